@@ -1,0 +1,2 @@
+//! Sans-IO codecs and layers.
+#![forbid(unsafe_code)]
