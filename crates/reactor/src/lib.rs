@@ -1,1 +1,11 @@
-//! The loop.
+//! Concurrent I/O in plain synchronous Rust.
+
+pub mod address;
+pub mod clock;
+pub mod engine;
+pub mod id;
+pub mod options;
+mod sys;
+
+pub use address::{Address, NotAnAddress, ToAddress};
+pub use id::{Id, IdMap};

@@ -1,0 +1,421 @@
+//! Engines: what waits, and moves bytes.
+//!
+//! # The contract
+//!
+//! A runtime holds one [`Engine`] as a trait object. The trait is shaped by *completions* and is
+//! *pulled*: the runtime asks for operations, calls [`wait`](Engine::wait) once a turn, then pulls
+//! [`next`](Engine::next) until it is empty, one event at a time. So an engine that performs its
+//! operations itself (io_uring, a simulator) fits, and so does one that only knows readiness: the
+//! adapter [`Calls`] makes any [`Poll`] an engine, and reads a stream no sooner than the event is pulled.
+//!
+//! **Keys.** Whatever is registered has a [`Key`], chosen by the runtime, which is never used twice.
+//! An event carries the key its operation was asked for with. After [`close`](Engine::close) or
+//! [`unwatch`](Engine::unwatch) returned, or [`Event::Detached`] was pulled, no event comes for the key,
+//! whatever the kernel still has in a batch, even when the descriptor's number is used again.
+//!
+//! **Streams and listeners are owned by the engine** from a successful [`attach`](Engine::attach) until
+//! `close`, or until [`detach`](Engine::detach) gave them back: a kernel may refer to a descriptor after
+//! the runtime lost interest, so only the engine knows when its number can be released. A user's
+//! resource, in contrast, owns its descriptor itself and is only [`watch`](Engine::watch)ed.
+//!
+//! **Reading** is a wish. It is on from `attach`; after `reading(key, false)` a [`Event::Got`] that was
+//! in flight may still follow, and the runtime keeps its bytes. While the wish is on, every byte is
+//! delivered once and in order, then exactly one [`Event::End`] or [`Event::Broken`], then nothing of
+//! the read side. Input that arrived before an end or an error is delivered before it.
+//!
+//! **Sending.** At most one send is out for each stream. [`send`](Engine::send) hands the queue to the
+//! engine and performs *one* operation: it takes what it can, and the queue comes back with the rest in
+//! it, at once (`Some`) or later as [`Event::Sent`]. A stream that cannot take a byte keeps the queue
+//! until it can: so there is never a reason to ask again before the queue came back. Zero bytes taken
+//! with `Ok(0)` only happens together with a detach.
+//!
+//! **Waiting.** [`wait`](Engine::wait) makes progress with everything asked for before it, returns when
+//! there is an event, when the waker was used since the last `wait` returned, or when the time is over;
+//! never early without one of these more than now and then, and never in a tight loop: an engine does
+//! not spin. An interrupted wait (EINTR) is no error. An `Err` is a broken engine.
+//!
+//! **The waker** may be used from any thread, any number of times, also before `wait` and after the
+//! engine is gone. Wakes coalesce; none is lost.
+//!
+//! **Faults.** No call panics for what a kernel or a peer does. A call on an unknown key is ignored,
+//! or answered with `NotFound` where it returns a result.
+//!
+//! **Drop** cancels and reaps what is out, then closes each descriptor the engine still owns, once.
+
+mod adapter;
+mod candidates;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod epoll;
+#[cfg(unix)]
+mod poll;
+mod source;
+mod timeout;
+
+use std::{io, time::Duration};
+
+pub use session::Outgoing;
+
+pub use self::{
+    adapter::Calls,
+    candidates::{Candidates, ENGINE_VARIABLE},
+    source::{Source, Transport},
+};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub use self::epoll::Epoll;
+#[cfg(unix)]
+pub use self::poll::PollCall;
+use crate::{
+    address::Address,
+    clock::Time,
+    id::Key,
+    options::{ConnectOptions, ListenOptions},
+};
+
+/// What a resource waits for; never nothing (that is `None` of an `Option<Interest>`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Interest {
+    /// Input, or its end.
+    Read,
+    /// Room for output.
+    Write,
+    /// Either.
+    Both,
+}
+
+impl Interest {
+    /// Whether input is waited for.
+    pub fn is_read(self) -> bool {
+        self != Interest::Write
+    }
+
+    /// Whether room for output is waited for.
+    pub fn is_write(self) -> bool {
+        self != Interest::Read
+    }
+
+    /// The interest with these two parts, if it is not empty.
+    pub fn from_parts(read: bool, write: bool) -> Option<Interest> {
+        match (read, write) {
+            (true, true) => Some(Interest::Both),
+            (true, false) => Some(Interest::Read),
+            (false, true) => Some(Interest::Write),
+            (false, false) => None,
+        }
+    }
+}
+
+/// What an operation will find: a hint, which holds until the operation says otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Ready {
+    /// There may be input, or its end.
+    pub readable: bool,
+    /// There may be room for output.
+    pub writable: bool,
+    /// The other side ended one or both directions. Input may still be there.
+    pub hangup: bool,
+    /// Something failed; an operation will tell what.
+    pub error: bool,
+}
+
+impl Ready {
+    /// Only readable.
+    pub const READ: Ready = Ready { readable: true, writable: false, hangup: false, error: false };
+    /// Only writable.
+    pub const WRITE: Ready = Ready { readable: false, writable: true, hangup: false, error: false };
+
+    /// Whether a read would not block: there is input, an end or an error to be told of.
+    pub fn can_read(self) -> bool {
+        self.readable || self.hangup || self.error
+    }
+
+    /// Whether a write would not block.
+    pub fn can_write(self) -> bool {
+        self.writable || self.error
+    }
+}
+
+/// What an attached transport is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Role {
+    /// Accepts connections.
+    Listener,
+    /// A stream whose connect is under way; becomes a stream with [`Event::Connected`].
+    Connecting,
+    /// A connected byte stream.
+    Stream,
+}
+
+/// How a transport is closed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Ending {
+    /// By close(2): what the kernel has taken still leaves.
+    Orderly,
+    /// With a reset where the transport knows one (TCP): what the kernel has taken is dropped.
+    Reset,
+}
+
+/// Bytes that arrived, in a buffer lent by the engine; goes back with [`Engine::give`].
+#[derive(Debug)]
+pub struct Chunk {
+    buffer: Box<[u8]>,
+    len: usize,
+}
+
+impl Chunk {
+    /// The first `len` bytes of a buffer.
+    ///
+    /// # Panics
+    /// When the buffer is shorter than `len`.
+    pub fn new(buffer: Box<[u8]>, len: usize) -> Chunk {
+        assert!(len <= buffer.len(), "the chunk lies within its buffer");
+        Chunk { buffer, len }
+    }
+
+    /// The bytes. A layer decrypts in place.
+    #[inline]
+    pub fn bytes(&mut self) -> &mut [u8] {
+        &mut self.buffer[..self.len]
+    }
+
+    /// The buffer, for the engine that lent it.
+    pub fn into_buffer(self) -> Box<[u8]> {
+        self.buffer
+    }
+}
+
+/// A send that is over: the queue with what was not taken, and how much was.
+#[derive(Debug)]
+pub struct Sent {
+    /// The queue as it was handed over, less the bytes that were taken.
+    pub queue: Box<Outgoing>,
+    /// How many bytes were taken. After an error the stream takes no more.
+    pub result: io::Result<usize>,
+}
+
+/// A transport that could not be attached comes back with the cause.
+#[derive(Debug)]
+pub struct Refused {
+    /// As it was given.
+    pub transport: Transport,
+    /// Why: ENOSPC, ENOMEM, ..
+    pub error: io::Error,
+}
+
+/// What an engine tells, together with a key.
+#[derive(Debug)]
+pub enum Event {
+    /// A watched resource may make progress. Level-triggered: told again in each turn while it holds.
+    Ready(Ready),
+    /// A listener accepted: the connection, and who it is.
+    Accepted(Transport, Address),
+    /// A listener failed and rests (EMFILE and its kin); `reading(key, true)` lets it try again.
+    NotAccepted(io::Error),
+    /// The connect is over. `Ok`: the stream is up, `Err`: it will never be, and only `close` is left.
+    Connected(io::Result<()>),
+    /// Input of a stream.
+    Got(Chunk),
+    /// The peer sends no more.
+    End,
+    /// The read side failed; nothing more comes of it.
+    Broken(io::Error),
+    /// A send is over which was not at once.
+    Sent(Sent),
+    /// A detach is over: the transport with nothing of it in flight.
+    Detached(Transport),
+}
+
+/// A piece of blocking work to be run somewhere else.
+pub type Job = Box<dyn FnOnce() + Send>;
+
+/// What a runtime asks of the system. The module's documentation is the contract.
+///
+/// Methods added in later versions have defaults, so that an engine written today goes on compiling.
+pub trait Engine {
+    /// The name by which it is chosen: `epoll`, `poll`, ..
+    fn name(&self) -> &'static str;
+
+    /// Monotonic time. Virtual under simulation.
+    fn now(&self) -> Time {
+        crate::clock::monotonic()
+    }
+
+    /// Wall-clock time. Virtual under simulation.
+    fn wall(&self) -> std::time::SystemTime {
+        crate::clock::wall()
+    }
+
+    /// A seed for the runtime's random numbers; asked for once. Not for cryptography.
+    fn entropy(&mut self) -> u64 {
+        use std::hash::{BuildHasher, Hasher};
+        std::collections::hash_map::RandomState::new().build_hasher().finish()
+    }
+
+    /// Takes a job that the engine wants to run itself (a simulator does, at a seeded moment); gives it
+    /// back for the runtime's own threads otherwise.
+    fn run_blocking(&mut self, job: Job) -> Option<Job> {
+        Some(job)
+    }
+
+    /// How another thread ends a [`wait`](Engine::wait).
+    fn waker(&self) -> std::task::Waker;
+
+    /// Waits for events: as long as it takes, or at most `timeout`, rounded up to what the system knows.
+    ///
+    /// # Errors
+    /// The engine is broken. The runtime retries a few times, then ends with this error.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// Takes the next event of this turn; `None` ends the turn's events.
+    fn next(&mut self) -> Option<(Key, Event)>;
+
+    /// Takes a chunk's buffer back.
+    fn give(&mut self, chunk: Chunk);
+
+    /// Sets what a user's resource is watched for: adds it, changes it, or lets it rest (`None`).
+    ///
+    /// # Errors
+    /// The system refused: EPERM for a regular file, ENOSPC, EBADF, ..; the resource is then not watched.
+    fn watch(&mut self, key: Key, source: Source<'_>, interest: Option<Interest>) -> io::Result<()>;
+
+    /// Forgets a watched resource; its owner closes it.
+    fn unwatch(&mut self, key: Key, source: Source<'_>);
+
+    /// Reads from a watched resource's source. EINTR is not seen.
+    ///
+    /// # Errors
+    /// As read(2).
+    fn read(&mut self, source: Source<'_>, into: &mut [u8]) -> io::Result<usize> {
+        crate::sys::read(source, into)
+    }
+
+    /// Writes the front of a queue to a watched resource's source; the caller advances the queue.
+    ///
+    /// # Errors
+    /// As writev(2); a broken pipe is an error, never a signal.
+    fn write(&mut self, source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
+        crate::sys::write(source, from)
+    }
+
+    /// Opens a listening transport, bound to `address`. It accepts once it is attached.
+    ///
+    /// # Errors
+    /// As socket(2), bind(2), listen(2).
+    fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Transport>;
+
+    /// Begins to connect a stream. The result comes as [`Event::Connected`], once it is attached.
+    ///
+    /// # Errors
+    /// What connect(2) refuses at once.
+    fn connect(&mut self, address: &Address, options: &ConnectOptions) -> io::Result<Transport>;
+
+    /// Takes a transport, to perform its operations; reading is on.
+    ///
+    /// # Errors
+    /// [`Refused`] gives the transport back.
+    fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused>;
+
+    /// Says whether input (of a listener: connections) is wanted.
+    fn reading(&mut self, key: Key, on: bool);
+
+    /// Performs one send of the queue's front. See the module's contract.
+    fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent>;
+
+    /// Ends the write side: the peer sees the end after what was sent. Not while a send is out.
+    ///
+    /// # Errors
+    /// As shutdown(2): ENOTCONN when the peer has reset the connection.
+    fn shutdown(&mut self, key: Key) -> io::Result<()>;
+
+    /// Gives the transport back with [`Event::Detached`], before it a send that was out with
+    /// [`Event::Sent`], and input that was in flight with [`Event::Got`].
+    fn detach(&mut self, key: Key);
+
+    /// Closes the transport, in any state; what was out is dropped.
+    fn close(&mut self, key: Key, how: Ending);
+
+    /// The address at this end.
+    ///
+    /// # Errors
+    /// As getsockname(2), `NotFound` for an unknown key.
+    fn local(&self, key: Key) -> io::Result<Address>;
+
+    /// The address at the other end.
+    ///
+    /// # Errors
+    /// As getpeername(2), `NotFound` for an unknown key.
+    fn peer(&self, key: Key) -> io::Result<Address>;
+
+    /// How many system calls (or operations that stand for them) were made so far.
+    fn calls(&self) -> u64 {
+        0
+    }
+
+    /// A descriptor that is readable when [`wait`](Engine::wait) would return: for driving the runtime
+    /// from another loop.
+    #[cfg(unix)]
+    fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// Whether a readiness is told once when it begins, or again and again while it holds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Trigger {
+    /// Told in each wait while it holds.
+    Level,
+    /// Told when it begins; told again after an operation found it ended.
+    Edge,
+}
+
+/// The pluggable poll system call: readiness and nothing else. [`Calls`] makes an [`Engine`] of it.
+///
+/// Contract: [`wait`](Poll::wait) appends `(key, ready)` with the key given by `watch`. A poll is free to
+/// report more than is true, and a key that was unwatched earlier in the same batch: the adapter sorts
+/// it out. Hang-ups and errors may be reported whatever the interest says, for sources that are watched.
+pub trait Poll {
+    /// The name by which it is chosen.
+    fn name(&self) -> &'static str;
+
+    /// How streams are watched: [`Trigger::Edge`] once and for all, in both directions; or
+    /// [`Trigger::Level`], with the interest kept in step once a turn.
+    fn trigger(&self) -> Trigger;
+
+    /// Begins to watch. Only a poll whose [`trigger`](Poll::trigger) is `Edge` is asked for edges.
+    ///
+    /// # Errors
+    /// The system refused; EEXIST when the source is already watched.
+    fn watch(&mut self, key: Key, source: Source<'_>, interest: Interest, trigger: Trigger)
+    -> io::Result<()>;
+
+    /// Changes the interest of a source watched with [`Trigger::Level`].
+    ///
+    /// # Errors
+    /// ENOENT when the source is not watched.
+    fn rewatch(&mut self, key: Key, source: Source<'_>, interest: Interest) -> io::Result<()>;
+
+    /// Ends watching.
+    ///
+    /// # Errors
+    /// ENOENT when the source is not watched.
+    fn unwatch(&mut self, key: Key, source: Source<'_>) -> io::Result<()>;
+
+    /// Waits, and appends what is ready. EINTR is an empty batch.
+    ///
+    /// # Errors
+    /// The poll is broken.
+    fn wait(&mut self, ready: &mut Vec<(Key, Ready)>, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// How another thread ends a wait.
+    fn waker(&self) -> std::task::Waker;
+
+    /// How many system calls were made so far.
+    fn calls(&self) -> u64 {
+        0
+    }
+
+    /// A descriptor that is readable when [`wait`](Poll::wait) would return.
+    #[cfg(unix)]
+    fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        None
+    }
+}

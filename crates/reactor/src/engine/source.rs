@@ -1,0 +1,106 @@
+//! What an engine watches ([`Source`], borrowed) and owns ([`Transport`]): a descriptor or a virtual one.
+
+#[cfg(unix)]
+use std::os::fd::{AsFd as AsDescriptor, BorrowedFd as Borrowed, OwnedFd as Owned};
+#[cfg(windows)]
+use std::os::windows::io::{
+    AsSocket as AsDescriptor, BorrowedSocket as Borrowed, OwnedSocket as Owned,
+};
+use std::{any::Any, fmt};
+
+/// A borrowed thing to wait for: a descriptor (on Windows a socket), or a virtual source of a simulated
+/// engine.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a>(Watched<'a>);
+
+#[derive(Clone, Copy, Debug)]
+enum Watched<'a> {
+    Descriptor(Borrowed<'a>),
+    Virtual(u64),
+}
+
+impl<'a> Source<'a> {
+    /// The descriptor of a file, socket, ..
+    #[cfg(unix)]
+    pub fn of(owner: &'a impl AsDescriptor) -> Source<'a> {
+        Source(Watched::Descriptor(owner.as_fd()))
+    }
+
+    /// The socket of a socket's owner.
+    #[cfg(windows)]
+    pub fn of(owner: &'a impl AsDescriptor) -> Source<'a> {
+        Source(Watched::Descriptor(owner.as_socket()))
+    }
+
+    /// A source that only a simulated engine knows, by its number there.
+    pub fn hosted(number: u64) -> Source<'static> {
+        Source(Watched::Virtual(number))
+    }
+
+    /// The descriptor, unless it is a virtual source.
+    #[inline]
+    pub fn descriptor(self) -> Option<Borrowed<'a>> {
+        match self.0 {
+            Watched::Descriptor(descriptor) => Some(descriptor),
+            Watched::Virtual(_) => None,
+        }
+    }
+
+    /// The number of a virtual source.
+    #[inline]
+    pub fn number(self) -> Option<u64> {
+        match self.0 {
+            Watched::Descriptor(_) => None,
+            Watched::Virtual(number) => Some(number),
+        }
+    }
+}
+
+/// An owned way to the other side: a socket, or a virtual one of a simulated engine. Closed on drop.
+pub struct Transport(Held);
+
+enum Held {
+    Descriptor(Owned),
+    Virtual(u64, Box<dyn Any + Send>),
+}
+
+impl Transport {
+    /// Wraps a descriptor that is non-blocking and CLOEXEC.
+    pub fn new(descriptor: impl Into<Owned>) -> Transport {
+        Transport(Held::Descriptor(descriptor.into()))
+    }
+
+    /// A transport that only a simulated engine knows, by its number there; dropping `guard` closes it.
+    pub fn hosted(number: u64, guard: impl Any + Send) -> Transport {
+        Transport(Held::Virtual(number, Box::new(guard)))
+    }
+
+    /// What is to be watched.
+    #[inline]
+    pub fn source(&self) -> Source<'_> {
+        match &self.0 {
+            Held::Descriptor(descriptor) => Source::of(descriptor),
+            Held::Virtual(number, _) => Source::hosted(*number),
+        }
+    }
+
+    /// The descriptor itself.
+    ///
+    /// # Errors
+    /// A virtual transport has none, and comes back.
+    pub fn into_descriptor(self) -> Result<Owned, Transport> {
+        match self.0 {
+            Held::Descriptor(descriptor) => Ok(descriptor),
+            held => Err(Transport(held)),
+        }
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Held::Descriptor(descriptor) => f.debug_tuple("Transport").field(descriptor).finish(),
+            Held::Virtual(number, _) => write!(f, "Transport(virtual {number})"),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Names of lives: [`Key`] for engines, [`Id`] for services, and side tables by id.
+//!
+//! A slot of the registry is used by many resources one after the other. A key names *one* of these
+//! lives: it holds the slot, the slot's generation and the runtime, so a key kept too long never
+//! reaches the next tenant of the slot, nor a resource of another runtime. Slots are reused
+//! first-in-first-out, and a slot whose generations are used up is retired.
+
+use std::{fmt, hash, marker::PhantomData};
+
+/// The name of one life of one slot of one runtime, as engines see it.
+///
+/// Eight bytes: 24 bits of slot, 24 bits of generation, 16 bits of runtime. An engine gives it back
+/// with each event, and may use [`Key::slot`] as an index into a dense table of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(u64);
+
+impl Key {
+    /// The most slots a runtime has.
+    pub const SLOTS_MAX: u32 = 1 << 24;
+    /// The last generation of a slot; after it the slot is retired.
+    pub const GENERATION_MAX: u32 = (1 << 24) - 1;
+
+    /// Composes a key; what exceeds a field's bits is cut off.
+    pub const fn new(slot: u32, generation: u32, runtime: u16) -> Key {
+        Key((slot & 0xff_ffff) as u64 | ((generation & 0xff_ffff) as u64) << 24 | (runtime as u64) << 48)
+    }
+
+    /// The slot: dense, reused, below the greatest number of resources alive at once.
+    #[inline]
+    pub const fn slot(self) -> usize {
+        (self.0 & 0xff_ffff) as usize
+    }
+
+    /// How many lives the slot had before this one.
+    #[inline]
+    pub const fn generation(self) -> u32 {
+        (self.0 >> 24) as u32 & 0xff_ffff
+    }
+
+    /// The runtime this key belongs to.
+    #[inline]
+    pub const fn runtime(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The runtime is left out: it counts the runtimes of the process, and would make two equal
+        // simulated runs print differently.
+        write!(f, "#{}.{}", self.slot(), self.generation())
+    }
+}
+
+/// A typed [`Key`]: names one life of one resource of type `R`.
+///
+/// `Copy`, eight bytes, and harmless when stale: every call of the context answers a stale id, or one
+/// of another runtime or service, as gone.
+pub struct Id<R: ?Sized> {
+    key: Key,
+    of: PhantomData<fn(&R)>,
+}
+
+impl<R: ?Sized> Id<R> {
+    pub(crate) const fn new(key: Key) -> Id<R> {
+        Id { key, of: PhantomData }
+    }
+
+    /// The untyped name, as engines and logs show it.
+    #[inline]
+    pub const fn key(self) -> Key {
+        self.key
+    }
+}
+
+impl<R: ?Sized> Clone for Id<R> {
+    fn clone(&self) -> Id<R> {
+        *self
+    }
+}
+impl<R: ?Sized> Copy for Id<R> {}
+impl<R: ?Sized> PartialEq for Id<R> {
+    fn eq(&self, other: &Id<R>) -> bool {
+        self.key == other.key
+    }
+}
+impl<R: ?Sized> Eq for Id<R> {}
+impl<R: ?Sized> PartialOrd for Id<R> {
+    fn partial_cmp(&self, other: &Id<R>) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl<R: ?Sized> Ord for Id<R> {
+    fn cmp(&self, other: &Id<R>) -> std::cmp::Ordering {
+        self.key.cmp(&other.key)
+    }
+}
+impl<R: ?Sized> hash::Hash for Id<R> {
+    fn hash<H: hash::Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+    }
+}
+impl<R: ?Sized> fmt::Debug for Id<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.key.fmt(f)
+    }
+}
+
+/// A dense side table of a service: what it knows about each of its resources, without hashing.
+///
+/// Lookups are O(1), a stale id misses, and iteration is over a dense vector in an order that depends
+/// only on the inserts and removes made. Remove the entry in `closed`: the table does not watch the
+/// resources.
+///
+/// ```
+/// # use reactor::{IdMap, Stream};
+/// let map: IdMap<Stream, String> = IdMap::new();
+/// assert!(map.is_empty());
+/// ```
+pub struct IdMap<R: ?Sized, T> {
+    /// By slot: the position in `entries`, plus one; zero is none.
+    positions: Vec<u32>,
+    entries: Vec<(Id<R>, T)>,
+}
+
+impl<R: ?Sized, T> IdMap<R, T> {
+    /// Creates an empty table; nothing is allocated before the first insert.
+    pub const fn new() -> IdMap<R, T> {
+        IdMap { positions: Vec::new(), entries: Vec::new() }
+    }
+
+    fn position(&self, id: Id<R>) -> Option<usize> {
+        let position = (*self.positions.get(id.key.slot())? as usize).checked_sub(1)?;
+        (self.entries[position].0 == id).then_some(position)
+    }
+
+    /// Stores `value` for `id`, and gives back what was stored for the same slot before, if anything.
+    pub fn insert(&mut self, id: Id<R>, value: T) -> Option<T> {
+        let slot = id.key.slot();
+        if self.positions.len() <= slot {
+            self.positions.resize(slot + 1, 0);
+        }
+        match self.positions[slot] as usize {
+            0 => {
+                self.entries.push((id, value));
+                self.positions[slot] = self.entries.len() as u32;
+                None
+            }
+            position => Some(std::mem::replace(&mut self.entries[position - 1], (id, value)).1),
+        }
+    }
+
+    /// What is stored for `id`.
+    pub fn get(&self, id: Id<R>) -> Option<&T> {
+        self.position(id).map(|at| &self.entries[at].1)
+    }
+
+    /// What is stored for `id`, to be changed.
+    pub fn get_mut(&mut self, id: Id<R>) -> Option<&mut T> {
+        self.position(id).map(|at| &mut self.entries[at].1)
+    }
+
+    /// Whether something is stored for `id`.
+    pub fn contains(&self, id: Id<R>) -> bool {
+        self.position(id).is_some()
+    }
+
+    /// Takes out what is stored for `id`; the last entry moves into its place.
+    pub fn remove(&mut self, id: Id<R>) -> Option<T> {
+        let position = self.position(id)?;
+        let (_, value) = self.entries.swap_remove(position);
+        self.positions[id.key.slot()] = 0;
+        if let Some((moved, _)) = self.entries.get(position) {
+            self.positions[moved.key.slot()] = position as u32 + 1;
+        }
+        Some(value)
+    }
+
+    /// All entries.
+    pub fn iter(&self) -> impl Iterator<Item = (Id<R>, &T)> {
+        self.entries.iter().map(|(id, value)| (*id, value))
+    }
+
+    /// All entries, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Id<R>, &mut T)> {
+        self.entries.iter_mut().map(|(id, value)| (*id, value))
+    }
+
+    /// All ids.
+    pub fn ids(&self) -> impl Iterator<Item = Id<R>> {
+        self.entries.iter().map(|(id, _)| *id)
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+impl<R: ?Sized, T> Default for IdMap<R, T> {
+    fn default() -> IdMap<R, T> {
+        IdMap::new()
+    }
+}
+
+impl<R: ?Sized, T: fmt::Debug> fmt::Debug for IdMap<R, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.entries.iter().map(|(id, value)| (id, value))).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(slot: u32, generation: u32) -> Id<str> {
+        Id::new(Key::new(slot, generation, 7))
+    }
+
+    #[test]
+    fn a_key_keeps_its_three_parts_at_their_limits() {
+        let key = Key::new(Key::SLOTS_MAX - 1, Key::GENERATION_MAX, u16::MAX);
+        assert_eq!(
+            (key.slot(), key.generation(), key.runtime()),
+            (Key::SLOTS_MAX as usize - 1, Key::GENERATION_MAX, u16::MAX)
+        );
+        assert_eq!(Key::new(3, 2, 1).slot(), 3);
+        assert_ne!(Key::new(3, 2, 1), Key::new(3, 2, 2));
+    }
+
+    #[test]
+    fn a_stale_id_misses_and_is_not_removed_by_its_successor() {
+        let mut map = IdMap::new();
+        assert_eq!(map.insert(id(4, 1), "first"), None);
+        assert_eq!(map.get(id(4, 2)), None);
+        assert_eq!(map.insert(id(4, 2), "second"), Some("first"));
+        assert_eq!(map.remove(id(4, 1)), None);
+        assert_eq!(map.get(id(4, 2)), Some(&"second"));
+    }
+
+    #[test]
+    fn the_entry_that_fills_a_gap_is_still_found() {
+        let mut map = IdMap::new();
+        for slot in 0..5 {
+            map.insert(id(slot, 0), slot);
+        }
+        assert_eq!(map.remove(id(1, 0)), Some(1));
+        assert_eq!(map.remove(id(4, 0)), Some(4));
+        assert_eq!(map.iter().map(|(_, v)| *v).collect::<Vec<_>>(), [0, 3, 2]);
+        assert_eq!((map.len(), map.get(id(3, 0)), map.contains(id(4, 0))), (3, Some(&3), false));
+    }
+}
