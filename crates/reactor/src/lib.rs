@@ -6,6 +6,8 @@ pub mod engine;
 pub mod id;
 pub mod options;
 mod sys;
+#[cfg(unix)]
+mod waker;
 
 pub use address::{Address, NotAnAddress, ToAddress};
 pub use id::{Id, IdMap};
