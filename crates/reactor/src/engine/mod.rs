@@ -55,15 +55,15 @@ use std::{io, time::Duration};
 
 pub use session::Outgoing;
 
-pub use self::{
-    adapter::Calls,
-    candidates::{Candidates, ENGINE_VARIABLE},
-    source::{Source, Transport},
-};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub use self::epoll::Epoll;
 #[cfg(unix)]
 pub use self::poll::PollCall;
+pub use self::{
+    adapter::Calls,
+    candidates::{Candidates, ENGINE_VARIABLE, EngineError},
+    source::{Source, Transport},
+};
 use crate::{
     address::Address,
     clock::Time,
