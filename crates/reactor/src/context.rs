@@ -218,7 +218,7 @@ impl<'a, S> Context<'a, S> {
         if !self.owns(id.key()) {
             return None;
         }
-        crate::resource::with_layer(self.core, id.key(), ask)
+        crate::resource::with_layer::<C, L, R, T>(self.core, id.key(), ask)
     }
 
     // Sockets.
@@ -381,7 +381,8 @@ impl<'a, S> Context<'a, S> {
                 Ok(message) => Offloaded::Done(message),
                 Err(payload) => Offloaded::Panicked(panic_text(&*payload)),
             };
-            mailbox.send_reserved(service, result, deliver_job::<S, M>);
+            // A service that has gone wants no result.
+            let _ = mailbox.send_reserved(service, result, deliver_job::<S, M>);
         };
         let job = self.core.engine.run_blocking(Box::new(run));
         if let Some(record) = self.core.records.get_mut(index) {

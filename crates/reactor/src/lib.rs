@@ -74,7 +74,6 @@ mod options;
 mod sync;
 mod sys;
 #[cfg(unix)]
-mod waker;
 
 pub use session::{
     self, Bytes, Codec, CodecError, Delimited, Layer, Lines, Outgoing, Shared, Stack, Truncated, U16, U32, Varint,

@@ -6,6 +6,8 @@
 mod jobs;
 mod lanes;
 mod mailbox;
+#[cfg(all(test, not(loom)))]
+mod mailbox_tests;
 #[cfg(all(test, loom))]
 mod models;
 mod pending;

@@ -93,7 +93,7 @@ impl Runtime {
     pub fn with_options(options: RuntimeOptions) -> Result<Runtime, Error> {
         let engine = match &options.engine {
             Some(name) => options.candidates.open(Some(name))?,
-            None => options.candidates.open(Candidates::from_environment().as_deref())?,
+            None => options.candidates.from_environment()?,
         };
         Ok(Runtime::assemble(engine, options.limits))
     }

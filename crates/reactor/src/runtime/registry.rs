@@ -149,11 +149,12 @@ impl Registry {
         let Some(slot) = self.tenant(key, State::Ended) else { return };
         slot.state = State::Free;
         slot.resource = None;
-        self.occupied -= 1;
-        if slot.generation < Key::GENERATION_MAX {
-            slot.generation += 1;
+        let usable = slot.generation < Key::GENERATION_MAX;
+        slot.generation += usable as u32;
+        if usable {
             self.free.push_back(key.slot() as u32);
         }
+        self.occupied -= 1;
     }
 
     /// The keys of all live resources, or of one service's. Looks at every slot: for rare moments.

@@ -18,7 +18,7 @@ pub(crate) use std::os::fd::{BorrowedFd as Borrowed, OwnedFd as Owned};
 pub(crate) use std::os::windows::io::{BorrowedSocket as Borrowed, OwnedSocket as Owned};
 
 #[cfg(unix)]
-pub(crate) use self::unix::{Reserve, Watched, is_out_of_descriptors, poll, read_descriptor};
+pub(crate) use self::unix::{Reserve, Watched, adopt, is_out_of_descriptors, poll, read_descriptor};
 #[cfg(windows)]
 pub(crate) use self::windows::{Reserve, Watched, is_out_of_descriptors, read_descriptor};
 pub(crate) use self::{

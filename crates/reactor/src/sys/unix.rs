@@ -9,7 +9,7 @@ use std::{
     ptr,
 };
 
-use crate::engine::Source;
+use crate::engine::{Source, Transport};
 
 /// A descriptor that is watched and belongs to somebody else, who keeps it open until it is unwatched.
 #[derive(Clone, Copy)]
@@ -42,6 +42,14 @@ impl Reserve {
     pub(crate) fn take() -> Option<Reserve> {
         File::open("/dev/null").ok().map(|file| Reserve { _held: file.into() })
     }
+}
+
+/// Makes a stream's transport of a socket that somebody else opened: non-blocking and CLOEXEC.
+pub(crate) fn adopt(descriptor: OwnedFd) -> io::Result<Transport> {
+    let socket = socket2::Socket::from(descriptor);
+    socket.set_nonblocking(true)?;
+    socket.set_cloexec(true)?;
+    Ok(Transport::new(socket))
 }
 
 /// Whether the error says that the process or the system has no descriptor left.

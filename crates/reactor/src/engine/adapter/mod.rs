@@ -446,6 +446,13 @@ impl<P: Poll> Engine for Calls<P> {
         self.count_call();
     }
 
+    fn probe(&mut self, key: Key) {
+        if let Some(entry) = self.table.get_mut(key).filter(|entry| entry.part == Part::Stream) {
+            entry.set(READABLE, true);
+            self.queue_again(key);
+        }
+    }
+
     fn local(&self, key: Key) -> io::Result<Address> {
         let descriptor = self.table.get(key).and_then(Entry::owned).ok_or(io::ErrorKind::NotFound)?;
         self.count_call();

@@ -133,7 +133,7 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     bytes: &mut [u8],
 ) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    let mut kept = Vec::new();
+    let mut kept;
     let input: &mut [u8] = if link.raw_is_empty() {
         bytes
     } else {
@@ -320,8 +320,7 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: 
         return core.close(key, Closed::Truncated(failure));
     }
     let input = mem::take(&mut link.unread);
-    let last = link.stream.codec.end(&input);
-    let more = match last {
+    let more = match link.stream.codec.end(&input) {
         Ok(Some(item)) => emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Received(item)),
         Ok(None) => true,
         Err(failure) => {
