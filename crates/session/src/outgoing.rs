@@ -242,7 +242,9 @@ impl Outgoing {
         if self.front.capacity() > keep {
             self.front = Vec::new();
         }
-        self.parts.shrink_to(TABLE_KEPT);
+        if self.parts.capacity() > TABLE_KEPT {
+            self.parts.shrink_to(TABLE_KEPT);
+        }
     }
 
     /// Returns the buffer to which `room` more bytes may be appended.

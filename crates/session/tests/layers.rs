@@ -1,7 +1,7 @@
 //! The toy layers through the kit: alone, behind a transparent layer, one inside another.
 
 use session::kit::{self, Peer, Preamble, PreambleError, Toy, ToyError};
-use session::{Layer, Phase, Stack, Truncated};
+use session::{Layer, LayerError, Phase, Stack, Truncated};
 
 const KNOCK: &str = "KNOCK 1.0\n";
 const ENTER: &str = "ENTER\n";
@@ -151,6 +151,22 @@ fn a_later_request_is_answered_by_the_layer_alone() {
     kit::pump(&mut a, &mut b);
     assert_eq!(a.session().layer().pongs(), 1);
     assert!(a.received().is_empty() && b.received().is_empty());
+}
+
+#[test]
+fn a_later_request_reaches_either_layer_of_a_stack() {
+    let (a, b) = toy_in_toy();
+    let (mut a, mut b) = (Peer::new(a), Peer::new(b));
+    let (session, pool) = a.session_mut();
+    let early = session.with_layer(pool, |stack, io| stack.with_inner(io, |toy, io| toy.ping(io)));
+    assert!(early.unwrap_err().is::<LayerError>());
+    kit::pump(&mut a, &mut b);
+    let (session, pool) = a.session_mut();
+    session.with_layer(pool, |stack, io| stack.with_inner(io, |toy, io| toy.ping(io))).expect("open");
+    session.with_layer(pool, |stack, io| stack.outer_mut().ping(io)).expect("open");
+    kit::pump(&mut a, &mut b);
+    let stack = a.session().layer();
+    assert_eq!((stack.inner().pongs(), stack.outer().pongs()), (1, 1));
 }
 
 #[test]

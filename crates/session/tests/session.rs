@@ -73,6 +73,14 @@ fn a_session_without_a_layer_is_small_and_direct_once_started() {
 }
 
 #[test]
+fn what_a_released_stream_takes_along_is_send() {
+    fn check<T: Send>() {}
+    check::<Session<Toy>>();
+    check::<session::Outgoing>();
+    check::<session::Failure>();
+}
+
+#[test]
 fn an_error_discards_its_own_clear_bytes_and_lets_the_alert_leave() {
     let (mut session, mut pool) = scripted(Scripted { ready: true, up: b"wrong", ..Scripted::default() });
     session.out(&mut pool).put(b"queued");
@@ -112,12 +120,7 @@ fn a_layer_that_breaks_its_contract_is_an_error() {
     let error = session.step(&mut [0], &mut Vec::new(), &mut pool).unwrap_err();
     assert!(matches!(error.downcast_ref(), Some(LayerError::Contract(_))));
     for taken in [0, 7] {
-        let (mut session, mut pool) = scripted(Scripted { ready: true, ..Scripted::default() });
-        session.layer_mut().taken = taken;
-        if taken == 0 {
-            // Ready only inside `start`, so the session is open.
-            assert_eq!(session.phase(), Phase::Open);
-        }
+        let (mut session, mut pool) = scripted(Scripted { ready: true, taken, ..Scripted::default() });
         session.out(&mut pool).put(b"clear");
         let error = session.fill(&mut pool).unwrap_err();
         assert!(matches!(error.downcast_ref(), Some(LayerError::Contract(_))));
