@@ -208,9 +208,6 @@ impl Outgoing {
                 }
             }
         }
-        if self.is_empty() {
-            self.clear();
-        }
     }
 
     /// Removes everything and keeps one buffer.

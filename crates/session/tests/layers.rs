@@ -1,7 +1,7 @@
 //! The toy layers through the kit: alone, behind a transparent layer, one inside another.
 
 use session::kit::{self, Peer, Preamble, PreambleError, Toy, ToyError};
-use session::{Layer, LayerError, Phase, Stack, Truncated};
+use session::{Io, Layer, LayerError, Phase, Result, Stack, Step, Truncated};
 
 const KNOCK: &str = "KNOCK 1.0\n";
 const ENTER: &str = "ENTER\n";
@@ -17,6 +17,12 @@ fn preambles() -> (Preamble, Preamble) {
 fn behind_preamble() -> ((Preamble, Toy), (Preamble, Toy)) {
     let ((a, b), (c, d)) = (preambles(), toys());
     ((a, c), (b, d))
+}
+
+/// The end that awaits the first preamble is the one whose cipher speaks first.
+fn speaks_first_behind_preamble() -> ((Preamble, Toy), (Preamble, Toy)) {
+    let ((a, b), (client, server)) = (preambles(), toys());
+    ((a, server), (b, client))
 }
 
 fn toy_in_toy() -> (Stack<Toy, Toy>, Stack<Toy, Toy>) {
@@ -52,6 +58,7 @@ fn every_cut_of_every_stack_gives_the_same() {
     kit::every_cut(|| (((), Preamble::new(KNOCK, "")), Preamble::new("", KNOCK)));
     kit::every_cut(toys);
     kit::every_cut(behind_preamble);
+    kit::every_cut(speaks_first_behind_preamble);
     kit::every_cut(toy_in_toy);
     kit::every_cut(preamble_in_toy);
     kit::every_cut(deep());
@@ -90,16 +97,22 @@ fn early_data_behind_a_transparent_handshake_is_delivered() {
     let mut peer = Peer::new(preambles().0);
     peer.feed(b"ENTER\nbanner and half a li");
     assert_eq!(peer.received(), b"banner and half a li");
-    let (mut a, mut b) = (Peer::new(behind_preamble().0), Peer::new(behind_preamble().1));
-    // The server's preamble and hello, and a first record, in one segment.
+    // The other side's preamble, and the first message of the layer behind it, in one segment.
+    let (a, b) = speaks_first_behind_preamble();
+    let (mut a, mut b) = (Peer::new(a), Peer::new(b));
     b.feed(&a.flight());
-    let enter = b.flight();
-    a.feed(&enter);
-    b.feed(&a.flight());
-    b.send(b"banner");
-    let rest = b.flight();
-    a.feed(&rest);
-    assert_eq!(a.received(), b"banner");
+    a.feed(&b.flight());
+    assert_eq!(a.session().phase(), Phase::Open);
+}
+
+#[test]
+fn early_data_behind_a_transparent_inner_layer_is_delivered() {
+    let (mut a, mut b) = (Peer::new(Toy::client(1)), Peer::new(Stack::new(Toy::server(2), preambles().0)));
+    kit::pump(&mut a, &mut b);
+    assert_eq!(a.received(), KNOCK.as_bytes());
+    a.send(b"ENTER\nbanner");
+    kit::pump(&mut a, &mut b);
+    assert_eq!((b.received(), b.session().capacity()), (&b"banner"[..], 0));
 }
 
 #[test]
@@ -132,8 +145,30 @@ fn good_records_before_a_bad_one_are_delivered_and_an_alert_leaves() {
     }
 }
 
+/// Refuses whatever arrives, and says so.
+struct Grumpy;
+
+impl Layer for Grumpy {
+    const INPUT_MAX: usize = 0;
+
+    fn ready(&self) -> bool {
+        true
+    }
+
+    fn open(&mut self, _: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
+        io.up.extend_from_slice(b"not for you");
+        io.down.put(b"go away");
+        Err("refused".into())
+    }
+
+    fn seal(&mut self, clear: &[u8], _: &mut Io<'_>) -> Result<usize> {
+        Ok(clear.len())
+    }
+}
+
 #[test]
 fn an_alert_leaves_through_a_stack() {
+    // Of the outer layer.
     let (mut a, mut b) = opened(toy_in_toy());
     a.send(b"data");
     let mut record = a.flight();
@@ -141,6 +176,21 @@ fn an_alert_leaves_through_a_stack() {
     b.feed(&record);
     a.feed(&b.flight());
     assert_eq!(a.error().expect("the alert").downcast_ref(), Some(&ToyError::Alert));
+    // Of the inner one, sealed.
+    let (mut a, mut b) = opened((Toy::client(1), Stack::new(Toy::server(2), Grumpy)));
+    a.send(b"data");
+    kit::pump(&mut a, &mut b);
+    assert_eq!((a.received(), b.received()), (&b"go away"[..], &b""[..]));
+    assert_eq!(b.error().expect("refused").to_string(), "refused");
+}
+
+#[test]
+fn the_end_of_the_outer_layer_alone_is_a_truncation() {
+    let (mut a, mut b) = opened(toy_in_toy());
+    let (session, pool) = a.session_mut();
+    session.with_layer(pool, |stack, io| stack.outer_mut().finish(io)).expect("open");
+    b.feed(&a.flight());
+    assert!(b.error().expect("the inner layer saw no end").is::<Truncated>());
 }
 
 #[test]
