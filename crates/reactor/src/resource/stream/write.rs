@@ -80,10 +80,13 @@ pub(super) fn flush<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
         }
         return;
     }
-    if !link.stream.session.direct() && link.stream.session.phase() != Phase::Idle {
-        if let Err(failure) = link.stream.session.fill(pool) {
-            core.close(key, Closed::Refused(failure));
-        }
+    let session = &mut link.stream.session;
+    // A direct session has nothing to seal; its end is still to be noted.
+    if (session.closing() || !session.direct())
+        && session.phase() != Phase::Idle
+        && let Err(failure) = session.fill(pool)
+    {
+        core.close(key, Closed::Refused(failure));
     }
     write::<C, L, R>(core, key);
     settle::<C, L, R>(core, key);
