@@ -270,6 +270,25 @@ fn streams_with_much_input_are_read_in_turn(mut driver: Driver) {
     assert_eq!(order[2..4], order[4..6], "what was stopped keeps its order");
 }
 
+fn a_message_costs_a_wait_a_read_and_a_write(mut driver: Driver) {
+    let (key, mut theirs) = driver.unix();
+    // The first turn tells an edge-triggered engine that there is room.
+    driver.now();
+    let before = driver.engine.calls();
+    let mut idle = Some(queue(b""));
+    for _ in 0..10 {
+        theirs.write_all(b"ping").expect("there is room");
+        for (_, seen) in driver.now() {
+            let Seen::Got(bytes) = seen else { panic!("{seen:?}") };
+            let mut queue = idle.take().expect("it came back");
+            queue.put(&bytes);
+            idle = driver.engine.send(key, queue).map(|sent| sent.queue);
+        }
+        theirs.read_exact(&mut [0; 4]).expect("the answer");
+    }
+    assert_eq!(driver.engine.calls() - before, 30);
+}
+
 fn detach_gives_the_send_and_the_transport_back(mut driver: Driver) {
     let (key, theirs) = driver.unix();
     let taken = fill(&mut driver, key);
@@ -355,6 +374,7 @@ for_each_engine!(
     a_stream_paused_earlier_in_the_batch_is_not_read,
     a_paused_stream_whose_peer_left_does_not_spin,
     streams_with_much_input_are_read_in_turn,
+    a_message_costs_a_wait_a_read_and_a_write,
     detach_gives_the_send_and_the_transport_back,
     a_close_after_a_detach_wins,
     a_reset_is_one_and_an_orderly_close_is_none,
