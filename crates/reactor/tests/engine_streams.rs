@@ -118,12 +118,17 @@ fn a_half_closed_peer_still_gets_answers(mut driver: Driver) {
 /// Sends until the stream takes no more, and the queue is parked.
 fn fill(driver: &mut Driver, key: reactor::id::Key) -> usize {
     let (mut taken, mut out) = (0, queue(&pattern(1 << 20)));
+    let mut calls_if_partial = None;
     while let Some(sent) = driver.engine.send(key, out) {
         taken += sent.result.expect("the peer is there");
         out = sent.queue;
+        calls_if_partial = (!out.is_empty()).then(|| driver.engine.calls());
         if out.is_empty() {
             out = queue(&pattern(1 << 20));
         }
+    }
+    if let Some(before) = calls_if_partial {
+        assert_eq!(driver.engine.calls(), before, "after a partial write nothing is tried");
     }
     taken
 }

@@ -184,6 +184,28 @@ fn a_hangup_alone_is_told_once_for_each_watch(mut driver: Driver) {
     driver.engine.unwatch(key, Source::of(&reader));
 }
 
+fn what_is_left_of_several_resources_can_still_be_changed(mut driver: Driver) {
+    let mut pipes = (0..3).map(|_| io::pipe().expect("a pipe")).collect::<Vec<_>>();
+    let keys = pipes.iter_mut().map(|(reader, writer)| {
+        let key = driver.key();
+        driver.engine.watch(key, Source::of(reader), Some(Interest::Read)).expect("watched");
+        writer.write_all(b"x").expect("there is room");
+        key
+    });
+    let keys = keys.collect::<Vec<_>>();
+    driver.engine.unwatch(keys[0], Source::of(&pipes[0].0));
+    driver.until(|_, of, _| of == keys[2]);
+    driver.engine.watch(keys[2], Source::of(&pipes[2].0), None).expect("it rests");
+    while let Some((of, _)) = driver.next() {
+        assert_ne!(of, keys[2], "it rests");
+    }
+    assert!(driver.now().iter().all(|(of, _)| *of == keys[1]), "only one is left");
+    driver.engine.unwatch(keys[1], Source::of(&pipes[1].0));
+    driver.engine.unwatch(keys[2], Source::of(&pipes[2].0));
+    while driver.next().is_some() {}
+    driver.assert_idle();
+}
+
 fn one_source_is_not_watched_twice(mut driver: Driver) {
     let (ours, _theirs) = unix_pair();
     let (first, second) = (driver.key(), driver.key());
@@ -227,6 +249,7 @@ for_each_engine!(
     a_listener_accepts_a_few_in_a_batch_and_rests_when_told,
     a_resource_is_told_of_while_it_is_ready,
     a_hangup_alone_is_told_once_for_each_watch,
+    what_is_left_of_several_resources_can_still_be_changed,
     one_source_is_not_watched_twice,
     a_socket_file_is_replaced_only_when_nobody_listens,
 );
