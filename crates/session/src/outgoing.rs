@@ -211,6 +211,7 @@ impl Outgoing {
     }
 
     /// Removes everything and keeps one buffer.
+    #[inline]
     pub fn clear(&mut self) {
         self.gone = self.appended;
         self.front.clear();
@@ -234,6 +235,7 @@ impl Outgoing {
     }
 
     /// Empties the queue and gives back memory it grew by beyond `keep` bytes.
+    #[inline]
     pub(crate) fn reset(&mut self, keep: usize) {
         self.clear();
         if self.front.capacity() > keep {

@@ -38,9 +38,23 @@ pub(crate) fn write(source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
 /// # Errors
 /// As sendmsg(2) or writev(2); `WriteZero` when the system takes nothing without saying why.
 pub(crate) fn offer(to: Borrowed<'_>, from: &Outgoing) -> io::Result<Written> {
+    let front = from.front();
+    if front.len() == from.len() {
+        return offer_slices(to, &[IoSlice::new(front)]);
+    }
+    offer_parts(to, from)
+}
+
+/// Many parts: apart, since the common case should not pay for their table.
+#[inline(never)]
+fn offer_parts(to: Borrowed<'_>, from: &Outgoing) -> io::Result<Written> {
     let mut slices = [IoSlice::new(&[]); SLICES_MAX];
     let count = from.slices(&mut slices);
-    let slices = &slices[..count];
+    offer_slices(to, &slices[..count])
+}
+
+#[inline]
+fn offer_slices(to: Borrowed<'_>, slices: &[IoSlice<'_>]) -> io::Result<Written> {
     let offered = slices.iter().map(|slice| slice.len()).sum();
     match again_if_interrupted(|| send(to, slices))? {
         0 if offered > 0 => Err(io::ErrorKind::WriteZero.into()),
