@@ -90,6 +90,7 @@ impl<P: Poll> Calls<P> {
     }
 
     /// Sends once, at once if there may be room, otherwise when there is.
+    #[inline]
     pub(super) fn send_or_park(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
         let refused = |queue, kind: io::ErrorKind| Some(Sent { queue, result: Err(kind.into()) });
         let Some(entry) = self.table.get_mut(key) else { return refused(queue, io::ErrorKind::NotFound) };
@@ -125,6 +126,7 @@ impl<P: Poll> Calls<P> {
 }
 
 /// One write of the queue's front; the queue comes back as the error when there is no room.
+#[inline]
 fn send_once(entry: &mut Entry, calls: &Cell<u64>, mut queue: Box<Outgoing>) -> Result<Sent, Box<Outgoing>> {
     let Some(descriptor) = entry.owned() else { return Err(queue) };
     let result = sys::offer(sys::borrow(descriptor), &queue);

@@ -36,10 +36,10 @@ pub(super) fn post<C: Codec, L: Layer, R: 'static>(
     if link.closing || link.finishing || link.releasing || link.write_failed {
         return Flow::Gone;
     }
-    let before = link.queued();
     let stream = &mut link.stream;
     let out = stream.session.out(pool);
     let mark = out.mark();
+    let before = out.len();
     let encoded = encode(&mut stream.codec, out);
     if encoded.is_err() {
         out.rollback(mark);
@@ -68,7 +68,9 @@ fn posted<C: Codec, L: Layer, R: 'static>(
     let Some(slot) = core.registry.live(key) else { return Flow::Gone };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return Flow::Gone };
     let queued = link.queued();
-    let over = queued > link.options().cap && !(before == 0 && queued <= link.options().item);
+    // One large item may enter an empty queue; `before` is what was in the queue that it went into.
+    let alone = before == 0 && link.flying == 0;
+    let over = queued > link.options().cap && !(alone && queued <= link.options().item);
     let end = match encoded {
         Err(failure) => {
             core.close(key, Closed::Refused(failure));
