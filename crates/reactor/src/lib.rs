@@ -1,1 +1,6 @@
 //! The loop.
+mod message;
+mod sync;
+
+pub use message::mailbox::Refused;
+pub use message::pending::{Pending, Reply, Unanswered};
