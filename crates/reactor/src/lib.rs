@@ -73,8 +73,6 @@ mod metrics;
 mod options;
 mod sync;
 mod sys;
-#[cfg(unix)]
-
 pub use session::{
     self, Bytes, Codec, CodecError, Delimited, Layer, Lines, Outgoing, Shared, Stack, Truncated, U16, U32, Varint,
 };

@@ -33,8 +33,11 @@ struct Custom<R> {
     ended: bool,
     closing: Option<Closed>,
     counted: usize,
-    flush: Option<fn(&mut R, &mut Io<'_>, &mut Outgoing) -> io::Result<()>>,
+    flush: Option<Flush<R>>,
 }
+
+/// How a resource writes its queue: noted by the first item, since not every resource is an [`Output`].
+type Flush<R> = fn(&mut R, &mut Io<'_>, &mut Outgoing) -> io::Result<()>;
 
 #[derive(PartialEq, Eq)]
 enum Identity {
