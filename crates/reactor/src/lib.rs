@@ -74,7 +74,8 @@ mod options;
 mod sync;
 mod sys;
 pub use session::{
-    self, Bytes, Codec, CodecError, Delimited, Layer, Lines, Outgoing, Shared, Stack, Truncated, U16, U32, Varint,
+    self, Bytes, Codec, CodecError, Delimited, Layer, Lines, Outgoing, Shared, Stack, Truncated, U16, U32,
+    Varint,
 };
 
 pub use self::{

@@ -99,10 +99,8 @@ pub(crate) fn enroll<R: Connection>(
 ) -> Result<Key, Error> {
     let view = Listener { of: PhantomData };
     let accepting = Accepting { view, make, reading: true, paused: false, starved: false };
-    let key = core
-        .registry
-        .insert(index, table, Box::new(accepting))
-        .map_err(|_| core.full_of_resources())?;
+    let key =
+        core.registry.insert(index, table, Box::new(accepting)).map_err(|_| core.full_of_resources())?;
     if let Err(refused) = core.engine.attach(key, transport, Role::Listener) {
         core.registry.end(key);
         core.registry.take_ended(key);
@@ -122,11 +120,19 @@ fn event<S: Handle<R>, R: Connection>(core: &mut Core, erased: &mut dyn Any, key
     }
 }
 
-fn accepted<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, transport: Transport, peer: &Address) {
+fn accepted<S: Handle<R>, R: Connection>(
+    core: &mut Core,
+    to: &mut S,
+    key: Key,
+    transport: Transport,
+    peer: &Address,
+) {
     core.counters.accepts += 1;
     let Some(slot) = core.registry.live(key) else { return };
     let index = slot.service;
-    let Some(accepting) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Accepting<R>>()) else { return };
+    let Some(accepting) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Accepting<R>>()) else {
+        return;
+    };
     accepting.starved = false;
     // Not wanted: dropping the transport closes it.
     let Some(stream) = (accepting.make)(peer) else { return };
@@ -146,7 +152,9 @@ fn accepted<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, 
 fn starved<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, error: io::Error) {
     let Some(slot) = core.registry.live(key) else { return };
     let index = slot.service;
-    let Some(accepting) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Accepting<R>>()) else { return };
+    let Some(accepting) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Accepting<R>>()) else {
+        return;
+    };
     accepting.reading = false;
     let told = std::mem::replace(&mut accepting.starved, true);
     core.set_guard(key, Some(REST));
@@ -164,7 +172,8 @@ fn starved<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, e
         core.mark(key);
     }
     if !told {
-        let address = core.engine.local(key).map_or_else(|_| "listener".into(), |address| address.to_string());
+        let address =
+            core.engine.local(key).map_or_else(|_| "listener".into(), |address| address.to_string());
         fault(core, to, index, Fault::Accept(Error::os("accept", address, error)));
     }
 }
