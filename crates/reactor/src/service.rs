@@ -16,6 +16,11 @@ use crate::{
 ///
 /// A panic in any of its calls ends this service and its resources (without `closed`); the others go on,
 /// and the receipt names it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a service",
+    label = "`{Self}` does not implement `Service`",
+    note = "add `impl Service for {Self} {{}}`: each of its methods has a default"
+)]
 pub trait Service: Sized + 'static {
     /// Called once, before any other call: the place to listen and connect.
     ///

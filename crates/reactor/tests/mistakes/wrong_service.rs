@@ -1,7 +1,7 @@
 //! Tells a service what only another one receives.
 use reactor::*;
 
-struct Front;
+struct Front(ServiceId<Store>);
 struct Store;
 struct Put(String);
 
@@ -10,8 +10,7 @@ impl Service for Store {}
 
 impl Receive<Put> for Front {
     fn receive(&mut self, cx: &mut Context<Self>, put: Put) -> Result {
-        let store: ServiceId<Store> = todo!("it was given");
-        cx.tell(store, put)?;
+        cx.tell(self.0, put)?;
         Ok(())
     }
 }
