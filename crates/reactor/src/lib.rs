@@ -94,3 +94,8 @@ pub use self::{
     runtime::{Limits, Receipt, Runtime, RuntimeOptions, ServiceReceipt, run},
     service::{Handle, Handled, Receive, Received, Service, ServiceId},
 };
+
+/// Compiles the program of the project's front page.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct FrontPage;
