@@ -145,7 +145,7 @@ pub struct Table {
 }
 
 /// Hands an event to the service. `false`: the handler refused, and the resource is closing.
-#[inline]
+#[inline(always)]
 pub(crate) fn emit<S: Handle<R>, R: Resource>(
     core: &mut Core,
     service: &mut S,
