@@ -4,7 +4,7 @@
 //! key. Whoever changes a resource marks it dirty; the end of the turn writes, and tells the engine what
 //! is wanted. Whoever ends a resource queues its `closed`; nothing is freed before it was called.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use session::Pool;
 
@@ -21,6 +21,7 @@ use crate::{
         registry::Registry,
         timers::Wheel,
     },
+    sync::Arc,
 };
 
 /// The size of the buffer lent to a resource's step.

@@ -201,6 +201,7 @@ impl<T: Copy> Wheel<T> {
     }
 
     /// Returns how many timers are pending, those of the open batch and those at [`Time::NEVER`] too.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -211,6 +212,7 @@ impl<T: Copy> Wheel<T> {
     }
 
     /// Returns the bytes of heap memory in use.
+    #[cfg(test)]
     pub(crate) fn heap_bytes(&self) -> usize {
         self.entries.capacity() * size_of::<Entry<T>>() + self.near.heap_bytes() + size_of::<[Slot; SLOTS]>()
     }
