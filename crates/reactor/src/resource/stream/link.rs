@@ -2,7 +2,7 @@
 
 use std::{any::Any, io, mem};
 
-use session::{Codec, Layer, Phase};
+use session::{Codec, Layer};
 
 use super::{Carried, Stream, StreamOptions, close, drive, write};
 use crate::{
@@ -71,11 +71,8 @@ pub(super) struct Rare {
 impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     fn new(mut stream: Stream<C, L, R>, role: Role) -> Link<C, L, R> {
         let carried = stream.carried.take().map(|carried| *carried).unwrap_or_default();
-        let state = match (role, stream.session.phase()) {
-            (Role::Connecting, _) => State::Connecting,
-            (_, Phase::Idle | Phase::Handshake) => State::Handshake,
-            _ => State::Open,
-        };
+        // Also of a stream that was open in an earlier life: it tells `Open` again before anything else.
+        let state = if let Role::Connecting = role { State::Connecting } else { State::Handshake };
         let raw = carried.raw;
         Link {
             unread: carried.unread,
