@@ -16,6 +16,32 @@ use crate::{
 ///
 /// A panic in any of its calls ends this service and its resources (without `closed`); the others go on,
 /// and the receipt names it.
+///
+/// ```
+/// use reactor::{Context, Receive, Result, Service};
+/// use std::time::Duration;
+///
+/// struct Once;
+/// struct Tick(&'static str);
+///
+/// impl Service for Once {
+///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+///         cx.after(Duration::from_millis(1), Tick("now"));
+///         Ok(())
+///     }
+/// }
+///
+/// impl Receive<Tick> for Once {
+///     fn receive(&mut self, _: &mut Context<Self>, Tick(text): Tick) -> Result {
+///         assert_eq!(text, "now");
+///         Ok(())
+///     }
+/// }
+///
+/// // Nothing is left to do when the timer has fired, so it returns.
+/// reactor::run(Once)?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a service",
     label = "`{Self}` does not implement `Service`",
@@ -46,7 +72,33 @@ pub trait Service: Sized + 'static {
     }
 }
 
-/// A service's handler for one kind of resource.
+/// A service's handler for one kind of resource: one `impl` for each kind the service uses.
+///
+/// For one resource the calls are `handle` with each event in order, then `closed` once. They come from the
+/// runtime's thread and never nest. Nothing is promised about the order between two resources.
+///
+/// ```
+/// use reactor::{Closed, Context, Event, Handle, Id, Lines, Result, Service, Stream};
+///
+/// struct Shout {
+///     ended: u64,
+/// }
+///
+/// impl Service for Shout {}
+///
+/// impl Handle<Stream<Lines>> for Shout {
+///     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream<Lines>>, event: Event<Lines>) -> Result {
+///         if let Event::Received(line) = event {
+///             cx.send(id, &line.to_uppercase());
+///         }
+///         Ok(())
+///     }
+///
+///     fn closed(&mut self, _: &mut Context<Self>, _: Id<Stream<Lines>>, _: Stream<Lines>, why: Closed) {
+///         self.ended += u64::from(why.is_clean());
+///     }
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "service `{Self}` does not handle resources of type `{R}`",
     label = "`{Self}` needs a handler for `{R}`",

@@ -183,7 +183,7 @@ fn readiness(events: u32) -> Ready {
     }
 }
 
-/// What one wait takes by default: three kilobytes.
+/// What one wait takes by default. More would have lost the first streams from the caches when they are written.
 const EVENTS: usize = 32;
 /// Beyond it the kernel refuses the size of the buffer.
 const EVENTS_MAX: usize = i32::MAX as usize / size_of::<libc::epoll_event>();

@@ -33,6 +33,28 @@ use crate::{
 ///
 /// The runtime notes the source when the resource is added; a resource that shows another one later ends
 /// as [`Closed::Misuse`], since a foreign descriptor may be behind the number.
+///
+/// ```
+/// use reactor::{Io, Ready, Resource, Source};
+/// use std::{io, net::UdpSocket};
+///
+/// /// Tells the length of each datagram. The socket is non-blocking.
+/// struct Lengths(UdpSocket);
+///
+/// impl Resource for Lengths {
+///     type Event<'a> = usize;
+///
+///     fn source(&self) -> Source<'_> {
+///         Source::of(&self.0)
+///     }
+///
+///     fn step(&mut self, _: Ready, io: &mut Io<'_>, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+///         let length = self.0.recv(buffer)?;
+///         io.may_have_more();
+///         Ok(Some(length))
+///     }
+/// }
+/// ```
 pub trait Resource: Sized + 'static {
     /// What `step` learns. It may borrow the lent buffer, never the resource: so the service can look at
     /// the resource while it holds the event.

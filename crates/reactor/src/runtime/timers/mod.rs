@@ -70,6 +70,11 @@ pub(crate) struct TimerKey {
     generation: u32,
 }
 
+impl TimerKey {
+    /// Names no timer: an entry with this generation is retired.
+    pub(crate) const NONE: TimerKey = TimerKey { index: u32::MAX, generation: u32::MAX };
+}
+
 /// Gives back the payload for which there was no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full<T>(pub(crate) T);
