@@ -22,6 +22,8 @@ pub(crate) struct Slot {
     pub(crate) again: bool,
     /// Its write queue is above the high mark: what is coupled to it rests.
     pub(crate) high: bool,
+    /// It is not read while the runtime's bytes are short, and is woken when they are not.
+    pub(crate) resting: bool,
     /// Its end was told, and only the peer's is waited for.
     pub(crate) lingering: bool,
     /// The deadline was set in this turn: `deadline` holds the time from the turn's end.
@@ -187,6 +189,7 @@ impl Slot {
             dirty: false,
             again: false,
             high: false,
+            resting: false,
             lingering: false,
             fresh: false,
             lapsed: false,
