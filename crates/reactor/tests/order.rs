@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use common::{Probe, Seen, World, add, for_each_engine, is_ended, listen, pattern, read, tcp_pair, until, write};
+use common::{
+    Probe, Seen, World, add, for_each_engine, is_ended, listen, pattern, read, tcp_pair, until, write,
+};
 use reactor::{Bytes, Lines, Stream};
 
 #[test]
@@ -166,12 +168,12 @@ fn every_ready_stream_is_served_once_a_round() {
         }
         common::settle(&mut runtime);
         for peer in &mut peers {
-            peer.write_all(&[7; 100 << 10]).expect("room");
+            peer.write_all(&[7; 20 << 10]).expect("room");
         }
         let before = runtime.service(service).expect("it lives").seen.len();
         // One wait takes at most 256 events: all have been served after two rounds.
-        for _ in 0..3 {
-            runtime.turn(Some(common::LONG)).expect("whole");
+        for _ in 0..2 {
+            runtime.turn(Some(common::SHORT)).expect("whole");
         }
         let probe = runtime.service(service).expect("it lives");
         let mut served: Vec<_> = probe.seen[before..].iter().map(|(id, _)| *id).collect();

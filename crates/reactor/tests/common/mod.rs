@@ -9,7 +9,7 @@ use std::{
 
 use reactor::{
     Bytes, Closed, Codec, Context, Event, Fault, Handle, Id, Layer, Limits, Receive, Result, Runtime,
-    RuntimeOptions, Service, ServiceId, Stream,
+    RuntimeOptions, Service, ServiceId, Stream, StreamOptions,
 };
 
 /// A short time: what is expected takes less, or is a timer of the test.
@@ -168,13 +168,7 @@ where
         (self.act)(cx, id, &seen)
     }
 
-    fn closed(
-        &mut self,
-        cx: &mut Context<Self>,
-        id: Id<Stream<C, L>>,
-        stream: Stream<C, L>,
-        why: Closed,
-    ) {
+    fn closed(&mut self, cx: &mut Context<Self>, id: Id<Stream<C, L>>, stream: Stream<C, L>, why: Closed) {
         let text = format!("{why:?}");
         let seen = Seen::Closed(text.split([' ', '(']).next().unwrap_or_default().to_owned());
         self.seen.push((id, seen.clone()));
@@ -230,10 +224,7 @@ where
         self.probe().all()
     }
 
-    pub fn with<T>(
-        &mut self,
-        f: impl FnOnce(&mut Context<Probe<C, L>>, Id<Stream<C, L>>) -> T,
-    ) -> T {
+    pub fn with<T>(&mut self, f: impl FnOnce(&mut Context<Probe<C, L>>, Id<Stream<C, L>>) -> T) -> T {
         let id = self.id;
         self.runtime.with(self.service, |_, cx| f(cx, id)).expect("the service lives")
     }
@@ -241,15 +232,15 @@ where
     #[track_caller]
     pub fn until_seen(&mut self, what: Seen) {
         let service = self.service;
-        until(&mut self.runtime, |runtime| {
-            runtime.service(service).is_some_and(|probe| probe.saw(&what))
-        });
+        until(&mut self.runtime, |runtime| runtime.service(service).is_some_and(|probe| probe.saw(&what)));
     }
 
     #[track_caller]
     pub fn until_bytes(&mut self, count: usize) {
         let (service, id) = (self.service, self.id);
-        until(&mut self.runtime, |runtime| runtime.service(service).expect("it lives").bytes(id).len() >= count);
+        until(&mut self.runtime, |runtime| {
+            runtime.service(service).expect("it lives").bytes(id).len() >= count
+        });
     }
 
     #[track_caller]
@@ -362,6 +353,11 @@ where
             cx.local(id).expect("bound").ip().expect("IP")
         })
         .expect("the service lives")
+}
+
+/// Options under which a graceful close does not wait long for a peer that never ends.
+pub fn quick_close() -> StreamOptions {
+    StreamOptions { close: 2 * SHORT, ..StreamOptions::DEFAULT }
 }
 
 /// Bytes that tell where they belong.
