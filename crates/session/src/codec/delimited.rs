@@ -1,0 +1,170 @@
+//! Items behind a length.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use super::{Codec, CodecError};
+use crate::failure::Result;
+use crate::outgoing::Outgoing;
+
+/// Cuts input into items, each behind its length as `P` writes it.
+///
+/// A length beyond the limit is refused as soon as it is read, before anything behind it is kept; the limit holds for
+/// both directions, in bytes, without the prefix. An item may be empty.
+///
+/// ```
+/// use session::{Codec, Delimited, U16};
+///
+/// let mut codec = Delimited::<U16>::new();
+/// assert_eq!(codec.decode(b"\x00\x02hi\x00")?, Some((4, &b"hi"[..])));
+/// assert_eq!(codec.decode(b"\x00")?, None);
+/// # Ok::<(), session::Failure>(())
+/// ```
+pub struct Delimited<P> {
+    max: usize,
+    prefix: PhantomData<fn() -> P>,
+}
+
+/// A way to write the length of an item.
+pub trait Prefix: 'static {
+    /// The largest length that can be written.
+    const LEN_MAX: usize;
+
+    /// Reads a length: how many bytes it took, and the length. `None` needs more.
+    ///
+    /// # Errors
+    /// The length is written in a way that is not allowed.
+    fn read(input: &[u8]) -> Result<Option<(usize, usize)>, CodecError>;
+
+    /// Writes a length of at most [`Prefix::LEN_MAX`].
+    fn write(len: usize, out: &mut Outgoing);
+}
+
+/// A length in two bytes, the most significant first.
+#[derive(Debug, Clone, Copy)]
+pub struct U16;
+
+/// A length in four bytes, the most significant first.
+#[derive(Debug, Clone, Copy)]
+pub struct U32;
+
+/// A length in one to five bytes of seven bits, the least significant first, as in protocol buffers; at most 32 bits,
+/// in as few bytes as it needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Varint;
+
+impl<P: Prefix> Delimited<P> {
+    /// Creates a codec for items of at most 1 MiB, or what the prefix can say if that is less.
+    pub fn new() -> Self {
+        Self::max(ITEM_MAX)
+    }
+
+    /// Creates a codec for items of at most `bytes`, or what the prefix can say if that is less.
+    pub fn max(bytes: usize) -> Self {
+        Delimited { max: bytes.min(P::LEN_MAX), prefix: PhantomData }
+    }
+
+    fn check(&self, len: usize) -> Result<(), CodecError> {
+        if len > self.max { Err(CodecError::TooLong { limit: self.max, len }) } else { Ok(()) }
+    }
+}
+
+impl<P: Prefix> Codec for Delimited<P> {
+    type In<'a> = &'a [u8];
+    type Out<'a> = &'a [u8];
+
+    fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Option<(usize, &'a [u8])>> {
+        let Some((head, len)) = P::read(input)? else { return Ok(None) };
+        self.check(len)?;
+        Ok(input[head..].get(..len).map(|item| (head + len, item)))
+    }
+
+    fn encode(&mut self, item: &[u8], out: &mut Outgoing) -> Result {
+        self.check(item.len())?;
+        P::write(item.len(), out);
+        out.put(item);
+        Ok(())
+    }
+}
+
+impl<P: Prefix> Default for Delimited<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<P> Clone for Delimited<P> {
+    fn clone(&self) -> Self {
+        Delimited { max: self.max, prefix: PhantomData }
+    }
+}
+
+impl<P> fmt::Debug for Delimited<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delimited").field("max", &self.max).finish()
+    }
+}
+
+impl Prefix for U16 {
+    const LEN_MAX: usize = u16::MAX as usize;
+
+    fn read(input: &[u8]) -> Result<Option<(usize, usize)>, CodecError> {
+        Ok(input.first_chunk().map(|bytes| (2, u16::from_be_bytes(*bytes) as usize)))
+    }
+
+    fn write(len: usize, out: &mut Outgoing) {
+        out.put(&(len as u16).to_be_bytes());
+    }
+}
+
+impl Prefix for U32 {
+    const LEN_MAX: usize = u32::MAX as usize;
+
+    fn read(input: &[u8]) -> Result<Option<(usize, usize)>, CodecError> {
+        Ok(input.first_chunk().map(|bytes| (4, u32::from_be_bytes(*bytes) as usize)))
+    }
+
+    fn write(len: usize, out: &mut Outgoing) {
+        out.put(&(len as u32).to_be_bytes());
+    }
+}
+
+impl Prefix for Varint {
+    const LEN_MAX: usize = u32::MAX as usize;
+
+    fn read(input: &[u8]) -> Result<Option<(usize, usize)>, CodecError> {
+        let mut len = 0;
+        for (at, byte) in input.iter().take(VARINT_BYTES).enumerate() {
+            if at == VARINT_BYTES - 1 && *byte > VARINT_LAST {
+                return Err(CodecError::Malformed("a varint of more than 32 bits"));
+            }
+            len |= ((byte & 0x7f) as usize) << (7 * at);
+            if byte & 0x80 == 0 {
+                if *byte == 0 && at > 0 {
+                    return Err(CodecError::Malformed("a varint longer than it needs to be"));
+                }
+                return Ok(Some((at + 1, len)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn write(mut len: usize, out: &mut Outgoing) {
+        let mut bytes = [0; VARINT_BYTES];
+        let mut at = 0;
+        while len >= 0x80 && at < VARINT_BYTES - 1 {
+            bytes[at] = len as u8 | 0x80;
+            len >>= 7;
+            at += 1;
+        }
+        bytes[at] = len as u8;
+        out.put(&bytes[..=at]);
+    }
+}
+
+/// The largest item unless told otherwise, in bytes.
+const ITEM_MAX: usize = 1 << 20;
+/// The most bytes a varint of 32 bits takes.
+const VARINT_BYTES: usize = 5;
+/// What is left for the last of them: four bits, and no more to come.
+const VARINT_LAST: u8 = 0x0f;

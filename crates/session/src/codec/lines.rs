@@ -1,0 +1,105 @@
+//! Lines of UTF-8 text.
+
+use std::io::BufRead;
+
+use super::{Codec, CodecError};
+use crate::failure::Result;
+use crate::outgoing::Outgoing;
+
+/// Cuts text at newlines; a carriage return before the newline belongs to it.
+///
+/// Items carry no newline: it is stripped from what arrives and added to what is sent. A line that ends in a carriage
+/// return is sent as it is, which is how to speak protocols of `\r\n`. When the input ends without a newline the rest
+/// is a last line. The limit holds for both directions, in bytes, without the line's end.
+///
+/// ```
+/// use session::{Codec, Lines};
+///
+/// let mut lines = Lines::new();
+/// assert_eq!(lines.decode(b"one\r\ntwo")?, Some((5, "one")));
+/// assert_eq!(lines.decode(b"two")?, None);
+/// assert_eq!(lines.end(b"two")?, Some("two"));
+/// # Ok::<(), session::Failure>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Lines {
+    max: usize,
+    /// How many bytes of the unused input are known to contain no newline.
+    seen: usize,
+}
+
+impl Lines {
+    /// Creates a codec for lines of at most 8 KiB.
+    pub fn new() -> Self {
+        Lines::max(LINE_MAX)
+    }
+
+    /// Creates a codec for lines of at most `bytes`.
+    pub fn max(bytes: usize) -> Self {
+        Lines { max: bytes, seen: 0 }
+    }
+
+    fn check(&self, line: &[u8]) -> Result<(), CodecError> {
+        if line.len() > self.max { Err(self.too_long()) } else { Ok(()) }
+    }
+
+    /// The same length however the input was cut: the least it can be.
+    fn too_long(&self) -> CodecError {
+        CodecError::TooLong { limit: self.max, len: self.max.saturating_add(1) }
+    }
+
+    fn text<'a>(&self, line: &'a [u8]) -> Result<&'a str> {
+        self.check(line)?;
+        Ok(std::str::from_utf8(line).map_err(CodecError::NotUtf8)?)
+    }
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Lines::new()
+    }
+}
+
+impl Codec for Lines {
+    type In<'a> = &'a str;
+    type Out<'a> = &'a str;
+
+    fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Option<(usize, &'a str)>> {
+        // Two more than the line for its end: what lies beyond cannot make it valid.
+        let window = &input[..input.len().min(self.max.saturating_add(2))];
+        let seen = self.seen.min(window.len());
+        if let Some(at) = find_newline(&window[seen..]) {
+            self.seen = 0;
+            let line = &input[..seen + at];
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            return Ok(Some((seen + at + 1, self.text(line)?)));
+        }
+        self.check(window.strip_suffix(b"\r").unwrap_or(window))?;
+        self.seen = window.len();
+        Ok(None)
+    }
+
+    fn encode(&mut self, item: &str, out: &mut Outgoing) -> Result {
+        self.check(item.as_bytes())?;
+        if find_newline(item.as_bytes()).is_some() {
+            return Err(CodecError::Newline.into());
+        }
+        out.put(item.as_bytes());
+        out.put(b"\n");
+        Ok(())
+    }
+
+    fn end<'a>(&mut self, left: &'a [u8]) -> Result<Option<&'a str>> {
+        if left.is_empty() { Ok(None) } else { self.text(left).map(Some) }
+    }
+}
+
+/// Finds a newline with the vectorised search that the standard library has behind `skip_until`.
+fn find_newline(bytes: &[u8]) -> Option<usize> {
+    let mut rest = bytes;
+    let skipped = rest.skip_until(b'\n').expect("reading from memory cannot fail");
+    (skipped > 0 && bytes[skipped - 1] == b'\n').then(|| skipped - 1)
+}
+
+/// The longest line unless told otherwise, in bytes.
+const LINE_MAX: usize = 8 << 10;

@@ -1,0 +1,192 @@
+//! One layer inside another that changes bytes.
+//!
+//! What the outer layer opened and the inner one has not used yet waits in one buffer, lent by the pool. A call of
+//! `open` runs one of the two: the inner one as long as it may have more, else the outer one. So a record of either is
+//! one step, and an error in one does not take along what was opened before it.
+
+use super::{Io, Layer, Next, Step, check_left, open_once, seal_all};
+use crate::failure::{Result, Truncated};
+
+/// Runs `B` inside `A`, an `A` that changes bytes; for a transparent `A` the tuple `(A, B)` is cheaper and the only
+/// one that compiles.
+///
+/// An end is authentic when the inner layer saw its own, or when the outer layer's is and the inner layer agrees.
+#[derive(Debug)]
+pub struct Stack<A, B> {
+    outer: A,
+    inner: B,
+    /// What the outer layer opened; the first `at` bytes of it are used.
+    mid: Vec<u8>,
+    at: usize,
+    /// The inner layer may have more to say without more input.
+    inner_again: bool,
+    /// The same of the outer layer.
+    outer_again: bool,
+    /// The outer layer ended, authentically.
+    outer_ended: bool,
+}
+
+impl<A: Layer, B: Layer> Stack<A, B> {
+    /// Puts `inner` inside `outer`.
+    pub fn new(outer: A, inner: B) -> Self {
+        Stack {
+            outer,
+            inner,
+            mid: Vec::new(),
+            at: 0,
+            inner_again: false,
+            outer_again: false,
+            outer_ended: false,
+        }
+    }
+
+    /// Returns the layer next to the wire.
+    pub fn outer(&self) -> &A {
+        &self.outer
+    }
+
+    /// Returns the layer next to the codec.
+    pub fn inner(&self) -> &B {
+        &self.inner
+    }
+
+    /// Says whether the inner layer is through: it must not be called any more.
+    fn through(&self) -> bool {
+        B::TRANSPARENT && self.inner.ready()
+    }
+
+    /// Runs the inner layer with a lent queue as its wire, then seals that into the outer layer, after an error too:
+    /// alerts leave.
+    fn inside<T>(
+        &mut self,
+        io: &mut Io<'_>,
+        call: impl FnOnce(&mut B, &mut [u8], &mut Io<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let mut down = io.pool.take_outgoing();
+        let mut inner_io = Io { up: io.up, down: &mut down, pool: io.pool };
+        let result = call(&mut self.inner, &mut self.mid[self.at..], &mut inner_io);
+        let sealed = seal_all(&mut self.outer, &mut down, io);
+        io.pool.give_outgoing(down);
+        let value = result?;
+        sealed?;
+        Ok(value)
+    }
+
+    fn open_inner(&mut self, more_input: bool, io: &mut Io<'_>) -> Result<Step> {
+        let next = if self.through() {
+            io.up.extend_from_slice(&self.mid[self.at..]);
+            self.at = self.mid.len();
+            Next::Wait
+        } else {
+            let step = self.inside(io, open_once::<B>)?;
+            self.at += step.used;
+            // A transparent layer that has just become ready leaves what is behind it.
+            if self.through() { Next::Again } else { step.next }
+        };
+        let left = self.mid.len() - self.at;
+        if left == 0 {
+            io.pool.give(std::mem::take(&mut self.mid));
+            self.at = 0;
+        }
+        if next != Next::Wait {
+            return Ok(Step { used: 0, next });
+        }
+        check_left::<B>(left)?;
+        self.inner_again = false;
+        if self.outer_ended {
+            self.end_inner()?;
+            return Ok(Step { used: 0, next: Next::End });
+        }
+        Ok(Step { used: 0, next: if self.outer_again || more_input { Next::Again } else { Next::Wait } })
+    }
+
+    fn open_outer(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
+        if self.through() {
+            let step = open_once(&mut self.outer, input, io)?;
+            self.outer_again = step.next == Next::Again;
+            return Ok(step);
+        }
+        if self.at > 0 {
+            self.mid.drain(..self.at);
+            self.at = 0;
+        }
+        if self.mid.capacity() == 0 {
+            self.mid = io.pool.take();
+        }
+        let (was_ready, had) = (self.outer.ready(), self.mid.len());
+        let mut outer_io = Io { up: &mut self.mid, down: io.down, pool: io.pool };
+        let step = open_once(&mut self.outer, input, &mut outer_io)?;
+        if self.outer.ready() && !was_ready {
+            self.inside(io, |inner, _, io| inner.start(io))?;
+        }
+        let ready = self.outer.ready();
+        self.inner_again = ready && self.mid.len() > if was_ready { had } else { 0 };
+        self.outer_again = step.next == Next::Again;
+        self.outer_ended = step.next == Next::End;
+        if self.outer_ended && !ready {
+            return Err(Truncated.into());
+        }
+        if self.mid.is_empty() {
+            io.pool.give(std::mem::take(&mut self.mid));
+        }
+        if self.inner_again || self.outer_ended {
+            // With the outer layer's end the inner one is asked once more, for what it makes of it.
+            self.inner_again = true;
+            return Ok(Step { used: step.used, next: Next::Again });
+        }
+        Ok(step)
+    }
+
+    fn end_inner(&mut self) -> Result {
+        let left = &self.mid[self.at..];
+        match self.inner.ready() {
+            true if B::TRANSPARENT && left.is_empty() => Ok(()),
+            true => self.inner.end(left),
+            false => Err(Truncated.into()),
+        }
+    }
+}
+
+impl<A: Layer, B: Layer> Layer for Stack<A, B> {
+    const TRANSPARENT: bool = {
+        assert!(!A::TRANSPARENT, "the outer layer is transparent: use the tuple (outer, inner)");
+        false
+    };
+    const INPUT_MAX: usize = A::INPUT_MAX;
+
+    fn start(&mut self, io: &mut Io<'_>) -> Result {
+        self.outer.start(io)?;
+        if self.outer.ready() { self.inside(io, |inner, _, io| inner.start(io)) } else { Ok(()) }
+    }
+
+    fn ready(&self) -> bool {
+        self.outer.ready() && self.inner.ready()
+    }
+
+    fn open(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
+        if self.inner_again { self.open_inner(!input.is_empty(), io) } else { self.open_outer(input, io) }
+    }
+
+    fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
+        if self.through() {
+            return self.outer.seal(clear, io);
+        }
+        self.inside(io, |inner, _, io| inner.seal(clear, io))
+    }
+
+    fn finish(&mut self, io: &mut Io<'_>) -> Result {
+        if self.outer.ready() && !self.through() {
+            self.inside(io, |inner, _, io| inner.finish(io))?;
+        }
+        self.outer.finish(io)
+    }
+
+    fn end(&mut self, left: &[u8]) -> Result {
+        self.outer.end(left)?;
+        self.end_inner()
+    }
+
+    fn held(&self) -> usize {
+        self.mid.capacity() + self.outer.held() + self.inner.held()
+    }
+}

@@ -1,0 +1,352 @@
+//! The write queue: bytes in the order in which they leave.
+//!
+//! A rope. Small items are copied together, so that a thousand answers are one write; large and shared ones are queued
+//! as they are. The common case is one small item put into an empty queue and written whole: it touches one buffer,
+//! which stays, and allocates nothing. The queue has no limit of its own: who fills it looks at [`Outgoing::len`].
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+use crate::shared::Shared;
+
+/// Holds the bytes that are to be written, in order.
+///
+/// ```
+/// use session::Outgoing;
+///
+/// let mut out = Outgoing::new();
+/// out.put(b"hello ");
+/// out.put(b"world");
+/// out.advance(6);
+/// assert_eq!(out.front(), b"world");
+/// ```
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    /// The first bytes; while `parts` is empty small items are appended here.
+    front: Vec<u8>,
+    /// How many bytes of `front` have left.
+    at: usize,
+    /// What follows `front`; no part is ever empty.
+    parts: VecDeque<Part>,
+    /// Bytes ever put, less those rolled back.
+    appended: u64,
+    /// Bytes that have left.
+    gone: u64,
+}
+
+/// Names a place in a queue to which [`Outgoing::rollback`] can return.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark(u64);
+
+impl Outgoing {
+    /// Creates an empty queue that owns no memory.
+    pub fn new() -> Self {
+        Outgoing::default()
+    }
+
+    /// Returns how many bytes wait, shared ones included.
+    #[inline]
+    pub fn len(&self) -> usize {
+        // Both counters only ever differ by what is held in memory.
+        (self.appended - self.gone) as usize
+    }
+
+    /// Says whether nothing waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.appended == self.gone
+    }
+
+    /// Queues a copy of the bytes. More than 64 KiB get a part of exactly their size.
+    #[inline]
+    pub fn put(&mut self, bytes: &[u8]) {
+        if bytes.len() > CHUNK {
+            self.push(Held::Own(bytes.to_vec()), 0);
+        } else if !bytes.is_empty() {
+            self.tail(bytes.len()).extend_from_slice(bytes);
+        }
+        self.appended += bytes.len() as u64;
+    }
+
+    /// Queues the bytes without a copy; fewer than 512 bytes are copied, which is cheaper.
+    pub fn share(&mut self, bytes: Shared) {
+        if bytes.len() < SHARED_MIN {
+            return self.put(&bytes);
+        }
+        self.appended += bytes.len() as u64;
+        self.push(Held::Shared(bytes), 0);
+    }
+
+    /// Appends what `write` writes into a zeroed slice of `room` bytes; it returns how many of them count.
+    ///
+    /// This is how a cipher seals straight into the queue. More than `room` is taken as `room`.
+    ///
+    /// # Errors
+    /// What `write` returned; nothing is appended then.
+    pub fn grow<E>(
+        &mut self,
+        room: usize,
+        write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        if room == 0 {
+            return write(&mut []).map(|_| 0);
+        }
+        let mark = self.mark();
+        let result = grow(self.tail(room), room, write);
+        self.appended += *result.as_ref().unwrap_or(&0) as u64;
+        if self.appended == mark.0 {
+            // `tail` may have opened a part for bytes that did not come.
+            self.parts.pop_back_if(|part| part.rest().is_empty());
+        }
+        result
+    }
+
+    /// Moves everything that waits in `other` behind what waits here; large parts are not copied.
+    pub fn append(&mut self, other: &mut Outgoing) {
+        let moved = other.appended - other.gone;
+        if self.is_empty() {
+            std::mem::swap(&mut self.front, &mut other.front);
+            std::mem::swap(&mut self.at, &mut other.at);
+            std::mem::swap(&mut self.parts, &mut other.parts);
+        } else {
+            if other.front.len() - other.at > COPY_MAX {
+                let front = std::mem::take(&mut other.front);
+                self.push(Held::Own(front), other.at);
+            } else if other.front.len() > other.at {
+                let rest = &other.front[other.at..];
+                self.tail(rest.len()).extend_from_slice(rest);
+                other.front.clear();
+            }
+            other.at = 0;
+            for part in other.parts.drain(..) {
+                let rest = part.rest();
+                if rest.len() > COPY_MAX {
+                    self.parts.push_back(part);
+                } else {
+                    self.tail(rest.len()).extend_from_slice(rest);
+                }
+            }
+        }
+        self.appended += moved;
+        other.gone = other.appended;
+    }
+
+    /// Returns the first bytes that lie together: empty only when the queue is.
+    #[inline]
+    pub fn front(&self) -> &[u8] {
+        if self.front.len() > self.at {
+            return &self.front[self.at..];
+        }
+        self.parts.front().map_or(&[], Part::rest)
+    }
+
+    /// Fills `into` with the first bytes, for one vectored write, and returns how many slices it set.
+    pub fn slices<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
+        let front = &self.front[self.at..];
+        let first = (!front.is_empty()).then_some(front);
+        let mut set = 0;
+        for (slot, bytes) in into.iter_mut().zip(first.into_iter().chain(self.parts.iter().map(Part::rest))) {
+            *slot = IoSlice::new(bytes);
+            set += 1;
+        }
+        set
+    }
+
+    /// Removes the first `count` bytes: they were written.
+    ///
+    /// # Panics
+    /// When `count` is more than [`Outgoing::len`]: nobody can have written what is not there.
+    #[inline]
+    pub fn advance(&mut self, count: usize) {
+        assert!(count <= self.len(), "advance by {count} bytes in a queue of {}", self.len());
+        self.gone += count as u64;
+        let in_front = self.front.len() - self.at;
+        if count < in_front {
+            self.at += count;
+            return;
+        }
+        self.front.clear();
+        self.at = 0;
+        if count > in_front {
+            self.advance_parts(count - in_front);
+        }
+    }
+
+    /// Notes the end of the queue, so that a failed encode can be undone.
+    #[inline]
+    pub fn mark(&self) -> Mark {
+        Mark(self.appended)
+    }
+
+    /// Removes what was queued since the mark was made by this queue, except for bytes that have left since.
+    ///
+    /// A mark of another queue removes an unspecified number of bytes.
+    pub fn rollback(&mut self, mark: Mark) {
+        let mut excess = self.appended.saturating_sub(mark.0).min(self.len() as u64) as usize;
+        while excess > 0 {
+            let Some(part) = self.parts.back_mut() else {
+                self.front.truncate(self.front.len() - excess);
+                self.appended -= excess as u64;
+                break;
+            };
+            let rest = part.rest().len();
+            match &mut part.bytes {
+                Held::Own(bytes) if rest > excess => {
+                    bytes.truncate(bytes.len() - excess);
+                    self.appended -= excess as u64;
+                    break;
+                }
+                // A mark never falls inside shared bytes: they were queued in one call.
+                Held::Own(_) | Held::Shared(_) => {
+                    self.parts.pop_back();
+                    self.appended -= rest as u64;
+                    excess = excess.saturating_sub(rest);
+                }
+            }
+        }
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
+    /// Removes everything and keeps one buffer.
+    pub fn clear(&mut self) {
+        self.gone = self.appended;
+        self.front.clear();
+        self.at = 0;
+        self.parts.clear();
+    }
+
+    /// Returns the bytes of memory the queue owns, used or not; shared bytes belong to nobody and do not count.
+    pub fn capacity(&self) -> usize {
+        let own = |part: &Part| if let Held::Own(bytes) = &part.bytes { bytes.capacity() } else { 0 };
+        let table = self.parts.capacity() * size_of::<Part>();
+        self.front.capacity() + table + self.parts.iter().map(own).sum::<usize>()
+    }
+
+    /// Copies everything that waits.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut all = Vec::with_capacity(self.len());
+        all.extend_from_slice(&self.front[self.at..]);
+        self.parts.iter().for_each(|part| all.extend_from_slice(part.rest()));
+        all
+    }
+
+    /// Empties the queue and gives back memory it grew by beyond `keep` bytes.
+    pub(crate) fn reset(&mut self, keep: usize) {
+        self.clear();
+        if self.front.capacity() > keep {
+            self.front = Vec::new();
+        }
+        self.parts.shrink_to(TABLE_KEPT);
+    }
+
+    /// Returns the buffer to which `room` more bytes may be appended.
+    #[inline]
+    fn tail(&mut self, room: usize) -> &mut Vec<u8> {
+        if self.parts.is_empty() && (self.front.is_empty() || self.front.len() + room <= CHUNK) {
+            return &mut self.front;
+        }
+        self.tail_part(room)
+    }
+
+    fn tail_part(&mut self, room: usize) -> &mut Vec<u8> {
+        let fits = |part: &Part| matches!(&part.bytes, Held::Own(bytes) if bytes.len() + room <= CHUNK);
+        if !self.parts.back().is_some_and(fits) {
+            // A front that is used up lends its buffer, so that a queue that never runs empty need not allocate.
+            let mut bytes = if self.front.is_empty() { std::mem::take(&mut self.front) } else { Vec::new() };
+            bytes.reserve(room.max(PART_MIN));
+            self.push(Held::Own(bytes), 0);
+        }
+        match self.parts.back_mut().map(|part| &mut part.bytes) {
+            Some(Held::Own(bytes)) => bytes,
+            _ => unreachable!("the last part was checked or pushed above"),
+        }
+    }
+
+    fn push(&mut self, bytes: Held, at: usize) {
+        self.parts.push_back(Part { bytes, at });
+    }
+
+    fn advance_parts(&mut self, mut count: usize) {
+        while count > 0 {
+            let head = self.parts.front_mut().expect("the length counts what the parts hold");
+            let rest = head.rest().len();
+            if count < rest {
+                head.at += count;
+                return;
+            }
+            count -= rest;
+            if let Some(Part { bytes: Held::Own(mut bytes), .. }) = self.parts.pop_front()
+                && self.front.capacity() == 0
+                && bytes.capacity() <= CHUNK
+            {
+                bytes.clear();
+                self.front = bytes;
+            }
+        }
+    }
+}
+
+/// Queues what is written; never fails. For encoders and libraries that want a writer.
+impl io::Write for Outgoing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.put(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Appends to `bytes` what `write` writes into a zeroed slice of `room` bytes; it returns how many of them count.
+///
+/// More than `room` is taken as `room`.
+///
+/// # Errors
+/// What `write` returned; nothing is appended then.
+pub fn grow<E>(
+    bytes: &mut Vec<u8>,
+    room: usize,
+    write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+) -> Result<usize, E> {
+    let had = bytes.len();
+    bytes.resize(had + room, 0);
+    let result = write(&mut bytes[had..]).map(|written| written.min(room));
+    bytes.truncate(had + *result.as_ref().unwrap_or(&0));
+    result
+}
+
+/// Bytes that lie together, and how many of them have left.
+#[derive(Debug)]
+struct Part {
+    bytes: Held,
+    at: usize,
+}
+
+#[derive(Debug)]
+enum Held {
+    Own(Vec<u8>),
+    Shared(Shared),
+}
+
+impl Part {
+    fn rest(&self) -> &[u8] {
+        match &self.bytes {
+            Held::Own(bytes) => &bytes[self.at..],
+            Held::Shared(bytes) => &bytes[self.at..],
+        }
+    }
+}
+
+/// Small items are copied together into buffers of at most this many bytes.
+const CHUNK: usize = 64 << 10;
+/// Shared bytes below this are copied.
+const SHARED_MIN: usize = 512;
+/// Parts up to this are copied when queues are joined.
+const COPY_MAX: usize = 4 << 10;
+/// The least a part behind the first reserves.
+const PART_MIN: usize = 4 << 10;
+/// Entries of the table of parts that an emptied queue keeps.
+const TABLE_KEPT: usize = 16;
