@@ -25,6 +25,18 @@ impl Key {
         Key((slot & 0xff_ffff) as u64 | ((generation & 0xff_ffff) as u64) << 24 | (runtime as u64) << 48)
     }
 
+    /// The key as a number, as a system keeps it for a poll. [`Key::from_bits`] is the way back.
+    #[inline]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The key that [`Key::to_bits`] made this number of.
+    #[inline]
+    pub const fn from_bits(bits: u64) -> Key {
+        Key(bits)
+    }
+
     /// The slot: dense, reused, below the greatest number of resources alive at once.
     #[inline]
     pub const fn slot(self) -> usize {

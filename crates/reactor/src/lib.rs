@@ -1,11 +1,97 @@
-//! Concurrent I/O in plain synchronous Rust.
+//! Concurrent I/O in plain synchronous Rust: the reactor pattern with pluggable poll engines.
+//!
+//! *Resources* give input or take output; the *runtime* is the event loop that blocks on all of them and
+//! calls a *service* when an operation will not block; a service is plain synchronous business logic, and
+//! makes and ends its resources through its *context*. One thread serves ten thousand connections. There
+//! is no `async`, no `Send + 'static` on business logic, and no lock in it.
+//!
+//! ```no_run
+//! use reactor::{Bytes, Context, Event, Handle, Id, Result, Service, Stream};
+//!
+//! struct Echo;
+//!
+//! impl Service for Echo {
+//!     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+//!         cx.listen("127.0.0.1:7007", |_| Some(Stream::new(Bytes)))?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! impl Handle<Stream> for Echo {
+//!     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
+//!         if let Event::Received(bytes) = event {
+//!             cx.send(id, bytes);
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! fn main() -> Result {
+//!     reactor::run(Echo)?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # What is promised
+//!
+//! 1. After `close` only `closed` comes for that id; after `closed` nothing, on any engine, even when the
+//!    descriptor's number is reused.
+//! 2. Every byte accepted is delivered once and in order, or the resource ends with exactly one terminal
+//!    event. None is lost or doubled.
+//! 3. No system call's error ends the loop, out-of-memory at construction aside; nothing a peer does
+//!    panics it.
+//! 4. A wake after [`Controller::send`] returned is never lost; a command sent before the stop is executed
+//!    or given back to its sender (a panicked service counts as stopped).
+//! 5. Idle is zero turns a second; there is no state in which the loop spins without progress.
+//! 6. Every buffer and queue has a finite default limit; memory is O(connections x limit).
+//! 7. With N always-ready resources each is served in every round; a command waits at most one budget.
+//! 8. A timer never fires early on the monotonic clock; jumps of the wall clock change nothing.
+//! 9. Dropping or stopping closes every descriptor it owns exactly once.
 
-pub mod address;
-pub mod clock;
+// In the order of the data: from the engine through the loop and the resources to the service.
 pub mod engine;
-pub mod id;
-pub mod options;
-mod sys;
+mod waker;
 
-pub use address::{Address, NotAnAddress, ToAddress};
-pub use id::{Id, IdMap};
+mod core;
+mod runtime;
+
+mod resource;
+
+mod context;
+mod message;
+mod service;
+
+mod controller;
+mod reactor;
+
+mod address;
+mod clock;
+mod error;
+mod id;
+mod log;
+mod metrics;
+mod options;
+mod sync;
+mod sys;
+#[cfg(unix)]
+
+pub use session::{
+    self, Bytes, Codec, CodecError, Delimited, Layer, Lines, Outgoing, Shared, Stack, Truncated, U16, U32, Varint,
+};
+
+pub use self::{
+    address::{Address, NotAnAddress, ToAddress},
+    clock::Time,
+    context::{Context, Rejected},
+    controller::Controller,
+    engine::{Interest, Ready, Source},
+    error::{Closed, Error, Failure, Fault, Phase, Result},
+    id::{Id, IdMap, Key},
+    message::{Pending, Refused, Reply, TimerId, Unanswered},
+    metrics::{Counters, Metrics, TURN_BUCKETS},
+    options::{ConnectOptions, Keepalive, ListenOptions, SocketOptions},
+    reactor::Reactor,
+    resource::{Connection, Event, Fd, Flow, Io, Listener, Output, Resource, Stream, StreamOptions},
+    runtime::{Limits, Receipt, Runtime, RuntimeOptions, ServiceReceipt, run},
+    service::{Handle, Handled, Receive, Received, Service, ServiceId},
+};

@@ -1,21 +1,21 @@
 //! Sans-IO codecs and protocol layers: bytes in, bytes out, no socket, no clock, no thread.
 //!
-//! The modules stand in the order of the data. A [`layer::Layer`] turns what the wire carries into clear bytes and
-//! back; a [`session::Session`] drives one stack of layers on one connection; a [`codec::Codec`] cuts the clear bytes
-//! into items; [`outgoing::Outgoing`] holds what is to be written. [`kit`] runs any layer in memory through every
+//! The modules stand in the order of the data. A [`Layer`] turns what the wire carries into clear bytes and
+//! back; a [`Session`] drives one stack of layers on one connection; a [`Codec`] cuts the clear bytes
+//! into items; [`Outgoing`] holds what is to be written. [`kit`] runs any layer in memory through every
 //! cut, flip and truncation.
 #![forbid(unsafe_code)]
 
 pub mod layer;
-pub mod session;
+mod session;
 
 pub mod codec;
 
-pub mod outgoing;
-pub mod pool;
-pub mod shared;
+mod outgoing;
+mod pool;
+mod shared;
 
-pub mod failure;
+mod failure;
 pub mod kit;
 
 pub use codec::{Bytes, Codec, CodecError, Delimited, Lines, Prefix, U16, U32, Varint};

@@ -120,7 +120,11 @@ impl Outgoing {
             other.at = 0;
             for part in other.parts.drain(..) {
                 let rest = part.rest();
-                if rest.len() > COPY_MAX {
+                let large = match part.bytes {
+                    Held::Own(_) => rest.len() > COPY_MAX,
+                    Held::Shared(_) => rest.len() >= SHARED_MIN,
+                };
+                if large {
                     self.parts.push_back(part);
                 } else {
                     self.tail(rest.len()).extend_from_slice(rest);
@@ -204,9 +208,6 @@ impl Outgoing {
                 }
             }
         }
-        if self.is_empty() {
-            self.clear();
-        }
     }
 
     /// Removes everything and keeps one buffer.
@@ -238,7 +239,9 @@ impl Outgoing {
         if self.front.capacity() > keep {
             self.front = Vec::new();
         }
-        self.parts.shrink_to(TABLE_KEPT);
+        if self.parts.capacity() > TABLE_KEPT {
+            self.parts.shrink_to(TABLE_KEPT);
+        }
     }
 
     /// Returns the buffer to which `room` more bytes may be appended.
@@ -344,7 +347,7 @@ impl Part {
 const CHUNK: usize = 64 << 10;
 /// Shared bytes below this are copied.
 const SHARED_MIN: usize = 512;
-/// Parts up to this are copied when queues are joined.
+/// Own parts up to this are copied when queues are joined.
 const COPY_MAX: usize = 4 << 10;
 /// The least a part behind the first reserves.
 const PART_MIN: usize = 4 << 10;

@@ -55,15 +55,15 @@ use std::{io, time::Duration};
 
 pub use session::Outgoing;
 
-pub use self::{
-    adapter::Calls,
-    candidates::{Candidates, ENGINE_VARIABLE},
-    source::{Source, Transport},
-};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub use self::epoll::Epoll;
 #[cfg(unix)]
 pub use self::poll::PollCall;
+pub use self::{
+    adapter::Calls,
+    candidates::{Candidates, ENGINE_VARIABLE, EngineError},
+    source::{Source, Transport},
+};
 use crate::{
     address::Address,
     clock::Time,
@@ -316,6 +316,12 @@ pub trait Engine {
 
     /// Says whether input (of a listener: connections) is wanted.
     fn reading(&mut self, key: Key, on: bool);
+
+    /// Tries a read of a stream although nothing was reported: asked before a deadline ends it. An engine
+    /// whose reads are always out needs to do nothing.
+    fn probe(&mut self, key: Key) {
+        let _ = key;
+    }
 
     /// Performs one send of the queue's front. See the module's contract.
     fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent>;

@@ -3,9 +3,7 @@
 #[cfg(unix)]
 use std::os::fd::{AsFd as AsDescriptor, BorrowedFd as Borrowed, OwnedFd as Owned};
 #[cfg(windows)]
-use std::os::windows::io::{
-    AsSocket as AsDescriptor, BorrowedSocket as Borrowed, OwnedSocket as Owned,
-};
+use std::os::windows::io::{AsSocket as AsDescriptor, BorrowedSocket as Borrowed, OwnedSocket as Owned};
 use std::{any::Any, fmt};
 
 /// A borrowed thing to wait for: a descriptor (on Windows a socket), or a virtual source of a simulated

@@ -4,7 +4,7 @@
 //! `open` runs one of the two: the inner one as long as it may have more, else the outer one. So a record of either is
 //! one step, and an error in one does not take along what was opened before it.
 
-use super::{Io, Layer, Next, Step, check_left, open_once, seal_all};
+use super::{Io, Layer, LayerError, Next, Step, check_left, open_once, seal_all};
 use crate::failure::{Result, Truncated};
 
 /// Runs `B` inside `A`, an `A` that changes bytes; for a transparent `A` the tuple `(A, B)` is cheaper and the only
@@ -48,6 +48,26 @@ impl<A: Layer, B: Layer> Stack<A, B> {
     /// Returns the layer next to the codec.
     pub fn inner(&self) -> &B {
         &self.inner
+    }
+
+    /// Returns the layer next to the wire, for a later request; what that puts into `down` goes to the wire as it is.
+    pub fn outer_mut(&mut self) -> &mut A {
+        &mut self.outer
+    }
+
+    /// Makes a later request of the layer next to the codec; what that puts into `down` is sealed by the outer layer.
+    ///
+    /// # Errors
+    /// What `call` or the outer layer returned. [`LayerError::Misuse`] before the outer layer is ready.
+    pub fn with_inner<T>(
+        &mut self,
+        io: &mut Io<'_>,
+        call: impl FnOnce(&mut B, &mut Io<'_>) -> Result<T>,
+    ) -> Result<T> {
+        if !self.outer.ready() {
+            return Err(LayerError::Misuse("the outer layer is not ready").into());
+        }
+        self.inside(io, |inner, _, io| call(inner, io))
     }
 
     /// Says whether the inner layer is through: it must not be called any more.

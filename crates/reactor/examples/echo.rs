@@ -1,0 +1,22 @@
+//! Echoes bytes: `cargo run --release --example echo [ADDR]`, then `nc 127.0.0.1 7007` and type.
+use reactor::{Bytes, Context, Event, Handle, Id, Result, Service, Stream};
+struct Echo(String);
+impl Service for Echo {
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        cx.listen(&self.0, |_| Some(Stream::new(Bytes)))?;
+        Ok(())
+    }
+}
+impl Handle<Stream> for Echo {
+    fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
+        if let Event::Received(bytes) = event {
+            cx.send(id, bytes);
+        }
+        Ok(())
+    }
+}
+fn main() -> Result {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7007".into());
+    reactor::run(Echo(address))?;
+    Ok(())
+}

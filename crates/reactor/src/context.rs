@@ -1,0 +1,428 @@
+//! The runtime as one service sees it during one call.
+
+use std::{
+    io,
+    marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::{Duration, SystemTime},
+};
+
+use session::{Codec, Layer, Shared};
+
+use crate::{
+    address::{Address, ToAddress},
+    clock::Time,
+    controller::Controller,
+    core::{Core, Fresh},
+    engine::{Ending, Role},
+    error::{Closed, Error, Fault, Result},
+    id::{Id, Key},
+    message::{Offloaded, Refused, TimerId, deliver_job, panic_text},
+    options::{ConnectOptions, ListenOptions},
+    resource::{Connection, Flow, Listener, Output, Resource, Stream, Table, listener},
+    service::{Handle, Handled, Receive, Received, Service, ServiceId},
+};
+
+/// What a service can ask of its runtime. Lent for one call; nothing asked here calls a handler before
+/// the call has returned.
+///
+/// Time, wall clock, randomness, network and blocking work reach a service through its context only: so
+/// the same service runs in a simulated world.
+///
+/// Every call takes a stale id, or one of another service or runtime, as gone: harmless.
+pub struct Context<'a, S> {
+    core: &'a mut Core,
+    index: u16,
+    of: PhantomData<fn(S)>,
+}
+
+/// A resource that could not be added comes back with the cause.
+///
+/// `?` in a handler turns it into a [`Failure`] of the cause; the resource is dropped then.
+#[derive(Debug)]
+pub struct Rejected<R> {
+    /// As it was given.
+    pub resource: R,
+    /// Why it could not be added.
+    pub error: Error,
+}
+
+impl<R> From<Rejected<R>> for Box<dyn std::error::Error + Send + Sync> {
+    fn from(rejected: Rejected<R>) -> Self {
+        rejected.error.into()
+    }
+}
+
+impl<'a, S> Context<'a, S> {
+    pub(crate) fn new(core: &'a mut Core, index: u16) -> Context<'a, S> {
+        core.calling = index;
+        Context { core, index, of: PhantomData }
+    }
+
+    /// Whether the key names a live resource of this service.
+    #[inline]
+    fn owns(&self, key: Key) -> bool {
+        self.core.registry.peek(key).is_some_and(|slot| slot.service == self.index)
+    }
+
+    fn table_of(&self, key: Key) -> Option<&'static Table> {
+        self.core.registry.peek(key).filter(|slot| slot.service == self.index).map(|slot| slot.table)
+    }
+
+    // Time and chance.
+
+    /// Monotonic time, fixed for one turn.
+    pub fn now(&self) -> Time {
+        self.core.now
+    }
+
+    /// Wall-clock time, for people and protocols; it may jump.
+    pub fn wall(&self) -> SystemTime {
+        self.core.engine.wall()
+    }
+
+    /// A random number. Good for jitter and sampling, seeded under simulation; not for cryptography.
+    pub fn random(&mut self) -> u64 {
+        self.core.next_random()
+    }
+
+    // Any resource.
+
+    /// A resource, to look at. `None` once it has ended or was aborted.
+    pub fn get<R: Resource>(&self, id: Id<R>) -> Option<&R> {
+        let slot = self.core.registry.peek(id.key()).filter(|slot| slot.service == self.index)?;
+        R::view(&**slot.resource.as_ref()?)
+    }
+
+    /// A resource, to be changed. Of a stream this reaches codec, layer and settings, never the transport.
+    pub fn get_mut<R: Resource>(&mut self, id: Id<R>) -> Option<&mut R> {
+        let index = self.index;
+        self.core.mark(id.key());
+        let slot = self.core.registry.live(id.key()).filter(|slot| slot.service == index)?;
+        R::view_mut(&mut **slot.resource.as_mut()?)
+    }
+
+    /// Begins a graceful close: what was sent leaves, our end is told, the peer's is waited for, all under
+    /// one deadline ([`StreamOptions::close`](crate::StreamOptions::close)). Only `closed` follows.
+    pub fn close<R: Resource>(&mut self, id: Id<R>) {
+        if self.owns(id.key()) {
+            self.core.close(id.key(), Closed::Done);
+        }
+    }
+
+    /// Ends a resource at once: what is queued is dropped, a TCP peer sees a reset. `closed` follows.
+    pub fn abort<R: Resource>(&mut self, id: Id<R>) {
+        if self.owns(id.key()) {
+            self.core.end(id.key(), Closed::Aborted, Ending::Reset);
+        }
+    }
+
+    /// Stops reading, and when nothing of the resource is in flight gives it back by `closed` with
+    /// [`Closed::Released`]: a stream with its transport, codec, layer, unread and unsent bytes. It can be
+    /// added again, here or in another runtime.
+    pub fn release<R: Resource>(&mut self, id: Id<R>) {
+        if let Some(table) = self.table_of(id.key()) {
+            (table.release)(self.core, id.key());
+        }
+    }
+
+    /// Begins a graceful close of all resources of this service.
+    pub fn close_all(&mut self) {
+        for key in self.core.registry.keys(Some(self.index)) {
+            self.core.close(key, Closed::Done);
+        }
+    }
+
+    /// Hands over no input (of a listener: no connections) until [`resume`](Context::resume).
+    pub fn pause<R: Resource>(&mut self, id: Id<R>) {
+        self.set_paused(id.key(), true);
+    }
+
+    /// Goes on where [`pause`](Context::pause) stopped; nothing is lost between.
+    pub fn resume<R: Resource>(&mut self, id: Id<R>) {
+        self.set_paused(id.key(), false);
+    }
+
+    fn set_paused(&mut self, key: Key, paused: bool) {
+        if let Some(table) = self.table_of(key) {
+            (table.pause)(self.core, key, paused);
+        }
+    }
+
+    /// Sets, moves or (`None`) takes away the resource's deadline, counted from the end of this turn. When
+    /// it passes, one more read is tried, then the resource ends with [`Closed::Deadline`]. Moving it
+    /// costs next to nothing: it is meant to be moved with each message.
+    pub fn deadline<R: Resource>(&mut self, id: Id<R>, after: impl Into<Option<Duration>>) {
+        if self.owns(id.key()) {
+            self.core.set_deadline(id.key(), after.into());
+        }
+    }
+
+    /// Adds a resource.
+    ///
+    /// # Errors
+    /// [`Rejected`] gives it back: the engine cannot watch it, a limit is reached, or it is a stream
+    /// without a transport.
+    pub fn add<R: Resource + Handled<S>>(&mut self, resource: R) -> Result<Id<R>, Rejected<R>>
+    where
+        S: Handle<R>,
+    {
+        match resource.enroll(self.core, self.index, R::table::<S>()) {
+            Ok(key) => Ok(Id::new(key)),
+            Err((resource, error)) => Err(Rejected { resource, error }),
+        }
+    }
+
+    // Output.
+
+    /// Queues an item; all items of a turn leave at its end in one write. Never blocks, never calls a
+    /// handler, and has no error: what cannot be queued ends that resource, and its `closed` says why.
+    pub fn send<R: Output>(&mut self, id: Id<R>, item: R::Item<'_>) -> Flow {
+        if self.owns(id.key()) { R::post(self.core, id.key(), item) } else { Flow::Gone }
+    }
+
+    /// Queues bytes that were encoded once for many streams ([`Shared::encode`]), without a copy.
+    pub fn send_shared<R: Connection>(&mut self, id: Id<R>, bytes: &Shared) -> Flow {
+        if !self.owns(id.key()) {
+            return Flow::Gone;
+        }
+        R::outgoing(self.core, id.key(), &mut |out| out.share(bytes.clone()))
+    }
+
+    /// Ends the write side after what is queued; reading goes on until the peer ends.
+    pub fn finish<R: Connection>(&mut self, id: Id<R>) {
+        if self.owns(id.key()) {
+            self.core.finish(id.key());
+        }
+    }
+
+    /// Makes a proxy of two streams: reads of one rest while the other's queue is high, an end of one is
+    /// passed on as a half-close of the other, and when one has closed the other closes. The handler still
+    /// passes the bytes. Both belong to this service.
+    pub fn couple<A: Connection, B: Connection>(&mut self, a: Id<A>, b: Id<B>) {
+        if a.key() != b.key() && self.owns(a.key()) && self.owns(b.key()) {
+            self.core.couples.insert(a.key(), b.key());
+            self.core.couples.insert(b.key(), a.key());
+            A::couple(self.core, a.key());
+            B::couple(self.core, b.key());
+        }
+    }
+
+    /// Asks something of a stream's layer that needs its buffers (a key update, say). What it puts on the
+    /// wire leaves at the end of the turn. `None` when the stream is gone.
+    pub fn layer<C: Codec, L: Layer, R: 'static, T>(
+        &mut self,
+        id: Id<Stream<C, L, R>>,
+        ask: impl FnOnce(&mut L, &mut session::Io<'_>) -> Result<T>,
+    ) -> Option<Result<T>> {
+        if !self.owns(id.key()) {
+            return None;
+        }
+        crate::resource::with_layer::<C, L, R, T>(self.core, id.key(), ask)
+    }
+
+    // Sockets.
+
+    /// Listens on an IP address and port or a Unix socket. `accept` is asked for each connection, by its
+    /// peer's address: `None` closes it.
+    ///
+    /// # Errors
+    /// The address is not one, or the system refuses it (EADDRINUSE, ..).
+    pub fn listen<R: Connection + Handled<S>>(
+        &mut self,
+        address: impl ToAddress,
+        accept: impl FnMut(&Address) -> Option<R> + 'static,
+    ) -> Result<Id<Listener<R>>, Error>
+    where
+        S: Handle<R>,
+    {
+        self.listen_with(address, &ListenOptions::default(), accept)
+    }
+
+    /// The same, with options.
+    ///
+    /// # Errors
+    /// As [`listen`](Context::listen).
+    pub fn listen_with<R: Connection + Handled<S>>(
+        &mut self,
+        address: impl ToAddress,
+        options: &ListenOptions,
+        accept: impl FnMut(&Address) -> Option<R> + 'static,
+    ) -> Result<Id<Listener<R>>, Error>
+    where
+        S: Handle<R>,
+    {
+        let address = to_address("listen", &address)?;
+        if self.core.stopping {
+            return Err(Error::Misuse { operation: "listen", why: "the runtime is stopping" });
+        }
+        let transport =
+            self.core.engine.listen(&address, options).map_err(|error| Error::os("listen", &address, error))?;
+        listener::enroll::<S, R>(self.core, self.index, transport, Box::new(accept)).map(Id::new)
+    }
+
+    /// Begins to connect; `Open` or `closed` follows. Items may be sent at once: they wait.
+    ///
+    /// # Errors
+    /// The address is not one (names are not resolved), or the system refuses at once.
+    pub fn connect<R: Connection + Handled<S>>(
+        &mut self,
+        address: impl ToAddress,
+        stream: R,
+    ) -> Result<Id<R>, Error>
+    where
+        S: Handle<R>,
+    {
+        self.connect_with(address, &ConnectOptions::default(), stream)
+    }
+
+    /// The same, with options.
+    ///
+    /// # Errors
+    /// As [`connect`](Context::connect).
+    pub fn connect_with<R: Connection + Handled<S>>(
+        &mut self,
+        address: impl ToAddress,
+        options: &ConnectOptions,
+        stream: R,
+    ) -> Result<Id<R>, Error>
+    where
+        S: Handle<R>,
+    {
+        let address = to_address("connect", &address)?;
+        let transport =
+            self.core.engine.connect(&address, options).map_err(|error| Error::os("connect", &address, error))?;
+        let key = stream.attach(self.core, self.index, R::table::<S>(), transport, Role::Connecting);
+        key.map(Id::new).map_err(|(_, error)| error)
+    }
+
+    /// The address at this end of a stream or listener: so a service learns which port it got.
+    ///
+    /// # Errors
+    /// As getsockname(2); `NotFound` when it is gone.
+    pub fn local<R: Resource>(&self, id: Id<R>) -> io::Result<Address> {
+        if self.owns(id.key()) { self.core.engine.local(id.key()) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    /// The address at the other end of a stream.
+    ///
+    /// # Errors
+    /// As getpeername(2); `NotFound` when it is gone.
+    pub fn peer<R: Resource>(&self, id: Id<R>) -> io::Result<Address> {
+        if self.owns(id.key()) { self.core.engine.peer(id.key()) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    // Messages.
+
+    /// Sets a timer: `message` comes after `after`, counted from the end of this turn: never early, and
+    /// never in the turn that set it. Two of one instant come in the order they were set.
+    ///
+    /// At the limit of timers the message is dropped, and the service is told [`Fault::TimersFull`].
+    pub fn after<M: Received<S> + 'static>(&mut self, after: Duration, message: M) -> TimerId
+    where
+        S: Receive<M>,
+    {
+        match self.core.lanes.set::<S, M>(self.index, message) {
+            Some(id) => {
+                let TimerId { lane, index, generation } = id;
+                self.core.fresh.push(Fresh::Timer { lane, index, generation, after });
+                id
+            }
+            None => {
+                let limit = self.core.limits.timers;
+                self.core.faults_due.push((self.index, Fault::TimersFull(limit)));
+                TimerId::NONE
+            }
+        }
+    }
+
+    /// Cancels a timer; `true` when it was still pending: its message will not come, also when it is due
+    /// in this very turn.
+    pub fn cancel(&mut self, timer: TimerId) -> bool {
+        let cancelled = self.core.lanes.cancel(self.index, timer);
+        if let Some(Some(key)) = cancelled {
+            self.core.timers.cancel(key);
+        }
+        cancelled.is_some()
+    }
+
+    /// Sends a message to a service of this runtime, perhaps to this one: it comes after this call, in
+    /// the order told.
+    ///
+    /// # Errors
+    /// [`Refused`] gives the message back: too many wait, or the service is gone.
+    pub fn tell<T: Receive<M>, M: 'static>(&mut self, to: ServiceId<T>, message: M) -> Result<(), Refused<M>> {
+        let known = to.runtime == self.core.registry.runtime();
+        if !known || !self.core.alive.get(to.index as usize).is_some_and(|alive| *alive) {
+            return Err(Refused::Gone(message));
+        }
+        self.core.lanes.tell::<T, M>(to.index, message)
+    }
+
+    /// Runs blocking work on a thread of the runtime's small pool; its result comes as a message. A panic
+    /// of the job is told as [`Fault::Job`].
+    ///
+    /// # Errors
+    /// [`Refused::Full`] gives the job back when too many wait.
+    pub fn offload<M, F>(&mut self, job: F) -> Result<(), Refused<F>>
+    where
+        S: Receive<M>,
+        M: Received<S> + Send + 'static,
+        F: FnOnce() -> M + Send + 'static,
+    {
+        let index = self.index as usize;
+        let outstanding: u32 = self.core.records.iter().map(|record| record.jobs).sum();
+        if outstanding as usize >= self.core.limits.jobs {
+            return Err(Refused::Full(job));
+        }
+        let (mailbox, service) = (self.core.mailbox.clone(), self.index);
+        let run = move || {
+            let result = match catch_unwind(AssertUnwindSafe(job)) {
+                Ok(message) => Offloaded::Done(message),
+                Err(payload) => Offloaded::Panicked(panic_text(&*payload)),
+            };
+            // A service that has gone wants no result.
+            let _ = mailbox.send_reserved(service, result, deliver_job::<S, M>);
+        };
+        let job = self.core.engine.run_blocking(Box::new(run));
+        if let Some(record) = self.core.records.get_mut(index) {
+            record.jobs += 1;
+        }
+        // Room was checked above; what still fails is the system's refusal of the first thread.
+        if let Some(Err(refused)) = job.map(|job| self.core.jobs.run(job)) {
+            let fault = Fault::Job(refused.to_string());
+            self.core.faults_due.push((self.index, fault));
+            if let Some(record) = self.core.records.get_mut(index) {
+                record.jobs -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    // The runtime.
+
+    /// The name of this service, for others to tell it something.
+    pub fn me(&self) -> ServiceId<S> {
+        ServiceId::new(self.core.registry.runtime(), self.index)
+    }
+
+    /// A handle by which other threads reach this service. While one lives, `run` does not end by itself.
+    pub fn controller(&self) -> Controller<S>
+    where
+        S: Service,
+    {
+        Controller::new(self.index, &self.core.mailbox)
+    }
+
+    /// Begins a graceful stop of the whole runtime; what is left after `grace` is cut. The earliest of
+    /// several deadlines wins.
+    pub fn stop(&mut self, grace: Duration) {
+        let by = self.core.now + grace;
+        self.core.mailbox.stop(by.as_nanos());
+    }
+}
+
+fn to_address(operation: &'static str, address: &impl ToAddress) -> Result<Address, Error> {
+    address.to_address().map_err(|error| Error::os(operation, "address", error))
+}
+

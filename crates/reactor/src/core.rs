@@ -1,0 +1,385 @@
+//! What the loop knows: the tables that handlers change through a context, and never while a borrow lives.
+//!
+//! Invariants. No borrow of a table lives while a handler runs: each step looks its resource up again by
+//! key. Whoever changes a resource marks it dirty; the end of the turn writes, and tells the engine what
+//! is wanted. Whoever ends a resource queues its `closed`; nothing is freed before it was called.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use session::Pool;
+
+use crate::{
+    clock::Time,
+    engine::{Ending, Engine},
+    error::{Closed, Error, Fault},
+    id::Key,
+    message::{Deliver, Inbox, Jobs, Lanes, Mailbox},
+    metrics::Counters,
+    runtime::{
+        budget::{Bytes, Handlers},
+        limits::Limits,
+        registry::Registry,
+        timers::Wheel,
+    },
+};
+
+/// The size of the buffer lent to a resource's step.
+const SCRATCH: usize = 64 << 10;
+
+/// Whose time is over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Due {
+    Timer { lane: u32, index: u32 },
+    Resource(Key),
+}
+
+/// What counts from the end of this turn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fresh {
+    Timer { lane: u32, index: u32, generation: u32, after: Duration },
+    Deadline(Key),
+}
+
+/// What is known of a service for its receipt.
+#[derive(Default)]
+pub(crate) struct Record {
+    pub(crate) faults: u64,
+    pub(crate) first_faults: Vec<String>,
+    pub(crate) closed: u64,
+    pub(crate) cut: u64,
+    pub(crate) bytes_dropped: u64,
+    pub(crate) jobs: u32,
+}
+
+/// The tables of the loop.
+pub struct Core {
+    pub(crate) engine: Box<dyn Engine>,
+    pub(crate) registry: Registry,
+    pub(crate) pool: Pool,
+    pub(crate) timers: Wheel<Due>,
+    pub(crate) lanes: Lanes,
+    pub(crate) mailbox: Arc<Mailbox<Deliver>>,
+    pub(crate) jobs: Jobs,
+    /// To be flushed at the end of the turn; each slot is on it once.
+    pub(crate) dirty: Vec<Key>,
+    /// To be driven again in the next turn.
+    pub(crate) again: Vec<Key>,
+    /// Ended, `closed` not called yet.
+    pub(crate) ended: Vec<(Key, Closed)>,
+    pub(crate) fresh: Vec<Fresh>,
+    /// Their deadline has passed; they end in the next turn unless a read moves it.
+    pub(crate) lapsed: Vec<Key>,
+    pub(crate) listeners: Vec<Key>,
+    /// Listeners that rest since descriptors ran out.
+    pub(crate) starved: Vec<Key>,
+    pub(crate) couples: HashMap<Key, Key>,
+    pub(crate) budget: Bytes,
+    pub(crate) handlers: Handlers,
+    pub(crate) now: Time,
+    pub(crate) random: u64,
+    pub(crate) counters: Counters,
+    pub(crate) records: Vec<Record>,
+    /// By service: whether it can still be called.
+    pub(crate) alive: Vec<bool>,
+    /// Faults found while their service was being called.
+    pub(crate) faults_due: Vec<(u16, Fault)>,
+    pub(crate) limits: Limits,
+    pub(crate) scratch: Option<Box<[u8]>>,
+    /// The service that is being called.
+    pub(crate) calling: u16,
+    pub(crate) stopping: bool,
+}
+
+impl Core {
+    pub(crate) fn new(mut engine: Box<dyn Engine>, runtime: u16, limits: Limits) -> (Core, Inbox<Deliver>) {
+        let (mailbox, inbox) = Mailbox::new(limits.commands, engine.waker());
+        let random = engine.entropy();
+        let now = engine.now();
+        let core = Core {
+            registry: Registry::new(runtime, limits.resources),
+            pool: Pool::new(),
+            // Deadlines of resources never fail: they have room beside the users' timers.
+            timers: Wheel::new(limits.timers.saturating_add(limits.resources)),
+            lanes: Lanes::new(limits.messages, limits.timers),
+            mailbox,
+            jobs: Jobs::new(limits.job_threads, limits.jobs),
+            dirty: Vec::new(),
+            again: Vec::new(),
+            ended: Vec::new(),
+            fresh: Vec::new(),
+            lapsed: Vec::new(),
+            listeners: Vec::new(),
+            starved: Vec::new(),
+            couples: HashMap::new(),
+            budget: Bytes::new(limits.bytes),
+            handlers: Handlers::new(now),
+            now,
+            random,
+            counters: Counters::default(),
+            records: Vec::new(),
+            alive: Vec::new(),
+            faults_due: Vec::new(),
+            scratch: None,
+            calling: 0,
+            stopping: false,
+            engine,
+            limits,
+        };
+        (core, inbox)
+    }
+
+    // Marks and ends.
+
+    /// Puts a resource on the list to flush, once.
+    #[inline]
+    pub(crate) fn mark(&mut self, key: Key) {
+        if let Some(slot) = self.registry.live(key)
+            && !std::mem::replace(&mut slot.dirty, true)
+        {
+            self.dirty.push(key);
+        }
+    }
+
+    /// Puts a resource on the list to drive again in the next turn, once.
+    pub(crate) fn drive_again(&mut self, key: Key) {
+        if let Some(slot) = self.registry.live(key)
+            && !std::mem::replace(&mut slot.again, true)
+        {
+            self.again.push(key);
+        }
+    }
+
+    /// Ends the write side of a stream after what is queued.
+    pub(crate) fn finish(&mut self, key: Key) {
+        if let Some(slot) = self.registry.live(key) {
+            let table = slot.table;
+            (table.finish)(self, key);
+        }
+    }
+
+    /// Begins a graceful close.
+    pub(crate) fn close(&mut self, key: Key, why: Closed) {
+        if let Some(slot) = self.registry.live(key) {
+            let table = slot.table;
+            (table.close)(self, key, why);
+        }
+    }
+
+    /// Ends a resource now; `closed` follows at the end of the turn.
+    pub(crate) fn end(&mut self, key: Key, why: Closed, how: Ending) {
+        let Some(slot) = self.registry.live(key) else { return };
+        let (table, timer, service) = (slot.table, slot.timer.take(), slot.service);
+        if let Some(timer) = timer {
+            self.timers.cancel(timer);
+        }
+        (table.leave)(self, key, how);
+        self.registry.end(key);
+        self.count_end(service, &why);
+        if table.listener {
+            self.listeners.retain(|listener| *listener != key);
+        }
+        if let Some(other) = self.couples.remove(&key) {
+            self.couples.remove(&other);
+            self.close(other, Closed::Done);
+        }
+        self.ended.push((key, why));
+        self.feed_listeners();
+    }
+
+    /// Ends a resource by an error of the system.
+    pub(crate) fn fail(&mut self, key: Key, operation: &'static str, error: std::io::Error) {
+        let Some(slot) = self.registry.live(key) else { return };
+        let resource = (slot.table.name)();
+        let resource = match self.engine.peer(key) {
+            Ok(peer) => peer.to_string(),
+            Err(_) => resource.to_owned(),
+        };
+        self.end(key, Closed::Failed(Error::os(operation, resource, error)), Ending::Orderly);
+    }
+
+    fn count_end(&mut self, service: u16, why: &Closed) {
+        match why {
+            Closed::Failed(_) => self.counters.errors_os += 1,
+            Closed::Refused(_) | Closed::Truncated(_) | Closed::Misuse(_) => self.counters.errors_refused += 1,
+            Closed::Overflow
+            | Closed::OverBudget
+            | Closed::Stalled
+            | Closed::Deadline
+            | Closed::TimedOut(_) => self.counters.errors_limit += 1,
+            _ => (),
+        }
+        if let Some(record) = self.records.get_mut(service as usize) {
+            record.closed += 1;
+            record.cut += matches!(why, Closed::Stopped) as u64;
+        }
+    }
+
+    /// A descriptor was freed: the listeners that ran out of them try again.
+    fn feed_listeners(&mut self) {
+        for key in std::mem::take(&mut self.starved) {
+            self.mark(key);
+        }
+    }
+
+    pub(crate) fn full_of_resources(&self) -> Error {
+        Error::Full { what: "resources", limit: self.registry.limit() }
+    }
+
+    /// The buffer that is lent to a step. It comes back by `self.scratch = Some(..)`.
+    pub(crate) fn take_scratch(&mut self) -> Box<[u8]> {
+        self.scratch.take().unwrap_or_else(|| vec![0; SCRATCH].into_boxed_slice())
+    }
+
+    // Time.
+
+    /// Sets the runtime's own deadline of a resource, from this turn's time on.
+    pub(crate) fn set_guard(&mut self, key: Key, after: Option<Duration>) {
+        let at = after.map_or(Time::NEVER, |after| self.now + after);
+        let Some(slot) = self.registry.live(key) else { return };
+        if slot.guard != at {
+            slot.guard = at;
+            self.arm(key);
+        }
+    }
+
+    /// Sets the service's deadline of a resource, from the end of this turn on.
+    pub(crate) fn set_deadline(&mut self, key: Key, after: Option<Duration>) {
+        let Some(slot) = self.registry.live(key) else { return };
+        slot.lapsed = false;
+        match after {
+            None => (slot.deadline, slot.fresh) = (Time::NEVER, false),
+            Some(after) => {
+                slot.deadline = Time::ZERO + after;
+                if !std::mem::replace(&mut slot.fresh, true) {
+                    self.fresh.push(Fresh::Deadline(key));
+                }
+            }
+        }
+    }
+
+    /// Lets the wheel wake at the earlier of both deadlines. One that moved later costs nothing: its entry
+    /// fires early, and is armed again.
+    pub(crate) fn arm(&mut self, key: Key) {
+        let Some(slot) = self.registry.live(key) else { return };
+        let deadline = if slot.fresh { Time::NEVER } else { slot.deadline };
+        let at = deadline.min(slot.guard);
+        match slot.timer {
+            _ if at == Time::NEVER => (),
+            Some(timer) => {
+                if self.timers.deadline(timer).is_none_or(|armed| armed > at) && !self.timers.reset(timer, at) {
+                    slot.timer = self.timers.set(at, Due::Resource(key)).ok();
+                }
+            }
+            None => slot.timer = self.timers.set(at, Due::Resource(key)).ok(),
+        }
+    }
+
+    /// A deadline of a resource may be over.
+    pub(crate) fn resource_due(&mut self, key: Key) {
+        let now = self.now;
+        let Some(slot) = self.registry.live(key) else { return };
+        slot.timer = None;
+        if slot.guard <= now {
+            slot.guard = Time::NEVER;
+            let table = slot.table;
+            (table.expired)(self, key);
+        } else if !slot.fresh && slot.deadline <= now {
+            // A slow handler elsewhere must not kill a healthy peer: one more read is tried first.
+            slot.lapsed = true;
+            self.lapsed.push(key);
+            self.engine.probe(key);
+        }
+        self.arm_unless_lapsed(key);
+    }
+
+    fn arm_unless_lapsed(&mut self, key: Key) {
+        if self.registry.peek(key).is_some_and(|slot| !slot.lapsed) {
+            self.arm(key);
+        }
+    }
+
+    /// The last chances of an earlier turn are over.
+    pub(crate) fn end_lapsed(&mut self, keys: Vec<Key>) {
+        for key in keys {
+            if let Some(slot) = self.registry.live(key)
+                && std::mem::replace(&mut slot.lapsed, false)
+            {
+                self.end(key, Closed::Deadline, Ending::Orderly);
+            }
+        }
+    }
+
+    /// Starts what was set in this turn to count: from `end`, the one clock read at its end.
+    pub(crate) fn start_fresh(&mut self, end: Time) {
+        for fresh in std::mem::take(&mut self.fresh) {
+            match fresh {
+                Fresh::Timer { lane, index, generation, after } => {
+                    if self.lanes.is_set(lane, index, generation)
+                        && let Ok(key) = self.timers.set(end + after, Due::Timer { lane, index })
+                    {
+                        self.lanes.armed(lane, index, key);
+                    }
+                }
+                Fresh::Deadline(key) => {
+                    if let Some(slot) = self.registry.live(key)
+                        && std::mem::replace(&mut slot.fresh, false)
+                    {
+                        slot.deadline = end + slot.deadline.since(Time::ZERO);
+                        self.arm(key);
+                    }
+                }
+            }
+        }
+    }
+
+    // Budgets.
+
+    /// Counts a call of a handler; writes what is queued when many were called since the last write.
+    #[inline]
+    pub(crate) fn spend(&mut self) {
+        self.counters.handled += 1;
+        if self.handlers.spend() {
+            self.spent();
+        }
+    }
+
+    #[cold]
+    fn spent(&mut self) {
+        if self.handlers.is_over(self.engine.now()) {
+            self.flush();
+        }
+    }
+
+    /// Writes every stream that has something queued, once.
+    pub(crate) fn flush(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for key in dirty.drain(..) {
+            if let Some(slot) = self.registry.live(key) {
+                slot.dirty = false;
+                let table = slot.table;
+                (table.flush)(self, key);
+            }
+        }
+        // What a flush marked is for the next one; the larger vector is kept for reuse.
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+        }
+        if self.budget.is_relieved() {
+            for key in self.budget.take_resting() {
+                self.mark(key);
+            }
+            for index in 0..self.listeners.len() {
+                self.mark(self.listeners[index]);
+            }
+        }
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood 2014): small, seedable, good enough for jitter and sampling.
+    pub(crate) fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}

@@ -1,0 +1,510 @@
+//! The adapter: any poll is an engine, with ordinary system calls.
+//!
+//! **Readiness is a hint that holds until drained.** For each stream there is a readable and a writable
+//! bit, set by an event and cleared when an operation finds the opposite: it would block, or it moved
+//! less than it could. A hang-up is the exception: after it a short read does not mean that nothing is
+//! left. So an edge is never lost by a budget, a pause or a parked send.
+//!
+//! **Order.** A batch is what the poll reported, then what was on the `again` list when the wait ended.
+//! Each stream is read once in a batch and each listener accepts a few times; what is left goes to the
+//! end of `again`, behind all others, and the next wait does not block. What is in both is driven once.
+//!
+//! **Watching.** An edge-triggered poll watches a stream from attach to close and is never told of it in
+//! between; closing the descriptor ends the watching, and an event that is still in the batch misses by
+//! its key. With a level-triggered poll the interest is brought in step once a wait, for those streams
+//! only whose interest changed, and a stream without any leaves the set. Users' resources are always
+//! watched level-triggered; one that reports a hang-up or an error and nothing else is told of it once
+//! and leaves the set until it is watched again, since no read would make it silent.
+
+mod accept;
+mod stream;
+mod table;
+
+use std::{cell::Cell, collections::VecDeque, io, task::Waker, time::Duration};
+
+use session::Outgoing;
+
+use self::table::{CHANGED, ENDED, Entry, HANGUP, Held, Part, QUEUED, READABLE, READING, Table, WRITABLE};
+use super::{
+    Chunk, Ending, Engine, Event, Interest, Poll, Ready, Refused, Role, Sent, Source, Transport, Trigger,
+};
+use crate::{
+    address::Address,
+    id::Key,
+    options::{ConnectOptions, ListenOptions},
+    sys,
+};
+
+/// An engine that waits with `P` and moves bytes with read(2), send(2), accept(2) and their kin.
+///
+/// ```
+/// use reactor::engine::{Calls, Engine, PollCall};
+/// let engine = Calls::new(PollCall::new()?);
+/// assert_eq!(engine.name(), "poll");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct Calls<P: Poll> {
+    // Dropped before the descriptors in the table, which then leave no set one by one.
+    poll: P,
+    table: Table,
+    /// What the poll reported, up to `cursor` already driven.
+    batch: Vec<(Key, Ready)>,
+    cursor: usize,
+    /// What is driven now.
+    driven: Option<Driven>,
+    /// What a budget stopped, each key once.
+    again: VecDeque<Key>,
+    /// How many of `again` belong to this batch.
+    again_left: usize,
+    /// Events which are there already.
+    told: VecDeque<(Key, Event)>,
+    /// Level-triggered: whose interest may have changed, each key once.
+    changed: Vec<Key>,
+    buffers: Vec<Box<[u8]>>,
+    buffer_bytes: usize,
+    reserve: Option<sys::Reserve>,
+    stale: u64,
+    calls: Cell<u64>,
+    /// Whether somebody waits for the poll's descriptor, and so must be woken for what `again` holds.
+    is_driven_from_outside: Cell<bool>,
+    is_woken: bool,
+}
+
+/// What is being driven, and its budget.
+struct Driven {
+    key: Key,
+    /// How many more connections a listener may accept.
+    accepts_left: u32,
+    /// Whether it accepted one.
+    accepted: bool,
+}
+
+impl<P: Poll> Calls<P> {
+    /// Makes an engine of a poll.
+    pub fn new(poll: P) -> Calls<P> {
+        Calls {
+            poll,
+            table: Table::default(),
+            batch: Vec::new(),
+            cursor: 0,
+            driven: None,
+            again: VecDeque::new(),
+            again_left: 0,
+            told: VecDeque::new(),
+            changed: Vec::new(),
+            buffers: Vec::new(),
+            buffer_bytes: BUFFER_BYTES,
+            reserve: sys::Reserve::take(),
+            stale: 0,
+            calls: Cell::new(0),
+            is_driven_from_outside: Cell::new(false),
+            is_woken: false,
+        }
+    }
+
+    /// Sets how much one read takes at most, in bytes: 65,536 by default, at least one.
+    pub fn with_buffer(mut self, bytes: usize) -> Calls<P> {
+        self.buffer_bytes = bytes.max(1);
+        self.buffers.clear();
+        self
+    }
+
+    /// How many events of the poll were for a key that was gone.
+    pub fn stale(&self) -> u64 {
+        self.stale
+    }
+
+    fn count_call(&self) {
+        self.calls.set(self.calls.get() + 1);
+    }
+
+    fn is_edge(&self) -> bool {
+        self.poll.trigger() == Trigger::Edge
+    }
+
+    /// Drives the key in the next batch.
+    fn queue_again(&mut self, key: Key) {
+        if let Some(entry) = self.table.get_mut(key).filter(|entry| !entry.has(QUEUED)) {
+            entry.set(QUEUED, true);
+            self.again.push_back(key);
+            self.wake_outside();
+        }
+    }
+
+    /// Has the interest looked at before the next wait.
+    fn mark_changed(&mut self, key: Key) {
+        if self.is_edge() {
+            return;
+        }
+        if let Some(entry) = self.table.get_mut(key).filter(|entry| !entry.has(CHANGED)) {
+            entry.set(CHANGED, true);
+            self.changed.push(key);
+            self.wake_outside();
+        }
+    }
+
+    fn tell(&mut self, key: Key, event: Event) {
+        self.told.push_back((key, event));
+        self.wake_outside();
+    }
+
+    /// Makes the poll's descriptor readable, since the next wait has something to do.
+    fn wake_outside(&mut self) {
+        if self.is_driven_from_outside.get() && !self.is_woken {
+            self.is_woken = true;
+            self.count_call();
+            self.poll.waker().wake();
+        }
+    }
+
+    /// Brings a level-triggered poll in step with what is wanted.
+    fn sync(&mut self) {
+        for at in 0..self.changed.len() {
+            let key = self.changed[at];
+            let Some(entry) = self.table.get_mut(key) else { continue };
+            entry.set(CHANGED, false);
+            let wanted = entry.wanted();
+            if let Err(error) = set_interest(&mut self.poll, entry, wanted, Trigger::Level) {
+                self.lose(key, error);
+            }
+        }
+        self.changed.clear();
+    }
+
+    /// Tells that a transport cannot be watched any more.
+    fn lose(&mut self, key: Key, error: io::Error) {
+        let Some(entry) = self.table.get_mut(key) else { return };
+        let parked = entry.parked.take();
+        let event = match entry.part {
+            Part::Listener => {
+                entry.set(READING, false);
+                Event::NotAccepted(copy(&error))
+            }
+            Part::Connecting => {
+                entry.part = Part::Refused;
+                Event::Connected(Err(copy(&error)))
+            }
+            _ => {
+                entry.set(ENDED, true);
+                Event::Broken(copy(&error))
+            }
+        };
+        if let Some(queue) = parked {
+            self.tell(key, Event::Sent(Sent { queue, result: Err(error) }));
+        }
+        self.tell(key, event);
+    }
+
+    /// Notes what the poll reported, and has it driven; of a user's resource, tells it.
+    fn absorb(&mut self, key: Key, ready: Ready) -> Option<Event> {
+        let Some(entry) = self.table.get_mut(key) else {
+            self.stale += 1;
+            return None;
+        };
+        if entry.part == Part::Watched {
+            return self.tell_ready(key, ready);
+        }
+        let failed = ready.hangup || ready.error;
+        if ready.readable || failed {
+            entry.set(READABLE, true);
+        }
+        if ready.writable || failed {
+            entry.set(WRITABLE, true);
+        }
+        if failed {
+            entry.set(HANGUP, true);
+        }
+        if !entry.has(QUEUED) {
+            self.drive(key);
+        }
+        None
+    }
+
+    fn tell_ready(&mut self, key: Key, ready: Ready) -> Option<Event> {
+        let entry = self.table.get_mut(key)?;
+        // A handler may have changed the interest since the poll looked.
+        let interest = entry.in_poll()?;
+        let ready = Ready {
+            readable: ready.readable && interest.is_read(),
+            writable: ready.writable && interest.is_write(),
+            ..ready
+        };
+        if !(ready.readable || ready.writable) {
+            if !(ready.hangup || ready.error) {
+                return None;
+            }
+            // Level-triggered it would be reported for ever. A descriptor that its owner closed is in
+            // no set any more, and that is all that can fail here.
+            let _ = set_interest(&mut self.poll, entry, None, Trigger::Level);
+        }
+        Some(Event::Ready(ready))
+    }
+
+    fn drive(&mut self, key: Key) {
+        self.driven = Some(Driven { key, accepts_left: ACCEPTS_MAX, accepted: false });
+    }
+
+    /// Performs what can be performed for the key until there is an event; `None` when it is done.
+    fn step(&mut self, key: Key) -> Option<Event> {
+        match self.table.get(key)?.part {
+            Part::Listener => self.step_listener(key),
+            Part::Connecting => self.step_connecting(key),
+            Part::Stream => self.step_stream(key),
+            Part::Watched | Part::Refused => None,
+        }
+    }
+}
+
+impl<P: Poll> Engine for Calls<P> {
+    fn name(&self) -> &'static str {
+        self.poll.name()
+    }
+
+    fn waker(&self) -> Waker {
+        self.poll.waker()
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.is_woken = false;
+        // What was reported and not pulled comes first; to ask for more would let it grow.
+        if self.driven.is_some() || self.cursor < self.batch.len() || self.again_left > 0 {
+            return Ok(());
+        }
+        self.batch.clear();
+        self.cursor = 0;
+        self.sync();
+        let is_idle = self.again.is_empty() && self.told.is_empty();
+        self.poll.wait(&mut self.batch, if is_idle { timeout } else { Some(Duration::ZERO) })?;
+        self.again_left = self.again.len();
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<(Key, Event)> {
+        loop {
+            if let Some(told) = self.told.pop_front() {
+                return Some(told);
+            }
+            if let Some(key) = self.driven.as_ref().map(|driven| driven.key) {
+                if let Some(event) = self.step(key) {
+                    return Some((key, event));
+                }
+                self.driven = None;
+            }
+            if let Some(&(key, ready)) = self.batch.get(self.cursor) {
+                self.cursor += 1;
+                if let Some(event) = self.absorb(key, ready) {
+                    return Some((key, event));
+                }
+            } else if self.again_left > 0 {
+                self.again_left -= 1;
+                let Some(key) = self.again.pop_front() else { continue };
+                if let Some(entry) = self.table.get_mut(key) {
+                    entry.set(QUEUED, false);
+                    self.drive(key);
+                }
+            } else {
+                return None;
+            }
+        }
+    }
+
+    fn give(&mut self, chunk: Chunk) {
+        let buffer = chunk.into_buffer();
+        if self.buffers.len() < BUFFERS_MAX && buffer.len() == self.buffer_bytes {
+            self.buffers.push(buffer);
+        }
+    }
+
+    fn watch(&mut self, key: Key, source: Source<'_>, interest: Option<Interest>) -> io::Result<()> {
+        let watched = sys::Watched::new(source).ok_or(io::ErrorKind::Unsupported)?;
+        if self.table.is_vacant(key) {
+            self.table.insert(Entry::new(key, Held::Watched(watched), Part::Watched));
+        }
+        let entry = self.table.get_mut(key).filter(|entry| entry.part == Part::Watched);
+        let entry = entry.ok_or(io::ErrorKind::AlreadyExists)?;
+        entry.held = Held::Watched(watched);
+        let result = set_interest(&mut self.poll, entry, interest, Trigger::Level);
+        if result.is_err() && entry.in_poll().is_none() {
+            self.table.remove(key);
+        }
+        result
+    }
+
+    fn unwatch(&mut self, key: Key, source: Source<'_>) {
+        let Some(entry) = self.table.get(key).filter(|entry| entry.part == Part::Watched) else { return };
+        if entry.in_poll().is_some() {
+            // Fails only when its owner closed it first; then the system forgot it already.
+            let _ = self.poll.unwatch(key, source);
+        }
+        self.table.remove(key);
+    }
+
+    fn read(&mut self, source: Source<'_>, into: &mut [u8]) -> io::Result<usize> {
+        self.count_call();
+        sys::read(source, into)
+    }
+
+    fn write(&mut self, source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
+        self.count_call();
+        sys::write(source, from)
+    }
+
+    fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Transport> {
+        // socket, bind and listen; options are rare enough not to be counted.
+        self.calls.set(self.calls.get() + 3);
+        sys::listen(address, options).map(Transport::new)
+    }
+
+    fn connect(&mut self, address: &Address, options: &ConnectOptions) -> io::Result<Transport> {
+        self.calls.set(self.calls.get() + 2);
+        sys::connect(address, options).map(Transport::new)
+    }
+
+    fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
+        let descriptor = match transport.into_descriptor() {
+            Ok(descriptor) => descriptor,
+            Err(transport) => return Err(Refused { transport, error: io::ErrorKind::Unsupported.into() }),
+        };
+        let refused = |descriptor, error| Err(Refused { transport: Transport::new(descriptor), error });
+        if !self.table.is_vacant(key) {
+            return refused(descriptor, io::ErrorKind::AlreadyExists.into());
+        }
+        let trigger = self.poll.trigger();
+        let interest = match (trigger, role) {
+            (_, Role::Listener) | (Trigger::Level, Role::Stream) => Interest::Read,
+            (Trigger::Level, Role::Connecting) => Interest::Write,
+            (Trigger::Edge, _) => Interest::Both,
+        };
+        if let Err(error) = self.poll.watch(key, Source::of(&descriptor), interest, trigger) {
+            return refused(descriptor, error);
+        }
+        let entry = self.table.insert(Entry::new(key, Held::Owned(descriptor), role.into()));
+        entry.set_in_poll(Some(interest));
+        entry.set(READING, true);
+        // A stream begins with an empty send buffer.
+        entry.set(WRITABLE, role == Role::Stream);
+        Ok(())
+    }
+
+    fn reading(&mut self, key: Key, on: bool) {
+        let Some(entry) = self.table.get_mut(key).filter(|entry| entry.part != Part::Watched) else {
+            return;
+        };
+        if entry.has(READING) == on {
+            return;
+        }
+        entry.set(READING, on);
+        let is_listener = entry.part == Part::Listener;
+        let may_have_input = entry.has(READABLE) && !entry.has(ENDED);
+        if on && is_listener && self.reserve.is_none() {
+            self.reserve = sys::Reserve::take();
+        }
+        if on && may_have_input {
+            self.queue_again(key);
+        }
+        self.mark_changed(key);
+    }
+
+    fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
+        self.send_or_park(key, queue)
+    }
+
+    fn shutdown(&mut self, key: Key) -> io::Result<()> {
+        let descriptor = self.table.get(key).and_then(Entry::owned).ok_or(io::ErrorKind::NotFound)?;
+        self.count_call();
+        sys::shutdown_write(sys::borrow(descriptor))
+    }
+
+    fn detach(&mut self, key: Key) {
+        if self.table.get(key).and_then(Entry::owned).is_none() {
+            return;
+        }
+        let Some(mut entry) = self.table.remove(key) else { return };
+        let _ = set_interest(&mut self.poll, &mut entry, None, Trigger::Level);
+        if let Some(queue) = entry.parked.take() {
+            self.tell(key, Event::Sent(Sent { queue, result: Ok(0) }));
+        }
+        if let Held::Owned(descriptor) = entry.held {
+            self.tell(key, Event::Detached(Transport::new(descriptor)));
+        }
+    }
+
+    fn close(&mut self, key: Key, how: Ending) {
+        if !self.told.is_empty() {
+            self.told.retain(|(of, _)| *of != key);
+        }
+        let Some(mut entry) = self.table.remove(key) else { return };
+        // A listener is shared more often than a stream, and closed seldom.
+        if !self.is_edge() || matches!(entry.part, Part::Listener | Part::Watched) {
+            let _ = set_interest(&mut self.poll, &mut entry, None, Trigger::Level);
+        }
+        let Held::Owned(descriptor) = entry.held else { return };
+        if how == Ending::Reset {
+            self.count_call();
+            sys::reset_at_close(sys::borrow(&descriptor));
+        }
+        self.count_call();
+    }
+
+    fn probe(&mut self, key: Key) {
+        if let Some(entry) = self.table.get_mut(key).filter(|entry| entry.part == Part::Stream) {
+            entry.set(READABLE, true);
+            self.queue_again(key);
+        }
+    }
+
+    fn local(&self, key: Key) -> io::Result<Address> {
+        let descriptor = self.table.get(key).and_then(Entry::owned).ok_or(io::ErrorKind::NotFound)?;
+        self.count_call();
+        sys::local(sys::borrow(descriptor))
+    }
+
+    fn peer(&self, key: Key) -> io::Result<Address> {
+        let descriptor = self.table.get(key).and_then(Entry::owned).ok_or(io::ErrorKind::NotFound)?;
+        self.count_call();
+        sys::peer(sys::borrow(descriptor))
+    }
+
+    fn calls(&self) -> u64 {
+        self.calls.get() + self.poll.calls()
+    }
+
+    #[cfg(unix)]
+    fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        let fd = self.poll.fd();
+        self.is_driven_from_outside.set(fd.is_some());
+        fd
+    }
+}
+
+/// Has the poll watch the entry for `interest`; what it does already costs nothing.
+///
+/// After an error the entry is not watched.
+fn set_interest(
+    poll: &mut impl Poll,
+    entry: &mut Entry,
+    interest: Option<Interest>,
+    trigger: Trigger,
+) -> io::Result<()> {
+    let (key, before) = (entry.key, entry.in_poll());
+    let result = entry.with_source(|source| match (before, interest) {
+        (before, interest) if before == interest => Ok(()),
+        (None, Some(interest)) => poll.watch(key, source, interest, trigger),
+        (Some(_), Some(interest)) => poll.rewatch(key, source, interest),
+        (_, None) => poll.unwatch(key, source),
+    });
+    entry.set_in_poll(interest.filter(|_| result.is_ok()));
+    result
+}
+
+/// The same error once more, for the second of two who must be told.
+fn copy(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}
+
+/// What one read takes at most, in bytes.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// How many buffers are kept for the next reads; a runtime lends one at a time.
+const BUFFERS_MAX: usize = 4;
+/// How many connections a listener accepts in one batch.
+const ACCEPTS_MAX: u32 = 16;

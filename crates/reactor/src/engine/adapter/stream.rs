@@ -1,0 +1,153 @@
+//! Streams: the end of a connect, one read and one write.
+
+use std::io;
+
+use session::Outgoing;
+
+use super::{Calls, ENDED, HANGUP, Part, READABLE, READING, WRITABLE, table::Entry};
+use crate::{
+    engine::{Chunk, Event, Poll, Sent},
+    id::Key,
+    sys,
+};
+
+impl<P: Poll> Calls<P> {
+    /// Finds out how the connect ended, if it did.
+    pub(super) fn step_connecting(&mut self, key: Key) -> Option<Event> {
+        let entry = self.table.get_mut(key).filter(|entry| entry.has(WRITABLE))?;
+        let result = sys::is_connected(sys::borrow(entry.owned()?));
+        self.calls.set(self.calls.get() + 2);
+        let result = match result {
+            Ok(true) => {
+                entry.part = Part::Stream;
+                Ok(())
+            }
+            Ok(false) => {
+                entry.set(WRITABLE, false);
+                return None;
+            }
+            Err(error) => {
+                entry.part = Part::Refused;
+                Err(error)
+            }
+        };
+        self.mark_changed(key);
+        Some(Event::Connected(result))
+    }
+
+    /// Writes what is parked, then reads once.
+    pub(super) fn step_stream(&mut self, key: Key) -> Option<Event> {
+        let entry = self.table.get_mut(key)?;
+        if entry.has(WRITABLE)
+            && let Some(queue) = entry.parked.take()
+        {
+            match self.send_once(key, queue) {
+                Ok(sent) => {
+                    self.mark_changed(key);
+                    return Some(Event::Sent(sent));
+                }
+                Err(queue) => self.park(key, queue),
+            }
+        }
+        let entry = self.table.get(key)?;
+        if !(entry.has(READING) && entry.has(READABLE)) || entry.has(ENDED) {
+            return None;
+        }
+        self.driven = None;
+        self.receive(key)
+    }
+
+    fn receive(&mut self, key: Key) -> Option<Event> {
+        let mut buffer = self.buffers.pop().unwrap_or_else(|| vec![0; self.buffer_bytes].into());
+        let entry = self.table.get_mut(key)?;
+        let result = sys::read(crate::engine::Source::of(entry.owned()?), &mut buffer);
+        self.calls.set(self.calls.get() + 1);
+        let end = match result {
+            Ok(0) if entry.failed == 0 => Event::End,
+            // The system tells an error once: a send was told of it, and now it looks like an end.
+            Ok(0) => Event::Broken(io::Error::from_raw_os_error(entry.failed)),
+            Ok(count) => {
+                if count < buffer.len() && !entry.has(HANGUP) {
+                    entry.set(READABLE, false);
+                } else {
+                    self.queue_again(key);
+                }
+                return Some(Event::Got(Chunk::new(buffer, count)));
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                entry.set(READABLE, false);
+                entry.set(HANGUP, false);
+                self.buffers.push(buffer);
+                return None;
+            }
+            Err(e) => Event::Broken(e),
+        };
+        entry.set(ENDED, true);
+        self.buffers.push(buffer);
+        self.mark_changed(key);
+        Some(end)
+    }
+
+    /// Sends once, at once if there may be room, otherwise when there is.
+    pub(super) fn send_or_park(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
+        let refused = |queue, kind: io::ErrorKind| Some(Sent { queue, result: Err(kind.into()) });
+        let Some(entry) = self.table.get(key) else { return refused(queue, io::ErrorKind::NotFound) };
+        let is_ready = match entry.part {
+            Part::Stream => entry.has(WRITABLE),
+            Part::Connecting => false,
+            Part::Listener | Part::Refused => return refused(queue, io::ErrorKind::NotConnected),
+            Part::Watched => return refused(queue, io::ErrorKind::InvalidInput),
+        };
+        if entry.parked.is_some() {
+            return refused(queue, io::ErrorKind::InvalidInput);
+        }
+        if queue.is_empty() {
+            return Some(Sent { queue, result: Ok(0) });
+        }
+        let queue = match is_ready {
+            true => match self.send_once(key, queue) {
+                Ok(sent) => return Some(sent),
+                Err(queue) => queue,
+            },
+            false => queue,
+        };
+        self.park(key, queue);
+        None
+    }
+
+    fn park(&mut self, key: Key, queue: Box<Outgoing>) {
+        if let Some(entry) = self.table.get_mut(key) {
+            entry.parked = Some(queue);
+            self.mark_changed(key);
+        }
+    }
+
+    /// One write of the queue's front; the queue comes back as the error when there is no room.
+    fn send_once(&mut self, key: Key, mut queue: Box<Outgoing>) -> Result<Sent, Box<Outgoing>> {
+        let Some(entry) = self.table.get_mut(key) else { return Err(queue) };
+        let Some(descriptor) = Entry::owned(entry) else { return Err(queue) };
+        let result = sys::offer(sys::borrow(descriptor), &queue);
+        self.calls.set(self.calls.get() + 1);
+        let result = match result {
+            Ok(written) => {
+                if written.taken < written.offered {
+                    entry.set(WRITABLE, false);
+                }
+                queue.advance(written.taken);
+                Ok(written.taken)
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                entry.set(WRITABLE, false);
+                return Err(queue);
+            }
+            Err(e) => {
+                // A broken pipe says nothing of the read side; any other error is the stream's end.
+                if e.kind() != io::ErrorKind::BrokenPipe {
+                    entry.failed = e.raw_os_error().unwrap_or(0);
+                }
+                Err(e)
+            }
+        };
+        Ok(Sent { queue, result })
+    }
+}

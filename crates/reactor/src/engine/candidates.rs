@@ -1,0 +1,185 @@
+//! Candidates: which engines there are, in the order in which they are tried.
+
+use std::{error::Error, fmt, io};
+
+use super::Engine;
+#[cfg(unix)]
+use super::{Calls, PollCall};
+
+/// The environment variable that names the engine.
+pub const ENGINE_VARIABLE: &str = "REACTOR_ENGINE";
+
+/// How an engine is made.
+type Make = fn() -> io::Result<Box<dyn Engine>>;
+
+/// An ordered list of named engines, of which the first that opens is taken, unless one is asked for by
+/// its name.
+///
+/// ```
+/// use reactor::engine::{Candidates, EngineError};
+/// let candidates = Candidates::default();
+/// let engine = candidates.open(None)?;
+/// assert_eq!(candidates.names().next(), Some(engine.name()));
+/// assert!(matches!(candidates.open(Some("abacus")), Err(EngineError::Unknown { .. })));
+/// # Ok::<(), EngineError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Candidates(Vec<(&'static str, Make)>);
+
+impl Candidates {
+    /// Puts an engine first, before all that are there; one of the same name is replaced.
+    pub fn with(mut self, name: &'static str, make: fn() -> io::Result<Box<dyn Engine>>) -> Candidates {
+        self.0.retain(|candidate| candidate.0 != name);
+        self.0.insert(0, (name, make));
+        self
+    }
+
+    /// The names, in the order in which they are tried.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|candidate| candidate.0)
+    }
+
+    /// Opens the engine of that name; without a name, or with `auto`, the first that opens.
+    ///
+    /// # Errors
+    /// [`EngineError`]. What was asked for by name never becomes another.
+    pub fn open(&self, name: Option<&str>) -> Result<Box<dyn Engine>, EngineError> {
+        let Some(asked) = name.filter(|name| *name != AUTO) else { return self.open_first() };
+        match self.0.iter().find(|candidate| candidate.0 == asked) {
+            Some((name, make)) => make().map_err(|source| EngineError::Failed { name, source }),
+            None => Err(EngineError::Unknown { asked: asked.to_owned(), known: self.names().collect() }),
+        }
+    }
+
+    /// Opens the engine that the environment variable [`ENGINE_VARIABLE`] names now; unset or empty is
+    /// `auto`.
+    ///
+    /// # Errors
+    /// As [`Candidates::open`].
+    pub fn from_environment(&self) -> Result<Box<dyn Engine>, EngineError> {
+        let asked = std::env::var_os(ENGINE_VARIABLE).unwrap_or_default();
+        self.open(Some(asked.to_string_lossy().as_ref()).filter(|asked| !asked.is_empty()))
+    }
+
+    fn open_first(&self) -> Result<Box<dyn Engine>, EngineError> {
+        let mut tried = Vec::new();
+        for (name, make) in &self.0 {
+            match make() {
+                Ok(engine) => return Ok(engine),
+                Err(error) => tried.push((*name, error)),
+            }
+        }
+        Err(EngineError::None { tried })
+    }
+}
+
+impl Default for Candidates {
+    /// Those of the platform, the best first: `epoll` where there is one, then `poll`.
+    fn default() -> Candidates {
+        Candidates(vec![
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            ("epoll", || Ok(Box::new(Calls::new(super::Epoll::new()?)))),
+            #[cfg(unix)]
+            ("poll", || Ok(Box::new(Calls::new(PollCall::new()?)))),
+        ])
+    }
+}
+
+/// There is no engine.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The name asked for is not on the list.
+    Unknown {
+        /// The name.
+        asked: String,
+        /// Those on the list.
+        known: Vec<&'static str>,
+    },
+    /// The engine asked for did not open.
+    Failed {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// None opened.
+    None {
+        /// Each with the reason why.
+        tried: Vec<(&'static str, io::Error)>,
+    },
+}
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EngineError::Unknown { asked, known } => {
+                write!(f, "there is no engine `{asked}`; there are: {AUTO}")?;
+                known.iter().try_for_each(|name| write!(f, ", {name}"))
+            }
+            EngineError::Failed { name, .. } => write!(f, "the engine `{name}` does not open"),
+            EngineError::None { tried } => {
+                write!(f, "no engine opens")?;
+                tried.iter().try_for_each(|(name, error)| write!(f, "; {name}: {error}"))
+            }
+        }
+    }
+}
+
+impl Error for EngineError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            EngineError::Failed { source, .. } => Some(source),
+            EngineError::None { tried } => tried.first().map(|(_, error)| error as _),
+            EngineError::Unknown { .. } => None,
+        }
+    }
+}
+
+/// The name of whatever opens first.
+const AUTO: &str = "auto";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken() -> io::Result<Box<dyn Engine>> {
+        Err(io::Error::from(io::ErrorKind::Unsupported))
+    }
+
+    #[test]
+    fn an_engine_asked_for_by_name_never_becomes_another() {
+        let candidates = Candidates::default().with("broken", broken);
+        let error = candidates.open(Some("broken")).err().expect("it does not open");
+        assert!(matches!(&error, EngineError::Failed { name: "broken", .. }), "{error}");
+        assert!(error.source().is_some(), "the cause is kept");
+        let error = candidates.open(Some("abacus")).err().expect("it is unknown").to_string();
+        for name in candidates.names().chain(["abacus", AUTO]) {
+            assert!(error.contains(name), "{error} names {name}");
+        }
+    }
+
+    #[test]
+    fn without_a_name_the_first_that_opens_is_taken_and_all_failures_are_told() {
+        let candidates = Candidates::default().with("broken", broken);
+        assert_eq!(candidates.names().next(), Some("broken"));
+        let expected = Candidates::default().names().next();
+        for name in [None, Some(AUTO)] {
+            assert_eq!(candidates.open(name).ok().map(|engine| engine.name()), expected);
+        }
+        for name in Candidates::default().names() {
+            assert_eq!(candidates.open(Some(name)).expect(name).name(), name);
+        }
+        let error = Candidates(vec![("one", broken), ("two", broken)]).open(None).err().expect("none");
+        let EngineError::None { tried } = &error else { panic!("{error}") };
+        assert_eq!(tried.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["one", "two"]);
+        assert!(error.to_string().contains("two: "), "{error}");
+    }
+
+    #[test]
+    fn a_name_given_again_is_replaced() {
+        let candidates = Candidates::default().with("poll", broken);
+        assert_eq!(candidates.names().filter(|name| *name == "poll").count(), 1);
+        assert!(matches!(candidates.open(Some("poll")), Err(EngineError::Failed { .. })));
+    }
+}

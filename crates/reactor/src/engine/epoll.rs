@@ -1,0 +1,192 @@
+//! Waiting with epoll(7): Linux.
+//!
+//! Streams are watched edge-triggered, once, in both directions; users' resources level-triggered. A
+//! descriptor that is closed leaves the set by itself, unless a duplicate of it lives on elsewhere: then
+//! its events go on, under a key that nobody has any more.
+#![allow(unsafe_code)]
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    ptr,
+    sync::Arc,
+    task::Waker,
+    time::Duration,
+};
+
+use super::{Interest, Poll, Ready, Source, Trigger, timeout};
+use crate::{id::Key, waker::Signal};
+
+/// The epoll instance, its batch of events and the eventfd that wakes it.
+pub struct Epoll {
+    epoll: OwnedFd,
+    /// As long as the batch is large; the kernel fills the front.
+    events: Vec<libc::epoll_event>,
+    signal: Arc<Signal>,
+    /// Whether the kernel knows epoll_pwait2(2): Linux 5.11.
+    has_nanos: bool,
+    calls: u64,
+}
+
+impl Epoll {
+    /// Creates one that takes up to 256 events a wait.
+    ///
+    /// # Errors
+    /// As epoll_create1(2), eventfd(2).
+    pub fn new() -> io::Result<Epoll> {
+        Epoll::with_capacity(EVENTS)
+    }
+
+    /// Creates one that takes up to `events` events a wait, and at least one. What is ready beyond them
+    /// comes first in the next wait.
+    ///
+    /// # Errors
+    /// As [`Epoll::new`].
+    pub fn with_capacity(events: usize) -> io::Result<Epoll> {
+        // SAFETY: epoll_create1 takes no pointer.
+        let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if epoll < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call above gave this descriptor to nobody else.
+        let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
+        let signal = Arc::new(Signal::new()?);
+        let events = vec![libc::epoll_event { events: 0, u64: 0 }; events.clamp(1, EVENTS_MAX)];
+        let mut this = Epoll { epoll, events, signal: Arc::clone(&signal), has_nanos: true, calls: 0 };
+        // Edge-triggered, the eventfd tells of each wake once and never needs to be read.
+        let mask = libc::EPOLLIN as u32 | libc::EPOLLET as u32;
+        this.control(libc::EPOLL_CTL_ADD, signal.fd(), WAKE, mask)?;
+        Ok(this)
+    }
+
+    fn control(&mut self, operation: i32, fd: BorrowedFd<'_>, data: u64, mask: u32) -> io::Result<()> {
+        self.calls += 1;
+        let mut event = libc::epoll_event { events: mask, u64: data };
+        // SAFETY: `event` lives through the call, and the kernel copies it.
+        let result =
+            unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd.as_raw_fd(), &mut event) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    fn wait_in_kernel(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        if let Some(timeout) = timeout.filter(|timeout| self.has_nanos && !timeout.is_zero()) {
+            match self.wait_nanos(timeout) {
+                // A sandbox answers a call it does not know with EPERM.
+                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+                    self.has_nanos = false;
+                }
+                result => return result,
+            }
+        }
+        self.calls += 1;
+        // SAFETY: pointer and length are those of the live, exclusively borrowed vector.
+        let count = unsafe {
+            libc::epoll_wait(
+                self.epoll.as_raw_fd(),
+                self.events.as_mut_ptr(),
+                self.events.len() as i32,
+                timeout::millis(timeout),
+            )
+        };
+        usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    }
+
+    fn wait_nanos(&mut self, timeout: Duration) -> io::Result<usize> {
+        // The kernel's own timespec has 64 bits in both fields on every architecture.
+        let (seconds, nanos) = timeout::seconds_and_nanos(timeout);
+        let spec = [seconds, nanos];
+        self.calls += 1;
+        // SAFETY: the pointers are to the live vector, with its length, and to the live timespec; a null
+        // signal mask leaves the mask alone.
+        let count = unsafe {
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
+                self.epoll.as_raw_fd(),
+                self.events.as_mut_ptr(),
+                self.events.len() as i32,
+                spec.as_ptr(),
+                ptr::null::<libc::sigset_t>(),
+                0_usize,
+            )
+        };
+        usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+impl Poll for Epoll {
+    fn name(&self) -> &'static str {
+        "epoll"
+    }
+
+    fn trigger(&self) -> Trigger {
+        Trigger::Edge
+    }
+
+    fn watch(
+        &mut self,
+        key: Key,
+        source: Source<'_>,
+        interest: Interest,
+        trigger: Trigger,
+    ) -> io::Result<()> {
+        let fd = source.descriptor().ok_or(io::ErrorKind::Unsupported)?;
+        let edge = if trigger == Trigger::Edge { libc::EPOLLET as u32 } else { 0 };
+        self.control(libc::EPOLL_CTL_ADD, fd, key.to_bits(), mask(interest) | edge)
+    }
+
+    fn rewatch(&mut self, key: Key, source: Source<'_>, interest: Interest) -> io::Result<()> {
+        let fd = source.descriptor().ok_or(io::ErrorKind::Unsupported)?;
+        self.control(libc::EPOLL_CTL_MOD, fd, key.to_bits(), mask(interest))
+    }
+
+    fn unwatch(&mut self, key: Key, source: Source<'_>) -> io::Result<()> {
+        let fd = source.descriptor().ok_or(io::ErrorKind::Unsupported)?;
+        self.control(libc::EPOLL_CTL_DEL, fd, key.to_bits(), 0)
+    }
+
+    fn wait(&mut self, ready: &mut Vec<(Key, Ready)>, timeout: Option<Duration>) -> io::Result<()> {
+        let count = match self.wait_in_kernel(timeout) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => 0,
+            result => result?,
+        };
+        let events = self.events[..count].iter().filter(|event| event.u64 != WAKE);
+        ready.extend(events.map(|event| (Key::from_bits(event.u64), readiness(event.events))));
+        Ok(())
+    }
+
+    fn waker(&self) -> Waker {
+        Arc::clone(&self.signal).into()
+    }
+
+    fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(std::os::fd::AsFd::as_fd(&self.epoll))
+    }
+}
+
+fn mask(interest: Interest) -> u32 {
+    let read = if interest.is_read() { libc::EPOLLIN | libc::EPOLLRDHUP } else { 0 };
+    let write = if interest.is_write() { libc::EPOLLOUT } else { 0 };
+    (read | write) as u32
+}
+
+fn readiness(events: u32) -> Ready {
+    let has = |mask: i32| events & mask as u32 != 0;
+    Ready {
+        readable: has(libc::EPOLLIN),
+        writable: has(libc::EPOLLOUT),
+        hangup: has(libc::EPOLLHUP | libc::EPOLLRDHUP),
+        error: has(libc::EPOLLERR),
+    }
+}
+
+/// What one wait takes by default: three kilobytes.
+const EVENTS: usize = 256;
+/// Beyond it the kernel refuses the size of the buffer.
+const EVENTS_MAX: usize = i32::MAX as usize / size_of::<libc::epoll_event>();
+/// What the kernel keeps for the eventfd. As a key it would be the last life of the last slot of the
+/// last runtime a process can have.
+const WAKE: u64 = u64::MAX;

@@ -1,0 +1,172 @@
+//! Waiting with poll(2): every Unix.
+//!
+//! The work of a wait grows with what is watched, not with what is ready: for few descriptors, or where
+//! there is nothing else. A descriptor that was closed while it was watched is told of once, as an
+//! error, and leaves the set.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, RawFd},
+    sync::Arc,
+    task::Waker,
+    time::Duration,
+};
+
+use super::{Interest, Poll, Ready, Source, Trigger, timeout};
+use crate::{id::Key, sys, waker::Signal};
+
+/// The set of descriptors of poll(2) and the signal that wakes it.
+pub struct PollCall {
+    /// What the system is given; the first is the signal.
+    entries: Vec<libc::pollfd>,
+    /// Whose each entry is, at the same position.
+    keys: Vec<Key>,
+    /// The position of each descriptor by its number; zero, the signal's, is none.
+    positions: Vec<u32>,
+    signal: Arc<Signal>,
+    calls: u64,
+}
+
+impl PollCall {
+    /// Creates one that watches nothing.
+    ///
+    /// # Errors
+    /// As eventfd(2) or socketpair(2).
+    pub fn new() -> io::Result<PollCall> {
+        let signal = Arc::new(Signal::new()?);
+        let first = libc::pollfd { fd: signal.fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let nobody = Key::from_bits(u64::MAX);
+        Ok(PollCall { entries: vec![first], keys: vec![nobody], positions: Vec::new(), signal, calls: 0 })
+    }
+
+    fn position(&self, key: Key, source: Source<'_>) -> io::Result<usize> {
+        match self.positions.get(number(source)?) {
+            Some(&position) if position != 0 && self.keys[position as usize] == key => Ok(position as usize),
+            _ => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+        }
+    }
+
+    /// Takes an entry out; the last one moves into its place.
+    fn remove(&mut self, position: usize) {
+        let removed = self.entries.swap_remove(position);
+        self.keys.swap_remove(position);
+        self.positions[removed.fd as usize] = 0;
+        if let Some(moved) = self.entries.get(position) {
+            self.positions[moved.fd as usize] = position as u32;
+        }
+    }
+}
+
+impl Poll for PollCall {
+    fn name(&self) -> &'static str {
+        "poll"
+    }
+
+    fn trigger(&self) -> Trigger {
+        Trigger::Level
+    }
+
+    fn watch(
+        &mut self,
+        key: Key,
+        source: Source<'_>,
+        interest: Interest,
+        trigger: Trigger,
+    ) -> io::Result<()> {
+        debug_assert_eq!(trigger, Trigger::Level, "poll(2) knows no edges");
+        let number = number(source)?;
+        let mut entry = libc::pollfd { fd: number as RawFd, events: mask(interest), revents: 0 };
+        self.calls += 1;
+        // What the other mechanisms refuse at once is refused here too, and not found in the next wait.
+        sys::poll(std::slice::from_mut(&mut entry), 0)?;
+        if entry.revents & libc::POLLNVAL != 0 {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
+        if self.positions.len() <= number {
+            self.positions.resize(number + 1, 0);
+        }
+        if self.positions[number] != 0 {
+            return Err(io::Error::from_raw_os_error(libc::EEXIST));
+        }
+        // A process has at most 2^31 descriptors.
+        self.positions[number] = self.entries.len() as u32;
+        self.entries.push(entry);
+        self.keys.push(key);
+        Ok(())
+    }
+
+    fn rewatch(&mut self, key: Key, source: Source<'_>, interest: Interest) -> io::Result<()> {
+        let position = self.position(key, source)?;
+        self.entries[position].events = mask(interest);
+        Ok(())
+    }
+
+    fn unwatch(&mut self, key: Key, source: Source<'_>) -> io::Result<()> {
+        let position = self.position(key, source)?;
+        self.remove(position);
+        Ok(())
+    }
+
+    fn wait(&mut self, ready: &mut Vec<(Key, Ready)>, timeout: Option<Duration>) -> io::Result<()> {
+        self.calls += 1;
+        let mut left = match sys::poll(&mut self.entries, timeout::millis(timeout)) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            result => result?,
+        };
+        if self.entries[0].revents != 0 {
+            self.calls += 1;
+            self.signal.clear();
+            left -= 1;
+        }
+        // Backwards, so that what moves into the place of a removed entry was already looked at.
+        for position in (1..self.entries.len()).rev() {
+            if left == 0 {
+                break;
+            }
+            let events = self.entries[position].revents;
+            if events == 0 {
+                continue;
+            }
+            left -= 1;
+            ready.push((self.keys[position], readiness(events)));
+            if events & libc::POLLNVAL != 0 {
+                self.remove(position);
+            }
+        }
+        Ok(())
+    }
+
+    fn waker(&self) -> Waker {
+        Arc::clone(&self.signal).into()
+    }
+
+    fn calls(&self) -> u64 {
+        self.calls
+    }
+}
+
+fn number(source: Source<'_>) -> io::Result<usize> {
+    let descriptor = source.descriptor().ok_or(io::ErrorKind::Unsupported)?;
+    usize::try_from(descriptor.as_raw_fd()).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))
+}
+
+fn mask(interest: Interest) -> libc::c_short {
+    let read = if interest.is_read() { libc::POLLIN | READ_HANGUP } else { 0 };
+    let write = if interest.is_write() { libc::POLLOUT } else { 0 };
+    read | write
+}
+
+fn readiness(events: libc::c_short) -> Ready {
+    Ready {
+        readable: events & libc::POLLIN != 0,
+        writable: events & libc::POLLOUT != 0,
+        hangup: events & (libc::POLLHUP | READ_HANGUP) != 0,
+        error: events & (libc::POLLERR | libc::POLLNVAL) != 0,
+    }
+}
+
+// Elsewhere an end of the other side is told as input, and found by reading.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const READ_HANGUP: libc::c_short = libc::POLLRDHUP;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const READ_HANGUP: libc::c_short = 0;

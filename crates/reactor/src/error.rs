@@ -1,0 +1,210 @@
+//! Errors, sorted by who is at fault: the system, or the caller. (A peer's faults end its resource: [`Closed`].)
+
+use std::{fmt, io};
+
+pub use session::{Failure, Result};
+
+use crate::engine::EngineError;
+
+/// What the library's own calls answer. A handler returns it by `?`, as any other error.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The system refused an operation.
+    Os {
+        /// What was asked for: `listen`, `connect`, `wait`, ..
+        operation: &'static str,
+        /// On what.
+        resource: String,
+        /// The system's answer, with its errno.
+        source: io::Error,
+    },
+    /// No engine could be opened.
+    Engine(EngineError),
+    /// The caller asked for what cannot be.
+    Misuse {
+        /// What was asked for.
+        operation: &'static str,
+        /// Why it cannot be.
+        why: &'static str,
+    },
+    /// A limit of the runtime is reached.
+    Full {
+        /// Which: `resources`, ..
+        what: &'static str,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// A service ended by a panic; the others went on.
+    Panicked {
+        /// The type of the service.
+        service: &'static str,
+        /// What it said.
+        message: String,
+    },
+    /// A service could not start.
+    Start {
+        /// The type of the service.
+        service: &'static str,
+        /// Its error.
+        failure: Failure,
+    },
+}
+
+impl Error {
+    pub(crate) fn os(operation: &'static str, resource: impl fmt::Display, source: io::Error) -> Error {
+        Error::Os { operation, resource: resource.to_string(), source }
+    }
+
+    /// The system's error, if it was the system.
+    pub fn io(&self) -> Option<&io::Error> {
+        match self {
+            Error::Os { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Os { operation, resource, source } => write!(f, "{operation} {resource}: {source}"),
+            Error::Engine(error) => error.fmt(f),
+            Error::Misuse { operation, why } => write!(f, "{operation}: {why}"),
+            Error::Full { what, limit } => write!(f, "the runtime's limit of {limit} {what} is reached"),
+            Error::Panicked { service, message } => write!(f, "service {service} panicked: {message}"),
+            Error::Start { service, failure } => write!(f, "service {service} could not start: {failure}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Os { source, .. } => Some(source),
+            Error::Engine(error) => Some(error),
+            Error::Start { failure, .. } => Some(failure.as_error()),
+            _ => None,
+        }
+    }
+}
+
+impl From<EngineError> for Error {
+    fn from(error: EngineError) -> Error {
+        Error::Engine(error)
+    }
+}
+
+/// Why a resource ended: the last word about it, given to [`Handle::closed`](crate::Handle::closed).
+///
+/// How many bytes did not reach the kernel is asked of the resource itself
+/// ([`Stream::unsent`](crate::Stream::unsent)).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Closed {
+    /// The service closed it, and all that was queued has left.
+    Done,
+    /// The peer ended, and the stream was closed in turn with all that was queued.
+    End,
+    /// The service aborted it.
+    Aborted,
+    /// The service took it back with `release`; the resource is whole.
+    Released,
+    /// An operation failed; the errno is in the source.
+    Failed(Error),
+    /// A handler, codec or layer refused. Queued output left before, unless a layer failed.
+    Refused(Failure),
+    /// The write queue passed its cap, or an item its largest size.
+    Overflow,
+    /// The runtime's byte budget is used up, and this stream asked for more.
+    OverBudget,
+    /// The write queue made no progress for `write_stall`.
+    Stalled,
+    /// The deadline set by the service passed.
+    Deadline,
+    /// Connecting, the handshake of a layer, or the graceful close took too long.
+    TimedOut(Phase),
+    /// The transport ended where the layer or the codec allows no end.
+    Truncated(Failure),
+    /// The runtime stopped, and the grace was over before the resource had closed.
+    Stopped,
+    /// The service did what it must not: it exchanged the source of a registered resource.
+    Misuse(&'static str),
+}
+
+/// What a stream was doing when its time was over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Connecting the transport.
+    Connect,
+    /// The handshake of a layer.
+    Handshake,
+    /// Flushing and lingering of a graceful close.
+    Close,
+}
+
+impl Closed {
+    /// The system's error, if that is why.
+    pub fn io(&self) -> Option<&io::Error> {
+        match self {
+            Closed::Failed(error) => error.io(),
+            _ => None,
+        }
+    }
+
+    /// Whether it ended as intended: closed by the service, by the peer's orderly end, or released.
+    pub fn is_clean(&self) -> bool {
+        matches!(self, Closed::Done | Closed::End | Closed::Released)
+    }
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Closed::Done => f.write_str("closed"),
+            Closed::End => f.write_str("ended by the peer"),
+            Closed::Aborted => f.write_str("aborted"),
+            Closed::Released => f.write_str("released"),
+            Closed::Failed(error) => error.fmt(f),
+            Closed::Refused(failure) => failure.fmt(f),
+            Closed::Overflow => f.write_str("the write queue passed its cap: the peer reads too slowly"),
+            Closed::OverBudget => f.write_str("the runtime's byte budget is used up"),
+            Closed::Stalled => f.write_str("the peer takes no bytes"),
+            Closed::Deadline => f.write_str("the deadline passed"),
+            Closed::TimedOut(Phase::Connect) => f.write_str("connecting took too long"),
+            Closed::TimedOut(Phase::Handshake) => f.write_str("the handshake took too long"),
+            Closed::TimedOut(Phase::Close) => f.write_str("the graceful close took too long"),
+            Closed::Truncated(failure) => write!(f, "cut off: {failure}"),
+            Closed::Stopped => f.write_str("the runtime stopped"),
+            Closed::Misuse(why) => write!(f, "misuse: {why}"),
+        }
+    }
+}
+
+/// An error that concerns no live resource, or one that goes on: told to
+/// [`Service::fault`](crate::Service::fault), counted, and in the receipt.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Fault {
+    /// A listener could not accept (EMFILE and its kin); it rests, and tries again. Once per episode.
+    Accept(Error),
+    /// An accepted connection could not be registered, and was closed.
+    Register(Error),
+    /// An offloaded job panicked, or could not be run: what it said.
+    Job(String),
+    /// A `receive` returned an error.
+    Receive(Failure),
+    /// A timer could not be set: the limit of timers is reached.
+    TimersFull(usize),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Accept(error) | Fault::Register(error) => error.fmt(f),
+            Fault::Job(message) => write!(f, "an offloaded job failed: {message}"),
+            Fault::Receive(failure) => failure.fmt(f),
+            Fault::TimersFull(limit) => write!(f, "the limit of {limit} timers is reached"),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The only place that knows `tracing`: without the feature each function is empty.
+
+use crate::{
+    error::{Closed, Fault},
+    id::Key,
+};
+
+/// An engine was opened.
+#[inline]
+pub(crate) fn engine(name: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::debug!(engine = name, "runtime opened");
+    #[cfg(not(feature = "tracing"))]
+    let _ = name;
+}
+
+/// A service did not take a fault itself.
+pub(crate) fn fault(service: &str, fault: &Fault) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(service, %fault, "fault");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (service, fault);
+}
+
+/// A resource ended.
+#[inline]
+pub(crate) fn closed(service: &str, key: Key, why: &Closed) {
+    #[cfg(feature = "tracing")]
+    if why.is_clean() {
+        tracing::trace!(service, ?key, %why, "closed");
+    } else {
+        tracing::debug!(service, ?key, %why, "closed");
+    }
+    #[cfg(not(feature = "tracing"))]
+    let _ = (service, key, why);
+}
+
+/// A service panicked.
+pub(crate) fn panic(service: &str, message: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(service, message, "panic");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (service, message);
+}
+
+/// The runtime begins to stop.
+pub(crate) fn stop(resources: usize) {
+    #[cfg(feature = "tracing")]
+    tracing::debug!(resources, "stop begins");
+    #[cfg(not(feature = "tracing"))]
+    let _ = resources;
+}

@@ -1,0 +1,367 @@
+//! A small bounded pool of threads for work that blocks.
+//!
+//! No thread exists before the first job, and one is started only when no other is free. Threads stay until the pool
+//! closes. A job runs once, on any thread, in the order of the queue; its result is its own affair. A job that panics
+//! costs its thread nothing, and the pool reports nothing of it: who gives the job catches and tells.
+
+use crate::sync::thread::{self, JoinHandle, ThreadId};
+use crate::sync::{Arc, Condvar, Mutex, lock, wait_while, wait_while_for};
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+use std::{fmt, io, mem};
+
+/// A piece of work that may block.
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
+
+/// Runs jobs on at most `threads_max` threads, while at most `queue_max` more wait for a free one.
+pub(crate) struct Jobs {
+    shared: Arc<Shared>,
+    threads_max: usize,
+    queue_max: usize,
+    spawn: Spawn,
+}
+
+impl Jobs {
+    /// Makes a pool without threads. With `threads_max` 0 every job is refused as `Full`.
+    pub(crate) fn new(threads_max: usize, queue_max: usize) -> Self {
+        Jobs::with_spawn(threads_max, queue_max, spawn_worker)
+    }
+
+    fn with_spawn(threads_max: usize, queue_max: usize, spawn: Spawn) -> Self {
+        let shared =
+            Shared { state: Mutex::new(State::default()), work: Condvar::new(), ended: Condvar::new() };
+        Jobs { shared: Arc::new(shared), threads_max, queue_max, spawn }
+    }
+
+    /// Gives a job to a free thread, else to a new one, else to the queue.
+    ///
+    /// A thread that cannot be started is no error while another lives and the queue has room.
+    ///
+    /// # Errors
+    /// The job comes back when the pool is full or closed, or when it needs a thread and none can be started.
+    pub(crate) fn run(&self, job: Job) -> Result<(), NotRun> {
+        let mut state = lock(&self.shared.state);
+        if state.closed {
+            return Err(NotRun::Closed(job));
+        }
+        // Free threads that a queued job does not wait for already.
+        let no_thread_free = state.queue.len() >= state.free;
+        let mut cause = None;
+        if no_thread_free && state.handles.len() < self.threads_max {
+            // Under the lock: this happens `threads_max` times in the life of the pool.
+            match (self.spawn)(self.shared.clone()) {
+                Ok(handle) => state.handles.push(handle),
+                Err(error) => cause = Some(error),
+            }
+            state.free += usize::from(cause.is_none());
+        }
+        let waiting_max = if state.handles.is_empty() { 0 } else { state.free + self.queue_max };
+        if state.queue.len() >= waiting_max {
+            return Err(match cause {
+                Some(error) => NotRun::NoThread(job, error),
+                None => NotRun::Full(job),
+            });
+        }
+        state.queue.push_back(job);
+        drop(state);
+        self.shared.work.notify_one();
+        Ok(())
+    }
+
+    /// Counts the jobs that run now.
+    pub(crate) fn running(&self) -> usize {
+        lock(&self.shared.state).running
+    }
+
+    /// Counts the jobs that no thread has begun.
+    pub(crate) fn queued(&self) -> usize {
+        lock(&self.shared.state).queue.len()
+    }
+
+    /// Refuses later jobs, drops the queued ones, and joins the threads that run none. Running jobs go on.
+    pub(crate) fn close(&self) -> Left {
+        let mut state = lock(&self.shared.state);
+        state.closed = true;
+        let dropped = mem::take(&mut state.queue);
+        self.shared.work.notify_all();
+        let mut state = wait_while(&self.shared.ended, state, |state| state.free > 0);
+        let ended = state.take_ended();
+        let running = state.running;
+        drop(state);
+        join_all(ended);
+        Left { dropped: dropped.len(), running }
+    }
+
+    /// Closes the pool, waits at most this long for the running jobs, and says which of both kinds are left.
+    pub(crate) fn join(&self, up_to: Duration) -> Left {
+        let closed = self.close();
+        let state = lock(&self.shared.state);
+        let mut state = wait_while_for(&self.shared.ended, state, up_to, |state| state.running > 0);
+        let ended = state.take_ended();
+        let running = state.running;
+        drop(state);
+        join_all(ended);
+        Left { running, ..closed }
+    }
+}
+
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Gives back a job that will not run, and says why.
+pub(crate) enum NotRun {
+    /// All threads are busy and the queue is at its limit.
+    Full(Job),
+    /// The pool is closed.
+    Closed(Job),
+    /// The system refused a thread; there is none that could take the job later, or the queue is at its limit.
+    NoThread(Job, io::Error),
+}
+
+impl fmt::Display for NotRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotRun::Full(_) => f.write_str("too many jobs wait"),
+            NotRun::Closed(_) => f.write_str("the runtime has ended"),
+            NotRun::NoThread(_, error) => write!(f, "no thread could be started: {error}"),
+        }
+    }
+}
+
+impl fmt::Debug for NotRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotRun::Full(_) => f.write_str("Full(..)"),
+            NotRun::Closed(_) => f.write_str("Closed(..)"),
+            NotRun::NoThread(_, error) => write!(f, "NoThread({error:?})"),
+        }
+    }
+}
+
+/// What a closed pool did not finish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Left {
+    /// Jobs dropped before they began.
+    pub(crate) dropped: usize,
+    /// Jobs that still ran when the call returned.
+    pub(crate) running: usize,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Signals that a job was queued or the pool closed.
+    work: Condvar,
+    /// Signals that a thread ended.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Job>,
+    /// Threads that wait for a job or are about to, those that just start included.
+    free: usize,
+    running: usize,
+    closed: bool,
+    handles: Vec<JoinHandle<()>>,
+    /// Threads that need nothing more of the state, and can be joined without waiting for a job.
+    ended: Vec<ThreadId>,
+}
+
+impl State {
+    fn take_ended(&mut self) -> Vec<JoinHandle<()>> {
+        let ended = mem::take(&mut self.ended);
+        self.handles.extract_if(.., |handle| ended.contains(&handle.thread().id())).collect()
+    }
+}
+
+type Spawn = fn(Arc<Shared>) -> io::Result<JoinHandle<()>>;
+
+fn spawn_worker(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name("reactor-job".into()).spawn(move || work(&shared))
+}
+
+/// The life of one thread; whoever started it has counted it as free.
+fn work(shared: &Shared) {
+    let mut state = lock(&shared.state);
+    loop {
+        state = wait_while(&shared.work, state, |state| state.queue.is_empty() && !state.closed);
+        state.free -= 1;
+        let Some(job) = state.queue.pop_front() else { break };
+        state.running += 1;
+        drop(state);
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(job)) {
+            // Dropping the payload may panic again, and then the thread would be lost to the count.
+            mem::forget(payload);
+        }
+        state = lock(&shared.state);
+        state.running -= 1;
+        state.free += 1;
+    }
+    state.ended.push(thread::current().id());
+    drop(state);
+    shared.ended.notify_all();
+}
+
+fn join_all(ended: Vec<JoinHandle<()>>) {
+    for handle in ended {
+        handle.join().expect("a worker catches the panics of its jobs");
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A job that says when it began and ends when the returned sender is dropped.
+    fn held(began: &Sender<Option<String>>) -> (Job, Sender<()>) {
+        let (release, held) = channel::<()>();
+        let began = began.clone();
+        let job = Box::new(move || {
+            began.send(thread::current().name().map(String::from)).expect("the test listens");
+            held.recv().expect_err("nothing is ever sent");
+        });
+        (job, release)
+    }
+
+    fn begin(jobs: &Jobs, began: &(Sender<Option<String>>, Receiver<Option<String>>)) -> Sender<()> {
+        let (job, release) = held(&began.0);
+        jobs.run(job).expect("there is room");
+        assert_eq!(began.1.recv().expect("it begins").as_deref(), Some("reactor-job"));
+        release
+    }
+
+    fn threads(jobs: &Jobs) -> usize {
+        lock(&jobs.shared.state).handles.len()
+    }
+
+    fn wait_until_free(jobs: &Jobs, free: usize) {
+        while lock(&jobs.shared.state).free != free {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_thread_is_started_only_when_no_other_is_free() {
+        let (jobs, began) = (Jobs::new(2, 8), channel());
+        assert_eq!(threads(&jobs), 0);
+        drop(begin(&jobs, &began));
+        wait_until_free(&jobs, 1);
+        let first = begin(&jobs, &began);
+        assert_eq!((threads(&jobs), jobs.running()), (1, 1));
+        let second = begin(&jobs, &began);
+        assert_eq!((threads(&jobs), jobs.running()), (2, 2));
+        drop((first, second));
+        assert_eq!(jobs.join(LONG), Left { dropped: 0, running: 0 });
+    }
+
+    #[test]
+    fn two_jobs_at_once_do_not_share_one_free_thread() {
+        let (jobs, began) = (Jobs::new(2, 0), channel());
+        drop(begin(&jobs, &began));
+        wait_until_free(&jobs, 1);
+        let ((one, first), (two, second)) = (held(&began.0), held(&began.0));
+        jobs.run(one).expect("a free thread");
+        jobs.run(two).expect("a new thread");
+        // Both begin although neither ends.
+        began.1.recv().expect("the first begins");
+        began.1.recv().expect("the second begins");
+        drop((first, second));
+        assert_eq!(jobs.join(LONG).running, 0);
+    }
+
+    #[test]
+    fn the_queue_takes_its_limit_and_gives_the_next_job_back() {
+        for queue_max in [0, 1, 3] {
+            let (jobs, began) = (Jobs::new(1, queue_max), channel());
+            let release = begin(&jobs, &began);
+            let (done, results) = channel();
+            let job = |number: usize| -> Job {
+                let done = done.clone();
+                Box::new(move || done.send(number).expect("the test listens"))
+            };
+            for number in 0..queue_max {
+                assert_eq!(jobs.queued(), number);
+                jobs.run(job(number)).expect("the queue has room");
+            }
+            match jobs.run(job(queue_max)) {
+                Err(NotRun::Full(job)) => job(),
+                other => panic!("at the limit, not {other:?}"),
+            }
+            assert_eq!(results.recv(), Ok(queue_max), "the very job came back");
+            drop(release);
+            let order: Vec<_> = results.iter().take(queue_max).collect();
+            assert_eq!(order, (0..queue_max).collect::<Vec<_>>());
+            assert_eq!(jobs.join(LONG), Left { dropped: 0, running: 0 });
+        }
+    }
+
+    #[test]
+    fn without_threads_every_job_comes_back() {
+        assert!(matches!(Jobs::new(0, 8).run(Box::new(|| ())), Err(NotRun::Full(_))));
+    }
+
+    #[test]
+    fn a_job_comes_back_with_the_cause_when_no_thread_can_be_started() {
+        let jobs = Jobs::with_spawn(2, 8, |_| Err(io::Error::from(io::ErrorKind::WouldBlock)));
+        match jobs.run(Box::new(|| ())) {
+            Err(NotRun::NoThread(_, error)) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            other => panic!("no thread, not {other:?}"),
+        }
+        assert_eq!(jobs.close(), Left { dropped: 0, running: 0 });
+    }
+
+    #[test]
+    fn a_thread_that_cannot_be_started_is_no_error_while_another_lives() {
+        let (mut jobs, began) = (Jobs::new(2, 1), channel());
+        let release = begin(&jobs, &began);
+        jobs.spawn = |_| Err(io::Error::from(io::ErrorKind::WouldBlock));
+        let (job, queued) = held(&began.0);
+        jobs.run(job).expect("it waits for the living thread");
+        assert!(matches!(jobs.run(Box::new(|| ())), Err(NotRun::NoThread(..))), "the queue is at its limit");
+        drop((release, queued));
+        began.1.recv().expect("the queued job begins");
+        assert_eq!(jobs.join(LONG), Left { dropped: 0, running: 0 });
+    }
+
+    #[test]
+    fn a_panic_costs_only_its_job() {
+        let (jobs, began) = (Jobs::new(1, 8), channel());
+        // Resumed, so that the panic prints nothing.
+        jobs.run(Box::new(|| std::panic::resume_unwind(Box::new("a job's own")))).expect("there is room");
+        drop(begin(&jobs, &began));
+        assert_eq!(threads(&jobs), 1);
+        assert_eq!(jobs.join(LONG), Left { dropped: 0, running: 0 });
+    }
+
+    #[test]
+    fn close_drops_queued_jobs_and_leaves_running_ones() {
+        let (jobs, began) = (Jobs::new(2, 8), channel());
+        drop(begin(&jobs, &began));
+        wait_until_free(&jobs, 1);
+        let releases = [begin(&jobs, &began), begin(&jobs, &began)];
+        let (job, queued) = held(&began.0);
+        jobs.run(job).expect("there is room");
+        assert_eq!(jobs.close(), Left { dropped: 1, running: 2 });
+        assert!(matches!(jobs.run(Box::new(|| ())), Err(NotRun::Closed(_))));
+        assert_eq!(jobs.join(Duration::ZERO), Left { dropped: 0, running: 2 });
+        drop((releases, queued));
+        assert_eq!(jobs.join(LONG), Left { dropped: 0, running: 0 });
+        assert_eq!(threads(&jobs), 0, "all are joined");
+    }
+
+    #[test]
+    fn close_joins_the_threads_without_a_job() {
+        let (jobs, began) = (Jobs::new(1, 8), channel());
+        drop(begin(&jobs, &began));
+        wait_until_free(&jobs, 1);
+        assert_eq!(jobs.close(), Left { dropped: 0, running: 0 });
+        assert_eq!(threads(&jobs), 0);
+    }
+}

@@ -1,0 +1,244 @@
+//! Typed lanes of the loop's own messages: payloads of timers, and what services tell each other.
+
+use std::{
+    any::{Any, TypeId},
+    collections::VecDeque,
+};
+
+use super::{mailbox::Refused, receive};
+use crate::{core::Core, runtime::timers::TimerKey, service::Receive};
+
+/// Names a timer that was set with [`after`](crate::Context::after); stale ones are harmless.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TimerId {
+    pub(crate) lane: u32,
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+impl TimerId {
+    /// The name of a timer that was never set.
+    pub(crate) const NONE: TimerId = TimerId { lane: u32::MAX, index: 0, generation: 0 };
+}
+
+/// Hands a message of a lane to its service: a timer's payload, or the next one that was told.
+pub(crate) type Hand = fn(&mut Core, &mut dyn Any, u16, u32, Option<u32>);
+
+pub(crate) struct Lanes {
+    lanes: Vec<Lane>,
+    /// By service: its lanes, a handful.
+    of: Vec<Vec<(TypeId, u32)>>,
+    /// The order of what was told, over all lanes.
+    told: VecDeque<u32>,
+    told_max: usize,
+    timers: usize,
+    timers_max: usize,
+}
+
+struct Lane {
+    service: u16,
+    store: Box<dyn Erased>,
+    hand: Hand,
+}
+
+/// What is done to a lane without knowing its type.
+trait Erased: Any {
+    fn is_set(&self, index: u32, generation: u32) -> bool;
+    fn armed(&mut self, index: u32, key: TimerKey);
+    /// Drops the payload; `None` when there is none, else the key if it was armed already.
+    fn cancel(&mut self, index: u32, generation: u32) -> Option<Option<TimerKey>>;
+    fn drop_told(&mut self);
+    /// Drops all that is left; the keys of armed timers come back.
+    fn clear(&mut self) -> (usize, Vec<TimerKey>);
+}
+
+struct Store<M> {
+    timers: Vec<Cell<M>>,
+    free: Vec<u32>,
+    told: VecDeque<M>,
+}
+
+struct Cell<M> {
+    generation: u32,
+    payload: Option<M>,
+    key: Option<TimerKey>,
+}
+
+impl<M> Store<M> {
+    fn set(&mut self, payload: M) -> (u32, u32) {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.timers.push(Cell { generation: 0, payload: None, key: None });
+            self.timers.len() as u32 - 1
+        });
+        let cell = &mut self.timers[index as usize];
+        cell.payload = Some(payload);
+        (index, cell.generation)
+    }
+
+    fn take(&mut self, index: u32) -> Option<(M, Option<TimerKey>)> {
+        let cell = self.timers.get_mut(index as usize)?;
+        let payload = cell.payload.take()?;
+        cell.generation = cell.generation.wrapping_add(1);
+        self.free.push(index);
+        Some((payload, cell.key.take()))
+    }
+}
+
+impl<M: 'static> Erased for Store<M> {
+    fn is_set(&self, index: u32, generation: u32) -> bool {
+        let cell = self.timers.get(index as usize);
+        cell.is_some_and(|cell| cell.generation == generation && cell.payload.is_some())
+    }
+
+    fn armed(&mut self, index: u32, key: TimerKey) {
+        if let Some(cell) = self.timers.get_mut(index as usize) {
+            cell.key = Some(key);
+        }
+    }
+
+    fn cancel(&mut self, index: u32, generation: u32) -> Option<Option<TimerKey>> {
+        if !self.is_set(index, generation) {
+            return None;
+        }
+        self.take(index).map(|(_, key)| key)
+    }
+
+    fn drop_told(&mut self) {
+        self.told.pop_front();
+    }
+
+    fn clear(&mut self) -> (usize, Vec<TimerKey>) {
+        let indices = 0..self.timers.len() as u32;
+        let taken: Vec<Option<TimerKey>> = indices.filter_map(|index| self.take(index)).map(|(_, key)| key).collect();
+        self.told.clear();
+        (taken.len(), taken.into_iter().flatten().collect())
+    }
+}
+
+fn hand<S: Receive<M>, M: 'static>(core: &mut Core, erased: &mut dyn Any, index: u16, lane: u32, timer: Option<u32>) {
+    let Some(store) = core.lanes.store::<M>(lane) else { return };
+    let message = match timer {
+        Some(timer) => {
+            let taken = store.take(timer).map(|(message, _)| message);
+            core.lanes.timers -= taken.is_some() as usize;
+            taken
+        }
+        None => store.told.pop_front(),
+    };
+    if let Some(message) = message {
+        core.counters.messages += 1;
+        receive::<S, M>(core, erased, index, message);
+    }
+}
+
+impl Lanes {
+    pub(crate) fn new(told_max: usize, timers_max: usize) -> Lanes {
+        Lanes { lanes: Vec::new(), of: Vec::new(), told: VecDeque::new(), told_max, timers: 0, timers_max }
+    }
+
+    /// The lane of a service and a type; the first use opens it.
+    fn lane<S: Receive<M>, M: 'static>(&mut self, service: u16) -> u32 {
+        let index = service as usize;
+        if self.of.len() <= index {
+            self.of.resize_with(index + 1, Vec::new);
+        }
+        let of = TypeId::of::<M>();
+        if let Some((_, lane)) = self.of[index].iter().find(|(message, _)| *message == of) {
+            return *lane;
+        }
+        let lane = self.lanes.len() as u32;
+        let store = Store::<M> { timers: Vec::new(), free: Vec::new(), told: VecDeque::new() };
+        self.lanes.push(Lane { service, store: Box::new(store), hand: hand::<S, M> });
+        self.of[index].push((of, lane));
+        lane
+    }
+
+    fn store<M: 'static>(&mut self, lane: u32) -> Option<&mut Store<M>> {
+        let store: &mut dyn Any = &mut *self.lanes.get_mut(lane as usize)?.store;
+        store.downcast_mut()
+    }
+
+    /// Stores a timer's payload; `None` at the limit.
+    pub(crate) fn set<S: Receive<M>, M: 'static>(&mut self, service: u16, payload: M) -> Option<TimerId> {
+        if self.timers >= self.timers_max {
+            return None;
+        }
+        let lane = self.lane::<S, M>(service);
+        let (index, generation) = self.store::<M>(lane)?.set(payload);
+        self.timers += 1;
+        Some(TimerId { lane, index, generation })
+    }
+
+    pub(crate) fn is_set(&self, lane: u32, index: u32, generation: u32) -> bool {
+        self.lanes.get(lane as usize).is_some_and(|lane| lane.store.is_set(index, generation))
+    }
+
+    pub(crate) fn armed(&mut self, lane: u32, index: u32, key: TimerKey) {
+        if let Some(lane) = self.lanes.get_mut(lane as usize) {
+            lane.store.armed(index, key);
+        }
+    }
+
+    /// Cancels a timer of this service: `None` when there is none, else the key to take off the wheel.
+    pub(crate) fn cancel(&mut self, service: u16, timer: TimerId) -> Option<Option<TimerKey>> {
+        let lane = self.lanes.get_mut(timer.lane as usize).filter(|lane| lane.service == service)?;
+        let key = lane.store.cancel(timer.index, timer.generation)?;
+        self.timers -= 1;
+        Some(key)
+    }
+
+    /// Queues a message to a service of this runtime.
+    pub(crate) fn tell<S: Receive<M>, M: 'static>(&mut self, service: u16, message: M) -> Result<(), Refused<M>> {
+        if self.told.len() >= self.told_max {
+            return Err(Refused::Full(message));
+        }
+        let lane = self.lane::<S, M>(service);
+        match self.store::<M>(lane) {
+            Some(store) => store.told.push_back(message),
+            None => return Err(Refused::Gone(message)),
+        }
+        self.told.push_back(lane);
+        Ok(())
+    }
+
+    /// The lane of the next message that was told.
+    pub(crate) fn next_told(&mut self) -> Option<(u32, u16, Hand)> {
+        let lane = self.told.pop_front()?;
+        let (service, hand) = self.of_timer(lane)?;
+        Some((lane, service, hand))
+    }
+
+    /// Drops the next message of a lane whose service is gone.
+    pub(crate) fn drop_told(&mut self, lane: u32) {
+        if let Some(lane) = self.lanes.get_mut(lane as usize) {
+            lane.store.drop_told();
+        }
+    }
+
+    /// Whose timer it is, and how it is handed over.
+    pub(crate) fn of_timer(&self, lane: u32) -> Option<(u16, Hand)> {
+        self.lanes.get(lane as usize).map(|lane| (lane.service, lane.hand))
+    }
+
+    /// How many messages wait that were told.
+    pub(crate) fn told(&self) -> usize {
+        self.told.len()
+    }
+
+    pub(crate) fn timers(&self) -> usize {
+        self.timers
+    }
+
+    /// Drops all timers and messages of a service that is gone; the keys to take off the wheel.
+    pub(crate) fn clear(&mut self, service: u16) -> Vec<TimerKey> {
+        let mut keys = Vec::new();
+        let Lanes { lanes, told, timers, .. } = self;
+        for lane in lanes.iter_mut().filter(|lane| lane.service == service) {
+            let (count, mut armed) = lane.store.clear();
+            *timers -= count;
+            keys.append(&mut armed);
+        }
+        told.retain(|lane| lanes[*lane as usize].service != service);
+        keys
+    }
+}

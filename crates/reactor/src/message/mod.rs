@@ -1,0 +1,107 @@
+//! Messages: timers, what services tell each other, commands of other threads, results of jobs.
+//!
+//! All reach a service through [`Receive`]. They travel in typed lanes, one for each service and type of
+//! message, so that no message is boxed; an order list beside the lanes keeps the order over all types.
+
+mod jobs;
+mod lanes;
+mod mailbox;
+#[cfg(all(test, not(loom)))]
+mod mailbox_tests;
+#[cfg(all(test, loom))]
+mod models;
+mod pending;
+
+use std::{any::Any, collections::VecDeque};
+
+pub(crate) use self::{
+    jobs::Jobs,
+    lanes::Lanes,
+    mailbox::{Inbox, Mailbox, Outside},
+};
+pub use self::{
+    lanes::TimerId,
+    mailbox::Refused,
+    pending::{Pending, Reply, Unanswered},
+};
+use crate::{
+    context::Context,
+    core::Core,
+    error::Fault,
+    resource::service,
+    service::{Receive, Service},
+};
+
+/// Takes the next message of a lane's queue, and hands it to the service if it is still there.
+pub(crate) type Deliver = fn(&mut dyn Any, Option<(&mut Core, &mut dyn Any)>, u16);
+
+/// Hands a message to its service; an error becomes a fault.
+pub(crate) fn receive<S: Receive<M>, M>(core: &mut Core, erased: &mut dyn Any, index: u16, message: M) {
+    let to = service::<S>(erased);
+    core.spend();
+    if let Err(failure) = to.receive(&mut Context::new(core, index), message) {
+        fault(core, to, index, Fault::Receive(failure));
+    }
+}
+
+/// The most faults of a service whose texts are kept for the receipt.
+const FAULTS_KEPT: usize = 8;
+
+/// Counts a fault, notes it for the receipt, and tells the service.
+pub(crate) fn fault<S: Service>(core: &mut Core, to: &mut S, index: u16, fault: Fault) {
+    core.counters.faults += 1;
+    if let Some(record) = core.records.get_mut(index as usize) {
+        record.faults += 1;
+        if record.first_faults.len() < FAULTS_KEPT {
+            record.first_faults.push(fault.to_string());
+        }
+    }
+    to.fault(&mut Context::new(core, index), fault);
+}
+
+/// Delivers a command of another thread.
+pub(crate) fn deliver_command<S: Receive<M>, M: Send + 'static>(
+    queue: &mut dyn Any,
+    to: Option<(&mut Core, &mut dyn Any)>,
+    index: u16,
+) {
+    let queue: &mut VecDeque<M> = queue.downcast_mut().expect("a lane keeps the type it was made for");
+    let Some(message) = queue.pop_front() else { return };
+    if let Some((core, erased)) = to {
+        core.counters.commands += 1;
+        receive::<S, M>(core, erased, index, message);
+    }
+}
+
+/// What became of an offloaded job.
+pub(crate) enum Offloaded<M> {
+    Done(M),
+    Panicked(String),
+}
+
+/// Delivers the result of a job.
+pub(crate) fn deliver_job<S: Receive<M>, M: Send + 'static>(
+    queue: &mut dyn Any,
+    to: Option<(&mut Core, &mut dyn Any)>,
+    index: u16,
+) {
+    let queue: &mut VecDeque<Offloaded<M>> = queue.downcast_mut().expect("a lane keeps the type it was made for");
+    let Some(result) = queue.pop_front() else { return };
+    let Some((core, erased)) = to else { return };
+    if let Some(record) = core.records.get_mut(index as usize) {
+        record.jobs = record.jobs.saturating_sub(1);
+    }
+    match result {
+        Offloaded::Done(message) => receive::<S, M>(core, erased, index, message),
+        Offloaded::Panicked(text) => fault(core, service::<S>(erased), index, Fault::Job(text)),
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> String {
+    match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).to_owned(),
+        (_, Some(text)) => text.clone(),
+        _ => "a payload that is no text".to_owned(),
+    }
+}

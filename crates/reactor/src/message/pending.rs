@@ -1,0 +1,368 @@
+//! One answer from a service to another thread: given once, waited for, polled or awaited.
+//!
+//! A [`Reply`] travels inside a command and the [`Pending`] stays with whoever asked. The reply is used up by the
+//! answer; dropping it unused, as happens when its command is dropped, resolves the pending to
+//! [`Unanswered::Gone`]. So a pending always resolves. Wakers and values are woken and dropped outside the lock.
+
+use crate::sync::thread::{self, ThreadId};
+use crate::sync::{Arc, Condvar, Mutex, lock, wait_while, wait_while_for};
+use std::error::Error;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use std::{fmt, mem};
+
+/// Answers one question, at most once; dropped without an answer it tells the asker that none will come.
+///
+/// ```
+/// struct GetCount(reactor::Reply<u64>);
+///
+/// let loop_thread = std::thread::current().id();
+/// let (reply, mut pending) = reactor::Reply::channel(loop_thread);
+/// let question = GetCount(reply);
+/// question.0.send(42);
+/// assert_eq!(pending.try_take().unwrap().unwrap(), 42);
+/// ```
+pub struct Reply<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T> Reply<T> {
+    /// Makes the two ends of one answer; the pending refuses to block on `loop_thread`.
+    pub fn channel(loop_thread: ThreadId) -> (Reply<T>, Pending<T>) {
+        let shared = Arc::new(Shared { slot: Mutex::new(Slot::Open(None)), changed: Condvar::new() });
+        (Reply { shared: shared.clone() }, Pending { shared, loop_thread })
+    }
+
+    /// Gives the answer and wakes who waits for it. It neither blocks nor fails: an answer nobody wants is dropped.
+    pub fn send(self, answer: T) {
+        self.resolve(Slot::Answered(answer));
+    }
+
+    /// Returns whether the [`Pending`] still exists, so that costly work for nobody can be left out.
+    ///
+    /// True may be out of date at once; false is final.
+    pub fn is_wanted(&self) -> bool {
+        !matches!(*lock(&self.shared.slot), Slot::Unwanted)
+    }
+
+    fn resolve(&self, answer: Slot<T>) {
+        let mut slot = lock(&self.shared.slot);
+        if !matches!(*slot, Slot::Open(_)) {
+            // The lock is released before `answer` is dropped: a parameter outlives the locals.
+            return;
+        }
+        let before = mem::replace(&mut *slot, answer);
+        drop(slot);
+        self.shared.changed.notify_all();
+        if let Slot::Open(Some(waker)) = before {
+            waker.wake();
+        }
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        // Does nothing when the answer was given.
+        self.resolve(Slot::Gone);
+    }
+}
+
+impl<T> fmt::Debug for Reply<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reply(..)")
+    }
+}
+
+/// Waits for the answer to one question: by blocking, by asking again, or as a future of any executor.
+///
+/// Dropping it tells the answerer that the answer is not wanted. As a future it resolves once; polled again it
+/// resolves to [`Unanswered::Gone`].
+///
+/// ```
+/// let (reply, pending) = reactor::Reply::channel(std::thread::current().id());
+/// let asker = std::thread::spawn(move || pending.wait().unwrap());
+/// reply.send("yes");
+/// assert_eq!(asker.join().unwrap(), "yes");
+/// ```
+#[must_use = "dropping it says that the answer is not wanted"]
+pub struct Pending<T> {
+    shared: Arc<Shared<T>>,
+    loop_thread: ThreadId,
+}
+
+impl<T> Pending<T> {
+    /// Blocks until the answer is there.
+    ///
+    /// Two loops that wait for each other wait forever: from a loop's thread, ask with a message back instead.
+    ///
+    /// # Errors
+    /// [`Unanswered::Gone`] when no answer will come; [`Unanswered::WouldDeadlock`], at once, when there is no answer
+    /// yet and the calling thread is the one that would have to give it.
+    pub fn wait(self) -> Result<T, Unanswered<T>> {
+        self.block(|changed, slot| wait_while(changed, slot, Slot::is_open))
+    }
+
+    /// Blocks until the answer is there, or for this long.
+    ///
+    /// # Errors
+    /// As for [`Pending::wait`], and [`Unanswered::TimedOut`] when the time is over; waiting can then go on.
+    pub fn wait_for(self, up_to: Duration) -> Result<T, Unanswered<T>> {
+        self.block(|changed, slot| wait_while_for(changed, slot, up_to, Slot::is_open))
+    }
+
+    /// Takes the answer if it is there; `None` means not yet.
+    ///
+    /// # Errors
+    /// [`Unanswered::Gone`] when no answer will come, or when it was taken before.
+    pub fn try_take(&mut self) -> Option<Result<T, Unanswered<T>>> {
+        lock(&self.shared.slot).take()
+    }
+
+    fn block<W>(self, wait: W) -> Result<T, Unanswered<T>>
+    where
+        W: for<'a> FnOnce(&Condvar, Guard<'a, T>) -> Guard<'a, T>,
+    {
+        let mut slot = lock(&self.shared.slot);
+        let may_block = thread::current().id() != self.loop_thread;
+        if may_block {
+            slot = wait(&self.shared.changed, slot);
+        }
+        let taken = slot.take();
+        drop(slot);
+        match taken {
+            Some(result) => result,
+            None if may_block => Err(Unanswered::TimedOut(self)),
+            None => Err(Unanswered::WouldDeadlock(self)),
+        }
+    }
+}
+
+impl<T> Future for Pending<T> {
+    type Output = Result<T, Unanswered<T>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // A clone made before the lock is taken: cloning and dropping a waker runs the executor's code.
+        let mut waker = Some(cx.waker().clone());
+        let mut slot = lock(&self.shared.slot);
+        let taken = slot.take();
+        if let Slot::Open(waiting) = &mut *slot {
+            mem::swap(waiting, &mut waker);
+        }
+        drop(slot);
+        taken.map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl<T> Drop for Pending<T> {
+    fn drop(&mut self) {
+        let before = mem::replace(&mut *lock(&self.shared.slot), Slot::Unwanted);
+        drop(before);
+    }
+}
+
+impl<T> fmt::Debug for Pending<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pending(..)")
+    }
+}
+
+/// Why there is no answer; where one may still come, the [`Pending`] is given back.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let (reply, pending) = reactor::Reply::<u64>::channel(std::thread::current().id());
+/// let asker = std::thread::spawn(move || match pending.wait_for(Duration::ZERO) {
+///     Err(reactor::Unanswered::TimedOut(pending)) => pending.wait(),
+///     other => other,
+/// });
+/// drop(reply);
+/// assert!(matches!(asker.join().unwrap(), Err(reactor::Unanswered::Gone)));
+/// ```
+pub enum Unanswered<T> {
+    /// No answer will come: the service or the loop ended, or it dropped the [`Reply`].
+    Gone,
+    /// The time was over first.
+    TimedOut(Pending<T>),
+    /// Blocking here would block the thread that has to answer.
+    WouldDeadlock(Pending<T>),
+}
+
+impl<T> fmt::Debug for Unanswered<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unanswered::Gone => "Gone",
+            Unanswered::TimedOut(_) => "TimedOut(..)",
+            Unanswered::WouldDeadlock(_) => "WouldDeadlock(..)",
+        })
+    }
+}
+
+impl<T> fmt::Display for Unanswered<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unanswered::Gone => "no answer will come",
+            Unanswered::TimedOut(_) => "no answer came in time",
+            Unanswered::WouldDeadlock(_) => "waiting on the loop's own thread would block the answer",
+        })
+    }
+}
+
+impl<T> Error for Unanswered<T> {}
+
+struct Shared<T> {
+    slot: Mutex<Slot<T>>,
+    changed: Condvar,
+}
+
+type Guard<'a, T> = crate::sync::MutexGuard<'a, Slot<T>>;
+
+enum Slot<T> {
+    /// No answer yet; the task that awaits it, if one does.
+    Open(Option<Waker>),
+    Answered(T),
+    /// The reply was dropped, or the answer was taken.
+    Gone,
+    /// The pending was dropped.
+    Unwanted,
+}
+
+impl<T> Slot<T> {
+    fn is_open(&self) -> bool {
+        matches!(self, Slot::Open(_))
+    }
+
+    fn take(&mut self) -> Option<Result<T, Unanswered<T>>> {
+        match mem::replace(self, Slot::Gone) {
+            Slot::Answered(answer) => Some(Ok(answer)),
+            Slot::Gone | Slot::Unwanted => Some(Err(Unanswered::Gone)),
+            open @ Slot::Open(_) => {
+                *self = open;
+                None
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+    use std::task::Wake;
+
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn here() -> ThreadId {
+        thread::current().id()
+    }
+
+    /// The id of a loop's thread that is not this one.
+    fn elsewhere() -> ThreadId {
+        thread::spawn(here).join().expect("it only looks at itself")
+    }
+
+    #[test]
+    fn an_answer_reaches_who_blocks_for_it() {
+        let (reply, pending) = Reply::channel(here());
+        let asker = thread::spawn(move || pending.wait().expect("answered"));
+        reply.send(7);
+        assert_eq!(asker.join().expect("the asker does not panic"), 7);
+    }
+
+    #[test]
+    fn a_dropped_reply_resolves_to_gone() {
+        let (reply, mut pending) = Reply::<u8>::channel(elsewhere());
+        assert!(pending.try_take().is_none());
+        drop(reply);
+        assert!(matches!(pending.wait(), Err(Unanswered::Gone)));
+    }
+
+    #[test]
+    fn the_loops_own_thread_is_not_blocked_and_gets_its_pending_back() {
+        let (reply, pending) = Reply::channel(here());
+        let Err(Unanswered::WouldDeadlock(pending)) = pending.wait() else { panic!("it must not block") };
+        let Err(Unanswered::WouldDeadlock(pending)) = pending.wait_for(Duration::MAX) else { panic!("nor this") };
+        reply.send(7);
+        assert_eq!(pending.wait().expect("what is there needs no blocking"), 7);
+    }
+
+    #[test]
+    fn waiting_goes_on_after_the_time_was_over() {
+        let (reply, pending) = Reply::channel(elsewhere());
+        let Err(Unanswered::TimedOut(pending)) = pending.wait_for(Duration::ZERO) else { panic!("no answer yet") };
+        reply.send(7);
+        assert_eq!(pending.wait_for(Duration::MAX).expect("answered"), 7);
+    }
+
+    #[test]
+    fn an_answer_is_taken_once() {
+        let (reply, mut pending) = Reply::channel(elsewhere());
+        reply.send(7);
+        assert!(matches!(pending.try_take(), Some(Ok(7))));
+        assert!(matches!(pending.try_take(), Some(Err(Unanswered::Gone))));
+        assert!(matches!(pending.wait(), Err(Unanswered::Gone)));
+    }
+
+    #[test]
+    fn a_dropped_pending_makes_the_reply_unwanted_and_the_answer_is_dropped() {
+        let (reply, pending) = Reply::channel(elsewhere());
+        assert!(reply.is_wanted());
+        drop(pending);
+        assert!(!reply.is_wanted());
+        let answer = Arc::new(());
+        reply.send(answer.clone());
+        assert_eq!(Arc::strong_count(&answer), 1);
+    }
+
+    #[test]
+    fn an_answer_that_nobody_took_is_dropped_with_the_pending() {
+        let (reply, pending) = Reply::channel(elsewhere());
+        let answer = Arc::new(());
+        reply.send(answer.clone());
+        assert_eq!(Arc::strong_count(&answer), 2);
+        drop(pending);
+        assert_eq!(Arc::strong_count(&answer), 1);
+    }
+
+    #[test]
+    fn a_future_wakes_the_last_waker_once() {
+        let (reply, mut pending) = Reply::channel(here());
+        let counts = [0, 0].map(|zero| Arc::new(Count(AtomicUsize::new(zero))));
+        for count in &counts {
+            let waker = Waker::from(count.clone());
+            assert!(Pin::new(&mut pending).poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        assert_eq!(Arc::strong_count(&counts[0]), 1, "the replaced waker was dropped");
+        reply.send(7);
+        assert_eq!(counts.each_ref().map(|count| count.0.load(Ordering::Relaxed)), [0, 1]);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(matches!(Pin::new(&mut pending).poll(&mut cx), Poll::Ready(Ok(7))));
+        assert!(matches!(Pin::new(&mut pending).poll(&mut cx), Poll::Ready(Err(Unanswered::Gone))));
+    }
+
+    #[test]
+    fn an_answer_whose_drop_asks_again_does_not_deadlock() {
+        struct Asks(mpsc::Sender<bool>, Option<Reply<Asks>>);
+        impl Drop for Asks {
+            fn drop(&mut self) {
+                let wanted = self.1.as_ref().is_some_and(Reply::is_wanted);
+                self.0.send(wanted).expect("the test listens");
+            }
+        }
+        let (told, hears) = mpsc::channel();
+        let (reply, pending) = Reply::channel(elsewhere());
+        let twin = Reply { shared: reply.shared.clone() };
+        drop(pending);
+        reply.send(Asks(told, Some(twin)));
+        assert_eq!(hears.recv(), Ok(false));
+    }
+}

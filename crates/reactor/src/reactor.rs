@@ -1,0 +1,111 @@
+//! A runtime in a thread of its own.
+
+use std::{io, sync::mpsc, thread, time::Duration};
+
+use crate::{
+    controller::Controller,
+    error::Error,
+    message::panic_text,
+    runtime::{Receipt, Runtime},
+    service::{Service, ServiceId},
+};
+
+/// A runtime in a thread of its own, reached by the controller of one of its services.
+///
+/// Dropping it stops it without grace, and joins the thread; [`join`](Reactor::join) waits for its own end.
+#[derive(Debug)]
+pub struct Reactor<S: Service> {
+    controller: Option<Controller<S>>,
+    thread: Option<thread::JoinHandle<Result<Receipt, Error>>>,
+}
+
+impl<S: Service> Reactor<S> {
+    /// Starts a thread, makes a runtime in it, and lets `build` add the services there: they need not be
+    /// `Send`. Returns when they have started.
+    ///
+    /// ```
+    /// use reactor::{Reactor, Service};
+    /// struct Idle;
+    /// impl Service for Idle {}
+    /// let reactor = Reactor::spawn(|runtime| runtime.add(Idle))?;
+    /// reactor.controller().stop(std::time::Duration::ZERO);
+    /// reactor.join()?;
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// No thread, no engine, or what `build` answered; nothing is left behind.
+    pub fn spawn(
+        build: impl FnOnce(&mut Runtime) -> Result<ServiceId<S>, Error> + Send + 'static,
+    ) -> Result<Reactor<S>, Error> {
+        Reactor::spawn_with(Runtime::new, build)
+    }
+
+    /// The same with a runtime of your own making, which is made in the new thread.
+    ///
+    /// # Errors
+    /// As [`spawn`](Reactor::spawn).
+    pub fn spawn_with(
+        make: impl FnOnce() -> Result<Runtime, Error> + Send + 'static,
+        build: impl FnOnce(&mut Runtime) -> Result<ServiceId<S>, Error> + Send + 'static,
+    ) -> Result<Reactor<S>, Error> {
+        let (started, start) = mpsc::sync_channel(1);
+        let body = move || {
+            let mut runtime = make()?;
+            let service = build(&mut runtime)?;
+            // The receiver waits below; it cannot be gone.
+            let _ = started.send(runtime.controller(service));
+            drop(started);
+            runtime.run()
+        };
+        let thread = thread::Builder::new()
+            .name("reactor".to_owned())
+            .spawn(body)
+            .map_err(|error| Error::os("spawn", "reactor thread", error))?;
+        match start.recv() {
+            Ok(controller) => Ok(Reactor { controller: Some(controller), thread: Some(thread) }),
+            Err(_) => match joined(thread) {
+                Err(error) => Err(error),
+                Ok(_) => Err(Error::Misuse { operation: "spawn", why: "the runtime ended before it started" }),
+            },
+        }
+    }
+
+    /// A handle to the service that `build` returned.
+    pub fn controller(&self) -> Controller<S> {
+        self.controller.clone().expect("only join and drop take the controller")
+    }
+
+    /// Waits until the runtime has ended: after a stop, or when nothing is left to do. The reactor's own
+    /// controller does not keep it alive; clones do.
+    ///
+    /// # Errors
+    /// The engine broke, or on the reactor's own thread: [`Error::Misuse`], since it would wait for itself.
+    pub fn join(mut self) -> Result<Receipt, Error> {
+        self.controller = None;
+        match self.thread.take() {
+            Some(thread) if thread.thread().id() != thread::current().id() => joined(thread),
+            _ => Err(Error::Misuse { operation: "join", why: "a reactor cannot wait for itself" }),
+        }
+    }
+}
+
+impl<S: Service> Drop for Reactor<S> {
+    fn drop(&mut self) {
+        if let Some(controller) = self.controller.take() {
+            controller.stop(Duration::ZERO);
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != thread::current().id()
+        {
+            // What it said is lost to who drops; `join` is for who wants to know.
+            let _ = joined(thread);
+        }
+    }
+}
+
+fn joined(thread: thread::JoinHandle<Result<Receipt, Error>>) -> Result<Receipt, Error> {
+    thread.join().unwrap_or_else(|payload| {
+        Err(Error::os("join", "reactor thread", io::Error::other(panic_text(&*payload))))
+    })
+}

@@ -1,0 +1,318 @@
+//! How the loop drives a user's resource: watched level-triggered, stepped, its write queue flushed.
+
+use std::{any::Any, io, time::Duration};
+
+use super::{Flow, Io, Output, Resource, Table, emit, service};
+use crate::{
+    context::Context,
+    core::Core,
+    engine::{self, Ending, Interest, Outgoing, Ready, Source},
+    error::{Closed, Error, Phase},
+    id::{Id, Key},
+    service::Handle,
+};
+
+/// The most steps of one resource in one turn.
+const STEPS_MAX: u32 = 64;
+/// Above this the service is told to hold back.
+const QUEUE_HIGH: usize = 64 << 10;
+/// Above this the resource ends.
+const QUEUE_CAP: usize = 4 << 20;
+/// How long a graceful close may flush.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
+
+/// A user's resource with what the runtime knows of it.
+struct Custom<R> {
+    resource: R,
+    out: Option<Box<Outgoing>>,
+    /// As noted when it was added; another one later is misuse.
+    identity: Identity,
+    watched: Option<Interest>,
+    paused: bool,
+    /// The input ended: waiting for it would spin.
+    ended: bool,
+    closing: Option<Closed>,
+    counted: usize,
+    flush: Option<fn(&mut R, &mut Io<'_>, &mut Outgoing) -> io::Result<()>>,
+}
+
+#[derive(PartialEq, Eq)]
+enum Identity {
+    Number(u64),
+    #[cfg(unix)]
+    Descriptor(std::os::fd::RawFd),
+    #[cfg(windows)]
+    Descriptor(std::os::windows::io::RawSocket),
+}
+
+impl Identity {
+    fn of(source: Source<'_>) -> Identity {
+        match source.descriptor() {
+            #[cfg(unix)]
+            Some(descriptor) => Identity::Descriptor(std::os::fd::AsRawFd::as_raw_fd(&descriptor)),
+            #[cfg(windows)]
+            Some(descriptor) => Identity::Descriptor(std::os::windows::io::AsRawSocket::as_raw_socket(&descriptor)),
+            None => Identity::Number(source.number().unwrap_or_default()),
+        }
+    }
+}
+
+impl<R: Resource> Custom<R> {
+    fn queued(&self) -> usize {
+        self.out.as_ref().map_or(0, |out| out.len())
+    }
+
+    /// What is to be watched now.
+    fn wanted(&self) -> Option<Interest> {
+        let own = self.resource.interest();
+        let read = own.is_some_and(Interest::is_read) && !self.paused && !self.ended && self.closing.is_none();
+        let write = own.is_some_and(Interest::is_write) && !self.paused && self.closing.is_none();
+        Interest::from_parts(read, write || self.queued() > 0)
+    }
+}
+
+pub(super) fn view<R: Resource>(slot: &dyn Any) -> Option<&R> {
+    slot.downcast_ref::<Custom<R>>().map(|custom| &custom.resource)
+}
+
+pub(super) fn view_mut<R: Resource>(slot: &mut dyn Any) -> Option<&mut R> {
+    slot.downcast_mut::<Custom<R>>().map(|custom| &mut custom.resource)
+}
+
+fn find<R: Resource>(core: &mut Core, key: Key) -> Option<&mut Custom<R>> {
+    core.registry.live(key)?.resource.as_mut()?.downcast_mut()
+}
+
+pub(super) fn table<S: Handle<R>, R: Resource>() -> &'static Table {
+    &Table {
+        name: std::any::type_name::<R>,
+        got: |_, _, _, _| (),
+        event: event::<S, R>,
+        sent: |_, _, _| (),
+        detached: |_, _, _| (),
+        again: |_, _, _| (),
+        flush: flush::<R>,
+        close: close::<R>,
+        finish: |_, _| (),
+        release: |core, key| close::<R>(core, key, Closed::Released),
+        pause: pause::<R>,
+        expired: |core, key| core.end(key, Closed::TimedOut(Phase::Close), Ending::Orderly),
+        leave: leave::<R>,
+        closed: closed::<S, R>,
+        listener: false,
+    }
+}
+
+pub(super) fn enroll<R: Resource>(
+    resource: R,
+    core: &mut Core,
+    index: u16,
+    table: &'static Table,
+) -> Result<Key, (R, Error)> {
+    let custom = Custom {
+        identity: Identity::of(resource.source()),
+        watched: None,
+        resource,
+        out: None,
+        paused: false,
+        ended: false,
+        closing: None,
+        counted: 0,
+        flush: None,
+    };
+    let key = match core.registry.insert(index, table, Box::new(custom)) {
+        Ok(key) => key,
+        Err(back) => {
+            let custom = back.downcast::<Custom<R>>().expect("the registry gives back what it was given");
+            return Err((custom.resource, core.full_of_resources()));
+        }
+    };
+    let Core { registry, engine, .. } = core;
+    let custom = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Custom<R>>());
+    let custom = custom.expect("it was inserted above");
+    custom.watched = custom.wanted();
+    match engine.watch(key, custom.resource.source(), custom.watched) {
+        Ok(()) => Ok(key),
+        Err(cause) => {
+            core.registry.end(key);
+            let back = core.registry.take_ended(key).and_then(|(.., back)| back.downcast::<Custom<R>>().ok());
+            core.registry.free(key);
+            let resource = back.expect("it was inserted above").resource;
+            Err((resource, Error::os("watch", std::any::type_name::<R>(), cause)))
+        }
+    }
+}
+
+fn event<S: Handle<R>, R: Resource>(core: &mut Core, erased: &mut dyn Any, key: Key, event: engine::Event) {
+    let engine::Event::Ready(ready) = event else { return };
+    // The readiness of a write queue is the runtime's business; the rest is the resource's.
+    if ready.can_write() && find::<R>(core, key).is_some_and(|custom| custom.queued() > 0) {
+        core.mark(key);
+    }
+    let own = find::<R>(core, key).and_then(|custom| custom.resource.interest());
+    let wanted = own.is_some_and(Interest::is_read) && ready.can_read()
+        || own.is_some_and(Interest::is_write) && ready.can_write();
+    if wanted && find::<R>(core, key).is_some_and(|custom| custom.closing.is_none() && !custom.paused) {
+        let mut scratch = core.take_scratch();
+        step_on::<S, R>(core, service(erased), key, ready, &mut scratch);
+        core.scratch = Some(scratch);
+    }
+    sync::<R>(core, key, ready);
+}
+
+fn step_on<S: Handle<R>, R: Resource>(core: &mut Core, to: &mut S, key: Key, ready: Ready, scratch: &mut [u8]) {
+    for step in 0..STEPS_MAX {
+        let Core { registry, engine, counters, .. } = core;
+        let Some(slot) = registry.live(key) else { return };
+        let index = slot.service;
+        let Some(custom) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Custom<R>>()) else { return };
+        if custom.closing.is_some() || custom.paused {
+            return;
+        }
+        if Identity::of(custom.resource.source()) != custom.identity {
+            return core.end(key, Closed::Misuse("the source of a registered resource was exchanged"), Ending::Orderly);
+        }
+        let mut io = Io::new(&mut **engine, step == 0);
+        let result = custom.resource.step(ready, &mut io, scratch);
+        let outcome = io.outcome();
+        counters.bytes_in += outcome.bytes_in;
+        counters.bytes_out += outcome.bytes_out;
+        custom.ended |= outcome.ended;
+        match result {
+            Ok(Some(event)) => {
+                if !emit::<S, R>(core, to, key, index, event) || outcome.drained {
+                    return;
+                }
+            }
+            Ok(None) if !outcome.drained => (),
+            Ok(None) => return,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return,
+            Err(error) => return core.fail(key, "step", error),
+        }
+    }
+}
+
+/// Keeps the engine's interest as it is wanted now.
+fn sync<R: Resource>(core: &mut Core, key: Key, ready: Ready) {
+    let Core { registry, engine, .. } = core;
+    let Some(custom) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>()) else {
+        return;
+    };
+    let wanted = custom.wanted();
+    // After a hang-up or error alone the engine let it rest by itself; only a change wakes it.
+    if wanted == custom.watched || (ready.hangup || ready.error) && !ready.readable && !ready.writable {
+        custom.watched = wanted;
+        return;
+    }
+    custom.watched = wanted;
+    if let Err(error) = engine.watch(key, custom.resource.source(), wanted) {
+        core.fail(key, "watch", error);
+    }
+}
+
+pub(super) fn post<R: Output>(core: &mut Core, key: Key, item: R::Item<'_>) -> Flow {
+    let Core { registry, pool, budget, .. } = core;
+    let Some(custom) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>()) else {
+        return Flow::Gone;
+    };
+    if custom.closing.is_some() {
+        return Flow::Gone;
+    }
+    custom.flush = Some(R::flush);
+    let out = custom.out.get_or_insert_with(|| pool.take_outgoing());
+    let mark = out.mark();
+    let encoded = custom.resource.encode(item, out);
+    if encoded.is_err() {
+        out.rollback(mark);
+    }
+    let queued = custom.queued();
+    let within = budget.recount(&mut custom.counted, queued);
+    core.mark(key);
+    let end = match encoded {
+        Err(failure) => Closed::Refused(failure),
+        Ok(()) if queued > QUEUE_CAP => Closed::Overflow,
+        Ok(()) if !within => Closed::OverBudget,
+        Ok(()) => return if queued > QUEUE_HIGH { Flow::High } else { Flow::Queued },
+    };
+    match end {
+        Closed::Refused(_) => core.close(key, end),
+        _ => core.end(key, end, Ending::Orderly),
+    }
+    Flow::Gone
+}
+
+fn flush<R: Resource>(core: &mut Core, key: Key) {
+    let Core { registry, engine, pool, counters, budget, .. } = core;
+    let Some(custom) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>()) else {
+        return;
+    };
+    if let (Some(mut out), Some(write)) = (custom.out.take(), custom.flush) {
+        let mut io = Io::new(&mut **engine, true);
+        let result = if out.is_empty() { Ok(()) } else { write(&mut custom.resource, &mut io, &mut out) };
+        counters.bytes_out += io.outcome().bytes_out;
+        if out.is_empty() { pool.give_outgoing(out) } else { custom.out = Some(out) }
+        let queued = custom.queued();
+        budget.recount(&mut custom.counted, queued);
+        match result {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => (),
+            Err(error) => return core.fail(key, "write", error),
+            Ok(()) => (),
+        }
+    }
+    let Some(custom) = find::<R>(core, key) else { return };
+    match custom.queued() {
+        0 if custom.closing.is_some() => {
+            let why = custom.closing.take().unwrap_or(Closed::Done);
+            core.end(key, why, Ending::Orderly);
+        }
+        _ => sync::<R>(core, key, Ready::default()),
+    }
+}
+
+fn close<R: Resource>(core: &mut Core, key: Key, why: Closed) {
+    let Some(custom) = find::<R>(core, key) else { return };
+    if custom.closing.is_none() {
+        custom.closing = Some(why);
+        if custom.queued() > 0 {
+            core.set_guard(key, Some(CLOSE_MAX));
+        }
+        core.mark(key);
+    }
+}
+
+fn pause<R: Resource>(core: &mut Core, key: Key, paused: bool) {
+    if let Some(custom) = find::<R>(core, key) {
+        custom.paused = paused;
+        if !paused {
+            // What rests after an end or a hang-up is watched anew.
+            custom.ended = false;
+            custom.watched = None;
+        }
+        core.mark(key);
+    }
+}
+
+fn leave<R: Resource>(core: &mut Core, key: Key, _: Ending) {
+    let Core { registry, engine, budget, .. } = core;
+    let custom = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>());
+    if let Some(custom) = custom {
+        budget.recount(&mut custom.counted, 0);
+        engine.unwatch(key, custom.resource.source());
+    }
+}
+
+fn closed<S: Handle<R>, R: Resource>(
+    core: &mut Core,
+    erased: &mut dyn Any,
+    key: Key,
+    resource: Box<dyn Any>,
+    why: Closed,
+) {
+    let custom = resource.downcast::<Custom<R>>().expect("a table is only used with the resource it was made for");
+    let Custom { resource, out, .. } = *custom;
+    if let Some(out) = out {
+        core.pool.give_outgoing(out);
+    }
+    let index = core.calling;
+    service::<S>(erased).closed(&mut Context::new(core, index), Id::new(key), resource, why);
+}

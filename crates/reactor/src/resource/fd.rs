@@ -1,0 +1,77 @@
+//! The pure reactor: any descriptor, told as ready; the service does the I/O itself.
+
+use std::{
+    fmt, io,
+    ops::{Deref, DerefMut},
+};
+
+use super::{Io, Resource};
+use crate::engine::{Interest, Ready, Source};
+
+#[cfg(unix)]
+use std::os::fd::AsFd as AsDescriptor;
+#[cfg(windows)]
+use std::os::windows::io::AsSocket as AsDescriptor;
+
+/// Any owner of a descriptor as a resource whose event is [`Ready`].
+///
+/// Level-triggered: the service is told in each turn while it holds, so it may read as little as it
+/// likes. It reaches the owner through [`Context::get_mut`](crate::Context::get_mut). The descriptor must
+/// be non-blocking. A hang-up or error alone is told once, then the descriptor rests until
+/// [`resume`](crate::Context::resume) or a changed interest: it is for the service to close it.
+pub struct Fd<T> {
+    owner: T,
+    interest: Option<Interest>,
+}
+
+impl<T: AsDescriptor> Fd<T> {
+    /// Wraps an owner, to be watched for `interest`.
+    pub fn new(owner: T, interest: Interest) -> Fd<T> {
+        Fd { owner, interest: Some(interest) }
+    }
+
+    /// Changes what it is watched for, from the end of this turn on.
+    pub fn set_interest(&mut self, interest: Option<Interest>) {
+        self.interest = interest;
+    }
+
+    /// Gives the owner back.
+    pub fn into_inner(self) -> T {
+        self.owner
+    }
+}
+
+impl<T> Deref for Fd<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.owner
+    }
+}
+
+impl<T> DerefMut for Fd<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.owner
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Fd<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fd").field("owner", &self.owner).field("interest", &self.interest).finish()
+    }
+}
+
+impl<T: AsDescriptor + 'static> Resource for Fd<T> {
+    type Event<'a> = Ready;
+
+    fn source(&self) -> Source<'_> {
+        Source::of(&self.owner)
+    }
+
+    fn interest(&self) -> Option<Interest> {
+        self.interest
+    }
+
+    fn step<'a>(&mut self, ready: Ready, io: &mut Io<'_>, _: &'a mut [u8]) -> io::Result<Option<Ready>> {
+        Ok(io.is_first().then_some(ready))
+    }
+}

@@ -1,0 +1,190 @@
+//! Listeners: accept, ask the service for a stream, register it; rest when descriptors run out.
+
+use std::{any::Any, io, marker::PhantomData, time::Duration};
+
+use super::{Connection, Io, Resource, Table, service};
+use crate::{
+    address::Address,
+    core::Core,
+    engine::{self, Ending, Interest, Ready, Role, Source, Transport},
+    error::{Closed, Error, Fault},
+    id::Key,
+    message::fault,
+    service::Handle,
+};
+
+/// How long a listener rests at most when descriptors ran out.
+const REST: Duration = Duration::from_millis(100);
+
+/// Asks the service whether it wants a connection, and as what.
+pub(crate) type Make<R> = Box<dyn FnMut(&Address) -> Option<R>>;
+
+/// A listening socket whose connections become streams of type `R`.
+///
+/// Made by [`listen`](crate::Context::listen), closed with `close`. It has no events of its own: its
+/// connections tell `Open`, its errors are faults.
+pub struct Listener<R> {
+    of: PhantomData<fn() -> R>,
+}
+
+struct Accepting<R> {
+    view: Listener<R>,
+    make: Make<R>,
+    reading: bool,
+    paused: bool,
+    /// It ran out of descriptors, and has told so.
+    starved: bool,
+}
+
+impl<R: Connection> Resource for Listener<R> {
+    type Event<'a> = std::convert::Infallible;
+
+    fn source(&self) -> Source<'_> {
+        Source::hosted(u64::MAX)
+    }
+
+    fn interest(&self) -> Option<Interest> {
+        None
+    }
+
+    fn step<'a>(&mut self, _: Ready, _: &mut Io<'_>, _: &'a mut [u8]) -> io::Result<Option<Self::Event<'a>>> {
+        Ok(None)
+    }
+
+    fn view(slot: &dyn Any) -> Option<&Self> {
+        slot.downcast_ref::<Accepting<R>>().map(|accepting| &accepting.view)
+    }
+
+    fn view_mut(slot: &mut dyn Any) -> Option<&mut Self> {
+        slot.downcast_mut::<Accepting<R>>().map(|accepting| &mut accepting.view)
+    }
+
+    fn enroll(self, _: &mut Core, _: u16, _: &'static Table) -> Result<Key, (Self, Error)> {
+        Err((self, Error::Misuse { operation: "add", why: "a listener is made by listen" }))
+    }
+}
+
+fn find<R: 'static>(core: &mut Core, key: Key) -> Option<&mut Accepting<R>> {
+    core.registry.live(key)?.resource.as_mut()?.downcast_mut()
+}
+
+fn table<S: Handle<R>, R: Connection>() -> &'static Table {
+    &Table {
+        name: std::any::type_name::<Listener<R>>,
+        got: |_, _, _, _| (),
+        event: event::<S, R>,
+        sent: |_, _, _| (),
+        detached: |_, _, _| (),
+        again: |_, _, _| (),
+        flush: flush::<R>,
+        close: |core, key, why| core.end(key, why, Ending::Orderly),
+        finish: |_, _| (),
+        release: |core, key| core.end(key, Closed::Released, Ending::Orderly),
+        pause: pause::<R>,
+        expired: |core, key| retry::<R>(core, key),
+        leave: |core, key, how| core.engine.close(key, how),
+        closed: |_, _, _, _, _| (),
+        listener: true,
+    }
+}
+
+/// Registers a listening transport.
+pub(crate) fn enroll<S: Handle<R>, R: Connection>(
+    core: &mut Core,
+    index: u16,
+    transport: Transport,
+    make: Make<R>,
+) -> Result<Key, Error> {
+    let view = Listener { of: PhantomData };
+    let accepting = Accepting { view, make, reading: true, paused: false, starved: false };
+    let key = core
+        .registry
+        .insert(index, table::<S, R>(), Box::new(accepting))
+        .map_err(|_| core.full_of_resources())?;
+    if let Err(refused) = core.engine.attach(key, transport, Role::Listener) {
+        core.registry.end(key);
+        core.registry.take_ended(key);
+        core.registry.free(key);
+        return Err(Error::os("attach", "listener", refused.error));
+    }
+    core.listeners.push(key);
+    Ok(key)
+}
+
+fn event<S: Handle<R>, R: Connection>(core: &mut Core, erased: &mut dyn Any, key: Key, event: engine::Event) {
+    let to = service::<S>(erased);
+    match event {
+        engine::Event::Accepted(transport, peer) => accepted::<S, R>(core, to, key, transport, &peer),
+        engine::Event::NotAccepted(error) => starved::<S, R>(core, to, key, error),
+        _ => (),
+    }
+}
+
+fn accepted<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, transport: Transport, peer: &Address) {
+    core.counters.accepts += 1;
+    let Some(slot) = core.registry.live(key) else { return };
+    let index = slot.service;
+    let Some(accepting) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Accepting<R>>()) else { return };
+    accepting.starved = false;
+    // Not wanted: dropping the transport closes it.
+    let Some(stream) = (accepting.make)(peer) else { return };
+    match stream.attach(core, index, R::table::<S>(), transport, Role::Stream) {
+        Ok(stream) => {
+            R::up::<S>(core, to, stream);
+            if core.budget.is_tight() {
+                core.mark(key);
+            }
+        }
+        Err((_, error)) => fault(core, to, index, Fault::Register(error)),
+    }
+}
+
+/// Descriptors (or memory) ran out: the listener rests until one of ours is freed or a moment has passed.
+/// Told once an episode.
+fn starved<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, error: io::Error) {
+    let Some(slot) = core.registry.live(key) else { return };
+    let index = slot.service;
+    let Some(accepting) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Accepting<R>>()) else { return };
+    accepting.reading = false;
+    let told = std::mem::replace(&mut accepting.starved, true);
+    core.set_guard(key, Some(REST));
+    // Streams that only wait for their peer's end give up their descriptors first.
+    let lingering = core.registry.lingering();
+    for key in &lingering {
+        if let Some(slot) = core.registry.live(*key) {
+            let table = slot.table;
+            (table.expired)(core, *key);
+        }
+    }
+    if lingering.is_empty() {
+        core.starved.push(key);
+    } else {
+        core.mark(key);
+    }
+    if !told {
+        let address = core.engine.local(key).map_or_else(|_| "listener".into(), |address| address.to_string());
+        fault(core, to, index, Fault::Accept(Error::os("accept", address, error)));
+    }
+}
+
+fn retry<R: 'static>(core: &mut Core, key: Key) {
+    core.starved.retain(|starved| *starved != key);
+    core.mark(key);
+}
+
+/// Says whether connections are wanted.
+fn flush<R: 'static>(core: &mut Core, key: Key) {
+    let rests = core.budget.is_tight() || core.starved.contains(&key);
+    let Some(accepting) = find::<R>(core, key) else { return };
+    let wanted = !accepting.paused && !rests;
+    if std::mem::replace(&mut accepting.reading, wanted) != wanted {
+        core.engine.reading(key, wanted);
+    }
+}
+
+fn pause<R: 'static>(core: &mut Core, key: Key, paused: bool) {
+    if let Some(accepting) = find::<R>(core, key) {
+        accepting.paused = paused;
+        core.mark(key);
+    }
+}

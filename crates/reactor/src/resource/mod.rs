@@ -1,0 +1,182 @@
+//! Resources: what gives input to a program or takes output from it. Users' own are first class.
+
+mod custom;
+mod fd;
+mod io;
+pub(crate) mod listener;
+mod stream;
+
+use std::{any::Any, io as std_io};
+
+pub(crate) use self::stream::with_layer;
+pub use self::{
+    fd::Fd,
+    io::Io,
+    listener::Listener,
+    stream::{Connection, Event, Flow, Stream, StreamOptions},
+};
+use crate::{
+    context::Context,
+    core::Core,
+    engine::{self, Ending, Interest, Outgoing, Ready, Sent, Source, Transport},
+    error::{Closed, Error, Result},
+    id::{Id, Key},
+    service::Handle,
+};
+
+/// Anything that can be waited for.
+///
+/// Implement it for what the library does not know: a timer descriptor, a device, a socket family of
+/// your own. The runtime watches [`source`](Resource::source) level-triggered for
+/// [`interest`](Resource::interest), calls [`step`](Resource::step) when an operation will not block, and
+/// hands the event to the service.
+///
+/// The runtime notes the source when the resource is added; a resource that shows another one later ends
+/// as [`Closed::Misuse`], since a foreign descriptor may be behind the number.
+pub trait Resource: Sized + 'static {
+    /// What `step` learns. It may borrow the lent buffer, never the resource: so the service can look at
+    /// the resource while it holds the event.
+    type Event<'a>;
+
+    /// What to watch: non-blocking, and the same for the whole life.
+    fn source(&self) -> Source<'_>;
+
+    /// What to watch it for; `None` lets it rest. Asked again after each call of its handler. While
+    /// output is queued ([`Output`]) the runtime watches for room as well.
+    fn interest(&self) -> Option<Interest> {
+        Some(Interest::Read)
+    }
+
+    /// Performs one operation, through [`Io::read`] or [`Io::write`], and says what it learned.
+    ///
+    /// Called again while it returns an event and its read filled the buffer, at most 64 times in a turn.
+    /// `Ok(None)` is for an operation that told nothing worth an event. A loop inside that returns a
+    /// borrow of `buffer` early does not pass the borrow checker: read first, keep the count, and borrow
+    /// in the last expression.
+    ///
+    /// # Errors
+    /// `WouldBlock` ends the turn for this resource; any other error ends the resource.
+    fn step<'a>(
+        &mut self,
+        ready: Ready,
+        io: &mut Io<'_>,
+        buffer: &'a mut [u8],
+    ) -> std_io::Result<Option<Self::Event<'a>>>;
+
+    #[doc(hidden)]
+    fn table<S: Handle<Self>>() -> &'static Table {
+        custom::table::<S, Self>()
+    }
+
+    #[doc(hidden)]
+    fn view(slot: &dyn Any) -> Option<&Self> {
+        custom::view(slot)
+    }
+
+    #[doc(hidden)]
+    fn view_mut(slot: &mut dyn Any) -> Option<&mut Self> {
+        custom::view_mut(slot)
+    }
+
+    #[doc(hidden)]
+    fn enroll(self, core: &mut Core, service: u16, table: &'static Table) -> Result<Key, (Self, Error)> {
+        custom::enroll(self, core, service, table)
+    }
+}
+
+/// A resource that takes output: what `send` can carry.
+pub trait Output: Resource {
+    /// What is sent.
+    type Item<'a>;
+
+    /// Appends an item to the write queue, in the form in which it leaves.
+    ///
+    /// # Errors
+    /// An item that has no such form (too long, ..) ends the resource; what it appended is undone.
+    fn encode(&mut self, item: Self::Item<'_>, out: &mut Outgoing) -> Result;
+
+    /// Writes from the queue, once, and advances it by what was taken. By default one vectored write;
+    /// a datagram socket writes one item a call.
+    ///
+    /// # Errors
+    /// `WouldBlock` waits for room; any other error ends the resource.
+    fn flush(&mut self, io: &mut Io<'_>, out: &mut Outgoing) -> std_io::Result<()> {
+        let taken = io.write(self.source(), out)?;
+        out.advance(taken);
+        Ok(())
+    }
+
+    #[doc(hidden)]
+    fn post(core: &mut Core, key: Key, item: Self::Item<'_>) -> Flow {
+        custom::post::<Self>(core, key, item)
+    }
+}
+
+/// What the runtime does with a kind of resource of a kind of service: the erased part of the loop.
+#[doc(hidden)]
+pub struct Table {
+    pub(crate) name: fn() -> &'static str,
+    /// Input of a stream. Apart from the other events, so that the chunk survives a panic of the handler.
+    pub(crate) got: fn(&mut Core, &mut dyn Any, Key, &mut [u8]),
+    pub(crate) event: fn(&mut Core, &mut dyn Any, Key, engine::Event),
+    pub(crate) sent: fn(&mut Core, Key, Sent),
+    pub(crate) detached: fn(&mut Core, Key, Transport),
+    /// What was kept (unread input, a drained queue) goes on.
+    pub(crate) again: fn(&mut Core, &mut dyn Any, Key),
+    /// Writes what is queued, and tells the engine what is wanted.
+    pub(crate) flush: fn(&mut Core, Key),
+    /// Begins a graceful close.
+    pub(crate) close: fn(&mut Core, Key, Closed),
+    /// Ends the write side after what is queued.
+    pub(crate) finish: fn(&mut Core, Key),
+    pub(crate) release: fn(&mut Core, Key),
+    pub(crate) pause: fn(&mut Core, Key, bool),
+    /// The runtime's own deadline passed.
+    pub(crate) expired: fn(&mut Core, Key),
+    /// Takes it from the engine; the slot still lives.
+    pub(crate) leave: fn(&mut Core, Key, Ending),
+    pub(crate) closed: fn(&mut Core, &mut dyn Any, Key, Box<dyn Any>, Closed),
+    pub(crate) listener: bool,
+}
+
+/// Hands an event to the service. `false`: the handler refused, and the resource is closing.
+#[inline]
+pub(crate) fn emit<S: Handle<R>, R: Resource>(
+    core: &mut Core,
+    service: &mut S,
+    key: Key,
+    index: u16,
+    event: R::Event<'_>,
+) -> bool {
+    core.spend();
+    match service.handle(&mut Context::new(core, index), Id::new(key), event) {
+        Ok(()) => true,
+        Err(failure) => {
+            core.close(key, Closed::Refused(failure));
+            false
+        }
+    }
+}
+
+/// Finds the service behind the erasure.
+#[inline]
+pub(crate) fn service<S: 'static>(service: &mut dyn Any) -> &mut S {
+    service.downcast_mut().expect("a table is only used with the service it was made for")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A table for tests of the registry, which never call through it.
+    pub(crate) fn table() -> &'static Table {
+        struct Nobody;
+        impl crate::Service for Nobody {}
+        impl Handle<Fd<std::net::TcpStream>> for Nobody {
+            fn handle(&mut self, _: &mut Context<Self>, _: Id<Fd<std::net::TcpStream>>, _: Ready) -> Result {
+                Ok(())
+            }
+        }
+        Fd::<std::net::TcpStream>::table::<Nobody>()
+    }
+}

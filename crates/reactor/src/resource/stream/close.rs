@@ -1,0 +1,126 @@
+//! The ends of a stream: graceful close with lingering, half-close, release, deadlines.
+
+use session::{Codec, Layer, Phase};
+
+use super::link::{State, find};
+use crate::{
+    core::Core,
+    engine::{Ending, Transport},
+    error::{self, Closed},
+    id::Key,
+};
+
+/// Begins a graceful close: what is queued leaves, then our end is told, then the peer's is waited for.
+pub(super) fn close<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, why: Closed) {
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    if link.closing {
+        return;
+    }
+    link.closing = true;
+    link.rare().why = Some(why);
+    link.stream.session.close();
+    let after = link.options().close;
+    core.set_guard(key, Some(after));
+    core.mark(key);
+}
+
+/// Ends the write side after what is queued; the stream goes on reading.
+pub(super) fn finish<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    if !link.finishing {
+        link.finishing = true;
+        // A direct session has no end of its own: the transport's is enough.
+        link.stream.session.close();
+        core.mark(key);
+    }
+}
+
+/// Begins to give the stream back.
+pub(super) fn release<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    if !link.closing {
+        link.releasing = true;
+        core.mark(key);
+    }
+}
+
+/// After a write: whether the close, the half-close or the release has come a step further.
+pub(super) fn proceed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    if link.releasing {
+        if link.flying == 0 && !link.detaching && link.state != State::Connecting {
+            link.detaching = true;
+            core.engine.detach(key);
+        }
+        return;
+    }
+    // A handshake is driven to its end for what is queued behind it, and for nothing else.
+    let handshake = matches!(link.stream.session.phase(), Phase::Idle | Phase::Handshake);
+    let waits = if handshake { link.stream.session.queued() > 0 } else { link.stream.session.phase() != Phase::Finished };
+    if link.queued() > 0 && !link.write_failed || waits && !link.write_failed && !link.shut {
+        return;
+    }
+    let gone = link.ended || link.write_failed;
+    if link.closing && gone || link.finishing && link.end_told && link.shut {
+        let why = if link.closing { link.take_why() } else { Closed::End };
+        return core.end(key, why, Ending::Orderly);
+    }
+    if !link.shut {
+        link.shut = true;
+        let closing = link.closing;
+        let told = core.engine.shutdown(key);
+        match told {
+            // The peer is gone: nothing is left to wait for.
+            Err(_) if closing => return end_with_why::<C, L, R>(core, key),
+            Err(_) => (),
+            Ok(()) if find::<C, L, R>(core, key).is_some_and(|link| link.end_told && !link.closing) => {
+                return core.end(key, Closed::End, Ending::Orderly);
+            }
+            Ok(()) => (),
+        }
+    }
+    linger::<C, L, R>(core, key);
+}
+
+fn linger<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    let Some(slot) = core.registry.live(key) else { return };
+    let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<super::Link<C, L, R>>());
+    if let Some(link) = link
+        && link.closing
+    {
+        link.state = State::Lingering;
+        slot.lingering = true;
+    }
+}
+
+fn end_with_why<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    if let Some(link) = find::<C, L, R>(core, key) {
+        let why = link.take_why();
+        core.end(key, why, Ending::Orderly);
+    }
+}
+
+/// The engine gave the transport back: the stream is whole, and leaves.
+pub(super) fn detached<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, transport: Transport) {
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    link.detached = true;
+    link.stream.carried.get_or_insert_default().transport = Some(transport);
+    core.end(key, Closed::Released, Ending::Orderly);
+}
+
+/// The runtime's own deadline of this stream passed: which one it was follows from the state.
+pub(super) fn expired<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    let (why, how) = match link.state {
+        State::Lingering => return end_with_why::<C, L, R>(core, key),
+        _ if link.closing => (Closed::TimedOut(error::Phase::Close), Ending::Orderly),
+        State::Connecting => (Closed::TimedOut(error::Phase::Connect), Ending::Orderly),
+        State::Handshake => (Closed::TimedOut(error::Phase::Handshake), Ending::Orderly),
+        State::Open if link.write_failed => match link.rare.as_mut().and_then(|rare| rare.error.take()) {
+            Some((operation, error)) => return core.fail(key, operation, error),
+            None => (Closed::Stalled, Ending::Reset),
+        },
+        State::Open => (Closed::Stalled, Ending::Reset),
+    };
+    core.end(key, why, how);
+}

@@ -1,0 +1,380 @@
+//! Input of a stream: from the engine through the layers and the codec to the handler.
+
+use std::{any::Any, mem};
+
+use session::{Codec, CodecError, Layer, Next, Phase};
+
+use super::{
+    Event, Stream,
+    link::{Link, State, find},
+};
+use crate::{
+    core::Core,
+    engine::{self, Ending},
+    error::Closed,
+    id::Key,
+    resource::{emit, service},
+    service::Handle,
+};
+
+/// The most items of one stream that are handed over in one turn; the others go on in the next.
+const ITEMS_MAX: u32 = 1024;
+
+pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
+    core: &mut Core,
+    erased: &mut dyn Any,
+    key: Key,
+    bytes: &mut [u8],
+) {
+    core.counters.bytes_in += bytes.len() as u64;
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    // A closing stream throws its input away, unless a handshake still has to be finished for what is queued.
+    if link.state == State::Lingering || link.closing && link.state == State::Open {
+        return;
+    }
+    let to = service::<S>(erased);
+    if !link.stream.session.direct() {
+        open::<S, C, L, R>(core, to, key, bytes);
+    } else if link.unread.is_empty() && link.takes_items() {
+        let used = deliver::<S, C, L, R>(core, to, key, bytes);
+        if used < bytes.len() {
+            keep::<C, L, R>(core, key, &bytes[used..]);
+        }
+    } else {
+        keep::<C, L, R>(core, key, bytes);
+        unread::<S, C, L, R>(core, to, key);
+    }
+}
+
+/// Appends clear input to what waits for the handler.
+fn keep<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, bytes: &[u8]) {
+    let Core { registry, pool, budget, .. } = core;
+    let Some(slot) = registry.live(key) else { return };
+    let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else { return };
+    if link.unread.capacity() == 0 {
+        link.unread = pool.take();
+    }
+    link.unread.extend_from_slice(bytes);
+    let holds = link.holds();
+    let within = budget.recount(&mut link.counted, holds);
+    let over = link.unread.len() > link.options().unread;
+    if over || !within {
+        core.end(key, if over { Closed::Overflow } else { Closed::OverBudget }, Ending::Orderly);
+    } else if core.budget.is_tight() {
+        core.mark(key);
+    }
+}
+
+/// Hands over what waits, as far as the codec cuts items of it.
+fn unread<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut Core, to: &mut S, key: Key) {
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    if link.unread.is_empty() || !link.takes_items() {
+        return;
+    }
+    let mut input = mem::take(&mut link.unread);
+    let used = deliver::<S, C, L, R>(core, to, key, &input);
+    let Core { registry, pool, budget, .. } = core;
+    let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
+    let Some(link) = link else { return pool.give(input) };
+    if used < input.len() {
+        input.drain(..used);
+        link.unread = input;
+    } else {
+        pool.give(input);
+    }
+    let holds = link.holds();
+    budget.recount(&mut link.counted, holds);
+}
+
+/// Cuts items and hands them over; says how many bytes are used up. All of them, when nobody wants the rest.
+#[inline]
+fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
+    core: &mut Core,
+    to: &mut S,
+    key: Key,
+    input: &[u8],
+) -> usize {
+    let mut at = 0;
+    for _ in 0..ITEMS_MAX {
+        if at == input.len() {
+            return at;
+        }
+        let Some(slot) = core.registry.live(key) else { return input.len() };
+        let index = slot.service;
+        let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
+        let Some(link) = link else { return input.len() };
+        if !link.takes_items() {
+            return if link.closing { input.len() } else { at };
+        }
+        let refused = match link.stream.codec.decode(&input[at..]) {
+            Ok(Some((used, item))) if used > 0 => {
+                at += used;
+                if !emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Received(item)) {
+                    return input.len();
+                }
+                continue;
+            }
+            Ok(None) => return at,
+            Ok(Some(_)) => CodecError::Malformed("the codec cut an item out of nothing").into(),
+            Err(failure) => failure,
+        };
+        core.close(key, Closed::Refused(refused));
+        return input.len();
+    }
+    core.drive_again(key);
+    at
+}
+
+/// Sealed input: through the layer, then to the handler.
+fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
+    core: &mut Core,
+    to: &mut S,
+    key: Key,
+    bytes: &mut [u8],
+) {
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    let mut kept;
+    let input: &mut [u8] = if link.raw_is_empty() {
+        bytes
+    } else {
+        kept = mem::take(&mut link.rare().raw);
+        kept.extend_from_slice(bytes);
+        &mut kept
+    };
+    let mut at = 0;
+    let mut ended = false;
+    loop {
+        let Core { registry, pool, .. } = core;
+        let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
+        let Some(link) = link else { break };
+        if link.state == State::Open && !link.takes_items() {
+            break;
+        }
+        if link.unread.capacity() == 0 {
+            link.unread = pool.take();
+        }
+        let result = link.stream.session.step(&mut input[at..], &mut link.unread, pool);
+        if link.unread.is_empty() {
+            pool.give(mem::take(&mut link.unread));
+        }
+        let next = match result {
+            Ok(step) => {
+                at += step.used;
+                step.next
+            }
+            Err(failure) => {
+                // The alert still leaves; everything behind the bad record is worthless.
+                at = input.len();
+                core.close(key, Closed::Refused(failure));
+                break;
+            }
+        };
+        opened::<S, C, L, R>(core, to, key);
+        unread::<S, C, L, R>(core, to, key);
+        match next {
+            Next::Again => continue,
+            Next::Wait => break,
+            Next::End => {
+                (ended, at) = (true, input.len());
+                break;
+            }
+        }
+    }
+    let left = input.len() - at;
+    if let Some(link) = find::<C, L, R>(core, key) {
+        if left > 0 {
+            link.rare().raw.extend_from_slice(&input[at..]);
+        }
+        link.ended |= ended;
+        core.mark(key);
+        end_if_due::<S, C, L, R>(core, to, key);
+    }
+}
+
+/// The transport is up: starts the layers, and tells `Open` if they are ready at once.
+pub(super) fn up<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut Core, to: &mut S, key: Key) {
+    let Core { registry, pool, .. } = core;
+    let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
+    let Some(link) = link else { return };
+    link.open_due = false;
+    if link.state == State::Connecting {
+        link.state = State::Handshake;
+    }
+    if link.stream.session.phase() == Phase::Idle {
+        let started = link.stream.session.start(pool);
+        let handshake = link.options().handshake;
+        if let Err(failure) = started {
+            return core.close(key, Closed::Refused(failure));
+        }
+        if find::<C, L, R>(core, key).is_some_and(|link| link.stream.session.phase() == Phase::Handshake) {
+            core.set_guard(key, Some(handshake));
+        } else {
+            core.set_guard(key, None);
+        }
+    }
+    if find::<C, L, R>(core, key).is_some_and(|link| link.queued() > 0 || link.closing) {
+        core.mark(key);
+    }
+    opened::<S, C, L, R>(core, to, key);
+}
+
+/// Tells `Open` once, when the layers are ready.
+fn opened<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut Core, to: &mut S, key: Key) {
+    let Some(slot) = core.registry.live(key) else { return };
+    let index = slot.service;
+    let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
+    let Some(link) = link else { return };
+    if link.state != State::Handshake || matches!(link.stream.session.phase(), Phase::Idle | Phase::Handshake) {
+        return;
+    }
+    link.state = State::Open;
+    if link.closing {
+        return core.mark(key);
+    }
+    core.set_guard(key, None);
+    emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Open);
+}
+
+pub(super) fn event<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
+    core: &mut Core,
+    erased: &mut dyn Any,
+    key: Key,
+    event: engine::Event,
+) {
+    let to = service::<S>(erased);
+    match event {
+        engine::Event::Connected(Ok(())) => up::<S, C, L, R>(core, to, key),
+        engine::Event::Connected(Err(error)) => core.fail(key, "connect", error),
+        engine::Event::End => {
+            if let Some(link) = find::<C, L, R>(core, key) {
+                link.ended = true;
+                end_if_due::<S, C, L, R>(core, to, key);
+            }
+        }
+        engine::Event::Broken(error) => {
+            if let Some(link) = find::<C, L, R>(core, key) {
+                link.ended = true;
+                if !link.write_failed {
+                    link.rare().error = Some(("read", error));
+                }
+                end_if_due::<S, C, L, R>(core, to, key);
+            }
+        }
+        _ => (),
+    }
+}
+
+/// What was kept goes on: a re-added stream opens, `Drained` is told, unread input is handed over.
+pub(super) fn again<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
+    core: &mut Core,
+    erased: &mut dyn Any,
+    key: Key,
+) {
+    let to = service::<S>(erased);
+    let Some(slot) = core.registry.live(key) else { return };
+    let index = slot.service;
+    let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
+    let Some(link) = link else { return };
+    if mem::take(&mut link.open_due) {
+        if link.state == State::Open {
+            if !emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Open) {
+                return;
+            }
+        } else {
+            up::<S, C, L, R>(core, to, key);
+        }
+    }
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    if mem::take(&mut link.drained_due) && !link.closing {
+        emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Drained);
+    }
+    unread::<S, C, L, R>(core, to, key);
+    if find::<C, L, R>(core, key).is_some_and(|link| !link.raw_is_empty()) {
+        open::<S, C, L, R>(core, to, key, &mut []);
+    }
+    end_if_due::<S, C, L, R>(core, to, key);
+    core.mark(key);
+}
+
+/// Tells the end of the input, when all of it was handed over.
+fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut Core, to: &mut S, key: Key) {
+    let Some(slot) = core.registry.live(key) else { return };
+    let index = slot.service;
+    let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
+    let Some(link) = link else { return };
+    if !link.ended || link.end_told {
+        return;
+    }
+    if link.closing || link.state == State::Lingering {
+        return core.mark(key);
+    }
+    let waits = !link.unread.is_empty() || !link.raw_is_empty();
+    if link.paused || link.releasing || waits && !link.takes_items() {
+        return; // told when the input before it may be handed over
+    }
+    link.end_told = true;
+    if let Some((operation, error)) = link.rare.as_mut().and_then(|rare| rare.error.take()) {
+        return core.fail(key, operation, error);
+    }
+    if let Err(failure) = end_of_layers(link) {
+        return core.close(key, Closed::Truncated(failure));
+    }
+    let input = mem::take(&mut link.unread);
+    let more = match link.stream.codec.end(&input) {
+        Ok(Some(item)) => emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Received(item)),
+        Ok(None) => true,
+        Err(failure) => {
+            core.close(key, Closed::Truncated(failure));
+            false
+        }
+    };
+    core.pool.give(input);
+    if more && find::<C, L, R>(core, key).is_some_and(|link| !link.closing) {
+        emit::<S, Stream<C, L, R>>(core, to, key, index, Event::End);
+        after_end::<C, L, R>(core, key);
+    }
+}
+
+fn end_of_layers<C: Codec, L: Layer, R: 'static>(link: &mut Link<C, L, R>) -> session::Result {
+    let raw = link.rare.as_mut().map(|rare| mem::take(&mut rare.raw)).unwrap_or_default();
+    if link.stream.session.ended() { Ok(()) } else { link.stream.session.end(&raw) }
+}
+
+/// The peer has ended: the stream closes too, unless it is half open; a coupled one passes the end on.
+fn after_end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    if link.coupled {
+        if let Some(other) = core.couples.get(&key).copied() {
+            core.finish(other);
+        }
+    }
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    if link.shut || !link.coupled && !link.stream.half_open {
+        core.close(key, Closed::End);
+    }
+}
+
+pub(super) fn pause<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, paused: bool) {
+    if let Some(link) = find::<C, L, R>(core, key) {
+        let resumed = link.paused && !paused;
+        link.paused = paused;
+        let kept = !link.unread.is_empty() || !link.raw_is_empty() || link.ended && !link.end_told;
+        if resumed && kept {
+            core.drive_again(key);
+        }
+        core.mark(key);
+    }
+}
+
+/// Lends a layer its buffers for something the service asks of it.
+pub(crate) fn with_layer<C: Codec, L: Layer, R: 'static, T>(
+    core: &mut Core,
+    key: Key,
+    ask: impl FnOnce(&mut L, &mut session::Io<'_>) -> session::Result<T>,
+) -> Option<session::Result<T>> {
+    let Core { registry, pool, .. } = core;
+    let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>())?;
+    let result = link.stream.session.with_layer(pool, ask);
+    core.mark(key);
+    Some(result)
+}

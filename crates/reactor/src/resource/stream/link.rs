@@ -1,0 +1,250 @@
+//! A stream in its slot: what the runtime knows of one connection, and how it enters and leaves.
+
+use std::{any::Any, io, mem};
+
+use session::{Codec, Layer, Phase};
+
+use super::{Carried, Stream, StreamOptions, close, drive, write};
+use crate::{
+    context::Context,
+    core::Core,
+    engine::{Ending, Role, Transport},
+    error::{Closed, Error},
+    id::{Id, Key},
+    resource::{Table, service},
+    service::Handle,
+};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    Connecting,
+    /// The transport is up; the layers are not.
+    Handshake,
+    Open,
+    /// All was sent and our end told; input is thrown away until the peer's end, so that the kernel does
+    /// not answer late input with a reset which destroys our last bytes.
+    Lingering,
+}
+
+/// A stream and its state in the runtime. Small: ten thousand idle ones count.
+pub(super) struct Link<C, L, R> {
+    pub(super) stream: Stream<C, L, R>,
+    /// Clear input that no handler has seen: the rest of an item, or all while paused.
+    pub(super) unread: Vec<u8>,
+    pub(super) rare: Option<Box<Rare>>,
+    /// Bytes in the engine's hands.
+    pub(super) flying: usize,
+    /// What the byte budget counts for this stream.
+    pub(super) counted: usize,
+    pub(super) state: State,
+    pub(super) paused: bool,
+    /// What the engine was told last about reading.
+    pub(super) reading: bool,
+    pub(super) high: bool,
+    pub(super) drained_due: bool,
+    pub(super) open_due: bool,
+    /// The engine delivered all input there will be.
+    pub(super) ended: bool,
+    pub(super) end_told: bool,
+    pub(super) closing: bool,
+    pub(super) finishing: bool,
+    /// Our end was told to the peer.
+    pub(super) shut: bool,
+    pub(super) releasing: bool,
+    /// The engine has it no more, or was asked to give it back.
+    pub(super) detaching: bool,
+    pub(super) detached: bool,
+    pub(super) coupled: bool,
+    pub(super) write_failed: bool,
+    pub(super) resting: bool,
+}
+
+/// What few streams need.
+#[derive(Default)]
+pub(super) struct Rare {
+    /// Sealed input that the layer has not used.
+    pub(super) raw: Vec<u8>,
+    pub(super) why: Option<Closed>,
+    pub(super) error: Option<(&'static str, io::Error)>,
+}
+
+impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
+    fn new(mut stream: Stream<C, L, R>, role: Role) -> Link<C, L, R> {
+        let carried = stream.carried.take().map(|carried| *carried).unwrap_or_default();
+        let state = match (role, stream.session.phase()) {
+            (Role::Connecting, _) => State::Connecting,
+            (_, Phase::Idle | Phase::Handshake) => State::Handshake,
+            _ => State::Open,
+        };
+        let raw = carried.raw;
+        Link {
+            unread: carried.unread,
+            rare: (!raw.is_empty()).then(|| Box::new(Rare { raw, ..Rare::default() })),
+            flying: 0,
+            counted: 0,
+            state,
+            paused: false,
+            reading: true,
+            high: false,
+            drained_due: false,
+            open_due: false,
+            ended: carried.ended,
+            end_told: false,
+            closing: false,
+            finishing: carried.shut,
+            shut: carried.shut,
+            releasing: false,
+            detaching: false,
+            detached: false,
+            coupled: false,
+            write_failed: false,
+            resting: false,
+            stream,
+        }
+    }
+
+    pub(super) fn options(&self) -> &StreamOptions {
+        self.stream.settings()
+    }
+
+    /// Bytes that wait to leave: clear, sealed and in the engine's hands.
+    #[inline]
+    pub(super) fn queued(&self) -> usize {
+        self.stream.session.queued() + self.flying
+    }
+
+    /// Bytes that the budget counts.
+    #[inline]
+    pub(super) fn holds(&self) -> usize {
+        self.queued() + self.unread.len() + self.rare.as_ref().map_or(0, |rare| rare.raw.len())
+    }
+
+    /// Whether items may be handed to the service now.
+    #[inline]
+    pub(super) fn takes_items(&self) -> bool {
+        !self.paused && !self.closing && !self.releasing && !(self.high && self.options().backpressure)
+    }
+
+    /// Whether the engine should read, as far as this stream alone says.
+    #[inline]
+    pub(super) fn wants_input(&self) -> bool {
+        !self.ended
+            && match self.state {
+                State::Connecting | State::Handshake | State::Lingering => !self.releasing,
+                State::Open => self.closing || self.takes_items(),
+            }
+    }
+
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    pub(super) fn raw_is_empty(&self) -> bool {
+        self.rare.as_ref().is_none_or(|rare| rare.raw.is_empty())
+    }
+
+    pub(super) fn take_why(&mut self) -> Closed {
+        self.rare.as_mut().and_then(|rare| rare.why.take()).unwrap_or(Closed::Done)
+    }
+}
+
+/// Finds the live stream of this name.
+#[inline]
+pub(super) fn find<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Option<&mut Link<C, L, R>> {
+    core.registry.live(key)?.resource.as_mut()?.downcast_mut()
+}
+
+pub(super) fn table<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>() -> &'static Table {
+    &Table {
+        name: std::any::type_name::<Stream<C, L, R>>,
+        got: drive::got::<S, C, L, R>,
+        event: drive::event::<S, C, L, R>,
+        sent: write::sent::<C, L, R>,
+        detached: close::detached::<C, L, R>,
+        again: drive::again::<S, C, L, R>,
+        flush: write::flush::<C, L, R>,
+        close: close::close::<C, L, R>,
+        finish: close::finish::<C, L, R>,
+        release: close::release::<C, L, R>,
+        pause: drive::pause::<C, L, R>,
+        expired: close::expired::<C, L, R>,
+        leave: leave::<C, L, R>,
+        closed: closed::<S, C, L, R>,
+        listener: false,
+    }
+}
+
+/// Registers a stream with its transport.
+pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
+    mut stream: Stream<C, L, R>,
+    core: &mut Core,
+    index: u16,
+    table: &'static Table,
+    transport: Transport,
+    role: Role,
+) -> Result<Key, (Stream<C, L, R>, Error)> {
+    stream.outbound |= role == Role::Connecting;
+    let link = Link::new(stream, role);
+    let key = match core.registry.insert(index, table, Box::new(link)) {
+        Ok(key) => key,
+        Err(back) => {
+            let stream = unwrap::<C, L, R>(back, Some(transport));
+            return Err((stream, core.full_of_resources()));
+        }
+    };
+    if let Err(refused) = core.engine.attach(key, transport, role) {
+        core.registry.end(key);
+        let (.., back) = core.registry.take_ended(key).expect("it was inserted above");
+        core.registry.free(key);
+        let stream = unwrap::<C, L, R>(back, Some(refused.transport));
+        return Err((stream, Error::os("attach", std::any::type_name::<Stream<C, L, R>>(), refused.error)));
+    }
+    if role == Role::Connecting {
+        core.counters.connects += 1;
+        let after = find::<C, L, R>(core, key).map(|link| link.options().connect);
+        core.set_guard(key, after);
+    }
+    Ok(key)
+}
+
+/// Takes the stream out of its link, with what belongs to it.
+fn unwrap<C: Codec, L: Layer, R: 'static>(link: Box<dyn Any>, transport: Option<Transport>) -> Stream<C, L, R> {
+    let link = *link.downcast::<Link<C, L, R>>().expect("a table is only used with the resource it was made for");
+    let Link { mut stream, unread, rare, flying, ended, shut, .. } = link;
+    let raw = rare.map(|rare| rare.raw).unwrap_or_default();
+    let transport = transport.or_else(|| stream.carried.as_mut().and_then(|carried| carried.transport.take()));
+    if transport.is_some() || flying > 0 || !unread.is_empty() {
+        let carried = Carried { transport, unread, raw, lost: flying, ended, shut };
+        stream.carried = Some(Box::new(carried));
+    }
+    stream
+}
+
+fn leave<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, how: Ending) {
+    let Core { registry, engine, budget, .. } = core;
+    let Some(slot) = registry.live(key) else { return };
+    slot.lingering = false;
+    let link = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Link<C, L, R>>());
+    let Some(link) = link else { return };
+    budget.recount(&mut link.counted, 0);
+    if !mem::replace(&mut link.detached, true) {
+        engine.close(key, how);
+    }
+}
+
+fn closed<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
+    core: &mut Core,
+    erased: &mut dyn Any,
+    key: Key,
+    resource: Box<dyn Any>,
+    why: Closed,
+) {
+    let stream = unwrap::<C, L, R>(resource, None);
+    let index = core.calling;
+    if let Some(record) = core.records.get_mut(index as usize)
+        && !matches!(why, Closed::Released)
+    {
+        record.bytes_dropped += stream.unsent() as u64;
+    }
+    service::<S>(erased).closed(&mut Context::new(core, index), Id::new(key), stream, why);
+}

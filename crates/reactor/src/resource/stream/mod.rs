@@ -1,0 +1,314 @@
+//! Byte streams: a codec over layers over any transport. This file says what a user sees of one.
+
+mod close;
+mod drive;
+mod link;
+mod options;
+mod write;
+
+use std::{any::Any, fmt, io, marker::PhantomData, sync::Arc};
+
+use session::{Bytes, Codec, Layer, Session};
+
+pub(crate) use self::drive::with_layer;
+pub use self::options::StreamOptions;
+use self::link::Link;
+use super::{Output, Resource, Table};
+use crate::{
+    core::Core,
+    engine::{Interest, Outgoing, Ready, Role, Source, Transport},
+    error::{Error, Result},
+    id::Key,
+    resource::Io,
+    service::Handle,
+};
+
+/// A byte stream over TCP, a Unix socket, a pipe's two ends or a simulated link: the transport is not in
+/// the type.
+///
+/// `C` cuts the bytes into items, `L` is what lies between the codec and the wire (TLS, a proxy
+/// handshake, ..; `()` is nothing), and `Role` tells two uses of the same stack apart, so that a service
+/// can handle its public and its administrative connections by two `Handle` impls.
+///
+/// Made by the service, it comes to life by [`listen`](crate::Context::listen),
+/// [`connect`](crate::Context::connect) or [`add`](crate::Context::add). Its life is
+/// `Open, (Received | Drained)*, End?`, then `closed`.
+///
+/// ```
+/// use reactor::{Lines, Stream};
+/// struct Admin;
+/// let public = Stream::new(Lines::new());
+/// let admin: Stream<Lines, (), Admin> = Stream::new(Lines::new()).role();
+/// # let _ = (public, admin);
+/// ```
+pub struct Stream<C = Bytes, L = (), Role = ()> {
+    codec: C,
+    session: Session<L>,
+    options: Option<Arc<StreamOptions>>,
+    half_open: bool,
+    outbound: bool,
+    /// What a stream owns outside of a runtime.
+    carried: Option<Box<Carried>>,
+    role: PhantomData<fn() -> Role>,
+}
+
+/// The transport of a stream outside of a runtime, and the bytes that belong to it.
+#[derive(Default)]
+struct Carried {
+    transport: Option<Transport>,
+    unread: Vec<u8>,
+    raw: Vec<u8>,
+    /// Handed to the engine, and not taken by the kernel when it was closed.
+    lost: usize,
+    ended: bool,
+    shut: bool,
+}
+
+impl<C: Codec> Stream<C> {
+    /// Creates a stream of this codec without layers.
+    pub fn new(codec: C) -> Stream<C> {
+        Stream::over(codec, ())
+    }
+}
+
+impl<C: Codec, L: Layer> Stream<C, L> {
+    /// Creates a stream of this codec over this layer (or stack of layers).
+    pub fn over(codec: C, layer: L) -> Stream<C, L> {
+        Stream {
+            codec,
+            session: Session::new(layer),
+            options: None,
+            half_open: false,
+            outbound: false,
+            carried: None,
+            role: PhantomData,
+        }
+    }
+}
+
+impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
+    /// The same stream in another role.
+    pub fn role<Other: 'static>(self) -> Stream<C, L, Other> {
+        Stream {
+            codec: self.codec,
+            session: self.session,
+            options: self.options,
+            half_open: self.half_open,
+            outbound: self.outbound,
+            carried: self.carried,
+            role: PhantomData,
+        }
+    }
+
+    /// Sets marks, limits and deadlines; one set may be shared by all streams.
+    pub fn options(mut self, options: impl Into<Arc<StreamOptions>>) -> Stream<C, L, R> {
+        self.options = Some(options.into());
+        self
+    }
+
+    /// Keeps the stream open when the peer has ended: it closes when the service closes it.
+    pub fn half_open(mut self, half_open: bool) -> Stream<C, L, R> {
+        self.half_open = half_open;
+        self
+    }
+
+    /// Gives the stream a connected transport: `add` takes it then.
+    ///
+    /// # Errors
+    /// The socket cannot be made non-blocking.
+    #[cfg(unix)]
+    pub fn on(mut self, socket: impl Into<std::os::fd::OwnedFd>) -> io::Result<Stream<C, L, R>> {
+        let transport = crate::sys::adopt(socket.into())?;
+        self.carried.get_or_insert_default().transport = Some(transport);
+        Ok(self)
+    }
+
+    /// The codec.
+    pub fn codec(&self) -> &C {
+        &self.codec
+    }
+
+    /// The codec, to be changed: the next item is cut by what it is then.
+    pub fn codec_mut(&mut self) -> &mut C {
+        &mut self.codec
+    }
+
+    /// The layer, to ask what it learned. What needs its buffers goes through
+    /// [`Context::layer`](crate::Context::layer).
+    pub fn layer(&self) -> &L {
+        self.session.layer()
+    }
+
+    /// Whether this end connected (and did not accept).
+    pub fn is_outbound(&self) -> bool {
+        self.outbound
+    }
+
+    /// Bytes that the kernel has not taken: queued now, or lost when the stream ended.
+    pub fn unsent(&self) -> usize {
+        self.session.queued() + self.carried.as_ref().map_or(0, |carried| carried.lost)
+    }
+
+    /// Bytes that arrived and no handler saw; for a stream that was released.
+    pub fn unread(&self) -> &[u8] {
+        self.carried.as_ref().map_or(&[], |carried| &carried.unread)
+    }
+
+    fn settings(&self) -> &StreamOptions {
+        self.options.as_deref().unwrap_or(&StreamOptions::DEFAULT)
+    }
+}
+
+impl<C: fmt::Debug, L, R> fmt::Debug for Stream<C, L, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").field("codec", &self.codec).field("outbound", &self.outbound).finish()
+    }
+}
+
+/// What happens to a stream.
+pub enum Event<'a, C: Codec> {
+    /// It is connected, and every layer has finished its handshake. Comes first, and once.
+    Open,
+    /// An item arrived. It borrows the runtime's buffer for the call.
+    Received(C::In<'a>),
+    /// The peer sends no more. After this call the stream closes gracefully, unless it is
+    /// [`half_open`](Stream::half_open) or coupled.
+    End,
+    /// The write queue was above its high mark, and is below its low mark again.
+    Drained,
+}
+
+/// What became of a `send`. Not a `Result`: a `?` in a broadcast would end the wrong connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flow {
+    /// Queued; leaves at the end of the turn.
+    Queued,
+    /// Queued, and the queue is above its high mark: hold back until [`Event::Drained`].
+    High,
+    /// There is no such resource any more, or it is closing; the item is dropped.
+    Gone,
+}
+
+/// A stream, whatever its codec, layers and role: what listeners accept and `connect` takes.
+///
+/// Implemented by [`Stream`] alone.
+pub trait Connection: Resource + Output + sealed::Sealed {
+    #[doc(hidden)]
+    fn attach(
+        self,
+        core: &mut Core,
+        service: u16,
+        table: &'static Table,
+        transport: Transport,
+        role: Role,
+    ) -> Result<Key, (Self, Error)>;
+
+    /// Starts an accepted stream, whose transport is up.
+    #[doc(hidden)]
+    fn up<S: Handle<Self>>(core: &mut Core, service: &mut S, key: Key);
+
+    #[doc(hidden)]
+    fn couple(core: &mut Core, key: Key);
+
+    #[doc(hidden)]
+    fn outgoing(core: &mut Core, key: Key, put: &mut dyn FnMut(&mut Outgoing)) -> Flow;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl<C, L, R> Sealed for super::Stream<C, L, R> {}
+}
+
+impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {
+    type Event<'a> = Event<'a, C>;
+
+    fn source(&self) -> Source<'_> {
+        // Only a stream outside of a runtime has its transport; the runtime never asks.
+        match self.carried.as_ref().and_then(|carried| carried.transport.as_ref()) {
+            Some(transport) => transport.source(),
+            None => Source::hosted(u64::MAX),
+        }
+    }
+
+    fn step<'a>(&mut self, _: Ready, _: &mut Io<'_>, _: &'a mut [u8]) -> io::Result<Option<Event<'a, C>>> {
+        Ok(None)
+    }
+
+    fn interest(&self) -> Option<Interest> {
+        None
+    }
+
+    fn table<S: Handle<Self>>() -> &'static Table {
+        link::table::<S, C, L, R>()
+    }
+
+    fn view(slot: &dyn Any) -> Option<&Self> {
+        slot.downcast_ref::<Link<C, L, R>>().map(|link| &link.stream)
+    }
+
+    fn view_mut(slot: &mut dyn Any) -> Option<&mut Self> {
+        slot.downcast_mut::<Link<C, L, R>>().map(|link| &mut link.stream)
+    }
+
+    fn enroll(mut self, core: &mut Core, service: u16, table: &'static Table) -> Result<Key, (Self, Error)> {
+        let transport = self.carried.as_mut().and_then(|carried| carried.transport.take());
+        match transport {
+            Some(transport) => {
+                let key = self.attach(core, service, table, transport, Role::Stream)?;
+                // It starts, or if it was open in an earlier life tells `Open` again, in the next turn.
+                if let Some(link) = link::find::<C, L, R>(core, key) {
+                    link.open_due = true;
+                }
+                core.drive_again(key);
+                Ok(key)
+            }
+            None => Err((
+                self,
+                Error::Misuse { operation: "add", why: "the stream has no transport: use listen, connect or on" },
+            )),
+        }
+    }
+}
+
+impl<C: Codec, L: Layer, R: 'static> Output for Stream<C, L, R> {
+    type Item<'a> = C::Out<'a>;
+
+    fn encode(&mut self, item: C::Out<'_>, out: &mut Outgoing) -> Result {
+        self.codec.encode(item, out)
+    }
+
+    fn post(core: &mut Core, key: Key, item: C::Out<'_>) -> Flow {
+        write::post::<C, L, R>(core, key, |codec, out| codec.encode(item, out))
+    }
+}
+
+impl<C: Codec, L: Layer, R: 'static> Connection for Stream<C, L, R> {
+    fn attach(
+        self,
+        core: &mut Core,
+        service: u16,
+        table: &'static Table,
+        transport: Transport,
+        role: Role,
+    ) -> Result<Key, (Self, Error)> {
+        link::attach(self, core, service, table, transport, role)
+    }
+
+    fn up<S: Handle<Self>>(core: &mut Core, service: &mut S, key: Key) {
+        drive::up::<S, C, L, R>(core, service, key);
+    }
+
+    fn couple(core: &mut Core, key: Key) {
+        if let Some(link) = link::find::<C, L, R>(core, key) {
+            link.coupled = true;
+        }
+        core.mark(key);
+    }
+
+    fn outgoing(core: &mut Core, key: Key, put: &mut dyn FnMut(&mut Outgoing)) -> Flow {
+        write::post::<C, L, R>(core, key, |_, out| {
+            put(out);
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,59 @@
+//! Marks, limits and deadlines of a stream, all finite.
+
+use std::time::Duration;
+
+/// How much a stream queues, and how long it waits.
+///
+/// ```
+/// use reactor::{Bytes, Stream, StreamOptions};
+/// use std::{sync::Arc, time::Duration};
+///
+/// let patient = Arc::new(StreamOptions { write_stall: Duration::from_secs(300), ..StreamOptions::DEFAULT });
+/// let stream = Stream::new(Bytes).options(patient.clone());
+/// # let _ = stream;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// Above so many queued bytes `send` answers `High`, and reading rests; 64 KiB.
+    pub high: usize,
+    /// At so many queued bytes `Drained` comes, and reading goes on; 16 KiB.
+    pub low: usize,
+    /// Above so many queued bytes the stream ends as `Overflow`; 4 MiB.
+    pub cap: usize,
+    /// One item up to this size may enter an empty queue, also above the cap; 16 MiB.
+    pub item: usize,
+    /// Bytes that arrived and wait for a handler (while paused, or for the rest of an item); 32 MiB.
+    pub unread: usize,
+    /// Whether the stream is not read while its own queue is above the high mark; on.
+    pub backpressure: bool,
+    /// How long connecting may take; 30 s.
+    pub connect: Duration,
+    /// How long the handshake of the layers may take; 10 s.
+    pub handshake: Duration,
+    /// How long a graceful close may take: flush, end, linger; 5 s.
+    pub close: Duration,
+    /// How long a queue may make no progress; 60 s.
+    pub write_stall: Duration,
+}
+
+impl StreamOptions {
+    /// The defaults.
+    pub const DEFAULT: StreamOptions = StreamOptions {
+        high: 64 << 10,
+        low: 16 << 10,
+        cap: 4 << 20,
+        item: 16 << 20,
+        unread: 32 << 20,
+        backpressure: true,
+        connect: Duration::from_secs(30),
+        handshake: Duration::from_secs(10),
+        close: Duration::from_secs(5),
+        write_stall: Duration::from_secs(60),
+    };
+}
+
+impl Default for StreamOptions {
+    fn default() -> StreamOptions {
+        StreamOptions::DEFAULT
+    }
+}

@@ -1,0 +1,238 @@
+//! Output of a stream: items into the queue, the queue into one write a turn, and what the engine is told.
+
+use std::{any::Any, io};
+
+use session::{Codec, Layer, Phase};
+
+use super::{
+    close,
+    link::{Link, State, find},
+};
+use crate::{
+    core::Core,
+    engine::{Ending, Outgoing, Sent},
+    error::Closed,
+    id::Key,
+    resource::Flow,
+};
+
+/// Borrows a stream's link out of a slot's erased resource.
+#[inline]
+fn cast<C: Codec, L: Layer, R: 'static>(resource: &mut Option<Box<dyn Any>>) -> Option<&mut Link<C, L, R>> {
+    resource.as_mut()?.downcast_mut()
+}
+
+/// Appends one item, by whatever `encode` puts, and says what became of it.
+pub(super) fn post<C: Codec, L: Layer, R: 'static>(
+    core: &mut Core,
+    key: Key,
+    encode: impl FnOnce(&mut C, &mut Outgoing) -> session::Result,
+) -> Flow {
+    let Core { registry, pool, budget, dirty, .. } = core;
+    let Some(slot) = registry.live(key) else { return Flow::Gone };
+    let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return Flow::Gone };
+    if link.closing || link.finishing || link.releasing || link.write_failed {
+        return Flow::Gone;
+    }
+    let before = link.queued();
+    let stream = &mut link.stream;
+    let out = stream.session.out(pool);
+    let mark = out.mark();
+    let encoded = encode(&mut stream.codec, out);
+    if encoded.is_err() {
+        out.rollback(mark);
+    }
+    let queued = link.queued();
+    let holds = link.holds();
+    let within = budget.recount(&mut link.counted, holds);
+    if !std::mem::replace(&mut slot.dirty, true) {
+        dirty.push(key);
+    }
+    let options = link.stream.settings();
+    let over = queued > options.cap && !(before == 0 && queued <= options.item);
+    if encoded.is_ok() && within && !over {
+        if queued <= options.high && !link.high {
+            return Flow::Queued;
+        }
+        link.high = true;
+        slot.high = true;
+        let coupled = link.coupled;
+        if coupled && let Some(other) = core.couples.get(&key).copied() {
+            core.mark(other);
+        }
+        return Flow::High;
+    }
+    match encoded {
+        Err(failure) => core.close(key, Closed::Refused(failure)),
+        Ok(()) => core.end(key, if over { Closed::Overflow } else { Closed::OverBudget }, Ending::Orderly),
+    }
+    Flow::Gone
+}
+
+/// Writes what is queued, once, and settles what follows from it.
+pub(super) fn flush<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    let Core { registry, pool, .. } = core;
+    let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) else { return };
+    if link.state == State::Connecting {
+        if link.closing && link.queued() == 0 {
+            let why = link.take_why();
+            core.end(key, why, Ending::Orderly);
+        }
+        return;
+    }
+    let session = &mut link.stream.session;
+    // A direct session has nothing to seal; its end is still to be noted.
+    if (session.closing() || !session.direct())
+        && session.phase() != Phase::Idle
+        && let Err(failure) = session.fill(pool)
+    {
+        core.close(key, Closed::Refused(failure));
+    }
+    write::<C, L, R>(core, key);
+    settle::<C, L, R>(core, key);
+}
+
+/// Hands the queue to the engine, unless it has one already.
+fn write<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    // A partial write is offered once more: so the engine keeps the rest until there is room.
+    for _ in 0..2 {
+        let Core { registry, engine, .. } = core;
+        let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) else { return };
+        if link.flying > 0 || link.write_failed || link.detaching {
+            return;
+        }
+        let Some(queue) = link.stream.session.take_wire() else { return };
+        let len = queue.len();
+        match engine.send(key, queue) {
+            None => {
+                link.flying = len;
+                let stall = link.options().write_stall;
+                if !link.closing {
+                    core.set_guard(key, Some(stall));
+                }
+                return;
+            }
+            Some(sent) => {
+                if !take_back::<C, L, R>(core, key, sent) {
+                    return;
+                }
+            }
+        }
+    }
+    core.mark(key);
+}
+
+/// A send is over: the rest goes in front of the queue. `true`: there is a rest.
+fn take_back<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Sent) -> bool {
+    let Core { registry, pool, counters, .. } = core;
+    let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) else {
+        pool.give_outgoing(sent.queue);
+        return false;
+    };
+    link.flying = 0;
+    let left = sent.queue.len();
+    match sent.result {
+        Ok(taken) => {
+            counters.bytes_out += taken as u64;
+            link.stream.session.restore(sent.queue, pool);
+            left > 0
+        }
+        Err(error) => {
+            link.stream.session.restore(sent.queue, pool);
+            write_failed::<C, L, R>(core, key, error);
+            false
+        }
+    }
+}
+
+/// Nothing can be written any more. Input that arrived before is delivered first; then the stream ends.
+fn write_failed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, error: io::Error) {
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    link.write_failed = true;
+    let over = link.end_told || link.closing;
+    let close = link.options().close;
+    if over {
+        return core.fail(key, "write", error);
+    }
+    link.rare().error = Some(("write", error));
+    if link.ended {
+        core.drive_again(key);
+    }
+    core.set_guard(key, Some(close));
+}
+
+/// A send that was not at once is over.
+pub(super) fn sent<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Sent) {
+    take_back::<C, L, R>(core, key, sent);
+    if let Some(link) = find::<C, L, R>(core, key)
+        && !link.closing
+        && !link.write_failed
+    {
+        core.set_guard(key, None);
+    }
+    core.mark(key);
+}
+
+/// What follows when output was written: marks, closing, releasing, reading.
+fn settle<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    let Core { registry, budget, .. } = core;
+    let Some(slot) = registry.live(key) else { return };
+    let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return };
+    let holds = link.holds();
+    budget.recount(&mut link.counted, holds);
+    let queued = link.queued();
+    if link.high && queued <= link.options().low {
+        (link.high, slot.high, link.drained_due) = (false, false, true);
+        let coupled = link.coupled;
+        core.drive_again(key);
+        if coupled && let Some(other) = core.couples.get(&key).copied() {
+            core.mark(other);
+        }
+    }
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    if link.closing || link.finishing || link.releasing {
+        close::proceed::<C, L, R>(core, key);
+    } else if link.flying == 0 && !link.write_failed && link.stream.session.queued() > 0 {
+        core.mark(key); // sealed in pieces: the next one in the next turn
+    }
+    sync::<C, L, R>(core, key);
+}
+
+/// Tells the engine whether input is wanted, if that has changed.
+#[inline]
+pub(super) fn sync<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    let Core { registry, engine, budget, couples, .. } = core;
+    let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) else { return };
+    let mut wanted = link.wants_input();
+    if wanted && link.state == State::Open && !link.closing {
+        if budget.is_tight() && link.options().backpressure {
+            wanted = false;
+            if !std::mem::replace(&mut link.resting, true) {
+                budget.rest(key);
+            }
+        } else {
+            link.resting = false;
+        }
+        if link.coupled && wanted {
+            let other = couples.get(&key).copied();
+            let Some(link) = other.and_then(|other| registry.peek(other)) else {
+                return tell::<C, L, R>(core, key, true);
+            };
+            wanted = !link.high;
+            return tell::<C, L, R>(core, key, wanted);
+        }
+    }
+    if link.reading != wanted && !link.detaching {
+        link.reading = wanted;
+        engine.reading(key, wanted);
+    }
+}
+
+fn tell<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, wanted: bool) {
+    let Core { registry, engine, .. } = core;
+    let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) else { return };
+    if link.reading != wanted && !link.detaching {
+        link.reading = wanted;
+        engine.reading(key, wanted);
+    }
+}

@@ -1,0 +1,44 @@
+//! The limits of a runtime, all finite.
+
+use std::time::Duration;
+
+/// How much of everything a runtime holds. At a limit the answer is `Full`, a fault or an end, never growth.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Resources alive at once; 65,536 by default, at most 16,777,216.
+    pub resources: usize,
+    /// Commands of other threads that wait; 65,536.
+    pub commands: usize,
+    /// Messages between services that wait; 65,536.
+    pub messages: usize,
+    /// Timers pending; 1,048,576.
+    pub timers: usize,
+    /// Offloaded jobs that wait for a thread; 1,024.
+    pub jobs: usize,
+    /// Threads for offloaded jobs; 4. None is started before the first job.
+    pub job_threads: usize,
+    /// Bytes in the queues and buffers of all streams; 512 MiB.
+    pub bytes: usize,
+    /// Commands, timers and messages taken in one turn, of each kind; 1,024.
+    pub per_turn: usize,
+    /// How long to look for events without sleeping before each wait, adaptively; none by default. Pays for
+    /// one busy connection on a core of its own, and costs processor time.
+    pub busy_poll: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            resources: 1 << 16,
+            commands: 1 << 16,
+            messages: 1 << 16,
+            timers: 1 << 20,
+            jobs: 1 << 10,
+            job_threads: 4,
+            bytes: 512 << 20,
+            per_turn: 1 << 10,
+            busy_poll: None,
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The runtime: one engine, several services, one thread.
+
+pub(crate) mod budget;
+pub(crate) mod limits;
+pub(crate) mod registry;
+mod shutdown;
+pub(crate) mod timers;
+mod turn;
+
+use std::{
+    any::{Any, type_name},
+    fmt, io,
+    marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
+};
+
+pub use self::{limits::Limits, shutdown::{Receipt, ServiceReceipt}};
+use crate::{
+    clock::Time,
+    context::Context,
+    controller::Controller,
+    core::{Core, Record},
+    engine::{Candidates, Engine, Event},
+    error::{Error, Fault},
+    id::Key,
+    message::{Deliver, Inbox, fault, panic_text},
+    metrics::Metrics,
+    service::{Service, ServiceId},
+};
+
+/// The event loop over one engine. Lives and dies in one thread: it is not `Send`.
+///
+/// Most programs use [`run`](crate::run) or [`Reactor::spawn`](crate::Reactor::spawn). Who owns the thread
+/// calls [`turn`](Runtime::turn); a foreign loop waits for [`fd`](Runtime::fd) to be readable or
+/// [`next_deadline`](Runtime::next_deadline) to pass, then calls `turn(Some(Duration::ZERO))`.
+pub struct Runtime {
+    core: Core,
+    inbox: Inbox<Deliver>,
+    services: Vec<Entry>,
+    metrics: Arc<Metrics>,
+    /// An event taken while spinning.
+    first: Option<(Key, Event)>,
+    /// The end of the last turn: from here the next wait counts.
+    turned: Time,
+    /// Waits in a row that failed.
+    wait_errors: u32,
+    spin: turn::Spin,
+    stop_by: Option<Time>,
+    bytes_out_at_stop: u64,
+    not_send: PhantomData<*const ()>,
+}
+
+struct Entry {
+    name: &'static str,
+    service: Option<Box<dyn Any>>,
+    stop: fn(&mut Core, &mut dyn Any, u16),
+    fault: fn(&mut Core, &mut dyn Any, u16, Fault),
+    panic: Option<String>,
+}
+
+/// How a runtime is made.
+#[derive(Default)]
+#[non_exhaustive]
+pub struct RuntimeOptions {
+    /// The engine's name; by default the environment variable `REACTOR_ENGINE` says it, and without that
+    /// the first candidate that opens is taken.
+    pub engine: Option<String>,
+    /// Which engines there are, in the order of preference.
+    pub candidates: Candidates,
+    /// Limits.
+    pub limits: Limits,
+}
+
+impl Runtime {
+    /// Creates a runtime with the engine that `REACTOR_ENGINE` names, or else the best one that opens.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: the engine asked for is unknown or cannot be opened (it is never replaced
+    /// silently), or none can.
+    pub fn new() -> Result<Runtime, Error> {
+        Runtime::with_options(RuntimeOptions::default())
+    }
+
+    /// Creates a runtime with these options.
+    ///
+    /// # Errors
+    /// As [`Runtime::new`].
+    pub fn with_options(options: RuntimeOptions) -> Result<Runtime, Error> {
+        let engine = match &options.engine {
+            Some(name) => options.candidates.open(Some(name))?,
+            None => options.candidates.from_environment()?,
+        };
+        Ok(Runtime::assemble(engine, options.limits))
+    }
+
+    /// Creates a runtime over this engine, whatever the environment says.
+    pub fn with_engine(engine: impl Engine + 'static) -> Runtime {
+        Runtime::assemble(Box::new(engine), Limits::default())
+    }
+
+    /// Creates a runtime over this engine with these limits.
+    pub fn assemble(engine: Box<dyn Engine>, limits: Limits) -> Runtime {
+        static RUNTIMES: AtomicU16 = AtomicU16::new(0);
+        crate::log::engine(engine.name());
+        let number = RUNTIMES.fetch_add(1, Ordering::Relaxed);
+        let spin = turn::Spin::new(limits.busy_poll);
+        let (core, inbox) = Core::new(engine, number, limits);
+        Runtime {
+            turned: core.now,
+            core,
+            inbox,
+            services: Vec::new(),
+            metrics: Arc::default(),
+            first: None,
+            wait_errors: 0,
+            spin,
+            stop_by: None,
+            bytes_out_at_stop: 0,
+            not_send: PhantomData,
+        }
+    }
+
+    /// Adds a service, and starts it.
+    ///
+    /// # Errors
+    /// [`Error::Start`] with the service's own error, or [`Error::Panicked`]; what it had registered is
+    /// closed.
+    pub fn add<S: Service>(&mut self, service: S) -> Result<ServiceId<S>, Error> {
+        let Ok(index) = u16::try_from(self.services.len()) else {
+            return Err(Error::Full { what: "services", limit: u16::MAX as usize });
+        };
+        self.services.push(Entry {
+            name: type_name::<S>(),
+            service: Some(Box::new(service)),
+            stop: |core, erased, index| {
+                crate::resource::service::<S>(erased).stop(&mut Context::new(core, index));
+            },
+            fault: |core, erased, index, what| fault(core, crate::resource::service::<S>(erased), index, what),
+            panic: None,
+        });
+        self.core.records.push(Record::default());
+        self.core.alive.push(true);
+        let mut failure = None;
+        self.call(index, |core, erased| {
+            failure = crate::resource::service::<S>(erased).start(&mut Context::new(core, index)).err();
+        });
+        if let Some(failure) = failure {
+            self.end_service(index);
+            return Err(Error::Start { service: type_name::<S>(), failure });
+        }
+        if let Some(message) = self.services[index as usize].panic.clone() {
+            return Err(Error::Panicked { service: type_name::<S>(), message });
+        }
+        self.core.flush();
+        let end = self.core.engine.now();
+        self.core.start_fresh(end);
+        Ok(ServiceId::new(self.core.registry.runtime(), index))
+    }
+
+    /// A service, to look at between turns. `None` when it ended.
+    pub fn service<S: Service>(&self, id: ServiceId<S>) -> Option<&S> {
+        self.entry(id)?.service.as_ref()?.downcast_ref()
+    }
+
+    /// A service, to be changed between turns.
+    pub fn service_mut<S: Service>(&mut self, id: ServiceId<S>) -> Option<&mut S> {
+        self.entry(id)?;
+        self.services[id.index as usize].service.as_mut()?.downcast_mut()
+    }
+
+    /// Calls a service between turns with its context: to make it do something from outside.
+    pub fn with<S: Service, T>(
+        &mut self,
+        id: ServiceId<S>,
+        f: impl FnOnce(&mut S, &mut Context<S>) -> T,
+    ) -> Option<T> {
+        self.entry(id)?;
+        let index = id.index;
+        let mut result = None;
+        self.call(index, |core, erased| {
+            result = Some(f(crate::resource::service::<S>(erased), &mut Context::new(core, index)));
+        });
+        result
+    }
+
+    fn entry<S>(&self, id: ServiceId<S>) -> Option<&Entry> {
+        (id.runtime == self.core.registry.runtime()).then(|| self.services.get(id.index as usize))?
+    }
+
+    /// A handle by which other threads reach a service.
+    pub fn controller<S: Service>(&self, id: ServiceId<S>) -> Controller<S> {
+        Controller::new(id.index, &self.core.mailbox)
+    }
+
+    /// The counters, for any thread.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.metrics.clone()
+    }
+
+    /// The engine's name.
+    pub fn engine_name(&self) -> &'static str {
+        self.core.engine.name()
+    }
+
+    /// A descriptor that is readable when a turn has something to do: for driving from another loop,
+    /// together with [`next_deadline`](Runtime::next_deadline). `None` when the engine has none.
+    #[cfg(unix)]
+    pub fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.core.engine.fd()
+    }
+
+    /// How long a foreign loop may wait before it must call [`turn`](Runtime::turn), as of now; `None` when
+    /// only events count.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.patience(self.core.engine.now())
+    }
+
+    /// Runs until the stop is complete, or until no service has a resource, timer, message or job left and
+    /// no controller lives outside.
+    ///
+    /// # Errors
+    /// The engine is broken: what it said. The services are stopped then, too.
+    pub fn run(&mut self) -> Result<Receipt, Error> {
+        while !self.is_over() {
+            self.turn(None)?;
+        }
+        Ok(self.finish())
+    }
+
+    /// Calls into a service. A panic ends the service and what it owns; the others go on.
+    fn call(&mut self, index: u16, f: impl FnOnce(&mut Core, &mut dyn Any)) {
+        let Runtime { core, services, .. } = self;
+        let Some(service) = services.get_mut(index as usize).and_then(|entry| entry.service.as_mut()) else { return };
+        core.calling = index;
+        // The tables hold no borrow and no half-made change while a handler runs: what it left is valid.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| f(core, &mut **service))) {
+            self.panicked(index, &*payload);
+        }
+    }
+
+    #[cold]
+    fn panicked(&mut self, index: u16, payload: &(dyn Any + Send)) {
+        let text = panic_text(payload);
+        let entry = &mut self.services[index as usize];
+        crate::log::panic(entry.name, &text);
+        entry.panic = Some(text);
+        self.core.counters.panics += 1;
+        self.end_service(index);
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let services: Vec<&str> = self.services.iter().map(|entry| entry.name).collect();
+        f.debug_struct("Runtime").field("engine", &self.engine_name()).field("services", &services).finish()
+    }
+}
+
+/// Runs one service in this thread until it stops.
+///
+/// # Errors
+/// No engine, a failed start, a broken engine, or a panic of the service.
+pub fn run<S: Service>(service: S) -> Result<Receipt, Error> {
+    let mut runtime = Runtime::new()?;
+    runtime.add(service)?;
+    runtime.run()?.check()
+}
+
+/// How often in a row a wait may fail before the loop gives up.
+const WAIT_ERRORS_MAX: u32 = 3;
+
+fn broken(engine: &str, error: io::Error) -> Error {
+    Error::os("wait", format!("engine {engine}"), error)
+}

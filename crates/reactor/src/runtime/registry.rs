@@ -1,0 +1,276 @@
+//! The registry: a slot for each live resource, found by key; a key of another life finds nothing.
+//!
+//! Slots are reused first-in-first-out, so that a stale key meets its slot's next tenant as late as
+//! possible, and a slot whose generations are used up is retired. A slot is free again only after
+//! `closed` was called: until then side tables by slot still hold the old life.
+
+use std::{any::Any, collections::VecDeque};
+
+use super::timers::TimerKey;
+use crate::{clock::Time, id::Key, resource::Table};
+
+/// A life of a resource.
+pub(crate) struct Slot {
+    generation: u32,
+    pub(crate) service: u16,
+    state: State,
+    /// On the list of streams to flush.
+    pub(crate) dirty: bool,
+    /// On the list of resources to drive again.
+    pub(crate) again: bool,
+    /// Its write queue is above the high mark: what is coupled to it rests.
+    pub(crate) high: bool,
+    /// Its end was told, and only the peer's is waited for.
+    pub(crate) lingering: bool,
+    /// The deadline was set in this turn: `deadline` holds the time from the turn's end.
+    pub(crate) fresh: bool,
+    /// The deadline has passed, and one more read is tried.
+    pub(crate) lapsed: bool,
+    pub(crate) table: &'static Table,
+    pub(crate) resource: Option<Box<dyn Any>>,
+    /// Set by the service.
+    pub(crate) deadline: Time,
+    /// Set by the runtime: connect, handshake, stall, close.
+    pub(crate) guard: Time,
+    pub(crate) timer: Option<TimerKey>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Free,
+    Live,
+    /// Its end is queued; only `closed` comes.
+    Ended,
+}
+
+pub(crate) struct Registry {
+    slots: Vec<Slot>,
+    free: VecDeque<u32>,
+    runtime: u16,
+    limit: usize,
+    occupied: usize,
+}
+
+impl Registry {
+    pub(crate) fn new(runtime: u16, limit: usize) -> Registry {
+        let limit = limit.min(Key::SLOTS_MAX as usize);
+        Registry { slots: Vec::new(), free: VecDeque::new(), runtime, limit, occupied: 0 }
+    }
+
+    pub(crate) fn runtime(&self) -> u16 {
+        self.runtime
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// How many slots are not free: live, or waiting for `closed`.
+    pub(crate) fn occupied(&self) -> usize {
+        self.occupied
+    }
+
+    /// Puts a resource into a free slot; gives it back at the limit.
+    pub(crate) fn insert(
+        &mut self,
+        service: u16,
+        table: &'static Table,
+        resource: Box<dyn Any>,
+    ) -> Result<Key, Box<dyn Any>> {
+        if self.occupied >= self.limit {
+            return Err(resource);
+        }
+        let Some(index) = self.free.pop_front().or_else(|| self.grow(table)) else { return Err(resource) };
+        let slot = &mut self.slots[index as usize];
+        let generation = slot.generation;
+        *slot = Slot { service, state: State::Live, resource: Some(resource), ..Slot::free(generation, table) };
+        self.occupied += 1;
+        Ok(Key::new(index, generation, self.runtime))
+    }
+
+    /// Grows by an eighth, not by doubling: idle connections count bytes.
+    fn grow(&mut self, table: &'static Table) -> Option<u32> {
+        let len = self.slots.len();
+        if len == Key::SLOTS_MAX as usize {
+            return None;
+        }
+        if len == self.slots.capacity() {
+            self.slots.reserve_exact((len / 8).max(64));
+        }
+        self.slots.push(Slot::free(0, table));
+        Some(len as u32)
+    }
+
+    #[inline]
+    fn tenant(&mut self, key: Key, state: State) -> Option<&mut Slot> {
+        if key.runtime() != self.runtime {
+            return None;
+        }
+        let slot = self.slots.get_mut(key.slot())?;
+        (slot.generation == key.generation() && slot.state == state).then_some(slot)
+    }
+
+    /// The live resource of this name.
+    #[inline]
+    pub(crate) fn live(&mut self, key: Key) -> Option<&mut Slot> {
+        self.tenant(key, State::Live)
+    }
+
+    /// The live resource of this name, to look at.
+    #[inline]
+    pub(crate) fn peek(&self, key: Key) -> Option<&Slot> {
+        if key.runtime() != self.runtime {
+            return None;
+        }
+        let slot = self.slots.get(key.slot())?;
+        (slot.generation == key.generation() && slot.state == State::Live).then_some(slot)
+    }
+
+    /// Marks a live resource as ended: nothing finds it any more but [`Registry::take_ended`].
+    pub(crate) fn end(&mut self, key: Key) -> Option<&mut Slot> {
+        let slot = self.tenant(key, State::Live)?;
+        slot.state = State::Ended;
+        Some(slot)
+    }
+
+    /// Whose an ended resource is.
+    pub(crate) fn service_of_ended(&mut self, key: Key) -> Option<u16> {
+        self.tenant(key, State::Ended).map(|slot| slot.service)
+    }
+
+    /// Takes an ended resource out for its `closed`.
+    pub(crate) fn take_ended(&mut self, key: Key) -> Option<(u16, &'static Table, Box<dyn Any>)> {
+        let slot = self.tenant(key, State::Ended)?;
+        Some((slot.service, slot.table, slot.resource.take()?))
+    }
+
+    /// Frees the slot of an ended resource, after its `closed`.
+    pub(crate) fn free(&mut self, key: Key) {
+        let Some(slot) = self.tenant(key, State::Ended) else { return };
+        slot.state = State::Free;
+        slot.resource = None;
+        let usable = slot.generation < Key::GENERATION_MAX;
+        slot.generation += usable as u32;
+        if usable {
+            self.free.push_back(key.slot() as u32);
+        }
+        self.occupied -= 1;
+    }
+
+    /// The keys of all live resources, or of one service's. Looks at every slot: for rare moments.
+    pub(crate) fn keys(&self, service: Option<u16>) -> Vec<Key> {
+        let of = |slot: &Slot| slot.state == State::Live && service.is_none_or(|n| slot.service == n);
+        let all = self.slots.iter().enumerate().filter(|(_, slot)| of(slot));
+        all.map(|(index, slot)| Key::new(index as u32, slot.generation, self.runtime)).collect()
+    }
+
+    /// The keys of all streams that linger. Looks at every slot: for when descriptors ran out.
+    pub(crate) fn lingering(&self) -> Vec<Key> {
+        let all = self.slots.iter().enumerate().filter(|(_, slot)| slot.state == State::Live && slot.lingering);
+        all.map(|(index, slot)| Key::new(index as u32, slot.generation, self.runtime)).collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_generation(&mut self, index: usize, generation: u32) {
+        self.slots[index].generation = generation;
+    }
+}
+
+impl Slot {
+    fn free(generation: u32, table: &'static Table) -> Slot {
+        Slot {
+            generation,
+            service: 0,
+            state: State::Free,
+            dirty: false,
+            again: false,
+            high: false,
+            lingering: false,
+            fresh: false,
+            lapsed: false,
+            table,
+            resource: None,
+            deadline: Time::NEVER,
+            guard: Time::NEVER,
+            timer: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry(limit: usize) -> (Registry, &'static Table) {
+        (Registry::new(9, limit), crate::resource::tests::table())
+    }
+
+    fn leave(registry: &mut Registry, key: Key) {
+        registry.end(key).expect("it is live");
+        assert!(registry.take_ended(key).is_some());
+        registry.free(key);
+    }
+
+    #[test]
+    fn a_slot_is_free_only_after_closed_and_then_names_another_life() {
+        let (mut registry, table) = registry(8);
+        let first = registry.insert(0, table, Box::new(1)).expect("room");
+        registry.end(first).expect("it is live");
+        assert!(registry.live(first).is_none() && registry.end(first).is_none());
+        let second = registry.insert(0, table, Box::new(2)).expect("room");
+        assert_ne!(first.slot(), second.slot());
+        assert!(registry.take_ended(first).is_some() && registry.take_ended(first).is_none());
+        registry.free(first);
+        let third = registry.insert(0, table, Box::new(3)).expect("room");
+        assert_eq!((third.slot(), third.generation()), (first.slot(), 1));
+        assert!(registry.live(first).is_none() && registry.live(third).is_some());
+        registry.free(first); // stale: harmless
+        assert!(registry.live(third).is_some());
+    }
+
+    #[test]
+    fn slots_are_reused_first_in_first_out() {
+        let (mut registry, table) = registry(8);
+        let keys: Vec<Key> =
+            (0..3).map(|n| registry.insert(0, table, Box::new(n)).expect("room")).collect();
+        for slot in [1, 0, 2] {
+            leave(&mut registry, keys[slot]);
+        }
+        let again: Vec<usize> =
+            (0..3).map(|n| registry.insert(0, table, Box::new(n)).expect("room").slot()).collect();
+        assert_eq!(again, [1, 0, 2]);
+    }
+
+    #[test]
+    fn a_slot_without_generations_left_is_retired() {
+        let (mut registry, table) = registry(8);
+        let key = registry.insert(0, table, Box::new(0)).expect("room");
+        leave(&mut registry, key);
+        registry.set_generation(0, Key::GENERATION_MAX - 1);
+        for generation in [Key::GENERATION_MAX - 1, Key::GENERATION_MAX] {
+            let key = registry.insert(0, table, Box::new(0)).expect("room");
+            assert_eq!((key.slot(), key.generation()), (0, generation));
+            leave(&mut registry, key);
+        }
+        assert_eq!(registry.insert(0, table, Box::new(0)).expect("room").slot(), 1);
+    }
+
+    #[test]
+    fn the_limit_gives_the_resource_back() {
+        let (mut registry, table) = registry(2);
+        let first = registry.insert(0, table, Box::new(1)).expect("limit - 1");
+        registry.insert(0, table, Box::new(2)).expect("limit");
+        let back = registry.insert(0, table, Box::new(3)).expect_err("limit + 1");
+        assert_eq!(back.downcast_ref(), Some(&3));
+        leave(&mut registry, first);
+        registry.insert(0, table, Box::new(4)).expect("room again");
+    }
+
+    #[test]
+    fn a_key_of_another_runtime_finds_nothing() {
+        let (mut registry, table) = registry(2);
+        let key = registry.insert(0, table, Box::new(1)).expect("room");
+        let foreign = Key::new(key.slot() as u32, key.generation(), 10);
+        assert!(registry.live(foreign).is_none() && registry.peek(foreign).is_none());
+    }
+}

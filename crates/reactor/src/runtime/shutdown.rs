@@ -1,0 +1,191 @@
+//! The stop: graceful within its grace, then a cut; and the one receipt of it all.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+use super::Runtime;
+use crate::{
+    clock::Time,
+    engine::Ending,
+    error::{Closed, Error},
+    id::Key,
+};
+
+/// What a runtime did until its end, given once by `run` and `join`.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// Bytes that left after the stop began.
+    pub bytes_flushed: u64,
+    /// Bytes that did not leave: of streams that were cut, aborted or failed.
+    pub bytes_dropped: u64,
+    /// Resources that were cut at the end of the grace.
+    pub cut: u64,
+    /// Offloaded jobs that still run, on threads that were left alone.
+    pub jobs_running: usize,
+    /// Offloaded jobs that were dropped before they ran.
+    pub jobs_dropped: usize,
+    /// Of each service, in the order added.
+    pub services: Vec<ServiceReceipt>,
+}
+
+/// What became of one service.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ServiceReceipt {
+    /// Its type.
+    pub name: &'static str,
+    /// What it said when it panicked.
+    pub panicked: Option<String>,
+    /// Resources that ended, all told.
+    pub closed: u64,
+    /// Those of them that were cut at the end of the grace.
+    pub cut: u64,
+    /// Bytes of its streams that did not leave.
+    pub bytes_dropped: u64,
+    /// How many faults it had.
+    pub faults: u64,
+    /// The first of them.
+    pub first_faults: Vec<String>,
+}
+
+impl Receipt {
+    /// Makes an error of the first panic.
+    ///
+    /// # Errors
+    /// [`Error::Panicked`] when a service panicked.
+    pub fn check(self) -> Result<Receipt, Error> {
+        match self.services.iter().find_map(|service| Some((service.name, service.panicked.clone()?))) {
+            Some((service, message)) => Err(Error::Panicked { service, message }),
+            None => Ok(self),
+        }
+    }
+}
+
+impl Runtime {
+    /// Begins the stop when one was asked for; a later call with an earlier deadline moves it.
+    pub(super) fn begin_stop_if_asked(&mut self) {
+        let Some(by) = self.core.mailbox.stop_at().map(Time::from_nanos) else { return };
+        self.stop_by = Some(by);
+        if std::mem::replace(&mut self.core.stopping, true) {
+            return;
+        }
+        crate::log::stop(self.core.registry.occupied());
+        self.bytes_out_at_stop = self.core.counters.bytes_out;
+        for listener in self.core.listeners.clone() {
+            self.core.end(listener, Closed::Done, Ending::Orderly);
+        }
+        for index in 0..self.services.len() {
+            let stop = self.services[index].stop;
+            self.call(index as u16, |core, erased| stop(core, erased, index as u16));
+        }
+    }
+
+    /// Whether [`run`](Runtime::run) is done.
+    pub(super) fn is_over(&self) -> bool {
+        let core = &self.core;
+        if !core.ended.is_empty() || !core.faults_due.is_empty() {
+            return false;
+        }
+        if core.stopping {
+            let late = self.stop_by.is_some_and(|by| core.now >= by);
+            return late || core.registry.occupied() == 0;
+        }
+        if core.mailbox.stop_at().is_some() {
+            return false;
+        }
+        let jobs = core.records.iter().any(|record| record.jobs > 0);
+        let idle = core.registry.occupied() == 0
+            && core.lanes.timers() == 0
+            && core.lanes.told() == 0
+            && self.inbox.is_empty()
+            && !jobs;
+        idle && core.mailbox.controllers() == 0 || core.alive.iter().all(|alive| !alive)
+    }
+
+    /// Cuts what is left, executes what was commanded before, and writes the receipt.
+    pub(super) fn finish(&mut self) -> Receipt {
+        for key in self.core.registry.keys(None) {
+            self.core.end(key, Closed::Stopped, Ending::Orderly);
+        }
+        self.closings();
+        // From here on senders get their commands back; those that came before are executed.
+        self.core.mailbox.close();
+        self.inbox.drain();
+        self.walk_commands(usize::MAX);
+        self.inbox.drain();
+        self.walk_commands(usize::MAX);
+        // What these last calls registered has no loop any more.
+        for key in self.core.registry.keys(None) {
+            self.core.end(key, Closed::Stopped, Ending::Orderly);
+        }
+        self.closings();
+        let left = self.core.jobs.join(Duration::ZERO);
+        self.metrics.publish(&self.core.counters);
+        self.receipt(left.dropped, left.running)
+    }
+
+    fn receipt(&mut self, jobs_dropped: usize, jobs_running: usize) -> Receipt {
+        let records = std::mem::take(&mut self.core.records);
+        let services: Vec<ServiceReceipt> = self
+            .services
+            .iter()
+            .zip(records)
+            .map(|(entry, record)| ServiceReceipt {
+                name: entry.name,
+                panicked: entry.panic.clone(),
+                closed: record.closed,
+                cut: record.cut,
+                bytes_dropped: record.bytes_dropped,
+                faults: record.faults,
+                first_faults: record.first_faults,
+            })
+            .collect();
+        let since = if self.core.stopping { self.bytes_out_at_stop } else { self.core.counters.bytes_out };
+        Receipt {
+            bytes_flushed: self.core.counters.bytes_out - since,
+            bytes_dropped: services.iter().map(|service| service.bytes_dropped).sum(),
+            cut: services.iter().map(|service| service.cut).sum(),
+            jobs_running,
+            jobs_dropped,
+            services,
+        }
+    }
+
+    /// Ends a service that cannot be called any more: its resources close without `closed`, its timers and
+    /// messages are dropped, senders get `Gone`.
+    pub(super) fn end_service(&mut self, index: u16) {
+        let entry = &mut self.services[index as usize];
+        if let Some(service) = entry.service.take() {
+            drop_quietly(service);
+        }
+        self.core.alive[index as usize] = false;
+        self.inbox.end_service(index);
+        for key in self.core.registry.keys(Some(index)) {
+            self.core.end(key, Closed::Aborted, Ending::Orderly);
+        }
+        let ended: Vec<(Key, Closed)> = std::mem::take(&mut self.core.ended);
+        for (key, why) in ended {
+            match self.core.registry.service_of_ended(key) {
+                Some(service) if service == index => {
+                    if let Some((.., resource)) = self.core.registry.take_ended(key) {
+                        drop_quietly(resource);
+                    }
+                    self.core.registry.free(key);
+                }
+                _ => self.core.ended.push((key, why)),
+            }
+        }
+        for timer in self.core.lanes.clear(index) {
+            self.core.timers.cancel(timer);
+        }
+        self.core.records[index as usize].jobs = 0;
+    }
+}
+
+/// Drops what a user gave; a panic of its drop is not the others' affair.
+fn drop_quietly<T>(value: T) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
+}

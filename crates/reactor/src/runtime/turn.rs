@@ -1,0 +1,268 @@
+//! One turn of the loop, whole.
+//!
+//! ```text
+//! wait -> stop flag -> events -> again -> commands -> timers -> messages   (handlers run)
+//!      -> flush, interest -> closed                                        (one write per stream)
+//! ```
+//! Each phase takes only what was queued when it began; what it queues for itself comes in the next turn,
+//! which then does not wait. Handlers never nest: what they ask is queued.
+
+use std::time::Duration;
+
+use super::{Runtime, WAIT_ERRORS_MAX, broken};
+use crate::{
+    clock::Time,
+    core::Due,
+    engine::Event,
+    error::Error,
+    id::Key,
+};
+
+impl Runtime {
+    /// Makes one turn: waits at most `max_wait` (`None`: as long as it takes), handles what there is, writes
+    /// what was queued. Returns whether it called a handler.
+    ///
+    /// # Errors
+    /// The engine is broken: its wait failed several times in a row.
+    pub fn turn(&mut self, max_wait: Option<Duration>) -> Result<bool, Error> {
+        let handled = self.core.counters.handled;
+        self.wait(max_wait)?;
+        self.core.now = self.core.engine.now();
+        self.core.handlers.renew(self.core.now);
+        self.begin_stop_if_asked();
+        self.events();
+        self.again();
+        self.commands();
+        self.timers();
+        self.messages();
+        self.core.flush();
+        self.closings();
+        self.end_turn();
+        Ok(self.core.counters.handled != handled)
+    }
+
+    /// How long the wait may be, seen from `now`; `None`: only events count.
+    pub(super) fn patience(&self, now: Time) -> Option<Duration> {
+        let core = &self.core;
+        let pending = !core.again.is_empty()
+            || !core.dirty.is_empty()
+            || !core.ended.is_empty()
+            || !core.lapsed.is_empty()
+            || !core.faults_due.is_empty()
+            || core.lanes.told() > 0
+            || !self.inbox.is_empty()
+            || self.first.is_some();
+        if pending {
+            return Some(Duration::ZERO);
+        }
+        let next = core.timers.next().into_iter().chain(self.stop_by).min();
+        next.map(|next| next.since(now))
+    }
+
+    fn wait(&mut self, max_wait: Option<Duration>) -> Result<(), Error> {
+        let mut patience = match (self.patience(self.turned), max_wait) {
+            (Some(own), Some(max)) => Some(own.min(max)),
+            (own, max) => own.or(max),
+        };
+        if patience != Some(Duration::ZERO) && self.spin(patience) {
+            patience = Some(Duration::ZERO);
+        }
+        // From here on a sender wakes the engine; a command that came before is seen now.
+        if patience != Some(Duration::ZERO) && !self.inbox.sleep() {
+            patience = Some(Duration::ZERO);
+        }
+        let result = if self.first.is_some() { Ok(()) } else { self.core.engine.wait(patience) };
+        self.inbox.awake();
+        match result {
+            Ok(()) => self.wait_errors = 0,
+            Err(error) => {
+                self.wait_errors += 1;
+                if self.wait_errors >= WAIT_ERRORS_MAX {
+                    return Err(broken(self.core.engine.name(), error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for events for a while without sleeping, if that paid lately. `true`: there are some.
+    fn spin(&mut self, patience: Option<Duration>) -> bool {
+        let Some(limit) = self.spin.begin() else { return false };
+        let start = self.core.engine.now();
+        let limit = patience.map_or(limit, |patience| patience.min(limit));
+        loop {
+            if self.core.engine.wait(Some(Duration::ZERO)).is_ok() {
+                self.first = self.core.engine.next();
+            }
+            let found = self.first.is_some() || !self.inbox.is_empty();
+            if found || self.core.engine.now().since(start) >= limit {
+                self.spin.ended(found);
+                return found;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    fn events(&mut self) {
+        let mut next = self.first.take();
+        while let Some((key, event)) = next.or_else(|| self.core.engine.next()) {
+            next = None;
+            self.core.counters.events += 1;
+            self.event(key, event);
+        }
+    }
+
+    fn event(&mut self, key: Key, event: Event) {
+        let Some(slot) = self.core.registry.live(key) else {
+            self.core.counters.stale += 1;
+            if let Event::Got(chunk) = event {
+                self.core.engine.give(chunk);
+            }
+            return;
+        };
+        let (table, service) = (slot.table, slot.service);
+        match event {
+            Event::Got(mut chunk) => {
+                self.call(service, |core, erased| (table.got)(core, erased, key, chunk.bytes()));
+                self.core.engine.give(chunk);
+            }
+            Event::Sent(sent) => (table.sent)(&mut self.core, key, sent),
+            Event::Detached(transport) => (table.detached)(&mut self.core, key, transport),
+            event => self.call(service, |core, erased| (table.event)(core, erased, key, event)),
+        }
+    }
+
+    /// Streams with something kept: unread input, `Drained` to be told.
+    fn again(&mut self) {
+        if self.core.again.is_empty() {
+            return;
+        }
+        for key in std::mem::take(&mut self.core.again) {
+            let Some(slot) = self.core.registry.live(key) else { continue };
+            slot.again = false;
+            let (table, service) = (slot.table, slot.service);
+            self.call(service, |core, erased| (table.again)(core, erased, key));
+        }
+    }
+
+    /// Commands of other threads.
+    fn commands(&mut self) {
+        if self.inbox.is_empty() {
+            return;
+        }
+        self.inbox.drain();
+        self.walk_commands(self.core.limits.per_turn);
+    }
+
+    pub(super) fn walk_commands(&mut self, limit: usize) {
+        for _ in 0..limit {
+            let Runtime { core, inbox, services, .. } = self;
+            let Some((index, queue, deliver)) = inbox.next() else { return };
+            let service = services.get_mut(index as usize).and_then(|entry| entry.service.as_mut());
+            let Some(service) = service else {
+                deliver(queue, None, index);
+                continue;
+            };
+            core.calling = index;
+            let call = std::panic::AssertUnwindSafe(|| deliver(queue, Some((core, &mut **service)), index));
+            if let Err(payload) = std::panic::catch_unwind(call) {
+                self.panicked(index, &*payload);
+            }
+        }
+    }
+
+    /// Timers and deadlines that are over.
+    fn timers(&mut self) {
+        let lapsed = std::mem::take(&mut self.core.lapsed);
+        self.core.end_lapsed(lapsed);
+        if self.core.timers.is_empty() {
+            return;
+        }
+        self.core.timers.expire(self.core.now, self.core.limits.per_turn);
+        while let Some((_, due)) = self.core.timers.pop_due() {
+            match due {
+                Due::Resource(key) => self.core.resource_due(key),
+                Due::Timer { lane, index } => {
+                    if let Some((service, hand)) = self.core.lanes.of_timer(lane) {
+                        self.call(service, |core, erased| hand(core, erased, service, lane, Some(index)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What services told each other, and faults found while they were called.
+    fn messages(&mut self) {
+        for (index, fault) in std::mem::take(&mut self.core.faults_due) {
+            if let Some(entry) = self.services.get(index as usize) {
+                let tell = entry.fault;
+                self.call(index, |core, erased| tell(core, erased, index, fault));
+            }
+        }
+        for _ in 0..self.core.lanes.told().min(self.core.limits.per_turn) {
+            let Some((lane, service, hand)) = self.core.lanes.next_told() else { return };
+            if self.core.alive[service as usize] {
+                self.call(service, |core, erased| hand(core, erased, service, lane, None));
+            } else {
+                self.core.lanes.drop_told(lane);
+            }
+        }
+    }
+
+    /// The last call for each resource that ended; after it the slot is free.
+    pub(super) fn closings(&mut self) {
+        for (key, why) in std::mem::take(&mut self.core.ended) {
+            let Some((service, table, resource)) = self.core.registry.take_ended(key) else { continue };
+            crate::log::closed(self.services[service as usize].name, key, &why);
+            self.call(service, |core, erased| (table.closed)(core, erased, key, resource, why));
+            self.core.registry.free(key);
+        }
+    }
+
+    /// One clock read: what was set in this turn counts from here.
+    fn end_turn(&mut self) {
+        let core = &mut self.core;
+        let end = core.engine.now();
+        self.turned = end;
+        if !core.fresh.is_empty() {
+            core.start_fresh(end);
+        }
+        core.counters.turns += 1;
+        core.counters.turn_took(end.since(core.now));
+        core.counters.engine_calls = core.engine.calls();
+        core.counters.resources = core.registry.occupied() as u64;
+        core.counters.queue_bytes = core.budget.used() as u64;
+        core.counters.timers = core.lanes.timers() as u64;
+        self.metrics.publish(&core.counters);
+    }
+}
+
+/// Whether to look for events without sleeping: adaptive, so that a loop whose peers are slow stops trying.
+pub(super) struct Spin {
+    limit: Option<Duration>,
+    /// Waits to pass before the next try; doubles with each try that found nothing.
+    skip: u32,
+    penalty: u32,
+}
+
+impl Spin {
+    const PENALTY_MAX: u32 = 64;
+
+    pub(super) fn new(limit: Option<Duration>) -> Spin {
+        Spin { limit, skip: 0, penalty: 0 }
+    }
+
+    fn begin(&mut self) -> Option<Duration> {
+        let limit = self.limit?;
+        if self.skip > 0 {
+            self.skip -= 1;
+            return None;
+        }
+        Some(limit)
+    }
+
+    fn ended(&mut self, found: bool) {
+        self.penalty = if found { 0 } else { (self.penalty * 2).clamp(1, Spin::PENALTY_MAX) };
+        self.skip = self.penalty;
+    }
+}

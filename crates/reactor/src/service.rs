@@ -1,0 +1,115 @@
+//! What a user writes: services, which handle resources and receive messages.
+
+use crate::{
+    context::Context,
+    error::{Closed, Fault, Result},
+    id::Id,
+    resource::Resource,
+};
+
+/// Business logic: plain state behind `&mut self`, called by one runtime, never re-entered.
+///
+/// A service owns a set of resources of different kinds; it implements [`Handle`] once for each kind
+/// and [`Receive`] once for each type of message. It needs not be `Send`. All its calls come from the
+/// runtime's thread, one after the other; what a call asks of the [`Context`] is done after it returned.
+///
+/// A panic in any of its calls ends this service and its resources (without `closed`); the others go on,
+/// and the receipt names it.
+pub trait Service: Sized + 'static {
+    /// Called once, before any other call: the place to listen and connect.
+    ///
+    /// # Errors
+    /// An error ends the service with what it has registered; `add`, `run` and `spawn` return it.
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Called once when a graceful stop begins; the listeners are closed already.
+    ///
+    /// The runtime ends when no resource is left, or at the end of the grace. By default closes all.
+    fn stop(&mut self, cx: &mut Context<Self>) {
+        cx.close_all();
+    }
+
+    /// Called for an error that passes, or that has no live resource. It is counted already, and part of
+    /// the receipt; by default it is logged.
+    fn fault(&mut self, cx: &mut Context<Self>, fault: Fault) {
+        let _ = cx;
+        crate::log::fault(std::any::type_name::<Self>(), &fault);
+    }
+}
+
+/// A service's handler for one kind of resource.
+#[diagnostic::on_unimplemented(
+    message = "service `{Self}` does not handle resources of type `{R}`",
+    label = "`{Self}` needs a handler for `{R}`",
+    note = "add `impl Handle<{R}> for {Self} {{ fn handle(&mut self, cx: &mut Context<Self>, id: Id<{R}>, event: ..) -> Result {{ .. }} }}`"
+)]
+pub trait Handle<R: Resource>: Service {
+    /// Called with each event of each resource of this kind, in the order of the events.
+    ///
+    /// The event borrows the runtime's buffer for this call. The resource may be sent to, closed,
+    /// released or looked at meanwhile; all that is done after the call.
+    ///
+    /// # Errors
+    /// An error ends this resource gracefully: what was sent before still leaves, then
+    /// [`closed`](Handle::closed) gets it as [`Closed::Refused`].
+    fn handle(&mut self, cx: &mut Context<Self>, id: Id<R>, event: R::Event<'_>) -> Result;
+
+    /// Called exactly once for each resource, as the last call for its id, and gives it back.
+    fn closed(&mut self, cx: &mut Context<Self>, id: Id<R>, resource: R, why: Closed) {
+        let _ = (cx, id, resource, why);
+    }
+}
+
+/// A service's receiver for one type of message: timer payloads, commands of other threads, results of
+/// offloaded work, and what other services tell.
+#[diagnostic::on_unimplemented(
+    message = "service `{Self}` does not receive messages of type `{M}`",
+    label = "`{Self}` needs a receiver for `{M}`",
+    note = "add `impl Receive<{M}> for {Self} {{ fn receive(&mut self, cx: &mut Context<Self>, message: {M}) -> Result {{ .. }} }}`"
+)]
+pub trait Receive<M>: Service {
+    /// Called with each message; those of one sender come in the order they were sent.
+    ///
+    /// # Errors
+    /// An error is told to [`Service::fault`].
+    fn receive(&mut self, cx: &mut Context<Self>, message: M) -> Result;
+}
+
+/// Mirrors [`Handle`] from the resource's side.
+///
+/// A bound `S: Handle<R>` on a method would let the compiler guess `R` from the service's only handler,
+/// and then report a mismatch far from the mistake; a bound on `R` lets it report the missing handler.
+pub trait Handled<S> {}
+impl<S: Handle<R>, R: Resource> Handled<S> for R {}
+
+/// Mirrors [`Receive`] from the message's side.
+pub trait Received<S> {}
+impl<S: Receive<M>, M> Received<S> for M {}
+
+/// Names a service of a runtime by its type, for `tell` and for controllers.
+pub struct ServiceId<S> {
+    pub(crate) runtime: u16,
+    pub(crate) index: u16,
+    of: std::marker::PhantomData<fn(S)>,
+}
+
+impl<S> ServiceId<S> {
+    pub(crate) fn new(runtime: u16, index: u16) -> ServiceId<S> {
+        ServiceId { runtime, index, of: std::marker::PhantomData }
+    }
+}
+
+impl<S> Clone for ServiceId<S> {
+    fn clone(&self) -> ServiceId<S> {
+        *self
+    }
+}
+impl<S> Copy for ServiceId<S> {}
+impl<S> std::fmt::Debug for ServiceId<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}#{}", std::any::type_name::<S>(), self.index)
+    }
+}

@@ -1,0 +1,143 @@
+//! Reading and writing of any descriptor: one operation a call.
+
+use std::io::{self, IoSlice};
+
+use session::Outgoing;
+use socket2::SockRef;
+
+use super::{Borrowed, read_descriptor};
+use crate::engine::Source;
+
+/// What one write did.
+pub(crate) struct Written {
+    /// How many bytes the system took.
+    pub(crate) taken: usize,
+    /// How many bytes it was offered: fewer were taken only if there was no more room.
+    pub(crate) offered: usize,
+}
+
+/// Reads once.
+///
+/// # Errors
+/// As read(2); `Unsupported` for a virtual source.
+pub(crate) fn read(source: Source<'_>, into: &mut [u8]) -> io::Result<usize> {
+    let descriptor = descriptor(source)?;
+    again_if_interrupted(|| read_descriptor(descriptor, into))
+}
+
+/// Writes the front of the queue once; the caller advances the queue.
+///
+/// # Errors
+/// As [`offer`]; `Unsupported` for a virtual source.
+pub(crate) fn write(source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
+    offer(descriptor(source)?, from).map(|written| written.taken)
+}
+
+/// Offers the front of the queue to the system once, up to [`SLICES_MAX`] parts of it.
+///
+/// # Errors
+/// As sendmsg(2) or writev(2); `WriteZero` when the system takes nothing without saying why.
+pub(crate) fn offer(to: Borrowed<'_>, from: &Outgoing) -> io::Result<Written> {
+    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+    let count = from.slices(&mut slices);
+    let slices = &slices[..count];
+    let offered = slices.iter().map(|slice| slice.len()).sum();
+    match again_if_interrupted(|| send(to, slices))? {
+        0 if offered > 0 => Err(io::ErrorKind::WriteZero.into()),
+        taken => Ok(Written { taken, offered }),
+    }
+}
+
+fn send(to: Borrowed<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    let socket = SockRef::from(&to);
+    let result = match slices {
+        [one] => socket.send_with_flags(one, NO_SIGNAL),
+        many => socket.send_vectored_with_flags(many, NO_SIGNAL),
+    };
+    #[cfg(unix)]
+    if matches!(&result, Err(e) if e.raw_os_error() == Some(libc::ENOTSOCK)) {
+        return super::unix::write_without_signal(to, slices);
+    }
+    result
+}
+
+/// Repeats what a signal interrupted before it did anything.
+pub(super) fn again_if_interrupted<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match operation() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+fn descriptor(source: Source<'_>) -> io::Result<Borrowed<'_>> {
+    source.descriptor().ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
+/// The most parts of a queue that leave in one write: one page of the kernel's memory for their
+/// addresses, and far more than a turn usually queues.
+const SLICES_MAX: usize = 64;
+
+// Apple's systems have an option of the socket for it instead, which socket2 sets.
+#[cfg(all(unix, not(target_vendor = "apple")))]
+const NO_SIGNAL: i32 = libc::MSG_NOSIGNAL;
+#[cfg(not(all(unix, not(target_vendor = "apple"))))]
+const NO_SIGNAL: i32 = 0;
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        os::unix::net::UnixStream,
+    };
+
+    use session::Shared;
+
+    use super::*;
+
+    #[test]
+    fn one_part_and_many_parts_arrive_in_order_up_to_the_limit() {
+        for parts in [1, 2, SLICES_MAX - 1, SLICES_MAX, SLICES_MAX + 1] {
+            let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+            let mut queue = Outgoing::new();
+            for part in 0..parts {
+                queue.share(Shared::from(vec![part as u8; 600]));
+            }
+            let written = offer(std::os::fd::AsFd::as_fd(&ours), &queue).expect("there is room");
+            let expected = parts.min(SLICES_MAX) * 600;
+            assert_eq!((written.offered, written.taken), (expected, expected), "{parts} parts");
+            let mut bytes = vec![0; expected];
+            theirs.read_exact(&mut bytes).expect("what was written");
+            assert!(bytes.chunks(600).enumerate().all(|(part, chunk)| chunk == [part as u8; 600]));
+        }
+    }
+
+    #[test]
+    fn a_pipe_is_read_and_written_and_its_break_is_an_error() {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let mut queue = Outgoing::new();
+        queue.put(b"through a pipe");
+        assert_eq!(write(Source::of(&writer), &queue).expect("there is room"), 14);
+        let mut bytes = [0; 64];
+        assert_eq!(reader.read(&mut bytes[..7]).expect("input"), 7);
+        assert_eq!(read(Source::of(&reader), &mut bytes).expect("input"), 7);
+        assert_eq!(&bytes[..7], b" a pipe");
+        drop(reader);
+        let error = write(Source::of(&writer), &queue).expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_closed_end_is_an_error_and_a_virtual_source_is_not_supported() {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        theirs.write_all(b"x").expect("there is room");
+        drop(theirs);
+        let mut queue = Outgoing::new();
+        queue.put(b"late");
+        let error = write(Source::of(&ours), &queue).expect_err("the peer is gone");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        let error = read(Source::hosted(1), &mut [0; 1]).expect_err("there is no descriptor");
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    }
+}

@@ -1,0 +1,37 @@
+//! The system below the engines: sockets, reads and writes, with typed arguments and `io::Error`s.
+//!
+//! Every descriptor that is made here is CLOEXEC and non-blocking from birth, EINTR is never seen, and a
+//! broken pipe is an error and never a signal. What socket2 offers is taken from there; the few calls
+//! that it lacks are the only unsafe code, and have a file of their own.
+
+mod address;
+mod io;
+mod socket;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(unix)]
+pub(crate) use std::os::fd::{BorrowedFd as Borrowed, OwnedFd as Owned};
+#[cfg(windows)]
+pub(crate) use std::os::windows::io::{BorrowedSocket as Borrowed, OwnedSocket as Owned};
+
+#[cfg(unix)]
+pub(crate) use self::unix::{Reserve, Watched, adopt, is_out_of_descriptors, poll, read_descriptor};
+#[cfg(windows)]
+pub(crate) use self::windows::{Reserve, Watched, is_out_of_descriptors, read_descriptor};
+pub(crate) use self::{
+    io::{offer, read, write},
+    socket::{
+        accept, connect, is_connected, is_passing, listen, local, peer, reset_at_close, shutdown_write,
+    },
+};
+
+/// The descriptor, for one call.
+pub(crate) fn borrow(owned: &Owned) -> Borrowed<'_> {
+    #[cfg(unix)]
+    return std::os::fd::AsFd::as_fd(owned);
+    #[cfg(windows)]
+    return std::os::windows::io::AsSocket::as_socket(owned);
+}

@@ -1,0 +1,212 @@
+//! Stream sockets: listen, connect, accept, and what can be asked of them.
+
+#[cfg(unix)]
+use std::os::unix::fs::FileTypeExt as _;
+use std::{io, net::Shutdown, path::Path, time::Duration};
+
+use socket2::{Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use super::{
+    Borrowed, Owned,
+    address::{domain, from_system, to_system},
+    io::again_if_interrupted,
+};
+use crate::{
+    address::Address,
+    options::{ConnectOptions, ListenOptions, SocketOptions},
+};
+
+/// Opens a listening socket. The options of its connections are set on it, and inherited by them.
+///
+/// On a Unix path with `reuse_address` a socket file that nobody listens on is replaced; two processes
+/// that start at the same moment may both do so, and the later one wins. The file is not removed when
+/// the listener closes: it may by then be another's.
+///
+/// # Errors
+/// As socket(2), setsockopt(2), bind(2), listen(2).
+pub(crate) fn listen(address: &Address, options: &ListenOptions) -> io::Result<Owned> {
+    let name = to_system(address)?;
+    let socket = open(address)?;
+    if matches!(address, Address::Ip(_)) {
+        // On Windows the option would let another program take the port away.
+        #[cfg(not(windows))]
+        socket.set_reuse_address(options.reuse_address)?;
+        #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
+        socket.set_reuse_port(options.reuse_port)?;
+    }
+    if let (Some(only), Some(true)) = (options.only_v6, address.ip().map(|ip| ip.is_ipv6())) {
+        socket.set_only_v6(only)?;
+    }
+    configure(&socket, address, &options.socket)?;
+    match (socket.bind(&name), address) {
+        (Err(e), Address::Path(path)) if options.reuse_address && e.kind() == io::ErrorKind::AddrInUse => {
+            if !is_deserted(address, path)? {
+                return Err(e);
+            }
+            std::fs::remove_file(path)?;
+            socket.bind(&name)?;
+        }
+        (result, _) => result?,
+    }
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// Begins to connect; the socket becomes writable when it is decided.
+///
+/// # Errors
+/// As socket(2), setsockopt(2), bind(2), and what connect(2) refuses at once.
+pub(crate) fn connect(address: &Address, options: &ConnectOptions) -> io::Result<Owned> {
+    let name = to_system(address)?;
+    let socket = open(address)?;
+    configure(&socket, address, &options.socket)?;
+    if let Some(local) = &options.local {
+        socket.bind(&to_system(local)?)?;
+    }
+    match socket.connect(&name) {
+        Err(e) if !is_under_way(&e) => Err(e),
+        _ => Ok(socket.into()),
+    }
+}
+
+/// Accepts one connection.
+///
+/// # Errors
+/// As accept(2); see [`is_passing`].
+pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
+    let listener = SockRef::from(&listener);
+    let (socket, peer) = again_if_interrupted(|| accept_once(&listener))?;
+    Ok((socket.into(), from_system(&peer)))
+}
+
+/// Whether an error of accept concerns only the one connection, or a network that will come back.
+pub(crate) fn is_passing(error: &io::Error) -> bool {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Some(
+        libc::EPROTO
+        | libc::ENETDOWN
+        | libc::ENOPROTOOPT
+        | libc::EHOSTDOWN
+        | libc::ENONET
+        | libc::EHOSTUNREACH
+        | libc::EOPNOTSUPP
+        | libc::ENETUNREACH,
+    ) = error.raw_os_error()
+    {
+        return true;
+    }
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted)
+}
+
+/// Whether the connect that began is over; `false` when a poll only thought so.
+///
+/// # Errors
+/// Why there is no connection.
+pub(crate) fn is_connected(socket: Borrowed<'_>) -> io::Result<bool> {
+    let socket = SockRef::from(&socket);
+    if let Some(error) = socket.take_error()? {
+        return Err(error);
+    }
+    match socket.peer_addr() {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// The address at this end.
+pub(crate) fn local(socket: Borrowed<'_>) -> io::Result<Address> {
+    SockRef::from(&socket).local_addr().map(|address| from_system(&address))
+}
+
+/// The address at the other end.
+pub(crate) fn peer(socket: Borrowed<'_>) -> io::Result<Address> {
+    SockRef::from(&socket).peer_addr().map(|address| from_system(&address))
+}
+
+/// Ends the write side.
+pub(crate) fn shutdown_write(socket: Borrowed<'_>) -> io::Result<()> {
+    SockRef::from(&socket).shutdown(Shutdown::Write)
+}
+
+/// Makes the coming close a reset, where the transport knows one.
+pub(crate) fn reset_at_close(socket: Borrowed<'_>) {
+    // What cannot be reset is closed in order: there is nobody left to tell.
+    let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+}
+
+fn open(address: &Address) -> io::Result<Socket> {
+    let protocol = matches!(address, Address::Ip(_)).then_some(Protocol::TCP);
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    return Socket::new(domain(address), Type::STREAM.nonblocking(), protocol);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let socket = Socket::new(domain(address), Type::STREAM, protocol)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn accept_once(listener: &Socket) -> io::Result<(Socket, socket2::SockAddr)> {
+    listener.accept4(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn accept_once(listener: &Socket) -> io::Result<(Socket, socket2::SockAddr)> {
+    let (socket, peer) = listener.accept()?;
+    socket.set_nonblocking(true)?;
+    // Not every system lets a connection inherit it.
+    if let Ok(true) = listener.tcp_nodelay() {
+        socket.set_tcp_nodelay(true)?;
+    }
+    Ok((socket, peer))
+}
+
+fn configure(socket: &Socket, address: &Address, options: &SocketOptions) -> io::Result<()> {
+    if let Some(bytes) = options.receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = options.send_buffer {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    if !matches!(address, Address::Ip(_)) {
+        return Ok(());
+    }
+    socket.set_tcp_nodelay(options.nodelay)?;
+    if let Some(keepalive) = options.keepalive {
+        let parameters = TcpKeepalive::new().with_time(keepalive.idle).with_interval(keepalive.interval);
+        #[cfg(not(windows))]
+        let parameters = parameters.with_retries(keepalive.probes);
+        socket.set_tcp_keepalive(&parameters)?;
+    }
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        if options.user_timeout.is_some() {
+            socket.set_tcp_user_timeout(options.user_timeout)?;
+        }
+        if let Some(bytes) = options.notsent_lowat {
+            socket.set_tcp_notsent_lowat(bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a Unix path is a socket that nobody listens on.
+fn is_deserted(address: &Address, path: &Path) -> io::Result<bool> {
+    // Connecting to a file of another kind is refused too, and such a file is not ours to remove.
+    #[cfg(unix)]
+    if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Ok(false);
+    }
+    let probe = open(address)?;
+    Ok(matches!(probe.connect(&to_system(address)?), Err(e) if e.kind() == io::ErrorKind::ConnectionRefused))
+}
+
+/// Whether connect(2) goes on by itself. A signal does not stop it either.
+fn is_under_way(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    return matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR));
+    #[cfg(not(unix))]
+    return error.kind() == io::ErrorKind::WouldBlock;
+}

@@ -1,0 +1,50 @@
+//! What differs on Windows: only sockets are watched, and descriptors do not run out.
+#![allow(unsafe_code)]
+
+use std::{
+    io::{self, Read as _},
+    os::windows::io::{AsRawSocket as _, BorrowedSocket, RawSocket},
+};
+
+use socket2::SockRef;
+
+use crate::engine::Source;
+
+/// A socket that is watched and belongs to somebody else, who keeps it open until it is unwatched.
+#[derive(Clone, Copy)]
+pub(crate) struct Watched(RawSocket);
+
+impl Watched {
+    /// Remembers the source's socket; a virtual source has none.
+    pub(crate) fn new(source: Source<'_>) -> Option<Watched> {
+        source.descriptor().map(|socket| Watched(socket.as_raw_socket()))
+    }
+
+    /// The source, to be told to a poll and to nobody else.
+    pub(crate) fn with<T>(self, tell: impl FnOnce(Source<'_>) -> T) -> T {
+        // SAFETY: the engine's contract has the owner unwatch a socket before it closes it, and an entry
+        // of the table that holds `self` ends there.
+        let socket = unsafe { BorrowedSocket::borrow_raw(self.0) };
+        tell(Source::of(&socket))
+    }
+}
+
+/// Nothing: handles are limited by memory only.
+pub(crate) struct Reserve;
+
+impl Reserve {
+    /// There is none to take.
+    pub(crate) fn take() -> Option<Reserve> {
+        None
+    }
+}
+
+/// Whether the error says that the process has no descriptor left.
+pub(crate) fn is_out_of_descriptors(_: &io::Error) -> bool {
+    false
+}
+
+/// recv(2), once.
+pub(crate) fn read_descriptor(from: BorrowedSocket<'_>, into: &mut [u8]) -> io::Result<usize> {
+    (&*SockRef::from(&from)).read(into)
+}

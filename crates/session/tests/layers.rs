@@ -1,0 +1,256 @@
+//! The toy layers through the kit: alone, behind a transparent layer, one inside another.
+
+use session::kit::{self, Peer, Preamble, PreambleError, Toy, ToyError};
+use session::{Io, Layer, LayerError, Phase, Result, Stack, Step, Truncated};
+
+const KNOCK: &str = "KNOCK 1.0\n";
+const ENTER: &str = "ENTER\n";
+
+fn toys() -> (Toy, Toy) {
+    (Toy::client(7), Toy::server(11))
+}
+
+fn preambles() -> (Preamble, Preamble) {
+    (Preamble::new(KNOCK, ENTER), Preamble::new(ENTER, KNOCK))
+}
+
+fn behind_preamble() -> ((Preamble, Toy), (Preamble, Toy)) {
+    let ((a, b), (c, d)) = (preambles(), toys());
+    ((a, c), (b, d))
+}
+
+/// The end that awaits the first preamble is the one whose cipher speaks first.
+fn speaks_first_behind_preamble() -> ((Preamble, Toy), (Preamble, Toy)) {
+    let ((a, b), (client, server)) = (preambles(), toys());
+    ((a, server), (b, client))
+}
+
+fn toy_in_toy() -> (Stack<Toy, Toy>, Stack<Toy, Toy>) {
+    (Stack::new(Toy::client(1), Toy::client(2)), Stack::new(Toy::server(3), Toy::server(4)))
+}
+
+fn preamble_in_toy() -> (Stack<Toy, Preamble>, Stack<Toy, Preamble>) {
+    let ((a, b), (c, d)) = (toys(), preambles());
+    (Stack::new(a, c), Stack::new(b, d))
+}
+
+fn deep() -> impl Fn() -> (Deep, Deep) {
+    || {
+        let ((a, b), (c, d), (e, f)) = (preambles(), toys(), behind_preamble());
+        ((a, Stack::new(c, e)), (b, Stack::new(d, f)))
+    }
+}
+
+/// A preamble, then a cipher, and inside it a preamble and a cipher once more.
+type Deep = (Preamble, Stack<Toy, (Preamble, Toy)>);
+
+fn opened<A: Layer, B: Layer>((a, b): (A, B)) -> (Peer<A>, Peer<B>) {
+    let (mut a, mut b) = (Peer::new(a), Peer::new(b));
+    kit::pump(&mut a, &mut b);
+    assert_eq!((a.session().phase(), b.session().phase()), (Phase::Open, Phase::Open));
+    (a, b)
+}
+
+#[test]
+fn every_cut_of_every_stack_gives_the_same() {
+    kit::every_cut(|| ((), ()));
+    kit::every_cut(preambles);
+    kit::every_cut(|| (((), Preamble::new(KNOCK, "")), Preamble::new("", KNOCK)));
+    kit::every_cut(toys);
+    kit::every_cut(behind_preamble);
+    kit::every_cut(speaks_first_behind_preamble);
+    kit::every_cut(toy_in_toy);
+    kit::every_cut(preamble_in_toy);
+    kit::every_cut(deep());
+}
+
+#[test]
+fn every_flipped_bit_is_noticed() {
+    let check = |flips: kit::Flips| {
+        assert!(flips.runs > 1_500);
+        assert_eq!((flips.noticed, flips.harmless), (flips.runs, 0));
+    };
+    check(kit::flips(toys));
+    check(kit::flips(behind_preamble));
+    check(kit::flips(preamble_in_toy));
+    // The inner end was seen: what happens to the outer one behind it harms nobody.
+    for flips in [kit::flips(toy_in_toy), kit::flips(deep())] {
+        assert!(flips.harmless <= 2 * END_RECORD, "{flips:?}");
+    }
+}
+
+#[test]
+fn only_the_authentic_end_is_clean() {
+    assert_eq!(kit::truncations(toys), 0);
+    assert_eq!(kit::truncations(behind_preamble), 0);
+    assert_eq!(kit::truncations(preamble_in_toy), 0);
+    // The end of the inner layer is enough.
+    assert_eq!(kit::truncations(toy_in_toy), END_RECORD);
+    assert_eq!(kit::truncations(deep()), END_RECORD);
+}
+
+/// Bytes of a toy record without a body.
+const END_RECORD: usize = 11;
+
+#[test]
+fn early_data_behind_a_transparent_handshake_is_delivered() {
+    let mut peer = Peer::new(preambles().0);
+    peer.feed(b"ENTER\nbanner and half a li");
+    assert_eq!(peer.received(), b"banner and half a li");
+    // The other side's preamble, and the first message of the layer behind it, in one segment.
+    let (a, b) = speaks_first_behind_preamble();
+    let (mut a, mut b) = (Peer::new(a), Peer::new(b));
+    b.feed(&a.flight());
+    a.feed(&b.flight());
+    assert_eq!(a.session().phase(), Phase::Open);
+}
+
+#[test]
+fn early_data_behind_a_transparent_inner_layer_is_delivered() {
+    let (mut a, mut b) = (Peer::new(Toy::client(1)), Peer::new(Stack::new(Toy::server(2), preambles().0)));
+    kit::pump(&mut a, &mut b);
+    assert_eq!(a.received(), KNOCK.as_bytes());
+    a.send(b"ENTER\nbanner");
+    kit::pump(&mut a, &mut b);
+    assert_eq!((b.received(), b.session().capacity()), (&b"banner"[..], 0));
+}
+
+#[test]
+fn a_wrong_preamble_is_refused_by_type() {
+    let mut peer = Peer::new(preambles().0);
+    peer.feed(b"ENTRY\n");
+    assert!(peer.error().expect("another preamble").is::<PreambleError>());
+    assert_eq!(peer.session().phase(), Phase::Finished);
+}
+
+#[test]
+fn good_records_before_a_bad_one_are_delivered_and_an_alert_leaves() {
+    for bad in 0..3 {
+        let (mut a, mut b) = opened(toys());
+        let mut all = Vec::new();
+        for (at, word) in ["first", "second", "third"].into_iter().enumerate() {
+            a.send(word.as_bytes());
+            let mut record = a.flight();
+            if at == bad {
+                record[4] ^= 1;
+            }
+            all.extend(record);
+        }
+        b.feed(&all);
+        assert_eq!(b.received(), ["", "first", "firstsecond"][bad].as_bytes());
+        assert_eq!(b.error().expect("a bad tag").downcast_ref(), Some(&ToyError::Tag));
+        a.feed(&b.flight());
+        assert_eq!(a.error().expect("an alert").downcast_ref(), Some(&ToyError::Alert));
+        assert!(b.end().unwrap_err().is::<Truncated>());
+    }
+}
+
+/// Refuses whatever arrives, and says so.
+struct Grumpy;
+
+impl Layer for Grumpy {
+    const INPUT_MAX: usize = 0;
+
+    fn ready(&self) -> bool {
+        true
+    }
+
+    fn open(&mut self, _: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
+        io.up.extend_from_slice(b"not for you");
+        io.down.put(b"go away");
+        Err("refused".into())
+    }
+
+    fn seal(&mut self, clear: &[u8], _: &mut Io<'_>) -> Result<usize> {
+        Ok(clear.len())
+    }
+}
+
+#[test]
+fn an_alert_leaves_through_a_stack() {
+    // Of the outer layer.
+    let (mut a, mut b) = opened(toy_in_toy());
+    a.send(b"data");
+    let mut record = a.flight();
+    *record.last_mut().expect("a record") ^= 1;
+    b.feed(&record);
+    a.feed(&b.flight());
+    assert_eq!(a.error().expect("the alert").downcast_ref(), Some(&ToyError::Alert));
+    // Of the inner one, sealed.
+    let (mut a, mut b) = opened((Toy::client(1), Stack::new(Toy::server(2), Grumpy)));
+    a.send(b"data");
+    kit::pump(&mut a, &mut b);
+    assert_eq!((a.received(), b.received()), (&b"go away"[..], &b""[..]));
+    assert_eq!(b.error().expect("refused").to_string(), "refused");
+}
+
+#[test]
+fn the_end_of_the_outer_layer_alone_is_a_truncation() {
+    let (mut a, mut b) = opened(toy_in_toy());
+    let (session, pool) = a.session_mut();
+    session.with_layer(pool, |stack, io| stack.outer_mut().finish(io)).expect("open");
+    b.feed(&a.flight());
+    assert!(b.error().expect("the inner layer saw no end").is::<Truncated>());
+}
+
+#[test]
+fn a_later_request_is_answered_by_the_layer_alone() {
+    let (mut a, mut b) = opened(toys());
+    let (session, pool) = a.session_mut();
+    session.with_layer(pool, |toy, io| toy.ping(io)).expect("the handshake is done");
+    kit::pump(&mut a, &mut b);
+    assert_eq!(a.session().layer().pongs(), 1);
+    assert!(a.received().is_empty() && b.received().is_empty());
+}
+
+#[test]
+fn a_later_request_reaches_either_layer_of_a_stack() {
+    let (a, b) = toy_in_toy();
+    let (mut a, mut b) = (Peer::new(a), Peer::new(b));
+    let (session, pool) = a.session_mut();
+    let early = session.with_layer(pool, |stack, io| stack.with_inner(io, |toy, io| toy.ping(io)));
+    assert!(early.unwrap_err().is::<LayerError>());
+    kit::pump(&mut a, &mut b);
+    let (session, pool) = a.session_mut();
+    session.with_layer(pool, |stack, io| stack.with_inner(io, |toy, io| toy.ping(io))).expect("open");
+    session.with_layer(pool, |stack, io| stack.outer_mut().ping(io)).expect("open");
+    kit::pump(&mut a, &mut b);
+    let stack = a.session().layer();
+    assert_eq!((stack.inner().pongs(), stack.outer().pongs()), (1, 1));
+}
+
+#[test]
+fn nothing_is_said_behind_our_end() {
+    let (mut a, mut b) = opened(toys());
+    b.close();
+    assert_eq!(b.flight().len(), END_RECORD);
+    let (session, pool) = a.session_mut();
+    session.with_layer(pool, |toy, io| toy.ping(io)).expect("the handshake is done");
+    b.feed(&a.flight());
+    b.send(b"too late");
+    assert!(b.error().is_none() && b.flight().is_empty());
+    let (session, pool) = b.session_mut();
+    assert!(session.with_layer(pool, |toy, io| toy.ping(io)).is_err());
+}
+
+#[test]
+fn an_end_in_the_handshake_is_a_truncation_and_a_close_waits_for_it() {
+    let (a, b) = toy_in_toy();
+    let (mut a, mut b) = (Peer::new(a), Peer::new(b));
+    b.feed(&a.flight());
+    a.send(b"queued");
+    a.close();
+    assert!(a.end().unwrap_err().is::<Truncated>());
+    kit::pump(&mut a, &mut b);
+    assert_eq!((b.received(), b.session().ended()), (&b"queued"[..], true));
+    assert_eq!(a.session().phase(), Phase::Finished);
+}
+
+#[test]
+fn a_session_at_rest_owns_nothing() {
+    let (mut a, mut b) = opened(toy_in_toy());
+    a.send(&[7; 100_000]);
+    kit::pump(&mut a, &mut b);
+    assert_eq!(b.received().len(), 100_000);
+    assert_eq!((a.session().capacity(), b.session().capacity()), (0, 0));
+}

@@ -1,0 +1,185 @@
+//! The write queue against a plain vector, and where it copies.
+
+use std::io::{IoSlice, Write};
+
+use session::{Mark, Outgoing, Shared};
+
+/// A seed from the environment, or a fixed one; printed, so that a failure can be run again.
+fn seed() -> u64 {
+    let seed = std::env::var("OUTGOING_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(8154);
+    println!("OUTGOING_SEED={seed}");
+    seed
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % bound as u64) as usize
+    }
+
+    /// Bytes of a length that is mostly small and sometimes at an edge.
+    fn bytes(&mut self) -> Vec<u8> {
+        let edges = [0, 1, 511, 512, 4_096, 4_097, 65_535, 65_536, 65_537, 100_000];
+        let len = if self.below(8) == 0 { edges[self.below(edges.len())] } else { self.below(700) };
+        let first = self.below(256);
+        (0..len).map(|at| (first + at) as u8).collect()
+    }
+
+    fn fill(&mut self, out: &mut Outgoing, model: &mut Vec<u8>) {
+        let bytes = self.bytes();
+        match self.below(5) {
+            0 => out.share(Shared::from(&bytes[..])),
+            1 => {
+                let room = bytes.len() + self.below(100);
+                let grown = out.grow(room, |slice| {
+                    slice[..bytes.len()].copy_from_slice(&bytes);
+                    Ok::<_, ()>(bytes.len())
+                });
+                assert_eq!(grown, Ok(bytes.len()));
+            }
+            2 => {
+                let refused = out.grow(bytes.len(), |slice| {
+                    slice.fill(1);
+                    Err("refused")
+                });
+                assert_eq!(refused, Err("refused"));
+                return;
+            }
+            3 => out.write_all(&bytes).expect("writing to memory"),
+            _ => out.put(&bytes),
+        }
+        model.extend_from_slice(&bytes);
+    }
+}
+
+fn check(out: &Outgoing, model: &[u8], slots: usize) {
+    assert_eq!((out.len(), out.is_empty()), (model.len(), model.is_empty()));
+    assert!(model.starts_with(out.front()) && out.front().is_empty() == model.is_empty());
+    let mut slices = vec![IoSlice::new(&[]); slots];
+    let set = out.slices(&mut slices);
+    assert!(set <= slots && slices[..set].iter().all(|slice| !slice.is_empty()));
+    let gathered = slices[..set].iter().map(|slice| &**slice).collect::<Vec<&[u8]>>().concat();
+    assert!(model.starts_with(&gathered) && (set == slots || gathered.len() == model.len()));
+}
+
+#[test]
+fn a_queue_is_a_vector_whatever_is_done_to_it() {
+    let mut random = Random(seed());
+    let (mut out, mut model) = (Outgoing::new(), Vec::new());
+    let mut mark: Option<(Mark, usize)> = None;
+    for round in 0..30_000 {
+        match random.below(12) {
+            0..5 => random.fill(&mut out, &mut model),
+            5..9 => {
+                let bound = if random.below(3) == 0 { model.len() } else { model.len().min(900) };
+                let count = random.below(bound + 1);
+                out.advance(count);
+                model.drain(..count);
+                mark = mark.map(|(mark, len)| (mark, len.saturating_sub(count)));
+            }
+            9 => {
+                let (mut other, mut behind) = (Outgoing::new(), Vec::new());
+                for _ in 0..random.below(5) {
+                    random.fill(&mut other, &mut behind);
+                }
+                let gone = random.below(behind.len() + 1);
+                other.advance(gone);
+                out.append(&mut other);
+                model.extend_from_slice(&behind[gone..]);
+                check(&other, &[], 2);
+                other.put(b"usable");
+                check(&other, b"usable", 2);
+            }
+            10 => match mark.take() {
+                Some((mark, len)) => {
+                    out.rollback(mark);
+                    model.truncate(len);
+                }
+                None => mark = Some((out.mark(), model.len())),
+            },
+            _ if random.below(200) == 0 => {
+                out.clear();
+                model.clear();
+                mark = mark.map(|(mark, _)| (mark, 0));
+            }
+            _ => {}
+        }
+        check(&out, &model, 1 + random.below(4));
+        if round % 64 == 0 {
+            assert!(out.to_vec() == model, "round {round}");
+        }
+        if model.len() > 300_000 {
+            out.advance(model.len());
+            model.clear();
+            mark = None;
+        }
+    }
+    assert!(out.to_vec() == model);
+}
+
+#[test]
+fn large_and_shared_bytes_are_not_copied() {
+    let shared = Shared::from(vec![1; 512]);
+    let mut out = Outgoing::new();
+    out.put(b"small");
+    out.share(shared.clone());
+    out.put(&[2; 65_537]);
+    out.share(Shared::from(vec![3; 511]));
+    let mut slices = [IoSlice::new(&[]); 8];
+    assert_eq!(out.slices(&mut slices), 4);
+    assert_eq!(slices[1].as_ptr(), shared.as_ptr());
+    let large = slices[2].as_ptr();
+    assert_eq!((slices[2].len(), slices[3].len()), (65_537, 511));
+    let mut front = Outgoing::new();
+    front.put(b"earlier");
+    front.append(&mut out);
+    let mut slices = [IoSlice::new(&[]); 8];
+    assert_eq!(front.slices(&mut slices), 4);
+    assert_eq!(&*slices[0], b"earliersmall");
+    assert_eq!((slices[1].as_ptr(), slices[2].as_ptr()), (shared.as_ptr(), large));
+}
+
+#[test]
+fn a_thousand_small_items_are_one_slice() {
+    let mut out = Outgoing::new();
+    (0..1_000).for_each(|_| out.put(b"an answer of thirty-two bytes...."));
+    let mut slices = [IoSlice::new(&[]); 4];
+    assert_eq!(out.slices(&mut slices), 1);
+}
+
+#[test]
+fn memory_follows_what_waits() {
+    let mut out = Outgoing::new();
+    (0..10_000).for_each(|_| out.put(&[0; 1_000]));
+    assert!(out.capacity() >= 10_000_000);
+    out.advance(9_999_500);
+    assert!(out.capacity() < 300_000, "{}", out.capacity());
+}
+
+#[test]
+#[should_panic(expected = "advance by 3 bytes in a queue of 2")]
+fn advancing_beyond_the_end_is_a_broken_promise() {
+    let mut out = Outgoing::new();
+    out.put(b"ab");
+    out.advance(3);
+}
+
+#[test]
+fn a_foreign_mark_does_no_harm() {
+    let mut long = Outgoing::new();
+    long.put(&[0; 100]);
+    let (late, mut short) = (long.mark(), Outgoing::new());
+    let early = short.mark();
+    short.put(b"ab");
+    short.rollback(late);
+    assert_eq!(short.to_vec(), b"ab");
+    long.share(Shared::from(vec![1; 600]));
+    long.advance(50);
+    long.rollback(early);
+    assert!(long.is_empty());
+}

@@ -1,0 +1,57 @@
+//! The pool is bounded by bytes and keeps nothing oversized.
+
+use session::Pool;
+
+const HEADER: usize = size_of::<Vec<u8>>();
+
+#[test]
+fn what_is_given_is_lent_again_and_empty() {
+    let mut pool = Pool::new();
+    let mut buffer = pool.take();
+    buffer.extend_from_slice(b"left over");
+    let at = buffer.as_ptr();
+    pool.give(buffer);
+    let again = pool.take();
+    assert_eq!((again.as_ptr(), again.len(), pool.misses(), pool.kept()), (at, 0, 1, 0));
+    let mut queue = pool.take_outgoing();
+    queue.put(b"left over");
+    pool.give_outgoing(queue);
+    let queue = pool.take_outgoing();
+    assert!(queue.is_empty() && queue.capacity() > 0);
+    assert_eq!((pool.misses(), pool.kept()), (2, 0));
+}
+
+#[test]
+fn the_bound_counts_bytes() {
+    for (room, kept) in [(1_000 + HEADER - 1, 0), (1_000 + HEADER, 1), (1_000 + HEADER + 1, 1)] {
+        let mut pool = Pool::with_limit(room);
+        pool.give(Vec::with_capacity(1_000));
+        pool.give(Vec::with_capacity(1_000));
+        assert_eq!(pool.kept(), kept * (1_000 + HEADER), "room for {room}");
+    }
+    let mut pool = Pool::with_limit(1 << 20);
+    for len in 1..5_000 {
+        pool.give(vec![0; len]);
+        let mut queue = Box::<session::Outgoing>::default();
+        queue.put(&vec![0; len]);
+        pool.give_outgoing(queue);
+        assert!(pool.kept() <= 1 << 20);
+    }
+    assert!(pool.kept() > 1_000_000);
+}
+
+#[test]
+fn oversized_buffers_are_freed() {
+    for (capacity, kept) in [((256 << 10) - 1, true), (256 << 10, true), ((256 << 10) + 1, false)] {
+        let mut pool = Pool::new();
+        pool.give(Vec::with_capacity(capacity));
+        assert_eq!(pool.kept() > 0, kept, "{capacity}");
+    }
+    let mut pool = Pool::new();
+    pool.give(Vec::new());
+    assert_eq!(pool.kept(), 0);
+    let mut queue = pool.take_outgoing();
+    (0..1_000).for_each(|_| queue.put(&[0; 10_000]));
+    pool.give_outgoing(queue);
+    assert!(pool.kept() < 70 << 10, "{}", pool.kept());
+}

@@ -1,0 +1,224 @@
+//! The session: phases, bounds, order, and what it does with layers that break their promise.
+
+use session::kit::{Toy, ToyError};
+use session::{Io, Layer, LayerError, Next, Phase, Pool, Result, Session, Step, Truncated};
+
+/// Does what it is told, to try the session.
+#[derive(Default)]
+struct Scripted {
+    ready: bool,
+    step: Option<Step>,
+    up: &'static [u8],
+    taken: usize,
+    finished: usize,
+}
+
+impl Layer for Scripted {
+    const INPUT_MAX: usize = 16;
+
+    fn ready(&self) -> bool {
+        self.ready
+    }
+
+    fn open(&mut self, _: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
+        io.up.extend_from_slice(self.up);
+        io.down.put(b"alert");
+        self.step.ok_or_else(|| "scripted".into())
+    }
+
+    fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
+        io.down.put(clear);
+        Ok(self.taken)
+    }
+
+    fn finish(&mut self, io: &mut Io<'_>) -> Result {
+        self.finished += 1;
+        io.down.put(b"end");
+        Ok(())
+    }
+}
+
+fn scripted(layer: Scripted) -> (Session<Scripted>, Pool) {
+    let (mut session, mut pool) = (Session::new(layer), Pool::new());
+    session.start(&mut pool).expect("nothing to fail");
+    (session, pool)
+}
+
+fn wire<L: Layer>(session: &mut Session<L>) -> Vec<u8> {
+    session.take_wire().map_or(Vec::new(), |wire| wire.to_vec())
+}
+
+#[test]
+fn a_session_without_a_layer_is_small_and_direct_once_started() {
+    assert!(size_of::<Session<()>>() <= 24);
+    let (mut session, mut pool) = (Session::new(()), Pool::new());
+    assert!(!session.direct() && session.phase() == Phase::Idle);
+    session.out(&mut pool).put(b"early ");
+    session.start(&mut pool).expect("nothing to fail");
+    assert!(session.direct() && session.phase() == Phase::Open);
+    session.out(&mut pool).put(b"late");
+    session.fill(&mut pool).expect("nothing to fail");
+    assert_eq!(wire(&mut session), b"early late");
+    assert!(session.start(&mut pool).unwrap_err().is::<LayerError>());
+    session.close();
+    session.fill(&mut pool).expect("nothing to fail");
+    assert_eq!(session.phase(), Phase::Finished);
+    session.out(&mut pool).put(b"too late");
+    session.fill(&mut pool).expect("nothing to fail");
+    assert!(session.take_wire().is_none() && session.capacity() == 0);
+    let mut up = Vec::new();
+    let step = session.step(&mut b"half-closed".to_vec(), &mut up, &mut pool).expect("input may follow");
+    assert_eq!((step.used, step.next, &up[..]), (11, Next::Wait, &b"half-closed"[..]));
+    assert!(session.end(&[]).is_ok());
+}
+
+#[test]
+fn what_a_released_stream_takes_along_is_send() {
+    fn check<T: Send>() {}
+    check::<Session<Toy>>();
+    check::<session::Outgoing>();
+    check::<session::Failure>();
+}
+
+#[test]
+fn an_error_discards_its_own_clear_bytes_and_lets_the_alert_leave() {
+    let (mut session, mut pool) = scripted(Scripted { ready: true, up: b"wrong", ..Scripted::default() });
+    session.out(&mut pool).put(b"queued");
+    let mut up = b"before".to_vec();
+    let error = session.step(&mut [1], &mut up, &mut pool).unwrap_err();
+    assert_eq!((error.to_string().as_str(), &up[..]), ("scripted", &b"before"[..]));
+    assert_eq!(session.phase(), Phase::Finished);
+    session.close();
+    session.fill(&mut pool).expect("nothing is called any more");
+    assert_eq!((wire(&mut session), session.layer().finished), (b"alert".to_vec(), 0));
+    assert!(session.step(&mut [1], &mut up, &mut pool).unwrap_err().is::<LayerError>());
+    assert!(session.end(&[]).unwrap_err().is::<Truncated>());
+}
+
+#[test]
+fn input_left_after_a_wait_is_bounded() {
+    for (left, fits) in [(15, true), (16, true), (17, false)] {
+        let step = Some(Step { used: 3, next: Next::Wait });
+        let (mut session, mut pool) =
+            scripted(Scripted { ready: true, step, up: b"up", ..Scripted::default() });
+        let mut up = Vec::new();
+        let result = session.step(&mut vec![0; 3 + left], &mut up, &mut pool);
+        assert_eq!((result.is_ok(), up.is_empty()), (fits, !fits));
+        if let Err(error) = result {
+            assert_eq!(error.downcast_ref(), Some(&LayerError::TooLong { limit: 16, len: 17 }));
+        }
+    }
+    let step = Some(Step { used: 0, next: Next::Again });
+    let (mut session, mut pool) = scripted(Scripted { ready: true, step, ..Scripted::default() });
+    assert!(session.step(&mut [0; 1_000], &mut Vec::new(), &mut pool).is_ok());
+}
+
+#[test]
+fn a_layer_that_breaks_its_contract_is_an_error() {
+    let step = Some(Step { used: 2, next: Next::Wait });
+    let (mut session, mut pool) = scripted(Scripted { ready: true, step, ..Scripted::default() });
+    let error = session.step(&mut [0], &mut Vec::new(), &mut pool).unwrap_err();
+    assert!(matches!(error.downcast_ref(), Some(LayerError::Contract(_))));
+    for taken in [0, 7] {
+        let (mut session, mut pool) = scripted(Scripted { ready: true, taken, ..Scripted::default() });
+        session.out(&mut pool).put(b"clear");
+        let error = session.fill(&mut pool).unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(LayerError::Contract(_))));
+        assert_eq!(session.phase(), Phase::Finished);
+    }
+    let step = Some(Step { used: 0, next: Next::End });
+    let (mut session, mut pool) = scripted(Scripted { step, ..Scripted::default() });
+    assert!(session.step(&mut [0], &mut Vec::new(), &mut pool).unwrap_err().is::<Truncated>());
+}
+
+#[test]
+fn the_end_is_sealed_once_and_only_after_everything() {
+    let (mut session, mut pool) = scripted(Scripted { ready: true, taken: 5, ..Scripted::default() });
+    session.out(&mut pool).put(b"clear");
+    session.close();
+    (0..3).for_each(|_| session.fill(&mut pool).expect("nothing to fail"));
+    assert_eq!((wire(&mut session), session.layer().finished), (b"clearend".to_vec(), 1));
+    // In the handshake the end waits for what is queued, and for nothing else.
+    let (mut session, mut pool) = scripted(Scripted::default());
+    session.out(&mut pool).put(b"clear");
+    session.close();
+    session.fill(&mut pool).expect("nothing to fail");
+    assert_eq!((session.phase(), session.layer().finished), (Phase::Handshake, 0));
+    let (mut session, mut pool) = scripted(Scripted::default());
+    session.close();
+    session.fill(&mut pool).expect("nothing to fail");
+    assert_eq!((session.phase(), session.layer().finished), (Phase::Finished, 1));
+}
+
+/// Two toys, opened by hand.
+fn toys(pool: &mut Pool) -> (Session<Toy>, Session<Toy>) {
+    let (mut a, mut b) = (Session::new(Toy::client(1)), Session::new(Toy::server(2)));
+    a.start(pool).expect("nothing to fail");
+    b.start(pool).expect("nothing to fail");
+    let mut up = Vec::new();
+    b.step(&mut wire(&mut a), &mut up, pool).expect("a hello");
+    a.step(&mut wire(&mut b), &mut up, pool).expect("a hello");
+    assert_eq!((a.phase(), b.phase()), (Phase::Open, Phase::Open));
+    (a, b)
+}
+
+#[test]
+fn a_large_send_is_sealed_as_fast_as_the_wire_takes_it() {
+    let mut pool = Pool::new();
+    let (mut a, mut b) = toys(&mut pool);
+    let item: Vec<u8> = (0..1_000_000u32).map(|at| (at / 7) as u8).collect();
+    a.out(&mut pool).put(&item);
+    a.close();
+    let (mut input, mut up) = (Vec::new(), Vec::new());
+    while a.queued() > 0 {
+        a.fill(&mut pool).expect("nothing to fail");
+        let mut wire = a.take_wire().expect("something is queued");
+        assert!(wire.len() < Session::<Toy>::WIRE_MAX + 1_100, "{}", wire.len());
+        let written = wire.len().min(40_000);
+        input.extend_from_slice(&wire.to_vec()[..written]);
+        wire.advance(written);
+        a.restore(wire, &mut pool);
+    }
+    let (mut at, mut next) = (0, Next::Again);
+    while next == Next::Again {
+        let step = b.step(&mut input[at..], &mut up, &mut pool).expect("authentic");
+        (at, next) = (at + step.used, step.next);
+    }
+    assert!(up == item && next == Next::End && at == input.len() && a.phase() == Phase::Finished);
+}
+
+#[test]
+fn what_was_not_written_stands_in_front_of_what_was_queued_since() {
+    let (mut session, mut pool) = (Session::new(()), Pool::new());
+    session.start(&mut pool).expect("nothing to fail");
+    session.out(&mut pool).put(b"first ");
+    let mut taken = session.take_wire().expect("six bytes");
+    taken.advance(3);
+    session.out(&mut pool).put(b"second");
+    session.restore(taken, &mut pool);
+    assert_eq!((session.queued(), wire(&mut session)), (9, b"st second".to_vec()));
+}
+
+#[test]
+fn after_the_peers_end_input_is_discarded() {
+    let mut pool = Pool::new();
+    let (mut a, mut b) = toys(&mut pool);
+    a.close();
+    a.fill(&mut pool).expect("nothing to fail");
+    let mut up = Vec::new();
+    let step = b.step(&mut wire(&mut a), &mut up, &mut pool).expect("an end");
+    assert!(step.next == Next::End && b.ended());
+    let step = b.step(&mut [0; 5_000], &mut up, &mut pool).expect("whatever follows");
+    assert_eq!((step.used, step.next, up.len(), b.end(&[1]).is_ok()), (5_000, Next::End, 0, true));
+}
+
+#[test]
+fn a_request_that_fails_is_the_callers_and_the_session_goes_on() {
+    let (mut session, mut pool) = (Session::new(Toy::server(1)), Pool::new());
+    let early = session.with_layer(&mut pool, |toy, io| toy.ping(io));
+    assert!(early.unwrap_err().is::<LayerError>());
+    session.start(&mut pool).expect("nothing to fail");
+    let refused = session.with_layer(&mut pool, |toy, io| toy.ping(io));
+    assert_eq!(refused.unwrap_err().downcast_ref(), Some(&ToyError::NotReady));
+    assert_eq!(session.phase(), Phase::Handshake);
+}
