@@ -210,6 +210,7 @@ mod tests {
         assert!(!table.is_vacant(new) && table.get(new).is_none() && table.remove(new).is_none());
         assert!(table.remove(old).is_some() && table.is_vacant(new));
         table.insert(entry(3, 1));
+        assert!(table.get_mut(old).is_none());
         assert!(table.get(old).is_none() && table.remove(old).is_none() && table.get_mut(new).is_some());
     }
 }

@@ -1,0 +1,86 @@
+//! Interest: keeps the poll in step with what is wanted.
+
+use std::io;
+
+use super::{CHANGED, Calls, ENDED, Part, READING, table::Entry};
+use crate::{
+    engine::{Event, Interest, Poll, Sent, Trigger},
+    id::Key,
+};
+
+impl<P: Poll> Calls<P> {
+    /// Has the interest looked at before the next wait.
+    pub(super) fn mark_changed(&mut self, key: Key) {
+        if self.is_edge() {
+            return;
+        }
+        if let Some(entry) = self.table.get_mut(key).filter(|entry| !entry.has(CHANGED)) {
+            entry.set(CHANGED, true);
+            self.changed.push(key);
+            self.wake_outside();
+        }
+    }
+
+    /// Brings a level-triggered poll in step with what is wanted.
+    pub(super) fn sync(&mut self) {
+        for at in 0..self.changed.len() {
+            let key = self.changed[at];
+            let Some(entry) = self.table.get_mut(key) else { continue };
+            entry.set(CHANGED, false);
+            let wanted = entry.wanted();
+            if let Err(error) = set_interest(&mut self.poll, entry, wanted, Trigger::Level) {
+                self.lose(key, error);
+            }
+        }
+        self.changed.clear();
+    }
+
+    /// Tells that a transport cannot be watched any more.
+    fn lose(&mut self, key: Key, error: io::Error) {
+        let Some(entry) = self.table.get_mut(key) else { return };
+        let parked = entry.parked.take();
+        let event = match entry.part {
+            Part::Listener => {
+                entry.set(READING, false);
+                Event::NotAccepted(copy(&error))
+            }
+            Part::Connecting => {
+                entry.part = Part::Refused;
+                Event::Connected(Err(copy(&error)))
+            }
+            _ => {
+                entry.set(ENDED, true);
+                Event::Broken(copy(&error))
+            }
+        };
+        if let Some(queue) = parked {
+            self.tell(key, Event::Sent(Sent { queue, result: Err(error) }));
+        }
+        self.tell(key, event);
+    }
+}
+
+/// Has the poll watch the entry for `interest`; what it does already costs nothing.
+///
+/// After an error the entry is not watched.
+pub(super) fn set_interest(
+    poll: &mut impl Poll,
+    entry: &mut Entry,
+    interest: Option<Interest>,
+    trigger: Trigger,
+) -> io::Result<()> {
+    let (key, before) = (entry.key, entry.in_poll());
+    let result = entry.with_source(|source| match (before, interest) {
+        (before, interest) if before == interest => Ok(()),
+        (None, Some(interest)) => poll.watch(key, source, interest, trigger),
+        (Some(_), Some(interest)) => poll.rewatch(key, source, interest),
+        (_, None) => poll.unwatch(key, source),
+    });
+    entry.set_in_poll(interest.filter(|_| result.is_ok()));
+    result
+}
+
+/// The same error once more, for the second of two who must be told.
+fn copy(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}

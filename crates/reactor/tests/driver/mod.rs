@@ -1,0 +1,188 @@
+//! A small driver for engines under test: keys, events with copied bytes, and a guard against hanging.
+#![allow(dead_code)] // Each test binary uses a part of it.
+
+use std::{
+    io,
+    net::{TcpListener, TcpStream},
+    os::unix::net::UnixStream,
+    time::{Duration, Instant},
+};
+
+use reactor::{
+    Address,
+    engine::{Calls, Engine, Epoll, Event, Outgoing, PollCall, Ready, Role, Sent, Transport},
+    id::Key,
+};
+
+/// An event whose bytes were copied, so that the buffer could go back.
+#[derive(Debug)]
+pub(crate) enum Seen {
+    Ready(Ready),
+    Accepted(Transport, Address),
+    NotAccepted(io::Error),
+    Connected(io::Result<()>),
+    Got(Vec<u8>),
+    End,
+    Broken(io::Error),
+    Sent(Sent),
+    Detached(Transport),
+}
+
+pub(crate) struct Driver {
+    pub(crate) engine: Box<dyn Engine>,
+    /// How many bytes one read takes.
+    pub(crate) buffer_bytes: usize,
+    slots: u32,
+}
+
+impl Driver {
+    pub(crate) fn new(engine: Box<dyn Engine>, buffer_bytes: usize) -> Driver {
+        Driver { engine, buffer_bytes, slots: 0 }
+    }
+
+    pub(crate) fn key(&mut self) -> Key {
+        self.slots += 1;
+        Key::new(self.slots - 1, 0, 3)
+    }
+
+    pub(crate) fn attach(&mut self, transport: Transport, role: Role) -> Key {
+        let key = self.key();
+        self.engine.attach(key, transport, role).expect("it is attached");
+        key
+    }
+
+    /// A stream of the engine and the blocking other end.
+    pub(crate) fn unix(&mut self) -> (Key, UnixStream) {
+        let (ours, theirs) = unix_pair();
+        (self.attach(ours, Role::Stream), theirs)
+    }
+
+    pub(crate) fn tcp(&mut self) -> (Key, TcpStream) {
+        let (ours, theirs) = tcp_pair();
+        ours.set_nonblocking(true).expect("it is set");
+        (self.attach(Transport::new(ours), Role::Stream), theirs)
+    }
+
+    pub(crate) fn next(&mut self) -> Option<(Key, Seen)> {
+        let (key, event) = self.engine.next()?;
+        let seen = match event {
+            Event::Got(mut chunk) => {
+                let bytes = chunk.bytes().to_vec();
+                self.engine.give(chunk);
+                Seen::Got(bytes)
+            }
+            Event::Ready(ready) => Seen::Ready(ready),
+            Event::Accepted(transport, peer) => Seen::Accepted(transport, peer),
+            Event::NotAccepted(error) => Seen::NotAccepted(error),
+            Event::Connected(result) => Seen::Connected(result),
+            Event::End => Seen::End,
+            Event::Broken(error) => Seen::Broken(error),
+            Event::Sent(sent) => Seen::Sent(sent),
+            Event::Detached(transport) => Seen::Detached(transport),
+        };
+        Some((key, seen))
+    }
+
+    /// Turns until `on` says that it has seen enough; the rest of that turn stays in the engine.
+    pub(crate) fn until(&mut self, mut on: impl FnMut(&mut Driver, Key, Seen) -> bool) {
+        let began = Instant::now();
+        loop {
+            while let Some((key, seen)) = self.next() {
+                if on(self, key, seen) {
+                    return;
+                }
+            }
+            assert!(began.elapsed() < GUARD, "the engine makes no progress");
+            self.engine.wait(Some(GUARD)).expect("the engine is whole");
+        }
+    }
+
+    /// All that is there now: what one wait that does not block brings.
+    pub(crate) fn now(&mut self) -> Vec<(Key, Seen)> {
+        self.engine.wait(Some(Duration::ZERO)).expect("the engine is whole");
+        std::iter::from_fn(|| self.next()).collect()
+    }
+
+    /// Asserts that nothing is told, and that the engine sleeps instead of spinning.
+    pub(crate) fn assert_idle(&mut self) {
+        let (began, mut waits) = (Instant::now(), 0);
+        while began.elapsed() < IDLE {
+            self.engine.wait(Some(IDLE)).expect("the engine is whole");
+            waits += 1;
+            if let Some(seen) = self.next() {
+                panic!("{seen:?} when nothing should be told");
+            }
+        }
+        assert!(waits <= 4, "{waits} waits in {IDLE:?}: the engine spins");
+    }
+}
+
+pub(crate) fn unix_pair() -> (Transport, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().expect("a pair");
+    ours.set_nonblocking(true).expect("it is set");
+    (Transport::new(ours), theirs)
+}
+
+/// Two connected TCP sockets, both blocking.
+pub(crate) fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let theirs = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+    (listener.accept().expect("it connected").0, theirs)
+}
+
+pub(crate) fn queue(bytes: &[u8]) -> Box<Outgoing> {
+    let mut queue = Outgoing::new();
+    queue.put(bytes);
+    Box::new(queue)
+}
+
+/// Bytes that differ from their neighbours at every distance that a mistake is likely to have.
+pub(crate) fn pattern(bytes: usize) -> Vec<u8> {
+    (0..bytes as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+}
+
+pub(crate) fn epoll() -> Driver {
+    Driver::new(Box::new(Calls::new(Epoll::new().expect("epoll"))), 65_536)
+}
+pub(crate) fn epoll_tight() -> Driver {
+    let poll = Epoll::with_capacity(2).expect("epoll");
+    Driver::new(Box::new(Calls::new(poll).with_buffer(64)), 64)
+}
+pub(crate) fn poll() -> Driver {
+    Driver::new(Box::new(Calls::new(PollCall::new().expect("poll"))), 65_536)
+}
+pub(crate) fn poll_tight() -> Driver {
+    Driver::new(Box::new(Calls::new(PollCall::new().expect("poll")).with_buffer(64)), 64)
+}
+
+/// Runs each test with each engine, in its usual and in a tight size; what `$before` returns is held
+/// while a test runs.
+#[macro_export]
+macro_rules! for_each_engine {
+    (before: $before:ident; $($test:ident),* $(,)?) => {
+        for_each_engine!(@ epoll $before $($test)*);
+        for_each_engine!(@ epoll_tight $before $($test)*);
+        for_each_engine!(@ poll $before $($test)*);
+        for_each_engine!(@ poll_tight $before $($test)*);
+    };
+    (@ $engine:ident $before:ident $($test:ident)*) => {
+        mod $engine {
+            $(#[test] fn $test() {
+                let _held = super::$before();
+                super::$test(super::driver::$engine());
+            })*
+        }
+    };
+}
+
+/// What tests that need not be alone hold.
+pub(crate) struct Nothing;
+
+pub(crate) fn nothing() -> Nothing {
+    Nothing
+}
+
+/// How long a wait may take before the test has failed.
+const GUARD: Duration = Duration::from_secs(20);
+/// How long an engine is watched for idleness.
+const IDLE: Duration = Duration::from_millis(20);
