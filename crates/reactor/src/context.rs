@@ -177,16 +177,14 @@ impl<'a, S> Context<'a, S> {
 
     /// Queues an item; all items of a turn leave at its end in one write. Never blocks, never calls a
     /// handler, and has no error: what cannot be queued ends that resource, and its `closed` says why.
+    #[inline]
     pub fn send<R: Output>(&mut self, id: Id<R>, item: R::Item<'_>) -> Flow {
-        if self.owns(id.key()) { R::post(self.core, id.key(), item) } else { Flow::Gone }
+        R::post(self.core, self.index, id.key(), item)
     }
 
     /// Queues bytes that were encoded once for many streams ([`Shared::encode`]), without a copy.
     pub fn send_shared<R: Connection>(&mut self, id: Id<R>, bytes: &Shared) -> Flow {
-        if !self.owns(id.key()) {
-            return Flow::Gone;
-        }
-        R::outgoing(self.core, id.key(), &mut |out| out.share(bytes.clone()))
+        R::share(self.core, self.index, id.key(), bytes)
     }
 
     /// Ends the write side after what is queued; reading goes on until the peer ends.
@@ -256,8 +254,11 @@ impl<'a, S> Context<'a, S> {
         if self.core.stopping {
             return Err(Error::Misuse { operation: "listen", why: "the runtime is stopping" });
         }
-        let transport =
-            self.core.engine.listen(&address, options).map_err(|error| Error::os("listen", &address, error))?;
+        let transport = self
+            .core
+            .engine
+            .listen(&address, options)
+            .map_err(|error| Error::os("listen", &address, error))?;
         listener::enroll::<S, R>(self.core, self.index, transport, Box::new(accept)).map(Id::new)
     }
 
@@ -290,8 +291,11 @@ impl<'a, S> Context<'a, S> {
         S: Handle<R>,
     {
         let address = to_address("connect", &address)?;
-        let transport =
-            self.core.engine.connect(&address, options).map_err(|error| Error::os("connect", &address, error))?;
+        let transport = self
+            .core
+            .engine
+            .connect(&address, options)
+            .map_err(|error| Error::os("connect", &address, error))?;
         let key = stream.attach(self.core, self.index, R::table::<S>(), transport, Role::Connecting);
         key.map(Id::new).map_err(|(_, error)| error)
     }
@@ -301,7 +305,11 @@ impl<'a, S> Context<'a, S> {
     /// # Errors
     /// As getsockname(2); `NotFound` when it is gone.
     pub fn local<R: Resource>(&self, id: Id<R>) -> io::Result<Address> {
-        if self.owns(id.key()) { self.core.engine.local(id.key()) } else { Err(io::ErrorKind::NotFound.into()) }
+        if self.owns(id.key()) {
+            self.core.engine.local(id.key())
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
     }
 
     /// The address at the other end of a stream.
@@ -309,7 +317,11 @@ impl<'a, S> Context<'a, S> {
     /// # Errors
     /// As getpeername(2); `NotFound` when it is gone.
     pub fn peer<R: Resource>(&self, id: Id<R>) -> io::Result<Address> {
-        if self.owns(id.key()) { self.core.engine.peer(id.key()) } else { Err(io::ErrorKind::NotFound.into()) }
+        if self.owns(id.key()) {
+            self.core.engine.peer(id.key())
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
     }
 
     // Messages.
@@ -351,7 +363,11 @@ impl<'a, S> Context<'a, S> {
     ///
     /// # Errors
     /// [`Refused`] gives the message back: too many wait, or the service is gone.
-    pub fn tell<T: Receive<M>, M: 'static>(&mut self, to: ServiceId<T>, message: M) -> Result<(), Refused<M>> {
+    pub fn tell<T: Receive<M>, M: 'static>(
+        &mut self,
+        to: ServiceId<T>,
+        message: M,
+    ) -> Result<(), Refused<M>> {
         let known = to.runtime == self.core.registry.runtime();
         if !known || !self.core.alive.get(to.index as usize).is_some_and(|alive| *alive) {
             return Err(Refused::Gone(message));
@@ -425,4 +441,3 @@ impl<'a, S> Context<'a, S> {
 fn to_address(operation: &'static str, address: &impl ToAddress) -> Result<Address, Error> {
     address.to_address().map_err(|error| Error::os(operation, "address", error))
 }
-

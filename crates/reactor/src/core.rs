@@ -200,7 +200,9 @@ impl Core {
     fn count_end(&mut self, service: u16, why: &Closed) {
         match why {
             Closed::Failed(_) => self.counters.errors_os += 1,
-            Closed::Refused(_) | Closed::Truncated(_) | Closed::Misuse(_) => self.counters.errors_refused += 1,
+            Closed::Refused(_) | Closed::Truncated(_) | Closed::Misuse(_) => {
+                self.counters.errors_refused += 1
+            }
             Closed::Overflow
             | Closed::OverBudget
             | Closed::Stalled
@@ -266,7 +268,8 @@ impl Core {
         match slot.timer {
             _ if at == Time::NEVER => (),
             Some(timer) => {
-                if self.timers.deadline(timer).is_none_or(|armed| armed > at) && !self.timers.reset(timer, at) {
+                if self.timers.deadline(timer).is_none_or(|armed| armed > at) && !self.timers.reset(timer, at)
+                {
                     slot.timer = self.timers.set(at, Due::Resource(key)).ok();
                 }
             }

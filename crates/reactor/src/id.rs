@@ -15,8 +15,10 @@ use std::{fmt, hash, marker::PhantomData};
 pub struct Key(u64);
 
 impl Key {
+    /// A key that names nothing: its slot is one more than there are.
+    pub(crate) const NONE: Key = Key(u64::MAX);
     /// The most slots a runtime has.
-    pub const SLOTS_MAX: u32 = 1 << 24;
+    pub const SLOTS_MAX: u32 = (1 << 24) - 1;
     /// The last generation of a slot; after it the slot is retired.
     pub const GENERATION_MAX: u32 = (1 << 24) - 1;
 

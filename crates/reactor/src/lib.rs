@@ -74,9 +74,9 @@ mod options;
 mod sync;
 mod sys;
 #[cfg(unix)]
-
 pub use session::{
-    self, Bytes, Codec, CodecError, Delimited, Layer, Lines, Outgoing, Shared, Stack, Truncated, U16, U32, Varint,
+    self, Bytes, Codec, CodecError, Delimited, Layer, Lines, Outgoing, Shared, Stack, Truncated, U16, U32,
+    Varint,
 };
 
 pub use self::{

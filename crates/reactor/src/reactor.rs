@@ -66,7 +66,9 @@ impl<S: Service> Reactor<S> {
             Ok(controller) => Ok(Reactor { controller: Some(controller), thread: Some(thread) }),
             Err(_) => match joined(thread) {
                 Err(error) => Err(error),
-                Ok(_) => Err(Error::Misuse { operation: "spawn", why: "the runtime ended before it started" }),
+                Ok(_) => {
+                    Err(Error::Misuse { operation: "spawn", why: "the runtime ended before it started" })
+                }
             },
         }
     }

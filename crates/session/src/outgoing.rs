@@ -211,15 +211,22 @@ impl Outgoing {
     }
 
     /// Removes everything and keeps one buffer.
+    #[inline]
     pub fn clear(&mut self) {
         self.gone = self.appended;
         self.front.clear();
         self.at = 0;
-        self.parts.clear();
+        if !self.parts.is_empty() {
+            self.parts.clear();
+        }
     }
 
     /// Returns the bytes of memory the queue owns, used or not; shared bytes belong to nobody and do not count.
+    #[inline]
     pub fn capacity(&self) -> usize {
+        if self.parts.capacity() == 0 {
+            return self.front.capacity();
+        }
         let own = |part: &Part| if let Held::Own(bytes) = &part.bytes { bytes.capacity() } else { 0 };
         let table = self.parts.capacity() * size_of::<Part>();
         self.front.capacity() + table + self.parts.iter().map(own).sum::<usize>()
@@ -234,6 +241,7 @@ impl Outgoing {
     }
 
     /// Empties the queue and gives back memory it grew by beyond `keep` bytes.
+    #[inline]
     pub(crate) fn reset(&mut self, keep: usize) {
         self.clear();
         if self.front.capacity() > keep {

@@ -63,6 +63,7 @@ impl Pool {
     }
 
     /// Lends an empty write queue.
+    #[inline]
     pub fn take_outgoing(&mut self) -> Box<Outgoing> {
         match self.queues.pop() {
             Some(queue) => {
@@ -77,6 +78,7 @@ impl Pool {
     }
 
     /// Takes a write queue back and discards what is in it. A buffer that grew over 64 KiB in it is freed.
+    #[inline]
     pub fn give_outgoing(&mut self, mut queue: Box<Outgoing>) {
         queue.reset(QUEUE_MAX);
         let cost = queue_cost(&queue);

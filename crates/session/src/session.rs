@@ -211,6 +211,7 @@ impl<L: Layer> Session<L> {
     }
 
     /// Gives back what the transport did not take: it stands in front of whatever was queued since.
+    #[inline]
     pub fn restore(&mut self, mut left: Box<Outgoing>, pool: &mut Pool) {
         if left.is_empty() {
             return pool.give_outgoing(left);

@@ -45,7 +45,7 @@ impl Jobs {
         if state.closed {
             return Err(NotRun::Closed(job));
         }
-        // Free threads that a queued job does not wait for already.
+        // Each queued job has a claim on one free thread.
         let no_thread_free = state.queue.len() >= state.free;
         let mut cause = None;
         if no_thread_free && state.handles.len() < self.threads_max {

@@ -109,13 +109,20 @@ impl<M: 'static> Erased for Store<M> {
 
     fn clear(&mut self) -> (usize, Vec<TimerKey>) {
         let indices = 0..self.timers.len() as u32;
-        let taken: Vec<Option<TimerKey>> = indices.filter_map(|index| self.take(index)).map(|(_, key)| key).collect();
+        let taken: Vec<Option<TimerKey>> =
+            indices.filter_map(|index| self.take(index)).map(|(_, key)| key).collect();
         self.told.clear();
         (taken.len(), taken.into_iter().flatten().collect())
     }
 }
 
-fn hand<S: Receive<M>, M: 'static>(core: &mut Core, erased: &mut dyn Any, index: u16, lane: u32, timer: Option<u32>) {
+fn hand<S: Receive<M>, M: 'static>(
+    core: &mut Core,
+    erased: &mut dyn Any,
+    index: u16,
+    lane: u32,
+    timer: Option<u32>,
+) {
     let Some(store) = core.lanes.store::<M>(lane) else { return };
     let message = match timer {
         Some(timer) => {
@@ -188,7 +195,11 @@ impl Lanes {
     }
 
     /// Queues a message to a service of this runtime.
-    pub(crate) fn tell<S: Receive<M>, M: 'static>(&mut self, service: u16, message: M) -> Result<(), Refused<M>> {
+    pub(crate) fn tell<S: Receive<M>, M: 'static>(
+        &mut self,
+        service: u16,
+        message: M,
+    ) -> Result<(), Refused<M>> {
         if self.told.len() >= self.told_max {
             return Err(Refused::Full(message));
         }

@@ -85,7 +85,8 @@ pub(crate) fn deliver_job<S: Receive<M>, M: Send + 'static>(
     to: Option<(&mut Core, &mut dyn Any)>,
     index: u16,
 ) {
-    let queue: &mut VecDeque<Offloaded<M>> = queue.downcast_mut().expect("a lane keeps the type it was made for");
+    let queue: &mut VecDeque<Offloaded<M>> =
+        queue.downcast_mut().expect("a lane keeps the type it was made for");
     let Some(result) = queue.pop_front() else { return };
     let Some((core, erased)) = to else { return };
     if let Some(record) = core.records.get_mut(index as usize) {

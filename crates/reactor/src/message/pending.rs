@@ -290,7 +290,9 @@ mod tests {
     fn the_loops_own_thread_is_not_blocked_and_gets_its_pending_back() {
         let (reply, pending) = Reply::channel(here());
         let Err(Unanswered::WouldDeadlock(pending)) = pending.wait() else { panic!("it must not block") };
-        let Err(Unanswered::WouldDeadlock(pending)) = pending.wait_for(Duration::MAX) else { panic!("nor this") };
+        let Err(Unanswered::WouldDeadlock(pending)) = pending.wait_for(Duration::MAX) else {
+            panic!("nor this")
+        };
         reply.send(7);
         assert_eq!(pending.wait().expect("what is there needs no blocking"), 7);
     }
@@ -298,7 +300,9 @@ mod tests {
     #[test]
     fn waiting_goes_on_after_the_time_was_over() {
         let (reply, pending) = Reply::channel(elsewhere());
-        let Err(Unanswered::TimedOut(pending)) = pending.wait_for(Duration::ZERO) else { panic!("no answer yet") };
+        let Err(Unanswered::TimedOut(pending)) = pending.wait_for(Duration::ZERO) else {
+            panic!("no answer yet")
+        };
         reply.send(7);
         assert_eq!(pending.wait_for(Duration::MAX).expect("answered"), 7);
     }

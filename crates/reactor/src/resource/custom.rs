@@ -51,7 +51,9 @@ impl Identity {
             #[cfg(unix)]
             Some(descriptor) => Identity::Descriptor(std::os::fd::AsRawFd::as_raw_fd(&descriptor)),
             #[cfg(windows)]
-            Some(descriptor) => Identity::Descriptor(std::os::windows::io::AsRawSocket::as_raw_socket(&descriptor)),
+            Some(descriptor) => {
+                Identity::Descriptor(std::os::windows::io::AsRawSocket::as_raw_socket(&descriptor))
+            }
             None => Identity::Number(source.number().unwrap_or_default()),
         }
     }
@@ -65,7 +67,8 @@ impl<R: Resource> Custom<R> {
     /// What is to be watched now.
     fn wanted(&self) -> Option<Interest> {
         let own = self.resource.interest();
-        let read = own.is_some_and(Interest::is_read) && !self.paused && !self.ended && self.closing.is_none();
+        let read =
+            own.is_some_and(Interest::is_read) && !self.paused && !self.ended && self.closing.is_none();
         let write = own.is_some_and(Interest::is_write) && !self.paused && self.closing.is_none();
         Interest::from_parts(read, write || self.queued() > 0)
     }
@@ -160,7 +163,13 @@ fn event<S: Handle<R>, R: Resource>(core: &mut Core, erased: &mut dyn Any, key: 
     sync::<R>(core, key, ready);
 }
 
-fn step_on<S: Handle<R>, R: Resource>(core: &mut Core, to: &mut S, key: Key, ready: Ready, scratch: &mut [u8]) {
+fn step_on<S: Handle<R>, R: Resource>(
+    core: &mut Core,
+    to: &mut S,
+    key: Key,
+    ready: Ready,
+    scratch: &mut [u8],
+) {
     for step in 0..STEPS_MAX {
         let Core { registry, engine, counters, .. } = core;
         let Some(slot) = registry.live(key) else { return };
@@ -170,7 +179,11 @@ fn step_on<S: Handle<R>, R: Resource>(core: &mut Core, to: &mut S, key: Key, rea
             return;
         }
         if Identity::of(custom.resource.source()) != custom.identity {
-            return core.end(key, Closed::Misuse("the source of a registered resource was exchanged"), Ending::Orderly);
+            return core.end(
+                key,
+                Closed::Misuse("the source of a registered resource was exchanged"),
+                Ending::Orderly,
+            );
         }
         let mut io = Io::new(&mut **engine, step == 0);
         let result = custom.resource.step(ready, &mut io, scratch);
@@ -186,7 +199,9 @@ fn step_on<S: Handle<R>, R: Resource>(core: &mut Core, to: &mut S, key: Key, rea
             }
             Ok(None) if !outcome.drained => (),
             Ok(None) => return,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return;
+            }
             Err(error) => return core.fail(key, "step", error),
         }
     }
@@ -195,7 +210,8 @@ fn step_on<S: Handle<R>, R: Resource>(core: &mut Core, to: &mut S, key: Key, rea
 /// Keeps the engine's interest as it is wanted now.
 fn sync<R: Resource>(core: &mut Core, key: Key, ready: Ready) {
     let Core { registry, engine, .. } = core;
-    let Some(custom) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>()) else {
+    let Some(custom) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>())
+    else {
         return;
     };
     let wanted = custom.wanted();
@@ -210,9 +226,10 @@ fn sync<R: Resource>(core: &mut Core, key: Key, ready: Ready) {
     }
 }
 
-pub(super) fn post<R: Output>(core: &mut Core, key: Key, item: R::Item<'_>) -> Flow {
+pub(super) fn post<R: Output>(core: &mut Core, index: u16, key: Key, item: R::Item<'_>) -> Flow {
     let Core { registry, pool, budget, .. } = core;
-    let Some(custom) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>()) else {
+    let slot = registry.live(key).filter(|slot| slot.service == index);
+    let Some(custom) = slot.and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>()) else {
         return Flow::Gone;
     };
     if custom.closing.is_some() {
@@ -243,18 +260,25 @@ pub(super) fn post<R: Output>(core: &mut Core, key: Key, item: R::Item<'_>) -> F
 
 fn flush<R: Resource>(core: &mut Core, key: Key) {
     let Core { registry, engine, pool, counters, budget, .. } = core;
-    let Some(custom) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>()) else {
+    let Some(custom) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>())
+    else {
         return;
     };
     if let (Some(mut out), Some(write)) = (custom.out.take(), custom.flush) {
         let mut io = Io::new(&mut **engine, true);
         let result = if out.is_empty() { Ok(()) } else { write(&mut custom.resource, &mut io, &mut out) };
         counters.bytes_out += io.outcome().bytes_out;
-        if out.is_empty() { pool.give_outgoing(out) } else { custom.out = Some(out) }
+        if out.is_empty() {
+            pool.give_outgoing(out)
+        } else {
+            custom.out = Some(out)
+        }
         let queued = custom.queued();
         budget.recount(&mut custom.counted, queued);
         match result {
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => (),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                ()
+            }
             Err(error) => return core.fail(key, "write", error),
             Ok(()) => (),
         }
@@ -308,7 +332,8 @@ fn closed<S: Handle<R>, R: Resource>(
     resource: Box<dyn Any>,
     why: Closed,
 ) {
-    let custom = resource.downcast::<Custom<R>>().expect("a table is only used with the resource it was made for");
+    let custom =
+        resource.downcast::<Custom<R>>().expect("a table is only used with the resource it was made for");
     let Custom { resource, out, .. } = *custom;
     if let Some(out) = out {
         core.pool.give_outgoing(out);

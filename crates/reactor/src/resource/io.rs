@@ -61,7 +61,12 @@ impl<'a> Io<'a> {
     }
 
     pub(crate) fn outcome(self) -> Outcome {
-        Outcome { drained: self.drained, ended: self.ended, bytes_in: self.bytes_in, bytes_out: self.bytes_out }
+        Outcome {
+            drained: self.drained,
+            ended: self.ended,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+        }
     }
 }
 

@@ -120,11 +120,19 @@ fn event<S: Handle<R>, R: Connection>(core: &mut Core, erased: &mut dyn Any, key
     }
 }
 
-fn accepted<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, transport: Transport, peer: &Address) {
+fn accepted<S: Handle<R>, R: Connection>(
+    core: &mut Core,
+    to: &mut S,
+    key: Key,
+    transport: Transport,
+    peer: &Address,
+) {
     core.counters.accepts += 1;
     let Some(slot) = core.registry.live(key) else { return };
     let index = slot.service;
-    let Some(accepting) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Accepting<R>>()) else { return };
+    let Some(accepting) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Accepting<R>>()) else {
+        return;
+    };
     accepting.starved = false;
     // Not wanted: dropping the transport closes it.
     let Some(stream) = (accepting.make)(peer) else { return };
@@ -144,7 +152,9 @@ fn accepted<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, 
 fn starved<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, error: io::Error) {
     let Some(slot) = core.registry.live(key) else { return };
     let index = slot.service;
-    let Some(accepting) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Accepting<R>>()) else { return };
+    let Some(accepting) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Accepting<R>>()) else {
+        return;
+    };
     accepting.reading = false;
     let told = std::mem::replace(&mut accepting.starved, true);
     core.set_guard(key, Some(REST));
@@ -162,7 +172,8 @@ fn starved<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, e
         core.mark(key);
     }
     if !told {
-        let address = core.engine.local(key).map_or_else(|_| "listener".into(), |address| address.to_string());
+        let address =
+            core.engine.local(key).map_or_else(|_| "listener".into(), |address| address.to_string());
         fault(core, to, index, Fault::Accept(Error::os("accept", address, error)));
     }
 }

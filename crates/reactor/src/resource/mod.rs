@@ -107,8 +107,8 @@ pub trait Output: Resource {
     }
 
     #[doc(hidden)]
-    fn post(core: &mut Core, key: Key, item: Self::Item<'_>) -> Flow {
-        custom::post::<Self>(core, key, item)
+    fn post(core: &mut Core, index: u16, key: Key, item: Self::Item<'_>) -> Flow {
+        custom::post::<Self>(core, index, key, item)
     }
 }
 

@@ -23,9 +23,6 @@ impl Bytes {
     /// Counts what one stream holds now instead of what it held; `false` when the limit is passed.
     #[inline]
     pub(crate) fn recount(&mut self, counted: &mut usize, holds: usize) -> bool {
-        if *counted == holds {
-            return true;
-        }
         self.used = self.used - *counted + holds;
         let grew = holds > *counted;
         *counted = holds;

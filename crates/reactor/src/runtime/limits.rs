@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Resources alive at once; 65,536 by default, at most 16,777,216.
+    /// Resources alive at once; 65,536 by default, at most 16,777,215.
     pub resources: usize,
     /// Commands of other threads that wait; 65,536.
     pub commands: usize,

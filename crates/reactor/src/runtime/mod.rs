@@ -19,7 +19,10 @@ use std::{
     time::Duration,
 };
 
-pub use self::{limits::Limits, shutdown::{Receipt, ServiceReceipt}};
+pub use self::{
+    limits::Limits,
+    shutdown::{Receipt, ServiceReceipt},
+};
 use crate::{
     clock::Time,
     context::Context,
@@ -140,7 +143,9 @@ impl Runtime {
             stop: |core, erased, index| {
                 crate::resource::service::<S>(erased).stop(&mut Context::new(core, index));
             },
-            fault: |core, erased, index, what| fault(core, crate::resource::service::<S>(erased), index, what),
+            fault: |core, erased, index, what| {
+                fault(core, crate::resource::service::<S>(erased), index, what)
+            },
             panic: None,
         });
         self.core.records.push(Record::default());
@@ -235,7 +240,9 @@ impl Runtime {
     /// Calls into a service. A panic ends the service and what it owns; the others go on.
     fn call(&mut self, index: u16, f: impl FnOnce(&mut Core, &mut dyn Any)) {
         let Runtime { core, services, .. } = self;
-        let Some(service) = services.get_mut(index as usize).and_then(|entry| entry.service.as_mut()) else { return };
+        let Some(service) = services.get_mut(index as usize).and_then(|entry| entry.service.as_mut()) else {
+            return;
+        };
         core.calling = index;
         // The tables hold no borrow and no half-made change while a handler runs: what it left is valid.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| f(core, &mut **service))) {

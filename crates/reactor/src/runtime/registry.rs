@@ -11,6 +11,8 @@ use crate::{clock::Time, id::Key, resource::Table};
 
 /// A life of a resource.
 pub(crate) struct Slot {
+    /// The key of the live resource; of an ended or free slot it is the one that no key equals.
+    live: Key,
     generation: u32,
     pub(crate) service: u16,
     state: State,
@@ -83,9 +85,11 @@ impl Registry {
         let Some(index) = self.free.pop_front().or_else(|| self.grow(table)) else { return Err(resource) };
         let slot = &mut self.slots[index as usize];
         let generation = slot.generation;
-        *slot = Slot { service, state: State::Live, resource: Some(resource), ..Slot::free(generation, table) };
+        let key = Key::new(index, generation, self.runtime);
+        let free = Slot::free(generation, table);
+        *slot = Slot { live: key, service, state: State::Live, resource: Some(resource), ..free };
         self.occupied += 1;
-        Ok(Key::new(index, generation, self.runtime))
+        Ok(key)
     }
 
     /// Grows by an eighth, not by doubling: idle connections count bytes.
@@ -101,7 +105,6 @@ impl Registry {
         Some(len as u32)
     }
 
-    #[inline]
     fn tenant(&mut self, key: Key, state: State) -> Option<&mut Slot> {
         if key.runtime() != self.runtime {
             return None;
@@ -113,23 +116,20 @@ impl Registry {
     /// The live resource of this name.
     #[inline]
     pub(crate) fn live(&mut self, key: Key) -> Option<&mut Slot> {
-        self.tenant(key, State::Live)
+        self.slots.get_mut(key.slot()).filter(|slot| slot.live == key)
     }
 
     /// The live resource of this name, to look at.
     #[inline]
     pub(crate) fn peek(&self, key: Key) -> Option<&Slot> {
-        if key.runtime() != self.runtime {
-            return None;
-        }
-        let slot = self.slots.get(key.slot())?;
-        (slot.generation == key.generation() && slot.state == State::Live).then_some(slot)
+        self.slots.get(key.slot()).filter(|slot| slot.live == key)
     }
 
     /// Marks a live resource as ended: nothing finds it any more but [`Registry::take_ended`].
     pub(crate) fn end(&mut self, key: Key) -> Option<&mut Slot> {
         let slot = self.tenant(key, State::Live)?;
         slot.state = State::Ended;
+        slot.live = Key::NONE;
         Some(slot)
     }
 
@@ -166,7 +166,8 @@ impl Registry {
 
     /// The keys of all streams that linger. Looks at every slot: for when descriptors ran out.
     pub(crate) fn lingering(&self) -> Vec<Key> {
-        let all = self.slots.iter().enumerate().filter(|(_, slot)| slot.state == State::Live && slot.lingering);
+        let all =
+            self.slots.iter().enumerate().filter(|(_, slot)| slot.state == State::Live && slot.lingering);
         all.map(|(index, slot)| Key::new(index as u32, slot.generation, self.runtime)).collect()
     }
 
@@ -179,6 +180,7 @@ impl Registry {
 impl Slot {
     fn free(generation: u32, table: &'static Table) -> Slot {
         Slot {
+            live: Key::NONE,
             generation,
             service: 0,
             state: State::Free,
@@ -231,8 +233,7 @@ mod tests {
     #[test]
     fn slots_are_reused_first_in_first_out() {
         let (mut registry, table) = registry(8);
-        let keys: Vec<Key> =
-            (0..3).map(|n| registry.insert(0, table, Box::new(n)).expect("room")).collect();
+        let keys: Vec<Key> = (0..3).map(|n| registry.insert(0, table, Box::new(n)).expect("room")).collect();
         for slot in [1, 0, 2] {
             leave(&mut registry, keys[slot]);
         }

@@ -113,10 +113,10 @@ impl Runtime {
         self.closings();
         // From here on senders get their commands back; those that came before are executed.
         self.core.mailbox.close();
-        self.inbox.drain();
-        self.walk_commands(usize::MAX);
-        self.inbox.drain();
-        self.walk_commands(usize::MAX);
+        while !self.inbox.is_empty() {
+            self.inbox.drain();
+            self.walk_commands(usize::MAX);
+        }
         // What these last calls registered has no loop any more.
         for key in self.core.registry.keys(None) {
             self.core.end(key, Closed::Stopped, Ending::Orderly);
@@ -162,7 +162,9 @@ impl Runtime {
             drop_quietly(service);
         }
         self.core.alive[index as usize] = false;
-        self.inbox.end_service(index);
+        // Dropping the queued commands may panic, too.
+        let inbox = &mut self.inbox;
+        let _ = catch_unwind(AssertUnwindSafe(|| inbox.end_service(index)));
         for key in self.core.registry.keys(Some(index)) {
             self.core.end(key, Closed::Aborted, Ending::Orderly);
         }

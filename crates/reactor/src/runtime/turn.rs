@@ -10,13 +10,7 @@
 use std::time::Duration;
 
 use super::{Runtime, WAIT_ERRORS_MAX, broken};
-use crate::{
-    clock::Time,
-    core::Due,
-    engine::Event,
-    error::Error,
-    id::Key,
-};
+use crate::{clock::Time, core::Due, engine::Event, error::Error, id::Key};
 
 impl Runtime {
     /// Makes one turn: waits at most `max_wait` (`None`: as long as it takes), handles what there is, writes

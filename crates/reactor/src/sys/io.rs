@@ -20,6 +20,7 @@ pub(crate) struct Written {
 ///
 /// # Errors
 /// As read(2); `Unsupported` for a virtual source.
+#[inline]
 pub(crate) fn read(source: Source<'_>, into: &mut [u8]) -> io::Result<usize> {
     let descriptor = descriptor(source)?;
     again_if_interrupted(|| read_descriptor(descriptor, into))
@@ -37,10 +38,30 @@ pub(crate) fn write(source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
 ///
 /// # Errors
 /// As sendmsg(2) or writev(2); `WriteZero` when the system takes nothing without saying why.
+#[inline]
 pub(crate) fn offer(to: Borrowed<'_>, from: &Outgoing) -> io::Result<Written> {
+    let front = from.front();
+    if front.len() < from.len() {
+        return offer_parts(to, from);
+    }
+    let socket = SockRef::from(&to);
+    match socket.send_with_flags(front, NO_SIGNAL) {
+        Ok(taken) if taken > 0 => Ok(Written { taken, offered: front.len() }),
+        // Interrupted, no socket, or nothing taken: rare enough to be asked again.
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(e),
+        _ => offer_slices(to, &[IoSlice::new(front)]),
+    }
+}
+
+/// Many parts: apart, since the common case should not pay for their table.
+#[inline(never)]
+fn offer_parts(to: Borrowed<'_>, from: &Outgoing) -> io::Result<Written> {
     let mut slices = [IoSlice::new(&[]); SLICES_MAX];
     let count = from.slices(&mut slices);
-    let slices = &slices[..count];
+    offer_slices(to, &slices[..count])
+}
+
+fn offer_slices(to: Borrowed<'_>, slices: &[IoSlice<'_>]) -> io::Result<Written> {
     let offered = slices.iter().map(|slice| slice.len()).sum();
     match again_if_interrupted(|| send(to, slices))? {
         0 if offered > 0 => Err(io::ErrorKind::WriteZero.into()),

@@ -166,9 +166,13 @@ impl<P: Poll> Calls<P> {
         if failed {
             entry.set(HANGUP, true);
         }
-        if !entry.has(QUEUED) {
-            self.drive(key);
+        if entry.has(QUEUED) {
+            return None;
         }
+        if entry.part == Part::Stream && entry.parked.is_none() {
+            return self.receive(key);
+        }
+        self.drive(key);
         None
     }
 

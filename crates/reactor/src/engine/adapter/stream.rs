@@ -1,6 +1,6 @@
 //! Streams: the end of a connect, one read and one write.
 
-use std::io;
+use std::{cell::Cell, io};
 
 use session::Outgoing;
 
@@ -41,7 +41,7 @@ impl<P: Poll> Calls<P> {
         if entry.has(WRITABLE)
             && let Some(queue) = entry.parked.take()
         {
-            match self.send_once(key, queue) {
+            match send_once(entry, &self.calls, queue) {
                 Ok(sent) => {
                     self.mark_changed(key);
                     return Some(Event::Sent(sent));
@@ -49,17 +49,18 @@ impl<P: Poll> Calls<P> {
                 Err(queue) => self.park(key, queue),
             }
         }
-        let entry = self.table.get(key)?;
-        if !(entry.has(READING) && entry.has(READABLE)) || entry.has(ENDED) {
-            return None;
-        }
         self.driven = None;
         self.receive(key)
     }
 
-    fn receive(&mut self, key: Key) -> Option<Event> {
-        let mut buffer = self.buffers.pop().unwrap_or_else(|| vec![0; self.buffer_bytes].into());
+    /// Reads once, if input is wanted and may be there.
+    #[inline]
+    pub(super) fn receive(&mut self, key: Key) -> Option<Event> {
         let entry = self.table.get_mut(key)?;
+        if !(entry.has(READING) && entry.has(READABLE)) || entry.has(ENDED) {
+            return None;
+        }
+        let mut buffer = self.buffers.pop().unwrap_or_else(|| vec![0; self.buffer_bytes].into());
         let result = sys::read(crate::engine::Source::of(entry.owned()?), &mut buffer);
         self.calls.set(self.calls.get() + 1);
         let end = match result {
@@ -89,9 +90,10 @@ impl<P: Poll> Calls<P> {
     }
 
     /// Sends once, at once if there may be room, otherwise when there is.
+    #[inline]
     pub(super) fn send_or_park(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
         let refused = |queue, kind: io::ErrorKind| Some(Sent { queue, result: Err(kind.into()) });
-        let Some(entry) = self.table.get(key) else { return refused(queue, io::ErrorKind::NotFound) };
+        let Some(entry) = self.table.get_mut(key) else { return refused(queue, io::ErrorKind::NotFound) };
         let is_ready = match entry.part {
             Part::Stream => entry.has(WRITABLE),
             Part::Connecting => false,
@@ -105,7 +107,7 @@ impl<P: Poll> Calls<P> {
             return Some(Sent { queue, result: Ok(0) });
         }
         let queue = match is_ready {
-            true => match self.send_once(key, queue) {
+            true => match send_once(entry, &self.calls, queue) {
                 Ok(sent) => return Some(sent),
                 Err(queue) => queue,
             },
@@ -121,33 +123,33 @@ impl<P: Poll> Calls<P> {
             self.mark_changed(key);
         }
     }
+}
 
-    /// One write of the queue's front; the queue comes back as the error when there is no room.
-    fn send_once(&mut self, key: Key, mut queue: Box<Outgoing>) -> Result<Sent, Box<Outgoing>> {
-        let Some(entry) = self.table.get_mut(key) else { return Err(queue) };
-        let Some(descriptor) = Entry::owned(entry) else { return Err(queue) };
-        let result = sys::offer(sys::borrow(descriptor), &queue);
-        self.calls.set(self.calls.get() + 1);
-        let result = match result {
-            Ok(written) => {
-                if written.taken < written.offered {
-                    entry.set(WRITABLE, false);
-                }
-                queue.advance(written.taken);
-                Ok(written.taken)
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+/// One write of the queue's front; the queue comes back as the error when there is no room.
+#[inline]
+fn send_once(entry: &mut Entry, calls: &Cell<u64>, mut queue: Box<Outgoing>) -> Result<Sent, Box<Outgoing>> {
+    let Some(descriptor) = entry.owned() else { return Err(queue) };
+    let result = sys::offer(sys::borrow(descriptor), &queue);
+    calls.set(calls.get() + 1);
+    let result = match result {
+        Ok(written) => {
+            if written.taken < written.offered {
                 entry.set(WRITABLE, false);
-                return Err(queue);
             }
-            Err(e) => {
-                // A broken pipe says nothing of the read side; any other error is the stream's end.
-                if e.kind() != io::ErrorKind::BrokenPipe {
-                    entry.failed = e.raw_os_error().unwrap_or(0);
-                }
-                Err(e)
+            queue.advance(written.taken);
+            Ok(written.taken)
+        }
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+            entry.set(WRITABLE, false);
+            return Err(queue);
+        }
+        Err(e) => {
+            // A broken pipe says nothing of the read side; any other error is the stream's end.
+            if e.kind() != io::ErrorKind::BrokenPipe {
+                entry.failed = e.raw_os_error().unwrap_or(0);
             }
-        };
-        Ok(Sent { queue, result })
-    }
+            Err(e)
+        }
+    };
+    Ok(Sent { queue, result })
 }

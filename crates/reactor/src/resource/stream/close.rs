@@ -56,7 +56,11 @@ pub(super) fn proceed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
     }
     // A handshake is driven to its end for what is queued behind it, and for nothing else.
     let handshake = matches!(link.stream.session.phase(), Phase::Idle | Phase::Handshake);
-    let waits = if handshake { link.stream.session.queued() > 0 } else { link.stream.session.phase() != Phase::Finished };
+    let waits = if handshake {
+        link.stream.session.queued() > 0
+    } else {
+        link.stream.session.phase() != Phase::Finished
+    };
     if link.queued() > 0 && !link.write_failed || waits && !link.write_failed && !link.shut {
         return;
     }

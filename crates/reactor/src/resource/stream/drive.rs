@@ -27,19 +27,41 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     bytes: &mut [u8],
 ) {
     core.counters.bytes_in += bytes.len() as u64;
-    let Some(link) = find::<C, L, R>(core, key) else { return };
+    let Some(slot) = core.registry.live(key) else { return };
+    let index = slot.service;
+    let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else { return };
+    let to = service::<S>(erased);
+    // The common case: all of the input is one item, or several that end with it.
+    if link.stream.session.direct()
+        && link.unread.is_empty()
+        && link.state == State::Open
+        && link.takes_items()
+    {
+        let used = match link.stream.codec.decode(bytes) {
+            Ok(Some((used, item))) if used > 0 => {
+                if !emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Received(item))
+                    || used == bytes.len()
+                {
+                    return;
+                }
+                used
+            }
+            Err(failure) => return core.close(key, Closed::Refused(failure)),
+            // None, or nothing out of something: `deliver` knows what to say.
+            Ok(_) => 0,
+        };
+        let used = used + deliver::<S, C, L, R>(core, to, key, &bytes[used..]);
+        if used < bytes.len() {
+            keep::<C, L, R>(core, key, &bytes[used..]);
+        }
+        return;
+    }
     // A closing stream throws its input away, unless a handshake still has to be finished for what is queued.
     if link.state == State::Lingering || link.closing && link.state == State::Open {
         return;
     }
-    let to = service::<S>(erased);
     if !link.stream.session.direct() {
         open::<S, C, L, R>(core, to, key, bytes);
-    } else if link.unread.is_empty() && link.takes_items() {
-        let used = deliver::<S, C, L, R>(core, to, key, bytes);
-        if used < bytes.len() {
-            keep::<C, L, R>(core, key, &bytes[used..]);
-        }
     } else {
         keep::<C, L, R>(core, key, bytes);
         unread::<S, C, L, R>(core, to, key);
@@ -192,7 +214,11 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 }
 
 /// The transport is up: starts the layers, and tells `Open` if they are ready at once.
-pub(super) fn up<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut Core, to: &mut S, key: Key) {
+pub(super) fn up<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
+    core: &mut Core,
+    to: &mut S,
+    key: Key,
+) {
     let Core { registry, pool, .. } = core;
     let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return };
@@ -224,7 +250,8 @@ fn opened<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut
     let index = slot.service;
     let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return };
-    if link.state != State::Handshake || matches!(link.stream.session.phase(), Phase::Idle | Phase::Handshake) {
+    if link.state != State::Handshake || matches!(link.stream.session.phase(), Phase::Idle | Phase::Handshake)
+    {
         return;
     }
     link.state = State::Open;
@@ -297,7 +324,11 @@ pub(super) fn again<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 }
 
 /// Tells the end of the input, when all of it was handed over.
-fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut Core, to: &mut S, key: Key) {
+fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
+    core: &mut Core,
+    to: &mut S,
+    key: Key,
+) {
     let Some(slot) = core.registry.live(key) else { return };
     let index = slot.service;
     let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());

@@ -113,10 +113,34 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         self.stream.session.queued() + self.flying
     }
 
+    /// Bytes that arrived and wait.
+    #[inline]
+    pub(super) fn waiting(&self) -> usize {
+        self.unread.len() + self.rare.as_ref().map_or(0, |rare| rare.raw.len())
+    }
+
     /// Bytes that the budget counts.
     #[inline]
     pub(super) fn holds(&self) -> usize {
-        self.queued() + self.unread.len() + self.rare.as_ref().map_or(0, |rare| rare.raw.len())
+        self.queued() + self.waiting()
+    }
+
+    /// Whether nothing but reading and writing goes on: what a flush of most streams finds.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.state == State::Open
+            && self.reading
+            && self.flying == 0
+            && self.stream.session.direct()
+            && !(self.paused
+                || self.high
+                || self.ended
+                || self.closing
+                || self.finishing
+                || self.releasing
+                || self.coupled
+                || self.write_failed
+                || self.resting)
     }
 
     /// Whether items may be handed to the service now.
@@ -208,11 +232,16 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
 }
 
 /// Takes the stream out of its link, with what belongs to it.
-fn unwrap<C: Codec, L: Layer, R: 'static>(link: Box<dyn Any>, transport: Option<Transport>) -> Stream<C, L, R> {
-    let link = *link.downcast::<Link<C, L, R>>().expect("a table is only used with the resource it was made for");
+fn unwrap<C: Codec, L: Layer, R: 'static>(
+    link: Box<dyn Any>,
+    transport: Option<Transport>,
+) -> Stream<C, L, R> {
+    let link =
+        *link.downcast::<Link<C, L, R>>().expect("a table is only used with the resource it was made for");
     let Link { mut stream, unread, rare, flying, ended, shut, .. } = link;
     let raw = rare.map(|rare| rare.raw).unwrap_or_default();
-    let transport = transport.or_else(|| stream.carried.as_mut().and_then(|carried| carried.transport.take()));
+    let transport =
+        transport.or_else(|| stream.carried.as_mut().and_then(|carried| carried.transport.take()));
     if transport.is_some() || flying > 0 || !unread.is_empty() {
         let carried = Carried { transport, unread, raw, lost: flying, ended, shut };
         stream.carried = Some(Box::new(carried));

@@ -8,11 +8,11 @@ mod write;
 
 use std::{any::Any, fmt, io, marker::PhantomData, sync::Arc};
 
-use session::{Bytes, Codec, Layer, Session};
+use session::{Bytes, Codec, Layer, Session, Shared};
 
 pub(crate) use self::drive::with_layer;
-pub use self::options::StreamOptions;
 use self::link::Link;
+pub use self::options::StreamOptions;
 use super::{Output, Resource, Table};
 use crate::{
     core::Core,
@@ -211,7 +211,7 @@ pub trait Connection: Resource + Output + sealed::Sealed {
     fn couple(core: &mut Core, key: Key);
 
     #[doc(hidden)]
-    fn outgoing(core: &mut Core, key: Key, put: &mut dyn FnMut(&mut Outgoing)) -> Flow;
+    fn share(core: &mut Core, index: u16, key: Key, bytes: &Shared) -> Flow;
 }
 
 mod sealed {
@@ -264,7 +264,10 @@ impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {
             }
             None => Err((
                 self,
-                Error::Misuse { operation: "add", why: "the stream has no transport: use listen, connect or on" },
+                Error::Misuse {
+                    operation: "add",
+                    why: "the stream has no transport: use listen, connect or on",
+                },
             )),
         }
     }
@@ -277,8 +280,9 @@ impl<C: Codec, L: Layer, R: 'static> Output for Stream<C, L, R> {
         self.codec.encode(item, out)
     }
 
-    fn post(core: &mut Core, key: Key, item: C::Out<'_>) -> Flow {
-        write::post::<C, L, R>(core, key, |codec, out| codec.encode(item, out))
+    #[inline]
+    fn post(core: &mut Core, index: u16, key: Key, item: C::Out<'_>) -> Flow {
+        write::post::<C, L, R>(core, index, key, |codec, out| codec.encode(item, out))
     }
 }
 
@@ -305,9 +309,9 @@ impl<C: Codec, L: Layer, R: 'static> Connection for Stream<C, L, R> {
         core.mark(key);
     }
 
-    fn outgoing(core: &mut Core, key: Key, put: &mut dyn FnMut(&mut Outgoing)) -> Flow {
-        write::post::<C, L, R>(core, key, |_, out| {
-            put(out);
+    fn share(core: &mut Core, index: u16, key: Key, bytes: &Shared) -> Flow {
+        write::post::<C, L, R>(core, index, key, |_, out| {
+            out.share(bytes.clone());
             Ok(())
         })
     }

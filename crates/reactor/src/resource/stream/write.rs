@@ -23,56 +23,101 @@ fn cast<C: Codec, L: Layer, R: 'static>(resource: &mut Option<Box<dyn Any>>) -> 
 }
 
 /// Appends one item, by whatever `encode` puts, and says what became of it.
+#[inline]
 pub(super) fn post<C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
+    index: u16,
     key: Key,
     encode: impl FnOnce(&mut C, &mut Outgoing) -> session::Result,
 ) -> Flow {
     let Core { registry, pool, budget, dirty, .. } = core;
-    let Some(slot) = registry.live(key) else { return Flow::Gone };
+    let Some(slot) = registry.live(key).filter(|slot| slot.service == index) else { return Flow::Gone };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return Flow::Gone };
     if link.closing || link.finishing || link.releasing || link.write_failed {
         return Flow::Gone;
     }
-    let before = link.queued();
     let stream = &mut link.stream;
     let out = stream.session.out(pool);
     let mark = out.mark();
+    let before = out.len();
     let encoded = encode(&mut stream.codec, out);
     if encoded.is_err() {
         out.rollback(mark);
     }
-    let queued = link.queued();
-    let holds = link.holds();
-    let within = budget.recount(&mut link.counted, holds);
     if !std::mem::replace(&mut slot.dirty, true) {
         dirty.push(key);
     }
-    let options = link.stream.settings();
-    let over = queued > options.cap && !(before == 0 && queued <= options.item);
-    if encoded.is_ok() && within && !over {
-        if queued <= options.high && !link.high {
-            return Flow::Queued;
-        }
-        link.high = true;
-        slot.high = true;
-        let coupled = link.coupled;
-        if coupled && let Some(other) = core.couples.get(&key).copied() {
-            core.mark(other);
-        }
-        return Flow::High;
+    let queued = link.queued();
+    let holds = queued + link.waiting();
+    let within = budget.recount(&mut link.counted, holds);
+    if encoded.is_ok() && within && !link.high && queued <= link.options().high {
+        return Flow::Queued;
     }
-    match encoded {
-        Err(failure) => core.close(key, Closed::Refused(failure)),
-        Ok(()) => core.end(key, if over { Closed::Overflow } else { Closed::OverBudget }, Ending::Orderly),
-    }
+    posted::<C, L, R>(core, key, encoded, within, before)
+}
+
+/// An item that passed a mark or a limit, or could not be encoded.
+#[cold]
+fn posted<C: Codec, L: Layer, R: 'static>(
+    core: &mut Core,
+    key: Key,
+    encoded: session::Result,
+    within: bool,
+    before: usize,
+) -> Flow {
+    let Some(slot) = core.registry.live(key) else { return Flow::Gone };
+    let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return Flow::Gone };
+    let queued = link.queued();
+    // One large item may enter an empty queue; `before` is what was in the queue that it went into.
+    let alone = before == 0 && link.flying == 0;
+    let over = queued > link.options().cap && !(alone && queued <= link.options().item);
+    let end = match encoded {
+        Err(failure) => {
+            core.close(key, Closed::Refused(failure));
+            return Flow::Gone;
+        }
+        Ok(()) if over => Closed::Overflow,
+        Ok(()) if !within => Closed::OverBudget,
+        Ok(()) => {
+            (link.high, slot.high) = (true, true);
+            if link.coupled
+                && let Some(other) = core.couples.get(&key).copied()
+            {
+                core.mark(other);
+            }
+            return Flow::High;
+        }
+    };
+    core.end(key, end, Ending::Orderly);
     Flow::Gone
 }
 
 /// Writes what is queued, once, and settles what follows from it.
 pub(super) fn flush<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
-    let Core { registry, pool, .. } = core;
+    let Core { registry, engine, pool, counters, budget, .. } = core;
     let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) else { return };
+    // The common case, with one look at the tables: an open stream without layers, whose queue the kernel
+    // takes whole.
+    if link.is_plain() && !budget.is_tight() {
+        let Some(queue) = link.stream.session.take_wire() else { return };
+        let len = queue.len();
+        return match engine.send(key, queue) {
+            Some(Sent { queue, result: Ok(taken) }) if queue.is_empty() => {
+                counters.bytes_out += taken as u64;
+                pool.give_outgoing(queue);
+                let holds = link.waiting();
+                budget.recount(&mut link.counted, holds);
+            }
+            Some(sent) => {
+                link.flying = len;
+                if take_back::<C, L, R>(core, key, sent) {
+                    write::<C, L, R>(core, key);
+                }
+                settle::<C, L, R>(core, key);
+            }
+            None => flies::<C, L, R>(core, key, len),
+        };
+    }
     if link.state == State::Connecting {
         if link.closing && link.queued() == 0 {
             let why = link.take_why();
@@ -97,21 +142,16 @@ fn write<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     // A partial write is offered once more: so the engine keeps the rest until there is room.
     for _ in 0..2 {
         let Core { registry, engine, .. } = core;
-        let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) else { return };
+        let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) else {
+            return;
+        };
         if link.flying > 0 || link.write_failed || link.detaching {
             return;
         }
         let Some(queue) = link.stream.session.take_wire() else { return };
         let len = queue.len();
         match engine.send(key, queue) {
-            None => {
-                link.flying = len;
-                let stall = link.options().write_stall;
-                if !link.closing {
-                    core.set_guard(key, Some(stall));
-                }
-                return;
-            }
+            None => return flies::<C, L, R>(core, key, len),
             Some(sent) => {
                 if !take_back::<C, L, R>(core, key, sent) {
                     return;
@@ -120,6 +160,16 @@ fn write<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
         }
     }
     core.mark(key);
+}
+
+/// The engine keeps the queue until there is room: from now on it must make progress.
+fn flies<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, len: usize) {
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    link.flying = len;
+    let stall = link.options().write_stall;
+    if !link.closing {
+        core.set_guard(key, Some(stall));
+    }
 }
 
 /// A send is over: the rest goes in front of the queue. `true`: there is a rest.
