@@ -14,8 +14,9 @@ use reactor::{
     engine::{Chunk, Ending, Engine, Event, Interest, Job, Outgoing, Refused, Role, Sent, Source, Transport},
 };
 
+use crate::chance::Chance;
+
 use super::{
-    chance::Chance,
     fault,
     network::Network,
     rest::{Bell, Counters, Driven, Rest},

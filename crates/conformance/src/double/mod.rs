@@ -21,7 +21,6 @@
 //! **Chance** comes from [`Tuning::seed`] only. While all doubles and peers of a network are driven by one
 //! thread, the same seed gives the same run, event by event.
 
-mod chance;
 mod collect;
 mod engine;
 mod fault;
