@@ -4,7 +4,8 @@ use crate::{
     context::Context,
     error::{Closed, Fault, Result},
     id::Id,
-    resource::Resource,
+    message::{self, Deliver, Hand},
+    resource::{Connection, Resource, Table, listener},
 };
 
 /// Business logic: plain state behind `&mut self`, called by one runtime, never re-entered.
@@ -15,6 +16,11 @@ use crate::{
 ///
 /// A panic in any of its calls ends this service and its resources (without `closed`); the others go on,
 /// and the receipt names it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a service",
+    label = "`{Self}` does not implement `Service`",
+    note = "add `impl Service for {Self} {{}}`: each of its methods has a default"
+)]
 pub trait Service: Sized + 'static {
     /// Called once, before any other call: the place to listen and connect.
     ///
@@ -78,16 +84,69 @@ pub trait Receive<M>: Service {
     fn receive(&mut self, cx: &mut Context<Self>, message: M) -> Result;
 }
 
-/// Mirrors [`Handle`] from the resource's side.
+/// Mirrors [`Handle`] from the resource's side: implemented for whatever `S` handles, and by nobody else.
 ///
 /// A bound `S: Handle<R>` on a method would let the compiler guess `R` from the service's only handler,
 /// and then report a mismatch far from the mistake; a bound on `R` lets it report the missing handler.
-pub trait Handled<S> {}
-impl<S: Handle<R>, R: Resource> Handled<S> for R {}
+/// What such a method needs of the handler it gets from here.
+pub trait Handled<S>: Resource {
+    #[doc(hidden)]
+    fn table_for() -> &'static Table;
 
-/// Mirrors [`Receive`] from the message's side.
-pub trait Received<S> {}
-impl<S: Receive<M>, M> Received<S> for M {}
+    #[doc(hidden)]
+    fn listener_table() -> &'static Table
+    where
+        Self: Connection;
+}
+
+impl<S: Handle<R>, R: Resource> Handled<S> for R {
+    fn table_for() -> &'static Table {
+        R::table::<S>()
+    }
+
+    fn listener_table() -> &'static Table
+    where
+        R: Connection,
+    {
+        listener::table::<S, R>()
+    }
+}
+
+/// Mirrors [`Receive`] from the message's side, for the reason that [`Handled`] tells.
+pub trait Received<S>: Sized + 'static {
+    #[doc(hidden)]
+    fn hand() -> Hand;
+
+    #[doc(hidden)]
+    fn deliver_command() -> Deliver
+    where
+        Self: Send;
+
+    #[doc(hidden)]
+    fn deliver_job() -> Deliver
+    where
+        Self: Send;
+}
+
+impl<S: Receive<M>, M: 'static> Received<S> for M {
+    fn hand() -> Hand {
+        message::hand::<S, M>
+    }
+
+    fn deliver_command() -> Deliver
+    where
+        M: Send,
+    {
+        message::deliver_command::<S, M>
+    }
+
+    fn deliver_job() -> Deliver
+    where
+        M: Send,
+    {
+        message::deliver_job::<S, M>
+    }
+}
 
 /// Names a service of a runtime by its type, for `tell` and for controllers.
 pub struct ServiceId<S> {

@@ -71,7 +71,7 @@ impl<T: AsDescriptor + 'static> Resource for Fd<T> {
         self.interest
     }
 
-    fn step<'a>(&mut self, ready: Ready, io: &mut Io<'_>, _: &'a mut [u8]) -> io::Result<Option<Ready>> {
+    fn step(&mut self, ready: Ready, io: &mut Io<'_>, _: &mut [u8]) -> io::Result<Option<Ready>> {
         Ok(io.is_first().then_some(ready))
     }
 }

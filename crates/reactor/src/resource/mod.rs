@@ -85,6 +85,11 @@ pub trait Resource: Sized + 'static {
 }
 
 /// A resource that takes output: what `send` can carry.
+#[diagnostic::on_unimplemented(
+    message = "nothing can be sent to resources of type `{Self}`",
+    label = "`{Self}` takes no output",
+    note = "streams take output, and your own resources that implement `Output`"
+)]
 pub trait Output: Resource {
     /// What is sent.
     type Item<'a>;
@@ -140,7 +145,7 @@ pub struct Table {
 }
 
 /// Hands an event to the service. `false`: the handler refused, and the resource is closing.
-#[inline]
+#[inline(always)]
 pub(crate) fn emit<S: Handle<R>, R: Resource>(
     core: &mut Core,
     service: &mut S,

@@ -374,10 +374,10 @@ fn end_of_layers<C: Codec, L: Layer, R: 'static>(link: &mut Link<C, L, R>) -> se
 /// The peer has ended: the stream closes too, unless it is half open; a coupled one passes the end on.
 fn after_end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    if link.coupled {
-        if let Some(other) = core.couples.get(&key).copied() {
-            core.finish(other);
-        }
+    if link.coupled
+        && let Some(other) = core.couples.get(&key).copied()
+    {
+        core.finish(other);
     }
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if link.shut || !link.coupled && !link.stream.half_open {

@@ -146,7 +146,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     /// Whether items may be handed to the service now.
     #[inline]
     pub(super) fn takes_items(&self) -> bool {
-        !self.paused && !self.closing && !self.releasing && !(self.high && self.options().backpressure)
+        !(self.paused || self.closing || self.releasing || self.high && self.options().backpressure)
     }
 
     /// Whether the engine should read, as far as this stream alone says.
