@@ -1,6 +1,7 @@
 //! The double against the prose of the engine contract, sentence by sentence, over many seeds.
 
 mod listeners;
+mod runtime;
 mod streams;
 mod time;
 
