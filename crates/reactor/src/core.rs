@@ -4,7 +4,11 @@
 //! key. Whoever changes a resource marks it dirty; the end of the turn writes, and tells the engine what
 //! is wanted. Whoever ends a resource queues its `closed`; nothing is freed before it was called.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use session::Pool;
 
@@ -13,7 +17,7 @@ use crate::{
     engine::{Ending, Engine},
     error::{Closed, Error, Fault},
     id::Key,
-    message::{Deliver, Inbox, Jobs, Lanes, Mailbox},
+    message::{Deliver, Inbox, Jobs, Lanes, Mailbox, panic_text},
     metrics::Counters,
     runtime::{
         budget::{Bytes, Handlers},
@@ -65,6 +69,9 @@ pub struct Core {
     pub(crate) dirty: Vec<Key>,
     /// To be driven again in the next turn.
     pub(crate) again: Vec<Key>,
+    /// Emptied lists, kept for their memory.
+    flushing: Vec<Key>,
+    starting: Vec<Fresh>,
     /// Ended, `closed` not called yet.
     pub(crate) ended: Vec<(Key, Closed)>,
     pub(crate) fresh: Vec<Fresh>,
@@ -84,6 +91,8 @@ pub struct Core {
     pub(crate) alive: Vec<bool>,
     /// Faults found while their service was being called.
     pub(crate) faults_due: Vec<(u16, Fault)>,
+    /// Services that panicked while their output was written, and what they said.
+    pub(crate) panics_due: Vec<(u16, String)>,
     pub(crate) limits: Limits,
     pub(crate) scratch: Option<Box<[u8]>>,
     /// The service that is being called.
@@ -106,6 +115,8 @@ impl Core {
             jobs: Jobs::new(limits.job_threads, limits.jobs),
             dirty: Vec::new(),
             again: Vec::new(),
+            flushing: Vec::new(),
+            starting: Vec::new(),
             ended: Vec::new(),
             fresh: Vec::new(),
             lapsed: Vec::new(),
@@ -120,6 +131,7 @@ impl Core {
             records: Vec::new(),
             alive: Vec::new(),
             faults_due: Vec::new(),
+            panics_due: Vec::new(),
             scratch: None,
             calling: 0,
             stopping: false,
@@ -248,7 +260,8 @@ impl Core {
         let Some(slot) = self.registry.live(key) else { return };
         let Some(after) = after else {
             (slot.deadline, slot.standing) = (Time::NEVER, Standing::Set);
-            return;
+            // While it had lapsed nothing was armed.
+            return self.arm(key);
         };
         slot.deadline = Time::ZERO + after;
         if std::mem::replace(&mut slot.standing, Standing::Fresh) != Standing::Fresh {
@@ -297,7 +310,8 @@ impl Core {
 
     /// Starts what was set in this turn to count: from `end`, the one clock read at its end.
     pub(crate) fn start_fresh(&mut self, end: Time) {
-        for fresh in std::mem::take(&mut self.fresh) {
+        let mut starting = std::mem::replace(&mut self.fresh, std::mem::take(&mut self.starting));
+        for fresh in starting.drain(..) {
             match fresh {
                 Fresh::Timer { lane, index, generation, after } => {
                     if self.lanes.is_set(lane, index, generation)
@@ -317,6 +331,7 @@ impl Core {
                 }
             }
         }
+        self.starting = starting;
     }
 
     // Budgets.
@@ -339,25 +354,44 @@ impl Core {
 
     /// Writes every stream that has something queued, once.
     pub(crate) fn flush(&mut self) {
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for key in dirty.drain(..) {
-            if let Some(slot) = self.registry.live(key) {
-                slot.dirty = false;
-                let table = slot.table;
-                (table.flush)(self, key);
+        // What a flush marks is for the next one.
+        let mut dirty = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.flushing));
+        let mut at = 0;
+        while at < dirty.len() {
+            // A layer or a resource may panic: that costs its service, and the others are still written.
+            let written = catch_unwind(AssertUnwindSafe(|| {
+                while let Some(key) = dirty.get(at) {
+                    at += 1;
+                    self.flush_one(*key);
+                }
+            }));
+            if let Err(payload) = written
+                && let Some(slot) = self.registry.live(dirty[at - 1])
+            {
+                self.panics_due.push((slot.service, panic_text(&*payload)));
             }
         }
-        // What a flush marked is for the next one; the larger vector is kept for reuse.
-        if self.dirty.is_empty() {
-            self.dirty = dirty;
-        }
+        dirty.clear();
+        self.flushing = dirty;
         if self.budget.is_relieved() {
             for key in self.budget.take_resting() {
+                if let Some(slot) = self.registry.live(key) {
+                    slot.resting = false;
+                }
                 self.mark(key);
             }
             for index in 0..self.listeners.len() {
                 self.mark(self.listeners[index]);
             }
+        }
+    }
+
+    #[inline]
+    fn flush_one(&mut self, key: Key) {
+        if let Some(slot) = self.registry.live(key) {
+            slot.dirty = false;
+            let table = slot.table;
+            (table.flush)(self, key);
         }
     }
 

@@ -55,6 +55,8 @@ use std::{io, time::Duration};
 
 pub use session::Outgoing;
 
+pub(crate) use self::source::Identity;
+
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub use self::epoll::Epoll;
 #[cfg(unix)]

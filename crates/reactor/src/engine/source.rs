@@ -44,6 +44,20 @@ impl<'a> Source<'a> {
         }
     }
 
+    pub(crate) fn identity(self) -> Identity {
+        match self.0 {
+            #[cfg(unix)]
+            Watched::Descriptor(descriptor) => {
+                Identity::Descriptor(std::os::fd::AsRawFd::as_raw_fd(&descriptor))
+            }
+            #[cfg(windows)]
+            Watched::Descriptor(socket) => {
+                Identity::Descriptor(std::os::windows::io::AsRawSocket::as_raw_socket(&socket))
+            }
+            Watched::Virtual(number) => Identity::Virtual(number),
+        }
+    }
+
     /// The number of a virtual source.
     #[inline]
     pub fn number(self) -> Option<u64> {
@@ -52,6 +66,16 @@ impl<'a> Source<'a> {
             Watched::Virtual(number) => Some(number),
         }
     }
+}
+
+/// Which source it is, as far as its number tells.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Identity {
+    Virtual(u64),
+    #[cfg(unix)]
+    Descriptor(std::os::fd::RawFd),
+    #[cfg(windows)]
+    Descriptor(std::os::windows::io::RawSocket),
 }
 
 /// An owned way to the other side: a socket, or a virtual one of a simulated engine. Closed on drop.

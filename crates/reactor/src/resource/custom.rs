@@ -6,7 +6,7 @@ use super::{Flow, Io, Output, Resource, Table, emit, service};
 use crate::{
     context::Context,
     core::Core,
-    engine::{self, Ending, Interest, Outgoing, Ready, Source},
+    engine::{self, Ending, Identity, Interest, Outgoing, Ready},
     error::{Closed, Error, Phase},
     id::{Id, Key},
     service::Handle,
@@ -20,6 +20,8 @@ const QUEUE_HIGH: usize = 64 << 10;
 const QUEUE_CAP: usize = 4 << 20;
 /// How long a graceful close may flush.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
+
+const EXCHANGED: &str = "the source of a registered resource was exchanged";
 
 /// A user's resource with what the runtime knows of it.
 struct Custom<R> {
@@ -38,29 +40,6 @@ struct Custom<R> {
 
 /// How a resource writes its queue: noted by the first item, since not every resource is an [`Output`].
 type Flush<R> = fn(&mut R, &mut Io<'_>, &mut Outgoing) -> io::Result<()>;
-
-#[derive(PartialEq, Eq)]
-enum Identity {
-    Number(u64),
-    #[cfg(unix)]
-    Descriptor(std::os::fd::RawFd),
-    #[cfg(windows)]
-    Descriptor(std::os::windows::io::RawSocket),
-}
-
-impl Identity {
-    fn of(source: Source<'_>) -> Identity {
-        match source.descriptor() {
-            #[cfg(unix)]
-            Some(descriptor) => Identity::Descriptor(std::os::fd::AsRawFd::as_raw_fd(&descriptor)),
-            #[cfg(windows)]
-            Some(descriptor) => {
-                Identity::Descriptor(std::os::windows::io::AsRawSocket::as_raw_socket(&descriptor))
-            }
-            None => Identity::Number(source.number().unwrap_or_default()),
-        }
-    }
-}
 
 impl<R: Resource> Custom<R> {
     fn queued(&self) -> usize {
@@ -116,7 +95,7 @@ pub(super) fn enroll<R: Resource>(
     table: &'static Table,
 ) -> Result<Key, (R, Error)> {
     let custom = Custom {
-        identity: Identity::of(resource.source()),
+        identity: resource.source().identity(),
         watched: None,
         resource,
         out: None,
@@ -181,12 +160,8 @@ fn step_on<S: Handle<R>, R: Resource>(
         if custom.closing.is_some() || custom.paused {
             return;
         }
-        if Identity::of(custom.resource.source()) != custom.identity {
-            return core.end(
-                key,
-                Closed::Misuse("the source of a registered resource was exchanged"),
-                Ending::Orderly,
-            );
+        if custom.resource.source().identity() != custom.identity {
+            return core.end(key, Closed::Misuse(EXCHANGED), Ending::Orderly);
         }
         let mut io = Io::new(&mut **engine, step == 0);
         let result = custom.resource.step(ready, &mut io, scratch);
@@ -267,6 +242,9 @@ fn flush<R: Resource>(core: &mut Core, key: Key) {
     else {
         return;
     };
+    if custom.resource.source().identity() != custom.identity {
+        return core.end(key, Closed::Misuse(EXCHANGED), Ending::Orderly);
+    }
     if let (Some(mut out), Some(write)) = (custom.out.take(), custom.flush) {
         let mut io = Io::new(&mut **engine, true);
         let result = if out.is_empty() { Ok(()) } else { write(&mut custom.resource, &mut io, &mut out) };

@@ -28,8 +28,8 @@ use crate::{
     context::Context,
     controller::Controller,
     core::{Core, Record},
-    engine::{Candidates, Engine, Event},
-    error::{Error, Fault},
+    engine::{Candidates, Ending, Engine, Event},
+    error::{Closed, Error, Fault},
     id::Key,
     message::{Deliver, Inbox, fault, panic_text},
     metrics::Metrics,
@@ -65,6 +65,8 @@ pub struct Runtime {
     metrics: Arc<Metrics>,
     /// An event taken while spinning.
     first: Option<(Key, Event)>,
+    /// An emptied list, kept for its memory.
+    driving: Vec<Key>,
     /// The end of the last turn: from here the next wait counts.
     turned: Time,
     /// Waits in a row that failed.
@@ -147,6 +149,7 @@ impl Runtime {
             services: Vec::new(),
             metrics: Arc::default(),
             first: None,
+            driving: Vec::new(),
             wait_errors: 0,
             spin,
             stop_by: None,
@@ -178,6 +181,7 @@ impl Runtime {
         self.core.records.push(Record::default());
         self.core.alive.push(true);
         let mut failure = None;
+        self.core.now = self.core.engine.now();
         self.call(index, |core, erased| {
             failure = crate::resource::service::<S>(erased).start(&mut Context::new(core, index)).err();
         });
@@ -188,9 +192,8 @@ impl Runtime {
         if let Some(message) = self.services[index as usize].panic.clone() {
             return Err(Error::Panicked { service: type_name::<S>(), message });
         }
-        self.core.flush();
-        let end = self.core.engine.now();
-        self.core.start_fresh(end);
+        self.flush();
+        self.start_fresh();
         Ok(ServiceId::new(self.core.registry.runtime(), index))
     }
 
@@ -214,10 +217,18 @@ impl Runtime {
         self.entry(id)?;
         let index = id.index;
         let mut result = None;
+        self.core.now = self.core.engine.now();
         self.call(index, |core, erased| {
             result = Some(f(crate::resource::service::<S>(erased), &mut Context::new(core, index)));
         });
+        self.start_fresh();
         result
+    }
+
+    /// Starts to count, from now on, what was set outside of a turn.
+    fn start_fresh(&mut self) {
+        self.turned = self.core.engine.now();
+        self.core.start_fresh(self.turned);
     }
 
     fn entry<S>(&self, id: ServiceId<S>) -> Option<&Entry> {
@@ -247,9 +258,14 @@ impl Runtime {
     }
 
     /// How long a foreign loop may wait before it must call [`turn`](Runtime::turn), as of now; `None` when
-    /// only events count.
+    /// only events count. Asked before each wait: from here on whoever sends a command makes
+    /// [`fd`](Runtime::fd) readable.
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.patience(self.core.engine.now())
+        match self.patience(self.core.engine.now()) {
+            Some(Duration::ZERO) => Some(Duration::ZERO),
+            _ if !self.inbox.sleep() => Some(Duration::ZERO),
+            patience => patience,
+        }
     }
 
     /// Runs until the stop is complete, or until no service has a resource, timer, message or job left and
@@ -259,7 +275,10 @@ impl Runtime {
     /// The engine is broken: what it said. The services are stopped then, too.
     pub fn run(&mut self) -> Result<Receipt, Error> {
         while !self.is_over() {
-            self.turn(None)?;
+            if let Err(error) = self.next_turn(None) {
+                self.finish();
+                return Err(error);
+            }
         }
         Ok(self.finish())
     }
@@ -273,18 +292,31 @@ impl Runtime {
         core.calling = index;
         // The tables hold no borrow and no half-made change while a handler runs: what it left is valid.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| f(core, &mut **service))) {
-            self.panicked(index, &*payload);
+            self.panicked(index, panic_text(&*payload));
         }
     }
 
     #[cold]
-    fn panicked(&mut self, index: u16, payload: &(dyn Any + Send)) {
-        let text = panic_text(payload);
+    fn panicked(&mut self, index: u16, text: String) {
         let entry = &mut self.services[index as usize];
         crate::log::panic(entry.name, &text);
-        entry.panic = Some(text);
+        entry.panic.get_or_insert(text);
         self.core.counters.panics += 1;
         self.end_service(index);
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        for key in self.core.registry.keys(None) {
+            self.core.end(key, Closed::Stopped, Ending::Orderly);
+        }
+        for (key, _) in std::mem::take(&mut self.core.ended) {
+            shutdown::drop_quietly(self.core.registry.take_ended(key));
+        }
+        for entry in &mut self.services {
+            shutdown::drop_quietly(entry.service.take());
+        }
     }
 }
 

@@ -22,8 +22,8 @@ pub(crate) struct Slot {
     pub(crate) again: bool,
     /// Its write queue is above the high mark: what is coupled to it rests.
     pub(crate) high: bool,
-    /// Its end was told, and only the peer's is waited for.
-    pub(crate) lingering: bool,
+    /// It is not read while the runtime's bytes are short, and is woken when they are not.
+    pub(crate) resting: bool,
     pub(crate) standing: Standing,
     pub(crate) table: &'static Table,
     pub(crate) resource: Option<Box<dyn Any>>,
@@ -51,6 +51,8 @@ pub(crate) enum Standing {
 enum State {
     Free,
     Live,
+    /// Live; its end was told, and only the peer's is waited for.
+    Lingering,
     /// Its end is queued; only `closed` comes.
     Ended,
 }
@@ -165,14 +167,16 @@ impl Registry {
 
     /// The keys of all live resources, or of one service's. Looks at every slot: for rare moments.
     pub(crate) fn keys(&self, service: Option<u16>) -> Vec<Key> {
-        let of = |slot: &Slot| slot.state == State::Live && service.is_none_or(|n| slot.service == n);
+        let of = |slot: &Slot| {
+            matches!(slot.state, State::Live | State::Lingering) && service.is_none_or(|n| slot.service == n)
+        };
         let all = self.slots.iter().filter(|slot| of(slot));
         all.map(|slot| slot.live).collect()
     }
 
     /// The keys of all streams that linger. Looks at every slot: for when descriptors ran out.
     pub(crate) fn lingering(&self) -> Vec<Key> {
-        let all = self.slots.iter().filter(|slot| slot.state == State::Live && slot.lingering);
+        let all = self.slots.iter().filter(|slot| slot.state == State::Lingering);
         all.map(|slot| slot.live).collect()
     }
 
@@ -183,6 +187,11 @@ impl Registry {
 }
 
 impl Slot {
+    /// Notes that only the peer's end is waited for.
+    pub(crate) fn linger(&mut self) {
+        self.state = State::Lingering;
+    }
+
     fn free(key: Key, table: &'static Table) -> Slot {
         Slot {
             live: key.dead(),
@@ -191,7 +200,7 @@ impl Slot {
             dirty: false,
             again: false,
             high: false,
-            lingering: false,
+            resting: false,
             standing: Standing::Set,
             table,
             resource: None,

@@ -83,8 +83,9 @@ impl Runtime {
         }
     }
 
-    /// Whether [`run`](Runtime::run) is done.
-    pub(super) fn is_over(&self) -> bool {
+    /// Whether [`run`](Runtime::run) has nothing left to do but to write the receipt: who drives the turns by
+    /// hand stops when this is true, and calls `run` for it.
+    pub fn is_over(&self) -> bool {
         let core = &self.core;
         if !core.ended.is_empty() || !core.faults_due.is_empty() {
             return false;
@@ -96,13 +97,15 @@ impl Runtime {
         if core.mailbox.stop_at().is_some() {
             return false;
         }
+        // First: when none lives outside, all that they sent is seen below.
+        let controllers = core.mailbox.controllers();
         let jobs = core.records.iter().any(|record| record.jobs > 0);
         let idle = core.registry.occupied() == 0
             && core.lanes.timers() == 0
             && core.lanes.told() == 0
             && self.inbox.is_empty()
             && !jobs;
-        idle && core.mailbox.controllers() == 0 || core.alive.iter().all(|alive| !alive)
+        idle && controllers == 0 || core.alive.iter().all(|alive| !alive)
     }
 
     /// Cuts what is left, executes what was commanded before, and writes the receipt.
@@ -188,6 +191,6 @@ impl Runtime {
 }
 
 /// Drops what a user gave; a panic of its drop is not the others' affair.
-fn drop_quietly<T>(value: T) {
+pub(super) fn drop_quietly<T>(value: T) {
     let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
 }

@@ -9,8 +9,8 @@
 
 use std::time::Duration;
 
-use super::{Runtime, WAIT_ERRORS_MAX, broken};
-use crate::{clock::Time, core::Due, engine::Event, error::Error, id::Key};
+use super::{Runtime, WAIT_ERRORS_MAX, broken, shutdown::drop_quietly};
+use crate::{clock::Time, core::Due, engine::Event, error::Error, id::Key, message::panic_text};
 
 impl Runtime {
     /// Makes one turn: waits at most `max_wait` (`None`: as long as it takes), handles what there is, writes
@@ -19,17 +19,27 @@ impl Runtime {
     /// # Errors
     /// The engine is broken: its wait failed several times in a row.
     pub fn turn(&mut self, max_wait: Option<Duration>) -> Result<bool, Error> {
+        if max_wait != Some(Duration::ZERO) {
+            // Who drives the turns may have done something else since the last one.
+            self.turned = self.core.engine.now();
+        }
+        self.next_turn(max_wait)
+    }
+
+    pub(super) fn next_turn(&mut self, max_wait: Option<Duration>) -> Result<bool, Error> {
         let handled = self.core.counters.handled;
         self.wait(max_wait)?;
         self.core.now = self.core.engine.now();
         self.core.handlers.renew(self.core.now);
         self.begin_stop_if_asked();
+        // Taken before the events: what these keep for later is for the next turn.
+        let again = std::mem::replace(&mut self.core.again, std::mem::take(&mut self.driving));
         self.events();
-        self.again();
+        self.again(again);
         self.commands();
         self.timers();
         self.messages();
-        self.core.flush();
+        self.flush();
         self.closings();
         self.end_turn();
         Ok(self.core.counters.handled != handled)
@@ -127,16 +137,14 @@ impl Runtime {
     }
 
     /// Streams with something kept: unread input, `Drained` to be told.
-    fn again(&mut self) {
-        if self.core.again.is_empty() {
-            return;
-        }
-        for key in std::mem::take(&mut self.core.again) {
+    fn again(&mut self, mut again: Vec<Key>) {
+        for key in again.drain(..) {
             let Some(slot) = self.core.registry.live(key) else { continue };
             slot.again = false;
             let (table, service) = (slot.table, slot.service);
             self.call(service, |core, erased| (table.again)(core, erased, key));
         }
+        self.driving = again;
     }
 
     /// Commands of other threads.
@@ -160,7 +168,7 @@ impl Runtime {
             core.calling = index;
             let call = std::panic::AssertUnwindSafe(|| deliver(queue, Some((core, &mut **service)), index));
             if let Err(payload) = std::panic::catch_unwind(call) {
-                self.panicked(index, &*payload);
+                self.panicked(index, panic_text(&*payload));
             }
         }
     }
@@ -203,11 +211,26 @@ impl Runtime {
         }
     }
 
+    /// Writes what was queued.
+    pub(super) fn flush(&mut self) {
+        self.core.flush();
+        if !self.core.panics_due.is_empty() {
+            for (index, text) in std::mem::take(&mut self.core.panics_due) {
+                self.panicked(index, text);
+            }
+        }
+    }
+
     /// The last call for each resource that ended; after it the slot is free.
     pub(super) fn closings(&mut self) {
         for (key, why) in std::mem::take(&mut self.core.ended) {
             let Some((service, table, resource)) = self.core.registry.take_ended(key) else { continue };
             crate::log::closed(self.services[service as usize].name, key, &why);
+            if !self.core.alive[service as usize] {
+                drop_quietly(resource);
+                self.core.registry.free(key);
+                continue;
+            }
             self.call(service, |core, erased| (table.closed)(core, erased, key, resource, why));
             self.core.registry.free(key);
         }

@@ -292,7 +292,13 @@ impl<P: Poll> Engine for Calls<P> {
         let Some(entry) = self.table.get(key).filter(|entry| entry.part == Part::Watched) else { return };
         if entry.in_poll().is_some() {
             // Fails only when its owner closed it first; then the system forgot it already.
-            let _ = self.poll.unwatch(key, source);
+            let _ = match entry.is_exchanged(source) {
+                false => self.poll.unwatch(key, source),
+                // The owner has put another source in its place. The one that is watched may live on
+                // elsewhere and must leave the set, unless its number already names something of ours.
+                true if self.table.is_shared(entry) => Ok(()),
+                true => entry.with_source(|watched| self.poll.unwatch(key, watched)),
+            };
         }
         self.table.remove(key);
     }

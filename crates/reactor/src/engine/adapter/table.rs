@@ -126,6 +126,11 @@ impl Entry {
         }
     }
 
+    /// Whether the source is another one than that which is watched.
+    pub(super) fn is_exchanged(&self, source: Source<'_>) -> bool {
+        self.with_source(|watched| watched.identity() != source.identity())
+    }
+
     /// Calls `tell` with the source, for a poll.
     pub(super) fn with_source<T>(&self, tell: impl FnOnce(Source<'_>) -> T) -> T {
         match &self.held {
@@ -168,6 +173,12 @@ impl Table {
             self.0.resize_with(slot + 1, || None);
         }
         self.0[slot].insert(entry)
+    }
+
+    /// Whether another entry's descriptor has the same number. Looks at all: for a misuse.
+    pub(super) fn is_shared(&self, entry: &Entry) -> bool {
+        let others = self.0.iter().flatten().filter(|other| other.key != entry.key);
+        others.into_iter().any(|other| other.with_source(|source| !entry.is_exchanged(source)))
     }
 
     /// Takes the entry out, if the key is alive.

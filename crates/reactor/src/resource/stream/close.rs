@@ -13,13 +13,16 @@ use crate::{
 /// Begins a graceful close: what is queued leaves, then our end is told, then the peer's is waited for.
 pub(super) fn close<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, why: Closed) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    if link.closing {
+    if link.closing || link.detaching {
         return;
     }
     link.closing = true;
+    link.releasing = false;
     link.rare().why = Some(why);
     link.stream.session.close();
     let after = link.options().close;
+    // From here on there is one deadline: that of the close.
+    core.set_deadline(key, None);
     core.set_guard(key, Some(after));
     core.mark(key);
 }
@@ -48,7 +51,8 @@ pub(super) fn release<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
 pub(super) fn proceed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if link.releasing {
-        if link.flying == 0 && !link.detaching && link.state != State::Connecting {
+        // A send that is out comes back before the transport does.
+        if !link.detaching && link.state != State::Connecting {
             link.detaching = true;
             core.engine.detach(key);
         }
@@ -93,7 +97,7 @@ fn linger<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
         && link.closing
     {
         link.state = State::Lingering;
-        slot.lingering = true;
+        slot.linger();
     }
 }
 

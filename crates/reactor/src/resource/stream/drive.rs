@@ -2,7 +2,7 @@
 
 use std::{any::Any, mem};
 
-use session::{Codec, CodecError, Layer, Next, Phase};
+use session::{Codec, CodecError, Layer, LayerError, Next, Phase};
 
 use super::{
     Event, Stream,
@@ -19,6 +19,8 @@ use crate::{
 
 /// The most items of one stream that are handed over in one turn; the others go on in the next.
 const ITEMS_MAX: u32 = 1024;
+/// The most steps in a row for which a layer may ask without using any input.
+const IDLE_STEPS_MAX: u32 = 1024;
 
 pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
@@ -28,13 +30,14 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 ) {
     core.counters.bytes_in += bytes.len() as u64;
     let Some(slot) = core.registry.live(key) else { return };
-    let index = slot.service;
+    let (index, again) = (slot.service, slot.again);
     let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else { return };
     let to = service::<S>(erased);
     // The common case: all of the input is one item, or several that end with it.
     if link.stream.session.direct()
         && link.unread.is_empty()
         && link.state == State::Open
+        && !again
         && link.takes_items()
     {
         let used = match link.stream.codec.decode(bytes) {
@@ -50,7 +53,7 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
             // None, or nothing out of something: `deliver` knows what to say.
             Ok(_) => 0,
         };
-        let used = used + deliver::<S, C, L, R>(core, to, key, &bytes[used..]);
+        let used = used + deliver::<S, C, L, R>(core, to, key, &bytes[used..], ITEMS_MAX - 1);
         if used < bytes.len() {
             keep::<C, L, R>(core, key, &bytes[used..]);
         }
@@ -61,6 +64,13 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     // A closing stream throws its input away, unless a handshake still has to be finished for what is queued.
     if link.state == State::Lingering || link.closing && link.state == State::Open {
         return;
+    }
+    if again {
+        // What was kept comes first, later in this turn: then this is handed over behind it.
+        return match link.stream.session.direct() {
+            true => keep::<C, L, R>(core, key, bytes),
+            false => link.rare().raw.extend_from_slice(bytes),
+        };
     }
     if !link.stream.session.direct() {
         open::<S, C, L, R>(core, to, key, bytes);
@@ -96,7 +106,8 @@ fn unread<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut
         return;
     }
     let mut input = mem::take(&mut link.unread);
-    let used = deliver::<S, C, L, R>(core, to, key, &input);
+    link.backlog = false;
+    let used = deliver::<S, C, L, R>(core, to, key, &input, ITEMS_MAX);
     let Core { registry, pool, budget, .. } = core;
     let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return pool.give(input) };
@@ -117,9 +128,10 @@ fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     to: &mut S,
     key: Key,
     input: &[u8],
+    items_max: u32,
 ) -> usize {
     let mut at = 0;
-    for _ in 0..ITEMS_MAX {
+    for _ in 0..items_max {
         if at == input.len() {
             return at;
         }
@@ -145,7 +157,14 @@ fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         core.close(key, Closed::Refused(refused));
         return input.len();
     }
-    core.drive_again(key);
+    if at < input.len() {
+        // No more is read meanwhile: a peer that is faster than its turn must not fill the memory.
+        if let Some(link) = find::<C, L, R>(core, key) {
+            link.backlog = true;
+        }
+        core.drive_again(key);
+        core.mark(key);
+    }
     at
 }
 
@@ -167,11 +186,12 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     };
     let mut at = 0;
     let mut ended = false;
+    let mut idle = 0;
     loop {
         let Core { registry, pool, .. } = core;
         let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
         let Some(link) = link else { break };
-        if link.state == State::Open && !link.takes_items() {
+        if link.state == State::Open && (!link.takes_items() || link.backlog) {
             break;
         }
         if link.unread.capacity() == 0 {
@@ -181,10 +201,10 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         if link.unread.is_empty() {
             pool.give(mem::take(&mut link.unread));
         }
-        let next = match result {
+        let (used, next) = match result {
             Ok(step) => {
                 at += step.used;
-                step.next
+                (step.used, step.next)
             }
             Err(failure) => {
                 // The alert still leaves; everything behind the bad record is worthless.
@@ -196,7 +216,13 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         opened::<S, C, L, R>(core, to, key);
         unread::<S, C, L, R>(core, to, key);
         match next {
-            Next::Again => continue,
+            Next::Again if idle == IDLE_STEPS_MAX => {
+                at = input.len();
+                let failure = LayerError::Contract("it asks for step after step and uses nothing").into();
+                core.close(key, Closed::Refused(failure));
+                break;
+            }
+            Next::Again => idle = if used == 0 { idle + 1 } else { 0 },
             Next::Wait => break,
             Next::End => {
                 (ended, at) = (true, input.len());
@@ -229,18 +255,16 @@ pub(super) fn up<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         link.state = State::Handshake;
     }
     if link.stream.session.phase() == Phase::Idle {
-        let started = link.stream.session.start(pool);
-        let handshake = link.options().handshake;
-        if let Err(failure) = started {
+        if let Err(failure) = link.stream.session.start(pool) {
             return core.close(key, Closed::Refused(failure));
         }
-        if find::<C, L, R>(core, key).is_some_and(|link| link.stream.session.phase() == Phase::Handshake) {
-            core.set_guard(key, Some(handshake));
-        } else {
-            core.set_guard(key, None);
-        }
     }
-    if find::<C, L, R>(core, key).is_some_and(|link| link.queued() > 0 || link.closing) {
+    // A closing stream has its deadline already.
+    if !link.closing {
+        let handshake = (link.stream.session.phase() == Phase::Handshake).then(|| link.options().handshake);
+        core.set_guard(key, handshake);
+    }
+    if find::<C, L, R>(core, key).is_some_and(Link::has_to_do) {
         core.mark(key);
     }
     opened::<S, C, L, R>(core, to, key);
@@ -317,7 +341,7 @@ pub(super) fn again<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     let Some(slot) = core.registry.live(key) else { return };
     let index = slot.service;
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    if mem::take(&mut link.drained_due) && !link.closing {
+    if mem::take(&mut link.drained_due) && !link.closing && !link.high {
         emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Drained);
     }
     unread::<S, C, L, R>(core, to, key);
@@ -346,7 +370,7 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         return core.mark(key);
     }
     let waits = !link.unread.is_empty() || !link.raw_is_empty();
-    if link.paused || link.releasing || waits && !link.takes_items() {
+    if again || link.paused || link.releasing || waits && !link.takes_items() {
         return; // told when the input before it may be handed over
     }
     link.end_told = true;

@@ -56,7 +56,8 @@ pub(super) struct Link<C, L, R> {
     pub(super) detached: bool,
     pub(super) coupled: bool,
     pub(super) write_failed: bool,
-    pub(super) resting: bool,
+    /// A budget stopped the handing over: nothing more is read until the kept input was handed over.
+    pub(super) backlog: bool,
 }
 
 /// What few streams need.
@@ -95,7 +96,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             detached: false,
             coupled: false,
             write_failed: false,
-            resting: false,
+            backlog: false,
             stream,
         }
     }
@@ -137,7 +138,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
                 || self.releasing
                 || self.coupled
                 || self.write_failed
-                || self.resting)
+                || self.backlog)
     }
 
     /// Whether items may be handed to the service now.
@@ -152,8 +153,13 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         !self.ended
             && match self.state {
                 State::Connecting | State::Handshake | State::Lingering => !self.releasing,
-                State::Open => self.closing || self.takes_items(),
+                State::Open => self.closing || self.takes_items() && !self.backlog,
             }
+    }
+
+    /// Whether a stream that has just come up has something to write, to end or to give back.
+    pub(super) fn has_to_do(&mut self) -> bool {
+        self.queued() > 0 || self.closing || self.finishing || self.releasing
     }
 
     pub(super) fn rare(&mut self) -> &mut Rare {
@@ -249,7 +255,6 @@ fn unwrap<C: Codec, L: Layer, R: 'static>(
 fn leave<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, how: Ending) {
     let Core { registry, engine, budget, .. } = core;
     let Some(slot) = registry.live(key) else { return };
-    slot.lingering = false;
     let link = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return };
     budget.recount(&mut link.counted, 0);

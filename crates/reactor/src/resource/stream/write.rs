@@ -167,7 +167,7 @@ fn flies<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, len: usize) 
     let Some(link) = find::<C, L, R>(core, key) else { return };
     link.flying = len;
     let stall = link.options().write_stall;
-    if !link.closing {
+    if !link.closing && link.state == State::Open {
         core.set_guard(key, Some(stall));
     }
 }
@@ -197,8 +197,11 @@ fn take_back<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Se
 
 /// Nothing can be written any more. Input that arrived before is delivered first; then the stream ends.
 fn write_failed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, error: io::Error) {
-    let Some(link) = find::<C, L, R>(core, key) else { return };
+    let Some(slot) = core.registry.live(key) else { return };
+    let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return };
     link.write_failed = true;
+    // The queue will not drain any more: what it held back is read now.
+    (link.high, slot.high) = (false, false);
     let over = link.end_told || link.closing;
     let close = link.options().close;
     if over {
@@ -217,6 +220,7 @@ pub(super) fn sent<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, se
     if let Some(link) = find::<C, L, R>(core, key)
         && !link.closing
         && !link.write_failed
+        && link.state == State::Open
     {
         core.set_guard(key, None);
     }
@@ -252,16 +256,17 @@ fn settle<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
 #[inline]
 pub(super) fn sync<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Core { registry, engine, budget, couples, .. } = core;
-    let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) else { return };
+    let Some(slot) = registry.live(key) else { return };
+    let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return };
     let mut wanted = link.wants_input();
     if wanted && link.state == State::Open && !link.closing {
-        if budget.is_tight() && link.options().backpressure {
+        // A stream without output goes on: its input is not what a rest would let drain.
+        let drains = link.queued() > 0 || link.coupled;
+        if budget.is_tight() && drains && link.options().backpressure {
             wanted = false;
-            if !std::mem::replace(&mut link.resting, true) {
+            if !std::mem::replace(&mut slot.resting, true) {
                 budget.rest(key);
             }
-        } else {
-            link.resting = false;
         }
         if link.coupled && wanted {
             let other = couples.get(&key).copied();
