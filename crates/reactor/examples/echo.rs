@@ -1,9 +1,10 @@
 //! Echoes bytes: `cargo run --release --example echo [ADDR]`, then `nc 127.0.0.1 7007` and type.
-use reactor::{Bytes, Context, Event, Handle, Id, Result, Service, Stream};
-struct Echo(String);
+use reactor::{Address, Bytes, Context, Event, Handle, Id, Result, Service, Stream};
+struct Echo(Address);
 impl Service for Echo {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
-        cx.listen(&self.0, |_| Some(Stream::new(Bytes)))?;
+        let listener = cx.listen(&self.0, |_| Some(Stream::new(Bytes)))?;
+        println!("listening on {}", cx.local(listener)?);
         Ok(())
     }
 }
@@ -16,7 +17,8 @@ impl Handle<Stream> for Echo {
     }
 }
 fn main() -> Result {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7007".into());
-    reactor::run(Echo(address))?;
+    let text = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7007".into());
+    let address = text.parse::<Address>().inspect_err(|error| eprintln!("echo: {error}"));
+    reactor::run(Echo(address.unwrap_or_else(|_| std::process::exit(2))))?;
     Ok(())
 }

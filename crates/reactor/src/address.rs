@@ -86,6 +86,11 @@ impl fmt::Display for Address {
 }
 
 /// What can be given where an address is wanted.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an address",
+    label = "this is no address",
+    note = "an address is a text like \"127.0.0.1:80\", \"/run/service\" or \"@name\", a `SocketAddr`, an `(IpAddr, u16)`, a `Path` or an `Address`"
+)]
 pub trait ToAddress {
     /// The address.
     ///

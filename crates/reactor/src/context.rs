@@ -17,10 +17,10 @@ use crate::{
     engine::{Ending, Role},
     error::{Closed, Error, Fault, Result},
     id::{Id, Key},
-    message::{Offloaded, Refused, TimerId, deliver_job, panic_text},
+    message::{Offloaded, Refused, TimerId, panic_text},
     options::{ConnectOptions, ListenOptions},
     resource::{Connection, Flow, Listener, Output, Resource, Stream, Table, listener},
-    service::{Handle, Handled, Receive, Received, Service, ServiceId},
+    service::{Handled, Received, Service, ServiceId},
 };
 
 /// What a service can ask of its runtime. Lent for one call; nothing asked here calls a handler before
@@ -38,7 +38,7 @@ pub struct Context<'a, S> {
 
 /// A resource that could not be added comes back with the cause.
 ///
-/// `?` in a handler turns it into a [`Failure`] of the cause; the resource is dropped then.
+/// `?` in a handler turns it into a [`Failure`](crate::Failure) of the cause; the resource is dropped then.
 #[derive(Debug)]
 pub struct Rejected<R> {
     /// As it was given.
@@ -163,11 +163,8 @@ impl<'a, S> Context<'a, S> {
     /// # Errors
     /// [`Rejected`] gives it back: the engine cannot watch it, a limit is reached, or it is a stream
     /// without a transport.
-    pub fn add<R: Resource + Handled<S>>(&mut self, resource: R) -> Result<Id<R>, Rejected<R>>
-    where
-        S: Handle<R>,
-    {
-        match resource.enroll(self.core, self.index, R::table::<S>()) {
+    pub fn add<R: Resource + Handled<S>>(&mut self, resource: R) -> Result<Id<R>, Rejected<R>> {
+        match resource.enroll(self.core, self.index, R::table_for()) {
             Ok(key) => Ok(Id::new(key)),
             Err((resource, error)) => Err(Rejected { resource, error }),
         }
@@ -230,10 +227,7 @@ impl<'a, S> Context<'a, S> {
         &mut self,
         address: impl ToAddress,
         accept: impl FnMut(&Address) -> Option<R> + 'static,
-    ) -> Result<Id<Listener<R>>, Error>
-    where
-        S: Handle<R>,
-    {
+    ) -> Result<Id<Listener<R>>, Error> {
         self.listen_with(address, &ListenOptions::default(), accept)
     }
 
@@ -246,10 +240,7 @@ impl<'a, S> Context<'a, S> {
         address: impl ToAddress,
         options: &ListenOptions,
         accept: impl FnMut(&Address) -> Option<R> + 'static,
-    ) -> Result<Id<Listener<R>>, Error>
-    where
-        S: Handle<R>,
-    {
+    ) -> Result<Id<Listener<R>>, Error> {
         let address = to_address("listen", &address)?;
         if self.core.stopping {
             return Err(Error::Misuse { operation: "listen", why: "the runtime is stopping" });
@@ -259,7 +250,7 @@ impl<'a, S> Context<'a, S> {
             .engine
             .listen(&address, options)
             .map_err(|error| Error::os("listen", &address, error))?;
-        listener::enroll::<S, R>(self.core, self.index, transport, Box::new(accept)).map(Id::new)
+        listener::enroll(self.core, self.index, R::listener_table(), transport, Box::new(accept)).map(Id::new)
     }
 
     /// Begins to connect; `Open` or `closed` follows. Items may be sent at once: they wait.
@@ -270,10 +261,7 @@ impl<'a, S> Context<'a, S> {
         &mut self,
         address: impl ToAddress,
         stream: R,
-    ) -> Result<Id<R>, Error>
-    where
-        S: Handle<R>,
-    {
+    ) -> Result<Id<R>, Error> {
         self.connect_with(address, &ConnectOptions::default(), stream)
     }
 
@@ -286,17 +274,14 @@ impl<'a, S> Context<'a, S> {
         address: impl ToAddress,
         options: &ConnectOptions,
         stream: R,
-    ) -> Result<Id<R>, Error>
-    where
-        S: Handle<R>,
-    {
+    ) -> Result<Id<R>, Error> {
         let address = to_address("connect", &address)?;
         let transport = self
             .core
             .engine
             .connect(&address, options)
             .map_err(|error| Error::os("connect", &address, error))?;
-        let key = stream.attach(self.core, self.index, R::table::<S>(), transport, Role::Connecting);
+        let key = stream.attach(self.core, self.index, R::table_for(), transport, Role::Connecting);
         key.map(Id::new).map_err(|(_, error)| error)
     }
 
@@ -330,11 +315,8 @@ impl<'a, S> Context<'a, S> {
     /// never in the turn that set it. Two of one instant come in the order they were set.
     ///
     /// At the limit of timers the message is dropped, and the service is told [`Fault::TimersFull`].
-    pub fn after<M: Received<S> + 'static>(&mut self, after: Duration, message: M) -> TimerId
-    where
-        S: Receive<M>,
-    {
-        match self.core.lanes.set::<S, M>(self.index, message) {
+    pub fn after<M: Received<S>>(&mut self, after: Duration, message: M) -> TimerId {
+        match self.core.lanes.set(self.index, message, M::hand()) {
             Some(id) => {
                 let TimerId { lane, index, generation } = id;
                 self.core.fresh.push(Fresh::Timer { lane, index, generation, after });
@@ -363,16 +345,12 @@ impl<'a, S> Context<'a, S> {
     ///
     /// # Errors
     /// [`Refused`] gives the message back: too many wait, or the service is gone.
-    pub fn tell<T: Receive<M>, M: 'static>(
-        &mut self,
-        to: ServiceId<T>,
-        message: M,
-    ) -> Result<(), Refused<M>> {
+    pub fn tell<T, M: Received<T>>(&mut self, to: ServiceId<T>, message: M) -> Result<(), Refused<M>> {
         let known = to.runtime == self.core.registry.runtime();
         if !known || !self.core.alive.get(to.index as usize).is_some_and(|alive| *alive) {
             return Err(Refused::Gone(message));
         }
-        self.core.lanes.tell::<T, M>(to.index, message)
+        self.core.lanes.tell(to.index, message, M::hand())
     }
 
     /// Runs blocking work on a thread of the runtime's small pool; its result comes as a message. A panic
@@ -382,8 +360,7 @@ impl<'a, S> Context<'a, S> {
     /// [`Refused::Full`] gives the job back when too many wait.
     pub fn offload<M, F>(&mut self, job: F) -> Result<(), Refused<F>>
     where
-        S: Receive<M>,
-        M: Received<S> + Send + 'static,
+        M: Received<S> + Send,
         F: FnOnce() -> M + Send + 'static,
     {
         let index = self.index as usize;
@@ -398,7 +375,7 @@ impl<'a, S> Context<'a, S> {
                 Err(payload) => Offloaded::Panicked(panic_text(&*payload)),
             };
             // A service that has gone wants no result.
-            let _ = mailbox.send_reserved(service, result, deliver_job::<S, M>);
+            let _ = mailbox.send_reserved(service, result, M::deliver_job());
         };
         let job = self.core.engine.run_blocking(Box::new(run));
         if let Some(record) = self.core.records.get_mut(index) {

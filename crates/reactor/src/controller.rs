@@ -1,11 +1,12 @@
 //! How other threads reach a service.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use crate::{
     clock::monotonic,
-    message::{Deliver, Mailbox, Outside, Pending, Refused, Reply, deliver_command},
-    service::{Receive, Received, Service},
+    message::{Deliver, Mailbox, Outside, Pending, Refused, Reply},
+    service::{Received, Service},
+    sync::Arc,
 };
 
 /// Sends commands to a service from any thread. `Clone` and `Send`, also where the service is not.
@@ -39,11 +40,8 @@ impl<S: Service> Controller<S> {
     ///
     /// # Errors
     /// [`Refused`] gives the command back: too many wait, or the service has stopped.
-    pub fn send<M: Received<S> + Send + 'static>(&self, message: M) -> Result<(), Refused<M>>
-    where
-        S: Receive<M>,
-    {
-        self.outside.send(self.service, message, deliver_command::<S, M>)
+    pub fn send<M: Received<S> + Send>(&self, message: M) -> Result<(), Refused<M>> {
+        self.outside.send(self.service, message, M::deliver_command())
     }
 
     /// Sends a command that carries a [`Reply`], and returns what the answer will be: to wait for, or to
@@ -60,11 +58,7 @@ impl<S: Service> Controller<S> {
     /// let count = controller.ask(Count).wait();
     /// # }
     /// ```
-    pub fn ask<T, M>(&self, command: impl FnOnce(Reply<T>) -> M) -> Pending<T>
-    where
-        S: Receive<M>,
-        M: Received<S> + Send + 'static,
-    {
+    pub fn ask<T, M: Received<S> + Send>(&self, command: impl FnOnce(Reply<T>) -> M) -> Pending<T> {
         let (reply, pending) = Reply::channel(self.outside.loop_thread());
         // A refused command drops its reply, which is the answer.
         let _ = self.send(command(reply));

@@ -7,7 +7,6 @@
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
     time::Duration,
 };
 
@@ -23,9 +22,10 @@ use crate::{
     runtime::{
         budget::{Bytes, Handlers},
         limits::Limits,
-        registry::Registry,
-        timers::Wheel,
+        registry::{Registry, Standing},
+        timers::{TimerKey, Wheel},
     },
+    sync::Arc,
 };
 
 /// The size of the buffer lent to a resource's step.
@@ -181,10 +181,8 @@ impl Core {
     /// Ends a resource now; `closed` follows at the end of the turn.
     pub(crate) fn end(&mut self, key: Key, why: Closed, how: Ending) {
         let Some(slot) = self.registry.live(key) else { return };
-        let (table, timer, service) = (slot.table, slot.timer.take(), slot.service);
-        if let Some(timer) = timer {
-            self.timers.cancel(timer);
-        }
+        let (table, timer, service) = (slot.table, slot.timer, slot.service);
+        self.timers.cancel(timer);
         (table.leave)(self, key, how);
         self.registry.end(key);
         self.count_end(service, &why);
@@ -260,19 +258,14 @@ impl Core {
     /// Sets the service's deadline of a resource, from the end of this turn on.
     pub(crate) fn set_deadline(&mut self, key: Key, after: Option<Duration>) {
         let Some(slot) = self.registry.live(key) else { return };
-        slot.lapsed = false;
-        match after {
-            None => {
-                (slot.deadline, slot.fresh) = (Time::NEVER, false);
-                // While it had lapsed nothing was armed.
-                self.arm(key);
-            }
-            Some(after) => {
-                slot.deadline = Time::ZERO + after;
-                if !std::mem::replace(&mut slot.fresh, true) {
-                    self.fresh.push(Fresh::Deadline(key));
-                }
-            }
+        let Some(after) = after else {
+            (slot.deadline, slot.standing) = (Time::NEVER, Standing::Set);
+            // While it had lapsed nothing was armed.
+            return self.arm(key);
+        };
+        slot.deadline = Time::ZERO + after;
+        if std::mem::replace(&mut slot.standing, Standing::Fresh) != Standing::Fresh {
+            self.fresh.push(Fresh::Deadline(key));
         }
     }
 
@@ -280,17 +273,11 @@ impl Core {
     /// fires early, and is armed again.
     pub(crate) fn arm(&mut self, key: Key) {
         let Some(slot) = self.registry.live(key) else { return };
-        let deadline = if slot.fresh { Time::NEVER } else { slot.deadline };
+        let deadline = if slot.standing == Standing::Set { slot.deadline } else { Time::NEVER };
         let at = deadline.min(slot.guard);
-        match slot.timer {
-            _ if at == Time::NEVER => (),
-            Some(timer) => {
-                if self.timers.deadline(timer).is_none_or(|armed| armed > at) && !self.timers.reset(timer, at)
-                {
-                    slot.timer = self.timers.set(at, Due::Resource(key)).ok();
-                }
-            }
-            None => slot.timer = self.timers.set(at, Due::Resource(key)).ok(),
+        let later = self.timers.deadline(slot.timer).is_none_or(|armed| armed > at);
+        if at != Time::NEVER && later && !self.timers.reset(slot.timer, at) {
+            slot.timer = self.timers.set(at, Due::Resource(key)).unwrap_or(TimerKey::NONE);
         }
     }
 
@@ -298,32 +285,24 @@ impl Core {
     pub(crate) fn resource_due(&mut self, key: Key) {
         let now = self.now;
         let Some(slot) = self.registry.live(key) else { return };
-        slot.timer = None;
+        slot.timer = TimerKey::NONE;
         if slot.guard <= now {
             slot.guard = Time::NEVER;
             let table = slot.table;
             (table.expired)(self, key);
-        } else if !slot.fresh && slot.deadline <= now {
+        } else if slot.standing == Standing::Set && slot.deadline <= now {
             // A slow handler elsewhere must not kill a healthy peer: one more read is tried first.
-            slot.lapsed = true;
+            slot.standing = Standing::Lapsed;
             self.lapsed.push(key);
             self.engine.probe(key);
         }
-        self.arm_unless_lapsed(key);
-    }
-
-    fn arm_unless_lapsed(&mut self, key: Key) {
-        if self.registry.peek(key).is_some_and(|slot| !slot.lapsed) {
-            self.arm(key);
-        }
+        self.arm(key);
     }
 
     /// The last chances of an earlier turn are over.
     pub(crate) fn end_lapsed(&mut self, keys: Vec<Key>) {
         for key in keys {
-            if let Some(slot) = self.registry.live(key)
-                && std::mem::replace(&mut slot.lapsed, false)
-            {
+            if self.registry.peek(key).is_some_and(|slot| slot.standing == Standing::Lapsed) {
                 self.end(key, Closed::Deadline, Ending::Orderly);
             }
         }
@@ -343,8 +322,9 @@ impl Core {
                 }
                 Fresh::Deadline(key) => {
                     if let Some(slot) = self.registry.live(key)
-                        && std::mem::replace(&mut slot.fresh, false)
+                        && slot.standing == Standing::Fresh
                     {
+                        slot.standing = Standing::Set;
                         slot.deadline = end + slot.deadline.since(Time::ZERO);
                         self.arm(key);
                     }

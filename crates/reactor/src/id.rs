@@ -15,8 +15,6 @@ use std::{fmt, hash, marker::PhantomData};
 pub struct Key(u64);
 
 impl Key {
-    /// A key that names nothing: its slot is one more than there are.
-    pub(crate) const NONE: Key = Key(u64::MAX);
     /// The most slots a runtime has.
     pub const SLOTS_MAX: u32 = (1 << 24) - 1;
     /// The last generation of a slot; after it the slot is retired.
@@ -37,6 +35,11 @@ impl Key {
     #[inline]
     pub const fn from_bits(bits: u64) -> Key {
         Key(bits)
+    }
+
+    /// The same key with a slot that no runtime has: it names nothing, and keeps its generation.
+    pub(crate) const fn dead(self) -> Key {
+        Key(self.0 | 0xff_ffff)
     }
 
     /// The slot: dense, reused, below the greatest number of resources alive at once.

@@ -73,7 +73,6 @@ mod metrics;
 mod options;
 mod sync;
 mod sys;
-#[cfg(unix)]
 pub use session::{
     self, Bytes, Codec, CodecError, Delimited, Layer, Lines, Outgoing, Shared, Stack, Truncated, U16, U32,
     Varint,
@@ -95,3 +94,8 @@ pub use self::{
     runtime::{Limits, Receipt, Runtime, RuntimeOptions, ServiceReceipt, run},
     service::{Handle, Handled, Receive, Received, Service, ServiceId},
 };
+
+/// Compiles the program of the project's front page.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct FrontPage;

@@ -97,6 +97,14 @@ impl Counters {
 /// A runtime's counters, for any thread: a reading costs the loop nothing.
 ///
 /// Each counter is as of the end of the last turn; two counters of one reading may be of two turns.
+///
+/// ```
+/// let mut runtime = reactor::Runtime::new()?;
+/// let metrics = runtime.metrics();
+/// runtime.turn(Some(std::time::Duration::ZERO))?;
+/// assert_eq!(metrics.read().turns, 1);
+/// # Ok::<(), reactor::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Metrics(Published);
 

@@ -54,6 +54,15 @@ impl Default for SocketOptions {
 }
 
 /// Options of a listener. Those of its connections are set on it, and inherited.
+///
+/// ```
+/// use reactor::ListenOptions;
+///
+/// let mut options = ListenOptions::default();
+/// options.reuse_port = true;
+/// options.socket.receive_buffer = Some(256 * 1024);
+/// assert!(options.socket.nodelay, "on by default");
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct ListenOptions {

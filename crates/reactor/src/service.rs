@@ -4,7 +4,8 @@ use crate::{
     context::Context,
     error::{Closed, Fault, Result},
     id::Id,
-    resource::Resource,
+    message::{self, Deliver, Hand},
+    resource::{Connection, Resource, Table, listener},
 };
 
 /// Business logic: plain state behind `&mut self`, called by one runtime, never re-entered.
@@ -15,6 +16,37 @@ use crate::{
 ///
 /// A panic in any of its calls ends this service and its resources (without `closed`); the others go on,
 /// and the receipt names it.
+///
+/// ```
+/// use reactor::{Context, Receive, Result, Service};
+/// use std::time::Duration;
+///
+/// struct Once;
+/// struct Tick(&'static str);
+///
+/// impl Service for Once {
+///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+///         cx.after(Duration::from_millis(1), Tick("now"));
+///         Ok(())
+///     }
+/// }
+///
+/// impl Receive<Tick> for Once {
+///     fn receive(&mut self, _: &mut Context<Self>, Tick(text): Tick) -> Result {
+///         assert_eq!(text, "now");
+///         Ok(())
+///     }
+/// }
+///
+/// // Nothing is left to do when the timer has fired, so it returns.
+/// reactor::run(Once)?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a service",
+    label = "`{Self}` does not implement `Service`",
+    note = "add `impl Service for {Self} {{}}`: each of its methods has a default"
+)]
 pub trait Service: Sized + 'static {
     /// Called once, before any other call: the place to listen and connect.
     ///
@@ -40,7 +72,33 @@ pub trait Service: Sized + 'static {
     }
 }
 
-/// A service's handler for one kind of resource.
+/// A service's handler for one kind of resource: one `impl` for each kind the service uses.
+///
+/// For one resource the calls are `handle` with each event in order, then `closed` once. They come from the
+/// runtime's thread and never nest. Nothing is promised about the order between two resources.
+///
+/// ```
+/// use reactor::{Closed, Context, Event, Handle, Id, Lines, Result, Service, Stream};
+///
+/// struct Shout {
+///     ended: u64,
+/// }
+///
+/// impl Service for Shout {}
+///
+/// impl Handle<Stream<Lines>> for Shout {
+///     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream<Lines>>, event: Event<Lines>) -> Result {
+///         if let Event::Received(line) = event {
+///             cx.send(id, &line.to_uppercase());
+///         }
+///         Ok(())
+///     }
+///
+///     fn closed(&mut self, _: &mut Context<Self>, _: Id<Stream<Lines>>, _: Stream<Lines>, why: Closed) {
+///         self.ended += u64::from(why.is_clean());
+///     }
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "service `{Self}` does not handle resources of type `{R}`",
     label = "`{Self}` needs a handler for `{R}`",
@@ -78,16 +136,69 @@ pub trait Receive<M>: Service {
     fn receive(&mut self, cx: &mut Context<Self>, message: M) -> Result;
 }
 
-/// Mirrors [`Handle`] from the resource's side.
+/// Mirrors [`Handle`] from the resource's side: implemented for whatever `S` handles, and by nobody else.
 ///
 /// A bound `S: Handle<R>` on a method would let the compiler guess `R` from the service's only handler,
 /// and then report a mismatch far from the mistake; a bound on `R` lets it report the missing handler.
-pub trait Handled<S> {}
-impl<S: Handle<R>, R: Resource> Handled<S> for R {}
+/// What such a method needs of the handler it gets from here.
+pub trait Handled<S>: Resource {
+    #[doc(hidden)]
+    fn table_for() -> &'static Table;
 
-/// Mirrors [`Receive`] from the message's side.
-pub trait Received<S> {}
-impl<S: Receive<M>, M> Received<S> for M {}
+    #[doc(hidden)]
+    fn listener_table() -> &'static Table
+    where
+        Self: Connection;
+}
+
+impl<S: Handle<R>, R: Resource> Handled<S> for R {
+    fn table_for() -> &'static Table {
+        R::table::<S>()
+    }
+
+    fn listener_table() -> &'static Table
+    where
+        R: Connection,
+    {
+        listener::table::<S, R>()
+    }
+}
+
+/// Mirrors [`Receive`] from the message's side, for the reason that [`Handled`] tells.
+pub trait Received<S>: Sized + 'static {
+    #[doc(hidden)]
+    fn hand() -> Hand;
+
+    #[doc(hidden)]
+    fn deliver_command() -> Deliver
+    where
+        Self: Send;
+
+    #[doc(hidden)]
+    fn deliver_job() -> Deliver
+    where
+        Self: Send;
+}
+
+impl<S: Receive<M>, M: 'static> Received<S> for M {
+    fn hand() -> Hand {
+        message::hand::<S, M>
+    }
+
+    fn deliver_command() -> Deliver
+    where
+        M: Send,
+    {
+        message::deliver_command::<S, M>
+    }
+
+    fn deliver_job() -> Deliver
+    where
+        M: Send,
+    {
+        message::deliver_job::<S, M>
+    }
+}
 
 /// Names a service of a runtime by its type, for `tell` and for controllers.
 pub struct ServiceId<S> {

@@ -14,10 +14,8 @@ use std::{
 
 use driver::{Driver, Seen, queue};
 use reactor::{
-    Address,
+    Address, Key, ListenOptions,
     engine::{Ending, Interest, Role, Source, Transport},
-    id::Key,
-    options::ListenOptions,
 };
 
 static ALONE: Mutex<()> = Mutex::new(());

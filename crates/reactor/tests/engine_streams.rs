@@ -116,7 +116,7 @@ fn a_half_closed_peer_still_gets_answers(mut driver: Driver) {
 }
 
 /// Sends until the stream takes no more, and the queue is parked.
-fn fill(driver: &mut Driver, key: reactor::id::Key) -> usize {
+fn fill(driver: &mut Driver, key: reactor::Key) -> usize {
     let (mut taken, mut out) = (0, queue(&pattern(1 << 20)));
     let mut calls_if_partial = None;
     while let Some(sent) = driver.engine.send(key, out) {

@@ -13,9 +13,8 @@ use std::{
 
 use driver::{Driver, Seen, nothing, queue, unix_pair};
 use reactor::{
-    Address,
+    Address, ConnectOptions, ListenOptions,
     engine::{Calls, Ending, Epoll, Interest, PollCall, Role, Source},
-    options::{ConnectOptions, ListenOptions},
 };
 use socket2::SockRef;
 

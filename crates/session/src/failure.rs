@@ -69,16 +69,20 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Prints the error and then each of its sources, separated by colons.
+/// Prints the error and then each of its sources, separated by colons. Many errors end with the text of their source:
+/// what was said that way is not said again.
 impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut text = self.0.to_string();
         let mut source = self.0.source();
         while let Some(error) = source {
-            write!(f, ": {error}")?;
+            let cause = error.to_string();
+            if !text.ends_with(&cause) {
+                text = text + ": " + &cause;
+            }
             source = error.source();
         }
-        Ok(())
+        f.write_str(&text)
     }
 }
 

@@ -244,12 +244,17 @@ impl Outgoing {
     #[inline]
     pub(crate) fn reset(&mut self, keep: usize) {
         self.clear();
+        if self.front.capacity() > keep || self.parts.capacity() > TABLE_KEPT {
+            self.shrink(keep);
+        }
+    }
+
+    #[cold]
+    fn shrink(&mut self, keep: usize) {
         if self.front.capacity() > keep {
             self.front = Vec::new();
         }
-        if self.parts.capacity() > TABLE_KEPT {
-            self.parts.shrink_to(TABLE_KEPT);
-        }
+        self.parts.shrink_to(TABLE_KEPT);
     }
 
     /// Returns the buffer to which `room` more bytes may be appended.

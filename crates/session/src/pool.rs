@@ -20,8 +20,8 @@ use crate::outgoing::Outgoing;
 #[derive(Debug)]
 pub struct Pool {
     buffers: Vec<Vec<u8>>,
-    #[expect(clippy::vec_box, reason = "the boxes themselves are what is lent")]
-    queues: Vec<Box<Outgoing>>,
+    /// With what each counts, so that it is not found out twice.
+    queues: Vec<(Box<Outgoing>, usize)>,
     kept: usize,
     limit: usize,
     misses: u64,
@@ -66,8 +66,8 @@ impl Pool {
     #[inline]
     pub fn take_outgoing(&mut self) -> Box<Outgoing> {
         match self.queues.pop() {
-            Some(queue) => {
-                self.kept -= queue_cost(&queue);
+            Some((queue, cost)) => {
+                self.kept -= cost;
                 queue
             }
             None => {
@@ -78,13 +78,13 @@ impl Pool {
     }
 
     /// Takes a write queue back and discards what is in it. A buffer that grew over 64 KiB in it is freed.
-    #[inline]
+    #[inline(always)]
     pub fn give_outgoing(&mut self, mut queue: Box<Outgoing>) {
         queue.reset(QUEUE_MAX);
         let cost = queue_cost(&queue);
         if self.kept + cost <= self.limit {
             self.kept += cost;
-            self.queues.push(queue);
+            self.queues.push((queue, cost));
         }
     }
 
@@ -110,6 +110,7 @@ fn buffer_cost(buffer: &Vec<u8>) -> usize {
     buffer.capacity() + size_of::<Vec<u8>>()
 }
 
+#[inline]
 fn queue_cost(queue: &Outgoing) -> usize {
     queue.capacity() + size_of::<Outgoing>() + size_of::<Box<Outgoing>>()
 }

@@ -48,3 +48,23 @@ fn text_and_boxes_are_errors_too_and_a_failure_passes_by_question_mark() {
     let boxed: Box<dyn Error + Send + Sync> = passed().unwrap_err().into_error();
     assert_eq!(Failure::from(boxed).to_string(), "only text");
 }
+
+#[test]
+fn a_cause_that_an_error_ends_with_is_said_once() {
+    /// Says its cause itself, and names it as its source too.
+    #[derive(Debug)]
+    struct Listening(Outer);
+    impl fmt::Display for Listening {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "listen: {}", self.0)
+        }
+    }
+    impl Error for Listening {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+    let cause = "x".parse::<u16>().expect_err("it is no number");
+    let failure = Failure::from(Listening(Outer(cause)));
+    assert_eq!(format!("{failure:?}"), "listen: a bad port: invalid digit found in string");
+}

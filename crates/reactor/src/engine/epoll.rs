@@ -29,7 +29,7 @@ pub struct Epoll {
 }
 
 impl Epoll {
-    /// Creates one that takes up to 256 events a wait.
+    /// Creates one that takes up to 32 events a wait: what a turn reads is still in the caches when it is written.
     ///
     /// # Errors
     /// As epoll_create1(2), eventfd(2).
@@ -183,8 +183,8 @@ fn readiness(events: u32) -> Ready {
     }
 }
 
-/// What one wait takes by default: three kilobytes.
-const EVENTS: usize = 256;
+/// What one wait takes by default. More would have lost the first streams from the caches when they are written.
+const EVENTS: usize = 32;
 /// Beyond it the kernel refuses the size of the buffer.
 const EVENTS_MAX: usize = i32::MAX as usize / size_of::<libc::epoll_event>();
 /// What the kernel keeps for the eventfd. As a key it would be the last life of the last slot of the

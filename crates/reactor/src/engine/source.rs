@@ -83,7 +83,11 @@ pub struct Transport(Held);
 
 enum Held {
     Descriptor(Owned),
-    Virtual(u64, Box<dyn Any + Send>),
+    Virtual {
+        number: u64,
+        /// Kept for its drop, which closes the other world's end.
+        _guard: Box<dyn Any + Send>,
+    },
 }
 
 impl Transport {
@@ -94,7 +98,7 @@ impl Transport {
 
     /// A transport that only a simulated engine knows, by its number there; dropping `guard` closes it.
     pub fn hosted(number: u64, guard: impl Any + Send) -> Transport {
-        Transport(Held::Virtual(number, Box::new(guard)))
+        Transport(Held::Virtual { number, _guard: Box::new(guard) })
     }
 
     /// What is to be watched.
@@ -102,7 +106,7 @@ impl Transport {
     pub fn source(&self) -> Source<'_> {
         match &self.0 {
             Held::Descriptor(descriptor) => Source::of(descriptor),
-            Held::Virtual(number, _) => Source::hosted(*number),
+            Held::Virtual { number, .. } => Source::hosted(*number),
         }
     }
 
@@ -122,7 +126,7 @@ impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Held::Descriptor(descriptor) => f.debug_tuple("Transport").field(descriptor).finish(),
-            Held::Virtual(number, _) => write!(f, "Transport(virtual {number})"),
+            Held::Virtual { number, .. } => write!(f, "Transport(virtual {number})"),
         }
     }
 }

@@ -116,7 +116,8 @@ impl<M: 'static> Erased for Store<M> {
     }
 }
 
-fn hand<S: Receive<M>, M: 'static>(
+/// Takes a message out of its lane, and hands it over.
+pub(crate) fn hand<S: Receive<M>, M: 'static>(
     core: &mut Core,
     erased: &mut dyn Any,
     index: u16,
@@ -144,7 +145,7 @@ impl Lanes {
     }
 
     /// The lane of a service and a type; the first use opens it.
-    fn lane<S: Receive<M>, M: 'static>(&mut self, service: u16) -> u32 {
+    fn lane<M: 'static>(&mut self, service: u16, hand: Hand) -> u32 {
         let index = service as usize;
         if self.of.len() <= index {
             self.of.resize_with(index + 1, Vec::new);
@@ -155,7 +156,7 @@ impl Lanes {
         }
         let lane = self.lanes.len() as u32;
         let store = Store::<M> { timers: Vec::new(), free: Vec::new(), told: VecDeque::new() };
-        self.lanes.push(Lane { service, store: Box::new(store), hand: hand::<S, M> });
+        self.lanes.push(Lane { service, store: Box::new(store), hand });
         self.of[index].push((of, lane));
         lane
     }
@@ -166,11 +167,11 @@ impl Lanes {
     }
 
     /// Stores a timer's payload; `None` at the limit.
-    pub(crate) fn set<S: Receive<M>, M: 'static>(&mut self, service: u16, payload: M) -> Option<TimerId> {
+    pub(crate) fn set<M: 'static>(&mut self, service: u16, payload: M, hand: Hand) -> Option<TimerId> {
         if self.timers >= self.timers_max {
             return None;
         }
-        let lane = self.lane::<S, M>(service);
+        let lane = self.lane::<M>(service, hand);
         let (index, generation) = self.store::<M>(lane)?.set(payload);
         self.timers += 1;
         Some(TimerId { lane, index, generation })
@@ -195,15 +196,16 @@ impl Lanes {
     }
 
     /// Queues a message to a service of this runtime.
-    pub(crate) fn tell<S: Receive<M>, M: 'static>(
+    pub(crate) fn tell<M: 'static>(
         &mut self,
         service: u16,
         message: M,
+        hand: Hand,
     ) -> Result<(), Refused<M>> {
         if self.told.len() >= self.told_max {
             return Err(Refused::Full(message));
         }
-        let lane = self.lane::<S, M>(service);
+        let lane = self.lane::<M>(service, hand);
         match self.store::<M>(lane) {
             Some(store) => store.told.push_back(message),
             None => return Err(Refused::Gone(message)),

@@ -230,6 +230,7 @@ pub(crate) struct Inbox<D: Copy + Send + 'static> {
 
 impl<D: Copy + Send + 'static> Inbox<D> {
     /// Returns the shared end.
+    #[cfg(all(test, loom))]
     pub(crate) fn mailbox(&self) -> &Arc<Mailbox<D>> {
         &self.mailbox
     }

@@ -16,7 +16,7 @@ use std::{any::Any, collections::VecDeque};
 
 pub(crate) use self::{
     jobs::Jobs,
-    lanes::Lanes,
+    lanes::{Hand, Lanes, hand},
     mailbox::{Inbox, Mailbox, Outside},
 };
 pub use self::{

@@ -35,8 +35,11 @@ struct Custom<R> {
     ended: bool,
     closing: Option<Closed>,
     counted: usize,
-    flush: Option<fn(&mut R, &mut Io<'_>, &mut Outgoing) -> io::Result<()>>,
+    flush: Option<Flush<R>>,
 }
+
+/// How a resource writes its queue: noted by the first item, since not every resource is an [`Output`].
+type Flush<R> = fn(&mut R, &mut Io<'_>, &mut Outgoing) -> io::Result<()>;
 
 impl<R: Resource> Custom<R> {
     fn queued(&self) -> usize {
@@ -254,11 +257,10 @@ fn flush<R: Resource>(core: &mut Core, key: Key) {
         let queued = custom.queued();
         budget.recount(&mut custom.counted, queued);
         match result {
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                ()
+            Err(error) if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return core.fail(key, "write", error);
             }
-            Err(error) => return core.fail(key, "write", error),
-            Ok(()) => (),
+            _ => (),
         }
     }
     let Some(custom) = find::<R>(core, key) else { return };

@@ -19,6 +19,33 @@ use std::os::windows::io::AsSocket as AsDescriptor;
 /// likes. It reaches the owner through [`Context::get_mut`](crate::Context::get_mut). The descriptor must
 /// be non-blocking. A hang-up or error alone is told once, then the descriptor rests until
 /// [`resume`](crate::Context::resume) or a changed interest: it is for the service to close it.
+///
+/// ```
+/// use reactor::{Context, Fd, Handle, Id, Interest, Ready, Result, Service};
+/// use std::{io::Read, net::TcpStream};
+///
+/// struct Reader(Option<TcpStream>);
+///
+/// impl Service for Reader {
+///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+///         if let Some(socket) = self.0.take() {
+///             socket.set_nonblocking(true)?;
+///             cx.add(Fd::new(socket, Interest::Read))?;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// impl Handle<Fd<TcpStream>> for Reader {
+///     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Fd<TcpStream>>, _: Ready) -> Result {
+///         let Some(socket) = cx.get_mut(id) else { return Ok(()) };
+///         if socket.read(&mut [0; 512])? == 0 {
+///             cx.close(id);
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
 pub struct Fd<T> {
     owner: T,
     interest: Option<Interest>,
@@ -71,7 +98,7 @@ impl<T: AsDescriptor + 'static> Resource for Fd<T> {
         self.interest
     }
 
-    fn step<'a>(&mut self, ready: Ready, io: &mut Io<'_>, _: &'a mut [u8]) -> io::Result<Option<Ready>> {
+    fn step(&mut self, ready: Ready, io: &mut Io<'_>, _: &mut [u8]) -> io::Result<Option<Ready>> {
         Ok(io.is_first().then_some(ready))
     }
 }

@@ -68,7 +68,8 @@ fn find<R: 'static>(core: &mut Core, key: Key) -> Option<&mut Accepting<R>> {
     core.registry.live(key)?.resource.as_mut()?.downcast_mut()
 }
 
-fn table<S: Handle<R>, R: Connection>() -> &'static Table {
+/// What the runtime does with listeners whose connections this service handles.
+pub(crate) fn table<S: Handle<R>, R: Connection>() -> &'static Table {
     &Table {
         name: std::any::type_name::<Listener<R>>,
         got: |_, _, _, _| (),
@@ -81,7 +82,7 @@ fn table<S: Handle<R>, R: Connection>() -> &'static Table {
         finish: |_, _| (),
         release: |core, key| core.end(key, Closed::Released, Ending::Orderly),
         pause: pause::<R>,
-        expired: |core, key| retry::<R>(core, key),
+        expired: |core, key| retry(core, key),
         leave: |core, key, how| core.engine.close(key, how),
         closed: |_, _, _, _, _| (),
         listener: true,
@@ -89,18 +90,17 @@ fn table<S: Handle<R>, R: Connection>() -> &'static Table {
 }
 
 /// Registers a listening transport.
-pub(crate) fn enroll<S: Handle<R>, R: Connection>(
+pub(crate) fn enroll<R: Connection>(
     core: &mut Core,
     index: u16,
+    table: &'static Table,
     transport: Transport,
     make: Make<R>,
 ) -> Result<Key, Error> {
     let view = Listener { of: PhantomData };
     let accepting = Accepting { view, make, reading: true, paused: false, starved: false };
-    let key = core
-        .registry
-        .insert(index, table::<S, R>(), Box::new(accepting))
-        .map_err(|_| core.full_of_resources())?;
+    let key =
+        core.registry.insert(index, table, Box::new(accepting)).map_err(|_| core.full_of_resources())?;
     if let Err(refused) = core.engine.attach(key, transport, Role::Listener) {
         core.registry.end(key);
         core.registry.take_ended(key);
@@ -178,7 +178,7 @@ fn starved<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, e
     }
 }
 
-fn retry<R: 'static>(core: &mut Core, key: Key) {
+fn retry(core: &mut Core, key: Key) {
     core.starved.retain(|starved| *starved != key);
     core.mark(key);
 }

@@ -33,6 +33,28 @@ use crate::{
 ///
 /// The runtime notes the source when the resource is added; a resource that shows another one later ends
 /// as [`Closed::Misuse`], since a foreign descriptor may be behind the number.
+///
+/// ```
+/// use reactor::{Io, Ready, Resource, Source};
+/// use std::{io, net::UdpSocket};
+///
+/// /// Tells the length of each datagram. The socket is non-blocking.
+/// struct Lengths(UdpSocket);
+///
+/// impl Resource for Lengths {
+///     type Event<'a> = usize;
+///
+///     fn source(&self) -> Source<'_> {
+///         Source::of(&self.0)
+///     }
+///
+///     fn step(&mut self, _: Ready, io: &mut Io<'_>, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+///         let length = self.0.recv(buffer)?;
+///         io.may_have_more();
+///         Ok(Some(length))
+///     }
+/// }
+/// ```
 pub trait Resource: Sized + 'static {
     /// What `step` learns. It may borrow the lent buffer, never the resource: so the service can look at
     /// the resource while it holds the event.
@@ -85,6 +107,11 @@ pub trait Resource: Sized + 'static {
 }
 
 /// A resource that takes output: what `send` can carry.
+#[diagnostic::on_unimplemented(
+    message = "nothing can be sent to resources of type `{Self}`",
+    label = "`{Self}` takes no output",
+    note = "streams take output, and your own resources that implement `Output`"
+)]
 pub trait Output: Resource {
     /// What is sent.
     type Item<'a>;
@@ -140,7 +167,7 @@ pub struct Table {
 }
 
 /// Hands an event to the service. `false`: the handler refused, and the resource is closing.
-#[inline]
+#[inline(always)]
 pub(crate) fn emit<S: Handle<R>, R: Resource>(
     core: &mut Core,
     service: &mut S,

@@ -83,7 +83,7 @@ impl Handlers {
     #[inline]
     pub(crate) fn spend(&mut self) -> bool {
         self.calls += 1;
-        self.calls % Handlers::SAMPLE == 0
+        self.calls.is_multiple_of(Handlers::SAMPLE)
     }
 
     /// Whether it is time to write; renews the budget then.

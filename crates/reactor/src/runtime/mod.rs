@@ -41,6 +41,23 @@ use crate::{
 /// Most programs use [`run`](crate::run) or [`Reactor::spawn`](crate::Reactor::spawn). Who owns the thread
 /// calls [`turn`](Runtime::turn); a foreign loop waits for [`fd`](Runtime::fd) to be readable or
 /// [`next_deadline`](Runtime::next_deadline) to pass, then calls `turn(Some(Duration::ZERO))`.
+///
+/// ```
+/// use reactor::{Runtime, Service};
+/// use std::time::Duration;
+///
+/// struct Idle;
+/// impl Service for Idle {}
+///
+/// let mut runtime = Runtime::new()?;
+/// let idle = runtime.add(Idle)?;
+/// // One turn that does not wait; nothing was there to be handled.
+/// assert!(!runtime.turn(Some(Duration::ZERO))?);
+/// runtime.controller(idle).stop(Duration::from_secs(1));
+/// let receipt = runtime.run()?.check()?;
+/// assert_eq!(receipt.services.len(), 1);
+/// # Ok::<(), reactor::Error>(())
+/// ```
 pub struct Runtime {
     core: Core,
     inbox: Inbox<Deliver>,
@@ -68,7 +85,17 @@ struct Entry {
     panic: Option<String>,
 }
 
-/// How a runtime is made.
+/// How a runtime is made. Begin with the default, and set what should be otherwise.
+///
+/// ```
+/// use reactor::{Runtime, RuntimeOptions};
+///
+/// let mut options = RuntimeOptions::default();
+/// options.engine = Some("poll".to_owned());
+/// options.limits.resources = 20_000;
+/// assert_eq!(Runtime::with_options(options)?.engine_name(), "poll");
+/// # Ok::<(), reactor::Error>(())
+/// ```
 #[derive(Default)]
 #[non_exhaustive]
 pub struct RuntimeOptions {

@@ -9,11 +9,11 @@ use std::{any::Any, collections::VecDeque};
 use super::timers::TimerKey;
 use crate::{clock::Time, id::Key, resource::Table};
 
-/// A life of a resource.
+/// A life of a resource, in one line of the cache: with ten thousand connections each line is a miss.
+#[repr(align(64))]
 pub(crate) struct Slot {
-    /// The key of the live resource; of an ended or free slot it is the one that no key equals.
+    /// The key of the live resource; of an ended or free slot its dead form, which no key equals.
     live: Key,
-    generation: u32,
     pub(crate) service: u16,
     state: State,
     /// On the list of streams to flush.
@@ -24,25 +24,35 @@ pub(crate) struct Slot {
     pub(crate) high: bool,
     /// It is not read while the runtime's bytes are short, and is woken when they are not.
     pub(crate) resting: bool,
-    /// Its end was told, and only the peer's is waited for.
-    pub(crate) lingering: bool,
-    /// The deadline was set in this turn: `deadline` holds the time from the turn's end.
-    pub(crate) fresh: bool,
-    /// The deadline has passed, and one more read is tried.
-    pub(crate) lapsed: bool,
+    pub(crate) standing: Standing,
     pub(crate) table: &'static Table,
     pub(crate) resource: Option<Box<dyn Any>>,
     /// Set by the service.
     pub(crate) deadline: Time,
     /// Set by the runtime: connect, handshake, stall, close.
     pub(crate) guard: Time,
-    pub(crate) timer: Option<TimerKey>,
+    pub(crate) timer: TimerKey,
+}
+
+const _: () = assert!(size_of::<Slot>() <= 64, "a slot is one line of the cache");
+
+/// How the service's deadline of a resource stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Standing {
+    /// `deadline` is the moment, or never.
+    Set,
+    /// It was set in this turn: `deadline` holds the time from the turn's end.
+    Fresh,
+    /// It has passed, and one more read is tried.
+    Lapsed,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Free,
     Live,
+    /// Live; its end was told, and only the peer's is waited for.
+    Lingering,
     /// Its end is queued; only `closed` comes.
     Ended,
 }
@@ -86,9 +96,8 @@ impl Registry {
         }
         let Some(index) = self.free.pop_front().or_else(|| self.grow(table)) else { return Err(resource) };
         let slot = &mut self.slots[index as usize];
-        let generation = slot.generation;
-        let key = Key::new(index, generation, self.runtime);
-        let free = Slot::free(generation, table);
+        let key = Key::new(index, slot.live.generation(), self.runtime);
+        let free = Slot::free(key, table);
         *slot = Slot { live: key, service, state: State::Live, resource: Some(resource), ..free };
         self.occupied += 1;
         Ok(key)
@@ -103,16 +112,13 @@ impl Registry {
         if len == self.slots.capacity() {
             self.slots.reserve_exact((len / 8).max(64));
         }
-        self.slots.push(Slot::free(0, table));
+        self.slots.push(Slot::free(Key::new(len as u32, 0, self.runtime), table));
         Some(len as u32)
     }
 
-    fn tenant(&mut self, key: Key, state: State) -> Option<&mut Slot> {
-        if key.runtime() != self.runtime {
-            return None;
-        }
+    fn ended(&mut self, key: Key) -> Option<&mut Slot> {
         let slot = self.slots.get_mut(key.slot())?;
-        (slot.generation == key.generation() && slot.state == state).then_some(slot)
+        (slot.live == key.dead() && slot.state == State::Ended).then_some(slot)
     }
 
     /// The live resource of this name.
@@ -129,31 +135,31 @@ impl Registry {
 
     /// Marks a live resource as ended: nothing finds it any more but [`Registry::take_ended`].
     pub(crate) fn end(&mut self, key: Key) -> Option<&mut Slot> {
-        let slot = self.tenant(key, State::Live)?;
+        let slot = self.live(key)?;
         slot.state = State::Ended;
-        slot.live = Key::NONE;
+        slot.live = key.dead();
         Some(slot)
     }
 
     /// Whose an ended resource is.
     pub(crate) fn service_of_ended(&mut self, key: Key) -> Option<u16> {
-        self.tenant(key, State::Ended).map(|slot| slot.service)
+        self.ended(key).map(|slot| slot.service)
     }
 
     /// Takes an ended resource out for its `closed`.
     pub(crate) fn take_ended(&mut self, key: Key) -> Option<(u16, &'static Table, Box<dyn Any>)> {
-        let slot = self.tenant(key, State::Ended)?;
+        let slot = self.ended(key)?;
         Some((slot.service, slot.table, slot.resource.take()?))
     }
 
     /// Frees the slot of an ended resource, after its `closed`.
     pub(crate) fn free(&mut self, key: Key) {
-        let Some(slot) = self.tenant(key, State::Ended) else { return };
+        let Some(slot) = self.ended(key) else { return };
         slot.state = State::Free;
         slot.resource = None;
-        let usable = slot.generation < Key::GENERATION_MAX;
-        slot.generation += usable as u32;
-        if usable {
+        let generation = key.generation();
+        if generation < Key::GENERATION_MAX {
+            slot.live = Key::new(0, generation + 1, key.runtime()).dead();
             self.free.push_back(key.slot() as u32);
         }
         self.occupied -= 1;
@@ -161,43 +167,46 @@ impl Registry {
 
     /// The keys of all live resources, or of one service's. Looks at every slot: for rare moments.
     pub(crate) fn keys(&self, service: Option<u16>) -> Vec<Key> {
-        let of = |slot: &Slot| slot.state == State::Live && service.is_none_or(|n| slot.service == n);
-        let all = self.slots.iter().enumerate().filter(|(_, slot)| of(slot));
-        all.map(|(index, slot)| Key::new(index as u32, slot.generation, self.runtime)).collect()
+        let of = |slot: &Slot| {
+            matches!(slot.state, State::Live | State::Lingering) && service.is_none_or(|n| slot.service == n)
+        };
+        let all = self.slots.iter().filter(|slot| of(slot));
+        all.map(|slot| slot.live).collect()
     }
 
     /// The keys of all streams that linger. Looks at every slot: for when descriptors ran out.
     pub(crate) fn lingering(&self) -> Vec<Key> {
-        let all =
-            self.slots.iter().enumerate().filter(|(_, slot)| slot.state == State::Live && slot.lingering);
-        all.map(|(index, slot)| Key::new(index as u32, slot.generation, self.runtime)).collect()
+        let all = self.slots.iter().filter(|slot| slot.state == State::Lingering);
+        all.map(|slot| slot.live).collect()
     }
 
     #[cfg(test)]
     pub(crate) fn set_generation(&mut self, index: usize, generation: u32) {
-        self.slots[index].generation = generation;
+        self.slots[index].live = Key::new(0, generation, self.runtime).dead();
     }
 }
 
 impl Slot {
-    fn free(generation: u32, table: &'static Table) -> Slot {
+    /// Notes that only the peer's end is waited for.
+    pub(crate) fn linger(&mut self) {
+        self.state = State::Lingering;
+    }
+
+    fn free(key: Key, table: &'static Table) -> Slot {
         Slot {
-            live: Key::NONE,
-            generation,
+            live: key.dead(),
             service: 0,
             state: State::Free,
             dirty: false,
             again: false,
             high: false,
             resting: false,
-            lingering: false,
-            fresh: false,
-            lapsed: false,
+            standing: Standing::Set,
             table,
             resource: None,
             deadline: Time::NEVER,
             guard: Time::NEVER,
-            timer: None,
+            timer: TimerKey::NONE,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use session::Outgoing;
 use socket2::SockRef;
 
-use super::{Borrowed, read_descriptor};
+use super::{Borrowed, read_descriptor, receive_descriptor};
 use crate::engine::Source;
 
 /// What one write did.
@@ -26,6 +26,25 @@ pub(crate) fn read(source: Source<'_>, into: &mut [u8]) -> io::Result<usize> {
     again_if_interrupted(|| read_descriptor(descriptor, into))
 }
 
+/// Receives once from a stream: recv(2), which costs less than read(2) on a socket; what is no socket is read.
+///
+/// # Errors
+/// As recv(2).
+#[inline(always)]
+pub(crate) fn receive(from: Borrowed<'_>, into: &mut [u8]) -> io::Result<usize> {
+    // An error is told once and never asked for again: it would look like an end then.
+    match receive_descriptor(from, into) {
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+            again_if_interrupted(|| receive_descriptor(from, into))
+        }
+        #[cfg(unix)]
+        Err(e) if e.raw_os_error() == Some(libc::ENOTSOCK) => {
+            again_if_interrupted(|| read_descriptor(from, into))
+        }
+        result => result,
+    }
+}
+
 /// Writes the front of the queue once; the caller advances the queue.
 ///
 /// # Errors
@@ -38,7 +57,7 @@ pub(crate) fn write(source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
 ///
 /// # Errors
 /// As sendmsg(2) or writev(2); `WriteZero` when the system takes nothing without saying why.
-#[inline]
+#[inline(always)]
 pub(crate) fn offer(to: Borrowed<'_>, from: &Outgoing) -> io::Result<Written> {
     let front = from.front();
     if front.len() < from.len() {
@@ -47,10 +66,18 @@ pub(crate) fn offer(to: Borrowed<'_>, from: &Outgoing) -> io::Result<Written> {
     let socket = SockRef::from(&to);
     match socket.send_with_flags(front, NO_SIGNAL) {
         Ok(taken) if taken > 0 => Ok(Written { taken, offered: front.len() }),
-        // Interrupted, no socket, or nothing taken: rare enough to be asked again.
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(e),
+        // An error of the socket is told once; what says nothing of it is asked again.
+        Err(e) if !is_retried(&e) => Err(e),
         _ => offer_slices(to, &[IoSlice::new(front)]),
     }
+}
+
+fn is_retried(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(libc::ENOTSOCK) {
+        return true;
+    }
+    error.kind() == io::ErrorKind::Interrupted
 }
 
 /// Many parts: apart, since the common case should not pay for their table.

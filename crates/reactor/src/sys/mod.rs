@@ -18,11 +18,15 @@ pub(crate) use std::os::fd::{BorrowedFd as Borrowed, OwnedFd as Owned};
 pub(crate) use std::os::windows::io::{BorrowedSocket as Borrowed, OwnedSocket as Owned};
 
 #[cfg(unix)]
-pub(crate) use self::unix::{Reserve, Watched, adopt, is_out_of_descriptors, poll, read_descriptor};
+pub(crate) use self::unix::{
+    Reserve, Watched, adopt, is_out_of_descriptors, poll, read_descriptor, receive_descriptor,
+};
 #[cfg(windows)]
-pub(crate) use self::windows::{Reserve, Watched, is_out_of_descriptors, read_descriptor};
+pub(crate) use self::windows::{
+    Reserve, Watched, is_out_of_descriptors, read_descriptor, receive_descriptor,
+};
 pub(crate) use self::{
-    io::{offer, read, write},
+    io::{offer, read, receive, write},
     socket::{
         accept, connect, is_connected, is_passing, listen, local, peer, reset_at_close, shutdown_write,
     },

@@ -65,6 +65,14 @@ pub(crate) fn read_descriptor(from: BorrowedFd<'_>, into: &mut [u8]) -> io::Resu
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
+/// recv(2), once.
+#[inline]
+pub(crate) fn receive_descriptor(from: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and the length are those of one live, exclusively borrowed slice.
+    let count = unsafe { libc::recv(from.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), 0) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
 /// poll(2), once; how many entries tell something.
 pub(crate) fn poll(entries: &mut [libc::pollfd], timeout_ms: i32) -> io::Result<usize> {
     // SAFETY: the pointer and the length are those of one live, exclusively borrowed slice.

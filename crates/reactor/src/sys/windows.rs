@@ -45,6 +45,7 @@ pub(crate) fn is_out_of_descriptors(_: &io::Error) -> bool {
 }
 
 /// recv(2), once.
-pub(crate) fn read_descriptor(from: BorrowedSocket<'_>, into: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn receive_descriptor(from: BorrowedSocket<'_>, into: &mut [u8]) -> io::Result<usize> {
     (&*SockRef::from(&from)).read(into)
 }
+pub(crate) use self::receive_descriptor as read_descriptor;

@@ -9,9 +9,8 @@ use std::{
 };
 
 use reactor::{
-    Address,
+    Address, Key,
     engine::{Calls, Engine, Epoll, Event, Outgoing, PollCall, Ready, Role, Sent, Transport},
-    id::Key,
 };
 
 /// An event whose bytes were copied, so that the buffer could go back.

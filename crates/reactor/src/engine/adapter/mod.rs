@@ -148,6 +148,7 @@ impl<P: Poll> Calls<P> {
     }
 
     /// Notes what the poll reported, and has it driven; of a user's resource, tells it.
+    #[inline(always)]
     fn absorb(&mut self, key: Key, ready: Ready) -> Option<Event> {
         let Some(entry) = self.table.get_mut(key) else {
             self.stale += 1;
@@ -200,6 +201,7 @@ impl<P: Poll> Calls<P> {
         self.driven = Some(Driven { key, accepts_left: ACCEPTS_MAX, accepted: false });
     }
 
+    #[inline(never)]
     /// Performs what can be performed for the key until there is an event; `None` when it is done.
     fn step(&mut self, key: Key) -> Option<Event> {
         match self.table.get(key)?.part {

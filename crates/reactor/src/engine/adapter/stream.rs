@@ -54,14 +54,14 @@ impl<P: Poll> Calls<P> {
     }
 
     /// Reads once, if input is wanted and may be there.
-    #[inline]
+    #[inline(always)]
     pub(super) fn receive(&mut self, key: Key) -> Option<Event> {
         let entry = self.table.get_mut(key)?;
         if !(entry.has(READING) && entry.has(READABLE)) || entry.has(ENDED) {
             return None;
         }
         let mut buffer = self.buffers.pop().unwrap_or_else(|| vec![0; self.buffer_bytes].into());
-        let result = sys::read(crate::engine::Source::of(entry.owned()?), &mut buffer);
+        let result = sys::receive(sys::borrow(entry.owned()?), &mut buffer);
         self.calls.set(self.calls.get() + 1);
         let end = match result {
             Ok(0) if entry.failed == 0 => Event::End,
@@ -90,23 +90,13 @@ impl<P: Poll> Calls<P> {
     }
 
     /// Sends once, at once if there may be room, otherwise when there is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn send_or_park(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
-        let refused = |queue, kind: io::ErrorKind| Some(Sent { queue, result: Err(kind.into()) });
         let Some(entry) = self.table.get_mut(key) else { return refused(queue, io::ErrorKind::NotFound) };
-        let is_ready = match entry.part {
-            Part::Stream => entry.has(WRITABLE),
-            Part::Connecting => false,
-            Part::Listener | Part::Refused => return refused(queue, io::ErrorKind::NotConnected),
-            Part::Watched => return refused(queue, io::ErrorKind::InvalidInput),
-        };
-        if entry.parked.is_some() {
-            return refused(queue, io::ErrorKind::InvalidInput);
+        if entry.part != Part::Stream || entry.parked.is_some() || queue.is_empty() {
+            return self.send_elsewhere(key, queue);
         }
-        if queue.is_empty() {
-            return Some(Sent { queue, result: Ok(0) });
-        }
-        let queue = match is_ready {
+        let queue = match entry.has(WRITABLE) {
             true => match send_once(entry, &self.calls, queue) {
                 Ok(sent) => return Some(sent),
                 Err(queue) => queue,
@@ -115,6 +105,22 @@ impl<P: Poll> Calls<P> {
         };
         self.park(key, queue);
         None
+    }
+
+    /// A send of what is not simply a stream with something to send.
+    #[cold]
+    fn send_elsewhere(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
+        let Some(entry) = self.table.get(key) else { return refused(queue, io::ErrorKind::NotFound) };
+        match entry.part {
+            Part::Listener | Part::Refused => refused(queue, io::ErrorKind::NotConnected),
+            Part::Watched => refused(queue, io::ErrorKind::InvalidInput),
+            _ if entry.parked.is_some() => refused(queue, io::ErrorKind::InvalidInput),
+            _ if queue.is_empty() => Some(Sent { queue, result: Ok(0) }),
+            Part::Connecting | Part::Stream => {
+                self.park(key, queue);
+                None
+            }
+        }
     }
 
     fn park(&mut self, key: Key, queue: Box<Outgoing>) {
@@ -126,7 +132,7 @@ impl<P: Poll> Calls<P> {
 }
 
 /// One write of the queue's front; the queue comes back as the error when there is no room.
-#[inline]
+#[inline(always)]
 fn send_once(entry: &mut Entry, calls: &Cell<u64>, mut queue: Box<Outgoing>) -> Result<Sent, Box<Outgoing>> {
     let Some(descriptor) = entry.owned() else { return Err(queue) };
     let result = sys::offer(sys::borrow(descriptor), &queue);
@@ -152,4 +158,8 @@ fn send_once(entry: &mut Entry, calls: &Cell<u64>, mut queue: Box<Outgoing>) -> 
         }
     };
     Ok(Sent { queue, result })
+}
+
+fn refused(queue: Box<Outgoing>, kind: io::ErrorKind) -> Option<Sent> {
+    Some(Sent { queue, result: Err(kind.into()) })
 }

@@ -97,7 +97,7 @@ fn linger<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
         && link.closing
     {
         link.state = State::Lingering;
-        slot.lingering = true;
+        slot.linger();
     }
 }
 

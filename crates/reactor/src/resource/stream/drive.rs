@@ -59,6 +59,8 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         }
         return;
     }
+    open_if_due::<S, C, L, R>(core, to, key);
+    let Some(link) = find::<C, L, R>(core, key) else { return };
     // A closing stream throws its input away, unless a handshake still has to be finished for what is queued.
     if link.state == State::Lingering || link.closing && link.state == State::Open {
         return;
@@ -268,6 +270,17 @@ pub(super) fn up<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     opened::<S, C, L, R>(core, to, key);
 }
 
+/// Opens a stream that was added with a transport, before anything that had arrived on it already is told.
+fn open_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
+    core: &mut Core,
+    to: &mut S,
+    key: Key,
+) {
+    if find::<C, L, R>(core, key).is_some_and(|link| link.open_due) {
+        up::<S, C, L, R>(core, to, key);
+    }
+}
+
 /// Tells `Open` once, when the layers are ready.
 fn opened<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut Core, to: &mut S, key: Key) {
     let Some(slot) = core.registry.live(key) else { return };
@@ -297,12 +310,14 @@ pub(super) fn event<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         engine::Event::Connected(Ok(())) => up::<S, C, L, R>(core, to, key),
         engine::Event::Connected(Err(error)) => core.fail(key, "connect", error),
         engine::Event::End => {
+            open_if_due::<S, C, L, R>(core, to, key);
             if let Some(link) = find::<C, L, R>(core, key) {
                 link.ended = true;
                 end_if_due::<S, C, L, R>(core, to, key);
             }
         }
         engine::Event::Broken(error) => {
+            open_if_due::<S, C, L, R>(core, to, key);
             if let Some(link) = find::<C, L, R>(core, key) {
                 link.ended = true;
                 if !link.write_failed {
@@ -322,19 +337,9 @@ pub(super) fn again<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     key: Key,
 ) {
     let to = service::<S>(erased);
+    open_if_due::<S, C, L, R>(core, to, key);
     let Some(slot) = core.registry.live(key) else { return };
     let index = slot.service;
-    let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
-    let Some(link) = link else { return };
-    if mem::take(&mut link.open_due) {
-        if link.state == State::Open {
-            if !emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Open) {
-                return;
-            }
-        } else {
-            up::<S, C, L, R>(core, to, key);
-        }
-    }
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if mem::take(&mut link.drained_due) && !link.closing && !link.high {
         emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Drained);
@@ -357,7 +362,8 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     let (index, again) = (slot.service, slot.again);
     let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return };
-    if !link.ended || link.end_told {
+    // What is due on the `again` list (more items than one turn takes, say) comes before the end.
+    if !link.ended || link.end_told || again {
         return;
     }
     if link.closing || link.state == State::Lingering {
@@ -398,10 +404,10 @@ fn end_of_layers<C: Codec, L: Layer, R: 'static>(link: &mut Link<C, L, R>) -> se
 /// The peer has ended: the stream closes too, unless it is half open; a coupled one passes the end on.
 fn after_end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    if link.coupled {
-        if let Some(other) = core.couples.get(&key).copied() {
-            core.finish(other);
-        }
+    if link.coupled
+        && let Some(other) = core.couples.get(&key).copied()
+    {
+        core.finish(other);
     }
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if link.shut || !link.coupled && !link.stream.half_open {

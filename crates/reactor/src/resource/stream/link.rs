@@ -2,7 +2,7 @@
 
 use std::{any::Any, io, mem};
 
-use session::{Codec, Layer, Phase};
+use session::{Codec, Layer};
 
 use super::{Carried, Stream, StreamOptions, close, drive, write};
 use crate::{
@@ -72,11 +72,8 @@ pub(super) struct Rare {
 impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     fn new(mut stream: Stream<C, L, R>, role: Role) -> Link<C, L, R> {
         let carried = stream.carried.take().map(|carried| *carried).unwrap_or_default();
-        let state = match (role, stream.session.phase()) {
-            (Role::Connecting, _) => State::Connecting,
-            (_, Phase::Idle | Phase::Handshake) => State::Handshake,
-            _ => State::Open,
-        };
+        // Also of a stream that was open in an earlier life: it tells `Open` again before anything else.
+        let state = if let Role::Connecting = role { State::Connecting } else { State::Handshake };
         let raw = carried.raw;
         Link {
             unread: carried.unread,
@@ -147,7 +144,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     /// Whether items may be handed to the service now.
     #[inline]
     pub(super) fn takes_items(&self) -> bool {
-        !self.paused && !self.closing && !self.releasing && !(self.high && self.options().backpressure)
+        !(self.paused || self.closing || self.releasing || self.high && self.options().backpressure)
     }
 
     /// Whether the engine should read, as far as this stream alone says.
@@ -262,7 +259,6 @@ fn unwrap<C: Codec, L: Layer, R: 'static>(
 fn leave<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, how: Ending) {
     let Core { registry, engine, budget, .. } = core;
     let Some(slot) = registry.live(key) else { return };
-    slot.lingering = false;
     let link = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return };
     budget.recount(&mut link.counted, 0);

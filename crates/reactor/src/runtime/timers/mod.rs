@@ -70,6 +70,11 @@ pub(crate) struct TimerKey {
     generation: u32,
 }
 
+impl TimerKey {
+    /// Names no timer: an entry with this generation is retired.
+    pub(crate) const NONE: TimerKey = TimerKey { index: u32::MAX, generation: u32::MAX };
+}
+
 /// Gives back the payload for which there was no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full<T>(pub(crate) T);
@@ -201,6 +206,7 @@ impl<T: Copy> Wheel<T> {
     }
 
     /// Returns how many timers are pending, those of the open batch and those at [`Time::NEVER`] too.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -211,6 +217,7 @@ impl<T: Copy> Wheel<T> {
     }
 
     /// Returns the bytes of heap memory in use.
+    #[cfg(test)]
     pub(crate) fn heap_bytes(&self) -> usize {
         self.entries.capacity() * size_of::<Entry<T>>() + self.near.heap_bytes() + size_of::<[Slot; SLOTS]>()
     }

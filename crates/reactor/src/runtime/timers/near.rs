@@ -37,6 +37,7 @@ impl Near {
         self.heap.first().copied()
     }
 
+    #[cfg(test)]
     pub(super) fn heap_bytes(&self) -> usize {
         self.heap.capacity() * size_of::<Item>()
     }

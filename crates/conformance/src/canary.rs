@@ -1,0 +1,118 @@
+//! Engines that are broken on purpose: a suite that passes one of them tests nothing.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Wake, Waker},
+    time::Duration,
+};
+
+use reactor::{
+    Key, Time,
+    engine::{Engine, Event},
+};
+
+use crate::{
+    chance::Chance,
+    tamper::{Tamper, Tampered},
+};
+
+/// What is wrong with an engine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flaw {
+    /// Loses one event in this many, at seeded places.
+    LosesEvents(u64),
+    /// Loses every n-th wake.
+    LosesWakes(u64),
+    /// Waits half as long, and says that all the time has passed.
+    FiresEarly,
+    /// Tells of a key that was closed.
+    TellsOfTheDead,
+    /// Returns from every wait at once.
+    Spins,
+}
+
+/// Breaks an engine. The seed places the faults that happen by chance.
+///
+/// ```
+/// use conformance::{Suite, canary::{Flaw, broken}, double::{Network, Tuning}};
+/// let network = Network::new(Tuning::roomy(1));
+/// let make = || broken(Box::new(network.double()), Flaw::TellsOfTheDead, 1);
+/// assert!(!Suite::new(make).only("A1").run().is_passed());
+/// ```
+pub fn broken(engine: Box<dyn Engine>, flaw: Flaw, seed: u64) -> Box<dyn Engine> {
+    Box::new(Tampered::new(engine, Canary { flaw, chance: Chance::new(seed), ahead: Duration::ZERO }))
+}
+
+struct Canary {
+    flaw: Flaw,
+    chance: Chance,
+    /// How much later it says it is.
+    ahead: Duration,
+}
+
+impl Tamper for Canary {
+    fn event(&mut self, key: Key, event: Event, out: &mut VecDeque<(Key, Event)>, inner: &mut dyn Engine) {
+        match (self.flaw, event) {
+            (Flaw::LosesEvents(one_in), event) if self.chance.bits().is_multiple_of(one_in.max(1)) => {
+                if let Event::Got(chunk) = event {
+                    inner.give(chunk);
+                }
+            }
+            (_, event) => out.push_back((key, event)),
+        }
+    }
+
+    fn closed(&mut self, key: Key, out: &mut VecDeque<(Key, Event)>) {
+        if self.flaw == Flaw::TellsOfTheDead {
+            out.push_back((key, Event::End));
+        }
+    }
+
+    fn waker(&self, waker: Waker) -> Waker {
+        match self.flaw {
+            Flaw::LosesWakes(one_in) => {
+                Arc::new(Forgetful { waker, one_in: one_in.max(1), count: AtomicU64::new(0) }).into()
+            }
+            _ => waker,
+        }
+    }
+
+    fn now(&self, now: Time) -> Time {
+        now + self.ahead
+    }
+
+    fn timeout(&mut self, timeout: Option<Duration>) -> Option<Duration> {
+        match (self.flaw, timeout) {
+            (Flaw::FiresEarly, Some(timeout)) => {
+                self.ahead = self.ahead.saturating_add(timeout / 2);
+                Some(timeout / 2)
+            }
+            (Flaw::Spins, _) => Some(Duration::ZERO),
+            (_, timeout) => timeout,
+        }
+    }
+}
+
+/// Passes on all wakes but every n-th.
+struct Forgetful {
+    waker: Waker,
+    one_in: u64,
+    count: AtomicU64,
+}
+
+impl Wake for Forgetful {
+    fn wake(self: Arc<Forgetful>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Forgetful>) {
+        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        if !count.is_multiple_of(self.one_in) {
+            self.waker.wake_by_ref();
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The errors of the double: with the errno a kernel would give, where there are such numbers.
+
+use std::io::{Error, ErrorKind};
+
+/// An error of this kind, as the system reports it.
+#[cfg(unix)]
+pub(crate) fn error(kind: ErrorKind) -> Error {
+    let number = match kind {
+        ErrorKind::ConnectionRefused => libc::ECONNREFUSED,
+        ErrorKind::ConnectionReset => libc::ECONNRESET,
+        ErrorKind::BrokenPipe => libc::EPIPE,
+        ErrorKind::NotConnected => libc::ENOTCONN,
+        ErrorKind::AddrInUse => libc::EADDRINUSE,
+        ErrorKind::AddrNotAvailable => libc::EADDRNOTAVAIL,
+        ErrorKind::WouldBlock => libc::EAGAIN,
+        ErrorKind::AlreadyExists => libc::EEXIST,
+        ErrorKind::InvalidInput => libc::EINVAL,
+        _ => return kind.into(),
+    };
+    Error::from_raw_os_error(number)
+}
+
+/// An error of this kind.
+#[cfg(not(unix))]
+pub(crate) fn error(kind: ErrorKind) -> Error {
+    kind.into()
+}
+
+/// The error for a source or transport that is not, or no longer, there.
+pub(crate) fn bad_descriptor() -> Error {
+    Error::from_raw_os_error(libc::EBADF)
+}
+
+/// The error for one transport too many.
+pub(crate) fn too_many() -> Error {
+    Error::from_raw_os_error(libc::EMFILE)
+}
+
+/// The answer to a real descriptor.
+pub(crate) fn no_descriptors() -> Error {
+    Error::new(ErrorKind::Unsupported, "a virtual engine has no descriptors")
+}

@@ -1,0 +1,41 @@
+//! The table: all rows, in the order of the scenarios.
+
+mod descriptors;
+mod partial;
+mod peers;
+mod readiness;
+mod waits;
+
+use std::sync::OnceLock;
+
+use reactor::Key;
+
+use crate::{
+    drive::Drive,
+    suite::{Outcome, Row, check},
+};
+
+/// All rows of the suite.
+pub fn rows() -> &'static [Row] {
+    static ROWS: OnceLock<Vec<Row>> = OnceLock::new();
+    ROWS.get_or_init(|| {
+        [descriptors::ROWS, readiness::ROWS, partial::ROWS, peers::ROWS, waits::ROWS].concat()
+    })
+}
+
+/// Bytes that show when some are lost, doubled or moved.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect()
+}
+
+/// Sends all of `bytes`, and turns until the other end has them too.
+fn carry(drive: &mut Drive, from: Key, to: Key, bytes: &[u8]) -> Outcome {
+    let before = drive.told(to).bytes.len();
+    drive.send(from, bytes);
+    drive.until("all bytes have arrived", |drive| {
+        drive.send_rest(from);
+        drive.told(to).bytes.len() - before >= bytes.len() && !drive.told(from).is_sending()
+    })?;
+    check!(drive.told(to).bytes[before..] == *bytes, "what arrived differs from what was sent");
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! C: sends and reads that do only a part.
+
+use std::time::Duration;
+
+use reactor::{ConnectOptions, Outgoing, Shared};
+
+use super::{carry, pattern};
+use crate::{
+    suite::{Outcome, Row, check},
+    world::{World, pair, pairs},
+};
+
+pub(super) const ROWS: &[Row] = &[
+    row("C1", "sends of every size arrive byte for byte through a narrow stream", every_size),
+    row("C2", "the tail of a large send arrives although nobody sends again", tail),
+    row("C3", "a drip of single bytes gives the same as one write", drip),
+    row("C7", "a vectored send that is cut goes on at the right byte", vectored),
+    row("C8", "an empty send comes back, and the stream goes on", empty_send),
+];
+
+const fn row(id: &'static str, name: &'static str, run: fn(&mut World<'_>) -> Outcome) -> Row {
+    Row { id, name, needs: &[], slow: false, run }
+}
+
+/// Options of a stream that takes little at a time.
+fn narrow() -> ConnectOptions {
+    let mut options = ConnectOptions::default();
+    (options.socket.send_buffer, options.socket.receive_buffer) = (Some(1), Some(1));
+    options
+}
+
+fn every_size(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let pair = pairs(drive, 1, &narrow())?[0];
+    for len in (1..=130).chain([4_095, 4_096, 4_097, 20_000]) {
+        carry(drive, pair.client, pair.server, &pattern(len))?;
+    }
+    Ok(())
+}
+
+fn tail(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let pair = pair(drive)?;
+    let bytes = pattern(if world.is_virtual() { 100_000 } else { 8 << 20 });
+    drive.send(pair.client, &bytes);
+    for turn in 0..TURNS_MAX {
+        if drive.told(pair.server).bytes.len() >= bytes.len() {
+            break;
+        }
+        // A slow reader: it reads in one turn of three.
+        let reads = turn % 3 == 0;
+        drive.engine.reading(pair.server, reads);
+        drive.turn(if reads { Duration::from_millis(20) } else { Duration::ZERO })?;
+        drive.send_rest(pair.client);
+    }
+    let arrived = drive.told(pair.server).bytes.len();
+    check!(arrived == bytes.len(), "{arrived} of {} bytes have arrived", bytes.len());
+    check!(drive.told(pair.server).bytes == bytes, "what arrived differs");
+    Ok(())
+}
+
+fn drip(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let pair = pair(drive)?;
+    let bytes = pattern(500);
+    for byte in &bytes {
+        drive.send(pair.client, &[*byte]);
+        drive.until("the byte is taken", |drive| !drive.told(pair.client).is_sending())?;
+    }
+    drive.until("all bytes have arrived", |drive| drive.told(pair.server).bytes.len() >= bytes.len())?;
+    check!(drive.told(pair.server).bytes == bytes, "what arrived differs");
+    Ok(())
+}
+
+fn vectored(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let pair = pairs(drive, 1, &narrow())?[0];
+    let mut queue = Box::new(Outgoing::new());
+    let mut bytes = Vec::new();
+    for _ in 0..100 {
+        let part = pattern(world.up_to(3_000));
+        bytes.extend_from_slice(&part);
+        if world.up_to(2) == 1 {
+            queue.put(&part);
+        } else {
+            queue.share(Shared::from(part));
+        }
+    }
+    drive.send_queue(pair.client, queue);
+    drive.until("all bytes have arrived", |drive| {
+        drive.send_rest(pair.client);
+        drive.told(pair.server).bytes.len() >= bytes.len()
+    })?;
+    check!(drive.told(pair.server).bytes == bytes, "what arrived differs");
+    Ok(())
+}
+
+fn empty_send(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let pair = pair(drive)?;
+    drive.send(pair.client, b"");
+    drive.until("it comes back", |drive| !drive.told(pair.client).is_sending())?;
+    check!(drive.told(pair.client).send_failed.is_none(), "{:?}", drive.told(pair.client));
+    drive.turn(Duration::ZERO)?;
+    check!(!drive.told(pair.server).is_over(), "an empty send is no end");
+    carry(drive, pair.client, pair.server, b"more")
+}
+
+const TURNS_MAX: usize = 50_000;

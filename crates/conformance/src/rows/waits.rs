@@ -1,0 +1,280 @@
+//! E, F, G, K, M: exhaustion, time, wakes, faults and memory.
+
+use std::{
+    fs::File,
+    io::ErrorKind,
+    thread,
+    time::{Duration, Instant},
+};
+
+use reactor::{
+    ListenOptions,
+    engine::{Ending, Event},
+};
+
+use super::{carry, pattern};
+use crate::{
+    suite::{Need, Outcome, Row, Stop, check},
+    world::{World, connect, listen, pair},
+};
+
+pub(super) const ROWS: &[Row] = &[
+    row(
+        "E1",
+        "without descriptors a listener fails once, rests, and recovers",
+        &[Need::Sockets],
+        no_descriptors,
+    ),
+    row("E6a", "an address in use is refused as such", &[], address_in_use),
+    row("E6b", "an address of somebody else is refused as such", &[], address_not_ours),
+    row("F3a", "a wait is not early, and seldom returns without a reason", &[], never_early),
+    row("F3b", "the engine's clock does not run ahead of the system's", &[Need::Sockets], clock_ahead),
+    row("F11", "a timeout beyond every limit is accepted", &[], endless_timeout),
+    row("G1", "no wake of another thread is lost", &[Need::Sockets], wakes_of_a_thread),
+    row("G2", "many wakes coalesce into one", &[], many_wakes),
+    row("G3", "a wake between two events of a batch ends the next wait", &[], wake_in_batch),
+    row("G8", "a waker outlives its engine", &[], waker_outlives),
+    row("K1", "after every misuse a wait still works", &[], misuse),
+    row("M3", "a chunk shows the bytes that came, and no others", &[], chunk_is_exact),
+];
+
+const fn row(
+    id: &'static str,
+    name: &'static str,
+    needs: &'static [Need],
+    run: fn(&mut World<'_>) -> Outcome,
+) -> Row {
+    Row { id, name, needs, slow: false, run }
+}
+
+fn no_descriptors(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let (listener, address) = listen(drive, &world.any_address())?;
+    drive.engine.reading(listener, false);
+    drive.settle(2)?;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let client = connect(drive, &address)?;
+        drive.until("it is connected", |drive| !drive.told(client).connected.is_empty())?;
+        clients.push(client);
+    }
+    drive.note(listener).accepted.clear();
+    let mut taken = Vec::new();
+    loop {
+        match File::open("/dev/null") {
+            Ok(file) => taken.push(file),
+            Err(_) if !taken.is_empty() => break,
+            Err(_) => return Err(Stop::Skipped("needs /dev/null".to_owned())),
+        }
+        if taken.len() >= DESCRIPTORS_MAX {
+            return Err(Stop::Skipped(format!("needs a limit of descriptors below {DESCRIPTORS_MAX}")));
+        }
+    }
+    drive.engine.reading(listener, true);
+    let outcome = drive.until("the failure is told", |drive| !drive.told(listener).not_accepted.is_empty());
+    // The one that was sent away sees its end.
+    let rested = drive.settle(3).and_then(|()| drive.rests());
+    drop(taken);
+    outcome?;
+    rested?;
+    check!(drive.told(listener).not_accepted.len() == 1, "{:?}", drive.told(listener).not_accepted);
+    drive.engine.reading(listener, true);
+    drive.until("each client is served or sent away", |drive| {
+        let gone = clients.iter().filter(|client| drive.told(**client).is_over()).count();
+        drive.told(listener).accepted.len() + gone >= clients.len()
+    })?;
+    check!(!drive.told(listener).accepted.is_empty(), "it does not accept any more");
+    Ok(())
+}
+
+fn address_in_use(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let (_, address) = listen(drive, &world.any_address())?;
+    let second = drive.engine.listen(&address, &ListenOptions::default()).map(drop);
+    check!(second.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrInUse), "{second:?}");
+    Ok(())
+}
+
+fn address_not_ours(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    // Reserved for documentation: no host has it.
+    let address = reactor::Address::Ip(([192, 0, 2, 1], 0).into());
+    let result = drive.engine.listen(&address, &ListenOptions::default()).map(drop);
+    check!(result.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable), "{result:?}");
+    Ok(())
+}
+
+fn never_early(world: &mut World<'_>) -> Outcome {
+    let mut engine = world.engine();
+    let mut waits = 0;
+    for _ in 0..WAITS {
+        let timeout = Duration::from_micros(world.up_to(3_000) as u64);
+        let deadline = engine.now() + timeout;
+        while engine.now() < deadline {
+            engine.wait(Some(deadline - engine.now()))?;
+            waits += 1;
+            check!(engine.next().is_none(), "an event came from nowhere");
+            check!(waits <= 2 * WAITS, "{waits} waits returned for {WAITS} timeouts");
+        }
+    }
+    Ok(())
+}
+
+fn clock_ahead(world: &mut World<'_>) -> Outcome {
+    let mut engine = world.engine();
+    for _ in 0..20 {
+        let (theirs, ours) = (engine.now(), Instant::now());
+        engine.wait(Some(Duration::from_millis(5)))?;
+        let told = engine.now() - theirs;
+        // Read after the engine's, so it can only be more.
+        let passed = ours.elapsed();
+        check!(told <= passed + CLOCK_GRAIN, "the engine says that {told:?} passed in {passed:?}");
+    }
+    Ok(())
+}
+
+fn endless_timeout(world: &mut World<'_>) -> Outcome {
+    let mut engine = world.engine();
+    for timeout in [Duration::from_secs(30 * 86_400), Duration::from_millis(1 << 31), Duration::MAX] {
+        engine.waker().wake();
+        engine.wait(Some(timeout))?;
+        check!(engine.next().is_none(), "a wake is no event");
+    }
+    Ok(())
+}
+
+fn wakes_of_a_thread(world: &mut World<'_>) -> Outcome {
+    let mut engine = world.engine();
+    let waker = engine.waker();
+    let (seen, is_seen) = std::sync::mpsc::channel::<()>();
+    let thread = thread::spawn(move || {
+        let mut woken = 0;
+        loop {
+            waker.wake_by_ref();
+            match is_seen.recv() {
+                Ok(()) => woken += 1,
+                Err(_) => return woken,
+            }
+        }
+    });
+    let mut lost = None;
+    for round in 0..WAKES {
+        let began = Instant::now();
+        engine.wait(Some(LOST_AFTER))?;
+        if began.elapsed() >= LOST_AFTER {
+            lost = Some(round);
+            break;
+        }
+        if seen.send(()).is_err() {
+            break;
+        }
+    }
+    drop(seen);
+    let woken = thread.join().map_err(|_| "the waking thread panicked")?;
+    check!(lost.is_none(), "wake {lost:?} of {WAKES} was lost");
+    check!(woken == WAKES, "{woken} wakes");
+    Ok(())
+}
+
+fn many_wakes(world: &mut World<'_>) -> Outcome {
+    let mut drive = world.drive();
+    let waker = drive.engine.waker();
+    for _ in 0..200_000 {
+        waker.wake_by_ref();
+    }
+    let before = drive.engine.now();
+    drive.engine.wait(Some(LONG))?;
+    check!(drive.engine.next().is_none(), "a wake is no event");
+    check!(drive.engine.now() - before < LONG, "the wakes were lost");
+    drive.rests()
+}
+
+fn wake_in_batch(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let pair = pair(drive)?;
+    let waker = drive.engine.waker();
+    for round in 0..20 {
+        drive.send(pair.client, b"x");
+        let mut woken = false;
+        for _ in 0..50 {
+            drive.turn_with(Duration::from_millis(20), |_, _| {
+                waker.wake_by_ref();
+                woken = true;
+            })?;
+            if woken {
+                break;
+            }
+        }
+        check!(woken, "no event in round {round}");
+        let before = drive.engine.now();
+        drive.turn(LONG)?;
+        check!(drive.engine.now() - before < LONG, "the wake of round {round} was lost");
+        drive.until("the send is over", |drive| !drive.told(pair.client).is_sending())?;
+        drive.settle(3)?;
+    }
+    Ok(())
+}
+
+fn waker_outlives(world: &mut World<'_>) -> Outcome {
+    let engine = world.engine();
+    let (one, two) = (engine.waker(), engine.waker());
+    drop(engine);
+    one.wake_by_ref();
+    thread::spawn(move || two.wake()).join().map_err(|_| "the waking thread panicked".into())
+}
+
+fn misuse(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let pair = pair(drive)?;
+    for key in [drive.key(), drive.key()] {
+        drive.engine.close(key, Ending::Orderly);
+        drive.engine.detach(key);
+        drive.engine.probe(key);
+        drive.engine.reading(key, false);
+    }
+    drive.rests()?;
+    carry(drive, pair.client, pair.server, b"still here")
+}
+
+fn chunk_is_exact(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let pair = pair(drive)?;
+    // The long ones fill the buffers, so that a short one would show what it does not own.
+    for len in [3_000, 1, 200, 2] {
+        let bytes = pattern(len);
+        drive.send(pair.client, &bytes);
+        let mut got = Vec::new();
+        for _ in 0..20_000 {
+            drive.engine.wait(Some(Duration::from_millis(20)))?;
+            while let Some((_, event)) = drive.engine.next() {
+                match event {
+                    Event::Got(mut chunk) => {
+                        check!(!chunk.bytes().is_empty(), "a chunk is empty");
+                        got.extend_from_slice(chunk.bytes());
+                        chunk.bytes().fill(0xcc);
+                        drive.engine.give(chunk);
+                    }
+                    Event::Sent(sent) if !sent.queue.is_empty() => drive.send_queue(pair.client, sent.queue),
+                    Event::Sent(_) => {}
+                    other => return Err(format!("it told {other:?}").into()),
+                }
+            }
+            drive.send_rest(pair.client);
+            if got.len() >= len {
+                break;
+            }
+        }
+        check!(got == bytes, "{} of {len} bytes, or others", got.len());
+    }
+    Ok(())
+}
+
+/// More descriptors than this are not opened to find the limit.
+const DESCRIPTORS_MAX: usize = 1 << 17;
+const WAITS: usize = 60;
+const WAKES: usize = 5_000;
+/// A wake that takes this long is lost.
+const LOST_AFTER: Duration = Duration::from_secs(2);
+const LONG: Duration = Duration::from_secs(2);
+/// The two clocks are not read at the same moment.
+const CLOCK_GRAIN: Duration = Duration::from_micros(100);

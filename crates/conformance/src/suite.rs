@@ -1,0 +1,275 @@
+//! The table's form, and the run through it: rows, needs, verdicts and the report.
+
+use std::{
+    fmt, io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use reactor::engine::Engine;
+
+use crate::{rows::rows, world::World};
+
+/// One scenario.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The scenario's number, with a letter where several rows cover it: `A1`, `A2b`.
+    pub id: &'static str,
+    /// The behaviour, in words.
+    pub name: &'static str,
+    /// What it cannot be run without.
+    pub needs: &'static [Need],
+    /// Takes more than a second on a real engine; left out by [`Suite::quick`].
+    pub slow: bool,
+    /// Runs it.
+    pub run: fn(&mut World<'_>) -> Outcome,
+}
+
+/// What a row cannot be run without.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Need {
+    /// The engine takes real descriptors.
+    Sockets,
+    /// Linux, or Android.
+    Linux,
+    /// The list of the process's open descriptors.
+    DescriptorList,
+}
+
+impl Need {
+    /// Why a row with this need cannot be run, if it cannot.
+    fn missing(self, world: &World<'_>) -> Option<&'static str> {
+        match self {
+            Need::Sockets if world.is_virtual() => Some("a virtual engine has no descriptors"),
+            Need::Linux if cfg!(not(any(target_os = "linux", target_os = "android"))) => Some("needs Linux"),
+            Need::DescriptorList if open_descriptors().is_none() => Some("needs /proc/self/fd"),
+            _ => None,
+        }
+    }
+}
+
+/// How a row ends: well, or with the reason why not.
+pub type Outcome = Result<(), Stop>;
+
+/// Why a row did not end well.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// The engine did what it must not.
+    Failed(String),
+    /// It cannot be told here; the reason names what is missing.
+    Skipped(String),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Stop {
+        Stop::Failed(format!("unexpected error: {error} ({:?})", error.kind()))
+    }
+}
+
+impl From<String> for Stop {
+    fn from(text: String) -> Stop {
+        Stop::Failed(text)
+    }
+}
+
+impl From<&str> for Stop {
+    fn from(text: &str) -> Stop {
+        Stop::Failed(text.to_owned())
+    }
+}
+
+/// Ends a row as failed, with a formatted reason, unless the condition holds.
+macro_rules! check {
+    ($condition:expr, $($reason:tt)+) => {
+        if !$condition {
+            return Err($crate::Stop::Failed(format!($($reason)+)));
+        }
+    };
+}
+pub(crate) use check;
+
+/// What became of one row.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// As it should.
+    Passed,
+    /// Left out, and why.
+    Skipped(String),
+    /// Not as it should, and how.
+    Failed(String),
+}
+
+/// One line of a report.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// The row's [`id`](Row::id).
+    pub id: &'static str,
+    /// The row's [`name`](Row::name).
+    pub name: &'static str,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// How long that took, by the system's clock.
+    pub took: Duration,
+}
+
+/// What became of all rows. Prints as a table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// The engine's name.
+    pub engine: String,
+    /// One for each row, in the order of the table.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether something was run, and nothing failed.
+    pub fn is_passed(&self) -> bool {
+        let (run, _, failed) = self.counts();
+        run > 0 && failed == 0
+    }
+
+    /// The rows that failed.
+    pub fn failed(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| matches!(finding.verdict, Verdict::Failed(_)))
+    }
+
+    /// How many were run (failed ones too), skipped, failed.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let skipped =
+            self.findings.iter().filter(|finding| matches!(finding.verdict, Verdict::Skipped(_))).count();
+        (self.findings.len() - skipped, skipped, self.failed().count())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Finding { id, name, verdict, took } in &self.findings {
+            match verdict {
+                Verdict::Passed => writeln!(f, "{id:<5} ok       {name} ({} ms)", took.as_millis())?,
+                Verdict::Skipped(why) => writeln!(f, "{id:<5} skipped  {name}: {why}")?,
+                Verdict::Failed(how) => writeln!(f, "{id:<5} FAILED   {name}: {how}")?,
+            }
+        }
+        let (run, skipped, failed) = self.counts();
+        write!(f, "conformance: engine {}: {run} run, {skipped} skipped, {failed} failed", self.engine)
+    }
+}
+
+/// A run to be made: an engine's maker, and which rows.
+///
+/// Runs of one process are made one after the other: a row counts the open descriptors of the process,
+/// so nothing else should open any meanwhile.
+pub struct Suite<'a> {
+    make: Box<dyn FnMut() -> Box<dyn Engine> + 'a>,
+    left: Box<dyn FnMut() -> Result<(), String> + 'a>,
+    only: Option<String>,
+    quick: bool,
+    seed: u64,
+}
+
+impl<'a> Suite<'a> {
+    /// All rows, with engines that `make` makes; many are made, each is dropped by the end of its row.
+    pub fn new(make: impl FnMut() -> Box<dyn Engine> + 'a) -> Suite<'a> {
+        Suite { make: Box::new(make), left: Box::new(|| Ok(())), only: None, quick: false, seed: SEED }
+    }
+
+    /// Also asks this after each row whether something was left behind; `Err` says what.
+    pub fn left(mut self, left: impl FnMut() -> Result<(), String> + 'a) -> Suite<'a> {
+        self.left = Box::new(left);
+        self
+    }
+
+    /// Runs only rows whose id begins with `prefix`.
+    pub fn only(mut self, prefix: &str) -> Suite<'a> {
+        self.only = Some(prefix.to_owned());
+        self
+    }
+
+    /// Leaves slow rows out, by name.
+    pub fn quick(mut self) -> Suite<'a> {
+        self.quick = true;
+        self
+    }
+
+    /// Draws the rows' chances from this seed; a failure names it.
+    pub fn seed(mut self, seed: u64) -> Suite<'a> {
+        self.seed = seed;
+        self
+    }
+
+    /// Runs the rows. A panic of the engine is a failure of its row.
+    pub fn run(mut self) -> Report {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let engine = (self.make)().name().to_owned();
+        let mut findings = Vec::new();
+        for row in rows() {
+            if self.only.as_ref().is_some_and(|prefix| !row.id.starts_with(prefix.as_str())) {
+                continue;
+            }
+            let began = Instant::now();
+            let verdict = match self.run_row(row) {
+                Ok(()) => Verdict::Passed,
+                Err(Stop::Skipped(why)) => Verdict::Skipped(why),
+                Err(Stop::Failed(how)) => Verdict::Failed(format!("{how} [seed {}]", self.seed)),
+            };
+            findings.push(Finding { id: row.id, name: row.name, verdict, took: began.elapsed() });
+        }
+        Report { engine, findings }
+    }
+
+    fn run_row(&mut self, row: &Row) -> Outcome {
+        if row.slow && self.quick {
+            return Err(Stop::Skipped("slow".to_owned()));
+        }
+        let mut world = World::new(&mut *self.make, self.seed);
+        if let Some(why) = row.needs.iter().find_map(|need| need.missing(&world)) {
+            return Err(Stop::Skipped(why.to_owned()));
+        }
+        let before = open_descriptors();
+        let outcome = catch_unwind(AssertUnwindSafe(|| (row.run)(&mut world)));
+        outcome.unwrap_or_else(|payload| Err(Stop::Failed(format!("panicked: {}", message(&*payload)))))?;
+        let after = open_descriptors();
+        check!(before == after, "{before:?} descriptors were open before, {after:?} after");
+        (self.left)().map_err(Stop::Failed)
+    }
+}
+
+impl fmt::Debug for Suite<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Suite")
+            .field("only", &self.only)
+            .field("quick", &self.quick)
+            .field("seed", &self.seed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Puts an engine to all rows.
+///
+/// ```no_run
+/// # fn my_engine() -> conformance::double::Double { unimplemented!() }
+/// let report = conformance::run(my_engine);
+/// println!("{report}");
+/// assert!(report.is_passed());
+/// ```
+pub fn run<E: Engine + 'static>(mut make: impl FnMut() -> E) -> Report {
+    Suite::new(move || Box::new(make())).run()
+}
+
+/// How many descriptors the process has open, where the system tells.
+pub(crate) fn open_descriptors() -> Option<usize> {
+    std::fs::read_dir("/proc/self/fd").ok().map(Iterator::count)
+}
+
+fn message(payload: &(dyn std::any::Any + Send)) -> String {
+    match (payload.downcast_ref::<String>(), payload.downcast_ref::<&str>()) {
+        (Some(text), _) => text.clone(),
+        (None, Some(text)) => (*text).to_owned(),
+        (None, None) => "with something that is no text".to_owned(),
+    }
+}
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+const SEED: u64 = 8154;

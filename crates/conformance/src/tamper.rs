@@ -1,0 +1,194 @@
+//! An engine around an engine, with places to interfere.
+
+use std::{
+    collections::VecDeque,
+    io,
+    task::Waker,
+    time::{Duration, SystemTime},
+};
+
+use reactor::{
+    Address, ConnectOptions, Interest, Key, ListenOptions, Outgoing, Source, Time,
+    engine::{Chunk, Ending, Engine, Event, Job, Refused, Role, Sent, Transport},
+};
+
+/// What interferes. Every method's default leaves things as they are.
+pub(crate) trait Tamper {
+    /// Asked before each call that can fail.
+    fn fails(&mut self) -> Option<io::Error> {
+        None
+    }
+
+    /// Given each event; may add others, lose it, or change it.
+    fn event(&mut self, key: Key, event: Event, out: &mut VecDeque<(Key, Event)>, _: &mut dyn Engine) {
+        out.push_back((key, event));
+    }
+
+    /// Told when a key is closed or unwatched.
+    fn closed(&mut self, _: Key, _: &mut VecDeque<(Key, Event)>) {}
+
+    fn waker(&self, waker: Waker) -> Waker {
+        waker
+    }
+
+    fn now(&self, now: Time) -> Time {
+        now
+    }
+
+    fn timeout(&mut self, timeout: Option<Duration>) -> Option<Duration> {
+        timeout
+    }
+
+    /// What a send that was over at once becomes.
+    fn sent(&mut self, sent: Sent) -> Sent {
+        sent
+    }
+}
+
+/// An engine and what interferes with it.
+pub(crate) struct Tampered<T> {
+    inner: Box<dyn Engine>,
+    tamper: T,
+    pending: VecDeque<(Key, Event)>,
+}
+
+impl<T: Tamper> Tampered<T> {
+    pub(crate) fn new(inner: Box<dyn Engine>, tamper: T) -> Tampered<T> {
+        Tampered { inner, tamper, pending: VecDeque::new() }
+    }
+
+    fn may_fail(&mut self) -> io::Result<()> {
+        self.tamper.fails().map_or(Ok(()), Err)
+    }
+}
+
+impl<T: Tamper> Engine for Tampered<T> {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn now(&self) -> Time {
+        self.tamper.now(self.inner.now())
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.inner.wall()
+    }
+
+    fn entropy(&mut self) -> u64 {
+        self.inner.entropy()
+    }
+
+    fn run_blocking(&mut self, job: Job) -> Option<Job> {
+        self.inner.run_blocking(job)
+    }
+
+    fn waker(&self) -> Waker {
+        self.tamper.waker(self.inner.waker())
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.may_fail()?;
+        let timeout = self.tamper.timeout(timeout);
+        self.inner.wait(timeout)
+    }
+
+    fn next(&mut self) -> Option<(Key, Event)> {
+        loop {
+            if let Some(event) = self.pending.pop_front() {
+                return Some(event);
+            }
+            let (key, event) = self.inner.next()?;
+            self.tamper.event(key, event, &mut self.pending, &mut *self.inner);
+        }
+    }
+
+    fn give(&mut self, chunk: Chunk) {
+        self.inner.give(chunk);
+    }
+
+    fn watch(&mut self, key: Key, source: Source<'_>, interest: Option<Interest>) -> io::Result<()> {
+        if let Err(error) = self.may_fail() {
+            // A resource whose watch failed is not watched: so says the contract.
+            self.inner.unwatch(key, source);
+            return Err(error);
+        }
+        self.inner.watch(key, source, interest)
+    }
+
+    fn unwatch(&mut self, key: Key, source: Source<'_>) {
+        self.inner.unwatch(key, source);
+        self.tamper.closed(key, &mut self.pending);
+    }
+
+    fn read(&mut self, source: Source<'_>, into: &mut [u8]) -> io::Result<usize> {
+        self.may_fail()?;
+        self.inner.read(source, into)
+    }
+
+    fn write(&mut self, source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
+        self.may_fail()?;
+        self.inner.write(source, from)
+    }
+
+    fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Transport> {
+        self.may_fail()?;
+        self.inner.listen(address, options)
+    }
+
+    fn connect(&mut self, address: &Address, options: &ConnectOptions) -> io::Result<Transport> {
+        self.may_fail()?;
+        self.inner.connect(address, options)
+    }
+
+    fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
+        match self.may_fail() {
+            Ok(()) => self.inner.attach(key, transport, role),
+            Err(error) => Err(Refused { transport, error }),
+        }
+    }
+
+    fn reading(&mut self, key: Key, on: bool) {
+        self.inner.reading(key, on);
+    }
+
+    fn probe(&mut self, key: Key) {
+        self.inner.probe(key);
+    }
+
+    fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
+        let sent = self.inner.send(key, queue)?;
+        Some(self.tamper.sent(sent))
+    }
+
+    fn shutdown(&mut self, key: Key) -> io::Result<()> {
+        self.may_fail()?;
+        self.inner.shutdown(key)
+    }
+
+    fn detach(&mut self, key: Key) {
+        self.inner.detach(key);
+    }
+
+    fn close(&mut self, key: Key, how: Ending) {
+        self.inner.close(key, how);
+        self.tamper.closed(key, &mut self.pending);
+    }
+
+    fn local(&self, key: Key) -> io::Result<Address> {
+        self.inner.local(key)
+    }
+
+    fn peer(&self, key: Key) -> io::Result<Address> {
+        self.inner.peer(key)
+    }
+
+    fn calls(&self) -> u64 {
+        self.inner.calls()
+    }
+
+    #[cfg(unix)]
+    fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.inner.fd()
+    }
+}

@@ -1,0 +1,123 @@
+//! What a row is given: fresh engines, chance, and ready-made connections.
+
+use std::{io::ErrorKind, net::TcpListener};
+
+use reactor::{
+    Address, ConnectOptions, Key, ListenOptions,
+    engine::{Engine, Role, Source, Transport},
+};
+
+use crate::{
+    chance::Chance,
+    drive::Drive,
+    suite::{Stop, check},
+};
+
+/// The world of one row: it makes engines, as many as the row asks for.
+pub struct World<'a> {
+    make: &'a mut dyn FnMut() -> Box<dyn Engine>,
+    chance: Chance,
+    is_virtual: bool,
+}
+
+/// The two ends of one connection, both streams of one engine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pair {
+    /// The end that connected.
+    pub client: Key,
+    /// The end that was accepted.
+    pub server: Key,
+}
+
+impl<'a> World<'a> {
+    pub(crate) fn new(make: &'a mut dyn FnMut() -> Box<dyn Engine>, seed: u64) -> World<'a> {
+        let is_virtual = TcpListener::bind("127.0.0.1:0").is_ok_and(|listener| {
+            let mut engine = make();
+            let (key, source) = (Key::new(0, 0, 0), Source::of(&listener));
+            match engine.watch(key, source, None) {
+                Ok(()) => {
+                    engine.unwatch(key, source);
+                    false
+                }
+                Err(error) => error.kind() == ErrorKind::Unsupported,
+            }
+        });
+        World { make, chance: Chance::new(seed), is_virtual }
+    }
+
+    /// Makes a fresh engine.
+    pub fn engine(&mut self) -> Box<dyn Engine> {
+        (self.make)()
+    }
+
+    /// Makes a fresh engine with a drive.
+    pub fn drive(&mut self) -> Drive {
+        Drive::new(self.engine())
+    }
+
+    /// Whether the engine refuses real descriptors as unsupported.
+    pub fn is_virtual(&self) -> bool {
+        self.is_virtual
+    }
+
+    /// A seeded number from 1 to `most`; 0 if that is 0.
+    pub fn up_to(&mut self, most: usize) -> usize {
+        self.chance.up_to(most)
+    }
+
+    /// An address with any free port of the loopback.
+    pub fn any_address(&self) -> Address {
+        Address::Ip(([127, 0, 0, 1], 0).into())
+    }
+}
+
+/// Opens a listener and attaches it.
+pub(crate) fn listen(drive: &mut Drive, address: &Address) -> Result<(Key, Address), Stop> {
+    let transport = drive.engine.listen(address, &ListenOptions::default())?;
+    let listener = drive.attach(transport, Role::Listener)?;
+    let address = drive.engine.local(listener)?;
+    Ok((listener, address))
+}
+
+/// Begins to connect.
+pub(crate) fn connect(drive: &mut Drive, address: &Address) -> Result<Key, Stop> {
+    connect_with(drive, address, &ConnectOptions::default())
+}
+
+pub(crate) fn connect_with(
+    drive: &mut Drive,
+    address: &Address,
+    options: &ConnectOptions,
+) -> Result<Key, Stop> {
+    let transport = drive.engine.connect(address, options)?;
+    drive.attach(transport, Role::Connecting)
+}
+
+/// Turns until the listener accepted a connection and the client is up; gives the accepted transport.
+pub(crate) fn accept(drive: &mut Drive, listener: Key, client: Key) -> Result<Transport, Stop> {
+    drive.until("a connection is accepted", |drive| {
+        !drive.told(listener).accepted.is_empty() && !drive.told(client).connected.is_empty()
+    })?;
+    check!(matches!(drive.told(client).connected[..], [Ok(())]), "{:?}", drive.told(client).connected);
+    let (transport, _) = drive.note(listener).accepted.remove(0);
+    Ok(transport)
+}
+
+/// A connection whose two ends are streams of this engine.
+pub(crate) fn pair(drive: &mut Drive) -> Result<Pair, Stop> {
+    Ok(pairs(drive, 1, &ConnectOptions::default())?[0])
+}
+
+/// As many connections.
+pub(crate) fn pairs(drive: &mut Drive, count: usize, options: &ConnectOptions) -> Result<Vec<Pair>, Stop> {
+    let (listener, address) = listen(drive, &Address::Ip(([127, 0, 0, 1], 0).into()))?;
+    let mut made = Vec::with_capacity(count);
+    for _ in 0..count {
+        let client = connect_with(drive, &address, options)?;
+        let transport = accept(drive, listener, client)?;
+        let server = drive.attach(transport, Role::Stream)?;
+        made.push(Pair { client, server });
+    }
+    drive.close(listener);
+    Ok(made)
+}

@@ -1,0 +1,335 @@
+//! The client: opens the connections, keeps messages in flight on each, and checks what comes back.
+
+use std::{collections::VecDeque, os::unix::net::UnixStream, sync::Arc, time::Duration};
+
+use reactor::{
+    Address, Bytes, Closed, Context, Event, Handle, Id, IdMap, Lines, Receive, Result, Service, Stream,
+    StreamOptions, Time,
+};
+
+use crate::{
+    args::Work,
+    latency::Latencies,
+    message::{Message, Numbered},
+    process::Process,
+    progress::Progress,
+    report::{Report, grouped},
+    server::{Control, READY},
+};
+
+/// A connection that talks.
+type Talk = Stream<Numbered>;
+
+/// A connection that is silent.
+type Idle = Stream<Bytes, (), Silent>;
+struct Silent;
+
+/// What the client knows of a connection that talks.
+struct Line {
+    number: u64,
+    sent: u64,
+    /// When the messages in flight were sent, the oldest first.
+    flying: VecDeque<Time>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Starting,
+    Connecting,
+    Talking,
+    /// No more is sent; the last messages are on their way back.
+    Draining,
+    /// All came back, and every connection was told that no more comes.
+    Ending,
+}
+
+/// Timer: look at the progress.
+struct Tick;
+/// Timer: it was talked long enough.
+struct Enough;
+
+pub(crate) struct Client {
+    work: Work,
+    server: Process,
+    socket: Option<UnixStream>,
+    control: Option<Id<Control>>,
+    targets: Vec<Address>,
+    codec: Numbered,
+    options: Arc<StreamOptions>,
+    phase: Phase,
+    lines: IdMap<Talk, Line>,
+    idle: IdMap<Idle, ()>,
+    begun: usize,
+    open: usize,
+    messages: u64,
+    flying: u64,
+    latencies: Latencies,
+    talking_since: Time,
+    processor_time_before: Option<Duration>,
+    resident_before: Option<u64>,
+    progress: Progress,
+    /// What the work had come to when it last moved, and when that was.
+    moved: (u64, Time),
+    outcome: Option<Result<Report>>,
+}
+
+impl Client {
+    /// Creates the client of a server, with our end of the control connection to it.
+    pub(crate) fn new(work: Work, control: UnixStream, server: Process) -> Client {
+        Client {
+            codec: Numbered::new(work.size),
+            // What is sent here comes back: who stopped reading while much is queued would wait for itself.
+            options: Arc::new(StreamOptions { backpressure: false, ..StreamOptions::DEFAULT }),
+            work,
+            server,
+            socket: Some(control),
+            control: None,
+            targets: Vec::new(),
+            phase: Phase::Starting,
+            lines: IdMap::new(),
+            idle: IdMap::new(),
+            begun: 0,
+            open: 0,
+            messages: 0,
+            flying: 0,
+            latencies: Latencies::new(),
+            talking_since: Time::ZERO,
+            processor_time_before: None,
+            resident_before: None,
+            progress: Progress::new(),
+            moved: (0, Time::ZERO),
+            outcome: None,
+        }
+    }
+
+    /// Takes what came of the work.
+    ///
+    /// # Errors
+    /// The first thing that was not right.
+    pub(crate) fn take_outcome(&mut self) -> Result<Report> {
+        self.outcome.take().unwrap_or_else(|| Err("the work was left undone".into()))
+    }
+
+    /// Begins connections as long as few enough are under way; the addresses take turns.
+    fn connect_more(&mut self, cx: &mut Context<Self>) -> Result {
+        while self.begun < self.work.streams() && self.begun - self.open < CONNECTING_MAX {
+            let target = &self.targets[self.begun % self.targets.len()];
+            if self.begun < self.work.connections {
+                let id = cx.connect(target, Stream::new(self.codec.clone()).options(self.options.clone()))?;
+                let flying = VecDeque::with_capacity(self.work.depth);
+                self.lines.insert(id, Line { number: self.begun as u64, sent: 0, flying });
+            } else {
+                let id = cx.connect(target, Stream::new(Bytes).role())?;
+                self.idle.insert(id, ());
+            }
+            self.begun += 1;
+        }
+        Ok(())
+    }
+
+    /// One more connection is open; with the last one the talking begins.
+    fn opened(&mut self, cx: &mut Context<Self>) -> Result {
+        self.open += 1;
+        self.connect_more(cx)?;
+        if self.open == self.work.streams() {
+            self.phase = Phase::Talking;
+            self.talking_since = cx.now();
+            self.processor_time_before = self.server.processor_time();
+            for (id, line) in self.lines.iter_mut() {
+                for _ in 0..self.work.depth {
+                    say(cx, id, line);
+                }
+            }
+            self.flying = (self.work.connections * self.work.depth) as u64;
+            cx.after(self.work.duration, Enough);
+        }
+        Ok(())
+    }
+
+    /// A message came back: it must be the next one of this connection.
+    fn heard(&mut self, cx: &mut Context<Self>, id: Id<Talk>, message: Message) -> Result {
+        let Some(line) = self.lines.get_mut(id) else { return Ok(()) };
+        let sequence = line.sent - line.flying.len() as u64;
+        let expected = Message { connection: line.number, sequence };
+        let Some(sent) = line.flying.pop_front().filter(|_| message == expected) else {
+            return Err(format!("{message} came where {expected} was next"))?;
+        };
+        self.latencies.record(cx.now() - sent);
+        self.messages += 1;
+        if self.phase == Phase::Talking {
+            say(cx, id, line);
+            return Ok(());
+        }
+        self.flying -= 1;
+        if self.flying == 0 {
+            self.conclude(cx);
+        }
+        Ok(())
+    }
+
+    /// All came back: measures, and ends the connections. Each is read to its end, where nothing may be left.
+    fn conclude(&mut self, cx: &mut Context<Self>) {
+        let since = |after: Option<u64>, before: Option<u64>| Some(after?.saturating_sub(before?));
+        let processor_time = self.server.processor_time();
+        let report = Report {
+            connections: self.work.connections,
+            idle: self.work.idle,
+            size: self.work.size,
+            depth: self.work.depth,
+            messages: self.messages,
+            duration: cx.now() - self.talking_since,
+            p50: self.latencies.quantile(0.5),
+            p99: self.latencies.quantile(0.99),
+            p999: self.latencies.quantile(0.999),
+            processor_time: processor_time
+                .zip(self.processor_time_before)
+                .map(|(after, before)| after - before),
+            resident_growth: since(self.server.resident_bytes(), self.resident_before),
+            threads: self.server.threads(),
+        };
+        self.outcome = Some(Ok(report));
+        self.phase = Phase::Ending;
+        self.lines.ids().for_each(|id| cx.finish(id));
+        self.idle.ids().for_each(|id| cx.finish(id));
+    }
+
+    /// A connection has closed. That is right at the end only; with the last one the server is let go.
+    fn left(&mut self, cx: &mut Context<Self>, who: &str, why: &Closed) {
+        if self.phase != Phase::Ending || !why.is_clean() {
+            return self.fail(cx, format!("{who}: {why}"));
+        }
+        self.open -= 1;
+        if self.open == 0
+            && let Some(control) = self.control
+        {
+            cx.close(control);
+        }
+    }
+
+    /// Notes the first thing that was not right, and ends the work.
+    fn fail(&mut self, cx: &mut Context<Self>, what: String) {
+        if !matches!(self.outcome, Some(Err(_))) {
+            self.progress.clear();
+            self.outcome = Some(Err(what.into()));
+            cx.stop(Duration::ZERO);
+        }
+    }
+
+    fn show_progress(&mut self, now: Time) {
+        let part = |of: usize| of as f64 / self.work.streams() as f64;
+        let (done, words) = match self.phase {
+            Phase::Starting => (0.0, "the server starts".to_owned()),
+            Phase::Connecting => (part(self.open), format!("{} connections", grouped(self.open))),
+            Phase::Talking | Phase::Draining => (
+                (now - self.talking_since).as_secs_f64() / self.work.duration.as_secs_f64(),
+                format!("{} messages came back right", grouped(self.messages)),
+            ),
+            Phase::Ending => (part(self.open), format!("{} connections still end", grouped(self.open))),
+        };
+        self.progress.show(now, done, &words);
+    }
+}
+
+/// Sends the next message of a connection.
+fn say(cx: &mut Context<Client>, id: Id<Talk>, line: &mut Line) {
+    cx.send(id, Message { connection: line.number, sequence: line.sent });
+    line.sent += 1;
+    line.flying.push_back(cx.now());
+}
+
+impl Service for Client {
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        let socket = self.socket.take().ok_or("a client starts once")?;
+        self.control = Some(cx.add(Stream::new(Lines::new()).role().on(socket)?)?);
+        self.moved.1 = cx.now();
+        cx.after(TICK, Tick);
+        Ok(())
+    }
+}
+
+impl Handle<Control> for Client {
+    fn handle(&mut self, cx: &mut Context<Self>, _: Id<Control>, event: Event<Lines>) -> Result {
+        match event {
+            Event::Received(READY) => {
+                self.phase = Phase::Connecting;
+                self.resident_before = self.server.resident_bytes();
+                self.connect_more(cx)
+            }
+            Event::Received(address) => Ok(self.targets.push(address.parse()?)),
+            Event::Open | Event::End | Event::Drained => Ok(()),
+        }
+    }
+
+    fn closed(&mut self, cx: &mut Context<Self>, _: Id<Control>, _: Control, why: Closed) {
+        self.control = None;
+        if self.phase != Phase::Ending || self.open > 0 {
+            self.fail(cx, format!("the control connection: {why}"));
+        }
+        self.progress.clear();
+    }
+}
+
+impl Handle<Talk> for Client {
+    fn handle(&mut self, cx: &mut Context<Self>, id: Id<Talk>, event: Event<Numbered>) -> Result {
+        match event {
+            Event::Open => self.opened(cx),
+            Event::Received(message) => self.heard(cx, id, message),
+            Event::End | Event::Drained => Ok(()),
+        }
+    }
+
+    fn closed(&mut self, cx: &mut Context<Self>, id: Id<Talk>, _: Talk, why: Closed) {
+        let number = self.lines.remove(id).map_or(0, |line| line.number);
+        self.left(cx, &format!("connection {number}"), &why);
+    }
+}
+
+impl Handle<Idle> for Client {
+    fn handle(&mut self, cx: &mut Context<Self>, _: Id<Idle>, event: Event<Bytes>) -> Result {
+        match event {
+            Event::Open => self.opened(cx),
+            Event::Received(bytes) => Err(format!("{} bytes that nobody sent", bytes.len()))?,
+            Event::End | Event::Drained => Ok(()),
+        }
+    }
+
+    fn closed(&mut self, cx: &mut Context<Self>, id: Id<Idle>, _: Idle, why: Closed) {
+        self.idle.remove(id);
+        self.left(cx, "an idle connection", &why);
+    }
+}
+
+impl Receive<Enough> for Client {
+    fn receive(&mut self, _: &mut Context<Self>, _: Enough) -> Result {
+        // Something is always in flight until now: the last message back concludes.
+        self.phase = Phase::Draining;
+        Ok(())
+    }
+}
+
+impl Receive<Tick> for Client {
+    fn receive(&mut self, cx: &mut Context<Self>, _: Tick) -> Result {
+        if self.control.is_none() {
+            return Ok(());
+        }
+        self.show_progress(cx.now());
+        let state = self.messages + (self.begun + self.open) as u64;
+        if state != self.moved.0 {
+            self.moved = (state, cx.now());
+        } else if cx.now() - self.moved.1 > PATIENCE {
+            self.fail(cx, format!("nothing has moved for {} s", PATIENCE.as_secs()));
+            return Ok(());
+        }
+        cx.after(TICK, Tick);
+        Ok(())
+    }
+}
+
+/// How many connections may be under way at once: fewer than a listener's backlog.
+const CONNECTING_MAX: usize = 512;
+
+/// How often the progress is shown.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How long nothing may move.
+const PATIENCE: Duration = Duration::from_secs(10);

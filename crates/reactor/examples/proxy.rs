@@ -1,0 +1,96 @@
+//! Passes connections on: `cargo run --release --example proxy LISTEN TARGET`, say `proxy 127.0.0.1:7009 127.0.0.1:7007`
+//! in front of the `echo` example, then `nc 127.0.0.1 7009` and type.
+//!
+//! Each accepted client gets a connection to the target at once. What the client sends before that is up waits in
+//! its queue. The two are coupled: while one side takes bytes slowly the other is not read, a half-close passes
+//! on, and when one side has closed the other closes too.
+
+use std::process::exit;
+
+use reactor::{
+    Address, Bytes, Closed, Context, Event, Handle, Id, IdMap, NotAnAddress, Result, Service, Stream,
+};
+
+/// The connections that were accepted, told apart by their role from those that were made.
+struct Inbound;
+struct Outbound;
+type Client = Stream<Bytes, (), Inbound>;
+type Target = Stream<Bytes, (), Outbound>;
+
+struct Proxy {
+    listen: Address,
+    target: Address,
+    targets: IdMap<Client, Id<Target>>,
+    clients: IdMap<Target, Id<Client>>,
+}
+
+impl Service for Proxy {
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        let listener = cx.listen(&self.listen, |_| Some(Stream::new(Bytes).role::<Inbound>()))?;
+        println!("listening on {}", cx.local(listener)?);
+        Ok(())
+    }
+}
+
+impl Handle<Client> for Proxy {
+    fn handle(&mut self, cx: &mut Context<Self>, client: Id<Client>, event: Event<Bytes>) -> Result {
+        match event {
+            Event::Open => {
+                let target = cx.connect(&self.target, Stream::new(Bytes).role::<Outbound>())?;
+                cx.couple(client, target);
+                self.targets.insert(client, target);
+                self.clients.insert(target, client);
+            }
+            Event::Received(bytes) => {
+                if let Some(target) = self.targets.get(client) {
+                    cx.send(*target, bytes);
+                }
+            }
+            // Coupled streams pass their ends on by themselves.
+            Event::End | Event::Drained => (),
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<Self>, client: Id<Client>, _: Client, why: Closed) {
+        self.targets.remove(client);
+        tell("client", &why);
+    }
+}
+
+impl Handle<Target> for Proxy {
+    fn handle(&mut self, cx: &mut Context<Self>, target: Id<Target>, event: Event<Bytes>) -> Result {
+        if let Event::Received(bytes) = event
+            && let Some(client) = self.clients.get(target)
+        {
+            cx.send(*client, bytes);
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<Self>, target: Id<Target>, _: Target, why: Closed) {
+        self.clients.remove(target);
+        tell("target", &why);
+    }
+}
+
+/// Orderly ends are the rule; the others are worth a line.
+fn tell(side: &str, why: &Closed) {
+    if !why.is_clean() {
+        eprintln!("proxy: {side}: {why}");
+    }
+}
+
+fn main() -> Result {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [listen, target] = &args[..] else { refuse("write `proxy LISTEN TARGET`, two addresses") };
+    let parse = |text: &str| text.parse().unwrap_or_else(|error: NotAnAddress| refuse(error));
+    let (listen, target) = (parse(listen), parse(target));
+    reactor::run(Proxy { listen, target, targets: IdMap::new(), clients: IdMap::new() })?;
+    Ok(())
+}
+
+fn refuse(what: impl std::fmt::Display) -> ! {
+    eprintln!("proxy: {what}");
+    exit(2)
+}

@@ -1,0 +1,19 @@
+//! Answers a new connection with a stream, and forgets that it could have refused.
+use reactor::*;
+
+struct Echo;
+
+impl Service for Echo {
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        cx.listen("127.0.0.1:0", |_| Stream::new(Bytes))?;
+        Ok(())
+    }
+}
+
+impl Handle<Stream> for Echo {
+    fn handle(&mut self, _: &mut Context<Self>, _: Id<Stream>, _: Event<Bytes>) -> Result {
+        Ok(())
+    }
+}
+
+fn main() {}
