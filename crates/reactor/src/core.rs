@@ -350,6 +350,9 @@ impl Core {
 
     /// Writes every stream that has something queued, once.
     pub(crate) fn flush(&mut self) {
+        if self.budget.has_begun() {
+            self.mark_listeners();
+        }
         // What a flush marks is for the next one.
         let mut dirty = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.flushing));
         let mut at = 0;
@@ -376,9 +379,13 @@ impl Core {
                 }
                 self.mark(key);
             }
-            for index in 0..self.listeners.len() {
-                self.mark(self.listeners[index]);
-            }
+            self.mark_listeners();
+        }
+    }
+
+    fn mark_listeners(&mut self) {
+        for index in 0..self.listeners.len() {
+            self.mark(self.listeners[index]);
         }
     }
 

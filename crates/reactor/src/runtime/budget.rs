@@ -14,12 +14,14 @@ pub(crate) struct Bytes {
     /// Above it reads and accepts rest.
     ease: usize,
     tight: bool,
+    /// Whether the pressure that there is was asked for.
+    noticed: bool,
     resting: Vec<Key>,
 }
 
 impl Bytes {
     pub(crate) fn new(limit: usize) -> Bytes {
-        Bytes { used: 0, limit, ease: limit / 4 * 3, tight: false, resting: Vec::new() }
+        Bytes { used: 0, limit, ease: limit / 4 * 3, tight: false, noticed: false, resting: Vec::new() }
     }
 
     /// Counts what one stream holds now instead of what it held; `false` when the limit is passed.
@@ -63,6 +65,12 @@ impl Bytes {
         self.tight
     }
 
+    /// Whether pressure has begun since it was last asked.
+    #[inline]
+    pub(crate) fn has_begun(&mut self) -> bool {
+        self.tight && !std::mem::replace(&mut self.noticed, true)
+    }
+
     /// Remembers a stream that rests, to be woken at relief.
     pub(crate) fn rest(&mut self, key: Key) {
         self.resting.push(key);
@@ -73,6 +81,7 @@ impl Bytes {
     pub(crate) fn is_relieved(&mut self) -> bool {
         let relieved = self.tight && self.used <= self.ease;
         self.tight &= !relieved;
+        self.noticed &= self.tight;
         relieved
     }
 
@@ -142,6 +151,7 @@ mod tests {
         assert!(!bytes.is_tight());
         bytes.recount(&mut a, 76);
         assert!(bytes.is_tight() && !bytes.is_relieved());
+        assert!(bytes.has_begun() && !bytes.has_begun(), "told once, too");
         bytes.recount(&mut a, 75);
         assert!(bytes.is_relieved() && !bytes.is_relieved() && !bytes.is_tight());
     }

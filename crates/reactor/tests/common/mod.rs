@@ -9,7 +9,7 @@ use std::{
 
 use reactor::{
     Bytes, Closed, Codec, Context, Event, Fault, Handle, Id, Layer, Limits, Receive, Result, Runtime,
-    RuntimeOptions, Service, ServiceId, Stream, StreamOptions,
+    RuntimeOptions, Service, ServiceId, Stream, StreamOptions, engine::Candidates,
 };
 
 /// A short time: what is expected takes less, or is a timer of the test.
@@ -36,7 +36,7 @@ impl Engine {
 
 /// Runs a test on each engine.
 pub fn for_each_engine(test: impl Fn(Engine)) {
-    for name in ["epoll", "poll"] {
+    for name in Candidates::default().names() {
         eprintln!("engine {name}");
         test(Engine(name));
     }

@@ -86,7 +86,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             state,
             paused: false,
             reading: true,
-            high: false,
+            high: stream.session.queued() > stream.settings().high,
             drained_due: false,
             open_due: false,
             ended: carried.ended,
@@ -226,6 +226,7 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
     let role = if target.is_some() { Role::Connecting } else { Role::Stream };
     stream.outbound |= target.is_some();
     let link = Link::new(stream, role);
+    let high = link.high;
     let key = match core.registry.insert(index, table, Box::new(link)) {
         Ok(key) => key,
         Err(back) => {
@@ -233,6 +234,9 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
             return Err((stream, core.full_of_resources()));
         }
     };
+    if let Some(slot) = core.registry.live(key) {
+        slot.high = high;
+    }
     if let Err(refused) = core.engine.attach(key, transport, role) {
         core.registry.end(key);
         let (.., back) = core.registry.take_ended(key).expect("it was inserted above");
