@@ -200,11 +200,7 @@ impl Core {
     /// Ends a resource by an error of the system.
     pub(crate) fn fail(&mut self, key: Key, operation: &'static str, error: std::io::Error) {
         let Some(slot) = self.registry.live(key) else { return };
-        let resource = (slot.table.name)();
-        let resource = match self.engine.peer(key) {
-            Ok(peer) => peer.to_string(),
-            Err(_) => resource.to_owned(),
-        };
+        let resource = format!("{} {key:?}", (slot.table.name)());
         self.end(key, Closed::Failed(Error::os(operation, resource, error)), Ending::Orderly);
     }
 

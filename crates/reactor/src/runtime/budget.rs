@@ -11,6 +11,8 @@ use crate::{clock::Time, id::Key};
 pub(crate) struct Bytes {
     used: usize,
     limit: usize,
+    /// Above it reads and accepts rest.
+    ease: usize,
     tight: bool,
     /// Whether the pressure that there is was asked for.
     noticed: bool,
@@ -19,7 +21,7 @@ pub(crate) struct Bytes {
 
 impl Bytes {
     pub(crate) fn new(limit: usize) -> Bytes {
-        Bytes { used: 0, limit, tight: false, noticed: false, resting: Vec::new() }
+        Bytes { used: 0, limit, ease: limit / 4 * 3, tight: false, noticed: false, resting: Vec::new() }
     }
 
     /// Counts what one stream holds now instead of what it held; `false` when the limit is passed.
@@ -28,8 +30,29 @@ impl Bytes {
         self.used = self.used - *counted + holds;
         let grew = holds > *counted;
         *counted = holds;
-        self.tight |= self.used > self.limit / 4 * 3;
+        self.tight |= self.used > self.ease;
         !grew || self.used <= self.limit
+    }
+
+    /// Counts what one stream holds more; `false` when it is time to look closer.
+    #[inline]
+    pub(crate) fn add(&mut self, counted: &mut usize, more: usize) -> bool {
+        self.used += more;
+        *counted += more;
+        self.used <= self.ease
+    }
+
+    /// Counts what has left.
+    #[inline]
+    pub(crate) fn sub(&mut self, counted: &mut usize, less: usize) {
+        self.used -= less;
+        *counted -= less;
+    }
+
+    /// Looks closer after [`Bytes::add`]: `false` when the limit is passed.
+    pub(crate) fn is_within(&mut self) -> bool {
+        self.tight |= self.used > self.ease;
+        self.used <= self.limit
     }
 
     pub(crate) fn used(&self) -> usize {
@@ -56,7 +79,7 @@ impl Bytes {
     /// Whether the pressure has gone since it was last asked.
     #[inline]
     pub(crate) fn is_relieved(&mut self) -> bool {
-        let relieved = self.tight && self.used <= self.limit / 4 * 3;
+        let relieved = self.tight && self.used <= self.ease;
         self.tight &= !relieved;
         self.noticed &= self.tight;
         relieved
