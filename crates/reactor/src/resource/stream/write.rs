@@ -174,7 +174,7 @@ fn flies<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, len: usize) 
 
 /// A send is over: the rest goes in front of the queue. `true`: there is a rest.
 fn take_back<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Sent) -> bool {
-    let Core { registry, pool, counters, .. } = core;
+    let Core { registry, pool, counters, budget, .. } = core;
     let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) else {
         pool.give_outgoing(sent.queue);
         return false;
@@ -184,6 +184,7 @@ fn take_back<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Se
     match sent.result {
         Ok(taken) => {
             counters.bytes_out += taken as u64;
+            budget.sub(&mut link.counted, taken);
             link.stream.session.restore(sent.queue, pool);
             left > 0
         }
