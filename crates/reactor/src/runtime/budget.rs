@@ -42,9 +42,10 @@ impl Bytes {
         self.used <= self.ease
     }
 
-    /// Counts what has left.
+    /// Counts what has left, as far as it was counted: a layer's own bytes are not before the next recount.
     #[inline]
     pub(crate) fn sub(&mut self, counted: &mut usize, less: usize) {
+        let less = less.min(*counted);
         self.used -= less;
         *counted -= less;
     }
