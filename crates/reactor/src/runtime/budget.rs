@@ -42,7 +42,7 @@ impl Bytes {
         self.used <= self.ease
     }
 
-    /// Counts what has left, as far as it was counted: a layer's own bytes are not before the next recount.
+    /// Counts what has left; what a layer put beside it was never counted.
     #[inline]
     pub(crate) fn sub(&mut self, counted: &mut usize, less: usize) {
         let less = less.min(*counted);

@@ -184,8 +184,10 @@ fn take_back<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Se
     match sent.result {
         Ok(taken) => {
             counters.bytes_out += taken as u64;
-            budget.sub(&mut link.counted, taken);
             link.stream.session.restore(sent.queue, pool);
+            // Not what was taken: layers make more bytes of what was counted.
+            let holds = link.holds();
+            budget.recount(&mut link.counted, holds);
             left > 0
         }
         Err(error) => {
