@@ -249,7 +249,7 @@ fn the_interest_of_a_descriptor_may_change_at_any_time() {
             .with(service, |_, cx| cx.add(Fd::new(ours, Interest::Read)).map_err(|e| e.error).expect("room"))
             .expect("it lives");
         peer.write_all(b"x").expect("room");
-        let mut set = |runtime: &mut Runtime, interest| {
+        let set = |runtime: &mut Runtime, interest| {
             runtime.with(service, |owner, cx| {
                 owner.ready.clear();
                 cx.get_mut(id).expect("it lives").set_interest(interest);

@@ -160,6 +160,28 @@ fn a_stream_without_end_of_its_own_is_released_while_its_write_is_parked_and_clo
 }
 
 #[test]
+fn a_reset_that_came_before_the_release_is_told_in_the_next_life() {
+    for_each_engine(|engine| {
+        let probe = Probe::new(|cx, id, seen| {
+            if *seen == Seen::got("go") {
+                cx.pause(id);
+            }
+            Ok(())
+        });
+        let mut world = World::new(engine.runtime(), probe, Stream::new(Lines::new()));
+        world.peer.write_all(b"go\nyou\n").expect("room");
+        world.until_seen(Seen::got("go"));
+        common::reset_at_close(&world.peer);
+        drop(std::mem::replace(&mut world.peer, tcp_pair().0));
+        settle(&mut world.runtime);
+        let stream = released(&mut world);
+        re_added(&mut world, stream);
+        world.until_closed();
+        assert_eq!(world.all(), [Seen::Open, Seen::got("you"), Seen::closed("Failed")]);
+    });
+}
+
+#[test]
 fn the_marks_of_a_full_queue_go_along() {
     for_each_engine(|engine| {
         let options = StreamOptions { high: 1000, low: 100, ..StreamOptions::DEFAULT };

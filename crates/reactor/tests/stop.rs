@@ -117,7 +117,7 @@ fn the_earliest_of_several_deadlines_wins() {
                 let controller = controller.clone();
                 thread::spawn(move || controller.stop(grace))
             });
-            threads.map(|thread| thread.join().expect("no thread panicked"));
+            threads.into_iter().for_each(|thread| thread.join().expect("no thread panicked"));
             let began = Instant::now();
             // The peer neither reads nor ends: only the deadline ends it.
             let receipt = world.runtime.run().expect("it stops");
@@ -195,7 +195,7 @@ fn a_service_may_finish_its_work_within_the_grace() {
 
 #[test]
 fn a_reactor_dropped_stops_and_is_joined() {
-    struct Witness(Arc<()>);
+    struct Witness(#[expect(dead_code, reason = "only its drop counts")] Arc<()>);
     impl Service for Witness {}
     for_each_engine(|engine| {
         let witness = Arc::new(());

@@ -196,6 +196,7 @@ fn flush<R: 'static>(core: &mut Core, key: Key) {
 fn pause<R: 'static>(core: &mut Core, key: Key, paused: bool) {
     if let Some(accepting) = find::<R>(core, key) {
         accepting.paused = paused;
-        core.mark(key);
+        // At once: a connection may be next in this very batch.
+        flush::<R>(core, key);
     }
 }

@@ -82,10 +82,13 @@ impl Seen {
 pub type Act<C, L> = Box<dyn FnMut(&mut Context<Probe<C, L>>, Id<Stream<C, L>>, &Seen) -> Result>;
 pub type OnMessage<C, L> = Box<dyn FnMut(&mut Context<Probe<C, L>>, u64) -> Result>;
 
+/// A stream that has closed, as its service got it.
+pub type Gone<C, L> = (Id<Stream<C, L>>, Stream<C, L>, Closed);
+
 /// A service that notes everything, and then does what the test says.
 pub struct Probe<C: Codec = Bytes, L: Layer = ()> {
     pub seen: Vec<(Id<Stream<C, L>>, Seen)>,
-    pub closed: Vec<(Id<Stream<C, L>>, Stream<C, L>, Closed)>,
+    pub closed: Vec<Gone<C, L>>,
     pub messages: Vec<u64>,
     pub faults: Vec<String>,
     pub act: Act<C, L>,

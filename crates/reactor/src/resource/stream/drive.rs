@@ -254,10 +254,10 @@ pub(super) fn up<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     if link.state == State::Connecting {
         link.state = State::Handshake;
     }
-    if link.stream.session.phase() == Phase::Idle {
-        if let Err(failure) = link.stream.session.start(pool) {
-            return core.close(key, Closed::Refused(failure));
-        }
+    if link.stream.session.phase() == Phase::Idle
+        && let Err(failure) = link.stream.session.start(pool)
+    {
+        return core.close(key, Closed::Refused(failure));
     }
     // A closing stream has its deadline already.
     if !link.closing {

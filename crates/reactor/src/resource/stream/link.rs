@@ -80,7 +80,8 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         let raw = carried.raw;
         Link {
             unread: carried.unread,
-            rare: (!raw.is_empty()).then(|| Box::new(Rare { raw, ..Rare::default() })),
+            rare: (!raw.is_empty() || carried.error.is_some())
+                .then(|| Box::new(Rare { raw, error: carried.error, ..Rare::default() })),
             flying: 0,
             counted: 0,
             state,
@@ -234,15 +235,20 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
             return Err((stream, core.full_of_resources()));
         }
     };
-    if let Some(slot) = core.registry.live(key) {
-        slot.high = high;
-    }
     if let Err(refused) = core.engine.attach(key, transport, role) {
         core.registry.end(key);
         let (.., back) = core.registry.take_ended(key).expect("it was inserted above");
         core.registry.free(key);
         let stream = unwrap::<C, L, R>(back, Some(refused.transport));
         return Err((stream, Error::os("attach", std::any::type_name::<Stream<C, L, R>>(), refused.error)));
+    }
+    let Core { registry, budget, .. } = core;
+    if let Some(slot) = registry.live(key) {
+        slot.high = high;
+        if let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) {
+            let holds = link.holds();
+            budget.recount(&mut link.counted, holds);
+        }
     }
     if let Some(link) = find::<C, L, R>(core, key)
         && let Some(target) = target
@@ -263,11 +269,11 @@ fn unwrap<C: Codec, L: Layer, R: 'static>(
     let link =
         *link.downcast::<Link<C, L, R>>().expect("a table is only used with the resource it was made for");
     let Link { mut stream, unread, rare, flying, ended, shut, .. } = link;
-    let raw = rare.map(|rare| rare.raw).unwrap_or_default();
+    let Rare { raw, error, .. } = rare.map(|rare| *rare).unwrap_or_default();
     let transport =
         transport.or_else(|| stream.carried.as_mut().and_then(|carried| carried.transport.take()));
     if transport.is_some() || flying > 0 || !unread.is_empty() {
-        let carried = Carried { transport, unread, raw, lost: flying, ended, shut };
+        let carried = Carried { transport, unread, raw, lost: flying, ended, shut, error };
         stream.carried = Some(Box::new(carried));
     }
     stream

@@ -63,6 +63,8 @@ struct Carried {
     lost: usize,
     ended: bool,
     shut: bool,
+    /// Why the input ended, which was not told yet.
+    error: Option<(&'static str, io::Error)>,
 }
 
 impl<C: Codec> Stream<C> {
