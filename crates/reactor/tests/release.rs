@@ -7,7 +7,7 @@ use std::{io::Write, net::Shutdown, sync::mpsc, thread};
 use common::{
     Engine, LONG, Probe, Seen, World, for_each_engine, pattern, settle, small_buffers, tcp_pair, until, write,
 };
-use reactor::{Bytes, Closed, Lines, Stream, StreamOptions};
+use reactor::{Bytes, Closed, Lines, Stream, StreamOptions, session::kit::Toy};
 
 fn released<C: reactor::Codec>(world: &mut World<C>) -> Stream<C>
 where
@@ -32,7 +32,7 @@ where
 fn a_stream_is_send_when_its_codec_and_layer_are() {
     fn is_send<T: Send>() {}
     is_send::<Stream>();
-    is_send::<Stream<Lines, reactor::session::kit::Toy, std::rc::Rc<()>>>();
+    is_send::<Stream<Lines, Toy, std::rc::Rc<()>>>();
 }
 
 #[test]
