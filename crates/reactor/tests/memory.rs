@@ -74,7 +74,7 @@ fn a_connection_at_rest_costs_at_most_250_bytes_and_a_burst_leaves_nothing() {
             let mut peer = TcpStream::connect(address).expect("the backlog takes it");
             peer.write_all(b"hello").expect("room");
             peers.push(peer);
-            if peers.len() % 64 == 0 {
+            if peers.len().is_multiple_of(64) {
                 runtime.turn(None).expect("whole");
             }
         }
@@ -95,7 +95,7 @@ fn a_connection_at_rest_costs_at_most_250_bytes_and_a_burst_leaves_nothing() {
         let mut peers: Vec<TcpStream> = Vec::with_capacity(CONNECTIONS);
         for _ in 0..CONNECTIONS {
             peers.push(TcpStream::connect(address).expect("the backlog takes it"));
-            if peers.len() % 64 == 0 {
+            if peers.len().is_multiple_of(64) {
                 runtime.turn(None).expect("whole");
             }
         }
