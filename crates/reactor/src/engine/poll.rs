@@ -95,7 +95,7 @@ impl Poll for PollCall {
         Ok(())
     }
 
-    fn rewatch(&mut self, key: Key, source: Source<'_>, interest: Interest) -> io::Result<()> {
+    fn rewatch(&mut self, key: Key, source: Source<'_>, interest: Interest, _: Trigger) -> io::Result<()> {
         let position = self.position(key, source)?;
         self.entries[position].events = mask(interest);
         Ok(())
