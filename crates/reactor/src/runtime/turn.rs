@@ -246,6 +246,12 @@ impl Runtime {
         }
         core.counters.turns += 1;
         core.counters.turn_took(end.since(core.now));
+        self.publish();
+    }
+
+    /// Lets other threads see the counters as they are now.
+    pub(super) fn publish(&mut self) {
+        let core = &mut self.core;
         core.counters.engine_calls = core.engine.calls();
         core.counters.resources = core.registry.occupied() as u64;
         core.counters.queue_bytes = core.budget.used() as u64;
