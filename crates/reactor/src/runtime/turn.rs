@@ -55,7 +55,9 @@ impl Runtime {
             || !core.faults_due.is_empty()
             || core.lanes.told() > 0
             || !self.inbox.is_empty()
-            || self.first.is_some();
+            || self.first.is_some()
+            // The news of a stop is told once, perhaps to a turn whose wait failed.
+            || core.mailbox.stop_at().map(Time::from_nanos) != self.stop_by;
         if pending {
             return Some(Duration::ZERO);
         }
