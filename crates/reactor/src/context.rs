@@ -14,7 +14,7 @@ use crate::{
     clock::Time,
     controller::Controller,
     core::{Core, Fresh},
-    engine::{Ending, Role},
+    engine::Ending,
     error::{Closed, Error, Fault, Result},
     id::{Id, Key},
     message::{Offloaded, Refused, TimerId, panic_text},
@@ -281,7 +281,7 @@ impl<'a, S> Context<'a, S> {
             .engine
             .connect(&address, options)
             .map_err(|error| Error::os("connect", &address, error))?;
-        let key = stream.attach(self.core, self.index, R::table_for(), transport, Role::Connecting);
+        let key = stream.attach(self.core, self.index, R::table_for(), transport, Some(&address));
         key.map(Id::new).map_err(|(_, error)| error)
     }
 

@@ -255,7 +255,10 @@ impl Handle<Control> for Client {
                 self.resident_before = self.server.resident_bytes();
                 self.connect_more(cx)
             }
-            Event::Received(address) => Ok(self.targets.push(address.parse()?)),
+            Event::Received(address) => {
+                self.targets.push(address.parse()?);
+                Ok(())
+            }
             Event::Open | Event::End | Event::Drained => Ok(()),
         }
     }

@@ -67,6 +67,11 @@ fn run(mut work: Work) -> Result<(), Failed> {
     let room = process::raise_descriptor_limit().saturating_sub(DESCRIPTORS_BESIDE);
     let asked = work.streams();
     work.fit(room);
+    let resources = work.streams() + DESCRIPTORS_BESIDE;
+    let mut runtime = match runtime(work.engine.as_deref(), resources) {
+        Err(Error::Engine(unknown)) => return Err(Failed::Usage(unknown.to_string())),
+        made => made?,
+    };
     if work.streams() < asked {
         eprintln!(
             "the descriptor limit allows {} of {asked} connections: raise it with `ulimit -n`",
@@ -75,11 +80,6 @@ fn run(mut work: Work) -> Result<(), Failed> {
     } else {
         eprintln!("the descriptor limit allows {room} connections, {asked} are asked for");
     }
-    let resources = work.streams() + DESCRIPTORS_BESIDE;
-    let mut runtime = match runtime(work.engine.as_deref(), resources) {
-        Err(Error::Engine(unknown)) => return Err(Failed::Usage(unknown.to_string())),
-        made => made?,
-    };
     let engine = runtime.engine_name();
     let (control, theirs) = UnixStream::pair()?;
     let mut server = start_server(engine, resources, theirs)?;

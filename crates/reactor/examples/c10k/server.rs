@@ -39,7 +39,7 @@ impl Service for Server {
         for last in 1..=ADDRESSES {
             let address = (IpAddr::from(Ipv4Addr::new(127, 0, 0, last)), 0);
             match cx.listen(address, |_| Some(Stream::new(Bytes))) {
-                Ok(listener) => drop(cx.send(control, &cx.local(listener)?.to_string())),
+                Ok(listener) => _ = cx.send(control, &cx.local(listener)?.to_string()),
                 // Not every system gives the loopback device more than its first address.
                 Err(_) if last > 1 => break,
                 Err(error) => return Err(error.into()),

@@ -1,0 +1,314 @@
+//! The examples do what their headers say: each runs as a process of its own, talked to by plain sockets.
+#![cfg(unix)]
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, ChildStdout, Command, Output, Stdio},
+    time::Duration,
+};
+
+/// How long a test waits for what should come at once, before it fails instead of hanging.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn example(name: &str) -> Command {
+    // Cargo puts the examples beside the folder of the tests: target/debug/{deps,examples}.
+    let mut path: PathBuf = env::current_exe().expect("a test knows its own path");
+    path.pop();
+    path.pop();
+    path.push("examples");
+    path.push(name);
+    assert!(path.exists(), "{} was not built: run `cargo build --examples`", path.display());
+    Command::new(path)
+}
+
+fn output(name: &str, args: &[&str]) -> Output {
+    example(name).args(args).stdin(Stdio::null()).output().expect("the example runs")
+}
+
+/// Bad input: exit code 2, and one line which names the program and what was wrong.
+#[track_caller]
+fn assert_refused(name: &str, args: &[&str], says: &str) {
+    let output = output(name, args);
+    let line = String::from_utf8_lossy(&output.stderr);
+    let own: Vec<&str> = line.lines().filter(|line| line.starts_with(&format!("{name}: "))).collect();
+    assert_eq!(output.status.code(), Some(2), "{name} {args:?}: {line}");
+    assert_eq!(own.len(), 1, "{name} {args:?}: {line}");
+    assert!(own[0].contains(says), "{name} {args:?} says {says:?}: {line}");
+    assert!(output.stdout.is_empty(), "{name} {args:?}");
+}
+
+/// A running server example, killed and reaped when it is dropped.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Server {
+    /// Starts it, and learns from its first line where it listens.
+    fn start(name: &str, args: &[&str]) -> Server {
+        let mut command = example(name);
+        let mut child = command
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the example starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("stdout is text");
+        let address = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{name}: {line:?}"));
+        let address = address.parse().expect("an address with the port it got");
+        Server { child, address, _stdout: stdout }
+    }
+
+    fn client(&self) -> TcpStream {
+        let client = TcpStream::connect(self.address).expect("the example listens");
+        client.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        client
+    }
+
+    /// The next line it says on stderr; waits for it.
+    fn complaint(&mut self) -> String {
+        let mut line = String::new();
+        BufReader::new(self.child.stderr.as_mut().expect("stderr is piped"))
+            .read_line(&mut line)
+            .expect("text");
+        line
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only if it is gone already, which the test has noticed by other means.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn rest_of(stream: &mut TcpStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("an orderly end");
+    rest
+}
+
+#[test]
+fn echo_returns_every_byte_and_then_the_end() {
+    let server = Server::start("echo", &["127.0.0.1:0"]);
+    let mut client = server.client();
+    let sent: Vec<u8> = (0..1 << 20).map(|at| (at % 251) as u8).collect();
+    let mut writer = client.try_clone().expect("a second handle");
+    let writing = {
+        let sent = sent.clone();
+        std::thread::spawn(move || {
+            writer.write_all(&sent).expect("all is taken");
+            writer.shutdown(Shutdown::Write).expect("the end is told");
+        })
+    };
+    assert!(rest_of(&mut client) == sent, "the same bytes come back");
+    writing.join().expect("the writer does not panic");
+}
+
+#[test]
+fn echo_refuses_what_is_no_address_and_names_an_address_in_use() {
+    assert_refused("echo", &["nowhere"], "`nowhere` is not an address");
+    let server = Server::start("echo", &["127.0.0.1:0"]);
+    let taken = output("echo", &[&server.address.to_string()]);
+    let said = String::from_utf8_lossy(&taken.stderr).into_owned();
+    assert_eq!((taken.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+    assert_eq!(said.matches("in use").count(), 1, "once, and clearly: {said}");
+    assert!(said.contains(&server.address.to_string()), "{said}");
+}
+
+#[test]
+fn echo_and_chat_keep_to_their_promised_length() {
+    for (name, lines_max) in [("echo", 25), ("chat", 60)] {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("examples/{name}.rs"));
+        let lines = fs::read_to_string(path).expect("the source is there").lines().count();
+        assert!(lines <= lines_max, "{name} has {lines} lines");
+    }
+}
+
+/// A person in the chat.
+struct Guest {
+    stream: TcpStream,
+    lines: BufReader<TcpStream>,
+}
+
+impl Guest {
+    fn come(server: &Server, name: &str) -> Guest {
+        let stream = server.client();
+        let lines = BufReader::new(stream.try_clone().expect("a second handle"));
+        let mut guest = Guest { stream, lines };
+        assert_eq!(guest.hear(), "your name?");
+        guest.say(name);
+        guest
+    }
+
+    fn say(&mut self, line: &str) {
+        self.stream.write_all(format!("{line}\r\n").as_bytes()).expect("the chat listens");
+    }
+
+    /// The next line, empty at the end.
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("a line in time");
+        line.trim_end().to_owned()
+    }
+}
+
+#[test]
+fn chat_knows_names_and_tells_all_what_one_says() {
+    let server = Server::start("chat", &["127.0.0.1:0"]);
+    let mut ada = Guest::come(&server, "ada");
+    assert_eq!(ada.hear(), "ada is here");
+    let mut bob = Guest::come(&server, "ada");
+    assert_eq!(bob.hear(), "not that one; your name?", "it is taken");
+    bob.say("bob");
+    for guest in [&mut ada, &mut bob] {
+        assert_eq!(guest.hear(), "bob is here");
+    }
+    bob.say("hello");
+    for guest in [&mut ada, &mut bob] {
+        assert_eq!(guest.hear(), "bob: hello");
+    }
+    bob.say("/quit");
+    assert_eq!(bob.hear(), "", "the end");
+    assert_eq!(ada.hear(), "bob has left (closed)");
+}
+
+#[test]
+fn chat_ends_who_is_silent_for_too_long() {
+    let server = Server::start("chat", &["127.0.0.1:0", "1"]);
+    let mut ada = Guest::come(&server, "ada");
+    assert_eq!(ada.hear(), "ada is here");
+    assert_eq!(ada.hear(), "", "the end comes by itself");
+}
+
+#[test]
+fn chat_cuts_a_slow_reader_and_the_others_go_on() {
+    let server = Server::start("chat", &["127.0.0.1:0"]);
+    let mut ada = Guest::come(&server, "ada");
+    assert_eq!(ada.hear(), "ada is here");
+    let slow = Guest::come(&server, "slow");
+    assert_eq!(ada.hear(), "slow is here");
+    let line = "x".repeat(500);
+    // Many times what the sockets' buffers and the queue hold; it ends when the slow one is cut.
+    for _ in 0..1 << 17 {
+        ada.say(&line);
+        let heard = ada.hear();
+        if heard.starts_with("slow has left") {
+            assert_eq!(heard, "slow has left (the write queue passed its cap: the peer reads too slowly)");
+            drop(slow);
+            return;
+        }
+        assert_eq!(heard.len(), "ada: ".len() + line.len());
+    }
+    panic!("the slow reader was never cut");
+}
+
+#[test]
+fn chat_refuses_bad_input() {
+    assert_refused("chat", &["nowhere"], "nowhere");
+    assert_refused("chat", &["127.0.0.1:0", "soon"], "soon");
+}
+
+/// A target for the proxy, and the proxy in front of it.
+fn proxied() -> (Server, TcpListener) {
+    let target = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = target.local_addr().expect("it is bound").to_string();
+    (Server::start("proxy", &["127.0.0.1:0", &address]), target)
+}
+
+#[test]
+fn proxy_passes_first_bytes_and_half_closes_both_ways() {
+    let (proxy, target) = proxied();
+    let mut client = proxy.client();
+    // Sent before the other side is accepted.
+    client.write_all(b"question").expect("it is taken");
+    let (mut served, _) = target.accept().expect("the proxy connects");
+    served.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    client.shutdown(Shutdown::Write).expect("the end is told");
+    assert_eq!(rest_of(&mut served), b"question", "with the end behind it");
+    served.write_all(b"answer, after the end of the question").expect("this way is still open");
+    drop(served);
+    assert_eq!(rest_of(&mut client), b"answer, after the end of the question");
+}
+
+#[test]
+fn proxy_holds_a_bounded_number_of_bytes_and_loses_none() {
+    let (proxy, target) = proxied();
+    let mut client = proxy.client();
+    let (mut served, _) = target.accept().expect("the proxy connects");
+    client.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout can be set");
+    let chunk: Vec<u8> = (0..251u8).cycle().take(251 << 8).collect();
+    let mut taken = 0;
+    // Nobody reads at the other end: the proxy must stop taking.
+    loop {
+        let at = taken % chunk.len();
+        match client.write(&chunk[at..]) {
+            Ok(count) => taken += count,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(taken < 64 << 20, "the proxy takes without end");
+    }
+    client.shutdown(Shutdown::Write).expect("the end is told");
+    let arrived = rest_of(&mut served);
+    assert_eq!(arrived.len(), taken);
+    assert!(arrived.iter().zip(chunk.iter().cycle()).all(|(got, sent)| got == sent), "in their order");
+}
+
+#[test]
+fn proxy_ends_the_client_when_the_target_refuses() {
+    let (mut proxy, target) = proxied();
+    drop(target);
+    let mut client = proxy.client();
+    let mut rest = Vec::new();
+    // An end or a reset: there was nothing to deliver.
+    let _ = client.read_to_end(&mut rest);
+    assert_eq!(rest, b"");
+    let complaint = proxy.complaint();
+    assert!(complaint.starts_with("proxy: target: ") && complaint.contains("refused"), "{complaint}");
+}
+
+#[test]
+fn proxy_refuses_bad_input() {
+    assert_refused("proxy", &["127.0.0.1:0"], "two addresses");
+    assert_refused("proxy", &["nowhere", "127.0.0.1:1"], "nowhere");
+    assert_refused("proxy", &["127.0.0.1:0", "nowhere"], "nowhere");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn timerfd_counts_both_timers_and_ends() {
+    let output = output("timerfd", &["3"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    for name in ["ticker", "descriptor"] {
+        // A busy machine may see two ticks at once; the last one is always told.
+        assert_eq!(said.matches(&format!("{name}: 3 of 3\n")).count(), 1, "{said}");
+    }
+    assert_refused("timerfd", &["0"], "`0`");
+    assert_refused("timerfd", &["soon"], "`soon`");
+}
+
+#[test]
+fn services_count_the_lines_of_files() {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let lines = fs::read_to_string(manifest).expect("it is there").matches('\n').count();
+    let good = output("services", &[manifest, manifest]);
+    let said = String::from_utf8_lossy(&good.stdout).into_owned();
+    let expected =
+        format!("{lines:>8} {manifest}\n{lines:>8} {manifest}\nstopped: 2 services, 0 jobs still running\n");
+    assert_eq!((good.status.code(), said), (Some(0), expected));
+
+    let bad = output("services", &[manifest, "/nowhere"]);
+    let complaint = String::from_utf8_lossy(&bad.stderr).into_owned();
+    assert_eq!((bad.status.code(), complaint.lines().count()), (Some(1), 1), "{complaint}");
+    assert!(complaint.starts_with("services: /nowhere: "), "{complaint}");
+    assert_refused("services", &[], "at least one file");
+}
