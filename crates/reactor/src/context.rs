@@ -410,8 +410,7 @@ impl<'a, S> Context<'a, S> {
     /// Begins a graceful stop of the whole runtime; what is left after `grace` is cut. The earliest of
     /// several deadlines wins.
     pub fn stop(&mut self, grace: Duration) {
-        let by = self.core.now + grace;
-        self.core.mailbox.stop(by.as_nanos());
+        self.core.mailbox.stop((Time::ZERO + grace).as_nanos());
     }
 }
 
