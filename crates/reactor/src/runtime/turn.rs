@@ -57,7 +57,7 @@ impl Runtime {
             || !self.inbox.is_empty()
             || self.first.is_some()
             // The news of a stop is told once, perhaps to a turn whose wait failed.
-            || core.mailbox.stop_at().map(Time::from_nanos) != self.stop_by;
+            || !core.stopping && core.mailbox.grace().is_some();
         if pending {
             return Some(Duration::ZERO);
         }
