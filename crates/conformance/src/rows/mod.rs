@@ -19,7 +19,8 @@ use crate::{
 pub fn rows() -> &'static [Row] {
     static ROWS: OnceLock<Vec<Row>> = OnceLock::new();
     ROWS.get_or_init(|| {
-        [descriptors::ROWS, readiness::ROWS, partial::ROWS, peers::ROWS, waits::ROWS].concat()
+        let all = [descriptors::ROWS, readiness::ROWS, partial::ROWS, peers::ROWS, waits::ROWS];
+        [all.concat(), crate::canary_rows::ROWS.to_vec()].concat()
     })
 }
 

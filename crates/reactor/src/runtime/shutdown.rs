@@ -127,7 +127,7 @@ impl Runtime {
         }
         self.closings();
         let left = self.core.jobs.join(Duration::ZERO);
-        self.metrics.publish(&self.core.counters);
+        self.publish();
         self.receipt(left.dropped, left.running)
     }
 
