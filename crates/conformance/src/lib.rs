@@ -19,6 +19,7 @@
 mod chance;
 mod drive;
 mod rows;
+mod runtime_rows;
 mod suite;
 mod tamper;
 mod world;
