@@ -20,6 +20,7 @@ mod canary_rows;
 mod chance;
 mod drive;
 mod rows;
+mod runtime_rows;
 mod suite;
 mod tamper;
 mod world;

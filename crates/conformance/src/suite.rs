@@ -67,6 +67,12 @@ impl From<io::Error> for Stop {
     }
 }
 
+impl From<reactor::Error> for Stop {
+    fn from(error: reactor::Error) -> Stop {
+        Stop::Failed(format!("unexpected error: {error}"))
+    }
+}
+
 impl From<String> for Stop {
     fn from(text: String) -> Stop {
         Stop::Failed(text)

@@ -19,13 +19,15 @@ use crate::{
 pub fn rows() -> &'static [Row] {
     static ROWS: OnceLock<Vec<Row>> = OnceLock::new();
     ROWS.get_or_init(|| {
-        let all = [descriptors::ROWS, readiness::ROWS, partial::ROWS, peers::ROWS, waits::ROWS];
-        [all.concat(), crate::canary_rows::ROWS.to_vec()].concat()
+        let mut all = [descriptors::ROWS, readiness::ROWS, partial::ROWS, peers::ROWS, waits::ROWS].concat();
+        all.extend_from_slice(crate::canary_rows::ROWS);
+        all.extend(crate::runtime_rows::rows());
+        all
     })
 }
 
 /// Bytes that show when some are lost, doubled or moved.
-fn pattern(len: usize) -> Vec<u8> {
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect()
 }
 

@@ -61,6 +61,10 @@ pub(crate) fn connect(address: &Address, options: &ConnectOptions) -> io::Result
     let socket = open(address)?;
     configure(&socket, address, &options.socket)?;
     if let Some(local) = &options.local {
+        // A client that comes again from its port is not kept waiting by its last connection.
+        if local.ip().is_some() {
+            socket.set_reuse_address(true)?;
+        }
         socket.bind(&to_system(local)?)?;
     }
     match socket.connect(&name) {

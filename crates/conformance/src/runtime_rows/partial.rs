@@ -1,0 +1,215 @@
+//! C at runtime level: sends and reads that do only a part.
+
+use std::{io, net::UdpSocket, os::unix::net::UnixStream};
+
+use reactor::{
+    Bytes, Context, Handle, Id, Io, Lines, Ready, Resource, Result, Service, Shared, Source, Stream,
+};
+
+use super::{
+    SOCKETS,
+    probe::What,
+    rig::{Pair, Rig},
+    row, sized,
+};
+use crate::{
+    rows::pattern,
+    suite::{Outcome, Row, check},
+    world::World,
+};
+
+pub(super) const ROWS: &[Row] = &[
+    row("C1r", "items of every size arrive byte for byte through a narrow stream", &[], every_size),
+    row("C2r", "the tail of a large item arrives although nobody sends again", &[], tail),
+    row("C3r", "a drip of single bytes gives the same lines as one write", &[], drip),
+    row("C7r", "copied and shared items that are cut go on at the right byte", &[], vectored),
+    row("C8r", "an empty item is no end", &[], empty_item),
+    row("C8r2", "an empty datagram is no end", SOCKETS, empty_datagram),
+    row("C10r", "a resource at the end of its input rests", SOCKETS, end_of_input),
+];
+
+fn every_size(world: &mut World<'_>) -> Outcome {
+    let mut pair = Pair::narrow(world)?;
+    pair.rig.get_mut(pair.server).act(|cx, id, what| {
+        if let (Some(id), What::Got(bytes)) = (id, what) {
+            cx.send(id, bytes);
+        }
+        Ok(())
+    });
+    let mut all = Vec::new();
+    for len in (1..=130).chain([4_095, 4_096, 4_097, 20_000]) {
+        let item = pattern(len);
+        pair.by_client(|cx, id| cx.send(id, &item));
+        all.extend_from_slice(&item);
+        if len % 7 == 0 || len > 130 {
+            pair.until_returned(all.len())?;
+        }
+    }
+    pair.until_returned(all.len())?;
+    check!(pair.client().bytes(pair.at_client) == all, "what returned differs");
+    pair.finish()
+}
+
+fn tail(world: &mut World<'_>) -> Outcome {
+    let mut pair = Pair::new(world)?;
+    let bytes = pattern(sized(world, 8 << 20, 20_000));
+    pair.by_client(|cx, id| cx.send(id, &bytes));
+    let (server, id) = (pair.server, pair.at_server);
+    let mut turn = 0;
+    pair.rig.until("all bytes have arrived", |rig| {
+        turn += 1;
+        // A slow reader: it reads in one turn of three.
+        rig.with(server, |_, cx| if turn % 3 == 0 { cx.resume(id) } else { cx.pause(id) });
+        rig.get(server).received(id) >= bytes.len()
+    })?;
+    check!(pair.server().bytes(id) == bytes, "what arrived differs");
+    pair.finish()
+}
+
+fn drip(world: &mut World<'_>) -> Outcome {
+    let mut pair = Pair::of(world, || Stream::new(Lines::new()))?;
+    let mut rig = pair.rig;
+    // The dripping end speaks bytes to the listener of lines.
+    let raw = rig.add(super::probe::Probe::<Bytes>::quiet())?;
+    let dripping = rig.connect(raw, &pair.address, Stream::new(Bytes))?;
+    let server = pair.server;
+    rig.until("it is open", |rig| rig.get(server).open.len() == 2 && rig.get(raw).open.len() == 1)?;
+    let text = b"one\ntwo and a half\r\n\nthe last\n";
+    for byte in text {
+        rig.with(raw, |_, cx| cx.send(dripping, &[*byte]));
+        rig.turn(std::time::Duration::ZERO)?;
+    }
+    pair.rig = rig;
+    pair.by_client(|cx, id| {
+        for line in ["one", "two and a half", "", "the last"] {
+            cx.send(id, line);
+        }
+    });
+    let ids = pair.server().open.clone();
+    pair.rig
+        .until("all lines have arrived", |rig| ids.iter().all(|id| rig.get(server).received(*id) == 25))?;
+    pair.rig.settle()?;
+    let lines = |id| -> Vec<What> {
+        let log = pair.server().log.iter();
+        log.filter(|(of, _)| *of == Some(id)).map(|(_, what)| what.clone()).collect()
+    };
+    check!(lines(ids[0]) == lines(ids[1]), "{:?}, but {:?}", lines(ids[0]), lines(ids[1]));
+    check!(lines(ids[0]).len() == 5, "{:?}", lines(ids[0]));
+    pair.rig.with(raw, |_, cx| cx.abort(dripping));
+    pair.finish()
+}
+
+fn vectored(world: &mut World<'_>) -> Outcome {
+    let mut pair = Pair::narrow(world)?;
+    let mut bytes = Vec::new();
+    for _ in 0..100 {
+        let part = pattern(world.up_to(3_000));
+        bytes.extend_from_slice(&part);
+        match world.up_to(2) {
+            1 => pair.by_client(|cx, id| cx.send(id, &part)),
+            _ => pair.by_client(|cx, id| cx.send_shared(id, &Shared::from(part))),
+        };
+        if world.up_to(10) == 1 {
+            pair.rig.turn(std::time::Duration::ZERO)?;
+        }
+    }
+    pair.until_arrived(bytes.len())?;
+    check!(pair.server().bytes(pair.at_server) == bytes, "what arrived differs");
+    pair.finish()
+}
+
+fn empty_item(world: &mut World<'_>) -> Outcome {
+    let mut pair = Pair::new(world)?;
+    pair.by_client(|cx, id| cx.send(id, b""));
+    pair.rig.settle()?;
+    pair.rig.rests()?;
+    check!(pair.server().of(pair.at_server) == [What::Open], "{:?}", pair.server().of(pair.at_server));
+    pair.by_client(|cx, id| cx.send(id, b"more"));
+    pair.until_arrived(4)?;
+    pair.finish()
+}
+
+/// A datagram socket that tells the length of each datagram.
+struct Lengths(UdpSocket);
+
+impl Resource for Lengths {
+    type Event<'a> = usize;
+
+    fn source(&self) -> Source<'_> {
+        Source::of(&self.0)
+    }
+
+    fn step(&mut self, _: Ready, io: &mut Io<'_>, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        let length = self.0.recv(buffer)?;
+        io.may_have_more();
+        Ok(Some(length))
+    }
+}
+
+/// A Unix stream that tells how much came.
+struct Counted(UnixStream);
+
+impl Resource for Counted {
+    type Event<'a> = usize;
+
+    fn source(&self) -> Source<'_> {
+        Source::of(&self.0)
+    }
+
+    fn step(&mut self, _: Ready, io: &mut Io<'_>, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        io.read(Source::of(&self.0), buffer).map(Some)
+    }
+}
+
+/// Notes the numbers it is told.
+#[derive(Default)]
+struct Numbers(Vec<usize>);
+
+impl Service for Numbers {}
+
+impl Handle<Lengths> for Numbers {
+    fn handle(&mut self, _: &mut Context<'_, Self>, _: Id<Lengths>, length: usize) -> Result {
+        self.0.push(length);
+        Ok(())
+    }
+}
+
+impl Handle<Counted> for Numbers {
+    fn handle(&mut self, _: &mut Context<'_, Self>, _: Id<Counted>, count: usize) -> Result {
+        self.0.push(count);
+        Ok(())
+    }
+}
+
+fn empty_datagram(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let numbers = rig.add(Numbers::default())?;
+    let ours = UdpSocket::bind("127.0.0.1:0")?;
+    ours.set_nonblocking(true)?;
+    let peer = UdpSocket::bind("127.0.0.1:0")?;
+    peer.connect(ours.local_addr()?)?;
+    let id = rig.with(numbers, |_, cx| cx.add(Lengths(ours))).map_err(|rejected| rejected.error)?;
+    for datagram in [&b""[..], b"abc", b"", b"d"] {
+        peer.send(datagram)?;
+    }
+    rig.until("all datagrams are told", |rig| rig.get(numbers).0.len() >= 4)?;
+    check!(rig.get(numbers).0 == [0, 3, 0, 1], "{:?}", rig.get(numbers).0);
+    rig.with(numbers, |_, cx| cx.close(id));
+    rig.finish()
+}
+
+fn end_of_input(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let numbers = rig.add(Numbers::default())?;
+    let (ours, mut peer) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let id = rig.with(numbers, |_, cx| cx.add(Counted(ours))).map_err(|rejected| rejected.error)?;
+    io::Write::write_all(&mut peer, b"short body")?;
+    drop(peer);
+    rig.until("the end is told", |rig| rig.get(numbers).0.last() == Some(&0))?;
+    rig.rests()?;
+    check!(rig.get(numbers).0 == [10, 0], "{:?}", rig.get(numbers).0);
+    check!(rig.with(numbers, |_, cx| cx.get(id).is_some()), "it is for the service to close it");
+    rig.with(numbers, |_, cx| cx.close(id));
+    rig.finish()
+}

@@ -1,0 +1,547 @@
+//! D at runtime level: what peers do to a service.
+
+use std::{
+    io::{ErrorKind, Write},
+    net::{Shutdown, TcpStream, UdpSocket},
+};
+
+use reactor::{
+    Address, Bytes, Closed, ConnectOptions, Context, Fd, Flow, Handle, Id, Interest, Layer, Lines, Phase,
+    Ready, Result, Service, Stream, StreamOptions,
+};
+
+use super::{
+    SHORT, SOCKETS,
+    probe::{Echo, Probe, What},
+    rig::{Pair, Rig},
+    row, sized,
+};
+use crate::{
+    rows::pattern,
+    suite::{Outcome, Row, Stop, check},
+    world::World,
+};
+
+pub(super) const ROWS: &[Row] = &[
+    row("D1r", "after a half-close replies still arrive, and nothing spins", &[], half_close),
+    row("D2r", "a reset while idle ends once", &[], reset_while_idle),
+    row("D2r2", "a reset while writing ends once", &[], reset_while_writing),
+    row("D2r3", "a reset in the accept queue does no harm", &[], reset_in_queue),
+    row("D3r", "writing to a peer that is gone ends the stream with an error", SOCKETS, write_after_close),
+    row("D4r", "a silent peer ends at its deadline, and a talking one does not", &[], idle_deadline),
+    row("D5r", "a peer that never reads ends when its queue is full", &[], never_reads),
+    row("D5r2", "a peer that takes nothing for a while is stalled", &[], stalled),
+    row("D6r", "slow peers end at their deadline, and new ones are served meanwhile", &[], slow_peers),
+    row("D7r", "a peer that says nothing ends at the deadline of the handshake", &[], no_handshake),
+    row("D8r", "a flood of connections does not starve those that are there", &[], connect_flood),
+    row("D9r", "garbage ends its own stream only", &[], garbage),
+    row("D9r2", "garbage of a foreign client ends its own stream only", SOCKETS, foreign_garbage),
+    row("D10r", "a client may come again and again from one port", &[], same_port),
+    row("D11r", "thousands of items in one piece keep their order, and others are served", &[], pipelined),
+    row("D12r", "an unreachable datagram is an error of that send only", SOCKETS, unreachable),
+    row("D13r", "a peer that floods an echo is held back", &[], flood),
+];
+
+fn half_close(world: &mut World<'_>) -> Outcome {
+    let mut pair = Pair::of(world, || Stream::new(Bytes).half_open(true))?;
+    pair.by_client(|cx, id| {
+        cx.send(id, b"question");
+        cx.finish(id);
+    });
+    let server = pair.server;
+    pair.rig.until("the half-close is told", |rig| rig.get(server).count(&What::End) > 0)?;
+    pair.rig.settle()?;
+    pair.rig.rests()?;
+    let answer = pattern(sized(world, 200_000, 3_000));
+    pair.by_server(|cx, id| cx.send(id, &answer));
+    pair.until_returned(answer.len())?;
+    pair.by_server(|cx, id| cx.close(id));
+    pair.until_server_closed()?;
+    let told = pair.server().of(pair.at_server);
+    let told: Vec<_> = told.into_iter().filter(|what| *what != What::Drained).collect();
+    check!(told == [What::Open, What::got(b"question"), What::End, What::closed("Done")], "{told:?}");
+    check!(pair.client().bytes(pair.at_client) == answer, "what returned differs");
+    pair.finish()
+}
+
+fn reset_while_idle(world: &mut World<'_>) -> Outcome {
+    let mut pair = Pair::new(world)?;
+    pair.rig.settle()?;
+    pair.by_client(|cx, id| cx.abort(id));
+    pair.until_server_closed()?;
+    pair.rig.settle()?;
+    let told = pair.server().of(pair.at_server);
+    check!(told == [What::Open, What::closed("Failed")], "{told:?}");
+    let why = &pair.server().closed[0].2;
+    check!(why.io().is_some_and(|error| error.kind() == ErrorKind::ConnectionReset), "{why}");
+    pair.finish()
+}
+
+fn reset_while_writing(world: &mut World<'_>) -> Outcome {
+    let mut pair = Pair::new(world)?;
+    let len = sized(world, 12 << 20, 300_000);
+    pair.by_client(|cx, id| cx.pause(id));
+    pair.by_server(|cx, id| cx.send(id, &pattern(len)));
+    pair.rig.settle()?;
+    pair.by_client(|cx, id| cx.abort(id));
+    pair.until_server_closed()?;
+    pair.rig.settle()?;
+    let told = pair.server().of(pair.at_server);
+    check!(told == [What::Open, What::closed("Failed")], "{told:?}");
+    let unsent = pair.server().closed[0].1.unsent();
+    check!(unsent > 0 && unsent <= len, "{unsent} of {len} bytes are told as unsent");
+    pair.finish()
+}
+
+fn reset_in_queue(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
+    let (listener, address) = rig.listen(server, || Stream::new(Bytes))?;
+    rig.with(server, |_, cx| cx.pause(listener));
+    rig.settle()?;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(rig.connect(client, &address, Stream::new(Bytes))?);
+    }
+    rig.until("they are up", |rig| rig.get(client).open.len() == 5)?;
+    rig.with(client, |_, cx| ids.iter().for_each(|id| cx.abort(*id)));
+    rig.settle()?;
+    rig.with(server, |_, cx| cx.resume(listener));
+    let good = rig.connect(client, &address, Stream::new(Bytes))?;
+    rig.with(client, |_, cx| cx.send(good, b"good"));
+    rig.until("a good one is served", |rig| {
+        rig.get(server).open.iter().any(|id| rig.get(server).received(*id) == 4)
+    })?;
+    rig.settle()?;
+    let probe = rig.get(server);
+    check!(probe.closed.len() + 1 == probe.open.len() && probe.open.len() <= 6, "{:?}", probe.log);
+    check!(probe.faults().is_empty(), "{:?}", probe.faults());
+    rig.with(client, |_, cx| cx.abort(good));
+    rig.finish()
+}
+
+fn write_after_close(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let server = rig.add(Probe::quiet())?;
+    let (_, address) = rig.listen(server, || Stream::new(Bytes).half_open(true))?;
+    let peer = TcpStream::connect(ip(&address)?)?;
+    rig.until("it is open", |rig| !rig.get(server).open.is_empty())?;
+    drop(peer);
+    rig.until("its end is told", |rig| rig.get(server).count(&What::End) == 1)?;
+    let id = rig.get(server).open[0];
+    rig.until("a write has failed", |rig| {
+        rig.with(server, |_, cx| cx.send(id, b"anyone?"));
+        !rig.get(server).closed.is_empty()
+    })?;
+    let why = &rig.get(server).closed[0].2;
+    check!(why.io().is_some(), "{why}");
+    rig.settle()?;
+    check!(rig.get(server).of(id).len() == 3, "{:?}", rig.get(server).of(id));
+    rig.finish()
+}
+
+fn idle_deadline(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let idle = 3 * SHORT;
+    let server = rig.add(Probe::acting(move |cx, id, what| {
+        if let (Some(id), What::Open | What::Got(_)) = (id, what) {
+            cx.deadline(id, idle);
+        }
+        Ok(())
+    }))?;
+    let client = rig.add(Probe::quiet())?;
+    let (_, address) = rig.listen(server, || Stream::new(Bytes))?;
+    let silent = rig.connect(client, &address, Stream::new(Bytes))?;
+    rig.until("the silent one is open", |rig| rig.get(server).open.len() == 1)?;
+    let begun = rig.now();
+    let talking = rig.connect(client, &address, Stream::new(Bytes))?;
+    // A virtual clock moves only while there is nothing else to do.
+    let (every, mut round) = (sized(world, 1, 8), 0);
+    rig.until("the silent one has ended", |rig| {
+        round += 1;
+        if round % every == 0 {
+            rig.with(client, |_, cx| cx.send(talking, b"."));
+        }
+        !rig.get(server).closed.is_empty()
+    })?;
+    check!(rig.now() >= begun + (idle - SHORT / 2), "the deadline was early");
+    let (id, _, why) = &rig.get(server).closed[0];
+    check!(matches!(why, Closed::Deadline) && *id == rig.get(server).open[0], "{why}");
+    rig.until("the silent one sees its end", |rig| {
+        rig.get(client).closed.iter().any(|(id, ..)| *id == silent)
+    })?;
+    check!(rig.get(server).closed.len() == 1, "the talking one has ended, too");
+    rig.with(client, |_, cx| cx.abort(talking));
+    rig.finish()
+}
+
+fn never_reads(world: &mut World<'_>) -> Outcome {
+    let cap = sized(world, 256 << 10, 2_000);
+    let options = StreamOptions { high: cap / 4, low: cap / 8, cap, item: cap, ..StreamOptions::DEFAULT };
+    let mut pair = Pair::of(world, move || Stream::new(Bytes).options(options.clone()))?;
+    pair.by_client(|cx, id| cx.pause(id));
+    let other = pair.rig.connect(pair.client, &pair.address, Stream::new(Bytes))?;
+    let (server, client, id) = (pair.server, pair.client, pair.at_server);
+    pair.rig.until("the other is open", |rig| rig.get(server).open.len() == 2)?;
+    let item = pattern(cap / 8);
+    let (mut most, mut sent) = (0, 0);
+    pair.rig.until("the queue is over its cap", |rig| {
+        rig.with(server, |_, cx| cx.send(id, &item));
+        rig.with(client, |_, cx| cx.send(other, b"."));
+        sent += 1;
+        most = most.max(rig.counters().queue_bytes);
+        !rig.get(server).closed.is_empty()
+    })?;
+    let why = &rig_closed(&pair, 0).2;
+    check!(matches!(why, Closed::Overflow), "{why}");
+    check!(most <= 3 * cap as u64, "{most} bytes were queued at a cap of {cap}");
+    let other_at = pair.server().open[1];
+    pair.rig.until("the other is served", |rig| rig.get(server).received(other_at) == sent)?;
+    pair.rig.with(client, |_, cx| cx.abort(other));
+    pair.finish()
+}
+
+fn rig_closed<C: super::probe::Items, L: Layer>(
+    pair: &Pair<C, L>,
+    at: usize,
+) -> &(Id<Stream<C, L>>, Stream<C, L>, Closed) {
+    &pair.server().closed[at]
+}
+
+fn stalled(world: &mut World<'_>) -> Outcome {
+    let options = StreamOptions { write_stall: 2 * SHORT, ..StreamOptions::DEFAULT };
+    let mut pair = Pair::of(world, move || Stream::new(Bytes).options(options.clone()))?;
+    pair.by_client(|cx, id| cx.pause(id));
+    pair.rig.settle()?;
+    let len = sized(world, 12 << 20, 300_000);
+    pair.by_server(|cx, id| cx.send(id, &pattern(len)));
+    pair.until_server_closed()?;
+    let (_, stream, why) = rig_closed(&pair, 0);
+    check!(matches!(why, Closed::Stalled) && stream.unsent() > 0, "{why}, {} unsent", stream.unsent());
+    pair.finish()
+}
+
+fn slow_peers(world: &mut World<'_>) -> Outcome {
+    let count = sized(world, 100, 20);
+    let mut rig = Rig::new(world)?;
+    let deadline = 5 * SHORT;
+    let server = rig.add(Probe::<Lines>::acting(move |cx, id, what| {
+        match (id, what) {
+            // Of a request's begin only: a drip does not move it.
+            (Some(id), What::Open) => cx.deadline(id, deadline),
+            (Some(id), What::Got(_)) => _ = cx.send(id, "served"),
+            _ => (),
+        }
+        Ok(())
+    }))?;
+    let client = rig.add(Probe::<Bytes>::quiet())?;
+    let (_, address) = rig.listen(server, || Stream::new(Lines::new()))?;
+    let mut slow = Vec::new();
+    for _ in 0..count {
+        slow.push(rig.connect(client, &address, Stream::new(Bytes))?);
+    }
+    rig.until("the slow ones are open", |rig| rig.get(client).open.len() == count)?;
+    let (mut new, mut served) = (None, 0);
+    // A virtual clock moves only while there is nothing else to do.
+    let (every, mut round) = (sized(world, 1, 30), 0);
+    rig.until("the slow ones have ended", |rig| {
+        round += 1;
+        if round % every == 0 {
+            rig.with(client, |_, cx| slow.iter().for_each(|id| _ = cx.send(*id, b"x")));
+        }
+        match new {
+            None => {
+                new = rig.connect(client, &address, Stream::new(Bytes)).ok();
+                rig.with(client, |_, cx| new.map(|id| cx.send(id, b"quick\n")));
+            }
+            Some(id) if rig.get(client).received(id) == 7 => {
+                rig.with(client, |_, cx| cx.abort(id));
+                (new, served) = (None, served + 1);
+            }
+            Some(_) => (),
+        }
+        slow.iter().all(|slow| rig.get(client).closed.iter().any(|(id, ..)| id == slow))
+    })?;
+    check!(served > 0, "no new client was served while others were slow");
+    let late = rig.get(server).closed.iter().filter(|(.., why)| matches!(why, Closed::Deadline)).count();
+    check!(late >= count, "{late} of {count} slow ones ended at their deadline");
+    if let Some(id) = new {
+        rig.with(client, |_, cx| cx.abort(id));
+    }
+    rig.finish()
+}
+
+/// A layer whose handshake waits for a byte that never comes.
+struct Waiting;
+
+impl Layer for Waiting {
+    const INPUT_MAX: usize = 16;
+
+    fn start(&mut self, _: &mut reactor::session::Io<'_>) -> Result {
+        Ok(())
+    }
+
+    fn ready(&self) -> bool {
+        false
+    }
+
+    fn open(&mut self, _: &mut [u8], _: &mut reactor::session::Io<'_>) -> Result<reactor::session::Step> {
+        Ok(reactor::session::Step { used: 0, next: reactor::session::Next::Wait })
+    }
+
+    fn seal(&mut self, clear: &[u8], _: &mut reactor::session::Io<'_>) -> Result<usize> {
+        Ok(clear.len())
+    }
+
+    fn finish(&mut self, _: &mut reactor::session::Io<'_>) -> Result {
+        Ok(())
+    }
+
+    fn end(&mut self, _: &[u8]) -> Result {
+        Ok(())
+    }
+}
+
+fn no_handshake(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let server = rig.add(Probe::<Bytes, Waiting>::quiet())?;
+    let client = rig.add(Probe::<Bytes>::quiet())?;
+    let options = StreamOptions { handshake: 2 * SHORT, close: SHORT, ..StreamOptions::DEFAULT };
+    let (_, address) = rig.listen(server, move || Stream::over(Bytes, Waiting).options(options.clone()))?;
+    let count = sized(world, 50, 20);
+    for _ in 0..count {
+        rig.connect(client, &address, Stream::new(Bytes))?;
+    }
+    rig.until("all have ended", |rig| {
+        rig.get(server).closed.len() == count && rig.get(client).closed.len() == count
+    })?;
+    for (id, _, why) in &rig.get(server).closed {
+        check!(matches!(why, Closed::TimedOut(Phase::Handshake)), "{why}");
+        check!(rig.get(server).of(*id) == [What::closed("TimedOut")], "{:?}", rig.get(server).of(*id));
+    }
+    rig.finish()
+}
+
+fn connect_flood(world: &mut World<'_>) -> Outcome {
+    let count = sized(world, 400, 40);
+    let mut rig = Rig::new(world)?;
+    let (echo, client, crowd) =
+        (rig.add(Echo::default())?, rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
+    let address = rig.with(echo, |_, cx| {
+        let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
+        Ok::<_, reactor::Failure>(cx.local(listener)?)
+    });
+    let address = address.map_err(|failure| failure.to_string())?;
+    let there = rig.connect(client, &address, Stream::new(Bytes))?;
+    rig.until("the first is open", |rig| !rig.get(client).open.is_empty())?;
+    for _ in 0..count {
+        rig.connect(crowd, &address, Stream::new(Bytes))?;
+    }
+    let (mut trips, mut asked, mut during) = (0, false, 0);
+    rig.until("all have come", |rig| {
+        if rig.get(client).received(there) > trips {
+            (trips, asked) = (trips + 1, false);
+            during += usize::from(rig.get(echo).opened < count);
+        }
+        if !std::mem::replace(&mut asked, true) {
+            rig.with(client, |_, cx| cx.send(there, b"."));
+        }
+        rig.get(echo).opened > count && rig.get(crowd).open.len() == count && trips > 3
+    })?;
+    check!(during > 0, "the first was not served before all {count} had come");
+    let all = rig.get(crowd).open.clone();
+    rig.with(crowd, |_, cx| all.iter().for_each(|id| cx.abort(*id)));
+    rig.with(client, |_, cx| cx.abort(there));
+    rig.finish()
+}
+
+fn garbage(world: &mut World<'_>) -> Outcome {
+    let mut pair = Pair::of(world, || Stream::new(Lines::max(100)))?;
+    let raw = pair.rig.add(Probe::<Bytes>::quiet())?;
+    let long = vec![b'x'; 500];
+    let broken: [&[u8]; 3] =
+        [b"\xff\xfe\xfd\n", &long, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\xa5\n"];
+    for (at, bytes) in broken.into_iter().enumerate() {
+        let id = pair.rig.connect(raw, &pair.address, Stream::new(Bytes))?;
+        pair.rig.with(raw, |_, cx| cx.send(id, bytes));
+        let server = pair.server;
+        pair.rig.until("the garbage has ended its stream", |rig| rig.get(server).closed.len() == at + 1)?;
+        let why = &rig_closed(&pair, at).2;
+        check!(matches!(why, Closed::Refused(_)), "{why}");
+        pair.rig.until("its sender sees that", |rig| rig.get(raw).closed.len() == at + 1)?;
+    }
+    pair.by_client(|cx, id| cx.send(id, "fine"));
+    pair.until_arrived(4)?;
+    pair.finish()
+}
+
+fn foreign_garbage(world: &mut World<'_>) -> Outcome {
+    let options = StreamOptions { close: SHORT, ..StreamOptions::DEFAULT };
+    let mut pair = Pair::of(world, move || Stream::new(Lines::max(1_000)).options(options.clone()))?;
+    for round in 0..50 {
+        let bytes: Vec<u8> = (0..world.up_to(5_000)).map(|_| world.up_to(256) as u8).collect();
+        let mut peer = TcpStream::connect(ip(&pair.address)?)?;
+        // The stream may end while this is still being written.
+        let _ = peer.write_all(&bytes).and_then(|()| peer.shutdown(Shutdown::Write));
+        let server = pair.server;
+        pair.rig
+            .until("the garbage has ended its stream", |rig| rig.get(server).closed.len() == round + 1)?;
+        drop(peer);
+    }
+    pair.by_client(|cx, id| cx.send(id, "fine"));
+    pair.until_arrived(4)?;
+    pair.finish()
+}
+
+fn same_port(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
+    let addresses =
+        [rig.listen(server, || Stream::new(Bytes))?.1, rig.listen(server, || Stream::new(Bytes))?.1];
+    // A host of its own: no other program's connections keep its ports.
+    let host = [127, 77, world.up_to(250) as u8, world.up_to(250) as u8];
+    let mut options = ConnectOptions::default();
+    options.local = Some(Address::Ip((host, 0).into()));
+    for round in 1..=10 {
+        let address = &addresses[round % 2];
+        let id = match rig.with(client, |_, cx| cx.connect_with(address, &options, Stream::new(Bytes))) {
+            Err(error) if error.io().is_some_and(|error| error.kind() == ErrorKind::AddrNotAvailable) => {
+                return Err(Stop::Skipped("needs a second address on the loopback".to_owned()));
+            }
+            id => id?,
+        };
+        rig.with(client, |_, cx| cx.send(id, b"again"));
+        rig.until("it is served", |rig| {
+            rig.get(server).open.get(round - 1).is_some_and(|id| rig.get(server).received(*id) == 5)
+        })?;
+        let local = rig.with(client, |_, cx| cx.local(id))?;
+        check!(round == 1 || options.local.as_ref() == Some(&local), "it comes from {local}");
+        options.local = Some(local);
+        // The first leaves its port in TIME_WAIT; a reset leaves nothing behind.
+        rig.with(client, |_, cx| if round == 1 { cx.close(id) } else { cx.abort(id) });
+        rig.until("it has ended", |rig| {
+            rig.get(server).closed.len() == round && rig.get(client).closed.len() == round
+        })?;
+    }
+    rig.finish()
+}
+
+fn pipelined(world: &mut World<'_>) -> Outcome {
+    let count = sized(world, 10_000, 1_500);
+    let mut pair = Pair::of(world, || Stream::new(Lines::new()))?;
+    let other = pair.rig.connect(pair.client, &pair.address, Stream::new(Lines::new()))?;
+    let (server, id) = (pair.server, pair.at_server);
+    pair.rig.until("the other is open", |rig| rig.get(server).open.len() == 2)?;
+    let small = pair.server().open[1];
+    let (client, at_client) = (pair.client, pair.at_client);
+    pair.rig.with(client, |_, cx| {
+        (0..count).for_each(|at| _ = cx.send(at_client, &at.to_string()));
+        cx.send(other, "me");
+    });
+    let (mut most, mut before) = (0, 0);
+    let mut served_at = None;
+    let total: usize = (0..count).map(|at| at.to_string().len()).sum();
+    pair.rig.until("all items have arrived", |rig| {
+        let log = rig.get(server).log.len();
+        most = most.max(log - std::mem::replace(&mut before, log));
+        if rig.get(server).received(small) > 0 && served_at.is_none() {
+            served_at = Some(log);
+        }
+        rig.get(server).received(id) >= total && served_at.is_some()
+    })?;
+    check!(most <= 2 * 1_024 + 8, "{most} items in one turn");
+    check!(served_at.is_some_and(|at| at < count), "the other was served after all items");
+    let mut expected = 0;
+    for (of, what) in &pair.server().log {
+        if let (true, What::Got(line)) = (*of == Some(id), what) {
+            check!(*line == expected.to_string().as_bytes(), "item {expected} is {line:?}");
+            expected += 1;
+        }
+    }
+    check!(expected == count, "{expected} of {count} items");
+    pair.rig.with(client, |_, cx| cx.abort(other));
+    pair.finish()
+}
+
+/// Notes what receiving from a datagram socket answers.
+#[derive(Default)]
+struct Datagrams {
+    answers: Vec<std::io::Result<usize>>,
+}
+
+impl Service for Datagrams {}
+
+impl Handle<Fd<UdpSocket>> for Datagrams {
+    fn handle(&mut self, cx: &mut Context<'_, Self>, id: Id<Fd<UdpSocket>>, _: Ready) -> Result {
+        let Some(socket) = cx.get_mut(id) else { return Ok(()) };
+        match socket.recv(&mut [0; 64]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => (),
+            answer => self.answers.push(answer),
+        }
+        Ok(())
+    }
+}
+
+fn unreachable(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let service = rig.add(Datagrams::default())?;
+    let (ours, peer) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    ours.set_nonblocking(true)?;
+    peer.connect(ours.local_addr()?)?;
+    let nobody = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+    ours.connect(nobody)?;
+    let id = rig
+        .with(service, |_, cx| cx.add(Fd::new(ours, Interest::Read)))
+        .map_err(|rejected| rejected.error)?;
+    rig.with(service, |_, cx| cx.get(id).map(|socket| socket.send(b"anyone?"))).transpose()?;
+    rig.until("the refusal is told", |rig| !rig.get(service).answers.is_empty())?;
+    rig.rests()?;
+    // The socket lives: connected to somebody who is there, it goes on.
+    rig.with(service, |_, cx| cx.get(id).map(|socket| socket.connect(peer.local_addr()?))).transpose()?;
+    rig.with(service, |_, cx| cx.resume(id));
+    peer.send(b"here")?;
+    rig.until("a datagram comes", |rig| matches!(rig.get(service).answers.last(), Some(Ok(4))))?;
+    let refused = &rig.get(service).answers[0];
+    check!(refused.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused), "{refused:?}");
+    rig.with(service, |_, cx| cx.close(id));
+    rig.finish()
+}
+
+fn flood(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let (echo, client) = (rig.add(Echo::default())?, rig.add(Probe::quiet())?);
+    let options = StreamOptions { backpressure: false, ..StreamOptions::DEFAULT };
+    let address = rig.with(echo, |_, cx| {
+        let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
+        Ok::<_, reactor::Failure>(cx.local(listener)?)
+    });
+    let address = address.map_err(|failure| failure.to_string())?;
+    let id = rig.connect(client, &address, Stream::new(Bytes).options(options))?;
+    rig.until("it is open", |rig| !rig.get(client).open.is_empty())?;
+    rig.with(client, |_, cx| cx.pause(id));
+    let item = pattern(sized(world, 64 << 10, 2_000));
+    let (mut most, mut sent, mut held, mut drained) = (0, 0, 0, None);
+    // It floods, and does not read: soon both ends' queues are above their marks, and stay there.
+    rig.until("the echo is held back", |rig| {
+        let count = rig.get(client).count(&What::Drained);
+        if drained.is_none_or(|before| count > before) {
+            let flow = rig.with(client, |_, cx| cx.send(id, &item));
+            drained = (flow == Flow::High).then_some(count);
+            (sent, held) = (sent + item.len(), if flow == Flow::High { 1 } else { 0 });
+        }
+        held += 1;
+        most = most.max(rig.counters().queue_bytes);
+        held > 40
+    })?;
+    let bound = 1 << 20;
+    check!(most < bound, "{most} bytes were queued");
+    rig.with(client, |_, cx| cx.resume(id));
+    rig.until("all has returned", |rig| rig.get(client).received(id) == sent)?;
+    check!(rig.get(echo).bytes == sent, "{} of {sent} bytes were echoed", rig.get(echo).bytes);
+    rig.with(client, |_, cx| cx.abort(id));
+    rig.finish()
+}
+
+fn ip(address: &Address) -> Result<std::net::SocketAddr, Stop> {
+    address.ip().ok_or_else(|| Stop::Failed(format!("{address} is not IP")))
+}

@@ -1,0 +1,328 @@
+//! A runtime in a row's hand: drives it within bounds, and looks at what is left of it at the end.
+
+use std::{
+    slice,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use reactor::{
+    Address, Codec, ConnectOptions, Context, Counters, Id, Layer, Limits, ListenOptions, Listener, Metrics,
+    Runtime, Service, ServiceId, Stream, Time, engine::Engine,
+};
+
+use super::probe::{Items, Probe};
+use crate::{
+    suite::{Outcome, Stop, check},
+    world::World,
+};
+
+/// A runtime over the engine under test.
+pub(super) struct Rig {
+    pub(super) runtime: Runtime,
+    metrics: Arc<Metrics>,
+    warden: ServiceId<Warden>,
+}
+
+/// A service without business: through it a row asks for the time and for the stop.
+struct Warden;
+
+impl Service for Warden {}
+
+impl Rig {
+    /// A runtime with default limits.
+    pub(super) fn new(world: &mut World<'_>) -> Result<Rig, Stop> {
+        Rig::limited(world, |_| ())
+    }
+
+    /// A runtime with other limits.
+    pub(super) fn limited(world: &mut World<'_>, change: impl FnOnce(&mut Limits)) -> Result<Rig, Stop> {
+        let mut limits = Limits::default();
+        change(&mut limits);
+        Rig::over(world.engine(), limits)
+    }
+
+    /// A runtime over this very engine.
+    pub(super) fn over(engine: Box<dyn Engine>, limits: Limits) -> Result<Rig, Stop> {
+        let mut runtime = Runtime::assemble(engine, limits);
+        let warden = runtime.add(Warden)?;
+        Ok(Rig { metrics: runtime.metrics(), runtime, warden })
+    }
+
+    /// Adds a service.
+    pub(super) fn add<S: Service>(&mut self, service: S) -> Result<ServiceId<S>, Stop> {
+        Ok(self.runtime.add(service)?)
+    }
+
+    /// A service that lives; a row that asks for one that ended has failed.
+    pub(super) fn get<S: Service>(&self, id: ServiceId<S>) -> &S {
+        self.runtime.service(id).expect("the service lives")
+    }
+
+    /// The same, to be changed.
+    pub(super) fn get_mut<S: Service>(&mut self, id: ServiceId<S>) -> &mut S {
+        self.runtime.service_mut(id).expect("the service lives")
+    }
+
+    /// Calls a service that lives.
+    pub(super) fn with<S: Service, T>(
+        &mut self,
+        id: ServiceId<S>,
+        f: impl FnOnce(&mut S, &mut Context<'_, S>) -> T,
+    ) -> T {
+        self.runtime.with(id, f).expect("the service lives")
+    }
+
+    /// The engine's time.
+    pub(super) fn now(&mut self) -> Time {
+        self.with(self.warden, |_, cx| cx.now())
+    }
+
+    /// The counters of the last turn.
+    pub(super) fn counters(&self) -> Counters {
+        self.metrics.read()
+    }
+
+    /// Asks for a stop.
+    pub(super) fn stop(&mut self, grace: Duration) {
+        self.with(self.warden, |_, cx| cx.stop(grace));
+    }
+
+    /// Listens on any port of the loopback.
+    pub(super) fn listen<C: Items, L: Layer>(
+        &mut self,
+        service: ServiceId<Probe<C, L>>,
+        make: impl FnMut() -> Stream<C, L> + 'static,
+    ) -> Result<(Id<Listener<Stream<C, L>>>, Address), Stop> {
+        self.listen_with(service, &ListenOptions::default(), make)
+    }
+
+    /// The same, with options.
+    pub(super) fn listen_with<C: Items, L: Layer>(
+        &mut self,
+        service: ServiceId<Probe<C, L>>,
+        options: &ListenOptions,
+        mut make: impl FnMut() -> Stream<C, L> + 'static,
+    ) -> Result<(Id<Listener<Stream<C, L>>>, Address), Stop> {
+        self.with(service, |_, cx| {
+            let listener = cx.listen_with("127.0.0.1:0", options, move |_| Some(make()))?;
+            Ok((listener, cx.local(listener)?))
+        })
+    }
+
+    /// Begins to connect.
+    pub(super) fn connect<C: Items, L: Layer>(
+        &mut self,
+        service: ServiceId<Probe<C, L>>,
+        address: &Address,
+        stream: Stream<C, L>,
+    ) -> Result<Id<Stream<C, L>>, Stop> {
+        self.connect_with(service, address, &ConnectOptions::default(), stream)
+    }
+
+    /// The same, with options.
+    pub(super) fn connect_with<C: Items, L: Layer>(
+        &mut self,
+        service: ServiceId<Probe<C, L>>,
+        address: &Address,
+        options: &ConnectOptions,
+        stream: Stream<C, L>,
+    ) -> Result<Id<Stream<C, L>>, Stop> {
+        Ok(self.with(service, |_, cx| cx.connect_with(address, options, stream))?)
+    }
+
+    /// One turn; whether a handler was called.
+    pub(super) fn turn(&mut self, max_wait: Duration) -> Result<bool, Stop> {
+        Ok(self.runtime.turn(Some(max_wait))?)
+    }
+
+    /// Turns until the condition holds.
+    pub(super) fn until(&mut self, what: &str, mut done: impl FnMut(&mut Rig) -> bool) -> Outcome {
+        until(slice::from_mut(self), what, |rigs| done(&mut rigs[0]))
+    }
+
+    /// Turns without waiting until several in a row called nobody.
+    pub(super) fn settle(&mut self) -> Outcome {
+        let mut idle = 0;
+        for _ in 0..SETTLE_TURNS_MAX {
+            idle = if self.turn(Duration::ZERO)? { 0 } else { idle + 1 };
+            if idle > SETTLED {
+                return Ok(());
+            }
+        }
+        Err(format!("after {SETTLE_TURNS_MAX} turns handlers are still called").into())
+    }
+
+    /// Checks that for 25 ms nothing is called, and that the turns take their time.
+    pub(super) fn rests(&mut self) -> Outcome {
+        let end = self.now() + REST;
+        for _ in 0..REST_TURNS_MAX {
+            let left = end.since(self.now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            check!(!self.turn(left)?, "a handler is called where nothing happens");
+        }
+        Err(format!("it spins: {REST_TURNS_MAX} turns did not fill {REST:?}").into())
+    }
+
+    /// Looks that it rests, stops it gracefully, and looks that nothing is left.
+    pub(super) fn finish(self) -> Outcome {
+        finish([self])
+    }
+}
+
+/// Drives several runtimes, one turn each, until the condition holds.
+pub(super) fn until(rigs: &mut [Rig], what: &str, mut done: impl FnMut(&mut [Rig]) -> bool) -> Outcome {
+    let end = Instant::now() + LIMIT;
+    let alone = rigs.len() == 1;
+    for round in 0_u64.. {
+        if done(rigs) {
+            return Ok(());
+        }
+        check!(Instant::now() < end, "after {LIMIT:?} and {round} turns, not yet: {what}");
+        // Of several only every so often one waits: the others may have what it waits for.
+        let wait = if alone || round % 16 == 15 { STEP } else { Duration::ZERO };
+        for rig in &mut *rigs {
+            rig.turn(wait)?;
+        }
+    }
+    Ok(())
+}
+
+/// Looks that they rest, stops them gracefully, and looks that nothing is left.
+pub(super) fn finish(rigs: impl IntoIterator<Item = Rig>) -> Outcome {
+    let mut rigs: Vec<Rig> = rigs.into_iter().collect();
+    for rig in &mut rigs {
+        rig.settle()?;
+        rig.rests()?;
+        rig.stop(GRACE);
+    }
+    until(&mut rigs, "each runtime is over", |rigs| rigs.iter().all(|rig| rig.runtime.is_over()))?;
+    for mut rig in rigs {
+        let receipt = rig.runtime.run()?;
+        let counters = rig.counters();
+        check!(receipt.cut == 0, "{} resources did not close within the grace", receipt.cut);
+        check!(counters.resources == 0, "{} resources are left", counters.resources);
+        check!(counters.queue_bytes == 0, "{} bytes are left in queues", counters.queue_bytes);
+        receipt.check()?;
+    }
+    Ok(())
+}
+
+/// Two streams of one runtime that are each other's peer.
+pub(super) struct Pair<C: Codec = reactor::Bytes, L: Layer = ()> {
+    pub(super) rig: Rig,
+    pub(super) server: ServiceId<Probe<C, L>>,
+    pub(super) client: ServiceId<Probe<C, L>>,
+    pub(super) address: Address,
+    pub(super) at_server: Id<Stream<C, L>>,
+    pub(super) at_client: Id<Stream<C, L>>,
+}
+
+impl Pair {
+    /// A pair that passes bytes as they come.
+    pub(super) fn new(world: &mut World<'_>) -> Result<Pair, Stop> {
+        Pair::of(world, || Stream::new(reactor::Bytes))
+    }
+
+    /// A pair whose sockets take little at a time.
+    pub(super) fn narrow(world: &mut World<'_>) -> Result<Pair, Stop> {
+        let (mut listen, mut connect) = (ListenOptions::default(), ConnectOptions::default());
+        // A narrow receive buffer would bring the timers of TCP against silly windows into play.
+        (listen.socket.send_buffer, connect.socket.send_buffer) = (Some(1), Some(1));
+        Pair::with(Rig::new(world)?, &listen, &connect, || Stream::new(reactor::Bytes))
+    }
+}
+
+impl<C: Items, L: Layer> Pair<C, L> {
+    /// A pair of these streams.
+    pub(super) fn of(
+        world: &mut World<'_>,
+        make: impl FnMut() -> Stream<C, L> + 'static,
+    ) -> Result<Pair<C, L>, Stop> {
+        Pair::with(Rig::new(world)?, &ListenOptions::default(), &ConnectOptions::default(), make)
+    }
+
+    /// A pair with everything chosen.
+    pub(super) fn with(
+        mut rig: Rig,
+        listen: &ListenOptions,
+        connect: &ConnectOptions,
+        mut make: impl FnMut() -> Stream<C, L> + 'static,
+    ) -> Result<Pair<C, L>, Stop> {
+        let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
+        let ours = make();
+        let (_, address) = rig.listen_with(server, listen, make)?;
+        let at_client = rig.connect_with(client, &address, connect, ours)?;
+        rig.until("both ends are open", |rig| {
+            rig.get(server).open.len() == 1 && rig.get(client).open.len() == 1
+        })?;
+        let at_server = rig.get(server).open[0];
+        Ok(Pair { rig, server, client, address, at_server, at_client })
+    }
+
+    /// The probe that accepted.
+    pub(super) fn server(&self) -> &Probe<C, L> {
+        self.rig.get(self.server)
+    }
+
+    /// The probe that connected.
+    pub(super) fn client(&self) -> &Probe<C, L> {
+        self.rig.get(self.client)
+    }
+
+    /// Calls the accepting service with its stream.
+    pub(super) fn by_server<T>(
+        &mut self,
+        f: impl FnOnce(&mut Context<'_, Probe<C, L>>, Id<Stream<C, L>>) -> T,
+    ) -> T {
+        let id = self.at_server;
+        self.rig.with(self.server, |_, cx| f(cx, id))
+    }
+
+    /// Calls the connecting service with its stream.
+    pub(super) fn by_client<T>(
+        &mut self,
+        f: impl FnOnce(&mut Context<'_, Probe<C, L>>, Id<Stream<C, L>>) -> T,
+    ) -> T {
+        let id = self.at_client;
+        self.rig.with(self.client, |_, cx| f(cx, id))
+    }
+
+    /// Turns until the server has so many bytes of its stream.
+    pub(super) fn until_arrived(&mut self, count: usize) -> Outcome {
+        let (server, id) = (self.server, self.at_server);
+        self.rig.until("all bytes have arrived", |rig| rig.get(server).received(id) >= count)
+    }
+
+    /// Turns until the client has so many bytes of its stream.
+    pub(super) fn until_returned(&mut self, count: usize) -> Outcome {
+        let (client, id) = (self.client, self.at_client);
+        self.rig.until("all bytes have returned", |rig| rig.get(client).received(id) >= count)
+    }
+
+    /// Turns until the server's stream has closed.
+    pub(super) fn until_server_closed(&mut self) -> Outcome {
+        let server = self.server;
+        self.rig.until("the accepted stream has closed", |rig| !rig.get(server).closed.is_empty())
+    }
+
+    /// Ends both streams without ado, and the runtime.
+    pub(super) fn finish(mut self) -> Outcome {
+        self.by_client(|cx, id| cx.abort(id));
+        self.by_server(|cx, id| cx.abort(id));
+        self.rig.finish()
+    }
+}
+
+/// After so long the expected has not come.
+const LIMIT: Duration = Duration::from_secs(20);
+/// How long one turn waits at most.
+const STEP: Duration = Duration::from_millis(2);
+const SETTLED: u32 = 8;
+const SETTLE_TURNS_MAX: u32 = 100_000;
+const REST: Duration = Duration::from_millis(25);
+/// A few early returns are allowed; a spinning loop makes thousands.
+const REST_TURNS_MAX: u32 = 20;
+const GRACE: Duration = Duration::from_secs(3);
