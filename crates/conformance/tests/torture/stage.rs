@@ -92,6 +92,9 @@ impl Ledger {
     }
 }
 
+/// Asks the runtime to stop, through the context of the first service.
+type AskToStop = Box<dyn FnOnce(&mut Runtime)>;
+
 /// One run of a script.
 pub struct Stage {
     pub runtime: Runtime,
@@ -99,7 +102,7 @@ pub struct Stage {
     pub ledger: Rc<Ledger>,
     torture: FailNth,
     network: Option<Network>,
-    stop: Option<Box<dyn FnOnce(&mut Runtime)>>,
+    stop: Option<AskToStop>,
     addresses: u32,
 }
 

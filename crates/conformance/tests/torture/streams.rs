@@ -56,7 +56,7 @@ where
                 let expected = (count.get()..).map(|at| at as u8);
                 assert!(bytes.iter().copied().zip(expected).all(|(got, sent)| got == sent), "bytes differ");
                 count.set(count.get() + bytes.len());
-                count.get() % ROUND == 0
+                count.get().is_multiple_of(ROUND)
             }
             _ => false,
         };

@@ -213,6 +213,44 @@ fn a_command_that_races_the_end_of_its_service_or_loop_resolves_its_reply() {
 }
 
 #[test]
+fn a_question_that_races_two_stops_is_answered_or_gone_and_the_shorter_grace_is_kept() {
+    bounded(3, || {
+        let mut looping = Loop::new(2);
+        let mailbox = looping.mailbox();
+        let asker = thread::spawn(move || {
+            let deliver: Deliver = |queue, log| {
+                let queue = queue.downcast_mut::<VecDeque<Reply<u32>>>().expect("the queue of the lane");
+                queue.pop_front().expect("one message for each walk").send(7);
+                log.push(7);
+            };
+            let (reply, pending) = Reply::channel(mailbox.loop_thread());
+            // A refused command drops its reply, which is the answer.
+            drop(mailbox.send(0, reply, deliver));
+            match pending.wait() {
+                Ok(answer) => Some(answer),
+                Err(Unanswered::Gone) => None,
+                Err(other) => panic!("not {other:?}"),
+            }
+        });
+        let mailbox = looping.mailbox();
+        let stopper = thread::spawn(move || {
+            mailbox.stop(9);
+            mailbox.stop(5);
+        });
+        while looping.mailbox().grace().is_none() {
+            looping.take();
+            looping.sleep();
+        }
+        looping.mailbox().close();
+        looping.take();
+        let answer = asker.join().expect("the asker does not panic");
+        stopper.join().expect("the stopper does not panic");
+        assert_eq!(looping.log, answer.into_iter().collect::<Vec<_>>());
+        assert_eq!(looping.mailbox().grace(), Some(5));
+    });
+}
+
+#[test]
 fn a_waiting_asker_gets_the_answer() {
     loom::model(|| {
         let (reply, pending) = Reply::channel(thread::current().id());
