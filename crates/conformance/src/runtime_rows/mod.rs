@@ -5,11 +5,13 @@
 
 mod exhaustion;
 mod lives;
+mod panics;
 mod partial;
 mod peers;
 mod probe;
 mod readiness;
 mod rig;
+mod threads;
 mod time;
 
 use std::time::Duration;
@@ -21,7 +23,7 @@ use crate::{
 
 /// All rows of this kind.
 pub(crate) fn rows() -> Vec<Row> {
-    [lives::ROWS, readiness::ROWS, partial::ROWS, peers::ROWS, exhaustion::ROWS, time::ROWS].concat()
+    [lives::ROWS, readiness::ROWS, partial::ROWS, peers::ROWS, exhaustion::ROWS, time::ROWS, threads::ROWS, panics::ROWS].concat()
 }
 
 const fn row(
