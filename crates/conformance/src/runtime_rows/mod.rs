@@ -11,6 +11,7 @@ mod peers;
 mod probe;
 mod readiness;
 mod rig;
+mod shutdown;
 mod threads;
 mod time;
 
@@ -23,7 +24,7 @@ use crate::{
 
 /// All rows of this kind.
 pub(crate) fn rows() -> Vec<Row> {
-    [lives::ROWS, readiness::ROWS, partial::ROWS, peers::ROWS, exhaustion::ROWS, time::ROWS, threads::ROWS, panics::ROWS].concat()
+    [lives::ROWS, readiness::ROWS, partial::ROWS, peers::ROWS, exhaustion::ROWS, time::ROWS, threads::ROWS, panics::ROWS, shutdown::ROWS].concat()
 }
 
 const fn row(
