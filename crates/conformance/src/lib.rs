@@ -16,6 +16,7 @@
 //! find out; [`torture`] fails the n-th call of an engine, to see what its user makes of that.
 #![forbid(unsafe_code)]
 
+mod canary_rows;
 mod chance;
 mod drive;
 mod rows;

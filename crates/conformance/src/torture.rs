@@ -1,4 +1,4 @@
-//! Fails the n-th call of an engine, for a user of engines to be tested with every n.
+//! Fails the n-th call of an engine, or some from there on, for a user of engines to be tested with every n.
 //!
 //! Counted are all calls that can fail (`wait`, `watch`, `attach`, `listen`, `connect`, `shutdown`, `read`,
 //! `write`), and the events that can tell of a failure: input becomes [`Event::Broken`], a send that was
@@ -18,7 +18,14 @@ use reactor::{
     engine::{Engine, Event, Sent},
 };
 
-use crate::tamper::{Tamper, Tampered};
+use crate::{
+    chance::Chance,
+    tamper::{Tamper, Tampered},
+};
+
+/// What a system call may fail with at any time, whatever the program does.
+pub const ERRNOS: [i32; 7] =
+    [libc::EINTR, libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ECONNRESET, libc::EIO, libc::ENOSPC];
 
 /// Makes engines whose n-th fallible call fails, and says whether it came to that.
 ///
@@ -34,13 +41,34 @@ use crate::tamper::{Tamper, Tampered};
 #[derive(Clone, Debug)]
 pub struct FailNth {
     errno: i32,
+    /// How many calls fail, one after the other.
+    times: u64,
+    /// Calls until the first of them.
     left: Rc<Cell<u64>>,
+    failed: Rc<Cell<u64>>,
 }
 
 impl FailNth {
     /// Fails the `nth` call, counted from 1, with this error number; 0 fails none.
     pub fn new(nth: u64, errno: i32) -> FailNth {
-        FailNth { errno, left: Rc::new(Cell::new(nth)) }
+        FailNth { errno, times: 1, left: Rc::new(Cell::new(nth)), failed: Rc::default() }
+    }
+
+    /// The same with one of [`ERRNOS`], drawn from a seed and `nth`.
+    pub fn drawn(nth: u64, seed: u64) -> FailNth {
+        let draw = Chance::new(seed ^ nth.rotate_left(32)).up_to(ERRNOS.len());
+        FailNth::new(nth, ERRNOS[draw - 1])
+    }
+
+    /// Fails so many calls in a row, beginning with the `nth`.
+    pub fn times(mut self, times: u64) -> FailNth {
+        self.times = times;
+        self
+    }
+
+    /// The error number it fails with.
+    pub fn errno(&self) -> i32 {
+        self.errno
     }
 
     /// Takes an engine under torture. Engines of one `FailNth` are counted together.
@@ -50,15 +78,22 @@ impl FailNth {
 
     /// Whether the call came that was to fail. A test that raises n is done when it did not.
     pub fn has_failed(&self) -> bool {
-        self.left.get() == 0
+        self.failed.get() > 0
     }
 }
 
 impl FailNth {
     fn count(&self) -> Option<io::Error> {
         let left = self.left.get();
-        self.left.set(left.saturating_sub(1));
-        (left == 1).then(|| io::Error::from_raw_os_error(self.errno))
+        if left > 1 {
+            self.left.set(left - 1);
+            return None;
+        }
+        if left == 0 || self.failed.get() >= self.times {
+            return None;
+        }
+        self.failed.set(self.failed.get() + 1);
+        Some(io::Error::from_raw_os_error(self.errno))
     }
 }
 

@@ -1,9 +1,12 @@
 //! The test of the tests: an engine that is broken must not pass.
 
+use std::collections::BTreeSet;
+
 use conformance::{
     Report, Suite,
     canary::{Flaw, broken},
     double::{Network, Tuning},
+    rows,
 };
 use reactor::engine::Candidates;
 
@@ -54,4 +57,43 @@ fn events_of_closed_keys_are_found_out() {
 fn spinning_is_found_out() {
     let report = on_the_system(Flaw::Spins, "D1");
     assert!(fails(&report, "D1"), "{report}");
+}
+
+/// The rows that fail on the double, each in a network of its own: a row whose wait ends at the end of time would
+/// leave the others no time. Then those that fail on the system's best engine.
+fn rows_that_fail(flaw: Flaw) -> BTreeSet<&'static str> {
+    let mut failed = BTreeSet::new();
+    for row in rows() {
+        let report = on_the_double(flaw, row.id);
+        failed.extend(report.failed().map(|finding| finding.id));
+    }
+    // An event that is lost there makes a row wait for ten seconds; the double's time costs none.
+    let on_the_system = match flaw {
+        Flaw::LosesWakes(_) => &["G"][..],
+        Flaw::FiresEarly => &["F1", "F2", "F3"],
+        Flaw::Spins => &["D1", "F3a", "G2"],
+        _ => &[],
+    };
+    for prefix in on_the_system {
+        let report = self::on_the_system(flaw, prefix);
+        failed.extend(report.failed().map(|finding| finding.id));
+    }
+    failed
+}
+
+#[test]
+fn each_flaw_is_found_out_by_three_rows() {
+    let flaws = [
+        Flaw::LosesEvents(100),
+        Flaw::LosesWakes(1),
+        Flaw::LosesWakes(2),
+        Flaw::FiresEarly,
+        Flaw::TellsOfTheDead,
+        Flaw::Spins,
+    ];
+    for flaw in flaws {
+        let failed = rows_that_fail(flaw);
+        println!("{flaw:?}: {failed:?}");
+        assert!(failed.len() >= 3, "{flaw:?} is found out by {failed:?} only");
+    }
 }

@@ -14,7 +14,7 @@ use crate::{
     clock::Time,
     controller::Controller,
     core::{Core, Fresh},
-    engine::{Ending, Role},
+    engine::Ending,
     error::{Closed, Error, Fault, Result},
     id::{Id, Key},
     message::{Offloaded, Refused, TimerId, panic_text},
@@ -281,7 +281,7 @@ impl<'a, S> Context<'a, S> {
             .engine
             .connect(&address, options)
             .map_err(|error| Error::os("connect", &address, error))?;
-        let key = stream.attach(self.core, self.index, R::table_for(), transport, Role::Connecting);
+        let key = stream.attach(self.core, self.index, R::table_for(), transport, Some(&address));
         key.map(Id::new).map_err(|(_, error)| error)
     }
 
@@ -410,8 +410,7 @@ impl<'a, S> Context<'a, S> {
     /// Begins a graceful stop of the whole runtime; what is left after `grace` is cut. The earliest of
     /// several deadlines wins.
     pub fn stop(&mut self, grace: Duration) {
-        let by = self.core.now + grace;
-        self.core.mailbox.stop(by.as_nanos());
+        self.core.mailbox.stop((Time::ZERO + grace).as_nanos());
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use crate::{
-    clock::monotonic,
+    clock::Time,
     message::{Deliver, Mailbox, Outside, Pending, Refused, Reply},
     service::{Received, Service},
     sync::Arc,
@@ -68,6 +68,6 @@ impl<S: Service> Controller<S> {
     /// Begins a graceful stop of the whole runtime; what is left after `grace` is cut. The earliest of
     /// several deadlines wins. Always possible, however many commands wait.
     pub fn stop(&self, grace: Duration) {
-        self.outside.stop((monotonic() + grace).as_nanos());
+        self.outside.stop((Time::ZERO + grace).as_nanos());
     }
 }

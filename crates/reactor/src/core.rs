@@ -200,11 +200,7 @@ impl Core {
     /// Ends a resource by an error of the system.
     pub(crate) fn fail(&mut self, key: Key, operation: &'static str, error: std::io::Error) {
         let Some(slot) = self.registry.live(key) else { return };
-        let resource = (slot.table.name)();
-        let resource = match self.engine.peer(key) {
-            Ok(peer) => peer.to_string(),
-            Err(_) => resource.to_owned(),
-        };
+        let resource = format!("{} {key:?}", (slot.table.name)());
         self.end(key, Closed::Failed(Error::os(operation, resource, error)), Ending::Orderly);
     }
 
@@ -354,6 +350,9 @@ impl Core {
 
     /// Writes every stream that has something queued, once.
     pub(crate) fn flush(&mut self) {
+        if self.budget.has_begun() {
+            self.mark_listeners();
+        }
         // What a flush marks is for the next one.
         let mut dirty = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.flushing));
         let mut at = 0;
@@ -380,9 +379,13 @@ impl Core {
                 }
                 self.mark(key);
             }
-            for index in 0..self.listeners.len() {
-                self.mark(self.listeners[index]);
-            }
+            self.mark_listeners();
+        }
+    }
+
+    fn mark_listeners(&mut self) {
+        for index in 0..self.listeners.len() {
+            self.mark(self.listeners[index]);
         }
     }
 

@@ -128,7 +128,9 @@ fn fill(driver: &mut Driver, key: reactor::Key) -> usize {
         }
     }
     if let Some(before) = calls_if_partial {
-        assert_eq!(driver.engine.calls(), before, "after a partial write nothing is tried");
+        // An edge-triggered poll is told once that room counts from now on.
+        let told = u64::from(driver.engine.name() == "epoll");
+        assert_eq!(driver.engine.calls(), before + told, "after a partial write nothing is tried");
     }
     taken
 }

@@ -20,6 +20,7 @@ pub fn rows() -> &'static [Row] {
     static ROWS: OnceLock<Vec<Row>> = OnceLock::new();
     ROWS.get_or_init(|| {
         let mut all = [descriptors::ROWS, readiness::ROWS, partial::ROWS, peers::ROWS, waits::ROWS].concat();
+        all.extend_from_slice(crate::canary_rows::ROWS);
         all.extend(crate::runtime_rows::rows());
         all
     })

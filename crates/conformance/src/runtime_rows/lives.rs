@@ -67,7 +67,10 @@ fn reopened_in_callback(world: &mut World<'_>) -> Outcome {
         let probe = rig.get(server);
         check!(probe.of(new) == [What::Open], "the new stream was told {:?}", probe.of(new));
         let old = probe.of(gone);
-        check!(old.ends_with(&[What::closed("Aborted")]) && old.len() == 2, "the old stream was told {old:?}");
+        check!(
+            old.ends_with(&[What::closed("Aborted")]) && old.len() == 2,
+            "the old stream was told {old:?}"
+        );
         let ids = rig.get(client).open.clone();
         rig.with(client, |_, cx| ids.iter().for_each(|id| cx.abort(*id)));
         rig.finish()?;
@@ -99,7 +102,10 @@ fn orders_to_the_gone(world: &mut World<'_>) -> Outcome {
     check!(pair.server().log.len() == after, "{:?}", &pair.server().log[after..]);
     // The client's id means nothing to the server, although it lives or has lived.
     let foreign = pair.at_client;
-    check!(pair.by_server(|cx, _| cx.send(foreign, b"x")) == Flow::Gone, "a stream of another service took it");
+    check!(
+        pair.by_server(|cx, _| cx.send(foreign, b"x")) == Flow::Gone,
+        "a stream of another service took it"
+    );
     pair.finish()
 }
 
@@ -156,7 +162,11 @@ fn files(world: &mut World<'_>) -> Outcome {
         match rig.with(service, |_, cx| cx.add(Fd::new(file, Interest::Read))) {
             Ok(_) => rig.until("it is ready", |rig| rig.get(service).told > told)?,
             Err(rejected) => {
-                check!(rejected.error.io().is_some_and(|error| error.raw_os_error().is_some()), "{}", rejected.error);
+                check!(
+                    rejected.error.io().is_some_and(|error| error.raw_os_error().is_some()),
+                    "{}",
+                    rejected.error
+                );
                 rejected.resource.metadata()?;
             }
         }
@@ -253,7 +263,10 @@ fn moved(world: &mut World<'_>) -> Outcome {
             first.len() + rigs[1].get(there).received(id) >= bytes.len()
                 && rigs[0].get(client).received(at_client) >= back.len()
         })?;
-        check!([first, rigs[1].get(there).bytes(id)].concat() == bytes, "what arrived differs in round {round}");
+        check!(
+            [first, rigs[1].get(there).bytes(id)].concat() == bytes,
+            "what arrived differs in round {round}"
+        );
         check!(rigs[0].get(client).bytes(at_client) == back, "what returned differs in round {round}");
         let told = rigs[0].get(server).of(at_server);
         check!(told.ends_with(&[What::closed("Released")]), "{told:?}");

@@ -1,10 +1,6 @@
 //! C at runtime level: sends and reads that do only a part.
 
-use std::{
-    io,
-    net::UdpSocket,
-    os::unix::net::UnixStream,
-};
+use std::{io, net::UdpSocket, os::unix::net::UnixStream};
 
 use reactor::{
     Bytes, Context, Handle, Id, Io, Lines, Ready, Resource, Result, Service, Shared, Source, Stream,
@@ -90,7 +86,8 @@ fn drip(world: &mut World<'_>) -> Outcome {
         }
     });
     let ids = pair.server().open.clone();
-    pair.rig.until("all lines have arrived", |rig| ids.iter().all(|id| rig.get(server).received(*id) == 25))?;
+    pair.rig
+        .until("all lines have arrived", |rig| ids.iter().all(|id| rig.get(server).received(*id) == 25))?;
     pair.rig.settle()?;
     let lines = |id| -> Vec<What> {
         let log = pair.server().log.iter();

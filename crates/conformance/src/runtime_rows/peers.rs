@@ -6,8 +6,8 @@ use std::{
 };
 
 use reactor::{
-    Address, Bytes, Closed, ConnectOptions, Context, Fd, Flow, Handle, Id, Interest, Layer, Lines, Phase, Ready, Result,
-    Service, Stream, StreamOptions,
+    Address, Bytes, Closed, ConnectOptions, Context, Fd, Flow, Handle, Id, Interest, Layer, Lines, Phase,
+    Ready, Result, Service, Stream, StreamOptions,
 };
 
 use super::{
@@ -109,7 +109,9 @@ fn reset_in_queue(world: &mut World<'_>) -> Outcome {
     rig.with(server, |_, cx| cx.resume(listener));
     let good = rig.connect(client, &address, Stream::new(Bytes))?;
     rig.with(client, |_, cx| cx.send(good, b"good"));
-    rig.until("a good one is served", |rig| rig.get(server).open.iter().any(|id| rig.get(server).received(*id) == 4))?;
+    rig.until("a good one is served", |rig| {
+        rig.get(server).open.iter().any(|id| rig.get(server).received(*id) == 4)
+    })?;
     rig.settle()?;
     let probe = rig.get(server);
     check!(probe.closed.len() + 1 == probe.open.len() && probe.open.len() <= 6, "{:?}", probe.log);
@@ -165,7 +167,9 @@ fn idle_deadline(world: &mut World<'_>) -> Outcome {
     check!(rig.now() >= begun + (idle - SHORT / 2), "the deadline was early");
     let (id, _, why) = &rig.get(server).closed[0];
     check!(matches!(why, Closed::Deadline) && *id == rig.get(server).open[0], "{why}");
-    rig.until("the silent one sees its end", |rig| rig.get(client).closed.iter().any(|(id, ..)| *id == silent))?;
+    rig.until("the silent one sees its end", |rig| {
+        rig.get(client).closed.iter().any(|(id, ..)| *id == silent)
+    })?;
     check!(rig.get(server).closed.len() == 1, "the talking one has ended, too");
     rig.with(client, |_, cx| cx.abort(talking));
     rig.finish()
@@ -197,7 +201,10 @@ fn never_reads(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn rig_closed<C: super::probe::Items, L: Layer>(pair: &Pair<C, L>, at: usize) -> &(Id<Stream<C, L>>, Stream<C, L>, Closed) {
+fn rig_closed<C: super::probe::Items, L: Layer>(
+    pair: &Pair<C, L>,
+    at: usize,
+) -> &(Id<Stream<C, L>>, Stream<C, L>, Closed) {
     &pair.server().closed[at]
 }
 
@@ -319,7 +326,8 @@ fn no_handshake(world: &mut World<'_>) -> Outcome {
 fn connect_flood(world: &mut World<'_>) -> Outcome {
     let count = sized(world, 400, 40);
     let mut rig = Rig::new(world)?;
-    let (echo, client, crowd) = (rig.add(Echo::default())?, rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
+    let (echo, client, crowd) =
+        (rig.add(Echo::default())?, rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
     let address = rig.with(echo, |_, cx| {
         let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
         Ok::<_, reactor::Failure>(cx.local(listener)?)
@@ -352,7 +360,8 @@ fn garbage(world: &mut World<'_>) -> Outcome {
     let mut pair = Pair::of(world, || Stream::new(Lines::max(100)))?;
     let raw = pair.rig.add(Probe::<Bytes>::quiet())?;
     let long = vec![b'x'; 500];
-    let broken: [&[u8]; 3] = [b"\xff\xfe\xfd\n", &long, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\xa5\n"];
+    let broken: [&[u8]; 3] =
+        [b"\xff\xfe\xfd\n", &long, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\xa5\n"];
     for (at, bytes) in broken.into_iter().enumerate() {
         let id = pair.rig.connect(raw, &pair.address, Stream::new(Bytes))?;
         pair.rig.with(raw, |_, cx| cx.send(id, bytes));
@@ -376,7 +385,8 @@ fn foreign_garbage(world: &mut World<'_>) -> Outcome {
         // The stream may end while this is still being written.
         let _ = peer.write_all(&bytes).and_then(|()| peer.shutdown(Shutdown::Write));
         let server = pair.server;
-        pair.rig.until("the garbage has ended its stream", |rig| rig.get(server).closed.len() == round + 1)?;
+        pair.rig
+            .until("the garbage has ended its stream", |rig| rig.get(server).closed.len() == round + 1)?;
         drop(peer);
     }
     pair.by_client(|cx, id| cx.send(id, "fine"));
@@ -387,7 +397,8 @@ fn foreign_garbage(world: &mut World<'_>) -> Outcome {
 fn same_port(world: &mut World<'_>) -> Outcome {
     let mut rig = Rig::new(world)?;
     let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
-    let addresses = [rig.listen(server, || Stream::new(Bytes))?.1, rig.listen(server, || Stream::new(Bytes))?.1];
+    let addresses =
+        [rig.listen(server, || Stream::new(Bytes))?.1, rig.listen(server, || Stream::new(Bytes))?.1];
     // A host of its own: no other program's connections keep its ports.
     let host = [127, 77, world.up_to(250) as u8, world.up_to(250) as u8];
     let mut options = ConnectOptions::default();
@@ -480,9 +491,10 @@ fn unreachable(world: &mut World<'_>) -> Outcome {
     peer.connect(ours.local_addr()?)?;
     let nobody = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
     ours.connect(nobody)?;
-    let id = rig.with(service, |_, cx| cx.add(Fd::new(ours, Interest::Read))).map_err(|rejected| rejected.error)?;
-    rig.with(service, |_, cx| cx.get(id).map(|socket| socket.send(b"anyone?")))
-        .transpose()?;
+    let id = rig
+        .with(service, |_, cx| cx.add(Fd::new(ours, Interest::Read)))
+        .map_err(|rejected| rejected.error)?;
+    rig.with(service, |_, cx| cx.get(id).map(|socket| socket.send(b"anyone?"))).transpose()?;
     rig.until("the refusal is told", |rig| !rig.get(service).answers.is_empty())?;
     rig.rests()?;
     // The socket lives: connected to somebody who is there, it goes on.

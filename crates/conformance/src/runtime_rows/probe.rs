@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use reactor::{
-    Bytes, Closed, Codec, Context, Event, Fault, Handle, Id, Key, Layer, Lines, Receive, Result, Service, Stream,
+    Bytes, Closed, Codec, Context, Event, Fault, Handle, Id, Key, Layer, Lines, Receive, Result, Service,
+    Stream,
 };
 
 /// A codec whose items a probe can note.
@@ -131,7 +132,10 @@ impl<C: Items, L: Layer> Probe<C, L> {
 
     /// The faults told.
     pub(super) fn faults(&self) -> Vec<&str> {
-        self.log.iter().filter_map(|(_, what)| if let What::Fault(text) = what { Some(&**text) } else { None }).collect()
+        self.log
+            .iter()
+            .filter_map(|(_, what)| if let What::Fault(text) = what { Some(&**text) } else { None })
+            .collect()
     }
 
     fn tell(&mut self, cx: &mut Context<'_, Self>, id: Option<Of<C, L>>, what: What) -> Result {

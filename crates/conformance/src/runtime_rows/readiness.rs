@@ -4,7 +4,8 @@ use std::{
     cell::Cell,
     io::{ErrorKind, Write},
     net::{TcpListener, TcpStream},
-    process, rc::Rc,
+    process,
+    rc::Rc,
 };
 
 use reactor::{Address, Bytes, ListenOptions, Stream, StreamOptions};
@@ -73,7 +74,9 @@ fn before_accept(world: &mut World<'_>) -> Outcome {
     rig.until("the client is up", |rig| !rig.get(client).open.is_empty())?;
     rig.settle()?;
     rig.with(server, |_, cx| cx.resume(listener));
-    rig.until("it is told", |rig| rig.get(server).open.first().is_some_and(|id| rig.get(server).received(*id) == 5))?;
+    rig.until("it is told", |rig| {
+        rig.get(server).open.first().is_some_and(|id| rig.get(server).received(*id) == 5)
+    })?;
     let told = rig.get(server).of(rig.get(server).open[0]);
     check!(told == [What::Open, What::got(b"early")], "{told:?}");
     rig.with(client, |_, cx| cx.abort(id));

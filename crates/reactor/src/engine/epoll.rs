@@ -130,13 +130,18 @@ impl Poll for Epoll {
         trigger: Trigger,
     ) -> io::Result<()> {
         let fd = source.descriptor().ok_or(io::ErrorKind::Unsupported)?;
-        let edge = if trigger == Trigger::Edge { libc::EPOLLET as u32 } else { 0 };
-        self.control(libc::EPOLL_CTL_ADD, fd, key.to_bits(), mask(interest) | edge)
+        self.control(libc::EPOLL_CTL_ADD, fd, key.to_bits(), mask(interest) | edge(trigger))
     }
 
-    fn rewatch(&mut self, key: Key, source: Source<'_>, interest: Interest) -> io::Result<()> {
+    fn rewatch(
+        &mut self,
+        key: Key,
+        source: Source<'_>,
+        interest: Interest,
+        trigger: Trigger,
+    ) -> io::Result<()> {
         let fd = source.descriptor().ok_or(io::ErrorKind::Unsupported)?;
-        self.control(libc::EPOLL_CTL_MOD, fd, key.to_bits(), mask(interest))
+        self.control(libc::EPOLL_CTL_MOD, fd, key.to_bits(), mask(interest) | edge(trigger))
     }
 
     fn unwatch(&mut self, key: Key, source: Source<'_>) -> io::Result<()> {
@@ -165,6 +170,10 @@ impl Poll for Epoll {
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         Some(std::os::fd::AsFd::as_fd(&self.epoll))
     }
+}
+
+fn edge(trigger: Trigger) -> u32 {
+    if trigger == Trigger::Edge { libc::EPOLLET as u32 } else { 0 }
 }
 
 fn mask(interest: Interest) -> u32 {

@@ -384,8 +384,8 @@ pub trait Poll {
     /// The name by which it is chosen.
     fn name(&self) -> &'static str;
 
-    /// How streams are watched: [`Trigger::Edge`] once and for all, in both directions; or
-    /// [`Trigger::Level`], with the interest kept in step once a turn.
+    /// How streams are watched: [`Trigger::Edge`] for input once and for all, and for room too from the first
+    /// write that found none; or [`Trigger::Level`], with the interest kept in step once a turn.
     fn trigger(&self) -> Trigger;
 
     /// Begins to watch. Only a poll whose [`trigger`](Poll::trigger) is `Edge` is asked for edges.
@@ -395,11 +395,18 @@ pub trait Poll {
     fn watch(&mut self, key: Key, source: Source<'_>, interest: Interest, trigger: Trigger)
     -> io::Result<()>;
 
-    /// Changes the interest of a source watched with [`Trigger::Level`].
+    /// Changes the interest of a source; the trigger is the one it is watched with. An edge-triggered poll
+    /// tells anew what holds.
     ///
     /// # Errors
     /// ENOENT when the source is not watched.
-    fn rewatch(&mut self, key: Key, source: Source<'_>, interest: Interest) -> io::Result<()>;
+    fn rewatch(
+        &mut self,
+        key: Key,
+        source: Source<'_>,
+        interest: Interest,
+        trigger: Trigger,
+    ) -> io::Result<()>;
 
     /// Ends watching.
     ///

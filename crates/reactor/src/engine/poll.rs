@@ -78,7 +78,8 @@ impl Poll for PollCall {
         let mut entry = libc::pollfd { fd: number as RawFd, events: mask(interest), revents: 0 };
         self.calls += 1;
         // What the other mechanisms refuse at once is refused here too, and not found in the next wait.
-        sys::poll(std::slice::from_mut(&mut entry), 0)?;
+        // A signal interrupts also a call that does not wait.
+        sys::again_if_interrupted(|| sys::poll(std::slice::from_mut(&mut entry), 0))?;
         if entry.revents & libc::POLLNVAL != 0 {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
@@ -95,7 +96,7 @@ impl Poll for PollCall {
         Ok(())
     }
 
-    fn rewatch(&mut self, key: Key, source: Source<'_>, interest: Interest) -> io::Result<()> {
+    fn rewatch(&mut self, key: Key, source: Source<'_>, interest: Interest, _: Trigger) -> io::Result<()> {
         let position = self.position(key, source)?;
         self.entries[position].events = mask(interest);
         Ok(())

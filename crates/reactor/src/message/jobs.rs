@@ -188,7 +188,9 @@ fn work(shared: &Shared) {
         drop(state);
         if let Err(payload) = catch_unwind(AssertUnwindSafe(job)) {
             // Dropping the payload may panic again, and then the thread would be lost to the count.
-            mem::forget(payload);
+            if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+                mem::forget(again);
+            }
         }
         state = lock(&shared.state);
         state.running -= 1;
@@ -317,6 +319,25 @@ mod tests {
         drop((release, queued));
         began.1.recv().expect("the queued job begins");
         assert_eq!(jobs.join(LONG), Left { dropped: 0, running: 0 });
+    }
+
+    /// Counts its drops, and panics while it is dropped.
+    struct Spiteful(Sender<()>);
+
+    impl Drop for Spiteful {
+        fn drop(&mut self) {
+            self.0.send(()).expect("the test listens");
+            std::panic::resume_unwind(Box::new("a payload's own"));
+        }
+    }
+
+    #[test]
+    fn what_a_job_panicked_with_is_dropped_once_even_if_that_panics() {
+        let (jobs, began, (drops, dropped)) = (Jobs::new(1, 8), channel(), channel());
+        jobs.run(Box::new(|| std::panic::resume_unwind(Box::new(Spiteful(drops))))).expect("there is room");
+        drop(begin(&jobs, &began));
+        assert_eq!(jobs.join(LONG), Left { dropped: 0, running: 0 });
+        assert_eq!(dropped.iter().count(), 1);
     }
 
     #[test]

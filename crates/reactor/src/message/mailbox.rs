@@ -80,7 +80,7 @@ pub(crate) struct Mailbox<D> {
     asleep: AtomicBool,
     /// Whether commands are queued. Changes under the lock only.
     filled: AtomicBool,
-    stop_at: AtomicU64,
+    grace: AtomicU64,
     controllers: AtomicUsize,
     /// How many commands the loop has walked, modulo the range. Only the loop writes.
     walked: Line<AtomicUsize>,
@@ -103,7 +103,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
             }),
             asleep: AtomicBool::new(false),
             filled: AtomicBool::new(false),
-            stop_at: AtomicU64::new(NEVER),
+            grace: AtomicU64::new(NEVER),
             controllers: AtomicUsize::new(0),
             walked: Line(AtomicUsize::new(0)),
             waker,
@@ -176,18 +176,18 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
         lock(&self.shared).closed = true;
     }
 
-    /// Asks the loop to stop by this instant, in nanoseconds of the loop's clock, and wakes it.
+    /// Asks the loop to stop within this grace, in nanoseconds from when it sees it, and wakes it.
     ///
-    /// The earliest of several wins.
-    pub(crate) fn stop(&self, by: u64) {
-        self.stop_at.fetch_min(by.min(NEVER - 1), Ordering::AcqRel);
+    /// The shortest of several is kept. A span and not a moment: only the loop's engine knows its clock.
+    pub(crate) fn stop(&self, grace: u64) {
+        self.grace.fetch_min(grace.min(NEVER - 1), Ordering::AcqRel);
         self.announce();
     }
 
-    /// Returns the instant by which the loop was asked to stop, if it was. One load.
-    pub(crate) fn stop_at(&self) -> Option<u64> {
-        let by = self.stop_at.load(Ordering::Acquire);
-        (by != NEVER).then_some(by)
+    /// Returns the grace within which the loop was asked to stop, if it was. One load.
+    pub(crate) fn grace(&self) -> Option<u64> {
+        let grace = self.grace.load(Ordering::Acquire);
+        (grace != NEVER).then_some(grace)
     }
 
     /// Counts the [`Outside`] handles. When it is 0, all that was sent through them is seen by [`Inbox::is_empty`].

@@ -144,23 +144,23 @@ fn only_the_first_send_of_a_sleep_wakes() {
 #[test]
 fn the_earliest_stop_wins_and_wakes_or_refuses_one_sleep() {
     let (mailbox, inbox, bell) = mailbox(8);
-    assert_eq!(mailbox.stop_at(), None);
+    assert_eq!(mailbox.grace(), None);
     mailbox.stop(50);
-    assert_eq!((mailbox.stop_at(), bell.rung()), (Some(50), 0));
+    assert_eq!((mailbox.grace(), bell.rung()), (Some(50), 0));
     assert!(!inbox.sleep(), "the stop is new");
     assert!(inbox.sleep(), "and now is known");
     mailbox.stop(70);
-    assert_eq!((mailbox.stop_at(), bell.rung()), (Some(50), 1));
+    assert_eq!((mailbox.grace(), bell.rung()), (Some(50), 1));
     assert!(inbox.sleep(), "the wake has told of it");
     mailbox.stop(20);
-    assert_eq!((mailbox.stop_at(), bell.rung()), (Some(20), 2));
+    assert_eq!((mailbox.grace(), bell.rung()), (Some(20), 2));
 }
 
 #[test]
 fn a_stop_without_a_deadline_is_a_stop() {
     let (mailbox, ..) = mailbox(8);
     mailbox.stop(u64::MAX);
-    assert_eq!(mailbox.stop_at(), Some(u64::MAX - 1));
+    assert_eq!(mailbox.grace(), Some(u64::MAX - 1));
 }
 
 #[test]

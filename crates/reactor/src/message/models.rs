@@ -159,7 +159,7 @@ fn each_command_that_races_a_stop_is_executed_or_refused() {
         });
         let mailbox = looping.mailbox();
         let stopper = thread::spawn(move || mailbox.stop(9));
-        while looping.mailbox().stop_at().is_none() {
+        while looping.mailbox().grace().is_none() {
             looping.take();
             looping.sleep();
         }

@@ -315,9 +315,12 @@ fn closed<S: Handle<R>, R: Resource>(
     let custom =
         resource.downcast::<Custom<R>>().expect("a table is only used with the resource it was made for");
     let Custom { resource, out, .. } = *custom;
+    let index = core.calling;
     if let Some(out) = out {
+        if let Some(record) = core.records.get_mut(index as usize) {
+            record.bytes_dropped += out.len() as u64;
+        }
         core.pool.give_outgoing(out);
     }
-    let index = core.calling;
     service::<S>(erased).closed(&mut Context::new(core, index), Id::new(key), resource, why);
 }

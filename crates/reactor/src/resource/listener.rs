@@ -136,7 +136,7 @@ fn accepted<S: Handle<R>, R: Connection>(
     accepting.starved = false;
     // Not wanted: dropping the transport closes it.
     let Some(stream) = (accepting.make)(peer) else { return };
-    match stream.attach(core, index, R::table::<S>(), transport, Role::Stream) {
+    match stream.attach(core, index, R::table::<S>(), transport, None) {
         Ok(stream) => {
             R::up::<S>(core, to, stream);
             if core.budget.is_tight() {
@@ -196,6 +196,7 @@ fn flush<R: 'static>(core: &mut Core, key: Key) {
 fn pause<R: 'static>(core: &mut Core, key: Key, paused: bool) {
     if let Some(accepting) = find::<R>(core, key) {
         accepting.paused = paused;
-        core.mark(key);
+        // At once: a connection may be next in this very batch.
+        flush::<R>(core, key);
     }
 }

@@ -11,13 +11,17 @@ use crate::{clock::Time, id::Key};
 pub(crate) struct Bytes {
     used: usize,
     limit: usize,
+    /// Above it reads and accepts rest.
+    ease: usize,
     tight: bool,
+    /// Whether the pressure that there is was asked for.
+    noticed: bool,
     resting: Vec<Key>,
 }
 
 impl Bytes {
     pub(crate) fn new(limit: usize) -> Bytes {
-        Bytes { used: 0, limit, tight: false, resting: Vec::new() }
+        Bytes { used: 0, limit, ease: limit / 4 * 3, tight: false, noticed: false, resting: Vec::new() }
     }
 
     /// Counts what one stream holds now instead of what it held; `false` when the limit is passed.
@@ -26,8 +30,30 @@ impl Bytes {
         self.used = self.used - *counted + holds;
         let grew = holds > *counted;
         *counted = holds;
-        self.tight |= self.used > self.limit / 4 * 3;
+        self.tight |= self.used > self.ease;
         !grew || self.used <= self.limit
+    }
+
+    /// Counts what one stream holds more; `false` when it is time to look closer.
+    #[inline]
+    pub(crate) fn add(&mut self, counted: &mut usize, more: usize) -> bool {
+        self.used += more;
+        *counted += more;
+        self.used <= self.ease
+    }
+
+    /// Counts what has left; what a layer put beside it was never counted.
+    #[inline]
+    pub(crate) fn sub(&mut self, counted: &mut usize, less: usize) {
+        let less = less.min(*counted);
+        self.used -= less;
+        *counted -= less;
+    }
+
+    /// Looks closer after [`Bytes::add`]: `false` when the limit is passed.
+    pub(crate) fn is_within(&mut self) -> bool {
+        self.tight |= self.used > self.ease;
+        self.used <= self.limit
     }
 
     pub(crate) fn used(&self) -> usize {
@@ -40,6 +66,12 @@ impl Bytes {
         self.tight
     }
 
+    /// Whether pressure has begun since it was last asked.
+    #[inline]
+    pub(crate) fn has_begun(&mut self) -> bool {
+        self.tight && !std::mem::replace(&mut self.noticed, true)
+    }
+
     /// Remembers a stream that rests, to be woken at relief.
     pub(crate) fn rest(&mut self, key: Key) {
         self.resting.push(key);
@@ -48,8 +80,9 @@ impl Bytes {
     /// Whether the pressure has gone since it was last asked.
     #[inline]
     pub(crate) fn is_relieved(&mut self) -> bool {
-        let relieved = self.tight && self.used <= self.limit / 4 * 3;
+        let relieved = self.tight && self.used <= self.ease;
         self.tight &= !relieved;
+        self.noticed &= self.tight;
         relieved
     }
 
@@ -119,6 +152,7 @@ mod tests {
         assert!(!bytes.is_tight());
         bytes.recount(&mut a, 76);
         assert!(bytes.is_tight() && !bytes.is_relieved());
+        assert!(bytes.has_begun() && !bytes.has_begun(), "told once, too");
         bytes.recount(&mut a, 75);
         assert!(bytes.is_relieved() && !bytes.is_relieved() && !bytes.is_tight());
     }

@@ -7,7 +7,6 @@ use std::{
 
 use super::Runtime;
 use crate::{
-    clock::Time,
     engine::Ending,
     error::{Closed, Error},
     id::Key,
@@ -67,8 +66,10 @@ impl Receipt {
 impl Runtime {
     /// Begins the stop when one was asked for; a later call with an earlier deadline moves it.
     pub(super) fn begin_stop_if_asked(&mut self) {
-        let Some(by) = self.core.mailbox.stop_at().map(Time::from_nanos) else { return };
-        self.stop_by = Some(by);
+        let Some(grace) = self.core.mailbox.grace() else { return };
+        let by = self.core.now + Duration::from_nanos(grace);
+        // The earliest wins: seen again in a later turn, the same grace ends later.
+        self.stop_by = Some(self.stop_by.map_or(by, |before| before.min(by)));
         if std::mem::replace(&mut self.core.stopping, true) {
             return;
         }
@@ -94,7 +95,7 @@ impl Runtime {
             let late = self.stop_by.is_some_and(|by| core.now >= by);
             return late || core.registry.occupied() == 0;
         }
-        if core.mailbox.stop_at().is_some() {
+        if core.mailbox.grace().is_some() {
             return false;
         }
         // First: when none lives outside, all that they sent is seen below.
@@ -126,7 +127,7 @@ impl Runtime {
         }
         self.closings();
         let left = self.core.jobs.join(Duration::ZERO);
-        self.metrics.publish(&self.core.counters);
+        self.publish();
         self.receipt(left.dropped, left.running)
     }
 

@@ -55,7 +55,9 @@ impl Runtime {
             || !core.faults_due.is_empty()
             || core.lanes.told() > 0
             || !self.inbox.is_empty()
-            || self.first.is_some();
+            || self.first.is_some()
+            // The news of a stop is told once, perhaps to a turn whose wait failed.
+            || !core.stopping && core.mailbox.grace().is_some();
         if pending {
             return Some(Duration::ZERO);
         }
@@ -246,6 +248,12 @@ impl Runtime {
         }
         core.counters.turns += 1;
         core.counters.turn_took(end.since(core.now));
+        self.publish();
+    }
+
+    /// Lets other threads see the counters as they are now.
+    pub(super) fn publish(&mut self) {
+        let core = &mut self.core;
         core.counters.engine_calls = core.engine.calls();
         core.counters.resources = core.registry.occupied() as u64;
         core.counters.queue_bytes = core.budget.used() as u64;

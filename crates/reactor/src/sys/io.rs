@@ -110,7 +110,7 @@ fn send(to: Borrowed<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
 }
 
 /// Repeats what a signal interrupted before it did anything.
-pub(super) fn again_if_interrupted<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(crate) fn again_if_interrupted<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match operation() {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

@@ -18,6 +18,8 @@ pub(crate) use std::os::fd::{BorrowedFd as Borrowed, OwnedFd as Owned};
 pub(crate) use std::os::windows::io::{BorrowedSocket as Borrowed, OwnedSocket as Owned};
 
 #[cfg(unix)]
+pub(crate) use self::io::again_if_interrupted;
+#[cfg(unix)]
 pub(crate) use self::unix::{
     Reserve, Watched, adopt, is_out_of_descriptors, poll, read_descriptor, receive_descriptor,
 };

@@ -9,7 +9,7 @@ use std::{
 
 use reactor::{
     Bytes, Closed, Codec, Context, Event, Fault, Handle, Id, Layer, Limits, Receive, Result, Runtime,
-    RuntimeOptions, Service, ServiceId, Stream, StreamOptions,
+    RuntimeOptions, Service, ServiceId, Stream, StreamOptions, engine::Candidates,
 };
 
 /// A short time: what is expected takes less, or is a timer of the test.
@@ -36,7 +36,7 @@ impl Engine {
 
 /// Runs a test on each engine.
 pub fn for_each_engine(test: impl Fn(Engine)) {
-    for name in ["epoll", "poll"] {
+    for name in Candidates::default().names() {
         eprintln!("engine {name}");
         test(Engine(name));
     }
@@ -82,10 +82,13 @@ impl Seen {
 pub type Act<C, L> = Box<dyn FnMut(&mut Context<Probe<C, L>>, Id<Stream<C, L>>, &Seen) -> Result>;
 pub type OnMessage<C, L> = Box<dyn FnMut(&mut Context<Probe<C, L>>, u64) -> Result>;
 
+/// A stream that has closed, as its service got it.
+pub type Gone<C, L> = (Id<Stream<C, L>>, Stream<C, L>, Closed);
+
 /// A service that notes everything, and then does what the test says.
 pub struct Probe<C: Codec = Bytes, L: Layer = ()> {
     pub seen: Vec<(Id<Stream<C, L>>, Seen)>,
-    pub closed: Vec<(Id<Stream<C, L>>, Stream<C, L>, Closed)>,
+    pub closed: Vec<Gone<C, L>>,
     pub messages: Vec<u64>,
     pub faults: Vec<String>,
     pub act: Act<C, L>,

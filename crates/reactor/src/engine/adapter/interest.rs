@@ -36,7 +36,7 @@ impl<P: Poll> Calls<P> {
     }
 
     /// Tells that a transport cannot be watched any more.
-    fn lose(&mut self, key: Key, error: io::Error) {
+    pub(super) fn lose(&mut self, key: Key, error: io::Error) {
         let Some(entry) = self.table.get_mut(key) else { return };
         let parked = entry.parked.take();
         let event = match entry.part {
@@ -73,7 +73,7 @@ pub(super) fn set_interest(
     let result = entry.with_source(|source| match (before, interest) {
         (before, interest) if before == interest => Ok(()),
         (None, Some(interest)) => poll.watch(key, source, interest, trigger),
-        (Some(_), Some(interest)) => poll.rewatch(key, source, interest),
+        (Some(_), Some(interest)) => poll.rewatch(key, source, interest, trigger),
         (_, None) => poll.unwatch(key, source),
     });
     entry.set_in_poll(interest.filter(|_| result.is_ok()));

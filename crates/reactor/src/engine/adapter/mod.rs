@@ -9,8 +9,8 @@
 //! Each stream is read once in a batch and each listener accepts a few times; what is left goes to the
 //! end of `again`, behind all others, and the next wait does not block. What is in both is driven once.
 //!
-//! **Watching.** An edge-triggered poll watches a stream from attach to close and is never told of it in
-//! between; closing the descriptor ends the watching, and an event that is still in the batch misses by
+//! **Watching.** An edge-triggered poll watches a stream for input from attach to close, and for room too from
+//! the first write that found none; it is told of nothing else. Closing the descriptor ends the watching, and an event that is still in the batch misses by
 //! its key. With a level-triggered poll the interest is brought in step once a wait, for those streams
 //! only whose interest changed, and a stream without any leaves the set. Users' resources are always
 //! watched level-triggered; one that reports a hang-up or an error and nothing else is told of it once
@@ -335,9 +335,9 @@ impl<P: Poll> Engine for Calls<P> {
         }
         let trigger = self.poll.trigger();
         let interest = match (trigger, role) {
-            (_, Role::Listener) | (Trigger::Level, Role::Stream) => Interest::Read,
+            (_, Role::Listener | Role::Stream) => Interest::Read,
             (Trigger::Level, Role::Connecting) => Interest::Write,
-            (Trigger::Edge, _) => Interest::Both,
+            (Trigger::Edge, Role::Connecting) => Interest::Both,
         };
         if let Err(error) = self.poll.watch(key, Source::of(&descriptor), interest, trigger) {
             return refused(descriptor, error);

@@ -4,9 +4,9 @@ use std::{cell::Cell, io};
 
 use session::Outgoing;
 
-use super::{Calls, ENDED, HANGUP, Part, READABLE, READING, WRITABLE, table::Entry};
+use super::{Calls, ENDED, HANGUP, Part, READABLE, READING, WRITABLE, interest::set_interest, table::Entry};
 use crate::{
-    engine::{Chunk, Event, Poll, Sent},
+    engine::{Chunk, Event, Interest, Poll, Sent, Trigger},
     id::Key,
     sys,
 };
@@ -126,6 +126,12 @@ impl<P: Poll> Calls<P> {
     fn park(&mut self, key: Key, queue: Box<Outgoing>) {
         if let Some(entry) = self.table.get_mut(key) {
             entry.parked = Some(queue);
+            // Room is watched from the first write that found none: a poll that need not look at it is cheaper.
+            if self.poll.trigger() == Trigger::Edge
+                && let Err(error) = set_interest(&mut self.poll, entry, Some(Interest::Both), Trigger::Edge)
+            {
+                return self.lose(key, error);
+            }
             self.mark_changed(key);
         }
     }

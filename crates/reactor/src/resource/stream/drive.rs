@@ -11,7 +11,7 @@ use super::{
 use crate::{
     core::Core,
     engine::{self, Ending},
-    error::Closed,
+    error::{Closed, Error},
     id::Key,
     resource::{emit, service},
     service::Handle,
@@ -254,10 +254,10 @@ pub(super) fn up<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     if link.state == State::Connecting {
         link.state = State::Handshake;
     }
-    if link.stream.session.phase() == Phase::Idle {
-        if let Err(failure) = link.stream.session.start(pool) {
-            return core.close(key, Closed::Refused(failure));
-        }
+    if link.stream.session.phase() == Phase::Idle
+        && let Err(failure) = link.stream.session.start(pool)
+    {
+        return core.close(key, Closed::Refused(failure));
     }
     // A closing stream has its deadline already.
     if !link.closing {
@@ -307,8 +307,17 @@ pub(super) fn event<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 ) {
     let to = service::<S>(erased);
     match event {
-        engine::Event::Connected(Ok(())) => up::<S, C, L, R>(core, to, key),
-        engine::Event::Connected(Err(error)) => core.fail(key, "connect", error),
+        engine::Event::Connected(result) => {
+            let target = find::<C, L, R>(core, key).and_then(Link::take_target);
+            match (result, target) {
+                (Ok(()), _) => up::<S, C, L, R>(core, to, key),
+                (Err(error), Some(target)) => {
+                    let error = Error::os("connect", target, error);
+                    core.end(key, Closed::Failed(error), Ending::Orderly);
+                }
+                (Err(error), None) => core.fail(key, "connect", error),
+            }
+        }
         engine::Event::End => {
             open_if_due::<S, C, L, R>(core, to, key);
             if let Some(link) = find::<C, L, R>(core, key) {

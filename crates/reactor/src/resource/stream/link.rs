@@ -6,6 +6,7 @@ use session::{Codec, Layer};
 
 use super::{Carried, Stream, StreamOptions, close, drive, write};
 use crate::{
+    address::Address,
     context::Context,
     core::Core,
     engine::{Ending, Role, Transport},
@@ -67,6 +68,8 @@ pub(super) struct Rare {
     pub(super) raw: Vec<u8>,
     pub(super) why: Option<Closed>,
     pub(super) error: Option<(&'static str, io::Error)>,
+    /// Where it connects to, until it is connected.
+    pub(super) target: Option<Address>,
 }
 
 impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
@@ -77,13 +80,14 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         let raw = carried.raw;
         Link {
             unread: carried.unread,
-            rare: (!raw.is_empty()).then(|| Box::new(Rare { raw, ..Rare::default() })),
+            rare: (!raw.is_empty() || carried.error.is_some())
+                .then(|| Box::new(Rare { raw, error: carried.error, ..Rare::default() })),
             flying: 0,
             counted: 0,
             state,
             paused: false,
             reading: true,
-            high: false,
+            high: stream.session.queued() > stream.settings().high,
             drained_due: false,
             open_due: false,
             ended: carried.ended,
@@ -170,6 +174,16 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         self.rare.as_ref().is_none_or(|rare| rare.raw.is_empty())
     }
 
+    /// The connect is over: says where it went, and gives back memory that only it needed.
+    pub(super) fn take_target(&mut self) -> Option<Address> {
+        let rare = self.rare.as_mut()?;
+        let target = rare.target.take();
+        if rare.raw.is_empty() && rare.why.is_none() && rare.error.is_none() {
+            self.rare = None;
+        }
+        target
+    }
+
     pub(super) fn take_why(&mut self) -> Closed {
         self.rare.as_mut().and_then(|rare| rare.why.take()).unwrap_or(Closed::Done)
     }
@@ -201,17 +215,19 @@ pub(super) fn table<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     }
 }
 
-/// Registers a stream with its transport.
+/// Registers a stream with its transport: connected, or on its way to `target`.
 pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
     mut stream: Stream<C, L, R>,
     core: &mut Core,
     index: u16,
     table: &'static Table,
     transport: Transport,
-    role: Role,
+    target: Option<&Address>,
 ) -> Result<Key, (Stream<C, L, R>, Error)> {
-    stream.outbound |= role == Role::Connecting;
+    let role = if target.is_some() { Role::Connecting } else { Role::Stream };
+    stream.outbound |= target.is_some();
     let link = Link::new(stream, role);
+    let high = link.high;
     let key = match core.registry.insert(index, table, Box::new(link)) {
         Ok(key) => key,
         Err(back) => {
@@ -226,10 +242,21 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
         let stream = unwrap::<C, L, R>(back, Some(refused.transport));
         return Err((stream, Error::os("attach", std::any::type_name::<Stream<C, L, R>>(), refused.error)));
     }
-    if role == Role::Connecting {
+    let Core { registry, budget, .. } = core;
+    if let Some(slot) = registry.live(key) {
+        slot.high = high;
+        if let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) {
+            let holds = link.holds();
+            budget.recount(&mut link.counted, holds);
+        }
+    }
+    if let Some(link) = find::<C, L, R>(core, key)
+        && let Some(target) = target
+    {
+        link.rare().target = Some(target.clone());
+        let after = link.options().connect;
         core.counters.connects += 1;
-        let after = find::<C, L, R>(core, key).map(|link| link.options().connect);
-        core.set_guard(key, after);
+        core.set_guard(key, Some(after));
     }
     Ok(key)
 }
@@ -242,11 +269,11 @@ fn unwrap<C: Codec, L: Layer, R: 'static>(
     let link =
         *link.downcast::<Link<C, L, R>>().expect("a table is only used with the resource it was made for");
     let Link { mut stream, unread, rare, flying, ended, shut, .. } = link;
-    let raw = rare.map(|rare| rare.raw).unwrap_or_default();
+    let Rare { raw, error, .. } = rare.map(|rare| *rare).unwrap_or_default();
     let transport =
         transport.or_else(|| stream.carried.as_mut().and_then(|carried| carried.transport.take()));
     if transport.is_some() || flying > 0 || !unread.is_empty() {
-        let carried = Carried { transport, unread, raw, lost: flying, ended, shut };
+        let carried = Carried { transport, unread, raw, lost: flying, ended, shut, error };
         stream.carried = Some(Box::new(carried));
     }
     stream

@@ -15,8 +15,9 @@ use self::link::Link;
 pub use self::options::StreamOptions;
 use super::{Output, Resource, Table};
 use crate::{
+    address::Address,
     core::Core,
-    engine::{Interest, Outgoing, Ready, Role, Source, Transport},
+    engine::{Interest, Outgoing, Ready, Source, Transport},
     error::{Error, Result},
     id::Key,
     resource::Io,
@@ -62,6 +63,8 @@ struct Carried {
     lost: usize,
     ended: bool,
     shut: bool,
+    /// Why the input ended, which was not told yet.
+    error: Option<(&'static str, io::Error)>,
 }
 
 impl<C: Codec> Stream<C> {
@@ -193,6 +196,7 @@ pub enum Flow {
 ///
 /// Implemented by [`Stream`] alone.
 pub trait Connection: Resource + Output + sealed::Sealed {
+    /// Registers it with its transport: connected, or on its way to `target`.
     #[doc(hidden)]
     fn attach(
         self,
@@ -200,7 +204,7 @@ pub trait Connection: Resource + Output + sealed::Sealed {
         service: u16,
         table: &'static Table,
         transport: Transport,
-        role: Role,
+        target: Option<&Address>,
     ) -> Result<Key, (Self, Error)>;
 
     /// Starts an accepted stream, whose transport is up.
@@ -254,7 +258,7 @@ impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {
         let transport = self.carried.as_mut().and_then(|carried| carried.transport.take());
         match transport {
             Some(transport) => {
-                let key = self.attach(core, service, table, transport, Role::Stream)?;
+                let key = self.attach(core, service, table, transport, None)?;
                 // It starts, or if it was open in an earlier life tells `Open` again, in the next turn.
                 if let Some(link) = link::find::<C, L, R>(core, key) {
                     link.open_due = true;
@@ -293,9 +297,9 @@ impl<C: Codec, L: Layer, R: 'static> Connection for Stream<C, L, R> {
         service: u16,
         table: &'static Table,
         transport: Transport,
-        role: Role,
+        target: Option<&Address>,
     ) -> Result<Key, (Self, Error)> {
-        link::attach(self, core, service, table, transport, role)
+        link::attach(self, core, service, table, transport, target)
     }
 
     fn up<S: Handle<Self>>(core: &mut Core, service: &mut S, key: Key) {

@@ -44,16 +44,16 @@ pub(super) fn post<C: Codec, L: Layer, R: 'static>(
     if encoded.is_err() {
         out.rollback(mark);
     }
+    let added = out.len() - before;
     if !std::mem::replace(&mut slot.dirty, true) {
         dirty.push(key);
     }
-    let queued = link.queued();
-    let holds = queued + link.waiting();
-    let within = budget.recount(&mut link.counted, holds);
-    if encoded.is_ok() && within && !link.high && queued <= link.options().high {
+    // What is counted is never less than what is queued.
+    let plenty = budget.add(&mut link.counted, added);
+    if plenty && encoded.is_ok() && !link.high && link.counted <= link.stream.settings().high {
         return Flow::Queued;
     }
-    posted::<C, L, R>(core, key, encoded, within, before)
+    posted::<C, L, R>(core, key, encoded, before)
 }
 
 /// An item that passed a mark or a limit, or could not be encoded.
@@ -62,12 +62,12 @@ fn posted<C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
     key: Key,
     encoded: session::Result,
-    within: bool,
     before: usize,
 ) -> Flow {
     let Some(slot) = core.registry.live(key) else { return Flow::Gone };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return Flow::Gone };
     let queued = link.queued();
+    let within = core.budget.is_within();
     // One large item may enter an empty queue; `before` is what was in the queue that it went into.
     let alone = before == 0 && link.flying == 0;
     let over = queued > link.options().cap && !(alone && queued <= link.options().item);
@@ -78,6 +78,7 @@ fn posted<C: Codec, L: Layer, R: 'static>(
         }
         Ok(()) if over => Closed::Overflow,
         Ok(()) if !within => Closed::OverBudget,
+        Ok(()) if !link.high && queued <= link.options().high => return Flow::Queued,
         Ok(()) => {
             (link.high, slot.high) = (true, true);
             if link.coupled
@@ -105,8 +106,7 @@ pub(super) fn flush<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
             Some(Sent { queue, result: Ok(taken) }) if queue.is_empty() => {
                 counters.bytes_out += taken as u64;
                 pool.give_outgoing(queue);
-                let holds = link.waiting();
-                budget.recount(&mut link.counted, holds);
+                budget.sub(&mut link.counted, taken);
             }
             Some(sent) => {
                 link.flying = len;
@@ -174,7 +174,7 @@ fn flies<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, len: usize) 
 
 /// A send is over: the rest goes in front of the queue. `true`: there is a rest.
 fn take_back<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Sent) -> bool {
-    let Core { registry, pool, counters, .. } = core;
+    let Core { registry, pool, counters, budget, .. } = core;
     let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) else {
         pool.give_outgoing(sent.queue);
         return false;
@@ -185,6 +185,9 @@ fn take_back<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Se
         Ok(taken) => {
             counters.bytes_out += taken as u64;
             link.stream.session.restore(sent.queue, pool);
+            // Not what was taken: layers make more bytes of what was counted.
+            let holds = link.holds();
+            budget.recount(&mut link.counted, holds);
             left > 0
         }
         Err(error) => {

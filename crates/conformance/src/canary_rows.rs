@@ -1,0 +1,186 @@
+//! Rows of a runtime that sleeps: what a service notices of an engine whose wakes or waits are not right.
+
+use std::{
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use reactor::{
+    Bytes, Closed, Context, Controller, Event, Handle, Id, Limits, Receive, Reply, Result, Runtime, Service,
+    Stream, Unanswered,
+};
+
+use crate::{
+    suite::{Need, Outcome, Row, Stop, check},
+    world::World,
+};
+
+pub(crate) const ROWS: &[Row] = &[
+    row("F1s", "a timer is not early by the system's clock", timer_early),
+    row("F2s", "a deadline is not early by the system's clock", deadline_early),
+    row("G4s", "each question of a thread wakes the loop", questions),
+    row("G5s", "a stop of a thread wakes the loop", stops),
+];
+
+/// All need time that passes by itself.
+const fn row(id: &'static str, name: &'static str, run: fn(&mut World<'_>) -> Outcome) -> Row {
+    Row { id, name, needs: &[Need::Sockets], slow: false, run }
+}
+
+/// Notes when its timers fired and its streams ended; answers questions.
+#[derive(Default)]
+struct Sleeper {
+    fired: Vec<Instant>,
+    deadlines: Vec<Instant>,
+}
+
+struct Tick;
+struct Ask(Reply<()>);
+
+impl Service for Sleeper {}
+
+impl Receive<Tick> for Sleeper {
+    fn receive(&mut self, _: &mut Context<Self>, _: Tick) -> Result {
+        self.fired.push(Instant::now());
+        Ok(())
+    }
+}
+
+impl Receive<Ask> for Sleeper {
+    fn receive(&mut self, _: &mut Context<Self>, Ask(reply): Ask) -> Result {
+        reply.send(());
+        Ok(())
+    }
+}
+
+impl Handle<Stream> for Sleeper {
+    fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<'_, Bytes>) -> Result {
+        if let Event::Open = event {
+            cx.deadline(id, NAP);
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<Self>, _: Id<Stream>, _: Stream, why: Closed) {
+        if let Closed::Deadline = why {
+            self.deadlines.push(Instant::now());
+        }
+    }
+}
+
+fn runtime(world: &mut World<'_>) -> Runtime {
+    Runtime::assemble(world.engine(), Limits::default())
+}
+
+fn failed(error: impl std::fmt::Display) -> Stop {
+    Stop::Failed(error.to_string())
+}
+
+fn timer_early(world: &mut World<'_>) -> Outcome {
+    let mut runtime = runtime(world);
+    let sleeper = runtime.add(Sleeper::default()).map_err(failed)?;
+    for round in 0..5 {
+        let began = Instant::now();
+        runtime.with(sleeper, |_, cx| cx.after(NAP, Tick));
+        for _ in 0..TURNS_MAX {
+            if runtime.service(sleeper).is_some_and(|sleeper| sleeper.fired.len() > round) {
+                break;
+            }
+            runtime.turn(None).map_err(failed)?;
+        }
+        let fired = runtime.service(sleeper).and_then(|sleeper| sleeper.fired.get(round).copied());
+        let after = fired.ok_or("a timer did not fire")?.duration_since(began);
+        check!(after >= NAP, "a timer of {NAP:?} fired after {after:?}");
+    }
+    Ok(())
+}
+
+fn deadline_early(world: &mut World<'_>) -> Outcome {
+    let mut runtime = runtime(world);
+    let sleeper = runtime.add(Sleeper::default()).map_err(failed)?;
+    let began = Instant::now();
+    let opened = runtime.with(sleeper, |_, cx| -> Result {
+        let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
+        let at = cx.local(listener)?;
+        cx.connect(at, Stream::new(Bytes))?;
+        Ok(())
+    });
+    opened.ok_or("the service has ended")?.map_err(failed)?;
+    for _ in 0..TURNS_MAX {
+        if runtime.service(sleeper).is_some_and(|sleeper| !sleeper.deadlines.is_empty()) {
+            break;
+        }
+        runtime.turn(None).map_err(failed)?;
+    }
+    let ended = runtime.service(sleeper).and_then(|sleeper| sleeper.deadlines.first().copied());
+    let after = ended.ok_or("no deadline passed")?.duration_since(began);
+    check!(after >= NAP, "a deadline of {NAP:?} passed after {after:?}");
+    Ok(())
+}
+
+/// Asks so often; `Err` when an answer does not come in time.
+fn ask(controller: &Controller<Sleeper>, count: usize) -> std::result::Result<(), String> {
+    for number in 0..count {
+        match controller.ask(Ask).wait_for(LOST_AFTER) {
+            Ok(()) => (),
+            Err(Unanswered::TimedOut(_)) => return Err(format!("the wake of question {number} was lost")),
+            Err(other) => return Err(format!("question {number}: {other:?}")),
+        }
+    }
+    Ok(())
+}
+
+/// Runs the runtime while a thread works with its controller; the thread's end lets the run end.
+fn run_beside(
+    world: &mut World<'_>,
+    work: impl FnOnce(Controller<Sleeper>) -> std::result::Result<(), String> + Send + 'static,
+) -> Outcome {
+    let mut runtime = runtime(world);
+    let sleeper = runtime.add(Sleeper::default()).map_err(failed)?;
+    let controller = runtime.controller(sleeper);
+    let (done, is_done) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        let outcome = work(controller);
+        // The receiver waits below.
+        let _ = done.send(());
+        outcome
+    });
+    let mut late = true;
+    for _ in 0..TURNS_MAX {
+        late = is_done.try_recv().is_err();
+        if !late || runtime.is_over() {
+            break;
+        }
+        // Longer than the thread waits: a wake that is lost is not made good by the next turn.
+        runtime.turn(Some(2 * LOST_AFTER)).map_err(failed)?;
+    }
+    runtime.run().map_err(failed)?;
+    thread.join().map_err(|_| "the thread panicked")??;
+    check!(!late || is_done.try_recv().is_ok(), "the thread did not come to its end in {TURNS_MAX} turns");
+    Ok(())
+}
+
+fn questions(world: &mut World<'_>) -> Outcome {
+    run_beside(world, |controller| ask(&controller, QUESTIONS))
+}
+
+fn stops(world: &mut World<'_>) -> Outcome {
+    for questions in 0..4 {
+        let (stopped, stop) = mpsc::channel();
+        run_beside(world, move |controller| {
+            ask(&controller, questions)?;
+            stopped.send(Instant::now()).map_err(|error| error.to_string())?;
+            controller.stop(Duration::ZERO);
+            Ok(())
+        })?;
+        let took = stop.recv().map_err(failed)?.elapsed();
+        check!(took < LOST_AFTER, "the stop after {questions} questions was seen after {took:?}");
+    }
+    Ok(())
+}
+
+const NAP: Duration = Duration::from_millis(10);
+const LOST_AFTER: Duration = Duration::from_secs(1);
+const QUESTIONS: usize = 500;
+const TURNS_MAX: usize = 10_000;

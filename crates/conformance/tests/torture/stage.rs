@@ -1,0 +1,316 @@
+//! Where a script plays: a runtime under torture, and what must hold when it is over.
+//!
+//! A stage has one runtime whose engine fails its n-th call. After the script, whatever came of it, the stage stops
+//! the runtime and checks: no service panicked, every resource that was opened was told closed once, and nothing was
+//! told of it afterwards; the registry and the queues are empty; the descriptors are as before; a double has all its
+//! buffers back. Every loop here is bounded: a runtime that hangs or spins fails the run.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    fmt, fs,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use conformance::{
+    double::{Network, Tuning},
+    torture::FailNth,
+};
+use reactor::{
+    Address, Codec, Id, Key, Layer, Limits, Receipt, Resource, Runtime, Service, ServiceId, Stream,
+    engine::Candidates,
+};
+
+use crate::player::Player;
+
+/// What a runtime under torture runs on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ground {
+    /// An engine of the system, by name.
+    System(&'static str),
+    /// The double, in tight tuning.
+    Double,
+}
+
+/// Why a script did not come to its end. Allowed only when a call failed.
+pub struct Spoiled(pub String);
+
+impl<E: std::error::Error> From<E> for Spoiled {
+    fn from(error: E) -> Spoiled {
+        Spoiled(error.to_string())
+    }
+}
+
+pub type Played = Result<(), Spoiled>;
+
+/// What is known of the resources of a run.
+#[derive(Default)]
+pub struct Ledger {
+    /// By key: how often `closed` was called.
+    closed: RefCell<BTreeMap<Key, u32>>,
+    listeners: Cell<u64>,
+    violation: RefCell<Option<String>>,
+}
+
+impl Ledger {
+    /// The resource lives: it was made, or an event of it came.
+    pub fn lives<R: Resource>(&self, id: Id<R>) {
+        if *self.closed.borrow_mut().entry(id.key()).or_default() > 0 {
+            self.violate(format!("{id:?} was told of after its end"));
+        }
+    }
+
+    pub fn closed<R: Resource>(&self, id: Id<R>) {
+        let mut closed = self.closed.borrow_mut();
+        let count = closed.entry(id.key()).or_default();
+        *count += 1;
+        if *count > 1 {
+            self.violate(format!("{id:?} was closed twice"));
+        }
+    }
+
+    pub fn violate(&self, text: String) {
+        self.violation.borrow_mut().get_or_insert(text);
+    }
+
+    fn check(&self, receipt: Option<&Receipt>) {
+        if let Some(violation) = self.violation.borrow().as_ref() {
+            panic!("{violation}");
+        }
+        let closed = self.closed.borrow();
+        for (key, count) in closed.iter() {
+            assert_eq!(*count, 1, "{key:?} was opened, and not told closed");
+        }
+        if let Some(receipt) = receipt {
+            let counted: u64 = receipt.services.iter().map(|service| service.closed).sum();
+            let told = closed.len() as u64 + self.listeners.get();
+            assert_eq!(counted, told, "the receipt counts other ends than were told: {receipt:?}");
+            let panicked = receipt.services.iter().find_map(|service| service.panicked.as_ref());
+            assert_eq!(panicked, None);
+        }
+    }
+}
+
+/// One run of a script.
+pub struct Stage {
+    pub runtime: Runtime,
+    pub ground: Ground,
+    pub ledger: Rc<Ledger>,
+    torture: FailNth,
+    network: Option<Network>,
+    stop: Option<Box<dyn FnOnce(&mut Runtime)>>,
+    addresses: u32,
+}
+
+impl Stage {
+    fn new(ground: Ground, torture: FailNth, seed: u64) -> Stage {
+        let (engine, network): (Box<dyn reactor::engine::Engine>, _) = match ground {
+            Ground::System(name) => {
+                (Candidates::default().open(Some(name)).expect("the platform has it"), None)
+            }
+            Ground::Double => {
+                let network = Network::new(Tuning { runs_jobs: true, ..Tuning::tight(seed) });
+                (Box::new(network.double()), Some(network))
+            }
+        };
+        let runtime = Runtime::assemble(torture.engine(engine), Limits::default());
+        let ledger = Rc::default();
+        Stage { runtime, ground, ledger, torture, network, stop: None, addresses: 0 }
+    }
+
+    pub fn network(&self) -> Option<&Network> {
+        self.network.as_ref()
+    }
+
+    /// Adds a service; the first one is also the one that stops the runtime.
+    pub fn add<S: Service>(&mut self, service: S) -> Result<ServiceId<S>, Spoiled> {
+        let id = self.runtime.add(service)?;
+        self.stop.get_or_insert_with(|| {
+            Box::new(move |runtime| {
+                runtime.with(id, |_, cx| cx.stop(GRACE));
+            })
+        });
+        Ok(id)
+    }
+
+    /// An address to listen at, of a free port.
+    pub fn port(&self) -> Address {
+        "127.0.0.1:0".parse().expect("an address")
+    }
+
+    /// The name of a Unix socket that nobody else uses.
+    pub fn unix(&mut self) -> Address {
+        self.addresses += 1;
+        let began = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
+        let name = format!("@torture-{}-{began}-{}", std::process::id(), self.addresses);
+        name.parse().expect("an address")
+    }
+
+    pub fn listen<C: Codec, L: Layer>(
+        &mut self,
+        service: ServiceId<Player<C, L>>,
+        at: &Address,
+        mut make: impl FnMut() -> Option<Stream<C, L>> + 'static,
+    ) -> Result<Address, Spoiled>
+    where
+        for<'a> C::In<'a>: AsRef<[u8]>,
+    {
+        let ledger = self.ledger.clone();
+        let listen = |_: &mut Player<C, L>, cx: &mut reactor::Context<Player<C, L>>| {
+            let listener = cx.listen(at, move |_| make())?;
+            ledger.listeners.set(ledger.listeners.get() + 1);
+            Ok(cx.local(listener)?)
+        };
+        self.runtime.with(service, listen).ok_or_else(gone)?
+    }
+
+    pub fn connect<C: Codec, L: Layer>(
+        &mut self,
+        service: ServiceId<Player<C, L>>,
+        to: &Address,
+        stream: Stream<C, L>,
+    ) -> Result<Id<Stream<C, L>>, Spoiled>
+    where
+        for<'a> C::In<'a>: AsRef<[u8]>,
+    {
+        let id = self.runtime.with(service, |_, cx| cx.connect(to, stream)).ok_or_else(gone)??;
+        self.ledger.lives(id);
+        Ok(id)
+    }
+
+    /// Makes turns until it is so. When a call failed and nothing happens any more, it never will be.
+    pub fn until(&mut self, mut done: impl FnMut() -> bool) -> Played {
+        let (quiet_max, began) = match self.ground {
+            Ground::System(_) => (4, Instant::now()),
+            Ground::Double => (30, Instant::now()),
+        };
+        let mut quiet = 0;
+        for turn in 0_u64.. {
+            if done() {
+                return Ok(());
+            }
+            let late = turn > TURNS_MAX && began.elapsed() > LONG;
+            assert!(!late, "it hangs: {turn} turns, a call has failed: {}", self.torture.has_failed());
+            quiet = if self.runtime.turn(Some(STEP))? { 0 } else { quiet + 1 };
+            let deadline = self.runtime.next_deadline().is_some_and(|next| next < LONG);
+            if self.torture.has_failed() && quiet > quiet_max && (!deadline || quiet > 10 * quiet_max) {
+                return Err(Spoiled("nothing happens any more".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes so many turns, whatever they do.
+    pub fn turns(&mut self, count: usize) -> Played {
+        for _ in 0..count {
+            self.runtime.turn(Some(Duration::ZERO))?;
+        }
+        Ok(())
+    }
+
+    fn end(mut self) {
+        if let Some(stop) = self.stop.take() {
+            stop(&mut self.runtime);
+        }
+        let mut failed = false;
+        for turn in 0.. {
+            if self.runtime.is_over() {
+                break;
+            }
+            assert!(turn < STOP_TURNS_MAX, "the stop takes more than {STOP_TURNS_MAX} turns");
+            if self.runtime.turn(Some(10 * STEP)).is_err() {
+                failed = true;
+                break;
+            }
+        }
+        assert!(!failed || self.torture.has_failed(), "a wait failed by itself");
+        let metrics = self.runtime.metrics();
+        let receipt = self.runtime.run();
+        let counters = metrics.read();
+        assert_eq!((counters.resources, counters.queue_bytes), (0, 0), "what is left after the stop");
+        if let Err(error) = &receipt {
+            assert!(self.torture.has_failed(), "{error}");
+        }
+        drop(self.runtime);
+        self.ledger.check(receipt.as_ref().ok());
+        if let Some(network) = self.network {
+            assert!(network.leaks().is_clean(), "{}", network.leaks());
+        }
+    }
+}
+
+/// Says that the script came to another end than it should.
+pub fn should(holds: bool, what: &str) -> Played {
+    if holds { Ok(()) } else { Err(Spoiled(format!("not so: {what}"))) }
+}
+
+fn gone() -> Spoiled {
+    Spoiled("the service has ended".to_owned())
+}
+
+/// A script: plays on a stage, and says whether it came to its end.
+#[derive(Clone, Copy)]
+pub struct Script {
+    pub name: &'static str,
+    pub play: fn(&mut Stage) -> Played,
+    /// Whether it can be played there.
+    pub on: fn(Ground) -> bool,
+}
+
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Plays a script with its n-th engine call failing, for every n until a run has no failure left. Returns how many
+/// runs had one.
+pub fn sweep(script: &Script, ground: Ground, seed: u64, times: u64) -> u64 {
+    for nth in 1..=CALLS_MAX {
+        let torture = FailNth::drawn(nth, seed).times(times);
+        // Printed by the test harness when something below panics.
+        println!(
+            "{script:?} on {ground:?}: call {nth} fails {times} times, errno {}, seed {seed}",
+            torture.errno()
+        );
+        let before = descriptors();
+        let mut stage = Stage::new(ground, torture.clone(), seed);
+        let played = (script.play)(&mut stage);
+        stage.end();
+        // The thread of a job lets go of the waker a moment after its result has come.
+        let ended = Instant::now();
+        while descriptors() != before {
+            assert!(ended.elapsed() < LONG, "descriptors are left open: {} of {before}", descriptors());
+            std::thread::yield_now();
+        }
+        if !torture.has_failed() {
+            if let Err(Spoiled(why)) = played {
+                panic!("nothing has failed, but {why}");
+            }
+            return nth - 1;
+        }
+    }
+    panic!("{script:?} makes more than {CALLS_MAX} calls");
+}
+
+fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+pub const STEP: Duration = Duration::from_millis(1);
+const GRACE: Duration = Duration::from_millis(20);
+const LONG: Duration = Duration::from_secs(20);
+const TURNS_MAX: u64 = 20_000;
+const STOP_TURNS_MAX: u32 = 3_000;
+const CALLS_MAX: u64 = 3_000;
+
+/// A script for every ground.
+pub const fn script(name: &'static str, play: fn(&mut Stage) -> Played) -> Script {
+    Script { name, play, on: |_| true }
+}
+
+/// A script that needs descriptors, or time that passes by itself.
+pub const fn on_systems(name: &'static str, play: fn(&mut Stage) -> Played) -> Script {
+    Script { name, play, on: |ground| ground != Ground::Double }
+}

@@ -1,0 +1,139 @@
+//! The steady state allocates nothing.
+#![allow(unsafe_code, reason = "an allocator that counts")]
+
+mod common;
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    io::{Read, Write},
+    time::Duration,
+};
+
+use common::{Engine, LONG, for_each_engine, tcp_pair};
+use reactor::{Bytes, Codec, Context, Event, Handle, Id, Lines, Receive, Result, Service, ServiceId, Stream};
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Answers, moves a deadline, sets and cancels timers and tells itself something, with each message.
+struct Busy {
+    told: u64,
+}
+
+impl Busy {
+    fn on_item<C: Codec>(&mut self, cx: &mut Context<Self>, id: Id<Stream<C>>) -> Result {
+        cx.deadline(id, LONG);
+        let timer = cx.after(LONG, 1_u32);
+        cx.cancel(timer);
+        cx.after(Duration::ZERO, 2_u32);
+        cx.tell(cx.me(), 3_u64).map_err(|_| "full")?;
+        Ok(())
+    }
+}
+
+impl Service for Busy {}
+impl Handle<Stream> for Busy {
+    fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
+        if let Event::Received(bytes) = event {
+            cx.send(id, bytes);
+            self.on_item(cx, id)?;
+        }
+        Ok(())
+    }
+}
+impl Handle<Stream<Lines>> for Busy {
+    fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream<Lines>>, event: Event<Lines>) -> Result {
+        if let Event::Received(line) = event {
+            cx.send(id, line);
+            self.on_item(cx, id)?;
+        }
+        Ok(())
+    }
+}
+impl Receive<u32> for Busy {
+    fn receive(&mut self, _: &mut Context<Self>, _: u32) -> Result {
+        Ok(())
+    }
+}
+impl Receive<u64> for Busy {
+    fn receive(&mut self, _: &mut Context<Self>, _: u64) -> Result {
+        self.told += 1;
+        Ok(())
+    }
+}
+
+fn measure<C: Codec>(engine: Engine, mut codec: impl FnMut() -> C)
+where
+    Busy: Handle<Stream<C>>,
+{
+    let mut runtime = engine.runtime();
+    let service: ServiceId<Busy> = runtime.add(Busy { told: 0 }).expect("it starts");
+    let mut peers = Vec::new();
+    for _ in 0..20 {
+        let (ours, peer) = tcp_pair();
+        let stream = Stream::new(codec()).on(ours).expect("a socket");
+        runtime.with(service, |_, cx| assert!(cx.add(stream).is_ok()));
+        peers.push(peer);
+    }
+    let controller = runtime.controller(service);
+    let mut before = 0;
+    for round in 0..200 {
+        if round == 100 {
+            before = ALLOCATIONS.get();
+        }
+        for peer in &mut peers {
+            // Half an item, so that something is kept, then the rest.
+            peer.write_all(b"hel").expect("room");
+        }
+        runtime.turn(Some(LONG)).expect("whole");
+        for peer in &mut peers {
+            peer.write_all(b"lo\n").expect("room");
+        }
+        controller.send(7_u64).expect("room");
+        runtime.turn(Some(LONG)).expect("whole");
+        // What came back of each peer: six bytes, in one or two pieces.
+        for peer in &mut peers {
+            let mut count = 0;
+            while count < 6 {
+                runtime.turn(Some(Duration::ZERO)).expect("whole");
+                peer.set_nonblocking(true).expect("a socket");
+                count += peer.read(&mut [0; 64]).unwrap_or(0);
+            }
+        }
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0, "allocations in 100 rounds");
+    assert!(runtime.service(service).expect("it lives").told >= 200);
+}
+
+#[test]
+fn messages_timers_deadlines_and_commands_allocate_nothing() {
+    for_each_engine(|engine| {
+        measure(engine, Lines::new);
+        measure(engine, || Bytes);
+    });
+}

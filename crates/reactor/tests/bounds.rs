@@ -1,0 +1,274 @@
+//! Marks, caps and budgets: at the limit, and one more.
+
+mod common;
+
+use std::io::Write;
+
+use common::{
+    Probe, SHORT, Seen, World, add, for_each_engine, read, settle, small_buffers, tcp_pair, until, write,
+};
+use reactor::{Bytes, Closed, Flow, Lines, Shared, Stream, StreamOptions};
+
+fn options() -> StreamOptions {
+    StreamOptions { high: 1000, low: 100, cap: 2000, item: 5000, ..StreamOptions::DEFAULT }
+}
+
+#[test]
+fn a_queue_is_high_above_its_mark_and_overflows_above_its_cap() {
+    for_each_engine(|engine| {
+        for (size, flow, overflows) in [
+            (999, Flow::Queued, false),
+            (1000, Flow::Queued, false),
+            (1001, Flow::High, false),
+            (1999, Flow::High, false),
+            (2000, Flow::High, false),
+            (2001, Flow::Gone, true),
+        ] {
+            let stream = Stream::new(Bytes).options(options());
+            let mut world = World::new(engine.runtime(), Probe::quiet(), stream);
+            world.until_seen(Seen::Open);
+            let bytes = vec![7; size - 1];
+            world.with(|cx, id| {
+                assert_eq!(cx.send(id, &b"7"[..]), Flow::Queued);
+                assert_eq!(cx.send(id, &bytes[..]), flow, "{size}");
+            });
+            if overflows {
+                assert!(matches!(world.until_closed(), Closed::Overflow), "{size}");
+                assert_eq!(world.probe().closed[0].1.unsent(), size);
+            } else {
+                assert_eq!(world.read(size).len(), size);
+                assert!(world.probe().closed.is_empty());
+            }
+        }
+    });
+}
+
+#[test]
+fn one_item_above_the_cap_may_enter_an_empty_queue_up_to_the_items_limit() {
+    for_each_engine(|engine| {
+        for (size, fits) in [(4999, true), (5000, true), (5001, false)] {
+            for shared in [true, false] {
+                let stream = Stream::new(Bytes).options(options());
+                let mut world = World::new(engine.runtime(), Probe::quiet(), stream);
+                world.until_seen(Seen::Open);
+                let bytes = vec![7; size];
+                let flow = world.with(|cx, id| match shared {
+                    true => cx.send_shared(id, &Shared::from(bytes.clone())),
+                    false => cx.send(id, &bytes[..]),
+                });
+                assert_eq!(flow, if fits { Flow::High } else { Flow::Gone }, "{size}");
+                if fits {
+                    assert_eq!(world.read(size).len(), size);
+                } else {
+                    assert!(matches!(world.until_closed(), Closed::Overflow), "{size}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn drained_comes_once_after_high_at_the_low_mark() {
+    for_each_engine(|engine| {
+        let (ours, peer) = tcp_pair();
+        small_buffers(&ours);
+        let options = StreamOptions { high: 1000, low: 100, ..StreamOptions::DEFAULT };
+        let mut world =
+            World::over(engine.runtime(), Probe::quiet(), Stream::new(Bytes).options(options), ours, peer);
+        world.until_seen(Seen::Open);
+        let big = vec![0; 3 << 20];
+        assert_eq!(world.with(|cx, id| cx.send(id, &big[..])), Flow::High);
+        settle(&mut world.runtime);
+        assert!(!world.probe().saw(&Seen::Drained));
+        assert_eq!(world.read(big.len()).len(), big.len());
+        world.until_seen(Seen::Drained);
+        settle(&mut world.runtime);
+        assert_eq!(world.all(), [Seen::Open, Seen::Drained]);
+        assert_eq!(world.with(|cx, id| cx.send(id, &b"x"[..])), Flow::Queued);
+    });
+}
+
+#[test]
+fn a_stream_is_not_read_while_its_own_queue_is_high_unless_told_so() {
+    for_each_engine(|engine| {
+        for backpressure in [true, false] {
+            let (ours, peer) = tcp_pair();
+            small_buffers(&ours);
+            let options = StreamOptions { backpressure, ..StreamOptions::DEFAULT };
+            let probe = Probe::new(|cx, id, seen| {
+                if *seen == Seen::got("big") {
+                    cx.send_shared(id, &Shared::from(vec![0; 3 << 20]));
+                }
+                Ok(())
+            });
+            let codec = reactor::Delimited::<reactor::U16>::max(100);
+            let mut runtime = engine.runtime();
+            let service = runtime.add(probe).expect("it starts");
+            let id = add(&mut runtime, service, Stream::new(codec).options(options), ours);
+            let mut peer = peer;
+            let item = |bytes: &[u8]| [&[0, bytes.len() as u8], bytes].concat();
+            // Two in one read, one in a later read.
+            peer.write_all(&[item(b"big"), item(b"same read")].concat()).expect("room");
+            until(&mut runtime, |runtime| runtime.service(service).expect("it lives").saw(&Seen::got("big")));
+            peer.write_all(&item(b"later")).expect("room");
+            settle(&mut runtime);
+            let probe = runtime.service(service).expect("it lives");
+            assert_eq!(probe.saw(&Seen::got("same read")), !backpressure);
+            assert_eq!(probe.saw(&Seen::got("later")), !backpressure);
+            read(&mut runtime, &mut peer, 3 << 20);
+            until(&mut runtime, |runtime| {
+                runtime.service(service).expect("it lives").saw(&Seen::got("later"))
+            });
+            let all = runtime.service(service).expect("it lives").bytes(id);
+            assert_eq!(all, b"bigsame readlater");
+        }
+    });
+}
+
+#[test]
+fn input_that_nobody_takes_is_bounded() {
+    for_each_engine(|engine| {
+        // A line that never ends, against the limit of unread bytes.
+        let options = StreamOptions { unread: 100_000, ..StreamOptions::DEFAULT };
+        let stream = Stream::new(Lines::max(1 << 30)).options(options);
+        let mut world = World::new(engine.runtime(), Probe::quiet(), stream);
+        world.until_seen(Seen::Open);
+        let mut peer = world.peer.try_clone().expect("a socket");
+        write(&mut world.runtime, &mut peer, &[b'x'; 100_000]);
+        settle(&mut world.runtime);
+        assert!(world.probe().closed.is_empty(), "the limit fits");
+        peer.write_all(b"x").expect("room");
+        assert!(matches!(world.until_closed(), Closed::Overflow));
+    });
+}
+
+#[test]
+fn the_stream_that_asks_for_more_than_the_runtimes_bytes_ends() {
+    for_each_engine(|engine| {
+        let mut world =
+            World::new(engine.with(|limits| limits.bytes = 10_000), Probe::quiet(), Stream::new(Bytes));
+        let (ours, mut peer) = tcp_pair();
+        let second = add(&mut world.runtime, world.service, Stream::new(Bytes), ours);
+        settle(&mut world.runtime);
+        world.with(|cx, id| {
+            assert_eq!(cx.send(id, &[0; 6000][..]), Flow::Queued);
+            assert_eq!(cx.send(second, &[0; 4000][..]), Flow::Queued, "the limit");
+            assert_eq!(cx.send(second, &[0; 1][..]), Flow::Gone, "one more");
+        });
+        assert!(matches!(world.until_closed(), Closed::OverBudget));
+        assert_eq!(world.probe().closed[0].0, second);
+        assert_eq!(world.read(6000).len(), 6000);
+        drop(read(&mut world.runtime, &mut peer, 1));
+        assert_eq!(world.runtime.metrics().read().queue_bytes, 0);
+    });
+}
+
+#[test]
+fn at_three_quarters_reads_and_accepts_rest_and_go_on_with_relief() {
+    for_each_engine(|engine| {
+        let mut runtime = engine.with(|limits| limits.bytes = 4 << 20);
+        let service = runtime.add(Probe::<Bytes>::quiet()).expect("it starts");
+        let address = common::listen(&mut runtime, service, || Some(Stream::new(Bytes)));
+        let (ours, mut slow) = tcp_pair();
+        small_buffers(&ours);
+        let roomy = StreamOptions { high: 8 << 20, ..StreamOptions::DEFAULT };
+        let busy = add(&mut runtime, service, Stream::new(Bytes).options(roomy), ours);
+        settle(&mut runtime);
+        let big = vec![0; (3 << 20) + (1 << 19)];
+        for round in 0..3_u8 {
+            runtime.with(service, |_, cx| cx.send(busy, &big[..])).expect("it lives");
+            settle(&mut runtime);
+            // The stream with a queue is not read, and nobody is accepted.
+            slow.set_nonblocking(false).expect("a socket");
+            slow.write_all(&[round]).expect("room");
+            let mut new = std::net::TcpStream::connect(address).expect("the backlog takes it");
+            new.write_all(&[100 + round]).expect("room");
+            settle(&mut runtime);
+            let probe = runtime.service(service).expect("it lives");
+            assert!(!probe.saw(&Seen::Got(vec![round])) && !probe.saw(&Seen::Got(vec![100 + round])));
+            assert_eq!(read(&mut runtime, &mut slow, big.len()).len(), big.len());
+            until(&mut runtime, |runtime| {
+                let probe = runtime.service(service).expect("it lives");
+                probe.saw(&Seen::Got(vec![round])) && probe.saw(&Seen::Got(vec![100 + round]))
+            });
+        }
+    });
+}
+
+#[test]
+fn partial_items_of_many_peers_do_not_stop_all_reading_for_ever() {
+    for_each_engine(|engine| {
+        let mut runtime = engine.with(|limits| limits.bytes = 1 << 20);
+        let service = runtime.add(Probe::<Lines>::quiet()).expect("it starts");
+        let mut peers = Vec::new();
+        for _ in 0..8 {
+            let (ours, peer) = tcp_pair();
+            add(&mut runtime, service, Stream::new(Lines::max(1 << 20)), ours);
+            peers.push(peer);
+        }
+        settle(&mut runtime);
+        for peer in &mut peers {
+            write(&mut runtime, peer, &[b'x'; 110 << 10]);
+        }
+        settle(&mut runtime);
+        // 880 KiB wait, more than three quarters. The items can still be completed.
+        for peer in &mut peers {
+            write(&mut runtime, peer, b"\n");
+        }
+        until(&mut runtime, |runtime| {
+            let probe = runtime.service(service).expect("it lives");
+            probe.all().iter().filter(|seen| matches!(seen, Seen::Got(_))).count() == 8
+        });
+        assert!(runtime.service(service).expect("it lives").closed.is_empty());
+    });
+}
+
+#[test]
+fn a_peer_that_floods_and_never_reads_costs_bounded_memory() {
+    for_each_engine(|engine| {
+        let probe = Probe::new(|cx, id, seen| {
+            if let Seen::Got(bytes) = seen {
+                cx.send(id, &bytes[..]);
+            }
+            Ok(())
+        });
+        let (ours, peer) = tcp_pair();
+        small_buffers(&ours);
+        let mut world = World::over(engine.runtime(), probe, Stream::new(Bytes), ours, peer);
+        world.peer.set_nonblocking(true).expect("a socket");
+        let metrics = world.runtime.metrics();
+        for _ in 0..2000 {
+            let _ = world.peer.write(&[0; 64 << 10]);
+            world.runtime.turn(Some(std::time::Duration::ZERO)).expect("whole");
+            assert!(metrics.read().queue_bytes <= 256 << 10, "{}", metrics.read().queue_bytes);
+        }
+        let turns = metrics.read().turns;
+        world.runtime.turn(Some(SHORT)).expect("whole");
+        world.runtime.turn(Some(SHORT)).expect("whole");
+        assert!(metrics.read().turns <= turns + 2);
+        assert!(world.probe().closed.is_empty());
+    });
+}
+
+#[test]
+fn a_broadcast_of_shared_bytes_is_not_copied_for_each() {
+    for_each_engine(|engine| {
+        let mut runtime = engine.runtime();
+        let service = runtime.add(Probe::<Bytes>::quiet()).expect("it starts");
+        let mut streams = Vec::new();
+        for _ in 0..20 {
+            let (ours, peer) = tcp_pair();
+            streams.push((add(&mut runtime, service, Stream::new(Bytes), ours), peer));
+        }
+        settle(&mut runtime);
+        let shared = Shared::from(common::pattern(1 << 20));
+        runtime.with(service, |_, cx| {
+            for (id, _) in &streams {
+                assert_eq!(cx.send_shared(*id, &shared), Flow::High);
+            }
+        });
+        for (_, peer) in &mut streams {
+            assert!(read(&mut runtime, peer, 1 << 20)[..] == shared[..]);
+        }
+    });
+}

@@ -1,0 +1,153 @@
+//! Two coupled streams are a proxy.
+
+mod common;
+
+use std::{cell::Cell, io::Write, net::Shutdown, rc::Rc, thread};
+
+use common::{
+    LONG, Probe, Seen, World, add, for_each_engine, is_ended, read, reset_at_close, settle, tcp_pair, until,
+};
+use reactor::{Bytes, Closed, Id, Stream, StreamOptions};
+
+/// A proxy between two peers: the world's and the one that is returned.
+fn proxy(engine: common::Engine) -> (World, std::net::TcpStream, Id<Stream>) {
+    let ends = Rc::new(Cell::new(None::<(Id<Stream>, Id<Stream>)>));
+    let known = ends.clone();
+    let probe = Probe::new(move |cx, id, seen| {
+        if let (Seen::Got(bytes), Some((a, b))) = (seen, known.get()) {
+            cx.send(if id == a { b } else { a }, &bytes[..]);
+        }
+        Ok(())
+    });
+    let mut world = World::new(engine.runtime(), probe, Stream::new(Bytes));
+    let (ours, far) = tcp_pair();
+    let b = add(&mut world.runtime, world.service, Stream::new(Bytes), ours);
+    let a = world.id;
+    ends.set(Some((a, b)));
+    world.with(|cx, _| cx.couple(a, b));
+    // What it noted is not looked at, and would be large.
+    (world, far, b)
+}
+
+#[test]
+fn fifty_megabytes_pass_through_a_slow_reader_with_a_bounded_queue() {
+    for_each_engine(|engine| {
+        const SIZE: usize = 50 << 20;
+        let (mut world, mut far, _) = proxy(engine);
+        let block = common::pattern(1 << 20);
+        let copy = block.clone();
+        let mut near = std::mem::replace(&mut world.peer, tcp_pair().0);
+        let writer = thread::spawn(move || {
+            for _ in 0..SIZE / copy.len() {
+                near.write_all(&copy).expect("it is read");
+            }
+            near
+        });
+        let metrics = world.runtime.metrics();
+        let (mut at, mut most) = (0, 0);
+        let mut buffer = vec![0; 40_000];
+        far.set_nonblocking(true).expect("a socket");
+        let service = world.service;
+        until(&mut world.runtime, |runtime| {
+            runtime.service_mut(service).expect("it lives").seen.clear();
+            most = most.max(metrics.read().queue_bytes);
+            // One read a turn: slower than the loop.
+            if let Ok(count) = std::io::Read::read(&mut far, &mut buffer) {
+                for (n, byte) in buffer[..count].iter().enumerate().step_by(97) {
+                    assert_eq!(*byte, block[(at + n) % block.len()]);
+                }
+                at += count;
+            }
+            at == SIZE
+        });
+        drop(writer.join().expect("the writer did not panic"));
+        assert!(most <= 320 << 10, "{most} bytes were queued");
+    });
+}
+
+#[test]
+fn each_half_ends_on_its_own() {
+    for_each_engine(|engine| {
+        let (mut world, mut far, b) = proxy(engine);
+        settle(&mut world.runtime);
+        world.peer.write_all(b"request").expect("room");
+        world.peer.shutdown(Shutdown::Write).expect("a socket");
+        assert_eq!(read(&mut world.runtime, &mut far, 7), b"request");
+        until(&mut world.runtime, |_| is_ended(&mut far));
+        far.set_nonblocking(false).expect("a socket");
+        far.write_all(b"response").expect("room");
+        assert_eq!(world.read(8), b"response");
+        assert!(world.probe().closed.is_empty());
+        far.shutdown(Shutdown::Write).expect("a socket");
+        let service = world.service;
+        until(&mut world.runtime, |runtime| runtime.service(service).expect("it lives").closed.len() == 2);
+        assert!(is_ended(&mut world.peer));
+        for (id, _, why) in &world.probe().closed {
+            assert!(matches!(why, Closed::End | Closed::Done), "{why:?} of {}", *id == b);
+        }
+    });
+}
+
+#[test]
+fn a_close_or_failure_of_one_closes_the_other_after_what_was_passed_on() {
+    for_each_engine(|engine| {
+        for reset in [true, false] {
+            let (mut world, mut far, b) = proxy(engine);
+            settle(&mut world.runtime);
+            world.peer.write_all(b"last words").expect("room");
+            if reset {
+                reset_at_close(&world.peer);
+                drop(std::mem::replace(&mut world.peer, tcp_pair().0));
+            } else {
+                world.until_seen(Seen::got("last words"));
+                world.with(|cx, id| cx.abort(id));
+            }
+            assert_eq!(read(&mut world.runtime, &mut far, 99), b"last words");
+            drop(far);
+            let service = world.service;
+            until(&mut world.runtime, |runtime| {
+                runtime.service(service).expect("it lives").closed.len() == 2
+            });
+            let (_, _, why) = world.probe().closed.iter().find(|(id, ..)| *id == b).expect("both closed");
+            assert!(matches!(why, Closed::Done), "{why:?}");
+        }
+    });
+}
+
+#[test]
+fn a_half_end_before_the_other_side_has_connected_is_passed_on_when_it_has() {
+    for_each_engine(|engine| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let mut world = World::new(engine.runtime(), Probe::<Bytes>::quiet(), Stream::new(Bytes));
+        world.peer.shutdown(Shutdown::Write).expect("a socket");
+        world.with(|cx, id| {
+            let other = cx.connect(address, Stream::new(Bytes)).expect("it begins");
+            cx.couple(id, other);
+        });
+        let (mut far, _) = listener.accept().expect("it connects");
+        until(&mut world.runtime, |_| is_ended(&mut far));
+        far.set_read_timeout(Some(LONG)).expect("a socket");
+        drop(far);
+        let service = world.service;
+        until(&mut world.runtime, |runtime| runtime.service(service).expect("it lives").closed.len() == 2);
+    });
+}
+
+#[test]
+fn a_connect_that_fails_closes_the_coupled_side() {
+    for_each_engine(|engine| {
+        let unused = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
+        let options = StreamOptions { close: common::SHORT, ..StreamOptions::DEFAULT };
+        let stream = Stream::new(Bytes).options(options);
+        let mut world = World::new(engine.runtime(), Probe::<Bytes>::quiet(), stream);
+        world.with(|cx, id| {
+            let other = cx.connect(unused, Stream::new(Bytes)).expect("it begins");
+            cx.couple(id, other);
+        });
+        let service = world.service;
+        until(&mut world.runtime, |runtime| runtime.service(service).expect("it lives").closed.len() == 2);
+        let whys: Vec<String> = world.probe().closed.iter().map(|(.., why)| why.to_string()).collect();
+        assert!(whys.contains(&"closed".to_owned()), "{whys:?}");
+    });
+}

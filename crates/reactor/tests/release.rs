@@ -1,0 +1,207 @@
+//! Release: a stream leaves a runtime whole, and goes on in this or another one.
+
+mod common;
+
+use std::{io::Write, net::Shutdown, sync::mpsc, thread};
+
+use common::{
+    Engine, LONG, Probe, Seen, World, for_each_engine, pattern, settle, small_buffers, tcp_pair, until, write,
+};
+use reactor::{Bytes, Closed, Lines, Stream, StreamOptions, session::kit::Toy};
+
+fn released<C: reactor::Codec>(world: &mut World<C>) -> Stream<C>
+where
+    for<'a> C::In<'a>: AsRef<[u8]>,
+{
+    world.with(|cx, id| cx.release(id));
+    assert!(matches!(world.until_closed(), Closed::Released));
+    let service = world.service;
+    let (_, stream, _) = world.runtime.service_mut(service).expect("it lives").closed.remove(0);
+    stream
+}
+
+fn re_added<C: reactor::Codec>(world: &mut World<C>, stream: Stream<C>)
+where
+    for<'a> C::In<'a>: AsRef<[u8]>,
+{
+    world.runtime.service_mut(world.service).expect("it lives").seen.clear();
+    world.id = world.with(|cx, _| cx.add(stream).map_err(|e| e.error).expect("room"));
+}
+
+#[test]
+fn a_stream_is_send_when_its_codec_and_layer_are() {
+    fn is_send<T: Send>() {}
+    is_send::<Stream>();
+    is_send::<Stream<Lines, Toy, std::rc::Rc<()>>>();
+}
+
+#[test]
+fn a_partial_item_and_later_bytes_go_on_in_the_next_life() {
+    for_each_engine(|engine| {
+        let mut world = World::new(engine.runtime(), Probe::quiet(), Stream::new(Lines::new()));
+        world.peer.write_all(b"one\ntw").expect("room");
+        world.until_seen(Seen::got("one"));
+        settle(&mut world.runtime);
+        let stream = released(&mut world);
+        world.peer.write_all(b"o\nthree\n").expect("room");
+        re_added(&mut world, stream);
+        world.until_seen(Seen::got("three"));
+        assert_eq!(world.all(), [Seen::Open, Seen::got("two"), Seen::got("three")]);
+    });
+}
+
+#[test]
+fn unread_items_of_the_same_read_come_after_open_in_the_next_life() {
+    for_each_engine(|engine| {
+        let probe = Probe::new(|cx, id, seen| {
+            if *seen == Seen::got("go") {
+                cx.release(id);
+            }
+            Ok(())
+        });
+        let mut world = World::new(engine.runtime(), probe, Stream::new(Lines::new()));
+        world.peer.write_all(b"go\nyou\ntoo\n").expect("room");
+        world.peer.shutdown(Shutdown::Write).expect("a socket");
+        assert!(matches!(world.until_closed(), Closed::Released));
+        assert_eq!(world.all(), [Seen::Open, Seen::got("go"), Seen::closed("Released")]);
+        let stream = world.runtime.service_mut(world.service).expect("it lives").closed.remove(0).1;
+        re_added(&mut world, stream);
+        world.until_closed();
+        let expected = [Seen::Open, Seen::got("you"), Seen::got("too"), Seen::End, Seen::closed("End")];
+        assert_eq!(world.all(), expected);
+    });
+}
+
+#[test]
+fn unsent_bytes_of_a_peer_that_does_not_read_leave_in_another_runtime_in_another_thread() {
+    for_each_engine(|engine| {
+        let sent = pattern(3 << 20);
+        let (ours, peer) = tcp_pair();
+        small_buffers(&ours);
+        let mut world = World::over(engine.runtime(), Probe::quiet(), Stream::new(Bytes), ours, peer);
+        world.until_seen(Seen::Open);
+        let (first, second) = sent.split_at(2 << 20);
+        world.with(|cx, id| cx.send(id, first));
+        settle(&mut world.runtime);
+        world.with(|cx, id| cx.send(id, second));
+        let stream = released(&mut world);
+        assert!(stream.unsent() > 0);
+        let (to_thread, from_here) = mpsc::channel::<(Stream, Engine)>();
+        let thread = thread::spawn(move || {
+            let (stream, engine) = from_here.recv().expect("it is sent");
+            let mut runtime = engine.runtime();
+            let probe = Probe::new(|cx, id, seen| {
+                if *seen == Seen::Open {
+                    cx.send(id, &b"and more"[..]);
+                    cx.close(id);
+                }
+                Ok(())
+            });
+            let service = runtime.add(probe).expect("it starts");
+            runtime.with(service, |_, cx| cx.add(stream).map(|_| ()).map_err(|e| e.error).expect("room"));
+            until(&mut runtime, |runtime| !runtime.service(service).expect("it lives").closed.is_empty());
+            runtime.service(service).expect("it lives").all()
+        });
+        to_thread.send((stream, engine)).expect("the thread lives");
+        world.peer.set_read_timeout(Some(LONG)).expect("a socket");
+        world.peer.set_nonblocking(false).expect("a socket");
+        let mut got = Vec::new();
+        std::io::Read::read_to_end(&mut world.peer, &mut got).expect("all comes");
+        drop(world.peer);
+        let seen = thread.join().expect("the thread did not panic");
+        assert_eq!(seen, [Seen::Open, Seen::closed("Done")]);
+        assert!(got == [&sent[..], b"and more"].concat(), "{} bytes", got.len());
+    });
+}
+
+#[test]
+fn a_stream_released_again_and_again_loses_and_doubles_nothing() {
+    for_each_engine(|engine| {
+        let sent = pattern(1 << 20);
+        let mut world = World::new(engine.runtime(), Probe::quiet(), Stream::new(Bytes));
+        let copy = sent.clone();
+        let mut writer = world.peer.try_clone().expect("a socket");
+        let thread = thread::spawn(move || {
+            for bytes in copy.chunks(5000) {
+                writer.write_all(bytes).expect("it is read");
+            }
+        });
+        let mut got = Vec::new();
+        while got.len() < sent.len() {
+            let had = world.all().len();
+            until(&mut world.runtime, |runtime| {
+                let probe = runtime.service(world.service).expect("it lives");
+                probe.all().len() > had.max(1)
+            });
+            let id = world.id;
+            let stream = released(&mut world);
+            got.extend(world.probe().bytes(id));
+            re_added(&mut world, stream);
+        }
+        thread.join().expect("the writer did not panic");
+        assert!(got == sent, "{} bytes", got.len());
+    });
+}
+
+#[test]
+fn a_stream_without_end_of_its_own_is_released_while_its_write_is_parked_and_closes_on_drop() {
+    for_each_engine(|engine| {
+        let (ours, peer) = tcp_pair();
+        small_buffers(&ours);
+        let mut world = World::over(engine.runtime(), Probe::quiet(), Stream::new(Bytes), ours, peer);
+        world.until_seen(Seen::Open);
+        let big = vec![0; 2 << 20];
+        world.with(|cx, id| cx.send(id, &big[..]));
+        settle(&mut world.runtime);
+        drop(released(&mut world));
+        let rest = world.read(big.len());
+        assert!(rest.len() < big.len(), "the descriptor was closed");
+    });
+}
+
+#[test]
+fn a_reset_that_came_before_the_release_is_told_in_the_next_life() {
+    for_each_engine(|engine| {
+        let probe = Probe::new(|cx, id, seen| {
+            if *seen == Seen::got("go") {
+                cx.pause(id);
+            }
+            Ok(())
+        });
+        let mut world = World::new(engine.runtime(), probe, Stream::new(Lines::new()));
+        world.peer.write_all(b"go\nyou\n").expect("room");
+        world.until_seen(Seen::got("go"));
+        common::reset_at_close(&world.peer);
+        drop(std::mem::replace(&mut world.peer, tcp_pair().0));
+        settle(&mut world.runtime);
+        let stream = released(&mut world);
+        re_added(&mut world, stream);
+        world.until_closed();
+        assert_eq!(world.all(), [Seen::Open, Seen::got("you"), Seen::closed("Failed")]);
+    });
+}
+
+#[test]
+fn the_marks_of_a_full_queue_go_along() {
+    for_each_engine(|engine| {
+        let options = StreamOptions { high: 1000, low: 100, ..StreamOptions::DEFAULT };
+        let (ours, peer) = tcp_pair();
+        small_buffers(&ours);
+        let mut world =
+            World::over(engine.runtime(), Probe::quiet(), Stream::new(Bytes).options(options), ours, peer);
+        world.until_seen(Seen::Open);
+        let big = vec![0; 2 << 20];
+        world.with(|cx, id| assert_eq!(cx.send(id, &big[..]), reactor::Flow::High));
+        settle(&mut world.runtime);
+        let stream = released(&mut world);
+        re_added(&mut world, stream);
+        world.until_seen(Seen::Open);
+        // Its queue is still above the high mark: it is not read, and Drained comes when it is not any more.
+        write(&mut world.runtime, &mut world.peer.try_clone().expect("a socket"), b"x");
+        settle(&mut world.runtime);
+        assert_eq!(world.all(), [Seen::Open]);
+        assert_eq!(world.read(big.len()).len(), big.len());
+        world.until_seen(Seen::got("x"));
+        assert_eq!(world.all(), [Seen::Open, Seen::Drained, Seen::got("x")]);
+    });
+}

@@ -1,0 +1,309 @@
+//! Listening and connecting: addresses, options, refusals, deadlines.
+
+mod common;
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    os::unix::net::UnixStream,
+    time::{Duration, Instant},
+};
+
+use common::{LONG, Probe, SHORT, Seen, World, for_each_engine, is_ended, listen, settle, until};
+use reactor::{
+    Address, Bytes, Closed, ConnectOptions, Context, Event, Handle, Id, Keepalive, ListenOptions, Result,
+    Runtime, Service, ServiceId, SocketOptions, Stream, StreamOptions,
+};
+
+fn started(runtime: &mut Runtime) -> ServiceId<Probe> {
+    runtime.add(Probe::quiet()).expect("it starts")
+}
+
+#[test]
+fn a_unix_path_and_an_abstract_name_serve_and_connect() {
+    for_each_engine(|engine| {
+        let folder = std::env::temp_dir();
+        let path = folder.join(format!("reactor-{}-{}", std::process::id(), engine.0));
+        let name = format!("@reactor-{}-{}", std::process::id(), engine.0);
+        for address in [path.to_str().expect("text").to_owned(), name] {
+            if address.starts_with('@') && !cfg!(any(target_os = "linux", target_os = "android")) {
+                continue;
+            }
+            let mut runtime = engine.runtime();
+            let service = started(&mut runtime);
+            let (listener, client) = runtime
+                .with(service, |_, cx| {
+                    let listener = cx.listen(&address, |_| Some(Stream::new(Bytes))).expect("it is free");
+                    let client = cx.connect(&address, Stream::new(Bytes)).expect("it listens");
+                    cx.send(client, &b"over unix"[..]);
+                    (listener, client)
+                })
+                .expect("it lives");
+            until(&mut runtime, |runtime| {
+                runtime.service(service).expect("it lives").saw(&Seen::got("over unix"))
+            });
+            runtime.with(service, |_, cx| {
+                let expected: Address = address.parse().expect("an address");
+                assert_eq!(cx.local(listener).expect("bound"), expected);
+                assert_eq!(cx.peer(client).expect("connected"), expected);
+                cx.close_all();
+            });
+            until(&mut runtime, |runtime| runtime.service(service).expect("it lives").closed.len() == 2);
+            // A socket file that nobody listens on is replaced.
+            if !address.starts_with('@') {
+                assert!(path.exists());
+                runtime.with(service, |_, cx| {
+                    _ = cx.listen(&address, |_| Some(Stream::new(Bytes))).expect("again")
+                });
+                UnixStream::connect(&path).expect("it listens");
+                std::fs::remove_file(&path).expect("it is there");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_listener_may_refuse_a_peer() {
+    for_each_engine(|engine| {
+        let mut runtime = engine.runtime();
+        let service = started(&mut runtime);
+        let mut first = true;
+        let address = listen(&mut runtime, service, move || {
+            (!std::mem::replace(&mut first, false)).then(|| Stream::new(Bytes))
+        });
+        let mut refused = TcpStream::connect(address).expect("the kernel takes it");
+        until(&mut runtime, |_| is_ended(&mut refused));
+        let mut taken = TcpStream::connect(address).expect("it listens");
+        taken.write_all(b"x").expect("room");
+        until(&mut runtime, |runtime| runtime.service(service).expect("it lives").saw(&Seen::got("x")));
+        assert_eq!(runtime.service(service).expect("it lives").count(&Seen::Open), 1);
+    });
+}
+
+#[test]
+fn two_roles_of_one_stack_have_two_handlers() {
+    struct Admin;
+    #[derive(Default)]
+    struct Both(Vec<&'static str>);
+    impl Service for Both {}
+    impl Handle<Stream> for Both {
+        fn handle(&mut self, _: &mut Context<Self>, _: Id<Stream>, _: Event<Bytes>) -> Result {
+            self.0.push("public");
+            Ok(())
+        }
+    }
+    impl Handle<Stream<Bytes, (), Admin>> for Both {
+        fn handle(
+            &mut self,
+            _: &mut Context<Self>,
+            _: Id<Stream<Bytes, (), Admin>>,
+            _: Event<Bytes>,
+        ) -> Result {
+            self.0.push("admin");
+            Ok(())
+        }
+    }
+    for_each_engine(|engine| {
+        let mut runtime = engine.runtime();
+        let service = runtime.add(Both::default()).expect("it starts");
+        let address = runtime
+            .with(service, |_, cx| {
+                let id =
+                    cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes).role::<Admin>())).expect("a port");
+                cx.local(id).expect("bound")
+            })
+            .expect("it lives");
+        runtime.with(service, |_, cx| _ = cx.connect(address, Stream::new(Bytes)).expect("it begins"));
+        until(&mut runtime, |runtime| runtime.service(service).expect("it lives").0.len() == 2);
+        let mut seen = runtime.service(service).expect("it lives").0.clone();
+        seen.sort();
+        assert_eq!(seen, ["admin", "public"]);
+    });
+}
+
+#[test]
+fn a_refused_connect_is_told_once_with_its_number() {
+    for_each_engine(|engine| {
+        let unused = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
+        let mut runtime = engine.runtime();
+        let service = started(&mut runtime);
+        runtime.with(service, |_, cx| {
+            let id = cx.connect(unused, Stream::new(Bytes)).expect("it begins");
+            cx.send(id, &b"never"[..]);
+        });
+        until(&mut runtime, |runtime| !runtime.service(service).expect("it lives").closed.is_empty());
+        settle(&mut runtime);
+        let probe = runtime.service(service).expect("it lives");
+        assert_eq!(probe.all(), [Seen::closed("Failed")], "no Open");
+        let (_, stream, why) = &probe.closed[0];
+        assert_eq!(why.io().map(std::io::Error::kind), Some(std::io::ErrorKind::ConnectionRefused));
+        assert!(why.to_string().starts_with("connect "), "{why}");
+        assert_eq!((stream.unsent(), stream.is_outbound()), (5, true));
+    });
+}
+
+#[test]
+fn a_connect_that_is_not_answered_ends_at_its_deadline() {
+    for_each_engine(|engine| {
+        // A full backlog answers nobody.
+        let listener =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        listener
+            .bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().expect("an address").into())
+            .expect("a port");
+        listener.listen(0).expect("bound");
+        let address = listener.local_addr().expect("bound").as_socket().expect("IP");
+        let mut runtime = engine.runtime();
+        let service = started(&mut runtime);
+        let options = StreamOptions { connect: 3 * SHORT, ..StreamOptions::DEFAULT };
+        let began = Instant::now();
+        runtime.with(service, |_, cx| {
+            for _ in 0..5 {
+                cx.connect(address, Stream::new(Bytes).options(options.clone())).expect("it begins");
+            }
+        });
+        let late = |runtime: &Runtime| {
+            let closed = &runtime.service(service).expect("it lives").closed;
+            closed.iter().filter(|(.., why)| format!("{why:?}") == "TimedOut(Connect)").count()
+        };
+        until(&mut runtime, |runtime| late(runtime) >= 3);
+        assert!(began.elapsed() >= 3 * SHORT);
+    });
+}
+
+#[test]
+fn an_address_that_is_taken_and_one_that_is_none_are_errors_at_once() {
+    for_each_engine(|engine| {
+        let mut runtime = engine.runtime();
+        let service = started(&mut runtime);
+        let address = listen(&mut runtime, service, || Some(Stream::new(Bytes)));
+        runtime.with(service, |_, cx| {
+            let taken = cx.listen(address, |_| Some(Stream::new(Bytes))).expect_err("it is taken");
+            assert_eq!(taken.io().map(std::io::Error::kind), Some(std::io::ErrorKind::AddrInUse));
+            assert!(taken.to_string().starts_with(&format!("listen {address}: ")), "{taken}");
+            let name = cx.connect("localhost:80", Stream::new(Bytes)).expect_err("names are not resolved");
+            assert_eq!(name.io().map(std::io::Error::kind), Some(std::io::ErrorKind::InvalidInput));
+            let nobody = cx.connect("/nonexistent/socket", Stream::new(Bytes)).expect_err("there is none");
+            assert_eq!(nobody.io().map(std::io::Error::kind), Some(std::io::ErrorKind::NotFound));
+        });
+    });
+}
+
+#[test]
+fn options_reach_the_sockets() {
+    for_each_engine(|engine| {
+        let mut socket = SocketOptions::default();
+        socket.keepalive = Some(Keepalive::default());
+        socket.receive_buffer = Some(8 << 10);
+        let mut listen_options = ListenOptions::default();
+        listen_options.socket = socket;
+        let mut connect_options = ConnectOptions::default();
+        connect_options.socket = socket;
+        connect_options.local = Some("127.0.0.2:0".parse().expect("an address"));
+        let mut runtime = engine.runtime();
+        let service = started(&mut runtime);
+        let client = runtime
+            .with(service, |_, cx| {
+                let id = cx
+                    .listen_with("127.0.0.1:0", &listen_options, |peer| {
+                        let ip = peer.ip().expect("IP").ip().to_string();
+                        (ip == "127.0.0.2").then(|| Stream::new(Bytes))
+                    })
+                    .expect("a port");
+                let address = cx.local(id).expect("bound");
+                cx.connect_with(address, &connect_options, Stream::new(Bytes)).expect("it begins")
+            })
+            .expect("it lives");
+        until(&mut runtime, |runtime| runtime.service(service).expect("it lives").count(&Seen::Open) == 2);
+        let ids: Vec<_> =
+            runtime.service(service).expect("it lives").seen.iter().map(|(id, _)| *id).collect();
+        assert!(ids.contains(&client));
+        runtime.with(service, |_, cx| ids.iter().for_each(|id| cx.release(*id)));
+        until(&mut runtime, |runtime| runtime.service(service).expect("it lives").closed.len() == 2);
+        for (_, stream, _) in &runtime.service(service).expect("it lives").closed {
+            let source = reactor::Resource::source(stream);
+            let descriptor = source.descriptor().expect("a released stream has its socket");
+            let socket = socket2::SockRef::from(&descriptor);
+            assert!(socket.tcp_nodelay().expect("TCP") && socket.keepalive().expect("TCP"));
+            assert_eq!(socket.tcp_keepalive_time().expect("TCP"), Duration::from_secs(60));
+            assert!(socket.recv_buffer_size().expect("a socket") <= 32 << 10);
+            assert!(socket.nonblocking().expect("a socket"));
+            let flags = rustix::io::fcntl_getfd(descriptor).expect("a descriptor");
+            assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        }
+    });
+}
+
+#[test]
+fn a_paused_listener_accepts_nobody_until_it_is_resumed() {
+    for_each_engine(|engine| {
+        let mut runtime = engine.runtime();
+        let service = started(&mut runtime);
+        let (listener, address) = runtime
+            .with(service, |_, cx| {
+                let id = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes))).expect("a port");
+                cx.pause(id);
+                (id, cx.local(id).expect("bound").ip().expect("IP"))
+            })
+            .expect("it lives");
+        let _peer = TcpStream::connect(address).expect("the backlog takes it");
+        settle(&mut runtime);
+        assert!(!runtime.service(service).expect("it lives").saw(&Seen::Open));
+        runtime.with(service, |_, cx| cx.resume(listener));
+        until(&mut runtime, |runtime| runtime.service(service).expect("it lives").saw(&Seen::Open));
+        runtime.with(service, |_, cx| cx.close(listener));
+        runtime.turn(Some(Duration::ZERO)).expect("whole");
+        assert!(TcpStream::connect(address).is_err());
+    });
+}
+
+#[test]
+fn a_thousand_connections_at_once_are_all_served() {
+    for_each_engine(|engine| {
+        let mut runtime = engine.runtime();
+        let echo = Probe::new(|cx, id, seen| {
+            if let Seen::Got(bytes) = seen {
+                cx.send(id, &bytes[..]);
+            }
+            Ok(())
+        });
+        let service = runtime.add(echo).expect("it starts");
+        let address = listen(&mut runtime, service, || Some(Stream::new(Bytes)));
+        let mut peers: Vec<TcpStream> = Vec::new();
+        for _ in 0..1000 {
+            let mut peer = TcpStream::connect(address).expect("the backlog takes it");
+            peer.write_all(b"x").expect("room");
+            peers.push(peer);
+        }
+        until(&mut runtime, |runtime| {
+            runtime.service(service).expect("it lives").count(&Seen::got("x")) == 1000
+        });
+        for mut peer in peers {
+            peer.set_read_timeout(Some(LONG)).expect("a socket");
+            peer.read_exact(&mut [0]).expect("its echo is there");
+            peer.shutdown(Shutdown::Both).expect("a socket");
+        }
+        until(&mut runtime, |runtime| runtime.service(service).expect("it lives").closed.len() == 1000);
+        settle(&mut runtime);
+        assert_eq!(runtime.metrics().read().resources, 1, "the listener");
+    });
+}
+
+#[test]
+fn urgent_bytes_do_not_make_the_loop_spin() {
+    for_each_engine(|engine| {
+        let mut world = World::new(engine.runtime(), Probe::quiet(), Stream::new(Bytes));
+        world.until_seen(Seen::Open);
+        socket2::SockRef::from(&world.peer).send_out_of_band(b"!").expect("TCP");
+        settle(&mut world.runtime);
+        let turns = world.runtime.metrics().read().turns;
+        for _ in 0..3 {
+            world.runtime.turn(Some(SHORT)).expect("whole");
+        }
+        assert!(world.runtime.metrics().read().turns <= turns + 3);
+        world.peer.write_all(b"x").expect("room");
+        world.until_seen(Seen::got("x"));
+        world.with(|cx, id| cx.abort(id));
+        assert!(matches!(world.until_closed(), Closed::Aborted));
+    });
+}

@@ -1,0 +1,108 @@
+//! The `echo` example under a tool that watches it, and a client that keeps connections in lockstep.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+pub const CONNECTIONS: usize = 64;
+const MESSAGE: usize = 32;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The example under a tool; killed and reaped when it is dropped.
+pub struct Server {
+    tool: Child,
+    peers: Vec<TcpStream>,
+}
+
+impl Server {
+    /// `None`, and the reason on the error output, where the tool is missing.
+    pub fn start(tool: &str, args: &[&str], engine: Option<&str>) -> Option<Server> {
+        if Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_err() {
+            eprintln!("skipped: {tool} is not installed");
+            return None;
+        }
+        let mut command = Command::new(tool);
+        if let Some(engine) = engine {
+            command.env("REACTOR_ENGINE", engine);
+        }
+        command.args(args).arg(example()).arg("127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut tool = command.spawn().expect("the tool starts");
+        let mut line = String::new();
+        let stdout = tool.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("text");
+        let address = line.trim().strip_prefix("listening on ").expect("the example says where").to_owned();
+        let mut server = Server { tool, peers: Vec::new() };
+        for _ in 0..CONNECTIONS {
+            let peer = TcpStream::connect(&address).expect("it listens");
+            peer.set_nodelay(true).expect("TCP");
+            peer.set_read_timeout(Some(PATIENCE)).expect("a socket");
+            server.peers.push(peer);
+        }
+        // All are accepted when each has had an answer.
+        server.rounds(2, 1);
+        Some(server)
+    }
+
+    /// Rounds of `depth` messages on each connection.
+    pub fn rounds(&mut self, count: usize, depth: usize) {
+        for round in 0..count {
+            let message = vec![round as u8; MESSAGE * depth];
+            for peer in &mut self.peers {
+                peer.write_all(&message).expect("there is room");
+            }
+            for peer in &mut self.peers {
+                let mut back = vec![0; message.len()];
+                peer.read_exact(&mut back).expect("it comes back");
+                assert_eq!(back, message);
+            }
+        }
+    }
+
+    /// Sends a word that is found in a trace.
+    pub fn mark(&mut self, word: &str) {
+        self.peers[0].write_all(word.as_bytes()).expect("there is room");
+        self.peers[0].read_exact(&mut vec![0; word.len()]).expect("it comes back");
+    }
+
+    /// Ends the example, so that the tool writes what it knows.
+    pub fn end(mut self) {
+        let pid = self.tool.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        // callgrind runs the example in its own process, strace in a child.
+        let pid = children.split_whitespace().next().map_or(pid as i32, |pid| pid.parse().expect("a number"));
+        let pid = rustix::process::Pid::from_raw(pid).expect("a process");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        self.tool.wait().expect("it ends");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nothing to be done about one that has ended already.
+        let _ = self.tool.kill();
+        let _ = self.tool.wait();
+    }
+}
+
+fn example() -> PathBuf {
+    let mut path = env::current_exe().expect("a test knows its own path");
+    path.pop();
+    path.pop();
+    path.push("examples/echo");
+    assert!(path.exists(), "{} was not built: run `cargo build --example echo`", path.display());
+    path
+}
+
+/// A file that nobody else uses.
+pub fn temporary(name: &str) -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    env::temp_dir().join(format!("reactor-{}-{count}-{name}", std::process::id()))
+}
