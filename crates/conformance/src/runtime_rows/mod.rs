@@ -3,12 +3,17 @@
 //! Their ids end with an `r`. Most have both ends of their connections in the runtime itself, so that they
 //! run on a virtual engine, too.
 
+mod exhaustion;
 mod lives;
+mod panics;
 mod partial;
 mod peers;
 mod probe;
 mod readiness;
 mod rig;
+mod shutdown;
+mod threads;
+mod time;
 
 use std::time::Duration;
 
@@ -19,7 +24,7 @@ use crate::{
 
 /// All rows of this kind.
 pub(crate) fn rows() -> Vec<Row> {
-    [lives::ROWS, readiness::ROWS, partial::ROWS, peers::ROWS].concat()
+    [lives::ROWS, readiness::ROWS, partial::ROWS, peers::ROWS, exhaustion::ROWS, time::ROWS, threads::ROWS, panics::ROWS, shutdown::ROWS].concat()
 }
 
 const fn row(

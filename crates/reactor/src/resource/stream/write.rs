@@ -220,6 +220,12 @@ fn write_failed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, error
 /// A send that was not at once is over.
 pub(super) fn sent<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Sent) {
     take_back::<C, L, R>(core, key, sent);
+    let Core { registry, budget, .. } = core;
+    if let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) {
+        // A flush of a stream without output does not count again.
+        let holds = link.holds();
+        budget.recount(&mut link.counted, holds);
+    }
     if let Some(link) = find::<C, L, R>(core, key)
         && !link.closing
         && !link.write_failed

@@ -1,0 +1,525 @@
+//! E and M at runtime level: limits that are reached, and memory that comes back.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    io::ErrorKind,
+    net::TcpStream,
+    rc::{Rc, Weak},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use reactor::{
+    Address, Bytes, Closed, ConnectOptions, Context, Controller, Error, Fault, Flow, Handle, Id, Receive, Result,
+    Service, Shared, Stream, StreamOptions, engine::Candidates,
+};
+
+use super::{
+    SOCKETS,
+    probe::{Echo, Probe, What},
+    rig::Rig,
+    row, slow, sized,
+};
+use crate::{
+    suite::{Outcome, Row, Stop, check, open_descriptors},
+    torture::FailNth,
+    world::World,
+};
+
+pub(super) const ROWS: &[Row] = &[
+    row("E1r", "without descriptors a listener tells one fault, rests, and recovers", SOCKETS, no_descriptors),
+    row("E3r", "without descriptors a runtime is an error, and leaves nothing", SOCKETS, no_runtime),
+    row("E4r", "what the engine refuses is told with its cause, or comes back", &[], engine_refuses),
+    row("E4r2", "at the limit of resources one more is told as such, or comes back", &[], too_many_resources),
+    row("E6r", "addresses that cannot be had are typed errors", &[], bad_addresses),
+    slow("E7r", "a full accept queue loses no connection that gets through", &[], full_queue),
+    row("E8r", "a job beyond the limit comes back", &[], too_many_jobs),
+    row("E10r", "at the byte budget the stream that asks for more ends, and others go on", &[], over_budget),
+    row("E11r", "ids are not used again", &[], ids_not_reused),
+    row("E12r", "a thousand connections are served, and all close", &[], thousand),
+    slow("M1r", "thousands of connections come and go, and nothing grows", &[], churn),
+    row("M2r", "after a burst the queues hold nothing, and a second one takes no more memory", &[], bursts),
+    row("M5r", "what is shared by many streams is there once", &[], fan_out),
+    row("M6r", "a service that holds its own controller is freed", &[], cycle),
+];
+
+/// Adds an echo service that listens.
+fn echo(rig: &mut Rig) -> Result<(reactor::ServiceId<Echo>, Address), Stop> {
+    let echo = rig.add(Echo::default())?;
+    let address = rig.with(echo, |_, cx| -> Result<Address, Error> {
+        let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
+        cx.local(listener).map_err(|source| Error::Os { operation: "local", resource: String::new(), source })
+    })?;
+    Ok((echo, address))
+}
+
+/// Takes all descriptors that the process may have.
+fn exhaust() -> Result<Vec<File>, Stop> {
+    let mut taken = Vec::new();
+    while taken.len() < DESCRIPTORS_MAX {
+        match File::open("/dev/null") {
+            Ok(file) => taken.push(file),
+            Err(_) if !taken.is_empty() => return Ok(taken),
+            Err(_) => return Err(Stop::Skipped("needs /dev/null".to_owned())),
+        }
+    }
+    Err(Stop::Skipped(format!("needs a limit of descriptors below {DESCRIPTORS_MAX}")))
+}
+
+fn no_descriptors(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let server = rig.add(Probe::<Bytes>::quiet())?;
+    let (listener, address) = rig.listen(server, || Stream::new(Bytes))?;
+    let Some(ip) = address.ip() else { return Err("the address is not IP".into()) };
+    // One was served before, so that everything is warm.
+    let first = TcpStream::connect(ip)?;
+    rig.until("the first is open", |rig| !rig.get(server).open.is_empty())?;
+    rig.with(server, |_, cx| cx.pause(listener));
+    rig.settle()?;
+    let clients: Vec<TcpStream> = (0..4).map(|_| TcpStream::connect(ip)).collect::<Result<_, _>>()?;
+    let taken = exhaust()?;
+    rig.with(server, |_, cx| cx.resume(listener));
+    let outcome = rig.until("the fault is told", |rig| !rig.get(server).faults().is_empty());
+    // Half a second of an episode: the listener tries again now and then.
+    let (end, before) = (rig.now() + 10 * super::SHORT, rig.counters().turns);
+    let mut turned = outcome;
+    while turned.is_ok() && rig.now() < end {
+        turned = rig.turn(super::SHORT).map(drop);
+    }
+    let turns = rig.counters().turns - before;
+    drop(taken);
+    turned?;
+    check!(turns < 50, "{turns} turns while it should rest");
+    let faults = rig.get(server).faults();
+    check!(faults.len() == 1 && faults[0].starts_with("Accept"), "{faults:?}");
+    // Each that waited was served, or sent away with the reserve descriptor.
+    let late = TcpStream::connect(ip)?;
+    rig.until("the listener accepts again", |rig| {
+        rig.get(server).open.len() >= 2 && rig.get(server).open.iter().any(|id| {
+            rig.runtime.service(server).is_some() && rig.get(server).closed.iter().all(|(closed, ..)| closed != id)
+        })
+    })?;
+    drop((first, clients, late));
+    let ids = rig.get(server).open.len();
+    rig.until("all have closed", |rig| rig.get(server).closed.len() >= ids)?;
+    rig.finish()
+}
+
+fn no_runtime(world: &mut World<'_>) -> Outcome {
+    let name = world.engine().name();
+    let candidates = Candidates::default();
+    if !candidates.names().any(|candidate| candidate == name) {
+        return Err(Stop::Skipped("needs an engine that its maker can refuse: one of the library's".to_owned()));
+    }
+    let before = open_descriptors();
+    let mut taken = exhaust()?;
+    // With each descriptor more it fails a step later, until it succeeds.
+    let mut failures = 0;
+    let opened = loop {
+        match candidates.open(Some(name)) {
+            Ok(engine) => break drop(engine),
+            Err(_) if taken.is_empty() => return Err("it never opens".into()),
+            Err(_) => failures += 1,
+        }
+        taken.pop();
+    };
+    drop((opened, taken));
+    check!(failures > 0, "an engine opened without descriptors");
+    check!(before == open_descriptors(), "{before:?} descriptors before, {:?} after", open_descriptors());
+    Ok(())
+}
+
+fn engine_refuses(world: &mut World<'_>) -> Outcome {
+    let (mut registers, mut rejected, mut ended) = (0, 0, 0);
+    for nth in 1..=NTH_MAX {
+        let torture = FailNth::new(nth, libc::ENOMEM);
+        let mut rig = Rig::over(torture.engine(world.engine()), reactor::Limits::default())?;
+        let probe = rig.add(Probe::<Bytes>::quiet())?;
+        let begun = rig.with(probe, |_, cx| -> Result<_, Error> {
+            let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
+            let address = cx.local(listener).map_err(|source| Error::Os {
+                operation: "local",
+                resource: String::new(),
+                source,
+            })?;
+            let id = cx.connect(&address, Stream::new(Bytes))?;
+            cx.send(id, b"hello");
+            Ok(id)
+        });
+        match begun {
+            Ok(id) => {
+                rig.until("it has arrived, or ended, or failed", |rig| {
+                    let probe = rig.get(probe);
+                    probe.log.iter().any(|(_, what)| matches!(what, What::Got(_) | What::Closed(_) | What::Fault(_)))
+                })?;
+                rig.with(probe, |_, cx| cx.abort(id));
+            }
+            Err(error) => {
+                let errno = error.io().and_then(|error| error.raw_os_error());
+                check!(errno == Some(libc::ENOMEM), "call {nth}: {error}");
+                rejected += 1;
+            }
+        }
+        rig.settle()?;
+        let told = rig.get(probe);
+        registers += told.faults().iter().filter(|fault| fault.starts_with("Register")).count();
+        ended += told.closed.iter().filter(|(.., why)| matches!(why, Closed::Failed(_))).count();
+        let all = told.open.clone();
+        rig.with(probe, |_, cx| all.iter().for_each(|id| cx.abort(*id)));
+        // Its own wait may be what fails: that is passed over.
+        rig.finish().map_err(|stop| Stop::Failed(format!("call {nth}: {stop:?}")))?;
+        if !torture.has_failed() {
+            check!(registers > 0 && rejected > 0 && ended > 0, "{registers}, {rejected}, {ended} of {nth}");
+            return Ok(());
+        }
+    }
+    Err(format!("{NTH_MAX} calls were not enough").into())
+}
+
+fn too_many_resources(world: &mut World<'_>) -> Outcome {
+    for limit in [6, 7, 8] {
+        let mut rig = Rig::limited(world, |limits| limits.resources = limit)?;
+        let probe = rig.add(Probe::quiet())?;
+        let (_, address) = rig.listen(probe, || Stream::new(Bytes))?;
+        // A listener and three connections with two ends each are seven.
+        let mut refused = 0;
+        for _ in 0..3 {
+            match rig.with(probe, |_, cx| cx.connect(&address, Stream::new(Bytes))) {
+                Ok(_) => rig.settle()?,
+                Err(Error::Full { limit: told, .. }) => {
+                    check!(told == limit, "the limit is told as {told}");
+                    refused += 1;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        rig.until("all is told", |rig| {
+            let probe = rig.get(probe);
+            probe.open.len() + 2 * probe.faults().len() + 2 * refused >= 6
+        })?;
+        let told = rig.get(probe).faults().len() + refused;
+        check!((told > 0) == (limit < 7), "{told} refusals at a limit of {limit}");
+        check!(rig.counters().resources <= limit as u64, "{} resources", rig.counters().resources);
+        let all = rig.get(probe).open.clone();
+        rig.with(probe, |_, cx| all.iter().for_each(|id| cx.abort(*id)));
+        rig.finish()?;
+    }
+    Ok(())
+}
+
+fn bad_addresses(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let probe = rig.add(Probe::quiet())?;
+    let (_, address) = rig.listen(probe, || Stream::new(Bytes))?;
+    // Reserved for documentation: no host has it.
+    let foreign = Address::Ip(([192, 0, 2, 1], 0).into());
+    for (wanted, kind) in [(&address, ErrorKind::AddrInUse), (&foreign, ErrorKind::AddrNotAvailable)] {
+        let error = rig.with(probe, |_, cx| cx.listen(wanted, |_| Some(Stream::new(Bytes))).err());
+        let Some(error) = error else { return Err(format!("it listens at {wanted}").into()) };
+        check!(error.io().is_some_and(|error| error.kind() == kind), "{error}");
+        check!(error.to_string().contains(&wanted.to_string()), "{error} does not name {wanted}");
+    }
+    let named = rig.with(probe, |_, cx| cx.connect("localhost:80", Stream::new(Bytes)).err());
+    check!(named.is_some_and(|error| error.io().is_some_and(|error| error.kind() == ErrorKind::InvalidInput)), "a name");
+    rig.finish()
+}
+
+fn full_queue(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
+    let mut options = reactor::ListenOptions::default();
+    options.backlog = 1;
+    let (listener, address) = rig.listen_with(server, &options, || Stream::new(Bytes))?;
+    rig.with(server, |_, cx| cx.pause(listener));
+    rig.settle()?;
+    let mut ids = Vec::new();
+    for _ in 0..8 {
+        let id = rig.connect(client, &address, Stream::new(Bytes))?;
+        rig.with(client, |_, cx| cx.send(id, b"patience"));
+        ids.push(id);
+    }
+    rig.settle()?;
+    rig.with(server, |_, cx| cx.resume(listener));
+    rig.until("all are served", |rig| {
+        let probe = rig.get(server);
+        probe.open.iter().filter(|id| probe.received(**id) == 8).count() == 8
+    })?;
+    rig.with(client, |_, cx| ids.iter().for_each(|id| cx.abort(*id)));
+    rig.finish()
+}
+
+/// Counts results of jobs.
+#[derive(Default)]
+struct Worker {
+    done: Vec<u32>,
+    faults: Vec<String>,
+}
+
+impl Service for Worker {
+    fn fault(&mut self, _: &mut Context<'_, Self>, fault: Fault) {
+        self.faults.push(fault.to_string());
+    }
+}
+
+impl Receive<u32> for Worker {
+    fn receive(&mut self, _: &mut Context<'_, Self>, number: u32) -> Result {
+        self.done.push(number);
+        Ok(())
+    }
+}
+
+fn too_many_jobs(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::limited(world, |limits| (limits.jobs, limits.job_threads) = (3, 1))?;
+    let worker = rig.add(Worker::default())?;
+    let refused = rig.with(worker, |_, cx| {
+        let mut refused = Vec::new();
+        for number in 0..5_u32 {
+            if let Err(back) = cx.offload(move || number) {
+                refused.push(back.into_message()());
+            }
+        }
+        refused
+    });
+    check!(refused == [3, 4], "{refused:?} came back");
+    rig.until("the jobs are done", |rig| rig.get(worker).done.len() == 3)?;
+    check!(rig.get(worker).done == [0, 1, 2], "{:?}", rig.get(worker).done);
+    let again = rig.with(worker, |_, cx| cx.offload(|| -> u32 { panic!("a job of the suite") }).is_ok());
+    check!(again, "there is room again");
+    rig.until("the panic of a job is a fault", |rig| rig.get(worker).faults.len() == 1)?;
+    rig.finish()
+}
+
+fn over_budget(world: &mut World<'_>) -> Outcome {
+    let budget = sized(world, 4 << 20, 600_000);
+    let mut rig = Rig::limited(world, |limits| limits.bytes = budget)?;
+    let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
+    let (_, address) = rig.listen(server, || Stream::new(Bytes))?;
+    let mut ids = Vec::new();
+    for count in 1..=6 {
+        ids.push(rig.connect(client, &address, Stream::new(Bytes))?);
+        rig.until("it is open", |rig| rig.get(server).open.len() + rig.get(client).open.len() == 2 * count)?;
+    }
+    // All but the first do not read, and are sent more than the budget has.
+    rig.with(client, |_, cx| ids[1..].iter().for_each(|id| cx.pause(*id)));
+    rig.settle()?;
+    let to = rig.get(server).open.clone();
+    let item = vec![7; budget / 16];
+    let mut most = 0;
+    rig.until("one has ended", |rig| {
+        rig.with(server, |_, cx| to[1..].iter().for_each(|id| _ = cx.send(*id, &item)));
+        most = most.max(rig.counters().queue_bytes);
+        !rig.get(server).closed.is_empty()
+    })?;
+    let why = &rig.get(server).closed[0].2;
+    check!(matches!(why, Closed::OverBudget | Closed::Overflow), "{why}");
+    check!(most <= budget as u64, "{most} bytes were queued at a budget of {budget}");
+    rig.with(client, |_, cx| ids[1..].iter().for_each(|id| cx.abort(*id)));
+    rig.settle()?;
+    rig.with(client, |_, cx| cx.send(ids[0], b"me"));
+    rig.until("the first is served", |rig| rig.get(server).received(to[0]) == 2)?;
+    rig.with(client, |_, cx| cx.abort(ids[0]));
+    rig.finish()
+}
+
+fn ids_not_reused(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let probe = rig.add(Probe::quiet())?;
+    let (_, address) = rig.listen(probe, || Stream::new(Bytes))?;
+    let mut seen = HashSet::new();
+    let mut gone = Vec::new();
+    for round in 0..sized(world, 400, 100) {
+        let id = rig.connect(probe, &address, Stream::new(Bytes))?;
+        rig.until("both ends are open", |rig| rig.get(probe).open.len() == 2)?;
+        let open = std::mem::take(&mut rig.get_mut(probe).open);
+        for id in &open {
+            check!(seen.insert(*id), "in round {round} an id came again: {id:?}");
+        }
+        gone.push(id);
+        let stale = rig.with(probe, |_, cx| gone[..round].iter().all(|id| cx.send(*id, b"x") == Flow::Gone));
+        check!(stale, "a stale id took output in round {round}");
+        rig.with(probe, |_, cx| cx.abort(id));
+        rig.until("both ends have closed", |rig| rig.get(probe).closed.len() == 2)?;
+        rig.get_mut(probe).closed.clear();
+    }
+    rig.finish()
+}
+
+fn thousand(world: &mut World<'_>) -> Outcome {
+    let count = sized(world, 1_000, 50);
+    let mut rig = Rig::new(world)?;
+    let (echo, address) = echo(&mut rig)?;
+    let client = rig.add(Probe::quiet())?;
+    let mut ids = Vec::new();
+    for at in 0..count {
+        let id = rig.connect(client, &address, Stream::new(Bytes))?;
+        rig.with(client, |_, cx| cx.send(id, &(at as u32).to_be_bytes()));
+        ids.push(id);
+        if at % 64 == 0 {
+            rig.turn(std::time::Duration::ZERO)?;
+        }
+    }
+    rig.until("all are answered", |rig| ids.iter().all(|id| rig.get(client).received(*id) == 4))?;
+    for (at, id) in ids.iter().enumerate() {
+        check!(rig.get(client).bytes(*id) == (at as u32).to_be_bytes(), "stream {at} has another's answer");
+    }
+    check!(rig.counters().resources == 2 * count as u64 + 1, "{} resources", rig.counters().resources);
+    rig.with(client, |_, cx| ids.iter().for_each(|id| cx.close(*id)));
+    rig.until("all have closed", |rig| rig.get(client).closed.len() == count && rig.get(echo).closed == count)?;
+    check!(rig.get(client).closed.iter().all(|(.., why)| why.is_clean()), "some ended otherwise");
+    rig.finish()
+}
+
+fn churn(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let (echo, address) = echo(&mut rig)?;
+    let client = rig.add(Probe::acting(|cx, id, what| {
+        if let (Some(id), What::Got(_)) = (id, what) {
+            cx.abort(id);
+        }
+        Ok(())
+    }))?;
+    rig.get_mut(client).forget();
+    let rounds = sized(world, 50, 5);
+    let mut first = None;
+    for round in 0..rounds {
+        let size = sized(world, 100, 20);
+        for _ in 0..size {
+            let id = rig.connect(client, &address, Stream::new(Bytes))?;
+            rig.with(client, |_, cx| cx.send(id, b"x"));
+        }
+        rig.until("all have come and gone", |rig| {
+            rig.get(client).closed.len() == size && rig.get(echo).closed == (round + 1) * size
+        })?;
+        rig.get_mut(client).closed.clear();
+        rig.get_mut(client).open.clear();
+        let counters = rig.counters();
+        let now = (open_descriptors(), counters.resources, counters.queue_bytes, counters.timers);
+        check!(*first.get_or_insert(now) == now, "in round {round} it is {now:?}, it was {first:?}");
+    }
+    rig.finish()
+}
+
+/// The resident memory of the process, where the system tells.
+fn resident() -> Option<usize> {
+    let text = fs::read_to_string("/proc/self/statm").ok()?;
+    text.split(' ').nth(1)?.parse::<usize>().ok().map(|pages| pages * 4_096)
+}
+
+fn bursts(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
+    let (_, address) = rig.listen(server, || Stream::new(Bytes))?;
+    let count = sized(world, 12, 4);
+    let ids: Vec<_> = (0..count)
+        .map(|_| rig.connect(client, &address, Stream::new(Bytes)))
+        .collect::<Result<_, _>>()?;
+    rig.until("all are open", |rig| rig.get(server).open.len() == count)?;
+    rig.get_mut(server).forget();
+    let item = vec![7; sized(world, 2 << 20, 3_000)];
+    let (mut memory, open) = (Vec::new(), rig.get(server).open.clone());
+    for burst in 1..=3 {
+        rig.with(client, |_, cx| ids.iter().for_each(|id| _ = cx.send(*id, &item)));
+        rig.until("the burst has arrived", |rig| {
+            open.iter().all(|id| rig.get(server).received(*id) == burst * item.len())
+        })?;
+        rig.settle()?;
+        check!(rig.counters().queue_bytes == 0, "{} bytes are queued", rig.counters().queue_bytes);
+        memory.extend(resident());
+    }
+    if let [first, .., last] = memory[..] {
+        check!(last < first + (16 << 20), "resident were {memory:?} bytes after each burst");
+    }
+    rig.with(client, |_, cx| ids.iter().for_each(|id| cx.abort(*id)));
+    rig.finish()
+}
+
+fn fan_out(world: &mut World<'_>) -> Outcome {
+    let (count, size) = (sized(world, 60, 20), sized(world, 4 << 20, 300_000));
+    let mut rig = Rig::new(world)?;
+    let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
+    let options = StreamOptions { item: 16 << 20, ..StreamOptions::DEFAULT };
+    let (_, address) = rig.listen(server, move || Stream::new(Bytes).options(options.clone()))?;
+    let ids: Vec<_> = (0..count)
+        .map(|_| rig.connect_with(client, &address, &narrow(), Stream::new(Bytes)))
+        .collect::<Result<_, _>>()?;
+    rig.until("all are open", |rig| rig.get(server).open.len() + rig.get(client).open.len() == 2 * count)?;
+    rig.with(client, |_, cx| ids.iter().for_each(|id| cx.pause(*id)));
+    rig.settle()?;
+    let before = resident();
+    let shared = Shared::from(vec![7; size]);
+    let to = rig.get(server).open.clone();
+    rig.with(server, |_, cx| to.iter().for_each(|id| _ = cx.send_shared(*id, &shared)));
+    rig.settle()?;
+    let queued = rig.counters().queue_bytes;
+    check!(queued > (count * size / 8) as u64, "only {queued} bytes are queued");
+    if let (Some(before), Some(after), false) = (before, resident(), world.is_virtual()) {
+        let grown = after.saturating_sub(before);
+        check!(grown < count * size / 8, "{grown} bytes for {size} shared by {count}");
+    }
+    rig.with(client, |_, cx| ids.iter().for_each(|id| cx.abort(*id)));
+    rig.until("all have ended", |rig| rig.get(server).closed.len() == count)?;
+    rig.finish()
+}
+
+/// Options of a connection that receives little at a time.
+fn narrow() -> ConnectOptions {
+    let mut options = ConnectOptions::default();
+    options.socket.receive_buffer = Some(4 << 10);
+    options
+}
+
+/// Holds its own controller, and marks that show when it is freed.
+struct Holder {
+    controller: Option<Controller<Holder>>,
+    _mark: Rc<()>,
+    _count: Arc<AtomicUsize>,
+}
+
+impl Service for Holder {
+    fn start(&mut self, cx: &mut Context<'_, Self>) -> Result {
+        self.controller = Some(cx.controller());
+        Ok(())
+    }
+}
+
+impl Handle<Stream> for Holder {
+    fn handle(&mut self, _: &mut Context<'_, Self>, _: Id<Stream>, _: reactor::Event<'_, Bytes>) -> Result {
+        Ok(())
+    }
+}
+
+impl Receive<Arc<AtomicUsize>> for Holder {
+    fn receive(&mut self, _: &mut Context<'_, Self>, count: Arc<AtomicUsize>) -> Result {
+        count.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn cycle(world: &mut World<'_>) -> Outcome {
+    for stops in [true, false] {
+        let mut rig = Rig::new(world)?;
+        let (mark, count) = (Rc::new(()), Arc::new(AtomicUsize::new(0)));
+        let weak: Weak<()> = Rc::downgrade(&mark);
+        let id = rig.add(Holder { controller: None, _mark: mark, _count: count.clone() })?;
+        let controller = rig.runtime.controller(id);
+        for _ in 0..3 {
+            controller.send(count.clone()).map_err(|refused| refused.to_string())?;
+        }
+        rig.settle()?;
+        check!(count.load(Ordering::Relaxed) == 3, "the commands were not executed");
+        // One more is queued, and owns a part of the service.
+        controller.send(count.clone()).map_err(|refused| refused.to_string())?;
+        if stops { rig.finish()? } else { drop(rig) }
+        check!(weak.upgrade().is_none(), "the service is not freed");
+        check!(Arc::strong_count(&count) == 1, "{} owners are left", Arc::strong_count(&count));
+        check!(controller.send(count.clone()).is_err(), "a runtime that is gone takes commands");
+    }
+    Ok(())
+}
+
+/// More descriptors than this are not opened to find the limit.
+const DESCRIPTORS_MAX: usize = 1 << 17;
+const NTH_MAX: u64 = 200;

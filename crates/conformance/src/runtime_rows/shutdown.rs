@@ -1,0 +1,373 @@
+//! J and K at runtime level: stops, and engines that fail.
+
+use std::{
+    cell::Cell,
+    io,
+    rc::Rc,
+    time::Duration,
+};
+
+use reactor::{
+    Bytes, Closed, Context, Error, Lines, Reactor, Receive, Result, Runtime, RuntimeOptions, Service,
+    Stream, engine::Candidates,
+};
+
+use super::{
+    SHORT,
+    probe::{Probe, What},
+    rig::{self, Pair, Rig},
+    row, sized, slow,
+};
+use crate::{
+    double::{Network, Tuning},
+    rows::pattern,
+    suite::{Outcome, Row, Stop, check, open_descriptors},
+    tamper::{Tamper, Tampered},
+    torture::FailNth,
+    world::World,
+};
+
+pub(super) const ROWS: &[Row] = &[
+    row("J1r", "a stop with full queues is over within its grace, and tells each its end", &[], full_queues),
+    row("J1r2", "a stop lets queued answers leave", &[], answers_leave),
+    row("J2r", "a stop may come from anywhere, twice, and before the first turn", &[], stops),
+    row("J3r", "a runtime that is dropped closes all, each once", &[], dropped),
+    row("J3r2", "a reactor cannot wait for itself, and its drop stops it", &[], waits_for_itself),
+    row("J4r", "a hundred runtimes follow each other on one address", &[], restarts),
+    row("K1r", "waits that fail are tried again a few times, then end the run", &[], waits_fail),
+    row("K5r", "the engine and the double tell a service the same", &[], differential),
+    slow("K6r", "whichever call fails, nothing is lost without a last word", &[], torture),
+];
+
+fn full_queues(world: &mut World<'_>) -> Outcome {
+    let count = sized(world, 40, 4);
+    let mut rig = Rig::new(world)?;
+    let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
+    let (_, address) = rig.listen(server, || Stream::new(Bytes))?;
+    for _ in 0..count {
+        rig.connect(client, &address, Stream::new(Bytes))?;
+    }
+    rig.until("all are open", |rig| rig.get(server).open.len() + rig.get(client).open.len() == 2 * count)?;
+    let (to, from) = (rig.get(server).open.clone(), rig.get(client).open.clone());
+    rig.with(client, |_, cx| from.iter().for_each(|id| cx.pause(*id)));
+    rig.settle()?;
+    // More than sockets take: it cannot leave while nobody reads.
+    let item = vec![7; sized(world, 3 << 20, 200_000)];
+    rig.with(server, |_, cx| to.iter().for_each(|id| _ = cx.send(*id, &item)));
+    rig.settle()?;
+    // The clients' service does not close its streams: only the grace ends this.
+    let begun = rig.now();
+    rig.stop(2 * SHORT);
+    rig.until("the grace is over", |rig| rig.runtime.is_over())?;
+    check!(rig.now() >= begun + 2 * SHORT || rig.counters().resources == 0, "it was cut before its grace");
+    let receipt = rig.runtime.run()?;
+    let told = rig.get(server).closed.len() + rig.get(client).closed.len();
+    check!(told == 2 * count, "{told} of {} were told their end", 2 * count);
+    for (id, ..) in &rig.get(server).closed {
+        let ends = rig.get(server).of(*id).iter().filter(|what| matches!(what, What::Closed(_))).count();
+        check!(ends == 1, "one was told {ends} ends");
+    }
+    let cut = rig.get(server).closed.iter().filter(|(.., why)| matches!(why, Closed::Stopped)).count();
+    check!(receipt.cut >= cut as u64, "the receipt says {} were cut, {cut} were told so", receipt.cut);
+    Ok(())
+}
+
+fn answers_leave(world: &mut World<'_>) -> Outcome {
+    let mut pair = Pair::new(world)?;
+    let answer = pattern(sized(world, 1 << 20, 20_000));
+    pair.by_server(|cx, id| cx.send(id, &answer));
+    pair.rig.stop(Duration::from_secs(3));
+    pair.rig.until("it is over", |rig| rig.runtime.is_over())?;
+    let receipt = pair.rig.runtime.run()?.check()?;
+    check!(receipt.cut == 0 && receipt.bytes_dropped == 0, "{receipt:?}");
+    let why = &pair.server().closed[0].2;
+    check!(matches!(why, Closed::Done | Closed::End), "{why}");
+    check!(pair.server().closed[0].1.unsent() == 0, "bytes were left");
+    Ok(())
+}
+
+fn stops(world: &mut World<'_>) -> Outcome {
+    // Before the first turn, and twice.
+    let mut rig = Rig::new(world)?;
+    let probe = rig.add(Probe::<Bytes>::quiet())?;
+    rig.listen(probe, || Stream::new(Bytes))?;
+    rig.stop(Duration::from_secs(9));
+    rig.stop(SHORT);
+    let receipt = rig.runtime.run()?.check()?;
+    check!(receipt.services.len() == 2, "{receipt:?}");
+    check!(rig.get(probe).count(&What::Stop) == 1, "stop was told {} times", rig.get(probe).count(&What::Stop));
+    // It may be run again: there is nothing left to do.
+    rig.runtime.run()?;
+    // From callbacks, several times, with a stream that is open.
+    let mut pair = Pair::new(world)?;
+    for probe in [pair.server, pair.client] {
+        pair.rig.get_mut(probe).act(|cx, _, what| {
+            match what {
+                What::Got(_) | What::Closed(_) => cx.stop(SHORT),
+                What::Stop => cx.stop(Duration::from_secs(9)),
+                _ => (),
+            }
+            Ok(())
+        });
+    }
+    pair.by_client(|cx, id| cx.send(id, b"stop"));
+    pair.rig.runtime.run()?.check()?;
+    for probe in [pair.server(), pair.client()] {
+        check!(probe.count(&What::Stop) == 1 && probe.closed.len() == 1, "{:?}", probe.log);
+    }
+    // After a panic, and by another thread.
+    let mut rig = Rig::new(world)?;
+    let probe = rig.add(Probe::<Bytes>::acting(|_, _, what| match what {
+        What::Message(_) => panic!("a panic of the suite"),
+        _ => Ok(()),
+    }))?;
+    let controller = rig.runtime.controller(probe);
+    controller.send(1_u64).map_err(|refused| refused.to_string())?;
+    rig.settle()?;
+    let thread = std::thread::spawn(move || controller.stop(Duration::ZERO));
+    rig.until("the stop has come", |rig| rig.runtime.is_over())?;
+    thread.join().map_err(|_| "the stopping thread panicked")?;
+    check!(rig.runtime.run()?.check().is_err(), "the receipt does not name the panic");
+    Ok(())
+}
+
+fn dropped(world: &mut World<'_>) -> Outcome {
+    let before = open_descriptors();
+    let (mut one, mut other) = (Rig::new(world)?, Rig::new(world)?);
+    let (server, client) = (one.add(Probe::quiet())?, other.add(Probe::quiet())?);
+    let (_, address) = one.listen(server, || Stream::new(Bytes))?;
+    for _ in 0..5 {
+        other.connect(client, &address, Stream::new(Bytes))?;
+    }
+    let mut rigs = [one, other];
+    rig::until(&mut rigs, "all are open", |rigs| {
+        rigs[0].get(server).open.len() == 5 && rigs[1].get(client).open.len() == 5
+    })?;
+    let [one, mut other] = rigs;
+    drop(one);
+    other.until("the peers see their ends", |rig| rig.get(client).closed.len() == 5)?;
+    other.finish()?;
+    let after = open_descriptors();
+    check!(before == after, "{before:?} descriptors before, {after:?} after");
+    Ok(())
+}
+
+/// Waits for the reactor it runs in, when it is told to.
+struct Selfish;
+
+impl Service for Selfish {}
+
+struct Wait(Reactor<Selfish>, reactor::Reply<bool>);
+
+impl Receive<Wait> for Selfish {
+    fn receive(&mut self, _: &mut Context<'_, Self>, wait: Wait) -> Result {
+        wait.1.send(matches!(wait.0.join(), Err(Error::Misuse { .. })));
+        Ok(())
+    }
+}
+
+/// A reactor in a thread of its own, over the engine of this name.
+fn spawn<S: Service>(name: &str, service: S) -> Result<Reactor<S>, Error>
+where
+    S: Send,
+{
+    let name = name.to_owned();
+    let make = move || {
+        let mut options = RuntimeOptions::default();
+        options.engine = Some(name);
+        Runtime::with_options(options)
+    };
+    Reactor::spawn_with(make, |runtime| runtime.add(service))
+}
+
+fn waits_for_itself(world: &mut World<'_>) -> Outcome {
+    let name = world.engine().name();
+    if !Candidates::default().names().any(|candidate| candidate == name) {
+        return Err(Stop::Skipped("needs an engine that is made in another thread: one of the library's".to_owned()));
+    }
+    let reactor = spawn(name, Selfish)?;
+    let controller = reactor.controller();
+    let answer = controller.ask(|reply| Wait(reactor, reply)).wait();
+    check!(matches!(answer, Ok(true)), "{answer:?}");
+    controller.stop(Duration::ZERO);
+    // The thread was left alone by the join that failed: it is gone when its mailbox is.
+    let end = std::time::Instant::now() + Duration::from_secs(20);
+    while controller.ask(Alive).wait().is_ok() {
+        check!(std::time::Instant::now() < end, "it does not stop");
+    }
+    drop(spawn(name, Selfish)?);
+    Ok(())
+}
+
+/// Asks whether it still runs.
+struct Alive(reactor::Reply<()>);
+
+impl Receive<Alive> for Selfish {
+    fn receive(&mut self, _: &mut Context<'_, Self>, ask: Alive) -> Result {
+        ask.0.send(());
+        Ok(())
+    }
+}
+
+fn restarts(world: &mut World<'_>) -> Outcome {
+    let mut address = world.any_address();
+    let mut first = None;
+    for round in 0..100 {
+        let mut rig = Rig::new(world)?;
+        let probe = rig.add(Probe::quiet())?;
+        address = rig.with(probe, |_, cx| -> Result<_, Stop> {
+            let listener = cx.listen(&address, |_| Some(Stream::new(Bytes)))?;
+            Ok(cx.local(listener)?)
+        })?;
+        let id = rig.connect(probe, &address, Stream::new(Bytes))?;
+        rig.with(probe, |_, cx| cx.send(id, b"x"));
+        rig.until("it is served", |rig| rig.get(probe).log.iter().any(|(_, what)| *what == What::got(b"x")))?;
+        // The accepted end closes first, and keeps the port in TIME_WAIT.
+        let accepted = rig.get(probe).open.iter().copied().find(|open| *open != id);
+        rig.with(probe, |_, cx| accepted.into_iter().for_each(|id| cx.close(id)));
+        rig.until("both ends have closed", |rig| rig.get(probe).closed.len() == 2)?;
+        rig.stop(SHORT);
+        rig.runtime.run()?.check()?;
+        drop(rig);
+        let now = open_descriptors();
+        check!(*first.get_or_insert(now) == now, "{now:?} descriptors after round {round}, {first:?} at first");
+    }
+    Ok(())
+}
+
+/// Fails all waits while it is told to.
+struct Broken(Rc<Cell<bool>>);
+
+impl Tamper for Broken {
+    fn fails(&mut self) -> Option<io::Error> {
+        self.0.get().then(|| io::Error::from_raw_os_error(libc::EINVAL))
+    }
+}
+
+fn waits_fail(world: &mut World<'_>) -> Outcome {
+    let fails = Rc::new(Cell::new(false));
+    let engine = Tampered::new(world.engine(), Broken(fails.clone()));
+    let mut rig = Rig::over(Box::new(engine), reactor::Limits::default())?;
+    let probe = rig.add(Probe::<Bytes>::quiet())?;
+    rig.listen(probe, || Stream::new(Bytes))?;
+    // Once is passed over.
+    fails.set(true);
+    rig.turn(Duration::ZERO)?;
+    fails.set(false);
+    rig.settle()?;
+    rig.rests()?;
+    let before = rig.counters().turns;
+    fails.set(true);
+    let error = match rig.runtime.run() {
+        Ok(receipt) => return Err(format!("it ran to its end: {receipt:?}").into()),
+        Err(error) => error,
+    };
+    check!(error.io().is_some_and(|error| error.raw_os_error() == Some(libc::EINVAL)), "{error}");
+    check!(rig.counters().turns <= before + 8, "{} turns of errors", rig.counters().turns - before);
+    check!(rig.runtime.controller(probe).send(1_u64).is_err(), "it takes commands");
+    Ok(())
+}
+
+/// What two services of lines tell, over any engine: each stream's own order, and the ends.
+fn script(mut rig: Rig) -> Result<Vec<Vec<What>>, Stop> {
+    let server = rig.add(Probe::<Lines>::acting(|cx, id, what| {
+        match (id, what) {
+            (Some(id), What::Got(line)) if line == b"quit" => cx.close(id),
+            (Some(id), What::Got(line)) if line == b"abort" => cx.abort(id),
+            (Some(_), What::Got(line)) if line == b"refuse" => return Err("as it was asked".into()),
+            (Some(id), What::Got(line)) => _ = cx.send(id, &String::from_utf8_lossy(line).to_uppercase()),
+            _ => (),
+        }
+        Ok(())
+    }))?;
+    let client = rig.add(Probe::<Lines>::quiet())?;
+    let (listener, address) = rig.listen(server, || Stream::new(Lines::max(100)))?;
+    let long = "x".repeat(200);
+    let scripts: [&[&str]; 6] =
+        [&["one", "two", "quit", "late"], &["", "a", "abort"], &["refuse", "late"], &[&long], &["bye"], &[]];
+    for (at, lines) in scripts.iter().enumerate() {
+        let id = rig.connect(client, &address, Stream::new(Lines::new()))?;
+        rig.until("both are open", |rig| rig.get(server).open.len() == at + 1 && rig.get(client).open.len() == at + 1)?;
+        rig.with(client, |_, cx| lines.iter().for_each(|line| _ = cx.send(id, line)));
+        rig.settle()?;
+        rig.with(client, |_, cx| cx.finish(id));
+        rig.until("both have closed", |rig| {
+            rig.get(server).closed.len() == at + 1 && rig.get(client).closed.len() == at + 1
+        })?;
+    }
+    rig.with(server, |_, cx| cx.close(listener));
+    rig.settle()?;
+    let mut told = Vec::new();
+    for probe in [server, client] {
+        for id in &rig.get(probe).open {
+            let log = rig.get(probe).log.iter().filter(|(of, _)| *of == Some(*id));
+            let mut log: Vec<What> = log.map(|(_, what)| what.clone()).collect();
+            // How much arrives before a reset is chance.
+            if log.last() == Some(&What::closed("Failed")) {
+                log.retain(|what| !matches!(what, What::Got(_)));
+            }
+            told.push(log);
+        }
+    }
+    rig.finish()?;
+    Ok(told)
+}
+
+fn differential(world: &mut World<'_>) -> Outcome {
+    let told = script(Rig::new(world)?)?;
+    for seed in 0..4 {
+        for tuning in [Tuning::roomy(seed), Tuning::tight(seed)] {
+            let network = Network::new(tuning);
+            let rig = Rig::over(Box::new(network.double()), reactor::Limits::default())?;
+            let double = script(rig)?;
+            check!(told == double, "{told:?}, but the double with seed {seed} told {double:?}");
+        }
+    }
+    Ok(())
+}
+
+fn torture(world: &mut World<'_>) -> Outcome {
+    for nth in 1..=NTH_MAX {
+        let torture = FailNth::new(nth, libc::ENOBUFS);
+        let mut rig = Rig::over(torture.engine(world.engine()), reactor::Limits::default())?;
+        let server = rig.add(Probe::<Bytes>::acting(|cx, id, what| {
+            if let (Some(id), What::Got(bytes)) = (id, what) {
+                cx.send(id, bytes);
+            }
+            Ok(())
+        }))?;
+        let client = rig.add(Probe::quiet())?;
+        let begun = rig.listen(server, || Stream::new(Bytes)).and_then(|(_, address)| {
+            (0..3).map(|_| rig.connect(client, &address, Stream::new(Bytes))).collect::<Result<Vec<_>, _>>()
+        });
+        if let Ok(ids) = &begun {
+            rig.with(client, |_, cx| ids.iter().for_each(|id| _ = cx.send(*id, b"hello")));
+            let ended = |rig: &Rig, id| rig.get(client).closed.iter().any(|(of, ..)| *of == id);
+            rig.until("each has its echo, or its end", |rig| {
+                // One that the listener never took waits for ever, and its fault was told.
+                let faults = rig.get(server).faults().len();
+                let open = ids.iter().filter(|id| rig.get(client).received(**id) < 5 && !ended(rig, **id)).count();
+                open <= faults
+            })?;
+            rig.with(client, |_, cx| ids.iter().for_each(|id| cx.abort(*id)));
+            rig.until("each has its end", |rig| ids.iter().all(|id| ended(rig, *id)))?;
+            for id in ids {
+                let ends = rig.get(client).of(*id).iter().filter(|what| matches!(what, What::Closed(_))).count();
+                check!(ends == 1, "call {nth}: {ends} ends");
+            }
+        }
+        let mut all = rig.get(server).open.clone();
+        all.extend(&rig.get(client).open);
+        for probe in [server, client] {
+            rig.with(probe, |_, cx| all.iter().for_each(|id| cx.abort(*id)));
+        }
+        rig.finish().map_err(|stop| Stop::Failed(format!("call {nth}: {stop:?}")))?;
+        if !torture.has_failed() {
+            check!(nth > 15, "only {nth} calls were counted");
+            return Ok(());
+        }
+    }
+    Err(format!("{NTH_MAX} calls were not enough").into())
+}
+
+const NTH_MAX: u64 = 300;
