@@ -14,13 +14,13 @@ const SEED: u64 = 77;
 
 fn on_the_double(flaw: Flaw, only: &str) -> Report {
     let network = Network::new(Tuning::roomy(SEED));
-    Suite::new(|| broken(Box::new(network.double()), flaw, SEED)).only(only).run()
+    Suite::new(|| broken(Box::new(network.double()), flaw, SEED)).bare().only(only).run()
 }
 
 fn on_the_system(flaw: Flaw, only: &str) -> Report {
     let candidates = Candidates::default();
     let open = || candidates.open(None).expect("the platform has an engine");
-    Suite::new(|| broken(open(), flaw, SEED)).only(only).run()
+    Suite::new(|| broken(open(), flaw, SEED)).bare().only(only).run()
 }
 
 fn fails(report: &Report, id: &str) -> bool {
@@ -63,7 +63,7 @@ fn spinning_is_found_out() {
 /// leave the others no time. Then those that fail on the system's best engine.
 fn rows_that_fail(flaw: Flaw) -> BTreeSet<&'static str> {
     let mut failed = BTreeSet::new();
-    for row in rows() {
+    for row in rows().iter().filter(|row| !row.id.ends_with('r')) {
         let report = on_the_double(flaw, row.id);
         failed.extend(report.failed().map(|finding| finding.id));
     }
@@ -82,6 +82,7 @@ fn rows_that_fail(flaw: Flaw) -> BTreeSet<&'static str> {
 }
 
 #[test]
+#[ignore = "two minutes when not optimised: the slow tests of .ci/run have it"]
 fn each_flaw_is_found_out_by_three_rows() {
     let flaws = [
         Flaw::LosesEvents(100),

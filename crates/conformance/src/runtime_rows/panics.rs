@@ -111,7 +111,12 @@ impl Service for Fragile {
 type Brittle = Stream<FragileBytes>;
 
 impl Handle<Brittle> for Fragile {
-    fn handle(&mut self, cx: &mut Context<'_, Self>, id: Id<Brittle>, event: Event<'_, FragileBytes>) -> Result {
+    fn handle(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        id: Id<Brittle>,
+        event: Event<'_, FragileBytes>,
+    ) -> Result {
         match event {
             Event::Open => self.0.pass(Place::Open),
             Event::Received(bytes) => {
@@ -259,7 +264,12 @@ struct Owner;
 impl Service for Owner {}
 
 impl Handle<Stream<Exploding>> for Owner {
-    fn handle(&mut self, _: &mut Context<'_, Self>, _: Id<Stream<Exploding>>, _: Event<'_, Exploding>) -> Result {
+    fn handle(
+        &mut self,
+        _: &mut Context<'_, Self>,
+        _: Id<Stream<Exploding>>,
+        _: Event<'_, Exploding>,
+    ) -> Result {
         Ok(())
     }
 }

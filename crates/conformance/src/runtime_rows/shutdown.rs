@@ -1,15 +1,10 @@
 //! J and K at runtime level: stops, and engines that fail.
 
-use std::{
-    cell::Cell,
-    io,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::Cell, io, rc::Rc, time::Duration};
 
 use reactor::{
-    Bytes, Closed, Context, Error, Lines, Reactor, Receive, Result, Runtime, RuntimeOptions, Service,
-    Stream, engine::Candidates,
+    Bytes, Closed, Context, Error, Lines, Reactor, Receive, Result, Runtime, RuntimeOptions, Service, Stream,
+    engine::Candidates,
 };
 
 use super::{
@@ -95,7 +90,11 @@ fn stops(world: &mut World<'_>) -> Outcome {
     rig.stop(SHORT);
     let receipt = rig.runtime.run()?.check()?;
     check!(receipt.services.len() == 2, "{receipt:?}");
-    check!(rig.get(probe).count(&What::Stop) == 1, "stop was told {} times", rig.get(probe).count(&What::Stop));
+    check!(
+        rig.get(probe).count(&What::Stop) == 1,
+        "stop was told {} times",
+        rig.get(probe).count(&What::Stop)
+    );
     // It may be run again: there is nothing left to do.
     rig.runtime.run()?;
     // From callbacks, several times, with a stream that is open.
@@ -183,7 +182,9 @@ where
 fn waits_for_itself(world: &mut World<'_>) -> Outcome {
     let name = world.engine().name();
     if !Candidates::default().names().any(|candidate| candidate == name) {
-        return Err(Stop::Skipped("needs an engine that is made in another thread: one of the library's".to_owned()));
+        return Err(Stop::Skipped(
+            "needs an engine that is made in another thread: one of the library's".to_owned(),
+        ));
     }
     let reactor = spawn(name, Selfish)?;
     let controller = reactor.controller();
@@ -230,7 +231,10 @@ fn restarts(world: &mut World<'_>) -> Outcome {
         rig.runtime.run()?.check()?;
         drop(rig);
         let now = open_descriptors();
-        check!(*first.get_or_insert(now) == now, "{now:?} descriptors after round {round}, {first:?} at first");
+        check!(
+            *first.get_or_insert(now) == now,
+            "{now:?} descriptors after round {round}, {first:?} at first"
+        );
     }
     Ok(())
 }
@@ -287,7 +291,9 @@ fn script(mut rig: Rig) -> Result<Vec<Vec<What>>, Stop> {
         [&["one", "two", "quit", "late"], &["", "a", "abort"], &["refuse", "late"], &[&long], &["bye"], &[]];
     for (at, lines) in scripts.iter().enumerate() {
         let id = rig.connect(client, &address, Stream::new(Lines::new()))?;
-        rig.until("both are open", |rig| rig.get(server).open.len() == at + 1 && rig.get(client).open.len() == at + 1)?;
+        rig.until("both are open", |rig| {
+            rig.get(server).open.len() == at + 1 && rig.get(client).open.len() == at + 1
+        })?;
         rig.with(client, |_, cx| lines.iter().for_each(|line| _ = cx.send(id, line)));
         rig.settle()?;
         rig.with(client, |_, cx| cx.finish(id));
@@ -346,13 +352,15 @@ fn torture(world: &mut World<'_>) -> Outcome {
             rig.until("each has its echo, or its end", |rig| {
                 // One that the listener never took waits for ever, and its fault was told.
                 let faults = rig.get(server).faults().len();
-                let open = ids.iter().filter(|id| rig.get(client).received(**id) < 5 && !ended(rig, **id)).count();
+                let open =
+                    ids.iter().filter(|id| rig.get(client).received(**id) < 5 && !ended(rig, **id)).count();
                 open <= faults
             })?;
             rig.with(client, |_, cx| ids.iter().for_each(|id| cx.abort(*id)));
             rig.until("each has its end", |rig| ids.iter().all(|id| ended(rig, *id)))?;
             for id in ids {
-                let ends = rig.get(client).of(*id).iter().filter(|what| matches!(what, What::Closed(_))).count();
+                let ends =
+                    rig.get(client).of(*id).iter().filter(|what| matches!(what, What::Closed(_))).count();
                 check!(ends == 1, "call {nth}: {ends} ends");
             }
         }

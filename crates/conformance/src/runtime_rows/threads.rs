@@ -177,7 +177,11 @@ fn to_the_ended(world: &mut World<'_>) -> Outcome {
         let controller = rig.runtime.controller(counter);
         let waits = controller.send(Command { sender: 0, n: 1 });
         check!(waits.is_ok(), "{waits:?}");
-        if is_stopped { rig.finish()? } else { drop(rig) }
+        if is_stopped {
+            rig.finish()?
+        } else {
+            drop(rig)
+        }
         match controller.send(Command { sender: 2, n: 5 }) {
             Err(Refused::Gone(back)) => check!((back.sender, back.n) == (2, 5), "another came back"),
             other => return Err(format!("a runtime that ended: {other:?}").into()),
