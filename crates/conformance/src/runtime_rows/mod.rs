@@ -24,7 +24,18 @@ use crate::{
 
 /// All rows of this kind.
 pub(crate) fn rows() -> Vec<Row> {
-    [lives::ROWS, readiness::ROWS, partial::ROWS, peers::ROWS, exhaustion::ROWS, time::ROWS, threads::ROWS, panics::ROWS, shutdown::ROWS].concat()
+    [
+        lives::ROWS,
+        readiness::ROWS,
+        partial::ROWS,
+        peers::ROWS,
+        exhaustion::ROWS,
+        time::ROWS,
+        threads::ROWS,
+        panics::ROWS,
+        shutdown::ROWS,
+    ]
+    .concat()
 }
 
 const fn row(

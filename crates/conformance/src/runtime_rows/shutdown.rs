@@ -1,15 +1,10 @@
 //! J and K at runtime level: stops, and engines that fail.
 
-use std::{
-    cell::Cell,
-    io,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::Cell, io, rc::Rc, time::Duration};
 
 use reactor::{
-    Bytes, Closed, Context, Error, Lines, Reactor, Receive, Result, Runtime, RuntimeOptions, Service,
-    Stream, engine::Candidates,
+    Bytes, Closed, Context, Error, Lines, Reactor, Receive, Result, Runtime, RuntimeOptions, Service, Stream,
+    engine::Candidates,
 };
 
 use super::{
@@ -77,8 +72,7 @@ fn answers_leave(world: &mut World<'_>) -> Outcome {
     let answer = pattern(sized(world, 1 << 20, 20_000));
     pair.by_server(|cx, id| cx.send(id, &answer));
     pair.rig.stop(Duration::from_secs(3));
-    pair.rig.until("it is over", |rig| rig.runtime.is_over())?;
-    let receipt = pair.rig.runtime.run()?.check()?;
+    let receipt = pair.rig.run()?.check()?;
     check!(receipt.cut == 0 && receipt.bytes_dropped == 0, "{receipt:?}");
     let why = &pair.server().closed[0].2;
     check!(matches!(why, Closed::Done | Closed::End), "{why}");
@@ -93,9 +87,13 @@ fn stops(world: &mut World<'_>) -> Outcome {
     rig.listen(probe, || Stream::new(Bytes))?;
     rig.stop(Duration::from_secs(9));
     rig.stop(SHORT);
-    let receipt = rig.runtime.run()?.check()?;
+    let receipt = rig.run()?.check()?;
     check!(receipt.services.len() == 2, "{receipt:?}");
-    check!(rig.get(probe).count(&What::Stop) == 1, "stop was told {} times", rig.get(probe).count(&What::Stop));
+    check!(
+        rig.get(probe).count(&What::Stop) == 1,
+        "stop was told {} times",
+        rig.get(probe).count(&What::Stop)
+    );
     // It may be run again: there is nothing left to do.
     rig.runtime.run()?;
     // From callbacks, several times, with a stream that is open.
@@ -111,7 +109,7 @@ fn stops(world: &mut World<'_>) -> Outcome {
         });
     }
     pair.by_client(|cx, id| cx.send(id, b"stop"));
-    pair.rig.runtime.run()?.check()?;
+    pair.rig.run()?.check()?;
     for probe in [pair.server(), pair.client()] {
         check!(probe.count(&What::Stop) == 1 && probe.closed.len() == 1, "{:?}", probe.log);
     }
@@ -125,9 +123,9 @@ fn stops(world: &mut World<'_>) -> Outcome {
     controller.send(1_u64).map_err(|refused| refused.to_string())?;
     rig.settle()?;
     let thread = std::thread::spawn(move || controller.stop(Duration::ZERO));
-    rig.until("the stop has come", |rig| rig.runtime.is_over())?;
+    let receipt = rig.run();
     thread.join().map_err(|_| "the stopping thread panicked")?;
-    check!(rig.runtime.run()?.check().is_err(), "the receipt does not name the panic");
+    check!(receipt?.check().is_err(), "the receipt does not name the panic");
     Ok(())
 }
 
@@ -183,7 +181,9 @@ where
 fn waits_for_itself(world: &mut World<'_>) -> Outcome {
     let name = world.engine().name();
     if !Candidates::default().names().any(|candidate| candidate == name) {
-        return Err(Stop::Skipped("needs an engine that is made in another thread: one of the library's".to_owned()));
+        return Err(Stop::Skipped(
+            "needs an engine that is made in another thread: one of the library's".to_owned(),
+        ));
     }
     let reactor = spawn(name, Selfish)?;
     let controller = reactor.controller();
@@ -227,10 +227,13 @@ fn restarts(world: &mut World<'_>) -> Outcome {
         rig.with(probe, |_, cx| accepted.into_iter().for_each(|id| cx.close(id)));
         rig.until("both ends have closed", |rig| rig.get(probe).closed.len() == 2)?;
         rig.stop(SHORT);
-        rig.runtime.run()?.check()?;
+        rig.run()?.check()?;
         drop(rig);
         let now = open_descriptors();
-        check!(*first.get_or_insert(now) == now, "{now:?} descriptors after round {round}, {first:?} at first");
+        check!(
+            *first.get_or_insert(now) == now,
+            "{now:?} descriptors after round {round}, {first:?} at first"
+        );
     }
     Ok(())
 }
@@ -287,7 +290,9 @@ fn script(mut rig: Rig) -> Result<Vec<Vec<What>>, Stop> {
         [&["one", "two", "quit", "late"], &["", "a", "abort"], &["refuse", "late"], &[&long], &["bye"], &[]];
     for (at, lines) in scripts.iter().enumerate() {
         let id = rig.connect(client, &address, Stream::new(Lines::new()))?;
-        rig.until("both are open", |rig| rig.get(server).open.len() == at + 1 && rig.get(client).open.len() == at + 1)?;
+        rig.until("both are open", |rig| {
+            rig.get(server).open.len() == at + 1 && rig.get(client).open.len() == at + 1
+        })?;
         rig.with(client, |_, cx| lines.iter().for_each(|line| _ = cx.send(id, line)));
         rig.settle()?;
         rig.with(client, |_, cx| cx.finish(id));
@@ -346,13 +351,15 @@ fn torture(world: &mut World<'_>) -> Outcome {
             rig.until("each has its echo, or its end", |rig| {
                 // One that the listener never took waits for ever, and its fault was told.
                 let faults = rig.get(server).faults().len();
-                let open = ids.iter().filter(|id| rig.get(client).received(**id) < 5 && !ended(rig, **id)).count();
+                let open =
+                    ids.iter().filter(|id| rig.get(client).received(**id) < 5 && !ended(rig, **id)).count();
                 open <= faults
             })?;
             rig.with(client, |_, cx| ids.iter().for_each(|id| cx.abort(*id)));
             rig.until("each has its end", |rig| ids.iter().all(|id| ended(rig, *id)))?;
             for id in ids {
-                let ends = rig.get(client).of(*id).iter().filter(|what| matches!(what, What::Closed(_))).count();
+                let ends =
+                    rig.get(client).of(*id).iter().filter(|what| matches!(what, What::Closed(_))).count();
                 check!(ends == 1, "call {nth}: {ends} ends");
             }
         }

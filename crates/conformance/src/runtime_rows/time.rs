@@ -26,7 +26,12 @@ pub(super) const ROWS: &[Row] = &[
     row("F2r", "a timer of nothing fires once in the next turn, an endless one never", &[], extremes),
     row("F3r", "no timer is early, and the loop turns no more than it fires", &[], never_early),
     row("F5r", "a clock that begins far from zero makes no difference", &[], far_clock),
-    slow("F6r", "after a process was stopped, what is overdue fires once", &[Need::Sockets, Need::Linux], stopped),
+    slow(
+        "F6r",
+        "after a process was stopped, what is overdue fires once",
+        &[Need::Sockets, Need::Linux],
+        stopped,
+    ),
     row("F7r", "a timer cancelled in the batch in which it is due never fires", &[], cancelled),
     row("F8r", "a handler slower than its period causes no storm", &[], slow_handler),
     row("F9r", "endless timers and busy streams do not starve each other", &[], timers_and_streams),
@@ -76,7 +81,9 @@ fn extremes(world: &mut World<'_>) -> Outcome {
     let endless: Vec<TimerId> = rig.with(clock, |_, cx| {
         cx.after(Duration::ZERO, 1);
         cx.after(Duration::from_nanos(1), 2);
-        [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_secs(1 << 40)].map(|after| cx.after(after, 3)).into()
+        [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_secs(1 << 40)]
+            .map(|after| cx.after(after, 3))
+            .into()
     });
     rig.turn(SHORT)?;
     check!(numbers(rig.get(clock)).first() == Some(&1), "{:?} in the first turn", numbers(rig.get(clock)));
@@ -92,7 +99,8 @@ fn never_early(world: &mut World<'_>) -> Outcome {
     const COUNT: usize = 300;
     let mut rig = Rig::new(world)?;
     let clock = rig.add(Clock::default())?;
-    let after: Vec<Duration> = (0..COUNT).map(|_| Duration::from_micros(world.up_to(100_000) as u64)).collect();
+    let after: Vec<Duration> =
+        (0..COUNT).map(|_| Duration::from_micros(world.up_to(100_000) as u64)).collect();
     let set = rig.now();
     rig.with(clock, |_, cx| after.iter().enumerate().for_each(|(at, after)| _ = cx.after(*after, at as u64)));
     let before = rig.counters().turns;
@@ -129,7 +137,10 @@ fn far_clock(world: &mut World<'_>) -> Outcome {
         rig.until("all have fired", |rig| rig.get(clock).fired.len() == 3)?;
         check!(numbers(rig.get(clock)) == [1, 2, 3], "{:?} after {years} years", numbers(rig.get(clock)));
         for (number, at) in &rig.get(clock).fired {
-            check!(*at >= set + Duration::from_millis(3 * number), "timer {number} was early after {years} years");
+            check!(
+                *at >= set + Duration::from_millis(3 * number),
+                "timer {number} was early after {years} years"
+            );
         }
         rig.finish()?;
     }
@@ -254,9 +265,11 @@ fn very_many(world: &mut World<'_>) -> Outcome {
     const COUNT: usize = 100_000;
     let mut rig = Rig::new(world)?;
     let clock = rig.add(Clock::default())?;
-    let after: Vec<Duration> = (0..COUNT).map(|_| Duration::from_micros(world.up_to(50_000) as u64)).collect();
-    let timers: Vec<TimerId> =
-        rig.with(clock, |_, cx| after.iter().enumerate().map(|(at, after)| cx.after(*after, at as u64)).collect());
+    let after: Vec<Duration> =
+        (0..COUNT).map(|_| Duration::from_micros(world.up_to(50_000) as u64)).collect();
+    let timers: Vec<TimerId> = rig.with(clock, |_, cx| {
+        after.iter().enumerate().map(|(at, after)| cx.after(*after, at as u64)).collect()
+    });
     let cancelled =
         rig.with(clock, |_, cx| timers.iter().step_by(2).filter(|timer| cx.cancel(**timer)).count());
     check!(cancelled == COUNT / 2, "{cancelled} were cancelled");
