@@ -1,34 +1,65 @@
 //! Every engine of the library, and the double in all its tunings, against the whole table.
 
 use conformance::{
-    Suite,
+    Report, Suite,
     double::{Network, Tuning},
 };
 use reactor::engine::Candidates;
 
-#[test]
-fn each_engine_of_the_platform_passes() {
+/// How many rows run at least where descriptors are real: a row that begins to be skipped is a row that is lost.
+/// Three more run where the number of descriptors is limited.
+const QUICK_ROWS_MIN: usize = 134;
+/// The slow ones included.
+const ROWS_MIN: usize = QUICK_ROWS_MIN + 4;
+/// How many of the quick rows run at least on a virtual engine.
+const VIRTUAL_ROWS_MIN: usize = 107;
+
+fn on_each_engine(rows_min: usize, put: impl Fn(Suite<'_>) -> Report) {
     let candidates = Candidates::default();
     for name in candidates.names() {
-        let report = Suite::new(|| candidates.open(Some(name)).expect("it opens on this platform")).run();
+        let report = put(Suite::new(|| candidates.open(Some(name)).expect("it opens on this platform")));
         println!("{report}");
         assert!(report.is_passed(), "{report}");
-        assert!(report.counts().0 > 40, "{report}");
+        if cfg!(target_os = "linux") {
+            assert!(report.counts().0 >= rows_min, "fewer rows run than did: {report}");
+        }
     }
 }
 
-#[test]
-fn the_double_passes_whatever_its_seed() {
-    for seed in 0..10 {
+fn on_the_double(seeds: std::ops::Range<u64>, put: impl Fn(Suite<'_>) -> Report) {
+    for seed in seeds {
         for tuning in [Tuning::roomy(seed), Tuning::tight(seed)] {
             let network = Network::new(tuning.clone());
             let left = || match network.leaks() {
                 report if report.is_clean() => Ok(()),
                 report => Err(report.to_string()),
             };
-            let report = Suite::new(|| Box::new(network.double())).left(left).seed(seed).run();
+            let report = put(Suite::new(|| Box::new(network.double())).left(left).seed(seed));
+            println!("{report}");
             assert!(report.is_passed(), "{tuning:?}\n{report}");
-            assert!(report.counts().0 > 25, "{report}");
+            assert!(report.counts().0 >= VIRTUAL_ROWS_MIN, "fewer rows run than did: {report}");
         }
     }
+}
+
+#[test]
+fn each_engine_of_the_platform_passes() {
+    on_each_engine(QUICK_ROWS_MIN, |suite| suite.quick().run());
+}
+
+#[test]
+fn the_double_passes_whatever_its_seed() {
+    on_the_double(0..5, |suite| suite.quick().run());
+}
+
+#[test]
+#[ignore = "slow rows: run nightly"]
+fn each_engine_of_the_platform_passes_the_slow_rows_too() {
+    on_each_engine(ROWS_MIN, |suite| suite.run());
+}
+
+#[test]
+#[ignore = "slow rows: run nightly"]
+fn the_double_passes_the_slow_rows_too_with_many_seeds() {
+    on_the_double(0..40, |suite| suite.run());
 }

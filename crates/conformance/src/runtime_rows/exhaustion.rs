@@ -184,7 +184,9 @@ fn engine_refuses(world: &mut World<'_>) -> Outcome {
         // Its own wait may be what fails: that is passed over.
         rig.finish().map_err(|stop| Stop::Failed(format!("call {nth}: {stop:?}")))?;
         if !torture.has_failed() {
-            check!(registers > 0 && rejected > 0 && ended > 0, "{registers}, {rejected}, {ended} of {nth}");
+            // In a virtual engine it is chance which call is the n-th.
+            let is_complete = (registers > 0 || world.is_virtual()) && rejected > 0 && ended > 0;
+            check!(is_complete, "of {nth} calls {registers} were faults, {rejected} errors, {ended} ends");
             return Ok(());
         }
     }

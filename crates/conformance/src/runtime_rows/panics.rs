@@ -10,7 +10,7 @@ use reactor::{
 use super::{
     SHORT,
     probe::{Probe, What},
-    rig::{self, Rig},
+    rig::Rig,
     row,
 };
 use crate::{
@@ -227,8 +227,7 @@ fn ends(mut rig: Rig, client: ServiceId<Probe>, there: Id<Stream>) -> Outcome {
     rig.settle()?;
     rig.rests()?;
     rig.stop(10 * SHORT);
-    rig::until(std::slice::from_mut(&mut rig), "it is over", |rigs| rigs[0].runtime.is_over())?;
-    let receipt = rig.runtime.run()?;
+    let receipt = rig.run()?;
     let said: Vec<_> = receipt.services.iter().filter_map(|service| service.panicked.clone()).collect();
     check!(said.len() == 1 && said[0].contains(SAYING), "the receipt says {said:?}");
     check!(rig.counters().resources == 0, "{} resources are left", rig.counters().resources);
@@ -353,7 +352,6 @@ fn endless_asker(world: &mut World<'_>) -> Outcome {
     check!(asked.get() <= 2 * turns + 8, "it asked {} times in {turns} turns", asked.get());
     rig.with(client, |_, cx| cx.close(id));
     rig.stop(10 * SHORT);
-    rig::until(std::slice::from_mut(&mut rig), "it is over", |rigs| rigs[0].runtime.is_over())?;
-    rig.runtime.run()?.check()?;
+    rig.run()?.check()?;
     Ok(())
 }

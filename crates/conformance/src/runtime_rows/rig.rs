@@ -8,7 +8,7 @@ use std::{
 
 use reactor::{
     Address, Codec, ConnectOptions, Context, Counters, Id, Layer, Limits, ListenOptions, Listener, Metrics,
-    Runtime, Service, ServiceId, Stream, Time, engine::Engine,
+    Receipt, Runtime, Service, ServiceId, Stream, Time, engine::Engine,
 };
 
 use super::probe::{Items, Probe};
@@ -141,6 +141,12 @@ impl Rig {
         until(slice::from_mut(self), what, |rigs| done(&mut rigs[0]))
     }
 
+    /// Turns until the runtime is over, and gives its receipt.
+    pub(super) fn run(&mut self) -> Result<Receipt, Stop> {
+        self.until("the runtime is over", |rig| rig.runtime.is_over())?;
+        Ok(self.runtime.run()?)
+    }
+
     /// Turns without waiting until several in a row called nobody.
     pub(super) fn settle(&mut self) -> Outcome {
         let mut idle = 0;
@@ -176,16 +182,22 @@ impl Rig {
 pub(super) fn until(rigs: &mut [Rig], what: &str, mut done: impl FnMut(&mut [Rig]) -> bool) -> Outcome {
     let end = Instant::now() + LIMIT;
     let alone = rigs.len() == 1;
+    let (mut idle, mut since) = (0, Instant::now());
     for round in 0_u64.. {
         if done(rigs) {
             return Ok(());
         }
         check!(Instant::now() < end, "after {LIMIT:?} and {round} turns, not yet: {what}");
+        // Virtual time passes quickly, but what other threads do takes its time all the same.
+        let is_stuck = idle > IDLE_TURNS_MAX && since.elapsed() > IDLE_MAX;
+        check!(!is_stuck, "nobody is called any more, but not yet: {what}");
         // Of several only every so often one waits: the others may have what it waits for.
         let wait = if alone || round % 16 == 15 { STEP } else { Duration::ZERO };
+        let mut handled = false;
         for rig in &mut *rigs {
-            rig.turn(wait)?;
+            handled |= rig.turn(wait)?;
         }
+        (idle, since) = if handled { (0, Instant::now()) } else { (idle + 1, since) };
     }
     Ok(())
 }
@@ -318,6 +330,9 @@ impl<C: Items, L: Layer> Pair<C, L> {
 
 /// After so long the expected has not come.
 const LIMIT: Duration = Duration::from_secs(20);
+/// Turns in a row that call nobody, and how long they take: on a system's engine the limit above is less.
+const IDLE_TURNS_MAX: u32 = 20_000;
+const IDLE_MAX: Duration = Duration::from_secs(1);
 /// How long one turn waits at most.
 const STEP: Duration = Duration::from_millis(2);
 const SETTLED: u32 = 8;

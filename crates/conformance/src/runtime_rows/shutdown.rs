@@ -72,8 +72,7 @@ fn answers_leave(world: &mut World<'_>) -> Outcome {
     let answer = pattern(sized(world, 1 << 20, 20_000));
     pair.by_server(|cx, id| cx.send(id, &answer));
     pair.rig.stop(Duration::from_secs(3));
-    pair.rig.until("it is over", |rig| rig.runtime.is_over())?;
-    let receipt = pair.rig.runtime.run()?.check()?;
+    let receipt = pair.rig.run()?.check()?;
     check!(receipt.cut == 0 && receipt.bytes_dropped == 0, "{receipt:?}");
     let why = &pair.server().closed[0].2;
     check!(matches!(why, Closed::Done | Closed::End), "{why}");
@@ -88,7 +87,7 @@ fn stops(world: &mut World<'_>) -> Outcome {
     rig.listen(probe, || Stream::new(Bytes))?;
     rig.stop(Duration::from_secs(9));
     rig.stop(SHORT);
-    let receipt = rig.runtime.run()?.check()?;
+    let receipt = rig.run()?.check()?;
     check!(receipt.services.len() == 2, "{receipt:?}");
     check!(
         rig.get(probe).count(&What::Stop) == 1,
@@ -110,7 +109,7 @@ fn stops(world: &mut World<'_>) -> Outcome {
         });
     }
     pair.by_client(|cx, id| cx.send(id, b"stop"));
-    pair.rig.runtime.run()?.check()?;
+    pair.rig.run()?.check()?;
     for probe in [pair.server(), pair.client()] {
         check!(probe.count(&What::Stop) == 1 && probe.closed.len() == 1, "{:?}", probe.log);
     }
@@ -124,9 +123,9 @@ fn stops(world: &mut World<'_>) -> Outcome {
     controller.send(1_u64).map_err(|refused| refused.to_string())?;
     rig.settle()?;
     let thread = std::thread::spawn(move || controller.stop(Duration::ZERO));
-    rig.until("the stop has come", |rig| rig.runtime.is_over())?;
+    let receipt = rig.run();
     thread.join().map_err(|_| "the stopping thread panicked")?;
-    check!(rig.runtime.run()?.check().is_err(), "the receipt does not name the panic");
+    check!(receipt?.check().is_err(), "the receipt does not name the panic");
     Ok(())
 }
 
@@ -228,7 +227,7 @@ fn restarts(world: &mut World<'_>) -> Outcome {
         rig.with(probe, |_, cx| accepted.into_iter().for_each(|id| cx.close(id)));
         rig.until("both ends have closed", |rig| rig.get(probe).closed.len() == 2)?;
         rig.stop(SHORT);
-        rig.runtime.run()?.check()?;
+        rig.run()?.check()?;
         drop(rig);
         let now = open_descriptors();
         check!(
