@@ -206,7 +206,7 @@ impl<'a> Suite<'a> {
         self
     }
 
-    /// Leaves out the rows that run whole runtimes (their ids end with an `r`): over an engine that is broken on
+    /// Leaves out the rows that run whole runtimes (their ids have an `r`): over an engine that is broken on
     /// purpose those would wait for what never comes.
     pub fn bare(mut self) -> Suite<'a> {
         self.bare = true;
@@ -228,7 +228,7 @@ impl<'a> Suite<'a> {
             if self.only.as_ref().is_some_and(|prefix| !row.id.starts_with(prefix.as_str())) {
                 continue;
             }
-            if self.bare && row.id.ends_with('r') {
+            if self.bare && row.id.contains('r') {
                 continue;
             }
             let began = Instant::now();

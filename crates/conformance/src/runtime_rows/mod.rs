@@ -4,7 +4,9 @@
 //! run on a virtual engine, too.
 
 mod exhaustion;
+mod floods;
 mod lives;
+mod memory;
 mod panics;
 mod partial;
 mod peers;
@@ -29,7 +31,9 @@ pub(crate) fn rows() -> Vec<Row> {
         readiness::ROWS,
         partial::ROWS,
         peers::ROWS,
+        floods::ROWS,
         exhaustion::ROWS,
+        memory::ROWS,
         time::ROWS,
         threads::ROWS,
         panics::ROWS,

@@ -17,6 +17,9 @@ use crate::{
     world::World,
 };
 
+/// A listener, and where it listens.
+type Bound<C, L> = (Id<Listener<Stream<C, L>>>, Address);
+
 /// A runtime over the engine under test.
 pub(super) struct Rig {
     pub(super) runtime: Runtime,
@@ -93,7 +96,7 @@ impl Rig {
         &mut self,
         service: ServiceId<Probe<C, L>>,
         make: impl FnMut() -> Stream<C, L> + 'static,
-    ) -> Result<(Id<Listener<Stream<C, L>>>, Address), Stop> {
+    ) -> Result<Bound<C, L>, Stop> {
         self.listen_with(service, &ListenOptions::default(), make)
     }
 
@@ -103,7 +106,7 @@ impl Rig {
         service: ServiceId<Probe<C, L>>,
         options: &ListenOptions,
         mut make: impl FnMut() -> Stream<C, L> + 'static,
-    ) -> Result<(Id<Listener<Stream<C, L>>>, Address), Stop> {
+    ) -> Result<Bound<C, L>, Stop> {
         self.with(service, |_, cx| {
             let listener = cx.listen_with("127.0.0.1:0", options, move |_| Some(make()))?;
             Ok((listener, cx.local(listener)?))
