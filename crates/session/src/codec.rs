@@ -19,8 +19,8 @@ pub use lines::Lines;
 /// Cuts clear input into items and turns items into bytes, for one connection.
 ///
 /// The runtime calls [`decode`](Codec::decode) with everything that arrived and was not used yet, again and again until
-/// it answers `None`, then keeps the rest. The input is never empty, and never the same twice in a row: after `None` it
-/// begins with the same bytes and has grown by at least one, so a codec may remember how far it has looked. A codec
+/// it answers `None`, then keeps the rest. The input is never empty. After `None` it begins with the same bytes, so a codec
+/// may remember how far it has looked; it has grown by then, or is offered again unchanged after a pause. A codec
 /// refuses what is longer than its largest item; it never asks for more without end. After an error it is not called
 /// again.
 ///
