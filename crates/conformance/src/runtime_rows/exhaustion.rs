@@ -1,25 +1,14 @@
-//! E and M at runtime level: limits that are reached, and memory that comes back.
+//! E at runtime level: limits that are reached, and what comes back then.
 
-use std::{
-    collections::HashSet,
-    fs::{self, File},
-    io::ErrorKind,
-    net::TcpStream,
-    rc::{Rc, Weak},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{collections::HashSet, fs::File, io::ErrorKind, net::TcpStream};
 
 use reactor::{
-    Address, Bytes, Closed, ConnectOptions, Context, Controller, Error, Fault, Flow, Handle, Id, Receive,
-    Result, Service, Shared, Stream, StreamOptions, engine::Candidates,
+    Address, Bytes, Closed, Context, Error, Fault, Flow, Receive, Result, Service, Stream, engine::Candidates,
 };
 
 use super::{
     SOCKETS,
-    probe::{Echo, Probe, What},
+    probe::{Probe, What},
     rig::Rig,
     row, sized, slow,
 };
@@ -45,21 +34,7 @@ pub(super) const ROWS: &[Row] = &[
     row("E10r", "at the byte budget the stream that asks for more ends, and others go on", &[], over_budget),
     row("E11r", "ids are not used again", &[], ids_not_reused),
     row("E12r", "a thousand connections are served, and all close", &[], thousand),
-    slow("M1r", "thousands of connections come and go, and nothing grows", &[], churn),
-    row("M2r", "after a burst the queues hold nothing, and a second one takes no more memory", &[], bursts),
-    row("M5r", "what is shared by many streams is there once", &[], fan_out),
-    row("M6r", "a service that holds its own controller is freed", &[], cycle),
 ];
-
-/// Adds an echo service that listens.
-fn echo(rig: &mut Rig) -> Result<(reactor::ServiceId<Echo>, Address), Stop> {
-    let echo = rig.add(Echo::default())?;
-    let address = rig.with(echo, |_, cx| -> Result<Address, Error> {
-        let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
-        cx.local(listener).map_err(|source| Error::Os { operation: "local", resource: String::new(), source })
-    })?;
-    Ok((echo, address))
-}
 
 /// Takes all descriptors that the process may have.
 fn exhaust() -> Result<Vec<File>, Stop> {
@@ -127,15 +102,11 @@ fn no_runtime(world: &mut World<'_>) -> Outcome {
     let mut taken = exhaust()?;
     // With each descriptor more it fails a step later, until it succeeds.
     let mut failures = 0;
-    let opened = loop {
-        match candidates.open(Some(name)) {
-            Ok(engine) => break drop(engine),
-            Err(_) if taken.is_empty() => return Err("it never opens".into()),
-            Err(_) => failures += 1,
-        }
-        taken.pop();
-    };
-    drop((opened, taken));
+    while let Err(error) = candidates.open(Some(name)) {
+        check!(taken.pop().is_some(), "it never opens: {error}");
+        failures += 1;
+    }
+    drop(taken);
     check!(failures > 0, "an engine opened without descriptors");
     check!(before == open_descriptors(), "{before:?} descriptors before, {:?} after", open_descriptors());
     Ok(())
@@ -367,7 +338,7 @@ fn ids_not_reused(world: &mut World<'_>) -> Outcome {
 fn thousand(world: &mut World<'_>) -> Outcome {
     let count = sized(world, 1_000, 50);
     let mut rig = Rig::new(world)?;
-    let (echo, address) = echo(&mut rig)?;
+    let (echo, address) = rig.echo()?;
     let client = rig.add(Probe::quiet())?;
     let mut ids = Vec::new();
     for at in 0..count {
@@ -389,157 +360,6 @@ fn thousand(world: &mut World<'_>) -> Outcome {
     })?;
     check!(rig.get(client).closed.iter().all(|(.., why)| why.is_clean()), "some ended otherwise");
     rig.finish()
-}
-
-fn churn(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
-    let (echo, address) = echo(&mut rig)?;
-    let client = rig.add(Probe::acting(|cx, id, what| {
-        if let (Some(id), What::Got(_)) = (id, what) {
-            cx.abort(id);
-        }
-        Ok(())
-    }))?;
-    rig.get_mut(client).forget();
-    let rounds = sized(world, 50, 5);
-    let mut first = None;
-    for round in 0..rounds {
-        let size = sized(world, 100, 20);
-        for _ in 0..size {
-            let id = rig.connect(client, &address, Stream::new(Bytes))?;
-            rig.with(client, |_, cx| cx.send(id, b"x"));
-        }
-        rig.until("all have come and gone", |rig| {
-            rig.get(client).closed.len() == size && rig.get(echo).closed == (round + 1) * size
-        })?;
-        rig.get_mut(client).closed.clear();
-        rig.get_mut(client).open.clear();
-        let counters = rig.counters();
-        let now = (open_descriptors(), counters.resources, counters.queue_bytes, counters.timers);
-        check!(*first.get_or_insert(now) == now, "in round {round} it is {now:?}, it was {first:?}");
-    }
-    rig.finish()
-}
-
-/// The resident memory of the process, where the system tells.
-fn resident() -> Option<usize> {
-    let text = fs::read_to_string("/proc/self/statm").ok()?;
-    text.split(' ').nth(1)?.parse::<usize>().ok().map(|pages| pages * 4_096)
-}
-
-fn bursts(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
-    let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
-    let (_, address) = rig.listen(server, || Stream::new(Bytes))?;
-    let count = sized(world, 12, 4);
-    let ids: Vec<_> =
-        (0..count).map(|_| rig.connect(client, &address, Stream::new(Bytes))).collect::<Result<_, _>>()?;
-    rig.until("all are open", |rig| rig.get(server).open.len() == count)?;
-    rig.get_mut(server).forget();
-    let item = vec![7; sized(world, 2 << 20, 3_000)];
-    let (mut memory, open) = (Vec::new(), rig.get(server).open.clone());
-    for burst in 1..=3 {
-        rig.with(client, |_, cx| ids.iter().for_each(|id| _ = cx.send(*id, &item)));
-        rig.until("the burst has arrived", |rig| {
-            open.iter().all(|id| rig.get(server).received(*id) == burst * item.len())
-        })?;
-        rig.settle()?;
-        check!(rig.counters().queue_bytes == 0, "{} bytes are queued", rig.counters().queue_bytes);
-        memory.extend(resident());
-    }
-    if let [first, .., last] = memory[..] {
-        check!(last < first + (16 << 20), "resident were {memory:?} bytes after each burst");
-    }
-    rig.with(client, |_, cx| ids.iter().for_each(|id| cx.abort(*id)));
-    rig.finish()
-}
-
-fn fan_out(world: &mut World<'_>) -> Outcome {
-    let (count, size) = (sized(world, 60, 20), sized(world, 4 << 20, 300_000));
-    let mut rig = Rig::new(world)?;
-    let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
-    let options = StreamOptions { item: 16 << 20, ..StreamOptions::DEFAULT };
-    let (_, address) = rig.listen(server, move || Stream::new(Bytes).options(options.clone()))?;
-    let ids: Vec<_> = (0..count)
-        .map(|_| rig.connect_with(client, &address, &narrow(), Stream::new(Bytes)))
-        .collect::<Result<_, _>>()?;
-    rig.until("all are open", |rig| rig.get(server).open.len() + rig.get(client).open.len() == 2 * count)?;
-    rig.with(client, |_, cx| ids.iter().for_each(|id| cx.pause(*id)));
-    rig.settle()?;
-    let before = resident();
-    let shared = Shared::from(vec![7; size]);
-    let to = rig.get(server).open.clone();
-    rig.with(server, |_, cx| to.iter().for_each(|id| _ = cx.send_shared(*id, &shared)));
-    rig.settle()?;
-    let queued = rig.counters().queue_bytes;
-    check!(queued > (count * size / 8) as u64, "only {queued} bytes are queued");
-    if let (Some(before), Some(after), false) = (before, resident(), world.is_virtual()) {
-        let grown = after.saturating_sub(before);
-        check!(grown < count * size / 8, "{grown} bytes for {size} shared by {count}");
-    }
-    rig.with(client, |_, cx| ids.iter().for_each(|id| cx.abort(*id)));
-    rig.until("all have ended", |rig| rig.get(server).closed.len() == count)?;
-    rig.finish()
-}
-
-/// Options of a connection that receives little at a time.
-fn narrow() -> ConnectOptions {
-    let mut options = ConnectOptions::default();
-    options.socket.receive_buffer = Some(4 << 10);
-    options
-}
-
-/// Holds its own controller, and marks that show when it is freed.
-struct Holder {
-    controller: Option<Controller<Holder>>,
-    _mark: Rc<()>,
-    _count: Arc<AtomicUsize>,
-}
-
-impl Service for Holder {
-    fn start(&mut self, cx: &mut Context<'_, Self>) -> Result {
-        self.controller = Some(cx.controller());
-        Ok(())
-    }
-}
-
-impl Handle<Stream> for Holder {
-    fn handle(&mut self, _: &mut Context<'_, Self>, _: Id<Stream>, _: reactor::Event<'_, Bytes>) -> Result {
-        Ok(())
-    }
-}
-
-impl Receive<Arc<AtomicUsize>> for Holder {
-    fn receive(&mut self, _: &mut Context<'_, Self>, count: Arc<AtomicUsize>) -> Result {
-        count.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-}
-
-fn cycle(world: &mut World<'_>) -> Outcome {
-    for stops in [true, false] {
-        let mut rig = Rig::new(world)?;
-        let (mark, count) = (Rc::new(()), Arc::new(AtomicUsize::new(0)));
-        let weak: Weak<()> = Rc::downgrade(&mark);
-        let id = rig.add(Holder { controller: None, _mark: mark, _count: count.clone() })?;
-        let controller = rig.runtime.controller(id);
-        for _ in 0..3 {
-            controller.send(count.clone()).map_err(|refused| refused.to_string())?;
-        }
-        rig.settle()?;
-        check!(count.load(Ordering::Relaxed) == 3, "the commands were not executed");
-        // One more is queued, and owns a part of the service.
-        controller.send(count.clone()).map_err(|refused| refused.to_string())?;
-        if stops {
-            rig.finish()?
-        } else {
-            drop(rig)
-        }
-        check!(weak.upgrade().is_none(), "the service is not freed");
-        check!(Arc::strong_count(&count) == 1, "{} owners are left", Arc::strong_count(&count));
-        check!(controller.send(count.clone()).is_err(), "a runtime that is gone takes commands");
-    }
-    Ok(())
 }
 
 /// More descriptors than this are not opened to find the limit.

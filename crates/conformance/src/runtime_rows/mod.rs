@@ -1,10 +1,12 @@
 //! Rows about a whole runtime over the engine: services run, and the row looks at what they are told.
 //!
-//! Their ids end with an `r`. Most have both ends of their connections in the runtime itself, so that they
+//! Their ids have an `r` behind the scenario's number. Most have both ends of their connections in the runtime itself, so that they
 //! run on a virtual engine, too.
 
 mod exhaustion;
+mod floods;
 mod lives;
+mod memory;
 mod panics;
 mod partial;
 mod peers;
@@ -29,11 +31,13 @@ pub(crate) fn rows() -> Vec<Row> {
         readiness::ROWS,
         partial::ROWS,
         peers::ROWS,
+        floods::ROWS,
         exhaustion::ROWS,
         time::ROWS,
         threads::ROWS,
         panics::ROWS,
         shutdown::ROWS,
+        memory::ROWS,
     ]
     .concat()
 }

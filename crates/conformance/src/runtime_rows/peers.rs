@@ -6,13 +6,13 @@ use std::{
 };
 
 use reactor::{
-    Address, Bytes, Closed, ConnectOptions, Context, Fd, Flow, Handle, Id, Interest, Layer, Lines, Phase,
-    Ready, Result, Service, Stream, StreamOptions,
+    Address, Bytes, Closed, ConnectOptions, Context, Fd, Handle, Id, Interest, Layer, Lines, Phase, Ready,
+    Result, Service, Stream, StreamOptions,
 };
 
 use super::{
     SHORT, SOCKETS,
-    probe::{Echo, Probe, What},
+    probe::{Probe, What},
     rig::{Pair, Rig},
     row, sized,
 };
@@ -29,17 +29,11 @@ pub(super) const ROWS: &[Row] = &[
     row("D2r3", "a reset in the accept queue does no harm", &[], reset_in_queue),
     row("D3r", "writing to a peer that is gone ends the stream with an error", SOCKETS, write_after_close),
     row("D4r", "a silent peer ends at its deadline, and a talking one does not", &[], idle_deadline),
-    row("D5r", "a peer that never reads ends when its queue is full", &[], never_reads),
-    row("D5r2", "a peer that takes nothing for a while is stalled", &[], stalled),
-    row("D6r", "slow peers end at their deadline, and new ones are served meanwhile", &[], slow_peers),
     row("D7r", "a peer that says nothing ends at the deadline of the handshake", &[], no_handshake),
-    row("D8r", "a flood of connections does not starve those that are there", &[], connect_flood),
     row("D9r", "garbage ends its own stream only", &[], garbage),
     row("D9r2", "garbage of a foreign client ends its own stream only", SOCKETS, foreign_garbage),
     row("D10r", "a client may come again and again from one port", &[], same_port),
-    row("D11r", "thousands of items in one piece keep their order, and others are served", &[], pipelined),
     row("D12r", "an unreachable datagram is an error of that send only", SOCKETS, unreachable),
-    row("D13r", "a peer that floods an echo is held back", &[], flood),
 ];
 
 fn half_close(world: &mut World<'_>) -> Outcome {
@@ -175,103 +169,6 @@ fn idle_deadline(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn never_reads(world: &mut World<'_>) -> Outcome {
-    let cap = sized(world, 256 << 10, 2_000);
-    let options = StreamOptions { high: cap / 4, low: cap / 8, cap, item: cap, ..StreamOptions::DEFAULT };
-    let mut pair = Pair::of(world, move || Stream::new(Bytes).options(options.clone()))?;
-    pair.by_client(|cx, id| cx.pause(id));
-    let other = pair.rig.connect(pair.client, &pair.address, Stream::new(Bytes))?;
-    let (server, client, id) = (pair.server, pair.client, pair.at_server);
-    pair.rig.until("the other is open", |rig| rig.get(server).open.len() == 2)?;
-    let item = pattern(cap / 8);
-    let (mut most, mut sent) = (0, 0);
-    pair.rig.until("the queue is over its cap", |rig| {
-        rig.with(server, |_, cx| cx.send(id, &item));
-        rig.with(client, |_, cx| cx.send(other, b"."));
-        sent += 1;
-        most = most.max(rig.counters().queue_bytes);
-        !rig.get(server).closed.is_empty()
-    })?;
-    let why = &rig_closed(&pair, 0).2;
-    check!(matches!(why, Closed::Overflow), "{why}");
-    check!(most <= 3 * cap as u64, "{most} bytes were queued at a cap of {cap}");
-    let other_at = pair.server().open[1];
-    pair.rig.until("the other is served", |rig| rig.get(server).received(other_at) == sent)?;
-    pair.rig.with(client, |_, cx| cx.abort(other));
-    pair.finish()
-}
-
-fn rig_closed<C: super::probe::Items, L: Layer>(
-    pair: &Pair<C, L>,
-    at: usize,
-) -> &(Id<Stream<C, L>>, Stream<C, L>, Closed) {
-    &pair.server().closed[at]
-}
-
-fn stalled(world: &mut World<'_>) -> Outcome {
-    let options = StreamOptions { write_stall: 2 * SHORT, ..StreamOptions::DEFAULT };
-    let mut pair = Pair::of(world, move || Stream::new(Bytes).options(options.clone()))?;
-    pair.by_client(|cx, id| cx.pause(id));
-    pair.rig.settle()?;
-    let len = sized(world, 12 << 20, 300_000);
-    pair.by_server(|cx, id| cx.send(id, &pattern(len)));
-    pair.until_server_closed()?;
-    let (_, stream, why) = rig_closed(&pair, 0);
-    check!(matches!(why, Closed::Stalled) && stream.unsent() > 0, "{why}, {} unsent", stream.unsent());
-    pair.finish()
-}
-
-fn slow_peers(world: &mut World<'_>) -> Outcome {
-    let count = sized(world, 100, 20);
-    let mut rig = Rig::new(world)?;
-    let deadline = 5 * SHORT;
-    let server = rig.add(Probe::<Lines>::acting(move |cx, id, what| {
-        match (id, what) {
-            // Of a request's begin only: a drip does not move it.
-            (Some(id), What::Open) => cx.deadline(id, deadline),
-            (Some(id), What::Got(_)) => _ = cx.send(id, "served"),
-            _ => (),
-        }
-        Ok(())
-    }))?;
-    let client = rig.add(Probe::<Bytes>::quiet())?;
-    let (_, address) = rig.listen(server, || Stream::new(Lines::new()))?;
-    let mut slow = Vec::new();
-    for _ in 0..count {
-        slow.push(rig.connect(client, &address, Stream::new(Bytes))?);
-    }
-    rig.until("the slow ones are open", |rig| rig.get(client).open.len() == count)?;
-    let (mut new, mut served) = (None, 0);
-    // A virtual clock moves only while there is nothing else to do.
-    let (every, mut round) = (sized(world, 1, 30), 0);
-    rig.until("the slow ones have ended", |rig| {
-        round += 1;
-        if round % every == 0 {
-            rig.with(client, |_, cx| slow.iter().for_each(|id| _ = cx.send(*id, b"x")));
-        }
-        match new {
-            None if round % every > 0 => (),
-            None => {
-                new = rig.connect(client, &address, Stream::new(Bytes)).ok();
-                rig.with(client, |_, cx| new.map(|id| cx.send(id, b"quick\n")));
-            }
-            Some(id) if rig.get(client).received(id) == 7 => {
-                rig.with(client, |_, cx| cx.abort(id));
-                (new, served) = (None, served + 1);
-            }
-            Some(_) => (),
-        }
-        slow.iter().all(|slow| rig.get(client).closed.iter().any(|(id, ..)| id == slow))
-    })?;
-    check!(served > 0, "no new client was served while others were slow");
-    let late = rig.get(server).closed.iter().filter(|(.., why)| matches!(why, Closed::Deadline)).count();
-    check!(late >= count, "{late} of {count} slow ones ended at their deadline");
-    if let Some(id) = new {
-        rig.with(client, |_, cx| cx.abort(id));
-    }
-    rig.finish()
-}
-
 /// A layer whose handshake waits for a byte that never comes.
 struct Waiting;
 
@@ -323,39 +220,6 @@ fn no_handshake(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn connect_flood(world: &mut World<'_>) -> Outcome {
-    let count = sized(world, 400, 40);
-    let mut rig = Rig::new(world)?;
-    let (echo, client, crowd) =
-        (rig.add(Echo::default())?, rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
-    let address = rig.with(echo, |_, cx| {
-        let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
-        Ok::<_, reactor::Failure>(cx.local(listener)?)
-    });
-    let address = address.map_err(|failure| failure.to_string())?;
-    let there = rig.connect(client, &address, Stream::new(Bytes))?;
-    rig.until("the first is open", |rig| !rig.get(client).open.is_empty())?;
-    for _ in 0..count {
-        rig.connect(crowd, &address, Stream::new(Bytes))?;
-    }
-    let (mut trips, mut asked, mut during) = (0, false, 0);
-    rig.until("all have come", |rig| {
-        if rig.get(client).received(there) > trips {
-            (trips, asked) = (trips + 1, false);
-            during += usize::from(rig.get(echo).opened < count);
-        }
-        if !std::mem::replace(&mut asked, true) {
-            rig.with(client, |_, cx| cx.send(there, b"."));
-        }
-        rig.get(echo).opened > count && rig.get(crowd).open.len() == count && trips > 3
-    })?;
-    check!(during > 0, "the first was not served before all {count} had come");
-    let all = rig.get(crowd).open.clone();
-    rig.with(crowd, |_, cx| all.iter().for_each(|id| cx.abort(*id)));
-    rig.with(client, |_, cx| cx.abort(there));
-    rig.finish()
-}
-
 fn garbage(world: &mut World<'_>) -> Outcome {
     let mut pair = Pair::of(world, || Stream::new(Lines::max(100)))?;
     let raw = pair.rig.add(Probe::<Bytes>::quiet())?;
@@ -367,7 +231,7 @@ fn garbage(world: &mut World<'_>) -> Outcome {
         pair.rig.with(raw, |_, cx| cx.send(id, bytes));
         let server = pair.server;
         pair.rig.until("the garbage has ended its stream", |rig| rig.get(server).closed.len() == at + 1)?;
-        let why = &rig_closed(&pair, at).2;
+        let why = pair.why(at);
         check!(matches!(why, Closed::Refused(_)), "{why}");
         pair.rig.until("its sender sees that", |rig| rig.get(raw).closed.len() == at + 1)?;
     }
@@ -427,43 +291,6 @@ fn same_port(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn pipelined(world: &mut World<'_>) -> Outcome {
-    let count = sized(world, 10_000, 1_500);
-    let mut pair = Pair::of(world, || Stream::new(Lines::new()))?;
-    let other = pair.rig.connect(pair.client, &pair.address, Stream::new(Lines::new()))?;
-    let (server, id) = (pair.server, pair.at_server);
-    pair.rig.until("the other is open", |rig| rig.get(server).open.len() == 2)?;
-    let small = pair.server().open[1];
-    let (client, at_client) = (pair.client, pair.at_client);
-    pair.rig.with(client, |_, cx| {
-        (0..count).for_each(|at| _ = cx.send(at_client, &at.to_string()));
-        cx.send(other, "me");
-    });
-    let (mut most, mut before) = (0, 0);
-    let mut served_at = None;
-    let total: usize = (0..count).map(|at| at.to_string().len()).sum();
-    pair.rig.until("all items have arrived", |rig| {
-        let log = rig.get(server).log.len();
-        most = most.max(log - std::mem::replace(&mut before, log));
-        if rig.get(server).received(small) > 0 && served_at.is_none() {
-            served_at = Some(log);
-        }
-        rig.get(server).received(id) >= total && served_at.is_some()
-    })?;
-    check!(most <= 2 * 1_024 + 8, "{most} items in one turn");
-    check!(served_at.is_some_and(|at| at < count), "the other was served after all items");
-    let mut expected = 0;
-    for (of, what) in &pair.server().log {
-        if let (true, What::Got(line)) = (*of == Some(id), what) {
-            check!(*line == expected.to_string().as_bytes(), "item {expected} is {line:?}");
-            expected += 1;
-        }
-    }
-    check!(expected == count, "{expected} of {count} items");
-    pair.rig.with(client, |_, cx| cx.abort(other));
-    pair.finish()
-}
-
 /// Notes what receiving from a datagram socket answers.
 #[derive(Default)]
 struct Datagrams {
@@ -505,41 +332,6 @@ fn unreachable(world: &mut World<'_>) -> Outcome {
     let refused = &rig.get(service).answers[0];
     check!(refused.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused), "{refused:?}");
     rig.with(service, |_, cx| cx.close(id));
-    rig.finish()
-}
-
-fn flood(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
-    let (echo, client) = (rig.add(Echo::default())?, rig.add(Probe::quiet())?);
-    let options = StreamOptions { backpressure: false, ..StreamOptions::DEFAULT };
-    let address = rig.with(echo, |_, cx| {
-        let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
-        Ok::<_, reactor::Failure>(cx.local(listener)?)
-    });
-    let address = address.map_err(|failure| failure.to_string())?;
-    let id = rig.connect(client, &address, Stream::new(Bytes).options(options))?;
-    rig.until("it is open", |rig| !rig.get(client).open.is_empty())?;
-    rig.with(client, |_, cx| cx.pause(id));
-    let item = pattern(sized(world, 64 << 10, 2_000));
-    let (mut most, mut sent, mut held, mut drained) = (0, 0, 0, None);
-    // It floods, and does not read: soon both ends' queues are above their marks, and stay there.
-    rig.until("the echo is held back", |rig| {
-        let count = rig.get(client).count(&What::Drained);
-        if drained.is_none_or(|before| count > before) {
-            let flow = rig.with(client, |_, cx| cx.send(id, &item));
-            drained = (flow == Flow::High).then_some(count);
-            (sent, held) = (sent + item.len(), if flow == Flow::High { 1 } else { 0 });
-        }
-        held += 1;
-        most = most.max(rig.counters().queue_bytes);
-        held > 40
-    })?;
-    let bound = 1 << 20;
-    check!(most < bound, "{most} bytes were queued");
-    rig.with(client, |_, cx| cx.resume(id));
-    rig.until("all has returned", |rig| rig.get(client).received(id) == sent)?;
-    check!(rig.get(echo).bytes == sent, "{} of {sent} bytes were echoed", rig.get(echo).bytes);
-    rig.with(client, |_, cx| cx.abort(id));
     rig.finish()
 }
 

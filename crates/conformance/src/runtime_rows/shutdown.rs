@@ -165,10 +165,7 @@ impl Receive<Wait> for Selfish {
 }
 
 /// A reactor in a thread of its own, over the engine of this name.
-fn spawn<S: Service>(name: &str, service: S) -> Result<Reactor<S>, Error>
-where
-    S: Send,
-{
+fn spawn<S: Service + Send>(name: &str, service: S) -> Result<Reactor<S>, Error> {
     let name = name.to_owned();
     let make = move || {
         let mut options = RuntimeOptions::default();
