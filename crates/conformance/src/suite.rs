@@ -26,6 +26,13 @@ pub struct Row {
     pub run: fn(&mut World<'_>) -> Outcome,
 }
 
+impl Row {
+    /// Whether it runs whole runtimes over the engine: its id has an `r` behind the number.
+    pub fn is_whole(&self) -> bool {
+        self.id.contains('r')
+    }
+}
+
 /// What a row cannot be run without.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Need {
@@ -206,7 +213,7 @@ impl<'a> Suite<'a> {
         self
     }
 
-    /// Leaves out the rows that run whole runtimes (their ids have an `r`): over an engine that is broken on
+    /// Leaves out the rows that run whole runtimes ([`Row::is_whole`]): over an engine that is broken on
     /// purpose those would wait for what never comes.
     pub fn bare(mut self) -> Suite<'a> {
         self.bare = true;
@@ -228,7 +235,7 @@ impl<'a> Suite<'a> {
             if self.only.as_ref().is_some_and(|prefix| !row.id.starts_with(prefix.as_str())) {
                 continue;
             }
-            if self.bare && row.id.contains('r') {
+            if self.bare && row.is_whole() {
                 continue;
             }
             let began = Instant::now();

@@ -1,4 +1,4 @@
-//! E at runtime level: limits that are reached.
+//! E at runtime level: limits that are reached, and what comes back then.
 
 use std::{collections::HashSet, fs::File, io::ErrorKind, net::TcpStream};
 
@@ -8,7 +8,7 @@ use reactor::{
 
 use super::{
     SOCKETS,
-    probe::{Echo, Probe, What},
+    probe::{Probe, What},
     rig::Rig,
     row, sized, slow,
 };
@@ -35,16 +35,6 @@ pub(super) const ROWS: &[Row] = &[
     row("E11r", "ids are not used again", &[], ids_not_reused),
     row("E12r", "a thousand connections are served, and all close", &[], thousand),
 ];
-
-/// Adds an echo service that listens.
-pub(super) fn echo(rig: &mut Rig) -> Result<(reactor::ServiceId<Echo>, Address), Stop> {
-    let echo = rig.add(Echo::default())?;
-    let address = rig.with(echo, |_, cx| -> Result<Address, Error> {
-        let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
-        cx.local(listener).map_err(|source| Error::Os { operation: "local", resource: String::new(), source })
-    })?;
-    Ok((echo, address))
-}
 
 /// Takes all descriptors that the process may have.
 fn exhaust() -> Result<Vec<File>, Stop> {
@@ -112,9 +102,9 @@ fn no_runtime(world: &mut World<'_>) -> Outcome {
     let mut taken = exhaust()?;
     // With each descriptor more it fails a step later, until it succeeds.
     let mut failures = 0;
-    while candidates.open(Some(name)).is_err() {
+    while let Err(error) = candidates.open(Some(name)) {
+        check!(taken.pop().is_some(), "it never opens: {error}");
         failures += 1;
-        check!(taken.pop().is_some(), "it never opens");
     }
     drop(taken);
     check!(failures > 0, "an engine opened without descriptors");
@@ -348,7 +338,7 @@ fn ids_not_reused(world: &mut World<'_>) -> Outcome {
 fn thousand(world: &mut World<'_>) -> Outcome {
     let count = sized(world, 1_000, 50);
     let mut rig = Rig::new(world)?;
-    let (echo, address) = echo(&mut rig)?;
+    let (echo, address) = rig.echo()?;
     let client = rig.add(Probe::quiet())?;
     let mut ids = Vec::new();
     for at in 0..count {

@@ -1,7 +1,7 @@
-//! M at runtime level: memory that comes back.
+//! M at runtime level: memory that comes back, and is there once.
 
 use std::{
-    fs::{self},
+    fs,
     rc::{Rc, Weak},
     sync::{
         Arc,
@@ -10,12 +10,10 @@ use std::{
 };
 
 use reactor::{
-    Bytes, ConnectOptions, Context, Controller, Handle, Id, Receive, Result, Service, Shared, Stream,
-    StreamOptions,
+    Bytes, ConnectOptions, Context, Controller, Receive, Result, Service, Shared, Stream, StreamOptions,
 };
 
 use super::{
-    exhaustion::echo,
     probe::{Probe, What},
     rig::Rig,
     row, sized, slow,
@@ -34,7 +32,7 @@ pub(super) const ROWS: &[Row] = &[
 
 fn churn(world: &mut World<'_>) -> Outcome {
     let mut rig = Rig::new(world)?;
-    let (echo, address) = echo(&mut rig)?;
+    let (echo, address) = rig.echo()?;
     let client = rig.add(Probe::acting(|cx, id, what| {
         if let (Some(id), What::Got(_)) = (id, what) {
             cx.abort(id);
@@ -140,12 +138,6 @@ struct Holder {
 impl Service for Holder {
     fn start(&mut self, cx: &mut Context<'_, Self>) -> Result {
         self.controller = Some(cx.controller());
-        Ok(())
-    }
-}
-
-impl Handle<Stream> for Holder {
-    fn handle(&mut self, _: &mut Context<'_, Self>, _: Id<Stream>, _: reactor::Event<'_, Bytes>) -> Result {
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Rows about a whole runtime over the engine: services run, and the row looks at what they are told.
 //!
-//! Their ids end with an `r`. Most have both ends of their connections in the runtime itself, so that they
+//! Their ids have an `r` behind the scenario's number. Most have both ends of their connections in the runtime itself, so that they
 //! run on a virtual engine, too.
 
 mod exhaustion;
@@ -38,6 +38,7 @@ pub(crate) fn rows() -> Vec<Row> {
         threads::ROWS,
         panics::ROWS,
         shutdown::ROWS,
+        memory::ROWS,
     ]
     .concat()
 }

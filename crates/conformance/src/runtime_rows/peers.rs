@@ -6,12 +6,13 @@ use std::{
 };
 
 use reactor::{
-    Address, Bytes, Closed, ConnectOptions, Id, Layer, Lines, Phase, Result, Stream, StreamOptions,
+    Address, Bytes, Closed, ConnectOptions, Context, Fd, Handle, Id, Interest, Layer, Lines, Phase, Ready,
+    Result, Service, Stream, StreamOptions,
 };
 
 use super::{
     SHORT, SOCKETS,
-    probe::{Echo, Probe, What},
+    probe::{Probe, What},
     rig::{Pair, Rig},
     row, sized,
 };
@@ -28,14 +29,11 @@ pub(super) const ROWS: &[Row] = &[
     row("D2r3", "a reset in the accept queue does no harm", &[], reset_in_queue),
     row("D3r", "writing to a peer that is gone ends the stream with an error", SOCKETS, write_after_close),
     row("D4r", "a silent peer ends at its deadline, and a talking one does not", &[], idle_deadline),
-    row("D5r", "a peer that never reads ends when its queue is full", &[], never_reads),
-    row("D5r2", "a peer that takes nothing for a while is stalled", &[], stalled),
-    row("D6r", "slow peers end at their deadline, and new ones are served meanwhile", &[], slow_peers),
     row("D7r", "a peer that says nothing ends at the deadline of the handshake", &[], no_handshake),
-    row("D8r", "a flood of connections does not starve those that are there", &[], connect_flood),
     row("D9r", "garbage ends its own stream only", &[], garbage),
     row("D9r2", "garbage of a foreign client ends its own stream only", SOCKETS, foreign_garbage),
     row("D10r", "a client may come again and again from one port", &[], same_port),
+    row("D12r", "an unreachable datagram is an error of that send only", SOCKETS, unreachable),
 ];
 
 fn half_close(world: &mut World<'_>) -> Outcome {
@@ -171,103 +169,6 @@ fn idle_deadline(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn never_reads(world: &mut World<'_>) -> Outcome {
-    let cap = sized(world, 256 << 10, 2_000);
-    let options = StreamOptions { high: cap / 4, low: cap / 8, cap, item: cap, ..StreamOptions::DEFAULT };
-    let mut pair = Pair::of(world, move || Stream::new(Bytes).options(options.clone()))?;
-    pair.by_client(|cx, id| cx.pause(id));
-    let other = pair.rig.connect(pair.client, &pair.address, Stream::new(Bytes))?;
-    let (server, client, id) = (pair.server, pair.client, pair.at_server);
-    pair.rig.until("the other is open", |rig| rig.get(server).open.len() == 2)?;
-    let item = pattern(cap / 8);
-    let (mut most, mut sent) = (0, 0);
-    pair.rig.until("the queue is over its cap", |rig| {
-        rig.with(server, |_, cx| cx.send(id, &item));
-        rig.with(client, |_, cx| cx.send(other, b"."));
-        sent += 1;
-        most = most.max(rig.counters().queue_bytes);
-        !rig.get(server).closed.is_empty()
-    })?;
-    let why = &rig_closed(&pair, 0).2;
-    check!(matches!(why, Closed::Overflow), "{why}");
-    check!(most <= 3 * cap as u64, "{most} bytes were queued at a cap of {cap}");
-    let other_at = pair.server().open[1];
-    pair.rig.until("the other is served", |rig| rig.get(server).received(other_at) == sent)?;
-    pair.rig.with(client, |_, cx| cx.abort(other));
-    pair.finish()
-}
-
-fn rig_closed<C: super::probe::Items, L: Layer>(
-    pair: &Pair<C, L>,
-    at: usize,
-) -> &(Id<Stream<C, L>>, Stream<C, L>, Closed) {
-    &pair.server().closed[at]
-}
-
-fn stalled(world: &mut World<'_>) -> Outcome {
-    let options = StreamOptions { write_stall: 2 * SHORT, ..StreamOptions::DEFAULT };
-    let mut pair = Pair::of(world, move || Stream::new(Bytes).options(options.clone()))?;
-    pair.by_client(|cx, id| cx.pause(id));
-    pair.rig.settle()?;
-    let len = sized(world, 12 << 20, 300_000);
-    pair.by_server(|cx, id| cx.send(id, &pattern(len)));
-    pair.until_server_closed()?;
-    let (_, stream, why) = rig_closed(&pair, 0);
-    check!(matches!(why, Closed::Stalled) && stream.unsent() > 0, "{why}, {} unsent", stream.unsent());
-    pair.finish()
-}
-
-fn slow_peers(world: &mut World<'_>) -> Outcome {
-    let count = sized(world, 100, 20);
-    let mut rig = Rig::new(world)?;
-    let deadline = 5 * SHORT;
-    let server = rig.add(Probe::<Lines>::acting(move |cx, id, what| {
-        match (id, what) {
-            // Of a request's begin only: a drip does not move it.
-            (Some(id), What::Open) => cx.deadline(id, deadline),
-            (Some(id), What::Got(_)) => _ = cx.send(id, "served"),
-            _ => (),
-        }
-        Ok(())
-    }))?;
-    let client = rig.add(Probe::<Bytes>::quiet())?;
-    let (_, address) = rig.listen(server, || Stream::new(Lines::new()))?;
-    let mut slow = Vec::new();
-    for _ in 0..count {
-        slow.push(rig.connect(client, &address, Stream::new(Bytes))?);
-    }
-    rig.until("the slow ones are open", |rig| rig.get(client).open.len() == count)?;
-    let (mut new, mut served) = (None, 0);
-    // A virtual clock moves only while there is nothing else to do.
-    let (every, mut round) = (sized(world, 1, 30), 0);
-    rig.until("the slow ones have ended", |rig| {
-        round += 1;
-        if round % every == 0 {
-            rig.with(client, |_, cx| slow.iter().for_each(|id| _ = cx.send(*id, b"x")));
-        }
-        match new {
-            None if round % every > 0 => (),
-            None => {
-                new = rig.connect(client, &address, Stream::new(Bytes)).ok();
-                rig.with(client, |_, cx| new.map(|id| cx.send(id, b"quick\n")));
-            }
-            Some(id) if rig.get(client).received(id) == 7 => {
-                rig.with(client, |_, cx| cx.abort(id));
-                (new, served) = (None, served + 1);
-            }
-            Some(_) => (),
-        }
-        slow.iter().all(|slow| rig.get(client).closed.iter().any(|(id, ..)| id == slow))
-    })?;
-    check!(served > 0, "no new client was served while others were slow");
-    let late = rig.get(server).closed.iter().filter(|(.., why)| matches!(why, Closed::Deadline)).count();
-    check!(late >= count, "{late} of {count} slow ones ended at their deadline");
-    if let Some(id) = new {
-        rig.with(client, |_, cx| cx.abort(id));
-    }
-    rig.finish()
-}
-
 /// A layer whose handshake waits for a byte that never comes.
 struct Waiting;
 
@@ -319,39 +220,6 @@ fn no_handshake(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn connect_flood(world: &mut World<'_>) -> Outcome {
-    let count = sized(world, 400, 40);
-    let mut rig = Rig::new(world)?;
-    let (echo, client, crowd) =
-        (rig.add(Echo::default())?, rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
-    let address = rig.with(echo, |_, cx| {
-        let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
-        Ok::<_, reactor::Failure>(cx.local(listener)?)
-    });
-    let address = address.map_err(|failure| failure.to_string())?;
-    let there = rig.connect(client, &address, Stream::new(Bytes))?;
-    rig.until("the first is open", |rig| !rig.get(client).open.is_empty())?;
-    for _ in 0..count {
-        rig.connect(crowd, &address, Stream::new(Bytes))?;
-    }
-    let (mut trips, mut asked, mut during) = (0, false, 0);
-    rig.until("all have come", |rig| {
-        if rig.get(client).received(there) > trips {
-            (trips, asked) = (trips + 1, false);
-            during += usize::from(rig.get(echo).opened < count);
-        }
-        if !std::mem::replace(&mut asked, true) {
-            rig.with(client, |_, cx| cx.send(there, b"."));
-        }
-        rig.get(echo).opened > count && rig.get(crowd).open.len() == count && trips > 3
-    })?;
-    check!(during > 0, "the first was not served before all {count} had come");
-    let all = rig.get(crowd).open.clone();
-    rig.with(crowd, |_, cx| all.iter().for_each(|id| cx.abort(*id)));
-    rig.with(client, |_, cx| cx.abort(there));
-    rig.finish()
-}
-
 fn garbage(world: &mut World<'_>) -> Outcome {
     let mut pair = Pair::of(world, || Stream::new(Lines::max(100)))?;
     let raw = pair.rig.add(Probe::<Bytes>::quiet())?;
@@ -363,7 +231,7 @@ fn garbage(world: &mut World<'_>) -> Outcome {
         pair.rig.with(raw, |_, cx| cx.send(id, bytes));
         let server = pair.server;
         pair.rig.until("the garbage has ended its stream", |rig| rig.get(server).closed.len() == at + 1)?;
-        let why = &rig_closed(&pair, at).2;
+        let why = pair.why(at);
         check!(matches!(why, Closed::Refused(_)), "{why}");
         pair.rig.until("its sender sees that", |rig| rig.get(raw).closed.len() == at + 1)?;
     }
@@ -420,6 +288,50 @@ fn same_port(world: &mut World<'_>) -> Outcome {
             rig.get(server).closed.len() == round && rig.get(client).closed.len() == round
         })?;
     }
+    rig.finish()
+}
+
+/// Notes what receiving from a datagram socket answers.
+#[derive(Default)]
+struct Datagrams {
+    answers: Vec<std::io::Result<usize>>,
+}
+
+impl Service for Datagrams {}
+
+impl Handle<Fd<UdpSocket>> for Datagrams {
+    fn handle(&mut self, cx: &mut Context<'_, Self>, id: Id<Fd<UdpSocket>>, _: Ready) -> Result {
+        let Some(socket) = cx.get_mut(id) else { return Ok(()) };
+        match socket.recv(&mut [0; 64]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => (),
+            answer => self.answers.push(answer),
+        }
+        Ok(())
+    }
+}
+
+fn unreachable(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let service = rig.add(Datagrams::default())?;
+    let (ours, peer) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    ours.set_nonblocking(true)?;
+    peer.connect(ours.local_addr()?)?;
+    let nobody = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+    ours.connect(nobody)?;
+    let id = rig
+        .with(service, |_, cx| cx.add(Fd::new(ours, Interest::Read)))
+        .map_err(|rejected| rejected.error)?;
+    rig.with(service, |_, cx| cx.get(id).map(|socket| socket.send(b"anyone?"))).transpose()?;
+    rig.until("the refusal is told", |rig| !rig.get(service).answers.is_empty())?;
+    rig.rests()?;
+    // The socket lives: connected to somebody who is there, it goes on.
+    rig.with(service, |_, cx| cx.get(id).map(|socket| socket.connect(peer.local_addr()?))).transpose()?;
+    rig.with(service, |_, cx| cx.resume(id));
+    peer.send(b"here")?;
+    rig.until("a datagram comes", |rig| matches!(rig.get(service).answers.last(), Some(Ok(4))))?;
+    let refused = &rig.get(service).answers[0];
+    check!(refused.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused), "{refused:?}");
+    rig.with(service, |_, cx| cx.close(id));
     rig.finish()
 }
 

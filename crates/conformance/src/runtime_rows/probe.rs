@@ -49,15 +49,15 @@ impl What {
 }
 
 type Of<C, L> = Id<Stream<C, L>>;
-/// A stream that closed, and why.
-type End<C, L> = (Of<C, L>, Stream<C, L>, Closed);
+/// A stream that has closed, and why.
+pub(super) type Ended<C, L> = (Of<C, L>, Stream<C, L>, Closed);
 type Act<C, L> = Box<dyn FnMut(&mut Context<'_, Probe<C, L>>, Option<Of<C, L>>, &What) -> Result>;
 
 /// The service. What concerns no stream has no id in the log.
 pub(super) struct Probe<C: Codec = Bytes, L: Layer = ()> {
     pub(super) log: Vec<(Option<Of<C, L>>, What)>,
     pub(super) open: Vec<Of<C, L>>,
-    pub(super) closed: Vec<End<C, L>>,
+    pub(super) closed: Vec<Ended<C, L>>,
     pub(super) messages: Vec<u64>,
     bytes: HashMap<Key, usize>,
     act: Act<C, L>,

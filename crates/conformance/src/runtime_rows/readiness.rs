@@ -112,9 +112,7 @@ fn toggled(world: &mut World<'_>) -> Outcome {
             noted.set(noted.get() + usize::from(is_paused.replace(true)));
             cx.pause(id);
             cx.tell(cx.me(), 0_u64)?;
-        } else if let What::Message(round) = what
-            && *round < 2
-        {
+        } else if let What::Message(round @ ..2) = what {
             cx.tell(cx.me(), round + 1)?;
         }
         Ok(())

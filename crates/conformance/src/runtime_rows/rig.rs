@@ -7,11 +7,11 @@ use std::{
 };
 
 use reactor::{
-    Address, Codec, ConnectOptions, Context, Counters, Id, Layer, Limits, ListenOptions, Listener, Metrics,
-    Receipt, Runtime, Service, ServiceId, Stream, Time, engine::Engine,
+    Address, Closed, Codec, ConnectOptions, Context, Counters, Id, Layer, Limits, ListenOptions, Listener,
+    Metrics, Receipt, Runtime, Service, ServiceId, Stream, Time, engine::Engine,
 };
 
-use super::probe::{Items, Probe};
+use super::probe::{Echo, Items, Probe};
 use crate::{
     suite::{Outcome, Stop, check},
     world::World,
@@ -26,6 +26,9 @@ pub(super) struct Rig {
     metrics: Arc<Metrics>,
     warden: ServiceId<Warden>,
 }
+
+/// A listener whose connections are such streams.
+type ListenerOf<C, L> = Id<Listener<Stream<C, L>>>;
 
 /// A service without business: through it a row asks for the time and for the stop.
 struct Warden;
@@ -96,7 +99,7 @@ impl Rig {
         &mut self,
         service: ServiceId<Probe<C, L>>,
         make: impl FnMut() -> Stream<C, L> + 'static,
-    ) -> Result<Bound<C, L>, Stop> {
+    ) -> Result<(ListenerOf<C, L>, Address), Stop> {
         self.listen_with(service, &ListenOptions::default(), make)
     }
 
@@ -106,11 +109,21 @@ impl Rig {
         service: ServiceId<Probe<C, L>>,
         options: &ListenOptions,
         mut make: impl FnMut() -> Stream<C, L> + 'static,
-    ) -> Result<Bound<C, L>, Stop> {
+    ) -> Result<(ListenerOf<C, L>, Address), Stop> {
         self.with(service, |_, cx| {
             let listener = cx.listen_with("127.0.0.1:0", options, move |_| Some(make()))?;
             Ok((listener, cx.local(listener)?))
         })
+    }
+
+    /// Adds an echo service that listens.
+    pub(super) fn echo(&mut self) -> Result<(ServiceId<Echo>, Address), Stop> {
+        let echo = self.add(Echo::default())?;
+        let address = self.with(echo, |_, cx| -> Result<Address, Stop> {
+            let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(reactor::Bytes)))?;
+            Ok(cx.local(listener)?)
+        })?;
+        Ok((echo, address))
     }
 
     /// Begins to connect.
@@ -315,6 +328,11 @@ impl<C: Items, L: Layer> Pair<C, L> {
     pub(super) fn until_returned(&mut self, count: usize) -> Outcome {
         let (client, id) = (self.client, self.at_client);
         self.rig.until("all bytes have returned", |rig| rig.get(client).received(id) >= count)
+    }
+
+    /// Why the stream closed that was the `at`-th to close at the server, counted from 0.
+    pub(super) fn why(&self, at: usize) -> &Closed {
+        &self.server().closed[at].2
     }
 
     /// Turns until the server's stream has closed.

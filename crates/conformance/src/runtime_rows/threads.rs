@@ -105,8 +105,10 @@ fn four_threads(world: &mut World<'_>) -> Outcome {
         .collect();
     // A wait is long: a wake that is lost shows, on a clock that does not jump.
     let mut lost = false;
+    let end = Instant::now() + 10 * STUCK;
     while !lost && !rig.runtime.is_over() {
         let (before, executed) = (Instant::now(), rig.get(counter).count);
+        check!(before < end, "{executed} of {} commands were executed", 4 * each);
         rig.turn(STUCK)?;
         lost = before.elapsed() >= STUCK && rig.get(counter).count > executed;
         // Whoever is still sending is told.

@@ -103,18 +103,18 @@ fn never_early(world: &mut World<'_>) -> Outcome {
         (0..COUNT).map(|_| Duration::from_micros(world.up_to(100_000) as u64)).collect();
     let set = rig.now();
     rig.with(clock, |_, cx| after.iter().enumerate().for_each(|(at, after)| _ = cx.after(*after, at as u64)));
-    let before = rig.counters().turns;
-    let end = rig.now() + Duration::from_secs(10);
-    while rig.get(clock).fired.len() < COUNT {
-        check!(rig.now() < end, "{} of {COUNT} have fired", rig.get(clock).fired.len());
+    // As many turns as timers, and some that the wheel needs.
+    for _ in 0..2 * COUNT {
+        if rig.get(clock).fired.len() == COUNT {
+            break;
+        }
         rig.turn(Duration::from_secs(1))?;
     }
-    let turns = rig.counters().turns - before;
+    check!(rig.get(clock).fired.len() == COUNT, "{} of {COUNT} have fired", rig.get(clock).fired.len());
     for (number, at) in &rig.get(clock).fired {
         let after = after[*number as usize];
         check!(*at >= set + after, "a timer of {after:?} fired after {:?}", at.since(set));
     }
-    check!(turns <= 2 * COUNT as u64, "{turns} turns for {COUNT} timers");
     rig.finish()
 }
 
@@ -292,9 +292,10 @@ fn thirty_days(world: &mut World<'_>) -> Outcome {
     check!(rig.get(clock).fired.is_empty(), "it has fired");
     if world.is_virtual() {
         let set = rig.now();
-        while rig.get(clock).fired.is_empty() && rig.now() < set + 2 * month {
+        for _ in 0..100 {
             rig.turn(month)?;
         }
+        check!(rig.now() >= set + month, "a virtual clock did not move on");
         check!(numbers(rig.get(clock)) == [1], "{:?}", numbers(rig.get(clock)));
     } else {
         check!(rig.with(clock, |_, cx| cx.cancel(timer)), "it was not pending");
