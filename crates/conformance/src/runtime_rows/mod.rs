@@ -33,7 +33,6 @@ pub(crate) fn rows() -> Vec<Row> {
         peers::ROWS,
         floods::ROWS,
         exhaustion::ROWS,
-        memory::ROWS,
         time::ROWS,
         threads::ROWS,
         panics::ROWS,

@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Write},
-    net::{Shutdown, TcpStream},
+    net::{Shutdown, TcpStream, UdpSocket},
 };
 
 use reactor::{

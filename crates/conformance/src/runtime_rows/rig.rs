@@ -17,9 +17,6 @@ use crate::{
     world::World,
 };
 
-/// A listener, and where it listens.
-type Bound<C, L> = (Id<Listener<Stream<C, L>>>, Address);
-
 /// A runtime over the engine under test.
 pub(super) struct Rig {
     pub(super) runtime: Runtime,
