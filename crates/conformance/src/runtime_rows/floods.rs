@@ -143,6 +143,7 @@ fn connect_flood(world: &mut World<'_>) -> Outcome {
 
 fn pipelined(world: &mut World<'_>) -> Outcome {
     let count = sized(world, 10_000, 1_500);
+    let virtual_engine = world.is_virtual();
     let mut pair = Pair::of(world, || Stream::new(Lines::new()))?;
     let other = pair.rig.connect(pair.client, &pair.address, Stream::new(Lines::new()))?;
     let (server, id) = (pair.server, pair.at_server);
@@ -165,7 +166,9 @@ fn pipelined(world: &mut World<'_>) -> Outcome {
         rig.get(server).received(id) >= total && served_at.is_some()
     })?;
     check!(most <= 2 * 1_024 + 8, "{most} items in one turn");
-    check!(served_at.is_some_and(|at| at < count), "the other was served after all items");
+    // A virtual engine may hold the other one back for as long as it draws.
+    let is_fair = served_at.is_some_and(|at| at < count);
+    check!(is_fair || virtual_engine, "the other was served after all items");
     let mut expected = 0;
     for (of, what) in &pair.server().log {
         if let (true, What::Got(line)) = (*of == Some(id), what) {

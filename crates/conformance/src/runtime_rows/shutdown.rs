@@ -182,6 +182,7 @@ fn waits_for_itself(world: &mut World<'_>) -> Outcome {
             "needs an engine that is made in another thread: one of the library's".to_owned(),
         ));
     }
+    let before = open_descriptors();
     let reactor = spawn(name, Selfish)?;
     let controller = reactor.controller();
     let answer = controller.ask(|reply| Wait(reactor, reply)).wait();
@@ -191,6 +192,11 @@ fn waits_for_itself(world: &mut World<'_>) -> Outcome {
     let end = std::time::Instant::now() + Duration::from_secs(20);
     while controller.ask(Alive).wait().is_ok() {
         check!(std::time::Instant::now() < end, "it does not stop");
+    }
+    // Nobody can join it any more; it has ended when what it had open is closed.
+    while open_descriptors() != before {
+        check!(std::time::Instant::now() < end, "it leaves descriptors open");
+        std::thread::yield_now();
     }
     drop(spawn(name, Selfish)?);
     Ok(())

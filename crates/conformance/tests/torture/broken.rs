@@ -10,6 +10,7 @@ impl Service for Idle {}
 
 #[test]
 fn a_stop_asked_for_before_a_turn_that_failed_is_seen_by_the_next() {
+    let _alone = super::alone();
     let candidates = Candidates::default();
     for name in candidates.names() {
         let torture = FailNth::new(1, libc::EIO).times(3);

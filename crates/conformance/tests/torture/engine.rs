@@ -48,6 +48,7 @@ fn script(network: &Network, drive: &mut Drive) -> Result<(), Stop> {
 
 #[test]
 fn each_call_fails_once_and_nothing_leaks_or_breaks_the_contract() {
+    let _alone = super::alone();
     for seed in 0..5 {
         let mut nth = 1;
         loop {

@@ -13,13 +13,18 @@ mod resources;
 mod stage;
 mod streams;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use stage::{Ground, sweep};
 
-/// Plays all scripts. One after the other, since each run counts the descriptors of the process.
+/// Lets one test of this process run at a time: each run counts the descriptors of the process.
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Plays all scripts, one after the other.
 fn torture(ground: Ground, times: u64) {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let seed = std::env::var("TORTURE_SEED").map_or(SEED, |seed| seed.parse().expect("a number"));
     let only = std::env::var("TORTURE_ONLY").unwrap_or_default();
     let all =
