@@ -193,7 +193,8 @@ fn waits_for_itself(world: &mut World<'_>) -> Outcome {
     while controller.ask(Alive).wait().is_ok() {
         check!(std::time::Instant::now() < end, "it does not stop");
     }
-    // Nobody can join it any more; it has ended when what it had open is closed.
+    // Nobody can join it any more; it has ended when what it had open is closed. A controller holds the waker.
+    drop(controller);
     while open_descriptors() != before {
         check!(std::time::Instant::now() < end, "it leaves descriptors open");
         std::thread::yield_now();
