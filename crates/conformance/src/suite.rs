@@ -280,7 +280,8 @@ impl fmt::Debug for Suite<'_> {
 /// Puts an engine to all rows.
 ///
 /// ```no_run
-/// # fn my_engine() -> conformance::double::Double { unimplemented!() }
+/// # use conformance::double::{Double, Network, Tuning};
+/// # fn my_engine() -> Double { Network::new(Tuning::roomy(1)).double() }
 /// let report = conformance::run(my_engine);
 /// println!("{report}");
 /// assert!(report.is_passed());

@@ -53,13 +53,13 @@ fn the_double_passes_whatever_its_seed() {
 }
 
 #[test]
-#[ignore = "slow rows: run nightly"]
+#[ignore = "slow rows: the slow tests of .ci/run have them"]
 fn each_engine_of_the_platform_passes_the_slow_rows_too() {
     on_each_engine(ROWS_MIN, |suite| suite.run());
 }
 
 #[test]
-#[ignore = "slow rows: run nightly"]
+#[ignore = "slow rows: the slow tests of .ci/run have them"]
 fn the_double_passes_the_slow_rows_too_with_many_seeds() {
     on_the_double(0..40, |suite| suite.run());
 }
