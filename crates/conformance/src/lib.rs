@@ -26,6 +26,7 @@ mod tamper;
 mod world;
 
 pub mod canary;
+pub mod differential;
 pub mod double;
 pub mod torture;
 

@@ -1,0 +1,97 @@
+//! Plays a script: drives a runtime over an engine until its service has come to the end, or is stuck.
+
+use std::time::{Duration, Instant};
+
+use reactor::{Address, Limits, Runtime, ServiceId, engine::Engine};
+use socket2::{Domain, Socket, Type};
+
+use super::{
+    link::Link,
+    player::Player,
+    script::Script,
+    trace::{Entry, Trace},
+};
+
+impl Script {
+    /// Plays it over this engine, and gives what was told. What goes wrong is an entry of the trace.
+    ///
+    /// Waits as long as events take; gives up when nothing moved for five seconds and a hundred turns, or for
+    /// ten thousand turns of an engine whose time is virtual.
+    ///
+    /// # Panics
+    /// When the machine has no loopback address.
+    pub fn play(&self, engine: Box<dyn Engine>) -> Trace {
+        // A socket that is bound and does not listen: nobody else gets its port meanwhile.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        socket.bind(&any.into()).expect("a free port of the loopback");
+        let nowhere = socket.local_addr().ok().and_then(|address| address.as_socket()).expect("it is bound");
+        let mut runtime = Runtime::assemble(engine, Limits::default());
+        let name = runtime.engine_name();
+        let player = match runtime.add(Player::new(self, name, Address::Ip(nowhere))) {
+            Ok(player) => player,
+            Err(error) => {
+                let mut trace = Trace::new(name, self.seed);
+                trace.note(RUNTIME, Entry::Wrong(error.to_string()));
+                return trace;
+            }
+        };
+        let end = drive(&mut runtime);
+        let mut trace = taken(&mut runtime, player, name, self.seed);
+        trace.note(RUNTIME, end.map_or_else(Entry::Wrong, Entry::Over));
+        trace
+    }
+}
+
+/// Turns until it is over; gives how many resources were cut, or says what is wrong.
+fn drive(runtime: &mut Runtime) -> Result<u64, String> {
+    let metrics = runtime.metrics();
+    let (mut idle, mut since, mut moved) = (0, Instant::now(), 0);
+    while !runtime.is_over() {
+        let is_called = runtime.turn(Some(TURN_MAX)).map_err(|error| error.to_string())?;
+        // A stream that lingers takes bytes without telling anybody.
+        let counters = metrics.read();
+        let before = std::mem::replace(&mut moved, counters.bytes_in + counters.bytes_out);
+        (idle, since) = if is_called || moved != before { (0, Instant::now()) } else { (idle + 1, since) };
+        if idle > IDLE_TURNS_MAX || idle > IDLE_TURNS_MIN && since.elapsed() > IDLE_MAX {
+            return Err("nothing moves any more".to_owned());
+        }
+    }
+    let receipt = runtime.run().and_then(reactor::Receipt::check).map_err(|error| error.to_string())?;
+    let left = metrics.read();
+    match (left.resources, left.queue_bytes, left.timers) {
+        (0, 0, 0) => Ok(receipt.cut),
+        left => Err(format!("resources, queued bytes and timers left: {left:?}")),
+    }
+}
+
+/// The trace of the service, with those connections named that did not come to their end.
+fn taken(runtime: &mut Runtime, player: ServiceId<Player>, name: &str, seed: u64) -> Trace {
+    let Some(player) = runtime.service_mut(player) else {
+        // It panicked, and the receipt has told.
+        return Trace::new(name, seed);
+    };
+    let mut trace = std::mem::replace(&mut player.trace, Trace::new(name, seed));
+    for (number, link) in player.links.iter().enumerate().filter(|(_, link)| !link.is_over()) {
+        let Link { ends: [near, far], .. } = link;
+        let how = format!(
+            "stuck in {}: near got {} of {}, far {} of {}",
+            link.words(),
+            near.got.bytes,
+            far.sent,
+            far.got.bytes,
+            near.sent
+        );
+        trace.note(&format!("link {number}, Near"), Entry::Wrong(how));
+    }
+    trace
+}
+
+/// The resource under which is noted what concerns all.
+const RUNTIME: &str = "runtime";
+/// How long one turn waits at most.
+const TURN_MAX: Duration = Duration::from_millis(50);
+/// Turns in a row in which nothing moves: at least, and at most where time is virtual.
+const IDLE_TURNS_MIN: u32 = 100;
+const IDLE_TURNS_MAX: u32 = 10_000;
+const IDLE_MAX: Duration = Duration::from_secs(5);

@@ -1,0 +1,98 @@
+//! The same scripts on every engine: what a service is told differs only where it may.
+//!
+//! `DIFFERENTIAL_SEED=5 cargo test -p io-reactor-conformance --test differential` repeats the script of that seed.
+
+use conformance::{
+    canary::{Flaw, broken},
+    differential::{Difference, Script, Trace},
+    double::{Network, Tuning},
+};
+use reactor::engine::{Candidates, Engine};
+
+/// An engine to be compared, by a name, and how one is made for the script of a seed.
+type Contender = (&'static str, fn(u64) -> Box<dyn Engine>);
+
+/// The engines with a world of their own: one line each. Those of the system are the library's candidates.
+const VIRTUAL: &[Contender] = &[
+    ("double, roomy", |seed| Box::new(Network::new(Tuning::roomy(seed)).double())),
+    ("double, tight", |seed| Box::new(Network::new(Tuning::tight(seed)).double())),
+];
+
+const REFERENCE: &str = "epoll";
+const LINKS: usize = 8;
+
+fn open(name: &str) -> Box<dyn Engine> {
+    Candidates::default().open(Some(name)).expect("it opens on this platform")
+}
+
+/// The engine that all are compared with: the named one where there is one, else the first.
+fn reference() -> &'static str {
+    let names: Vec<&str> = Candidates::default().names().collect();
+    names.iter().find(|name| **name == REFERENCE).unwrap_or(&names[0])
+}
+
+/// Fails with the first event that differs, and how to repeat it.
+#[track_caller]
+fn assert_same(name: &str, reference: &Trace, other: &Trace) {
+    if let Err(difference) = reference.compare(other) {
+        let seed = difference.seed;
+        panic!("{name}: {difference}\nDIFFERENTIAL_SEED={seed} cargo test -p io-reactor-conformance --test differential");
+    }
+}
+
+/// Plays the scripts on all, and says how many events were compared.
+fn compare_all(seeds: impl Iterator<Item = u64>) {
+    let seeds: Vec<u64> = match std::env::var("DIFFERENTIAL_SEED") {
+        Ok(seed) => vec![seed.parse().expect("DIFFERENTIAL_SEED is a number")],
+        Err(_) => seeds.collect(),
+    };
+    let reference = reference();
+    let (mut scripts, mut events) = (0, 0);
+    for seed in seeds {
+        println!("DIFFERENTIAL_SEED={seed}");
+        let script = Script::draw(seed, LINKS);
+        let expected = script.play(open(reference));
+        assert!(expected.len() > 2 * LINKS, "seed {seed}: only {} events", expected.len());
+        for name in Candidates::default().names() {
+            assert_same(name, &expected, &script.play(open(name)));
+        }
+        for (name, make) in VIRTUAL {
+            assert_same(name, &expected, &script.play(make(seed)));
+        }
+        (scripts, events) = (scripts + 1, events + expected.len());
+    }
+    println!("{scripts} scripts, {events} events of {reference}, which all others told as well");
+}
+
+#[test]
+fn every_engine_tells_the_same() {
+    compare_all(0..20);
+}
+
+#[test]
+#[ignore = "slow: the slow tests of .ci/run have it"]
+fn every_engine_tells_the_same_over_many_scripts() {
+    compare_all(1_000..1_500);
+}
+
+/// What is found when one of the engines is broken so: the first difference over some seeds.
+fn found(flaw: Flaw, seeds: std::ops::Range<u64>) -> Option<Box<Difference>> {
+    seeds.into_iter().find_map(|seed| {
+        let script = Script::draw(seed, LINKS);
+        let network = Network::new(Tuning::roomy(seed));
+        let canary = script.play(broken(Box::new(network.double()), flaw, seed));
+        script.play(open(reference())).compare(&canary).err()
+    })
+}
+
+#[test]
+fn a_broken_engine_is_found_out() {
+    for flaw in [Flaw::LosesEvents(20), Flaw::LosesEvents(200)] {
+        let difference = found(flaw, 0..10).unwrap_or_else(|| panic!("{flaw:?} is not found"));
+        let text = difference.to_string();
+        println!("{flaw:?}: {text}");
+        for word in [format!("seed {}", difference.seed), reference().to_owned(), "double".to_owned()] {
+            assert!(text.contains(&word), "{word}: {text}");
+        }
+    }
+}
