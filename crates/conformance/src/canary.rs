@@ -25,6 +25,8 @@ use crate::{
 pub enum Flaw {
     /// Loses one event in this many, at seeded places.
     LosesEvents(u64),
+    /// Changes a byte in one chunk of input in this many, at seeded places.
+    ChangesBytes(u64),
     /// Loses every n-th wake.
     LosesWakes(u64),
     /// Waits half as long, and says that all the time has passed.
@@ -61,6 +63,14 @@ impl Tamper for Canary {
                 if let Event::Got(chunk) = event {
                     inner.give(chunk);
                 }
+            }
+            (Flaw::ChangesBytes(one_in), Event::Got(mut chunk)) => {
+                if let Some(byte) = chunk.bytes().first_mut()
+                    && self.chance.bits().is_multiple_of(one_in.max(1))
+                {
+                    *byte ^= 1;
+                }
+                out.push_back((key, Event::Got(chunk)));
             }
             (_, event) => out.push_back((key, event)),
         }

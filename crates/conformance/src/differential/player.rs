@@ -3,8 +3,8 @@
 use std::{collections::HashMap, time::Duration};
 
 use reactor::{
-    Address, Bytes, Closed, ConnectOptions, Context, Event, Fault, Flow, Handle, Id, Key, ListenOptions, Receive,
-    Result, Service, SocketOptions, Stream, StreamOptions, Time,
+    Address, Bytes, Closed, ConnectOptions, Context, Event, Fault, Flow, Handle, Id, Key, ListenOptions,
+    Receive, Result, Service, SocketOptions, Stream, StreamOptions, Time,
 };
 
 use super::{
@@ -352,10 +352,12 @@ impl Service for Player {
         }
         for number in 0..self.links.len() {
             let kind = self.links[number].plan.kind;
-            let address = self.listeners.iter().find(|(of, _)| *of == kind).map(|(_, address)| address.clone());
+            let address =
+                self.listeners.iter().find(|(of, _)| *of == kind).map(|(_, address)| address.clone());
             let mut options = ConnectOptions::default();
             narrow(&mut options.socket, kind);
-            let id = cx.connect_with(address.ok_or("every kind has its listener")?, &options, stream(kind))?;
+            let id =
+                cx.connect_with(address.ok_or("every kind has its listener")?, &options, stream(kind))?;
             cx.send(id, &(number as u32).to_be_bytes());
             self.named.insert(id.key(), (number, Side::Near));
             self.links[number].end(Side::Near).id = Some(id);
@@ -395,7 +397,9 @@ impl Handle<Stream> for Player {
                 self.named.insert(id.key(), whose);
                 self.links[number].end(side).id = Some(id);
             }
-            Err(rejected) => self.wrong(number, side, format!("could not be added again: {}", rejected.error)),
+            Err(rejected) => {
+                self.wrong(number, side, format!("could not be added again: {}", rejected.error))
+            }
         }
     }
 }

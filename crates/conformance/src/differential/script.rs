@@ -129,11 +129,8 @@ impl Script {
 }
 
 fn plan(chance: &mut Chance) -> Plan {
-    let kind = Kind {
-        half_open: chance.percent(50),
-        backpressure: chance.percent(50),
-        narrow: chance.percent(20),
-    };
+    let kind =
+        Kind { half_open: chance.percent(50), backpressure: chance.percent(50), narrow: chance.percent(20) };
     let pace = match chance.up_to(3) {
         1 => Pace::AtOnce,
         2 => Pace::Told,
@@ -199,7 +196,7 @@ fn crossing(chance: &mut Chance, kind: Kind) -> Traffic {
 /// How many steps a connection goes through before the last one at most.
 const STEPS_MAX: usize = 6;
 /// The largest amount, in bytes: more than the system's buffers of a new connection take.
-const SIZE_MAX: usize = 600_000;
+const SIZE_MAX: usize = 300_000;
 /// Less than the default high mark.
 const CROSSING_MAX: usize = 32 << 10;
 /// Sizes around those of buffers of the library and of the double.

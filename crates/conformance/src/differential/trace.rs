@@ -59,14 +59,7 @@ pub struct Trace {
 
 impl Trace {
     pub(super) fn new(engine: &str, seed: u64) -> Trace {
-        Trace {
-            engine: engine.to_owned(),
-            seed,
-            told: BTreeMap::new(),
-            len: 0,
-            pieces: 0,
-            drained: 0,
-        }
+        Trace { engine: engine.to_owned(), seed, told: BTreeMap::new(), len: 0, pieces: 0, drained: 0 }
     }
 
     pub(super) fn note(&mut self, resource: &str, entry: Entry) {
@@ -110,7 +103,8 @@ impl Trace {
     /// other. An [`Entry::Wrong`] differs from everything.
     pub fn compare(&self, other: &Trace) -> Result<(), Box<Difference>> {
         let mut first: Option<(usize, Box<Difference>)> = None;
-        let resources = self.told.keys().chain(other.told.keys().filter(|name| !self.told.contains_key(*name)));
+        let resources =
+            self.told.keys().chain(other.told.keys().filter(|name| !self.told.contains_key(*name)));
         for resource in resources {
             let (ours, theirs) = (self.entries(resource), other.entries(resource));
             for at in 0..ours.len().max(theirs.len()) {
@@ -127,8 +121,9 @@ impl Trace {
                         seed: self.seed,
                         resource: resource.clone(),
                         at,
-                        told: [(self, our), (other, their)]
-                            .map(|(trace, entry)| (trace.engine.clone(), entry.map(|(_, entry)| entry.clone()))),
+                        told: [(self, our), (other, their)].map(|(trace, entry)| {
+                            (trace.engine.clone(), entry.map(|(_, entry)| entry.clone()))
+                        }),
                     };
                     first = Some((place, Box::new(difference)));
                 }
