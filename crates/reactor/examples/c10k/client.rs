@@ -253,7 +253,11 @@ impl Handle<Control> for Client {
             Event::Received(READY) => {
                 self.phase = Phase::Connecting;
                 self.resident_before = self.server.resident_bytes();
-                self.connect_more(cx)
+                // As an error of this handler it would end the control connection, and the server before it is told.
+                if let Err(failure) = self.connect_more(cx) {
+                    self.fail(cx, failure.to_string());
+                }
+                Ok(())
             }
             Event::Received(address) => {
                 self.targets.push(address.parse()?);
