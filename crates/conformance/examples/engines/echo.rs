@@ -1,0 +1,111 @@
+//! The echo service over an engine, in a thread of its own, and what a message costs there.
+
+use std::{sync::Arc, time::Duration};
+
+use reactor::{
+    Address, Bytes, Context, Counters, Event, Handle, Id, Limits, Metrics, Reactor, Receive, Reply, Result,
+    Runtime, Service, Stream,
+    engine::{Engine, EngineError},
+};
+
+use crate::{args::Work, client};
+
+/// What was measured.
+pub(crate) struct Measured {
+    pub(crate) round_trips_per_second: f64,
+    /// Of the serving thread, for one message; `None` where the system does not tell.
+    pub(crate) processor_time: Option<Duration>,
+    pub(crate) calls_per_message: f64,
+}
+
+/// Serves over the engine, and talks to it.
+///
+/// # Errors
+/// The engine or the machine failed, or something else came back than was sent.
+pub(crate) fn measure(
+    open: impl FnOnce() -> std::result::Result<Box<dyn Engine>, EngineError> + Send + 'static,
+    work: &Work,
+) -> Result<Measured> {
+    let reactor = Reactor::spawn_with(
+        move || Ok(Runtime::assemble(open()?, Limits::default())),
+        |runtime| {
+            let metrics = runtime.metrics();
+            runtime.add(Server { metrics, address: None })
+        },
+    )?;
+    let controller = reactor.controller();
+    let look = || controller.ask(Look).wait_for(PATIENCE).map_err(|_| "the server does not answer");
+    let mut talk = client::Talk::open(&look()?.address, work)?;
+    let before = look()?;
+    let round_trips_per_second = talk.run(work.duration)?;
+    let after = look()?;
+    drop(talk);
+    controller.stop(PATIENCE);
+    drop(controller);
+    reactor.join()?.check()?;
+    let messages = (after.counters.bytes_in - before.counters.bytes_in) / work.size as u64;
+    if messages == 0 {
+        return Err("not one message came back".into());
+    }
+    let processor_time = after.processor_time.zip(before.processor_time);
+    Ok(Measured {
+        round_trips_per_second,
+        processor_time: processor_time.map(|(after, before)| (after - before) / messages as u32),
+        calls_per_message: (after.counters.engine_calls - before.counters.engine_calls) as f64
+            / messages as f64,
+    })
+}
+
+struct Server {
+    metrics: Arc<Metrics>,
+    address: Option<Address>,
+}
+
+/// Asks for what the server knows of itself.
+struct Look(Reply<Known>);
+
+/// What it knows: the counters as of the end of the last turn.
+struct Known {
+    address: Address,
+    counters: Counters,
+    processor_time: Option<Duration>,
+}
+
+impl Service for Server {
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
+        self.address = Some(cx.local(listener)?);
+        Ok(())
+    }
+}
+
+impl Handle<Stream> for Server {
+    fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
+        if let Event::Received(bytes) = event {
+            cx.send(id, bytes);
+        }
+        Ok(())
+    }
+}
+
+impl Receive<Look> for Server {
+    fn receive(&mut self, _: &mut Context<Self>, Look(reply): Look) -> Result {
+        let address = self.address.clone().ok_or("it listens since its start")?;
+        reply.send(Known { address, counters: self.metrics.read(), processor_time: processor_time() });
+        Ok(())
+    }
+}
+
+/// The processor time that this thread has used.
+fn processor_time() -> Option<Duration> {
+    #[cfg(target_os = "linux")]
+    {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Some(Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?))
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// How long the other thread may take for what should come at once.
+const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,0 +1,92 @@
+//! What each engine is worth here: `cargo run --release --example engines`, or with `-- --help` for its options.
+//!
+//! For each engine that this build of the library has it tells whether the kernel opens it, puts it to the quick rows
+//! of the conformance suite, and measures an echo service over it: one thread serves, another one talks over some
+//! connections with one message in flight on each, and checks what comes back. Then it prints a table. The exit code is
+//! 1 if a row failed or a wrong byte came back, and 2 if the input was bad; an engine that does not open is no failure.
+//!
+//! An engine that needs a feature of the library is there when the example is built with that feature.
+
+mod args;
+mod client;
+mod echo;
+mod table;
+
+use std::{env, panic, process::ExitCode};
+
+use conformance::{
+    Report, Suite,
+    double::{Network, Tuning},
+};
+use reactor::engine::{Candidates, Engine};
+
+use self::{
+    args::{Request, Work},
+    table::Line,
+};
+
+fn main() -> ExitCode {
+    let words = env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let known: Vec<&str> = Candidates::default().names().chain(VIRTUAL.map(|(name, _)| name)).collect();
+    let work = match args::parse(words, &known) {
+        Ok(Request::Work(work)) => work,
+        Ok(Request::Help) => {
+            print!("{}", args::HELP);
+            return ExitCode::SUCCESS;
+        }
+        Err(line) => {
+            eprintln!("engines: {line}");
+            return ExitCode::from(2);
+        }
+    };
+    // Services that panic are part of the suite, which tells itself what should not have.
+    panic::set_hook(Box::new(|_| ()));
+    let lines: Vec<Line> =
+        known.into_iter().filter(|name| work.wants(name)).map(|name| look(name, &work)).collect();
+    print!("{}", table::of(&lines, &work));
+    if lines.iter().all(Line::is_good) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Everything about one engine. What went wrong is also told at once.
+fn look(name: &'static str, work: &Work) -> Line {
+    let mut line = Line::new(name);
+    if let Some((_, make)) = VIRTUAL.iter().find(|(known, _)| *known == name) {
+        line.report = put(name, work, make());
+        return line;
+    }
+    let open = move || Candidates::default().open(Some(name));
+    if let Err(error) = open() {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        line.missing = Some(cause.unwrap_or_else(|| error.to_string()));
+        return line;
+    }
+    line.report = put(name, work, move || open().expect("it opened a moment ago"));
+    eprintln!("{name}: echo");
+    line.echo = Some(echo::measure(open, work).map_err(|failure| failure.to_string()));
+    if let Some(Err(failure)) = &line.echo {
+        eprintln!("engines: {name}: {failure}");
+    }
+    line
+}
+
+fn put(name: &str, work: &Work, make: impl FnMut() -> Box<dyn Engine>) -> Option<Report> {
+    let prefix = work.rows.as_deref()?;
+    eprintln!("{name}: conformance");
+    let report = Suite::new(make).only(prefix).quick().run();
+    for finding in report.failed() {
+        eprintln!("engines: {name}: row {}, {}: {:?}", finding.id, finding.name, finding.verdict);
+    }
+    Some(report)
+}
+
+/// Makes engines, as many as a row asks for.
+type Make = Box<dyn FnMut() -> Box<dyn Engine>>;
+type Virtual = (&'static str, fn() -> Make);
+
+/// Engines with a world of their own, which all of a run share: they are put to the suite, and have no system to be
+/// measured on.
+const VIRTUAL: [Virtual; 1] = [("double", || {
+    let network = Network::new(Tuning::roomy(SEED));
+    Box::new(move || Box::new(network.double()))
+})];
+const SEED: u64 = 1;
