@@ -13,10 +13,15 @@ use reactor::engine::{Candidates, Engine};
 type Contender = (&'static str, fn(u64) -> Box<dyn Engine>);
 
 /// The engines with a world of their own: one line each. Those of the system are the library's candidates.
-const VIRTUAL: &[Contender] = &[
-    ("double, roomy", roomy),
-    ("double, tight", |seed| Box::new(Network::new(Tuning::tight(seed)).double())),
-];
+const VIRTUAL: &[Contender] = &[("double, roomy", roomy), ("double, tight", tight)];
+
+fn roomy(seed: u64) -> Box<dyn Engine> {
+    Box::new(Network::new(Tuning::roomy(seed)).double())
+}
+
+fn tight(seed: u64) -> Box<dyn Engine> {
+    Box::new(Network::new(Tuning::tight(seed)).double())
+}
 
 const REFERENCE: &str = "epoll";
 const LINKS: usize = 8;
@@ -31,15 +36,19 @@ fn reference() -> &'static str {
     names.iter().find(|name| **name == REFERENCE).unwrap_or(&names[0])
 }
 
-/// Fails with the first event that differs, and how to repeat it.
+/// Fails with the first event that differs, all that was told of this resource, and how to repeat it.
 #[track_caller]
-fn assert_same(name: &str, reference: &Trace, other: &Trace) {
-    if let Err(difference) = reference.compare(other) {
-        let seed = difference.seed;
-        panic!(
-            "{name}: {difference}\nDIFFERENTIAL_SEED={seed} cargo test -p io-reactor-conformance --test differential"
-        );
+fn assert_same(name: &str, script: &Script, reference: &Trace, other: &Trace) {
+    let Err(difference) = reference.compare(other) else { return };
+    println!("{}", script.words(&difference.resource));
+    for (engine, trace) in [(self::reference(), reference), (name, other)] {
+        println!("{engine} told of {}:", difference.resource);
+        trace.of(&difference.resource).for_each(|entry| println!("    {entry}"));
     }
+    let seed = difference.seed;
+    panic!(
+        "{name}: {difference}\nDIFFERENTIAL_SEED={seed} cargo test -p io-reactor-conformance --test differential"
+    );
 }
 
 /// Plays the scripts on all, and says how many events were compared.
@@ -56,10 +65,10 @@ fn compare_all(seeds: impl Iterator<Item = u64>) {
         let expected = script.play(open(reference));
         assert!(expected.len() > 2 * LINKS, "seed {seed}: only {} events", expected.len());
         for name in Candidates::default().names() {
-            assert_same(name, &expected, &script.play(open(name)));
+            assert_same(name, &script, &expected, &script.play(open(name)));
         }
         for (name, make) in VIRTUAL {
-            assert_same(name, &expected, &script.play(make(seed)));
+            assert_same(name, &script, &expected, &script.play(make(seed)));
         }
         (scripts, events) = (scripts + 1, events + expected.len());
     }
@@ -77,6 +86,17 @@ fn every_engine_tells_the_same_over_many_scripts() {
     compare_all(1_000..1_300);
 }
 
+#[test]
+fn what_may_differ_does_differ() {
+    let traces = |make: fn(u64) -> Box<dyn Engine>| {
+        (0..4).map(move |seed| Script::draw(seed, LINKS).play(make(seed))).collect::<Vec<_>>()
+    };
+    let (real, tight) = (traces(|_| open(reference())), traces(tight));
+    let sum = |traces: &[Trace]| traces.iter().map(Trace::pieces).sum::<usize>();
+    let (few, many) = (sum(&real), sum(&tight));
+    assert!(many > 10 * few, "{} has {few} pieces, the tight double {many}", reference());
+}
+
 /// The first difference over some seeds, when the engine that is compared is broken so.
 fn found(flaw: Flaw, make: fn(u64) -> Box<dyn Engine>) -> Box<Difference> {
     let found = (0..10).find_map(|seed| {
@@ -87,10 +107,6 @@ fn found(flaw: Flaw, make: fn(u64) -> Box<dyn Engine>) -> Box<Difference> {
     let difference = found.unwrap_or_else(|| panic!("{flaw:?} is not found"));
     println!("{flaw:?}: {difference}");
     difference
-}
-
-fn roomy(seed: u64) -> Box<dyn Engine> {
-    Box::new(Network::new(Tuning::roomy(seed)).double())
 }
 
 #[test]

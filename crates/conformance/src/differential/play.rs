@@ -1,6 +1,9 @@
 //! Plays a script: drives a runtime over an engine until its service has come to the end, or is stuck.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use reactor::{Address, Limits, Runtime, ServiceId, engine::Engine};
 use socket2::{Domain, Socket, Type};
@@ -8,7 +11,7 @@ use socket2::{Domain, Socket, Type};
 use super::{
     link::Link,
     player::Player,
-    script::Script,
+    script::{Kind, Script},
     trace::{Entry, Trace},
 };
 
@@ -21,14 +24,12 @@ impl Script {
     /// # Panics
     /// When the machine has no loopback address.
     pub fn play(&self, engine: Box<dyn Engine>) -> Trace {
-        // A socket that is bound and does not listen: nobody else gets its port meanwhile.
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        socket.bind(&any.into()).expect("a free port of the loopback");
-        let nowhere = socket.local_addr().ok().and_then(|address| address.as_socket()).expect("it is bound");
+        // Sockets that are bound and do not listen: nobody else gets their ports meanwhile.
+        let sockets: Vec<Socket> = (0..=Kind::all().count()).map(|_| bound()).collect();
+        let nowhere = sockets.iter().map(address).collect();
         let mut runtime = Runtime::assemble(engine, Limits::default());
         let name = runtime.engine_name();
-        let player = match runtime.add(Player::new(self, name, Address::Ip(nowhere))) {
+        let player = match runtime.add(Player::new(self, name, nowhere)) {
             Ok(player) => player,
             Err(error) => {
                 let mut trace = Trace::new(name, self.seed);
@@ -41,6 +42,17 @@ impl Script {
         trace.note(RUNTIME, end.map_or_else(Entry::Wrong, Entry::Over));
         trace
     }
+}
+
+fn bound() -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port of the loopback");
+    socket
+}
+
+fn address(socket: &Socket) -> Address {
+    let address = socket.local_addr().ok().and_then(|address| address.as_socket());
+    Address::Ip(address.expect("it is bound to an address of IP"))
 }
 
 /// Turns until it is over; gives how many resources were cut, or says what is wrong.

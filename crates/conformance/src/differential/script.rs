@@ -100,12 +100,12 @@ pub(super) enum Step {
 /// The last step. It is over when both ends have closed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Last {
-    /// One end closes.
-    Close { by: Side, traffic: Traffic },
+    /// One end closes. The peer may be paused then, and resume later.
+    Close { by: Side, traffic: Traffic, paused: bool },
     /// One end ends its write side after what it sends; the other one answers, and ends too.
-    Finish { by: Side, traffic: Traffic },
+    Finish { by: Side, traffic: Traffic, paused: bool },
     /// One end aborts.
-    Abort { by: Side, traffic: Traffic },
+    Abort { by: Side, traffic: Traffic, paused: bool },
     /// The deadline of one end passes.
     Deadline { by: Side },
     /// The handler of one end answers a message with an error, after it has sent something.
@@ -120,6 +120,13 @@ impl Script {
         let mut chance = Chance::new(seed);
         let links = (0..links).map(|_| plan(&mut chance)).collect();
         Script { seed, links }
+    }
+
+    /// What the connection does that a resource of a [`Trace`](super::Trace) belongs to, for people.
+    pub fn words(&self, resource: &str) -> String {
+        let number =
+            resource.strip_prefix("link ").and_then(|rest| rest.split(',').next()?.parse::<usize>().ok());
+        number.and_then(|number| self.links.get(number)).map(|plan| format!("{plan:?}")).unwrap_or_default()
     }
 
     /// The seed it was drawn from.
@@ -157,11 +164,11 @@ fn step(chance: &mut Chance, kind: Kind) -> Step {
 }
 
 fn last(chance: &mut Chance, kind: Kind) -> Last {
-    let by = side(chance);
+    let (by, paused) = (side(chance), chance.percent(30));
     match chance.up_to(9) {
-        1 | 2 => Last::Close { by, traffic: crossing(chance, kind) },
-        3 | 4 => Last::Finish { by, traffic: crossing(chance, kind) },
-        5 | 6 => Last::Abort { by, traffic: crossing(chance, kind) },
+        1 | 2 => Last::Close { by, traffic: crossing(chance, kind), paused },
+        3 | 4 => Last::Finish { by, traffic: crossing(chance, kind), paused },
+        5 | 6 => Last::Abort { by, traffic: crossing(chance, kind), paused },
         7 => Last::Deadline { by },
         8 => Last::Refuse { by, own: size(chance) },
         _ => Last::Stay,

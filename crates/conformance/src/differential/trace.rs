@@ -52,14 +52,12 @@ pub struct Trace {
     /// For each resource, in the order told; each entry with its place in the whole.
     pub(super) told: BTreeMap<String, Vec<(usize, Entry)>>,
     pub(super) len: usize,
-    /// How many pieces of input came, and how often `Drained`: what may differ, to be looked at.
     pub(super) pieces: usize,
-    pub(super) drained: usize,
 }
 
 impl Trace {
     pub(super) fn new(engine: &str, seed: u64) -> Trace {
-        Trace { engine: engine.to_owned(), seed, told: BTreeMap::new(), len: 0, pieces: 0, drained: 0 }
+        Trace { engine: engine.to_owned(), seed, told: BTreeMap::new(), len: 0, pieces: 0 }
     }
 
     pub(super) fn note(&mut self, resource: &str, entry: Entry) {
@@ -81,19 +79,14 @@ impl Trace {
         self.len == 0
     }
 
-    /// How many pieces of input came: what engines may do differently.
+    /// How many pieces of input came: which may differ.
     pub fn pieces(&self) -> usize {
         self.pieces
     }
 
     /// What was told of one resource, in order.
     pub fn of(&self, resource: &str) -> impl Iterator<Item = &Entry> {
-        self.told.get(resource).into_iter().flatten().map(|(_, entry)| entry)
-    }
-
-    /// The resources of which something was told.
-    pub fn resources(&self) -> impl Iterator<Item = &str> {
-        self.told.keys().map(String::as_str)
+        self.entries(resource).iter().map(|(_, entry)| entry)
     }
 
     /// Compares with the trace of another engine, which played the same script.
