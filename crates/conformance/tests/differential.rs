@@ -72,7 +72,9 @@ fn compare_all(seeds: impl Iterator<Item = u64>) {
         }
         (scripts, events) = (scripts + 1, events + expected.len());
     }
-    println!("{scripts} scripts, {events} events of {reference}, which all others told as well");
+    let others: Vec<&str> =
+        Candidates::default().names().chain(VIRTUAL.iter().map(|(name, _)| *name)).collect();
+    println!("{scripts} scripts, {events} events of {reference}, told as well by: {}", others.join("; "));
 }
 
 #[test]
