@@ -23,6 +23,9 @@
 //! * **What was under way when a connection was reset, or when its own end closed, may be lost.** A reset
 //!   destroys what the receiver has not read, and after `close` no input is told. Such an end carries no count; but what
 //!   it was told must be a right beginning of what was sent, and not shorter than at the last step.
+//! * **A connect that is closed or aborted in the same call may be accepted or not.** When the listener looks, it may
+//!   be gone already. What is told of the accepted end is not compared, but that it says nothing; and there are no more
+//!   such ends than such connects.
 //! * **A reset has several names.** Whether a read or a write finds it first decides between ECONNRESET, EPIPE and
 //!   ECONNABORTED; they are compared as one reason, `Failed(reset)`.
 //! * **Time is not compared**, only the order of timers that were set in one call: by deadline, and of one instant in

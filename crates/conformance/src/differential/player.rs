@@ -25,8 +25,10 @@ pub(super) struct Player {
     named: HashMap<Key, (usize, Side)>,
     /// Accepted streams whose hello is not complete.
     unnamed: HashMap<Key, Vec<u8>>,
-    /// Connects that will be refused, with the link that tried.
-    refused: HashMap<Key, usize>,
+    /// Connects that never open, with the link that tried and the name under which their end is noted.
+    short: HashMap<Key, (usize, &'static str)>,
+    /// How many more of the accepted streams may end without a hello.
+    strangers_left: usize,
 }
 
 /// A message to itself: what a link is to do now.
@@ -60,7 +62,8 @@ impl Player {
             listeners: Vec::new(),
             named: HashMap::new(),
             unnamed: HashMap::new(),
-            refused: HashMap::new(),
+            short: HashMap::new(),
+            strangers_left: 0,
         }
     }
 
@@ -155,24 +158,48 @@ impl Player {
                 }
             }
             Step::Refused => self.connect_to_nobody(cx, number),
+            Step::Fleeting { is_aborted } => {
+                self.strangers_left += 1;
+                let address = self.listener(self.links[number].plan.kind);
+                self.connect_shortly(cx, number, "fleeting", address, |cx, id| match is_aborted {
+                    true => cx.abort(id),
+                    false => cx.close(id),
+                });
+            }
         }
+    }
+
+    fn listener(&self, kind: Kind) -> Address {
+        let listener = self.listeners.iter().find(|(of, _)| *of == kind);
+        listener.expect("it listens for every kind").1.clone()
     }
 
     fn connect_to_nobody(&mut self, cx: &mut Cx<'_>, number: usize) {
         // An engine with a network of its own knows nothing of the ports that are taken in the system's.
         let is_ours = |address: &&Address| self.listeners.iter().any(|(_, listener)| listener == *address);
-        let Some(nowhere) = self.nowhere.iter().find(|address| !is_ours(address)) else {
-            return self.wrong(number, Side::Near, "it listens everywhere");
-        };
-        match cx.connect(nowhere, Stream::new(Bytes)) {
+        let nowhere = self.nowhere.iter().find(|address| !is_ours(address));
+        let nowhere = nowhere.expect("there are more of them than listeners").clone();
+        self.connect_shortly(cx, number, "refused", nowhere, |_, _| ());
+    }
+
+    fn connect_shortly(
+        &mut self,
+        cx: &mut Cx<'_>,
+        number: usize,
+        name: &'static str,
+        to: Address,
+        then: impl FnOnce(&mut Cx<'_>, Id<Stream>),
+    ) {
+        match cx.connect(to, Stream::new(Bytes)) {
             Ok(id) => {
-                self.refused.insert(id.key(), number);
+                then(cx, id);
+                self.short.insert(id.key(), (number, name));
                 self.links[number].pending += 1;
             }
             // A system may refuse at once.
             Err(error) => {
                 let how = error.io().map_or_else(|| error.to_string(), failed);
-                self.trace.note(&format!("link {number}, refused"), Entry::Closed(how, None));
+                self.trace.note(&format!("link {number}, {name}"), Entry::Closed(how, None));
             }
         }
     }

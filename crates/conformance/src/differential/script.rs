@@ -95,6 +95,8 @@ pub(super) enum Step {
     Tell { count: u64 },
     /// A connect to where nobody listens.
     Refused,
+    /// A connect that is closed or aborted in the same call.
+    Fleeting { is_aborted: bool },
 }
 
 /// The last step. It is over when both ends have closed.
@@ -148,7 +150,7 @@ fn plan(chance: &mut Chance) -> Plan {
 }
 
 fn step(chance: &mut Chance, kind: Kind) -> Step {
-    match chance.up_to(9) {
+    match chance.up_to(10) {
         1 | 2 => Step::Send { from: side(chance), bytes: size(chance), pieces: chance.up_to(5) },
         3 => Step::Cross { by: side(chance), traffic: crossing(chance, kind) },
         4 => Step::Pause { on: side(chance), bytes: size(chance) },
@@ -159,7 +161,8 @@ fn step(chance: &mut Chance, kind: Kind) -> Step {
             Step::Timers { cancelled: chance.up_to(millis.len()) - 1, millis }
         }
         8 => Step::Tell { count: chance.up_to(5) as u64 },
-        _ => Step::Refused,
+        9 => Step::Refused,
+        _ => Step::Fleeting { is_aborted: chance.percent(50) },
     }
 }
 
@@ -227,7 +230,7 @@ mod tests {
             lasts.push(discriminant(&plan.last));
         }
         assert_eq!(kinds.len(), 8 * 3, "every kind at every pace");
-        assert_eq!(distinct(steps), 8, "every step");
+        assert_eq!(distinct(steps), 9, "every step");
         assert_eq!(distinct(lasts), 6, "every last step");
     }
 

@@ -23,12 +23,9 @@ impl Service for Player {
         }
         for number in 0..self.links.len() {
             let kind = self.links[number].plan.kind;
-            let address =
-                self.listeners.iter().find(|(of, _)| *of == kind).map(|(_, address)| address.clone());
             let mut options = ConnectOptions::default();
             narrow(&mut options.socket, kind);
-            let id =
-                cx.connect_with(address.ok_or("every kind has its listener")?, &options, stream(kind))?;
+            let id = cx.connect_with(self.listener(kind), &options, stream(kind))?;
             cx.send(id, &(number as u32).to_be_bytes());
             self.named.insert(id.key(), (number, Side::Near));
             self.links[number].end(Side::Near).id = Some(id);
@@ -43,6 +40,10 @@ impl Service for Player {
 
 impl Handle<Stream> for Player {
     fn handle(&mut self, cx: &mut Cx<'_>, id: Id<Stream>, event: Event<'_, Bytes>) -> Result {
+        if let (Some((number, name)), Event::Open) = (self.short.get(&id.key()), &event) {
+            self.trace.note(&format!("link {number}, {name}"), Entry::Open);
+            return Ok(());
+        }
         match self.named.get(&id.key()) {
             Some(whose) => self.tell(cx, id, *whose, event),
             None => self.hello(cx, id, event),
@@ -50,14 +51,14 @@ impl Handle<Stream> for Player {
     }
 
     fn closed(&mut self, cx: &mut Cx<'_>, id: Id<Stream>, stream: Stream, why: Closed) {
-        if let Some(number) = self.refused.remove(&id.key()) {
+        if let Some((number, of)) = self.short.remove(&id.key()) {
             let reason = why.io().map_or_else(|| name(&why), failed);
-            self.trace.note(&format!("link {number}, refused"), Entry::Closed(reason, None));
+            self.trace.note(&format!("link {number}, {of}"), Entry::Closed(reason, None));
             self.links[number].pending -= 1;
             return self.progress(cx, number);
         }
         let Some(whose @ (number, side)) = self.named.remove(&id.key()) else {
-            return self.trace.note("strangers", Entry::Wrong(format!("closed before its hello: {why}")));
+            return self.stranger_left(id, &why);
         };
         if !matches!(why, Closed::Released) {
             return self.ended(cx, id, whose, &why);
@@ -119,8 +120,15 @@ impl Player {
     /// The name of an accepted stream, once its hello is complete; then it has lived already.
     fn hello(&mut self, cx: &mut Cx<'_>, id: Id<Stream>, event: Event<'_, Bytes>) -> Result {
         let what = match event {
-            Event::Open => return Ok(_ = self.unnamed.insert(id.key(), Vec::new())),
+            Event::Open => {
+                self.unnamed.insert(id.key(), Vec::new());
+                return Ok(());
+            }
             Event::Received(bytes) if self.unnamed.contains_key(&id.key()) => bytes,
+            Event::End if self.unnamed.contains_key(&id.key()) => {
+                cx.close(id);
+                return Ok(());
+            }
             _ => {
                 self.trace.note("strangers", Entry::Wrong("a stream that nobody knows".to_owned()));
                 return Ok(());
@@ -138,6 +146,15 @@ impl Player {
         self.named.insert(id.key(), (number, Side::Far));
         self.links[number].end(Side::Far).id = Some(id);
         self.tell(cx, id, (number, Side::Far), Event::Open)
+    }
+
+    /// An accepted stream has ended which never said whose it is: those that were left at once never do.
+    fn stranger_left(&mut self, id: Id<Stream>, why: &Closed) {
+        let said = self.unnamed.remove(&id.key());
+        match self.strangers_left.checked_sub(1) {
+            Some(left) if said.is_some_and(|said| said.is_empty()) => self.strangers_left = left,
+            _ => self.trace.note("strangers", Entry::Wrong(format!("closed before its hello: {why}"))),
+        }
     }
 
     fn tell(
