@@ -117,7 +117,7 @@ impl Receive<Word> for Player {
 }
 
 impl Player {
-    /// The name of an accepted stream, once its hello is complete; then it has lived already.
+    /// Takes what an accepted stream says first: which connection it belongs to. From then on it is that one's far end.
     fn hello(&mut self, cx: &mut Cx<'_>, id: Id<Stream>, event: Event<'_, Bytes>) -> Result {
         let what = match event {
             Event::Open => {
