@@ -45,6 +45,34 @@ pub(crate) enum Fresh {
     Deadline(Key),
 }
 
+/// A call of a service, as an observer is told of it. See [`Runtime::observe`](crate::Runtime::observe).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Call {
+    /// A handler is called with an event.
+    Handle {
+        /// The service, counted from 0 in the order added.
+        service: u16,
+        /// The resource.
+        resource: Key,
+    },
+    /// A receiver is called with a message, a timer's, or a command.
+    Receive {
+        /// The service.
+        service: u16,
+    },
+    /// A resource has ended.
+    Closed {
+        /// The service.
+        service: u16,
+        /// The resource.
+        resource: Key,
+    },
+}
+
+/// What is told of each call.
+pub(crate) type Observer = Box<dyn FnMut(Call)>;
+
 /// What is known of a service for its receipt.
 #[derive(Default)]
 pub(crate) struct Record {
@@ -98,6 +126,8 @@ pub struct Core {
     /// The service that is being called.
     pub(crate) calling: u16,
     pub(crate) stopping: bool,
+    /// Told of each call of a handler.
+    pub(crate) observer: Option<Observer>,
 }
 
 impl Core {
@@ -135,6 +165,7 @@ impl Core {
             scratch: None,
             calling: 0,
             stopping: false,
+            observer: None,
             engine,
             limits,
         };
@@ -338,6 +369,14 @@ impl Core {
         self.counters.handled += 1;
         if self.handlers.spend() {
             self.spent();
+        }
+    }
+
+    /// Tells whoever observes the loop of a call that comes now.
+    #[inline]
+    pub(crate) fn observe(&mut self, call: Call) {
+        if let Some(observer) = &mut self.observer {
+            observer(call);
         }
     }
 

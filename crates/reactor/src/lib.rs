@@ -83,6 +83,7 @@ pub use self::{
     clock::Time,
     context::{Context, Rejected},
     controller::Controller,
+    core::Call,
     engine::{Interest, Ready, Source},
     error::{Closed, Error, Failure, Fault, Phase, Result},
     id::{Id, IdMap, Key},

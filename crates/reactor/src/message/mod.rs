@@ -26,7 +26,7 @@ pub use self::{
 };
 use crate::{
     context::Context,
-    core::Core,
+    core::{Call, Core},
     error::Fault,
     resource::service,
     service::{Receive, Service},
@@ -39,6 +39,7 @@ pub(crate) type Deliver = fn(&mut dyn Any, Option<(&mut Core, &mut dyn Any)>, u1
 pub(crate) fn receive<S: Receive<M>, M>(core: &mut Core, erased: &mut dyn Any, index: u16, message: M) {
     let to = service::<S>(erased);
     core.spend();
+    core.observe(Call::Receive { service: index });
     if let Err(failure) = to.receive(&mut Context::new(core, index), message) {
         fault(core, to, index, Fault::Receive(failure));
     }

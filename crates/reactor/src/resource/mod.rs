@@ -17,7 +17,7 @@ pub use self::{
 };
 use crate::{
     context::Context,
-    core::Core,
+    core::{Call, Core},
     engine::{self, Ending, Interest, Outgoing, Ready, Sent, Source, Transport},
     error::{Closed, Error, Result},
     id::{Id, Key},
@@ -176,6 +176,7 @@ pub(crate) fn emit<S: Handle<R>, R: Resource>(
     event: R::Event<'_>,
 ) -> bool {
     core.spend();
+    core.observe(Call::Handle { service: index, resource: key });
     match service.handle(&mut Context::new(core, index), Id::new(key), event) {
         Ok(()) => true,
         Err(failure) => {

@@ -27,7 +27,7 @@ use crate::{
     clock::Time,
     context::Context,
     controller::Controller,
-    core::{Core, Record},
+    core::{Call, Core, Record},
     engine::{Candidates, Ending, Engine, Event},
     error::{Closed, Error, Fault},
     id::Key,
@@ -243,6 +243,39 @@ impl Runtime {
     /// The counters, for any thread.
     pub fn metrics(&self) -> Arc<Metrics> {
         self.metrics.clone()
+    }
+
+    /// Has `observer` told of each call of a service, just before it is made: for traces and for comparing
+    /// runs. A later observer takes the place of an earlier one. It costs nothing while there is none.
+    ///
+    /// ```
+    /// use reactor::{Call, Context, Receive, Result, Runtime, Service};
+    /// use std::{cell::Cell, rc::Rc, time::Duration};
+    ///
+    /// struct Once;
+    /// impl Service for Once {
+    ///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+    ///         cx.after(Duration::ZERO, ());
+    ///         Ok(())
+    ///     }
+    /// }
+    /// impl Receive<()> for Once {
+    ///     fn receive(&mut self, _: &mut Context<Self>, (): ()) -> Result {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut runtime = Runtime::new()?;
+    /// let seen = Rc::new(Cell::new(0));
+    /// let count = seen.clone();
+    /// runtime.observe(move |call| count.set(count.get() + u32::from(call == Call::Receive { service: 0 })));
+    /// runtime.add(Once)?;
+    /// runtime.run()?;
+    /// assert_eq!(seen.get(), 1);
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    pub fn observe(&mut self, observer: impl FnMut(Call) + 'static) {
+        self.core.observer = Some(Box::new(observer));
     }
 
     /// The engine's name.

@@ -10,7 +10,14 @@
 use std::time::Duration;
 
 use super::{Runtime, WAIT_ERRORS_MAX, broken, shutdown::drop_quietly};
-use crate::{clock::Time, core::Due, engine::Event, error::Error, id::Key, message::panic_text};
+use crate::{
+    clock::Time,
+    core::{Call, Due},
+    engine::Event,
+    error::Error,
+    id::Key,
+    message::panic_text,
+};
 
 impl Runtime {
     /// Makes one turn: waits at most `max_wait` (`None`: as long as it takes), handles what there is, writes
@@ -233,6 +240,7 @@ impl Runtime {
                 self.core.registry.free(key);
                 continue;
             }
+            self.core.observe(Call::Closed { service, resource: key });
             self.call(service, |core, erased| (table.closed)(core, erased, key, resource, why));
             self.core.registry.free(key);
         }

@@ -1,0 +1,94 @@
+//! Wakes: what a simulated engine's waker rings, from any thread, also when the engine is gone.
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Wake,
+};
+
+/// What is told to a world from outside of its thread: who was woken, and which transports were dropped.
+#[derive(Default)]
+pub(crate) struct Outside {
+    is_news: AtomicBool,
+    news: Mutex<News>,
+}
+
+#[derive(Default)]
+pub(crate) struct News {
+    /// Engines that were woken.
+    pub(crate) woken: Vec<u32>,
+    /// Numbers of transports that were dropped.
+    pub(crate) dropped: Vec<u64>,
+}
+
+impl Outside {
+    fn tell(&self, change: impl FnOnce(&mut News)) {
+        change(&mut self.news.lock().unwrap_or_else(PoisonError::into_inner));
+        self.is_news.store(true, Ordering::Release);
+    }
+
+    /// What was told since this was asked last.
+    #[inline]
+    pub(crate) fn take(&self) -> Option<News> {
+        if !self.is_news.load(Ordering::Acquire) {
+            return None;
+        }
+        self.is_news.store(false, Ordering::Release);
+        Some(std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+/// The right to an end or a listener; dropping it closes that in an orderly way.
+pub(crate) struct Lease {
+    pub(crate) outside: Arc<Outside>,
+    pub(crate) number: u64,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.outside.tell(|news| news.dropped.push(self.number));
+    }
+}
+
+/// Rung by an engine's waker.
+pub(crate) struct Bell {
+    engine: u32,
+    outside: Arc<Outside>,
+    rung: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Bell {
+    pub(crate) fn new(engine: u32, outside: &Arc<Outside>) -> Bell {
+        Bell { engine, outside: outside.clone(), rung: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// Whether it was rung since this was asked last.
+    pub(crate) fn answer(&self) -> bool {
+        std::mem::take(&mut *self.rung.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sleeps, in real time, until somebody rings; leaves that to be answered.
+    pub(crate) fn sleep(&self) {
+        let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*rung {
+            rung = self.changed.wait(rung).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Bell>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Bell>) {
+        let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::replace(&mut *rung, true) {
+            self.changed.notify_all();
+            self.outside.tell(|news| news.woken.push(self.engine));
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! The engine of a simulated world: what a runtime asks of the system is asked of the world.
+
+use std::{
+    cell::RefCell,
+    fmt,
+    io::{self, ErrorKind},
+    rc::Rc,
+    sync::Arc,
+    task::Waker,
+    time::{Duration, SystemTime},
+};
+
+use reactor::{
+    Address, ConnectOptions, Key, ListenOptions, Time,
+    engine::{Chunk, Ending, Engine, Event, Interest, Job, Outgoing, Refused, Role, Sent, Source, Transport},
+};
+
+use crate::{
+    bell::Bell,
+    error,
+    fault::Kind,
+    input::Told,
+    link::nanos,
+    listener::LISTENER,
+    state::{Item, State, Task},
+};
+
+/// One engine of a [`World`](crate::World); a node's runtime holds one, and
+/// [`World::engine`](crate::World::engine) makes more.
+///
+/// An engine of a node never moves the clock: the world does. One that was made by hand moves the world
+/// in its `wait`: up to the next moment that has something for it, or to its timeout.
+///
+/// ```
+/// use reactor::engine::Engine;
+/// use std::time::Duration;
+/// let mut engine = sim::World::new(3).engine();
+/// let before = engine.now();
+/// engine.wait(Some(Duration::from_secs(5)))?;
+/// assert_eq!(engine.now() - before, Duration::from_secs(5));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct SimEngine {
+    state: Rc<RefCell<State>>,
+    process: u32,
+    host: u32,
+    is_driven: bool,
+    bell: Arc<Bell>,
+    /// By slot of the key.
+    table: Vec<Option<Entry>>,
+    /// How much of the ready list belongs to this batch.
+    batch: usize,
+    calls: u64,
+}
+
+struct Entry {
+    key: Key,
+    held: Held,
+}
+
+enum Held {
+    End(u32, Transport),
+    Listener(u32, Transport),
+    Feed(u32),
+}
+
+impl SimEngine {
+    pub(crate) fn new(state: &Rc<RefCell<State>>, host: u32, node: Option<u32>) -> SimEngine {
+        let (process, bell) = state.borrow_mut().add_process(node);
+        SimEngine {
+            state: state.clone(),
+            process,
+            host,
+            is_driven: node.is_some(),
+            bell,
+            table: Vec::new(),
+            batch: 0,
+            calls: 0,
+        }
+    }
+
+    fn held(&self, key: Key) -> Option<&Held> {
+        let entry = self.table.get(key.slot())?.as_ref()?;
+        (entry.key == key).then_some(&entry.held)
+    }
+
+    fn end(&self, key: Key) -> Option<u32> {
+        match self.held(key) {
+            Some(Held::End(end, _)) => Some(*end),
+            _ => None,
+        }
+    }
+
+    fn insert(&mut self, key: Key, held: Held) {
+        if self.table.len() <= key.slot() {
+            self.table.resize_with(key.slot() + 1, || None);
+        }
+        self.table[key.slot()] = Some(Entry { key, held });
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Held> {
+        self.held(key)?;
+        self.table[key.slot()].take().map(|entry| entry.held)
+    }
+
+    /// Moves the world until there is something for this engine, or its time is over.
+    fn drive(&mut self, timeout: Option<Duration>) {
+        let deadline = {
+            let state = self.state.borrow();
+            timeout.map(|timeout| state.now.saturating_add(nanos(timeout)))
+        };
+        loop {
+            let mut state = self.state.borrow_mut();
+            state.hear();
+            let is_ready =
+                state.processes[self.process as usize].as_ref().is_some_and(|me| !me.ready.is_empty());
+            if self.bell.answer() || is_ready || self.gives_way(&mut state) {
+                return;
+            }
+            let next = state.queue.next_at().filter(|at| deadline.is_none_or(|deadline| *at <= deadline));
+            match (next, deadline) {
+                (Some(_), _) => {
+                    // Nodes are the world's to drive; an engine made by hand knows none.
+                    let task = state.advance();
+                    drop(state);
+                    if let Some(Task::Job(job)) = task {
+                        job();
+                    }
+                }
+                (None, Some(deadline)) => {
+                    state.now = state.now.max(deadline);
+                    return;
+                }
+                (None, None) => {
+                    drop(state);
+                    self.bell.sleep();
+                }
+            }
+        }
+    }
+
+    /// Whether another engine of this thread has something to do first; once for each news.
+    fn gives_way(&self, state: &mut State) -> bool {
+        let version = state.version;
+        let busy = |other: &crate::state::Process| other.node.is_none() && !other.ready.is_empty();
+        let others =
+            state.processes.iter().enumerate().filter(|(number, _)| *number != self.process as usize);
+        if !others.filter_map(|(_, other)| other.as_ref()).any(busy) {
+            return false;
+        }
+        let Some(me) = state.processes[self.process as usize].as_mut() else { return false };
+        std::mem::replace(&mut me.gave_way, version) != version
+    }
+
+    /// Draws the order in which this batch is told.
+    fn begin_batch(&mut self) {
+        let state = &mut *self.state.borrow_mut();
+        let Some(Some(me)) = state.processes.get_mut(self.process as usize) else { return };
+        self.batch = me.ready.len();
+        if self.batch > 1 && state.faults.of(Kind::Reorder) > 0 {
+            let by = state.chance.below(self.batch as u64) as usize;
+            if by > 0 && state.strikes(Kind::Reorder) {
+                state.tally.observe(Kind::Reorder);
+                if let Some(Some(me)) = state.processes.get_mut(self.process as usize) {
+                    me.ready.rotate_left(by);
+                }
+            }
+        }
+    }
+}
+
+impl Engine for SimEngine {
+    fn name(&self) -> &'static str {
+        "sim"
+    }
+
+    fn now(&self) -> Time {
+        Time::from_nanos(self.state.borrow().now)
+    }
+
+    fn wall(&self) -> SystemTime {
+        let mut state = self.state.borrow_mut();
+        if std::mem::take(&mut state.hosts[self.host as usize].wall_stepped) {
+            state.tally.observe(Kind::WallStep);
+        }
+        let offset = state.hosts[self.host as usize].wall_offset;
+        let since = (state.now as i64).saturating_add(offset).max(0) as u64;
+        SystemTime::UNIX_EPOCH + WALL_ORIGIN + Duration::from_nanos(since)
+    }
+
+    fn entropy(&mut self) -> u64 {
+        self.state.borrow_mut().chance.bits()
+    }
+
+    fn run_blocking(&mut self, job: Job) -> Option<Job> {
+        self.state.borrow_mut().add_job(job);
+        None
+    }
+
+    fn waker(&self) -> Waker {
+        Arc::clone(&self.bell).into()
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.calls += 1;
+        if self.is_driven {
+            self.bell.answer();
+        } else {
+            self.drive(timeout);
+        }
+        self.begin_batch();
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<(Key, Event)> {
+        while self.batch > 0 {
+            self.batch -= 1;
+            let told = {
+                let state = &mut *self.state.borrow_mut();
+                let item = state.processes[self.process as usize].as_mut()?.ready.pop_front()?;
+                match item {
+                    Item::End(at, generation) => state.end_event(at, generation, self.process),
+                    Item::Listener(number) => state.listener_event(number),
+                    Item::Feed(number) => state.feed_event(number).map(Told::Event),
+                }
+            };
+            let (key, mut event) = match told {
+                Some(Told::Event(event)) => event,
+                Some(Told::Detached(key)) => match self.remove(key) {
+                    Some(Held::End(_, transport) | Held::Listener(_, transport)) => {
+                        (key, Event::Detached(transport))
+                    }
+                    _ => continue,
+                },
+                None => continue,
+            };
+            self.state.borrow_mut().note_answer(self.process, key, &mut event);
+            return Some((key, event));
+        }
+        None
+    }
+
+    fn give(&mut self, chunk: Chunk) {
+        self.state.borrow_mut().buffers.give(chunk.into_buffer());
+    }
+
+    fn watch(&mut self, key: Key, source: Source<'_>, interest: Option<Interest>) -> io::Result<()> {
+        self.calls += 1;
+        let number = source.number().ok_or_else(error::no_descriptors)? as u32;
+        let process = self.process;
+        let mut state = self.state.borrow_mut();
+        let fed = state.feeds.get_mut(number as usize).and_then(Option::as_mut);
+        let fed = fed.ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?;
+        if fed.watcher.is_some_and(|watcher| watcher != (process, key)) {
+            return Err(error::os(error::EXISTS));
+        }
+        (fed.watcher, fed.interest, fed.told) = (Some((process, key)), interest, false);
+        state.look_at_feed(number);
+        drop(state);
+        self.insert(key, Held::Feed(number));
+        Ok(())
+    }
+
+    fn unwatch(&mut self, key: Key, _: Source<'_>) {
+        self.calls += 1;
+        let Some(Held::Feed(number)) = self.remove(key) else { return };
+        if let Some(Some(fed)) = self.state.borrow_mut().feeds.get_mut(number as usize) {
+            (fed.watcher, fed.interest) = (None, None);
+        }
+    }
+
+    fn read(&mut self, source: Source<'_>, into: &mut [u8]) -> io::Result<usize> {
+        self.calls += 1;
+        let number = source.number().ok_or_else(error::no_descriptors)?;
+        let mut state = self.state.borrow_mut();
+        let fed = state.feeds.get_mut(number as usize).and_then(Option::as_mut);
+        let result = fed.ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?.read(into);
+        if let Ok(count) = result {
+            state.digest.bytes(&into[..count]);
+        }
+        result
+    }
+
+    fn write(&mut self, source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
+        self.calls += 1;
+        let number = source.number().ok_or_else(error::no_descriptors)?;
+        let mut state = self.state.borrow_mut();
+        let fed = state.feeds.get_mut(number as usize).and_then(Option::as_mut);
+        let result = fed.ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?.write(from);
+        if let Ok(count) = result {
+            state.digest.bytes(&from.front()[..count]);
+        }
+        result
+    }
+
+    fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Transport> {
+        self.calls += 1;
+        let mut state = self.state.borrow_mut();
+        let number = state.listen(self.host, address, options.backlog)?;
+        Ok(state.transport(number))
+    }
+
+    fn connect(&mut self, address: &Address, options: &ConnectOptions) -> io::Result<Transport> {
+        self.calls += 1;
+        let mut state = self.state.borrow_mut();
+        let number = state.connect(self.host, address, options.local.as_ref())?;
+        Ok(state.transport(number))
+    }
+
+    fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
+        self.calls += 1;
+        let Some(number) = transport.source().number() else {
+            return Err(Refused { transport, error: error::no_descriptors() });
+        };
+        if self.held(key).is_some() {
+            return Err(Refused { transport, error: error::os(error::EXISTS) });
+        }
+        let mut state = self.state.borrow_mut();
+        if role == Role::Stream && state.strikes(Kind::AttachFails) {
+            state.tally.observe(Kind::AttachFails);
+            return Err(Refused { transport, error: error::os(error::NO_SPACE) });
+        }
+        let owner = Some((self.process, key));
+        let held = if number & LISTENER != 0 {
+            let number = number as u32;
+            let Some(listener) = state.listener(number) else {
+                return Err(Refused { transport, error: error::os(error::BAD_DESCRIPTOR) });
+            };
+            (listener.owner, listener.wants) = (owner, true);
+            state.look_at_listener(number);
+            Held::Listener(number, transport)
+        } else {
+            let Some(at) = state.end_of(number) else {
+                return Err(Refused { transport, error: error::os(error::BAD_DESCRIPTOR) });
+            };
+            let end = &mut state.ends[at as usize];
+            (end.owner, end.wants, end.detaching, end.queued) = (owner, true, false, false);
+            state.look_at_end(at);
+            Held::End(at, transport)
+        };
+        drop(state);
+        self.insert(key, held);
+        Ok(())
+    }
+
+    fn reading(&mut self, key: Key, on: bool) {
+        self.calls += 1;
+        let state = &mut *self.state.borrow_mut();
+        match self.held(key) {
+            Some(Held::End(at, _)) => state.set_reading(*at, on),
+            Some(Held::Listener(number, _)) => {
+                if let Some(listener) = state.listener(*number) {
+                    listener.wants = on;
+                    state.look_at_listener(*number);
+                }
+            }
+            _ => (),
+        }
+    }
+
+    fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
+        self.calls += 1;
+        let Some(at) = self.end(key) else {
+            return Some(Sent { queue, result: Err(ErrorKind::NotFound.into()) });
+        };
+        let state = &mut *self.state.borrow_mut();
+        if state.ends[at as usize].parked.is_some() || state.ends[at as usize].detaching {
+            return Some(Sent { queue, result: Err(error::os(error::INVALID)) });
+        }
+        state.send(at, queue)
+    }
+
+    fn shutdown(&mut self, key: Key) -> io::Result<()> {
+        self.calls += 1;
+        let at = self.end(key).ok_or(ErrorKind::NotFound)?;
+        self.state.borrow_mut().shut(at)
+    }
+
+    fn detach(&mut self, key: Key) {
+        self.calls += 1;
+        let state = &mut *self.state.borrow_mut();
+        match self.held(key) {
+            Some(Held::End(at, _)) => state.detach(*at),
+            Some(Held::Listener(number, _)) => {
+                let number = *number;
+                if let Some(listener) = state.listener(number) {
+                    (listener.wants, listener.detaching) = (false, true);
+                    state.mark_ready(self.process, Item::Listener(number));
+                }
+            }
+            _ => (),
+        }
+    }
+
+    fn close(&mut self, key: Key, how: Ending) {
+        self.calls += 1;
+        if !matches!(self.held(key), Some(Held::End(..) | Held::Listener(..))) {
+            return;
+        }
+        match self.remove(key) {
+            Some(Held::End(at, _)) => self.state.borrow_mut().close_end(at, how),
+            Some(Held::Listener(number, _)) => self.state.borrow_mut().close_listener(number),
+            _ => (),
+        }
+    }
+
+    fn local(&self, key: Key) -> io::Result<Address> {
+        let mut state = self.state.borrow_mut();
+        match self.held(key) {
+            Some(Held::End(at, _)) => Ok(state.ends[*at as usize].local.clone()),
+            Some(Held::Listener(number, _)) => state
+                .listener(*number)
+                .map(|listener| listener.address.clone())
+                .ok_or(ErrorKind::NotFound.into()),
+            _ => Err(ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn peer(&self, key: Key) -> io::Result<Address> {
+        match self.held(key) {
+            Some(Held::End(at, _)) => Ok(self.state.borrow().ends[*at as usize].peer.clone()),
+            Some(Held::Listener(..)) => Err(error::os(error::NOT_CONNECTED)),
+            _ => Err(ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn calls(&self) -> u64 {
+        self.calls
+    }
+}
+
+impl Drop for SimEngine {
+    fn drop(&mut self) {
+        let mut state = self.state.borrow_mut();
+        let is_silent = !state.hosts[self.host as usize].is_up;
+        for entry in self.table.drain(..).flatten() {
+            match entry.held {
+                Held::End(at, _) if is_silent => state.vanish(at),
+                Held::End(at, _) => state.close_end(at, Ending::Orderly),
+                Held::Listener(number, _) => state.close_listener(number),
+                Held::Feed(number) => {
+                    if let Some(Some(fed)) = state.feeds.get_mut(number as usize) {
+                        (fed.watcher, fed.interest) = (None, None);
+                    }
+                }
+            }
+        }
+        state.processes[self.process as usize] = None;
+    }
+}
+
+impl fmt::Debug for SimEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let attached = self.table.iter().flatten().count();
+        f.debug_struct("SimEngine")
+            .field("host", &self.host)
+            .field("attached", &attached)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A day in November 2023.
+const WALL_ORIGIN: Duration = Duration::from_secs(1_700_000_000);

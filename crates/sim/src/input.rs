@@ -1,0 +1,153 @@
+//! What an engine is told of an end: connects, sends that are over, input, and a detach.
+
+use reactor::{
+    Key,
+    engine::{Chunk, Event, Sent},
+};
+
+use crate::{buffer::PACKET_MAX, error, fault::Kind, net::Segment, state::State};
+
+/// An event, or that a transport is free to be given back.
+pub(crate) enum Told {
+    Event((Key, Event)),
+    Detached(Key),
+}
+
+impl State {
+    /// What is told of an end now, if anything.
+    pub(crate) fn end_event(&mut self, at: u32, generation: u32, process: u32) -> Option<Told> {
+        if !self.alive(at, generation) {
+            return None;
+        }
+        let end = &mut self.ends[at as usize];
+        let (_, key) = end.owner.filter(|(owner, _)| *owner == process)?;
+        end.queued = false;
+        let event = if let Some(number) = end.connected.take() {
+            Event::Connected(if number == 0 { Ok(()) } else { Err(error::os(number)) })
+        } else if let Some(sent) = end.sent.take() {
+            Event::Sent(sent)
+        } else if std::mem::take(&mut end.detaching) {
+            end.owner = None;
+            return Some(Told::Detached(key));
+        } else {
+            self.read(at)?
+        };
+        self.look_at_end(at);
+        Some(Told::Event((key, event)))
+    }
+
+    /// Input of an end, its end, or what broke it.
+    fn read(&mut self, at: u32) -> Option<Event> {
+        let end = &mut self.ends[at as usize];
+        if end.other.is_none() || !(end.wants || end.late) {
+            return None;
+        }
+        if !end.wants {
+            end.late = false;
+            self.tally.observe(Kind::LateInput);
+        }
+        let end = &mut self.ends[at as usize];
+        let Some(first) = end.input.pop_front() else { return self.read_end(at) };
+        let mut chunk = if end.input.is_empty() && first.start == 0 { first } else { self.gather(at, first) };
+        if chunk.len() > 1 && self.strikes(Kind::TinyRead) {
+            self.tally.observe(Kind::TinyRead);
+            let count = self.chance.up_to(chunk.len() - 1);
+            chunk = self.split(at, chunk, count);
+        }
+        let len = chunk.len();
+        self.ends[at as usize].input_bytes -= len;
+        self.freed(at);
+        Some(Event::Got(Chunk::new(chunk.buffer, len)))
+    }
+
+    /// Puts what waits into one buffer, as far as it has room: a read does not see packets.
+    fn gather(&mut self, at: u32, first: Segment) -> Segment {
+        let waiting = first.len() + self.ends[at as usize].input.iter().map(Segment::len).sum::<usize>();
+        let mut buffer = self.buffers.take(waiting.min(PACKET_MAX));
+        let mut len = 0;
+        let mut next = Some(first);
+        while let Some(mut segment) = next.take() {
+            let count = segment.len().min(buffer.len() - len);
+            buffer[len..len + count].copy_from_slice(&segment.buffer[segment.start..segment.start + count]);
+            (len, segment.start) = (len + count, segment.start + count);
+            if segment.len() > 0 {
+                self.ends[at as usize].input.push_front(segment);
+                break;
+            }
+            self.buffers.give(segment.buffer);
+            next = self.ends[at as usize].input.pop_front();
+        }
+        Segment::of(buffer, len)
+    }
+
+    /// Takes the first bytes of a chunk; the rest goes back to the front.
+    fn split(&mut self, at: u32, mut chunk: Segment, count: usize) -> Segment {
+        let mut buffer = self.buffers.take(count);
+        buffer[..count].copy_from_slice(&chunk.buffer[..count]);
+        chunk.start = count;
+        self.ends[at as usize].input.push_front(chunk);
+        Segment::of(buffer, count)
+    }
+
+    fn read_end(&mut self, at: u32) -> Option<Event> {
+        let end = &mut self.ends[at as usize];
+        if end.end_told {
+            return None;
+        }
+        let event = match (end.broken, end.finished) {
+            (Some(number), _) => Event::Broken(error::os(number)),
+            (None, true) => Event::End,
+            (None, false) => return None,
+        };
+        end.end_told = true;
+        if let (Some(kind), Event::Broken(_)) = (end.by_fault, &event) {
+            self.tally.observe(kind);
+        }
+        Some(event)
+    }
+
+    /// Says whether input is wanted; some may be in flight.
+    pub(crate) fn set_reading(&mut self, at: u32, on: bool) {
+        let may_come = !on && self.ends[at as usize].wants && !self.ends[at as usize].input.is_empty();
+        let is_late = may_come && self.strikes(Kind::LateInput);
+        let end = &mut self.ends[at as usize];
+        (end.wants, end.late) = (on, is_late);
+        self.look_at_end(at);
+    }
+
+    /// Begins to give an end back: first a send that was out.
+    pub(crate) fn detach(&mut self, at: u32) {
+        let end = &mut self.ends[at as usize];
+        (end.wants, end.late, end.detaching) = (false, false, true);
+        if let Some(queue) = end.parked.take() {
+            end.sent = Some(Sent { queue, result: Ok(0) });
+        }
+        self.look_at_end(at);
+    }
+
+    /// Takes what an engine was told into the digest.
+    pub(crate) fn note_answer(&mut self, process: u32, key: Key, event: &mut Event) {
+        let (tag, more) = match event {
+            Event::Got(chunk) => (1, chunk.bytes().len() as u64),
+            Event::End => (2, 0),
+            Event::Broken(error) => (3, number_of(error)),
+            Event::Connected(result) => (4, result.as_ref().err().map_or(0, number_of)),
+            Event::Accepted(..) => (5, 0),
+            Event::NotAccepted(error) => (6, number_of(error)),
+            Event::Sent(sent) => (7, sent.queue.len() as u64),
+            Event::Detached(_) => (8, 0),
+            Event::Ready(ready) => (9, u64::from(ready.readable) | u64::from(ready.writable) << 1),
+        };
+        let slot = key.slot() as u64 | u64::from(key.generation()) << 24;
+        self.digest.number(self.now ^ u64::from(process) << 48);
+        self.digest.number(slot << 8 | tag);
+        self.digest.number(more);
+        if let Event::Got(chunk) = event {
+            self.digest.bytes(chunk.bytes());
+        }
+    }
+}
+
+fn number_of(error: &std::io::Error) -> u64 {
+    error.raw_os_error().map_or(u64::MAX, |number| number as u64)
+}

@@ -1,0 +1,650 @@
+//! Connections: two ends each, and what is under way between them.
+//!
+//! Packets of one direction arrive in the order they were sent, and never get lost: TCP sends again what a
+//! partition kept, so here it stays on the wire until the way is free, or the sender gives up.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+use reactor::{
+    Address, Key,
+    engine::{Ending, Outgoing, Sent},
+};
+
+use crate::{
+    buffer::PACKET_MAX,
+    error,
+    fault::Kind,
+    listener::LISTENER,
+    record::Happening,
+    state::{Item, State, What},
+};
+
+/// Who is responsible for an end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Holder {
+    /// A listener's queue.
+    Queue,
+    /// A transport.
+    Transport,
+    /// It is closed; only the other end still refers to it.
+    Nobody,
+    /// Its place is free.
+    Free,
+}
+
+/// What is under way to an end.
+pub(crate) enum Packet {
+    Data(Segment),
+    Fin,
+    Reset,
+}
+
+/// Bytes in a buffer.
+pub(crate) struct Segment {
+    pub(crate) buffer: Box<[u8]>,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    sent: u64,
+}
+
+impl Segment {
+    pub(crate) fn of(buffer: Box<[u8]>, len: usize) -> Segment {
+        Segment { buffer, start: 0, end: len, sent: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.end - self.start
+    }
+}
+
+/// One end of a connection.
+pub(crate) struct End {
+    pub(crate) generation: u32,
+    pub(crate) host: u32,
+    /// The engine and the key it is attached with.
+    pub(crate) owner: Option<(u32, Key)>,
+    pub(crate) local: Address,
+    pub(crate) peer: Address,
+    pub(crate) other: Option<u32>,
+    pub(crate) holder: Holder,
+    /// Its item is on its engine's list.
+    pub(crate) queued: bool,
+    /// Input is wanted; input comes although it is not.
+    pub(crate) wants: bool,
+    pub(crate) late: bool,
+    pub(crate) detaching: bool,
+    /// On its way to this end, and how many of its bytes.
+    wire: VecDeque<Packet>,
+    wire_bytes: usize,
+    last_arrival: u64,
+    /// Packets at the front of the wire that met an obstacle.
+    stalled: u32,
+    /// Counts what arrived.
+    progress: u64,
+    /// When the last byte sent from here has left.
+    busy_until: u64,
+    /// Arrived, not read.
+    pub(crate) input: VecDeque<Segment>,
+    pub(crate) input_bytes: usize,
+    pub(crate) finished: bool,
+    pub(crate) broken: Option<i32>,
+    pub(crate) end_told: bool,
+    /// This end shut down its write side; what a send is answered with.
+    shut: bool,
+    pub(crate) failed: Option<i32>,
+    /// A send that is out, and one that is over.
+    pub(crate) parked: Option<Box<Outgoing>>,
+    pub(crate) sent: Option<Sent>,
+    /// The result of the connect: an error's number, or 0.
+    pub(crate) connected: Option<i32>,
+    /// Its host is gone without a word.
+    vanished: bool,
+    /// What broke it, if that was injected.
+    pub(crate) by_fault: Option<Kind>,
+    room_due: bool,
+}
+
+impl End {
+    fn new(generation: u32, host: u32, local: Address, peer: Address, holder: Holder) -> End {
+        End {
+            generation,
+            host,
+            owner: None,
+            local,
+            peer,
+            other: None,
+            holder,
+            queued: false,
+            wants: false,
+            late: false,
+            detaching: false,
+            wire: VecDeque::new(),
+            wire_bytes: 0,
+            last_arrival: 0,
+            stalled: 0,
+            progress: 0,
+            busy_until: 0,
+            input: VecDeque::new(),
+            input_bytes: 0,
+            finished: false,
+            broken: None,
+            end_told: false,
+            shut: false,
+            failed: None,
+            parked: None,
+            sent: None,
+            connected: None,
+            vanished: false,
+            by_fault: None,
+            room_due: false,
+        }
+    }
+
+    /// The number of its transport.
+    pub(crate) fn number(&self, at: u32) -> u64 {
+        u64::from(self.generation & 0x7fff_ffff) << 32 | u64::from(at)
+    }
+
+    pub(crate) fn has_input(&self) -> bool {
+        !self.input.is_empty() || (!self.end_told && (self.finished || self.broken.is_some()))
+    }
+
+    fn is_telling(&self) -> bool {
+        self.connected.is_some()
+            || self.sent.is_some()
+            || self.detaching
+            || ((self.wants || self.late) && self.other.is_some() && self.has_input())
+    }
+}
+
+impl State {
+    fn add_end(&mut self, host: u32, local: Address, peer: Address, holder: Holder) -> u32 {
+        match self.free_ends.pop_front() {
+            Some(at) => {
+                let generation = self.ends[at as usize].generation + 1;
+                self.ends[at as usize] = End::new(generation, host, local, peer, holder);
+                at
+            }
+            None => {
+                self.ends.push(End::new(0, host, local, peer, holder));
+                self.ends.len() as u32 - 1
+            }
+        }
+    }
+
+    /// The end that a transport's number names.
+    pub(crate) fn end_of(&self, number: u64) -> Option<u32> {
+        let at = number as u32;
+        let end = self.ends.get(at as usize)?;
+        let is_it = number & LISTENER == 0 && end.number(at) == number && end.holder != Holder::Free;
+        is_it.then_some(at)
+    }
+
+    pub(crate) fn alive(&self, end: u32, generation: u32) -> bool {
+        self.ends
+            .get(end as usize)
+            .is_some_and(|end| end.generation == generation && end.holder != Holder::Free)
+    }
+
+    /// Something of an end has changed that its engine may have to tell.
+    #[inline]
+    pub(crate) fn look_at_end(&mut self, at: u32) {
+        let end = &mut self.ends[at as usize];
+        if end.queued || !end.is_telling() {
+            return;
+        }
+        if let Some((process, _)) = end.owner {
+            end.queued = true;
+            let item = Item::End(at, end.generation);
+            self.mark_ready(process, item);
+        }
+    }
+
+    // Connecting.
+
+    /// Makes a connecting end, and sends its first packet.
+    pub(crate) fn connect(&mut self, host: u32, to: &Address, from: Option<&Address>) -> io::Result<u64> {
+        let (local, peer) = match (from, to) {
+            (Some(from), _) => (from.clone(), to.clone()),
+            (None, Address::Ip(ip)) => {
+                let is_here = ip.ip().is_loopback() || ip.ip().is_unspecified();
+                let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
+                let local = if is_here { loopback } else { self.hosts[host as usize].ip.into() };
+                let to = if ip.ip().is_unspecified() { loopback } else { ip.ip() };
+                let port = self.free_port(host);
+                (Address::Ip(SocketAddr::new(local, port)), Address::Ip(SocketAddr::new(to, ip.port())))
+            }
+            (None, Address::Unnamed) => return Err(error::os(error::INVALID)),
+            (None, _) if self.listening_at(host, to).is_none() => {
+                // connect(2) on a Unix socket says so at once.
+                let is_path = matches!(to, Address::Path(_));
+                return Err(error::os(if is_path { error::NO_ENTRY } else { error::CONNECTION_REFUSED }));
+            }
+            (None, _) => (Address::Unnamed, to.clone()),
+        };
+        let end = self.add_end(host, local, peer, Holder::Transport);
+        self.send_connect(end, 0);
+        Ok(self.ends[end as usize].number(end))
+    }
+
+    fn target_of(&self, end: &End) -> Option<u32> {
+        match &end.peer {
+            Address::Ip(ip) => self.host_of(end.host, ip.ip()),
+            _ => Some(end.host),
+        }
+    }
+
+    fn send_connect(&mut self, at: u32, tries: u32) {
+        let end = &self.ends[at as usize];
+        let (generation, from) = (end.generation, end.host);
+        let to = self.target_of(end).unwrap_or(from);
+        let is_lost = self.strikes(Kind::LoseConnect);
+        if is_lost {
+            self.tally.observe(Kind::LoseConnect);
+            self.retry_connect(at, tries);
+        } else {
+            let arrival = self.arrival(from, to);
+            self.queue.put(arrival, What::Connect { end: at, generation, tries });
+        }
+    }
+
+    /// Sends it again later, as TCP does after 1, 2, 4, .. seconds; in the end it has timed out.
+    fn retry_connect(&mut self, at: u32, tries: u32) {
+        let generation = self.ends[at as usize].generation;
+        let again = self.now + (SECOND << tries.min(CONNECT_TRIES_MAX));
+        if tries < CONNECT_TRIES_MAX {
+            self.queue.put(again, What::Connect { end: at, generation, tries: tries + 1 });
+        } else {
+            self.queue.put(again, What::Answer { end: at, generation, error: error::TIMED_OUT });
+        }
+    }
+
+    /// A connect's packet gets to its target.
+    pub(crate) fn try_connect(&mut self, at: u32, generation: u32, tries: u32) {
+        if !self.alive(at, generation) || self.ends[at as usize].holder == Holder::Nobody {
+            return;
+        }
+        let end = &self.ends[at as usize];
+        let from = end.host;
+        let (Some(to), peer) = (self.target_of(end), end.peer.clone()) else {
+            return self.retry_connect(at, tries);
+        };
+        if let Some(kind) = self.links.obstacle(from, to).or_else(|| self.links.obstacle(to, from)) {
+            self.tally.observe(kind);
+            return self.retry_connect(at, tries);
+        }
+        if !self.hosts[to as usize].is_up {
+            return self.retry_connect(at, tries);
+        }
+        let back = self.arrival(to, from);
+        let refused = What::Answer { end: at, generation, error: error::CONNECTION_REFUSED };
+        let is_refused = self.strikes(Kind::Refuse);
+        if is_refused {
+            self.tally.observe(Kind::Refuse);
+        }
+        let Some(number) = self.listening_at(to, &peer).filter(|_| !is_refused) else {
+            return self.queue.put(back, refused);
+        };
+        if self.listener(number).is_some_and(|listener| listener.waiting.len() >= listener.backlog) {
+            return self.retry_connect(at, tries);
+        }
+        let local = self.ends[at as usize].local.clone();
+        let accepted = self.add_end(to, peer, local, Holder::Queue);
+        self.ends[accepted as usize].other = Some(at);
+        self.ends[at as usize].other = Some(accepted);
+        if let Some(listener) = self.listener(number) {
+            listener.waiting.push_back(accepted);
+        }
+        self.ends[at as usize].last_arrival = back;
+        self.queue.put(back, What::Answer { end: at, generation, error: 0 });
+        self.look_at_listener(number);
+    }
+
+    /// The answer to a connect gets back.
+    pub(crate) fn answer(&mut self, at: u32, generation: u32, error: i32) {
+        if self.alive(at, generation) && self.ends[at as usize].holder == Holder::Transport {
+            let end = &mut self.ends[at as usize];
+            // A reset may have been faster.
+            end.connected = Some(if error == 0 { end.broken.unwrap_or(0) } else { error });
+            if error != 0 {
+                end.failed = Some(error);
+            }
+            self.look_at_end(at);
+        }
+    }
+
+    // Sending.
+
+    /// Puts a packet on the wire to the other end.
+    fn put(&mut self, from: u32, packet: Packet) {
+        let Some(other) = self.ends[from as usize].other else { return };
+        let (host, there) = (self.ends[from as usize].host, self.ends[other as usize].host);
+        let bytes = if let Packet::Data(segment) = &packet { segment.len() } else { 0 };
+        let speed = self.links.of(host, there).bytes_per_second;
+        let now = self.now;
+        let end = &mut self.ends[from as usize];
+        // The time that sending takes, rounded down to whole nanoseconds.
+        let took = (bytes as u64 * SECOND).checked_div(speed).unwrap_or(0);
+        end.busy_until = end.busy_until.max(now) + took;
+        let delay = end.busy_until - now;
+        let arrival = self.arrival(host, there) + delay;
+        let end = &mut self.ends[other as usize];
+        end.last_arrival = end.last_arrival.max(arrival);
+        end.wire.push_back(packet);
+        end.wire_bytes += bytes;
+        let (at, generation) = (end.last_arrival, end.generation);
+        self.queue.put(at, What::Arrive { end: other, generation });
+    }
+
+    /// Sends what there is room for. `Ok(0)`: there is none.
+    pub(crate) fn transfer(&mut self, from: u32, queue: &mut Outgoing) -> io::Result<usize> {
+        let end = &self.ends[from as usize];
+        let other = match (end.failed, end.shut, end.other) {
+            (Some(number), ..) => return Err(error::os(number)),
+            (None, true, _) => return Err(error::os(error::BROKEN_PIPE)),
+            (None, false, None) => return Err(error::os(error::NOT_CONNECTED)),
+            (None, false, Some(other)) => other,
+        };
+        let there = &self.ends[other as usize];
+        let window = self.links.of(end.host, there.host).window_bytes.max(1);
+        let mut left = window.saturating_sub(there.wire_bytes + there.input_bytes).min(queue.len());
+        if left > 1 && self.strikes(Kind::PartialSend) {
+            self.tally.observe(Kind::PartialSend);
+            left = self.chance.up_to(left - 1);
+        }
+        let count = left;
+        while left > 0 {
+            let front = queue.front();
+            let len = front.len().min(left).min(PACKET_MAX);
+            let mut buffer = self.buffers.take(len);
+            buffer[..len].copy_from_slice(&front[..len]);
+            self.digest.number(u64::from(from) << 8 | 0x5e);
+            self.digest.bytes(&buffer[..len]);
+            queue.advance(len);
+            left -= len;
+            let segment = Segment { buffer, start: 0, end: len, sent: self.now };
+            self.put(from, Packet::Data(segment));
+        }
+        if count > 0 && self.strikes(Kind::Reset) {
+            self.break_both(from, other);
+        }
+        Ok(count)
+    }
+
+    /// Resets a connection from the middle.
+    fn break_both(&mut self, one: u32, other: u32) {
+        for (end, peer) in [(one, other), (other, one)] {
+            self.ends[end as usize].by_fault = Some(Kind::Reset);
+            self.put(peer, Packet::Reset);
+        }
+    }
+
+    /// Sends what an engine handed over: at once, or when there is room.
+    pub(crate) fn send(&mut self, from: u32, mut queue: Box<Outgoing>) -> Option<Sent> {
+        let is_late = self.strikes(Kind::LateSend);
+        let result = if is_late { Ok(0) } else { self.transfer(from, &mut queue) };
+        if !matches!(result, Ok(0)) {
+            return Some(Sent { queue, result });
+        }
+        self.ends[from as usize].parked = Some(queue);
+        if is_late {
+            self.tally.observe(Kind::LateSend);
+            let at = self.now + self.chance.between(1_000, 5_000_000);
+            let generation = self.ends[from as usize].generation;
+            self.ends[from as usize].room_due = true;
+            self.queue.put(at, What::Room { end: from, generation });
+        }
+        None
+    }
+
+    /// An end learns that there is room again.
+    pub(crate) fn room_again(&mut self, at: u32, generation: u32) {
+        if !self.alive(at, generation) {
+            return;
+        }
+        self.ends[at as usize].room_due = false;
+        let Some(mut queue) = self.ends[at as usize].parked.take() else { return };
+        let result = self.transfer(at, &mut queue);
+        if matches!(result, Ok(0)) {
+            self.ends[at as usize].parked = Some(queue);
+        } else {
+            self.ends[at as usize].sent = Some(Sent { queue, result });
+            self.look_at_end(at);
+        }
+    }
+
+    /// Input was read: whoever waits for room learns of it a way later.
+    pub(crate) fn freed(&mut self, reader: u32) {
+        let end = &self.ends[reader as usize];
+        let (Some(other), host) = (end.other, end.host) else { return };
+        let sender = &self.ends[other as usize];
+        if sender.parked.is_some() && !sender.room_due {
+            let (there, generation) = (sender.host, sender.generation);
+            let at = self.arrival(host, there);
+            self.ends[other as usize].room_due = true;
+            self.queue.put(at, What::Room { end: other, generation });
+        }
+    }
+
+    // Arriving.
+
+    /// The first packet on an end's wire gets there, unless something is in its way.
+    pub(crate) fn arrive(&mut self, at: u32, generation: u32) {
+        if !self.alive(at, generation) {
+            return;
+        }
+        let end = &self.ends[at as usize];
+        let (host, other) = (end.host, end.other);
+        let from = other.map_or(host, |other| self.ends[other as usize].host);
+        let obstacle = if from == host { None } else { self.links.obstacle(from, host) };
+        let is_down = !self.hosts[host as usize].is_up;
+        if obstacle.is_some() || is_down {
+            if let Some(kind) = obstacle {
+                self.tally.observe(kind);
+            }
+            return self.stall(at);
+        }
+        let end = &mut self.ends[at as usize];
+        let Some(packet) = end.wire.pop_front() else { return };
+        end.progress += 1;
+        if let Packet::Data(segment) = &packet {
+            end.wire_bytes -= segment.len();
+        }
+        if end.holder == Holder::Nobody {
+            self.refuse(at, packet);
+            return;
+        }
+        match packet {
+            Packet::Data(segment) => self.take_in(at, from, segment),
+            Packet::Fin => end.finished = true,
+            Packet::Reset => self.take_reset(at),
+        }
+        self.look_at_end(at);
+    }
+
+    fn take_in(&mut self, at: u32, from: u32, segment: Segment) {
+        let end = &mut self.ends[at as usize];
+        if end.broken.is_some() {
+            return self.buffers.give(segment.buffer);
+        }
+        let (bytes, sent, to) = (segment.len(), segment.sent, end.host);
+        end.input_bytes += bytes;
+        end.input.push_back(segment);
+        self.record.messages += 1;
+        self.record.bytes += bytes as u64;
+        let time = reactor::Time::from_nanos;
+        let (sent, arrived) = (time(sent), time(self.now));
+        self.record.keep(|| Happening::Message { sent, arrived, from, to, bytes: bytes as u32 });
+    }
+
+    fn take_reset(&mut self, at: u32) {
+        let end = &mut self.ends[at as usize];
+        let had_ended = end.finished && end.input.is_empty();
+        let number = if had_ended { error::BROKEN_PIPE } else { error::CONNECTION_RESET };
+        end.failed.get_or_insert(number);
+        if !had_ended {
+            end.broken.get_or_insert(number);
+        }
+        if let Some(queue) = end.parked.take() {
+            end.sent = Some(Sent { queue, result: Err(error::os(number)) });
+        }
+    }
+
+    /// A packet for a closed end: answered with a reset, unless that is what it is.
+    fn refuse(&mut self, at: u32, packet: Packet) {
+        if let Packet::Data(segment) = packet {
+            self.buffers.give(segment.buffer);
+            self.put(at, Packet::Reset);
+        }
+    }
+
+    /// A packet waits until its way is free; its sender does not wait for ever.
+    fn stall(&mut self, at: u32) {
+        let end = &mut self.ends[at as usize];
+        end.stalled += 1;
+        let (progress, other) = (end.progress, end.other);
+        if let Some(other) = other.filter(|_| end.stalled == 1) {
+            let generation = self.ends[other as usize].generation;
+            self.queue.put(self.now + self.give_up, What::GiveUp { end: other, generation, progress });
+        }
+    }
+
+    /// The ways may be free: what waited sets out again.
+    pub(crate) fn unstall(&mut self) {
+        for at in 0..self.ends.len() as u32 {
+            let end = &mut self.ends[at as usize];
+            let count = std::mem::take(&mut end.stalled);
+            let (generation, host, other) = (end.generation, end.host, end.other);
+            if count == 0 || end.holder == Holder::Free {
+                continue;
+            }
+            let from = other.map_or(host, |other| self.ends[other as usize].host);
+            let arrival = self.arrival(from, host);
+            let end = &mut self.ends[at as usize];
+            end.last_arrival = end.last_arrival.max(arrival);
+            for _ in 0..count {
+                self.queue.put(arrival, What::Arrive { end: at, generation });
+            }
+        }
+    }
+
+    /// What an end sent got no answer for too long.
+    pub(crate) fn give_up(&mut self, at: u32, generation: u32, progress: u64) {
+        if !self.alive(at, generation) || self.ends[at as usize].holder == Holder::Nobody {
+            return;
+        }
+        let Some(other) = self.ends[at as usize].other else { return };
+        let there = &self.ends[other as usize];
+        if there.stalled == 0 || there.progress != progress {
+            return;
+        }
+        let end = &mut self.ends[at as usize];
+        end.failed.get_or_insert(error::TIMED_OUT);
+        end.broken.get_or_insert(error::TIMED_OUT);
+        if let Some(queue) = end.parked.take() {
+            end.sent = Some(Sent { queue, result: Err(error::os(error::TIMED_OUT)) });
+        }
+        self.look_at_end(at);
+    }
+
+    // Ending.
+
+    /// Ends the write side.
+    pub(crate) fn shut(&mut self, at: u32) -> io::Result<()> {
+        let end = &mut self.ends[at as usize];
+        if end.other.is_none() || end.failed.is_some() {
+            return Err(error::os(error::NOT_CONNECTED));
+        }
+        if !std::mem::replace(&mut end.shut, true) {
+            self.put(at, Packet::Fin);
+        }
+        Ok(())
+    }
+
+    /// Closes what a transport's number names; what is closed already stays so.
+    pub(crate) fn close_number(&mut self, number: u64, how: Ending) {
+        if number & LISTENER != 0 {
+            self.close_listener(number as u32);
+        } else if let Some(end) = self.end_of(number) {
+            self.close_end(end, how);
+        }
+    }
+
+    pub(crate) fn close_end(&mut self, at: u32, how: Ending) {
+        let end = &mut self.ends[at as usize];
+        if matches!(end.holder, Holder::Nobody | Holder::Free) {
+            return;
+        }
+        end.holder = Holder::Nobody;
+        // Closing with input that nobody read is a reset, as with TCP: the peer must not believe that
+        // its bytes were seen.
+        let is_reset = how == Ending::Reset || !end.input.is_empty();
+        let (is_shut, is_over) = (end.shut, end.failed.is_some());
+        self.empty(at);
+        if is_reset && !is_over {
+            self.drop_wire_to_other(at);
+            self.put(at, Packet::Reset);
+        } else if !is_shut && !is_over {
+            self.put(at, Packet::Fin);
+        }
+        self.free_if_over(at);
+    }
+
+    /// Ends without a word: nothing is sent, nothing answers.
+    pub(crate) fn vanish(&mut self, at: u32) {
+        let end = &mut self.ends[at as usize];
+        if !matches!(end.holder, Holder::Nobody | Holder::Free) {
+            (end.holder, end.vanished) = (Holder::Nobody, true);
+            self.empty(at);
+            self.free_if_over(at);
+        }
+    }
+
+    /// Drops what an end holds.
+    fn empty(&mut self, at: u32) {
+        let end = &mut self.ends[at as usize];
+        (end.owner, end.parked, end.sent, end.connected) = (None, None, None, None);
+        end.input_bytes = 0;
+        for segment in std::mem::take(&mut end.input) {
+            self.buffers.give(segment.buffer);
+        }
+    }
+
+    /// What was sent and has not arrived is lost.
+    fn drop_wire_to_other(&mut self, at: u32) {
+        let Some(other) = self.ends[at as usize].other else { return };
+        let end = &mut self.ends[other as usize];
+        end.wire_bytes = 0;
+        for packet in std::mem::take(&mut end.wire) {
+            if let Packet::Data(segment) = packet {
+                self.buffers.give(segment.buffer);
+            }
+        }
+    }
+
+    /// Gives both places back when nobody refers to them any more.
+    fn free_if_over(&mut self, at: u32) {
+        let other = self.ends[at as usize].other;
+        if other.is_some_and(|other| self.ends[other as usize].holder != Holder::Nobody) {
+            return;
+        }
+        for at in [Some(at), other].into_iter().flatten() {
+            let wire = std::mem::take(&mut self.ends[at as usize].wire);
+            for packet in wire {
+                if let Packet::Data(segment) = packet {
+                    self.buffers.give(segment.buffer);
+                }
+            }
+            self.ends[at as usize].holder = Holder::Free;
+            self.free_ends.push_back(at);
+        }
+    }
+}
+
+const SECOND: u64 = 1_000_000_000;
+/// As tcp_syn_retries(7): after about two minutes a connect has timed out.
+const CONNECT_TRIES_MAX: u32 = 6;

@@ -1,0 +1,103 @@
+//! Nodes: a runtime with its services on a host of its own, which can end and begin again.
+
+use std::{cell::RefCell, fmt, marker::PhantomData, rc::Rc};
+
+use reactor::{Call, Error, Limits, Receipt, Runtime, ServiceId};
+
+use crate::{engine::SimEngine, state::State};
+
+/// Names a node, and by its type the service that its builder returned.
+pub struct NodeId<S> {
+    pub(crate) number: u32,
+    of: PhantomData<fn(S)>,
+}
+
+impl<S> NodeId<S> {
+    pub(crate) fn new(number: u32) -> NodeId<S> {
+        NodeId { number, of: PhantomData }
+    }
+
+    /// The node without the type of its service.
+    pub fn node(self) -> Node {
+        Node(self.number)
+    }
+}
+
+impl<S> Clone for NodeId<S> {
+    fn clone(&self) -> NodeId<S> {
+        *self
+    }
+}
+impl<S> Copy for NodeId<S> {}
+impl<S> fmt::Debug for NodeId<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node {}", self.number)
+    }
+}
+
+/// A node, whatever its services.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Node(pub(crate) u32);
+
+impl Node {
+    /// Its number, in the order the nodes were added.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+impl<S> From<NodeId<S>> for Node {
+    fn from(id: NodeId<S>) -> Node {
+        id.node()
+    }
+}
+
+/// Which service a builder returned, without its type.
+pub(crate) type Made = Box<dyn std::any::Any>;
+
+/// What makes a node's services, each time it begins.
+pub(crate) type Build = Box<dyn FnMut(&mut Runtime) -> Result<Made, Error>>;
+
+/// A node as the world drives it.
+pub(crate) struct Driven {
+    pub(crate) runtime: Option<Runtime>,
+    pub(crate) made: Option<Made>,
+    pub(crate) build: Build,
+    /// How it ended by itself, last.
+    pub(crate) ended: Option<Result<Receipt, Error>>,
+}
+
+impl Driven {
+    pub(crate) fn new<S: 'static>(
+        mut build: impl FnMut(&mut Runtime) -> Result<ServiceId<S>, Error> + 'static,
+    ) -> Driven {
+        let build: Build = Box::new(move |runtime| build(runtime).map(|id| Box::new(id) as Made));
+        Driven { runtime: None, made: None, build, ended: None }
+    }
+
+    /// Makes the runtime, and its services.
+    pub(crate) fn begin(&mut self, state: &Rc<RefCell<State>>, number: u32, limits: &Limits) {
+        let engine = SimEngine::new(state, number, Some(number));
+        let mut runtime = Runtime::assemble(Box::new(engine), limits.clone());
+        let world = state.clone();
+        runtime.observe(move |call| note_call(&mut world.borrow_mut(), number, call));
+        match (self.build)(&mut runtime) {
+            Ok(made) => (self.runtime, self.made) = (Some(runtime), Some(made)),
+            Err(error) => {
+                drop(runtime);
+                self.ended = Some(Err(error));
+            }
+        }
+    }
+}
+
+/// Takes a call of a handler into the digest.
+fn note_call(state: &mut State, node: u32, call: Call) {
+    let (tag, service, more) = match call {
+        Call::Handle { service, resource } => (11, service, resource.slot() as u64),
+        Call::Receive { service } => (12, service, 0),
+        _ => (13, 0, 0),
+    };
+    state.digest.number(u64::from(node) << 32 | u64::from(service) << 8 | tag);
+    state.digest.number(more);
+}

@@ -1,0 +1,74 @@
+//! What will happen, in the order of its time: a heap, so that a step costs the logarithm of what is pending.
+
+use std::{cmp::Ordering, collections::BinaryHeap};
+
+/// Events of one moment come in the order they were put in.
+pub(crate) struct Queue<T> {
+    heap: BinaryHeap<Entry<T>>,
+    sequence: u64,
+}
+
+struct Entry<T> {
+    at: u64,
+    sequence: u64,
+    what: T,
+}
+
+impl<T> Queue<T> {
+    pub(crate) fn new() -> Queue<T> {
+        Queue { heap: BinaryHeap::new(), sequence: 0 }
+    }
+
+    /// Puts in what happens at a moment, in nanoseconds.
+    pub(crate) fn put(&mut self, at: u64, what: T) {
+        self.sequence += 1;
+        self.heap.push(Entry { at, sequence: self.sequence, what });
+    }
+
+    /// The moment of the next.
+    pub(crate) fn next_at(&self) -> Option<u64> {
+        self.heap.peek().map(|entry| entry.at)
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<(u64, T)> {
+        self.heap.pop().map(|entry| (entry.at, entry.what))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+}
+
+impl<T> Ord for Entry<T> {
+    fn cmp(&self, other: &Entry<T>) -> Ordering {
+        // The heap gives its greatest; the earliest is wanted.
+        (other.at, other.sequence).cmp(&(self.at, self.sequence))
+    }
+}
+impl<T> PartialOrd for Entry<T> {
+    fn partial_cmp(&self, other: &Entry<T>) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl<T> PartialEq for Entry<T> {
+    fn eq(&self, other: &Entry<T>) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+impl<T> Eq for Entry<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_earliest_comes_first_and_equals_in_the_order_put() {
+        let mut queue = Queue::new();
+        for (at, what) in [(5, "d"), (1, "a"), (3, "b"), (3, "c")] {
+            queue.put(at, what);
+        }
+        assert_eq!((queue.next_at(), queue.len()), (Some(1), 4));
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(order, [(1, "a"), (3, "b"), (3, "c"), (5, "d")]);
+    }
+}

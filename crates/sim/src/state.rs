@@ -1,0 +1,363 @@
+//! Everything in a world: hosts, engines, ends of connections, what will happen, and the digest of what did.
+//!
+//! Nothing here calls a service. What has to be done outside, with no borrow of the state, comes out of
+//! [`State::advance`] as a [`Task`].
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use reactor::{
+    Address, Key,
+    engine::{Event, Job},
+};
+
+use crate::{
+    bell::{Bell, News, Outside},
+    chance::Chance,
+    digest::Digest,
+    fault::{Faults, Kind, Tally},
+    feed::Fed,
+    link::{Link, Links, nanos},
+    listener::Listener,
+    net::End,
+    queue::Queue,
+    record::Record,
+};
+
+/// What will happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum What {
+    /// The first packet on an end's wire gets there.
+    Arrive { end: u32, generation: u32 },
+    /// A connect's packet gets to its target.
+    Connect { end: u32, generation: u32, tries: u32 },
+    /// The answer to a connect gets back: an error's number, or 0.
+    Answer { end: u32, generation: u32, error: i32 },
+    /// An end learns that there is room again.
+    Room { end: u32, generation: u32 },
+    /// An end gives up, unless something got through since.
+    GiveUp { end: u32, generation: u32, progress: u64 },
+    /// A node makes a turn.
+    Run { node: u32 },
+    /// Offloaded work is done.
+    Job { number: u32 },
+    /// It is time to trouble the world.
+    Trouble,
+    /// A trouble ends.
+    Relief { number: u32 },
+}
+
+/// What is to be done without a borrow of the state.
+pub(crate) enum Task {
+    Run(u32),
+    Job(Job),
+    Trouble,
+    Relief(u32),
+}
+
+/// Something of an engine that may have an event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Item {
+    End(u32, u32),
+    Listener(u32),
+    Feed(u32),
+}
+
+/// What the world knows of one engine.
+pub(crate) struct Process {
+    /// The node that drives it; without one whoever waits with it moves the world.
+    pub(crate) node: Option<u32>,
+    pub(crate) ready: VecDeque<Item>,
+    /// The version for which it gave way to another engine that has something to do.
+    pub(crate) gave_way: u64,
+}
+
+/// A machine with an address; a node's runtime runs on it, or engines that nobody drives.
+pub(crate) struct Host {
+    pub(crate) ip: Ipv4Addr,
+    /// The engine of its node.
+    pub(crate) process: Option<u32>,
+    pub(crate) next_port: u16,
+    /// Nanoseconds that its wall clock is ahead of the world's.
+    pub(crate) wall_offset: i64,
+    pub(crate) wall_stepped: bool,
+    pub(crate) is_up: bool,
+    pub(crate) is_paused: bool,
+    /// It has something to do when it is not paused any more.
+    pub(crate) is_waiting: bool,
+    pub(crate) is_queued: bool,
+    pub(crate) busy_until: u64,
+    /// When its next turn is due.
+    pub(crate) run_at: Option<u64>,
+}
+
+pub(crate) struct State {
+    pub(crate) now: u64,
+    pub(crate) chance: Chance,
+    pub(crate) digest: Digest,
+    pub(crate) faults: Faults,
+    pub(crate) tally: Tally,
+    pub(crate) links: Links,
+    pub(crate) queue: Queue<What>,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) processes: Vec<Option<Process>>,
+    pub(crate) ends: Vec<End>,
+    pub(crate) free_ends: VecDeque<u32>,
+    pub(crate) listeners: Vec<Option<Listener>>,
+    pub(crate) names: HashMap<(u32, Address), u32>,
+    pub(crate) feeds: Vec<Option<Fed>>,
+    pub(crate) jobs: Vec<Option<Job>>,
+    /// Nodes that have something to do now.
+    pub(crate) runnable: VecDeque<u32>,
+    /// Counts what became ready.
+    pub(crate) version: u64,
+    pub(crate) turn_cost: u64,
+    pub(crate) give_up: u64,
+    pub(crate) outside: Arc<Outside>,
+    pub(crate) record: Record,
+    pub(crate) buffers: crate::buffer::Buffers,
+}
+
+impl State {
+    pub(crate) fn new(seed: u64, faults: Faults, link: Link, loopback: Link) -> State {
+        State {
+            // Not zero: a time that was forgotten to be set shows as one long ago.
+            now: 1_000_000_000,
+            chance: Chance::new(seed),
+            digest: Digest::default(),
+            faults,
+            tally: Tally::default(),
+            links: Links::new(link, loopback),
+            queue: Queue::new(),
+            hosts: Vec::new(),
+            processes: Vec::new(),
+            ends: Vec::new(),
+            free_ends: VecDeque::new(),
+            listeners: Vec::new(),
+            names: HashMap::new(),
+            feeds: Vec::new(),
+            jobs: Vec::new(),
+            runnable: VecDeque::new(),
+            version: 0,
+            turn_cost: 1_000,
+            give_up: nanos(Duration::from_secs(120)),
+            outside: Arc::default(),
+            record: Record::default(),
+            buffers: crate::buffer::Buffers::default(),
+        }
+    }
+
+    pub(crate) fn add_host(&mut self) -> u32 {
+        let number = self.hosts.len() as u32;
+        let [_, a, b, c] = (number + 1).to_be_bytes();
+        self.links.add_host();
+        self.hosts.push(Host {
+            ip: Ipv4Addr::new(10, a, b, c),
+            process: None,
+            next_port: FIRST_PORT,
+            wall_offset: 0,
+            wall_stepped: false,
+            is_up: true,
+            is_paused: false,
+            is_waiting: false,
+            is_queued: false,
+            busy_until: 0,
+            run_at: None,
+        });
+        number
+    }
+
+    pub(crate) fn add_process(&mut self, node: Option<u32>) -> (u32, Arc<Bell>) {
+        let number = self.processes.len() as u32;
+        let bell = Arc::new(Bell::new(number, &self.outside));
+        if let Some(node) = node {
+            self.hosts[node as usize].process = Some(number);
+        }
+        let process = Process { node, ready: VecDeque::new(), gave_way: 0 };
+        self.processes.push(Some(process));
+        (number, bell)
+    }
+
+    pub(crate) fn add_feed(&mut self) -> u32 {
+        self.feeds.push(Some(Fed::default()));
+        self.feeds.len() as u32 - 1
+    }
+
+    /// The host that an IP address names, seen from a host.
+    pub(crate) fn host_of(&self, from: u32, ip: IpAddr) -> Option<u32> {
+        if ip.is_loopback() || ip.is_unspecified() {
+            return Some(from);
+        }
+        let IpAddr::V4(ip) = ip else { return None };
+        let number = u32::from_be_bytes(ip.octets()) & 0x00ff_ffff;
+        let host = number.checked_sub(1)?;
+        (self.hosts.get(host as usize)?.ip == ip).then_some(host)
+    }
+
+    /// Draws whether an operation meets a fault, and counts it if so.
+    #[inline]
+    pub(crate) fn strikes(&mut self, kind: Kind) -> bool {
+        let rate = self.faults.of(kind);
+        let strikes = rate > 0 && self.chance.per_million(rate);
+        if strikes {
+            self.tally.inject(kind);
+        }
+        strikes
+    }
+
+    // Readiness.
+
+    /// Whether there is something to be told to a node.
+    pub(crate) fn has_more(&self, node: u32) -> bool {
+        let process =
+            self.hosts[node as usize].process.and_then(|process| self.processes[process as usize].as_ref());
+        process.is_some_and(|process| !process.ready.is_empty())
+    }
+
+    /// Something of an engine may have an event now.
+    #[inline]
+    pub(crate) fn mark_ready(&mut self, process: u32, item: Item) {
+        let Some(Some(entry)) = self.processes.get_mut(process as usize) else { return };
+        entry.ready.push_back(item);
+        self.version += 1;
+        if let Some(node) = entry.node {
+            self.make_runnable(node);
+        }
+    }
+
+    /// A node has something to do: now, or when it is free to.
+    #[inline]
+    pub(crate) fn make_runnable(&mut self, node: u32) {
+        let host = &mut self.hosts[node as usize];
+        if host.is_queued || !host.is_up {
+        } else if host.is_paused {
+            host.is_waiting = true;
+        } else if host.busy_until > self.now {
+            let at = host.busy_until;
+            self.run_at(node, at);
+        } else {
+            host.is_queued = true;
+            self.runnable.push_back(node);
+        }
+    }
+
+    /// Has a node make a turn at this moment, if not before.
+    pub(crate) fn run_at(&mut self, node: u32, at: u64) {
+        let host = &mut self.hosts[node as usize];
+        if host.run_at.is_none_or(|before| before > at) {
+            host.run_at = Some(at);
+            self.queue.put(at, What::Run { node });
+        }
+    }
+
+    /// A virtual source has changed.
+    pub(crate) fn look_at_feed(&mut self, number: u32) {
+        let may_lie = self.faults.of(Kind::SpuriousReady);
+        let Some(Some(fed)) = self.feeds.get_mut(number as usize) else { return };
+        let Some((process, _)) = fed.watcher.filter(|_| !fed.queued) else { return };
+        let is_ready = fed.ready().is_some();
+        if is_ready || (may_lie > 0 && fed.interest.is_some() && self.chance.per_million(may_lie)) {
+            if !is_ready {
+                self.tally.inject(Kind::SpuriousReady);
+            }
+            if let Some(Some(fed)) = self.feeds.get_mut(number as usize) {
+                fed.queued = true;
+            }
+            self.mark_ready(process, Item::Feed(number));
+        }
+    }
+
+    /// What is told of a virtual source.
+    pub(crate) fn feed_event(&mut self, number: u32) -> Option<(Key, Event)> {
+        let fed = self.feeds.get_mut(number as usize)?.as_mut()?;
+        fed.queued = false;
+        let (process, key) = fed.watcher?;
+        let interest = fed.interest?;
+        let Some(ready) = fed.ready() else {
+            self.tally.observe(Kind::SpuriousReady);
+            let ready = reactor::Ready {
+                readable: interest.is_read(),
+                writable: interest.is_write(),
+                ..reactor::Ready::default()
+            };
+            return Some((key, Event::Ready(ready)));
+        };
+        // Level-triggered: told again while it holds. A hang-up that no operation can end is told once.
+        if ready.readable || ready.writable {
+            fed.queued = true;
+            self.mark_ready(process, Item::Feed(number));
+        } else {
+            fed.told = true;
+        }
+        Some((key, Event::Ready(ready)))
+    }
+
+    // Time.
+
+    /// What other threads and dropped transports told.
+    #[inline]
+    pub(crate) fn hear(&mut self) {
+        if let Some(News { woken, dropped }) = self.outside.take() {
+            for process in woken {
+                self.version += 1;
+                if let Some(Some(Process { node: Some(node), .. })) = self.processes.get(process as usize) {
+                    let node = *node;
+                    self.make_runnable(node);
+                }
+            }
+            for number in dropped {
+                self.close_number(number, reactor::engine::Ending::Orderly);
+            }
+        }
+    }
+
+    /// Lets the next event happen, and the clock be at its moment.
+    pub(crate) fn advance(&mut self) -> Option<Task> {
+        let (at, what) = self.queue.pop()?;
+        self.now = self.now.max(at);
+        match what {
+            What::Arrive { end, generation } => self.arrive(end, generation),
+            What::Connect { end, generation, tries } => self.try_connect(end, generation, tries),
+            What::Answer { end, generation, error } => self.answer(end, generation, error),
+            What::Room { end, generation } => self.room_again(end, generation),
+            What::GiveUp { end, generation, progress } => self.give_up(end, generation, progress),
+            What::Run { node } => {
+                let host = &mut self.hosts[node as usize];
+                if host.run_at == Some(at) {
+                    host.run_at = None;
+                    host.is_waiting |= host.is_paused;
+                    return (!host.is_paused && host.is_up).then_some(Task::Run(node));
+                }
+            }
+            What::Job { number } => return self.jobs[number as usize].take().map(Task::Job),
+            What::Trouble => return Some(Task::Trouble),
+            What::Relief { number } => return Some(Task::Relief(number)),
+        }
+        None
+    }
+
+    /// Takes offloaded work, to be done at a drawn moment.
+    pub(crate) fn add_job(&mut self, job: Job) {
+        let is_slow = self.strikes(Kind::SlowJob);
+        if is_slow {
+            self.tally.observe(Kind::SlowJob);
+        }
+        let most = if is_slow { 1_000_000_000 } else { 5_000_000 };
+        let at = self.now + self.chance.between(1_000, most);
+        let number = self.jobs.len() as u32;
+        self.digest.number(u64::from(number) << 32 | 0x10b);
+        self.jobs.push(Some(job));
+        self.queue.put(at, What::Job { number });
+    }
+
+    /// The moment at which a packet sent now from one host gets to another.
+    pub(crate) fn arrival(&mut self, from: u32, to: u32) -> u64 {
+        self.now + self.links.latency((from, to), &mut self.chance, &self.faults, &mut self.tally)
+    }
+}
+
+const FIRST_PORT: u16 = 40_000;

@@ -1,0 +1,301 @@
+//! Troubles: what befalls nodes and ways from outside, by a test's word or drawn from the seed.
+
+use std::time::Duration;
+
+use crate::{
+    fault::Kind,
+    link::{Link, nanos},
+    node::Node,
+    record::Happening,
+    state::What,
+    world::World,
+};
+
+/// Troubles that were drawn, and when they end.
+#[derive(Default)]
+pub(crate) struct Troubles {
+    /// Until when new ones are drawn, and how far apart they are on average.
+    until: u64,
+    every: u64,
+    open: Vec<Option<Open>>,
+}
+
+/// What ends a trouble.
+enum Open {
+    Ways { kind: Kind, from: Vec<u32>, to: Vec<u32> },
+    Slow(u32),
+    Down(u32),
+    Paused(u32),
+}
+
+impl World {
+    // By a test's word.
+
+    /// Sets what the way between two nodes is like.
+    pub fn set_link(&mut self, one: impl Into<Node>, other: impl Into<Node>, link: Link) {
+        self.state.borrow_mut().links.set(one.into().0, other.into().0, link);
+    }
+
+    /// Cuts the ways between two groups, in both directions: packets wait, connects are not answered.
+    pub fn partition(&mut self, these: &[Node], those: &[Node]) {
+        self.obstruct(Kind::Partition, these, those);
+        self.obstruct(Kind::Partition, those, these);
+    }
+
+    /// Cuts the ways from one group to another; the other direction stays.
+    pub fn partition_one_way(&mut self, from: &[Node], to: &[Node]) {
+        self.obstruct(Kind::OneWay, from, to);
+    }
+
+    /// Keeps packets between two nodes, until [`World::release`].
+    pub fn hold(&mut self, one: impl Into<Node>, other: impl Into<Node>) {
+        let (one, other) = (one.into(), other.into());
+        self.obstruct(Kind::Hold, &[one], &[other]);
+        self.obstruct(Kind::Hold, &[other], &[one]);
+    }
+
+    /// Lets packets go that were held.
+    pub fn release(&mut self, one: impl Into<Node>, other: impl Into<Node>) {
+        let (one, other) = (one.into().0, other.into().0);
+        self.clear(Kind::Hold, &[one], &[other]);
+        self.clear(Kind::Hold, &[other], &[one]);
+    }
+
+    /// Makes the links of a node so many times slower; 1 is as before.
+    pub fn slow(&mut self, node: impl Into<Node>, factor: u32) {
+        let node = node.into().0;
+        let mut state = self.state.borrow_mut();
+        state.tally.inject(Kind::Slow);
+        state.links.set_slow(node, factor);
+    }
+
+    /// Takes all partitions, holds and slowness away: what waited arrives.
+    pub fn repair(&mut self) {
+        let mut state = self.state.borrow_mut();
+        state.links.repair();
+        state.unstall();
+        for open in &mut self.troubles.open {
+            // What ends them later must not end what comes after.
+            if matches!(open, Some(Open::Ways { .. } | Open::Slow(_))) {
+                *open = None;
+            }
+        }
+        let at = reactor::Time::from_nanos(state.now);
+        let all: Vec<u32> = (0..self.nodes.len() as u32).collect();
+        state.record.keep(|| Happening::Cleared { at, kind: Kind::Partition, from: all.clone(), to: all });
+    }
+
+    /// Ends a node at once. Its kernel closes what it had open, so its peers are told.
+    pub fn crash(&mut self, node: impl Into<Node>) {
+        self.take_down(node.into().0, Kind::Crash);
+    }
+
+    /// Ends a node at once, as by a power cut: nobody is told, and nothing answers.
+    pub fn vanish(&mut self, node: impl Into<Node>) {
+        self.take_down(node.into().0, Kind::Vanish);
+    }
+
+    /// Begins a node again that is down; its builder is called once more. Nothing happens if it is up.
+    pub fn restart(&mut self, node: impl Into<Node>) {
+        let node = node.into().0;
+        if self.nodes[node as usize].runtime.is_some() {
+            return;
+        }
+        self.begin(node);
+        let mut state = self.state.borrow_mut();
+        // What is on its way to its former life is answered now.
+        state.unstall();
+        let at = reactor::Time::from_nanos(state.now);
+        state.record.keep(|| Happening::Restarted { at, node });
+    }
+
+    /// Stops a node, as by SIGSTOP: its kernel goes on, its runtime does not.
+    pub fn pause(&mut self, node: impl Into<Node>) {
+        self.set_paused(node.into().0, true);
+    }
+
+    /// Lets a node go on, as by SIGCONT.
+    pub fn resume(&mut self, node: impl Into<Node>) {
+        self.set_paused(node.into().0, false);
+    }
+
+    /// Moves a node's wall clock, forward or (`back`) backward. Monotonic time is not touched.
+    pub fn step_wall(&mut self, node: impl Into<Node>, by: Duration, back: bool) {
+        let node = node.into().0;
+        let by = i64::try_from(by.as_nanos()).unwrap_or(i64::MAX);
+        let by = if back { -by } else { by };
+        let mut state = self.state.borrow_mut();
+        state.tally.inject(Kind::WallStep);
+        let host = &mut state.hosts[node as usize];
+        host.wall_offset = host.wall_offset.saturating_add(by);
+        host.wall_stepped = true;
+        let at = reactor::Time::from_nanos(state.now);
+        state.record.keep(|| Happening::WallStepped { at, node, nanos: by });
+    }
+
+    /// Draws troubles for so much time, one about every `every`, of the kinds and with the weights that the
+    /// world's [`Faults`](crate::Faults) have. Each ends by itself after a drawn time of at most four times
+    /// `every`.
+    pub fn draw_troubles(&mut self, time: Duration, every: Duration) {
+        let mut state = self.state.borrow_mut();
+        self.troubles.until = state.now.saturating_add(nanos(time));
+        self.troubles.every = nanos(every).max(1);
+        let first = state.now + state.chance.below(2 * self.troubles.every);
+        state.queue.put(first, What::Trouble);
+    }
+
+    /// Ends the time of faults: nothing new befalls the world, what is obstructed is free, who is down
+    /// begins again, who stands goes on. From here on everything must come right.
+    pub fn heal(&mut self) {
+        self.troubles.until = 0;
+        self.troubles.open.clear();
+        self.state.borrow_mut().faults = crate::fault::Faults::none();
+        self.repair();
+        for node in 0..self.nodes.len() as u32 {
+            self.set_paused(node, false);
+            self.restart(Node(node));
+        }
+    }
+
+    // What the verbs are made of.
+
+    fn obstruct(&mut self, kind: Kind, from: &[Node], to: &[Node]) {
+        let (from, to): (Vec<u32>, Vec<u32>) =
+            (from.iter().map(|node| node.0).collect(), to.iter().map(|node| node.0).collect());
+        let mut state = self.state.borrow_mut();
+        state.tally.inject(kind);
+        for &from in &from {
+            for &to in to.iter().filter(|to| **to != from) {
+                match kind {
+                    Kind::Hold => state.links.hold(from, to),
+                    kind => state.links.cut(from, to, kind),
+                }
+            }
+        }
+        let at = reactor::Time::from_nanos(state.now);
+        state.record.keep(|| Happening::Obstructed { at, kind, from, to });
+    }
+
+    fn clear(&mut self, kind: Kind, from: &[u32], to: &[u32]) {
+        let mut state = self.state.borrow_mut();
+        for &from in from {
+            for &to in to.iter().filter(|to| **to != from) {
+                state.links.clear(from, to, kind);
+            }
+        }
+        state.unstall();
+        let at = reactor::Time::from_nanos(state.now);
+        state.record.keep(|| Happening::Cleared { at, kind, from: from.to_vec(), to: to.to_vec() });
+    }
+
+    pub(crate) fn take_down(&mut self, number: u32, kind: Kind) {
+        let Some(runtime) = self.nodes[number as usize].runtime.take() else { return };
+        self.nodes[number as usize].made = None;
+        {
+            let mut state = self.state.borrow_mut();
+            state.tally.inject(kind);
+            state.tally.observe(kind);
+            state.record.crashes += 1;
+            let at = reactor::Time::from_nanos(state.now);
+            state.record.keep(|| Happening::Crashed { at, kind, node: number });
+            // A host that is down closes without a word.
+            state.hosts[number as usize].is_up = kind == Kind::Crash;
+        }
+        drop(runtime);
+        let mut state = self.state.borrow_mut();
+        state.hear();
+        let host = &mut state.hosts[number as usize];
+        (host.is_up, host.is_waiting, host.run_at) = (false, false, None);
+    }
+
+    fn set_paused(&mut self, node: u32, on: bool) {
+        let mut state = self.state.borrow_mut();
+        let host = &mut state.hosts[node as usize];
+        if std::mem::replace(&mut host.is_paused, on) == on {
+            return;
+        }
+        if on {
+            state.tally.inject(Kind::Pause);
+        } else if std::mem::take(&mut host.is_waiting) {
+            state.tally.observe(Kind::Pause);
+            state.make_runnable(node);
+        }
+        let at = reactor::Time::from_nanos(state.now);
+        state.record.keep(|| Happening::Paused { at, node, on });
+    }
+
+    // Drawn from the seed.
+
+    /// Draws the next trouble, and when the one after it comes.
+    pub(crate) fn trouble(&mut self) {
+        let (kind, node, other, lasts, groups) = {
+            let mut state = self.state.borrow_mut();
+            if state.now >= self.troubles.until || self.nodes.is_empty() {
+                return;
+            }
+            let next = state.now + 1 + state.chance.below(2 * self.troubles.every);
+            state.queue.put(next, What::Trouble);
+            let state = &mut *state;
+            let Some(kind) = state.faults.draw_of_world(&mut state.chance) else { return };
+            let count = self.nodes.len() as u64;
+            let node = state.chance.below(count) as u32;
+            let other = ((u64::from(node) + 1 + state.chance.below(count.saturating_sub(1))) % count) as u32;
+            let lasts = 1 + state.chance.below(4 * self.troubles.every);
+            let groups: Vec<bool> = (0..count).map(|_| state.chance.below(2) == 0).collect();
+            (kind, node, other, state.now.saturating_add(lasts), groups)
+        };
+        let group = |side: bool| -> Vec<Node> {
+            groups.iter().enumerate().filter(|(_, is)| **is == side).map(|(at, _)| Node(at as u32)).collect()
+        };
+        let numbers = |nodes: &[Node]| nodes.iter().map(|node| node.0).collect::<Vec<u32>>();
+        let (these, those) = (group(true), group(false));
+        let ways = |kind, from, to| Open::Ways { kind, from, to };
+        let mut open = Vec::new();
+        match kind {
+            Kind::Partition => {
+                self.partition(&these, &those);
+                open.push(ways(kind, numbers(&these), numbers(&those)));
+                open.push(ways(kind, numbers(&those), numbers(&these)));
+            }
+            Kind::OneWay => {
+                self.partition_one_way(&these, &those);
+                open.push(ways(kind, numbers(&these), numbers(&those)));
+            }
+            Kind::Hold => {
+                self.hold(Node(node), Node(other));
+                open.push(ways(kind, vec![node], vec![other]));
+                open.push(ways(kind, vec![other], vec![node]));
+            }
+            Kind::Slow => {
+                self.slow(Node(node), 10);
+                open.push(Open::Slow(node));
+            }
+            Kind::Crash | Kind::Vanish => {
+                self.take_down(node, kind);
+                open.push(Open::Down(node));
+            }
+            Kind::Pause => {
+                self.pause(Node(node));
+                open.push(Open::Paused(node));
+            }
+            _ => self.step_wall(Node(node), Duration::from_nanos(lasts), groups[0]),
+        }
+        let mut state = self.state.borrow_mut();
+        for open in open {
+            let number = self.troubles.open.len() as u32;
+            self.troubles.open.push(Some(open));
+            state.queue.put(lasts, What::Relief { number });
+        }
+    }
+
+    /// Ends a trouble that was drawn.
+    pub(crate) fn relieve(&mut self, number: u32) {
+        match self.troubles.open.get_mut(number as usize).and_then(Option::take) {
+            Some(Open::Ways { kind, from, to }) => self.clear(kind, &from, &to),
+            Some(Open::Slow(node)) => self.state.borrow_mut().links.set_slow(node, 1),
+            Some(Open::Down(node)) => self.restart(Node(node)),
+            Some(Open::Paused(node)) => self.set_paused(node, false),
+            None => (),
+        }
+    }
+}
