@@ -1,10 +1,13 @@
 //! Every engine of the library, and the double in all its tunings, against the whole table.
 
+use std::{cell::RefCell, time::Duration};
+
 use conformance::{
     Report, Suite,
     double::{Network, Tuning},
 };
 use reactor::engine::Candidates;
+use sim::{Faults, Kind, Leaks, World, WorldOptions};
 
 /// How many rows run at least where descriptors are real: a row that begins to be skipped is a row that is lost.
 /// Three more run where the number of descriptors is limited.
@@ -62,4 +65,46 @@ fn each_engine_of_the_platform_passes_the_slow_rows_too() {
 #[ignore = "slow rows: the slow tests of .ci/run have them"]
 fn the_double_passes_the_slow_rows_too_with_many_seeds() {
     on_the_double(0..40, |suite| suite.run());
+}
+
+/// A world's engines, without faults and with every fault of an operation that leaves a connection alive.
+fn on_the_simulator(seeds: std::ops::Range<u64>, put: impl Fn(Suite<'_>) -> Report) {
+    for seed in seeds {
+        for faults in [Faults::none(), harmless()] {
+            let mut options = WorldOptions::default();
+            options.faults = faults;
+            // The rows take a few turns without news for silence.
+            options.loopback.latency_min = Duration::ZERO;
+            options.loopback.latency_max = Duration::ZERO;
+            options.loopback.window_bytes = 2048;
+            options.late_max = Duration::from_micros(3);
+            let world = RefCell::new(World::with_options(seed, options));
+            let left = || match world.borrow().leaks() {
+                leaks if leaks == Leaks::default() => Ok(()),
+                leaks => Err(format!("{leaks:?}")),
+            };
+            let report = put(Suite::new(|| Box::new(world.borrow_mut().engine())).left(left).seed(seed));
+            println!("{report}");
+            assert!(report.is_passed(), "seed {seed}\n{report}");
+            assert!(report.counts().0 >= VIRTUAL_ROWS_MIN, "fewer rows run than did: {report}");
+        }
+    }
+}
+
+/// Faults that a contract of engines allows: late, early, in pieces, in another order.
+fn harmless() -> Faults {
+    [Kind::TinyRead, Kind::PartialSend, Kind::LateSend, Kind::LateInput, Kind::Reorder]
+        .into_iter()
+        .fold(Faults::none(), |faults, kind| faults.with(kind, 200_000))
+}
+
+#[test]
+fn the_simulator_passes_whatever_its_seed() {
+    on_the_simulator(0..2, |suite| suite.quick().run());
+}
+
+#[test]
+#[ignore = "slow rows: the slow tests of .ci/run have them"]
+fn the_simulator_passes_the_slow_rows_too_with_many_seeds() {
+    on_the_simulator(0..20, |suite| suite.run());
 }

@@ -29,7 +29,8 @@ use crate::{
 /// [`World::engine`](crate::World::engine) makes more.
 ///
 /// An engine of a node never moves the clock: the world does. One that was made by hand moves the world
-/// in its `wait`: up to the next moment that has something for it, or to its timeout.
+/// in its `wait`: up to the next moment that has something for it, or to its timeout, at least the cost of
+/// a turn.
 ///
 /// ```
 /// use reactor::engine::Engine;
@@ -105,36 +106,37 @@ impl SimEngine {
 
     /// Moves the world until there is something for this engine, or its time is over.
     fn drive(&mut self, timeout: Option<Duration>) {
-        let deadline = {
+        let (deadline, at_least) = {
             let state = self.state.borrow();
-            timeout.map(|timeout| state.now.saturating_add(nanos(timeout)))
+            let from_now = |time: u64| state.now.saturating_add(time);
+            // Looking takes its time, too: who looks again and again must see something come.
+            let cost = state.turn_cost;
+            (timeout.map(|timeout| from_now(nanos(timeout).max(cost))), from_now(cost))
         };
+        let mut is_done = false;
         loop {
             let mut state = self.state.borrow_mut();
             state.hear();
-            let is_ready =
-                state.processes[self.process as usize].as_ref().is_some_and(|me| !me.ready.is_empty());
-            if self.bell.answer() || is_ready || self.gives_way(&mut state) {
+            let me = state.processes[self.process as usize].as_ref();
+            let is_ready = me.is_some_and(|me| !me.ready.is_empty());
+            is_done = is_done || is_ready || self.bell.answer() || self.gives_way(&mut state);
+            // What happens at the same moment, or while this engine looks, is seen together.
+            let end = if is_done { Some(at_least.max(state.now)) } else { deadline };
+            if state.queue.next_at().is_some_and(|at| end.is_none_or(|end| at <= end)) {
+                // Nodes are the world's to drive; an engine made by hand knows none.
+                let task = state.advance();
+                drop(state);
+                if let Some(Task::Job(job)) = task {
+                    job();
+                }
+            } else if is_done {
                 return;
-            }
-            let next = state.queue.next_at().filter(|at| deadline.is_none_or(|deadline| *at <= deadline));
-            match (next, deadline) {
-                (Some(_), _) => {
-                    // Nodes are the world's to drive; an engine made by hand knows none.
-                    let task = state.advance();
-                    drop(state);
-                    if let Some(Task::Job(job)) = task {
-                        job();
-                    }
-                }
-                (None, Some(deadline)) => {
-                    state.now = state.now.max(deadline);
-                    return;
-                }
-                (None, None) => {
-                    drop(state);
-                    self.bell.sleep();
-                }
+            } else if let Some(deadline) = deadline {
+                state.now = state.now.max(deadline);
+                return;
+            } else {
+                drop(state);
+                self.bell.sleep();
             }
         }
     }

@@ -255,7 +255,9 @@ impl State {
     /// Sends it again later, as TCP does after 1, 2, 4, .. seconds; in the end it has timed out.
     fn retry_connect(&mut self, at: u32, tries: u32) {
         let generation = self.ends[at as usize].generation;
-        let again = self.now + (SECOND << tries.min(CONNECT_TRIES_MAX));
+        // Many that were turned away together do not come back together.
+        let jitter = self.chance.below(SECOND / 100);
+        let again = self.now + (SECOND << tries.min(CONNECT_TRIES_MAX)) + jitter;
         if tries < CONNECT_TRIES_MAX {
             self.queue.put(again, What::Connect { end: at, generation, tries: tries + 1 });
         } else {
@@ -385,15 +387,15 @@ impl State {
 
     /// Sends what an engine handed over: at once, or when there is room.
     pub(crate) fn send(&mut self, from: u32, mut queue: Box<Outgoing>) -> Option<Sent> {
-        let is_late = self.strikes(Kind::LateSend);
+        let is_late = !queue.is_empty() && self.strikes(Kind::LateSend);
         let result = if is_late { Ok(0) } else { self.transfer(from, &mut queue) };
-        if !matches!(result, Ok(0)) {
+        if !matches!(result, Ok(0)) || queue.is_empty() {
             return Some(Sent { queue, result });
         }
         self.ends[from as usize].parked = Some(queue);
         if is_late {
             self.tally.observe(Kind::LateSend);
-            let at = self.now + self.chance.between(1_000, 5_000_000);
+            let at = self.now + self.chance.between(1, self.late_max);
             let generation = self.ends[from as usize].generation;
             self.ends[from as usize].room_due = true;
             self.queue.put(at, What::Room { end: from, generation });

@@ -116,6 +116,7 @@ pub(crate) struct State {
     /// Counts what became ready.
     pub(crate) version: u64,
     pub(crate) turn_cost: u64,
+    pub(crate) late_max: u64,
     pub(crate) give_up: u64,
     pub(crate) outside: Arc<Outside>,
     pub(crate) record: Record,
@@ -144,6 +145,7 @@ impl State {
             runnable: VecDeque::new(),
             version: 0,
             turn_cost: 1_000,
+            late_max: 5_000_000,
             give_up: nanos(Duration::from_secs(120)),
             outside: Arc::default(),
             record: Record::default(),

@@ -43,6 +43,8 @@ pub struct WorldOptions {
     pub loopback: Link,
     /// How long a turn of a runtime takes, whatever it does: 1 microsecond.
     pub turn_cost: Duration,
+    /// How long a send is out at most when it is told late ([`Kind::LateSend`]): 5 milliseconds.
+    pub late_max: Duration,
     /// After how long without an answer a connection has timed out: 2 minutes.
     pub give_up: Duration,
     /// The limits of each runtime.
@@ -58,6 +60,7 @@ impl Default for WorldOptions {
             link: Link::lan(),
             loopback: Link::loopback(),
             turn_cost: Duration::from_micros(1),
+            late_max: Duration::from_millis(5),
             give_up: Duration::from_secs(120),
             limits: Limits::default(),
             history_max: 0,
@@ -119,6 +122,7 @@ impl World {
     pub fn with_options(seed: u64, options: WorldOptions) -> World {
         let mut state = State::new(seed, options.faults, options.link, options.loopback);
         state.turn_cost = nanos(options.turn_cost).max(1);
+        state.late_max = nanos(options.late_max).max(1);
         state.give_up = nanos(options.give_up);
         state.record.kept = (options.history_max > 0).then(Vec::new);
         state.record.kept_max = options.history_max;

@@ -273,7 +273,12 @@ fn too_many_jobs(world: &mut World<'_>) -> Outcome {
     });
     check!(refused == [3, 4], "{refused:?} came back");
     rig.until("the jobs are done", |rig| rig.get(worker).done.len() == 3)?;
-    check!(rig.get(worker).done == [0, 1, 2], "{:?}", rig.get(worker).done);
+    let mut done = rig.get(worker).done.clone();
+    if world.is_virtual() {
+        // One thread of the runtime's takes them in order; a simulated world does each at a moment of its own.
+        done.sort_unstable();
+    }
+    check!(done == [0, 1, 2], "{done:?}");
     let again = rig.with(worker, |_, cx| cx.offload(|| -> u32 { panic!("a job of the suite") }).is_ok());
     check!(again, "there is room again");
     rig.until("the panic of a job is a fault", |rig| rig.get(worker).faults.len() == 1)?;
