@@ -79,6 +79,8 @@ impl Default for Candidates {
         Candidates(vec![
             #[cfg(any(target_os = "linux", target_os = "android"))]
             ("epoll", || Ok(Box::new(Calls::new(super::Epoll::new()?)))),
+            #[cfg(all(target_os = "linux", feature = "io-uring"))]
+            ("io_uring", || Ok(Box::new(super::IoUring::new()?))),
             #[cfg(unix)]
             ("poll", || Ok(Box::new(Calls::new(PollCall::new()?)))),
         ])
