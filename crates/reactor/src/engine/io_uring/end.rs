@@ -9,7 +9,7 @@ use std::{mem, rc::Rc, time::Duration};
 use super::{
     IoUring,
     operation::{Kind, Tag},
-    table::{CLOSING, DETACHING, Entry, Held, Input, Output, Part},
+    table::{CLOSING, DETACHING, Entry, Held, Input, Output, Part, Place},
 };
 use crate::{
     engine::{Ending, Event, Sent, Transport},
@@ -28,6 +28,10 @@ impl IoUring {
             return self.forget_watched(key);
         }
         entry.set(CLOSING, true);
+        if entry.part == Part::Listener {
+            let place = Place { index, life: entry.life };
+            self.held.retain(|(of, _)| *of != place);
+        }
         if how == Ending::Reset
             && let Some(descriptor) = entry.owned()
         {
@@ -79,6 +83,7 @@ impl IoUring {
     /// Lets an entry go that is to go, if nothing is out for it any more.
     pub(super) fn settle(&mut self, index: u32) {
         let Some(entry) = self.table.get(index).filter(|entry| !entry.is_out()) else { return };
+        let place = Place { index, life: entry.life };
         if entry.has(CLOSING) {
             if let Some(Entry { held: Held::Owned(descriptor), .. }) = self.table.remove(index) {
                 drop(descriptor);
@@ -87,6 +92,7 @@ impl IoUring {
         } else if entry.has(DETACHING)
             && let Some(Entry { key, queue, held: Held::Owned(descriptor), .. }) = self.table.remove(index)
         {
+            self.tell_held(place, key);
             if let Some(queue) = queue {
                 self.told.push_back((key, Event::Sent(Sent { queue, result: Ok(0) })));
             }

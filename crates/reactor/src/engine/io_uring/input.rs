@@ -78,7 +78,12 @@ impl IoUring {
             Part::Watched => return self.sync_watched(index),
             Part::Refused => false,
             Part::Connecting => true,
-            Part::Listener | Part::Stream => entry.has(READING),
+            Part::Listener if self.held.len() >= HELD_MAX => {
+                self.crowded.push(Place { index, life: entry.life });
+                false
+            }
+            Part::Listener => entry.has(READING),
+            Part::Stream => entry.has(READING),
         };
         match entry.input {
             Input::Idle if is_wanted => self.arm(index),
@@ -190,15 +195,17 @@ impl IoUring {
             self.ring.ended();
             entry.input = Input::Idle;
         }
+        let place = Place { index, life: entry.life };
         // The descriptor of one that was accepted while the listener was cancelled is closed here.
         let event = if entry.has(CLOSING) {
             None
         } else if let Some(descriptor) = descriptor {
             entry.failed = 0;
-            if is_last {
+            self.held.push_back((place, descriptor));
+            if is_last || self.held.len() >= HELD_MAX {
                 self.list(index);
             }
-            Some(self.welcome(descriptor))
+            None
         } else {
             self.not_accepted(index, io::Error::from_raw_os_error(-result))
         };
@@ -208,12 +215,46 @@ impl IoUring {
         event.map(|event| (key, event))
     }
 
+    /// The next connection, as far as this batch may have more.
+    ///
     /// A multishot accept has no place for addresses: they are asked for. A peer that has reset its
     /// connection meanwhile has none any more.
-    fn welcome(&mut self, descriptor: OwnedFd) -> Event {
+    pub(super) fn release_held(&mut self) -> Option<(Key, Event)> {
+        if self.held.is_empty() || self.accepts_left == 0 {
+            return None;
+        }
+        self.accepts_left -= 1;
+        let (place, descriptor) = self.held.pop_front()?;
+        while self.held.len() < HELD_MAX
+            && let Some(place) = self.crowded.pop()
+        {
+            if self.table.at(place).is_some() {
+                self.list(place.index);
+            }
+        }
+        // A listener takes its connections with it when it goes.
+        let key = self.table.at(place)?.key;
+        Some((key, self.welcome(descriptor)))
+    }
+
+    fn welcome(&self, descriptor: OwnedFd) -> Event {
         self.count_call();
         let peer = sys::peer(sys::borrow(&descriptor)).unwrap_or(Address::Unnamed);
         Event::Accepted(Transport::new(descriptor), peer)
+    }
+
+    /// Tells of all connections of a listener that is about to be given back.
+    pub(super) fn tell_held(&mut self, of: Place, key: Key) {
+        for _ in 0..self.held.len() {
+            match self.held.pop_front() {
+                Some((place, descriptor)) if place == of => {
+                    let event = self.welcome(descriptor);
+                    self.told.push_back((key, event));
+                }
+                Some(other) => self.held.push_back(other),
+                None => {}
+            }
+        }
     }
 
     fn not_accepted(&mut self, index: u32, error: io::Error) -> Option<Event> {
@@ -356,5 +397,7 @@ impl IoUring {
 
 /// How many accepts in a row may fail for a reason that passes, before the listener is told of it.
 const FAILURES_MAX: u16 = 16;
+/// With so many connections that were not told of yet, no more are accepted.
+const HELD_MAX: usize = 256;
 /// How many connections are accepted by calls in one go.
 const ACCEPTS_MAX: u32 = 16;

@@ -44,7 +44,7 @@ use std::{
     cell::Cell,
     collections::{HashMap, VecDeque},
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, RawFd},
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
     rc::Rc,
     sync::Arc,
     task::{Wake as _, Waker},
@@ -101,6 +101,12 @@ pub struct IoUring {
     starved: VecDeque<Place>,
     /// Which resource is watched, by the number of its descriptor.
     numbers: HashMap<RawFd, u32>,
+    /// Connections beyond those of one batch, in the order in which they came; each with its listener.
+    held: VecDeque<(Place, OwnedFd)>,
+    /// Listeners that rest because of them.
+    crowded: Vec<Place>,
+    /// How many more connections are told of in this batch.
+    accepts_left: u32,
     headers: Headers,
     /// Memory for what is received by a call.
     spare: Vec<Box<[u8]>>,
@@ -152,6 +158,9 @@ impl IoUring {
             due: Vec::new(),
             starved: VecDeque::new(),
             numbers: HashMap::new(),
+            held: VecDeque::new(),
+            crowded: Vec::new(),
+            accepts_left: ACCEPTS_MAX,
             headers: Headers::default(),
             spare: Vec::new(),
             buffer_bytes,
@@ -230,15 +239,18 @@ impl IoUring {
         None
     }
 
-    /// Looks at completions until one of them is an event.
-    fn look(&mut self) {
-        while self.told.is_empty()
-            && let Some(completion) = self.batch.get(self.cursor)
-        {
+    /// The next event: what is there already, then what came back, then connections that were held back.
+    #[inline]
+    fn pull(&mut self) -> Option<(Key, Event)> {
+        loop {
+            if let Some(told) = self.told.pop_front() {
+                return Some(told);
+            }
+            let Some(completion) = self.batch.get(self.cursor) else { return self.release_held() };
             let completion = *completion;
             self.cursor += 1;
             if let Some(event) = self.complete(completion) {
-                self.told.push_front(event);
+                return Some(event);
             }
         }
     }
@@ -252,7 +264,7 @@ impl IoUring {
         self.arm_all();
         // Those who wait for a buffer are armed some at a time.
         let is_short = !self.starved.is_empty();
-        let is_ready = is_short || !self.told.is_empty();
+        let is_ready = is_short || !self.told.is_empty() || !self.held.is_empty();
         let entered = self.ring.enter(if is_ready { Some(Duration::ZERO) } else { patience })?;
         if self.ring.is_taken() {
             self.headers.release();
@@ -261,7 +273,9 @@ impl IoUring {
         self.cursor = 0;
         self.ring.reap(&mut self.batch);
         let is_empty = self.batch.is_empty();
-        self.look();
+        if let Some(event) = self.pull() {
+            self.told.push_front(event);
+        }
         if entered == Entered::Busy && is_empty && patience != Some(Duration::ZERO) {
             std::thread::sleep(BUSY_PAUSE.min(patience.unwrap_or(BUSY_PAUSE)));
         }
@@ -281,6 +295,7 @@ impl Engine for IoUring {
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         (self.is_stirred, self.is_woken) = (false, false);
+        self.accepts_left = ACCEPTS_MAX;
         // What came back and was not pulled comes first; to ask for more would let it grow.
         if self.cursor < self.batch.len() {
             return Ok(());
@@ -305,16 +320,7 @@ impl Engine for IoUring {
     }
 
     fn next(&mut self) -> Option<(Key, Event)> {
-        loop {
-            if let Some(told) = self.told.pop_front() {
-                return Some(told);
-            }
-            let completion = *self.batch.get(self.cursor)?;
-            self.cursor += 1;
-            if let Some(event) = self.complete(completion) {
-                return Some(event);
-            }
-        }
+        self.pull()
     }
 
     fn give(&mut self, chunk: Chunk) {
@@ -434,6 +440,8 @@ impl Engine for IoUring {
 const BUFFERS_MAX: u16 = 1 << 15;
 /// The most bytes of one shared buffer.
 const BUFFER_BYTES_MAX: usize = 1 << 24;
+/// How many connections are told of in one batch, so that those that are there have their turn.
+const ACCEPTS_MAX: u32 = 16;
 /// How many buffers are kept for the next calls; a runtime holds one at a time.
 const SPARE_MAX: usize = 4;
 /// How long a kernel that takes nothing is left alone.
