@@ -16,7 +16,7 @@ use super::{
     IoUring,
     operation::{Kind, Tag},
     ring::{Completion, GROUP},
-    table::{CALLED_INPUT, CLOSING, DETACHING, Input, LISTED, Part, Place, READING, STARVED},
+    table::{CALLED_INPUT, CLOSING, DETACHING, FED, Input, LISTED, Part, Place, READING, STARVED},
 };
 use crate::{
     address::Address,
@@ -34,12 +34,19 @@ impl IoUring {
         self.stir();
     }
 
-    /// Has the entry armed when there is a buffer for it, after all that wait already.
+    /// Has the entry armed when there is a buffer for it: behind all that wait already if it had some since
+    /// it was armed last, and before those that came later if it had none.
     fn starve(&mut self, index: u32) {
         self.pool.grow();
         let Some(entry) = self.table.get_mut(index).filter(|entry| !entry.has(LISTED)) else { return };
         entry.set(LISTED, true);
-        self.starved.push_back(Place { index, life: entry.life });
+        let place = Place { index, life: entry.life };
+        if entry.has(FED) {
+            self.starved.push_back(place);
+        } else {
+            self.starved.insert(self.passed_over, place);
+            self.passed_over += 1;
+        }
         self.stir();
     }
 
@@ -55,6 +62,7 @@ impl IoUring {
         self.due.clear();
         // As many as can find a buffer. Without any left, whoever holds them may hold them for ever: then
         // the rest is waited for, and called for into memory of its own.
+        self.passed_over = 0;
         let mut free = self.pool.free();
         while let Some(place) = self.starved.pop_front() {
             let Some(entry) = self.table.at(place) else { continue };
@@ -111,6 +119,7 @@ impl IoUring {
                 (Kind::Readable, opcode::PollAdd::new(descriptor, mask as u32).build())
             }
         };
+        entry.set(FED, false);
         entry.input = if kind == Kind::Readable { Input::Polling } else { Input::Multishot };
         ring.start(operation, Tag::new(kind, entry.life, index));
     }
@@ -129,6 +138,7 @@ impl IoUring {
             && !entry.has(CLOSING)
             && let Some(provided) = provided
         {
+            entry.set(FED, true);
             return Some((key, Event::Got(Chunk::provided(provided))));
         }
         let is_last = !cqueue::more(flags);

@@ -99,6 +99,8 @@ pub struct IoUring {
     due: Vec<Place>,
     /// What found no buffer, in the order in which it did.
     starved: VecDeque<Place>,
+    /// How many at the front of that line were armed in the last turn, and found no buffer again.
+    passed_over: usize,
     /// Which resource is watched, by the number of its descriptor.
     numbers: HashMap<RawFd, u32>,
     /// Connections beyond those of one batch, in the order in which they came; each with its listener.
@@ -157,6 +159,7 @@ impl IoUring {
             told: VecDeque::new(),
             due: Vec::new(),
             starved: VecDeque::new(),
+            passed_over: 0,
             numbers: HashMap::new(),
             held: VecDeque::new(),
             crowded: Vec::new(),
@@ -276,11 +279,15 @@ impl IoUring {
         if let Some(event) = self.pull() {
             self.told.push_front(event);
         }
-        if entered == Entered::Busy && is_empty && patience != Some(Duration::ZERO) {
+        let is_over = match entered {
+            Entered::Done => is_empty && !is_short && !self.ring.has_backlog(),
+            Entered::Interrupted => true,
+            Entered::Busy => is_empty,
+        };
+        if entered == Entered::Busy && is_over && patience != Some(Duration::ZERO) {
             std::thread::sleep(BUSY_PAUSE.min(patience.unwrap_or(BUSY_PAUSE)));
         }
-        let goes_on = is_short || self.ring.has_backlog();
-        Ok(!self.told.is_empty() || self.is_woken || entered != Entered::Done || is_empty && !goes_on)
+        Ok(!self.told.is_empty() || self.is_woken || is_over)
     }
 }
 
@@ -311,7 +318,7 @@ impl Engine for IoUring {
                 Some(deadline) => Some(deadline.since(self.now())),
                 None => timeout,
             };
-            let is_due = !self.due.is_empty() || !self.starved.is_empty() || self.ring.has_backlog();
+            let is_due = !self.due.is_empty() || !self.starved.is_empty() || self.ring.has_more();
             if patience == Some(Duration::ZERO) && (!is_due || round >= EXTRA_ROUNDS_MAX) {
                 break;
             }
@@ -447,4 +454,4 @@ const SPARE_MAX: usize = 4;
 /// How long a kernel that takes nothing is left alone.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 /// How often a wait whose time is up enters the kernel again for what the engine itself has to do.
-const EXTRA_ROUNDS_MAX: u32 = 2;
+const EXTRA_ROUNDS_MAX: u32 = 64;

@@ -111,8 +111,10 @@ pub(super) const CALLED_OUTPUT: Bit = Bit(1 << 5);
 pub(super) const STARVED: Bit = Bit(1 << 6);
 /// A watched resource told a hang-up and nothing else: it rests until it is watched again.
 pub(super) const HUNG_UP: Bit = Bit(1 << 7);
-const WANTS_READ: Bit = Bit(1 << 8);
-const WANTS_WRITE: Bit = Bit(1 << 9);
+/// Input came since it was armed.
+pub(super) const FED: Bit = Bit(1 << 8);
+const WANTS_READ: Bit = Bit(1 << 9);
+const WANTS_WRITE: Bit = Bit(1 << 10);
 
 impl Entry {
     #[inline]
