@@ -53,8 +53,8 @@ fn a_round_trip_is_a_read_and_a_write_and_its_share_of_a_wait() {
         let turns = after.turns - before.turns;
         assert!(turns <= 8 * ROUNDS, "{turns} turns");
         if engine.0 == "io_uring" {
-            // A call a turn, and that is all.
-            return assert_eq!(calls, turns, "{calls} calls in {turns} turns");
+            // One call that waits and one that hands over what was sent, for as many streams as there are.
+            return assert!(calls <= 2 * turns, "{calls} calls in {turns} turns");
         }
         // Besides reads and writes there is one wait a turn: nothing is registered anew.
         assert_eq!(calls, 2 * trips + turns, "{calls} calls for {trips} round trips in {turns} turns");

@@ -296,6 +296,10 @@ pub trait Engine {
     /// The engine is broken. The runtime retries a few times, then ends with this error.
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
 
+    /// Hands over what was asked for and is only queued, without waiting: called where the next
+    /// [`wait`](Engine::wait) may be far. An engine that performs what it is asked for at once has nothing to do.
+    fn submit(&mut self) {}
+
     /// Takes the next event of this turn; `None` ends the turn's events.
     fn next(&mut self) -> Option<(Key, Event)>;
 

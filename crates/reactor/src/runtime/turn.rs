@@ -23,7 +23,10 @@ impl Runtime {
             // Who drives the turns may have done something else since the last one.
             self.turned = self.core.engine.now();
         }
-        self.next_turn(max_wait)
+        let result = self.next_turn(max_wait);
+        // What was written is on its way, whenever the next turn is made.
+        self.core.engine.submit();
+        result
     }
 
     pub(super) fn next_turn(&mut self, max_wait: Option<Duration>) -> Result<bool, Error> {

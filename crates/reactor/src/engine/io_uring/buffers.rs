@@ -3,7 +3,8 @@
 //!
 //! The memory is mapped once, is not inherited by a fork, and lives as long as the engine or a chunk of it.
 //! Not all buffers circulate: the kernel takes the one that was given back first, so as many as there are
-//! pass through the caches. A few circulate at the beginning, and twice as many each time they run out.
+//! pass through the caches. A few circulate at the beginning, and twice as many each time a stream found none
+//! because others had them all.
 #![allow(unsafe_code)]
 
 use std::{
@@ -70,7 +71,7 @@ impl Pool {
         self.lent.get()
     }
 
-    /// Lets twice as many circulate, if there are more: they ran out.
+    /// Lets twice as many circulate, if there are more.
     pub(super) fn grow(&self) {
         self.circulate(self.circulating.get());
     }
@@ -193,7 +194,7 @@ impl Drop for Mapping {
 }
 
 /// How many buffers circulate at first.
-const CIRCULATING_MIN: u16 = 64;
+const CIRCULATING_MIN: u16 = 32;
 
 #[cfg(test)]
 mod tests {
@@ -215,7 +216,7 @@ mod tests {
 
     #[test]
     fn more_buffers_circulate_when_they_run_out_and_never_more_than_there_are() {
-        for (buffers, expected) in [(32, [32, 32, 32]), (64, [64, 64, 64]), (256, [64, 128, 256])] {
+        for (buffers, expected) in [(16, [16, 16, 16]), (32, [32, 32, 32]), (128, [32, 64, 128])] {
             let pool = Pool::new(buffers, 16).expect("memory");
             let mut seen = vec![pool.free()];
             for _ in 0..2 {

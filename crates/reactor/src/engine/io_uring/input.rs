@@ -37,13 +37,14 @@ impl IoUring {
     /// Has the entry armed when there is a buffer for it: behind all that wait already if it had some since
     /// it was armed last, and before those that came later if it had none.
     fn starve(&mut self, index: u32) {
-        self.pool.grow();
         let Some(entry) = self.table.get_mut(index).filter(|entry| !entry.has(LISTED)) else { return };
         entry.set(LISTED, true);
         let place = Place { index, life: entry.life };
         if entry.has(FED) {
+            // One that would take whatever there is; that it stops here bounds what a turn brings.
             self.starved.push_back(place);
         } else {
+            self.pool.grow();
             self.starved.insert(self.passed_over, place);
             self.passed_over += 1;
         }
@@ -194,35 +195,32 @@ impl IoUring {
     }
 
     /// One completion of a multishot accept.
-    pub(super) fn accepted(&mut self, index: u32, completion: Completion) -> Option<(Key, Event)> {
+    pub(super) fn accepted(&mut self, index: u32, completion: Completion) {
         let Completion { result, flags, .. } = completion;
         // SAFETY: the kernel gives each accepted descriptor to one completion, and this one is looked at once.
         let descriptor = (result >= 0).then(|| unsafe { OwnedFd::from_raw_fd(result) });
         let is_last = !cqueue::more(flags);
-        let entry = self.table.get_mut(index)?;
-        let key = entry.key;
+        let Some(entry) = self.table.get_mut(index) else { return };
         if is_last {
             self.ring.ended();
             entry.input = Input::Idle;
         }
         let place = Place { index, life: entry.life };
         // The descriptor of one that was accepted while the listener was cancelled is closed here.
-        let event = if entry.has(CLOSING) {
-            None
+        if entry.has(CLOSING) {
+            drop(descriptor);
         } else if let Some(descriptor) = descriptor {
             entry.failed = 0;
-            self.held.push_back((place, descriptor));
+            self.held.push_back((place, Ok(descriptor)));
             if is_last || self.held.len() >= HELD_MAX {
                 self.list(index);
             }
-            None
-        } else {
-            self.not_accepted(index, io::Error::from_raw_os_error(-result))
-        };
+        } else if let Some(error) = self.not_accepted(index, io::Error::from_raw_os_error(-result)) {
+            self.held.push_back((place, Err(error)));
+        }
         if is_last {
             self.settle(index);
         }
-        event.map(|event| (key, event))
     }
 
     /// The next connection, as far as this batch may have more.
@@ -234,7 +232,7 @@ impl IoUring {
             return None;
         }
         self.accepts_left -= 1;
-        let (place, descriptor) = self.held.pop_front()?;
+        let (place, accepted) = self.held.pop_front()?;
         while self.held.len() < HELD_MAX
             && let Some(place) = self.crowded.pop()
         {
@@ -244,21 +242,26 @@ impl IoUring {
         }
         // A listener takes its connections with it when it goes.
         let key = self.table.at(place)?.key;
-        Some((key, self.welcome(descriptor)))
+        Some((key, self.welcome(accepted)))
     }
 
-    fn welcome(&self, descriptor: OwnedFd) -> Event {
-        self.count_call();
-        let peer = sys::peer(sys::borrow(&descriptor)).unwrap_or(Address::Unnamed);
-        Event::Accepted(Transport::new(descriptor), peer)
+    fn welcome(&self, accepted: io::Result<OwnedFd>) -> Event {
+        match accepted {
+            Ok(descriptor) => {
+                self.count_call();
+                let peer = sys::peer(sys::borrow(&descriptor)).unwrap_or(Address::Unnamed);
+                Event::Accepted(Transport::new(descriptor), peer)
+            }
+            Err(error) => Event::NotAccepted(error),
+        }
     }
 
     /// Tells of all connections of a listener that is about to be given back.
     pub(super) fn tell_held(&mut self, of: Place, key: Key) {
         for _ in 0..self.held.len() {
             match self.held.pop_front() {
-                Some((place, descriptor)) if place == of => {
-                    let event = self.welcome(descriptor);
+                Some((place, accepted)) if place == of => {
+                    let event = self.welcome(accepted);
                     self.told.push_back((key, event));
                 }
                 Some(other) => self.held.push_back(other),
@@ -267,7 +270,8 @@ impl IoUring {
         }
     }
 
-    fn not_accepted(&mut self, index: u32, error: io::Error) -> Option<Event> {
+    /// What a failed accept is to the listener: nothing, or its failure.
+    fn not_accepted(&mut self, index: u32, error: io::Error) -> Option<io::Error> {
         let entry = self.table.get_mut(index)?;
         match error.raw_os_error() {
             Some(libc::ECANCELED | libc::EAGAIN) => {}
@@ -282,7 +286,7 @@ impl IoUring {
                 if sys::is_out_of_descriptors(&error) {
                     self.turn_away(index);
                 }
-                return Some(Event::NotAccepted(error));
+                return Some(error);
             }
         }
         self.list(index);
@@ -387,7 +391,7 @@ impl IoUring {
                     Event::Accepted(Transport::new(descriptor), peer)
                 }
                 Err(error) => match self.not_accepted(index, error) {
-                    Some(event) => event,
+                    Some(error) => Event::NotAccepted(error),
                     None => return first,
                 },
             };

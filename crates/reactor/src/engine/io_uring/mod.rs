@@ -103,8 +103,9 @@ pub struct IoUring {
     passed_over: usize,
     /// Which resource is watched, by the number of its descriptor.
     numbers: HashMap<RawFd, u32>,
-    /// Connections beyond those of one batch, in the order in which they came; each with its listener.
-    held: VecDeque<(Place, OwnedFd)>,
+    /// Connections that were accepted and not told of, and failures between them, in the order in which they
+    /// came; each with its listener.
+    held: VecDeque<(Place, io::Result<OwnedFd>)>,
     /// Listeners that rest because of them.
     crowded: Vec<Place>,
     /// How many more connections are told of in this batch.
@@ -222,7 +223,10 @@ impl IoUring {
         match kind {
             Kind::Receive => self.received(index, completion),
             Kind::Send => self.sent(index, completion),
-            Kind::Accept => self.accepted(index, completion),
+            Kind::Accept => {
+                self.accepted(index, completion);
+                self.release_held()
+            }
             Kind::Readable => self.readable(index, completion),
             Kind::Writable => self.writable(index),
             Kind::Watch => self.watched(index, completion),
@@ -324,6 +328,12 @@ impl Engine for IoUring {
             }
         }
         Ok(())
+    }
+
+    fn submit(&mut self) {
+        if !self.ring.is_taken() {
+            self.ring.submit();
+        }
     }
 
     fn next(&mut self) -> Option<(Key, Event)> {
