@@ -64,7 +64,8 @@ impl Runtime {
         if pending {
             return Some(Duration::ZERO);
         }
-        let next = core.timers.next().into_iter().chain(self.stop_by).min();
+        let unarmed = Some(core.unarmed_next).filter(|next| *next != Time::NEVER);
+        let next = core.timers.next().into_iter().chain(self.stop_by).chain(unarmed).min();
         next.map(|next| next.since(now))
     }
 
@@ -180,6 +181,7 @@ impl Runtime {
 
     /// Timers and deadlines that are over.
     fn timers(&mut self) {
+        self.core.arm_unarmed();
         let lapsed = std::mem::take(&mut self.core.lapsed);
         self.core.end_lapsed(lapsed);
         if self.core.timers.is_empty() {

@@ -168,7 +168,7 @@ fn flies<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, len: usize) 
     link.flying = len;
     let stall = link.options().write_stall;
     if !link.closing && link.state == State::Open {
-        core.set_guard(key, Some(stall));
+        core.set_guard_later(key, stall);
     }
 }
 
