@@ -299,7 +299,7 @@ fn a_peers_end_while_it_reads_slowly_costs_nothing_of_the_answer() {
         assert!(world.read(answer.len()) == answer);
         assert!(matches!(world.until_closed(), Closed::End));
         // An engine may close a turn later, when nothing is out for the descriptor.
-        common::settle(&mut world.runtime);
+        settle(&mut world.runtime);
         assert!(is_ended(&mut world.peer));
     });
 }

@@ -156,6 +156,7 @@ fn refused(queue: Box<Outgoing>, kind: io::ErrorKind) -> Option<Sent> {
 /// The headers of sends of many parts, each kept until the kernel has read it: when it has taken the
 /// operation.
 #[derive(Default)]
+#[expect(clippy::vec_box, reason = "the kernel has their addresses")]
 pub(super) struct Headers {
     used: Vec<Box<Header>>,
     free: Vec<Box<Header>>,
