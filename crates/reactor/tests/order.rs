@@ -182,7 +182,7 @@ fn every_ready_stream_is_served_once_a_round() {
         }
         let before = runtime.service(service).expect("it lives").seen.len();
         // An engine takes some dozens of events a wait; nobody is served again before all were.
-        for _ in 0..20 {
+        for _ in 0..60 {
             runtime.turn(Some(Duration::ZERO)).expect("whole");
         }
         let probe = runtime.service(service).expect("it lives");

@@ -110,11 +110,9 @@ impl Drop for IoUring {
             }
         }
         for _ in 0..REAPS_MAX {
-            let rest = mem::take(&mut self.batch);
-            for completion in &rest[self.cursor..] {
-                drop(self.complete(*completion));
+            while let Some(completion) = self.batch.pop_front() {
+                drop(self.complete(completion));
             }
-            self.cursor = 0;
             self.told.clear();
             if self.ring.out() == 0 {
                 break;

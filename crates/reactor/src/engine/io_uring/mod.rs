@@ -90,9 +90,10 @@ pub struct IoUring {
     pool: Rc<Pool>,
     table: Table,
     operations: Operations,
-    /// What came back and was not looked at, from `cursor` on.
-    batch: Vec<Completion>,
-    cursor: usize,
+    /// What came back and was not looked at.
+    batch: VecDeque<Completion>,
+    /// How many chunks of it this turn may tell of.
+    chunks_left: usize,
     /// Events which are there already.
     told: VecDeque<(Key, Event)>,
     /// What is brought in step before the next wait, each entry once.
@@ -155,8 +156,8 @@ impl IoUring {
             pool,
             table: Table::default(),
             operations,
-            batch: Vec::new(),
-            cursor: 0,
+            batch: VecDeque::new(),
+            chunks_left: 0,
             told: VecDeque::new(),
             due: Vec::new(),
             starved: VecDeque::new(),
@@ -253,13 +254,20 @@ impl IoUring {
             if let Some(told) = self.told.pop_front() {
                 return Some(told);
             }
-            let Some(completion) = self.batch.get(self.cursor) else { return self.release_held() };
-            let completion = *completion;
-            self.cursor += 1;
+            if self.chunks_left == 0 {
+                return None;
+            }
+            let Some(completion) = self.batch.pop_front() else { return self.release_held() };
             if let Some(event) = self.complete(completion) {
+                self.chunks_left -= usize::from(matches!(event.1, Event::Got(_)));
                 return Some(event);
             }
         }
+    }
+
+    /// Whether there is something to tell without a wait.
+    fn has_events(&self) -> bool {
+        !self.told.is_empty() || !self.held.is_empty() || !self.batch.is_empty()
     }
 
     /// Queues what is due, enters the kernel once, and takes what came back. Whether the wait is over: with
@@ -271,19 +279,20 @@ impl IoUring {
         self.arm_all();
         // Those who wait for a buffer are armed some at a time.
         let is_short = !self.starved.is_empty();
-        let is_ready = is_short || !self.told.is_empty() || !self.held.is_empty();
+        let is_ready = is_short || self.has_events();
         let entered = self.ring.enter(if is_ready { Some(Duration::ZERO) } else { patience })?;
         if self.ring.is_taken() {
             self.headers.release();
         }
-        self.batch.clear();
-        self.cursor = 0;
-        self.ring.reap(&mut self.batch);
+        if self.batch.len() < BATCH_MAX {
+            self.ring.reap(&mut self.batch);
+        }
         let is_empty = self.batch.is_empty();
         if let Some(event) = self.pull() {
             self.told.push_front(event);
         }
         let is_over = match entered {
+            _ if self.chunks_left == 0 => true,
             Entered::Done => is_empty && !is_short && !self.ring.has_backlog(),
             Entered::Interrupted => true,
             Entered::Busy => is_empty,
@@ -306,11 +315,7 @@ impl Engine for IoUring {
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         (self.is_stirred, self.is_woken) = (false, false);
-        self.accepts_left = ACCEPTS_MAX;
-        // What came back and was not pulled comes first; to ask for more would let it grow.
-        if self.cursor < self.batch.len() {
-            return Ok(());
-        }
+        (self.accepts_left, self.chunks_left) = (ACCEPTS_MAX, CHUNKS_MAX);
         let deadline = timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| self.now() + timeout);
         let mut patience = timeout;
         for round in 0.. {
@@ -459,6 +464,11 @@ const BUFFERS_MAX: u16 = 1 << 15;
 const BUFFER_BYTES_MAX: usize = 1 << 24;
 /// How many connections are told of in one batch, so that those that are there have their turn.
 const ACCEPTS_MAX: u32 = 16;
+/// How many chunks one turn tells of. With more, what the first streams received would have left the caches when
+/// it is sent.
+const CHUNKS_MAX: usize = 64;
+/// With so many completions that were not looked at, no more are taken from the kernel.
+const BATCH_MAX: usize = 4096;
 /// How many buffers are kept for the next calls; a runtime holds one at a time.
 const SPARE_MAX: usize = 4;
 /// How long a kernel that takes nothing is left alone.

@@ -213,7 +213,7 @@ impl Ring {
     }
 
     /// Takes all completions there are.
-    pub(super) fn reap(&mut self, into: &mut Vec<Completion>) {
+    pub(super) fn reap(&mut self, into: &mut VecDeque<Completion>) {
         into.extend(self.ring.completion().map(|entry| Completion {
             user_data: entry.user_data(),
             result: entry.result(),
