@@ -81,7 +81,7 @@ use crate::{
 /// ```no_run
 /// use reactor::{Runtime, engine::IoUring};
 ///
-/// let runtime = Runtime::with_engine(Box::new(IoUring::new()?));
+/// let runtime = Runtime::with_engine(IoUring::new()?);
 /// assert_eq!(runtime.engine_name(), "io_uring");
 /// # Ok::<(), std::io::Error>(())
 /// ```
