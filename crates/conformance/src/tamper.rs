@@ -93,6 +93,10 @@ impl<T: Tamper> Engine for Tampered<T> {
         self.inner.wait(timeout)
     }
 
+    fn submit(&mut self) {
+        self.inner.submit();
+    }
+
     fn next(&mut self) -> Option<(Key, Event)> {
         loop {
             if let Some(event) = self.pending.pop_front() {

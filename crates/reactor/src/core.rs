@@ -103,6 +103,10 @@ pub struct Core {
     /// Ended, `closed` not called yet.
     pub(crate) ended: Vec<(Key, Closed)>,
     pub(crate) fresh: Vec<Fresh>,
+    /// Resources with a deadline of the runtime's own that the wheel does not know yet.
+    unarmed: Vec<Key>,
+    /// The earliest of these.
+    pub(crate) unarmed_next: Time,
     /// Their deadline has passed; they end in the next turn unless a read moves it.
     pub(crate) lapsed: Vec<Key>,
     pub(crate) listeners: Vec<Key>,
@@ -149,6 +153,8 @@ impl Core {
             starting: Vec::new(),
             ended: Vec::new(),
             fresh: Vec::new(),
+            unarmed: Vec::new(),
+            unarmed_next: Time::NEVER,
             lapsed: Vec::new(),
             listeners: Vec::new(),
             starved: Vec::new(),
@@ -282,6 +288,27 @@ impl Core {
         }
     }
 
+    /// Sets the runtime's own deadline for something that is likely to be over in the next turn: the wheel is
+    /// told then, if it is not.
+    pub(crate) fn set_guard_later(&mut self, key: Key, after: Duration) {
+        let at = self.now + after;
+        let Some(slot) = self.registry.live(key) else { return };
+        slot.guard = at;
+        self.unarmed.push(key);
+        self.unarmed_next = self.unarmed_next.min(at);
+    }
+
+    /// Tells the wheel of what is not over.
+    pub(crate) fn arm_unarmed(&mut self) {
+        if self.unarmed.is_empty() {
+            return;
+        }
+        self.unarmed_next = Time::NEVER;
+        let mut unarmed = std::mem::take(&mut self.unarmed);
+        unarmed.drain(..).for_each(|key| self.arm(key));
+        self.unarmed = unarmed;
+    }
+
     /// Sets the service's deadline of a resource, from the end of this turn on.
     pub(crate) fn set_deadline(&mut self, key: Key, after: Option<Duration>) {
         let Some(slot) = self.registry.live(key) else { return };
@@ -302,8 +329,11 @@ impl Core {
         let Some(slot) = self.registry.live(key) else { return };
         let deadline = if slot.standing == Standing::Set { slot.deadline } else { Time::NEVER };
         let at = deadline.min(slot.guard);
+        if at == Time::NEVER {
+            return;
+        }
         let later = self.timers.deadline(slot.timer).is_none_or(|armed| armed > at);
-        if at != Time::NEVER && later && !self.timers.reset(slot.timer, at) {
+        if later && !self.timers.reset(slot.timer, at) {
             slot.timer = self.timers.set(at, Due::Resource(key)).unwrap_or(TimerKey::NONE);
         }
     }

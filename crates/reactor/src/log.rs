@@ -14,6 +14,14 @@ pub(crate) fn engine(name: &str) {
     let _ = name;
 }
 
+/// An engine did not open, and the next is tried.
+pub(crate) fn engine_passed(name: &str, error: &std::io::Error) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(engine = name, %error, "engine passed over");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (name, error);
+}
+
 /// A service did not take a fault itself.
 pub(crate) fn fault(service: &str, fault: &Fault) {
     #[cfg(feature = "tracing")]

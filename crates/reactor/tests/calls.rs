@@ -52,6 +52,10 @@ fn a_round_trip_is_a_read_and_a_write_and_its_share_of_a_wait() {
         let calls = after.engine_calls - before.engine_calls;
         let turns = after.turns - before.turns;
         assert!(turns <= 8 * ROUNDS, "{turns} turns");
+        if engine.0 == "io_uring" {
+            // One call that waits and one that hands over what was sent, for as many streams as there are.
+            return assert!(calls <= 2 * turns, "{calls} calls in {turns} turns");
+        }
         // Besides reads and writes there is one wait a turn: nothing is registered anew.
         assert_eq!(calls, 2 * trips + turns, "{calls} calls for {trips} round trips in {turns} turns");
     });
@@ -70,7 +74,12 @@ fn one_connection_alone_costs_three_calls_a_round_trip() {
             world.runtime.turn(Some(common::LONG)).expect("whole");
             world.peer.read_exact(&mut [0; 4]).expect("it is there");
         }
-        assert_eq!(metrics.read().engine_calls - before, 300);
+        let calls = metrics.read().engine_calls - before;
+        if engine.0 == "io_uring" {
+            // One that takes the send along, at the beginning of the next wait, and one that waits.
+            return assert!(calls <= 200, "{calls} calls");
+        }
+        assert_eq!(calls, 300);
     });
 }
 

@@ -298,6 +298,8 @@ fn a_peers_end_while_it_reads_slowly_costs_nothing_of_the_answer() {
         world.peer.shutdown(Shutdown::Write).expect("a socket");
         assert!(world.read(answer.len()) == answer);
         assert!(matches!(world.until_closed(), Closed::End));
+        // An engine may close a turn later, when nothing is out for the descriptor.
+        settle(&mut world.runtime);
         assert!(is_ended(&mut world.peer));
     });
 }

@@ -45,3 +45,23 @@ fn a_listener_that_failed_accepts_again() {
         echoes_under(engine, "accept4:error=ECONNABORTED:when=2+3", 15);
     }
 }
+
+#[cfg(feature = "io-uring")]
+#[test]
+fn a_ring_that_takes_nothing_now_is_asked_again() {
+    for error in ["EINTR", "EAGAIN", "EBUSY"] {
+        echoes_under("io_uring", &format!("io_uring_enter:error={error}:when=2+3"), 8);
+    }
+}
+
+#[cfg(feature = "io-uring")]
+#[test]
+fn without_a_ring_the_error_names_what_is_missing_and_nothing_else_is_taken() {
+    let mut strace = std::process::Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=io_uring_setup:error=ENOSYS"]);
+    strace.arg(watched::example()).arg("127.0.0.1:0").env("REACTOR_ENGINE", "io_uring");
+    let Ok(output) = strace.output() else { return eprintln!("skipped: strace is not installed") };
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("io_uring"), "{text}");
+    assert!(output.stdout.is_empty(), "it listens: {}", String::from_utf8_lossy(&output.stdout));
+}

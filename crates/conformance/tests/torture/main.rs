@@ -49,6 +49,12 @@ fn each_call_fails_once_on_poll() {
     torture(Ground::System("poll"), 1);
 }
 
+#[cfg(all(target_os = "linux", feature = "io-uring"))]
+#[test]
+fn each_call_fails_once_on_io_uring() {
+    torture(Ground::System("io_uring"), 1);
+}
+
 #[test]
 fn each_call_fails_once_on_the_double() {
     torture(Ground::Double, 1);

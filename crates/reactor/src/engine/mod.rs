@@ -46,12 +46,14 @@ mod adapter;
 mod candidates;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;
+#[cfg(all(target_os = "linux", feature = "io-uring"))]
+mod io_uring;
 #[cfg(unix)]
 mod poll;
 mod source;
 mod timeout;
 
-use std::{io, time::Duration};
+use std::{io, marker::PhantomData, time::Duration};
 
 pub use session::Outgoing;
 
@@ -59,6 +61,8 @@ pub(crate) use self::source::Identity;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub use self::epoll::Epoll;
+#[cfg(all(target_os = "linux", feature = "io-uring"))]
+pub use self::io_uring::{IoUring, IoUringOptions, Missing, Operations};
 #[cfg(unix)]
 pub use self::poll::PollCall;
 pub use self::{
@@ -156,11 +160,23 @@ pub enum Ending {
     Reset,
 }
 
-/// Bytes that arrived, in a buffer lent by the engine; goes back with [`Engine::give`].
+/// Bytes that arrived, in a buffer lent by the engine. Goes back with [`Engine::give`], or by its drop.
+///
+/// It stays in the thread of its engine: the buffer may be one that a kernel is given back.
 #[derive(Debug)]
 pub struct Chunk {
-    buffer: Box<[u8]>,
-    len: usize,
+    held: Held,
+    stays: PhantomData<*const ()>,
+}
+
+/// Where the bytes of a chunk are.
+#[derive(Debug)]
+enum Held {
+    /// The first so many of a buffer of the chunk's own.
+    Own(Box<[u8]>, usize),
+    /// In a buffer that the kernel chose.
+    #[cfg(all(target_os = "linux", feature = "io-uring"))]
+    Provided(io_uring::Provided),
 }
 
 impl Chunk {
@@ -170,18 +186,31 @@ impl Chunk {
     /// When the buffer is shorter than `len`.
     pub fn new(buffer: Box<[u8]>, len: usize) -> Chunk {
         assert!(len <= buffer.len(), "the chunk lies within its buffer");
-        Chunk { buffer, len }
+        Chunk { held: Held::Own(buffer, len), stays: PhantomData }
+    }
+
+    #[cfg(all(target_os = "linux", feature = "io-uring"))]
+    fn provided(provided: io_uring::Provided) -> Chunk {
+        Chunk { held: Held::Provided(provided), stays: PhantomData }
     }
 
     /// The bytes. A layer decrypts in place.
     #[inline]
     pub fn bytes(&mut self) -> &mut [u8] {
-        &mut self.buffer[..self.len]
+        match &mut self.held {
+            Held::Own(buffer, len) => &mut buffer[..*len],
+            #[cfg(all(target_os = "linux", feature = "io-uring"))]
+            Held::Provided(provided) => provided.bytes(),
+        }
     }
 
-    /// The buffer, for the engine that lent it.
+    /// The buffer, for the engine that lent it; empty if it was the kernel's, which has it back then.
     pub fn into_buffer(self) -> Box<[u8]> {
-        self.buffer
+        match self.held {
+            Held::Own(buffer, _) => buffer,
+            #[cfg(all(target_os = "linux", feature = "io-uring"))]
+            Held::Provided(_) => Box::default(),
+        }
     }
 }
 
@@ -266,6 +295,10 @@ pub trait Engine {
     /// # Errors
     /// The engine is broken. The runtime retries a few times, then ends with this error.
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// Hands over what was asked for and is only queued, without waiting: called where the next
+    /// [`wait`](Engine::wait) may be far. An engine that performs what it is asked for at once has nothing to do.
+    fn submit(&mut self) {}
 
     /// Takes the next event of this turn; `None` ends the turn's events.
     fn next(&mut self) -> Option<(Key, Event)>;

@@ -30,7 +30,10 @@ impl Runtime {
             // Who drives the turns may have done something else since the last one.
             self.turned = self.core.engine.now();
         }
-        self.next_turn(max_wait)
+        let result = self.next_turn(max_wait);
+        // What was written is on its way, whenever the next turn is made.
+        self.core.engine.submit();
+        result
     }
 
     pub(super) fn next_turn(&mut self, max_wait: Option<Duration>) -> Result<bool, Error> {
@@ -68,7 +71,8 @@ impl Runtime {
         if pending {
             return Some(Duration::ZERO);
         }
-        let next = core.timers.next().into_iter().chain(self.stop_by).min();
+        let unarmed = Some(core.unarmed_next).filter(|next| *next != Time::NEVER);
+        let next = core.timers.next().into_iter().chain(self.stop_by).chain(unarmed).min();
         next.map(|next| next.since(now))
     }
 
@@ -184,6 +188,7 @@ impl Runtime {
 
     /// Timers and deadlines that are over.
     fn timers(&mut self) {
+        self.core.arm_unarmed();
         let lapsed = std::mem::take(&mut self.core.lapsed);
         self.core.end_lapsed(lapsed);
         if self.core.timers.is_empty() {

@@ -91,7 +91,7 @@ impl Drop for Server {
     }
 }
 
-fn example() -> PathBuf {
+pub fn example() -> PathBuf {
     let mut path = env::current_exe().expect("a test knows its own path");
     path.pop();
     path.pop();

@@ -1,0 +1,57 @@
+//! The engine `io_uring` against the whole table: in its usual size, in a tight one, and without the kernel's
+//! own operations.
+#![cfg(all(target_os = "linux", feature = "io-uring"))]
+
+use conformance::{Report, Suite};
+use reactor::engine::{IoUring, IoUringOptions};
+
+/// How many rows run at least: as on the other engines with real descriptors.
+const QUICK_ROWS_MIN: usize = 134;
+/// The slow ones included.
+const ROWS_MIN: usize = QUICK_ROWS_MIN + 4;
+
+/// A ring so small that everything that can run out does.
+fn tight() -> IoUringOptions {
+    let mut options = IoUringOptions::default();
+    (options.entries, options.completions) = (8, 16);
+    (options.buffers, options.buffer_bytes) = (8, 64);
+    options
+}
+
+/// Each operation waited for in the ring, and done by a call.
+fn by_calls() -> IoUringOptions {
+    let mut options = IoUringOptions::default();
+    (options.operations.accept, options.operations.receive, options.operations.send) = (false, false, false);
+    options
+}
+
+fn passes(options: IoUringOptions, rows_min: usize, put: impl Fn(Suite<'_>) -> Report) {
+    let make = || IoUring::with_options(options).expect("this kernel has io_uring");
+    let report = put(Suite::new(|| Box::new(make())));
+    println!("{report}");
+    assert!(report.is_passed(), "{report}");
+    assert!(report.counts().0 >= rows_min, "fewer rows run than did: {report}");
+}
+
+#[test]
+fn the_usual_size_passes() {
+    passes(IoUringOptions::default(), QUICK_ROWS_MIN, |suite| suite.quick().run());
+}
+
+#[test]
+fn a_ring_of_eight_with_eight_buffers_of_64_bytes_passes() {
+    passes(tight(), QUICK_ROWS_MIN, |suite| suite.quick().run());
+}
+
+#[test]
+fn a_kernel_without_operations_for_streams_passes() {
+    passes(by_calls(), QUICK_ROWS_MIN, |suite| suite.quick().run());
+}
+
+#[test]
+#[ignore = "slow rows: the slow tests of .ci/run have them"]
+fn each_size_passes_the_slow_rows_too() {
+    for options in [IoUringOptions::default(), tight(), by_calls()] {
+        passes(options, ROWS_MIN, |suite| suite.run());
+    }
+}

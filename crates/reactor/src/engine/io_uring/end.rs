@@ -1,0 +1,144 @@
+//! Ends: a descriptor's number is free when nothing in the kernel refers to it any more.
+//!
+//! close(2) with a receive parked in the kernel would send the peer no end. So a close cancels what is out, by its
+//! tag and never by the descriptor, looks at the last completion of each, and closes then. The same holds
+//! for the memory: what the kernel may still write to or read from is not freed before.
+
+use std::{mem, rc::Rc, time::Duration};
+
+use super::{
+    IoUring,
+    operation::{Kind, Tag},
+    table::{CLOSING, DETACHING, Entry, Held, Input, Output, Part, Place},
+};
+use crate::{
+    engine::{Ending, Event, Sent, Transport},
+    id::Key,
+    sys,
+};
+
+impl IoUring {
+    pub(super) fn close_key(&mut self, key: Key, how: Ending) {
+        if !self.told.is_empty() {
+            self.told.retain(|(of, _)| *of != key);
+        }
+        let Some(index) = self.table.find(key) else { return };
+        let Some(entry) = self.table.get_mut(index) else { return };
+        if entry.part == Part::Watched {
+            return self.forget_watched(key);
+        }
+        entry.set(CLOSING, true);
+        if entry.part == Part::Listener {
+            let place = Place { index, life: entry.life };
+            self.held.retain(|(of, _)| *of != place);
+        }
+        if how == Ending::Reset
+            && let Some(descriptor) = entry.owned()
+        {
+            sys::reset_at_close(sys::borrow(descriptor));
+            self.count_call();
+        }
+        self.table.forget(key);
+        self.cancel_input(index);
+        self.cancel_output(index);
+        self.settle(index);
+        self.stir();
+    }
+
+    pub(super) fn detach_key(&mut self, key: Key) {
+        let Some(index) = self.table.find(key) else { return };
+        let Some(entry) = self.table.get_mut(index).filter(|entry| entry.owned().is_some()) else { return };
+        entry.set(DETACHING, true);
+        self.cancel_input(index);
+        self.cancel_output(index);
+        self.settle(index);
+        self.stir();
+    }
+
+    /// Cancels what is out for the input of an entry.
+    pub(super) fn cancel_input(&mut self, index: u32) {
+        let Some(entry) = self.table.get_mut(index) else { return };
+        let kind = match (entry.input, entry.part) {
+            (Input::Multishot, Part::Listener) => Kind::Accept,
+            (Input::Multishot, _) => Kind::Receive,
+            (Input::Polling, Part::Watched) => Kind::Watch,
+            (Input::Polling, _) => Kind::Readable,
+            (Input::Idle | Input::Cancelled | Input::Ended, _) => return,
+        };
+        entry.input = Input::Cancelled;
+        self.ring.cancel(Tag::new(kind, entry.life, index));
+    }
+
+    fn cancel_output(&mut self, index: u32) {
+        let Some(entry) = self.table.get_mut(index) else { return };
+        let kind = match entry.output {
+            Output::Sending => Kind::Send,
+            Output::Polling => Kind::Writable,
+            Output::Idle | Output::Cancelled => return,
+        };
+        entry.output = Output::Cancelled;
+        self.ring.cancel(Tag::new(kind, entry.life, index));
+    }
+
+    /// Lets an entry go that is to go, if nothing is out for it any more.
+    pub(super) fn settle(&mut self, index: u32) {
+        let Some(entry) = self.table.get(index).filter(|entry| !entry.is_out()) else { return };
+        let place = Place { index, life: entry.life };
+        if entry.has(CLOSING) {
+            if let Some(Entry { held: Held::Owned(descriptor), .. }) = self.table.remove(index) {
+                drop(descriptor);
+                self.count_call();
+            }
+        } else if entry.has(DETACHING)
+            && let Some(Entry { key, queue, held: Held::Owned(descriptor), .. }) = self.table.remove(index)
+        {
+            self.tell_held(place, key);
+            if let Some(queue) = queue {
+                self.told.push_back((key, Event::Sent(Sent { queue, result: Ok(0) })));
+            }
+            self.told.push_back((key, Event::Detached(Transport::new(descriptor))));
+        }
+    }
+}
+
+impl Drop for IoUring {
+    fn drop(&mut self) {
+        self.told.clear();
+        for index in self.table.indexes() {
+            if let Some(entry) = self.table.get_mut(index) {
+                entry.set(CLOSING, true);
+            }
+        }
+        for _ in 0..REAPS_MAX {
+            while let Some(completion) = self.batch.pop_front() {
+                drop(self.complete(completion));
+            }
+            self.told.clear();
+            if self.ring.out() == 0 {
+                break;
+            }
+            self.ring.cancel_all();
+            // A call that fails leaves it to the next.
+            let _ = self.ring.enter(Some(REAP_STEP));
+            self.ring.reap(&mut self.batch);
+        }
+        self.ring.unregister_buffers();
+        if self.ring.out() == 0 {
+            return;
+        }
+        // The kernel did not give everything back: what it may still use is leaked, and never freed under it.
+        mem::forget(Rc::clone(&self.pool));
+        mem::forget(mem::take(&mut self.counter));
+        self.headers.leak();
+        for index in self.table.indexes() {
+            if let Some(queue) = self.table.get_mut(index).and_then(|entry| entry.queue.take()) {
+                mem::forget(queue);
+            }
+        }
+    }
+}
+
+/// How often what is out is cancelled and looked for at the end.
+const REAPS_MAX: u32 = 1000;
+/// How long each of these waits at most.
+const REAP_STEP: Duration = Duration::from_millis(2);

@@ -1,0 +1,417 @@
+//! Input: what is armed in the kernel, brought in step with what is wanted, and what came of it.
+//!
+//! A multishot is armed in one place, before the wait, after the shared buffers were shown to the kernel.
+//! Where the kernel cannot do an operation, or has no buffer for it, the ring waits for readiness and the
+//! engine makes the call.
+#![allow(unsafe_code)]
+
+use std::{
+    io,
+    os::fd::{FromRawFd as _, OwnedFd},
+};
+
+use io_uring::{cqueue, opcode, types::Fd};
+
+use super::{
+    IoUring,
+    operation::{Kind, Tag},
+    ring::{Completion, GROUP},
+    table::{CALLED_INPUT, CLOSING, DETACHING, FED, Input, LISTED, Part, Place, READING, STARVED},
+};
+use crate::{
+    address::Address,
+    engine::{Chunk, Event, Transport},
+    id::Key,
+    sys,
+};
+
+impl IoUring {
+    /// Has the entry looked at before the next wait.
+    pub(super) fn list(&mut self, index: u32) {
+        let Some(entry) = self.table.get_mut(index).filter(|entry| !entry.has(LISTED)) else { return };
+        entry.set(LISTED, true);
+        self.due.push(Place { index, life: entry.life });
+        self.stir();
+    }
+
+    /// Has the entry armed when there is a buffer for it: behind all that wait already if it had some since
+    /// it was armed last, and before those that came later if it had none.
+    fn starve(&mut self, index: u32) {
+        let Some(entry) = self.table.get_mut(index).filter(|entry| !entry.has(LISTED)) else { return };
+        entry.set(LISTED, true);
+        let place = Place { index, life: entry.life };
+        if entry.has(FED) {
+            // One that would take whatever there is; that it stops here bounds what a turn brings.
+            self.starved.push_back(place);
+        } else {
+            self.pool.grow();
+            self.starved.insert(self.passed_over, place);
+            self.passed_over += 1;
+        }
+        self.stir();
+    }
+
+    /// Arms what is wanted and is not out, and cancels what is out and no longer wanted.
+    pub(super) fn arm_all(&mut self) {
+        self.pool.publish();
+        for at in 0..self.due.len() {
+            let place = self.due[at];
+            let Some(entry) = self.table.at(place) else { continue };
+            entry.set(LISTED, false);
+            self.sync(place.index);
+        }
+        self.due.clear();
+        // As many as can find a buffer. Without any left, whoever holds them may hold them for ever: then
+        // the rest is waited for, and called for into memory of its own.
+        self.passed_over = 0;
+        let mut free = self.pool.free();
+        while let Some(place) = self.starved.pop_front() {
+            let Some(entry) = self.table.at(place) else { continue };
+            entry.set(LISTED, false);
+            entry.set(STARVED, self.pool.free() == 0);
+            self.sync(place.index);
+            free = free.saturating_sub(1);
+            if free == 0 && self.pool.free() > 0 {
+                return;
+            }
+        }
+    }
+
+    /// Brings what is out for the entry's input in step with what is wanted.
+    fn sync(&mut self, index: u32) {
+        let Some(entry) = self.table.get(index) else { return };
+        if entry.has(CLOSING) || entry.has(DETACHING) {
+            return;
+        }
+        let is_wanted = match entry.part {
+            Part::Watched => return self.sync_watched(index),
+            Part::Refused => false,
+            Part::Connecting => true,
+            Part::Listener if self.held.len() >= HELD_MAX => {
+                self.crowded.push(Place { index, life: entry.life });
+                false
+            }
+            Part::Listener => entry.has(READING),
+            Part::Stream => entry.has(READING),
+        };
+        match entry.input {
+            Input::Idle if is_wanted => self.arm(index),
+            Input::Multishot | Input::Polling if !is_wanted => self.cancel_input(index),
+            _ => {}
+        }
+    }
+
+    fn arm(&mut self, index: u32) {
+        let IoUring { table, ring, operations, .. } = self;
+        let Some(entry) = table.get_mut(index) else { return };
+        let descriptor = Fd(entry.number());
+        let is_called = entry.has(CALLED_INPUT) || entry.has(STARVED);
+        let (kind, operation) = match entry.part {
+            Part::Listener if operations.accept && !is_called => {
+                let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+                (Kind::Accept, opcode::AcceptMulti::new(descriptor).flags(flags).build())
+            }
+            Part::Stream if operations.receive && !is_called => {
+                (Kind::Receive, opcode::RecvMulti::new(descriptor, GROUP).build())
+            }
+            part => {
+                let mask =
+                    if part == Part::Connecting { libc::POLLOUT } else { libc::POLLIN | libc::POLLRDHUP };
+                (Kind::Readable, opcode::PollAdd::new(descriptor, mask as u32).build())
+            }
+        };
+        entry.set(FED, false);
+        entry.input = if kind == Kind::Readable { Input::Polling } else { Input::Multishot };
+        ring.start(operation, Tag::new(kind, entry.life, index));
+    }
+
+    /// One completion of a multishot receive.
+    #[inline]
+    pub(super) fn received(&mut self, index: u32, completion: Completion) -> Option<(Key, Event)> {
+        let Completion { result, flags, .. } = completion;
+        // Whatever becomes of it, the buffer goes back.
+        let buffer = cqueue::buffer_select(flags);
+        let provided = buffer.map(|buffer| self.pool.lend(buffer, result.max(0) as usize));
+        let entry = self.table.get_mut(index)?;
+        let key = entry.key;
+        if result > 0
+            && cqueue::more(flags)
+            && !entry.has(CLOSING)
+            && let Some(provided) = provided
+        {
+            entry.set(FED, true);
+            return Some((key, Event::Got(Chunk::provided(provided))));
+        }
+        let is_last = !cqueue::more(flags);
+        if is_last {
+            self.ring.ended();
+            entry.input = Input::Idle;
+        }
+        let event = if entry.has(CLOSING) {
+            None
+        } else {
+            match (provided, result) {
+                (Some(provided), 1..) => {
+                    self.list(index);
+                    Some(Event::Got(Chunk::provided(provided)))
+                }
+                (_, 0..) => self.ended(index, None),
+                (_, error) => self.not_received(index, -error),
+            }
+        };
+        if is_last {
+            self.settle(index);
+        }
+        event.map(|event| (key, event))
+    }
+
+    /// A receive that ended without input.
+    fn not_received(&mut self, index: u32, error: i32) -> Option<Event> {
+        match error {
+            libc::ENOBUFS => self.starve(index),
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN => self.list(index),
+            // No socket, or a kernel that knows no multishot: the call will tell.
+            libc::ENOTSOCK | libc::EINVAL | libc::EOPNOTSUPP => {
+                if let Some(entry) = self.table.get_mut(index) {
+                    entry.set(CALLED_INPUT, true);
+                }
+                self.list(index);
+            }
+            error => return self.ended(index, Some(io::Error::from_raw_os_error(error))),
+        }
+        None
+    }
+
+    /// The read side is over.
+    fn ended(&mut self, index: u32, error: Option<io::Error>) -> Option<Event> {
+        let entry = self.table.get_mut(index)?;
+        entry.input = Input::Ended;
+        Some(match error {
+            Some(error) => Event::Broken(error),
+            None if entry.failed == 0 => Event::End,
+            // The system tells an error once: a send was told of it, and now it looks like an end.
+            None => Event::Broken(io::Error::from_raw_os_error(i32::from(entry.failed))),
+        })
+    }
+
+    /// One completion of a multishot accept.
+    pub(super) fn accepted(&mut self, index: u32, completion: Completion) {
+        let Completion { result, flags, .. } = completion;
+        // SAFETY: the kernel gives each accepted descriptor to one completion, and this one is looked at once.
+        let descriptor = (result >= 0).then(|| unsafe { OwnedFd::from_raw_fd(result) });
+        let is_last = !cqueue::more(flags);
+        let Some(entry) = self.table.get_mut(index) else { return };
+        if is_last {
+            self.ring.ended();
+            entry.input = Input::Idle;
+        }
+        let place = Place { index, life: entry.life };
+        // The descriptor of one that was accepted while the listener was cancelled is closed here.
+        if entry.has(CLOSING) {
+            drop(descriptor);
+        } else if let Some(descriptor) = descriptor {
+            entry.failed = 0;
+            self.held.push_back((place, Ok(descriptor)));
+            if is_last || self.held.len() >= HELD_MAX {
+                self.list(index);
+            }
+        } else if let Some(error) = self.not_accepted(index, io::Error::from_raw_os_error(-result)) {
+            self.held.push_back((place, Err(error)));
+        }
+        if is_last {
+            self.settle(index);
+        }
+    }
+
+    /// The next connection, as far as this batch may have more.
+    ///
+    /// A multishot accept has no place for addresses: they are asked for. A peer that has reset its
+    /// connection meanwhile has none any more.
+    pub(super) fn release_held(&mut self) -> Option<(Key, Event)> {
+        if self.held.is_empty() || self.accepts_left == 0 {
+            return None;
+        }
+        self.accepts_left -= 1;
+        let (place, accepted) = self.held.pop_front()?;
+        while self.held.len() < HELD_MAX
+            && let Some(place) = self.crowded.pop()
+        {
+            if self.table.at(place).is_some() {
+                self.list(place.index);
+            }
+        }
+        // A listener takes its connections with it when it goes.
+        let key = self.table.at(place)?.key;
+        Some((key, self.welcome(accepted)))
+    }
+
+    fn welcome(&self, accepted: io::Result<OwnedFd>) -> Event {
+        match accepted {
+            Ok(descriptor) => {
+                self.count_call();
+                let peer = sys::peer(sys::borrow(&descriptor)).unwrap_or(Address::Unnamed);
+                Event::Accepted(Transport::new(descriptor), peer)
+            }
+            Err(error) => Event::NotAccepted(error),
+        }
+    }
+
+    /// Tells of all connections of a listener that is about to be given back.
+    pub(super) fn tell_held(&mut self, of: Place, key: Key) {
+        for _ in 0..self.held.len() {
+            match self.held.pop_front() {
+                Some((place, accepted)) if place == of => {
+                    let event = self.welcome(accepted);
+                    self.told.push_back((key, event));
+                }
+                Some(other) => self.held.push_back(other),
+                None => {}
+            }
+        }
+    }
+
+    /// What a failed accept is to the listener: nothing, or its failure.
+    fn not_accepted(&mut self, index: u32, error: io::Error) -> Option<io::Error> {
+        let entry = self.table.get_mut(index)?;
+        match error.raw_os_error() {
+            Some(libc::ECANCELED | libc::EAGAIN) => {}
+            Some(libc::EINVAL | libc::EOPNOTSUPP) if !entry.has(CALLED_INPUT) => {
+                entry.set(CALLED_INPUT, true)
+            }
+            // It concerns one connection only, unless nothing else ever comes.
+            _ if sys::is_passing(&error) && entry.failed < FAILURES_MAX => entry.failed += 1,
+            _ => {
+                entry.failed = 0;
+                entry.set(READING, false);
+                if sys::is_out_of_descriptors(&error) {
+                    self.turn_away(index);
+                }
+                return Some(error);
+            }
+        }
+        self.list(index);
+        None
+    }
+
+    /// Accepts one connection with the descriptor held in reserve, and closes it: its peer learns now that
+    /// nobody serves it.
+    fn turn_away(&mut self, index: u32) {
+        if self.reserve.take().is_none() {
+            return;
+        }
+        self.calls.set(self.calls.get() + 4);
+        if let Some(listener) = self.table.get(index).and_then(|entry| entry.owned()) {
+            drop(sys::accept(sys::borrow(listener)));
+        }
+        self.reserve = sys::Reserve::take();
+    }
+
+    /// The end of a wait for input, or for a connect.
+    pub(super) fn readable(&mut self, index: u32, completion: Completion) -> Option<(Key, Event)> {
+        self.ring.ended();
+        let entry = self.table.get_mut(index)?;
+        let key = entry.key;
+        entry.input = Input::Idle;
+        let is_passing = matches!(-completion.result, libc::ECANCELED | libc::EINTR | libc::EAGAIN);
+        let event = match entry.part {
+            _ if entry.has(CLOSING) || entry.has(DETACHING) => None,
+            _ if is_passing => {
+                self.list(index);
+                None
+            }
+            // What is wrong with the descriptor is told by the call.
+            Part::Connecting => self.connected(index),
+            Part::Listener if entry.has(READING) => self.call_accept(index),
+            Part::Stream if entry.has(READING) => self.call_receive(index),
+            _ => None,
+        };
+        self.settle(index);
+        event.map(|event| (key, event))
+    }
+
+    fn connected(&mut self, index: u32) -> Option<Event> {
+        self.calls.set(self.calls.get() + 2);
+        let entry = self.table.get_mut(index)?;
+        let key = entry.key;
+        let result = match sys::is_connected(sys::borrow(entry.owned()?)) {
+            Ok(true) => {
+                entry.part = Part::Stream;
+                // Asked for while the connect was under way.
+                if entry.queue.is_some()
+                    && let Some(sent) = self.launch(index)
+                {
+                    self.told.push_back((key, Event::Sent(sent)));
+                }
+                Ok(())
+            }
+            Ok(false) => {
+                self.list(index);
+                return None;
+            }
+            Err(error) => {
+                entry.part = Part::Refused;
+                Err(error)
+            }
+        };
+        self.list(index);
+        Some(Event::Connected(result))
+    }
+
+    fn call_receive(&mut self, index: u32) -> Option<Event> {
+        self.count_call();
+        let entry = self.table.get_mut(index)?;
+        entry.set(STARVED, false);
+        let mut buffer = self.spare.pop().unwrap_or_else(|| vec![0; self.buffer_bytes].into());
+        let event = match sys::receive(sys::borrow(entry.owned()?), &mut buffer) {
+            Ok(count @ 1..) => {
+                self.list(index);
+                return Some(Event::Got(Chunk::new(buffer, count)));
+            }
+            Ok(0) => self.ended(index, None),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                self.list(index);
+                None
+            }
+            Err(e) => self.ended(index, Some(e)),
+        };
+        self.spare.push(buffer);
+        event
+    }
+
+    /// Accepts what waits, up to a limit.
+    fn call_accept(&mut self, index: u32) -> Option<Event> {
+        let key = self.table.get(index)?.key;
+        let mut first = None;
+        for _ in 0..ACCEPTS_MAX {
+            self.count_call();
+            let entry = self.table.get_mut(index)?;
+            let event = match sys::accept(sys::borrow(entry.owned()?)) {
+                Ok((descriptor, peer)) => {
+                    entry.failed = 0;
+                    Event::Accepted(Transport::new(descriptor), peer)
+                }
+                Err(error) => match self.not_accepted(index, error) {
+                    Some(error) => Event::NotAccepted(error),
+                    None => return first,
+                },
+            };
+            let is_over = !matches!(event, Event::Accepted(..));
+            match first {
+                None => first = Some(event),
+                Some(_) => self.told.push_back((key, event)),
+            }
+            if is_over {
+                return first;
+            }
+        }
+        self.list(index);
+        first
+    }
+}
+
+/// How many accepts in a row may fail for a reason that passes, before the listener is told of it.
+const FAILURES_MAX: u16 = 16;
+/// With so many connections that were not told of yet, no more are accepted.
+const HELD_MAX: usize = 256;
+/// How many connections are accepted by calls in one go.
+const ACCEPTS_MAX: u32 = 16;

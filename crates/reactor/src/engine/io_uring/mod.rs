@@ -1,0 +1,477 @@
+//! io_uring(7): operations performed by the kernel, and completions pulled: Linux.
+//!
+//! # How it fulfils the contract
+//!
+//! **One call a turn.** Whatever a turn asks for is queued, and leaves with the one io_uring_enter(2) by which
+//! the engine waits. Input comes by one multishot receive for each stream, into buffers that all streams
+//! share; connections come by one multishot accept for each listener. So in the steady state there is no
+//! call but this one.
+//!
+//! **Wanted and armed are two states.** `reading` only notes the wish. Before each wait, once, what is wanted
+//! and not out is armed, and what is out and not wanted is cancelled; a wish that changed back and forth
+//! costs nothing. What ends by itself (a multishot may, at any time) is armed again there.
+//!
+//! **Who names whom.** An operation carries its kind, the index of its entry and the entry's life; that is how
+//! its completion finds the entry, and how a cancel finds the operation. A key leads to an entry only until
+//! it is closed; the entry, and with it the descriptor's number, stays until nothing is out for it.
+//!
+//! **Buffers.** A chunk lends a shared buffer and gives it back by its drop, so a stream that is slow or
+//! paused holds none. A receive that found no buffer waits in a line, and as many are armed as there are buffers.
+//! When whoever holds chunks holds all of them, streams are read by a call into memory of their own.
+//!
+//! **What a kernel does not know** (an old one, or one in a sandbox) is waited for in the ring, and then done
+//! by a call: for each operation by itself. Without the ring itself, or without the operations that everything
+//! needs, the engine does not open, and [`Missing`] says what it was.
+//!
+//! **Order between input and end.** The kernel completes the operations of one stream in the order in which
+//! they happened, and completions are pulled in their order.
+//!
+//! **Threads and processes.** The ring is made in the thread that uses it, and no other may enter it. Its memory
+//! is not inherited by a fork.
+
+mod buffers;
+mod end;
+mod input;
+mod operation;
+mod options;
+mod output;
+mod probe;
+mod ring;
+mod table;
+mod watch;
+
+use std::{
+    cell::Cell,
+    collections::{HashMap, VecDeque},
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+    rc::Rc,
+    sync::Arc,
+    task::{Wake as _, Waker},
+    time::Duration,
+};
+
+use io_uring::{opcode, types::Fd};
+use session::Outgoing;
+use socket2::SockRef;
+
+pub(super) use self::buffers::Provided;
+use self::{
+    buffers::Pool,
+    operation::{Kind, Tag},
+    output::Headers,
+    ring::{Completion, Entered, Ring},
+    table::{Held, Part, Place, READING, Table},
+};
+pub use self::{
+    options::{IoUringOptions, Operations},
+    probe::Missing,
+};
+use super::{Chunk, Ending, Engine, Event, Interest, Refused, Role, Sent, Source, Transport};
+use crate::{
+    address::Address,
+    id::Key,
+    options::{ConnectOptions, ListenOptions},
+    sys,
+    waker::Signal,
+};
+
+/// The engine `io_uring`: Linux 6.0, and with less effect 5.11.
+///
+/// ```no_run
+/// use reactor::{Runtime, engine::IoUring};
+///
+/// let runtime = Runtime::with_engine(IoUring::new()?);
+/// assert_eq!(runtime.engine_name(), "io_uring");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct IoUring {
+    ring: Ring,
+    pool: Rc<Pool>,
+    table: Table,
+    operations: Operations,
+    /// What came back and was not looked at.
+    batch: VecDeque<Completion>,
+    /// How many chunks of it this turn may tell of.
+    chunks_left: usize,
+    /// Events which are there already.
+    told: VecDeque<(Key, Event)>,
+    /// What is brought in step before the next wait, each entry once.
+    due: Vec<Place>,
+    /// What found no buffer, in the order in which it did.
+    starved: VecDeque<Place>,
+    /// How many at the front of that line were armed in the last turn, and found no buffer again.
+    passed_over: usize,
+    /// Which resource is watched, by the number of its descriptor.
+    numbers: HashMap<RawFd, u32>,
+    /// Connections that were accepted and not told of, and failures between them, in the order in which they
+    /// came; each with its listener.
+    held: VecDeque<(Place, io::Result<OwnedFd>)>,
+    /// Listeners that rest because of them.
+    crowded: Vec<Place>,
+    /// How many more connections are told of in this batch.
+    accepts_left: u32,
+    headers: Headers,
+    /// Memory for what is received by a call.
+    spare: Vec<Box<[u8]>>,
+    buffer_bytes: usize,
+    reserve: Option<sys::Reserve>,
+    signal: Arc<Signal>,
+    /// Where the kernel writes how often the waker was used.
+    counter: Box<[u8; 8]>,
+    is_waker_read: bool,
+    is_woken: bool,
+    calls: Cell<u64>,
+    /// Whether somebody waits for the ring's descriptor, and so must be woken for what is only queued.
+    is_driven_from_outside: Cell<bool>,
+    is_stirred: bool,
+}
+
+impl IoUring {
+    /// Creates one of the usual size.
+    ///
+    /// # Errors
+    /// As [`IoUring::with_options`].
+    pub fn new() -> io::Result<IoUring> {
+        IoUring::with_options(IoUringOptions::default())
+    }
+
+    /// Creates one with these options.
+    ///
+    /// # Errors
+    /// `Unsupported` with a [`Missing`] inside; else as io_uring_setup(2), mmap(2), eventfd(2).
+    pub fn with_options(options: IoUringOptions) -> io::Result<IoUring> {
+        let (ring, mut operations) = probe::open(&options)?;
+        let ring = Ring::new(ring);
+        let buffers = options.buffers.clamp(1, BUFFERS_MAX).next_power_of_two();
+        let buffer_bytes = options.buffer_bytes.clamp(1, BUFFER_BYTES_MAX);
+        let pool = Pool::new(buffers, buffer_bytes)?;
+        operations.receive &= ring.register_buffers(pool.address(), pool.buffers()).is_ok();
+        let signal = Arc::new(Signal::new()?);
+        // A read of one that does not block would not wait in the ring either. A wake never blocks: that
+        // needs 2^64 of them.
+        SockRef::from(&signal.fd()).set_nonblocking(false)?;
+        let mut this = IoUring {
+            ring,
+            pool,
+            table: Table::default(),
+            operations,
+            batch: VecDeque::new(),
+            chunks_left: 0,
+            told: VecDeque::new(),
+            due: Vec::new(),
+            starved: VecDeque::new(),
+            passed_over: 0,
+            numbers: HashMap::new(),
+            held: VecDeque::new(),
+            crowded: Vec::new(),
+            accepts_left: ACCEPTS_MAX,
+            headers: Headers::default(),
+            spare: Vec::new(),
+            buffer_bytes,
+            reserve: sys::Reserve::take(),
+            signal,
+            counter: Box::default(),
+            is_waker_read: false,
+            is_woken: false,
+            calls: Cell::new(0),
+            is_driven_from_outside: Cell::new(false),
+            is_stirred: false,
+        };
+        this.read_waker();
+        this.ring.submit();
+        Ok(this)
+    }
+
+    /// How many shared buffers are lent.
+    pub fn lent(&self) -> usize {
+        usize::from(self.pool.lent())
+    }
+
+    /// How many descriptors the engine knows, those included that only wait for the end of their operations.
+    pub fn descriptors(&self) -> usize {
+        self.table.len()
+    }
+
+    fn count_call(&self) {
+        self.calls.set(self.calls.get() + 1);
+    }
+
+    /// Makes the ring's descriptor readable, since the next wait has something to do.
+    #[inline]
+    fn stir(&mut self) {
+        if self.is_driven_from_outside.get() && !self.is_stirred {
+            self.is_stirred = true;
+            self.count_call();
+            self.signal.wake_by_ref();
+        }
+    }
+
+    /// Has the next wake, or one that was not noticed yet, end a wait.
+    fn read_waker(&mut self) {
+        if std::mem::replace(&mut self.is_waker_read, true) {
+            return;
+        }
+        let descriptor = Fd(self.signal.fd().as_raw_fd());
+        let read = opcode::Read::new(descriptor, self.counter.as_mut_ptr(), self.counter.len() as u32);
+        self.ring.start(read.build(), Tag::new(Kind::Wake, 0, 0));
+    }
+
+    /// Looks at one completion.
+    #[inline]
+    fn complete(&mut self, completion: Completion) -> Option<(Key, Event)> {
+        let Tag { kind, index, .. } = Tag::from_bits(completion.user_data)?;
+        match kind {
+            Kind::Receive => self.received(index, completion),
+            Kind::Send => self.sent(index, completion),
+            Kind::Accept => {
+                self.accepted(index, completion);
+                self.release_held()
+            }
+            Kind::Readable => self.readable(index, completion),
+            Kind::Writable => self.writable(index),
+            Kind::Watch => self.watched(index, completion),
+            Kind::Wake => self.noticed_wake(),
+            Kind::Cancel => None,
+        }
+    }
+
+    fn noticed_wake(&mut self) -> Option<(Key, Event)> {
+        self.ring.ended();
+        (self.is_waker_read, self.is_woken) = (false, true);
+        if self.is_driven_from_outside.get() {
+            // Nobody may enter the ring before the next wake.
+            self.read_waker();
+            self.ring.submit();
+        }
+        None
+    }
+
+    /// The next event: what is there already, then what came back, then connections that were held back.
+    #[inline]
+    fn pull(&mut self) -> Option<(Key, Event)> {
+        loop {
+            if let Some(told) = self.told.pop_front() {
+                return Some(told);
+            }
+            if self.chunks_left == 0 {
+                return None;
+            }
+            let Some(completion) = self.batch.pop_front() else { return self.release_held() };
+            if let Some(event) = self.complete(completion) {
+                self.chunks_left -= usize::from(matches!(event.1, Event::Got(_)));
+                return Some(event);
+            }
+        }
+    }
+
+    /// Whether there is something to tell without a wait.
+    fn has_events(&self) -> bool {
+        !self.told.is_empty() || !self.held.is_empty() || !self.batch.is_empty()
+    }
+
+    /// Queues what is due, enters the kernel once, and takes what came back. Whether the wait is over: with
+    /// an event, a wake, or because nothing came.
+    fn turn(&mut self, patience: Option<Duration>) -> io::Result<bool> {
+        if !self.is_waker_read {
+            self.read_waker();
+        }
+        self.arm_all();
+        // Those who wait for a buffer are armed some at a time.
+        let is_short = !self.starved.is_empty();
+        let is_ready = is_short || self.has_events();
+        let entered = self.ring.enter(if is_ready { Some(Duration::ZERO) } else { patience })?;
+        if self.ring.is_taken() {
+            self.headers.release();
+        }
+        if self.batch.len() < BATCH_MAX {
+            self.ring.reap(&mut self.batch);
+        }
+        let is_empty = self.batch.is_empty();
+        if let Some(event) = self.pull() {
+            self.told.push_front(event);
+        }
+        let is_over = match entered {
+            _ if self.chunks_left == 0 => true,
+            Entered::Done => is_empty && !is_short && !self.ring.has_backlog(),
+            Entered::Interrupted => true,
+            Entered::Busy => is_empty,
+        };
+        if entered == Entered::Busy && is_over && patience != Some(Duration::ZERO) {
+            std::thread::sleep(BUSY_PAUSE.min(patience.unwrap_or(BUSY_PAUSE)));
+        }
+        Ok(!self.told.is_empty() || self.is_woken || is_over)
+    }
+}
+
+impl Engine for IoUring {
+    fn name(&self) -> &'static str {
+        "io_uring"
+    }
+
+    fn waker(&self) -> Waker {
+        Arc::clone(&self.signal).into()
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        (self.is_stirred, self.is_woken) = (false, false);
+        (self.accepts_left, self.chunks_left) = (ACCEPTS_MAX, CHUNKS_MAX);
+        let deadline = timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| self.now() + timeout);
+        let mut patience = timeout;
+        for round in 0.. {
+            if self.turn(patience)? {
+                break;
+            }
+            // What came concerned the engine alone. What it wants to do next is tried even when time is up.
+            patience = match deadline {
+                Some(deadline) => Some(deadline.since(self.now())),
+                None => timeout,
+            };
+            let is_due = !self.due.is_empty() || !self.starved.is_empty() || self.ring.has_more();
+            if patience == Some(Duration::ZERO) && (!is_due || round >= EXTRA_ROUNDS_MAX) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self) {
+        if !self.ring.is_taken() {
+            self.ring.submit();
+        }
+    }
+
+    fn next(&mut self) -> Option<(Key, Event)> {
+        self.pull()
+    }
+
+    fn give(&mut self, chunk: Chunk) {
+        // A shared buffer goes back by its drop.
+        let buffer = chunk.into_buffer();
+        if self.spare.len() < SPARE_MAX && buffer.len() == self.buffer_bytes {
+            self.spare.push(buffer);
+        }
+    }
+
+    fn watch(&mut self, key: Key, source: Source<'_>, interest: Option<Interest>) -> io::Result<()> {
+        self.set_watched(key, source, interest)
+    }
+
+    fn unwatch(&mut self, key: Key, _: Source<'_>) {
+        self.forget_watched(key);
+    }
+
+    fn read(&mut self, source: Source<'_>, into: &mut [u8]) -> io::Result<usize> {
+        self.count_call();
+        sys::read(source, into)
+    }
+
+    fn write(&mut self, source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
+        self.count_call();
+        sys::write(source, from)
+    }
+
+    fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Transport> {
+        // socket, bind and listen; options are rare enough not to be counted.
+        self.calls.set(self.calls.get() + 3);
+        sys::listen(address, options).map(Transport::new)
+    }
+
+    fn connect(&mut self, address: &Address, options: &ConnectOptions) -> io::Result<Transport> {
+        self.calls.set(self.calls.get() + 2);
+        sys::connect(address, options).map(Transport::new)
+    }
+
+    fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
+        let descriptor = match transport.into_descriptor() {
+            Ok(descriptor) => descriptor,
+            Err(transport) => return Err(Refused { transport, error: io::ErrorKind::Unsupported.into() }),
+        };
+        if !self.table.is_vacant(key) {
+            let error = io::ErrorKind::AlreadyExists.into();
+            return Err(Refused { transport: Transport::new(descriptor), error });
+        }
+        let index = self.table.insert(key, Held::Owned(descriptor), role.into());
+        if let Some(entry) = self.table.get_mut(index) {
+            entry.set(READING, true);
+        }
+        self.list(index);
+        Ok(())
+    }
+
+    fn reading(&mut self, key: Key, on: bool) {
+        let Some(index) = self.table.find(key) else { return };
+        let Some(entry) = self.table.get_mut(index).filter(|entry| entry.part != Part::Watched) else {
+            return;
+        };
+        if entry.has(READING) == on {
+            return;
+        }
+        entry.set(READING, on);
+        if on && entry.part == Part::Listener && self.reserve.is_none() {
+            self.reserve = sys::Reserve::take();
+        }
+        self.list(index);
+    }
+
+    fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
+        self.begin_send(key, queue)
+    }
+
+    fn shutdown(&mut self, key: Key) -> io::Result<()> {
+        let descriptor = self.table.of(key).and_then(|entry| entry.owned()).ok_or(io::ErrorKind::NotFound)?;
+        self.count_call();
+        // As an operation it would go to a thread of the kernel.
+        sys::shutdown_write(sys::borrow(descriptor))
+    }
+
+    fn detach(&mut self, key: Key) {
+        self.detach_key(key);
+    }
+
+    fn close(&mut self, key: Key, how: Ending) {
+        self.close_key(key, how);
+    }
+
+    fn local(&self, key: Key) -> io::Result<Address> {
+        let descriptor = self.table.of(key).and_then(|entry| entry.owned()).ok_or(io::ErrorKind::NotFound)?;
+        self.count_call();
+        sys::local(sys::borrow(descriptor))
+    }
+
+    fn peer(&self, key: Key) -> io::Result<Address> {
+        let descriptor = self.table.of(key).and_then(|entry| entry.owned()).ok_or(io::ErrorKind::NotFound)?;
+        self.count_call();
+        sys::peer(sys::borrow(descriptor))
+    }
+
+    fn calls(&self) -> u64 {
+        self.calls.get() + self.ring.calls()
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.is_driven_from_outside.set(true);
+        if !self.due.is_empty() || !self.is_waker_read {
+            self.signal.wake_by_ref();
+        }
+        Some(self.ring.fd())
+    }
+}
+
+/// The most shared buffers a kernel takes.
+const BUFFERS_MAX: u16 = 1 << 15;
+/// The most bytes of one shared buffer.
+const BUFFER_BYTES_MAX: usize = 1 << 24;
+/// How many connections are told of in one batch, so that those that are there have their turn.
+const ACCEPTS_MAX: u32 = 16;
+/// How many chunks one turn tells of. With more, what the first streams received would have left the caches when
+/// it is sent.
+const CHUNKS_MAX: usize = 64;
+/// With so many completions that were not looked at, no more are taken from the kernel.
+const BATCH_MAX: usize = 4096;
+/// How many buffers are kept for the next calls; a runtime holds one at a time.
+const SPARE_MAX: usize = 4;
+/// How long a kernel that takes nothing is left alone.
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
+/// How often a wait whose time is up enters the kernel again for what the engine itself has to do.
+const EXTRA_ROUNDS_MAX: u32 = 64;

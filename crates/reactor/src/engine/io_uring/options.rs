@@ -1,0 +1,65 @@
+//! How a ring is made: its sizes, and which operations are asked of the kernel.
+
+/// Sizes and operations of an [`IoUring`](super::IoUring). Begin with the default, and set what should be
+/// otherwise.
+///
+/// The shared buffers take at most `buffers * buffer_bytes` of memory, 4 MiB by default; only what was ever
+/// used of it is real.
+///
+/// ```no_run
+/// use reactor::engine::{Engine, IoUring, IoUringOptions};
+///
+/// let mut options = IoUringOptions::default();
+/// options.buffers = 256;
+/// options.buffer_bytes = 16 * 1024;
+/// assert_eq!(IoUring::with_options(options)?.name(), "io_uring");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct IoUringOptions {
+    /// Entries of the submission queue; 1,024. Rounded up to a power of two, at least 2. More operations than
+    /// these in one turn cost a further call.
+    pub entries: u32,
+    /// Entries of the completion queue; 4,096. Rounded up to a power of two, at least twice `entries`. The
+    /// kernel keeps what does not fit.
+    pub completions: u32,
+    /// Buffers that all streams share; 1,024. Rounded up to a power of two, at most 32,768.
+    pub buffers: u16,
+    /// Bytes of one shared buffer, the most that one [`Event::Got`](super::super::Event::Got) brings; 4,096,
+    /// at least one.
+    pub buffer_bytes: usize,
+    /// Which operations are left to the kernel; all by default.
+    pub operations: Operations,
+}
+
+impl Default for IoUringOptions {
+    fn default() -> IoUringOptions {
+        IoUringOptions {
+            entries: 1024,
+            completions: 4096,
+            buffers: 1024,
+            buffer_bytes: 4096,
+            operations: Operations::default(),
+        }
+    }
+}
+
+/// Which operations are left to the kernel. For one that is not, the ring waits for readiness and the
+/// engine makes the call, as it also does for each operation the kernel turns out not to know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Operations {
+    /// Multishot accept: Linux 5.19.
+    pub accept: bool,
+    /// Multishot receive into shared buffers: Linux 6.0.
+    pub receive: bool,
+    /// Send and sendmsg.
+    pub send: bool,
+}
+
+impl Default for Operations {
+    fn default() -> Operations {
+        Operations { accept: true, receive: true, send: true }
+    }
+}

@@ -1,0 +1,224 @@
+//! Output: one send for each stream, queued for the call that ends the turn.
+//!
+//! The bytes stay in the queue that was handed over, which the table keeps until the kernel is done with it.
+#![allow(unsafe_code)]
+
+use std::{
+    io::{self, IoSlice},
+    mem, ptr,
+};
+
+use io_uring::{opcode, squeue, types::Fd};
+use session::Outgoing;
+
+use super::{
+    IoUring,
+    operation::{Kind, Tag},
+    ring::Completion,
+    table::{CALLED_OUTPUT, CLOSING, DETACHING, Output, Part},
+};
+use crate::{
+    engine::{Event, Sent},
+    id::Key,
+    sys,
+};
+
+impl IoUring {
+    /// Begins a send, or says at once why not.
+    #[inline]
+    pub(super) fn begin_send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
+        let Some(index) = self.table.find(key) else { return refused(queue, io::ErrorKind::NotFound) };
+        let Some(entry) = self.table.get_mut(index) else { return refused(queue, io::ErrorKind::NotFound) };
+        match entry.part {
+            Part::Listener | Part::Refused => return refused(queue, io::ErrorKind::NotConnected),
+            Part::Watched => return refused(queue, io::ErrorKind::InvalidInput),
+            _ if entry.queue.is_some() => return refused(queue, io::ErrorKind::InvalidInput),
+            _ if queue.is_empty() => return Some(Sent { queue, result: Ok(0) }),
+            Part::Connecting | Part::Stream => entry.queue = Some(queue),
+        }
+        if entry.part == Part::Connecting { None } else { self.launch(index) }
+    }
+
+    /// Hands the entry's queue to the kernel; by a call where it must be, which may be over at once.
+    #[inline]
+    pub(super) fn launch(&mut self, index: u32) -> Option<Sent> {
+        let IoUring { table, ring, headers, operations, .. } = self;
+        let entry = table.get_mut(index)?;
+        if entry.has(CALLED_OUTPUT) || !operations.send {
+            return self.call_send(index);
+        }
+        let operation = headers.send(Fd(entry.number()), entry.queue.as_ref()?);
+        entry.output = Output::Sending;
+        ring.start(operation, Tag::new(Kind::Send, entry.life, index));
+        self.stir();
+        None
+    }
+
+    /// The completion of a send.
+    #[inline]
+    pub(super) fn sent(&mut self, index: u32, completion: Completion) -> Option<(Key, Event)> {
+        self.ring.ended();
+        let entry = self.table.get_mut(index)?;
+        entry.output = Output::Idle;
+        let key = entry.key;
+        if entry.has(CLOSING) {
+            entry.queue = None;
+            self.settle(index);
+            return None;
+        }
+        let is_detaching = entry.has(DETACHING);
+        let result = match completion.result {
+            taken @ 1.. => {
+                let queue = entry.queue.as_mut()?;
+                queue.advance(taken as usize);
+                Ok(taken as usize)
+            }
+            0 => Err(io::ErrorKind::WriteZero.into()),
+            error => match -error {
+                libc::ECANCELED | libc::EINTR | libc::EAGAIN if is_detaching => Ok(0),
+                libc::ECANCELED | libc::EINTR | libc::EAGAIN => {
+                    return self.launch(index).map(|sent| (key, Event::Sent(sent)));
+                }
+                libc::ENOTSOCK | libc::EOPNOTSUPP if !is_detaching => {
+                    entry.set(CALLED_OUTPUT, true);
+                    return self.launch(index).map(|sent| (key, Event::Sent(sent)));
+                }
+                error => Err(io::Error::from_raw_os_error(error)),
+            },
+        };
+        let sent = self.give_back(index, result)?;
+        if is_detaching {
+            self.settle(index);
+        }
+        Some((key, Event::Sent(sent)))
+    }
+
+    /// The end of a wait for room.
+    pub(super) fn writable(&mut self, index: u32) -> Option<(Key, Event)> {
+        self.ring.ended();
+        let entry = self.table.get_mut(index)?;
+        entry.output = Output::Idle;
+        let key = entry.key;
+        if entry.has(CLOSING) {
+            entry.queue = None;
+            self.settle(index);
+            return None;
+        }
+        let sent = if entry.has(DETACHING) {
+            let sent = self.give_back(index, Ok(0));
+            self.settle(index);
+            sent
+        } else {
+            self.call_send(index)
+        };
+        sent.map(|sent| (key, Event::Sent(sent)))
+    }
+
+    /// Sends by a call, once; when there is no room, waits for it.
+    fn call_send(&mut self, index: u32) -> Option<Sent> {
+        self.count_call();
+        let IoUring { table, ring, .. } = self;
+        let entry = table.get_mut(index)?;
+        let result = match sys::offer(sys::borrow(entry.owned()?), entry.queue.as_ref()?) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                let operation = opcode::PollAdd::new(Fd(entry.number()), libc::POLLOUT as u32).build();
+                entry.output = Output::Polling;
+                ring.start(operation, Tag::new(Kind::Writable, entry.life, index));
+                self.stir();
+                return None;
+            }
+            Ok(written) => {
+                entry.queue.as_mut()?.advance(written.taken);
+                Ok(written.taken)
+            }
+            Err(e) => Err(e),
+        };
+        self.give_back(index, result)
+    }
+
+    /// The queue with the result; notes a failure that the read side is not told of again.
+    fn give_back(&mut self, index: u32, result: io::Result<usize>) -> Option<Sent> {
+        let entry = self.table.get_mut(index)?;
+        if let Err(error) = &result
+            // A broken pipe says nothing of the read side; any other error is the stream's end.
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            entry.failed = error.raw_os_error().and_then(|number| u16::try_from(number).ok()).unwrap_or(0);
+        }
+        Some(Sent { queue: entry.queue.take()?, result })
+    }
+}
+
+fn refused(queue: Box<Outgoing>, kind: io::ErrorKind) -> Option<Sent> {
+    Some(Sent { queue, result: Err(kind.into()) })
+}
+
+/// The headers of sends of many parts, each kept until the kernel has read it: when it has taken the
+/// operation.
+#[derive(Default)]
+#[expect(clippy::vec_box, reason = "the kernel has their addresses")]
+pub(super) struct Headers {
+    used: Vec<Box<Header>>,
+    free: Vec<Box<Header>>,
+}
+
+struct Header {
+    message: libc::msghdr,
+    parts: [libc::iovec; PARTS_MAX],
+}
+
+impl Headers {
+    /// The operation that sends the front of a queue: all of it up to a limit of parts.
+    #[inline]
+    fn send(&mut self, to: Fd, queue: &Outgoing) -> squeue::Entry {
+        let front = queue.front();
+        if front.len() == queue.len() {
+            let len = front.len().min(BYTES_MAX) as u32;
+            return opcode::Send::new(to, front.as_ptr(), len).flags(libc::MSG_NOSIGNAL).build();
+        }
+        let message = self.message(queue);
+        opcode::SendMsg::new(to, message).flags(libc::MSG_NOSIGNAL as u32).build()
+    }
+
+    fn message(&mut self, queue: &Outgoing) -> *const libc::msghdr {
+        let mut slices = [IoSlice::new(&[]); PARTS_MAX];
+        let count = queue.slices(&mut slices);
+        let mut header = self.free.pop().unwrap_or_else(|| Box::new(Header::new()));
+        for (part, slice) in header.parts.iter_mut().zip(&slices[..count]) {
+            *part = libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() };
+        }
+        header.message.msg_iov = header.parts.as_mut_ptr();
+        header.message.msg_iovlen = count as _;
+        let message = &raw const header.message;
+        self.used.push(header);
+        message
+    }
+
+    /// Takes the headers back: the kernel has taken all that was queued.
+    pub(super) fn release(&mut self) {
+        if !self.used.is_empty() {
+            self.free.append(&mut self.used);
+            self.free.truncate(HEADERS_MAX);
+        }
+    }
+
+    /// Never frees what the kernel may still read.
+    pub(super) fn leak(&mut self) {
+        mem::take(&mut self.used).into_iter().for_each(mem::forget);
+    }
+}
+
+impl Header {
+    fn new() -> Header {
+        // SAFETY: all zeroes is a valid msghdr: null pointers with lengths of zero.
+        let message = unsafe { mem::zeroed() };
+        Header { message, parts: [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; PARTS_MAX] }
+    }
+}
+
+/// The most parts of a queue that leave in one send: a page of the kernel's memory for their addresses.
+const PARTS_MAX: usize = 64;
+/// The most bytes that leave in one send.
+const BYTES_MAX: usize = 1 << 30;
+/// How many headers are kept.
+const HEADERS_MAX: usize = 64;

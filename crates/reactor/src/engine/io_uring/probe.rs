@@ -1,0 +1,121 @@
+//! What this kernel can do: the ring with the best flags it takes, and what the engine cannot be without.
+
+use std::{error::Error, fmt, io};
+
+use io_uring::{Builder, IoUring, Probe, opcode};
+
+use super::options::{IoUringOptions, Operations};
+
+/// What this kernel, or a sandbox around the program, lacks for the engine `io_uring`.
+///
+/// It is inside of the [`io::Error`] with which the engine does not open, whose kind is then `Unsupported`.
+///
+/// ```
+/// use reactor::engine::{IoUring, Missing};
+///
+/// if let Err(error) = IoUring::new()
+///     && let Some(missing) = error.get_ref().and_then(|inner| inner.downcast_ref::<Missing>())
+/// {
+///     println!("{} is missing", missing.what().join(", "));
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Missing {
+    what: Vec<&'static str>,
+    cause: Option<io::Error>,
+}
+
+impl Missing {
+    /// The names of what is missing: of system calls, features, operations.
+    pub fn what(&self) -> &[&'static str] {
+        &self.what
+    }
+
+    fn refusal(what: Vec<&'static str>, cause: Option<io::Error>) -> io::Error {
+        io::Error::new(io::ErrorKind::Unsupported, Missing { what, cause })
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the kernel has no {}", self.what.join(", "))?;
+        self.cause.as_ref().map_or(Ok(()), |cause| write!(f, ": {cause}"))
+    }
+}
+
+impl Error for Missing {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.as_ref().map(|cause| cause as _)
+    }
+}
+
+/// Makes the ring, and says which of the wanted operations it has.
+///
+/// # Errors
+/// [`Missing`] inside; or as io_uring_setup(2): ENOMEM, EMFILE, ..
+pub(super) fn open(options: &IoUringOptions) -> io::Result<(IoUring, Operations)> {
+    let ring = build(options)?;
+    let parameters = ring.params();
+    let features = [
+        (parameters.is_feature_nodrop(), "completions that are never dropped"),
+        (parameters.is_feature_submit_stable(), "stable submissions"),
+        (parameters.is_feature_fast_poll(), "internal polling"),
+        (parameters.is_feature_ext_arg(), "timeouts of io_uring_enter(2)"),
+    ];
+    let mut missing: Vec<_> = features.iter().filter(|(has, _)| !has).map(|(_, name)| *name).collect();
+    let mut probe = Probe::new();
+    if let Err(cause) = ring.submitter().register_probe(&mut probe) {
+        missing.push("probe of operations");
+        return Err(Missing::refusal(missing, Some(cause)));
+    }
+    let needed = [
+        (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD"),
+        (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),
+        (opcode::Read::CODE, "IORING_OP_READ"),
+    ];
+    missing.extend(needed.iter().filter(|(code, _)| !probe.is_supported(*code)).map(|(_, name)| *name));
+    if !missing.is_empty() {
+        return Err(Missing::refusal(missing, None));
+    }
+    let wanted = options.operations;
+    let operations = Operations {
+        accept: wanted.accept && probe.is_supported(opcode::AcceptMulti::CODE),
+        receive: wanted.receive && probe.is_supported(opcode::RecvMulti::CODE),
+        send: wanted.send
+            && probe.is_supported(opcode::Send::CODE)
+            && probe.is_supported(opcode::SendMsg::CODE),
+    };
+    Ok((ring, operations))
+}
+
+/// Makes the ring with as many of the flags as the kernel knows.
+fn build(options: &IoUringOptions) -> io::Result<IoUring> {
+    let entries = options.entries.clamp(2, ENTRIES_MAX);
+    let completions = options.completions.clamp(entries * 2, ENTRIES_MAX * 2);
+    for flags in [FLAGS, FLAGS_OLD, |_: &mut Builder| ()] {
+        let mut builder = IoUring::builder();
+        builder.dontfork().setup_clamp().setup_cqsize(completions);
+        flags(&mut builder);
+        match builder.build(entries) {
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {}
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => {
+                return Err(Missing::refusal(vec!["io_uring_setup(2)"], Some(e)));
+            }
+            result => return result,
+        }
+    }
+    Err(Missing::refusal(vec!["completion queue of a chosen size"], None))
+}
+
+type SetFlags = fn(&mut Builder);
+/// One thread makes all calls, and what is ready is worked off in them (Linux 6.0).
+const FLAGS: SetFlags = |builder| {
+    builder.setup_submit_all().setup_coop_taskrun().setup_single_issuer();
+};
+/// Linux 5.19.
+const FLAGS_OLD: SetFlags = |builder| {
+    builder.setup_submit_all().setup_coop_taskrun();
+};
+
+/// The most entries of a submission queue a kernel makes.
+const ENTRIES_MAX: u32 = 1 << 15;

@@ -1,0 +1,247 @@
+//! The ring itself: what is queued for the kernel, the one call of a turn, and what came back.
+//!
+//! Nothing that was queued is ever lost: what finds no place goes to a backlog, and what the kernel does not
+//! take now (EBUSY, EAGAIN) stays queued. A queued operation is never taken back either, only cancelled.
+#![allow(unsafe_code)]
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+    time::Duration,
+};
+
+use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
+
+use super::operation::{Kind, Tag};
+use crate::engine::timeout;
+
+/// What the kernel said of one operation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Completion {
+    pub(super) user_data: u64,
+    pub(super) result: i32,
+    pub(super) flags: u32,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Entered {
+    /// As asked.
+    Done,
+    /// A signal came.
+    Interrupted,
+    /// The kernel takes nothing now: it has no memory, or wants its completions to be looked at first.
+    Busy,
+}
+
+/// The queues that are shared with the kernel.
+pub(super) struct Ring {
+    ring: IoUring,
+    /// Operations that found no place, each with whether it is linked to the next.
+    backlog: VecDeque<(squeue::Entry, bool)>,
+    /// Operations whose last completion was not looked at, queued ones included.
+    out: usize,
+    calls: u64,
+}
+
+impl Ring {
+    pub(super) fn new(ring: IoUring) -> Ring {
+        Ring { ring, backlog: VecDeque::new(), out: 0, calls: 0 }
+    }
+
+    /// Queues an operation whose last completion is counted by [`Ring::ended`].
+    ///
+    /// What the entry points to must live until then.
+    #[inline]
+    pub(super) fn start(&mut self, entry: squeue::Entry, tag: Tag) {
+        self.out += 1;
+        self.push(entry.user_data(tag.to_bits()));
+    }
+
+    /// Queues two operations of which the second begins when the first has succeeded, which is not told.
+    /// Together they have one last completion.
+    pub(super) fn start_linked(&mut self, first: squeue::Entry, second: squeue::Entry, tag: Tag) {
+        let flags = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
+        let pair = [first.flags(flags).user_data(tag.to_bits()), second.user_data(tag.to_bits())];
+        self.out += 1;
+        // A link ends where a submission does, so both go at once.
+        let capacity = self.ring.submission().capacity();
+        if self.backlog.is_empty() && self.ring.submission().len() + pair.len() > capacity {
+            self.submit();
+        }
+        // SAFETY: these operations point to no memory: see the callers, all of which wait for readiness.
+        if self.backlog.is_empty() && unsafe { self.ring.submission().push_multiple(&pair) }.is_ok() {
+            return;
+        }
+        let [first, second] = pair;
+        self.backlog.extend([(first, true), (second, false)]);
+    }
+
+    /// Asks for an operation's end. It still has its last completion.
+    pub(super) fn cancel(&mut self, tag: Tag) {
+        let entry = opcode::AsyncCancel::new(tag.to_bits()).build().flags(squeue::Flags::SKIP_SUCCESS);
+        self.push(entry.user_data(Tag::new(Kind::Cancel, 0, 0).to_bits()));
+    }
+
+    /// Asks for the end of every operation there is.
+    pub(super) fn cancel_all(&mut self) {
+        let entry = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
+        self.push(entry.user_data(Tag::new(Kind::Cancel, 0, 0).to_bits()));
+    }
+
+    /// Counts a last completion.
+    #[inline]
+    pub(super) fn ended(&mut self) {
+        self.out -= 1;
+    }
+
+    /// How many operations are out.
+    pub(super) fn out(&self) -> usize {
+        self.out
+    }
+
+    /// Whether the kernel has taken all that was queued, and with it what only submissions point to.
+    pub(super) fn is_taken(&mut self) -> bool {
+        self.backlog.is_empty() && self.ring.submission().is_empty()
+    }
+
+    /// Whether something waits for place.
+    pub(super) fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// Whether the kernel has something to take or to give that found no place in a queue.
+    pub(super) fn has_more(&mut self) -> bool {
+        self.has_backlog() || self.ring.submission().cq_overflow()
+    }
+
+    /// How many calls were made.
+    pub(super) fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    #[inline]
+    fn push(&mut self, entry: squeue::Entry) {
+        if self.backlog.is_empty() && self.has_pushed(&entry) {
+            return;
+        }
+        self.push_to_full(entry);
+    }
+
+    #[cold]
+    fn push_to_full(&mut self, entry: squeue::Entry) {
+        if self.backlog.is_empty() {
+            self.submit();
+            if self.has_pushed(&entry) {
+                return;
+            }
+        }
+        self.backlog.push_back((entry, false));
+    }
+
+    #[inline]
+    fn has_pushed(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: an operation's memory (a queue, a header, the waker's counter) is kept by the engine until
+        // its last completion, and by nobody freed if that never comes.
+        unsafe { self.ring.submission().push(entry) }.is_ok()
+    }
+
+    /// Hands over what is queued without looking for completions, to have place. What the kernel does not
+    /// take stays queued.
+    pub(super) fn submit(&mut self) {
+        let queued = self.ring.submission().len() as u32;
+        self.calls += 1;
+        // SAFETY: no argument is passed.
+        let _ = unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, 0, None) };
+    }
+
+    /// Moves what has place now out of the backlog, pairs together.
+    fn refill(&mut self) {
+        while let Some((_, is_linked)) = self.backlog.front() {
+            let count = if *is_linked { 2 } else { 1 };
+            let queue = self.ring.submission();
+            if queue.capacity() - queue.len() < count {
+                return;
+            }
+            drop(queue);
+            for (entry, _) in self.backlog.drain(..count) {
+                // SAFETY: as in `has_pushed`. There is place for it.
+                let _ = unsafe { self.ring.submission().push(&entry) };
+            }
+        }
+    }
+
+    /// Hands over what is queued, and waits until there is a completion, or `timeout` is over.
+    ///
+    /// # Errors
+    /// The ring is broken.
+    pub(super) fn enter(&mut self, timeout: Option<Duration>) -> io::Result<Entered> {
+        if !self.backlog.is_empty() {
+            self.refill();
+        }
+        let queued = self.ring.submission().len() as u32;
+        let (wanted, timeout) = match timeout {
+            Some(Duration::ZERO) => (0, None),
+            // The rest of the backlog needs place.
+            _ if !self.backlog.is_empty() => (0, None),
+            timeout => (1, timeout),
+        };
+        // Without it deferred work is not done when nothing is waited for.
+        let flags = EnterFlags::GETEVENTS;
+        self.calls += 1;
+        let result = match timeout {
+            None => {
+                // SAFETY: no argument is passed.
+                unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, wanted, flags.bits(), None) }
+            }
+            Some(timeout) => {
+                let (seconds, nanos) = timeout::seconds_and_nanos(timeout);
+                let time = types::Timespec::new().sec(seconds as u64).nsec(nanos as u32);
+                let arguments = types::SubmitArgs::new().timespec(&time);
+                let flags = (flags | EnterFlags::EXT_ARG).bits();
+                // SAFETY: the arguments are of the type that the flag announces, and live through the call.
+                unsafe { self.ring.submitter().enter(queued, wanted, flags, Some(&arguments)) }
+            }
+        };
+        match result.map_err(|error| (error.raw_os_error(), error)) {
+            Ok(_) | Err((Some(libc::ETIME), _)) => Ok(Entered::Done),
+            Err((Some(libc::EINTR), _)) => Ok(Entered::Interrupted),
+            Err((Some(libc::EBUSY | libc::EAGAIN), _)) => Ok(Entered::Busy),
+            Err((_, error)) => Err(error),
+        }
+    }
+
+    /// Takes all completions there are.
+    pub(super) fn reap(&mut self, into: &mut VecDeque<Completion>) {
+        into.extend(self.ring.completion().map(|entry| Completion {
+            user_data: entry.user_data(),
+            result: entry.result(),
+            flags: entry.flags(),
+        }));
+    }
+
+    /// Registers the ring of the shared buffers.
+    ///
+    /// # Errors
+    /// As io_uring_register(2): EINVAL before Linux 5.19.
+    pub(super) fn register_buffers(&self, address: u64, buffers: u16) -> io::Result<()> {
+        // SAFETY: the pool keeps the ring mapped for longer than this ring lives.
+        unsafe { self.ring.submitter().register_buf_ring_with_flags(address, buffers, GROUP, 0) }
+    }
+
+    /// Takes the shared buffers away from the kernel.
+    pub(super) fn unregister_buffers(&self) {
+        // Fails only where there is nothing to take away.
+        let _ = self.ring.submitter().unregister_buf_ring(GROUP);
+    }
+
+    /// The ring's own descriptor, readable while there are completions.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open for as long as the ring, which is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+    }
+}
+
+/// The name of the group of the shared buffers.
+pub(super) const GROUP: u16 = 0;

@@ -1,0 +1,169 @@
+//! Users' resources: each a wait for readiness that is asked for again before every wait of the engine.
+//!
+//! Asked anew, a wait tells what holds now: that is what level-triggered means, and it costs no call, since
+//! it goes with the next one. A multishot would tell only of changes. The kernel keeps a file open for as
+//! long as something waits for it, even when its owner has closed it. So each is two operations in a row: when
+//! the first finds it ready, the second looks the descriptor up again, and tells what it finds then.
+
+use std::io;
+
+use io_uring::{opcode, types::Fd};
+
+use super::{
+    IoUring,
+    operation::{Kind, Tag},
+    ring::Completion,
+    table::{CLOSING, HUNG_UP, Held, Input, Part},
+};
+use crate::{
+    engine::{Event, Interest, Ready, Source},
+    id::Key,
+    sys,
+};
+
+impl IoUring {
+    /// Sets what a resource is watched for.
+    ///
+    /// # Errors
+    /// EBADF, EEXIST as epoll_ctl(2), and those of poll(2).
+    pub(super) fn set_watched(
+        &mut self,
+        key: Key,
+        source: Source<'_>,
+        interest: Option<Interest>,
+    ) -> io::Result<()> {
+        let watched = sys::Watched::new(source).ok_or(io::ErrorKind::Unsupported)?;
+        let known = self.table.find(key);
+        let is_ours = known.and_then(|index| self.table.get(index)).is_some_and(|e| e.part == Part::Watched);
+        if !is_ours && !self.table.is_vacant(key) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let checked = match interest {
+            Some(_) => self.check_watched(source, known),
+            None => Ok(()),
+        };
+        if let Err(error) = checked {
+            self.forget_watched(key);
+            return Err(error);
+        }
+        let index = known.unwrap_or_else(|| self.table.insert(key, Held::Watched(watched), Part::Watched));
+        let Some(entry) = self.table.get_mut(index) else { return Ok(()) };
+        let (before, asked) = (entry.number(), entry.interest());
+        entry.held = Held::Watched(watched);
+        entry.set_interest(interest);
+        entry.set(HUNG_UP, false);
+        let number = entry.number();
+        let is_changed = before != number || asked != interest;
+        if before != number || interest.is_none() {
+            self.release_number(before, index);
+        }
+        if interest.is_some() {
+            self.numbers.insert(number, index);
+        }
+        if is_changed {
+            self.told.retain(|(of, event)| *of != key || !matches!(event, Event::Ready(_)));
+            self.cancel_input(index);
+        }
+        self.list(index);
+        Ok(())
+    }
+
+    /// Refuses at once what other engines refuse at once.
+    fn check_watched(&mut self, source: Source<'_>, known: Option<u32>) -> io::Result<()> {
+        self.count_call();
+        let Some(descriptor) = source.descriptor() else { return Err(io::ErrorKind::Unsupported.into()) };
+        let number = std::os::fd::AsRawFd::as_raw_fd(&descriptor);
+        let mut entry = [libc::pollfd { fd: number, events: 0, revents: 0 }];
+        sys::again_if_interrupted(|| sys::poll(&mut entry, 0))?;
+        if number < 0 || entry[0].revents & libc::POLLNVAL != 0 {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
+        match self.numbers.get(&number) {
+            Some(other) if Some(*other) != known => Err(io::Error::from_raw_os_error(libc::EEXIST)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends watching; the entry stays until nothing waits for it any more.
+    pub(super) fn forget_watched(&mut self, key: Key) {
+        let Some(index) = self.table.find(key) else { return };
+        let Some(entry) = self.table.get_mut(index).filter(|entry| entry.part == Part::Watched) else {
+            return;
+        };
+        entry.set(CLOSING, true);
+        let number = entry.number();
+        self.release_number(number, index);
+        self.told.retain(|(of, _)| *of != key);
+        self.table.forget(key);
+        self.cancel_input(index);
+        self.settle(index);
+    }
+
+    fn release_number(&mut self, number: i32, index: u32) {
+        if self.numbers.get(&number) == Some(&index) {
+            self.numbers.remove(&number);
+        }
+    }
+
+    /// Asks for the readiness of a resource, if it is wanted and not asked for.
+    pub(super) fn sync_watched(&mut self, index: u32) {
+        let IoUring { table, ring, .. } = self;
+        let Some(entry) = table.get_mut(index) else { return };
+        let Some(interest) = entry.interest().filter(|_| !entry.has(HUNG_UP)) else { return };
+        if entry.input != Input::Idle {
+            return;
+        }
+        let wait = || opcode::PollAdd::new(Fd(entry.number()), mask(interest)).build();
+        ring.start_linked(wait(), wait(), Tag::new(Kind::Watch, entry.life, index));
+        entry.input = Input::Polling;
+    }
+
+    /// The end of a wait for a resource.
+    pub(super) fn watched(&mut self, index: u32, completion: Completion) -> Option<(Key, Event)> {
+        self.ring.ended();
+        let entry = self.table.get_mut(index)?;
+        let key = entry.key;
+        entry.input = Input::Idle;
+        if entry.has(CLOSING) {
+            self.settle(index);
+            return None;
+        }
+        // A handler may have let it rest since the kernel looked.
+        let interest = entry.interest()?;
+        if matches!(-completion.result, libc::ECANCELED | libc::EINTR | libc::EAGAIN) {
+            self.list(index);
+            return None;
+        }
+        let ready = readiness(completion.result, interest);
+        if !(ready.readable || ready.writable) {
+            if !(ready.hangup || ready.error) {
+                self.list(index);
+                return None;
+            }
+            // It would be told for ever: no read makes it silent.
+            entry.set(HUNG_UP, true);
+            let number = entry.number();
+            self.release_number(number, index);
+            return Some((key, Event::Ready(ready)));
+        }
+        self.list(index);
+        Some((key, Event::Ready(ready)))
+    }
+}
+
+fn mask(interest: Interest) -> u32 {
+    let read = if interest.is_read() { libc::POLLIN | libc::POLLRDHUP } else { 0 };
+    let write = if interest.is_write() { libc::POLLOUT } else { 0 };
+    (read | write) as u32
+}
+
+/// What the kernel found, as far as it is wanted; an error of the wait itself is the descriptor's.
+fn readiness(result: i32, interest: Interest) -> Ready {
+    let bits = if result < 0 { libc::POLLERR } else { result as libc::c_short };
+    Ready {
+        readable: bits & libc::POLLIN != 0 && interest.is_read(),
+        writable: bits & libc::POLLOUT != 0 && interest.is_write(),
+        hangup: bits & (libc::POLLHUP | libc::POLLRDHUP) != 0,
+        error: bits & (libc::POLLERR | libc::POLLNVAL) != 0,
+    }
+}

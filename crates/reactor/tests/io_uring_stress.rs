@@ -1,0 +1,415 @@
+//! The engine `io_uring` at random on a ring of four entries with four buffers: accepts, pauses, resumes,
+//! closes, releases and stops, with bytes that show when they lie in the wrong place.
+//!
+//! `URING_SEED=7 cargo test -p io-reactor --features io-uring --test io_uring_stress` repeats a run.
+#![cfg(all(target_os = "linux", feature = "io-uring"))]
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    io::{ErrorKind, Read as _, Write as _},
+    net::TcpStream,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use reactor::{
+    Address, Key, ListenOptions,
+    engine::{Chunk, Ending, Engine, Event, IoUring, IoUringOptions, Outgoing, Role, Transport},
+};
+use socket2::SockRef;
+
+fn tight() -> IoUring {
+    let mut options = IoUringOptions::default();
+    (options.entries, options.completions) = (4, 8);
+    (options.buffers, options.buffer_bytes) = (4, 64);
+    IoUring::with_options(options).expect("this kernel has io_uring")
+}
+
+/// xorshift64*: the same numbers for the same seed, everywhere.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % limit
+    }
+}
+
+/// The byte at a position of the stream with this salt.
+fn byte(salt: usize, at: usize) -> u8 {
+    (at ^ (at >> 7) ^ salt.wrapping_mul(151)) as u8
+}
+
+/// A connection of the engine, with its other end in our hand.
+struct Lane {
+    peer: TcpStream,
+    salt: usize,
+    /// Bytes that the peer wrote, and those of them that were told.
+    written: usize,
+    told: usize,
+    /// Bytes that the engine took, and those of them that the peer read.
+    sent: usize,
+    read: usize,
+    queue: Option<Box<Outgoing>>,
+    is_over: bool,
+    /// Being released: nothing more is sent under this key.
+    is_leaving: bool,
+}
+
+struct Stress {
+    engine: IoUring,
+    chance: Chance,
+    listener: Key,
+    address: std::net::SocketAddr,
+    lanes: BTreeMap<Key, Lane>,
+    /// Connected, and not accepted yet: by their own address.
+    waiting: BTreeMap<String, (TcpStream, usize)>,
+    kept: Vec<Chunk>,
+    slots: u32,
+    salts: usize,
+    done: BTreeMap<&'static str, u64>,
+}
+
+impl Stress {
+    fn new(seed: u64) -> Stress {
+        let mut engine = tight();
+        let listener = Key::new(0, 0, 1);
+        let address: Address = "127.0.0.1:0".parse().expect("an address");
+        let transport = engine.listen(&address, &ListenOptions::default()).expect("a port");
+        engine.attach(listener, transport, Role::Listener).expect("the key is free");
+        let address = engine.local(listener).expect("bound").ip().expect("an IP address");
+        Stress {
+            engine,
+            chance: Chance(seed | 1),
+            listener,
+            address,
+            lanes: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            kept: Vec::new(),
+            slots: 1,
+            salts: 0,
+            done: BTreeMap::new(),
+        }
+    }
+
+    fn note(&mut self, what: &'static str) {
+        *self.done.entry(what).or_default() += 1;
+    }
+
+    fn any(&mut self) -> Option<Key> {
+        let count = self.lanes.len();
+        (count > 0).then(|| self.chance.below(count)).and_then(|at| self.lanes.keys().nth(at).copied())
+    }
+
+    fn connect(&mut self) {
+        if self.lanes.len() + self.waiting.len() >= LANES_MAX {
+            return;
+        }
+        let peer = TcpStream::connect(self.address).expect("it listens");
+        peer.set_nonblocking(true).expect("a socket");
+        // A peer that leaves early leaves no port behind that cannot be used for a minute.
+        SockRef::from(&peer).set_linger(Some(Duration::ZERO)).expect("a socket");
+        self.salts += 1;
+        self.waiting.insert(peer.local_addr().expect("bound").to_string(), (peer, self.salts));
+        self.note("connects");
+    }
+
+    /// One random operation.
+    fn step(&mut self) {
+        match self.chance.below(20) {
+            0 => self.connect(),
+            1 => {
+                let on = self.chance.below(4) > 0;
+                self.engine.reading(self.listener, on);
+                self.note("listener pauses and resumes");
+            }
+            2..=6 => self.write(),
+            7..=8 => self.with_any("pauses", |stress, key| stress.engine.reading(key, false)),
+            9..=11 => self.with_any("resumes", |stress, key| stress.engine.reading(key, true)),
+            12..=14 => self.with_any("sends", Stress::send),
+            15 => {
+                let how = if self.chance.below(2) == 0 { Ending::Orderly } else { Ending::Reset };
+                let is_time = self.chance.below(8) == 0;
+                if is_time {
+                    self.with_any("closes", |stress, key| {
+                        stress.engine.close(key, how);
+                        stress.lanes.remove(&key);
+                    });
+                }
+            }
+            16 if self.chance.below(8) == 0 => self.with_any("releases", |stress, key| {
+                stress.engine.detach(key);
+                stress.lanes.get_mut(&key).expect("it was chosen").is_leaving = true;
+            }),
+            17..=18 => drop(self.kept.pop()),
+            _ => self.turn(),
+        }
+    }
+
+    fn with_any(&mut self, what: &'static str, act: impl FnOnce(&mut Stress, Key)) {
+        if let Some(key) = self.any() {
+            act(self, key);
+            self.note(what);
+        }
+    }
+
+    fn write(&mut self) {
+        let len = 1 + self.chance.below(300);
+        let Some(key) = self.any() else { return };
+        let lane = self.lanes.get_mut(&key).expect("it was chosen");
+        let bytes = (0..len).map(|at| byte(lane.salt, lane.written + at)).collect::<Vec<_>>();
+        if let Ok(count) = lane.peer.write(&bytes) {
+            lane.written += count;
+        }
+        self.note("writes");
+    }
+
+    fn send(&mut self, key: Key) {
+        let len = 1 + self.chance.below(500);
+        let lane = self.lanes.get_mut(&key).expect("it was chosen");
+        let Some(mut queue) = lane.queue.take_if(|_| !lane.is_leaving) else { return };
+        let at = lane.sent + queue.len();
+        let bytes = (at..at + len).map(|at| byte(lane.salt + 1, at)).collect::<Vec<_>>();
+        queue.put(&bytes);
+        assert!(self.engine.send(key, queue).is_none(), "it comes back later");
+    }
+
+    fn turn(&mut self) {
+        self.engine.wait(Some(Duration::ZERO)).expect("the engine is whole");
+        while let Some((key, event)) = self.engine.next() {
+            self.told(key, event);
+        }
+    }
+
+    fn told(&mut self, key: Key, event: Event) {
+        if let Event::Accepted(transport, peer) = event {
+            assert_eq!(key, self.listener);
+            return self.accepted(transport, &peer.to_string());
+        }
+        let lane = self.lanes.get_mut(&key).expect("what is told of is there");
+        match event {
+            Event::Got(mut chunk) => {
+                assert!(!lane.is_over && !chunk.bytes().is_empty());
+                for found in chunk.bytes() {
+                    assert_eq!(*found, byte(lane.salt, lane.told), "at {} of {key:?}", lane.told);
+                    lane.told += 1;
+                }
+                assert!(lane.told <= lane.written);
+                chunk.bytes().fill(0xdd);
+                if self.kept.len() < KEPT_MAX && self.chance.below(16) == 0 {
+                    self.kept.push(chunk);
+                } else {
+                    self.engine.give(chunk);
+                }
+                self.note("chunks");
+            }
+            Event::Sent(sent) => {
+                lane.sent += sent.result.unwrap_or(0);
+                lane.queue = Some(sent.queue);
+                self.drain(key);
+            }
+            Event::Detached(transport) => {
+                // It goes on in the same engine, under a new key.
+                let mut lane = self.lanes.remove(&key).expect("it was looked up");
+                lane.is_leaving = false;
+                self.add(transport, lane);
+            }
+            Event::End | Event::Broken(_) => lane.is_over = true,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Reads what the engine sent.
+    fn drain(&mut self, key: Key) {
+        let lane = self.lanes.get_mut(&key).expect("it is there");
+        let mut bytes = [0; 4096];
+        match lane.peer.read(&mut bytes) {
+            Ok(count) => {
+                for found in &bytes[..count] {
+                    assert_eq!(*found, byte(lane.salt + 1, lane.read), "at {} of {key:?}", lane.read);
+                    lane.read += 1;
+                }
+            }
+            Err(e) => assert_eq!(e.kind(), ErrorKind::WouldBlock),
+        }
+    }
+
+    fn accepted(&mut self, transport: Transport, peer: &str) {
+        self.note("accepts");
+        let (peer, salt) = self.waiting.remove(peer).expect("it is one of ours");
+        let queue = Some(Box::new(Outgoing::new()));
+        let lane = Lane {
+            peer,
+            salt,
+            written: 0,
+            told: 0,
+            sent: 0,
+            read: 0,
+            queue,
+            is_over: false,
+            is_leaving: false,
+        };
+        self.add(transport, lane);
+    }
+
+    fn add(&mut self, transport: Transport, lane: Lane) {
+        let key = Key::new(self.slots & 0xff, self.slots >> 8, 1);
+        self.slots += 1;
+        if let Err(refused) = self.engine.attach(key, transport, Role::Stream) {
+            // The slot is taken by one that lives long: this connection ends.
+            assert_eq!(refused.error.kind(), ErrorKind::AlreadyExists);
+            return;
+        }
+        self.lanes.insert(key, lane);
+    }
+
+    /// Everything that was written is told, whatever happened before.
+    fn settle(&mut self) {
+        self.kept.clear();
+        let keys = self.lanes.keys().copied().collect::<Vec<_>>();
+        keys.iter().for_each(|key| self.engine.reading(*key, true));
+        self.engine.reading(self.listener, true);
+        for _ in 0..SETTLE_TURNS_MAX {
+            let is_whole = |lane: &Lane| lane.told == lane.written && lane.queue.is_some();
+            if self.lanes.values().all(is_whole) && self.waiting.is_empty() {
+                break;
+            }
+            self.engine.wait(Some(Duration::from_millis(100))).expect("the engine is whole");
+            while let Some((key, event)) = self.engine.next() {
+                self.told(key, event);
+            }
+        }
+        for (key, lane) in &self.lanes {
+            assert_eq!((lane.told, lane.queue.is_some()), (lane.written, true), "{key:?}");
+        }
+        assert!(self.waiting.is_empty(), "{} were not accepted", self.waiting.len());
+    }
+
+    fn close_all(&mut self) {
+        self.kept.clear();
+        for key in std::mem::take(&mut self.lanes).into_keys() {
+            self.engine.close(key, Ending::Orderly);
+        }
+        for _ in 0..SETTLE_TURNS_MAX {
+            if self.engine.descriptors() == 1 {
+                break;
+            }
+            self.engine.wait(Some(Duration::ZERO)).expect("the engine is whole");
+            assert!(self.engine.next().is_none(), "all keys are gone");
+        }
+        assert_eq!((self.engine.descriptors(), self.engine.lent()), (1, 0), "only the listener is left");
+    }
+}
+
+fn open_descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").expect("Linux").count()
+}
+
+fn stress(steps: usize) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let seed = env::var("URING_SEED").map_or(SEED, |seed| seed.parse().expect("a number"));
+    println!("URING_SEED={seed}");
+    let mut stress = Stress::new(seed);
+    let before = open_descriptors();
+    let rounds = 8;
+    for round in 0..rounds {
+        for _ in 0..steps / rounds {
+            stress.step();
+        }
+        stress.settle();
+        if round % 2 == 1 {
+            stress.close_all();
+            assert_eq!(open_descriptors(), before, "descriptors");
+        }
+    }
+    println!("{:?}", stress.done);
+    for what in ["accepts", "pauses", "resumes", "closes", "releases", "chunks"] {
+        assert!(stress.done.get(what).is_some_and(|count| *count > 0), "no {what}: {:?}", stress.done);
+    }
+    // A stop in the middle of everything: chunks that are kept live longer than their engine.
+    (0..500).for_each(|_| stress.step());
+    let Stress { engine, kept, lanes, waiting, .. } = stress;
+    drop(engine);
+    for mut chunk in kept {
+        chunk.bytes().fill(1);
+    }
+    drop((lanes, waiting));
+    assert_eq!(open_descriptors(), before - DESCRIPTORS_OF_ENGINE, "the engine's own are closed");
+}
+
+#[test]
+fn random_operations_leave_everything_as_it_was() {
+    stress(20_000);
+}
+
+#[test]
+#[ignore = "slow: the slow tests of .ci/run have it"]
+fn a_million_random_operations_leave_everything_as_it_was() {
+    stress(1_000_000);
+}
+
+#[test]
+fn with_every_buffer_held_a_new_stream_still_works() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut stress = Stress::new(SEED);
+    let until = |stress: &mut Stress, done: &dyn Fn(&Stress) -> bool| {
+        for _ in 0..1_000 {
+            if done(stress) {
+                return;
+            }
+            stress.engine.wait(Some(Duration::from_millis(50))).expect("the engine is whole");
+            while let Some((key, event)) = stress.engine.next() {
+                match event {
+                    Event::Got(chunk) if stress.kept.len() < 4 => {
+                        // Those that have what they need rest, as a paused stream does.
+                        stress.engine.reading(key, false);
+                        stress.kept.push(chunk);
+                    }
+                    event => stress.told(key, event),
+                }
+            }
+        }
+        panic!("it did not happen");
+    };
+    for count in 1..=4 {
+        stress.connect();
+        until(&mut stress, &|stress| stress.lanes.len() == count);
+    }
+    for lane in stress.lanes.values_mut() {
+        lane.peer.write_all(b"held").expect("there is room");
+    }
+    until(&mut stress, &|stress| stress.kept.len() == 4);
+    assert_eq!(stress.engine.lent(), 4, "none is left");
+    let old = stress.lanes.keys().copied().collect::<Vec<_>>();
+    stress.connect();
+    until(&mut stress, &|stress| stress.lanes.len() == 5);
+    let new = *stress.lanes.keys().find(|key| !old.contains(key)).expect("it was accepted");
+    for round in 1..=3 {
+        let lane = stress.lanes.get_mut(&new).expect("it lives");
+        let bytes = (0..200).map(|at| byte(lane.salt, lane.written + at)).collect::<Vec<_>>();
+        lane.peer.write_all(&bytes).expect("there is room");
+        lane.written += 200;
+        until(&mut stress, &move |stress| stress.lanes[&new].told == round * 200);
+    }
+    // It waits without a spin for what does not come.
+    let before = stress.engine.calls();
+    stress.engine.wait(Some(Duration::from_millis(30))).expect("the engine is whole");
+    assert!(stress.engine.next().is_none());
+    assert!(stress.engine.calls() - before <= 3, "{} calls", stress.engine.calls() - before);
+    stress.kept.clear();
+    assert_eq!(stress.engine.lent(), 0);
+}
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+const SEED: u64 = 8154;
+/// How many connections there are at once.
+const LANES_MAX: usize = 24;
+/// How many chunks are kept at once; one less than there are buffers, or all of them now and then.
+const KEPT_MAX: usize = 4;
+const SETTLE_TURNS_MAX: usize = 20_000;
+/// The ring, the waker's counter, the reserve, the listener.
+const DESCRIPTORS_OF_ENGINE: usize = 4;
