@@ -49,6 +49,18 @@ fn each_call_fails_once_on_poll() {
     torture(Ground::System("poll"), 1);
 }
 
+#[cfg(feature = "mio")]
+#[test]
+fn each_call_fails_once_on_mio() {
+    torture(Ground::System("mio"), 1);
+}
+
+#[cfg(feature = "polling")]
+#[test]
+fn each_call_fails_once_on_polling() {
+    torture(Ground::System("polling"), 1);
+}
+
 #[test]
 fn each_call_fails_once_on_the_double() {
     torture(Ground::Double, 1);

@@ -3,8 +3,10 @@
 use std::{error::Error, fmt, io};
 
 use super::Engine;
+#[cfg(any(unix, feature = "polling"))]
+use super::Calls;
 #[cfg(unix)]
-use super::{Calls, PollCall};
+use super::PollCall;
 
 /// The environment variable that names the engine.
 pub const ENGINE_VARIABLE: &str = "REACTOR_ENGINE";
@@ -74,13 +76,18 @@ impl Candidates {
 }
 
 impl Default for Candidates {
-    /// Those of the platform, the best first: `epoll` where there is one, then `poll`.
+    /// Those of the platform, the best first: `epoll` where there is one, then `poll`, then those of the features `mio`
+    /// (Unix) and `polling` (Unix and Windows; on Windows it is the only one).
     fn default() -> Candidates {
         Candidates(vec![
             #[cfg(any(target_os = "linux", target_os = "android"))]
             ("epoll", || Ok(Box::new(Calls::new(super::Epoll::new()?)))),
             #[cfg(unix)]
             ("poll", || Ok(Box::new(Calls::new(PollCall::new()?)))),
+            #[cfg(all(unix, feature = "mio", target_pointer_width = "64"))]
+            ("mio", || Ok(Box::new(Calls::new(super::Mio::new()?)))),
+            #[cfg(all(feature = "polling", target_pointer_width = "64"))]
+            ("polling", || Ok(Box::new(Calls::new(super::Polling::new()?)))),
         ])
     }
 }

@@ -46,8 +46,12 @@ mod adapter;
 mod candidates;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;
+#[cfg(all(unix, feature = "mio", target_pointer_width = "64"))]
+mod mio;
 #[cfg(unix)]
 mod poll;
+#[cfg(all(feature = "polling", target_pointer_width = "64"))]
+mod polling;
 mod source;
 mod timeout;
 
@@ -59,8 +63,12 @@ pub(crate) use self::source::Identity;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub use self::epoll::Epoll;
+#[cfg(all(unix, feature = "mio", target_pointer_width = "64"))]
+pub use self::mio::Mio;
 #[cfg(unix)]
 pub use self::poll::PollCall;
+#[cfg(all(feature = "polling", target_pointer_width = "64"))]
+pub use self::polling::Polling;
 pub use self::{
     adapter::Calls,
     candidates::{Candidates, ENGINE_VARIABLE, EngineError},
