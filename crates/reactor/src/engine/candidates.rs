@@ -2,9 +2,9 @@
 
 use std::{error::Error, fmt, io};
 
-use super::Engine;
 #[cfg(any(unix, feature = "polling"))]
 use super::Calls;
+use super::Engine;
 #[cfg(unix)]
 use super::PollCall;
 

@@ -53,6 +53,7 @@ mod poll;
 #[cfg(all(feature = "polling", target_pointer_width = "64"))]
 mod polling;
 mod source;
+#[cfg(unix)]
 mod timeout;
 
 use std::{io, time::Duration};

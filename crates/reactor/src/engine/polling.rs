@@ -4,6 +4,9 @@
 //! an end that arrives between two reads would be an edge that a short read has already used up. A level tells
 //! of it again. Each of its waits costs more calls of the system than one (on Linux five), which is counted
 //! here as one operation.
+//!
+//! It tells a hang-up as input and room, whether these are there or not, and a resource that rests after a
+//! hang-up must know: so on Unix poll(2) is asked once about each source that reports one.
 #![allow(unsafe_code)]
 
 use std::{
@@ -24,6 +27,9 @@ pub struct Polling {
     poller: Arc<Poller>,
     events: Events,
     signal: Arc<Signal>,
+    /// What is watched, by slot: to ask about it.
+    #[cfg(unix)]
+    watched: Vec<Option<(Key, crate::sys::Watched)>>,
     calls: u64,
 }
 
@@ -50,7 +56,46 @@ impl Polling {
         }
         let capacity = NonZeroUsize::new(events.clamp(1, EVENTS_MAX)).unwrap_or(NonZeroUsize::MIN);
         let signal = Arc::new(Signal(Arc::downgrade(&poller)));
-        Ok(Polling { poller, events: Events::with_capacity(capacity), signal, calls: 0 })
+        Ok(Polling {
+            poller,
+            events: Events::with_capacity(capacity),
+            signal,
+            #[cfg(unix)]
+            watched: Vec::new(),
+            calls: 0,
+        })
+    }
+
+    #[cfg(unix)]
+    fn note(&mut self, key: Key, watched: Option<crate::sys::Watched>) {
+        let slot = key.slot();
+        if slot >= self.watched.len() && watched.is_some() {
+            if slot >= self.watched.capacity() {
+                // By an eighth, as the adapter's table: an idle connection is cheap.
+                self.watched.reserve_exact(slot + 1 - self.watched.len() + (slot / 8).max(64));
+            }
+            self.watched.resize(slot + 1, None);
+        }
+        if let Some(place) = self.watched.get_mut(slot) {
+            *place = watched.map(|watched| (key, watched));
+        }
+    }
+
+    /// What holds after a hang-up or an error, in place of what was told.
+    #[cfg(unix)]
+    fn asked(&self, key: Key, told: Ready) -> Ready {
+        let Some(Some((of, watched))) = self.watched.get(key.slot()) else { return told };
+        if *of != key {
+            return told;
+        }
+        watched
+            .with(|source| source.descriptor().and_then(|descriptor| super::poll::ask(descriptor).ok()))
+            .unwrap_or(told)
+    }
+
+    #[cfg(windows)]
+    fn asked(&self, _: Key, told: Ready) -> Ready {
+        told
     }
 }
 
@@ -64,13 +109,16 @@ impl Poll for Polling {
     }
 
     fn watch(&mut self, key: Key, source: Source<'_>, interest: Interest, _: Trigger) -> io::Result<()> {
-        let source = descriptor(source)?;
+        let borrowed = descriptor(source)?;
         self.calls += 1;
         // SAFETY: polling asks for its removal before it is closed. The adapter unwatches every transport of a
         // level-triggered poll before it closes it, and a user's resource is unwatched by its owner; an owner
         // who breaks this leaves a number in the set which the system answers with an error: no memory is at
         // stake.
-        unsafe { self.poller.add_with_mode(&source, wanted(key, interest), PollMode::Level) }
+        unsafe { self.poller.add_with_mode(&borrowed, wanted(key, interest), PollMode::Level) }?;
+        #[cfg(unix)]
+        self.note(key, crate::sys::Watched::new(source));
+        Ok(())
     }
 
     fn rewatch(&mut self, key: Key, source: Source<'_>, interest: Interest, _: Trigger) -> io::Result<()> {
@@ -78,7 +126,11 @@ impl Poll for Polling {
         self.poller.modify_with_mode(descriptor(source)?, wanted(key, interest), PollMode::Level)
     }
 
-    fn unwatch(&mut self, _: Key, source: Source<'_>) -> io::Result<()> {
+    fn unwatch(&mut self, key: Key, source: Source<'_>) -> io::Result<()> {
+        #[cfg(unix)]
+        self.note(key, None);
+        #[cfg(windows)]
+        let _ = key;
         self.calls += 1;
         self.poller.delete(descriptor(source)?)
     }
@@ -88,7 +140,12 @@ impl Poll for Polling {
         self.events.clear();
         // Far in the future it would not fit the system's clock.
         self.poller.wait(&mut self.events, timeout.map(|timeout| timeout.min(WAIT_MAX)))?;
-        ready.extend(self.events.iter().map(|event| (Key::from_bits(event.key as u64), readiness(event))));
+        for event in self.events.iter() {
+            let (key, told) = (Key::from_bits(event.key as u64), readiness(event));
+            let is_over = told.hangup || told.error;
+            self.calls += u64::from(cfg!(unix) && is_over);
+            ready.push((key, if is_over { self.asked(key, told) } else { told }));
+        }
         Ok(())
     }
 

@@ -153,6 +153,24 @@ pub(crate) fn poll() -> Driver {
 pub(crate) fn poll_tight() -> Driver {
     Driver::new(Box::new(Calls::new(PollCall::new().expect("poll")).with_buffer(64)), 64)
 }
+#[cfg(feature = "mio")]
+pub(crate) fn mio() -> Driver {
+    Driver::new(Box::new(Calls::new(reactor::engine::Mio::new().expect("mio"))), 65_536)
+}
+#[cfg(feature = "mio")]
+pub(crate) fn mio_tight() -> Driver {
+    let poll = reactor::engine::Mio::with_capacity(2).expect("mio");
+    Driver::new(Box::new(Calls::new(poll).with_buffer(64)), 64)
+}
+#[cfg(feature = "polling")]
+pub(crate) fn polling() -> Driver {
+    Driver::new(Box::new(Calls::new(reactor::engine::Polling::new().expect("polling"))), 65_536)
+}
+#[cfg(feature = "polling")]
+pub(crate) fn polling_tight() -> Driver {
+    let poll = reactor::engine::Polling::with_capacity(2).expect("polling");
+    Driver::new(Box::new(Calls::new(poll).with_buffer(64)), 64)
+}
 
 /// Runs each test with each engine, in its usual and in a tight size; what `$before` returns is held
 /// while a test runs.
@@ -163,6 +181,14 @@ macro_rules! for_each_engine {
         for_each_engine!(@ epoll_tight $before $($test)*);
         for_each_engine!(@ poll $before $($test)*);
         for_each_engine!(@ poll_tight $before $($test)*);
+        #[cfg(feature = "mio")]
+        for_each_engine!(@ mio $before $($test)*);
+        #[cfg(feature = "mio")]
+        for_each_engine!(@ mio_tight $before $($test)*);
+        #[cfg(feature = "polling")]
+        for_each_engine!(@ polling $before $($test)*);
+        #[cfg(feature = "polling")]
+        for_each_engine!(@ polling_tight $before $($test)*);
     };
     (@ $engine:ident $before:ident $($test:ident)*) => {
         mod $engine {
