@@ -1,5 +1,6 @@
 //! What concerns the whole process: no descriptors left, numbers used again, closed behind our back,
 //! SIGPIPE. One test at a time, in a process of its own.
+#![cfg(unix)]
 #![allow(unsafe_code)]
 
 mod driver;

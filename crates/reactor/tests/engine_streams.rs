@@ -1,4 +1,5 @@
 //! Streams of the readiness engines: bytes, ends, pauses, keys.
+#![cfg(unix)]
 
 mod driver;
 

@@ -1,4 +1,5 @@
 //! What a connection costs that has spoken and now rests.
+#![cfg(unix)]
 #![allow(unsafe_code, reason = "an allocator that counts")]
 
 mod common;

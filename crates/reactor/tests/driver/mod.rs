@@ -10,7 +10,7 @@ use std::{
 
 use reactor::{
     Address, Key,
-    engine::{Calls, Engine, Epoll, Event, Outgoing, PollCall, Ready, Role, Sent, Transport},
+    engine::{Calls, Engine, Event, Outgoing, PollCall, Ready, Role, Sent, Transport},
 };
 
 /// An event whose bytes were copied, so that the buffer could go back.
@@ -140,11 +140,13 @@ pub(crate) fn pattern(bytes: usize) -> Vec<u8> {
     (0..bytes as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn epoll() -> Driver {
-    Driver::new(Box::new(Calls::new(Epoll::new().expect("epoll"))), 65_536)
+    Driver::new(Box::new(Calls::new(reactor::engine::Epoll::new().expect("epoll"))), 65_536)
 }
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn epoll_tight() -> Driver {
-    let poll = Epoll::with_capacity(2).expect("epoll");
+    let poll = reactor::engine::Epoll::with_capacity(2).expect("epoll");
     Driver::new(Box::new(Calls::new(poll).with_buffer(64)), 64)
 }
 pub(crate) fn poll() -> Driver {
@@ -177,7 +179,9 @@ pub(crate) fn polling_tight() -> Driver {
 #[macro_export]
 macro_rules! for_each_engine {
     (before: $before:ident; $($test:ident),* $(,)?) => {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
         for_each_engine!(@ epoll $before $($test)*);
+        #[cfg(any(target_os = "linux", target_os = "android"))]
         for_each_engine!(@ epoll_tight $before $($test)*);
         for_each_engine!(@ poll $before $($test)*);
         for_each_engine!(@ poll_tight $before $($test)*);
