@@ -67,3 +67,11 @@ fn each_engine_of_the_platform_passes_the_slow_rows_too() {
 fn the_double_passes_the_slow_rows_too_with_many_seeds() {
     on_the_double(0..40, |suite| suite.run());
 }
+
+#[test]
+#[ignore = "prints the table for a script that runs one row a process"]
+fn the_rows_by_name() {
+    let rows = conformance::rows();
+    rows.iter().for_each(|row| println!("{}", row.id));
+    assert!(rows.len() >= ROWS_MIN, "{} rows", rows.len());
+}

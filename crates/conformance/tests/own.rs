@@ -1,7 +1,6 @@
 //! An engine from outside the library, the one of the example `select`, against the whole table.
 #![cfg(unix)]
 
-#[allow(unreachable_pub, reason = "it is a module of an example too")]
 #[path = "../../reactor/examples/select/engine.rs"]
 mod engine;
 

@@ -7,7 +7,7 @@ use std::{
     fs,
     io::{self, ErrorKind, Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::AsRawFd as _,
     thread,
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use std::{
 use driver::{Driver, Seen, nothing, queue, unix_pair};
 use reactor::{
     Address, ConnectOptions, ListenOptions,
-    engine::{Calls, Ending, Interest, PollCall, Role, Source},
+    engine::{Ending, Interest, Role, Source},
 };
 use socket2::SockRef;
 
@@ -261,10 +261,10 @@ fn the_descriptor_of_the_engine_tells_of_what_a_budget_stopped() {
     let (_, mut theirs) = driver.unix();
     theirs.write_all(&[7; 200]).expect("there is room");
     let outer = reactor::engine::Epoll::new().expect("epoll");
-    let mut outer = Driver::new(Box::new(Calls::new(outer)), 65_536);
+    let mut outer = Driver::new(Box::new(reactor::engine::Calls::new(outer)), 65_536);
     let key = outer.key();
     let descriptor = driver.engine.fd().expect("epoll has one").try_clone_to_owned().expect("a copy");
-    outer.engine.watch(key, Source::of(&descriptor.as_fd()), Some(Interest::Read)).expect("watched");
+    outer.engine.watch(key, Source::of(&descriptor), Some(Interest::Read)).expect("watched");
     let (mut got, mut turns) = (0, 0);
     while got < 200 {
         outer.until(|_, of, _| of == key);
@@ -285,8 +285,11 @@ fn more_ready_streams_than_events_are_all_served_in_turn() {
     // One engine after the other: the descriptors are many. Each stream takes two.
     let count = 5_000.min((rlimit() - 512) / 2);
     let engines: [(Box<dyn reactor::engine::Engine>, usize); 2] = [
-        (Box::new(Calls::new(reactor::engine::Epoll::with_capacity(64).expect("epoll"))), count.div_ceil(64)),
-        (Box::new(Calls::new(PollCall::new().expect("poll"))), 1),
+        (
+            Box::new(reactor::engine::Calls::new(reactor::engine::Epoll::with_capacity(64).expect("epoll"))),
+            count.div_ceil(64),
+        ),
+        (Box::new(reactor::engine::Calls::new(reactor::engine::PollCall::new().expect("poll"))), 1),
     ];
     for (engine, turns_max) in engines {
         let mut driver = Driver::new(engine, 65_536);

@@ -25,7 +25,7 @@ use rustix::{
 };
 
 /// What is watched, and the signal that ends a wait.
-pub struct Select {
+pub(crate) struct Select {
     watched: BTreeMap<RawFd, (Key, Interest)>,
     signal: Arc<Signal>,
     calls: u64,
@@ -33,7 +33,7 @@ pub struct Select {
 
 /// A descriptor's number does not fit the sets of select(2): inside the `io::Error` of `watch`.
 #[derive(Debug, PartialEq, Eq)]
-pub struct TooHigh(pub RawFd);
+pub(crate) struct TooHigh(pub(crate) RawFd);
 
 /// A byte in a pair of sockets. It keeps both ends, so a late wake is no broken pipe.
 struct Signal {
@@ -43,7 +43,7 @@ struct Signal {
 
 impl Select {
     /// Creates one that watches nothing.
-    pub fn new() -> io::Result<Select> {
+    pub(crate) fn new() -> io::Result<Select> {
         let (reader, writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
         writer.set_nonblocking(true)?;
@@ -191,7 +191,7 @@ fn contains(set: &[FdSetElement], number: RawFd) -> bool {
 }
 
 /// The size of a set by POSIX; some systems take more.
-pub const FD_SETSIZE: RawFd = 1024;
+pub(crate) const FD_SETSIZE: RawFd = 1024;
 const SET: usize = FD_SETSIZE as usize / (8 * size_of::<FdSetElement>());
 const _: () = assert!(SET * 8 * size_of::<FdSetElement>() == FD_SETSIZE as usize);
 /// The longest wait that every system takes: some three years.
