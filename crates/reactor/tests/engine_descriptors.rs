@@ -42,7 +42,7 @@ fn without_descriptors_a_listener_turns_one_away_and_rests(mut driver: Driver) {
     let address = driver.engine.local(listener).expect("bound").ip().expect("an IP address");
     let mut first = TcpStream::connect(address).expect("it listens");
     let second = TcpStream::connect(address).expect("it listens");
-    let before = set_limit(u64::from(second.as_raw_fd() as u32) + 1);
+    let before = set_limit(second.as_raw_fd() as libc::rlim_t + 1);
     let filled = std::iter::from_fn(|| File::open("/dev/null").ok()).collect::<Vec<_>>();
     driver.until(|_, of, seen| {
         let Seen::NotAccepted(error) = &seen else { panic!("{seen:?}") };
