@@ -1,7 +1,7 @@
 //! An engine from outside the library, the one of the example `select`, against the whole table.
 #![cfg(unix)]
 
-#[path = "../../reactor/examples/select/engine.rs"]
+#[path = "../../reactor/examples/select/engine/mod.rs"]
 mod engine;
 
 use std::{

@@ -1,5 +1,5 @@
 //! Echoes bytes on an engine of one's own: `cargo run --release --example select [ADDR]`, then
-//! `nc 127.0.0.1 7007` and type. The engine, select(2), is in `engine.rs`, and here it is registered.
+//! `nc 127.0.0.1 7007` and type. The engine, select(2), is in `engine/`, and here it is registered.
 //!
 //! `REACTOR_ENGINE=poll` takes one of the library's instead; `REACTOR_ENGINE=abacus` lists what there is.
 #![cfg_attr(not(unix), allow(unused))]
