@@ -18,6 +18,7 @@ pub struct World<'a> {
     make: &'a mut dyn FnMut() -> Box<dyn Engine>,
     chance: Chance,
     is_virtual: bool,
+    descriptors_max: usize,
 }
 
 /// The two ends of one connection, both streams of one engine.
@@ -42,7 +43,7 @@ impl<'a> World<'a> {
                 Err(error) => error.kind() == ErrorKind::Unsupported,
             }
         });
-        World { make, chance: Chance::new(seed), is_virtual }
+        World { make, chance: Chance::new(seed), is_virtual, descriptors_max: usize::MAX }
     }
 
     /// Makes a fresh engine.
@@ -53,6 +54,16 @@ impl<'a> World<'a> {
     /// Makes a fresh engine with a drive.
     pub fn drive(&mut self) -> Drive {
         Drive::new(self.engine())
+    }
+
+    pub(crate) fn with_descriptors_max(mut self, descriptors: usize) -> World<'a> {
+        self.descriptors_max = descriptors;
+        self
+    }
+
+    /// Below which number descriptors must stay for the engine to take them.
+    pub fn descriptors_max(&self) -> usize {
+        self.descriptors_max
     }
 
     /// Whether the engine refuses real descriptors as unsupported.

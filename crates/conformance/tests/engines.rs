@@ -9,6 +9,8 @@ use conformance::{
 use reactor::engine::Candidates;
 use sim::{Faults, Kind, Leaks, World, WorldOptions};
 
+/// Names a row, or the beginning of several: only those are run, by each engine.
+const ONLY_VARIABLE: &str = "CONFORMANCE_ONLY";
 /// How many rows run at least where descriptors are real: a row that begins to be skipped is a row that is lost.
 /// Three more run where the number of descriptors is limited.
 const QUICK_ROWS_MIN: usize = 134;
@@ -19,11 +21,13 @@ const VIRTUAL_ROWS_MIN: usize = 107;
 
 fn on_each_engine(rows_min: usize, put: impl Fn(Suite<'_>) -> Report) {
     let candidates = Candidates::default();
+    let only = std::env::var(ONLY_VARIABLE).unwrap_or_default();
     for name in candidates.names() {
-        let report = put(Suite::new(|| candidates.open(Some(name)).expect("it opens on this platform")));
+        let suite = Suite::new(|| candidates.open(Some(name)).expect("it opens on this platform"));
+        let report = put(suite.only(&only));
         println!("{report}");
         assert!(report.is_passed(), "{report}");
-        if cfg!(target_os = "linux") {
+        if cfg!(target_os = "linux") && only.is_empty() {
             assert!(report.counts().0 >= rows_min, "fewer rows run than did: {report}");
         }
     }
@@ -107,4 +111,12 @@ fn the_simulator_passes_whatever_its_seed() {
 #[ignore = "slow rows: the slow tests of .ci/run have them"]
 fn the_simulator_passes_the_slow_rows_too_with_many_seeds() {
     on_the_simulator(0..20, |suite| suite.run());
+}
+
+#[test]
+#[ignore = "prints the table for a script that runs one row a process"]
+fn the_rows_by_name() {
+    let rows = conformance::rows();
+    rows.iter().for_each(|row| println!("{}", row.id));
+    assert!(rows.len() >= ROWS_MIN, "{} rows", rows.len());
 }

@@ -50,6 +50,7 @@
 
 // In the order of the data: from the engine through the loop and the resources to the service.
 pub mod engine;
+#[cfg(unix)]
 mod waker;
 
 mod core;

@@ -1,4 +1,5 @@
 //! A user's own resources: with output, as a bare descriptor, and misused.
+#![cfg(unix)]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! What concerns the whole process: no descriptors left, numbers used again, closed behind our back,
 //! SIGPIPE. One test at a time, in a process of its own.
+#![cfg(unix)]
 #![allow(unsafe_code)]
 
 mod driver;
@@ -24,7 +25,7 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn set_limit(descriptors: u64) -> u64 {
+fn set_limit(descriptors: libc::rlim_t) -> libc::rlim_t {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointer is to a live struct.
     assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
@@ -41,7 +42,7 @@ fn without_descriptors_a_listener_turns_one_away_and_rests(mut driver: Driver) {
     let address = driver.engine.local(listener).expect("bound").ip().expect("an IP address");
     let mut first = TcpStream::connect(address).expect("it listens");
     let second = TcpStream::connect(address).expect("it listens");
-    let before = set_limit(u64::from(second.as_raw_fd() as u32) + 1);
+    let before = set_limit(second.as_raw_fd() as libc::rlim_t + 1);
     let filled = std::iter::from_fn(|| File::open("/dev/null").ok()).collect::<Vec<_>>();
     driver.until(|_, of, seen| {
         let Seen::NotAccepted(error) = &seen else { panic!("{seen:?}") };

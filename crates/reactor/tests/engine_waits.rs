@@ -1,4 +1,5 @@
 //! Waiting, waking, connecting, accepting and watching with the readiness engines.
+#![cfg(unix)]
 
 mod driver;
 
@@ -6,7 +7,7 @@ use std::{
     fs,
     io::{self, ErrorKind, Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::AsRawFd as _,
     thread,
     time::{Duration, Instant},
 };
@@ -14,7 +15,7 @@ use std::{
 use driver::{Driver, Seen, nothing, queue, unix_pair};
 use reactor::{
     Address, ConnectOptions, ListenOptions,
-    engine::{Calls, Ending, Epoll, Interest, PollCall, Role, Source},
+    engine::{Ending, Interest, Role, Source},
 };
 use socket2::SockRef;
 
@@ -253,16 +254,17 @@ for_each_engine!(
     a_socket_file_is_replaced_only_when_nobody_listens,
 );
 
+#[cfg(target_os = "linux")]
 #[test]
 fn the_descriptor_of_the_engine_tells_of_what_a_budget_stopped() {
     let mut driver = driver::epoll_tight();
     let (_, mut theirs) = driver.unix();
     theirs.write_all(&[7; 200]).expect("there is room");
-    let outer = Epoll::new().expect("epoll");
-    let mut outer = Driver::new(Box::new(Calls::new(outer)), 65_536);
+    let outer = reactor::engine::Epoll::new().expect("epoll");
+    let mut outer = Driver::new(Box::new(reactor::engine::Calls::new(outer)), 65_536);
     let key = outer.key();
     let descriptor = driver.engine.fd().expect("epoll has one").try_clone_to_owned().expect("a copy");
-    outer.engine.watch(key, Source::of(&descriptor.as_fd()), Some(Interest::Read)).expect("watched");
+    outer.engine.watch(key, Source::of(&descriptor), Some(Interest::Read)).expect("watched");
     let (mut got, mut turns) = (0, 0);
     while got < 200 {
         outer.until(|_, of, _| of == key);
@@ -277,13 +279,17 @@ fn the_descriptor_of_the_engine_tells_of_what_a_budget_stopped() {
     outer.assert_idle();
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn more_ready_streams_than_events_are_all_served_in_turn() {
     // One engine after the other: the descriptors are many. Each stream takes two.
     let count = 5_000.min((rlimit() - 512) / 2);
     let engines: [(Box<dyn reactor::engine::Engine>, usize); 2] = [
-        (Box::new(Calls::new(Epoll::with_capacity(64).expect("epoll"))), count.div_ceil(64)),
-        (Box::new(Calls::new(PollCall::new().expect("poll"))), 1),
+        (
+            Box::new(reactor::engine::Calls::new(reactor::engine::Epoll::with_capacity(64).expect("epoll"))),
+            count.div_ceil(64),
+        ),
+        (Box::new(reactor::engine::Calls::new(reactor::engine::PollCall::new().expect("poll"))), 1),
     ];
     for (engine, turns_max) in engines {
         let mut driver = Driver::new(engine, 65_536);
@@ -301,6 +307,7 @@ fn more_ready_streams_than_events_are_all_served_in_turn() {
     }
 }
 
+#[cfg(target_os = "linux")]
 fn rlimit() -> usize {
     let limits = fs::read_to_string("/proc/self/limits").expect("Linux");
     let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");

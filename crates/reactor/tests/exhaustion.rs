@@ -1,5 +1,6 @@
 //! Descriptors run out: no spin, one fault an episode, and recovery. A binary of its own, since it lowers the
 //! limit of the process.
+#![cfg(unix)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Ids: one life each; stale ones, those of other services and other runtimes are harmless.
+#![cfg(unix)]
 
 mod common;
 

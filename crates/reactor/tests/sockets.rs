@@ -1,4 +1,5 @@
 //! Listening and connecting: addresses, options, refusals, deadlines.
+#![cfg(unix)]
 
 mod common;
 

@@ -1,7 +1,8 @@
 //! A: the lives of descriptors and keys.
 
+#[cfg(unix)]
+use std::fs::File;
 use std::{
-    fs::File,
     io::{ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
     time::Duration,
@@ -213,6 +214,12 @@ fn watched_twice(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
+#[cfg(not(unix))]
+fn regular_file(_: &mut World<'_>) -> Outcome {
+    Err(crate::Stop::Skipped("a file is no socket, and only sockets are watched here".to_owned()))
+}
+
+#[cfg(unix)]
 fn regular_file(world: &mut World<'_>) -> Outcome {
     let drive = &mut world.drive();
     for path in [std::env::current_exe()?, std::env::temp_dir()] {

@@ -1,8 +1,9 @@
 //! A at runtime level: the lives of resources and their ids.
 
+#[cfg(unix)]
+use std::fs::File;
 use std::{
     cell::{Cell, RefCell},
-    fs::File,
     net::{TcpListener, TcpStream},
     process::Command,
     rc::Rc,
@@ -124,6 +125,7 @@ impl Handle<Fd<Rc<TcpStream>>> for Readiness {
     }
 }
 
+#[cfg(unix)]
 impl Handle<Fd<File>> for Readiness {
     fn handle(&mut self, cx: &mut Context<'_, Self>, id: Id<Fd<File>>, _: Ready) -> Result {
         self.told += 1;
@@ -153,6 +155,12 @@ fn added_twice(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
+#[cfg(not(unix))]
+fn files(_: &mut World<'_>) -> Outcome {
+    Err(Stop::Skipped("a file is no socket, and only sockets are watched here".to_owned()))
+}
+
+#[cfg(unix)]
 fn files(world: &mut World<'_>) -> Outcome {
     let mut rig = Rig::new(world)?;
     let service = rig.add(Readiness::default())?;

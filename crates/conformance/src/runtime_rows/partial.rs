@@ -1,6 +1,9 @@
 //! C at runtime level: sends and reads that do only a part.
 
-use std::{io, net::UdpSocket, os::unix::net::UnixStream};
+use std::{
+    io,
+    net::{TcpListener, TcpStream, UdpSocket},
+};
 
 use reactor::{
     Bytes, Context, Handle, Id, Io, Lines, Ready, Resource, Result, Service, Shared, Source, Stream,
@@ -146,8 +149,8 @@ impl Resource for Lengths {
     }
 }
 
-/// A Unix stream that tells how much came.
-struct Counted(UnixStream);
+/// A socket that tells how much came.
+struct Counted(TcpStream);
 
 impl Resource for Counted {
     type Event<'a> = usize;
@@ -201,7 +204,9 @@ fn empty_datagram(world: &mut World<'_>) -> Outcome {
 fn end_of_input(world: &mut World<'_>) -> Outcome {
     let mut rig = Rig::new(world)?;
     let numbers = rig.add(Numbers::default())?;
-    let (ours, mut peer) = UnixStream::pair()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut peer = TcpStream::connect(listener.local_addr()?)?;
+    let (ours, _) = listener.accept()?;
     ours.set_nonblocking(true)?;
     let id = rig.with(numbers, |_, cx| cx.add(Counted(ours))).map_err(|rejected| rejected.error)?;
     io::Write::write_all(&mut peer, b"short body")?;

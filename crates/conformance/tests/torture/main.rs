@@ -55,6 +55,18 @@ fn each_call_fails_once_on_io_uring() {
     torture(Ground::System("io_uring"), 1);
 }
 
+#[cfg(feature = "mio")]
+#[test]
+fn each_call_fails_once_on_mio() {
+    torture(Ground::System("mio"), 1);
+}
+
+#[cfg(feature = "polling")]
+#[test]
+fn each_call_fails_once_on_polling() {
+    torture(Ground::System("polling"), 1);
+}
+
 #[test]
 fn each_call_fails_once_on_the_double() {
     torture(Ground::Double, 1);

@@ -102,7 +102,7 @@ pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Request, Stri
         match name {
             "--connections" => work.connections = number(name, &value, 1..=1_000_000)?,
             "--idle" => work.idle = number(name, &value, 0..=1_000_000)?,
-            "--size" => work.size = number(name, &value, crate::message::HEADER..=1 << 20)?,
+            "--size" => work.size = number(name, &value, super::message::HEADER..=1 << 20)?,
             "--depth" => work.depth = number(name, &value, 1..=1024)?,
             "--seconds" => work.duration = Duration::from_secs_f64(number(name, &value, 0.01..=3600.0)?),
             _ => work.engine = Some(value),

@@ -7,7 +7,7 @@ use reactor::{
     StreamOptions, Time,
 };
 
-use crate::{
+use super::{
     args::Work,
     latency::Latencies,
     message::{Message, Numbered},

@@ -23,7 +23,7 @@ pub(crate) const READY: &str = "ready";
 /// # Errors
 /// What the library said.
 pub(crate) fn serve(engine: &str, resources: usize) -> Result {
-    let mut runtime = crate::runtime(Some(engine), resources)?;
+    let mut runtime = super::runtime(Some(engine), resources)?;
     runtime.add(Server)?;
     runtime.run()?.check()?;
     Ok(())

@@ -48,9 +48,14 @@ mod candidates;
 mod epoll;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 mod io_uring;
+#[cfg(all(unix, feature = "mio", target_pointer_width = "64"))]
+mod mio;
 #[cfg(unix)]
 mod poll;
+#[cfg(all(feature = "polling", target_pointer_width = "64"))]
+mod polling;
 mod source;
+#[cfg(unix)]
 mod timeout;
 
 use std::{io, marker::PhantomData, time::Duration};
@@ -63,8 +68,12 @@ pub(crate) use self::source::Identity;
 pub use self::epoll::Epoll;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 pub use self::io_uring::{IoUring, IoUringOptions, Missing, Operations};
+#[cfg(all(unix, feature = "mio", target_pointer_width = "64"))]
+pub use self::mio::Mio;
 #[cfg(unix)]
 pub use self::poll::PollCall;
+#[cfg(all(feature = "polling", target_pointer_width = "64"))]
+pub use self::polling::Polling;
 pub use self::{
     adapter::Calls,
     candidates::{Candidates, ENGINE_VARIABLE, EngineError},

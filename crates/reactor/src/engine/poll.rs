@@ -146,6 +146,18 @@ impl Poll for PollCall {
     }
 }
 
+/// Asks once what holds for a descriptor now.
+///
+/// # Errors
+/// As poll(2).
+#[cfg(all(feature = "polling", target_pointer_width = "64"))]
+pub(super) fn ask(descriptor: std::os::fd::BorrowedFd<'_>) -> io::Result<Ready> {
+    let events = mask(Interest::Both);
+    let mut entry = libc::pollfd { fd: descriptor.as_raw_fd(), events, revents: 0 };
+    sys::again_if_interrupted(|| sys::poll(std::slice::from_mut(&mut entry), 0))?;
+    Ok(readiness(entry.revents))
+}
+
 fn number(source: Source<'_>) -> io::Result<usize> {
     let descriptor = source.descriptor().ok_or(io::ErrorKind::Unsupported)?;
     usize::try_from(descriptor.as_raw_fd()).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))

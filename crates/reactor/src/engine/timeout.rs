@@ -7,7 +7,6 @@ use std::time::Duration;
 
 /// In whole milliseconds, as poll(2) and epoll_wait(2) take it: rounded up, at most `i32::MAX`, and
 /// -1 for no timeout.
-#[cfg(unix)]
 pub(crate) fn millis(timeout: Option<Duration>) -> i32 {
     let Some(timeout) = timeout else { return -1 };
     i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
@@ -25,7 +24,6 @@ pub(crate) fn seconds_and_nanos(timeout: Duration) -> (i64, i64) {
 mod tests {
     use super::*;
 
-    #[cfg(unix)]
     #[test]
     fn milliseconds_are_rounded_up_and_clamped() {
         assert_eq!(millis(None), -1);

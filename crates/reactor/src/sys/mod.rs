@@ -25,7 +25,7 @@ pub(crate) use self::unix::{
 };
 #[cfg(windows)]
 pub(crate) use self::windows::{
-    Reserve, Watched, is_out_of_descriptors, read_descriptor, receive_descriptor,
+    Reserve, Watched, adopt, is_out_of_descriptors, read_descriptor, receive_descriptor,
 };
 pub(crate) use self::{
     io::{offer, read, receive, write},

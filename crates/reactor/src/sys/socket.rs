@@ -197,14 +197,20 @@ fn configure(socket: &Socket, address: &Address, options: &SocketOptions) -> io:
 }
 
 /// Whether a Unix path is a socket that nobody listens on.
+#[cfg(unix)]
 fn is_deserted(address: &Address, path: &Path) -> io::Result<bool> {
     // Connecting to a file of another kind is refused too, and such a file is not ours to remove.
-    #[cfg(unix)]
     if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
         return Ok(false);
     }
     let probe = open(address)?;
     Ok(matches!(probe.connect(&to_system(address)?), Err(e) if e.kind() == io::ErrorKind::ConnectionRefused))
+}
+
+/// Elsewhere a file does not say that it is a socket, and another file is not ours to remove.
+#[cfg(not(unix))]
+fn is_deserted(_: &Address, _: &Path) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// Whether connect(2) goes on by itself. A signal does not stop it either.

@@ -3,12 +3,12 @@
 
 use std::{
     io::{self, Read as _},
-    os::windows::io::{AsRawSocket as _, BorrowedSocket, RawSocket},
+    os::windows::io::{AsRawSocket as _, BorrowedSocket, OwnedSocket, RawSocket},
 };
 
 use socket2::SockRef;
 
-use crate::engine::Source;
+use crate::engine::{Source, Transport};
 
 /// A socket that is watched and belongs to somebody else, who keeps it open until it is unwatched.
 #[derive(Clone, Copy)]
@@ -37,6 +37,14 @@ impl Reserve {
     pub(crate) fn take() -> Option<Reserve> {
         None
     }
+}
+
+/// Makes a stream's transport of a socket that somebody else opened: non-blocking and not inherited.
+pub(crate) fn adopt(descriptor: OwnedSocket) -> io::Result<Transport> {
+    let socket = socket2::Socket::from(descriptor);
+    socket.set_nonblocking(true)?;
+    socket.set_no_inherit(true)?;
+    Ok(Transport::new(socket))
 }
 
 /// Whether the error says that the process has no descriptor left.

@@ -12,6 +12,11 @@ use reactor::{
     RuntimeOptions, Service, ServiceId, Stream, StreamOptions, engine::Candidates,
 };
 
+#[cfg(unix)]
+use std::os::fd::OwnedFd as Owned;
+#[cfg(windows)]
+use std::os::windows::io::OwnedSocket as Owned;
+
 /// A short time: what is expected takes less, or is a timer of the test.
 pub const SHORT: Duration = Duration::from_millis(20);
 /// After so long the expected has not come.
@@ -266,7 +271,7 @@ pub fn add<C: Codec, L: Layer>(
     runtime: &mut Runtime,
     service: ServiceId<Probe<C, L>>,
     stream: Stream<C, L>,
-    socket: impl Into<std::os::fd::OwnedFd>,
+    socket: impl Into<Owned>,
 ) -> Id<Stream<C, L>>
 where
     for<'a> C::In<'a>: AsRef<[u8]>,

@@ -10,7 +10,7 @@ use std::{
 
 use reactor::{
     Address, Key,
-    engine::{Calls, Engine, Epoll, Event, Outgoing, PollCall, Ready, Role, Sent, Transport},
+    engine::{Calls, Engine, Event, Outgoing, PollCall, Ready, Role, Sent, Transport},
 };
 
 /// An event whose bytes were copied, so that the buffer could go back.
@@ -140,11 +140,13 @@ pub(crate) fn pattern(bytes: usize) -> Vec<u8> {
     (0..bytes as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn epoll() -> Driver {
-    Driver::new(Box::new(Calls::new(Epoll::new().expect("epoll"))), 65_536)
+    Driver::new(Box::new(Calls::new(reactor::engine::Epoll::new().expect("epoll"))), 65_536)
 }
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn epoll_tight() -> Driver {
-    let poll = Epoll::with_capacity(2).expect("epoll");
+    let poll = reactor::engine::Epoll::with_capacity(2).expect("epoll");
     Driver::new(Box::new(Calls::new(poll).with_buffer(64)), 64)
 }
 pub(crate) fn poll() -> Driver {
@@ -153,16 +155,44 @@ pub(crate) fn poll() -> Driver {
 pub(crate) fn poll_tight() -> Driver {
     Driver::new(Box::new(Calls::new(PollCall::new().expect("poll")).with_buffer(64)), 64)
 }
+#[cfg(feature = "mio")]
+pub(crate) fn mio() -> Driver {
+    Driver::new(Box::new(Calls::new(reactor::engine::Mio::new().expect("mio"))), 65_536)
+}
+#[cfg(feature = "mio")]
+pub(crate) fn mio_tight() -> Driver {
+    let poll = reactor::engine::Mio::with_capacity(2).expect("mio");
+    Driver::new(Box::new(Calls::new(poll).with_buffer(64)), 64)
+}
+#[cfg(feature = "polling")]
+pub(crate) fn polling() -> Driver {
+    Driver::new(Box::new(Calls::new(reactor::engine::Polling::new().expect("polling"))), 65_536)
+}
+#[cfg(feature = "polling")]
+pub(crate) fn polling_tight() -> Driver {
+    let poll = reactor::engine::Polling::with_capacity(2).expect("polling");
+    Driver::new(Box::new(Calls::new(poll).with_buffer(64)), 64)
+}
 
 /// Runs each test with each engine, in its usual and in a tight size; what `$before` returns is held
 /// while a test runs.
 #[macro_export]
 macro_rules! for_each_engine {
     (before: $before:ident; $($test:ident),* $(,)?) => {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
         for_each_engine!(@ epoll $before $($test)*);
+        #[cfg(any(target_os = "linux", target_os = "android"))]
         for_each_engine!(@ epoll_tight $before $($test)*);
         for_each_engine!(@ poll $before $($test)*);
         for_each_engine!(@ poll_tight $before $($test)*);
+        #[cfg(feature = "mio")]
+        for_each_engine!(@ mio $before $($test)*);
+        #[cfg(feature = "mio")]
+        for_each_engine!(@ mio_tight $before $($test)*);
+        #[cfg(feature = "polling")]
+        for_each_engine!(@ polling $before $($test)*);
+        #[cfg(feature = "polling")]
+        for_each_engine!(@ polling_tight $before $($test)*);
     };
     (@ $engine:ident $before:ident $($test:ident)*) => {
         mod $engine {

@@ -120,8 +120,21 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
     /// # Errors
     /// The socket cannot be made non-blocking.
     #[cfg(unix)]
-    pub fn on(mut self, socket: impl Into<std::os::fd::OwnedFd>) -> io::Result<Stream<C, L, R>> {
-        let transport = crate::sys::adopt(socket.into())?;
+    pub fn on(self, socket: impl Into<std::os::fd::OwnedFd>) -> io::Result<Stream<C, L, R>> {
+        self.on_descriptor(socket.into())
+    }
+
+    /// Gives the stream a connected transport: `add` takes it then.
+    ///
+    /// # Errors
+    /// The socket cannot be made non-blocking.
+    #[cfg(windows)]
+    pub fn on(self, socket: impl Into<std::os::windows::io::OwnedSocket>) -> io::Result<Stream<C, L, R>> {
+        self.on_descriptor(socket.into())
+    }
+
+    fn on_descriptor(mut self, descriptor: crate::sys::Owned) -> io::Result<Stream<C, L, R>> {
+        let transport = crate::sys::adopt(descriptor)?;
         self.carried.get_or_insert_default().transport = Some(transport);
         Ok(self)
     }

@@ -268,7 +268,7 @@ fn never_early_by_a_nanosecond_at_any_boundary() {
                 wheel.set(at(deadline), deadline).expect("there is room");
                 if deadline > start + 1 {
                     assert_eq!(wheel.next(), Some(at(deadline)));
-                    assert_eq!(fire(&mut wheel, at(deadline - 1), 1), [], "{deadline} from {start}");
+                    assert!(fire(&mut wheel, at(deadline - 1), 1).is_empty(), "{deadline} from {start}");
                 }
                 assert_eq!(fire(&mut wheel, at(deadline), 1), [deadline], "from {start}");
             }

@@ -1,0 +1,197 @@
+//! Waiting with the crate mio: epoll, kqueue, event ports, behind one face.
+//!
+//! mio knows edges only. Streams are watched so, once. A user's resource is promised a level, and gets it by
+//! being registered anew right after each report: that makes the system look at it again in the next wait,
+//! which tells of it again if it still holds, and says nothing if it does not. So a level costs one call for
+//! each report, and a stream's edge costs none. On Windows mio watches only sockets of its own making.
+#![allow(unsafe_code)]
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, RawFd},
+    sync::Arc,
+    task::{Wake, Waker},
+    time::Duration,
+};
+
+use mio::{Events, Token, event::Event, unix::SourceFd};
+
+use super::{Interest, Poll, Ready, Source, Trigger};
+use crate::id::Key;
+
+/// The poll of mio, its batch of events and its waker.
+pub struct Mio {
+    poll: mio::Poll,
+    events: Events,
+    signal: Arc<Signal>,
+    /// What is watched level-triggered, by slot.
+    levels: Vec<Option<Level>>,
+    calls: u64,
+}
+
+/// A source that is registered anew after each report.
+#[derive(Clone, Copy)]
+struct Level {
+    key: Key,
+    descriptor: RawFd,
+    interest: Interest,
+}
+
+struct Signal(mio::Waker);
+
+impl Mio {
+    /// Creates one that takes up to 32 events a wait, as [`Epoll`](super::Epoll) does.
+    ///
+    /// # Errors
+    /// As epoll_create1(2), kqueue(2), port_create(3C); eventfd(2) or pipe(2).
+    pub fn new() -> io::Result<Mio> {
+        Mio::with_capacity(EVENTS)
+    }
+
+    /// Creates one that takes up to `events` events a wait, and at least one.
+    ///
+    /// # Errors
+    /// As [`Mio::new`].
+    pub fn with_capacity(events: usize) -> io::Result<Mio> {
+        let poll = mio::Poll::new()?;
+        let signal = Arc::new(Signal(mio::Waker::new(poll.registry(), WAKE)?));
+        let events = Events::with_capacity(events.clamp(1, EVENTS_MAX));
+        Ok(Mio { poll, events, signal, levels: Vec::new(), calls: 0 })
+    }
+
+    /// Notes how the source is watched from now on.
+    fn note(&mut self, key: Key, level: Option<Level>) {
+        if let Some(place) = self.levels.get_mut(key.slot()) {
+            *place = level;
+        } else if level.is_some() {
+            self.levels.resize(key.slot() + 1, None);
+            self.levels[key.slot()] = level;
+        }
+    }
+}
+
+impl Poll for Mio {
+    fn name(&self) -> &'static str {
+        "mio"
+    }
+
+    fn trigger(&self) -> Trigger {
+        Trigger::Edge
+    }
+
+    fn watch(
+        &mut self,
+        key: Key,
+        source: Source<'_>,
+        interest: Interest,
+        trigger: Trigger,
+    ) -> io::Result<()> {
+        let descriptor = number(source)?;
+        self.calls += 1;
+        self.poll.registry().register(&mut SourceFd(&descriptor), token(key), wanted(interest))?;
+        self.note(key, (trigger == Trigger::Level).then_some(Level { key, descriptor, interest }));
+        Ok(())
+    }
+
+    fn rewatch(
+        &mut self,
+        key: Key,
+        source: Source<'_>,
+        interest: Interest,
+        trigger: Trigger,
+    ) -> io::Result<()> {
+        let descriptor = number(source)?;
+        self.calls += 1;
+        let result =
+            self.poll.registry().reregister(&mut SourceFd(&descriptor), token(key), wanted(interest));
+        let is_level = trigger == Trigger::Level && result.is_ok();
+        self.note(key, is_level.then_some(Level { key, descriptor, interest }));
+        result
+    }
+
+    fn unwatch(&mut self, key: Key, source: Source<'_>) -> io::Result<()> {
+        self.note(key, None);
+        self.calls += 1;
+        self.poll.registry().deregister(&mut SourceFd(&number(source)?))
+    }
+
+    fn wait(&mut self, ready: &mut Vec<(Key, Ready)>, timeout: Option<Duration>) -> io::Result<()> {
+        self.calls += 1;
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            result => result?,
+        }
+        for event in self.events.iter().filter(|event| event.token() != WAKE) {
+            let key = Key::from_bits(event.token().0 as u64);
+            if let Some(Some(level)) = self.levels.get(key.slot())
+                && level.key == key
+            {
+                self.calls += 1;
+                // Fails only when its owner closed it: then the system has forgotten it, and so it should.
+                let _ = self.poll.registry().reregister(
+                    &mut SourceFd(&level.descriptor),
+                    event.token(),
+                    wanted(level.interest),
+                );
+            }
+            ready.push((key, readiness(event)));
+        }
+        Ok(())
+    }
+
+    fn waker(&self) -> Waker {
+        Arc::clone(&self.signal).into()
+    }
+
+    fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        // SAFETY: the poll owns this descriptor and outlives the borrow, which is of `self`.
+        Some(unsafe { BorrowedFd::borrow_raw(self.poll.as_raw_fd()) })
+    }
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Fails only when the system has no memory for an event. There is nobody to tell.
+        let _ = self.0.wake();
+    }
+}
+
+fn number(source: Source<'_>) -> io::Result<RawFd> {
+    source.descriptor().map(|descriptor| descriptor.as_raw_fd()).ok_or(io::ErrorKind::Unsupported.into())
+}
+
+fn token(key: Key) -> Token {
+    Token(key.to_bits() as usize)
+}
+
+fn wanted(interest: Interest) -> mio::Interest {
+    match interest {
+        Interest::Read => mio::Interest::READABLE,
+        Interest::Write => mio::Interest::WRITABLE,
+        Interest::Both => mio::Interest::READABLE.add(mio::Interest::WRITABLE),
+    }
+}
+
+fn readiness(event: &Event) -> Ready {
+    Ready {
+        readable: event.is_readable(),
+        writable: event.is_writable(),
+        hangup: event.is_read_closed() || event.is_write_closed(),
+        error: event.is_error(),
+    }
+}
+
+/// What one wait takes by default.
+const EVENTS: usize = 32;
+/// Far more than a wait ever tells.
+const EVENTS_MAX: usize = 1 << 16;
+/// As a key it would be the last life of the last slot of the last runtime a process can have.
+const WAKE: Token = Token(usize::MAX);
