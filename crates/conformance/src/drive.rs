@@ -312,6 +312,11 @@ impl Told {
         self.out_bytes.is_some()
     }
 
+    /// Whether no send is out, and nothing is left of the last one.
+    pub fn is_sent(&self) -> bool {
+        !self.is_sending() && self.unsent.as_ref().is_none_or(|rest| rest.is_empty())
+    }
+
     /// Whether the read side is over.
     pub fn is_over(&self) -> bool {
         self.ends + self.broken.len() > 0

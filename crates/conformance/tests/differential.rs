@@ -8,12 +8,13 @@ use conformance::{
     double::{Network, Tuning},
 };
 use reactor::engine::{Candidates, Engine};
+use sim::{Kind, World, WorldOptions};
 
 /// An engine to be compared, by a name, and how one is made for the script of a seed.
 type Contender = (&'static str, fn(u64) -> Box<dyn Engine>);
 
 /// The engines with a world of their own: one line each. Those of the system are the library's candidates.
-const VIRTUAL: &[Contender] = &[("double, roomy", roomy), ("double, tight", tight)];
+const VIRTUAL: &[Contender] = &[("double, roomy", roomy), ("double, tight", tight), ("sim", simulated)];
 
 fn roomy(seed: u64) -> Box<dyn Engine> {
     Box::new(Network::new(Tuning::roomy(seed)).double())
@@ -21,6 +22,17 @@ fn roomy(seed: u64) -> Box<dyn Engine> {
 
 fn tight(seed: u64) -> Box<dyn Engine> {
     Box::new(Network::new(Tuning::tight(seed)).double())
+}
+
+/// A world whose faults are only such as a contract of engines allows.
+fn simulated(seed: u64) -> Box<dyn Engine> {
+    let mut options = WorldOptions::default();
+    for kind in
+        [Kind::TinyRead, Kind::PartialSend, Kind::LateSend, Kind::LateInput, Kind::Reorder, Kind::Spike]
+    {
+        options.faults = options.faults.with(kind, 100_000);
+    }
+    Box::new(World::with_options(seed, options).engine())
 }
 
 const REFERENCE: &str = "epoll";

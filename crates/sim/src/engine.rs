@@ -130,6 +130,7 @@ impl SimEngine {
                     job();
                 }
             } else if is_done {
+                state.now = state.now.max(at_least);
                 return;
             } else if let Some(deadline) = deadline {
                 state.now = state.now.max(deadline);

@@ -260,7 +260,7 @@ fn handed_over(world: &mut World<'_>) -> Outcome {
             drive.turn(Duration::ZERO)?;
             other.turn(Duration::from_millis(1))?;
             drive.send_rest(pair.client);
-            if !drive.told(pair.client).is_sending() && !std::mem::replace(&mut sent_second, true) {
+            if drive.told(pair.client).is_sent() && !std::mem::replace(&mut sent_second, true) {
                 drive.send(pair.client, &bytes[100..]);
             }
             if first.len() + other.told(moved).bytes.len() >= bytes.len() {

@@ -104,7 +104,7 @@ fn data_before_attach(world: &mut World<'_>) -> Outcome {
     drive.send(client, b"early");
     drive.until("it is taken", |drive| {
         drive.send_rest(client);
-        !drive.told(client).is_sending()
+        drive.told(client).is_sent()
     })?;
     drive.settle(3)?;
     let server = drive.attach(transport, Role::Stream)?;
