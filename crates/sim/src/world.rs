@@ -356,6 +356,11 @@ impl World {
         self.state.borrow().digest
     }
 
+    /// How many packets with bytes have arrived so far; cheaper than [`World::summary`].
+    pub fn messages(&self) -> u64 {
+        self.state.borrow().record.messages
+    }
+
     /// What was counted so far.
     pub fn summary(&self) -> Summary {
         let state = self.state.borrow();
