@@ -170,7 +170,8 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Option<Request>, String>
         }
     }
     let mut addresses = addresses.into_iter();
-    let listen = addresses.next().ok_or("write `gossip LISTEN_ADDRESS [PEER_ADDRESS]...`; --help says more")?;
+    let listen =
+        addresses.next().ok_or("write `gossip LISTEN_ADDRESS [PEER_ADDRESS]...`; --help says more")?;
     Ok(Some(Request { listen, peers: addresses.collect(), facts, time }))
 }
 

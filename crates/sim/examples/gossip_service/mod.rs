@@ -135,8 +135,7 @@ impl Gossip {
 
     fn listen(&mut self, cx: &mut Context<Self>) {
         let options = self.options.clone();
-        let accept =
-            move |_: &Address| Some(Stream::new(Lines::max(LINE_MAX)).options(options.clone()));
+        let accept = move |_: &Address| Some(Stream::new(Lines::max(LINE_MAX)).options(options.clone()));
         let listening = cx.listen(&self.address, accept);
         match listening {
             Ok(id) => self.watch.listening(&cx.local(id).unwrap_or_else(|_| self.address.clone())),
@@ -211,7 +210,8 @@ impl Gossip {
         let facts = self.facts.borrow();
         let mut first = std::mem::take(&mut link.cursor);
         loop {
-            let ids: Vec<FactId> = facts.between(first, FactId::MAX).map(|(id, _)| id).take(PAGE_MAX).collect();
+            let ids: Vec<FactId> =
+                facts.between(first, FactId::MAX).map(|(id, _)| id).take(PAGE_MAX).collect();
             let last = if ids.len() < PAGE_MAX { FactId::MAX } else { ids[PAGE_MAX - 1] };
             let flow = say(cx, id, &Line::Have { first, last, ids });
             match last.checked_add(1) {

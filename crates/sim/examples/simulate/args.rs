@@ -53,10 +53,7 @@ where
 impl Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Request { nodes, seed, seconds, .. } = self;
-        write!(
-            f,
-            "cargo run --release --example simulate -- --nodes {nodes} --seed {seed} --time {seconds}"
-        )
+        write!(f, "cargo run --release --example simulate -- --nodes {nodes} --seed {seed} --time {seconds}")
     }
 }
 

@@ -38,7 +38,10 @@ impl fmt::Display for Report<'_> {
         match played.converged {
             Some(time) => line(
                 "converged",
-                &format_args!("{:.3} s after the faults had ended (allowed: {LIVENESS_MAX:?})", time.as_secs_f64()),
+                &format_args!(
+                    "{:.3} s after the faults had ended (allowed: {LIVENESS_MAX:?})",
+                    time.as_secs_f64()
+                ),
             )?,
             None => line("converged", &"never")?,
         }

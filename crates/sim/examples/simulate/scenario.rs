@@ -193,7 +193,8 @@ impl Stage {
             let disk = disk.borrow();
             let is_same = disk.texts().eq(all.iter().copied());
             let (has, of) = (disk.sum().count, all.len());
-            (!is_same).then(|| format!("after {LIVENESS_MAX:?} without faults node {node} has {has} of {of} facts"))
+            (!is_same)
+                .then(|| format!("after {LIVENESS_MAX:?} without faults node {node} has {has} of {of} facts"))
         })
     }
 
