@@ -156,6 +156,7 @@ fn what_cannot_be_is_refused_in_one_line() {
     assert_refused("simulate", &["--seed"], "--seed needs a value");
     assert_refused("simulate", &["--seed", "-1"], "`-1`");
     assert_refused("simulate", &["--time", "0"], "from 1 to 600");
+    assert_refused("simulate", &["--nodes", "201", "--picture", "/missing/x.svg"], "at most 200 nodes");
     assert_refused("simulate", &["--frob"], "there is no option `--frob`");
     assert_refused("gossip", &[], "gossip LISTEN_ADDRESS");
     assert_refused("gossip", &["nowhere"], "`nowhere` is not an address");

@@ -8,8 +8,14 @@ pub(crate) type FactId = u64;
 /// How many facts, and their ids combined: equal sets have equal sums.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Sum {
-    pub(crate) count: usize,
+    pub(crate) count: u64,
     pub(crate) ids: u64,
+}
+
+impl Sum {
+    fn with(self, id: FactId) -> Sum {
+        Sum { count: self.count + 1, ids: self.ids.wrapping_add(id) }
+    }
 }
 
 /// A set of facts, of bounded size. A node keeps it over a crash.
@@ -49,7 +55,7 @@ impl Facts {
             return Err(Unfit::Full);
         }
         self.texts.insert(id, text.to_owned());
-        self.sum = Sum { count: self.texts.len(), ids: self.sum.ids.wrapping_add(id) };
+        self.sum = self.sum.with(id);
         Ok(Some(id))
     }
 
@@ -68,8 +74,17 @@ impl Facts {
         self.texts.values().map(String::as_str)
     }
 
+    /// The sum of all.
     pub(crate) fn sum(&self) -> Sum {
         self.sum
+    }
+
+    /// The sum of those with an id from `first` to `last`, both included.
+    pub(crate) fn sum_between(&self, first: FactId, last: FactId) -> Sum {
+        if (first, last) == (FactId::MIN, FactId::MAX) {
+            return self.sum;
+        }
+        self.between(first, last).fold(Sum::default(), |sum, (id, _)| sum.with(id))
     }
 }
 

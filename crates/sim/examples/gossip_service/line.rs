@@ -1,11 +1,11 @@
 //! What two nodes say to each other: one line of text each.
 //!
 //! ```text
-//! sum 3 9f86d081884c7d65      I know three facts, whose ids sum up to this
-//! same                        so do I
-//! have 0 ffffffffffffffff ..  of the ids in this range I know exactly these (at most 64)
-//! want ..                     tell me these (at most 64)
-//! fact the sky is blue        a fact
+//! sum 0 ffffffffffffffff 3 9f86d0818  of the ids in this range I know three, which sum up to this
+//! same                                so do I (said of the range of all ids)
+//! have 0 ffffffffffffffff ..          of the ids in this range I know exactly these (at most 64)
+//! want ..                             tell me these (at most 64)
+//! fact the sky is blue                a fact
 //! ```
 
 use std::fmt;
@@ -15,7 +15,7 @@ use super::facts::{FactId, Sum, TEXT_MAX};
 /// A line, in either direction.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Line<'a> {
-    Sum(Sum),
+    Sum { first: FactId, last: FactId, sum: Sum },
     Same,
     Have { first: FactId, last: FactId, ids: Vec<FactId> },
     Want(Vec<FactId>),
@@ -31,8 +31,10 @@ impl Line<'_> {
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
         match word {
             "sum" => {
-                let (count, ids) = rest.split_once(' ').ok_or(Malformed)?;
-                Ok(Line::Sum(Sum { count: count.parse().map_err(|_| Malformed)?, ids: number(ids)? }))
+                let mut words = rest.split(' ');
+                let mut next = || words.next().ok_or(Malformed).and_then(number);
+                let (first, last, count, ids) = (next()?, next()?, next()?, next()?);
+                Ok(Line::Sum { first, last, sum: Sum { count, ids } })
             }
             "same" if rest.is_empty() => Ok(Line::Same),
             "have" => {
@@ -59,7 +61,9 @@ fn numbers<'a>(words: impl Iterator<Item = &'a str>) -> Result<Vec<u64>, Malform
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Line::Sum(Sum { count, ids }) => write!(f, "sum {count} {ids:x}"),
+            Line::Sum { first, last, sum: Sum { count, ids } } => {
+                write!(f, "sum {first:x} {last:x} {count:x} {ids:x}")
+            }
             Line::Same => f.write_str("same"),
             Line::Have { first, last, ids } => {
                 write!(f, "have {first:x} {last:x}")?;

@@ -1,9 +1,9 @@
 //! A gossip service: nodes that come to agree on a set of facts, through partitions, crashes and slow links.
 //!
 //! A fact that is new to a node is passed on at once to a few of its links, as a rumour. What rumours missed
-//! is found by comparing: about once a second the connecting side of each link tells the sum of its facts,
-//! and if the sums differ the other side lists what it has, page by page; then each tells what the other
-//! lacks. A link that is silent for too long is dead, and a dead link is made again, later and later, with
+//! is found by comparing: about once a second the connecting side of each link tells the sum of its facts.
+//! Where sums differ, the sums of narrower ranges are told, to and fro, until a range has so few facts that
+//! they are listed; then each tells what the other lacks. So it costs what differs, not what is known. A link that is silent for too long is dead, and a dead link is made again, later and later, with
 //! jitter. So nodes that can reach each other, directly or not, come to know the same facts.
 //!
 //! Time and chance come from the [`Context`] alone, and everything kept is ordered: so the service runs
@@ -21,7 +21,7 @@ use reactor::{
 
 pub(crate) use self::facts::{Facts, Unfit};
 use self::{
-    facts::FactId,
+    facts::{FactId, Sum},
     line::{LINE_MAX, Line, PAGE_MAX},
 };
 
@@ -76,8 +76,6 @@ struct Link {
     /// The peer that was connected to; none when the other side connected.
     peer: Option<usize>,
     is_open: bool,
-    /// Where the next list begins, when the last one was more than the link could take.
-    cursor: FactId,
 }
 
 /// Timer: try to listen again.
@@ -179,7 +177,8 @@ impl Gossip {
     /// Tells the sum, now and about every second.
     fn compare(&mut self, cx: &mut Context<Self>, id: Id<Wire>) {
         if self.links.contains(id) {
-            say(cx, id, &Line::Sum(self.facts.borrow().sum()));
+            let ((first, last), sum) = (ALL, self.facts.borrow().sum());
+            say(cx, id, &Line::Sum { first, last, sum });
             let after = jittered(cx, COMPARE_EVERY);
             cx.after(after, Compare(id));
         }
@@ -187,8 +186,7 @@ impl Gossip {
 
     fn heard(&mut self, cx: &mut Context<Self>, id: Id<Wire>, line: Line<'_>) -> Result {
         match line {
-            Line::Sum(sum) if sum == self.facts.borrow().sum() => _ = say(cx, id, &Line::Same),
-            Line::Sum(_) => self.list(cx, id),
+            Line::Sum { first, last, sum } => self.narrow(cx, id, (first, last), sum),
             Line::Same => (),
             Line::Have { first, last, ids } => self.level(cx, id, first, last, ids),
             Line::Want(ids) => {
@@ -204,20 +202,26 @@ impl Gossip {
         Ok(())
     }
 
-    /// Lists what there is in pages whose ranges leave nothing out, as far as the link takes them.
-    fn list(&mut self, cx: &mut Context<Self>, id: Id<Wire>) {
-        let Some(link) = self.links.get_mut(id) else { return };
+    /// Answers the sum of a range: with what there is if that is little, with narrower sums otherwise.
+    fn narrow(&mut self, cx: &mut Context<Self>, id: Id<Wire>, (first, last): (FactId, FactId), sum: Sum) {
         let facts = self.facts.borrow();
-        let mut first = std::mem::take(&mut link.cursor);
-        loop {
-            let ids: Vec<FactId> =
-                facts.between(first, FactId::MAX).map(|(id, _)| id).take(PAGE_MAX).collect();
-            let last = if ids.len() < PAGE_MAX { FactId::MAX } else { ids[PAGE_MAX - 1] };
-            let flow = say(cx, id, &Line::Have { first, last, ids });
-            match last.checked_add(1) {
-                Some(next) if flow == Flow::Queued => first = next,
-                Some(next) => return link.cursor = next,
-                None => return,
+        let own = facts.sum_between(first, last);
+        if own == sum {
+            if (first, last) == ALL {
+                say(cx, id, &Line::Same);
+            }
+        } else if own.count <= PAGE_MAX as u64 {
+            let ids = facts.between(first, last).map(|(id, _)| id).collect();
+            say(cx, id, &Line::Have { first, last, ids });
+        } else {
+            let (step, end, mut first) = ((last - first) / PARTS, last, first);
+            loop {
+                let last = first.saturating_add(step).min(end);
+                say(cx, id, &Line::Sum { first, last, sum: facts.sum_between(first, last) });
+                match last.checked_add(1) {
+                    Some(next) if next <= end => first = next,
+                    _ => return,
+                }
             }
         }
     }
@@ -309,6 +313,10 @@ fn jittered(cx: &mut Context<Gossip>, time: Duration) -> Duration {
     Duration::from_nanos(nanos / 2 + cx.random() % nanos.max(1))
 }
 
+/// The range of all ids.
+const ALL: (FactId, FactId) = (FactId::MIN, FactId::MAX);
+/// Into how many parts a range is cut.
+const PARTS: u64 = 16;
 /// To how many links a new fact is passed on at once.
 const RUMOURS: usize = 2;
 /// How many connections a node has, in both directions.

@@ -35,6 +35,9 @@ impl Request {
                 _ => return Err(format!("there is no option `{word}`; --help lists those that are there")),
             }
         }
+        if request.picture.is_some() && request.nodes > DRAWN_NODES_MAX {
+            return Err(format!("--picture: at most {DRAWN_NODES_MAX} nodes can be drawn"));
+        }
         Ok(Some(request))
     }
 }
@@ -64,7 +67,7 @@ simulate: nodes that gossip in a simulated world, through faults drawn from a se
   --nodes N           how many nodes, 2 to 1000; 50
   --seed N            where all chance comes from; 7
   --time SECONDS      how long the time of faults lasts, in virtual time, 1 to 600; 20
-  --picture FILE.svg  draws the run as a space-time diagram
+  --picture FILE.svg  draws the run as a space-time diagram, of at most 200 nodes
   --help              prints this
 
 After the time of faults everything is repaired, and all nodes have to agree within 30 virtual seconds.
@@ -73,4 +76,6 @@ Exit codes: 0 they did, 1 they did not (or the picture could not be written), 2 
 ";
 
 const NODES_MAX: usize = 1000;
+/// More would have no row of their own.
+const DRAWN_NODES_MAX: usize = 200;
 const SECONDS_MAX: u64 = 600;

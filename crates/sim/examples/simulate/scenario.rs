@@ -26,7 +26,7 @@ pub(crate) struct Played {
     /// What went wrong.
     pub(crate) wrong: Option<String>,
     pub(crate) summary: Summary,
-    pub(crate) facts: usize,
+    pub(crate) facts: u64,
     pub(crate) restarts: u64,
     /// Where and when facts came up.
     pub(crate) published: Vec<(Time, NodeNumber)>,
@@ -43,7 +43,7 @@ struct Stage {
     /// What each node keeps over a crash.
     disks: Vec<Rc<RefCell<Facts>>>,
     /// How many facts each had when last looked at.
-    counts: Vec<usize>,
+    counts: Vec<u64>,
     all: Facts,
     begins: Rc<Cell<u64>>,
     /// What the test itself leaves to chance.
@@ -199,8 +199,8 @@ impl Stage {
     }
 
     fn sample(&mut self) {
-        let known: usize = self.disks.iter().map(|disk| disk.borrow().sum().count).sum();
-        let there = self.all.sum().count * self.disks.len();
+        let known: u64 = self.disks.iter().map(|disk| disk.borrow().sum().count).sum();
+        let there = self.all.sum().count * self.disks.len() as u64;
         self.known.push((self.world.now(), known as f64 / there as f64));
     }
 }
@@ -230,5 +230,5 @@ const TROUBLE_EVERY: Duration = Duration::from_secs(1);
 pub(crate) const LIVENESS_MAX: Duration = Duration::from_secs(30);
 /// How long it goes on when all agree.
 const CALM: Duration = Duration::from_secs(1);
-/// How many happenings a picture is drawn from.
-const HISTORY_MAX: usize = 1_000_000;
+/// How many happenings a picture is drawn from: more than 200 nodes make in ten minutes.
+const HISTORY_MAX: usize = 4_000_000;

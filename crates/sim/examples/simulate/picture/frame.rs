@@ -148,7 +148,7 @@ pub(crate) fn attributes(request: &Request, played: &Played, counts: &Counts, dr
         ("messages", counts.messages),
         ("messages-drawn", drawn as u64),
         ("bytes", counts.bytes),
-        ("facts", played.facts as u64),
+        ("facts", played.facts),
         ("crashes", counts.crashes),
         ("restarts", counts.restarts),
         ("partitions", counts.partitions),
