@@ -70,7 +70,7 @@ pub(crate) fn play(request: &Request) -> Played {
     let wrong_with_faults = stage.safety(request.time());
     stage.world.heal();
     let healed = stage.world.now();
-    let converged = stage.liveness(healed);
+    let converged = stage.liveness(healed, CALM_MIN.max(request.time() / 15));
     let mut wrong = wrong_with_faults.or_else(|| stage.disagreement());
 
     let Stage { mut world, all, begins, published, known, .. } = stage;
@@ -169,7 +169,7 @@ impl Stage {
 
     /// The time without faults: how long it takes until all agree, if they do. Then it goes on for a while,
     /// and they must still.
-    fn liveness(&mut self, healed: Time) -> Option<Duration> {
+    fn liveness(&mut self, healed: Time, calm: Duration) -> Option<Duration> {
         let all = self.all.sum();
         for _ in 0..LIVENESS_MAX.as_nanos() / SLICE.as_nanos() {
             let disks = &self.disks;
@@ -178,7 +178,7 @@ impl Stage {
             self.sample();
             if is_agreed {
                 let converged = self.world.now().since(healed);
-                self.world.run_for(CALM);
+                self.world.run_for(calm);
                 self.sample();
                 return Some(converged);
             }
@@ -228,7 +228,7 @@ const PUBLISH_PER_MILLION: u32 = 200_000;
 const TROUBLE_EVERY: Duration = Duration::from_secs(1);
 /// How long agreeing may take once the faults have ended.
 pub(crate) const LIVENESS_MAX: Duration = Duration::from_secs(30);
-/// How long it goes on when all agree.
-const CALM: Duration = Duration::from_secs(1);
+/// How long it goes on at least when all agree.
+const CALM_MIN: Duration = Duration::from_secs(1);
 /// How many happenings a picture is drawn from: more than 200 nodes make in ten minutes.
 const HISTORY_MAX: usize = 4_000_000;

@@ -57,7 +57,7 @@ fn legend(canvas: &mut Canvas) {
     let mut next = |canvas: &mut Canvas, label: &str| {
         let at = x;
         canvas.text("small", (at + 26.0, y + 4.0), label);
-        x += 26.0 + 6.9 * label.len() as f64 + 14.0;
+        x += 26.0 + 6.6 * label.len() as f64 + 16.0;
         at
     };
     let at = next(canvas, "message");
@@ -80,7 +80,7 @@ fn legend(canvas: &mut Canvas) {
     let at = next(canvas, "the two sides of a partition");
     canvas.rect("side-a", (at + 2.0, y - 8.0), (18.0, 8.0));
     canvas.rect("side-b", (at + 2.0, y), (18.0, 8.0));
-    for (class, label) in [("muted", "is not heard"), ("held", "held"), ("slowed", "slow")] {
+    for (class, label) in [("muted", "is not heard"), ("held", "packets are held"), ("slowed", "is slow")] {
         let at = next(canvas, label);
         canvas.rect(class, (at + 2.0, y - 7.0), (18.0, 14.0));
     }
