@@ -66,7 +66,8 @@ impl World {
         let node = node.into().0;
         let mut state = self.state.borrow_mut();
         state.tally.inject(Kind::Slow);
-        state.links.set_slow(node, factor);
+        drop(state);
+        self.set_slow(node, factor);
     }
 
     /// Takes all partitions, holds and slowness away: what waited arrives.
@@ -208,6 +209,18 @@ impl World {
         (host.is_up, host.is_waiting, host.run_at) = (false, false, None);
     }
 
+    fn set_slow(&mut self, node: u32, factor: u32) {
+        let others = (0..self.nodes.len() as u32).filter(|other| *other != node);
+        let mut state = self.state.borrow_mut();
+        state.links.set_slow(node, factor);
+        let (at, kind) = (reactor::Time::from_nanos(state.now), Kind::Slow);
+        let (from, to) = (vec![node], others.collect());
+        state.record.keep(|| match factor {
+            0 | 1 => Happening::Cleared { at, kind, from, to },
+            _ => Happening::Obstructed { at, kind, from, to },
+        });
+    }
+
     fn set_paused(&mut self, node: u32, on: bool) {
         let mut state = self.state.borrow_mut();
         let host = &mut state.hosts[node as usize];
@@ -292,7 +305,7 @@ impl World {
     pub(crate) fn relieve(&mut self, number: u32) {
         match self.troubles.open.get_mut(number as usize).and_then(Option::take) {
             Some(Open::Ways { kind, from, to }) => self.clear(kind, &from, &to),
-            Some(Open::Slow(node)) => self.state.borrow_mut().links.set_slow(node, 1),
+            Some(Open::Slow(node)) => self.set_slow(node, 1),
             Some(Open::Down(node)) => self.restart(Node(node)),
             Some(Open::Paused(node)) => self.set_paused(node, false),
             None => (),
