@@ -244,7 +244,7 @@ impl World {
         self.step_until(u64::MAX)
     }
 
-    fn step_until(&mut self, end: u64) -> bool {
+    pub(crate) fn step_until(&mut self, end: u64) -> bool {
         let task = {
             let mut state = self.state.borrow_mut();
             state.hear();
