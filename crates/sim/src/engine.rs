@@ -432,10 +432,8 @@ impl Engine for SimEngine {
 impl Drop for SimEngine {
     fn drop(&mut self) {
         let mut state = self.state.borrow_mut();
-        let is_silent = !state.hosts[self.host as usize].is_up;
         for entry in self.table.drain(..).flatten() {
             match entry.held {
-                Held::End(at, _) if is_silent => state.vanish(at),
                 Held::End(at, _) => state.close_end(at, Ending::Orderly),
                 Held::Listener(number, _) => state.close_listener(number),
                 Held::Feed(number) => {

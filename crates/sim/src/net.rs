@@ -579,6 +579,9 @@ impl State {
         if matches!(end.holder, Holder::Nobody | Holder::Free) {
             return;
         }
+        if !self.hosts[end.host as usize].is_up {
+            return self.vanish(at);
+        }
         end.holder = Holder::Nobody;
         // Closing with input that nobody read is a reset, as with TCP: the peer must not believe that
         // its bytes were seen.
@@ -595,7 +598,7 @@ impl State {
     }
 
     /// Ends without a word: nothing is sent, nothing answers.
-    pub(crate) fn vanish(&mut self, at: u32) {
+    fn vanish(&mut self, at: u32) {
         let end = &mut self.ends[at as usize];
         if !matches!(end.holder, Holder::Nobody | Holder::Free) {
             (end.holder, end.vanished) = (Holder::Nobody, true);

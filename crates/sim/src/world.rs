@@ -151,6 +151,8 @@ impl World {
     }
 
     pub(crate) fn begin(&mut self, number: u32) {
+        // A service that starts may close something again, and its host says so.
+        self.state.borrow_mut().hosts[number as usize].is_up = true;
         self.nodes[number as usize].begin(&self.state, number, &self.limits);
         let is_up = self.nodes[number as usize].runtime.is_some();
         let mut state = self.state.borrow_mut();

@@ -73,7 +73,7 @@ fn a_crash_is_told_to_the_peer_and_a_vanished_node_is_not() {
     let (mut world, server, caller) = pair(5);
     world.crash(server);
     world.run_for(SECOND);
-    assert_eq!(Caller::ended(&world, caller).len(), 1, "told at once");
+    assert_eq!(Caller::ends(&world, caller), 1, "its kernel closed what it had");
 
     let mut options = WorldOptions::default();
     options.give_up = 30 * SECOND;
@@ -82,6 +82,7 @@ fn a_crash_is_told_to_the_peer_and_a_vanished_node_is_not() {
     Caller::send(&mut world, caller, b"anybody?");
     world.run_for(29 * SECOND);
     assert!(Caller::ended(&world, caller).is_empty(), "nobody told it");
+    assert_eq!(Caller::ends(&world, caller), 0, "not even an end");
     world.run_for(2 * SECOND);
     assert_eq!(Caller::ended(&world, caller), ["TimedOut"], "after it gave up");
 }

@@ -7,13 +7,13 @@ use std::{
 };
 
 use reactor::{
-    Bytes, Closed, Context, Error, Event, Handle, Id, Receive, Result as Done, Service, Stream,
+    Bytes, Closed, Context, Error, Event, Handle, Id, Receive, Result as Done, Service, Stream, StreamOptions,
 };
 use sim::{NodeId, World, WorldOptions};
 
 /// Echoes, and stays open when a peer has ended.
 #[derive(Default)]
-pub struct Server {
+pub(crate) struct Server {
     address: String,
     ids: Vec<Id<Stream>>,
     got: Vec<u8>,
@@ -25,13 +25,14 @@ pub struct Server {
 }
 
 /// Calls the server, once by itself.
-pub struct Caller {
+pub(crate) struct Caller {
     address: String,
-    pub ids: Vec<Id<Stream>>,
+    ids: Vec<Id<Stream>>,
     got: Vec<u8>,
     opened: u32,
     ended: Vec<String>,
     ticks: u32,
+    ends: u32,
 }
 
 /// How a stream ended: the system's word for it, or the library's.
@@ -39,8 +40,11 @@ fn word(why: &Closed) -> String {
     why.io().map_or_else(|| format!("{why:?}"), |error| format!("{:?}", error.kind()))
 }
 
+/// It reads while much waits to be sent: two ends that do not would wait for each other.
 fn stream() -> Stream {
-    Stream::new(Bytes).half_open(true)
+    let mut options = StreamOptions::default();
+    options.backpressure = false;
+    Stream::new(Bytes).half_open(true).options(options)
 }
 
 impl Service for Server {
@@ -87,7 +91,8 @@ impl Handle<Stream> for Caller {
         match event {
             Event::Open => self.opened += 1,
             Event::Received(bytes) => self.got.extend_from_slice(bytes),
-            Event::End | Event::Drained => (),
+            Event::End => self.ends += 1,
+            Event::Drained => (),
         }
         Ok(())
     }
@@ -105,11 +110,11 @@ impl Receive<()> for Caller {
 }
 
 /// A world with both, connected.
-pub fn pair(seed: u64) -> (World, NodeId<Server>, NodeId<Caller>) {
+pub(crate) fn pair(seed: u64) -> (World, NodeId<Server>, NodeId<Caller>) {
     pair_with(seed, WorldOptions::default())
 }
 
-pub fn pair_with(seed: u64, options: WorldOptions) -> (World, NodeId<Server>, NodeId<Caller>) {
+pub(crate) fn pair_with(seed: u64, options: WorldOptions) -> (World, NodeId<Server>, NodeId<Caller>) {
     let mut world = World::with_options(seed, options);
     let lives = Rc::new(Cell::new(0));
     let server = world.add(move |runtime| {
@@ -119,7 +124,7 @@ pub fn pair_with(seed: u64, options: WorldOptions) -> (World, NodeId<Server>, No
     let address = format!("{}:7007", world.ip(server));
     let caller = world.add(move |runtime| {
         let (address, ids, got, ended) = (address.clone(), Vec::new(), Vec::new(), Vec::new());
-        runtime.add(Caller { address, ids, got, opened: 0, ended, ticks: 0 })
+        runtime.add(Caller { address, ids, got, opened: 0, ended, ticks: 0, ends: 0 })
     });
     world.run_for(Duration::from_secs(1));
     assert_eq!(Caller::opened(&world, caller), 1, "it is connected");
@@ -127,11 +132,11 @@ pub fn pair_with(seed: u64, options: WorldOptions) -> (World, NodeId<Server>, No
 }
 
 impl Server {
-    pub fn at(address: &str) -> Server {
+    pub(crate) fn at(address: &str) -> Server {
         Server { address: address.to_owned(), ..Server::default() }
     }
 
-    pub fn dial(&mut self, cx: &mut Context<Self>, address: &str) -> Result<Id<Stream>, Error> {
+    pub(crate) fn dial(&mut self, cx: &mut Context<Self>, address: &str) -> Result<Id<Stream>, Error> {
         cx.connect(address, stream())
     }
 
@@ -139,31 +144,31 @@ impl Server {
         world.service(node).expect("it is up")
     }
 
-    pub fn got(world: &World, node: NodeId<Server>) -> Vec<u8> {
+    pub(crate) fn got(world: &World, node: NodeId<Server>) -> Vec<u8> {
         Server::of(world, node).got.clone()
     }
 
-    pub fn pieces(world: &World, node: NodeId<Server>) -> usize {
+    pub(crate) fn pieces(world: &World, node: NodeId<Server>) -> usize {
         Server::of(world, node).pieces
     }
 
-    pub fn ends(world: &World, node: NodeId<Server>) -> u32 {
+    pub(crate) fn ends(world: &World, node: NodeId<Server>) -> u32 {
         Server::of(world, node).ends
     }
 
-    pub fn opened(world: &World, node: NodeId<Server>) -> u32 {
+    pub(crate) fn opened(world: &World, node: NodeId<Server>) -> u32 {
         Server::of(world, node).opened
     }
 
-    pub fn ended(world: &World, node: NodeId<Server>) -> Vec<String> {
+    pub(crate) fn ended(world: &World, node: NodeId<Server>) -> Vec<String> {
         Server::of(world, node).ended.clone()
     }
 
-    pub fn lives(world: &World, node: NodeId<Server>) -> u32 {
+    pub(crate) fn lives(world: &World, node: NodeId<Server>) -> u32 {
         Server::of(world, node).lives
     }
 
-    pub fn set_reading(world: &mut World, node: NodeId<Server>, on: bool) {
+    pub(crate) fn set_reading(world: &mut World, node: NodeId<Server>, on: bool) {
         let change = |service: &mut Server, cx: &mut Context<Server>| {
             for id in &service.ids {
                 if on { cx.resume(*id) } else { cx.pause(*id) }
@@ -172,7 +177,7 @@ impl Server {
         world.with(node, change).expect("it is up");
     }
 
-    pub fn send_all(world: &mut World, node: NodeId<Server>, bytes: &[u8]) {
+    pub(crate) fn send_all(world: &mut World, node: NodeId<Server>, bytes: &[u8]) {
         let send = |service: &mut Server, cx: &mut Context<Server>| {
             for id in &service.ids {
                 cx.send(*id, bytes);
@@ -195,45 +200,49 @@ impl Caller {
         world.with(node, f).expect("it is up")
     }
 
-    pub fn send(world: &mut World, node: NodeId<Caller>, bytes: &[u8]) {
+    pub(crate) fn send(world: &mut World, node: NodeId<Caller>, bytes: &[u8]) {
         Caller::act(world, node, |service, cx| cx.send(service.ids[0], bytes));
     }
 
-    pub fn finish(world: &mut World, node: NodeId<Caller>) {
+    pub(crate) fn finish(world: &mut World, node: NodeId<Caller>) {
         Caller::act(world, node, |service, cx| cx.finish(service.ids[0]));
     }
 
-    pub fn abort(world: &mut World, node: NodeId<Caller>) {
+    pub(crate) fn abort(world: &mut World, node: NodeId<Caller>) {
         Caller::act(world, node, |service, cx| cx.abort(service.ids[0]));
     }
 
-    pub fn dial(world: &mut World, node: NodeId<Caller>) {
+    pub(crate) fn dial(world: &mut World, node: NodeId<Caller>) {
         let address = Caller::of(world, node).address.clone();
         Caller::dial_to(world, node, address);
     }
 
-    pub fn dial_to(world: &mut World, node: NodeId<Caller>, address: String) {
+    pub(crate) fn dial_to(world: &mut World, node: NodeId<Caller>, address: String) {
         let id = Caller::act(world, node, |_, cx| cx.connect(&address, stream()));
         Caller::act(world, node, |service, _| service.ids.push(id.expect("it begins")));
     }
 
-    pub fn wall(world: &mut World, node: NodeId<Caller>) -> SystemTime {
+    pub(crate) fn wall(world: &mut World, node: NodeId<Caller>) -> SystemTime {
         Caller::act(world, node, |_, cx| cx.wall())
     }
 
-    pub fn got(world: &World, node: NodeId<Caller>) -> Vec<u8> {
+    pub(crate) fn got(world: &World, node: NodeId<Caller>) -> Vec<u8> {
         Caller::of(world, node).got.clone()
     }
 
-    pub fn opened(world: &World, node: NodeId<Caller>) -> u32 {
+    pub(crate) fn opened(world: &World, node: NodeId<Caller>) -> u32 {
         Caller::of(world, node).opened
     }
 
-    pub fn ended(world: &World, node: NodeId<Caller>) -> Vec<String> {
+    pub(crate) fn ended(world: &World, node: NodeId<Caller>) -> Vec<String> {
         Caller::of(world, node).ended.clone()
     }
 
-    pub fn ticks(world: &World, node: NodeId<Caller>) -> u32 {
+    pub(crate) fn ends(world: &World, node: NodeId<Caller>) -> u32 {
+        Caller::of(world, node).ends
+    }
+
+    pub(crate) fn ticks(world: &World, node: NodeId<Caller>) -> u32 {
         Caller::of(world, node).ticks
     }
 }
