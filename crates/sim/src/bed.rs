@@ -13,8 +13,8 @@ use std::{
 };
 
 use reactor::{
-    Address, Bytes, Call, Closed, Context, Controller, Error, Event, Handle, Id, Limits, Listener, Metrics, Receipt,
-    Result as Done, Runtime, Service, ServiceId, Stream, Time, ToAddress,
+    Address, Bytes, Call, Closed, Context, Controller, Error, Event, Handle, Id, Limits, Listener, Metrics,
+    Receipt, Result as Done, Runtime, Service, ServiceId, Stream, StreamOptions, Time, ToAddress,
 };
 
 use crate::{
@@ -154,9 +154,11 @@ impl Hands {
     }
 }
 
-/// A stream that ends when the test says so.
+/// A stream that ends when the test says so, and reads also while much waits to be sent.
 fn bare() -> Stream {
-    Stream::new(Bytes).half_open(true)
+    let mut options = StreamOptions::default();
+    options.backpressure = false;
+    Stream::new(Bytes).half_open(true).options(options)
 }
 
 impl Stage {

@@ -344,7 +344,9 @@ impl World {
         node.made = None;
         node.ended = Some(error.map_or_else(|| runtime.run(), Err));
         drop(runtime);
-        self.state.borrow_mut().hosts[number as usize].is_up = false;
+        let mut state = self.state.borrow_mut();
+        // A bed's host is the test's, too, and that goes on.
+        state.hosts[number as usize].is_up = state.is_alone;
     }
 
     // What was.

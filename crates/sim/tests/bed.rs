@@ -77,7 +77,13 @@ fn more_than_a_window_goes_through() {
     let sent: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
     peer.send(&sent);
     let got = peer.received();
-    assert!(got == sent, "{} bytes, {:?}, {:?}", got.len(), peer, bed);
+    assert!(
+        got == sent,
+        "{} bytes, {:?}, {:?}",
+        got.len(),
+        peer,
+        (bed.service().ended.clone(), bed.service().highs, bed.next_deadline())
+    );
 }
 
 #[test]
@@ -91,7 +97,13 @@ fn a_paused_peer_is_felt_as_backpressure_and_nothing_is_lost() {
     assert!(bed.service().highs > 0, "the window never filled");
     peer.resume();
     let got = peer.received();
-    assert!(got == sent, "{} bytes, {:?}, {:?}", got.len(), peer, bed);
+    assert!(
+        got == sent,
+        "{} bytes, {:?}, {:?}",
+        got.len(),
+        peer,
+        (bed.service().ended.clone(), bed.service().highs, bed.next_deadline())
+    );
 }
 
 #[test]
@@ -152,11 +164,7 @@ fn events_can_be_handed_over_directly_and_calls_are_noted() {
     bed.with(|service, cx| service.receive(cx, 7)).expect("it takes it");
     assert_eq!((bed.service().ticks, bed.calls().len()), (7, 0), "not a call of the runtime");
     peer.finish();
-    assert_eq!(
-        bed.calls()[1..],
-        [Call::Closed { service: 0, resource: first }],
-        "after the end only this"
-    );
+    assert_eq!(bed.calls()[1..], [Call::Closed { service: 0, resource: first }], "after the end only this");
 }
 
 #[test]
