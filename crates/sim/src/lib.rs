@@ -82,6 +82,7 @@ mod engine;
 mod error;
 mod fault;
 mod feed;
+pub mod guide;
 mod input;
 mod link;
 mod listener;
