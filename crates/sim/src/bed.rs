@@ -156,8 +156,7 @@ impl Hands {
 
 /// A stream that ends when the test says so, and reads also while much waits to be sent.
 fn bare() -> Stream {
-    let mut options = StreamOptions::default();
-    options.backpressure = false;
+    let options = StreamOptions { backpressure: false, ..StreamOptions::default() };
     Stream::new(Bytes).half_open(true).options(options)
 }
 

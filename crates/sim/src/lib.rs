@@ -77,6 +77,7 @@ mod bed;
 mod bell;
 mod buffer;
 mod chance;
+pub mod datagram;
 mod digest;
 mod engine;
 mod error;

@@ -42,8 +42,7 @@ fn word(why: &Closed) -> String {
 
 /// It reads while much waits to be sent: two ends that do not would wait for each other.
 fn stream() -> Stream {
-    let mut options = StreamOptions::default();
-    options.backpressure = false;
+    let options = StreamOptions { backpressure: false, ..StreamOptions::default() };
     Stream::new(Bytes).half_open(true).options(options)
 }
 
