@@ -41,6 +41,8 @@ pub(crate) enum Packet {
     Data(Segment),
     Fin,
     Reset,
+    /// What became of one that was dropped under way: it keeps its place, since each arrival takes one.
+    Lost,
 }
 
 /// Bytes in a buffer.
@@ -462,6 +464,7 @@ impl State {
             Packet::Data(segment) => self.take_in(at, from, segment),
             Packet::Fin => end.finished = true,
             Packet::Reset => self.take_reset(at),
+            Packet::Lost => (),
         }
         self.look_at_end(at);
     }
@@ -622,8 +625,8 @@ impl State {
         let Some(other) = self.ends[at as usize].other else { return };
         let end = &mut self.ends[other as usize];
         end.wire_bytes = 0;
-        for packet in std::mem::take(&mut end.wire) {
-            if let Packet::Data(segment) = packet {
+        for packet in &mut end.wire {
+            if let Packet::Data(segment) = std::mem::replace(packet, Packet::Lost) {
                 self.buffers.give(segment.buffer);
             }
         }

@@ -194,6 +194,21 @@ fn an_abort_is_a_reset_at_the_peer() {
 }
 
 #[test]
+fn a_reset_takes_its_way_like_any_packet() {
+    let mut options = WorldOptions::default();
+    let way = Duration::from_millis(100);
+    options.link = Link { latency_min: way, latency_max: way, ..Link::lan() };
+    let (mut world, server, caller) = pair_with(20, options);
+    Caller::send(&mut world, caller, b"lost on its way");
+    world.run_for(Duration::from_millis(90));
+    Caller::abort(&mut world, caller);
+    let before = world.now();
+    assert!(world.run_until(SECOND, |world| !Server::ended(world, server).is_empty()));
+    let took = world.now() - before;
+    assert!(took >= way, "{took:?}");
+}
+
+#[test]
 fn a_window_bounds_what_is_under_way_and_all_arrives_when_it_is_read() {
     let mut options = WorldOptions::default();
     options.link = Link { window_bytes: 1000, ..Link::lan() };
