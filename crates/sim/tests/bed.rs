@@ -134,6 +134,22 @@ fn the_test_is_who_the_service_connects_to() {
 }
 
 #[test]
+fn a_path_is_an_address_too() {
+    let mut bed = echo();
+    let refused = bed.with(|_, cx| cx.connect("/run/log", Stream::new(Bytes)));
+    assert!(refused.is_err(), "nobody listens yet");
+    bed.listen("/run/log").expect("it is free");
+    bed.listen("/run/log").expect("once is enough");
+    let id = bed.with(|_, cx| cx.connect("/run/log", Stream::new(Bytes))).expect("it begins");
+    bed.with(|_, cx| cx.send(id, b"line".as_slice()));
+    let peer = bed.expect_connect("/run/log");
+    assert_eq!(peer.received(), b"line");
+    bed.with(|_, cx| cx.abort(id));
+    assert!(peer.is_ended());
+    assert!(bed.listen("127.0.0.1:7007").is_err(), "the service listens there");
+}
+
+#[test]
 #[should_panic(expected = "the service made no connection to 127.0.0.1:80")]
 fn a_connect_that_never_came_is_told() {
     echo().expect_connect("127.0.0.1:80");
