@@ -168,7 +168,7 @@ impl Stage {
             while self.world.step_until(end) {
                 self.serve_hands();
             }
-            // Their timers; nothing else is due now, so this moves nothing.
+            // Their timers.
             self.turn_hands();
             if !self.is_due(end) {
                 break;
@@ -453,7 +453,7 @@ type Made = (Runtime, ServiceId<Hands>, usize);
 /// The runtime of the test's ends, on the bed's host.
 fn make_hands(state: &Rc<RefCell<State>>, doors: &[String]) -> Result<Made, Error> {
     let process = state.borrow().processes.len();
-    let engine = SimEngine::new(state, 0, None);
+    let engine = SimEngine::new(state, 0, None).still();
     let mut hands = Runtime::assemble(Box::new(engine), Limits::default());
     let hand = hands.add(Hands::default())?;
     for address in doors {

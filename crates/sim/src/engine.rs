@@ -79,6 +79,12 @@ impl SimEngine {
         }
     }
 
+    /// The same, but never moving the clock: somebody else moves the world.
+    pub(crate) fn still(mut self) -> SimEngine {
+        self.is_driven = true;
+        self
+    }
+
     fn held(&self, key: Key) -> Option<&Held> {
         let entry = self.table.get(key.slot())?.as_ref()?;
         (entry.key == key).then_some(&entry.held)
