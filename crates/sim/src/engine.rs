@@ -80,6 +80,12 @@ impl SimEngine {
         }
     }
 
+    /// The same, but never moving the clock: somebody else moves the world.
+    pub(crate) fn still(mut self) -> SimEngine {
+        self.is_driven = true;
+        self
+    }
+
     fn held(&self, key: Key) -> Option<&Held> {
         let entry = self.table.get(key.slot())?.as_ref()?;
         (entry.key == key).then_some(&entry.held)
@@ -435,10 +441,8 @@ impl Engine for SimEngine {
 impl Drop for SimEngine {
     fn drop(&mut self) {
         let mut state = self.state.borrow_mut();
-        let is_silent = !state.hosts[self.host as usize].is_up;
         for entry in self.table.drain(..).flatten() {
             match entry.held {
-                Held::End(at, _) if is_silent => state.vanish(at),
                 Held::End(at, _) => state.close_end(at, Ending::Orderly),
                 Held::Listener(number, _) => state.close_listener(number),
                 Held::Feed(number) => {

@@ -71,15 +71,19 @@
 //! runs on the real engines.
 #![forbid(unsafe_code)]
 
+// The engine's modules name no service and no handler; only the bed, nodes and the world do.
 // In the order of the data: chance and faults, what is between nodes, the engine, the world.
+mod bed;
 mod bell;
 mod buffer;
 mod chance;
+pub mod datagram;
 mod digest;
 mod engine;
 mod error;
 mod fault;
 mod feed;
+pub mod guide;
 mod input;
 mod link;
 mod listener;
@@ -88,11 +92,13 @@ mod node;
 mod queue;
 mod record;
 mod replay;
+mod sometimes;
 mod state;
 mod trouble;
 mod world;
 
 pub use self::{
+    bed::{Bed, Peer},
     chance::Chance,
     digest::Digest,
     engine::SimEngine,
@@ -102,5 +108,6 @@ pub use self::{
     node::{Node, NodeId},
     record::{Happening, NodeNumber},
     replay::{Failure, Plan, hunt, replay, shrink},
+    sometimes::Sometimes,
     world::{Leaks, Summary, World, WorldOptions},
 };

@@ -41,6 +41,8 @@ pub(crate) enum Packet {
     Data(Segment),
     Fin,
     Reset,
+    /// What became of one that was dropped under way: it keeps its place, since each arrival takes one.
+    Lost,
 }
 
 /// Bytes in a buffer.
@@ -464,6 +466,7 @@ impl State {
             Packet::Data(segment) => self.take_in(at, from, segment),
             Packet::Fin => end.finished = true,
             Packet::Reset => self.take_reset(at),
+            Packet::Lost => (),
         }
         self.look_at_end(at);
     }
@@ -581,6 +584,9 @@ impl State {
         if matches!(end.holder, Holder::Nobody | Holder::Free) {
             return;
         }
+        if !self.hosts[end.host as usize].is_up {
+            return self.vanish(at);
+        }
         end.holder = Holder::Nobody;
         // Closing with input that nobody read is a reset, as with TCP: the peer must not believe that
         // its bytes were seen.
@@ -597,7 +603,7 @@ impl State {
     }
 
     /// Ends without a word: nothing is sent, nothing answers.
-    pub(crate) fn vanish(&mut self, at: u32) {
+    fn vanish(&mut self, at: u32) {
         let end = &mut self.ends[at as usize];
         if !matches!(end.holder, Holder::Nobody | Holder::Free) {
             (end.holder, end.vanished) = (Holder::Nobody, true);
@@ -621,8 +627,8 @@ impl State {
         let Some(other) = self.ends[at as usize].other else { return };
         let end = &mut self.ends[other as usize];
         end.wire_bytes = 0;
-        for packet in std::mem::take(&mut end.wire) {
-            if let Packet::Data(segment) = packet {
+        for packet in &mut end.wire {
+            if let Packet::Data(segment) = std::mem::replace(packet, Packet::Lost) {
                 self.buffers.give(segment.buffer);
             }
         }

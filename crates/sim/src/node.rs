@@ -93,11 +93,12 @@ impl Driven {
 
 /// Takes a call of a handler into the digest.
 fn note_call(state: &mut State, node: u32, call: Call) {
-    let (tag, service, more) = match call {
+    let (tag, service, slot) = match call {
         Call::Handle { service, resource } => (11, service, resource.slot() as u64),
         Call::Receive { service } => (12, service, 0),
-        _ => (13, 0, 0),
+        Call::Closed { service, resource } => (13, service, resource.slot() as u64),
+        _ => (14, 0, 0),
     };
-    state.digest.number(u64::from(node) << 32 | u64::from(service) << 8 | tag);
-    state.digest.number(more);
+    state.digest.number(state.now ^ u64::from(node) << 48);
+    state.digest.number(slot << 24 | u64::from(service) << 8 | tag);
 }

@@ -118,6 +118,8 @@ pub(crate) struct State {
     pub(crate) turn_cost: u64,
     pub(crate) late_max: u64,
     pub(crate) give_up: u64,
+    /// Every address is the first host's: for a bed, where a service meets nobody but its test.
+    pub(crate) is_alone: bool,
     pub(crate) outside: Arc<Outside>,
     pub(crate) record: Record,
     pub(crate) buffers: crate::buffer::Buffers,
@@ -147,6 +149,7 @@ impl State {
             turn_cost: 1_000,
             late_max: 5_000_000,
             give_up: nanos(Duration::from_secs(120)),
+            is_alone: false,
             outside: Arc::default(),
             record: Record::default(),
             buffers: crate::buffer::Buffers::default(),
@@ -191,7 +194,7 @@ impl State {
 
     /// The host that an IP address names, seen from a host.
     pub(crate) fn host_of(&self, from: u32, ip: IpAddr) -> Option<u32> {
-        if ip.is_loopback() || ip.is_unspecified() {
+        if self.is_alone || ip.is_loopback() || ip.is_unspecified() {
             return Some(from);
         }
         let IpAddr::V4(ip) = ip else { return None };

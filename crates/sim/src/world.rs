@@ -155,6 +155,8 @@ impl World {
     }
 
     pub(crate) fn begin(&mut self, number: u32) {
+        // A service that starts may close something again, and its host says so.
+        self.state.borrow_mut().hosts[number as usize].is_up = true;
         self.nodes[number as usize].begin(&self.state, number, &self.limits);
         let is_up = self.nodes[number as usize].runtime.is_some();
         let mut state = self.state.borrow_mut();
@@ -248,7 +250,7 @@ impl World {
         self.step_until(u64::MAX)
     }
 
-    fn step_until(&mut self, end: u64) -> bool {
+    pub(crate) fn step_until(&mut self, end: u64) -> bool {
         let task = {
             let mut state = self.state.borrow_mut();
             state.hear();
@@ -346,7 +348,9 @@ impl World {
         node.made = None;
         node.ended = Some(error.map_or_else(|| runtime.run(), Err));
         drop(runtime);
-        self.state.borrow_mut().hosts[number as usize].is_up = false;
+        let mut state = self.state.borrow_mut();
+        // A bed's host is the test's, too, and that goes on.
+        state.hosts[number as usize].is_up = state.is_alone;
     }
 
     // What was.

@@ -1,0 +1,481 @@
+//! The bed: one service in a test's hand, without a network. Like nodes and the world, and unlike the engine, it
+//! knows services.
+//!
+//! The service runs in a world of one host, with links that take no time and without faults. The other ends
+//! of its connections are streams of a second runtime on that host, which the bed moves along.
+
+use std::{
+    cell::{Ref, RefCell},
+    mem::take,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use reactor::{
+    Address, Bytes, Call, Closed, Context, Controller, Error, Event, Handle, Id, Limits, Listener, Metrics,
+    Receipt, Result as Done, Runtime, Service, ServiceId, Stream, StreamOptions, Time, ToAddress,
+};
+
+use crate::{
+    engine::SimEngine,
+    link::Link,
+    node::NodeId,
+    state::State,
+    world::{World, WorldOptions},
+};
+
+/// One service, with virtual time and the bare ends of its connections in the test's hand.
+///
+/// Every address names the bed's own host, so a service may connect wherever it wants. After each call all
+/// that follows from it at once has happened; that takes 1 microsecond of virtual time, and more passes only
+/// by [`advance`](Bed::advance). Chance is of seed 0, and offloaded work ends within 5 milliseconds.
+///
+/// ```
+/// use reactor::{Context, Event, Handle, Id, Lines, Receive, Result, Service, Stream};
+/// use sim::Bed;
+/// use std::time::Duration;
+///
+/// /// Answers a line a second later.
+/// struct Slow;
+///
+/// impl Service for Slow {
+///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+///         cx.listen("0.0.0.0:7007", |_| Some(Stream::new(Lines::new())))?;
+///         Ok(())
+///     }
+/// }
+///
+/// impl Handle<Stream<Lines>> for Slow {
+///     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream<Lines>>, event: Event<Lines>) -> Result {
+///         if let Event::Received(_) = event {
+///             cx.after(Duration::from_secs(1), id);
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// impl Receive<Id<Stream<Lines>>> for Slow {
+///     fn receive(&mut self, cx: &mut Context<Self>, id: Id<Stream<Lines>>) -> Result {
+///         cx.send(id, "done");
+///         cx.close(id);
+///         Ok(())
+///     }
+/// }
+///
+/// let mut bed = Bed::new(Slow)?;
+/// let peer = bed.connect("127.0.0.1:7007")?;
+/// peer.send(b"please\n");
+/// assert_eq!((peer.received(), bed.timers()), (vec![], 1));
+/// bed.advance(Duration::from_secs(1));
+/// assert_eq!(peer.received(), b"done\n");
+/// assert!(peer.is_ended());
+/// # Ok::<(), reactor::Error>(())
+/// ```
+pub struct Bed<S: Service> {
+    stage: Rc<RefCell<Stage>>,
+    node: NodeId<S>,
+    /// While it lives the runtime does not end by itself.
+    controller: Controller<S>,
+    metrics: Arc<Metrics>,
+    calls: Rc<RefCell<Vec<Call>>>,
+}
+
+/// A test's end of a connection with the service of a [`Bed`].
+///
+/// Dropping it leaves the connection as it is. See [`Bed`] for an example.
+pub struct Peer {
+    stage: Rc<RefCell<Stage>>,
+    id: Id<Stream>,
+    log: Rc<RefCell<Log>>,
+}
+
+/// What came to one end.
+#[derive(Default)]
+struct Log {
+    received: Vec<u8>,
+    is_open: bool,
+    is_ended: bool,
+    closed: Option<Closed>,
+}
+
+/// The world with its two runtimes.
+struct Stage {
+    world: World,
+    hands: Runtime,
+    hand: ServiceId<Hands>,
+    /// The number of the hands' engine.
+    process: usize,
+}
+
+/// The test's ends, as a service.
+#[derive(Default)]
+struct Hands {
+    logs: reactor::IdMap<Stream, Rc<RefCell<Log>>>,
+    doors: Vec<Address>,
+    /// Accepted and not asked for yet, with the address that was connected to.
+    accepted: Vec<(Address, Id<Stream>)>,
+}
+
+impl Service for Hands {}
+
+impl Handle<Stream> for Hands {
+    fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Done {
+        if !self.logs.contains(id) {
+            self.accepted.push((cx.local(id)?, id));
+            self.logs.insert(id, Rc::default());
+        }
+        let Some(log) = self.logs.get(id) else { return Ok(()) };
+        let mut log = log.borrow_mut();
+        match event {
+            Event::Open => log.is_open = true,
+            Event::Received(bytes) => log.received.extend_from_slice(bytes),
+            Event::End => log.is_ended = true,
+            Event::Drained => (),
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<Self>, id: Id<Stream>, _: Stream, why: Closed) {
+        if let Some(log) = self.logs.remove(id) {
+            let mut log = log.borrow_mut();
+            (log.is_ended, log.closed) = (true, Some(why));
+        }
+    }
+}
+
+impl Hands {
+    fn listen(&mut self, cx: &mut Context<Self>, address: &Address) -> Result<(), Error> {
+        if !self.doors.contains(address) {
+            let _: Id<Listener<Stream>> = cx.listen(address, |_| Some(bare()))?;
+            self.doors.push(address.clone());
+        }
+        Ok(())
+    }
+}
+
+/// A stream that ends when the test says so, and reads also while much waits to be sent.
+fn bare() -> Stream {
+    let options = StreamOptions { backpressure: false, ..StreamOptions::default() };
+    Stream::new(Bytes).half_open(true).options(options)
+}
+
+impl Stage {
+    /// Lets all happen up to a moment, and time be at it.
+    fn run_to(&mut self, end: Time) {
+        let end = end.as_nanos();
+        loop {
+            while self.world.step_until(end) {
+                self.serve_hands();
+            }
+            // Their timers.
+            self.turn_hands();
+            if !self.is_due(end) {
+                break;
+            }
+        }
+        let mut state = self.world.state.borrow_mut();
+        state.now = state.now.max(end);
+    }
+
+    fn is_due(&self, end: u64) -> bool {
+        let state = self.world.state.borrow();
+        !state.runnable.is_empty() || state.queue.next_at().is_some_and(|at| at <= end)
+    }
+
+    fn serve_hands(&mut self) {
+        let has_more = |state: &State| {
+            state.processes[self.process].as_ref().is_some_and(|process| !process.ready.is_empty())
+        };
+        if has_more(&self.world.state.borrow()) {
+            self.turn_hands();
+        }
+    }
+
+    fn turn_hands(&mut self) {
+        self.hands.turn(Some(Duration::ZERO)).expect("a simulated engine does not break");
+    }
+
+    fn settle(&mut self) {
+        let end = self.world.now() + SETTLE;
+        self.run_to(end);
+    }
+
+    fn with_hands<T>(&mut self, f: impl FnOnce(&mut Hands, &mut Context<Hands>) -> T) -> T {
+        let result = self.hands.with(self.hand, f).expect("the hands do not panic");
+        self.turn_hands();
+        self.settle();
+        result
+    }
+}
+
+impl<S: Service> Bed<S> {
+    /// Makes a bed, and starts the service.
+    ///
+    /// # Errors
+    /// That of the service's start.
+    pub fn new(service: S) -> Result<Bed<S>, Error> {
+        Bed::listening(&[], service)
+    }
+
+    /// The same, where the test listens at these addresses already: for what the service connects to in its
+    /// start.
+    ///
+    /// # Errors
+    /// That of the service's start, or an address that is not one.
+    pub fn listening(addresses: &[&str], service: S) -> Result<Bed<S>, Error> {
+        let instant = Link { latency_min: Duration::ZERO, latency_max: Duration::ZERO, ..Link::loopback() };
+        let options = WorldOptions {
+            link: instant,
+            loopback: instant,
+            turn_cost: Duration::from_nanos(1),
+            ..WorldOptions::default()
+        };
+        let mut world = World::with_options(0, options);
+        let state = world.state.clone();
+        state.borrow_mut().is_alone = true;
+        let doors: Vec<String> = addresses.iter().map(|address| (*address).to_owned()).collect();
+        let calls = Rc::<RefCell<Vec<Call>>>::default();
+        let (mut service, mut doors, hands) = (Some(service), Some(doors), Rc::new(RefCell::new(None)));
+        let (log, made) = (calls.clone(), hands.clone());
+        let node = world.add(move |runtime| {
+            let (Some(service), Some(doors)) = (service.take(), doors.take()) else {
+                return Err(Error::Misuse { operation: "restart", why: "a bed's service starts once" });
+            };
+            *made.borrow_mut() = Some(make_hands(&state, &doors)?);
+            let log = log.clone();
+            runtime.observe(move |call| note(&mut log.borrow_mut(), call));
+            runtime.add(service)
+        });
+        if let Some(Err(error)) = world.nodes[0].ended.take() {
+            return Err(error);
+        }
+        let id = *world.nodes[0].made.as_ref().and_then(|made| made.downcast_ref()).expect("it has started");
+        let runtime = world.runtime(node).expect("it has started");
+        let (controller, metrics) = (runtime.controller(id), runtime.metrics());
+        let (hands, hand, process) = hands.take().expect("made before the service");
+        let mut stage = Stage { world, hands, hand, process };
+        stage.settle();
+        Ok(Bed { stage: Rc::new(RefCell::new(stage)), node, controller, metrics, calls })
+    }
+
+    // Peers.
+
+    /// Connects to a listener of the service. A refused connect shows in [`Peer::closed`].
+    ///
+    /// # Errors
+    /// The address is not one, or it is a path at which nobody listens.
+    pub fn connect(&mut self, address: impl ToAddress) -> Result<Peer, Error> {
+        let address = to_address(&address)?;
+        let log = Rc::<RefCell<Log>>::default();
+        let mine = log.clone();
+        let id = self.stage.borrow_mut().with_hands(|hands, cx| {
+            let id = cx.connect(&address, bare())?;
+            hands.logs.insert(id, mine);
+            Ok::<_, Error>(id)
+        })?;
+        Ok(Peer { stage: self.stage.clone(), id, log })
+    }
+
+    /// Listens for what the service connects to; once is enough for an address.
+    ///
+    /// # Errors
+    /// The address is not one, or somebody listens there.
+    pub fn listen(&mut self, address: impl ToAddress) -> Result<(), Error> {
+        let address = to_address(&address)?;
+        self.stage.borrow_mut().with_hands(|hands, cx| hands.listen(cx, &address))
+    }
+
+    /// The next connection that the service made to an address at which the test listens; the first comes
+    /// first.
+    ///
+    /// # Panics
+    /// The service made none.
+    pub fn expect_connect(&mut self, address: impl ToAddress) -> Peer {
+        let address = to_address(&address).expect("an address");
+        let found = self.stage.borrow_mut().with_hands(|hands, _| {
+            let at = hands.accepted.iter().position(|(local, _)| *local == address)?;
+            let (_, id) = hands.accepted.remove(at);
+            // What is closed already has no log any more: its story is over.
+            Some((id, hands.logs.get(id).cloned()))
+        });
+        let Some((id, log)) = found else { panic!("the service made no connection to {address}") };
+        let over = || Rc::new(RefCell::new(Log { is_ended: true, ..Log::default() }));
+        Peer { stage: self.stage.clone(), id, log: log.unwrap_or_else(over) }
+    }
+
+    // The service.
+
+    /// The service. Not to be kept over other calls of the bed.
+    ///
+    /// # Panics
+    /// It has ended, by a panic or a stop.
+    pub fn service(&self) -> Ref<'_, S> {
+        Ref::map(self.stage.borrow(), |stage| stage.world.service(self.node).expect("the service has ended"))
+    }
+
+    /// Calls the service with a real context: to hand it an event, or to ask it for something.
+    ///
+    /// # Panics
+    /// It has ended, by a panic or a stop.
+    pub fn with<T>(&mut self, f: impl FnOnce(&mut S, &mut Context<S>) -> T) -> T {
+        let mut stage = self.stage.borrow_mut();
+        let result = stage.world.with(self.node, f).expect("the service has ended");
+        stage.settle();
+        result
+    }
+
+    /// The calls of the service since this was asked last; of those the first 65,536.
+    pub fn calls(&self) -> Vec<Call> {
+        take(&mut self.calls.borrow_mut())
+    }
+
+    /// How many timers are pending.
+    pub fn timers(&self) -> u64 {
+        self.metrics.read().timers
+    }
+
+    // Time.
+
+    /// The virtual time.
+    pub fn now(&self) -> Time {
+        self.stage.borrow().world.now()
+    }
+
+    /// Lets so much virtual time pass: timers fire, offloaded work ends.
+    pub fn advance(&mut self, time: Duration) {
+        let mut stage = self.stage.borrow_mut();
+        let end = stage.world.now() + time;
+        stage.run_to(end);
+        stage.settle();
+    }
+
+    /// In how much time the service's runtime wants to do something by itself: a timer, or a deadline of a
+    /// stream.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.stage.borrow().world.nodes[0].runtime.as_ref()?.next_deadline()
+    }
+
+    /// Stops the runtime, and lets time pass until it has ended: no more than the grace.
+    ///
+    /// # Panics
+    /// It was stopped before.
+    pub fn stop(&mut self, grace: Duration) -> Receipt {
+        let mut stage = self.stage.borrow_mut();
+        self.controller.stop(grace);
+        let end = stage.world.now() + grace + SETTLE;
+        loop {
+            stage.settle();
+            if let Some(ended) = stage.world.nodes[0].ended.take() {
+                return ended.expect("a simulated engine does not break");
+            }
+            assert!(stage.world.is_up(self.node) && stage.world.now() <= end, "it was stopped before");
+            // To the next thing that happens, without passing it.
+            let next = stage.world.state.borrow().queue.next_at().unwrap_or(u64::MAX);
+            stage.run_to(Time::from_nanos(next.min(end.as_nanos())));
+        }
+    }
+}
+
+impl Peer {
+    /// Sends bytes. They are dropped when the connection is over.
+    pub fn send(&self, bytes: &[u8]) {
+        self.act(|cx, id| {
+            cx.send(id, bytes);
+        });
+    }
+
+    /// What the service sent since this was asked last.
+    pub fn received(&self) -> Vec<u8> {
+        take(&mut self.log.borrow_mut().received)
+    }
+
+    /// Ends this direction, after what was sent; the other goes on.
+    pub fn finish(&self) {
+        self.act(|cx, id| cx.finish(id));
+    }
+
+    /// Closes in an orderly way: this end will read no more.
+    pub fn close(&self) {
+        self.act(|cx, id| cx.close(id));
+    }
+
+    /// Resets the connection.
+    pub fn reset(&self) {
+        self.act(|cx, id| cx.abort(id));
+    }
+
+    /// Stops reading, so that the service meets a full window.
+    pub fn pause(&self) {
+        self.act(|cx, id| cx.pause(id));
+    }
+
+    /// Reads on.
+    pub fn resume(&self) {
+        self.act(|cx, id| cx.resume(id));
+    }
+
+    /// Whether it was connected.
+    pub fn is_open(&self) -> bool {
+        self.log.borrow().is_open
+    }
+
+    /// Whether the service sends no more: it finished, closed or reset.
+    pub fn is_ended(&self) -> bool {
+        self.log.borrow().is_ended
+    }
+
+    /// How the connection ended, seen from here; `None` while it lives.
+    pub fn closed(&self) -> Option<Ref<'_, Closed>> {
+        Ref::filter_map(self.log.borrow(), |log| log.closed.as_ref()).ok()
+    }
+
+    fn act(&self, f: impl FnOnce(&mut Context<Hands>, Id<Stream>)) {
+        self.stage.borrow_mut().with_hands(|_, cx| f(cx, self.id));
+    }
+}
+
+impl<S: Service> std::fmt::Debug for Bed<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bed").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let log = self.log.borrow();
+        f.debug_struct("Peer").field("is_open", &log.is_open).field("is_ended", &log.is_ended).finish()
+    }
+}
+
+type Made = (Runtime, ServiceId<Hands>, usize);
+
+/// The runtime of the test's ends, on the bed's host.
+fn make_hands(state: &Rc<RefCell<State>>, doors: &[String]) -> Result<Made, Error> {
+    let process = state.borrow().processes.len();
+    let engine = SimEngine::new(state, 0, None).still();
+    let mut hands = Runtime::assemble(Box::new(engine), Limits::default());
+    let hand = hands.add(Hands::default())?;
+    for address in doors {
+        let address = to_address(address)?;
+        hands.with(hand, |hands, cx| hands.listen(cx, &address)).expect("the hands do not panic")?;
+    }
+    Ok((hands, hand, process))
+}
+
+fn note(calls: &mut Vec<Call>, call: Call) {
+    if calls.len() < CALLS_MAX {
+        calls.push(call);
+    }
+}
+
+fn to_address(address: &impl ToAddress) -> Result<Address, Error> {
+    address.to_address().map_err(|source| Error::Os {
+        operation: "address",
+        resource: "a bed's peer".to_owned(),
+        source,
+    })
+}
+
+const SETTLE: Duration = Duration::from_micros(1);
+const CALLS_MAX: usize = 1 << 16;

@@ -1,0 +1,218 @@
+//! The bed: what a test sees of one service, and what it can do to it.
+
+use std::time::Duration;
+
+use reactor::{
+    Bytes, Call, Closed, Context, Error, Event, Flow, Handle, Id, Receive, Result, Service, Stream,
+};
+use sim::Bed;
+
+/// Echoes; connects out on demand, and notes how things ended.
+#[derive(Default)]
+struct Echo {
+    begins_with: Option<&'static str>,
+    out: Vec<Id<Stream>>,
+    ended: Vec<String>,
+    highs: u32,
+    ticks: u32,
+}
+
+impl Service for Echo {
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        cx.listen("127.0.0.1:7007", |_| Some(Stream::new(Bytes)))?;
+        if let Some(address) = self.begins_with {
+            self.out.push(cx.connect(address, Stream::new(Bytes))?);
+        }
+        Ok(())
+    }
+}
+
+impl Handle<Stream> for Echo {
+    fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
+        if let Event::Received(bytes) = event {
+            if bytes == b"panic" {
+                panic!("as asked");
+            }
+            if cx.send(id, bytes) == Flow::High {
+                self.highs += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<Self>, _: Id<Stream>, _: Stream, why: Closed) {
+        let io = why.io().map(|error| format!("{:?}", error.kind()));
+        self.ended.push(io.unwrap_or_else(|| format!("{why:?}")));
+    }
+}
+
+impl Receive<u32> for Echo {
+    fn receive(&mut self, _: &mut Context<Self>, by: u32) -> Result {
+        self.ticks += by;
+        Ok(())
+    }
+}
+
+fn echo() -> Bed<Echo> {
+    Bed::new(Echo::default()).expect("it starts")
+}
+
+#[test]
+fn an_echo_is_there_as_soon_as_the_call_returns() {
+    let mut bed = echo();
+    let peer = bed.connect("127.0.0.1:7007").expect("an address");
+    assert!(peer.is_open() && !peer.is_ended());
+    peer.send(b"one");
+    assert_eq!(peer.received(), b"one");
+    assert_eq!(peer.received(), b"", "taken already");
+    peer.finish();
+    assert!(peer.is_ended() && bed.service().ended == ["End"]);
+    assert!(matches!(peer.closed().as_deref(), Some(Closed::End)), "{:?}", peer.closed());
+}
+
+#[test]
+fn more_than_a_window_goes_through() {
+    let mut bed = echo();
+    let peer = bed.connect("127.0.0.1:7007").expect("an address");
+    let sent: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
+    peer.send(&sent);
+    let got = peer.received();
+    assert!(
+        got == sent,
+        "{} bytes, {:?}, {:?}",
+        got.len(),
+        peer,
+        (bed.service().ended.clone(), bed.service().highs, bed.next_deadline())
+    );
+}
+
+#[test]
+fn a_paused_peer_is_felt_as_backpressure_and_nothing_is_lost() {
+    let mut bed = echo();
+    let peer = bed.connect("127.0.0.1:7007").expect("an address");
+    peer.pause();
+    let sent: Vec<u8> = (0..400_000_u32).map(|n| (n % 241) as u8).collect();
+    peer.send(&sent);
+    assert!(peer.received().is_empty());
+    assert!(bed.service().highs > 0, "the window never filled");
+    peer.resume();
+    let got = peer.received();
+    assert!(
+        got == sent,
+        "{} bytes, {:?}, {:?}",
+        got.len(),
+        peer,
+        (bed.service().ended.clone(), bed.service().highs, bed.next_deadline())
+    );
+}
+
+#[test]
+fn a_reset_and_a_refused_connect_show_on_both_sides() {
+    let mut bed = echo();
+    let peer = bed.connect("127.0.0.1:7007").expect("an address");
+    peer.reset();
+    assert_eq!(bed.service().ended, ["ConnectionReset"]);
+    let refused = bed.connect("127.0.0.1:9").expect("an address");
+    assert!(!refused.is_open() && refused.is_ended());
+    let kind = refused.closed().and_then(|why| why.io().map(|error| error.kind()));
+    assert_eq!(kind, Some(std::io::ErrorKind::ConnectionRefused));
+    assert!(bed.connect("nonsense").is_err());
+}
+
+#[test]
+fn the_test_is_who_the_service_connects_to() {
+    let address = "93.184.216.34:80";
+    let service = Echo { begins_with: Some(address), ..Echo::default() };
+    let mut bed = Bed::listening(&[address], service).expect("it starts");
+    let peer = bed.expect_connect(address);
+    peer.send(b"hello");
+    assert_eq!(peer.received(), b"hello");
+    bed.listen("[2001:db8::1]:25").expect("every address is the bed's");
+    let id = bed.with(|_, cx| cx.connect("[2001:db8::1]:25", Stream::new(Bytes))).expect("it begins");
+    bed.with(|_, cx| cx.send(id, b"more".as_slice()));
+    assert_eq!(bed.expect_connect("[2001:db8::1]:25").received(), b"more");
+}
+
+#[test]
+fn a_path_is_an_address_too() {
+    let mut bed = echo();
+    let refused = bed.with(|_, cx| cx.connect("/run/log", Stream::new(Bytes)));
+    assert!(refused.is_err(), "nobody listens yet");
+    bed.listen("/run/log").expect("it is free");
+    bed.listen("/run/log").expect("once is enough");
+    let id = bed.with(|_, cx| cx.connect("/run/log", Stream::new(Bytes))).expect("it begins");
+    bed.with(|_, cx| cx.send(id, b"line".as_slice()));
+    let peer = bed.expect_connect("/run/log");
+    assert_eq!(peer.received(), b"line");
+    bed.with(|_, cx| cx.abort(id));
+    assert!(peer.is_ended());
+    assert!(bed.listen("127.0.0.1:7007").is_err(), "the service listens there");
+}
+
+#[test]
+#[should_panic(expected = "the service made no connection to 127.0.0.1:80")]
+fn a_connect_that_never_came_is_told() {
+    echo().expect_connect("127.0.0.1:80");
+}
+
+#[test]
+fn a_timer_fires_at_its_time_and_not_before() {
+    let mut bed = echo();
+    bed.with(|_, cx| cx.after(Duration::from_secs(5), 3_u32));
+    assert_eq!(bed.timers(), 1);
+    let due = bed.next_deadline().expect("a timer is pending");
+    assert!(due <= Duration::from_secs(5) && due > Duration::from_millis(4_990), "{due:?}");
+    bed.advance(Duration::from_millis(4_990));
+    assert_eq!(bed.service().ticks, 0);
+    bed.advance(Duration::from_millis(10));
+    assert_eq!((bed.service().ticks, bed.timers()), (3, 0));
+    assert_eq!(bed.next_deadline(), None);
+}
+
+#[test]
+fn events_can_be_handed_over_directly_and_calls_are_noted() {
+    let mut bed = echo();
+    let peer = bed.connect("127.0.0.1:7007").expect("an address");
+    assert!(matches!(bed.calls()[..], [Call::Handle { service: 0, .. }]), "it was told that it is open");
+    peer.send(b"x");
+    let calls = bed.calls();
+    let [Call::Handle { resource: first, .. }] = calls[..] else { panic!("{calls:?}") };
+    bed.with(|service, cx| service.receive(cx, 7)).expect("it takes it");
+    assert_eq!((bed.service().ticks, bed.calls().len()), (7, 0), "not a call of the runtime");
+    peer.finish();
+    assert_eq!(bed.calls()[1..], [Call::Closed { service: 0, resource: first }], "after the end only this");
+}
+
+#[test]
+fn offloaded_work_ends_as_time_passes() {
+    let mut bed = echo();
+    bed.with(|_, cx| cx.offload(|| 5_u32).expect("there is room"));
+    assert_eq!(bed.service().ticks, 0);
+    bed.advance(Duration::from_millis(6));
+    assert_eq!(bed.service().ticks, 5);
+}
+
+#[test]
+fn a_stop_says_what_was_cut_and_how_long_it_took() {
+    let mut bed = echo();
+    let peer = bed.connect("127.0.0.1:7007").expect("an address");
+    peer.send(b"x");
+    let before = bed.now();
+    let receipt = bed.stop(Duration::from_secs(1)).check().expect("no panic");
+    assert!(bed.now() - before <= Duration::from_millis(1_001));
+    assert_eq!((receipt.services.len(), receipt.bytes_dropped), (1, 0));
+    assert_eq!(peer.received(), b"x");
+    assert!(peer.is_ended(), "it was told");
+}
+
+#[test]
+fn a_failed_start_and_a_panic_are_told() {
+    let service = Echo { begins_with: Some("not an address"), ..Echo::default() };
+    assert!(matches!(Bed::new(service), Err(Error::Start { .. })));
+    let mut bed = echo();
+    let peer = bed.connect("127.0.0.1:7007").expect("an address");
+    peer.send(b"panic");
+    assert!(peer.is_ended());
+    let receipt = bed.stop(Duration::from_secs(1));
+    assert_eq!(receipt.services[0].panicked.as_deref(), Some("as asked"));
+}
