@@ -330,6 +330,11 @@ impl State {
                 if host.run_at == Some(at) {
                     host.run_at = None;
                     host.is_waiting |= host.is_paused;
+                    if host.busy_until > self.now {
+                        // It made a turn at this very moment, for another reason.
+                        self.make_runnable(node);
+                        return None;
+                    }
                     return (!host.is_paused && host.is_up).then_some(Task::Run(node));
                 }
             }
