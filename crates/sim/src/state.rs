@@ -258,7 +258,9 @@ impl State {
     pub(crate) fn look_at_feed(&mut self, number: u32) {
         let may_lie = self.faults.of(Kind::SpuriousReady);
         let Some(Some(fed)) = self.feeds.get_mut(number as usize) else { return };
-        let Some((process, _)) = fed.watcher.filter(|(process, _)| fed.queued != Some(*process)) else { return };
+        let Some((process, _)) = fed.watcher.filter(|(process, _)| fed.queued != Some(*process)) else {
+            return;
+        };
         let is_ready = fed.ready().is_some();
         if is_ready || (may_lie > 0 && fed.interest.is_some() && self.chance.per_million(may_lie)) {
             if !is_ready {

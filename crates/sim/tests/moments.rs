@@ -3,8 +3,8 @@
 use std::{cell::RefCell, io, rc::Rc, time::Duration};
 
 use reactor::{
-    Bytes, Context, Event, Handle, Id, Interest, Io, Ready, Receive, Resource, Result, Runtime, Service, Source,
-    Stream, Time,
+    Bytes, Context, Event, Handle, Id, Interest, Io, Ready, Receive, Resource, Result, Runtime, Service,
+    Source, Stream, Time,
 };
 use sim::{Failure, Faults, Feed, Kind, NodeId, Plan, World, shrink};
 
@@ -53,7 +53,8 @@ impl Handle<Tap> for Reader {
 }
 
 fn reader(world: &mut World, feed: &Feed) -> (NodeId<Reader>, Rc<RefCell<Told>>) {
-    let (number, told) = (feed.source().number().expect("it is a virtual one"), Rc::<RefCell<Told>>::default());
+    let (number, told) =
+        (feed.source().number().expect("it is a virtual one"), Rc::<RefCell<Told>>::default());
     let of = told.clone();
     let node = world.add(move |runtime: &mut Runtime| runtime.add(Reader(number, of.clone())));
     (node, told)
@@ -143,7 +144,8 @@ fn a_turn_takes_time_also_when_it_makes_the_next_one_due() {
 
 #[test]
 fn a_shrunk_plan_is_printed_whole() {
-    let fails = |plan: &Plan| if plan.time >= Duration::from_micros(7_100) { Err("late".to_owned()) } else { Ok(()) };
+    let fails =
+        |plan: &Plan| if plan.time >= Duration::from_micros(7_100) { Err("late".to_owned()) } else { Ok(()) };
     let plan = Plan { seed: 1, faults: Faults::none(), nodes: 2, time: Duration::from_millis(101) };
     let small = shrink(Failure { plan, what: String::new() }, fails);
     assert_eq!(small.plan.time, Duration::from_millis(small.plan.time.as_millis() as u64));

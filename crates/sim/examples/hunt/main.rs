@@ -8,7 +8,7 @@ mod scenario;
 
 use std::process::ExitCode;
 
-use sim::{Failure, Plan, Tally, hunt, shrink};
+use sim::{Digest, Failure, Plan, Tally, hunt, shrink};
 
 use crate::args::{Args, command};
 
@@ -44,17 +44,19 @@ fn one(args: &Args) -> ExitCode {
 /// Plays one seed after the other, until one fails.
 fn many(args: &Args) -> ExitCode {
     let mut tally = Tally::default();
-    let (mut messages, mut turns) = (0, 0);
+    let (mut messages, mut turns, mut digest) = (0, 0, Digest::default());
     let mut scenario = |plan: &Plan| {
         let played = scenario::play(plan)?;
         tally.add(&played.summary.faults);
         messages += played.summary.messages;
         turns += played.summary.turns;
+        digest.number(played.summary.digest.value());
         Ok(())
     };
     let plans = (args.first..args.first + args.seeds).map(|seed| args.plan(seed));
     let Err(failure) = hunt(plans, &mut scenario) else {
-        println!("{tally}{} seeds, {messages} messages, {turns} turns: nothing found", args.seeds);
+        println!("{tally}digest: {digest}");
+        println!("{} seeds, {messages} messages, {turns} turns: nothing found", args.seeds);
         return ExitCode::SUCCESS;
     };
     let Failure { plan, what } = &*failure;

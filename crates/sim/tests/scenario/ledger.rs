@@ -1,7 +1,7 @@
 //! What the scenario knows from outside: each connection as both of its ends see it, and each node.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     time::Duration,
 };
@@ -80,7 +80,8 @@ pub(crate) struct Book {
     pub(crate) commands: VecDeque<Time>,
     pub(crate) commands_got: u64,
     pub(crate) commands_sent: u64,
-    pub(crate) jobs: u64,
+    /// Offloaded work that is out, by its number.
+    pub(crate) jobs: BTreeSet<u64>,
     /// Bytes of its virtual source.
     pub(crate) fed: u64,
     pub(crate) tapped: u64,
@@ -101,6 +102,7 @@ pub(crate) struct Ledger {
     pub(crate) accepting: Option<SocketAddr>,
     /// Since when there are no faults any more.
     pub(crate) strict_since: Option<Time>,
+    /// One byte is still to be changed.
     pub(crate) is_twisted: bool,
     /// How often rare branches were reached.
     pub(crate) reached: BTreeMap<&'static str, u64>,
@@ -135,7 +137,9 @@ impl Ledger {
 
     pub(crate) fn begin_talk(&mut self, client: SocketAddr, mode: Mode, target: SocketAddr, size: u64) {
         let is_strict = self.is_strict();
-        let is_twisted = self.is_twisted && self.talks.is_empty();
+        // The first one whose bytes all get there.
+        let sends = is_strict && size > 0 && matches!(mode, Mode::Echo | Mode::Push | Mode::Pull);
+        let is_twisted = sends && std::mem::take(&mut self.is_twisted);
         let (one, other) = (Side::default(), Side::default());
         let talk = Talk { mode, target, size, is_strict, is_twisted, client: one, server: other };
         self.talks.insert(client, talk);
@@ -157,12 +161,14 @@ impl Ledger {
         let (got, sent) = (talk.side(by_client).got, talk.side(!by_client).sent);
         let is_twisted = talk.is_twisted;
         talk.side(by_client).got += bytes.len() as u64;
-        let is_right = (got..).zip(bytes).all(|(at, byte)| {
-            *byte == byte_at(client, !by_client, at) ^ u8::from(is_twisted && at == 0)
-        });
+        let is_right = (got..)
+            .zip(bytes)
+            .all(|(at, byte)| *byte == byte_at(client, !by_client, at) ^ u8::from(is_twisted && at == 0));
         let len = bytes.len() as u64;
         self.must(is_right, || format!("stream {client}: other bytes than were sent, at {got}, {len} long"));
-        self.must(got + len <= sent, || format!("stream {client}: received {got} + {len} bytes of {sent} sent"));
+        self.must(got + len <= sent, || {
+            format!("stream {client}: received {got} + {len} bytes of {sent} sent")
+        });
     }
 
     /// Checks that an end is told behind all that was sent, by a peer that has ended.
@@ -175,7 +181,9 @@ impl Ledger {
             return self.sometimes("an end after a cut");
         }
         self.must(has_finished, || format!("{mode:?} {client}: an end that the peer did not ask for"));
-        self.must(got == sent, || format!("{mode:?} {client}: the end after {got} of {sent} bytes: a lost tail"));
+        self.must(got == sent, || {
+            format!("{mode:?} {client}: the end after {got} of {sent} bytes: a lost tail")
+        });
     }
 
     /// Checks how a side of a connection ended.

@@ -3,10 +3,12 @@
 //! One [`Plan`] is played in two phases. While there are faults everything that a runtime promises at each
 //! moment is checked. When they are over, everything has to converge in bounded virtual time, and nothing
 //! may be left at the end.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 mod ledger;
 mod peer;
 mod probe;
+mod talk;
 
 use std::{
     cell::RefCell,
@@ -20,22 +22,22 @@ use reactor::{Metrics, Runtime};
 use sim::{Chance, Digest, Feed, Leaks, NodeId, Plan, Summary, World};
 
 use self::{
-    ledger::{Book, Ledger},
+    ledger::{Book, Ledger, Mode},
     peer::{PORT, Peer},
     probe::{Left, Right},
 };
 
 /// What a run of the scenario gives when nothing was violated.
 #[derive(Debug)]
-pub struct Played {
+pub(crate) struct Played {
     /// What happened.
-    pub summary: Summary,
+    pub(crate) summary: Summary,
     /// How often each rare branch was reached.
-    pub reached: BTreeMap<&'static str, u64>,
+    pub(crate) reached: BTreeMap<&'static str, u64>,
 }
 
 /// Rare branches that have to be reached over many runs.
-pub const RARE: [&str; 12] = [
+pub(crate) const RARE: [&str; 12] = [
     "an end after a cut",
     "a send to a stream that is gone",
     "a queue above its high mark",
@@ -51,10 +53,10 @@ pub const RARE: [&str; 12] = [
 ];
 
 /// Is told the digest after each step.
-pub type Note<'a> = &'a mut dyn FnMut(Digest);
+pub(crate) type Note<'a> = &'a mut dyn FnMut(Digest);
 
 /// The plan of a seed.
-pub fn plan(seed: u64) -> Plan {
+pub(crate) fn plan(seed: u64) -> Plan {
     Plan::draw(seed, 4, Duration::from_secs(4))
 }
 
@@ -62,16 +64,23 @@ pub fn plan(seed: u64) -> Plan {
 ///
 /// # Errors
 /// What was violated first.
-pub fn play(plan: &Plan) -> Result<Played, String> {
+pub(crate) fn play(plan: &Plan) -> Result<Played, String> {
     Stage::new(plan, false).play(&mut |_| ())
+}
+
+/// Plays a plan, and tells the digest after each step.
+///
+/// # Errors
+/// As [`play`].
+pub(crate) fn play_noted(plan: &Plan, note: Note<'_>) -> Result<Played, String> {
+    Stage::new(plan, false).play(note)
 }
 
 /// Plays a plan with one byte of one stream changed.
 ///
 /// # Errors
 /// As [`play`].
-#[allow(dead_code, reason = "the example plays without a change")]
-pub fn play_twisted(plan: &Plan) -> Result<Played, String> {
+pub(crate) fn play_twisted(plan: &Plan) -> Result<Played, String> {
     Stage::new(plan, true).play(&mut |_| ())
 }
 
@@ -192,7 +201,8 @@ impl Stage {
 
     fn what_hangs(&self) -> String {
         let ledger = self.ledger.borrow();
-        let (node, book) = ledger.books.iter().enumerate().find(|(_, book)| !is_book_calm(book)).expect("one is not calm");
+        let mut books = ledger.books.iter().enumerate();
+        let (node, book) = books.find(|(_, book)| !is_book_calm(book)).expect("one is not calm");
         let talk = ledger.talks.iter().find(|(_, talk)| {
             let ends = [&talk.client, &talk.server];
             talk.is_strict && ends.into_iter().any(|side| side.is_open && side.closed.is_none())
@@ -203,7 +213,7 @@ impl Stage {
             book.resources,
             book.timers,
             book.commands.len(),
-            book.jobs,
+            book.jobs.len(),
             book.tapped,
             book.fed,
             book.strict_left,
@@ -215,6 +225,13 @@ impl Stage {
     fn at_rest(&mut self, note: Note<'_>) -> Result<(), String> {
         // Ends that linger in the network get there.
         self.run(Duration::from_secs(1), note, |_| false)?;
+        for (client, talk) in self.ledger.borrow().talks.iter().filter(|(_, talk)| talk.is_strict) {
+            let is_over =
+                talk.client.closed.is_some() && (talk.mode == Mode::Refused || talk.server.closed.is_some());
+            if !is_over {
+                return Err(format!("{client}: without faults one end never came: {talk:?}"));
+            }
+        }
         for (number, node) in self.nodes.iter().enumerate() {
             let Some(runtime) = self.world.runtime(*node) else {
                 return Err(format!("node {number} is down: {:?}", self.world.ended(*node)));
@@ -233,7 +250,7 @@ fn is_book_calm(book: &Book) -> bool {
         && book.resources == 2
         && book.timers == 0
         && book.commands.is_empty()
-        && book.jobs == 0
+        && book.jobs.is_empty()
         && book.tapped == book.fed
         && (book.strict_left, book.strict_open) == (0, 0)
 }

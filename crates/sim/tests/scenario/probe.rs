@@ -55,7 +55,7 @@ impl Peer {
         let wall = cx.wall();
         self.ledger().must(wall > std::time::UNIX_EPOCH, || "the wall clock says nothing".to_owned());
         let draw = cx.random();
-        let after = Duration::from_micros(if draw % 5 == 0 { 0 } else { (draw >> 3) % 30_000 });
+        let after = Duration::from_micros(if draw.is_multiple_of(5) { 0 } else { (draw >> 3) % 30_000 });
         for after in [after, Duration::from_micros((draw >> 32) % 5_000), after] {
             let due = cx.now() + after;
             let number = self.alarms.set;
@@ -65,8 +65,8 @@ impl Peer {
             let at = pending.partition_point(|(other, _)| *other <= due);
             pending.insert(at, (due, number));
         }
-        if draw % 4 == 0 && cx.offload(move || Job(draw)).is_ok() {
-            self.ledger().books[self.me].jobs += 1;
+        if draw.is_multiple_of(4) && cx.offload(move || Job(draw)).is_ok() {
+            self.ledger().books[self.me].jobs.insert(draw);
         }
     }
 }
@@ -77,8 +77,12 @@ impl Receive<Alarm> for Peer {
         let (me, now) = (self.me, cx.now());
         let mut ledger = self.ledger();
         ledger.books[me].timers -= 1;
-        ledger.must(now >= alarm.due, || format!("node {me}: a timer due at {:?} came at {now:?}: early", alarm.due));
-        ledger.must(now > alarm.set, || format!("node {me}: a timer came in the turn it was set in: {alarm:?} at {now:?}"));
+        ledger.must(now >= alarm.due, || {
+            format!("node {me}: a timer due at {:?} came at {now:?}: early", alarm.due)
+        });
+        ledger.must(now > alarm.set, || {
+            format!("node {me}: a timer came in the turn it was set in: {alarm:?} at {now:?}")
+        });
         ledger.must(next == Some((alarm.due, alarm.number)), || {
             format!("node {me}: timer {} due at {:?} came instead of {next:?}", alarm.number, alarm.due)
         });
@@ -89,12 +93,12 @@ impl Receive<Alarm> for Peer {
 }
 
 impl Receive<Job> for Peer {
-    fn receive(&mut self, _: &mut Context<Self>, Job(_): Job) -> Result {
+    fn receive(&mut self, _: &mut Context<Self>, Job(number): Job) -> Result {
         let me = self.me;
         let mut ledger = self.ledger();
-        let jobs = ledger.books[me].jobs;
-        ledger.must(jobs > 0, || format!("node {me}: a result of work that nobody asked for"));
-        ledger.books[me].jobs = jobs.saturating_sub(1);
+        let is_due = ledger.books[me].jobs.remove(&number);
+        ledger
+            .must(is_due, || format!("node {me}: a result of work that nobody asked for, or the second one"));
         Ok(())
     }
 }
