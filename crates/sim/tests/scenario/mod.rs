@@ -37,7 +37,7 @@ pub(crate) struct Played {
 }
 
 /// Rare branches that have to be reached over many runs.
-pub(crate) const RARE: [&str; 12] = [
+pub(crate) const RARE: [&str; 14] = [
     "an end after a cut",
     "a send to a stream that is gone",
     "a queue above its high mark",
@@ -48,6 +48,8 @@ pub(crate) const RARE: [&str; 12] = [
     "a deadline passed",
     "a stream stalled",
     "a phase of a stream timed out",
+    "a stream went on under another id",
+    "a stream could not be added again",
     "a command to a node that is down",
     "a node ended in the middle of talks",
 ];

@@ -32,6 +32,9 @@ pub(super) struct Life {
     pub(super) is_closing: bool,
     pub(super) is_paused: bool,
     pub(super) is_high: bool,
+    /// It was given back, and added again: it opens once more.
+    pub(super) is_moved: bool,
+    pub(super) is_leaving: bool,
     pub(super) deadline: Option<Time>,
 }
 
@@ -156,7 +159,7 @@ impl Handle<Stream> for Peer {
         Ok(())
     }
 
-    fn closed(&mut self, cx: &mut Context<Self>, id: Id<Stream>, _: Stream, why: Closed) {
+    fn closed(&mut self, cx: &mut Context<Self>, id: Id<Stream>, stream: Stream, why: Closed) {
         let Some(life) = self.lives.remove(&id) else {
             return self.must(id, false, "closed, and it was not there: closed twice, or of nobody");
         };
@@ -182,7 +185,14 @@ impl Handle<Stream> for Peer {
         if self.stale.len() > STALE_MAX {
             self.stale.pop_front();
         }
+        let is_released = matches!(why, Closed::Released);
+        self.must(id, is_released <= life.is_leaving, "it was given back, and nobody had asked for it");
+        if is_released && self.add_again(cx, stream, life) {
+            return;
+        }
         let mut ledger = self.ledger();
+        // What could not be added again was dropped with all that it held.
+        let why = if is_released { Closed::Aborted } else { why };
         ledger.closed(life.client, life.is_client, &why);
         let is_strict = life.is_client && ledger.talks.get(&life.client).is_some_and(|talk| talk.is_strict);
         let book = &mut ledger.books[self.me];

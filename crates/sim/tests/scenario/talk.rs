@@ -61,6 +61,8 @@ impl Peer {
             is_closing: false,
             is_paused: false,
             is_high: false,
+            is_moved: false,
+            is_leaving: false,
             deadline: None,
         };
         let before = self.lives.insert(id, life);
@@ -97,6 +99,9 @@ impl Peer {
         self.must(id, !life.is_open && !life.is_closing, "it opened twice");
         if let Some(life) = self.lives.get_mut(&id) {
             life.is_open = true;
+        }
+        if life.is_moved {
+            return;
         }
         let (mode, size, target) = {
             let mut ledger = self.ledger();
@@ -211,7 +216,8 @@ impl Peer {
 
     pub(super) fn received(&mut self, cx: &mut Context<Self>, id: Id<Stream>, life: Life, bytes: &[u8]) {
         self.must(id, life.is_open && !life.is_ended, "input before it opened, or after its end");
-        self.must(id, !life.is_closing && !life.is_paused, "input while it is closing or paused");
+        let rests = life.is_closing || life.is_paused || life.is_leaving;
+        self.must(id, !rests, "input while it is closing, paused or about to be given back");
         self.ledger().received(life.client, life.is_client, bytes);
         let Some((mode, size, got)) = ({
             let mut ledger = self.ledger();
@@ -227,7 +233,14 @@ impl Peer {
             (Mode::Echo, true) if got == size && size % 2 == 1 => self.finish(cx, id),
             _ => (),
         }
-        if cx.random().is_multiple_of(8) {
+        let draw = cx.random();
+        if mode == Mode::Echo && life.is_client && !life.is_moved && draw.is_multiple_of(16) {
+            if let Some(life) = self.lives.get_mut(&id) {
+                life.is_leaving = true;
+            }
+            return cx.release(id);
+        }
+        if draw.is_multiple_of(8) {
             cx.pause(id);
             let after = Duration::from_micros(cx.random() % 20_000);
             self.timer(cx.after(after, Resume(id)));
@@ -238,6 +251,21 @@ impl Peer {
         if !life.is_client {
             self.deadline(cx, id, Duration::from_secs(10));
         }
+    }
+
+    /// Takes a stream that was given back in again, under another id; whether there was a place for it.
+    pub(super) fn add_again(&mut self, cx: &mut Context<Self>, stream: Stream, life: Life) -> bool {
+        let Ok(id) = cx.add(stream) else {
+            self.ledger().sometimes("a stream could not be added again");
+            return false;
+        };
+        let is_strict = self.ledger().is_strict();
+        let fresh = Life { is_open: false, is_paused: false, is_moved: true, is_leaving: false, ..life };
+        let before = self.lives.insert(id, fresh);
+        self.must(id, before.is_none(), "two living resources have one id");
+        self.deadline(cx, id, Duration::from_secs(if is_strict { 20 } else { 3 }));
+        self.ledger().sometimes("a stream went on under another id");
+        true
     }
 
     pub(super) fn end(&mut self, cx: &mut Context<Self>, id: Id<Stream>, life: Life) {
