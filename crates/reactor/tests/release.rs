@@ -7,7 +7,7 @@ use std::{io::Write, net::Shutdown, sync::mpsc, thread};
 use common::{
     Engine, LONG, Probe, Seen, World, for_each_engine, pattern, settle, small_buffers, tcp_pair, until, write,
 };
-use reactor::{Bytes, Closed, Lines, Stream, StreamOptions, session::kit::Toy};
+use reactor::{Bytes, Closed, Flow, Lines, Stream, StreamOptions, session::kit::Toy};
 
 fn released<C: reactor::Codec>(world: &mut World<C>) -> Stream<C>
 where
@@ -69,6 +69,29 @@ fn unread_items_of_the_same_read_come_after_open_in_the_next_life() {
         world.until_closed();
         let expected = [Seen::Open, Seen::got("you"), Seen::got("too"), Seen::End, Seen::closed("End")];
         assert_eq!(world.all(), expected);
+    });
+}
+
+#[test]
+fn an_end_that_was_asked_for_is_told_in_the_next_life() {
+    for_each_engine(|engine| {
+        let mut world = World::new(engine.runtime(), Probe::quiet(), Stream::new(Bytes));
+        world.until_seen(Seen::Open);
+        world.with(|cx, id| {
+            cx.send(id, &b"the last"[..]);
+            cx.finish(id);
+        });
+        // In the same turn, before anything was written.
+        let stream = released(&mut world);
+        re_added(&mut world, stream);
+        world.until_seen(Seen::Open);
+        assert_eq!(world.with(|cx, id| cx.send(id, &b"more"[..])), Flow::Gone);
+        settle(&mut world.runtime);
+        world.peer.set_read_timeout(Some(LONG)).expect("a socket");
+        world.peer.set_nonblocking(false).expect("a socket");
+        let mut got = Vec::new();
+        std::io::Read::read_to_end(&mut world.peer, &mut got).expect("it ends");
+        assert_eq!(got, b"the last");
     });
 }
 

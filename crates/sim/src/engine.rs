@@ -230,7 +230,7 @@ impl Engine for SimEngine {
                 match item {
                     Item::End(at, generation) => state.end_event(at, generation, self.process),
                     Item::Listener(number) => state.listener_event(number),
-                    Item::Feed(number) => state.feed_event(number).map(Told::Event),
+                    Item::Feed(number) => state.feed_event(number, self.process).map(Told::Event),
                 }
             };
             let (key, mut event) = match told {

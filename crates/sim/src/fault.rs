@@ -162,7 +162,7 @@ impl Kind {
     /// By how much it is rarer than what is drawn: some would otherwise leave nothing alive.
     fn rarity(self) -> u32 {
         match self {
-            Kind::Reset => 100,
+            Kind::Reset => 10,
             Kind::AcceptFails | Kind::AcceptAborts | Kind::AttachFails => 4,
             _ => 1,
         }

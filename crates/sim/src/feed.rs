@@ -17,10 +17,13 @@ pub(crate) struct Fed {
     failed: Option<i32>,
     output: Vec<u8>,
     room: usize,
-    /// Who watches it, for what, and whether its turn to be told is due.
+    /// Who watches it, for what, and on whose list it is to be told: perhaps still on that of an engine
+    /// which is gone.
     pub(crate) watcher: Option<(u32, Key)>,
     pub(crate) interest: Option<Interest>,
-    pub(crate) queued: bool,
+    pub(crate) queued: Option<u32>,
+    /// That it is told was drawn, although nothing is ready.
+    pub(crate) is_lie: bool,
     /// A hang-up without anything else was told; it is not again.
     pub(crate) told: bool,
 }

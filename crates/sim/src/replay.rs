@@ -130,15 +130,20 @@ fn smaller_plans(plan: &Plan) -> Vec<Plan> {
     };
     add(&|plan| plan.faults = Faults::none());
     add(&|plan| plan.nodes = (plan.nodes / 2).max(2));
-    add(&|plan| plan.time /= 2);
+    add(&|plan| plan.time = whole_millis(plan.time / 2));
     for kind in plan.faults.kinds().collect::<Vec<Kind>>() {
         add(&|plan| plan.faults = plan.faults.clone().with(kind, 0));
     }
     add(&|plan| plan.nodes = (plan.nodes - plan.nodes / 4).max(2));
     add(&|plan| plan.nodes = plan.nodes.saturating_sub(1).max(2));
-    add(&|plan| plan.time = plan.time * 3 / 4);
+    add(&|plan| plan.time = whole_millis(plan.time * 3 / 4));
     plans.retain(|smaller| smaller.time >= TIME_MIN || smaller.time == plan.time);
     plans
+}
+
+/// A plan is printed in milliseconds, and what is printed has to be what failed.
+fn whole_millis(time: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Plays a scenario twice and compares what it gives, its digest in the simplest case, at each step: so

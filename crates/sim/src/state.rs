@@ -263,26 +263,35 @@ impl State {
     pub(crate) fn look_at_feed(&mut self, number: u32) {
         let may_lie = self.faults.of(Kind::SpuriousReady);
         let Some(Some(fed)) = self.feeds.get_mut(number as usize) else { return };
-        let Some((process, _)) = fed.watcher.filter(|_| !fed.queued) else { return };
+        let Some((process, _)) = fed.watcher.filter(|(process, _)| fed.queued != Some(*process)) else {
+            return;
+        };
         let is_ready = fed.ready().is_some();
         if is_ready || (may_lie > 0 && fed.interest.is_some() && self.chance.per_million(may_lie)) {
             if !is_ready {
                 self.tally.inject(Kind::SpuriousReady);
             }
             if let Some(Some(fed)) = self.feeds.get_mut(number as usize) {
-                fed.queued = true;
+                (fed.queued, fed.is_lie) = (Some(process), !is_ready);
             }
             self.mark_ready(process, Item::Feed(number));
         }
     }
 
     /// What is told of a virtual source.
-    pub(crate) fn feed_event(&mut self, number: u32) -> Option<(Key, Event)> {
+    pub(crate) fn feed_event(&mut self, number: u32, process: u32) -> Option<(Key, Event)> {
         let fed = self.feeds.get_mut(number as usize)?.as_mut()?;
-        fed.queued = false;
-        let (process, key) = fed.watcher?;
+        if fed.queued != Some(process) {
+            return None;
+        }
+        fed.queued = None;
+        let is_lie = std::mem::take(&mut fed.is_lie);
+        let (_, key) = fed.watcher.filter(|(watcher, _)| *watcher == process)?;
         let interest = fed.interest?;
         let Some(ready) = fed.ready() else {
+            if !is_lie {
+                return None;
+            }
             self.tally.observe(Kind::SpuriousReady);
             let ready = reactor::Ready {
                 readable: interest.is_read(),
@@ -293,7 +302,7 @@ impl State {
         };
         // Level-triggered: told again while it holds. A hang-up that no operation can end is told once.
         if ready.readable || ready.writable {
-            fed.queued = true;
+            fed.queued = Some(process);
             self.mark_ready(process, Item::Feed(number));
         } else {
             fed.told = true;
@@ -335,6 +344,11 @@ impl State {
                 if host.run_at == Some(at) {
                     host.run_at = None;
                     host.is_waiting |= host.is_paused;
+                    if host.busy_until > self.now {
+                        // It made a turn at this very moment, for another reason.
+                        self.make_runnable(node);
+                        return None;
+                    }
                     return (!host.is_paused && host.is_up).then_some(Task::Run(node));
                 }
             }

@@ -316,13 +316,18 @@ impl World {
     fn run_node(&mut self, number: u32) {
         let node = &mut self.nodes[number as usize];
         let Some(runtime) = &mut node.runtime else { return };
+        let (now, busy) = {
+            let mut state = self.state.borrow_mut();
+            let (now, busy) = (state.now, state.now + state.turn_cost);
+            // Before the turn: what becomes ready in it is for the next, which is later.
+            state.hosts[number as usize].busy_until = busy;
+            (now, busy)
+        };
         let turned = runtime.turn(Some(Duration::ZERO));
         let is_over = turned.is_err() || runtime.is_over();
         let wait = if is_over { None } else { runtime.next_deadline() };
         let mut state = self.state.borrow_mut();
         state.record.turns += 1;
-        let (now, busy) = (state.now, state.now + state.turn_cost);
-        state.hosts[number as usize].busy_until = busy;
         let has_more = state.has_more(number);
         if is_over {
             drop(state);

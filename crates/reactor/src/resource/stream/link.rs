@@ -93,7 +93,8 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             ended: carried.ended,
             end_told: false,
             closing: false,
-            finishing: carried.shut,
+            // An end that was asked for in an earlier life is still to be told.
+            finishing: carried.shut || stream.session.closing(),
             shut: carried.shut,
             releasing: false,
             detaching: false,

@@ -1,0 +1,79 @@
+//! The command line of the hunter.
+
+use std::time::Duration;
+
+use sim::{Faults, KINDS, Plan};
+
+use crate::scenario;
+
+/// What is to be played.
+pub(crate) struct Args {
+    /// One plan only.
+    pub(crate) one: bool,
+    pub(crate) first: u64,
+    pub(crate) seeds: u64,
+    nodes: Option<usize>,
+    time: Option<Duration>,
+    faults: Option<Faults>,
+}
+
+impl Args {
+    /// Takes the arguments apart.
+    ///
+    /// # Errors
+    /// What is wrong with them, in one line.
+    pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Args, String> {
+        let mut args = Args { one: false, first: 1, seeds: 100, nodes: None, time: None, faults: None };
+        while let Some(name) = arguments.next() {
+            let value = arguments.next().ok_or_else(|| format!("{name} needs a value; {USAGE}"))?;
+            let number = || value.parse::<u64>().map_err(|_| format!("{name} takes a number, not '{value}'"));
+            match name.as_str() {
+                "--seed" => (args.one, args.first) = (true, number()?),
+                "--from" => args.first = number()?,
+                "--seeds" => args.seeds = number()?,
+                "--nodes" => args.nodes = Some(number()?.clamp(1, NODES_MAX) as usize),
+                "--time-ms" => args.time = Some(Duration::from_millis(number()?.clamp(1, TIME_MS_MAX))),
+                "--faults" => args.faults = Some(faults(&value)?),
+                _ => return Err(format!("unknown argument '{name}'; {USAGE}")),
+            }
+        }
+        if args.first.checked_add(args.seeds).is_none() {
+            return Err("there are no seeds behind the last one".to_owned());
+        }
+        Ok(args)
+    }
+
+    /// The plan of a seed, as far as nothing else was asked for.
+    pub(crate) fn plan(&self, seed: u64) -> Plan {
+        let plan = scenario::plan(seed);
+        Plan {
+            nodes: self.nodes.unwrap_or(plan.nodes),
+            time: self.time.unwrap_or(plan.time),
+            faults: self.faults.clone().unwrap_or(plan.faults),
+            seed,
+        }
+    }
+}
+
+/// The arguments that play a plan.
+pub(crate) fn command(plan: &Plan) -> String {
+    let faults = plan.faults.to_string().replace(' ', ",");
+    let time = plan.time.as_millis();
+    format!("--seed {} --nodes {} --time-ms {time} --faults {faults}", plan.seed, plan.nodes)
+}
+
+fn faults(text: &str) -> Result<Faults, String> {
+    let mut faults = Faults::none();
+    for part in text.split(',').filter(|part| *part != "none") {
+        let wrong = || format!("--faults takes KIND=RATE,.. or none, not '{part}'");
+        let (name, rate) = part.split_once('=').ok_or_else(wrong)?;
+        let kind = KINDS.into_iter().find(|kind| format!("{kind:?}") == name).ok_or_else(wrong)?;
+        faults = faults.with(kind, rate.parse().map_err(|_| wrong())?);
+    }
+    Ok(faults)
+}
+
+const USAGE: &str =
+    "usage: hunt [--seeds N] [--from N] [--seed N] [--nodes N] [--time-ms N] [--faults KIND=RATE,..|none]";
+const NODES_MAX: u64 = 1_000;
+const TIME_MS_MAX: u64 = 3_600_000;

@@ -1,0 +1,60 @@
+//! The `hunt` example in small: what it prints, and what it says of wrong arguments.
+
+use std::{
+    env,
+    process::{Command, Output, Stdio},
+};
+
+fn hunt(args: &[&str]) -> Output {
+    let tests = env::current_exe().expect("a test knows its own path");
+    // Cargo puts the examples beside the folder of the tests: target/debug/{deps,examples}.
+    let built =
+        tests.parent().and_then(|deps| deps.parent()).expect("it lies in target").join("examples/hunt");
+    assert!(built.exists(), "{} was not built: run `cargo build --examples`", built.display());
+    Command::new(built).args(args).stdin(Stdio::null()).output().expect("it runs")
+}
+
+#[track_caller]
+fn said(output: &Output, code: i32) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+#[test]
+fn one_seed_gives_one_digest_in_two_processes() {
+    let digest = |text: String| text.lines().find(|line| line.starts_with("digest: ")).map(str::to_owned);
+    let args = ["--seed", "7", "--time-ms", "500"];
+    let (first, second) = (digest(said(&hunt(&args), 0)), digest(said(&hunt(&args), 0)));
+    assert!(first.is_some());
+    assert_eq!(first, second);
+    assert_ne!(first, digest(said(&hunt(&["--seed", "8", "--time-ms", "500"]), 0)));
+}
+
+#[test]
+fn a_plan_is_taken_as_it_was_given() {
+    let text = said(
+        &hunt(&["--seed", "3", "--nodes", "2", "--time-ms", "20", "--faults", "TinyRead=5000,Reset=7"]),
+        0,
+    );
+    assert!(text.contains("SEED=3 NODES=2 TIME_MS=20 faults: TinyRead=5000 Reset=7\n"), "{text}");
+    let text = said(&hunt(&["--seed", "3", "--nodes", "2", "--time-ms", "20", "--faults", "none"]), 0);
+    assert!(text.contains("faults: none\n"), "{text}");
+}
+
+#[test]
+fn wrong_arguments_are_one_line() {
+    for args in [
+        &["--seed"][..],
+        &["--seed", "x"],
+        &["--faults", "Rain=3"],
+        &["--faults", "Reset"],
+        &["--what", "3"],
+        &["--from", "18446744073709551615", "--seeds", "1"],
+    ] {
+        let output = hunt(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.starts_with("hunt: ") && text.lines().count() == 1, "{args:?}: {text}");
+    }
+}
