@@ -68,9 +68,9 @@ fn main() {
                 format!("10.{a}.{b}.{c}:7000")
             })
             .collect();
-        ids.push(world.add(move |runtime: &mut Runtime| {
-            runtime.add(Node { peers: peers.clone(), received: 0 })
-        }));
+        ids.push(
+            world.add(move |runtime: &mut Runtime| runtime.add(Node { peers: peers.clone(), received: 0 })),
+        );
     }
     world.run_for(Duration::from_millis(5));
     println!("{nodes} nodes, {} connections, made in {:.2?}", nodes * each, began.elapsed());
@@ -83,6 +83,9 @@ fn main() {
     let received: u64 = ids.iter().filter_map(|id| world.service(*id)).map(|node| node.received).sum();
     println!("{carried} messages in {took:.2?}: {:.0} a second", carried as f64 / took.as_secs_f64());
     let elapsed = (after.elapsed - before.elapsed).as_secs_f64();
-    println!("{} turns, {elapsed:.3} s of virtual time, {received} handled in all", after.turns - before.turns);
+    println!(
+        "{} turns, {elapsed:.3} s of virtual time, {received} handled in all",
+        after.turns - before.turns
+    );
     println!("digest: {}", after.digest);
 }

@@ -129,11 +129,15 @@ impl SimEngine {
             // What happens at the same moment, or while this engine looks, is seen together.
             let end = if is_done { Some(at_least.max(state.now)) } else { deadline };
             if state.queue.next_at().is_some_and(|at| end.is_none_or(|end| at <= end)) {
-                // Nodes are the world's to drive; an engine made by hand knows none.
                 let task = state.advance();
-                drop(state);
-                if let Some(Task::Job(job)) = task {
-                    job();
+                match task {
+                    Some(Task::Job(job)) => {
+                        drop(state);
+                        job();
+                    }
+                    // A node's turn is the world's to make, when it is the world that moves again.
+                    Some(Task::Run(node)) => state.make_runnable(node),
+                    Some(Task::Trouble | Task::Relief(_)) | None => (),
                 }
             } else if is_done {
                 state.now = state.now.max(at_least);

@@ -199,14 +199,14 @@ impl World {
             state.record.crashes += 1;
             let at = reactor::Time::from_nanos(state.now);
             state.record.keep(|| Happening::Crashed { at, kind, node: number });
-            // A host that is down closes without a word.
+            // A host that is down closes without a word; one whose runtime crashed refuses who connects.
             state.hosts[number as usize].is_up = kind == Kind::Crash;
         }
         drop(runtime);
         let mut state = self.state.borrow_mut();
         state.hear();
         let host = &mut state.hosts[number as usize];
-        (host.is_up, host.is_waiting, host.run_at) = (false, false, None);
+        (host.is_waiting, host.run_at) = (false, None);
     }
 
     fn set_slow(&mut self, node: u32, factor: u32) {

@@ -158,10 +158,9 @@ impl World {
         // A service that starts may close something again, and its host says so.
         self.state.borrow_mut().hosts[number as usize].is_up = true;
         self.nodes[number as usize].begin(&self.state, number, &self.limits);
-        let is_up = self.nodes[number as usize].runtime.is_some();
         let mut state = self.state.borrow_mut();
         let host = &mut state.hosts[number as usize];
-        (host.is_up, host.is_queued, host.is_waiting) = (is_up, false, false);
+        (host.is_queued, host.is_waiting) = (false, false);
         state.make_runnable(number);
     }
 
@@ -351,11 +350,8 @@ impl World {
         let node = &mut self.nodes[number as usize];
         let Some(mut runtime) = node.runtime.take() else { return };
         node.made = None;
+        // The host stays up, and refuses who connects.
         node.ended = Some(error.map_or_else(|| runtime.run(), Err));
-        drop(runtime);
-        let mut state = self.state.borrow_mut();
-        // A bed's host is the test's, too, and that goes on.
-        state.hosts[number as usize].is_up = state.is_alone;
     }
 
     // What was.
