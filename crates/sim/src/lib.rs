@@ -77,6 +77,8 @@ mod bed;
 mod bell;
 mod buffer;
 mod chance;
+mod close;
+mod connect;
 pub mod datagram;
 mod digest;
 mod engine;

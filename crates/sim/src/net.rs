@@ -3,15 +3,11 @@
 //! Packets of one direction arrive in the order they were sent, and never get lost: TCP sends again what a
 //! partition kept, so here it stays on the wire until the way is free, or the sender gives up.
 
-use std::{
-    collections::VecDeque,
-    io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-};
+use std::{collections::VecDeque, io};
 
 use reactor::{
     Address, Key,
-    engine::{Ending, Outgoing, Sent},
+    engine::{Outgoing, Sent},
 };
 
 use crate::{
@@ -80,15 +76,15 @@ pub(crate) struct End {
     pub(crate) late: bool,
     pub(crate) detaching: bool,
     /// On its way to this end, and how many of its bytes.
-    wire: VecDeque<Packet>,
-    wire_bytes: usize,
-    last_arrival: u64,
+    pub(crate) wire: VecDeque<Packet>,
+    pub(crate) wire_bytes: usize,
+    pub(crate) last_arrival: u64,
     /// Packets at the front of the wire that met an obstacle.
-    stalled: u32,
+    pub(crate) stalled: u32,
     /// Counts what arrived.
-    progress: u64,
+    pub(crate) progress: u64,
     /// When the last byte sent from here has left.
-    busy_until: u64,
+    pub(crate) busy_until: u64,
     /// Arrived, not read.
     pub(crate) input: VecDeque<Segment>,
     pub(crate) input_bytes: usize,
@@ -96,7 +92,7 @@ pub(crate) struct End {
     pub(crate) broken: Option<i32>,
     pub(crate) end_told: bool,
     /// This end shut down its write side; what a send is answered with.
-    shut: bool,
+    pub(crate) shut: bool,
     pub(crate) failed: Option<i32>,
     /// A send that is out, and one that is over.
     pub(crate) parked: Option<Box<Outgoing>>,
@@ -104,10 +100,10 @@ pub(crate) struct End {
     /// The result of the connect: an error's number, or 0.
     pub(crate) connected: Option<i32>,
     /// Its host is gone without a word.
-    vanished: bool,
+    pub(crate) vanished: bool,
     /// What broke it, if that was injected.
     pub(crate) by_fault: Option<Kind>,
-    room_due: bool,
+    pub(crate) room_due: bool,
 }
 
 impl End {
@@ -164,7 +160,7 @@ impl End {
 }
 
 impl State {
-    fn add_end(&mut self, host: u32, local: Address, peer: Address, holder: Holder) -> u32 {
+    pub(crate) fn add_end(&mut self, host: u32, local: Address, peer: Address, holder: Holder) -> u32 {
         match self.free_ends.pop_front() {
             Some(at) => {
                 let generation = self.ends[at as usize].generation + 1;
@@ -206,125 +202,10 @@ impl State {
         }
     }
 
-    // Connecting.
-
-    /// Makes a connecting end, and sends its first packet.
-    pub(crate) fn connect(&mut self, host: u32, to: &Address, from: Option<&Address>) -> io::Result<u64> {
-        let (local, peer) = match (from, to) {
-            (Some(from), _) => (from.clone(), to.clone()),
-            (None, Address::Ip(ip)) => {
-                let is_here = ip.ip().is_loopback() || ip.ip().is_unspecified();
-                let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
-                let local = if is_here { loopback } else { self.hosts[host as usize].ip.into() };
-                let to = if ip.ip().is_unspecified() { loopback } else { ip.ip() };
-                let port = self.free_port(host);
-                (Address::Ip(SocketAddr::new(local, port)), Address::Ip(SocketAddr::new(to, ip.port())))
-            }
-            (None, Address::Unnamed) => return Err(error::os(error::INVALID)),
-            (None, _) if self.listening_at(host, to).is_none() => {
-                // connect(2) on a Unix socket says so at once.
-                let is_path = matches!(to, Address::Path(_));
-                return Err(error::os(if is_path { error::NO_ENTRY } else { error::CONNECTION_REFUSED }));
-            }
-            (None, _) => (Address::Unnamed, to.clone()),
-        };
-        let end = self.add_end(host, local, peer, Holder::Transport);
-        self.send_connect(end, 0);
-        Ok(self.ends[end as usize].number(end))
-    }
-
-    fn target_of(&self, end: &End) -> Option<u32> {
-        match &end.peer {
-            Address::Ip(ip) => self.host_of(end.host, ip.ip()),
-            _ => Some(end.host),
-        }
-    }
-
-    fn send_connect(&mut self, at: u32, tries: u32) {
-        let end = &self.ends[at as usize];
-        let (generation, from) = (end.generation, end.host);
-        let to = self.target_of(end).unwrap_or(from);
-        let is_lost = self.strikes(Kind::LoseConnect);
-        if is_lost {
-            self.tally.observe(Kind::LoseConnect);
-            self.retry_connect(at, tries);
-        } else {
-            let arrival = self.arrival(from, to);
-            self.queue.put(arrival, What::Connect { end: at, generation, tries });
-        }
-    }
-
-    /// Sends it again later, as TCP does after 1, 2, 4, .. seconds; in the end it has timed out.
-    fn retry_connect(&mut self, at: u32, tries: u32) {
-        let generation = self.ends[at as usize].generation;
-        // Many that were turned away together do not come back together.
-        let jitter = self.chance.below(SECOND / 100);
-        let again = self.now + (SECOND << tries.min(CONNECT_TRIES_MAX)) + jitter;
-        if tries < CONNECT_TRIES_MAX {
-            self.queue.put(again, What::Connect { end: at, generation, tries: tries + 1 });
-        } else {
-            self.queue.put(again, What::Answer { end: at, generation, error: error::TIMED_OUT });
-        }
-    }
-
-    /// A connect's packet gets to its target.
-    pub(crate) fn try_connect(&mut self, at: u32, generation: u32, tries: u32) {
-        if !self.alive(at, generation) || self.ends[at as usize].holder == Holder::Nobody {
-            return;
-        }
-        let end = &self.ends[at as usize];
-        let from = end.host;
-        let (Some(to), peer) = (self.target_of(end), end.peer.clone()) else {
-            return self.retry_connect(at, tries);
-        };
-        if let Some(kind) = self.links.obstacle(from, to).or_else(|| self.links.obstacle(to, from)) {
-            self.tally.observe(kind);
-            return self.retry_connect(at, tries);
-        }
-        if !self.hosts[to as usize].is_up {
-            return self.retry_connect(at, tries);
-        }
-        let back = self.arrival(to, from);
-        let refused = What::Answer { end: at, generation, error: error::CONNECTION_REFUSED };
-        let is_refused = self.strikes(Kind::Refuse);
-        if is_refused {
-            self.tally.observe(Kind::Refuse);
-        }
-        let Some(number) = self.listening_at(to, &peer).filter(|_| !is_refused) else {
-            return self.queue.put(back, refused);
-        };
-        if self.listener(number).is_some_and(|listener| listener.waiting.len() >= listener.backlog) {
-            return self.retry_connect(at, tries);
-        }
-        let local = self.ends[at as usize].local.clone();
-        let accepted = self.add_end(to, peer, local, Holder::Queue);
-        self.ends[accepted as usize].other = Some(at);
-        self.ends[at as usize].other = Some(accepted);
-        if let Some(listener) = self.listener(number) {
-            listener.waiting.push_back(accepted);
-        }
-        self.ends[at as usize].last_arrival = back;
-        self.queue.put(back, What::Answer { end: at, generation, error: 0 });
-        self.look_at_listener(number);
-    }
-
-    /// The answer to a connect gets back.
-    pub(crate) fn answer(&mut self, at: u32, generation: u32, error: i32) {
-        if self.alive(at, generation) && self.ends[at as usize].holder == Holder::Transport {
-            let end = &mut self.ends[at as usize];
-            // A reset may have been faster.
-            end.connected = Some(if error == 0 { end.broken.unwrap_or(0) } else { error });
-            if error != 0 {
-                end.failed = Some(error);
-            }
-            self.look_at_end(at);
-        }
-    }
-
     // Sending.
 
     /// Puts a packet on the wire to the other end.
-    fn put(&mut self, from: u32, packet: Packet) {
+    pub(crate) fn put(&mut self, from: u32, packet: Packet) {
         let Some(other) = self.ends[from as usize].other else { return };
         let (host, there) = (self.ends[from as usize].host, self.ends[other as usize].host);
         let bytes = if let Packet::Data(segment) = &packet { segment.len() } else { 0 };
@@ -555,104 +436,6 @@ impl State {
         }
         self.look_at_end(at);
     }
-
-    // Ending.
-
-    /// Ends the write side.
-    pub(crate) fn shut(&mut self, at: u32) -> io::Result<()> {
-        let end = &mut self.ends[at as usize];
-        if end.other.is_none() || end.failed.is_some() {
-            return Err(error::os(error::NOT_CONNECTED));
-        }
-        if !std::mem::replace(&mut end.shut, true) {
-            self.put(at, Packet::Fin);
-        }
-        Ok(())
-    }
-
-    /// Closes what a transport's number names; what is closed already stays so.
-    pub(crate) fn close_number(&mut self, number: u64, how: Ending) {
-        if number & LISTENER != 0 {
-            self.close_listener(number as u32);
-        } else if let Some(end) = self.end_of(number) {
-            self.close_end(end, how);
-        }
-    }
-
-    pub(crate) fn close_end(&mut self, at: u32, how: Ending) {
-        let end = &mut self.ends[at as usize];
-        if matches!(end.holder, Holder::Nobody | Holder::Free) {
-            return;
-        }
-        if !self.hosts[end.host as usize].is_up {
-            return self.vanish(at);
-        }
-        end.holder = Holder::Nobody;
-        // Closing with input that nobody read is a reset, as with TCP: the peer must not believe that
-        // its bytes were seen.
-        let is_reset = how == Ending::Reset || !end.input.is_empty();
-        let (is_shut, is_over) = (end.shut, end.failed.is_some());
-        self.empty(at);
-        if is_reset && !is_over {
-            self.drop_wire_to_other(at);
-            self.put(at, Packet::Reset);
-        } else if !is_shut && !is_over {
-            self.put(at, Packet::Fin);
-        }
-        self.free_if_over(at);
-    }
-
-    /// Ends without a word: nothing is sent, nothing answers.
-    fn vanish(&mut self, at: u32) {
-        let end = &mut self.ends[at as usize];
-        if !matches!(end.holder, Holder::Nobody | Holder::Free) {
-            (end.holder, end.vanished) = (Holder::Nobody, true);
-            self.empty(at);
-            self.free_if_over(at);
-        }
-    }
-
-    /// Drops what an end holds.
-    fn empty(&mut self, at: u32) {
-        let end = &mut self.ends[at as usize];
-        (end.owner, end.parked, end.sent, end.connected) = (None, None, None, None);
-        end.input_bytes = 0;
-        for segment in std::mem::take(&mut end.input) {
-            self.buffers.give(segment.buffer);
-        }
-    }
-
-    /// What was sent and has not arrived is lost.
-    fn drop_wire_to_other(&mut self, at: u32) {
-        let Some(other) = self.ends[at as usize].other else { return };
-        let end = &mut self.ends[other as usize];
-        end.wire_bytes = 0;
-        for packet in &mut end.wire {
-            if let Packet::Data(segment) = std::mem::replace(packet, Packet::Lost) {
-                self.buffers.give(segment.buffer);
-            }
-        }
-    }
-
-    /// Gives both places back when nobody refers to them any more.
-    fn free_if_over(&mut self, at: u32) {
-        let other = self.ends[at as usize].other;
-        if other.is_some_and(|other| self.ends[other as usize].holder != Holder::Nobody) {
-            return;
-        }
-        for at in [Some(at), other].into_iter().flatten() {
-            let wire = std::mem::take(&mut self.ends[at as usize].wire);
-            for packet in wire {
-                if let Packet::Data(segment) = packet {
-                    self.buffers.give(segment.buffer);
-                }
-            }
-            self.ends[at as usize].holder = Holder::Free;
-            self.free_ends.push_back(at);
-        }
-    }
 }
 
-const SECOND: u64 = 1_000_000_000;
-/// As tcp_syn_retries(7): after about two minutes a connect has timed out.
-const CONNECT_TRIES_MAX: u32 = 6;
+pub(crate) const SECOND: u64 = 1_000_000_000;

@@ -1,0 +1,108 @@
+//! Ending: half-closes, closes and resets, hosts that go without a word, and places that become free.
+
+use std::io;
+
+use reactor::engine::Ending;
+
+use crate::{
+    error,
+    listener::LISTENER,
+    net::{Holder, Packet},
+    state::State,
+};
+
+impl State {
+    /// Ends the write side.
+    pub(crate) fn shut(&mut self, at: u32) -> io::Result<()> {
+        let end = &mut self.ends[at as usize];
+        if end.other.is_none() || end.failed.is_some() {
+            return Err(error::os(error::NOT_CONNECTED));
+        }
+        if !std::mem::replace(&mut end.shut, true) {
+            self.put(at, Packet::Fin);
+        }
+        Ok(())
+    }
+
+    /// Closes what a transport's number names; what is closed already stays so.
+    pub(crate) fn close_number(&mut self, number: u64, how: Ending) {
+        if number & LISTENER != 0 {
+            self.close_listener(number as u32);
+        } else if let Some(end) = self.end_of(number) {
+            self.close_end(end, how);
+        }
+    }
+
+    pub(crate) fn close_end(&mut self, at: u32, how: Ending) {
+        let end = &mut self.ends[at as usize];
+        if matches!(end.holder, Holder::Nobody | Holder::Free) {
+            return;
+        }
+        if !self.hosts[end.host as usize].is_up {
+            return self.vanish(at);
+        }
+        end.holder = Holder::Nobody;
+        // Closing with input that nobody read is a reset, as with TCP: the peer must not believe that
+        // its bytes were seen.
+        let is_reset = how == Ending::Reset || !end.input.is_empty();
+        let (is_shut, is_over) = (end.shut, end.failed.is_some());
+        self.empty(at);
+        if is_reset && !is_over {
+            self.drop_wire_to_other(at);
+            self.put(at, Packet::Reset);
+        } else if !is_shut && !is_over {
+            self.put(at, Packet::Fin);
+        }
+        self.free_if_over(at);
+    }
+
+    /// Ends without a word: nothing is sent, nothing answers.
+    fn vanish(&mut self, at: u32) {
+        let end = &mut self.ends[at as usize];
+        if !matches!(end.holder, Holder::Nobody | Holder::Free) {
+            (end.holder, end.vanished) = (Holder::Nobody, true);
+            self.empty(at);
+            self.free_if_over(at);
+        }
+    }
+
+    /// Drops what an end holds.
+    fn empty(&mut self, at: u32) {
+        let end = &mut self.ends[at as usize];
+        (end.owner, end.parked, end.sent, end.connected) = (None, None, None, None);
+        end.input_bytes = 0;
+        for segment in std::mem::take(&mut end.input) {
+            self.buffers.give(segment.buffer);
+        }
+    }
+
+    /// What was sent and has not arrived is lost.
+    fn drop_wire_to_other(&mut self, at: u32) {
+        let Some(other) = self.ends[at as usize].other else { return };
+        let end = &mut self.ends[other as usize];
+        end.wire_bytes = 0;
+        for packet in &mut end.wire {
+            if let Packet::Data(segment) = std::mem::replace(packet, Packet::Lost) {
+                self.buffers.give(segment.buffer);
+            }
+        }
+    }
+
+    /// Gives both places back when nobody refers to them any more.
+    fn free_if_over(&mut self, at: u32) {
+        let other = self.ends[at as usize].other;
+        if other.is_some_and(|other| self.ends[other as usize].holder != Holder::Nobody) {
+            return;
+        }
+        for at in [Some(at), other].into_iter().flatten() {
+            let wire = std::mem::take(&mut self.ends[at as usize].wire);
+            for packet in wire {
+                if let Packet::Data(segment) = packet {
+                    self.buffers.give(segment.buffer);
+                }
+            }
+            self.ends[at as usize].holder = Holder::Free;
+            self.free_ends.push_back(at);
+        }
+    }
+}
