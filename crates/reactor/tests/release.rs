@@ -214,7 +214,7 @@ fn the_marks_of_a_full_queue_go_along() {
             World::over(engine.runtime(), Probe::quiet(), Stream::new(Bytes).options(options), ours, peer);
         world.until_seen(Seen::Open);
         let big = vec![0; 2 << 20];
-        world.with(|cx, id| assert_eq!(cx.send(id, &big[..]), reactor::Flow::High));
+        world.with(|cx, id| assert_eq!(cx.send(id, &big[..]), Flow::High));
         settle(&mut world.runtime);
         let stream = released(&mut world);
         re_added(&mut world, stream);
