@@ -11,6 +11,8 @@ use sim::{Faults, Kind, Leaks, World, WorldOptions};
 
 /// Names a row, or the beginning of several: only those are run, by each engine.
 const ONLY_VARIABLE: &str = "CONFORMANCE_ONLY";
+/// Names one row alone.
+const ROW_VARIABLE: &str = "CONFORMANCE_ROW";
 /// How many rows run at least where descriptors are real: a row that begins to be skipped is a row that is lost.
 /// Three more run where the number of descriptors is limited.
 const QUICK_ROWS_MIN: usize = 134;
@@ -22,12 +24,17 @@ const VIRTUAL_ROWS_MIN: usize = 107;
 fn on_each_engine(rows_min: usize, put: impl Fn(Suite<'_>) -> Report) {
     let candidates = Candidates::default();
     let only = std::env::var(ONLY_VARIABLE).unwrap_or_default();
+    let row = std::env::var(ROW_VARIABLE).ok();
     for name in candidates.names() {
         let suite = Suite::new(|| candidates.open(Some(name)).expect("it opens on this platform"));
-        let report = put(suite.only(&only));
+        let suite = suite.only(&only);
+        let report = put(match &row {
+            Some(id) => suite.row(id),
+            None => suite,
+        });
         println!("{report}");
         assert!(report.is_passed(), "{report}");
-        if cfg!(target_os = "linux") && only.is_empty() {
+        if cfg!(target_os = "linux") && only.is_empty() && row.is_none() {
             assert!(report.counts().0 >= rows_min, "fewer rows run than did: {report}");
         }
     }
