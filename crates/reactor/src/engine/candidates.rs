@@ -119,7 +119,7 @@ pub enum EngineError {
         /// Why.
         source: io::Error,
     },
-    /// None opened, or none is compiled in: on Windows that needs the feature `polling`.
+    /// None opened, or none is compiled in: on Windows that needs the feature `polling` and 64 bits.
     None {
         /// Each with the reason why.
         tried: Vec<(&'static str, io::Error)>,
@@ -135,7 +135,10 @@ impl fmt::Display for EngineError {
             }
             EngineError::Failed { name, .. } => write!(f, "the engine `{name}` does not open"),
             EngineError::None { tried } if tried.is_empty() => {
-                write!(f, "no engine is compiled in; the crate's feature `polling` brings one")
+                write!(
+                    f,
+                    "no engine is compiled in; on a 64-bit system the crate's feature `polling` brings one"
+                )
             }
             EngineError::None { tried } => {
                 write!(f, "no engine opens")?;
@@ -197,8 +200,12 @@ mod tests {
 
     #[test]
     fn where_no_engine_is_compiled_in_the_error_names_the_feature_that_brings_one() {
+        let none = Candidates(Vec::new());
+        if cfg!(all(windows, not(feature = "polling"))) {
+            assert_eq!(Candidates::default().names().count(), 0);
+        }
         for name in [None, Some(AUTO)] {
-            let error = Candidates(Vec::new()).open(name).err().expect("there is none");
+            let error = none.open(name).err().expect("there is none");
             assert!(matches!(&error, EngineError::None { tried } if tried.is_empty()), "{error:?}");
             assert!(error.to_string().contains("feature `polling`"), "{error}");
         }
