@@ -62,6 +62,14 @@ fn each_engine_of_the_platform_passes() {
 }
 
 #[test]
+fn a_row_runs_alone_by_its_id_and_with_others_by_their_beginning() {
+    let network = Network::new(Tuning::roomy(1));
+    let ids = |suite: Suite<'_>| suite.run().findings.iter().map(|finding| finding.id).collect::<Vec<_>>();
+    assert_eq!(ids(Suite::new(|| Box::new(network.double())).row("D1")), ["D1"]);
+    assert!(ids(Suite::new(|| Box::new(network.double())).only("D1")).contains(&"D10r"));
+}
+
+#[test]
 fn the_double_passes_whatever_its_seed() {
     on_the_double(0..3, |suite| suite.quick().run());
 }
