@@ -177,6 +177,7 @@ pub struct Suite<'a> {
     make: Box<dyn FnMut() -> Box<dyn Engine> + 'a>,
     left: Box<dyn FnMut() -> Result<(), String> + 'a>,
     only: Option<String>,
+    row: Option<String>,
     quick: bool,
     bare: bool,
     seed: u64,
@@ -190,6 +191,7 @@ impl<'a> Suite<'a> {
             make: Box::new(make),
             left: Box::new(|| Ok(())),
             only: None,
+            row: None,
             quick: false,
             bare: false,
             seed: SEED,
@@ -206,6 +208,12 @@ impl<'a> Suite<'a> {
     /// Runs only rows whose id begins with `prefix`.
     pub fn only(mut self, prefix: &str) -> Suite<'a> {
         self.only = Some(prefix.to_owned());
+        self
+    }
+
+    /// Runs only the row of this id, and not those whose ids begin with it.
+    pub fn row(mut self, id: &str) -> Suite<'a> {
+        self.row = Some(id.to_owned());
         self
     }
 
@@ -240,10 +248,7 @@ impl<'a> Suite<'a> {
         let engine = (self.make)().name().to_owned();
         let mut findings = Vec::new();
         for row in rows() {
-            if self.only.as_ref().is_some_and(|prefix| !row.id.starts_with(prefix.as_str())) {
-                continue;
-            }
-            if self.bare && row.is_whole() {
+            if !self.has(row) {
                 continue;
             }
             let began = Instant::now();
@@ -255,6 +260,13 @@ impl<'a> Suite<'a> {
             findings.push(Finding { id: row.id, name: row.name, verdict, took: began.elapsed() });
         }
         Report { engine, findings }
+    }
+
+    /// Whether the row is one of those asked for.
+    fn has(&self, row: &Row) -> bool {
+        let begins = self.only.as_ref().is_none_or(|prefix| row.id.starts_with(prefix.as_str()));
+        let is_it = self.row.as_ref().is_none_or(|id| row.id == id);
+        begins && is_it && !(self.bare && row.is_whole())
     }
 
     fn run_row(&mut self, row: &Row) -> Outcome {
@@ -278,6 +290,7 @@ impl fmt::Debug for Suite<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Suite")
             .field("only", &self.only)
+            .field("row", &self.row)
             .field("quick", &self.quick)
             .field("bare", &self.bare)
             .field("seed", &self.seed)

@@ -11,6 +11,8 @@ use sim::{Faults, Kind, Leaks, World, WorldOptions};
 
 /// Names a row, or the beginning of several: only those are run, by each engine.
 const ONLY_VARIABLE: &str = "CONFORMANCE_ONLY";
+/// Names one row alone.
+const ROW_VARIABLE: &str = "CONFORMANCE_ROW";
 /// How many rows run at least where descriptors are real: a row that begins to be skipped is a row that is lost.
 /// Three more run where the number of descriptors is limited.
 const QUICK_ROWS_MIN: usize = 134;
@@ -22,12 +24,17 @@ const VIRTUAL_ROWS_MIN: usize = 107;
 fn on_each_engine(rows_min: usize, put: impl Fn(Suite<'_>) -> Report) {
     let candidates = Candidates::default();
     let only = std::env::var(ONLY_VARIABLE).unwrap_or_default();
+    let row = std::env::var(ROW_VARIABLE).ok();
     for name in candidates.names() {
         let suite = Suite::new(|| candidates.open(Some(name)).expect("it opens on this platform"));
-        let report = put(suite.only(&only));
+        let suite = suite.only(&only);
+        let report = put(match &row {
+            Some(id) => suite.row(id),
+            None => suite,
+        });
         println!("{report}");
         assert!(report.is_passed(), "{report}");
-        if cfg!(target_os = "linux") && only.is_empty() {
+        if cfg!(target_os = "linux") && only.is_empty() && row.is_none() {
             assert!(report.counts().0 >= rows_min, "fewer rows run than did: {report}");
         }
     }
@@ -52,6 +59,14 @@ fn on_the_double(seeds: std::ops::Range<u64>, put: impl Fn(Suite<'_>) -> Report)
 #[test]
 fn each_engine_of_the_platform_passes() {
     on_each_engine(QUICK_ROWS_MIN, |suite| suite.quick().run());
+}
+
+#[test]
+fn a_row_runs_alone_by_its_id_and_with_others_by_their_beginning() {
+    let network = Network::new(Tuning::roomy(1));
+    let ids = |suite: Suite<'_>| suite.run().findings.iter().map(|finding| finding.id).collect::<Vec<_>>();
+    assert_eq!(ids(Suite::new(|| Box::new(network.double())).row("D1")), ["D1"]);
+    assert!(ids(Suite::new(|| Box::new(network.double())).only("D1")).contains(&"D10r"));
 }
 
 #[test]

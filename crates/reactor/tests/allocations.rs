@@ -1,5 +1,12 @@
 //! The steady state allocates nothing.
 #![allow(unsafe_code, reason = "an allocator that counts")]
+#![cfg_attr(
+    windows,
+    allow(
+        clippy::missing_const_for_thread_local,
+        reason = "the macro hides its `const` from the lint there"
+    )
+)]
 
 mod common;
 

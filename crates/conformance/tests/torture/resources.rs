@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     io::{self, Read, Write},
-    os::unix::net::UnixStream,
+    net::{Ipv4Addr, TcpListener, TcpStream},
     rc::Rc,
 };
 
@@ -15,7 +15,7 @@ use reactor::{
 use crate::stage::{Ground, Ledger, Played, Script, Spoiled, Stage, on_systems, should};
 
 pub const SCRIPTS: &[Script] = &[
-    on_systems("a resource with output over a socketpair", |stage| {
+    on_systems("a resource with output over a pair of sockets", |stage| {
         let (one, other) = pair()?;
         carry(stage, Pipe(one), Pipe(other), || ())
     }),
@@ -32,7 +32,7 @@ trait Link: 'static {
     fn source(&self) -> Source<'_>;
 }
 
-impl Link for UnixStream {
+impl Link for TcpStream {
     fn source(&self) -> Source<'_> {
         Source::of(self)
     }
@@ -91,8 +91,10 @@ impl<T: Link> Handle<Pipe<T>> for Piper {
     }
 }
 
-fn pair() -> io::Result<(UnixStream, UnixStream)> {
-    let (one, other) = UnixStream::pair()?;
+fn pair() -> io::Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let one = TcpStream::connect(listener.local_addr()?)?;
+    let (other, _) = listener.accept()?;
     one.set_nonblocking(true)?;
     other.set_nonblocking(true)?;
     Ok((one, other))
@@ -141,8 +143,8 @@ struct Bare {
 
 impl Service for Bare {}
 
-impl Handle<Fd<UnixStream>> for Bare {
-    fn handle(&mut self, cx: &mut Context<Self>, id: Id<Fd<UnixStream>>, ready: Ready) -> Result {
+impl Handle<Fd<TcpStream>> for Bare {
+    fn handle(&mut self, cx: &mut Context<Self>, id: Id<Fd<TcpStream>>, ready: Ready) -> Result {
         self.ledger.lives(id);
         let Some(socket) = cx.get_mut(id) else { return Ok(()) };
         if ready.writable {
@@ -161,7 +163,7 @@ impl Handle<Fd<UnixStream>> for Bare {
         Ok(())
     }
 
-    fn closed(&mut self, _: &mut Context<Self>, id: Id<Fd<UnixStream>>, _: Fd<UnixStream>, _: Closed) {
+    fn closed(&mut self, _: &mut Context<Self>, id: Id<Fd<TcpStream>>, _: Fd<TcpStream>, _: Closed) {
         self.ledger.closed(id);
     }
 }

@@ -119,7 +119,7 @@ pub enum EngineError {
         /// Why.
         source: io::Error,
     },
-    /// None opened.
+    /// None opened, or none is compiled in: on Windows that needs the feature `polling` and 64 bits.
     None {
         /// Each with the reason why.
         tried: Vec<(&'static str, io::Error)>,
@@ -134,6 +134,12 @@ impl fmt::Display for EngineError {
                 known.iter().try_for_each(|name| write!(f, ", {name}"))
             }
             EngineError::Failed { name, .. } => write!(f, "the engine `{name}` does not open"),
+            EngineError::None { tried } if tried.is_empty() => {
+                write!(
+                    f,
+                    "no engine is compiled in; on a 64-bit system the crate's feature `polling` brings one"
+                )
+            }
             EngineError::None { tried } => {
                 write!(f, "no engine opens")?;
                 tried.iter().try_for_each(|(name, error)| write!(f, "; {name}: {error}"))
@@ -190,6 +196,19 @@ mod tests {
         let EngineError::None { tried } = &error else { panic!("{error}") };
         assert_eq!(tried.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["one", "two"]);
         assert!(error.to_string().contains("two: "), "{error}");
+    }
+
+    #[test]
+    fn where_no_engine_is_compiled_in_the_error_names_the_feature_that_brings_one() {
+        let none = Candidates(Vec::new());
+        if cfg!(all(windows, not(feature = "polling"))) {
+            assert_eq!(Candidates::default().names().count(), 0);
+        }
+        for name in [None, Some(AUTO)] {
+            let error = none.open(name).err().expect("there is none");
+            assert!(matches!(&error, EngineError::None { tried } if tried.is_empty()), "{error:?}");
+            assert!(error.to_string().contains("feature `polling`"), "{error}");
+        }
     }
 
     #[test]

@@ -7,6 +7,9 @@
 //!
 //! It tells a hang-up as input and room, whether these are there or not, and a resource that rests after a
 //! hang-up must know: so on Unix poll(2) is asked once about each source that reports one.
+//!
+//! On Windows polling waits for itself, for ever, when a watched socket is closed before it is unwatched (3.11: it
+//! takes the socket's lock twice). Whoever watches a socket there unwatches it first, as the contract says.
 #![allow(unsafe_code)]
 
 use std::{

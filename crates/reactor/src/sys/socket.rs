@@ -99,6 +99,10 @@ pub(crate) fn is_passing(error: &io::Error) -> bool {
     {
         return true;
     }
+    // The peer of a connection that waited to be accepted has reset it: WSAECONNRESET; wine says WSAENOTCONN.
+    if cfg!(windows) && matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected) {
+        return true;
+    }
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted)
 }
 
