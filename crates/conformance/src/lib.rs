@@ -21,6 +21,7 @@ mod chance;
 mod drive;
 mod rows;
 mod runtime_rows;
+mod simulated;
 mod suite;
 mod tamper;
 mod world;
@@ -33,6 +34,7 @@ pub mod torture;
 pub use self::{
     drive::{Drive, Told},
     rows::rows,
+    simulated::simulated,
     suite::{Finding, Need, Outcome, Report, Row, Stop, Suite, Verdict, run},
     world::{Pair, World},
 };

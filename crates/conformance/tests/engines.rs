@@ -1,13 +1,14 @@
 //! Every engine of the library, and the double in all its tunings, against the whole table.
 
-use std::{cell::RefCell, time::Duration};
+use std::cell::RefCell;
 
 use conformance::{
     Report, Suite,
     double::{Network, Tuning},
+    simulated,
 };
 use reactor::engine::Candidates;
-use sim::{Faults, Kind, Leaks, World, WorldOptions};
+use sim::{Faults, Kind, Leaks};
 
 /// Names a row, or the beginning of several: only those are run, by each engine.
 const ONLY_VARIABLE: &str = "CONFORMANCE_ONLY";
@@ -90,14 +91,7 @@ fn the_double_passes_the_slow_rows_too_with_many_seeds() {
 fn on_the_simulator(seeds: std::ops::Range<u64>, put: impl Fn(Suite<'_>) -> Report) {
     for seed in seeds {
         for faults in [Faults::none(), harmless()] {
-            let mut options = WorldOptions::default();
-            options.faults = faults;
-            // The rows take a few turns without news for silence.
-            options.loopback.latency_min = Duration::ZERO;
-            options.loopback.latency_max = Duration::ZERO;
-            options.loopback.window_bytes = 2048;
-            options.late_max = Duration::from_micros(3);
-            let world = RefCell::new(World::with_options(seed, options));
+            let world = RefCell::new(simulated(seed, faults));
             let left = || match world.borrow().leaks() {
                 leaks if leaks == Leaks::default() => Ok(()),
                 leaks => Err(format!("{leaks:?}")),

@@ -85,8 +85,14 @@ type Virtual = (&'static str, fn() -> Make);
 
 /// Engines with a world of their own, which all of a run share: they are put to the suite, and have no system to be
 /// measured on.
-const VIRTUAL: [Virtual; 1] = [("double", || {
-    let network = Network::new(Tuning::roomy(SEED));
-    Box::new(move || Box::new(network.double()))
-})];
+const VIRTUAL: [Virtual; 2] = [
+    ("sim", || {
+        let mut world = conformance::simulated(SEED, sim::Faults::none());
+        Box::new(move || Box::new(world.engine()))
+    }),
+    ("double", || {
+        let network = Network::new(Tuning::roomy(SEED));
+        Box::new(move || Box::new(network.double()))
+    }),
+];
 const SEED: u64 = 1;
