@@ -60,7 +60,7 @@ impl State {
     fn vanish(&mut self, at: u32) {
         let end = &mut self.ends[at as usize];
         if !matches!(end.holder, Holder::Nobody | Holder::Free) {
-            (end.holder, end.vanished) = (Holder::Nobody, true);
+            end.holder = Holder::Nobody;
             self.empty(at);
             self.free_if_over(at);
         }

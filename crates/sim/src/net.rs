@@ -99,8 +99,6 @@ pub(crate) struct End {
     pub(crate) sent: Option<Sent>,
     /// The result of the connect: an error's number, or 0.
     pub(crate) connected: Option<i32>,
-    /// Its host is gone without a word.
-    pub(crate) vanished: bool,
     /// What broke it, if that was injected.
     pub(crate) by_fault: Option<Kind>,
     pub(crate) room_due: bool,
@@ -136,7 +134,6 @@ impl End {
             parked: None,
             sent: None,
             connected: None,
-            vanished: false,
             by_fault: None,
             room_due: false,
         }
