@@ -6,6 +6,7 @@ mod driver;
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::Shutdown,
+    sync::mpsc,
     thread,
     time::Duration,
 };
@@ -25,10 +26,16 @@ fn echo_with_partial_writes_is_byte_exact(mut driver: Driver) {
             (&theirs).write_all(&bytes).expect("the echo reads");
             theirs.shutdown(Shutdown::Write).expect("connected");
         });
-        let reader = scope.spawn(|| {
+        // The peer reads only once the socket was full: so it is full once, however fast the peer is.
+        let (full, begin) = mpsc::channel::<()>();
+        let mut full = Some(full);
+        let theirs = &theirs;
+        let bytes = &bytes;
+        let reader = scope.spawn(move || {
+            begin.recv().expect_err("nothing is sent: the other side is dropped");
             let mut back = Vec::new();
-            (&theirs).read_to_end(&mut back).expect("the echo writes");
-            assert!(back == bytes, "{} of {} bytes came back, or others", back.len(), bytes.len());
+            (&*theirs).read_to_end(&mut back).expect("the echo writes");
+            assert!(back == *bytes, "{} of {} bytes came back, or others", back.len(), bytes.len());
         });
         let (mut idle, mut gathered) = (Some(Box::new(Outgoing::new())), Outgoing::new());
         let (mut partial, mut ended) = (0, false);
@@ -39,6 +46,7 @@ fn echo_with_partial_writes_is_byte_exact(mut driver: Driver) {
                 Seen::End => ended = true,
                 Seen::Sent(Sent { queue, result }) => {
                     assert!(result.expect("the peer reads") > 0);
+                    partial += usize::from(!queue.is_empty());
                     idle = Some(queue);
                 }
                 other => panic!("{other:?}"),
@@ -46,7 +54,10 @@ fn echo_with_partial_writes_is_byte_exact(mut driver: Driver) {
             if let Some(mut queue) = idle.take() {
                 queue.append(&mut gathered);
                 while !queue.is_empty() {
-                    let Some(sent) = driver.engine.send(key, queue) else { return false };
+                    let Some(sent) = driver.engine.send(key, queue) else {
+                        full = None;
+                        return false;
+                    };
                     sent.result.expect("the peer reads");
                     queue = sent.queue;
                     partial += usize::from(!queue.is_empty());
@@ -56,9 +67,10 @@ fn echo_with_partial_writes_is_byte_exact(mut driver: Driver) {
             ended && idle.is_some() && gathered.is_empty()
         });
         driver.engine.shutdown(key).expect("connected");
+        let parked = full.take().is_none();
         writer.join().expect("the writer did not panic");
         reader.join().expect("the reader did not panic");
-        assert!(partial > 0, "no write was partial: the test tests nothing");
+        assert!(parked && partial > 0, "no write was partial: the test tests nothing");
     });
 }
 
