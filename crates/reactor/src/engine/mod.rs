@@ -193,6 +193,7 @@ impl Chunk {
     ///
     /// # Panics
     /// When the buffer is shorter than `len`.
+    #[inline(always)]
     pub fn new(buffer: Box<[u8]>, len: usize) -> Chunk {
         assert!(len <= buffer.len(), "the chunk lies within its buffer");
         Chunk { held: Held::Own(buffer, len), stays: PhantomData }
@@ -214,6 +215,7 @@ impl Chunk {
     }
 
     /// The buffer, for the engine that lent it; empty if it was the kernel's, which has it back then.
+    #[inline]
     pub fn into_buffer(self) -> Box<[u8]> {
         match self.held {
             Held::Own(buffer, _) => buffer,

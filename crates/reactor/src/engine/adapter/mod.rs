@@ -62,7 +62,8 @@ pub struct Calls<P: Poll> {
     told: VecDeque<(Key, Event)>,
     /// Level-triggered: whose interest may have changed, each key once.
     changed: Vec<Key>,
-    buffers: Vec<Box<[u8]>>,
+    /// Kept for the next read: a runtime lends one buffer at a time.
+    spare: Option<Box<[u8]>>,
     buffer_bytes: usize,
     reserve: Option<sys::Reserve>,
     stale: u64,
@@ -94,7 +95,7 @@ impl<P: Poll> Calls<P> {
             again_left: 0,
             told: VecDeque::new(),
             changed: Vec::new(),
-            buffers: Vec::new(),
+            spare: None,
             buffer_bytes: BUFFER_BYTES,
             reserve: sys::Reserve::take(),
             stale: 0,
@@ -107,7 +108,7 @@ impl<P: Poll> Calls<P> {
     /// Sets how much one read takes at most, in bytes: 65,536 by default, at least one.
     pub fn with_buffer(mut self, bytes: usize) -> Calls<P> {
         self.buffer_bytes = bytes.max(1);
-        self.buffers.clear();
+        self.spare = None;
         self
     }
 
@@ -268,8 +269,8 @@ impl<P: Poll> Engine for Calls<P> {
 
     fn give(&mut self, chunk: Chunk) {
         let buffer = chunk.into_buffer();
-        if self.buffers.len() < BUFFERS_MAX && buffer.len() == self.buffer_bytes {
-            self.buffers.push(buffer);
+        if buffer.len() == self.buffer_bytes {
+            self.spare = Some(buffer);
         }
     }
 
@@ -443,7 +444,5 @@ impl<P: Poll> Engine for Calls<P> {
 
 /// What one read takes at most, in bytes.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// How many buffers are kept for the next reads; a runtime lends one at a time.
-const BUFFERS_MAX: usize = 4;
 /// How many connections a listener accepts in one batch.
 const ACCEPTS_MAX: u32 = 16;

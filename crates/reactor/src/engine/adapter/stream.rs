@@ -60,7 +60,7 @@ impl<P: Poll> Calls<P> {
         if !(entry.has(READING) && entry.has(READABLE)) || entry.has(ENDED) {
             return None;
         }
-        let mut buffer = self.buffers.pop().unwrap_or_else(|| vec![0; self.buffer_bytes].into());
+        let mut buffer = self.spare.take().unwrap_or_else(|| vec![0; self.buffer_bytes].into());
         let result = sys::receive(sys::borrow(entry.owned()?), &mut buffer);
         self.calls.set(self.calls.get() + 1);
         let end = match result {
@@ -78,13 +78,13 @@ impl<P: Poll> Calls<P> {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 entry.set(READABLE, false);
                 entry.set(HANGUP, false);
-                self.buffers.push(buffer);
+                self.spare = Some(buffer);
                 return None;
             }
             Err(e) => Event::Broken(e),
         };
         entry.set(ENDED, true);
-        self.buffers.push(buffer);
+        self.spare = Some(buffer);
         self.mark_changed(key);
         Some(end)
     }
