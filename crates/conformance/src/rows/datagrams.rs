@@ -15,17 +15,17 @@ use crate::{
 };
 
 pub(super) const ROWS: &[Row] = &[
-    row("C8", "a datagram of no bytes is one, and no end", DATAGRAMS, empty),
-    row("C8b", "datagrams keep their bounds and their order, however many leave together", DATAGRAMS, bounds),
-    row("C8c", "a datagram says who sent it, to which address, and what routers said", DATAGRAMS, details),
+    row("C8b", "a datagram of no bytes is one, and no end", DATAGRAMS, empty),
+    row("C8c", "datagrams keep their bounds and their order, however many leave together", DATAGRAMS, bounds),
+    row("C8d", "a datagram says who sent it, to which address, and what routers said", DATAGRAMS, details),
     row("C9", "a datagram that is too long is an error of that send only", DATAGRAMS, too_long),
     row("C9b", "a datagram longer than the buffer is truncated, and says so", UNIX, truncated),
     row("C9c", "a send that found no room is told of it once, and nothing is lost", UNIX, no_room),
     row("D12", "a report of an unreachable port is of that send only", DATAGRAMS, unreachable),
     row("D12b", "a connected socket outlives its peer", DATAGRAMS, connected),
-    row("D13", "what is sent to a group reaches its members only", DATAGRAMS, group),
-    row("C8d", "while reading is off nothing is told, and nothing lost", DATAGRAMS, off),
-    row("C8e", "detached and attached again, a socket goes on", DATAGRAMS, again),
+    row("D12c", "what is sent to a group reaches its members only", DATAGRAMS, group),
+    row("C8e", "while reading is off nothing is told, and nothing lost", DATAGRAMS, off),
+    row("C8f", "detached and attached again, a socket goes on", DATAGRAMS, again),
 ];
 
 const fn row(

@@ -12,24 +12,17 @@ use crate::{
 };
 
 /// Memory for batches, lent and taken back.
-pub(super) struct Batches {
-    free: Vec<Batch>,
-    /// How much one packet may have, in bytes.
-    packet_bytes: usize,
-}
+#[derive(Default)]
+pub(super) struct Batches(Vec<Batch>);
 
 impl Batches {
-    pub(super) fn new(packet_bytes: usize) -> Batches {
-        Batches { free: Vec::new(), packet_bytes }
-    }
-
     fn take(&mut self) -> Batch {
-        self.free.pop().unwrap_or_else(|| Batch::with_room(self.packet_bytes * PACKETS_MAX))
+        self.0.pop().unwrap_or_else(|| Batch::with_room(BATCH_BYTES))
     }
 
     pub(super) fn give(&mut self, batch: Batch) {
-        if self.free.len() < BATCHES_MAX && batch.room() == self.packet_bytes * PACKETS_MAX {
-            self.free.push(batch);
+        if self.0.len() < BATCHES_MAX && batch.room() == BATCH_BYTES {
+            self.0.push(batch);
         }
     }
 }
@@ -143,5 +136,8 @@ fn count(calls: &Cell<u64>) {
     calls.set(calls.get() + 1);
 }
 
+/// The memory of a batch: every datagram of UDP is received whole, and 64 KiB of a longer one of Unix. The
+/// system gives no memory to what was never written to.
+const BATCH_BYTES: usize = PACKETS_MAX * (64 << 10);
 /// How many batches are kept for the next receives; a runtime holds one at a time.
 const BATCHES_MAX: usize = 2;

@@ -27,7 +27,7 @@ impl<P: Poll> Calls<P> {
     /// Has a socket tell what is to be known of its datagrams.
     pub(super) fn prepare(&self, descriptor: &sys::Owned) -> io::Result<Option<Facts>> {
         self.count_call();
-        sys::datagram::prepare(sys::borrow(descriptor), self.buffer_bytes).map(Some)
+        sys::datagram::prepare(sys::borrow(descriptor)).map(Some)
     }
 
     /// Tells of room, then of reports, then of one batch.

@@ -102,7 +102,7 @@ impl<P: Poll> Calls<P> {
             changed: Vec::new(),
             buffers: Vec::new(),
             buffer_bytes: BUFFER_BYTES,
-            batches: Batches::new(BUFFER_BYTES),
+            batches: Batches::default(),
             reserve: sys::Reserve::take(),
             stale: 0,
             calls: Cell::new(0),
@@ -111,12 +111,11 @@ impl<P: Poll> Calls<P> {
         }
     }
 
-    /// Sets how much one read takes at most, in bytes: 65,536 by default, at least one. A longer datagram is
-    /// truncated.
+    /// Sets how much one read takes at most, in bytes: 65,536 by default, at least one. Of
+    /// streams: datagrams have memory of their own.
     pub fn with_buffer(mut self, bytes: usize) -> Calls<P> {
         self.buffer_bytes = bytes.max(1);
         self.buffers.clear();
-        self.batches = Batches::new(self.buffer_bytes);
         self
     }
 

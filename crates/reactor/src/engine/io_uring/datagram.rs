@@ -30,7 +30,7 @@ impl IoUring {
     /// Has a socket tell what is to be known of its datagrams.
     pub(super) fn prepare(&self, descriptor: &sys::Owned) -> io::Result<Facts> {
         self.count_call();
-        sys::datagram::prepare(sys::borrow(descriptor), self.buffer_bytes)
+        sys::datagram::prepare(sys::borrow(descriptor))
     }
 
     /// Tells of reports, if some were announced, and receives one batch.

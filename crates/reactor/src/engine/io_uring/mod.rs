@@ -174,7 +174,7 @@ impl IoUring {
             headers: Headers::default(),
             spare: Vec::new(),
             buffer_bytes,
-            batches: Batches::new(buffer_bytes),
+            batches: Batches::default(),
             reserve: sys::Reserve::take(),
             signal,
             counter: Box::default(),

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Sets what the kernel is to tell of each datagram; whether equal datagrams pass it together.
-pub(super) fn has_prepared(socket: &SockRef<'_>, is_v6: bool, buffer_bytes: usize) -> bool {
+pub(super) fn has_prepared(socket: &SockRef<'_>, is_v6: bool) -> bool {
     // What an old kernel does not know is not told then. Of IPv6 both are set: IPv4 comes through it, too.
     if is_v6 {
         for option in [libc::IPV6_RECVPKTINFO, libc::IPV6_RECVTCLASS, libc::IPV6_RECVERR] {
@@ -34,12 +34,7 @@ pub(super) fn has_prepared(socket: &SockRef<'_>, is_v6: bool, buffer_bytes: usiz
     for option in [libc::IP_RECVTOS, libc::IP_RECVERR] {
         set(socket, libc::IPPROTO_IP, option, 1);
     }
-    let is_together = get(socket, libc::IPPROTO_UDP, libc::UDP_GRO) == Some(1);
-    if is_together && buffer_bytes < PACKET_MAX {
-        // A packet of several would be cut off where none of them is.
-        set_together(socket, false);
-    }
-    is_together
+    get(socket, libc::IPPROTO_UDP, libc::UDP_GRO) == Some(1)
 }
 
 /// Lets the kernel hand over equal datagrams as one packet.
@@ -327,7 +322,5 @@ pub(crate) fn undelivered(socket: BorrowedFd<'_>) -> io::Result<Option<(Option<A
     }
 }
 
-/// The most bytes of one packet.
-const PACKET_MAX: usize = 65_535;
 /// The most datagrams of one packet (UDP_MAX_SEGMENTS of every kernel that has it).
 const SEGMENTS_MAX: usize = 64;

@@ -167,14 +167,14 @@ pub(crate) const PACKETS_MAX: usize = 32;
 ///
 /// # Errors
 /// It is no socket for datagrams.
-pub(crate) fn prepare(socket: Borrowed<'_>, buffer_bytes: usize) -> io::Result<Facts> {
+pub(crate) fn prepare(socket: Borrowed<'_>) -> io::Result<Facts> {
     let socket = SockRef::from(&socket);
     if socket.r#type()? != Type::DGRAM {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a socket of another type"));
     }
     let address = socket.local_addr()?;
     let is_unix = !address.is_ipv4() && !address.is_ipv6();
-    let together = !is_unix && has_prepared(&socket, address.is_ipv6(), buffer_bytes);
+    let together = !is_unix && has_prepared(&socket, address.is_ipv6());
     Ok(Facts { is_unix, together })
 }
 

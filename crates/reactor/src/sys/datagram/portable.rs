@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Nothing can be asked for.
-pub(super) fn has_prepared(_: &SockRef<'_>, _: bool, _: usize) -> bool {
+pub(super) fn has_prepared(_: &SockRef<'_>, _: bool) -> bool {
     false
 }
 
