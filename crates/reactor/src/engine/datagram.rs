@@ -238,6 +238,12 @@ impl Batch {
         })
     }
 
+    /// How many packets of the system there are, taken or not.
+    #[cfg(test)]
+    pub(crate) fn packets(&self) -> usize {
+        self.packets.len()
+    }
+
     /// How many bytes of memory it has.
     pub(crate) fn room(&self) -> usize {
         self.buffer.len()

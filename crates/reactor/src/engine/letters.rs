@@ -13,14 +13,14 @@ use crate::{
 
 /// Memory for batches, lent and taken back.
 #[derive(Default)]
-pub(super) struct Batches(Vec<Batch>);
+pub(crate) struct Batches(Vec<Batch>);
 
 impl Batches {
     fn take(&mut self) -> Batch {
         self.0.pop().unwrap_or_else(|| Batch::with_room(BATCH_BYTES))
     }
 
-    pub(super) fn give(&mut self, batch: Batch) {
+    pub(crate) fn give(&mut self, batch: Batch) {
         if self.0.len() < BATCHES_MAX && batch.room() == BATCH_BYTES {
             self.0.push(batch);
         }
@@ -28,7 +28,7 @@ impl Batches {
 }
 
 /// What a receive found.
-pub(super) enum Arrival {
+pub(crate) enum Arrival {
     /// Datagrams, and whether there may be more.
     Got(Batch, bool),
     Nothing,
@@ -39,7 +39,7 @@ pub(super) enum Arrival {
 }
 
 /// Receives once.
-pub(super) fn receive(socket: sys::Borrowed<'_>, batches: &mut Batches, calls: &Cell<u64>) -> Arrival {
+pub(crate) fn receive(socket: sys::Borrowed<'_>, batches: &mut Batches, calls: &Cell<u64>) -> Arrival {
     let mut batch = batches.take();
     count(calls);
     let error = match sys::datagram::receive(socket, &mut batch) {
@@ -60,7 +60,7 @@ pub(super) fn receive(socket: sys::Borrowed<'_>, batches: &mut Batches, calls: &
 }
 
 /// Takes the next report about a datagram that was sent.
-pub(super) fn undelivered(
+pub(crate) fn undelivered(
     socket: sys::Borrowed<'_>,
     calls: &Cell<u64>,
 ) -> Option<(Option<Address>, io::Error)> {
@@ -71,17 +71,17 @@ pub(super) fn undelivered(
 
 /// How far a send came.
 #[derive(Default)]
-pub(super) struct Departure {
+pub(crate) struct Departure {
     /// So many datagrams were taken by the system.
-    pub(super) taken: usize,
+    pub(crate) taken: usize,
     /// There was no room for the rest.
-    pub(super) is_blocked: bool,
+    pub(crate) is_blocked: bool,
     /// A report about an earlier datagram may wait.
-    pub(super) has_report: bool,
+    pub(crate) has_report: bool,
 }
 
 /// Sends until the queue is empty or there is no room; tells `lost` of each datagram that cannot be sent.
-pub(super) fn send(
+pub(crate) fn send(
     socket: sys::Borrowed<'_>,
     facts: Facts,
     queue: &mut DatagramQueue,

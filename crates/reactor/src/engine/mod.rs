@@ -57,7 +57,7 @@ mod datagram;
 mod epoll;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 mod io_uring;
-mod letters;
+pub(crate) mod letters;
 #[cfg(all(unix, feature = "mio", target_pointer_width = "64"))]
 mod mio;
 #[cfg(unix)]

@@ -42,7 +42,7 @@ pub(super) fn set_together(socket: &socket2::Socket, on: bool) {
     set(socket, libc::IPPROTO_UDP, libc::UDP_GRO, i32::from(on));
 }
 
-fn set(socket: &socket2::Socket, level: i32, name: i32, value: i32) {
+pub(super) fn set(socket: &socket2::Socket, level: i32, name: i32, value: i32) {
     let (value, len) = (&raw const value, size_of::<i32>() as libc::socklen_t);
     // SAFETY: the pointer and the length are those of one live integer. A refusal is the caller's intent.
     unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.cast(), len) };

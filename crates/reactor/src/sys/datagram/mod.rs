@@ -5,6 +5,8 @@
 mod linux;
 #[cfg(not(target_os = "linux"))]
 mod portable;
+#[cfg(all(test, unix))]
+mod tests;
 
 #[cfg(unix)]
 use std::os::unix::fs::FileTypeExt as _;
