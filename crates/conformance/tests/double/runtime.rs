@@ -35,7 +35,7 @@ fn an_engine_without_datagrams_says_so() {
     let echo = runtime.add(Echo).expect("the service starts");
     let bound = runtime.with(echo, |_, cx| cx.bind("127.0.0.1:7", Datagrams::new())).expect("it lives");
     let error = bound.expect_err("the double has none");
-    assert_eq!(error.io().map(std::io::Error::kind), Some(std::io::ErrorKind::Unsupported));
+    assert_eq!(error.io().map(std::io::Error::kind), Some(ErrorKind::Unsupported));
     assert_eq!(error.to_string(), "bind 127.0.0.1:7: the engine `double` has no datagrams");
 }
 
