@@ -271,7 +271,7 @@ fn unreachable(world: &mut World<'_>) -> Outcome {
     }
     drive.settle(3)?;
     for (of, error) in &drive.told(one).undelivered {
-        check!(error.kind() == ErrorKind::ConnectionRefused, "{error:?}");
+        check!(is_refusal(error), "{error:?}");
         check!(of.as_ref().is_none_or(|of| *of == nobody), "{of:?} is not {nobody}");
     }
     check!(drive.told(one).undelivered.len() <= 2, "{:?}", drive.told(one).undelivered);
@@ -279,6 +279,12 @@ fn unreachable(world: &mut World<'_>) -> Outcome {
     post(&mut drive, one, Some(&to), b"after")?;
     arrived(&mut drive, other, 4)?;
     drive.rests()
+}
+
+/// Windows calls it a reset.
+fn is_refusal(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionRefused)
+        || cfg!(windows) && error.kind() == ErrorKind::ConnectionReset
 }
 
 fn connected(world: &mut World<'_>) -> Outcome {
@@ -289,7 +295,7 @@ fn connected(world: &mut World<'_>) -> Outcome {
     let (one, from) = bind_with(&mut drive, &Address::Ip(([127, 0, 0, 1], 0).into()), &options)?;
     post(&mut drive, one, None, b"lost")?;
     drive.until("the report is told", |drive| !drive.told(one).undelivered.is_empty())?;
-    check!(drive.told(one).undelivered[0].1.kind() == ErrorKind::ConnectionRefused, "{:?}", drive.told(one));
+    check!(is_refusal(&drive.told(one).undelivered[0].1), "{:?}", drive.told(one));
     // Now somebody is there, and a stranger, too.
     let (other, _) = bind_with(&mut drive, &nobody, &BindOptions::default())?;
     let (stranger, _) = bind(&mut drive)?;

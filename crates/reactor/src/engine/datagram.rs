@@ -398,7 +398,7 @@ mod tests {
         batch.note(packet(0, 8, Some(3), true));
         batch.note(packet(8, 0, None, false));
         batch.note(packet(8, 2, None, false));
-        assert_eq!(batch.len(), 5);
+        assert_eq!((batch.len(), batch.packets()), (5, 3));
         let take = |batch: &mut Batch| batch.take().map(|d| (d.bytes.to_vec(), d.truncated));
         assert_eq!(take(&mut batch), Some((b"aaa".to_vec(), false)));
         assert_eq!(batch.len(), 4);

@@ -52,7 +52,7 @@
 
 mod adapter;
 mod candidates;
-mod datagram;
+pub(crate) mod datagram;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
@@ -74,10 +74,7 @@ use std::{io, marker::PhantomData, time::Duration};
 pub use session::Outgoing;
 
 pub use self::datagram::{Batch, Datagram, DatagramQueue, Ecn, Outbound};
-pub(crate) use self::{
-    datagram::{Packet, Run},
-    source::Identity,
-};
+pub(crate) use self::{datagram::Packet, source::Identity};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub use self::epoll::Epoll;

@@ -14,7 +14,7 @@ use crate::{
 
 impl<S> Context<'_, S> {
     /// Opens a socket for datagrams, bound to an IP address and port, to a Unix path or name, or to
-    /// [`Address::Unnamed`]: a Unix socket without a name, to which nobody can answer.
+    /// [`Address::Unnamed`](crate::Address::Unnamed): a Unix socket without a name, to which nobody can answer.
     ///
     /// # Errors
     /// The address is not one, the system refuses it (EADDRINUSE, ..), or the engine has no datagrams

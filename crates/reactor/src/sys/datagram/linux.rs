@@ -17,7 +17,7 @@ use socket2::{SockAddr, SockAddrStorage, SockRef};
 use super::PACKETS_MAX;
 use crate::{
     address::Address,
-    engine::{Batch, DatagramQueue, Ecn, Packet, Run},
+    engine::{Batch, DatagramQueue, Ecn, Packet, datagram::Run},
     sys::address::{from_system, to_system},
 };
 

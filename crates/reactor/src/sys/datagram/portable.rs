@@ -66,22 +66,20 @@ pub(crate) fn receive(from: Borrowed<'_>, batch: &mut Batch) -> io::Result<bool>
 pub(crate) fn send(to: Borrowed<'_>, queue: &mut DatagramQueue, _: bool) -> io::Result<usize> {
     let socket = SockRef::from(&to);
     let mut count = 0;
-    while count < PACKETS_MAX
-        && let Some(front) = queue.front()
-    {
-        let sent = match front.to {
+    for run in queue.runs(1).take(PACKETS_MAX) {
+        let sent = match &run.head.to {
             Some(to) => {
-                to_system(to).and_then(|name| again_if_interrupted(|| socket.send_to(front.bytes, &name)))
+                to_system(to).and_then(|name| again_if_interrupted(|| socket.send_to(run.bytes, &name)))
             }
-            None => again_if_interrupted(|| socket.send(front.bytes)),
+            None => again_if_interrupted(|| socket.send(run.bytes)),
         };
         match sent {
-            Ok(_) => count += 1,
+            Ok(_) => count += run.count,
             Err(error) if count == 0 => return Err(error),
             Err(_) => break,
         }
-        queue.pop();
     }
+    (0..count).for_each(|_| drop(queue.pop()));
     Ok(count)
 }
 

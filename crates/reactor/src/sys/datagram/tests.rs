@@ -3,7 +3,7 @@
 use std::os::fd::AsFd as _;
 
 use super::*;
-use crate::engine::{Batch, DatagramQueue, Ecn, Outbound};
+use crate::engine::{Batch, DatagramQueue, Outbound};
 
 fn any() -> Address {
     Address::Ip(([127, 0, 0, 1], 0).into())
@@ -101,7 +101,10 @@ mod linux {
     use std::cell::Cell;
 
     use super::*;
-    use crate::{engine::letters, sys::datagram::linux::set};
+    use crate::{
+        engine::{Ecn, letters},
+        sys::datagram::linux::set,
+    };
 
     /// What Linux's socket.h calls SO_NO_CHECK; with it the kernel refuses UDP_SEGMENT.
     const NO_CHECK: i32 = 11;
