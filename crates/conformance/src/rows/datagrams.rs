@@ -343,16 +343,25 @@ fn group(world: &mut World<'_>) -> Outcome {
 fn off(world: &mut World<'_>) -> Outcome {
     let mut drive = world.drive();
     let ((one, _), (other, to)) = (bind(&mut drive)?, bind(&mut drive)?);
+    let nobody = deserted(&mut drive)?;
     drive.engine.reading(other, false);
     for bytes in [b"1", b"2", b"3"] {
         post(&mut drive, one, Some(&to), bytes)?;
     }
+    post(&mut drive, other, Some(&nobody), b"lost")?;
     drive.settle(3)?;
+    // A report may be told or wait; it does not keep the engine from its rest.
     drive.rests()?;
     check!(drive.told(other).datagrams.is_empty(), "{:?}", drive.told(other).datagrams);
     drive.engine.reading(other, true);
     arrived(&mut drive, other, 3)?;
     check!(bytes_of(&drive.told(other).datagrams) == [b"1", b"2", b"3"], "{:?}", drive.told(other).datagrams);
+    if cfg!(target_os = "linux") || world.is_virtual() {
+        drive.until("the report is told", |drive| !drive.told(other).undelivered.is_empty())?;
+    }
+    drive.settle(3)?;
+    check!(drive.told(other).undelivered.len() <= 1, "{:?}", drive.told(other).undelivered);
+    lives(&drive, other)?;
     drive.rests()
 }
 

@@ -35,7 +35,8 @@
 //! room for: a system copies a datagram in the call, so an engine owns none of them. If it left some, it
 //! tells [`Event::Room`] once, when there is room. A datagram that could not be sent is taken off the queue,
 //! and told as [`Event::Undelivered`]; so is what was reported later about one that was (ICMP): that is the
-//! business of this one datagram, comes whatever `reading` says, and never ends the socket.
+//! business of this one datagram, and never ends the socket. It may come while reading is off, and comes at
+//! the latest when it is on again.
 //!
 //! **Waiting.** [`wait`](Engine::wait) makes progress with everything asked for before it, returns when
 //! there is an event, when the waker was used since the last `wait` returned, or when the time is over;
