@@ -11,8 +11,8 @@ use std::{
 };
 
 use reactor::{
-    Key, Time,
-    engine::{Engine, Event},
+    Address, Ecn, Key, Time,
+    engine::{Batch, Engine, Event},
 };
 
 use crate::{
@@ -35,6 +35,12 @@ pub enum Flaw {
     TellsOfTheDead,
     /// Returns from every wait at once.
     Spins,
+    /// Makes one datagram of all that arrived together.
+    MergesDatagrams,
+    /// Takes a datagram of no bytes for an end, and says nothing of it.
+    SwallowsEmpty,
+    /// Takes the report about one datagram for the end of the socket.
+    EndsAtReports,
 }
 
 /// Breaks an engine. The seed places the faults that happen by chance.
@@ -72,6 +78,18 @@ impl Tamper for Canary {
                 }
                 out.push_back((key, Event::Got(chunk)));
             }
+            (Flaw::MergesDatagrams, Event::Datagrams(batch)) => {
+                out.push_back((key, Event::Datagrams(merged(batch))));
+            }
+            (Flaw::SwallowsEmpty, Event::Datagrams(batch)) => {
+                let batch = without_empty(batch);
+                if !batch.is_empty() {
+                    out.push_back((key, Event::Datagrams(batch)));
+                }
+            }
+            (Flaw::EndsAtReports, Event::Undelivered(_, error)) => {
+                out.push_back((key, Event::Broken(error)));
+            }
             (_, event) => out.push_back((key, event)),
         }
     }
@@ -107,6 +125,30 @@ impl Tamper for Canary {
             (_, timeout) => timeout,
         }
     }
+}
+
+/// All datagrams as one, from the first one's sender.
+fn merged(mut batch: Batch) -> Batch {
+    let mut all: Option<(Address, Vec<u8>)> = None;
+    while let Some(datagram) = batch.take() {
+        all.get_or_insert_with(|| (datagram.from.clone(), Vec::new())).1.extend_from_slice(datagram.bytes);
+    }
+    let mut one = Batch::default();
+    if let Some((from, bytes)) = all {
+        one.put(&bytes, &from, None, Ecn::NotCapable, false);
+    }
+    one
+}
+
+/// Those that have bytes.
+fn without_empty(mut batch: Batch) -> Batch {
+    let mut rest = Batch::default();
+    while let Some(datagram) = batch.take() {
+        if !datagram.bytes.is_empty() {
+            rest.put(datagram.bytes, datagram.from, datagram.to, datagram.ecn, datagram.truncated);
+        }
+    }
+    rest
 }
 
 /// More than the rows wait for a wake.

@@ -8,8 +8,8 @@ use std::{
 };
 
 use reactor::{
-    Address, ConnectOptions, Interest, Key, ListenOptions, Outgoing, Source, Time,
-    engine::{Chunk, Ending, Engine, Event, Job, Refused, Role, Sent, Transport},
+    Address, BindOptions, ConnectOptions, Group, Interest, Key, ListenOptions, Outgoing, Source, Time,
+    engine::{Batch, Chunk, DatagramQueue, Ending, Engine, Event, Job, Refused, Role, Sent, Transport},
 };
 
 /// What interferes. Every method's default leaves things as they are.
@@ -143,6 +143,24 @@ impl<T: Tamper> Engine for Tampered<T> {
     fn connect(&mut self, address: &Address, options: &ConnectOptions) -> io::Result<Transport> {
         self.may_fail()?;
         self.inner.connect(address, options)
+    }
+
+    fn bind(&mut self, address: &Address, options: &BindOptions) -> io::Result<Transport> {
+        self.may_fail()?;
+        self.inner.bind(address, options)
+    }
+
+    fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
+        self.inner.send_datagrams(key, queue)
+    }
+
+    fn give_batch(&mut self, batch: Batch) {
+        self.inner.give_batch(batch);
+    }
+
+    fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
+        self.may_fail()?;
+        self.inner.set_member(key, group, member)
     }
 
     fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use conformance::{
-    Report, Suite,
+    Need, Report, Suite,
     canary::{Flaw, broken},
     double::{Network, Tuning},
-    rows,
+    rows, simulated,
 };
 use reactor::engine::Candidates;
+use sim::Faults;
 
 const SEED: u64 = 77;
 
@@ -57,6 +58,30 @@ fn events_of_closed_keys_are_found_out() {
 fn spinning_is_found_out() {
     let report = on_the_system(Flaw::Spins, "D1");
     assert!(fails(&report, "D1"), "{report}");
+}
+
+/// Which rows about datagrams fail in a world of their own.
+fn in_the_world(flaw: Flaw) -> Vec<&'static str> {
+    let mut failed = Vec::new();
+    for row in rows().iter().filter(|row| row.needs.contains(&Need::Datagrams) && !row.is_whole()) {
+        let mut world = simulated(SEED, Faults::none());
+        let report = Suite::new(|| broken(Box::new(world.engine()), flaw, SEED)).row(row.id).run();
+        failed.extend(report.failed().map(|finding| finding.id));
+    }
+    failed
+}
+
+#[test]
+fn datagrams_that_are_merged_swallowed_or_an_end_are_found_out() {
+    let expected: [(Flaw, &[&str]); 3] = [
+        (Flaw::MergesDatagrams, &["C8b", "C8c", "C9", "C9c"]),
+        (Flaw::SwallowsEmpty, &["C8b", "C8c"]),
+        (Flaw::EndsAtReports, &["C9", "D12", "D12b"]),
+    ];
+    for (flaw, rows) in expected {
+        let failed = in_the_world(flaw);
+        assert!(rows.iter().all(|row| failed.contains(row)), "{flaw:?} is found out by {failed:?} only");
+    }
 }
 
 /// The rows that fail on the double, each in a network of its own: a row whose wait ends at the end of time would

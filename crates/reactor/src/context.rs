@@ -59,9 +59,14 @@ impl<'a, S> Context<'a, S> {
         Context { core, index, of: PhantomData }
     }
 
+    /// What a kind of resource needs that has calls of its own.
+    pub(crate) fn parts(&mut self) -> (&mut Core, u16) {
+        (self.core, self.index)
+    }
+
     /// Whether the key names a live resource of this service.
     #[inline]
-    fn owns(&self, key: Key) -> bool {
+    pub(crate) fn owns(&self, key: Key) -> bool {
         self.core.registry.peek(key).is_some_and(|slot| slot.service == self.index)
     }
 
@@ -414,6 +419,6 @@ impl<'a, S> Context<'a, S> {
     }
 }
 
-fn to_address(operation: &'static str, address: &impl ToAddress) -> Result<Address, Error> {
+pub(crate) fn to_address(operation: &'static str, address: &impl ToAddress) -> Result<Address, Error> {
     address.to_address().map_err(|error| Error::os(operation, "address", error))
 }

@@ -8,6 +8,7 @@ use crate::{
     error,
     listener::LISTENER,
     net::{Holder, Packet},
+    socket::SOCKET,
     state::State,
 };
 
@@ -28,6 +29,8 @@ impl State {
     pub(crate) fn close_number(&mut self, number: u64, how: Ending) {
         if number & LISTENER != 0 {
             self.close_listener(number as u32);
+        } else if number & SOCKET != 0 {
+            self.close_socket(number as u32);
         } else if let Some(end) = self.end_of(number) {
             self.close_end(end, how);
         }

@@ -15,6 +15,7 @@ use crate::{
     engine::SimEngine,
     fault::{Faults, Kind, Tally},
     feed::Feed,
+    flight::DatagramSummary,
     link::{Link, nanos},
     net::Holder,
     node::{Driven, Node, NodeId},
@@ -85,7 +86,7 @@ pub struct World {
 pub struct Summary {
     /// Virtual time since the world began.
     pub elapsed: Duration,
-    /// Packets with bytes that arrived.
+    /// Packets with bytes that arrived, and datagrams.
     pub messages: u64,
     /// Bytes that arrived.
     pub bytes: u64,
@@ -93,6 +94,8 @@ pub struct Summary {
     pub turns: u64,
     /// Nodes that crashed or vanished.
     pub crashes: u64,
+    /// What became of datagrams.
+    pub datagrams: DatagramSummary,
     /// Faults by kind.
     pub faults: Tally,
     /// The digest.
@@ -106,6 +109,8 @@ pub struct Leaks {
     pub ends: usize,
     /// Listeners.
     pub listeners: usize,
+    /// Sockets for datagrams.
+    pub sockets: usize,
     /// Virtual sources that are watched.
     pub watched: usize,
     /// Engines.
@@ -375,6 +380,7 @@ impl World {
             bytes: state.record.bytes,
             turns: state.record.turns,
             crashes: state.record.crashes,
+            datagrams: state.datagrams,
             faults: state.tally.clone(),
             digest: state.digest,
         }
@@ -403,6 +409,7 @@ impl World {
         Leaks {
             ends: state.ends.iter().filter(|end| held(end.holder)).count(),
             listeners: state.listeners.iter().flatten().count(),
+            sockets: state.sockets.iter().flatten().count(),
             watched: state.feeds.iter().flatten().filter(|fed| fed.watcher.is_some()).count(),
             engines: state.processes.iter().flatten().count(),
         }

@@ -1,5 +1,6 @@
 //! The table: all rows, in the order of the scenarios.
 
+mod datagrams;
 mod descriptors;
 mod partial;
 mod peers;
@@ -19,7 +20,9 @@ use crate::{
 pub fn rows() -> &'static [Row] {
     static ROWS: OnceLock<Vec<Row>> = OnceLock::new();
     ROWS.get_or_init(|| {
-        let mut all = [descriptors::ROWS, readiness::ROWS, partial::ROWS, peers::ROWS, waits::ROWS].concat();
+        let mut all =
+            [descriptors::ROWS, readiness::ROWS, partial::ROWS, datagrams::ROWS, peers::ROWS, waits::ROWS]
+                .concat();
         all.extend_from_slice(crate::canary_rows::ROWS);
         all.extend(crate::runtime_rows::rows());
         all

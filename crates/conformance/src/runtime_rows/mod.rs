@@ -3,6 +3,7 @@
 //! Their ids have an `r` behind the scenario's number. Most have both ends of their connections in the runtime itself, so that they
 //! run on a virtual engine, too.
 
+mod datagrams;
 mod exhaustion;
 mod floods;
 mod lives;
@@ -30,6 +31,7 @@ pub(crate) fn rows() -> Vec<Row> {
         lives::ROWS,
         readiness::ROWS,
         partial::ROWS,
+        datagrams::ROWS,
         peers::ROWS,
         floods::ROWS,
         exhaustion::ROWS,

@@ -1,6 +1,7 @@
 //! Resources: what gives input to a program or takes output from it. Users' own are first class.
 
 mod custom;
+mod datagram;
 mod fd;
 mod io;
 pub(crate) mod listener;
@@ -10,6 +11,7 @@ use std::{any::Any, io as std_io};
 
 pub(crate) use self::stream::with_layer;
 pub use self::{
+    datagram::{DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, WhenFull},
     fd::Fd,
     io::Io,
     listener::Listener,

@@ -5,6 +5,7 @@
 //! that it lacks are the only unsafe code, and have a file of their own.
 
 mod address;
+pub(crate) mod datagram;
 mod io;
 mod socket;
 #[cfg(unix)]

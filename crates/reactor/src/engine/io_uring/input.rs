@@ -92,7 +92,7 @@ impl IoUring {
                 false
             }
             Part::Listener => entry.has(READING),
-            Part::Stream => entry.has(READING),
+            Part::Stream | Part::Datagrams => entry.has(READING),
         };
         match entry.input {
             Input::Idle if is_wanted => self.arm(index),
@@ -323,6 +323,9 @@ impl IoUring {
             Part::Connecting => self.connected(index),
             Part::Listener if entry.has(READING) => self.call_accept(index),
             Part::Stream if entry.has(READING) => self.call_receive(index),
+            Part::Datagrams if entry.has(READING) => {
+                self.call_receive_batch(index, completion.result & i32::from(libc::POLLERR) != 0)
+            }
             _ => None,
         };
         self.settle(index);

@@ -30,6 +30,7 @@
 //! is not inherited by a fork.
 
 mod buffers;
+mod datagram;
 mod end;
 mod input;
 mod operation;
@@ -38,20 +39,20 @@ mod output;
 mod probe;
 mod ring;
 mod table;
+mod wake;
 mod watch;
 
 use std::{
     cell::Cell,
     collections::{HashMap, VecDeque},
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{BorrowedFd, OwnedFd, RawFd},
     rc::Rc,
     sync::Arc,
     task::{Wake as _, Waker},
     time::Duration,
 };
 
-use io_uring::{opcode, types::Fd};
 use session::Outgoing;
 use socket2::SockRef;
 
@@ -67,11 +68,14 @@ pub use self::{
     options::{IoUringOptions, Operations},
     probe::Missing,
 };
-use super::{Chunk, Ending, Engine, Event, Interest, Refused, Role, Sent, Source, Transport};
+use super::{
+    Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Refused, Role, Sent, Source, Transport,
+    letters::Batches,
+};
 use crate::{
     address::Address,
     id::Key,
-    options::{ConnectOptions, ListenOptions},
+    options::{BindOptions, ConnectOptions, Group, ListenOptions},
     sys,
     waker::Signal,
 };
@@ -115,6 +119,7 @@ pub struct IoUring {
     /// Memory for what is received by a call.
     spare: Vec<Box<[u8]>>,
     buffer_bytes: usize,
+    batches: Batches,
     reserve: Option<sys::Reserve>,
     signal: Arc<Signal>,
     /// Where the kernel writes how often the waker was used.
@@ -169,6 +174,7 @@ impl IoUring {
             headers: Headers::default(),
             spare: Vec::new(),
             buffer_bytes,
+            batches: Batches::default(),
             reserve: sys::Reserve::take(),
             signal,
             counter: Box::default(),
@@ -197,26 +203,6 @@ impl IoUring {
         self.calls.set(self.calls.get() + 1);
     }
 
-    /// Makes the ring's descriptor readable, since the next wait has something to do.
-    #[inline]
-    fn stir(&mut self) {
-        if self.is_driven_from_outside.get() && !self.is_stirred {
-            self.is_stirred = true;
-            self.count_call();
-            self.signal.wake_by_ref();
-        }
-    }
-
-    /// Has the next wake, or one that was not noticed yet, end a wait.
-    fn read_waker(&mut self) {
-        if std::mem::replace(&mut self.is_waker_read, true) {
-            return;
-        }
-        let descriptor = Fd(self.signal.fd().as_raw_fd());
-        let read = opcode::Read::new(descriptor, self.counter.as_mut_ptr(), self.counter.len() as u32);
-        self.ring.start(read.build(), Tag::new(Kind::Wake, 0, 0));
-    }
-
     /// Looks at one completion.
     #[inline]
     fn complete(&mut self, completion: Completion) -> Option<(Key, Event)> {
@@ -234,17 +220,6 @@ impl IoUring {
             Kind::Wake => self.noticed_wake(),
             Kind::Cancel => None,
         }
-    }
-
-    fn noticed_wake(&mut self) -> Option<(Key, Event)> {
-        self.ring.ended();
-        (self.is_waker_read, self.is_woken) = (false, true);
-        if self.is_driven_from_outside.get() {
-            // Nobody may enter the ring before the next wake.
-            self.read_waker();
-            self.ring.submit();
-        }
-        None
     }
 
     /// The next event: what is there already, then what came back, then connections that were held back.
@@ -391,9 +366,17 @@ impl Engine for IoUring {
             let error = io::ErrorKind::AlreadyExists.into();
             return Err(Refused { transport: Transport::new(descriptor), error });
         }
+        let facts = if role == Role::Datagrams { self.prepare(&descriptor).map(Some) } else { Ok(None) };
+        let facts = match facts {
+            Ok(facts) => facts,
+            Err(error) => return Err(Refused { transport: Transport::new(descriptor), error }),
+        };
         let index = self.table.insert(key, Held::Owned(descriptor), role.into());
         if let Some(entry) = self.table.get_mut(index) {
             entry.set(READING, true);
+            if let Some(facts) = facts {
+                entry.set_facts(facts);
+            }
         }
         self.list(index);
         Ok(())
@@ -416,6 +399,25 @@ impl Engine for IoUring {
 
     fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
         self.begin_send(key, queue)
+    }
+
+    fn bind(&mut self, address: &Address, options: &BindOptions) -> io::Result<Transport> {
+        self.calls.set(self.calls.get() + 2);
+        sys::datagram::bind(address, options).map(Transport::new)
+    }
+
+    fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
+        self.depart(key, queue)
+    }
+
+    fn give_batch(&mut self, batch: Batch) {
+        self.batches.give(batch);
+    }
+
+    fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
+        let descriptor = self.table.of(key).and_then(|entry| entry.owned()).ok_or(io::ErrorKind::NotFound)?;
+        self.count_call();
+        sys::datagram::set_member(sys::borrow(descriptor), group, member)
     }
 
     fn shutdown(&mut self, key: Key) -> io::Result<()> {
