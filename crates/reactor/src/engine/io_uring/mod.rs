@@ -322,13 +322,13 @@ impl Engine for IoUring {
             if self.turn(patience)? {
                 break;
             }
-            // What came concerned the engine alone. What it wants to do next is tried even when time is up.
+            // What came concerned the engine alone. What it wants to do next is tried even when time is up, and
+            // so is what the kernel has left to tell: it tells a part at a time.
             patience = match deadline {
                 Some(deadline) => Some(deadline.since(self.now())),
                 None => timeout,
             };
-            let is_due = !self.due.is_empty() || !self.starved.is_empty() || self.ring.has_more();
-            if patience == Some(Duration::ZERO) && (!is_due || round >= EXTRA_ROUNDS_MAX) {
+            if patience == Some(Duration::ZERO) && round >= EXTRA_ROUNDS_MAX {
                 break;
             }
         }

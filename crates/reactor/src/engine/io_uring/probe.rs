@@ -92,7 +92,7 @@ pub(super) fn open(options: &IoUringOptions) -> io::Result<(IoUring, Operations)
 fn build(options: &IoUringOptions) -> io::Result<IoUring> {
     let entries = options.entries.clamp(2, ENTRIES_MAX);
     let completions = options.completions.clamp(entries * 2, ENTRIES_MAX * 2);
-    for flags in [FLAGS, FLAGS_OLD, |_: &mut Builder| ()] {
+    for flags in [FLAGS, FLAGS_6_0, FLAGS_5_19, |_: &mut Builder| ()] {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_clamp().setup_cqsize(completions);
         flags(&mut builder);
@@ -108,12 +108,16 @@ fn build(options: &IoUringOptions) -> io::Result<IoUring> {
 }
 
 type SetFlags = fn(&mut Builder);
-/// One thread makes all calls, and what is ready is worked off in them (Linux 6.0).
+/// One thread makes all calls, and what became ready is worked off where it waits (Linux 6.1).
 const FLAGS: SetFlags = |builder| {
+    builder.setup_submit_all().setup_single_issuer().setup_defer_taskrun();
+};
+/// In any of its calls (Linux 6.0).
+const FLAGS_6_0: SetFlags = |builder| {
     builder.setup_submit_all().setup_coop_taskrun().setup_single_issuer();
 };
 /// Linux 5.19.
-const FLAGS_OLD: SetFlags = |builder| {
+const FLAGS_5_19: SetFlags = |builder| {
     builder.setup_submit_all().setup_coop_taskrun();
 };
 

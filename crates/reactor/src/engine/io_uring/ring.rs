@@ -111,11 +111,6 @@ impl Ring {
         !self.backlog.is_empty()
     }
 
-    /// Whether the kernel has something to take or to give that found no place in a queue.
-    pub(super) fn has_more(&mut self) -> bool {
-        self.has_backlog() || self.ring.submission().cq_overflow()
-    }
-
     /// How many calls were made.
     pub(super) fn calls(&self) -> u64 {
         self.calls
