@@ -61,6 +61,11 @@ impl Pool {
         self.buffers
     }
 
+    /// How many bytes are mapped; what never circulated is not real yet.
+    pub(super) fn memory(&self) -> usize {
+        whole_pages(self.ring.bytes) + whole_pages(self.memory.bytes)
+    }
+
     /// How many of those that circulate are not lent.
     pub(super) fn free(&self) -> u16 {
         self.circulating.get() - self.lent.get()
@@ -193,6 +198,15 @@ impl Drop for Mapping {
     }
 }
 
+/// So many bytes as a mapping takes them: in whole pages.
+pub(super) fn whole_pages(bytes: usize) -> usize {
+    // SAFETY: the call concerns no memory.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    bytes.next_multiple_of(usize::try_from(page).unwrap_or(PAGE_BYTES).max(1))
+}
+
+/// The size of a page where the system does not tell.
+const PAGE_BYTES: usize = 4096;
 /// How many buffers circulate at first.
 const CIRCULATING_MIN: u16 = 32;
 

@@ -449,6 +449,10 @@ impl Engine for IoUring {
         self.calls.get() + self.ring.calls()
     }
 
+    fn memory(&self) -> usize {
+        self.ring.memory() + self.pool.memory()
+    }
+
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.is_driven_from_outside.set(true);
         if !self.due.is_empty() || !self.is_waker_read {

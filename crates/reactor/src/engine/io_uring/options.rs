@@ -3,8 +3,10 @@
 /// Sizes and operations of an [`IoUring`](super::IoUring). Begin with the default, and set what should be
 /// otherwise.
 ///
-/// The shared buffers take at most `buffers * buffer_bytes` of memory, 4 MiB by default; only what was ever
-/// used of it is real.
+/// The shared buffers take at most `buffers * buffer_bytes` of memory, 4 MiB by default, and the queues 68 bytes
+/// for each entry and 16 for each completion, 136 KiB. All of it counts against
+/// [`Limits::bytes`](crate::Limits::bytes), although only what was ever used of it is real: for a runtime that may
+/// hold less, make the ring smaller.
 ///
 /// ```no_run
 /// use reactor::engine::{Engine, IoUring, IoUringOptions};

@@ -11,9 +11,12 @@ use std::{
     time::Duration,
 };
 
-use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 
-use super::operation::{Kind, Tag};
+use super::{
+    buffers,
+    operation::{Kind, Tag},
+};
 use crate::engine::timeout;
 
 /// What the kernel said of one operation.
@@ -109,6 +112,14 @@ impl Ring {
     /// Whether something waits for place.
     pub(super) fn has_backlog(&self) -> bool {
         !self.backlog.is_empty()
+    }
+
+    /// How many bytes the queues take that are shared with the kernel.
+    pub(super) fn memory(&self) -> usize {
+        let parameters = self.ring.params();
+        let (entries, completions) = (parameters.sq_entries() as usize, parameters.cq_entries() as usize);
+        let queues = HEADER_BYTES + completions * size_of::<cqueue::Entry>() + entries * size_of::<u32>();
+        buffers::whole_pages(queues) + buffers::whole_pages(entries * size_of::<squeue::Entry>())
     }
 
     /// How many calls were made.
@@ -238,5 +249,7 @@ impl Ring {
     }
 }
 
+/// What the kernel puts before the two queues, rounded up: heads, tails and flags.
+const HEADER_BYTES: usize = 320;
 /// The name of the group of the shared buffers.
 pub(super) const GROUP: u16 = 0;
