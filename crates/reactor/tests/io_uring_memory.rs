@@ -32,7 +32,7 @@ fn memory() -> usize {
 #[test]
 fn a_ring_that_would_leave_nothing_of_the_bytes_does_not_open() {
     for bytes in [memory() - 1, memory()] {
-        let error = within("io_uring", bytes).err().expect("nothing is left");
+        let error = within("io_uring", bytes).expect_err("nothing is left");
         let Error::Engine(EngineError::Failed { name: "io_uring", source }) = &error else {
             panic!("{error}")
         };
