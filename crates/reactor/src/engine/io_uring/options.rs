@@ -28,8 +28,8 @@ pub struct IoUringOptions {
     pub completions: u32,
     /// Buffers that all streams share; 1,024. Rounded up to a power of two, at most 32,768.
     pub buffers: u16,
-    /// Bytes of one shared buffer, the most that one [`Event::Got`](super::super::Event::Got) brings; 4,096,
-    /// at least one.
+    /// Bytes of one shared buffer, the most that one [`Event::Got`](super::super::Event::Got) brings where buffers
+    /// are not used in [pieces](Operations::pieces); 4,096, at least one.
     pub buffer_bytes: usize,
     /// Which operations are left to the kernel; all by default.
     pub operations: Operations,
@@ -56,12 +56,14 @@ pub struct Operations {
     pub accept: bool,
     /// Multishot receive into shared buffers: Linux 6.0.
     pub receive: bool,
+    /// Shared buffers that are used up piece by piece: Linux 6.12. Up to sixteen are made one then.
+    pub pieces: bool,
     /// Send and sendmsg.
     pub send: bool,
 }
 
 impl Default for Operations {
     fn default() -> Operations {
-        Operations { accept: true, receive: true, send: true }
+        Operations { accept: true, receive: true, pieces: true, send: true }
     }
 }

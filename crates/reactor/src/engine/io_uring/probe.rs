@@ -54,7 +54,7 @@ impl Error for Missing {
 /// # Errors
 /// [`Missing`] inside; or as io_uring_setup(2): ENOMEM, EMFILE, ..
 pub(super) fn open(options: &IoUringOptions) -> io::Result<(IoUring, Operations)> {
-    let ring = build(options)?;
+    let (ring, is_in_one_thread) = build(options)?;
     let parameters = ring.params();
     let features = [
         (parameters.is_feature_nodrop(), "completions that are never dropped"),
@@ -81,6 +81,7 @@ pub(super) fn open(options: &IoUringOptions) -> io::Result<(IoUring, Operations)
     let operations = Operations {
         accept: wanted.accept && probe.is_supported(opcode::AcceptMulti::CODE),
         receive: wanted.receive && probe.is_supported(opcode::RecvMulti::CODE),
+        pieces: wanted.pieces && is_in_one_thread,
         send: wanted.send
             && probe.is_supported(opcode::Send::CODE)
             && probe.is_supported(opcode::SendMsg::CODE),
@@ -88,11 +89,11 @@ pub(super) fn open(options: &IoUringOptions) -> io::Result<(IoUring, Operations)
     Ok((ring, operations))
 }
 
-/// Makes the ring with as many of the flags as the kernel knows.
-fn build(options: &IoUringOptions) -> io::Result<IoUring> {
+/// Makes the ring with as many of the flags as the kernel knows, and says whether they are all.
+fn build(options: &IoUringOptions) -> io::Result<(IoUring, bool)> {
     let entries = options.entries.clamp(2, ENTRIES_MAX);
     let completions = options.completions.clamp(entries * 2, ENTRIES_MAX * 2);
-    for flags in [FLAGS, FLAGS_6_0, FLAGS_5_19, |_: &mut Builder| ()] {
+    for (at, flags) in [FLAGS, FLAGS_6_0, FLAGS_5_19, |_: &mut Builder| ()].into_iter().enumerate() {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_clamp().setup_cqsize(completions);
         flags(&mut builder);
@@ -101,7 +102,7 @@ fn build(options: &IoUringOptions) -> io::Result<IoUring> {
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => {
                 return Err(Missing::refusal(vec!["io_uring_setup(2)"], Some(e)));
             }
-            result => return result,
+            result => return result.map(|ring| (ring, at == 0)),
         }
     }
     Err(Missing::refusal(vec!["completion queue of a chosen size"], None))

@@ -14,7 +14,7 @@ use std::{
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 
 use super::{
-    buffers,
+    buffers::{self, Pool},
     operation::{Kind, Tag},
 };
 use crate::engine::timeout;
@@ -227,13 +227,15 @@ impl Ring {
         }));
     }
 
-    /// Registers the ring of the shared buffers.
+    /// Registers the ring of the shared buffers, to be used piece by piece or each at once.
     ///
     /// # Errors
-    /// As io_uring_register(2): EINVAL before Linux 5.19.
-    pub(super) fn register_buffers(&self, address: u64, buffers: u16) -> io::Result<()> {
+    /// As io_uring_register(2): EINVAL before Linux 5.19, and before 6.12 for pieces.
+    pub(super) fn register_buffers(&self, pool: &Pool, in_pieces: bool) -> io::Result<()> {
+        let flags = if in_pieces { types::IOU_PBUF_RING_INC as u16 } else { 0 };
+        let submitter = self.ring.submitter();
         // SAFETY: the pool keeps the ring mapped for longer than this ring lives.
-        unsafe { self.ring.submitter().register_buf_ring_with_flags(address, buffers, GROUP, 0) }
+        unsafe { submitter.register_buf_ring_with_flags(pool.address(), pool.buffers(), GROUP, flags) }
     }
 
     /// Takes the shared buffers away from the kernel.
