@@ -209,6 +209,10 @@ impl<T: Tamper> Engine for Tampered<T> {
         self.inner.calls()
     }
 
+    fn memory(&self) -> usize {
+        self.inner.memory()
+    }
+
     #[cfg(unix)]
     fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         self.inner.fd()

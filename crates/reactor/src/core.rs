@@ -159,7 +159,7 @@ impl Core {
             listeners: Vec::new(),
             starved: Vec::new(),
             couples: HashMap::new(),
-            budget: Bytes::new(limits.bytes),
+            budget: Bytes::new(limits.bytes.saturating_sub(engine.memory())),
             handlers: Handlers::new(now),
             now,
             random,

@@ -457,6 +457,12 @@ pub trait Engine {
         0
     }
 
+    /// How many bytes the engine holds at most for itself, whatever it is asked for: rings, shared buffers. They
+    /// count against [`Limits::bytes`](crate::Limits::bytes), and what they leave is for streams. Asked once.
+    fn memory(&self) -> usize {
+        0
+    }
+
     /// A descriptor that is readable when [`wait`](Engine::wait) would return: for driving the runtime
     /// from another loop.
     #[cfg(unix)]

@@ -131,7 +131,8 @@ impl IoUring {
         let Completion { result, flags, .. } = completion;
         // Whatever becomes of it, the buffer goes back.
         let buffer = cqueue::buffer_select(flags);
-        let provided = buffer.map(|buffer| self.pool.lend(buffer, result.max(0) as usize));
+        let provided =
+            buffer.map(|buffer| self.pool.lend(buffer, result.max(0) as usize, cqueue::buffer_more(flags)));
         let entry = self.table.get_mut(index)?;
         let key = entry.key;
         if result > 0
