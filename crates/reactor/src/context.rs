@@ -170,6 +170,30 @@ impl<'a, S> Context<'a, S> {
         }
     }
 
+    /// Waits for signals of the process: the process ends by them no more, and the service is told instead.
+    ///
+    /// # Errors
+    /// As [`Signals::of_process`](crate::signals::Signals::of_process), and as [`add`](Context::add).
+    #[cfg(unix)]
+    pub fn signals(
+        &mut self,
+        signals: impl IntoIterator<Item = crate::signals::Signal>,
+    ) -> Result<Id<crate::signals::Signals>, Error>
+    where
+        crate::signals::Signals: Handled<S>,
+    {
+        let signals = crate::signals::open(&mut *self.core.engine, signals)?;
+        self.add(signals).map_err(|rejected| rejected.error)
+    }
+
+    /// Keeps a resource in the background from now on: the runtime ends when nothing else is left to do, and
+    /// closes it then.
+    pub fn background<R: Resource>(&mut self, id: Id<R>) {
+        if self.owns(id.key()) {
+            self.core.keep_in_background(id.key());
+        }
+    }
+
     // Output.
 
     /// Queues an item; all items of a turn leave at its end in one write. Never blocks, never calls a

@@ -57,6 +57,8 @@ mod core;
 mod runtime;
 
 mod resource;
+#[cfg(unix)]
+pub mod signals;
 
 mod context;
 mod message;

@@ -264,6 +264,16 @@ pub enum Event {
     Detached(Transport),
 }
 
+/// What a process has and a resource is made of, and a virtual world may have in its place.
+#[cfg(unix)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum StandIn {
+    /// These signals. Each read gives one pending kind, as [`Signals::record`](crate::signals::Signals::record)
+    /// writes it.
+    Signals(crate::signals::SignalSet),
+}
+
 /// A piece of blocking work to be run somewhere else.
 pub type Job = Box<dyn FnOnce() + Send>;
 
@@ -338,6 +348,17 @@ pub trait Engine {
     /// As writev(2); a broken pipe is an error, never a signal.
     fn write(&mut self, source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
         crate::sys::write(source, from)
+    }
+
+    /// Opens what a virtual world has in place of something of the process's; its source is watched, read
+    /// and written. By default none: the process's own is taken.
+    ///
+    /// # Errors
+    /// The world has something in its place, and no more of it.
+    #[cfg(unix)]
+    fn stand_in(&mut self, of: StandIn) -> Option<io::Result<Transport>> {
+        let _ = of;
+        None
     }
 
     /// Opens a listening transport, bound to `address`. It accepts once it is attached.

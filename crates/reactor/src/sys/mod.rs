@@ -6,6 +6,8 @@
 
 mod address;
 mod io;
+#[cfg(unix)]
+pub(crate) mod signals;
 mod socket;
 #[cfg(unix)]
 mod unix;
