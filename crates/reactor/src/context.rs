@@ -333,6 +333,18 @@ impl<'a, S> Context<'a, S> {
         }
     }
 
+    /// Who is at the other end of a Unix stream.
+    ///
+    /// # Errors
+    /// As `Credentials::of_peer`; `NotFound` when it is gone.
+    pub fn peer_credentials<R: Connection>(&self, id: Id<R>) -> io::Result<crate::Credentials> {
+        if self.owns(id.key()) {
+            self.core.engine.peer_credentials(id.key())
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+
     // Messages.
 
     /// Sets a timer: `message` comes after `after`, counted from the end of this turn: never early, and

@@ -69,6 +69,7 @@ mod reactor;
 
 mod address;
 mod clock;
+mod credentials;
 mod error;
 mod id;
 mod log;
@@ -87,6 +88,7 @@ pub use self::{
     context::{Context, Rejected},
     controller::Controller,
     core::Call,
+    credentials::Credentials,
     engine::{Interest, Ready, Source},
     error::{Closed, Error, Failure, Fault, Phase, Result},
     id::{Id, IdMap, Key},
@@ -98,6 +100,9 @@ pub use self::{
     runtime::{Limits, Receipt, Runtime, RuntimeOptions, ServiceReceipt, run},
     service::{Handle, Handled, Receive, Received, Service, ServiceId},
 };
+
+#[cfg(unix)]
+pub use self::resource::{Descriptors, Message, Passed};
 
 /// Compiles the program of the project's front page.
 #[cfg(doctest)]

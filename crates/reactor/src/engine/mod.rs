@@ -77,7 +77,7 @@ pub use self::polling::Polling;
 pub use self::{
     adapter::Calls,
     candidates::{Candidates, ENGINE_VARIABLE, EngineError},
-    source::{Source, Transport},
+    source::{Source, StandIn, Transport},
 };
 use crate::{
     address::Address,
@@ -264,16 +264,6 @@ pub enum Event {
     Detached(Transport),
 }
 
-/// What a process has and a resource is made of, and a virtual world may have in its place.
-#[cfg(unix)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum StandIn {
-    /// These signals. Each read gives one pending kind, as [`Signals::record`](crate::signals::Signals::record)
-    /// writes it.
-    Signals(crate::signals::SignalSet),
-}
-
 /// A piece of blocking work to be run somewhere else.
 pub type Job = Box<dyn FnOnce() + Send>;
 
@@ -355,7 +345,6 @@ pub trait Engine {
     ///
     /// # Errors
     /// The world has something in its place, and no more of it.
-    #[cfg(unix)]
     fn stand_in(&mut self, of: StandIn) -> Option<io::Result<Transport>> {
         let _ = of;
         None
@@ -415,6 +404,15 @@ pub trait Engine {
     /// # Errors
     /// As getpeername(2), `NotFound` for an unknown key.
     fn peer(&self, key: Key) -> io::Result<Address>;
+
+    /// Who is at the other end of a Unix stream.
+    ///
+    /// # Errors
+    /// As `Credentials::of_peer`, `NotFound` for an unknown key.
+    fn peer_credentials(&self, key: Key) -> io::Result<crate::Credentials> {
+        let _ = key;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// How many system calls (or operations that stand for them) were made so far.
     fn calls(&self) -> u64 {

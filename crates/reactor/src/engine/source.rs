@@ -78,6 +78,16 @@ pub(crate) enum Identity {
     Descriptor(std::os::windows::io::RawSocket),
 }
 
+/// What a process has and a resource is made of, and a virtual world may have in its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum StandIn {
+    /// These signals. Each read gives one pending kind, as [`Signals::record`](crate::signals::Signals::record)
+    /// writes it.
+    #[cfg(unix)]
+    Signals(crate::signals::SignalSet),
+}
+
 /// An owned way to the other side: a socket, or a virtual one of a simulated engine. Closed on drop.
 pub struct Transport(Held);
 

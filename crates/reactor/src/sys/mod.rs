@@ -7,6 +7,8 @@
 mod address;
 mod io;
 #[cfg(unix)]
+pub(crate) mod rights;
+#[cfg(unix)]
 pub(crate) mod signals;
 mod socket;
 #[cfg(unix)]
