@@ -14,7 +14,7 @@ use crate::{
     clock::Time,
     controller::Controller,
     core::{Core, Fresh},
-    engine::Ending,
+    engine::{Ending, Transport},
     error::{Closed, Error, Fault, Result},
     id::{Id, Key},
     message::{Offloaded, Refused, TimerId, panic_text},
@@ -57,6 +57,12 @@ impl<'a, S> Context<'a, S> {
     pub(crate) fn new(core: &'a mut Core, index: u16) -> Context<'a, S> {
         core.calling = index;
         Context { core, index, of: PhantomData }
+    }
+
+    /// What stands between the service and the system.
+    #[cfg(unix)]
+    pub(crate) fn engine(&mut self) -> &mut dyn crate::engine::Engine {
+        &mut *self.core.engine
     }
 
     /// Whether the key names a live resource of this service.
@@ -182,7 +188,7 @@ impl<'a, S> Context<'a, S> {
     where
         crate::signals::Signals: Handled<S>,
     {
-        let signals = crate::signals::open(&mut *self.core.engine, signals)?;
+        let signals = crate::signals::open(self.engine(), signals)?;
         self.add(signals).map_err(|rejected| rejected.error)
     }
 
@@ -269,12 +275,23 @@ impl<'a, S> Context<'a, S> {
         if self.core.stopping {
             return Err(Error::Misuse { operation: "listen", why: "the runtime is stopping" });
         }
-        let transport = self
-            .core
-            .engine
-            .listen(&address, options)
-            .map_err(|error| Error::os("listen", &address, error))?;
-        listener::enroll(self.core, self.index, R::listener_table(), transport, Box::new(accept)).map(Id::new)
+        let transport = self.core.engine.listen(&address, options);
+        self.listen_on(transport.map_err(|error| Error::os("listen", &address, error))?, accept)
+    }
+
+    /// Listens on a socket that somebody else opened: one of [`Transport::listener`].
+    ///
+    /// # Errors
+    /// The engine cannot take it, or a limit is reached.
+    pub fn listen_on<R: Connection + Handled<S>>(
+        &mut self,
+        listener: Transport,
+        accept: impl FnMut(&Address) -> Option<R> + 'static,
+    ) -> Result<Id<Listener<R>>, Error> {
+        if self.core.stopping {
+            return Err(Error::Misuse { operation: "listen", why: "the runtime is stopping" });
+        }
+        listener::enroll(self.core, self.index, R::listener_table(), listener, Box::new(accept)).map(Id::new)
     }
 
     /// Begins to connect; `Open` or `closed` follows. Items may be sent at once: they wait.

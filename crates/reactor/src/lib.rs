@@ -59,6 +59,8 @@ mod runtime;
 mod resource;
 #[cfg(unix)]
 pub mod signals;
+#[cfg(unix)]
+pub mod systemd;
 
 mod context;
 mod message;
