@@ -51,35 +51,39 @@ impl Drop for Folder {
 }
 
 /// Killed and reaped when it is dropped.
-struct Daemon(Child);
+struct Daemon {
+    child: Child,
+    stdout: BufReader<Box<dyn Read>>,
+}
 
 impl Daemon {
     fn start(command: &mut Command) -> Daemon {
-        Daemon(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts"))
+        Daemon::of(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts"))
+    }
+
+    fn of(mut child: Child) -> Daemon {
+        let stdout: Box<dyn Read> = match child.stdout.take() {
+            Some(stdout) => Box::new(stdout),
+            None => Box::new(std::io::empty()),
+        };
+        Daemon { child, stdout: BufReader::new(stdout) }
     }
 
     /// The next line that it prints.
     fn line(&mut self) -> String {
-        let mut line = Vec::new();
-        // Byte by byte: what a buffer took with it would be missing in the next line.
-        let stdout = self.0.stdout.as_mut().expect("stdout is piped");
-        for byte in stdout.bytes().map(|byte| byte.expect("it can be read")) {
-            if byte == b'\n' {
-                break;
-            }
-            line.push(byte);
-        }
-        String::from_utf8(line).expect("text")
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("text");
+        line.trim_end().to_owned()
     }
 
     fn kill(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.0), signal).expect("it lives");
+        kill_process(Pid::from_child(&self.child), signal).expect("it lives");
     }
 
     fn ended(&mut self) -> ExitStatus {
         let end = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.0.try_wait().expect("it is our child") {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
                 return status;
             }
             assert!(Instant::now() < end, "it did not end in {PATIENCE:?}");
@@ -91,8 +95,8 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         // Both fail only if it is gone already, which the test has noticed by other means.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -296,14 +300,14 @@ fn systemds_own_tool_activates_it() {
     let mut tool = Command::new("systemd-socket-activate");
     tool.arg("-l").arg(&path).arg("--fdname=web").arg(program()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = match tool.spawn() {
-        Ok(child) => Daemon(child),
+        Ok(child) => Daemon::of(child),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return println!("SKIPPED: systemd-socket-activate is not installed");
         }
         Err(error) => panic!("{error}"),
     };
     // It says on stderr when it listens.
-    let mut said = BufReader::new(child.0.stderr.take().expect("stderr is piped"));
+    let mut said = BufReader::new(child.child.stderr.take().expect("stderr is piped"));
     let mut line = String::new();
     while !line.contains("Listening on") {
         line.clear();
