@@ -110,6 +110,8 @@ pub(crate) struct State {
     pub(crate) listeners: Vec<Option<Listener>>,
     pub(crate) names: HashMap<(u32, Address), u32>,
     pub(crate) feeds: Vec<Option<Fed>>,
+    #[cfg(unix)]
+    pub(crate) stand_ins: crate::process::StandIns,
     pub(crate) jobs: Vec<Option<Job>>,
     /// Nodes that have something to do now.
     pub(crate) runnable: VecDeque<u32>,
@@ -143,6 +145,8 @@ impl State {
             listeners: Vec::new(),
             names: HashMap::new(),
             feeds: Vec::new(),
+            #[cfg(unix)]
+            stand_ins: crate::process::StandIns::default(),
             jobs: Vec::new(),
             runnable: VecDeque::new(),
             version: 0,
