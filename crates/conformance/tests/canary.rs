@@ -59,6 +59,13 @@ fn spinning_is_found_out() {
     assert!(fails(&report, "D1"), "{report}");
 }
 
+#[test]
+#[cfg(unix)]
+fn waits_that_begin_anew_when_interrupted_are_found_out() {
+    let report = on_the_system(Flaw::WaitsAnew, "H1");
+    assert!(fails(&report, "H1"), "{report}");
+}
+
 /// The rows that fail on the double, each in a network of its own: a row whose wait ends at the end of time would
 /// leave the others no time. Then those that fail on the system's best engine.
 fn rows_that_fail(flaw: Flaw) -> BTreeSet<&'static str> {

@@ -2,19 +2,10 @@
 //!
 //! The rows send signals to the thread they run in, so that they interrupt the engine's own wait.
 
-use std::{
-    process,
-    sync::atomic::{AtomicBool, Ordering},
-    sync::mpsc,
-    thread,
-    time::Duration,
-};
+use std::{process, sync::mpsc, thread, time::Duration};
 
 use nix::{
-    sys::{
-        pthread::{Pthread, pthread_kill, pthread_self},
-        signal::{self, SigSet, Signal as Number},
-    },
+    sys::signal::{self, SigSet, Signal as Number},
     unistd::Pid,
 };
 use reactor::{
@@ -30,6 +21,7 @@ use super::{
 };
 use crate::{
     rows::pattern,
+    storm::under_storm,
     suite::{Outcome, Row, Stop, check},
     world::World,
 };
@@ -108,15 +100,10 @@ fn storm(world: &mut World<'_>, lasts: Duration) -> Outcome {
     rig.until("the stream is open", |rig| rig.get(client).open.len() == 1)?;
     rig.get_mut(client).forget();
 
-    let (target, over) = (pthread_self() as usize, AtomicBool::new(false));
-    let (outcome, sent) = thread::scope(|scope| {
-        let sender = scope.spawn(|| interrupt(target, &over));
-        let outcome = under_storm(&mut rig, (watch, client), stream, lasts);
-        over.store(true, Ordering::Release);
-        (outcome, sender.join())
-    });
+    let (outcome, [told, silenced]) = under_storm(Some(Number::SIGUSR1), Number::SIGUSR2, || {
+        stormy(&mut rig, (watch, client), stream, lasts)
+    })?;
     outcome?;
-    let [told, silenced] = sent.map_err(|_| "the thread that sends signals panicked")?;
     check!(told + silenced > (lasts.as_millis() / 20) as u32, "only {told} and {silenced} were sent");
     rig.settle()?;
     // The kernel makes one of those that come while this thread does not run.
@@ -129,26 +116,11 @@ fn storm(world: &mut World<'_>, lasts: Duration) -> Outcome {
     Ok(())
 }
 
-/// Sends a signal each millisecond, each tenth of them one that is told; how many of either.
-fn interrupt(target: usize, over: &AtomicBool) -> [u32; 2] {
-    let mut sent = [0, 0];
-    while !over.load(Ordering::Acquire) {
-        let is_silent = (sent[0] + sent[1]) % 10 != 0;
-        let number = if is_silent { Number::SIGUSR2 } else { Number::SIGUSR1 };
-        // An error would be that the thread has ended: it waits for this one.
-        if pthread_kill(target as Pthread, number).is_ok() {
-            sent[usize::from(is_silent)] += 1;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    sent
-}
-
 type Services = (reactor::ServiceId<Watch>, reactor::ServiceId<Probe>);
 
 /// First bytes go to and fro, so that operations are interrupted; then nothing happens but a timer, so that
 /// waits are.
-fn under_storm(rig: &mut Rig, (watch, client): Services, stream: Id<Stream>, lasts: Duration) -> Outcome {
+fn stormy(rig: &mut Rig, (watch, client): Services, stream: Id<Stream>, lasts: Duration) -> Outcome {
     let begun = rig.now();
     rig.with(client, |_, cx| cx.send(stream, &pattern(4096)));
     rig.until("half of the storm is over", |rig| rig.now() >= begun + lasts / 2)?;
