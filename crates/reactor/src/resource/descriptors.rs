@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
 };
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Socket, Type};
 
 use super::{Io, Output, Resource};
 use crate::{
@@ -156,14 +156,13 @@ impl Descriptors {
     /// `InvalidInput` for what is no Unix socket of a kind that messages can be sent through; as fcntl(2).
     pub fn new(socket: impl Into<OwnedFd>) -> io::Result<Descriptors> {
         let socket = Socket::from(socket.into());
-        let kind = match (socket.domain()?, socket.r#type()?) {
-            (Domain::UNIX, Type::STREAM) => Kind::Stream,
-            (Domain::UNIX, Type::DGRAM) => Kind::Packets { have_end: false },
-            (Domain::UNIX, _) => Kind::Packets { have_end: true },
-            _ => {
-                let why = "descriptors pass through Unix sockets only";
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-            }
+        if !socket.local_addr()?.is_unix() {
+            let why = "descriptors pass through Unix sockets only";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        let kind = match socket.r#type()? {
+            Type::STREAM => Kind::Stream,
+            other => Kind::Packets { have_end: other != Type::DGRAM },
         };
         socket.set_nonblocking(true)?;
         socket.set_cloexec(true)?;

@@ -8,7 +8,7 @@ use std::{
     ptr,
 };
 
-use libc::{c_int, c_uint, c_void, cmsghdr, msghdr};
+use libc::{c_int, c_uint, cmsghdr, msghdr};
 
 /// What one recvmsg(2) brought.
 #[derive(Debug)]
@@ -143,7 +143,8 @@ fn empty_header() -> msghdr {
 /// # Errors
 /// As getsockopt(2) or getpeereid(3); `Unsupported` for a socket of another kind.
 pub(crate) fn peer_credentials(of: BorrowedFd<'_>) -> io::Result<(Option<u32>, u32, u32)> {
-    if !socket2::SockRef::from(&of).domain()?.eq(&socket2::Domain::UNIX) {
+    // Not every system tells the family itself.
+    if !socket2::SockRef::from(&of).local_addr()?.is_unix() {
         return Err(io::ErrorKind::Unsupported.into());
     }
     credentials(of)
@@ -153,7 +154,7 @@ pub(crate) fn peer_credentials(of: BorrowedFd<'_>) -> io::Result<(Option<u32>, u
 fn credentials(of: BorrowedFd<'_>) -> io::Result<(Option<u32>, u32, u32)> {
     let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-    let to: *mut c_void = ptr::from_mut(&mut peer).cast();
+    let to: *mut libc::c_void = ptr::from_mut(&mut peer).cast();
     // SAFETY: the pointer and the length are those of one live value.
     let result: c_int =
         unsafe { libc::getsockopt(of.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, to, &mut length) };
