@@ -281,6 +281,8 @@ impl Resource for Descriptors {
     }
 }
 
+// Who forgets an `impl` of their own is not helped by hearing of this one.
+#[diagnostic::do_not_recommend]
 impl Output for Descriptors {
     type Item<'a> = Message<'a>;
 

@@ -41,6 +41,8 @@ impl Graceful {
     }
 }
 
+// Here and below: who forgets an `impl` of their own is not helped by hearing of this one.
+#[diagnostic::do_not_recommend]
 impl Service for Graceful {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
         let signals = cx.signals([Signal::TERM, Signal::INT])?;
@@ -53,6 +55,7 @@ impl Service for Graceful {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Handle<Signals> for Graceful {
     fn handle(&mut self, cx: &mut Context<Self>, _: Id<Signals>, arrived: Arrived) -> Result {
         self.asked = self.asked.saturating_add(arrived.times);

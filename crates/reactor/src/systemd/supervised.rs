@@ -103,6 +103,8 @@ impl Supervised {
     }
 }
 
+// Here and below: who forgets an `impl` of their own is not helped by hearing of this one.
+#[diagnostic::do_not_recommend]
 impl Service for Supervised {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
         let Some((link, interval)) = open(cx.engine())? else { return Ok(()) };
@@ -118,12 +120,14 @@ impl Service for Supervised {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Receive<Notice> for Supervised {
     fn receive(&mut self, cx: &mut Context<Self>, notice: Notice) -> Result {
         self.tell(cx, notice)
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Receive<Feed> for Supervised {
     fn receive(&mut self, cx: &mut Context<Self>, feed: Feed) -> Result {
         let (Some(interval), true) = (self.interval, self.link.is_some()) else { return Ok(()) };
@@ -132,6 +136,7 @@ impl Receive<Feed> for Supervised {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Handle<Link> for Supervised {
     fn handle(&mut self, _: &mut Context<Self>, _: Id<Link>, _: ()) -> Result {
         Ok(())
@@ -211,6 +216,7 @@ impl Resource for Link {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Output for Link {
     type Item<'a> = (String, Vec<std::os::fd::OwnedFd>);
 
