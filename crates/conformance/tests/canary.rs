@@ -104,6 +104,12 @@ fn datagrams_that_are_merged_swallowed_or_an_end_are_found_out() {
     }
 }
 
+#[test]
+#[cfg(unix)]
+fn waits_that_begin_anew_when_interrupted_are_found_out() {
+    is_found_out(Flaw::WaitsAnew, "H1");
+}
+
 /// The rows that fail on the double, each in a network of its own: a row whose wait ends at the end of time would
 /// leave the others no time. Then those that fail on the engines of the system.
 fn rows_that_fail(flaw: Flaw) -> BTreeSet<&'static str> {

@@ -94,6 +94,8 @@ mod link;
 mod listener;
 mod net;
 mod node;
+#[cfg(unix)]
+mod process;
 mod queue;
 mod record;
 mod replay;

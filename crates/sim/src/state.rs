@@ -124,6 +124,8 @@ pub(crate) struct State {
     pub(crate) flown: u64,
     pub(crate) held: Vec<Flight>,
     pub(crate) datagrams: DatagramSummary,
+    #[cfg(unix)]
+    pub(crate) stand_ins: crate::process::StandIns,
     pub(crate) jobs: Vec<Option<Job>>,
     /// Nodes that have something to do now.
     pub(crate) runnable: VecDeque<u32>,
@@ -163,6 +165,8 @@ impl State {
             flown: 0,
             held: Vec::new(),
             datagrams: DatagramSummary::default(),
+            #[cfg(unix)]
+            stand_ins: crate::process::StandIns::default(),
             jobs: Vec::new(),
             runnable: VecDeque::new(),
             version: 0,

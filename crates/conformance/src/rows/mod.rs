@@ -5,6 +5,8 @@ mod descriptors;
 mod partial;
 mod peers;
 mod readiness;
+#[cfg(unix)]
+mod signals;
 mod waits;
 
 use std::sync::OnceLock;
@@ -23,6 +25,8 @@ pub fn rows() -> &'static [Row] {
         let mut all =
             [descriptors::ROWS, readiness::ROWS, partial::ROWS, datagrams::ROWS, peers::ROWS, waits::ROWS]
                 .concat();
+        #[cfg(unix)]
+        all.extend_from_slice(signals::ROWS);
         all.extend_from_slice(crate::canary_rows::ROWS);
         all.extend(crate::runtime_rows::rows());
         all
