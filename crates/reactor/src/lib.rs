@@ -58,6 +58,9 @@ mod runtime;
 
 mod resource;
 
+#[cfg(unix)]
+pub mod stdio;
+
 mod context;
 mod message;
 mod service;

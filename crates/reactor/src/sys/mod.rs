@@ -5,6 +5,8 @@
 //! that it lacks are the only unsafe code, and have a file of their own.
 
 mod address;
+#[cfg(unix)]
+pub(crate) mod file;
 mod io;
 mod socket;
 #[cfg(unix)]

@@ -383,17 +383,19 @@ impl Engine for IoUring {
     }
 
     fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
+        let medium = transport.medium();
         let descriptor = match transport.into_descriptor() {
             Ok(descriptor) => descriptor,
             Err(transport) => return Err(Refused { transport, error: io::ErrorKind::Unsupported.into() }),
         };
         if !self.table.is_vacant(key) {
             let error = io::ErrorKind::AlreadyExists.into();
-            return Err(Refused { transport: Transport::new(descriptor), error });
+            return Err(Refused { transport: Transport::of(descriptor, medium), error });
         }
         let index = self.table.insert(key, Held::Owned(descriptor), role.into());
         if let Some(entry) = self.table.get_mut(index) {
             entry.set(READING, true);
+            entry.set_medium(medium);
         }
         self.list(index);
         Ok(())
