@@ -309,6 +309,24 @@ impl<'a, S> Context<'a, S> {
         }
     }
 
+    // Processes.
+
+    /// Starts a program; see [`process`](crate::process). What is in the [`Child`](crate::process::Child) is then
+    /// added. Unix.
+    ///
+    /// # Errors
+    /// The program cannot be executed (ENOENT, EACCES, ..), or the system has no more processes or
+    /// descriptors; no child is left then.
+    #[cfg(unix)]
+    pub fn spawn(
+        &mut self,
+        command: &mut std::process::Command,
+        options: &crate::process::SpawnOptions,
+    ) -> Result<crate::process::Child, Error> {
+        let child = self.core.engine.spawn(command, options);
+        child.map_err(|error| Error::os("spawn", crate::process::program(command), error))
+    }
+
     // Messages.
 
     /// Sets a timer: `message` comes after `after`, counted from the end of this turn: never early, and

@@ -59,6 +59,8 @@ mod runtime;
 mod resource;
 
 #[cfg(unix)]
+pub mod process;
+#[cfg(unix)]
 pub mod stdio;
 
 mod context;

@@ -346,6 +346,19 @@ pub trait Engine {
         crate::sys::write(source, from)
     }
 
+    /// Starts a child process, with its pipes.
+    ///
+    /// # Errors
+    /// As fork(2) and execve(2): ENOENT, EACCES, ..; no child is left then.
+    #[cfg(unix)]
+    fn spawn(
+        &mut self,
+        command: &mut std::process::Command,
+        options: &crate::process::SpawnOptions,
+    ) -> io::Result<crate::process::Child> {
+        crate::sys::process::spawn(command, options)
+    }
+
     /// Opens a listening transport, bound to `address`. It accepts once it is attached.
     ///
     /// # Errors

@@ -8,6 +8,8 @@ mod address;
 #[cfg(unix)]
 pub(crate) mod file;
 mod io;
+#[cfg(unix)]
+pub(crate) mod process;
 mod socket;
 #[cfg(unix)]
 mod unix;
