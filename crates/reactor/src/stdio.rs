@@ -144,19 +144,23 @@ fn pumped(from: BorrowedFd<'_>) -> io::Result<Transport> {
     let from = from.try_clone_to_owned()?;
     let (reader, writer) = io::pipe()?;
     let transport = Transport::adopt(reader)?;
-    std::thread::Builder::new()
-        .name("reactor-stdin".to_owned())
-        .spawn(move || pump(&from, &writer.into()))?;
+    let work = move || {
+        pump(&from, writer.as_fd());
+        // First, so that who sees the end finds the file closed.
+        drop(from);
+        drop(writer);
+    };
+    std::thread::Builder::new().name("reactor-stdin".to_owned()).spawn(work)?;
     Ok(transport)
 }
 
 /// Copies until one of the two is over. Ends with its reader: a pipe that nobody reads is an error.
-fn pump(from: &OwnedFd, to: &OwnedFd) {
+fn pump(from: &OwnedFd, to: BorrowedFd<'_>) {
     let mut buffer = vec![0; PUMP_BYTES];
     while let Ok(count @ 1..) = sys::read(crate::Source::of(from), &mut buffer) {
         let mut left = &buffer[..count];
         while !left.is_empty() {
-            match sys::file::write_waiting(to.as_fd(), left) {
+            match sys::file::write_waiting(to, left) {
                 Ok(taken) => left = &left[taken..],
                 Err(_) => return,
             }

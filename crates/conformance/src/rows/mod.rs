@@ -3,6 +3,8 @@
 mod descriptors;
 mod partial;
 mod peers;
+#[cfg(unix)]
+mod pipes;
 mod readiness;
 mod waits;
 
@@ -20,6 +22,8 @@ pub fn rows() -> &'static [Row] {
     static ROWS: OnceLock<Vec<Row>> = OnceLock::new();
     ROWS.get_or_init(|| {
         let mut all = [descriptors::ROWS, readiness::ROWS, partial::ROWS, peers::ROWS, waits::ROWS].concat();
+        #[cfg(unix)]
+        all.extend_from_slice(pipes::ROWS);
         all.extend_from_slice(crate::canary_rows::ROWS);
         all.extend(crate::runtime_rows::rows());
         all

@@ -44,7 +44,8 @@ impl Pidfd {
     pub(crate) fn reap(&self) -> io::Result<ExitStatus> {
         let id = self.descriptor.as_raw_fd() as libc::id_t;
         if self.ends_group {
-            super::wait(libc::P_PIDFD, id, libc::WNOHANG | libc::WNOWAIT)?.ok_or(io::ErrorKind::WouldBlock)?;
+            super::wait(libc::P_PIDFD, id, libc::WNOHANG | libc::WNOWAIT)?
+                .ok_or(io::ErrorKind::WouldBlock)?;
             // The zombie keeps its number from being used again. There may be nobody left.
             let _ = super::kill(self.pid, true, libc::SIGKILL);
         }
