@@ -187,6 +187,14 @@ impl<T: Tamper> Engine for Tampered<T> {
         self.inner.peer(key)
     }
 
+    fn peer_credentials(&self, key: Key) -> io::Result<reactor::Credentials> {
+        self.inner.peer_credentials(key)
+    }
+
+    fn stand_in(&mut self, of: reactor::engine::StandIn) -> Option<io::Result<Transport>> {
+        self.inner.stand_in(of)
+    }
+
     fn calls(&self) -> u64 {
         self.inner.calls()
     }

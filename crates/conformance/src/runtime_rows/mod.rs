@@ -16,6 +16,8 @@ mod probe;
 mod readiness;
 mod rig;
 mod shutdown;
+#[cfg(unix)]
+mod signals;
 mod threads;
 mod time;
 
@@ -38,6 +40,8 @@ pub(crate) fn rows() -> Vec<Row> {
         exhaustion::ROWS,
         time::ROWS,
         threads::ROWS,
+        #[cfg(unix)]
+        signals::ROWS,
         panics::ROWS,
         shutdown::ROWS,
         memory::ROWS,

@@ -4,7 +4,7 @@
 //! Each line that a command says comes out as `NAME[PID]: LINE` (`NAME[PID]! LINE` for its standard error). A
 //! command that ends begins again after 100 ms, after twice that the next time, up to 30 s; one that ran for ten seconds
 //! begins anew with 100 ms. SIGTERM and SIGINT are passed on as SIGTERM, and what has not ended five
-//! seconds later is killed; SIGHUP, SIGUSR1 and SIGUSR2 are passed on as they are. When nobody reads the output any more it
+//! seconds later, or at the second of them, is killed; SIGHUP, SIGUSR1 and SIGUSR2 are passed on as they are. When nobody reads the output any more it
 //! ends likewise. A command that cannot be executed at the beginning is bad input: one line, and exit code 2. Unix.
 #[cfg(unix)]
 mod output;

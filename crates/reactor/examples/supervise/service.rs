@@ -9,6 +9,7 @@ use reactor::{
     Closed, Context, Error, Event, Flow, Handle, Id, IdMap, Receive, Result, Service, Stream, Time,
     engine::Transport,
     process::{Process, SpawnOptions, Standard},
+    signals::{Arrived, Signal, Signals},
 };
 
 use crate::output::Said;
@@ -111,7 +112,7 @@ impl Supervise {
     }
 
     /// Passes a signal on to all.
-    pub(crate) fn pass_on(&mut self, cx: &mut Context<Self>, number: i32) {
+    fn pass_on(&mut self, cx: &mut Context<Self>, number: i32) {
         for id in self.processes.ids() {
             if let Some(process) = cx.get(id) {
                 // One that has just ended needs none.
@@ -121,7 +122,7 @@ impl Supervise {
     }
 
     /// Asks all to end.
-    pub(crate) fn end(&mut self, cx: &mut Context<Self>) {
+    fn end(&mut self, cx: &mut Context<Self>) {
         if !std::mem::replace(&mut self.is_ending, true) {
             self.pass_on(cx, libc::SIGTERM);
             cx.after(PATIENCE, Deadline);
@@ -145,6 +146,8 @@ impl Service for Supervise {
         if let Some(stdout) = self.stdout.take() {
             self.output = Some(cx.add(Stream::new(Said).role().through(stdout))?);
         }
+        let signals = cx.signals([Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1, Signal::USR2])?;
+        cx.background(signals);
         for at in 0..self.workers.len() {
             self.begin(cx, at)?;
         }
@@ -153,6 +156,20 @@ impl Service for Supervise {
 
     fn stop(&mut self, cx: &mut Context<Self>) {
         self.end(cx);
+    }
+}
+
+impl Handle<Signals> for Supervise {
+    fn handle(&mut self, cx: &mut Context<Self>, _: Id<Signals>, arrived: Arrived) -> Result {
+        match arrived.signal {
+            Signal::TERM | Signal::INT if self.is_ending || arrived.times > 1 => {
+                self.end(cx);
+                self.pass_on(cx, libc::SIGKILL);
+            }
+            Signal::TERM | Signal::INT => self.end(cx),
+            other => self.pass_on(cx, other.number()),
+        }
+        Ok(())
     }
 }
 

@@ -83,7 +83,7 @@ pub use self::{
     adapter::Calls,
     candidates::{Candidates, ENGINE_VARIABLE, EngineError},
     medium::Medium,
-    source::{Source, Transport},
+    source::{Source, StandIn, Transport},
 };
 use crate::{
     address::Address,
@@ -359,6 +359,16 @@ pub trait Engine {
         crate::sys::process::spawn(command, options)
     }
 
+    /// Opens what a virtual world has in place of something of the process's; its source is watched, read
+    /// and written. By default none: the process's own is taken.
+    ///
+    /// # Errors
+    /// The world has something in its place, and no more of it.
+    fn stand_in(&mut self, of: StandIn) -> Option<io::Result<Transport>> {
+        let _ = of;
+        None
+    }
+
     /// Opens a listening transport, bound to `address`. It accepts once it is attached.
     ///
     /// # Errors
@@ -413,6 +423,15 @@ pub trait Engine {
     /// # Errors
     /// As getpeername(2), `NotFound` for an unknown key.
     fn peer(&self, key: Key) -> io::Result<Address>;
+
+    /// Who is at the other end of a Unix stream.
+    ///
+    /// # Errors
+    /// As `Credentials::of_peer`, `NotFound` for an unknown key.
+    fn peer_credentials(&self, key: Key) -> io::Result<crate::Credentials> {
+        let _ = key;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// How many system calls (or operations that stand for them) were made so far.
     fn calls(&self) -> u64 {

@@ -1,6 +1,8 @@
 //! Resources: what gives input to a program or takes output from it. Users' own are first class.
 
 mod custom;
+#[cfg(unix)]
+mod descriptors;
 mod fd;
 mod io;
 pub(crate) mod listener;
@@ -8,6 +10,8 @@ mod stream;
 
 use std::{any::Any, io as std_io};
 
+#[cfg(unix)]
+pub use self::descriptors::{Descriptors, Message, Passed};
 pub(crate) use self::stream::with_layer;
 pub use self::{
     fd::Fd,

@@ -1,5 +1,6 @@
 //! The runtime: one engine, several services, one thread.
 
+mod background;
 pub(crate) mod budget;
 pub(crate) mod limits;
 pub(crate) mod registry;

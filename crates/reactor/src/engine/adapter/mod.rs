@@ -436,6 +436,13 @@ impl<P: Poll> Engine for Calls<P> {
         sys::peer(sys::borrow(descriptor))
     }
 
+    #[cfg(unix)]
+    fn peer_credentials(&self, key: Key) -> io::Result<crate::Credentials> {
+        let descriptor = self.table.get(key).and_then(Entry::owned).ok_or(io::ErrorKind::NotFound)?;
+        self.count_call();
+        crate::Credentials::of_peer(sys::borrow(descriptor))
+    }
+
     fn calls(&self) -> u64 {
         self.calls.get() + self.poll.calls()
     }

@@ -447,6 +447,12 @@ impl Engine for IoUring {
         sys::peer(sys::borrow(descriptor))
     }
 
+    fn peer_credentials(&self, key: Key) -> io::Result<crate::Credentials> {
+        let descriptor = self.table.of(key).and_then(|entry| entry.owned()).ok_or(io::ErrorKind::NotFound)?;
+        self.count_call();
+        crate::Credentials::of_peer(sys::borrow(descriptor))
+    }
+
     fn calls(&self) -> u64 {
         self.calls.get() + self.ring.calls()
     }

@@ -1,0 +1,242 @@
+//! The service that speaks with the supervisor: notices, and the watchdog.
+
+use std::{io, os::unix::net::UnixDatagram, time::Duration};
+
+use super::{
+    Notice,
+    environment::{Environment, bad},
+};
+use crate::{
+    address::Address,
+    context::Context,
+    engine::{Engine, Interest, Outgoing, Ready, Source, StandIn, Transport},
+    error::{Closed, Error, Result},
+    id::Id,
+    resource::{Descriptors, Io, Message, Output, Resource},
+    service::{Handle, Receive, Service},
+    sys,
+};
+
+/// A service that tells the supervisor what others tell it, and feeds its watchdog.
+///
+/// Others send it [`Notice`]s, by [`Context::tell`](crate::Context::tell). By itself it tells `STOPPING=1`
+/// when the runtime begins to stop, and `WATCHDOG=1` at once and then twice in each interval of the watchdog:
+/// from the loop, so that a loop which stands still is noticed. Where no supervisor listens (`NOTIFY_SOCKET` is
+/// not set) it takes the notices and does nothing.
+///
+/// Telling never blocks: what the supervisor's socket does not take waits, and at most 4,096 bytes are one
+/// notice. When the supervisor cannot be told any more, [`Supervised::failure`] says why, and the rest goes on.
+///
+/// It is in the background, but a watchdog that is to be fed is something to do: a runtime with one does not
+/// end before it is stopped.
+///
+/// ```
+/// use reactor::{Context, Result, Runtime, Service, ServiceId, systemd::{Notice, Supervised}};
+///
+/// struct Server(ServiceId<Supervised>);
+///
+/// impl Service for Server {
+///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+///         // Here it would listen.
+///         cx.tell(self.0, Notice::ready().and(Notice::status("listening")))?;
+///         Ok(())
+///     }
+/// }
+///
+/// let mut runtime = Runtime::new()?;
+/// let supervised = runtime.add(Supervised::new())?;
+/// runtime.add(Server(supervised))?;
+/// runtime.run()?.check()?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Supervised {
+    link: Option<Id<Link>>,
+    interval: Option<Duration>,
+    told: u64,
+    failure: Option<String>,
+}
+
+/// It is time to feed the watchdog.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Feed(());
+
+impl Supervised {
+    /// A service for the supervisor that the environment names.
+    pub fn new() -> Supervised {
+        Supervised::default()
+    }
+
+    /// Whether there is a supervisor, and it can be told.
+    pub fn is_heard(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// In which time the watchdog wants to be fed; `None` without one.
+    pub fn watchdog(&self) -> Option<Duration> {
+        self.interval
+    }
+
+    /// How many notices were told, the watchdog's included.
+    pub fn told(&self) -> u64 {
+        self.told
+    }
+
+    /// Why the supervisor cannot be told any more.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    fn tell(&mut self, cx: &mut Context<Self>, notice: Notice) -> Result {
+        let Some(link) = self.link else { return Ok(()) };
+        if notice.text().len() > NOTICE_MAX {
+            return Err(format!("a notice of {} bytes, of at most {NOTICE_MAX}", notice.text().len()).into());
+        }
+        let micros = match cx.get(link).map(|link| &link.0) {
+            Some(Held::Process(_)) => sys::inherited::monotonic_micros()?,
+            _ => cx.now().as_nanos() / 1000,
+        };
+        cx.send(link, notice.at(micros));
+        self.told += 1;
+        Ok(())
+    }
+}
+
+impl Service for Supervised {
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        let Some((link, interval)) = open(cx.engine())? else { return Ok(()) };
+        let link = cx.add(link)?;
+        cx.background(link);
+        (self.link, self.interval) = (Some(link), interval);
+        self.receive(cx, Feed(()))
+    }
+
+    fn stop(&mut self, cx: &mut Context<Self>) {
+        // The only error is one of the clock's, and `STOPPING` has no moment.
+        let _ = self.tell(cx, Notice::stopping());
+    }
+}
+
+impl Receive<Notice> for Supervised {
+    fn receive(&mut self, cx: &mut Context<Self>, notice: Notice) -> Result {
+        self.tell(cx, notice)
+    }
+}
+
+impl Receive<Feed> for Supervised {
+    fn receive(&mut self, cx: &mut Context<Self>, feed: Feed) -> Result {
+        let (Some(interval), true) = (self.interval, self.link.is_some()) else { return Ok(()) };
+        cx.after(interval / 2, feed);
+        self.tell(cx, Notice::watchdog())
+    }
+}
+
+impl Handle<Link> for Supervised {
+    fn handle(&mut self, _: &mut Context<Self>, _: Id<Link>, _: ()) -> Result {
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<Self>, _: Id<Link>, _: Link, why: Closed) {
+        self.link = None;
+        self.failure = (!why.is_clean()).then(|| why.to_string());
+    }
+}
+
+/// The way to the supervisor.
+#[derive(Debug)]
+pub struct Link(Held);
+
+#[derive(Debug)]
+enum Held {
+    Process(Box<Descriptors>),
+    StandIn(Transport),
+}
+
+/// The link, and the watchdog's interval, where there is a supervisor.
+fn open(engine: &mut dyn Engine) -> Result<Option<(Link, Option<Duration>)>, Error> {
+    let refused = |error| Error::os("notify", "supervisor", error);
+    match engine.stand_in(StandIn::Supervisor) {
+        None => of_process(&Environment::of_process()),
+        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Some(Err(error)) => Err(refused(error)),
+        Some(Ok(transport)) => {
+            let mut micros = [0; 8];
+            engine.read(transport.source(), &mut micros).map_err(refused)?;
+            Ok(Some((Link(Held::StandIn(transport)), interval(u64::from_le_bytes(micros)))))
+        }
+    }
+}
+
+fn of_process(environment: &Environment<'_>) -> Result<Option<(Link, Option<Duration>)>, Error> {
+    let Some(name) = environment.text("NOTIFY_SOCKET")? else { return Ok(None) };
+    let address = match name.strip_prefix('@') {
+        Some(name) if !name.is_empty() => Address::Abstract(name.as_bytes().to_vec()),
+        None if name.starts_with('/') => Address::Path(name.clone().into()),
+        _ => return Err(bad("NOTIFY_SOCKET", name, "it is neither a path nor an abstract name")),
+    };
+    let socket = UnixDatagram::unbound().and_then(|socket| {
+        sys::connect_datagram(&socket, &address)?;
+        Descriptors::new(socket)
+    });
+    let socket = socket.map_err(|error| Error::os("notify", &address, error))?;
+    let micros = match (environment.number("WATCHDOG_USEC")?, environment.is_for_us("WATCHDOG_PID")?) {
+        (Some(0), _) => return Err(bad("WATCHDOG_USEC", 0, "it is not a number in its range")),
+        (Some(micros), None | Some(true)) => micros,
+        _ => 0,
+    };
+    Ok(Some((Link(Held::Process(Box::new(socket))), interval(micros))))
+}
+
+fn interval(micros: u64) -> Option<Duration> {
+    (micros > 0).then(|| Duration::from_micros(micros))
+}
+
+impl Resource for Link {
+    type Event<'a> = ();
+
+    fn source(&self) -> Source<'_> {
+        match &self.0 {
+            Held::Process(socket) => socket.source(),
+            Held::StandIn(transport) => transport.source(),
+        }
+    }
+
+    fn interest(&self) -> Option<Interest> {
+        None
+    }
+
+    fn step(&mut self, _: Ready, _: &mut Io<'_>, _: &mut [u8]) -> io::Result<Option<()>> {
+        Ok(None)
+    }
+}
+
+impl Output for Link {
+    type Item<'a> = (String, Vec<std::os::fd::OwnedFd>);
+
+    fn encode(&mut self, (text, descriptors): Self::Item<'_>, out: &mut Outgoing) -> Result {
+        match &mut self.0 {
+            Held::Process(socket) => socket.encode(Message { bytes: text.as_bytes(), descriptors }, out)?,
+            Held::StandIn(_) => {
+                out.put(text.as_bytes());
+                // Where one ends and the next begins.
+                out.put(b"\n");
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, io: &mut Io<'_>, out: &mut Outgoing) -> io::Result<()> {
+        match &mut self.0 {
+            Held::Process(socket) => socket.flush(io, out),
+            Held::StandIn(transport) => {
+                let taken = io.write(transport.source(), out)?;
+                out.advance(taken);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What systemd reads of a datagram.
+const NOTICE_MAX: usize = 4096;
