@@ -22,6 +22,8 @@ fn main() -> reactor::Result {
     let mut runtime = reactor::Runtime::new()?;
     if let Err(error) = runtime.add(service::Supervise::new(commands, reactor::stdio::stdout()?)) {
         eprintln!("supervise: {}", service::cause(&error));
+        // With it end the commands before the one that cannot be executed.
+        drop(runtime);
         std::process::exit(2)
     }
     runtime.run()?.check()?;
