@@ -6,7 +6,7 @@
 mod unix {
     use reactor::{
         Address, Bytes, Closed, Context, Event, Flow, Handle, Id, IdMap, Result, Service, Shared, Stream,
-        StreamOptions, stdio,
+        StreamOptions,
     };
     use std::{sync::Arc, time::Duration};
 
@@ -62,8 +62,10 @@ mod unix {
                 cx.listen(&self.address, move |_| Some(Stream::new(Bytes).options(options.clone())))?;
             // Standard output is for what the clients say.
             eprintln!("listening on {}", cx.local(listener)?);
-            self.output = Some(cx.add(Stream::new(Bytes).role().through(stdio::stdout()?))?);
-            self.input = Some(cx.add(Stream::new(Bytes).role().through(stdio::stdin()?))?);
+            let output = Stream::new(Bytes).role().through(cx.stdout()?);
+            self.output = Some(cx.add(output)?);
+            let input = Stream::new(Bytes).role().through(cx.stdin()?);
+            self.input = Some(cx.add(input)?);
             Ok(())
         }
     }

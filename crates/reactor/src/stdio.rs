@@ -1,7 +1,7 @@
 //! Standard input, output and error as transports of streams. Unix.
 //!
 //! ```no_run
-//! use reactor::{Bytes, Context, Event, Handle, Id, Result, Service, Stream, stdio};
+//! use reactor::{Bytes, Context, Event, Handle, Id, Result, Service, Stream};
 //!
 //! /// Copies its input to its output, as cat(1).
 //! struct Cat(Option<Id<Stream<Bytes, (), Out>>>);
@@ -9,8 +9,9 @@
 //!
 //! impl Service for Cat {
 //!     fn start(&mut self, cx: &mut Context<Self>) -> Result {
-//!         let input = cx.add(Stream::new(Bytes).through(stdio::stdin()?))?;
-//!         let output = cx.add(Stream::new(Bytes).role::<Out>().through(stdio::stdout()?))?;
+//!         let input = Stream::new(Bytes).through(cx.stdin()?);
+//!         let output = Stream::new(Bytes).role::<Out>().through(cx.stdout()?);
+//!         let (input, output) = (cx.add(input)?, cx.add(output)?);
 //!         // The input rests while the output is full, and its end is passed on.
 //!         cx.couple(input, output);
 //!         self.0 = Some(output);

@@ -15,6 +15,9 @@ use reactor::{
     engine::{Chunk, Ending, Engine, Event, Interest, Job, Outgoing, Refused, Role, Sent, Source, Transport},
 };
 
+#[cfg(unix)]
+use reactor::engine::StandIn;
+
 use crate::{
     bell::Bell,
     error,
@@ -134,6 +137,11 @@ impl SimEngine {
                     Some(Task::Job(job)) => {
                         drop(state);
                         job();
+                    }
+                    #[cfg(unix)]
+                    Some(Task::Child(child, happening)) => {
+                        drop(state);
+                        crate::child::happen(&self.state, child, happening);
                     }
                     // A node's turn is the world's to make, when it is the world that moves again.
                     Some(Task::Run(node)) => state.make_runnable(node),
@@ -304,6 +312,28 @@ impl Engine for SimEngine {
             state.digest.bytes(&from.front()[..count]);
         }
         result
+    }
+
+    #[cfg(unix)]
+    fn stand_in(&mut self, of: StandIn) -> Option<io::Result<Transport>> {
+        self.calls += 1;
+        let mut state = self.state.borrow_mut();
+        match of {
+            StandIn::Stdin => Some(Ok(state.open_input(self.host))),
+            StandIn::Stdout => Some(Ok(state.open_output(self.host, 0))),
+            StandIn::Stderr => Some(Ok(state.open_output(self.host, 1))),
+            _ => None,
+        }
+    }
+
+    #[cfg(unix)]
+    fn spawn(
+        &mut self,
+        command: &mut std::process::Command,
+        options: &reactor::process::SpawnOptions,
+    ) -> io::Result<reactor::process::Child> {
+        self.calls += 1;
+        crate::child::spawn(&self.state, self.host, command, options)
     }
 
     fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Transport> {

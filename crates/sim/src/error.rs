@@ -4,12 +4,15 @@ use std::io::{Error, ErrorKind};
 
 pub(crate) const NO_ENTRY: i32 = 2;
 pub(crate) const BAD_DESCRIPTOR: i32 = 9;
+#[cfg(unix)]
+pub(crate) const NO_PROCESS: i32 = 3;
 pub(crate) const AGAIN: i32 = 11;
 pub(crate) const EXISTS: i32 = 17;
 pub(crate) const INVALID: i32 = 22;
 pub(crate) const TOO_MANY_FILES: i32 = 24;
 pub(crate) const NO_SPACE: i32 = 28;
 pub(crate) const BROKEN_PIPE: i32 = 32;
+pub(crate) const NOT_SOCKET: i32 = 88;
 pub(crate) const ADDRESS_IN_USE: i32 = 98;
 pub(crate) const ADDRESS_NOT_AVAILABLE: i32 = 99;
 pub(crate) const CONNECTION_RESET: i32 = 104;

@@ -77,6 +77,8 @@ mod bed;
 mod bell;
 mod buffer;
 mod chance;
+#[cfg(unix)]
+mod child;
 mod close;
 mod connect;
 pub mod datagram;
@@ -91,6 +93,7 @@ mod link;
 mod listener;
 mod net;
 mod node;
+mod pipe;
 mod queue;
 mod record;
 mod replay;
@@ -99,6 +102,8 @@ mod state;
 mod trouble;
 mod world;
 
+#[cfg(unix)]
+pub use self::child::{Hand, Program};
 pub use self::{
     bed::{Bed, Peer},
     chance::Chance,

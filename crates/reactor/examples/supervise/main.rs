@@ -20,7 +20,7 @@ fn main() -> reactor::Result {
         std::process::exit(2)
     }
     let mut runtime = reactor::Runtime::new()?;
-    if let Err(error) = runtime.add(service::Supervise::new(commands, reactor::stdio::stdout()?)) {
+    if let Err(error) = runtime.add(service::Supervise::new(commands)) {
         eprintln!("supervise: {}", service::cause(&error));
         // With it end the commands before the one that cannot be executed.
         drop(runtime);

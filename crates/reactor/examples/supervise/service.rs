@@ -7,7 +7,6 @@ use std::{
 
 use reactor::{
     Closed, Context, Error, Event, Flow, Handle, Id, IdMap, Receive, Result, Service, Stream, Time,
-    engine::Transport,
     process::{Process, SpawnOptions, Standard},
     signals::{Arrived, Signal, Signals},
 };
@@ -29,7 +28,6 @@ pub(crate) struct Supervise {
     /// What comes before each line of a stream. One may outlive its process: somebody holds the pipe.
     outs: IdMap<Out, String>,
     errors: IdMap<Err, String>,
-    stdout: Option<Transport>,
     output: Option<Id<Ours>>,
     is_ending: bool,
 }
@@ -47,7 +45,7 @@ struct Again(usize);
 struct Deadline;
 
 impl Supervise {
-    pub(crate) fn new(commands: Vec<Vec<String>>, stdout: Transport) -> Supervise {
+    pub(crate) fn new(commands: Vec<Vec<String>>) -> Supervise {
         let workers = commands.into_iter().map(|command| {
             let name = command[0].rsplit('/').next().unwrap_or_default().to_owned();
             Worker { command, name, began: Time::ZERO, pause: PAUSE_MIN }
@@ -57,7 +55,6 @@ impl Supervise {
             processes: IdMap::new(),
             outs: IdMap::new(),
             errors: IdMap::new(),
-            stdout: Some(stdout),
             output: None,
             is_ending: false,
         }
@@ -143,9 +140,8 @@ impl Supervise {
 
 impl Service for Supervise {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
-        if let Some(stdout) = self.stdout.take() {
-            self.output = Some(cx.add(Stream::new(Said).role().through(stdout))?);
-        }
+        let output = Stream::new(Said).role().through(cx.stdout()?);
+        self.output = Some(cx.add(output)?);
         let signals = cx.signals([Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1, Signal::USR2])?;
         cx.background(signals);
         for at in 0..self.workers.len() {

@@ -93,6 +93,15 @@ pub enum StandIn {
     /// with an empty line behind it.
     #[cfg(unix)]
     Supervisor,
+    /// Standard input: a transport that is only read.
+    #[cfg(unix)]
+    Stdin,
+    /// Standard output: a transport that is only written.
+    #[cfg(unix)]
+    Stdout,
+    /// Standard error: the same.
+    #[cfg(unix)]
+    Stderr,
 }
 
 /// An owned way to the other side: a socket, an end of a pipe, or a virtual one of a simulated engine. Closed
