@@ -284,7 +284,8 @@ pub(crate) fn spawn(
         is_listening: true,
         ending: None,
         is_over: false,
-        is_queued: false,
+        // Its pipes wait until it begins.
+        is_queued: true,
     });
     world.digest.number(u64::from(number) << 8 | 0xc4);
     let begins = world.now + world.chance.between(50_000, 1_000_000);
@@ -331,6 +332,9 @@ fn begin(program: &mut dyn Program, hand: &mut Hand<'_>) {
     if !has_input {
         program.input_ended(hand);
     }
+    let mut state = hand.state.borrow_mut();
+    state.children.all[hand.child as usize].is_queued = false;
+    state.wake_child(hand.child);
 }
 
 fn progress(program: &mut dyn Program, hand: &mut Hand<'_>) {
