@@ -15,9 +15,6 @@ use reactor::{
     engine::{Chunk, Ending, Engine, Event, Interest, Job, Outgoing, Refused, Role, Sent, Source, Transport},
 };
 
-#[cfg(unix)]
-use reactor::engine::StandIn;
-
 use crate::{
     bell::Bell,
     error,
@@ -310,20 +307,16 @@ impl Engine for SimEngine {
         let result = fed.ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?.write(from);
         if let Ok(count) = result {
             state.digest.bytes(&from.front()[..count]);
+            #[cfg(unix)]
+            state.take_notices(number as u32);
         }
         result
     }
 
     #[cfg(unix)]
-    fn stand_in(&mut self, of: StandIn) -> Option<io::Result<Transport>> {
+    fn stand_in(&mut self, of: reactor::engine::StandIn) -> Option<io::Result<Transport>> {
         self.calls += 1;
-        let mut state = self.state.borrow_mut();
-        match of {
-            StandIn::Stdin => Some(Ok(state.open_input(self.host))),
-            StandIn::Stdout => Some(Ok(state.open_output(self.host, 0))),
-            StandIn::Stderr => Some(Ok(state.open_output(self.host, 1))),
-            _ => None,
-        }
+        self.state.borrow_mut().stand_in(self.host, of)
     }
 
     #[cfg(unix)]

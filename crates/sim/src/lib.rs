@@ -94,6 +94,8 @@ mod listener;
 mod net;
 mod node;
 mod pipe;
+#[cfg(unix)]
+mod process;
 mod queue;
 mod record;
 mod replay;

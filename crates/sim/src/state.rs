@@ -115,6 +115,8 @@ pub(crate) struct State {
     pub(crate) listeners: Vec<Option<Listener>>,
     pub(crate) names: HashMap<(u32, Address), u32>,
     pub(crate) feeds: Vec<Option<Fed>>,
+    #[cfg(unix)]
+    pub(crate) stand_ins: crate::process::StandIns,
     pub(crate) jobs: Vec<Option<Job>>,
     /// By host: its standard streams.
     pub(crate) consoles: Vec<crate::pipe::Console>,
@@ -152,6 +154,8 @@ impl State {
             listeners: Vec::new(),
             names: HashMap::new(),
             feeds: Vec::new(),
+            #[cfg(unix)]
+            stand_ins: crate::process::StandIns::default(),
             jobs: Vec::new(),
             consoles: Vec::new(),
             #[cfg(unix)]

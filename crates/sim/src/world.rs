@@ -47,6 +47,9 @@ pub struct WorldOptions {
     pub late_max: Duration,
     /// After how long without an answer a connection has timed out: 2 minutes.
     pub give_up: Duration,
+    /// In which time each node's supervisor wants to hear that it is alive; none by default. What a node tells
+    /// is in `World::notices`; that one keeps silent has no consequence.
+    pub watchdog: Option<Duration>,
     /// The limits of each runtime.
     pub limits: Limits,
     /// How many happenings are kept for [`World::history`]; 0 by default: none.
@@ -62,6 +65,7 @@ impl Default for WorldOptions {
             turn_cost: Duration::from_micros(1),
             late_max: Duration::from_millis(5),
             give_up: Duration::from_secs(120),
+            watchdog: None,
             limits: Limits::default(),
             history_max: 0,
         }
@@ -126,6 +130,10 @@ impl World {
         state.turn_cost = nanos(options.turn_cost).max(1);
         state.late_max = nanos(options.late_max).max(1);
         state.give_up = nanos(options.give_up);
+        #[cfg(unix)]
+        if let Some(watchdog) = options.watchdog {
+            state.stand_ins.watchdog = (nanos(watchdog) / 1000).max(1);
+        }
         state.record.kept = (options.history_max > 0).then(Vec::new);
         state.record.kept_max = options.history_max;
         World {

@@ -1,6 +1,7 @@
 //! The service: workers that begin again, their output with a prefix, and the end of them all.
 
 use std::{
+    io,
     process::{Command, ExitStatus},
     time::Duration,
 };
@@ -108,20 +109,18 @@ impl Supervise {
         cx.after(pause, Again(at));
     }
 
-    /// Passes a signal on to all.
-    fn pass_on(&mut self, cx: &mut Context<Self>, number: i32) {
-        for id in self.processes.ids() {
-            if let Some(process) = cx.get(id) {
-                // One that has just ended needs none.
-                let _ = process.signal(number);
-            }
+    /// Sends a signal to all.
+    fn signal(&self, cx: &Context<Self>, send: impl Fn(&Process) -> io::Result<()>) {
+        for process in self.processes.ids().filter_map(|id| cx.get(id)) {
+            // One that has just ended needs none.
+            let _ = send(process);
         }
     }
 
     /// Asks all to end.
     fn end(&mut self, cx: &mut Context<Self>) {
         if !std::mem::replace(&mut self.is_ending, true) {
-            self.pass_on(cx, libc::SIGTERM);
+            self.signal(cx, Process::terminate);
             cx.after(PATIENCE, Deadline);
             self.end_if_done(cx);
         }
@@ -160,10 +159,10 @@ impl Handle<Signals> for Supervise {
         match arrived.signal {
             Signal::TERM | Signal::INT if self.is_ending || arrived.times > 1 => {
                 self.end(cx);
-                self.pass_on(cx, libc::SIGKILL);
+                self.signal(cx, Process::kill);
             }
             Signal::TERM | Signal::INT => self.end(cx),
-            other => self.pass_on(cx, other.number()),
+            other => self.signal(cx, |process| process.signal(other.number())),
         }
         Ok(())
     }
@@ -248,7 +247,7 @@ impl Receive<Again> for Supervise {
 
 impl Receive<Deadline> for Supervise {
     fn receive(&mut self, cx: &mut Context<Self>, _: Deadline) -> Result {
-        self.pass_on(cx, libc::SIGKILL);
+        self.signal(cx, Process::kill);
         // Somebody who left the group may hold a pipe for ever.
         self.outs.ids().for_each(|id| cx.close(id));
         self.errors.ids().for_each(|id| cx.close(id));

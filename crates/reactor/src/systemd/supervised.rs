@@ -240,3 +240,136 @@ impl Output for Link {
 
 /// What systemd reads of a datagram.
 const NOTICE_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        ffi::OsString,
+        os::fd::{AsFd as _, OwnedFd},
+    };
+
+    use super::*;
+    use crate::{runtime::Runtime, service::ServiceId, sys::rights};
+
+    /// A runtime with the service, over a socket of the test's own, and the other end of it.
+    struct Supervisor {
+        runtime: Runtime,
+        service: ServiceId<Supervised>,
+        socket: UnixDatagram,
+    }
+
+    impl Supervisor {
+        fn new() -> Supervisor {
+            let (ours, socket) = UnixDatagram::pair().expect("a pair");
+            let link = Link(Held::Process(Box::new(Descriptors::new(ours).expect("a Unix socket"))));
+            let mut runtime = Runtime::new().expect("an engine");
+            let service = runtime.add(Supervised::new()).expect("it starts");
+            let linked = runtime.with(service, |service, cx| {
+                service.link = Some(cx.add(link).expect("it is watched"));
+            });
+            linked.expect("it lives");
+            Supervisor { runtime, service, socket }
+        }
+
+        fn tell(&mut self, notice: Notice) -> Result {
+            let told = self.runtime.with(self.service, |service, cx| service.receive(cx, notice));
+            self.runtime.turn(Some(Duration::ZERO)).expect("the engine is whole");
+            told.expect("it lives")
+        }
+
+        fn receive(&self) -> io::Result<(String, Vec<OwnedFd>)> {
+            let mut buffer = vec![0; 2 * NOTICE_MAX];
+            let got = rights::receive(self.socket.as_fd(), &mut buffer)?;
+            buffer.truncate(got.bytes);
+            Ok((String::from_utf8(buffer).expect("text"), got.descriptors))
+        }
+    }
+
+    #[test]
+    fn a_descriptor_to_be_stored_passes_with_its_name() {
+        let mut supervisor = Supervisor::new();
+        let (reader, writer) = io::pipe().expect("a pipe");
+        supervisor.tell(Notice::store("state", writer.into())).expect("it is told");
+        let (text, descriptors) = supervisor.receive().expect("it came");
+        assert_eq!((&text[..], descriptors.len()), ("FDSTORE=1\nFDNAME=state\n", 1));
+        drop(descriptors);
+        // Ours was closed when it had left: no copy is open.
+        assert_eq!(io::read_to_string(reader).expect("an end"), "");
+    }
+
+    #[test]
+    fn a_notice_has_so_many_bytes_and_no_more() {
+        // Three whole statuses, and one that fills up.
+        let of = |length: usize| {
+            let full = || Notice::status(&"x".repeat(1020));
+            let rest = length - 3 * full().text().len() - "STATUS=\n".len();
+            full().and(full()).and(full()).and(Notice::status(&"y".repeat(rest)))
+        };
+        for (length, fits) in [(NOTICE_MAX - 1, true), (NOTICE_MAX, true), (NOTICE_MAX + 1, false)] {
+            let mut supervisor = Supervisor::new();
+            let notice = of(length);
+            assert_eq!(notice.text().len(), length);
+            assert_eq!(supervisor.tell(notice).is_ok(), fits, "{length} bytes");
+            let came = supervisor.receive().map(|(text, _)| text.len()).map_err(|error| error.kind());
+            assert_eq!(came, if fits { Ok(length) } else { Err(io::ErrorKind::WouldBlock) });
+        }
+    }
+
+    #[test]
+    fn a_supervisor_that_does_not_read_delays_nobody_and_loses_nothing() {
+        let mut supervisor = Supervisor::new();
+        // Far more than the socket takes.
+        for number in 0..2000 {
+            supervisor.tell(Notice::status(&number.to_string())).expect("it is told");
+        }
+        for number in 0..2000 {
+            let text = loop {
+                match supervisor.receive() {
+                    Ok((text, _)) => break text,
+                    Err(_) => _ = supervisor.runtime.turn(None).expect("the engine is whole"),
+                }
+            };
+            assert_eq!(text, format!("STATUS={number}\n"));
+        }
+    }
+
+    #[test]
+    fn one_that_is_gone_is_a_failure_that_ends_nothing_else() {
+        let Supervisor { mut runtime, service, socket } = Supervisor::new();
+        drop(socket);
+        let tell =
+            |service: &mut Supervised, cx: &mut Context<Supervised>| service.receive(cx, Notice::ready());
+        for _ in 0..2 {
+            runtime.with(service, tell).expect("it lives").expect("it is taken");
+            runtime.turn(Some(Duration::ZERO)).expect("the engine is whole");
+        }
+        let service = runtime.service(service).expect("it lives");
+        assert!(!service.is_heard() && service.failure().is_some(), "{service:?}");
+    }
+
+    #[test]
+    fn what_the_environment_says_is_understood_or_refused() {
+        let theirs = std::env::temp_dir().join(format!("reactor-supervised-{}", std::process::id()));
+        let _bound = UnixDatagram::bind(&theirs).expect("a socket");
+        let found = |usec: Option<&str>, pid: Option<&str>| {
+            let lookup = |name: &str| match name {
+                "NOTIFY_SOCKET" => Some(theirs.clone().into_os_string()),
+                "WATCHDOG_USEC" => usec.map(OsString::from),
+                "WATCHDOG_PID" => pid.map(OsString::from),
+                _ => None,
+            };
+            let found = of_process(&Environment { lookup: &lookup, process: 77 });
+            found.map(|found| found.expect("there is one").1).map_err(|error| error.to_string())
+        };
+        assert_eq!(found(None, None), Ok(None));
+        assert_eq!(found(Some("20"), None), Ok(Some(Duration::from_micros(20))));
+        assert_eq!(found(Some("20"), Some("77")), Ok(Some(Duration::from_micros(20))));
+        assert_eq!(found(Some("20"), Some("78")), Ok(None));
+        for wrong in ["0", "-1", "x", ""] {
+            let text = format!("environment WATCHDOG_USEC={wrong}: it is not a number in its range");
+            assert_eq!(found(Some(wrong), None), Err(text));
+        }
+        std::fs::remove_file(&theirs).expect("it was bound there");
+        assert!(found(None, None).expect_err("nobody is there").starts_with("notify unix:"));
+    }
+}
