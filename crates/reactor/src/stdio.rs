@@ -96,6 +96,51 @@ pub fn stderr() -> io::Result<Transport> {
     output_to(io::stderr().as_fd())
 }
 
+/// Keeps a terminal raw while it lives: each key comes as it is pressed, nothing is echoed, and `^C` is a byte.
+///
+/// What the terminal was before is restored when this is dropped, also by a panic; by
+/// [`exit`](std::process::exit) and the end of `main`, although nothing is dropped then; and before a panic
+/// aborts, where the program was built to abort. Not by a signal that ends the process, and not by
+/// [`abort`](std::process::abort): a program that should survive SIGTERM stops by
+/// [`Graceful`](crate::signals::Graceful). Restoring works from the background, too.
+///
+/// ```no_run
+/// use reactor::stdio::Raw;
+/// let raw = Raw::enter(std::io::stdin())?;
+/// // .. a stream over `cx.stdin()` gets each key now.
+/// raw.leave()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Raw {
+    number: u64,
+}
+
+impl Raw {
+    /// Makes a terminal raw, as cfmakeraw(3) does.
+    ///
+    /// # Errors
+    /// As tcsetattr(3); ENOTTY for what is no terminal.
+    pub fn enter(terminal: impl AsFd) -> io::Result<Raw> {
+        Ok(Raw { number: sys::terminal::make_raw(terminal.as_fd())? })
+    }
+
+    /// Restores what was before, and says whether that worked.
+    ///
+    /// # Errors
+    /// As tcsetattr(3): EIO when the terminal is gone.
+    pub fn leave(self) -> io::Result<()> {
+        sys::terminal::restore(self.number)
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // A terminal that is gone needs nothing.
+        let _ = sys::terminal::restore(self.number);
+    }
+}
+
 /// Input from a descriptor whose open file others may share, and which may be a file: as [`stdin`].
 ///
 /// # Errors

@@ -18,6 +18,8 @@ pub(crate) mod rights;
 pub(crate) mod signals;
 mod socket;
 #[cfg(unix)]
+pub(crate) mod terminal;
+#[cfg(unix)]
 mod unix;
 #[cfg(windows)]
 mod windows;
