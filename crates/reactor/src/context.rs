@@ -9,8 +9,6 @@ use std::{
 
 use session::{Codec, Layer, Shared};
 
-#[cfg(unix)]
-use crate::engine::StandIn;
 use crate::{
     address::{Address, ToAddress},
     clock::Time,
@@ -362,63 +360,6 @@ impl<'a, S> Context<'a, S> {
         } else {
             Err(io::ErrorKind::NotFound.into())
         }
-    }
-
-    // Standard streams and processes.
-
-    /// Standard input, for a stream that is only read; see [`stdio`](crate::stdio). In a simulated world, what
-    /// is typed there. Unix.
-    ///
-    /// # Errors
-    /// As [`stdio::stdin`](crate::stdio::stdin).
-    #[cfg(unix)]
-    pub fn stdin(&mut self) -> Result<Transport, Error> {
-        self.standard(StandIn::Stdin, "stdin", crate::stdio::stdin)
-    }
-
-    /// Standard output, for a stream that is only written. Unix.
-    ///
-    /// # Errors
-    /// As [`stdio::stdout`](crate::stdio::stdout).
-    #[cfg(unix)]
-    pub fn stdout(&mut self) -> Result<Transport, Error> {
-        self.standard(StandIn::Stdout, "stdout", crate::stdio::stdout)
-    }
-
-    /// Standard error, for a stream that is only written. Unix.
-    ///
-    /// # Errors
-    /// As [`stdio::stderr`](crate::stdio::stderr).
-    #[cfg(unix)]
-    pub fn stderr(&mut self) -> Result<Transport, Error> {
-        self.standard(StandIn::Stderr, "stderr", crate::stdio::stderr)
-    }
-
-    #[cfg(unix)]
-    fn standard(
-        &mut self,
-        of: StandIn,
-        name: &'static str,
-        own: impl FnOnce() -> io::Result<Transport>,
-    ) -> Result<Transport, Error> {
-        let result = self.core.engine.stand_in(of).unwrap_or_else(own);
-        result.map_err(|error| Error::os("open", name, error))
-    }
-
-    /// Starts a program; see [`process`](crate::process). What is in the [`Child`](crate::process::Child) is then
-    /// added. Unix.
-    ///
-    /// # Errors
-    /// The program cannot be executed (ENOENT, EACCES, ..), or the system has no more processes or
-    /// descriptors; no child is left then.
-    #[cfg(unix)]
-    pub fn spawn(
-        &mut self,
-        command: &mut std::process::Command,
-        options: &crate::process::SpawnOptions,
-    ) -> Result<crate::process::Child, Error> {
-        let child = self.core.engine.spawn(command, options);
-        child.map_err(|error| Error::os("spawn", crate::process::program(command), error))
     }
 
     // Messages.

@@ -72,9 +72,24 @@ use std::{
 #[cfg(target_os = "linux")]
 use crate::sys::process::Pidfd;
 use crate::{
+    context::Context,
     engine::{Ready, Source, Transport},
+    error::Error,
     resource::{Io, Resource},
 };
+
+impl<S> Context<'_, S> {
+    /// Starts a program; see [`process`](crate::process). What is in the [`Child`](Child) is then
+    /// added.
+    ///
+    /// # Errors
+    /// The program cannot be executed (ENOENT, EACCES, ..), or the system has no more processes or
+    /// descriptors; no child is left then.
+    pub fn spawn(&mut self, command: &mut Command, options: &SpawnOptions) -> Result<Child, Error> {
+        let child = self.engine().spawn(command, options);
+        child.map_err(|error| Error::os("spawn", program(command), error))
+    }
+}
 
 /// What one of a child's three standard streams is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -281,6 +296,6 @@ impl fmt::Debug for Process {
 }
 
 /// The program of a command, for messages.
-pub(crate) fn program(command: &Command) -> String {
+fn program(command: &Command) -> String {
     command.get_program().to_string_lossy().into_owned()
 }

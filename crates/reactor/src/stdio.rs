@@ -68,9 +68,48 @@ use std::{
 };
 
 use crate::{
-    engine::{Medium, Transport},
+    context::Context,
+    engine::{Medium, StandIn, Transport},
+    error::Error,
     sys,
 };
+
+impl<S> Context<'_, S> {
+    /// Standard input, for a stream that is only read; see [`stdio`](crate::stdio). In a simulated world, what
+    /// is typed there.
+    ///
+    /// # Errors
+    /// As [`stdio::stdin`](crate::stdio::stdin).
+    pub fn stdin(&mut self) -> Result<Transport, Error> {
+        self.standard(StandIn::Stdin, "stdin", stdin)
+    }
+
+    /// Standard output, for a stream that is only written.
+    ///
+    /// # Errors
+    /// As [`stdio::stdout`](crate::stdio::stdout).
+    pub fn stdout(&mut self) -> Result<Transport, Error> {
+        self.standard(StandIn::Stdout, "stdout", stdout)
+    }
+
+    /// Standard error, for a stream that is only written.
+    ///
+    /// # Errors
+    /// As [`stdio::stderr`](crate::stdio::stderr).
+    pub fn stderr(&mut self) -> Result<Transport, Error> {
+        self.standard(StandIn::Stderr, "stderr", stderr)
+    }
+
+    fn standard(
+        &mut self,
+        of: StandIn,
+        name: &'static str,
+        own: impl FnOnce() -> io::Result<Transport>,
+    ) -> Result<Transport, Error> {
+        let result = self.engine().stand_in(of).unwrap_or_else(own);
+        result.map_err(|error| Error::os("open", name, error))
+    }
+}
 
 /// Standard input, for a stream that is only read.
 ///

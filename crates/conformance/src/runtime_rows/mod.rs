@@ -9,6 +9,8 @@ mod exhaustion;
 mod floods;
 mod lives;
 mod memory;
+#[cfg(unix)]
+mod nursery;
 mod panics;
 mod partial;
 mod peers;

@@ -294,3 +294,6 @@ fn take_signal(signal: libc::c_int) {
     // SAFETY: both pointers are to live values; the signal is pending, so this does not block.
     unsafe { libc::sigwait(&set, &mut taken) };
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,14 +2,17 @@
 
 use std::{
     os::fd::AsFd as _,
-    process::{Command, Stdio},
+    process::{ChildStdin, Command, Stdio},
 };
 
 use super::*;
 use crate::Source;
 
-fn start(script: &str) -> Started {
-    Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).spawn().expect("there is a shell")
+/// Starts a shell; gives its number and its input.
+#[expect(clippy::zombie_processes, reason = "what is under test waits for it")]
+fn start(script: &str) -> (u32, Option<ChildStdin>) {
+    let mut child = Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).spawn().expect("a shell");
+    (child.id(), child.stdin.take())
 }
 
 /// Waits for the word of the thread.
@@ -28,10 +31,10 @@ fn told(source: Source<'_>) -> i32 {
 
 #[test]
 fn a_thread_tells_of_an_exit_and_then_sends_no_signal_to_that_number() {
-    let mut child = start("read line; exit 7");
-    let watched = thread::watch(child.id(), &SpawnOptions::default()).expect("there is a thread");
+    let (pid, stdin) = start("read line; exit 7");
+    let watched = thread::watch(pid, &SpawnOptions::default()).expect("there is a thread");
     watched.signal(0).expect("it runs");
-    drop(child.stdin.take());
+    drop(stdin);
     assert_eq!(ExitStatus::from_raw(told(watched.source())).code(), Some(7));
     let error = watched.signal(libc::SIGKILL).expect_err("it was reaped");
     assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
@@ -39,15 +42,15 @@ fn a_thread_tells_of_an_exit_and_then_sends_no_signal_to_that_number() {
 
 #[test]
 fn a_thread_tells_of_a_death_by_signal() {
-    let child = start("read line");
-    let watched = thread::watch(child.id(), &SpawnOptions::default()).expect("there is a thread");
+    let (pid, _stdin) = start("read line");
+    let watched = thread::watch(pid, &SpawnOptions::default()).expect("there is a thread");
     watched.signal(libc::SIGTERM).expect("it runs");
     assert_eq!(ExitStatus::from_raw(told(watched.source())).signal(), Some(libc::SIGTERM));
 }
 
 #[test]
 fn a_child_that_somebody_else_reaped_ends_the_pipe_without_a_word() {
-    let mut child = start("exit 0");
+    let mut child = Command::new("true").spawn().expect("there is such a program");
     let pid = child.id();
     child.wait().expect("it ends");
     let watched = thread::watch(pid, &SpawnOptions::default()).expect("there is a thread");
