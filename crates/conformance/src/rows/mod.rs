@@ -4,6 +4,8 @@ mod datagrams;
 mod descriptors;
 mod partial;
 mod peers;
+#[cfg(unix)]
+mod pipes;
 mod readiness;
 #[cfg(unix)]
 mod signals;
@@ -27,6 +29,8 @@ pub fn rows() -> &'static [Row] {
                 .concat();
         #[cfg(unix)]
         all.extend_from_slice(signals::ROWS);
+        #[cfg(unix)]
+        all.extend_from_slice(pipes::ROWS);
         all.extend_from_slice(crate::canary_rows::ROWS);
         all.extend(crate::runtime_rows::rows());
         all

@@ -7,13 +7,19 @@
 mod address;
 pub(crate) mod datagram;
 #[cfg(unix)]
+pub(crate) mod file;
+#[cfg(unix)]
 pub(crate) mod inherited;
 mod io;
+#[cfg(unix)]
+pub(crate) mod process;
 #[cfg(unix)]
 pub(crate) mod rights;
 #[cfg(unix)]
 pub(crate) mod signals;
 mod socket;
+#[cfg(unix)]
+pub(crate) mod terminal;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
