@@ -79,6 +79,8 @@ pub use session::{
     Varint,
 };
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub use self::resource::{Change, Changes, Entry, Watch, WatchEnd, WatchFor, WatchId, WatchLimits};
 pub use self::{
     address::{Address, NotAnAddress, ToAddress},
     clock::Time,

@@ -5,10 +5,14 @@ mod fd;
 mod io;
 pub(crate) mod listener;
 mod stream;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod watch;
 
 use std::{any::Any, io as std_io};
 
 pub(crate) use self::stream::with_layer;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub use self::watch::{Change, Changes, Entry, Watch, WatchEnd, WatchFor, WatchId, WatchLimits};
 pub use self::{
     fd::Fd,
     io::Io,

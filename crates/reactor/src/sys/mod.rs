@@ -5,6 +5,8 @@
 //! that it lacks are the only unsafe code, and have a file of their own.
 
 mod address;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod inotify;
 mod io;
 mod socket;
 #[cfg(unix)]
@@ -17,6 +19,8 @@ pub(crate) use std::os::fd::{BorrowedFd as Borrowed, OwnedFd as Owned};
 #[cfg(windows)]
 pub(crate) use std::os::windows::io::{BorrowedSocket as Borrowed, OwnedSocket as Owned};
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) use self::inotify::{inotify_add, inotify_open, inotify_remove};
 #[cfg(unix)]
 pub(crate) use self::io::again_if_interrupted;
 #[cfg(unix)]
