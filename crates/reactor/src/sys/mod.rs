@@ -10,6 +10,8 @@ mod inotify;
 mod io;
 mod socket;
 #[cfg(unix)]
+mod terminal;
+#[cfg(unix)]
 mod unix;
 #[cfg(windows)]
 mod windows;
@@ -23,6 +25,10 @@ pub(crate) use std::os::windows::io::{BorrowedSocket as Borrowed, OwnedSocket as
 pub(crate) use self::inotify::{inotify_add, inotify_open, inotify_remove};
 #[cfg(unix)]
 pub(crate) use self::io::again_if_interrupted;
+#[cfg(all(unix, feature = "serial"))]
+pub(crate) use self::terminal::make_exclusive;
+#[cfg(unix)]
+pub(crate) use self::terminal::window_size;
 #[cfg(unix)]
 pub(crate) use self::unix::{
     Reserve, Watched, adopt, is_out_of_descriptors, poll, read_descriptor, receive_descriptor,
