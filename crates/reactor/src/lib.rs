@@ -75,21 +75,17 @@ mod options;
 mod sync;
 mod sys;
 #[cfg(unix)]
-mod terminal;
+pub mod terminal;
 
 pub use session::{
     self, Bytes, Codec, CodecError, Delimited, Layer, Lines, Outgoing, Shared, Stack, Truncated, U16, U32,
     Varint,
 };
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub use self::resource::{Change, Changes, Entry, Watch, WatchEnd, WatchFor, WatchId, WatchLimits};
 #[cfg(all(unix, feature = "serial"))]
-pub use self::resource::{
-    DataBits, FlowControl, ModemLines, Parity, Serial, SerialEvent, SerialOptions, StopBits,
-};
-#[cfg(unix)]
-pub use self::terminal::TerminalSize;
+pub use self::resource::serial;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub use self::resource::watch;
 pub use self::{
     address::{Address, NotAnAddress, ToAddress},
     clock::Time,

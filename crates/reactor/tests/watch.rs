@@ -12,8 +12,8 @@ use std::{
 
 use common::{Engine, SHORT, for_each_engine, settle, until};
 use reactor::{
-    Change, Changes, Context, Entry, Error, Handle, Id, Result, Runtime, Service, ServiceId, Watch, WatchFor,
-    WatchId, WatchLimits,
+    Context, Error, Handle, Id, Result, Runtime, Service, ServiceId,
+    watch::{Change, Changes, Entry, Watch, WatchFor, WatchId, WatchLimits},
 };
 
 /// A directory that is removed at the end.

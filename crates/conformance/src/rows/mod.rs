@@ -1,6 +1,8 @@
 //! The table: all rows, in the order of the scenarios.
 
 mod descriptors;
+#[cfg(unix)]
+mod devices;
 mod partial;
 mod peers;
 mod readiness;
@@ -20,6 +22,8 @@ pub fn rows() -> &'static [Row] {
     static ROWS: OnceLock<Vec<Row>> = OnceLock::new();
     ROWS.get_or_init(|| {
         let mut all = [descriptors::ROWS, readiness::ROWS, partial::ROWS, peers::ROWS, waits::ROWS].concat();
+        #[cfg(unix)]
+        all.extend_from_slice(devices::ROWS);
         all.extend_from_slice(crate::canary_rows::ROWS);
         all.extend(crate::runtime_rows::rows());
         all

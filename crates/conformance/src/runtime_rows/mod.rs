@@ -3,6 +3,8 @@
 //! Their ids have an `r` behind the scenario's number. Most have both ends of their connections in the runtime itself, so that they
 //! run on a virtual engine, too.
 
+#[cfg(unix)]
+mod devices;
 mod exhaustion;
 mod floods;
 mod lives;
@@ -35,6 +37,8 @@ pub(crate) fn rows() -> Vec<Row> {
         exhaustion::ROWS,
         time::ROWS,
         threads::ROWS,
+        #[cfg(unix)]
+        devices::ROWS,
         panics::ROWS,
         shutdown::ROWS,
         memory::ROWS,

@@ -5,22 +5,16 @@ mod fd;
 mod io;
 pub(crate) mod listener;
 #[cfg(all(unix, feature = "serial"))]
-mod serial;
+pub mod serial;
 mod stream;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-mod watch;
+pub mod watch;
 
 use std::{any::Any, io as std_io};
 
 #[cfg(all(unix, feature = "serial"))]
 use self::custom::QUEUE_HIGH;
-#[cfg(all(unix, feature = "serial"))]
-pub use self::serial::{
-    DataBits, FlowControl, ModemLines, Parity, Serial, SerialEvent, SerialOptions, StopBits,
-};
 pub(crate) use self::stream::with_layer;
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub use self::watch::{Change, Changes, Entry, Watch, WatchEnd, WatchFor, WatchId, WatchLimits};
 pub use self::{
     fd::Fd,
     io::Io,

@@ -32,7 +32,10 @@ use crate::{
 /// waits likewise.
 ///
 /// ```no_run
-/// use reactor::{Context, Handle, Id, Result, Serial, SerialEvent, SerialOptions, Service};
+/// use reactor::{
+///     Context, Handle, Id, Result, Service,
+///     serial::{Serial, SerialEvent, SerialOptions},
+/// };
 ///
 /// struct Meter;
 ///
@@ -73,7 +76,7 @@ enum Port {
 /// What a serial port tells.
 ///
 /// ```
-/// use reactor::SerialEvent;
+/// use reactor::serial::SerialEvent;
 /// let event = SerialEvent::Received(b"$GPGGA");
 /// assert!(matches!(event, SerialEvent::Received(bytes) if bytes.starts_with(b"$")));
 /// ```
@@ -89,7 +92,7 @@ pub enum SerialEvent<'a> {
 /// The lines of a modem that the other side sets.
 ///
 /// ```
-/// let lines = reactor::ModemLines { cts: true, dsr: true, ring: false, carrier: false };
+/// let lines = reactor::serial::ModemLines { cts: true, dsr: true, ring: false, carrier: false };
 /// assert!(lines.cts && !lines.carrier);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

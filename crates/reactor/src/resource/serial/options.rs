@@ -7,7 +7,7 @@ use serial2::Settings;
 /// How a serial port is set when it is opened.
 ///
 /// ```
-/// use reactor::{Parity, SerialOptions, StopBits};
+/// use reactor::serial::{Parity, SerialOptions, StopBits};
 /// let options = SerialOptions { speed: 4_800, parity: Parity::Even, ..SerialOptions::DEFAULT };
 /// assert_eq!(options.stop_bits, StopBits::One);
 /// ```
@@ -79,7 +79,7 @@ impl Default for SerialOptions {
 /// How many bits a character has.
 ///
 /// ```
-/// assert_eq!(reactor::SerialOptions::DEFAULT.data_bits, reactor::DataBits::Eight);
+/// assert_eq!(reactor::serial::SerialOptions::DEFAULT.data_bits, reactor::serial::DataBits::Eight);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DataBits {
@@ -96,7 +96,7 @@ pub enum DataBits {
 /// The parity bit of each character. One that arrives with the wrong parity is dropped.
 ///
 /// ```
-/// assert_eq!(reactor::SerialOptions::DEFAULT.parity, reactor::Parity::None);
+/// assert_eq!(reactor::serial::SerialOptions::DEFAULT.parity, reactor::serial::Parity::None);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Parity {
@@ -111,7 +111,7 @@ pub enum Parity {
 /// How many stop bits follow a character.
 ///
 /// ```
-/// assert_eq!(reactor::SerialOptions::DEFAULT.stop_bits, reactor::StopBits::One);
+/// assert_eq!(reactor::serial::SerialOptions::DEFAULT.stop_bits, reactor::serial::StopBits::One);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StopBits {
@@ -124,7 +124,7 @@ pub enum StopBits {
 /// How one side of a serial line stops the other.
 ///
 /// ```
-/// assert_eq!(reactor::SerialOptions::DEFAULT.flow_control, reactor::FlowControl::None);
+/// assert_eq!(reactor::serial::SerialOptions::DEFAULT.flow_control, reactor::serial::FlowControl::None);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FlowControl {

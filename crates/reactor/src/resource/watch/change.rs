@@ -2,11 +2,11 @@
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
 
-/// One watch of a [`Watch`](crate::Watch): a number that the kernel does not use again soon.
+/// One watch of a [`Watch`](super::Watch): a number that the kernel does not use again soon.
 ///
 /// ```
 /// # fn main() -> Result<(), reactor::Error> {
-/// let mut watch = reactor::Watch::new()?;
+/// let mut watch = reactor::watch::Watch::new()?;
 /// let id = watch.add("/")?;
 /// assert!(watch.path(id).is_some() && watch.remove(id) && watch.path(id).is_none());
 /// # Ok(())
@@ -29,7 +29,7 @@ pub struct Entry<'a> {
 /// One thing that happened.
 ///
 /// ```
-/// use reactor::Change;
+/// use reactor::watch::Change;
 ///
 /// /// Whether a list of the directory's names is stale after this.
 /// fn is_about_names(change: &Change<'_>) -> bool {
@@ -91,7 +91,7 @@ pub enum WatchEnd {
 /// A rename stands where its first half stood. A batch is never empty.
 ///
 /// ```
-/// use reactor::{Change, Changes};
+/// use reactor::watch::{Change, Changes};
 ///
 /// fn has_lost_some(changes: Changes<'_>) -> bool {
 ///     changes.into_iter().any(|change| change == Change::Overflow)

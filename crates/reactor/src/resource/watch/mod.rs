@@ -32,7 +32,10 @@ use crate::{
 /// is there adds the watch first and reads the directory after.
 ///
 /// ```
-/// use reactor::{Change, Changes, Context, Handle, Id, Result, Service, Watch};
+/// use reactor::{
+///     Context, Handle, Id, Result, Service,
+///     watch::{Change, Changes, Watch},
+/// };
 ///
 /// struct Spool;
 ///
@@ -73,7 +76,7 @@ enum Origin {
 /// How much one [`Watch`] may hold and tell.
 ///
 /// ```
-/// use reactor::WatchLimits;
+/// use reactor::watch::WatchLimits;
 /// let limits = WatchLimits { watches: 16, ..WatchLimits::DEFAULT };
 /// assert_eq!(limits.batch_bytes, 4096);
 /// ```
@@ -101,7 +104,7 @@ impl Default for WatchLimits {
 /// What a path is watched for. That it moves or ends is always told.
 ///
 /// ```
-/// use reactor::WatchFor;
+/// use reactor::watch::WatchFor;
 /// let names_only = WatchFor { entries: true, ..WatchFor::NOTHING };
 /// assert!(!names_only.modified && WatchFor::ALL.modified);
 /// ```
