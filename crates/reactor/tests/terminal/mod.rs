@@ -13,16 +13,23 @@ use rustix::{
     termios::{OptionalActions, tcgetattr, tcsetattr},
 };
 
-/// The near side, non-blocking and raw, and the device of the far one.
+/// The near side, non-blocking, and the device of the far one, raw.
 pub fn pair() -> (File, PathBuf) {
+    let (near, far) = cooked_pair();
+    // Settings of the near side are those of the far one.
+    let mut settings = tcgetattr(&near).expect("a terminal");
+    settings.make_raw();
+    tcsetattr(&near, OptionalActions::Now, &settings).expect("a terminal");
+    (near, far)
+}
+
+/// The same, with the far side as a terminal is at first: it echoes, and edits lines.
+pub fn cooked_pair() -> (File, PathBuf) {
     let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("one is free");
     grantpt(&near).expect("it is ours");
     unlockpt(&near).expect("it is ours");
     let far = ptsname(&near, Vec::new()).expect("it has a name").into_bytes();
     rustix::io::ioctl_fionbio(&near, true).expect("a descriptor");
-    let mut settings = tcgetattr(&near).expect("a terminal");
-    settings.make_raw();
-    tcsetattr(&near, OptionalActions::Now, &settings).expect("a terminal");
     (near.into(), PathBuf::from(std::ffi::OsString::from_vec(far)))
 }
 
