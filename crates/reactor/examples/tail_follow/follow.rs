@@ -4,7 +4,10 @@ use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -35,7 +38,7 @@ pub(crate) struct Found {
     pub(crate) has_printed: bool,
     /// The path names nothing: its folder may be another one, too.
     pub(crate) is_missing: bool,
-    /// Another file was opened: where it really is.
+    /// Another file was opened: where it really is, by its folder.
     pub(crate) opened: Option<PathBuf>,
     /// Standard output does not take it.
     pub(crate) failed: Option<io::Error>,
@@ -44,6 +47,12 @@ pub(crate) struct Found {
 impl Followed {
     pub(crate) fn new(path: PathBuf) -> Followed {
         Followed { path, open: None, is_start: true, said: false }
+    }
+
+    /// A path that names the open file itself, also when it was renamed or removed meanwhile: see proc(5).
+    pub(crate) fn open_path(&self) -> Option<PathBuf> {
+        let number = self.open.as_ref()?.file.as_raw_fd();
+        Some(format!("/proc/self/fd/{number}").into())
     }
 
     /// The folder that is to be watched, and the name in it.

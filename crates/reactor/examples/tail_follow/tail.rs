@@ -22,7 +22,6 @@ struct Tail {
 }
 
 struct Slot {
-    path: PathBuf,
     /// Where the path is, and where a symbolic link leads.
     places: Vec<Place>,
     /// The file itself: so a symbolic link is followed, and a file that was renamed to its end.
@@ -56,9 +55,8 @@ impl Slot {
         Some(Slot {
             places: vec![Place { folder, name, watch: None, is_stale: true }],
             file: None,
-            followed: Some(Followed::new(path.clone())),
+            followed: Some(Followed::new(path)),
             is_due: true,
-            path,
         })
     }
 
@@ -168,8 +166,8 @@ impl Tail {
         let slot = &mut self.slots[number];
         let old = slot.file.take();
         let content = WatchFor { modified: true, attributes: true, ..WatchFor::NOTHING };
-        // It may be gone again, which its folder tells.
-        slot.file = watch.add_for(&slot.path, content).ok();
+        let open = slot.followed.as_ref().and_then(Followed::open_path);
+        slot.file = open.and_then(|open| watch.add_for(open, content).ok());
         let place =
             Followed::place(&real).map(|(folder, name)| Place { folder, name, watch: None, is_stale: true });
         let left = match place {

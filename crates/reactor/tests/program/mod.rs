@@ -90,12 +90,18 @@ impl Program {
 
     /// Waits for its end.
     pub fn wait(&mut self) -> ExitStatus {
+        self.wait_while(|| ())
+    }
+
+    /// The same, and does something again and again meanwhile.
+    pub fn wait_while(&mut self, mut act: impl FnMut()) -> ExitStatus {
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("it is our child") {
                 return status;
             }
             assert!(Instant::now() < end, "it did not end in {PATIENCE:?}");
+            act();
             thread::sleep(Duration::from_millis(1));
         }
     }
