@@ -2,7 +2,7 @@
 #![cfg(target_os = "linux")]
 
 mod common;
-mod terminal;
+mod line;
 
 use std::{
     fs::File,
@@ -10,12 +10,12 @@ use std::{
 };
 
 use common::{SHORT, for_each_engine, settle, until};
+use line::pair;
 use reactor::{
     Closed, Context, Fd, Handle, Id, Interest, Ready, Result, Service,
     terminal::{Size, size},
 };
 use rustix::termios::{Winsize, tcsetwinsize};
-use terminal::pair;
 
 /// Reads records of a device, as those of evdev are read: whole ones only, of one size.
 #[derive(Default)]
@@ -49,7 +49,7 @@ fn a_device_is_read_record_by_record_and_its_hang_up_is_one_end() {
         let mut runtime = engine.runtime();
         let service = runtime.add(Reader::default()).expect("it starts");
         let (near, device) = pair();
-        let mut far = File::from(terminal::open(&device));
+        let mut far = File::from(line::open(&device));
         let added = runtime.with(service, |_, cx| cx.add(Fd::new(near, Interest::Read)).map(drop));
         added.expect("it lives").expect("the engine takes it");
         for number in 1..=3 {
@@ -78,7 +78,7 @@ fn a_device_that_always_has_something_does_not_shut_others_out() {
         let mut runtime = engine.runtime();
         let service = runtime.add(Reader::default()).expect("it starts");
         let (near, device) = pair();
-        let mut far = File::from(terminal::open(&device));
+        let mut far = File::from(line::open(&device));
         let chance = File::open("/dev/urandom").expect("Linux has it");
         let ids = runtime.with(service, |_, cx| -> Result<_> {
             Ok((cx.add(Fd::new(chance, Interest::Read)), cx.add(Fd::new(near, Interest::Read))?))
@@ -102,7 +102,7 @@ fn a_device_that_always_has_something_does_not_shut_others_out() {
 #[test]
 fn the_size_of_a_terminal_is_that_of_its_window_and_nothing_else_has_one() {
     let (near, device) = pair();
-    let far = terminal::open(&device);
+    let far = line::open(&device);
     for (columns, rows) in [(132, 43), (80, 25)] {
         let window = Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&near, window).expect("a terminal");

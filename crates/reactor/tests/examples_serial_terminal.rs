@@ -1,10 +1,10 @@
 //! The example `serial_terminal`, between two pseudo-terminals: one to type on, one as the device.
 #![cfg(all(target_os = "linux", feature = "serial"))]
 
+mod line;
 mod program;
 #[path = "../examples/serial_terminal/raw.rs"]
 mod raw;
-mod terminal;
 
 use std::{
     fs::File,
@@ -15,13 +15,13 @@ use std::{
     time::Instant,
 };
 
+use line::{cooked_pair, pair, taken};
 use program::{PATIENCE, Program, example};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     termios::{Termios, tcgetattr},
     time::Timespec,
 };
-use terminal::{cooked_pair, pair, taken};
 
 /// The example, what is typed on and seen, and the device's other side.
 struct Rig {
@@ -36,8 +36,8 @@ impl Rig {
         let (keys, terminal) = cooked_pair();
         let (device, name) = pair();
         let mut command = example("serial_terminal");
-        command.arg(&name).args(args).stdin(Stdio::from(terminal::open(&terminal)));
-        let mut program = Program::with_output(command, terminal::open(&terminal));
+        command.arg(&name).args(args).stdin(Stdio::from(line::open(&terminal)));
+        let mut program = Program::with_output(command, line::open(&terminal));
         let greeting = program.complaint();
         assert!(greeting.starts_with(&format!("{}, ", name.display())), "{greeting}");
         Rig { program, keys, device, terminal }
@@ -59,7 +59,7 @@ fn bytes(from: &File, count: usize) -> Vec<u8> {
 /// What `stty -a` would show of it.
 fn settings(terminal: &Path) -> String {
     let Termios { input_modes, output_modes, local_modes, control_modes, .. } =
-        tcgetattr(terminal::open(&terminal.to_owned())).expect("a terminal");
+        tcgetattr(line::open(&terminal.to_owned())).expect("a terminal");
     format!("{input_modes:?} {output_modes:?} {local_modes:?} {control_modes:?}")
 }
 
@@ -147,7 +147,7 @@ fn a_panic_leaves_no_raw_terminal_behind() {
     let before = settings(&terminal);
     let mut during = None;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let _raw = raw::Raw::new(terminal::open(&terminal)).expect("a terminal");
+        let _raw = raw::Raw::new(line::open(&terminal)).expect("a terminal");
         during = Some(settings(&terminal));
         panic!("in the middle");
     }));
@@ -165,7 +165,7 @@ fn it_refuses_bad_input() {
         assert!(line.starts_with("serial_terminal: ") && line.contains(says), "{line}");
         assert!(output.stdout.is_empty());
     };
-    let on_terminal = || Stdio::from(terminal::open(&terminal));
+    let on_terminal = || Stdio::from(line::open(&terminal));
     refused(&[], on_terminal(), "a device is needed");
     refused(&["a", "1", "b"], on_terminal(), "a device is needed");
     refused(&["/dev/null", "fast"], on_terminal(), "`fast` is not a speed");

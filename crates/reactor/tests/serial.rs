@@ -3,11 +3,12 @@
 #![cfg(all(target_os = "linux", feature = "serial"))]
 
 mod common;
-mod terminal;
+mod line;
 
 use std::{fs::File, io::Write as _, os::fd::AsRawFd as _, path::PathBuf};
 
 use common::{Engine, SHORT, for_each_engine, settle, until};
+use line::{pair, taken};
 use reactor::{
     Closed, Context, Flow, Handle, Id, Resource as _, Result, Runtime, Service, ServiceId,
     serial::{FlowControl, Parity, Serial, SerialEvent, SerialOptions, StopBits},
@@ -17,7 +18,6 @@ use rustix::{
     termios::{ControlModes, InputModes, LocalModes, tcgetattr},
     time::Timespec,
 };
-use terminal::{pair, taken};
 
 /// Notes everything.
 #[derive(Default)]
@@ -164,7 +164,7 @@ fn a_hang_up_ends_it_once_with_eio_on_either_side() {
         assert_eq!(rig.send(b"late"), Flow::Gone);
 
         let (near, device) = pair();
-        let far = terminal::open(&device);
+        let far = line::open(&device);
         let mut rig = Rig::of(engine, Serial::adopt(near));
         File::from(far).write_all(b"last words").expect("room");
         rig.until(|noted| !noted.closed.is_empty());
@@ -178,7 +178,7 @@ fn a_hang_up_ends_it_once_with_eio_on_either_side() {
 fn a_hang_up_during_a_pause_does_not_spin_and_is_told_after_it() {
     for_each_engine(|engine| {
         let (near, device) = pair();
-        let far = terminal::open(&device);
+        let far = line::open(&device);
         let mut rig = Rig::of(engine, Serial::adopt(near));
         let id = rig.id;
         rig.runtime.with(rig.service, |_, cx| cx.pause(id));
@@ -227,7 +227,7 @@ fn the_other_sides_stop_character_holds_the_output_back() {
 
 /// The device's settings, as the system has them.
 fn settings(device: &PathBuf) -> rustix::termios::Termios {
-    tcgetattr(terminal::open(device)).expect("a terminal")
+    tcgetattr(line::open(device)).expect("a terminal")
 }
 
 #[test]

@@ -85,8 +85,10 @@ mod engine;
 mod error;
 mod fault;
 mod feed;
+mod folder;
 pub mod guide;
 mod input;
+mod line;
 mod link;
 mod listener;
 mod net;
@@ -106,6 +108,8 @@ pub use self::{
     engine::SimEngine,
     fault::{Faults, KINDS, Kind, Tally},
     feed::Feed,
+    folder::Folder,
+    line::Line,
     link::Link,
     node::{Node, NodeId},
     record::{Happening, NodeNumber},

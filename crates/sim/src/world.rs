@@ -15,6 +15,8 @@ use crate::{
     engine::SimEngine,
     fault::{Faults, Kind, Tally},
     feed::Feed,
+    folder::Folder,
+    line::Line,
     link::{Link, nanos},
     net::Holder,
     node::{Driven, Node, NodeId},
@@ -234,6 +236,16 @@ impl World {
     /// Makes a virtual source, open, with nothing to read and no room for output.
     pub fn feed(&mut self) -> Feed {
         Feed::new(&self.state)
+    }
+
+    /// Makes the twin of what a directory watch is told.
+    pub fn folder(&mut self) -> Folder {
+        Folder::new(self.feed())
+    }
+
+    /// Makes a serial line: two virtual sources that are each other's other side.
+    pub fn line(&mut self) -> Line {
+        Line::new(self.feed(), self.feed())
     }
 
     // Time.

@@ -5,12 +5,12 @@
 //! that it lacks are the only unsafe code, and have a file of their own.
 
 mod address;
+#[cfg(unix)]
+mod device;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod inotify;
 mod io;
 mod socket;
-#[cfg(unix)]
-mod terminal;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
@@ -21,14 +21,14 @@ pub(crate) use std::os::fd::{BorrowedFd as Borrowed, OwnedFd as Owned};
 #[cfg(windows)]
 pub(crate) use std::os::windows::io::{BorrowedSocket as Borrowed, OwnedSocket as Owned};
 
+#[cfg(all(unix, feature = "serial"))]
+pub(crate) use self::device::make_exclusive;
+#[cfg(unix)]
+pub(crate) use self::device::window_size;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use self::inotify::{inotify_add, inotify_open, inotify_remove};
 #[cfg(unix)]
 pub(crate) use self::io::again_if_interrupted;
-#[cfg(all(unix, feature = "serial"))]
-pub(crate) use self::terminal::make_exclusive;
-#[cfg(unix)]
-pub(crate) use self::terminal::window_size;
 #[cfg(unix)]
 pub(crate) use self::unix::{
     Reserve, Watched, adopt, is_out_of_descriptors, poll, read_descriptor, receive_descriptor,
