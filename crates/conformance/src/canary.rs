@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,8 +12,8 @@ use std::{
 };
 
 use reactor::{
-    Key, Time,
-    engine::{Engine, Event},
+    Address, Ecn, Key, Time,
+    engine::{Batch, Engine, Event},
 };
 
 use crate::{
@@ -35,6 +36,14 @@ pub enum Flaw {
     TellsOfTheDead,
     /// Returns from every wait at once.
     Spins,
+    /// Makes one datagram of all that arrived together.
+    MergesDatagrams,
+    /// Takes a datagram of no bytes for an end, and says nothing of it.
+    SwallowsEmpty,
+    /// Takes the report about one datagram for the end of the socket.
+    EndsAtReports,
+    /// Begins a wait anew, with all of its time, when something interrupted it: for three seconds at most.
+    WaitsAnew,
 }
 
 /// Breaks an engine. The seed places the faults that happen by chance.
@@ -72,6 +81,18 @@ impl Tamper for Canary {
                 }
                 out.push_back((key, Event::Got(chunk)));
             }
+            (Flaw::MergesDatagrams, Event::Datagrams(batch)) => {
+                out.push_back((key, Event::Datagrams(merged(batch))));
+            }
+            (Flaw::SwallowsEmpty, Event::Datagrams(batch)) => {
+                let batch = without_empty(batch);
+                if !batch.is_empty() {
+                    out.push_back((key, Event::Datagrams(batch)));
+                }
+            }
+            (Flaw::EndsAtReports, Event::Undelivered(_, error)) => {
+                out.push_back((key, Event::Broken(error)));
+            }
             (_, event) => out.push_back((key, event)),
         }
     }
@@ -95,6 +116,19 @@ impl Tamper for Canary {
         now + self.ahead
     }
 
+    fn wait(&mut self, timeout: Option<Duration>, inner: &mut dyn Engine) -> io::Result<()> {
+        let begun = inner.now();
+        loop {
+            let before = inner.now();
+            inner.wait(timeout)?;
+            let now = inner.now();
+            let is_whole = timeout.is_none_or(|timeout| now.since(before) >= timeout);
+            if self.flaw != Flaw::WaitsAnew || is_whole || now.since(begun) >= WAIT_MAX {
+                return Ok(());
+            }
+        }
+    }
+
     fn timeout(&mut self, timeout: Option<Duration>) -> Option<Duration> {
         match (self.flaw, timeout) {
             (Flaw::FiresEarly, Some(timeout)) => {
@@ -107,6 +141,30 @@ impl Tamper for Canary {
             (_, timeout) => timeout,
         }
     }
+}
+
+/// All datagrams as one, from the first one's sender.
+fn merged(mut batch: Batch) -> Batch {
+    let mut all: Option<(Address, Vec<u8>)> = None;
+    while let Some(datagram) = batch.take() {
+        all.get_or_insert_with(|| (datagram.from.clone(), Vec::new())).1.extend_from_slice(datagram.bytes);
+    }
+    let mut one = Batch::default();
+    if let Some((from, bytes)) = all {
+        one.put(&bytes, &from, None, Ecn::NotCapable, false);
+    }
+    one
+}
+
+/// Those that have bytes.
+fn without_empty(mut batch: Batch) -> Batch {
+    let mut rest = Batch::default();
+    while let Some(datagram) = batch.take() {
+        if !datagram.bytes.is_empty() {
+            rest.put(datagram.bytes, datagram.from, datagram.to, datagram.ecn, datagram.truncated);
+        }
+    }
+    rest
 }
 
 /// More than the rows wait for a wake.

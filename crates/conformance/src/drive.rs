@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use reactor::Address;
 use reactor::{
-    Interest, Key, Outgoing, Ready, Source,
-    engine::{Ending, Engine, Event, Role, Sent, Transport},
+    Ecn, Interest, Key, Outbound, Outgoing, Ready, Source,
+    engine::{DatagramQueue, Ending, Engine, Event, Role, Sent, Transport},
 };
 
 use crate::suite::{Outcome, Stop, check};
@@ -51,9 +51,32 @@ pub struct Told {
     pub ready: Vec<Ready>,
     /// What a detach gave back.
     pub detached: Option<Transport>,
+    /// Datagrams, in order.
+    pub datagrams: Vec<Letter>,
+    /// The datagrams that were not delivered: to whom, and why.
+    pub undelivered: Vec<(Option<Address>, std::io::Error)>,
+    /// How often room was told.
+    pub rooms: usize,
     out_bytes: Option<usize>,
+    /// Datagrams were left in a queue, and room is still to be told.
+    waits_for_room: bool,
     detaching: bool,
     closed: bool,
+}
+
+/// A datagram that arrived.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Letter {
+    /// Who sent it.
+    pub from: Address,
+    /// What else was told of it: the address it was sent to, and what routers said.
+    pub to: Option<std::net::IpAddr>,
+    /// See [`Datagram::ecn`](reactor::Datagram::ecn).
+    pub ecn: Ecn,
+    /// It was longer than the buffer.
+    pub truncated: bool,
+    /// The bytes.
+    pub bytes: Vec<u8>,
 }
 
 impl Drive {
@@ -128,6 +151,20 @@ impl Drive {
         if let Some(sent) = self.engine.send(key, queue) {
             self.note_sent(key, sent);
         }
+    }
+
+    /// Sends datagrams; what there is no room for stays in the queue, and room is told then.
+    pub fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
+        let taken = self.engine.send_datagrams(key, queue);
+        self.note(key).waits_for_room |= !queue.is_empty();
+        taken
+    }
+
+    /// Sends one datagram, to the peer of a connected socket without an address.
+    pub fn post(&mut self, key: Key, to: Option<&Address>, bytes: &[u8]) {
+        let mut queue = DatagramQueue::default();
+        queue.push(Outbound { to, ..Outbound::new(bytes) });
+        self.send_datagrams(key, &mut queue);
     }
 
     /// Sends what came back, if something did and is not empty.
@@ -275,6 +312,28 @@ impl Drive {
             Event::Accepted(transport, peer) => told.accepted.push((transport, peer)),
             Event::NotAccepted(error) => told.not_accepted.push(error),
             Event::Ready(ready) => told.ready.push(ready),
+            Event::Datagrams(batch) if batch.is_empty() => {
+                self.violate(format!("{key:?}: a batch without datagrams"));
+            }
+            Event::Datagrams(mut batch) => {
+                while let Some(datagram) = batch.take() {
+                    told.datagrams.push(Letter {
+                        from: datagram.from.clone(),
+                        to: datagram.to,
+                        ecn: datagram.ecn,
+                        truncated: datagram.truncated,
+                        bytes: datagram.bytes.to_vec(),
+                    });
+                }
+                self.engine.give_batch(batch);
+            }
+            Event::Undelivered(to, error) => told.undelivered.push((to, error)),
+            Event::Room => {
+                told.rooms += 1;
+                if !std::mem::take(&mut told.waits_for_room) {
+                    self.violate(format!("{key:?}: room was told to nobody who waits for it"));
+                }
+            }
             Event::Sent(sent) => self.note_sent(key, sent),
             Event::Detached(transport) => {
                 if !told.detaching || told.out_bytes.is_some() {

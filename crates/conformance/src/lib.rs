@@ -24,6 +24,8 @@ mod line;
 mod rows;
 mod runtime_rows;
 mod simulated;
+#[cfg(unix)]
+mod storm;
 mod suite;
 mod tamper;
 mod world;

@@ -42,6 +42,8 @@ pub enum Need {
     Linux,
     /// The list of the process's open descriptors.
     DescriptorList,
+    /// The engine has datagrams.
+    Datagrams,
 }
 
 impl Need {
@@ -50,6 +52,7 @@ impl Need {
         match self {
             Need::Sockets if world.is_virtual() => Some("a virtual engine has no descriptors"),
             Need::Linux if cfg!(not(any(target_os = "linux", target_os = "android"))) => Some("needs Linux"),
+            Need::Datagrams if !world.has_datagrams() => Some("the engine has no datagrams"),
             Need::DescriptorList if open_descriptors().is_none() => Some("needs /proc/self/fd"),
             _ => None,
         }

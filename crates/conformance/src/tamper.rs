@@ -8,8 +8,8 @@ use std::{
 };
 
 use reactor::{
-    Address, ConnectOptions, Interest, Key, ListenOptions, Outgoing, Source, Time,
-    engine::{Chunk, Ending, Engine, Event, Job, Refused, Role, Sent, Transport},
+    Address, BindOptions, ConnectOptions, Group, Interest, Key, ListenOptions, Outgoing, Source, Time,
+    engine::{Batch, Chunk, DatagramQueue, Ending, Engine, Event, Job, Refused, Role, Sent, Transport},
 };
 
 /// What interferes. Every method's default leaves things as they are.
@@ -37,6 +37,10 @@ pub(crate) trait Tamper {
 
     fn timeout(&mut self, timeout: Option<Duration>) -> Option<Duration> {
         timeout
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, inner: &mut dyn Engine) -> io::Result<()> {
+        inner.wait(timeout)
     }
 
     /// What a send that was over at once becomes.
@@ -90,7 +94,7 @@ impl<T: Tamper> Engine for Tampered<T> {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.may_fail()?;
         let timeout = self.tamper.timeout(timeout);
-        self.inner.wait(timeout)
+        self.tamper.wait(timeout, &mut *self.inner)
     }
 
     fn submit(&mut self) {
@@ -145,6 +149,24 @@ impl<T: Tamper> Engine for Tampered<T> {
         self.inner.connect(address, options)
     }
 
+    fn bind(&mut self, address: &Address, options: &BindOptions) -> io::Result<Transport> {
+        self.may_fail()?;
+        self.inner.bind(address, options)
+    }
+
+    fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
+        self.inner.send_datagrams(key, queue)
+    }
+
+    fn give_batch(&mut self, batch: Batch) {
+        self.inner.give_batch(batch);
+    }
+
+    fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
+        self.may_fail()?;
+        self.inner.set_member(key, group, member)
+    }
+
     fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
         match self.may_fail() {
             Ok(()) => self.inner.attach(key, transport, role),
@@ -187,8 +209,20 @@ impl<T: Tamper> Engine for Tampered<T> {
         self.inner.peer(key)
     }
 
+    fn peer_credentials(&self, key: Key) -> io::Result<reactor::Credentials> {
+        self.inner.peer_credentials(key)
+    }
+
+    fn stand_in(&mut self, of: reactor::engine::StandIn) -> Option<io::Result<Transport>> {
+        self.inner.stand_in(of)
+    }
+
     fn calls(&self) -> u64 {
         self.inner.calls()
+    }
+
+    fn memory(&self) -> usize {
+        self.inner.memory()
     }
 
     #[cfg(unix)]

@@ -3,7 +3,7 @@
 use std::{io::ErrorKind, net::TcpListener};
 
 use reactor::{
-    Address, ConnectOptions, Key, ListenOptions,
+    Address, BindOptions, ConnectOptions, Key, ListenOptions,
     engine::{Engine, Role, Source, Transport},
 };
 
@@ -18,6 +18,7 @@ pub struct World<'a> {
     make: &'a mut dyn FnMut() -> Box<dyn Engine>,
     chance: Chance,
     is_virtual: bool,
+    has_datagrams: bool,
     descriptors_max: usize,
 }
 
@@ -43,7 +44,14 @@ impl<'a> World<'a> {
                 Err(error) => error.kind() == ErrorKind::Unsupported,
             }
         });
-        World { make, chance: Chance::new(seed), is_virtual, descriptors_max: usize::MAX }
+        let bound = make().bind(&Address::Ip(([127, 0, 0, 1], 0).into()), &BindOptions::default());
+        let has_datagrams = !bound.is_err_and(|error| error.kind() == ErrorKind::Unsupported);
+        World { make, chance: Chance::new(seed), is_virtual, has_datagrams, descriptors_max: usize::MAX }
+    }
+
+    /// Whether the engine has datagrams.
+    pub fn has_datagrams(&self) -> bool {
+        self.has_datagrams
     }
 
     /// Makes a fresh engine.

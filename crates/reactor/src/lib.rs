@@ -57,6 +57,10 @@ mod core;
 mod runtime;
 
 mod resource;
+#[cfg(unix)]
+pub mod signals;
+#[cfg(unix)]
+pub mod systemd;
 
 mod context;
 mod message;
@@ -67,6 +71,7 @@ mod reactor;
 
 mod address;
 mod clock;
+mod credentials;
 mod error;
 mod id;
 mod log;
@@ -92,17 +97,24 @@ pub use self::{
     context::{Context, Rejected},
     controller::Controller,
     core::Call,
-    engine::{Interest, Ready, Source},
+    credentials::Credentials,
+    engine::{Datagram, Ecn, Interest, Outbound, Ready, Source},
     error::{Closed, Error, Failure, Fault, Phase, Result},
     id::{Id, IdMap, Key},
     message::{Pending, Refused, Reply, TimerId, Unanswered},
     metrics::{Counters, Metrics, TURN_BUCKETS},
-    options::{ConnectOptions, Keepalive, ListenOptions, SocketOptions},
+    options::{BindOptions, ConnectOptions, Group, Keepalive, ListenOptions, SocketOptions},
     reactor::Reactor,
-    resource::{Connection, Event, Fd, Flow, Io, Listener, Output, Resource, Stream, StreamOptions},
+    resource::{
+        Connection, DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, Event, Fd, Flow, Io, Listener,
+        Output, Resource, Stream, StreamOptions, WhenFull,
+    },
     runtime::{Limits, Receipt, Runtime, RuntimeOptions, ServiceReceipt, run},
     service::{Handle, Handled, Receive, Received, Service, ServiceId},
 };
+
+#[cfg(unix)]
+pub use self::resource::{Descriptors, Message, Passed};
 
 /// Compiles the program of the project's front page.
 #[cfg(doctest)]

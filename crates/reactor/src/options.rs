@@ -1,6 +1,9 @@
 //! Options of sockets, with defaults that suit a server of small messages.
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use crate::address::Address;
 
@@ -99,4 +102,97 @@ pub struct ConnectOptions {
     pub socket: SocketOptions,
     /// The address to connect from; the system's choice if not set.
     pub local: Option<Address>,
+}
+
+/// Options of a socket for datagrams, set once.
+///
+/// ```
+/// use reactor::BindOptions;
+///
+/// let mut options = BindOptions::default();
+/// options.peer = Some("192.0.2.7:53".parse()?);
+/// assert!(!options.broadcast, "off by default");
+/// # Ok::<(), reactor::NotAnAddress>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct BindOptions {
+    /// To whom it is connected: then it receives from this address only, and needs none to send.
+    pub peer: Option<Address>,
+    /// SO_REUSEADDR on an IP address: several programs may receive one multicast; off by default. On a Unix
+    /// path: a socket file that nobody is bound to is replaced.
+    pub reuse_address: bool,
+    /// SO_REUSEPORT: several sockets share the port; off by default.
+    pub reuse_port: bool,
+    /// IPV6_V6ONLY on an IPv6 address; the system's default if not set.
+    pub only_v6: Option<bool>,
+    /// SO_BROADCAST: sending to broadcast addresses is allowed; off by default.
+    pub broadcast: bool,
+    /// Over how many routers at most, 1 to 255; the system's default if not set.
+    pub hops: Option<u8>,
+    /// The same for multicast, from 0 (this machine only); the system's default, 1, if not set.
+    pub multicast_hops: Option<u8>,
+    /// Whether a multicast reaches members on this machine, too; the system's default, on, if not set.
+    pub multicast_loop: Option<bool>,
+    /// Whether equal datagrams that follow each other may pass the kernel as one packet, where the system can
+    /// do that (UDP_SEGMENT and UDP_GRO, Linux); on by default. The datagrams are the same either way.
+    pub together: bool,
+    /// SO_RCVBUF, in bytes.
+    pub receive_buffer: Option<usize>,
+    /// SO_SNDBUF, in bytes.
+    pub send_buffer: Option<usize>,
+}
+
+impl Default for BindOptions {
+    fn default() -> BindOptions {
+        BindOptions {
+            peer: None,
+            reuse_address: false,
+            reuse_port: false,
+            only_v6: None,
+            broadcast: false,
+            hops: None,
+            multicast_hops: None,
+            multicast_loop: None,
+            together: true,
+            receive_buffer: None,
+            send_buffer: None,
+        }
+    }
+}
+
+/// A multicast group, and the interface on which it is listened to.
+///
+/// ```
+/// use reactor::Group;
+/// use std::net::Ipv4Addr;
+/// let group = Group::V4 { group: Ipv4Addr::new(239, 1, 2, 3), interface: Ipv4Addr::UNSPECIFIED };
+/// assert_eq!(group.address(), Ipv4Addr::new(239, 1, 2, 3));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Group {
+    /// Of IPv4; the interface by its address, an unspecified one is the system's choice.
+    V4 {
+        /// The group's address.
+        group: Ipv4Addr,
+        /// The interface's address.
+        interface: Ipv4Addr,
+    },
+    /// Of IPv6; the interface by its index, 0 is the system's choice.
+    V6 {
+        /// The group's address.
+        group: Ipv6Addr,
+        /// The interface's index.
+        interface: u32,
+    },
+}
+
+impl Group {
+    /// The group's address.
+    pub fn address(&self) -> IpAddr {
+        match self {
+            Group::V4 { group, .. } => (*group).into(),
+            Group::V6 { group, .. } => (*group).into(),
+        }
+    }
 }

@@ -18,7 +18,10 @@ use std::{
 };
 
 use common::{Engine, LONG, for_each_engine, tcp_pair};
-use reactor::{Bytes, Codec, Context, Event, Handle, Id, Lines, Receive, Result, Service, ServiceId, Stream};
+use reactor::{
+    Bytes, Codec, Context, DatagramEvent, Datagrams, Event, Handle, Id, Lines, Outbound, Receive, Result,
+    Service, ServiceId, Stream,
+};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -135,6 +138,54 @@ where
     }
     assert_eq!(ALLOCATIONS.get() - before, 0, "allocations in 100 rounds");
     assert!(runtime.service(service).expect("it lives").told >= 200);
+}
+
+/// Sends each datagram back, or keeps it.
+struct Ball {
+    returns: bool,
+    got: u64,
+}
+
+impl Service for Ball {}
+impl Handle<Datagrams> for Ball {
+    fn handle(&mut self, cx: &mut Context<Self>, id: Id<Datagrams>, event: DatagramEvent) -> Result {
+        if let DatagramEvent::Received(datagram) = event {
+            self.got += 1;
+            if self.returns {
+                cx.send(id, datagram.answer(datagram.bytes));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn datagrams_allocate_nothing() {
+    for_each_engine(|engine| {
+        let mut runtime = engine.runtime();
+        let [server, client] =
+            [true, false].map(|returns| runtime.add(Ball { returns, got: 0 }).expect("it starts"));
+        let bind = |cx: &mut Context<Ball>| {
+            let id = cx.bind("127.0.0.1:0", Datagrams::new()).expect("it is free");
+            (id, cx.local(id).expect("it is bound"))
+        };
+        let (_, to) = runtime.with(server, |_, cx| bind(cx)).expect("it lives");
+        let (id, _) = runtime.with(client, |_, cx| bind(cx)).expect("it lives");
+        let mut before = 0;
+        for round in 1..=200_u64 {
+            if round == 101 {
+                before = ALLOCATIONS.get();
+            }
+            // Some of one length, and some of others.
+            runtime.with(client, |_, cx| {
+                (0..20).for_each(|n: usize| _ = cx.send(id, Outbound::to(&to, &[7; 64][..n.max(10)])));
+            });
+            while runtime.service(client).expect("it lives").got < round * 20 {
+                runtime.turn(Some(LONG)).expect("whole");
+            }
+        }
+        assert_eq!(ALLOCATIONS.get() - before, 0, "allocations in 100 rounds on {}", engine.0);
+    });
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::{
     error,
     listener::LISTENER,
     net::{Holder, Packet},
+    socket::SOCKET,
     state::State,
 };
 
@@ -26,8 +27,14 @@ impl State {
 
     /// Closes what a transport's number names; what is closed already stays so.
     pub(crate) fn close_number(&mut self, number: u64, how: Ending) {
+        #[cfg(unix)]
+        if number & crate::process::STAND_IN != 0 {
+            return self.close_stand_in(number as u32);
+        }
         if number & LISTENER != 0 {
             self.close_listener(number as u32);
+        } else if number & SOCKET != 0 {
+            self.close_socket(number as u32);
         } else if let Some(end) = self.end_of(number) {
             self.close_end(end, how);
         }

@@ -11,8 +11,11 @@ use std::{
 };
 
 use reactor::{
-    Address, ConnectOptions, Key, ListenOptions, Time,
-    engine::{Chunk, Ending, Engine, Event, Interest, Job, Outgoing, Refused, Role, Sent, Source, Transport},
+    Address, BindOptions, ConnectOptions, Group, Key, ListenOptions, Time,
+    engine::{
+        Chunk, DatagramQueue, Ending, Engine, Event, Interest, Job, Outgoing, Refused, Role, Sent, Source,
+        Transport,
+    },
 };
 
 use crate::{
@@ -20,9 +23,9 @@ use crate::{
     error,
     fault::Kind,
     input::Told,
-    link::nanos,
     listener::LISTENER,
-    state::{Item, State, Task},
+    socket::SOCKET,
+    state::{Item, State},
 };
 
 /// One engine of a [`World`](crate::World); a node's runtime holds one, and
@@ -42,15 +45,15 @@ use crate::{
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct SimEngine {
-    state: Rc<RefCell<State>>,
-    process: u32,
+    pub(crate) state: Rc<RefCell<State>>,
+    pub(crate) process: u32,
     host: u32,
     is_driven: bool,
-    bell: Arc<Bell>,
+    pub(crate) bell: Arc<Bell>,
     /// By slot of the key.
     table: Vec<Option<Entry>>,
     /// How much of the ready list belongs to this batch.
-    batch: usize,
+    pub(crate) batch: usize,
     calls: u64,
 }
 
@@ -63,6 +66,7 @@ enum Held {
     End(u32, Transport),
     Listener(u32, Transport),
     Feed(u32),
+    Socket(u32, Transport),
 }
 
 impl SimEngine {
@@ -108,77 +112,6 @@ impl SimEngine {
     fn remove(&mut self, key: Key) -> Option<Held> {
         self.held(key)?;
         self.table[key.slot()].take().map(|entry| entry.held)
-    }
-
-    /// Moves the world until there is something for this engine, or its time is over.
-    fn drive(&mut self, timeout: Option<Duration>) {
-        let (deadline, at_least) = {
-            let state = self.state.borrow();
-            let from_now = |time: u64| state.now.saturating_add(time);
-            // Looking takes its time, too: who looks again and again must see something come.
-            let cost = state.turn_cost;
-            (timeout.map(|timeout| from_now(nanos(timeout).max(cost))), from_now(cost))
-        };
-        let mut is_done = false;
-        loop {
-            let mut state = self.state.borrow_mut();
-            state.hear();
-            let me = state.processes[self.process as usize].as_ref();
-            let is_ready = me.is_some_and(|me| !me.ready.is_empty());
-            is_done = is_done || is_ready || self.bell.answer() || self.gives_way(&mut state);
-            // What happens at the same moment, or while this engine looks, is seen together.
-            let end = if is_done { Some(at_least.max(state.now)) } else { deadline };
-            if state.queue.next_at().is_some_and(|at| end.is_none_or(|end| at <= end)) {
-                let task = state.advance();
-                match task {
-                    Some(Task::Job(job)) => {
-                        drop(state);
-                        job();
-                    }
-                    // A node's turn is the world's to make, when it is the world that moves again.
-                    Some(Task::Run(node)) => state.make_runnable(node),
-                    Some(Task::Trouble | Task::Relief(_)) | None => (),
-                }
-            } else if is_done {
-                state.now = state.now.max(at_least);
-                return;
-            } else if let Some(deadline) = deadline {
-                state.now = state.now.max(deadline);
-                return;
-            } else {
-                drop(state);
-                self.bell.sleep();
-            }
-        }
-    }
-
-    /// Whether another engine of this thread has something to do first; once for each news.
-    fn gives_way(&self, state: &mut State) -> bool {
-        let version = state.version;
-        let busy = |other: &crate::state::Process| other.node.is_none() && !other.ready.is_empty();
-        let others =
-            state.processes.iter().enumerate().filter(|(number, _)| *number != self.process as usize);
-        if !others.filter_map(|(_, other)| other.as_ref()).any(busy) {
-            return false;
-        }
-        let Some(me) = state.processes[self.process as usize].as_mut() else { return false };
-        std::mem::replace(&mut me.gave_way, version) != version
-    }
-
-    /// Draws the order in which this batch is told.
-    fn begin_batch(&mut self) {
-        let state = &mut *self.state.borrow_mut();
-        let Some(Some(me)) = state.processes.get_mut(self.process as usize) else { return };
-        self.batch = me.ready.len();
-        if self.batch > 1 && state.faults.of(Kind::Reorder) > 0 {
-            let by = state.chance.below(self.batch as u64) as usize;
-            if by > 0 && state.strikes(Kind::Reorder) {
-                state.tally.observe(Kind::Reorder);
-                if let Some(Some(me)) = state.processes.get_mut(self.process as usize) {
-                    me.ready.rotate_left(by);
-                }
-            }
-        }
     }
 }
 
@@ -235,14 +168,15 @@ impl Engine for SimEngine {
                     Item::End(at, generation) => state.end_event(at, generation, self.process),
                     Item::Listener(number) => state.listener_event(number),
                     Item::Feed(number) => state.feed_event(number, self.process).map(Told::Event),
+                    Item::Socket(number) => state.socket_event(number, self.process),
                 }
             };
             let (key, mut event) = match told {
                 Some(Told::Event(event)) => event,
                 Some(Told::Detached(key)) => match self.remove(key) {
-                    Some(Held::End(_, transport) | Held::Listener(_, transport)) => {
-                        (key, Event::Detached(transport))
-                    }
+                    Some(
+                        Held::End(_, transport) | Held::Listener(_, transport) | Held::Socket(_, transport),
+                    ) => (key, Event::Detached(transport)),
                     _ => continue,
                 },
                 None => continue,
@@ -304,8 +238,16 @@ impl Engine for SimEngine {
         if let Ok(count) = result {
             state.digest.bytes(&from.front()[..count]);
             state.was_written(number as u32);
+            #[cfg(unix)]
+            state.take_notices(number as u32);
         }
         result
+    }
+
+    #[cfg(unix)]
+    fn stand_in(&mut self, of: reactor::engine::StandIn) -> Option<io::Result<Transport>> {
+        self.calls += 1;
+        self.state.borrow_mut().stand_in(self.host, of)
     }
 
     fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Transport> {
@@ -322,6 +264,25 @@ impl Engine for SimEngine {
         Ok(state.transport(number))
     }
 
+    fn bind(&mut self, address: &Address, options: &BindOptions) -> io::Result<Transport> {
+        self.calls += 1;
+        let mut state = self.state.borrow_mut();
+        let number = state.bind_socket(self.host, address, options)?;
+        Ok(state.transport(number))
+    }
+
+    fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
+        self.calls += 1;
+        let Some(Held::Socket(number, _)) = self.held(key) else { return 0 };
+        self.state.borrow_mut().send_datagrams(*number, queue)
+    }
+
+    fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
+        self.calls += 1;
+        let Some(Held::Socket(number, _)) = self.held(key) else { return Err(ErrorKind::NotFound.into()) };
+        self.state.borrow_mut().set_socket_member(*number, group, member)
+    }
+
     fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
         self.calls += 1;
         let Some(number) = transport.source().number() else {
@@ -336,7 +297,12 @@ impl Engine for SimEngine {
             return Err(Refused { transport, error: error::os(error::NO_SPACE) });
         }
         let owner = Some((self.process, key));
-        let held = if number & LISTENER != 0 {
+        let held = if number & SOCKET != 0 && number & LISTENER == 0 {
+            if role != Role::Datagrams || !state.attach_socket(number as u32, (self.process, key)) {
+                return Err(Refused { transport, error: error::os(error::BAD_DESCRIPTOR) });
+            }
+            Held::Socket(number as u32, transport)
+        } else if number & LISTENER != 0 {
             let number = number as u32;
             let Some(listener) = state.listener(number) else {
                 return Err(Refused { transport, error: error::os(error::BAD_DESCRIPTOR) });
@@ -363,6 +329,7 @@ impl Engine for SimEngine {
         let state = &mut *self.state.borrow_mut();
         match self.held(key) {
             Some(Held::End(at, _)) => state.set_reading(*at, on),
+            Some(Held::Socket(number, _)) => state.set_socket_reading(*number, on),
             Some(Held::Listener(number, _)) => {
                 if let Some(listener) = state.listener(*number) {
                     listener.wants = on;
@@ -396,6 +363,7 @@ impl Engine for SimEngine {
         let state = &mut *self.state.borrow_mut();
         match self.held(key) {
             Some(Held::End(at, _)) => state.detach(*at),
+            Some(Held::Socket(number, _)) => state.detach_socket(*number),
             Some(Held::Listener(number, _)) => {
                 let number = *number;
                 if let Some(listener) = state.listener(number) {
@@ -409,12 +377,13 @@ impl Engine for SimEngine {
 
     fn close(&mut self, key: Key, how: Ending) {
         self.calls += 1;
-        if !matches!(self.held(key), Some(Held::End(..) | Held::Listener(..))) {
+        if !matches!(self.held(key), Some(Held::End(..) | Held::Listener(..) | Held::Socket(..))) {
             return;
         }
         match self.remove(key) {
             Some(Held::End(at, _)) => self.state.borrow_mut().close_end(at, how),
             Some(Held::Listener(number, _)) => self.state.borrow_mut().close_listener(number),
+            Some(Held::Socket(number, _)) => self.state.borrow_mut().close_socket(number),
             _ => (),
         }
     }
@@ -427,6 +396,9 @@ impl Engine for SimEngine {
                 .listener(*number)
                 .map(|listener| listener.address.clone())
                 .ok_or(ErrorKind::NotFound.into()),
+            Some(Held::Socket(number, _)) => {
+                state.socket(*number).map(|socket| socket.address.clone()).ok_or(ErrorKind::NotFound.into())
+            }
             _ => Err(ErrorKind::NotFound.into()),
         }
     }
@@ -435,6 +407,10 @@ impl Engine for SimEngine {
         match self.held(key) {
             Some(Held::End(at, _)) => Ok(self.state.borrow().ends[*at as usize].peer.clone()),
             Some(Held::Listener(..)) => Err(error::os(error::NOT_CONNECTED)),
+            Some(Held::Socket(number, _)) => {
+                let peer = self.state.borrow_mut().socket(*number).and_then(|socket| socket.peer.clone());
+                peer.ok_or_else(|| error::os(error::NOT_CONNECTED))
+            }
             _ => Err(ErrorKind::NotFound.into()),
         }
     }
@@ -451,6 +427,7 @@ impl Drop for SimEngine {
             match entry.held {
                 Held::End(at, _) => state.close_end(at, Ending::Orderly),
                 Held::Listener(number, _) => state.close_listener(number),
+                Held::Socket(number, _) => state.close_socket(number),
                 Held::Feed(number) => {
                     if let Some(Some(fed)) = state.feeds.get_mut(number as usize) {
                         (fed.watcher, fed.interest) = (None, None);

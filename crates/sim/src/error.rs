@@ -5,11 +5,14 @@ use std::io::{Error, ErrorKind};
 pub(crate) const NO_ENTRY: i32 = 2;
 pub(crate) const BAD_DESCRIPTOR: i32 = 9;
 pub(crate) const AGAIN: i32 = 11;
+pub(crate) const PERMISSION: i32 = 13;
 pub(crate) const EXISTS: i32 = 17;
 pub(crate) const INVALID: i32 = 22;
 pub(crate) const TOO_MANY_FILES: i32 = 24;
 pub(crate) const NO_SPACE: i32 = 28;
 pub(crate) const BROKEN_PIPE: i32 = 32;
+pub(crate) const NO_DESTINATION: i32 = 89;
+pub(crate) const MESSAGE_SIZE: i32 = 90;
 pub(crate) const ADDRESS_IN_USE: i32 = 98;
 pub(crate) const ADDRESS_NOT_AVAILABLE: i32 = 99;
 pub(crate) const CONNECTION_RESET: i32 = 104;
@@ -25,6 +28,7 @@ pub(crate) fn os(number: i32) -> Error {
     let kind = match number {
         NO_ENTRY => ErrorKind::NotFound,
         AGAIN => ErrorKind::WouldBlock,
+        PERMISSION => ErrorKind::PermissionDenied,
         EXISTS => ErrorKind::AlreadyExists,
         INVALID => ErrorKind::InvalidInput,
         NO_SPACE => ErrorKind::StorageFull,

@@ -136,6 +136,9 @@ impl State {
             Event::NotAccepted(error) => (6, number_of(error)),
             Event::Sent(sent) => (7, sent.queue.len() as u64),
             Event::Detached(_) => (8, 0),
+            Event::Datagrams(batch) => (10, batch.len() as u64),
+            Event::Undelivered(_, error) => (11, number_of(error)),
+            Event::Room => (12, 0),
             Event::Ready(ready) => (9, u64::from(ready.readable) | u64::from(ready.writable) << 1),
         };
         let slot = key.slot() as u64 | u64::from(key.generation()) << 24;

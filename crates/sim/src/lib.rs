@@ -65,7 +65,9 @@
 //! # What the model does not cover
 //!
 //! TCP is a pair of ordered pipes with latency, bandwidth, a window and an end: there is no slow start, no
-//! congestion, and no packet that is seen twice; a lost packet shows as a delay. Handlers take no virtual
+//! congestion, and no packet that is seen twice; a lost packet shows as a delay. Datagrams are lost, doubled and
+//! overtaken as their [`Link`] says, and refused where nobody is bound; they have no fragments, no speed of
+//! the link, and no routers that mark them. Handlers take no virtual
 //! time, a turn takes [`WorldOptions::turn_cost`]. A user's resource over a real descriptor has to be backed
 //! by a [`Feed`]. Memory, real threads and the kernel's own bugs are not here: for these the same service
 //! runs on the real engines.
@@ -79,12 +81,13 @@ mod buffer;
 mod chance;
 mod close;
 mod connect;
-pub mod datagram;
 mod digest;
+mod drive;
 mod engine;
 mod error;
 mod fault;
 mod feed;
+mod flight;
 mod folder;
 pub mod guide;
 mod input;
@@ -93,9 +96,12 @@ mod link;
 mod listener;
 mod net;
 mod node;
+#[cfg(unix)]
+mod process;
 mod queue;
 mod record;
 mod replay;
+mod socket;
 mod sometimes;
 mod state;
 mod trouble;
@@ -108,6 +114,7 @@ pub use self::{
     engine::SimEngine,
     fault::{Faults, KINDS, Kind, Tally},
     feed::Feed,
+    flight::DatagramSummary,
     folder::Folder,
     line::Line,
     link::Link,

@@ -25,26 +25,35 @@ pub struct Link {
     pub bytes_per_second: u64,
     /// How many bytes of a stream may be under way or unread at the other end. At least 1.
     pub window_bytes: usize,
+    /// How many of a million datagrams are lost. What streams send is not: TCP sends it again.
+    pub lost: u32,
+    /// How many of a million datagrams arrive twice.
+    pub doubled: u32,
 }
 
 impl Link {
-    /// A local network: 100 to 300 microseconds, 1 Gbit/s, a window of 64 KiB.
+    /// A local network: 100 to 300 microseconds, 1 Gbit/s, a window of 64 KiB, no datagram lost.
     pub const fn lan() -> Link {
         Link {
             latency_min: Duration::from_micros(100),
             latency_max: Duration::from_micros(300),
             bytes_per_second: 125_000_000,
             window_bytes: 64 << 10,
+            lost: 0,
+            doubled: 0,
         }
     }
 
-    /// The way across a continent: 20 to 80 milliseconds, 100 Mbit/s, a window of 256 KiB.
+    /// The way across a continent: 20 to 80 milliseconds, 100 Mbit/s, a window of 256 KiB; of a thousand
+    /// datagrams five are lost and one comes twice.
     pub const fn wan() -> Link {
         Link {
             latency_min: Duration::from_millis(20),
             latency_max: Duration::from_millis(80),
             bytes_per_second: 12_500_000,
             window_bytes: 256 << 10,
+            lost: 5_000,
+            doubled: 1_000,
         }
     }
 
@@ -55,6 +64,8 @@ impl Link {
             latency_max: Duration::from_micros(20),
             bytes_per_second: 0,
             window_bytes: 64 << 10,
+            lost: 0,
+            doubled: 0,
         }
     }
 }

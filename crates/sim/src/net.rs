@@ -16,6 +16,7 @@ use crate::{
     fault::Kind,
     listener::LISTENER,
     record::Happening,
+    socket::SOCKET,
     state::{Item, State, What},
 };
 
@@ -141,7 +142,7 @@ impl End {
 
     /// The number of its transport.
     pub(crate) fn number(&self, at: u32) -> u64 {
-        u64::from(self.generation & 0x7fff_ffff) << 32 | u64::from(at)
+        u64::from(self.generation & 0x3fff_ffff) << 32 | u64::from(at)
     }
 
     pub(crate) fn has_input(&self) -> bool {
@@ -175,7 +176,8 @@ impl State {
     pub(crate) fn end_of(&self, number: u64) -> Option<u32> {
         let at = number as u32;
         let end = self.ends.get(at as usize)?;
-        let is_it = number & LISTENER == 0 && end.number(at) == number && end.holder != Holder::Free;
+        let is_it =
+            number & (LISTENER | SOCKET) == 0 && end.number(at) == number && end.holder != Holder::Free;
         is_it.then_some(at)
     }
 
@@ -398,6 +400,7 @@ impl State {
 
     /// The ways may be free: what waited sets out again.
     pub(crate) fn unstall(&mut self) {
+        self.release_flights();
         for at in 0..self.ends.len() as u32 {
             let end = &mut self.ends[at as usize];
             let count = std::mem::take(&mut end.stalled);

@@ -4,7 +4,7 @@
 //! [`State::advance`] as a [`Task`].
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::Duration,
@@ -21,11 +21,13 @@ use crate::{
     digest::Digest,
     fault::{Faults, Kind, Tally},
     feed::Fed,
+    flight::{DatagramSummary, Flight},
     link::{Link, Links, nanos},
     listener::Listener,
     net::End,
     queue::Queue,
     record::Record,
+    socket::Socket,
 };
 
 /// What will happen.
@@ -45,6 +47,10 @@ pub(crate) enum What {
     Run { node: u32 },
     /// Offloaded work is done.
     Job { number: u32 },
+    /// A datagram gets to its receiver, or a report about one to its sender.
+    Land { flight: u64 },
+    /// A socket for datagrams learns that there is room again.
+    SocketRoom { number: u32 },
     /// It is time to trouble the world.
     Trouble,
     /// A trouble ends.
@@ -65,6 +71,7 @@ pub(crate) enum Item {
     End(u32, u32),
     Listener(u32),
     Feed(u32),
+    Socket(u32),
 }
 
 /// What the world knows of one engine.
@@ -110,6 +117,15 @@ pub(crate) struct State {
     pub(crate) listeners: Vec<Option<Listener>>,
     pub(crate) names: HashMap<(u32, Address), u32>,
     pub(crate) feeds: Vec<Option<Fed>>,
+    pub(crate) sockets: Vec<Option<Socket>>,
+    pub(crate) socket_names: HashMap<(u32, Address), u32>,
+    /// Datagrams under way, by their number, and those that a hold keeps.
+    pub(crate) flights: BTreeMap<u64, Flight>,
+    pub(crate) flown: u64,
+    pub(crate) held: Vec<Flight>,
+    pub(crate) datagrams: DatagramSummary,
+    #[cfg(unix)]
+    pub(crate) stand_ins: crate::process::StandIns,
     pub(crate) jobs: Vec<Option<Job>>,
     /// Nodes that have something to do now.
     pub(crate) runnable: VecDeque<u32>,
@@ -143,6 +159,14 @@ impl State {
             listeners: Vec::new(),
             names: HashMap::new(),
             feeds: Vec::new(),
+            sockets: Vec::new(),
+            socket_names: HashMap::new(),
+            flights: BTreeMap::new(),
+            flown: 0,
+            held: Vec::new(),
+            datagrams: DatagramSummary::default(),
+            #[cfg(unix)]
+            stand_ins: crate::process::StandIns::default(),
             jobs: Vec::new(),
             runnable: VecDeque::new(),
             version: 0,
@@ -295,7 +319,7 @@ impl State {
         let fed = self.feeds.get_mut(number as usize).and_then(Option::as_mut);
         let Some(bytes) = fed.filter(|fed| fed.peer.is_some()).map(Fed::take_output) else { return };
         let Some((peer, fed)) = self.peer_of(number) else { return };
-        fed.arrive(&bytes);
+        fed.put(&bytes);
         self.look_at_feed(peer);
     }
 
@@ -360,6 +384,8 @@ impl State {
             What::Answer { end, generation, error } => self.answer(end, generation, error),
             What::Room { end, generation } => self.room_again(end, generation),
             What::GiveUp { end, generation, progress } => self.give_up(end, generation, progress),
+            What::Land { flight } => self.land(flight),
+            What::SocketRoom { number } => self.socket_room(number),
             What::Run { node } => {
                 let host = &mut self.hosts[node as usize];
                 if host.run_at == Some(at) {

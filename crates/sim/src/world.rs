@@ -15,6 +15,7 @@ use crate::{
     engine::SimEngine,
     fault::{Faults, Kind, Tally},
     feed::Feed,
+    flight::DatagramSummary,
     folder::Folder,
     line::Line,
     link::{Link, nanos},
@@ -49,6 +50,9 @@ pub struct WorldOptions {
     pub late_max: Duration,
     /// After how long without an answer a connection has timed out: 2 minutes.
     pub give_up: Duration,
+    /// In which time each node's supervisor wants to hear that it is alive; none by default. What a node tells
+    /// is in `World::notices`; that one keeps silent has no consequence.
+    pub watchdog: Option<Duration>,
     /// The limits of each runtime.
     pub limits: Limits,
     /// How many happenings are kept for [`World::history`]; 0 by default: none.
@@ -64,6 +68,7 @@ impl Default for WorldOptions {
             turn_cost: Duration::from_micros(1),
             late_max: Duration::from_millis(5),
             give_up: Duration::from_secs(120),
+            watchdog: None,
             limits: Limits::default(),
             history_max: 0,
         }
@@ -87,7 +92,7 @@ pub struct World {
 pub struct Summary {
     /// Virtual time since the world began.
     pub elapsed: Duration,
-    /// Packets with bytes that arrived.
+    /// Packets with bytes that arrived, and datagrams.
     pub messages: u64,
     /// Bytes that arrived.
     pub bytes: u64,
@@ -95,6 +100,8 @@ pub struct Summary {
     pub turns: u64,
     /// Nodes that crashed or vanished.
     pub crashes: u64,
+    /// What became of datagrams.
+    pub datagrams: DatagramSummary,
     /// Faults by kind.
     pub faults: Tally,
     /// The digest.
@@ -108,6 +115,8 @@ pub struct Leaks {
     pub ends: usize,
     /// Listeners.
     pub listeners: usize,
+    /// Sockets for datagrams.
+    pub sockets: usize,
     /// Virtual sources that are watched.
     pub watched: usize,
     /// Engines.
@@ -126,6 +135,10 @@ impl World {
         state.turn_cost = nanos(options.turn_cost).max(1);
         state.late_max = nanos(options.late_max).max(1);
         state.give_up = nanos(options.give_up);
+        #[cfg(unix)]
+        if let Some(watchdog) = options.watchdog {
+            state.stand_ins.watchdog = (nanos(watchdog) / 1000).max(1);
+        }
         state.record.kept = (options.history_max > 0).then(Vec::new);
         state.record.kept_max = options.history_max;
         World {
@@ -387,6 +400,7 @@ impl World {
             bytes: state.record.bytes,
             turns: state.record.turns,
             crashes: state.record.crashes,
+            datagrams: state.datagrams,
             faults: state.tally.clone(),
             digest: state.digest,
         }
@@ -415,6 +429,7 @@ impl World {
         Leaks {
             ends: state.ends.iter().filter(|end| held(end.holder)).count(),
             listeners: state.listeners.iter().flatten().count(),
+            sockets: state.sockets.iter().flatten().count(),
             watched: state.feeds.iter().flatten().filter(|fed| fed.watcher.is_some()).count(),
             engines: state.processes.iter().flatten().count(),
         }

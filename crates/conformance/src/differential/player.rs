@@ -272,7 +272,7 @@ impl Player {
             match cx.send(id, piece) {
                 Flow::Queued => (),
                 Flow::High => self.links[number].end(from).is_high = true,
-                Flow::Gone => self.wrong(number, from, "a send found it gone"),
+                Flow::Gone | Flow::Full => self.wrong(number, from, "a send found it gone"),
             }
         }
     }

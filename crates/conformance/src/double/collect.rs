@@ -63,6 +63,8 @@ impl Double {
             match attached.role {
                 Role::Listener => self.step_listener(state, key, &mut attached),
                 Role::Connecting => self.step_connecting(state, key, &mut attached),
+                // It has none: attach refuses them.
+                Role::Datagrams => (),
                 Role::Stream => {
                     self.step_send(state, key, &mut attached);
                     moved = self.step_read(state, key, &mut attached);

@@ -287,6 +287,9 @@ impl Engine for Double {
         if self.attached.contains_key(&key) {
             return Err(Refused { transport, error: fault::error(ErrorKind::AlreadyExists) });
         }
+        if role == Role::Datagrams {
+            return Err(Refused { transport, error: fault::error(ErrorKind::Unsupported) });
+        }
         let attached = Attached {
             transport,
             number,

@@ -1,11 +1,14 @@
 //! The table: all rows, in the order of the scenarios.
 
+mod datagrams;
 mod descriptors;
 #[cfg(unix)]
 mod devices;
 mod partial;
 mod peers;
 mod readiness;
+#[cfg(unix)]
+mod signals;
 mod waits;
 
 use std::sync::OnceLock;
@@ -21,9 +24,13 @@ use crate::{
 pub fn rows() -> &'static [Row] {
     static ROWS: OnceLock<Vec<Row>> = OnceLock::new();
     ROWS.get_or_init(|| {
-        let mut all = [descriptors::ROWS, readiness::ROWS, partial::ROWS, peers::ROWS, waits::ROWS].concat();
+        let mut all =
+            [descriptors::ROWS, readiness::ROWS, partial::ROWS, datagrams::ROWS, peers::ROWS, waits::ROWS]
+                .concat();
         #[cfg(unix)]
         all.extend_from_slice(devices::ROWS);
+        #[cfg(unix)]
+        all.extend_from_slice(signals::ROWS);
         all.extend_from_slice(crate::canary_rows::ROWS);
         all.extend(crate::runtime_rows::rows());
         all

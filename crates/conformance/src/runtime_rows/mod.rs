@@ -3,6 +3,7 @@
 //! Their ids have an `r` behind the scenario's number. Most have both ends of their connections in the runtime itself, so that they
 //! run on a virtual engine, too.
 
+mod datagrams;
 #[cfg(unix)]
 mod devices;
 mod exhaustion;
@@ -16,6 +17,8 @@ mod probe;
 mod readiness;
 mod rig;
 mod shutdown;
+#[cfg(unix)]
+mod signals;
 mod threads;
 mod time;
 
@@ -32,6 +35,7 @@ pub(crate) fn rows() -> Vec<Row> {
         lives::ROWS,
         readiness::ROWS,
         partial::ROWS,
+        datagrams::ROWS,
         peers::ROWS,
         floods::ROWS,
         exhaustion::ROWS,
@@ -39,6 +43,8 @@ pub(crate) fn rows() -> Vec<Row> {
         threads::ROWS,
         #[cfg(unix)]
         devices::ROWS,
+        #[cfg(unix)]
+        signals::ROWS,
         panics::ROWS,
         shutdown::ROWS,
         memory::ROWS,

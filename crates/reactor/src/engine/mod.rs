@@ -29,6 +29,15 @@
 //! until it can: so there is never a reason to ask again before the queue came back. Zero bytes taken
 //! with `Ok(0)` only happens together with a detach.
 //!
+//! **Datagrams.** A socket for datagrams is attached as [`Role::Datagrams`]. What arrived comes as an
+//! [`Event::Datagrams`] with a batch, each datagram whole and by itself, also one of no bytes; it has no
+//! end. [`send_datagrams`](Engine::send_datagrams) borrows a queue and takes from its front what there is
+//! room for: a system copies a datagram in the call, so an engine owns none of them. If it left some, it
+//! tells [`Event::Room`] once, when there is room. A datagram that could not be sent is taken off the queue,
+//! and told as [`Event::Undelivered`]; so is what was reported later about one that was (ICMP): that is the
+//! business of this one datagram, and never ends the socket. It may come while reading is off, and comes at
+//! the latest when it is on again.
+//!
 //! **Waiting.** [`wait`](Engine::wait) makes progress with everything asked for before it, returns when
 //! there is an event, when the waker was used since the last `wait` returned, or when the time is over;
 //! never early without one of these more than now and then, and never in a tight loop: an engine does
@@ -44,16 +53,19 @@
 
 mod adapter;
 mod candidates;
+pub(crate) mod datagram;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 mod io_uring;
+pub(crate) mod letters;
 #[cfg(all(unix, feature = "mio", target_pointer_width = "64"))]
 mod mio;
 #[cfg(unix)]
 mod poll;
 #[cfg(all(feature = "polling", target_pointer_width = "64"))]
 mod polling;
+mod readiness;
 mod source;
 #[cfg(unix)]
 mod timeout;
@@ -62,7 +74,8 @@ use std::{io, marker::PhantomData, time::Duration};
 
 pub use session::Outgoing;
 
-pub(crate) use self::source::Identity;
+pub use self::datagram::{Batch, Datagram, DatagramQueue, Ecn, Outbound};
+pub(crate) use self::{datagram::Packet, source::Identity};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub use self::epoll::Epoll;
@@ -77,13 +90,14 @@ pub use self::polling::Polling;
 pub use self::{
     adapter::Calls,
     candidates::{Candidates, ENGINE_VARIABLE, EngineError},
-    source::{Source, Transport},
+    readiness::{Poll, Trigger},
+    source::{Source, StandIn, Transport},
 };
 use crate::{
     address::Address,
     clock::Time,
     id::Key,
-    options::{ConnectOptions, ListenOptions},
+    options::{BindOptions, ConnectOptions, Group, ListenOptions},
 };
 
 /// What a resource waits for; never nothing (that is `None` of an `Option<Interest>`).
@@ -158,6 +172,8 @@ pub enum Role {
     Connecting,
     /// A connected byte stream.
     Stream,
+    /// A socket for datagrams.
+    Datagrams,
 }
 
 /// How a transport is closed.
@@ -264,6 +280,13 @@ pub enum Event {
     Sent(Sent),
     /// A detach is over: the transport with nothing of it in flight.
     Detached(Transport),
+    /// Datagrams arrived: at least one.
+    Datagrams(Batch),
+    /// A datagram that was to be sent, or was, did not get there, as far as is known; to whom it was, if
+    /// that is known.
+    Undelivered(Option<Address>, io::Error),
+    /// There is room for datagrams again, after `send_datagrams` left some.
+    Room,
 }
 
 /// A piece of blocking work to be run somewhere else.
@@ -342,6 +365,16 @@ pub trait Engine {
         crate::sys::write(source, from)
     }
 
+    /// Opens what a virtual world has in place of something of the process's; its source is watched, read
+    /// and written. By default none: the process's own is taken.
+    ///
+    /// # Errors
+    /// The world has something in its place, and no more of it.
+    fn stand_in(&mut self, of: StandIn) -> Option<io::Result<Transport>> {
+        let _ = of;
+        None
+    }
+
     /// Opens a listening transport, bound to `address`. It accepts once it is attached.
     ///
     /// # Errors
@@ -353,6 +386,16 @@ pub trait Engine {
     /// # Errors
     /// What connect(2) refuses at once.
     fn connect(&mut self, address: &Address, options: &ConnectOptions) -> io::Result<Transport>;
+
+    /// Opens a socket for datagrams, bound to `address`; [`Address::Unnamed`] is one without a name.
+    ///
+    /// # Errors
+    /// As socket(2), bind(2), connect(2); `Unsupported` by an engine without datagrams.
+    fn bind(&mut self, address: &Address, options: &BindOptions) -> io::Result<Transport> {
+        let _ = (address, options);
+        let error = format!("the engine `{}` has no datagrams", self.name());
+        Err(io::Error::new(io::ErrorKind::Unsupported, error))
+    }
 
     /// Takes a transport, to perform its operations; reading is on.
     ///
@@ -371,6 +414,28 @@ pub trait Engine {
 
     /// Performs one send of the queue's front. See the module's contract.
     fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent>;
+
+    /// Sends datagrams from the front of the queue, as many as there is room for; says how many were taken.
+    /// See the module's contract.
+    fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
+        let _ = (key, queue);
+        0
+    }
+
+    /// Takes a batch's memory back.
+    fn give_batch(&mut self, batch: Batch) {
+        drop(batch);
+    }
+
+    /// Enters a multicast group with a socket for datagrams, or leaves it.
+    ///
+    /// # Errors
+    /// As setsockopt(2) of IP_ADD_MEMBERSHIP and its kin; `NotFound` for an unknown key, `Unsupported` by an
+    /// engine without groups.
+    fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
+        let _ = (key, group, member);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Ends the write side: the peer sees the end after what was sent. Not while a send is out.
     ///
@@ -397,82 +462,28 @@ pub trait Engine {
     /// As getpeername(2), `NotFound` for an unknown key.
     fn peer(&self, key: Key) -> io::Result<Address>;
 
+    /// Who is at the other end of a Unix stream.
+    ///
+    /// # Errors
+    /// As `Credentials::of_peer`, `NotFound` for an unknown key.
+    fn peer_credentials(&self, key: Key) -> io::Result<crate::Credentials> {
+        let _ = key;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// How many system calls (or operations that stand for them) were made so far.
     fn calls(&self) -> u64 {
         0
     }
 
-    /// A descriptor that is readable when [`wait`](Engine::wait) would return: for driving the runtime
-    /// from another loop.
-    #[cfg(unix)]
-    fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        None
-    }
-}
-
-/// Whether a readiness is told once when it begins, or again and again while it holds.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Trigger {
-    /// Told in each wait while it holds.
-    Level,
-    /// Told when it begins; told again after an operation found it ended.
-    Edge,
-}
-
-/// The pluggable poll system call: readiness and nothing else. [`Calls`] makes an [`Engine`] of it.
-///
-/// Contract: [`wait`](Poll::wait) appends `(key, ready)` with the key given by `watch`. A poll is free to
-/// report more than is true, and a key that was unwatched earlier in the same batch: the adapter sorts
-/// it out. Hang-ups and errors may be reported whatever the interest says, for sources that are watched.
-pub trait Poll {
-    /// The name by which it is chosen.
-    fn name(&self) -> &'static str;
-
-    /// How streams are watched: [`Trigger::Edge`] for input once and for all, and for room too from the first
-    /// write that found none; or [`Trigger::Level`], with the interest kept in step once a turn.
-    fn trigger(&self) -> Trigger;
-
-    /// Begins to watch. Only a poll whose [`trigger`](Poll::trigger) is `Edge` is asked for edges.
-    ///
-    /// # Errors
-    /// The system refused; EEXIST when the source is already watched.
-    fn watch(&mut self, key: Key, source: Source<'_>, interest: Interest, trigger: Trigger)
-    -> io::Result<()>;
-
-    /// Changes the interest of a source; the trigger is the one it is watched with. An edge-triggered poll
-    /// tells anew what holds.
-    ///
-    /// # Errors
-    /// ENOENT when the source is not watched.
-    fn rewatch(
-        &mut self,
-        key: Key,
-        source: Source<'_>,
-        interest: Interest,
-        trigger: Trigger,
-    ) -> io::Result<()>;
-
-    /// Ends watching.
-    ///
-    /// # Errors
-    /// ENOENT when the source is not watched.
-    fn unwatch(&mut self, key: Key, source: Source<'_>) -> io::Result<()>;
-
-    /// Waits, and appends what is ready. EINTR is an empty batch.
-    ///
-    /// # Errors
-    /// The poll is broken.
-    fn wait(&mut self, ready: &mut Vec<(Key, Ready)>, timeout: Option<Duration>) -> io::Result<()>;
-
-    /// How another thread ends a wait.
-    fn waker(&self) -> std::task::Waker;
-
-    /// How many system calls were made so far.
-    fn calls(&self) -> u64 {
+    /// How many bytes the engine holds at most for itself, whatever it is asked for: rings, shared buffers. They
+    /// count against [`Limits::bytes`](crate::Limits::bytes), and what they leave is for streams. Asked once.
+    fn memory(&self) -> usize {
         0
     }
 
-    /// A descriptor that is readable when [`wait`](Poll::wait) would return.
+    /// A descriptor that is readable when [`wait`](Engine::wait) would return: for driving the runtime
+    /// from another loop.
     #[cfg(unix)]
     fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         None

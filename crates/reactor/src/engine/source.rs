@@ -78,6 +78,21 @@ pub(crate) enum Identity {
     Descriptor(std::os::windows::io::RawSocket),
 }
 
+/// What a process has and a resource is made of, and a virtual world may have in its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum StandIn {
+    /// These signals. Each read gives one pending kind, as [`Signals::record`](crate::signals::Signals::record)
+    /// writes it.
+    #[cfg(unix)]
+    Signals(crate::signals::SignalSet),
+    /// The supervisor that the environment names; `NotFound` without one. The first read gives the watchdog's
+    /// interval: eight bytes of microseconds, the lowest first, 0 without one. What is written are notices, each
+    /// with an empty line behind it.
+    #[cfg(unix)]
+    Supervisor,
+}
+
 /// An owned way to the other side: a socket, or a virtual one of a simulated engine. Closed on drop.
 pub struct Transport(Held);
 
@@ -94,6 +109,15 @@ impl Transport {
     /// Wraps a descriptor that is non-blocking and CLOEXEC.
     pub fn new(descriptor: impl Into<Owned>) -> Transport {
         Transport(Held::Descriptor(descriptor.into()))
+    }
+
+    /// Makes the transport of a listener of a socket that somebody else opened, for
+    /// [`Context::listen_on`](crate::Context::listen_on). It becomes non-blocking and CLOEXEC.
+    ///
+    /// # Errors
+    /// `InvalidInput` for what is no stream socket that listens, as far as the system tells; as fcntl(2).
+    pub fn listener(socket: impl Into<Owned>) -> std::io::Result<Transport> {
+        crate::sys::listener(socket.into())
     }
 
     /// A transport that only a simulated engine knows, by its number there; dropping `guard` closes it.

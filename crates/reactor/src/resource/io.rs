@@ -60,6 +60,24 @@ impl<'a> Io<'a> {
         self.drained = false;
     }
 
+    /// Counts bytes that were received in another way than by [`Io::read`].
+    #[cfg(unix)]
+    pub(crate) fn received(&mut self, count: usize) {
+        self.bytes_in += count as u64;
+    }
+
+    /// Counts bytes that were sent in another way than by [`Io::write`].
+    #[cfg(unix)]
+    pub(crate) fn sent(&mut self, count: usize) {
+        self.bytes_out += count as u64;
+    }
+
+    /// Says that the input ended, for a resource that reads without [`Io::read`].
+    #[cfg(unix)]
+    pub(crate) fn input_ended(&mut self) {
+        self.ended = true;
+    }
+
     pub(crate) fn outcome(self) -> Outcome {
         Outcome {
             drained: self.drained,

@@ -1,6 +1,9 @@
 //! Resources: what gives input to a program or takes output from it. Users' own are first class.
 
 mod custom;
+mod datagram;
+#[cfg(unix)]
+mod descriptors;
 mod fd;
 mod io;
 pub(crate) mod listener;
@@ -14,8 +17,11 @@ use std::{any::Any, io as std_io};
 
 #[cfg(all(unix, feature = "serial"))]
 use self::custom::QUEUE_HIGH;
+#[cfg(unix)]
+pub use self::descriptors::{Descriptors, Message, Passed};
 pub(crate) use self::stream::with_layer;
 pub use self::{
+    datagram::{DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, WhenFull},
     fd::Fd,
     io::Io,
     listener::Listener,

@@ -5,11 +5,18 @@
 //! that it lacks are the only unsafe code, and have a file of their own.
 
 mod address;
+pub(crate) mod datagram;
 #[cfg(unix)]
 mod device;
+#[cfg(unix)]
+pub(crate) mod inherited;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod inotify;
 mod io;
+#[cfg(unix)]
+pub(crate) mod rights;
+#[cfg(unix)]
+pub(crate) mod signals;
 mod socket;
 #[cfg(unix)]
 mod unix;
@@ -30,6 +37,8 @@ pub(crate) use self::inotify::{inotify_add, inotify_open, inotify_remove};
 #[cfg(unix)]
 pub(crate) use self::io::again_if_interrupted;
 #[cfg(unix)]
+pub(crate) use self::socket::connect_datagram;
+#[cfg(unix)]
 pub(crate) use self::unix::{
     Reserve, Watched, adopt, is_out_of_descriptors, poll, read_descriptor, receive_descriptor,
 };
@@ -40,7 +49,8 @@ pub(crate) use self::windows::{
 pub(crate) use self::{
     io::{offer, read, receive, write},
     socket::{
-        accept, connect, is_connected, is_passing, listen, local, peer, reset_at_close, shutdown_write,
+        accept, connect, is_connected, is_passing, listen, listener, local, peer, reset_at_close,
+        shutdown_write,
     },
 };
 

@@ -17,6 +17,7 @@
 //! and leaves the set until it is watched again, since no read would make it silent.
 
 mod accept;
+mod datagram;
 mod interest;
 mod stream;
 mod table;
@@ -26,14 +27,18 @@ use std::{cell::Cell, collections::VecDeque, io, task::Waker, time::Duration};
 use session::Outgoing;
 
 use self::interest::set_interest;
-use self::table::{CHANGED, ENDED, Entry, HANGUP, Held, Part, QUEUED, READABLE, READING, Table, WRITABLE};
+use self::table::{
+    BLOCKED, CHANGED, ENDED, Entry, HANGUP, Held, IS_UNIX, Part, QUEUED, READABLE, READING, TOGETHER, Table,
+    WRITABLE,
+};
 use super::{
-    Chunk, Ending, Engine, Event, Interest, Poll, Ready, Refused, Role, Sent, Source, Transport, Trigger,
+    Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Poll, Ready, Refused, Role, Sent, Source,
+    Transport, Trigger, letters::Batches,
 };
 use crate::{
     address::Address,
     id::Key,
-    options::{ConnectOptions, ListenOptions},
+    options::{BindOptions, ConnectOptions, Group, ListenOptions},
     sys,
 };
 
@@ -65,6 +70,7 @@ pub struct Calls<P: Poll> {
     /// Kept for the next read: a runtime lends one buffer at a time.
     spare: Option<Box<[u8]>>,
     buffer_bytes: usize,
+    batches: Batches,
     reserve: Option<sys::Reserve>,
     stale: u64,
     calls: Cell<u64>,
@@ -76,7 +82,7 @@ pub struct Calls<P: Poll> {
 /// What is being driven, and its budget.
 struct Driven {
     key: Key,
-    /// How many more connections a listener may accept.
+    /// How many more connections a listener may accept, or reports a socket for datagrams may tell.
     accepts_left: u32,
     /// Whether it accepted one.
     accepted: bool,
@@ -97,6 +103,7 @@ impl<P: Poll> Calls<P> {
             changed: Vec::new(),
             spare: None,
             buffer_bytes: BUFFER_BYTES,
+            batches: Batches::default(),
             reserve: sys::Reserve::take(),
             stale: 0,
             calls: Cell::new(0),
@@ -105,7 +112,8 @@ impl<P: Poll> Calls<P> {
         }
     }
 
-    /// Sets how much one read takes at most, in bytes: 65,536 by default, at least one.
+    /// Sets how much one read takes at most, in bytes: 65,536 by default, at least one. Of
+    /// streams: datagrams have memory of their own.
     pub fn with_buffer(mut self, bytes: usize) -> Calls<P> {
         self.buffer_bytes = bytes.max(1);
         self.spare = None;
@@ -209,6 +217,7 @@ impl<P: Poll> Calls<P> {
             Part::Listener => self.step_listener(key),
             Part::Connecting => self.step_connecting(key),
             Part::Stream => self.step_stream(key),
+            Part::Datagrams => self.step_datagrams(key),
             Part::Watched | Part::Refused => None,
         }
     }
@@ -334,9 +343,17 @@ impl<P: Poll> Engine for Calls<P> {
         if !self.table.is_vacant(key) {
             return refused(descriptor, io::ErrorKind::AlreadyExists.into());
         }
+        let facts = match role {
+            Role::Datagrams => self.prepare(&descriptor),
+            _ => Ok(None),
+        };
+        let facts = match facts {
+            Ok(facts) => facts,
+            Err(error) => return refused(descriptor, error),
+        };
         let trigger = self.poll.trigger();
         let interest = match (trigger, role) {
-            (_, Role::Listener | Role::Stream) => Interest::Read,
+            (_, Role::Listener | Role::Stream | Role::Datagrams) => Interest::Read,
             (Trigger::Level, Role::Connecting) => Interest::Write,
             (Trigger::Edge, Role::Connecting) => Interest::Both,
         };
@@ -348,6 +365,9 @@ impl<P: Poll> Engine for Calls<P> {
         entry.set(READING, true);
         // A stream begins with an empty send buffer.
         entry.set(WRITABLE, role == Role::Stream);
+        if let Some(facts) = facts {
+            entry.set_facts(facts);
+        }
         Ok(())
     }
 
@@ -372,6 +392,25 @@ impl<P: Poll> Engine for Calls<P> {
 
     fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
         self.send_or_park(key, queue)
+    }
+
+    fn bind(&mut self, address: &Address, options: &BindOptions) -> io::Result<Transport> {
+        self.calls.set(self.calls.get() + 2);
+        sys::datagram::bind(address, options).map(Transport::new)
+    }
+
+    fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
+        self.depart(key, queue)
+    }
+
+    fn give_batch(&mut self, batch: Batch) {
+        self.batches.give(batch);
+    }
+
+    fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
+        let descriptor = self.table.get(key).and_then(Entry::owned).ok_or(io::ErrorKind::NotFound)?;
+        self.count_call();
+        sys::datagram::set_member(sys::borrow(descriptor), group, member)
     }
 
     fn shutdown(&mut self, key: Key) -> io::Result<()> {
@@ -412,7 +451,8 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn probe(&mut self, key: Key) {
-        if let Some(entry) = self.table.get_mut(key).filter(|entry| entry.part == Part::Stream) {
+        let is_read = |entry: &&mut Entry| matches!(entry.part, Part::Stream | Part::Datagrams);
+        if let Some(entry) = self.table.get_mut(key).filter(is_read) {
             entry.set(READABLE, true);
             self.queue_again(key);
         }
@@ -428,6 +468,13 @@ impl<P: Poll> Engine for Calls<P> {
         let descriptor = self.table.get(key).and_then(Entry::owned).ok_or(io::ErrorKind::NotFound)?;
         self.count_call();
         sys::peer(sys::borrow(descriptor))
+    }
+
+    #[cfg(unix)]
+    fn peer_credentials(&self, key: Key) -> io::Result<crate::Credentials> {
+        let descriptor = self.table.get(key).and_then(Entry::owned).ok_or(io::ErrorKind::NotFound)?;
+        self.count_call();
+        crate::Credentials::of_peer(sys::borrow(descriptor))
     }
 
     fn calls(&self) -> u64 {

@@ -113,7 +113,7 @@ impl<P: Poll> Calls<P> {
         let Some(entry) = self.table.get(key) else { return refused(queue, io::ErrorKind::NotFound) };
         match entry.part {
             Part::Listener | Part::Refused => refused(queue, io::ErrorKind::NotConnected),
-            Part::Watched => refused(queue, io::ErrorKind::InvalidInput),
+            Part::Watched | Part::Datagrams => refused(queue, io::ErrorKind::InvalidInput),
             _ if entry.parked.is_some() => refused(queue, io::ErrorKind::InvalidInput),
             _ if queue.is_empty() => Some(Sent { queue, result: Ok(0) }),
             Part::Connecting | Part::Stream => {

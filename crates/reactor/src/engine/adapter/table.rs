@@ -41,6 +41,7 @@ pub(super) enum Part {
     Stream,
     /// A stream whose connect failed: it waits to be closed.
     Refused,
+    Datagrams,
 }
 
 impl From<Role> for Part {
@@ -49,6 +50,7 @@ impl From<Role> for Part {
             Role::Listener => Part::Listener,
             Role::Connecting => Part::Connecting,
             Role::Stream => Part::Stream,
+            Role::Datagrams => Part::Datagrams,
         }
     }
 }
@@ -73,6 +75,11 @@ pub(super) const QUEUED: Bit = Bit(1 << 5);
 pub(super) const CHANGED: Bit = Bit(1 << 6);
 const IN_POLL_READ: Bit = Bit(1 << 7);
 const IN_POLL_WRITE: Bit = Bit(1 << 8);
+/// Of datagrams: some were left in the queue, and room is waited for.
+pub(super) const BLOCKED: Bit = Bit(1 << 9);
+/// Of datagrams: what `sys` told of the socket.
+pub(super) const IS_UNIX: Bit = Bit(1 << 10);
+pub(super) const TOGETHER: Bit = Bit(1 << 11);
 
 impl Entry {
     pub(super) fn new(key: Key, held: Held, part: Part) -> Entry {
@@ -114,6 +121,7 @@ impl Entry {
                 Interest::from_parts(self.has(READING) && !self.has(ENDED), self.parked.is_some())
             }
             Part::Refused => None,
+            Part::Datagrams => Interest::from_parts(self.has(READING) && !self.has(ENDED), self.has(BLOCKED)),
         }
     }
 

@@ -92,7 +92,7 @@ impl IoUring {
                 false
             }
             Part::Listener => entry.has(READING),
-            Part::Stream => entry.has(READING),
+            Part::Stream | Part::Datagrams => entry.has(READING),
         };
         match entry.input {
             Input::Idle if is_wanted => self.arm(index),
@@ -131,7 +131,8 @@ impl IoUring {
         let Completion { result, flags, .. } = completion;
         // Whatever becomes of it, the buffer goes back.
         let buffer = cqueue::buffer_select(flags);
-        let provided = buffer.map(|buffer| self.pool.lend(buffer, result.max(0) as usize));
+        let provided =
+            buffer.map(|buffer| self.pool.lend(buffer, result.max(0) as usize, cqueue::buffer_more(flags)));
         let entry = self.table.get_mut(index)?;
         let key = entry.key;
         if result > 0
@@ -323,6 +324,9 @@ impl IoUring {
             Part::Connecting => self.connected(index),
             Part::Listener if entry.has(READING) => self.call_accept(index),
             Part::Stream if entry.has(READING) => self.call_receive(index),
+            Part::Datagrams if entry.has(READING) => {
+                self.call_receive_batch(index, completion.result & i32::from(libc::POLLERR) != 0)
+            }
             _ => None,
         };
         self.settle(index);

@@ -15,9 +15,9 @@
 //! its completion finds the entry, and how a cancel finds the operation. A key leads to an entry only until
 //! it is closed; the entry, and with it the descriptor's number, stays until nothing is out for it.
 //!
-//! **Buffers.** A chunk lends a shared buffer and gives it back by its drop, so a stream that is slow or
-//! paused holds none. A receive that found no buffer waits in a line, and as many are armed as there are buffers.
-//! When whoever holds chunks holds all of them, streams are read by a call into memory of their own.
+//! **Buffers.** A chunk lends a shared buffer, or a piece of one, and gives it back by its drop, so a stream that
+//! is slow or paused holds none. A receive that found no buffer waits in a line, and as many are armed as there
+//! are buffers. When whoever holds chunks holds all of them, streams are read by a call into memory of their own.
 //!
 //! **What a kernel does not know** (an old one, or one in a sandbox) is waited for in the ring, and then done
 //! by a call: for each operation by itself. Without the ring itself, or without the operations that everything
@@ -30,6 +30,7 @@
 //! is not inherited by a fork.
 
 mod buffers;
+mod datagram;
 mod end;
 mod input;
 mod operation;
@@ -38,26 +39,26 @@ mod output;
 mod probe;
 mod ring;
 mod table;
+mod wake;
 mod watch;
 
 use std::{
     cell::Cell,
     collections::{HashMap, VecDeque},
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{BorrowedFd, OwnedFd, RawFd},
     rc::Rc,
     sync::Arc,
     task::{Wake as _, Waker},
     time::Duration,
 };
 
-use io_uring::{opcode, types::Fd};
 use session::Outgoing;
 use socket2::SockRef;
 
 pub(super) use self::buffers::Provided;
 use self::{
-    buffers::Pool,
+    buffers::{BUFFER_BYTES_MAX, Pool},
     operation::{Kind, Tag},
     output::Headers,
     ring::{Completion, Entered, Ring},
@@ -67,11 +68,14 @@ pub use self::{
     options::{IoUringOptions, Operations},
     probe::Missing,
 };
-use super::{Chunk, Ending, Engine, Event, Interest, Refused, Role, Sent, Source, Transport};
+use super::{
+    Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Refused, Role, Sent, Source, Transport,
+    letters::Batches,
+};
 use crate::{
     address::Address,
     id::Key,
-    options::{ConnectOptions, ListenOptions},
+    options::{BindOptions, ConnectOptions, Group, ListenOptions},
     sys,
     waker::Signal,
 };
@@ -92,8 +96,9 @@ pub struct IoUring {
     operations: Operations,
     /// What came back and was not looked at.
     batch: VecDeque<Completion>,
-    /// How many chunks of it this turn may tell of.
+    /// How many chunks of it this turn may tell of, and how many bytes in them.
     chunks_left: usize,
+    bytes_left: usize,
     /// Events which are there already.
     told: VecDeque<(Key, Event)>,
     /// What is brought in step before the next wait, each entry once.
@@ -115,6 +120,7 @@ pub struct IoUring {
     /// Memory for what is received by a call.
     spare: Vec<Box<[u8]>>,
     buffer_bytes: usize,
+    batches: Batches,
     reserve: Option<sys::Reserve>,
     signal: Arc<Signal>,
     /// Where the kernel writes how often the waker was used.
@@ -143,10 +149,7 @@ impl IoUring {
     pub fn with_options(options: IoUringOptions) -> io::Result<IoUring> {
         let (ring, mut operations) = probe::open(&options)?;
         let ring = Ring::new(ring);
-        let buffers = options.buffers.clamp(1, BUFFERS_MAX).next_power_of_two();
-        let buffer_bytes = options.buffer_bytes.clamp(1, BUFFER_BYTES_MAX);
-        let pool = Pool::new(buffers, buffer_bytes)?;
-        operations.receive &= ring.register_buffers(pool.address(), pool.buffers()).is_ok();
+        let pool = Pool::open(&ring, &options, &mut operations)?;
         let signal = Arc::new(Signal::new()?);
         // A read of one that does not block would not wait in the ring either. A wake never blocks: that
         // needs 2^64 of them.
@@ -158,6 +161,7 @@ impl IoUring {
             operations,
             batch: VecDeque::new(),
             chunks_left: 0,
+            bytes_left: 0,
             told: VecDeque::new(),
             due: Vec::new(),
             starved: VecDeque::new(),
@@ -168,7 +172,8 @@ impl IoUring {
             accepts_left: ACCEPTS_MAX,
             headers: Headers::default(),
             spare: Vec::new(),
-            buffer_bytes,
+            buffer_bytes: options.buffer_bytes.clamp(1, BUFFER_BYTES_MAX),
+            batches: Batches::default(),
             reserve: sys::Reserve::take(),
             signal,
             counter: Box::default(),
@@ -183,9 +188,9 @@ impl IoUring {
         Ok(this)
     }
 
-    /// How many shared buffers are lent.
+    /// How many chunks in shared buffers are lent.
     pub fn lent(&self) -> usize {
-        usize::from(self.pool.lent())
+        self.pool.lent()
     }
 
     /// How many descriptors the engine knows, those included that only wait for the end of their operations.
@@ -195,26 +200,6 @@ impl IoUring {
 
     fn count_call(&self) {
         self.calls.set(self.calls.get() + 1);
-    }
-
-    /// Makes the ring's descriptor readable, since the next wait has something to do.
-    #[inline]
-    fn stir(&mut self) {
-        if self.is_driven_from_outside.get() && !self.is_stirred {
-            self.is_stirred = true;
-            self.count_call();
-            self.signal.wake_by_ref();
-        }
-    }
-
-    /// Has the next wake, or one that was not noticed yet, end a wait.
-    fn read_waker(&mut self) {
-        if std::mem::replace(&mut self.is_waker_read, true) {
-            return;
-        }
-        let descriptor = Fd(self.signal.fd().as_raw_fd());
-        let read = opcode::Read::new(descriptor, self.counter.as_mut_ptr(), self.counter.len() as u32);
-        self.ring.start(read.build(), Tag::new(Kind::Wake, 0, 0));
     }
 
     /// Looks at one completion.
@@ -236,17 +221,6 @@ impl IoUring {
         }
     }
 
-    fn noticed_wake(&mut self) -> Option<(Key, Event)> {
-        self.ring.ended();
-        (self.is_waker_read, self.is_woken) = (false, true);
-        if self.is_driven_from_outside.get() {
-            // Nobody may enter the ring before the next wake.
-            self.read_waker();
-            self.ring.submit();
-        }
-        None
-    }
-
     /// The next event: what is there already, then what came back, then connections that were held back.
     #[inline]
     fn pull(&mut self) -> Option<(Key, Event)> {
@@ -258,9 +232,12 @@ impl IoUring {
                 return None;
             }
             let Some(completion) = self.batch.pop_front() else { return self.release_held() };
-            if let Some(event) = self.complete(completion) {
-                self.chunks_left -= usize::from(matches!(event.1, Event::Got(_)));
-                return Some(event);
+            if let Some((key, mut event)) = self.complete(completion) {
+                if let Event::Got(chunk) = &mut event {
+                    self.bytes_left = self.bytes_left.saturating_sub(chunk.bytes().len());
+                    self.chunks_left = if self.bytes_left == 0 { 0 } else { self.chunks_left - 1 };
+                }
+                return Some((key, event));
             }
         }
     }
@@ -315,20 +292,20 @@ impl Engine for IoUring {
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         (self.is_stirred, self.is_woken) = (false, false);
-        (self.accepts_left, self.chunks_left) = (ACCEPTS_MAX, CHUNKS_MAX);
+        (self.accepts_left, self.chunks_left, self.bytes_left) = (ACCEPTS_MAX, CHUNKS_MAX, BYTES_MAX);
         let deadline = timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| self.now() + timeout);
         let mut patience = timeout;
         for round in 0.. {
             if self.turn(patience)? {
                 break;
             }
-            // What came concerned the engine alone. What it wants to do next is tried even when time is up.
+            // What came concerned the engine alone. What it wants to do next is tried even when time is up, and
+            // so is what the kernel has left to tell: it tells a part at a time.
             patience = match deadline {
                 Some(deadline) => Some(deadline.since(self.now())),
                 None => timeout,
             };
-            let is_due = !self.due.is_empty() || !self.starved.is_empty() || self.ring.has_more();
-            if patience == Some(Duration::ZERO) && (!is_due || round >= EXTRA_ROUNDS_MAX) {
+            if patience == Some(Duration::ZERO) && round >= EXTRA_ROUNDS_MAX {
                 break;
             }
         }
@@ -391,9 +368,17 @@ impl Engine for IoUring {
             let error = io::ErrorKind::AlreadyExists.into();
             return Err(Refused { transport: Transport::new(descriptor), error });
         }
+        let facts = if role == Role::Datagrams { self.prepare(&descriptor).map(Some) } else { Ok(None) };
+        let facts = match facts {
+            Ok(facts) => facts,
+            Err(error) => return Err(Refused { transport: Transport::new(descriptor), error }),
+        };
         let index = self.table.insert(key, Held::Owned(descriptor), role.into());
         if let Some(entry) = self.table.get_mut(index) {
             entry.set(READING, true);
+            if let Some(facts) = facts {
+                entry.set_facts(facts);
+            }
         }
         self.list(index);
         Ok(())
@@ -416,6 +401,25 @@ impl Engine for IoUring {
 
     fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
         self.begin_send(key, queue)
+    }
+
+    fn bind(&mut self, address: &Address, options: &BindOptions) -> io::Result<Transport> {
+        self.calls.set(self.calls.get() + 2);
+        sys::datagram::bind(address, options).map(Transport::new)
+    }
+
+    fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
+        self.depart(key, queue)
+    }
+
+    fn give_batch(&mut self, batch: Batch) {
+        self.batches.give(batch);
+    }
+
+    fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
+        let descriptor = self.table.of(key).and_then(|entry| entry.owned()).ok_or(io::ErrorKind::NotFound)?;
+        self.count_call();
+        sys::datagram::set_member(sys::borrow(descriptor), group, member)
     }
 
     fn shutdown(&mut self, key: Key) -> io::Result<()> {
@@ -445,8 +449,18 @@ impl Engine for IoUring {
         sys::peer(sys::borrow(descriptor))
     }
 
+    fn peer_credentials(&self, key: Key) -> io::Result<crate::Credentials> {
+        let descriptor = self.table.of(key).and_then(|entry| entry.owned()).ok_or(io::ErrorKind::NotFound)?;
+        self.count_call();
+        crate::Credentials::of_peer(sys::borrow(descriptor))
+    }
+
     fn calls(&self) -> u64 {
         self.calls.get() + self.ring.calls()
+    }
+
+    fn memory(&self) -> usize {
+        self.ring.memory() + self.pool.memory()
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -458,15 +472,13 @@ impl Engine for IoUring {
     }
 }
 
-/// The most shared buffers a kernel takes.
-const BUFFERS_MAX: u16 = 1 << 15;
-/// The most bytes of one shared buffer.
-const BUFFER_BYTES_MAX: usize = 1 << 24;
 /// How many connections are told of in one batch, so that those that are there have their turn.
 const ACCEPTS_MAX: u32 = 16;
 /// How many chunks one turn tells of. With more, what the first streams received would have left the caches when
 /// it is sent.
 const CHUNKS_MAX: usize = 64;
+/// How many bytes in them, for the same reason; the chunk that passes the limit is told of whole.
+const BYTES_MAX: usize = 256 << 10;
 /// With so many completions that were not looked at, no more are taken from the kernel.
 const BATCH_MAX: usize = 4096;
 /// How many buffers are kept for the next calls; a runtime holds one at a time.

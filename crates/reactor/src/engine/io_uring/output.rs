@@ -31,7 +31,7 @@ impl IoUring {
         let Some(entry) = self.table.get_mut(index) else { return refused(queue, io::ErrorKind::NotFound) };
         match entry.part {
             Part::Listener | Part::Refused => return refused(queue, io::ErrorKind::NotConnected),
-            Part::Watched => return refused(queue, io::ErrorKind::InvalidInput),
+            Part::Watched | Part::Datagrams => return refused(queue, io::ErrorKind::InvalidInput),
             _ if entry.queue.is_some() => return refused(queue, io::ErrorKind::InvalidInput),
             _ if queue.is_empty() => return Some(Sent { queue, result: Ok(0) }),
             Part::Connecting | Part::Stream => entry.queue = Some(queue),
@@ -97,6 +97,9 @@ impl IoUring {
     pub(super) fn writable(&mut self, index: u32) -> Option<(Key, Event)> {
         self.ring.ended();
         let entry = self.table.get_mut(index)?;
+        if entry.part == Part::Datagrams {
+            return self.has_room(index);
+        }
         entry.output = Output::Idle;
         let key = entry.key;
         if entry.has(CLOSING) {

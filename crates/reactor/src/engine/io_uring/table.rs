@@ -50,6 +50,7 @@ pub(super) enum Part {
     Stream,
     /// A stream whose connect failed: it waits to be closed.
     Refused,
+    Datagrams,
 }
 
 impl From<Role> for Part {
@@ -58,6 +59,7 @@ impl From<Role> for Part {
             Role::Listener => Part::Listener,
             Role::Connecting => Part::Connecting,
             Role::Stream => Part::Stream,
+            Role::Datagrams => Part::Datagrams,
         }
     }
 }
@@ -115,6 +117,9 @@ pub(super) const HUNG_UP: Bit = Bit(1 << 7);
 pub(super) const FED: Bit = Bit(1 << 8);
 const WANTS_READ: Bit = Bit(1 << 9);
 const WANTS_WRITE: Bit = Bit(1 << 10);
+/// Of datagrams: what `sys` told of the socket.
+pub(super) const IS_UNIX: Bit = Bit(1 << 11);
+pub(super) const TOGETHER: Bit = Bit(1 << 12);
 
 impl Entry {
     #[inline]

@@ -203,6 +203,9 @@ pub enum Flow {
     High,
     /// There is no such resource any more, or it is closing; the item is dropped.
     Gone,
+    /// The queue has no room, and the item is dropped: an answer of [`Datagrams`](crate::Datagrams) only,
+    /// since a stream without room ends. Hold back until [`DatagramEvent::Drained`](crate::DatagramEvent::Drained).
+    Full,
 }
 
 /// A stream, whatever its codec, layers and role: what listeners accept and `connect` takes.

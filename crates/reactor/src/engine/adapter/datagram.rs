@@ -1,0 +1,130 @@
+//! Datagrams: batches of them in, what a queue has out, and the reports about those that were sent.
+
+use std::io;
+
+use super::{
+    BLOCKED, Calls, ENDED, HANGUP, IS_UNIX, Part, READABLE, READING, TOGETHER, WRITABLE,
+    interest::set_interest, table::Entry,
+};
+use crate::{
+    engine::{DatagramQueue, Event, Interest, Poll, Trigger, letters},
+    id::Key,
+    sys::{self, datagram::Facts},
+};
+
+impl Entry {
+    pub(super) fn set_facts(&mut self, facts: Facts) {
+        self.set(IS_UNIX, facts.is_unix);
+        self.set(TOGETHER, facts.together);
+    }
+
+    fn facts(&self) -> Facts {
+        Facts { is_unix: self.has(IS_UNIX), together: self.has(TOGETHER) }
+    }
+}
+
+impl<P: Poll> Calls<P> {
+    /// Has a socket tell what is to be known of its datagrams.
+    pub(super) fn prepare(&self, descriptor: &sys::Owned) -> io::Result<Option<Facts>> {
+        self.count_call();
+        sys::datagram::prepare(sys::borrow(descriptor)).map(Some)
+    }
+
+    /// Tells of room, then of reports, then of one batch.
+    pub(super) fn step_datagrams(&mut self, key: Key) -> Option<Event> {
+        let entry = self.table.get_mut(key)?;
+        if entry.has(BLOCKED) && entry.has(WRITABLE) {
+            entry.set(BLOCKED, false);
+            // An edge of room comes with each datagram that has left the machine: nobody wants these.
+            if self.poll.trigger() == Trigger::Edge
+                && let Err(error) = set_interest(&mut self.poll, entry, Some(Interest::Read), Trigger::Edge)
+            {
+                self.lose(key, error);
+                return None;
+            }
+            self.mark_changed(key);
+            return Some(Event::Room);
+        }
+        if entry.has(HANGUP) {
+            let driven = self.driven.as_mut()?;
+            if driven.accepts_left == 0 {
+                self.queue_again(key);
+            } else if let Some((to, error)) = letters::undelivered(sys::borrow(entry.owned()?), &self.calls) {
+                driven.accepts_left -= 1;
+                return Some(Event::Undelivered(to, error));
+            } else {
+                entry.set(HANGUP, false);
+            }
+        }
+        self.driven = None;
+        self.receive_batch(key)
+    }
+
+    fn receive_batch(&mut self, key: Key) -> Option<Event> {
+        let Calls { table, batches, calls, .. } = self;
+        let entry = table.get_mut(key)?;
+        if !(entry.has(READING) && entry.has(READABLE)) || entry.has(ENDED) {
+            return None;
+        }
+        match letters::receive(sys::borrow(entry.owned()?), batches, calls) {
+            letters::Arrival::Got(batch, has_more) => {
+                entry.set(READABLE, has_more);
+                if has_more {
+                    self.queue_again(key);
+                }
+                Some(Event::Datagrams(batch))
+            }
+            letters::Arrival::Nothing => {
+                entry.set(READABLE, false);
+                None
+            }
+            letters::Arrival::Undelivered(to, error) => {
+                entry.set(HANGUP, true);
+                self.queue_again(key);
+                Some(Event::Undelivered(to, error))
+            }
+            letters::Arrival::Broken(error) => {
+                entry.set(ENDED, true);
+                self.mark_changed(key);
+                Some(Event::Broken(error))
+            }
+        }
+    }
+
+    /// Sends what there is room for.
+    pub(super) fn depart(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
+        let Calls { table, told, calls, .. } = self;
+        let Some(entry) = table.get_mut(key).filter(|entry| entry.part == Part::Datagrams) else { return 0 };
+        let Some(descriptor) = entry.owned() else { return 0 };
+        let (before, facts) = (told.len(), entry.facts());
+        let departure = letters::send(sys::borrow(descriptor), facts, queue, calls, |to, error| {
+            told.push_back((key, Event::Undelivered(to, error)));
+        });
+        let has_told = told.len() > before;
+        if departure.is_blocked {
+            self.block(key);
+        }
+        if departure.has_report
+            && let Some(entry) = self.table.get_mut(key)
+        {
+            entry.set(HANGUP, true);
+            self.queue_again(key);
+        }
+        if has_told {
+            self.wake_outside();
+        }
+        departure.taken
+    }
+
+    fn block(&mut self, key: Key) {
+        let Some(entry) = self.table.get_mut(key) else { return };
+        entry.set(WRITABLE, false);
+        entry.set(BLOCKED, true);
+        if self.poll.trigger() == Trigger::Edge
+            && let Err(error) = set_interest(&mut self.poll, entry, Some(Interest::Both), Trigger::Edge)
+        {
+            return self.lose(key, error);
+        }
+        self.mark_changed(key);
+    }
+}

@@ -1,0 +1,78 @@
+//! What a service asks of its context for sockets of datagrams.
+
+use std::io;
+
+use super::{Datagrams, link::attach};
+use crate::{
+    address::ToAddress,
+    context::{Context, to_address},
+    error::{Error, Result},
+    id::{Id, Key},
+    options::{BindOptions, Group},
+    service::Handled,
+};
+
+impl<S> Context<'_, S> {
+    /// Opens a socket for datagrams, bound to an IP address and port, to a Unix path or name, or to
+    /// [`Address::Unnamed`](crate::Address::Unnamed): a Unix socket without a name, to which nobody can answer.
+    ///
+    /// # Errors
+    /// The address is not one, the system refuses it (EADDRINUSE, ..), or the engine has no datagrams
+    /// (`Unsupported`).
+    pub fn bind<R: 'static>(
+        &mut self,
+        address: impl ToAddress,
+        datagrams: Datagrams<R>,
+    ) -> Result<Id<Datagrams<R>>, Error>
+    where
+        Datagrams<R>: Handled<S>,
+    {
+        self.bind_with(address, &BindOptions::default(), datagrams)
+    }
+
+    /// The same, with options: connected to a peer, for broadcast, ..
+    ///
+    /// # Errors
+    /// As [`bind`](Context::bind).
+    pub fn bind_with<R: 'static>(
+        &mut self,
+        address: impl ToAddress,
+        options: &BindOptions,
+        datagrams: Datagrams<R>,
+    ) -> Result<Id<Datagrams<R>>, Error>
+    where
+        Datagrams<R>: Handled<S>,
+    {
+        let address = to_address("bind", &address)?;
+        let (core, index) = self.parts();
+        let transport =
+            core.engine.bind(&address, options).map_err(|error| Error::os("bind", &address, error))?;
+        let table = <Datagrams<R> as Handled<S>>::table_for();
+        let key = attach(datagrams, core, index, table, transport);
+        key.map(Id::new).map_err(|(_, error)| error)
+    }
+
+    /// Enters a multicast group: from now on the socket receives what is sent to it and to its port.
+    ///
+    /// # Errors
+    /// As setsockopt(2) of IP_ADD_MEMBERSHIP and IPV6_JOIN_GROUP; `NotFound` when it is gone.
+    pub fn join<R: 'static>(&mut self, id: Id<Datagrams<R>>, group: &Group) -> io::Result<()> {
+        self.set_member(id.key(), group, true)
+    }
+
+    /// Leaves a multicast group.
+    ///
+    /// # Errors
+    /// As [`join`](Context::join); EADDRNOTAVAIL when it is not in it.
+    pub fn leave<R: 'static>(&mut self, id: Id<Datagrams<R>>, group: &Group) -> io::Result<()> {
+        self.set_member(id.key(), group, false)
+    }
+
+    fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
+        if self.owns(key) {
+            self.parts().0.engine.set_member(key, group, member)
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+}

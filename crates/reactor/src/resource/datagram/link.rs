@@ -1,0 +1,201 @@
+//! A socket for datagrams in its slot: what the runtime knows of it, and how it enters and leaves.
+
+use std::{any::Any, mem};
+
+use super::{Carried, Datagrams, drive};
+use crate::{
+    context::Context,
+    core::Core,
+    engine::{Batch, DatagramQueue, Ending, Role, Transport},
+    error::{Closed, Error, Phase},
+    id::{Id, Key},
+    resource::{Table, service},
+    service::Handle,
+};
+
+/// A socket and its state in the runtime.
+pub(super) struct Link<R> {
+    pub(super) datagrams: Datagrams<R>,
+    pub(super) queue: DatagramQueue,
+    /// Arrived while it was paused.
+    pub(super) kept: Batch,
+    /// How many bytes that counts.
+    pub(super) kept_bytes: usize,
+    /// What the byte budget counts for it.
+    pub(super) counted: usize,
+    pub(super) paused: bool,
+    /// What the engine was told last about reading.
+    pub(super) reading: bool,
+    /// The engine left some in the queue, and tells when there is room.
+    pub(super) blocked: bool,
+    /// `send` said that the queue is above a mark; `Drained` is to follow.
+    pub(super) high: bool,
+    pub(super) drained_due: bool,
+    pub(super) closing: Option<Closed>,
+    pub(super) releasing: bool,
+    /// The engine has it no more, or was asked to give it back.
+    pub(super) detaching: bool,
+    pub(super) detached: bool,
+}
+
+impl<R: 'static> Link<R> {
+    /// Bytes that the budget counts.
+    pub(super) fn holds(&self) -> usize {
+        self.queue.bytes() + self.kept_bytes
+    }
+
+    /// Whether datagrams may be handed to the service now.
+    pub(super) fn takes_input(&self) -> bool {
+        !self.paused && self.closing.is_none() && !self.releasing
+    }
+}
+
+pub(super) fn cast<R: 'static>(resource: &mut Option<Box<dyn Any>>) -> Option<&mut Link<R>> {
+    resource.as_mut()?.downcast_mut()
+}
+
+/// Finds the live socket of this name.
+pub(super) fn find<R: 'static>(core: &mut Core, key: Key) -> Option<&mut Link<R>> {
+    cast(&mut core.registry.live(key)?.resource)
+}
+
+pub(super) fn table<S: Handle<Datagrams<R>>, R: 'static>() -> &'static Table {
+    &Table {
+        name: std::any::type_name::<Datagrams<R>>,
+        got: |_, _, _, _| (),
+        event: drive::event::<S, R>,
+        sent: |_, _, _| (),
+        detached: detached::<R>,
+        again: drive::again::<S, R>,
+        flush: drive::flush::<R>,
+        close: close::<R>,
+        finish: |_, _| (),
+        release: release::<R>,
+        pause: pause::<R>,
+        expired: |core, key| core.end(key, Closed::TimedOut(Phase::Close), Ending::Orderly),
+        leave: leave::<R>,
+        closed: closed::<S, R>,
+        listener: false,
+    }
+}
+
+/// Registers a socket.
+pub(super) fn attach<R: 'static>(
+    mut datagrams: Datagrams<R>,
+    core: &mut Core,
+    index: u16,
+    table: &'static Table,
+    transport: Transport,
+) -> Result<Key, (Datagrams<R>, Error)> {
+    let Carried { queue, kept, .. } = datagrams.carried.take().map(|carried| *carried).unwrap_or_default();
+    let link = Link {
+        datagrams,
+        kept_bytes: kept.room() + kept.len() * drive::KEPT_EACH,
+        kept,
+        queue,
+        counted: 0,
+        paused: false,
+        reading: true,
+        blocked: false,
+        high: false,
+        drained_due: false,
+        closing: None,
+        releasing: false,
+        detaching: false,
+        detached: false,
+    };
+    let key = match core.registry.insert(index, table, Box::new(link)) {
+        Ok(key) => key,
+        Err(back) => return Err((unwrap::<R>(back, Some(transport)), core.full_of_resources())),
+    };
+    if let Err(refused) = core.engine.attach(key, transport, Role::Datagrams) {
+        core.registry.end(key);
+        let (.., back) = core.registry.take_ended(key).expect("it was inserted above");
+        core.registry.free(key);
+        let datagrams = unwrap::<R>(back, Some(refused.transport));
+        return Err((datagrams, Error::os("attach", std::any::type_name::<Datagrams<R>>(), refused.error)));
+    }
+    // What an earlier life left over goes on.
+    drive::recount::<R>(core, key);
+    core.drive_again(key);
+    core.mark(key);
+    Ok(key)
+}
+
+/// Takes the socket out of its link, with what belongs to it.
+fn unwrap<R: 'static>(link: Box<dyn Any>, transport: Option<Transport>) -> Datagrams<R> {
+    let link = *link.downcast::<Link<R>>().expect("a table is only used with the resource it was made for");
+    let Link { mut datagrams, queue, kept, .. } = link;
+    let transport =
+        transport.or_else(|| datagrams.carried.as_mut().and_then(|carried| carried.transport.take()));
+    datagrams.carried = Some(Box::new(Carried { transport, queue, kept }));
+    datagrams
+}
+
+fn close<R: 'static>(core: &mut Core, key: Key, why: Closed) {
+    let Some(link) = find::<R>(core, key) else { return };
+    if link.closing.is_some() || link.detaching {
+        return;
+    }
+    link.closing = Some(why);
+    link.releasing = false;
+    let (after, waits) = (link.datagrams.settings().close, !link.queue.is_empty());
+    core.set_deadline(key, None);
+    if waits {
+        core.set_guard(key, Some(after));
+    }
+    core.mark(key);
+}
+
+fn release<R: 'static>(core: &mut Core, key: Key) {
+    let Some(link) = find::<R>(core, key) else { return };
+    if link.closing.is_none() {
+        link.releasing = true;
+        core.mark(key);
+    }
+}
+
+fn detached<R: 'static>(core: &mut Core, key: Key, transport: Transport) {
+    let Some(link) = find::<R>(core, key) else { return };
+    link.detached = true;
+    link.datagrams.carried.get_or_insert_default().transport = Some(transport);
+    core.end(key, Closed::Released, Ending::Orderly);
+}
+
+fn pause<R: 'static>(core: &mut Core, key: Key, paused: bool) {
+    let Some(link) = find::<R>(core, key) else { return };
+    link.paused = paused;
+    if !paused && !link.kept.is_empty() {
+        core.drive_again(key);
+    }
+    core.mark(key);
+}
+
+fn leave<R: 'static>(core: &mut Core, key: Key, how: Ending) {
+    let Core { registry, engine, budget, .. } = core;
+    let Some(link) = registry.live(key).and_then(|slot| cast::<R>(&mut slot.resource)) else { return };
+    budget.recount(&mut link.counted, 0);
+    if !mem::replace(&mut link.detached, true) {
+        engine.close(key, how);
+    }
+}
+
+fn closed<S: Handle<Datagrams<R>>, R: 'static>(
+    core: &mut Core,
+    erased: &mut dyn Any,
+    key: Key,
+    resource: Box<dyn Any>,
+    why: Closed,
+) {
+    let mut datagrams = unwrap::<R>(resource, None);
+    let index = core.calling;
+    if let Some(carried) = &mut datagrams.carried
+        && !matches!(why, Closed::Released)
+    {
+        if let Some(record) = core.records.get_mut(index as usize) {
+            record.bytes_dropped += carried.queue.bytes() as u64;
+        }
+        datagrams.counts.unread += mem::take(&mut carried.kept).len() as u64;
+    }
+    service::<S>(erased).closed(&mut Context::new(core, index), Id::new(key), datagrams, why);
+}

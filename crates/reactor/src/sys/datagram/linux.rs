@@ -1,0 +1,326 @@
+//! Datagrams on Linux: many with one call, with what their headers say, and the queue of errors.
+//!
+//! recvmmsg(2), sendmmsg(2); IP_PKTINFO, IP_RECVTOS and IP_RECVERR of ip(7), the same of ipv6(7), UDP_SEGMENT
+//! and UDP_GRO of udp(7).
+#![allow(unsafe_code)]
+
+use std::{
+    io,
+    mem::{self, MaybeUninit},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsRawFd as _, BorrowedFd},
+    ptr,
+};
+
+use socket2::{SockAddr, SockAddrStorage, SockRef};
+
+use super::PACKETS_MAX;
+use crate::{
+    address::Address,
+    engine::{Batch, DatagramQueue, Ecn, Packet, datagram::Run},
+    sys::address::{from_system, to_system},
+};
+
+/// Sets what the kernel is to tell of each datagram; whether equal datagrams pass it together.
+pub(super) fn has_prepared(socket: &SockRef<'_>, is_v6: bool) -> bool {
+    // What an old kernel does not know is not told then. Of IPv6 both are set: IPv4 comes through it, too.
+    if is_v6 {
+        for option in [libc::IPV6_RECVPKTINFO, libc::IPV6_RECVTCLASS, libc::IPV6_RECVERR] {
+            set(socket, libc::IPPROTO_IPV6, option, 1);
+        }
+    } else {
+        set(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1);
+    }
+    for option in [libc::IP_RECVTOS, libc::IP_RECVERR] {
+        set(socket, libc::IPPROTO_IP, option, 1);
+    }
+    get(socket, libc::IPPROTO_UDP, libc::UDP_GRO) == Some(1)
+}
+
+/// Lets the kernel hand over equal datagrams as one packet.
+pub(super) fn set_together(socket: &socket2::Socket, on: bool) {
+    set(socket, libc::IPPROTO_UDP, libc::UDP_GRO, i32::from(on));
+}
+
+pub(super) fn set(socket: &socket2::Socket, level: i32, name: i32, value: i32) {
+    let (value, len) = (&raw const value, size_of::<i32>() as libc::socklen_t);
+    // SAFETY: the pointer and the length are those of one live integer. A refusal is the caller's intent.
+    unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.cast(), len) };
+}
+
+fn get(socket: &socket2::Socket, level: i32, name: i32) -> Option<i32> {
+    let (mut value, mut len) = (0_i32, size_of::<i32>() as libc::socklen_t);
+    // SAFETY: the pointers are to two live integers, and the length is that of the first.
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &mut len) };
+    (result == 0).then_some(value)
+}
+
+/// Receives what is there, at most [`PACKETS_MAX`] packets, each into its part of the batch's memory. Whether
+/// there may be more.
+///
+/// # Errors
+/// As recvmmsg(2).
+pub(crate) fn receive(from: BorrowedFd<'_>, batch: &mut Batch) -> io::Result<bool> {
+    batch.clear();
+    let room = batch.room() / PACKETS_MAX;
+    let mut names = [const { MaybeUninit::<libc::sockaddr_storage>::uninit() }; PACKETS_MAX];
+    let mut controls = [const { MaybeUninit::<Control>::uninit() }; PACKETS_MAX];
+    let mut parts = [libc::iovec { iov_base: ptr::null_mut(), iov_len: room }; PACKETS_MAX];
+    // SAFETY: all zeroes is a valid mmsghdr: null pointers with lengths of zero.
+    let mut messages: [libc::mmsghdr; PACKETS_MAX] = unsafe { mem::zeroed() };
+    for (n, slot) in batch.buffer().chunks_exact_mut(room).take(PACKETS_MAX).enumerate() {
+        parts[n].iov_base = slot.as_mut_ptr().cast();
+        let header = &mut messages[n].msg_hdr;
+        header.msg_iov = &raw mut parts[n];
+        header.msg_iovlen = 1;
+        header.msg_name = names[n].as_mut_ptr().cast();
+        header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        header.msg_control = controls[n].as_mut_ptr().cast();
+        header.msg_controllen = size_of::<Control>() as _;
+    }
+    let count = crate::sys::again_if_interrupted(|| {
+        let (messages, flags) = (messages.as_mut_ptr(), libc::MSG_DONTWAIT);
+        // SAFETY: every header points to memory of its own which lives through the call, with its length: a
+        // name, a control buffer, and one part that lies in the batch's memory.
+        let count =
+            unsafe { libc::recvmmsg(from.as_raw_fd(), messages, PACKETS_MAX as u32, flags, ptr::null_mut()) };
+        usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    })?;
+    for (n, message) in messages.iter().take(count).enumerate() {
+        let header = &message.msg_hdr;
+        // SAFETY: the kernel filled this header's name and control buffer up to the lengths that it says.
+        let (name, told) = unsafe { (name(header), Told::of(header)) };
+        batch.note(Packet {
+            at: n * room,
+            len: message.msg_len as usize,
+            segment: told.segment,
+            from: name,
+            to: told.to,
+            ecn: told.ecn,
+            truncated: header.msg_flags & libc::MSG_TRUNC != 0,
+        });
+    }
+    Ok(count == PACKETS_MAX)
+}
+
+/// Memory for what the kernel tells of a packet, aligned as its headers need it: all that is asked for has 144
+/// bytes at most.
+type Control = [u64; 24];
+
+/// The sender's name of a header that the kernel filled.
+///
+/// # Safety
+/// `msg_name` points to a `sockaddr_storage` with so many valid bytes as `msg_namelen` says.
+unsafe fn name(header: &libc::msghdr) -> Address {
+    if header.msg_namelen == 0 {
+        return Address::Unnamed;
+    }
+    let mut storage = SockAddrStorage::zeroed();
+    let len = (header.msg_namelen as usize).min(size_of::<SockAddrStorage>());
+    // SAFETY: both have so many bytes, and are apart.
+    unsafe { ptr::copy_nonoverlapping(header.msg_name.cast::<u8>(), (&raw mut storage).cast(), len) };
+    // SAFETY: the kernel wrote an address of this length.
+    from_system(&unsafe { SockAddr::new(storage, len as libc::socklen_t) })
+}
+
+/// What the kernel told of a packet beside its bytes.
+#[derive(Default)]
+struct Told {
+    to: Option<IpAddr>,
+    ecn: Ecn,
+    segment: Option<usize>,
+    error: Option<(u8, i32)>,
+}
+
+impl Told {
+    /// # Safety
+    /// `msg_control` points to so many valid bytes as `msg_controllen` says, aligned for `cmsghdr`.
+    unsafe fn of(header: &libc::msghdr) -> Told {
+        let mut told = Told::default();
+        // SAFETY: as promised by the caller.
+        let mut at = unsafe { libc::CMSG_FIRSTHDR(header) };
+        while !at.is_null() {
+            // SAFETY: it lies within the control buffer, as the two that find it promise.
+            let (level, kind, data) = unsafe { ((*at).cmsg_level, (*at).cmsg_type, libc::CMSG_DATA(at)) };
+            match (level, kind) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    // SAFETY: the kernel puts an in_pktinfo behind this kind, of any alignment.
+                    let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
+                    told.to = Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into());
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    // SAFETY: the kernel puts an in6_pktinfo behind this kind, of any alignment.
+                    let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
+                    told.to = Some(IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr)).to_canonical());
+                }
+                // SAFETY: the kernel puts one byte behind this kind.
+                (libc::IPPROTO_IP, libc::IP_TOS) => told.ecn = Ecn::from_bits(unsafe { *data }),
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                    // SAFETY: the kernel puts an int behind this kind, of any alignment.
+                    told.ecn = Ecn::from_bits(unsafe { data.cast::<i32>().read_unaligned() } as u8);
+                }
+                (libc::IPPROTO_UDP, libc::UDP_GRO) => {
+                    // SAFETY: the kernel puts an int behind this kind, of any alignment.
+                    let bytes = unsafe { data.cast::<i32>().read_unaligned() };
+                    told.segment = usize::try_from(bytes).ok().filter(|bytes| *bytes > 0);
+                }
+                (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
+                    // SAFETY: the kernel puts a sock_extended_err behind this kind, of any alignment.
+                    let error = unsafe { data.cast::<libc::sock_extended_err>().read_unaligned() };
+                    told.error = Some((error.ee_origin, error.ee_errno as i32));
+                }
+                _ => (),
+            }
+            // SAFETY: as above.
+            at = unsafe { libc::CMSG_NXTHDR(header, at) };
+        }
+        told
+    }
+}
+
+/// Sends from the front of a queue, at most [`PACKETS_MAX`] packets, and takes off what the kernel took; says
+/// how many datagrams that were.
+///
+/// # Errors
+/// As sendmmsg(2), of the first packet; `InvalidInput` for a name that is none. Then nothing was taken.
+pub(crate) fn send(to: BorrowedFd<'_>, queue: &mut DatagramQueue, together: bool) -> io::Result<usize> {
+    let mut names: [Option<SockAddr>; PACKETS_MAX] = [const { None }; PACKETS_MAX];
+    let mut controls: [Control; PACKETS_MAX] = [[0; 24]; PACKETS_MAX];
+    let mut parts = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; PACKETS_MAX];
+    let mut counts = [0; PACKETS_MAX];
+    // SAFETY: all zeroes is a valid mmsghdr: null pointers with lengths of zero.
+    let mut messages: [libc::mmsghdr; PACKETS_MAX] = unsafe { mem::zeroed() };
+    let mut ready = 0;
+    for run in queue.runs(if together { SEGMENTS_MAX } else { 1 }).take(PACKETS_MAX) {
+        let header = &mut messages[ready].msg_hdr;
+        if let Some(address) = &run.head.to {
+            match to_system(address) {
+                Ok(name) => {
+                    let name = names[ready].insert(name);
+                    header.msg_name = name.as_ptr().cast_mut().cast();
+                    header.msg_namelen = name.len();
+                }
+                Err(error) if ready == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        parts[ready] =
+            libc::iovec { iov_base: run.bytes.as_ptr().cast_mut().cast(), iov_len: run.bytes.len() };
+        header.msg_iov = &raw mut parts[ready];
+        header.msg_iovlen = 1;
+        put_control(header, &mut controls[ready], &run);
+        counts[ready] = run.count;
+        ready += 1;
+    }
+    let taken = crate::sys::again_if_interrupted(|| {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: so many headers point to a name, a control buffer and one part, or to nothing, each with its
+        // length; all of them live through the call, which writes to the headers only.
+        let count = unsafe { libc::sendmmsg(to.as_raw_fd(), messages.as_mut_ptr(), ready as u32, flags) };
+        usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    })?;
+    let datagrams = counts[..taken].iter().sum();
+    (0..datagrams).for_each(|_| drop(queue.pop()));
+    Ok(datagrams)
+}
+
+/// Writes what the kernel is told beside the bytes of a packet.
+fn put_control(header: &mut libc::msghdr, control: &mut Control, run: &Run<'_>) {
+    let is_v6 = match run.head.to.as_ref().and_then(Address::ip) {
+        Some(to) => to.is_ipv6(),
+        None => run.head.from.is_some_and(|from| from.is_ipv6()),
+    };
+    let mut at = 0;
+    match (run.head.from, is_v6) {
+        (Some(IpAddr::V4(from)), false) => {
+            let spec = libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) };
+            let info = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: spec,
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
+            put(control, &mut at, (libc::IPPROTO_IP, libc::IP_PKTINFO), info);
+        }
+        (Some(from), true) => {
+            let from = match from {
+                IpAddr::V4(from) => from.to_ipv6_mapped(),
+                IpAddr::V6(from) => from,
+            };
+            let address = libc::in6_addr { s6_addr: from.octets() };
+            let info = libc::in6_pktinfo { ipi6_addr: address, ipi6_ifindex: 0 };
+            put(control, &mut at, (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO), info);
+        }
+        _ => (),
+    }
+    if run.head.ecn != Ecn::NotCapable {
+        // Both, since IPv4 may leave through a socket of IPv6; the kernel passes over the other one.
+        for kind in [(libc::IPPROTO_IPV6, libc::IPV6_TCLASS), (libc::IPPROTO_IP, libc::IP_TOS)] {
+            put(control, &mut at, kind, i32::from(run.head.ecn.bits()));
+        }
+    }
+    if run.count > 1 {
+        put(control, &mut at, (libc::IPPROTO_UDP, libc::UDP_SEGMENT), run.head.len as u16);
+    }
+    if at > 0 {
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = at as _;
+    }
+}
+
+/// Appends one header with its data to a control buffer.
+fn put<T>(control: &mut Control, at: &mut usize, (level, kind): (i32, i32), data: T) {
+    let len = size_of::<T>() as u32;
+    // SAFETY: these two only compute.
+    let (space, whole) = unsafe { (libc::CMSG_SPACE(len) as usize, libc::CMSG_LEN(len)) };
+    assert!(*at + space <= size_of::<Control>(), "the buffer has room for all kinds together");
+    // SAFETY: the offset lies within the buffer, as was looked at above.
+    let header = unsafe { control.as_mut_ptr().cast::<u8>().add(*at) }.cast::<libc::cmsghdr>();
+    // SAFETY: the buffer is aligned for u64, and every space is a multiple of that; it has room for it.
+    unsafe { header.write(libc::cmsghdr { cmsg_len: whole as _, cmsg_level: level, cmsg_type: kind }) };
+    // SAFETY: the header was written above, and its data has room behind it.
+    unsafe { libc::CMSG_DATA(header).cast::<T>().write_unaligned(data) };
+    *at += space;
+}
+
+/// Takes the next report about a datagram that was sent: from the queue of errors with the address it was sent
+/// to, otherwise the socket's own error.
+///
+/// # Errors
+/// As recvmsg(2) and getsockopt(2).
+pub(crate) fn undelivered(socket: BorrowedFd<'_>) -> io::Result<Option<(Option<Address>, io::Error)>> {
+    loop {
+        let mut storage = MaybeUninit::<libc::sockaddr_storage>::uninit();
+        let mut control = MaybeUninit::<Control>::uninit();
+        // SAFETY: all zeroes is a valid msghdr: null pointers with lengths of zero.
+        let mut header: libc::msghdr = unsafe { mem::zeroed() };
+        header.msg_name = storage.as_mut_ptr().cast();
+        header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = size_of::<Control>() as _;
+        let result = crate::sys::again_if_interrupted(|| {
+            let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+            // SAFETY: the header points to a name and a control buffer that live through the call, with their
+            // lengths, and to no part: the beginning of the datagram itself is not wanted.
+            match unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, flags) } {
+                -1 => Err(io::Error::last_os_error()),
+                _ => Ok(()),
+            }
+        });
+        match result {
+            Ok(()) => {
+                // SAFETY: the kernel filled the name and the control buffer up to the lengths that it says.
+                let (to, told) = unsafe { (name(&header), Told::of(&header)) };
+                // What this machine refused by itself was an error of the send already.
+                if let Some((libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6, number)) = told.error {
+                    return Ok(Some((Some(to), io::Error::from_raw_os_error(number))));
+                }
+            }
+            // Sockets without such a queue say one or the other.
+            Err(_) => return Ok(SockRef::from(&socket).take_error()?.map(|error| (None, error))),
+        }
+    }
+}
+
+/// The most datagrams of one packet (UDP_MAX_SEGMENTS of every kernel that has it).
+const SEGMENTS_MAX: usize = 64;

@@ -1,0 +1,179 @@
+//! The example `udp_echo` does what its header says, with plain sockets and with the tools that people use.
+#![cfg(unix)]
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Write},
+    net::{SocketAddr, UdpSocket},
+    os::unix::net::UnixDatagram,
+    path::PathBuf,
+    process::{Child, ChildStdout, Command, Stdio},
+    time::Duration,
+};
+
+/// How long a test waits for what should come at once, before it fails instead of hanging.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn example() -> Command {
+    // Cargo puts the examples beside the folder of the tests: target/debug/{deps,examples}.
+    let mut path: PathBuf = env::current_exe().expect("a test knows its own path");
+    path.pop();
+    path.pop();
+    path.push("examples/udp_echo");
+    assert!(path.exists(), "{} was not built: run `cargo build --examples`", path.display());
+    Command::new(path)
+}
+
+/// The running example, killed and reaped when it is dropped.
+struct Echo {
+    child: Child,
+    address: String,
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Echo {
+    fn start(address: &str) -> Echo {
+        let mut child = example()
+            .arg(address)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the example starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("stdout is text");
+        let address =
+            line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}")).to_owned();
+        Echo { child, address, _stdout: stdout }
+    }
+
+    fn port(&self) -> u16 {
+        self.address.parse::<SocketAddr>().expect("an address with the port it got").port()
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        // Both fail only if it is gone already, which the test has noticed by other means.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn client(echo: &Echo) -> UdpSocket {
+    let client = UdpSocket::bind("127.0.0.1:0").expect("the loopback is there");
+    client.connect(&echo.address).expect("it is connected");
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    client
+}
+
+#[test]
+fn each_datagram_returns_whole_and_by_itself() {
+    let echo = Echo::start("127.0.0.1:0");
+    let (one, other) = (client(&echo), client(&echo));
+    let mut buffer = vec![0; 65_536];
+    for length in [0, 1, 1_472, 1_473, 9_000, 65_507, 0, 3] {
+        let sent: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+        for client in [&one, &other] {
+            client.send(&sent).expect("there is room");
+            client.send(b"next").expect("there is room");
+        }
+        for client in [&one, &other] {
+            let count = client.recv(&mut buffer).expect("it returns");
+            assert!(buffer[..count] == sent, "{count} of {length} bytes");
+            assert_eq!(client.recv(&mut buffer).expect("the next one"), 4);
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_client_that_has_gone_is_told_of_and_the_others_go_on() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let mut echo = Echo::start("127.0.0.1:0");
+    let (gone, living) = (client(&echo), client(&echo));
+    let name = gone.local_addr().expect("it is bound");
+    // It stands still until the client has gone: so the answer finds nobody.
+    let pid = Pid::from_child(&echo.child);
+    kill_process(pid, Signal::STOP).expect("it is ours");
+    gone.send(b"first").expect("there is room");
+    drop(gone);
+    living.send(b"here").expect("there is room");
+    kill_process(pid, Signal::CONT).expect("it is ours");
+    let mut buffer = [0; 16];
+    assert_eq!(living.recv(&mut buffer).expect("it returns"), 4);
+    let mut line = String::new();
+    BufReader::new(echo.child.stderr.as_mut().expect("stderr is piped")).read_line(&mut line).expect("text");
+    assert!(line.starts_with(&format!("udp_echo: to {name}: ")) && line.contains("refused"), "{line}");
+}
+
+#[test]
+fn a_unix_socket_echoes_too() {
+    let folder = env::temp_dir().join(format!("udp-echo-{}", std::process::id()));
+    std::fs::create_dir(&folder).expect("a folder of our own");
+    let path = folder.join("echo");
+    let echo = Echo::start(path.to_str().expect("text"));
+    assert_eq!(echo.address, format!("unix:{}", path.display()));
+    let client = UnixDatagram::bind(folder.join("client")).expect("it is bound");
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    client.connect(&path).expect("it is connected");
+    let mut buffer = [0; 16];
+    for sent in [&b"one"[..], b"", b"three"] {
+        client.send(sent).expect("there is room");
+        let count = client.recv(&mut buffer).expect("it returns");
+        assert_eq!(&buffer[..count], sent);
+    }
+    drop(echo);
+    std::fs::remove_dir_all(&folder).expect("it is ours");
+}
+
+#[test]
+fn bad_input_is_one_line_and_exit_code_2() {
+    for (address, says) in [("nowhere", "`nowhere` is not an address"), ("localhost:7", "not resolved")] {
+        let output = example().arg(address).stdin(Stdio::null()).output().expect("it runs");
+        let line = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), line.lines().count()), (Some(2), 1), "{line}");
+        assert!(line.starts_with("udp_echo: ") && line.contains(says), "{line}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn an_address_in_use_is_one_line_that_names_it() {
+    let echo = Echo::start("127.0.0.1:0");
+    let output = example().arg(&echo.address).stdin(Stdio::null()).output().expect("it runs");
+    let line = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), line.lines().count()), (Some(1), 1), "{line}");
+    assert!(line.contains(&echo.address) && line.contains("in use"), "{line}");
+}
+
+/// Talks to the echo through a tool, whose input is `line` and then nothing more until the answer is there.
+fn through(tool: &str, args: &[&str], line: &str) -> Option<String> {
+    let child = Command::new(tool).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let Ok(mut child) = child else {
+        eprintln!("skipped: {tool} is not installed");
+        return None;
+    };
+    let mut input = child.stdin.take().expect("stdin is piped");
+    input.write_all(line.as_bytes()).expect("the tool reads");
+    let mut answer = String::new();
+    BufReader::new(child.stdout.take().expect("stdout is piped")).read_line(&mut answer).expect("text");
+    drop(input);
+    // It may wait for more; its answer is there.
+    let _ = child.kill();
+    child.wait().expect("it is ours");
+    Some(answer)
+}
+
+#[test]
+fn nc_and_socat_see_their_lines_again() {
+    let echo = Echo::start("127.0.0.1:0");
+    let port = echo.port().to_string();
+    if let Some(answer) = through("nc", &["-u", "127.0.0.1", &port], "typed into nc\n") {
+        assert_eq!(answer, "typed into nc\n");
+    }
+    let target = format!("udp:127.0.0.1:{port}");
+    if let Some(answer) = through("socat", &["-", &target], "typed into socat\n") {
+        assert_eq!(answer, "typed into socat\n");
+    }
+}

@@ -1,0 +1,83 @@
+//! How an engine that was made by hand moves the world, and in which order an engine is told what is there.
+
+use std::time::Duration;
+
+use crate::{
+    engine::SimEngine,
+    fault::Kind,
+    link::nanos,
+    state::{Process, State, Task},
+};
+
+impl SimEngine {
+    /// Moves the world until there is something for this engine, or its time is over.
+    pub(crate) fn drive(&mut self, timeout: Option<Duration>) {
+        let (deadline, at_least) = {
+            let state = self.state.borrow();
+            let from_now = |time: u64| state.now.saturating_add(time);
+            // Looking takes its time, too: who looks again and again must see something come.
+            let cost = state.turn_cost;
+            (timeout.map(|timeout| from_now(nanos(timeout).max(cost))), from_now(cost))
+        };
+        let mut is_done = false;
+        loop {
+            let mut state = self.state.borrow_mut();
+            state.hear();
+            let me = state.processes[self.process as usize].as_ref();
+            let is_ready = me.is_some_and(|me| !me.ready.is_empty());
+            is_done = is_done || is_ready || self.bell.answer() || self.gives_way(&mut state);
+            // What happens at the same moment, or while this engine looks, is seen together.
+            let end = if is_done { Some(at_least.max(state.now)) } else { deadline };
+            if state.queue.next_at().is_some_and(|at| end.is_none_or(|end| at <= end)) {
+                let task = state.advance();
+                match task {
+                    Some(Task::Job(job)) => {
+                        drop(state);
+                        job();
+                    }
+                    // A node's turn is the world's to make, when it is the world that moves again.
+                    Some(Task::Run(node)) => state.make_runnable(node),
+                    Some(Task::Trouble | Task::Relief(_)) | None => (),
+                }
+            } else if is_done {
+                state.now = state.now.max(at_least);
+                return;
+            } else if let Some(deadline) = deadline {
+                state.now = state.now.max(deadline);
+                return;
+            } else {
+                drop(state);
+                self.bell.sleep();
+            }
+        }
+    }
+
+    /// Whether another engine of this thread has something to do first; once for each news.
+    fn gives_way(&self, state: &mut State) -> bool {
+        let version = state.version;
+        let busy = |other: &Process| other.node.is_none() && !other.ready.is_empty();
+        let others =
+            state.processes.iter().enumerate().filter(|(number, _)| *number != self.process as usize);
+        if !others.filter_map(|(_, other)| other.as_ref()).any(busy) {
+            return false;
+        }
+        let Some(me) = state.processes[self.process as usize].as_mut() else { return false };
+        std::mem::replace(&mut me.gave_way, version) != version
+    }
+
+    /// Draws the order in which this batch is told.
+    pub(crate) fn begin_batch(&mut self) {
+        let state = &mut *self.state.borrow_mut();
+        let Some(Some(me)) = state.processes.get_mut(self.process as usize) else { return };
+        self.batch = me.ready.len();
+        if self.batch > 1 && state.faults.of(Kind::Reorder) > 0 {
+            let by = state.chance.below(self.batch as u64) as usize;
+            if by > 0 && state.strikes(Kind::Reorder) {
+                state.tally.observe(Kind::Reorder);
+                if let Some(Some(me)) = state.processes.get_mut(self.process as usize) {
+                    me.ready.rotate_left(by);
+                }
+            }
+        }
+    }
+}

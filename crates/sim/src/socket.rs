@@ -1,0 +1,348 @@
+//! Sockets for datagrams: their names, what waits in them, and what their engines are told.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+use reactor::{
+    Address, BindOptions, Ecn, Group, Key,
+    engine::{Batch, DatagramQueue, Event},
+};
+
+use crate::{
+    error,
+    fault::Kind,
+    flight::{Content, LENGTH_MAX, UNIX_LENGTH_MAX},
+    input::Told,
+    state::{Item, State, What},
+};
+
+/// Marks a transport's number as a socket's.
+pub(crate) const SOCKET: u64 = 1 << 62;
+
+/// One socket for datagrams.
+pub(crate) struct Socket {
+    pub(crate) host: u32,
+    pub(crate) address: Address,
+    pub(crate) peer: Option<Address>,
+    pub(crate) may_broadcast: bool,
+    pub(crate) groups: Vec<IpAddr>,
+    /// The engine and the key it is attached with.
+    pub(crate) owner: Option<(u32, Key)>,
+    /// Input is wanted; one batch of it comes although it is not.
+    wants: bool,
+    late: bool,
+    queued: bool,
+    detaching: bool,
+    /// What is to be told of those that it sent: to whom, and the error's number.
+    reports: VecDeque<(Option<Address>, i32)>,
+    /// A send was left off, and when there is room: then `has_room`.
+    pub(crate) is_blocked: bool,
+    has_room: bool,
+    waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
+    buffer_bytes: usize,
+    /// Counts what was sent; the latest of what arrived, by its sender's count.
+    pub(crate) sent: u64,
+    latest: u64,
+}
+
+/// A datagram that arrived.
+pub(crate) struct Waiting {
+    pub(crate) from: Address,
+    pub(crate) to: Option<IpAddr>,
+    pub(crate) ecn: Ecn,
+    pub(crate) bytes: Box<[u8]>,
+}
+
+impl Socket {
+    fn is_telling(&self) -> bool {
+        let has_input = (self.wants || self.late) && !self.waiting.is_empty();
+        has_input || !self.reports.is_empty() || self.has_room || self.detaching
+    }
+
+    /// Whether it has room for so many bytes.
+    pub(crate) fn has_place(&self, bytes: usize) -> bool {
+        self.waiting_bytes + bytes <= self.buffer_bytes && self.waiting.len() < WAITING_MAX
+    }
+}
+
+impl State {
+    /// Opens a socket, and gives its transport's number.
+    pub(crate) fn bind_socket(
+        &mut self,
+        host: u32,
+        address: &Address,
+        options: &BindOptions,
+    ) -> io::Result<u64> {
+        let address = self.socket_name(host, address, options)?;
+        let number = self.sockets.len() as u32;
+        if address != Address::Unnamed {
+            if self.socket_names.contains_key(&(host, address.clone())) && !options.reuse_address {
+                return Err(error::os(error::ADDRESS_IN_USE));
+            }
+            self.socket_names.insert((host, address.clone()), number);
+        }
+        self.sockets.push(Some(Socket {
+            host,
+            address,
+            peer: options.peer.clone(),
+            may_broadcast: options.broadcast,
+            groups: Vec::new(),
+            owner: None,
+            wants: false,
+            late: false,
+            queued: false,
+            detaching: false,
+            reports: VecDeque::new(),
+            is_blocked: false,
+            has_room: false,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            buffer_bytes: options.receive_buffer.unwrap_or(BUFFER_BYTES),
+            sent: 0,
+            latest: 0,
+        }));
+        Ok(u64::from(number) | SOCKET)
+    }
+
+    /// The name a socket gets, with a port chosen for port 0.
+    fn socket_name(&mut self, host: u32, address: &Address, options: &BindOptions) -> io::Result<Address> {
+        let ip = match (address, &options.peer) {
+            (Address::Ip(ip), _) => *ip,
+            (Address::Unnamed, Some(Address::Ip(_))) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            (other, _) => return Ok(other.clone()),
+        };
+        let is_own = self.host_of(host, ip.ip()) == Some(host);
+        if !is_own && !ip.ip().is_multicast() {
+            return Err(error::os(error::ADDRESS_NOT_AVAILABLE));
+        }
+        if ip.port() != 0 {
+            return Ok(Address::Ip(ip));
+        }
+        for _ in 0..=u16::MAX {
+            let address = Address::Ip(SocketAddr::new(ip.ip(), self.free_port(host)));
+            if !self.socket_names.contains_key(&(host, address.clone())) {
+                return Ok(address);
+            }
+        }
+        Err(error::os(error::ADDRESS_IN_USE))
+    }
+
+    pub(crate) fn socket(&mut self, number: u32) -> Option<&mut Socket> {
+        self.sockets.get_mut(number as usize)?.as_mut()
+    }
+
+    /// The socket that a datagram for an address of this host reaches.
+    pub(crate) fn socket_at(&self, host: u32, address: &Address) -> Option<u32> {
+        let at = |address: Address| self.socket_names.get(&(host, address)).copied();
+        let wild = |ip: IpAddr, port| at(Address::Ip(SocketAddr::new(ip, port)));
+        at(address.clone()).or_else(|| match address {
+            Address::Ip(ip) => wild(Ipv4Addr::UNSPECIFIED.into(), ip.port())
+                .or_else(|| wild(std::net::Ipv6Addr::UNSPECIFIED.into(), ip.port())),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn close_socket(&mut self, number: u32) {
+        let Some(socket) = self.sockets.get_mut(number as usize).and_then(Option::take) else { return };
+        let name = (socket.host, socket.address);
+        if self.socket_names.get(&name) == Some(&number) {
+            self.socket_names.remove(&name);
+        }
+        self.datagrams.dropped += socket.waiting.len() as u64;
+    }
+
+    /// Takes a socket for an engine.
+    pub(crate) fn attach_socket(&mut self, number: u32, owner: (u32, Key)) -> bool {
+        let Some(socket) = self.socket(number) else { return false };
+        (socket.owner, socket.wants, socket.queued) = (Some(owner), true, false);
+        self.look_at_socket(number);
+        true
+    }
+
+    /// Something of a socket has changed that its engine may have to tell.
+    pub(crate) fn look_at_socket(&mut self, number: u32) {
+        let Some(socket) = self.socket(number).filter(|socket| !socket.queued && socket.is_telling()) else {
+            return;
+        };
+        if let Some((process, _)) = socket.owner {
+            socket.queued = true;
+            self.mark_ready(process, Item::Socket(number));
+        }
+    }
+
+    /// What is told of a socket.
+    pub(crate) fn socket_event(&mut self, number: u32, process: u32) -> Option<Told> {
+        let socket = self.socket(number)?;
+        let (_, key) = socket.owner.filter(|(owner, _)| *owner == process)?;
+        socket.queued = false;
+        let event = if let Some((to, error)) = socket.reports.pop_front() {
+            Event::Undelivered(to, error::os(error))
+        } else if std::mem::take(&mut socket.has_room) {
+            Event::Room
+        } else if std::mem::take(&mut socket.detaching) {
+            socket.owner = None;
+            return Some(Told::Detached(key));
+        } else {
+            Event::Datagrams(self.collect(number)?)
+        };
+        self.look_at_socket(number);
+        Some(Told::Event((key, event)))
+    }
+
+    /// Puts what waits into a batch.
+    fn collect(&mut self, number: u32) -> Option<Batch> {
+        let is_short = self.strikes(Kind::TinyRead);
+        let socket = self.socket(number)?;
+        if socket.waiting.is_empty() || !(socket.wants || socket.late) {
+            return None;
+        }
+        let is_late = !socket.wants;
+        socket.late = false;
+        let mut count = socket.waiting.len().min(BATCH_MAX);
+        if is_late {
+            self.tally.observe(Kind::LateInput);
+        }
+        if is_short && count > 1 {
+            self.tally.observe(Kind::TinyRead);
+            count = self.chance.up_to(count - 1);
+        }
+        let mut batch = Batch::default();
+        for _ in 0..count {
+            let socket = self.socket(number)?;
+            let Some(Waiting { from, to, ecn, bytes }) = socket.waiting.pop_front() else { break };
+            socket.waiting_bytes -= bytes.len();
+            let given = &bytes[..bytes.len().min(RECEIVE_MAX)];
+            batch.put(given, &from, to, ecn, given.len() < bytes.len());
+            self.datagrams.cut += u64::from(given.len() < bytes.len());
+            self.datagrams.received += 1;
+            self.digest.number(u64::from(number) << 32 | given.len() as u64);
+            self.digest.bytes(given);
+        }
+        Some(batch)
+    }
+
+    /// Puts a datagram that arrived behind those that wait.
+    pub(crate) fn put_waiting(&mut self, number: u32, order: u64, waiting: Waiting) {
+        let Some(socket) = self.socket(number) else { return };
+        let is_overtaken = order < socket.latest;
+        socket.latest = socket.latest.max(order);
+        socket.waiting_bytes += waiting.bytes.len();
+        socket.waiting.push_back(waiting);
+        self.datagrams.overtaken += u64::from(is_overtaken);
+        self.look_at_socket(number);
+    }
+
+    /// Notes that one was not delivered; more than a few that nobody asked for are dropped, as a kernel does.
+    pub(crate) fn report(&mut self, number: u32, to: Option<Address>, error: i32) {
+        if let Some(socket) = self.socket(number).filter(|socket| socket.reports.len() < REPORTS_MAX) {
+            socket.reports.push_back((to, error));
+            self.look_at_socket(number);
+        }
+    }
+
+    /// Says whether input is wanted; a batch of it may be in flight.
+    pub(crate) fn set_socket_reading(&mut self, number: u32, on: bool) {
+        let Some(socket) = self.socket(number) else { return };
+        let may_come = !on && socket.wants && !socket.waiting.is_empty();
+        let is_late = may_come && self.strikes(Kind::LateInput);
+        if let Some(socket) = self.socket(number) {
+            (socket.wants, socket.late) = (on, is_late);
+        }
+        self.look_at_socket(number);
+    }
+
+    /// Begins to give a socket back.
+    pub(crate) fn detach_socket(&mut self, number: u32) {
+        if let Some(socket) = self.socket(number) {
+            (socket.wants, socket.late, socket.detaching) = (false, false, true);
+            self.look_at_socket(number);
+        }
+    }
+
+    pub(crate) fn set_socket_member(&mut self, number: u32, group: &Group, member: bool) -> io::Result<()> {
+        let address = group.address();
+        let socket = self.socket(number).ok_or(io::ErrorKind::NotFound)?;
+        let at = socket.groups.iter().position(|other| *other == address);
+        match (at, member) {
+            _ if !address.is_multicast() => return Err(error::os(error::INVALID)),
+            (None, true) => socket.groups.push(address),
+            (Some(at), false) => drop(socket.groups.remove(at)),
+            (Some(_), true) => return Err(error::os(error::ADDRESS_IN_USE)),
+            (None, false) => return Err(error::os(error::ADDRESS_NOT_AVAILABLE)),
+        }
+        Ok(())
+    }
+
+    /// Sends from the front of a queue; says how many were taken. As with the system's own, an error of one is
+    /// told and the others go on.
+    pub(crate) fn send_datagrams(&mut self, number: u32, queue: &mut DatagramQueue) -> usize {
+        let mut taken = 0;
+        if self.strikes(Kind::LateSend) {
+            self.tally.observe(Kind::LateSend);
+            self.block(number);
+            return taken;
+        }
+        while let Some(front) = queue.front() {
+            let Some(socket) = self.socket(number) else { return taken };
+            let to = front.to.cloned().or_else(|| socket.peer.clone());
+            let is_unix = !matches!(to, Some(Address::Ip(_)));
+            let length_max = if is_unix { UNIX_LENGTH_MAX } else { LENGTH_MAX };
+            let sent = match to {
+                _ if front.bytes.len() > length_max => Err(error::MESSAGE_SIZE),
+                None => Err(error::NO_DESTINATION),
+                Some(to) => {
+                    let content = Content { bytes: front.bytes.into(), ecn: front.ecn };
+                    self.take_off(number, to, front.from, content)
+                }
+            };
+            let is_connected = front.to.is_none();
+            match sent {
+                Ok(()) => taken += 1,
+                // The peer's queue is full, and it tells when it is not.
+                Err(error::AGAIN) if is_connected => {
+                    self.block(number);
+                    return taken;
+                }
+                Err(error) => {
+                    let to = front.to.cloned();
+                    self.report(number, to, error);
+                }
+            }
+            queue.pop();
+        }
+        taken
+    }
+
+    /// A socket has no room for now.
+    fn block(&mut self, number: u32) {
+        let at = self.now + self.chance.between(1, self.late_max);
+        if let Some(socket) = self.socket(number)
+            && !std::mem::replace(&mut socket.is_blocked, true)
+        {
+            self.queue.put(at, What::SocketRoom { number });
+        }
+    }
+
+    /// A socket may have room again.
+    pub(crate) fn socket_room(&mut self, number: u32) {
+        if let Some(socket) = self.socket(number) {
+            (socket.is_blocked, socket.has_room) = (false, true);
+            self.look_at_socket(number);
+        }
+    }
+}
+
+/// What a socket keeps that nobody received: 208 KiB, as Linux does.
+const BUFFER_BYTES: usize = 208 << 10;
+/// How many datagrams that are at most, however small.
+const WAITING_MAX: usize = 1024;
+/// How many reports wait.
+const REPORTS_MAX: usize = 64;
+/// How many datagrams come in one batch.
+const BATCH_MAX: usize = 64;
+/// How long a datagram is received whole.
+const RECEIVE_MAX: usize = 64 << 10;
