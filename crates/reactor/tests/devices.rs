@@ -13,9 +13,13 @@ use common::{SHORT, for_each_engine, settle, until};
 use line::pair;
 use reactor::{
     Closed, Context, Fd, Handle, Id, Interest, Ready, Result, Service,
+    signals::{Arrived, Signal, Signals},
     terminal::{Size, size},
 };
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::{
+    process::{getpid, kill_process},
+    termios::{Winsize, tcsetwinsize},
+};
 
 /// Reads records of a device, as those of evdev are read: whole ones only, of one size.
 #[derive(Default)]
@@ -110,4 +114,44 @@ fn the_size_of_a_terminal_is_that_of_its_window_and_nothing_else_has_one() {
     }
     let error = size(File::open("/dev/null").expect("it is there")).expect_err("no terminal");
     assert_eq!(error.raw_os_error(), Some(libc::ENOTTY));
+}
+
+/// Asks how large its terminal is when it is told that this changed.
+struct Screen {
+    terminal: std::os::fd::OwnedFd,
+    sizes: Vec<Size>,
+}
+
+impl Service for Screen {
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        cx.signals([Signal::WINCH])?;
+        Ok(())
+    }
+}
+
+impl Handle<Signals> for Screen {
+    fn handle(&mut self, _: &mut Context<Self>, _: Id<Signals>, arrived: Arrived) -> Result {
+        assert_eq!(arrived.signal, Signal::WINCH);
+        self.sizes.push(size(&self.terminal)?);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_change_of_the_size_is_told_by_its_signal() {
+    for_each_engine(|engine| {
+        let (near, device) = pair();
+        let mut runtime = engine.runtime();
+        let screen = Screen { terminal: line::open(&device), sizes: Vec::new() };
+        let service = runtime.add(screen).expect("it starts");
+        for columns in [132, 80] {
+            let window = Winsize { ws_col: columns, ws_row: 25, ws_xpixel: 0, ws_ypixel: 0 };
+            tcsetwinsize(&near, window).expect("a terminal");
+            // The kernel sends it to who has this as the controlling terminal, which a test has not.
+            kill_process(getpid(), rustix::process::Signal::WINCH).expect("it is us");
+            let last = Some(Size { columns, rows: 25 });
+            let has = |screen: &Screen| screen.sizes.last().copied() == last;
+            until(&mut runtime, |runtime| has(runtime.service(service).expect("it lives")));
+        }
+    });
 }

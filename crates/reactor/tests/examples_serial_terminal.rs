@@ -109,6 +109,16 @@ fn the_terminal_is_as_before_when_it_was_left_and_when_the_device_hung_up() {
 }
 
 #[test]
+fn a_signal_ends_it_in_order() {
+    let mut rig = Rig::new(&[]);
+    let raw = settings(&rig.terminal);
+    let process = rustix::process::Pid::from_raw(rig.program.id() as i32).expect("a process");
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).expect("it runs");
+    assert_eq!(rig.program.wait().code(), Some(0));
+    assert_ne!(settings(&rig.terminal), raw);
+}
+
+#[test]
 fn it_ends_with_its_terminal() {
     let mut rig = Rig::new(&[]);
     drop(rig.keys);

@@ -8,11 +8,13 @@ use std::{
     os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
     process::ExitCode,
     rc::Rc,
+    time::Duration,
 };
 
 use reactor::{
     Closed, Context, Flow, Handle, Id, Result, Runtime, Service,
     serial::{Serial, SerialEvent, SerialOptions},
+    signals::Graceful,
 };
 
 use crate::raw::Raw;
@@ -33,6 +35,11 @@ impl Service for Between {
             self.ids = Some((cx.add(terminal)?, cx.add(device)?));
         }
         Ok(())
+    }
+
+    fn stop(&mut self, cx: &mut Context<Self>) {
+        self.is_over = true;
+        cx.close_all();
     }
 }
 
@@ -127,6 +134,8 @@ fn talk(
     let mut runtime = Runtime::new()?;
     let between = Between { ports, ids: None, is_over: false, ended: Rc::clone(&ended) };
     runtime.add(between)?;
+    // So that the terminal is restored after a SIGTERM, too.
+    runtime.add(Graceful::within(Duration::from_secs(1)))?;
     runtime.run()?;
     Ok(ended.take())
 }

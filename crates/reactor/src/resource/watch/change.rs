@@ -78,7 +78,8 @@ pub enum Change<'a> {
 /// Why a watch ended by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WatchEnd {
-    /// What it watched was removed, and nobody has it open.
+    /// What it watched was removed. The kernel says so when nobody has it open any more, and of a directory not while
+    /// anybody has a removed file open that was in it.
     Deleted,
     /// The file system was unmounted.
     Unmounted,

@@ -165,6 +165,8 @@ impl Watch {
 
     /// Watches a directory, or a file, for everything.
     ///
+    /// A path of the form `/proc/self/fd/N` watches what is open as N, whatever its name is by now.
+    ///
     /// A file that is watched already, by whatever path, keeps its watch and gives the same id.
     ///
     /// # Errors
