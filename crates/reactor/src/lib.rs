@@ -62,6 +62,11 @@ pub mod signals;
 #[cfg(unix)]
 pub mod systemd;
 
+#[cfg(unix)]
+pub mod process;
+#[cfg(unix)]
+pub mod stdio;
+
 mod context;
 mod message;
 mod service;

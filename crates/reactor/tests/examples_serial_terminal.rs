@@ -3,13 +3,10 @@
 
 mod line;
 mod program;
-#[path = "../examples/serial_terminal/raw.rs"]
-mod raw;
 
 use std::{
     fs::File,
     io::Write as _,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::Stdio,
     time::Instant,
@@ -149,20 +146,6 @@ fn a_slow_device_lets_the_keys_rest_and_nothing_is_lost() {
     assert_eq!(bytes(&rig.device, 5), b"awake");
     rig.keys.write_all(b"\x1d").expect("room");
     assert_eq!(rig.program.wait().code(), Some(0));
-}
-
-#[test]
-fn a_panic_leaves_no_raw_terminal_behind() {
-    let (_keys, terminal) = cooked_pair();
-    let before = settings(&terminal);
-    let mut during = None;
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let _raw = raw::Raw::new(line::open(&terminal)).expect("a terminal");
-        during = Some(settings(&terminal));
-        panic!("in the middle");
-    }));
-    assert!(outcome.is_err() && during.is_some_and(|during| during != before));
-    assert_eq!(settings(&terminal), before);
 }
 
 #[test]

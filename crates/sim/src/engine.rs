@@ -250,6 +250,16 @@ impl Engine for SimEngine {
         self.state.borrow_mut().stand_in(self.host, of)
     }
 
+    #[cfg(unix)]
+    fn spawn(
+        &mut self,
+        command: &mut std::process::Command,
+        options: &reactor::process::SpawnOptions,
+    ) -> io::Result<reactor::process::Child> {
+        self.calls += 1;
+        crate::child::spawn(&self.state, self.host, command, options)
+    }
+
     fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Transport> {
         self.calls += 1;
         let mut state = self.state.borrow_mut();

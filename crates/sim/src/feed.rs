@@ -124,6 +124,13 @@ impl Fed {
         }
     }
 
+    /// Gives it all there will ever be.
+    #[cfg(unix)]
+    pub(crate) fn finish(&mut self, last: &[u8]) {
+        self.input.extend(last);
+        (self.ended, self.told) = (true, false);
+    }
+
     pub(crate) fn write(&mut self, from: &Outgoing) -> io::Result<usize> {
         let front = from.front();
         let count = self.room.min(front.len());
@@ -169,6 +176,11 @@ impl Feed {
         let result = change(fed);
         state.look_at_feed(self.number);
         result
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn number(&self) -> u32 {
+        self.number
     }
 
     /// What is to be watched.

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use reactor::Source;
 
-use crate::feed::Feed;
+use crate::{feed::Feed, world::World};
 
 /// What happens in watched directories, said by a test instead of by a disk.
 ///
@@ -15,7 +15,7 @@ use crate::feed::Feed;
 ///
 /// ```
 /// let mut world = sim::World::new(1);
-/// let folder = world.folder();
+/// let folder = sim::Folder::new(&mut world);
 /// folder.created(1, "new");
 /// folder.moved((1, "new"), (1, "newer"));
 /// folder.ended(1);
@@ -27,8 +27,9 @@ pub struct Folder {
 }
 
 impl Folder {
-    pub(crate) fn new(feed: Feed) -> Folder {
-        Folder { feed, cookie: Cell::new(0) }
+    /// A folder in which nothing has happened.
+    pub fn new(world: &mut World) -> Folder {
+        Folder { feed: world.feed(), cookie: Cell::new(0) }
     }
 
     /// What is to be watched.

@@ -2,7 +2,7 @@
 
 use reactor::Source;
 
-use crate::feed::Feed;
+use crate::{feed::Feed, world::World};
 
 /// A serial line between two services, or two ends in one: what is written at one end is read at the other.
 ///
@@ -12,7 +12,7 @@ use crate::feed::Feed;
 ///
 /// ```
 /// let mut world = sim::World::new(1);
-/// let line = world.line();
+/// let line = sim::Line::new(&mut world);
 /// let (meter, reader) = line.ends();
 /// assert_ne!(meter.number(), reader.number());
 /// line.hang_up();
@@ -24,7 +24,9 @@ pub struct Line {
 }
 
 impl Line {
-    pub(crate) fn new(one: Feed, other: Feed) -> Line {
+    /// A line that is connected.
+    pub fn new(world: &mut World) -> Line {
+        let (one, other) = (world.feed(), world.feed());
         Feed::join(&one, &other, ROOM);
         Line { one, other }
     }

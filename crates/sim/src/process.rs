@@ -109,6 +109,9 @@ impl State {
                 }
                 feed
             }
+            StandIn::Stdin => return Some(Ok(self.open_input(host))),
+            StandIn::Stdout => return Some(Ok(self.open_output(host, 0))),
+            StandIn::Stderr => return Some(Ok(self.open_output(host, 1))),
             _ => return Some(Err(io::ErrorKind::Unsupported.into())),
         };
         let lease = Lease { outside: self.outside.clone(), number: STAND_IN | u64::from(feed) };

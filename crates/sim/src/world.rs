@@ -16,8 +16,6 @@ use crate::{
     fault::{Faults, Kind, Tally},
     feed::Feed,
     flight::DatagramSummary,
-    folder::Folder,
-    line::Line,
     link::{Link, nanos},
     net::Holder,
     node::{Driven, Node, NodeId},
@@ -121,6 +119,8 @@ pub struct Leaks {
     pub watched: usize,
     /// Engines.
     pub engines: usize,
+    /// Child processes that run.
+    pub children: usize,
 }
 
 impl World {
@@ -251,14 +251,40 @@ impl World {
         Feed::new(&self.state)
     }
 
-    /// Makes the twin of what a directory watch is told.
-    pub fn folder(&mut self) -> Folder {
-        Folder::new(self.feed())
+    // Standard streams and child processes.
+
+    /// Types bytes at a node: they are its standard input, also before it asks for it.
+    pub fn type_in(&mut self, node: impl Into<Node>, bytes: &[u8]) {
+        self.state.borrow_mut().type_in(node.into().0, bytes);
     }
 
-    /// Makes a serial line: two virtual sources that are each other's other side.
-    pub fn line(&mut self) -> Line {
-        Line::new(self.feed(), self.feed())
+    /// Ends a node's standard input, after what was typed.
+    pub fn end_input(&mut self, node: impl Into<Node>) {
+        self.state.borrow_mut().end_input(node.into().0);
+    }
+
+    /// What a node has written to its standard output and standard error since this was asked last.
+    pub fn printed(&mut self, node: impl Into<Node>) -> (Vec<u8>, Vec<u8>) {
+        let [out, errors] = &mut self.state.borrow_mut().consoles[node.into().0 as usize].printed;
+        (std::mem::take(out), std::mem::take(errors))
+    }
+
+    /// Nobody reads a node's standard output and standard error any more: a write meets a broken pipe.
+    pub fn stop_listening(&mut self, node: impl Into<Node>) {
+        self.state.borrow_mut().stop_listening(node.into().0);
+    }
+
+    /// Makes a program known, which any node may start by this name; `make` is given its arguments. What is not
+    /// known cannot be executed (ENOENT). Unix.
+    #[cfg(unix)]
+    pub fn program<P: crate::Program>(&mut self, name: &str, make: impl Fn(&[String]) -> P + 'static) {
+        self.state.borrow_mut().children.know(name, Ok(Rc::new(move |args| Box::new(make(args)))));
+    }
+
+    /// Has a program be refused when it is to be executed, with an error's number as Linux has it. Unix.
+    #[cfg(unix)]
+    pub fn refuse_program(&mut self, name: &str, number: i32) {
+        self.state.borrow_mut().children.know(name, Err(number));
     }
 
     // Time.
@@ -290,6 +316,8 @@ impl World {
         match task {
             Some(Task::Run(node)) => self.run_node(node),
             Some(Task::Job(job)) => job(),
+            #[cfg(unix)]
+            Some(Task::Child(child, happening)) => crate::child::happen(&self.state, child, happening),
             Some(Task::Trouble) => self.trouble(),
             Some(Task::Relief(number)) => self.relieve(number),
             None => (),
@@ -432,6 +460,10 @@ impl World {
             sockets: state.sockets.iter().flatten().count(),
             watched: state.feeds.iter().flatten().filter(|fed| fed.watcher.is_some()).count(),
             engines: state.processes.iter().flatten().count(),
+            #[cfg(unix)]
+            children: state.children.running(),
+            #[cfg(not(unix))]
+            children: 0,
         }
     }
 

@@ -122,7 +122,7 @@ const LENGTH: usize = LINES * 8;
 
 fn simulated() -> (World, sim::Line, NodeId<Meter>, NodeId<Reader>) {
     let mut world = World::new(8154);
-    let line = world.line();
+    let line = sim::Line::new(&mut world);
     let (one, other) = line.ends();
     let meter = world.add(move |runtime| runtime.add(Meter::new(Serial::hosted(one))));
     let reader = world.add(move |runtime| runtime.add(Reader::new(Serial::hosted(other))));

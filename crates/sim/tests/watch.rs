@@ -7,7 +7,7 @@ use reactor::{
     Context, Handle, Id, Result, Runtime, Service,
     watch::{Change, Changes, Watch, WatchLimits},
 };
-use sim::World;
+use sim::{Folder, World};
 
 /// Takes what is put into its folder, as a spooler does: whole files only, and all again after an overflow.
 #[derive(Default)]
@@ -90,7 +90,7 @@ fn real() -> Vec<String> {
 
 fn simulated() -> Vec<String> {
     let mut world = World::new(8154);
-    let folder = world.folder();
+    let folder = Folder::new(&mut world);
     let source = folder.source();
     let node = world.add(move |runtime| {
         let mut watch = Watch::hosted(source, WatchLimits::DEFAULT);
@@ -132,7 +132,7 @@ fn a_folders_life_has_one_trace_on_both() {
 fn records_are_read_whole_whatever_a_batch_holds_and_an_overflow_comes_in_its_place() {
     for batch_bytes in [272, 300, 4096] {
         let mut world = World::new(8154);
-        let folder = world.folder();
+        let folder = Folder::new(&mut world);
         let source = folder.source();
         let node = world.add(move |runtime| {
             let mut watch = Watch::hosted(source, WatchLimits { batch_bytes, ..WatchLimits::DEFAULT });

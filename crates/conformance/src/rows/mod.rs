@@ -6,6 +6,8 @@ mod descriptors;
 mod devices;
 mod partial;
 mod peers;
+#[cfg(unix)]
+mod pipes;
 mod readiness;
 #[cfg(unix)]
 mod signals;
@@ -31,6 +33,8 @@ pub fn rows() -> &'static [Row] {
         all.extend_from_slice(devices::ROWS);
         #[cfg(unix)]
         all.extend_from_slice(signals::ROWS);
+        #[cfg(unix)]
+        all.extend_from_slice(pipes::ROWS);
         all.extend_from_slice(crate::canary_rows::ROWS);
         all.extend(crate::runtime_rows::rows());
         all

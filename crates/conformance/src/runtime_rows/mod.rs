@@ -3,6 +3,8 @@
 //! Their ids have an `r` behind the scenario's number. Most have both ends of their connections in the runtime itself, so that they
 //! run on a virtual engine, too.
 
+#[cfg(unix)]
+mod children;
 mod datagrams;
 #[cfg(unix)]
 mod devices;
@@ -10,6 +12,8 @@ mod exhaustion;
 mod floods;
 mod lives;
 mod memory;
+#[cfg(unix)]
+mod nursery;
 mod panics;
 mod partial;
 mod peers;
@@ -31,7 +35,8 @@ use crate::{
 
 /// All rows of this kind.
 pub(crate) fn rows() -> Vec<Row> {
-    [
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has children"))]
+    let mut all = [
         lives::ROWS,
         readiness::ROWS,
         partial::ROWS,
@@ -49,7 +54,10 @@ pub(crate) fn rows() -> Vec<Row> {
         shutdown::ROWS,
         memory::ROWS,
     ]
-    .concat()
+    .concat();
+    #[cfg(unix)]
+    all.extend_from_slice(children::ROWS);
+    all
 }
 
 const fn row(

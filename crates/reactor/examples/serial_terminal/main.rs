@@ -6,8 +6,6 @@
 //! both. Unix only; elsewhere it prints a line and ends.
 
 #[cfg(unix)]
-mod raw;
-#[cfg(unix)]
 mod terminal;
 
 #[cfg(unix)]

@@ -15,9 +15,8 @@ use reactor::{
     Closed, Context, Flow, Handle, Id, Result, Runtime, Service,
     serial::{Serial, SerialEvent, SerialOptions},
     signals::Graceful,
+    stdio::Raw,
 };
-
-use crate::raw::Raw;
 
 /// Passes bytes between two ports until one of them ends, or the key that leaves is pressed.
 struct Between {
@@ -127,7 +126,7 @@ fn talk(
     device: Serial,
 ) -> Result<Option<String>, Box<dyn std::error::Error>> {
     // Until the end of this function, however it ends.
-    let _raw = Raw::new(terminal.try_clone()?)?;
+    let _raw = Raw::enter(&terminal)?;
     eprint!("{name}, {speed} bits per second; Ctrl-] leaves\r\n");
     let ended = Rc::default();
     let ports = Some((Serial::adopt(terminal), device));

@@ -23,6 +23,10 @@
 //! delivered once and in order, then exactly one [`Event::End`] or [`Event::Broken`], then nothing of
 //! the read side. Input that arrived before an end or an error is delivered before it.
 //!
+//! **Transports differ** in what they can do, and say so: [`Transport::medium`]. Of one without input
+//! nothing is delivered but the [`Event::End`] when its reader has left, where that can be known; a send to
+//! one without output fails with EBADF; `shutdown` of what is no socket fails, and ends nothing.
+//!
 //! **Sending.** At most one send is out for each stream. [`send`](Engine::send) hands the queue to the
 //! engine and performs *one* operation: it takes what it can, and the queue comes back with the rest in
 //! it, at once (`Some`) or later as [`Event::Sent`]. A stream that cannot take a byte keeps the queue
@@ -59,6 +63,7 @@ mod epoll;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 mod io_uring;
 pub(crate) mod letters;
+mod medium;
 #[cfg(all(unix, feature = "mio", target_pointer_width = "64"))]
 mod mio;
 #[cfg(unix)]
@@ -90,6 +95,7 @@ pub use self::polling::Polling;
 pub use self::{
     adapter::Calls,
     candidates::{Candidates, ENGINE_VARIABLE, EngineError},
+    medium::Medium,
     readiness::{Poll, Trigger},
     source::{Source, StandIn, Transport},
 };
@@ -363,6 +369,19 @@ pub trait Engine {
     /// As writev(2); a broken pipe is an error, never a signal.
     fn write(&mut self, source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
         crate::sys::write(source, from)
+    }
+
+    /// Starts a child process, with its pipes.
+    ///
+    /// # Errors
+    /// As fork(2) and execve(2): ENOENT, EACCES, ..; no child is left then.
+    #[cfg(unix)]
+    fn spawn(
+        &mut self,
+        command: &mut std::process::Command,
+        options: &crate::process::SpawnOptions,
+    ) -> io::Result<crate::process::Child> {
+        crate::sys::process::spawn(command, options)
     }
 
     /// Opens what a virtual world has in place of something of the process's; its source is watched, read

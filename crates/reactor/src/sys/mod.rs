@@ -9,15 +9,21 @@ pub(crate) mod datagram;
 #[cfg(unix)]
 mod device;
 #[cfg(unix)]
+pub(crate) mod file;
+#[cfg(unix)]
 pub(crate) mod inherited;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod inotify;
 mod io;
 #[cfg(unix)]
+pub(crate) mod process;
+#[cfg(unix)]
 pub(crate) mod rights;
 #[cfg(unix)]
 pub(crate) mod signals;
 mod socket;
+#[cfg(unix)]
+pub(crate) mod terminal;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]

@@ -335,11 +335,13 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
+        let medium = transport.medium();
         let descriptor = match transport.into_descriptor() {
             Ok(descriptor) => descriptor,
             Err(transport) => return Err(Refused { transport, error: io::ErrorKind::Unsupported.into() }),
         };
-        let refused = |descriptor, error| Err(Refused { transport: Transport::new(descriptor), error });
+        let refused =
+            |descriptor, error| Err(Refused { transport: Transport::of(descriptor, medium), error });
         if !self.table.is_vacant(key) {
             return refused(descriptor, io::ErrorKind::AlreadyExists.into());
         }
@@ -357,11 +359,16 @@ impl<P: Poll> Engine for Calls<P> {
             (Trigger::Level, Role::Connecting) => Interest::Write,
             (Trigger::Edge, Role::Connecting) => Interest::Both,
         };
-        if let Err(error) = self.poll.watch(key, Source::of(&descriptor), interest, trigger) {
+        let interest = Some(interest).filter(|_| !medium.is_unwaited());
+        if let Some(interest) = interest
+            && let Err(error) = self.poll.watch(key, Source::of(&descriptor), interest, trigger)
+        {
             return refused(descriptor, error);
         }
         let entry = self.table.insert(Entry::new(key, Held::Owned(descriptor), role.into()));
-        entry.set_in_poll(Some(interest));
+        entry.medium = medium;
+        entry.set_in_poll(interest);
+        entry.set(ENDED, medium.is_unwaited());
         entry.set(READING, true);
         // A stream begins with an empty send buffer.
         entry.set(WRITABLE, role == Role::Stream);
@@ -429,7 +436,7 @@ impl<P: Poll> Engine for Calls<P> {
             self.tell(key, Event::Sent(Sent { queue, result: Ok(0) }));
         }
         if let Held::Owned(descriptor) = entry.held {
-            self.tell(key, Event::Detached(Transport::new(descriptor)));
+            self.tell(key, Event::Detached(Transport::of(descriptor, entry.medium)));
         }
     }
 

@@ -366,7 +366,7 @@ impl IoUring {
         let entry = self.table.get_mut(index)?;
         entry.set(STARVED, false);
         let mut buffer = self.spare.pop().unwrap_or_else(|| vec![0; self.buffer_bytes].into());
-        let event = match sys::receive(sys::borrow(entry.owned()?), &mut buffer) {
+        let event = match sys::receive(sys::borrow(entry.owned()?), entry.medium, &mut buffer) {
             Ok(count @ 1..) => {
                 self.list(index);
                 return Some(Event::Got(Chunk::new(buffer, count)));

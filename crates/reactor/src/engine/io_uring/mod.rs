@@ -360,13 +360,14 @@ impl Engine for IoUring {
     }
 
     fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
+        let medium = transport.medium();
         let descriptor = match transport.into_descriptor() {
             Ok(descriptor) => descriptor,
             Err(transport) => return Err(Refused { transport, error: io::ErrorKind::Unsupported.into() }),
         };
         if !self.table.is_vacant(key) {
             let error = io::ErrorKind::AlreadyExists.into();
-            return Err(Refused { transport: Transport::new(descriptor), error });
+            return Err(Refused { transport: Transport::of(descriptor, medium), error });
         }
         let facts = if role == Role::Datagrams { self.prepare(&descriptor).map(Some) } else { Ok(None) };
         let facts = match facts {
@@ -379,6 +380,7 @@ impl Engine for IoUring {
             if let Some(facts) = facts {
                 entry.set_facts(facts);
             }
+            entry.set_medium(medium);
         }
         self.list(index);
         Ok(())
