@@ -125,16 +125,15 @@ fn talk(
     terminal: File,
     device: Serial,
 ) -> Result<Option<String>, Box<dyn std::error::Error>> {
+    let mut runtime = Runtime::new()?;
+    // Before the terminal is raw, so that a SIGTERM never leaves it so.
+    runtime.add(Graceful::within(Duration::from_secs(1)))?;
     // Until the end of this function, however it ends.
     let _raw = Raw::enter(&terminal)?;
     eprint!("{name}, {speed} bits per second; Ctrl-] leaves\r\n");
     let ended = Rc::default();
     let ports = Some((Serial::adopt(terminal), device));
-    let mut runtime = Runtime::new()?;
-    let between = Between { ports, ids: None, is_over: false, ended: Rc::clone(&ended) };
-    runtime.add(between)?;
-    // So that the terminal is restored after a SIGTERM, too.
-    runtime.add(Graceful::within(Duration::from_secs(1)))?;
+    runtime.add(Between { ports, ids: None, is_over: false, ended: Rc::clone(&ended) })?;
     runtime.run()?;
     Ok(ended.take())
 }
