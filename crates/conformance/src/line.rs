@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::{
-    io::{ioctl_fioclex, ioctl_fionbio},
+    io::{FdFlags, fcntl_setfd, ioctl_fionbio},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{OptionalActions, tcgetattr, tcsetattr},
 };
@@ -16,7 +16,7 @@ use rustix::{
 /// The near side is non-blocking. The far one is raw, and its close hangs the line up.
 pub(crate) fn line() -> Result<(OwnedFd, File)> {
     let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
-    ioctl_fioclex(&near)?;
+    fcntl_setfd(&near, FdFlags::CLOEXEC)?;
     ioctl_fionbio(&near, true)?;
     grantpt(&near)?;
     unlockpt(&near)?;

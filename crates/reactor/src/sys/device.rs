@@ -11,7 +11,7 @@ use std::{
 pub(crate) fn window_size(of: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
     let mut size = MaybeUninit::<libc::winsize>::zeroed();
     // SAFETY: the pointer is to a live value of the type that this request fills.
-    if unsafe { libc::ioctl(of.as_raw_fd(), libc::TIOCGWINSZ, size.as_mut_ptr()) } < 0 {
+    if unsafe { libc::ioctl(of.as_raw_fd(), libc::TIOCGWINSZ as _, size.as_mut_ptr()) } < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: all zeroes is a valid winsize, and the call filled it.
@@ -22,8 +22,9 @@ pub(crate) fn window_size(of: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
 /// Refuses the terminal to others: TIOCEXCL of ioctl_tty(2).
 #[cfg(feature = "serial")]
 pub(crate) fn make_exclusive(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    // The type of a request is not the same on all systems.
     // SAFETY: this request takes no argument.
-    match unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCEXCL) } {
+    match unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCEXCL as _) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
