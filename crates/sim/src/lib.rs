@@ -93,6 +93,7 @@ mod link;
 mod listener;
 mod net;
 mod node;
+#[cfg(unix)]
 mod pipe;
 #[cfg(unix)]
 mod process;
