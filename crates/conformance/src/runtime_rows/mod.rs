@@ -14,6 +14,8 @@ mod nursery;
 mod panics;
 mod partial;
 mod peers;
+#[cfg(unix)]
+mod pipes;
 mod probe;
 mod readiness;
 mod rig;
@@ -50,7 +52,10 @@ pub(crate) fn rows() -> Vec<Row> {
     ]
     .concat();
     #[cfg(unix)]
-    all.extend_from_slice(children::ROWS);
+    {
+        all.extend_from_slice(pipes::ROWS);
+        all.extend_from_slice(children::ROWS);
+    }
     all
 }
 
