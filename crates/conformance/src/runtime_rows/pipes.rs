@@ -2,10 +2,11 @@
 
 use std::{
     io::{Read as _, Write as _, pipe},
+    os::{fd::AsFd as _, unix::net::UnixStream},
     time::Duration,
 };
 
-use reactor::{Bytes, Flow, Id, ServiceId, Stream};
+use reactor::{Bytes, Flow, Id, ServiceId, Stream, stdio};
 
 use super::{
     SOCKETS,
@@ -23,6 +24,7 @@ pub(super) const ROWS: &[Row] = &[
     row("C9r", "a stream that is only read takes no output, and closes at once", SOCKETS, read_only),
     row("C9r2", "a stream that is only written flushes before it closes or finishes", SOCKETS, write_only),
     row("C9r3", "two coupled pipes pass every byte and the end", SOCKETS, coupled),
+    row("C9r5", "a socket as standard input and output is left as it was", SOCKETS, shared_socket),
     row("C9r4", "a pipe released and added again goes on where it was", SOCKETS, released),
 ];
 
@@ -106,6 +108,35 @@ fn coupled(world: &mut World<'_>) -> Outcome {
     rig.until("the reader has seen the end", |_| reading.is_finished())?;
     writing.join().map_err(|_| "the writer panicked")??;
     check!(reading.join().map_err(|_| "the reader panicked")?? == bytes, "other bytes came out");
+    rig.finish()
+}
+
+fn shared_socket(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let probe = rig.add(Probe::quiet())?;
+    let (ours, mut peer) = UnixStream::pair()?;
+    let input = add(&mut rig, probe, Stream::new(Bytes).through(stdio::input_from(ours.as_fd())?))?;
+    let output = add(&mut rig, probe, Stream::new(Bytes).through(stdio::output_to(ours.as_fd())?))?;
+    peer.write_all(b"in")?;
+    rig.with(probe, |_, cx| cx.send(output, b"out"));
+    rig.until("input arrives", |rig| rig.get(probe).received(input) == 2)?;
+    let mut out = [0; 3];
+    peer.read_exact(&mut out)?;
+    // What nobody reads here is somebody else's, and no reason to spin.
+    rig.with(probe, |_, cx| cx.close(input));
+    rig.until("it has closed", |rig| rig.get(probe).closed.len() == 1)?;
+    peer.write_all(b"for another")?;
+    rig.settle()?;
+    rig.rests()?;
+    rig.with(probe, |_, cx| {
+        cx.send(output, b"more");
+        cx.close(output)
+    });
+    rig.until("both have closed", |rig| rig.get(probe).closed.len() == 2)?;
+    peer.read_exact(&mut [0; 4])?;
+    peer.set_nonblocking(true)?;
+    let open = peer.read(&mut [0; 1]).err().map(|error| error.kind());
+    check!(open == Some(std::io::ErrorKind::WouldBlock), "the peer was told an end: {open:?}");
     rig.finish()
 }
 
