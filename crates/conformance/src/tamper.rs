@@ -213,6 +213,15 @@ impl<T: Tamper> Engine for Tampered<T> {
         self.inner.peer_credentials(key)
     }
 
+    #[cfg(unix)]
+    fn spawn(
+        &mut self,
+        command: &mut std::process::Command,
+        options: &reactor::process::SpawnOptions,
+    ) -> io::Result<reactor::process::Child> {
+        self.inner.spawn(command, options)
+    }
+
     fn stand_in(&mut self, of: reactor::engine::StandIn) -> Option<io::Result<Transport>> {
         self.inner.stand_in(of)
     }

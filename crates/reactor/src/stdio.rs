@@ -194,7 +194,7 @@ pub fn input_from(shared: BorrowedFd<'_>) -> io::Result<Transport> {
         return pumped(shared);
     }
     match sys::file::open_again(shared, medium) {
-        // A pipe that was opened anew after its last writer had left never reports the hang-up; the inherited one
+        // A named pipe that was opened anew after its last writer had left never reports that; the inherited one
         // does.
         Ok(ours) if !sys::file::is_hung_up(shared) => Ok(Transport::of(ours, medium)),
         _ => Ok(Transport::of(shared.try_clone_to_owned()?, medium.shared())),

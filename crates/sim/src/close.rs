@@ -81,7 +81,10 @@ impl State {
     fn empty(&mut self, at: u32) {
         let end = &mut self.ends[at as usize];
         (end.owner, end.parked, end.sent, end.connected) = (None, None, None, None);
-        end.mover = None;
+        #[cfg(unix)]
+        {
+            end.mover = None;
+        }
         end.input_bytes = 0;
         for segment in std::mem::take(&mut end.input) {
             self.buffers.give(segment.buffer);

@@ -98,6 +98,7 @@ mod link;
 mod listener;
 mod net;
 mod node;
+#[cfg(unix)]
 mod pipe;
 #[cfg(unix)]
 mod process;

@@ -15,7 +15,6 @@ use crate::{
     error,
     fault::Kind,
     listener::LISTENER,
-    pipe::Mover,
     record::Happening,
     socket::SOCKET,
     state::{Item, State, What},
@@ -107,7 +106,8 @@ pub(crate) struct End {
     /// What it can do: an end of a pipe has one direction.
     pub(crate) medium: Medium,
     /// Who moves it, if no engine does.
-    pub(crate) mover: Option<Mover>,
+    #[cfg(unix)]
+    pub(crate) mover: Option<crate::pipe::Mover>,
 }
 
 impl End {
@@ -143,6 +143,7 @@ impl End {
             by_fault: None,
             room_due: false,
             medium: Medium::SOCKET,
+            #[cfg(unix)]
             mover: None,
         }
     }
@@ -205,8 +206,11 @@ impl State {
             end.queued = true;
             let item = Item::End(at, end.generation);
             self.mark_ready(process, item);
-        } else if let Some(mover) = end.mover {
-            self.moved(at, mover);
+        } else {
+            #[cfg(unix)]
+            if let Some(mover) = end.mover {
+                self.moved(at, mover);
+            }
         }
     }
 
@@ -356,6 +360,7 @@ impl State {
         }
         match packet {
             Packet::Data(segment) => self.take_in(at, from, segment),
+            #[cfg(unix)]
             Packet::Fin | Packet::Reset if !end.medium.has_input() => self.reader_left(at),
             Packet::Fin => end.finished = true,
             Packet::Reset => self.take_reset(at),

@@ -15,7 +15,6 @@ pub(crate) enum Mover {
     /// The console of a host.
     Console(u32),
     /// A child process.
-    #[cfg(unix)]
     Child(u32),
 }
 
@@ -70,7 +69,6 @@ impl State {
     pub(crate) fn moved(&mut self, at: u32, mover: Mover) {
         match mover {
             Mover::Console(host) => self.serve_console(host, at),
-            #[cfg(unix)]
             Mover::Child(child) => self.wake_child(child),
         }
     }

@@ -133,6 +133,7 @@ pub(crate) struct State {
     pub(crate) stand_ins: crate::process::StandIns,
     pub(crate) jobs: Vec<Option<Job>>,
     /// By host: its standard streams.
+    #[cfg(unix)]
     pub(crate) consoles: Vec<crate::pipe::Console>,
     #[cfg(unix)]
     pub(crate) children: crate::child::Children,
@@ -177,6 +178,7 @@ impl State {
             #[cfg(unix)]
             stand_ins: crate::process::StandIns::default(),
             jobs: Vec::new(),
+            #[cfg(unix)]
             consoles: Vec::new(),
             #[cfg(unix)]
             children: crate::child::Children::default(),
@@ -196,6 +198,7 @@ impl State {
         let number = self.hosts.len() as u32;
         let [_, a, b, c] = (number + 1).to_be_bytes();
         self.links.add_host();
+        #[cfg(unix)]
         self.consoles.push(crate::pipe::Console::default());
         self.hosts.push(Host {
             ip: Ipv4Addr::new(10, a, b, c),

@@ -254,22 +254,26 @@ impl World {
     // Standard streams and child processes.
 
     /// Types bytes at a node: they are its standard input, also before it asks for it.
+    #[cfg(unix)]
     pub fn type_in(&mut self, node: impl Into<Node>, bytes: &[u8]) {
         self.state.borrow_mut().type_in(node.into().0, bytes);
     }
 
     /// Ends a node's standard input, after what was typed.
+    #[cfg(unix)]
     pub fn end_input(&mut self, node: impl Into<Node>) {
         self.state.borrow_mut().end_input(node.into().0);
     }
 
     /// What a node has written to its standard output and standard error since this was asked last.
+    #[cfg(unix)]
     pub fn printed(&mut self, node: impl Into<Node>) -> (Vec<u8>, Vec<u8>) {
         let [out, errors] = &mut self.state.borrow_mut().consoles[node.into().0 as usize].printed;
         (std::mem::take(out), std::mem::take(errors))
     }
 
     /// Nobody reads a node's standard output and standard error any more: a write meets a broken pipe.
+    #[cfg(unix)]
     pub fn stop_listening(&mut self, node: impl Into<Node>) {
         self.state.borrow_mut().stop_listening(node.into().0);
     }

@@ -1,9 +1,10 @@
 //! Transports of one direction: the two ends of a pipe, and what is no socket at all.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::{ErrorKind, PipeReader, PipeWriter, Read as _, Write as _, pipe},
-    os::fd::AsFd as _,
+    os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
+    process::Command,
     time::Duration,
 };
 
@@ -101,14 +102,33 @@ fn ended_before(world: &mut World<'_>) -> Outcome {
     let drive = &mut world.drive();
     let (reader, writer) = pipe()?;
     drop(writer);
-    // Opened anew, it would never report the hang-up.
-    let transports = [Transport::adopt(reader.try_clone()?)?, stdio::input_from(reader.as_fd())?];
+    // One with a name, opened anew after its last writer had left, would never report that.
+    let named = named_without_writer()?;
+    let transports = [
+        Transport::adopt(reader.try_clone()?)?,
+        stdio::input_from(reader.as_fd())?,
+        stdio::input_from(named.as_fd())?,
+    ];
     for transport in transports {
         let key = drive.attach(transport, Role::Stream)?;
         drive.until("the end is told", |drive| drive.told(key).is_over())?;
         check!(drive.told(key).ends == 1, "{:?}", drive.told(key));
     }
     Ok(())
+}
+
+/// The reading end of a pipe with a name, which had a writer.
+fn named_without_writer() -> Result<File, Stop> {
+    let path = std::env::temp_dir().join(format!("reactor-row-pipe-{}", std::process::id()));
+    check!(Command::new("mkfifo").arg(&path).status()?.success(), "there is no pipe with a name");
+    let open = |read: bool| {
+        let flags = if read { libc::O_NONBLOCK } else { 0 };
+        OpenOptions::new().read(read).write(!read).custom_flags(flags).open(&path)
+    };
+    let reader = open(true)?;
+    drop(open(false)?);
+    std::fs::remove_file(&path)?;
+    Ok(reader)
 }
 
 fn one_direction(world: &mut World<'_>) -> Outcome {

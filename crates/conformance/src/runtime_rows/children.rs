@@ -31,6 +31,7 @@ pub(super) const ROWS: &[Row] = &[
         two_libraries,
     ),
     row("H5r3", "a child that ended before it was added is told", PROC, ended_before_added),
+    row("H5r4", "a child beyond the limit of resources comes back, and is no zombie", PROC, beyond_the_limit),
     row("H6r", "output may end long before its child, and outlive it", SOCKETS, exit_and_end_are_two),
     row(
         "H7r",
@@ -135,6 +136,38 @@ fn ended_before_added(world: &mut World<'_>) -> Outcome {
         "{:?}",
         rig.get(nursery).told
     );
+    rig.finish()
+}
+
+fn beyond_the_limit(world: &mut World<'_>) -> Outcome {
+    const LIMIT: usize = 5;
+    let mut rig = Rig::limited(world, |limits| limits.resources = LIMIT)?;
+    let nursery = rig.add(Nursery::default())?;
+    let mut options = silent();
+    options.kill_on_close = true;
+    let mut refused = None;
+    for count in 1..=LIMIT + 1 {
+        let child = rig.with(nursery, |_, cx| cx.spawn(Command::new("sleep").arg("60"), &options))?;
+        let pid = child.process.pid();
+        match rig.with(nursery, |_, cx| cx.add(child.process)) {
+            Ok(process) => {
+                check!(count <= LIMIT, "{count} were taken");
+                let kept = Kept { process, pid, input: None, output: None };
+                rig.get_mut(nursery).children.push(kept);
+            }
+            Err(rejected) => {
+                check!(count == LIMIT + 1, "number {count} was rejected: {}", rejected.error);
+                check!(rejected.resource.pid() == pid && exists(pid), "it comes back, and runs");
+                refused = Some(pid);
+            }
+        }
+    }
+    // Dropped, it is killed.
+    until_gone(&[refused.ok_or("none was rejected")?])?;
+    let ids: Vec<_> = rig.get(nursery).children.iter().map(|child| child.process).collect();
+    rig.with(nursery, |_, cx| ids.iter().for_each(|id| cx.close(*id)));
+    let pids: Vec<_> = rig.get(nursery).children.iter().map(|child| child.pid).collect();
+    until_gone_while_turning(&mut rig, &pids)?;
     rig.finish()
 }
 

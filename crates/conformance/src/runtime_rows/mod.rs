@@ -17,6 +17,8 @@ mod nursery;
 mod panics;
 mod partial;
 mod peers;
+#[cfg(unix)]
+mod pipes;
 mod probe;
 mod readiness;
 mod rig;
@@ -56,7 +58,10 @@ pub(crate) fn rows() -> Vec<Row> {
     ]
     .concat();
     #[cfg(unix)]
-    all.extend_from_slice(children::ROWS);
+    {
+        all.extend_from_slice(pipes::ROWS);
+        all.extend_from_slice(children::ROWS);
+    }
     all
 }
 

@@ -77,7 +77,8 @@ pub(super) fn proceed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
         let why = if link.closing { link.take_why() } else { Closed::End };
         return core.end(key, why, Ending::Orderly);
     }
-    if link.mute && link.closing {
+    // A socket that is only read or only written here has another user, for whom it is not shut down.
+    if (link.mute || link.deaf) && link.closing {
         return end_with_why::<C, L, R>(core, key);
     }
     if !link.shut {
