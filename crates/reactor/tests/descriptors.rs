@@ -351,6 +351,18 @@ fn the_end_is_told_once_after_what_arrived_and_a_dead_peer_is_an_error() {
 }
 
 #[test]
+fn a_socket_that_is_taken_is_not_inherited_and_does_not_block() {
+    let (ours, _theirs) = seqpacket();
+    let flags = rustix::io::fcntl_getfd(&ours).expect("it is open");
+    assert!(!flags.contains(rustix::io::FdFlags::CLOEXEC), "the test makes it so");
+    let socket = Descriptors::new(ours).expect("a Unix socket").into_socket();
+    let flags = rustix::io::fcntl_getfd(&socket).expect("it is open");
+    assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+    let error = rustix::io::read(&socket, &mut [0]).expect_err("nothing is there");
+    assert_eq!(error, rustix::io::Errno::AGAIN);
+}
+
+#[test]
 fn what_is_no_unix_socket_is_refused() {
     let error = Descriptors::new(File::open("/dev/null").expect("it is there")).expect_err("no socket");
     assert!(error.raw_os_error().is_some(), "{error}");

@@ -20,7 +20,7 @@ use std::{
 
 use common::{LONG, SHORT, for_each_engine, settle, until};
 use reactor::{
-    Closed, Context, Error, Handle, Id, Receive, Result, Runtime, Service, ServiceId,
+    Closed, Context, Error, Handle, Id, Receive, Resource, Result, Runtime, Service, ServiceId,
     signals::{Arrived, Graceful, Signal, Signals},
 };
 
@@ -268,6 +268,15 @@ fn so_many_live_at_once_and_no_more() {
     assert_eq!(error.io().map(std::io::Error::kind), Some(std::io::ErrorKind::QuotaExceeded), "{error}");
     all.pop();
     all.push(Signals::of_process([Signal::USR1]).expect("room again"));
+}
+
+#[test]
+fn no_child_inherits_what_it_is_woken_by() {
+    let _alone = alone();
+    let signals = Signals::of_process([Signal::USR1]).expect("it is registered");
+    let descriptor = signals.source().descriptor().expect("a real one");
+    let flags = rustix::io::fcntl_getfd(descriptor).expect("it is open");
+    assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
 }
 
 #[test]

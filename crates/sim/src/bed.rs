@@ -259,6 +259,15 @@ impl<S: Service> Bed<S> {
         Ok(Bed { stage: Rc::new(RefCell::new(stage)), node, controller, metrics, calls })
     }
 
+    /// Does something to the world, and lets all happen that follows at once.
+    #[cfg(unix)]
+    pub(crate) fn with_world<T>(&mut self, f: impl FnOnce(&mut World) -> T) -> T {
+        let stage = &mut *self.stage.borrow_mut();
+        let result = f(&mut stage.world);
+        stage.settle();
+        result
+    }
+
     // Peers.
 
     /// Connects to a listener of the service. A refused connect shows in [`Peer::closed`].

@@ -3,12 +3,12 @@
 use std::io;
 
 use reactor::{
-    Time,
+    Service, Time,
     engine::{StandIn, Transport},
     signals::{Signal, SignalSet, Signals},
 };
 
-use crate::{bell::Lease, fault::Kind, node::Node, record::Happening, state::State, world::World};
+use crate::{bed::Bed, bell::Lease, fault::Kind, node::Node, record::Happening, state::State, world::World};
 
 /// Virtual sources that stand for something of a process.
 #[derive(Default)]
@@ -87,6 +87,19 @@ impl World {
         let state = self.state.borrow();
         let of = state.stand_ins.notices.iter().filter(|notice| notice.host == number);
         of.map(|notice| (notice.at, notice.text.clone())).collect()
+    }
+}
+
+impl<S: Service> Bed<S> {
+    /// Sends a signal to the service's process, as [`World::signal`] does. Whether it was handled: if not, the
+    /// service may have ended by it.
+    pub fn signal(&mut self, signal: Signal) -> bool {
+        self.with_world(|world| world.signal(Node(0), signal))
+    }
+
+    /// What the service told its supervisor so far, as [`World::notices`] has it.
+    pub fn notices(&mut self) -> Vec<(Time, String)> {
+        self.with_world(|world| world.notices(Node(0)))
     }
 }
 

@@ -4,11 +4,11 @@
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use reactor::{
-    Bytes, Closed, Context, Event, Handle, Id, Result, Runtime, Service, ServiceId, Stream, Time,
+    Bytes, Closed, Context, Event, Handle, Id, Receive, Result, Runtime, Service, ServiceId, Stream, Time,
     signals::{Arrived, Graceful, Signal, Signals},
     systemd::{Notice, Supervised},
 };
-use sim::{Happening, NodeId, World, WorldOptions};
+use sim::{Bed, Happening, NodeId, World, WorldOptions};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MOMENT: Duration = Duration::from_millis(1);
@@ -93,6 +93,17 @@ fn one_that_nobody_waits_for_does_what_the_system_does() {
     world.run_for(MOMENT);
     assert_eq!(noted.borrow().len(), 1);
     assert_eq!(world.end(), sim::Leaks::default());
+}
+
+#[test]
+fn in_a_bed_they_are_told_at_once() {
+    let noted = Rc::<RefCell<Vec<Arrived>>>::default();
+    let mut bed = Bed::new(Watch(noted.clone())).expect("it starts");
+    assert!(bed.signal(Signal::HUP));
+    assert_eq!(*noted.borrow(), [Arrived { signal: Signal::HUP, times: 1 }]);
+    let mut bed = Bed::new(Supervised::new()).expect("it starts");
+    bed.with(|supervised, cx| supervised.receive(cx, Notice::ready())).expect("it is told");
+    assert!(bed.notices().iter().map(|(_, text)| text.as_str()).eq(["READY=1"]));
 }
 
 #[test]
