@@ -345,6 +345,8 @@ fn off(world: &mut World<'_>) -> Outcome {
     let ((one, _), (other, to)) = (bind(&mut drive)?, bind(&mut drive)?);
     let nobody = deserted(&mut drive)?;
     drive.engine.reading(other, false);
+    // What was out when it was said has come back.
+    drive.settle(3)?;
     for bytes in [b"1", b"2", b"3"] {
         post(&mut drive, one, Some(&to), bytes)?;
     }

@@ -52,6 +52,7 @@
 //! **Drop** cancels and reaps what is out, then closes each descriptor the engine still owns, once.
 
 mod adapter;
+mod batch;
 mod candidates;
 pub(crate) mod datagram;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -74,8 +75,14 @@ use std::{io, marker::PhantomData, time::Duration};
 
 pub use session::Outgoing;
 
-pub use self::datagram::{Batch, Datagram, DatagramQueue, Ecn, Outbound};
-pub(crate) use self::{datagram::Packet, source::Identity};
+pub use self::{
+    batch::Batch,
+    datagram::{Datagram, DatagramQueue, Ecn, Outbound},
+};
+pub(crate) use self::{
+    batch::{Kept, Packet},
+    source::Identity,
+};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub use self::epoll::Epoll;

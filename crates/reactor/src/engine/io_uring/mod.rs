@@ -33,6 +33,7 @@ mod buffers;
 mod datagram;
 mod end;
 mod input;
+mod mail;
 mod operation;
 mod options;
 mod output;
@@ -59,6 +60,7 @@ use socket2::SockRef;
 pub(super) use self::buffers::Provided;
 use self::{
     buffers::Pool,
+    mail::Mail,
     operation::{Kind, Tag},
     output::Headers,
     ring::{Completion, Entered, Ring},
@@ -120,6 +122,8 @@ pub struct IoUring {
     spare: Vec<Box<[u8]>>,
     buffer_bytes: usize,
     batches: Batches,
+    /// Buffers for datagrams, once there is a socket for them.
+    mail: Option<Mail>,
     reserve: Option<sys::Reserve>,
     signal: Arc<Signal>,
     /// Where the kernel writes how often the waker was used.
@@ -175,6 +179,7 @@ impl IoUring {
             spare: Vec::new(),
             buffer_bytes,
             batches: Batches::default(),
+            mail: None,
             reserve: sys::Reserve::take(),
             signal,
             counter: Box::default(),
@@ -218,6 +223,7 @@ impl IoUring {
             Kind::Writable => self.writable(index),
             Kind::Watch => self.watched(index, completion),
             Kind::Wake => self.noticed_wake(),
+            Kind::Mail => self.received_mail(index, completion),
             Kind::Cancel => None,
         }
     }
@@ -371,6 +377,9 @@ impl Engine for IoUring {
             Ok(facts) => facts,
             Err(error) => return Err(Refused { transport: Transport::new(descriptor), error }),
         };
+        if role == Role::Datagrams && self.mail.is_none() && self.operations.receive {
+            self.mail = Mail::open(&self.ring);
+        }
         let index = self.table.insert(key, Held::Owned(descriptor), role.into());
         if let Some(entry) = self.table.get_mut(index) {
             entry.set(READING, true);

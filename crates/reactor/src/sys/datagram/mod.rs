@@ -14,6 +14,8 @@ use std::{io, path::Path};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+#[cfg(all(target_os = "linux", feature = "io-uring"))]
+pub(crate) use self::linux::{CONTROL_BYTES, NAME_BYTES, packet};
 #[cfg(target_os = "linux")]
 use self::linux::{has_prepared, set_together};
 #[cfg(target_os = "linux")]
