@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -41,6 +42,8 @@ pub enum Flaw {
     SwallowsEmpty,
     /// Takes the report about one datagram for the end of the socket.
     EndsAtReports,
+    /// Begins a wait anew, with all of its time, when something interrupted it: for three seconds at most.
+    WaitsAnew,
 }
 
 /// Breaks an engine. The seed places the faults that happen by chance.
@@ -111,6 +114,19 @@ impl Tamper for Canary {
 
     fn now(&self, now: Time) -> Time {
         now + self.ahead
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, inner: &mut dyn Engine) -> io::Result<()> {
+        let begun = inner.now();
+        loop {
+            let before = inner.now();
+            inner.wait(timeout)?;
+            let now = inner.now();
+            let is_whole = timeout.is_none_or(|timeout| now.since(before) >= timeout);
+            if self.flaw != Flaw::WaitsAnew || is_whole || now.since(begun) >= WAIT_MAX {
+                return Ok(());
+            }
+        }
     }
 
     fn timeout(&mut self, timeout: Option<Duration>) -> Option<Duration> {

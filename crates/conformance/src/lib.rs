@@ -22,6 +22,8 @@ mod drive;
 mod rows;
 mod runtime_rows;
 mod simulated;
+#[cfg(unix)]
+mod storm;
 mod suite;
 mod tamper;
 mod world;

@@ -39,6 +39,10 @@ pub(crate) trait Tamper {
         timeout
     }
 
+    fn wait(&mut self, timeout: Option<Duration>, inner: &mut dyn Engine) -> io::Result<()> {
+        inner.wait(timeout)
+    }
+
     /// What a send that was over at once becomes.
     fn sent(&mut self, sent: Sent) -> Sent {
         sent
@@ -90,7 +94,7 @@ impl<T: Tamper> Engine for Tampered<T> {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.may_fail()?;
         let timeout = self.tamper.timeout(timeout);
-        self.inner.wait(timeout)
+        self.tamper.wait(timeout, &mut *self.inner)
     }
 
     fn submit(&mut self) {
@@ -205,8 +209,20 @@ impl<T: Tamper> Engine for Tampered<T> {
         self.inner.peer(key)
     }
 
+    fn peer_credentials(&self, key: Key) -> io::Result<reactor::Credentials> {
+        self.inner.peer_credentials(key)
+    }
+
+    fn stand_in(&mut self, of: reactor::engine::StandIn) -> Option<io::Result<Transport>> {
+        self.inner.stand_in(of)
+    }
+
     fn calls(&self) -> u64 {
         self.inner.calls()
+    }
+
+    fn memory(&self) -> usize {
+        self.inner.memory()
     }
 
     #[cfg(unix)]

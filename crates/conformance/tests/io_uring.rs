@@ -18,6 +18,13 @@ fn tight() -> IoUringOptions {
     options
 }
 
+/// The same where a buffer is used by one stream at a time.
+fn tight_and_whole() -> IoUringOptions {
+    let mut options = tight();
+    options.operations.pieces = false;
+    options
+}
+
 /// Each operation waited for in the ring, and done by a call.
 fn by_calls() -> IoUringOptions {
     let mut options = IoUringOptions::default();
@@ -44,6 +51,11 @@ fn a_ring_of_eight_with_eight_buffers_of_64_bytes_passes() {
 }
 
 #[test]
+fn without_buffers_used_in_pieces_it_passes_too() {
+    passes(tight_and_whole(), QUICK_ROWS_MIN, |suite| suite.quick().run());
+}
+
+#[test]
 fn a_kernel_without_operations_for_streams_passes() {
     passes(by_calls(), QUICK_ROWS_MIN, |suite| suite.quick().run());
 }
@@ -51,7 +63,7 @@ fn a_kernel_without_operations_for_streams_passes() {
 #[test]
 #[ignore = "slow rows: the slow tests of .ci/run have them"]
 fn each_size_passes_the_slow_rows_too() {
-    for options in [IoUringOptions::default(), tight(), by_calls()] {
+    for options in [IoUringOptions::default(), tight(), tight_and_whole(), by_calls()] {
         passes(options, ROWS_MIN, |suite| suite.run());
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     clock::Time,
     controller::Controller,
     core::{Core, Fresh},
-    engine::Ending,
+    engine::{Ending, Transport},
     error::{Closed, Error, Fault, Result},
     id::{Id, Key},
     message::{Offloaded, Refused, TimerId, panic_text},
@@ -62,6 +62,12 @@ impl<'a, S> Context<'a, S> {
     /// What a kind of resource needs that has calls of its own.
     pub(crate) fn parts(&mut self) -> (&mut Core, u16) {
         (self.core, self.index)
+    }
+
+    /// What stands between the service and the system.
+    #[cfg(unix)]
+    pub(crate) fn engine(&mut self) -> &mut dyn crate::engine::Engine {
+        &mut *self.core.engine
     }
 
     /// Whether the key names a live resource of this service.
@@ -175,6 +181,30 @@ impl<'a, S> Context<'a, S> {
         }
     }
 
+    /// Waits for signals of the process: the process ends by them no more, and the service is told instead.
+    ///
+    /// # Errors
+    /// As [`Signals::of_process`](crate::signals::Signals::of_process), and as [`add`](Context::add).
+    #[cfg(unix)]
+    pub fn signals(
+        &mut self,
+        signals: impl IntoIterator<Item = crate::signals::Signal>,
+    ) -> Result<Id<crate::signals::Signals>, Error>
+    where
+        crate::signals::Signals: Handled<S>,
+    {
+        let signals = crate::signals::open(self.engine(), signals)?;
+        self.add(signals).map_err(|rejected| rejected.error)
+    }
+
+    /// Keeps a resource in the background from now on: the runtime ends when nothing else is left to do, and
+    /// closes it then.
+    pub fn background<R: Resource>(&mut self, id: Id<R>) {
+        if self.owns(id.key()) {
+            self.core.keep_in_background(id.key());
+        }
+    }
+
     // Output.
 
     /// Queues an item; all items of a turn leave at its end in one write. Never blocks, never calls a
@@ -250,12 +280,23 @@ impl<'a, S> Context<'a, S> {
         if self.core.stopping {
             return Err(Error::Misuse { operation: "listen", why: "the runtime is stopping" });
         }
-        let transport = self
-            .core
-            .engine
-            .listen(&address, options)
-            .map_err(|error| Error::os("listen", &address, error))?;
-        listener::enroll(self.core, self.index, R::listener_table(), transport, Box::new(accept)).map(Id::new)
+        let transport = self.core.engine.listen(&address, options);
+        self.listen_on(transport.map_err(|error| Error::os("listen", &address, error))?, accept)
+    }
+
+    /// Listens on a socket that somebody else opened: one of [`Transport::listener`].
+    ///
+    /// # Errors
+    /// The engine cannot take it, or a limit is reached.
+    pub fn listen_on<R: Connection + Handled<S>>(
+        &mut self,
+        listener: Transport,
+        accept: impl FnMut(&Address) -> Option<R> + 'static,
+    ) -> Result<Id<Listener<R>>, Error> {
+        if self.core.stopping {
+            return Err(Error::Misuse { operation: "listen", why: "the runtime is stopping" });
+        }
+        listener::enroll(self.core, self.index, R::listener_table(), listener, Box::new(accept)).map(Id::new)
     }
 
     /// Begins to connect; `Open` or `closed` follows. Items may be sent at once: they wait.
@@ -309,6 +350,18 @@ impl<'a, S> Context<'a, S> {
     pub fn peer<R: Resource>(&self, id: Id<R>) -> io::Result<Address> {
         if self.owns(id.key()) {
             self.core.engine.peer(id.key())
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+
+    /// Who is at the other end of a Unix stream.
+    ///
+    /// # Errors
+    /// As `Credentials::of_peer`; `NotFound` when it is gone.
+    pub fn peer_credentials<R: Connection>(&self, id: Id<R>) -> io::Result<crate::Credentials> {
+        if self.owns(id.key()) {
+            self.core.engine.peer_credentials(id.key())
         } else {
             Err(io::ErrorKind::NotFound.into())
         }

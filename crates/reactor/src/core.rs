@@ -97,6 +97,8 @@ pub struct Core {
     pub(crate) dirty: Vec<Key>,
     /// To be driven again in the next turn.
     pub(crate) again: Vec<Key>,
+    /// Live resources for which alone the runtime does not go on. Few: looked through at each end.
+    pub(crate) background: Vec<Key>,
     /// Emptied lists, kept for their memory.
     flushing: Vec<Key>,
     starting: Vec<Fresh>,
@@ -149,6 +151,7 @@ impl Core {
             jobs: Jobs::new(limits.job_threads, limits.jobs),
             dirty: Vec::new(),
             again: Vec::new(),
+            background: Vec::new(),
             flushing: Vec::new(),
             starting: Vec::new(),
             ended: Vec::new(),
@@ -159,7 +162,7 @@ impl Core {
             listeners: Vec::new(),
             starved: Vec::new(),
             couples: HashMap::new(),
-            budget: Bytes::new(limits.bytes),
+            budget: Bytes::new(limits.bytes.saturating_sub(engine.memory())),
             handlers: Handlers::new(now),
             now,
             random,
@@ -230,6 +233,7 @@ impl Core {
             self.couples.remove(&other);
             self.close(other, Closed::Done);
         }
+        self.background.retain(|kept| *kept != key);
         self.ended.push((key, why));
         self.feed_listeners();
     }

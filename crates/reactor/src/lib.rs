@@ -57,6 +57,15 @@ mod core;
 mod runtime;
 
 mod resource;
+#[cfg(unix)]
+pub mod signals;
+#[cfg(unix)]
+pub mod systemd;
+
+#[cfg(unix)]
+pub mod process;
+#[cfg(unix)]
+pub mod stdio;
 
 mod context;
 mod message;
@@ -67,6 +76,7 @@ mod reactor;
 
 mod address;
 mod clock;
+mod credentials;
 mod error;
 mod id;
 mod log;
@@ -85,6 +95,7 @@ pub use self::{
     context::{Context, Rejected},
     controller::Controller,
     core::Call,
+    credentials::Credentials,
     engine::{Datagram, Ecn, Interest, Outbound, Ready, Source},
     error::{Closed, Error, Failure, Fault, Phase, Result},
     id::{Id, IdMap, Key},
@@ -99,6 +110,9 @@ pub use self::{
     runtime::{Limits, Receipt, Runtime, RuntimeOptions, ServiceReceipt, run},
     service::{Handle, Handled, Receive, Received, Service, ServiceId},
 };
+
+#[cfg(unix)]
+pub use self::resource::{Descriptors, Message, Passed};
 
 /// Compiles the program of the project's front page.
 #[cfg(doctest)]

@@ -145,8 +145,7 @@ fn input_that_nobody_takes_is_bounded() {
 #[test]
 fn the_stream_that_asks_for_more_than_the_runtimes_bytes_ends() {
     for_each_engine(|engine| {
-        let mut world =
-            World::new(engine.with(|limits| limits.bytes = 10_000), Probe::quiet(), Stream::new(Bytes));
+        let mut world = World::new(engine.with_stream_bytes(10_000), Probe::quiet(), Stream::new(Bytes));
         let (ours, mut peer) = tcp_pair();
         let second = add(&mut world.runtime, world.service, Stream::new(Bytes), ours);
         settle(&mut world.runtime);
@@ -168,7 +167,7 @@ fn the_stream_that_asks_for_more_than_the_runtimes_bytes_ends() {
 #[test]
 fn at_three_quarters_reads_and_accepts_rest_and_go_on_with_relief() {
     for_each_engine(|engine| {
-        let mut runtime = engine.with(|limits| limits.bytes = 4 << 20);
+        let mut runtime = engine.with_stream_bytes(4 << 20);
         let service = runtime.add(Probe::<Bytes>::quiet()).expect("it starts");
         let address = common::listen(&mut runtime, service, || Some(Stream::new(Bytes)));
         let (ours, mut slow) = tcp_pair();
@@ -200,7 +199,7 @@ fn at_three_quarters_reads_and_accepts_rest_and_go_on_with_relief() {
 #[test]
 fn partial_items_of_many_peers_do_not_stop_all_reading_for_ever() {
     for_each_engine(|engine| {
-        let mut runtime = engine.with(|limits| limits.bytes = 1 << 20);
+        let mut runtime = engine.with_stream_bytes(1 << 20);
         let service = runtime.add(Probe::<Lines>::quiet()).expect("it starts");
         let mut peers = Vec::new();
         for _ in 0..8 {

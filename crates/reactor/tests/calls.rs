@@ -53,8 +53,9 @@ fn a_round_trip_is_a_read_and_a_write_and_its_share_of_a_wait() {
         let turns = after.turns - before.turns;
         assert!(turns <= 8 * ROUNDS, "{turns} turns");
         if engine.0 == "io_uring" {
-            // One call that waits and one that hands over what was sent, for as many streams as there are.
-            return assert!(calls <= 2 * turns, "{calls} calls in {turns} turns");
+            // Some calls that wait, each of which tells of some dozens of completions of the two hundred, and one
+            // that hands over what was sent.
+            return assert!(calls <= 12 * ROUNDS, "{calls} calls in {turns} turns");
         }
         // Besides reads and writes there is one wait a turn: nothing is registered anew.
         assert_eq!(calls, 2 * trips + turns, "{calls} calls for {trips} round trips in {turns} turns");

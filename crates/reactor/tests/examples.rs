@@ -1,44 +1,18 @@
 //! The examples do what their headers say: each runs as a process of its own, talked to by plain sockets.
 #![cfg(unix)]
 
+mod programs;
+
 use std::{
-    env, fs,
+    fs,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
-    process::{Child, ChildStdout, Command, Output, Stdio},
+    process::{Child, ChildStdout, Stdio},
     time::Duration,
 };
 
-/// How long a test waits for what should come at once, before it fails instead of hanging.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-fn example(name: &str) -> Command {
-    // Cargo puts the examples beside the folder of the tests: target/debug/{deps,examples}.
-    let mut path: PathBuf = env::current_exe().expect("a test knows its own path");
-    path.pop();
-    path.pop();
-    path.push("examples");
-    path.push(name);
-    assert!(path.exists(), "{} was not built: run `cargo build --examples`", path.display());
-    Command::new(path)
-}
-
-fn output(name: &str, args: &[&str]) -> Output {
-    example(name).args(args).stdin(Stdio::null()).output().expect("the example runs")
-}
-
-/// Bad input: exit code 2, and one line which names the program and what was wrong.
-#[track_caller]
-fn assert_refused(name: &str, args: &[&str], says: &str) {
-    let output = output(name, args);
-    let line = String::from_utf8_lossy(&output.stderr);
-    let own: Vec<&str> = line.lines().filter(|line| line.starts_with(&format!("{name}: "))).collect();
-    assert_eq!(output.status.code(), Some(2), "{name} {args:?}: {line}");
-    assert_eq!(own.len(), 1, "{name} {args:?}: {line}");
-    assert!(own[0].contains(says), "{name} {args:?} says {says:?}: {line}");
-    assert!(output.stdout.is_empty(), "{name} {args:?}");
-}
+use programs::{PATIENCE, assert_refused, example, output};
 
 /// A running server example, killed and reaped when it is dropped.
 struct Server {

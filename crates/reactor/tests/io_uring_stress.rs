@@ -19,10 +19,11 @@ use reactor::{
 };
 use socket2::SockRef;
 
-fn tight() -> IoUring {
+fn tight(in_pieces: bool) -> IoUring {
     let mut options = IoUringOptions::default();
     (options.entries, options.completions) = (4, 8);
     (options.buffers, options.buffer_bytes) = (4, 64);
+    options.operations.pieces = in_pieces;
     IoUring::with_options(options).expect("this kernel has io_uring")
 }
 
@@ -74,8 +75,8 @@ struct Stress {
 }
 
 impl Stress {
-    fn new(seed: u64) -> Stress {
-        let mut engine = tight();
+    fn new(seed: u64, in_pieces: bool) -> Stress {
+        let mut engine = tight(in_pieces);
         let listener = Key::new(0, 0, 1);
         let address: Address = "127.0.0.1:0".parse().expect("an address");
         let transport = engine.listen(&address, &ListenOptions::default()).expect("a port");
@@ -308,11 +309,11 @@ fn open_descriptors() -> usize {
     fs::read_dir("/proc/self/fd").expect("Linux").count()
 }
 
-fn stress(steps: usize) {
+fn stress(steps: usize, in_pieces: bool) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let seed = env::var("URING_SEED").map_or(SEED, |seed| seed.parse().expect("a number"));
     println!("URING_SEED={seed}");
-    let mut stress = Stress::new(seed);
+    let mut stress = Stress::new(seed, in_pieces);
     let before = open_descriptors();
     let rounds = 8;
     for round in 0..rounds {
@@ -342,19 +343,23 @@ fn stress(steps: usize) {
 
 #[test]
 fn random_operations_leave_everything_as_it_was() {
-    stress(20_000);
+    [false, true].into_iter().for_each(|in_pieces| stress(20_000, in_pieces));
 }
 
 #[test]
 #[ignore = "slow: the slow tests of .ci/run have it"]
 fn a_million_random_operations_leave_everything_as_it_was() {
-    stress(1_000_000);
+    [false, true].into_iter().for_each(|in_pieces| stress(1_000_000, in_pieces));
 }
 
 #[test]
 fn with_every_buffer_held_a_new_stream_still_works() {
+    [false, true].into_iter().for_each(hold_every_buffer);
+}
+
+fn hold_every_buffer(in_pieces: bool) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut stress = Stress::new(SEED);
+    let mut stress = Stress::new(SEED, in_pieces);
     let until = |stress: &mut Stress, done: &dyn Fn(&Stress) -> bool| {
         for _ in 0..1_000 {
             if done(stress) {
@@ -379,7 +384,7 @@ fn with_every_buffer_held_a_new_stream_still_works() {
         until(&mut stress, &|stress| stress.lanes.len() == count);
     }
     for lane in stress.lanes.values_mut() {
-        lane.peer.write_all(b"held").expect("there is room");
+        lane.peer.write_all(&[0; 64]).expect("there is room");
     }
     until(&mut stress, &|stress| stress.kept.len() == 4);
     assert_eq!(stress.engine.lent(), 4, "none is left");

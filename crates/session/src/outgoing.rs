@@ -222,11 +222,15 @@ impl Outgoing {
     }
 
     /// Returns the bytes of memory the queue owns, used or not; shared bytes belong to nobody and do not count.
-    #[inline]
+    #[inline(always)]
     pub fn capacity(&self) -> usize {
         if self.parts.capacity() == 0 {
             return self.front.capacity();
         }
+        self.capacity_of_all()
+    }
+
+    fn capacity_of_all(&self) -> usize {
         let own = |part: &Part| if let Held::Own(bytes) = &part.bytes { bytes.capacity() } else { 0 };
         let table = self.parts.capacity() * size_of::<Part>();
         self.front.capacity() + table + self.parts.iter().map(own).sum::<usize>()
@@ -241,7 +245,7 @@ impl Outgoing {
     }
 
     /// Empties the queue and gives back memory it grew by beyond `keep` bytes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn reset(&mut self, keep: usize) {
         self.clear();
         if self.front.capacity() > keep || self.parts.capacity() > TABLE_KEPT {

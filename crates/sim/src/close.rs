@@ -16,6 +16,9 @@ impl State {
     /// Ends the write side.
     pub(crate) fn shut(&mut self, at: u32) -> io::Result<()> {
         let end = &mut self.ends[at as usize];
+        if !end.medium.is_socket() {
+            return Err(error::os(error::NOT_SOCKET));
+        }
         if end.other.is_none() || end.failed.is_some() {
             return Err(error::os(error::NOT_CONNECTED));
         }
@@ -27,6 +30,10 @@ impl State {
 
     /// Closes what a transport's number names; what is closed already stays so.
     pub(crate) fn close_number(&mut self, number: u64, how: Ending) {
+        #[cfg(unix)]
+        if number & crate::process::STAND_IN != 0 {
+            return self.close_stand_in(number as u32);
+        }
         if number & LISTENER != 0 {
             self.close_listener(number as u32);
         } else if number & SOCKET != 0 {
@@ -47,7 +54,8 @@ impl State {
         end.holder = Holder::Nobody;
         // Closing with input that nobody read is a reset, as with TCP: the peer must not believe that
         // its bytes were seen.
-        let is_reset = how == Ending::Reset || !end.input.is_empty();
+        // What was written to a pipe stays there.
+        let is_reset = (how == Ending::Reset || !end.input.is_empty()) && end.medium.is_socket();
         let (is_shut, is_over) = (end.shut, end.failed.is_some());
         self.empty(at);
         if is_reset && !is_over {
@@ -73,6 +81,7 @@ impl State {
     fn empty(&mut self, at: u32) {
         let end = &mut self.ends[at as usize];
         (end.owner, end.parked, end.sent, end.connected) = (None, None, None, None);
+        end.mover = None;
         end.input_bytes = 0;
         for segment in std::mem::take(&mut end.input) {
             self.buffers.give(segment.buffer);

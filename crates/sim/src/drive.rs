@@ -35,6 +35,11 @@ impl SimEngine {
                         drop(state);
                         job();
                     }
+                    #[cfg(unix)]
+                    Some(Task::Child(child, happening)) => {
+                        drop(state);
+                        crate::child::happen(&self.state, child, happening);
+                    }
                     // A node's turn is the world's to make, when it is the world that moves again.
                     Some(Task::Run(node)) => state.make_runnable(node),
                     Some(Task::Trouble | Task::Relief(_)) | None => (),

@@ -236,8 +236,26 @@ impl Engine for SimEngine {
         let result = fed.ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?.write(from);
         if let Ok(count) = result {
             state.digest.bytes(&from.front()[..count]);
+            #[cfg(unix)]
+            state.take_notices(number as u32);
         }
         result
+    }
+
+    #[cfg(unix)]
+    fn stand_in(&mut self, of: reactor::engine::StandIn) -> Option<io::Result<Transport>> {
+        self.calls += 1;
+        self.state.borrow_mut().stand_in(self.host, of)
+    }
+
+    #[cfg(unix)]
+    fn spawn(
+        &mut self,
+        command: &mut std::process::Command,
+        options: &reactor::process::SpawnOptions,
+    ) -> io::Result<reactor::process::Child> {
+        self.calls += 1;
+        crate::child::spawn(&self.state, self.host, command, options)
     }
 
     fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Transport> {

@@ -4,6 +4,8 @@ use std::io::{Error, ErrorKind};
 
 pub(crate) const NO_ENTRY: i32 = 2;
 pub(crate) const BAD_DESCRIPTOR: i32 = 9;
+#[cfg(unix)]
+pub(crate) const NO_PROCESS: i32 = 3;
 pub(crate) const AGAIN: i32 = 11;
 pub(crate) const PERMISSION: i32 = 13;
 pub(crate) const EXISTS: i32 = 17;
@@ -11,6 +13,7 @@ pub(crate) const INVALID: i32 = 22;
 pub(crate) const TOO_MANY_FILES: i32 = 24;
 pub(crate) const NO_SPACE: i32 = 28;
 pub(crate) const BROKEN_PIPE: i32 = 32;
+pub(crate) const NOT_SOCKET: i32 = 88;
 pub(crate) const NO_DESTINATION: i32 = 89;
 pub(crate) const MESSAGE_SIZE: i32 = 90;
 pub(crate) const ADDRESS_IN_USE: i32 = 98;

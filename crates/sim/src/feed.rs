@@ -42,6 +42,50 @@ impl Fed {
         (ready != Ready::default() && !(is_silent && self.told)).then_some(ready)
     }
 
+    /// Gives it all the room there is.
+    #[cfg(unix)]
+    pub(crate) fn is_roomy(&mut self) {
+        self.room = usize::MAX;
+    }
+
+    /// Adds input.
+    #[cfg(unix)]
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
+        self.input.extend(bytes);
+        self.told = false;
+    }
+
+    /// Asks for each record of the input, and at last for a new one, what it is to be: the first that is to be
+    /// something ends it.
+    #[cfg(unix)]
+    pub(crate) fn merge_record<const N: usize>(
+        &mut self,
+        merge: impl Fn(Option<[u8; N]>) -> Option<[u8; N]>,
+    ) {
+        let input = self.input.make_contiguous();
+        for record in input.chunks_exact_mut(N) {
+            let pending = <[u8; N]>::try_from(&*record).expect("a chunk is as long as asked for");
+            if let Some(changed) = merge(Some(pending)) {
+                record.copy_from_slice(&changed);
+                return;
+            }
+        }
+        if let Some(new) = merge(None) {
+            self.put(&new);
+        }
+    }
+
+    /// Takes what was written as texts, each up to an empty line; the rest stays.
+    #[cfg(unix)]
+    pub(crate) fn take_until_empty_lines(&mut self) -> Vec<String> {
+        let mut texts = Vec::new();
+        while let Some(end) = self.output.windows(2).position(|two| two == b"\n\n") {
+            let text: Vec<u8> = self.output.drain(..end + 2).collect();
+            texts.push(String::from_utf8_lossy(&text[..end]).into_owned());
+        }
+        texts
+    }
+
     pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.input.len().min(into.len());
         match (count, self.failed) {
@@ -54,6 +98,13 @@ impl Fed {
                 Ok(count)
             }
         }
+    }
+
+    /// Gives it all there will ever be.
+    #[cfg(unix)]
+    pub(crate) fn finish(&mut self, last: &[u8]) {
+        self.input.extend(last);
+        (self.ended, self.told) = (true, false);
     }
 
     pub(crate) fn write(&mut self, from: &Outgoing) -> io::Result<usize> {
@@ -101,6 +152,11 @@ impl Feed {
         let result = change(fed);
         state.look_at_feed(self.number);
         result
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn number(&self) -> u32 {
+        self.number
     }
 
     /// What is to be watched.

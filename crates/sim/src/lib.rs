@@ -79,6 +79,8 @@ mod bed;
 mod bell;
 mod buffer;
 mod chance;
+#[cfg(unix)]
+mod child;
 mod close;
 mod connect;
 mod digest;
@@ -94,6 +96,9 @@ mod link;
 mod listener;
 mod net;
 mod node;
+mod pipe;
+#[cfg(unix)]
+mod process;
 mod queue;
 mod record;
 mod replay;
@@ -103,6 +108,8 @@ mod state;
 mod trouble;
 mod world;
 
+#[cfg(unix)]
+pub use self::child::{Hand, Program};
 pub use self::{
     bed::{Bed, Peer},
     chance::Chance,

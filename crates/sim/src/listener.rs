@@ -8,7 +8,7 @@ use std::{
 
 use reactor::{
     Address, Key,
-    engine::{Ending, Event, Transport},
+    engine::{Ending, Event, Medium, Transport},
 };
 
 use crate::{
@@ -160,7 +160,8 @@ impl State {
 
     /// The transport of an end or a listener.
     pub(crate) fn transport(&self, number: u64) -> Transport {
-        Transport::hosted(number, Lease { outside: self.outside.clone(), number })
+        let medium = self.end_of(number).map_or(Medium::SOCKET, |end| self.ends[end as usize].medium);
+        Transport::hosted_as(number, medium, Lease { outside: self.outside.clone(), number })
     }
 }
 

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, io};
 
 use reactor::{
     Address, Key,
-    engine::{Outgoing, Sent},
+    engine::{Medium, Outgoing, Sent},
 };
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     error,
     fault::Kind,
     listener::LISTENER,
+    pipe::Mover,
     record::Happening,
     socket::SOCKET,
     state::{Item, State, What},
@@ -103,6 +104,10 @@ pub(crate) struct End {
     /// What broke it, if that was injected.
     pub(crate) by_fault: Option<Kind>,
     pub(crate) room_due: bool,
+    /// What it can do: an end of a pipe has one direction.
+    pub(crate) medium: Medium,
+    /// Who moves it, if no engine does.
+    pub(crate) mover: Option<Mover>,
 }
 
 impl End {
@@ -137,6 +142,8 @@ impl End {
             connected: None,
             by_fault: None,
             room_due: false,
+            medium: Medium::SOCKET,
+            mover: None,
         }
     }
 
@@ -198,6 +205,8 @@ impl State {
             end.queued = true;
             let item = Item::End(at, end.generation);
             self.mark_ready(process, item);
+        } else if let Some(mover) = end.mover {
+            self.moved(at, mover);
         }
     }
 
@@ -227,6 +236,9 @@ impl State {
     /// Sends what there is room for. `Ok(0)`: there is none.
     pub(crate) fn transfer(&mut self, from: u32, queue: &mut Outgoing) -> io::Result<usize> {
         let end = &self.ends[from as usize];
+        if !end.medium.has_output() {
+            return Err(error::os(error::BAD_DESCRIPTOR));
+        }
         let other = match (end.failed, end.shut, end.other) {
             (Some(number), ..) => return Err(error::os(number)),
             (None, true, _) => return Err(error::os(error::BROKEN_PIPE)),
@@ -253,7 +265,7 @@ impl State {
             let segment = Segment { buffer, start: 0, end: len, sent: self.now };
             self.put(from, Packet::Data(segment));
         }
-        if count > 0 && self.strikes(Kind::Reset) {
+        if count > 0 && self.ends[from as usize].medium.is_socket() && self.strikes(Kind::Reset) {
             self.break_both(from, other);
         }
         Ok(count)
@@ -344,6 +356,7 @@ impl State {
         }
         match packet {
             Packet::Data(segment) => self.take_in(at, from, segment),
+            Packet::Fin | Packet::Reset if !end.medium.has_input() => self.reader_left(at),
             Packet::Fin => end.finished = true,
             Packet::Reset => self.take_reset(at),
             Packet::Lost => (),

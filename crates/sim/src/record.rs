@@ -71,6 +71,26 @@ pub enum Happening {
         /// Whether it stands.
         on: bool,
     },
+    /// A node's process was sent a signal.
+    #[cfg(unix)]
+    Signalled {
+        /// Then.
+        at: Time,
+        /// Which.
+        node: NodeNumber,
+        /// The signal.
+        signal: reactor::signals::Signal,
+    },
+    /// A node told its supervisor something.
+    #[cfg(unix)]
+    Notified {
+        /// Then.
+        at: Time,
+        /// Which.
+        node: NodeNumber,
+        /// What.
+        text: String,
+    },
     /// A node's wall clock jumped.
     WallStepped {
         /// Then.

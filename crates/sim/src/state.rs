@@ -51,6 +51,9 @@ pub(crate) enum What {
     Land { flight: u64 },
     /// A socket for datagrams learns that there is room again.
     SocketRoom { number: u32 },
+    /// Something happens to a child process.
+    #[cfg(unix)]
+    Child { child: u32, happening: crate::child::Happening },
     /// It is time to trouble the world.
     Trouble,
     /// A trouble ends.
@@ -60,6 +63,8 @@ pub(crate) enum What {
 /// What is to be done without a borrow of the state.
 pub(crate) enum Task {
     Run(u32),
+    #[cfg(unix)]
+    Child(u32, crate::child::Happening),
     Job(Job),
     Trouble,
     Relief(u32),
@@ -124,7 +129,13 @@ pub(crate) struct State {
     pub(crate) flown: u64,
     pub(crate) held: Vec<Flight>,
     pub(crate) datagrams: DatagramSummary,
+    #[cfg(unix)]
+    pub(crate) stand_ins: crate::process::StandIns,
     pub(crate) jobs: Vec<Option<Job>>,
+    /// By host: its standard streams.
+    pub(crate) consoles: Vec<crate::pipe::Console>,
+    #[cfg(unix)]
+    pub(crate) children: crate::child::Children,
     /// Nodes that have something to do now.
     pub(crate) runnable: VecDeque<u32>,
     /// Counts what became ready.
@@ -163,7 +174,12 @@ impl State {
             flown: 0,
             held: Vec::new(),
             datagrams: DatagramSummary::default(),
+            #[cfg(unix)]
+            stand_ins: crate::process::StandIns::default(),
             jobs: Vec::new(),
+            consoles: Vec::new(),
+            #[cfg(unix)]
+            children: crate::child::Children::default(),
             runnable: VecDeque::new(),
             version: 0,
             turn_cost: 1_000,
@@ -180,6 +196,7 @@ impl State {
         let number = self.hosts.len() as u32;
         let [_, a, b, c] = (number + 1).to_be_bytes();
         self.links.add_host();
+        self.consoles.push(crate::pipe::Console::default());
         self.hosts.push(Host {
             ip: Ipv4Addr::new(10, a, b, c),
             process: None,
@@ -375,6 +392,8 @@ impl State {
                 }
             }
             What::Job { number } => return self.jobs[number as usize].take().map(Task::Job),
+            #[cfg(unix)]
+            What::Child { child, happening } => return Some(Task::Child(child, happening)),
             What::Trouble => return Some(Task::Trouble),
             What::Relief { number } => return Some(Task::Relief(number)),
         }

@@ -205,6 +205,9 @@ impl World {
         drop(runtime);
         let mut state = self.state.borrow_mut();
         state.hear();
+        state.console_gone(number);
+        #[cfg(unix)]
+        state.children_gone(number);
         let host = &mut state.hosts[number as usize];
         (host.is_waiting, host.run_at) = (false, None);
     }

@@ -48,6 +48,9 @@ pub struct WorldOptions {
     pub late_max: Duration,
     /// After how long without an answer a connection has timed out: 2 minutes.
     pub give_up: Duration,
+    /// In which time each node's supervisor wants to hear that it is alive; none by default. What a node tells
+    /// is in `World::notices`; that one keeps silent has no consequence.
+    pub watchdog: Option<Duration>,
     /// The limits of each runtime.
     pub limits: Limits,
     /// How many happenings are kept for [`World::history`]; 0 by default: none.
@@ -63,6 +66,7 @@ impl Default for WorldOptions {
             turn_cost: Duration::from_micros(1),
             late_max: Duration::from_millis(5),
             give_up: Duration::from_secs(120),
+            watchdog: None,
             limits: Limits::default(),
             history_max: 0,
         }
@@ -115,6 +119,8 @@ pub struct Leaks {
     pub watched: usize,
     /// Engines.
     pub engines: usize,
+    /// Child processes that run.
+    pub children: usize,
 }
 
 impl World {
@@ -129,6 +135,10 @@ impl World {
         state.turn_cost = nanos(options.turn_cost).max(1);
         state.late_max = nanos(options.late_max).max(1);
         state.give_up = nanos(options.give_up);
+        #[cfg(unix)]
+        if let Some(watchdog) = options.watchdog {
+            state.stand_ins.watchdog = (nanos(watchdog) / 1000).max(1);
+        }
         state.record.kept = (options.history_max > 0).then(Vec::new);
         state.record.kept_max = options.history_max;
         World {
@@ -241,6 +251,42 @@ impl World {
         Feed::new(&self.state)
     }
 
+    // Standard streams and child processes.
+
+    /// Types bytes at a node: they are its standard input, also before it asks for it.
+    pub fn type_in(&mut self, node: impl Into<Node>, bytes: &[u8]) {
+        self.state.borrow_mut().type_in(node.into().0, bytes);
+    }
+
+    /// Ends a node's standard input, after what was typed.
+    pub fn end_input(&mut self, node: impl Into<Node>) {
+        self.state.borrow_mut().end_input(node.into().0);
+    }
+
+    /// What a node has written to its standard output and standard error since this was asked last.
+    pub fn printed(&mut self, node: impl Into<Node>) -> (Vec<u8>, Vec<u8>) {
+        let [out, errors] = &mut self.state.borrow_mut().consoles[node.into().0 as usize].printed;
+        (std::mem::take(out), std::mem::take(errors))
+    }
+
+    /// Nobody reads a node's standard output and standard error any more: a write meets a broken pipe.
+    pub fn stop_listening(&mut self, node: impl Into<Node>) {
+        self.state.borrow_mut().stop_listening(node.into().0);
+    }
+
+    /// Makes a program known, which any node may start by this name; `make` is given its arguments. What is not
+    /// known cannot be executed (ENOENT). Unix.
+    #[cfg(unix)]
+    pub fn program<P: crate::Program>(&mut self, name: &str, make: impl Fn(&[String]) -> P + 'static) {
+        self.state.borrow_mut().children.know(name, Ok(Rc::new(move |args| Box::new(make(args)))));
+    }
+
+    /// Has a program be refused when it is to be executed, with an error's number as Linux has it. Unix.
+    #[cfg(unix)]
+    pub fn refuse_program(&mut self, name: &str, number: i32) {
+        self.state.borrow_mut().children.know(name, Err(number));
+    }
+
     // Time.
 
     /// The virtual time.
@@ -270,6 +316,8 @@ impl World {
         match task {
             Some(Task::Run(node)) => self.run_node(node),
             Some(Task::Job(job)) => job(),
+            #[cfg(unix)]
+            Some(Task::Child(child, happening)) => crate::child::happen(&self.state, child, happening),
             Some(Task::Trouble) => self.trouble(),
             Some(Task::Relief(number)) => self.relieve(number),
             None => (),
@@ -412,6 +460,10 @@ impl World {
             sockets: state.sockets.iter().flatten().count(),
             watched: state.feeds.iter().flatten().filter(|fed| fed.watcher.is_some()).count(),
             engines: state.processes.iter().flatten().count(),
+            #[cfg(unix)]
+            children: state.children.running(),
+            #[cfg(not(unix))]
+            children: 0,
         }
     }
 

@@ -4,7 +4,11 @@ mod datagrams;
 mod descriptors;
 mod partial;
 mod peers;
+#[cfg(unix)]
+mod pipes;
 mod readiness;
+#[cfg(unix)]
+mod signals;
 mod waits;
 
 use std::sync::OnceLock;
@@ -23,6 +27,10 @@ pub fn rows() -> &'static [Row] {
         let mut all =
             [descriptors::ROWS, readiness::ROWS, partial::ROWS, datagrams::ROWS, peers::ROWS, waits::ROWS]
                 .concat();
+        #[cfg(unix)]
+        all.extend_from_slice(signals::ROWS);
+        #[cfg(unix)]
+        all.extend_from_slice(pipes::ROWS);
         all.extend_from_slice(crate::canary_rows::ROWS);
         all.extend(crate::runtime_rows::rows());
         all

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use reactor::{
     Address, BindOptions, Closed, Context, DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, Flow,
-    Handle, Id, Outbound, Result, Service, ServiceId, WhenFull,
+    Handle, Id, Limits, Outbound, Result, Service, ServiceId, WhenFull,
 };
 
 use super::{rig::Rig, row};
@@ -366,7 +366,10 @@ fn keeps(world: &mut World<'_>) -> Outcome {
 
 fn budget(world: &mut World<'_>) -> Outcome {
     for (limit, fits) in [(1_999, false), (2_000, true), (2_001, true)] {
-        let rig = Rig::limited(world, |limits| limits.bytes = limit)?;
+        let engine = world.engine();
+        let mut limits = Limits::default();
+        limits.bytes = limit + engine.memory();
+        let rig = Rig::over(engine, limits)?;
         let mut two = Two::with(rig, DatagramOptions::DEFAULT, DatagramOptions::DEFAULT)?;
         let flows = two.send(&[&[1; 1_000], &[2; 1_000]]);
         let expected = if fits { Flow::Queued } else { Flow::Full };

@@ -3,7 +3,8 @@
 use std::{collections::HashSet, fs::File, io::ErrorKind, net::TcpStream};
 
 use reactor::{
-    Address, Bytes, Closed, Context, Error, Fault, Flow, Receive, Result, Service, Stream, engine::Candidates,
+    Address, Bytes, Closed, Context, Error, Fault, Flow, Limits, Receive, Result, Service, Stream,
+    engine::Candidates,
 };
 
 use super::{
@@ -116,7 +117,7 @@ fn engine_refuses(world: &mut World<'_>) -> Outcome {
     let (mut registers, mut rejected, mut ended) = (0, 0, 0);
     for nth in 1..=NTH_MAX {
         let torture = FailNth::new(nth, libc::ENOMEM);
-        let mut rig = Rig::over(torture.engine(world.engine()), reactor::Limits::default())?;
+        let mut rig = Rig::over(torture.engine(world.engine()), Limits::default())?;
         let probe = rig.add(Probe::<Bytes>::quiet())?;
         let begun = rig.with(probe, |_, cx| -> Result<_, Error> {
             let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
@@ -287,7 +288,10 @@ fn too_many_jobs(world: &mut World<'_>) -> Outcome {
 
 fn over_budget(world: &mut World<'_>) -> Outcome {
     let budget = sized(world, 4 << 20, 600_000);
-    let mut rig = Rig::limited(world, |limits| limits.bytes = budget)?;
+    let engine = world.engine();
+    let mut limits = Limits::default();
+    limits.bytes = budget + engine.memory();
+    let mut rig = Rig::over(engine, limits)?;
     let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
     let (_, address) = rig.listen(server, || Stream::new(Bytes))?;
     let mut ids = Vec::new();

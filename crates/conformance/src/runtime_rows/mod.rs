@@ -3,11 +3,15 @@
 //! Their ids have an `r` behind the scenario's number. Most have both ends of their connections in the runtime itself, so that they
 //! run on a virtual engine, too.
 
+#[cfg(unix)]
+mod children;
 mod datagrams;
 mod exhaustion;
 mod floods;
 mod lives;
 mod memory;
+#[cfg(unix)]
+mod nursery;
 mod panics;
 mod partial;
 mod peers;
@@ -15,6 +19,8 @@ mod probe;
 mod readiness;
 mod rig;
 mod shutdown;
+#[cfg(unix)]
+mod signals;
 mod threads;
 mod time;
 
@@ -27,7 +33,8 @@ use crate::{
 
 /// All rows of this kind.
 pub(crate) fn rows() -> Vec<Row> {
-    [
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has children"))]
+    let mut all = [
         lives::ROWS,
         readiness::ROWS,
         partial::ROWS,
@@ -37,11 +44,16 @@ pub(crate) fn rows() -> Vec<Row> {
         exhaustion::ROWS,
         time::ROWS,
         threads::ROWS,
+        #[cfg(unix)]
+        signals::ROWS,
         panics::ROWS,
         shutdown::ROWS,
         memory::ROWS,
     ]
-    .concat()
+    .concat();
+    #[cfg(unix)]
+    all.extend_from_slice(children::ROWS);
+    all
 }
 
 const fn row(

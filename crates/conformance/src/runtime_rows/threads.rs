@@ -1,4 +1,4 @@
-//! G and H at runtime level: other threads, their commands, and signals.
+//! G at runtime level: other threads, and their commands.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use super::{
     row, sized,
 };
 use crate::{
-    suite::{Outcome, Row, Stop, check},
+    suite::{Outcome, Row, check},
     world::World,
 };
 
@@ -32,7 +32,6 @@ pub(super) const ROWS: &[Row] = &[
     row("G7r", "two runtimes with full queues do not wait for each other", &[], crossed),
     row("G8r", "a runtime lives as long as it has controllers, and rests meanwhile", &[], last_controller),
     row("G10r", "a handler that blocks shows in the lag, and loses nothing", &[], blocking_handler),
-    row("H1r", "a storm of signals changes nothing", &[], signal_storm),
 ];
 
 /// Takes commands, and notes who sent what.
@@ -372,10 +371,6 @@ fn blocking_handler(world: &mut World<'_>) -> Outcome {
     check!(lags > 0 || world.is_virtual(), "the lag is not in the histogram");
     pair.rig.with(client, |_, cx| cx.abort(other));
     pair.finish()
-}
-
-fn signal_storm(_: &mut World<'_>) -> Outcome {
-    Err(Stop::Skipped("needs setitimer(2) and a signal handler, which need unsafe code".to_owned()))
 }
 
 /// A wake that takes this long is lost.

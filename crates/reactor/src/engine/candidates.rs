@@ -46,9 +46,20 @@ impl Candidates {
     /// # Errors
     /// [`EngineError`]. What was asked for by name never becomes another.
     pub fn open(&self, name: Option<&str>) -> Result<Box<dyn Engine>, EngineError> {
-        let Some(asked) = name.filter(|name| *name != AUTO) else { return self.open_first() };
+        self.open_within(name, usize::MAX)
+    }
+
+    /// The same, without engines whose own [memory](Engine::memory) would leave nothing of so many bytes.
+    pub(crate) fn open_within(
+        &self,
+        name: Option<&str>,
+        bytes: usize,
+    ) -> Result<Box<dyn Engine>, EngineError> {
+        let Some(asked) = name.filter(|name| *name != AUTO) else { return self.open_first(bytes) };
         match self.0.iter().find(|candidate| candidate.0 == asked) {
-            Some((name, make)) => make().map_err(|source| EngineError::Failed { name, source }),
+            Some((name, make)) => {
+                make_within(*make, bytes).map_err(|source| EngineError::Failed { name, source })
+            }
             None => Err(EngineError::Unknown { asked: asked.to_owned(), known: self.names().collect() }),
         }
     }
@@ -59,14 +70,19 @@ impl Candidates {
     /// # Errors
     /// As [`Candidates::open`].
     pub fn from_environment(&self) -> Result<Box<dyn Engine>, EngineError> {
-        let asked = std::env::var_os(ENGINE_VARIABLE).unwrap_or_default();
-        self.open(Some(asked.to_string_lossy().as_ref()).filter(|asked| !asked.is_empty()))
+        self.open_from_environment(usize::MAX)
     }
 
-    fn open_first(&self) -> Result<Box<dyn Engine>, EngineError> {
+    /// The same, within so many bytes as [`Candidates::open_within`].
+    pub(crate) fn open_from_environment(&self, bytes: usize) -> Result<Box<dyn Engine>, EngineError> {
+        let asked = std::env::var_os(ENGINE_VARIABLE).unwrap_or_default();
+        self.open_within(Some(asked.to_string_lossy().as_ref()).filter(|asked| !asked.is_empty()), bytes)
+    }
+
+    fn open_first(&self, bytes: usize) -> Result<Box<dyn Engine>, EngineError> {
         let mut tried = Vec::new();
         for (name, make) in &self.0 {
-            match make() {
+            match make_within(*make, bytes) {
                 Ok(engine) => return Ok(engine),
                 Err(error) => {
                     crate::log::engine_passed(name, &error);
@@ -98,6 +114,18 @@ impl Default for Candidates {
             #[cfg(all(feature = "polling", target_pointer_width = "64"))]
             ("polling", || Ok(Box::new(Calls::new(super::Polling::new()?)))),
         ])
+    }
+}
+
+/// Makes an engine, unless its own memory would leave nothing of so many bytes.
+fn make_within(make: Make, bytes: usize) -> io::Result<Box<dyn Engine>> {
+    let engine = make()?;
+    match engine.memory() {
+        memory if memory > 0 && memory >= bytes => {
+            let why = format!("it holds {memory} bytes itself, and the runtime may hold {bytes} in all");
+            Err(io::Error::new(io::ErrorKind::QuotaExceeded, why))
+        }
+        _ => Ok(engine),
     }
 }
 

@@ -107,8 +107,9 @@ pub(crate) fn send(
         count(calls);
         let together = facts.together && !is_apart;
         match sys::datagram::send(socket, queue, together) {
-            Ok(taken) => {
-                departure.taken += taken;
+            Ok(gone) => {
+                departure.taken += gone.datagrams;
+                departure.has_report |= gone.is_stopped && facts.has_reports();
                 is_apart = false;
                 // Where no queue of errors keeps it, it would be lost.
                 if let Some(error) = met.take().filter(|_| !facts.has_reports()) {

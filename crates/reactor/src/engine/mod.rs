@@ -23,6 +23,10 @@
 //! delivered once and in order, then exactly one [`Event::End`] or [`Event::Broken`], then nothing of
 //! the read side. Input that arrived before an end or an error is delivered before it.
 //!
+//! **Transports differ** in what they can do, and say so: [`Transport::medium`]. Of one without input
+//! nothing is delivered but the [`Event::End`] when its reader has left, where that can be known; a send to
+//! one without output fails with EBADF; `shutdown` of what is no socket fails, and ends nothing.
+//!
 //! **Sending.** At most one send is out for each stream. [`send`](Engine::send) hands the queue to the
 //! engine and performs *one* operation: it takes what it can, and the queue comes back with the rest in
 //! it, at once (`Some`) or later as [`Event::Sent`]. A stream that cannot take a byte keeps the queue
@@ -60,6 +64,7 @@ mod epoll;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 mod io_uring;
 pub(crate) mod letters;
+mod medium;
 #[cfg(all(unix, feature = "mio", target_pointer_width = "64"))]
 mod mio;
 #[cfg(unix)]
@@ -97,8 +102,9 @@ pub use self::polling::Polling;
 pub use self::{
     adapter::Calls,
     candidates::{Candidates, ENGINE_VARIABLE, EngineError},
+    medium::Medium,
     readiness::{Poll, Trigger},
-    source::{Source, Transport},
+    source::{Source, StandIn, Transport},
 };
 use crate::{
     address::Address,
@@ -216,6 +222,7 @@ impl Chunk {
     ///
     /// # Panics
     /// When the buffer is shorter than `len`.
+    #[inline(always)]
     pub fn new(buffer: Box<[u8]>, len: usize) -> Chunk {
         assert!(len <= buffer.len(), "the chunk lies within its buffer");
         Chunk { held: Held::Own(buffer, len), stays: PhantomData }
@@ -237,6 +244,7 @@ impl Chunk {
     }
 
     /// The buffer, for the engine that lent it; empty if it was the kernel's, which has it back then.
+    #[inline]
     pub fn into_buffer(self) -> Box<[u8]> {
         match self.held {
             Held::Own(buffer, _) => buffer,
@@ -370,6 +378,29 @@ pub trait Engine {
         crate::sys::write(source, from)
     }
 
+    /// Starts a child process, with its pipes.
+    ///
+    /// # Errors
+    /// As fork(2) and execve(2): ENOENT, EACCES, ..; no child is left then.
+    #[cfg(unix)]
+    fn spawn(
+        &mut self,
+        command: &mut std::process::Command,
+        options: &crate::process::SpawnOptions,
+    ) -> io::Result<crate::process::Child> {
+        crate::sys::process::spawn(command, options)
+    }
+
+    /// Opens what a virtual world has in place of something of the process's; its source is watched, read
+    /// and written. By default none: the process's own is taken.
+    ///
+    /// # Errors
+    /// The world has something in its place, and no more of it.
+    fn stand_in(&mut self, of: StandIn) -> Option<io::Result<Transport>> {
+        let _ = of;
+        None
+    }
+
     /// Opens a listening transport, bound to `address`. It accepts once it is attached.
     ///
     /// # Errors
@@ -457,8 +488,23 @@ pub trait Engine {
     /// As getpeername(2), `NotFound` for an unknown key.
     fn peer(&self, key: Key) -> io::Result<Address>;
 
+    /// Who is at the other end of a Unix stream.
+    ///
+    /// # Errors
+    /// As `Credentials::of_peer`, `NotFound` for an unknown key.
+    fn peer_credentials(&self, key: Key) -> io::Result<crate::Credentials> {
+        let _ = key;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// How many system calls (or operations that stand for them) were made so far.
     fn calls(&self) -> u64 {
+        0
+    }
+
+    /// How many bytes the engine holds at most for itself, whatever it is asked for: rings, shared buffers. They
+    /// count against [`Limits::bytes`](crate::Limits::bytes), and what they leave is for streams. Asked once.
+    fn memory(&self) -> usize {
         0
     }
 

@@ -4,7 +4,9 @@
 use std::os::fd::{AsFd as AsDescriptor, BorrowedFd as Borrowed, OwnedFd as Owned};
 #[cfg(windows)]
 use std::os::windows::io::{AsSocket as AsDescriptor, BorrowedSocket as Borrowed, OwnedSocket as Owned};
-use std::{any::Any, fmt};
+use std::{any::Any, fmt, io};
+
+use super::Medium;
 
 /// A borrowed thing to wait for: a descriptor (on Windows a socket), or a virtual source of a simulated
 /// engine.
@@ -78,34 +80,100 @@ pub(crate) enum Identity {
     Descriptor(std::os::windows::io::RawSocket),
 }
 
-/// An owned way to the other side: a socket, or a virtual one of a simulated engine. Closed on drop.
+/// What a process has and a resource is made of, and a virtual world may have in its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum StandIn {
+    /// These signals. Each read gives one pending kind, as [`Signals::record`](crate::signals::Signals::record)
+    /// writes it.
+    #[cfg(unix)]
+    Signals(crate::signals::SignalSet),
+    /// The supervisor that the environment names; `NotFound` without one. The first read gives the watchdog's
+    /// interval: eight bytes of microseconds, the lowest first, 0 without one. What is written are notices, each
+    /// with an empty line behind it.
+    #[cfg(unix)]
+    Supervisor,
+    /// Standard input: a transport that is only read.
+    #[cfg(unix)]
+    Stdin,
+    /// Standard output: a transport that is only written.
+    #[cfg(unix)]
+    Stdout,
+    /// Standard error: the same.
+    #[cfg(unix)]
+    Stderr,
+}
+
+/// An owned way to the other side: a socket, an end of a pipe, or a virtual one of a simulated engine. Closed
+/// on drop.
 pub struct Transport(Held);
 
 enum Held {
-    Descriptor(Owned),
+    Descriptor(Owned, Medium),
     Virtual {
         number: u64,
+        medium: Medium,
         /// Kept for its drop, which closes the other world's end.
         _guard: Box<dyn Any + Send>,
     },
 }
 
 impl Transport {
-    /// Wraps a descriptor that is non-blocking and CLOEXEC.
+    /// Wraps a stream socket or a listener that is non-blocking and CLOEXEC.
     pub fn new(descriptor: impl Into<Owned>) -> Transport {
-        Transport(Held::Descriptor(descriptor.into()))
+        Transport::of(descriptor, Medium::SOCKET)
+    }
+
+    /// Wraps a descriptor that is non-blocking and CLOEXEC, and of which it is known what it can do: how an
+    /// engine gives back what it was given.
+    pub fn of(descriptor: impl Into<Owned>, medium: Medium) -> Transport {
+        Transport(Held::Descriptor(descriptor.into(), medium))
+    }
+
+    /// Takes a descriptor that somebody else opened, finds out what it can do, and makes it non-blocking and
+    /// CLOEXEC: a connected socket, either end of a pipe, a device.
+    ///
+    /// Non-blocking is a property of the open file, which other processes may share: standard input and
+    /// output come from [`stdio`](crate::stdio) instead, and stay as they are.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a regular file or a folder, which cannot be waited for; else as fcntl(2).
+    pub fn adopt(descriptor: impl Into<Owned>) -> io::Result<Transport> {
+        crate::sys::adopt(descriptor.into())
+    }
+
+    /// Makes the transport of a listener of a socket that somebody else opened, for
+    /// [`Context::listen_on`](crate::Context::listen_on). It becomes non-blocking and CLOEXEC.
+    ///
+    /// # Errors
+    /// `InvalidInput` for what is no stream socket that listens, as far as the system tells; as fcntl(2).
+    pub fn listener(socket: impl Into<Owned>) -> io::Result<Transport> {
+        crate::sys::listener(socket.into())
     }
 
     /// A transport that only a simulated engine knows, by its number there; dropping `guard` closes it.
     pub fn hosted(number: u64, guard: impl Any + Send) -> Transport {
-        Transport(Held::Virtual { number, _guard: Box::new(guard) })
+        Transport::hosted_as(number, Medium::SOCKET, guard)
+    }
+
+    /// The same, of something that cannot do all that a socket can.
+    pub fn hosted_as(number: u64, medium: Medium, guard: impl Any + Send) -> Transport {
+        Transport(Held::Virtual { number, medium, _guard: Box::new(guard) })
+    }
+
+    /// What it can do.
+    #[inline]
+    pub fn medium(&self) -> Medium {
+        match &self.0 {
+            Held::Descriptor(_, medium) | Held::Virtual { medium, .. } => *medium,
+        }
     }
 
     /// What is to be watched.
     #[inline]
     pub fn source(&self) -> Source<'_> {
         match &self.0 {
-            Held::Descriptor(descriptor) => Source::of(descriptor),
+            Held::Descriptor(descriptor, _) => Source::of(descriptor),
             Held::Virtual { number, .. } => Source::hosted(*number),
         }
     }
@@ -116,7 +184,7 @@ impl Transport {
     /// A virtual transport has none, and comes back.
     pub fn into_descriptor(self) -> Result<Owned, Transport> {
         match self.0 {
-            Held::Descriptor(descriptor) => Ok(descriptor),
+            Held::Descriptor(descriptor, _) => Ok(descriptor),
             held => Err(Transport(held)),
         }
     }
@@ -125,7 +193,7 @@ impl Transport {
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Held::Descriptor(descriptor) => f.debug_tuple("Transport").field(descriptor).finish(),
+            Held::Descriptor(descriptor, _) => f.debug_tuple("Transport").field(descriptor).finish(),
             Held::Virtual { number, .. } => write!(f, "Transport(virtual {number})"),
         }
     }

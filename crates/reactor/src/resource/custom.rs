@@ -171,10 +171,15 @@ fn step_on<S: Handle<R>, R: Resource>(
         custom.ended |= outcome.ended;
         match result {
             Ok(Some(event)) => {
-                if !emit::<S, R>(core, to, key, index, event) || outcome.drained {
+                let goes_on = emit::<S, R>(core, to, key, index, event);
+                if outcome.over {
+                    return core.close(key, Closed::End);
+                }
+                if !goes_on || outcome.drained {
                     return;
                 }
             }
+            Ok(None) if outcome.over => return core.close(key, Closed::End),
             Ok(None) if !outcome.drained => (),
             Ok(None) => return,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {

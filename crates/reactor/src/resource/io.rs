@@ -11,13 +11,14 @@ pub struct Io<'a> {
     first: bool,
     drained: bool,
     ended: bool,
+    over: bool,
     bytes_in: u64,
     bytes_out: u64,
 }
 
 impl<'a> Io<'a> {
     pub(crate) fn new(engine: &'a mut dyn Engine, first: bool) -> Io<'a> {
-        Io { engine, first, drained: true, ended: false, bytes_in: 0, bytes_out: 0 }
+        Io { engine, first, drained: true, ended: false, over: false, bytes_in: 0, bytes_out: 0 }
     }
 
     /// Reads what is there, as read(2). An interrupted call is repeated.
@@ -60,10 +61,35 @@ impl<'a> Io<'a> {
         self.drained = false;
     }
 
+    /// Says that the resource is over with this step: after its event, if there is one, it ends as
+    /// [`Closed::End`](crate::Closed::End).
+    pub fn close(&mut self) {
+        self.over = true;
+    }
+
+    /// Counts bytes that were received in another way than by [`Io::read`].
+    #[cfg(unix)]
+    pub(crate) fn received(&mut self, count: usize) {
+        self.bytes_in += count as u64;
+    }
+
+    /// Counts bytes that were sent in another way than by [`Io::write`].
+    #[cfg(unix)]
+    pub(crate) fn sent(&mut self, count: usize) {
+        self.bytes_out += count as u64;
+    }
+
+    /// Says that the input ended, for a resource that reads without [`Io::read`].
+    #[cfg(unix)]
+    pub(crate) fn input_ended(&mut self) {
+        self.ended = true;
+    }
+
     pub(crate) fn outcome(self) -> Outcome {
         Outcome {
             drained: self.drained,
             ended: self.ended,
+            over: self.over,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
         }
@@ -76,6 +102,8 @@ pub(crate) struct Outcome {
     pub(crate) drained: bool,
     /// The input ended.
     pub(crate) ended: bool,
+    /// The resource is over.
+    pub(crate) over: bool,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
 }

@@ -2,6 +2,8 @@
 
 mod custom;
 mod datagram;
+#[cfg(unix)]
+mod descriptors;
 mod fd;
 mod io;
 pub(crate) mod listener;
@@ -9,6 +11,8 @@ mod stream;
 
 use std::{any::Any, io as std_io};
 
+#[cfg(unix)]
+pub use self::descriptors::{Descriptors, Message, Passed};
 pub(crate) use self::stream::with_layer;
 pub use self::{
     datagram::{DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, WhenFull},

@@ -18,7 +18,9 @@ pub struct Limits {
     pub jobs: usize,
     /// Threads for offloaded jobs; 4. None is started before the first job.
     pub job_threads: usize,
-    /// Bytes in the queues and buffers of all streams; 512 MiB.
+    /// Bytes in the queues and buffers of all streams, and in what the engine holds for itself
+    /// ([`Engine::memory`](crate::engine::Engine::memory)); 512 MiB. An engine that would leave nothing of them
+    /// for streams does not open.
     pub bytes: usize,
     /// Commands, timers and messages taken in one turn, of each kind; 1,024.
     pub per_turn: usize,

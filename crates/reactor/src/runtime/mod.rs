@@ -1,5 +1,6 @@
 //! The runtime: one engine, several services, one thread.
 
+mod background;
 pub(crate) mod budget;
 pub(crate) mod limits;
 pub(crate) mod registry;
@@ -113,7 +114,7 @@ impl Runtime {
     ///
     /// # Errors
     /// [`Error::Engine`]: the engine asked for is unknown or cannot be opened (it is never replaced
-    /// silently), or none can.
+    /// silently), or none can. One whose own memory would leave nothing of [`Limits::bytes`] cannot.
     pub fn new() -> Result<Runtime, Error> {
         Runtime::with_options(RuntimeOptions::default())
     }
@@ -124,8 +125,8 @@ impl Runtime {
     /// As [`Runtime::new`].
     pub fn with_options(options: RuntimeOptions) -> Result<Runtime, Error> {
         let engine = match &options.engine {
-            Some(name) => options.candidates.open(Some(name))?,
-            None => options.candidates.from_environment()?,
+            Some(name) => options.candidates.open_within(Some(name), options.limits.bytes)?,
+            None => options.candidates.open_from_environment(options.limits.bytes)?,
         };
         Ok(Runtime::assemble(engine, options.limits))
     }
@@ -136,6 +137,9 @@ impl Runtime {
     }
 
     /// Creates a runtime over this engine with these limits.
+    ///
+    /// If the engine's own [memory](Engine::memory) leaves nothing of [`Limits::bytes`], each stream that
+    /// queues a byte ends as [`OverBudget`](crate::Closed::OverBudget).
     pub fn assemble(engine: Box<dyn Engine>, limits: Limits) -> Runtime {
         static RUNTIMES: AtomicU16 = AtomicU16::new(0);
         crate::log::engine(engine.name());

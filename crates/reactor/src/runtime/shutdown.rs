@@ -93,7 +93,7 @@ impl Runtime {
         }
         if core.stopping {
             let late = self.stop_by.is_some_and(|by| core.now >= by);
-            return late || core.registry.occupied() == 0;
+            return late || core.is_without_resources();
         }
         if core.mailbox.grace().is_some() {
             return false;
@@ -101,7 +101,7 @@ impl Runtime {
         // First: when none lives outside, all that they sent is seen below.
         let controllers = core.mailbox.controllers();
         let jobs = core.records.iter().any(|record| record.jobs > 0);
-        let idle = core.registry.occupied() == 0
+        let idle = core.is_without_resources()
             && core.lanes.timers() == 0
             && core.lanes.told() == 0
             && self.inbox.is_empty()
@@ -111,6 +111,7 @@ impl Runtime {
 
     /// Cuts what is left, executes what was commanded before, and writes the receipt.
     pub(super) fn finish(&mut self) -> Receipt {
+        self.core.end_background();
         for key in self.core.registry.keys(None) {
             self.core.end(key, Closed::Stopped, Ending::Orderly);
         }

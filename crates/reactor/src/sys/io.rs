@@ -6,7 +6,7 @@ use session::Outgoing;
 use socket2::SockRef;
 
 use super::{Borrowed, read_descriptor, receive_descriptor};
-use crate::engine::Source;
+use crate::engine::{Medium, Source};
 
 /// What one write did.
 pub(crate) struct Written {
@@ -29,9 +29,15 @@ pub(crate) fn read(source: Source<'_>, into: &mut [u8]) -> io::Result<usize> {
 /// Receives once from a stream: recv(2), which costs less than read(2) on a socket; what is no socket is read.
 ///
 /// # Errors
-/// As recv(2).
+/// As recv(2) and read(2).
 #[inline(always)]
-pub(crate) fn receive(from: Borrowed<'_>, into: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn receive(from: Borrowed<'_>, medium: Medium, into: &mut [u8]) -> io::Result<usize> {
+    #[cfg(unix)]
+    if !medium.is_socket() {
+        return super::file::receive(from, medium, into);
+    }
+    #[cfg(not(unix))]
+    let _ = medium;
     // An error is told once and never asked for again: it would look like an end then.
     match receive_descriptor(from, into) {
         Err(e) if e.kind() == io::ErrorKind::Interrupted => {
@@ -50,7 +56,7 @@ pub(crate) fn receive(from: Borrowed<'_>, into: &mut [u8]) -> io::Result<usize> 
 /// # Errors
 /// As [`offer`]; `Unsupported` for a virtual source.
 pub(crate) fn write(source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
-    offer(descriptor(source)?, from).map(|written| written.taken)
+    offer(descriptor(source)?, Medium::SOCKET, from).map(|written| written.taken)
 }
 
 /// Offers the front of the queue to the system once, up to [`SLICES_MAX`] parts of it.
@@ -58,13 +64,19 @@ pub(crate) fn write(source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
 /// # Errors
 /// As sendmsg(2) or writev(2); `WriteZero` when the system takes nothing without saying why.
 #[inline(always)]
-pub(crate) fn offer(to: Borrowed<'_>, from: &Outgoing) -> io::Result<Written> {
+pub(crate) fn offer(to: Borrowed<'_>, medium: Medium, from: &Outgoing) -> io::Result<Written> {
+    #[cfg(unix)]
+    if !medium.is_socket() {
+        return super::file::offer(to, medium, from);
+    }
+    #[cfg(not(unix))]
+    let _ = medium;
     let front = from.front();
     if front.len() < from.len() {
         return offer_parts(to, from);
     }
     let socket = SockRef::from(&to);
-    match socket.send_with_flags(front, NO_SIGNAL) {
+    match socket.send_with_flags(front, FLAGS) {
         Ok(taken) if taken > 0 => Ok(Written { taken, offered: front.len() }),
         // An error of the socket is told once; what says nothing of it is asked again.
         Err(e) if !is_retried(&e) => Err(e),
@@ -99,12 +111,12 @@ fn offer_slices(to: Borrowed<'_>, slices: &[IoSlice<'_>]) -> io::Result<Written>
 fn send(to: Borrowed<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     let socket = SockRef::from(&to);
     let result = match slices {
-        [one] => socket.send_with_flags(one, NO_SIGNAL),
-        many => socket.send_vectored_with_flags(many, NO_SIGNAL),
+        [one] => socket.send_with_flags(one, FLAGS),
+        many => socket.send_vectored_with_flags(many, FLAGS),
     };
     #[cfg(unix)]
     if matches!(&result, Err(e) if e.raw_os_error() == Some(libc::ENOTSOCK)) {
-        return super::unix::write_without_signal(to, slices);
+        return super::file::write_without_signal(to, slices);
     }
     result
 }
@@ -125,13 +137,16 @@ fn descriptor(source: Source<'_>) -> io::Result<Borrowed<'_>> {
 
 /// The most parts of a queue that leave in one write: one page of the kernel's memory for their
 /// addresses, and far more than a turn usually queues.
-const SLICES_MAX: usize = 64;
+pub(super) const SLICES_MAX: usize = 64;
 
-// Apple's systems have an option of the socket for it instead, which socket2 sets.
+// Apple's systems have an option of the socket against the signal instead, which socket2 sets. It does not wait,
+// also where others share the socket and left it blocking.
 #[cfg(all(unix, not(target_vendor = "apple")))]
-const NO_SIGNAL: i32 = libc::MSG_NOSIGNAL;
-#[cfg(not(all(unix, not(target_vendor = "apple"))))]
-const NO_SIGNAL: i32 = 0;
+const FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+#[cfg(target_vendor = "apple")]
+const FLAGS: i32 = libc::MSG_DONTWAIT;
+#[cfg(not(unix))]
+const FLAGS: i32 = 0;
 
 #[cfg(all(test, unix))]
 mod tests {
@@ -152,7 +167,8 @@ mod tests {
             for part in 0..parts {
                 queue.share(Shared::from(vec![part as u8; 600]));
             }
-            let written = offer(std::os::fd::AsFd::as_fd(&ours), &queue).expect("there is room");
+            let written =
+                offer(std::os::fd::AsFd::as_fd(&ours), Medium::SOCKET, &queue).expect("there is room");
             let expected = parts.min(SLICES_MAX) * 600;
             assert_eq!((written.offered, written.taken), (expected, expected), "{parts} parts");
             let mut bytes = vec![0; expected];

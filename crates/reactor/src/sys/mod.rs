@@ -6,8 +6,20 @@
 
 mod address;
 pub(crate) mod datagram;
+#[cfg(unix)]
+pub(crate) mod file;
+#[cfg(unix)]
+pub(crate) mod inherited;
 mod io;
+#[cfg(unix)]
+pub(crate) mod process;
+#[cfg(unix)]
+pub(crate) mod rights;
+#[cfg(unix)]
+pub(crate) mod signals;
 mod socket;
+#[cfg(unix)]
+pub(crate) mod terminal;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
@@ -21,6 +33,8 @@ pub(crate) use std::os::windows::io::{BorrowedSocket as Borrowed, OwnedSocket as
 #[cfg(unix)]
 pub(crate) use self::io::again_if_interrupted;
 #[cfg(unix)]
+pub(crate) use self::socket::connect_datagram;
+#[cfg(unix)]
 pub(crate) use self::unix::{
     Reserve, Watched, adopt, is_out_of_descriptors, poll, read_descriptor, receive_descriptor,
 };
@@ -31,7 +45,8 @@ pub(crate) use self::windows::{
 pub(crate) use self::{
     io::{offer, read, receive, write},
     socket::{
-        accept, connect, is_connected, is_passing, listen, local, peer, reset_at_close, shutdown_write,
+        accept, connect, is_connected, is_passing, listen, listener, local, peer, reset_at_close,
+        shutdown_write,
     },
 };
 

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     address::Address,
+    engine::Transport,
     options::{ConnectOptions, ListenOptions, SocketOptions},
 };
 
@@ -50,6 +51,41 @@ pub(crate) fn listen(address: &Address, options: &ListenOptions) -> io::Result<O
     }
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
+}
+
+/// Makes a listener of a socket that somebody else opened: non-blocking, CLOEXEC, and with TCP_NODELAY for its
+/// connections, as our own.
+///
+/// # Errors
+/// `InvalidInput` for what is no stream socket that listens, as far as the system tells.
+pub(crate) fn listener(socket: Owned) -> io::Result<Transport> {
+    let socket = Socket::from(socket);
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    let listens = socket.is_listener()?;
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    let listens = true;
+    if socket.r#type()? != Type::STREAM || !listens {
+        let why = "it is no stream socket that listens";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    socket.set_nonblocking(true)?;
+    #[cfg(unix)]
+    socket.set_cloexec(true)?;
+    #[cfg(windows)]
+    socket.set_no_inherit(true)?;
+    if from_system(&socket.local_addr()?).ip().is_some() {
+        socket.set_tcp_nodelay(true)?;
+    }
+    Ok(Transport::new(socket))
+}
+
+/// Gives a datagram socket its one peer.
+///
+/// # Errors
+/// As connect(2), and for an address that is none of its kind.
+#[cfg(unix)]
+pub(crate) fn connect_datagram(socket: &std::os::unix::net::UnixDatagram, to: &Address) -> io::Result<()> {
+    SockRef::from(socket).connect(&to_system(to)?)
 }
 
 /// Begins to connect; the socket becomes writable when it is decided.

@@ -3,10 +3,8 @@
 
 use std::{
     fs::File,
-    io::{self, IoSlice},
-    mem::MaybeUninit,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
-    ptr,
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
 };
 
 use crate::engine::{Source, Transport};
@@ -44,12 +42,14 @@ impl Reserve {
     }
 }
 
-/// Makes a stream's transport of a socket that somebody else opened: non-blocking and CLOEXEC.
+/// Makes a stream's transport of what somebody else opened: non-blocking and CLOEXEC.
 pub(crate) fn adopt(descriptor: OwnedFd) -> io::Result<Transport> {
-    let socket = socket2::Socket::from(descriptor);
-    socket.set_nonblocking(true)?;
-    socket.set_cloexec(true)?;
-    Ok(Transport::new(socket))
+    let Some(medium) = super::file::medium(descriptor.as_fd())? else {
+        let why = "a file, folder or disk cannot be waited for";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    };
+    super::file::make_ours(descriptor.as_fd())?;
+    Ok(Transport::of(descriptor, medium))
 }
 
 /// Whether the error says that the process or the system has no descriptor left.
@@ -65,11 +65,12 @@ pub(crate) fn read_descriptor(from: BorrowedFd<'_>, into: &mut [u8]) -> io::Resu
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
-/// recv(2), once.
+/// recv(2), once. It does not wait, also where others share the socket and left it blocking.
 #[inline]
 pub(crate) fn receive_descriptor(from: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the pointer and the length are those of one live, exclusively borrowed slice.
-    let count = unsafe { libc::recv(from.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), 0) };
+    let count =
+        unsafe { libc::recv(from.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), libc::MSG_DONTWAIT) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
@@ -78,53 +79,4 @@ pub(crate) fn poll(entries: &mut [libc::pollfd], timeout_ms: i32) -> io::Result<
     // SAFETY: the pointer and the length are those of one live, exclusively borrowed slice.
     let count = unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, timeout_ms) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
-}
-
-/// writev(2), once, for what is no socket. SIGPIPE is held back for the moment of the call, so that the
-/// program need not ignore it.
-pub(super) fn write_without_signal(to: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-    let pipe = signal_set(Some(libc::SIGPIPE));
-    let was_pending = is_pipe_pending();
-    let mut before = signal_set(None);
-    // SAFETY: both sets are initialised and live; the mask concerns this thread only.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &pipe, &mut before) };
-    // SAFETY: `IoSlice` is documented to have the layout of iovec, and the slices live through the call.
-    let count = unsafe { libc::writev(to.as_raw_fd(), slices.as_ptr().cast(), slices.len() as i32) };
-    let result = usize::try_from(count).map_err(|_| io::Error::last_os_error());
-    if !was_pending && matches!(&result, Err(e) if e.kind() == io::ErrorKind::BrokenPipe) {
-        take_pipe_signal(&pipe);
-    }
-    // SAFETY: `before` was filled by the first call and is live.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut()) };
-    result
-}
-
-fn signal_set(signal: Option<libc::c_int>) -> libc::sigset_t {
-    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: the pointer is to a live set, which the call initialises.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    if let Some(signal) = signal {
-        // SAFETY: the set was initialised above, and the signal's number is one of the platform's.
-        unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
-    }
-    // SAFETY: sigemptyset initialised it.
-    unsafe { set.assume_init() }
-}
-
-fn is_pipe_pending() -> bool {
-    let mut pending = signal_set(None);
-    // SAFETY: the pointer is to a live set.
-    unsafe { libc::sigpending(&mut pending) };
-    // SAFETY: the set is initialised.
-    unsafe { libc::sigismember(&pending, libc::SIGPIPE) == 1 }
-}
-
-/// Takes the signal which the broken pipe left pending, so that it is not delivered when the mask goes.
-fn take_pipe_signal(pipe: &libc::sigset_t) {
-    // An ignored signal was never made pending, and waiting for it would not end.
-    if is_pipe_pending() {
-        let mut taken = 0;
-        // SAFETY: both pointers are to live values; the signal is pending, so this does not block.
-        unsafe { libc::sigwait(pipe, &mut taken) };
-    }
 }

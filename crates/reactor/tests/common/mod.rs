@@ -37,6 +37,12 @@ impl Engine {
         change(&mut options.limits);
         Runtime::with_options(options).expect("the engine opens")
     }
+
+    /// A runtime whose streams may hold so many bytes, beside what the engine holds for itself.
+    pub fn with_stream_bytes(self, bytes: usize) -> Runtime {
+        let engine = Candidates::default().open(Some(self.0)).expect("the engine opens");
+        self.with(|limits| limits.bytes = bytes + engine.memory())
+    }
 }
 
 /// Runs a test on each engine.

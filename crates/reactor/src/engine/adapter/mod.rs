@@ -67,7 +67,8 @@ pub struct Calls<P: Poll> {
     told: VecDeque<(Key, Event)>,
     /// Level-triggered: whose interest may have changed, each key once.
     changed: Vec<Key>,
-    buffers: Vec<Box<[u8]>>,
+    /// Kept for the next read: a runtime lends one buffer at a time.
+    spare: Option<Box<[u8]>>,
     buffer_bytes: usize,
     batches: Batches,
     reserve: Option<sys::Reserve>,
@@ -100,7 +101,7 @@ impl<P: Poll> Calls<P> {
             again_left: 0,
             told: VecDeque::new(),
             changed: Vec::new(),
-            buffers: Vec::new(),
+            spare: None,
             buffer_bytes: BUFFER_BYTES,
             batches: Batches::default(),
             reserve: sys::Reserve::take(),
@@ -115,7 +116,7 @@ impl<P: Poll> Calls<P> {
     /// streams: datagrams have memory of their own.
     pub fn with_buffer(mut self, bytes: usize) -> Calls<P> {
         self.buffer_bytes = bytes.max(1);
-        self.buffers.clear();
+        self.spare = None;
         self
     }
 
@@ -277,8 +278,8 @@ impl<P: Poll> Engine for Calls<P> {
 
     fn give(&mut self, chunk: Chunk) {
         let buffer = chunk.into_buffer();
-        if self.buffers.len() < BUFFERS_MAX && buffer.len() == self.buffer_bytes {
-            self.buffers.push(buffer);
+        if buffer.len() == self.buffer_bytes {
+            self.spare = Some(buffer);
         }
     }
 
@@ -334,11 +335,13 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
+        let medium = transport.medium();
         let descriptor = match transport.into_descriptor() {
             Ok(descriptor) => descriptor,
             Err(transport) => return Err(Refused { transport, error: io::ErrorKind::Unsupported.into() }),
         };
-        let refused = |descriptor, error| Err(Refused { transport: Transport::new(descriptor), error });
+        let refused =
+            |descriptor, error| Err(Refused { transport: Transport::of(descriptor, medium), error });
         if !self.table.is_vacant(key) {
             return refused(descriptor, io::ErrorKind::AlreadyExists.into());
         }
@@ -356,11 +359,16 @@ impl<P: Poll> Engine for Calls<P> {
             (Trigger::Level, Role::Connecting) => Interest::Write,
             (Trigger::Edge, Role::Connecting) => Interest::Both,
         };
-        if let Err(error) = self.poll.watch(key, Source::of(&descriptor), interest, trigger) {
+        let interest = Some(interest).filter(|_| !medium.is_unwaited());
+        if let Some(interest) = interest
+            && let Err(error) = self.poll.watch(key, Source::of(&descriptor), interest, trigger)
+        {
             return refused(descriptor, error);
         }
         let entry = self.table.insert(Entry::new(key, Held::Owned(descriptor), role.into()));
-        entry.set_in_poll(Some(interest));
+        entry.medium = medium;
+        entry.set_in_poll(interest);
+        entry.set(ENDED, medium.is_unwaited());
         entry.set(READING, true);
         // A stream begins with an empty send buffer.
         entry.set(WRITABLE, role == Role::Stream);
@@ -428,7 +436,7 @@ impl<P: Poll> Engine for Calls<P> {
             self.tell(key, Event::Sent(Sent { queue, result: Ok(0) }));
         }
         if let Held::Owned(descriptor) = entry.held {
-            self.tell(key, Event::Detached(Transport::new(descriptor)));
+            self.tell(key, Event::Detached(Transport::of(descriptor, entry.medium)));
         }
     }
 
@@ -469,6 +477,13 @@ impl<P: Poll> Engine for Calls<P> {
         sys::peer(sys::borrow(descriptor))
     }
 
+    #[cfg(unix)]
+    fn peer_credentials(&self, key: Key) -> io::Result<crate::Credentials> {
+        let descriptor = self.table.get(key).and_then(Entry::owned).ok_or(io::ErrorKind::NotFound)?;
+        self.count_call();
+        crate::Credentials::of_peer(sys::borrow(descriptor))
+    }
+
     fn calls(&self) -> u64 {
         self.calls.get() + self.poll.calls()
     }
@@ -483,7 +498,5 @@ impl<P: Poll> Engine for Calls<P> {
 
 /// What one read takes at most, in bytes.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// How many buffers are kept for the next reads; a runtime lends one at a time.
-const BUFFERS_MAX: usize = 4;
 /// How many connections a listener accepts in one batch.
 const ACCEPTS_MAX: u32 = 16;

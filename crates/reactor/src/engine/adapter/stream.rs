@@ -60,15 +60,16 @@ impl<P: Poll> Calls<P> {
         if !(entry.has(READING) && entry.has(READABLE)) || entry.has(ENDED) {
             return None;
         }
-        let mut buffer = self.buffers.pop().unwrap_or_else(|| vec![0; self.buffer_bytes].into());
-        let result = sys::receive(sys::borrow(entry.owned()?), &mut buffer);
+        let mut buffer = self.spare.take().unwrap_or_else(|| vec![0; self.buffer_bytes].into());
+        let result = sys::receive(sys::borrow(entry.owned()?), entry.medium, &mut buffer);
         self.calls.set(self.calls.get() + 1);
         let end = match result {
             Ok(0) if entry.failed == 0 => Event::End,
             // The system tells an error once: a send was told of it, and now it looks like an end.
             Ok(0) => Event::Broken(io::Error::from_raw_os_error(entry.failed)),
             Ok(count) => {
-                if count < buffer.len() && !entry.has(HANGUP) {
+                // A terminal gives one line a read, whatever waits behind it: only a socket's short read says more.
+                if count < buffer.len() && !entry.has(HANGUP) && entry.medium.is_socket() {
                     entry.set(READABLE, false);
                 } else {
                     self.queue_again(key);
@@ -78,13 +79,13 @@ impl<P: Poll> Calls<P> {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 entry.set(READABLE, false);
                 entry.set(HANGUP, false);
-                self.buffers.push(buffer);
+                self.spare = Some(buffer);
                 return None;
             }
             Err(e) => Event::Broken(e),
         };
         entry.set(ENDED, true);
-        self.buffers.push(buffer);
+        self.spare = Some(buffer);
         self.mark_changed(key);
         Some(end)
     }
@@ -141,11 +142,12 @@ impl<P: Poll> Calls<P> {
 #[inline(always)]
 fn send_once(entry: &mut Entry, calls: &Cell<u64>, mut queue: Box<Outgoing>) -> Result<Sent, Box<Outgoing>> {
     let Some(descriptor) = entry.owned() else { return Err(queue) };
-    let result = sys::offer(sys::borrow(descriptor), &queue);
+    let result = sys::offer(sys::borrow(descriptor), entry.medium, &queue);
     calls.set(calls.get() + 1);
     let result = match result {
         Ok(written) => {
-            if written.taken < written.offered {
+            // A file that takes a part of it still has room, or the next write says why not.
+            if written.taken < written.offered && !entry.medium.is_unwaited() {
                 entry.set(WRITABLE, false);
             }
             queue.advance(written.taken);

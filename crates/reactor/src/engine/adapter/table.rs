@@ -5,7 +5,7 @@
 use session::Outgoing;
 
 use crate::{
-    engine::{Interest, Role, Source},
+    engine::{Interest, Medium, Role, Source},
     id::Key,
     sys,
 };
@@ -21,6 +21,8 @@ pub(super) struct Entry {
     pub(super) failed: i32,
     bits: u16,
     pub(super) part: Part,
+    /// What the transport can do.
+    pub(super) medium: Medium,
 }
 
 /// The descriptor, and whose it is.
@@ -83,7 +85,7 @@ pub(super) const TOGETHER: Bit = Bit(1 << 11);
 
 impl Entry {
     pub(super) fn new(key: Key, held: Held, part: Part) -> Entry {
-        Entry { key, held, parked: None, failed: 0, bits: 0, part }
+        Entry { key, held, parked: None, failed: 0, bits: 0, part, medium: Medium::SOCKET }
     }
 
     #[inline]

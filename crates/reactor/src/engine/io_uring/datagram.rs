@@ -63,13 +63,12 @@ impl IoUring {
             return 0;
         };
         let Some(descriptor) = entry.owned() else { return 0 };
-        let (number, before) = (descriptor.as_raw_fd(), calls.get());
+        let number = descriptor.as_raw_fd();
         let departure = letters::send(sys::borrow(descriptor), entry.facts(), queue, calls, |to, error| {
             told.push_back((key, Event::Undelivered(to, error)));
         });
-        // A call that stopped in the middle may have met a report, and then nobody else does: the receive that
-        // is out sees only what it meets itself.
-        if departure.has_report || calls.get() - before > 1 {
+        // What a send has met nobody else does: the receive that is out sees only what it meets itself.
+        if departure.has_report {
             tell_reports(key, sys::borrow(descriptor), calls, told);
         }
         if departure.is_blocked && entry.output == Output::Idle {

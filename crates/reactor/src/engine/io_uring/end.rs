@@ -91,13 +91,14 @@ impl IoUring {
                 self.count_call();
             }
         } else if entry.has(DETACHING)
-            && let Some(Entry { key, queue, held: Held::Owned(descriptor), .. }) = self.table.remove(index)
+            && let Some(Entry { key, queue, held: Held::Owned(descriptor), medium, .. }) =
+                self.table.remove(index)
         {
             self.tell_held(place, key);
             if let Some(queue) = queue {
                 self.told.push_back((key, Event::Sent(Sent { queue, result: Ok(0) })));
             }
-            self.told.push_back((key, Event::Detached(Transport::new(descriptor))));
+            self.told.push_back((key, Event::Detached(Transport::of(descriptor, medium))));
         }
     }
 }

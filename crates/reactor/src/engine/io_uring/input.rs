@@ -140,7 +140,8 @@ impl IoUring {
         let Completion { result, flags, .. } = completion;
         // Whatever becomes of it, the buffer goes back.
         let buffer = cqueue::buffer_select(flags);
-        let provided = buffer.map(|buffer| self.pool.lend(buffer, result.max(0) as usize));
+        let provided =
+            buffer.map(|buffer| self.pool.lend(buffer, result.max(0) as usize, cqueue::buffer_more(flags)));
         let entry = self.table.get_mut(index)?;
         let key = entry.key;
         if result > 0
@@ -374,7 +375,7 @@ impl IoUring {
         let entry = self.table.get_mut(index)?;
         entry.set(STARVED, false);
         let mut buffer = self.spare.pop().unwrap_or_else(|| vec![0; self.buffer_bytes].into());
-        let event = match sys::receive(sys::borrow(entry.owned()?), &mut buffer) {
+        let event = match sys::receive(sys::borrow(entry.owned()?), entry.medium, &mut buffer) {
             Ok(count @ 1..) => {
                 self.list(index);
                 return Some(Event::Got(Chunk::new(buffer, count)));

@@ -37,7 +37,7 @@ pub(super) struct Mail {
 impl Mail {
     /// Makes the buffers, if the kernel takes them.
     pub(super) fn open(ring: &Ring) -> Option<Mail> {
-        let pool = Pool::new(BUFFERS, BUFFER_BYTES).ok()?;
+        let pool = Pool::new(BUFFERS, BUFFER_BYTES, 1).ok()?;
         ring.register_mail(pool.address(), pool.buffers()).ok()?;
         // SAFETY: all zeroes is a valid msghdr: null pointers with lengths of zero.
         let mut header: Box<libc::msghdr> = Box::new(unsafe { mem::zeroed() });
@@ -68,7 +68,7 @@ impl IoUring {
         let Completion { result, flags, .. } = completion;
         // Whatever becomes of it, the buffer goes back.
         let provided = match (cqueue::buffer_select(flags), &self.mail) {
-            (Some(buffer), Some(mail)) => Some(mail.pool.lend(buffer, result.max(0) as usize)),
+            (Some(buffer), Some(mail)) => Some(mail.pool.lend(buffer, result.max(0) as usize, false)),
             _ => None,
         };
         let is_last = !cqueue::more(flags);

@@ -15,9 +15,9 @@
 //! its completion finds the entry, and how a cancel finds the operation. A key leads to an entry only until
 //! it is closed; the entry, and with it the descriptor's number, stays until nothing is out for it.
 //!
-//! **Buffers.** A chunk lends a shared buffer and gives it back by its drop, so a stream that is slow or
-//! paused holds none. A receive that found no buffer waits in a line, and as many are armed as there are buffers.
-//! When whoever holds chunks holds all of them, streams are read by a call into memory of their own.
+//! **Buffers.** A chunk lends a shared buffer, or a piece of one, and gives it back by its drop, so a stream that
+//! is slow or paused holds none. A receive that found no buffer waits in a line, and as many are armed as there
+//! are buffers. When whoever holds chunks holds all of them, streams are read by a call into memory of their own.
 //!
 //! **What a kernel does not know** (an old one, or one in a sandbox) is waited for in the ring, and then done
 //! by a call: for each operation by itself. Without the ring itself, or without the operations that everything
@@ -59,7 +59,7 @@ use socket2::SockRef;
 
 pub(super) use self::buffers::Provided;
 use self::{
-    buffers::Pool,
+    buffers::{BUFFER_BYTES_MAX, Pool},
     mail::Mail,
     operation::{Kind, Tag},
     output::Headers,
@@ -98,8 +98,9 @@ pub struct IoUring {
     operations: Operations,
     /// What came back and was not looked at.
     batch: VecDeque<Completion>,
-    /// How many chunks of it this turn may tell of.
+    /// How many chunks of it this turn may tell of, and how many bytes in them.
     chunks_left: usize,
+    bytes_left: usize,
     /// Events which are there already.
     told: VecDeque<(Key, Event)>,
     /// What is brought in step before the next wait, each entry once.
@@ -152,10 +153,7 @@ impl IoUring {
     pub fn with_options(options: IoUringOptions) -> io::Result<IoUring> {
         let (ring, mut operations) = probe::open(&options)?;
         let ring = Ring::new(ring);
-        let buffers = options.buffers.clamp(1, BUFFERS_MAX).next_power_of_two();
-        let buffer_bytes = options.buffer_bytes.clamp(1, BUFFER_BYTES_MAX);
-        let pool = Pool::new(buffers, buffer_bytes)?;
-        operations.receive &= ring.register_buffers(pool.address(), pool.buffers()).is_ok();
+        let pool = Pool::open(&ring, &options, &mut operations)?;
         let signal = Arc::new(Signal::new()?);
         // A read of one that does not block would not wait in the ring either. A wake never blocks: that
         // needs 2^64 of them.
@@ -167,6 +165,7 @@ impl IoUring {
             operations,
             batch: VecDeque::new(),
             chunks_left: 0,
+            bytes_left: 0,
             told: VecDeque::new(),
             due: Vec::new(),
             starved: VecDeque::new(),
@@ -177,7 +176,7 @@ impl IoUring {
             accepts_left: ACCEPTS_MAX,
             headers: Headers::default(),
             spare: Vec::new(),
-            buffer_bytes,
+            buffer_bytes: options.buffer_bytes.clamp(1, BUFFER_BYTES_MAX),
             batches: Batches::default(),
             mail: None,
             reserve: sys::Reserve::take(),
@@ -194,9 +193,9 @@ impl IoUring {
         Ok(this)
     }
 
-    /// How many shared buffers are lent.
+    /// How many chunks in shared buffers are lent.
     pub fn lent(&self) -> usize {
-        usize::from(self.pool.lent())
+        self.pool.lent()
     }
 
     /// How many descriptors the engine knows, those included that only wait for the end of their operations.
@@ -239,9 +238,12 @@ impl IoUring {
                 return None;
             }
             let Some(completion) = self.batch.pop_front() else { return self.release_held() };
-            if let Some(event) = self.complete(completion) {
-                self.chunks_left -= usize::from(matches!(event.1, Event::Got(_)));
-                return Some(event);
+            if let Some((key, mut event)) = self.complete(completion) {
+                if let Event::Got(chunk) = &mut event {
+                    self.bytes_left = self.bytes_left.saturating_sub(chunk.bytes().len());
+                    self.chunks_left = if self.bytes_left == 0 { 0 } else { self.chunks_left - 1 };
+                }
+                return Some((key, event));
             }
         }
     }
@@ -296,20 +298,20 @@ impl Engine for IoUring {
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         (self.is_stirred, self.is_woken) = (false, false);
-        (self.accepts_left, self.chunks_left) = (ACCEPTS_MAX, CHUNKS_MAX);
+        (self.accepts_left, self.chunks_left, self.bytes_left) = (ACCEPTS_MAX, CHUNKS_MAX, BYTES_MAX);
         let deadline = timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| self.now() + timeout);
         let mut patience = timeout;
         for round in 0.. {
             if self.turn(patience)? {
                 break;
             }
-            // What came concerned the engine alone. What it wants to do next is tried even when time is up.
+            // What came concerned the engine alone. What it wants to do next is tried even when time is up, and
+            // so is what the kernel has left to tell: it tells a part at a time.
             patience = match deadline {
                 Some(deadline) => Some(deadline.since(self.now())),
                 None => timeout,
             };
-            let is_due = !self.due.is_empty() || !self.starved.is_empty() || self.ring.has_more();
-            if patience == Some(Duration::ZERO) && (!is_due || round >= EXTRA_ROUNDS_MAX) {
+            if patience == Some(Duration::ZERO) && round >= EXTRA_ROUNDS_MAX {
                 break;
             }
         }
@@ -364,13 +366,14 @@ impl Engine for IoUring {
     }
 
     fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
+        let medium = transport.medium();
         let descriptor = match transport.into_descriptor() {
             Ok(descriptor) => descriptor,
             Err(transport) => return Err(Refused { transport, error: io::ErrorKind::Unsupported.into() }),
         };
         if !self.table.is_vacant(key) {
             let error = io::ErrorKind::AlreadyExists.into();
-            return Err(Refused { transport: Transport::new(descriptor), error });
+            return Err(Refused { transport: Transport::of(descriptor, medium), error });
         }
         let facts = if role == Role::Datagrams { self.prepare(&descriptor).map(Some) } else { Ok(None) };
         let facts = match facts {
@@ -386,6 +389,7 @@ impl Engine for IoUring {
             if let Some(facts) = facts {
                 entry.set_facts(facts);
             }
+            entry.set_medium(medium);
         }
         self.list(index);
         Ok(())
@@ -456,8 +460,18 @@ impl Engine for IoUring {
         sys::peer(sys::borrow(descriptor))
     }
 
+    fn peer_credentials(&self, key: Key) -> io::Result<crate::Credentials> {
+        let descriptor = self.table.of(key).and_then(|entry| entry.owned()).ok_or(io::ErrorKind::NotFound)?;
+        self.count_call();
+        crate::Credentials::of_peer(sys::borrow(descriptor))
+    }
+
     fn calls(&self) -> u64 {
         self.calls.get() + self.ring.calls()
+    }
+
+    fn memory(&self) -> usize {
+        self.ring.memory() + self.pool.memory()
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -469,15 +483,13 @@ impl Engine for IoUring {
     }
 }
 
-/// The most shared buffers a kernel takes.
-const BUFFERS_MAX: u16 = 1 << 15;
-/// The most bytes of one shared buffer.
-const BUFFER_BYTES_MAX: usize = 1 << 24;
 /// How many connections are told of in one batch, so that those that are there have their turn.
 const ACCEPTS_MAX: u32 = 16;
 /// How many chunks one turn tells of. With more, what the first streams received would have left the caches when
 /// it is sent.
 const CHUNKS_MAX: usize = 64;
+/// How many bytes in them, for the same reason; the chunk that passes the limit is told of whole.
+const BYTES_MAX: usize = 256 << 10;
 /// With so many completions that were not looked at, no more are taken from the kernel.
 const BATCH_MAX: usize = 4096;
 /// How many buffers are kept for the next calls; a runtime holds one at a time.

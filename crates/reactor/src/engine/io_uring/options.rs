@@ -3,8 +3,10 @@
 /// Sizes and operations of an [`IoUring`](super::IoUring). Begin with the default, and set what should be
 /// otherwise.
 ///
-/// The shared buffers take at most `buffers * buffer_bytes` of memory, 4 MiB by default; only what was ever
-/// used of it is real.
+/// The shared buffers take at most `buffers * buffer_bytes` of memory, 4 MiB by default, and the queues 68 bytes
+/// for each entry and 16 for each completion, 136 KiB. All of it counts against
+/// [`Limits::bytes`](crate::Limits::bytes), although only what was ever used of it is real: for a runtime that may
+/// hold less, make the ring smaller.
 ///
 /// ```no_run
 /// use reactor::engine::{Engine, IoUring, IoUringOptions};
@@ -26,8 +28,8 @@ pub struct IoUringOptions {
     pub completions: u32,
     /// Buffers that all streams share; 1,024. Rounded up to a power of two, at most 32,768.
     pub buffers: u16,
-    /// Bytes of one shared buffer, the most that one [`Event::Got`](super::super::Event::Got) brings; 4,096,
-    /// at least one.
+    /// Bytes of one shared buffer, the most that one [`Event::Got`](super::super::Event::Got) brings where buffers
+    /// are not used in [pieces](Operations::pieces); 4,096, at least one.
     pub buffer_bytes: usize,
     /// Which operations are left to the kernel; all by default.
     pub operations: Operations,
@@ -54,12 +56,14 @@ pub struct Operations {
     pub accept: bool,
     /// Multishot receive into shared buffers: Linux 6.0.
     pub receive: bool,
+    /// Shared buffers that are used up piece by piece: Linux 6.12. Up to sixteen are made one then.
+    pub pieces: bool,
     /// Send and sendmsg.
     pub send: bool,
 }
 
 impl Default for Operations {
     fn default() -> Operations {
-        Operations { accept: true, receive: true, send: true }
+        Operations { accept: true, receive: true, pieces: true, send: true }
     }
 }

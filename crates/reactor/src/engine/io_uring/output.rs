@@ -122,7 +122,7 @@ impl IoUring {
         self.count_call();
         let IoUring { table, ring, .. } = self;
         let entry = table.get_mut(index)?;
-        let result = match sys::offer(sys::borrow(entry.owned()?), entry.queue.as_ref()?) {
+        let result = match sys::offer(sys::borrow(entry.owned()?), entry.medium, entry.queue.as_ref()?) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 let operation = opcode::PollAdd::new(Fd(entry.number()), libc::POLLOUT as u32).build();
                 entry.output = Output::Polling;

@@ -54,7 +54,7 @@ impl Error for Missing {
 /// # Errors
 /// [`Missing`] inside; or as io_uring_setup(2): ENOMEM, EMFILE, ..
 pub(super) fn open(options: &IoUringOptions) -> io::Result<(IoUring, Operations)> {
-    let ring = build(options)?;
+    let (ring, is_in_one_thread) = build(options)?;
     let parameters = ring.params();
     let features = [
         (parameters.is_feature_nodrop(), "completions that are never dropped"),
@@ -81,6 +81,7 @@ pub(super) fn open(options: &IoUringOptions) -> io::Result<(IoUring, Operations)
     let operations = Operations {
         accept: wanted.accept && probe.is_supported(opcode::AcceptMulti::CODE),
         receive: wanted.receive && probe.is_supported(opcode::RecvMulti::CODE),
+        pieces: wanted.pieces && is_in_one_thread,
         send: wanted.send
             && probe.is_supported(opcode::Send::CODE)
             && probe.is_supported(opcode::SendMsg::CODE),
@@ -88,11 +89,11 @@ pub(super) fn open(options: &IoUringOptions) -> io::Result<(IoUring, Operations)
     Ok((ring, operations))
 }
 
-/// Makes the ring with as many of the flags as the kernel knows.
-fn build(options: &IoUringOptions) -> io::Result<IoUring> {
+/// Makes the ring with as many of the flags as the kernel knows, and says whether they are all.
+fn build(options: &IoUringOptions) -> io::Result<(IoUring, bool)> {
     let entries = options.entries.clamp(2, ENTRIES_MAX);
     let completions = options.completions.clamp(entries * 2, ENTRIES_MAX * 2);
-    for flags in [FLAGS, FLAGS_OLD, |_: &mut Builder| ()] {
+    for (at, flags) in [FLAGS, FLAGS_6_0, FLAGS_5_19, |_: &mut Builder| ()].into_iter().enumerate() {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_clamp().setup_cqsize(completions);
         flags(&mut builder);
@@ -101,19 +102,23 @@ fn build(options: &IoUringOptions) -> io::Result<IoUring> {
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => {
                 return Err(Missing::refusal(vec!["io_uring_setup(2)"], Some(e)));
             }
-            result => return result,
+            result => return result.map(|ring| (ring, at == 0)),
         }
     }
     Err(Missing::refusal(vec!["completion queue of a chosen size"], None))
 }
 
 type SetFlags = fn(&mut Builder);
-/// One thread makes all calls, and what is ready is worked off in them (Linux 6.0).
+/// One thread makes all calls, and what became ready is worked off where it waits (Linux 6.1).
 const FLAGS: SetFlags = |builder| {
+    builder.setup_submit_all().setup_single_issuer().setup_defer_taskrun();
+};
+/// In any of its calls (Linux 6.0).
+const FLAGS_6_0: SetFlags = |builder| {
     builder.setup_submit_all().setup_coop_taskrun().setup_single_issuer();
 };
 /// Linux 5.19.
-const FLAGS_OLD: SetFlags = |builder| {
+const FLAGS_5_19: SetFlags = |builder| {
     builder.setup_submit_all().setup_coop_taskrun();
 };
 

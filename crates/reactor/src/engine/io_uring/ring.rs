@@ -11,9 +11,10 @@ use std::{
     time::Duration,
 };
 
-use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 
 use super::{
+    buffers::{self, Pool},
     mail,
     operation::{Kind, Tag},
 };
@@ -114,9 +115,12 @@ impl Ring {
         !self.backlog.is_empty()
     }
 
-    /// Whether the kernel has something to take or to give that found no place in a queue.
-    pub(super) fn has_more(&mut self) -> bool {
-        self.has_backlog() || self.ring.submission().cq_overflow()
+    /// How many bytes the queues take that are shared with the kernel.
+    pub(super) fn memory(&self) -> usize {
+        let parameters = self.ring.params();
+        let (entries, completions) = (parameters.sq_entries() as usize, parameters.cq_entries() as usize);
+        let queues = HEADER_BYTES + completions * size_of::<cqueue::Entry>() + entries * size_of::<u32>();
+        buffers::whole_pages(queues) + buffers::whole_pages(entries * size_of::<squeue::Entry>())
     }
 
     /// How many calls were made.
@@ -224,13 +228,15 @@ impl Ring {
         }));
     }
 
-    /// Registers the ring of the shared buffers.
+    /// Registers the ring of the shared buffers, to be used piece by piece or each at once.
     ///
     /// # Errors
-    /// As io_uring_register(2): EINVAL before Linux 5.19.
-    pub(super) fn register_buffers(&self, address: u64, buffers: u16) -> io::Result<()> {
+    /// As io_uring_register(2): EINVAL before Linux 5.19, and before 6.12 for pieces.
+    pub(super) fn register_buffers(&self, pool: &Pool, in_pieces: bool) -> io::Result<()> {
+        let flags = if in_pieces { types::IOU_PBUF_RING_INC as u16 } else { 0 };
+        let submitter = self.ring.submitter();
         // SAFETY: the pool keeps the ring mapped for longer than this ring lives.
-        unsafe { self.ring.submitter().register_buf_ring_with_flags(address, buffers, GROUP, 0) }
+        unsafe { submitter.register_buf_ring_with_flags(pool.address(), pool.buffers(), GROUP, flags) }
     }
 
     /// Takes the shared buffers away from the kernel.
@@ -261,5 +267,7 @@ impl Ring {
     }
 }
 
+/// What the kernel puts before the two queues, rounded up: heads, tails and flags.
+const HEADER_BYTES: usize = 320;
 /// The name of the group of the shared buffers.
 pub(super) const GROUP: u16 = 0;

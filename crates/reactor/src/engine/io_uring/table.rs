@@ -10,7 +10,7 @@ use session::Outgoing;
 
 use super::operation::LIFE_MAX;
 use crate::{
-    engine::{Interest, Role},
+    engine::{Interest, Medium, Role},
     id::Key,
     sys,
 };
@@ -30,6 +30,8 @@ pub(super) struct Entry {
     pub(super) part: Part,
     pub(super) input: Input,
     pub(super) output: Output,
+    /// What the transport can do.
+    pub(super) medium: Medium,
 }
 
 /// The descriptor, and whose it is.
@@ -133,6 +135,16 @@ impl Entry {
             self.bits |= bit.0;
         } else {
             self.bits &= !bit.0;
+        }
+    }
+
+    /// Notes what the transport can do: what is no socket is waited for, and read and written by calls.
+    pub(super) fn set_medium(&mut self, medium: Medium) {
+        self.medium = medium;
+        self.set(CALLED_INPUT, !medium.is_socket());
+        self.set(CALLED_OUTPUT, !medium.is_socket());
+        if medium.is_unwaited() {
+            self.input = Input::Ended;
         }
     }
 
@@ -240,6 +252,7 @@ impl Table {
             part,
             input: Input::Idle,
             output: Output::Idle,
+            medium: Medium::SOCKET,
         };
         let index = match self.free.pop() {
             Some(index) => index,

@@ -30,7 +30,11 @@ pub(super) fn close<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, w
 /// Ends the write side after what is queued; the stream goes on reading.
 pub(super) fn finish<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    if !link.finishing {
+    if link.deaf {
+        // One of two directions cannot be ended alone where there is only one.
+        return core.close(key, Closed::Done);
+    }
+    if !link.finishing && !link.mute {
         link.finishing = true;
         // A direct session has no end of its own: the transport's is enough.
         link.stream.session.close();
@@ -72,6 +76,9 @@ pub(super) fn proceed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
     if link.closing && gone || link.finishing && link.end_told && link.shut {
         let why = if link.closing { link.take_why() } else { Closed::End };
         return core.end(key, why, Ending::Orderly);
+    }
+    if link.mute && link.closing {
+        return end_with_why::<C, L, R>(core, key);
     }
     if !link.shut {
         link.shut = true;

@@ -9,7 +9,7 @@ use crate::{
     address::Address,
     context::Context,
     core::Core,
-    engine::{Ending, Role, Transport},
+    engine::{Ending, Medium, Role, Transport},
     error::{Closed, Error},
     id::{Id, Key},
     resource::{Table, service},
@@ -59,6 +59,9 @@ pub(super) struct Link<C, L, R> {
     pub(super) write_failed: bool,
     /// A budget stopped the handing over: nothing more is read until the kept input was handed over.
     pub(super) backlog: bool,
+    /// Its transport takes no output, or has no input.
+    pub(super) mute: bool,
+    pub(super) deaf: bool,
 }
 
 /// What few streams need.
@@ -73,7 +76,7 @@ pub(super) struct Rare {
 }
 
 impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
-    fn new(mut stream: Stream<C, L, R>, role: Role) -> Link<C, L, R> {
+    fn new(mut stream: Stream<C, L, R>, role: Role, medium: Medium) -> Link<C, L, R> {
         let carried = stream.carried.take().map(|carried| *carried).unwrap_or_default();
         // Also of a stream that was open in an earlier life: it tells `Open` again before anything else.
         let state = if let Role::Connecting = role { State::Connecting } else { State::Handshake };
@@ -102,6 +105,8 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             coupled: false,
             write_failed: false,
             backlog: false,
+            mute: !medium.has_output(),
+            deaf: !medium.has_input(),
             stream,
         }
     }
@@ -227,7 +232,7 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
 ) -> Result<Key, (Stream<C, L, R>, Error)> {
     let role = if target.is_some() { Role::Connecting } else { Role::Stream };
     stream.outbound |= target.is_some();
-    let link = Link::new(stream, role);
+    let link = Link::new(stream, role, transport.medium());
     let high = link.high;
     let key = match core.registry.insert(index, table, Box::new(link)) {
         Ok(key) => key,

@@ -115,13 +115,13 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
         self
     }
 
-    /// Gives the stream a connected transport: `add` takes it then.
+    /// Gives the stream a connected socket, an end of a pipe or a device: `add` takes it then.
     ///
     /// # Errors
-    /// The socket cannot be made non-blocking.
+    /// As [`Transport::adopt`].
     #[cfg(unix)]
-    pub fn on(self, socket: impl Into<std::os::fd::OwnedFd>) -> io::Result<Stream<C, L, R>> {
-        self.on_descriptor(socket.into())
+    pub fn on(self, descriptor: impl Into<std::os::fd::OwnedFd>) -> io::Result<Stream<C, L, R>> {
+        self.on_descriptor(descriptor.into())
     }
 
     /// Gives the stream a connected transport: `add` takes it then.
@@ -133,10 +133,21 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
         self.on_descriptor(socket.into())
     }
 
-    fn on_descriptor(mut self, descriptor: crate::sys::Owned) -> io::Result<Stream<C, L, R>> {
-        let transport = crate::sys::adopt(descriptor)?;
+    fn on_descriptor(self, descriptor: crate::sys::Owned) -> io::Result<Stream<C, L, R>> {
+        Ok(self.through(Transport::adopt(descriptor)?))
+    }
+
+    /// Gives the stream this transport: standard input, a pipe of a child process, or one that a simulated
+    /// world made. `add` takes it then.
+    ///
+    /// What the transport cannot do the stream cannot either; see [`Medium`](crate::engine::Medium). A
+    /// *read-only* stream answers a `send` with [`Flow::Gone`], and closes at once, since it has nothing to
+    /// flush. A *write-only* one has no input; it is told [`Event::End`] when its reader has left, and when it
+    /// closes or is [`finish`](crate::Context::finish)ed its reader sees the end. A write that meets no reader any
+    /// more ends it as [`Closed::Failed`](crate::Closed::Failed) with EPIPE, never with a signal.
+    pub fn through(mut self, transport: Transport) -> Stream<C, L, R> {
         self.carried.get_or_insert_default().transport = Some(transport);
-        Ok(self)
+        self
     }
 
     /// The codec.
@@ -201,7 +212,7 @@ pub enum Flow {
     Queued,
     /// Queued, and the queue is above its high mark: hold back until [`Event::Drained`].
     High,
-    /// There is no such resource any more, or it is closing; the item is dropped.
+    /// There is no such resource any more, it is closing, or it is a stream that is only read; the item is dropped.
     Gone,
     /// The queue has no room, and the item is dropped: an answer of [`Datagrams`](crate::Datagrams) only,
     /// since a stream without room ends. Hold back until [`DatagramEvent::Drained`](crate::DatagramEvent::Drained).

@@ -14,7 +14,7 @@ use std::{
 
 use socket2::{SockAddr, SockAddrStorage, SockRef};
 
-use super::PACKETS_MAX;
+use super::{Gone, PACKETS_MAX};
 use crate::{
     address::Address,
     engine::{Batch, DatagramQueue, Ecn, Packet, datagram::Run},
@@ -204,11 +204,11 @@ impl Told {
 }
 
 /// Sends from the front of a queue, at most [`PACKETS_MAX`] packets, and takes off what the kernel took; says
-/// how many datagrams that were.
+/// how many datagrams that were, and whether it stopped in the middle.
 ///
 /// # Errors
 /// As sendmmsg(2), of the first packet; `InvalidInput` for a name that is none. Then nothing was taken.
-pub(crate) fn send(to: BorrowedFd<'_>, queue: &mut DatagramQueue, together: bool) -> io::Result<usize> {
+pub(crate) fn send(to: BorrowedFd<'_>, queue: &mut DatagramQueue, together: bool) -> io::Result<Gone> {
     let mut names: [Option<SockAddr>; PACKETS_MAX] = [const { None }; PACKETS_MAX];
     let mut controls: [Control; PACKETS_MAX] = [[0; 24]; PACKETS_MAX];
     let mut parts = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; PACKETS_MAX];
@@ -246,7 +246,7 @@ pub(crate) fn send(to: BorrowedFd<'_>, queue: &mut DatagramQueue, together: bool
     })?;
     let datagrams = counts[..taken].iter().sum();
     (0..datagrams).for_each(|_| drop(queue.pop()));
-    Ok(datagrams)
+    Ok(Gone { datagrams, is_stopped: taken < ready })
 }
 
 /// Writes what the kernel is told beside the bytes of a packet.

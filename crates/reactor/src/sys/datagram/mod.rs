@@ -147,6 +147,16 @@ pub(crate) fn set_member(socket: Borrowed<'_>, group: &Group, member: bool) -> i
     }
 }
 
+/// What one send did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Gone {
+    /// So many datagrams were taken by the system.
+    pub(crate) datagrams: usize,
+    /// It took less than it was offered: for want of room, or for an error, which it does not tell with this.
+    /// That may have been the report about an earlier one.
+    pub(crate) is_stopped: bool,
+}
+
 /// What an engine notes of a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Facts {

@@ -1,0 +1,261 @@
+//! Transports of one direction: the two ends of a pipe, and what is no socket at all.
+
+use std::{
+    fs::File,
+    io::{ErrorKind, PipeReader, PipeWriter, Read as _, Write as _, pipe},
+    os::fd::AsFd as _,
+    time::Duration,
+};
+
+use reactor::{
+    engine::{Medium, Role, Transport},
+    stdio,
+};
+
+use super::pattern;
+use crate::{
+    drive::Drive,
+    suite::{Need, Outcome, Row, Stop, check},
+    world::World,
+};
+
+pub(super) const ROWS: &[Row] = &[
+    row("C9a", "a pipe is read to its end, and nothing is told before its time", read_to_the_end),
+    row("C9b", "what a pipe cannot take waits, and leaves byte for byte", written_whole),
+    row("C9c", "a pipe with nothing in it and no writer has ended", ended_before),
+    row("C9d", "a pipe's end is of one direction: the other is refused", one_direction),
+    row("C9e", "a pipe given back is the same pipe, with the rest of its bytes", given_back),
+    row("H7a", "the reader's leaving is told, and a write fails with EPIPE", reader_leaves),
+    row("H7b", "a write that waits for room fails when the reader leaves", reader_leaves_while_full),
+    row("A6b", "input from a file and output to one are whole, and end", files),
+    row("C9f", "an open file that others share is not made non-blocking", shared_stays),
+];
+
+const fn row(id: &'static str, name: &'static str, run: fn(&mut World<'_>) -> Outcome) -> Row {
+    Row { id, name, needs: &[Need::Sockets], slow: false, run }
+}
+
+/// A pipe whose reading end the engine has.
+fn reading(drive: &mut Drive) -> Result<(reactor::Key, PipeWriter), Stop> {
+    let (reader, writer) = pipe()?;
+    Ok((drive.attach(Transport::adopt(reader)?, Role::Stream)?, writer))
+}
+
+/// A pipe whose writing end the engine has.
+fn writing(drive: &mut Drive) -> Result<(reactor::Key, PipeReader), Stop> {
+    let (reader, writer) = pipe()?;
+    Ok((drive.attach(Transport::adopt(writer)?, Role::Stream)?, reader))
+}
+
+fn read_to_the_end(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let (key, mut writer) = reading(drive)?;
+    drive.settle(2)?;
+    drive.rests()?;
+    // Nobody else reads: as much as a pipe holds leaves without waiting.
+    let bytes = pattern(20_000);
+    for part in bytes.chunks(5_000) {
+        writer.write_all(part)?;
+        let before = drive.told(key).bytes.len();
+        drive.until("the part arrives", |drive| drive.told(key).bytes.len() >= before + part.len())?;
+    }
+    drive.settle(2)?;
+    drive.rests()?;
+    writer.write_all(b"last")?;
+    drop(writer);
+    drive.until("the end is told", |drive| drive.told(key).is_over())?;
+    let told = drive.told(key);
+    check!(told.ends == 1 && told.bytes[..bytes.len()] == bytes, "{} ends, other bytes", told.ends);
+    check!(told.bytes[bytes.len()..] == *b"last", "what came before the end is told before it");
+    drive.rests()
+}
+
+fn written_whole(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let (key, mut reader) = writing(drive)?;
+    let bytes = pattern(1 << 20);
+    drive.send(key, &bytes);
+    let mut got = Vec::new();
+    let mut buffer = [0; 3_000];
+    while got.len() < bytes.len() {
+        drive.turn(Duration::ZERO)?;
+        drive.send_rest(key);
+        // What was sent is there, so this does not wait.
+        while got.len() < drive.told(key).sent {
+            let count = reader.read(&mut buffer)?;
+            got.extend_from_slice(&buffer[..count]);
+        }
+    }
+    check!(got == bytes, "what arrived differs");
+    check!(drive.told(key).is_sent(), "something is left");
+    drive.settle(2)?;
+    drive.rests()?;
+    drive.close(key);
+    drop(drive.engine.next());
+    drive.settle(2)?;
+    check!(reader.read(&mut buffer)? == 0, "the reader sees the end");
+    Ok(())
+}
+
+fn ended_before(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let (reader, writer) = pipe()?;
+    drop(writer);
+    // Opened anew, it would never report the hang-up.
+    let transports = [Transport::adopt(reader.try_clone()?)?, stdio::input_from(reader.as_fd())?];
+    for transport in transports {
+        let key = drive.attach(transport, Role::Stream)?;
+        drive.until("the end is told", |drive| drive.told(key).is_over())?;
+        check!(drive.told(key).ends == 1, "{:?}", drive.told(key));
+    }
+    Ok(())
+}
+
+fn one_direction(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let (read, _writer) = reading(drive)?;
+    let (written, _reader) = writing(drive)?;
+    drive.send(read, b"against the stream");
+    drive.until("the send is over", |drive| !drive.told(read).is_sending())?;
+    check!(drive.told(read).send_failed.is_some(), "an end that is read took output");
+    for key in [read, written] {
+        check!(drive.engine.shutdown(key).is_err(), "half of a pipe was shut down");
+        check!(!drive.told(key).is_over(), "and that ended it");
+    }
+    drive.settle(2)?;
+    drive.rests()
+}
+
+fn given_back(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let (read, mut writer) = reading(drive)?;
+    let (written, _reader) = writing(drive)?;
+    writer.write_all(b"before")?;
+    drive.until("it arrives", |drive| drive.told(read).bytes.len() == 6)?;
+    for (key, medium) in [(read, Medium::READER), (written, Medium::WRITER)] {
+        drive.detach(key);
+        drive.until("it is given back", |drive| drive.told(key).detached.is_some())?;
+        let transport = drive.note(key).detached.take().ok_or("it was given back")?;
+        check!(transport.medium() == medium, "{:?} became {:?}", medium, transport.medium());
+        writer.write_all(b"behind")?;
+        let again = drive.attach(transport, Role::Stream)?;
+        if medium == Medium::READER {
+            drive.until("the rest arrives", |drive| drive.told(again).bytes == b"behind")?;
+        }
+    }
+    Ok(())
+}
+
+fn reader_leaves(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let (key, reader) = writing(drive)?;
+    drive.settle(2)?;
+    check!(!drive.told(key).is_over(), "the reader is there");
+    drop(reader);
+    drive.until("its leaving is told", |drive| drive.told(key).is_over())?;
+    check!(drive.told(key).ends == 1, "{:?}", drive.told(key).broken);
+    drive.rests()?;
+    drive.send(key, b"to nobody");
+    drive.until("the send is over", |drive| !drive.told(key).is_sending())?;
+    let failed = drive.told(key).send_failed.as_ref().map(std::io::Error::kind);
+    check!(failed == Some(ErrorKind::BrokenPipe), "the send ended with {failed:?}");
+    Ok(())
+}
+
+fn reader_leaves_while_full(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let (key, reader) = writing(drive)?;
+    // Nothing of the read side is wanted: what waits for room is told all the same.
+    drive.engine.reading(key, false);
+    drive.send(key, &pattern(1 << 20));
+    for _ in 0..4 {
+        drive.turn(Duration::ZERO)?;
+        drive.send_rest(key);
+    }
+    check!(drive.told(key).is_sending(), "a pipe takes no megabyte");
+    drive.rests()?;
+    drop(reader);
+    drive.until("the send is over", |drive| !drive.told(key).is_sending())?;
+    let failed = drive.told(key).send_failed.as_ref().map(std::io::Error::kind);
+    check!(failed == Some(ErrorKind::BrokenPipe), "the send ended with {failed:?}");
+    Ok(())
+}
+
+fn files(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let bytes = pattern(300_000);
+    let file = Unnamed::new()?;
+    let written = drive.attach(stdio::output_to(file.0.as_fd())?, Role::Stream)?;
+    drive.send(written, &bytes);
+    drive.until("all is written", |drive| {
+        drive.send_rest(written);
+        drive.told(written).is_sent()
+    })?;
+    drive.rests()?;
+    drive.close(written);
+    let mut input = file.again()?;
+    let read = drive.attach(stdio::input_from(input.as_fd())?, Role::Stream)?;
+    drive.until("the end is told", |drive| drive.told(read).is_over())?;
+    check!(drive.told(read).bytes == bytes, "{} bytes came", drive.told(read).bytes.len());
+    check!(input.read(&mut [0])? == 0, "it was read through the file that was given");
+    drive.close(read);
+    let nothing = File::open("/dev/null")?;
+    let read = drive.attach(stdio::input_from(nothing.as_fd())?, Role::Stream)?;
+    drive.until("the end is told", |drive| drive.told(read).is_over())?;
+    check!(drive.told(read).bytes.is_empty() && drive.told(read).ends == 1, "{:?}", drive.told(read));
+    let folder = File::open("/")?;
+    check!(stdio::input_from(folder.as_fd()).is_err(), "a folder was taken for input");
+    Ok(())
+}
+
+/// A file that nobody else sees.
+struct Unnamed(File, std::path::PathBuf);
+
+impl Unnamed {
+    fn new() -> Result<Unnamed, Stop> {
+        let path = std::env::temp_dir().join(format!("reactor-row-{}", std::process::id()));
+        let file = File::create(&path)?;
+        Ok(Unnamed(file, path))
+    }
+
+    fn again(&self) -> Result<File, Stop> {
+        Ok(File::open(&self.1)?)
+    }
+}
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        // A row that fails has said why already.
+        let _ = std::fs::remove_file(&self.1);
+    }
+}
+
+fn shared_stays(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let (mut reader, writer) = pipe()?;
+    let (theirs, mut input) = pipe()?;
+    let written = drive.attach(stdio::output_to(writer.as_fd())?, Role::Stream)?;
+    let read = drive.attach(stdio::input_from(theirs.as_fd())?, Role::Stream)?;
+    for descriptor in [writer.as_fd(), theirs.as_fd()] {
+        check!(!is_nonblocking(descriptor)?, "whoever shares it would find it non-blocking");
+    }
+    input.write_all(b"in")?;
+    drive.send(written, b"out");
+    drive
+        .until("both have moved", |drive| drive.told(read).bytes == b"in" && drive.told(written).is_sent())?;
+    let mut out = [0; 3];
+    reader.read_exact(&mut out)?;
+    check!(&out == b"out", "{out:?} came out");
+    Ok(())
+}
+
+fn is_nonblocking(descriptor: std::os::fd::BorrowedFd<'_>) -> Result<bool, Stop> {
+    // What /proc says of the open file: its flags, in octal.
+    let number = std::os::fd::AsRawFd::as_raw_fd(&descriptor);
+    let Ok(info) = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")) else {
+        return Err(Stop::Skipped("needs /proc/self/fdinfo".to_owned()));
+    };
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap_or("0");
+    let flags = i32::from_str_radix(flags.trim(), 8).map_err(|error| error.to_string())?;
+    Ok(flags & libc::O_NONBLOCK != 0)
+}

@@ -1,0 +1,44 @@
+//! H: signals that interrupt a wait.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal as Number;
+use reactor::signals::{Signal, Signals};
+
+use crate::{
+    storm::under_storm,
+    suite::{Need, Outcome, Row, check},
+    world::World,
+};
+
+pub(super) const ROWS: &[Row] = &[Row {
+    id: "H1",
+    name: "a wait that signals interrupt is neither an error nor begun anew",
+    needs: &[Need::Sockets],
+    slow: false,
+    run: interrupted,
+}];
+
+fn interrupted(world: &mut World<'_>) -> Outcome {
+    let _handled = Signals::of_process([Signal::USR2])?;
+    let engine = &mut *world.engine();
+    let (outcome, [_, sent]) = under_storm(None, Number::SIGUSR2, || -> Outcome {
+        for _ in 0..WAITS {
+            let (begun, real) = (engine.now(), Instant::now());
+            while engine.now().since(begun) < WAIT {
+                engine.wait(Some(WAIT - engine.now().since(begun)))?;
+                check!(engine.next().is_none(), "an event of nothing");
+                check!(real.elapsed() < LATE, "a wait of {WAIT:?} is not over after {:?}", real.elapsed());
+            }
+        }
+        Ok(())
+    })?;
+    outcome?;
+    check!(sent > WAITS, "only {sent} signals were sent");
+    Ok(())
+}
+
+const WAITS: u32 = 5;
+const WAIT: Duration = Duration::from_millis(30);
+/// An interrupted wait that begins anew is not over while the storm lasts.
+const LATE: Duration = Duration::from_secs(1);

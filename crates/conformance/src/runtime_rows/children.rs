@@ -1,0 +1,393 @@
+//! H at runtime level: child processes, their pipes and their ends. Unix.
+
+use std::{
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+use reactor::{
+    Context, Handle, Id, Result, Service,
+    process::{Process, SpawnOptions, Standard},
+};
+
+use super::{
+    SOCKETS,
+    nursery::{Kept, Nursery, Told, exists, silent, spoken, until_gone},
+    rig::Rig,
+    row,
+};
+use crate::{
+    rows::pattern,
+    suite::{Need, Outcome, Row, Stop, check},
+    world::World,
+};
+
+pub(super) const ROWS: &[Row] = &[
+    row("H5r", "two hundred children that end at once are each told once", SOCKETS, many_at_once),
+    row(
+        "H5r2",
+        "children of another library in the process lose no exit, and ours none",
+        SOCKETS,
+        two_libraries,
+    ),
+    row("H5r3", "a child that ended before it was added is told", PROC, ended_before_added),
+    row("H6r", "output may end long before its child, and outlive it", SOCKETS, exit_and_end_are_two),
+    row(
+        "H7r",
+        "a child that does not read breaks the pipe and nothing else",
+        SOCKETS,
+        child_that_does_not_read,
+    ),
+    row("H7r2", "a flood from a child waits while it is paused, and none is lost", SOCKETS, flood),
+    row("H7r3", "bytes go through a child and come back whole", SOCKETS, through_a_child),
+    row("H8r", "a program that cannot be executed is an error, and leaves nothing", PROC, not_executed),
+    row("H11r", "a signal goes to the whole group, and never to one that has ended", PROC, group),
+    row(
+        "H11r2",
+        "a child is killed with its group when it is closed, and is no zombie",
+        PROC,
+        killed_on_close,
+    ),
+    row("H11r3", "children dropped with their runtime become no zombies", PROC, dropped_with_the_runtime),
+    row(
+        "A9r2",
+        "a child has its three descriptors and no other, and dies by SIGPIPE",
+        PROC,
+        nothing_inherited,
+    ),
+];
+
+const PROC: &[Need] = &[Need::Sockets, Need::Linux, Need::DescriptorList];
+
+fn many_at_once(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let nursery = rig.add(Nursery::default())?;
+    let mut options = silent();
+    options.stdin = Standard::Piped;
+    let count = if world.descriptors_max() < 1024 { 60 } else { 200 };
+    for code in 0..count {
+        let script = format!("read word; exit {}", code % 200);
+        rig.with(nursery, |nursery, cx| nursery.start(cx, &script, &options))?;
+    }
+    // None ends before all are told to, by the end of their input.
+    rig.settle()?;
+    check!(rig.get(nursery).exited() == 0, "{} ended by themselves", rig.get(nursery).exited());
+    rig.with(nursery, |nursery, cx| {
+        nursery.children.iter().filter_map(|child| child.input).for_each(|id| cx.close(id))
+    });
+    rig.until("all have closed", |rig| {
+        let told = &rig.get(nursery).told;
+        told.iter().filter(|(_, told)| *told == Told::Gone).count() == count
+    })?;
+    for child in 0..count {
+        let exits: Vec<_> = rig.get(nursery).of(child).into_iter().filter_map(exit_code).collect();
+        check!(exits == [child as i32 % 200], "child {child} ended with {exits:?}");
+    }
+    rig.finish()
+}
+
+fn exit_code(told: Told) -> Option<i32> {
+    match told {
+        Told::Exit(status) => status.code(),
+        _ => None,
+    }
+}
+
+fn two_libraries(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let nursery = rig.add(Nursery::default())?;
+    let other = std::thread::spawn(|| {
+        let codes = (0..50).map(|code| {
+            let mut child = Command::new("sh").args(["-c", &format!("exit {code}")]).spawn()?;
+            child.wait().map(|status| status.code())
+        });
+        codes.collect::<std::io::Result<Vec<_>>>()
+    });
+    for code in 0..50 {
+        rig.with(nursery, |nursery, cx| nursery.start(cx, &format!("exit {code}"), &silent()))?;
+        rig.turn(Duration::ZERO)?;
+    }
+    rig.until("all of ours have ended", |rig| rig.get(nursery).exited() == 50)?;
+    let codes: Vec<_> = (0..50).flat_map(|child| rig.get(nursery).of(child)).filter_map(exit_code).collect();
+    check!(codes == (0..50).collect::<Vec<_>>(), "ours ended with {codes:?}");
+    let theirs = other.join().map_err(|_| "the other library panicked")??;
+    check!(theirs == (0..50).map(Some).collect::<Vec<_>>(), "theirs ended with {theirs:?}");
+    rig.finish()
+}
+
+fn ended_before_added(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let nursery = rig.add(Nursery::default())?;
+    rig.with(nursery, |nursery, cx| -> Outcome {
+        let child = cx.spawn(Command::new("sh").args(["-c", "exit 5"]), &silent())?;
+        let stat = format!("/proc/{}/stat", child.process.pid());
+        while !std::fs::read_to_string(&stat)?.contains(") Z ") {
+            std::thread::yield_now();
+        }
+        let pid = child.process.pid();
+        let process = cx.add(child.process).map_err(|rejected| rejected.error)?;
+        nursery.children.push(Kept { process, pid, input: None, output: None });
+        Ok(())
+    })?;
+    rig.until("its end is told", |rig| rig.get(nursery).has(0, Told::Gone))?;
+    check!(
+        rig.get(nursery).of(0).iter().filter_map(|told| exit_code(*told)).eq([5]),
+        "{:?}",
+        rig.get(nursery).told
+    );
+    rig.finish()
+}
+
+fn exit_and_end_are_two(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let nursery = rig.add(Nursery::default())?;
+    // It closes its output and lives on, until its input ends.
+    let first =
+        rig.with(nursery, |nursery, cx| nursery.start(cx, "echo a; exec >&-; read word; exit 1", &spoken()))?;
+    rig.until("its output has ended", |rig| rig.get(nursery).has(first, Told::OutputClosed))?;
+    check!(rig.get(nursery).exited() == 0, "its exit was told with the end of its output");
+    let input = rig.get(nursery).children[first].input.ok_or("it is piped")?;
+    rig.with(nursery, |_, cx| cx.close(input));
+    rig.until("it has ended", |rig| rig.get(nursery).has(first, Told::Gone))?;
+    // It ends, and what it started holds both pipes until its input ends.
+    let second = rig.with(nursery, |nursery, cx| {
+        nursery.start(cx, "exec 3<&0; (read word; echo late) <&3 & exit 2", &spoken())
+    })?;
+    rig.until("it has ended", |rig| rig.get(nursery).has(second, Told::Gone))?;
+    rig.settle()?;
+    check!(!rig.get(nursery).has(second, Told::OutputEnd), "the end of the output was told with the exit");
+    let input = rig.get(nursery).children[second].input.ok_or("it is piped")?;
+    rig.with(nursery, |_, cx| cx.close(input));
+    rig.until("the output has ended", |rig| rig.get(nursery).has(second, Told::OutputClosed))?;
+    check!(rig.get(nursery).output == b"a\nlate\n", "{:?} was said", rig.get(nursery).output);
+    rig.finish()
+}
+
+fn child_that_does_not_read(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let nursery = rig.add(Nursery::default())?;
+    let child =
+        rig.with(nursery, |nursery, cx| nursery.start(cx, "exec <&-; echo gone; exec sleep 60", &spoken()))?;
+    let input = rig.get(nursery).children[child].input.ok_or("it is piped")?;
+    rig.with(nursery, |_, cx| cx.send(input, &pattern(1 << 20)));
+    rig.until("the input has ended", |rig| rig.get(nursery).has(child, Told::InputClosed { failed: true }))?;
+    rig.until("its word has arrived", |rig| rig.get(nursery).output == b"gone\n")?;
+    check!(!rig.get(nursery).has(child, Told::Gone), "the child lives on");
+    let process = rig.get(nursery).children[child].process;
+    rig.with(nursery, |_, cx| cx.get(process).map(Process::kill)).ok_or("it lives")??;
+    rig.until("it has ended", |rig| rig.get(nursery).has(child, Told::Gone))?;
+    rig.finish()
+}
+
+fn flood(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let nursery = rig.add(Nursery::default())?;
+    let script = "exec head -c 3000000 /dev/zero";
+    let child = rig.with(nursery, |nursery, cx| nursery.start(cx, script, &spoken()))?;
+    let output = rig.get(nursery).children[child].output.ok_or("it is piped")?;
+    rig.with(nursery, |_, cx| cx.pause(output));
+    rig.settle()?;
+    let before = rig.counters().bytes_in;
+    rig.rests()?;
+    check!(rig.counters().bytes_in == before && before <= 1 << 20, "{before} bytes were read though paused");
+    check!(!rig.get(nursery).has(child, Told::Gone), "it waits for its reader");
+    rig.with(nursery, |_, cx| cx.resume(output));
+    rig.until("it has ended", |rig| {
+        rig.get(nursery).has(child, Told::Gone) && rig.get(nursery).has(child, Told::OutputClosed)
+    })?;
+    check!(rig.get(nursery).output.len() == 3_000_000, "{} bytes came", rig.get(nursery).output.len());
+    rig.finish()
+}
+
+fn through_a_child(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let nursery = rig.add(Nursery::default())?;
+    let child = rig.with(nursery, |nursery, cx| nursery.start(cx, "exec cat", &spoken()))?;
+    let input = rig.get(nursery).children[child].input.ok_or("it is piped")?;
+    let bytes = pattern(2 << 20);
+    rig.with(nursery, |_, cx| {
+        cx.send(input, &bytes);
+        cx.finish(input);
+    });
+    rig.until("all has come back", |rig| {
+        rig.get(nursery).has(child, Told::OutputClosed) && rig.get(nursery).has(child, Told::Gone)
+    })?;
+    check!(rig.get(nursery).output == bytes, "what came back differs");
+    check!(rig.get(nursery).has(child, Told::InputClosed { failed: false }), "{:?}", rig.get(nursery).told);
+    rig.finish()
+}
+
+fn not_executed(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let nursery = rig.add(Nursery::default())?;
+    let before = children_of_this_process()?;
+    for (program, kind) in [
+        ("/no/such/program", std::io::ErrorKind::NotFound),
+        ("/etc/passwd", std::io::ErrorKind::PermissionDenied),
+    ] {
+        let result =
+            rig.with(nursery, |_, cx| cx.spawn(&mut Command::new(program), &SpawnOptions::default()));
+        let Err(error) = result else { return Err(format!("{program} was executed").into()) };
+        check!(error.io().is_some_and(|error| error.kind() == kind), "{program}: {error}");
+        check!(error.to_string().contains(program), "the error names the program: {error}");
+    }
+    let after = children_of_this_process()?;
+    check!(after == before, "children were left: {after:?} after {before:?}");
+    rig.finish()
+}
+
+/// The children of this process, zombies included.
+fn children_of_this_process() -> Result<Vec<u32>, Stop> {
+    let mut all = Vec::new();
+    for task in std::fs::read_dir("/proc/self/task")? {
+        let children = std::fs::read_to_string(task?.path().join("children"));
+        let Ok(children) = children else {
+            return Err(Stop::Skipped("needs /proc/TASK/children".to_owned()));
+        };
+        all.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    Ok(all)
+}
+
+/// Starts a leader that started one more; gives the numbers of both.
+fn family(
+    rig: &mut Rig,
+    nursery: reactor::ServiceId<Nursery>,
+    options: &SpawnOptions,
+) -> Result<[u32; 2], Stop> {
+    let script = "sleep 60 & echo $!; wait";
+    let child = rig.with(nursery, |nursery, cx| nursery.start(cx, script, options))?;
+    rig.until("it has said its child's number", |rig| rig.get(nursery).output.ends_with(b"\n"))?;
+    let said = std::mem::take(&mut rig.get_mut(nursery).output);
+    let pid = String::from_utf8_lossy(&said).trim().parse::<u32>().map_err(|error| error.to_string())?;
+    Ok([rig.get(nursery).children[child].pid, pid])
+}
+
+fn group(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let nursery = rig.add(Nursery::default())?;
+    let mut options = spoken();
+    options.group = true;
+    let family = family(&mut rig, nursery, &options)?;
+    let process = rig.get(nursery).children[0].process;
+    rig.with(nursery, |_, cx| cx.get(process).map(Process::terminate)).ok_or("it lives")??;
+    rig.until("it has ended", |rig| rig.get(nursery).has(0, Told::Gone))?;
+    until_gone(&family)?;
+    // In the handler of its exit it is reaped already, and its number may be another's.
+    let mut options = silent();
+    options.group = true;
+    let child = rig.with(nursery, |_, cx| cx.spawn(&mut Command::new("true"), &options))?;
+    let late = rig.add(Late::default())?;
+    rig.with(late, |_, cx| cx.add(child.process)).map_err(|rejected| rejected.error)?;
+    rig.until("its exit was told", |rig| rig.get(late).errno.is_some())?;
+    check!(rig.get(late).errno == Some(libc::ESRCH), "a signal after the exit: {:?}", rig.get(late).errno);
+    rig.finish()
+}
+
+/// Sends a signal when the exit is told.
+#[derive(Default)]
+struct Late {
+    errno: Option<i32>,
+}
+
+impl Service for Late {}
+
+impl Handle<Process> for Late {
+    fn handle(&mut self, cx: &mut Context<'_, Self>, id: Id<Process>, _: ExitStatus) -> Result {
+        let sent = cx.get(id).map(Process::kill).ok_or("it is there until it is closed")?;
+        self.errno = Some(sent.err().and_then(|error| error.raw_os_error()).unwrap_or_default());
+        Ok(())
+    }
+}
+
+fn killed_on_close(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let nursery = rig.add(Nursery::default())?;
+    let mut options = spoken();
+    (options.group, options.kill_on_close) = (true, true);
+    let both = family(&mut rig, nursery, &options)?;
+    let process = rig.get(nursery).children[0].process;
+    rig.with(nursery, |_, cx| cx.close(process));
+    until_gone_while_turning(&mut rig, &both)?;
+    // What is left of a group ends with its leader, if that is asked for.
+    let mut options = spoken();
+    (options.group, options.kill_rest) = (true, true);
+    let both = family(&mut rig, nursery, &options)?;
+    Command::new("sh").args(["-c", &format!("kill -KILL {}", both[0])]).status()?;
+    until_gone_while_turning(&mut rig, &both)?;
+    rig.until("the output has ended", |rig| rig.get(nursery).has(1, Told::OutputClosed))?;
+    rig.finish()
+}
+
+fn until_gone_while_turning(rig: &mut Rig, pids: &[u32]) -> Outcome {
+    rig.until("they are gone", |_| !pids.iter().any(|pid| exists(*pid)))
+}
+
+fn dropped_with_the_runtime(world: &mut World<'_>) -> Outcome {
+    let mut pids = Vec::new();
+    for kill in [true, false] {
+        let mut rig = Rig::new(world)?;
+        let nursery = rig.add(Nursery::default())?;
+        let mut options = silent();
+        (options.kill_on_close, options.stdin) = (kill, Standard::Piped);
+        for _ in 0..20 {
+            // Without its input it ends, killed or not.
+            let child = rig.with(nursery, |nursery, cx| nursery.start(cx, "read word", &options))?;
+            pids.push(rig.get(nursery).children[child].pid);
+        }
+        drop(rig);
+    }
+    until_gone(&pids)?;
+    // The thread that waited for them ends, too, and has closed its pipe.
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while names_of_threads()?.iter().any(|name| name.starts_with("reactor-reaper")) {
+        check!(std::time::Instant::now() < end, "the thread is still there");
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
+fn names_of_threads() -> Result<Vec<String>, Stop> {
+    let tasks = std::fs::read_dir("/proc/self/task")?;
+    // A thread may end while it is looked at.
+    Ok(tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok()).collect())
+}
+
+fn nothing_inherited(world: &mut World<'_>) -> Outcome {
+    // What this process was given itself is not ours to close.
+    let given = descriptors()?;
+    let mut rig = Rig::new(world)?;
+    let (echo, address) = rig.echo()?;
+    let nursery = rig.add(Nursery::default())?;
+    let peer = std::net::TcpStream::connect(address.ip().ok_or("an IP address")?)?;
+    rig.until("a connection is open", |rig| rig.get(echo).opened == 1)?;
+    // One that lives has its pidfd and pipes open here.
+    rig.with(nursery, |nursery, cx| nursery.start(cx, "read word", &spoken()))?;
+    let script = "for fd in /proc/self/fd/*; do [ -e $fd ] && echo ${fd##*/}; done; kill -PIPE $$; exit 9";
+    let ours = descriptors()?.len();
+    let child = rig.with(nursery, |nursery, cx| nursery.start(cx, script, &spoken()))?;
+    rig.until("it has ended", |rig| {
+        rig.get(nursery).has(child, Told::Gone) && rig.get(nursery).has(child, Told::OutputClosed)
+    })?;
+    let said = String::from_utf8_lossy(&rig.get(nursery).output).into_owned();
+    let mut numbers: Vec<u32> = said.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+    numbers.retain(|number| *number <= 2 || !given.contains(number));
+    check!(ours >= given.len() + 8, "only {ours} descriptors are open, {} were before", given.len());
+    check!(numbers == [0, 1, 2], "of {ours} descriptors the child has {said:?}");
+    let signal = rig.get(nursery).of(child).into_iter().find_map(|told| match told {
+        Told::Exit(status) => std::os::unix::process::ExitStatusExt::signal(&status),
+        _ => None,
+    });
+    check!(signal == Some(libc::SIGPIPE), "SIGPIPE is ignored or blocked in the child: {signal:?}");
+    let input = rig.get(nursery).children[0].input.ok_or("it is piped")?;
+    rig.with(nursery, |_, cx| cx.close(input));
+    drop(peer);
+    rig.until("the other has ended, too", |rig| rig.get(nursery).has(0, Told::Gone))?;
+    rig.finish()
+}
+
+/// The descriptors of this process.
+fn descriptors() -> Result<Vec<u32>, Stop> {
+    let listed = std::fs::read_dir("/proc/self/fd")?;
+    Ok(listed.flatten().filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).collect())
+}

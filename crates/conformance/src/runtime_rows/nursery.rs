@@ -1,0 +1,155 @@
+//! A service that holds child processes, for the rows about them.
+
+use std::{
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+use reactor::{
+    Bytes, Closed, Context, Error, Event, Handle, Id, Result, Service, Stream,
+    process::{Process, SpawnOptions, Standard},
+};
+
+use crate::suite::{Outcome, check};
+
+/// Holds children, and notes what is told of them, in order.
+#[derive(Default)]
+pub(super) struct Nursery {
+    pub(super) told: Vec<(usize, Told)>,
+    /// In the order of starting.
+    pub(super) children: Vec<Kept>,
+    pub(super) output: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Told {
+    Exit(ExitStatus),
+    Gone,
+    OutputEnd,
+    OutputClosed,
+    InputEnd,
+    InputClosed { failed: bool },
+}
+
+pub(super) struct Kept {
+    pub(super) process: Id<Process>,
+    pub(super) pid: u32,
+    pub(super) input: Option<Id<In>>,
+    pub(super) output: Option<Id<Out>>,
+}
+
+pub(super) struct Input;
+pub(super) type In = Stream<Bytes, (), Input>;
+pub(super) type Out = Stream<Bytes>;
+
+impl Nursery {
+    pub(super) fn start(
+        &mut self,
+        cx: &mut Context<'_, Nursery>,
+        script: &str,
+        options: &SpawnOptions,
+    ) -> Result<usize, Error> {
+        let child = cx.spawn(Command::new("sh").args(["-c", script]), options)?;
+        let pid = child.process.pid();
+        let process = cx.add(child.process).map_err(|rejected| rejected.error)?;
+        let input = child.stdin.map(|stdin| cx.add(Stream::new(Bytes).role().through(stdin)));
+        let input = input.transpose().map_err(|rejected| rejected.error)?;
+        let output = child.stdout.map(|stdout| cx.add(Stream::new(Bytes).through(stdout)));
+        let output = output.transpose().map_err(|rejected| rejected.error)?;
+        self.children.push(Kept { process, pid, input, output });
+        Ok(self.children.len() - 1)
+    }
+
+    pub(super) fn of(&self, child: usize) -> Vec<Told> {
+        self.told.iter().filter(|(of, _)| *of == child).map(|(_, told)| *told).collect()
+    }
+
+    pub(super) fn has(&self, child: usize, told: Told) -> bool {
+        self.told.contains(&(child, told))
+    }
+
+    pub(super) fn exited(&self) -> usize {
+        self.told.iter().filter(|(_, told)| matches!(told, Told::Exit(_))).count()
+    }
+}
+
+impl Service for Nursery {}
+
+impl Handle<Process> for Nursery {
+    fn handle(&mut self, _: &mut Context<'_, Self>, id: Id<Process>, status: ExitStatus) -> Result {
+        let at = self.children.iter().position(|child| child.process == id).ok_or("a child of ours")?;
+        self.told.push((at, Told::Exit(status)));
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<'_, Self>, id: Id<Process>, _: Process, _: Closed) {
+        let at = self.children.iter().position(|child| child.process == id);
+        self.told.push((at.expect("a child of ours"), Told::Gone));
+    }
+}
+
+impl Handle<Out> for Nursery {
+    fn handle(&mut self, _: &mut Context<'_, Self>, id: Id<Out>, event: Event<'_, Bytes>) -> Result {
+        match event {
+            Event::Received(bytes) => self.output.extend_from_slice(bytes),
+            Event::End => {
+                let at = self.children.iter().position(|child| child.output == Some(id));
+                self.told.push((at.ok_or("a child of ours")?, Told::OutputEnd));
+            }
+            Event::Open | Event::Drained => (),
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<'_, Self>, id: Id<Out>, _: Out, _: Closed) {
+        let at = self.children.iter().position(|child| child.output == Some(id));
+        self.told.push((at.expect("a child of ours"), Told::OutputClosed));
+    }
+}
+
+impl Handle<In> for Nursery {
+    fn handle(&mut self, _: &mut Context<'_, Self>, id: Id<In>, event: Event<'_, Bytes>) -> Result {
+        if let Event::End = event {
+            let at = self.children.iter().position(|child| child.input == Some(id));
+            self.told.push((at.ok_or("a child of ours")?, Told::InputEnd));
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<'_, Self>, id: Id<In>, _: In, why: Closed) {
+        let failed = why.io().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
+        let at = self.children.iter().position(|child| child.input == Some(id));
+        self.told.push((at.expect("a child of ours"), Told::InputClosed { failed }));
+    }
+}
+
+/// A child without pipes.
+pub(super) fn silent() -> SpawnOptions {
+    let mut options = SpawnOptions::default();
+    (options.stdin, options.stdout, options.stderr) = (Standard::Null, Standard::Null, Standard::Null);
+    options
+}
+
+/// A child whose errors are ours.
+pub(super) fn spoken() -> SpawnOptions {
+    let mut options = SpawnOptions::default();
+    options.stderr = Standard::Inherited;
+    options
+}
+
+/// Whether there is a process of this number, a zombie of ours included.
+pub(super) fn exists(pid: u32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    // What a child has left behind is not ours to reap, and whose it is may take its time.
+    let ours = stat.contains(&format!(" {} ", std::process::id()));
+    ours || !stat.contains(") Z ")
+}
+
+pub(super) fn until_gone(pids: &[u32]) -> Outcome {
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while let Some(pid) = pids.iter().find(|pid| exists(**pid)) {
+        check!(std::time::Instant::now() < end, "process {pid} is still there");
+        std::thread::yield_now();
+    }
+    Ok(())
+}

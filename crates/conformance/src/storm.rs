@@ -1,0 +1,48 @@
+//! A storm of signals to one thread: they interrupt whatever it waits in.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use nix::sys::{
+    pthread::{Pthread, pthread_kill, pthread_self},
+    signal::Signal,
+};
+
+use crate::suite::Stop;
+
+/// Does something while this thread is sent a signal each millisecond: the loud one once in ten times, if there
+/// is one, and otherwise the silent one. Gives the result, and how many loud and silent ones were sent. Somebody
+/// has to handle both meanwhile.
+pub(crate) fn under_storm<T>(
+    loud: Option<Signal>,
+    silent: Signal,
+    work: impl FnOnce() -> T,
+) -> Result<(T, [u32; 2]), Stop> {
+    let (target, is_over) = (pthread_self() as usize, AtomicBool::new(false));
+    let (result, sent) = thread::scope(|scope| {
+        let sender = scope.spawn(|| send(target, loud, silent, &is_over));
+        let result = work();
+        is_over.store(true, Ordering::Release);
+        (result, sender.join())
+    });
+    Ok((result, sent.map_err(|_| "the thread that sends signals panicked")?))
+}
+
+fn send(target: usize, loud: Option<Signal>, silent: Signal, is_over: &AtomicBool) -> [u32; 2] {
+    let mut sent = [0, 0];
+    for round in 0_u32.. {
+        if is_over.load(Ordering::Acquire) {
+            break;
+        }
+        let loud = loud.filter(|_| round.is_multiple_of(10));
+        // An error would be that the thread has ended: it waits for this one.
+        if pthread_kill(target as Pthread, loud.unwrap_or(silent)).is_ok() {
+            sent[usize::from(loud.is_none())] += 1;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    sent
+}

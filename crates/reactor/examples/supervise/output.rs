@@ -1,0 +1,32 @@
+//! Lines of any bytes: a program may say what is no text, and a line without end is cut.
+
+use reactor::{Codec, Outgoing, Result};
+
+/// Lines without their newline, of at most 4 KiB.
+pub(crate) struct Said;
+
+impl Codec for Said {
+    type In<'a> = &'a [u8];
+    type Out<'a> = &'a [u8];
+
+    fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Option<(usize, &'a [u8])>> {
+        let window = &input[..input.len().min(LINE_MAX)];
+        Ok(match window.iter().position(|byte| *byte == b'\n') {
+            Some(at) => Some((at + 1, &window[..at])),
+            None if window.len() == LINE_MAX => Some((LINE_MAX, window)),
+            None => None,
+        })
+    }
+
+    fn encode(&mut self, line: &[u8], out: &mut Outgoing) -> Result {
+        out.put(line);
+        out.put(b"\n");
+        Ok(())
+    }
+
+    fn end<'a>(&mut self, left: &'a [u8]) -> Result<Option<&'a [u8]>> {
+        Ok((!left.is_empty()).then_some(left))
+    }
+}
+
+const LINE_MAX: usize = 4096;

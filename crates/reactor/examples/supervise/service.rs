@@ -1,0 +1,272 @@
+//! The service: workers that begin again, their output with a prefix, and the end of them all.
+
+use std::{
+    io,
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+use reactor::{
+    Closed, Context, Error, Event, Flow, Handle, Id, IdMap, Receive, Result, Service, Stream, Time,
+    process::{Process, SpawnOptions, Standard},
+    signals::{Arrived, Signal, Signals},
+};
+
+use crate::output::Said;
+
+/// What a worker says, by the two ways it has.
+pub(crate) type Out = Stream<Said>;
+pub(crate) type Err = Stream<Said, (), Errors>;
+/// What we say.
+pub(crate) type Ours = Stream<Said, (), Output>;
+pub(crate) struct Errors;
+pub(crate) struct Output;
+
+pub(crate) struct Supervise {
+    workers: Vec<Worker>,
+    /// Which worker a process is.
+    processes: IdMap<Process, usize>,
+    /// What comes before each line of a stream. One may outlive its process: somebody holds the pipe.
+    outs: IdMap<Out, String>,
+    errors: IdMap<Err, String>,
+    output: Option<Id<Ours>>,
+    is_ending: bool,
+}
+
+struct Worker {
+    command: Vec<String>,
+    name: String,
+    began: Time,
+    pause: Duration,
+}
+
+/// It is time for a worker to begin again.
+struct Again(usize);
+/// The time to end by itself is over.
+struct Deadline;
+
+impl Supervise {
+    pub(crate) fn new(commands: Vec<Vec<String>>) -> Supervise {
+        let workers = commands.into_iter().map(|command| {
+            let name = command[0].rsplit('/').next().unwrap_or_default().to_owned();
+            Worker { command, name, began: Time::ZERO, pause: PAUSE_MIN }
+        });
+        Supervise {
+            workers: workers.collect(),
+            processes: IdMap::new(),
+            outs: IdMap::new(),
+            errors: IdMap::new(),
+            output: None,
+            is_ending: false,
+        }
+    }
+
+    fn begin(&mut self, cx: &mut Context<Self>, at: usize) -> Result<(), Error> {
+        let worker = &mut self.workers[at];
+        worker.began = cx.now();
+        let mut options = SpawnOptions::default();
+        options.stdin = Standard::Null;
+        // What a worker has started ends with it, and with us.
+        (options.group, options.kill_rest, options.kill_on_close) = (true, true, true);
+        let child = cx.spawn(Command::new(&worker.command[0]).args(&worker.command[1..]), &options)?;
+        let name = format!("{}[{}]", worker.name, child.process.pid());
+        self.processes.insert(cx.add(child.process).map_err(|rejected| rejected.error)?, at);
+        if let Some(stdout) = child.stdout {
+            let stream = Stream::new(Said).through(stdout);
+            self.outs.insert(cx.add(stream).map_err(|rejected| rejected.error)?, format!("{name}: "));
+        }
+        if let Some(stderr) = child.stderr {
+            let stream = Stream::new(Said).role().through(stderr);
+            self.errors.insert(cx.add(stream).map_err(|rejected| rejected.error)?, format!("{name}! "));
+        }
+        Ok(())
+    }
+
+    /// Says a line. While nobody takes it, the workers are not listened to, and wait in turn.
+    fn say(&mut self, cx: &mut Context<Self>, prefix: &str, line: &[u8]) {
+        let line = [prefix.as_bytes(), line].concat();
+        if self.output.is_some_and(|output| cx.send(output, &line) == Flow::High) {
+            self.outs.ids().for_each(|id| cx.pause(id));
+            self.errors.ids().for_each(|id| cx.pause(id));
+        }
+    }
+
+    fn note(&mut self, cx: &mut Context<Self>, at: usize, what: &str) {
+        let prefix = format!("supervise: {}: ", self.workers[at].name);
+        self.say(cx, &prefix, what.as_bytes());
+    }
+
+    /// Plans the next beginning.
+    fn retry(&mut self, cx: &mut Context<Self>, at: usize, why: &str) {
+        let now = cx.now();
+        let worker = &mut self.workers[at];
+        if now.since(worker.began) >= CALM {
+            worker.pause = PAUSE_MIN;
+        }
+        let pause = worker.pause;
+        worker.pause = (pause * 2).min(PAUSE_MAX);
+        self.note(cx, at, &format!("{why}; again in {} ms", pause.as_millis()));
+        cx.after(pause, Again(at));
+    }
+
+    /// Sends a signal to all.
+    fn signal(&self, cx: &Context<Self>, send: impl Fn(&Process) -> io::Result<()>) {
+        for process in self.processes.ids().filter_map(|id| cx.get(id)) {
+            // One that has just ended needs none.
+            let _ = send(process);
+        }
+    }
+
+    /// Asks all to end.
+    fn end(&mut self, cx: &mut Context<Self>) {
+        if !std::mem::replace(&mut self.is_ending, true) {
+            self.signal(cx, Process::terminate);
+            cx.after(PATIENCE, Deadline);
+            self.end_if_done(cx);
+        }
+    }
+
+    /// What is said last leaves when nobody is left to say more.
+    fn end_if_done(&mut self, cx: &mut Context<Self>) {
+        if self.is_ending && self.processes.is_empty() && self.outs.is_empty() && self.errors.is_empty() {
+            if let Some(output) = self.output.take() {
+                cx.close(output);
+            }
+            cx.stop(PATIENCE);
+        }
+    }
+}
+
+impl Service for Supervise {
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        let output = Stream::new(Said).role().through(cx.stdout()?);
+        self.output = Some(cx.add(output)?);
+        let signals = cx.signals([Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1, Signal::USR2])?;
+        cx.background(signals);
+        for at in 0..self.workers.len() {
+            self.begin(cx, at)?;
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, cx: &mut Context<Self>) {
+        self.end(cx);
+    }
+}
+
+impl Handle<Signals> for Supervise {
+    fn handle(&mut self, cx: &mut Context<Self>, _: Id<Signals>, arrived: Arrived) -> Result {
+        match arrived.signal {
+            Signal::TERM | Signal::INT if self.is_ending || arrived.times > 1 => {
+                self.end(cx);
+                self.signal(cx, Process::kill);
+            }
+            Signal::TERM | Signal::INT => self.end(cx),
+            other => self.signal(cx, |process| process.signal(other.number())),
+        }
+        Ok(())
+    }
+}
+
+impl Handle<Process> for Supervise {
+    fn handle(&mut self, cx: &mut Context<Self>, id: Id<Process>, status: ExitStatus) -> Result {
+        match self.processes.remove(id) {
+            Some(at) if self.is_ending => self.note(cx, at, &format!("{status}")),
+            Some(at) => self.retry(cx, at, &format!("{status}")),
+            None => (),
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, cx: &mut Context<Self>, id: Id<Process>, _: Process, why: Closed) {
+        // Its end was not told: somebody else has taken it.
+        if let Some(at) = self.processes.remove(id).filter(|_| !self.is_ending) {
+            self.retry(cx, at, &why.to_string());
+        }
+        self.end_if_done(cx);
+    }
+}
+
+impl Handle<Out> for Supervise {
+    fn handle(&mut self, cx: &mut Context<Self>, id: Id<Out>, event: Event<Said>) -> Result {
+        if let (Event::Received(line), Some(prefix)) = (event, self.outs.get(id).cloned()) {
+            self.say(cx, &prefix, line);
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, cx: &mut Context<Self>, id: Id<Out>, _: Out, _: Closed) {
+        self.outs.remove(id);
+        self.end_if_done(cx);
+    }
+}
+
+impl Handle<Err> for Supervise {
+    fn handle(&mut self, cx: &mut Context<Self>, id: Id<Err>, event: Event<Said>) -> Result {
+        if let (Event::Received(line), Some(prefix)) = (event, self.errors.get(id).cloned()) {
+            self.say(cx, &prefix, line);
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, cx: &mut Context<Self>, id: Id<Err>, _: Err, _: Closed) {
+        self.errors.remove(id);
+        self.end_if_done(cx);
+    }
+}
+
+impl Handle<Ours> for Supervise {
+    fn handle(&mut self, cx: &mut Context<Self>, _: Id<Ours>, event: Event<Said>) -> Result {
+        if let Event::Drained = event {
+            self.outs.ids().for_each(|id| cx.resume(id));
+            self.errors.ids().for_each(|id| cx.resume(id));
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, cx: &mut Context<Self>, _: Id<Ours>, _: Ours, _: Closed) {
+        // Nobody listens any more. What the workers still say has nowhere to go, and is read all the same.
+        if self.output.take().is_some() {
+            self.outs.ids().for_each(|id| cx.resume(id));
+            self.errors.ids().for_each(|id| cx.resume(id));
+            self.end(cx);
+        }
+    }
+}
+
+impl Receive<Again> for Supervise {
+    fn receive(&mut self, cx: &mut Context<Self>, Again(at): Again) -> Result {
+        if !self.is_ending
+            && let Err(error) = self.begin(cx, at)
+        {
+            self.retry(cx, at, &error.to_string());
+        }
+        Ok(())
+    }
+}
+
+impl Receive<Deadline> for Supervise {
+    fn receive(&mut self, cx: &mut Context<Self>, _: Deadline) -> Result {
+        self.signal(cx, Process::kill);
+        // Somebody who left the group may hold a pipe for ever.
+        self.outs.ids().for_each(|id| cx.close(id));
+        self.errors.ids().for_each(|id| cx.close(id));
+        Ok(())
+    }
+}
+
+/// The error itself, without the name of the service that could not start.
+pub(crate) fn cause(error: &Error) -> String {
+    match error {
+        Error::Start { failure, .. } => failure.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// The first pause; each further one is twice as long.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Who ran for so long begins with the first pause again.
+const CALM: Duration = Duration::from_secs(10);
+/// How long all have to end by themselves.
+const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,0 +1,331 @@
+//! Messages with descriptors, over a Unix socket.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    io::{self, IoSlice},
+    os::fd::{AsFd as _, OwnedFd},
+};
+
+use socket2::{Socket, Type};
+
+use super::{Io, Output, Resource};
+use crate::{
+    credentials::Credentials,
+    engine::{Outgoing, Ready, Source},
+    error::{Failure, Result},
+    sys::rights,
+};
+
+/// A Unix socket as a resource over which descriptors pass.
+///
+/// It takes a connected stream, sequenced-packet or datagram socket. What is sent are [`Message`]s, what is
+/// told are [`Passed`]s.
+///
+/// # What stays together
+///
+/// Between packets, and between datagrams, the boundaries are kept: each is one event. Of one that is longer
+/// than 64 KiB the rest is lost.
+///
+/// A stream has no boundaries, and its bytes are cut and joined at will. The descriptors of a message come in
+/// the event that has its first byte; bytes of earlier messages may be in front of that, but no event has the
+/// descriptors of two messages (unix(7) has an example). So a protocol says in its bytes where a message ends
+/// and how many descriptors it has; the receiver queues those that come, and takes them from the front: they
+/// are in the order sent, and never later than the bytes that speak of them.
+///
+/// # Bounds
+///
+/// A message has at most [`per_message`](Descriptors::per_message) descriptors, 16 by default: one with more
+/// does not leave, and one that arrives with more is told as [`Passed::Refused`], with its descriptors closed.
+/// At most 1,024 descriptors wait to be sent. The bytes are bounded as for any [`Output`].
+///
+/// # Who owns what
+///
+/// A descriptor that is sent is closed here once it has left. One that did not leave before the resource ended
+/// is still in it ([`unsent`](Descriptors::unsent)), and is closed with it. One that arrives belongs to whoever
+/// takes the event, and is CLOEXEC.
+///
+/// ```
+/// use reactor::{Context, Descriptors, Handle, Id, Message, Passed, Result, Service};
+/// use std::{fs::File, io::Read, os::unix::net::UnixStream};
+///
+/// /// Reads what the files contain that are passed to it, and ends with the peer.
+/// struct Reader(Option<UnixStream>, String);
+///
+/// impl Service for Reader {
+///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+///         if let Some(socket) = self.0.take() {
+///             cx.add(Descriptors::new(socket)?)?;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// impl Handle<Descriptors> for Reader {
+///     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Descriptors>, event: Passed<'_>) -> Result {
+///         match event {
+///             Passed::Received { descriptors, .. } => {
+///                 for descriptor in descriptors {
+///                     File::from(descriptor).read_to_string(&mut self.1)?;
+///                 }
+///             }
+///             Passed::Refused { .. } | Passed::End => cx.close(id),
+///         }
+///         Ok(())
+///     }
+/// }
+/// # let (ours, theirs) = UnixStream::pair()?;
+/// # let mut runtime = reactor::Runtime::new()?;
+/// # let id = runtime.add(Reader(Some(theirs), String::new()))?;
+/// # struct Writer(Option<UnixStream>);
+/// # impl Service for Writer {
+/// #     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+/// #         let id = cx.add(Descriptors::new(self.0.take().expect("it is there"))?)?;
+/// let descriptors = vec![File::open("/dev/null")?.into()];
+/// cx.send(id, Message { bytes: b"look at this", descriptors });
+/// #         cx.close(id);
+/// #         Ok(())
+/// #     }
+/// # }
+/// # impl Handle<Descriptors> for Writer {
+/// #     fn handle(&mut self, _: &mut Context<Self>, _: Id<Descriptors>, _: Passed<'_>) -> Result { Ok(()) }
+/// # }
+/// # runtime.add(Writer(Some(ours)))?;
+/// # runtime.run()?.check()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Descriptors {
+    socket: OwnedFd,
+    kind: Kind,
+    per_message: usize,
+    /// Messages that wait and whose beginning matters, in order.
+    waiting: VecDeque<Waiting>,
+    /// Bytes queued since it was made, and those of them that have left.
+    put: u64,
+    gone: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Stream,
+    /// Sequenced packets, or datagrams, which have no end.
+    Packets {
+        have_end: bool,
+    },
+}
+
+struct Waiting {
+    /// Where its first byte is, counted as `put` is.
+    begin: u64,
+    descriptors: Vec<OwnedFd>,
+}
+
+/// What is sent over [`Descriptors`].
+#[derive(Debug)]
+pub struct Message<'a> {
+    /// At least one byte.
+    pub bytes: &'a [u8],
+    /// They leave with the first byte.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// What arrives at [`Descriptors`].
+#[derive(Debug)]
+pub enum Passed<'a> {
+    /// Bytes, and the descriptors that came with them.
+    Received {
+        /// Never empty, but for an empty datagram.
+        bytes: &'a [u8],
+        /// In the order sent. Dropping one closes it.
+        descriptors: Vec<OwnedFd>,
+    },
+    /// The same, but more descriptors came than are taken, or than this process may open. All of them are
+    /// closed. It goes on.
+    Refused {
+        /// As in [`Passed::Received`].
+        bytes: &'a [u8],
+    },
+    /// The peer sends no more.
+    End,
+}
+
+impl Descriptors {
+    /// Takes a connected Unix socket, and makes it non-blocking and CLOEXEC.
+    ///
+    /// # Errors
+    /// `InvalidInput` for what is no Unix socket of a kind that messages can be sent through; as fcntl(2).
+    pub fn new(socket: impl Into<OwnedFd>) -> io::Result<Descriptors> {
+        let socket = Socket::from(socket.into());
+        if !socket.local_addr()?.is_unix() {
+            let why = "descriptors pass through Unix sockets only";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        let kind = match socket.r#type()? {
+            Type::STREAM => Kind::Stream,
+            other => Kind::Packets { have_end: other != Type::DGRAM },
+        };
+        socket.set_nonblocking(true)?;
+        socket.set_cloexec(true)?;
+        #[cfg(target_vendor = "apple")]
+        socket.set_nosigpipe(true)?;
+        Ok(Descriptors {
+            socket: socket.into(),
+            kind,
+            per_message: PER_MESSAGE,
+            waiting: VecDeque::new(),
+            put: 0,
+            gone: 0,
+        })
+    }
+
+    /// Sets how many descriptors a message may have, in either direction: at most 253, the limit of Linux.
+    pub fn per_message(mut self, most: usize) -> Descriptors {
+        self.per_message = most.min(rights::DESCRIPTORS_MAX);
+        self
+    }
+
+    /// Takes the descriptors that have not left, in the order sent. Of a live resource their messages leave
+    /// without them.
+    pub fn unsent(&mut self) -> Vec<OwnedFd> {
+        self.waiting.iter_mut().flat_map(|waiting| std::mem::take(&mut waiting.descriptors)).collect()
+    }
+
+    /// Who is at the other end, as the system noted when it was connected (`SO_PEERCRED`, getpeereid(3)).
+    ///
+    /// # Errors
+    /// As getsockopt(2); `Unsupported` where the system does not tell.
+    pub fn peer_credentials(&self) -> io::Result<Credentials> {
+        Credentials::of_peer(self.socket.as_fd())
+    }
+
+    /// Gives the socket back; what waits to be sent is dropped.
+    pub fn into_socket(self) -> OwnedFd {
+        self.socket
+    }
+
+    fn is_packets(&self) -> bool {
+        self.kind != Kind::Stream
+    }
+
+    fn refusal(&self, message: &Message<'_>) -> Option<String> {
+        let count = message.descriptors.len();
+        let queued: usize = self.waiting.iter().map(|waiting| waiting.descriptors.len()).sum();
+        if message.bytes.is_empty() {
+            Some("a message needs a byte for its descriptors to come with".to_owned())
+        } else if count > self.per_message {
+            Some(format!("{count} descriptors in a message that may have {}", self.per_message))
+        } else if self.is_packets() && message.bytes.len() > PACKET_MAX {
+            Some(format!("{} bytes in a packet that may have {PACKET_MAX}", message.bytes.len()))
+        } else if queued + count > QUEUED_MAX {
+            Some(format!("more than {QUEUED_MAX} descriptors wait to be sent"))
+        } else {
+            None
+        }
+    }
+
+    /// Sends the front of the queue once; how many bytes left.
+    fn send_front(&mut self, out: &mut Outgoing) -> io::Result<usize> {
+        let queued = out.len();
+        let begins = self.waiting.front().is_some_and(|first| first.begin == self.gone);
+        let next = self.waiting.get(usize::from(begins)).map_or(self.put, |next| next.begin);
+        let mut left = usize::try_from(next - self.gone).map_or(queued, |length| length.min(queued));
+        let mut all = [IoSlice::new(&[]); SLICES_MAX];
+        let count = out.slices(&mut all);
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let mut used = 0;
+        for part in &all[..count] {
+            let length = part.len().min(left);
+            if length == 0 {
+                break;
+            }
+            slices[used] = IoSlice::new(&part[..length]);
+            (left, used) = (left - length, used + 1);
+        }
+        let with = if begins { &self.waiting[0].descriptors[..] } else { &[] };
+        let taken = rights::send(self.socket.as_fd(), &slices[..used], with)?;
+        if begins && taken > 0 {
+            self.waiting.pop_front();
+        }
+        out.advance(taken);
+        self.gone += taken as u64;
+        Ok(taken)
+    }
+}
+
+impl Resource for Descriptors {
+    type Event<'a> = Passed<'a>;
+
+    fn source(&self) -> Source<'_> {
+        Source::of(&self.socket)
+    }
+
+    fn step<'a>(
+        &mut self,
+        _: Ready,
+        io: &mut Io<'_>,
+        buffer: &'a mut [u8],
+    ) -> io::Result<Option<Passed<'a>>> {
+        let got = rights::receive(self.socket.as_fd(), buffer)?;
+        if got.bytes == 0 && got.descriptors.is_empty() && self.kind != (Kind::Packets { have_end: false }) {
+            io.input_ended();
+            return Ok(Some(Passed::End));
+        }
+        io.received(got.bytes);
+        // A short read of a stream may have ended where the descriptors of another message begin.
+        io.may_have_more();
+        let bytes = &buffer[..got.bytes];
+        if got.is_cut || got.descriptors.len() > self.per_message {
+            return Ok(Some(Passed::Refused { bytes }));
+        }
+        Ok(Some(Passed::Received { bytes, descriptors: got.descriptors }))
+    }
+}
+
+// Who forgets an `impl` of their own is not helped by hearing of this one.
+#[diagnostic::do_not_recommend]
+impl Output for Descriptors {
+    type Item<'a> = Message<'a>;
+
+    fn encode(&mut self, message: Message<'_>, out: &mut Outgoing) -> Result {
+        if let Some(why) = self.refusal(&message) {
+            return Err(Failure::from(why));
+        }
+        if self.is_packets() || !message.descriptors.is_empty() {
+            self.waiting.push_back(Waiting { begin: self.put, descriptors: message.descriptors });
+        }
+        self.put += message.bytes.len() as u64;
+        out.put(message.bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self, io: &mut Io<'_>, out: &mut Outgoing) -> io::Result<()> {
+        for _ in 0..SENDS_MAX {
+            if out.is_empty() {
+                break;
+            }
+            let count = self.send_front(out)?;
+            io.sent(count);
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Descriptors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Descriptors")
+            .field("socket", &self.socket)
+            .field("kind", &self.kind)
+            .field("per_message", &self.per_message)
+            .finish_non_exhaustive()
+    }
+}
+
+const PER_MESSAGE: usize = 16;
+/// What waits to be sent keeps descriptors of this process open.
+const QUEUED_MAX: usize = 1024;
+/// What the receiver's buffer has room for.
+const PACKET_MAX: usize = 64 << 10;
+/// Parts of the queue in one send: a packet has at most three.
+const SLICES_MAX: usize = 16;
+/// Sends of one turn; the next ones come in the next.
+const SENDS_MAX: usize = 64;

@@ -1,0 +1,24 @@
+//! Resources in the background: the runtime does not go on for them alone.
+
+use crate::{core::Core, engine::Ending, error::Closed, id::Key};
+
+impl Core {
+    /// Lets the runtime end without waiting for this one.
+    pub(crate) fn keep_in_background(&mut self, key: Key) {
+        if !self.background.contains(&key) {
+            self.background.push(key);
+        }
+    }
+
+    /// Whether there is no resource but in the background.
+    pub(crate) fn is_without_resources(&self) -> bool {
+        self.registry.occupied() == self.background.len()
+    }
+
+    /// Ends what is in the background: nothing else is left.
+    pub(crate) fn end_background(&mut self) {
+        for key in self.background.clone() {
+            self.end(key, Closed::Done, Ending::Orderly);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The resource: a registration of the process's, or a stand-in of a virtual world, as events.
+
+use std::{fmt, io};
+
+use super::{Signal, SignalSet};
+use crate::{
+    engine::{Ready, Source, Transport},
+    error::Error,
+    resource::{Io, Resource},
+    sys::signals::Registration,
+};
+
+/// That a signal came.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Arrived {
+    /// Which.
+    pub signal: Signal,
+    /// How often its handler ran since it was told last: at least once. Signals that the kernel made one
+    /// before that are counted as one.
+    pub times: u32,
+}
+
+/// Signals as a resource, whose event is [`Arrived`].
+///
+/// It is added by [`Context::signals`](crate::Context::signals). At most 64 live in a process at once.
+/// Dropping it restores the dispositions from before, as the [module's documentation](crate::signals) tells.
+///
+/// ```
+/// use reactor::{
+///     Context, Handle, Id, Result, Service,
+///     signals::{Arrived, Signal, Signals},
+/// };
+///
+/// /// Counts how often it is asked to read its configuration again.
+/// struct Reloads(u32);
+///
+/// impl Service for Reloads {
+///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+///         cx.signals([Signal::HUP])?;
+/// #       cx.stop(std::time::Duration::ZERO);
+///         Ok(())
+///     }
+/// }
+///
+/// impl Handle<Signals> for Reloads {
+///     fn handle(&mut self, _: &mut Context<Self>, _: Id<Signals>, event: Arrived) -> Result {
+///         // Asked three times before the first was looked at is asked once.
+///         assert_eq!(event.signal, Signal::HUP);
+///         self.0 += 1;
+///         Ok(())
+///     }
+/// }
+/// # reactor::run(Reloads(0))?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
+pub struct Signals {
+    set: SignalSet,
+    held: Held,
+}
+
+enum Held {
+    Process(Registration),
+    /// Of a virtual world: each read gives one pending kind, as [`Signals::record`] writes it.
+    StandIn(Transport),
+}
+
+impl Signals {
+    /// Waits for signals of the process from now on, to be added to a runtime later: so that none comes in
+    /// between and ends the process.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] for no signal at all; [`Error::Os`] when 64 live in the process already, when
+    /// descriptors ran out, and for a signal that the system has not.
+    pub fn of_process(signals: impl IntoIterator<Item = Signal>) -> Result<Signals, Error> {
+        let set = not_empty(signals)?;
+        let registration =
+            Registration::new(set.0).map_err(|error| Error::os("signals", format!("{set:?}"), error))?;
+        Ok(Signals { set, held: Held::Process(registration) })
+    }
+
+    pub(crate) fn stand_in(set: SignalSet, transport: Transport) -> Signals {
+        Signals { set, held: Held::StandIn(transport) }
+    }
+
+    /// What it waits for.
+    pub fn set(&self) -> SignalSet {
+        self.set
+    }
+
+    /// How a virtual world's source writes a pending signal: its number and how often it came, both with the
+    /// lowest byte first.
+    pub fn record(signal: Signal, times: u32) -> [u8; 8] {
+        let mut record = [0; 8];
+        record[..4].copy_from_slice(&signal.0.to_le_bytes());
+        record[4..].copy_from_slice(&times.to_le_bytes());
+        record
+    }
+}
+
+/// The set, unless nothing is in it.
+pub(crate) fn not_empty(signals: impl IntoIterator<Item = Signal>) -> Result<SignalSet, Error> {
+    let set = SignalSet::from_iter(signals);
+    if set.is_empty() {
+        return Err(Error::Misuse { operation: "signals", why: "no signal is named" });
+    }
+    Ok(set)
+}
+
+impl Resource for Signals {
+    type Event<'a> = Arrived;
+
+    fn source(&self) -> Source<'_> {
+        match &self.held {
+            Held::Process(registration) => Source::of(registration.pipe()),
+            Held::StandIn(transport) => transport.source(),
+        }
+    }
+
+    fn step(&mut self, _: Ready, io: &mut Io<'_>, buffer: &mut [u8]) -> io::Result<Option<Arrived>> {
+        let Held::Process(registration) = &self.held else {
+            let (record, _) =
+                buffer.split_first_chunk_mut::<8>().expect("the lent buffer is larger than this");
+            io.read(self.source(), record)?;
+            return Ok(Some(read_record(*record)));
+        };
+        let mut pending = registration.take();
+        if pending.is_none() {
+            // Only now: what is told to a resource that is paused in between must wake it again.
+            match io.read(self.source(), buffer) {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                _ => pending = registration.take(),
+            }
+            if pending.is_some() {
+                registration.wake();
+            }
+        }
+        if pending.is_some() {
+            io.may_have_more();
+        }
+        Ok(pending.map(|(number, times)| Arrived { signal: Signal(number), times }))
+    }
+}
+
+/// What [`Signals::record`] wrote.
+fn read_record(record: [u8; 8]) -> Arrived {
+    let [a, b, c, d, times @ ..] = record;
+    Arrived { signal: Signal(u32::from_le_bytes([a, b, c, d])), times: u32::from_le_bytes(times) }
+}
+
+impl fmt::Debug for Signals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Signals").field(&self.set).finish()
+    }
+}

@@ -1,0 +1,299 @@
+//! What is no socket: pipes, terminals, files. What each is, and how it is read and written.
+//!
+//! **A broken pipe is never a signal.** A library may run in a program that does not ignore SIGPIPE. Linux has a
+//! flag for a single write from 6.18 on; where it is missing the signal is held back in this thread for the
+//! moment of the write, and taken if the write left one pending.
+//!
+//! **A terminal never stops the process.** Reading it in the background raises SIGTTIN, writing it may raise
+//! SIGTTOU; both are held back likewise: then such a read fails with EIO, and such a write succeeds.
+#![allow(unsafe_code)]
+
+use std::{
+    fs,
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+        unix::fs::OpenOptionsExt as _,
+    },
+    ptr,
+};
+
+use session::Outgoing;
+
+use super::{
+    again_if_interrupted,
+    io::{SLICES_MAX, Written},
+    read_descriptor,
+};
+use crate::engine::Medium;
+
+fn stat(of: BorrowedFd<'_>) -> io::Result<libc::stat> {
+    let mut stat = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the pointer is to a live value of the type that the call fills.
+    if unsafe { libc::fstat(of.as_raw_fd(), stat.as_mut_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: all zeroes is a valid stat, and the call filled it.
+    Ok(unsafe { stat.assume_init() })
+}
+
+/// Whether it is a pipe, with or without a name.
+pub(crate) fn is_pipe(descriptor: BorrowedFd<'_>) -> bool {
+    stat(descriptor).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO)
+}
+
+/// Opens what a descriptor refers to once more, non-blocking: the open file is then nobody else's.
+///
+/// # Errors
+/// As open(2); `Unsupported` where the system has no such way.
+pub(crate) fn open_again(descriptor: BorrowedFd<'_>, medium: Medium) -> io::Result<OwnedFd> {
+    // Elsewhere /dev/fd duplicates the descriptor, and the open file is the same.
+    if cfg!(not(any(target_os = "linux", target_os = "android"))) {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+    let mut options = fs::OpenOptions::new();
+    options.read(medium.has_input()).write(medium.has_output());
+    options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).map(OwnedFd::from)
+}
+
+/// Finds out what a descriptor can do: `None` for a regular file, a folder or a disk, which cannot be waited for.
+///
+/// # Errors
+/// As fstat(2) and fcntl(2).
+pub(crate) fn medium(of: BorrowedFd<'_>) -> io::Result<Option<Medium>> {
+    let mode = stat(of)?.st_mode;
+    let directions = match flags(of)? & libc::O_ACCMODE {
+        libc::O_RDONLY => Medium::READER,
+        libc::O_WRONLY => Medium::WRITER,
+        _ => Medium::DUPLEX,
+    };
+    Ok(match mode & libc::S_IFMT {
+        libc::S_IFSOCK => Some(Medium::SOCKET),
+        libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK => None,
+        libc::S_IFCHR if is_terminal(of) => Some(directions.terminal()),
+        _ => Some(directions),
+    })
+}
+
+/// The flags of the open file.
+fn flags(of: BorrowedFd<'_>) -> io::Result<libc::c_int> {
+    // SAFETY: the descriptor is open, and the command takes no argument.
+    let flags = unsafe { libc::fcntl(of.as_raw_fd(), libc::F_GETFL) };
+    if flags < 0 { Err(io::Error::last_os_error()) } else { Ok(flags) }
+}
+
+/// Makes the open file non-blocking, and the descriptor CLOEXEC.
+pub(super) fn make_ours(descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = flags(descriptor)? | libc::O_NONBLOCK;
+    // SAFETY: the descriptor is open, and the argument is the number that the command takes.
+    if unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFL, flags) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above.
+    if unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Whether it is a terminal.
+pub(crate) fn is_terminal(descriptor: BorrowedFd<'_>) -> bool {
+    io::IsTerminal::is_terminal(&descriptor)
+}
+
+/// What poll(2) says of a descriptor now, without waiting.
+pub(crate) fn look(at: BorrowedFd<'_>, events: libc::c_short) -> io::Result<libc::c_short> {
+    let mut entry = [libc::pollfd { fd: at.as_raw_fd(), events, revents: 0 }];
+    again_if_interrupted(|| super::poll(&mut entry, 0))?;
+    Ok(entry[0].revents)
+}
+
+/// Reads once. Of what has no input only the end is found: its reader has left.
+///
+/// # Errors
+/// As read(2); `WouldBlock` also where a description that is shared with others has nothing.
+pub(crate) fn receive(from: BorrowedFd<'_>, medium: Medium, into: &mut [u8]) -> io::Result<usize> {
+    if !medium.has_input() {
+        let is_gone = look(from, 0)? & (libc::POLLERR | libc::POLLHUP) != 0;
+        return if is_gone { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
+    }
+    if medium.is_shared() && look(from, libc::POLLIN)? == 0 {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    let mut read = || again_if_interrupted(|| read_descriptor(from, into));
+    if !medium.is_terminal() {
+        return read();
+    }
+    match holding(&[libc::SIGTTIN], read) {
+        // The other side of a pseudo-terminal has closed: Linux says so by an error.
+        Err(e) if e.raw_os_error() == Some(libc::EIO) && is_hung_up(from) => Ok(0),
+        result => result,
+    }
+}
+
+/// Whether its other side has closed; input may still be there.
+pub(crate) fn is_hung_up(descriptor: BorrowedFd<'_>) -> bool {
+    look(descriptor, libc::POLLIN).is_ok_and(|events| events & libc::POLLHUP != 0)
+}
+
+/// Offers the front of the queue once; the caller advances it.
+///
+/// # Errors
+/// As writev(2); EBADF where there is no output; `WouldBlock` also where a description that is shared with
+/// others has no room.
+pub(crate) fn offer(to: BorrowedFd<'_>, medium: Medium, from: &Outgoing) -> io::Result<Written> {
+    if !medium.has_output() {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    if medium.is_shared() {
+        return offer_shared(to, medium, from.front());
+    }
+    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+    let count = from.slices(&mut slices);
+    offer_slices(to, medium, &slices[..count])
+}
+
+/// A blocking description takes so much without blocking when it is writable.
+fn offer_shared(to: BorrowedFd<'_>, medium: Medium, front: &[u8]) -> io::Result<Written> {
+    if look(to, libc::POLLOUT)? == 0 {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    let front = &front[..front.len().min(libc::PIPE_BUF)];
+    offer_slices(to, medium, &[IoSlice::new(front)])
+}
+
+fn offer_slices(to: BorrowedFd<'_>, medium: Medium, slices: &[IoSlice<'_>]) -> io::Result<Written> {
+    let offered = slices.iter().map(|slice| slice.len()).sum();
+    let write = || match medium.is_terminal() {
+        true => holding(&[libc::SIGPIPE, libc::SIGTTOU], || write_vectored(to, slices)),
+        false => write_without_signal(to, slices),
+    };
+    match again_if_interrupted(write)? {
+        0 if offered > 0 => Err(io::ErrorKind::WriteZero.into()),
+        taken => Ok(Written { taken, offered }),
+    }
+}
+
+/// Writes once, waiting for room if the descriptor does; a broken pipe is an error.
+///
+/// # Errors
+/// As write(2).
+pub(crate) fn write_waiting(to: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    again_if_interrupted(|| write_without_signal(to, &[IoSlice::new(bytes)]))
+}
+
+/// writev(2), once, for what is no socket; a broken pipe is an error and never a signal.
+pub(super) fn write_without_signal(to: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    match flagged::write(to, slices) {
+        Some(result) => result,
+        None => holding(&[libc::SIGPIPE], || write_vectored(to, slices)),
+    }
+}
+
+fn write_vectored(to: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    // SAFETY: `IoSlice` is documented to have the layout of iovec, and the slices live through the call.
+    let count = unsafe { libc::writev(to.as_raw_fd(), slices.as_ptr().cast(), slices.len() as i32) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// The write that raises no signal by itself.
+#[cfg(target_os = "linux")]
+mod flagged {
+    use std::{
+        io::{self, IoSlice},
+        os::fd::{AsRawFd as _, BorrowedFd},
+        sync::atomic::{AtomicBool, Ordering::Relaxed},
+    };
+
+    /// RWF_NOSIGNAL, in Linux since 6.18.
+    const NO_SIGNAL: libc::c_int = 0x100;
+    static IS_KNOWN: AtomicBool = AtomicBool::new(true);
+
+    /// `None` where the kernel does not know it.
+    pub(super) fn write(to: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
+        if !IS_KNOWN.load(Relaxed) {
+            return None;
+        }
+        let (fd, at, count) = (to.as_raw_fd(), slices.as_ptr(), slices.len());
+        // No offset: where the file stands, if it stands anywhere.
+        let offset: libc::c_long = -1;
+        // SAFETY: `IoSlice` is documented to have the layout of iovec, and the slices live through the call.
+        let taken = unsafe { libc::syscall(libc::SYS_pwritev2, fd, at, count, offset, offset, NO_SIGNAL) };
+        let result = usize::try_from(taken).map_err(|_| io::Error::last_os_error());
+        match result {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)) => {
+                // EINVAL is a file that takes no flags; only the first two are the kernel's word for ever.
+                IS_KNOWN.store(e.raw_os_error() == Some(libc::EINVAL), Relaxed);
+                None
+            }
+            result => Some(result),
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod flagged {
+    use std::{
+        io::{self, IoSlice},
+        os::fd::BorrowedFd,
+    };
+
+    pub(super) fn write(_: BorrowedFd<'_>, _: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
+        None
+    }
+}
+
+/// Performs an operation while these signals are held back in this thread. One that the operation raised is
+/// taken; one that was held back and pending before stays so.
+pub(super) fn holding<T>(signals: &[libc::c_int], operation: impl FnOnce() -> T) -> T {
+    let held = signal_set(signals);
+    let mut before = signal_set(&[]);
+    // SAFETY: both sets are initialised and live; the mask concerns this thread only.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &held, &mut before) };
+    let result = operation();
+    for signal in signals {
+        // What was blocked already is somebody else's, pending or not.
+        if !is_in(&before, *signal) && is_pending(*signal) {
+            take_signal(*signal);
+        }
+    }
+    // SAFETY: `before` was filled by the first call and is live.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut()) };
+    result
+}
+
+fn signal_set(signals: &[libc::c_int]) -> libc::sigset_t {
+    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: the pointer is to a live set, which the call initialises.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    for signal in signals {
+        // SAFETY: the set was initialised above, and the signal's number is one of the platform's.
+        unsafe { libc::sigaddset(set.as_mut_ptr(), *signal) };
+    }
+    // SAFETY: sigemptyset initialised it.
+    unsafe { set.assume_init() }
+}
+
+fn is_in(set: &libc::sigset_t, signal: libc::c_int) -> bool {
+    // SAFETY: the set is initialised.
+    unsafe { libc::sigismember(set, signal) == 1 }
+}
+
+fn is_pending(signal: libc::c_int) -> bool {
+    let mut pending = signal_set(&[]);
+    // SAFETY: the pointer is to a live set.
+    unsafe { libc::sigpending(&mut pending) };
+    is_in(&pending, signal)
+}
+
+/// Takes a pending signal, so that it is not delivered when the mask goes. An ignored one is never pending.
+fn take_signal(signal: libc::c_int) {
+    let (set, mut taken) = (signal_set(&[signal]), 0);
+    // SAFETY: both pointers are to live values; the signal is pending, so this does not block.
+    unsafe { libc::sigwait(&set, &mut taken) };
+}
+
+#[cfg(test)]
+mod tests;

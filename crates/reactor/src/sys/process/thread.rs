@@ -1,0 +1,74 @@
+//! Where a child has no descriptor: a thread for each waits for that one, and tells of its end through a pipe.
+//!
+//! The thread also reaps it, so no zombie is left when the owner has gone. A signal is sent under the lock which
+//! the reaping takes, and so never to a number that is another's by then.
+
+use std::{
+    io::{self, PipeReader, Write as _},
+    os::unix::process::ExitStatusExt as _,
+    process::ExitStatus,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::{
+    Source,
+    process::{Hosted, SpawnOptions},
+};
+
+/// A child that a thread waits for.
+struct Watched {
+    ended: PipeReader,
+    of_group: bool,
+    state: Arc<State>,
+}
+
+struct State {
+    pid: u32,
+    is_reaped: Mutex<bool>,
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// The system has no thread, or no pipe.
+pub(super) fn watch(pid: u32, options: &SpawnOptions) -> io::Result<Box<dyn Hosted>> {
+    let (ended, mut teller) = io::pipe()?;
+    super::super::file::make_ours(std::os::fd::AsFd::as_fd(&ended))?;
+    let state = Arc::new(State { pid, is_reaped: Mutex::new(false) });
+    let (kept, ends_group) = (state.clone(), options.ends_group());
+    let wait = move || {
+        // Nobody may be there to be told.
+        if let Ok(status) = kept.wait(ends_group) {
+            let _ = teller.write_all(&status.into_raw().to_ne_bytes());
+        }
+    };
+    std::thread::Builder::new().name(format!("reactor-child-{pid}")).spawn(wait)?;
+    Ok(Box::new(Watched { ended, of_group: options.group, state }))
+}
+
+impl State {
+    /// Waits without reaping, then reaps while no signal is being sent.
+    fn wait(&self, ends_group: bool) -> io::Result<ExitStatus> {
+        super::wait(libc::P_PID, self.pid, libc::WNOWAIT)?;
+        let mut is_reaped = self.is_reaped.lock().unwrap_or_else(PoisonError::into_inner);
+        if ends_group {
+            let _ = super::kill(self.pid, true, libc::SIGKILL);
+        }
+        *is_reaped = true;
+        super::wait(libc::P_PID, self.pid, 0)?.ok_or(io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Hosted for Watched {
+    fn source(&self) -> Source<'_> {
+        Source::of(&self.ended)
+    }
+
+    fn signal(&self, number: i32) -> io::Result<()> {
+        let is_reaped = self.state.is_reaped.lock().unwrap_or_else(PoisonError::into_inner);
+        match *is_reaped {
+            true => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+            false => super::kill(self.state.pid, self.of_group, number),
+        }
+    }
+}

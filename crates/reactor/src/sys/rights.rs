@@ -1,0 +1,269 @@
+//! Descriptors through Unix sockets, and who is at their other end: sendmsg(2) and recvmsg(2) with SCM_RIGHTS.
+#![allow(unsafe_code)]
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+    ptr,
+};
+
+use libc::{c_int, c_uint, cmsghdr, msghdr};
+
+/// What one recvmsg(2) brought.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) bytes: usize,
+    /// CLOEXEC. More than were asked for are here, too: whoever asked closes them.
+    pub(crate) descriptors: Vec<OwnedFd>,
+    /// The system could not hand over all descriptors, and closed those it could not.
+    pub(crate) is_cut: bool,
+}
+
+/// Sends bytes, and descriptors with the first of them. The receiver gets copies; these stay open.
+///
+/// # Errors
+/// As sendmsg(2). `WouldBlock` when there is no room. A broken pipe is an error, never a signal.
+pub(crate) fn send(to: BorrowedFd<'_>, slices: &[IoSlice<'_>], descriptors: &[OwnedFd]) -> io::Result<usize> {
+    debug_assert!(descriptors.len() <= DESCRIPTORS_MAX, "the caller keeps to the limit");
+    let mut control = Control::EMPTY;
+    let mut header = empty_header();
+    // `IoSlice` is documented to have the layout of iovec; the system does not write to it.
+    header.msg_iov = slices.as_ptr().cast_mut().cast();
+    header.msg_iovlen = slices.len() as _;
+    if !descriptors.is_empty() {
+        control.put(&mut header, descriptors);
+    }
+    super::again_if_interrupted(|| {
+        // SAFETY: the header points to the slices and to `control`, both live, with their true lengths.
+        let count = unsafe { libc::sendmsg(to.as_raw_fd(), &header, NO_SIGNAL | libc::MSG_DONTWAIT) };
+        usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    })
+}
+
+/// Receives bytes, and the descriptors that came with them.
+///
+/// # Errors
+/// As recvmsg(2). `WouldBlock` when there is nothing.
+pub(crate) fn receive(from: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<Received> {
+    let mut control = Control::EMPTY;
+    let mut slice = IoSliceMut::new(into);
+    let mut header = empty_header();
+    // `IoSliceMut` is documented to have the layout of iovec.
+    header.msg_iov = ptr::from_mut(&mut slice).cast();
+    header.msg_iovlen = 1;
+    let bytes = super::again_if_interrupted(|| {
+        header.msg_control = control.0.as_mut_ptr().cast();
+        header.msg_controllen = size_of::<Control>() as _;
+        // SAFETY: the header points to the slice and to `control`, both live and exclusively borrowed, with
+        // their true lengths.
+        let count =
+            unsafe { libc::recvmsg(from.as_raw_fd(), &mut header, CLOSE_ON_EXEC | libc::MSG_DONTWAIT) };
+        usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    })?;
+    let descriptors = taken(&header);
+    if CLOSE_ON_EXEC == 0 {
+        descriptors.iter().try_for_each(close_on_exec)?;
+    }
+    Ok(Received { bytes, descriptors, is_cut: header.msg_flags & libc::MSG_CTRUNC != 0 })
+}
+
+/// Has a descriptor closed by execve(2).
+pub(crate) fn close_on_exec(descriptor: &OwnedFd) -> io::Result<()> {
+    // SAFETY: fcntl with F_SETFD takes no pointer.
+    match unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Room for control messages, aligned as they have to be.
+struct Control([u64; CONTROL_WORDS]);
+
+impl Control {
+    const EMPTY: Control = Control([0; CONTROL_WORDS]);
+
+    /// Writes one message that passes these descriptors.
+    fn put(&mut self, header: &mut msghdr, descriptors: &[OwnedFd]) {
+        let bytes = size_of_val(descriptors) as c_uint;
+        header.msg_control = self.0.as_mut_ptr().cast();
+        // SAFETY: computes a length.
+        header.msg_controllen = unsafe { libc::CMSG_SPACE(bytes) } as _;
+        // SAFETY: the header names a live buffer of the length set above, which is room for one message.
+        let first: *mut cmsghdr = unsafe { libc::CMSG_FIRSTHDR(header) };
+        // SAFETY: `first` is the start of that buffer, aligned and zeroed.
+        let message = unsafe { &mut *first };
+        message.cmsg_level = libc::SOL_SOCKET;
+        message.cmsg_type = libc::SCM_RIGHTS;
+        // SAFETY: computes a length.
+        message.cmsg_len = unsafe { libc::CMSG_LEN(bytes) } as _;
+        // SAFETY: the message lies in the buffer with room for its data.
+        let data = unsafe { libc::CMSG_DATA(first) };
+        for (at, descriptor) in descriptors.iter().enumerate() {
+            // SAFETY: there is room for all of them behind `data`, which may be unaligned.
+            unsafe { data.cast::<RawFd>().add(at).write_unaligned(descriptor.as_raw_fd()) };
+        }
+    }
+}
+
+/// Takes the descriptors out of what recvmsg(2) filled in; once for each call.
+fn taken(header: &msghdr) -> Vec<OwnedFd> {
+    let mut descriptors = Vec::new();
+    // SAFETY: the header is as recvmsg left it, and its control buffer is live.
+    let mut next: *const cmsghdr = unsafe { libc::CMSG_FIRSTHDR(header) };
+    while !next.is_null() {
+        // SAFETY: it is not null, so it is a whole header within the buffer.
+        let message = unsafe { &*next };
+        if message.cmsg_level == libc::SOL_SOCKET && message.cmsg_type == libc::SCM_RIGHTS {
+            // SAFETY: computes a length.
+            let head = unsafe { libc::CMSG_LEN(0) } as usize;
+            let count = (message.cmsg_len as usize).saturating_sub(head) / size_of::<RawFd>();
+            // SAFETY: the message lies in the buffer, its data behind its header.
+            let data: *const u8 = unsafe { libc::CMSG_DATA(next) };
+            for at in 0..count {
+                // SAFETY: the system wrote so many numbers there, perhaps unaligned.
+                let number = unsafe { data.cast::<RawFd>().add(at).read_unaligned() };
+                // SAFETY: the system opened it for this call, and it is taken once.
+                descriptors.push(unsafe { OwnedFd::from_raw_fd(number) });
+            }
+        }
+        // SAFETY: both point into the live buffer.
+        next = unsafe { libc::CMSG_NXTHDR(header, next) };
+    }
+    descriptors
+}
+
+fn empty_header() -> msghdr {
+    // SAFETY: all of its fields are numbers and pointers, which may be zero.
+    unsafe { MaybeUninit::<msghdr>::zeroed().assume_init() }
+}
+
+/// Who is at the other end of a connected Unix stream socket: process (where the system tells), user, group.
+///
+/// # Errors
+/// As getsockopt(2) or getpeereid(3); `Unsupported` for a socket of another kind.
+pub(crate) fn peer_credentials(of: BorrowedFd<'_>) -> io::Result<(Option<u32>, u32, u32)> {
+    // Not every system tells the family itself.
+    if !socket2::SockRef::from(&of).local_addr()?.is_unix() {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    credentials(of)
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn credentials(of: BorrowedFd<'_>) -> io::Result<(Option<u32>, u32, u32)> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    let to: *mut libc::c_void = ptr::from_mut(&mut peer).cast();
+    // SAFETY: the pointer and the length are those of one live value.
+    let result: c_int =
+        unsafe { libc::getsockopt(of.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, to, &mut length) };
+    match result {
+        0 => Ok((u32::try_from(peer.pid).ok().filter(|pid| *pid > 0), peer.uid, peer.gid)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(any(
+    target_vendor = "apple",
+    target_os = "freebsd",
+    target_os = "dragonfly",
+    target_os = "netbsd",
+    target_os = "openbsd"
+))]
+fn credentials(of: BorrowedFd<'_>) -> io::Result<(Option<u32>, u32, u32)> {
+    let (mut user, mut group) = (0, 0);
+    // SAFETY: both pointers are to live values.
+    let result: c_int = unsafe { libc::getpeereid(of.as_raw_fd(), &mut user, &mut group) };
+    match result {
+        0 => Ok((None, user, group)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_vendor = "apple",
+    target_os = "freebsd",
+    target_os = "dragonfly",
+    target_os = "netbsd",
+    target_os = "openbsd"
+)))]
+fn credentials(_: BorrowedFd<'_>) -> io::Result<(Option<u32>, u32, u32)> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// SCM_MAX_FD of Linux: the most in one message.
+pub(crate) const DESCRIPTORS_MAX: usize = 253;
+/// For so many numbers, the header, and credentials that somebody else asked for.
+const CONTROL_WORDS: usize = 160;
+
+#[cfg(not(target_vendor = "apple"))]
+const NO_SIGNAL: c_int = libc::MSG_NOSIGNAL;
+// Apple's systems have an option of the socket for it instead, which is set when the socket is taken.
+#[cfg(target_vendor = "apple")]
+const NO_SIGNAL: c_int = 0;
+
+#[cfg(not(target_vendor = "apple"))]
+const CLOSE_ON_EXEC: c_int = libc::MSG_CMSG_CLOEXEC;
+// Apple's systems cannot do it in one step: a child that is made in between inherits.
+#[cfg(target_vendor = "apple")]
+const CLOSE_ON_EXEC: c_int = 0;
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::File,
+        io::{Read as _, Write as _},
+        os::{fd::AsFd as _, unix::net::UnixStream},
+    };
+
+    use super::*;
+
+    fn nulls(count: usize) -> Vec<OwnedFd> {
+        let null = File::open("/dev/null").expect("it is there");
+        (0..count).map(|_| null.try_clone().expect("a descriptor").into()).collect()
+    }
+
+    #[test]
+    fn descriptors_pass_up_to_the_systems_limit() {
+        for count in [0, 1, 2, 3, DESCRIPTORS_MAX - 1, DESCRIPTORS_MAX] {
+            let (ours, theirs) = UnixStream::pair().expect("a pair");
+            let sent = send(ours.as_fd(), &[IoSlice::new(b"with")], &nulls(count)).expect("there is room");
+            assert_eq!(sent, 4);
+            let mut buffer = [0; 16];
+            let got = receive(theirs.as_fd(), &mut buffer).expect("it is there");
+            assert_eq!((got.bytes, got.descriptors.len(), got.is_cut), (4, count, false));
+        }
+    }
+
+    #[test]
+    fn what_arrives_is_the_same_file_and_not_inherited() {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        send(ours.as_fd(), &[IoSlice::new(b"x")], &[writer.into()]).expect("there is room");
+        let mut got = receive(theirs.as_fd(), &mut [0; 1]).expect("it is there");
+        let passed = got.descriptors.pop().expect("one came");
+        // SAFETY: fcntl with F_GETFD takes no pointer.
+        let flags = unsafe { libc::fcntl(passed.as_raw_fd(), libc::F_GETFD) };
+        assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
+        File::from(passed).write_all(b"through").expect("there is room");
+        // The end comes only when no copy is left open.
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).expect("it is readable");
+        assert_eq!(all, b"through");
+    }
+
+    #[test]
+    fn the_other_end_of_a_unix_socket_is_known_and_of_another_it_is_unsupported() {
+        let (ours, _theirs) = UnixStream::pair().expect("a pair");
+        let (process, user, _) = peer_credentials(ours.as_fd()).expect("it is a Unix socket");
+        assert!(process.is_none_or(|process| process == std::process::id()));
+        // SAFETY: getuid takes nothing and cannot fail.
+        assert_eq!(user, unsafe { libc::getuid() });
+        let other = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let error = peer_credentials(other.as_fd()).expect_err("it is none");
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    }
+}

@@ -1,0 +1,183 @@
+//! Socket activation: the sockets that a supervisor opened before it started this process.
+
+use std::{
+    os::fd::{OwnedFd, RawFd},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use super::environment::{Environment, bad};
+use crate::{
+    engine::Transport,
+    error::Error,
+    sys::{inherited, listener},
+};
+
+/// A descriptor that a supervisor opened for this process.
+#[derive(Debug)]
+pub struct Activated {
+    name: String,
+    descriptor: OwnedFd,
+}
+
+impl Activated {
+    /// Its name (`FileDescriptorName=` of the socket's unit); `unknown` where the supervisor gives none.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The descriptor: for a datagram socket, or a connection that was accepted already (`Accept=yes`).
+    pub fn into_descriptor(self) -> OwnedFd {
+        self.descriptor
+    }
+
+    /// Makes a listener of it, for [`Context::listen_on`](crate::Context::listen_on).
+    ///
+    /// # Errors
+    /// It is no stream socket that listens.
+    pub fn into_listener(self) -> Result<Transport, Error> {
+        listener(self.descriptor).map_err(|error| Error::os("listen", self.name, error))
+    }
+}
+
+/// Takes the descriptors that a supervisor opened for this process, in its order: sd_listen_fds(3).
+///
+/// None, if nobody started this process so, or if they are for another one (`LISTEN_PID`). They are given out
+/// once: a second call has none. They are CLOEXEC from here on. Call it first thing in `main`: their numbers
+/// begin at 3, and would name what the program has opened itself if the supervisor did not keep its word.
+///
+/// # Errors
+/// A variable is not what it should be, there are more than 1,024 descriptors, their names are not as many, or
+/// one is not open; nothing is taken then.
+///
+/// ```no_run
+/// use reactor::{Bytes, Context, Event, Handle, Id, Result, Service, Stream};
+/// use reactor::systemd::{Activated, activated};
+///
+/// struct Echo(Vec<Activated>);
+///
+/// impl Service for Echo {
+///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+///         // By hand, or by a supervisor.
+///         if self.0.is_empty() {
+///             cx.listen("127.0.0.1:7007", |_| Some(Stream::new(Bytes)))?;
+///         }
+///         for socket in self.0.drain(..) {
+///             cx.listen_on(socket.into_listener()?, |_| Some(Stream::new(Bytes)))?;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// impl Handle<Stream> for Echo {
+///     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
+///         if let Event::Received(bytes) = event {
+///             cx.send(id, bytes);
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// fn main() -> Result {
+///     let sockets = activated()?;
+///     reactor::run(Echo(sockets))?;
+///     Ok(())
+/// }
+/// ```
+pub fn activated() -> Result<Vec<Activated>, Error> {
+    static ARE_TAKEN: AtomicBool = AtomicBool::new(false);
+    let names = names(&Environment::of_process())?;
+    if names.is_empty() || ARE_TAKEN.swap(true, Ordering::Relaxed) {
+        return Ok(Vec::new());
+    }
+    let last = FIRST + names.len() as RawFd;
+    let descriptors = inherited::take(FIRST..last).map_err(|error| {
+        let which = format!("descriptors {FIRST} to {}", last - 1);
+        Error::os("activation", which, error)
+    })?;
+    let all = names.into_iter().zip(descriptors);
+    Ok(all.map(|(name, descriptor)| Activated { name, descriptor }).collect())
+}
+
+/// The name of each descriptor.
+fn names(environment: &Environment<'_>) -> Result<Vec<String>, Error> {
+    if environment.is_for_us("LISTEN_PID")? != Some(true) {
+        return Ok(Vec::new());
+    }
+    let Some(count) = environment.number::<u32>("LISTEN_FDS")? else { return Ok(Vec::new()) };
+    if !(1..=DESCRIPTORS_MAX).contains(&count) {
+        return Err(bad("LISTEN_FDS", count, &format!("it is not between 1 and {DESCRIPTORS_MAX}")));
+    }
+    let Some(text) = environment.text("LISTEN_FDNAMES")? else {
+        return Ok(vec!["unknown".to_owned(); count as usize]);
+    };
+    let names: Vec<String> = text.split(':').map(str::to_owned).collect();
+    if names.len() != count as usize {
+        return Err(bad("LISTEN_FDNAMES", text, &format!("LISTEN_FDS says that there are {count}")));
+    }
+    Ok(names)
+}
+
+/// Behind standard input, output and errors: SD_LISTEN_FDS_START.
+const FIRST: RawFd = 3;
+const DESCRIPTORS_MAX: u32 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(variables: &[(&str, &str)]) -> Result<Vec<String>, Error> {
+        let lookup =
+            |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
+        names(&Environment { lookup: &lookup, process: 77 })
+    }
+
+    #[test]
+    fn they_are_named_and_for_one_process() {
+        let all = [("LISTEN_PID", "77"), ("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "web:admin")];
+        assert_eq!(found(&all).expect("well formed"), ["web", "admin"]);
+        assert_eq!(found(&all[..2]).expect("well formed"), ["unknown", "unknown"]);
+        assert_eq!(found(&all[1..]).expect("nobody is named"), Vec::<String>::new());
+        assert_eq!(found(&[("LISTEN_PID", "78"), all[1]]).expect("another"), Vec::<String>::new());
+        assert_eq!(found(&all[..1]).expect("none"), Vec::<String>::new());
+        assert_eq!(found(&[]).expect("nothing is set"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn their_number_is_bounded() {
+        for (count, fits) in [(0, false), (1, true), (1023, true), (1024, true), (1025, false)] {
+            let result = found(&[("LISTEN_PID", "77"), ("LISTEN_FDS", &count.to_string())]);
+            assert_eq!(result.map(|names| names.len()).ok(), fits.then_some(count), "{count}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let wrong = [
+            (
+                [("LISTEN_PID", "x"), ("LISTEN_FDS", "1"), ("", "")],
+                "environment LISTEN_PID=x: it is not a number in its range",
+            ),
+            (
+                [("LISTEN_PID", "77"), ("LISTEN_FDS", "-1"), ("", "")],
+                "environment LISTEN_FDS=-1: it is not a number in its range",
+            ),
+            (
+                [("LISTEN_PID", "77"), ("LISTEN_FDS", "0"), ("", "")],
+                "environment LISTEN_FDS=0: it is not between 1 and 1024",
+            ),
+            (
+                [("LISTEN_PID", "77"), ("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "one")],
+                "environment LISTEN_FDNAMES=one: LISTEN_FDS says that there are 2",
+            ),
+        ];
+        for (variables, text) in wrong {
+            assert_eq!(found(&variables).expect_err(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn one_that_is_not_open_takes_none() {
+        let error = inherited::take(1_000_000..1_000_001).expect_err("no process has so many");
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+    }
+}

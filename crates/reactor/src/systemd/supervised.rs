@@ -1,0 +1,381 @@
+//! The service that speaks with the supervisor: notices, and the watchdog.
+
+use std::{io, os::unix::net::UnixDatagram, time::Duration};
+
+use super::{
+    Notice,
+    environment::{Environment, bad},
+};
+use crate::{
+    address::Address,
+    context::Context,
+    engine::{Engine, Interest, Outgoing, Ready, Source, StandIn, Transport},
+    error::{Closed, Error, Result},
+    id::Id,
+    resource::{Descriptors, Io, Message, Output, Resource},
+    service::{Handle, Receive, Service},
+    sys,
+};
+
+/// A service that tells the supervisor what others tell it, and feeds its watchdog.
+///
+/// Others send it [`Notice`]s, by [`Context::tell`](crate::Context::tell). By itself it tells `STOPPING=1`
+/// when the runtime begins to stop, and `WATCHDOG=1` at once and then twice in each interval of the watchdog:
+/// from the loop, so that a loop which stands still is noticed. Where no supervisor listens (`NOTIFY_SOCKET` is
+/// not set) it takes the notices and does nothing.
+///
+/// Telling never blocks: what the supervisor's socket does not take waits, and at most 4,096 bytes are one
+/// notice. When the supervisor cannot be told any more, [`Supervised::failure`] says why, and the rest goes on.
+///
+/// It is in the background, but a watchdog that is to be fed is something to do: a runtime with one does not
+/// end before it is stopped.
+///
+/// ```
+/// use reactor::{Context, Result, Runtime, Service, ServiceId, systemd::{Notice, Supervised}};
+///
+/// struct Server(ServiceId<Supervised>);
+///
+/// impl Service for Server {
+///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+///         // Here it would listen.
+///         cx.tell(self.0, Notice::ready().and(Notice::status("listening")))?;
+///         Ok(())
+///     }
+/// }
+///
+/// let mut runtime = Runtime::new()?;
+/// let supervised = runtime.add(Supervised::new())?;
+/// runtime.add(Server(supervised))?;
+/// runtime.run()?.check()?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Supervised {
+    link: Option<Id<Link>>,
+    interval: Option<Duration>,
+    told: u64,
+    failure: Option<String>,
+}
+
+/// It is time to feed the watchdog.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Feed(());
+
+impl Supervised {
+    /// A service for the supervisor that the environment names.
+    pub fn new() -> Supervised {
+        Supervised::default()
+    }
+
+    /// Whether there is a supervisor, and it can be told.
+    pub fn is_heard(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// In which time the watchdog wants to be fed; `None` without one.
+    pub fn watchdog(&self) -> Option<Duration> {
+        self.interval
+    }
+
+    /// How many notices were told, the watchdog's included.
+    pub fn told(&self) -> u64 {
+        self.told
+    }
+
+    /// Why the supervisor cannot be told any more.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    fn tell(&mut self, cx: &mut Context<Self>, notice: Notice) -> Result {
+        let Some(link) = self.link else { return Ok(()) };
+        if notice.text().len() > NOTICE_MAX {
+            return Err(format!("a notice of {} bytes, of at most {NOTICE_MAX}", notice.text().len()).into());
+        }
+        let micros = match cx.get(link).map(|link| &link.0) {
+            Some(Held::Process(_)) => sys::inherited::monotonic_micros()?,
+            _ => cx.now().as_nanos() / 1000,
+        };
+        cx.send(link, notice.at(micros));
+        self.told += 1;
+        Ok(())
+    }
+}
+
+// Here and below: who forgets an `impl` of their own is not helped by hearing of this one.
+#[diagnostic::do_not_recommend]
+impl Service for Supervised {
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        let Some((link, interval)) = open(cx.engine())? else { return Ok(()) };
+        let link = cx.add(link)?;
+        cx.background(link);
+        (self.link, self.interval) = (Some(link), interval);
+        self.receive(cx, Feed(()))
+    }
+
+    fn stop(&mut self, cx: &mut Context<Self>) {
+        // The only error is one of the clock's, and `STOPPING` has no moment.
+        let _ = self.tell(cx, Notice::stopping());
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl Receive<Notice> for Supervised {
+    fn receive(&mut self, cx: &mut Context<Self>, notice: Notice) -> Result {
+        self.tell(cx, notice)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl Receive<Feed> for Supervised {
+    fn receive(&mut self, cx: &mut Context<Self>, feed: Feed) -> Result {
+        let (Some(interval), true) = (self.interval, self.link.is_some()) else { return Ok(()) };
+        cx.after(interval / 2, feed);
+        self.tell(cx, Notice::watchdog())
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl Handle<Link> for Supervised {
+    fn handle(&mut self, _: &mut Context<Self>, _: Id<Link>, _: ()) -> Result {
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<Self>, _: Id<Link>, _: Link, why: Closed) {
+        self.link = None;
+        self.failure = (!why.is_clean()).then(|| why.to_string());
+    }
+}
+
+/// The way to the supervisor.
+#[derive(Debug)]
+pub struct Link(Held);
+
+#[derive(Debug)]
+enum Held {
+    Process(Box<Descriptors>),
+    StandIn(Transport),
+}
+
+/// The link, and the watchdog's interval, where there is a supervisor.
+fn open(engine: &mut dyn Engine) -> Result<Option<(Link, Option<Duration>)>, Error> {
+    let refused = |error| Error::os("notify", "supervisor", error);
+    match engine.stand_in(StandIn::Supervisor) {
+        None => of_process(&Environment::of_process()),
+        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Some(Err(error)) => Err(refused(error)),
+        Some(Ok(transport)) => {
+            let mut micros = [0; 8];
+            engine.read(transport.source(), &mut micros).map_err(refused)?;
+            Ok(Some((Link(Held::StandIn(transport)), interval(u64::from_le_bytes(micros)))))
+        }
+    }
+}
+
+fn of_process(environment: &Environment<'_>) -> Result<Option<(Link, Option<Duration>)>, Error> {
+    let Some(name) = environment.text("NOTIFY_SOCKET")? else { return Ok(None) };
+    let address = match name.strip_prefix('@') {
+        Some(name) if !name.is_empty() => Address::Abstract(name.as_bytes().to_vec()),
+        None if name.starts_with('/') => Address::Path(name.clone().into()),
+        _ => return Err(bad("NOTIFY_SOCKET", name, "it is neither a path nor an abstract name")),
+    };
+    let socket = UnixDatagram::unbound().and_then(|socket| {
+        sys::connect_datagram(&socket, &address)?;
+        Descriptors::new(socket)
+    });
+    let socket = socket.map_err(|error| Error::os("notify", &address, error))?;
+    let micros = match (environment.number("WATCHDOG_USEC")?, environment.is_for_us("WATCHDOG_PID")?) {
+        (Some(0), _) => return Err(bad("WATCHDOG_USEC", 0, "it is not a number in its range")),
+        (Some(micros), None | Some(true)) => micros,
+        _ => 0,
+    };
+    Ok(Some((Link(Held::Process(Box::new(socket))), interval(micros))))
+}
+
+fn interval(micros: u64) -> Option<Duration> {
+    (micros > 0).then(|| Duration::from_micros(micros))
+}
+
+impl Resource for Link {
+    type Event<'a> = ();
+
+    fn source(&self) -> Source<'_> {
+        match &self.0 {
+            Held::Process(socket) => socket.source(),
+            Held::StandIn(transport) => transport.source(),
+        }
+    }
+
+    fn interest(&self) -> Option<Interest> {
+        None
+    }
+
+    fn step(&mut self, _: Ready, _: &mut Io<'_>, _: &mut [u8]) -> io::Result<Option<()>> {
+        Ok(None)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl Output for Link {
+    type Item<'a> = (String, Vec<std::os::fd::OwnedFd>);
+
+    fn encode(&mut self, (text, descriptors): Self::Item<'_>, out: &mut Outgoing) -> Result {
+        match &mut self.0 {
+            Held::Process(socket) => socket.encode(Message { bytes: text.as_bytes(), descriptors }, out)?,
+            Held::StandIn(_) => {
+                out.put(text.as_bytes());
+                // Where one ends and the next begins.
+                out.put(b"\n");
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, io: &mut Io<'_>, out: &mut Outgoing) -> io::Result<()> {
+        match &mut self.0 {
+            Held::Process(socket) => socket.flush(io, out),
+            Held::StandIn(transport) => {
+                let taken = io.write(transport.source(), out)?;
+                out.advance(taken);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What systemd reads of a datagram.
+const NOTICE_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        ffi::OsString,
+        os::fd::{AsFd as _, OwnedFd},
+    };
+
+    use super::*;
+    use crate::{runtime::Runtime, service::ServiceId, sys::rights};
+
+    /// A runtime with the service, over a socket of the test's own, and the other end of it.
+    struct Supervisor {
+        runtime: Runtime,
+        service: ServiceId<Supervised>,
+        socket: UnixDatagram,
+    }
+
+    impl Supervisor {
+        fn new() -> Supervisor {
+            let (ours, socket) = UnixDatagram::pair().expect("a pair");
+            let link = Link(Held::Process(Box::new(Descriptors::new(ours).expect("a Unix socket"))));
+            let mut runtime = Runtime::new().expect("an engine");
+            let service = runtime.add(Supervised::new()).expect("it starts");
+            let linked = runtime.with(service, |service, cx| {
+                service.link = Some(cx.add(link).expect("it is watched"));
+            });
+            linked.expect("it lives");
+            Supervisor { runtime, service, socket }
+        }
+
+        fn tell(&mut self, notice: Notice) -> Result {
+            let told = self.runtime.with(self.service, |service, cx| service.receive(cx, notice));
+            self.runtime.turn(Some(Duration::ZERO)).expect("the engine is whole");
+            told.expect("it lives")
+        }
+
+        fn receive(&self) -> io::Result<(String, Vec<OwnedFd>)> {
+            let mut buffer = vec![0; 2 * NOTICE_MAX];
+            let got = rights::receive(self.socket.as_fd(), &mut buffer)?;
+            buffer.truncate(got.bytes);
+            Ok((String::from_utf8(buffer).expect("text"), got.descriptors))
+        }
+    }
+
+    #[test]
+    fn a_descriptor_to_be_stored_passes_with_its_name() {
+        let mut supervisor = Supervisor::new();
+        let (reader, writer) = io::pipe().expect("a pipe");
+        supervisor.tell(Notice::store("state", writer.into())).expect("it is told");
+        let (text, descriptors) = supervisor.receive().expect("it came");
+        assert_eq!((&text[..], descriptors.len()), ("FDSTORE=1\nFDNAME=state\n", 1));
+        drop(descriptors);
+        // Ours was closed when it had left: no copy is open.
+        assert_eq!(io::read_to_string(reader).expect("an end"), "");
+    }
+
+    #[test]
+    fn a_notice_has_so_many_bytes_and_no_more() {
+        // Three whole statuses, and one that fills up.
+        let of = |length: usize| {
+            let full = || Notice::status(&"x".repeat(1020));
+            let rest = length - 3 * full().text().len() - "STATUS=\n".len();
+            full().and(full()).and(full()).and(Notice::status(&"y".repeat(rest)))
+        };
+        for (length, fits) in [(NOTICE_MAX - 1, true), (NOTICE_MAX, true), (NOTICE_MAX + 1, false)] {
+            let mut supervisor = Supervisor::new();
+            let notice = of(length);
+            assert_eq!(notice.text().len(), length);
+            assert_eq!(supervisor.tell(notice).is_ok(), fits, "{length} bytes");
+            let came = supervisor.receive().map(|(text, _)| text.len()).map_err(|error| error.kind());
+            assert_eq!(came, if fits { Ok(length) } else { Err(io::ErrorKind::WouldBlock) });
+        }
+    }
+
+    #[test]
+    fn a_supervisor_that_does_not_read_delays_nobody_and_loses_nothing() {
+        let mut supervisor = Supervisor::new();
+        // Far more than the socket takes.
+        for number in 0..2000 {
+            supervisor.tell(Notice::status(&number.to_string())).expect("it is told");
+        }
+        for number in 0..2000 {
+            let text = loop {
+                match supervisor.receive() {
+                    Ok((text, _)) => break text,
+                    Err(_) => _ = supervisor.runtime.turn(None).expect("the engine is whole"),
+                }
+            };
+            assert_eq!(text, format!("STATUS={number}\n"));
+        }
+    }
+
+    #[test]
+    fn one_that_is_gone_is_a_failure_that_ends_nothing_else() {
+        let Supervisor { mut runtime, service, socket } = Supervisor::new();
+        drop(socket);
+        let tell =
+            |service: &mut Supervised, cx: &mut Context<Supervised>| service.receive(cx, Notice::ready());
+        for _ in 0..2 {
+            runtime.with(service, tell).expect("it lives").expect("it is taken");
+            runtime.turn(Some(Duration::ZERO)).expect("the engine is whole");
+        }
+        let service = runtime.service(service).expect("it lives");
+        assert!(!service.is_heard() && service.failure().is_some(), "{service:?}");
+    }
+
+    #[test]
+    fn what_the_environment_says_is_understood_or_refused() {
+        let theirs = std::env::temp_dir().join(format!("reactor-supervised-{}", std::process::id()));
+        let _bound = UnixDatagram::bind(&theirs).expect("a socket");
+        let found = |usec: Option<&str>, pid: Option<&str>| {
+            let lookup = |name: &str| match name {
+                "NOTIFY_SOCKET" => Some(theirs.clone().into_os_string()),
+                "WATCHDOG_USEC" => usec.map(OsString::from),
+                "WATCHDOG_PID" => pid.map(OsString::from),
+                _ => None,
+            };
+            let found = of_process(&Environment { lookup: &lookup, process: 77 });
+            found.map(|found| found.expect("there is one").1).map_err(|error| error.to_string())
+        };
+        assert_eq!(found(None, None), Ok(None));
+        assert_eq!(found(Some("20"), None), Ok(Some(Duration::from_micros(20))));
+        assert_eq!(found(Some("20"), Some("77")), Ok(Some(Duration::from_micros(20))));
+        assert_eq!(found(Some("20"), Some("78")), Ok(None));
+        for wrong in ["0", "-1", "x", ""] {
+            let text = format!("environment WATCHDOG_USEC={wrong}: it is not a number in its range");
+            assert_eq!(found(Some(wrong), None), Err(text));
+        }
+        std::fs::remove_file(&theirs).expect("it was bound there");
+        assert!(found(None, None).expect_err("nobody is there").starts_with("notify unix:"));
+    }
+}

@@ -1,0 +1,281 @@
+//! The examples over standard input and output and child processes do what their headers say, talked to by cat,
+//! head, nc, socat and kill.
+#![cfg(unix)]
+
+mod programs;
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read, Write},
+    path::PathBuf,
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio},
+    sync::mpsc,
+    thread,
+};
+
+use programs::{PATIENCE, assert_refused, example};
+
+/// Bytes that show when some are lost, doubled or moved.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect()
+}
+
+/// Runs a command of the shell in which `$PROGRAM` is the example; gives what it said, and fails if it takes too
+/// long.
+fn shell(program: &str, script: &str) -> (String, Option<i32>) {
+    let path = PathBuf::from(example(program).get_program());
+    let limit = PATIENCE.as_secs().to_string();
+    let mut command = Command::new("timeout");
+    command.args([&limit, "bash", "-c", script]).env("PROGRAM", path).stdin(Stdio::null());
+    let output = command.output().expect("there is a shell");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_ne!(
+        output.status.code(),
+        Some(124),
+        "it hangs: {said} {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    (said, output.status.code())
+}
+
+/// A running example, with its three streams; killed and reaped when it is dropped.
+struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Running {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the example starts");
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let stdout = BufReader::new(stdout.expect("it is piped"));
+        Running { child, stdin, stdout, stderr: BufReader::new(stderr.expect("it is piped")) }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("text");
+        line.trim_end().to_owned()
+    }
+
+    /// The next line that begins so.
+    fn line_of(&mut self, beginning: &str) -> String {
+        loop {
+            let line = self.line();
+            assert!(!line.is_empty(), "it ended before it said {beginning:?}");
+            if line.starts_with(beginning) {
+                return line;
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(done.expect("there is kill").success());
+    }
+
+    /// Waits for its end, which comes in time, or the test fails.
+    fn ended(&mut self) -> Option<i32> {
+        let (done, over) = mpsc::channel();
+        let pid = self.child.id().to_string();
+        let guard = thread::spawn(move || {
+            if over.recv_timeout(PATIENCE).is_err() {
+                // Then `wait` below tells of a signal.
+                let _ = Command::new("kill").args(["-KILL", &pid]).status();
+            }
+        });
+        let status = self.child.wait().expect("it is a child");
+        let _ = done.send(());
+        guard.join().expect("the guard does not panic");
+        status.code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only if it is gone already, which the test has noticed by other means.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn broadcast() -> (Running, String) {
+    let mut running = Running::start(example("broadcast").arg("127.0.0.1:0"));
+    let mut line = String::new();
+    running.stderr.read_line(&mut line).expect("text");
+    let address = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}")).to_owned();
+    (running, address)
+}
+
+/// nc(1) or socat(1), connected.
+fn client(program: &str, address: &str) -> Running {
+    let (ip, port) = address.rsplit_once(':').expect("an address with a port");
+    match program {
+        "nc" => Running::start(Command::new("nc").args([ip, port])),
+        _ => Running::start(Command::new("socat").args(["-", &format!("TCP:{address}")])),
+    }
+}
+
+#[test]
+fn broadcast_passes_what_one_says_to_all_others() {
+    let (mut program, address) = broadcast();
+    let mut guests = Vec::new();
+    for (at, tool) in ["nc", "socat"].into_iter().enumerate() {
+        let mut guest = client(tool, &address);
+        // Heard at the program: so this one is connected, and hears what comes from now on.
+        writeln!(guest.stdin.as_mut().expect("it is open"), "guest {at}").expect("it is read");
+        assert_eq!(program.line(), format!("guest {at}"));
+        guests.push(guest);
+    }
+    assert_eq!(guests[0].line(), "guest 1", "and not what it said itself");
+    writeln!(program.stdin.as_mut().expect("it is open"), "hello all").expect("it is read");
+    for guest in &mut guests {
+        assert_eq!(guest.line(), "hello all");
+    }
+    program.stdin = None;
+    for guest in &mut guests {
+        guest.stdin = None;
+        let mut rest = String::new();
+        guest.stdout.read_to_string(&mut rest).expect("text");
+        assert_eq!(rest, "", "the end is passed on");
+    }
+    assert_eq!(program.ended(), Some(0));
+}
+
+#[test]
+fn broadcast_serves_every_byte_of_its_input_to_a_slow_client() {
+    let (mut program, address) = broadcast();
+    let mut guest = client("socat", &address);
+    writeln!(guest.stdin.as_mut().expect("it is open"), "here").expect("it is read");
+    assert_eq!(program.line(), "here");
+    let bytes = pattern(8 << 20);
+    let mut stdin = program.stdin.take().expect("it is open");
+    let sent = bytes.clone();
+    // More than all buffers and the cap of a queue: the input waits for the client.
+    let writer = thread::spawn(move || stdin.write_all(&sent));
+    let mut got = vec![0; bytes.len()];
+    guest.stdout.read_exact(&mut got).expect("all of it comes");
+    assert!(got == bytes, "the same bytes come out");
+    writer.join().expect("the writer does not panic").expect("all of it is read");
+    drop(guest);
+    assert_eq!(program.ended(), Some(0));
+}
+
+#[test]
+fn broadcast_takes_a_file_and_nothing_as_input_and_ends_with_its_reader() {
+    for script in [
+        "$PROGRAM 127.0.0.1:0 </dev/null",
+        "$PROGRAM 127.0.0.1:0 <$PROGRAM",
+        "true | $PROGRAM 127.0.0.1:0",
+        "cat $PROGRAM | $PROGRAM 127.0.0.1:0 >/dev/full",
+        // Its input goes on for ever, and its output has no reader: that ends it, and not a signal.
+        "yes | $PROGRAM 127.0.0.1:0 | true; echo ${PIPESTATUS[1]}; exit ${PIPESTATUS[1]}",
+    ] {
+        let (said, code) = shell("broadcast", &format!("{{ {script}; }} 2>/dev/null"));
+        assert_eq!(code, Some(0), "{script}: {said}");
+    }
+}
+
+#[test]
+fn broadcast_leaves_the_open_file_that_others_share_as_it_was() {
+    // The flags of the program's standard input and output, seen by who has them after it.
+    let script = "{ echo x; exec sleep 0.2; } | { $PROGRAM 127.0.0.1:0 2>/dev/null; exec 5<&0; \
+                  grep -h flags /proc/self/fdinfo/5 /proc/self/fdinfo/1; }";
+    let (said, _) = shell("broadcast", script);
+    let flags: Vec<_> = said
+        .lines()
+        .filter_map(|line| i32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok())
+        .collect();
+    assert_eq!(flags.len(), 2, "{said}");
+    assert!(flags.iter().all(|flags| flags & libc::O_NONBLOCK == 0), "{said}");
+}
+
+#[test]
+fn broadcast_and_supervise_refuse_bad_input() {
+    assert_refused("broadcast", &["nowhere"], "`nowhere` is not an address");
+    assert_refused("supervise", &[], "a command is missing");
+    assert_refused("supervise", &["true", "--"], "a command is missing");
+    assert_refused("supervise", &["/no/such/program"], "/no/such/program: No such file");
+    assert_refused("supervise", &["/etc/passwd"], "Permission denied");
+    // What had started already ends with it.
+    let (said, code) = shell("supervise", "$PROGRAM sleep 4711 -- /no/such 2>&1; pgrep -f '^sleep 4711$'");
+    assert_eq!((said.lines().count(), code), (1, Some(1)), "{said}");
+}
+
+#[test]
+fn supervise_prefixes_each_line_and_begins_again_later_and_later() {
+    let mut program =
+        Running::start(example("supervise").args(["sh", "-c", "echo out; printf err >&2; exit 3"]));
+    let mut pauses = Vec::new();
+    let (mut outs, mut errors) = (0, 0);
+    while pauses.len() < 3 {
+        let line = program.line();
+        let (who, what) = line.split_once(' ').expect("a prefix");
+        match who.as_bytes() {
+            b"supervise:" => {
+                assert!(what.starts_with("sh: exit status: 3; again in "), "{line}");
+                pauses.push(what.rsplit(' ').nth(1).and_then(|pause| pause.parse::<u64>().ok()));
+            }
+            [b's', b'h', b'[', .., b']', b':'] => outs += i32::from(what == "out"),
+            [b's', b'h', b'[', .., b']', b'!'] => errors += i32::from(what == "err"),
+            _ => panic!("{line}"),
+        }
+    }
+    assert_eq!(pauses, [Some(100), Some(200), Some(400)]);
+    assert!(outs >= 2 && errors >= 2, "{outs} lines and {errors} errors");
+}
+
+#[test]
+fn supervise_passes_signals_on_and_ends_its_children_by_sigterm() {
+    let script =
+        "trap 'echo told' HUP; trap 'echo bye; exit 0' TERM; echo up; while :; do read -t 1 x <&3; done";
+    let pipe = "exec 3<>$(mktemp -u); ";
+    let mut program = Running::start(example("supervise").args(["bash", "-c", &format!("{pipe}{script}")]));
+    let up = program.line_of("bash[");
+    assert!(up.ends_with(": up"), "{up}");
+    program.signal("HUP");
+    assert!(program.line_of("bash[").ends_with(": told"));
+    program.signal("TERM");
+    assert!(program.line_of("bash[").ends_with(": bye"));
+    assert_eq!(program.line_of("supervise:"), "supervise: bash: exit status: 0");
+    assert_eq!(program.ended(), Some(0));
+    let pid = up.trim_start_matches("bash[").split(']').next().expect("its number").to_owned();
+    assert!(!PathBuf::from(format!("/proc/{pid}")).exists(), "no zombie is left");
+}
+
+#[test]
+fn supervise_kills_who_does_not_end_at_the_second_signal() {
+    let mut program =
+        Running::start(example("supervise").args(["sh", "-c", "trap '' TERM; echo up; exec sleep 60"]));
+    assert!(program.line().ends_with(": up"));
+    program.signal("TERM");
+    program.signal("INT");
+    assert!(program.line_of("supervise:").contains("SIGKILL"));
+    assert_eq!(program.ended(), Some(0));
+}
+
+#[test]
+fn supervise_ends_cleanly_with_the_reader_of_its_output() {
+    let (said, code) = shell("supervise", "$PROGRAM yes | head -n 2; exit ${PIPESTATUS[0]}");
+    assert_eq!((said.lines().count(), code), (2, Some(0)), "{said}");
+    assert!(said.lines().all(|line| line.starts_with("yes[") && line.ends_with("]: y")), "{said}");
+}
+
+#[test]
+fn supervise_writes_to_a_file_to_its_last_byte() {
+    let path = std::env::temp_dir().join(format!("supervise-{}", std::process::id()));
+    let output = File::create(&path).expect("it can be made");
+    let mut child = example("supervise")
+        .args(["sh", "-c", "seq 1 20000; kill $PPID; sleep 60"])
+        .stdout(output)
+        .spawn()
+        .expect("it starts");
+    assert_eq!(child.wait().expect("a child").code(), Some(0));
+    let said = std::fs::read_to_string(&path).expect("text");
+    std::fs::remove_file(&path).expect("it is there");
+    let numbers = said.lines().filter_map(|line| line.split_once("]: ")?.1.parse::<u32>().ok());
+    assert!(numbers.eq(1..=20_000), "{} bytes", said.len());
+}

@@ -1,0 +1,151 @@
+//! The memory that the engine `io_uring` shares with the kernel: it is counted, and no child of a fork has it.
+#![cfg(all(target_os = "linux", feature = "io-uring"))]
+#![allow(unsafe_code)]
+
+mod common;
+
+use std::{
+    fs,
+    io::{ErrorKind, Write as _},
+    os::fd::AsRawFd as _,
+};
+
+use common::{Probe, World};
+use reactor::{
+    Bytes, Closed, Error, Flow, Runtime, RuntimeOptions, Stream,
+    engine::{Engine, EngineError, IoUring, IoUringOptions},
+};
+
+fn within(engine: &str, bytes: usize) -> Result<Runtime, Error> {
+    let mut options = RuntimeOptions::default();
+    options.engine = Some(engine.to_owned());
+    options.candidates = options.candidates.with("io_uring", || Ok(Box::new(IoUring::new()?)));
+    options.limits.bytes = bytes;
+    Runtime::with_options(options)
+}
+
+/// What the usual ring holds.
+fn memory() -> usize {
+    IoUring::new().expect("this kernel has io_uring").memory()
+}
+
+#[test]
+fn a_ring_that_would_leave_nothing_of_the_bytes_does_not_open() {
+    for bytes in [memory() - 1, memory()] {
+        let error = within("io_uring", bytes).expect_err("nothing is left");
+        let Error::Engine(EngineError::Failed { name: "io_uring", source }) = &error else {
+            panic!("{error}")
+        };
+        assert_eq!(source.kind(), ErrorKind::QuotaExceeded);
+        let text = source.to_string();
+        assert!(text.contains(&memory().to_string()) && text.contains(&bytes.to_string()), "{text}");
+    }
+}
+
+#[test]
+fn what_the_ring_leaves_is_for_streams_to_the_byte() {
+    let runtime = within("io_uring", memory() + 1).expect("a byte is left");
+    let mut world = World::new(runtime, Probe::quiet(), Stream::new(Bytes));
+    world.with(|cx, id| {
+        assert_eq!(cx.send(id, &[1][..]), Flow::Queued, "the limit");
+        assert_eq!(cx.send(id, &[2][..]), Flow::Gone, "one more");
+    });
+    assert!(matches!(world.until_closed(), Closed::OverBudget));
+}
+
+#[test]
+fn auto_passes_over_a_ring_that_is_too_large() {
+    let name = |bytes| within("auto", bytes).expect("another is smaller").engine_name();
+    assert_eq!(name(memory()), "epoll");
+    assert_eq!(name(memory() + 1), "io_uring");
+}
+
+#[test]
+fn a_smaller_ring_counts_less() {
+    let mut options = IoUringOptions::default();
+    (options.entries, options.completions) = (8, 16);
+    (options.buffers, options.buffer_bytes) = (8, 64);
+    let small = IoUring::with_options(options).expect("this kernel has io_uring").memory();
+    assert!(small > 8 * 64 && small < memory() / 100, "{small} of {}", memory());
+}
+
+/// The mappings that a fork does not pass on, as their addresses, and whether each is the kernel's.
+fn not_inherited() -> Vec<(usize, usize, bool)> {
+    let text = fs::read_to_string("/proc/self/smaps").expect("proc(5) is there");
+    let mut mappings = Vec::new();
+    let mut current = None;
+    for line in text.lines() {
+        match line.strip_prefix("VmFlags:") {
+            Some(flags) if flags.split_whitespace().any(|flag| flag == "dc") => mappings.extend(current),
+            Some(_) => {}
+            None => current = range(line).or(current),
+        }
+    }
+    mappings
+}
+
+/// The addresses of a mapping's first line.
+fn range(line: &str) -> Option<(usize, usize, bool)> {
+    let (from, to) = line.split_whitespace().next()?.split_once('-')?;
+    let address = |text| usize::from_str_radix(text, 16).ok();
+    Some((address(from)?, address(to)?, line.ends_with("anon_inode:[io_uring]")))
+}
+
+/// The mappings of a child of this process.
+fn of_child() -> Vec<(usize, usize, bool)> {
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    let ends = (reader.as_raw_fd(), writer.as_raw_fd());
+    // SAFETY: the child makes calls only which may be made after a fork: close, read and _exit.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "it forks");
+    if child == 0 {
+        // SAFETY: the number is this child's own copy.
+        unsafe { libc::close(ends.1) };
+        let mut byte = 0_u8;
+        // SAFETY: the byte lives through the call.
+        unsafe { libc::read(ends.0, (&raw mut byte).cast(), 1) };
+        // SAFETY: ends the child without any of the parent's exit handlers.
+        unsafe { libc::_exit(0) };
+    }
+    let text = fs::read_to_string(format!("/proc/{child}/maps"));
+    writer.write_all(&[1]).expect("the child waits");
+    // SAFETY: the child is ours, and its status is not wanted.
+    assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
+    text.expect("the child was alive").lines().filter_map(range).collect()
+}
+
+/// In one test, since the mappings are the whole process's: the others here map and unmap theirs.
+#[test]
+#[ignore = "must be the only test of its process: the test below runs it so"]
+fn alone() {
+    assert_eq!(not_inherited(), []);
+    let engine = IoUring::new().expect("this kernel has io_uring");
+    let ours = not_inherited();
+    let mapped: usize = ours.iter().map(|(from, to, _)| to - from).sum();
+    assert_eq!(mapped, engine.memory(), "what is counted is what is mapped: {ours:x?}");
+    assert!(ours.iter().any(|(.., is_kernels)| *is_kernels), "the queues are among them");
+    let theirs = of_child();
+    assert!(
+        theirs.iter().any(|(from, to, _)| (*from..*to).contains(&(alone as fn() as usize))),
+        "it is a child"
+    );
+    for (from, to, _) in &ours {
+        assert!(!theirs.iter().any(|their| their.0 < *to && *from < their.1), "{from:x} to {to:x} is there");
+    }
+    assert!(!theirs.iter().any(|(.., is_kernels)| *is_kernels));
+    drop(engine);
+    assert_eq!(not_inherited(), [], "nothing stays mapped");
+}
+
+#[test]
+fn a_fork_inherits_none_of_it() {
+    let this = std::env::current_exe().expect("a test has a path");
+    let mut command = std::process::Command::new(this);
+    let output = command.args(["--exact", "alone", "--ignored", "--nocapture"]).output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

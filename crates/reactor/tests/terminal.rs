@@ -1,0 +1,272 @@
+//! Terminals: raw mode and its end, input and output of one, and a process in the background of one. A pseudo-
+//! terminal takes the place of the screen; where the end of a process matters, this binary runs itself.
+#![cfg(target_os = "linux")]
+#![allow(unsafe_code)]
+
+mod common;
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    process::{Child, Command, Stdio},
+    time::Instant,
+};
+
+use common::{LONG, Probe, Seen, for_each_engine, until};
+use reactor::{
+    Bytes, Stream,
+    stdio::{self, Raw},
+};
+
+/// Names to this binary, run by itself, what it is to do.
+const PART_VARIABLE: &str = "TERMINAL_TEST_PART";
+
+/// A pseudo-terminal: the side of the screen, and the side of the program.
+fn terminal() -> (File, OwnedFd) {
+    let (mut screen, mut program) = (-1, -1);
+    let (name, attributes, size) = (std::ptr::null_mut(), std::ptr::null(), std::ptr::null());
+    // SAFETY: the first two pointers are to live numbers that the call fills; the others may be null.
+    let result = unsafe { libc::openpty(&mut screen, &mut program, name, attributes, size) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    // SAFETY: the call has just made both descriptors, and nobody else knows them.
+    let (screen, program) = unsafe { (OwnedFd::from_raw_fd(screen), OwnedFd::from_raw_fd(program)) };
+    for descriptor in [&screen, &program] {
+        // SAFETY: the descriptor is open, and the argument is the number that the command takes.
+        unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    (screen.into(), program)
+}
+
+fn attributes(of: impl AsFd) -> libc::termios {
+    // SAFETY: all zeroes is a valid termios.
+    let mut attributes: libc::termios = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a live value of the type that the call fills.
+    let result = unsafe { libc::tcgetattr(of.as_fd().as_raw_fd(), &mut attributes) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    attributes
+}
+
+/// What can be compared of it.
+fn flags(of: impl AsFd) -> [libc::tcflag_t; 4] {
+    let libc::termios { c_iflag, c_oflag, c_cflag, c_lflag, .. } = attributes(of);
+    [c_iflag, c_oflag, c_cflag, c_lflag]
+}
+
+fn is_raw(terminal: impl AsFd) -> bool {
+    attributes(terminal).c_lflag & (libc::ICANON | libc::ECHO | libc::ISIG) == 0
+}
+
+/// This binary, to play a part on a terminal.
+fn play(part: &str, terminal: BorrowedFd<'_>) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("a test knows its own path"));
+    command.args(["--exact", "plays_a_part", "--ignored", "--nocapture"]).env(PART_VARIABLE, part);
+    let stdio = || Stdio::from(terminal.try_clone_to_owned().expect("a second handle"));
+    command.stdin(stdio()).stdout(stdio()).stderr(Stdio::inherit());
+    command
+}
+
+/// Waits for the end of a child, which comes in time, or is a failure.
+fn ended(mut child: Child) -> std::process::ExitStatus {
+    let end = Instant::now() + LONG;
+    loop {
+        if let Some(status) = child.try_wait().expect("it is a child") {
+            return status;
+        }
+        if Instant::now() > end {
+            let state = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("it did not end in {LONG:?}: {}", state.lines().nth(2).unwrap_or_default());
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Reads what the screen shows until it has shown a text.
+fn shown(screen: &mut File, text: &str) -> String {
+    let mut all = String::new();
+    let mut buffer = [0; 256];
+    while !all.contains(text) {
+        let mut waited = [libc::pollfd { fd: screen.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+        // SAFETY: the pointer is to one live entry.
+        let count = unsafe { libc::poll(waited.as_mut_ptr(), 1, LONG.as_millis() as i32) };
+        assert_eq!(count, 1, "{text:?} was not shown in {LONG:?}, but {all:?}");
+        let count = screen.read(&mut buffer).expect("the terminal is there");
+        all.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    all
+}
+
+#[test]
+fn a_terminal_is_raw_while_its_guard_lives() {
+    let (_screen, program) = terminal();
+    let before = flags(&program);
+    let raw = Raw::enter(&program).expect("it is a terminal");
+    assert!(is_raw(&program));
+    // A second guard restores what it found, whichever goes first.
+    let second = Raw::enter(&program).expect("it is a terminal");
+    drop(second);
+    assert!(is_raw(&program));
+    raw.leave().expect("it is restored");
+    assert_eq!(flags(&program), before);
+    let caught = std::panic::catch_unwind(|| {
+        let _raw = Raw::enter(&program).expect("it is a terminal");
+        assert!(is_raw(&program));
+        panic!("in raw mode");
+    });
+    assert!(caught.is_err());
+    assert_eq!(flags(&program), before);
+    let error = Raw::enter(File::open("/dev/null").expect("it opens")).expect_err("no terminal");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOTTY));
+}
+
+#[test]
+fn a_terminal_is_restored_however_the_process_ends() {
+    let (mut screen, program) = terminal();
+    let before = flags(&program);
+    for (part, code) in [("exits", Some(7)), ("panics", Some(101)), ("panics in a handler", Some(0))] {
+        let child = play(part, program.as_fd()).spawn().expect("it starts");
+        shown(&mut screen, "raw");
+        // It waits for a key, so that it is seen to be raw.
+        assert!(is_raw(&program), "{part}");
+        screen.write_all(b"x").expect("it is read");
+        let status = ended(child);
+        assert_eq!(status.code(), code, "{part}");
+        assert_eq!(flags(&program), before, "{part}");
+    }
+}
+
+#[test]
+fn a_terminal_gives_lines_and_takes_output_on_each_engine() {
+    for_each_engine(|engine| {
+        let (mut screen, program) = terminal();
+        let mut runtime = engine.runtime();
+        let probe = runtime.add(Probe::<Bytes>::quiet()).expect("it starts");
+        let input = stdio::input_from(program.as_fd()).expect("it is a terminal");
+        let output = stdio::output_to(program.as_fd()).expect("it is a terminal");
+        let (input, output) = runtime
+            .with(probe, |_, cx| {
+                (cx.add(Stream::new(Bytes).through(input)), cx.add(Stream::new(Bytes).through(output)))
+            })
+            .expect("it lives");
+        let (input, output) = (input.expect("it is added"), output.expect("it is added"));
+        // Three lines at once: a read gives one, whatever waits behind it.
+        screen.write_all(b"one\ntwo\nthree\n").expect("it is a terminal");
+        let got = |runtime: &mut reactor::Runtime| {
+            let seen = &runtime.service(probe).expect("it lives").seen;
+            let of_input = seen.iter().filter(|(id, _)| *id == input);
+            let bytes = of_input
+                .filter_map(|(_, seen)| if let Seen::Got(bytes) = seen { Some(&bytes[..]) } else { None });
+            bytes.collect::<Vec<_>>().concat()
+        };
+        until(&mut runtime, |runtime| got(runtime) == b"one\ntwo\nthree\n");
+        runtime.with(probe, |_, cx| cx.send(output, b"said")).expect("it lives");
+        until(&mut runtime, |runtime| {
+            runtime.with(probe, |_, cx| cx.get(output).map(Stream::unsent)) == Some(Some(0))
+        });
+        shown(&mut screen, "said");
+        // The screen goes: that is the end of the input, and no failure.
+        drop(screen);
+        until(&mut runtime, |runtime| {
+            let seen = &runtime.service(probe).expect("it lives").seen;
+            seen.contains(&(input, Seen::closed("End")))
+                && seen.iter().any(|(id, seen)| *id == output && matches!(seen, Seen::Closed(_)))
+        });
+    });
+}
+
+#[test]
+fn a_process_in_the_background_of_its_terminal_is_not_stopped() {
+    let (mut screen, program) = terminal();
+    // With this flag output from the background stops a process, too.
+    let mut flags = attributes(&program);
+    flags.c_lflag |= libc::TOSTOP;
+    // SAFETY: the pointer is to a live value that tcgetattr has filled.
+    assert_eq!(unsafe { libc::tcsetattr(program.as_raw_fd(), libc::TCSANOW, &flags) }, 0);
+    let mut leader = play("leads", program.as_fd());
+    // SAFETY: both calls are ones that may be made between fork and exec; descriptor 0 is the terminal by then.
+    unsafe {
+        leader.pre_exec(|| match libc::setsid() >= 0 && libc::ioctl(0, libc::TIOCSCTTY, 0) == 0 {
+            true => Ok(()),
+            false => Err(io::Error::last_os_error()),
+        });
+    }
+    let leader = leader.spawn().expect("it starts");
+    shown(&mut screen, "in the background");
+    screen.write_all(b"for the foreground\n").expect("it is a terminal");
+    let said = shown(&mut screen, "goes on");
+    assert!(said.contains("input ended: EIO"), "{said}");
+    assert_eq!(ended(leader).code(), Some(0));
+}
+
+#[test]
+#[ignore = "run by the other tests, as a process of its own"]
+fn plays_a_part() {
+    let part = std::env::var(PART_VARIABLE).expect("the part is named");
+    match &*part {
+        "exits" => {
+            let _raw = raw_until_a_key();
+            std::process::exit(7)
+        }
+        "panics" => {
+            let _raw = raw_until_a_key();
+            panic!("in raw mode")
+        }
+        "panics in a handler" => {
+            let raw = raw_until_a_key();
+            let mut runtime = reactor::Runtime::new().expect("an engine opens");
+            let service = runtime.add(Probe::<Bytes>::quiet()).expect("it starts");
+            runtime.with(service, |_, _| {
+                let _kept = raw;
+                panic!("in raw mode")
+            });
+            assert!(!is_raw(io::stdin()), "the loop goes on without it");
+            std::process::exit(0)
+        }
+        "leads" => {
+            // The harness of this binary writes to its standard output in its own way, which would stop it.
+            let mut child = play("reads in the background", io::stdin().as_fd());
+            let child = child.stdout(Stdio::null()).process_group(0).spawn().expect("it starts");
+            std::process::exit(ended(child).code().unwrap_or(1))
+        }
+        _ => read_in_the_background(),
+    }
+}
+
+fn raw_until_a_key() -> Raw {
+    let raw = Raw::enter(io::stdin()).expect("it is a terminal");
+    println!("raw");
+    io::stdin().read_exact(&mut [0]).expect("a key");
+    raw
+}
+
+fn read_in_the_background() -> ! {
+    let mut runtime = reactor::Runtime::new().expect("an engine opens");
+    let probe = runtime.add(Probe::<Bytes>::quiet()).expect("it starts");
+    let streams = runtime.with(probe, |_, cx| {
+        let input = cx.stdin()?;
+        let output = stdio::output_to(io::stdin().as_fd()).expect("it is a terminal");
+        let output = cx.add(Stream::new(Bytes).through(output)).map_err(|rejected| rejected.error)?;
+        cx.send(output, b"in the background");
+        let input = cx.add(Stream::new(Bytes).through(input)).map_err(|rejected| rejected.error)?;
+        Ok::<_, reactor::Error>((input, output))
+    });
+    let (input, output) = streams.expect("it lives").expect("it is a terminal");
+    let why = |runtime: &mut reactor::Runtime| {
+        let closed = &runtime.service(probe).expect("it lives").closed;
+        let why = closed.iter().find(|(id, ..)| *id == input).map(|(.., why)| why);
+        why.map(|why| why.io().and_then(io::Error::raw_os_error))
+    };
+    until(&mut runtime, |runtime| why(runtime).is_some());
+    let name = if why(&mut runtime) == Some(Some(libc::EIO)) { "EIO" } else { "otherwise" };
+    let text = format!("input ended: {name}; the loop goes on");
+    runtime.with(probe, |_, cx| cx.send(output, text.as_bytes())).expect("it lives");
+    until(&mut runtime, |runtime| {
+        runtime.with(probe, |_, cx| cx.get(output).map(Stream::unsent)) == Some(Some(0))
+    });
+    std::process::exit(0)
+}
