@@ -58,6 +58,7 @@
 mod adapter;
 mod batch;
 mod candidates;
+mod chunk;
 pub(crate) mod datagram;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;
@@ -76,12 +77,13 @@ mod source;
 #[cfg(unix)]
 mod timeout;
 
-use std::{io, marker::PhantomData, time::Duration};
+use std::{io, time::Duration};
 
 pub use session::Outgoing;
 
 pub use self::{
     batch::Batch,
+    chunk::Chunk,
     datagram::{Datagram, DatagramQueue, Ecn, Outbound},
 };
 pub(crate) use self::{
@@ -196,62 +198,6 @@ pub enum Ending {
     Orderly,
     /// With a reset where the transport knows one (TCP): what the kernel has taken is dropped.
     Reset,
-}
-
-/// Bytes that arrived, in a buffer lent by the engine. Goes back with [`Engine::give`], or by its drop.
-///
-/// It stays in the thread of its engine: the buffer may be one that a kernel is given back.
-#[derive(Debug)]
-pub struct Chunk {
-    held: Held,
-    stays: PhantomData<*const ()>,
-}
-
-/// Where the bytes of a chunk are.
-#[derive(Debug)]
-enum Held {
-    /// The first so many of a buffer of the chunk's own.
-    Own(Box<[u8]>, usize),
-    /// In a buffer that the kernel chose.
-    #[cfg(all(target_os = "linux", feature = "io-uring"))]
-    Provided(io_uring::Provided),
-}
-
-impl Chunk {
-    /// The first `len` bytes of a buffer.
-    ///
-    /// # Panics
-    /// When the buffer is shorter than `len`.
-    #[inline(always)]
-    pub fn new(buffer: Box<[u8]>, len: usize) -> Chunk {
-        assert!(len <= buffer.len(), "the chunk lies within its buffer");
-        Chunk { held: Held::Own(buffer, len), stays: PhantomData }
-    }
-
-    #[cfg(all(target_os = "linux", feature = "io-uring"))]
-    fn provided(provided: io_uring::Provided) -> Chunk {
-        Chunk { held: Held::Provided(provided), stays: PhantomData }
-    }
-
-    /// The bytes. A layer decrypts in place.
-    #[inline]
-    pub fn bytes(&mut self) -> &mut [u8] {
-        match &mut self.held {
-            Held::Own(buffer, len) => &mut buffer[..*len],
-            #[cfg(all(target_os = "linux", feature = "io-uring"))]
-            Held::Provided(provided) => provided.bytes(),
-        }
-    }
-
-    /// The buffer, for the engine that lent it; empty if it was the kernel's, which has it back then.
-    #[inline]
-    pub fn into_buffer(self) -> Box<[u8]> {
-        match self.held {
-            Held::Own(buffer, _) => buffer,
-            #[cfg(all(target_os = "linux", feature = "io-uring"))]
-            Held::Provided(_) => Box::default(),
-        }
-    }
 }
 
 /// A send that is over: the queue with what was not taken, and how much was.

@@ -6,11 +6,12 @@ use io_uring::{opcode, types::Fd};
 
 use super::{
     IoUring,
+    mail::Mail,
     operation::{Kind, Tag},
     table::{CLOSING, DETACHING, Entry, IS_UNIX, Input, Output, Part, STARVED, TOGETHER},
 };
 use crate::{
-    engine::{DatagramQueue, Event, letters},
+    engine::{DatagramQueue, Event, Role, letters},
     id::Key,
     sys::{self, datagram::Facts},
 };
@@ -27,10 +28,17 @@ impl Entry {
 }
 
 impl IoUring {
-    /// Has a socket tell what is to be known of its datagrams.
-    pub(super) fn prepare(&self, descriptor: &sys::Owned) -> io::Result<Facts> {
+    /// Has a socket for datagrams tell what is to be known of these, and makes buffers for the first of them.
+    pub(super) fn facts_of(&mut self, role: Role, descriptor: &sys::Owned) -> io::Result<Option<Facts>> {
+        if role != Role::Datagrams {
+            return Ok(None);
+        }
         self.count_call();
-        sys::datagram::prepare(sys::borrow(descriptor))
+        let facts = sys::datagram::prepare(sys::borrow(descriptor))?;
+        if self.mail.is_none() && self.operations.receive {
+            self.mail = Mail::open(&self.ring);
+        }
+        Ok(Some(facts))
     }
 
     /// Tells of reports, if some were announced, and receives one batch.

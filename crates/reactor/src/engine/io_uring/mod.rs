@@ -375,14 +375,10 @@ impl Engine for IoUring {
             let error = io::ErrorKind::AlreadyExists.into();
             return Err(Refused { transport: Transport::of(descriptor, medium), error });
         }
-        let facts = if role == Role::Datagrams { self.prepare(&descriptor).map(Some) } else { Ok(None) };
-        let facts = match facts {
+        let facts = match self.facts_of(role, &descriptor) {
             Ok(facts) => facts,
             Err(error) => return Err(Refused { transport: Transport::new(descriptor), error }),
         };
-        if role == Role::Datagrams && self.mail.is_none() && self.operations.receive {
-            self.mail = Mail::open(&self.ring);
-        }
         let index = self.table.insert(key, Held::Owned(descriptor), role.into());
         if let Some(entry) = self.table.get_mut(index) {
             entry.set(READING, true);
