@@ -14,7 +14,7 @@ use io_uring::{
 
 use super::{
     IoUring,
-    buffers::Pool,
+    buffers::{Pool, Provided},
     ring::{Completion, Ring},
     table::{CALLED_INPUT, CLOSING, Input, STARVED},
 };
@@ -84,24 +84,27 @@ impl IoUring {
         }
         let event = match provided {
             _ if is_closing => None,
-            Some(mut provided) if result >= 0 => {
-                let mail = self.mail.as_ref()?;
-                let parsed = RecvMsgOut::parse(provided.bytes(), &mail.header).ok()?;
-                let at = RECORD_BYTES + NAME_BYTES + CONTROL_BYTES;
-                let (len, is_cut) = (parsed.payload_data().len(), parsed.is_payload_truncated());
-                // SAFETY: the kernel wrote name and control; the buffer begins at a multiple of 8, and so does
-                // what lies behind the record and the name.
-                let packet = unsafe { packet(parsed.name_data(), parsed.control_data(), at, len, is_cut) };
-                let mut batch = self.batches.shell();
-                batch.hold(provided, packet);
-                Some(Event::Datagrams(batch))
-            }
+            Some(provided) if result >= 0 => self.open_mail(provided),
             _ => self.not_received_mail(index, -result),
         };
         if is_last {
             self.settle(index);
         }
         event.map(|event| (key, event))
+    }
+
+    /// Makes a batch of a buffer that the kernel filled.
+    fn open_mail(&mut self, mut provided: Provided) -> Option<Event> {
+        let header = &self.mail.as_ref()?.header;
+        let parsed = RecvMsgOut::parse(provided.bytes(), header).ok()?;
+        let at = RECORD_BYTES + NAME_BYTES + CONTROL_BYTES;
+        let (len, is_cut) = (parsed.payload_data().len(), parsed.is_payload_truncated());
+        // SAFETY: the kernel wrote name and control; the buffer begins at a multiple of 8, and so does what lies
+        // behind the record and the name.
+        let packet = unsafe { packet(parsed.name_data(), parsed.control_data(), at, len, is_cut) };
+        let mut batch = self.batches.shell();
+        batch.hold(provided, packet);
+        Some(Event::Datagrams(batch))
     }
 
     /// A recvmsg that ended without a datagram.
