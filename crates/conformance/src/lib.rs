@@ -19,6 +19,8 @@
 mod canary_rows;
 mod chance;
 mod drive;
+#[cfg(unix)]
+mod line;
 mod rows;
 mod runtime_rows;
 mod simulated;

@@ -93,6 +93,8 @@ pub struct Core {
     pub(crate) lanes: Lanes,
     pub(crate) mailbox: Arc<Mailbox<Deliver>>,
     pub(crate) jobs: Jobs,
+    /// Those whose service ended before them.
+    pub(crate) jobs_abandoned: u32,
     /// To be flushed at the end of the turn; each slot is on it once.
     pub(crate) dirty: Vec<Key>,
     /// To be driven again in the next turn.
@@ -149,6 +151,7 @@ impl Core {
             lanes: Lanes::new(limits.messages, limits.timers),
             mailbox,
             jobs: Jobs::new(limits.job_threads, limits.jobs),
+            jobs_abandoned: 0,
             dirty: Vec::new(),
             again: Vec::new(),
             background: Vec::new(),

@@ -84,11 +84,18 @@ mod metrics;
 mod options;
 mod sync;
 mod sys;
+#[cfg(unix)]
+pub mod terminal;
+
 pub use session::{
     self, Bytes, Codec, CodecError, Delimited, Layer, Lines, Outgoing, Shared, Stack, Truncated, U16, U32,
     Varint,
 };
 
+#[cfg(all(unix, feature = "serial"))]
+pub use self::resource::serial;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub use self::resource::watch;
 pub use self::{
     address::{Address, NotAnAddress, ToAddress},
     clock::Time,

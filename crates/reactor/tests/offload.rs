@@ -5,7 +5,7 @@ mod common;
 use std::{sync::mpsc, time::Duration};
 
 use common::{Probe, for_each_engine, until};
-use reactor::{Bytes, Refused};
+use reactor::{Bytes, Refused, Runtime};
 
 #[test]
 fn results_come_as_messages_from_other_threads() {
@@ -27,6 +27,19 @@ fn results_come_as_messages_from_other_threads() {
         assert_eq!(messages, (1..=100).collect::<Vec<u64>>());
         assert_eq!((receipt.jobs_running, receipt.jobs_dropped), (0, 0));
     });
+}
+
+#[test]
+fn a_job_whose_result_came_runs_no_more() {
+    // The thread that told the result may not have counted it yet: that is seldom, so it is tried often.
+    for _ in 0..2_000 {
+        let mut runtime = Runtime::new().expect("an engine");
+        let service = runtime.add(Probe::<Bytes>::quiet()).expect("it starts");
+        runtime.with(service, |_, cx| assert!(cx.offload(|| 1_u64).is_ok()));
+        let receipt = runtime.run().expect("it ends");
+        assert_eq!(runtime.service(service).expect("it is there").messages, [1]);
+        assert_eq!((receipt.jobs_running, receipt.jobs_dropped), (0, 0));
+    }
 }
 
 #[test]

@@ -224,6 +224,7 @@ impl Engine for SimEngine {
         let result = fed.ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?.read(into);
         if let Ok(count) = result {
             state.digest.bytes(&into[..count]);
+            state.was_read(number as u32, count);
         }
         result
     }
@@ -236,6 +237,7 @@ impl Engine for SimEngine {
         let result = fed.ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?.write(from);
         if let Ok(count) = result {
             state.digest.bytes(&from.front()[..count]);
+            state.was_written(number as u32);
             #[cfg(unix)]
             state.take_notices(number as u32);
         }

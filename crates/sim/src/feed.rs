@@ -13,6 +13,10 @@ use crate::{error, state::State};
 #[derive(Default)]
 pub(crate) struct Fed {
     input: VecDeque<u8>,
+    /// How long each record of the input is, if it is records that are read whole.
+    records: Option<VecDeque<usize>>,
+    /// The source at the other end of a line, where the output is input.
+    pub(crate) peer: Option<u32>,
     ended: bool,
     failed: Option<i32>,
     output: Vec<u8>,
@@ -42,6 +46,22 @@ impl Fed {
         (ready != Ready::default() && !(is_silent && self.told)).then_some(ready)
     }
 
+    /// How many bytes a read takes: of records only whole ones.
+    fn take_count(&mut self, most: usize) -> io::Result<usize> {
+        let Some(records) = &mut self.records else { return Ok(self.input.len().min(most)) };
+        let mut count = 0;
+        while let Some(length) = records.front().copied().filter(|length| count + length <= most) {
+            count += length;
+            records.pop_front();
+        }
+        if count == 0 && !records.is_empty() { Err(error::os(INVALID)) } else { Ok(count) }
+    }
+
+    /// Takes what was written, for the source at the other end.
+    pub(crate) fn take_output(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.output)
+    }
+
     /// Gives it all the room there is.
     #[cfg(unix)]
     pub(crate) fn is_roomy(&mut self) {
@@ -49,10 +69,14 @@ impl Fed {
     }
 
     /// Adds input.
-    #[cfg(unix)]
     pub(crate) fn put(&mut self, bytes: &[u8]) {
         self.input.extend(bytes);
         self.told = false;
+    }
+
+    /// The source at the other end read so much.
+    pub(crate) fn make_room(&mut self, bytes: usize) {
+        self.room += bytes;
     }
 
     /// Asks for each record of the input, and at last for a new one, what it is to be: the first that is to be
@@ -87,7 +111,7 @@ impl Fed {
     }
 
     pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let count = self.input.len().min(into.len());
+        let count = self.take_count(into.len())?;
         match (count, self.failed) {
             (0, Some(number)) => Err(error::os(number)),
             (0, None) if !self.ended && !into.is_empty() => Err(error::os(error::AGAIN)),
@@ -169,6 +193,21 @@ impl Feed {
         self.change(|fed| fed.input.extend(bytes));
     }
 
+    /// Adds input that is read whole or not at all, and fails a read into less (EINVAL). A feed has either
+    /// records or bytes.
+    pub fn put_record(&self, bytes: &[u8]) {
+        self.change(|fed| {
+            fed.input.extend(bytes);
+            fed.records.get_or_insert_default().push_back(bytes.len());
+        });
+    }
+
+    /// Makes what is written to one the other's input, with so much room between.
+    pub(crate) fn join(one: &Feed, other: &Feed, room: usize) {
+        one.change(|fed| (fed.peer, fed.room) = (Some(other.number), room));
+        other.change(|fed| (fed.peer, fed.room) = (Some(one.number), room));
+    }
+
     /// Ends the input, after what was put.
     pub fn end(&self) {
         self.change(|fed| fed.ended = true);
@@ -206,3 +245,4 @@ impl std::fmt::Debug for Feed {
 }
 
 const IO: i32 = 5;
+const INVALID: i32 = 22;

@@ -90,8 +90,10 @@ mod error;
 mod fault;
 mod feed;
 mod flight;
+mod folder;
 pub mod guide;
 mod input;
+mod line;
 mod link;
 mod listener;
 mod net;
@@ -118,6 +120,8 @@ pub use self::{
     fault::{Faults, KINDS, Kind, Tally},
     feed::Feed,
     flight::DatagramSummary,
+    folder::Folder,
+    line::Line,
     link::Link,
     node::{Node, NodeId},
     record::{Happening, NodeNumber},

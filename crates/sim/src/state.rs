@@ -315,6 +315,27 @@ impl State {
         }
     }
 
+    fn peer_of(&mut self, number: u32) -> Option<(u32, &mut Fed)> {
+        let peer = self.feeds.get(number as usize)?.as_ref()?.peer?;
+        Some((peer, self.feeds.get_mut(peer as usize)?.as_mut()?))
+    }
+
+    /// Bytes of a virtual source were read: on a line there is room for as many more.
+    pub(crate) fn was_read(&mut self, number: u32, count: usize) {
+        let Some((peer, fed)) = self.peer_of(number) else { return };
+        fed.make_room(count);
+        self.look_at_feed(peer);
+    }
+
+    /// A virtual source was written to: on a line that arrives at the other end.
+    pub(crate) fn was_written(&mut self, number: u32) {
+        let fed = self.feeds.get_mut(number as usize).and_then(Option::as_mut);
+        let Some(bytes) = fed.filter(|fed| fed.peer.is_some()).map(Fed::take_output) else { return };
+        let Some((peer, fed)) = self.peer_of(number) else { return };
+        fed.put(&bytes);
+        self.look_at_feed(peer);
+    }
+
     /// What is told of a virtual source.
     pub(crate) fn feed_event(&mut self, number: u32, process: u32) -> Option<(Key, Event)> {
         let fed = self.feeds.get_mut(number as usize)?.as_mut()?;

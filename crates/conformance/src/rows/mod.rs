@@ -2,6 +2,8 @@
 
 mod datagrams;
 mod descriptors;
+#[cfg(unix)]
+mod devices;
 mod partial;
 mod peers;
 #[cfg(unix)]
@@ -27,6 +29,8 @@ pub fn rows() -> &'static [Row] {
         let mut all =
             [descriptors::ROWS, readiness::ROWS, partial::ROWS, datagrams::ROWS, peers::ROWS, waits::ROWS]
                 .concat();
+        #[cfg(unix)]
+        all.extend_from_slice(devices::ROWS);
         #[cfg(unix)]
         all.extend_from_slice(signals::ROWS);
         #[cfg(unix)]

@@ -6,6 +6,8 @@
 #[cfg(unix)]
 mod children;
 mod datagrams;
+#[cfg(unix)]
+mod devices;
 mod exhaustion;
 mod floods;
 mod lives;
@@ -44,6 +46,8 @@ pub(crate) fn rows() -> Vec<Row> {
         exhaustion::ROWS,
         time::ROWS,
         threads::ROWS,
+        #[cfg(unix)]
+        devices::ROWS,
         #[cfg(unix)]
         signals::ROWS,
         panics::ROWS,

@@ -1,8 +1,12 @@
-//! Chunks: bytes that arrived, in memory that an engine lends.
+//! Input on its way to the service: bytes in a buffer that belongs to the engine.
 
 use std::marker::PhantomData;
 
-/// Bytes that arrived, in a buffer lent by the engine. Goes back with [`Engine::give`](super::Engine::give), or by its drop.
+#[cfg(all(target_os = "linux", feature = "io-uring"))]
+use super::io_uring::Provided;
+
+/// Bytes that arrived, in a buffer lent by the engine. Goes back with [`Engine::give`](super::Engine::give), or by its
+/// drop.
 ///
 /// It stays in the thread of its engine: the buffer may be one that a kernel is given back.
 #[derive(Debug)]
@@ -18,7 +22,7 @@ enum Held {
     Own(Box<[u8]>, usize),
     /// In a buffer that the kernel chose.
     #[cfg(all(target_os = "linux", feature = "io-uring"))]
-    Provided(super::io_uring::Provided),
+    Provided(Provided),
 }
 
 impl Chunk {
@@ -33,7 +37,7 @@ impl Chunk {
     }
 
     #[cfg(all(target_os = "linux", feature = "io-uring"))]
-    pub(super) fn provided(provided: super::io_uring::Provided) -> Chunk {
+    pub(super) fn provided(provided: Provided) -> Chunk {
         Chunk { held: Held::Provided(provided), stays: PhantomData }
     }
 

@@ -15,7 +15,7 @@ mod pending;
 use std::{any::Any, collections::VecDeque};
 
 pub(crate) use self::{
-    jobs::Jobs,
+    jobs::{Jobs, Left},
     lanes::{Hand, Lanes, hand},
     mailbox::{Inbox, Mailbox, Outside},
 };

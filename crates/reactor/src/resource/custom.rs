@@ -15,7 +15,7 @@ use crate::{
 /// The most steps of one resource in one turn.
 const STEPS_MAX: u32 = 64;
 /// Above this the service is told to hold back.
-const QUEUE_HIGH: usize = 64 << 10;
+pub(super) const QUEUE_HIGH: usize = 64 << 10;
 /// Above this the resource ends.
 const QUEUE_CAP: usize = 4 << 20;
 /// How long a graceful close may flush.

@@ -7,10 +7,16 @@ mod descriptors;
 mod fd;
 mod io;
 pub(crate) mod listener;
+#[cfg(all(unix, feature = "serial"))]
+pub mod serial;
 mod stream;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub mod watch;
 
 use std::{any::Any, io as std_io};
 
+#[cfg(all(unix, feature = "serial"))]
+use self::custom::QUEUE_HIGH;
 #[cfg(unix)]
 pub use self::descriptors::{Descriptors, Message, Passed};
 pub(crate) use self::stream::with_layer;

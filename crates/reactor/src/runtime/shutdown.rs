@@ -10,6 +10,7 @@ use crate::{
     engine::Ending,
     error::{Closed, Error},
     id::Key,
+    message::Left,
 };
 
 /// What a runtime did until its end, given once by `run` and `join`.
@@ -127,9 +128,18 @@ impl Runtime {
             self.core.end(key, Closed::Stopped, Ending::Orderly);
         }
         self.closings();
-        let left = self.core.jobs.join(Duration::ZERO);
+        let left = self.jobs_left();
         self.publish();
         self.receipt(left.dropped, left.running)
+    }
+
+    /// What the pool did not finish. A job whose result is there has ended, although its thread may not have
+    /// counted that yet.
+    fn jobs_left(&self) -> Left {
+        let waited_for: u32 = self.core.records.iter().map(|record| record.jobs).sum();
+        let left = self.core.jobs.join(Duration::ZERO);
+        let running_max = waited_for.saturating_add(self.core.jobs_abandoned) as usize;
+        Left { running: left.running.min(running_max), ..left }
     }
 
     fn receipt(&mut self, jobs_dropped: usize, jobs_running: usize) -> Receipt {
@@ -188,7 +198,8 @@ impl Runtime {
         for timer in self.core.lanes.clear(index) {
             self.core.timers.cancel(timer);
         }
-        self.core.records[index as usize].jobs = 0;
+        let jobs = std::mem::take(&mut self.core.records[index as usize].jobs);
+        self.core.jobs_abandoned = self.core.jobs_abandoned.saturating_add(jobs);
     }
 }
 

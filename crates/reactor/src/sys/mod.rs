@@ -7,9 +7,13 @@
 mod address;
 pub(crate) mod datagram;
 #[cfg(unix)]
+mod device;
+#[cfg(unix)]
 pub(crate) mod file;
 #[cfg(unix)]
 pub(crate) mod inherited;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod inotify;
 mod io;
 #[cfg(unix)]
 pub(crate) mod process;
@@ -30,6 +34,12 @@ pub(crate) use std::os::fd::{BorrowedFd as Borrowed, OwnedFd as Owned};
 #[cfg(windows)]
 pub(crate) use std::os::windows::io::{BorrowedSocket as Borrowed, OwnedSocket as Owned};
 
+#[cfg(all(unix, feature = "serial"))]
+pub(crate) use self::device::make_exclusive;
+#[cfg(unix)]
+pub(crate) use self::device::window_size;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) use self::inotify::{inotify_add, inotify_open, inotify_remove};
 #[cfg(unix)]
 pub(crate) use self::io::again_if_interrupted;
 #[cfg(unix)]

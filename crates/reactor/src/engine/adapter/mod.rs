@@ -9,14 +9,15 @@
 //! Each stream is read once in a batch and each listener accepts a few times; what is left goes to the
 //! end of `again`, behind all others, and the next wait does not block. What is in both is driven once.
 //!
-//! **Watching.** An edge-triggered poll watches a stream for input from attach to close, and for room too from
-//! the first write that found none; it is told of nothing else. Closing the descriptor ends the watching, and an event that is still in the batch misses by
-//! its key. With a level-triggered poll the interest is brought in step once a wait, for those streams
+//! **Watching.** An edge-triggered poll watches a stream for input from attach to close, and for room too
+//! from the first write that found none; it is told of nothing else. Closing the descriptor ends the
+//! watching, and an event that is still in the batch misses by its key. With a level-triggered poll the interest is brought in step once a wait, for those streams
 //! only whose interest changed, and a stream without any leaves the set. Users' resources are always
 //! watched level-triggered; one that reports a hang-up or an error and nothing else is told of it once
 //! and leaves the set until it is watched again, since no read would make it silent.
 
 mod accept;
+mod attach;
 mod datagram;
 mod interest;
 mod stream;
@@ -335,43 +336,7 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
-        let medium = transport.medium();
-        let descriptor = match transport.into_descriptor() {
-            Ok(descriptor) => descriptor,
-            Err(transport) => return Err(Refused { transport, error: io::ErrorKind::Unsupported.into() }),
-        };
-        let refused =
-            |descriptor, error| Err(Refused { transport: Transport::of(descriptor, medium), error });
-        if !self.table.is_vacant(key) {
-            return refused(descriptor, io::ErrorKind::AlreadyExists.into());
-        }
-        let facts = match self.facts_of(role, &descriptor) {
-            Ok(facts) => facts,
-            Err(error) => return refused(descriptor, error),
-        };
-        let trigger = self.poll.trigger();
-        let interest = match (trigger, role) {
-            (_, Role::Listener | Role::Stream | Role::Datagrams) => Interest::Read,
-            (Trigger::Level, Role::Connecting) => Interest::Write,
-            (Trigger::Edge, Role::Connecting) => Interest::Both,
-        };
-        let interest = Some(interest).filter(|_| !medium.is_unwaited());
-        if let Some(interest) = interest
-            && let Err(error) = self.poll.watch(key, Source::of(&descriptor), interest, trigger)
-        {
-            return refused(descriptor, error);
-        }
-        let entry = self.table.insert(Entry::new(key, Held::Owned(descriptor), role.into()));
-        entry.medium = medium;
-        entry.set_in_poll(interest);
-        entry.set(ENDED, medium.is_unwaited());
-        entry.set(READING, true);
-        // A stream begins with an empty send buffer.
-        entry.set(WRITABLE, role == Role::Stream);
-        if let Some(facts) = facts {
-            entry.set_facts(facts);
-        }
-        Ok(())
+        self.take_in(key, transport, role)
     }
 
     fn reading(&mut self, key: Key, on: bool) {
@@ -423,17 +388,7 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn detach(&mut self, key: Key) {
-        if self.table.get(key).and_then(Entry::owned).is_none() {
-            return;
-        }
-        let Some(mut entry) = self.table.remove(key) else { return };
-        let _ = set_interest(&mut self.poll, &mut entry, None, Trigger::Level);
-        if let Some(queue) = entry.parked.take() {
-            self.tell(key, Event::Sent(Sent { queue, result: Ok(0) }));
-        }
-        if let Held::Owned(descriptor) = entry.held {
-            self.tell(key, Event::Detached(Transport::of(descriptor, entry.medium)));
-        }
+        self.give_out(key);
     }
 
     fn close(&mut self, key: Key, how: Ending) {

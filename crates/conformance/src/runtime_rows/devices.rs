@@ -1,0 +1,88 @@
+//! H at runtime level: devices whose other side goes. Unix.
+
+use std::{
+    io::{self, Write as _},
+    os::fd::OwnedFd,
+};
+
+use reactor::{Closed, Context, Handle, Id, Io, Ready, Resource, Result, Service, Source};
+
+use super::{SOCKETS, rig::Rig, row};
+use crate::{
+    line::line,
+    suite::{Outcome, Row, check},
+    world::World,
+};
+
+pub(super) const ROWS: &[Row] = &[
+    row("H9r", "a terminal's hang-up comes after its bytes, as one end", SOCKETS, |world| {
+        hang_up(world, false)
+    }),
+    row("H9r2", "a hang-up during a pause does not spin, and ends it after", SOCKETS, |world| {
+        hang_up(world, true)
+    }),
+];
+
+/// A terminal in bytes; an empty read, as some systems tell a hang-up, is an error like the others' EIO.
+struct Terminal(OwnedFd);
+
+impl Resource for Terminal {
+    type Event<'a> = &'a [u8];
+
+    fn source(&self) -> Source<'_> {
+        Source::of(&self.0)
+    }
+
+    fn step<'a>(&mut self, _: Ready, io: &mut Io<'_>, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
+        match io.read(self.source(), buffer)? {
+            0 => Err(io::Error::from_raw_os_error(libc::EIO)),
+            count => Ok(Some(&buffer[..count])),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Noting {
+    bytes: Vec<u8>,
+    ends: Vec<Option<i32>>,
+}
+
+impl Service for Noting {}
+
+impl Handle<Terminal> for Noting {
+    fn handle(&mut self, _: &mut Context<Self>, _: Id<Terminal>, bytes: &[u8]) -> Result {
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<Self>, _: Id<Terminal>, _: Terminal, why: Closed) {
+        self.ends.push(why.io().and_then(io::Error::raw_os_error));
+    }
+}
+
+fn hang_up(world: &mut World<'_>, paused: bool) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let noting = rig.add(Noting::default())?;
+    let (near, mut far) = line()?;
+    let id = rig.with(noting, |_, cx| cx.add(Terminal(near)).map_err(|rejected| rejected.error))?;
+    far.write_all(b"bytes")?;
+    rig.until("the bytes have come", |rig| rig.get(noting).bytes == b"bytes")?;
+    if paused {
+        rig.with(noting, |_, cx| cx.pause(id));
+        rig.settle()?;
+    }
+    far.write_all(b" last")?;
+    drop(far);
+    if paused {
+        rig.settle()?;
+        rig.rests()?;
+        check!(rig.get(noting).ends.is_empty(), "it ended during the pause");
+        rig.with(noting, |_, cx| cx.resume(id));
+    }
+    rig.until("it has ended", |rig| !rig.get(noting).ends.is_empty())?;
+    rig.settle()?;
+    let Noting { bytes, ends } = rig.get(noting);
+    check!(bytes == b"bytes last", "{:?} came", bytes.escape_ascii().to_string());
+    check!(ends[..] == [Some(libc::EIO)], "it ended with {ends:?}");
+    rig.finish()
+}

@@ -1,0 +1,19 @@
+//! A terminal for a serial device: `cargo run --release --features serial --example serial_terminal DEVICE [SPEED]`,
+//! say `/dev/ttyUSB0 9600`; without a speed 115200. Ctrl-] leaves.
+//!
+//! Keys go to the device, and what the device says to the screen, byte by byte. The side that gives too much rests
+//! while the other is slow. Without a device: `socat -d -d pty,raw pty,raw` prints the names of a pair; run this on
+//! both. Unix only; elsewhere it prints a line and ends.
+
+#[cfg(unix)]
+mod terminal;
+
+#[cfg(unix)]
+fn main() -> std::process::ExitCode {
+    terminal::run(std::env::args().skip(1).collect())
+}
+
+#[cfg(not(unix))]
+fn main() {
+    println!("serial ports are watched on Unix: nothing to show here");
+}

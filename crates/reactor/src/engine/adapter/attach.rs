@@ -1,0 +1,71 @@
+//! Transports come, and go elsewhere.
+
+use std::io;
+
+use super::{
+    Calls, ENDED, READING, WRITABLE,
+    interest::set_interest,
+    table::{Entry, Held},
+};
+use crate::{
+    engine::{Event, Interest, Poll, Refused, Role, Sent, Source, Transport, Trigger},
+    id::Key,
+};
+
+impl<P: Poll> Calls<P> {
+    /// Stores the transport, and has it watched.
+    pub(super) fn take_in(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
+        let medium = transport.medium();
+        let descriptor = match transport.into_descriptor() {
+            Ok(descriptor) => descriptor,
+            Err(transport) => return Err(Refused { transport, error: io::ErrorKind::Unsupported.into() }),
+        };
+        let refused =
+            |descriptor, error| Err(Refused { transport: Transport::of(descriptor, medium), error });
+        if !self.table.is_vacant(key) {
+            return refused(descriptor, io::ErrorKind::AlreadyExists.into());
+        }
+        let facts = match self.facts_of(role, &descriptor) {
+            Ok(facts) => facts,
+            Err(error) => return refused(descriptor, error),
+        };
+        let trigger = self.poll.trigger();
+        let interest = match (trigger, role) {
+            (_, Role::Listener | Role::Stream | Role::Datagrams) => Interest::Read,
+            (Trigger::Level, Role::Connecting) => Interest::Write,
+            (Trigger::Edge, Role::Connecting) => Interest::Both,
+        };
+        let interest = Some(interest).filter(|_| !medium.is_unwaited());
+        if let Some(interest) = interest
+            && let Err(error) = self.poll.watch(key, Source::of(&descriptor), interest, trigger)
+        {
+            return refused(descriptor, error);
+        }
+        let entry = self.table.insert(Entry::new(key, Held::Owned(descriptor), role.into()));
+        entry.medium = medium;
+        entry.set_in_poll(interest);
+        entry.set(ENDED, medium.is_unwaited());
+        entry.set(READING, true);
+        // A stream begins with an empty send buffer.
+        entry.set(WRITABLE, role == Role::Stream);
+        if let Some(facts) = facts {
+            entry.set_facts(facts);
+        }
+        Ok(())
+    }
+
+    /// Tells what is parked, and the transport, which is watched no more.
+    pub(super) fn give_out(&mut self, key: Key) {
+        if self.table.get(key).and_then(Entry::owned).is_none() {
+            return;
+        }
+        let Some(mut entry) = self.table.remove(key) else { return };
+        let _ = set_interest(&mut self.poll, &mut entry, None, Trigger::Level);
+        if let Some(queue) = entry.parked.take() {
+            self.tell(key, Event::Sent(Sent { queue, result: Ok(0) }));
+        }
+        if let Held::Owned(descriptor) = entry.held {
+            self.tell(key, Event::Detached(Transport::of(descriptor, entry.medium)));
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Pseudo-terminals for tests: a side in the test's hand, and the name of the other.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+
+use std::{
+    fs::File,
+    io::{ErrorKind, Read as _},
+    os::{fd::OwnedFd, unix::ffi::OsStringExt as _},
+    path::PathBuf,
+};
+
+use rustix::{
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{OptionalActions, tcgetattr, tcsetattr},
+};
+
+/// The near side, non-blocking, and the device of the far one, raw.
+pub fn pair() -> (File, PathBuf) {
+    let (near, far) = cooked_pair();
+    // Settings of the near side are those of the far one.
+    let mut settings = tcgetattr(&near).expect("a terminal");
+    settings.make_raw();
+    tcsetattr(&near, OptionalActions::Now, &settings).expect("a terminal");
+    (near, far)
+}
+
+/// The same, with the far side as a terminal is at first: it echoes, and edits lines.
+pub fn cooked_pair() -> (File, PathBuf) {
+    let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("one is free");
+    grantpt(&near).expect("it is ours");
+    unlockpt(&near).expect("it is ours");
+    let far = ptsname(&near, Vec::new()).expect("it has a name").into_bytes();
+    rustix::io::ioctl_fionbio(&near, true).expect("a descriptor");
+    (near.into(), PathBuf::from(std::ffi::OsString::from_vec(far)))
+}
+
+/// The far side, non-blocking.
+pub fn open(device: &PathBuf) -> OwnedFd {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits() as i32;
+    let file = File::options().read(true).write(true).custom_flags(flags).open(device);
+    file.expect("the device is there").into()
+}
+
+/// What is there to be read.
+pub fn taken(mut from: &File) -> Vec<u8> {
+    let (mut bytes, mut part) = (Vec::new(), [0; 4096]);
+    loop {
+        match from.read(&mut part) {
+            Ok(0) => return bytes,
+            Ok(count) => bytes.extend_from_slice(&part[..count]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return bytes,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}

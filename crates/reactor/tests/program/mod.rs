@@ -1,0 +1,122 @@
+//! An example as a process: its lines are waited for, and never for ever.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader, Read},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{Receiver, sync_channel},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+/// How long a test waits for what should come at once, before it fails instead of hanging.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The command of an example.
+pub fn example(name: &str) -> Command {
+    // Cargo puts the examples beside the folder of the tests: target/debug/{deps,examples}.
+    let mut path: PathBuf = env::current_exe().expect("a test knows its own path");
+    path.pop();
+    path.pop();
+    path.push("examples");
+    path.push(name);
+    assert!(path.exists(), "{} was not built: run `cargo build --examples`", path.display());
+    Command::new(path)
+}
+
+/// A running example, killed and reaped when it is dropped.
+pub struct Program {
+    child: Child,
+    output: Option<Lines>,
+    complaints: Option<Lines>,
+}
+
+/// A thread that reads lines, since a pipe's read knows no timeout.
+struct Lines {
+    lines: Receiver<String>,
+    thread: JoinHandle<()>,
+}
+
+impl Lines {
+    fn of(from: impl Read + Send + 'static) -> Lines {
+        let (sender, lines) = sync_channel(1024);
+        let thread = thread::spawn(move || {
+            for line in BufReader::new(from).lines() {
+                // The test wants no more.
+                let Ok(()) = sender.send(line.expect("text")) else { return };
+            }
+        });
+        Lines { lines, thread }
+    }
+
+    #[track_caller]
+    fn next(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("a line in time")
+    }
+}
+
+impl Program {
+    /// Starts it with both outputs in the test's hand.
+    pub fn start(command: Command) -> Program {
+        Program::with_output(command, Stdio::piped())
+    }
+
+    /// The same, with its standard output elsewhere.
+    pub fn with_output(mut command: Command, output: impl Into<Stdio>) -> Program {
+        let mut child = command.stdout(output).stderr(Stdio::piped()).spawn().expect("the example starts");
+        let output = child.stdout.take().map(Lines::of);
+        let complaints = child.stderr.take().map(Lines::of);
+        Program { child, output, complaints }
+    }
+
+    /// The next line of its standard output.
+    #[track_caller]
+    pub fn line(&mut self) -> String {
+        self.output.as_ref().expect("it is read").next()
+    }
+
+    /// The next line of its standard error.
+    #[track_caller]
+    pub fn complaint(&mut self) -> String {
+        self.complaints.as_ref().expect("it is read").next()
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.wait_while(|| ())
+    }
+
+    /// The same, and does something again and again meanwhile.
+    pub fn wait_while(&mut self, mut act: impl FnMut()) -> ExitStatus {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                return status;
+            }
+            assert!(Instant::now() < end, "it did not end in {PATIENCE:?}");
+            act();
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Both fail only if it is gone already, which the test has noticed by other means.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for Lines { lines, thread } in [self.output.take(), self.complaints.take()].into_iter().flatten() {
+            drop(lines);
+            if thread.join().is_err() && !thread::panicking() {
+                panic!("a reader of the program's output panicked");
+            }
+        }
+    }
+}
