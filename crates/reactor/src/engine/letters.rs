@@ -13,16 +13,28 @@ use crate::{
 
 /// Memory for batches, lent and taken back.
 #[derive(Default)]
-pub(crate) struct Batches(Vec<Batch>);
+pub(crate) struct Batches {
+    free: Vec<Batch>,
+    /// Without memory of their own.
+    shells: Vec<Batch>,
+}
 
 impl Batches {
     fn take(&mut self) -> Batch {
-        self.0.pop().unwrap_or_else(|| Batch::with_room(BATCH_BYTES))
+        self.free.pop().unwrap_or_else(|| Batch::with_room(BATCH_BYTES))
     }
 
-    pub(crate) fn give(&mut self, batch: Batch) {
-        if self.0.len() < BATCHES_MAX && batch.room() == BATCH_BYTES {
-            self.0.push(batch);
+    /// A batch for memory of somebody else.
+    #[cfg(all(target_os = "linux", feature = "io-uring"))]
+    pub(crate) fn shell(&mut self) -> Batch {
+        self.shells.pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give(&mut self, mut batch: Batch) {
+        batch.clear();
+        let list = if batch.room() == 0 { &mut self.shells } else { &mut self.free };
+        if list.len() < BATCHES_MAX && matches!(batch.room(), 0 | BATCH_BYTES) {
+            list.push(batch);
         }
     }
 }
@@ -95,8 +107,9 @@ pub(crate) fn send(
         count(calls);
         let together = facts.together && !is_apart;
         match sys::datagram::send(socket, queue, together) {
-            Ok(taken) => {
-                departure.taken += taken;
+            Ok(gone) => {
+                departure.taken += gone.datagrams;
+                departure.has_report |= gone.is_stopped && facts.has_reports();
                 is_apart = false;
                 // Where no queue of errors keeps it, it would be lost.
                 if let Some(error) = met.take().filter(|_| !facts.has_reports()) {

@@ -56,6 +56,7 @@
 //! **Drop** cancels and reaps what is out, then closes each descriptor the engine still owns, once.
 
 mod adapter;
+mod batch;
 mod candidates;
 mod chunk;
 pub(crate) mod datagram;
@@ -80,8 +81,15 @@ use std::{io, time::Duration};
 
 pub use session::Outgoing;
 
-pub use self::datagram::{Batch, Datagram, DatagramQueue, Ecn, Outbound};
-pub(crate) use self::{datagram::Packet, source::Identity};
+pub use self::{
+    batch::Batch,
+    chunk::Chunk,
+    datagram::{Datagram, DatagramQueue, Ecn, Outbound},
+};
+pub(crate) use self::{
+    batch::{Kept, Packet},
+    source::Identity,
+};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub use self::epoll::Epoll;
@@ -96,7 +104,6 @@ pub use self::polling::Polling;
 pub use self::{
     adapter::Calls,
     candidates::{Candidates, ENGINE_VARIABLE, EngineError},
-    chunk::Chunk,
     medium::Medium,
     readiness::{Poll, Trigger},
     source::{Source, StandIn, Transport},

@@ -122,7 +122,7 @@ pub trait Resource: Sized + 'static {
 #[diagnostic::on_unimplemented(
     message = "nothing can be sent to resources of type `{Self}`",
     label = "`{Self}` takes no output",
-    note = "streams take output, and your own resources that implement `Output`"
+    note = "streams, sockets for datagrams and serial ports take output, and your own resources that implement `Output`"
 )]
 pub trait Output: Resource {
     /// What is sent.

@@ -25,11 +25,7 @@ impl<P: Poll> Calls<P> {
         if !self.table.is_vacant(key) {
             return refused(descriptor, io::ErrorKind::AlreadyExists.into());
         }
-        let facts = match role {
-            Role::Datagrams => self.prepare(&descriptor),
-            _ => Ok(None),
-        };
-        let facts = match facts {
+        let facts = match self.facts_of(role, &descriptor) {
             Ok(facts) => facts,
             Err(error) => return refused(descriptor, error),
         };

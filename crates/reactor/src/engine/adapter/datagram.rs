@@ -7,7 +7,7 @@ use super::{
     interest::set_interest, table::Entry,
 };
 use crate::{
-    engine::{DatagramQueue, Event, Interest, Poll, Trigger, letters},
+    engine::{DatagramQueue, Event, Interest, Poll, Role, Trigger, letters},
     id::Key,
     sys::{self, datagram::Facts},
 };
@@ -24,8 +24,11 @@ impl Entry {
 }
 
 impl<P: Poll> Calls<P> {
-    /// Has a socket tell what is to be known of its datagrams.
-    pub(super) fn prepare(&self, descriptor: &sys::Owned) -> io::Result<Option<Facts>> {
+    /// Has a socket for datagrams tell what is to be known of these.
+    pub(super) fn facts_of(&self, role: Role, descriptor: &sys::Owned) -> io::Result<Option<Facts>> {
+        if role != Role::Datagrams {
+            return Ok(None);
+        }
         self.count_call();
         sys::datagram::prepare(sys::borrow(descriptor)).map(Some)
     }

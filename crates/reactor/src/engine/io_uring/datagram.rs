@@ -1,16 +1,17 @@
-//! Datagrams: the ring waits for readiness, and calls move many of them at once.
+//! Datagrams out, by calls for many at once; and in by a call, where the kernel does not receive by itself.
 
-use std::{io, os::fd::AsRawFd as _};
+use std::{cell::Cell, collections::VecDeque, io, os::fd::AsRawFd as _};
 
 use io_uring::{opcode, types::Fd};
 
 use super::{
     IoUring,
+    mail::Mail,
     operation::{Kind, Tag},
-    table::{CLOSING, DETACHING, Entry, IS_UNIX, Input, Output, Part, TOGETHER},
+    table::{CLOSING, DETACHING, Entry, IS_UNIX, Input, Output, Part, STARVED, TOGETHER},
 };
 use crate::{
-    engine::{DatagramQueue, Event, letters},
+    engine::{DatagramQueue, Event, Role, letters},
     id::Key,
     sys::{self, datagram::Facts},
 };
@@ -21,26 +22,33 @@ impl Entry {
         self.set(TOGETHER, facts.together);
     }
 
-    fn facts(&self) -> Facts {
+    pub(super) fn facts(&self) -> Facts {
         Facts { is_unix: self.has(IS_UNIX), together: self.has(TOGETHER) }
     }
 }
 
 impl IoUring {
-    /// Has a socket tell what is to be known of its datagrams.
-    pub(super) fn prepare(&self, descriptor: &sys::Owned) -> io::Result<Facts> {
+    /// Has a socket for datagrams tell what is to be known of these, and makes buffers for the first of them.
+    pub(super) fn facts_of(&mut self, role: Role, descriptor: &sys::Owned) -> io::Result<Option<Facts>> {
+        if role != Role::Datagrams {
+            return Ok(None);
+        }
         self.count_call();
-        sys::datagram::prepare(sys::borrow(descriptor))
+        let facts = sys::datagram::prepare(sys::borrow(descriptor))?;
+        if self.mail.is_none() && self.operations.receive {
+            self.mail = Mail::open(&self.ring);
+        }
+        Ok(Some(facts))
     }
 
     /// Tells of reports, if some were announced, and receives one batch.
     pub(super) fn call_receive_batch(&mut self, index: u32, has_reports: bool) -> Option<Event> {
         let IoUring { table, batches, calls, told, .. } = self;
         let entry = table.get_mut(index)?;
+        entry.set(STARVED, false);
         let (key, socket) = (entry.key, sys::borrow(entry.owned()?));
-        for _ in 0..if has_reports { REPORTS_MAX } else { 0 } {
-            let Some((to, error)) = letters::undelivered(socket, calls) else { break };
-            told.push_back((key, Event::Undelivered(to, error)));
+        if has_reports {
+            tell_reports(key, socket, calls, told);
         }
         let event = match letters::receive(socket, batches, calls) {
             letters::Arrival::Got(batch, _) => Some(Event::Datagrams(batch)),
@@ -67,12 +75,15 @@ impl IoUring {
         let departure = letters::send(sys::borrow(descriptor), entry.facts(), queue, calls, |to, error| {
             told.push_back((key, Event::Undelivered(to, error)));
         });
+        // What a send has met nobody else does: the receive that is out sees only what it meets itself.
+        if departure.has_report {
+            tell_reports(key, sys::borrow(descriptor), calls, told);
+        }
         if departure.is_blocked && entry.output == Output::Idle {
             let operation = opcode::PollAdd::new(Fd(number), libc::POLLOUT as u32).build();
             entry.output = Output::Polling;
             ring.start(operation, Tag::new(Kind::Writable, entry.life, index));
         }
-        // What waits for a report is told by the poll for input, which sees it, too.
         self.stir();
         departure.taken
     }
@@ -88,6 +99,21 @@ impl IoUring {
         }
         Some((key, Event::Room))
     }
+}
+
+/// Tells of reports about datagrams that were sent; whether there was one.
+pub(super) fn tell_reports(
+    key: Key,
+    socket: sys::Borrowed<'_>,
+    calls: &Cell<u64>,
+    told: &mut VecDeque<(Key, Event)>,
+) -> bool {
+    let before = told.len();
+    for _ in 0..REPORTS_MAX {
+        let Some((to, error)) = letters::undelivered(socket, calls) else { break };
+        told.push_back((key, Event::Undelivered(to, error)));
+    }
+    told.len() > before
 }
 
 /// How many reports one socket tells in one go.

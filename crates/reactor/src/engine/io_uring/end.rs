@@ -60,6 +60,7 @@ impl IoUring {
         let Some(entry) = self.table.get_mut(index) else { return };
         let kind = match (entry.input, entry.part) {
             (Input::Multishot, Part::Listener) => Kind::Accept,
+            (Input::Multishot, Part::Datagrams) => Kind::Mail,
             (Input::Multishot, _) => Kind::Receive,
             (Input::Polling, Part::Watched) => Kind::Watch,
             (Input::Polling, _) => Kind::Readable,
@@ -124,11 +125,17 @@ impl Drop for IoUring {
             self.ring.reap(&mut self.batch);
         }
         self.ring.unregister_buffers();
+        if self.mail.is_some() {
+            self.ring.unregister_mail();
+        }
         if self.ring.out() == 0 {
             return;
         }
         // The kernel did not give everything back: what it may still use is leaked, and never freed under it.
         mem::forget(Rc::clone(&self.pool));
+        if let Some(mail) = self.mail.take() {
+            mail.leak();
+        }
         mem::forget(mem::take(&mut self.counter));
         self.headers.leak();
         for index in self.table.indexes() {

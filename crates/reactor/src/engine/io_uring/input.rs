@@ -54,6 +54,9 @@ impl IoUring {
     /// Arms what is wanted and is not out, and cancels what is out and no longer wanted.
     pub(super) fn arm_all(&mut self) {
         self.pool.publish();
+        if let Some(mail) = &self.mail {
+            mail.publish();
+        }
         for at in 0..self.due.len() {
             let place = self.due[at];
             let Some(entry) = self.table.at(place) else { continue };
@@ -102,11 +105,17 @@ impl IoUring {
     }
 
     fn arm(&mut self, index: u32) {
-        let IoUring { table, ring, operations, .. } = self;
+        let IoUring { table, ring, operations, mail, .. } = self;
         let Some(entry) = table.get_mut(index) else { return };
         let descriptor = Fd(entry.number());
         let is_called = entry.has(CALLED_INPUT) || entry.has(STARVED);
         let (kind, operation) = match entry.part {
+            Part::Datagrams
+                if let Some(mail) = mail
+                    && !is_called =>
+            {
+                (Kind::Mail, mail.receive(descriptor))
+            }
             Part::Listener if operations.accept && !is_called => {
                 let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
                 (Kind::Accept, opcode::AcceptMulti::new(descriptor).flags(flags).build())

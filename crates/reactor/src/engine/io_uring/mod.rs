@@ -33,6 +33,7 @@ mod buffers;
 mod datagram;
 mod end;
 mod input;
+mod mail;
 mod operation;
 mod options;
 mod output;
@@ -59,6 +60,7 @@ use socket2::SockRef;
 pub(super) use self::buffers::Provided;
 use self::{
     buffers::{BUFFER_BYTES_MAX, Pool},
+    mail::Mail,
     operation::{Kind, Tag},
     output::Headers,
     ring::{Completion, Entered, Ring},
@@ -121,6 +123,8 @@ pub struct IoUring {
     spare: Vec<Box<[u8]>>,
     buffer_bytes: usize,
     batches: Batches,
+    /// Buffers for datagrams, once there is a socket for them.
+    mail: Option<Mail>,
     reserve: Option<sys::Reserve>,
     signal: Arc<Signal>,
     /// Where the kernel writes how often the waker was used.
@@ -174,6 +178,7 @@ impl IoUring {
             spare: Vec::new(),
             buffer_bytes: options.buffer_bytes.clamp(1, BUFFER_BYTES_MAX),
             batches: Batches::default(),
+            mail: None,
             reserve: sys::Reserve::take(),
             signal,
             counter: Box::default(),
@@ -217,6 +222,7 @@ impl IoUring {
             Kind::Writable => self.writable(index),
             Kind::Watch => self.watched(index, completion),
             Kind::Wake => self.noticed_wake(),
+            Kind::Mail => self.received_mail(index, completion),
             Kind::Cancel => None,
         }
     }
@@ -369,8 +375,7 @@ impl Engine for IoUring {
             let error = io::ErrorKind::AlreadyExists.into();
             return Err(Refused { transport: Transport::of(descriptor, medium), error });
         }
-        let facts = if role == Role::Datagrams { self.prepare(&descriptor).map(Some) } else { Ok(None) };
-        let facts = match facts {
+        let facts = match self.facts_of(role, &descriptor) {
             Ok(facts) => facts,
             Err(error) => return Err(Refused { transport: Transport::new(descriptor), error }),
         };

@@ -20,6 +20,8 @@ pub(super) enum Kind {
     Wake,
     /// A cancel that failed: what it was for is over already.
     Cancel,
+    /// A multishot receive of datagrams.
+    Mail,
 }
 
 /// Names one operation: its kind, and the entry and life it was asked for.
@@ -56,6 +58,7 @@ impl Tag {
             6 => Kind::Watch,
             7 => Kind::Wake,
             8 => Kind::Cancel,
+            9 => Kind::Mail,
             _ => return None,
         };
         Some(Tag { kind, life: (bits >> 32) as u32 & LIFE_MAX, index: bits as u32 })
@@ -80,6 +83,7 @@ mod tests {
             Kind::Watch,
             Kind::Wake,
             Kind::Cancel,
+            Kind::Mail,
         ] {
             for (life, index) in [(0, 0), (1, 2), (LIFE_MAX, u32::MAX)] {
                 let tag = Tag::new(kind, life, index);
@@ -87,7 +91,7 @@ mod tests {
             }
         }
         assert_eq!(Tag::from_bits(0), None);
-        assert_eq!(Tag::from_bits(9 << 56), None);
+        assert_eq!(Tag::from_bits(10 << 56), None);
         assert_eq!(Tag::new(Kind::Send, LIFE_MAX + 1, 0).life, 0, "lives begin again");
     }
 }

@@ -15,6 +15,7 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 
 use super::{
     buffers::{self, Pool},
+    mail,
     operation::{Kind, Tag},
 };
 use crate::engine::timeout;
@@ -242,6 +243,21 @@ impl Ring {
     pub(super) fn unregister_buffers(&self) {
         // Fails only where there is nothing to take away.
         let _ = self.ring.submitter().unregister_buf_ring(GROUP);
+    }
+
+    /// Registers the ring of the buffers for datagrams.
+    ///
+    /// # Errors
+    /// As io_uring_register(2).
+    pub(super) fn register_mail(&self, address: u64, buffers: u16) -> io::Result<()> {
+        // SAFETY: the engine keeps the ring of these buffers mapped for longer than this ring lives.
+        unsafe { self.ring.submitter().register_buf_ring_with_flags(address, buffers, mail::GROUP, 0) }
+    }
+
+    /// Takes the buffers for datagrams away from the kernel.
+    pub(super) fn unregister_mail(&self) {
+        // Fails only where there is nothing to take away.
+        let _ = self.ring.submitter().unregister_buf_ring(mail::GROUP);
     }
 
     /// The ring's own descriptor, readable while there are completions.

@@ -88,6 +88,7 @@ pub(super) fn attach<R: 'static>(
     transport: Transport,
 ) -> Result<Key, (Datagrams<R>, Error)> {
     let Carried { queue, kept, .. } = datagrams.carried.take().map(|carried| *carried).unwrap_or_default();
+    let kept = Batch::from(kept);
     let link = Link {
         datagrams,
         kept_bytes: kept.room() + kept.len() * drive::KEPT_EACH,
@@ -128,7 +129,7 @@ fn unwrap<R: 'static>(link: Box<dyn Any>, transport: Option<Transport>) -> Datag
     let Link { mut datagrams, queue, kept, .. } = link;
     let transport =
         transport.or_else(|| datagrams.carried.as_mut().and_then(|carried| carried.transport.take()));
-    datagrams.carried = Some(Box::new(Carried { transport, queue, kept }));
+    datagrams.carried = Some(Box::new(Carried { transport, queue, kept: kept.into_kept() }));
     datagrams
 }
 
@@ -195,7 +196,7 @@ fn closed<S: Handle<Datagrams<R>>, R: 'static>(
         if let Some(record) = core.records.get_mut(index as usize) {
             record.bytes_dropped += carried.queue.bytes() as u64;
         }
-        datagrams.counts.unread += mem::take(&mut carried.kept).len() as u64;
+        datagrams.counts.unread += Batch::from(mem::take(&mut carried.kept)).len() as u64;
     }
     service::<S>(erased).closed(&mut Context::new(core, index), Id::new(key), datagrams, why);
 }

@@ -13,7 +13,7 @@ use super::{Flow, Io, Output, Resource, Table};
 use crate::{
     address::Address,
     core::Core,
-    engine::{Batch, Datagram, DatagramQueue, Interest, Outbound, Outgoing, Ready, Source, Transport},
+    engine::{Datagram, DatagramQueue, Interest, Kept, Outbound, Outgoing, Ready, Source, Transport},
     error::{Error, Result},
     id::Key,
     service::Handle,
@@ -67,7 +67,7 @@ pub struct Datagrams<Role = ()> {
 struct Carried {
     transport: Option<Transport>,
     queue: DatagramQueue,
-    kept: Batch,
+    kept: Kept,
 }
 
 /// What happens to a socket for datagrams.

@@ -14,7 +14,7 @@ use std::{
 
 use socket2::{SockAddr, SockAddrStorage, SockRef};
 
-use super::PACKETS_MAX;
+use super::{Gone, PACKETS_MAX};
 use crate::{
     address::Address,
     engine::{Batch, DatagramQueue, Ecn, Packet, datagram::Run},
@@ -89,20 +89,44 @@ pub(crate) fn receive(from: BorrowedFd<'_>, batch: &mut Batch) -> io::Result<boo
     })?;
     for (n, message) in messages.iter().take(count).enumerate() {
         let header = &message.msg_hdr;
+        let is_cut = header.msg_flags & libc::MSG_TRUNC != 0;
         // SAFETY: the kernel filled this header's name and control buffer up to the lengths that it says.
-        let (name, told) = unsafe { (name(header), Told::of(header)) };
-        batch.note(Packet {
-            at: n * room,
-            len: message.msg_len as usize,
-            segment: told.segment,
-            from: name,
-            to: told.to,
-            ecn: told.ecn,
-            truncated: header.msg_flags & libc::MSG_TRUNC != 0,
-        });
+        batch.note(unsafe { packet_of(header, n * room, message.msg_len as usize, is_cut) });
     }
     Ok(count == PACKETS_MAX)
 }
+
+/// The packet of a header that the kernel filled, whose bytes are elsewhere.
+///
+/// # Safety
+/// As [`name`] and [`Told::of`].
+unsafe fn packet_of(header: &libc::msghdr, at: usize, len: usize, truncated: bool) -> Packet {
+    // SAFETY: as promised by the caller.
+    let (from, told) = unsafe { (name(header), Told::of(header)) };
+    Packet { at, len, segment: told.segment, from, to: told.to, ecn: told.ecn, truncated }
+}
+
+/// The packet of which the kernel wrote the sender's name and what else it tells.
+///
+/// # Safety
+/// The kernel wrote both, and `control` is aligned for `cmsghdr`.
+#[cfg(feature = "io-uring")]
+pub(crate) unsafe fn packet(name: &[u8], control: &[u8], at: usize, len: usize, truncated: bool) -> Packet {
+    // SAFETY: all zeroes is a valid msghdr: null pointers with lengths of zero.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    header.msg_name = name.as_ptr().cast_mut().cast();
+    header.msg_namelen = name.len() as libc::socklen_t;
+    header.msg_control = control.as_ptr().cast_mut().cast();
+    header.msg_controllen = control.len() as _;
+    // SAFETY: the lengths are those of the slices; nothing is written through the pointers.
+    unsafe { packet_of(&header, at, len, truncated) }
+}
+
+/// How long a name may be, and what else the kernel tells, in bytes.
+#[cfg(feature = "io-uring")]
+pub(crate) const NAME_BYTES: usize = size_of::<libc::sockaddr_storage>();
+#[cfg(feature = "io-uring")]
+pub(crate) const CONTROL_BYTES: usize = size_of::<Control>();
 
 /// Memory for what the kernel tells of a packet, aligned as its headers need it: all that is asked for has 144
 /// bytes at most.
@@ -180,11 +204,11 @@ impl Told {
 }
 
 /// Sends from the front of a queue, at most [`PACKETS_MAX`] packets, and takes off what the kernel took; says
-/// how many datagrams that were.
+/// how many datagrams that were, and whether it stopped in the middle.
 ///
 /// # Errors
 /// As sendmmsg(2), of the first packet; `InvalidInput` for a name that is none. Then nothing was taken.
-pub(crate) fn send(to: BorrowedFd<'_>, queue: &mut DatagramQueue, together: bool) -> io::Result<usize> {
+pub(crate) fn send(to: BorrowedFd<'_>, queue: &mut DatagramQueue, together: bool) -> io::Result<Gone> {
     let mut names: [Option<SockAddr>; PACKETS_MAX] = [const { None }; PACKETS_MAX];
     let mut controls: [Control; PACKETS_MAX] = [[0; 24]; PACKETS_MAX];
     let mut parts = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; PACKETS_MAX];
@@ -222,7 +246,7 @@ pub(crate) fn send(to: BorrowedFd<'_>, queue: &mut DatagramQueue, together: bool
     })?;
     let datagrams = counts[..taken].iter().sum();
     (0..datagrams).for_each(|_| drop(queue.pop()));
-    Ok(datagrams)
+    Ok(Gone { datagrams, is_stopped: taken < ready })
 }
 
 /// Writes what the kernel is told beside the bytes of a packet.

@@ -14,6 +14,8 @@ use std::{io, path::Path};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+#[cfg(all(target_os = "linux", feature = "io-uring"))]
+pub(crate) use self::linux::{CONTROL_BYTES, NAME_BYTES, packet};
 #[cfg(target_os = "linux")]
 use self::linux::{has_prepared, set_together};
 #[cfg(target_os = "linux")]
@@ -143,6 +145,16 @@ pub(crate) fn set_member(socket: Borrowed<'_>, group: &Group, member: bool) -> i
         (Group::V6 { group, interface }, true) => socket.join_multicast_v6(group, *interface),
         (Group::V6 { group, interface }, false) => socket.leave_multicast_v6(group, *interface),
     }
+}
+
+/// What one send did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Gone {
+    /// So many datagrams were taken by the system.
+    pub(crate) datagrams: usize,
+    /// It took less than it was offered: for want of room, or for an error, which it does not tell with this.
+    /// That may have been the report about an earlier one.
+    pub(crate) is_stopped: bool,
 }
 
 /// What an engine notes of a socket.

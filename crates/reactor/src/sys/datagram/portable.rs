@@ -7,7 +7,7 @@ use std::{io, mem::MaybeUninit};
 
 use socket2::{MaybeUninitSlice, SockRef, Socket};
 
-use super::PACKETS_MAX;
+use super::{Gone, PACKETS_MAX};
 use crate::{
     address::Address,
     engine::{Batch, DatagramQueue, Ecn, Packet},
@@ -59,13 +59,13 @@ pub(crate) fn receive(from: Borrowed<'_>, batch: &mut Batch) -> io::Result<bool>
 }
 
 /// Sends from the front of a queue, at most [`PACKETS_MAX`] packets, and takes off what the system took; says
-/// how many datagrams that were.
+/// how many datagrams that were, and whether it stopped in the middle.
 ///
 /// # Errors
 /// As sendto(2), of the first; `InvalidInput` for a name that is none. Then nothing was taken.
-pub(crate) fn send(to: Borrowed<'_>, queue: &mut DatagramQueue, _: bool) -> io::Result<usize> {
+pub(crate) fn send(to: Borrowed<'_>, queue: &mut DatagramQueue, _: bool) -> io::Result<Gone> {
     let socket = SockRef::from(&to);
-    let mut count = 0;
+    let (mut count, mut is_stopped) = (0, false);
     for run in queue.runs(1).take(PACKETS_MAX) {
         let sent = match &run.head.to {
             Some(to) => {
@@ -76,11 +76,14 @@ pub(crate) fn send(to: Borrowed<'_>, queue: &mut DatagramQueue, _: bool) -> io::
         match sent {
             Ok(_) => count += run.count,
             Err(error) if count == 0 => return Err(error),
-            Err(_) => break,
+            Err(_) => {
+                is_stopped = true;
+                break;
+            }
         }
     }
     (0..count).for_each(|_| drop(queue.pop()));
-    Ok(count)
+    Ok(Gone { datagrams: count, is_stopped })
 }
 
 /// Takes the next report about a datagram that was sent: the socket's own error. To whom it was is not told.
@@ -88,5 +91,9 @@ pub(crate) fn send(to: Borrowed<'_>, queue: &mut DatagramQueue, _: bool) -> io::
 /// # Errors
 /// As getsockopt(2).
 pub(crate) fn undelivered(socket: Borrowed<'_>) -> io::Result<Option<(Option<Address>, io::Error)>> {
+    // Windows tells it to the next receive; what it calls the socket's error may stay.
+    if cfg!(windows) {
+        return Ok(None);
+    }
     Ok(SockRef::from(&socket).take_error()?.map(|error| (None, error)))
 }

@@ -59,7 +59,7 @@ fn a_call_takes_so_many_packets_and_says_whether_there_may_be_more() {
     for (count, has_more) in [(PACKETS_MAX - 1, false), (PACKETS_MAX, true), (PACKETS_MAX + 1, true)] {
         let mut queue = DatagramQueue::default();
         (0..count).for_each(|n| queue.push(Outbound::to(&name, &[0; 64][..n % 64])));
-        let sent = send(from.as_fd(), &mut queue, false).expect("there is room");
+        let sent = send(from.as_fd(), &mut queue, false).expect("there is room").datagrams;
         assert_eq!((sent, queue.len()), (count.min(PACKETS_MAX), count - count.min(PACKETS_MAX)));
         while !queue.is_empty() {
             send(from.as_fd(), &mut queue, false).expect("there is room");
@@ -79,11 +79,13 @@ fn what_cannot_leave_is_an_error_and_stays_in_the_queue() {
     queue.push(Outbound::to(&name, b"first"));
     queue.push(Outbound::to(&name, &long));
     queue.push(Outbound::to(&name, b"last"));
-    assert_eq!(send(socket.as_fd(), &mut queue, false).expect("the first"), 1);
+    let first = send(socket.as_fd(), &mut queue, false).expect("the first");
+    assert_eq!(first, Gone { datagrams: 1, is_stopped: true });
     let error = send(socket.as_fd(), &mut queue, false).expect_err("it is too long");
     assert_eq!((error.raw_os_error(), queue.len()), (Some(libc::EMSGSIZE), 2));
     queue.pop();
-    assert_eq!(send(socket.as_fd(), &mut queue, false).expect("the last"), 1);
+    let last = send(socket.as_fd(), &mut queue, false).expect("the last");
+    assert_eq!(last, Gone { datagrams: 1, is_stopped: false });
     queue.push(Outbound::to(&Address::Unnamed, b"whom?"));
     let error = send(socket.as_fd(), &mut queue, false).expect_err("it has no name");
     assert_eq!((error.kind(), queue.len()), (io::ErrorKind::InvalidInput, 1));
@@ -120,7 +122,7 @@ mod linux {
         for (count, packets) in [(63, 1), (64, 1), (65, 2)] {
             let mut queue = DatagramQueue::default();
             queue.push(Outbound::to(&name, &vec![7; count * 100]).segments(100).ecn(Ecn::Capable0));
-            assert_eq!(send(from.as_fd(), &mut queue, true).expect("there is room"), count);
+            assert_eq!(send(from.as_fd(), &mut queue, true).expect("there is room").datagrams, count);
             receive(to.as_fd(), &mut batch).expect("they are there");
             assert_eq!((batch.len(), batch.packets()), (count, packets), "{count} datagrams");
             let datagram = batch.take().expect("the first");

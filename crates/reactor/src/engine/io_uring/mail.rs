@@ -1,0 +1,145 @@
+//! Datagrams received by the kernel itself: one multishot recvmsg for each socket, into buffers of its own group.
+//!
+//! A buffer has room for the longest packet with its sender's name and what else the kernel tells of it, so there
+//! are few of them, made with the first socket. A packet lies in its buffer until its datagrams were handed
+//! over. When all are lent, a socket is waited for and read by a call into other memory.
+#![allow(unsafe_code)]
+
+use std::{io, mem, rc::Rc};
+
+use io_uring::{
+    cqueue, opcode, squeue,
+    types::{Fd, RecvMsgOut},
+};
+
+use super::{
+    IoUring,
+    buffers::{Pool, Provided},
+    ring::{Completion, Ring},
+    table::{CALLED_INPUT, CLOSING, Input, STARVED},
+};
+use crate::{
+    engine::Event,
+    id::Key,
+    sys::{
+        self,
+        datagram::{CONTROL_BYTES, NAME_BYTES, is_report, packet},
+    },
+};
+
+/// The buffers of datagrams, and what the kernel is told of how it fills them.
+pub(super) struct Mail {
+    pool: Rc<Pool>,
+    /// Only the lengths of name and control are looked at. The kernel reads it when it takes an operation.
+    header: Box<libc::msghdr>,
+}
+
+impl Mail {
+    /// Makes the buffers, if the kernel takes them.
+    pub(super) fn open(ring: &Ring) -> Option<Mail> {
+        let pool = Pool::new(BUFFERS, BUFFER_BYTES, 1).ok()?;
+        ring.register_mail(pool.address(), pool.buffers()).ok()?;
+        // SAFETY: all zeroes is a valid msghdr: null pointers with lengths of zero.
+        let mut header: Box<libc::msghdr> = Box::new(unsafe { mem::zeroed() });
+        header.msg_namelen = NAME_BYTES as libc::socklen_t;
+        header.msg_controllen = CONTROL_BYTES as _;
+        Some(Mail { pool, header })
+    }
+
+    /// The operation that receives from a socket until it is cancelled.
+    pub(super) fn receive(&self, from: Fd) -> squeue::Entry {
+        opcode::RecvMsgMulti::new(from, &raw const *self.header, GROUP).build()
+    }
+
+    /// Shows the kernel the buffers that were given back.
+    pub(super) fn publish(&self) {
+        self.pool.publish();
+    }
+
+    /// Never frees what the kernel may still write to.
+    pub(super) fn leak(self) {
+        mem::forget(self);
+    }
+}
+
+impl IoUring {
+    /// One completion of a multishot recvmsg.
+    pub(super) fn received_mail(&mut self, index: u32, completion: Completion) -> Option<(Key, Event)> {
+        let Completion { result, flags, .. } = completion;
+        // Whatever becomes of it, the buffer goes back.
+        let provided = match (cqueue::buffer_select(flags), &self.mail) {
+            (Some(buffer), Some(mail)) => Some(mail.pool.lend(buffer, result.max(0) as usize, false)),
+            _ => None,
+        };
+        let is_last = !cqueue::more(flags);
+        let entry = self.table.get_mut(index)?;
+        let key = entry.key;
+        if is_last {
+            self.ring.ended();
+            entry.input = Input::Idle;
+        }
+        let is_closing = entry.has(CLOSING);
+        if is_last && !is_closing {
+            self.list(index);
+        }
+        let event = match provided {
+            _ if is_closing => None,
+            Some(provided) if result >= 0 => self.open_mail(provided),
+            _ => self.not_received_mail(index, -result),
+        };
+        if is_last {
+            self.settle(index);
+        }
+        event.map(|event| (key, event))
+    }
+
+    /// Makes a batch of a buffer that the kernel filled.
+    fn open_mail(&mut self, mut provided: Provided) -> Option<Event> {
+        let header = &self.mail.as_ref()?.header;
+        let parsed = RecvMsgOut::parse(provided.bytes(), header).ok()?;
+        let at = RECORD_BYTES + NAME_BYTES + CONTROL_BYTES;
+        let (len, is_cut) = (parsed.payload_data().len(), parsed.is_payload_truncated());
+        // SAFETY: the kernel wrote name and control; the buffer begins at a multiple of 8, and so does what lies
+        // behind the record and the name.
+        let packet = unsafe { packet(parsed.name_data(), parsed.control_data(), at, len, is_cut) };
+        let mut batch = self.batches.shell();
+        batch.hold(provided, packet);
+        Some(Event::Datagrams(batch))
+    }
+
+    /// A recvmsg that ended without a datagram.
+    fn not_received_mail(&mut self, index: u32, error: i32) -> Option<Event> {
+        let IoUring { table, told, calls, .. } = self;
+        let entry = table.get_mut(index)?;
+        match error {
+            libc::ENOBUFS => entry.set(STARVED, true),
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN => (),
+            // A kernel that knows no multishot: the call will tell.
+            libc::ENOTSOCK | libc::EINVAL | libc::EOPNOTSUPP => entry.set(CALLED_INPUT, true),
+            error => {
+                let error = io::Error::from_raw_os_error(error);
+                if !is_report(&error) {
+                    entry.input = Input::Ended;
+                    return Some(Event::Broken(error));
+                }
+                let (key, facts) = (entry.key, entry.facts());
+                let is_told = super::datagram::tell_reports(key, sys::borrow(entry.owned()?), calls, told);
+                // Without its report it was told already, after a send that met it, too.
+                if !is_told && !facts.has_reports() {
+                    return Some(Event::Undelivered(None, error));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// The name of the group of these buffers.
+pub(super) const GROUP: u16 = 1;
+/// How many there are: as many as one call takes.
+const BUFFERS: u16 = sys::datagram::PACKETS_MAX as u16;
+/// What the kernel puts before name, control and bytes: four numbers (io_uring_recvmsg_out).
+const RECORD_BYTES: usize = 16;
+/// A packet of 64 KiB with all of that.
+const BUFFER_BYTES: usize = RECORD_BYTES + NAME_BYTES + CONTROL_BYTES + (64 << 10);
+const _: () = assert!(BUFFER_BYTES.is_multiple_of(8) && (RECORD_BYTES + NAME_BYTES).is_multiple_of(8));
