@@ -31,8 +31,8 @@ use crate::{
 ///
 /// Every call takes a stale id, or one of another service or runtime, as gone: harmless.
 pub struct Context<'a, S> {
-    core: &'a mut Core,
-    index: u16,
+    pub(crate) core: &'a mut Core,
+    pub(crate) index: u16,
     of: PhantomData<fn(S)>,
 }
 

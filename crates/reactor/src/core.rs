@@ -16,6 +16,7 @@ use crate::{
     clock::Time,
     engine::{Ending, Engine},
     error::{Closed, Error, Fault},
+    file::Files,
     id::Key,
     message::{Deliver, Inbox, Jobs, Lanes, Mailbox, panic_text},
     metrics::Counters,
@@ -93,6 +94,7 @@ pub struct Core {
     pub(crate) lanes: Lanes,
     pub(crate) mailbox: Arc<Mailbox<Deliver>>,
     pub(crate) jobs: Jobs,
+    pub(crate) files: Files,
     /// To be flushed at the end of the turn; each slot is on it once.
     pub(crate) dirty: Vec<Key>,
     /// To be driven again in the next turn.
@@ -147,6 +149,7 @@ impl Core {
             lanes: Lanes::new(limits.messages, limits.timers),
             mailbox,
             jobs: Jobs::new(limits.job_threads, limits.jobs),
+            files: Files::new(&limits),
             dirty: Vec::new(),
             again: Vec::new(),
             flushing: Vec::new(),

@@ -58,6 +58,8 @@ mod runtime;
 
 mod resource;
 
+pub mod file;
+
 mod context;
 mod message;
 mod service;

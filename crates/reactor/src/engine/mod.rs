@@ -82,6 +82,7 @@ pub use self::{
 use crate::{
     address::Address,
     clock::Time,
+    file::FileJob,
     id::Key,
     options::{ConnectOptions, ListenOptions},
 };
@@ -295,6 +296,12 @@ pub trait Engine {
     /// Takes a job that the engine wants to run itself (a simulator does, at a seeded moment); gives it
     /// back for the runtime's own threads otherwise.
     fn run_blocking(&mut self, job: Job) -> Option<Job> {
+        Some(job)
+    }
+
+    /// Takes an operation on files that the engine wants to perform itself; gives it back for the runtime's own
+    /// threads otherwise. See [`file`](crate::file).
+    fn run_file(&mut self, job: FileJob) -> Option<FileJob> {
         Some(job)
     }
 

@@ -5,6 +5,7 @@ mod fd;
 mod io;
 pub(crate) mod listener;
 mod stream;
+pub(crate) mod unwatched;
 
 use std::{any::Any, io as std_io};
 

@@ -10,6 +10,7 @@ use crate::{
     engine::Ending,
     error::{Closed, Error},
     id::Key,
+    message::Left,
 };
 
 /// What a runtime did until its end, given once by `run` and `join`.
@@ -26,6 +27,10 @@ pub struct Receipt {
     pub jobs_running: usize,
     /// Offloaded jobs that were dropped before they ran.
     pub jobs_dropped: usize,
+    /// Operations on files that still run, on threads that were left alone.
+    pub file_operations_running: usize,
+    /// Operations on files that were dropped before they ran.
+    pub file_operations_dropped: usize,
     /// Of each service, in the order added.
     pub services: Vec<ServiceReceipt>,
 }
@@ -105,6 +110,7 @@ impl Runtime {
             && core.lanes.timers() == 0
             && core.lanes.told() == 0
             && self.inbox.is_empty()
+            && core.files.out() == 0
             && !jobs;
         idle && controllers == 0 || core.alive.iter().all(|alive| !alive)
     }
@@ -127,11 +133,12 @@ impl Runtime {
         }
         self.closings();
         let left = self.core.jobs.join(Duration::ZERO);
+        let files_left = self.core.files.jobs.join(Duration::ZERO);
         self.publish();
-        self.receipt(left.dropped, left.running)
+        self.receipt(left, files_left)
     }
 
-    fn receipt(&mut self, jobs_dropped: usize, jobs_running: usize) -> Receipt {
+    fn receipt(&mut self, jobs_left: Left, files_left: Left) -> Receipt {
         let records = std::mem::take(&mut self.core.records);
         let services: Vec<ServiceReceipt> = self
             .services
@@ -152,8 +159,10 @@ impl Runtime {
             bytes_flushed: self.core.counters.bytes_out - since,
             bytes_dropped: services.iter().map(|service| service.bytes_dropped).sum(),
             cut: services.iter().map(|service| service.cut).sum(),
-            jobs_running,
-            jobs_dropped,
+            jobs_running: jobs_left.running,
+            jobs_dropped: jobs_left.dropped,
+            file_operations_running: files_left.running,
+            file_operations_dropped: files_left.dropped,
             services,
         }
     }

@@ -5,6 +5,7 @@
 //! that it lacks are the only unsafe code, and have a file of their own.
 
 mod address;
+mod file;
 mod io;
 mod socket;
 #[cfg(unix)]
@@ -28,6 +29,7 @@ pub(crate) use self::windows::{
     Reserve, Watched, adopt, is_out_of_descriptors, read_descriptor, receive_descriptor,
 };
 pub(crate) use self::{
+    file::{Positioned, open, open_beneath, sync_directory},
     io::{offer, read, receive, write},
     socket::{
         accept, connect, is_connected, is_passing, listen, local, peer, reset_at_close, shutdown_write,

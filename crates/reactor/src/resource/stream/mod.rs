@@ -2,6 +2,7 @@
 
 mod close;
 mod drive;
+mod feed;
 mod link;
 mod options;
 mod write;
@@ -229,6 +230,15 @@ pub trait Connection: Resource + Output + sealed::Sealed {
 
     #[doc(hidden)]
     fn share(core: &mut Core, index: u16, key: Key, bytes: &Shared) -> Flow;
+
+    #[doc(hidden)]
+    fn begin_feed(core: &mut Core, key: Key) -> bool;
+
+    #[doc(hidden)]
+    fn feed(core: &mut Core, index: u16, key: Key, bytes: &[u8]) -> Flow;
+
+    #[doc(hidden)]
+    fn end_feed(core: &mut Core, key: Key);
 }
 
 mod sealed {
@@ -331,5 +341,17 @@ impl<C: Codec, L: Layer, R: 'static> Connection for Stream<C, L, R> {
             out.share(bytes.clone());
             Ok(())
         })
+    }
+
+    fn begin_feed(core: &mut Core, key: Key) -> bool {
+        feed::begin::<C, L, R>(core, key)
+    }
+
+    fn feed(core: &mut Core, index: u16, key: Key, bytes: &[u8]) -> Flow {
+        feed::feed::<C, L, R>(core, index, key, bytes)
+    }
+
+    fn end_feed(core: &mut Core, key: Key) {
+        feed::end::<C, L, R>(core, key);
     }
 }
