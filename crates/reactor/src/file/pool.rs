@@ -3,6 +3,7 @@
 use std::{
     collections::{HashSet, VecDeque},
     io,
+    time::Duration,
 };
 
 use super::{Action, Answer, FileJob};
@@ -10,7 +11,7 @@ use crate::{
     core::Core,
     error::Error,
     id::Key,
-    message::{Deliver, Jobs, Offloaded},
+    message::{Deliver, Jobs, Left, Offloaded},
     runtime::limits::Limits,
     sync::{
         Arc,
@@ -20,7 +21,7 @@ use crate::{
 
 /// The threads for files, and the bounds.
 pub(crate) struct Files {
-    pub(crate) jobs: Jobs,
+    jobs: Jobs,
     load: Arc<Load>,
     operations_max: usize,
     bytes_max: usize,
@@ -78,6 +79,15 @@ impl Files {
     /// How many operations are out.
     pub(crate) fn out(&self) -> usize {
         self.load.operations.load(Ordering::Acquire)
+    }
+
+    /// Drops what did not begin, and leaves what hangs; says how much there was of both.
+    pub(crate) fn end(&self) -> Left {
+        let dropped = self.jobs.close().dropped;
+        let running = self.out();
+        // A thread whose operation is answered has nothing left to wait for.
+        self.jobs.join(if running == 0 { JOIN_MAX } else { Duration::ZERO });
+        Left { dropped, running }
     }
 
     /// Takes a place, if there is one. Only the loop's thread takes, so that what is there stays there meanwhile.
@@ -151,3 +161,6 @@ impl Core {
 
 /// The most waiting resources that are woken in one turn.
 const FED_MAX: usize = 64;
+
+/// How long the end waits for threads that have nothing left to do.
+const JOIN_MAX: Duration = Duration::from_secs(1);

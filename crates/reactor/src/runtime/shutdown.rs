@@ -133,7 +133,7 @@ impl Runtime {
         }
         self.closings();
         let left = self.core.jobs.join(Duration::ZERO);
-        let files_left = self.core.files.jobs.join(Duration::ZERO);
+        let files_left = self.core.files.end();
         self.publish();
         self.receipt(left, files_left)
     }
