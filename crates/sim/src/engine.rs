@@ -13,6 +13,7 @@ use std::{
 use reactor::{
     Address, ConnectOptions, Key, ListenOptions, Time,
     engine::{Chunk, Ending, Engine, Event, Interest, Job, Outgoing, Refused, Role, Sent, Source, Transport},
+    file::FileJob,
 };
 
 use crate::{
@@ -136,6 +137,10 @@ impl SimEngine {
                         job();
                     }
                     // A node's turn is the world's to make, when it is the world that moves again.
+                    Some(Task::File(host, job)) => {
+                        drop(state);
+                        job.perform(|action| self.state.borrow_mut().perform_file(host, action));
+                    }
                     Some(Task::Run(node)) => state.make_runnable(node),
                     Some(Task::Trouble | Task::Relief(_)) | None => (),
                 }
@@ -207,6 +212,11 @@ impl Engine for SimEngine {
 
     fn run_blocking(&mut self, job: Job) -> Option<Job> {
         self.state.borrow_mut().add_job(job);
+        None
+    }
+
+    fn run_file(&mut self, job: FileJob) -> Option<FileJob> {
+        self.state.borrow_mut().add_file_job(self.host, job);
         None
     }
 
@@ -471,4 +481,4 @@ impl fmt::Debug for SimEngine {
 }
 
 /// A day in November 2023.
-const WALL_ORIGIN: Duration = Duration::from_secs(1_700_000_000);
+pub(crate) const WALL_ORIGIN: Duration = Duration::from_secs(1_700_000_000);

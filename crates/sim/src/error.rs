@@ -3,6 +3,7 @@
 use std::io::{Error, ErrorKind};
 
 pub(crate) const NO_ENTRY: i32 = 2;
+pub(crate) const IO: i32 = 5;
 pub(crate) const BAD_DESCRIPTOR: i32 = 9;
 pub(crate) const AGAIN: i32 = 11;
 pub(crate) const EXISTS: i32 = 17;

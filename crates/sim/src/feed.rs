@@ -120,7 +120,7 @@ impl Feed {
 
     /// Fails with EIO: writes at once, reads after what was put.
     pub fn fail(&self) {
-        self.change(|fed| fed.failed = Some(IO));
+        self.change(|fed| fed.failed = Some(error::IO));
     }
 
     /// Makes room for this many more bytes of output.
@@ -148,5 +148,3 @@ impl std::fmt::Debug for Feed {
         write!(f, "Feed({})", self.number)
     }
 }
-
-const IO: i32 = 5;

@@ -81,6 +81,7 @@ mod close;
 mod connect;
 pub mod datagram;
 mod digest;
+mod disk;
 mod engine;
 mod error;
 mod fault;
@@ -103,6 +104,7 @@ pub use self::{
     bed::{Bed, Peer},
     chance::Chance,
     digest::Digest,
+    disk::{DiskCounts, DiskOptions},
     engine::SimEngine,
     fault::{Faults, KINDS, Kind, Tally},
     feed::Feed,

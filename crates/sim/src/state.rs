@@ -13,12 +13,14 @@ use std::{
 use reactor::{
     Address, Key,
     engine::{Event, Job},
+    file::FileJob,
 };
 
 use crate::{
     bell::{Bell, News, Outside},
     chance::Chance,
     digest::Digest,
+    disk::{Disk, FileJobs},
     fault::{Faults, Kind, Tally},
     feed::Fed,
     link::{Link, Links, nanos},
@@ -45,6 +47,8 @@ pub(crate) enum What {
     Run { node: u32 },
     /// Offloaded work is done.
     Job { number: u32 },
+    /// An operation on files is done.
+    File { number: u64 },
     /// It is time to trouble the world.
     Trouble,
     /// A trouble ends.
@@ -55,6 +59,8 @@ pub(crate) enum What {
 pub(crate) enum Task {
     Run(u32),
     Job(Job),
+    /// An operation on files of this host.
+    File(u32, FileJob),
     Trouble,
     Relief(u32),
 }
@@ -93,6 +99,7 @@ pub(crate) struct Host {
     pub(crate) busy_until: u64,
     /// When its next turn is due.
     pub(crate) run_at: Option<u64>,
+    pub(crate) disk: Disk,
 }
 
 pub(crate) struct State {
@@ -111,6 +118,7 @@ pub(crate) struct State {
     pub(crate) names: HashMap<(u32, Address), u32>,
     pub(crate) feeds: Vec<Option<Fed>>,
     pub(crate) jobs: Vec<Option<Job>>,
+    pub(crate) files: FileJobs,
     /// Nodes that have something to do now.
     pub(crate) runnable: VecDeque<u32>,
     /// Counts what became ready.
@@ -144,6 +152,7 @@ impl State {
             names: HashMap::new(),
             feeds: Vec::new(),
             jobs: Vec::new(),
+            files: FileJobs::default(),
             runnable: VecDeque::new(),
             version: 0,
             turn_cost: 1_000,
@@ -172,6 +181,7 @@ impl State {
             is_queued: false,
             busy_until: 0,
             run_at: None,
+            disk: Disk::default(),
         });
         number
     }
@@ -353,6 +363,9 @@ impl State {
                 }
             }
             What::Job { number } => return self.jobs[number as usize].take().map(Task::Job),
+            What::File { number } => {
+                return self.take_file_job(number).map(|(host, job)| Task::File(host, job));
+            }
             What::Trouble => return Some(Task::Trouble),
             What::Relief { number } => return Some(Task::Relief(number)),
         }

@@ -12,6 +12,7 @@ use reactor::{Context, Error, Limits, Receipt, Runtime, Service, ServiceId, Time
 
 use crate::{
     digest::Digest,
+    disk::{DiskCounts, DiskOptions},
     engine::SimEngine,
     fault::{Faults, Kind, Tally},
     feed::Feed,
@@ -236,6 +237,21 @@ impl World {
         Feed::new(&self.state)
     }
 
+    /// Sets how a node's disk is; what is on it stays.
+    pub fn set_disk(&mut self, node: impl Into<Node>, options: DiskOptions) {
+        self.state.borrow_mut().hosts[node.into().0 as usize].disk.options = options;
+    }
+
+    /// What became of a node's disk so far.
+    pub fn disk(&self, node: impl Into<Node>) -> DiskCounts {
+        self.state.borrow().hosts[node.into().0 as usize].disk.counts
+    }
+
+    /// The content of a file on a node's disk, as a read would find it now.
+    pub fn file(&self, node: impl Into<Node>, path: &str) -> Option<Vec<u8>> {
+        self.state.borrow().hosts[node.into().0 as usize].disk.content(path).map(<[u8]>::to_vec)
+    }
+
     // Time.
 
     /// The virtual time.
@@ -265,6 +281,9 @@ impl World {
         match task {
             Some(Task::Run(node)) => self.run_node(node),
             Some(Task::Job(job)) => job(),
+            Some(Task::File(host, job)) => {
+                job.perform(|action| self.state.borrow_mut().perform_file(host, action));
+            }
             Some(Task::Trouble) => self.trouble(),
             Some(Task::Relief(number)) => self.relieve(number),
             None => (),

@@ -185,6 +185,11 @@ impl FileJob {
         &self.action
     }
 
+    /// What is to be done, to be changed by whoever takes the bytes out and drops the rest.
+    pub fn action_mut(&mut self) -> &mut Action {
+        &mut self.action
+    }
+
     /// Performs the action by this means, and tells the result. The bytes of the action may be taken out of it; its
     /// names are still needed for an error.
     pub fn perform(mut self, by: impl FnOnce(&mut Action) -> io::Result<Answer>) {
