@@ -247,6 +247,13 @@ impl World {
         self.state.borrow().hosts[node.into().0 as usize].disk.counts
     }
 
+    /// Puts a file on a node's disk, safe from power cuts; its directories are made where they are not there.
+    pub fn put_file(&mut self, node: impl Into<Node>, path: &str, content: &[u8]) {
+        let mut state = self.state.borrow_mut();
+        let now = state.now;
+        state.hosts[node.into().0 as usize].disk.put(path, content, now);
+    }
+
     /// The content of a file on a node's disk, as a read would find it now.
     pub fn file(&self, node: impl Into<Node>, path: &str) -> Option<Vec<u8>> {
         self.state.borrow().hosts[node.into().0 as usize].disk.content(path).map(<[u8]>::to_vec)

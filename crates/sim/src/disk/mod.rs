@@ -125,6 +125,22 @@ impl Disk {
         Some(&self.inodes.get(&number)?.content)
     }
 
+    /// Puts a file there, safe, with the directories that lead to it.
+    pub(crate) fn put(&mut self, path: &str, content: &[u8], now: u64) {
+        let Ok(path) = names::normal(path.as_ref()) else { return };
+        for (at, _) in path.match_indices('/') {
+            self.names.set(&path[..at], Some(names::Named::Directory));
+        }
+        let number = self.create(&path, now);
+        if let Some(inode) = self.inodes.get_mut(&number) {
+            inode.write(0, content, now);
+            inode.sync();
+            self.used += content.len() as u64;
+        }
+        self.names.sync_all();
+        self.collect();
+    }
+
     /// Forgets files that no name and no open file leads to.
     fn collect(&mut self) {
         let names = &self.names;

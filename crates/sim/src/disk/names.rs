@@ -86,6 +86,13 @@ impl Names {
         }
     }
 
+    /// Makes all names safe.
+    pub(super) fn sync_all(&mut self) {
+        for change in self.journal.drain(..) {
+            apply(&change, &mut self.safe);
+        }
+    }
+
     /// Loses the last of what is not safe; says how many changes.
     pub(super) fn cut(&mut self, chance: &mut Chance) -> usize {
         let kept = chance.below(self.journal.len() as u64 + 1) as usize;

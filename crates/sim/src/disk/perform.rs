@@ -91,7 +91,7 @@ impl Disk {
         }
     }
 
-    fn create(&mut self, path: &str, now: u64) -> u64 {
+    pub(super) fn create(&mut self, path: &str, now: u64) -> u64 {
         self.next_inode += 1;
         let number = self.next_inode;
         self.inodes.insert(number, Inode::new(now));
