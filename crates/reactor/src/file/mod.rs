@@ -43,6 +43,7 @@ mod reader;
 mod replace;
 mod system;
 mod transfer;
+mod writer;
 
 pub(crate) use self::pool::{Answered, Files};
 pub use self::{
@@ -52,4 +53,5 @@ pub use self::{
     options::{Entry, FileKind, Metadata, OpenOptions, Opened},
     reader::{FileEvent, FileReader},
     transfer::FileTransfer,
+    writer::{FileWriter, WriterEvent},
 };
