@@ -76,7 +76,7 @@ pub(super) fn begin<R: Connection>(
     transfer: FileTransfer,
 ) -> Result<Key, (FileTransfer, Error)> {
     let misuse = |why| Error::Misuse { operation: "send file", why };
-    if !core.registry.peek(to).is_some_and(|slot| slot.service == index) {
+    if core.registry.peek(to).is_none_or(|slot| slot.service != index) {
         return Err((transfer, misuse("the stream is gone")));
     }
     if core.couples.contains_key(&to) || !R::begin_feed(core, to) {
@@ -111,14 +111,14 @@ impl Resource for FileTransfer {
         None
     }
 
-    fn step<'a>(&mut self, _: Ready, _: &mut Io<'_>, _: &'a mut [u8]) -> io::Result<Option<Infallible>> {
+    fn step(&mut self, _: Ready, _: &mut Io<'_>, _: &mut [u8]) -> io::Result<Option<Infallible>> {
         Ok(None)
     }
 
     fn table<S: Handle<Self>>() -> &'static Table {
         &Table {
             name: std::any::type_name::<FileTransfer>,
-            flush: flush::<S>,
+            flush,
             close: |core, key, _| end(core, key, Closed::Aborted),
             release: |core, key| end(core, key, Closed::Released),
             pause: |core, key, paused| {
@@ -163,7 +163,7 @@ fn leave(core: &mut Core, key: Key, _: Ending) {
 }
 
 /// Asks for the next chunk, unless one is out or the stream has enough.
-fn flush<S: Handle<FileTransfer>>(core: &mut Core, key: Key) {
+fn flush(core: &mut Core, key: Key) {
     let Some(moving) = find(core, key) else { return };
     let stream = moving.to.key;
     if moving.is_out || moving.is_paused {

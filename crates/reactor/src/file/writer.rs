@@ -146,7 +146,7 @@ impl Resource for FileWriter {
         None
     }
 
-    fn step<'a>(&mut self, _: Ready, _: &mut Io<'_>, _: &'a mut [u8]) -> io::Result<Option<WriterEvent>> {
+    fn step(&mut self, _: Ready, _: &mut Io<'_>, _: &mut [u8]) -> io::Result<Option<WriterEvent>> {
         Ok(None)
     }
 
