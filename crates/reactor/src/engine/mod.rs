@@ -379,6 +379,13 @@ pub trait Engine {
     /// Performs one send of the queue's front. See the module's contract.
     fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent>;
 
+    /// The source of a stream, for who writes to it directly while nothing is queued here, as sendfile(2) does. `None`
+    /// if nobody else may, as by default.
+    fn outlet(&self, key: Key) -> Option<Source<'_>> {
+        let _ = key;
+        None
+    }
+
     /// Ends the write side: the peer sees the end after what was sent. Not while a send is out.
     ///
     /// # Errors

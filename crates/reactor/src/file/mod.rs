@@ -41,6 +41,7 @@ mod options;
 mod pool;
 mod reader;
 mod replace;
+mod sendfile;
 mod system;
 mod transfer;
 mod writer;

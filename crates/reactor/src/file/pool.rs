@@ -111,6 +111,23 @@ impl Core {
         }
     }
 
+    /// Runs a job of a resource on a thread for files.
+    ///
+    /// # Errors
+    /// There is no thread, and none can be started; the job is dropped.
+    pub(super) fn run_file(&mut self, job: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        self.files.jobs.run(job).map_err(|refused| io::Error::other(refused.to_string()))
+    }
+
+    /// Takes a place for a resource; without room it is flushed again when there is some.
+    pub(super) fn claim_file(&mut self, key: Key, bytes: usize) -> Option<Claim> {
+        let claim = self.files.claim(bytes);
+        if claim.is_none() && self.files.waits.insert(key) {
+            self.files.waiting.push_back(key);
+        }
+        claim
+    }
+
     /// Asks for an operation of a resource, whose answer `deliver` takes. Without room the action comes back, and the
     /// resource is flushed again when there is some.
     pub(super) fn ask_file(

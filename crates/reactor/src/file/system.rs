@@ -72,7 +72,12 @@ fn open(path: &Path, options: &OpenOptions) -> io::Result<Opened> {
 }
 
 /// Reads until there are so many bytes, or the file ends.
-fn read_at(file: &fs::File, at: u64, bytes_max: usize, mut buffer: Vec<u8>) -> io::Result<Vec<u8>> {
+pub(super) fn read_at(
+    file: &fs::File,
+    at: u64,
+    bytes_max: usize,
+    mut buffer: Vec<u8>,
+) -> io::Result<Vec<u8>> {
     buffer.clear();
     // Not `read_to_end`, which would look for more than was asked for. Zeroed once in the buffer's life.
     buffer.resize(bytes_max, 0);

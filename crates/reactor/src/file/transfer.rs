@@ -2,7 +2,11 @@
 
 use std::{any::Any, convert::Infallible, io, mem, ops::Range};
 
-use super::{Action, Answer, File, pool::Landed};
+use super::{
+    Action, Answer, File,
+    pool::Landed,
+    sendfile::{self, Moved, Outlet, Part},
+};
 use crate::{
     context::Context,
     core::Core,
@@ -50,6 +54,7 @@ impl FileTransfer {
 struct To {
     key: Key,
     feed: fn(&mut Core, u16, Key, &[u8]) -> Flow,
+    is_bare: fn(&mut Core, Key) -> bool,
     end: fn(&mut Core, Key),
 }
 
@@ -61,6 +66,8 @@ struct Moving {
     is_paused: bool,
     /// The stream's queue is above its low mark: it marks this resource when it is not.
     is_full: bool,
+    /// The stream's socket, once it was asked for.
+    outlet: Option<Option<Outlet>>,
 }
 
 fn find(core: &mut Core, key: Key) -> Option<&mut Moving> {
@@ -82,9 +89,9 @@ pub(super) fn begin<R: Connection>(
     if core.couples.contains_key(&to) || !R::begin_feed(core, to) {
         return Err((transfer, misuse("the stream is closing, coupled, or has a transfer")));
     }
-    let to = To { key: to, feed: R::feed, end: R::end_feed };
+    let to = To { key: to, feed: R::feed, is_bare: R::is_bare, end: R::end_feed };
     let (stream, end) = (to.key, to.end);
-    let moving = Moving { transfer, to, is_out: false, is_paused: false, is_full: false };
+    let moving = Moving { transfer, to, is_out: false, is_paused: false, is_full: false, outlet: None };
     match core.registry.insert(index, table, Box::new(moving)) {
         Ok(key) => {
             core.couples.insert(stream, key);
@@ -155,6 +162,8 @@ fn end(core: &mut Core, key: Key, why: Closed) {
 /// Sets the stream free, whatever ended the transfer.
 fn leave(core: &mut Core, key: Key, _: Ending) {
     let Some(moving) = find(core, key) else { return };
+    // The stream's socket is to close when the stream does.
+    moving.outlet = Some(None);
     let (stream, end_feed) = (moving.to.key, moving.to.end);
     if core.couples.remove(&key).is_some() {
         core.couples.remove(&stream);
@@ -181,12 +190,60 @@ fn flush(core: &mut Core, key: Key) {
         return end(core, key, Closed::Done);
     }
     let (file, offset) = (moving.transfer.file.clone(), moving.transfer.at);
+    if file.system().is_some() && ask_sendfile(core, key, (file.clone(), offset, left)) {
+        return;
+    }
     let bytes_max = CHUNK.min(usize::try_from(left).unwrap_or(usize::MAX));
     let Some(index) = core.registry.peek(key).map(|slot| slot.service) else { return };
     let action = Action::Read { file, offset, bytes_max, buffer: Vec::new() };
     let is_out = core.ask_file((index, key), action, landed).is_ok();
     if let Some(moving) = find(core, key) {
         moving.is_out = is_out;
+    }
+}
+
+/// Asks for a part to be moved without a copy; `false` if this stream, or its engine, does not allow that now.
+fn ask_sendfile(core: &mut Core, key: Key, part: (File, u64, u64)) -> bool {
+    let Some(Moving { to: To { key: stream, is_bare, .. }, .. }) = find(core, key) else { return false };
+    let (stream, is_bare) = (*stream, *is_bare);
+    if !is_bare(core, stream) {
+        return false;
+    }
+    let Core { registry, engine, .. } = core;
+    let Some(slot) = registry.live(key) else { return false };
+    let index = slot.service;
+    let moving = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Moving>());
+    let Some(moving) = moving else { return false };
+    let outlet = moving.outlet.get_or_insert_with(|| Outlet::of(engine.outlet(stream)));
+    let Some(outlet) = outlet.clone() else { return false };
+    match outlet.ask(core, (index, key), part, moved) {
+        Ok(is_out) => {
+            if let Some(moving) = find(core, key) {
+                moving.is_out = is_out;
+            }
+        }
+        Err(error) => core.fail(key, "send", error),
+    }
+    true
+}
+
+/// A part is in the stream's socket, and a piece behind it found no room there.
+fn moved(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16) {
+    let Some(Moved { key, result, .. }) = sendfile::next_moved(queue) else { return };
+    let Some((core, _)) = to else { return };
+    let Some(moving) = find(core, key) else { return };
+    moving.is_out = false;
+    let Part { sent, rest } = match result {
+        Ok(part) => part,
+        Err(error) => return end(core, key, Closed::Failed(error)),
+    };
+    moving.transfer.at += sent;
+    moving.transfer.sent += sent;
+    core.counters.bytes_out += sent;
+    match (sent, rest.is_empty()) {
+        (0, true) => end(core, key, Closed::Truncated(SHORT.into())),
+        (_, true) => core.mark(key),
+        (_, false) => feed(core, key, index, &rest),
     }
 }
 
@@ -204,12 +261,18 @@ fn landed(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16
     if bytes.is_empty() {
         return end(core, key, Closed::Truncated(SHORT.into()));
     }
+    core.counters.bytes_in += bytes.len() as u64;
+    feed(core, key, index, &bytes);
+}
+
+/// Queues bytes on the stream, which says when it has room for more.
+fn feed(core: &mut Core, key: Key, index: u16, bytes: &[u8]) {
+    let Some(moving) = find(core, key) else { return };
     let (stream, feed) = (moving.to.key, moving.to.feed);
     moving.transfer.at += bytes.len() as u64;
     moving.transfer.sent += bytes.len() as u64;
     moving.is_full = true;
-    core.counters.bytes_in += bytes.len() as u64;
-    match feed(core, index, stream, &bytes) {
+    match feed(core, index, stream, bytes) {
         // The stream's end has told, or tells, the transfer; here it is only not to be lost.
         Flow::Gone => end(core, key, Closed::Aborted),
         Flow::Queued | Flow::High => core.mark(key),

@@ -7,6 +7,7 @@
 mod address;
 mod file;
 mod io;
+mod sendfile;
 mod socket;
 #[cfg(unix)]
 mod unix;
@@ -31,6 +32,7 @@ pub(crate) use self::windows::{
 pub(crate) use self::{
     file::{Positioned, open, open_beneath, sync_directory},
     io::{offer, read, receive, write},
+    sendfile::{HAS_SENDFILE, send_file},
     socket::{
         accept, connect, is_connected, is_passing, listen, local, peer, reset_at_close, shutdown_write,
     },

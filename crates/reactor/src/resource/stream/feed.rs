@@ -2,7 +2,10 @@
 
 use session::{Codec, Layer};
 
-use super::{link::find, write};
+use super::{
+    link::{State, find},
+    write,
+};
 use crate::{core::Core, error::Closed, id::Key, resource::Flow};
 
 /// Binds a stream to what feeds it; `false`: it takes nothing more, or is bound already.
@@ -31,6 +34,13 @@ pub(super) fn feed<C: Codec, L: Layer, R: 'static>(
         set_high::<C, L, R>(core, key, true);
     }
     flow
+}
+
+/// Whether nothing lies between who feeds it and its socket: no layer, and nothing that is queued.
+pub(super) fn is_bare<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bool {
+    let Some(link) = find::<C, L, R>(core, key) else { return false };
+    let over = link.closing || link.releasing || link.write_failed || link.shut;
+    link.state == State::Open && link.queued() == 0 && link.stream.session.direct() && !over
 }
 
 /// Sets the stream free. A peer that has ended meanwhile is answered now.

@@ -237,6 +237,10 @@ pub trait Connection: Resource + Output + sealed::Sealed {
     #[doc(hidden)]
     fn feed(core: &mut Core, index: u16, key: Key, bytes: &[u8]) -> Flow;
 
+    /// Whether nothing lies between who feeds it and its socket.
+    #[doc(hidden)]
+    fn is_bare(core: &mut Core, key: Key) -> bool;
+
     #[doc(hidden)]
     fn end_feed(core: &mut Core, key: Key);
 }
@@ -349,6 +353,10 @@ impl<C: Codec, L: Layer, R: 'static> Connection for Stream<C, L, R> {
 
     fn feed(core: &mut Core, index: u16, key: Key, bytes: &[u8]) -> Flow {
         feed::feed::<C, L, R>(core, index, key, bytes)
+    }
+
+    fn is_bare(core: &mut Core, key: Key) -> bool {
+        feed::is_bare::<C, L, R>(core, key)
     }
 
     fn end_feed(core: &mut Core, key: Key) {
