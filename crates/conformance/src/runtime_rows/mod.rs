@@ -4,6 +4,7 @@
 //! run on a virtual engine, too.
 
 mod exhaustion;
+mod files;
 mod floods;
 mod lives;
 mod memory;
@@ -33,6 +34,7 @@ pub(crate) fn rows() -> Vec<Row> {
         peers::ROWS,
         floods::ROWS,
         exhaustion::ROWS,
+        files::ROWS,
         time::ROWS,
         threads::ROWS,
         panics::ROWS,

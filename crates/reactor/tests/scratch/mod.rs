@@ -62,9 +62,8 @@ pub fn hang() -> Hung {
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
     rustix::io::ioctl_fionbio(&writer, true).expect("it does not block yet");
     let error = loop {
-        match writer.write(&[0; 4096]) {
-            Ok(_) => (),
-            Err(error) => break error,
+        if let Err(error) = writer.write_all(&[0; 4096]) {
+            break error;
         }
     };
     assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "full");
