@@ -5,6 +5,7 @@ mod log_service;
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use log_service::{Log, Outside};
+use reactor::Runtime;
 use sim::{Chance, DiskCounts, DiskOptions, Happening, World, WorldOptions};
 
 /// What became of a log.
@@ -19,7 +20,7 @@ fn play(seed: u64, ends: u32, syncs: bool, options: &DiskOptions) -> Played {
     let mut world = World::new(seed);
     let outside = Rc::new(RefCell::new(Outside::default()));
     let kept = outside.clone();
-    let node = world.add(move |runtime| runtime.add(Log::new(kept.clone(), syncs)));
+    let node = world.add(move |runtime| runtime.add(Log::new(kept.clone(), "/".as_ref(), syncs)));
     world.set_disk(node, options.clone());
     let mut chance = Chance::new(seed ^ 0xd15c);
     for _ in 0..ends {
@@ -102,7 +103,7 @@ fn a_full_disk_is_an_error_with_its_kind_in_the_history() {
     let mut world = World::with_options(7, options);
     let outside = Rc::new(RefCell::new(Outside::default()));
     let kept = outside.clone();
-    let node = world.add(move |runtime| runtime.add(Log::new(kept.clone(), true)));
+    let node = world.add(move |runtime| runtime.add(Log::new(kept.clone(), "/".as_ref(), true)));
     let mut disk = DiskOptions::default();
     disk.capacity = 1_000;
     world.set_disk(node, disk);
@@ -122,6 +123,26 @@ fn a_full_disk_is_an_error_with_its_kind_in_the_history() {
     assert_eq!((outside.borrow().lost, outside.borrow().recovered), (0, 2));
     let cut = world.history().iter().any(|happening| matches!(happening, Happening::PowerCut { .. }));
     assert!(cut, "{:?}", world.history());
+}
+
+/// The service under test is the same as on real files: no condition in it asks where it is.
+#[test]
+fn the_same_log_runs_on_the_systems_files() {
+    let directory = std::env::temp_dir().join(format!("log-service-{}", std::process::id()));
+    std::fs::create_dir(&directory).expect("the name is free");
+    let outside = Rc::new(RefCell::new(Outside::default()));
+    for life in 1..=3 {
+        let mut runtime = Runtime::new().expect("an engine opens");
+        runtime.add(Log::new(outside.clone(), &directory, true)).expect("it starts");
+        outside.borrow_mut().enough = Some(20 * life);
+        // Nothing is out when it has enough, so it ends by itself.
+        runtime.run().expect("it ends");
+        let outside = outside.borrow();
+        assert_eq!(outside.faults, Vec::<String>::new());
+        assert_eq!((outside.recovered, outside.lost), (life, 0));
+        assert!(outside.acknowledged >= 20 * life, "{}", outside.acknowledged);
+    }
+    std::fs::remove_dir_all(&directory).expect("it is ours");
 }
 
 #[test]

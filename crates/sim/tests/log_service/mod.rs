@@ -1,6 +1,10 @@
 //! A small write-ahead log: records with a checksum, appended and synced, read back when it begins again.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
 
 use reactor::{
     Context, Error, Fault, Receive, Result, Service,
@@ -19,11 +23,14 @@ pub(crate) struct Outside {
     /// Lives that found the end of the log torn.
     pub(crate) torn: u64,
     pub(crate) faults: Vec<String>,
+    /// How many records are enough; it rests then.
+    pub(crate) enough: Option<u64>,
 }
 
 /// The log of one life.
 pub(crate) struct Log {
     outside: Rc<RefCell<Outside>>,
+    directory: PathBuf,
     /// Whether what it acknowledges is safe; a log that does not care is what a test has to notice.
     syncs: bool,
     file: Option<File>,
@@ -43,8 +50,8 @@ struct Written(Result<(), Error>);
 struct Synced(Result<(), Error>);
 
 impl Log {
-    pub(crate) fn new(outside: Rc<RefCell<Outside>>, syncs: bool) -> Log {
-        Log { outside, syncs, file: None, end: 0, next: 0, batch: 0 }
+    pub(crate) fn new(outside: Rc<RefCell<Outside>>, directory: &Path, syncs: bool) -> Log {
+        Log { outside, directory: directory.to_owned(), syncs, file: None, end: 0, next: 0, batch: 0 }
     }
 
     fn file(&self) -> Result<&File> {
@@ -70,14 +77,15 @@ impl Log {
     fn acknowledge(&mut self, cx: &mut Context<Self>) -> Result {
         self.next += self.batch;
         self.outside.borrow_mut().acknowledged = self.next;
-        self.write_some(cx)
+        let enough = self.outside.borrow().enough;
+        if enough.is_some_and(|enough| self.next >= enough) { Ok(()) } else { self.write_some(cx) }
     }
 }
 
 impl Service for Log {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
         let how = OpenOptions { read: true, write: true, create: true, ..OpenOptions::default() };
-        cx.file(Operation::open("log", how), Opening)?;
+        cx.file(Operation::open(self.directory.join("log"), how), Opening)?;
         Ok(())
     }
 
@@ -91,7 +99,7 @@ impl Receive<Opening> for Log {
         self.file = Some(opened?.file);
         // Its name is to be as safe as what will be in it.
         match self.syncs {
-            true => cx.file(Operation::sync_directory("/"), Named)?,
+            true => cx.file(Operation::sync_directory(&self.directory), Named)?,
             false => self.receive(cx, Named(Ok(())))?,
         }
         Ok(())
