@@ -193,9 +193,11 @@ impl<'a, S> Context<'a, S> {
 
     /// Makes a proxy of two streams: reads of one rest while the other's queue is high, an end of one is
     /// passed on as a half-close of the other, and when one has closed the other closes. The handler still
-    /// passes the bytes. Both belong to this service.
+    /// passes the bytes. Both belong to this service; nothing happens if one is coupled or has a transfer already.
     pub fn couple<A: Connection, B: Connection>(&mut self, a: Id<A>, b: Id<B>) {
-        if a.key() != b.key() && self.owns(a.key()) && self.owns(b.key()) {
+        let is_bound = |key: Key| self.core.couples.contains_key(&key);
+        let is_free = !is_bound(a.key()) && !is_bound(b.key());
+        if is_free && a.key() != b.key() && self.owns(a.key()) && self.owns(b.key()) {
             self.core.couples.insert(a.key(), b.key());
             self.core.couples.insert(b.key(), a.key());
             A::couple(self.core, a.key());

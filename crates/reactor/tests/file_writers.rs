@@ -197,7 +197,8 @@ fn a_write_that_hangs_does_not_hold_an_abort_or_the_stop() {
 fn writers_that_find_no_room_wait_for_it_and_keep_their_order() {
     for_each_engine(|engine| {
         let dir = Scratch::new();
-        let mut desk = Desk::with_limits(engine, |limits| limits.file_operations = 1);
+        let mut desk =
+            Desk::with_limits(engine, |limits| (limits.file_operations, limits.file_bytes) = (1, 100_000));
         let content: Vec<u8> = (0..600_000_u32).map(|at| (at / 7 % 251) as u8).collect();
         for number in 0..10 {
             let id = desk.add(FileWriter::new(create(&dir, &format!("file {number}"))).synced(true));

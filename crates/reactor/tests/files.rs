@@ -262,6 +262,32 @@ fn the_limit_of_bytes_counts_what_is_out() {
 }
 
 #[test]
+fn more_operations_than_threads_wait_for_one() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let path = dir.file("data", b"here");
+        for threads in [1, 2] {
+            let hung: Vec<_> = (0..2).map(|_| hang()).collect();
+            let mut desk = Desk::new(engine, |limits| limits.file_threads = threads);
+            // All threads but one hang: the others' files do not wait.
+            for hung in &hung[1..threads] {
+                let operation = Operation::append(&hung.file, *b"x");
+                desk.with(|_, cx| cx.file(operation, |result| result)).expect("room");
+            }
+            assert_eq!(desk.bytes(Operation::read(&path, 9)).expect("limit - 1 hang"), b"here");
+            // All hang: they wait, and go on when one is free.
+            let operation = Operation::append(&hung[0].file, *b"x");
+            desk.with(|_, cx| cx.file(operation, |result| result)).expect("room");
+            desk.with(|_, cx| cx.file(Operation::read(&path, 9), |result| result)).expect("room");
+            common::settle(&mut desk.runtime);
+            assert!(desk.with(|clerk, _| clerk.bytes.is_empty()), "{threads} threads hang");
+            drop(hung);
+            desk.until(|clerk| clerk.bytes.len() == 1 && clerk.done.len() == threads);
+        }
+    });
+}
+
+#[test]
 fn without_threads_an_operation_is_answered_with_an_error() {
     for_each_engine(|engine| {
         let mut desk = Desk::new(engine, |limits| limits.file_threads = 0);

@@ -84,9 +84,18 @@ struct Stage {
 
 impl Stage {
     fn new(engine: common::Engine, path: &Path, half_open: bool) -> Stage {
+        Stage::with_limits(engine, path, half_open, |_| ())
+    }
+
+    fn with_limits(
+        engine: common::Engine,
+        path: &Path,
+        half_open: bool,
+        change: impl FnOnce(&mut reactor::Limits),
+    ) -> Stage {
         let file = fs::File::open(path).expect("it is there");
         let len = file.metadata().expect("it has some").len();
-        let mut runtime = engine.runtime();
+        let mut runtime = engine.with(change);
         let sender = Sender {
             file: File::new(file, path),
             len,
@@ -192,6 +201,32 @@ fn a_file_is_read_no_faster_than_the_peer_takes_it() {
         }
         let some = stage.read(&mut peer, 20 << 20).len();
         assert!(some >= 20 << 20, "it goes on when the peer does: {some}");
+    });
+}
+
+#[test]
+fn transfers_keep_within_the_limits_of_files_and_wait_for_each_other() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let content = content(300_000);
+        let path = dir.file("file", &content);
+        let mut stage = Stage::with_limits(engine, &path, false, |limits| {
+            (limits.file_operations, limits.file_bytes) = (1, 1_000);
+        });
+        let mut peers: Vec<TcpStream> = (0..5).map(|_| stage.connect()).collect();
+        for peer in &mut peers {
+            assert!(stage.read(peer, usize::MAX) == whole(&content));
+        }
+        // Where nothing is allowed it is told so, and nobody waits for ever.
+        for (operations, bytes) in [(0, 1_000), (1, 0)] {
+            let mut stage = Stage::with_limits(engine, &path, false, |limits| {
+                (limits.file_operations, limits.file_bytes) = (operations, bytes);
+            });
+            let mut peer = stage.connect();
+            assert_eq!(stage.read(&mut peer, usize::MAX), b"head");
+            stage.until(|sender| sender.ended.len() == 1);
+            assert!(matches!(stage.sender().ended[..], [(Closed::Failed(_), 0)]));
+        }
     });
 }
 

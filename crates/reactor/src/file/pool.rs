@@ -90,6 +90,11 @@ impl Files {
         Left { dropped, running }
     }
 
+    /// What one operation may have of so many bytes; none if the runtime allows no operation.
+    pub(super) fn fitting(&self, bytes: usize) -> usize {
+        if self.operations_max == 0 { 0 } else { bytes.min(self.bytes_max) }
+    }
+
     /// Takes a place, if there is one. Only the loop's thread takes, so that what is there stays there meanwhile.
     pub(super) fn claim(&self, bytes: usize) -> Option<Claim> {
         let room = self.bytes_max.checked_sub(self.load.bytes.load(Ordering::Acquire))?;

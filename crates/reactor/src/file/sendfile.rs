@@ -46,12 +46,13 @@ impl Outlet {
         (file, offset, bytes_max): (File, u64, u64),
         deliver: Deliver,
     ) -> io::Result<bool> {
-        let Some(claim) = core.claim_file(key, REST_WHOLE) else { return Ok(false) };
+        let rest_max = core.files.fitting(REST_WHOLE);
+        let Some(claim) = core.claim_file(key, rest_max) else { return Ok(false) };
         let (to, mailbox) = (self.clone(), core.mailbox.clone());
         let job = move || {
             let moved = file.system().map_or_else(
                 || Err(io::ErrorKind::Unsupported.into()),
-                |from| move_some(&to, from, offset, bytes_max),
+                |from| move_some(&to, from, (offset, bytes_max), rest_max),
             );
             // The socket is not to stay open longer than the stream for the sake of an answer.
             drop(to);
@@ -72,11 +73,16 @@ pub(super) fn next_moved(queue: &mut dyn Any) -> Option<Moved> {
     unwatched::next_landed(queue)
 }
 
-fn move_some(to: &Outlet, from: &fs::File, offset: u64, bytes_max: u64) -> io::Result<Part> {
+fn move_some(
+    to: &Outlet,
+    from: &fs::File,
+    (offset, bytes_max): (u64, u64),
+    rest_max: usize,
+) -> io::Result<Part> {
     let most = bytes_max.min(JOB_MAX);
     let (sent, end) = sys::send_file(sys::borrow(&to.0), from, offset, most);
     let Some(error) = end else { return Ok(Part { sent, rest: Vec::new() }) };
-    let piece = if error.kind() == io::ErrorKind::WouldBlock { REST } else { REST_WHOLE };
+    let piece = if error.kind() == io::ErrorKind::WouldBlock { REST.min(rest_max) } else { rest_max };
     let left = usize::try_from(bytes_max - sent).unwrap_or(usize::MAX);
     let rest = system::read_at(from, offset + sent, piece.min(left), Vec::new())?;
     Ok(Part { sent, rest })

@@ -190,10 +190,14 @@ fn flush(core: &mut Core, key: Key) {
         return end(core, key, Closed::Done);
     }
     let (file, offset) = (moving.transfer.file.clone(), moving.transfer.at);
+    let chunk = core.files.fitting(CHUNK);
+    if chunk == 0 {
+        return core.fail(key, "read", io::Error::other(FORBIDDEN));
+    }
     if file.system().is_some() && ask_sendfile(core, key, (file.clone(), offset, left)) {
         return;
     }
-    let bytes_max = CHUNK.min(usize::try_from(left).unwrap_or(usize::MAX));
+    let bytes_max = chunk.min(usize::try_from(left).unwrap_or(usize::MAX));
     let Some(index) = core.registry.peek(key).map(|slot| slot.service) else { return };
     let action = Action::Read { file, offset, bytes_max, buffer: Vec::new() };
     let is_out = core.ask_file((index, key), action, landed).is_ok();
@@ -295,4 +299,5 @@ fn closed<S: Handle<FileTransfer>>(
 /// What is read at once.
 const CHUNK: usize = 64 << 10;
 
+const FORBIDDEN: &str = "the runtime's limits allow no operation on files";
 const SHORT: &str = "the file ended before its range";

@@ -227,7 +227,8 @@ impl Output for FileWriter {
 
 /// Asks for the next write, unless one is out; at the end for a sync, then for nothing more.
 fn flush<S: Handle<FileWriter>>(core: &mut Core, key: Key) {
-    let Core { registry, pool, .. } = core;
+    let Core { registry, pool, files, .. } = core;
+    let chunk = files.fitting(CHUNK).max(1);
     let Some(slot) = registry.live(key) else { return };
     let index = slot.service;
     let writing = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Writing>());
@@ -238,7 +239,7 @@ fn flush<S: Handle<FileWriter>>(core: &mut Core, key: Key) {
             writing.queue = Some(queue);
             return;
         }
-        let bytes = take(&mut queue);
+        let bytes = take(&mut queue, chunk);
         if queue.is_empty() {
             pool.give_outgoing(queue);
         } else {
@@ -280,11 +281,11 @@ fn put_back(core: &mut Core, key: Key, action: Action) {
 }
 
 /// The front of a queue, as much as one write takes.
-fn take(queue: &mut Outgoing) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(queue.len().min(CHUNK));
-    while bytes.len() < CHUNK && !queue.is_empty() {
+fn take(queue: &mut Outgoing, most: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(queue.len().min(most));
+    while bytes.len() < most && !queue.is_empty() {
         let front = queue.front();
-        let count = front.len().min(CHUNK - bytes.len());
+        let count = front.len().min(most - bytes.len());
         bytes.extend_from_slice(&front[..count]);
         queue.advance(count);
     }
