@@ -313,7 +313,7 @@ fn a_reader_hands_over_each_byte_once_and_then_the_end() {
             });
             desk.until(|clerk| !clerk.closed.is_empty());
             let (closed, ends) = desk.with(|clerk, _| (clerk.closed.pop(), std::mem::take(&mut clerk.ends)));
-            assert!(matches!(closed, Some((Closed::End, _))), "{closed:?}");
+            assert!(matches!(closed, Some((Closed::Done, _))), "{closed:?}");
             assert_eq!(ends, 1);
             let range = range.map_or(0..content.len(), |range| range.start as usize..range.end as usize);
             let chunks = desk.with(|clerk, _| clerk.chunks.clone());

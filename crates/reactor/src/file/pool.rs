@@ -3,6 +3,7 @@
 use std::{
     collections::{HashSet, VecDeque},
     io,
+    marker::PhantomData,
     time::Duration,
 };
 
@@ -56,11 +57,13 @@ pub(crate) struct Answered<M> {
     pub(crate) _claim: Claim,
 }
 
-/// An answer on its way to a resource.
-pub(super) struct Landed {
+/// An answer on its way to a resource of kind `R`: a type for each kind, since messages of one type have one lane, and
+/// one way to be delivered.
+pub(super) struct Landed<R> {
     pub(super) key: Key,
     pub(super) result: Result<Answer, Error>,
-    pub(super) _claim: Claim,
+    _claim: Claim,
+    of: PhantomData<fn() -> R>,
 }
 
 impl Files {
@@ -135,7 +138,7 @@ impl Core {
 
     /// Asks for an operation of a resource, whose answer `deliver` takes. Without room the action comes back, and the
     /// resource is flushed again when there is some.
-    pub(super) fn ask_file(
+    pub(super) fn ask_file<R: 'static>(
         &mut self,
         (service, key): (u16, Key),
         action: Action,
@@ -155,9 +158,11 @@ impl Core {
         let mailbox = self.mailbox.clone();
         let tell = move |result| {
             // A service that has gone wants no answer; whoever waits for its place does.
-            if let Err(refused) =
-                mailbox.send_reserved(service, Landed { key, result, _claim: claim }, deliver)
-            {
+            if let Err(refused) = mailbox.send_reserved(
+                service,
+                Landed::<R> { key, result, _claim: claim, of: PhantomData },
+                deliver,
+            ) {
                 drop(refused);
                 mailbox.announce();
             }

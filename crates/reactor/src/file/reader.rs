@@ -16,7 +16,7 @@ use crate::{
 /// A file that is read from one place to another, chunk by chunk: a resource like a stream, which can be paused.
 ///
 /// While the service looks at one chunk the next ones are read, at most [`ahead`](FileReader::ahead) of them, one after
-/// the other. Its life is `Chunk*, End`, then `closed` with [`Closed::End`]; or `closed` alone when it could not be
+/// the other. Its life is `Chunk*, End`, then `closed` with [`Closed::Done`]; or `closed` alone when it could not be
 /// read ([`Closed::Failed`]) or ended before its range ([`Closed::Truncated`]), after all chunks that were there.
 ///
 /// ```
@@ -206,7 +206,7 @@ fn flush<S: Handle<FileReader>>(core: &mut Core, key: Key) {
     let left = reader.end.map_or(u64::MAX, |end| end.saturating_sub(reader.at));
     let bytes_max = reader.chunk.min(usize::try_from(left).unwrap_or(usize::MAX));
     if bytes_max == 0 {
-        reading.end = Some(Closed::End);
+        reading.end = Some(Closed::Done);
         return core.drive_again(key);
     }
     let (file, offset) = (reader.file.clone(), reader.at);
@@ -214,7 +214,7 @@ fn flush<S: Handle<FileReader>>(core: &mut Core, key: Key) {
     reading.is_out = true;
     let Some(index) = core.registry.peek(key).map(|slot| slot.service) else { return };
     let action = Action::Read { file, offset, bytes_max, buffer };
-    if let Err(Action::Read { buffer, .. }) = core.ask_file((index, key), action, landed::<S>)
+    if let Err(Action::Read { buffer, .. }) = core.ask_file::<FileReader>((index, key), action, landed::<S>)
         && let Some(reading) = find(core, key)
     {
         (reading.is_out, reading.spare) = (false, buffer);
@@ -223,7 +223,7 @@ fn flush<S: Handle<FileReader>>(core: &mut Core, key: Key) {
 
 /// A chunk was read, or not.
 fn landed<S: Handle<FileReader>>(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, _: u16) {
-    let Some(Landed { key, result, .. }) = unwatched::next_landed(queue) else { return };
+    let Some(Landed::<FileReader> { key, result, .. }) = unwatched::next_landed(queue) else { return };
     let Some((core, erased)) = to else { return };
     let Some(reading) = find(core, key) else { return };
     reading.is_out = false;
@@ -231,7 +231,7 @@ fn landed<S: Handle<FileReader>>(queue: &mut dyn Any, to: Option<(&mut Core, &mu
         Ok(Answer::Bytes(bytes)) if bytes.is_empty() => {
             reading.spare = bytes;
             let whole = reading.reader.end.is_none_or(|end| reading.reader.at >= end);
-            reading.end = Some(if whole { Closed::End } else { Closed::Truncated(SHORT.into()) });
+            reading.end = Some(if whole { Closed::Done } else { Closed::Truncated(SHORT.into()) });
         }
         Ok(Answer::Bytes(bytes)) => {
             let len = bytes.len() as u64;
@@ -274,9 +274,9 @@ fn again<S: Handle<FileReader>>(core: &mut Core, erased: &mut dyn Any, key: Key)
     }
     match reading.end.take() {
         None => core.mark(key),
-        Some(Closed::End) => {
+        Some(Closed::Done) => {
             if emit::<S, FileReader>(core, service(erased), key, index, FileEvent::End) {
-                core.end(key, Closed::End, Ending::Orderly);
+                core.end(key, Closed::Done, Ending::Orderly);
             }
         }
         Some(why) => core.end(key, why, Ending::Orderly),

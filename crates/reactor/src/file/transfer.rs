@@ -200,7 +200,7 @@ fn flush(core: &mut Core, key: Key) {
     let bytes_max = chunk.min(usize::try_from(left).unwrap_or(usize::MAX));
     let Some(index) = core.registry.peek(key).map(|slot| slot.service) else { return };
     let action = Action::Read { file, offset, bytes_max, buffer: Vec::new() };
-    let is_out = core.ask_file((index, key), action, landed).is_ok();
+    let is_out = core.ask_file::<FileTransfer>((index, key), action, landed).is_ok();
     if let Some(moving) = find(core, key) {
         moving.is_out = is_out;
     }
@@ -253,7 +253,7 @@ fn moved(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16)
 
 /// A chunk was read, or not.
 fn landed(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16) {
-    let Some(Landed { key, result, .. }) = unwatched::next_landed(queue) else { return };
+    let Some(Landed::<FileTransfer> { key, result, .. }) = unwatched::next_landed(queue) else { return };
     let Some((core, _)) = to else { return };
     let Some(moving) = find(core, key) else { return };
     moving.is_out = false;

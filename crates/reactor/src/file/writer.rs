@@ -259,7 +259,7 @@ fn flush<S: Handle<FileWriter>>(core: &mut Core, key: Key) {
         return core.end(key, why, Ending::Orderly);
     };
     writing.is_out = true;
-    if let Err(action) = core.ask_file((index, key), action, landed::<S>) {
+    if let Err(action) = core.ask_file::<FileWriter>((index, key), action, landed::<S>) {
         put_back(core, key, action);
     }
 }
@@ -294,7 +294,7 @@ fn take(queue: &mut Outgoing, most: usize) -> Vec<u8> {
 
 /// A write or a sync is over.
 fn landed<S: Handle<FileWriter>>(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16) {
-    let Some(Landed { key, result, .. }) = unwatched::next_landed(queue) else { return };
+    let Some(Landed::<FileWriter> { key, result, .. }) = unwatched::next_landed(queue) else { return };
     let Some((core, erased)) = to else { return };
     let Core { registry, budget, counters, .. } = core;
     let writing = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Writing>());
