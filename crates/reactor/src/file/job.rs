@@ -170,6 +170,17 @@ pub(super) type Tell = Box<dyn FnOnce(Result<Answer, Error>) + Send>;
 
 /// An action together with whom to tell. Whoever takes it calls [`FileJob::perform`] once; one that is dropped instead
 /// is answered with an error, unless the runtime has ended.
+///
+/// ```
+/// use reactor::file::FileJob;
+/// use std::io::{Error, ErrorKind};
+///
+/// /// What `Engine::run_file` is in an engine whose world has no files: it takes each job, and refuses.
+/// fn run_file(job: FileJob) -> Option<FileJob> {
+///     job.perform(|_| Err(Error::new(ErrorKind::Unsupported, "there are no files here")));
+///     None
+/// }
+/// ```
 pub struct FileJob {
     action: Action,
     tell: Option<Tell>,

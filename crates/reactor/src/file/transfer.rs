@@ -20,7 +20,54 @@ use crate::{
 /// A part of a file on its way to a stream. Made by [`Context::send_file`](crate::Context::send_file), which says what
 /// becomes of it; it has no events, so its handler is `match event {}`.
 ///
-/// It holds no more than one chunk of 64 KiB, and that only while the stream's queue is below its low mark.
+/// It holds no more than one chunk of 64 KiB, and that only while the stream's queue is below its low mark. Where the
+/// stream has no layer and the system has sendfile(2), most bytes are not copied into this process at all.
+///
+/// ```no_run
+/// use reactor::{Bytes, Closed, Context, Event, Handle, Id, Receive, Result, Service, Stream};
+/// use reactor::file::{FileTransfer, OpenOptions, Opened, Operation};
+///
+/// /// Sends the system's name to whoever connects.
+/// struct Motd;
+/// struct Open(Id<Stream>, Result<Opened, reactor::Error>);
+///
+/// impl Service for Motd {
+///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+///         cx.listen("127.0.0.1:7017", |_| Some(Stream::new(Bytes)))?;
+///         Ok(())
+///     }
+/// }
+///
+/// impl Handle<Stream> for Motd {
+///     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
+///         if let Event::Open = event {
+///             cx.file(Operation::open("/etc/motd", OpenOptions::read()), move |opened| Open(id, opened))?;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// impl Receive<Open> for Motd {
+///     fn receive(&mut self, cx: &mut Context<Self>, Open(id, opened): Open) -> Result {
+///         let Opened { file, metadata, .. } = opened?;
+///         cx.send_file(id, file, 0..metadata.len)?;
+///         Ok(())
+///     }
+/// }
+///
+/// impl Handle<FileTransfer> for Motd {
+///     fn handle(&mut self, _: &mut Context<Self>, _: Id<FileTransfer>, event: std::convert::Infallible) -> Result {
+///         match event {}
+///     }
+///
+///     fn closed(&mut self, _: &mut Context<Self>, _: Id<FileTransfer>, transfer: FileTransfer, why: Closed) {
+///         println!("{} bytes of {:?}: {why}", transfer.sent(), transfer.file());
+///     }
+/// }
+///
+/// reactor::run(Motd)?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct FileTransfer {
     file: File,
