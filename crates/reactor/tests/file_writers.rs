@@ -8,8 +8,8 @@ use std::{fs, time::Duration};
 
 use common::{for_each_engine, until};
 use reactor::{
-    Closed, Context, Flow, Handle, Id, Result, Runtime, Service, ServiceId,
-    file::{File, FileWriter, WriterEvent},
+    Closed, Context, Flow, Handle, Id, Receive, Result, Runtime, Service, ServiceId,
+    file::{File, FileWriter, Operation, WriterEvent},
 };
 use scratch::{Scratch, hang};
 
@@ -211,5 +211,54 @@ fn writers_that_find_no_room_wait_for_it_and_keep_their_order() {
         for number in 0..10 {
             assert!(fs::read(dir.path(format!("file {number}"))).expect("it is there") == content);
         }
+    });
+}
+
+/// Asks for something that hangs, and panics when it is told to.
+struct Doomed(File);
+
+struct Answered;
+
+impl Service for Doomed {
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        cx.file(Operation::append(&self.0, *b"x"), |_| Answered)?;
+        Ok(())
+    }
+}
+
+impl Receive<Answered> for Doomed {
+    fn receive(&mut self, _: &mut Context<Self>, Answered: Answered) -> Result {
+        unreachable!("it has ended before")
+    }
+}
+
+impl Receive<u8> for Doomed {
+    fn receive(&mut self, _: &mut Context<Self>, _: u8) -> Result {
+        std::panic::resume_unwind(Box::new("doomed"))
+    }
+}
+
+#[test]
+fn what_a_service_left_behind_gives_its_place_back_and_wakes_who_waits_for_it() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let hung = hang();
+        let mut desk = Desk::with_limits(engine, |limits| limits.file_operations = 1);
+        let doomed = desk.runtime.add(Doomed(hung.file.clone())).expect("it starts");
+        let id = desk.add(FileWriter::new(create(&dir, "file")));
+        desk.with(|_, cx| {
+            cx.send(id, b"late");
+            cx.close(id);
+            cx.tell(doomed, 1_u8).map_err(|_| "gone").expect("it lives");
+        });
+        until(&mut desk.runtime, |runtime| runtime.service(doomed).is_none());
+        common::settle(&mut desk.runtime);
+        assert!(desk.with(|scribe, _| scribe.closed.is_empty()), "the only place is taken");
+        drop(hung);
+        // By `run`, which sleeps for as long as nobody wakes it.
+        let receipt = desk.runtime.run().expect("it ends by itself");
+        assert_eq!(receipt.file_operations_running, 0);
+        let scribe = desk.runtime.service(desk.scribe).expect("it is there");
+        assert!(matches!(scribe.closed[..], [(Closed::Done, 4, 0)]));
     });
 }
