@@ -11,6 +11,7 @@ use reactor::{
     Closed, Context, Flow, Handle, Id, Receive, Result, Runtime, Service, ServiceId,
     file::{File, FileWriter, Operation, WriterEvent},
 };
+use rustix::event::{PollFd, PollFlags, poll};
 use scratch::{Scratch, hang};
 
 #[derive(Default)]
@@ -254,8 +255,14 @@ fn what_a_service_left_behind_gives_its_place_back_and_wakes_who_waits_for_it() 
         until(&mut desk.runtime, |runtime| runtime.service(doomed).is_none());
         common::settle(&mut desk.runtime);
         assert!(desk.with(|scribe, _| scribe.closed.is_empty()), "the only place is taken");
+        // From here on the loop counts as asleep, and what comes has to wake it.
+        assert!(desk.runtime.next_deadline().is_none_or(|until| until > common::LONG));
         drop(hung);
-        // By `run`, which sleeps for as long as nobody wakes it.
+        if let Some(fd) = desk.runtime.fd() {
+            let patience = common::LONG.try_into().expect("it fits");
+            let mut entry = [PollFd::new(&fd, PollFlags::IN)];
+            assert_eq!(poll(&mut entry, Some(&patience)), Ok(1), "nobody woke the loop");
+        }
         let receipt = desk.runtime.run().expect("it ends by itself");
         assert_eq!(receipt.file_operations_running, 0);
         let scribe = desk.runtime.service(desk.scribe).expect("it is there");
