@@ -1,7 +1,7 @@
 //! The examples do what their headers say: each runs as a process of its own, talked to by plain sockets.
 #![cfg(unix)]
 
-mod program;
+mod server;
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use program::{PATIENCE, Server, assert_refused, output};
+use server::{PATIENCE, Server, assert_refused, output};
 
 fn rest_of(stream: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();

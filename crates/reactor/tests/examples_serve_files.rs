@@ -1,8 +1,8 @@
 //! `serve_files` as its header says: asked by curl where there is one, and by plain sockets for what curl does not do.
 #![cfg(unix)]
 
-mod program;
 mod scratch;
+mod server;
 
 use std::{
     fs,
@@ -12,8 +12,8 @@ use std::{
     process::{Command, Stdio},
 };
 
-use program::{Server, assert_refused};
 use scratch::Scratch;
+use server::{Server, assert_refused};
 
 /// A directory that is served, beside a file that is not to be.
 struct Site {

@@ -5,8 +5,8 @@
 //! that it lacks are the only unsafe code, and have a file of their own.
 
 mod address;
-mod file;
 mod io;
+mod regular;
 mod sendfile;
 mod socket;
 #[cfg(unix)]
@@ -30,8 +30,8 @@ pub(crate) use self::windows::{
     Reserve, Watched, adopt, is_out_of_descriptors, read_descriptor, receive_descriptor,
 };
 pub(crate) use self::{
-    file::{Positioned, open, open_beneath, sync_directory},
     io::{offer, read, receive, write},
+    regular::{Positioned, open, open_beneath, sync_directory},
     sendfile::{HAS_SENDFILE, send_file},
     socket::{
         accept, connect, is_connected, is_passing, listen, local, peer, reset_at_close, shutdown_write,

@@ -83,24 +83,15 @@ pub(crate) fn poll(entries: &mut [libc::pollfd], timeout_ms: i32) -> io::Result<
 /// writev(2), once, for what is no socket. SIGPIPE is held back for the moment of the call, so that the
 /// program need not ignore it.
 pub(super) fn write_without_signal(to: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-    without_pipe_signal(|| {
-        // SAFETY: `IoSlice` is documented to have the layout of iovec, and the slices live through the call.
-        let count = unsafe { libc::writev(to.as_raw_fd(), slices.as_ptr().cast(), slices.len() as i32) };
-        let result = usize::try_from(count).map_err(|_| io::Error::last_os_error());
-        let is_broken = matches!(&result, Err(e) if e.kind() == io::ErrorKind::BrokenPipe);
-        (result, is_broken)
-    })
-}
-
-/// Makes calls whose SIGPIPE is held back; they say whether one may have come, which is taken then.
-pub(super) fn without_pipe_signal<T>(calls: impl FnOnce() -> (T, bool)) -> T {
     let pipe = signal_set(Some(libc::SIGPIPE));
     let was_pending = is_pipe_pending();
     let mut before = signal_set(None);
     // SAFETY: both sets are initialised and live; the mask concerns this thread only.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &pipe, &mut before) };
-    let (result, is_broken) = calls();
-    if !was_pending && is_broken {
+    // SAFETY: `IoSlice` is documented to have the layout of iovec, and the slices live through the call.
+    let count = unsafe { libc::writev(to.as_raw_fd(), slices.as_ptr().cast(), slices.len() as i32) };
+    let result = usize::try_from(count).map_err(|_| io::Error::last_os_error());
+    if !was_pending && matches!(&result, Err(e) if e.kind() == io::ErrorKind::BrokenPipe) {
         take_pipe_signal(&pipe);
     }
     // SAFETY: `before` was filled by the first call and is live.
