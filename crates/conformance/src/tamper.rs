@@ -10,6 +10,7 @@ use std::{
 use reactor::{
     Address, BindOptions, ConnectOptions, Group, Interest, Key, ListenOptions, Outgoing, Source, Time,
     engine::{Batch, Chunk, DatagramQueue, Ending, Engine, Event, Job, Refused, Role, Sent, Transport},
+    file::FileJob,
 };
 
 /// What interferes. Every method's default leaves things as they are.
@@ -85,6 +86,14 @@ impl<T: Tamper> Engine for Tampered<T> {
 
     fn run_blocking(&mut self, job: Job) -> Option<Job> {
         self.inner.run_blocking(job)
+    }
+
+    fn run_file(&mut self, job: FileJob) -> Option<FileJob> {
+        self.inner.run_file(job)
+    }
+
+    fn outlet(&self, key: Key) -> Option<Source<'_>> {
+        self.inner.outlet(key)
     }
 
     fn waker(&self) -> Waker {

@@ -31,8 +31,8 @@ use crate::{
 ///
 /// Every call takes a stale id, or one of another service or runtime, as gone: harmless.
 pub struct Context<'a, S> {
-    core: &'a mut Core,
-    index: u16,
+    pub(crate) core: &'a mut Core,
+    pub(crate) index: u16,
     of: PhantomData<fn(S)>,
 }
 
@@ -228,9 +228,11 @@ impl<'a, S> Context<'a, S> {
 
     /// Makes a proxy of two streams: reads of one rest while the other's queue is high, an end of one is
     /// passed on as a half-close of the other, and when one has closed the other closes. The handler still
-    /// passes the bytes. Both belong to this service.
+    /// passes the bytes. Both belong to this service; nothing happens if one is coupled or has a transfer already.
     pub fn couple<A: Connection, B: Connection>(&mut self, a: Id<A>, b: Id<B>) {
-        if a.key() != b.key() && self.owns(a.key()) && self.owns(b.key()) {
+        let is_bound = |key: Key| self.core.couples.contains_key(&key);
+        let is_free = !is_bound(a.key()) && !is_bound(b.key());
+        if is_free && a.key() != b.key() && self.owns(a.key()) && self.owns(b.key()) {
             self.core.couples.insert(a.key(), b.key());
             self.core.couples.insert(b.key(), a.key());
             A::couple(self.core, a.key());

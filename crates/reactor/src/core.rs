@@ -16,6 +16,7 @@ use crate::{
     clock::Time,
     engine::{Ending, Engine},
     error::{Closed, Error, Fault},
+    file::Files,
     id::Key,
     message::{Deliver, Inbox, Jobs, Lanes, Mailbox, panic_text},
     metrics::Counters,
@@ -95,6 +96,7 @@ pub struct Core {
     pub(crate) jobs: Jobs,
     /// Those whose service ended before them.
     pub(crate) jobs_abandoned: u32,
+    pub(crate) files: Files,
     /// To be flushed at the end of the turn; each slot is on it once.
     pub(crate) dirty: Vec<Key>,
     /// To be driven again in the next turn.
@@ -152,6 +154,7 @@ impl Core {
             mailbox,
             jobs: Jobs::new(limits.job_threads, limits.jobs),
             jobs_abandoned: 0,
+            files: Files::new(&limits),
             dirty: Vec::new(),
             again: Vec::new(),
             background: Vec::new(),

@@ -67,6 +67,8 @@ pub mod process;
 #[cfg(unix)]
 pub mod stdio;
 
+pub mod file;
+
 mod context;
 mod message;
 mod service;

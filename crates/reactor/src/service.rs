@@ -178,6 +178,11 @@ pub trait Received<S>: Sized + 'static {
     fn deliver_job() -> Deliver
     where
         Self: Send;
+
+    #[doc(hidden)]
+    fn deliver_file() -> Deliver
+    where
+        Self: Send;
 }
 
 impl<S: Receive<M>, M: 'static> Received<S> for M {
@@ -197,6 +202,13 @@ impl<S: Receive<M>, M: 'static> Received<S> for M {
         M: Send,
     {
         message::deliver_job::<S, M>
+    }
+
+    fn deliver_file() -> Deliver
+    where
+        M: Send,
+    {
+        message::deliver_file::<S, M>
     }
 }
 

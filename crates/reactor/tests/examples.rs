@@ -2,66 +2,18 @@
 #![cfg(unix)]
 
 mod programs;
+mod server;
 
 use std::{
     fs,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, TcpListener, TcpStream},
     path::PathBuf,
-    process::{Child, ChildStdout, Stdio},
     time::Duration,
 };
 
-use programs::{PATIENCE, assert_refused, example, output};
-
-/// A running server example, killed and reaped when it is dropped.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-    _stdout: BufReader<ChildStdout>,
-}
-
-impl Server {
-    /// Starts it, and learns from its first line where it listens.
-    fn start(name: &str, args: &[&str]) -> Server {
-        let mut command = example(name);
-        let mut child = command
-            .args(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the example starts");
-        let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        let mut line = String::new();
-        stdout.read_line(&mut line).expect("stdout is text");
-        let address = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{name}: {line:?}"));
-        let address = address.parse().expect("an address with the port it got");
-        Server { child, address, _stdout: stdout }
-    }
-
-    fn client(&self) -> TcpStream {
-        let client = TcpStream::connect(self.address).expect("the example listens");
-        client.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-        client
-    }
-
-    /// The next line it says on stderr; waits for it.
-    fn complaint(&mut self) -> String {
-        let mut line = String::new();
-        BufReader::new(self.child.stderr.as_mut().expect("stderr is piped"))
-            .read_line(&mut line)
-            .expect("text");
-        line
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Both fail only if it is gone already, which the test has noticed by other means.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use programs::{PATIENCE, assert_refused, output};
+use server::Server;
 
 fn rest_of(stream: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();

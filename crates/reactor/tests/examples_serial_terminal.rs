@@ -3,6 +3,7 @@
 
 mod line;
 mod program;
+mod programs;
 
 use std::{
     fs::File,
@@ -13,7 +14,8 @@ use std::{
 };
 
 use line::{cooked_pair, pair, taken};
-use program::{PATIENCE, Program, example};
+use program::Program;
+use programs::{PATIENCE, example};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     termios::{Termios, tcgetattr},

@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 
 mod program;
+mod programs;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -11,7 +12,8 @@ use std::{
     time::Duration,
 };
 
-use program::{Program, example};
+use program::Program;
+use programs::example;
 
 /// A folder of its own, removed at the end.
 struct Folder(PathBuf);

@@ -40,6 +40,10 @@ impl SimEngine {
                         drop(state);
                         crate::child::happen(&self.state, child, happening);
                     }
+                    Some(Task::File(host, job)) => {
+                        drop(state);
+                        job.perform(|action| self.state.borrow_mut().perform_file(host, action));
+                    }
                     // A node's turn is the world's to make, when it is the world that moves again.
                     Some(Task::Run(node)) => state.make_runnable(node),
                     Some(Task::Trouble | Task::Relief(_)) | None => (),

@@ -16,6 +16,7 @@ use reactor::{
         Chunk, DatagramQueue, Ending, Engine, Event, Interest, Job, Outgoing, Refused, Role, Sent, Source,
         Transport,
     },
+    file::FileJob,
 };
 
 use crate::{
@@ -140,6 +141,11 @@ impl Engine for SimEngine {
 
     fn run_blocking(&mut self, job: Job) -> Option<Job> {
         self.state.borrow_mut().add_job(job);
+        None
+    }
+
+    fn run_file(&mut self, job: FileJob) -> Option<FileJob> {
+        self.state.borrow_mut().add_file_job(self.host, job);
         None
     }
 
@@ -460,4 +466,4 @@ impl fmt::Debug for SimEngine {
 }
 
 /// A day in November 2023.
-const WALL_ORIGIN: Duration = Duration::from_secs(1_700_000_000);
+pub(crate) const WALL_ORIGIN: Duration = Duration::from_secs(1_700_000_000);

@@ -3,6 +3,7 @@
 use std::io::{Error, ErrorKind};
 
 pub(crate) const NO_ENTRY: i32 = 2;
+pub(crate) const IO: i32 = 5;
 pub(crate) const BAD_DESCRIPTOR: i32 = 9;
 #[cfg(unix)]
 pub(crate) const NO_PROCESS: i32 = 3;

@@ -215,7 +215,7 @@ impl Feed {
 
     /// Fails with EIO: writes at once, reads after what was put.
     pub fn fail(&self) {
-        self.change(|fed| fed.failed = Some(IO));
+        self.change(|fed| fed.failed = Some(error::IO));
     }
 
     /// Makes room for this many more bytes of output.
@@ -244,5 +244,4 @@ impl std::fmt::Debug for Feed {
     }
 }
 
-const IO: i32 = 5;
 const INVALID: i32 = 22;

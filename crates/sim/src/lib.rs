@@ -84,6 +84,7 @@ mod child;
 mod close;
 mod connect;
 mod digest;
+mod disk;
 mod drive;
 mod engine;
 mod error;
@@ -117,6 +118,7 @@ pub use self::{
     bed::{Bed, Peer},
     chance::Chance,
     digest::Digest,
+    disk::{DiskCounts, DiskOptions},
     engine::SimEngine,
     fault::{Faults, KINDS, Kind, Tally},
     feed::Feed,

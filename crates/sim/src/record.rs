@@ -91,6 +91,30 @@ pub enum Happening {
         /// What.
         text: String,
     },
+    /// An operation on files failed.
+    FileFailed {
+        /// Then.
+        at: Time,
+        /// Of which node.
+        node: NodeNumber,
+        /// What was asked for, and of which file.
+        operation: String,
+        /// Why.
+        error: std::io::ErrorKind,
+    },
+    /// A power cut took what was not safe on a node's disk.
+    PowerCut {
+        /// Then.
+        at: Time,
+        /// Of which node.
+        node: NodeNumber,
+        /// Writes that are gone.
+        writes_lost: u64,
+        /// Writes of which a part is left.
+        writes_torn: u64,
+        /// Changes of names that are gone.
+        names_lost: u64,
+    },
     /// A node's wall clock jumped.
     WallStepped {
         /// Then.

@@ -13,12 +13,14 @@ use std::{
 use reactor::{
     Address, Key,
     engine::{Event, Job},
+    file::FileJob,
 };
 
 use crate::{
     bell::{Bell, News, Outside},
     chance::Chance,
     digest::Digest,
+    disk::{Disk, FileJobs},
     fault::{Faults, Kind, Tally},
     feed::Fed,
     flight::{DatagramSummary, Flight},
@@ -54,6 +56,8 @@ pub(crate) enum What {
     /// Something happens to a child process.
     #[cfg(unix)]
     Child { child: u32, happening: crate::child::Happening },
+    /// An operation on files is done.
+    File { number: u64 },
     /// It is time to trouble the world.
     Trouble,
     /// A trouble ends.
@@ -66,6 +70,8 @@ pub(crate) enum Task {
     #[cfg(unix)]
     Child(u32, crate::child::Happening),
     Job(Job),
+    /// An operation on files of this host.
+    File(u32, FileJob),
     Trouble,
     Relief(u32),
 }
@@ -105,6 +111,7 @@ pub(crate) struct Host {
     pub(crate) busy_until: u64,
     /// When its next turn is due.
     pub(crate) run_at: Option<u64>,
+    pub(crate) disk: Disk,
 }
 
 pub(crate) struct State {
@@ -137,6 +144,7 @@ pub(crate) struct State {
     pub(crate) consoles: Vec<crate::pipe::Console>,
     #[cfg(unix)]
     pub(crate) children: crate::child::Children,
+    pub(crate) files: FileJobs,
     /// Nodes that have something to do now.
     pub(crate) runnable: VecDeque<u32>,
     /// Counts what became ready.
@@ -182,6 +190,7 @@ impl State {
             consoles: Vec::new(),
             #[cfg(unix)]
             children: crate::child::Children::default(),
+            files: FileJobs::default(),
             runnable: VecDeque::new(),
             version: 0,
             turn_cost: 1_000,
@@ -212,6 +221,7 @@ impl State {
             is_queued: false,
             busy_until: 0,
             run_at: None,
+            disk: Disk::default(),
         });
         number
     }
@@ -418,6 +428,9 @@ impl State {
             What::Job { number } => return self.jobs[number as usize].take().map(Task::Job),
             #[cfg(unix)]
             What::Child { child, happening } => return Some(Task::Child(child, happening)),
+            What::File { number } => {
+                return self.take_file_job(number).map(|(host, job)| Task::File(host, job));
+            }
             What::Trouble => return Some(Task::Trouble),
             What::Relief { number } => return Some(Task::Relief(number)),
         }

@@ -190,7 +190,14 @@ impl World {
     }
 
     pub(crate) fn take_down(&mut self, number: u32, kind: Kind) {
-        let Some(runtime) = self.nodes[number as usize].runtime.take() else { return };
+        let Some(runtime) = self.nodes[number as usize].runtime.take() else {
+            if kind == Kind::Vanish {
+                // Its services had ended before; what they wrote is not safer for that.
+                let left = self.state.borrow_mut().end_files(number, kind);
+                return drop(left);
+            }
+            return;
+        };
         self.nodes[number as usize].made = None;
         {
             let mut state = self.state.borrow_mut();
@@ -203,6 +210,9 @@ impl World {
             state.hosts[number as usize].is_up = kind == Kind::Crash;
         }
         drop(runtime);
+        let left = self.state.borrow_mut().end_files(number, kind);
+        // Whom they would tell is gone; that is told to the state all the same.
+        drop(left);
         let mut state = self.state.borrow_mut();
         state.hear();
         #[cfg(unix)]

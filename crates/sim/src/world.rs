@@ -12,6 +12,7 @@ use reactor::{Context, Error, Limits, Receipt, Runtime, Service, ServiceId, Time
 
 use crate::{
     digest::Digest,
+    disk::{DiskCounts, DiskOptions},
     engine::SimEngine,
     fault::{Faults, Kind, Tally},
     feed::Feed,
@@ -291,6 +292,28 @@ impl World {
         self.state.borrow_mut().children.know(name, Err(number));
     }
 
+    /// Sets how a node's disk is; what is on it stays.
+    pub fn set_disk(&mut self, node: impl Into<Node>, options: DiskOptions) {
+        self.state.borrow_mut().hosts[node.into().0 as usize].disk.options = options;
+    }
+
+    /// What became of a node's disk so far.
+    pub fn disk(&self, node: impl Into<Node>) -> DiskCounts {
+        self.state.borrow().hosts[node.into().0 as usize].disk.counts
+    }
+
+    /// Puts a file on a node's disk, safe from power cuts; its directories are made where they are not there.
+    pub fn put_file(&mut self, node: impl Into<Node>, path: &str, content: &[u8]) {
+        let mut state = self.state.borrow_mut();
+        let now = state.now;
+        state.hosts[node.into().0 as usize].disk.put(path, content, now);
+    }
+
+    /// The content of a file on a node's disk, as a read would find it now.
+    pub fn file(&self, node: impl Into<Node>, path: &str) -> Option<Vec<u8>> {
+        self.state.borrow().hosts[node.into().0 as usize].disk.content(path).map(<[u8]>::to_vec)
+    }
+
     // Time.
 
     /// The virtual time.
@@ -322,6 +345,9 @@ impl World {
             Some(Task::Job(job)) => job(),
             #[cfg(unix)]
             Some(Task::Child(child, happening)) => crate::child::happen(&self.state, child, happening),
+            Some(Task::File(host, job)) => {
+                job.perform(|action| self.state.borrow_mut().perform_file(host, action));
+            }
             Some(Task::Trouble) => self.trouble(),
             Some(Task::Relief(number)) => self.relieve(number),
             None => (),

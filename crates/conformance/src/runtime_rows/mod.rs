@@ -9,6 +9,7 @@ mod datagrams;
 #[cfg(unix)]
 mod devices;
 mod exhaustion;
+mod files;
 mod floods;
 mod lives;
 mod memory;
@@ -46,6 +47,7 @@ pub(crate) fn rows() -> Vec<Row> {
         peers::ROWS,
         floods::ROWS,
         exhaustion::ROWS,
+        files::ROWS,
         time::ROWS,
         threads::ROWS,
         #[cfg(unix)]

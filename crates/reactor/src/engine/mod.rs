@@ -111,6 +111,7 @@ pub use self::{
 use crate::{
     address::Address,
     clock::Time,
+    file::FileJob,
     id::Key,
     options::{BindOptions, ConnectOptions, Group, ListenOptions},
 };
@@ -280,6 +281,12 @@ pub trait Engine {
         Some(job)
     }
 
+    /// Takes an operation on files that the engine wants to perform itself; gives it back for the runtime's own
+    /// threads otherwise. See [`file`](crate::file).
+    fn run_file(&mut self, job: FileJob) -> Option<FileJob> {
+        Some(job)
+    }
+
     /// How another thread ends a [`wait`](Engine::wait).
     fn waker(&self) -> std::task::Waker;
 
@@ -407,6 +414,13 @@ pub trait Engine {
     fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
         let _ = (key, group, member);
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The source of a stream, for who writes to it directly while nothing is queued here, as sendfile(2) does. `None`
+    /// if nobody else may, as by default.
+    fn outlet(&self, key: Key) -> Option<Source<'_>> {
+        let _ = key;
+        None
     }
 
     /// Ends the write side: the peer sees the end after what was sent. Not while a send is out.

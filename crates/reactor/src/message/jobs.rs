@@ -25,12 +25,17 @@ pub(crate) struct Jobs {
 impl Jobs {
     /// Makes a pool without threads. With `threads_max` 0 every job is refused as `Full`.
     pub(crate) fn new(threads_max: usize, queue_max: usize) -> Self {
-        Jobs::with_spawn(threads_max, queue_max, spawn_worker)
+        Jobs::named("reactor-job", threads_max, queue_max)
     }
 
-    fn with_spawn(threads_max: usize, queue_max: usize, spawn: Spawn) -> Self {
-        let shared =
-            Shared { state: Mutex::new(State::default()), work: Condvar::new(), ended: Condvar::new() };
+    /// The same, whose threads have another name.
+    pub(crate) fn named(name: &'static str, threads_max: usize, queue_max: usize) -> Self {
+        Jobs::with_spawn(name, threads_max, queue_max, spawn_worker)
+    }
+
+    fn with_spawn(name: &'static str, threads_max: usize, queue_max: usize, spawn: Spawn) -> Self {
+        let (state, work, ended) = (Mutex::new(State::default()), Condvar::new(), Condvar::new());
+        let shared = Shared { name, state, work, ended };
         Jobs { shared: Arc::new(shared), threads_max, queue_max, spawn }
     }
 
@@ -145,6 +150,8 @@ pub(crate) struct Left {
 }
 
 struct Shared {
+    /// What its threads are called.
+    name: &'static str,
     state: Mutex<State>,
     /// Signals that a job was queued or the pool closed.
     work: Condvar,
@@ -174,7 +181,7 @@ impl State {
 type Spawn = fn(Arc<Shared>) -> io::Result<JoinHandle<()>>;
 
 fn spawn_worker(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name("reactor-job".into()).spawn(move || work(&shared))
+    thread::Builder::new().name(shared.name.into()).spawn(move || work(&shared))
 }
 
 /// The life of one thread; whoever started it has counted it as free.
@@ -300,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_job_is_refused_with_the_cause_when_no_thread_can_be_started() {
-        let jobs = Jobs::with_spawn(2, 8, |_| Err(io::Error::from(io::ErrorKind::WouldBlock)));
+        let jobs = Jobs::with_spawn("reactor-job", 2, 8, |_| Err(io::Error::from(io::ErrorKind::WouldBlock)));
         match jobs.run(Box::new(|| ())) {
             Err(NotRun::NoThread(error)) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
             other => panic!("no thread, not {other:?}"),

@@ -201,7 +201,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
     }
 
     /// Tells the loop of what is not a command: by a wake if it sleeps, else by refusing its next sleep.
-    fn announce(&self) {
+    pub(crate) fn announce(&self) {
         let mut shared = lock(&self.shared);
         let wake = self.rouse();
         shared.news |= !wake;

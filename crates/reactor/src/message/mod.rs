@@ -28,6 +28,7 @@ use crate::{
     context::Context,
     core::{Call, Core},
     error::Fault,
+    file::Answered,
     resource::service,
     service::{Receive, Service},
 };
@@ -94,6 +95,22 @@ pub(crate) fn deliver_job<S: Receive<M>, M: Send + 'static>(
         record.jobs = record.jobs.saturating_sub(1);
     }
     match result {
+        Offloaded::Done(message) => receive::<S, M>(core, erased, index, message),
+        Offloaded::Panicked(text) => fault(core, service::<S>(erased), index, Fault::Job(text)),
+    }
+}
+
+/// Delivers the answer to an operation on files.
+pub(crate) fn deliver_file<S: Receive<M>, M: Send + 'static>(
+    queue: &mut dyn Any,
+    to: Option<(&mut Core, &mut dyn Any)>,
+    index: u16,
+) {
+    let queue: &mut VecDeque<Answered<M>> =
+        queue.downcast_mut().expect("a lane keeps the type it was made for");
+    let Some(answered) = queue.pop_front() else { return };
+    let Some((core, erased)) = to else { return };
+    match answered.what {
         Offloaded::Done(message) => receive::<S, M>(core, erased, index, message),
         Offloaded::Panicked(text) => fault(core, service::<S>(erased), index, Fault::Job(text)),
     }

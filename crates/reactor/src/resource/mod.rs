@@ -10,6 +10,7 @@ pub(crate) mod listener;
 #[cfg(all(unix, feature = "serial"))]
 pub mod serial;
 mod stream;
+pub(crate) mod unwatched;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub mod watch;
 

@@ -18,6 +18,12 @@ pub struct Limits {
     pub jobs: usize,
     /// Threads for offloaded jobs; 4. None is started before the first job.
     pub job_threads: usize,
+    /// Operations on files that are out; 1,024. With 0 every one is refused.
+    pub file_operations: usize,
+    /// Threads for operations on files; 4. None is started before the first operation.
+    pub file_threads: usize,
+    /// Bytes of the operations on files that are out: to be read, or to be written; 64 MiB.
+    pub file_bytes: usize,
     /// Bytes in the queues and buffers of all streams, and in what the engine holds for itself
     /// ([`Engine::memory`](crate::engine::Engine::memory)); 512 MiB. An engine that would leave nothing of them
     /// for streams does not open.
@@ -38,6 +44,9 @@ impl Default for Limits {
             timers: 1 << 20,
             jobs: 1 << 10,
             job_threads: 4,
+            file_operations: 1 << 10,
+            file_threads: 4,
+            file_bytes: 64 << 20,
             bytes: 512 << 20,
             per_turn: 1 << 10,
             busy_poll: None,

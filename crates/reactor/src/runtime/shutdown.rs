@@ -27,6 +27,10 @@ pub struct Receipt {
     pub jobs_running: usize,
     /// Offloaded jobs that were dropped before they ran.
     pub jobs_dropped: usize,
+    /// Operations on files that still run, on threads that were left alone.
+    pub file_operations_running: usize,
+    /// Operations on files that were dropped before they ran.
+    pub file_operations_dropped: usize,
     /// Of each service, in the order added.
     pub services: Vec<ServiceReceipt>,
 }
@@ -106,6 +110,7 @@ impl Runtime {
             && core.lanes.timers() == 0
             && core.lanes.told() == 0
             && self.inbox.is_empty()
+            && core.files.out() == 0
             && !jobs;
         idle && controllers == 0 || core.alive.iter().all(|alive| !alive)
     }
@@ -129,8 +134,9 @@ impl Runtime {
         }
         self.closings();
         let left = self.jobs_left();
+        let files_left = self.core.files.end();
         self.publish();
-        self.receipt(left.dropped, left.running)
+        self.receipt(left, files_left)
     }
 
     /// What the pool did not finish. A job whose result is there has ended, although its thread may not have
@@ -142,7 +148,7 @@ impl Runtime {
         Left { running: left.running.min(running_max), ..left }
     }
 
-    fn receipt(&mut self, jobs_dropped: usize, jobs_running: usize) -> Receipt {
+    fn receipt(&mut self, jobs_left: Left, files_left: Left) -> Receipt {
         let records = std::mem::take(&mut self.core.records);
         let services: Vec<ServiceReceipt> = self
             .services
@@ -163,8 +169,10 @@ impl Runtime {
             bytes_flushed: self.core.counters.bytes_out - since,
             bytes_dropped: services.iter().map(|service| service.bytes_dropped).sum(),
             cut: services.iter().map(|service| service.cut).sum(),
-            jobs_running,
-            jobs_dropped,
+            jobs_running: jobs_left.running,
+            jobs_dropped: jobs_left.dropped,
+            file_operations_running: files_left.running,
+            file_operations_dropped: files_left.dropped,
             services,
         }
     }

@@ -49,6 +49,7 @@ impl Runtime {
         self.commands();
         self.timers();
         self.messages();
+        self.core.feed_file_waiters();
         self.flush();
         self.closings();
         self.end_turn();

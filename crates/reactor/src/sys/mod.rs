@@ -17,8 +17,10 @@ mod inotify;
 mod io;
 #[cfg(unix)]
 pub(crate) mod process;
+mod regular;
 #[cfg(unix)]
 pub(crate) mod rights;
+mod sendfile;
 #[cfg(unix)]
 pub(crate) mod signals;
 mod socket;
@@ -54,6 +56,8 @@ pub(crate) use self::windows::{
 };
 pub(crate) use self::{
     io::{offer, read, receive, write},
+    regular::{Positioned, open, open_beneath, sync_directory},
+    sendfile::{HAS_SENDFILE, send_file},
     socket::{
         accept, connect, is_connected, is_passing, listen, listener, local, peer, reset_at_close,
         shutdown_write,

@@ -3,7 +3,7 @@
 //! Not signalfd(2): that sees a signal only while every thread of the process blocks it, and a library cannot
 //! answer for threads of others. A handler sees it in whichever thread it interrupts.
 //!
-//! What the handler does is async-signal-safe (signal-safety(7)): atomics that are lock-free, and a send(2)
+//! What the handler does is async-signal-safe (signal-safety(7)): atomics that are lock-free, and a write(2)
 //! of one byte. Counts are in memory and the byte only wakes, so nothing is lost when the pipe is full; and
 //! a child between fork and exec, whose handler writes to the same pipe, wakes the parent for nothing.
 #![allow(unsafe_code)]

@@ -2,29 +2,14 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::{
-    env,
     io::{BufRead as _, BufReader, Read},
-    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, sync_channel},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-/// How long a test waits for what should come at once, before it fails instead of hanging.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The command of an example.
-pub fn example(name: &str) -> Command {
-    // Cargo puts the examples beside the folder of the tests: target/debug/{deps,examples}.
-    let mut path: PathBuf = env::current_exe().expect("a test knows its own path");
-    path.pop();
-    path.pop();
-    path.push("examples");
-    path.push(name);
-    assert!(path.exists(), "{} was not built: run `cargo build --examples`", path.display());
-    Command::new(path)
-}
+use crate::programs::PATIENCE;
 
 /// A running example, killed and reaped when it is dropped.
 pub struct Program {

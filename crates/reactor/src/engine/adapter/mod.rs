@@ -416,6 +416,11 @@ impl<P: Poll> Engine for Calls<P> {
         }
     }
 
+    fn outlet(&self, key: Key) -> Option<Source<'_>> {
+        let entry = self.table.get(key).filter(|entry| entry.part == Part::Stream)?;
+        entry.owned().map(Source::of)
+    }
+
     fn local(&self, key: Key) -> io::Result<Address> {
         let descriptor = self.table.get(key).and_then(Entry::owned).ok_or(io::ErrorKind::NotFound)?;
         self.count_call();

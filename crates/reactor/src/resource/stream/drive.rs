@@ -419,7 +419,7 @@ fn after_end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
         core.finish(other);
     }
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    if link.shut || !link.coupled && !link.stream.half_open {
+    if link.shut || !link.coupled && !link.feeding && !link.stream.half_open {
         core.close(key, Closed::End);
     }
 }

@@ -56,6 +56,8 @@ pub(super) struct Link<C, L, R> {
     pub(super) detaching: bool,
     pub(super) detached: bool,
     pub(super) coupled: bool,
+    /// What it sends comes from a transfer, which waits for its queue.
+    pub(super) feeding: bool,
     pub(super) write_failed: bool,
     /// A budget stopped the handing over: nothing more is read until the kept input was handed over.
     pub(super) backlog: bool,
@@ -103,6 +105,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             detaching: false,
             detached: false,
             coupled: false,
+            feeding: false,
             write_failed: false,
             backlog: false,
             mute: !medium.has_output(),

@@ -2,6 +2,7 @@
 
 mod close;
 mod drive;
+mod feed;
 mod link;
 mod options;
 mod write;
@@ -243,6 +244,19 @@ pub trait Connection: Resource + Output + sealed::Sealed {
 
     #[doc(hidden)]
     fn share(core: &mut Core, index: u16, key: Key, bytes: &Shared) -> Flow;
+
+    #[doc(hidden)]
+    fn begin_feed(core: &mut Core, key: Key) -> bool;
+
+    #[doc(hidden)]
+    fn feed(core: &mut Core, index: u16, key: Key, bytes: &[u8]) -> Flow;
+
+    /// Whether nothing lies between who feeds it and its socket.
+    #[doc(hidden)]
+    fn is_bare(core: &mut Core, key: Key) -> bool;
+
+    #[doc(hidden)]
+    fn end_feed(core: &mut Core, key: Key);
 }
 
 mod sealed {
@@ -345,5 +359,21 @@ impl<C: Codec, L: Layer, R: 'static> Connection for Stream<C, L, R> {
             out.share(bytes.clone());
             Ok(())
         })
+    }
+
+    fn begin_feed(core: &mut Core, key: Key) -> bool {
+        feed::begin::<C, L, R>(core, key)
+    }
+
+    fn feed(core: &mut Core, index: u16, key: Key, bytes: &[u8]) -> Flow {
+        feed::feed::<C, L, R>(core, index, key, bytes)
+    }
+
+    fn is_bare(core: &mut Core, key: Key) -> bool {
+        feed::is_bare::<C, L, R>(core, key)
+    }
+
+    fn end_feed(core: &mut Core, key: Key) {
+        feed::end::<C, L, R>(core, key);
     }
 }

@@ -208,12 +208,16 @@ fn write_failed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, error
     (link.high, slot.high) = (false, false);
     let over = link.end_told || link.closing;
     let close = link.options().close;
+    let feeding = link.feeding;
     if over {
         return core.fail(key, "write", error);
     }
     link.rare().error = Some(("write", error));
     if link.ended {
         core.drive_again(key);
+    }
+    if feeding && let Some(other) = core.couples.get(&key).copied() {
+        core.mark(other);
     }
     core.set_guard(key, Some(close));
 }
@@ -260,10 +264,11 @@ fn settle<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     budget.recount(&mut link.counted, holds);
     let queued = link.queued();
     if link.high && queued <= link.options().low {
-        (link.high, slot.high, link.drained_due) = (false, false, true);
-        let coupled = link.coupled;
+        // Who feeds it learns of it instead of the service.
+        (link.high, slot.high, link.drained_due) = (false, false, !link.feeding);
+        let bound = link.coupled || link.feeding;
         core.drive_again(key);
-        if coupled && let Some(other) = core.couples.get(&key).copied() {
+        if bound && let Some(other) = core.couples.get(&key).copied() {
             core.mark(other);
         }
     }

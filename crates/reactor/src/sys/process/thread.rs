@@ -49,13 +49,13 @@ pub(super) fn watch(pid: u32, options: &SpawnOptions) -> io::Result<Box<dyn Host
 impl State {
     /// Waits without reaping, then reaps while no signal is being sent.
     fn wait(&self, ends_group: bool) -> io::Result<ExitStatus> {
-        super::wait(libc::P_PID, self.pid, libc::WNOWAIT)?;
+        super::wait(libc::P_PID, self.pid as _, libc::WNOWAIT)?;
         let mut is_reaped = self.is_reaped.lock().unwrap_or_else(PoisonError::into_inner);
         if ends_group {
             let _ = super::kill(self.pid, true, libc::SIGKILL);
         }
         *is_reaped = true;
-        super::wait(libc::P_PID, self.pid, 0)?.ok_or(io::ErrorKind::NotFound.into())
+        super::wait(libc::P_PID, self.pid as _, 0)?.ok_or(io::ErrorKind::NotFound.into())
     }
 }
 

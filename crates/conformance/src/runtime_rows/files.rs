@@ -1,0 +1,174 @@
+//! Files beside the loop: one that is cut off while it is served, and a disk that is full.
+//!
+//! An engine that performs operations on files itself has a disk of its own; with others it is the system's.
+
+use std::{
+    convert::Infallible,
+    io::ErrorKind,
+    path::PathBuf,
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use reactor::{
+    Bytes, Closed, Context, Error, Event, Handle, Id, Receive, Result, Service, ServiceId, Stream,
+    file::{File, FileTransfer, OpenOptions, Opened, Operation},
+};
+
+use super::{probe::Probe, rig::Rig, row, sized};
+use crate::{
+    suite::{Outcome, Row, Stop, check},
+    world::World,
+};
+
+pub(super) const ROWS: &[Row] = &[
+    row("C10r", "a file cut off while it is served ends that answer, and the next is whole", &[], cut_off),
+    row("E9r", "a full disk is told to the operation that found it so, and to no other", &[], full),
+];
+
+/// Serves a part of a file to whoever connects.
+#[derive(Default)]
+struct Server {
+    file: Option<File>,
+    len: u64,
+    streams: Vec<Id<Stream>>,
+    transfers: Vec<Id<FileTransfer>>,
+    ended: Vec<Closed>,
+    opened: Option<Result<Opened, Error>>,
+    done: Option<Result<(), Error>>,
+}
+
+impl Service for Server {}
+
+impl Handle<Stream> for Server {
+    fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
+        if let Event::Open = event {
+            let file = self.file.clone().ok_or("the row opens it first")?;
+            self.streams.push(id);
+            self.transfers.push(cx.send_file(id, file, 0..self.len)?);
+        }
+        Ok(())
+    }
+}
+
+impl Handle<FileTransfer> for Server {
+    fn handle(&mut self, _: &mut Context<Self>, _: Id<FileTransfer>, event: Infallible) -> Result {
+        match event {}
+    }
+
+    fn closed(&mut self, cx: &mut Context<Self>, id: Id<FileTransfer>, _: FileTransfer, why: Closed) {
+        if let Some(at) = self.transfers.iter().position(|transfer| *transfer == id) {
+            cx.close(self.streams[at]);
+        }
+        self.ended.push(why);
+    }
+}
+
+impl Receive<Result<Opened, Error>> for Server {
+    fn receive(&mut self, _: &mut Context<Self>, result: Result<Opened, Error>) -> Result {
+        self.opened = Some(result);
+        Ok(())
+    }
+}
+
+impl Receive<Result<(), Error>> for Server {
+    fn receive(&mut self, _: &mut Context<Self>, result: Result<(), Error>) -> Result {
+        self.done = Some(result);
+        Ok(())
+    }
+}
+
+/// A file of the row's own, whose directory is there on each disk.
+fn path(rig: &mut Rig, server: ServiceId<Server>) -> Result<PathBuf, Stop> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let directory = std::env::temp_dir();
+    // A disk of the engine's own is empty at first; of the system's it is there.
+    let _ = done(rig, server, Operation::create_directory(&directory))?;
+    Ok(directory.join(format!("reactor-conformance-{}-{number}", process::id())))
+}
+
+fn done(
+    rig: &mut Rig,
+    server: ServiceId<Server>,
+    operation: Operation<()>,
+) -> Result<Result<(), Error>, Stop> {
+    let asked = rig.with(server, |_, cx| cx.file(operation, |result| result));
+    check!(asked.is_ok(), "{asked:?}");
+    rig.until("the operation is answered", |rig| rig.get(server).done.is_some())?;
+    rig.get_mut(server).done.take().ok_or_else(|| "it was there".into())
+}
+
+fn open(
+    rig: &mut Rig,
+    server: ServiceId<Server>,
+    path: PathBuf,
+    how: OpenOptions,
+) -> Result<Result<Opened, Error>, Stop> {
+    let operation = Operation::open(path, how);
+    let asked = rig.with(server, |_, cx| cx.file(operation, |result| result));
+    check!(asked.is_ok(), "{asked:?}");
+    rig.until("the file is open", |rig| rig.get(server).opened.is_some())?;
+    rig.get_mut(server).opened.take().ok_or_else(|| "it was there".into())
+}
+
+fn cut_off(world: &mut World<'_>) -> Outcome {
+    let len = sized(world, 64 << 20, 4 << 20) as u64;
+    let mut rig = Rig::new(world)?;
+    let (server, client) = (rig.add(Server::default())?, rig.add(Probe::<Bytes>::quiet())?);
+    let path = path(&mut rig, server)?;
+    let how = OpenOptions { read: true, ..OpenOptions::write() };
+    let file = open(&mut rig, server, path.clone(), how)??.file;
+    done(&mut rig, server, Operation::set_len(&file, len))??;
+    let address = rig.with(server, |server, cx| -> Result<_, Stop> {
+        (server.file, server.len) = (Some(file.clone()), len);
+        let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
+        Ok(cx.local(listener)?)
+    })?;
+    let first = rig.connect(client, &address, Stream::new(Bytes))?;
+    rig.until("some bytes came", |rig| rig.get(client).received(first) > 0)?;
+    rig.with(client, |_, cx| cx.pause(first));
+    rig.settle()?;
+    done(&mut rig, server, Operation::set_len(&file, SHORT_LEN))??;
+    rig.with(client, |_, cx| cx.resume(first));
+    rig.until("the short answer has ended", |rig| {
+        rig.get(client).closed.len() == 1 && rig.get(server).ended.len() == 1
+    })?;
+    let (ended, got) = (format!("{:?}", rig.get(server).ended), rig.get(client).received(first) as u64);
+    check!(ended.starts_with("[Truncated"), "{ended}");
+    check!(got < len, "{got} bytes of a file that was cut off");
+    // What it is now is served whole.
+    rig.get_mut(server).len = SHORT_LEN;
+    let second = rig.connect(client, &address, Stream::new(Bytes))?;
+    rig.until("the whole answer has ended", |rig| rig.get(client).closed.len() == 2)?;
+    let (ended, got) = (format!("{:?}", rig.get(server).ended), rig.get(client).received(second) as u64);
+    check!(ended.ends_with(", Done]") && got == SHORT_LEN, "{ended}, {got} bytes");
+    done(&mut rig, server, Operation::remove(path))??;
+    rig.finish()
+}
+
+fn full(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let server = rig.add(Server::default())?;
+    let path = path(&mut rig, server)?;
+    let good = open(&mut rig, server, path.clone(), OpenOptions::write())??.file;
+    let write = OpenOptions { write: true, ..OpenOptions::default() };
+    // full(4) of the system, or the end of a disk of the engine's own.
+    let (bad, offset) = match open(&mut rig, server, "/dev/full".into(), write)? {
+        Ok(opened) => (opened.file, 0),
+        Err(_) if world.is_virtual() => (good.clone(), 1 << 40),
+        Err(_) => {
+            done(&mut rig, server, Operation::remove(path))??;
+            return Err(Stop::Skipped("needs /dev/full, or a disk of the engine's own".to_owned()));
+        }
+    };
+    let refused = done(&mut rig, server, Operation::write_at(&bad, offset, *b"x"))?;
+    let kind = refused.as_ref().err().and_then(Error::io).map(std::io::Error::kind);
+    check!(kind == Some(ErrorKind::StorageFull), "{refused:?}");
+    done(&mut rig, server, Operation::write_at(&good, 0, *b"x"))??;
+    done(&mut rig, server, Operation::remove(path))??;
+    rig.finish()
+}
+
+/// How long the file is after the cut.
+const SHORT_LEN: u64 = 1_000;

@@ -1,0 +1,152 @@
+//! What a client asks for: the head of a request, and what of it matters here.
+
+use std::path::PathBuf;
+
+use crate::date;
+
+/// The most header fields of a request.
+const FIELDS_MAX: usize = 64;
+
+/// A request for a file.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// Only the head of the answer is wanted.
+    pub(crate) is_head: bool,
+    /// The connection stays for a next request.
+    pub(crate) keep: bool,
+    /// As it was asked for.
+    pub(crate) target: String,
+    /// Beneath the directory.
+    pub(crate) path: PathBuf,
+    /// `Range: bytes=..`, as far as it is one range.
+    pub(crate) range: Option<Range>,
+    /// The tags of `If-None-Match`.
+    pub(crate) none_match: Option<String>,
+    /// `If-Modified-Since`, in seconds since 1970.
+    pub(crate) modified_since: Option<u64>,
+    /// `If-Range`: a tag or a date.
+    pub(crate) if_range: Option<String>,
+}
+
+/// A part of a file, as it is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Range {
+    /// From here to there, included, or to the end.
+    From(u64, Option<u64>),
+    /// So many of the last bytes.
+    Last(u64),
+}
+
+/// What the bytes so far are.
+pub(crate) enum Parsed {
+    /// The beginning of a head.
+    Partial,
+    /// A request, in the first so many bytes.
+    Whole(usize, Request),
+    /// Nothing that can be answered but by this status; the connection is of no further use.
+    Bad(u16),
+}
+
+/// Reads the head of the next request.
+pub(crate) fn parse(bytes: &[u8]) -> Parsed {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut head = httparse::Request::new(&mut fields);
+    let len = match head.parse(bytes) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Parsed::Partial,
+        Err(httparse::Error::TooManyHeaders) => return Parsed::Bad(431),
+        Err(_) => return Parsed::Bad(400),
+    };
+    match understand(&head) {
+        Ok(request) => Parsed::Whole(len, request),
+        Err(status) => Parsed::Bad(status),
+    }
+}
+
+fn understand(head: &httparse::Request<'_, '_>) -> Result<Request, u16> {
+    let is_new = head.version == Some(1);
+    let mut request = Request {
+        is_head: match head.method {
+            Some("GET") => false,
+            Some("HEAD") => true,
+            _ => return Err(405),
+        },
+        keep: is_new,
+        target: head.path.unwrap_or_default().to_owned(),
+        path: path(head.path.unwrap_or_default())?,
+        range: None,
+        none_match: None,
+        modified_since: None,
+        if_range: None,
+    };
+    let mut hosts = 0;
+    for field in head.headers.iter() {
+        let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+        let value = std::str::from_utf8(field.value).map(str::trim);
+        if is("host") {
+            hosts += 1;
+        } else if is("transfer-encoding") || is("content-length") && value != Ok("0") {
+            // A body would have to be read to find the next request; nobody sends one with a GET.
+            return Err(400);
+        }
+        let Ok(value) = value else { continue };
+        if is("connection") {
+            let says = |what: &str| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(what));
+            request.keep = !says("close") && (request.keep || says("keep-alive"));
+        } else if is("range") {
+            request.range = range(value);
+        } else if is("if-none-match") {
+            request.none_match = Some(value.to_owned());
+        } else if is("if-modified-since") {
+            request.modified_since = date::parse(value);
+        } else if is("if-range") {
+            request.if_range = Some(value.to_owned());
+        }
+    }
+    if is_new && hosts != 1 { Err(400) } else { Ok(request) }
+}
+
+/// The path of a target, decoded and without its query. One that leads upwards is refused here already; links are
+/// looked at when it is opened.
+fn path(target: &str) -> Result<PathBuf, u16> {
+    let path = target.split(['?', '#']).next().unwrap_or_default();
+    let path = path.strip_prefix('/').ok_or(400_u16)?;
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.bytes();
+    while let Some(byte) = rest.next() {
+        let digit = |byte: Option<u8>| char::from(byte.unwrap_or_default()).to_digit(16);
+        bytes.push(match byte {
+            b'%' => {
+                let (high, low) = (digit(rest.next()), digit(rest.next()));
+                (high.ok_or(400_u16)? * 16 + low.ok_or(400_u16)?) as u8
+            }
+            byte => byte,
+        });
+    }
+    let mut path = String::from_utf8(bytes).map_err(|_| 404_u16)?;
+    if path.contains('\0') {
+        return Err(400);
+    }
+    if path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        return Err(403);
+    }
+    if path.is_empty() || path.ends_with('/') {
+        path.push_str("index.html");
+    }
+    Ok(path.into())
+}
+
+/// One range of bytes. Several, and what is none, are answered with the whole file, as RFC 9110 (14.2) allows.
+fn range(value: &str) -> Option<Range> {
+    let (first, last) = value.strip_prefix("bytes=")?.split_once('-')?;
+    // Not `parse` alone, which takes a sign.
+    let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?;
+    match (first.trim(), last.trim()) {
+        ("", last) => Some(Range::Last(number(last)?)),
+        (first, "") => Some(Range::From(number(first)?, None)),
+        (first, last) => {
+            let (first, last) = (number(first)?, number(last)?);
+            (first <= last).then_some(Range::From(first, Some(last)))
+        }
+    }
+}

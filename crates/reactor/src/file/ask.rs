@@ -1,0 +1,95 @@
+//! What a service asks of files through its context.
+
+use std::{
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use super::{Answered, File, FileJob, FileTransfer, Operation, transfer};
+use crate::{
+    context::{Context, Rejected},
+    error::Error,
+    id::Id,
+    message::{Offloaded, Refused, panic_text},
+    resource::Connection,
+    service::{Handled, Received},
+};
+
+impl<S> Context<'_, S> {
+    /// Asks for an operation on files. `then` makes a message of its result, in the thread that has it, and the
+    /// message comes in a later turn.
+    ///
+    /// Two operations that are out at once are done in any order. See [`file`](crate::file) for all that is promised.
+    ///
+    /// # Errors
+    /// [`Refused::Full`] gives the operation back: too many are out, or too many bytes.
+    pub fn file<T: 'static, M: Received<S> + Send>(
+        &mut self,
+        operation: Operation<T>,
+        then: impl FnOnce(Result<T, Error>) -> M + Send + 'static,
+    ) -> Result<(), Refused<Operation<T>>> {
+        let Some(claim) = self.core.files.claim(operation.action.bytes()) else {
+            return Err(Refused::Full(operation));
+        };
+        let (mailbox, service) = (self.core.mailbox.clone(), self.index);
+        let Operation { action, take } = operation;
+        let tell = move |result: Result<_, Error>| {
+            let result = result.and_then(|answer| {
+                let mismatch =
+                    Error::Misuse { operation: "file", why: "the engine gave another kind of answer" };
+                take(answer).ok_or(mismatch)
+            });
+            let what = match catch_unwind(AssertUnwindSafe(|| then(result))) {
+                Ok(message) => Offloaded::Done(message),
+                Err(payload) => Offloaded::Panicked(panic_text(&*payload)),
+            };
+            let answered = Answered { what, _claim: claim };
+            if let Err(refused) = mailbox.send_reserved(service, answered, M::deliver_file()) {
+                // A service that has gone wants no answer; whoever waits for its place does.
+                drop(refused);
+                mailbox.announce();
+            }
+        };
+        self.core.start_file(FileJob::new(action, Box::new(tell)));
+        Ok(())
+    }
+
+    /// Sends a part of a file to a stream, as it is: past its codec, through its layers. What was sent before leaves
+    /// before it; the file is read no faster than the peer takes it.
+    ///
+    /// While the transfer lives nothing else is to be sent to that stream: it would leave somewhere among the file's
+    /// bytes. [`closed`](crate::Handle::closed) of the transfer says that all is queued ([`Closed::Done`]), and from
+    /// there on the stream is free again; or why it ended before:
+    ///
+    /// * [`Closed::Truncated`]: the file ended before its range did;
+    /// * [`Closed::Failed`]: it could not be read;
+    /// * [`Closed::Aborted`]: the stream ended, or the service closed the transfer.
+    ///
+    /// In all these the stream lives, unless it was what ended, and its peer waits for bytes that do not come:
+    /// closing it is what tells it. A peer that ends its own side does not end a stream with a transfer; when the
+    /// transfer is over the stream then closes as it would have.
+    ///
+    /// # Errors
+    /// [`Rejected`]: the stream is gone, is closing, is coupled or has a transfer already; or a limit is reached.
+    ///
+    /// [`Closed::Done`]: crate::Closed::Done
+    /// [`Closed::Truncated`]: crate::Closed::Truncated
+    /// [`Closed::Failed`]: crate::Closed::Failed
+    /// [`Closed::Aborted`]: crate::Closed::Aborted
+    pub fn send_file<R: Connection>(
+        &mut self,
+        to: Id<R>,
+        file: File,
+        range: Range<u64>,
+    ) -> Result<Id<FileTransfer>, Rejected<FileTransfer>>
+    where
+        FileTransfer: Handled<S>,
+    {
+        let table = <FileTransfer as Handled<S>>::table_for();
+        let transfer = FileTransfer::new(file, range);
+        match transfer::begin::<R>(self.core, self.index, table, to.key(), transfer) {
+            Ok(key) => Ok(Id::new(key)),
+            Err((resource, error)) => Err(Rejected { resource, error }),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! An open file, whoever holds it: the system, or a simulated disk.
+
+use std::{
+    any::Any,
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// An open file. A clone is the same open file; the last one that is dropped closes it.
+///
+/// Operations on it are asked for through [`Context::file`](crate::Context::file), so it has no methods that block.
+/// Where closing may block (a network file system), [`Operation::close`](super::Operation::close) closes it elsewhere.
+///
+/// ```
+/// use reactor::file::File;
+/// let path = std::env::current_exe()?;
+/// let file = File::new(std::fs::File::open(&path)?, &path);
+/// assert_eq!(file.path(), path);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct File(Arc<Named>);
+
+struct Named {
+    held: Held,
+    path: PathBuf,
+}
+
+enum Held {
+    System(fs::File),
+    Hosted(Box<dyn Any + Send + Sync>),
+}
+
+impl File {
+    /// Takes a file of the standard library, with the name that errors are to show.
+    pub fn new(file: fs::File, path: impl Into<PathBuf>) -> File {
+        File(Arc::new(Named { held: Held::System(file), path: path.into() }))
+    }
+
+    /// A file that only a simulated disk knows; the last drop drops `held`.
+    pub fn hosted(held: impl Any + Send + Sync, path: impl Into<PathBuf>) -> File {
+        File(Arc::new(Named { held: Held::Hosted(Box::new(held)), path: path.into() }))
+    }
+
+    /// The path by which it was opened.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// The file of the standard library; a simulated disk's has none.
+    pub fn system(&self) -> Option<&fs::File> {
+        match &self.0.held {
+            Held::System(file) => Some(file),
+            Held::Hosted(_) => None,
+        }
+    }
+
+    /// What [`File::hosted`] was given, if it was of this type.
+    pub fn hosted_as<T: Any>(&self) -> Option<&T> {
+        match &self.0.held {
+            Held::System(_) => None,
+            Held::Hosted(held) => held.downcast_ref(),
+        }
+    }
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("File").field(&self.path()).finish()
+    }
+}

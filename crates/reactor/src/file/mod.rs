@@ -1,0 +1,58 @@
+//! Regular files: operations that block, done beside the loop and told to a service when they are over.
+//!
+//! A file is never ready or unready: each operation on it may take as long as its disk or its server likes. So
+//! operations are asked for through the [`Context`](crate::Context), performed elsewhere, and answered.
+//!
+//! # The contract
+//!
+//! **Where.** The engine may take an operation ([`Engine::run_file`](crate::engine::Engine::run_file)): a simulated
+//! world does, and asks its own disk. Otherwise threads of the runtime perform it which do nothing else
+//! ([`Limits::file_threads`](crate::Limits::file_threads)): files and offloaded work do not wait for each other.
+//!
+//! **Once.** Each operation that was taken is answered exactly once, as a message or to its resource, unless the
+//! service has ended before. An answer comes in a later turn, never within the call that asked.
+//!
+//! **Order.** Two operations that are out at once have none, also on one file: whoever needs one asks for the second
+//! when the first is answered. [`FileReader`], [`FileWriter`] and [`FileTransfer`] have one operation out at a time.
+//!
+//! **Bounds.** Operations that are out, their threads and their bytes each have a limit of the runtime. At a limit
+//! the operation comes back as [`Refused::Full`](crate::Refused::Full); a resource waits its turn instead.
+//!
+//! **Cancelling.** No system takes back a read that waits for a disk. An operation goes on after its service or
+//! resource has ended, and its answer is dropped. One that hangs (a stalled mount) keeps its thread, and delays
+//! operations on other files only when all threads hang; it never delays the loop, other resources, or the stop:
+//! what still runs then is left, and counted in
+//! [`Receipt::file_operations_running`](crate::Receipt::file_operations_running).
+//!
+//! **Errors** (ENOSPC, EIO, ..) are those of that operation, and end that resource only. They name the operation and
+//! the path.
+//!
+//! **Durability.** What was written is safe from a power cut when a [`sync`](Operation::sync) that was asked for
+//! after the write was answered was itself answered with `Ok`; a name that was made, moved or removed is safe after
+//! [`sync_directory`](Operation::sync_directory). After a failed sync nothing is known about what was written
+//! before it: the system may have dropped it, and a second sync may say `Ok` (fsync(2)).
+//! [`replace`](Operation::replace) does all of it as one operation.
+
+mod ask;
+mod held;
+mod job;
+mod operation;
+mod options;
+mod pool;
+mod reader;
+mod replace;
+mod sendfile;
+mod system;
+mod transfer;
+mod writer;
+
+pub(crate) use self::pool::{Answered, Files};
+pub use self::{
+    held::File,
+    job::{Action, Answer, FileJob},
+    operation::Operation,
+    options::{Entry, FileKind, Metadata, OpenOptions, Opened},
+    reader::{FileEvent, FileReader},
+    transfer::FileTransfer,
+    writer::{FileWriter, WriterEvent},
+};

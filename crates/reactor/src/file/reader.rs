@@ -1,0 +1,315 @@
+//! Reading a file as a stream of chunks, with bounded read-ahead.
+
+use std::{any::Any, collections::VecDeque, io, mem, ops::Range};
+
+use super::{Action, Answer, File, pool::Landed};
+use crate::{
+    context::Context,
+    core::Core,
+    engine::{Ending, Interest, Ready, Source},
+    error::{Closed, Error},
+    id::{Id, Key},
+    resource::{Io, Resource, Table, emit, service, unwatched},
+    service::Handle,
+};
+
+/// A file that is read from one place to another, chunk by chunk: a resource like a stream, which can be paused.
+///
+/// While the service looks at one chunk the next ones are read, at most [`ahead`](FileReader::ahead) of them, one after
+/// the other. Its life is `Chunk*, End`, then `closed` with [`Closed::Done`]; or `closed` alone when it could not be
+/// read ([`Closed::Failed`]) or ended before its range ([`Closed::Truncated`]), after all chunks that were there.
+///
+/// ```
+/// use reactor::{Closed, Context, Handle, Id, Receive, Result, Service, file};
+/// use reactor::file::{FileEvent, FileReader, OpenOptions, Opened, Operation};
+///
+/// /// Counts the lines of its own source.
+/// #[derive(Default)]
+/// struct Count(usize);
+/// struct Open(Result<Opened, reactor::Error>);
+///
+/// impl Service for Count {
+///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+///         let path = std::env::current_exe()?;
+///         cx.file(Operation::open(path, OpenOptions::read()), Open)?;
+///         Ok(())
+///     }
+/// }
+///
+/// impl Receive<Open> for Count {
+///     fn receive(&mut self, cx: &mut Context<Self>, Open(opened): Open) -> Result {
+///         cx.add(FileReader::new(opened?.file))?;
+///         Ok(())
+///     }
+/// }
+///
+/// impl Handle<FileReader> for Count {
+///     fn handle(&mut self, _: &mut Context<Self>, _: Id<FileReader>, event: FileEvent<'_>) -> Result {
+///         if let FileEvent::Chunk(bytes) = event {
+///             self.0 += bytes.iter().filter(|byte| **byte == b'\n').count();
+///         }
+///         Ok(())
+///     }
+///
+///     fn closed(&mut self, _: &mut Context<Self>, _: Id<FileReader>, _: FileReader, why: Closed) {
+///         assert!(why.is_clean() && self.0 > 0);
+///     }
+/// }
+///
+/// reactor::run(Count::default())?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct FileReader {
+    file: File,
+    at: u64,
+    end: Option<u64>,
+    chunk: usize,
+    ahead: usize,
+}
+
+impl FileReader {
+    /// Reads the whole file, up to where it ends then: 64 KiB at a time, two chunks ahead.
+    pub fn new(file: File) -> FileReader {
+        FileReader { file, at: 0, end: None, chunk: 64 << 10, ahead: 2 }
+    }
+
+    /// Reads this part only; a file that ends before is an error.
+    pub fn range(mut self, range: Range<u64>) -> FileReader {
+        (self.at, self.end) = (range.start, Some(range.end));
+        self
+    }
+
+    /// Reads so many bytes at a time, at least 1.
+    pub fn chunk(mut self, bytes: usize) -> FileReader {
+        self.chunk = bytes.max(1);
+        self
+    }
+
+    /// Keeps at most so many chunks that the service has not seen, at least 1.
+    pub fn ahead(mut self, chunks: usize) -> FileReader {
+        self.ahead = chunks.max(1);
+        self
+    }
+
+    /// The file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The place up to which it was read; chunks that the service has not seen included.
+    pub fn position(&self) -> u64 {
+        self.at
+    }
+}
+
+/// What happens to a [`FileReader`].
+#[derive(Debug)]
+pub enum FileEvent<'a> {
+    /// The next bytes, never none.
+    Chunk(&'a [u8]),
+    /// The file, or its range, is over. Comes last, and once.
+    End,
+}
+
+/// A reader with what the runtime knows of it.
+struct Reading {
+    reader: FileReader,
+    /// Read, and not seen by the service.
+    ready: VecDeque<Vec<u8>>,
+    /// Used, and to be used again.
+    spare: Vec<u8>,
+    is_out: bool,
+    is_paused: bool,
+    /// How the input ended, to be told after what is ready.
+    end: Option<Closed>,
+    counted: usize,
+}
+
+impl Reading {
+    fn holds(&self) -> usize {
+        self.ready.iter().map(Vec::len).sum()
+    }
+}
+
+fn find(core: &mut Core, key: Key) -> Option<&mut Reading> {
+    core.registry.live(key)?.resource.as_mut()?.downcast_mut()
+}
+
+impl Resource for FileReader {
+    type Event<'a> = FileEvent<'a>;
+
+    fn source(&self) -> Source<'_> {
+        unwatched::source()
+    }
+
+    fn interest(&self) -> Option<Interest> {
+        None
+    }
+
+    fn step<'a>(&mut self, _: Ready, _: &mut Io<'_>, _: &'a mut [u8]) -> io::Result<Option<FileEvent<'a>>> {
+        Ok(None)
+    }
+
+    fn table<S: Handle<Self>>() -> &'static Table {
+        &Table {
+            name: std::any::type_name::<FileReader>,
+            again: again::<S>,
+            flush: flush::<S>,
+            close: |core, key, why| core.end(key, why, Ending::Orderly),
+            release: |core, key| core.end(key, Closed::Released, Ending::Orderly),
+            pause,
+            leave,
+            closed: closed::<S>,
+            ..unwatched::TABLE
+        }
+    }
+
+    fn view(slot: &dyn Any) -> Option<&Self> {
+        slot.downcast_ref::<Reading>().map(|reading| &reading.reader)
+    }
+
+    fn view_mut(slot: &mut dyn Any) -> Option<&mut Self> {
+        slot.downcast_mut::<Reading>().map(|reading| &mut reading.reader)
+    }
+
+    fn enroll(self, core: &mut Core, service: u16, table: &'static Table) -> Result<Key, (Self, Error)> {
+        let reading = Reading {
+            reader: self,
+            ready: VecDeque::new(),
+            spare: Vec::new(),
+            is_out: false,
+            is_paused: false,
+            end: None,
+            counted: 0,
+        };
+        match core.registry.insert(service, table, Box::new(reading)) {
+            Ok(key) => {
+                core.mark(key);
+                Ok(key)
+            }
+            Err(back) => {
+                let reading = back.downcast::<Reading>().expect("the registry gives back what it was given");
+                Err((reading.reader, core.full_of_resources()))
+            }
+        }
+    }
+}
+
+/// Asks for the next chunk, unless one is out, enough are there, or the input is over.
+fn flush<S: Handle<FileReader>>(core: &mut Core, key: Key) {
+    let Some(reading) = find(core, key) else { return };
+    if reading.is_out || reading.end.is_some() || reading.ready.len() >= reading.reader.ahead {
+        return;
+    }
+    let reader = &reading.reader;
+    let left = reader.end.map_or(u64::MAX, |end| end.saturating_sub(reader.at));
+    let bytes_max = reader.chunk.min(usize::try_from(left).unwrap_or(usize::MAX));
+    if bytes_max == 0 {
+        reading.end = Some(Closed::Done);
+        return core.drive_again(key);
+    }
+    let (file, offset) = (reader.file.clone(), reader.at);
+    let buffer = mem::take(&mut reading.spare);
+    reading.is_out = true;
+    let Some(index) = core.registry.peek(key).map(|slot| slot.service) else { return };
+    let action = Action::Read { file, offset, bytes_max, buffer };
+    if let Err(Action::Read { buffer, .. }) = core.ask_file::<FileReader>((index, key), action, landed::<S>)
+        && let Some(reading) = find(core, key)
+    {
+        (reading.is_out, reading.spare) = (false, buffer);
+    }
+}
+
+/// A chunk was read, or not.
+fn landed<S: Handle<FileReader>>(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, _: u16) {
+    let Some(Landed::<FileReader> { key, result, .. }) = unwatched::next_landed(queue) else { return };
+    let Some((core, erased)) = to else { return };
+    let Some(reading) = find(core, key) else { return };
+    reading.is_out = false;
+    match result {
+        Ok(Answer::Bytes(bytes)) if bytes.is_empty() => {
+            reading.spare = bytes;
+            let whole = reading.reader.end.is_none_or(|end| reading.reader.at >= end);
+            reading.end = Some(if whole { Closed::Done } else { Closed::Truncated(SHORT.into()) });
+        }
+        Ok(Answer::Bytes(bytes)) => {
+            let len = bytes.len() as u64;
+            reading.reader.at += len;
+            reading.ready.push_back(bytes);
+            core.counters.bytes_in += len;
+        }
+        Ok(_) => reading.end = Some(Closed::Misuse("the engine gave another kind of answer")),
+        Err(error) => reading.end = Some(Closed::Failed(error)),
+    }
+    again::<S>(core, erased, key);
+}
+
+/// Hands over what is ready, then the end.
+fn again<S: Handle<FileReader>>(core: &mut Core, erased: &mut dyn Any, key: Key) {
+    let Some(index) = core.registry.peek(key).map(|slot| slot.service) else { return };
+    loop {
+        let Some(reading) = find(core, key) else { return };
+        if reading.is_paused {
+            break;
+        }
+        let Some(chunk) = reading.ready.pop_front() else { break };
+        let goes_on = emit::<S, FileReader>(core, service(erased), key, index, FileEvent::Chunk(&chunk));
+        if let Some(reading) = find(core, key) {
+            reading.spare = chunk;
+        }
+        if !goes_on {
+            return;
+        }
+    }
+    let Core { registry, budget, .. } = core;
+    let Some(reading) = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Reading>())
+    else {
+        return;
+    };
+    let holds = reading.holds();
+    budget.recount(&mut reading.counted, holds);
+    if reading.is_paused || !reading.ready.is_empty() {
+        return core.mark(key);
+    }
+    match reading.end.take() {
+        None => core.mark(key),
+        Some(Closed::Done) => {
+            if emit::<S, FileReader>(core, service(erased), key, index, FileEvent::End) {
+                core.end(key, Closed::Done, Ending::Orderly);
+            }
+        }
+        Some(why) => core.end(key, why, Ending::Orderly),
+    }
+}
+
+fn pause(core: &mut Core, key: Key, paused: bool) {
+    let Some(reading) = find(core, key) else { return };
+    reading.is_paused = paused;
+    if !paused {
+        core.drive_again(key);
+    }
+}
+
+fn leave(core: &mut Core, key: Key, _: Ending) {
+    let Core { registry, budget, .. } = core;
+    let reading = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Reading>());
+    if let Some(reading) = reading {
+        budget.recount(&mut reading.counted, 0);
+    }
+}
+
+fn closed<S: Handle<FileReader>>(
+    core: &mut Core,
+    erased: &mut dyn Any,
+    key: Key,
+    resource: Box<dyn Any>,
+    why: Closed,
+) {
+    let reading =
+        resource.downcast::<Reading>().expect("a table is only used with the resource it was made for");
+    let index = core.calling;
+    service::<S>(erased).closed(&mut Context::new(core, index), Id::new(key), reading.reader, why);
+}
+
+const SHORT: &str = "the file ended before its range";

@@ -1,0 +1,351 @@
+//! A part of a file on its way to a stream: read no faster than the stream's peer takes it.
+
+use std::{any::Any, convert::Infallible, io, mem, ops::Range};
+
+use super::{
+    Action, Answer, File,
+    pool::Landed,
+    sendfile::{self, Moved, Outlet, Part},
+};
+use crate::{
+    context::Context,
+    core::Core,
+    engine::{Ending, Interest, Ready, Source},
+    error::{Closed, Error},
+    id::{Id, Key},
+    resource::{Connection, Flow, Io, Resource, Table, service, unwatched},
+    service::Handle,
+};
+
+/// A part of a file on its way to a stream. Made by [`Context::send_file`](crate::Context::send_file), which says what
+/// becomes of it; it has no events, so its handler is `match event {}`.
+///
+/// It holds no more than one chunk of 64 KiB, and that only while the stream's queue is below its low mark. Where the
+/// stream has no layer and the system has sendfile(2), most bytes are not copied into this process at all.
+///
+/// ```no_run
+/// use reactor::{Bytes, Closed, Context, Event, Handle, Id, Receive, Result, Service, Stream};
+/// use reactor::file::{FileTransfer, OpenOptions, Opened, Operation};
+///
+/// /// Sends the system's name to whoever connects.
+/// struct Motd;
+/// struct Open(Id<Stream>, Result<Opened, reactor::Error>);
+///
+/// impl Service for Motd {
+///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+///         cx.listen("127.0.0.1:7017", |_| Some(Stream::new(Bytes)))?;
+///         Ok(())
+///     }
+/// }
+///
+/// impl Handle<Stream> for Motd {
+///     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
+///         if let Event::Open = event {
+///             cx.file(Operation::open("/etc/motd", OpenOptions::read()), move |opened| Open(id, opened))?;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// impl Receive<Open> for Motd {
+///     fn receive(&mut self, cx: &mut Context<Self>, Open(id, opened): Open) -> Result {
+///         let Opened { file, metadata, .. } = opened?;
+///         cx.send_file(id, file, 0..metadata.len)?;
+///         Ok(())
+///     }
+/// }
+///
+/// impl Handle<FileTransfer> for Motd {
+///     fn handle(&mut self, _: &mut Context<Self>, _: Id<FileTransfer>, event: std::convert::Infallible) -> Result {
+///         match event {}
+///     }
+///
+///     fn closed(&mut self, _: &mut Context<Self>, _: Id<FileTransfer>, transfer: FileTransfer, why: Closed) {
+///         println!("{} bytes of {:?}: {why}", transfer.sent(), transfer.file());
+///     }
+/// }
+///
+/// reactor::run(Motd)?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct FileTransfer {
+    file: File,
+    at: u64,
+    end: u64,
+    sent: u64,
+}
+
+impl FileTransfer {
+    pub(super) fn new(file: File, range: Range<u64>) -> FileTransfer {
+        FileTransfer { file, at: range.start, end: range.end, sent: 0 }
+    }
+
+    /// The file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// How many bytes were handed to the stream.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// How many bytes of the range were not handed to the stream.
+    pub fn left(&self) -> u64 {
+        self.end.saturating_sub(self.at)
+    }
+}
+
+/// What a transfer asks of its stream, whatever its type.
+struct To {
+    key: Key,
+    feed: fn(&mut Core, u16, Key, &[u8]) -> Flow,
+    is_bare: fn(&mut Core, Key) -> bool,
+    end: fn(&mut Core, Key),
+}
+
+/// A transfer with what the runtime knows of it.
+struct Moving {
+    transfer: FileTransfer,
+    to: To,
+    is_out: bool,
+    is_paused: bool,
+    /// The stream's queue is above its low mark: it marks this resource when it is not.
+    is_full: bool,
+    /// The stream's socket, once it was asked for.
+    outlet: Option<Option<Outlet>>,
+}
+
+fn find(core: &mut Core, key: Key) -> Option<&mut Moving> {
+    core.registry.live(key)?.resource.as_mut()?.downcast_mut()
+}
+
+/// Registers a transfer, and binds the stream to it.
+pub(super) fn begin<R: Connection>(
+    core: &mut Core,
+    index: u16,
+    table: &'static Table,
+    to: Key,
+    transfer: FileTransfer,
+) -> Result<Key, (FileTransfer, Error)> {
+    let misuse = |why| Error::Misuse { operation: "send file", why };
+    if core.registry.peek(to).is_none_or(|slot| slot.service != index) {
+        return Err((transfer, misuse("the stream is gone")));
+    }
+    if core.couples.contains_key(&to) || !R::begin_feed(core, to) {
+        return Err((transfer, misuse("the stream is closing, coupled, or has a transfer")));
+    }
+    let to = To { key: to, feed: R::feed, is_bare: R::is_bare, end: R::end_feed };
+    let (stream, end) = (to.key, to.end);
+    let moving = Moving { transfer, to, is_out: false, is_paused: false, is_full: false, outlet: None };
+    match core.registry.insert(index, table, Box::new(moving)) {
+        Ok(key) => {
+            core.couples.insert(stream, key);
+            core.couples.insert(key, stream);
+            core.mark(key);
+            Ok(key)
+        }
+        Err(back) => {
+            end(core, stream);
+            let moving = back.downcast::<Moving>().expect("the registry gives back what it was given");
+            Err((moving.transfer, core.full_of_resources()))
+        }
+    }
+}
+
+impl Resource for FileTransfer {
+    type Event<'a> = Infallible;
+
+    fn source(&self) -> Source<'_> {
+        unwatched::source()
+    }
+
+    fn interest(&self) -> Option<Interest> {
+        None
+    }
+
+    fn step(&mut self, _: Ready, _: &mut Io<'_>, _: &mut [u8]) -> io::Result<Option<Infallible>> {
+        Ok(None)
+    }
+
+    fn table<S: Handle<Self>>() -> &'static Table {
+        &Table {
+            name: std::any::type_name::<FileTransfer>,
+            flush,
+            close: |core, key, _| end(core, key, Closed::Aborted),
+            release: |core, key| end(core, key, Closed::Released),
+            pause: |core, key, paused| {
+                if let Some(moving) = find(core, key) {
+                    moving.is_paused = paused;
+                    core.mark(key);
+                }
+            },
+            leave,
+            closed: closed::<S>,
+            ..unwatched::TABLE
+        }
+    }
+
+    fn view(slot: &dyn Any) -> Option<&Self> {
+        slot.downcast_ref::<Moving>().map(|moving| &moving.transfer)
+    }
+
+    fn view_mut(slot: &mut dyn Any) -> Option<&mut Self> {
+        slot.downcast_mut::<Moving>().map(|moving| &mut moving.transfer)
+    }
+
+    fn enroll(self, _: &mut Core, _: u16, _: &'static Table) -> Result<Key, (Self, Error)> {
+        let why = "a transfer needs its stream: use send_file";
+        Err((self, Error::Misuse { operation: "add", why }))
+    }
+}
+
+/// Ends the transfer; its stream is not to end with it.
+fn end(core: &mut Core, key: Key, why: Closed) {
+    core.end(key, why, Ending::Orderly);
+}
+
+/// Sets the stream free, whatever ended the transfer.
+fn leave(core: &mut Core, key: Key, _: Ending) {
+    let Some(moving) = find(core, key) else { return };
+    // The stream's socket is to close when the stream does.
+    moving.outlet = Some(None);
+    let (stream, end_feed) = (moving.to.key, moving.to.end);
+    if core.couples.remove(&key).is_some() {
+        core.couples.remove(&stream);
+        end_feed(core, stream);
+    }
+}
+
+/// Asks for the next chunk, unless one is out or the stream has enough.
+fn flush(core: &mut Core, key: Key) {
+    let Some(moving) = find(core, key) else { return };
+    let stream = moving.to.key;
+    if moving.is_out || moving.is_paused {
+        return;
+    }
+    if mem::take(&mut moving.is_full) && core.registry.peek(stream).is_some_and(|slot| slot.high) {
+        if let Some(moving) = find(core, key) {
+            moving.is_full = true;
+        }
+        return;
+    }
+    let Some(moving) = find(core, key) else { return };
+    let left = moving.transfer.left();
+    if left == 0 {
+        return end(core, key, Closed::Done);
+    }
+    let (file, offset) = (moving.transfer.file.clone(), moving.transfer.at);
+    let chunk = core.files.fitting(CHUNK);
+    if chunk == 0 {
+        return core.fail(key, "read", io::Error::other(FORBIDDEN));
+    }
+    if file.system().is_some() && ask_sendfile(core, key, (file.clone(), offset, left)) {
+        return;
+    }
+    let bytes_max = chunk.min(usize::try_from(left).unwrap_or(usize::MAX));
+    let Some(index) = core.registry.peek(key).map(|slot| slot.service) else { return };
+    let action = Action::Read { file, offset, bytes_max, buffer: Vec::new() };
+    let is_out = core.ask_file::<FileTransfer>((index, key), action, landed).is_ok();
+    if let Some(moving) = find(core, key) {
+        moving.is_out = is_out;
+    }
+}
+
+/// Asks for a part to be moved without a copy; `false` if this stream, or its engine, does not allow that now.
+fn ask_sendfile(core: &mut Core, key: Key, part: (File, u64, u64)) -> bool {
+    let Some(Moving { to: To { key: stream, is_bare, .. }, .. }) = find(core, key) else { return false };
+    let (stream, is_bare) = (*stream, *is_bare);
+    if !is_bare(core, stream) {
+        return false;
+    }
+    let Core { registry, engine, .. } = core;
+    let Some(slot) = registry.live(key) else { return false };
+    let index = slot.service;
+    let moving = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Moving>());
+    let Some(moving) = moving else { return false };
+    let outlet = moving.outlet.get_or_insert_with(|| Outlet::of(engine.outlet(stream)));
+    let Some(outlet) = outlet.clone() else { return false };
+    match outlet.ask(core, (index, key), part, moved) {
+        Ok(is_out) => {
+            if let Some(moving) = find(core, key) {
+                moving.is_out = is_out;
+            }
+        }
+        Err(error) => core.fail(key, "send", error),
+    }
+    true
+}
+
+/// A part is in the stream's socket, and a piece behind it found no room there.
+fn moved(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16) {
+    let Some(Moved { key, result, .. }) = sendfile::next_moved(queue) else { return };
+    let Some((core, _)) = to else { return };
+    let Some(moving) = find(core, key) else { return };
+    moving.is_out = false;
+    let Part { sent, rest } = match result {
+        Ok(part) => part,
+        Err(error) => return end(core, key, Closed::Failed(error)),
+    };
+    moving.transfer.at += sent;
+    moving.transfer.sent += sent;
+    core.counters.bytes_out += sent;
+    match (sent, rest.is_empty()) {
+        (0, true) => end(core, key, Closed::Truncated(SHORT.into())),
+        (_, true) => core.mark(key),
+        (_, false) => feed(core, key, index, &rest),
+    }
+}
+
+/// A chunk was read, or not.
+fn landed(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16) {
+    let Some(Landed::<FileTransfer> { key, result, .. }) = unwatched::next_landed(queue) else { return };
+    let Some((core, _)) = to else { return };
+    let Some(moving) = find(core, key) else { return };
+    moving.is_out = false;
+    let bytes = match result {
+        Ok(Answer::Bytes(bytes)) => bytes,
+        Ok(_) => return end(core, key, Closed::Misuse("the engine gave another kind of answer")),
+        Err(error) => return end(core, key, Closed::Failed(error)),
+    };
+    if bytes.is_empty() {
+        return end(core, key, Closed::Truncated(SHORT.into()));
+    }
+    core.counters.bytes_in += bytes.len() as u64;
+    feed(core, key, index, &bytes);
+}
+
+/// Queues bytes on the stream, which says when it has room for more.
+fn feed(core: &mut Core, key: Key, index: u16, bytes: &[u8]) {
+    let Some(moving) = find(core, key) else { return };
+    let (stream, feed) = (moving.to.key, moving.to.feed);
+    moving.transfer.at += bytes.len() as u64;
+    moving.transfer.sent += bytes.len() as u64;
+    moving.is_full = true;
+    match feed(core, index, stream, bytes) {
+        // The stream's end has told, or tells, the transfer; here it is only not to be lost. (No stream is
+        // ever full: it ends.)
+        Flow::Gone | Flow::Full => end(core, key, Closed::Aborted),
+        Flow::Queued | Flow::High => core.mark(key),
+    }
+}
+
+fn closed<S: Handle<FileTransfer>>(
+    core: &mut Core,
+    erased: &mut dyn Any,
+    key: Key,
+    resource: Box<dyn Any>,
+    why: Closed,
+) {
+    let moving =
+        resource.downcast::<Moving>().expect("a table is only used with the resource it was made for");
+    let index = core.calling;
+    service::<S>(erased).closed(&mut Context::new(core, index), Id::new(key), moving.transfer, why);
+}
+
+/// What is read at once.
+const CHUNK: usize = 64 << 10;
+
+const FORBIDDEN: &str = "the runtime's limits allow no operation on files";
+const SHORT: &str = "the file ended before its range";

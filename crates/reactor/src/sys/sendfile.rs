@@ -1,0 +1,60 @@
+//! sendfile(2), until the socket is full.
+#![allow(unsafe_code)]
+
+use std::{fs::File, io};
+
+use super::Borrowed;
+
+/// Whether there is a sendfile(2) that is used here.
+pub(crate) const HAS_SENDFILE: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// Moves at most so many bytes from this place on, in a thread for files. Says how many were moved, and what it was that ended it early: an error,
+/// `WouldBlock` among them; none where the file ended.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn send_file(to: Borrowed<'_>, from: &File, offset: u64, most: u64) -> (u64, Option<io::Error>) {
+    use std::os::fd::AsRawFd;
+    let (to, from) = (to.as_raw_fd(), from.as_raw_fd());
+    let mut sent = 0;
+    hold_back_pipe_signal();
+    let end = (|| {
+        while sent < most {
+            let Ok(mut at) = libc::off_t::try_from(offset + sent) else {
+                return Some(io::ErrorKind::InvalidInput.into());
+            };
+            let count = usize::try_from(most - sent).unwrap_or(usize::MAX);
+            // SAFETY: both descriptors are borrowed for this call, and the place is a live variable.
+            let moved = unsafe { libc::sendfile(to, from, &mut at, count) };
+            match u64::try_from(moved) {
+                Ok(0) => break,
+                Ok(moved) => sent += moved,
+                Err(_) => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Some(error);
+                    }
+                }
+            }
+        }
+        None
+    })();
+    (sent, end)
+}
+
+/// Blocks SIGPIPE in this thread, for its life: it is one of the runtime's own, which of a user's runs only what makes messages, and a signal
+/// that is pending there for ever harms nobody. A library may run in a program that does not ignore the signal.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn hold_back_pipe_signal() {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: the pointer is to a live set, which the call initialises.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: the set was initialised above, and the signal's number is one of the platform's.
+    unsafe { libc::sigaddset(set.as_mut_ptr(), libc::SIGPIPE) };
+    // SAFETY: the set is initialised and live; the mask concerns this thread only.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) };
+}
+
+/// Moves nothing: nobody asks where [`HAS_SENDFILE`] is false.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn send_file(_: Borrowed<'_>, _: &File, _: u64, _: u64) -> (u64, Option<io::Error>) {
+    (0, Some(io::ErrorKind::Unsupported.into()))
+}

@@ -1,0 +1,271 @@
+//! Writing behind: what is sent to a file, its marks and its ends.
+#![cfg(unix)]
+
+mod common;
+mod scratch;
+
+use std::{fs, time::Duration};
+
+use common::{for_each_engine, until};
+use reactor::{
+    Closed, Context, Flow, Handle, Id, Receive, Result, Runtime, Service, ServiceId,
+    file::{File, FileWriter, Operation, WriterEvent},
+};
+use rustix::event::{PollFd, PollFlags, poll};
+use scratch::{Scratch, hang};
+
+#[derive(Default)]
+struct Scribe {
+    drained: usize,
+    closed: Vec<(Closed, u64, usize)>,
+}
+
+impl Service for Scribe {}
+
+impl Handle<FileWriter> for Scribe {
+    fn handle(
+        &mut self,
+        _: &mut Context<Self>,
+        _: Id<FileWriter>,
+        WriterEvent::Drained: WriterEvent,
+    ) -> Result {
+        self.drained += 1;
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<Self>, _: Id<FileWriter>, writer: FileWriter, why: Closed) {
+        self.closed.push((why, writer.written(), writer.unwritten()));
+    }
+}
+
+struct Desk {
+    runtime: Runtime,
+    scribe: ServiceId<Scribe>,
+}
+
+impl Desk {
+    fn new(engine: common::Engine) -> Desk {
+        Desk::with_limits(engine, |_| ())
+    }
+
+    fn with_limits(engine: common::Engine, change: impl FnOnce(&mut reactor::Limits)) -> Desk {
+        let mut runtime = engine.with(change);
+        let scribe = runtime.add(Scribe::default()).expect("it starts");
+        Desk { runtime, scribe }
+    }
+
+    fn with<T>(&mut self, f: impl FnOnce(&mut Scribe, &mut Context<Scribe>) -> T) -> T {
+        self.runtime.with(self.scribe, f).expect("it lives")
+    }
+
+    fn add(&mut self, writer: FileWriter) -> Id<FileWriter> {
+        self.with(|_, cx| cx.add(writer).map_err(|rejected| rejected.error)).expect("room")
+    }
+
+    fn until(&mut self, mut done: impl FnMut(&Scribe) -> bool) {
+        let scribe = self.scribe;
+        until(&mut self.runtime, |runtime| done(runtime.service(scribe).expect("it lives")));
+    }
+
+    fn closed(&mut self) -> (Closed, u64, usize) {
+        self.until(|scribe| !scribe.closed.is_empty());
+        self.with(|scribe, _| scribe.closed.remove(0))
+    }
+}
+
+fn create(dir: &Scratch, name: &str) -> File {
+    let path = dir.path(name);
+    File::new(fs::File::create(&path).expect("made"), path)
+}
+
+#[test]
+fn what_is_sent_is_in_the_file_in_order_when_it_has_closed() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let mut desk = Desk::new(engine);
+        let content: Vec<u8> = (0..2_000_000_u32).map(|at| (at / 7 % 251) as u8).collect();
+        for (name, synced) in [("one", false), ("two", true)] {
+            let id = desk.add(FileWriter::new(create(&dir, name)).synced(synced));
+            for piece in content.chunks(77_777) {
+                assert_ne!(desk.with(|_, cx| cx.send(id, piece)), Flow::Gone);
+                desk.runtime.turn(Some(Duration::ZERO)).expect("the engine is whole");
+            }
+            desk.with(|_, cx| cx.close(id));
+            assert_eq!(desk.with(|_, cx| cx.send(id, b"too late")), Flow::Gone);
+            assert!(matches!(desk.closed(), (Closed::Done, 2_000_000, 0)));
+            assert!(fs::read(dir.path(name)).expect("it is there") == content, "{name}");
+        }
+    });
+}
+
+#[test]
+fn places_and_ends_are_where_they_were_asked_for() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let path = dir.file("file", b"0123456789");
+        let mut desk = Desk::new(engine);
+        let file = fs::OpenOptions::new().write(true).open(&path).expect("it is there");
+        let id = desk.add(FileWriter::new(File::new(file, &path)).at(3));
+        desk.with(|_, cx| (cx.send(id, b"ab"), cx.send(id, b"c"), cx.close(id)));
+        desk.closed();
+        let file = fs::OpenOptions::new().append(true).open(&path).expect("it is there");
+        let id = desk.add(FileWriter::new(File::new(file, &path)).append());
+        desk.with(|_, cx| (cx.send(id, b"end"), cx.close(id)));
+        desk.closed();
+        assert_eq!(fs::read(&path).expect("it is there"), b"012abc6789end");
+        // Nothing to write is no error either.
+        let id = desk.add(FileWriter::new(create(&dir, "empty")).synced(true));
+        desk.with(|_, cx| cx.close(id));
+        assert!(matches!(desk.closed(), (Closed::Done, 0, 0)));
+    });
+}
+
+/// A writer on a file that takes nothing.
+fn stuck(desk: &mut Desk) -> (scratch::Hung, Id<FileWriter>) {
+    let hung = hang();
+    let id = desk.add(FileWriter::new(hung.file.clone()).append());
+    (hung, id)
+}
+
+#[test]
+fn the_marks_hold_at_their_edges() {
+    for_each_engine(|engine| {
+        let mut desk = Desk::new(engine);
+        let (hung, id) = stuck(&mut desk);
+        let mut send = |bytes| desk.with(|_, cx| cx.send(id, &vec![7; bytes]));
+        assert_eq!(send((256 << 10) - 1), Flow::Queued, "limit - 1");
+        assert_eq!(send(1), Flow::Queued, "limit");
+        assert_eq!(send(1), Flow::High, "limit + 1");
+        assert_eq!(send((4 << 20) - (256 << 10) - 1), Flow::High, "the cap fits");
+        assert_eq!(send(1), Flow::Gone, "the cap + 1");
+        let (why, written, unwritten) = desk.closed();
+        assert!(matches!(why, Closed::Overflow), "{why:?}");
+        assert_eq!((written, unwritten), (0, (4 << 20) + 1));
+        drop(hung);
+    });
+}
+
+#[test]
+fn a_writer_that_was_high_is_drained_once() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let mut desk = Desk::new(engine);
+        let id = desk.add(FileWriter::new(create(&dir, "file")));
+        assert_eq!(desk.with(|_, cx| cx.send(id, &[7; 300 << 10])), Flow::High);
+        desk.until(|scribe| scribe.drained == 1);
+        assert_eq!(desk.with(|_, cx| cx.send(id, b"more")), Flow::Queued);
+        desk.with(|_, cx| cx.close(id));
+        assert!(matches!(desk.closed(), (Closed::Done, ..)));
+        assert_eq!(desk.with(|scribe, _| scribe.drained), 1);
+    });
+}
+
+#[test]
+fn a_full_disk_ends_that_writer_only_and_says_what_is_missing() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let mut desk = Desk::new(engine);
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+        let bad = desk.add(FileWriter::new(File::new(full, "/dev/full")));
+        let good = desk.add(FileWriter::new(create(&dir, "good")));
+        desk.with(|_, cx| (cx.send(bad, b"12345"), cx.send(good, b"12345")));
+        let (why, written, unwritten) = desk.closed();
+        assert_eq!(why.io().map(std::io::Error::kind), Some(std::io::ErrorKind::StorageFull));
+        assert_eq!((written, unwritten), (0, 5));
+        desk.with(|_, cx| cx.close(good));
+        assert!(matches!(desk.closed(), (Closed::Done, 5, 0)));
+    });
+}
+
+#[test]
+fn a_write_that_hangs_does_not_hold_an_abort_or_the_stop() {
+    for_each_engine(|engine| {
+        let mut desk = Desk::new(engine);
+        let (hung, id) = stuck(&mut desk);
+        let (other, left) = stuck(&mut desk);
+        desk.with(|_, cx| (cx.send(id, b"x"), cx.send(left, b"yz")));
+        common::settle(&mut desk.runtime);
+        desk.with(|_, cx| cx.abort(id));
+        assert!(matches!(desk.closed(), (Closed::Aborted, 0, 1)));
+        desk.with(|_, cx| cx.stop(common::SHORT));
+        let receipt = desk.runtime.run().expect("it ends");
+        assert_eq!((receipt.file_operations_running, receipt.cut, receipt.bytes_dropped), (2, 1, 3));
+        drop((hung, other));
+    });
+}
+
+#[test]
+fn writers_that_find_no_room_wait_for_it_and_keep_their_order() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let mut desk =
+            Desk::with_limits(engine, |limits| (limits.file_operations, limits.file_bytes) = (1, 100_000));
+        let content: Vec<u8> = (0..600_000_u32).map(|at| (at / 7 % 251) as u8).collect();
+        for number in 0..10 {
+            let id = desk.add(FileWriter::new(create(&dir, &format!("file {number}"))).synced(true));
+            for piece in content.chunks(50_000) {
+                desk.with(|_, cx| cx.send(id, piece));
+            }
+            desk.with(|_, cx| cx.close(id));
+        }
+        desk.until(|scribe| scribe.closed.len() == 10);
+        for number in 0..10 {
+            assert!(fs::read(dir.path(format!("file {number}"))).expect("it is there") == content);
+        }
+    });
+}
+
+/// Asks for something that hangs, and panics when it is told to.
+struct Doomed(File);
+
+struct Answered;
+
+impl Service for Doomed {
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        cx.file(Operation::append(&self.0, *b"x"), |_| Answered)?;
+        Ok(())
+    }
+}
+
+impl Receive<Answered> for Doomed {
+    fn receive(&mut self, _: &mut Context<Self>, Answered: Answered) -> Result {
+        unreachable!("it has ended before")
+    }
+}
+
+impl Receive<u8> for Doomed {
+    fn receive(&mut self, _: &mut Context<Self>, _: u8) -> Result {
+        std::panic::resume_unwind(Box::new("doomed"))
+    }
+}
+
+#[test]
+fn what_a_service_left_behind_gives_its_place_back_and_wakes_who_waits_for_it() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let hung = hang();
+        let mut desk = Desk::with_limits(engine, |limits| limits.file_operations = 1);
+        let doomed = desk.runtime.add(Doomed(hung.file.clone())).expect("it starts");
+        let id = desk.add(FileWriter::new(create(&dir, "file")));
+        desk.with(|_, cx| {
+            cx.send(id, b"late");
+            cx.close(id);
+            cx.tell(doomed, 1_u8).map_err(|_| "gone").expect("it lives");
+        });
+        until(&mut desk.runtime, |runtime| runtime.service(doomed).is_none());
+        common::settle(&mut desk.runtime);
+        assert!(desk.with(|scribe, _| scribe.closed.is_empty()), "the only place is taken");
+        // From here on the loop counts as asleep, and what comes has to wake it.
+        assert!(desk.runtime.next_deadline().is_none_or(|until| until > common::LONG));
+        drop(hung);
+        if let Some(fd) = desk.runtime.fd() {
+            let patience = common::LONG.try_into().expect("it fits");
+            let mut entry = [PollFd::new(&fd, PollFlags::IN)];
+            assert_eq!(poll(&mut entry, Some(&patience)), Ok(1), "nobody woke the loop");
+        }
+        let receipt = desk.runtime.run().expect("it ends by itself");
+        assert_eq!(receipt.file_operations_running, 0);
+        let scribe = desk.runtime.service(desk.scribe).expect("it is there");
+        assert!(matches!(scribe.closed[..], [(Closed::Done, 4, 0)]));
+    });
+}

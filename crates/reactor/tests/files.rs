@@ -1,0 +1,474 @@
+//! Regular files beside the loop: operations, their order and bounds, reading ahead, and files that change.
+#![cfg(unix)]
+
+mod common;
+mod scratch;
+
+use std::{collections::VecDeque, fs, io::ErrorKind, os::unix::fs::FileExt, path::PathBuf};
+
+use common::{for_each_engine, until};
+use reactor::{
+    Closed, Context, Error, Handle, Id, Limits, Receive, Refused, Result, Runtime, Service, ServiceId,
+    file::{Action, Entry, File, FileEvent, FileKind, FileReader, OpenOptions, Opened, Operation},
+};
+use scratch::{Scratch, hang};
+
+/// Notes what it is told of files.
+#[derive(Default)]
+struct Clerk {
+    opened: VecDeque<Result<Opened, Error>>,
+    bytes: VecDeque<Result<Vec<u8>, Error>>,
+    done: VecDeque<Result<(), Error>>,
+    entries: Vec<Entry>,
+    chunks: Vec<Vec<u8>>,
+    ends: usize,
+    closed: Vec<(Closed, u64)>,
+    /// Pause after each chunk.
+    pauses: bool,
+}
+
+impl Service for Clerk {}
+
+struct Listed(Result<Vec<Entry>, Error>);
+
+impl Receive<Result<Opened, Error>> for Clerk {
+    fn receive(&mut self, _: &mut Context<Self>, result: Result<Opened, Error>) -> Result {
+        self.opened.push_back(result);
+        Ok(())
+    }
+}
+
+impl Receive<Result<Vec<u8>, Error>> for Clerk {
+    fn receive(&mut self, _: &mut Context<Self>, result: Result<Vec<u8>, Error>) -> Result {
+        self.bytes.push_back(result);
+        Ok(())
+    }
+}
+
+impl Receive<Result<(), Error>> for Clerk {
+    fn receive(&mut self, _: &mut Context<Self>, result: Result<(), Error>) -> Result {
+        self.done.push_back(result);
+        Ok(())
+    }
+}
+
+impl Receive<Listed> for Clerk {
+    fn receive(&mut self, _: &mut Context<Self>, Listed(result): Listed) -> Result {
+        self.entries = result?;
+        Ok(())
+    }
+}
+
+impl Handle<FileReader> for Clerk {
+    fn handle(&mut self, cx: &mut Context<Self>, id: Id<FileReader>, event: FileEvent<'_>) -> Result {
+        match event {
+            FileEvent::Chunk(bytes) => self.chunks.push(bytes.to_vec()),
+            FileEvent::End => self.ends += 1,
+        }
+        if self.pauses {
+            cx.pause(id);
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<Self>, _: Id<FileReader>, reader: FileReader, why: Closed) {
+        self.closed.push((why, reader.position()));
+    }
+}
+
+/// A runtime with one clerk.
+struct Desk {
+    runtime: Runtime,
+    clerk: ServiceId<Clerk>,
+}
+
+impl Desk {
+    fn new(engine: common::Engine, change: impl FnOnce(&mut Limits)) -> Desk {
+        let mut runtime = engine.with(change);
+        let clerk = runtime.add(Clerk::default()).expect("it starts");
+        Desk { runtime, clerk }
+    }
+
+    fn with<T>(&mut self, f: impl FnOnce(&mut Clerk, &mut Context<Clerk>) -> T) -> T {
+        self.runtime.with(self.clerk, f).expect("it lives")
+    }
+
+    fn until(&mut self, mut done: impl FnMut(&Clerk) -> bool) {
+        let clerk = self.clerk;
+        until(&mut self.runtime, |runtime| done(runtime.service(clerk).expect("it lives")));
+    }
+
+    fn open(&mut self, path: &std::path::Path, options: OpenOptions) -> Result<Opened, Error> {
+        let operation = Operation::open(path, options);
+        self.with(|_, cx| cx.file(operation, |result| result)).expect("room");
+        self.until(|clerk| !clerk.opened.is_empty());
+        self.with(|clerk, _| clerk.opened.pop_front()).expect("it was seen")
+    }
+
+    fn file(&mut self, path: &std::path::Path) -> File {
+        self.open(path, OpenOptions::read()).expect("it is there").file
+    }
+
+    fn bytes(&mut self, operation: Operation<Vec<u8>>) -> Result<Vec<u8>, Error> {
+        self.with(|_, cx| cx.file(operation, |result| result)).expect("room");
+        self.until(|clerk| !clerk.bytes.is_empty());
+        self.with(|clerk, _| clerk.bytes.pop_front()).expect("it was seen")
+    }
+
+    fn done(&mut self, operation: Operation<()>) -> Result<(), Error> {
+        self.with(|_, cx| cx.file(operation, |result| result)).expect("room");
+        self.until(|clerk| !clerk.done.is_empty());
+        self.with(|clerk, _| clerk.done.pop_front()).expect("it was seen")
+    }
+}
+
+fn kind(result: Result<impl std::fmt::Debug, Error>) -> ErrorKind {
+    result.expect_err("it fails").io().expect("by the system").kind()
+}
+
+#[test]
+fn operations_do_what_they_say_and_errors_name_them() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let mut desk = Desk::new(engine, |_| ());
+        let log = dir.path("log");
+        let how = OpenOptions { read: true, append: true, create_new: true, ..OpenOptions::default() };
+        let file = desk.open(&log, how.clone()).expect("made").file;
+        assert_eq!(kind(desk.open(&log, how)), ErrorKind::AlreadyExists);
+        desk.done(Operation::append(&file, *b"one ")).expect("written");
+        desk.done(Operation::append(&file, *b"two")).expect("written");
+        desk.done(Operation::sync(&file)).expect("synced");
+        desk.done(Operation::sync_directory(dir.path(""))).expect("synced");
+        assert_eq!(desk.bytes(Operation::read_at(&file, 4, 99)).expect("read"), b"two");
+        assert_eq!(desk.bytes(Operation::read_at(&file, 99, 9)).expect("read"), b"");
+
+        let how = OpenOptions { prefetch: 3, read: true, write: true, ..OpenOptions::default() };
+        let opened = desk.open(&log, how).expect("opened");
+        assert_eq!((opened.metadata.len, opened.metadata.kind), (7, FileKind::Regular));
+        assert_eq!(opened.prefetched, b"one");
+        desk.done(Operation::write_at(&opened.file, 1, *b"NE")).expect("written");
+        desk.done(Operation::set_len(&opened.file, 4)).expect("cut");
+        assert_eq!(desk.bytes(Operation::read(&log, 4)).expect("limit fits"), b"oNE ");
+        assert_eq!(kind(desk.bytes(Operation::read(&log, 3))), ErrorKind::FileTooLarge);
+        desk.done(Operation::close(opened.file)).expect("closed");
+
+        desk.done(Operation::create_directory(dir.path("sub"))).expect("made");
+        desk.done(Operation::rename(&log, dir.path("sub/moved"))).expect("moved");
+        desk.with(|_, cx| cx.file(Operation::read_directory(dir.path(""), 8), Listed).is_ok());
+        desk.until(|clerk| !clerk.entries.is_empty());
+        let entries = desk.with(|clerk, _| clerk.entries.clone());
+        assert_eq!(entries, [Entry { name: "sub".into(), kind: FileKind::Directory }]);
+        desk.done(Operation::remove(dir.path("sub/moved"))).expect("removed");
+
+        let error = desk.bytes(Operation::read(&log, 3)).expect_err("it is gone");
+        let text = error.to_string();
+        assert!(text.starts_with(&format!("read {}: ", log.display())), "{text}");
+        // A directory is opened, and told to be one; a write to it is not.
+        assert_eq!(
+            desk.open(&dir.path(""), OpenOptions::read()).expect("opened").metadata.kind,
+            FileKind::Directory
+        );
+    });
+}
+
+#[test]
+fn a_full_disk_is_the_error_of_that_operation_only() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let mut desk = Desk::new(engine, |_| ());
+        let write = OpenOptions { write: true, ..OpenOptions::default() };
+        // full(4): each write answers ENOSPC.
+        let full = desk.open("/dev/full".as_ref(), write).expect("Linux has it").file;
+        let good = desk.open(&dir.path("good"), OpenOptions::write()).expect("made").file;
+        assert_eq!(kind(desk.done(Operation::write_at(&full, 0, *b"x"))), ErrorKind::StorageFull);
+        desk.done(Operation::write_at(&good, 0, *b"x")).expect("another file is not concerned");
+    });
+}
+
+#[test]
+fn replace_leaves_the_new_content_and_no_other_file() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let mut desk = Desk::new(engine, |_| ());
+        let path = dir.path("state");
+        for content in [&b"first"[..], b"second, and longer", b""] {
+            desk.done(Operation::replace(&path, content)).expect("replaced");
+            assert_eq!(fs::read(&path).expect("it is there"), content);
+            assert_eq!(dir.names(), ["state"]);
+        }
+    });
+}
+
+#[test]
+fn a_replace_that_fails_leaves_the_old_file_and_no_other() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let mut desk = Desk::new(engine, |_| ());
+        // A directory cannot be replaced by a file: the rename fails, after the temporary file was written.
+        fs::create_dir(dir.path("state")).expect("made");
+        assert_eq!(kind(desk.done(Operation::replace(dir.path("state"), *b"new"))), ErrorKind::IsADirectory);
+        assert_eq!(dir.names(), ["state"]);
+        assert_eq!(kind(desk.done(Operation::replace(dir.path("none/state"), *b"new"))), ErrorKind::NotFound);
+        assert_eq!(kind(desk.done(Operation::replace("/", *b"new"))), ErrorKind::InvalidFilename);
+    });
+}
+
+#[test]
+fn the_limit_of_operations_gives_the_operation_back() {
+    for_each_engine(|engine| {
+        let hung = hang();
+        let mut desk = Desk::new(engine, |limits| (limits.file_operations, limits.file_threads) = (2, 1));
+        let file = hung.file.clone();
+        desk.with(|_, cx| {
+            assert!(cx.file(Operation::append(&file, *b"a"), |result| result).is_ok(), "limit - 1");
+            assert!(cx.file(Operation::append(&file, *b"b"), |result| result).is_ok(), "limit");
+            match cx.file(Operation::append(&file, *b"c"), |result| result) {
+                Err(Refused::Full(operation)) => {
+                    assert!(matches!(operation.action(), Action::Append { bytes, .. } if bytes == b"c"));
+                }
+                _ => panic!("limit + 1"),
+            }
+        });
+        drop(hung);
+        desk.until(|clerk| clerk.done.len() == 2);
+        let room = desk.with(|_, cx| cx.file(Operation::append(&file, *b"d"), |result| result).is_ok());
+        assert!(room, "again");
+        desk.until(|clerk| clerk.done.len() == 3);
+    });
+}
+
+#[test]
+fn the_limit_of_bytes_counts_what_is_out() {
+    for_each_engine(|engine| {
+        let hung = hang();
+        let mut desk = Desk::new(engine, |limits| limits.file_bytes = 100);
+        let file = hung.file.clone();
+        let mut ask = |bytes| {
+            let operation = Operation::append(&file, vec![0; bytes]);
+            desk.with(|_, cx| cx.file(operation, |result| result).is_ok())
+        };
+        assert!(!ask(101), "limit + 1 at once");
+        assert!(ask(99), "limit - 1");
+        assert!(ask(1), "limit");
+        assert!(!ask(1), "limit + 1");
+        assert!(ask(0), "what has no bytes has room");
+        drop(hung);
+        desk.until(|clerk| clerk.done.len() == 3);
+        let room =
+            desk.with(|_, cx| cx.file(Operation::append(&file, vec![0; 100]), |result| result).is_ok());
+        assert!(room, "all of it again");
+        desk.until(|clerk| clerk.done.len() == 4);
+    });
+}
+
+#[test]
+fn more_operations_than_threads_wait_for_one() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let path = dir.file("data", b"here");
+        for threads in [1, 2] {
+            let hung: Vec<_> = (0..2).map(|_| hang()).collect();
+            let mut desk = Desk::new(engine, |limits| limits.file_threads = threads);
+            // All threads but one hang: the others' files do not wait.
+            for hung in &hung[1..threads] {
+                let operation = Operation::append(&hung.file, *b"x");
+                desk.with(|_, cx| cx.file(operation, |result| result)).expect("room");
+            }
+            assert_eq!(desk.bytes(Operation::read(&path, 9)).expect("limit - 1 hang"), b"here");
+            // All hang: they wait, and go on when one is free.
+            let operation = Operation::append(&hung[0].file, *b"x");
+            desk.with(|_, cx| cx.file(operation, |result| result)).expect("room");
+            desk.with(|_, cx| cx.file(Operation::read(&path, 9), |result| result)).expect("room");
+            common::settle(&mut desk.runtime);
+            assert!(desk.with(|clerk, _| clerk.bytes.is_empty()), "{threads} threads hang");
+            drop(hung);
+            desk.until(|clerk| clerk.bytes.len() == 1 && clerk.done.len() == threads);
+        }
+    });
+}
+
+#[test]
+fn without_threads_an_operation_is_answered_with_an_error() {
+    for_each_engine(|engine| {
+        let mut desk = Desk::new(engine, |limits| limits.file_threads = 0);
+        let error = desk.done(Operation::sync_directory("/")).expect_err("nobody does it");
+        assert!(error.to_string().contains("no thread"), "{error}");
+    });
+}
+
+#[test]
+fn a_reader_hands_over_each_byte_once_and_then_the_end() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let content: Vec<u8> = (0..300_000_u32).map(|at| (at % 251) as u8).collect();
+        let path = dir.file("large", &content);
+        let mut desk = Desk::new(engine, |_| ());
+        let file = desk.file(&path);
+        for (range, chunk) in [(None, 64 << 10), (Some(10..299_990), 1_000), (Some(0..0), 7)] {
+            let reader = FileReader::new(file.clone()).chunk(chunk);
+            let reader = range.clone().into_iter().fold(reader, FileReader::range);
+            desk.with(|clerk, cx| {
+                clerk.chunks.clear();
+                cx.add(reader).map_err(|rejected| rejected.error).expect("room");
+            });
+            desk.until(|clerk| !clerk.closed.is_empty());
+            let (closed, ends) = desk.with(|clerk, _| (clerk.closed.pop(), std::mem::take(&mut clerk.ends)));
+            assert!(matches!(closed, Some((Closed::Done, _))), "{closed:?}");
+            assert_eq!(ends, 1);
+            let range = range.map_or(0..content.len(), |range| range.start as usize..range.end as usize);
+            let chunks = desk.with(|clerk, _| clerk.chunks.clone());
+            assert!(chunks.iter().all(|bytes| !bytes.is_empty() && bytes.len() <= chunk));
+            assert_eq!(chunks.concat(), content[range]);
+        }
+    });
+}
+
+#[test]
+fn a_paused_reader_reads_ahead_up_to_its_bound_and_no_further() {
+    for_each_engine(|engine| {
+        for ahead in [1, 3] {
+            let dir = Scratch::new();
+            let path = dir.file("ten", b"0123456789");
+            let mut desk = Desk::new(engine, |_| ());
+            let file = desk.file(&path);
+            desk.with(|clerk, _| clerk.pauses = true);
+            let reader = FileReader::new(file).chunk(1).ahead(ahead);
+            let id = desk.with(|_, cx| cx.add(reader).map_err(|rejected| rejected.error)).expect("room");
+            desk.until(|clerk| clerk.chunks.len() == 1);
+            // What is handed over has left; `ahead` more are read, which nothing but their place tells.
+            let clerk = desk.clerk;
+            let place = |runtime: &mut Runtime| {
+                runtime.with(clerk, |_, cx| cx.get(id).map(FileReader::position)).expect("it lives")
+            };
+            until(&mut desk.runtime, |runtime| place(runtime) == Some(1 + ahead as u64));
+            common::settle(&mut desk.runtime);
+            assert_eq!(place(&mut desk.runtime), Some(1 + ahead as u64));
+            for seen in 1..10 {
+                desk.until(|clerk| clerk.chunks.len() == seen);
+                desk.with(|_, cx| cx.resume(id));
+            }
+            desk.with(|clerk, _| clerk.pauses = false);
+            desk.until(|clerk| clerk.chunks.len() == 10);
+            desk.with(|_, cx| cx.resume(id));
+            desk.until(|clerk| clerk.closed.len() == 1);
+            assert_eq!(desk.with(|clerk, _| clerk.chunks.concat()), b"0123456789");
+        }
+    });
+}
+
+#[test]
+fn a_file_that_is_cut_off_while_it_is_read_ends_its_reader_only() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let path = dir.file("shrinks", &[7; 100]);
+        let other = dir.file("stays", &[8; 100]);
+        let mut desk = Desk::new(engine, |_| ());
+        let (file, other) = (desk.file(&path), desk.file(&other));
+        desk.with(|clerk, _| clerk.pauses = true);
+        let reader = FileReader::new(file).range(0..100).chunk(10).ahead(1);
+        let id = desk.with(|_, cx| cx.add(reader).map_err(|rejected| rejected.error)).expect("room");
+        desk.until(|clerk| clerk.chunks.len() == 1);
+        fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(15)).expect("cut");
+        desk.with(|clerk, cx| {
+            clerk.pauses = false;
+            cx.resume(id);
+        });
+        desk.until(|clerk| !clerk.closed.is_empty());
+        let closed = desk.with(|clerk, _| clerk.closed.pop());
+        assert!(matches!(closed, Some((Closed::Truncated(_), _))), "{closed:?}");
+        assert_eq!(desk.with(|clerk, _| clerk.ends), 0);
+        assert_eq!(desk.bytes(Operation::read_at(&other, 0, 9)).expect("the loop lives"), [8; 9]);
+    });
+}
+
+#[test]
+fn readers_that_find_no_room_wait_for_it() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let path = dir.file("data", &[7; 1_000]);
+        let mut desk = Desk::new(engine, |limits| (limits.file_operations, limits.file_bytes) = (1, 100));
+        let file = desk.file(&path);
+        for _ in 0..20 {
+            let reader = FileReader::new(file.clone()).chunk(100);
+            desk.with(|_, cx| cx.add(reader).map_err(|rejected| rejected.error)).expect("room");
+        }
+        desk.until(|clerk| clerk.closed.len() == 20);
+        assert_eq!(desk.with(|clerk, _| clerk.chunks.concat().len()), 20_000);
+        // One that would never fit is told so, and does not wait for ever.
+        let reader = FileReader::new(file).chunk(101);
+        desk.with(|_, cx| cx.add(reader).map_err(|rejected| rejected.error)).expect("room");
+        desk.until(|clerk| clerk.closed.len() == 21);
+        let closed = desk.with(|clerk, _| clerk.closed.pop());
+        assert!(matches!(closed, Some((Closed::Failed(_), 0))), "{closed:?}");
+    });
+}
+
+#[test]
+fn an_operation_that_hangs_delays_neither_other_files_nor_offloaded_work_nor_the_stop() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let path = dir.file("data", b"here");
+        let hung = hang();
+        let mut desk = Desk::new(engine, |limits| limits.job_threads = 1);
+        for _ in 0..2 {
+            let operation = Operation::append(&hung.file, *b"x");
+            desk.with(|_, cx| cx.file(operation, |result| result)).expect("room");
+        }
+        assert_eq!(desk.bytes(Operation::read(&path, 9)).expect("another file"), b"here");
+        desk.with(|_, cx| cx.offload(|| Ok::<Vec<u8>, Error>(b"job".to_vec())).is_ok());
+        desk.until(|clerk| clerk.bytes.len() == 1);
+        desk.with(|_, cx| cx.stop(std::time::Duration::ZERO));
+        let receipt = desk.runtime.run().expect("it ends");
+        assert_eq!(receipt.file_operations_running, 2);
+        drop(hung);
+    });
+}
+
+#[test]
+fn what_is_out_keeps_a_runtime_alive_until_it_is_answered() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let path: PathBuf = dir.file("data", b"here");
+        let mut desk = Desk::new(engine, |_| ());
+        desk.with(|_, cx| cx.file(Operation::read(&path, 9), |result| result)).expect("room");
+        let receipt = desk.runtime.run().expect("it ends by itself");
+        assert_eq!((receipt.file_operations_running, receipt.file_operations_dropped), (0, 0));
+        let clerk = desk.runtime.service(desk.clerk).expect("it is there");
+        assert_eq!(clerk.bytes[0].as_ref().expect("read"), b"here");
+    });
+}
+
+#[test]
+fn a_panic_in_the_making_of_the_message_is_a_fault() {
+    for_each_engine(|engine| {
+        let mut desk = Desk::new(engine, |_| ());
+        let then =
+            |_: Result<(), Error>| -> Result<(), Error> { std::panic::resume_unwind(Box::new("then")) };
+        desk.with(|_, cx| cx.file(Operation::sync_directory("/"), then)).expect("room");
+        let receipt = desk.runtime.run().expect("it ends");
+        assert_eq!(receipt.services[0].faults, 1);
+    });
+}
+
+#[test]
+fn written_places_are_written_and_others_are_not() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let path = dir.file("data", &[0; 64]);
+        let mut desk = Desk::new(engine, |_| ());
+        let file =
+            desk.open(&path, OpenOptions { write: true, ..OpenOptions::default() }).expect("there").file;
+        // All at once, in any order: they do not overlap.
+        desk.with(|_, cx| {
+            for at in (0..64_u64).step_by(2) {
+                cx.file(Operation::write_at(&file, at, [at as u8 + 1]), |result| result).expect("room");
+            }
+        });
+        desk.until(|clerk| clerk.done.len() == 32);
+        let mut content = [9; 64];
+        fs::File::open(&path).and_then(|file| file.read_exact_at(&mut content, 0)).expect("read");
+        for (at, byte) in content.into_iter().enumerate() {
+            assert_eq!(byte, if at % 2 == 0 { at as u8 + 1 } else { 0 });
+        }
+    });
+}

@@ -1,0 +1,59 @@
+//! An example as a process of its own: started, talked to, and reaped.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+
+use std::{
+    io::{BufRead, BufReader},
+    net::{SocketAddr, TcpStream},
+    process::{Child, ChildStdout, Stdio},
+};
+
+use crate::programs::{PATIENCE, example};
+
+/// A running server example, killed and reaped when it is dropped.
+pub struct Server {
+    pub child: Child,
+    pub address: SocketAddr,
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Server {
+    /// Starts it, and learns from its first line where it listens.
+    pub fn start(name: &str, args: &[&str]) -> Server {
+        let mut command = example(name);
+        let mut child = command
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the example starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("stdout is text");
+        let address = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{name}: {line:?}"));
+        let address = address.parse().expect("an address with the port it got");
+        Server { child, address, _stdout: stdout }
+    }
+
+    pub fn client(&self) -> TcpStream {
+        let client = TcpStream::connect(self.address).expect("the example listens");
+        client.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        client
+    }
+
+    /// The next line it says on stderr; waits for it.
+    pub fn complaint(&mut self) -> String {
+        let mut line = String::new();
+        BufReader::new(self.child.stderr.as_mut().expect("stderr is piped"))
+            .read_line(&mut line)
+            .expect("text");
+        line
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only if it is gone already, which the test has noticed by other means.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,350 @@
+//! Files on their way to streams: whole, no faster than they are taken, and ended when the file is.
+#![cfg(unix)]
+
+mod common;
+mod scratch;
+
+use std::{
+    convert::Infallible,
+    fs,
+    io::{Read, Write},
+    net::{Shutdown, TcpStream},
+    path::Path,
+};
+
+use common::{for_each_engine, until};
+use reactor::{
+    Bytes, Closed, Context, Event, Handle, Id, Result, Runtime, Service, ServiceId, Stream,
+    file::{File, FileTransfer},
+};
+use scratch::Scratch;
+
+/// Sends a head, a file and a tail to whoever connects.
+struct Sender {
+    file: File,
+    len: u64,
+    streams: Vec<Id<Stream>>,
+    transfers: Vec<Id<FileTransfer>>,
+    ended: Vec<(Closed, u64)>,
+    closed: Vec<Closed>,
+    drained: usize,
+    received: Vec<u8>,
+    address: Option<std::net::SocketAddr>,
+    half_open: bool,
+}
+
+impl Service for Sender {
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        let half_open = self.half_open;
+        let listener = cx.listen("127.0.0.1:0", move |_| Some(Stream::new(Bytes).half_open(half_open)))?;
+        self.address = Some(cx.local(listener)?.to_string().parse()?);
+        Ok(())
+    }
+}
+
+impl Handle<Stream> for Sender {
+    fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
+        match event {
+            Event::Open => {
+                cx.send(id, b"head");
+                self.streams.push(id);
+                self.transfers.push(cx.send_file(id, self.file.clone(), 0..self.len)?);
+            }
+            Event::Drained => self.drained += 1,
+            Event::Received(bytes) => self.received.extend_from_slice(bytes),
+            Event::End => (),
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<Self>, _: Id<Stream>, _: Stream, why: Closed) {
+        self.closed.push(why);
+    }
+}
+
+impl Handle<FileTransfer> for Sender {
+    fn handle(&mut self, _: &mut Context<Self>, _: Id<FileTransfer>, event: Infallible) -> Result {
+        match event {}
+    }
+
+    fn closed(&mut self, cx: &mut Context<Self>, id: Id<FileTransfer>, transfer: FileTransfer, why: Closed) {
+        let at = self.transfers.iter().position(|of| *of == id).expect("it was begun");
+        if why.is_clean() {
+            cx.send(self.streams[at], b"tail");
+        }
+        cx.close(self.streams[at]);
+        self.ended.push((why, transfer.sent()));
+    }
+}
+
+struct Stage {
+    runtime: Runtime,
+    sender: ServiceId<Sender>,
+}
+
+impl Stage {
+    fn new(engine: common::Engine, path: &Path, half_open: bool) -> Stage {
+        Stage::with_limits(engine, path, half_open, |_| ())
+    }
+
+    fn with_limits(
+        engine: common::Engine,
+        path: &Path,
+        half_open: bool,
+        change: impl FnOnce(&mut reactor::Limits),
+    ) -> Stage {
+        let file = fs::File::open(path).expect("it is there");
+        let len = file.metadata().expect("it has some").len();
+        let mut runtime = engine.with(change);
+        let sender = Sender {
+            file: File::new(file, path),
+            len,
+            streams: Vec::new(),
+            transfers: Vec::new(),
+            ended: Vec::new(),
+            closed: Vec::new(),
+            drained: 0,
+            received: Vec::new(),
+            address: None,
+            half_open,
+        };
+        let sender = runtime.add(sender).expect("it starts");
+        Stage { runtime, sender }
+    }
+
+    fn sender(&self) -> &Sender {
+        self.runtime.service(self.sender).expect("it lives")
+    }
+
+    fn until(&mut self, mut done: impl FnMut(&Sender) -> bool) {
+        let sender = self.sender;
+        until(&mut self.runtime, |runtime| done(runtime.service(sender).expect("it lives")));
+    }
+
+    fn connect(&mut self) -> TcpStream {
+        let peer = TcpStream::connect(self.sender().address.expect("it listens")).expect("it listens");
+        peer.set_nonblocking(true).expect("it is a socket");
+        peer
+    }
+
+    /// Drives the loop, and reads what comes until the end.
+    fn read(&mut self, peer: &mut TcpStream, bytes_max: usize) -> Vec<u8> {
+        let (mut all, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+        until(&mut self.runtime, |_| {
+            while all.len() < bytes_max {
+                match peer.read(&mut buffer) {
+                    Ok(0) => return true,
+                    Ok(count) => all.extend_from_slice(&buffer[..count]),
+                    Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+                }
+            }
+            true
+        });
+        all
+    }
+}
+
+fn content(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at / 7 % 251) as u8).collect()
+}
+
+fn whole(content: &[u8]) -> Vec<u8> {
+    [b"head", content, b"tail"].concat()
+}
+
+#[test]
+fn a_file_leaves_whole_between_what_was_sent_before_and_after_it() {
+    for_each_engine(|engine| {
+        for len in [0, 1, 65_535, 65_536, 65_537, 3_000_000] {
+            let dir = Scratch::new();
+            let content = content(len);
+            let mut stage = Stage::new(engine, &dir.file("file", &content), false);
+            let mut peer = stage.connect();
+            assert!(stage.read(&mut peer, usize::MAX) == whole(&content), "{len} bytes");
+            // It has its say, too: a graceful close waits for it.
+            drop(peer);
+            stage.until(|sender| sender.closed.len() == 1);
+            assert!(matches!(stage.sender().ended[..], [(Closed::Done, sent)] if sent == len as u64));
+            assert_eq!(stage.sender().drained, 0, "the transfer's marks are not the service's");
+        }
+    });
+}
+
+#[test]
+fn a_file_is_read_no_faster_than_the_peer_takes_it() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let path = dir.file("sparse", b"");
+        let file = fs::OpenOptions::new().write(true).open(&path).expect("it is there");
+        file.set_len(1 << 30).expect("sparse");
+        let mut stage = Stage::new(engine, &path, false);
+        let mut peer = stage.connect();
+        stage.until(|sender| !sender.transfers.is_empty());
+        // Until the kernel takes no more.
+        let mut before = u64::MAX;
+        loop {
+            common::settle(&mut stage.runtime);
+            let sender = stage.sender;
+            let (sent, queued) = stage
+                .runtime
+                .with(sender, |sender, cx| {
+                    let sent = cx.get(sender.transfers[0]).expect("it lives").sent();
+                    (sent, cx.get(sender.streams[0]).expect("it lives").unsent())
+                })
+                .expect("it lives");
+            assert!(queued <= 2 * (64 << 10), "{queued} bytes wait");
+            assert!(sent < 64 << 20, "{sent} bytes were read for nobody");
+            if sent == before {
+                break;
+            }
+            before = sent;
+        }
+        let some = stage.read(&mut peer, 20 << 20).len();
+        assert!(some >= 20 << 20, "it goes on when the peer does: {some}");
+    });
+}
+
+#[test]
+fn transfers_keep_within_the_limits_of_files_and_wait_for_each_other() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let content = content(300_000);
+        let path = dir.file("file", &content);
+        let mut stage = Stage::with_limits(engine, &path, false, |limits| {
+            (limits.file_operations, limits.file_bytes) = (1, 1_000);
+        });
+        let mut peers: Vec<TcpStream> = (0..5).map(|_| stage.connect()).collect();
+        for peer in &mut peers {
+            assert!(stage.read(peer, usize::MAX) == whole(&content));
+        }
+        // Where nothing is allowed it is told so, and nobody waits for ever.
+        for (operations, bytes) in [(0, 1_000), (1, 0)] {
+            let mut stage = Stage::with_limits(engine, &path, false, |limits| {
+                (limits.file_operations, limits.file_bytes) = (operations, bytes);
+            });
+            let mut peer = stage.connect();
+            assert_eq!(stage.read(&mut peer, usize::MAX), b"head");
+            stage.until(|sender| sender.ended.len() == 1);
+            assert!(matches!(stage.sender().ended[..], [(Closed::Failed(_), 0)]));
+        }
+    });
+}
+
+#[test]
+fn a_file_that_is_cut_off_while_it_is_served_ends_that_answer_only() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let path = dir.file("file", b"");
+        let file = fs::OpenOptions::new().write(true).open(&path).expect("it is there");
+        file.set_len(64 << 20).expect("sparse");
+        let mut stage = Stage::new(engine, &path, false);
+        let mut peer = stage.connect();
+        let first = stage.read(&mut peer, 1 << 20).len();
+        file.set_len(1 << 20).expect("cut");
+        let rest = stage.read(&mut peer, usize::MAX).len();
+        assert!(first + rest < 64 << 20, "the body is short, and its end is told");
+        drop(peer);
+        stage.until(|sender| sender.closed.len() == 1);
+        assert!(
+            matches!(stage.sender().ended[..], [(Closed::Truncated(_), _)]),
+            "{:?}",
+            stage.sender().ended
+        );
+        // The loop lives, and serves what the file is now as far as it was promised.
+        let sender = stage.sender;
+        stage.runtime.with(sender, |sender, _| sender.len = 1 << 20);
+        let mut peer = stage.connect();
+        assert_eq!(stage.read(&mut peer, usize::MAX).len(), (1 << 20) + 8);
+    });
+}
+
+#[test]
+fn a_peer_that_goes_ends_the_transfer_once() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let path = dir.file("file", b"");
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_len(1 << 30))
+            .expect("sparse");
+        let mut stage = Stage::new(engine, &path, false);
+        let mut peer = stage.connect();
+        stage.read(&mut peer, 1 << 20);
+        // With bytes unread a close is a reset.
+        drop(peer);
+        stage.until(|sender| sender.ended.len() == 1 && sender.closed.len() == 1);
+        assert!(matches!(stage.sender().ended[..], [(Closed::Aborted, _)]), "{:?}", stage.sender().ended);
+    });
+}
+
+#[test]
+fn a_peer_that_ends_its_side_still_gets_the_whole_file() {
+    for_each_engine(|engine| {
+        for half_open in [false, true] {
+            let dir = Scratch::new();
+            let content = content(5_000_000);
+            let mut stage = Stage::new(engine, &dir.file("file", &content), half_open);
+            let mut peer = stage.connect();
+            peer.shutdown(Shutdown::Write).expect("it is up");
+            let got = stage.read(&mut peer, usize::MAX);
+            // Without `half_open` the stream closes when the transfer is over, and takes no tail.
+            let wanted = if half_open { whole(&content) } else { [b"head", &content[..]].concat() };
+            assert!(got == wanted, "{half_open}: {} of {}", got.len(), wanted.len());
+            stage.until(|sender| sender.closed.len() == 1);
+            assert!(stage.sender().closed[0].is_clean());
+        }
+    });
+}
+
+#[test]
+fn a_stream_has_one_transfer_and_only_its_own_service_begins_it() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let path = dir.file("file", b"");
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_len(1 << 30))
+            .expect("sparse");
+        let mut stage = Stage::new(engine, &path, false);
+        let peer = stage.connect();
+        stage.until(|sender| sender.transfers.len() == 1);
+        let sender = stage.sender;
+        let (is_refused, is_free) = stage
+            .runtime
+            .with(sender, |sender, cx| {
+                let stream = sender.streams[0];
+                let second = cx.send_file(stream, sender.file.clone(), 0..1).is_err();
+                // Closed by the service it is over at once, and the stream is free again.
+                cx.close(sender.transfers[0]);
+                let id = cx.send_file(stream, sender.file.clone(), 0..1).map_err(|rejected| rejected.error);
+                (second, id.map(|id| sender.transfers.push(id)).is_ok())
+            })
+            .expect("it lives");
+        assert!(is_refused && is_free);
+        stage.runtime.with(sender, |sender, _| sender.streams.push(sender.streams[0]));
+        stage.until(|sender| sender.ended.len() == 2);
+        assert!(matches!(stage.sender().ended[0], (Closed::Aborted, _)));
+        drop(peer);
+        stage.until(|sender| sender.closed.len() == 1);
+        let gone = stage
+            .runtime
+            .with(sender, |sender, cx| cx.send_file(sender.streams[0], sender.file.clone(), 0..1).is_err());
+        assert_eq!(gone, Some(true));
+    });
+}
+
+#[test]
+fn what_a_peer_sends_meanwhile_is_seen() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let content = content(3_000_000);
+        let mut stage = Stage::new(engine, &dir.file("file", &content), true);
+        let mut peer = stage.connect();
+        peer.write_all(b"more").expect("it is up");
+        let some = stage.read(&mut peer, 4);
+        stage.until(|sender| sender.received == b"more");
+        assert!([some, stage.read(&mut peer, usize::MAX)].concat() == whole(&content));
+    });
+}
