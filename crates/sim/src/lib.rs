@@ -83,6 +83,8 @@ mod chance;
 mod child;
 mod close;
 mod connect;
+#[cfg(unix)]
+mod console;
 mod digest;
 mod disk;
 mod drive;
