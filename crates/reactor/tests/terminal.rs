@@ -206,7 +206,8 @@ fn a_process_in_the_background_of_its_terminal_is_not_stopped() {
 #[test]
 #[ignore = "run by the other tests, as a process of its own"]
 fn plays_a_part() {
-    let part = std::env::var(PART_VARIABLE).expect("the part is named");
+    // Among the slow tests nobody gives it one.
+    let Ok(part) = std::env::var(PART_VARIABLE) else { return eprintln!("no part to play") };
     match &*part {
         "exits" => {
             let _raw = raw_until_a_key();
