@@ -13,8 +13,8 @@ use watched::{CONNECTIONS, Server, temporary};
 
 /// System calls for each message, at one and at sixteen messages in flight: a read, a write, a share of a wait.
 const CALLS_MAX: [(usize, f64); 2] = [(1, 2.1), (16, 0.14)];
-/// Measured 890, and a twentieth.
-const INSTRUCTIONS_MAX: u64 = 935;
+/// Measured 890 to 942: it depends on how many messages a turn finds. And a twentieth.
+const INSTRUCTIONS_MAX: u64 = 990;
 
 #[test]
 fn a_message_costs_a_read_a_write_and_a_share_of_a_wait() {
