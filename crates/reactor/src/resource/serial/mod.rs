@@ -268,6 +268,7 @@ impl Resource for Serial {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Output for Serial {
     type Item<'a> = &'a [u8];
 
