@@ -3,7 +3,8 @@
 //! Everything is watched level-triggered. Its edges would not do: on Linux it does not ask for EPOLLRDHUP, so
 //! an end that arrives between two reads would be an edge that a short read has already used up. A level tells
 //! of it again. Each of its waits costs more calls of the system than one (on Linux five), which is counted
-//! here as one operation.
+//! here as one operation. So a wait takes many events, and tells them in pieces: the streams of a piece are
+//! still in the caches when they are written to.
 //!
 //! It tells a hang-up as input and room, whether these are there or not, and a resource that rests after a
 //! hang-up must know: so on Unix poll(2) is asked once about each source that reports one.
@@ -29,6 +30,8 @@ use crate::{id::Key, sys::Borrowed};
 pub struct Polling {
     poller: Arc<Poller>,
     events: Events,
+    /// How many events of the last wait were told.
+    told: usize,
     signal: Arc<Signal>,
     /// What is watched, by slot: to ask about it.
     #[cfg(unix)]
@@ -40,7 +43,7 @@ pub struct Polling {
 struct Signal(Weak<Poller>);
 
 impl Polling {
-    /// Creates one that takes up to 32 events a wait.
+    /// Creates one that takes up to 256 events a wait.
     ///
     /// # Errors
     /// What the system refused, and `Unsupported` where polling knows no levels (illumos, Solaris).
@@ -48,7 +51,8 @@ impl Polling {
         Polling::with_capacity(EVENTS)
     }
 
-    /// Creates one that takes up to `events` events a wait, and at least one.
+    /// Creates one that takes up to `events` events a wait of the system, and at least one; [`wait`](Poll::wait) tells
+    /// up to 32 of them each time, and asks the system again when all are told.
     ///
     /// # Errors
     /// As [`Polling::new`].
@@ -62,6 +66,7 @@ impl Polling {
         Ok(Polling {
             poller,
             events: Events::with_capacity(capacity),
+            told: 0,
             signal,
             #[cfg(unix)]
             watched: Vec::new(),
@@ -139,11 +144,15 @@ impl Poll for Polling {
     }
 
     fn wait(&mut self, ready: &mut Vec<(Key, Ready)>, timeout: Option<Duration>) -> io::Result<()> {
-        self.calls += 1;
-        self.events.clear();
-        // Far in the future it would not fit the system's clock.
-        self.poller.wait(&mut self.events, timeout.map(|timeout| timeout.min(WAIT_MAX)))?;
-        for event in self.events.iter() {
+        if self.told >= self.events.len() {
+            self.calls += 1;
+            self.told = 0;
+            self.events.clear();
+            // Far in the future it would not fit the system's clock.
+            self.poller.wait(&mut self.events, timeout.map(|timeout| timeout.min(WAIT_MAX)))?;
+        }
+        for event in self.events.iter().skip(self.told).take(TOLD_MAX) {
+            self.told += 1;
             let (key, told) = (Key::from_bits(event.key as u64), readiness(event));
             let is_over = told.hangup || told.error;
             self.calls += u64::from(cfg!(unix) && is_over);
@@ -197,7 +206,9 @@ fn readiness(event: Event) -> Ready {
 }
 
 /// What one wait takes by default.
-const EVENTS: usize = 32;
+const EVENTS: usize = 256;
+/// What is told at a time.
+const TOLD_MAX: usize = 32;
 /// Far more than a wait ever tells.
 const EVENTS_MAX: usize = 1 << 16;
 /// Some 68 years.
