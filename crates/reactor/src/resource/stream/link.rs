@@ -136,28 +136,36 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         self.queued() + self.waiting()
     }
 
-    /// Whether nothing but reading and writing goes on: what a flush of most streams finds.
+    /// Whether nothing but reading and writing goes on: what a flush of most streams finds. The flags are looked
+    /// at together, in one branch.
     #[inline]
     pub(super) fn is_plain(&self) -> bool {
-        self.state == State::Open
+        let is_special = self.paused
+            | self.high
+            | self.ended
+            | self.closing
+            | self.finishing
+            | self.releasing
+            | self.coupled
+            | self.write_failed
+            | self.backlog;
+        !is_special
+            && self.state == State::Open
             && self.reading
             && self.flying == 0
             && self.stream.session.direct()
-            && !(self.paused
-                || self.high
-                || self.ended
-                || self.closing
-                || self.finishing
-                || self.releasing
-                || self.coupled
-                || self.write_failed
-                || self.backlog)
+    }
+
+    /// Whether nothing may be appended to its queue any more.
+    #[inline]
+    pub(super) fn takes_no_output(&self) -> bool {
+        self.closing | self.finishing | self.releasing | self.write_failed | self.mute
     }
 
     /// Whether items may be handed to the service now.
     #[inline]
     pub(super) fn takes_items(&self) -> bool {
-        !(self.paused || self.closing || self.releasing || self.high && self.options().backpressure)
+        !((self.paused | self.closing | self.releasing) || self.high && self.options().backpressure)
     }
 
     /// Whether the engine should read, as far as this stream alone says.

@@ -34,7 +34,7 @@ pub(super) fn post<C: Codec, L: Layer, R: 'static>(
     let Core { registry, pool, budget, dirty, .. } = core;
     let Some(slot) = registry.live(key).filter(|slot| slot.service == index) else { return Flow::Gone };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return Flow::Gone };
-    if link.closing || link.finishing || link.releasing || link.write_failed || link.mute {
+    if link.takes_no_output() {
         return Flow::Gone;
     }
     let stream = &mut link.stream;
