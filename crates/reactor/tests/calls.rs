@@ -57,8 +57,11 @@ fn a_round_trip_is_a_read_and_a_write_and_its_share_of_a_wait() {
             // that hands over what was sent.
             return assert!(calls <= 12 * ROUNDS, "{calls} calls in {turns} turns");
         }
-        // Besides reads and writes there is one wait a turn: nothing is registered anew.
-        assert_eq!(calls, 2 * trips + turns, "{calls} calls for {trips} round trips in {turns} turns");
+        // Besides reads and writes there is one wait a turn: nothing is registered anew. One wait of polling tells
+        // of a hundred streams in four pieces.
+        let waits = if engine.0 == "polling" { turns.div_ceil(4)..=turns.div_ceil(2) } else { turns..=turns };
+        let others = calls - 2 * trips;
+        assert!(waits.contains(&others), "{calls} calls for {trips} round trips in {turns} turns");
     });
 }
 
