@@ -15,11 +15,9 @@ use reactor::{
     Address, Ecn, Key, Time,
     engine::{Batch, Engine, Event},
 };
+use sim::Chance;
 
-use crate::{
-    chance::Chance,
-    tamper::{Tamper, Tampered},
-};
+use crate::tamper::{Tamper, Tampered};
 
 /// What is wrong with an engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

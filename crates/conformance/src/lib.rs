@@ -17,7 +17,6 @@
 #![forbid(unsafe_code)]
 
 mod canary_rows;
-mod chance;
 mod drive;
 #[cfg(unix)]
 mod line;
@@ -36,7 +35,7 @@ pub mod double;
 pub mod torture;
 
 pub use self::{
-    drive::{Drive, Told},
+    drive::{Drive, Letter, Told},
     rows::rows,
     simulated::simulated,
     suite::{Finding, Need, Outcome, Report, Row, Stop, Suite, Verdict, run},

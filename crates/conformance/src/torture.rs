@@ -17,11 +17,9 @@ use reactor::{
     Key,
     engine::{Engine, Event, Sent},
 };
+use sim::Chance;
 
-use crate::{
-    chance::Chance,
-    tamper::{Tamper, Tampered},
-};
+use crate::tamper::{Tamper, Tampered};
 
 /// What a system call may fail with at any time, whatever the program does.
 pub const ERRNOS: [i32; 7] =

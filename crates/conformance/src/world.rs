@@ -6,9 +6,9 @@ use reactor::{
     Address, BindOptions, ConnectOptions, Key, ListenOptions,
     engine::{Engine, Role, Source, Transport},
 };
+use sim::Chance;
 
 use crate::{
-    chance::Chance,
     drive::Drive,
     suite::{Stop, check},
 };

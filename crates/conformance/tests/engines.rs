@@ -1,5 +1,7 @@
 //! Every engine of the library, and the double in all its tunings, against the whole table.
 
+mod floor;
+
 use std::cell::RefCell;
 
 use conformance::{
@@ -7,6 +9,7 @@ use conformance::{
     double::{Network, Tuning},
     simulated,
 };
+use floor::{QUICK_ROWS_MIN, ROWS_MIN};
 use reactor::engine::Candidates;
 use sim::{Faults, Kind, Leaks};
 
@@ -14,11 +17,6 @@ use sim::{Faults, Kind, Leaks};
 const ONLY_VARIABLE: &str = "CONFORMANCE_ONLY";
 /// Names one row alone.
 const ROW_VARIABLE: &str = "CONFORMANCE_ROW";
-/// How many rows run at least where descriptors are real: a row that begins to be skipped is a row that is lost.
-/// Three more run where the number of descriptors is limited.
-const QUICK_ROWS_MIN: usize = 167;
-/// The slow ones included.
-const ROWS_MIN: usize = QUICK_ROWS_MIN + 5;
 /// How many rows there are at least where the system is no Unix.
 const WINDOWS_ROWS_MIN: usize = 166;
 /// How many of the quick rows run at least on a virtual engine.

@@ -3,6 +3,7 @@
 
 #[path = "../../reactor/examples/select/engine/mod.rs"]
 mod engine;
+mod floor;
 
 use std::{
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
@@ -11,13 +12,11 @@ use std::{
 
 use conformance::Suite;
 use engine::{FD_SETSIZE, Select, TooHigh};
+use floor::QUICK_ROWS_MIN;
 use reactor::{
     Interest, Key, Source,
     engine::{Calls, Poll as _, Trigger},
 };
-
-/// As many as run on the library's own: see `engines.rs`.
-const QUICK_ROWS_MIN: usize = 137;
 
 /// Lets one test run at a time: a row counts the descriptors of the process.
 fn alone() -> MutexGuard<'static, ()> {

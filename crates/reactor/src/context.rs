@@ -59,11 +59,6 @@ impl<'a, S> Context<'a, S> {
         Context { core, index, of: PhantomData }
     }
 
-    /// What a kind of resource needs that has calls of its own.
-    pub(crate) fn parts(&mut self) -> (&mut Core, u16) {
-        (self.core, self.index)
-    }
-
     /// What stands between the service and the system.
     #[cfg(unix)]
     pub(crate) fn engine(&mut self) -> &mut dyn crate::engine::Engine {

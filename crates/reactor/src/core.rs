@@ -5,7 +5,7 @@
 //! is wanted. Whoever ends a resource queues its `closed`; nothing is freed before it was called.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
@@ -101,8 +101,8 @@ pub struct Core {
     pub(crate) dirty: Vec<Key>,
     /// To be driven again in the next turn.
     pub(crate) again: Vec<Key>,
-    /// Live resources for which alone the runtime does not go on. Few: looked through at each end.
-    pub(crate) background: Vec<Key>,
+    /// Live resources for which alone the runtime does not go on.
+    pub(crate) background: BTreeSet<Key>,
     /// Emptied lists, kept for their memory.
     flushing: Vec<Key>,
     starting: Vec<Fresh>,
@@ -157,7 +157,7 @@ impl Core {
             files: Files::new(&limits),
             dirty: Vec::new(),
             again: Vec::new(),
-            background: Vec::new(),
+            background: BTreeSet::new(),
             flushing: Vec::new(),
             starting: Vec::new(),
             ended: Vec::new(),
@@ -239,7 +239,7 @@ impl Core {
             self.couples.remove(&other);
             self.close(other, Closed::Done);
         }
-        self.background.retain(|kept| *kept != key);
+        self.background.remove(&key);
         self.ended.push((key, why));
         self.feed_listeners();
     }

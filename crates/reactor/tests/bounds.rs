@@ -172,6 +172,8 @@ fn at_three_quarters_reads_and_accepts_rest_and_go_on_with_relief() {
         let address = common::listen(&mut runtime, service, || Some(Stream::new(Bytes)));
         let (ours, mut slow) = tcp_pair();
         small_buffers(&ours);
+        // Or it grows until the queue fits into it.
+        socket2::SockRef::from(&slow).set_recv_buffer_size(128 << 10).expect("a socket");
         let roomy = StreamOptions { high: 8 << 20, ..StreamOptions::DEFAULT };
         let busy = add(&mut runtime, service, Stream::new(Bytes).options(roomy), ours);
         settle(&mut runtime);

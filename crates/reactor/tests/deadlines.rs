@@ -4,6 +4,7 @@ mod common;
 
 use std::{
     io::Write,
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -81,14 +82,17 @@ fn none_takes_it_away() {
 fn a_slow_handler_elsewhere_does_not_end_a_peer_whose_bytes_are_there() {
     for_each_engine(|engine| {
         for keep in [true, false] {
+            let ((begin, begun), (write, written)) = (mpsc::channel(), mpsc::channel());
             let probe = Probe::new(move |cx, id, seen| {
                 if let Seen::Got(_) = seen {
                     cx.deadline(id, if keep { Some(common::LONG) } else { None });
                 }
                 Ok(())
             })
-            .messages(|_, _| {
-                // A handler that blocks, against the rules.
+            .messages(move |_, _| {
+                // A handler that blocks, against the rules: first the bytes come, then the deadline passes.
+                begin.send(()).expect("the writer lives");
+                written.recv().expect("the writer lives");
                 thread::sleep(3 * SHORT);
                 Ok(())
             });
@@ -100,8 +104,9 @@ fn a_slow_handler_elsewhere_does_not_end_a_peer_whose_bytes_are_there() {
             });
             let mut peer = world.peer.try_clone().expect("a socket");
             let writer = thread::spawn(move || {
-                thread::sleep(SHORT / 2);
+                begun.recv().expect("the handler is called");
                 peer.write_all(b"healthy").expect("room");
+                write.send(()).expect("the handler waits");
             });
             world.until_seen(Seen::got("healthy"));
             writer.join().expect("the writer did not panic");

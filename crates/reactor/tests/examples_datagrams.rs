@@ -1,66 +1,25 @@
 //! The example `udp_echo` does what its header says, with plain sockets and with the tools that people use.
 #![cfg(unix)]
 
+mod programs;
+mod server;
+
 use std::{
     env,
     io::{BufRead, BufReader, Write},
-    net::{SocketAddr, UdpSocket},
+    net::UdpSocket,
     os::unix::net::UnixDatagram,
-    path::PathBuf,
-    process::{Child, ChildStdout, Command, Stdio},
-    time::Duration,
+    process::{Command, Stdio},
 };
 
-/// How long a test waits for what should come at once, before it fails instead of hanging.
-const PATIENCE: Duration = Duration::from_secs(30);
+use programs::{PATIENCE, assert_refused, output};
+use server::Server;
 
-fn example() -> Command {
-    // Cargo puts the examples beside the folder of the tests: target/debug/{deps,examples}.
-    let mut path: PathBuf = env::current_exe().expect("a test knows its own path");
-    path.pop();
-    path.pop();
-    path.push("examples/udp_echo");
-    assert!(path.exists(), "{} was not built: run `cargo build --examples`", path.display());
-    Command::new(path)
+fn echo(address: &str) -> Server {
+    Server::start("udp_echo", &[address])
 }
 
-/// The running example, killed and reaped when it is dropped.
-struct Echo {
-    child: Child,
-    address: String,
-    _stdout: BufReader<ChildStdout>,
-}
-
-impl Echo {
-    fn start(address: &str) -> Echo {
-        let mut child = example()
-            .arg(address)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the example starts");
-        let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        let mut line = String::new();
-        stdout.read_line(&mut line).expect("stdout is text");
-        let address =
-            line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}")).to_owned();
-        Echo { child, address, _stdout: stdout }
-    }
-
-    fn port(&self) -> u16 {
-        self.address.parse::<SocketAddr>().expect("an address with the port it got").port()
-    }
-}
-
-impl Drop for Echo {
-    fn drop(&mut self) {
-        // Both fail only if it is gone already, which the test has noticed by other means.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn client(echo: &Echo) -> UdpSocket {
+fn client(echo: &Server) -> UdpSocket {
     let client = UdpSocket::bind("127.0.0.1:0").expect("the loopback is there");
     client.connect(&echo.address).expect("it is connected");
     client.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
@@ -69,7 +28,7 @@ fn client(echo: &Echo) -> UdpSocket {
 
 #[test]
 fn each_datagram_returns_whole_and_by_itself() {
-    let echo = Echo::start("127.0.0.1:0");
+    let echo = echo("127.0.0.1:0");
     let (one, other) = (client(&echo), client(&echo));
     let mut buffer = vec![0; 65_536];
     for length in [0, 1, 1_472, 1_473, 9_000, 65_507, 0, 3] {
@@ -90,7 +49,7 @@ fn each_datagram_returns_whole_and_by_itself() {
 #[test]
 fn a_client_that_has_gone_is_told_of_and_the_others_go_on() {
     use rustix::process::{Pid, Signal, kill_process};
-    let mut echo = Echo::start("127.0.0.1:0");
+    let mut echo = echo("127.0.0.1:0");
     let (gone, living) = (client(&echo), client(&echo));
     let name = gone.local_addr().expect("it is bound");
     // It stands still until the client has gone: so the answer finds nobody.
@@ -102,8 +61,7 @@ fn a_client_that_has_gone_is_told_of_and_the_others_go_on() {
     kill_process(pid, Signal::CONT).expect("it is ours");
     let mut buffer = [0; 16];
     assert_eq!(living.recv(&mut buffer).expect("it returns"), 4);
-    let mut line = String::new();
-    BufReader::new(echo.child.stderr.as_mut().expect("stderr is piped")).read_line(&mut line).expect("text");
+    let line = echo.complaint();
     assert!(line.starts_with(&format!("udp_echo: to {name}: ")) && line.contains("refused"), "{line}");
 }
 
@@ -112,7 +70,7 @@ fn a_unix_socket_echoes_too() {
     let folder = env::temp_dir().join(format!("udp-echo-{}", std::process::id()));
     std::fs::create_dir(&folder).expect("a folder of our own");
     let path = folder.join("echo");
-    let echo = Echo::start(path.to_str().expect("text"));
+    let echo = echo(path.to_str().expect("text"));
     assert_eq!(echo.address, format!("unix:{}", path.display()));
     let client = UnixDatagram::bind(folder.join("client")).expect("it is bound");
     client.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
@@ -130,18 +88,14 @@ fn a_unix_socket_echoes_too() {
 #[test]
 fn bad_input_is_one_line_and_exit_code_2() {
     for (address, says) in [("nowhere", "`nowhere` is not an address"), ("localhost:7", "not resolved")] {
-        let output = example().arg(address).stdin(Stdio::null()).output().expect("it runs");
-        let line = String::from_utf8_lossy(&output.stderr);
-        assert_eq!((output.status.code(), line.lines().count()), (Some(2), 1), "{line}");
-        assert!(line.starts_with("udp_echo: ") && line.contains(says), "{line}");
-        assert!(output.stdout.is_empty());
+        assert_refused("udp_echo", &[address], says);
     }
 }
 
 #[test]
 fn an_address_in_use_is_one_line_that_names_it() {
-    let echo = Echo::start("127.0.0.1:0");
-    let output = example().arg(&echo.address).stdin(Stdio::null()).output().expect("it runs");
+    let echo = echo("127.0.0.1:0");
+    let output = output("udp_echo", &[&echo.address]);
     let line = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!((output.status.code(), line.lines().count()), (Some(1), 1), "{line}");
     assert!(line.contains(&echo.address) && line.contains("in use"), "{line}");
@@ -167,7 +121,7 @@ fn through(tool: &str, args: &[&str], line: &str) -> Option<String> {
 
 #[test]
 fn nc_and_socat_see_their_lines_again() {
-    let echo = Echo::start("127.0.0.1:0");
+    let echo = echo("127.0.0.1:0");
     let port = echo.port().to_string();
     if let Some(answer) = through("nc", &["-u", "127.0.0.1", &port], "typed into nc\n") {
         assert_eq!(answer, "typed into nc\n");

@@ -3,6 +3,7 @@
 
 mod program;
 mod programs;
+mod scratch;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,28 +15,7 @@ use std::{
 
 use program::Program;
 use programs::example;
-
-/// A folder of its own, removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("reactor-tail-{}-{name}", std::process::id()));
-        fs::create_dir(&path).expect("nobody else has this name");
-        Folder(path)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // A test may have removed it.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use scratch::Scratch;
 
 fn tail(paths: &[&Path]) -> Program {
     let mut command = example("tail_follow");
@@ -50,7 +30,7 @@ fn append(path: &Path, text: &str) {
 
 #[test]
 fn it_begins_with_the_last_ten_lines_and_shows_what_is_appended() {
-    let folder = Folder::new("begins");
+    let folder = Scratch::new();
     let log = folder.path("log");
     let lines: String = (1..=25).map(|number| format!("line {number}\n")).collect();
     append(&log, &lines);
@@ -68,7 +48,7 @@ fn it_begins_with_the_last_ten_lines_and_shows_what_is_appended() {
 
 #[test]
 fn fewer_than_ten_lines_and_an_unfinished_one_are_shown_whole() {
-    let folder = Folder::new("fewer");
+    let folder = Scratch::new();
     let log = folder.path("log");
     append(&log, "one\ntwo\nunfin");
     let mut program = tail(&[&log]);
@@ -79,7 +59,7 @@ fn fewer_than_ten_lines_and_an_unfinished_one_are_shown_whole() {
 
 #[test]
 fn a_rotated_file_is_finished_before_the_new_one_is_shown() {
-    let folder = Folder::new("rotated");
+    let folder = Scratch::new();
     let (log, old) = (folder.path("log"), folder.path("log.1"));
     append(&log, "first\n");
     let mut program = tail(&[&log]);
@@ -105,7 +85,7 @@ fn a_rotated_file_is_finished_before_the_new_one_is_shown() {
 
 #[test]
 fn a_file_that_another_is_renamed_over_is_followed_by_its_name() {
-    let folder = Folder::new("renamed");
+    let folder = Scratch::new();
     let (log, new) = (folder.path("log"), folder.path("new"));
     append(&log, "old\n");
     let mut program = tail(&[&log]);
@@ -119,7 +99,7 @@ fn a_file_that_another_is_renamed_over_is_followed_by_its_name() {
 
 #[test]
 fn a_truncation_is_said_and_the_file_shown_from_its_begin() {
-    let folder = Folder::new("truncated");
+    let folder = Scratch::new();
     let log = folder.path("log");
     append(&log, "something of some length\n");
     let mut program = tail(&[&log]);
@@ -132,7 +112,7 @@ fn a_truncation_is_said_and_the_file_shown_from_its_begin() {
 
 #[test]
 fn a_file_that_is_not_there_yet_is_waited_for_and_shown_whole() {
-    let folder = Folder::new("waited");
+    let folder = Scratch::new();
     let log = folder.path("log");
     let mut program = tail(&[&log]);
     assert!(program.complaint().contains("is not there yet"));
@@ -143,7 +123,7 @@ fn a_file_that_is_not_there_yet_is_waited_for_and_shown_whole() {
 
 #[test]
 fn several_files_have_headers_where_the_file_changes() {
-    let folder = Folder::new("several");
+    let folder = Scratch::new();
     let (one, two) = (folder.path("one"), folder.path("two"));
     append(&one, "a\n");
     append(&two, "b\n");
@@ -159,7 +139,7 @@ fn several_files_have_headers_where_the_file_changes() {
 
 #[test]
 fn a_symbolic_link_is_followed_where_it_leads_and_when_it_turns() {
-    let folder = Folder::new("link");
+    let folder = Scratch::new();
     fs::create_dir(folder.path("far")).expect("it is ours");
     let (far, near, link) = (folder.path("far/log"), folder.path("near"), folder.path("link"));
     append(&far, "far\n");
@@ -179,7 +159,7 @@ fn a_symbolic_link_is_followed_where_it_leads_and_when_it_turns() {
 
 #[test]
 fn a_folder_that_vanishes_and_comes_again_is_watched_again() {
-    let folder = Folder::new("vanishes");
+    let folder = Scratch::new();
     fs::create_dir(folder.path("inner")).expect("it is ours");
     let log = folder.path("inner/log");
     append(&log, "before\n");
@@ -205,7 +185,7 @@ fn sleeps(pid: u32) -> u64 {
 
 #[test]
 fn it_sleeps_while_nothing_happens() {
-    let folder = Folder::new("sleeps");
+    let folder = Scratch::new();
     let log = folder.path("log");
     append(&log, "only\n");
     let mut program = tail(&[&log]);
@@ -222,7 +202,7 @@ fn it_sleeps_while_nothing_happens() {
 
 #[test]
 fn it_ends_when_nobody_reads_any_more() {
-    let folder = Folder::new("ends");
+    let folder = Scratch::new();
     let log = folder.path("log");
     append(&log, "one\n");
     let (mut reader, output) = std::io::pipe().expect("a pipe");

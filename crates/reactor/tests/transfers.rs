@@ -262,12 +262,7 @@ fn a_file_that_is_cut_off_while_it_is_served_ends_that_answer_only() {
 fn a_peer_that_goes_ends_the_transfer_once() {
     for_each_engine(|engine| {
         let dir = Scratch::new();
-        let path = dir.file("file", b"");
-        fs::OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .and_then(|file| file.set_len(1 << 30))
-            .expect("sparse");
+        let path = dir.sparse("file", 1 << 30);
         let mut stage = Stage::new(engine, &path, false);
         let mut peer = stage.connect();
         stage.read(&mut peer, 1 << 20);
@@ -301,12 +296,7 @@ fn a_peer_that_ends_its_side_still_gets_the_whole_file() {
 fn a_stream_has_one_transfer_and_only_its_own_service_begins_it() {
     for_each_engine(|engine| {
         let dir = Scratch::new();
-        let path = dir.file("file", b"");
-        fs::OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .and_then(|file| file.set_len(1 << 30))
-            .expect("sparse");
+        let path = dir.sparse("file", 1 << 30);
         let mut stage = Stage::new(engine, &path, false);
         let peer = stage.connect();
         stage.until(|sender| sender.transfers.len() == 1);

@@ -2,12 +2,12 @@
 #![cfg(target_os = "linux")]
 
 mod common;
+mod scratch;
 
 use std::{
     fs::{self, File, OpenOptions},
     io::Write as _,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
 };
 
 use common::{Engine, SHORT, for_each_engine, settle, until};
@@ -15,30 +15,7 @@ use reactor::{
     Context, Error, Handle, Id, Result, Runtime, Service, ServiceId,
     watch::{Change, Changes, Entry, Watch, WatchFor, WatchId, WatchLimits},
 };
-
-/// A directory that is removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Folder {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("reactor-watch-{}-{count}", std::process::id()));
-        fs::create_dir(&path).expect("nobody else has this name");
-        Folder(path)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // A test may have removed it.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use scratch::Scratch;
 
 /// Notes each change as a line, and how many came at once.
 #[derive(Default)]
@@ -131,8 +108,8 @@ fn rig(engine: Engine) -> Rig {
 #[test]
 fn the_life_of_a_file_and_of_a_directory_is_told_in_order() {
     for_each_engine(|engine| {
-        let (folder, mut rig) = (Folder::new(), rig(engine));
-        rig.watch(&folder.0);
+        let (folder, mut rig) = (Scratch::new(), rig(engine));
+        rig.watch(folder.dir());
         let path = folder.path("file");
         let mut file = File::create(&path).expect("it is ours");
         assert_eq!(rig.take(1), ["created file"]);
@@ -160,7 +137,7 @@ fn the_life_of_a_file_and_of_a_directory_is_told_in_order() {
 #[test]
 fn renames_are_paired_over_directories_and_those_of_one_side_are_told_as_such() {
     for_each_engine(|engine| {
-        let (folder, mut rig) = (Folder::new(), rig(engine));
+        let (folder, mut rig) = (Scratch::new(), rig(engine));
         for name in ["a", "b", "elsewhere"] {
             fs::create_dir(folder.path(name)).expect("it is ours");
         }
@@ -179,10 +156,10 @@ fn renames_are_paired_over_directories_and_those_of_one_side_are_told_as_such() 
 #[test]
 fn a_rename_over_another_file_is_one_move() {
     for_each_engine(|engine| {
-        let (folder, mut rig) = (Folder::new(), rig(engine));
+        let (folder, mut rig) = (Scratch::new(), rig(engine));
         fs::write(folder.path("old"), "old").expect("it is ours");
         fs::write(folder.path("new"), "new").expect("it is ours");
-        rig.watch(&folder.0);
+        rig.watch(folder.dir());
         fs::rename(folder.path("new"), folder.path("old")).expect("it is ours");
         assert_eq!(rig.take(1), ["moved new to old"]);
     });
@@ -191,7 +168,7 @@ fn a_rename_over_another_file_is_one_move() {
 #[test]
 fn the_watched_directory_itself_may_move_and_its_end_is_the_last_word() {
     for_each_engine(|engine| {
-        let (folder, mut rig) = (Folder::new(), rig(engine));
+        let (folder, mut rig) = (Scratch::new(), rig(engine));
         fs::create_dir(folder.path("inner")).expect("it is ours");
         let id = rig.watch(&folder.path("inner"));
         fs::rename(folder.path("inner"), folder.path("other")).expect("it is ours");
@@ -209,7 +186,7 @@ fn the_watched_directory_itself_may_move_and_its_end_is_the_last_word() {
 #[test]
 fn a_single_file_is_watched_without_a_name_and_until_it_is_gone() {
     for_each_engine(|engine| {
-        let (folder, mut rig) = (Folder::new(), rig(engine));
+        let (folder, mut rig) = (Scratch::new(), rig(engine));
         let path = folder.path("file");
         let mut file = File::create(&path).expect("it is ours");
         rig.watch(&path);
@@ -225,13 +202,13 @@ fn a_single_file_is_watched_without_a_name_and_until_it_is_gone() {
 #[test]
 fn only_what_was_asked_for_is_told_and_the_last_wish_holds() {
     for_each_engine(|engine| {
-        let (folder, mut rig) = (Folder::new(), rig(engine));
+        let (folder, mut rig) = (Scratch::new(), rig(engine));
         let names = WatchFor { entries: true, ..WatchFor::NOTHING };
-        let id = rig.change(|watch| watch.add_for(&folder.0, names)).expect("it is there");
+        let id = rig.change(|watch| watch.add_for(folder.dir(), names)).expect("it is there");
         fs::write(folder.path("file"), "x").expect("it is ours");
         assert_eq!(rig.take(1), ["created file"]);
         let writes = WatchFor { written: true, ..WatchFor::NOTHING };
-        let again = rig.change(|watch| watch.add_for(&folder.0, writes)).expect("it is there");
+        let again = rig.change(|watch| watch.add_for(folder.dir(), writes)).expect("it is there");
         assert_eq!((again, rig.change(|watch| watch.len())), (id, 1), "the same directory is watched once");
         fs::write(folder.path("other"), "x").expect("it is ours");
         assert_eq!(rig.take(1), ["written other"]);
@@ -241,15 +218,15 @@ fn only_what_was_asked_for_is_told_and_the_last_wish_holds() {
 #[test]
 fn after_a_watch_was_removed_nothing_of_it_is_told_not_even_what_was_queued() {
     for_each_engine(|engine| {
-        let (folder, mut rig) = (Folder::new(), rig(engine));
-        let id = rig.watch(&folder.0);
+        let (folder, mut rig) = (Scratch::new(), rig(engine));
+        let id = rig.watch(folder.dir());
         File::create(folder.path("before")).expect("it is ours");
         assert!(rig.change(|watch| watch.remove(id)));
         File::create(folder.path("after")).expect("it is ours");
         settle(&mut rig.runtime);
         assert!(rig.told().is_empty(), "{:?}", rig.told());
         assert!(!rig.change(|watch| watch.remove(id)));
-        rig.watch(&folder.0);
+        rig.watch(folder.dir());
         fs::remove_file(folder.path("after")).expect("it is ours");
         assert_eq!(rig.take(1), ["deleted after"]);
         rig.rests();
@@ -259,8 +236,8 @@ fn after_a_watch_was_removed_nothing_of_it_is_told_not_even_what_was_queued() {
 #[test]
 fn what_happens_during_a_pause_is_told_after_it() {
     for_each_engine(|engine| {
-        let (folder, mut rig) = (Folder::new(), rig(engine));
-        rig.watch(&folder.0);
+        let (folder, mut rig) = (Scratch::new(), rig(engine));
+        rig.watch(folder.dir());
         let id = rig.id;
         rig.runtime.with(rig.service, |_, cx| cx.pause(id));
         fs::create_dir(folder.path("one")).expect("it is ours");
@@ -275,7 +252,7 @@ fn what_happens_during_a_pause_is_told_after_it() {
 #[test]
 fn watches_are_added_up_to_their_limit_and_an_ended_one_makes_room() {
     for_each_engine(|engine| {
-        let folder = Folder::new();
+        let folder = Scratch::new();
         let mut rig = Rig::new(engine, WatchLimits { watches: 3, ..WatchLimits::DEFAULT });
         for name in ["1", "2", "3", "4"] {
             fs::create_dir(folder.path(name)).expect("it is ours");
@@ -298,9 +275,9 @@ fn a_batch_holds_so_many_changes_and_what_is_more_comes_in_the_next_turn() {
         // A record with a short name takes 32 bytes: ten of them.
         let limits = WatchLimits { batch_bytes: 320, ..WatchLimits::DEFAULT };
         for (count, batches) in [(9, vec![9]), (10, vec![10]), (11, vec![10, 1])] {
-            let (folder, mut rig) = (Folder::new(), Rig::new(engine, limits));
-            rig.watch(&folder.0);
-            (0..count).for_each(|at| fs::create_dir(folder.path(&at.to_string())).expect("it is ours"));
+            let (folder, mut rig) = (Scratch::new(), Rig::new(engine, limits));
+            rig.watch(folder.dir());
+            (0..count).for_each(|at| fs::create_dir(folder.path(at.to_string())).expect("it is ours"));
             let told = rig.take(count);
             let expected: Vec<String> = (0..count).map(|at| format!("created {at}/")).collect();
             assert_eq!(told, expected);
@@ -314,10 +291,10 @@ fn a_rename_on_the_border_of_two_reads_is_paired() {
     for_each_engine(|engine| {
         let limits = WatchLimits { batch_bytes: 320, ..WatchLimits::DEFAULT };
         for before in [8, 9, 10] {
-            let (folder, mut rig) = (Folder::new(), Rig::new(engine, limits));
+            let (folder, mut rig) = (Scratch::new(), Rig::new(engine, limits));
             fs::write(folder.path("a"), "x").expect("it is ours");
-            rig.watch(&folder.0);
-            (0..before).for_each(|at| fs::create_dir(folder.path(&at.to_string())).expect("it is ours"));
+            rig.watch(folder.dir());
+            (0..before).for_each(|at| fs::create_dir(folder.path(at.to_string())).expect("it is ours"));
             fs::rename(folder.path("a"), folder.path("b")).expect("it is ours");
             let told = rig.take(before + 1);
             assert_eq!((told.len(), told.last().map(String::as_str)), (before + 1, Some("moved a to b")));
@@ -330,8 +307,8 @@ fn an_overflow_is_told_and_the_watch_goes_on() {
     let queued = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").expect("Linux has it");
     let queued: usize = queued.trim().parse().expect("a number");
     for_each_engine(|engine| {
-        let (folder, mut rig) = (Folder::new(), rig(engine));
-        rig.watch(&folder.0);
+        let (folder, mut rig) = (Scratch::new(), rig(engine));
+        rig.watch(folder.dir());
         let link = folder.path("link");
         for _ in 0..=queued / 2 {
             std::os::unix::fs::symlink("nowhere", &link).expect("it is ours");
@@ -350,17 +327,17 @@ fn an_overflow_is_told_and_the_watch_goes_on() {
 #[test]
 fn a_flood_in_one_directory_delays_no_other_resource() {
     for_each_engine(|engine| {
-        let (folder, mut rig) = (Folder::new(), rig(engine));
-        rig.watch(&folder.0);
-        let other = Folder::new();
+        let (folder, mut rig) = (Scratch::new(), rig(engine));
+        rig.watch(folder.dir());
+        let other = Scratch::new();
         let second = rig.runtime.with(rig.service, |_, cx| -> Result<Id<Watch>> {
             let mut watch = Watch::new()?;
-            watch.add(&other.0)?;
+            watch.add(other.dir())?;
             Ok(cx.add(watch)?)
         });
         second.expect("it lives").expect("there is room");
         settle(&mut rig.runtime);
-        (0..1000).for_each(|at| fs::create_dir(folder.path(&at.to_string())).expect("it is ours"));
+        (0..1000).for_each(|at| fs::create_dir(folder.path(at.to_string())).expect("it is ours"));
         fs::create_dir(other.path("other")).expect("it is ours");
         rig.runtime.turn(Some(SHORT)).expect("whole");
         rig.runtime.turn(Some(SHORT)).expect("whole");
@@ -384,9 +361,9 @@ fn what_cannot_be_watched_is_refused_with_its_path() {
 #[test]
 fn a_write_by_another_open_file_is_seen() {
     for_each_engine(|engine| {
-        let (folder, mut rig) = (Folder::new(), rig(engine));
+        let (folder, mut rig) = (Scratch::new(), rig(engine));
         fs::write(folder.path("log"), "").expect("it is ours");
-        rig.watch(&folder.0);
+        rig.watch(folder.dir());
         let mut log = OpenOptions::new().append(true).open(folder.path("log")).expect("it is ours");
         log.write_all(b"line\n").expect("room");
         assert_eq!(rig.take(1), ["modified log"]);

@@ -54,6 +54,12 @@ impl Chance {
         times > 0 && self.below(1_000_000) < u64::from(times)
     }
 
+    /// True so many times in a hundred.
+    #[inline]
+    pub fn percent(&mut self, times: u32) -> bool {
+        self.per_million(times.saturating_mul(10_000))
+    }
+
     /// A generator of its own, whose numbers have nothing to do with those that follow here.
     pub fn fork(&mut self) -> Chance {
         Chance(self.bits() ^ 0x5851_f42d_4c95_7f2d)
@@ -74,5 +80,6 @@ mod tests {
         assert_eq!(chance.between(9, 9), 9);
         assert!(!(0..200).any(|_| chance.per_million(0)));
         assert!((0..200).all(|_| chance.per_million(1_000_000)));
+        assert!(!(0..200).any(|_| chance.percent(0)) && (0..200).all(|_| chance.percent(100)));
     }
 }

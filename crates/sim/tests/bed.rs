@@ -5,7 +5,7 @@ use std::time::Duration;
 use reactor::{
     Bytes, Call, Closed, Context, Error, Event, Flow, Handle, Id, Receive, Result, Service, Stream,
 };
-use sim::Bed;
+use sim::{Bed, Peer};
 
 /// Echoes; connects out on demand, and notes how things ended.
 #[derive(Default)]
@@ -70,20 +70,25 @@ fn an_echo_is_there_as_soon_as_the_call_returns() {
     assert!(matches!(peer.closed().as_deref(), Some(Closed::End)), "{:?}", peer.closed());
 }
 
+/// All that was sent came back.
+#[track_caller]
+fn came_back(bed: &Bed<Echo>, peer: &Peer, sent: &[u8]) {
+    let (got, echo) = (peer.received(), bed.service());
+    assert!(
+        got == sent,
+        "{} bytes, {peer:?}, {:?}",
+        got.len(),
+        (&echo.ended, echo.highs, bed.next_deadline())
+    );
+}
+
 #[test]
 fn more_than_a_window_goes_through() {
     let mut bed = echo();
     let peer = bed.connect("127.0.0.1:7007").expect("an address");
     let sent: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
     peer.send(&sent);
-    let got = peer.received();
-    assert!(
-        got == sent,
-        "{} bytes, {:?}, {:?}",
-        got.len(),
-        peer,
-        (bed.service().ended.clone(), bed.service().highs, bed.next_deadline())
-    );
+    came_back(&bed, &peer, &sent);
 }
 
 #[test]
@@ -96,14 +101,7 @@ fn a_paused_peer_is_felt_as_backpressure_and_nothing_is_lost() {
     assert!(peer.received().is_empty());
     assert!(bed.service().highs > 0, "the window never filled");
     peer.resume();
-    let got = peer.received();
-    assert!(
-        got == sent,
-        "{} bytes, {:?}, {:?}",
-        got.len(),
-        peer,
-        (bed.service().ended.clone(), bed.service().highs, bed.next_deadline())
-    );
+    came_back(&bed, &peer, &sent);
 }
 
 #[test]

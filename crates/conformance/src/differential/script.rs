@@ -1,6 +1,6 @@
 //! Scripts: what each connection does, step by step, drawn from a seed.
 
-use crate::chance::Chance;
+use sim::Chance;
 
 /// A script of operations: several connections that each go through steps of their own, side by side.
 #[derive(Clone, Debug)]

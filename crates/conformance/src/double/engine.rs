@@ -13,8 +13,7 @@ use reactor::{
     Address, ConnectOptions, Key, ListenOptions, Time,
     engine::{Chunk, Ending, Engine, Event, Interest, Job, Outgoing, Refused, Role, Sent, Source, Transport},
 };
-
-use crate::chance::Chance;
+use sim::Chance;
 
 use super::{
     fault,

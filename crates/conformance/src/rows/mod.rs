@@ -57,3 +57,17 @@ fn carry(drive: &mut Drive, from: Key, to: Key, bytes: &[u8]) -> Outcome {
     check!(drive.told(to).bytes[before..] == *bytes, "what arrived differs from what was sent");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::rows;
+
+    #[test]
+    fn an_id_names_one_row() {
+        let mut seen = BTreeSet::new();
+        let twice: Vec<_> = rows().iter().map(|row| row.id).filter(|id| !seen.insert(*id)).collect();
+        assert!(twice.is_empty(), "{twice:?} name two");
+    }
+}

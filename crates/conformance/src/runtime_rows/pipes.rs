@@ -21,11 +21,11 @@ use crate::{
 };
 
 pub(super) const ROWS: &[Row] = &[
-    row("C9r", "a stream that is only read takes no output, and closes at once", SOCKETS, read_only),
-    row("C9r2", "a stream that is only written flushes before it closes or finishes", SOCKETS, write_only),
-    row("C9r3", "two coupled pipes pass every byte and the end", SOCKETS, coupled),
-    row("C9r5", "a socket as standard input and output is left as it was", SOCKETS, shared_socket),
-    row("C9r4", "a pipe released and added again goes on where it was", SOCKETS, released),
+    row("C9pr", "a stream that is only read takes no output, and closes at once", SOCKETS, read_only),
+    row("C9pr2", "a stream that is only written flushes before it closes or finishes", SOCKETS, write_only),
+    row("C9pr3", "two coupled pipes pass every byte and the end", SOCKETS, coupled),
+    row("C9pr5", "a socket as standard input and output is left as it was", SOCKETS, shared_socket),
+    row("C9pr4", "a pipe released and added again goes on where it was", SOCKETS, released),
 ];
 
 fn add(rig: &mut Rig, probe: ServiceId<Probe>, stream: Stream) -> Result<Id<Stream>, Stop> {

@@ -1,8 +1,8 @@
 //! Waiting with epoll(7): Linux.
 //!
-//! Streams are watched edge-triggered, once, in both directions; users' resources level-triggered. A
-//! descriptor that is closed leaves the set by itself, unless a duplicate of it lives on elsewhere: then
-//! its events go on, under a key that nobody has any more.
+//! Streams are watched edge-triggered, users' resources level-triggered. A descriptor that is closed leaves the
+//! set by itself, unless a duplicate of it lives on elsewhere: then its events go on, under a key that nobody has
+//! any more.
 #![allow(unsafe_code)]
 
 use std::{
@@ -129,8 +129,7 @@ impl Poll for Epoll {
         interest: Interest,
         trigger: Trigger,
     ) -> io::Result<()> {
-        let fd = source.descriptor().ok_or(io::ErrorKind::Unsupported)?;
-        self.control(libc::EPOLL_CTL_ADD, fd, key.to_bits(), mask(interest) | edge(trigger))
+        self.control(libc::EPOLL_CTL_ADD, source.real()?, key.to_bits(), mask(interest) | edge(trigger))
     }
 
     fn rewatch(
@@ -140,13 +139,11 @@ impl Poll for Epoll {
         interest: Interest,
         trigger: Trigger,
     ) -> io::Result<()> {
-        let fd = source.descriptor().ok_or(io::ErrorKind::Unsupported)?;
-        self.control(libc::EPOLL_CTL_MOD, fd, key.to_bits(), mask(interest) | edge(trigger))
+        self.control(libc::EPOLL_CTL_MOD, source.real()?, key.to_bits(), mask(interest) | edge(trigger))
     }
 
     fn unwatch(&mut self, key: Key, source: Source<'_>) -> io::Result<()> {
-        let fd = source.descriptor().ok_or(io::ErrorKind::Unsupported)?;
-        self.control(libc::EPOLL_CTL_DEL, fd, key.to_bits(), 0)
+        self.control(libc::EPOLL_CTL_DEL, source.real()?, key.to_bits(), 0)
     }
 
     fn wait(&mut self, ready: &mut Vec<(Key, Ready)>, timeout: Option<Duration>) -> io::Result<()> {

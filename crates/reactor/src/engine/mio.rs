@@ -165,7 +165,7 @@ impl Wake for Signal {
 }
 
 fn number(source: Source<'_>) -> io::Result<RawFd> {
-    source.descriptor().map(|descriptor| descriptor.as_raw_fd()).ok_or(io::ErrorKind::Unsupported.into())
+    source.real().map(|descriptor| descriptor.as_raw_fd())
 }
 
 fn token(key: Key) -> Token {

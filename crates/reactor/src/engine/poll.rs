@@ -159,8 +159,7 @@ pub(super) fn ask(descriptor: std::os::fd::BorrowedFd<'_>) -> io::Result<Ready> 
 }
 
 fn number(source: Source<'_>) -> io::Result<usize> {
-    let descriptor = source.descriptor().ok_or(io::ErrorKind::Unsupported)?;
-    usize::try_from(descriptor.as_raw_fd()).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))
+    usize::try_from(source.real()?.as_raw_fd()).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))
 }
 
 fn mask(interest: Interest) -> libc::c_short {

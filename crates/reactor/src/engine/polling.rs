@@ -24,7 +24,7 @@ use std::{
 use polling::{Event, Events, PollMode, Poller};
 
 use super::{Interest, Poll, Ready, Source, Trigger};
-use crate::{id::Key, sys::Borrowed};
+use crate::id::Key;
 
 /// The poller of polling and its batch of events.
 pub struct Polling {
@@ -117,7 +117,7 @@ impl Poll for Polling {
     }
 
     fn watch(&mut self, key: Key, source: Source<'_>, interest: Interest, _: Trigger) -> io::Result<()> {
-        let borrowed = descriptor(source)?;
+        let borrowed = source.real()?;
         self.calls += 1;
         // SAFETY: polling asks for its removal before it is closed. The adapter unwatches every transport of a
         // level-triggered poll before it closes it, and a user's resource is unwatched by its owner; an owner
@@ -131,7 +131,7 @@ impl Poll for Polling {
 
     fn rewatch(&mut self, key: Key, source: Source<'_>, interest: Interest, _: Trigger) -> io::Result<()> {
         self.calls += 1;
-        self.poller.modify_with_mode(descriptor(source)?, wanted(key, interest), PollMode::Level)
+        self.poller.modify_with_mode(source.real()?, wanted(key, interest), PollMode::Level)
     }
 
     fn unwatch(&mut self, key: Key, source: Source<'_>) -> io::Result<()> {
@@ -140,7 +140,7 @@ impl Poll for Polling {
         #[cfg(windows)]
         let _ = key;
         self.calls += 1;
-        self.poller.delete(descriptor(source)?)
+        self.poller.delete(source.real()?)
     }
 
     fn wait(&mut self, ready: &mut Vec<(Key, Ready)>, timeout: Option<Duration>) -> io::Result<()> {
@@ -186,10 +186,6 @@ impl Wake for Signal {
             let _ = poller.notify();
         }
     }
-}
-
-fn descriptor(source: Source<'_>) -> io::Result<Borrowed<'_>> {
-    source.descriptor().ok_or(io::ErrorKind::Unsupported.into())
 }
 
 fn wanted(key: Key, interest: Interest) -> Event {

@@ -14,7 +14,8 @@ pub enum Trigger {
     Edge,
 }
 
-/// The pluggable poll system call: readiness and nothing else. [`Calls`](super::Calls) makes an [`Engine`](super::Engine) of it.
+/// The pluggable poll system call: readiness and nothing else. [`Calls`](super::Calls) makes an
+/// [`Engine`](super::Engine) of it.
 ///
 /// Contract: [`wait`](Poll::wait) appends `(key, ready)` with the key given by `watch`. A poll is free to
 /// report more than is true, and a key that was unwatched earlier in the same batch: the adapter sorts

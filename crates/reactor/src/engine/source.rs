@@ -46,6 +46,14 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// The descriptor, for whoever knows nothing else.
+    ///
+    /// # Errors
+    /// `Unsupported` for a virtual source.
+    pub(crate) fn real(self) -> io::Result<Borrowed<'a>> {
+        self.descriptor().ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+
     pub(crate) fn identity(self) -> Identity {
         match self.0 {
             #[cfg(unix)]

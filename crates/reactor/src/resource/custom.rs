@@ -71,20 +71,15 @@ fn find<R: Resource>(core: &mut Core, key: Key) -> Option<&mut Custom<R>> {
 pub(super) fn table<S: Handle<R>, R: Resource>() -> &'static Table {
     &Table {
         name: std::any::type_name::<R>,
-        got: |_, _, _, _| (),
         event: event::<S, R>,
-        sent: |_, _, _| (),
-        detached: |_, _, _| (),
-        again: |_, _, _| (),
         flush: flush::<R>,
         close: close::<R>,
-        finish: |_, _| (),
         release: |core, key| close::<R>(core, key, Closed::Released),
         pause: pause::<R>,
         expired: |core, key| core.end(key, Closed::TimedOut(Phase::Close), Ending::Orderly),
         leave: leave::<R>,
         closed: closed::<S, R>,
-        listener: false,
+        ..Table::NOTHING
     }
 }
 

@@ -72,20 +72,15 @@ fn find<R: 'static>(core: &mut Core, key: Key) -> Option<&mut Accepting<R>> {
 pub(crate) fn table<S: Handle<R>, R: Connection>() -> &'static Table {
     &Table {
         name: std::any::type_name::<Listener<R>>,
-        got: |_, _, _, _| (),
         event: event::<S, R>,
-        sent: |_, _, _| (),
-        detached: |_, _, _| (),
-        again: |_, _, _| (),
         flush: flush::<R>,
         close: |core, key, why| core.end(key, why, Ending::Orderly),
-        finish: |_, _| (),
         release: |core, key| core.end(key, Closed::Released, Ending::Orderly),
         pause: pause::<R>,
         expired: |core, key| retry(core, key),
         leave: |core, key, how| core.engine.close(key, how),
-        closed: |_, _, _, _, _| (),
         listener: true,
+        ..Table::NOTHING
     }
 }
 

@@ -179,6 +179,27 @@ pub struct Table {
     pub(crate) listener: bool,
 }
 
+impl Table {
+    /// Does nothing: the parts that a kind of resource leaves as they are.
+    pub(crate) const NOTHING: Table = Table {
+        name: || "a resource",
+        got: |_, _, _, _| (),
+        event: |_, _, _, _| (),
+        sent: |_, _, _| (),
+        detached: |_, _, _| (),
+        again: |_, _, _| (),
+        flush: |_, _| (),
+        close: |_, _, _| (),
+        finish: |_, _| (),
+        release: |_, _| (),
+        pause: |_, _, _| (),
+        expired: |_, _| (),
+        leave: |_, _, _| (),
+        closed: |_, _, _, _, _| (),
+        listener: false,
+    };
+}
+
 /// Hands an event to the service. `false`: the handler refused, and the resource is closing.
 #[inline(always)]
 pub(crate) fn emit<S: Handle<R>, R: Resource>(

@@ -3,26 +3,10 @@
 use std::{any::Any, collections::VecDeque};
 
 use super::Table;
-use crate::{core::Core, engine::Source};
+use crate::engine::Source;
 
-/// The table of one that does nothing: the parts that such resources leave as they are.
-pub(crate) const TABLE: Table = Table {
-    name: || "a resource that is not watched",
-    got: |_, _, _, _| (),
-    event: |_, _, _, _| (),
-    sent: |_, _, _| (),
-    detached: |_, _, _| (),
-    again: |_, _, _| (),
-    flush: |_, _| (),
-    close: |_, _, _| (),
-    finish: |_, _| (),
-    release: |_, _| (),
-    pause: |_, _, _| (),
-    expired: |_, _| (),
-    leave: |_, _, _| (),
-    closed: |_: &mut Core, _, _, _, _| (),
-    listener: false,
-};
+/// The parts of a table that such resources leave as they are.
+pub(crate) const TABLE: Table = Table::NOTHING;
 
 /// A source for which no engine is ever asked.
 pub(crate) fn source() -> Source<'static> {

@@ -5,9 +5,7 @@ use crate::{core::Core, engine::Ending, error::Closed, id::Key};
 impl Core {
     /// Lets the runtime end without waiting for this one.
     pub(crate) fn keep_in_background(&mut self, key: Key) {
-        if !self.background.contains(&key) {
-            self.background.push(key);
-        }
+        self.background.insert(key);
     }
 
     /// Whether there is no resource but in the background.

@@ -22,7 +22,7 @@ pub(crate) struct Written {
 /// As read(2); `Unsupported` for a virtual source.
 #[inline]
 pub(crate) fn read(source: Source<'_>, into: &mut [u8]) -> io::Result<usize> {
-    let descriptor = descriptor(source)?;
+    let descriptor = source.real()?;
     again_if_interrupted(|| read_descriptor(descriptor, into))
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn receive(from: Borrowed<'_>, medium: Medium, into: &mut [u8]) -> io
 /// # Errors
 /// As [`offer`]; `Unsupported` for a virtual source.
 pub(crate) fn write(source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
-    offer(descriptor(source)?, Medium::SOCKET, from).map(|written| written.taken)
+    offer(source.real()?, Medium::SOCKET, from).map(|written| written.taken)
 }
 
 /// Offers the front of the queue to the system once, up to [`SLICES_MAX`] parts of it.
@@ -129,10 +129,6 @@ pub(crate) fn again_if_interrupted<T>(mut operation: impl FnMut() -> io::Result<
             result => return result,
         }
     }
-}
-
-fn descriptor(source: Source<'_>) -> io::Result<Borrowed<'_>> {
-    source.descriptor().ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
 /// The most parts of a queue that leave in one write: one page of the kernel's memory for their

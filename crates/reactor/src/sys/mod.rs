@@ -5,6 +5,7 @@
 //! that it lacks are the only unsafe code, and have a file of their own.
 
 mod address;
+mod bind;
 pub(crate) mod datagram;
 #[cfg(unix)]
 mod device;

@@ -1,14 +1,13 @@
 //! Stream sockets: listen, connect, accept, and what can be asked of them.
 
-#[cfg(unix)]
-use std::os::unix::fs::FileTypeExt as _;
-use std::{io, net::Shutdown, path::Path, time::Duration};
+use std::{io, net::Shutdown, time::Duration};
 
-use socket2::{Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{SockRef, Socket, TcpKeepalive, Type};
 
 use super::{
     Borrowed, Owned,
-    address::{domain, from_system, to_system},
+    address::{from_system, to_system},
+    bind::{bind, open},
     io::again_if_interrupted,
 };
 use crate::{
@@ -26,8 +25,7 @@ use crate::{
 /// # Errors
 /// As socket(2), setsockopt(2), bind(2), listen(2).
 pub(crate) fn listen(address: &Address, options: &ListenOptions) -> io::Result<Owned> {
-    let name = to_system(address)?;
-    let socket = open(address)?;
+    let socket = open(address, Type::STREAM)?;
     if matches!(address, Address::Ip(_)) {
         // On Windows the option would let another program take the port away.
         #[cfg(not(windows))]
@@ -39,16 +37,7 @@ pub(crate) fn listen(address: &Address, options: &ListenOptions) -> io::Result<O
         socket.set_only_v6(only)?;
     }
     configure(&socket, address, &options.socket)?;
-    match (socket.bind(&name), address) {
-        (Err(e), Address::Path(path)) if options.reuse_address && e.kind() == io::ErrorKind::AddrInUse => {
-            if !is_deserted(address, path)? {
-                return Err(e);
-            }
-            std::fs::remove_file(path)?;
-            socket.bind(&name)?;
-        }
-        (result, _) => result?,
-    }
+    bind(&socket, address, options.reuse_address)?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
 }
@@ -94,7 +83,7 @@ pub(crate) fn connect_datagram(socket: &std::os::unix::net::UnixDatagram, to: &A
 /// As socket(2), setsockopt(2), bind(2), and what connect(2) refuses at once.
 pub(crate) fn connect(address: &Address, options: &ConnectOptions) -> io::Result<Owned> {
     let name = to_system(address)?;
-    let socket = open(address)?;
+    let socket = open(address, Type::STREAM)?;
     configure(&socket, address, &options.socket)?;
     if let Some(local) = &options.local {
         // A client that comes again from its port is not kept waiting by its last connection.
@@ -179,18 +168,6 @@ pub(crate) fn reset_at_close(socket: Borrowed<'_>) {
     let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
 }
 
-fn open(address: &Address) -> io::Result<Socket> {
-    let protocol = matches!(address, Address::Ip(_)).then_some(Protocol::TCP);
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    return Socket::new(domain(address), Type::STREAM.nonblocking(), protocol);
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    {
-        let socket = Socket::new(domain(address), Type::STREAM, protocol)?;
-        socket.set_nonblocking(true)?;
-        Ok(socket)
-    }
-}
-
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn accept_once(listener: &Socket) -> io::Result<(Socket, socket2::SockAddr)> {
     listener.accept4(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
@@ -234,23 +211,6 @@ fn configure(socket: &Socket, address: &Address, options: &SocketOptions) -> io:
         }
     }
     Ok(())
-}
-
-/// Whether a Unix path is a socket that nobody listens on.
-#[cfg(unix)]
-fn is_deserted(address: &Address, path: &Path) -> io::Result<bool> {
-    // Connecting to a file of another kind is refused too, and such a file is not ours to remove.
-    if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
-        return Ok(false);
-    }
-    let probe = open(address)?;
-    Ok(matches!(probe.connect(&to_system(address)?), Err(e) if e.kind() == io::ErrorKind::ConnectionRefused))
-}
-
-/// Elsewhere a file does not say that it is a socket, and another file is not ours to remove.
-#[cfg(not(unix))]
-fn is_deserted(_: &Address, _: &Path) -> io::Result<bool> {
-    Ok(false)
 }
 
 /// Whether connect(2) goes on by itself. A signal does not stop it either.

@@ -5,7 +5,10 @@ use std::{
     io,
     mem::MaybeUninit,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
-    sync::{Mutex, Once, PoisonError},
+    sync::{
+        Mutex, Once, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use super::{again_if_interrupted, file::holding};
@@ -20,6 +23,9 @@ struct Changed {
 /// All that are raw now, the last one last.
 static CHANGED: Mutex<Vec<Changed>> = Mutex::new(Vec::new());
 
+/// The next number. None is given twice: who restores late, or twice, names nobody else's.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
 /// Makes a terminal raw; the number names it to [`restore`].
 ///
 /// # Errors
@@ -31,9 +37,8 @@ pub(crate) fn make_raw(terminal: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: the pointer is to a live value that tcgetattr has filled.
     unsafe { libc::cfmakeraw(&mut raw) };
     restore_at_exit();
-    // Known before it is changed: who exits in between finds it.
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let mut changed = CHANGED.lock().unwrap_or_else(PoisonError::into_inner);
-    let number = changed.last().map_or(0, |last| last.number + 1);
     set_attributes(terminal.as_fd(), &raw)?;
     changed.push(Changed { number, terminal, before });
     Ok(number)
@@ -52,7 +57,7 @@ pub(crate) fn restore(number: u64) -> io::Result<()> {
 
 /// Makes all terminals what they were: the last that was changed first, as their guards would.
 fn restore_all() {
-    // Who holds the lock while the process exits is restoring just now.
+    // Not waited for: who holds the lock may be the very thread that exits, in a handler of a signal.
     let Ok(mut changed) = CHANGED.try_lock() else { return };
     while let Some(Changed { terminal, before, .. }) = changed.pop() {
         let _ = set_attributes(terminal.as_fd(), &before);

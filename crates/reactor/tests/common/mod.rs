@@ -297,7 +297,10 @@ pub fn read(runtime: &mut Runtime, peer: &mut TcpStream, count: usize) -> Vec<u8
             match peer.read(&mut buffer) {
                 Ok(0) => return true,
                 Ok(n) => all.extend_from_slice(&buffer[..n]),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    acknowledge(peer);
+                    return false;
+                }
                 Err(e) if e.kind() == ErrorKind::ConnectionReset => return true,
                 Err(e) => panic!("the peer's read: {e}"),
             }
@@ -305,6 +308,15 @@ pub fn read(runtime: &mut Runtime, peer: &mut TcpStream, count: usize) -> Vec<u8
         true
     });
     all
+}
+
+/// Has the system acknowledge at once what was read: it may wait for 40 ms, and so would a sender whose buffer is
+/// small.
+pub fn acknowledge(peer: &TcpStream) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket2::SockRef::from(peer).set_tcp_quickack(true).expect("TCP");
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = peer;
 }
 
 /// Writes to a peer's socket while the runtime runs.

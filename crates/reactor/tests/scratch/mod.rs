@@ -1,9 +1,9 @@
-//! What tests of files share: a directory that is removed again, and a file on which a write hangs.
+//! What tests of files and directories share: a directory that is removed again, and a file on which a write hangs.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::{
     fs,
-    io::{PipeReader, Write},
+    io::{ErrorKind, PipeReader, Write},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process,
@@ -24,6 +24,11 @@ impl Scratch {
         Scratch(path)
     }
 
+    /// The directory itself.
+    pub fn dir(&self) -> &Path {
+        &self.0
+    }
+
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.0.join(name)
     }
@@ -32,6 +37,14 @@ impl Scratch {
     pub fn file(&self, name: &str, content: &[u8]) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, content).expect("it can be written");
+        path
+    }
+
+    /// Makes a file of so many zeros, which take no room.
+    pub fn sparse(&self, name: &str, len: u64) -> PathBuf {
+        let path = self.path(name);
+        let file = fs::File::create(&path).expect("it can be made");
+        file.set_len(len).expect("a file may have holes");
         path
     }
 
@@ -47,7 +60,10 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).expect("only the test writes there");
+        match fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() == ErrorKind::NotFound => (), // The test has done it.
+            result => result.expect("only the test writes there"),
+        }
     }
 }
 
@@ -66,7 +82,7 @@ pub fn hang() -> Hung {
             break error;
         }
     };
-    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "full");
+    assert_eq!(error.kind(), ErrorKind::WouldBlock, "full");
     rustix::io::ioctl_fionbio(&writer, false).expect("from here on it blocks");
     Hung { file: File::new(fs::File::from(OwnedFd::from(writer)), "hung"), _reader: reader }
 }

@@ -12,7 +12,8 @@ use crate::programs::{PATIENCE, example};
 /// A running server example, killed and reaped when it is dropped.
 pub struct Server {
     pub child: Child,
-    pub address: SocketAddr,
+    /// Where it says that it listens.
+    pub address: String,
     _stdout: BufReader<ChildStdout>,
 }
 
@@ -30,12 +31,16 @@ impl Server {
         let mut line = String::new();
         stdout.read_line(&mut line).expect("stdout is text");
         let address = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{name}: {line:?}"));
-        let address = address.parse().expect("an address with the port it got");
-        Server { child, address, _stdout: stdout }
+        Server { child, address: address.to_owned(), _stdout: stdout }
+    }
+
+    /// The port it got.
+    pub fn port(&self) -> u16 {
+        self.address.parse::<SocketAddr>().expect("an IP address").port()
     }
 
     pub fn client(&self) -> TcpStream {
-        let client = TcpStream::connect(self.address).expect("the example listens");
+        let client = TcpStream::connect(&self.address).expect("the example listens");
         client.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         client
     }

@@ -44,11 +44,10 @@ impl<S> Context<'_, S> {
         Datagrams<R>: Handled<S>,
     {
         let address = to_address("bind", &address)?;
-        let (core, index) = self.parts();
-        let transport =
-            core.engine.bind(&address, options).map_err(|error| Error::os("bind", &address, error))?;
+        let transport = self.core.engine.bind(&address, options);
+        let transport = transport.map_err(|error| Error::os("bind", &address, error))?;
         let table = <Datagrams<R> as Handled<S>>::table_for();
-        let key = attach(datagrams, core, index, table, transport);
+        let key = attach(datagrams, self.core, self.index, table, transport);
         key.map(Id::new).map_err(|(_, error)| error)
     }
 
@@ -70,7 +69,7 @@ impl<S> Context<'_, S> {
 
     fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
         if self.owns(key) {
-            self.parts().0.engine.set_member(key, group, member)
+            self.core.engine.set_member(key, group, member)
         } else {
             Err(io::ErrorKind::NotFound.into())
         }

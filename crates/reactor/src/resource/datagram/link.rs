@@ -62,20 +62,17 @@ pub(super) fn find<R: 'static>(core: &mut Core, key: Key) -> Option<&mut Link<R>
 pub(super) fn table<S: Handle<Datagrams<R>>, R: 'static>() -> &'static Table {
     &Table {
         name: std::any::type_name::<Datagrams<R>>,
-        got: |_, _, _, _| (),
         event: drive::event::<S, R>,
-        sent: |_, _, _| (),
         detached: detached::<R>,
         again: drive::again::<S, R>,
         flush: drive::flush::<R>,
         close: close::<R>,
-        finish: |_, _| (),
         release: release::<R>,
         pause: pause::<R>,
         expired: |core, key| core.end(key, Closed::TimedOut(Phase::Close), Ending::Orderly),
         leave: leave::<R>,
         closed: closed::<S, R>,
-        listener: false,
+        ..Table::NOTHING
     }
 }
 

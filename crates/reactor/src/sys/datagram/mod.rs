@@ -8,11 +8,9 @@ mod portable;
 #[cfg(all(test, unix))]
 mod tests;
 
-#[cfg(unix)]
-use std::os::unix::fs::FileTypeExt as _;
-use std::{io, path::Path};
+use std::io;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{SockRef, Socket, Type};
 
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 pub(crate) use self::linux::{CONTROL_BYTES, NAME_BYTES, packet};
@@ -26,7 +24,8 @@ use self::portable::{has_prepared, set_together};
 pub(crate) use self::portable::{receive, send, undelivered};
 use super::{
     Borrowed, Owned,
-    address::{domain, to_system},
+    address::to_system,
+    bind::{bind as bind_to, open},
 };
 use crate::{
     address::Address,
@@ -40,12 +39,12 @@ use crate::{
 /// As socket(2), setsockopt(2), bind(2), connect(2).
 pub(crate) fn bind(address: &Address, options: &BindOptions) -> io::Result<Owned> {
     let family = match (address, &options.peer) {
-        (Address::Unnamed, Some(peer)) => domain(peer),
-        _ => domain(address),
+        (Address::Unnamed, Some(peer)) => peer,
+        _ => address,
     };
-    let socket = open(family)?;
-    if family != Domain::UNIX {
-        configure(&socket, family, options)?;
+    let socket = open(family, Type::DGRAM)?;
+    if let Some(ip) = family.ip() {
+        configure(&socket, ip.is_ipv6(), options)?;
     }
     if let Some(bytes) = options.receive_buffer {
         socket.set_recv_buffer_size(bytes)?;
@@ -54,7 +53,7 @@ pub(crate) fn bind(address: &Address, options: &BindOptions) -> io::Result<Owned
         socket.set_send_buffer_size(bytes)?;
     }
     if *address != Address::Unnamed {
-        name(&socket, address, options)?;
+        bind_to(&socket, address, options.reuse_address)?;
     }
     if let Some(peer) = &options.peer {
         socket.connect(&to_system(peer)?)?;
@@ -62,59 +61,13 @@ pub(crate) fn bind(address: &Address, options: &BindOptions) -> io::Result<Owned
     Ok(socket.into())
 }
 
-/// Binds to a name. A Unix path that nobody is bound to any more is replaced if that is allowed.
-fn name(socket: &Socket, address: &Address, options: &BindOptions) -> io::Result<()> {
-    let name = to_system(address)?;
-    match (socket.bind(&name), address) {
-        (Err(e), Address::Path(path)) if options.reuse_address && e.kind() == io::ErrorKind::AddrInUse => {
-            if !is_deserted(address, path)? {
-                return Err(e);
-            }
-            std::fs::remove_file(path)?;
-            socket.bind(&name)
-        }
-        (result, _) => result,
-    }
-}
-
-/// Whether a Unix path is a socket that nobody is bound to.
-#[cfg(unix)]
-fn is_deserted(address: &Address, path: &Path) -> io::Result<bool> {
-    // Another kind of file refuses, too, and is not ours to remove.
-    if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
-        return Ok(false);
-    }
-    let probe = open(Domain::UNIX)?;
-    let result = probe.connect(&to_system(address)?);
-    Ok(matches!(result, Err(e) if e.kind() == io::ErrorKind::ConnectionRefused))
-}
-
-/// Elsewhere a file does not say that it is a socket.
-#[cfg(not(unix))]
-fn is_deserted(_: &Address, _: &Path) -> io::Result<bool> {
-    Ok(false)
-}
-
-fn open(family: Domain) -> io::Result<Socket> {
-    let protocol = (family != Domain::UNIX).then_some(Protocol::UDP);
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    return Socket::new(family, Type::DGRAM.nonblocking(), protocol);
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    {
-        let socket = Socket::new(family, Type::DGRAM, protocol)?;
-        socket.set_nonblocking(true)?;
-        Ok(socket)
-    }
-}
-
-fn configure(socket: &Socket, family: Domain, options: &BindOptions) -> io::Result<()> {
+fn configure(socket: &Socket, is_v6: bool, options: &BindOptions) -> io::Result<()> {
     // On Windows the option would let another program take the port away.
     #[cfg(not(windows))]
     socket.set_reuse_address(options.reuse_address)?;
     #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
     socket.set_reuse_port(options.reuse_port)?;
     socket.set_broadcast(options.broadcast)?;
-    let is_v6 = family == Domain::IPV6;
     if let (Some(only), true) = (options.only_v6, is_v6) {
         socket.set_only_v6(only)?;
     }

@@ -60,3 +60,15 @@ fn a_child_that_somebody_else_reaped_ends_the_pipe_without_a_word() {
     }
     assert_eq!(super::super::read(watched.source(), &mut [0; 4]).expect("the end"), 0);
 }
+
+#[test]
+fn a_number_that_is_no_child_of_ours_any_more_is_sent_no_signal() {
+    // As if it had been reaped, and its number given to another process: this one, which is not its own child.
+    let watched = thread::watch(std::process::id(), &SpawnOptions::default()).expect("there is a thread");
+    let descriptor = watched.source().descriptor().expect("it is a pipe");
+    while super::super::file::look(descriptor, libc::POLLIN).expect("it is watched") == 0 {
+        std::thread::yield_now();
+    }
+    let error = watched.signal(0).expect_err("it is no child of ours");
+    assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
+}

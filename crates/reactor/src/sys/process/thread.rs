@@ -47,14 +47,15 @@ pub(super) fn watch(pid: u32, options: &SpawnOptions) -> io::Result<Box<dyn Host
 }
 
 impl State {
-    /// Waits without reaping, then reaps while no signal is being sent.
+    /// Waits without reaping, then reaps while no signal is being sent. After an error somebody else has reaped it.
     fn wait(&self, ends_group: bool) -> io::Result<ExitStatus> {
-        super::wait(libc::P_PID, self.pid as _, libc::WNOWAIT)?;
+        let ended = super::wait(libc::P_PID, self.pid as _, libc::WNOWAIT);
         let mut is_reaped = self.is_reaped.lock().unwrap_or_else(PoisonError::into_inner);
+        *is_reaped = true;
+        ended?;
         if ends_group {
             let _ = super::kill(self.pid, true, libc::SIGKILL);
         }
-        *is_reaped = true;
         super::wait(libc::P_PID, self.pid as _, 0)?.ok_or(io::ErrorKind::NotFound.into())
     }
 }
