@@ -89,8 +89,8 @@ pub enum StandIn {
     #[cfg(unix)]
     Signals(crate::signals::SignalSet),
     /// The supervisor that the environment names; `NotFound` without one. The first read gives the watchdog's
-    /// interval: eight bytes of microseconds, the lowest first, 0 without one. What is written are notices, each
-    /// with an empty line behind it.
+    /// interval: eight bytes of microseconds, the lowest first, 0 without one. What is [passed](super::Engine::pass)
+    /// are notices, each whole, with what is to be stored.
     #[cfg(unix)]
     Supervisor,
     /// Standard input: a transport that is only read.
