@@ -114,7 +114,7 @@ enum Held {
         number: u64,
         medium: Medium,
         /// Kept for its drop, which closes the other world's end.
-        _guard: Box<dyn Any + Send>,
+        _guard: Box<dyn Any + Send + Sync>,
     },
 }
 
@@ -152,12 +152,12 @@ impl Transport {
     }
 
     /// A transport that only a simulated engine knows, by its number there; dropping `guard` closes it.
-    pub fn hosted(number: u64, guard: impl Any + Send) -> Transport {
+    pub fn hosted(number: u64, guard: impl Any + Send + Sync) -> Transport {
         Transport::hosted_as(number, Medium::SOCKET, guard)
     }
 
     /// The same, of something that cannot do all that a socket can.
-    pub fn hosted_as(number: u64, medium: Medium, guard: impl Any + Send) -> Transport {
+    pub fn hosted_as(number: u64, medium: Medium, guard: impl Any + Send + Sync) -> Transport {
         Transport(Held::Virtual { number, medium, _guard: Box::new(guard) })
     }
 
