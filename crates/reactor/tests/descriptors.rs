@@ -97,9 +97,7 @@ impl Pair {
 
     fn until_bytes(&mut self, count: usize) {
         let to = self.to;
-        until(&mut self.runtime, |runtime| {
-            runtime.service(to).is_some_and(|keeper| keeper.bytes >= count)
-        });
+        until(&mut self.runtime, |runtime| runtime.service(to).is_some_and(|keeper| keeper.bytes >= count));
     }
 }
 

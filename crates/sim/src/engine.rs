@@ -231,7 +231,11 @@ impl Engine for SimEngine {
         self.calls += 1;
         let number = to.number().ok_or_else(error::no_descriptors)?;
         let state = &mut *self.state.borrow_mut();
-        if number & FEED != 0 { state.notify(number as u32, bytes, with) } else { state.pass(number, bytes, with) }
+        if number & FEED != 0 {
+            state.notify(number as u32, bytes, with)
+        } else {
+            state.pass(number, bytes, with)
+        }
     }
 
     #[cfg(unix)]

@@ -106,7 +106,8 @@ impl State {
 
     pub(crate) fn close_listener(&mut self, number: u32) {
         if let Some(listener) = self.listener(number).filter(|listener| listener.is_kept) {
-            (listener.owner, listener.wants, listener.queued, listener.detaching) = (None, false, false, false);
+            (listener.owner, listener.wants, listener.queued, listener.detaching) =
+                (None, false, false, false);
             return;
         }
         let Some(listener) = self.listeners.get_mut(number as usize).and_then(Option::take) else { return };

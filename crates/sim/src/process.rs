@@ -234,7 +234,7 @@ impl State {
         let bytes: Vec<u8> = bytes.iter().flat_map(|part| part.iter().copied()).collect();
         self.digest.number(u64::from(feed) << 24 | (with.len() as u64) << 8 | NOTICE);
         self.digest.bytes(&bytes);
-        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let text = String::from_utf8_lossy(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).into_owned();
         self.store(host, &text, std::mem::take(with));
         self.record.keep(|| Happening::Notified { at, node: host, text: text.clone() });
         self.stand_ins.notices.push(Notified { host, at, text });
@@ -267,8 +267,13 @@ impl State {
     /// A host's supervisor is gone with its machine: who waits for its listeners is told nothing.
     pub(crate) fn supervisor_gone(&mut self, host: u32) {
         self.stand_ins.stored.retain(|(of, ..)| *of != host);
-        let kept: Vec<u32> =
-            self.stand_ins.sockets.iter().filter(|(of, ..)| *of == host).map(|(.., number)| *number as u32).collect();
+        let kept: Vec<u32> = self
+            .stand_ins
+            .sockets
+            .iter()
+            .filter(|(of, ..)| *of == host)
+            .map(|(.., number)| *number as u32)
+            .collect();
         for number in kept {
             let waiting = self.listener(number).map(|listener| std::mem::take(&mut listener.waiting));
             for end in waiting.into_iter().flatten() {

@@ -388,7 +388,8 @@ impl State {
     /// What other threads and dropped transports told.
     #[inline]
     pub(crate) fn hear(&mut self) {
-        if let Some(News { woken, dropped }) = self.outside.take() {
+        // What is closed may have had other transports under way to it.
+        while let Some(News { woken, dropped }) = self.outside.take() {
             for process in woken {
                 self.version += 1;
                 if let Some(Some(Process { node: Some(node), .. })) = self.processes.get(process as usize) {

@@ -108,9 +108,7 @@ impl Link {
         let make = move |_: &Address| Some(Descriptors::new().per_message(most));
         let listener = rig.with(to, |_, cx| cx.listen(&name.0, make))?;
         rig.with(from, |_, cx| cx.connect(&name.0, Descriptors::new()))?;
-        rig.until("both ends are open", |rig| {
-            rig.get(from).open.len() == 1 && rig.get(to).open.len() == 1
-        })?;
+        rig.until("both ends are open", |rig| rig.get(from).open.len() == 1 && rig.get(to).open.len() == 1)?;
         rig.with(to, |_, cx| cx.close(listener));
         let (sender, receiver) = (rig.get(from).open[0], rig.get(to).open[0]);
         Link::over(rig, (from, sender), (to, receiver))

@@ -201,7 +201,10 @@ mod tests {
         let file = std::fs::File::open("/dev/null").expect("it is there");
         let number = std::os::fd::AsRawFd::as_raw_fd(&file);
         let error = inherited::take(number..number + 1).expect_err("it is CLOEXEC");
-        assert_eq!(error.to_string(), format!("descriptor {number} was not inherited: this program opened it"));
+        assert_eq!(
+            error.to_string(),
+            format!("descriptor {number} was not inherited: this program opened it")
+        );
         assert!(file.metadata().is_ok(), "it is still open");
     }
 }
