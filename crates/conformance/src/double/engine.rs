@@ -10,13 +10,17 @@ use std::{
 };
 
 use reactor::{
-    Address, ConnectOptions, Key, ListenOptions, Time,
-    engine::{Chunk, Ending, Engine, Event, Interest, Job, Outgoing, Refused, Role, Sent, Source, Transport},
+    Address, BindOptions, ConnectOptions, Group, Key, ListenOptions, Time,
+    engine::{
+        Chunk, DatagramQueue, Ending, Engine, Event, Interest, Job, Outgoing, Refused, Role, Sent, Source,
+        Transport,
+    },
 };
 
 use crate::chance::Chance;
 
 use super::{
+    datagrams::TAKEN_MAX,
     fault,
     network::Network,
     rest::{Bell, Counters, Driven, Rest},
@@ -279,6 +283,25 @@ impl Engine for Double {
         Ok(self.network.transport(number))
     }
 
+    fn bind(&mut self, address: &Address, options: &BindOptions) -> io::Result<Transport> {
+        self.calls += 1;
+        let number = self.network.shared.change(|state| state.bind_socket(address, options))?;
+        Ok(self.network.transport(number))
+    }
+
+    fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
+        self.touch();
+        let Some(attached) = self.attached.get(&key) else { return 0 };
+        let most = self.chance.up_to(TAKEN_MAX);
+        self.network.shared.change(|state| state.send_datagrams(attached.number, queue, most))
+    }
+
+    fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
+        self.calls += 1;
+        let attached = self.attached.get(&key).ok_or(ErrorKind::NotFound)?;
+        self.network.shared.change(|state| state.set_member(attached.number, group, member))
+    }
+
     fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
         self.touch();
         let Some(number) = transport.source().number() else {
@@ -286,9 +309,6 @@ impl Engine for Double {
         };
         if self.attached.contains_key(&key) {
             return Err(Refused { transport, error: fault::error(ErrorKind::AlreadyExists) });
-        }
-        if role == Role::Datagrams {
-            return Err(Refused { transport, error: fault::error(ErrorKind::Unsupported) });
         }
         let attached = Attached {
             transport,
@@ -308,8 +328,11 @@ impl Engine for Double {
         self.touch();
         let in_flight = self.chance.percent(self.tuning.in_flight_percent);
         if let Some(attached) = self.attached.get_mut(&key).filter(|attached| !attached.detaching) {
+            // Of datagrams what is there already may be in flight, and nothing that comes later.
+            let may_come = attached.role != Role::Datagrams
+                || self.network.shared.lock().has_arrived(attached.number);
             attached.wants = on;
-            attached.armed = on || (attached.armed && in_flight);
+            attached.armed = on || (attached.armed && in_flight && may_come);
         }
     }
 

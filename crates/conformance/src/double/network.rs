@@ -128,6 +128,9 @@ impl Network {
         for listener in state.listeners.values() {
             report.transports.push(format!("listener at {}", listener.address));
         }
+        for socket in state.sockets.values() {
+            report.transports.push(format!("socket at {}", socket.address));
+        }
         for end in state.ends.values() {
             match end.holder {
                 Holder::Transport => report.transports.push(format!("stream {} to {}", end.local, end.peer)),
@@ -147,6 +150,10 @@ impl Network {
 
     pub(super) fn address_of(&self, number: u64, local: bool) -> io::Result<Address> {
         let state = self.shared.lock();
+        if let Some(socket) = state.sockets.get(&number) {
+            let peer = socket.peer.clone().ok_or_else(|| super::fault::error(io::ErrorKind::NotConnected));
+            return if local { Ok(socket.address.clone()) } else { peer };
+        }
         match (state.ends.get(&number), state.listeners.get(&number)) {
             (Some(end), _) => Ok(if local { end.local.clone() } else { end.peer.clone() }),
             (None, Some(listener)) if local => Ok(listener.address.clone()),

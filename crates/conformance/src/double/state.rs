@@ -11,7 +11,7 @@ use std::{
 
 use reactor::{Address, Time, engine::Ending};
 
-use super::{fault, feed::Fed, rest::Driven, tuning::Tuning};
+use super::{datagrams::Socket, fault, feed::Fed, rest::Driven, tuning::Tuning};
 
 /// Everything in a network; behind its lock.
 pub(super) struct State {
@@ -21,6 +21,7 @@ pub(super) struct State {
     pub(super) version: u64,
     pub(super) ends: BTreeMap<u64, End>,
     pub(super) listeners: BTreeMap<u64, Listener>,
+    pub(super) sockets: BTreeMap<u64, Socket>,
     pub(super) feeds: BTreeMap<u64, Fed>,
     pub(super) doubles: BTreeMap<u64, Driven>,
     /// How many holds stop the clock.
@@ -89,6 +90,7 @@ impl State {
             version: 0,
             ends: BTreeMap::new(),
             listeners: BTreeMap::new(),
+            sockets: BTreeMap::new(),
             feeds: BTreeMap::new(),
             doubles: BTreeMap::new(),
             holds: 0,
@@ -105,7 +107,7 @@ impl State {
         self.numbers
     }
 
-    fn free_port(&mut self) -> u16 {
+    pub(super) fn free_port(&mut self) -> u16 {
         self.port = self.port.checked_add(1).unwrap_or(FIRST_PORT);
         self.port
     }
@@ -218,12 +220,13 @@ impl State {
         }))
     }
 
-    /// How many listeners and ends transports hold.
+    /// How many listeners, sockets and ends transports hold.
     pub(super) fn transports(&self) -> usize {
-        self.listeners.len() + self.ends.values().filter(|end| end.holder == Holder::Transport).count()
+        let others = self.listeners.len() + self.sockets.len();
+        others + self.ends.values().filter(|end| end.holder == Holder::Transport).count()
     }
 
-    fn check_room(&self) -> io::Result<()> {
+    pub(super) fn check_room(&self) -> io::Result<()> {
         match self.transports_max {
             Some(most) if self.transports() >= most => Err(fault::too_many()),
             _ => Ok(()),
@@ -297,8 +300,9 @@ impl State {
         Ok(())
     }
 
-    /// Closes a listener or an end; what is closed already stays so.
+    /// Closes a listener, a socket or an end; what is closed already stays so.
     pub(super) fn close(&mut self, number: u64, how: Ending) {
+        self.sockets.remove(&number);
         if let Some(listener) = self.listeners.remove(&number) {
             for waiting in listener.waiting {
                 self.close_end(waiting, Ending::Reset);
@@ -357,7 +361,7 @@ impl End {
 }
 
 /// Whether a virtual host has this address: loopback, private and unspecified ones it has.
-fn is_ours(ip: IpAddr) -> bool {
+pub(super) fn is_ours(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_unspecified() || ip.is_private(),
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_unspecified() || ip.is_unique_local(),
