@@ -49,7 +49,9 @@ impl State {
     pub(super) fn bind_socket(&mut self, address: &Address, options: &BindOptions) -> io::Result<u64> {
         self.check_room()?;
         let address = match (address, &options.peer) {
-            (Address::Unnamed, Some(Address::Ip(_))) => self.socket_name((Ipv4Addr::UNSPECIFIED, 0).into())?,
+            (Address::Unnamed, Some(Address::Ip(_))) => {
+                self.socket_name((Ipv4Addr::UNSPECIFIED, 0).into())?
+            }
             (Address::Ip(ip), _) => self.socket_name(*ip)?,
             (other, _) => other.clone(),
         };

@@ -329,8 +329,8 @@ impl Engine for Double {
         let in_flight = self.chance.percent(self.tuning.in_flight_percent);
         if let Some(attached) = self.attached.get_mut(&key).filter(|attached| !attached.detaching) {
             // Of datagrams what is there already may be in flight, and nothing that comes later.
-            let may_come = attached.role != Role::Datagrams
-                || self.network.shared.lock().has_arrived(attached.number);
+            let may_come =
+                attached.role != Role::Datagrams || self.network.shared.lock().has_arrived(attached.number);
             attached.wants = on;
             attached.armed = on || (attached.armed && in_flight && may_come);
         }
