@@ -243,7 +243,7 @@ impl State {
 
     /// Keeps or drops descriptors, if a notice says so.
     fn store(&mut self, host: u32, notice: &str, descriptors: Vec<Descriptor>) {
-        let value = |name: &str| notice.lines().filter_map(|line| line.strip_prefix(name)).last();
+        let value = |name: &str| notice.lines().filter_map(|line| line.strip_prefix(name)).next_back();
         let name = value("FDNAME=").unwrap_or("stored").to_owned();
         if value("FDSTORE=") == Some("1") {
             let new = descriptors.into_iter().map(|descriptor| (host, name.clone(), descriptor));

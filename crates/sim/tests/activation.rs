@@ -231,19 +231,20 @@ fn addresses_that_are_none_or_taken_are_refused() {
     }
 }
 
-#[test]
-fn without_a_supervisor_there_is_nothing() {
-    let given: Vec<Activated> = Vec::new();
-    let shared = Rc::new(RefCell::new(Some(given)));
-    struct Asks(Rc<RefCell<Option<Vec<Activated>>>>);
-    impl Service for Asks {
-        fn start(&mut self, cx: &mut Context<Self>) -> Result {
-            *self.0.borrow_mut() = Some(cx.activated()?);
-            Ok(())
-        }
+/// Asks what it was given.
+struct Asks(Rc<RefCell<Option<Vec<Activated>>>>);
+
+impl Service for Asks {
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        *self.0.borrow_mut() = Some(cx.activated()?);
+        Ok(())
     }
-    let asked = shared.clone();
-    shared.borrow_mut().take();
-    World::new(1).add(move |runtime| runtime.add(Asks(asked.clone())));
-    assert_eq!(shared.borrow().as_ref().map(Vec::len), Some(0));
+}
+
+#[test]
+fn a_node_without_sockets_is_given_none() {
+    let given = Rc::<RefCell<Option<Vec<Activated>>>>::default();
+    let shared = given.clone();
+    World::new(1).add(move |runtime| runtime.add(Asks(shared.clone())));
+    assert_eq!(given.borrow().as_ref().map(Vec::len), Some(0));
 }

@@ -110,9 +110,16 @@ pub struct Descriptors {
     /// That it is open is still to be told.
     is_new: bool,
     per_message: usize,
+    /// Apart, so that what is handed over is small.
+    queue: Box<Queue>,
+}
+
+/// Which of the queued bytes have descriptors.
+#[derive(Default)]
+struct Queue {
     /// Messages that wait and whose beginning matters, in order.
     waiting: VecDeque<Waiting>,
-    /// Bytes queued since it was made, and those of them that have left.
+    /// Bytes queued since it began, and those of them that have left.
     put: u64,
     gone: u64,
 }
@@ -172,9 +179,7 @@ impl Descriptors {
             kind: Kind::Stream,
             is_new: true,
             per_message: PER_MESSAGE,
-            waiting: VecDeque::new(),
-            put: 0,
-            gone: 0,
+            queue: Box::default(),
         }
     }
 
@@ -229,7 +234,7 @@ impl Descriptors {
     /// Takes the descriptors that have not left, in the order sent. Of a live resource their messages leave
     /// without them.
     pub fn unsent(&mut self) -> Vec<Descriptor> {
-        self.waiting.iter_mut().flat_map(|waiting| std::mem::take(&mut waiting.descriptors)).collect()
+        self.queue.waiting.iter_mut().flat_map(|waiting| std::mem::take(&mut waiting.descriptors)).collect()
     }
 
     /// Gives the socket back, if it has one; what waits to be sent is dropped.
@@ -243,7 +248,7 @@ impl Descriptors {
 
     fn refusal(&self, message: &Message<'_>) -> Option<String> {
         let count = message.descriptors.len();
-        let queued: usize = self.waiting.iter().map(|waiting| waiting.descriptors.len()).sum();
+        let queued: usize = self.queue.waiting.iter().map(|waiting| waiting.descriptors.len()).sum();
         if message.bytes.is_empty() {
             Some("a message needs a byte for its descriptors to come with".to_owned())
         } else if count > self.per_message {
@@ -260,9 +265,9 @@ impl Descriptors {
     /// Sends the front of the queue once; how many bytes left.
     fn send_front(&mut self, io: &mut Io<'_>, out: &mut Outgoing) -> io::Result<()> {
         let queued = out.len();
-        let begins = self.waiting.front().is_some_and(|first| first.begin == self.gone);
-        let next = self.waiting.get(usize::from(begins)).map_or(self.put, |next| next.begin);
-        let mut left = usize::try_from(next - self.gone).map_or(queued, |length| length.min(queued));
+        let begins = self.queue.waiting.front().is_some_and(|first| first.begin == self.queue.gone);
+        let next = self.queue.waiting.get(usize::from(begins)).map_or(self.queue.put, |next| next.begin);
+        let mut left = usize::try_from(next - self.queue.gone).map_or(queued, |length| length.min(queued));
         let mut all = [IoSlice::new(&[]); SLICES_MAX];
         let count = out.slices(&mut all);
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
@@ -277,16 +282,16 @@ impl Descriptors {
         }
         let mut none = Vec::new();
         let source = source_of(self.socket.as_ref());
-        let with = match self.waiting.front_mut() {
+        let with = match self.queue.waiting.front_mut() {
             Some(first) if begins => &mut first.descriptors,
             _ => &mut none,
         };
         let taken = io.pass(source, &slices[..used], with)?;
         if begins && taken > 0 {
-            self.waiting.pop_front();
+            self.queue.waiting.pop_front();
         }
         out.advance(taken);
-        self.gone += taken as u64;
+        self.queue.gone += taken as u64;
         Ok(())
     }
 }
@@ -336,8 +341,7 @@ impl Resource for Descriptors {
             return Err((self, Error::Misuse { operation: "add", why }));
         }
         // What an earlier life did not send is not of this one's queue.
-        self.waiting.clear();
-        (self.is_new, self.put, self.gone) = (true, 0, 0);
+        (self.is_new, *self.queue) = (true, Queue::default());
         custom::enroll(self, core, service, table)
     }
 }
@@ -392,9 +396,9 @@ impl Output for Descriptors {
             return Err(Failure::from(why));
         }
         if self.is_packets() || !message.descriptors.is_empty() {
-            self.waiting.push_back(Waiting { begin: self.put, descriptors: message.descriptors });
+            self.queue.waiting.push_back(Waiting { begin: self.queue.put, descriptors: message.descriptors });
         }
-        self.put += message.bytes.len() as u64;
+        self.queue.put += message.bytes.len() as u64;
         out.put(message.bytes);
         Ok(())
     }

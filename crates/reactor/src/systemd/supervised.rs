@@ -149,7 +149,7 @@ impl Handle<Link> for Supervised {
 
 /// The way to the supervisor.
 #[derive(Debug)]
-pub struct Link(Box<Descriptors>);
+pub struct Link(Descriptors);
 
 /// The link, and the watchdog's interval, where there is a supervisor.
 fn open(engine: &mut dyn Engine) -> Result<Option<(Link, Option<Duration>)>, Error> {
@@ -161,7 +161,7 @@ fn open(engine: &mut dyn Engine) -> Result<Option<(Link, Option<Duration>)>, Err
         Some(Ok(transport)) => {
             let mut micros = [0; 8];
             engine.read(transport.source(), &mut micros).map_err(refused)?;
-            let link = Link(Box::new(Descriptors::through_packets(transport)));
+            let link = Link(Descriptors::through_packets(transport));
             Ok(Some((link, interval(u64::from_le_bytes(micros)))))
         }
     }
@@ -184,7 +184,7 @@ fn of_process(environment: &Environment<'_>) -> Result<Option<(Link, Option<Dura
         (Some(micros), None | Some(true)) => micros,
         _ => 0,
     };
-    Ok(Some((Link(Box::new(socket)), interval(micros))))
+    Ok(Some((Link(socket), interval(micros))))
 }
 
 fn interval(micros: u64) -> Option<Duration> {
@@ -240,7 +240,7 @@ mod tests {
     impl Supervisor {
         fn new() -> Supervisor {
             let (ours, socket) = UnixDatagram::pair().expect("a pair");
-            let link = Link(Box::new(Descriptors::new().on(ours).expect("a Unix socket")));
+            let link = Link(Descriptors::new().on(ours).expect("a Unix socket"));
             let mut runtime = Runtime::new().expect("an engine");
             let service = runtime.add(Supervised::new()).expect("it starts");
             let linked = runtime.with(service, |service, cx| {
