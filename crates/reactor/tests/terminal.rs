@@ -7,7 +7,7 @@ mod common;
 
 use std::{
     fs::File,
-    io::{self, Read, Write},
+    io::{self, BufRead, Read, Write},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::process::CommandExt,
@@ -20,6 +20,7 @@ use common::{LONG, Probe, Seen, for_each_engine, until};
 use reactor::{
     Bytes, Stream,
     stdio::{self, Raw},
+    terminal,
 };
 
 /// Names to this binary, run by itself, what it is to do.
@@ -180,7 +181,7 @@ fn a_terminal_gives_lines_and_takes_output_on_each_engine() {
 }
 
 #[test]
-fn a_process_in_the_background_of_its_terminal_is_not_stopped() {
+fn a_process_in_the_background_of_its_terminal_is_not_stopped_and_reads_on_in_the_foreground() {
     let (mut screen, program) = terminal();
     // With this flag output from the background stops a process, too.
     let mut flags = attributes(&program);
@@ -200,6 +201,8 @@ fn a_process_in_the_background_of_its_terminal_is_not_stopped() {
     screen.write_all(b"for the foreground\n").expect("it is a terminal");
     let said = shown(&mut screen, "goes on");
     assert!(said.contains("input ended: EIO"), "{said}");
+    // What was typed was lost by nobody, and comes when the leader has put the program in the foreground.
+    shown(&mut screen, "read in the foreground");
     assert_eq!(ended(leader).code(), Some(0));
 }
 
@@ -231,7 +234,13 @@ fn plays_a_part() {
         "leads" => {
             // The harness of this binary writes to its standard output in its own way, which would stop it.
             let mut child = play("reads in the background", io::stdin().as_fd());
-            let child = child.stdout(Stdio::null()).process_group(0).spawn().expect("it starts");
+            let mut child = child.stdout(Stdio::piped()).process_group(0).spawn().expect("it starts");
+            assert!(terminal::is_foreground(io::stdin()).expect("it is our terminal"));
+            let lines = io::BufReader::new(child.stdout.take().expect("it is piped")).lines();
+            lines.map_while(Result::ok).find(|line| line.ends_with(REFUSED)).expect("it says so");
+            let group = libc::pid_t::try_from(child.id()).expect("a process");
+            // SAFETY: takes no pointer.
+            assert_eq!(unsafe { libc::tcsetpgrp(0, group) }, 0);
             std::process::exit(ended(child).code().unwrap_or(1))
         }
         _ => read_in_the_background(),
@@ -264,10 +273,29 @@ fn read_in_the_background() -> ! {
     };
     until(&mut runtime, |runtime| why(runtime).is_some());
     let name = if why(&mut runtime) == Some(Some(libc::EIO)) { "EIO" } else { "otherwise" };
-    let text = format!("input ended: {name}; the loop goes on");
-    runtime.with(probe, |_, cx| cx.send(output, text.as_bytes())).expect("it lives");
-    until(&mut runtime, |runtime| {
-        runtime.with(probe, |_, cx| cx.get(output).map(Stream::unsent)) == Some(Some(0))
+    let is_foreground = || terminal::is_foreground(io::stdin()).expect("it is our terminal");
+    assert!(!is_foreground(), "the leader's group is");
+    let say = |runtime: &mut reactor::Runtime, text: &str| {
+        runtime.with(probe, |_, cx| cx.send(output, text.as_bytes())).expect("it lives");
+        until(runtime, |runtime| {
+            runtime.with(probe, |_, cx| cx.get(output).map(Stream::unsent)) == Some(Some(0))
+        });
+    };
+    say(&mut runtime, &format!("input ended: {name}; the loop goes on"));
+    println!("{REFUSED}");
+    until(&mut runtime, |_| is_foreground());
+    let again = runtime.with(probe, |_, cx| {
+        let input = cx.stdin()?;
+        cx.add(Stream::new(Bytes).through(input)).map_err(|rejected| rejected.error)
     });
+    let again = again.expect("it lives").expect("it is a terminal");
+    until(&mut runtime, |runtime| {
+        let seen = &runtime.service(probe).expect("it lives").seen;
+        seen.contains(&(again, Seen::got("for the foreground\n")))
+    });
+    say(&mut runtime, "read in the foreground");
     std::process::exit(0)
 }
+
+/// What the program in the background says to its leader.
+const REFUSED: &str = "the terminal was refused";
