@@ -16,7 +16,7 @@ const ONLY_VARIABLE: &str = "CONFORMANCE_ONLY";
 const ROW_VARIABLE: &str = "CONFORMANCE_ROW";
 /// How many rows run at least where descriptors are real: a row that begins to be skipped is a row that is lost.
 /// Three more run where the number of descriptors is limited.
-const QUICK_ROWS_MIN: usize = 206;
+const QUICK_ROWS_MIN: usize = 207;
 /// The slow ones included.
 const ROWS_MIN: usize = QUICK_ROWS_MIN + 5;
 /// How many rows there are at least where the system is no Unix.
@@ -89,6 +89,14 @@ fn each_engine_of_the_platform_passes_the_slow_rows_too() {
 #[ignore = "slow rows: the slow tests of .ci/run have them"]
 fn the_double_passes_the_slow_rows_too_with_many_seeds() {
     on_the_double(0..40, |suite| suite.run());
+}
+
+#[test]
+fn each_row_has_an_id_of_its_own() {
+    let mut ids: Vec<_> = conformance::rows().iter().map(|row| row.id).collect();
+    ids.sort_unstable();
+    let twice = ids.windows(2).find(|pair| pair[0] == pair[1]);
+    assert_eq!(twice, None);
 }
 
 /// A world's engines, without faults and with every fault of an operation that leaves a connection alive.
