@@ -8,6 +8,7 @@ use std::{
     fs::File,
     io::{self, PipeReader, Read},
     os::{fd::OwnedFd, unix::net::UnixStream},
+    time::Duration,
 };
 
 use common::{for_each_engine, settle, until};
@@ -242,6 +243,31 @@ fn of_a_packet_that_is_too_long_the_rest_is_lost() {
             pair.send(b"next", Vec::new());
             pair.until_bytes(arrived + 4);
             assert_eq!(pair.receiver().events, [(arrived, Some(0)), (4, Some(0))]);
+        }
+    });
+}
+
+#[test]
+fn so_many_messages_leave_in_a_turn_and_the_others_in_the_next() {
+    for_each_engine(|engine| {
+        for (count, first) in [(63, 63), (64, 64), (65, 64)] {
+            let (ours, theirs) = seqpacket();
+            let mut runtime = engine.runtime();
+            let keeper = runtime.add(Keeper::default()).expect("it starts");
+            let ours = Descriptors::new().on(ours).expect("a Unix socket");
+            let id = runtime.with(keeper, |_, cx| cx.add(ours).expect("it is watched")).expect("it lives");
+            let read = || {
+                let flags = rustix::net::RecvFlags::DONTWAIT;
+                (0..count).filter(|_| rustix::net::recv(&theirs, &mut [0], flags).is_ok()).count()
+            };
+            runtime.with(keeper, |_, cx| {
+                let message = || Message { bytes: b"x", descriptors: Vec::new() };
+                (0..count).for_each(|_| _ = cx.send(id, message()));
+            });
+            runtime.turn(Some(Duration::ZERO)).expect("the engine is whole");
+            assert_eq!(read(), first, "{count} sent");
+            settle(&mut runtime);
+            assert_eq!(read(), count - first, "{count} sent");
         }
     });
 }

@@ -18,7 +18,8 @@ use std::{
 
 use common::{LONG, Probe, Seen, for_each_engine, until};
 use reactor::{
-    Bytes, Stream,
+    Bytes, Id, Runtime, ServiceId, Stream,
+    engine::Candidates,
     stdio::{self, Raw},
     terminal,
 };
@@ -157,7 +158,7 @@ fn a_terminal_gives_lines_and_takes_output_on_each_engine() {
         let (input, output) = (input.expect("it is added"), output.expect("it is added"));
         // Three lines at once: a read gives one, whatever waits behind it.
         screen.write_all(b"one\ntwo\nthree\n").expect("it is a terminal");
-        let got = |runtime: &mut reactor::Runtime| {
+        let got = |runtime: &mut Runtime| {
             let seen = &runtime.service(probe).expect("it lives").seen;
             let of_input = seen.iter().filter(|(id, _)| *id == input);
             let bytes = of_input
@@ -197,10 +198,13 @@ fn a_process_in_the_background_of_its_terminal_is_not_stopped_and_reads_on_in_th
         });
     }
     let leader = leader.spawn().expect("it starts");
-    shown(&mut screen, "in the background");
-    screen.write_all(b"for the foreground\n").expect("it is a terminal");
-    let said = shown(&mut screen, "goes on");
-    assert!(said.contains("input ended: EIO"), "{said}");
+    for (number, engine) in Candidates::default().names().enumerate() {
+        shown(&mut screen, &format!("{engine} is in the background"));
+        if number == 0 {
+            screen.write_all(b"for the foreground\n").expect("it is a terminal");
+        }
+        shown(&mut screen, &format!("{engine}: input ended: EIO; the loop goes on"));
+    }
     // What was typed was lost by nobody, and comes when the leader has put the program in the foreground.
     shown(&mut screen, "read in the foreground");
     assert_eq!(ended(leader).code(), Some(0));
@@ -222,7 +226,7 @@ fn plays_a_part() {
         }
         "panics in a handler" => {
             let raw = raw_until_a_key();
-            let mut runtime = reactor::Runtime::new().expect("an engine opens");
+            let mut runtime = Runtime::new().expect("an engine opens");
             let service = runtime.add(Probe::<Bytes>::quiet()).expect("it starts");
             runtime.with(service, |_, _| {
                 let _kept = raw;
@@ -255,46 +259,67 @@ fn raw_until_a_key() -> Raw {
 }
 
 fn read_in_the_background() -> ! {
-    let mut runtime = reactor::Runtime::new().expect("an engine opens");
-    let probe = runtime.add(Probe::<Bytes>::quiet()).expect("it starts");
-    let streams = runtime.with(probe, |_, cx| {
-        let input = cx.stdin()?;
-        let output = stdio::output_to(io::stdin().as_fd()).expect("it is a terminal");
-        let output = cx.add(Stream::new(Bytes).through(output)).map_err(|rejected| rejected.error)?;
-        cx.send(output, b"in the background");
-        let input = cx.add(Stream::new(Bytes).through(input)).map_err(|rejected| rejected.error)?;
-        Ok::<_, reactor::Error>((input, output))
-    });
-    let (input, output) = streams.expect("it lives").expect("it is a terminal");
-    let why = |runtime: &mut reactor::Runtime| {
-        let closed = &runtime.service(probe).expect("it lives").closed;
-        let why = closed.iter().find(|(id, ..)| *id == input).map(|(.., why)| why);
-        why.map(|why| why.io().and_then(io::Error::raw_os_error))
-    };
-    until(&mut runtime, |runtime| why(runtime).is_some());
-    let name = if why(&mut runtime) == Some(Some(libc::EIO)) { "EIO" } else { "otherwise" };
     let is_foreground = || terminal::is_foreground(io::stdin()).expect("it is our terminal");
     assert!(!is_foreground(), "the leader's group is");
-    let say = |runtime: &mut reactor::Runtime, text: &str| {
-        runtime.with(probe, |_, cx| cx.send(output, text.as_bytes())).expect("it lives");
-        until(runtime, |runtime| {
+    // What each of them is refused is still there for the next.
+    for name in Candidates::default().names() {
+        let mut typist = Typist::new(name);
+        typist.say(&format!("{name} is in the background"));
+        let input = typist.read();
+        let probe = typist.probe;
+        let why = |runtime: &Runtime| {
+            let closed = &runtime.service(probe).expect("it lives").closed;
+            let why = closed.iter().find(|(id, ..)| *id == input).map(|(.., why)| why);
+            why.map(|why| why.io().and_then(io::Error::raw_os_error))
+        };
+        until(&mut typist.runtime, |runtime| why(runtime).is_some());
+        assert_eq!(why(&typist.runtime), Some(Some(libc::EIO)));
+        typist.say(&format!("{name}: input ended: EIO; the loop goes on"));
+    }
+    println!("{REFUSED}");
+    let mut typist = Typist::new("poll");
+    until(&mut typist.runtime, |_| is_foreground());
+    let (input, probe) = (typist.read(), typist.probe);
+    until(&mut typist.runtime, |runtime| {
+        let seen = &runtime.service(probe).expect("it lives").seen;
+        seen.contains(&(input, Seen::got("for the foreground\n")))
+    });
+    typist.say("read in the foreground");
+    std::process::exit(0)
+}
+
+/// A runtime with the terminal: what it reads, and what it shows.
+struct Typist {
+    runtime: Runtime,
+    probe: ServiceId<Probe<Bytes>>,
+    output: Id<Stream>,
+}
+
+impl Typist {
+    fn new(engine: &'static str) -> Typist {
+        let mut runtime = common::Engine(engine).runtime();
+        let probe = runtime.add(Probe::<Bytes>::quiet()).expect("it starts");
+        let output = stdio::output_to(io::stdin().as_fd()).expect("it is a terminal");
+        let output = runtime.with(probe, |_, cx| cx.add(Stream::new(Bytes).through(output)));
+        let output = output.expect("it lives").map_err(|rejected| rejected.error).expect("it is watched");
+        Typist { runtime, probe, output }
+    }
+
+    fn read(&mut self) -> Id<Stream> {
+        let input = self.runtime.with(self.probe, |_, cx| {
+            let input = Stream::new(Bytes).through(cx.stdin()?);
+            cx.add(input).map_err(|rejected| rejected.error)
+        });
+        input.expect("it lives").expect("it is a terminal")
+    }
+
+    fn say(&mut self, text: &str) {
+        let (probe, output) = (self.probe, self.output);
+        self.runtime.with(probe, |_, cx| cx.send(output, text.as_bytes())).expect("it lives");
+        until(&mut self.runtime, |runtime| {
             runtime.with(probe, |_, cx| cx.get(output).map(Stream::unsent)) == Some(Some(0))
         });
-    };
-    say(&mut runtime, &format!("input ended: {name}; the loop goes on"));
-    println!("{REFUSED}");
-    until(&mut runtime, |_| is_foreground());
-    let again = runtime.with(probe, |_, cx| {
-        let input = cx.stdin()?;
-        cx.add(Stream::new(Bytes).through(input)).map_err(|rejected| rejected.error)
-    });
-    let again = again.expect("it lives").expect("it is a terminal");
-    until(&mut runtime, |runtime| {
-        let seen = &runtime.service(probe).expect("it lives").seen;
-        seen.contains(&(again, Seen::got("for the foreground\n")))
-    });
-    say(&mut runtime, "read in the foreground");
-    std::process::exit(0)
+    }
 }
 
 /// What the program in the background says to its leader.
