@@ -73,6 +73,10 @@ impl Double {
             return moved || self.events.len() > before;
         }
         let Some((number, Some(interest))) = self.watched.get(&key).copied() else { return false };
+        #[cfg(unix)]
+        if state.ends.contains_key(&number) {
+            return self.step_link(state, key, number, interest);
+        }
         let Some(fed) = state.feeds.get(&number) else { return false };
         let ready = fed.ready();
         let ready = Ready {

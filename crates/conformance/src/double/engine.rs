@@ -232,9 +232,13 @@ impl Engine for Double {
         if self.watched.iter().any(|(&other, &(watched, _))| watched == number && other != key) {
             return Err(fault::error(ErrorKind::AlreadyExists));
         }
-        match self.network.shared.lock().feeds.get_mut(&number) {
-            Some(fed) => fed.watched = true,
-            None => return Err(fault::bad_descriptor()),
+        match self.network.shared.lock() {
+            #[cfg(unix)]
+            state if state.is_unix_link(number) => (),
+            mut state => match state.feeds.get_mut(&number) {
+                Some(fed) => fed.watched = true,
+                None => return Err(fault::bad_descriptor()),
+            },
         }
         self.watched.insert(key, (number, interest));
         if interest.is_none() {
@@ -268,6 +272,25 @@ impl Engine for Double {
             Some(fed) => fed.write(from),
             None => Err(fault::bad_descriptor()),
         })
+    }
+
+    #[cfg(unix)]
+    fn pass(
+        &mut self,
+        to: Source<'_>,
+        bytes: &[io::IoSlice<'_>],
+        with: &mut Vec<reactor::Descriptor>,
+    ) -> io::Result<usize> {
+        self.calls += 1;
+        let number = to.number().ok_or_else(fault::no_descriptors)?;
+        self.pass_on(number, bytes, with)
+    }
+
+    #[cfg(unix)]
+    fn receive(&mut self, from: Source<'_>, into: &mut [u8]) -> io::Result<reactor::engine::Delivery> {
+        self.calls += 1;
+        let number = from.number().ok_or_else(fault::no_descriptors)?;
+        self.receive_from(number, into)
     }
 
     fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Transport> {
@@ -383,6 +406,13 @@ impl Engine for Double {
     fn peer(&self, key: Key) -> io::Result<Address> {
         let attached = self.attached.get(&key).ok_or(ErrorKind::NotFound)?;
         self.network.address_of(attached.number, false)
+    }
+
+    #[cfg(unix)]
+    fn peer_credentials(&self, key: Key) -> io::Result<reactor::Credentials> {
+        let attached = self.attached.get(&key).map(|attached| attached.number);
+        let number = attached.or_else(|| self.watched.get(&key).map(|(number, _)| *number));
+        self.credentials_of_peer(number.ok_or(ErrorKind::NotFound)?)
     }
 
     fn calls(&self) -> u64 {

@@ -30,6 +30,8 @@ mod engine;
 mod fault;
 mod feed;
 mod network;
+#[cfg(unix)]
+mod passing;
 mod peer;
 mod rest;
 mod state;

@@ -27,6 +27,9 @@ pub(super) struct State {
     /// How many holds stop the clock.
     pub(super) holds: usize,
     pub(super) transports_max: Option<usize>,
+    /// Descriptors to be closed when the lock is free again: closing one takes it.
+    #[cfg(unix)]
+    pub(super) dropped: Vec<reactor::Descriptor>,
     /// Buffers that were still lent when their double was dropped.
     pub(super) buffers_lost: usize,
     numbers: u64,
@@ -52,9 +55,14 @@ pub(super) struct End {
     pub(super) peer: Address,
     pub(super) holder: Holder,
     /// The other end's number; none while connecting.
-    other: Option<u64>,
+    pub(super) other: Option<u64>,
     taken: VecDeque<u8>,
-    arrived: VecDeque<u8>,
+    pub(super) arrived: VecDeque<u8>,
+    /// How many bytes were sent to this end, and how many it has read.
+    pub(super) put: u64,
+    pub(super) read: u64,
+    #[cfg(unix)]
+    pub(super) passed: super::passing::Passed,
     /// The other end sends no more.
     finished: bool,
     /// The read side fails with a reset, once what arrived is read.
@@ -62,7 +70,7 @@ pub(super) struct End {
     /// This end shut down its write side.
     shut: bool,
     /// What a send is answered with.
-    failed: Option<ErrorKind>,
+    pub(super) failed: Option<ErrorKind>,
 }
 
 /// Something that accepts.
@@ -95,6 +103,8 @@ impl State {
             doubles: BTreeMap::new(),
             holds: 0,
             transports_max: None,
+            #[cfg(unix)]
+            dropped: Vec::new(),
             buffers_lost: 0,
             numbers: 0,
             port: FIRST_PORT,
@@ -250,6 +260,7 @@ impl State {
         let Some(other) = self.ends.get_mut(&other) else { return };
         if other.holder != Holder::Nobody {
             other.taken.extend(bytes);
+            other.put += bytes.len() as u64;
             return;
         }
         // The other end is gone: a kernel answers these bytes with a reset, and the next send fails.
@@ -284,6 +295,10 @@ impl State {
         for (to, byte) in into.iter_mut().zip(end.arrived.drain(..count)) {
             *to = byte;
         }
+        end.read += count as u64;
+        // Whoever reads bytes alone does not get what came with them.
+        #[cfg(unix)]
+        self.dropped.extend(end.passed.between(0, end.read));
         count
     }
 
@@ -319,6 +334,8 @@ impl State {
         let reset = how == Ending::Reset || !end.arrived.is_empty() || !end.taken.is_empty();
         end.taken.clear();
         end.arrived.clear();
+        #[cfg(unix)]
+        self.dropped.extend(end.passed.between(0, u64::MAX));
         let Some(other) = end.other else {
             self.ends.remove(&number);
             return;
@@ -328,6 +345,8 @@ impl State {
                 if reset {
                     let ended = peer.finished && peer.taken.is_empty();
                     peer.taken.clear();
+                    #[cfg(unix)]
+                    self.dropped.extend(peer.passed.between(peer.read + peer.arrived.len() as u64, u64::MAX));
                     peer.reset |= !ended;
                     peer.failed =
                         Some(if ended { ErrorKind::BrokenPipe } else { ErrorKind::ConnectionReset });
@@ -352,6 +371,10 @@ impl End {
             other,
             taken: VecDeque::new(),
             arrived: VecDeque::new(),
+            put: 0,
+            read: 0,
+            #[cfg(unix)]
+            passed: super::passing::Passed::default(),
             finished: false,
             reset: false,
             shut: false,

@@ -190,7 +190,7 @@ fn files(world: &mut World<'_>) -> Outcome {
     // A stream cannot be over what is not waited for.
     for path in [std::env::current_exe()?, std::env::temp_dir()] {
         let Err(error) = Stream::new(Bytes).on(File::open(path)?) else { return Err("it was taken".into()) };
-        check!(error.kind() == std::io::ErrorKind::InvalidInput, "{error}");
+        check!(error.kind() == ErrorKind::InvalidInput, "{error}");
     }
     rig.finish()
 }

@@ -2,7 +2,12 @@
 //!
 //! What passes are ends of connections, which every world has. Their other ends, at a probe, see when no copy is left.
 
-use std::{fs, io, path::PathBuf, process};
+use std::{
+    fs, io,
+    path::PathBuf,
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use reactor::{
     Address, Bytes, Closed, Context, Descriptor, Descriptors, Flow, Handle, Id, Message, Passed, Result,
@@ -144,8 +149,10 @@ impl Link {
             let open = &rig.get(probe).open[before..];
             let accepted = *open.iter().find(|id| **id != other).ok_or("it was accepted")?;
             rig.with(probe, |_, cx| cx.release(accepted));
-            rig.until("it is released", |rig| !rig.get(probe).closed.is_empty())?;
-            let (_, stream, _) = rig.get_mut(probe).closed.remove(0);
+            let at = |rig: &Rig| rig.get(probe).closed.iter().position(|(id, ..)| *id == accepted);
+            rig.until("it is released", |rig| at(rig).is_some())?;
+            let at = at(rig).ok_or("it is released")?;
+            let (_, stream, _) = rig.get_mut(probe).closed.remove(at);
             ends.push(stream.into_transport().ok_or("it has its transport")?.into());
             others.push(other);
         }
@@ -194,8 +201,9 @@ struct Name(PathBuf);
 
 impl Name {
     fn new() -> Name {
-        // Rows are run one after the other.
-        Name(std::env::temp_dir().join(format!("conformance-passing-{}", process::id())))
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let (process, number) = (process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        Name(std::env::temp_dir().join(format!("conformance-passing-{process}-{number}")))
     }
 }
 
