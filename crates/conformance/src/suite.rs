@@ -44,6 +44,8 @@ pub enum Need {
     DescriptorList,
     /// The engine has datagrams.
     Datagrams,
+    /// Descriptors pass over the engine's Unix links.
+    Descriptors,
 }
 
 impl Need {
@@ -53,6 +55,7 @@ impl Need {
             Need::Sockets if world.is_virtual() => Some("a virtual engine has no descriptors"),
             Need::Linux if cfg!(not(any(target_os = "linux", target_os = "android"))) => Some("needs Linux"),
             Need::Datagrams if !world.has_datagrams() => Some("the engine has no datagrams"),
+            Need::Descriptors if !world.passes_descriptors() => Some("no descriptors pass over the engine"),
             Need::DescriptorList if open_descriptors().is_none() => Some("needs /proc/self/fd"),
             _ => None,
         }

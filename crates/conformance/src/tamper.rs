@@ -235,6 +235,28 @@ impl<T: Tamper> Engine for Tampered<T> {
         self.inner.stand_in(of)
     }
 
+    #[cfg(unix)]
+    fn pass(
+        &mut self,
+        to: Source<'_>,
+        bytes: &[io::IoSlice<'_>],
+        with: &mut Vec<reactor::Descriptor>,
+    ) -> io::Result<usize> {
+        self.may_fail()?;
+        self.inner.pass(to, bytes, with)
+    }
+
+    #[cfg(unix)]
+    fn receive(&mut self, from: Source<'_>, into: &mut [u8]) -> io::Result<reactor::engine::Delivery> {
+        self.may_fail()?;
+        self.inner.receive(from, into)
+    }
+
+    #[cfg(unix)]
+    fn activated(&mut self) -> Option<Vec<reactor::systemd::Activated>> {
+        self.inner.activated()
+    }
+
     fn calls(&self) -> u64 {
         self.inner.calls()
     }

@@ -1,7 +1,7 @@
 //! Fails the n-th call of an engine, or some from there on, for a user of engines to be tested with every n.
 //!
 //! Counted are all calls that can fail (`wait`, `watch`, `attach`, `listen`, `connect`, `shutdown`, `read`,
-//! `write`), and the events that can tell of a failure: input becomes [`Event::Broken`], a send that was
+//! `write`, `pass`, `receive`), and the events that can tell of a failure: input becomes [`Event::Broken`], a send that was
 //! taken becomes one that failed with its bytes gone, a connect fails, an accept becomes
 //! [`Event::NotAccepted`]. What the engine beneath did stays done, so nothing leaks because of the torture
 //! itself: a transport that was accepted is closed, a buffer is given back.

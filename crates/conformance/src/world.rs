@@ -19,6 +19,7 @@ pub struct World<'a> {
     chance: Chance,
     is_virtual: bool,
     has_datagrams: bool,
+    passes_descriptors: bool,
     descriptors_max: usize,
 }
 
@@ -46,12 +47,25 @@ impl<'a> World<'a> {
         });
         let bound = make().bind(&Address::Ip(([127, 0, 0, 1], 0).into()), &BindOptions::default());
         let has_datagrams = !bound.is_err_and(|error| error.kind() == ErrorKind::Unsupported);
-        World { make, chance: Chance::new(seed), is_virtual, has_datagrams, descriptors_max: usize::MAX }
+        let passes_descriptors = passes_descriptors(&mut *make(), is_virtual);
+        World {
+            make,
+            chance: Chance::new(seed),
+            is_virtual,
+            has_datagrams,
+            passes_descriptors,
+            descriptors_max: usize::MAX,
+        }
     }
 
     /// Whether the engine has datagrams.
     pub fn has_datagrams(&self) -> bool {
         self.has_datagrams
+    }
+
+    /// Whether descriptors pass over its Unix links.
+    pub fn passes_descriptors(&self) -> bool {
+        self.passes_descriptors
     }
 
     /// Makes a fresh engine.
@@ -88,6 +102,18 @@ impl<'a> World<'a> {
     pub fn any_address(&self) -> Address {
         Address::Ip(([127, 0, 0, 1], 0).into())
     }
+}
+
+/// A virtual engine says so of a link that it does not even have.
+#[cfg(unix)]
+fn passes_descriptors(engine: &mut dyn Engine, is_virtual: bool) -> bool {
+    let asked = engine.receive(Source::hosted(u64::MAX), &mut []);
+    !is_virtual || asked.is_err_and(|error| error.kind() != ErrorKind::Unsupported)
+}
+
+#[cfg(not(unix))]
+fn passes_descriptors(_: &mut dyn Engine, _: bool) -> bool {
+    false
 }
 
 /// Opens a listener and attaches it.

@@ -19,7 +19,7 @@ use crate::{
     id::{Id, Key},
     message::{Offloaded, Refused, TimerId, panic_text},
     options::{ConnectOptions, ListenOptions},
-    resource::{Connection, Flow, Listener, Output, Resource, Stream, Table, listener},
+    resource::{AnyStream, Connection, Flow, Listener, Output, Resource, Stream, Table, listener},
     service::{Handled, Received, Service, ServiceId},
 };
 
@@ -210,12 +210,12 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Queues bytes that were encoded once for many streams ([`Shared::encode`]), without a copy.
-    pub fn send_shared<R: Connection>(&mut self, id: Id<R>, bytes: &Shared) -> Flow {
+    pub fn send_shared<R: AnyStream>(&mut self, id: Id<R>, bytes: &Shared) -> Flow {
         R::share(self.core, self.index, id.key(), bytes)
     }
 
     /// Ends the write side after what is queued; reading goes on until the peer ends.
-    pub fn finish<R: Connection>(&mut self, id: Id<R>) {
+    pub fn finish<R: AnyStream>(&mut self, id: Id<R>) {
         if self.owns(id.key()) {
             self.core.finish(id.key());
         }
@@ -224,7 +224,7 @@ impl<'a, S> Context<'a, S> {
     /// Makes a proxy of two streams: reads of one rest while the other's queue is high, an end of one is
     /// passed on as a half-close of the other, and when one has closed the other closes. The handler still
     /// passes the bytes. Both belong to this service; nothing happens if one is coupled or has a transfer already.
-    pub fn couple<A: Connection, B: Connection>(&mut self, a: Id<A>, b: Id<B>) {
+    pub fn couple<A: AnyStream, B: AnyStream>(&mut self, a: Id<A>, b: Id<B>) {
         let is_bound = |key: Key| self.core.couples.contains_key(&key);
         let is_free = !is_bound(a.key()) && !is_bound(b.key());
         if is_free && a.key() != b.key() && self.owns(a.key()) && self.owns(b.key()) {
@@ -352,13 +352,13 @@ impl<'a, S> Context<'a, S> {
         }
     }
 
-    /// Who is at the other end of a Unix stream.
+    /// Who is at the other end of a Unix socket, as the system noted when it was connected.
     ///
     /// # Errors
     /// As `Credentials::of_peer`; `NotFound` when it is gone.
     pub fn peer_credentials<R: Connection>(&self, id: Id<R>) -> io::Result<crate::Credentials> {
         if self.owns(id.key()) {
-            self.core.engine.peer_credentials(id.key())
+            R::credentials(self.core, id.key())
         } else {
             Err(io::ErrorKind::NotFound.into())
         }

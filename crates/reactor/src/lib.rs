@@ -113,15 +113,18 @@ pub use self::{
     options::{BindOptions, ConnectOptions, Group, Keepalive, ListenOptions, SocketOptions},
     reactor::Reactor,
     resource::{
-        Connection, DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, Event, Fd, Flow, Io, Listener,
-        Output, Resource, Stream, StreamOptions, WhenFull,
+        AnyStream, Connection, DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, Event, Fd, Flow,
+        Io, Listener, Output, Resource, Stream, StreamOptions, WhenFull,
     },
     runtime::{Limits, Receipt, Runtime, RuntimeOptions, ServiceReceipt, run},
     service::{Handle, Handled, Receive, Received, Service, ServiceId},
 };
 
 #[cfg(unix)]
-pub use self::resource::{Descriptors, Message, Passed};
+pub use self::{
+    engine::Descriptor,
+    resource::{Descriptors, Message, Passed},
+};
 
 /// Compiles the program of the project's front page.
 #[cfg(doctest)]

@@ -55,8 +55,14 @@
 //!
 //! **No signal.** When the reader of standard output has left the stream is told [`Event::End`](crate::Event::End),
 //! and a write then fails with EPIPE, whether SIGPIPE is ignored or not. A terminal that is used from the
-//! background does not stop the process (SIGTTIN, SIGTTOU): reading it ends the stream with EIO, writing to
-//! it succeeds. The other resources go on.
+//! background does not stop the process (SIGTTIN, SIGTTOU), and writing to it succeeds.
+//!
+//! **Reading a terminal from the background fails**, as it does for any process that ignores SIGTTIN, and in a group
+//! that nobody controls (an orphaned one): the stream closes as [`Closed::Failed`](crate::Closed::Failed) with EIO, and
+//! the other resources go on. What was typed is still there, for whom it is meant. A terminal that has hung up is not
+//! taken for that: it ends, by [`Event::End`](crate::Event::End). Whoever wants to read on when the shell brings
+//! the process to the front (`fg`) waits for [`Signal::CONT`](crate::signals::Signal::CONT), and then, if
+//! [`is_foreground`](crate::terminal::is_foreground) says so, adds a new stream over `cx.stdin()`.
 //!
 //! The descriptors 0, 1 and 2 stay open: the reader of standard output sees the end when the process has ended.
 //! Bytes that `print!` and `std::io::stdin` keep in buffers of their own are not seen here, so a program uses

@@ -1,8 +1,8 @@
-//! Terminals: how large the window is. Unix.
+//! Terminals: how large the window is, and whom it listens to. Unix.
 
 use std::{io, os::fd::AsFd};
 
-use crate::sys::window_size;
+use crate::sys;
 
 /// The size of a terminal's window in characters. Both are 0 where nobody has set it, as on a serial line.
 ///
@@ -53,6 +53,22 @@ pub struct Size {
 /// # Errors
 /// ENOTTY for what is no terminal.
 pub fn size(terminal: impl AsFd) -> io::Result<Size> {
-    let (columns, rows) = window_size(terminal.as_fd())?;
+    let (columns, rows) = sys::window_size(terminal.as_fd())?;
     Ok(Size { columns, rows })
+}
+
+/// Whether this process is in the foreground of its terminal: only then does a read of it bring what is typed
+/// (tcgetpgrp(3)). A call that does not block.
+///
+/// ```
+/// use reactor::terminal;
+/// // What is no terminal of ours is not taken from us either.
+/// let is_typed_at = terminal::is_foreground(std::io::stdin()).unwrap_or(true);
+/// # let _ = is_typed_at;
+/// ```
+///
+/// # Errors
+/// ENOTTY for what is not the terminal that controls this process.
+pub fn is_foreground(terminal: impl AsFd) -> io::Result<bool> {
+    sys::is_foreground(terminal.as_fd())
 }

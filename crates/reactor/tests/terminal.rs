@@ -7,7 +7,7 @@ mod common;
 
 use std::{
     fs::File,
-    io::{self, Read, Write},
+    io::{self, BufRead, Read, Write},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::process::CommandExt,
@@ -18,8 +18,10 @@ use std::{
 
 use common::{LONG, Probe, Seen, for_each_engine, until};
 use reactor::{
-    Bytes, Stream,
+    Bytes, Id, Runtime, ServiceId, Stream,
+    engine::Candidates,
     stdio::{self, Raw},
+    terminal,
 };
 
 /// Names to this binary, run by itself, what it is to do.
@@ -156,7 +158,7 @@ fn a_terminal_gives_lines_and_takes_output_on_each_engine() {
         let (input, output) = (input.expect("it is added"), output.expect("it is added"));
         // Three lines at once: a read gives one, whatever waits behind it.
         screen.write_all(b"one\ntwo\nthree\n").expect("it is a terminal");
-        let got = |runtime: &mut reactor::Runtime| {
+        let got = |runtime: &mut Runtime| {
             let seen = &runtime.service(probe).expect("it lives").seen;
             let of_input = seen.iter().filter(|(id, _)| *id == input);
             let bytes = of_input
@@ -180,7 +182,7 @@ fn a_terminal_gives_lines_and_takes_output_on_each_engine() {
 }
 
 #[test]
-fn a_process_in_the_background_of_its_terminal_is_not_stopped() {
+fn a_process_in_the_background_of_its_terminal_is_not_stopped_and_reads_on_in_the_foreground() {
     let (mut screen, program) = terminal();
     // With this flag output from the background stops a process, too.
     let mut flags = attributes(&program);
@@ -196,10 +198,15 @@ fn a_process_in_the_background_of_its_terminal_is_not_stopped() {
         });
     }
     let leader = leader.spawn().expect("it starts");
-    shown(&mut screen, "in the background");
-    screen.write_all(b"for the foreground\n").expect("it is a terminal");
-    let said = shown(&mut screen, "goes on");
-    assert!(said.contains("input ended: EIO"), "{said}");
+    for (number, engine) in Candidates::default().names().enumerate() {
+        shown(&mut screen, &format!("{engine} is in the background"));
+        if number == 0 {
+            screen.write_all(b"for the foreground\n").expect("it is a terminal");
+        }
+        shown(&mut screen, &format!("{engine}: input ended: EIO; the loop goes on"));
+    }
+    // What was typed was lost by nobody, and comes when the leader has put the program in the foreground.
+    shown(&mut screen, "read in the foreground");
     assert_eq!(ended(leader).code(), Some(0));
 }
 
@@ -219,7 +226,7 @@ fn plays_a_part() {
         }
         "panics in a handler" => {
             let raw = raw_until_a_key();
-            let mut runtime = reactor::Runtime::new().expect("an engine opens");
+            let mut runtime = Runtime::new().expect("an engine opens");
             let service = runtime.add(Probe::<Bytes>::quiet()).expect("it starts");
             runtime.with(service, |_, _| {
                 let _kept = raw;
@@ -231,7 +238,13 @@ fn plays_a_part() {
         "leads" => {
             // The harness of this binary writes to its standard output in its own way, which would stop it.
             let mut child = play("reads in the background", io::stdin().as_fd());
-            let child = child.stdout(Stdio::null()).process_group(0).spawn().expect("it starts");
+            let mut child = child.stdout(Stdio::piped()).process_group(0).spawn().expect("it starts");
+            assert!(terminal::is_foreground(io::stdin()).expect("it is our terminal"));
+            let lines = io::BufReader::new(child.stdout.take().expect("it is piped")).lines();
+            lines.map_while(Result::ok).find(|line| line.ends_with(REFUSED)).expect("it says so");
+            let group = libc::pid_t::try_from(child.id()).expect("a process");
+            // SAFETY: takes no pointer.
+            assert_eq!(unsafe { libc::tcsetpgrp(0, group) }, 0);
             std::process::exit(ended(child).code().unwrap_or(1))
         }
         _ => read_in_the_background(),
@@ -246,28 +259,68 @@ fn raw_until_a_key() -> Raw {
 }
 
 fn read_in_the_background() -> ! {
-    let mut runtime = reactor::Runtime::new().expect("an engine opens");
-    let probe = runtime.add(Probe::<Bytes>::quiet()).expect("it starts");
-    let streams = runtime.with(probe, |_, cx| {
-        let input = cx.stdin()?;
-        let output = stdio::output_to(io::stdin().as_fd()).expect("it is a terminal");
-        let output = cx.add(Stream::new(Bytes).through(output)).map_err(|rejected| rejected.error)?;
-        cx.send(output, b"in the background");
-        let input = cx.add(Stream::new(Bytes).through(input)).map_err(|rejected| rejected.error)?;
-        Ok::<_, reactor::Error>((input, output))
+    let is_foreground = || terminal::is_foreground(io::stdin()).expect("it is our terminal");
+    assert!(!is_foreground(), "the leader's group is");
+    // What each of them is refused is still there for the next.
+    for name in Candidates::default().names() {
+        let mut typist = Typist::new(name);
+        typist.say(&format!("{name} is in the background"));
+        let input = typist.read();
+        let probe = typist.probe;
+        let why = |runtime: &Runtime| {
+            let closed = &runtime.service(probe).expect("it lives").closed;
+            let why = closed.iter().find(|(id, ..)| *id == input).map(|(.., why)| why);
+            why.map(|why| why.io().and_then(io::Error::raw_os_error))
+        };
+        until(&mut typist.runtime, |runtime| why(runtime).is_some());
+        assert_eq!(why(&typist.runtime), Some(Some(libc::EIO)));
+        typist.say(&format!("{name}: input ended: EIO; the loop goes on"));
+    }
+    println!("{REFUSED}");
+    let mut typist = Typist::new("poll");
+    until(&mut typist.runtime, |_| is_foreground());
+    let (input, probe) = (typist.read(), typist.probe);
+    until(&mut typist.runtime, |runtime| {
+        let seen = &runtime.service(probe).expect("it lives").seen;
+        seen.contains(&(input, Seen::got("for the foreground\n")))
     });
-    let (input, output) = streams.expect("it lives").expect("it is a terminal");
-    let why = |runtime: &mut reactor::Runtime| {
-        let closed = &runtime.service(probe).expect("it lives").closed;
-        let why = closed.iter().find(|(id, ..)| *id == input).map(|(.., why)| why);
-        why.map(|why| why.io().and_then(io::Error::raw_os_error))
-    };
-    until(&mut runtime, |runtime| why(runtime).is_some());
-    let name = if why(&mut runtime) == Some(Some(libc::EIO)) { "EIO" } else { "otherwise" };
-    let text = format!("input ended: {name}; the loop goes on");
-    runtime.with(probe, |_, cx| cx.send(output, text.as_bytes())).expect("it lives");
-    until(&mut runtime, |runtime| {
-        runtime.with(probe, |_, cx| cx.get(output).map(Stream::unsent)) == Some(Some(0))
-    });
+    typist.say("read in the foreground");
     std::process::exit(0)
 }
+
+/// A runtime with the terminal: what it reads, and what it shows.
+struct Typist {
+    runtime: Runtime,
+    probe: ServiceId<Probe<Bytes>>,
+    output: Id<Stream>,
+}
+
+impl Typist {
+    fn new(engine: &'static str) -> Typist {
+        let mut runtime = common::Engine(engine).runtime();
+        let probe = runtime.add(Probe::<Bytes>::quiet()).expect("it starts");
+        let output = stdio::output_to(io::stdin().as_fd()).expect("it is a terminal");
+        let output = runtime.with(probe, |_, cx| cx.add(Stream::new(Bytes).through(output)));
+        let output = output.expect("it lives").map_err(|rejected| rejected.error).expect("it is watched");
+        Typist { runtime, probe, output }
+    }
+
+    fn read(&mut self) -> Id<Stream> {
+        let input = self.runtime.with(self.probe, |_, cx| {
+            let input = Stream::new(Bytes).through(cx.stdin()?);
+            cx.add(input).map_err(|rejected| rejected.error)
+        });
+        input.expect("it lives").expect("it is a terminal")
+    }
+
+    fn say(&mut self, text: &str) {
+        let (probe, output) = (self.probe, self.output);
+        self.runtime.with(probe, |_, cx| cx.send(output, text.as_bytes())).expect("it lives");
+        until(&mut self.runtime, |runtime| {
+            runtime.with(probe, |_, cx| cx.get(output).map(Stream::unsent)) == Some(Some(0))
+        });
+    }
+}
+
+/// What the program in the background says to its leader.
+const REFUSED: &str = "the terminal was refused";

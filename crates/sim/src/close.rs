@@ -31,7 +31,7 @@ impl State {
     /// Closes what a transport's number names; what is closed already stays so.
     pub(crate) fn close_number(&mut self, number: u64, how: Ending) {
         #[cfg(unix)]
-        if number & crate::process::STAND_IN != 0 {
+        if number & crate::feed::FEED != 0 {
             return self.close_stand_in(number as u32);
         }
         if number & LISTENER != 0 {
@@ -83,7 +83,7 @@ impl State {
         (end.owner, end.parked, end.sent, end.connected) = (None, None, None, None);
         #[cfg(unix)]
         {
-            end.mover = None;
+            (end.mover, end.watch) = (None, None);
         }
         end.input_bytes = 0;
         for segment in std::mem::take(&mut end.input) {

@@ -16,7 +16,12 @@ use crate::{
 
 impl State {
     /// Makes a connecting end, and sends its first packet.
-    pub(crate) fn connect(&mut self, host: u32, to: &Address, from: Option<&Address>) -> io::Result<u64> {
+    pub(crate) fn connect(
+        &mut self,
+        (host, process): (u32, u32),
+        to: &Address,
+        from: Option<&Address>,
+    ) -> io::Result<u64> {
         let (local, peer) = match (from, to) {
             (Some(from), _) => (from.clone(), to.clone()),
             (None, Address::Ip(ip)) => {
@@ -36,6 +41,7 @@ impl State {
             (None, _) => (Address::Unnamed, to.clone()),
         };
         let end = self.add_end(host, local, peer, Holder::Transport);
+        self.ends[end as usize].maker = Some(process);
         self.send_connect(end, 0);
         Ok(self.ends[end as usize].number(end))
     }
@@ -109,6 +115,8 @@ impl State {
         self.ends[at as usize].other = Some(accepted);
         if let Some(listener) = self.listener(number) {
             listener.waiting.push_back(accepted);
+            let process = listener.owner.map(|(process, _)| process);
+            self.ends[accepted as usize].maker = process;
         }
         self.ends[at as usize].last_arrival = back;
         self.queue.put(back, What::Answer { end: at, generation, error: 0 });

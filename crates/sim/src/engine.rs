@@ -23,10 +23,12 @@ use crate::{
     bell::Bell,
     error,
     fault::Kind,
+    feed::FEED,
     input::Told,
     listener::LISTENER,
     socket::SOCKET,
     state::{Item, State},
+    table::{Entry, Held},
 };
 
 /// One engine of a [`World`](crate::World); a node's runtime holds one, and
@@ -52,22 +54,10 @@ pub struct SimEngine {
     is_driven: bool,
     pub(crate) bell: Arc<Bell>,
     /// By slot of the key.
-    table: Vec<Option<Entry>>,
+    pub(crate) table: Vec<Option<Entry>>,
     /// How much of the ready list belongs to this batch.
     pub(crate) batch: usize,
     calls: u64,
-}
-
-struct Entry {
-    key: Key,
-    held: Held,
-}
-
-enum Held {
-    End(u32, Transport),
-    Listener(u32, Transport),
-    Feed(u32),
-    Socket(u32, Transport),
 }
 
 impl SimEngine {
@@ -89,30 +79,6 @@ impl SimEngine {
     pub(crate) fn still(mut self) -> SimEngine {
         self.is_driven = true;
         self
-    }
-
-    fn held(&self, key: Key) -> Option<&Held> {
-        let entry = self.table.get(key.slot())?.as_ref()?;
-        (entry.key == key).then_some(&entry.held)
-    }
-
-    fn end(&self, key: Key) -> Option<u32> {
-        match self.held(key) {
-            Some(Held::End(end, _)) => Some(*end),
-            _ => None,
-        }
-    }
-
-    fn insert(&mut self, key: Key, held: Held) {
-        if self.table.len() <= key.slot() {
-            self.table.resize_with(key.slot() + 1, || None);
-        }
-        self.table[key.slot()] = Some(Entry { key, held });
-    }
-
-    fn remove(&mut self, key: Key) -> Option<Held> {
-        self.held(key)?;
-        self.table[key.slot()].take().map(|entry| entry.held)
     }
 }
 
@@ -199,9 +165,17 @@ impl Engine for SimEngine {
 
     fn watch(&mut self, key: Key, source: Source<'_>, interest: Option<Interest>) -> io::Result<()> {
         self.calls += 1;
-        let number = source.number().ok_or_else(error::no_descriptors)? as u32;
+        let number = source.number().ok_or_else(error::no_descriptors)?;
         let process = self.process;
         let mut state = self.state.borrow_mut();
+        #[cfg(unix)]
+        if number & FEED == 0 {
+            let (at, generation) = state.watch_end(number, (process, key), interest)?;
+            drop(state);
+            self.insert(key, Held::Watched(at, generation));
+            return Ok(());
+        }
+        let number = number as u32;
         let fed = state.feeds.get_mut(number as usize).and_then(Option::as_mut);
         let fed = fed.ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?;
         if fed.watcher.is_some_and(|watcher| watcher != (process, key)) {
@@ -216,38 +190,65 @@ impl Engine for SimEngine {
 
     fn unwatch(&mut self, key: Key, _: Source<'_>) {
         self.calls += 1;
-        let Some(Held::Feed(number)) = self.remove(key) else { return };
-        if let Some(Some(fed)) = self.state.borrow_mut().feeds.get_mut(number as usize) {
-            (fed.watcher, fed.interest) = (None, None);
+        if let Some(held) = self.remove(key) {
+            self.state.borrow_mut().let_go(held);
         }
     }
 
     fn read(&mut self, source: Source<'_>, into: &mut [u8]) -> io::Result<usize> {
         self.calls += 1;
-        let number = source.number().ok_or_else(error::no_descriptors)?;
+        let number = feed_of(source)?;
         let mut state = self.state.borrow_mut();
         let fed = state.feeds.get_mut(number as usize).and_then(Option::as_mut);
         let result = fed.ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?.read(into);
         if let Ok(count) = result {
             state.digest.bytes(&into[..count]);
-            state.was_read(number as u32, count);
+            state.was_read(number, count);
         }
         result
     }
 
     fn write(&mut self, source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
         self.calls += 1;
-        let number = source.number().ok_or_else(error::no_descriptors)?;
+        let number = feed_of(source)?;
         let mut state = self.state.borrow_mut();
         let fed = state.feeds.get_mut(number as usize).and_then(Option::as_mut);
         let result = fed.ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?.write(from);
         if let Ok(count) = result {
             state.digest.bytes(&from.front()[..count]);
-            state.was_written(number as u32);
-            #[cfg(unix)]
-            state.take_notices(number as u32);
+            state.was_written(number);
         }
         result
+    }
+
+    #[cfg(unix)]
+    fn pass(
+        &mut self,
+        to: Source<'_>,
+        bytes: &[io::IoSlice<'_>],
+        with: &mut Vec<reactor::Descriptor>,
+    ) -> io::Result<usize> {
+        self.calls += 1;
+        let number = to.number().ok_or_else(error::no_descriptors)?;
+        let state = &mut *self.state.borrow_mut();
+        if number & FEED != 0 {
+            state.notify(number as u32, bytes, with)
+        } else {
+            state.pass(number, bytes, with)
+        }
+    }
+
+    #[cfg(unix)]
+    fn receive(&mut self, from: Source<'_>, into: &mut [u8]) -> io::Result<reactor::engine::Delivery> {
+        self.calls += 1;
+        let number = from.number().ok_or_else(error::no_descriptors)?;
+        self.state.borrow_mut().receive(number, into)
+    }
+
+    #[cfg(unix)]
+    fn activated(&mut self) -> Option<Vec<reactor::systemd::Activated>> {
+        self.calls += 1;
+        Some(self.state.borrow_mut().activated(self.host, self.process))
     }
 
     #[cfg(unix)]
@@ -276,7 +277,7 @@ impl Engine for SimEngine {
     fn connect(&mut self, address: &Address, options: &ConnectOptions) -> io::Result<Transport> {
         self.calls += 1;
         let mut state = self.state.borrow_mut();
-        let number = state.connect(self.host, address, options.local.as_ref())?;
+        let number = state.connect((self.host, self.process), address, options.local.as_ref())?;
         Ok(state.transport(number))
     }
 
@@ -431,27 +432,17 @@ impl Engine for SimEngine {
         }
     }
 
+    #[cfg(unix)]
+    fn peer_credentials(&self, key: Key) -> io::Result<reactor::Credentials> {
+        match self.held(key) {
+            Some(Held::End(at, _) | Held::Watched(at, _)) => self.state.borrow().credentials_of_peer(*at),
+            Some(_) => Err(ErrorKind::Unsupported.into()),
+            None => Err(ErrorKind::NotFound.into()),
+        }
+    }
+
     fn calls(&self) -> u64 {
         self.calls
-    }
-}
-
-impl Drop for SimEngine {
-    fn drop(&mut self) {
-        let mut state = self.state.borrow_mut();
-        for entry in self.table.drain(..).flatten() {
-            match entry.held {
-                Held::End(at, _) => state.close_end(at, Ending::Orderly),
-                Held::Listener(number, _) => state.close_listener(number),
-                Held::Socket(number, _) => state.close_socket(number),
-                Held::Feed(number) => {
-                    if let Some(Some(fed)) = state.feeds.get_mut(number as usize) {
-                        (fed.watcher, fed.interest) = (None, None);
-                    }
-                }
-            }
-        }
-        state.processes[self.process as usize] = None;
     }
 }
 
@@ -463,6 +454,12 @@ impl fmt::Debug for SimEngine {
             .field("attached", &attached)
             .finish_non_exhaustive()
     }
+}
+
+/// The number of the feed behind a source.
+fn feed_of(source: Source<'_>) -> io::Result<u32> {
+    let number = source.number().ok_or_else(error::no_descriptors)?;
+    if number & FEED == 0 { Err(error::os(error::BAD_DESCRIPTOR)) } else { Ok(number as u32) }
 }
 
 /// A day in November 2023.

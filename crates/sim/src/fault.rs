@@ -22,7 +22,8 @@ pub enum Kind {
     SpuriousReady,
     /// What is ready at one moment is told in another order than it became so.
     Reorder,
-    /// A listener has no descriptor left for a connection (EMFILE).
+    /// There is no descriptor left: for a connection that a listener would accept (EMFILE), or for those that come over
+    /// a Unix link, which are closed.
     AcceptFails,
     /// A connection is gone before it was accepted (ECONNABORTED): the connecting side sees a reset.
     AcceptAborts,

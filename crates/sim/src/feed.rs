@@ -54,7 +54,7 @@ impl Fed {
             count += length;
             records.pop_front();
         }
-        if count == 0 && !records.is_empty() { Err(error::os(INVALID)) } else { Ok(count) }
+        if count == 0 && !records.is_empty() { Err(error::os(error::INVALID)) } else { Ok(count) }
     }
 
     /// Takes what was written, for the source at the other end.
@@ -97,17 +97,6 @@ impl Fed {
         if let Some(new) = merge(None) {
             self.put(&new);
         }
-    }
-
-    /// Takes what was written as texts, each up to an empty line; the rest stays.
-    #[cfg(unix)]
-    pub(crate) fn take_until_empty_lines(&mut self) -> Vec<String> {
-        let mut texts = Vec::new();
-        while let Some(end) = self.output.windows(2).position(|two| two == b"\n\n") {
-            let text: Vec<u8> = self.output.drain(..end + 2).collect();
-            texts.push(String::from_utf8_lossy(&text[..end]).into_owned());
-        }
-        texts
     }
 
     pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
@@ -185,7 +174,7 @@ impl Feed {
 
     /// What is to be watched.
     pub fn source(&self) -> Source<'static> {
-        Source::hosted(u64::from(self.number))
+        Source::hosted(FEED | u64::from(self.number))
     }
 
     /// Adds input.
@@ -244,4 +233,5 @@ impl std::fmt::Debug for Feed {
     }
 }
 
-const INVALID: i32 = 22;
+/// Marks a source's number as a feed's, and a transport's as one over a feed.
+pub(crate) const FEED: u64 = 1 << 61;

@@ -22,6 +22,11 @@ impl State {
         let end = &mut self.ends[at as usize];
         let (_, key) = end.owner.filter(|(owner, _)| *owner == process)?;
         end.queued = false;
+        #[cfg(unix)]
+        if end.watch.is_some() {
+            return self.watched_event(at).map(|event| Told::Event((key, event)));
+        }
+        let end = &mut self.ends[at as usize];
         let event = if let Some(number) = end.connected.take() {
             Event::Connected(if number == 0 { Ok(()) } else { Err(error::os(number)) })
         } else if let Some(sent) = end.sent.take() {
@@ -47,7 +52,8 @@ impl State {
             self.tally.observe(Kind::LateInput);
         }
         let end = &mut self.ends[at as usize];
-        let Some(first) = end.input.pop_front() else { return self.read_end(at) };
+        let Some(mut first) = end.input.pop_front() else { return self.read_end(at) };
+        first.close_passed();
         let mut chunk = if end.input.is_empty() && first.start == 0 { first } else { self.gather(at, first) };
         if chunk.len() > 1 && self.strikes(Kind::TinyRead) {
             self.tally.observe(Kind::TinyRead);
@@ -67,6 +73,7 @@ impl State {
         let mut len = 0;
         let mut next = Some(first);
         while let Some(mut segment) = next.take() {
+            segment.close_passed();
             let count = segment.len().min(buffer.len() - len);
             buffer[len..len + count].copy_from_slice(&segment.buffer[segment.start..segment.start + count]);
             (len, segment.start) = (len + count, segment.start + count);

@@ -75,6 +75,7 @@
 
 // The engine's modules name no service and no handler; only the bed, nodes and the world do.
 // In the order of the data: chance and faults, what is between nodes, the engine, the world.
+mod arrival;
 mod bed;
 mod bell;
 mod buffer;
@@ -102,6 +103,8 @@ mod listener;
 mod net;
 mod node;
 #[cfg(unix)]
+mod passing;
+#[cfg(unix)]
 mod pipe;
 #[cfg(unix)]
 mod process;
@@ -111,6 +114,7 @@ mod replay;
 mod socket;
 mod sometimes;
 mod state;
+mod table;
 mod trouble;
 mod world;
 

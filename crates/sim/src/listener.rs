@@ -29,6 +29,8 @@ pub(crate) struct Listener {
     pub(crate) wants: bool,
     queued: bool,
     pub(crate) detaching: bool,
+    /// A supervisor keeps it: who it was given to only lets it go.
+    pub(crate) is_kept: bool,
 }
 
 /// Marks a transport's number as a listener's.
@@ -82,6 +84,7 @@ impl State {
             wants: false,
             queued: false,
             detaching: false,
+            is_kept: false,
         }));
         Ok(u64::from(number) | LISTENER)
     }
@@ -102,6 +105,11 @@ impl State {
     }
 
     pub(crate) fn close_listener(&mut self, number: u32) {
+        if let Some(listener) = self.listener(number).filter(|listener| listener.is_kept) {
+            (listener.owner, listener.wants, listener.queued, listener.detaching) =
+                (None, false, false, false);
+            return;
+        }
         let Some(listener) = self.listeners.get_mut(number as usize).and_then(Option::take) else { return };
         self.names.remove(&(listener.host, listener.address));
         for end in listener.waiting {

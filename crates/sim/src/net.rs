@@ -15,7 +15,6 @@ use crate::{
     error,
     fault::Kind,
     listener::LISTENER,
-    record::Happening,
     socket::SOCKET,
     state::{Item, State, What},
 };
@@ -47,16 +46,32 @@ pub(crate) struct Segment {
     pub(crate) buffer: Box<[u8]>,
     pub(crate) start: usize,
     pub(crate) end: usize,
-    sent: u64,
+    pub(crate) sent: u64,
+    /// The descriptors that come with its first byte.
+    #[cfg(unix)]
+    pub(crate) with: Vec<reactor::Descriptor>,
 }
 
 impl Segment {
     pub(crate) fn of(buffer: Box<[u8]>, len: usize) -> Segment {
-        Segment { buffer, start: 0, end: len, sent: 0 }
+        Segment {
+            buffer,
+            start: 0,
+            end: len,
+            sent: 0,
+            #[cfg(unix)]
+            with: Vec::new(),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.end - self.start
+    }
+
+    /// Its reader asks for bytes alone.
+    pub(crate) fn close_passed(&mut self) {
+        #[cfg(unix)]
+        self.with.clear();
     }
 }
 
@@ -108,6 +123,11 @@ pub(crate) struct End {
     /// Who moves it, if no engine does.
     #[cfg(unix)]
     pub(crate) mover: Option<crate::pipe::Mover>,
+    /// A resource reads and writes it by itself, and is told when it can.
+    #[cfg(unix)]
+    pub(crate) watch: Option<crate::passing::Watch>,
+    /// The process that connected, or that listened.
+    pub(crate) maker: Option<u32>,
 }
 
 impl End {
@@ -145,19 +165,30 @@ impl End {
             medium: Medium::SOCKET,
             #[cfg(unix)]
             mover: None,
+            #[cfg(unix)]
+            watch: None,
+            maker: None,
         }
     }
 
     /// The number of its transport.
     pub(crate) fn number(&self, at: u32) -> u64 {
-        u64::from(self.generation & 0x3fff_ffff) << 32 | u64::from(at)
+        u64::from(self.generation & 0x1fff_ffff) << 32 | u64::from(at)
+    }
+
+    fn waits_for_room(&self) -> bool {
+        #[cfg(unix)]
+        if self.watch.as_ref().is_some_and(crate::passing::Watch::wants_room) {
+            return true;
+        }
+        self.parked.is_some()
     }
 
     pub(crate) fn has_input(&self) -> bool {
         !self.input.is_empty() || (!self.end_told && (self.finished || self.broken.is_some()))
     }
 
-    fn is_telling(&self) -> bool {
+    pub(crate) fn is_telling(&self) -> bool {
         self.connected.is_some()
             || self.sent.is_some()
             || self.detaching
@@ -198,8 +229,13 @@ impl State {
     /// Something of an end has changed that its engine may have to tell.
     #[inline]
     pub(crate) fn look_at_end(&mut self, at: u32) {
+        let end = &self.ends[at as usize];
+        #[cfg(unix)]
+        let is_telling = if end.watch.is_some() { self.ready_of(at).is_some() } else { end.is_telling() };
+        #[cfg(not(unix))]
+        let is_telling = end.is_telling();
         let end = &mut self.ends[at as usize];
-        if end.queued || !end.is_telling() {
+        if end.queued || !is_telling {
             return;
         }
         if let Some((process, _)) = end.owner {
@@ -260,19 +296,26 @@ impl State {
         while left > 0 {
             let front = queue.front();
             let len = front.len().min(left).min(PACKET_MAX);
-            let mut buffer = self.buffers.take(len);
-            buffer[..len].copy_from_slice(&front[..len]);
-            self.digest.number(u64::from(from) << 8 | 0x5e);
-            self.digest.bytes(&buffer[..len]);
+            let segment = self.segment_of(from, &front[..len]);
             queue.advance(len);
             left -= len;
-            let segment = Segment { buffer, start: 0, end: len, sent: self.now };
             self.put(from, Packet::Data(segment));
         }
         if count > 0 && self.ends[from as usize].medium.is_socket() && self.strikes(Kind::Reset) {
             self.break_both(from, other);
         }
         Ok(count)
+    }
+
+    /// A packet's bytes, at most [`PACKET_MAX`].
+    pub(crate) fn segment_of(&mut self, from: u32, bytes: &[u8]) -> Segment {
+        let mut buffer = self.buffers.take(bytes.len());
+        buffer[..bytes.len()].copy_from_slice(bytes);
+        self.digest.number(u64::from(from) << 8 | 0x5e);
+        self.digest.bytes(bytes);
+        let mut segment = Segment::of(buffer, bytes.len());
+        segment.sent = self.now;
+        segment
     }
 
     /// Resets a connection from the middle.
@@ -307,7 +350,7 @@ impl State {
             return;
         }
         self.ends[at as usize].room_due = false;
-        let Some(mut queue) = self.ends[at as usize].parked.take() else { return };
+        let Some(mut queue) = self.ends[at as usize].parked.take() else { return self.look_at_end(at) };
         let result = self.transfer(at, &mut queue);
         if matches!(result, Ok(0)) {
             self.ends[at as usize].parked = Some(queue);
@@ -322,137 +365,12 @@ impl State {
         let end = &self.ends[reader as usize];
         let (Some(other), host) = (end.other, end.host) else { return };
         let sender = &self.ends[other as usize];
-        if sender.parked.is_some() && !sender.room_due {
+        if sender.waits_for_room() && !sender.room_due {
             let (there, generation) = (sender.host, sender.generation);
             let at = self.arrival(host, there);
             self.ends[other as usize].room_due = true;
             self.queue.put(at, What::Room { end: other, generation });
         }
-    }
-
-    // Arriving.
-
-    /// The first packet on an end's wire gets there, unless something is in its way.
-    pub(crate) fn arrive(&mut self, at: u32, generation: u32) {
-        if !self.alive(at, generation) {
-            return;
-        }
-        let end = &self.ends[at as usize];
-        let (host, other) = (end.host, end.other);
-        let from = other.map_or(host, |other| self.ends[other as usize].host);
-        let obstacle = if from == host { None } else { self.links.obstacle(from, host) };
-        let is_down = !self.hosts[host as usize].is_up;
-        if obstacle.is_some() || is_down {
-            if let Some(kind) = obstacle {
-                self.tally.observe(kind);
-            }
-            return self.stall(at);
-        }
-        let end = &mut self.ends[at as usize];
-        let Some(packet) = end.wire.pop_front() else { return };
-        end.progress += 1;
-        if let Packet::Data(segment) = &packet {
-            end.wire_bytes -= segment.len();
-        }
-        if end.holder == Holder::Nobody {
-            self.refuse(at, packet);
-            return;
-        }
-        match packet {
-            Packet::Data(segment) => self.take_in(at, from, segment),
-            #[cfg(unix)]
-            Packet::Fin | Packet::Reset if !end.medium.has_input() => self.reader_left(at),
-            Packet::Fin => end.finished = true,
-            Packet::Reset => self.take_reset(at),
-            Packet::Lost => (),
-        }
-        self.look_at_end(at);
-    }
-
-    fn take_in(&mut self, at: u32, from: u32, segment: Segment) {
-        let end = &mut self.ends[at as usize];
-        if end.broken.is_some() {
-            return self.buffers.give(segment.buffer);
-        }
-        let (bytes, sent, to) = (segment.len(), segment.sent, end.host);
-        end.input_bytes += bytes;
-        end.input.push_back(segment);
-        self.record.messages += 1;
-        self.record.bytes += bytes as u64;
-        let time = reactor::Time::from_nanos;
-        let (sent, arrived) = (time(sent), time(self.now));
-        self.record.keep(|| Happening::Message { sent, arrived, from, to, bytes: bytes as u32 });
-    }
-
-    fn take_reset(&mut self, at: u32) {
-        let end = &mut self.ends[at as usize];
-        let had_ended = end.finished && end.input.is_empty();
-        let number = if had_ended { error::BROKEN_PIPE } else { error::CONNECTION_RESET };
-        end.failed.get_or_insert(number);
-        if !had_ended {
-            end.broken.get_or_insert(number);
-        }
-        if let Some(queue) = end.parked.take() {
-            end.sent = Some(Sent { queue, result: Err(error::os(number)) });
-        }
-    }
-
-    /// A packet for a closed end: answered with a reset, unless that is what it is.
-    fn refuse(&mut self, at: u32, packet: Packet) {
-        if let Packet::Data(segment) = packet {
-            self.buffers.give(segment.buffer);
-            self.put(at, Packet::Reset);
-        }
-    }
-
-    /// A packet waits until its way is free; its sender does not wait for ever.
-    fn stall(&mut self, at: u32) {
-        let end = &mut self.ends[at as usize];
-        end.stalled += 1;
-        let (progress, other) = (end.progress, end.other);
-        if let Some(other) = other.filter(|_| end.stalled == 1) {
-            let generation = self.ends[other as usize].generation;
-            self.queue.put(self.now + self.give_up, What::GiveUp { end: other, generation, progress });
-        }
-    }
-
-    /// The ways may be free: what waited sets out again.
-    pub(crate) fn unstall(&mut self) {
-        self.release_flights();
-        for at in 0..self.ends.len() as u32 {
-            let end = &mut self.ends[at as usize];
-            let count = std::mem::take(&mut end.stalled);
-            let (generation, host, other) = (end.generation, end.host, end.other);
-            if count == 0 || end.holder == Holder::Free {
-                continue;
-            }
-            let from = other.map_or(host, |other| self.ends[other as usize].host);
-            let arrival = self.arrival(from, host);
-            let end = &mut self.ends[at as usize];
-            end.last_arrival = end.last_arrival.max(arrival);
-            for _ in 0..count {
-                self.queue.put(arrival, What::Arrive { end: at, generation });
-            }
-        }
-    }
-
-    /// What an end sent got no answer for too long.
-    pub(crate) fn give_up(&mut self, at: u32, generation: u32, progress: u64) {
-        if !self.alive(at, generation) || self.ends[at as usize].holder == Holder::Nobody {
-            return;
-        }
-        let Some(other) = self.ends[at as usize].other else { return };
-        let there = &self.ends[other as usize];
-        if there.stalled == 0 || there.progress != progress {
-            return;
-        }
-        let end = &mut self.ends[at as usize];
-        end.failed.get_or_insert(error::TIMED_OUT);
-        end.broken.get_or_insert(error::TIMED_OUT);
-        if let Some(queue) = end.parked.take() {
-            end.sent = Some(Sent { queue, result: Err(error::os(error::TIMED_OUT)) });
-        }
-        self.look_at_end(at);
     }
 }
 

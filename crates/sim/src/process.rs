@@ -1,14 +1,25 @@
 //! What a node has of a process: signals that are sent to it, and a supervisor that hears what it tells.
 
-use std::io;
+use std::io::{self, IoSlice};
 
 use reactor::{
-    Service, Time,
-    engine::{StandIn, Transport},
+    Address, Descriptor, Error, Runtime, Service, ServiceId, Time, ToAddress as _,
+    engine::{Ending, StandIn, Transport},
     signals::{Signal, SignalSet, Signals},
+    systemd::Activated,
 };
 
-use crate::{bed::Bed, bell::Lease, fault::Kind, node::Node, record::Happening, state::State, world::World};
+use crate::{
+    bed::Bed,
+    bell::Lease,
+    error,
+    fault::Kind,
+    feed::FEED,
+    node::{Node, NodeId},
+    record::Happening,
+    state::State,
+    world::World,
+};
 
 /// Virtual sources that stand for something of a process.
 #[derive(Default)]
@@ -18,6 +29,9 @@ pub(crate) struct StandIns {
     /// The sources through which a supervisor is told, with the host.
     supervisors: Vec<(u32, u32)>,
     notices: Vec<Notified>,
+    /// What supervisors keep for nodes that begin: the name and the number of a listener, or what was stored.
+    sockets: Vec<(u32, String, u64)>,
+    stored: Vec<(u32, String, Descriptor)>,
     /// What supervisors say of their watchdog: microseconds, 0 for none.
     pub(crate) watchdog: u64,
 }
@@ -79,6 +93,55 @@ impl World {
         is_handled
     }
 
+    /// Adds a node, as [`add`](World::add) does, whose supervisor listens for it at these addresses, each with its
+    /// name: a service gets these sockets by [`Context::activated`](reactor::Context::activated), each time the node
+    /// begins. Who connects while the service has ended or crashed waits, and is not refused.
+    ///
+    /// # Errors
+    /// An address is not one, or there are two of one.
+    ///
+    /// ```
+    /// use reactor::{Bytes, Context, Event, Handle, Id, Result, Service, Stream};
+    /// use sim::World;
+    ///
+    /// struct Web;
+    ///
+    /// impl Service for Web {
+    ///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+    ///         for socket in cx.activated()? {
+    ///             assert_eq!(socket.name(), "web");
+    ///             cx.listen_on(socket.into_listener()?, |_| Some(Stream::new(Bytes)))?;
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// impl Handle<Stream> for Web {
+    ///     fn handle(&mut self, _: &mut Context<Self>, _: Id<Stream>, _: Event<Bytes>) -> Result {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut world = World::new(7);
+    /// let node = world.add_activated(&[("web", "0.0.0.0:80")], |runtime| runtime.add(Web))?;
+    /// assert!(world.is_up(node));
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    pub fn add_activated<S: 'static>(
+        &mut self,
+        sockets: &[(&str, &str)],
+        build: impl FnMut(&mut Runtime) -> Result<ServiceId<S>, Error> + 'static,
+    ) -> Result<NodeId<S>, Error> {
+        let number = self.enter(build);
+        for (name, address) in sockets {
+            let refused = |source| Error::Os { operation: "listen", resource: (*address).to_owned(), source };
+            let address = address.to_address().map_err(refused)?;
+            self.state.borrow_mut().keep_listener(number, name, &address).map_err(refused)?;
+        }
+        self.begin(number);
+        Ok(NodeId::new(number))
+    }
+
     /// What a node told its supervisor ([`Supervised`](reactor::systemd::Supervised)) so far, over all its
     /// lives, each with its moment. Every node has a supervisor; its watchdog is
     /// [`WorldOptions::watchdog`](crate::WorldOptions::watchdog).
@@ -127,8 +190,9 @@ impl State {
             StandIn::Stderr => return Some(Ok(self.open_output(host, 1))),
             _ => return Some(Err(io::ErrorKind::Unsupported.into())),
         };
-        let lease = Lease { outside: self.outside.clone(), number: STAND_IN | u64::from(feed) };
-        Some(Ok(Transport::hosted(u64::from(feed), lease)))
+        let number = FEED | u64::from(feed);
+        let lease = Lease { outside: self.outside.clone(), number };
+        Some(Ok(Transport::hosted(number, lease)))
     }
 
     /// Forgets what an engine's host had of it.
@@ -157,15 +221,82 @@ impl State {
         !all.is_empty()
     }
 
-    /// Takes what was written to a source as notices, as far as they are whole, if a supervisor reads it.
-    pub(crate) fn take_notices(&mut self, feed: u32) {
-        let Some((_, host)) = self.stand_ins.supervisors.iter().find(|(of, _)| *of == feed) else { return };
-        let (host, at) = (*host, Time::from_nanos(self.now));
-        let Some(Some(fed)) = self.feeds.get_mut(feed as usize) else { return };
-        for text in fed.take_until_empty_lines() {
-            self.record.keep(|| Happening::Notified { at, node: host, text: text.clone() });
-            self.stand_ins.notices.push(Notified { host, at, text });
+    /// Takes a notice, and what is to be stored with it, if a supervisor reads this source.
+    pub(crate) fn notify(
+        &mut self,
+        feed: u32,
+        bytes: &[IoSlice<'_>],
+        with: &mut Vec<Descriptor>,
+    ) -> io::Result<usize> {
+        let host = self.stand_ins.supervisors.iter().find(|(of, _)| *of == feed).map(|(_, host)| *host);
+        let host = host.ok_or_else(|| error::os(error::NOT_SOCKET))?;
+        let at = Time::from_nanos(self.now);
+        let bytes: Vec<u8> = bytes.iter().flat_map(|part| part.iter().copied()).collect();
+        self.digest.number(u64::from(feed) << 24 | (with.len() as u64) << 8 | NOTICE);
+        self.digest.bytes(&bytes);
+        let text = String::from_utf8_lossy(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).into_owned();
+        self.store(host, &text, std::mem::take(with));
+        self.record.keep(|| Happening::Notified { at, node: host, text: text.clone() });
+        self.stand_ins.notices.push(Notified { host, at, text });
+        Ok(bytes.len())
+    }
+
+    /// Keeps or drops descriptors, if a notice says so.
+    fn store(&mut self, host: u32, notice: &str, descriptors: Vec<Descriptor>) {
+        let value = |name: &str| notice.lines().filter_map(|line| line.strip_prefix(name)).next_back();
+        let name = value("FDNAME=").unwrap_or("stored").to_owned();
+        if value("FDSTORE=") == Some("1") {
+            let new = descriptors.into_iter().map(|descriptor| (host, name.clone(), descriptor));
+            self.stand_ins.stored.extend(new);
         }
+        if value("FDSTOREREMOVE=") == Some("1") {
+            self.stand_ins.stored.retain(|(of, stored, _)| *of != host || *stored != name);
+        }
+    }
+
+    /// Opens a listener that a host's supervisor keeps.
+    fn keep_listener(&mut self, host: u32, name: &str, address: &Address) -> io::Result<()> {
+        let number = self.listen(host, address, BACKLOG)?;
+        if let Some(listener) = self.listener(number as u32) {
+            listener.is_kept = true;
+        }
+        self.stand_ins.sockets.push((host, name.to_owned(), number));
+        Ok(())
+    }
+
+    /// A host's supervisor is gone with its machine: who waits for its listeners is told nothing.
+    pub(crate) fn supervisor_gone(&mut self, host: u32) {
+        self.stand_ins.stored.retain(|(of, ..)| *of != host);
+        let kept: Vec<u32> = self
+            .stand_ins
+            .sockets
+            .iter()
+            .filter(|(of, ..)| *of == host)
+            .map(|(.., number)| *number as u32)
+            .collect();
+        for number in kept {
+            let waiting = self.listener(number).map(|listener| std::mem::take(&mut listener.waiting));
+            for end in waiting.into_iter().flatten() {
+                self.close_end(end, Ending::Orderly);
+            }
+        }
+    }
+
+    /// What a host's supervisor gives to the process that begins: its sockets, then what was stored, once.
+    pub(crate) fn activated(&mut self, host: u32, process: u32) -> Vec<Activated> {
+        // The process before lets go of its own first.
+        self.hear();
+        let process = self.processes[process as usize].as_mut();
+        if process.is_none_or(|process| std::mem::replace(&mut process.is_activated, true)) {
+            return Vec::new();
+        }
+        let StandIns { sockets, stored, .. } = &mut self.stand_ins;
+        let is_its = |(of, ..): &mut (u32, String, Descriptor)| *of == host;
+        let stored: Vec<_> = stored.extract_if(.., is_its).collect();
+        let sockets: Vec<_> = sockets.iter().filter(|(of, ..)| *of == host).cloned().collect();
+        let sockets = sockets.into_iter().map(|(_, name, number)| (name, self.transport(number).into()));
+        let all = sockets.chain(stored.into_iter().map(|(_, name, descriptor)| (name, descriptor)));
+        all.map(|(name, descriptor)| Activated::new(&name, descriptor)).collect()
     }
 }
 
@@ -179,8 +310,9 @@ fn merged(pending: Option<[u8; RECORD]>, signal: Signal, is_counted: bool) -> Op
     is_same.then(|| Signals::record(signal, times))
 }
 
-/// What tells the number of a stand-in from those of what is in the network.
-pub(crate) const STAND_IN: u64 = 1 << 61;
 /// How long [`Signals::record`] is.
 pub(crate) const RECORD: usize = 8;
 const SIGNAL: u64 = 0x516;
+const NOTICE: u64 = 0x4e;
+/// As systemd's `Backlog=`.
+const BACKLOG: u32 = 4096;

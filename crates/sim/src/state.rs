@@ -92,6 +92,8 @@ pub(crate) struct Process {
     pub(crate) ready: VecDeque<Item>,
     /// The version for which it gave way to another engine that has something to do.
     pub(crate) gave_way: u64,
+    /// It has what its supervisor opened for it.
+    pub(crate) is_activated: bool,
 }
 
 /// A machine with an address; a node's runtime runs on it, or engines that nobody drives.
@@ -232,7 +234,7 @@ impl State {
         if let Some(node) = node {
             self.hosts[node as usize].process = Some(number);
         }
-        let process = Process { node, ready: VecDeque::new(), gave_way: 0 };
+        let process = Process { node, ready: VecDeque::new(), gave_way: 0, is_activated: false };
         self.processes.push(Some(process));
         (number, bell)
     }
@@ -386,7 +388,8 @@ impl State {
     /// What other threads and dropped transports told.
     #[inline]
     pub(crate) fn hear(&mut self) {
-        if let Some(News { woken, dropped }) = self.outside.take() {
+        // What is closed may have had other transports under way to it.
+        while let Some(News { woken, dropped }) = self.outside.take() {
             for process in woken {
                 self.version += 1;
                 if let Some(Some(Process { node: Some(node), .. })) = self.processes.get(process as usize) {

@@ -194,7 +194,8 @@ impl World {
             if kind == Kind::Vanish {
                 // Its services had ended before; what they wrote is not safer for that.
                 let left = self.state.borrow_mut().end_files(number, kind);
-                return drop(left);
+                drop(left);
+                self.end_supervisor(number);
             }
             return;
         };
@@ -213,6 +214,9 @@ impl World {
         let left = self.state.borrow_mut().end_files(number, kind);
         // Whom they would tell is gone; that is told to the state all the same.
         drop(left);
+        if kind == Kind::Vanish {
+            self.end_supervisor(number);
+        }
         let mut state = self.state.borrow_mut();
         state.hear();
         #[cfg(unix)]
@@ -222,6 +226,14 @@ impl World {
         }
         let host = &mut state.hosts[number as usize];
         (host.is_waiting, host.run_at) = (false, None);
+    }
+
+    /// A machine has gone, and with it what its supervisor kept.
+    fn end_supervisor(&mut self, number: u32) {
+        #[cfg(unix)]
+        self.state.borrow_mut().supervisor_gone(number);
+        #[cfg(not(unix))]
+        let _ = number;
     }
 
     fn set_slow(&mut self, node: u32, factor: u32) {

@@ -112,7 +112,7 @@ pub struct Summary {
 pub struct Leaks {
     /// Ends of connections that a transport holds, or that wait to be accepted.
     pub ends: usize,
-    /// Listeners.
+    /// Listeners, but for those that a supervisor keeps.
     pub listeners: usize,
     /// Sockets for datagrams.
     pub sockets: usize,
@@ -163,11 +163,20 @@ impl World {
         &mut self,
         build: impl FnMut(&mut Runtime) -> Result<ServiceId<S>, Error> + 'static,
     ) -> NodeId<S> {
+        let number = self.enter(build);
+        self.begin(number);
+        NodeId::new(number)
+    }
+
+    /// Makes a node's host.
+    pub(crate) fn enter<S: 'static>(
+        &mut self,
+        build: impl FnMut(&mut Runtime) -> Result<ServiceId<S>, Error> + 'static,
+    ) -> u32 {
         let number = self.state.borrow_mut().add_host();
         debug_assert_eq!(number as usize, self.nodes.len(), "each node has a host, and only nodes do");
         self.nodes.push(Driven::new(build));
-        self.begin(number);
-        NodeId::new(number)
+        number
     }
 
     pub(crate) fn begin(&mut self, number: u32) {
@@ -446,7 +455,7 @@ impl World {
         let held = |holder: Holder| matches!(holder, Holder::Transport | Holder::Queue);
         Leaks {
             ends: state.ends.iter().filter(|end| held(end.holder)).count(),
-            listeners: state.listeners.iter().flatten().count(),
+            listeners: state.listeners.iter().flatten().filter(|listener| !listener.is_kept).count(),
             sockets: state.sockets.iter().flatten().count(),
             watched: state.feeds.iter().flatten().filter(|fed| fed.watcher.is_some()).count(),
             engines: state.processes.iter().flatten().count(),

@@ -49,7 +49,7 @@ impl Double {
         keys
     }
 
-    fn space(&self) -> usize {
+    pub(super) fn space(&self) -> usize {
         self.tuning.events_max.saturating_sub(self.events.len())
     }
 
@@ -63,8 +63,7 @@ impl Double {
             match attached.role {
                 Role::Listener => self.step_listener(state, key, &mut attached),
                 Role::Connecting => self.step_connecting(state, key, &mut attached),
-                // It has none: attach refuses them.
-                Role::Datagrams => (),
+                Role::Datagrams => moved = self.step_datagrams(state, key, &mut attached),
                 Role::Stream => {
                     self.step_send(state, key, &mut attached);
                     moved = self.step_read(state, key, &mut attached);
@@ -74,6 +73,10 @@ impl Double {
             return moved || self.events.len() > before;
         }
         let Some((number, Some(interest))) = self.watched.get(&key).copied() else { return false };
+        #[cfg(unix)]
+        if state.ends.contains_key(&number) {
+            return self.step_link(state, key, number, interest);
+        }
         let Some(fed) = state.feeds.get(&number) else { return false };
         let ready = fed.ready();
         let ready = Ready {

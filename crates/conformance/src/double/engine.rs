@@ -10,12 +10,16 @@ use std::{
 };
 
 use reactor::{
-    Address, ConnectOptions, Key, ListenOptions, Time,
-    engine::{Chunk, Ending, Engine, Event, Interest, Job, Outgoing, Refused, Role, Sent, Source, Transport},
+    Address, BindOptions, ConnectOptions, Group, Key, ListenOptions, Time,
+    engine::{
+        Chunk, DatagramQueue, Ending, Engine, Event, Interest, Job, Outgoing, Refused, Role, Sent, Source,
+        Transport,
+    },
 };
 use sim::Chance;
 
 use super::{
+    datagrams::TAKEN_MAX,
     fault,
     network::Network,
     rest::{Bell, Counters, Driven, Rest},
@@ -227,9 +231,13 @@ impl Engine for Double {
         if self.watched.iter().any(|(&other, &(watched, _))| watched == number && other != key) {
             return Err(fault::error(ErrorKind::AlreadyExists));
         }
-        match self.network.shared.lock().feeds.get_mut(&number) {
-            Some(fed) => fed.watched = true,
-            None => return Err(fault::bad_descriptor()),
+        match self.network.shared.lock() {
+            #[cfg(unix)]
+            state if state.is_unix_link(number) => (),
+            mut state => match state.feeds.get_mut(&number) {
+                Some(fed) => fed.watched = true,
+                None => return Err(fault::bad_descriptor()),
+            },
         }
         self.watched.insert(key, (number, interest));
         if interest.is_none() {
@@ -265,6 +273,25 @@ impl Engine for Double {
         })
     }
 
+    #[cfg(unix)]
+    fn pass(
+        &mut self,
+        to: Source<'_>,
+        bytes: &[io::IoSlice<'_>],
+        with: &mut Vec<reactor::Descriptor>,
+    ) -> io::Result<usize> {
+        self.calls += 1;
+        let number = to.number().ok_or_else(fault::no_descriptors)?;
+        self.pass_on(number, bytes, with)
+    }
+
+    #[cfg(unix)]
+    fn receive(&mut self, from: Source<'_>, into: &mut [u8]) -> io::Result<reactor::engine::Delivery> {
+        self.calls += 1;
+        let number = from.number().ok_or_else(fault::no_descriptors)?;
+        self.receive_from(number, into)
+    }
+
     fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Transport> {
         self.calls += 1;
         let number = self.network.shared.change(|state| state.listen(address, options.backlog as usize))?;
@@ -278,6 +305,25 @@ impl Engine for Double {
         Ok(self.network.transport(number))
     }
 
+    fn bind(&mut self, address: &Address, options: &BindOptions) -> io::Result<Transport> {
+        self.calls += 1;
+        let number = self.network.shared.change(|state| state.bind_socket(address, options))?;
+        Ok(self.network.transport(number))
+    }
+
+    fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
+        self.touch();
+        let Some(attached) = self.attached.get(&key) else { return 0 };
+        let most = self.chance.up_to(TAKEN_MAX);
+        self.network.shared.change(|state| state.send_datagrams(attached.number, queue, most))
+    }
+
+    fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
+        self.calls += 1;
+        let attached = self.attached.get(&key).ok_or(ErrorKind::NotFound)?;
+        self.network.shared.change(|state| state.set_member(attached.number, group, member))
+    }
+
     fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
         self.touch();
         let Some(number) = transport.source().number() else {
@@ -285,9 +331,6 @@ impl Engine for Double {
         };
         if self.attached.contains_key(&key) {
             return Err(Refused { transport, error: fault::error(ErrorKind::AlreadyExists) });
-        }
-        if role == Role::Datagrams {
-            return Err(Refused { transport, error: fault::error(ErrorKind::Unsupported) });
         }
         let attached = Attached {
             transport,
@@ -307,8 +350,11 @@ impl Engine for Double {
         self.touch();
         let in_flight = self.chance.percent(self.tuning.in_flight_percent);
         if let Some(attached) = self.attached.get_mut(&key).filter(|attached| !attached.detaching) {
+            // Of datagrams what is there already may be in flight, and nothing that comes later.
+            let may_come =
+                attached.role != Role::Datagrams || self.network.shared.lock().has_arrived(attached.number);
             attached.wants = on;
-            attached.armed = on || (attached.armed && in_flight);
+            attached.armed = on || (attached.armed && in_flight && may_come);
         }
     }
 
@@ -359,6 +405,13 @@ impl Engine for Double {
     fn peer(&self, key: Key) -> io::Result<Address> {
         let attached = self.attached.get(&key).ok_or(ErrorKind::NotFound)?;
         self.network.address_of(attached.number, false)
+    }
+
+    #[cfg(unix)]
+    fn peer_credentials(&self, key: Key) -> io::Result<reactor::Credentials> {
+        let attached = self.attached.get(&key).map(|attached| attached.number);
+        let number = attached.or_else(|| self.watched.get(&key).map(|(number, _)| *number));
+        self.credentials_of_peer(number.ok_or(ErrorKind::NotFound)?)
     }
 
     fn calls(&self) -> u64 {

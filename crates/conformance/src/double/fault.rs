@@ -36,6 +36,16 @@ pub(crate) fn too_many() -> Error {
     Error::from_raw_os_error(libc::EMFILE)
 }
 
+/// The error for a datagram that is too long.
+pub(crate) fn too_long() -> Error {
+    Error::from_raw_os_error(libc::EMSGSIZE)
+}
+
+/// The error for a datagram without an address.
+pub(crate) fn no_destination() -> Error {
+    Error::from_raw_os_error(libc::EDESTADDRREQ)
+}
+
 /// The answer to a real descriptor.
 pub(crate) fn no_descriptors() -> Error {
     Error::new(ErrorKind::Unsupported, "a virtual engine has no descriptors")

@@ -11,6 +11,9 @@
 //! take until a later wait too. Buffers are few and change hands: while all are lent, no input comes.
 //! The way from one end to the other holds a bounded number of bytes, so backpressure is real.
 //!
+//! Datagrams leave at once, in parts, and arrive in batches of any size; what became of one that did not get there
+//! is told in a later wait, as is that there is room again.
+//!
 //! **Time** is virtual and belongs to the network. A wait with nothing to tell jumps to its timeout; but
 //! never past another double of the network that still has something to do, nor past the timeout of
 //! one that waits in another thread. Without a timeout it blocks until a waker, a peer or a feed in
@@ -22,10 +25,13 @@
 //! thread, the same seed gives the same run, event by event.
 
 mod collect;
+mod datagrams;
 mod engine;
 mod fault;
 mod feed;
 mod network;
+#[cfg(unix)]
+mod passing;
 mod peer;
 mod rest;
 mod state;

@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -43,8 +43,12 @@ impl Shared {
         let mut state = self.lock();
         let result = change(&mut state);
         state.version += 1;
+        #[cfg(unix)]
+        let dropped = std::mem::take(&mut state.dropped);
         drop(state);
         self.notify();
+        #[cfg(unix)]
+        drop(dropped);
         result
     }
 
@@ -60,13 +64,15 @@ impl Shared {
 
 /// The right to an end or a listener; dropping it closes that in an orderly way.
 pub(super) struct Lease {
-    pub(super) shared: Arc<Shared>,
+    /// One that is under way is in there.
+    pub(super) shared: Weak<Shared>,
     pub(super) number: u64,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.shared.change(|state| state.close(self.number, Ending::Orderly));
+        let Some(shared) = self.shared.upgrade() else { return };
+        shared.change(|state| state.close(self.number, Ending::Orderly));
     }
 }
 
@@ -128,6 +134,9 @@ impl Network {
         for listener in state.listeners.values() {
             report.transports.push(format!("listener at {}", listener.address));
         }
+        for socket in state.sockets.values() {
+            report.transports.push(format!("socket at {}", socket.address));
+        }
         for end in state.ends.values() {
             match end.holder {
                 Holder::Transport => report.transports.push(format!("stream {} to {}", end.local, end.peer)),
@@ -142,11 +151,15 @@ impl Network {
     }
 
     pub(super) fn transport(&self, number: u64) -> Transport {
-        Transport::hosted(number, Lease { shared: Arc::clone(&self.shared), number })
+        Transport::hosted(number, Lease { shared: Arc::downgrade(&self.shared), number })
     }
 
     pub(super) fn address_of(&self, number: u64, local: bool) -> io::Result<Address> {
         let state = self.shared.lock();
+        if let Some(socket) = state.sockets.get(&number) {
+            let peer = socket.peer.clone().ok_or_else(|| super::fault::error(io::ErrorKind::NotConnected));
+            return if local { Ok(socket.address.clone()) } else { peer };
+        }
         match (state.ends.get(&number), state.listeners.get(&number)) {
             (Some(end), _) => Ok(if local { end.local.clone() } else { end.peer.clone() }),
             (None, Some(listener)) if local => Ok(listener.address.clone()),

@@ -11,7 +11,7 @@ use std::{
 
 use reactor::{Address, Time, engine::Ending};
 
-use super::{fault, feed::Fed, rest::Driven, tuning::Tuning};
+use super::{datagrams::Socket, fault, feed::Fed, rest::Driven, tuning::Tuning};
 
 /// Everything in a network; behind its lock.
 pub(super) struct State {
@@ -21,11 +21,15 @@ pub(super) struct State {
     pub(super) version: u64,
     pub(super) ends: BTreeMap<u64, End>,
     pub(super) listeners: BTreeMap<u64, Listener>,
+    pub(super) sockets: BTreeMap<u64, Socket>,
     pub(super) feeds: BTreeMap<u64, Fed>,
     pub(super) doubles: BTreeMap<u64, Driven>,
     /// How many holds stop the clock.
     pub(super) holds: usize,
     pub(super) transports_max: Option<usize>,
+    /// Descriptors to be closed when the lock is free again: closing one takes it.
+    #[cfg(unix)]
+    pub(super) dropped: Vec<reactor::Descriptor>,
     /// Buffers that were still lent when their double was dropped.
     pub(super) buffers_lost: usize,
     numbers: u64,
@@ -51,9 +55,14 @@ pub(super) struct End {
     pub(super) peer: Address,
     pub(super) holder: Holder,
     /// The other end's number; none while connecting.
-    other: Option<u64>,
+    pub(super) other: Option<u64>,
     taken: VecDeque<u8>,
-    arrived: VecDeque<u8>,
+    pub(super) arrived: VecDeque<u8>,
+    /// How many bytes were sent to this end, and how many it has read.
+    pub(super) put: u64,
+    pub(super) read: u64,
+    #[cfg(unix)]
+    pub(super) passed: super::passing::Passed,
     /// The other end sends no more.
     finished: bool,
     /// The read side fails with a reset, once what arrived is read.
@@ -61,7 +70,7 @@ pub(super) struct End {
     /// This end shut down its write side.
     shut: bool,
     /// What a send is answered with.
-    failed: Option<ErrorKind>,
+    pub(super) failed: Option<ErrorKind>,
 }
 
 /// Something that accepts.
@@ -89,10 +98,13 @@ impl State {
             version: 0,
             ends: BTreeMap::new(),
             listeners: BTreeMap::new(),
+            sockets: BTreeMap::new(),
             feeds: BTreeMap::new(),
             doubles: BTreeMap::new(),
             holds: 0,
             transports_max: None,
+            #[cfg(unix)]
+            dropped: Vec::new(),
             buffers_lost: 0,
             numbers: 0,
             port: FIRST_PORT,
@@ -105,7 +117,7 @@ impl State {
         self.numbers
     }
 
-    fn free_port(&mut self) -> u16 {
+    pub(super) fn free_port(&mut self) -> u16 {
         self.port = self.port.checked_add(1).unwrap_or(FIRST_PORT);
         self.port
     }
@@ -218,12 +230,13 @@ impl State {
         }))
     }
 
-    /// How many listeners and ends transports hold.
+    /// How many listeners, sockets and ends transports hold.
     pub(super) fn transports(&self) -> usize {
-        self.listeners.len() + self.ends.values().filter(|end| end.holder == Holder::Transport).count()
+        let others = self.listeners.len() + self.sockets.len();
+        others + self.ends.values().filter(|end| end.holder == Holder::Transport).count()
     }
 
-    fn check_room(&self) -> io::Result<()> {
+    pub(super) fn check_room(&self) -> io::Result<()> {
         match self.transports_max {
             Some(most) if self.transports() >= most => Err(fault::too_many()),
             _ => Ok(()),
@@ -247,6 +260,7 @@ impl State {
         let Some(other) = self.ends.get_mut(&other) else { return };
         if other.holder != Holder::Nobody {
             other.taken.extend(bytes);
+            other.put += bytes.len() as u64;
             return;
         }
         // The other end is gone: a kernel answers these bytes with a reset, and the next send fails.
@@ -281,6 +295,10 @@ impl State {
         for (to, byte) in into.iter_mut().zip(end.arrived.drain(..count)) {
             *to = byte;
         }
+        end.read += count as u64;
+        // Whoever reads bytes alone does not get what came with them.
+        #[cfg(unix)]
+        self.dropped.extend(end.passed.between(0, end.read));
         count
     }
 
@@ -297,8 +315,9 @@ impl State {
         Ok(())
     }
 
-    /// Closes a listener or an end; what is closed already stays so.
+    /// Closes a listener, a socket or an end; what is closed already stays so.
     pub(super) fn close(&mut self, number: u64, how: Ending) {
+        self.sockets.remove(&number);
         if let Some(listener) = self.listeners.remove(&number) {
             for waiting in listener.waiting {
                 self.close_end(waiting, Ending::Reset);
@@ -315,6 +334,8 @@ impl State {
         let reset = how == Ending::Reset || !end.arrived.is_empty() || !end.taken.is_empty();
         end.taken.clear();
         end.arrived.clear();
+        #[cfg(unix)]
+        self.dropped.extend(end.passed.between(0, u64::MAX));
         let Some(other) = end.other else {
             self.ends.remove(&number);
             return;
@@ -324,6 +345,8 @@ impl State {
                 if reset {
                     let ended = peer.finished && peer.taken.is_empty();
                     peer.taken.clear();
+                    #[cfg(unix)]
+                    self.dropped.extend(peer.passed.between(peer.read + peer.arrived.len() as u64, u64::MAX));
                     peer.reset |= !ended;
                     peer.failed =
                         Some(if ended { ErrorKind::BrokenPipe } else { ErrorKind::ConnectionReset });
@@ -348,6 +371,10 @@ impl End {
             other,
             taken: VecDeque::new(),
             arrived: VecDeque::new(),
+            put: 0,
+            read: 0,
+            #[cfg(unix)]
+            passed: super::passing::Passed::default(),
             finished: false,
             reset: false,
             shut: false,
@@ -357,7 +384,7 @@ impl End {
 }
 
 /// Whether a virtual host has this address: loopback, private and unspecified ones it has.
-fn is_ours(ip: IpAddr) -> bool {
+pub(super) fn is_ours(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_unspecified() || ip.is_private(),
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_unspecified() || ip.is_unique_local(),

@@ -21,15 +21,15 @@ use crate::{
 };
 
 pub(super) const ROWS: &[Row] = &[
-    row("C9p", "a pipe is read to its end, and nothing is told before its time", read_to_the_end),
-    row("C9p2", "what a pipe cannot take waits, and leaves byte for byte", written_whole),
-    row("C9p3", "a pipe with nothing in it and no writer has ended", ended_before),
-    row("C9p4", "a pipe's end is of one direction: the other is refused", one_direction),
-    row("C9p5", "a pipe given back is the same pipe, with the rest of its bytes", given_back),
+    row("H7c", "a pipe is read to its end, and nothing is told before its time", read_to_the_end),
+    row("H7d", "what a pipe cannot take waits, and leaves byte for byte", written_whole),
+    row("H7e", "a pipe with nothing in it and no writer has ended", ended_before),
+    row("H7f", "a pipe's end is of one direction: the other is refused", one_direction),
+    row("H7g", "a pipe given back is the same pipe, with the rest of its bytes", given_back),
     row("H7a", "the reader's leaving is told, and a write fails with EPIPE", reader_leaves),
     row("H7b", "a write that waits for room fails when the reader leaves", reader_leaves_while_full),
     row("A6b", "input from a file and output to one are whole, and end", files),
-    row("C9p6", "an open file that others share is not made non-blocking", shared_stays),
+    row("H7h", "an open file that others share is not made non-blocking", shared_stays),
 ];
 
 const fn row(id: &'static str, name: &'static str, run: fn(&mut World<'_>) -> Outcome) -> Row {

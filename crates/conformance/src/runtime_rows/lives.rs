@@ -4,13 +4,15 @@
 use std::fs::File;
 use std::{
     cell::{Cell, RefCell},
+    io::ErrorKind,
     net::{TcpListener, TcpStream},
     process::Command,
     rc::Rc,
 };
 
 use reactor::{
-    Bytes, Context, Fd, Flow, Handle, Id, Interest, Ready, Result, Service, Stream, StreamOptions,
+    Address, Bytes, Context, Fd, Flow, Handle, Id, Interest, Ready, Result, Service, Stream, StreamOptions,
+    engine::Transport,
 };
 
 use super::{
@@ -32,6 +34,12 @@ pub(super) const ROWS: &[Row] = &[
     row("A6r", "a file or directory comes back, or is told as ready", SOCKETS, files),
     row("A7r", "a stream released and added again loses no byte", &[], released_and_added),
     row("A7r2", "a stream released and added to another runtime loses no byte", &[], moved),
+    row(
+        "A7r13",
+        "a listener that somebody else opened accepts, and what is none is refused",
+        SOCKETS,
+        adopted,
+    ),
     row("A8r", "a released stream closes once, when it is dropped", &[], released_and_dropped),
     row("A9r", "no descriptor leaks to a child process", &[Need::Sockets, Need::Linux], inherited),
     row("A11r", "a child process in a callback changes nothing", SOCKETS, child_in_callback),
@@ -182,7 +190,7 @@ fn files(world: &mut World<'_>) -> Outcome {
     // A stream cannot be over what is not waited for.
     for path in [std::env::current_exe()?, std::env::temp_dir()] {
         let Err(error) = Stream::new(Bytes).on(File::open(path)?) else { return Err("it was taken".into()) };
-        check!(error.kind() == std::io::ErrorKind::InvalidInput, "{error}");
+        check!(error.kind() == ErrorKind::InvalidInput, "{error}");
     }
     rig.finish()
 }
@@ -282,6 +290,33 @@ fn moved(world: &mut World<'_>) -> Outcome {
         rig::finish(rigs)?;
     }
     Ok(())
+}
+
+/// What a supervisor passes to a service (`LISTEN_FDS`) comes so.
+fn adopted(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = Address::Ip(listener.local_addr()?);
+    // It connected before anybody looked.
+    let early = rig.connect(client, &address, Stream::new(Bytes))?;
+    rig.until("it is connected", |rig| rig.get(client).open.len() == 1)?;
+    let listener = Transport::listener(listener)?;
+    rig.with(server, |_, cx| cx.listen_on(listener, |_| Some(Stream::new(Bytes))))?;
+    let late = rig.connect(client, &address, Stream::new(Bytes))?;
+    rig.until("both are accepted", |rig| rig.get(server).open.len() == 2)?;
+    rig.with(client, |_, cx| [early, late].map(|id| cx.send(id, b"to whoever listens".as_slice())));
+    rig.until("all bytes have arrived", |rig| {
+        let server = rig.get(server);
+        server.open.iter().all(|id| server.received(*id) == 18)
+    })?;
+    let listening = TcpListener::bind("127.0.0.1:0")?;
+    let connection = TcpStream::connect(listening.local_addr()?)?;
+    let kind = Transport::listener(connection).err().map(|error| error.kind());
+    // Not every system tells.
+    let is_told = cfg!(any(target_os = "linux", target_os = "android", target_os = "freebsd"));
+    check!(!is_told || kind == Some(ErrorKind::InvalidInput), "a connection is no listener: {kind:?}");
+    rig.finish()
 }
 
 fn released_and_dropped(world: &mut World<'_>) -> Outcome {

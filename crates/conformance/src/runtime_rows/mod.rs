@@ -17,6 +17,8 @@ mod memory;
 mod nursery;
 mod panics;
 mod partial;
+#[cfg(unix)]
+mod passing;
 mod peers;
 #[cfg(unix)]
 mod pipes;
@@ -61,6 +63,7 @@ pub(crate) fn rows() -> Vec<Row> {
     .concat();
     #[cfg(unix)]
     {
+        all.extend_from_slice(passing::ROWS);
         all.extend_from_slice(pipes::ROWS);
         all.extend_from_slice(children::ROWS);
     }

@@ -28,7 +28,7 @@ pub(super) const ROWS: &[Row] = &[
     row("C7r", "copied and shared items that are cut go on at the right byte", &[], vectored),
     row("C8r", "an empty item is no end", &[], empty_item),
     row("C8r2", "an empty datagram is no end", SOCKETS, empty_datagram),
-    row("C10r", "a resource at the end of its input rests", SOCKETS, end_of_input),
+    row("C10r2", "a resource at the end of its input rests", SOCKETS, end_of_input),
 ];
 
 fn every_size(world: &mut World<'_>) -> Outcome {

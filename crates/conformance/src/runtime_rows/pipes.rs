@@ -1,4 +1,4 @@
-//! C9 at runtime level: streams over the ends of pipes.
+//! H7 at runtime level: streams over the ends of pipes.
 
 use std::{
     io::{Read as _, Write as _, pipe},
@@ -21,11 +21,11 @@ use crate::{
 };
 
 pub(super) const ROWS: &[Row] = &[
-    row("C9pr", "a stream that is only read takes no output, and closes at once", SOCKETS, read_only),
-    row("C9pr2", "a stream that is only written flushes before it closes or finishes", SOCKETS, write_only),
-    row("C9pr3", "two coupled pipes pass every byte and the end", SOCKETS, coupled),
-    row("C9pr5", "a socket as standard input and output is left as it was", SOCKETS, shared_socket),
-    row("C9pr4", "a pipe released and added again goes on where it was", SOCKETS, released),
+    row("H7r4", "a stream that is only read takes no output, and closes at once", SOCKETS, read_only),
+    row("H7r5", "a stream that is only written flushes before it closes or finishes", SOCKETS, write_only),
+    row("H7r6", "two coupled pipes pass every byte and the end", SOCKETS, coupled),
+    row("H7r7", "a socket as standard input and output is left as it was", SOCKETS, shared_socket),
+    row("H7r8", "a pipe released and added again goes on where it was", SOCKETS, released),
 ];
 
 fn add(rig: &mut Rig, probe: ServiceId<Probe>, stream: Stream) -> Result<Id<Stream>, Stop> {

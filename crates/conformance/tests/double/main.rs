@@ -1,5 +1,7 @@
 //! The double against the prose of the engine contract, sentence by sentence, over many seeds.
 
+mod bare;
+mod datagrams;
 mod listeners;
 mod runtime;
 mod streams;

@@ -1,6 +1,6 @@
 //! An unchanged service over the double: the runtime copes with completion.
 
-use reactor::{Bytes, Context, Datagrams, Handle, Id, Result, Runtime, Service, Stream};
+use reactor::{Bytes, Context, Handle, Id, Result, Runtime, Service, Stream};
 
 use super::*;
 
@@ -20,23 +20,6 @@ impl Handle<Stream> for Echo {
         }
         Ok(())
     }
-}
-
-impl Handle<Datagrams> for Echo {
-    fn handle(&mut self, _: &mut Context<Self>, _: Id<Datagrams>, _: reactor::DatagramEvent) -> Result {
-        Ok(())
-    }
-}
-
-#[test]
-fn an_engine_without_datagrams_says_so() {
-    let network = Network::new(Tuning::roomy(1));
-    let mut runtime = Runtime::with_engine(network.double());
-    let echo = runtime.add(Echo).expect("the service starts");
-    let bound = runtime.with(echo, |_, cx| cx.bind("127.0.0.1:7", Datagrams::new())).expect("it lives");
-    let error = bound.expect_err("the double has none");
-    assert_eq!(error.io().map(std::io::Error::kind), Some(ErrorKind::Unsupported));
-    assert_eq!(error.to_string(), "bind 127.0.0.1:7: the engine `double` has no datagrams");
 }
 
 #[test]

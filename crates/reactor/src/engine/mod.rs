@@ -60,8 +60,11 @@ mod batch;
 mod candidates;
 mod chunk;
 pub(crate) mod datagram;
+#[cfg(unix)]
+mod descriptor;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;
+mod interest;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 mod io_uring;
 pub(crate) mod letters;
@@ -85,12 +88,17 @@ pub use self::{
     batch::Batch,
     chunk::Chunk,
     datagram::{Datagram, DatagramQueue, Ecn, Outbound},
+    interest::{Interest, Ready},
 };
 pub(crate) use self::{
     batch::{Kept, Packet},
     source::Identity,
 };
 
+#[cfg(unix)]
+pub(crate) use self::descriptor::virtual_one;
+#[cfg(unix)]
+pub use self::descriptor::{Delivery, Descriptor};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub use self::epoll::Epoll;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
@@ -115,69 +123,6 @@ use crate::{
     id::Key,
     options::{BindOptions, ConnectOptions, Group, ListenOptions},
 };
-
-/// What a resource waits for; never nothing (that is `None` of an `Option<Interest>`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Interest {
-    /// Input, or its end.
-    Read,
-    /// Room for output.
-    Write,
-    /// Either.
-    Both,
-}
-
-impl Interest {
-    /// Whether input is waited for.
-    pub fn is_read(self) -> bool {
-        self != Interest::Write
-    }
-
-    /// Whether room for output is waited for.
-    pub fn is_write(self) -> bool {
-        self != Interest::Read
-    }
-
-    /// The interest with these two parts, if it is not empty.
-    pub fn from_parts(read: bool, write: bool) -> Option<Interest> {
-        match (read, write) {
-            (true, true) => Some(Interest::Both),
-            (true, false) => Some(Interest::Read),
-            (false, true) => Some(Interest::Write),
-            (false, false) => None,
-        }
-    }
-}
-
-/// What an operation will find: a hint, which holds until the operation says otherwise.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Ready {
-    /// There may be input, or its end.
-    pub readable: bool,
-    /// There may be room for output.
-    pub writable: bool,
-    /// The other side ended one or both directions. Input may still be there.
-    pub hangup: bool,
-    /// Something failed; an operation will tell what.
-    pub error: bool,
-}
-
-impl Ready {
-    /// Only readable.
-    pub const READ: Ready = Ready { readable: true, writable: false, hangup: false, error: false };
-    /// Only writable.
-    pub const WRITE: Ready = Ready { readable: false, writable: true, hangup: false, error: false };
-
-    /// Whether a read would not block: there is input, an end or an error to be told of.
-    pub fn can_read(self) -> bool {
-        self.readable || self.hangup || self.error
-    }
-
-    /// Whether a write would not block.
-    pub fn can_write(self) -> bool {
-        self.writable || self.error
-    }
-}
 
 /// What an attached transport is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -331,6 +276,41 @@ pub trait Engine {
         crate::sys::write(source, from)
     }
 
+    /// Sends the bytes through a watched Unix socket, as many as there is room for, and the descriptors with the first
+    /// of them. They are taken out of `with` once a byte was taken.
+    ///
+    /// # Errors
+    /// As sendmsg(2); a broken pipe is an error, never a signal.
+    #[cfg(unix)]
+    fn pass(
+        &mut self,
+        to: Source<'_>,
+        bytes: &[io::IoSlice<'_>],
+        with: &mut Vec<Descriptor>,
+    ) -> io::Result<usize> {
+        let taken = crate::sys::rights::send(to, bytes, with)?;
+        if taken > 0 {
+            with.clear();
+        }
+        Ok(taken)
+    }
+
+    /// Receives from a watched Unix socket: bytes, and the descriptors that came with them.
+    ///
+    /// # Errors
+    /// As recvmsg(2).
+    #[cfg(unix)]
+    fn receive(&mut self, from: Source<'_>, into: &mut [u8]) -> io::Result<Delivery> {
+        crate::sys::rights::receive(from, into)
+    }
+
+    /// Gives what the supervisor of a virtual world opened for a program before it started. By default none: the
+    /// process's own are taken.
+    #[cfg(unix)]
+    fn activated(&mut self) -> Option<Vec<crate::systemd::Activated>> {
+        None
+    }
+
     /// Starts a child process, with its pipes.
     ///
     /// # Errors
@@ -448,7 +428,7 @@ pub trait Engine {
     /// As getpeername(2), `NotFound` for an unknown key.
     fn peer(&self, key: Key) -> io::Result<Address>;
 
-    /// Who is at the other end of a Unix stream.
+    /// Who is at the other end of a Unix stream; of what is watched a virtual world is asked only.
     ///
     /// # Errors
     /// As `Credentials::of_peer`, `NotFound` for an unknown key.

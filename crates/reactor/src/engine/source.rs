@@ -97,8 +97,8 @@ pub enum StandIn {
     #[cfg(unix)]
     Signals(crate::signals::SignalSet),
     /// The supervisor that the environment names; `NotFound` without one. The first read gives the watchdog's
-    /// interval: eight bytes of microseconds, the lowest first, 0 without one. What is written are notices, each
-    /// with an empty line behind it.
+    /// interval: eight bytes of microseconds, the lowest first, 0 without one. What is [passed](super::Engine::pass)
+    /// are notices, each whole, with what is to be stored.
     #[cfg(unix)]
     Supervisor,
     /// Standard input: a transport that is only read.
@@ -122,7 +122,7 @@ enum Held {
         number: u64,
         medium: Medium,
         /// Kept for its drop, which closes the other world's end.
-        _guard: Box<dyn Any + Send>,
+        _guard: Box<dyn Any + Send + Sync>,
     },
 }
 
@@ -160,12 +160,12 @@ impl Transport {
     }
 
     /// A transport that only a simulated engine knows, by its number there; dropping `guard` closes it.
-    pub fn hosted(number: u64, guard: impl Any + Send) -> Transport {
+    pub fn hosted(number: u64, guard: impl Any + Send + Sync) -> Transport {
         Transport::hosted_as(number, Medium::SOCKET, guard)
     }
 
     /// The same, of something that cannot do all that a socket can.
-    pub fn hosted_as(number: u64, medium: Medium, guard: impl Any + Send) -> Transport {
+    pub fn hosted_as(number: u64, medium: Medium, guard: impl Any + Send + Sync) -> Transport {
         Transport(Held::Virtual { number, medium, _guard: Box::new(guard) })
     }
 

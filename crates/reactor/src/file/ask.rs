@@ -11,7 +11,7 @@ use crate::{
     error::Error,
     id::Id,
     message::{Offloaded, Refused, panic_text},
-    resource::Connection,
+    resource::AnyStream,
     service::{Handled, Received},
 };
 
@@ -76,7 +76,7 @@ impl<S> Context<'_, S> {
     /// [`Closed::Truncated`]: crate::Closed::Truncated
     /// [`Closed::Failed`]: crate::Closed::Failed
     /// [`Closed::Aborted`]: crate::Closed::Aborted
-    pub fn send_file<R: Connection>(
+    pub fn send_file<R: AnyStream>(
         &mut self,
         to: Id<R>,
         file: File,

@@ -13,7 +13,7 @@ use crate::{
     engine::{Ending, Interest, Ready, Source},
     error::{Closed, Error},
     id::{Id, Key},
-    resource::{Connection, Flow, Io, Resource, Table, service, unwatched},
+    resource::{AnyStream, Flow, Io, Resource, Table, service, unwatched},
     service::Handle,
 };
 
@@ -122,7 +122,7 @@ fn find(core: &mut Core, key: Key) -> Option<&mut Moving> {
 }
 
 /// Registers a transfer, and binds the stream to it.
-pub(super) fn begin<R: Connection>(
+pub(super) fn begin<R: AnyStream>(
     core: &mut Core,
     index: u16,
     table: &'static Table,

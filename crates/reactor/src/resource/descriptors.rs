@@ -4,23 +4,29 @@ use std::{
     collections::VecDeque,
     fmt,
     io::{self, IoSlice},
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::OwnedFd,
 };
 
-use socket2::{Socket, Type};
+use socket2::{SockRef, Type};
 
-use super::{Io, Output, Resource};
+use super::{Connection, Io, Output, Resource, Table, custom};
 use crate::{
+    address::Address,
+    core::Core,
     credentials::Credentials,
-    engine::{Outgoing, Ready, Source},
-    error::{Failure, Result},
+    engine::{Descriptor, Interest, Outgoing, Ready, Source, Transport},
+    error::{Error, Failure, Result},
+    id::Key,
+    service::Handle,
     sys::rights,
 };
 
 /// A Unix socket as a resource over which descriptors pass.
 ///
-/// It takes a connected stream, sequenced-packet or datagram socket. What is sent are [`Message`]s, what is
-/// told are [`Passed`]s.
+/// Made by the service, it comes to life by [`listen`](crate::Context::listen) or
+/// [`connect`](crate::Context::connect) over a Unix stream, or by [`on`](Descriptors::on) and
+/// [`add`](crate::Context::add) over any connected Unix socket: a stream, sequenced packets or datagrams. What is
+/// sent are [`Message`]s, what is told are [`Passed`]s: `Open` first, and `End` last.
 ///
 /// # What stays together
 ///
@@ -45,8 +51,11 @@ use crate::{
 /// is still in it ([`unsent`](Descriptors::unsent)), and is closed with it. One that arrives belongs to whoever
 /// takes the event, and is CLOEXEC.
 ///
+/// In a simulated world a descriptor is whatever has a transport there: an end of a connection, a listener. The
+/// service is the same.
+///
 /// ```
-/// use reactor::{Context, Descriptors, Handle, Id, Message, Passed, Result, Service};
+/// use reactor::{Context, Descriptor, Descriptors, Handle, Id, Message, Passed, Result, Service};
 /// use std::{fs::File, io::Read, os::unix::net::UnixStream};
 ///
 /// /// Reads what the files contain that are passed to it, and ends with the peer.
@@ -55,7 +64,7 @@ use crate::{
 /// impl Service for Reader {
 ///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
 ///         if let Some(socket) = self.0.take() {
-///             cx.add(Descriptors::new(socket)?)?;
+///             cx.add(Descriptors::new().on(socket)?)?;
 ///         }
 ///         Ok(())
 ///     }
@@ -66,9 +75,10 @@ use crate::{
 ///         match event {
 ///             Passed::Received { descriptors, .. } => {
 ///                 for descriptor in descriptors {
-///                     File::from(descriptor).read_to_string(&mut self.1)?;
+///                     File::from(descriptor.into_fd()?).read_to_string(&mut self.1)?;
 ///                 }
 ///             }
+///             Passed::Open => (),
 ///             Passed::Refused { .. } | Passed::End => cx.close(id),
 ///         }
 ///         Ok(())
@@ -80,8 +90,8 @@ use crate::{
 /// # struct Writer(Option<UnixStream>);
 /// # impl Service for Writer {
 /// #     fn start(&mut self, cx: &mut Context<Self>) -> Result {
-/// #         let id = cx.add(Descriptors::new(self.0.take().expect("it is there"))?)?;
-/// let descriptors = vec![File::open("/dev/null")?.into()];
+/// #         let id = cx.add(Descriptors::new().on(self.0.take().expect("it is there"))?)?;
+/// let descriptors = vec![Descriptor::new(File::open("/dev/null")?)];
 /// cx.send(id, Message { bytes: b"look at this", descriptors });
 /// #         cx.close(id);
 /// #         Ok(())
@@ -95,12 +105,21 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Descriptors {
-    socket: OwnedFd,
+    socket: Option<Descriptor>,
     kind: Kind,
+    /// That it is open is still to be told.
+    is_new: bool,
     per_message: usize,
+    /// Apart, so that what is handed over is small.
+    queue: Box<Queue>,
+}
+
+/// Which of the queued bytes have descriptors.
+#[derive(Default)]
+struct Queue {
     /// Messages that wait and whose beginning matters, in order.
     waiting: VecDeque<Waiting>,
-    /// Bytes queued since it was made, and those of them that have left.
+    /// Bytes queued since it began, and those of them that have left.
     put: u64,
     gone: u64,
 }
@@ -117,7 +136,7 @@ enum Kind {
 struct Waiting {
     /// Where its first byte is, counted as `put` is.
     begin: u64,
-    descriptors: Vec<OwnedFd>,
+    descriptors: Vec<Descriptor>,
 }
 
 /// What is sent over [`Descriptors`].
@@ -126,18 +145,20 @@ pub struct Message<'a> {
     /// At least one byte.
     pub bytes: &'a [u8],
     /// They leave with the first byte.
-    pub descriptors: Vec<OwnedFd>,
+    pub descriptors: Vec<Descriptor>,
 }
 
 /// What arrives at [`Descriptors`].
 #[derive(Debug)]
 pub enum Passed<'a> {
+    /// It is connected. Comes first, and once.
+    Open,
     /// Bytes, and the descriptors that came with them.
     Received {
         /// Never empty, but for an empty datagram.
         bytes: &'a [u8],
         /// In the order sent. Dropping one closes it.
-        descriptors: Vec<OwnedFd>,
+        descriptors: Vec<Descriptor>,
     },
     /// The same, but more descriptors came than are taken, or than this process may open. All of them are
     /// closed. It goes on.
@@ -150,32 +171,58 @@ pub enum Passed<'a> {
 }
 
 impl Descriptors {
-    /// Takes a connected Unix socket, and makes it non-blocking and CLOEXEC.
+    /// Creates one without a socket, for [`listen`](crate::Context::listen) and
+    /// [`connect`](crate::Context::connect).
+    pub fn new() -> Descriptors {
+        Descriptors {
+            socket: None,
+            kind: Kind::Stream,
+            is_new: true,
+            per_message: PER_MESSAGE,
+            queue: Box::default(),
+        }
+    }
+
+    /// Gives it a connected Unix socket, which becomes non-blocking and CLOEXEC: `add` takes it then.
     ///
     /// # Errors
     /// `InvalidInput` for what is no Unix socket of a kind that messages can be sent through; as fcntl(2).
-    pub fn new(socket: impl Into<OwnedFd>) -> io::Result<Descriptors> {
-        let socket = Socket::from(socket.into());
-        if !socket.local_addr()?.is_unix() {
-            let why = "descriptors pass through Unix sockets only";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    pub fn on(self, socket: impl Into<OwnedFd>) -> io::Result<Descriptors> {
+        self.over(Descriptor::new(socket))
+    }
+
+    /// Gives it a connected transport, of a Unix socket or of a simulated world: `add` takes it then.
+    ///
+    /// # Errors
+    /// As [`on`](Descriptors::on).
+    pub fn through(self, transport: Transport) -> io::Result<Descriptors> {
+        self.over(transport.into())
+    }
+
+    fn over(mut self, socket: Descriptor) -> io::Result<Descriptors> {
+        if let Some(descriptor) = socket.fd() {
+            let descriptor = SockRef::from(&descriptor);
+            if !descriptor.local_addr()?.is_unix() {
+                let why = "descriptors pass through Unix sockets only";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+            }
+            self.kind = match descriptor.r#type()? {
+                Type::STREAM => Kind::Stream,
+                other => Kind::Packets { have_end: other != Type::DGRAM },
+            };
+            descriptor.set_nonblocking(true)?;
+            descriptor.set_cloexec(true)?;
+            #[cfg(target_vendor = "apple")]
+            descriptor.set_nosigpipe(true)?;
         }
-        let kind = match socket.r#type()? {
-            Type::STREAM => Kind::Stream,
-            other => Kind::Packets { have_end: other != Type::DGRAM },
-        };
-        socket.set_nonblocking(true)?;
-        socket.set_cloexec(true)?;
-        #[cfg(target_vendor = "apple")]
-        socket.set_nosigpipe(true)?;
-        Ok(Descriptors {
-            socket: socket.into(),
-            kind,
-            per_message: PER_MESSAGE,
-            waiting: VecDeque::new(),
-            put: 0,
-            gone: 0,
-        })
+        self.socket = Some(socket);
+        Ok(self)
+    }
+
+    /// The same over what a virtual world has in place of a socket for datagrams.
+    pub(crate) fn through_packets(transport: Transport) -> Descriptors {
+        let (socket, kind) = (Some(transport.into()), Kind::Packets { have_end: false });
+        Descriptors { socket, kind, ..Descriptors::new() }
     }
 
     /// Sets how many descriptors a message may have, in either direction: at most 253, the limit of Linux.
@@ -186,20 +233,12 @@ impl Descriptors {
 
     /// Takes the descriptors that have not left, in the order sent. Of a live resource their messages leave
     /// without them.
-    pub fn unsent(&mut self) -> Vec<OwnedFd> {
-        self.waiting.iter_mut().flat_map(|waiting| std::mem::take(&mut waiting.descriptors)).collect()
+    pub fn unsent(&mut self) -> Vec<Descriptor> {
+        self.queue.waiting.iter_mut().flat_map(|waiting| std::mem::take(&mut waiting.descriptors)).collect()
     }
 
-    /// Who is at the other end, as the system noted when it was connected (`SO_PEERCRED`, getpeereid(3)).
-    ///
-    /// # Errors
-    /// As getsockopt(2); `Unsupported` where the system does not tell.
-    pub fn peer_credentials(&self) -> io::Result<Credentials> {
-        Credentials::of_peer(self.socket.as_fd())
-    }
-
-    /// Gives the socket back; what waits to be sent is dropped.
-    pub fn into_socket(self) -> OwnedFd {
+    /// Gives the socket back, if it has one; what waits to be sent is dropped.
+    pub fn into_socket(self) -> Option<Descriptor> {
         self.socket
     }
 
@@ -209,7 +248,7 @@ impl Descriptors {
 
     fn refusal(&self, message: &Message<'_>) -> Option<String> {
         let count = message.descriptors.len();
-        let queued: usize = self.waiting.iter().map(|waiting| waiting.descriptors.len()).sum();
+        let queued: usize = self.queue.waiting.iter().map(|waiting| waiting.descriptors.len()).sum();
         if message.bytes.is_empty() {
             Some("a message needs a byte for its descriptors to come with".to_owned())
         } else if count > self.per_message {
@@ -224,11 +263,11 @@ impl Descriptors {
     }
 
     /// Sends the front of the queue once; how many bytes left.
-    fn send_front(&mut self, out: &mut Outgoing) -> io::Result<usize> {
+    fn send_front(&mut self, io: &mut Io<'_>, out: &mut Outgoing) -> io::Result<()> {
         let queued = out.len();
-        let begins = self.waiting.front().is_some_and(|first| first.begin == self.gone);
-        let next = self.waiting.get(usize::from(begins)).map_or(self.put, |next| next.begin);
-        let mut left = usize::try_from(next - self.gone).map_or(queued, |length| length.min(queued));
+        let begins = self.queue.waiting.front().is_some_and(|first| first.begin == self.queue.gone);
+        let next = self.queue.waiting.get(usize::from(begins)).map_or(self.queue.put, |next| next.begin);
+        let mut left = usize::try_from(next - self.queue.gone).map_or(queued, |length| length.min(queued));
         let mut all = [IoSlice::new(&[]); SLICES_MAX];
         let count = out.slices(&mut all);
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
@@ -241,14 +280,19 @@ impl Descriptors {
             slices[used] = IoSlice::new(&part[..length]);
             (left, used) = (left - length, used + 1);
         }
-        let with = if begins { &self.waiting[0].descriptors[..] } else { &[] };
-        let taken = rights::send(self.socket.as_fd(), &slices[..used], with)?;
+        let mut none = Vec::new();
+        let source = source_of(self.socket.as_ref());
+        let with = match self.queue.waiting.front_mut() {
+            Some(first) if begins => &mut first.descriptors,
+            _ => &mut none,
+        };
+        let taken = io.pass(source, &slices[..used], with)?;
         if begins && taken > 0 {
-            self.waiting.pop_front();
+            self.queue.waiting.pop_front();
         }
         out.advance(taken);
-        self.gone += taken as u64;
-        Ok(taken)
+        self.queue.gone += taken as u64;
+        Ok(())
     }
 }
 
@@ -256,21 +300,32 @@ impl Resource for Descriptors {
     type Event<'a> = Passed<'a>;
 
     fn source(&self) -> Source<'_> {
-        Source::of(&self.socket)
+        source_of(self.socket.as_ref())
+    }
+
+    fn interest(&self) -> Option<Interest> {
+        // That it is connected shows as room.
+        Some(if self.is_new { Interest::Both } else { Interest::Read })
     }
 
     fn step<'a>(
         &mut self,
-        _: Ready,
+        ready: Ready,
         io: &mut Io<'_>,
         buffer: &'a mut [u8],
     ) -> io::Result<Option<Passed<'a>>> {
-        let got = rights::receive(self.socket.as_fd(), buffer)?;
+        if self.is_new && !ready.error {
+            self.is_new = false;
+            if ready.can_read() {
+                io.may_have_more();
+            }
+            return Ok(Some(Passed::Open));
+        }
+        let got = io.receive(self.source(), buffer)?;
         if got.bytes == 0 && got.descriptors.is_empty() && self.kind != (Kind::Packets { have_end: false }) {
             io.input_ended();
             return Ok(Some(Passed::End));
         }
-        io.received(got.bytes);
         // A short read of a stream may have ended where the descriptors of another message begin.
         io.may_have_more();
         let bytes = &buffer[..got.bytes];
@@ -279,6 +334,56 @@ impl Resource for Descriptors {
         }
         Ok(Some(Passed::Received { bytes, descriptors: got.descriptors }))
     }
+
+    fn enroll(mut self, core: &mut Core, service: u16, table: &'static Table) -> Result<Key, (Self, Error)> {
+        if self.socket.is_none() {
+            let why = "it has no socket: use listen, connect or on";
+            return Err((self, Error::Misuse { operation: "add", why }));
+        }
+        // What an earlier life did not send is not of this one's queue.
+        (self.is_new, *self.queue) = (true, Queue::default());
+        custom::enroll(self, core, service, table)
+    }
+}
+
+impl Connection for Descriptors {
+    fn attach(
+        self,
+        core: &mut Core,
+        service: u16,
+        table: &'static Table,
+        transport: Transport,
+        target: Option<&Address>,
+    ) -> Result<Key, (Self, Error)> {
+        core.counters.connects += u64::from(target.is_some());
+        match self.through(transport) {
+            Ok(descriptors) => descriptors.enroll(core, service, table),
+            Err(error) => Err((Descriptors::new(), Error::os("attach", "descriptors", error))),
+        }
+    }
+
+    fn up<S: Handle<Self>>(_: &mut Core, _: &mut S, _: Key) {
+        // It says so by itself, as soon as it is watched.
+    }
+
+    fn credentials(core: &Core, key: Key) -> io::Result<Credentials> {
+        let slot = core.registry.peek(key).and_then(|slot| slot.resource.as_deref());
+        let descriptors = slot.and_then(Descriptors::view).ok_or(io::ErrorKind::NotFound)?;
+        match descriptors.socket.as_ref().and_then(Descriptor::fd) {
+            Some(socket) => Credentials::of_peer(socket),
+            None => core.engine.peer_credentials(key),
+        }
+    }
+}
+
+impl Default for Descriptors {
+    fn default() -> Descriptors {
+        Descriptors::new()
+    }
+}
+
+fn source_of(socket: Option<&Descriptor>) -> Source<'_> {
+    socket.map_or(Source::hosted(u64::MAX), Descriptor::source)
 }
 
 // Who forgets an `impl` of their own is not helped by hearing of this one.
@@ -291,9 +396,9 @@ impl Output for Descriptors {
             return Err(Failure::from(why));
         }
         if self.is_packets() || !message.descriptors.is_empty() {
-            self.waiting.push_back(Waiting { begin: self.put, descriptors: message.descriptors });
+            self.queue.waiting.push_back(Waiting { begin: self.queue.put, descriptors: message.descriptors });
         }
-        self.put += message.bytes.len() as u64;
+        self.queue.put += message.bytes.len() as u64;
         out.put(message.bytes);
         Ok(())
     }
@@ -303,8 +408,7 @@ impl Output for Descriptors {
             if out.is_empty() {
                 break;
             }
-            let count = self.send_front(out)?;
-            io.sent(count);
+            self.send_front(io, out)?;
         }
         Ok(())
     }

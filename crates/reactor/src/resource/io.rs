@@ -2,6 +2,8 @@
 
 use std::io::Result;
 
+#[cfg(unix)]
+use crate::engine::{Delivery, Descriptor};
 use crate::engine::{Engine, Outgoing, Source};
 
 /// Reads and writes for a [`Resource`](crate::Resource): through the engine, so that a resource whose source is virtual
@@ -67,16 +69,29 @@ impl<'a> Io<'a> {
         self.over = true;
     }
 
-    /// Counts bytes that were received in another way than by [`Io::read`].
+    /// Sends bytes through a Unix socket, and descriptors with the first of them: as [`Engine::pass`].
     #[cfg(unix)]
-    pub(crate) fn received(&mut self, count: usize) {
-        self.bytes_in += count as u64;
+    pub(crate) fn pass(
+        &mut self,
+        to: Source<'_>,
+        bytes: &[std::io::IoSlice<'_>],
+        with: &mut Vec<Descriptor>,
+    ) -> Result<usize> {
+        let result = self.engine.pass(to, bytes, with);
+        if let Ok(count) = result {
+            self.bytes_out += count as u64;
+        }
+        result
     }
 
-    /// Counts bytes that were sent in another way than by [`Io::write`].
+    /// Receives from a Unix socket, with the descriptors that came: as [`Engine::receive`].
     #[cfg(unix)]
-    pub(crate) fn sent(&mut self, count: usize) {
-        self.bytes_out += count as u64;
+    pub(crate) fn receive(&mut self, from: Source<'_>, into: &mut [u8]) -> Result<Delivery> {
+        let result = self.engine.receive(from, into);
+        if let Ok(got) = &result {
+            self.bytes_in += got.bytes as u64;
+        }
+        result
     }
 
     /// Says that the input ended, for a resource that reads without [`Io::read`].

@@ -26,7 +26,7 @@ pub use self::{
     fd::Fd,
     io::Io,
     listener::Listener,
-    stream::{Connection, Event, Flow, Stream, StreamOptions},
+    stream::{AnyStream, Connection, Event, Flow, Stream, StreamOptions},
 };
 use crate::{
     context::Context,

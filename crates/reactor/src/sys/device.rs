@@ -19,6 +19,17 @@ pub(crate) fn window_size(of: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
     Ok((size.ws_col, size.ws_row))
 }
 
+/// Whether this process's group is the one that the terminal listens to: tcgetpgrp(3).
+pub(crate) fn is_foreground(of: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: takes no pointer.
+    let foreground = unsafe { libc::tcgetpgrp(of.as_raw_fd()) };
+    if foreground < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: takes nothing, and cannot fail.
+    Ok(foreground == unsafe { libc::getpgrp() })
+}
+
 /// Refuses the terminal to others: TIOCEXCL of ioctl_tty(2).
 #[cfg(feature = "serial")]
 pub(crate) fn make_exclusive(terminal: BorrowedFd<'_>) -> io::Result<()> {

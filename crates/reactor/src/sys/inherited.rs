@@ -7,18 +7,24 @@ use std::{
 };
 
 /// Takes descriptors by their numbers: all, CLOEXEC from here on, or none. The caller sees to it that each is
-/// taken once, and that nobody else's is.
+/// taken once, and that nobody else has taken one.
 ///
 /// # Errors
-/// As fcntl(2): EBADF for one that is not open.
+/// As fcntl(2): EBADF for one that is not open. `InvalidData` for one that was opened by this program: what is
+/// CLOEXEC was not inherited.
 pub(crate) fn take(numbers: std::ops::Range<RawFd>) -> io::Result<Vec<OwnedFd>> {
     for number in numbers.clone() {
         // SAFETY: fcntl with F_GETFD takes no pointer.
-        if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+        if flags < 0 {
             return Err(io::Error::last_os_error());
         }
+        if flags & libc::FD_CLOEXEC != 0 {
+            let why = format!("descriptor {number} was not inherited: this program opened it");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
     }
-    // SAFETY: it is open, as seen above, and nobody else's: the caller says so.
+    // SAFETY: it is open and was inherited, as seen above, and nobody has taken it: the caller says so.
     let all = numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect::<Vec<_>>();
     all.iter().try_for_each(super::rights::close_on_exec)?;
     Ok(all)

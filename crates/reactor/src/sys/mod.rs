@@ -40,7 +40,7 @@ pub(crate) use std::os::windows::io::{BorrowedSocket as Borrowed, OwnedSocket as
 #[cfg(all(unix, feature = "serial"))]
 pub(crate) use self::device::make_exclusive;
 #[cfg(unix)]
-pub(crate) use self::device::window_size;
+pub(crate) use self::device::{is_foreground, window_size};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use self::inotify::{inotify_add, inotify_open, inotify_remove};
 #[cfg(unix)]

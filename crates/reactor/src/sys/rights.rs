@@ -10,29 +10,25 @@ use std::{
 
 use libc::{c_int, c_uint, cmsghdr, msghdr};
 
-/// What one recvmsg(2) brought.
-#[derive(Debug)]
-pub(crate) struct Received {
-    pub(crate) bytes: usize,
-    /// CLOEXEC. More than were asked for are here, too: whoever asked closes them.
-    pub(crate) descriptors: Vec<OwnedFd>,
-    /// The system could not hand over all descriptors, and closed those it could not.
-    pub(crate) is_cut: bool,
-}
+use crate::engine::{Delivery, Descriptor, Source, virtual_one};
 
 /// Sends bytes, and descriptors with the first of them. The receiver gets copies; these stay open.
 ///
 /// # Errors
-/// As sendmsg(2). `WouldBlock` when there is no room. A broken pipe is an error, never a signal.
-pub(crate) fn send(to: BorrowedFd<'_>, slices: &[IoSlice<'_>], descriptors: &[OwnedFd]) -> io::Result<usize> {
-    debug_assert!(descriptors.len() <= DESCRIPTORS_MAX, "the caller keeps to the limit");
+/// As sendmsg(2). `WouldBlock` when there is no room. A broken pipe is an error, never a signal. `InvalidInput` for
+/// more than [`DESCRIPTORS_MAX`] descriptors, as Linux has it; `Unsupported` for what is of a virtual world.
+pub(crate) fn send(to: Source<'_>, slices: &[IoSlice<'_>], descriptors: &[Descriptor]) -> io::Result<usize> {
+    let to = to.descriptor().ok_or_else(virtual_one)?;
+    if descriptors.len() > DESCRIPTORS_MAX {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let mut control = Control::EMPTY;
     let mut header = empty_header();
     // `IoSlice` is documented to have the layout of iovec; the system does not write to it.
     header.msg_iov = slices.as_ptr().cast_mut().cast();
     header.msg_iovlen = slices.len() as _;
     if !descriptors.is_empty() {
-        control.put(&mut header, descriptors);
+        control.put(&mut header, descriptors)?;
     }
     super::again_if_interrupted(|| {
         // SAFETY: the header points to the slices and to `control`, both live, with their true lengths.
@@ -45,7 +41,8 @@ pub(crate) fn send(to: BorrowedFd<'_>, slices: &[IoSlice<'_>], descriptors: &[Ow
 ///
 /// # Errors
 /// As recvmsg(2). `WouldBlock` when there is nothing.
-pub(crate) fn receive(from: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<Received> {
+pub(crate) fn receive(from: Source<'_>, into: &mut [u8]) -> io::Result<Delivery> {
+    let from = from.descriptor().ok_or_else(virtual_one)?;
     let mut control = Control::EMPTY;
     let mut slice = IoSliceMut::new(into);
     let mut header = empty_header();
@@ -65,7 +62,8 @@ pub(crate) fn receive(from: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<Recei
     if CLOSE_ON_EXEC == 0 {
         descriptors.iter().try_for_each(close_on_exec)?;
     }
-    Ok(Received { bytes, descriptors, is_cut: header.msg_flags & libc::MSG_CTRUNC != 0 })
+    let descriptors = descriptors.into_iter().map(Descriptor::from).collect();
+    Ok(Delivery { bytes, descriptors, is_cut: header.msg_flags & libc::MSG_CTRUNC != 0 })
 }
 
 /// Has a descriptor closed by execve(2).
@@ -84,8 +82,11 @@ impl Control {
     const EMPTY: Control = Control([0; CONTROL_WORDS]);
 
     /// Writes one message that passes these descriptors.
-    fn put(&mut self, header: &mut msghdr, descriptors: &[OwnedFd]) {
-        let bytes = size_of_val(descriptors) as c_uint;
+    ///
+    /// # Errors
+    /// One of them is of a virtual world; nothing is to be sent then.
+    fn put(&mut self, header: &mut msghdr, descriptors: &[Descriptor]) -> io::Result<()> {
+        let bytes = (descriptors.len() * size_of::<RawFd>()) as c_uint;
         header.msg_control = self.0.as_mut_ptr().cast();
         // SAFETY: computes a length.
         header.msg_controllen = unsafe { libc::CMSG_SPACE(bytes) } as _;
@@ -100,9 +101,11 @@ impl Control {
         // SAFETY: the message lies in the buffer with room for its data.
         let data = unsafe { libc::CMSG_DATA(first) };
         for (at, descriptor) in descriptors.iter().enumerate() {
+            let number = descriptor.fd().ok_or_else(virtual_one)?.as_raw_fd();
             // SAFETY: there is room for all of them behind `data`, which may be unaligned.
-            unsafe { data.cast::<RawFd>().add(at).write_unaligned(descriptor.as_raw_fd()) };
+            unsafe { data.cast::<RawFd>().add(at).write_unaligned(number) };
         }
+        Ok(())
     }
 }
 
@@ -221,30 +224,48 @@ mod tests {
 
     use super::*;
 
-    fn nulls(count: usize) -> Vec<OwnedFd> {
+    fn nulls(count: usize) -> Vec<Descriptor> {
         let null = File::open("/dev/null").expect("it is there");
-        (0..count).map(|_| null.try_clone().expect("a descriptor").into()).collect()
+        (0..count).map(|_| Descriptor::new(null.try_clone().expect("a descriptor"))).collect()
     }
 
     #[test]
     fn descriptors_pass_up_to_the_systems_limit() {
         for count in [0, 1, 2, 3, DESCRIPTORS_MAX - 1, DESCRIPTORS_MAX] {
             let (ours, theirs) = UnixStream::pair().expect("a pair");
-            let sent = send(ours.as_fd(), &[IoSlice::new(b"with")], &nulls(count)).expect("there is room");
-            assert_eq!(sent, 4);
+            let sent = send(Source::of(&ours), &[IoSlice::new(b"with")], &nulls(count));
+            assert_eq!(sent.expect("there is room"), 4);
             let mut buffer = [0; 16];
-            let got = receive(theirs.as_fd(), &mut buffer).expect("it is there");
+            let got = receive(Source::of(&theirs), &mut buffer).expect("it is there");
             assert_eq!((got.bytes, got.descriptors.len(), got.is_cut), (4, count, false));
         }
+        let (ours, _theirs) = UnixStream::pair().expect("a pair");
+        let more = send(Source::of(&ours), &[IoSlice::new(b"with")], &nulls(DESCRIPTORS_MAX + 1));
+        assert_eq!(more.expect_err("one too many").kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn what_is_of_a_virtual_world_does_not_pass() {
+        let (ours, _theirs) = UnixStream::pair().expect("a pair");
+        let other = Descriptor::from(crate::engine::Transport::hosted(7, ()));
+        let slices = [IoSlice::new(b"x")];
+        for (to, with) in [(Source::of(&ours), &[other][..]), (Source::hosted(7), &[])] {
+            let error = send(to, &slices, with).expect_err("it is not of this system");
+            assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        }
+        let error = receive(Source::hosted(7), &mut [0; 1]).expect_err("the same");
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
     }
 
     #[test]
     fn what_arrives_is_the_same_file_and_not_inherited() {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         let (mut reader, writer) = io::pipe().expect("a pipe");
-        send(ours.as_fd(), &[IoSlice::new(b"x")], &[writer.into()]).expect("there is room");
-        let mut got = receive(theirs.as_fd(), &mut [0; 1]).expect("it is there");
-        let passed = got.descriptors.pop().expect("one came");
+        let writer = [Descriptor::new(writer)];
+        send(Source::of(&ours), &[IoSlice::new(b"x")], &writer).expect("there is room");
+        drop(writer);
+        let mut got = receive(Source::of(&theirs), &mut [0; 1]).expect("it is there");
+        let passed = got.descriptors.pop().and_then(|passed| passed.into_fd().ok()).expect("one came");
         // SAFETY: fcntl with F_GETFD takes no pointer.
         let flags = unsafe { libc::fcntl(passed.as_raw_fd(), libc::F_GETFD) };
         assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);

@@ -1,32 +1,39 @@
 //! Socket activation: the sockets that a supervisor opened before it started this process.
 
 use std::{
-    os::fd::{OwnedFd, RawFd},
+    os::fd::RawFd,
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use super::environment::{Environment, bad};
 use crate::{
-    engine::Transport,
+    context::Context,
+    engine::{Descriptor, Transport},
     error::Error,
-    sys::{inherited, listener},
+    sys::inherited,
 };
 
 /// A descriptor that a supervisor opened for this process.
 #[derive(Debug)]
 pub struct Activated {
     name: String,
-    descriptor: OwnedFd,
+    descriptor: Descriptor,
 }
 
 impl Activated {
+    /// What the supervisor of a virtual world opened, for [`Engine::activated`](crate::engine::Engine::activated).
+    pub fn new(name: &str, descriptor: Descriptor) -> Activated {
+        Activated { name: name.to_owned(), descriptor }
+    }
+
     /// Its name (`FileDescriptorName=` of the socket's unit); `unknown` where the supervisor gives none.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The descriptor: for a datagram socket, or a connection that was accepted already (`Accept=yes`).
-    pub fn into_descriptor(self) -> OwnedFd {
+    /// The descriptor: for a datagram socket, a connection that was accepted already (`Accept=yes`), or what was
+    /// [stored](super::Notice::store).
+    pub fn into_descriptor(self) -> Descriptor {
         self.descriptor
     }
 
@@ -35,54 +42,21 @@ impl Activated {
     /// # Errors
     /// It is no stream socket that listens.
     pub fn into_listener(self) -> Result<Transport, Error> {
-        listener(self.descriptor).map_err(|error| Error::os("listen", self.name, error))
+        self.descriptor.into_listener().map_err(|error| Error::os("listen", self.name, error))
     }
 }
 
 /// Takes the descriptors that a supervisor opened for this process, in its order: sd_listen_fds(3).
 ///
 /// None, if nobody started this process so, or if they are for another one (`LISTEN_PID`). They are given out
-/// once: a second call has none. They are CLOEXEC from here on. Call it first thing in `main`: their numbers
-/// begin at 3, and would name what the program has opened itself if the supervisor did not keep its word.
+/// once: a second call has none. They are CLOEXEC from here on.
+///
+/// A service asks for them by [`Context::activated`](crate::Context::activated), which a simulated world answers, too;
+/// this is for a `main` that wants to know first.
 ///
 /// # Errors
 /// A variable is not what it should be, there are more than 1,024 descriptors, their names are not as many, or
-/// one is not open; nothing is taken then.
-///
-/// ```no_run
-/// use reactor::{Bytes, Context, Event, Handle, Id, Result, Service, Stream};
-/// use reactor::systemd::{Activated, activated};
-///
-/// struct Echo(Vec<Activated>);
-///
-/// impl Service for Echo {
-///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
-///         // By hand, or by a supervisor.
-///         if self.0.is_empty() {
-///             cx.listen("127.0.0.1:7007", |_| Some(Stream::new(Bytes)))?;
-///         }
-///         for socket in self.0.drain(..) {
-///             cx.listen_on(socket.into_listener()?, |_| Some(Stream::new(Bytes)))?;
-///         }
-///         Ok(())
-///     }
-/// }
-///
-/// impl Handle<Stream> for Echo {
-///     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
-///         if let Event::Received(bytes) = event {
-///             cx.send(id, bytes);
-///         }
-///         Ok(())
-///     }
-/// }
-///
-/// fn main() -> Result {
-///     let sockets = activated()?;
-///     reactor::run(Echo(sockets))?;
-///     Ok(())
-/// }
-/// ```
+/// one is not open, or was opened by this program itself; nothing is taken then.
 pub fn activated() -> Result<Vec<Activated>, Error> {
     static ARE_TAKEN: AtomicBool = AtomicBool::new(false);
     let names = names(&Environment::of_process())?;
@@ -95,7 +69,52 @@ pub fn activated() -> Result<Vec<Activated>, Error> {
         Error::os("activation", which, error)
     })?;
     let all = names.into_iter().zip(descriptors);
-    Ok(all.map(|(name, descriptor)| Activated { name, descriptor }).collect())
+    Ok(all.map(|(name, descriptor)| Activated { name, descriptor: descriptor.into() }).collect())
+}
+
+impl<S> Context<'_, S> {
+    /// Takes the descriptors that a supervisor opened for this process, in its order, as [`activated`] does. In a
+    /// simulated world, those that the world's supervisor opened for the node.
+    ///
+    /// # Errors
+    /// As [`activated`].
+    ///
+    /// ```no_run
+    /// use reactor::{Bytes, Context, Event, Handle, Id, Result, Service, Stream};
+    ///
+    /// struct Echo;
+    ///
+    /// impl Service for Echo {
+    ///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+    ///         let sockets = cx.activated()?;
+    ///         // By hand, or by a supervisor.
+    ///         if sockets.is_empty() {
+    ///             cx.listen("127.0.0.1:7007", |_| Some(Stream::new(Bytes)))?;
+    ///         }
+    ///         for socket in sockets {
+    ///             cx.listen_on(socket.into_listener()?, |_| Some(Stream::new(Bytes)))?;
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// impl Handle<Stream> for Echo {
+    ///     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
+    ///         if let Event::Received(bytes) = event {
+    ///             cx.send(id, bytes);
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// fn main() -> Result {
+    ///     reactor::run(Echo)?;
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn activated(&mut self) -> Result<Vec<Activated>, Error> {
+        self.engine().activated().map_or_else(activated, Ok)
+    }
 }
 
 /// The name of each descriptor.
@@ -176,8 +195,16 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_not_open_takes_none() {
+    fn one_that_is_not_open_or_is_our_own_takes_none() {
         let error = inherited::take(1_000_000..1_000_001).expect_err("no process has so many");
         assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+        let file = std::fs::File::open("/dev/null").expect("it is there");
+        let number = std::os::fd::AsRawFd::as_raw_fd(&file);
+        let error = inherited::take(number..number + 1).expect_err("it is CLOEXEC");
+        assert_eq!(
+            error.to_string(),
+            format!("descriptor {number} was not inherited: this program opened it")
+        );
+        assert!(file.metadata().is_ok(), "it is still open");
     }
 }

@@ -1,6 +1,8 @@
 //! What a service tells its supervisor.
 
-use std::{os::fd::OwnedFd, time::Duration};
+use std::time::Duration;
+
+use crate::engine::Descriptor;
 
 /// Something that a service tells its supervisor: sd_notify(3).
 ///
@@ -15,7 +17,7 @@ use std::{os::fd::OwnedFd, time::Duration};
 #[derive(Debug, Default)]
 pub struct Notice {
     text: String,
-    descriptors: Vec<OwnedFd>,
+    descriptors: Vec<Descriptor>,
     /// Its moment is to be added when it leaves.
     is_timed: bool,
 }
@@ -65,9 +67,9 @@ impl Notice {
     /// Keeps a descriptor over a restart of the service, which then finds it by this name among those that are
     /// [`activated`](super::activated). What is no character of a name (a control character, a colon) becomes a
     /// hyphen; what is over 255 bytes is cut off.
-    pub fn store(name: &str, descriptor: OwnedFd) -> Notice {
+    pub fn store(name: &str, descriptor: impl Into<Descriptor>) -> Notice {
         let stored = Notice::of("FDSTORE", "1").and(Notice::of("FDNAME", &name_of(name)));
-        Notice { descriptors: vec![descriptor], ..stored }
+        Notice { descriptors: vec![descriptor.into()], ..stored }
     }
 
     /// Drops what was stored by this name.
@@ -89,7 +91,7 @@ impl Notice {
     }
 
     /// As it leaves, at this moment of the system's monotonic clock.
-    pub(super) fn at(mut self, micros: u64) -> (String, Vec<OwnedFd>) {
+    pub(super) fn at(mut self, micros: u64) -> (String, Vec<Descriptor>) {
         if self.is_timed {
             self.text.push_str(&format!("MONOTONIC_USEC={micros}\n"));
         }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     address::Address,
     context::Context,
-    engine::{Engine, Interest, Outgoing, Ready, Source, StandIn, Transport},
+    engine::{Descriptor, Engine, Interest, Outgoing, Ready, Source, StandIn},
     error::{Closed, Error, Result},
     id::Id,
     resource::{Descriptors, Io, Message, Output, Resource},
@@ -93,10 +93,9 @@ impl Supervised {
         if notice.text().len() > NOTICE_MAX {
             return Err(format!("a notice of {} bytes, of at most {NOTICE_MAX}", notice.text().len()).into());
         }
-        let micros = match cx.get(link).map(|link| &link.0) {
-            Some(Held::Process(_)) => sys::inherited::monotonic_micros()?,
-            _ => cx.now().as_nanos() / 1000,
-        };
+        let is_virtual = cx.get(link).is_some_and(|link| link.source().number().is_some());
+        let micros =
+            if is_virtual { cx.now().as_nanos() / 1000 } else { sys::inherited::monotonic_micros()? };
         cx.send(link, notice.at(micros));
         self.told += 1;
         Ok(())
@@ -150,13 +149,7 @@ impl Handle<Link> for Supervised {
 
 /// The way to the supervisor.
 #[derive(Debug)]
-pub struct Link(Held);
-
-#[derive(Debug)]
-enum Held {
-    Process(Box<Descriptors>),
-    StandIn(Transport),
-}
+pub struct Link(Descriptors);
 
 /// The link, and the watchdog's interval, where there is a supervisor.
 fn open(engine: &mut dyn Engine) -> Result<Option<(Link, Option<Duration>)>, Error> {
@@ -168,7 +161,8 @@ fn open(engine: &mut dyn Engine) -> Result<Option<(Link, Option<Duration>)>, Err
         Some(Ok(transport)) => {
             let mut micros = [0; 8];
             engine.read(transport.source(), &mut micros).map_err(refused)?;
-            Ok(Some((Link(Held::StandIn(transport)), interval(u64::from_le_bytes(micros)))))
+            let link = Link(Descriptors::through_packets(transport));
+            Ok(Some((link, interval(u64::from_le_bytes(micros)))))
         }
     }
 }
@@ -182,7 +176,7 @@ fn of_process(environment: &Environment<'_>) -> Result<Option<(Link, Option<Dura
     };
     let socket = UnixDatagram::unbound().and_then(|socket| {
         sys::connect_datagram(&socket, &address)?;
-        Descriptors::new(socket)
+        Descriptors::new().on(socket)
     });
     let socket = socket.map_err(|error| Error::os("notify", &address, error))?;
     let micros = match (environment.number("WATCHDOG_USEC")?, environment.is_for_us("WATCHDOG_PID")?) {
@@ -190,7 +184,7 @@ fn of_process(environment: &Environment<'_>) -> Result<Option<(Link, Option<Dura
         (Some(micros), None | Some(true)) => micros,
         _ => 0,
     };
-    Ok(Some((Link(Held::Process(Box::new(socket))), interval(micros))))
+    Ok(Some((Link(socket), interval(micros))))
 }
 
 fn interval(micros: u64) -> Option<Duration> {
@@ -201,10 +195,7 @@ impl Resource for Link {
     type Event<'a> = ();
 
     fn source(&self) -> Source<'_> {
-        match &self.0 {
-            Held::Process(socket) => socket.source(),
-            Held::StandIn(transport) => transport.source(),
-        }
+        self.0.source()
     }
 
     fn interest(&self) -> Option<Interest> {
@@ -218,29 +209,14 @@ impl Resource for Link {
 
 #[diagnostic::do_not_recommend]
 impl Output for Link {
-    type Item<'a> = (String, Vec<std::os::fd::OwnedFd>);
+    type Item<'a> = (String, Vec<Descriptor>);
 
     fn encode(&mut self, (text, descriptors): Self::Item<'_>, out: &mut Outgoing) -> Result {
-        match &mut self.0 {
-            Held::Process(socket) => socket.encode(Message { bytes: text.as_bytes(), descriptors }, out)?,
-            Held::StandIn(_) => {
-                out.put(text.as_bytes());
-                // Where one ends and the next begins.
-                out.put(b"\n");
-            }
-        }
-        Ok(())
+        self.0.encode(Message { bytes: text.as_bytes(), descriptors }, out)
     }
 
     fn flush(&mut self, io: &mut Io<'_>, out: &mut Outgoing) -> io::Result<()> {
-        match &mut self.0 {
-            Held::Process(socket) => socket.flush(io, out),
-            Held::StandIn(transport) => {
-                let taken = io.write(transport.source(), out)?;
-                out.advance(taken);
-                Ok(())
-            }
-        }
+        self.0.flush(io, out)
     }
 }
 
@@ -249,10 +225,7 @@ const NOTICE_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        ffi::OsString,
-        os::fd::{AsFd as _, OwnedFd},
-    };
+    use std::ffi::OsString;
 
     use super::*;
     use crate::{runtime::Runtime, service::ServiceId, sys::rights};
@@ -267,7 +240,7 @@ mod tests {
     impl Supervisor {
         fn new() -> Supervisor {
             let (ours, socket) = UnixDatagram::pair().expect("a pair");
-            let link = Link(Held::Process(Box::new(Descriptors::new(ours).expect("a Unix socket"))));
+            let link = Link(Descriptors::new().on(ours).expect("a Unix socket"));
             let mut runtime = Runtime::new().expect("an engine");
             let service = runtime.add(Supervised::new()).expect("it starts");
             let linked = runtime.with(service, |service, cx| {
@@ -283,9 +256,9 @@ mod tests {
             told.expect("it lives")
         }
 
-        fn receive(&self) -> io::Result<(String, Vec<OwnedFd>)> {
+        fn receive(&self) -> io::Result<(String, Vec<Descriptor>)> {
             let mut buffer = vec![0; 2 * NOTICE_MAX];
-            let got = rights::receive(self.socket.as_fd(), &mut buffer)?;
+            let got = rights::receive(Source::of(&self.socket), &mut buffer)?;
             buffer.truncate(got.bytes);
             Ok((String::from_utf8(buffer).expect("text"), got.descriptors))
         }
@@ -295,7 +268,7 @@ mod tests {
     fn a_descriptor_to_be_stored_passes_with_its_name() {
         let mut supervisor = Supervisor::new();
         let (reader, writer) = io::pipe().expect("a pipe");
-        supervisor.tell(Notice::store("state", writer.into())).expect("it is told");
+        supervisor.tell(Notice::store("state", Descriptor::new(writer))).expect("it is told");
         let (text, descriptors) = supervisor.receive().expect("it came");
         assert_eq!((&text[..], descriptors.len()), ("FDSTORE=1\nFDNAME=state\n", 1));
         drop(descriptors);

@@ -18,6 +18,7 @@ use super::{Output, Resource, Table};
 use crate::{
     address::Address,
     core::Core,
+    credentials::Credentials,
     engine::{Interest, Outgoing, Ready, Source, Transport},
     error::{Error, Result},
     id::Key,
@@ -182,6 +183,12 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
         self.carried.as_ref().map_or(&[], |carried| &carried.unread)
     }
 
+    /// The transport of a stream that was released: to go on with it in another way, or to pass it to another
+    /// process. What was unread or unsent is dropped.
+    pub fn into_transport(self) -> Option<Transport> {
+        self.carried.and_then(|carried| carried.transport)
+    }
+
     fn settings(&self) -> &StreamOptions {
         self.options.as_deref().unwrap_or(&StreamOptions::DEFAULT)
     }
@@ -220,9 +227,9 @@ pub enum Flow {
     Full,
 }
 
-/// A stream, whatever its codec, layers and role: what listeners accept and `connect` takes.
+/// What listeners accept and `connect` takes.
 ///
-/// Implemented by [`Stream`] alone.
+/// Implemented by [`Stream`] and, on Unix, by `Descriptors` alone.
 pub trait Connection: Resource + Output + sealed::Sealed {
     /// Registers it with its transport: connected, or on its way to `target`.
     #[doc(hidden)]
@@ -239,6 +246,15 @@ pub trait Connection: Resource + Output + sealed::Sealed {
     #[doc(hidden)]
     fn up<S: Handle<Self>>(core: &mut Core, service: &mut S, key: Key);
 
+    /// Who is at the other end.
+    #[doc(hidden)]
+    fn credentials(core: &Core, key: Key) -> io::Result<Credentials>;
+}
+
+/// A stream, whatever its codec, layers and role.
+///
+/// Implemented by [`Stream`] alone.
+pub trait AnyStream: Connection {
     #[doc(hidden)]
     fn couple(core: &mut Core, key: Key);
 
@@ -262,6 +278,8 @@ pub trait Connection: Resource + Output + sealed::Sealed {
 mod sealed {
     pub trait Sealed {}
     impl<C, L, R> Sealed for super::Stream<C, L, R> {}
+    #[cfg(unix)]
+    impl Sealed for crate::resource::Descriptors {}
 }
 
 impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {
@@ -347,6 +365,12 @@ impl<C: Codec, L: Layer, R: 'static> Connection for Stream<C, L, R> {
         drive::up::<S, C, L, R>(core, service, key);
     }
 
+    fn credentials(core: &Core, key: Key) -> io::Result<Credentials> {
+        core.engine.peer_credentials(key)
+    }
+}
+
+impl<C: Codec, L: Layer, R: 'static> AnyStream for Stream<C, L, R> {
     fn couple(core: &mut Core, key: Key) {
         if let Some(link) = link::find::<C, L, R>(core, key) {
             link.coupled = true;

@@ -1,0 +1,471 @@
+//! A7 at runtime level: descriptors that pass over Unix sockets arrive once, with their bytes, or are closed once.
+//!
+//! What passes are ends of connections, which every world has. Their other ends, at a probe, see when no copy is left.
+
+use std::{
+    fs, io,
+    path::PathBuf,
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use reactor::{
+    Address, Bytes, Closed, Context, Descriptor, Descriptors, Flow, Handle, Id, Message, Passed, Result,
+    ServiceId, Stream,
+};
+use socket2::{Domain, Socket, Type};
+
+use super::{
+    SOCKETS,
+    probe::{Probe, What},
+    rig::Rig,
+    row,
+};
+use crate::{
+    suite::{Need, Outcome, Row, Stop, check},
+    world::World,
+};
+
+pub(super) const ROWS: &[Row] = &[
+    row("A7r3", "descriptors come with the first byte of their message", PASSING, with_first_byte),
+    row("A7r4", "what arrived is used as what it is", PASSING, used),
+    row("A7r5", "packets and datagrams with descriptors keep their boundaries", SOCKETS, boundaries),
+    row("A7r6", "more descriptors than are taken are closed and told", PASSING, too_many),
+    row("A7r7", "descriptors that did not leave are still in the resource", PASSING, unsent),
+    row("A7r8", "a narrow link keeps descriptors and bytes together", PASSING, narrow),
+    row("A7r9", "the end is told once after what arrived, and a dead peer is an error", PASSING, ended),
+    row("A7r10", "descriptors under way to a link that ends are closed", PASSING, under_way),
+    row("A7r11", "a link that was released goes on where it was", PASSING, released),
+    row("A7r12", "each end of a Unix link knows who is at the other", PASSING, credentials),
+];
+
+const PASSING: &[Need] = &[Need::Descriptors];
+
+/// Notes what arrived, and keeps the descriptors.
+#[derive(Default)]
+pub(super) struct Keeper {
+    open: Vec<Id<Descriptors>>,
+    bytes: Vec<u8>,
+    /// For each event: its bytes and how many descriptors it had; `None`: refused.
+    events: Vec<(usize, Option<usize>)>,
+    kept: Vec<Descriptor>,
+    ended: usize,
+    closed: Vec<(Descriptors, Closed)>,
+    /// At an end it closes nothing by itself.
+    keeps_open: bool,
+    /// Descriptors are dropped where they are told.
+    takes_none: bool,
+}
+
+impl reactor::Service for Keeper {}
+
+impl Handle<Descriptors> for Keeper {
+    fn handle(&mut self, cx: &mut Context<'_, Self>, id: Id<Descriptors>, event: Passed<'_>) -> Result {
+        match event {
+            Passed::Open => self.open.push(id),
+            Passed::Received { bytes, descriptors } => {
+                self.bytes.extend_from_slice(bytes);
+                self.events.push((bytes.len(), Some(descriptors.len())));
+                if !self.takes_none {
+                    self.kept.extend(descriptors);
+                }
+            }
+            Passed::Refused { bytes } => {
+                self.bytes.extend_from_slice(bytes);
+                self.events.push((bytes.len(), None));
+            }
+            Passed::End => {
+                self.ended += 1;
+                if !self.keeps_open {
+                    cx.close(id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<'_, Self>, _: Id<Descriptors>, resource: Descriptors, why: Closed) {
+        self.closed.push((resource, why));
+    }
+}
+
+/// A runtime with both ends of a Unix link, and with connections whose ends may be passed.
+struct Link {
+    rig: Rig,
+    from: ServiceId<Keeper>,
+    to: ServiceId<Keeper>,
+    sender: Id<Descriptors>,
+    receiver: Id<Descriptors>,
+    probe: ServiceId<Probe>,
+    address: Address,
+}
+
+impl Link {
+    fn new(world: &mut World<'_>) -> Result<Link, Stop> {
+        Link::taking(world, 16)
+    }
+
+    /// A link whose receiver takes so many descriptors in a message.
+    fn taking(world: &mut World<'_>, most: usize) -> Result<Link, Stop> {
+        let mut rig = Rig::new(world)?;
+        let (from, to) = (rig.add(Keeper::default())?, rig.add(Keeper::default())?);
+        let name = Name::new();
+        let make = move |_: &Address| Some(Descriptors::new().per_message(most));
+        let listener = rig.with(to, |_, cx| cx.listen(&name.0, make))?;
+        rig.with(from, |_, cx| cx.connect(&name.0, Descriptors::new()))?;
+        rig.until("both ends are open", |rig| rig.get(from).open.len() == 1 && rig.get(to).open.len() == 1)?;
+        rig.with(to, |_, cx| cx.close(listener));
+        let (sender, receiver) = (rig.get(from).open[0], rig.get(to).open[0]);
+        Link::over(rig, (from, sender), (to, receiver))
+    }
+
+    /// A link over sockets of the system.
+    fn on(world: &mut World<'_>, ours: Descriptors, theirs: Descriptors) -> Result<Link, Stop> {
+        let mut rig = Rig::new(world)?;
+        let (from, to) = (rig.add(Keeper::default())?, rig.add(Keeper::default())?);
+        let sender = rig.with(from, |_, cx| cx.add(ours)).map_err(|rejected| rejected.error)?;
+        let receiver = rig.with(to, |_, cx| cx.add(theirs)).map_err(|rejected| rejected.error)?;
+        Link::over(rig, (from, sender), (to, receiver))
+    }
+
+    fn over(
+        mut rig: Rig,
+        (from, sender): (ServiceId<Keeper>, Id<Descriptors>),
+        (to, receiver): (ServiceId<Keeper>, Id<Descriptors>),
+    ) -> Result<Link, Stop> {
+        let probe = rig.add(Probe::quiet())?;
+        let (_, address) = rig.listen(probe, || Stream::new(Bytes))?;
+        Ok(Link { rig, from, to, sender, receiver, probe, address })
+    }
+
+    /// So many ends of connections, and the probe's streams at their other ends.
+    fn ends(&mut self, count: usize) -> Result<(Vec<Descriptor>, Vec<Id<Stream>>), Stop> {
+        let (probe, rig) = (self.probe, &mut self.rig);
+        let (mut ends, mut others) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let before = rig.get(probe).open.len();
+            let other = rig.connect(probe, &self.address, Stream::new(Bytes))?;
+            rig.until("it is connected", |rig| rig.get(probe).open.len() == before + 2)?;
+            let open = &rig.get(probe).open[before..];
+            let accepted = *open.iter().find(|id| **id != other).ok_or("it was accepted")?;
+            rig.with(probe, |_, cx| cx.release(accepted));
+            let at = |rig: &Rig| rig.get(probe).closed.iter().position(|(id, ..)| *id == accepted);
+            rig.until("it is released", |rig| at(rig).is_some())?;
+            let at = at(rig).ok_or("it is released")?;
+            let (_, stream, _) = rig.get_mut(probe).closed.remove(at);
+            ends.push(stream.into_transport().ok_or("it has its transport")?.into());
+            others.push(other);
+        }
+        Ok((ends, others))
+    }
+
+    fn send(&mut self, bytes: &[u8], descriptors: Vec<Descriptor>) -> Flow {
+        let id = self.sender;
+        self.rig.with(self.from, |_, cx| cx.send(id, Message { bytes, descriptors }))
+    }
+
+    fn receiver(&self) -> &Keeper {
+        self.rig.get(self.to)
+    }
+
+    fn until_bytes(&mut self, count: usize) -> Outcome {
+        let to = self.to;
+        self.rig.until("all bytes have arrived", |rig| rig.get(to).bytes.len() >= count)
+    }
+
+    /// Turns until each of these streams has seen that nobody is at the other end any more.
+    fn until_closed(&mut self, others: &[Id<Stream>]) -> Outcome {
+        let probe = self.probe;
+        self.rig.until("no copy is left", |rig| {
+            let closed = &rig.get(probe).closed;
+            others.iter().all(|other| closed.iter().any(|(id, ..)| id == other))
+        })
+    }
+
+    /// Checks that these streams are open, so that somebody holds their other ends.
+    fn check_open(&self, others: &[Id<Stream>]) -> Outcome {
+        let closed = &self.rig.get(self.probe).closed;
+        let found = closed.iter().find(|(id, ..)| others.contains(id));
+        check!(found.is_none(), "a descriptor was closed: {found:?}");
+        Ok(())
+    }
+
+    fn finish(mut self) -> Outcome {
+        self.rig.get_mut(self.to).kept.clear();
+        self.rig.finish()
+    }
+}
+
+/// The path of a Unix socket, which is removed with this.
+struct Name(PathBuf);
+
+impl Name {
+    fn new() -> Name {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let (process, number) = (process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        Name(std::env::temp_dir().join(format!("conformance-passing-{process}-{number}")))
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        // In a simulated world it was never there.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Checks that the events had the descriptors of these messages (where each begins, and how many it has), each
+/// message's with its first byte.
+fn check_with_first_byte(events: &[(usize, Option<usize>)], messages: &[(usize, usize)]) -> Outcome {
+    let (mut at, mut messages) = (0, messages.iter());
+    for (length, count) in events {
+        let count = count.ok_or("none is refused")?;
+        if count > 0 {
+            let (begin, sent) = messages.next().ok_or("no more messages have some")?;
+            check!((at..at + length).contains(begin), "not with the byte at {begin}: {events:?}");
+            check!(count == *sent, "{sent} were sent with the byte at {begin}: {events:?}");
+        }
+        at += length;
+    }
+    check!(messages.next().is_none(), "some did not come: {events:?}");
+    Ok(())
+}
+
+fn with_first_byte(world: &mut World<'_>) -> Outcome {
+    let mut link = Link::new(world)?;
+    let (mut ends, others) = link.ends(3)?;
+    let third = ends.split_off(2);
+    link.send(b"none", Vec::new());
+    link.send(b"two", ends);
+    link.send(b"joined", Vec::new());
+    link.send(b"one", third);
+    link.until_bytes(16)?;
+    check!(link.receiver().bytes == b"nonetwojoinedone", "{:?}", link.receiver().bytes);
+    check_with_first_byte(&link.receiver().events, &[(4, 2), (13, 1)])?;
+    link.rig.settle()?;
+    link.check_open(&others)?;
+    link.rig.get_mut(link.to).kept.clear();
+    link.until_closed(&others)?;
+    link.finish()
+}
+
+fn used(world: &mut World<'_>) -> Outcome {
+    let mut link = Link::new(world)?;
+    let (ends, others) = link.ends(3)?;
+    link.send(b"x", ends);
+    link.until_bytes(1)?;
+    let (probe, echo) = (link.probe, link.rig.add(super::probe::Echo::default())?);
+    let kept = std::mem::take(&mut link.rig.get_mut(link.to).kept);
+    for descriptor in kept {
+        let stream = Stream::new(Bytes).through(descriptor.into_transport()?);
+        link.rig.with(echo, |_, cx| cx.add(stream).map(drop)).map_err(|rejected| rejected.error)?;
+    }
+    for (number, other) in others.iter().enumerate() {
+        link.rig.with(probe, |_, cx| cx.send(*other, &[number as u8; 100]));
+    }
+    link.rig.until("each has its echo", |rig| {
+        others.iter().all(|other| rig.get(probe).received(*other) == 100)
+    })?;
+    for (number, other) in others.iter().enumerate() {
+        let told = link.rig.get(probe).of(*other);
+        check!(told == [What::Open, What::got(&[number as u8; 100])], "they were exchanged: {told:?}");
+    }
+    link.finish()
+}
+
+fn boundaries(world: &mut World<'_>) -> Outcome {
+    for kind in [Type::SEQPACKET, Type::DGRAM] {
+        let (ours, theirs) = Socket::pair(Domain::UNIX, kind, None)?;
+        let mut link = Link::on(world, Descriptors::new().on(ours)?, Descriptors::new().on(theirs)?)?;
+        let (ends, others) = link.ends(1)?;
+        link.send(b"ab", Vec::new());
+        link.send(b"cde", ends);
+        link.send(b"f", Vec::new());
+        link.until_bytes(6)?;
+        let events = &link.receiver().events;
+        check!(*events == [(2, Some(0)), (3, Some(1)), (1, Some(0))], "{events:?}");
+        link.rig.get_mut(link.to).kept.clear();
+        link.until_closed(&others)?;
+        link.finish()?;
+    }
+    Ok(())
+}
+
+fn too_many(world: &mut World<'_>) -> Outcome {
+    let mut link = Link::taking(world, 2)?;
+    let mut all = Vec::new();
+    for count in [1, 2, 3, 1] {
+        let (ends, others) = link.ends(count)?;
+        link.send(b"x", ends);
+        all.push(others);
+    }
+    link.until_bytes(4)?;
+    let events = &link.receiver().events;
+    check!(*events == [(1, Some(1)), (1, Some(2)), (1, None), (1, Some(1))], "{events:?}");
+    let refused = all.remove(2);
+    link.until_closed(&refused)?;
+    link.check_open(&all.concat())?;
+    link.rig.get_mut(link.to).kept.clear();
+    link.until_closed(&all.concat())?;
+    link.finish()
+}
+
+fn unsent(world: &mut World<'_>) -> Outcome {
+    let mut link = Link::new(world)?;
+    let (from, to, sender, receiver) = (link.from, link.to, link.sender, link.receiver);
+    let (ends, others) = link.ends(2)?;
+    link.rig.with(to, |_, cx| cx.pause(receiver));
+    // More than the link takes, so the descriptors behind it stay.
+    link.send(&vec![1; 2 << 20], Vec::new());
+    link.send(b"late", ends);
+    link.rig.settle()?;
+    link.rig.with(from, |_, cx| cx.abort(sender));
+    link.rig.until("it has closed", |rig| !rig.get(from).closed.is_empty())?;
+    let (mut resource, _) = link.rig.get_mut(from).closed.remove(0);
+    let kept = resource.unsent();
+    check!(kept.len() == 2, "{} of 2 are in the resource", kept.len());
+    link.check_open(&others)?;
+    drop(kept);
+    link.until_closed(&others)?;
+    link.rig.with(to, |_, cx| cx.resume(receiver));
+    link.finish()
+}
+
+fn narrow(world: &mut World<'_>) -> Outcome {
+    // The socket of a simulated world is narrow as it is.
+    let mut link = if world.is_virtual() {
+        Link::new(world)?
+    } else {
+        let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None)?;
+        ours.set_send_buffer_size(1)?;
+        Link::on(world, Descriptors::new().on(ours)?, Descriptors::new().on(theirs)?)?
+    };
+    let (mut expected, mut all) = (Vec::new(), Vec::new());
+    for number in 0..40_u8 {
+        let (ends, others) = link.ends(usize::from(number % 3))?;
+        let bytes = vec![number; 3_000];
+        link.send(&bytes, ends);
+        expected.extend(bytes);
+        all.extend(others);
+    }
+    link.until_bytes(expected.len())?;
+    check!(link.receiver().bytes == expected, "what arrived differs");
+    check!(link.receiver().kept.len() == all.len(), "{} arrived", link.receiver().kept.len());
+    let messages: Vec<_> = (0..40).map(|n| (n * 3_000, n % 3)).filter(|(_, count)| *count > 0).collect();
+    check_with_first_byte(&link.receiver().events, &messages)?;
+    link.rig.get_mut(link.to).kept.clear();
+    link.until_closed(&all)?;
+    link.finish()
+}
+
+fn ended(world: &mut World<'_>) -> Outcome {
+    let mut link = Link::new(world)?;
+    let (from, to, sender, receiver) = (link.from, link.to, link.sender, link.receiver);
+    link.rig.get_mut(to).keeps_open = true;
+    let (ends, others) = link.ends(1)?;
+    link.send(b"last", ends);
+    link.rig.with(from, |_, cx| cx.close(sender));
+    link.rig.until("it has closed", |rig| !rig.get(from).closed.is_empty())?;
+    // With the resource goes its socket.
+    link.rig.get_mut(from).closed.clear();
+    link.rig.until("the end is told", |rig| rig.get(to).ended > 0)?;
+    link.rig.settle()?;
+    let keeper = link.receiver();
+    let told = (&keeper.bytes[..], keeper.kept.len(), keeper.ended, keeper.closed.len());
+    check!(told == (b"last", 1, 1, 0), "{told:?}");
+    link.check_open(&others)?;
+    let late = Message { bytes: b"x", descriptors: std::mem::take(&mut link.rig.get_mut(to).kept) };
+    link.rig.with(to, |_, cx| cx.send(receiver, late));
+    link.rig.until("it has closed", |rig| !rig.get(to).closed.is_empty())?;
+    let (mut resource, why) = link.rig.get_mut(to).closed.remove(0);
+    let kind = why.io().map(io::Error::kind);
+    check!(kind == Some(io::ErrorKind::BrokenPipe), "it ended by {why}");
+    check!(resource.unsent().len() == 1, "what did not leave is gone");
+    drop(resource);
+    link.until_closed(&others)?;
+    link.finish()
+}
+
+fn under_way(world: &mut World<'_>) -> Outcome {
+    // Nobody reads them: they are dropped by the event's taker, by the link's end, or by the runtime's.
+    for way in ["dropped", "closed", "ended"] {
+        let mut link = Link::new(world)?;
+        let (to, receiver) = (link.to, link.receiver);
+        let (ends, others) = link.ends(2)?;
+        link.rig.get_mut(to).takes_none = true;
+        if way != "dropped" {
+            link.rig.with(to, |_, cx| cx.pause(receiver));
+        }
+        link.send(b"x", ends);
+        if way == "dropped" {
+            link.until_bytes(1)?;
+        } else {
+            link.rig.settle()?;
+            link.check_open(&others)?;
+        }
+        match way {
+            "closed" => link.rig.with(to, |_, cx| cx.close(receiver)),
+            "ended" => link.rig.with(to, |_, cx| cx.abort(receiver)),
+            _ => (),
+        }
+        if way != "dropped" {
+            link.rig.until("it has closed", |rig| !rig.get(to).closed.is_empty())?;
+            link.rig.get_mut(to).closed.clear();
+        }
+        link.until_closed(&others)?;
+        link.finish()?;
+    }
+    Ok(())
+}
+
+fn released(world: &mut World<'_>) -> Outcome {
+    let mut link = Link::new(world)?;
+    let (to, receiver) = (link.to, link.receiver);
+    link.send(b"before", Vec::new());
+    link.until_bytes(6)?;
+    link.rig.with(to, |_, cx| cx.release(receiver));
+    link.rig.until("it is released", |rig| !rig.get(to).closed.is_empty())?;
+    let (ends, others) = link.ends(1)?;
+    link.send(b"meanwhile", ends);
+    link.rig.settle()?;
+    let (resource, why) = link.rig.get_mut(to).closed.remove(0);
+    check!(matches!(why, Closed::Released), "{why:?}");
+    link.rig.with(to, |_, cx| cx.add(resource)).map_err(|rejected| rejected.error)?;
+    link.until_bytes(15)?;
+    check!(link.receiver().bytes == b"beforemeanwhile", "{:?}", link.receiver().bytes);
+    check!(link.receiver().open.len() == 2, "it opens in each life: {:?}", link.receiver().open);
+    check!(link.receiver().kept.len() == 1, "{} descriptors", link.receiver().kept.len());
+    link.check_open(&others)?;
+    link.finish()
+}
+
+fn credentials(world: &mut World<'_>) -> Outcome {
+    let is_virtual = world.is_virtual();
+    let mut link = Link::new(world)?;
+    let (from, to, sender, receiver) = (link.from, link.to, link.sender, link.receiver);
+    let of_receiver = link.rig.with(from, |_, cx| cx.peer_credentials(sender))?;
+    let of_sender = link.rig.with(to, |_, cx| cx.peer_credentials(receiver))?;
+    check!(of_receiver == of_sender, "one process is two: {of_receiver:?}, {of_sender:?}");
+    let user = rustix::process::getuid().as_raw();
+    check!(is_virtual || of_sender.user == user, "{of_sender:?} is not user {user}");
+    let is_known = of_sender.process.is_some_and(|number| is_virtual || number == process::id());
+    check!(is_known || of_sender.process.is_none() && cfg!(not(target_os = "linux")), "{of_sender:?}");
+
+    // So does a stream over one, and a stream over IP does not.
+    let (name, probe) = (Name::new(), link.probe);
+    let unix = link.rig.with(probe, |_, cx| -> Result<_, reactor::Error> {
+        cx.listen(&name.0, |_| Some(Stream::new(Bytes)))?;
+        cx.connect(&name.0, Stream::new(Bytes))
+    })?;
+    link.rig.until("both ends are open", |rig| rig.get(probe).open.len() == 2)?;
+    for id in link.rig.get(probe).open.clone() {
+        let found = link.rig.with(probe, |_, cx| cx.peer_credentials(id))?;
+        check!(found == of_sender, "{found:?}, at {unix:?}");
+    }
+    let over_ip = link.rig.connect(probe, &link.address, Stream::new(Bytes))?;
+    link.rig.until("both ends are open", |rig| rig.get(probe).open.len() == 4)?;
+    let refused = link.rig.with(probe, |_, cx| cx.peer_credentials(over_ip));
+    let kind = refused.err().map(|error| error.kind());
+    check!(kind == Some(io::ErrorKind::Unsupported), "an IP peer was told: {kind:?}");
+    link.finish()
+}

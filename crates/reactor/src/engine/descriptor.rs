@@ -1,0 +1,124 @@
+//! A descriptor on its way to another process, and what one receive brought.
+
+use std::{
+    fmt, io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+};
+
+use super::{Source, Transport};
+
+/// A descriptor that is passed: one of the system, whatever it is of, or what stands for one in a virtual world.
+/// Closed on drop.
+///
+/// ```
+/// use reactor::{Bytes, Descriptor, Stream};
+/// use std::os::unix::net::UnixStream;
+///
+/// let (ours, _theirs) = UnixStream::pair()?;
+/// let descriptor = Descriptor::new(ours);
+/// // Whoever gets it goes on with it as what it is, in either world.
+/// let stream = Stream::new(Bytes).through(descriptor.into_transport()?);
+/// # drop(stream);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct Descriptor(Held);
+
+enum Held {
+    System(OwnedFd),
+    Virtual(Transport),
+}
+
+impl Descriptor {
+    /// Takes a file, a socket, an end of a pipe, ..; it is left as it is.
+    pub fn new(descriptor: impl Into<OwnedFd>) -> Descriptor {
+        Descriptor(Held::System(descriptor.into()))
+    }
+
+    /// The descriptor itself, for what is done with it by hand.
+    ///
+    /// # Errors
+    /// `Unsupported` for one of a virtual world, which is closed.
+    pub fn into_fd(self) -> io::Result<OwnedFd> {
+        match self.0 {
+            Held::System(descriptor) => Ok(descriptor),
+            Held::Virtual(_) => Err(virtual_one()),
+        }
+    }
+
+    /// Makes a transport of it, for [`Stream::through`](crate::Stream::through).
+    ///
+    /// # Errors
+    /// As [`Transport::adopt`]; it is closed then.
+    pub fn into_transport(self) -> io::Result<Transport> {
+        match self.0 {
+            Held::System(descriptor) => Transport::adopt(descriptor),
+            Held::Virtual(transport) => Ok(transport),
+        }
+    }
+
+    /// Makes the transport of a listener of it, for [`Context::listen_on`](crate::Context::listen_on).
+    ///
+    /// # Errors
+    /// As [`Transport::listener`]; it is closed then.
+    pub fn into_listener(self) -> io::Result<Transport> {
+        match self.0 {
+            Held::System(descriptor) => Transport::listener(descriptor),
+            Held::Virtual(transport) => Ok(transport),
+        }
+    }
+
+    /// The descriptor, unless it is of a virtual world.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.0 {
+            Held::System(descriptor) => Some(descriptor.as_fd()),
+            Held::Virtual(_) => None,
+        }
+    }
+
+    /// What may be watched of it.
+    pub fn source(&self) -> Source<'_> {
+        match &self.0 {
+            Held::System(descriptor) => Source::of(descriptor),
+            Held::Virtual(transport) => transport.source(),
+        }
+    }
+}
+
+impl From<OwnedFd> for Descriptor {
+    fn from(descriptor: OwnedFd) -> Descriptor {
+        Descriptor::new(descriptor)
+    }
+}
+
+impl From<Transport> for Descriptor {
+    fn from(transport: Transport) -> Descriptor {
+        match transport.into_descriptor() {
+            Ok(descriptor) => Descriptor::new(descriptor),
+            Err(transport) => Descriptor(Held::Virtual(transport)),
+        }
+    }
+}
+
+impl fmt::Debug for Descriptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Held::System(descriptor) => f.debug_tuple("Descriptor").field(descriptor).finish(),
+            Held::Virtual(transport) => f.debug_tuple("Descriptor").field(transport).finish(),
+        }
+    }
+}
+
+/// What one receive from a Unix socket brought.
+#[derive(Debug)]
+pub struct Delivery {
+    /// How many bytes.
+    pub bytes: usize,
+    /// In the order sent, CLOEXEC. Perhaps more than who asked takes: then they are to be closed.
+    pub descriptors: Vec<Descriptor>,
+    /// More came than could be opened here; those are closed.
+    pub is_cut: bool,
+}
+
+pub(crate) fn virtual_one() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "it is no descriptor of this system")
+}
