@@ -125,6 +125,8 @@ pub struct IoUring {
     batches: Batches,
     /// Buffers for datagrams, once there is a socket for them.
     mail: Option<Mail>,
+    /// How many; none where the kernel does not receive by itself.
+    mail_buffers: u16,
     reserve: Option<sys::Reserve>,
     signal: Arc<Signal>,
     /// Where the kernel writes how often the waker was used.
@@ -154,6 +156,7 @@ impl IoUring {
         let (ring, mut operations) = probe::open(&options)?;
         let ring = Ring::new(ring);
         let pool = Pool::open(&ring, &options, &mut operations)?;
+        let mail_buffers = if operations.receive { mail::rounded(options.datagram_buffers) } else { 0 };
         let signal = Arc::new(Signal::new()?);
         // A read of one that does not block would not wait in the ring either. A wake never blocks: that
         // needs 2^64 of them.
@@ -179,6 +182,7 @@ impl IoUring {
             buffer_bytes: options.buffer_bytes.clamp(1, BUFFER_BYTES_MAX),
             batches: Batches::default(),
             mail: None,
+            mail_buffers,
             reserve: sys::Reserve::take(),
             signal,
             counter: Box::default(),
@@ -467,7 +471,8 @@ impl Engine for IoUring {
     }
 
     fn memory(&self) -> usize {
-        self.ring.memory() + self.pool.memory()
+        // The buffers for datagrams are made with the first socket for these, and may be at any time.
+        self.ring.memory() + self.pool.memory() + mail::memory(self.mail_buffers)
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
