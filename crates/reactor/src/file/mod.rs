@@ -47,6 +47,8 @@ mod transfer;
 mod writer;
 
 pub(crate) use self::pool::{Answered, Files};
+#[cfg(all(target_os = "linux", feature = "io-uring"))]
+pub(crate) use self::system::PREFETCH_MAX;
 pub use self::{
     held::File,
     job::{Action, Answer, FileJob},
