@@ -350,6 +350,11 @@ impl Engine for IoUring {
         sys::datagram::set_member(sys::borrow(descriptor), group, member)
     }
 
+    fn outlet(&self, key: Key) -> Option<Source<'_>> {
+        let entry = self.table.of(key).filter(|entry| entry.part == Part::Stream)?;
+        entry.owned().map(Source::of)
+    }
+
     fn shutdown(&mut self, key: Key) -> io::Result<()> {
         let descriptor = self.table.of(key).and_then(|entry| entry.owned()).ok_or(io::ErrorKind::NotFound)?;
         self.count_call();
