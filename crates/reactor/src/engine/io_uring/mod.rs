@@ -300,6 +300,7 @@ impl Engine for IoUring {
             Ok(facts) => facts,
             Err(error) => return Err(Refused { transport: Transport::new(descriptor), error }),
         };
+        let is_read = self.is_read(role, &descriptor, medium);
         let index = self.table.insert(key, Held::Owned(descriptor), role.into());
         if let Some(entry) = self.table.get_mut(index) {
             entry.set(READING, true);
@@ -307,6 +308,9 @@ impl Engine for IoUring {
                 entry.set_facts(facts);
             }
             entry.set_medium(medium);
+            if is_read {
+                entry.read_by_kernel();
+            }
         }
         self.list(index);
         Ok(())

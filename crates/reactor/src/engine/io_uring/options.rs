@@ -64,6 +64,8 @@ pub struct Operations {
     pub pieces: bool,
     /// Send and sendmsg.
     pub send: bool,
+    /// Multishot read of pipes into shared buffers: Linux 6.7.
+    pub read: bool,
     /// Operations on regular files and on names, each that the kernel knows: Linux 5.6 to 6.9. Those that are not left
     /// to it are done by the runtime's [threads](crate::Limits::file_threads).
     pub files: bool,
@@ -71,6 +73,6 @@ pub struct Operations {
 
 impl Default for Operations {
     fn default() -> Operations {
-        Operations { accept: true, receive: true, pieces: true, send: true, files: true }
+        Operations { accept: true, receive: true, pieces: true, send: true, read: true, files: true }
     }
 }

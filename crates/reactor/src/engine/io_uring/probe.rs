@@ -106,6 +106,7 @@ pub(super) fn open(options: &IoUringOptions) -> io::Result<(IoUring, Operations,
         send: wanted.send
             && probe.is_supported(opcode::Send::CODE)
             && probe.is_supported(opcode::SendMsg::CODE),
+        read: wanted.read && probe.is_supported(opcode::ReadMulti::CODE),
         files: wanted.files,
     };
     let known = if wanted.files { Known::of(&probe) } else { Known::default() };
