@@ -282,7 +282,11 @@ fn more_operations_than_threads_wait_for_one() {
             common::settle(&mut desk.runtime);
             // An engine that reads by itself needs none of them.
             let is_native = engine.0 == "io_uring";
-            assert_eq!(desk.with(|clerk, _| clerk.bytes.len()), usize::from(is_native), "{threads} threads hang");
+            assert_eq!(
+                desk.with(|clerk, _| clerk.bytes.len()),
+                usize::from(is_native),
+                "{threads} threads hang"
+            );
             drop(hung);
             desk.until(|clerk| clerk.bytes.len() == 1 && clerk.done.len() == threads);
         }

@@ -188,10 +188,7 @@ pub struct FileJob {
 
 impl FileJob {
     /// An action, and whom to tell of its result: what a runtime gives to an engine, and what a test of one may.
-    pub fn new(
-        action: Action,
-        tell: impl FnOnce(Result<Answer, Error>) + Send + 'static,
-    ) -> FileJob {
+    pub fn new(action: Action, tell: impl FnOnce(Result<Answer, Error>) + Send + 'static) -> FileJob {
         FileJob { action, tell: Some(Box::new(tell)) }
     }
 

@@ -51,9 +51,7 @@ pub(crate) use self::regular::{beneath_only, open_flags};
 #[cfg(unix)]
 pub(crate) use self::socket::connect_datagram;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
-pub(crate) use self::statx::{
-    STATX_MASK, is_plain, make_waiting, metadata_of, stat_known, statx_record,
-};
+pub(crate) use self::statx::{STATX_MASK, is_plain, make_waiting, metadata_of, stat_known, statx_record};
 #[cfg(unix)]
 pub(crate) use self::unix::{
     Reserve, Watched, adopt, is_out_of_descriptors, poll, read_descriptor, receive_descriptor,

@@ -53,14 +53,7 @@ pub(crate) fn stat_known(file: &File) -> io::Result<Metadata> {
     let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
     // SAFETY: the path ends with a zero, and the record is a live value of the type that the call fills.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_statx,
-            file.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            STATX_MASK,
-            &raw mut *record,
-        )
+        libc::syscall(libc::SYS_statx, file.as_raw_fd(), c"".as_ptr(), flags, STATX_MASK, &raw mut *record)
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(metadata_of(&record)) }
 }

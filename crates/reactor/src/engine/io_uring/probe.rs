@@ -56,7 +56,11 @@ pub(super) struct Known(u64);
 impl Known {
     /// All that the kernel says it knows.
     fn of(probe: &Probe) -> Known {
-        Known((0..u64::BITS as u8).filter(|code| probe.is_supported(*code)).fold(0, |all, code| all | 1 << code))
+        Known(
+            (0..u64::BITS as u8)
+                .filter(|code| probe.is_supported(*code))
+                .fold(0, |all, code| all | 1 << code),
+        )
     }
 
     pub(super) fn has(self, code: u8) -> bool {

@@ -86,10 +86,7 @@ impl IoUring {
 
     /// Whether there is something to tell without a wait.
     fn has_events(&self) -> bool {
-        !self.told.is_empty()
-            || !self.held.is_empty()
-            || !self.batch.is_empty()
-            || self.files.has_answers()
+        !self.told.is_empty() || !self.held.is_empty() || !self.batch.is_empty() || self.files.has_answers()
     }
 
     /// Queues what is due, enters the kernel once, and takes what came back. Whether the wait is over: with

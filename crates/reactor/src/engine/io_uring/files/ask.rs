@@ -52,7 +52,10 @@ pub(super) enum From {
     /// It is handed over with its first bytes.
     Opened(Box<Opened>),
     /// It is read as a whole. What is no regular file is read as far as that does not wait.
-    Whole { file: fs::File, is_regular: bool },
+    Whole {
+        file: fs::File,
+        is_regular: bool,
+    },
 }
 
 /// What is synced.

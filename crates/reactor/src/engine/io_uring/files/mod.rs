@@ -114,8 +114,8 @@ impl IoUring {
         let Some(mut flight) = slot.take() else { return };
         let result = u32::try_from(completion.result)
             .map_err(|_| io::Error::from_raw_os_error(completion.result.wrapping_neg()));
-        let is_passing =
-            matches!(completion.result.wrapping_neg(), libc::EINTR | libc::EAGAIN) && flight.ask.is_repeatable();
+        let is_passing = matches!(completion.result.wrapping_neg(), libc::EINTR | libc::EAGAIN)
+            && flight.ask.is_repeatable();
         let step = if is_passing && flight.repeats < REPEATS_MAX {
             flight.repeats += 1;
             Step::Ask(flight.ask)
