@@ -22,7 +22,8 @@ type Result = std::result::Result<Answer, Error>;
 pub(crate) struct Disk {
     dir: Scratch,
     pages: Vec<Page>,
-    answers: (Sender<(usize, Result)>, Receiver<(usize, Result)>),
+    tell: Sender<(usize, Result)>,
+    answers: Receiver<(usize, Result)>,
     asked: u64,
     answered: u64,
     pub(crate) done: BTreeMap<&'static str, u64>,
@@ -56,8 +57,8 @@ enum Out {
 impl Disk {
     pub(crate) fn new() -> Disk {
         let pages = (0..PAGES).map(|at| Page { name: format!("page-{at}"), ..Page::default() }).collect();
-        let done = BTreeMap::new();
-        Disk { dir: Scratch::new(), pages, answers: channel(), asked: 0, answered: 0, done }
+        let (tell, answers) = channel();
+        Disk { dir: Scratch::new(), pages, tell, answers, asked: 0, answered: 0, done: BTreeMap::new() }
     }
 
     /// Asks for one operation on one of the files, if none is out for it.
@@ -111,15 +112,15 @@ impl Disk {
     }
 
     fn ask(&mut self, engine: &mut IoUring, at: usize, action: Action) {
-        let answers = self.answers.0.clone();
-        let job = FileJob::new(action, move |result| answers.send((at, result)).expect("the disk is there"));
+        let tell = self.tell.clone();
+        let job = FileJob::new(action, move |result| tell.send((at, result)).expect("the disk is there"));
         self.asked += 1;
         assert!(engine.run_file(job).is_none(), "this kernel knows all of these");
     }
 
     /// Compares what was answered meanwhile.
     pub(crate) fn look(&mut self) {
-        while let Ok((at, result)) = self.answers.1.try_recv() {
+        while let Ok((at, result)) = self.answers.try_recv() {
             self.answered += 1;
             self.pages[at].compare(result);
         }
@@ -140,8 +141,8 @@ impl Disk {
 
     /// After the engine has gone: each operation was answered once, with whatever.
     pub(crate) fn end(self) {
-        let Disk { answers: (sender, answers), asked, answered, .. } = self;
-        drop(sender);
+        let Disk { tell, answers, asked, answered, .. } = self;
+        drop(tell);
         assert_eq!(answered + answers.iter().count() as u64, asked, "each is answered once");
     }
 }

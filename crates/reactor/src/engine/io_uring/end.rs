@@ -153,6 +153,6 @@ impl Drop for IoUring {
 /// How often what is out is cancelled and looked for at the end.
 const REAPS_MAX: u32 = 1000;
 /// And how often if nothing but operations on files is out.
-const FILE_REAPS_MAX: u32 = 100;
+const FILE_REAPS_MAX: u32 = 500;
 /// How long each of these waits at most.
 const REAP_STEP: Duration = Duration::from_millis(2);

@@ -143,3 +143,108 @@ fn of_the_system(file: &File) -> Option<File> {
 fn plain(file: &File) -> Option<File> {
     file.is_plain().then(|| file.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::PathBuf};
+
+    use super::*;
+    use crate::engine::io_uring::{options::IoUringOptions, probe};
+
+    fn file() -> File {
+        let path = "/proc/self/exe";
+        File::new(fs::File::open(path).expect("it is there"), path)
+    }
+
+    /// Makes an action, which needs these operations of the kernel.
+    type Needs = (fn() -> Action, &'static [u8]);
+
+    fn actions() -> Vec<Needs> {
+        fn path() -> PathBuf {
+            "somewhere".into()
+        }
+        vec![
+            (|| Action::Open { path: path(), options: OpenOptions::read() }, &[opcode::OpenAt2::CODE]),
+            (
+                || Action::Read { file: file(), offset: 0, bytes_max: 1, buffer: vec![1] },
+                &[opcode::Read::CODE],
+            ),
+            (
+                || Action::ReadWhole { path: path(), bytes_max: 1 },
+                &[opcode::OpenAt2::CODE, opcode::Read::CODE],
+            ),
+            (|| Action::Write { file: file(), offset: 0, bytes: vec![1] }, &[opcode::Write::CODE]),
+            (|| Action::Append { file: file(), bytes: vec![1] }, &[opcode::Write::CODE]),
+            (|| Action::SetLen { file: file(), len: 0 }, &[opcode::Ftruncate::CODE]),
+            (|| Action::Sync { file: file() }, &[opcode::Fsync::CODE]),
+            (|| Action::SyncDirectory { path: path() }, &[opcode::OpenAt2::CODE, opcode::Fsync::CODE]),
+            (|| Action::Stat { path: path() }, &[opcode::Statx::CODE]),
+            (|| Action::StatFile { file: file() }, &[opcode::Statx::CODE]),
+            (|| Action::Rename { from: path(), to: path() }, &[opcode::RenameAt::CODE]),
+            (|| Action::Remove { path: path() }, &[opcode::UnlinkAt::CODE]),
+            (|| Action::CreateDirectory { path: path() }, &[opcode::MkDirAt::CODE]),
+            (|| Action::Close { file: Some(file()) }, &[opcode::Close::CODE]),
+        ]
+    }
+
+    #[test]
+    fn an_operation_that_the_kernel_does_not_know_is_left_as_it_was_to_the_threads() {
+        let (_, _, all) = probe::open(&IoUringOptions::default()).expect("this kernel has io_uring");
+        for (make, needs) in actions() {
+            let name = make().to_string();
+            assert!(matches!(begin(&mut make(), all), Some(Step::Ask(_))), "{name}: this kernel knows all");
+            for code in needs {
+                let mut action = make();
+                assert!(begin(&mut action, all.without(*code)).is_none(), "{name} without {code}");
+                assert_eq!(format!("{action:?}"), format!("{:?}", make()), "untouched");
+            }
+            let others = (0..64).filter(|code| !needs.contains(code));
+            let without_others = others.fold(all, |known, code| known.without(code));
+            assert!(begin(&mut make(), without_others).is_some(), "{name} needs no other");
+        }
+    }
+
+    #[test]
+    fn what_is_not_in_order_is_left_to_the_threads() {
+        let (_, _, all) = probe::open(&IoUringOptions::default()).expect("this kernel has io_uring");
+        let (reader, _writer) = std::io::pipe().expect("a pipe");
+        let pipe = File::new(fs::File::from(std::os::fd::OwnedFd::from(reader)), "pipe");
+        let hosted = File::hosted((), "hosted");
+        let open = |options| Action::Open { path: "x".into(), options };
+        let (read, nothing) = (OpenOptions::read(), OpenOptions::default());
+        for mut action in [
+            Action::Stat { path: "a\0b".into() },
+            Action::Read { file: pipe, offset: 0, bytes_max: 1, buffer: Vec::new() },
+            Action::Read { file: hosted.clone(), offset: 0, bytes_max: 1, buffer: Vec::new() },
+            Action::Sync { file: hosted.clone() },
+            Action::Close { file: Some(hosted.clone()) },
+            Action::Close { file: None },
+            open(OpenOptions { beneath: Some(hosted), ..read.clone() }),
+            open(OpenOptions { truncate: true, ..read.clone() }),
+            open(OpenOptions { create: true, ..read }),
+            open(OpenOptions { append: true, truncate: true, ..nothing.clone() }),
+            open(nothing),
+            Action::ReadDirectory { path: "/".into(), entries_max: 1 },
+            Action::Replace { path: "x".into(), bytes: Vec::new() },
+        ] {
+            let before = format!("{action:?}");
+            assert!(begin(&mut action, all).is_none(), "{before}");
+            assert_eq!(format!("{action:?}"), before, "untouched");
+        }
+    }
+
+    #[test]
+    fn what_needs_no_operation_is_over_at_once() {
+        let (_, _, all) = probe::open(&IoUringOptions::default()).expect("this kernel has io_uring");
+        let file = file();
+        for mut action in [
+            Action::Read { file: file.clone(), offset: 0, bytes_max: 0, buffer: vec![1] },
+            Action::Write { file: file.clone(), offset: 0, bytes: Vec::new() },
+            // It is open elsewhere.
+            Action::Close { file: Some(file.clone()) },
+        ] {
+            let name = action.to_string();
+            assert!(matches!(begin(&mut action, all), Some(Step::Done(Ok(_)))), "{name}");
+        }
+    }
+}

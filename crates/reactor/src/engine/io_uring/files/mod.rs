@@ -64,9 +64,13 @@ impl Files {
         self.is_ending = true;
     }
 
-    /// Never frees what the kernel may still use.
+    /// Never frees what the kernel may still use. Each operation is answered all the same, as far as is known of it.
     pub(super) fn leak(&mut self) {
-        mem::take(&mut self.flights).into_iter().for_each(mem::forget);
+        for Flight { job, ask, .. } in mem::take(&mut self.flights).into_iter().flatten() {
+            mem::forget(ask);
+            let error = io::Error::new(io::ErrorKind::TimedOut, "it was still out when the engine ended");
+            job.perform(|_| Err(error));
+        }
         self.free.clear();
     }
 
