@@ -19,6 +19,13 @@
 //! is slow or paused holds none. A receive that found no buffer waits in a line, and as many are armed as there
 //! are buffers. When whoever holds chunks holds all of them, streams are read by a call into memory of their own.
 //!
+//! **Files.** An operation on files is a flight: one operation of the kernel after the other, whose memory it owns. Most
+//! are over when they are submitted; what waits for a disk does so in the kernel. After an opening the file is looked at
+//! by a call that asks no disk and no server, since the kernel gives each statx to a thread.
+//!
+//! **Pipes** are read by multishot, too. Only the first input is waited for: to a read, a named pipe without a writer so
+//! far looks like one whose writers have left.
+//!
 //! **What a kernel does not know** (an old one, or one in a sandbox) is waited for in the ring, and then done
 //! by a call: for each operation by itself. Without the ring itself, or without the operations that everything
 //! needs, the engine does not open, and [`Missing`] says what it was.
