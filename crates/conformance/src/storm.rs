@@ -1,6 +1,7 @@
 //! A storm of signals to one thread: they interrupt whatever it waits in.
 
 use std::{
+    panic::{self, AssertUnwindSafe},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -24,10 +25,12 @@ pub(crate) fn under_storm<T>(
     let (target, is_over) = (pthread_self() as usize, AtomicBool::new(false));
     let (result, sent) = thread::scope(|scope| {
         let sender = scope.spawn(|| send(target, loud, silent, &is_over));
-        let result = work();
+        // The scope waits for the storm, which is to end with a panic of the work, too.
+        let result = panic::catch_unwind(AssertUnwindSafe(work));
         is_over.store(true, Ordering::Release);
         (result, sender.join())
     });
+    let result = result.unwrap_or_else(|payload| panic::resume_unwind(payload));
     Ok((result, sent.map_err(|_| "the thread that sends signals panicked")?))
 }
 

@@ -27,6 +27,7 @@ fn tight_and_whole() -> IoUringOptions {
 fn by_calls() -> IoUringOptions {
     let mut options = IoUringOptions::default();
     (options.operations.accept, options.operations.receive, options.operations.send) = (false, false, false);
+    (options.operations.read, options.operations.files) = (false, false);
     options
 }
 

@@ -280,7 +280,13 @@ fn more_operations_than_threads_wait_for_one() {
             desk.with(|_, cx| cx.file(operation, |result| result)).expect("room");
             desk.with(|_, cx| cx.file(Operation::read(&path, 9), |result| result)).expect("room");
             common::settle(&mut desk.runtime);
-            assert!(desk.with(|clerk, _| clerk.bytes.is_empty()), "{threads} threads hang");
+            // An engine that reads by itself needs none of them.
+            let is_native = engine.0 == "io_uring";
+            assert_eq!(
+                desk.with(|clerk, _| clerk.bytes.len()),
+                usize::from(is_native),
+                "{threads} threads hang"
+            );
             drop(hung);
             desk.until(|clerk| clerk.bytes.len() == 1 && clerk.done.len() == threads);
         }
@@ -290,8 +296,11 @@ fn more_operations_than_threads_wait_for_one() {
 #[test]
 fn without_threads_an_operation_is_answered_with_an_error() {
     for_each_engine(|engine| {
+        let dir = Scratch::new();
         let mut desk = Desk::new(engine, |limits| limits.file_threads = 0);
-        let error = desk.done(Operation::sync_directory("/")).expect_err("nobody does it");
+        // No engine of the system's replaces a file by itself.
+        let operation = Operation::replace(dir.path("state"), *b"new");
+        let error = desk.done(operation).expect_err("nobody does it");
         assert!(error.to_string().contains("no thread"), "{error}");
     });
 }

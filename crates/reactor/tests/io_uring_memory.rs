@@ -12,8 +12,8 @@ use std::{
 
 use common::{Probe, World};
 use reactor::{
-    Bytes, Closed, Error, Flow, Runtime, RuntimeOptions, Stream,
-    engine::{Engine, EngineError, IoUring, IoUringOptions},
+    BindOptions, Bytes, Closed, Error, Flow, Runtime, RuntimeOptions, Stream,
+    engine::{Engine, EngineError, IoUring, IoUringOptions, Role},
 };
 
 fn within(engine: &str, bytes: usize) -> Result<Runtime, Error> {
@@ -65,8 +65,23 @@ fn a_smaller_ring_counts_less() {
     let mut options = IoUringOptions::default();
     (options.entries, options.completions) = (8, 16);
     (options.buffers, options.buffer_bytes) = (8, 64);
+    options.datagram_buffers = 0;
     let small = IoUring::with_options(options).expect("this kernel has io_uring").memory();
     assert!(small > 8 * 64 && small < memory() / 100, "{small} of {}", memory());
+}
+
+#[test]
+fn each_buffer_for_datagrams_counts_before_there_is_a_socket() {
+    let of = |buffers| {
+        let mut options = IoUringOptions::default();
+        options.datagram_buffers = buffers;
+        IoUring::with_options(options).expect("this kernel has io_uring").memory()
+    };
+    let none = of(0);
+    assert!((64 << 10..80 << 10).contains(&(of(1) - none)), "{}", of(1) - none);
+    assert_eq!(of(3), of(4), "a power of two");
+    assert!(of(32) - none >= 32 * (64 << 10));
+    assert_eq!(of(32), memory(), "as many by default");
 }
 
 /// The mappings that a fork does not pass on, as their addresses, and whether each is the kernel's.
@@ -119,7 +134,11 @@ fn of_child() -> Vec<(usize, usize, bool)> {
 #[ignore = "must be the only test of its process: the test below runs it so"]
 fn alone() {
     assert_eq!(not_inherited(), []);
-    let engine = IoUring::new().expect("this kernel has io_uring");
+    let mut engine = IoUring::new().expect("this kernel has io_uring");
+    let key = reactor::Key::new(0, 0, 0);
+    let address = "127.0.0.1:0".parse().expect("an address");
+    let socket = engine.bind(&address, &BindOptions::default()).expect("a port");
+    engine.attach(key, socket, Role::Datagrams).expect("the key is free");
     let ours = not_inherited();
     let mapped: usize = ours.iter().map(|(from, to, _)| to - from).sum();
     assert_eq!(mapped, engine.memory(), "what is counted is what is mapped: {ours:x?}");

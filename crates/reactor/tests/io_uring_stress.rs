@@ -1,8 +1,11 @@
 //! The engine `io_uring` at random on a ring of four entries with four buffers: accepts, pauses, resumes,
-//! closes, releases and stops, with bytes that show when they lie in the wrong place.
+//! closes, releases and stops, and operations on files, with bytes that show when they lie in the wrong place.
 //!
 //! `URING_SEED=7 cargo test -p io-reactor --features io-uring --test io_uring_stress` repeats a run.
 #![cfg(all(target_os = "linux", feature = "io-uring"))]
+
+mod disk;
+mod scratch;
 
 use std::{
     collections::BTreeMap,
@@ -13,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use disk::Disk;
 use reactor::{
     Address, Key, ListenOptions,
     engine::{Chunk, Ending, Engine, Event, IoUring, IoUringOptions, Outgoing, Role, Transport},
@@ -62,6 +66,7 @@ struct Lane {
 
 struct Stress {
     engine: IoUring,
+    disk: Disk,
     chance: Chance,
     listener: Key,
     address: std::net::SocketAddr,
@@ -84,6 +89,7 @@ impl Stress {
         let address = engine.local(listener).expect("bound").ip().expect("an IP address");
         Stress {
             engine,
+            disk: Disk::new(),
             chance: Chance(seed | 1),
             listener,
             address,
@@ -120,7 +126,7 @@ impl Stress {
 
     /// One random operation.
     fn step(&mut self) {
-        match self.chance.below(20) {
+        match self.chance.below(24) {
             0 => self.connect(),
             1 => {
                 let on = self.chance.below(4) > 0;
@@ -146,6 +152,7 @@ impl Stress {
                 stress.lanes.get_mut(&key).expect("it was chosen").is_leaving = true;
             }),
             17..=18 => drop(self.kept.pop()),
+            20..=23 => self.disk.step(&mut self.engine, &mut self.chance),
             _ => self.turn(),
         }
     }
@@ -179,10 +186,15 @@ impl Stress {
     }
 
     fn turn(&mut self) {
-        self.engine.wait(Some(Duration::ZERO)).expect("the engine is whole");
+        self.wait(Duration::ZERO);
+    }
+
+    fn wait(&mut self, timeout: Duration) {
+        self.engine.wait(Some(timeout)).expect("the engine is whole");
         while let Some((key, event)) = self.engine.next() {
             self.told(key, event);
         }
+        self.disk.look();
     }
 
     fn told(&mut self, key: Key, event: Event) {
@@ -275,14 +287,12 @@ impl Stress {
         self.engine.reading(self.listener, true);
         for _ in 0..SETTLE_TURNS_MAX {
             let is_whole = |lane: &Lane| lane.told == lane.written && lane.queue.is_some();
-            if self.lanes.values().all(is_whole) && self.waiting.is_empty() {
+            if self.lanes.values().all(is_whole) && self.waiting.is_empty() && self.disk.is_idle() {
                 break;
             }
-            self.engine.wait(Some(Duration::from_millis(100))).expect("the engine is whole");
-            while let Some((key, event)) = self.engine.next() {
-                self.told(key, event);
-            }
+            self.wait(Duration::from_millis(100));
         }
+        assert!(self.disk.is_idle(), "all is answered");
         for (key, lane) in &self.lanes {
             assert_eq!((lane.told, lane.queue.is_some()), (lane.written, true), "{key:?}");
         }
@@ -291,6 +301,7 @@ impl Stress {
 
     fn close_all(&mut self) {
         self.kept.clear();
+        self.disk.settled();
         for key in std::mem::take(&mut self.lanes).into_keys() {
             self.engine.close(key, Ending::Orderly);
         }
@@ -326,14 +337,19 @@ fn stress(steps: usize, in_pieces: bool) {
             assert_eq!(open_descriptors(), before, "descriptors");
         }
     }
-    println!("{:?}", stress.done);
+    println!("{:?} {:?}", stress.done, stress.disk.done);
     for what in ["accepts", "pauses", "resumes", "closes", "releases", "chunks"] {
         assert!(stress.done.get(what).is_some_and(|count| *count > 0), "no {what}: {:?}", stress.done);
     }
+    for what in ["open", "whole", "read", "write", "set length", "stat", "sync", "rename", "remove", "close"]
+    {
+        assert!(stress.disk.done.contains_key(what), "no {what}: {:?}", stress.disk.done);
+    }
     // A stop in the middle of everything: chunks that are kept live longer than their engine.
     (0..500).for_each(|_| stress.step());
-    let Stress { engine, kept, lanes, waiting, .. } = stress;
+    let Stress { engine, disk, kept, lanes, waiting, .. } = stress;
     drop(engine);
+    disk.end();
     for mut chunk in kept {
         chunk.bytes().fill(1);
     }

@@ -1,6 +1,6 @@
 //! Files beside the loop: one that is cut off while it is served, and a disk that is full.
 //!
-//! An engine that performs operations on files itself has a disk of its own; with others it is the system's.
+//! A virtual engine has a disk of its own; with others it is the system's, whoever performs the operations.
 
 use std::{
     convert::Infallible,

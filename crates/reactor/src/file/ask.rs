@@ -50,7 +50,7 @@ impl<S> Context<'_, S> {
                 mailbox.announce();
             }
         };
-        self.core.start_file(FileJob::new(action, Box::new(tell)));
+        self.core.start_file(FileJob::new(action, tell));
         Ok(())
     }
 

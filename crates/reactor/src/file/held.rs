@@ -25,6 +25,9 @@ pub struct File(Arc<Named>);
 struct Named {
     held: Held,
     path: PathBuf,
+    /// Found out once: see [`File::is_plain`].
+    #[cfg(all(target_os = "linux", feature = "io-uring"))]
+    is_plain: std::sync::OnceLock<bool>,
 }
 
 enum Held {
@@ -35,12 +38,21 @@ enum Held {
 impl File {
     /// Takes a file of the standard library, with the name that errors are to show.
     pub fn new(file: fs::File, path: impl Into<PathBuf>) -> File {
-        File(Arc::new(Named { held: Held::System(file), path: path.into() }))
+        File::of(Held::System(file), path.into())
     }
 
     /// A file that only a simulated disk knows; the last drop drops `held`.
     pub fn hosted(held: impl Any + Send + Sync, path: impl Into<PathBuf>) -> File {
-        File(Arc::new(Named { held: Held::Hosted(Box::new(held)), path: path.into() }))
+        File::of(Held::Hosted(Box::new(held)), path.into())
+    }
+
+    fn of(held: Held, path: PathBuf) -> File {
+        File(Arc::new(Named {
+            held,
+            path,
+            #[cfg(all(target_os = "linux", feature = "io-uring"))]
+            is_plain: std::sync::OnceLock::new(),
+        }))
     }
 
     /// The path by which it was opened.
@@ -61,6 +73,29 @@ impl File {
         match &self.0.held {
             Held::System(_) => None,
             Held::Hosted(held) => held.downcast_ref(),
+        }
+    }
+}
+
+#[cfg(all(target_os = "linux", feature = "io-uring"))]
+impl File {
+    /// One of which [`is_plain`](crate::sys::is_plain) is known.
+    pub(crate) fn known(file: fs::File, path: impl Into<PathBuf>, is_plain: bool) -> File {
+        let file = File::new(file, path);
+        let _ = file.0.is_plain.set(is_plain);
+        file
+    }
+
+    /// Whether operations on it have a place of their own, and wait for what they need.
+    pub(crate) fn is_plain(&self) -> bool {
+        *self.0.is_plain.get_or_init(|| self.system().is_some_and(crate::sys::is_plain))
+    }
+
+    /// The file of the standard library, if this was the last clone; otherwise this clone is dropped.
+    pub(crate) fn into_last(self) -> Option<fs::File> {
+        match Arc::into_inner(self.0)?.held {
+            Held::System(file) => Some(file),
+            Held::Hosted(_) => None,
         }
     }
 }

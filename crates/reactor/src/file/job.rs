@@ -166,7 +166,7 @@ impl Answer {
     }
 }
 
-pub(super) type Tell = Box<dyn FnOnce(Result<Answer, Error>) + Send>;
+type Tell = Box<dyn FnOnce(Result<Answer, Error>) + Send>;
 
 /// An action together with whom to tell. Whoever takes it calls [`FileJob::perform`] once; one that is dropped instead
 /// is answered with an error, unless the runtime has ended.
@@ -187,8 +187,9 @@ pub struct FileJob {
 }
 
 impl FileJob {
-    pub(super) fn new(action: Action, tell: Tell) -> FileJob {
-        FileJob { action, tell: Some(tell) }
+    /// An action, and whom to tell of its result: what a runtime gives to an engine, and what a test of one may.
+    pub fn new(action: Action, tell: impl FnOnce(Result<Answer, Error>) + Send + 'static) -> FileJob {
+        FileJob { action, tell: Some(Box::new(tell)) }
     }
 
     /// What is to be done.

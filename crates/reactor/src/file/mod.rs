@@ -6,8 +6,14 @@
 //! # The contract
 //!
 //! **Where.** The engine may take an operation ([`Engine::run_file`](crate::engine::Engine::run_file)): a simulated
-//! world does, and asks its own disk. Otherwise threads of the runtime perform it which do nothing else
-//! ([`Limits::file_threads`](crate::Limits::file_threads)): files and offloaded work do not wait for each other.
+//! world does, and asks its own disk; `io_uring` does, and asks the kernel. Otherwise threads of the runtime perform it
+//! which do nothing else ([`Limits::file_threads`](crate::Limits::file_threads)): files and offloaded work do not wait
+//! for each other.
+//!
+//! On `io_uring` what is in memory is read and copied in the loop's thread, which costs less than half of what a thread
+//! and its wake do; what has to wait for a disk waits in the kernel. To threads are still left: reading a directory,
+//! [`replace`](Operation::replace), files that have no place of their own (pipes) or were opened so that they do not
+//! wait, the part of a [`FileTransfer`] that sendfile(2) moves, and what an older kernel does not know.
 //!
 //! **Once.** Each operation that was taken is answered exactly once, as a message or to its resource, unless the
 //! service has ended before. An answer comes in a later turn, never within the call that asked.
@@ -22,7 +28,8 @@
 //! resource has ended, and its answer is dropped. One that hangs (a stalled mount) keeps its thread, and delays
 //! operations on other files only when all threads hang; it never delays the loop, other resources, or the stop:
 //! what still runs then is left, and counted in
-//! [`Receipt::file_operations_running`](crate::Receipt::file_operations_running).
+//! [`Receipt::file_operations_running`](crate::Receipt::file_operations_running). An engine that took it asks the kernel
+//! for its end when it is dropped, and waits at most a second for that.
 //!
 //! **Errors** (ENOSPC, EIO, ..) are those of that operation, and end that resource only. They name the operation and
 //! the path.
@@ -47,6 +54,8 @@ mod transfer;
 mod writer;
 
 pub(crate) use self::pool::{Answered, Files};
+#[cfg(all(target_os = "linux", feature = "io-uring"))]
+pub(crate) use self::system::PREFETCH_MAX;
 pub use self::{
     held::File,
     job::{Action, Answer, FileJob},

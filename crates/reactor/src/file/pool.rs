@@ -167,7 +167,7 @@ impl Core {
                 mailbox.announce();
             }
         };
-        self.start_file(FileJob::new(action, Box::new(tell)));
+        self.start_file(FileJob::new(action, tell));
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use super::{Action, Answer, Entry, File, FileKind, Metadata, OpenOptions, Opened
 use crate::sys;
 
 /// The most bytes that an opening may read at once.
-const PREFETCH_MAX: usize = 1 << 20;
+pub(crate) const PREFETCH_MAX: usize = 1 << 20;
 
 /// Performs one action. The bytes of a write are taken out of it.
 pub(super) fn perform(action: &mut Action) -> io::Result<Answer> {

@@ -20,7 +20,8 @@ pub struct Limits {
     pub job_threads: usize,
     /// Operations on files that are out; 1,024. With 0 every one is refused.
     pub file_operations: usize,
-    /// Threads for operations on files; 4. None is started before the first operation.
+    /// Threads for operations on files that the engine does not perform itself; 4. None is started before the first of
+    /// these.
     pub file_threads: usize,
     /// Bytes of the operations on files that are out: to be read, or to be written; 64 MiB.
     pub file_bytes: usize,

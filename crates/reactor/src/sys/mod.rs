@@ -25,6 +25,8 @@ mod sendfile;
 #[cfg(unix)]
 pub(crate) mod signals;
 mod socket;
+#[cfg(all(target_os = "linux", feature = "io-uring"))]
+mod statx;
 #[cfg(unix)]
 pub(crate) mod terminal;
 #[cfg(unix)]
@@ -45,8 +47,12 @@ pub(crate) use self::device::{is_foreground, window_size};
 pub(crate) use self::inotify::{inotify_add, inotify_open, inotify_remove};
 #[cfg(unix)]
 pub(crate) use self::io::again_if_interrupted;
+#[cfg(all(target_os = "linux", feature = "io-uring"))]
+pub(crate) use self::regular::{beneath_only, open_flags};
 #[cfg(unix)]
 pub(crate) use self::socket::connect_datagram;
+#[cfg(all(target_os = "linux", feature = "io-uring"))]
+pub(crate) use self::statx::{STATX_MASK, is_plain, make_waiting, metadata_of, stat_known, statx_record};
 #[cfg(unix)]
 pub(crate) use self::unix::{
     Reserve, Watched, adopt, is_out_of_descriptors, poll, read_descriptor, receive_descriptor,

@@ -107,9 +107,8 @@ fn open_resolved_beneath(root: &File, path: &Path, asked: &Asked) -> io::Result<
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| ErrorKind::InvalidFilename)?;
     // SAFETY: the struct is plain numbers, for which zeros are a value; the kernel wants what is not known zeroed.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = flags(asked)? as u64;
-    how.mode = if how.flags & libc::O_CREAT as u64 == 0 { 0 } else { 0o666 };
-    how.resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
+    (how.flags, how.mode) = open_flags(asked)?;
+    how.resolve = beneath_only();
     let size = size_of::<libc::open_how>();
     for _ in 0..RACES_MAX {
         // SAFETY: the path ends with a zero, the struct has the size that is told, and both live through the call.
@@ -134,8 +133,18 @@ fn open_resolved_beneath(root: &File, path: &Path, asked: &Asked) -> io::Result<
 #[cfg(target_os = "linux")]
 const RACES_MAX: u32 = 64;
 
+/// How a path is resolved that may not lead out of its directory, for openat2(2).
 #[cfg(target_os = "linux")]
-fn flags(asked: &Asked) -> io::Result<i32> {
+pub(crate) fn beneath_only() -> u64 {
+    libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS
+}
+
+/// The flags of openat2(2), and the mode of what is made.
+///
+/// # Errors
+/// `InvalidInput`: nothing is asked for.
+#[cfg(target_os = "linux")]
+pub(crate) fn open_flags(asked: &Asked) -> io::Result<(u64, u64)> {
     let access = match (asked.read, asked.write || asked.append) {
         (true, false) => libc::O_RDONLY,
         (false, true) => libc::O_WRONLY,
@@ -143,14 +152,15 @@ fn flags(asked: &Asked) -> io::Result<i32> {
         (false, false) => return Err(ErrorKind::InvalidInput.into()),
     };
     let flag = |on: bool, flag: i32| if on { flag } else { 0 };
-    Ok(access
+    let flags = access
         | libc::O_CLOEXEC
         | libc::O_NONBLOCK
         | libc::O_NOCTTY
         | flag(asked.append, libc::O_APPEND)
         | flag(asked.create || asked.create_new, libc::O_CREAT)
         | flag(asked.create_new, libc::O_EXCL)
-        | flag(asked.truncate, libc::O_TRUNC))
+        | flag(asked.truncate, libc::O_TRUNC);
+    Ok((flags as u64, if flags & libc::O_CREAT == 0 { 0 } else { 0o666 }))
 }
 
 #[cfg(all(test, unix))]

@@ -122,7 +122,7 @@ impl Pool {
 
     /// How many bytes are mapped; what never circulated is not real yet.
     pub(super) fn memory(&self) -> usize {
-        whole_pages(self.ring.bytes) + whole_pages(self.memory.bytes)
+        mapped(self.buffers, self.buffer_bytes)
     }
 
     /// For how many streams there is a buffer, or a piece of one.
@@ -279,6 +279,12 @@ impl Drop for Mapping {
         // SAFETY: the range is this mapping, and nothing refers to it any more.
         unsafe { libc::munmap(self.start.cast(), self.bytes) };
     }
+}
+
+/// How many bytes are mapped for so many buffers and their ring.
+pub(super) fn mapped(buffers: u16, buffer_bytes: usize) -> usize {
+    let buffers = usize::from(buffers);
+    whole_pages(buffers * size_of::<BufRingEntry>()) + whole_pages(buffers * buffer_bytes)
 }
 
 /// So many bytes as a mapping takes them: in whole pages.

@@ -35,8 +35,8 @@ impl IoUring {
         }
         self.count_call();
         let facts = sys::datagram::prepare(sys::borrow(descriptor))?;
-        if self.mail.is_none() && self.operations.receive {
-            self.mail = Mail::open(&self.ring);
+        if self.mail.is_none() && self.mail_buffers > 0 {
+            self.mail = Mail::open(&self.ring, self.mail_buffers);
         }
         Ok(Some(facts))
     }

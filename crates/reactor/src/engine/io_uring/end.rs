@@ -111,12 +111,15 @@ impl Drop for IoUring {
                 entry.set(CLOSING, true);
             }
         }
-        for _ in 0..REAPS_MAX {
+        self.files.begin_end();
+        for round in 0..REAPS_MAX {
             while let Some(completion) = self.batch.pop_front() {
                 drop(self.complete(completion));
             }
             self.told.clear();
-            if self.ring.out() == 0 {
+            self.answer_files();
+            // A disk that hangs is not waited for as the rest is, which is always given back at once.
+            if self.ring.out() == 0 || self.ring.out() == self.files.out() && round >= FILE_REAPS_MAX {
                 break;
             }
             self.ring.cancel_all();
@@ -138,6 +141,7 @@ impl Drop for IoUring {
         }
         mem::forget(mem::take(&mut self.counter));
         self.headers.leak();
+        self.files.leak();
         for index in self.table.indexes() {
             if let Some(queue) = self.table.get_mut(index).and_then(|entry| entry.queue.take()) {
                 mem::forget(queue);
@@ -148,5 +152,7 @@ impl Drop for IoUring {
 
 /// How often what is out is cancelled and looked for at the end.
 const REAPS_MAX: u32 = 1000;
+/// And how often if nothing but operations on files is out.
+const FILE_REAPS_MAX: u32 = 500;
 /// How long each of these waits at most.
 const REAP_STEP: Duration = Duration::from_millis(2);

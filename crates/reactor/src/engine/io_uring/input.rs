@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     address::Address,
-    engine::{Chunk, Event, Transport},
+    engine::{Chunk, Event, Medium, Role, Transport},
     id::Key,
     sys,
 };
@@ -104,6 +104,19 @@ impl IoUring {
         }
     }
 
+    /// Whether the kernel reads a stream's transport by itself that is no socket: a pipe. (A terminal may stop the
+    /// process, and not every device minds that nobody waits.)
+    pub(super) fn is_read(&self, role: Role, descriptor: &sys::Owned, medium: Medium) -> bool {
+        if role != Role::Stream || medium.is_socket() || !medium.has_input() || medium.is_terminal() {
+            return false;
+        }
+        if !(self.operations.read && self.operations.receive) {
+            return false;
+        }
+        self.count_call();
+        sys::file::is_pipe(sys::borrow(descriptor))
+    }
+
     fn arm(&mut self, index: u32) {
         let IoUring { table, ring, operations, mail, .. } = self;
         let Some(entry) = table.get_mut(index) else { return };
@@ -121,7 +134,12 @@ impl IoUring {
                 (Kind::Accept, opcode::AcceptMulti::new(descriptor).flags(flags).build())
             }
             Part::Stream if operations.receive && !is_called => {
-                (Kind::Receive, opcode::RecvMulti::new(descriptor, GROUP).build())
+                let operation = match entry.medium.is_socket() {
+                    true => opcode::RecvMulti::new(descriptor, GROUP).build(),
+                    // As many bytes as the buffer has.
+                    false => opcode::ReadMulti::new(descriptor, 0, GROUP).build(),
+                };
+                (Kind::Receive, operation)
             }
             part => {
                 let mask =
@@ -180,8 +198,8 @@ impl IoUring {
         match error {
             libc::ENOBUFS => self.starve(index),
             libc::ECANCELED | libc::EINTR | libc::EAGAIN => self.list(index),
-            // No socket, or a kernel that knows no multishot: the call will tell.
-            libc::ENOTSOCK | libc::EINVAL | libc::EOPNOTSUPP => {
+            // No socket, no pipe, or a kernel that knows no multishot: the call will tell.
+            libc::ENOTSOCK | libc::EBADFD | libc::EINVAL | libc::EOPNOTSUPP => {
                 if let Some(entry) = self.table.get_mut(index) {
                     entry.set(CALLED_INPUT, true);
                 }

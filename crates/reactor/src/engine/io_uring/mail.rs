@@ -14,7 +14,7 @@ use io_uring::{
 
 use super::{
     IoUring,
-    buffers::{Pool, Provided},
+    buffers::{self, Pool, Provided},
     ring::{Completion, Ring},
     table::{CALLED_INPUT, CLOSING, Input, STARVED},
 };
@@ -35,9 +35,9 @@ pub(super) struct Mail {
 }
 
 impl Mail {
-    /// Makes the buffers, if the kernel takes them.
-    pub(super) fn open(ring: &Ring) -> Option<Mail> {
-        let pool = Pool::new(BUFFERS, BUFFER_BYTES, 1).ok()?;
+    /// Makes so many buffers, a power of two, if the kernel takes them.
+    pub(super) fn open(ring: &Ring, buffers: u16) -> Option<Mail> {
+        let pool = Pool::new(buffers, BUFFER_BYTES, 1).ok()?;
         ring.register_mail(pool.address(), pool.buffers()).ok()?;
         // SAFETY: all zeroes is a valid msghdr: null pointers with lengths of zero.
         let mut header: Box<libc::msghdr> = Box::new(unsafe { mem::zeroed() });
@@ -60,6 +60,16 @@ impl Mail {
     pub(super) fn leak(self) {
         mem::forget(self);
     }
+}
+
+/// So many buffers as are made where so many are asked for.
+pub(super) fn rounded(buffers: u16) -> u16 {
+    if buffers == 0 { 0 } else { buffers.min(BUFFERS_MAX).next_power_of_two() }
+}
+
+/// How many bytes are mapped for so many buffers.
+pub(super) fn memory(buffers: u16) -> usize {
+    if buffers == 0 { 0 } else { buffers::mapped(buffers, BUFFER_BYTES) }
 }
 
 impl IoUring {
@@ -136,8 +146,8 @@ impl IoUring {
 
 /// The name of the group of these buffers.
 pub(super) const GROUP: u16 = 1;
-/// How many there are: as many as one call takes.
-const BUFFERS: u16 = sys::datagram::PACKETS_MAX as u16;
+/// How many there are at most.
+const BUFFERS_MAX: u16 = 1 << 12;
 /// What the kernel puts before name, control and bytes: four numbers (io_uring_recvmsg_out).
 const RECORD_BYTES: usize = 16;
 /// A packet of 64 KiB with all of that.

@@ -19,6 +19,13 @@
 //! is slow or paused holds none. A receive that found no buffer waits in a line, and as many are armed as there
 //! are buffers. When whoever holds chunks holds all of them, streams are read by a call into memory of their own.
 //!
+//! **Files.** An operation on files is a flight: one operation of the kernel after the other, whose memory it owns. Most
+//! are over when they are submitted; what waits for a disk does so in the kernel. After an opening the file is looked at
+//! by a call that asks no disk and no server, since the kernel gives each statx to a thread.
+//!
+//! **Pipes** are read by multishot, too. Only the first input is waited for: to a read, a named pipe without a writer so
+//! far looks like one whose writers have left.
+//!
 //! **What a kernel does not know** (an old one, or one in a sandbox) is waited for in the ring, and then done
 //! by a call: for each operation by itself. Without the ring itself, or without the operations that everything
 //! needs, the engine does not open, and [`Missing`] says what it was.
@@ -32,6 +39,7 @@
 mod buffers;
 mod datagram;
 mod end;
+mod files;
 mod input;
 mod mail;
 mod operation;
@@ -40,6 +48,7 @@ mod output;
 mod probe;
 mod ring;
 mod table;
+mod turn;
 mod wake;
 mod watch;
 
@@ -60,11 +69,12 @@ use socket2::SockRef;
 pub(super) use self::buffers::Provided;
 use self::{
     buffers::{BUFFER_BYTES_MAX, Pool},
+    files::Files,
     mail::Mail,
-    operation::{Kind, Tag},
     output::Headers,
-    ring::{Completion, Entered, Ring},
+    ring::{Completion, Ring},
     table::{Held, Part, Place, READING, Table},
+    turn::ACCEPTS_MAX,
 };
 pub use self::{
     options::{IoUringOptions, Operations},
@@ -76,6 +86,7 @@ use super::{
 };
 use crate::{
     address::Address,
+    file::FileJob,
     id::Key,
     options::{BindOptions, ConnectOptions, Group, ListenOptions},
     sys,
@@ -125,6 +136,9 @@ pub struct IoUring {
     batches: Batches,
     /// Buffers for datagrams, once there is a socket for them.
     mail: Option<Mail>,
+    /// How many; none where the kernel does not receive by itself.
+    mail_buffers: u16,
+    files: Files,
     reserve: Option<sys::Reserve>,
     signal: Arc<Signal>,
     /// Where the kernel writes how often the waker was used.
@@ -151,9 +165,10 @@ impl IoUring {
     /// # Errors
     /// `Unsupported` with a [`Missing`] inside; else as io_uring_setup(2), mmap(2), eventfd(2).
     pub fn with_options(options: IoUringOptions) -> io::Result<IoUring> {
-        let (ring, mut operations) = probe::open(&options)?;
+        let (ring, mut operations, known) = probe::open(&options)?;
         let ring = Ring::new(ring);
         let pool = Pool::open(&ring, &options, &mut operations)?;
+        let mail_buffers = if operations.receive { mail::rounded(options.datagram_buffers) } else { 0 };
         let signal = Arc::new(Signal::new()?);
         // A read of one that does not block would not wait in the ring either. A wake never blocks: that
         // needs 2^64 of them.
@@ -179,6 +194,8 @@ impl IoUring {
             buffer_bytes: options.buffer_bytes.clamp(1, BUFFER_BYTES_MAX),
             batches: Batches::default(),
             mail: None,
+            mail_buffers,
+            files: Files::new(known),
             reserve: sys::Reserve::take(),
             signal,
             counter: Box::default(),
@@ -206,85 +223,6 @@ impl IoUring {
     fn count_call(&self) {
         self.calls.set(self.calls.get() + 1);
     }
-
-    /// Looks at one completion.
-    #[inline]
-    fn complete(&mut self, completion: Completion) -> Option<(Key, Event)> {
-        let Tag { kind, index, .. } = Tag::from_bits(completion.user_data)?;
-        match kind {
-            Kind::Receive => self.received(index, completion),
-            Kind::Send => self.sent(index, completion),
-            Kind::Accept => {
-                self.accepted(index, completion);
-                self.release_held()
-            }
-            Kind::Readable => self.readable(index, completion),
-            Kind::Writable => self.writable(index),
-            Kind::Watch => self.watched(index, completion),
-            Kind::Wake => self.noticed_wake(),
-            Kind::Mail => self.received_mail(index, completion),
-            Kind::Cancel => None,
-        }
-    }
-
-    /// The next event: what is there already, then what came back, then connections that were held back.
-    #[inline]
-    fn pull(&mut self) -> Option<(Key, Event)> {
-        loop {
-            if let Some(told) = self.told.pop_front() {
-                return Some(told);
-            }
-            if self.chunks_left == 0 {
-                return None;
-            }
-            let Some(completion) = self.batch.pop_front() else { return self.release_held() };
-            if let Some((key, mut event)) = self.complete(completion) {
-                if let Event::Got(chunk) = &mut event {
-                    self.bytes_left = self.bytes_left.saturating_sub(chunk.bytes().len());
-                    self.chunks_left = if self.bytes_left == 0 { 0 } else { self.chunks_left - 1 };
-                }
-                return Some((key, event));
-            }
-        }
-    }
-
-    /// Whether there is something to tell without a wait.
-    fn has_events(&self) -> bool {
-        !self.told.is_empty() || !self.held.is_empty() || !self.batch.is_empty()
-    }
-
-    /// Queues what is due, enters the kernel once, and takes what came back. Whether the wait is over: with
-    /// an event, a wake, or because nothing came.
-    fn turn(&mut self, patience: Option<Duration>) -> io::Result<bool> {
-        if !self.is_waker_read {
-            self.read_waker();
-        }
-        self.arm_all();
-        // Those who wait for a buffer are armed some at a time.
-        let is_short = !self.starved.is_empty();
-        let is_ready = is_short || self.has_events();
-        let entered = self.ring.enter(if is_ready { Some(Duration::ZERO) } else { patience })?;
-        if self.ring.is_taken() {
-            self.headers.release();
-        }
-        if self.batch.len() < BATCH_MAX {
-            self.ring.reap(&mut self.batch);
-        }
-        let is_empty = self.batch.is_empty();
-        if let Some(event) = self.pull() {
-            self.told.push_front(event);
-        }
-        let is_over = match entered {
-            _ if self.chunks_left == 0 => true,
-            Entered::Done => is_empty && !is_short && !self.ring.has_backlog(),
-            Entered::Interrupted => true,
-            Entered::Busy => is_empty,
-        };
-        if entered == Entered::Busy && is_over && patience != Some(Duration::ZERO) {
-            std::thread::sleep(BUSY_PAUSE.min(patience.unwrap_or(BUSY_PAUSE)));
-        }
-        Ok(!self.told.is_empty() || self.is_woken || is_over)
-    }
 }
 
 impl Engine for IoUring {
@@ -296,26 +234,12 @@ impl Engine for IoUring {
         Arc::clone(&self.signal).into()
     }
 
+    fn run_file(&mut self, job: FileJob) -> Option<FileJob> {
+        self.take_file(job)
+    }
+
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        (self.is_stirred, self.is_woken) = (false, false);
-        (self.accepts_left, self.chunks_left, self.bytes_left) = (ACCEPTS_MAX, CHUNKS_MAX, BYTES_MAX);
-        let deadline = timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| self.now() + timeout);
-        let mut patience = timeout;
-        for round in 0.. {
-            if self.turn(patience)? {
-                break;
-            }
-            // What came concerned the engine alone. What it wants to do next is tried even when time is up, and
-            // so is what the kernel has left to tell: it tells a part at a time.
-            patience = match deadline {
-                Some(deadline) => Some(deadline.since(self.now())),
-                None => timeout,
-            };
-            if patience == Some(Duration::ZERO) && round >= EXTRA_ROUNDS_MAX {
-                break;
-            }
-        }
-        Ok(())
+        self.wait_for(timeout)
     }
 
     fn submit(&mut self) {
@@ -325,7 +249,11 @@ impl Engine for IoUring {
     }
 
     fn next(&mut self) -> Option<(Key, Event)> {
-        self.pull()
+        let next = self.pull();
+        if next.is_none() && self.files.has_answers() {
+            self.answer_files();
+        }
+        next
     }
 
     fn give(&mut self, chunk: Chunk) {
@@ -379,6 +307,7 @@ impl Engine for IoUring {
             Ok(facts) => facts,
             Err(error) => return Err(Refused { transport: Transport::new(descriptor), error }),
         };
+        let is_read = self.is_read(role, &descriptor, medium);
         let index = self.table.insert(key, Held::Owned(descriptor), role.into());
         if let Some(entry) = self.table.get_mut(index) {
             entry.set(READING, true);
@@ -386,6 +315,9 @@ impl Engine for IoUring {
                 entry.set_facts(facts);
             }
             entry.set_medium(medium);
+            if is_read {
+                entry.read_by_kernel();
+            }
         }
         self.list(index);
         Ok(())
@@ -429,6 +361,11 @@ impl Engine for IoUring {
         sys::datagram::set_member(sys::borrow(descriptor), group, member)
     }
 
+    fn outlet(&self, key: Key) -> Option<Source<'_>> {
+        let entry = self.table.of(key).filter(|entry| entry.part == Part::Stream)?;
+        entry.owned().map(Source::of)
+    }
+
     fn shutdown(&mut self, key: Key) -> io::Result<()> {
         let descriptor = self.table.of(key).and_then(|entry| entry.owned()).ok_or(io::ErrorKind::NotFound)?;
         self.count_call();
@@ -467,7 +404,8 @@ impl Engine for IoUring {
     }
 
     fn memory(&self) -> usize {
-        self.ring.memory() + self.pool.memory()
+        // The buffers for datagrams are made with the first socket for these, and may be at any time.
+        self.ring.memory() + self.pool.memory() + mail::memory(self.mail_buffers)
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -479,18 +417,5 @@ impl Engine for IoUring {
     }
 }
 
-/// How many connections are told of in one batch, so that those that are there have their turn.
-const ACCEPTS_MAX: u32 = 16;
-/// How many chunks one turn tells of. With more, what the first streams received would have left the caches when
-/// it is sent.
-const CHUNKS_MAX: usize = 64;
-/// How many bytes in them, for the same reason; the chunk that passes the limit is told of whole.
-const BYTES_MAX: usize = 256 << 10;
-/// With so many completions that were not looked at, no more are taken from the kernel.
-const BATCH_MAX: usize = 4096;
 /// How many buffers are kept for the next calls; a runtime holds one at a time.
 const SPARE_MAX: usize = 4;
-/// How long a kernel that takes nothing is left alone.
-const BUSY_PAUSE: Duration = Duration::from_millis(1);
-/// How often a wait whose time is up enters the kernel again for what the engine itself has to do.
-const EXTRA_ROUNDS_MAX: u32 = 64;

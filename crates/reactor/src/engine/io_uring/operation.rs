@@ -22,6 +22,8 @@ pub(super) enum Kind {
     Cancel,
     /// A multishot receive of datagrams.
     Mail,
+    /// An operation on files; its index and life are those of a flight.
+    File,
 }
 
 /// Names one operation: its kind, and the entry and life it was asked for.
@@ -59,6 +61,7 @@ impl Tag {
             7 => Kind::Wake,
             8 => Kind::Cancel,
             9 => Kind::Mail,
+            10 => Kind::File,
             _ => return None,
         };
         Some(Tag { kind, life: (bits >> 32) as u32 & LIFE_MAX, index: bits as u32 })
@@ -84,6 +87,7 @@ mod tests {
             Kind::Wake,
             Kind::Cancel,
             Kind::Mail,
+            Kind::File,
         ] {
             for (life, index) in [(0, 0), (1, 2), (LIFE_MAX, u32::MAX)] {
                 let tag = Tag::new(kind, life, index);
@@ -91,7 +95,7 @@ mod tests {
             }
         }
         assert_eq!(Tag::from_bits(0), None);
-        assert_eq!(Tag::from_bits(10 << 56), None);
+        assert_eq!(Tag::from_bits(11 << 56), None);
         assert_eq!(Tag::new(Kind::Send, LIFE_MAX + 1, 0).life, 0, "lives begin again");
     }
 }

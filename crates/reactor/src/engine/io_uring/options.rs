@@ -3,10 +3,10 @@
 /// Sizes and operations of an [`IoUring`](super::IoUring). Begin with the default, and set what should be
 /// otherwise.
 ///
-/// The shared buffers take at most `buffers * buffer_bytes` of memory, 4 MiB by default, and the queues 68 bytes
-/// for each entry and 16 for each completion, 136 KiB. All of it counts against
-/// [`Limits::bytes`](crate::Limits::bytes), although only what was ever used of it is real: for a runtime that may
-/// hold less, make the ring smaller.
+/// The shared buffers take at most `buffers * buffer_bytes` of memory, 4 MiB by default, those for datagrams 2 MiB once
+/// there is a socket for these, and the queues 68 bytes for each entry and 16 for each completion, 136 KiB. All of it
+/// counts against [`Limits::bytes`](crate::Limits::bytes) from the beginning, although only what was ever used of it is
+/// real: for a runtime that may hold less, make the ring smaller.
 ///
 /// ```no_run
 /// use reactor::engine::{Engine, IoUring, IoUringOptions};
@@ -31,6 +31,9 @@ pub struct IoUringOptions {
     /// Bytes of one shared buffer, the most that one [`Event::Got`](super::super::Event::Got) brings where buffers
     /// are not used in [pieces](Operations::pieces); 4,096, at least one.
     pub buffer_bytes: usize,
+    /// Buffers for datagrams, of 64 KiB and a little each; 32. Rounded up to a power of two, at most 4,096. They are
+    /// made with the first socket for datagrams; with 0 each batch is waited for and received by a call.
+    pub datagram_buffers: u16,
     /// Which operations are left to the kernel; all by default.
     pub operations: Operations,
 }
@@ -42,6 +45,7 @@ impl Default for IoUringOptions {
             completions: 4096,
             buffers: 1024,
             buffer_bytes: 4096,
+            datagram_buffers: 32,
             operations: Operations::default(),
         }
     }
@@ -60,10 +64,15 @@ pub struct Operations {
     pub pieces: bool,
     /// Send and sendmsg.
     pub send: bool,
+    /// Multishot read of pipes into shared buffers: Linux 6.7.
+    pub read: bool,
+    /// Operations on regular files and on names, each that the kernel knows: Linux 5.6 to 6.9. Those that are not left
+    /// to it are done by the runtime's [threads](crate::Limits::file_threads).
+    pub files: bool,
 }
 
 impl Default for Operations {
     fn default() -> Operations {
-        Operations { accept: true, receive: true, pieces: true, send: true }
+        Operations { accept: true, receive: true, pieces: true, send: true, read: true, files: true }
     }
 }

@@ -49,11 +49,36 @@ impl Error for Missing {
     }
 }
 
-/// Makes the ring, and says which of the wanted operations it has.
+/// The operations on files that a kernel knows, by their numbers; none by default.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Known(u64);
+
+impl Known {
+    /// All that the kernel says it knows.
+    fn of(probe: &Probe) -> Known {
+        Known(
+            (0..u64::BITS as u8)
+                .filter(|code| probe.is_supported(*code))
+                .fold(0, |all, code| all | 1 << code),
+        )
+    }
+
+    pub(super) fn has(self, code: u8) -> bool {
+        u32::from(code) < u64::BITS && self.0 & 1 << code != 0
+    }
+
+    /// The same without one of them.
+    #[cfg(test)]
+    pub(super) fn without(self, code: u8) -> Known {
+        Known(self.0 & !(1 << code))
+    }
+}
+
+/// Makes the ring, and says which of the wanted operations it has, and which on files.
 ///
 /// # Errors
 /// [`Missing`] inside; or as io_uring_setup(2): ENOMEM, EMFILE, ..
-pub(super) fn open(options: &IoUringOptions) -> io::Result<(IoUring, Operations)> {
+pub(super) fn open(options: &IoUringOptions) -> io::Result<(IoUring, Operations, Known)> {
     let (ring, is_in_one_thread) = build(options)?;
     let parameters = ring.params();
     let features = [
@@ -85,8 +110,11 @@ pub(super) fn open(options: &IoUringOptions) -> io::Result<(IoUring, Operations)
         send: wanted.send
             && probe.is_supported(opcode::Send::CODE)
             && probe.is_supported(opcode::SendMsg::CODE),
+        read: wanted.read && probe.is_supported(opcode::ReadMulti::CODE),
+        files: wanted.files,
     };
-    Ok((ring, operations))
+    let known = if wanted.files { Known::of(&probe) } else { Known::default() };
+    Ok((ring, operations, known))
 }
 
 /// Makes the ring with as many of the flags as the kernel knows, and says whether they are all.

@@ -148,6 +148,13 @@ impl Entry {
         }
     }
 
+    /// Has the kernel read a pipe by itself, after the first input, which is waited for: a named pipe without a writer
+    /// looks to a read like one whose writers have left.
+    pub(super) fn read_by_kernel(&mut self) {
+        self.set(CALLED_INPUT, false);
+        self.set(STARVED, true);
+    }
+
     /// What a user's resource is watched for.
     pub(super) fn interest(&self) -> Option<Interest> {
         Interest::from_parts(self.has(WANTS_READ), self.has(WANTS_WRITE))

@@ -1,0 +1,258 @@
+//! What the kernel is asked of files: each operation with the memory it refers to, and what comes after it.
+//!
+//! All memory lies on the heap, so an [`Ask`] may be moved while the kernel has its addresses. It lives until its
+//! completion was looked at.
+#![allow(unsafe_code)]
+
+use std::{
+    ffi::{CString, OsString},
+    fs,
+    io::{self, ErrorKind},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd},
+        unix::ffi::OsStringExt as _,
+    },
+    path::PathBuf,
+};
+
+use io_uring::{opcode, squeue, types::Fd};
+
+use crate::{
+    file::{Answer, File, FileKind, Metadata, Opened, PREFETCH_MAX},
+    sys,
+};
+
+/// One operation of the kernel, and what it is a part of.
+pub(super) enum Ask {
+    Open { path: CString, beneath: Option<File>, how: Box<libc::open_how>, then: Then },
+    Read { from: From, at: u64, buffer: Vec<u8>, bytes_max: usize },
+    Write { to: File, at: u64, bytes: Vec<u8>, written: usize },
+    Sync { what: Synced },
+    SetLen { file: File, len: u64 },
+    Stat { path: CString, file: Option<File>, record: Box<libc::statx> },
+    Rename { from: CString, to: CString },
+    Remove { path: CString },
+    CreateDirectory { path: CString },
+    Close { descriptor: OwnedFd },
+}
+
+/// What a file is opened for.
+pub(super) enum Then {
+    /// To be handed over, with so many of its first bytes.
+    HandOver { prefetch: usize },
+    /// To be read as a whole, if it has no more bytes than these.
+    ReadWhole { bytes_max: usize },
+    /// To be synced.
+    Sync,
+}
+
+/// What is read from.
+pub(super) enum From {
+    Shared(File),
+    /// It is handed over with its first bytes.
+    Opened(Box<Opened>),
+    /// It is read as a whole. What is no regular file is read as far as that does not wait.
+    Whole {
+        file: fs::File,
+        is_regular: bool,
+    },
+}
+
+/// What is synced.
+pub(super) enum Synced {
+    File(File),
+    Directory(fs::File),
+}
+
+/// What comes after an operation.
+pub(super) enum Step {
+    Ask(Ask),
+    Done(io::Result<Answer>),
+}
+
+/// A place that says: where the file stands.
+pub(super) const WHERE_IT_STANDS: u64 = u64::MAX;
+
+impl Ask {
+    /// The operation as it is queued; of a read or a write, what is left of it.
+    pub(super) fn entry(&mut self) -> squeue::Entry {
+        match self {
+            Ask::Open { path, beneath, how, .. } => {
+                let directory = beneath.as_ref().map_or(HERE, number);
+                // The crate's type is the kernel's three numbers, as this one is.
+                opcode::OpenAt2::new(directory, path.as_ptr(), (&raw const **how).cast()).build()
+            }
+            Ask::Read { from, at, buffer, bytes_max } => {
+                if buffer.len() == buffer.capacity() {
+                    // A file longer than it said: twice as much.
+                    buffer.reserve(buffer.len().min(*bytes_max - buffer.len()));
+                }
+                let left = *bytes_max - buffer.len();
+                let room = buffer.spare_capacity_mut();
+                let len = room.len().min(left).min(BYTES_MAX) as u32;
+                let flags = match from {
+                    From::Whole { is_regular: false, .. } => libc::RWF_NOWAIT,
+                    _ => 0,
+                };
+                let read = opcode::Read::new(from.number(), room.as_mut_ptr().cast(), len);
+                read.offset(*at).rw_flags(flags).build()
+            }
+            Ask::Write { to, at, bytes, written } => {
+                let rest = &bytes[*written..];
+                let len = rest.len().min(BYTES_MAX) as u32;
+                opcode::Write::new(number(to), rest.as_ptr(), len).offset(*at).build()
+            }
+            Ask::Sync { what: Synced::File(file) } => opcode::Fsync::new(number(file)).build(),
+            Ask::Sync { what: Synced::Directory(file) } => opcode::Fsync::new(Fd(file.as_raw_fd())).build(),
+            Ask::SetLen { file, len } => opcode::Ftruncate::new(number(file), *len).build(),
+            Ask::Stat { path, file, record } => {
+                let (of, flags) = match file {
+                    Some(file) => (number(file), libc::AT_EMPTY_PATH),
+                    None => (HERE, 0),
+                };
+                let record = (&raw mut **record).cast();
+                opcode::Statx::new(of, path.as_ptr(), record).flags(flags).mask(sys::STATX_MASK).build()
+            }
+            Ask::Rename { from, to } => opcode::RenameAt::new(HERE, from.as_ptr(), HERE, to.as_ptr()).build(),
+            Ask::Remove { path } => opcode::UnlinkAt::new(HERE, path.as_ptr()).build(),
+            Ask::CreateDirectory { path } => {
+                opcode::MkDirAt::new(HERE, path.as_ptr()).mode(DIRECTORY_MODE).build()
+            }
+            Ask::Close { descriptor } => opcode::Close::new(Fd(descriptor.as_raw_fd())).build(),
+        }
+    }
+
+    /// Whether it may be asked for once more after an error that passes. A close is over whatever it says, and what is
+    /// not waited for may say so for ever.
+    pub(super) fn is_repeatable(&self) -> bool {
+        !matches!(self, Ask::Close { .. } | Ask::Read { from: From::Whole { is_regular: false, .. }, .. })
+    }
+
+    /// What the result makes of it.
+    pub(super) fn after(self, result: io::Result<u32>) -> Step {
+        if let Ask::Close { descriptor } = self {
+            // Whatever it says, it is closed; only one that was cancelled is not.
+            match result {
+                Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => drop(descriptor),
+                _ => drop(descriptor.into_raw_fd()),
+            }
+            return done();
+        }
+        let count = match result {
+            Ok(count) => count as usize,
+            Err(error) => return Step::Done(Err(error)),
+        };
+        match (count, self) {
+            (number, Ask::Open { path, how, then, .. }) => {
+                // SAFETY: the kernel gives each opened descriptor to one completion, and this one is looked at once.
+                let owned = unsafe { OwnedFd::from_raw_fd(number as i32) };
+                let path = PathBuf::from(OsString::from_vec(path.into_bytes()));
+                then.opened(owned.into(), path, how.flags).unwrap_or_else(|error| Step::Done(Err(error)))
+            }
+            (count, Ask::Read { from, at, mut buffer, bytes_max }) => {
+                let len = buffer.len() + count;
+                // SAFETY: the kernel was given the capacity behind the old length, and has written so many bytes.
+                unsafe { buffer.set_len(len) };
+                if count == 0 || len >= bytes_max {
+                    return Step::Done(from.read(buffer, bytes_max));
+                }
+                Step::Ask(Ask::Read { from, at: behind(at, count), buffer, bytes_max })
+            }
+            (0, Ask::Write { .. }) => Step::Done(Err(ErrorKind::WriteZero.into())),
+            (count, Ask::Write { to, at, bytes, written }) => {
+                let written = written + count;
+                if written >= bytes.len() {
+                    return done();
+                }
+                Step::Ask(Ask::Write { to, at: behind(at, count), bytes, written })
+            }
+            (_, Ask::Stat { record, .. }) => Step::Done(Ok(Answer::Metadata(sys::metadata_of(&record)))),
+            _ => done(),
+        }
+    }
+}
+
+fn done() -> Step {
+    Step::Done(Ok(Answer::Done))
+}
+
+fn behind(at: u64, count: usize) -> u64 {
+    if at == WHERE_IT_STANDS { at } else { at + count as u64 }
+}
+
+/// The descriptor of a file of the system's.
+fn number(file: &File) -> Fd {
+    Fd(file.system().map_or(-1, |file| file.as_raw_fd()))
+}
+
+impl Then {
+    /// Goes on with a file that was opened with these flags.
+    fn opened(self, file: fs::File, path: PathBuf, flags: u64) -> io::Result<Step> {
+        match self {
+            Then::Sync => Ok(Step::Ask(Ask::Sync { what: Synced::Directory(file) })),
+            Then::ReadWhole { bytes_max } => {
+                let (metadata, is_regular) = look(&file, flags)?;
+                // One more than there are tells that these are all, and one more than there may be that these are too many.
+                let bytes_max = bytes_max.saturating_add(1);
+                let capacity = len(&metadata).saturating_add(1).max(CAPACITY_MIN).min(bytes_max);
+                let from = From::Whole { file, is_regular };
+                let buffer = Vec::with_capacity(capacity);
+                Ok(Step::Ask(Ask::Read { from, at: WHERE_IT_STANDS, buffer, bytes_max }))
+            }
+            Then::HandOver { prefetch } => {
+                let (metadata, is_regular) = look(&file, flags)?;
+                let file = if is_regular { File::known(file, path, true) } else { File::new(file, path) };
+                let opened = Opened { file, metadata, prefetched: Vec::new() };
+                let bytes_max = prefetch.min(PREFETCH_MAX).min(len(&metadata));
+                if bytes_max == 0 || !is_regular {
+                    return Ok(Step::Done(Ok(Answer::Opened(opened))));
+                }
+                let (from, buffer) = (From::Opened(Box::new(opened)), Vec::with_capacity(bytes_max));
+                Ok(Step::Ask(Ask::Read { from, at: 0, buffer, bytes_max }))
+            }
+        }
+    }
+}
+
+/// What was opened, and whether it is a regular file. From here on operations on such a one wait for its disk: it was
+/// opened so that nothing that somebody else named is waited for.
+fn look(file: &fs::File, flags: u64) -> io::Result<(Metadata, bool)> {
+    let metadata = sys::stat_known(file)?;
+    let is_regular = metadata.kind == FileKind::Regular;
+    if is_regular {
+        sys::make_waiting(file, flags)?;
+    }
+    Ok((metadata, is_regular))
+}
+
+fn len(metadata: &Metadata) -> usize {
+    usize::try_from(metadata.len).unwrap_or(usize::MAX)
+}
+
+impl From {
+    fn number(&self) -> Fd {
+        match self {
+            From::Shared(file) => number(file),
+            From::Opened(opened) => number(&opened.file),
+            From::Whole { file, .. } => Fd(file.as_raw_fd()),
+        }
+    }
+
+    /// The answer, once all was read.
+    fn read(self, buffer: Vec<u8>, bytes_max: usize) -> io::Result<Answer> {
+        match self {
+            From::Whole { .. } if buffer.len() >= bytes_max => Err(ErrorKind::FileTooLarge.into()),
+            From::Whole { .. } | From::Shared(_) => Ok(Answer::Bytes(buffer)),
+            From::Opened(opened) => Ok(Answer::Opened(Opened { prefetched: buffer, ..*opened })),
+        }
+    }
+}
+
+/// A path that is looked up from where the process stands.
+const HERE: Fd = Fd(libc::AT_FDCWD);
+/// What a new directory allows, as far as the process's mask does.
+const DIRECTORY_MODE: libc::mode_t = 0o777;
+/// The most bytes of one read or write of the kernel's.
+const BYTES_MAX: usize = 1 << 30;
+/// The fewest bytes that are made room for where a file does not say how long it is.
+const CAPACITY_MIN: usize = 4096;

@@ -1,0 +1,154 @@
+//! Operations on files that the kernel performs: taken from the runtime, done step by step, and answered.
+//!
+//! Each is one flight: the job, and the one operation of the kernel that is out for it. What the flight refers to
+//! lives in it until the operation's completion was looked at. Most operations are over when they are submitted, since
+//! what they need is in memory; those that wait do so in the kernel, and nobody waits for them here.
+
+mod ask;
+mod begin;
+
+use std::{io, mem};
+
+use self::{
+    ask::{Ask, Step},
+    begin::begin,
+};
+use super::{
+    IoUring,
+    operation::{Kind, LIFE_MAX, Tag},
+    probe::Known,
+    ring::Completion,
+};
+use crate::file::{Answer, FileJob};
+
+/// What is out, and what is over.
+pub(super) struct Files {
+    known: Known,
+    flights: Vec<Option<Flight>>,
+    /// Indexes without a flight.
+    free: Vec<u32>,
+    lives: u32,
+    /// Over, and not answered.
+    over: Vec<(FileJob, io::Result<Answer>)>,
+    is_ending: bool,
+}
+
+/// One operation on its way.
+struct Flight {
+    job: FileJob,
+    ask: Ask,
+    life: u32,
+    /// How often the kernel wanted to be asked once more.
+    repeats: u32,
+}
+
+impl Files {
+    /// With what the kernel knows; with nothing, no operation is taken.
+    pub(super) fn new(known: Known) -> Files {
+        let (flights, free, over) = (Vec::new(), Vec::new(), Vec::new());
+        Files { known, flights, free, lives: 0, over, is_ending: false }
+    }
+
+    /// How many are out.
+    pub(super) fn out(&self) -> usize {
+        self.flights.len() - self.free.len()
+    }
+
+    /// Whether some are over, and not answered.
+    pub(super) fn has_answers(&self) -> bool {
+        !self.over.is_empty()
+    }
+
+    /// From here on each ends with the operation of the kernel that is out for it.
+    pub(super) fn begin_end(&mut self) {
+        self.is_ending = true;
+    }
+
+    /// Never frees what the kernel may still use. Each operation is answered all the same, as far as is known of it.
+    pub(super) fn leak(&mut self) {
+        for Flight { job, ask, .. } in mem::take(&mut self.flights).into_iter().flatten() {
+            mem::forget(ask);
+            let error = io::Error::new(io::ErrorKind::TimedOut, "it was still out when the engine ended");
+            job.perform(|_| Err(error));
+        }
+        self.free.clear();
+    }
+
+    fn add(&mut self, job: FileJob, ask: Ask) -> u32 {
+        self.lives = (self.lives + 1) & LIFE_MAX;
+        let flight = Some(Flight { job, ask, life: self.lives, repeats: 0 });
+        if let Some(index) = self.free.pop() {
+            self.flights[index as usize] = flight;
+            return index;
+        }
+        self.flights.push(flight);
+        // At most `FLIGHTS_MAX`.
+        self.flights.len() as u32 - 1
+    }
+}
+
+impl IoUring {
+    /// Takes an operation, or gives it back for the threads.
+    pub(super) fn take_file(&mut self, mut job: FileJob) -> Option<FileJob> {
+        if self.files.out() >= FLIGHTS_MAX {
+            return Some(job);
+        }
+        match begin(job.action_mut(), self.files.known) {
+            None => return Some(job),
+            Some(Step::Done(result)) => self.files.over.push((job, result)),
+            Some(Step::Ask(ask)) => {
+                let index = self.files.add(job, ask);
+                self.launch_file(index);
+            }
+        }
+        self.stir();
+        None
+    }
+
+    fn launch_file(&mut self, index: u32) {
+        if let Some(Some(flight)) = self.files.flights.get_mut(index as usize) {
+            self.ring.start(flight.ask.entry(), Tag::new(Kind::File, flight.life, index));
+        }
+    }
+
+    /// The completion of an operation on files: on with the next, or it is over.
+    pub(super) fn advance_file(&mut self, index: u32, completion: Completion) {
+        self.ring.ended();
+        let Some(slot) = self.files.flights.get_mut(index as usize) else { return };
+        let Some(mut flight) = slot.take() else { return };
+        let result = u32::try_from(completion.result)
+            .map_err(|_| io::Error::from_raw_os_error(completion.result.wrapping_neg()));
+        let is_passing = matches!(completion.result.wrapping_neg(), libc::EINTR | libc::EAGAIN)
+            && flight.ask.is_repeatable();
+        let step = if is_passing && flight.repeats < REPEATS_MAX {
+            flight.repeats += 1;
+            Step::Ask(flight.ask)
+        } else {
+            flight.ask.after(result)
+        };
+        match step {
+            Step::Ask(ask) if !self.files.is_ending => {
+                *slot = Some(Flight { ask, ..flight });
+                return self.launch_file(index);
+            }
+            Step::Ask(_) => {
+                let error = io::Error::from_raw_os_error(libc::ECANCELED);
+                self.files.over.push((flight.job, Err(error)));
+            }
+            Step::Done(result) => self.files.over.push((flight.job, result)),
+        }
+        self.files.free.push(index);
+    }
+
+    /// Answers what is over. The loop is awake then, so an answer needs no wake.
+    pub(super) fn answer_files(&mut self) {
+        for (job, result) in self.files.over.drain(..) {
+            job.perform(|_| result);
+        }
+    }
+}
+
+/// How many are out at once; more are left to the threads.
+const FLIGHTS_MAX: usize = 1024;
+/// How often an operation is asked for once more that a signal or a rename elsewhere has stopped.
+const REPEATS_MAX: u32 = 64;
