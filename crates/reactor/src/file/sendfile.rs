@@ -4,10 +4,19 @@
 //! is full the thread reads a piece of the file instead, which the stream queues as its own. So it is the engine that
 //! waits for room, as for any output, and an error of the socket is found by the stream, which knows what to do.
 
-use std::{any::Any, fs, io, sync::Arc};
+use std::{any::Any, fs, io};
 
 use super::{File, pool::Claim, system};
-use crate::{core::Core, engine::Source, error::Error, id::Key, message::Deliver, resource::unwatched, sys};
+use crate::{
+    core::Core,
+    engine::Source,
+    error::Error,
+    id::Key,
+    message::{Deliver, Mailbox},
+    resource::unwatched,
+    sync::Arc,
+    sys,
+};
 
 /// A stream's socket, beside the engine's.
 #[derive(Clone)]
@@ -36,35 +45,74 @@ impl Outlet {
     }
 
     /// Moves a part of a file, in a thread; `false` if there is no room for another operation now.
-    ///
-    /// # Errors
-    /// There is no thread for it.
     pub(super) fn ask(
         &self,
         core: &mut Core,
         (service, key): (u16, Key),
         (file, offset, bytes_max): (File, u64, u64),
         deliver: Deliver,
-    ) -> io::Result<bool> {
+    ) -> bool {
         let rest_max = core.files.fitting(REST_WHOLE);
-        let Some(claim) = core.claim_file(key, rest_max) else { return Ok(false) };
-        let (to, mailbox) = (self.clone(), core.mailbox.clone());
-        let job = move || {
-            let moved = file.system().map_or_else(
-                || Err(io::ErrorKind::Unsupported.into()),
-                |from| move_some(&to, from, (offset, bytes_max), rest_max),
-            );
-            // The socket is not to stay open longer than the stream for the sake of an answer.
-            drop(to);
-            let result = moved.map_err(|error| Error::os("send", file.path().display(), error));
-            if let Err(refused) =
-                mailbox.send_reserved(service, Moved { key, result, _claim: claim }, deliver)
-            {
-                drop(refused);
-                mailbox.announce();
-            }
+        let Some(claim) = core.claim_file(key, rest_max) else { return false };
+        let place = Place { mailbox: core.mailbox.clone(), service, key, deliver, claim };
+        let errand = Errand { file, offset, bytes_max, rest_max, to: self.clone(), place: Some(place) };
+        core.run_file(Box::new(move || errand.perform()));
+        true
+    }
+}
+
+/// A part that is to be moved. One that no thread takes is answered by its drop.
+struct Errand {
+    file: File,
+    offset: u64,
+    bytes_max: u64,
+    rest_max: usize,
+    to: Outlet,
+    place: Option<Place>,
+}
+
+/// Where the answer goes, and its place among what is out.
+struct Place {
+    mailbox: Arc<Mailbox<Deliver>>,
+    service: u16,
+    key: Key,
+    deliver: Deliver,
+    claim: Claim,
+}
+
+impl Errand {
+    fn perform(mut self) {
+        let moved = match self.file.system() {
+            Some(from) => move_some(&self.to, from, (self.offset, self.bytes_max), self.rest_max),
+            None => Err(io::ErrorKind::Unsupported.into()),
         };
-        core.run_file(Box::new(job)).map(|()| true)
+        let place = self.place.take();
+        let file = self.file.clone();
+        // The socket is not to stay open longer than the stream for the sake of an answer.
+        drop(self);
+        if let Some(place) = place {
+            place.answer(&file, moved);
+        }
+    }
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            place.answer(&self.file, Err(io::Error::other(super::job::NO_THREAD)));
+        }
+    }
+}
+
+impl Place {
+    fn answer(self, file: &File, moved: io::Result<Part>) {
+        let Place { mailbox, service, key, deliver, claim } = self;
+        let result = moved.map_err(|error| Error::os("send", file.path().display(), error));
+        if let Err(refused) = mailbox.send_reserved(service, Moved { key, result, _claim: claim }, deliver) {
+            // A service that has gone wants no answer; whoever waits for its place does.
+            drop(refused);
+            mailbox.announce();
+        }
     }
 }
 

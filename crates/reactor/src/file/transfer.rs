@@ -173,7 +173,7 @@ impl Resource for FileTransfer {
         &Table {
             name: std::any::type_name::<FileTransfer>,
             flush,
-            close: |core, key, _| end(core, key, Closed::Aborted),
+            close,
             release: |core, key| end(core, key, Closed::Released),
             pause: |core, key, paused| {
                 if let Some(moving) = find(core, key) {
@@ -198,6 +198,18 @@ impl Resource for FileTransfer {
     fn enroll(self, _: &mut Core, _: u16, _: &'static Table) -> Result<Key, (Self, Error)> {
         let why = "a transfer needs its stream: use send_file";
         Err((self, Error::Misuse { operation: "add", why }))
+    }
+}
+
+/// Lets what is under way go on to its end, as a stream's close does; without its stream there is none to come.
+fn close(core: &mut Core, key: Key, _: Closed) {
+    if !core.couples.contains_key(&key) {
+        return end(core, key, Closed::Aborted);
+    }
+    if let Some(moving) = find(core, key)
+        && mem::take(&mut moving.is_paused)
+    {
+        core.mark(key);
     }
 }
 
@@ -267,13 +279,9 @@ fn ask_sendfile(core: &mut Core, key: Key, part: (File, u64, u64)) -> bool {
     let Some(moving) = moving else { return false };
     let outlet = moving.outlet.get_or_insert_with(|| Outlet::of(engine.outlet(stream)));
     let Some(outlet) = outlet.clone() else { return false };
-    match outlet.ask(core, (index, key), part, moved) {
-        Ok(is_out) => {
-            if let Some(moving) = find(core, key) {
-                moving.is_out = is_out;
-            }
-        }
-        Err(error) => core.fail(key, "send", error),
+    let is_out = outlet.ask(core, (index, key), part, moved);
+    if let Some(moving) = find(core, key) {
+        moving.is_out = is_out;
     }
     true
 }

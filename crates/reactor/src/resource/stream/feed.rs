@@ -3,7 +3,8 @@
 use session::{Codec, Layer};
 
 use super::{
-    link::{State, find},
+    close,
+    link::{Link, State, find},
     write,
 };
 use crate::{core::Core, error::Closed, id::Key, resource::Flow};
@@ -26,7 +27,8 @@ pub(super) fn feed<C: Codec, L: Layer, R: 'static>(
     key: Key,
     bytes: &[u8],
 ) -> Flow {
-    let flow = write::post::<C, L, R>(core, index, key, |_, out| {
+    let takes = |link: &Link<C, L, R>| !(link.releasing || link.write_failed || link.mute);
+    let flow = write::post_if::<C, L, R>(core, (index, key), takes, |_, out| {
         out.put(bytes);
         Ok(())
     });
@@ -39,17 +41,18 @@ pub(super) fn feed<C: Codec, L: Layer, R: 'static>(
 /// Whether nothing lies between who feeds it and its socket: no layer, and nothing that is queued.
 pub(super) fn is_bare<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bool {
     let Some(link) = find::<C, L, R>(core, key) else { return false };
-    let over = link.closing || link.releasing || link.write_failed || link.shut;
+    let over = link.releasing || link.write_failed || link.shut;
     link.state == State::Open && link.queued() == 0 && link.stream.session.direct() && !over
 }
 
-/// Sets the stream free. A peer that has ended meanwhile is answered now.
+/// Sets the stream free. A peer that has ended meanwhile is answered now, and a close that waited goes on.
 pub(super) fn end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     link.feeding = false;
     let high = link.queued() > link.options().high;
     let ended = link.end_told && !link.stream.half_open;
     set_high::<C, L, R>(core, key, high);
+    close::conclude::<C, L, R>(core, key);
     if ended {
         core.close(key, Closed::End);
     }

@@ -160,6 +160,12 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         !(self.paused || self.closing || self.releasing || self.high && self.options().backpressure)
     }
 
+    /// Whether it closes, and no transfer brings output any more: then it has the deadline of the close.
+    #[inline]
+    pub(super) fn is_concluding(&self) -> bool {
+        self.closing && !self.feeding
+    }
+
     /// Whether the engine should read, as far as this stream alone says.
     #[inline]
     pub(super) fn wants_input(&self) -> bool {
