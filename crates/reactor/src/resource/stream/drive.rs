@@ -5,7 +5,7 @@ use std::{any::Any, mem};
 use session::{Codec, CodecError, Layer, LayerError, Next, Phase};
 
 use super::{
-    Event, Stream,
+    Event, Stream, feed,
     link::{Link, State, find},
 };
 use crate::{
@@ -328,6 +328,7 @@ pub(super) fn event<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
                 end_if_due::<S, C, L, R>(core, to, key);
             }
         }
+        engine::Event::Room => feed::room::<C, L, R>(core, key),
         engine::Event::Broken(error) => {
             open_if_due::<S, C, L, R>(core, to, key);
             if let Some(link) = find::<C, L, R>(core, key) {

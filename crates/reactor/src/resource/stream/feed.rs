@@ -38,15 +38,63 @@ pub(super) fn feed<C: Codec, L: Layer, R: 'static>(
     flow
 }
 
-/// Whether nothing lies between who feeds it and its socket: no layer, and nothing that is queued.
-pub(super) fn is_bare<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bool {
-    let Some(link) = find::<C, L, R>(core, key) else { return false };
+/// How what feeds a stream gets to its peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// Straight into the socket: no layer is in between, and nothing is queued.
+    Socket,
+    /// The same as soon as there is room in it; who feeds the stream is marked then.
+    Full,
+    /// By its queue.
+    Queue,
+}
+
+pub(super) fn way<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Way {
+    let Some(link) = find::<C, L, R>(core, key) else { return Way::Queue };
     let over = link.releasing || link.write_failed || link.shut;
-    link.state == State::Open && link.queued() == 0 && link.stream.session.direct() && !over
+    if link.awaits_room {
+        Way::Full
+    } else if link.state == State::Open && link.queued() == 0 && link.stream.session.direct() && !over {
+        Way::Socket
+    } else {
+        Way::Queue
+    }
+}
+
+/// Waits for room in the socket, as long as a queue would; `false` if the engine does not tell of it.
+pub(super) fn await_room<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bool {
+    if !core.engine.await_room(key) {
+        return false;
+    }
+    let Some(link) = find::<C, L, R>(core, key) else { return false };
+    link.awaits_room = true;
+    let stall = link.options().write_stall;
+    core.set_guard_later(key, stall);
+    true
+}
+
+/// There is room in the socket.
+pub(super) fn room<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    if stop_waiting::<C, L, R>(core, key)
+        && let Some(other) = core.couples.get(&key).copied()
+    {
+        core.mark(other);
+    }
+}
+
+/// Nobody waits for room any more; `true` if somebody did.
+fn stop_waiting<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bool {
+    let Some(link) = find::<C, L, R>(core, key) else { return false };
+    let waited = std::mem::take(&mut link.awaits_room);
+    if waited {
+        core.set_guard(key, None);
+    }
+    waited
 }
 
 /// Sets the stream free. A peer that has ended meanwhile is answered now, and a close that waited goes on.
 pub(super) fn end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    stop_waiting::<C, L, R>(core, key);
     let Some(link) = find::<C, L, R>(core, key) else { return };
     link.feeding = false;
     let high = link.queued() > link.options().high;

@@ -58,6 +58,8 @@ pub(super) struct Link<C, L, R> {
     pub(super) coupled: bool,
     /// What it sends comes from a transfer, which waits for its queue.
     pub(super) feeding: bool,
+    /// The transfer waits for room in the socket.
+    pub(super) awaits_room: bool,
     pub(super) write_failed: bool,
     /// A budget stopped the handing over: nothing more is read until the kept input was handed over.
     pub(super) backlog: bool,
@@ -106,6 +108,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             detached: false,
             coupled: false,
             feeding: false,
+            awaits_room: false,
             write_failed: false,
             backlog: false,
             mute: !medium.has_output(),
