@@ -160,6 +160,12 @@ impl Drive {
         taken
     }
 
+    /// Has room told to who found none past the engine.
+    pub fn await_room(&mut self, key: Key) -> bool {
+        self.note(key).waits_for_room = true;
+        self.engine.await_room(key)
+    }
+
     /// Sends one datagram, to the peer of a connected socket without an address.
     pub fn post(&mut self, key: Key, to: Option<&Address>, bytes: &[u8]) {
         let mut queue = DatagramQueue::default();

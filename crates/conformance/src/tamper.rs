@@ -96,6 +96,10 @@ impl<T: Tamper> Engine for Tampered<T> {
         self.inner.outlet(key)
     }
 
+    fn await_room(&mut self, key: Key) -> bool {
+        self.inner.await_room(key)
+    }
+
     fn waker(&self) -> Waker {
         self.tamper.waker(self.inner.waker())
     }

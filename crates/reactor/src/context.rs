@@ -109,7 +109,8 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Begins a graceful close: what was sent leaves, our end is told, the peer's is waited for, all under
-    /// one deadline ([`StreamOptions::close`](crate::StreamOptions::close)). Only `closed` follows.
+    /// one deadline ([`StreamOptions::close`](crate::StreamOptions::close)). Only `closed` follows. A file that is
+    /// [under way](Context::send_file) on a stream leaves whole before that deadline begins.
     pub fn close<R: Resource>(&mut self, id: Id<R>) {
         if self.owns(id.key()) {
             self.core.close(id.key(), Closed::Done);

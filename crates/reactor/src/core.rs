@@ -427,7 +427,7 @@ impl Core {
         }
     }
 
-    /// Writes every stream that has something queued, once.
+    /// Writes every stream that has something queued, once, and begins the operations on files that were asked for.
     pub(crate) fn flush(&mut self) {
         if self.budget.has_begun() {
             self.mark_listeners();
@@ -451,6 +451,7 @@ impl Core {
         }
         dirty.clear();
         self.flushing = dirty;
+        self.give_files();
         if self.budget.is_relieved() {
             for key in self.budget.take_resting() {
                 if let Some(slot) = self.registry.live(key) {

@@ -267,6 +267,27 @@ fn requests_that_come_at_once_are_answered_in_order() {
 }
 
 #[test]
+fn a_stop_lets_answers_finish_and_takes_no_more_requests() {
+    let mut site = Site::new();
+    let path = site.dir.path("www/sparse");
+    let sparse = fs::File::create(&path).expect("made");
+    sparse.set_len(64 << 20).expect("sparse");
+    let idle = site.server.client();
+    let mut client = site.server.client();
+    client.write_all(b"GET /sparse HTTP/1.1\r\nHost: x\r\n\r\n").expect("all is taken");
+    let mut first = [0; 16];
+    client.read_exact(&mut first).expect("the answer has begun");
+    let asked = Command::new("kill").arg(site.server.child.id().to_string()).status().expect("it runs");
+    assert!(asked.success());
+    assert_eq!(rest_of(idle), b"", "there is nothing to wait for");
+    // It began before the stop and comes whole; the one behind it is not answered any more.
+    client.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").expect("all is taken");
+    let answer = Answer::of([&first[..], &rest_of(client)].concat());
+    assert_eq!(answer.body.len(), 64 << 20);
+    assert!(site.server.child.wait().expect("it ends").success());
+}
+
+#[test]
 fn a_file_that_is_cut_off_while_it_is_served_ends_that_answer_only() {
     let site = Site::new();
     let path = site.dir.path("www/sparse");

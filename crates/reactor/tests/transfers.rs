@@ -8,13 +8,18 @@ use std::{
     convert::Infallible,
     fs,
     io::{Read, Write},
+    mem,
     net::{Shutdown, TcpStream},
     path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use common::{for_each_engine, until};
 use reactor::{
-    Bytes, Closed, Context, Event, Handle, Id, Result, Runtime, Service, ServiceId, Stream,
+    Bytes, Closed, Context, Event, Flow, Handle, Id, Result, Runtime, Service, ServiceId, Stream,
+    StreamOptions,
     file::{File, FileTransfer},
 };
 use scratch::Scratch;
@@ -31,12 +36,19 @@ struct Sender {
     received: Vec<u8>,
     address: Option<std::net::SocketAddr>,
     half_open: bool,
+    write_stall: Duration,
+    /// A transfer that ends is not the end of its stream.
+    keeps_open: bool,
 }
 
 impl Service for Sender {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
         let half_open = self.half_open;
-        let listener = cx.listen("127.0.0.1:0", move |_| Some(Stream::new(Bytes).half_open(half_open)))?;
+        let options = StreamOptions { write_stall: self.write_stall, ..StreamOptions::DEFAULT };
+        let options = Arc::new(options);
+        let listener = cx.listen("127.0.0.1:0", move |_| {
+            Some(Stream::new(Bytes).half_open(half_open).options(options.clone()))
+        })?;
         self.address = Some(cx.local(listener)?.to_string().parse()?);
         Ok(())
     }
@@ -72,7 +84,9 @@ impl Handle<FileTransfer> for Sender {
         if why.is_clean() {
             cx.send(self.streams[at], b"tail");
         }
-        cx.close(self.streams[at]);
+        if !self.keeps_open {
+            cx.close(self.streams[at]);
+        }
         self.ended.push((why, transfer.sent()));
     }
 }
@@ -93,10 +107,19 @@ impl Stage {
         half_open: bool,
         change: impl FnOnce(&mut reactor::Limits),
     ) -> Stage {
+        Stage::with(engine, path, change, |sender| sender.half_open = half_open)
+    }
+
+    fn with(
+        engine: common::Engine,
+        path: &Path,
+        change: impl FnOnce(&mut reactor::Limits),
+        prepare: impl FnOnce(&mut Sender),
+    ) -> Stage {
         let file = fs::File::open(path).expect("it is there");
         let len = file.metadata().expect("it has some").len();
         let mut runtime = engine.with(change);
-        let sender = Sender {
+        let mut sender = Sender {
             file: File::new(file, path),
             len,
             streams: Vec::new(),
@@ -106,8 +129,11 @@ impl Stage {
             drained: 0,
             received: Vec::new(),
             address: None,
-            half_open,
+            half_open: false,
+            write_stall: common::LONG,
+            keeps_open: false,
         };
+        prepare(&mut sender);
         let sender = runtime.add(sender).expect("it starts");
         Stage { runtime, sender }
     }
@@ -306,8 +332,8 @@ fn a_stream_has_one_transfer_and_only_its_own_service_begins_it() {
             .with(sender, |sender, cx| {
                 let stream = sender.streams[0];
                 let second = cx.send_file(stream, sender.file.clone(), 0..1).is_err();
-                // Closed by the service it is over at once, and the stream is free again.
-                cx.close(sender.transfers[0]);
+                // Aborted by the service it is over at once, and the stream is free again.
+                cx.abort(sender.transfers[0]);
                 let id = cx.send_file(stream, sender.file.clone(), 0..1).map_err(|rejected| rejected.error);
                 (second, id.map(|id| sender.transfers.push(id)).is_ok())
             })
@@ -322,6 +348,181 @@ fn a_stream_has_one_transfer_and_only_its_own_service_begins_it() {
             .runtime
             .with(sender, |sender, cx| cx.send_file(sender.streams[0], sender.file.clone(), 0..1).is_err());
         assert_eq!(gone, Some(true));
+    });
+}
+
+/// Reads to the end in a thread, so that the runtime can be run.
+fn reading(mut peer: TcpStream) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut all = Vec::new();
+        peer.set_nonblocking(false).expect("it is a socket");
+        peer.set_read_timeout(Some(common::LONG)).expect("it is a socket");
+        peer.read_to_end(&mut all).expect("an orderly end");
+        all
+    })
+}
+
+#[test]
+fn a_stop_lets_a_transfer_finish() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        // More than the kernel holds for a peer that reads nothing yet.
+        let content = vec![0; 20_000_000];
+        let mut stage = Stage::new(engine, &dir.file("file", &content), false);
+        let peer = stage.connect();
+        stage.until(|sender| !sender.transfers.is_empty());
+        common::settle(&mut stage.runtime);
+        assert!(stage.sender().ended.is_empty(), "it is under way");
+        stage.runtime.controller(stage.sender).stop(common::LONG);
+        stage.runtime.turn(None).expect("the engine is whole");
+        let reader = reading(peer);
+        let receipt = stage.runtime.run().expect("it stops");
+        let got = reader.join().expect("the reader did not panic");
+        assert!(got == [b"head", &content[..]].concat(), "{} bytes", got.len());
+        assert!(
+            matches!(stage.sender().ended[..], [(Closed::Done, 20_000_000)]),
+            "{:?}",
+            stage.sender().ended
+        );
+        assert!(matches!(stage.sender().closed[..], [Closed::Done]), "{:?}", stage.sender().closed);
+        assert_eq!((receipt.cut, receipt.bytes_dropped), (0, 0));
+    });
+}
+
+#[test]
+fn the_end_of_a_stops_grace_cuts_a_transfer() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let path = dir.file("sparse", b"");
+        let sparse = fs::OpenOptions::new().write(true).open(&path).expect("it is there");
+        sparse.set_len(1 << 30).expect("sparse");
+        let mut stage = Stage::new(engine, &path, false);
+        let peer = stage.connect();
+        stage.until(|sender| !sender.transfers.is_empty());
+        stage.runtime.controller(stage.sender).stop(common::SHORT);
+        let receipt = stage.runtime.run().expect("it stops");
+        assert_eq!(stage.sender().ended.len(), 1);
+        assert!(!stage.sender().ended[0].0.is_clean());
+        assert!(matches!(stage.sender().closed[..], [Closed::Stopped]), "{:?}", stage.sender().closed);
+        assert!(receipt.cut >= 1);
+        drop(peer);
+    });
+}
+
+#[test]
+fn a_stream_that_is_closed_or_finished_meanwhile_ends_behind_the_file() {
+    for_each_engine(|engine| {
+        for how in ["close", "finish", "close of the transfer, which rests"] {
+            let dir = Scratch::new();
+            let content = vec![0; 20_000_000];
+            let mut stage = Stage::new(engine, &dir.file("file", &content), true);
+            let mut peer = stage.connect();
+            stage.until(|sender| !sender.transfers.is_empty());
+            let sender = stage.sender;
+            let flow = stage.runtime.with(sender, |sender, cx| {
+                let (stream, transfer) = (sender.streams[0], sender.transfers[0]);
+                match how {
+                    "close" => cx.close(stream),
+                    "finish" => cx.finish(stream),
+                    _ => {
+                        cx.pause(transfer);
+                        cx.close(transfer);
+                        return Flow::Gone;
+                    }
+                }
+                cx.send(stream, b"too late")
+            });
+            assert_eq!(flow, Some(Flow::Gone), "{how}");
+            let got = stage.read(&mut peer, usize::MAX);
+            let tail = if how.starts_with("close of") { &b"tail"[..] } else { b"" };
+            assert!(got == [b"head", &content[..], tail].concat(), "{how}: {} bytes", got.len());
+            stage.until(|sender| sender.ended.len() == 1);
+            assert!(matches!(stage.sender().ended[..], [(Closed::Done, 20_000_000)]), "{how}");
+            drop(peer);
+            stage.until(|sender| sender.closed.len() == 1);
+            assert!(stage.sender().closed[0].is_clean(), "{how}: {:?}", stage.sender().closed);
+        }
+    });
+}
+
+/// A stage whose peer takes nothing, with a stream that stalls soon.
+fn stalling(engine: common::Engine, dir: &Scratch, after: Duration) -> Stage {
+    let path = dir.file("sparse", b"");
+    let sparse = fs::OpenOptions::new().write(true).open(&path).expect("it is there");
+    sparse.set_len(1 << 30).expect("sparse");
+    Stage::with(engine, &path, |_| (), |sender| (sender.half_open, sender.write_stall) = (true, after))
+}
+
+#[test]
+fn a_peer_that_takes_nothing_ends_stream_and_transfer_whether_or_not_it_was_closed() {
+    for_each_engine(|engine| {
+        for is_closed in [false, true] {
+            let dir = Scratch::new();
+            let mut stage = stalling(engine, &dir, 3 * common::SHORT);
+            let _peer = stage.connect();
+            stage.until(|sender| !sender.transfers.is_empty());
+            let sender = stage.sender;
+            if is_closed {
+                stage.runtime.with(sender, |sender, cx| cx.close(sender.streams[0]));
+            }
+            stage.until(|sender| sender.closed.len() == 1);
+            assert!(matches!(stage.sender().closed[..], [Closed::Stalled]), "{:?}", stage.sender().closed);
+            assert!(matches!(stage.sender().ended[..], [(Closed::Aborted, _)]), "{:?}", stage.sender().ended);
+        }
+    });
+}
+
+#[test]
+fn a_transfer_that_was_aborted_while_it_waited_leaves_no_deadline_behind() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let mut stage = stalling(engine, &dir, 8 * common::SHORT);
+        let mut peer = stage.connect();
+        stage.until(|sender| !sender.transfers.is_empty());
+        let sender = stage.sender;
+        // Until the kernel takes no more, so that it waits.
+        let (mut before, mut same) = (0, 0);
+        until(&mut stage.runtime, |runtime| {
+            let sent =
+                runtime.with(sender, |sender, cx| cx.get(sender.transfers[0]).expect("it lives").sent());
+            let sent = sent.expect("it lives");
+            same = if sent > 0 && sent == mem::replace(&mut before, sent) { same + 1 } else { 0 };
+            same == 5
+        });
+        stage.runtime.with(sender, |sender, cx| {
+            sender.keeps_open = true;
+            cx.abort(sender.transfers[0]);
+        });
+        stage.until(|sender| sender.ended.len() == 1);
+        // All that is on its way arrives, and the stream lives on for longer than it may stall.
+        let end = Instant::now() + 10 * common::SHORT;
+        let mut buffer = vec![0; 1 << 16];
+        until(&mut stage.runtime, |_| {
+            while matches!(peer.read(&mut buffer), Ok(1..)) {}
+            Instant::now() > end
+        });
+        assert!(stage.sender().closed.is_empty(), "{:?}", stage.sender().closed);
+        stage.runtime.with(sender, |sender, cx| cx.send(sender.streams[0], b"still here"));
+        assert!(stage.read(&mut peer, 10).ends_with(b"still here"));
+    });
+}
+
+#[test]
+fn a_peer_that_goes_ends_a_closing_stream_and_its_transfer() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let path = dir.file("sparse", b"");
+        let sparse = fs::OpenOptions::new().write(true).open(&path).expect("it is there");
+        sparse.set_len(1 << 30).expect("sparse");
+        let mut stage = Stage::new(engine, &path, false);
+        let mut peer = stage.connect();
+        stage.read(&mut peer, 1 << 20);
+        let sender = stage.sender;
+        stage.runtime.with(sender, |sender, cx| cx.close(sender.streams[0]));
+        // With bytes unread a close is a reset.
+        drop(peer);
+        stage.until(|sender| sender.ended.len() == 1 && sender.closed.len() == 1);
+        assert!(matches!(stage.sender().ended[..], [(Closed::Aborted, _)]), "{:?}", stage.sender().ended);
     });
 }
 

@@ -1,5 +1,7 @@
 //! C: sends and reads that do only a part.
 
+#[cfg(unix)]
+use std::io::Write;
 use std::time::Duration;
 
 use reactor::{ConnectOptions, Outgoing, Shared};
@@ -16,6 +18,7 @@ pub(super) const ROWS: &[Row] = &[
     row("C3", "a drip of single bytes gives the same as one write", drip),
     row("C7", "a vectored send that is cut goes on at the right byte", vectored),
     row("C8", "an empty send comes back, and the stream goes on", empty_send),
+    row("C10", "room for who writes past the engine is told once, even if it was there before", room_outside),
 ];
 
 const fn row(id: &'static str, name: &'static str, run: fn(&mut World<'_>) -> Outcome) -> Row {
@@ -93,6 +96,55 @@ fn vectored(world: &mut World<'_>) -> Outcome {
     })?;
     check!(drive.told(pair.server).bytes == bytes, "what arrived differs");
     Ok(())
+}
+
+#[cfg(not(unix))]
+fn room_outside(_: &mut World<'_>) -> Outcome {
+    Err(crate::Stop::Skipped("nobody writes past an engine here".to_owned()))
+}
+
+#[cfg(unix)]
+fn room_outside(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let pair = pairs(drive, 1, &narrow())?[0];
+    let (client, server) = (pair.client, pair.server);
+    // From here on the engine has waited for room itself, and may be told of it unasked.
+    carry(drive, client, server, &pattern(300_000))?;
+    drive.note(server).bytes.clear();
+    let outlet =
+        drive.engine.outlet(client).and_then(|source| source.descriptor()?.try_clone_to_owned().ok());
+    let Some(outlet) = outlet else {
+        return Err(crate::Stop::Skipped("nobody may write past this engine".to_owned()));
+    };
+    let mut outlet = std::fs::File::from(outlet);
+    let mut written = 0;
+    for comes_before in [true, false, true] {
+        drive.engine.reading(server, false);
+        drive.settle(2)?;
+        while let Ok(count) = outlet.write(&[0; 4096]) {
+            written += count;
+        }
+        let rooms = drive.told(client).rooms;
+        if comes_before {
+            drive.engine.reading(server, true);
+            drive.until("all is read", |drive| drive.told(server).bytes.len() == written)?;
+            drive.settle(2)?;
+        }
+        check!(drive.told(client).rooms == rooms, "room was told unasked");
+        check!(drive.await_room(client), "an engine with an outlet tells of room");
+        if !comes_before {
+            drive.settle(3)?;
+            check!(drive.told(client).rooms == rooms, "room was told where there is none");
+            drive.engine.reading(server, true);
+        }
+        drive.until("there is room", |drive| drive.told(client).rooms > rooms)?;
+        drive.until("all is read", |drive| drive.told(server).bytes.len() == written)?;
+        drive.settle(3)?;
+        check!(drive.told(client).rooms == rooms + 1, "room was told more than once");
+    }
+    // What the engine itself sends afterwards goes on as ever.
+    drive.note(server).bytes.clear();
+    carry(drive, client, server, &pattern(10_000))
 }
 
 fn empty_send(world: &mut World<'_>) -> Outcome {

@@ -4,6 +4,7 @@
 //! GET and HEAD, single ranges, conditions by ETag and by date, keep-alive and pipelining. Nothing outside of DIR is
 //! served, symbolic links included. A request's head has at most 8 KiB (431) and comes within 10 seconds (408).
 //! ADDR is `127.0.0.1:8080` if it is left out. What is large is read no faster than its reader takes it.
+//! SIGTERM or SIGINT (Unix) stops it: answers that are under way have ten more seconds to leave, unless it is told twice.
 
 mod answer;
 mod date;
@@ -12,14 +13,21 @@ mod server;
 
 use std::{fs, process::exit};
 
-use reactor::{Address, file::File};
+use reactor::{Address, Error, Receipt, Runtime, file::File};
 
 fn main() {
     let (address, root) = arguments().unwrap_or_else(|why| fail(2, &why));
-    match reactor::run(server::Server::new(address, root)).map(reactor::Receipt::check) {
-        Ok(Ok(_)) => (),
-        Ok(Err(error)) | Err(error) => fail(1, &error.to_string()),
+    if let Err(error) = serve(address, root) {
+        fail(1, &error.to_string());
     }
+}
+
+fn serve(address: Address, root: File) -> Result<Receipt, Error> {
+    let mut runtime = Runtime::new()?;
+    #[cfg(unix)]
+    runtime.add(reactor::signals::Graceful::within(std::time::Duration::from_secs(10)))?;
+    runtime.add(server::Server::new(address, root))?;
+    runtime.run()?.check()
 }
 
 fn arguments() -> Result<(Address, File), String> {

@@ -27,6 +27,7 @@ pub(crate) struct Server {
     root: File,
     clients: IdMap<Stream, Client>,
     transfers: IdMap<FileTransfer, Id<Stream>>,
+    is_stopping: bool,
 }
 
 /// A connection.
@@ -51,7 +52,7 @@ struct Found(Id<Stream>, Result<Opened, Error>);
 
 impl Server {
     pub(crate) fn new(address: Address, root: File) -> Server {
-        Server { address, root, clients: IdMap::new(), transfers: IdMap::new() }
+        Server { address, root, clients: IdMap::new(), transfers: IdMap::new(), is_stopping: false }
     }
 
     /// Answers the next request, if it is there and none is being answered.
@@ -67,8 +68,9 @@ impl Server {
             Parsed::Partial => (),
             Parsed::Bad(status) => self.refuse(cx, id, status),
             Parsed::Whole(len, _) if len > HEAD_MAX => self.refuse(cx, id, 431),
-            Parsed::Whole(len, request) => {
+            Parsed::Whole(len, mut request) => {
                 client.input.drain(..len);
+                request.keep &= !self.is_stopping;
                 let how =
                     OpenOptions { beneath: Some(self.root.clone()), prefetch: SMALL, ..OpenOptions::read() };
                 let operation = Operation::open(&request.path, how);
@@ -115,11 +117,23 @@ impl Service for Server {
         println!("listening on {}", cx.local(listener)?);
         Ok(())
     }
+
+    /// What is being answered is the last answer of its connection; the others have none to wait for.
+    fn stop(&mut self, cx: &mut Context<Self>) {
+        self.is_stopping = true;
+        for (id, client) in self.clients.iter_mut() {
+            match &mut client.request {
+                Some(request) => request.keep = false,
+                None => cx.close(id),
+            }
+        }
+    }
 }
 
 impl Handle<Stream> for Server {
     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
         match event {
+            Event::Open if self.is_stopping => cx.close(id),
             Event::Open => {
                 let timer = cx.after(HEAD_TIME, Look(id));
                 let client = Client {

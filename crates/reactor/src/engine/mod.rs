@@ -190,7 +190,8 @@ pub enum Event {
     /// A datagram that was to be sent, or was, did not get there, as far as is known; to whom it was, if
     /// that is known.
     Undelivered(Option<Address>, io::Error),
-    /// There is room for datagrams again, after `send_datagrams` left some.
+    /// There is room for output: again for datagrams, after `send_datagrams` left some; of a stream, after
+    /// [`await_room`](Engine::await_room).
     Room,
 }
 
@@ -401,6 +402,14 @@ pub trait Engine {
     fn outlet(&self, key: Key) -> Option<Source<'_>> {
         let _ = key;
         None
+    }
+
+    /// Has [`Event::Room`] told once there is room in a stream, from now on: asked by who found none in its
+    /// [`outlet`](Engine::outlet), while no send is out. `false` if that cannot be told, as by default; then what waits
+    /// is sent instead.
+    fn await_room(&mut self, key: Key) -> bool {
+        let _ = key;
+        false
     }
 
     /// Ends the write side: the peer sees the end after what was sent. Not while a send is out.

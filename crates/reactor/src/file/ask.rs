@@ -63,11 +63,17 @@ impl<S> Context<'_, S> {
     ///
     /// * [`Closed::Truncated`]: the file ended before its range did;
     /// * [`Closed::Failed`]: it could not be read;
-    /// * [`Closed::Aborted`]: the stream ended, or the service closed the transfer.
+    /// * [`Closed::Aborted`]: the stream ended or was released, or the service [aborted](Context::abort) the transfer.
     ///
     /// In all these the stream lives, unless it was what ended, and its peer waits for bytes that do not come:
     /// closing it is what tells it. A peer that ends its own side does not end a stream with a transfer; when the
     /// transfer is over the stream then closes as it would have.
+    ///
+    /// A graceful end does not cut a transfer off: a stream that is [closed](Context::close) or
+    /// [finished](Context::finish) meanwhile ends when the file has left, and a [close](Context::close) of the transfer
+    /// itself changes nothing, but that a paused one goes on. So a stop waits for transfers as for all output, until its
+    /// grace is over. A peer that reads nothing ends its stream by
+    /// [`StreamOptions::write_stall`](crate::StreamOptions::write_stall), as ever.
     ///
     /// # Errors
     /// [`Rejected`]: the stream is gone, is closing, is coupled or has a transfer already; or a limit is reached.

@@ -230,7 +230,9 @@ impl FileJob {
 
 impl Drop for FileJob {
     fn drop(&mut self) {
-        self.tell(Err(io::Error::other("no thread took the operation")));
+        if self.tell.is_some() {
+            self.tell(Err(io::Error::other(NO_THREAD)));
+        }
     }
 }
 
@@ -239,3 +241,5 @@ impl fmt::Debug for FileJob {
         write!(f, "FileJob({})", self.action)
     }
 }
+
+pub(super) const NO_THREAD: &str = "no thread took the operation";

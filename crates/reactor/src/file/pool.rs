@@ -4,6 +4,7 @@ use std::{
     collections::{HashSet, VecDeque},
     io,
     marker::PhantomData,
+    mem,
     time::Duration,
 };
 
@@ -12,7 +13,7 @@ use crate::{
     core::Core,
     error::Error,
     id::Key,
-    message::{Deliver, Jobs, Left, Offloaded},
+    message::{Deliver, Job, Jobs, Left, Offloaded},
     runtime::limits::Limits,
     sync::{
         Arc,
@@ -23,6 +24,8 @@ use crate::{
 /// The threads for files, and the bounds.
 pub(crate) struct Files {
     jobs: Jobs,
+    /// Asked for in this turn, and given to the threads at its end: together, so with one wake.
+    asked: Vec<Job>,
     load: Arc<Load>,
     operations_max: usize,
     bytes_max: usize,
@@ -71,6 +74,7 @@ impl Files {
         let load = Load { operations: AtomicUsize::new(0), bytes: AtomicUsize::new(0) };
         Files {
             jobs: Jobs::named("reactor-file", limits.file_threads, limits.file_operations),
+            asked: Vec::new(),
             load: Arc::new(load),
             operations_max: limits.file_operations,
             bytes_max: limits.file_bytes,
@@ -85,8 +89,8 @@ impl Files {
     }
 
     /// Drops what did not begin, and leaves what hangs; says how much there was of both.
-    pub(crate) fn end(&self) -> Left {
-        let dropped = self.jobs.close().dropped;
+    pub(crate) fn end(&mut self) -> Left {
+        let dropped = mem::take(&mut self.asked).len() + self.jobs.close().dropped;
         let running = self.out();
         // A thread whose operation is answered has nothing left to wait for.
         self.jobs.join(if running == 0 { JOIN_MAX } else { Duration::ZERO });
@@ -111,20 +115,24 @@ impl Files {
 }
 
 impl Core {
-    /// Hands a job to the engine, or to a thread. One that nobody takes is answered by its drop.
+    /// Hands a job to the engine, or at the end of the turn to a thread. One that nobody takes is answered by its drop.
     pub(super) fn start_file(&mut self, job: FileJob) {
         if let Some(job) = self.engine.run_file(job) {
-            // What refuses it drops it.
-            let _ = self.files.jobs.run(Box::new(move || job.perform_here()));
+            self.run_file(Box::new(move || job.perform_here()));
         }
     }
 
-    /// Runs a job of a resource on a thread for files.
-    ///
-    /// # Errors
-    /// There is no thread, and none can be started; the job is dropped.
-    pub(super) fn run_file(&mut self, job: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-        self.files.jobs.run(job).map_err(|refused| io::Error::other(refused.to_string()))
+    /// Has a thread for files run a job at the end of the turn. One that no thread takes is dropped.
+    pub(super) fn run_file(&mut self, job: Job) {
+        self.files.asked.push(job);
+    }
+
+    /// Gives what was asked for to the threads.
+    #[inline]
+    pub(crate) fn give_files(&mut self) {
+        if !self.files.asked.is_empty() {
+            self.files.jobs.run_all(&mut self.files.asked);
+        }
     }
 
     /// Takes a place for a resource; without room it is flushed again when there is some.

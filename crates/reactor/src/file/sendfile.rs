@@ -1,13 +1,24 @@
 //! A file to a socket without a copy in this process: sendfile(2), in a thread for files.
 //!
 //! Not in the loop's thread, because a page that is not in memory is waited for. The socket does not block: when it
-//! is full the thread reads a piece of the file instead, which the stream queues as its own. So it is the engine that
-//! waits for room, as for any output, and an error of the socket is found by the stream, which knows what to do.
+//! is full the engine waits for room, as for any output. When nothing could be moved the thread reads a piece of the file
+//! instead, which the stream queues as its own: so an error of the socket is found by the stream, which knows what to
+//! do, a file that sendfile(2) does not take is copied, and a system that tells of room and has none is not asked for
+//! ever.
 
-use std::{any::Any, fs, io, sync::Arc};
+use std::{any::Any, fs, io};
 
 use super::{File, pool::Claim, system};
-use crate::{core::Core, engine::Source, error::Error, id::Key, message::Deliver, resource::unwatched, sys};
+use crate::{
+    core::Core,
+    engine::Source,
+    error::Error,
+    id::Key,
+    message::{Deliver, Mailbox},
+    resource::unwatched,
+    sync::Arc,
+    sys,
+};
 
 /// A stream's socket, beside the engine's.
 #[derive(Clone)]
@@ -20,10 +31,19 @@ pub(super) struct Moved {
     _claim: Claim,
 }
 
-/// Bytes that are in the socket, and those that come next and found no room there.
+/// How many bytes are in the socket, and what is to be done about the next ones.
 pub(super) struct Part {
     pub(super) sent: u64,
-    pub(super) rest: Vec<u8>,
+    pub(super) next: Next,
+}
+
+pub(super) enum Next {
+    /// They may be asked for, if any came: otherwise the file has ended.
+    More,
+    /// They found no room.
+    Room,
+    /// They are these, to be queued; none, if the file has ended.
+    Piece(Vec<u8>),
 }
 
 impl Outlet {
@@ -36,35 +56,74 @@ impl Outlet {
     }
 
     /// Moves a part of a file, in a thread; `false` if there is no room for another operation now.
-    ///
-    /// # Errors
-    /// There is no thread for it.
     pub(super) fn ask(
         &self,
         core: &mut Core,
         (service, key): (u16, Key),
         (file, offset, bytes_max): (File, u64, u64),
         deliver: Deliver,
-    ) -> io::Result<bool> {
-        let rest_max = core.files.fitting(REST_WHOLE);
-        let Some(claim) = core.claim_file(key, rest_max) else { return Ok(false) };
-        let (to, mailbox) = (self.clone(), core.mailbox.clone());
-        let job = move || {
-            let moved = file.system().map_or_else(
-                || Err(io::ErrorKind::Unsupported.into()),
-                |from| move_some(&to, from, (offset, bytes_max), rest_max),
-            );
-            // The socket is not to stay open longer than the stream for the sake of an answer.
-            drop(to);
-            let result = moved.map_err(|error| Error::os("send", file.path().display(), error));
-            if let Err(refused) =
-                mailbox.send_reserved(service, Moved { key, result, _claim: claim }, deliver)
-            {
-                drop(refused);
-                mailbox.announce();
-            }
+    ) -> bool {
+        let rest_max = core.files.fitting(REST);
+        let Some(claim) = core.claim_file(key, rest_max) else { return false };
+        let place = Place { mailbox: core.mailbox.clone(), service, key, deliver, claim };
+        let errand = Errand { file, offset, bytes_max, rest_max, to: self.clone(), place: Some(place) };
+        core.run_file(Box::new(move || errand.perform()));
+        true
+    }
+}
+
+/// A part that is to be moved. One that no thread takes is answered by its drop.
+struct Errand {
+    file: File,
+    offset: u64,
+    bytes_max: u64,
+    rest_max: usize,
+    to: Outlet,
+    place: Option<Place>,
+}
+
+/// Where the answer goes, and its place among what is out.
+struct Place {
+    mailbox: Arc<Mailbox<Deliver>>,
+    service: u16,
+    key: Key,
+    deliver: Deliver,
+    claim: Claim,
+}
+
+impl Errand {
+    fn perform(mut self) {
+        let moved = match self.file.system() {
+            Some(from) => move_some(&self.to, from, (self.offset, self.bytes_max), self.rest_max),
+            None => Err(io::ErrorKind::Unsupported.into()),
         };
-        core.run_file(Box::new(job)).map(|()| true)
+        let place = self.place.take();
+        let file = self.file.clone();
+        // The socket is not to stay open longer than the stream for the sake of an answer.
+        drop(self);
+        if let Some(place) = place {
+            place.answer(&file, moved);
+        }
+    }
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            place.answer(&self.file, Err(io::Error::other(super::job::NO_THREAD)));
+        }
+    }
+}
+
+impl Place {
+    fn answer(self, file: &File, moved: io::Result<Part>) {
+        let Place { mailbox, service, key, deliver, claim } = self;
+        let result = moved.map_err(|error| Error::os("send", file.path().display(), error));
+        if let Err(refused) = mailbox.send_reserved(service, Moved { key, result, _claim: claim }, deliver) {
+            // A service that has gone wants no answer; whoever waits for its place does.
+            drop(refused);
+            mailbox.announce();
+        }
     }
 }
 
@@ -80,17 +139,20 @@ fn move_some(
     rest_max: usize,
 ) -> io::Result<Part> {
     let most = bytes_max.min(JOB_MAX);
-    let (sent, end) = sys::send_file(sys::borrow(&to.0), from, offset, most);
-    let Some(error) = end else { return Ok(Part { sent, rest: Vec::new() }) };
-    let piece = if error.kind() == io::ErrorKind::WouldBlock { REST.min(rest_max) } else { rest_max };
-    let left = usize::try_from(bytes_max - sent).unwrap_or(usize::MAX);
-    let rest = system::read_at(from, offset + sent, piece.min(left), Vec::new())?;
-    Ok(Part { sent, rest })
+    match sys::send_file(sys::borrow(&to.0), from, offset, most) {
+        Ok(sent) if sent == 0 || sent == most => Ok(Part { sent, next: Next::More }),
+        // Not tried again at once: a socket is said to have room when a good part of it is free, and who fills each gap
+        // as it opens is in its reader's way. If it was the file that ended, the next try says so.
+        Ok(sent) => Ok(Part { sent, next: Next::Room }),
+        Err(_) => {
+            let left = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+            let piece = system::read_at(from, offset, rest_max.min(left), Vec::new())?;
+            Ok(Part { sent: 0, next: Next::Piece(piece) })
+        }
+    }
 }
 
 /// The most bytes of one operation, so that transfers take turns on the threads.
 const JOB_MAX: u64 = 4 << 20;
-/// What is queued to be told of room.
-const REST: usize = 16 << 10;
-/// What is queued when it cannot be moved without a copy at all.
-const REST_WHOLE: usize = 64 << 10;
+/// What is queued when it cannot be moved without a copy.
+const REST: usize = 64 << 10;

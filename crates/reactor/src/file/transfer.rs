@@ -5,7 +5,7 @@ use std::{any::Any, convert::Infallible, io, mem, ops::Range};
 use super::{
     Action, Answer, File,
     pool::Landed,
-    sendfile::{self, Moved, Outlet, Part},
+    sendfile::{self, Moved, Next, Outlet, Part},
 };
 use crate::{
     context::Context,
@@ -13,7 +13,7 @@ use crate::{
     engine::{Ending, Interest, Ready, Source},
     error::{Closed, Error},
     id::{Id, Key},
-    resource::{AnyStream, Flow, Io, Resource, Table, service, unwatched},
+    resource::{AnyStream, Flow, Io, Resource, Table, Way, service, unwatched},
     service::Handle,
 };
 
@@ -101,7 +101,8 @@ impl FileTransfer {
 struct To {
     key: Key,
     feed: fn(&mut Core, u16, Key, &[u8]) -> Flow,
-    is_bare: fn(&mut Core, Key) -> bool,
+    way: fn(&mut Core, Key) -> Way,
+    await_room: fn(&mut Core, Key) -> bool,
     end: fn(&mut Core, Key),
 }
 
@@ -136,7 +137,7 @@ pub(super) fn begin<R: AnyStream>(
     if core.couples.contains_key(&to) || !R::begin_feed(core, to) {
         return Err((transfer, misuse("the stream is closing, coupled, or has a transfer")));
     }
-    let to = To { key: to, feed: R::feed, is_bare: R::is_bare, end: R::end_feed };
+    let to = To { key: to, feed: R::feed, way: R::way, await_room: R::await_room, end: R::end_feed };
     let (stream, end) = (to.key, to.end);
     let moving = Moving { transfer, to, is_out: false, is_paused: false, is_full: false, outlet: None };
     match core.registry.insert(index, table, Box::new(moving)) {
@@ -173,7 +174,7 @@ impl Resource for FileTransfer {
         &Table {
             name: std::any::type_name::<FileTransfer>,
             flush,
-            close: |core, key, _| end(core, key, Closed::Aborted),
+            close,
             release: |core, key| end(core, key, Closed::Released),
             pause: |core, key, paused| {
                 if let Some(moving) = find(core, key) {
@@ -198,6 +199,18 @@ impl Resource for FileTransfer {
     fn enroll(self, _: &mut Core, _: u16, _: &'static Table) -> Result<Key, (Self, Error)> {
         let why = "a transfer needs its stream: use send_file";
         Err((self, Error::Misuse { operation: "add", why }))
+    }
+}
+
+/// Lets what is under way go on to its end, as a stream's close does; without its stream there is none to come.
+fn close(core: &mut Core, key: Key, _: Closed) {
+    if !core.couples.contains_key(&key) {
+        return end(core, key, Closed::Aborted);
+    }
+    if let Some(moving) = find(core, key)
+        && mem::take(&mut moving.is_paused)
+    {
+        core.mark(key);
     }
 }
 
@@ -231,17 +244,23 @@ fn flush(core: &mut Core, key: Key) {
         }
         return;
     }
-    let Some(moving) = find(core, key) else { return };
-    let left = moving.transfer.left();
+    let Some(Moving { transfer, to: To { way, .. }, .. }) = find(core, key) else { return };
+    let (left, way) = (transfer.left(), *way);
     if left == 0 {
         return end(core, key, Closed::Done);
     }
+    let way = way(core, stream);
+    if way == Way::Full {
+        return;
+    }
+    let Some(moving) = find(core, key) else { return };
     let (file, offset) = (moving.transfer.file.clone(), moving.transfer.at);
     let chunk = core.files.fitting(CHUNK);
     if chunk == 0 {
         return core.fail(key, "read", io::Error::other(FORBIDDEN));
     }
-    if file.system().is_some() && ask_sendfile(core, key, (file.clone(), offset, left)) {
+    let is_direct = way == Way::Socket && file.system().is_some();
+    if is_direct && ask_sendfile(core, key, stream, (file.clone(), offset, left)) {
         return;
     }
     let bytes_max = chunk.min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -253,13 +272,8 @@ fn flush(core: &mut Core, key: Key) {
     }
 }
 
-/// Asks for a part to be moved without a copy; `false` if this stream, or its engine, does not allow that now.
-fn ask_sendfile(core: &mut Core, key: Key, part: (File, u64, u64)) -> bool {
-    let Some(Moving { to: To { key: stream, is_bare, .. }, .. }) = find(core, key) else { return false };
-    let (stream, is_bare) = (*stream, *is_bare);
-    if !is_bare(core, stream) {
-        return false;
-    }
+/// Asks for a part to be moved without a copy; `false` if the engine, or the transport, does not allow that.
+fn ask_sendfile(core: &mut Core, key: Key, stream: Key, part: (File, u64, u64)) -> bool {
     let Core { registry, engine, .. } = core;
     let Some(slot) = registry.live(key) else { return false };
     let index = slot.service;
@@ -267,34 +281,44 @@ fn ask_sendfile(core: &mut Core, key: Key, part: (File, u64, u64)) -> bool {
     let Some(moving) = moving else { return false };
     let outlet = moving.outlet.get_or_insert_with(|| Outlet::of(engine.outlet(stream)));
     let Some(outlet) = outlet.clone() else { return false };
-    match outlet.ask(core, (index, key), part, moved) {
-        Ok(is_out) => {
-            if let Some(moving) = find(core, key) {
-                moving.is_out = is_out;
-            }
-        }
-        Err(error) => core.fail(key, "send", error),
+    let is_out = outlet.ask(core, (index, key), part, moved);
+    if let Some(moving) = find(core, key) {
+        moving.is_out = is_out;
     }
     true
 }
 
-/// A part is in the stream's socket, and a piece behind it found no room there.
+/// A part is in the stream's socket. What comes next waits for room there, or is a piece that is to be queued.
 fn moved(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16) {
     let Some(Moved { key, result, .. }) = sendfile::next_moved(queue) else { return };
     let Some((core, _)) = to else { return };
     let Some(moving) = find(core, key) else { return };
     moving.is_out = false;
-    let Part { sent, rest } = match result {
+    let Part { sent, next } = match result {
         Ok(part) => part,
         Err(error) => return end(core, key, Closed::Failed(error)),
     };
     moving.transfer.at += sent;
     moving.transfer.sent += sent;
     core.counters.bytes_out += sent;
-    match (sent, rest.is_empty()) {
-        (0, true) => end(core, key, Closed::Truncated(SHORT.into())),
-        (_, true) => core.mark(key),
-        (_, false) => feed(core, key, index, &rest),
+    match next {
+        Next::More if sent > 0 => core.mark(key),
+        Next::More => end(core, key, Closed::Truncated(SHORT.into())),
+        Next::Room => wait_for_room(core, key),
+        Next::Piece(bytes) if bytes.is_empty() => end(core, key, Closed::Truncated(SHORT.into())),
+        Next::Piece(bytes) => feed(core, key, index, &bytes),
+    }
+}
+
+/// The stream marks this resource when there is room. Where that is not told, the queue takes what comes next.
+fn wait_for_room(core: &mut Core, key: Key) {
+    let Some(Moving { to: To { key: stream, await_room, .. }, .. }) = find(core, key) else { return };
+    let (stream, await_room) = (*stream, *await_room);
+    if !await_room(core, stream) {
+        if let Some(moving) = find(core, key) {
+            moving.outlet = Some(None);
+        }
+        core.mark(key);
     }
 }
 

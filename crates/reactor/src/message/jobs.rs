@@ -3,6 +3,11 @@
 //! No thread exists before the first job, and one is started only when no other is free. Threads stay until the pool
 //! closes. A job runs once, on any thread, in the order of the queue; its result is its own affair. A job that panics
 //! costs its thread nothing, and the pool reports nothing of it: who gives the job catches and tells.
+//!
+//! A sleeping thread is called only if no other was called that has not looked yet: it looks at the queue before it does
+//! anything else. A thread that takes a job and leaves others calls the next sleeper, since its own job may take for
+//! ever. So while a job waits and a thread sleeps, some thread is on its way to the queue; and many jobs given at once,
+//! each of them short, are done by one thread that was woken once.
 
 use crate::sync::thread::{self, JoinHandle, ThreadId};
 use crate::sync::{Arc, Condvar, Mutex, lock, wait_while, wait_while_for};
@@ -47,11 +52,32 @@ impl Jobs {
     /// The job is dropped when the pool is full or closed, or when it needs a thread and none can be started.
     pub(crate) fn run(&self, job: Job) -> Result<(), NotRun> {
         let mut state = lock(&self.shared.state);
+        let taken = self.take(&mut state, job);
+        let calls = state.call();
+        drop(state);
+        self.shared.wake(calls);
+        // Dropped without the lock: what a job drops may be anybody's.
+        taken.map_err(|(_, why)| why)
+    }
+
+    /// Gives all these jobs as [`run`](Jobs::run) does, with one wake at most, and leaves the list empty. Those that
+    /// are refused are dropped.
+    pub(crate) fn run_all(&self, jobs: &mut Vec<Job>) {
+        let mut state = lock(&self.shared.state);
+        let refused: Vec<_> = jobs.drain(..).filter_map(|job| self.take(&mut state, job).err()).collect();
+        let calls = state.call();
+        drop(state);
+        self.shared.wake(calls);
+        drop(refused);
+    }
+
+    /// Queues a job, and starts a thread for it if none is free; or gives it back.
+    fn take(&self, state: &mut State, job: Job) -> Result<(), (Job, NotRun)> {
         if state.closed {
-            return Err(NotRun::Closed);
+            return Err((job, NotRun::Closed));
         }
         // Each queued job has a claim on one free thread.
-        let no_thread_free = state.queue.len() >= state.free;
+        let no_thread_free = state.queue.len() >= state.free();
         let mut cause = None;
         if no_thread_free && state.handles.len() < self.threads_max {
             // Under the lock: this happens `threads_max` times in the life of the pool.
@@ -59,18 +85,13 @@ impl Jobs {
                 Ok(handle) => state.handles.push(handle),
                 Err(error) => cause = Some(error),
             }
-            state.free += usize::from(cause.is_none());
+            state.starting += usize::from(cause.is_none());
         }
-        let waiting_max = if state.handles.is_empty() { 0 } else { state.free + self.queue_max };
+        let waiting_max = if state.handles.is_empty() { 0 } else { state.free() + self.queue_max };
         if state.queue.len() >= waiting_max {
-            return Err(match cause {
-                Some(error) => NotRun::NoThread(error),
-                None => NotRun::Full,
-            });
+            return Err((job, cause.map_or(NotRun::Full, NotRun::NoThread)));
         }
         state.queue.push_back(job);
-        drop(state);
-        self.shared.work.notify_one();
         Ok(())
     }
 
@@ -92,7 +113,7 @@ impl Jobs {
         state.closed = true;
         let dropped = mem::take(&mut state.queue);
         self.shared.work.notify_all();
-        let mut state = wait_while(&self.shared.ended, state, |state| state.free > 0);
+        let mut state = wait_while(&self.shared.ended, state, |state| state.free() > 0);
         let ended = state.take_ended();
         let running = state.running;
         drop(state);
@@ -153,17 +174,30 @@ struct Shared {
     /// What its threads are called.
     name: &'static str,
     state: Mutex<State>,
-    /// Signals that a job was queued or the pool closed.
+    /// Signals that a thread was called or the pool closed.
     work: Condvar,
     /// Signals that a thread ended.
     ended: Condvar,
 }
 
+impl Shared {
+    /// Wakes a thread that was called; the lock is free.
+    fn wake(&self, calls: bool) {
+        if calls {
+            self.work.notify_one();
+        }
+    }
+}
+
 #[derive(Default)]
 struct State {
     queue: VecDeque<Job>,
-    /// Threads that wait for a job or are about to, those that just start included.
-    free: usize,
+    /// Threads that sleep, and that nobody has called.
+    asleep: usize,
+    /// Calls that no thread has followed yet: so many sleepers are on their way to the queue.
+    called: usize,
+    /// Threads that were started, and are on their way to it for the first time.
+    starting: usize,
     running: usize,
     closed: bool,
     handles: Vec<JoinHandle<()>>,
@@ -172,6 +206,21 @@ struct State {
 }
 
 impl State {
+    /// Threads that have no job.
+    fn free(&self) -> usize {
+        self.asleep + self.called + self.starting
+    }
+
+    /// Calls a sleeper if a job waits and nobody is on the way to it; `true`: one is to be woken.
+    fn call(&mut self) -> bool {
+        let calls = !self.queue.is_empty() && self.called + self.starting == 0 && self.asleep > 0;
+        if calls {
+            self.asleep -= 1;
+            self.called += 1;
+        }
+        calls
+    }
+
     fn take_ended(&mut self) -> Vec<JoinHandle<()>> {
         let ended = mem::take(&mut self.ended);
         self.handles.extract_if(.., |handle| ended.contains(&handle.thread().id())).collect()
@@ -184,15 +233,26 @@ fn spawn_worker(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name(shared.name.into()).spawn(move || work(&shared))
 }
 
-/// The life of one thread; whoever started it has counted it as free.
+/// The life of one thread; whoever started it has counted it.
 fn work(shared: &Shared) {
     let mut state = lock(&shared.state);
+    state.starting -= 1;
     loop {
-        state = wait_while(&shared.work, state, |state| state.queue.is_empty() && !state.closed);
-        state.free -= 1;
-        let Some(job) = state.queue.pop_front() else { break };
+        let Some(job) = state.queue.pop_front() else {
+            if state.closed {
+                break;
+            }
+            state.asleep += 1;
+            state = wait_while(&shared.work, state, |state| state.called == 0 && !state.closed);
+            // Who called has counted one sleeper less; the end of the pool calls nobody.
+            let count = if state.called > 0 { &mut state.called } else { &mut state.asleep };
+            *count -= 1;
+            continue;
+        };
         state.running += 1;
+        let calls = state.call();
         drop(state);
+        shared.wake(calls);
         if let Err(payload) = catch_unwind(AssertUnwindSafe(job)) {
             // Dropping the payload may panic again, and then the thread would be lost to the count.
             if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
@@ -201,7 +261,6 @@ fn work(shared: &Shared) {
         }
         state = lock(&shared.state);
         state.running -= 1;
-        state.free += 1;
     }
     state.ended.push(thread::current().id());
     drop(state);
@@ -244,7 +303,7 @@ mod tests {
     }
 
     fn wait_until_free(jobs: &Jobs, free: usize) {
-        while lock(&jobs.shared.state).free != free {
+        while lock(&jobs.shared.state).free() != free {
             thread::yield_now();
         }
     }
@@ -276,6 +335,48 @@ mod tests {
         began.1.recv().expect("the second begins");
         drop((first, second));
         assert_eq!(jobs.join(LONG).running, 0);
+    }
+
+    #[test]
+    fn a_job_that_hangs_holds_up_none_that_was_given_with_it() {
+        let (jobs, began) = (Jobs::new(2, 8), channel());
+        // Two threads that sleep.
+        drop([begin(&jobs, &began), begin(&jobs, &began)]);
+        wait_until_free(&jobs, 2);
+        let (hangs, release) = held(&began.0);
+        let (done, results) = channel();
+        let mut given: Vec<Job> = vec![hangs];
+        given.extend((0..5).map(|number| -> Job {
+            let done = done.clone();
+            Box::new(move || done.send(number).expect("the test listens"))
+        }));
+        jobs.run_all(&mut given);
+        drop(done);
+        assert!(given.is_empty());
+        assert_eq!(results.iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+        assert_eq!(jobs.running(), 1);
+        drop(release);
+        assert_eq!(jobs.join(LONG), Left { dropped: 0, running: 0 });
+    }
+
+    #[test]
+    fn of_several_jobs_those_beyond_the_limit_are_dropped_unrun() {
+        for count in [2, 3, 4] {
+            let (jobs, began) = (Jobs::new(1, 2), channel());
+            let (hangs, release) = held(&began.0);
+            jobs.run(hangs).expect("there is room");
+            began.1.recv().expect("it begins");
+            let (done, results) = channel();
+            let mut given: Vec<Job> = Vec::new();
+            for number in 0..count {
+                let done = done.clone();
+                given.push(Box::new(move || done.send(number).expect("the test listens")));
+            }
+            jobs.run_all(&mut given);
+            drop((release, done));
+            assert_eq!(results.iter().collect::<Vec<_>>(), (0..count.min(2)).collect::<Vec<_>>());
+            assert_eq!(jobs.join(LONG), Left { dropped: 0, running: 0 });
+        }
     }
 
     #[test]

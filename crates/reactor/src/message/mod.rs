@@ -15,7 +15,7 @@ mod pending;
 use std::{any::Any, collections::VecDeque};
 
 pub(crate) use self::{
-    jobs::{Jobs, Left},
+    jobs::{Job, Jobs, Left},
     lanes::{Hand, Lanes, hand},
     mailbox::{Inbox, Mailbox, Outside},
 };

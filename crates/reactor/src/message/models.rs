@@ -3,9 +3,10 @@
 //! Run: `RUSTFLAGS="--cfg loom" cargo test -p io-reactor --lib models --release`. A wake that is lost is a deadlock,
 //! which the checker reports.
 
-use super::jobs::{Jobs, Left};
+use super::jobs::{Job, Jobs, Left};
 use super::mailbox::{Inbox, Mailbox, Outside, Refused};
 use super::pending::{Reply, Unanswered};
+use crate::sync::{Condvar, Mutex, lock, wait_while};
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Notify};
 use loom::thread;
@@ -327,5 +328,39 @@ fn a_closing_pool_runs_or_drops_each_job() {
         assert_eq!(running, 0);
         assert_eq!(ran.load(Ordering::Relaxed) + dropped, 2);
         assert_eq!(drops.load(Ordering::Relaxed), 2);
+    });
+}
+
+/// Two that wait for each other.
+struct Meeting {
+    arrived: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Meeting {
+    fn arrive(&self) {
+        *lock(&self.arrived) += 1;
+        self.changed.notify_all();
+        self.wait();
+    }
+
+    fn wait(&self) {
+        drop(wait_while(&self.changed, lock(&self.arrived), |arrived| *arrived < 2));
+    }
+}
+
+#[test]
+fn a_sleeping_thread_is_called_to_the_job_that_another_left() {
+    bounded(2, || {
+        let jobs = Jobs::new(2, 2);
+        // In some orders both threads sleep when the next two jobs come, in some they do not.
+        jobs.run_all(&mut vec![Box::new(|| ()), Box::new(|| ())]);
+        let meeting = Arc::new(Meeting { arrived: Mutex::new(0), changed: Condvar::new() });
+        // Neither ends before the other has begun, as if it hung.
+        let given =
+            [meeting.clone(), meeting.clone()].map(|meeting| -> Job { Box::new(move || meeting.arrive()) });
+        jobs.run_all(&mut given.into());
+        meeting.wait();
+        assert_eq!(jobs.join(Duration::MAX), Left { dropped: 0, running: 0 });
     });
 }

@@ -189,6 +189,7 @@ impl Runtime {
         self.call(index, |core, erased| {
             failure = crate::resource::service::<S>(erased).start(&mut Context::new(core, index)).err();
         });
+        self.core.give_files();
         if let Some(failure) = failure {
             self.end_service(index);
             return Err(Error::Start { service: type_name::<S>(), failure });
@@ -225,6 +226,7 @@ impl Runtime {
         self.call(index, |core, erased| {
             result = Some(f(crate::resource::service::<S>(erased), &mut Context::new(core, index)));
         });
+        self.core.give_files();
         self.start_fresh();
         result
     }

@@ -52,6 +52,7 @@ impl Runtime {
         self.core.feed_file_waiters();
         self.flush();
         self.closings();
+        self.core.give_files();
         self.end_turn();
         Ok(self.core.counters.handled != handled)
     }

@@ -1,4 +1,4 @@
-//! sendfile(2), until the socket is full.
+//! sendfile(2): a part of a file into a socket.
 #![allow(unsafe_code)]
 
 use std::{fs::File, io};
@@ -8,36 +8,29 @@ use super::Borrowed;
 /// Whether there is a sendfile(2) that is used here.
 pub(crate) const HAS_SENDFILE: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// Moves at most so many bytes from this place on, in a thread for files. Says how many were moved, and what it was that ended it early: an error,
-/// `WouldBlock` among them; none where the file ended.
+/// Moves at most so many bytes from this place on, in a thread for files; says how many were moved. Fewer: the socket is
+/// full, or the file has ended. None: it has ended before.
+///
+/// # Errors
+/// As sendfile(2): EAGAIN when the socket was full already; EINTR is not seen.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) fn send_file(to: Borrowed<'_>, from: &File, offset: u64, most: u64) -> (u64, Option<io::Error>) {
+pub(crate) fn send_file(to: Borrowed<'_>, from: &File, offset: u64, most: u64) -> io::Result<u64> {
     use std::os::fd::AsRawFd;
     let (to, from) = (to.as_raw_fd(), from.as_raw_fd());
-    let mut sent = 0;
+    let mut at = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let count = usize::try_from(most).unwrap_or(usize::MAX);
     hold_back_pipe_signal();
-    let end = (|| {
-        while sent < most {
-            let Ok(mut at) = libc::off_t::try_from(offset + sent) else {
-                return Some(io::ErrorKind::InvalidInput.into());
-            };
-            let count = usize::try_from(most - sent).unwrap_or(usize::MAX);
-            // SAFETY: both descriptors are borrowed for this call, and the place is a live variable.
-            let moved = unsafe { libc::sendfile(to, from, &mut at, count) };
-            match u64::try_from(moved) {
-                Ok(0) => break,
-                Ok(moved) => sent += moved,
-                Err(_) => {
-                    let error = io::Error::last_os_error();
-                    if error.kind() != io::ErrorKind::Interrupted {
-                        return Some(error);
-                    }
-                }
-            }
+    loop {
+        // SAFETY: both descriptors are borrowed for this call, and the place is a live variable.
+        let moved = unsafe { libc::sendfile(to, from, &mut at, count) };
+        if let Ok(moved) = u64::try_from(moved) {
+            return Ok(moved);
         }
-        None
-    })();
-    (sent, end)
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
 }
 
 /// Blocks SIGPIPE in this thread, for its life: it is one of the runtime's own, which of a user's runs only what makes messages, and a signal
@@ -55,6 +48,6 @@ fn hold_back_pipe_signal() {
 
 /// Moves nothing: nobody asks where [`HAS_SENDFILE`] is false.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) fn send_file(_: Borrowed<'_>, _: &File, _: u64, _: u64) -> (u64, Option<io::Error>) {
-    (0, Some(io::ErrorKind::Unsupported.into()))
+pub(crate) fn send_file(_: Borrowed<'_>, _: &File, _: u64, _: u64) -> io::Result<u64> {
+    Err(io::ErrorKind::Unsupported.into())
 }

@@ -3,11 +3,10 @@
 use std::io;
 
 use super::{
-    BLOCKED, Calls, ENDED, HANGUP, IS_UNIX, Part, READABLE, READING, TOGETHER, WRITABLE,
-    interest::set_interest, table::Entry,
+    BLOCKED, Calls, ENDED, HANGUP, IS_UNIX, Part, READABLE, READING, TOGETHER, WRITABLE, table::Entry,
 };
 use crate::{
-    engine::{DatagramQueue, Event, Interest, Poll, Role, Trigger, letters},
+    engine::{DatagramQueue, Event, Poll, Role, letters},
     id::Key,
     sys::{self, datagram::Facts},
 };
@@ -37,16 +36,7 @@ impl<P: Poll> Calls<P> {
     pub(super) fn step_datagrams(&mut self, key: Key) -> Option<Event> {
         let entry = self.table.get_mut(key)?;
         if entry.has(BLOCKED) && entry.has(WRITABLE) {
-            entry.set(BLOCKED, false);
-            // An edge of room comes with each datagram that has left the machine: nobody wants these.
-            if self.poll.trigger() == Trigger::Edge
-                && let Err(error) = set_interest(&mut self.poll, entry, Some(Interest::Read), Trigger::Edge)
-            {
-                self.lose(key, error);
-                return None;
-            }
-            self.mark_changed(key);
-            return Some(Event::Room);
+            return self.tell_room(key);
         }
         if entry.has(HANGUP) {
             let driven = self.driven.as_mut()?;
@@ -117,17 +107,5 @@ impl<P: Poll> Calls<P> {
             self.wake_outside();
         }
         departure.taken
-    }
-
-    fn block(&mut self, key: Key) {
-        let Some(entry) = self.table.get_mut(key) else { return };
-        entry.set(WRITABLE, false);
-        entry.set(BLOCKED, true);
-        if self.poll.trigger() == Trigger::Edge
-            && let Err(error) = set_interest(&mut self.poll, entry, Some(Interest::Both), Trigger::Edge)
-        {
-            return self.lose(key, error);
-        }
-        self.mark_changed(key);
     }
 }

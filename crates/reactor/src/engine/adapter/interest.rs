@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{CHANGED, Calls, ENDED, Part, READING, table::Entry};
+use super::{BLOCKED, CHANGED, Calls, ENDED, Part, READING, WRITABLE, table::Entry};
 use crate::{
     engine::{Event, Interest, Poll, Sent, Trigger},
     id::Key,
@@ -33,6 +33,36 @@ impl<P: Poll> Calls<P> {
             }
         }
         self.changed.clear();
+    }
+
+    /// Has room told of from now on, for datagrams or for who writes past the engine.
+    pub(super) fn block(&mut self, key: Key) {
+        let Some(entry) = self.table.get_mut(key) else { return };
+        entry.set(WRITABLE, false);
+        entry.set(BLOCKED, true);
+        if self.poll.trigger() == Trigger::Edge {
+            // Asked anew even if it is watched already: an edge since room was not found is told again.
+            entry.set_in_poll(Some(Interest::Read));
+            if let Err(error) = set_interest(&mut self.poll, entry, Some(Interest::Both), Trigger::Edge) {
+                return self.lose(key, error);
+            }
+        }
+        self.mark_changed(key);
+    }
+
+    /// There is room for who waited for it.
+    pub(super) fn tell_room(&mut self, key: Key) -> Option<Event> {
+        let entry = self.table.get_mut(key)?;
+        entry.set(BLOCKED, false);
+        // An edge of room comes with each datagram that has left the machine: nobody wants these.
+        if self.poll.trigger() == Trigger::Edge
+            && let Err(error) = set_interest(&mut self.poll, entry, Some(Interest::Read), Trigger::Edge)
+        {
+            self.lose(key, error);
+            return None;
+        }
+        self.mark_changed(key);
+        Some(Event::Room)
     }
 
     /// Tells that a transport cannot be watched any more.

@@ -180,7 +180,7 @@ impl<P: Poll> Calls<P> {
         if entry.has(QUEUED) {
             return None;
         }
-        if entry.part == Part::Stream && entry.parked.is_none() {
+        if entry.part == Part::Stream && entry.parked.is_none() && !entry.has(BLOCKED) {
             return self.receive(key);
         }
         self.drive(key);
@@ -419,6 +419,15 @@ impl<P: Poll> Engine for Calls<P> {
     fn outlet(&self, key: Key) -> Option<Source<'_>> {
         let entry = self.table.get(key).filter(|entry| entry.part == Part::Stream)?;
         entry.owned().map(Source::of)
+    }
+
+    fn await_room(&mut self, key: Key) -> bool {
+        let is_free = |entry: &Entry| entry.part == Part::Stream && entry.parked.is_none();
+        let is_awaited = self.table.get(key).is_some_and(is_free);
+        if is_awaited {
+            self.block(key);
+        }
+        is_awaited
     }
 
     fn local(&self, key: Key) -> io::Result<Address> {

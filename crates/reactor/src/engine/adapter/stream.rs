@@ -4,7 +4,9 @@ use std::{cell::Cell, io};
 
 use session::Outgoing;
 
-use super::{Calls, ENDED, HANGUP, Part, READABLE, READING, WRITABLE, interest::set_interest, table::Entry};
+use super::{
+    BLOCKED, Calls, ENDED, HANGUP, Part, READABLE, READING, WRITABLE, interest::set_interest, table::Entry,
+};
 use crate::{
     engine::{Chunk, Event, Interest, Poll, Sent, Trigger},
     id::Key,
@@ -35,9 +37,12 @@ impl<P: Poll> Calls<P> {
         Some(Event::Connected(result))
     }
 
-    /// Writes what is parked, then reads once.
+    /// Tells of room or writes what is parked, then reads once.
     pub(super) fn step_stream(&mut self, key: Key) -> Option<Event> {
         let entry = self.table.get_mut(key)?;
+        if entry.has(WRITABLE) && entry.has(BLOCKED) {
+            return self.tell_room(key);
+        }
         if entry.has(WRITABLE)
             && let Some(queue) = entry.parked.take()
         {

@@ -77,7 +77,7 @@ pub(super) const QUEUED: Bit = Bit(1 << 5);
 pub(super) const CHANGED: Bit = Bit(1 << 6);
 const IN_POLL_READ: Bit = Bit(1 << 7);
 const IN_POLL_WRITE: Bit = Bit(1 << 8);
-/// Of datagrams: some were left in the queue, and room is waited for.
+/// Room is waited for: by datagrams that were left in the queue, or by who writes past the engine.
 pub(super) const BLOCKED: Bit = Bit(1 << 9);
 /// Of datagrams: what `sys` told of the socket.
 pub(super) const IS_UNIX: Bit = Bit(1 << 10);
@@ -120,7 +120,8 @@ impl Entry {
             Part::Listener => Interest::from_parts(self.has(READING), false),
             Part::Connecting => Some(Interest::Write),
             Part::Stream => {
-                Interest::from_parts(self.has(READING) && !self.has(ENDED), self.parked.is_some())
+                let is_full = self.parked.is_some() || self.has(BLOCKED);
+                Interest::from_parts(self.has(READING) && !self.has(ENDED), is_full)
             }
             Part::Refused => None,
             Part::Datagrams => Interest::from_parts(self.has(READING) && !self.has(ENDED), self.has(BLOCKED)),

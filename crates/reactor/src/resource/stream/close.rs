@@ -10,7 +10,8 @@ use crate::{
     id::Key,
 };
 
-/// Begins a graceful close: what is queued leaves, then our end is told, then the peer's is waited for.
+/// Begins a graceful close: what is queued leaves, then our end is told, then the peer's is waited for. What a transfer
+/// brings was asked for before: all of it comes first, and the close has its deadline from there on.
 pub(super) fn close<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, why: Closed) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if link.closing || link.detaching {
@@ -19,12 +20,23 @@ pub(super) fn close<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, w
     link.closing = true;
     link.releasing = false;
     link.rare().why = Some(why);
-    link.stream.session.close();
-    let after = link.options().close;
     // From here on there is one deadline: that of the close.
     core.set_deadline(key, None);
-    core.set_guard(key, Some(after));
+    conclude::<C, L, R>(core, key);
     core.mark(key);
+}
+
+/// Goes on with a close or an end of the write side, unless a transfer still brings output.
+pub(super) fn conclude<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    let Some(link) = find::<C, L, R>(core, key).filter(|link| !link.feeding) else { return };
+    if link.closing || link.finishing {
+        // A direct session has no end of its own: the transport's is enough.
+        link.stream.session.close();
+    }
+    if link.closing {
+        let after = link.options().close;
+        core.set_guard(key, Some(after));
+    }
 }
 
 /// Ends the write side after what is queued; the stream goes on reading.
@@ -36,8 +48,7 @@ pub(super) fn finish<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) 
     }
     if !link.finishing && !link.mute {
         link.finishing = true;
-        // A direct session has no end of its own: the transport's is enough.
-        link.stream.session.close();
+        conclude::<C, L, R>(core, key);
         core.mark(key);
     }
 }
@@ -129,7 +140,7 @@ pub(super) fn expired<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
     let Some(link) = find::<C, L, R>(core, key) else { return };
     let (why, how) = match link.state {
         State::Lingering => return end_with_why::<C, L, R>(core, key),
-        _ if link.closing => (Closed::TimedOut(error::Phase::Close), Ending::Orderly),
+        _ if link.is_concluding() => (Closed::TimedOut(error::Phase::Close), Ending::Orderly),
         State::Connecting => (Closed::TimedOut(error::Phase::Connect), Ending::Orderly),
         State::Handshake => (Closed::TimedOut(error::Phase::Handshake), Ending::Orderly),
         State::Open if link.write_failed => match link.rare.as_mut().and_then(|rare| rare.error.take()) {

@@ -5,7 +5,7 @@ use std::{any::Any, mem};
 use session::{Codec, CodecError, Layer, LayerError, Next, Phase};
 
 use super::{
-    Event, Stream,
+    Event, Stream, feed,
     link::{Link, State, find},
 };
 use crate::{
@@ -260,7 +260,7 @@ pub(super) fn up<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         return core.close(key, Closed::Refused(failure));
     }
     // A closing stream has its deadline already.
-    if !link.closing {
+    if !link.is_concluding() {
         let handshake = (link.stream.session.phase() == Phase::Handshake).then(|| link.options().handshake);
         core.set_guard(key, handshake);
     }
@@ -292,10 +292,13 @@ fn opened<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut
         return;
     }
     link.state = State::Open;
-    if link.closing {
+    let (closing, concluding) = (link.closing, link.is_concluding());
+    if !concluding {
+        core.set_guard(key, None);
+    }
+    if closing {
         return core.mark(key);
     }
-    core.set_guard(key, None);
     emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Open);
 }
 
@@ -325,6 +328,7 @@ pub(super) fn event<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
                 end_if_due::<S, C, L, R>(core, to, key);
             }
         }
+        engine::Event::Room => feed::room::<C, L, R>(core, key),
         engine::Event::Broken(error) => {
             open_if_due::<S, C, L, R>(core, to, key);
             if let Some(link) = find::<C, L, R>(core, key) {
@@ -376,7 +380,12 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         return;
     }
     if link.closing || link.state == State::Lingering {
-        return core.mark(key);
+        // What a transfer still brings has nobody to go to.
+        let broken = link.feeding.then(|| link.rare.as_mut()?.error.take()).flatten();
+        return match broken {
+            Some((operation, error)) => core.fail(key, operation, error),
+            None => core.mark(key),
+        };
     }
     let waits = !link.unread.is_empty() || !link.raw_is_empty();
     if again || link.paused || link.releasing || waits && !link.takes_items() {

@@ -3,7 +3,8 @@
 use session::{Codec, Layer};
 
 use super::{
-    link::{State, find},
+    close,
+    link::{Link, State, find},
     write,
 };
 use crate::{core::Core, error::Closed, id::Key, resource::Flow};
@@ -26,7 +27,8 @@ pub(super) fn feed<C: Codec, L: Layer, R: 'static>(
     key: Key,
     bytes: &[u8],
 ) -> Flow {
-    let flow = write::post::<C, L, R>(core, index, key, |_, out| {
+    let takes = |link: &Link<C, L, R>| !(link.releasing || link.write_failed || link.mute);
+    let flow = write::post_if::<C, L, R>(core, (index, key), takes, |_, out| {
         out.put(bytes);
         Ok(())
     });
@@ -36,20 +38,69 @@ pub(super) fn feed<C: Codec, L: Layer, R: 'static>(
     flow
 }
 
-/// Whether nothing lies between who feeds it and its socket: no layer, and nothing that is queued.
-pub(super) fn is_bare<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bool {
-    let Some(link) = find::<C, L, R>(core, key) else { return false };
-    let over = link.closing || link.releasing || link.write_failed || link.shut;
-    link.state == State::Open && link.queued() == 0 && link.stream.session.direct() && !over
+/// How what feeds a stream gets to its peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// Straight into the socket: no layer is in between, and nothing is queued.
+    Socket,
+    /// The same as soon as there is room in it; who feeds the stream is marked then.
+    Full,
+    /// By its queue.
+    Queue,
 }
 
-/// Sets the stream free. A peer that has ended meanwhile is answered now.
+pub(super) fn way<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Way {
+    let Some(link) = find::<C, L, R>(core, key) else { return Way::Queue };
+    let over = link.releasing || link.write_failed || link.shut;
+    if link.awaits_room {
+        Way::Full
+    } else if link.state == State::Open && link.queued() == 0 && link.stream.session.direct() && !over {
+        Way::Socket
+    } else {
+        Way::Queue
+    }
+}
+
+/// Waits for room in the socket, as long as a queue would; `false` if the engine does not tell of it.
+pub(super) fn await_room<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bool {
+    if !core.engine.await_room(key) {
+        return false;
+    }
+    let Some(link) = find::<C, L, R>(core, key) else { return false };
+    link.awaits_room = true;
+    let stall = link.options().write_stall;
+    core.set_guard_later(key, stall);
+    true
+}
+
+/// There is room in the socket.
+pub(super) fn room<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    if stop_waiting::<C, L, R>(core, key)
+        && let Some(other) = core.couples.get(&key).copied()
+    {
+        core.mark(other);
+    }
+}
+
+/// Nobody waits for room any more; `true` if somebody did.
+fn stop_waiting<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bool {
+    let Some(link) = find::<C, L, R>(core, key) else { return false };
+    let waited = std::mem::take(&mut link.awaits_room);
+    if waited {
+        core.set_guard(key, None);
+    }
+    waited
+}
+
+/// Sets the stream free. A peer that has ended meanwhile is answered now, and a close that waited goes on.
 pub(super) fn end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    stop_waiting::<C, L, R>(core, key);
     let Some(link) = find::<C, L, R>(core, key) else { return };
     link.feeding = false;
     let high = link.queued() > link.options().high;
     let ended = link.end_told && !link.stream.half_open;
     set_high::<C, L, R>(core, key, high);
+    close::conclude::<C, L, R>(core, key);
     if ended {
         core.close(key, Closed::End);
     }

@@ -58,6 +58,8 @@ pub(super) struct Link<C, L, R> {
     pub(super) coupled: bool,
     /// What it sends comes from a transfer, which waits for its queue.
     pub(super) feeding: bool,
+    /// The transfer waits for room in the socket.
+    pub(super) awaits_room: bool,
     pub(super) write_failed: bool,
     /// A budget stopped the handing over: nothing more is read until the kept input was handed over.
     pub(super) backlog: bool,
@@ -106,6 +108,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             detached: false,
             coupled: false,
             feeding: false,
+            awaits_room: false,
             write_failed: false,
             backlog: false,
             mute: !medium.has_output(),
@@ -156,16 +159,22 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             && self.stream.session.direct()
     }
 
-    /// Whether nothing may be appended to its queue any more.
+    /// Whether items may still be appended to its queue.
     #[inline]
-    pub(super) fn takes_no_output(&self) -> bool {
-        self.closing | self.finishing | self.releasing | self.write_failed | self.mute
+    pub(super) fn takes_output(&self) -> bool {
+        !(self.closing | self.finishing | self.releasing | self.write_failed | self.mute)
     }
 
     /// Whether items may be handed to the service now.
     #[inline]
     pub(super) fn takes_items(&self) -> bool {
         !((self.paused | self.closing | self.releasing) || self.high && self.options().backpressure)
+    }
+
+    /// Whether it closes, and no transfer brings output any more: then it has the deadline of the close.
+    #[inline]
+    pub(super) fn is_concluding(&self) -> bool {
+        self.closing && !self.feeding
     }
 
     /// Whether the engine should read, as far as this stream alone says.

@@ -11,9 +11,9 @@ use std::{any::Any, fmt, io, marker::PhantomData, sync::Arc};
 
 use session::{Bytes, Codec, Layer, Session, Shared};
 
-pub(crate) use self::drive::with_layer;
 use self::link::Link;
 pub use self::options::StreamOptions;
+pub(crate) use self::{drive::with_layer, feed::Way};
 use super::{Output, Resource, Table};
 use crate::{
     address::Address,
@@ -267,9 +267,11 @@ pub trait AnyStream: Connection {
     #[doc(hidden)]
     fn feed(core: &mut Core, index: u16, key: Key, bytes: &[u8]) -> Flow;
 
-    /// Whether nothing lies between who feeds it and its socket.
     #[doc(hidden)]
-    fn is_bare(core: &mut Core, key: Key) -> bool;
+    fn way(core: &mut Core, key: Key) -> Way;
+
+    #[doc(hidden)]
+    fn await_room(core: &mut Core, key: Key) -> bool;
 
     #[doc(hidden)]
     fn end_feed(core: &mut Core, key: Key);
@@ -393,8 +395,12 @@ impl<C: Codec, L: Layer, R: 'static> AnyStream for Stream<C, L, R> {
         feed::feed::<C, L, R>(core, index, key, bytes)
     }
 
-    fn is_bare(core: &mut Core, key: Key) -> bool {
-        feed::is_bare::<C, L, R>(core, key)
+    fn way(core: &mut Core, key: Key) -> Way {
+        feed::way::<C, L, R>(core, key)
+    }
+
+    fn await_room(core: &mut Core, key: Key) -> bool {
+        feed::await_room::<C, L, R>(core, key)
     }
 
     fn end_feed(core: &mut Core, key: Key) {

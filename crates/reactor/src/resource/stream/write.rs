@@ -31,10 +31,21 @@ pub(super) fn post<C: Codec, L: Layer, R: 'static>(
     key: Key,
     encode: impl FnOnce(&mut C, &mut Outgoing) -> session::Result,
 ) -> Flow {
+    post_if::<C, L, R>(core, (index, key), Link::takes_output, encode)
+}
+
+/// The same, of a stream of which this holds.
+#[inline]
+pub(super) fn post_if<C: Codec, L: Layer, R: 'static>(
+    core: &mut Core,
+    (index, key): (u16, Key),
+    takes: impl FnOnce(&Link<C, L, R>) -> bool,
+    encode: impl FnOnce(&mut C, &mut Outgoing) -> session::Result,
+) -> Flow {
     let Core { registry, pool, budget, dirty, .. } = core;
     let Some(slot) = registry.live(key).filter(|slot| slot.service == index) else { return Flow::Gone };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return Flow::Gone };
-    if link.takes_no_output() {
+    if !takes(link) {
         return Flow::Gone;
     }
     let stream = &mut link.stream;
@@ -120,7 +131,7 @@ pub(super) fn flush<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
         };
     }
     if link.state == State::Connecting {
-        if link.closing && link.queued() == 0 {
+        if link.is_concluding() && link.queued() == 0 {
             let why = link.take_why();
             core.end(key, why, Ending::Orderly);
         }
@@ -168,7 +179,7 @@ fn flies<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, len: usize) 
     let Some(link) = find::<C, L, R>(core, key) else { return };
     link.flying = len;
     let stall = link.options().write_stall;
-    if !link.closing && link.state == State::Open {
+    if !link.is_concluding() && link.state == State::Open {
         core.set_guard_later(key, stall);
     }
 }
@@ -246,7 +257,7 @@ pub(super) fn sent<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, se
         budget.recount(&mut link.counted, holds);
     }
     if let Some(link) = find::<C, L, R>(core, key)
-        && !link.closing
+        && !link.is_concluding()
         && !link.write_failed
         && link.state == State::Open
     {
@@ -273,7 +284,7 @@ fn settle<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
         }
     }
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    if link.closing || link.finishing || link.releasing {
+    if link.releasing || (link.closing || link.finishing) && !link.feeding {
         close::proceed::<C, L, R>(core, key);
     } else if link.flying == 0 && !link.write_failed && link.stream.session.queued() > 0 {
         core.mark(key); // sealed in pieces: the next one in the next turn
