@@ -31,11 +31,13 @@ fn opened(engine: &str) -> Box<dyn Engine> {
 }
 
 /// Asserts that the row fails on each engine of the system that has the flaw, and passes on one that has not.
+///
+/// It is given several tries: what a row does to provoke the flaw in real time may rest on a busy machine.
 #[track_caller]
 fn is_found_out(flaw: Flaw, row: &str) {
     for engine in of_the_system() {
-        let report = Suite::new(|| broken(opened(engine), flaw, SEED)).row(row).run();
-        assert!(fails(&report, row), "{report}");
+        let mut reports = (0..5).map(|_| Suite::new(|| broken(opened(engine), flaw, SEED)).row(row).run());
+        assert!(reports.any(|report| fails(&report, row)), "{flaw:?} passed {row} on {engine} five times");
         let whole = Suite::new(|| opened(engine)).row(row).run();
         assert!(whole.is_passed(), "{whole}");
     }

@@ -88,10 +88,10 @@ fn ended(mut child: Child) -> std::process::ExitStatus {
     }
 }
 
-/// Reads what the screen shows until it has shown a text.
+/// Reads what the screen shows until it has shown a text, and nothing behind it: that is for the next call.
 fn shown(screen: &mut File, text: &str) -> String {
     let mut all = String::new();
-    let mut buffer = [0; 256];
+    let mut buffer = [0; 1];
     while !all.contains(text) {
         let mut waited = [libc::pollfd { fd: screen.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
         // SAFETY: the pointer is to one live entry.

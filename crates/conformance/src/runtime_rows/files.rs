@@ -22,7 +22,7 @@ use crate::{
 };
 
 pub(super) const ROWS: &[Row] = &[
-    row("C10r2", "a file cut off while it is served ends that answer, and the next is whole", &[], cut_off),
+    row("C10r3", "a file cut off while it is served ends that answer, and the next is whole", &[], cut_off),
     row("E9r", "a full disk is told to the operation that found it so, and to no other", &[], full),
 ];
 

@@ -1,14 +1,12 @@
 //! Datagrams out, by calls for many at once; and in by a call, where the kernel does not receive by itself.
 
-use std::{cell::Cell, collections::VecDeque, io, os::fd::AsRawFd as _};
-
-use io_uring::{opcode, types::Fd};
+use std::{cell::Cell, collections::VecDeque, io};
 
 use super::{
     IoUring,
     mail::Mail,
     operation::{Kind, Tag},
-    table::{CLOSING, DETACHING, Entry, IS_UNIX, Input, Output, Part, STARVED, TOGETHER},
+    table::{Entry, IS_UNIX, Input, Output, Part, STARVED, TOGETHER},
 };
 use crate::{
     engine::{DatagramQueue, Event, Role, letters},
@@ -71,7 +69,6 @@ impl IoUring {
             return 0;
         };
         let Some(descriptor) = entry.owned() else { return 0 };
-        let number = descriptor.as_raw_fd();
         let departure = letters::send(sys::borrow(descriptor), entry.facts(), queue, calls, |to, error| {
             told.push_back((key, Event::Undelivered(to, error)));
         });
@@ -80,24 +77,10 @@ impl IoUring {
             tell_reports(key, sys::borrow(descriptor), calls, told);
         }
         if departure.is_blocked && entry.output == Output::Idle {
-            let operation = opcode::PollAdd::new(Fd(number), libc::POLLOUT as u32).build();
-            entry.output = Output::Polling;
-            ring.start(operation, Tag::new(Kind::Writable, entry.life, index));
+            ring.start(entry.poll_output(), Tag::new(Kind::Writable, entry.life, index));
         }
         self.stir();
         departure.taken
-    }
-
-    /// The end of a wait for room for datagrams.
-    pub(super) fn has_room(&mut self, index: u32) -> Option<(Key, Event)> {
-        let entry = self.table.get_mut(index)?;
-        entry.output = Output::Idle;
-        let key = entry.key;
-        if entry.has(CLOSING) || entry.has(DETACHING) {
-            self.settle(index);
-            return None;
-        }
-        Some((key, Event::Room))
     }
 }
 

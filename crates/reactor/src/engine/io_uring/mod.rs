@@ -366,6 +366,10 @@ impl Engine for IoUring {
         entry.owned().map(Source::of)
     }
 
+    fn await_room(&mut self, key: Key) -> bool {
+        self.begin_room(key)
+    }
+
     fn shutdown(&mut self, key: Key) -> io::Result<()> {
         let descriptor = self.table.of(key).and_then(|entry| entry.owned()).ok_or(io::ErrorKind::NotFound)?;
         self.count_call();

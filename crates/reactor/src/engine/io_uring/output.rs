@@ -15,7 +15,7 @@ use super::{
     IoUring,
     operation::{Kind, Tag},
     ring::Completion,
-    table::{CALLED_OUTPUT, CLOSING, DETACHING, Output, Part},
+    table::{AWAITED, CALLED_OUTPUT, CLOSING, DETACHING, Entry, Output, Part},
 };
 use crate::{
     engine::{Event, Sent},
@@ -36,7 +36,8 @@ impl IoUring {
             _ if queue.is_empty() => return Some(Sent { queue, result: Ok(0) }),
             Part::Connecting | Part::Stream => entry.queue = Some(queue),
         }
-        if entry.part == Part::Connecting { None } else { self.launch(index) }
+        // Who waits for room sends when there is some.
+        if entry.part == Part::Connecting || entry.output != Output::Idle { None } else { self.launch(index) }
     }
 
     /// Hands the entry's queue to the kernel; by a call where it must be, which may be over at once.
@@ -93,28 +94,43 @@ impl IoUring {
         Some((key, Event::Sent(sent)))
     }
 
+    /// Has room told of once to who writes past the engine; not while a send is out.
+    pub(super) fn begin_room(&mut self, key: Key) -> bool {
+        let Some(index) = self.table.find(key) else { return false };
+        let is_free = |entry: &&mut Entry| entry.part == Part::Stream && entry.queue.is_none();
+        let Some(entry) = self.table.get_mut(index).filter(is_free) else { return false };
+        entry.set(AWAITED, true);
+        if entry.output == Output::Idle {
+            self.ring.start(entry.poll_output(), Tag::new(Kind::Writable, entry.life, index));
+            self.stir();
+        }
+        true
+    }
+
     /// The end of a wait for room.
     pub(super) fn writable(&mut self, index: u32) -> Option<(Key, Event)> {
         self.ring.ended();
         let entry = self.table.get_mut(index)?;
-        if entry.part == Part::Datagrams {
-            return self.has_room(index);
-        }
+        let is_told = entry.part == Part::Datagrams || entry.has(AWAITED);
         entry.output = Output::Idle;
+        entry.set(AWAITED, false);
         let key = entry.key;
         if entry.has(CLOSING) {
             entry.queue = None;
             self.settle(index);
             return None;
         }
-        let sent = if entry.has(DETACHING) {
+        if entry.has(DETACHING) {
             let sent = self.give_back(index, Ok(0));
             self.settle(index);
-            sent
-        } else {
-            self.call_send(index)
-        };
-        sent.map(|sent| (key, Event::Sent(sent)))
+            return sent.map(|sent| (key, Event::Sent(sent)));
+        }
+        let sent = self.call_send(index).map(|sent| (key, Event::Sent(sent)));
+        if is_told {
+            self.told.extend(sent);
+            return Some((key, Event::Room));
+        }
+        sent
     }
 
     /// Sends by a call, once; when there is no room, waits for it.
@@ -124,9 +140,7 @@ impl IoUring {
         let entry = table.get_mut(index)?;
         let result = match sys::offer(sys::borrow(entry.owned()?), entry.medium, entry.queue.as_ref()?) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                let operation = opcode::PollAdd::new(Fd(entry.number()), libc::POLLOUT as u32).build();
-                entry.output = Output::Polling;
-                ring.start(operation, Tag::new(Kind::Writable, entry.life, index));
+                ring.start(entry.poll_output(), Tag::new(Kind::Writable, entry.life, index));
                 self.stir();
                 return None;
             }

@@ -6,6 +6,7 @@
 
 use std::os::fd::{AsRawFd as _, RawFd};
 
+use io_uring::{opcode, squeue, types::Fd};
 use session::Outgoing;
 
 use super::operation::LIFE_MAX;
@@ -122,6 +123,8 @@ const WANTS_WRITE: Bit = Bit(1 << 10);
 /// Of datagrams: what `sys` told of the socket.
 pub(super) const IS_UNIX: Bit = Bit(1 << 11);
 pub(super) const TOGETHER: Bit = Bit(1 << 12);
+/// Room is waited for by who writes past the engine.
+pub(super) const AWAITED: Bit = Bit(1 << 13);
 
 impl Entry {
     #[inline]
@@ -183,6 +186,12 @@ impl Entry {
             Held::Owned(descriptor) => Some(descriptor),
             Held::Watched(_) => None,
         }
+    }
+
+    /// The operation that waits for room, which is out from now on.
+    pub(super) fn poll_output(&mut self) -> squeue::Entry {
+        self.output = Output::Polling;
+        opcode::PollAdd::new(Fd(self.number()), libc::POLLOUT as u32).build()
     }
 
     /// Whether an operation is out.
