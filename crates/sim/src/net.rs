@@ -47,9 +47,9 @@ pub(crate) struct Segment {
     pub(crate) start: usize,
     pub(crate) end: usize,
     pub(crate) sent: u64,
-    /// The descriptors that come with its first byte.
+    /// The descriptors that come with its first byte. Few have some, and a segment is moved often.
     #[cfg(unix)]
-    pub(crate) with: Vec<reactor::Descriptor>,
+    pub(crate) with: Option<Box<crate::passing::Load>>,
 }
 
 impl Segment {
@@ -60,7 +60,7 @@ impl Segment {
             end: len,
             sent: 0,
             #[cfg(unix)]
-            with: Vec::new(),
+            with: None,
         }
     }
 
@@ -71,7 +71,7 @@ impl Segment {
     /// Its reader asks for bytes alone.
     pub(crate) fn close_passed(&mut self) {
         #[cfg(unix)]
-        self.with.clear();
+        drop(self.with.take());
     }
 }
 
@@ -188,7 +188,7 @@ impl End {
         !self.input.is_empty() || (!self.end_told && (self.finished || self.broken.is_some()))
     }
 
-    pub(crate) fn is_telling(&self) -> bool {
+    fn is_telling(&self) -> bool {
         self.connected.is_some()
             || self.sent.is_some()
             || self.detaching
@@ -229,13 +229,15 @@ impl State {
     /// Something of an end has changed that its engine may have to tell.
     #[inline]
     pub(crate) fn look_at_end(&mut self, at: u32) {
-        let end = &self.ends[at as usize];
-        #[cfg(unix)]
-        let is_telling = if end.watch.is_some() { self.ready_of(at).is_some() } else { end.is_telling() };
-        #[cfg(not(unix))]
-        let is_telling = end.is_telling();
         let end = &mut self.ends[at as usize];
-        if end.queued || !is_telling {
+        if end.queued {
+            return;
+        }
+        #[cfg(unix)]
+        if end.watch.is_some() {
+            return self.look_at_watched(at);
+        }
+        if !end.is_telling() {
             return;
         }
         if let Some((process, _)) = end.owner {
@@ -308,6 +310,7 @@ impl State {
     }
 
     /// A packet's bytes, at most [`PACKET_MAX`].
+    #[inline]
     pub(crate) fn segment_of(&mut self, from: u32, bytes: &[u8]) -> Segment {
         let mut buffer = self.buffers.take(bytes.len());
         buffer[..bytes.len()].copy_from_slice(bytes);

@@ -12,7 +12,7 @@ use crate::{
     error,
     fault::Kind,
     net::{Holder, Packet},
-    state::State,
+    state::{Item, State},
 };
 
 /// What a resource waits for at an end.
@@ -23,6 +23,9 @@ pub(crate) struct Watch {
     /// A hang-up without anything else was told; it is not again.
     is_told: bool,
 }
+
+/// Descriptors that pass with a segment.
+pub(crate) struct Load(Vec<Descriptor>);
 
 impl Watch {
     pub(crate) fn wants_room(&self) -> bool {
@@ -66,7 +69,7 @@ impl State {
     }
 
     /// What is to be told of a watched end.
-    pub(crate) fn ready_of(&self, at: u32) -> Option<Ready> {
+    fn ready_of(&self, at: u32) -> Option<Ready> {
         let end = &self.ends[at as usize];
         let watch = end.watch.as_ref()?;
         let interest = watch.interest?;
@@ -79,6 +82,17 @@ impl State {
         };
         let is_silent = !(ready.readable || ready.writable);
         (ready != Ready::default() && !(is_silent && watch.is_told)).then_some(ready)
+    }
+
+    /// Something of a watched end has changed.
+    pub(crate) fn look_at_watched(&mut self, at: u32) {
+        let is_ready = self.ready_of(at).is_some();
+        let end = &mut self.ends[at as usize];
+        if let (true, Some((process, _))) = (is_ready, end.owner) {
+            end.queued = true;
+            let item = Item::End(at, end.generation);
+            self.mark_ready(process, item);
+        }
     }
 
     /// How many bytes the other end has room for.
@@ -140,7 +154,7 @@ impl State {
         for part in bytes {
             for piece in part[..part.len().min(left)].chunks(PACKET_MAX) {
                 let mut segment = self.segment_of(from, piece);
-                segment.with = std::mem::take(with);
+                segment.with = (!with.is_empty()).then(|| Box::new(Load(std::mem::take(with))));
                 left -= piece.len();
                 self.put(from, Packet::Data(segment));
             }
@@ -162,7 +176,7 @@ impl State {
             let count = segment.len().min(room - got.bytes);
             let bytes = &segment.buffer[segment.start..segment.start + count];
             into[got.bytes..got.bytes + count].copy_from_slice(bytes);
-            got.descriptors = std::mem::take(&mut segment.with);
+            got.descriptors = segment.with.take().map_or(Vec::new(), |load| load.0);
             (got.bytes, segment.start) = (got.bytes + count, segment.start + count);
             if segment.len() > 0 {
                 self.ends[at as usize].input.push_front(segment);

@@ -93,6 +93,7 @@ pub(crate) struct Process {
     /// The version for which it gave way to another engine that has something to do.
     pub(crate) gave_way: u64,
     /// It has what its supervisor opened for it.
+    #[cfg(unix)]
     pub(crate) is_activated: bool,
 }
 
@@ -234,7 +235,13 @@ impl State {
         if let Some(node) = node {
             self.hosts[node as usize].process = Some(number);
         }
-        let process = Process { node, ready: VecDeque::new(), gave_way: 0, is_activated: false };
+        let process = Process {
+            node,
+            ready: VecDeque::new(),
+            gave_way: 0,
+            #[cfg(unix)]
+            is_activated: false,
+        };
         self.processes.push(Some(process));
         (number, bell)
     }

@@ -1,0 +1,56 @@
+//! A service under supervision: `cargo run --release --example daemon [ADDR]`, then `nc 127.0.0.1 7007`.
+//!
+//! It echoes lines, and does what a supervisor expects. Sockets that are passed to it are taken instead of ADDR:
+//! `systemd-socket-activate -l 7007 target/release/examples/daemon`. With `NOTIFY_SOCKET` it tells that it is
+//! ready, how many are connected, and that it is alive if a watchdog asks. `kill -HUP` has it begin anew with
+//! counting, `kill -TERM` or Ctrl-C lets answers leave within ten seconds, and a second one does not. Unix only.
+
+#[cfg(unix)]
+mod service;
+
+#[cfg(unix)]
+fn main() {
+    let text = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7007".into());
+    let address = text.parse().unwrap_or_else(|error| refuse(&error, 2));
+    match run(address) {
+        Ok(receipt) => println!("stopped, {} cut", receipt.cut),
+        Err(reactor::Error::Start { failure, .. }) => {
+            refuse(&failure, if is_bad_activation(&failure) { 2 } else { 1 })
+        }
+        Err(error) => refuse(&error, 1),
+    }
+}
+
+#[cfg(unix)]
+fn run(address: reactor::Address) -> Result<reactor::Receipt, reactor::Error> {
+    use reactor::{signals::Graceful, systemd::Supervised};
+
+    let mut runtime = reactor::Runtime::new()?;
+    runtime.add(Graceful::within(std::time::Duration::from_secs(10)))?;
+    let supervised = runtime.add(Supervised::new())?;
+    runtime.add(service::Daemon::new(address, supervised))?;
+    runtime.run()?.check()
+}
+
+/// Whether what the supervisor says about its sockets is not so.
+#[cfg(unix)]
+fn is_bad_activation(failure: &reactor::Failure) -> bool {
+    match failure.downcast_ref() {
+        Some(reactor::Error::Os { operation: "activation", .. }) => true,
+        Some(reactor::Error::Os { operation: "environment", resource, .. }) => {
+            resource.starts_with("LISTEN_")
+        }
+        _ => false,
+    }
+}
+
+#[cfg(unix)]
+fn refuse(why: &dyn std::fmt::Display, code: i32) -> ! {
+    eprintln!("daemon: {why}");
+    std::process::exit(code)
+}
+
+#[cfg(not(unix))]
+fn main() {
+    println!("signals and supervisors' sockets are a thing of Unix: nothing to show here");
+}
