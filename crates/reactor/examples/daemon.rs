@@ -100,8 +100,8 @@ fn main() {
     };
     // First of all: the numbers of passed descriptors are those that the program would open next.
     let sockets = reactor::systemd::activated().unwrap_or_else(|error| refuse(&error, 2));
-    let text = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7007".into());
-    let address = text.parse().unwrap_or_else(|error| refuse(&error, 2));
+    let text = std::env::args_os().nth(1).unwrap_or_else(|| "127.0.0.1:7007".into());
+    let address = text.to_string_lossy().parse().unwrap_or_else(|error| refuse(&error, 2));
     match unix::run(address, sockets) {
         Ok(receipt) => println!("stopped, {} cut", receipt.cut),
         Err(error) => refuse(&error, 1),
