@@ -24,23 +24,53 @@ const VIRTUAL_ROWS_MIN: usize = 141;
 /// The same in a simulated world.
 const SIMULATED_ROWS_MIN: usize = 141;
 
-fn on_each_engine(rows_min: usize, put: impl Fn(Suite<'_>) -> Report) {
+/// Nothing is to be done where the platform does not have it.
+fn on_engine(name: &str, rows_min: usize, put: impl Fn(Suite<'_>) -> Report) {
     let candidates = Candidates::default();
+    if !candidates.names().any(|there| there == name) {
+        return;
+    }
     let only = std::env::var(ONLY_VARIABLE).unwrap_or_default();
     let row = std::env::var(ROW_VARIABLE).ok();
-    for name in candidates.names() {
-        let suite = Suite::new(|| candidates.open(Some(name)).expect("it opens on this platform"));
-        let suite = suite.only(&only);
-        let report = put(match &row {
-            Some(id) => suite.row(id),
-            None => suite,
-        });
-        println!("{report}");
-        assert!(report.is_passed(), "{report}");
-        if cfg!(target_os = "linux") && only.is_empty() && row.is_none() {
-            assert!(report.counts().0 >= rows_min, "fewer rows run than did: {report}");
-        }
+    let suite = Suite::new(|| candidates.open(Some(name)).expect("it opens on this platform"));
+    let suite = suite.only(&only);
+    let report = put(match &row {
+        Some(id) => suite.row(id),
+        None => suite,
+    });
+    println!("{report}");
+    assert!(report.is_passed(), "{report}");
+    if cfg!(target_os = "linux") && only.is_empty() && row.is_none() {
+        assert!(report.counts().0 >= rows_min, "fewer rows run than did: {report}");
     }
+}
+
+/// Tests of their own, so that each engine may have a process.
+macro_rules! on_each_engine {
+    ($($engine:ident)*) => {
+        const ENGINES: &[&str] = &[$(stringify!($engine)),*];
+
+        $(mod $engine {
+            #[test]
+            fn passes() {
+                super::on_engine(stringify!($engine), super::QUICK_ROWS_MIN, |suite| suite.quick().run());
+            }
+
+            #[test]
+            #[ignore = "slow rows: the slow tests of .ci/run have them"]
+            fn passes_the_slow_rows_too() {
+                super::on_engine(stringify!($engine), super::ROWS_MIN, |suite| suite.run());
+            }
+        })*
+    };
+}
+
+on_each_engine! { epoll io_uring mio poll polling }
+
+#[test]
+fn each_engine_of_the_platform_has_its_tests() {
+    let candidates = Candidates::default();
+    assert!(candidates.names().all(|name| ENGINES.contains(&name)), "{candidates:?}");
 }
 
 fn on_the_double(seeds: std::ops::Range<u64>, put: impl Fn(Suite<'_>) -> Report) {
@@ -60,11 +90,6 @@ fn on_the_double(seeds: std::ops::Range<u64>, put: impl Fn(Suite<'_>) -> Report)
 }
 
 #[test]
-fn each_engine_of_the_platform_passes() {
-    on_each_engine(QUICK_ROWS_MIN, |suite| suite.quick().run());
-}
-
-#[test]
 fn a_row_runs_alone_by_its_id_and_with_others_by_their_beginning() {
     let network = Network::new(Tuning::roomy(1));
     let ids = |suite: Suite<'_>| suite.run().findings.iter().map(|finding| finding.id).collect::<Vec<_>>();
@@ -75,12 +100,6 @@ fn a_row_runs_alone_by_its_id_and_with_others_by_their_beginning() {
 #[test]
 fn the_double_passes_whatever_its_seed() {
     on_the_double(0..3, |suite| suite.quick().run());
-}
-
-#[test]
-#[ignore = "slow rows: the slow tests of .ci/run have them"]
-fn each_engine_of_the_platform_passes_the_slow_rows_too() {
-    on_each_engine(ROWS_MIN, |suite| suite.run());
 }
 
 #[test]

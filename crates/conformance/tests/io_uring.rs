@@ -1,5 +1,5 @@
-//! The engine `io_uring` against the whole table: in its usual size, in a tight one, and without the kernel's
-//! own operations.
+//! The engine `io_uring` against the whole table: in a tight size, and without the kernel's own operations. In its usual
+//! size the tests of all engines have it.
 #![cfg(all(target_os = "linux", feature = "io-uring"))]
 
 mod floor;
@@ -40,11 +40,6 @@ fn passes(options: IoUringOptions, rows_min: usize, put: impl Fn(Suite<'_>) -> R
 }
 
 #[test]
-fn the_usual_size_passes() {
-    passes(IoUringOptions::default(), QUICK_ROWS_MIN, |suite| suite.quick().run());
-}
-
-#[test]
 fn a_ring_of_eight_with_eight_buffers_of_64_bytes_passes() {
     passes(tight(), QUICK_ROWS_MIN, |suite| suite.quick().run());
 }
@@ -62,7 +57,7 @@ fn a_kernel_without_operations_for_streams_passes() {
 #[test]
 #[ignore = "slow rows: the slow tests of .ci/run have them"]
 fn each_size_passes_the_slow_rows_too() {
-    for options in [IoUringOptions::default(), tight(), tight_and_whole(), by_calls()] {
+    for options in [tight(), tight_and_whole(), by_calls()] {
         passes(options, ROWS_MIN, |suite| suite.run());
     }
 }

@@ -17,8 +17,8 @@ impl Handle<Stream> for Echo {
     }
 }
 fn main() -> Result {
-    let text = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7007".into());
-    let address = text.parse::<Address>().inspect_err(|error| eprintln!("echo: {error}"));
+    let text = std::env::args_os().nth(1).unwrap_or_else(|| "127.0.0.1:7007".into());
+    let address = text.to_string_lossy().parse::<Address>().inspect_err(|error| eprintln!("echo: {error}"));
     reactor::run(Echo(address.unwrap_or_else(|_| std::process::exit(2))))?;
     Ok(())
 }

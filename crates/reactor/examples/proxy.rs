@@ -82,7 +82,7 @@ fn tell(side: &str, why: &Closed) {
 }
 
 fn main() -> Result {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<_> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
     let [listen, target] = &args[..] else { refuse("write `proxy LISTEN TARGET`, two addresses") };
     let parse = |text: &str| text.parse().unwrap_or_else(|error: NotAnAddress| refuse(error));
     let (listen, target) = (parse(listen), parse(target));

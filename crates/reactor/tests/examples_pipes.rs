@@ -5,15 +5,17 @@
 mod programs;
 
 use std::{
+    ffi::OsStr,
     fs::File,
     io::{BufRead, BufReader, Read, Write},
+    os::unix::ffi::OsStrExt,
     path::PathBuf,
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio},
     sync::mpsc,
     thread,
 };
 
-use programs::{PATIENCE, assert_refused, example};
+use programs::{PATIENCE, assert_refused, assert_refused_raw, example};
 
 /// Bytes that show when some are lost, doubled or moved.
 fn pattern(len: usize) -> Vec<u8> {
@@ -191,6 +193,14 @@ fn broadcast_leaves_the_open_file_that_others_share_as_it_was() {
         .collect();
     assert_eq!(flags.len(), 2, "{said}");
     assert!(flags.iter().all(|flags| flags & libc::O_NONBLOCK == 0), "{said}");
+}
+
+#[test]
+fn an_address_that_is_no_text_is_refused_as_any_other() {
+    let address = OsStr::from_bytes(b"\xff:1");
+    for name in ["broadcast", "chat", "daemon", "echo", "proxy", "select", "udp_echo"] {
+        assert_refused_raw(name, &[address, address], "`\u{fffd}:1`");
+    }
 }
 
 #[test]

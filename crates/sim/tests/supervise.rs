@@ -6,7 +6,7 @@ mod output;
 #[path = "../../reactor/examples/supervise/service.rs"]
 mod service;
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{cell::Cell, ffi::OsString, rc::Rc, time::Duration};
 
 use reactor::signals::Signal;
 use service::Supervise;
@@ -46,7 +46,7 @@ impl Program for Steady {
 }
 
 fn supervise(world: &mut World, commands: &[&str]) -> NodeId<Supervise> {
-    let commands: Vec<_> = commands.iter().map(|command| vec![(*command).to_owned()]).collect();
+    let commands: Vec<_> = commands.iter().map(|command| vec![OsString::from(*command)]).collect();
     world.add(move |runtime| runtime.add(Supervise::new(commands.clone())))
 }
 

@@ -350,7 +350,7 @@ impl<C: Items, L: Layer> Pair<C, L> {
 const LIMIT: Duration = Duration::from_secs(20);
 /// Turns in a row that call nobody, and how long they take: on a system's engine the limit above is less.
 const IDLE_TURNS_MAX: u32 = 20_000;
-const IDLE_MAX: Duration = Duration::from_secs(1);
+const IDLE_MAX: Duration = Duration::from_secs(5);
 /// How long one turn waits at most.
 const STEP: Duration = Duration::from_millis(2);
 const SETTLED: u32 = 8;

@@ -2,14 +2,19 @@
 //!
 //! The rows send signals to the thread they run in, so that they interrupt the engine's own wait.
 
-use std::{process, sync::mpsc, thread, time::Duration};
+use std::{
+    process,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
 use nix::{
     sys::signal::{self, SigSet, Signal as Number},
     unistd::Pid,
 };
 use reactor::{
-    Bytes, Closed, Context, Handle, Id, Receive, Result, Service, Stream, Time,
+    Bytes, Closed, Context, Handle, Id, Receive, Result, Service, Stream, StreamOptions, Time,
     signals::{Arrived, Graceful, Signal, Signals},
 };
 
@@ -228,7 +233,9 @@ impl Load {
         let (mut here, mut there) = (Rig::new(world)?, Rig::new(world)?);
         let graceful = here.add(Graceful::within(GRACE))?;
         let (server, client) = (here.add(Probe::quiet())?, there.add(Probe::quiet())?);
-        let (_, address) = here.listen(server, || Stream::new(Bytes))?;
+        // A ring of eight buffers takes seconds for the answer, and no deadline is to cut it.
+        let patient = Arc::new(StreamOptions { close: GRACE, ..StreamOptions::DEFAULT });
+        let (_, address) = here.listen(server, move || Stream::new(Bytes).options(patient.clone()))?;
         let stream = there.connect(client, &address, Stream::new(Bytes))?;
         let mut rigs = [here, there];
         rig::until(&mut rigs, "both ends are open", |rigs| {

@@ -7,7 +7,8 @@ mod service;
 
 #[cfg(unix)]
 fn main() -> reactor::Result {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7009".into());
+    let address = std::env::args_os().nth(1).unwrap_or_else(|| "127.0.0.1:7009".into());
+    let address = address.to_string_lossy();
     let Ok(address) = address.parse() else {
         eprintln!("broadcast: `{address}` is not an address (IP:PORT)");
         std::process::exit(2)

@@ -10,8 +10,8 @@ mod service;
 
 #[cfg(unix)]
 fn main() {
-    let text = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7007".into());
-    let address = text.parse().unwrap_or_else(|error| refuse(&error, 2));
+    let text = std::env::args_os().nth(1).unwrap_or_else(|| "127.0.0.1:7007".into());
+    let address = text.to_string_lossy().parse().unwrap_or_else(|error| refuse(&error, 2));
     match run(address) {
         Ok(receipt) => println!("stopped, {} cut", receipt.cut),
         Err(reactor::Error::Start { failure, .. }) => {

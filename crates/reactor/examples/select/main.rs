@@ -29,8 +29,9 @@ impl Handle<Stream> for Echo {
 }
 
 fn main() -> Result {
-    let text = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7007".into());
-    let Ok(address) = text.parse::<Address>().inspect_err(|error| eprintln!("select: {error}")) else {
+    let text = std::env::args_os().nth(1).unwrap_or_else(|| "127.0.0.1:7007".into());
+    let address = text.to_string_lossy().parse::<Address>();
+    let Ok(address) = address.inspect_err(|error| eprintln!("select: {error}")) else {
         std::process::exit(2)
     };
     let mut options = RuntimeOptions::default();

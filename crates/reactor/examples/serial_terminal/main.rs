@@ -10,7 +10,7 @@ mod terminal;
 
 #[cfg(unix)]
 fn main() -> std::process::ExitCode {
-    terminal::run(std::env::args().skip(1).collect())
+    terminal::run(std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect())
 }
 
 #[cfg(not(unix))]

@@ -1,6 +1,7 @@
 //! The service: workers that begin again, their output with a prefix, and the end of them all.
 
 use std::{
+    ffi::OsString,
     io,
     process::{Command, ExitStatus},
     time::Duration,
@@ -34,7 +35,7 @@ pub(crate) struct Supervise {
 }
 
 struct Worker {
-    command: Vec<String>,
+    command: Vec<OsString>,
     name: String,
     began: Time,
     pause: Duration,
@@ -46,9 +47,9 @@ struct Again(usize);
 struct Deadline;
 
 impl Supervise {
-    pub(crate) fn new(commands: Vec<Vec<String>>) -> Supervise {
+    pub(crate) fn new(commands: Vec<Vec<OsString>>) -> Supervise {
         let workers = commands.into_iter().map(|command| {
-            let name = command[0].rsplit('/').next().unwrap_or_default().to_owned();
+            let name = command[0].to_string_lossy().rsplit('/').next().unwrap_or_default().to_owned();
             Worker { command, name, began: Time::ZERO, pause: PAUSE_MIN }
         });
         Supervise {

@@ -3,6 +3,8 @@
 
 use std::{
     env,
+    ffi::OsStr,
+    fmt::Debug,
     path::PathBuf,
     process::{Command, Output, Stdio},
     time::Duration,
@@ -22,13 +24,19 @@ pub fn example(name: &str) -> Command {
     Command::new(path)
 }
 
-pub fn output(name: &str, args: &[&str]) -> Output {
+pub fn output(name: &str, args: &[impl AsRef<OsStr>]) -> Output {
     example(name).args(args).stdin(Stdio::null()).output().expect("the example runs")
 }
 
 /// Bad input: exit code 2, and one line which names the program and what was wrong.
 #[track_caller]
 pub fn assert_refused(name: &str, args: &[&str], says: &str) {
+    assert_refused_raw(name, args, says);
+}
+
+/// The same, for arguments that may be no text.
+#[track_caller]
+pub fn assert_refused_raw(name: &str, args: &[impl AsRef<OsStr> + Debug], says: &str) {
     let output = output(name, args);
     let line = String::from_utf8_lossy(&output.stderr);
     let own: Vec<&str> = line.lines().filter(|line| line.starts_with(&format!("{name}: "))).collect();

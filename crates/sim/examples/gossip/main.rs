@@ -96,7 +96,8 @@ impl Receive<Enough> for Leave {
 }
 
 fn main() -> Result<ExitCode> {
-    let request = match parse(std::env::args().skip(1)) {
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let request = match parse(words) {
         Ok(Some(request)) => request,
         Ok(None) => {
             print(format_args!("{}", HELP.trim_end()));

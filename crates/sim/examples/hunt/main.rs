@@ -13,7 +13,8 @@ use sim::{Digest, Failure, Plan, Tally, hunt, shrink};
 use crate::args::{Args, command};
 
 fn main() -> ExitCode {
-    match Args::parse(std::env::args().skip(1)) {
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    match Args::parse(words) {
         Ok(args) if args.one => one(&args),
         Ok(args) => many(&args),
         Err(error) => {

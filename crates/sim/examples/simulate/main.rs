@@ -21,7 +21,8 @@ use std::{fs, process::ExitCode};
 use self::{args::Request, report::Report};
 
 fn main() -> ExitCode {
-    let request = match Request::parse(std::env::args().skip(1)) {
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let request = match Request::parse(words) {
         Ok(Some(request)) => request,
         Ok(None) => {
             print!("{}", args::HELP);
