@@ -504,16 +504,23 @@ fn a_transfer_that_was_aborted_while_it_waited_leaves_no_deadline_behind() {
             cx.abort(sender.transfers[0]);
         });
         stage.until(|sender| sender.ended.len() == 1);
-        // All that is on its way arrives, and the stream lives on for longer than it may stall.
+        // Nothing waits here any more. Only what nobody may write past is queued, and then the peer has to take it.
+        let is_queued = engine.0 == "io_uring";
         let end = Instant::now() + 10 * common::SHORT;
         let mut buffer = vec![0; 1 << 16];
         until(&mut stage.runtime, |_| {
-            while matches!(peer.read(&mut buffer), Ok(1..)) {}
+            while is_queued && matches!(peer.read(&mut buffer), Ok(1..)) {}
             Instant::now() > end
         });
         assert!(stage.sender().closed.is_empty(), "{:?}", stage.sender().closed);
         stage.runtime.with(sender, |sender, cx| cx.send(sender.streams[0], b"still here"));
-        assert!(stage.read(&mut peer, 10).ends_with(b"still here"));
+        let mut last = Vec::new();
+        until(&mut stage.runtime, |_| {
+            while let Ok(count @ 1..) = peer.read(&mut buffer) {
+                last = [&last[last.len().saturating_sub(10)..], &buffer[..count]].concat();
+            }
+            last.ends_with(b"still here")
+        });
     });
 }
 
