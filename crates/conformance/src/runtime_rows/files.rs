@@ -11,7 +11,7 @@ use std::{
 };
 
 use reactor::{
-    Bytes, Closed, Context, Error, Event, Handle, Id, Receive, Result, Service, ServiceId, Stream,
+    Address, Bytes, Closed, Context, Error, Event, Handle, Id, Receive, Result, Service, ServiceId, Stream,
     file::{File, FileTransfer, OpenOptions, Opened, Operation},
 };
 
@@ -23,6 +23,7 @@ use crate::{
 
 pub(super) const ROWS: &[Row] = &[
     row("C10r3", "a file cut off while it is served ends that answer, and the next is whole", &[], cut_off),
+    row("C10r4", "a close of everything lets a file that is under way leave whole", &[], closed_meanwhile),
     row("E9r", "a full disk is told to the operation that found it so, and to no other", &[], full),
 ];
 
@@ -112,14 +113,22 @@ fn open(
     rig.get_mut(server).opened.take().ok_or_else(|| "it was there".into())
 }
 
-fn cut_off(world: &mut World<'_>) -> Outcome {
-    let len = sized(world, 64 << 20, 4 << 20) as u64;
-    let mut rig = Rig::new(world)?;
+/// A server whose file is on its way to a client that has stopped to read.
+struct UnderWay {
+    path: PathBuf,
+    file: File,
+    server: ServiceId<Server>,
+    client: ServiceId<Probe<Bytes>>,
+    address: Address,
+    first: Id<Stream>,
+}
+
+fn under_way(rig: &mut Rig, len: u64) -> Result<UnderWay, Stop> {
     let (server, client) = (rig.add(Server::default())?, rig.add(Probe::<Bytes>::quiet())?);
-    let path = path(&mut rig, server)?;
+    let path = path(rig, server)?;
     let how = OpenOptions { read: true, ..OpenOptions::write() };
-    let file = open(&mut rig, server, path.clone(), how)??.file;
-    done(&mut rig, server, Operation::set_len(&file, len))??;
+    let file = open(rig, server, path.clone(), how)??.file;
+    done(rig, server, Operation::set_len(&file, len))??;
     let address = rig.with(server, |server, cx| -> Result<_, Stop> {
         (server.file, server.len) = (Some(file.clone()), len);
         let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
@@ -129,6 +138,31 @@ fn cut_off(world: &mut World<'_>) -> Outcome {
     rig.until("some bytes came", |rig| rig.get(client).received(first) > 0)?;
     rig.with(client, |_, cx| cx.pause(first));
     rig.settle()?;
+    Ok(UnderWay { path, file, server, client, address, first })
+}
+
+fn closed_meanwhile(world: &mut World<'_>) -> Outcome {
+    let len = sized(world, 20 << 20, 200_000) as u64;
+    let mut rig = Rig::new(world)?;
+    let UnderWay { path, server, client, first, .. } = under_way(&mut rig, len)?;
+    check!(rig.get(server).ended.is_empty(), "the whole file has left to nobody who reads");
+    rig.with(server, |_, cx| cx.close_all());
+    rig.settle()?;
+    rig.with(client, |_, cx| cx.resume(first));
+    rig.until("both have ended", |rig| {
+        rig.get(client).closed.len() == 1 && rig.get(server).ended.len() == 1
+    })?;
+    let (ended, got) = (format!("{:?}", rig.get(server).ended), rig.get(client).received(first) as u64);
+    check!(ended == "[Done]", "{ended}");
+    check!(got == len, "{got} bytes instead of {len}");
+    done(&mut rig, server, Operation::remove(path))??;
+    rig.finish()
+}
+
+fn cut_off(world: &mut World<'_>) -> Outcome {
+    let len = sized(world, 64 << 20, 4 << 20) as u64;
+    let mut rig = Rig::new(world)?;
+    let UnderWay { path, file, server, client, address, first } = under_way(&mut rig, len)?;
     done(&mut rig, server, Operation::set_len(&file, SHORT_LEN))??;
     rig.with(client, |_, cx| cx.resume(first));
     rig.until("the short answer has ended", |rig| {

@@ -3,6 +3,23 @@
 //! A file is never ready or unready: each operation on it may take as long as its disk or its server likes. So
 //! operations are asked for through the [`Context`](crate::Context), performed elsewhere, and answered.
 //!
+//! There are three ways to ask: single [operations](Operation) by [`Context::file`](crate::Context::file), each answered
+//! by a message; a [`FileReader`] or [`FileWriter`], resources that take a file as a stream is taken, with bounded
+//! read-ahead and write-behind; and [`Context::send_file`](crate::Context::send_file), which moves a file to a stream.
+//!
+//! | operation | its answer | bytes that count | errors of its own |
+//! |---|---|---|---|
+//! | [`open`](Operation::open) | [`Opened`]: file, metadata, first bytes | `prefetch` | [`beneath`](OpenOptions::beneath): EXDEV, `PermissionDenied` |
+//! | [`read_at`](Operation::read_at) | bytes; fewer only at the end | what is asked for | |
+//! | [`read`](Operation::read) | the whole file | its limit | `FileTooLarge` above the limit |
+//! | [`write_at`](Operation::write_at), [`append`](Operation::append) | nothing: all is written | what is written | ENOSPC, EDQUOT: any part may be there |
+//! | [`set_len`](Operation::set_len), [`sync`](Operation::sync) | nothing | none | a failed sync: see durability |
+//! | [`stat`](Operation::stat), [`stat_file`](Operation::stat_file) | [`Metadata`] | none | |
+//! | [`rename`](Operation::rename), [`remove`](Operation::remove), [`create_directory`](Operation::create_directory), [`sync_directory`](Operation::sync_directory) | nothing | none | |
+//! | [`read_directory`](Operation::read_directory) | [`Entry`]s, sorted by name | none: bounded by their number | `FileTooLarge` above it |
+//! | [`replace`](Operation::replace) | nothing: the new content is there, for good | what is written | the old content stays |
+//! | [`close`](Operation::close) | nothing | none | |
+//!
 //! # The contract
 //!
 //! **Where.** The engine may take an operation ([`Engine::run_file`](crate::engine::Engine::run_file)): a simulated
@@ -15,14 +32,19 @@
 //! [`replace`](Operation::replace), files that have no place of their own (pipes) or were opened so that they do not
 //! wait, the part of a [`FileTransfer`] that sendfile(2) moves, and what an older kernel does not know.
 //!
+//! **When.** What a turn asks for begins at its end, or when handlers are flushed in the middle of a long one; what is
+//! asked for outside of turns begins at once. Operations begin in the order asked, as far as there are threads.
+//!
 //! **Once.** Each operation that was taken is answered exactly once, as a message or to its resource, unless the
 //! service has ended before. An answer comes in a later turn, never within the call that asked.
 //!
 //! **Order.** Two operations that are out at once have none, also on one file: whoever needs one asks for the second
 //! when the first is answered. [`FileReader`], [`FileWriter`] and [`FileTransfer`] have one operation out at a time.
 //!
-//! **Bounds.** Operations that are out, their threads and their bytes each have a limit of the runtime. At a limit
-//! the operation comes back as [`Refused::Full`](crate::Refused::Full); a resource waits its turn instead.
+//! **Bounds.** Operations that are out, their threads and their bytes each have a limit of the runtime
+//! ([`Limits`](crate::Limits): 1,024, 4 and 64 MiB by default). An operation is out from the call that asks until its
+//! answer was handed over, and its bytes count for so long. At a limit it comes back as
+//! [`Refused::Full`](crate::Refused::Full); a resource waits its turn instead.
 //!
 //! **Cancelling.** No system takes back a read that waits for a disk. An operation goes on after its service or
 //! resource has ended, and its answer is dropped. One that hangs (a stalled mount) keeps its thread, and delays
@@ -32,7 +54,13 @@
 //! for its end when it is dropped, and waits at most a second for that.
 //!
 //! **Errors** (ENOSPC, EIO, ..) are those of that operation, and end that resource only. They name the operation and
-//! the path.
+//! the path; [`Error::io`](crate::Error::io) is the system's. What nothing performs any more is answered with an error, too:
+//! no thread could be started, or the runtime's end came first (then nobody hears it).
+//!
+//! **Ends.** A [`close`](crate::Context::close) lets what a writer or a transfer has still to do be done, a stop within its
+//! grace likewise; [`abort`](crate::Context::abort) does not. A reader ends at once by both. An operation that was asked for
+//! alone keeps [`run`](crate::Runtime::run) from returning by itself, and does not hold up a stop: it is then dropped
+//! before it began, or left running, and counted.
 //!
 //! **Durability.** What was written is safe from a power cut when a [`sync`](Operation::sync) that was asked for
 //! after the write was answered was itself answered with `Ok`; a name that was made, moved or removed is safe after

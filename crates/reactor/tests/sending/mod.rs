@@ -1,0 +1,157 @@
+//! A service that sends a file to whoever connects, and peers of std for it.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+
+use std::{convert::Infallible, fs, io::Read, net::TcpStream, path::Path, sync::Arc, time::Duration};
+
+use reactor::{
+    Bytes, Closed, Context, Event, Handle, Id, Result, Runtime, Service, ServiceId, Stream, StreamOptions,
+    file::{File, FileTransfer},
+};
+
+use crate::common::{self, until};
+
+/// Sends a head, a file and a tail to whoever connects.
+pub struct Sender {
+    pub file: File,
+    pub len: u64,
+    pub streams: Vec<Id<Stream>>,
+    pub transfers: Vec<Id<FileTransfer>>,
+    pub ended: Vec<(Closed, u64)>,
+    pub closed: Vec<Closed>,
+    pub drained: usize,
+    pub received: Vec<u8>,
+    pub address: Option<std::net::SocketAddr>,
+    pub half_open: bool,
+    pub write_stall: Duration,
+    /// A transfer that ends is not the end of its stream.
+    pub keeps_open: bool,
+}
+
+impl Service for Sender {
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        let half_open = self.half_open;
+        let options = StreamOptions { write_stall: self.write_stall, ..StreamOptions::DEFAULT };
+        let options = Arc::new(options);
+        let listener = cx.listen("127.0.0.1:0", move |_| {
+            Some(Stream::new(Bytes).half_open(half_open).options(options.clone()))
+        })?;
+        self.address = Some(cx.local(listener)?.to_string().parse()?);
+        Ok(())
+    }
+}
+
+impl Handle<Stream> for Sender {
+    fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
+        match event {
+            Event::Open => {
+                cx.send(id, b"head");
+                self.streams.push(id);
+                self.transfers.push(cx.send_file(id, self.file.clone(), 0..self.len)?);
+            }
+            Event::Drained => self.drained += 1,
+            Event::Received(bytes) => self.received.extend_from_slice(bytes),
+            Event::End => (),
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<Self>, _: Id<Stream>, _: Stream, why: Closed) {
+        self.closed.push(why);
+    }
+}
+
+impl Handle<FileTransfer> for Sender {
+    fn handle(&mut self, _: &mut Context<Self>, _: Id<FileTransfer>, event: Infallible) -> Result {
+        match event {}
+    }
+
+    fn closed(&mut self, cx: &mut Context<Self>, id: Id<FileTransfer>, transfer: FileTransfer, why: Closed) {
+        let at = self.transfers.iter().position(|of| *of == id).expect("it was begun");
+        if why.is_clean() {
+            cx.send(self.streams[at], b"tail");
+        }
+        if !self.keeps_open {
+            cx.close(self.streams[at]);
+        }
+        self.ended.push((why, transfer.sent()));
+    }
+}
+
+pub struct Stage {
+    pub runtime: Runtime,
+    pub sender: ServiceId<Sender>,
+}
+
+impl Stage {
+    pub fn new(engine: common::Engine, path: &Path, half_open: bool) -> Stage {
+        Stage::with_limits(engine, path, half_open, |_| ())
+    }
+
+    pub fn with_limits(
+        engine: common::Engine,
+        path: &Path,
+        half_open: bool,
+        change: impl FnOnce(&mut reactor::Limits),
+    ) -> Stage {
+        Stage::with(engine, path, change, |sender| sender.half_open = half_open)
+    }
+
+    pub fn with(
+        engine: common::Engine,
+        path: &Path,
+        change: impl FnOnce(&mut reactor::Limits),
+        prepare: impl FnOnce(&mut Sender),
+    ) -> Stage {
+        let file = fs::File::open(path).expect("it is there");
+        let len = file.metadata().expect("it has some").len();
+        let mut runtime = engine.with(change);
+        let mut sender = Sender {
+            file: File::new(file, path),
+            len,
+            streams: Vec::new(),
+            transfers: Vec::new(),
+            ended: Vec::new(),
+            closed: Vec::new(),
+            drained: 0,
+            received: Vec::new(),
+            address: None,
+            half_open: false,
+            write_stall: common::LONG,
+            keeps_open: false,
+        };
+        prepare(&mut sender);
+        let sender = runtime.add(sender).expect("it starts");
+        Stage { runtime, sender }
+    }
+
+    pub fn sender(&self) -> &Sender {
+        self.runtime.service(self.sender).expect("it lives")
+    }
+
+    pub fn until(&mut self, mut done: impl FnMut(&Sender) -> bool) {
+        let sender = self.sender;
+        until(&mut self.runtime, |runtime| done(runtime.service(sender).expect("it lives")));
+    }
+
+    pub fn connect(&mut self) -> TcpStream {
+        let peer = TcpStream::connect(self.sender().address.expect("it listens")).expect("it listens");
+        peer.set_nonblocking(true).expect("it is a socket");
+        peer
+    }
+
+    /// Drives the loop, and reads what comes until the end.
+    pub fn read(&mut self, peer: &mut TcpStream, bytes_max: usize) -> Vec<u8> {
+        let (mut all, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+        until(&mut self.runtime, |_| {
+            while all.len() < bytes_max {
+                match peer.read(&mut buffer) {
+                    Ok(0) => return true,
+                    Ok(count) => all.extend_from_slice(&buffer[..count]),
+                    Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+                }
+            }
+            true
+        });
+        all
+    }
+}
