@@ -100,7 +100,7 @@ impl FileTransfer {
 /// What a transfer asks of its stream, whatever its type.
 struct To {
     key: Key,
-    feed: fn(&mut Core, u16, Key, &[u8]) -> Flow,
+    feed: fn(&mut Core, u16, Key, Vec<u8>) -> Flow,
     is_bare: fn(&mut Core, Key) -> bool,
     end: fn(&mut Core, Key),
 }
@@ -294,7 +294,7 @@ fn moved(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16)
     match (sent, rest.is_empty()) {
         (0, true) => end(core, key, Closed::Truncated(SHORT.into())),
         (_, true) => core.mark(key),
-        (_, false) => feed(core, key, index, &rest),
+        (_, false) => feed(core, key, index, rest),
     }
 }
 
@@ -313,11 +313,11 @@ fn landed(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16
         return end(core, key, Closed::Truncated(SHORT.into()));
     }
     core.counters.bytes_in += bytes.len() as u64;
-    feed(core, key, index, &bytes);
+    feed(core, key, index, bytes);
 }
 
 /// Queues bytes on the stream, which says when it has room for more.
-fn feed(core: &mut Core, key: Key, index: u16, bytes: &[u8]) {
+fn feed(core: &mut Core, key: Key, index: u16, bytes: Vec<u8>) {
     let Some(moving) = find(core, key) else { return };
     let (stream, feed) = (moving.to.key, moving.to.feed);
     moving.transfer.at += bytes.len() as u64;

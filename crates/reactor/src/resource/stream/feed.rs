@@ -24,10 +24,10 @@ pub(super) fn feed<C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
     index: u16,
     key: Key,
-    bytes: &[u8],
+    bytes: Vec<u8>,
 ) -> Flow {
     let flow = write::post::<C, L, R>(core, index, key, |_, out| {
-        out.put(bytes);
+        out.give(bytes);
         Ok(())
     });
     if flow != Flow::Gone {

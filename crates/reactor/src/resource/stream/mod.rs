@@ -249,7 +249,7 @@ pub trait Connection: Resource + Output + sealed::Sealed {
     fn begin_feed(core: &mut Core, key: Key) -> bool;
 
     #[doc(hidden)]
-    fn feed(core: &mut Core, index: u16, key: Key, bytes: &[u8]) -> Flow;
+    fn feed(core: &mut Core, index: u16, key: Key, bytes: Vec<u8>) -> Flow;
 
     /// Whether nothing lies between who feeds it and its socket.
     #[doc(hidden)]
@@ -365,7 +365,7 @@ impl<C: Codec, L: Layer, R: 'static> Connection for Stream<C, L, R> {
         feed::begin::<C, L, R>(core, key)
     }
 
-    fn feed(core: &mut Core, index: u16, key: Key, bytes: &[u8]) -> Flow {
+    fn feed(core: &mut Core, index: u16, key: Key, bytes: Vec<u8>) -> Flow {
         feed::feed::<C, L, R>(core, index, key, bytes)
     }
 
