@@ -13,7 +13,7 @@ use crate::{
     engine::{Ending, Interest, Ready, Source},
     error::{Closed, Error},
     id::{Id, Key},
-    resource::{Connection, Flow, Io, Resource, Table, service, unwatched},
+    resource::{Between, Connection, Flow, Io, Resource, Table, service, unwatched},
     service::Handle,
 };
 
@@ -101,7 +101,8 @@ impl FileTransfer {
 struct To {
     key: Key,
     feed: fn(&mut Core, u16, Key, Vec<u8>) -> Flow,
-    is_bare: fn(&mut Core, Key) -> bool,
+    between: fn(&mut Core, Key) -> Between,
+    await_low: fn(&mut Core, Key),
     end: fn(&mut Core, Key),
 }
 
@@ -113,6 +114,8 @@ struct Moving {
     is_paused: bool,
     /// The stream's queue is above its low mark: it marks this resource when it is not.
     is_full: bool,
+    /// It was waited for what was queued to leave, once.
+    has_waited: bool,
     /// The stream's socket, once it was asked for.
     outlet: Option<Option<Outlet>>,
 }
@@ -136,9 +139,17 @@ pub(super) fn begin<R: Connection>(
     if core.couples.contains_key(&to) || !R::begin_feed(core, to) {
         return Err((transfer, misuse("the stream is closing, coupled, or has a transfer")));
     }
-    let to = To { key: to, feed: R::feed, is_bare: R::is_bare, end: R::end_feed };
+    let to = To { key: to, feed: R::feed, between: R::between, await_low: R::await_low, end: R::end_feed };
     let (stream, end) = (to.key, to.end);
-    let moving = Moving { transfer, to, is_out: false, is_paused: false, is_full: false, outlet: None };
+    let moving = Moving {
+        transfer,
+        to,
+        is_out: false,
+        is_paused: false,
+        is_full: false,
+        has_waited: false,
+        outlet: None,
+    };
     match core.registry.insert(index, table, Box::new(moving)) {
         Ok(key) => {
             core.couples.insert(stream, key);
@@ -255,9 +266,12 @@ fn flush(core: &mut Core, key: Key) {
 
 /// Asks for a part to be moved without a copy; `false` if this stream, or its engine, does not allow that now.
 fn ask_sendfile(core: &mut Core, key: Key, part: (File, u64, u64)) -> bool {
-    let Some(Moving { to: To { key: stream, is_bare, .. }, .. }) = find(core, key) else { return false };
-    let (stream, is_bare) = (*stream, *is_bare);
-    if !is_bare(core, stream) {
+    let Some(Moving { to: To { key: stream, between, await_low, .. }, .. }) = find(core, key) else {
+        return false;
+    };
+    let (stream, await_low, between) = (*stream, *await_low, *between);
+    let between = between(core, stream);
+    if between == Between::Layer {
         return false;
     }
     let Core { registry, engine, .. } = core;
@@ -267,6 +281,18 @@ fn ask_sendfile(core: &mut Core, key: Key, part: (File, u64, u64)) -> bool {
     let Some(moving) = moving else { return false };
     let outlet = moving.outlet.get_or_insert_with(|| Outlet::of(engine.outlet(stream)));
     let Some(outlet) = outlet.clone() else { return false };
+    let has_waited = mem::replace(&mut moving.has_waited, between == Between::Bytes);
+    if between == Between::Bytes {
+        // An engine may have taken it without having sent it. That is soon over, and then nothing need be copied; what
+        // a peer does not take is read ahead of it.
+        if has_waited {
+            moving.has_waited = false;
+            return false;
+        }
+        moving.is_full = true;
+        await_low(core, stream);
+        return true;
+    }
     match outlet.ask(core, (index, key), part, moved) {
         Ok(is_out) => {
             if let Some(moving) = find(core, key) {

@@ -36,11 +36,29 @@ pub(super) fn feed<C: Codec, L: Layer, R: 'static>(
     flow
 }
 
-/// Whether nothing lies between who feeds it and its socket: no layer, and nothing that is queued.
-pub(super) fn is_bare<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bool {
-    let Some(link) = find::<C, L, R>(core, key) else { return false };
+/// What lies between who feeds a stream and its socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Between {
+    Nothing,
+    /// Bytes that are queued or on their way, which leave by themselves.
+    Bytes,
+    /// A layer; or the stream is not up, or takes no more.
+    Layer,
+}
+
+/// What lies between who feeds it and its socket.
+pub(super) fn between<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Between {
+    let Some(link) = find::<C, L, R>(core, key) else { return Between::Layer };
     let over = link.closing || link.releasing || link.write_failed || link.shut;
-    link.state == State::Open && link.queued() == 0 && link.stream.session.direct() && !over
+    if link.state != State::Open || !link.stream.session.direct() || over {
+        return Between::Layer;
+    }
+    if link.queued() == 0 { Between::Nothing } else { Between::Bytes }
+}
+
+/// Has the queue count as high, so that who feeds it is told when it is at its low mark. Something is queued.
+pub(super) fn await_low<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    set_high::<C, L, R>(core, key, true);
 }
 
 /// Sets the stream free. A peer that has ended meanwhile is answered now.

@@ -12,6 +12,7 @@ use std::{any::Any, fmt, io, marker::PhantomData, sync::Arc};
 use session::{Bytes, Codec, Layer, Session, Shared};
 
 pub(crate) use self::drive::with_layer;
+pub(crate) use self::feed::Between;
 use self::link::Link;
 pub use self::options::StreamOptions;
 use super::{Output, Resource, Table};
@@ -253,7 +254,10 @@ pub trait Connection: Resource + Output + sealed::Sealed {
 
     /// Whether nothing lies between who feeds it and its socket.
     #[doc(hidden)]
-    fn is_bare(core: &mut Core, key: Key) -> bool;
+    fn between(core: &mut Core, key: Key) -> Between;
+
+    #[doc(hidden)]
+    fn await_low(core: &mut Core, key: Key);
 
     #[doc(hidden)]
     fn end_feed(core: &mut Core, key: Key);
@@ -369,8 +373,12 @@ impl<C: Codec, L: Layer, R: 'static> Connection for Stream<C, L, R> {
         feed::feed::<C, L, R>(core, index, key, bytes)
     }
 
-    fn is_bare(core: &mut Core, key: Key) -> bool {
-        feed::is_bare::<C, L, R>(core, key)
+    fn between(core: &mut Core, key: Key) -> Between {
+        feed::between::<C, L, R>(core, key)
+    }
+
+    fn await_low(core: &mut Core, key: Key) {
+        feed::await_low::<C, L, R>(core, key);
     }
 
     fn end_feed(core: &mut Core, key: Key) {
