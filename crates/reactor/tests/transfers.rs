@@ -43,6 +43,20 @@ fn a_file_leaves_whole_between_what_was_sent_before_and_after_it() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_file_is_not_copied_because_what_was_sent_before_is_still_on_its_way() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let content = content(8 << 10);
+        let mut stage = Stage::new(engine, &dir.file("file", &content), false);
+        let mut peer = stage.connect();
+        assert!(stage.read(&mut peer, usize::MAX) == whole(&content));
+        let read = stage.runtime.metrics().read().bytes_in;
+        assert_eq!(read, 0, "bytes were read into this process");
+    });
+}
+
+#[test]
 fn a_file_is_read_no_faster_than_the_peer_takes_it() {
     for_each_engine(|engine| {
         let dir = Scratch::new();

@@ -77,6 +77,22 @@ impl Outgoing {
         self.push(Held::Shared(bytes), 0);
     }
 
+    /// Queues bytes with their memory, which then belongs to the queue. Few are copied all the same.
+    ///
+    /// ```
+    /// let mut out = session::Outgoing::new();
+    /// out.put(b"head ");
+    /// out.give(vec![7; 4096]);
+    /// assert_eq!((out.len(), out.front()), (4101, &b"head "[..]));
+    /// ```
+    pub fn give(&mut self, bytes: Vec<u8>) {
+        if bytes.len() < SHARED_MIN {
+            return self.put(&bytes);
+        }
+        self.appended += bytes.len() as u64;
+        self.push(Held::Own(bytes), 0);
+    }
+
     /// Appends what `write` writes into a zeroed slice of `room` bytes; it returns how many of them count.
     ///
     /// This is how a cipher seals straight into the queue. More than `room` is taken as `room`.

@@ -32,8 +32,9 @@ impl Random {
 
     fn fill(&mut self, out: &mut Outgoing, model: &mut Vec<u8>) {
         let bytes = self.bytes();
-        match self.below(5) {
+        match self.below(6) {
             0 => out.share(Shared::from(&bytes[..])),
+            4 => out.give(bytes.clone()),
             1 => {
                 let room = bytes.len() + self.below(100);
                 let grown = out.grow(room, |slice| {
@@ -120,6 +121,18 @@ fn a_queue_is_a_vector_whatever_is_done_to_it() {
         }
     }
     assert!(out.to_vec() == model);
+}
+
+#[test]
+fn given_bytes_are_copied_only_if_they_are_few() {
+    for (len, is_copied) in [(511, true), (512, false), (513, false)] {
+        let bytes = vec![1; len];
+        let start = bytes.as_ptr();
+        let mut out = Outgoing::new();
+        out.give(bytes);
+        assert_eq!((out.len(), out.front().len()), (len, len));
+        assert_eq!(out.front().as_ptr() != start, is_copied, "{len} bytes");
+    }
 }
 
 #[test]

@@ -100,8 +100,9 @@ impl FileTransfer {
 /// What a transfer asks of its stream, whatever its type.
 struct To {
     key: Key,
-    feed: fn(&mut Core, u16, Key, &[u8]) -> Flow,
+    feed: fn(&mut Core, u16, Key, Vec<u8>) -> Flow,
     way: fn(&mut Core, Key) -> Way,
+    await_low: fn(&mut Core, Key),
     await_room: fn(&mut Core, Key) -> bool,
     end: fn(&mut Core, Key),
 }
@@ -114,6 +115,8 @@ struct Moving {
     is_paused: bool,
     /// The stream's queue is above its low mark: it marks this resource when it is not.
     is_full: bool,
+    /// It was waited for what was queued to leave, once.
+    has_waited: bool,
     /// The stream's socket, once it was asked for.
     outlet: Option<Option<Outlet>>,
 }
@@ -137,9 +140,24 @@ pub(super) fn begin<R: AnyStream>(
     if core.couples.contains_key(&to) || !R::begin_feed(core, to) {
         return Err((transfer, misuse("the stream is closing, coupled, or has a transfer")));
     }
-    let to = To { key: to, feed: R::feed, way: R::way, await_room: R::await_room, end: R::end_feed };
+    let to = To {
+        key: to,
+        feed: R::feed,
+        way: R::way,
+        await_low: R::await_low,
+        await_room: R::await_room,
+        end: R::end_feed,
+    };
     let (stream, end) = (to.key, to.end);
-    let moving = Moving { transfer, to, is_out: false, is_paused: false, is_full: false, outlet: None };
+    let moving = Moving {
+        transfer,
+        to,
+        is_out: false,
+        is_paused: false,
+        is_full: false,
+        has_waited: false,
+        outlet: None,
+    };
     match core.registry.insert(index, table, Box::new(moving)) {
         Ok(key) => {
             core.couples.insert(stream, key);
@@ -259,8 +277,8 @@ fn flush(core: &mut Core, key: Key) {
     if chunk == 0 {
         return core.fail(key, "read", io::Error::other(FORBIDDEN));
     }
-    let is_direct = way == Way::Socket && file.system().is_some();
-    if is_direct && ask_sendfile(core, key, stream, (file.clone(), offset, left)) {
+    let is_direct = way != Way::Queue && file.system().is_some();
+    if is_direct && ask_sendfile(core, key, (stream, way), (file.clone(), offset, left)) {
         return;
     }
     let bytes_max = chunk.min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -273,7 +291,7 @@ fn flush(core: &mut Core, key: Key) {
 }
 
 /// Asks for a part to be moved without a copy; `false` if the engine, or the transport, does not allow that.
-fn ask_sendfile(core: &mut Core, key: Key, stream: Key, part: (File, u64, u64)) -> bool {
+fn ask_sendfile(core: &mut Core, key: Key, (stream, way): (Key, Way), part: (File, u64, u64)) -> bool {
     let Core { registry, engine, .. } = core;
     let Some(slot) = registry.live(key) else { return false };
     let index = slot.service;
@@ -281,6 +299,18 @@ fn ask_sendfile(core: &mut Core, key: Key, stream: Key, part: (File, u64, u64)) 
     let Some(moving) = moving else { return false };
     let outlet = moving.outlet.get_or_insert_with(|| Outlet::of(engine.outlet(stream)));
     let Some(outlet) = outlet.clone() else { return false };
+    let is_behind = way == Way::Behind;
+    // What is queued is waited for once: then nothing need be copied. What a peer does not take is read ahead of it.
+    if mem::replace(&mut moving.has_waited, is_behind) && is_behind {
+        moving.has_waited = false;
+        return false;
+    }
+    if is_behind {
+        moving.is_full = true;
+        let await_low = moving.to.await_low;
+        await_low(core, stream);
+        return true;
+    }
     let is_out = outlet.ask(core, (index, key), part, moved);
     if let Some(moving) = find(core, key) {
         moving.is_out = is_out;
@@ -306,7 +336,7 @@ fn moved(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16)
         Next::More => end(core, key, Closed::Truncated(SHORT.into())),
         Next::Room => wait_for_room(core, key),
         Next::Piece(bytes) if bytes.is_empty() => end(core, key, Closed::Truncated(SHORT.into())),
-        Next::Piece(bytes) => feed(core, key, index, &bytes),
+        Next::Piece(bytes) => feed(core, key, index, bytes),
     }
 }
 
@@ -337,11 +367,11 @@ fn landed(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16
         return end(core, key, Closed::Truncated(SHORT.into()));
     }
     core.counters.bytes_in += bytes.len() as u64;
-    feed(core, key, index, &bytes);
+    feed(core, key, index, bytes);
 }
 
 /// Queues bytes on the stream, which says when it has room for more.
-fn feed(core: &mut Core, key: Key, index: u16, bytes: &[u8]) {
+fn feed(core: &mut Core, key: Key, index: u16, bytes: Vec<u8>) {
     let Some(moving) = find(core, key) else { return };
     let (stream, feed) = (moving.to.key, moving.to.feed);
     moving.transfer.at += bytes.len() as u64;

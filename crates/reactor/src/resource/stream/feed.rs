@@ -25,11 +25,11 @@ pub(super) fn feed<C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
     index: u16,
     key: Key,
-    bytes: &[u8],
+    bytes: Vec<u8>,
 ) -> Flow {
     let takes = |link: &Link<C, L, R>| !(link.releasing || link.write_failed || link.mute);
     let flow = write::post_if::<C, L, R>(core, (index, key), takes, |_, out| {
-        out.put(bytes);
+        out.give(bytes);
         Ok(())
     });
     if flow != Flow::Gone {
@@ -45,6 +45,8 @@ pub enum Way {
     Socket,
     /// The same as soon as there is room in it; who feeds the stream is marked then.
     Full,
+    /// The same as soon as what is queued, or on its way, has left: an engine may have taken it without having sent it.
+    Behind,
     /// By its queue.
     Queue,
 }
@@ -54,11 +56,18 @@ pub(super) fn way<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> 
     let over = link.releasing || link.write_failed || link.shut;
     if link.awaits_room {
         Way::Full
-    } else if link.state == State::Open && link.queued() == 0 && link.stream.session.direct() && !over {
-        Way::Socket
-    } else {
+    } else if link.state != State::Open || !link.stream.session.direct() || over {
         Way::Queue
+    } else if link.queued() > 0 {
+        Way::Behind
+    } else {
+        Way::Socket
     }
+}
+
+/// Has the queue count as high, so that who feeds it is marked when it is at its low mark. Something is queued.
+pub(super) fn await_low<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    set_high::<C, L, R>(core, key, true);
 }
 
 /// Waits for room in the socket, as long as a queue would; `false` if the engine does not tell of it.

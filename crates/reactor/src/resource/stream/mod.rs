@@ -265,10 +265,13 @@ pub trait AnyStream: Connection {
     fn begin_feed(core: &mut Core, key: Key) -> bool;
 
     #[doc(hidden)]
-    fn feed(core: &mut Core, index: u16, key: Key, bytes: &[u8]) -> Flow;
+    fn feed(core: &mut Core, index: u16, key: Key, bytes: Vec<u8>) -> Flow;
 
     #[doc(hidden)]
     fn way(core: &mut Core, key: Key) -> Way;
+
+    #[doc(hidden)]
+    fn await_low(core: &mut Core, key: Key);
 
     #[doc(hidden)]
     fn await_room(core: &mut Core, key: Key) -> bool;
@@ -391,12 +394,16 @@ impl<C: Codec, L: Layer, R: 'static> AnyStream for Stream<C, L, R> {
         feed::begin::<C, L, R>(core, key)
     }
 
-    fn feed(core: &mut Core, index: u16, key: Key, bytes: &[u8]) -> Flow {
+    fn feed(core: &mut Core, index: u16, key: Key, bytes: Vec<u8>) -> Flow {
         feed::feed::<C, L, R>(core, index, key, bytes)
     }
 
     fn way(core: &mut Core, key: Key) -> Way {
         feed::way::<C, L, R>(core, key)
+    }
+
+    fn await_low(core: &mut Core, key: Key) {
+        feed::await_low::<C, L, R>(core, key);
     }
 
     fn await_room(core: &mut Core, key: Key) -> bool {
