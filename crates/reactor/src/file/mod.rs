@@ -27,8 +27,8 @@
 //! which do nothing else ([`Limits::file_threads`](crate::Limits::file_threads)): files and offloaded work do not wait
 //! for each other.
 //!
-//! On `io_uring` what is in memory is read and copied in the loop's thread, which costs less than half of what a thread
-//! and its wake do; what has to wait for a disk waits in the kernel. To threads are still left: reading a directory,
+//! On `io_uring` what is in memory is read and copied in the loop's thread, which spares another thread and two wakes;
+//! what has to wait for a disk waits in the kernel. To threads are still left: reading a directory,
 //! [`replace`](Operation::replace), files that have no place of their own (pipes) or were opened so that they do not
 //! wait, the part of a [`FileTransfer`] that sendfile(2) moves, and what an older kernel does not know.
 //!
