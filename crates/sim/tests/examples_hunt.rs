@@ -44,17 +44,19 @@ fn a_plan_is_taken_as_it_was_given() {
 
 #[test]
 fn wrong_arguments_are_one_line() {
-    for args in [
-        &["--seed"][..],
-        &["--seed", "x"],
-        &["--faults", "Rain=3"],
-        &["--faults", "Reset"],
-        &["--what", "3"],
-        &["--from", "18446744073709551615", "--seeds", "1"],
+    for (args, says) in [
+        (&["--seed"][..], "--seed needs a value"),
+        (&["--seed", "x"], "--seed: `x`"),
+        (&["--nodes", "1001"], "from 1 to 1000"),
+        (&["--faults", "Rain=3"], "`Rain=3`"),
+        (&["--faults", "Reset"], "`Reset`"),
+        (&["--what"], "there is no option `--what`"),
+        (&["--from", "18446744073709551615", "--seeds", "1"], "no seeds"),
     ] {
         let output = hunt(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(text.starts_with("hunt: ") && text.lines().count() == 1, "{args:?}: {text}");
+        assert!(text.contains(says), "{args:?}: {text}");
     }
 }

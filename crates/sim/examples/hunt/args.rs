@@ -1,6 +1,6 @@
 //! The command line of the hunter.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use sim::{Faults, KINDS, Plan};
 
@@ -25,16 +25,17 @@ impl Args {
     pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Args, String> {
         let mut args = Args { one: false, first: 1, seeds: 100, nodes: None, time: None, faults: None };
         while let Some(name) = arguments.next() {
-            let value = arguments.next().ok_or_else(|| format!("{name} needs a value; {USAGE}"))?;
-            let number = || value.parse::<u64>().map_err(|_| format!("{name} takes a number, not '{value}'"));
+            let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value; {USAGE}"));
             match name.as_str() {
-                "--seed" => (args.one, args.first) = (true, number()?),
-                "--from" => args.first = number()?,
-                "--seeds" => args.seeds = number()?,
-                "--nodes" => args.nodes = Some(number()?.clamp(1, NODES_MAX) as usize),
-                "--time-ms" => args.time = Some(Duration::from_millis(number()?.clamp(1, TIME_MS_MAX))),
-                "--faults" => args.faults = Some(faults(&value)?),
-                _ => return Err(format!("unknown argument '{name}'; {USAGE}")),
+                "--seed" => (args.one, args.first) = (true, number(&name, &value()?, 0..=u64::MAX)?),
+                "--from" => args.first = number(&name, &value()?, 0..=u64::MAX)?,
+                "--seeds" => args.seeds = number(&name, &value()?, 0..=u64::MAX)?,
+                "--nodes" => args.nodes = Some(number(&name, &value()?, 1..=NODES_MAX)? as usize),
+                "--time-ms" => {
+                    args.time = Some(Duration::from_millis(number(&name, &value()?, 1..=TIME_MS_MAX)?));
+                }
+                "--faults" => args.faults = Some(faults(&value()?)?),
+                _ => return Err(format!("there is no option `{name}`; {USAGE}")),
             }
         }
         if args.first.checked_add(args.seeds).is_none() {
@@ -62,10 +63,17 @@ pub(crate) fn command(plan: &Plan) -> String {
     format!("--seed {} --nodes {} --time-ms {time} --faults {faults}", plan.seed, plan.nodes)
 }
 
+fn number(name: &str, text: &str, allowed: RangeInclusive<u64>) -> Result<u64, String> {
+    let parsed = text.parse().ok().filter(|number| allowed.contains(number));
+    parsed.ok_or_else(|| {
+        format!("{name}: `{text}` is not a number from {} to {}", allowed.start(), allowed.end())
+    })
+}
+
 fn faults(text: &str) -> Result<Faults, String> {
     let mut faults = Faults::none();
     for part in text.split(',').filter(|part| *part != "none") {
-        let wrong = || format!("--faults takes KIND=RATE,.. or none, not '{part}'");
+        let wrong = || format!("--faults takes KIND=RATE,.. or none, not `{part}`");
         let (name, rate) = part.split_once('=').ok_or_else(wrong)?;
         let kind = KINDS.into_iter().find(|kind| format!("{kind:?}") == name).ok_or_else(wrong)?;
         faults = faults.with(kind, rate.parse().map_err(|_| wrong())?);
