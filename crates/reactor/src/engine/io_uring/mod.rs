@@ -75,6 +75,7 @@ use self::{
     ring::{Completion, Ring},
     table::{Held, Part, Place, READING, Table},
     turn::ACCEPTS_MAX,
+    wake::Bell,
 };
 pub use self::{
     options::{IoUringOptions, Operations},
@@ -140,14 +141,12 @@ pub struct IoUring {
     mail_buffers: u16,
     files: Files,
     reserve: Option<sys::Reserve>,
-    signal: Arc<Signal>,
+    signal: Arc<Bell>,
     /// Where the kernel writes how often the waker was used.
     counter: Box<[u8; 8]>,
     is_waker_read: bool,
     is_woken: bool,
     calls: Cell<u64>,
-    /// Whether somebody waits for the ring's descriptor, and so must be woken for what is only queued.
-    is_driven_from_outside: Cell<bool>,
     is_stirred: bool,
 }
 
@@ -169,7 +168,7 @@ impl IoUring {
         let ring = Ring::new(ring);
         let pool = Pool::open(&ring, &options, &mut operations)?;
         let mail_buffers = if operations.receive { mail::rounded(options.datagram_buffers) } else { 0 };
-        let signal = Arc::new(Signal::new()?);
+        let signal = Arc::new(Bell::new()?);
         // A read of one that does not block would not wait in the ring either. A wake never blocks: that
         // needs 2^64 of them.
         SockRef::from(&signal.fd()).set_nonblocking(false)?;
@@ -202,7 +201,6 @@ impl IoUring {
             is_waker_read: false,
             is_woken: false,
             calls: Cell::new(0),
-            is_driven_from_outside: Cell::new(false),
             is_stirred: false,
         };
         this.read_waker();
@@ -413,11 +411,20 @@ impl Engine for IoUring {
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.is_driven_from_outside.set(true);
+        // The ring's own descriptor would not do: work that the kernel has put off for this thread does not make it
+        // readable.
+        let Some(outside) = self.signal.outside() else {
+            let outside = Arc::new(Signal::new().ok()?);
+            self.ring.tell(outside.fd()).ok()?;
+            // What came before is not told.
+            outside.wake_by_ref();
+            self.calls.set(self.calls.get() + 3);
+            return Some(self.signal.add_outside(outside).fd());
+        };
         if !self.due.is_empty() || !self.is_waker_read {
-            self.signal.wake_by_ref();
+            outside.wake_by_ref();
         }
-        Some(self.ring.fd())
+        Some(outside.fd())
     }
 }
 

@@ -260,10 +260,12 @@ impl Ring {
         let _ = self.ring.submitter().unregister_buf_ring(mail::GROUP);
     }
 
-    /// The ring's own descriptor, readable while there are completions.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is open for as long as the ring, which is borrowed.
-        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+    /// Has an eventfd(2) count whatever comes: completions, and work put off for this thread that will bring some.
+    ///
+    /// # Errors
+    /// As io_uring_register(2).
+    pub(super) fn tell(&self, counter: BorrowedFd<'_>) -> io::Result<()> {
+        self.ring.submitter().register_eventfd(counter.as_raw_fd())
     }
 }
 

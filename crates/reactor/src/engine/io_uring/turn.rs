@@ -18,7 +18,8 @@ impl IoUring {
     /// # Errors
     /// The ring is broken.
     pub(super) fn wait_for(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        (self.is_stirred, self.is_woken) = (false, false);
+        self.is_woken = false;
+        self.settle_down();
         (self.accepts_left, self.chunks_left, self.bytes_left) = (ACCEPTS_MAX, CHUNKS_MAX, BYTES_MAX);
         let deadline = timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| self.now() + timeout);
         let mut patience = timeout;

@@ -1,6 +1,11 @@
-//! Wakes: the read by which the waker ends a wait, and how the ring's descriptor is made readable.
+//! Wakes: the read by which the waker ends a wait, and how who drives this from outside is woken.
 
-use std::{os::fd::AsRawFd as _, task::Wake as _};
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+    sync::{Arc, OnceLock},
+    task::Wake,
+};
 
 use io_uring::{opcode, types::Fd};
 
@@ -8,16 +13,76 @@ use super::{
     IoUring,
     operation::{Kind, Tag},
 };
-use crate::{engine::Event, id::Key};
+use crate::{engine::Event, id::Key, waker::Signal};
+
+/// What wakes the engine: a read in the ring, and who drives it from outside.
+///
+/// It is written to both: Linux 6.18 tells of a completion that an eventfd(2) brought by a second eventfd once, and
+/// never again.
+pub(super) struct Bell {
+    counter: Arc<Signal>,
+    outside: OnceLock<Arc<Signal>>,
+}
+
+impl Bell {
+    /// Creates one that nobody has rung.
+    ///
+    /// # Errors
+    /// As eventfd(2).
+    pub(super) fn new() -> io::Result<Bell> {
+        Ok(Bell { counter: Arc::new(Signal::new()?), outside: OnceLock::new() })
+    }
+
+    /// What the ring reads.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.counter.fd()
+    }
+
+    /// What who drives this from outside waits for, if somebody does.
+    #[inline]
+    pub(super) fn outside(&self) -> Option<&Arc<Signal>> {
+        self.outside.get()
+    }
+
+    /// Wakes who drives this from outside, too, from now on.
+    pub(super) fn add_outside(&self, signal: Arc<Signal>) -> &Arc<Signal> {
+        self.outside.get_or_init(|| signal)
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.counter.wake_by_ref();
+        if let Some(outside) = self.outside.get() {
+            outside.wake_by_ref();
+        }
+    }
+}
 
 impl IoUring {
-    /// Makes the ring's descriptor readable, since the next wait has something to do.
+    /// Wakes who drives this from outside, since the next wait has something to do.
     #[inline]
     pub(super) fn stir(&mut self) {
-        if self.is_driven_from_outside.get() && !self.is_stirred {
+        if let Some(outside) = self.signal.outside()
+            && !self.is_stirred
+        {
             self.is_stirred = true;
+            outside.wake_by_ref();
             self.count_call();
-            self.signal.wake_by_ref();
+        }
+    }
+
+    /// Begins anew with waking who drives this from outside. What comes while a wait lasts wakes once more, and what it
+    /// finds then may be nothing.
+    pub(super) fn settle_down(&mut self) {
+        self.is_stirred = false;
+        if let Some(outside) = self.signal.outside() {
+            outside.clear();
+            self.count_call();
         }
     }
 
@@ -35,7 +100,7 @@ impl IoUring {
     pub(super) fn noticed_wake(&mut self) -> Option<(Key, Event)> {
         self.ring.ended();
         (self.is_waker_read, self.is_woken) = (false, true);
-        if self.is_driven_from_outside.get() {
+        if self.signal.outside().is_some() {
             // Nobody may enter the ring before the next wake.
             self.read_waker();
             self.ring.submit();
