@@ -142,7 +142,7 @@ fn under_way(rig: &mut Rig, len: u64) -> Result<UnderWay, Stop> {
 }
 
 fn closed_meanwhile(world: &mut World<'_>) -> Outcome {
-    let len = sized(world, 20 << 20, 200_000) as u64;
+    let len = sized(world, 20 << 20, 300_000) as u64;
     let mut rig = Rig::new(world)?;
     let UnderWay { path, server, client, first, .. } = under_way(&mut rig, len)?;
     check!(rig.get(server).ended.is_empty(), "the whole file has left to nobody who reads");
