@@ -81,9 +81,7 @@ fn a_stop_lets_a_transfer_finish() {
 fn the_end_of_a_stops_grace_cuts_a_transfer() {
     for_each_engine(|engine| {
         let dir = Scratch::new();
-        let path = dir.file("sparse", b"");
-        let sparse = fs::OpenOptions::new().write(true).open(&path).expect("it is there");
-        sparse.set_len(1 << 30).expect("sparse");
+        let path = dir.sparse("sparse", 1 << 30);
         let mut stage = Stage::new(engine, &path, false);
         let peer = stage.connect();
         stage.until(|sender| !sender.transfers.is_empty());
@@ -206,9 +204,7 @@ fn a_transfer_that_was_aborted_while_it_waited_leaves_no_deadline_behind() {
 fn a_peer_that_goes_ends_a_closing_stream_and_its_transfer() {
     for_each_engine(|engine| {
         let dir = Scratch::new();
-        let path = dir.file("sparse", b"");
-        let sparse = fs::OpenOptions::new().write(true).open(&path).expect("it is there");
-        sparse.set_len(1 << 30).expect("sparse");
+        let path = dir.sparse("sparse", 1 << 30);
         let mut stage = Stage::new(engine, &path, false);
         let mut peer = stage.connect();
         stage.read(&mut peer, 1 << 20);

@@ -60,9 +60,7 @@ fn a_file_is_not_copied_because_what_was_sent_before_is_still_on_its_way() {
 fn a_file_is_read_no_faster_than_the_peer_takes_it() {
     for_each_engine(|engine| {
         let dir = Scratch::new();
-        let path = dir.file("sparse", b"");
-        let file = fs::OpenOptions::new().write(true).open(&path).expect("it is there");
-        file.set_len(1 << 30).expect("sparse");
+        let path = dir.sparse("sparse", 1 << 30);
         let mut stage = Stage::new(engine, &path, false);
         let mut peer = stage.connect();
         stage.until(|sender| !sender.transfers.is_empty());
