@@ -122,9 +122,15 @@ impl Drop for IoUring {
             if self.ring.out() == 0 || self.ring.out() == self.files.out() && round >= FILE_REAPS_MAX {
                 break;
             }
-            self.ring.cancel_all();
+            // A cancel has a completion of its own, which would end a wait at once: so the two take turns.
+            let patience = if round % 2 == 0 {
+                self.ring.cancel_all();
+                Duration::ZERO
+            } else {
+                REAP_STEP
+            };
             // A call that fails leaves it to the next.
-            let _ = self.ring.enter(Some(REAP_STEP));
+            let _ = self.ring.enter(Some(patience));
             self.ring.reap(&mut self.batch);
         }
         self.ring.unregister_buffers();
@@ -150,9 +156,9 @@ impl Drop for IoUring {
     }
 }
 
-/// How often what is out is cancelled and looked for at the end.
-const REAPS_MAX: u32 = 1000;
+/// How often what is out is cancelled or waited for at the end.
+const REAPS_MAX: u32 = 2000;
 /// And how often if nothing but operations on files is out.
-const FILE_REAPS_MAX: u32 = 500;
-/// How long each of these waits at most.
+const FILE_REAPS_MAX: u32 = 1000;
+/// How long each of these waits lasts at most.
 const REAP_STEP: Duration = Duration::from_millis(2);

@@ -152,3 +152,41 @@ impl IoUring {
 const FLIGHTS_MAX: usize = 1024;
 /// How often an operation is asked for once more that a signal or a rename elsewhere has stopped.
 const REPEATS_MAX: u32 = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::mpsc::channel,
+        time::{Duration, Instant},
+    };
+
+    use io_uring::opcode;
+
+    use super::*;
+    use crate::file::Action;
+
+    #[test]
+    fn an_operation_that_hangs_is_waited_for_and_then_answered_when_the_engine_goes() {
+        let (tell, told) = channel();
+        let mut engine = IoUring::new().expect("this kernel has io_uring");
+        let before = engine.ring.out();
+        let mut job = FileJob::new(Action::Stat { path: "/".into() }, move |answer| {
+            tell.send(answer).expect("the test listens");
+        });
+        let Some(Step::Ask(ask)) = begin(job.action_mut(), engine.files.known) else {
+            panic!("this kernel knows statx");
+        };
+        engine.files.add(job, ask);
+        // Something is out whose last completion never comes: nobody counts the end of this one.
+        engine.ring.start(opcode::Nop::new().build(), Tag::new(Kind::Cancel, 0, 0));
+        assert_eq!((engine.ring.out() - before, engine.files.out()), (1, 1));
+        let begin = Instant::now();
+        drop(engine);
+        // A disk that is only slow has that long.
+        assert!(begin.elapsed() >= Duration::from_secs(1), "{:?}", begin.elapsed());
+        let error = told.recv().expect("it is answered").expect_err("nobody knows what became of it");
+        assert!(error.to_string().contains("still out when the engine ended"), "{error}");
+        assert!(error.to_string().contains("stat /"), "{error}");
+        assert!(told.recv().is_err(), "once");
+    }
+}
