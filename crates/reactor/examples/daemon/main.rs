@@ -52,5 +52,6 @@ fn refuse(why: &dyn std::fmt::Display, code: i32) -> ! {
 
 #[cfg(not(unix))]
 fn main() {
-    println!("signals and supervisors' sockets are a thing of Unix: nothing to show here");
+    eprintln!("daemon: signals and supervisors' sockets need Unix");
+    std::process::exit(2)
 }
