@@ -87,8 +87,8 @@ mod linux {
 
 #[cfg(target_os = "linux")]
 fn main() -> reactor::Result {
-    let text = std::env::args_os().nth(1).unwrap_or_else(|| "5".into());
-    let text = text.to_string_lossy();
+    let args = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
+    let text = args.reduce(|all, more| format!("{all} {more}")).unwrap_or_else(|| "5".into());
     let Some(limit) = text.parse().ok().filter(|ticks| *ticks > 0) else {
         eprintln!("timerfd: `{text}` is not a number of ticks: write 1 or more");
         std::process::exit(2)
