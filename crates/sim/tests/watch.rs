@@ -177,3 +177,9 @@ fn records_are_read_whole_whatever_a_batch_holds_and_an_overflow_comes_in_its_pl
         assert_eq!(trace[100..], ["look at all".to_owned(), format!("take {}", "x".repeat(255))]);
     }
 }
+
+#[test]
+#[should_panic = "a name has at most 255 bytes"]
+fn a_name_that_no_disk_has_is_refused() {
+    Folder::new(&mut World::new(8154)).created(1, &"x".repeat(256));
+}
