@@ -50,7 +50,7 @@ impl Handle<Stream<Lines>> for Chat {
 fn main() -> Result {
     let mut args = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
     let address = args.next().unwrap_or_else(|| "127.0.0.1:7008".into());
-    let idle = args.next().unwrap_or_else(|| "300".into());
+    let idle = args.reduce(|all, more| format!("{all} {more}")).unwrap_or_else(|| "300".into());
     let (Ok(address), Ok(idle)) = (address.parse(), idle.parse().map(Duration::from_secs)) else {
         eprintln!("chat: `{address}` and `{idle}` are not an address (IP:PORT) and a number of seconds");
         exit(2)

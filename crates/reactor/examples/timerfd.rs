@@ -2,7 +2,7 @@
 //!
 //! The kernel's timer descriptors stand for whatever the library does not know. The first is wrapped in a
 //! [`Resource`] with an event of its own type. The second is the same kind of descriptor as a plain [`Fd`]: the
-//! runtime only says that it is ready, and the service reads. Linux only; elsewhere it prints a line and ends.
+//! runtime only says that it is ready, and the service reads. Linux.
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -87,8 +87,8 @@ mod linux {
 
 #[cfg(target_os = "linux")]
 fn main() -> reactor::Result {
-    let text = std::env::args_os().nth(1).unwrap_or_else(|| "5".into());
-    let text = text.to_string_lossy();
+    let args = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
+    let text = args.reduce(|all, more| format!("{all} {more}")).unwrap_or_else(|| "5".into());
     let Some(limit) = text.parse().ok().filter(|ticks| *ticks > 0) else {
         eprintln!("timerfd: `{text}` is not a number of ticks: write 1 or more");
         std::process::exit(2)
@@ -100,5 +100,6 @@ fn main() -> reactor::Result {
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
-    println!("timer descriptors are a thing of Linux: nothing to show here");
+    eprintln!("timerfd: timer descriptors need Linux");
+    std::process::exit(2)
 }

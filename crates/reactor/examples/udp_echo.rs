@@ -21,9 +21,10 @@ impl Handle<Datagrams> for Echo {
     }
 }
 fn main() -> Result {
-    let text = std::env::args_os().nth(1).unwrap_or_else(|| "127.0.0.1:7007".into());
-    let address =
-        text.to_string_lossy().parse::<Address>().inspect_err(|error| eprintln!("udp_echo: {error}"));
+    let args = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
+    // Several of them are no address, whatever each of them is.
+    let text = args.reduce(|all, more| format!("[{all}, {more}]")).unwrap_or_else(|| "127.0.0.1:7007".into());
+    let address = text.parse::<Address>().inspect_err(|error| eprintln!("udp_echo: {error}"));
     reactor::run(Echo(address.unwrap_or_else(|_| std::process::exit(2))))?;
     Ok(())
 }

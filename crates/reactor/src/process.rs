@@ -214,7 +214,8 @@ impl Process {
     /// Sends a signal by its number (`libc::SIGHUP`, ..), to the whole group if it leads one.
     ///
     /// # Errors
-    /// As kill(2); ESRCH once its end was told: no other process is ever hit.
+    /// As kill(2); ESRCH once its end was told, or somebody else has waited for it: no other process is hit. (But
+    /// perhaps another group, if somebody else waits for its leader just then: a group has no descriptor.)
     pub fn signal(&self, number: i32) -> io::Result<()> {
         match &self.held {
             _ if self.status.is_some() => Err(io::Error::from_raw_os_error(libc::ESRCH)),

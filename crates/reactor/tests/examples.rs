@@ -238,3 +238,26 @@ fn services_count_the_lines_of_files() {
     assert!(complaint.starts_with("services: /nowhere: "), "{complaint}");
     assert_refused("services", &[], "at least one file");
 }
+
+#[test]
+fn no_example_ignores_an_argument_too_many() {
+    for name in ["broadcast", "daemon", "echo", "select", "udp_echo"] {
+        for address in ["127.0.0.1:0", "[::1]:0", "/no/such/folder/a", "@a"] {
+            let says = format!("`[{address}, more]` is not an address");
+            assert_refused(name, &[address, "more"], &says);
+        }
+        assert_refused(name, &["127.0.0.1:0", "and", "more"], "and], more]` is not an address");
+        assert_refused(name, &["127.0.0.1:0", ""], "`[127.0.0.1:0, ]` is not an address");
+    }
+    for (name, args, says) in [
+        ("c10k", &["more"][..], "`more`"),
+        ("chat", &["127.0.0.1:0", "5", "more"], "`5 more`"),
+        ("chat", &["127.0.0.1:0", "5", ""], "`5 `"),
+        ("proxy", &["127.0.0.1:0", "127.0.0.1:1", "more"], "two addresses"),
+        ("serve_files", &["/tmp", "127.0.0.1:0", "more"], "usage"),
+    ] {
+        assert_refused(name, args, says);
+    }
+    #[cfg(target_os = "linux")]
+    assert_refused("timerfd", &["3", "more"], "`3 more`");
+}

@@ -132,3 +132,76 @@ fn a_runtime_without_descriptors_is_an_error_and_leaks_nothing() {
         }
     }
 }
+
+/// Asks until there is an answer.
+#[cfg(target_os = "linux")]
+#[track_caller]
+fn soon<T>(otherwise: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + common::LONG;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "{otherwise}");
+        std::thread::yield_now();
+    }
+}
+
+/// What proc(5) has of a thread of this name.
+#[cfg(target_os = "linux")]
+fn thread(name: &str) -> Option<std::path::PathBuf> {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux has it");
+    let is_it = |task: &std::path::PathBuf| {
+        std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+    };
+    tasks.flatten().map(|task| task.path()).find(is_it)
+}
+
+/// How much processor time a thread had, in hundredths of a second.
+#[cfg(target_os = "linux")]
+fn ticks(stat: &std::fs::File) -> u64 {
+    use std::os::unix::fs::FileExt as _;
+
+    let mut text = [0; 1024];
+    let count = stat.read_at(&mut text, 0).expect("the thread lives");
+    let text = std::str::from_utf8(&text[..count]).expect("text");
+    // As proc(5) counts them, the fields 14 and 15; the name before may have spaces.
+    let (_, fields) = text.rsplit_once(')').expect("a name");
+    fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn children_whose_owner_has_gone_are_reaped_without_haste_where_poll_fails() {
+    use reactor::process::{SpawnOptions, Standard};
+
+    let _alone = LIMIT.lock().expect("the other test did not panic");
+    let before = getrlimit(Resource::Nofile).current.unwrap_or(1024);
+    let mut runtime = common::Engine("epoll").runtime();
+    let service = runtime.add(Probe::<Bytes>::quiet()).expect("it starts");
+    let mut options = SpawnOptions::default();
+    (options.stdout, options.stderr) = (Standard::Null, Standard::Null);
+    let start = |_: &mut Probe<Bytes>, cx: &mut reactor::Context<Probe<Bytes>>| {
+        cx.spawn(&mut std::process::Command::new("cat"), &options).expect("it starts")
+    };
+    let children: Vec<_> = (0..8).map(|_| runtime.with(service, start).expect("it lives")).collect();
+    let pids: Vec<u32> = children.iter().map(|child| child.process.pid()).collect();
+    let (mut processes, inputs): (Vec<_>, Vec<_>) =
+        children.into_iter().map(|child| (child.process, child.stdin)).unzip();
+    let last = processes.pop().expect("there are eight");
+    drop(processes);
+    // A thread begins with its parent's name.
+    let reaper = soon("there is no such thread", || thread("reactor-reaper"));
+    let stat = std::fs::File::open(reaper.join("stat")).expect("it waits for seven");
+    // Fewer than it has entries; the eighth has it ask again, which then fails.
+    set_limit(4);
+    drop(last);
+    let had = ticks(&stat);
+    std::thread::sleep(Duration::from_millis(200));
+    let spent = ticks(&stat) - had;
+    drop(inputs);
+    let is_there = |pid: &u32| std::path::Path::new(&format!("/proc/{pid}")).exists();
+    soon("one is a zombie still", || (!pids.iter().any(is_there)).then_some(()));
+    set_limit(before);
+    assert!(spent <= 2, "{spent} hundredths of a second in a fifth of one");
+}

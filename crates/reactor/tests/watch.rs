@@ -270,6 +270,32 @@ fn watches_are_added_up_to_their_limit_and_an_ended_one_makes_room() {
 }
 
 #[test]
+fn a_file_that_is_watched_already_is_taken_at_the_limit_too_by_whatever_path() {
+    for_each_engine(|engine| {
+        let folder = Scratch::new();
+        let mut rig = Rig::new(engine, WatchLimits { watches: 2, ..WatchLimits::DEFAULT });
+        for name in ["1", "2", "3"] {
+            fs::create_dir(folder.path(name)).expect("it is ours");
+        }
+        let one = rig.watch(&folder.path("1"));
+        assert_eq!(rig.watch(&folder.path("1")), one, "one below the limit");
+        rig.watch(&folder.path("2"));
+        let error = rig.change(|watch| watch.add(folder.path("3"))).expect_err("two is the limit");
+        assert!(matches!(error, Error::Full { what: "watches", limit: 2 }), "{error}");
+        assert_eq!(rig.watch(&folder.path("1")), one, "at the limit");
+        // By another path, and for something else than before.
+        let writes = WatchFor { written: true, ..WatchFor::NOTHING };
+        let again = rig.change(|watch| watch.add_for(folder.path("2/../1"), writes));
+        assert_eq!((again.expect("it is known"), rig.change(|watch| watch.len())), (one, 2));
+        // What was refused is not watched, and what was taken is, for the last wish.
+        fs::write(folder.path("3/file"), "x").expect("it is ours");
+        fs::write(folder.path("1/file"), "x").expect("it is ours");
+        assert_eq!(rig.take(1), ["written file"]);
+        rig.rests();
+    });
+}
+
+#[test]
 fn a_batch_holds_so_many_changes_and_what_is_more_comes_in_the_next_turn() {
     for_each_engine(|engine| {
         // A record with a short name takes 32 bytes: ten of them.

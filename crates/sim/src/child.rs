@@ -1,6 +1,14 @@
 //! Child processes: programs that a test writes, started by services as real ones are.
 
-use std::{cell::RefCell, collections::HashMap, io, mem::take, process::Command, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    io,
+    mem::take,
+    process::Command,
+    rc::Rc,
+    time::Duration,
+};
 
 use reactor::{
     Source, Time,
@@ -105,7 +113,7 @@ impl Hand<'_> {
 
     fn write(&mut self, which: usize, bytes: &[u8]) {
         let mut state = self.state.borrow_mut();
-        let child = &mut state.children.all[self.child as usize];
+        let child = state.children.known(self.child);
         if child.ending.is_none() && child.outs[which].is_some() {
             child.backlog[which].extend_from_slice(bytes);
             state.wake_child(self.child);
@@ -115,7 +123,7 @@ impl Hand<'_> {
     /// Reads its input no more, until `true`.
     pub fn listen(&mut self, on: bool) {
         let mut state = self.state.borrow_mut();
-        let child = &mut state.children.all[self.child as usize];
+        let child = state.children.known(self.child);
         child.is_listening = on;
         if let Some(at) = child.stdin {
             state.ends[at as usize].wants = on;
@@ -126,7 +134,7 @@ impl Hand<'_> {
     /// Closes its standard input: whoever writes to it meets a broken pipe.
     pub fn close_input(&mut self) {
         let mut state = self.state.borrow_mut();
-        if let Some(at) = state.children.all[self.child as usize].stdin.take() {
+        if let Some(at) = state.children.known(self.child).stdin.take() {
             state.close_end(at, Ending::Orderly);
         }
     }
@@ -145,7 +153,7 @@ impl Hand<'_> {
 
     /// Leaves somebody behind, who holds its output open for so long after its end; unless that ends the group.
     pub fn leave_behind(&mut self, time: Duration) {
-        self.state.borrow_mut().children.all[self.child as usize].left_behind = Some(nanos(time));
+        self.state.borrow_mut().children.known(self.child).left_behind = Some(nanos(time));
     }
 
     /// Ends with this code.
@@ -159,7 +167,7 @@ impl Hand<'_> {
     }
 
     fn end(&mut self, status: i32) {
-        self.state.borrow_mut().children.all[self.child as usize].ending.get_or_insert(status);
+        self.state.borrow_mut().children.known(self.child).ending.get_or_insert(status);
     }
 }
 
@@ -175,10 +183,12 @@ pub(crate) enum Happening {
     Rest,
 }
 
-/// All children, and all programs.
+/// All children that are there, and all programs.
 #[derive(Default)]
 pub(crate) struct Children {
-    all: Vec<Child>,
+    /// By number. One leaves when it has ended and nobody holds its output; no other is given its number.
+    all: BTreeMap<u32, Child>,
+    started: u32,
     programs: HashMap<String, Known>,
 }
 
@@ -211,7 +221,12 @@ impl Children {
     }
 
     pub(crate) fn running(&self) -> usize {
-        self.all.iter().filter(|child| !child.is_over).count()
+        self.all.values().filter(|child| !child.is_over).count()
+    }
+
+    /// One that is there: its program is called, or it was found a moment ago.
+    fn known(&mut self, number: u32) -> &mut Child {
+        self.all.get_mut(&number).expect("it leaves only after its end")
     }
 }
 
@@ -231,7 +246,7 @@ impl Hosted for Handle {
         // A panic in the middle of the world drops what it holds.
         let gone = || error::os(error::NO_PROCESS);
         let mut state = self.state.try_borrow_mut().map_err(|_| gone())?;
-        if state.children.all[self.child as usize].is_over {
+        if state.children.all.get(&self.child).is_none_or(|child| child.is_over) {
             return Err(gone());
         }
         if number != 0 {
@@ -260,7 +275,8 @@ pub(crate) fn spawn(
     let status = Feed::new(state);
     let mut guard = state.borrow_mut();
     let world = &mut *guard;
-    let number = world.children.all.len() as u32;
+    let number = world.children.started;
+    world.children.started += 1;
     let mut pipe = |standard: Standard, is_read_by_child: bool| {
         (standard == Standard::Piped).then(|| {
             let (reader, writer) = world.add_pipe(host);
@@ -271,7 +287,7 @@ pub(crate) fn spawn(
     };
     let ends = [pipe(options.stdin, true), pipe(options.stdout, false), pipe(options.stderr, false)];
     let theirs = |at: usize| ends[at].as_ref().map(|(theirs, _)| *theirs);
-    world.children.all.push(Child {
+    let child = Child {
         host,
         program: Some(program),
         stdin: theirs(0),
@@ -286,7 +302,8 @@ pub(crate) fn spawn(
         is_over: false,
         // Its pipes wait until it begins.
         is_queued: true,
-    });
+    };
+    world.children.all.insert(number, child);
     world.digest.number(u64::from(number) << 8 | 0xc4);
     let begins = world.now + world.chance.between(50_000, 1_000_000);
     world.queue.put(begins, What::Child { child: number, happening: Happening::Begin });
@@ -300,10 +317,11 @@ pub(crate) fn spawn(
 pub(crate) fn happen(state: &RefCell<State>, number: u32, happening: Happening) {
     let program = {
         let mut state = state.borrow_mut();
-        let child = &mut state.children.all[number as usize];
         if happening == Happening::Rest {
             return state.close_outputs(number);
         }
+        // What was to happen to one that is no more does not.
+        let Some(child) = state.children.all.get_mut(&number) else { return };
         // One that is ending does nothing more, but a signal ends it at once.
         match (&mut child.program, child.ending) {
             (Some(_), None) => child.program.take(),
@@ -320,7 +338,7 @@ pub(crate) fn happen(state: &RefCell<State>, number: u32, happening: Happening) 
             Happening::Time(token) => program.time(hand, token),
             Happening::Rest => (),
         }
-        state.borrow_mut().children.all[number as usize].program = Some(program);
+        state.borrow_mut().children.known(number).program = Some(program);
     }
     let is_killed = happening == Happening::Signal(KILL);
     state.borrow_mut().end_child_if_due(number, is_killed);
@@ -328,19 +346,19 @@ pub(crate) fn happen(state: &RefCell<State>, number: u32, happening: Happening) 
 
 fn begin(program: &mut dyn Program, hand: &mut Hand<'_>) {
     program.begin(hand);
-    let has_input = hand.state.borrow().children.all[hand.child as usize].stdin.is_some();
+    let has_input = hand.state.borrow_mut().children.known(hand.child).stdin.is_some();
     if !has_input {
         program.input_ended(hand);
     }
     let mut state = hand.state.borrow_mut();
-    state.children.all[hand.child as usize].is_queued = false;
+    state.children.known(hand.child).is_queued = false;
     state.wake_child(hand.child);
 }
 
 fn progress(program: &mut dyn Program, hand: &mut Hand<'_>) {
     let (is_heard, input) = {
         let mut state = hand.state.borrow_mut();
-        state.children.all[hand.child as usize].is_queued = false;
+        state.children.known(hand.child).is_queued = false;
         (state.write_backlogs(hand.child), state.input_of_child(hand.child))
     };
     if !is_heard {
@@ -359,7 +377,7 @@ fn progress(program: &mut dyn Program, hand: &mut Hand<'_>) {
 impl State {
     /// A child's pipes have something to tell.
     pub(crate) fn wake_child(&mut self, number: u32) {
-        let child = &mut self.children.all[number as usize];
+        let Some(child) = self.children.all.get_mut(&number) else { return };
         if !child.is_over && !std::mem::replace(&mut child.is_queued, true) {
             let now = self.now;
             self.queue.put(now, What::Child { child: number, happening: Happening::Progress });
@@ -367,7 +385,7 @@ impl State {
     }
 
     fn input_of_child(&mut self, number: u32) -> Option<(Vec<u8>, bool)> {
-        let child = &self.children.all[number as usize];
+        let child = self.children.known(number);
         let at = child.stdin.filter(|_| child.is_listening)?;
         Some(self.read_end_of(at))
     }
@@ -376,29 +394,28 @@ impl State {
     fn write_backlogs(&mut self, number: u32) -> bool {
         let mut is_heard = true;
         for which in [0, 1] {
-            let Some(at) = self.children.all[number as usize].outs[which] else { continue };
-            let mut backlog = take(&mut self.children.all[number as usize].backlog[which]);
+            let child = self.children.known(number);
+            let Some(at) = child.outs[which] else { continue };
+            let mut backlog = take(&mut child.backlog[which]);
             let has_sent = self.ends[at as usize].sent.is_some();
             if (has_sent || !backlog.is_empty()) && !self.write_end(at, &mut backlog) {
                 is_heard = false;
                 backlog.clear();
             }
-            self.children.all[number as usize].backlog[which] = backlog;
+            self.children.known(number).backlog[which] = backlog;
         }
         is_heard
     }
 
     /// Ends a child that is ending, when all that it said is in its pipes, or nobody reads it.
     fn end_child_if_due(&mut self, number: u32, is_killed: bool) {
-        let Some(status) = self.children.all[number as usize].ending else { return };
-        if self.children.all[number as usize].is_over {
-            return;
-        }
-        self.children.all[number as usize].is_queued = false;
+        let child = self.children.known(number);
+        let Some(status) = child.ending.filter(|_| !child.is_over) else { return };
+        child.is_queued = false;
         let is_heard = is_killed || self.write_backlogs(number);
-        let child = &self.children.all[number as usize];
+        let outs = self.children.known(number).outs;
         let waits = |at: u32| self.ends[at as usize].parked.is_some();
-        if !is_killed && is_heard && child.outs.iter().flatten().any(|at| waits(*at)) {
+        if !is_killed && is_heard && outs.into_iter().flatten().any(waits) {
             return;
         }
         self.end_child(number, if is_killed { KILL } else { status });
@@ -406,7 +423,7 @@ impl State {
 
     fn end_child(&mut self, number: u32, status: i32) {
         let is_killed = status & 0x7f != 0;
-        let child = &mut self.children.all[number as usize];
+        let child = self.children.known(number);
         child.is_over = true;
         let is_alone = child.ends_group || child.of_group && is_killed;
         let (stdin, feed, left_behind) = (child.stdin.take(), child.status, child.left_behind.take());
@@ -428,24 +445,30 @@ impl State {
         }
     }
 
+    /// Closes what it says, and forgets it if it has ended: nobody can ask for it any more but by its number.
     fn close_outputs(&mut self, number: u32) {
-        let child = &mut self.children.all[number as usize];
+        let Some(child) = self.children.all.get_mut(&number) else { return };
         child.backlog = Default::default();
-        for at in take(&mut child.outs).into_iter().flatten() {
+        let outs = take(&mut child.outs);
+        if child.is_over {
+            self.children.all.remove(&number);
+        }
+        for at in outs.into_iter().flatten() {
             self.close_end(at, Ending::Orderly);
         }
     }
 
     /// A host's process has gone, and its children with it.
     pub(crate) fn children_gone(&mut self, host: u32) {
-        for number in 0..self.children.all.len() as u32 {
-            let child = &mut self.children.all[number as usize];
-            if child.host == host {
-                child.left_behind = None;
-                if !child.is_over {
-                    self.end_child(number, KILL);
-                }
+        let of_host = self.children.all.iter().filter(|(_, child)| child.host == host);
+        let of_host: Vec<(u32, bool)> = of_host.map(|(number, child)| (*number, child.is_over)).collect();
+        for (number, is_over) in of_host {
+            if is_over {
+                // Only whoever it left behind is there still.
                 self.close_outputs(number);
+            } else {
+                self.children.known(number).left_behind = None;
+                self.end_child(number, KILL);
             }
         }
     }
@@ -458,3 +481,6 @@ fn pid(child: u32) -> u32 {
 const PID_FIRST: u32 = 1000;
 const KILL: i32 = 9;
 const PIPE: i32 = 13;
+
+#[cfg(test)]
+mod tests;

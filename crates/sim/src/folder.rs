@@ -9,9 +9,11 @@ use crate::{feed::Feed, world::World};
 /// What happens in watched directories, said by a test instead of by a disk.
 ///
 /// A `Watch` of `reactor` (Linux) is made over it with `Watch::hosted(folder.source(), limits)`; the service is the
-/// same. Watches are named by their numbers, which count from 1 in the order in which they were added. Names have
-/// at most 255 bytes, as on a disk. The files themselves are not here: what a service reads by itself it still reads
-/// from the real disk.
+/// same. Watches are named by their numbers, which count from 1 in the order in which they were added. The files
+/// themselves are not here: what a service reads by itself it still reads from the real disk.
+///
+/// # Panics
+/// In each method that takes a name: it has more than 255 bytes, as none on a disk has.
 ///
 /// ```
 /// let mut world = sim::World::new(1);

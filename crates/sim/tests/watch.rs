@@ -4,7 +4,7 @@
 use std::{fs, time::Duration};
 
 use reactor::{
-    Context, Handle, Id, Result, Runtime, Service,
+    Context, Error, Handle, Id, Result, Runtime, Service,
     watch::{Change, Changes, Watch, WatchLimits},
 };
 use sim::{Folder, World};
@@ -129,6 +129,31 @@ fn a_folders_life_has_one_trace_on_both() {
 }
 
 #[test]
+fn a_path_that_is_watched_already_is_taken_at_the_limit_too_and_a_refused_one_gets_no_number() {
+    let mut world = World::new(8154);
+    let folder = Folder::new(&mut world);
+    let source = folder.source();
+    let node = world.add(move |runtime| {
+        let mut watch = Watch::hosted(source, WatchLimits { watches: 2, ..WatchLimits::DEFAULT });
+        let one = watch.add("/one").expect("one below the limit");
+        assert_eq!(watch.add("/one").ok(), Some(one));
+        let two = watch.add("/two").expect("at the limit");
+        for _ in 0..2 {
+            let error = watch.add("/three").expect_err("two is the limit");
+            assert!(matches!(error, Error::Full { what: "watches", limit: 2 }), "{error}");
+            assert_eq!((watch.add("/one").ok(), watch.add("/two").ok()), (Some(one), Some(two)));
+        }
+        assert_eq!(watch.len(), 2);
+        assert!(watch.remove(one));
+        watch.add("/three").expect("there is room again");
+        runtime.add(Spool { watch: Some(watch), trace: Vec::new() })
+    });
+    (1..=5).for_each(|number| folder.written(number, &number.to_string()));
+    world.run_for(Duration::from_secs(1));
+    assert_eq!(world.service(node).expect("it is up").trace, ["take 2", "take 3"]);
+}
+
+#[test]
 fn records_are_read_whole_whatever_a_batch_holds_and_an_overflow_comes_in_its_place() {
     for batch_bytes in [272, 300, 4096] {
         let mut world = World::new(8154);
@@ -151,4 +176,10 @@ fn records_are_read_whole_whatever_a_batch_holds_and_an_overflow_comes_in_its_pl
         assert!((0..100).all(|at| trace[at].ends_with(&at.to_string())), "in order");
         assert_eq!(trace[100..], ["look at all".to_owned(), format!("take {}", "x".repeat(255))]);
     }
+}
+
+#[test]
+#[should_panic = "a name has at most 255 bytes"]
+fn a_name_that_no_disk_has_is_refused() {
+    Folder::new(&mut World::new(8154)).created(1, &"x".repeat(256));
 }

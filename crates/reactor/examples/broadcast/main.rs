@@ -7,10 +7,11 @@ mod service;
 
 #[cfg(unix)]
 fn main() -> reactor::Result {
-    let address = std::env::args_os().nth(1).unwrap_or_else(|| "127.0.0.1:7009".into());
-    let address = address.to_string_lossy();
-    let Ok(address) = address.parse() else {
-        eprintln!("broadcast: `{address}` is not an address (IP:PORT)");
+    let args = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
+    // Several of them are no address, whatever each of them is.
+    let text = args.reduce(|all, more| format!("[{all}, {more}]")).unwrap_or_else(|| "127.0.0.1:7009".into());
+    let Ok(address) = text.parse() else {
+        eprintln!("broadcast: `{text}` is not an address (IP:PORT)");
         std::process::exit(2)
     };
     reactor::run(service::Broadcast::new(address))?;

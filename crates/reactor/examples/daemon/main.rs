@@ -10,8 +10,10 @@ mod service;
 
 #[cfg(unix)]
 fn main() {
-    let text = std::env::args_os().nth(1).unwrap_or_else(|| "127.0.0.1:7007".into());
-    let address = text.to_string_lossy().parse().unwrap_or_else(|error| refuse(&error, 2));
+    let args = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
+    // Several of them are no address, whatever each of them is.
+    let text = args.reduce(|all, more| format!("[{all}, {more}]")).unwrap_or_else(|| "127.0.0.1:7007".into());
+    let address = text.parse().unwrap_or_else(|error| refuse(&error, 2));
     match run(address) {
         Ok(receipt) => println!("stopped, {} cut", receipt.cut),
         Err(reactor::Error::Start { failure, .. }) => {
@@ -52,5 +54,6 @@ fn refuse(why: &dyn std::fmt::Display, code: i32) -> ! {
 
 #[cfg(not(unix))]
 fn main() {
-    println!("signals and supervisors' sockets are a thing of Unix: nothing to show here");
+    eprintln!("daemon: signals and supervisors' sockets need Unix");
+    std::process::exit(2)
 }

@@ -3,7 +3,7 @@
 //!
 //! Keys go to the device, and what the device says to the screen, byte by byte. The side that gives too much rests
 //! while the other is slow. Without a device: `socat -d -d pty,raw pty,raw` prints the names of a pair; run this on
-//! both. Unix only; elsewhere it prints a line and ends.
+//! both. Unix.
 
 #[cfg(unix)]
 mod terminal;
@@ -15,5 +15,6 @@ fn main() -> std::process::ExitCode {
 
 #[cfg(not(unix))]
 fn main() {
-    println!("serial ports are watched on Unix: nothing to show here");
+    eprintln!("serial_terminal: serial ports need Unix");
+    std::process::exit(2)
 }

@@ -5,8 +5,7 @@
 //! begin; one that is not there yet is waited for. What it has to say itself goes to the standard error.
 //!
 //! It sleeps until the kernel tells that something changed ([`Watch`]), and looks at files on the runtime's pool,
-//! one look at a time and 64 KiB in each, so that neither a slow disk nor a slow reader holds the loop. Linux only;
-//! elsewhere it prints a line and ends.
+//! one look at a time and 64 KiB in each, so that neither a slow disk nor a slow reader holds the loop. Linux.
 //!
 //! [`Watch`]: reactor::watch::Watch
 
@@ -22,5 +21,6 @@ fn main() -> std::process::ExitCode {
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
-    println!("directories are watched by inotify, a thing of Linux: nothing to show here");
+    eprintln!("tail_follow: directories are watched by inotify, which needs Linux");
+    std::process::exit(2)
 }

@@ -60,7 +60,7 @@ pub struct Signals {
 
 enum Held {
     Process(Registration),
-    /// Of a virtual world: each read gives one pending kind, as [`Signals::record`] writes it.
+    /// Of a virtual world: each read gives one pending kind, as [`Signals::record`] writes it, and whole.
     StandIn(Transport),
 }
 
@@ -120,7 +120,9 @@ impl Resource for Signals {
         let Held::Process(registration) = &self.held else {
             let (record, _) =
                 buffer.split_first_chunk_mut::<8>().expect("the lent buffer is larger than this");
-            io.read(self.source(), record)?;
+            if io.read(self.source(), record)? < record.len() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             return Ok(Some(read_record(*record)));
         };
         let mut pending = registration.take();
@@ -150,5 +152,29 @@ fn read_record(record: [u8; 8]) -> Arrived {
 impl fmt::Debug for Signals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Signals").field(&self.set).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::engine::Candidates;
+
+    #[test]
+    fn a_stand_in_whose_record_is_cut_short_fails() {
+        let record = Signals::record(Signal::HUP, 3);
+        for length in 0..=record.len() {
+            let (reader, mut writer) = io::pipe().expect("a pipe");
+            writer.write_all(&record[..length]).expect("room");
+            drop(writer);
+            let mut signals = Signals::stand_in(SignalSet::from_iter([Signal::HUP]), Transport::new(reader));
+            let mut engine = Candidates::default().open(None).expect("there is one");
+            let told = signals.step(Ready::default(), &mut Io::new(&mut *engine, true), &mut [0; 64]);
+            let whole = Some(Arrived { signal: Signal::HUP, times: 3 });
+            let expected = if length == record.len() { Ok(whole) } else { Err(io::ErrorKind::UnexpectedEof) };
+            assert_eq!(told.map_err(|error| error.kind()), expected, "{length} bytes");
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     address::Address,
     context::Context,
-    engine::{Descriptor, Engine, Interest, Outgoing, Ready, Source, StandIn},
+    engine::{Descriptor, Engine, Interest, Outgoing, Ready, Source, StandIn, Transport},
     error::{Closed, Error, Result},
     id::Id,
     resource::{Descriptors, Io, Message, Output, Resource},
@@ -153,18 +153,23 @@ pub struct Link(Descriptors);
 
 /// The link, and the watchdog's interval, where there is a supervisor.
 fn open(engine: &mut dyn Engine) -> Result<Option<(Link, Option<Duration>)>, Error> {
-    let refused = |error| Error::os("notify", "supervisor", error);
     match engine.stand_in(StandIn::Supervisor) {
         None => of_process(&Environment::of_process()),
         Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Some(Err(error)) => Err(refused(error)),
-        Some(Ok(transport)) => {
-            let mut micros = [0; 8];
-            engine.read(transport.source(), &mut micros).map_err(refused)?;
-            let link = Link(Descriptors::through_packets(transport));
-            Ok(Some((link, interval(u64::from_le_bytes(micros)))))
+        Some(found) => {
+            let found = found.and_then(|transport| of_world(engine, transport));
+            found.map(Some).map_err(|error| Error::os("notify", "supervisor", error))
         }
     }
+}
+
+/// Where a virtual world has the supervisor: it says the interval first, in microseconds, the lowest byte first.
+fn of_world(engine: &mut dyn Engine, transport: Transport) -> io::Result<(Link, Option<Duration>)> {
+    let mut micros = [0; 8];
+    if engine.read(transport.source(), &mut micros)? < micros.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok((Link(Descriptors::through_packets(transport)), interval(u64::from_le_bytes(micros))))
 }
 
 fn of_process(environment: &Environment<'_>) -> Result<Option<(Link, Option<Duration>)>, Error> {
@@ -225,10 +230,10 @@ const NOTICE_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
+    use std::{ffi::OsString, io::Write as _};
 
     use super::*;
-    use crate::{runtime::Runtime, service::ServiceId, sys::rights};
+    use crate::{engine::Candidates, runtime::Runtime, service::ServiceId, sys::rights};
 
     /// A runtime with the service, over a socket of the test's own, and the other end of it.
     struct Supervisor {
@@ -324,6 +329,22 @@ mod tests {
         }
         let service = runtime.service(service).expect("it lives");
         assert!(!service.is_heard() && service.failure().is_some(), "{service:?}");
+    }
+
+    #[test]
+    fn an_interval_of_a_virtual_world_that_is_cut_short_is_an_error() {
+        let interval = 20_u64.to_le_bytes();
+        for length in 0..=interval.len() {
+            let (reader, mut writer) = io::pipe().expect("a pipe");
+            writer.write_all(&interval[..length]).expect("room");
+            drop(writer);
+            let mut engine = Candidates::default().open(None).expect("there is one");
+            let found = of_world(&mut *engine, Transport::new(reader)).map(|(_, interval)| interval);
+            let whole = Some(Duration::from_micros(20));
+            let expected =
+                if length == interval.len() { Ok(whole) } else { Err(io::ErrorKind::UnexpectedEof) };
+            assert_eq!(found.map_err(|error| error.kind()), expected, "{length} bytes");
+        }
     }
 
     #[test]

@@ -211,8 +211,8 @@ impl<P: Poll> Calls<P> {
         self.driven = Some(Driven { key, accepts_left: ACCEPTS_MAX, accepted: false });
     }
 
-    #[inline(never)]
     /// Performs what can be performed for the key until there is an event; `None` when it is done.
+    #[inline(never)]
     fn step(&mut self, key: Key) -> Option<Event> {
         match self.table.get(key)?.part {
             Part::Listener => self.step_listener(key),

@@ -167,10 +167,11 @@ impl Watch {
     ///
     /// A path of the form `/proc/self/fd/N` watches what is open as N, whatever its name is by now.
     ///
-    /// A file that is watched already, by whatever path, keeps its watch and gives the same id.
+    /// A file that is watched already, by whatever path, keeps its watch and gives the same id; it takes no more
+    /// room, so this is also allowed at the limit.
     ///
     /// # Errors
-    /// [`Error::Full`] at [`WatchLimits::watches`]; otherwise as inotify_add_watch(2): ENOENT, and ENOSPC when
+    /// [`Error::Full`] for one more file at [`WatchLimits::watches`]; otherwise as inotify_add_watch(2): ENOENT, and ENOSPC when
     /// the user has too many watches (`fs.inotify.max_user_watches`).
     pub fn add(&mut self, path: impl AsRef<Path>) -> Result<WatchId, Error> {
         self.add_for(path, WatchFor::ALL)
@@ -182,21 +183,23 @@ impl Watch {
     /// As [`add`](Watch::add).
     pub fn add_for(&mut self, path: impl AsRef<Path>, what: WatchFor) -> Result<WatchId, Error> {
         let path = path.as_ref();
-        if self.paths.len() >= self.limits.watches {
-            return Err(Error::Full { what: "watches", limit: self.limits.watches });
-        }
-        let id = match &mut self.origin {
+        let id = match &self.origin {
             Origin::Kernel(descriptor) => inotify_add(descriptor.as_fd(), path, what.mask())
                 .map(WatchId)
                 .map_err(|error| Error::os("watch", path.display(), error))?,
             Origin::Hosted { added, .. } => {
                 let known = self.paths.iter().find(|(_, known)| known.as_path() == path).map(|(id, _)| *id);
-                known.unwrap_or_else(|| {
-                    *added += 1;
-                    WatchId(*added)
-                })
+                known.unwrap_or(WatchId(added + 1))
             }
         };
+        if self.paths.len() >= self.limits.watches && !self.paths.contains_key(&id) {
+            // Which file is behind a path the kernel tells by adding it, and so only then whether it is a new one.
+            self.forget(id);
+            return Err(Error::Full { what: "watches", limit: self.limits.watches });
+        }
+        if let Origin::Hosted { added, .. } = &mut self.origin {
+            *added = id.0.max(*added);
+        }
         self.paths.insert(id, path.to_owned());
         Ok(id)
     }
@@ -205,11 +208,18 @@ impl Watch {
     /// ended.
     pub fn remove(&mut self, id: WatchId) -> bool {
         let was_there = self.paths.remove(&id).is_some();
-        if let (true, Origin::Kernel(descriptor)) = (was_there, &self.origin) {
+        if was_there {
+            self.forget(id);
+        }
+        was_there
+    }
+
+    /// Has the kernel watch it no more.
+    fn forget(&self, id: WatchId) {
+        if let Origin::Kernel(descriptor) = &self.origin {
             // It fails when the file is gone, which a batch under way was about to say.
             let _ = inotify_remove(descriptor.as_fd(), id.0);
         }
-        was_there
     }
 
     /// The path by which a watch was added; `None` once it has ended.

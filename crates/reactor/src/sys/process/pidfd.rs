@@ -52,19 +52,63 @@ impl Pidfd {
         super::wait(libc::P_PIDFD, id, libc::WNOHANG)?.ok_or(io::ErrorKind::WouldBlock.into())
     }
 
-    /// Sends a signal; it was not reaped yet.
+    /// Sends a signal; this process has not reaped it yet. To the group: only if nobody else has.
     ///
     /// # Errors
-    /// As kill(2).
+    /// As kill(2); ESRCH when somebody else has reaped it, whoever of its group is left.
     pub(crate) fn signal(&self, number: i32) -> io::Result<()> {
-        if self.of_group {
-            return super::kill(self.pid, true, number);
+        if !self.of_group {
+            return self.send(number);
         }
+        // Once it was reaped its group may be empty, and the number be another group's: only the descriptor knows.
+        // A group has no descriptor, so this is not seen: that somebody else reaps it between the two calls.
+        match self.send(0) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(error),
+            // It is there, also where it may not be signalled itself (EPERM) and others of its group may.
+            _ => super::kill(self.pid, true, number),
+        }
+    }
+
+    /// Sends a signal to the child alone; none to whoever has its number after it.
+    fn send(&self, number: i32) -> io::Result<()> {
         let (fd, nothing) = (self.descriptor.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
         // SAFETY: a null pointer stands for what kill(2) would fill in; the other arguments are numbers.
         match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, nothing, 0) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        os::unix::process::CommandExt as _,
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_group_of_a_child_that_somebody_else_reaped_is_sent_no_signal() {
+        // One of the group lives on when its leader has ended, and says what it is told.
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec 3<&0; cat <&3 & exit 0"]).process_group(0);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a shell");
+        let (mut stdin, mut stdout) =
+            (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
+        let mut pidfd = Pidfd::open(child.id()).expect("nobody has reaped it");
+        pidfd.of_group = true;
+        pidfd.signal(0).expect("it is there, ended or not");
+        // By its number, as another library would.
+        assert!(child.wait().expect("it ends").success());
+        let error = pidfd.signal(libc::SIGKILL).expect_err("it was reaped");
+        assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
+        stdin.write_all(b"whole").expect("it is read");
+        drop(stdin);
+        let mut said = String::new();
+        stdout.read_to_string(&mut said).expect("text");
+        assert_eq!(said, "whole");
     }
 }

@@ -7,6 +7,7 @@ use std::{
     os::fd::AsRawFd as _,
     sync::{Mutex, PoisonError},
     thread,
+    time::Duration,
 };
 
 use super::Pidfd;
@@ -60,11 +61,19 @@ fn reap(mut ear: PipeReader) {
         entries.clear();
         entries.push(entry(ear.as_raw_fd()));
         entries.extend(children.iter().map(|child| entry(child.descriptor().as_raw_fd())));
-        // Interrupted, or out of memory for a moment: asked again.
-        let _ = super::super::poll(&mut entries, -1);
+        if let Err(error) = super::super::poll(&mut entries, -1)
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            // Out of memory, or more entries than the process may have descriptors by now. Either may last, and
+            // the children are asked all the same: so often, and no more often.
+            thread::sleep(PAUSE);
+        }
         if entries[0].revents != 0 {
             let _ = ear.read(&mut [0; 64]);
         }
         children.retain(|child| matches!(child.reap(), Err(e) if e.kind() == io::ErrorKind::WouldBlock));
     }
 }
+
+/// How long it rests where it cannot wait.
+const PAUSE: Duration = Duration::from_millis(10);
