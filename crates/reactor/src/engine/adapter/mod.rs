@@ -190,12 +190,7 @@ impl<P: Poll> Calls<P> {
     fn tell_ready(&mut self, key: Key, ready: Ready) -> Option<Event> {
         let entry = self.table.get_mut(key)?;
         // A handler may have changed the interest since the poll looked.
-        let interest = entry.in_poll()?;
-        let ready = Ready {
-            readable: ready.readable && interest.is_read(),
-            writable: ready.writable && interest.is_write(),
-            ..ready
-        };
+        let ready = ready.masked(entry.in_poll()?);
         if !(ready.readable || ready.writable) {
             if !(ready.hangup || ready.error) {
                 return None;
