@@ -312,6 +312,17 @@ fn children_go_with_their_machine() {
 }
 
 #[test]
+fn children_go_with_their_machine_also_when_who_began_them_has_ended() {
+    let (mut world, node) = started(Tool::Stubborn, &SpawnOptions::default());
+    world.run_for(Duration::from_secs(1));
+    world.with(node, |_, cx| cx.stop(Duration::ZERO)).expect("it lives");
+    world.run_for(Duration::from_secs(1));
+    assert!(matches!(world.ended(node), Some(Ok(_))), "{:?}", world.ended(node));
+    assert_eq!(world.leaks().children, 1, "it lives on without its parent");
+    assert_eq!(world.end(), Leaks::default());
+}
+
+#[test]
 fn the_example_broadcast_runs_here_unchanged() {
     let mut world = World::new(3);
     let address = "0.0.0.0:7009".parse::<reactor::Address>().expect("an address");
