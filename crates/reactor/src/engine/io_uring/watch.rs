@@ -13,10 +13,13 @@ use super::{
     IoUring,
     operation::{Kind, Tag},
     ring::Completion,
-    table::{CLOSING, HUNG_UP, Held, Input, Part},
+    table::{CLOSING, HUNG_UP, Input},
 };
 use crate::{
-    engine::{Event, Interest, Ready, Source},
+    engine::{
+        Event, Interest, Ready, Source,
+        held::{Held, Part},
+    },
     id::Key,
     sys,
 };
