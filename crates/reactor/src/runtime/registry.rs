@@ -162,6 +162,14 @@ impl Registry {
         self.occupied -= 1;
     }
 
+    /// Takes a resource back of whose life nobody was told, and frees its slot.
+    pub(crate) fn take_back(&mut self, key: Key) -> Option<Box<dyn Any>> {
+        self.end(key)?;
+        let (.., back) = self.take_ended(key)?;
+        self.free(key);
+        Some(back)
+    }
+
     /// The keys of all live resources, or of one service's. Looks at every slot: for rare moments.
     pub(crate) fn keys(&self, service: Option<u16>) -> Vec<Key> {
         let of = |slot: &Slot| {
