@@ -80,6 +80,7 @@ mod address;
 mod clock;
 mod credentials;
 mod error;
+mod growth;
 mod id;
 mod log;
 mod metrics;

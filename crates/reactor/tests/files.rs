@@ -238,6 +238,22 @@ fn the_limit_of_operations_gives_the_operation_back() {
 }
 
 #[test]
+fn the_largest_numbers_mean_nothing_else() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let path = dir.file("data", b"here");
+        let mut desk = Desk::new(engine, |limits| limits.file_bytes = usize::MAX);
+        assert_eq!(desk.bytes(Operation::read(&path, usize::MAX)).expect("without a limit"), b"here");
+        assert_eq!(kind(desk.bytes(Operation::read(dir.path(""), 9))), ErrorKind::IsADirectory);
+        let how = OpenOptions { read: true, write: true, ..OpenOptions::default() };
+        let file = desk.open(&path, how).expect("opened").file;
+        assert_eq!(kind(desk.bytes(Operation::read_at(&file, u64::MAX, 4))), ErrorKind::InvalidInput);
+        assert_eq!(kind(desk.done(Operation::write_at(&file, u64::MAX, *b"no"))), ErrorKind::InvalidInput);
+        assert_eq!(desk.bytes(Operation::read(&path, 9)).expect("as before"), b"here");
+    });
+}
+
+#[test]
 fn the_limit_of_bytes_counts_what_is_out() {
     for_each_engine(|engine| {
         let hung = hang();

@@ -97,8 +97,11 @@ impl Engine for SimEngine {
             state.tally.observe(Kind::WallStep);
         }
         let offset = state.hosts[self.host as usize].wall_offset;
-        let since = (state.now as i64).saturating_add(offset).max(0) as u64;
-        SystemTime::UNIX_EPOCH + WALL_ORIGIN + Duration::from_nanos(since)
+        let since = (state.now as i64).saturating_add(offset);
+        let (origin, by) = (SystemTime::UNIX_EPOCH + WALL_ORIGIN, Duration::from_nanos(since.unsigned_abs()));
+        // It may be set to before the world began.
+        let wall = if since < 0 { origin.checked_sub(by) } else { origin.checked_add(by) };
+        wall.unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     fn entropy(&mut self) -> u64 {

@@ -37,11 +37,12 @@ impl Fed {
     pub(crate) fn ready(&self) -> Option<Ready> {
         let interest = self.interest?;
         let ready = Ready {
-            readable: (!self.input.is_empty() || self.ended) && interest.is_read(),
-            writable: self.room > 0 && interest.is_write(),
+            readable: !self.input.is_empty() || self.ended,
+            writable: self.room > 0,
             hangup: self.ended,
             error: self.failed.is_some(),
         };
+        let ready = ready.masked(interest);
         let is_silent = !(ready.readable || ready.writable);
         (ready != Ready::default() && !(is_silent && self.told)).then_some(ready)
     }

@@ -75,11 +75,12 @@ impl State {
         let interest = watch.interest?;
         let is_up = watch.is_up || end.connected == Some(0);
         let ready = Ready {
-            readable: (!end.input.is_empty() || end.finished || end.broken.is_some()) && interest.is_read(),
-            writable: is_up && end.failed.is_none() && self.room_of(at) > 0 && interest.is_write(),
+            readable: !end.input.is_empty() || end.finished || end.broken.is_some(),
+            writable: is_up && end.failed.is_none() && self.room_of(at) > 0,
             hangup: end.finished || end.broken.is_some(),
             error: end.failed.is_some(),
         };
+        let ready = ready.masked(interest);
         let is_silent = !(ready.readable || ready.writable);
         (ready != Ready::default() && !(is_silent && watch.is_told)).then_some(ready)
     }

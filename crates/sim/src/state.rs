@@ -58,8 +58,8 @@ pub(crate) enum What {
     Child { child: u32, happening: crate::child::Happening },
     /// An operation on files is done.
     File { number: u64 },
-    /// It is time to trouble the world.
-    Trouble,
+    /// It is time to trouble the world, if troubles were not asked for anew since.
+    Trouble { round: u32 },
     /// A trouble ends.
     Relief { number: u32 },
 }
@@ -72,7 +72,9 @@ pub(crate) enum Task {
     Job(Job),
     /// An operation on files of this host.
     File(u32, FileJob),
-    Trouble,
+    Trouble {
+        round: u32,
+    },
     Relief(u32),
 }
 
@@ -441,7 +443,7 @@ impl State {
             What::File { number } => {
                 return self.take_file_job(number).map(|(host, job)| Task::File(host, job));
             }
-            What::Trouble => return Some(Task::Trouble),
+            What::Trouble { round } => return Some(Task::Trouble { round }),
             What::Relief { number } => return Some(Task::Relief(number)),
         }
         None

@@ -17,6 +17,8 @@ pub(crate) struct Troubles {
     /// Until when new ones are drawn, and how far apart they are on average.
     until: u64,
     every: u64,
+    /// How often they were asked for: only the last time counts.
+    round: u32,
     open: Vec<Option<Open>>,
 }
 
@@ -136,13 +138,14 @@ impl World {
 
     /// Draws troubles for so much time, one about every `every`, of the kinds and with the weights that the
     /// world's [`Faults`](crate::Faults) have. Each ends by itself after a drawn time of at most four times
-    /// `every`.
+    /// `every`. Asked for again, it takes the place of what was asked for before.
     pub fn draw_troubles(&mut self, time: Duration, every: Duration) {
         let mut state = self.state.borrow_mut();
         self.troubles.until = state.now.saturating_add(nanos(time));
         self.troubles.every = nanos(every).max(1);
+        self.troubles.round += 1;
         let first = state.now + state.chance.below(2 * self.troubles.every);
-        state.queue.put(first, What::Trouble);
+        state.queue.put(first, What::Trouble { round: self.troubles.round });
     }
 
     /// Ends the time of faults: nothing new befalls the world, what is obstructed is free, who is down
@@ -190,25 +193,24 @@ impl World {
     }
 
     pub(crate) fn take_down(&mut self, number: u32, kind: Kind) {
-        let Some(runtime) = self.nodes[number as usize].runtime.take() else {
-            if kind == Kind::Vanish {
-                // Its services had ended before; what they wrote is not safer for that.
-                let left = self.state.borrow_mut().end_files(number, kind);
-                drop(left);
-                self.end_supervisor(number);
-            }
+        let node = &mut self.nodes[number as usize];
+        let runtime = node.runtime.take();
+        if runtime.is_none() && kind == Kind::Crash {
             return;
-        };
-        self.nodes[number as usize].made = None;
+        }
+        node.made = None;
         {
             let mut state = self.state.borrow_mut();
-            state.tally.inject(kind);
-            state.tally.observe(kind);
-            state.record.crashes += 1;
-            let at = reactor::Time::from_nanos(state.now);
-            state.record.keep(|| Happening::Crashed { at, kind, node: number });
             // A host that is down closes without a word; one whose runtime crashed refuses who connects.
             state.hosts[number as usize].is_up = kind == Kind::Crash;
+            // Its services may have ended before: what they wrote and began is not safer for that.
+            if runtime.is_some() {
+                state.tally.inject(kind);
+                state.tally.observe(kind);
+                state.record.crashes += 1;
+                let at = reactor::Time::from_nanos(state.now);
+                state.record.keep(|| Happening::Crashed { at, kind, node: number });
+            }
         }
         drop(runtime);
         let left = self.state.borrow_mut().end_files(number, kind);
@@ -267,14 +269,15 @@ impl World {
     // Drawn from the seed.
 
     /// Draws the next trouble, and when the one after it comes.
-    pub(crate) fn trouble(&mut self) {
+    pub(crate) fn trouble(&mut self, round: u32) {
         let (kind, node, other, lasts, groups) = {
             let mut state = self.state.borrow_mut();
-            if state.now >= self.troubles.until || self.nodes.is_empty() {
+            let is_over = state.now >= self.troubles.until || self.troubles.round != round;
+            if is_over || self.nodes.is_empty() {
                 return;
             }
             let next = state.now + 1 + state.chance.below(2 * self.troubles.every);
-            state.queue.put(next, What::Trouble);
+            state.queue.put(next, What::Trouble { round });
             let state = &mut *state;
             let Some(kind) = state.faults.draw_of_world(&mut state.chance) else { return };
             let count = self.nodes.len() as u64;
@@ -282,7 +285,7 @@ impl World {
             let other = ((u64::from(node) + 1 + state.chance.below(count.saturating_sub(1))) % count) as u32;
             let lasts = 1 + state.chance.below(4 * self.troubles.every);
             let groups: Vec<bool> = (0..count).map(|_| state.chance.below(2) == 0).collect();
-            (kind, node, other, state.now.saturating_add(lasts), groups)
+            (kind, node, other, lasts, groups)
         };
         let group = |side: bool| -> Vec<Node> {
             groups.iter().enumerate().filter(|(_, is)| **is == side).map(|(at, _)| Node(at as u32)).collect()
@@ -321,10 +324,11 @@ impl World {
             _ => self.step_wall(Node(node), Duration::from_nanos(lasts), groups[0]),
         }
         let mut state = self.state.borrow_mut();
+        let end = state.now.saturating_add(lasts);
         for open in open {
             let number = self.troubles.open.len() as u32;
             self.troubles.open.push(Some(open));
-            state.queue.put(lasts, What::Relief { number });
+            state.queue.put(end, What::Relief { number });
         }
     }
 

@@ -184,8 +184,8 @@ impl World {
         self.state.borrow_mut().hosts[number as usize].is_up = true;
         self.nodes[number as usize].begin(&self.state, number, &self.limits);
         let mut state = self.state.borrow_mut();
-        let host = &mut state.hosts[number as usize];
-        (host.is_queued, host.is_waiting) = (false, false);
+        // A turn that was due in its former life is one of this.
+        state.hosts[number as usize].is_waiting = false;
         state.make_runnable(number);
     }
 
@@ -301,8 +301,11 @@ impl World {
             let mut state = self.state.borrow_mut();
             state.hear();
             if let Some(node) = state.runnable.pop_front() {
-                state.hosts[node as usize].is_queued = false;
-                Some(Task::Run(node))
+                let host = &mut state.hosts[node as usize];
+                host.is_queued = false;
+                // It may have been paused while its turn was due.
+                host.is_waiting |= host.is_paused;
+                (!host.is_paused).then_some(Task::Run(node))
             } else if state.queue.next_at().is_some_and(|at| at <= end) {
                 state.advance()
             } else {
@@ -317,7 +320,7 @@ impl World {
             Some(Task::File(host, job)) => {
                 job.perform(|action| self.state.borrow_mut().perform_file(host, action));
             }
-            Some(Task::Trouble) => self.trouble(),
+            Some(Task::Trouble { round }) => self.trouble(round),
             Some(Task::Relief(number)) => self.relieve(number),
             None => (),
         }

@@ -2,10 +2,13 @@
 //! is given.
 #![cfg(unix)]
 
+mod guest;
+
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
+use guest::Guest;
 use reactor::{
-    Address, Bytes, Closed, Context, Event, Handle, Id, Result, Runtime, Service, ServiceId, Stream,
+    Bytes, Closed, Context, Event, Handle, Id, Result, Runtime, Service, ServiceId, Stream,
     signals::{Graceful, Signal},
     systemd::{Activated, Notice, Supervised},
 };
@@ -56,45 +59,6 @@ impl Handle<Stream> for Web {
     }
 }
 
-/// Connects, and says what it is told to say.
-struct Client {
-    to: Address,
-    id: Option<Id<Stream>>,
-    got: Vec<u8>,
-    closed: Option<Closed>,
-}
-
-impl Service for Client {
-    fn start(&mut self, cx: &mut Context<Self>) -> Result {
-        self.id = Some(cx.connect(&self.to, Stream::new(Bytes))?);
-        Ok(())
-    }
-}
-
-impl Handle<Stream> for Client {
-    fn handle(&mut self, _: &mut Context<Self>, _: Id<Stream>, event: Event<Bytes>) -> Result {
-        if let Event::Received(bytes) = event {
-            self.got.extend_from_slice(bytes);
-        }
-        Ok(())
-    }
-
-    fn closed(&mut self, _: &mut Context<Self>, _: Id<Stream>, _: Stream, why: Closed) {
-        self.closed = Some(why);
-    }
-}
-
-/// Keeps a node from ending by itself.
-struct Idle;
-
-impl Service for Idle {}
-
-impl reactor::Receive<()> for Idle {
-    fn receive(&mut self, _: &mut Context<Self>, (): ()) -> Result {
-        Ok(())
-    }
-}
-
 struct Scene {
     world: World,
     web: NodeId<Web>,
@@ -114,21 +78,16 @@ impl Scene {
         Scene { world, web: web.expect("the address is one"), given }
     }
 
-    fn client(&mut self) -> NodeId<Client> {
-        let to: Address = format!("{}:80", self.world.ip(self.web)).parse().expect("an address");
-        self.world.add(move |runtime| {
-            let idle = runtime.add(Idle)?;
-            runtime.with(idle, |_, cx| cx.after(Duration::from_secs(1 << 20), ()));
-            runtime.add(Client { to: to.clone(), id: None, got: Vec::new(), closed: None })
-        })
+    fn client(&mut self) -> NodeId<Guest> {
+        Guest::add(&mut self.world, self.web, 80)
     }
 
     /// Has a client say something; whether the echo comes within a second.
-    fn has_echo(&mut self, client: NodeId<Client>, text: &[u8]) -> bool {
-        let before = self.world.service(client).expect("it lives").got.len();
-        self.world.with(client, |client, cx| cx.send(client.id.expect("it has begun"), text));
+    fn has_echo(&mut self, client: NodeId<Guest>, text: &[u8]) -> bool {
+        let before = Guest::heard(&self.world, client).len();
+        Guest::say(&mut self.world, client, text);
         self.world.run_for(SECOND);
-        self.world.service(client).expect("it lives").got[before..] == *text
+        Guest::heard(&self.world, client)[before..] == *text
     }
 }
 
@@ -149,10 +108,10 @@ fn who_connects_while_the_service_does_not_live_waits_and_is_served() {
             assert!(!scene.world.is_up(scene.web));
             let second = scene.client();
             assert!(!scene.has_echo(second, b"two"), "nobody is there");
-            assert!(scene.world.service(second).expect("it lives").closed.is_none(), "it is not refused");
+            assert!(!Guest::is_closed(&scene.world, second), "it is not refused");
             scene.world.restart(scene.web);
             scene.world.run_for(SECOND);
-            assert_eq!(scene.world.service(second).expect("it lives").got, b"two", "seed {seed}");
+            assert_eq!(Guest::heard(&scene.world, second), b"two", "seed {seed}");
             assert_eq!(*scene.given.borrow(), [["web"], ["web"]]);
             assert_eq!(scene.world.end(), Leaks::default());
         }
@@ -188,8 +147,7 @@ fn a_connection_that_is_stored_goes_on_in_the_next_life() {
         scene.world.with(scene.web, |web, cx| cx.release(web.open[0])).expect("it lives");
         scene.world.run_for(SECOND);
         // Said between two lives, to whom it may concern.
-        let id = scene.world.service(kept).and_then(|client| client.id).expect("it has begun");
-        scene.world.with(kept, |_, cx| cx.send(id, b"meanwhile".as_slice())).expect("it lives");
+        Guest::say(&mut scene.world, kept, b"meanwhile");
         if crashes {
             scene.world.crash(scene.web);
         } else {
@@ -199,9 +157,9 @@ fn a_connection_that_is_stored_goes_on_in_the_next_life() {
         scene.world.restart(scene.web);
         scene.world.run_for(SECOND);
         assert_eq!(*scene.given.borrow(), [vec!["web"], vec!["web", "client"]]);
-        assert_eq!(scene.world.service(kept).expect("it lives").got, b"ameanwhile");
+        assert_eq!(Guest::heard(&scene.world, kept), b"ameanwhile");
         assert!(scene.has_echo(kept, b"c"));
-        assert!(scene.world.service(lost).expect("it lives").closed.is_some());
+        assert!(Guest::is_closed(&scene.world, lost));
         let told = scene.world.notices(scene.web);
         assert!(told.iter().any(|(_, text)| text == "FDSTORE=1\nFDNAME=client"), "{told:?}");
         assert_eq!(scene.world.end(), Leaks::default());
@@ -215,23 +173,24 @@ fn what_was_stored_is_closed_when_it_is_to_be_forgotten() {
     scene.world.run_for(SECOND);
     scene.world.with(scene.web, |web, cx| cx.release(web.open[0])).expect("it lives");
     scene.world.run_for(SECOND);
-    assert!(scene.world.service(client).expect("it lives").closed.is_none());
+    assert!(!Guest::is_closed(&scene.world, client));
     let forget = |web: &mut Web, cx: &mut Context<Web>| cx.tell(web.supervised, Notice::forget("client"));
     scene.world.with(scene.web, forget).expect("it lives").expect("there is room");
     scene.world.run_for(SECOND);
-    assert!(scene.world.service(client).expect("it lives").closed.is_some());
+    assert!(Guest::is_closed(&scene.world, client));
 }
 
 #[test]
 fn addresses_that_are_none_or_taken_are_refused() {
     let mut world = World::new(1);
     for sockets in [&[("web", "nonsense")][..], &[("web", "0.0.0.0:80"), ("admin", "0.0.0.0:80")]] {
-        let refused = world.add_activated(sockets, |runtime| runtime.add(Idle));
+        let refused = world.add_activated(sockets, |runtime| runtime.add(Asks::default()));
         assert!(refused.expect_err("it cannot be").to_string().starts_with("listen "));
     }
 }
 
 /// Asks what it was given.
+#[derive(Default)]
 struct Asks(Rc<RefCell<Option<Vec<Activated>>>>);
 
 impl Service for Asks {

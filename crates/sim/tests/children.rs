@@ -4,6 +4,7 @@
 
 #[path = "../../reactor/examples/broadcast/service.rs"]
 mod broadcast;
+mod guest;
 
 use std::{
     io::ErrorKind,
@@ -12,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use guest::Guest;
 use reactor::{
     Bytes, Closed, Context, Event, Handle, Id, Result, Service, Stream,
     process::{Process, SpawnOptions},
@@ -310,49 +312,35 @@ fn children_go_with_their_machine() {
 }
 
 #[test]
+fn children_go_with_their_machine_also_when_who_began_them_has_ended() {
+    let (mut world, node) = started(Tool::Stubborn, &SpawnOptions::default());
+    world.run_for(Duration::from_secs(1));
+    world.with(node, |_, cx| cx.stop(Duration::ZERO)).expect("it lives");
+    world.run_for(Duration::from_secs(1));
+    assert!(matches!(world.ended(node), Some(Ok(_))), "{:?}", world.ended(node));
+    assert_eq!(world.leaks().children, 1, "it lives on without its parent");
+    assert_eq!(world.end(), Leaks::default());
+}
+
+#[test]
 fn the_example_broadcast_runs_here_unchanged() {
     let mut world = World::new(3);
     let address = "0.0.0.0:7009".parse::<reactor::Address>().expect("an address");
     let program = world.add(move |runtime| runtime.add(broadcast::Broadcast::new(address.clone())));
-    let to = format!("{}:7009", world.ip(program));
-    let guests: Vec<_> = (0..2)
-        .map(|_| {
-            let to = to.clone();
-            world.add(move |runtime| runtime.add(Guest { to: to.clone(), id: None, heard: Vec::new() }))
-        })
-        .collect();
+    let guests = [(); 2].map(|()| Guest::add(&mut world, program, 7009));
     world.run_for(Duration::from_secs(1));
     world.type_in(program, b"to all\n");
     world.run_for(Duration::from_secs(1));
-    world.with(guests[0], |guest, cx| guest.id.map(|id| cx.send(id, b"from one\n")));
+    Guest::say(&mut world, guests[0], b"from one\n");
     world.run_for(Duration::from_secs(1));
-    assert_eq!(world.service(guests[0]).expect("it lives").heard, b"to all\n");
-    assert_eq!(world.service(guests[1]).expect("it lives").heard, b"to all\nfrom one\n");
+    assert_eq!(Guest::heard(&world, guests[0]), b"to all\n");
+    assert_eq!(Guest::heard(&world, guests[1]), b"to all\nfrom one\n");
     assert_eq!(world.printed(program).0, b"from one\n");
     world.end_input(program);
     world.run_for(Duration::from_secs(20));
     assert!(matches!(world.ended(program), Some(Ok(_))), "the end of its input ends it");
-}
-
-/// Connects, and listens.
-struct Guest {
-    to: String,
-    id: Option<Id<Stream>>,
-    heard: Vec<u8>,
-}
-
-impl Service for Guest {
-    fn start(&mut self, cx: &mut Context<Self>) -> Result {
-        self.id = Some(cx.connect(&self.to, Stream::new(Bytes))?);
-        Ok(())
-    }
-}
-
-impl Handle<Stream> for Guest {
-    fn handle(&mut self, _: &mut Context<Self>, _: Id<Stream>, event: Event<Bytes>) -> Result {
-        if let Event::Received(bytes) = event {
-            self.heard.extend_from_slice(bytes);
-        }
-        Ok(())
-    }
+    assert!(
+        guests.iter().all(|guest| Guest::is_closed(&world, *guest)),
+        "and with it what it was for others"
+    );
 }

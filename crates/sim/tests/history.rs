@@ -1,7 +1,9 @@
-//! The history tells each trouble between nodes, and its end.
+//! Troubles: the history tells each between nodes, and its end; and those that are drawn keep to what was asked for.
+
+use std::time::Duration;
 
 use reactor::Service;
-use sim::{Happening, Kind, World, WorldOptions};
+use sim::{Faults, Happening, Kind, World, WorldOptions};
 
 struct Idle;
 impl Service for Idle {}
@@ -20,4 +22,42 @@ fn slowness_stands_in_the_history_with_its_end() {
         Happening::Cleared { at, kind, from, to },
     ];
     assert_eq!(*world.history(), expected);
+}
+
+#[test]
+fn walls_step_by_what_troubles_last_and_not_by_the_age_of_the_world() {
+    const EVERY: Duration = Duration::from_secs(1);
+    let mut options = WorldOptions::default();
+    options.history_max = 1000;
+    options.faults = Faults::none().with(Kind::WallStep, 1);
+    let mut world = World::with_options(1, options);
+    world.add(|runtime| runtime.add(Idle));
+    world.run_for(1000 * EVERY);
+    world.draw_troubles(100 * EVERY, EVERY);
+    world.run_for(200 * EVERY);
+    let steps: Vec<i64> = (world.history().iter())
+        .filter_map(|happening| match happening {
+            Happening::WallStepped { nanos, .. } => Some(*nanos),
+            _ => None,
+        })
+        .collect();
+    assert!(steps.len() > 50 && steps.iter().any(|step| *step < 0) && steps.iter().any(|step| *step > 0));
+    let longest = steps.iter().map(|step| step.unsigned_abs()).max().map(Duration::from_nanos);
+    assert!(longest <= Some(4 * EVERY), "{longest:?}");
+}
+
+#[test]
+fn troubles_that_are_drawn_again_are_as_far_apart_as_before() {
+    const EVERY: Duration = Duration::from_secs(1);
+    let mut options = WorldOptions::default();
+    options.faults = Faults::none().with(Kind::WallStep, 1);
+    let mut world = World::with_options(1, options);
+    world.add(|runtime| runtime.add(Idle));
+    for round in 0..5 {
+        let before = world.summary().faults.injected(Kind::WallStep);
+        world.draw_troubles(100 * EVERY, EVERY);
+        world.run_for(100 * EVERY);
+        let count = world.summary().faults.injected(Kind::WallStep) - before;
+        assert!((70..140).contains(&count), "round {round}: {count}");
+    }
 }

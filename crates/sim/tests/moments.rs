@@ -91,6 +91,41 @@ fn a_source_that_was_due_when_its_node_crashed_is_read_in_the_next_life() {
     }
 }
 
+#[test]
+fn a_node_that_stands_makes_no_turn_also_if_it_was_about_to() {
+    let mut world = World::new(1);
+    let feed = world.feed();
+    let (node, told) = reader(&mut world, &feed);
+    world.run_for(Duration::from_millis(1));
+    feed.put(b"ab");
+    world.pause(node);
+    let turns = world.summary().turns;
+    world.run_for(Duration::from_secs(1));
+    assert_eq!((world.summary().turns, told.borrow().bytes.as_slice()), (turns, b"".as_slice()));
+    world.resume(node);
+    world.run_for(Duration::from_millis(1));
+    assert_eq!(told.borrow().bytes, b"ab");
+}
+
+#[test]
+fn a_node_that_begins_again_while_its_turn_is_due_makes_one() {
+    let turns = |is_due: bool| {
+        let mut world = World::new(1);
+        let feed = world.feed();
+        let (node, _) = reader(&mut world, &feed);
+        world.run_for(Duration::from_millis(1));
+        if is_due {
+            world.with(node, |_, _| ());
+        }
+        world.crash(node);
+        world.restart(node);
+        let before = world.summary().turns;
+        world.run_for(Duration::from_millis(1));
+        world.summary().turns - before
+    };
+    assert_eq!(turns(true), turns(false));
+}
+
 /// Resumes a stream with input in the same turn in which it sets a timer for at once.
 struct Eager(Rc<RefCell<Vec<(Time, Time)>>>);
 struct Resume(Id<Stream>);

@@ -78,12 +78,7 @@ impl Double {
             return self.step_link(state, key, number, interest);
         }
         let Some(fed) = state.feeds.get(&number) else { return false };
-        let ready = fed.ready();
-        let ready = Ready {
-            readable: ready.readable && interest.is_read(),
-            writable: ready.writable && interest.is_write(),
-            ..ready
-        };
+        let ready = fed.ready().masked(interest);
         if ready != Ready::default() {
             self.events.push_back((key, Event::Ready(ready)));
         }

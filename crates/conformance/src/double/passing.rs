@@ -146,12 +146,7 @@ impl Double {
         }
         let most = self.chance.up_to(self.tuning.window_bytes);
         let moved = state.flow(number, self.tuning.window_bytes, most) > 0;
-        let ready = state.ready_of(number);
-        let ready = Ready {
-            readable: ready.readable && interest.is_read(),
-            writable: ready.writable && interest.is_write(),
-            ..ready
-        };
+        let ready = state.ready_of(number).masked(interest);
         if ready != Ready::default() {
             self.events.push_back((key, Event::Ready(ready)));
         }

@@ -158,6 +158,12 @@ fn given_back(world: &mut World<'_>) -> Outcome {
         let transport = drive.note(key).detached.take().ok_or("it was given back")?;
         check!(transport.medium() == medium, "{:?} became {:?}", medium, transport.medium());
         writer.write_all(b"behind")?;
+        // Also where it is refused.
+        let key = drive.key();
+        let refused =
+            drive.engine.attach(key, transport, Role::Datagrams).err().ok_or("it has no datagrams")?;
+        let transport = refused.transport;
+        check!(transport.medium() == medium, "{:?} became {:?}", medium, transport.medium());
         let again = drive.attach(transport, Role::Stream)?;
         if medium == Medium::READER {
             drive.until("the rest arrives", |drive| drive.told(again).bytes == b"behind")?;

@@ -52,6 +52,23 @@ impl Ready {
     /// Only writable.
     pub const WRITE: Ready = Ready { readable: false, writable: true, hangup: false, error: false };
 
+    /// What is left of it for an interest: input and room only as far as they are waited for. A hang-up and an error are
+    /// told whatever the interest.
+    ///
+    /// ```
+    /// use reactor::{Interest, Ready};
+    /// let all = Ready { readable: true, writable: true, hangup: true, error: true };
+    /// assert_eq!(all.masked(Interest::Read), Ready { writable: false, ..all });
+    /// assert_eq!(all.masked(Interest::Write), Ready { readable: false, ..all });
+    /// ```
+    pub fn masked(self, interest: Interest) -> Ready {
+        Ready {
+            readable: self.readable && interest.is_read(),
+            writable: self.writable && interest.is_write(),
+            ..self
+        }
+    }
+
     /// Whether a read would not block: there is input, an end or an error to be told of.
     pub fn can_read(self) -> bool {
         self.readable || self.hangup || self.error

@@ -64,6 +64,7 @@ pub(crate) mod datagram;
 mod descriptor;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;
+mod held;
 mod interest;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 mod io_uring;

@@ -24,6 +24,8 @@ use std::{
 use polling::{Event, Events, PollMode, Poller};
 
 use super::{Interest, Poll, Ready, Source, Trigger};
+#[cfg(unix)]
+use crate::growth::reach;
 use crate::id::Key;
 
 /// The poller of polling and its batch of events.
@@ -77,12 +79,8 @@ impl Polling {
     #[cfg(unix)]
     fn note(&mut self, key: Key, watched: Option<crate::sys::Watched>) {
         let slot = key.slot();
-        if slot >= self.watched.len() && watched.is_some() {
-            if slot >= self.watched.capacity() {
-                // By an eighth, as the adapter's table: an idle connection is cheap.
-                self.watched.reserve_exact(slot + 1 - self.watched.len() + (slot / 8).max(64));
-            }
-            self.watched.resize(slot + 1, None);
+        if watched.is_some() {
+            reach(&mut self.watched, slot, || None);
         }
         if let Some(place) = self.watched.get_mut(slot) {
             *place = watched.map(|watched| (key, watched));

@@ -98,7 +98,7 @@ pub(super) fn read_at(
 fn read_whole(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     let file = sys::open(path, fs::OpenOptions::new().read(true))?;
     let mut bytes = Vec::new();
-    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    file.take((bytes_max as u64).saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() > bytes_max { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 

@@ -114,9 +114,7 @@ pub(super) fn enroll<R: Resource>(
     match engine.watch(key, custom.resource.source(), custom.watched) {
         Ok(()) => Ok(key),
         Err(cause) => {
-            core.registry.end(key);
-            let back = core.registry.take_ended(key).and_then(|(.., back)| back.downcast::<Custom<R>>().ok());
-            core.registry.free(key);
+            let back = core.registry.take_back(key).and_then(|back| back.downcast::<Custom<R>>().ok());
             let resource = back.expect("it was inserted above").resource;
             Err((resource, Error::os("watch", std::any::type_name::<R>(), cause)))
         }

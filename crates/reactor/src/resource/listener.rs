@@ -97,9 +97,7 @@ pub(crate) fn enroll<R: Connection>(
     let key =
         core.registry.insert(index, table, Box::new(accepting)).map_err(|_| core.full_of_resources())?;
     if let Err(refused) = core.engine.attach(key, transport, Role::Listener) {
-        core.registry.end(key);
-        core.registry.take_ended(key);
-        core.registry.free(key);
+        core.registry.take_back(key);
         return Err(Error::os("attach", "listener", refused.error));
     }
     core.listeners.push(key);

@@ -7,7 +7,7 @@
 use std::{any::Any, collections::VecDeque};
 
 use super::timers::TimerKey;
-use crate::{clock::Time, id::Key, resource::Table};
+use crate::{clock::Time, growth::grow, id::Key, resource::Table};
 
 /// A life of a resource, in one line of the cache: with ten thousand connections each line is a miss.
 #[repr(align(64))]
@@ -103,15 +103,12 @@ impl Registry {
         Ok(key)
     }
 
-    /// Grows by an eighth, not by doubling: idle connections count bytes.
     fn grow(&mut self, table: &'static Table) -> Option<u32> {
         let len = self.slots.len();
         if len == Key::SLOTS_MAX as usize {
             return None;
         }
-        if len == self.slots.capacity() {
-            self.slots.reserve_exact((len / 8).max(64));
-        }
+        grow(&mut self.slots, len);
         self.slots.push(Slot::free(Key::new(len as u32, 0, self.runtime), table));
         Some(len as u32)
     }
@@ -163,6 +160,14 @@ impl Registry {
             self.free.push_back(key.slot() as u32);
         }
         self.occupied -= 1;
+    }
+
+    /// Takes a resource back of whose life nobody was told, and frees its slot.
+    pub(crate) fn take_back(&mut self, key: Key) -> Option<Box<dyn Any>> {
+        self.end(key)?;
+        let (.., back) = self.take_ended(key)?;
+        self.free(key);
+        Some(back)
     }
 
     /// The keys of all live resources, or of one service's. Looks at every slot: for rare moments.

@@ -1,46 +1,31 @@
 //! Transports come, and go elsewhere.
 
-use std::io;
-
-use super::{
-    Calls, ENDED, READING, WRITABLE,
-    interest::set_interest,
-    table::{Entry, Held},
-};
+use super::{Calls, ENDED, READING, WRITABLE, interest::set_interest, table::Entry};
 use crate::{
-    engine::{Event, Interest, Poll, Refused, Role, Sent, Source, Transport, Trigger},
+    engine::{
+        Event, Interest, Poll, Refused, Role, Sent, Source, Transport, Trigger,
+        held::{Held, Taken},
+    },
     id::Key,
 };
 
 impl<P: Poll> Calls<P> {
     /// Stores the transport, and has it watched.
     pub(super) fn take_in(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
-        let medium = transport.medium();
-        let descriptor = match transport.into_descriptor() {
-            Ok(descriptor) => descriptor,
-            Err(transport) => return Err(Refused { transport, error: io::ErrorKind::Unsupported.into() }),
-        };
-        let refused =
-            |descriptor, error| Err(Refused { transport: Transport::of(descriptor, medium), error });
-        if !self.table.is_vacant(key) {
-            return refused(descriptor, io::ErrorKind::AlreadyExists.into());
-        }
-        let facts = match self.facts_of(role, &descriptor) {
-            Ok(facts) => facts,
-            Err(error) => return refused(descriptor, error),
-        };
+        let taken = Taken::of(transport, role, self.table.is_vacant(key), &self.calls)?;
         let trigger = self.poll.trigger();
         let interest = match (trigger, role) {
             (_, Role::Listener | Role::Stream | Role::Datagrams) => Interest::Read,
             (Trigger::Level, Role::Connecting) => Interest::Write,
             (Trigger::Edge, Role::Connecting) => Interest::Both,
         };
-        let interest = Some(interest).filter(|_| !medium.is_unwaited());
+        let interest = Some(interest).filter(|_| !taken.medium.is_unwaited());
         if let Some(interest) = interest
-            && let Err(error) = self.poll.watch(key, Source::of(&descriptor), interest, trigger)
+            && let Err(error) = self.poll.watch(key, Source::of(&taken.descriptor), interest, trigger)
         {
-            return refused(descriptor, error);
+            return Err(taken.refused(error));
         }
+        let Taken { descriptor, medium, facts } = taken;
         let entry = self.table.insert(Entry::new(key, Held::Owned(descriptor), role.into()));
         entry.medium = medium;
         entry.set_in_poll(interest);

@@ -1,12 +1,10 @@
 //! Datagrams: batches of them in, what a queue has out, and the reports about those that were sent.
 
-use std::io;
-
 use super::{
     BLOCKED, Calls, ENDED, HANGUP, IS_UNIX, Part, READABLE, READING, TOGETHER, WRITABLE, table::Entry,
 };
 use crate::{
-    engine::{DatagramQueue, Event, Poll, Role, letters},
+    engine::{DatagramQueue, Event, Poll, letters},
     id::Key,
     sys::{self, datagram::Facts},
 };
@@ -23,15 +21,6 @@ impl Entry {
 }
 
 impl<P: Poll> Calls<P> {
-    /// Has a socket for datagrams tell what is to be known of these.
-    pub(super) fn facts_of(&self, role: Role, descriptor: &sys::Owned) -> io::Result<Option<Facts>> {
-        if role != Role::Datagrams {
-            return Ok(None);
-        }
-        self.count_call();
-        sys::datagram::prepare(sys::borrow(descriptor)).map(Some)
-    }
-
     /// Tells of room, then of reports, then of one batch.
     pub(super) fn step_datagrams(&mut self, key: Key) -> Option<Event> {
         let entry = self.table.get_mut(key)?;

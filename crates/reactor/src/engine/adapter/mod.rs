@@ -29,12 +29,13 @@ use session::Outgoing;
 
 use self::interest::set_interest;
 use self::table::{
-    BLOCKED, CHANGED, ENDED, Entry, HANGUP, Held, IS_UNIX, Part, QUEUED, READABLE, READING, TOGETHER, Table,
-    WRITABLE,
+    BLOCKED, CHANGED, ENDED, Entry, HANGUP, IS_UNIX, QUEUED, READABLE, READING, TOGETHER, Table, WRITABLE,
 };
 use super::{
     Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Poll, Ready, Refused, Role, Sent, Source,
-    Transport, Trigger, letters::Batches,
+    Transport, Trigger,
+    held::{Held, Part},
+    letters::Batches,
 };
 use crate::{
     address::Address,
@@ -130,6 +131,13 @@ impl<P: Poll> Calls<P> {
         self.calls.set(self.calls.get() + 1);
     }
 
+    /// The descriptor of a transport, for a call, which is counted.
+    fn called(&self, key: Key) -> io::Result<sys::Borrowed<'_>> {
+        let descriptor = self.table.get(key).and_then(Entry::owned).ok_or(io::ErrorKind::NotFound)?;
+        self.count_call();
+        Ok(sys::borrow(descriptor))
+    }
+
     fn is_edge(&self) -> bool {
         self.poll.trigger() == Trigger::Edge
     }
@@ -190,12 +198,7 @@ impl<P: Poll> Calls<P> {
     fn tell_ready(&mut self, key: Key, ready: Ready) -> Option<Event> {
         let entry = self.table.get_mut(key)?;
         // A handler may have changed the interest since the poll looked.
-        let interest = entry.in_poll()?;
-        let ready = Ready {
-            readable: ready.readable && interest.is_read(),
-            writable: ready.writable && interest.is_write(),
-            ..ready
-        };
+        let ready = ready.masked(entry.in_poll()?);
         if !(ready.readable || ready.writable) {
             if !(ready.hangup || ready.error) {
                 return None;
@@ -376,15 +379,11 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
-        let descriptor = self.table.get(key).and_then(Entry::owned).ok_or(io::ErrorKind::NotFound)?;
-        self.count_call();
-        sys::datagram::set_member(sys::borrow(descriptor), group, member)
+        sys::datagram::set_member(self.called(key)?, group, member)
     }
 
     fn shutdown(&mut self, key: Key) -> io::Result<()> {
-        let descriptor = self.table.get(key).and_then(Entry::owned).ok_or(io::ErrorKind::NotFound)?;
-        self.count_call();
-        sys::shutdown_write(sys::borrow(descriptor))
+        sys::shutdown_write(self.called(key)?)
     }
 
     fn detach(&mut self, key: Key) {
@@ -431,22 +430,16 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn local(&self, key: Key) -> io::Result<Address> {
-        let descriptor = self.table.get(key).and_then(Entry::owned).ok_or(io::ErrorKind::NotFound)?;
-        self.count_call();
-        sys::local(sys::borrow(descriptor))
+        sys::local(self.called(key)?)
     }
 
     fn peer(&self, key: Key) -> io::Result<Address> {
-        let descriptor = self.table.get(key).and_then(Entry::owned).ok_or(io::ErrorKind::NotFound)?;
-        self.count_call();
-        sys::peer(sys::borrow(descriptor))
+        sys::peer(self.called(key)?)
     }
 
     #[cfg(unix)]
     fn peer_credentials(&self, key: Key) -> io::Result<crate::Credentials> {
-        let descriptor = self.table.get(key).and_then(Entry::owned).ok_or(io::ErrorKind::NotFound)?;
-        self.count_call();
-        crate::Credentials::of_peer(sys::borrow(descriptor))
+        crate::Credentials::of_peer(self.called(key)?)
     }
 
     fn calls(&self) -> u64 {

@@ -5,7 +5,11 @@
 use session::Outgoing;
 
 use crate::{
-    engine::{Interest, Medium, Role, Source},
+    engine::{
+        Interest, Medium, Source,
+        held::{Held, Part},
+    },
+    growth::reach,
     id::Key,
     sys,
 };
@@ -23,38 +27,6 @@ pub(super) struct Entry {
     pub(super) part: Part,
     /// What the transport can do.
     pub(super) medium: Medium,
-}
-
-/// The descriptor, and whose it is.
-pub(super) enum Held {
-    /// Ours: closed with the entry.
-    Owned(sys::Owned),
-    /// A user's resource.
-    Watched(sys::Watched),
-}
-
-/// How an entry is driven.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    /// A user's resource: only told of.
-    Watched,
-    Listener,
-    Connecting,
-    Stream,
-    /// A stream whose connect failed: it waits to be closed.
-    Refused,
-    Datagrams,
-}
-
-impl From<Role> for Part {
-    fn from(role: Role) -> Part {
-        match role {
-            Role::Listener => Part::Listener,
-            Role::Connecting => Part::Connecting,
-            Role::Stream => Part::Stream,
-            Role::Datagrams => Part::Datagrams,
-        }
-    }
 }
 
 /// One fact about an entry.
@@ -176,13 +148,7 @@ impl Table {
     /// Stores an entry in its slot, which is vacant.
     pub(super) fn insert(&mut self, entry: Entry) -> &mut Entry {
         let slot = entry.key.slot();
-        if slot >= self.0.len() {
-            if slot >= self.0.capacity() {
-                let spare = (slot / 8).max(GROWTH_MIN);
-                self.0.reserve_exact(slot + 1 - self.0.len() + spare);
-            }
-            self.0.resize_with(slot + 1, || None);
-        }
+        reach(&mut self.0, slot, || None);
         self.0[slot].insert(entry)
     }
 
@@ -198,9 +164,6 @@ impl Table {
     }
 }
 
-/// The fewest entries that are added at once.
-const GROWTH_MIN: usize = 64;
-
 #[cfg(unix)]
 const _: () = assert!(size_of::<Option<Entry>>() <= 32, "an idle connection is cheap");
 
@@ -211,17 +174,6 @@ mod tests {
     fn entry(slot: u32, generation: u32) -> Entry {
         let file = std::fs::File::open("/dev/null").expect("it opens");
         Entry::new(Key::new(slot, generation, 0), Held::Owned(file.into()), Part::Stream)
-    }
-
-    #[test]
-    fn the_table_grows_by_an_eighth() {
-        let mut table = Table::default();
-        table.insert(entry(799, 0));
-        assert_eq!(table.0.capacity(), 800 + 99);
-        table.insert(entry(898, 0));
-        assert_eq!(table.0.capacity(), 899, "the last that fits");
-        table.insert(entry(899, 0));
-        assert_eq!(table.0.capacity(), 900 + 112);
     }
 
     #[test]

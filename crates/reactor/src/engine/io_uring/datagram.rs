@@ -1,15 +1,15 @@
 //! Datagrams out, by calls for many at once; and in by a call, where the kernel does not receive by itself.
 
-use std::{cell::Cell, collections::VecDeque, io};
+use std::{cell::Cell, collections::VecDeque};
 
 use super::{
     IoUring,
     mail::Mail,
     operation::{Kind, Tag},
-    table::{Entry, IS_UNIX, Input, Output, Part, STARVED, TOGETHER},
+    table::{Entry, IS_UNIX, Input, Output, STARVED, TOGETHER},
 };
 use crate::{
-    engine::{DatagramQueue, Event, Role, letters},
+    engine::{DatagramQueue, Event, held::Part, letters},
     id::Key,
     sys::{self, datagram::Facts},
 };
@@ -26,17 +26,11 @@ impl Entry {
 }
 
 impl IoUring {
-    /// Has a socket for datagrams tell what is to be known of these, and makes buffers for the first of them.
-    pub(super) fn facts_of(&mut self, role: Role, descriptor: &sys::Owned) -> io::Result<Option<Facts>> {
-        if role != Role::Datagrams {
-            return Ok(None);
-        }
-        self.count_call();
-        let facts = sys::datagram::prepare(sys::borrow(descriptor))?;
+    /// Makes buffers for the first socket for datagrams.
+    pub(super) fn make_mail(&mut self) {
         if self.mail.is_none() && self.mail_buffers > 0 {
             self.mail = Mail::open(&self.ring, self.mail_buffers);
         }
-        Ok(Some(facts))
     }
 
     /// Tells of reports, if some were announced, and receives one batch.

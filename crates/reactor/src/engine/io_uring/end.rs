@@ -9,10 +9,13 @@ use std::{mem, rc::Rc, time::Duration};
 use super::{
     IoUring,
     operation::{Kind, Tag},
-    table::{CLOSING, DETACHING, Entry, Held, Input, Output, Part, Place},
+    table::{CLOSING, DETACHING, Entry, Input, Output, Place},
 };
 use crate::{
-    engine::{Ending, Event, Sent, Transport},
+    engine::{
+        Ending, Event, Sent, Transport,
+        held::{Held, Part},
+    },
     id::Key,
     sys,
 };

@@ -16,11 +16,11 @@ use super::{
     IoUring,
     operation::{Kind, Tag},
     ring::{Completion, GROUP},
-    table::{CALLED_INPUT, CLOSING, DETACHING, FED, Input, LISTED, Part, Place, READING, STARVED},
+    table::{CALLED_INPUT, CLOSING, DETACHING, FED, Input, LISTED, Place, READING, STARVED},
 };
 use crate::{
     address::Address,
-    engine::{Chunk, Event, Medium, Role, Transport},
+    engine::{Chunk, Event, Medium, Role, Transport, held::Part},
     id::Key,
     sys,
 };

@@ -73,7 +73,7 @@ use self::{
     mail::Mail,
     output::Headers,
     ring::{Completion, Ring},
-    table::{Held, Part, Place, READING, Table},
+    table::{Place, READING, Table},
     turn::ACCEPTS_MAX,
     wake::Bell,
 };
@@ -83,6 +83,7 @@ pub use self::{
 };
 use super::{
     Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Refused, Role, Sent, Source, Transport,
+    held::{Held, Part, Taken},
     letters::Batches,
 };
 use crate::{
@@ -221,6 +222,13 @@ impl IoUring {
     fn count_call(&self) {
         self.calls.set(self.calls.get() + 1);
     }
+
+    /// The descriptor of a transport, for a call, which is counted.
+    fn called(&self, key: Key) -> io::Result<sys::Borrowed<'_>> {
+        let descriptor = self.table.of(key).and_then(|entry| entry.owned()).ok_or(io::ErrorKind::NotFound)?;
+        self.count_call();
+        Ok(sys::borrow(descriptor))
+    }
 }
 
 impl Engine for IoUring {
@@ -292,19 +300,11 @@ impl Engine for IoUring {
     }
 
     fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
-        let medium = transport.medium();
-        let descriptor = match transport.into_descriptor() {
-            Ok(descriptor) => descriptor,
-            Err(transport) => return Err(Refused { transport, error: io::ErrorKind::Unsupported.into() }),
-        };
-        if !self.table.is_vacant(key) {
-            let error = io::ErrorKind::AlreadyExists.into();
-            return Err(Refused { transport: Transport::of(descriptor, medium), error });
+        let Taken { descriptor, medium, facts } =
+            Taken::of(transport, role, self.table.is_vacant(key), &self.calls)?;
+        if role == Role::Datagrams {
+            self.make_mail();
         }
-        let facts = match self.facts_of(role, &descriptor) {
-            Ok(facts) => facts,
-            Err(error) => return Err(Refused { transport: Transport::new(descriptor), error }),
-        };
         let is_read = self.is_read(role, &descriptor, medium);
         let index = self.table.insert(key, Held::Owned(descriptor), role.into());
         if let Some(entry) = self.table.get_mut(index) {
@@ -354,9 +354,7 @@ impl Engine for IoUring {
     }
 
     fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
-        let descriptor = self.table.of(key).and_then(|entry| entry.owned()).ok_or(io::ErrorKind::NotFound)?;
-        self.count_call();
-        sys::datagram::set_member(sys::borrow(descriptor), group, member)
+        sys::datagram::set_member(self.called(key)?, group, member)
     }
 
     fn outlet(&self, key: Key) -> Option<Source<'_>> {
@@ -369,10 +367,8 @@ impl Engine for IoUring {
     }
 
     fn shutdown(&mut self, key: Key) -> io::Result<()> {
-        let descriptor = self.table.of(key).and_then(|entry| entry.owned()).ok_or(io::ErrorKind::NotFound)?;
-        self.count_call();
         // As an operation it would go to a thread of the kernel.
-        sys::shutdown_write(sys::borrow(descriptor))
+        sys::shutdown_write(self.called(key)?)
     }
 
     fn detach(&mut self, key: Key) {
@@ -384,21 +380,15 @@ impl Engine for IoUring {
     }
 
     fn local(&self, key: Key) -> io::Result<Address> {
-        let descriptor = self.table.of(key).and_then(|entry| entry.owned()).ok_or(io::ErrorKind::NotFound)?;
-        self.count_call();
-        sys::local(sys::borrow(descriptor))
+        sys::local(self.called(key)?)
     }
 
     fn peer(&self, key: Key) -> io::Result<Address> {
-        let descriptor = self.table.of(key).and_then(|entry| entry.owned()).ok_or(io::ErrorKind::NotFound)?;
-        self.count_call();
-        sys::peer(sys::borrow(descriptor))
+        sys::peer(self.called(key)?)
     }
 
     fn peer_credentials(&self, key: Key) -> io::Result<crate::Credentials> {
-        let descriptor = self.table.of(key).and_then(|entry| entry.owned()).ok_or(io::ErrorKind::NotFound)?;
-        self.count_call();
-        crate::Credentials::of_peer(sys::borrow(descriptor))
+        crate::Credentials::of_peer(self.called(key)?)
     }
 
     fn calls(&self) -> u64 {

@@ -15,10 +15,10 @@ use super::{
     IoUring,
     operation::{Kind, Tag},
     ring::Completion,
-    table::{AWAITED, CALLED_OUTPUT, CLOSING, DETACHING, Entry, Output, Part},
+    table::{AWAITED, CALLED_OUTPUT, CLOSING, DETACHING, Entry, Output},
 };
 use crate::{
-    engine::{Event, Sent},
+    engine::{Event, Sent, held::Part},
     id::Key,
     sys,
 };

@@ -11,7 +11,11 @@ use session::Outgoing;
 
 use super::operation::LIFE_MAX;
 use crate::{
-    engine::{Interest, Medium, Role},
+    engine::{
+        Interest, Medium,
+        held::{Held, Part},
+    },
+    growth::{grow, reach},
     id::Key,
     sys,
 };
@@ -33,38 +37,6 @@ pub(super) struct Entry {
     pub(super) output: Output,
     /// What the transport can do.
     pub(super) medium: Medium,
-}
-
-/// The descriptor, and whose it is.
-pub(super) enum Held {
-    /// Ours: closed with the entry.
-    Owned(sys::Owned),
-    /// A user's resource.
-    Watched(sys::Watched),
-}
-
-/// How an entry is driven.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Part {
-    /// A user's resource: only told of.
-    Watched,
-    Listener,
-    Connecting,
-    Stream,
-    /// A stream whose connect failed: it waits to be closed.
-    Refused,
-    Datagrams,
-}
-
-impl From<Role> for Part {
-    fn from(role: Role) -> Part {
-        match role {
-            Role::Listener => Part::Listener,
-            Role::Connecting => Part::Connecting,
-            Role::Stream => Part::Stream,
-            Role::Datagrams => Part::Datagrams,
-        }
-    }
 }
 
 /// What is out in the kernel for the input of an entry: accept, receive, or a wait for readiness. What is
@@ -274,18 +246,14 @@ impl Table {
             Some(index) => index,
             None => {
                 let index = self.entries.len();
-                grow(&mut self.entries, index);
-                self.entries.push(None);
+                reach(&mut self.entries, index, || None);
                 // One for each descriptor, of which a process has at most 2^31.
                 index as u32
             }
         };
         self.entries[index as usize] = Some(entry);
         let slot = key.slot();
-        if slot >= self.by_slot.len() {
-            grow(&mut self.by_slot, slot);
-            self.by_slot.resize(slot + 1, 0);
-        }
+        reach(&mut self.by_slot, slot, || 0);
         self.by_slot[slot] = index + 1;
         index
     }
@@ -322,16 +290,6 @@ impl Table {
     }
 }
 
-/// Makes room for the element at `at`, and for an eighth more.
-fn grow<T>(list: &mut Vec<T>, at: usize) {
-    if at >= list.capacity() {
-        list.reserve_exact(at + 1 - list.len() + (at / 8).max(GROWTH_MIN));
-    }
-}
-
-/// The fewest elements that are added at once.
-const GROWTH_MIN: usize = 64;
-
 const _: () = assert!(size_of::<Option<Entry>>() <= 40, "an idle connection is cheap");
 
 #[cfg(test)]
@@ -360,17 +318,5 @@ mod tests {
         assert_eq!(third, first, "the index is used again");
         let stale = Place { index: first, life: removed.life };
         assert!(table.at(stale).is_none(), "and the old life misses");
-    }
-
-    #[test]
-    fn lists_grow_by_an_eighth() {
-        let mut list: Vec<u8> = Vec::new();
-        grow(&mut list, 799);
-        assert_eq!(list.capacity(), 800 + 99);
-        list.resize(899, 0);
-        grow(&mut list, 898);
-        assert_eq!(list.capacity(), 899, "the last that fits");
-        grow(&mut list, 899);
-        assert_eq!(list.capacity(), 900 + 112);
     }
 }

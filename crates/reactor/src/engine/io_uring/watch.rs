@@ -13,10 +13,13 @@ use super::{
     IoUring,
     operation::{Kind, Tag},
     ring::Completion,
-    table::{CLOSING, HUNG_UP, Held, Input, Part},
+    table::{CLOSING, HUNG_UP, Input},
 };
 use crate::{
-    engine::{Event, Interest, Ready, Source},
+    engine::{
+        Event, Interest, Ready, Source,
+        held::{Held, Part},
+    },
     id::Key,
     sys,
 };
@@ -134,7 +137,7 @@ impl IoUring {
             self.list(index);
             return None;
         }
-        let ready = readiness(completion.result, interest);
+        let ready = readiness(completion.result).masked(interest);
         if !(ready.readable || ready.writable) {
             if !(ready.hangup || ready.error) {
                 self.list(index);
@@ -157,12 +160,12 @@ fn mask(interest: Interest) -> u32 {
     (read | write) as u32
 }
 
-/// What the kernel found, as far as it is wanted; an error of the wait itself is the descriptor's.
-fn readiness(result: i32, interest: Interest) -> Ready {
+/// What the kernel found; an error of the wait itself is the descriptor's.
+fn readiness(result: i32) -> Ready {
     let bits = if result < 0 { libc::POLLERR } else { result as libc::c_short };
     Ready {
-        readable: bits & libc::POLLIN != 0 && interest.is_read(),
-        writable: bits & libc::POLLOUT != 0 && interest.is_write(),
+        readable: bits & libc::POLLIN != 0,
+        writable: bits & libc::POLLOUT != 0,
         hangup: bits & (libc::POLLHUP | libc::POLLRDHUP) != 0,
         error: bits & (libc::POLLERR | libc::POLLNVAL) != 0,
     }

@@ -107,9 +107,7 @@ pub(super) fn attach<R: 'static>(
         Err(back) => return Err((unwrap::<R>(back, Some(transport)), core.full_of_resources())),
     };
     if let Err(refused) = core.engine.attach(key, transport, Role::Datagrams) {
-        core.registry.end(key);
-        let (.., back) = core.registry.take_ended(key).expect("it was inserted above");
-        core.registry.free(key);
+        let back = core.registry.take_back(key).expect("it was inserted above");
         let datagrams = unwrap::<R>(back, Some(refused.transport));
         return Err((datagrams, Error::os("attach", std::any::type_name::<Datagrams<R>>(), refused.error)));
     }

@@ -262,9 +262,7 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
         }
     };
     if let Err(refused) = core.engine.attach(key, transport, role) {
-        core.registry.end(key);
-        let (.., back) = core.registry.take_ended(key).expect("it was inserted above");
-        core.registry.free(key);
+        let back = core.registry.take_back(key).expect("it was inserted above");
         let stream = unwrap::<C, L, R>(back, Some(refused.transport));
         return Err((stream, Error::os("attach", std::any::type_name::<Stream<C, L, R>>(), refused.error)));
     }

@@ -192,6 +192,10 @@ impl Then {
             Then::Sync => Ok(Step::Ask(Ask::Sync { what: Synced::Directory(file) })),
             Then::ReadWhole { bytes_max } => {
                 let (metadata, is_regular) = look(&file, flags)?;
+                if metadata.kind == FileKind::Directory {
+                    // A read that does not wait would only say that a directory cannot be read so.
+                    return Err(io::Error::from_raw_os_error(libc::EISDIR));
+                }
                 // One more than there are tells that these are all, and one more than there may be that these are too many.
                 let bytes_max = bytes_max.saturating_add(1);
                 let capacity = len(&metadata).saturating_add(1).max(CAPACITY_MIN).min(bytes_max);

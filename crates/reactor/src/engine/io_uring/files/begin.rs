@@ -25,14 +25,14 @@ pub(super) fn begin(action: &mut Action, known: Known) -> Option<Step> {
         }
         Action::Read { file, offset, bytes_max, buffer } => {
             can(opcode::Read::CODE)?;
-            let from = From::Shared(plain(file)?);
+            let (from, at) = (From::Shared(plain(file)?), place(*offset)?);
             let (mut buffer, bytes_max) = (mem::take(buffer), *bytes_max);
             buffer.clear();
             if bytes_max == 0 {
                 return Some(Step::Done(Ok(Answer::Bytes(buffer))));
             }
             buffer.reserve_exact(bytes_max);
-            Ask::Read { from, at: *offset, buffer, bytes_max }
+            Ask::Read { from, at, buffer, bytes_max }
         }
         Action::ReadWhole { path, bytes_max } => {
             can(opcode::OpenAt2::CODE).and(can(opcode::Read::CODE))?;
@@ -41,7 +41,7 @@ pub(super) fn begin(action: &mut Action, known: Known) -> Option<Step> {
         }
         Action::Write { file, offset, bytes } => {
             can(opcode::Write::CODE)?;
-            return Some(write(plain(file)?, *offset, mem::take(bytes)));
+            return Some(write(plain(file)?, place(*offset)?, mem::take(bytes)));
         }
         Action::Append { file, bytes } => {
             can(opcode::Write::CODE)?;
@@ -127,6 +127,11 @@ fn write(to: File, at: u64, bytes: Vec<u8>) -> Step {
         true => Step::Done(Ok(Answer::Done)),
         false => Step::Ask(Ask::Write { to, at, bytes, written: 0 }),
     }
+}
+
+/// A place in a file; none for the number that means another place to the ring, and is none to a call.
+fn place(offset: u64) -> Option<u64> {
+    Some(offset).filter(|offset| *offset != WHERE_IT_STANDS)
 }
 
 /// A path as the kernel takes it; none with a zero in it.
@@ -217,6 +222,8 @@ mod tests {
             Action::Read { file: pipe, offset: 0, bytes_max: 1, buffer: Vec::new() },
             Action::Read { file: hosted.clone(), offset: 0, bytes_max: 1, buffer: Vec::new() },
             Action::Sync { file: hosted.clone() },
+            Action::Read { file: file(), offset: u64::MAX, bytes_max: 1, buffer: vec![1] },
+            Action::Write { file: file(), offset: u64::MAX, bytes: vec![1] },
             Action::Close { file: Some(hosted.clone()) },
             Action::Close { file: None },
             open(OpenOptions { beneath: Some(hosted), ..read.clone() }),

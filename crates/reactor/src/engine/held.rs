@@ -1,0 +1,80 @@
+//! What an engine holds under a key: a descriptor, whose it is, and how it is driven. And what is checked before.
+
+use std::{cell::Cell, io};
+
+use super::{Medium, Refused, Role, Transport};
+use crate::sys::{self, datagram::Facts};
+
+/// The descriptor, and whose it is.
+pub(super) enum Held {
+    /// Ours: closed with the entry.
+    Owned(sys::Owned),
+    /// A user's resource.
+    Watched(sys::Watched),
+}
+
+/// How an entry is driven.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Part {
+    /// A user's resource: only told of.
+    Watched,
+    Listener,
+    Connecting,
+    Stream,
+    /// A stream whose connect failed: it waits to be closed.
+    Refused,
+    Datagrams,
+}
+
+impl From<Role> for Part {
+    fn from(role: Role) -> Part {
+        match role {
+            Role::Listener => Part::Listener,
+            Role::Connecting => Part::Connecting,
+            Role::Stream => Part::Stream,
+            Role::Datagrams => Part::Datagrams,
+        }
+    }
+}
+
+/// A transport that may be attached.
+pub(super) struct Taken {
+    pub(super) descriptor: sys::Owned,
+    /// What it can do.
+    pub(super) medium: Medium,
+    /// What is to be known of a socket for datagrams.
+    pub(super) facts: Option<Facts>,
+}
+
+impl Taken {
+    /// Takes a transport for a key whose slot is vacant or not; has a socket for datagrams tell what is to be known of
+    /// these.
+    pub(super) fn of(
+        transport: Transport,
+        role: Role,
+        is_vacant: bool,
+        calls: &Cell<u64>,
+    ) -> Result<Taken, Refused> {
+        let medium = transport.medium();
+        let descriptor = transport
+            .into_descriptor()
+            .map_err(|transport| Refused { transport, error: io::ErrorKind::Unsupported.into() })?;
+        let mut taken = Taken { descriptor, medium, facts: None };
+        if !is_vacant {
+            return Err(taken.refused(io::ErrorKind::AlreadyExists.into()));
+        }
+        if role == Role::Datagrams {
+            calls.set(calls.get() + 1);
+            match sys::datagram::prepare(sys::borrow(&taken.descriptor)) {
+                Ok(facts) => taken.facts = Some(facts),
+                Err(error) => return Err(taken.refused(error)),
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Gives it back as it was.
+    pub(super) fn refused(self, error: io::Error) -> Refused {
+        Refused { transport: Transport::of(self.descriptor, self.medium), error }
+    }
+}
