@@ -224,16 +224,26 @@ impl<'a, S> Context<'a, S> {
 
     /// Makes a proxy of two streams: reads of one rest while the other's queue is high, an end of one is
     /// passed on as a half-close of the other, and when one has closed the other closes. The handler still
-    /// passes the bytes. Both belong to this service; nothing happens if one is coupled or has a transfer already.
-    pub fn couple<A: AnyStream, B: AnyStream>(&mut self, a: Id<A>, b: Id<B>) {
-        let is_bound = |key: Key| self.core.couples.contains_key(&key);
-        let is_free = !is_bound(a.key()) && !is_bound(b.key());
-        if is_free && a.key() != b.key() && self.owns(a.key()) && self.owns(b.key()) {
-            self.core.couples.insert(a.key(), b.key());
-            self.core.couples.insert(b.key(), a.key());
-            A::couple(self.core, a.key());
-            B::couple(self.core, b.key());
+    /// passes the bytes. Both belong to this service; nothing happens if one is gone.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] if one is coupled or has a transfer already, or if both are the same. Nothing is changed.
+    pub fn couple<A: AnyStream, B: AnyStream>(&mut self, a: Id<A>, b: Id<B>) -> Result<(), Error> {
+        let (a, b) = (a.key(), b.key());
+        if !self.owns(a) || !self.owns(b) {
+            return Ok(());
         }
+        if a == b {
+            return Err(Error::Misuse { operation: "couple", why: "both are the same stream" });
+        }
+        if [a, b].iter().any(|key| self.core.couples.contains_key(key)) {
+            return Err(Error::Misuse { operation: "couple", why: "one is coupled, or has a transfer" });
+        }
+        self.core.couples.insert(a, b);
+        self.core.couples.insert(b, a);
+        A::couple(self.core, a);
+        B::couple(self.core, b);
+        Ok(())
     }
 
     /// Asks something of a stream's layer that needs its buffers (a key update, say). What it puts on the
