@@ -175,6 +175,35 @@ fn descriptors_that_wait_are_bounded() {
 }
 
 #[test]
+fn descriptors_that_left_or_were_taken_out_wait_no_more() {
+    let null = File::open("/dev/null").expect("it is there");
+    let nulls =
+        |count| (0..count).map(|_| Descriptor::new(null.try_clone().expect("a descriptor"))).collect();
+    for_each_engine(|engine| {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let mut pair = Pair::with(engine, ours, theirs, 253);
+        let (from, id) = (pair.from, pair.sender);
+        // As many as may wait, three times over, and in the end one more.
+        for round in 0..3 {
+            for count in [253, 253, 253, 253, 12] {
+                assert_eq!(pair.send(b"x", nulls(count)), Flow::Queued, "round {round}");
+            }
+            if round == 1 {
+                let take = |_: &mut Keeper, cx: &mut Context<Keeper>| cx.get_mut(id).map(Descriptors::unsent);
+                let taken = pair.runtime.with(from, take).flatten().expect("it lives");
+                assert_eq!(taken.len(), 1024);
+            } else if round == 0 {
+                settle(&mut pair.runtime);
+                let to = pair.to;
+                let kept = &mut pair.runtime.service_mut(to).expect("it lives").kept;
+                assert_eq!(std::mem::take(kept).len(), 1024);
+            }
+        }
+        assert_eq!(pair.send(b"x", nulls(1)), Flow::Gone);
+    });
+}
+
+#[test]
 fn a_message_without_a_byte_and_a_packet_that_is_too_long_are_refused() {
     for_each_engine(|engine| {
         let (ours, theirs) = UnixStream::pair().expect("a pair");

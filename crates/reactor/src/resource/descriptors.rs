@@ -119,6 +119,8 @@ pub struct Descriptors {
 struct Queue {
     /// Messages that wait and whose beginning matters, in order.
     waiting: VecDeque<Waiting>,
+    /// How many descriptors these have together.
+    unsent: usize,
     /// Bytes queued since it began, and those of them that have left.
     put: u64,
     gone: u64,
@@ -234,6 +236,7 @@ impl Descriptors {
     /// Takes the descriptors that have not left, in the order sent. Of a live resource their messages leave
     /// without them.
     pub fn unsent(&mut self) -> Vec<Descriptor> {
+        self.queue.unsent = 0;
         self.queue.waiting.iter_mut().flat_map(|waiting| std::mem::take(&mut waiting.descriptors)).collect()
     }
 
@@ -248,14 +251,13 @@ impl Descriptors {
 
     fn refusal(&self, message: &Message<'_>) -> Option<String> {
         let count = message.descriptors.len();
-        let queued: usize = self.queue.waiting.iter().map(|waiting| waiting.descriptors.len()).sum();
         if message.bytes.is_empty() {
             Some("a message needs a byte for its descriptors to come with".to_owned())
         } else if count > self.per_message {
             Some(format!("{count} descriptors in a message that may have {}", self.per_message))
         } else if self.is_packets() && message.bytes.len() > PACKET_MAX {
             Some(format!("{} bytes in a packet that may have {PACKET_MAX}", message.bytes.len()))
-        } else if queued + count > QUEUED_MAX {
+        } else if self.queue.unsent + count > QUEUED_MAX {
             Some(format!("more than {QUEUED_MAX} descriptors wait to be sent"))
         } else {
             None
@@ -286,8 +288,10 @@ impl Descriptors {
             Some(first) if begins => &mut first.descriptors,
             _ => &mut none,
         };
+        let with_count = with.len();
         let taken = io.pass(source, &slices[..used], with)?;
         if begins && taken > 0 {
+            self.queue.unsent -= with_count;
             self.queue.waiting.pop_front();
         }
         out.advance(taken);
@@ -396,6 +400,7 @@ impl Output for Descriptors {
             return Err(Failure::from(why));
         }
         if self.is_packets() || !message.descriptors.is_empty() {
+            self.queue.unsent += message.descriptors.len();
             self.queue.waiting.push_back(Waiting { begin: self.queue.put, descriptors: message.descriptors });
         }
         self.queue.put += message.bytes.len() as u64;
