@@ -175,6 +175,41 @@ fn descriptors_that_wait_are_bounded() {
 }
 
 #[test]
+fn messages_that_wait_are_bounded() {
+    let null = File::open("/dev/null").expect("it is there");
+    for_each_engine(|engine| {
+        let streams = UnixStream::pair().expect("a pair");
+        for (is_stream, (ours, theirs)) in
+            [(false, seqpacket()), (true, (streams.0.into(), streams.1.into()))]
+        {
+            let mut pair = Pair::new(engine, ours, theirs);
+            let (from, id) = (pair.from, pair.sender);
+            // In one turn nothing leaves: 4,095 wait, one more, and not another one.
+            let flows = pair.runtime.with(from, |_, cx| {
+                let send = |number| {
+                    // On a stream only what has descriptors counts, also when they were taken out.
+                    let null = || Descriptor::new(null.try_clone().expect("a descriptor"));
+                    let descriptors = if is_stream { vec![null()] } else { Vec::new() };
+                    if number % 1024 == 0 {
+                        cx.get_mut(id).map(Descriptors::unsent);
+                    }
+                    cx.send(id, Message { bytes: b"x", descriptors })
+                };
+                (0..4097).map(send).collect::<Vec<_>>()
+            });
+            let flows = flows.expect("it lives");
+            assert!(flows[..4096].iter().all(|flow| *flow == Flow::Queued));
+            assert_eq!(flows[4096], Flow::Gone);
+            // What was queued before leaves.
+            pair.until_bytes(4096);
+            let (_, why) = &pair.sender().closed[0];
+            assert_eq!(why.to_string(), "more than 4096 messages wait to be sent");
+            assert_eq!(pair.receiver().bytes, 4096);
+        }
+    });
+}
+
+#[test]
 fn descriptors_that_left_or_were_taken_out_wait_no_more() {
     let null = File::open("/dev/null").expect("it is there");
     let nulls =

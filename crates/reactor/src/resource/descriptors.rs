@@ -43,7 +43,8 @@ use crate::{
 ///
 /// A message has at most [`per_message`](Descriptors::per_message) descriptors, 16 by default: one with more
 /// does not leave, and one that arrives with more is told as [`Passed::Refused`], with its descriptors closed.
-/// At most 1,024 descriptors wait to be sent. The bytes are bounded as for any [`Output`].
+/// At most 1,024 descriptors wait to be sent, and at most 4,096 messages: packets, or such as came with
+/// descriptors; one more ends the resource. The bytes are bounded as for any [`Output`].
 ///
 /// # Who owns what
 ///
@@ -249,6 +250,11 @@ impl Descriptors {
         self.kind != Kind::Stream
     }
 
+    /// Whether it matters where its first byte is.
+    fn has_begin(&self, message: &Message<'_>) -> bool {
+        self.is_packets() || !message.descriptors.is_empty()
+    }
+
     fn refusal(&self, message: &Message<'_>) -> Option<String> {
         let count = message.descriptors.len();
         if message.bytes.is_empty() {
@@ -259,6 +265,8 @@ impl Descriptors {
             Some(format!("{} bytes in a packet that may have {PACKET_MAX}", message.bytes.len()))
         } else if self.queue.unsent + count > QUEUED_MAX {
             Some(format!("more than {QUEUED_MAX} descriptors wait to be sent"))
+        } else if self.has_begin(message) && self.queue.waiting.len() >= WAITING_MAX {
+            Some(format!("more than {WAITING_MAX} messages wait to be sent"))
         } else {
             None
         }
@@ -399,7 +407,7 @@ impl Output for Descriptors {
         if let Some(why) = self.refusal(&message) {
             return Err(Failure::from(why));
         }
-        if self.is_packets() || !message.descriptors.is_empty() {
+        if self.has_begin(&message) {
             self.queue.unsent += message.descriptors.len();
             self.queue.waiting.push_back(Waiting { begin: self.queue.put, descriptors: message.descriptors });
         }
@@ -432,6 +440,8 @@ impl fmt::Debug for Descriptors {
 const PER_MESSAGE: usize = 16;
 /// What waits to be sent keeps descriptors of this process open.
 const QUEUED_MAX: usize = 1024;
+/// A message that waits takes memory of its own, however short it is.
+const WAITING_MAX: usize = 4096;
 /// What the receiver's buffer has room for.
 const PACKET_MAX: usize = 64 << 10;
 /// Parts of the queue in one send: a packet has at most three.
