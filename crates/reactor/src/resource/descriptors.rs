@@ -14,7 +14,7 @@ use crate::{
     address::Address,
     core::Core,
     credentials::Credentials,
-    engine::{Descriptor, Interest, Outgoing, Ready, Source, Transport},
+    engine::{Delivery, Descriptor, Interest, Outgoing, Ready, Source, Transport},
     error::{Error, Failure, Result},
     id::Key,
     service::Handle,
@@ -31,7 +31,7 @@ use crate::{
 /// # What stays together
 ///
 /// Between packets, and between datagrams, the boundaries are kept: each is one event. Of one that is longer
-/// than 64 KiB the rest is lost.
+/// than 64 KiB the rest is lost, and the event says that it is truncated.
 ///
 /// A stream has no boundaries, and its bytes are cut and joined at will. The descriptors of a message come in
 /// the event that has its first byte; bytes of earlier messages may be in front of that, but no event has the
@@ -162,12 +162,17 @@ pub enum Passed<'a> {
         bytes: &'a [u8],
         /// In the order sent. Dropping one closes it.
         descriptors: Vec<Descriptor>,
+        /// The packet was longer than the buffer: `bytes` is its beginning, and the rest is gone. Never of a
+        /// stream.
+        truncated: bool,
     },
     /// The same, but more descriptors came than are taken, or than this process may open. All of them are
     /// closed. It goes on.
     Refused {
         /// As in [`Passed::Received`].
         bytes: &'a [u8],
+        /// As in [`Passed::Received`].
+        truncated: bool,
     },
     /// The peer sends no more.
     End,
@@ -340,11 +345,12 @@ impl Resource for Descriptors {
         }
         // A short read of a stream may have ended where the descriptors of another message begin.
         io.may_have_more();
-        let bytes = &buffer[..got.bytes];
-        if got.is_cut || got.descriptors.len() > self.per_message {
-            return Ok(Some(Passed::Refused { bytes }));
+        let Delivery { bytes, descriptors, is_cut, truncated } = got;
+        let bytes = &buffer[..bytes];
+        if is_cut || descriptors.len() > self.per_message {
+            return Ok(Some(Passed::Refused { bytes, truncated }));
         }
-        Ok(Some(Passed::Received { bytes, descriptors: got.descriptors }))
+        Ok(Some(Passed::Received { bytes, descriptors, truncated }))
     }
 
     fn enroll(mut self, core: &mut Core, service: u16, table: &'static Table) -> Result<Key, (Self, Error)> {
