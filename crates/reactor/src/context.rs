@@ -71,6 +71,11 @@ impl<'a, S> Context<'a, S> {
         self.core.registry.peek(key).is_some_and(|slot| slot.service == self.index)
     }
 
+    /// The same, as the answer of an operation that needs it.
+    pub(crate) fn find(&self, key: Key) -> io::Result<()> {
+        if self.owns(key) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
     fn table_of(&self, key: Key) -> Option<&'static Table> {
         self.core.registry.peek(key).filter(|slot| slot.service == self.index).map(|slot| slot.table)
     }
@@ -342,37 +347,28 @@ impl<'a, S> Context<'a, S> {
     /// The address at this end of a stream or listener: so a service learns which port it got.
     ///
     /// # Errors
-    /// As getsockname(2); `NotFound` when it is gone.
-    pub fn local<R: Resource>(&self, id: Id<R>) -> io::Result<Address> {
-        if self.owns(id.key()) {
-            self.core.engine.local(id.key())
-        } else {
-            Err(io::ErrorKind::NotFound.into())
-        }
+    /// [`Error::Os`], as getsockname(2); `NotFound` when it is gone.
+    pub fn local<R: Resource>(&self, id: Id<R>) -> Result<Address, Error> {
+        let answer = self.find(id.key()).and_then(|()| self.core.engine.local(id.key()));
+        answer.map_err(|error| Error::os("local", name_of(id), error))
     }
 
     /// The address at the other end of a stream.
     ///
     /// # Errors
-    /// As getpeername(2); `NotFound` when it is gone.
-    pub fn peer<R: Resource>(&self, id: Id<R>) -> io::Result<Address> {
-        if self.owns(id.key()) {
-            self.core.engine.peer(id.key())
-        } else {
-            Err(io::ErrorKind::NotFound.into())
-        }
+    /// [`Error::Os`], as getpeername(2); `NotFound` when it is gone.
+    pub fn peer<R: Resource>(&self, id: Id<R>) -> Result<Address, Error> {
+        let answer = self.find(id.key()).and_then(|()| self.core.engine.peer(id.key()));
+        answer.map_err(|error| Error::os("peer", name_of(id), error))
     }
 
     /// Who is at the other end of a Unix socket, as the system noted when it was connected.
     ///
     /// # Errors
-    /// As `Credentials::of_peer`; `NotFound` when it is gone.
-    pub fn peer_credentials<R: Connection>(&self, id: Id<R>) -> io::Result<crate::Credentials> {
-        if self.owns(id.key()) {
-            R::credentials(self.core, id.key())
-        } else {
-            Err(io::ErrorKind::NotFound.into())
-        }
+    /// [`Error::Os`], as `Credentials::of_peer`; `NotFound` when it is gone.
+    pub fn peer_credentials<R: Connection>(&self, id: Id<R>) -> Result<crate::Credentials, Error> {
+        let answer = self.find(id.key()).and_then(|()| R::credentials(self.core, id.key()));
+        answer.map_err(|error| Error::os("peer credentials", name_of(id), error))
     }
 
     // Messages.
@@ -482,4 +478,9 @@ impl<'a, S> Context<'a, S> {
 
 pub(crate) fn to_address(operation: &'static str, address: &impl ToAddress) -> Result<Address, Error> {
     address.to_address().map_err(|error| Error::os(operation, "address", error))
+}
+
+/// A resource as errors name it.
+pub(crate) fn name_of<R: Resource>(id: Id<R>) -> String {
+    format!("{} {id:?}", std::any::type_name::<R>())
 }

@@ -3,11 +3,11 @@
 
 mod common;
 
-use std::{io::ErrorKind, net::UdpSocket, path::PathBuf};
+use std::{any::type_name, io::ErrorKind, net::UdpSocket, path::PathBuf};
 
 use common::{Engine, for_each_engine, settle, until};
 use reactor::{
-    Address, BindOptions, Closed, Context, DatagramEvent, Datagrams, Ecn, Group, Handle, Id, Outbound,
+    Address, BindOptions, Closed, Context, DatagramEvent, Datagrams, Ecn, Error, Group, Handle, Id, Outbound,
     Outgoing, Output as _, Result, Runtime, Service, ServiceId,
 };
 
@@ -252,10 +252,15 @@ fn a_group_of_ipv6_is_joined_and_left() {
         world.with(|cx| {
             cx.join(id, &group).expect("there is such an interface");
             cx.leave(id, &group).expect("it is in it");
+            let kind = |error: &Error| error.io().map(std::io::Error::kind);
             let twice = cx.leave(id, &group).expect_err("it is not in it");
-            assert_eq!(twice.kind(), ErrorKind::AddrNotAvailable);
+            assert_eq!(kind(&twice), Some(ErrorKind::AddrNotAvailable));
+            let named = format!("leave ff01::4d:e7 on {} {id:?}: ", type_name::<Datagrams>());
+            assert!(twice.to_string().starts_with(&named), "{twice}");
             cx.abort(id);
-            assert_eq!(cx.join(id, &group).expect_err("it is gone").kind(), ErrorKind::NotFound);
+            let gone = cx.join(id, &group).expect_err("it is gone");
+            assert_eq!(kind(&gone), Some(ErrorKind::NotFound));
+            assert!(gone.to_string().starts_with("join ff01::4d:e7 on "), "{gone}");
         });
     });
 }

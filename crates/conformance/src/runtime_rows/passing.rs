@@ -489,7 +489,7 @@ fn credentials(world: &mut World<'_>) -> Outcome {
     let over_ip = link.rig.connect(probe, &link.address, Stream::new(Bytes))?;
     link.rig.until("both ends are open", |rig| rig.get(probe).open.len() == 4)?;
     let refused = link.rig.with(probe, |_, cx| cx.peer_credentials(over_ip));
-    let kind = refused.err().map(|error| error.kind());
+    let kind = refused.err().and_then(|error| error.io().map(io::Error::kind));
     check!(kind == Some(io::ErrorKind::Unsupported), "an IP peer was told: {kind:?}");
     link.finish()
 }
