@@ -37,7 +37,7 @@ impl Handle<Client> for Proxy {
         match event {
             Event::Open => {
                 let target = cx.connect(&self.target, Stream::new(Bytes).role::<Outbound>())?;
-                cx.couple(client, target);
+                cx.couple(client, target)?;
                 self.targets.insert(client, target);
                 self.clients.insert(target, client);
             }

@@ -71,6 +71,11 @@ impl<'a, S> Context<'a, S> {
         self.core.registry.peek(key).is_some_and(|slot| slot.service == self.index)
     }
 
+    /// The same, as the answer of an operation that needs it.
+    pub(crate) fn find(&self, key: Key) -> io::Result<()> {
+        if self.owns(key) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
     fn table_of(&self, key: Key) -> Option<&'static Table> {
         self.core.registry.peek(key).filter(|slot| slot.service == self.index).map(|slot| slot.table)
     }
@@ -224,16 +229,26 @@ impl<'a, S> Context<'a, S> {
 
     /// Makes a proxy of two streams: reads of one rest while the other's queue is high, an end of one is
     /// passed on as a half-close of the other, and when one has closed the other closes. The handler still
-    /// passes the bytes. Both belong to this service; nothing happens if one is coupled or has a transfer already.
-    pub fn couple<A: AnyStream, B: AnyStream>(&mut self, a: Id<A>, b: Id<B>) {
-        let is_bound = |key: Key| self.core.couples.contains_key(&key);
-        let is_free = !is_bound(a.key()) && !is_bound(b.key());
-        if is_free && a.key() != b.key() && self.owns(a.key()) && self.owns(b.key()) {
-            self.core.couples.insert(a.key(), b.key());
-            self.core.couples.insert(b.key(), a.key());
-            A::couple(self.core, a.key());
-            B::couple(self.core, b.key());
+    /// passes the bytes. Both belong to this service; nothing happens if one is gone.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] if one is coupled or has a transfer already, or if both are the same. Nothing is changed.
+    pub fn couple<A: AnyStream, B: AnyStream>(&mut self, a: Id<A>, b: Id<B>) -> Result<(), Error> {
+        let (a, b) = (a.key(), b.key());
+        if !self.owns(a) || !self.owns(b) {
+            return Ok(());
         }
+        if a == b {
+            return Err(Error::Misuse { operation: "couple", why: "both are the same stream" });
+        }
+        if [a, b].iter().any(|key| self.core.couples.contains_key(key)) {
+            return Err(Error::Misuse { operation: "couple", why: "one is coupled, or has a transfer" });
+        }
+        self.core.couples.insert(a, b);
+        self.core.couples.insert(b, a);
+        A::couple(self.core, a);
+        B::couple(self.core, b);
+        Ok(())
     }
 
     /// Asks something of a stream's layer that needs its buffers (a key update, say). What it puts on the
@@ -332,37 +347,28 @@ impl<'a, S> Context<'a, S> {
     /// The address at this end of a stream or listener: so a service learns which port it got.
     ///
     /// # Errors
-    /// As getsockname(2); `NotFound` when it is gone.
-    pub fn local<R: Resource>(&self, id: Id<R>) -> io::Result<Address> {
-        if self.owns(id.key()) {
-            self.core.engine.local(id.key())
-        } else {
-            Err(io::ErrorKind::NotFound.into())
-        }
+    /// [`Error::Os`], as getsockname(2); `NotFound` when it is gone.
+    pub fn local<R: Resource>(&self, id: Id<R>) -> Result<Address, Error> {
+        let answer = self.find(id.key()).and_then(|()| self.core.engine.local(id.key()));
+        answer.map_err(|error| Error::os("local", name_of(id), error))
     }
 
     /// The address at the other end of a stream.
     ///
     /// # Errors
-    /// As getpeername(2); `NotFound` when it is gone.
-    pub fn peer<R: Resource>(&self, id: Id<R>) -> io::Result<Address> {
-        if self.owns(id.key()) {
-            self.core.engine.peer(id.key())
-        } else {
-            Err(io::ErrorKind::NotFound.into())
-        }
+    /// [`Error::Os`], as getpeername(2); `NotFound` when it is gone.
+    pub fn peer<R: Resource>(&self, id: Id<R>) -> Result<Address, Error> {
+        let answer = self.find(id.key()).and_then(|()| self.core.engine.peer(id.key()));
+        answer.map_err(|error| Error::os("peer", name_of(id), error))
     }
 
     /// Who is at the other end of a Unix socket, as the system noted when it was connected.
     ///
     /// # Errors
-    /// As `Credentials::of_peer`; `NotFound` when it is gone.
-    pub fn peer_credentials<R: Connection>(&self, id: Id<R>) -> io::Result<crate::Credentials> {
-        if self.owns(id.key()) {
-            R::credentials(self.core, id.key())
-        } else {
-            Err(io::ErrorKind::NotFound.into())
-        }
+    /// [`Error::Os`], as `Credentials::of_peer`; `NotFound` when it is gone.
+    pub fn peer_credentials<R: Connection>(&self, id: Id<R>) -> Result<crate::Credentials, Error> {
+        let answer = self.find(id.key()).and_then(|()| R::credentials(self.core, id.key()));
+        answer.map_err(|error| Error::os("peer credentials", name_of(id), error))
     }
 
     // Messages.
@@ -472,4 +478,9 @@ impl<'a, S> Context<'a, S> {
 
 pub(crate) fn to_address(operation: &'static str, address: &impl ToAddress) -> Result<Address, Error> {
     address.to_address().map_err(|error| Error::os(operation, "address", error))
+}
+
+/// A resource as errors name it.
+pub(crate) fn name_of<R: Resource>(id: Id<R>) -> String {
+    format!("{} {id:?}", std::any::type_name::<R>())
 }

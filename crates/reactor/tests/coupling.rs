@@ -7,7 +7,7 @@ use std::{cell::Cell, io::Write, net::Shutdown, rc::Rc, thread};
 use common::{
     LONG, Probe, Seen, World, add, for_each_engine, is_ended, read, reset_at_close, settle, tcp_pair, until,
 };
-use reactor::{Bytes, Closed, Id, Stream, StreamOptions};
+use reactor::{Bytes, Closed, Error, Id, Stream, StreamOptions};
 
 /// A proxy between two peers: the world's and the one that is returned.
 fn proxy(engine: common::Engine) -> (World, std::net::TcpStream, Id<Stream>) {
@@ -24,7 +24,7 @@ fn proxy(engine: common::Engine) -> (World, std::net::TcpStream, Id<Stream>) {
     let b = add(&mut world.runtime, world.service, Stream::new(Bytes), ours);
     let a = world.id;
     ends.set(Some((a, b)));
-    world.with(|cx, _| cx.couple(a, b));
+    world.with(|cx, _| cx.couple(a, b)).expect("neither is bound");
     // What it noted is not looked at, and would be large.
     (world, far, b)
 }
@@ -123,7 +123,7 @@ fn a_half_end_before_the_other_side_has_connected_is_passed_on_when_it_has() {
         world.peer.shutdown(Shutdown::Write).expect("a socket");
         world.with(|cx, id| {
             let other = cx.connect(address, Stream::new(Bytes)).expect("it begins");
-            cx.couple(id, other);
+            cx.couple(id, other).expect("neither is bound");
         });
         let (mut far, _) = listener.accept().expect("it connects");
         until(&mut world.runtime, |_| is_ended(&mut far));
@@ -143,11 +143,39 @@ fn a_connect_that_fails_closes_the_coupled_side() {
         let mut world = World::new(engine.runtime(), Probe::<Bytes>::quiet(), stream);
         world.with(|cx, id| {
             let other = cx.connect(unused, Stream::new(Bytes)).expect("it begins");
-            cx.couple(id, other);
+            cx.couple(id, other).expect("neither is bound");
         });
         let service = world.service;
         until(&mut world.runtime, |runtime| runtime.service(service).expect("it lives").closed.len() == 2);
         let whys: Vec<String> = world.probe().closed.iter().map(|(.., why)| why.to_string()).collect();
         assert!(whys.contains(&"closed".to_owned()), "{whys:?}");
+    });
+}
+
+#[test]
+fn what_is_bound_already_is_not_coupled_again_and_goes_on_as_it_was() {
+    for_each_engine(|engine| {
+        let (mut world, mut far, b) = proxy(engine);
+        let (a, service) = (world.id, world.service);
+        let [(third, _third), (gone, _gone)] = [tcp_pair(), tcp_pair()];
+        let [third, gone] =
+            [third, gone].map(|socket| add(&mut world.runtime, service, Stream::new(Bytes), socket));
+        world.with(|cx, _| {
+            for (one, other) in [(a, b), (b, a), (a, third), (third, b), (third, third)] {
+                let refused = cx.couple(one, other).expect_err("it is bound");
+                assert!(matches!(refused, Error::Misuse { operation: "couple", .. }), "{refused}");
+            }
+            cx.abort(gone);
+            cx.couple(third, gone).expect("what is gone is harmless");
+        });
+        settle(&mut world.runtime);
+        world.peer.write_all(b"request").expect("room");
+        assert_eq!(read(&mut world.runtime, &mut far, 7), b"request");
+        world.with(|cx, _| cx.abort(a));
+        until(&mut world.runtime, |_| is_ended(&mut far));
+        drop(far);
+        until(&mut world.runtime, |runtime| runtime.service(service).expect("it lives").closed.len() == 3);
+        let ended: Vec<_> = world.probe().closed.iter().map(|(id, ..)| *id).collect();
+        assert_eq!(ended, [gone, a, b], "and not the third one");
     });
 }

@@ -3,12 +3,12 @@
 
 mod common;
 
-use std::{io::ErrorKind, net::UdpSocket, path::PathBuf};
+use std::{any::type_name, io::ErrorKind, net::UdpSocket, path::PathBuf};
 
 use common::{Engine, for_each_engine, settle, until};
 use reactor::{
-    Address, BindOptions, Closed, Context, DatagramEvent, Datagrams, Ecn, Group, Handle, Id, Outbound,
-    Result, Runtime, Service, ServiceId,
+    Address, BindOptions, Closed, Context, DatagramEvent, Datagrams, Ecn, Error, Group, Handle, Id, Outbound,
+    Outgoing, Output as _, Result, Runtime, Service, ServiceId,
 };
 
 /// A datagram as it was seen.
@@ -252,10 +252,15 @@ fn a_group_of_ipv6_is_joined_and_left() {
         world.with(|cx| {
             cx.join(id, &group).expect("there is such an interface");
             cx.leave(id, &group).expect("it is in it");
+            let kind = |error: &Error| error.io().map(std::io::Error::kind);
             let twice = cx.leave(id, &group).expect_err("it is not in it");
-            assert_eq!(twice.kind(), ErrorKind::AddrNotAvailable);
+            assert_eq!(kind(&twice), Some(ErrorKind::AddrNotAvailable));
+            let named = format!("leave ff01::4d:e7 on {} {id:?}: ", type_name::<Datagrams>());
+            assert!(twice.to_string().starts_with(&named), "{twice}");
             cx.abort(id);
-            assert_eq!(cx.join(id, &group).expect_err("it is gone").kind(), ErrorKind::NotFound);
+            let gone = cx.join(id, &group).expect_err("it is gone");
+            assert_eq!(kind(&gone), Some(ErrorKind::NotFound));
+            assert!(gone.to_string().starts_with("join ff01::4d:e7 on "), "{gone}");
         });
     });
 }
@@ -350,4 +355,15 @@ fn as_many_as_one_call_takes_and_one_more() {
             calls_for(engine, &BindOptions::default(), &vec![10; count]);
         }
     });
+}
+
+#[test]
+fn a_datagram_is_no_piece_of_a_queue_of_bytes() {
+    // As a resource would that hands its items on to one inside of it.
+    let mut out = Outgoing::new();
+    let peer = "127.0.0.1:9".parse().expect("an address");
+    let refused = Datagrams::new().encode(Outbound::to(&peer, b"whole"), &mut out);
+    let text = refused.expect_err("its end and its address would be lost").to_string();
+    assert!(text.contains("only `send` takes it"), "{text}");
+    assert!(out.is_empty());
 }

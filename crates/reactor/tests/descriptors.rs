@@ -6,8 +6,12 @@ mod common;
 
 use std::{
     fs::File,
-    io::{self, PipeReader, Read},
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    io::{self, IoSlice, PipeReader, Read},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     time::Duration,
 };
 
@@ -16,7 +20,10 @@ use reactor::{
     Closed, Context, Descriptor, Descriptors, Flow, Handle, Id, Message, Passed, Result, Runtime, Service,
     ServiceId,
 };
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg,
+    socketpair,
+};
 
 /// Notes what arrived, and keeps the descriptors.
 #[derive(Default)]
@@ -24,6 +31,8 @@ struct Keeper {
     bytes: usize,
     /// For each event: its bytes and how many descriptors it had; `None`: refused.
     events: Vec<(usize, Option<usize>)>,
+    /// How many of them were truncated.
+    truncated: usize,
     kept: Vec<Descriptor>,
     closed: Vec<(Descriptors, Closed)>,
 }
@@ -33,13 +42,15 @@ impl Service for Keeper {}
 impl Handle<Descriptors> for Keeper {
     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Descriptors>, event: Passed<'_>) -> Result {
         match event {
-            Passed::Received { bytes, descriptors } => {
+            Passed::Received { bytes, descriptors, truncated } => {
                 self.bytes += bytes.len();
+                self.truncated += usize::from(truncated);
                 self.events.push((bytes.len(), Some(descriptors.len())));
                 self.kept.extend(descriptors);
             }
-            Passed::Refused { bytes } => {
+            Passed::Refused { bytes, truncated } => {
                 self.bytes += bytes.len();
+                self.truncated += usize::from(truncated);
                 self.events.push((bytes.len(), None));
             }
             Passed::Open => (),
@@ -175,6 +186,70 @@ fn descriptors_that_wait_are_bounded() {
 }
 
 #[test]
+fn messages_that_wait_are_bounded() {
+    let null = File::open("/dev/null").expect("it is there");
+    for_each_engine(|engine| {
+        let streams = UnixStream::pair().expect("a pair");
+        for (is_stream, (ours, theirs)) in
+            [(false, seqpacket()), (true, (streams.0.into(), streams.1.into()))]
+        {
+            let mut pair = Pair::new(engine, ours, theirs);
+            let (from, id) = (pair.from, pair.sender);
+            // In one turn nothing leaves: 4,095 wait, one more, and not another one.
+            let flows = pair.runtime.with(from, |_, cx| {
+                let send = |number| {
+                    // On a stream only what has descriptors counts, also when they were taken out.
+                    let null = || Descriptor::new(null.try_clone().expect("a descriptor"));
+                    let descriptors = if is_stream { vec![null()] } else { Vec::new() };
+                    if number % 1024 == 0 {
+                        cx.get_mut(id).map(Descriptors::unsent);
+                    }
+                    cx.send(id, Message { bytes: b"x", descriptors })
+                };
+                (0..4097).map(send).collect::<Vec<_>>()
+            });
+            let flows = flows.expect("it lives");
+            assert!(flows[..4096].iter().all(|flow| *flow == Flow::Queued));
+            assert_eq!(flows[4096], Flow::Gone);
+            // What was queued before leaves.
+            pair.until_bytes(4096);
+            let (_, why) = &pair.sender().closed[0];
+            assert_eq!(why.to_string(), "more than 4096 messages wait to be sent");
+            assert_eq!(pair.receiver().bytes, 4096);
+        }
+    });
+}
+
+#[test]
+fn descriptors_that_left_or_were_taken_out_wait_no_more() {
+    let null = File::open("/dev/null").expect("it is there");
+    let nulls =
+        |count| (0..count).map(|_| Descriptor::new(null.try_clone().expect("a descriptor"))).collect();
+    for_each_engine(|engine| {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let mut pair = Pair::with(engine, ours, theirs, 253);
+        let (from, id) = (pair.from, pair.sender);
+        // As many as may wait, three times over, and in the end one more.
+        for round in 0..3 {
+            for count in [253, 253, 253, 253, 12] {
+                assert_eq!(pair.send(b"x", nulls(count)), Flow::Queued, "round {round}");
+            }
+            if round == 1 {
+                let take = |_: &mut Keeper, cx: &mut Context<Keeper>| cx.get_mut(id).map(Descriptors::unsent);
+                let taken = pair.runtime.with(from, take).flatten().expect("it lives");
+                assert_eq!(taken.len(), 1024);
+            } else if round == 0 {
+                settle(&mut pair.runtime);
+                let to = pair.to;
+                let kept = &mut pair.runtime.service_mut(to).expect("it lives").kept;
+                assert_eq!(std::mem::take(kept).len(), 1024);
+            }
+        }
+        assert_eq!(pair.send(b"x", nulls(1)), Flow::Gone);
+    });
+}
+
+#[test]
 fn a_message_without_a_byte_and_a_packet_that_is_too_long_are_refused() {
     for_each_engine(|engine| {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
@@ -231,18 +306,30 @@ fn what_is_no_unix_socket_is_refused() {
 }
 
 #[test]
-fn of_a_packet_that_is_too_long_the_rest_is_lost() {
+fn of_a_packet_that_is_too_long_the_rest_is_lost_and_that_is_told() {
+    let null = File::open("/dev/null").expect("it is there");
     for_each_engine(|engine| {
-        for (length, arrived) in [(PACKET - 1, PACKET - 1), (PACKET, PACKET), (PACKET + 1, PACKET)] {
+        let lengths = [(PACKET - 1, PACKET - 1, 0), (PACKET, PACKET, 0), (PACKET + 1, PACKET, 1)];
+        // Without descriptors, with some, and with more than are taken.
+        for ((length, arrived, truncated), count) in
+            lengths.into_iter().flat_map(|length| [0, 1, 17].map(|count| (length, count)))
+        {
             let (ours, theirs) = seqpacket();
             let from = ours.try_clone().expect("a descriptor");
             let mut pair = Pair::new(engine, ours, theirs);
             // Past the resource, which would refuse it.
-            let sent = rustix::net::send(&from, &vec![7; length], rustix::net::SendFlags::empty());
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(17))];
+            let mut with = SendAncillaryBuffer::new(&mut space);
+            let nulls = vec![null.as_fd(); count];
+            assert!(count == 0 || with.push(SendAncillaryMessage::ScmRights(&nulls)));
+            let bytes = vec![7; length];
+            let sent = sendmsg(&from, &[IoSlice::new(&bytes)], &mut with, SendFlags::empty());
             assert_eq!(sent.expect("there is room"), length);
             pair.send(b"next", Vec::new());
             pair.until_bytes(arrived + 4);
-            assert_eq!(pair.receiver().events, [(arrived, Some(0)), (4, Some(0))]);
+            let taken = (count <= 16).then_some(count);
+            assert_eq!(pair.receiver().events, [(arrived, taken), (4, Some(0))]);
+            assert_eq!(pair.receiver().truncated, truncated, "of {length} bytes");
         }
     });
 }

@@ -12,7 +12,13 @@ use reactor::{Bytes, Flow, Id, Interest, Stream};
 fn assert_gone(cx: &mut reactor::Context<Probe>, id: Id<Stream>) {
     assert_eq!(cx.send(id, &b"x"[..]), Flow::Gone);
     assert!(cx.get(id).is_none() && cx.get_mut(id).is_none());
-    assert!(cx.local(id).is_err() && cx.peer(id).is_err());
+    let [local, peer] = [cx.local(id), cx.peer(id)].map(|answer| answer.expect_err("it has no address"));
+    let who = cx.peer_credentials(id).expect_err("there is no other end");
+    for (error, operation) in [(local, "local"), (peer, "peer"), (who, "peer credentials")] {
+        assert_eq!(error.io().map(std::io::Error::kind), Some(std::io::ErrorKind::NotFound));
+        let named = format!("{operation} {} {id:?}: ", std::any::type_name::<Stream>());
+        assert!(error.to_string().starts_with(&named), "{error}");
+    }
     cx.deadline(id, Duration::ZERO);
     cx.pause(id);
     cx.resume(id);

@@ -195,6 +195,23 @@ fn a_stream_has_one_transfer_and_only_its_own_service_begins_it() {
 }
 
 #[test]
+fn a_stream_with_a_transfer_is_not_coupled() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let path = dir.sparse("file", 1 << 30);
+        let mut stage = Stage::new(engine, &path, false);
+        let _peers = [stage.connect(), stage.connect()];
+        stage.until(|sender| sender.transfers.len() == 2);
+        let refused = stage
+            .runtime
+            .with(stage.sender, |sender, cx| cx.couple(sender.streams[0], sender.streams[1]))
+            .expect("it lives");
+        let text = refused.expect_err("they are bound to transfers").to_string();
+        assert_eq!(text, "couple: one is coupled, or has a transfer");
+    });
+}
+
+#[test]
 fn what_a_peer_sends_meanwhile_is_seen() {
     for_each_engine(|engine| {
         let dir = Scratch::new();

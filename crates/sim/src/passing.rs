@@ -171,7 +171,7 @@ impl State {
             self.tally.observe(Kind::TinyRead);
             room = self.chance.up_to(room.min(self.ends[at as usize].input_bytes) - 1);
         }
-        let mut got = Delivery { bytes: 0, descriptors: Vec::new(), is_cut: false };
+        let mut got = Delivery { bytes: 0, descriptors: Vec::new(), is_cut: false, truncated: false };
         while got.bytes < room && got.descriptors.is_empty() {
             let Some(mut segment) = self.ends[at as usize].input.pop_front() else { break };
             let count = segment.len().min(room - got.bytes);

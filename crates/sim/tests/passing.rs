@@ -95,7 +95,7 @@ impl Handle<Descriptors> for Worker {
     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Descriptors>, event: Passed<'_>) -> Result {
         match event {
             Passed::Open => return Ok(()),
-            Passed::Received { bytes, descriptors } => {
+            Passed::Received { bytes, descriptors, .. } => {
                 self.bytes.extend_from_slice(bytes);
                 self.waiting.extend(descriptors);
             }

@@ -96,7 +96,7 @@ impl State {
 
     /// Receives up to `most` bytes, and what comes with them.
     fn receive(&mut self, number: u64, into: &mut [u8], most: usize) -> io::Result<Delivery> {
-        let nothing = Delivery { bytes: 0, descriptors: Vec::new(), is_cut: false };
+        let nothing = Delivery { bytes: 0, descriptors: Vec::new(), is_cut: false, truncated: false };
         match self.input(number) {
             Input::Bytes(_) => {
                 let Some(end) = self.ends.get_mut(&number) else { return Err(fault::bad_descriptor()) };
@@ -106,7 +106,7 @@ impl State {
                 let count = count.min(end.arrived.len());
                 let descriptors = end.passed.between(first, first + count as u64);
                 let bytes = self.take(number, &mut into[..count]);
-                Ok(Delivery { bytes, descriptors, is_cut: false })
+                Ok(Delivery { bytes, descriptors, is_cut: false, truncated: false })
             }
             Input::End => Ok(nothing),
             Input::Reset => Err(fault::error(ErrorKind::ConnectionReset)),

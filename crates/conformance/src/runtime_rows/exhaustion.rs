@@ -121,11 +121,7 @@ fn engine_refuses(world: &mut World<'_>) -> Outcome {
         let probe = rig.add(Probe::<Bytes>::quiet())?;
         let begun = rig.with(probe, |_, cx| -> Result<_, Error> {
             let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
-            let address = cx.local(listener).map_err(|source| Error::Os {
-                operation: "local",
-                resource: String::new(),
-                source,
-            })?;
+            let address = cx.local(listener)?;
             let id = cx.connect(&address, Stream::new(Bytes))?;
             cx.send(id, b"hello");
             Ok(id)

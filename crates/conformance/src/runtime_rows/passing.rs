@@ -37,6 +37,7 @@ pub(super) const ROWS: &[Row] = &[
     row("A7r10", "descriptors under way to a link that ends are closed", PASSING, under_way),
     row("A7r11", "a link that was released goes on where it was", PASSING, released),
     row("A7r12", "each end of a Unix link knows who is at the other", PASSING, credentials),
+    row("A7r14", "a packet that is longer than the buffer is told as truncated", SOCKETS, too_long),
 ];
 
 const PASSING: &[Need] = &[Need::Descriptors];
@@ -48,6 +49,8 @@ pub(super) struct Keeper {
     bytes: Vec<u8>,
     /// For each event: its bytes and how many descriptors it had; `None`: refused.
     events: Vec<(usize, Option<usize>)>,
+    /// Which of them were truncated.
+    truncated: Vec<usize>,
     kept: Vec<Descriptor>,
     ended: usize,
     closed: Vec<(Descriptors, Closed)>,
@@ -63,14 +66,16 @@ impl Handle<Descriptors> for Keeper {
     fn handle(&mut self, cx: &mut Context<'_, Self>, id: Id<Descriptors>, event: Passed<'_>) -> Result {
         match event {
             Passed::Open => self.open.push(id),
-            Passed::Received { bytes, descriptors } => {
+            Passed::Received { bytes, descriptors, truncated } => {
+                self.truncated.extend(truncated.then_some(self.events.len()));
                 self.bytes.extend_from_slice(bytes);
                 self.events.push((bytes.len(), Some(descriptors.len())));
                 if !self.takes_none {
                     self.kept.extend(descriptors);
                 }
             }
-            Passed::Refused { bytes } => {
+            Passed::Refused { bytes, truncated } => {
+                self.truncated.extend(truncated.then_some(self.events.len()));
                 self.bytes.extend_from_slice(bytes);
                 self.events.push((bytes.len(), None));
             }
@@ -291,6 +296,25 @@ fn boundaries(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
+fn too_long(world: &mut World<'_>) -> Outcome {
+    let (ours, theirs) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None)?;
+    // Past the resource, which would refuse it.
+    let raw = ours.try_clone()?;
+    let mut link = Link::on(world, Descriptors::new().on(ours)?, Descriptors::new().on(theirs)?)?;
+    for length in [PACKET - 1, PACKET, PACKET + 1] {
+        check!(raw.send(&vec![7; length])? == length, "a packet leaves whole or not");
+        let expected = link.receiver().bytes.len() + length.min(PACKET);
+        link.until_bytes(expected)?;
+    }
+    link.send(b"next", Vec::new());
+    link.until_bytes(3 * PACKET - 1 + 4)?;
+    let Keeper { events, truncated, .. } = link.receiver();
+    let lengths: Vec<usize> = events.iter().map(|(length, _)| *length).collect();
+    check!(lengths == [PACKET - 1, PACKET, PACKET, 4], "{lengths:?}");
+    check!(*truncated == [2], "the third was longer, and only that: {truncated:?}");
+    link.finish()
+}
+
 fn too_many(world: &mut World<'_>) -> Outcome {
     let mut link = Link::taking(world, 2)?;
     let mut all = Vec::new();
@@ -465,7 +489,10 @@ fn credentials(world: &mut World<'_>) -> Outcome {
     let over_ip = link.rig.connect(probe, &link.address, Stream::new(Bytes))?;
     link.rig.until("both ends are open", |rig| rig.get(probe).open.len() == 4)?;
     let refused = link.rig.with(probe, |_, cx| cx.peer_credentials(over_ip));
-    let kind = refused.err().map(|error| error.kind());
+    let kind = refused.err().and_then(|error| error.io().map(io::Error::kind));
     check!(kind == Some(io::ErrorKind::Unsupported), "an IP peer was told: {kind:?}");
     link.finish()
 }
+
+/// What a packet may have.
+const PACKET: usize = 64 << 10;

@@ -90,7 +90,7 @@ fn coupled(world: &mut World<'_>) -> Outcome {
     let (mut out, writer) = pipe()?;
     let input = add(&mut rig, probe, Stream::new(Bytes).on(reader)?)?;
     let output = add(&mut rig, probe, Stream::new(Bytes).on(writer)?)?;
-    rig.with(probe, |_, cx| cx.couple(input, output));
+    rig.with(probe, |_, cx| cx.couple(input, output))?;
     rig.get_mut(probe).act(move |cx, id, what| {
         if let (true, What::Got(bytes)) = (id == Some(input), what) {
             cx.send(output, bytes);

@@ -163,7 +163,7 @@ impl Handle<Stream> for Proxy {
                 let other = cx.connect(BEHIND, Stream::new(Bytes))?;
                 self.others.insert(id.key(), other);
                 self.others.insert(other.key(), id);
-                cx.couple(id, other);
+                cx.couple(id, other)?;
             }
             Event::Received(bytes) => {
                 cx.send(self.others[&id.key()], bytes);

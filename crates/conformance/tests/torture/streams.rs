@@ -159,7 +159,7 @@ fn proxy(stage: &mut Stage) -> Played {
             Told::Open if !cx.get(id).is_some_and(Stream::is_outbound) => {
                 let out = cx.connect(&behind, Stream::new(Bytes))?;
                 ledger.lives(out);
-                cx.couple(id, out);
+                cx.couple(id, out)?;
                 other.insert(id, out);
                 other.insert(out, id);
             }

@@ -117,6 +117,8 @@ pub struct Delivery {
     pub descriptors: Vec<Descriptor>,
     /// More came than could be opened here; those are closed.
     pub is_cut: bool,
+    /// The packet was longer than the buffer, and the rest is gone. Never of a stream.
+    pub truncated: bool,
 }
 
 pub(crate) fn virtual_one() -> io::Error {

@@ -14,7 +14,7 @@ use crate::{
     address::Address,
     core::Core,
     credentials::Credentials,
-    engine::{Descriptor, Interest, Outgoing, Ready, Source, Transport},
+    engine::{Delivery, Descriptor, Interest, Outgoing, Ready, Source, Transport},
     error::{Error, Failure, Result},
     id::Key,
     service::Handle,
@@ -31,7 +31,7 @@ use crate::{
 /// # What stays together
 ///
 /// Between packets, and between datagrams, the boundaries are kept: each is one event. Of one that is longer
-/// than 64 KiB the rest is lost.
+/// than 64 KiB the rest is lost, and the event says that it is truncated.
 ///
 /// A stream has no boundaries, and its bytes are cut and joined at will. The descriptors of a message come in
 /// the event that has its first byte; bytes of earlier messages may be in front of that, but no event has the
@@ -43,7 +43,8 @@ use crate::{
 ///
 /// A message has at most [`per_message`](Descriptors::per_message) descriptors, 16 by default: one with more
 /// does not leave, and one that arrives with more is told as [`Passed::Refused`], with its descriptors closed.
-/// At most 1,024 descriptors wait to be sent. The bytes are bounded as for any [`Output`].
+/// At most 1,024 descriptors wait to be sent, and at most 4,096 messages: packets, or such as came with
+/// descriptors; one more ends the resource. The bytes are bounded as for any [`Output`].
 ///
 /// # Who owns what
 ///
@@ -119,6 +120,8 @@ pub struct Descriptors {
 struct Queue {
     /// Messages that wait and whose beginning matters, in order.
     waiting: VecDeque<Waiting>,
+    /// How many descriptors these have together.
+    unsent: usize,
     /// Bytes queued since it began, and those of them that have left.
     put: u64,
     gone: u64,
@@ -159,12 +162,17 @@ pub enum Passed<'a> {
         bytes: &'a [u8],
         /// In the order sent. Dropping one closes it.
         descriptors: Vec<Descriptor>,
+        /// The packet was longer than the buffer: `bytes` is its beginning, and the rest is gone. Never of a
+        /// stream.
+        truncated: bool,
     },
     /// The same, but more descriptors came than are taken, or than this process may open. All of them are
     /// closed. It goes on.
     Refused {
         /// As in [`Passed::Received`].
         bytes: &'a [u8],
+        /// As in [`Passed::Received`].
+        truncated: bool,
     },
     /// The peer sends no more.
     End,
@@ -234,6 +242,7 @@ impl Descriptors {
     /// Takes the descriptors that have not left, in the order sent. Of a live resource their messages leave
     /// without them.
     pub fn unsent(&mut self) -> Vec<Descriptor> {
+        self.queue.unsent = 0;
         self.queue.waiting.iter_mut().flat_map(|waiting| std::mem::take(&mut waiting.descriptors)).collect()
     }
 
@@ -246,17 +255,23 @@ impl Descriptors {
         self.kind != Kind::Stream
     }
 
+    /// Whether it matters where its first byte is.
+    fn has_begin(&self, message: &Message<'_>) -> bool {
+        self.is_packets() || !message.descriptors.is_empty()
+    }
+
     fn refusal(&self, message: &Message<'_>) -> Option<String> {
         let count = message.descriptors.len();
-        let queued: usize = self.queue.waiting.iter().map(|waiting| waiting.descriptors.len()).sum();
         if message.bytes.is_empty() {
             Some("a message needs a byte for its descriptors to come with".to_owned())
         } else if count > self.per_message {
             Some(format!("{count} descriptors in a message that may have {}", self.per_message))
         } else if self.is_packets() && message.bytes.len() > PACKET_MAX {
             Some(format!("{} bytes in a packet that may have {PACKET_MAX}", message.bytes.len()))
-        } else if queued + count > QUEUED_MAX {
+        } else if self.queue.unsent + count > QUEUED_MAX {
             Some(format!("more than {QUEUED_MAX} descriptors wait to be sent"))
+        } else if self.has_begin(message) && self.queue.waiting.len() >= WAITING_MAX {
+            Some(format!("more than {WAITING_MAX} messages wait to be sent"))
         } else {
             None
         }
@@ -286,8 +301,10 @@ impl Descriptors {
             Some(first) if begins => &mut first.descriptors,
             _ => &mut none,
         };
+        let with_count = with.len();
         let taken = io.pass(source, &slices[..used], with)?;
         if begins && taken > 0 {
+            self.queue.unsent -= with_count;
             self.queue.waiting.pop_front();
         }
         out.advance(taken);
@@ -328,11 +345,12 @@ impl Resource for Descriptors {
         }
         // A short read of a stream may have ended where the descriptors of another message begin.
         io.may_have_more();
-        let bytes = &buffer[..got.bytes];
-        if got.is_cut || got.descriptors.len() > self.per_message {
-            return Ok(Some(Passed::Refused { bytes }));
+        let Delivery { bytes, descriptors, is_cut, truncated } = got;
+        let bytes = &buffer[..bytes];
+        if is_cut || descriptors.len() > self.per_message {
+            return Ok(Some(Passed::Refused { bytes, truncated }));
         }
-        Ok(Some(Passed::Received { bytes, descriptors: got.descriptors }))
+        Ok(Some(Passed::Received { bytes, descriptors, truncated }))
     }
 
     fn enroll(mut self, core: &mut Core, service: u16, table: &'static Table) -> Result<Key, (Self, Error)> {
@@ -395,7 +413,8 @@ impl Output for Descriptors {
         if let Some(why) = self.refusal(&message) {
             return Err(Failure::from(why));
         }
-        if self.is_packets() || !message.descriptors.is_empty() {
+        if self.has_begin(&message) {
+            self.queue.unsent += message.descriptors.len();
             self.queue.waiting.push_back(Waiting { begin: self.queue.put, descriptors: message.descriptors });
         }
         self.queue.put += message.bytes.len() as u64;
@@ -427,6 +446,8 @@ impl fmt::Debug for Descriptors {
 const PER_MESSAGE: usize = 16;
 /// What waits to be sent keeps descriptors of this process open.
 const QUEUED_MAX: usize = 1024;
+/// A message that waits takes memory of its own, however short it is.
+const WAITING_MAX: usize = 4096;
 /// What the receiver's buffer has room for.
 const PACKET_MAX: usize = 64 << 10;
 /// Parts of the queue in one send: a packet has at most three.

@@ -63,7 +63,8 @@ pub(crate) fn receive(from: Source<'_>, into: &mut [u8]) -> io::Result<Delivery>
         descriptors.iter().try_for_each(close_on_exec)?;
     }
     let descriptors = descriptors.into_iter().map(Descriptor::from).collect();
-    Ok(Delivery { bytes, descriptors, is_cut: header.msg_flags & libc::MSG_CTRUNC != 0 })
+    let has = |flag| header.msg_flags & flag != 0;
+    Ok(Delivery { bytes, descriptors, is_cut: has(libc::MSG_CTRUNC), truncated: has(libc::MSG_TRUNC) })
 }
 
 /// Has a descriptor closed by execve(2).

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use reactor::{Address, Bytes, Context, Flow, Id, Stream, StreamOptions};
+use reactor::{Address, Bytes, Context, Error, Flow, Id, Stream, StreamOptions};
 
 use crate::scenario::{
     ledger::{MODES, Mode},
@@ -281,7 +281,7 @@ impl Peer {
     }
 }
 
-fn address(address: std::io::Result<Address>) -> Option<SocketAddr> {
+fn address(address: Result<Address, Error>) -> Option<SocketAddr> {
     address.ok().and_then(|address| address.ip())
 }
 

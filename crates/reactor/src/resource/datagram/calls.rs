@@ -1,13 +1,11 @@
 //! What a service asks of its context for sockets of datagrams.
 
-use std::io;
-
 use super::{Datagrams, link::attach};
 use crate::{
     address::ToAddress,
-    context::{Context, to_address},
+    context::{Context, name_of, to_address},
     error::{Error, Result},
-    id::{Id, Key},
+    id::Id,
     options::{BindOptions, Group},
     service::Handled,
 };
@@ -54,24 +52,29 @@ impl<S> Context<'_, S> {
     /// Enters a multicast group: from now on the socket receives what is sent to it and to its port.
     ///
     /// # Errors
-    /// As setsockopt(2) of IP_ADD_MEMBERSHIP and IPV6_JOIN_GROUP; `NotFound` when it is gone.
-    pub fn join<R: 'static>(&mut self, id: Id<Datagrams<R>>, group: &Group) -> io::Result<()> {
-        self.set_member(id.key(), group, true)
+    /// [`Error::Os`], as setsockopt(2) of IP_ADD_MEMBERSHIP and IPV6_JOIN_GROUP; `NotFound` when it is gone.
+    pub fn join<R: 'static>(&mut self, id: Id<Datagrams<R>>, group: &Group) -> Result<(), Error> {
+        self.set_member("join", id, group, true)
     }
 
     /// Leaves a multicast group.
     ///
     /// # Errors
     /// As [`join`](Context::join); EADDRNOTAVAIL when it is not in it.
-    pub fn leave<R: 'static>(&mut self, id: Id<Datagrams<R>>, group: &Group) -> io::Result<()> {
-        self.set_member(id.key(), group, false)
+    pub fn leave<R: 'static>(&mut self, id: Id<Datagrams<R>>, group: &Group) -> Result<(), Error> {
+        self.set_member("leave", id, group, false)
     }
 
-    fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
-        if self.owns(key) {
-            self.core.engine.set_member(key, group, member)
-        } else {
-            Err(io::ErrorKind::NotFound.into())
-        }
+    fn set_member<R: 'static>(
+        &mut self,
+        operation: &'static str,
+        id: Id<Datagrams<R>>,
+        group: &Group,
+        member: bool,
+    ) -> Result<(), Error> {
+        let answer = self.find(id.key()).and_then(|()| self.core.engine.set_member(id.key(), group, member));
+        answer.map_err(|error| {
+            Error::os(operation, format_args!("{} on {}", group.address(), name_of(id)), error)
+        })
     }
 }

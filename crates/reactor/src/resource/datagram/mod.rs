@@ -14,7 +14,7 @@ use crate::{
     address::Address,
     core::Core,
     engine::{Datagram, DatagramQueue, Interest, Kept, Outbound, Outgoing, Ready, Source, Transport},
-    error::{Error, Result},
+    error::{Error, Failure, Result},
     id::Key,
     service::Handle,
 };
@@ -225,9 +225,9 @@ impl<R: 'static> Resource for Datagrams<R> {
 impl<R: 'static> Output for Datagrams<R> {
     type Item<'a> = Outbound<'a>;
 
-    fn encode(&mut self, item: Outbound<'_>, out: &mut Outgoing) -> Result {
-        out.put(item.bytes);
-        Ok(())
+    /// Refuses: `send` goes past it. A queue of bytes would lose where a datagram ends and to whom it goes.
+    fn encode(&mut self, _: Outbound<'_>, _: &mut Outgoing) -> Result {
+        Err(Failure::from("a datagram does not fit into a queue of bytes: only `send` takes it"))
     }
 
     fn post(core: &mut Core, index: u16, key: Key, item: Outbound<'_>) -> Flow {

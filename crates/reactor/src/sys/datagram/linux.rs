@@ -210,7 +210,8 @@ impl Told {
 /// As sendmmsg(2), of the first packet; `InvalidInput` for a name that is none. Then nothing was taken.
 pub(crate) fn send(to: BorrowedFd<'_>, queue: &mut DatagramQueue, together: bool) -> io::Result<Gone> {
     let mut names: [Option<SockAddr>; PACKETS_MAX] = [const { None }; PACKETS_MAX];
-    let mut controls: [Control; PACKETS_MAX] = [[0; 24]; PACKETS_MAX];
+    // Of each only as much is written as its packet needs, mostly nothing.
+    let mut controls = [const { MaybeUninit::<Control>::uninit() }; PACKETS_MAX];
     let mut parts = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; PACKETS_MAX];
     let mut counts = [0; PACKETS_MAX];
     // SAFETY: all zeroes is a valid mmsghdr: null pointers with lengths of zero.
@@ -250,7 +251,7 @@ pub(crate) fn send(to: BorrowedFd<'_>, queue: &mut DatagramQueue, together: bool
 }
 
 /// Writes what the kernel is told beside the bytes of a packet.
-fn put_control(header: &mut libc::msghdr, control: &mut Control, run: &Run<'_>) {
+fn put_control(header: &mut libc::msghdr, control: &mut MaybeUninit<Control>, run: &Run<'_>) {
     let is_v6 = match run.head.to.as_ref().and_then(Address::ip) {
         Some(to) => to.is_ipv6(),
         None => run.head.from.is_some_and(|from| from.is_ipv6()),
@@ -292,14 +293,16 @@ fn put_control(header: &mut libc::msghdr, control: &mut Control, run: &Run<'_>) 
     }
 }
 
-/// Appends one header with its data to a control buffer.
-fn put<T>(control: &mut Control, at: &mut usize, (level, kind): (i32, i32), data: T) {
+/// Appends one header with its data to a control buffer, of which so much is written before.
+fn put<T>(control: &mut MaybeUninit<Control>, at: &mut usize, (level, kind): (i32, i32), data: T) {
     let len = size_of::<T>() as u32;
     // SAFETY: these two only compute.
     let (space, whole) = unsafe { (libc::CMSG_SPACE(len) as usize, libc::CMSG_LEN(len)) };
     assert!(*at + space <= size_of::<Control>(), "the buffer has room for all kinds together");
     // SAFETY: the offset lies within the buffer, as was looked at above.
     let header = unsafe { control.as_mut_ptr().cast::<u8>().add(*at) }.cast::<libc::cmsghdr>();
+    // SAFETY: so many bytes were looked at above. The gaps behind header and data are sent, too.
+    unsafe { header.cast::<u8>().write_bytes(0, space) };
     // SAFETY: the buffer is aligned for u64, and every space is a multiple of that; it has room for it.
     unsafe { header.write(libc::cmsghdr { cmsg_len: whole as _, cmsg_level: level, cmsg_type: kind }) };
     // SAFETY: the header was written above, and its data has room behind it.

@@ -131,6 +131,39 @@ mod linux {
     }
 
     #[test]
+    fn what_one_packet_says_beside_its_bytes_no_other_one_of_the_call_says() {
+        let Ok(from) = bind(&Address::Ip("[::]:0".parse().expect("an address")), &BindOptions::default())
+        else {
+            eprintln!("skipped: this machine has no IPv6");
+            return;
+        };
+        prepare(from.as_fd()).expect("a socket");
+        let to = bind(&any(), &BindOptions::default()).expect("the loopback is there");
+        prepare(to.as_fd()).expect("a socket");
+        let name = name_of(&to).ip().expect("IP");
+        let std::net::IpAddr::V4(v4) = name.ip() else { panic!("it was bound to IPv4") };
+        let name = Address::Ip((v4.to_ipv6_mapped(), name.port()).into());
+        let other = std::net::IpAddr::from([127, 0, 0, 2]);
+        let mut queue = DatagramQueue::default();
+        queue.push(Outbound::to(&name, &[1; 300]).segments(100).ecn(Ecn::Capable0).from(other));
+        queue.push(Outbound::to(&name, &[2; 10]));
+        queue.push(Outbound::to(&name, &[3; 10]).ecn(Ecn::Capable1));
+        assert_eq!(send(from.as_fd(), &mut queue, true).expect("there is room").datagrams, 5);
+        let mut batch = batch();
+        receive(to.as_fd(), &mut batch).expect("they are there");
+        let mut told = Vec::new();
+        while let Some(datagram) = batch.take() {
+            let source = datagram.from.ip().expect("IP").ip();
+            told.push((datagram.bytes[0], datagram.bytes.len(), datagram.ecn, source == other));
+        }
+        let first = (1, 100, Ecn::Capable0, true);
+        assert_eq!(
+            told,
+            [first, first, first, (2, 10, Ecn::NotCapable, false), (3, 10, Ecn::Capable1, false)]
+        );
+    }
+
+    #[test]
     fn what_the_kernel_does_not_take_together_leaves_apart() {
         let (from, to) = (bind(&any(), &BindOptions::default()), bind(&any(), &BindOptions::default()));
         let (from, to) = (from.expect("the loopback is there"), to.expect("the loopback is there"));
