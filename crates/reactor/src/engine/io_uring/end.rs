@@ -115,6 +115,7 @@ impl Drop for IoUring {
             }
         }
         self.files.begin_end();
+        let mut failures = 0;
         for round in 0..REAPS_MAX {
             while let Some(completion) = self.batch.pop_front() {
                 drop(self.complete(completion));
@@ -122,7 +123,8 @@ impl Drop for IoUring {
             self.told.clear();
             self.answer_files();
             // A disk that hangs is not waited for as the rest is, which is always given back at once.
-            if self.ring.out() == 0 || self.ring.out() == self.files.out() && round >= FILE_REAPS_MAX {
+            let hangs = self.ring.out() == self.files.out() && round >= FILE_REAPS_MAX;
+            if self.ring.out() == 0 || hangs || failures >= FAILURES_MAX {
                 break;
             }
             // A cancel has a completion of its own, which would end a wait at once: so the two take turns.
@@ -132,8 +134,8 @@ impl Drop for IoUring {
             } else {
                 REAP_STEP
             };
-            // A call that fails leaves it to the next.
-            let _ = self.ring.enter(Some(patience));
+            // A call that fails leaves it to the next; a ring that fails again and again is broken.
+            failures += u32::from(self.ring.enter(Some(patience)).is_err());
             self.ring.reap(&mut self.batch);
         }
         self.ring.unregister_buffers();
@@ -163,5 +165,7 @@ impl Drop for IoUring {
 const REAPS_MAX: u32 = 2000;
 /// And how often if nothing but operations on files is out.
 const FILE_REAPS_MAX: u32 = 1000;
+/// How many of these calls may fail.
+const FAILURES_MAX: u32 = 100;
 /// How long each of these waits lasts at most.
 const REAP_STEP: Duration = Duration::from_millis(2);
