@@ -81,6 +81,7 @@ mod clock;
 mod credentials;
 mod error;
 mod growth;
+mod guard;
 mod id;
 mod log;
 mod metrics;

@@ -12,7 +12,12 @@ use std::{
     env, fs,
     io::{ErrorKind, Read as _, Write as _},
     net::TcpStream,
-    sync::{Mutex, PoisonError},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    path::PathBuf,
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{Sender, channel},
+    },
     time::Duration,
 };
 
@@ -20,6 +25,7 @@ use disk::Disk;
 use reactor::{
     Address, Key, ListenOptions,
     engine::{Chunk, Ending, Engine, Event, IoUring, IoUringOptions, Outgoing, Role, Transport},
+    file::{Action, File, FileJob},
 };
 use socket2::SockRef;
 
@@ -368,6 +374,75 @@ fn a_million_random_operations_leave_everything_as_it_was() {
     [false, true].into_iter().for_each(|in_pieces| stress(1_000_000, in_pieces));
 }
 
+/// Panics when it is dropped, and so does what it panics with, so many times.
+struct Bomb(u32);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if self.0 > 0 {
+            resume_unwind(Box::new(Bomb(self.0 - 1)));
+        }
+    }
+}
+
+/// Asks for operations on files of which every second answer panics, and for some that are over at once.
+fn ask_for_bombs(engine: &mut IoUring, answers: &Sender<bool>) {
+    for at in 0..BOMBED {
+        let (tell, is_bomb) = (answers.clone(), at % 2 == 0);
+        let (path, file) =
+            (PathBuf::from("/proc/self/exe"), fs::File::open("/proc/self/exe").expect("Linux"));
+        let action = match at % 4 {
+            0 => Action::Read { file: File::new(file, &path), offset: 0, bytes_max: 0, buffer: Vec::new() },
+            _ => Action::Stat { path },
+        };
+        let job = FileJob::new(action, move |result| {
+            tell.send(result.is_ok()).expect("the test listens");
+            if is_bomb {
+                resume_unwind(Box::new(Bomb(at as u32 % 3)));
+            }
+        });
+        assert!(engine.run_file(job).is_none(), "this kernel knows all of these");
+    }
+    engine.submit();
+}
+
+#[test]
+fn a_panic_of_an_answer_while_the_engine_goes_frees_nothing_that_the_kernel_uses() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (tell, answers) = channel();
+    for turns in 0..2 {
+        let mut engine = IoUring::new().expect("this kernel has io_uring");
+        ask_for_bombs(&mut engine, &tell);
+        for _ in 0..turns {
+            engine.wait(Some(Duration::ZERO)).expect("the engine is whole");
+            assert!(engine.next().is_none());
+        }
+        assert!(
+            catch_unwind(AssertUnwindSafe(|| drop(engine))).is_ok(),
+            "an answer's panic ends with the answer"
+        );
+        // The records that the kernel fills have this size: it would write to these, had they been freed too early.
+        let fresh = (0..2 * BOMBED).map(|_| Box::new([0xaa_u8; 256])).collect::<Vec<_>>();
+        assert_eq!(answers.try_iter().count(), BOMBED, "each is answered once, before the engine is gone");
+        assert!(fresh.iter().all(|bytes| bytes.iter().all(|byte| *byte == 0xaa)), "the kernel was done");
+    }
+}
+
+#[test]
+fn a_panic_of_an_answer_costs_no_other_answer() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut engine = IoUring::new().expect("this kernel has io_uring");
+    let (tell, answers) = channel();
+    ask_for_bombs(&mut engine, &tell);
+    let mut told = Vec::new();
+    while told.len() < BOMBED {
+        engine.wait(None).expect("the engine is whole");
+        assert!(engine.next().is_none());
+        told.extend(answers.try_iter());
+    }
+    assert!(told.iter().all(|is_ok| *is_ok), "and each has its own result");
+}
+
 #[test]
 fn with_every_buffer_held_a_new_stream_still_works() {
     [false, true].into_iter().for_each(hold_every_buffer);
@@ -434,3 +509,5 @@ const KEPT_MAX: usize = 4;
 const SETTLE_TURNS_MAX: usize = 20_000;
 /// The ring, the waker's counter, the reserve, the listener.
 const DESCRIPTORS_OF_ENGINE: usize = 4;
+/// How many operations on files there are whose answers panic, or not.
+const BOMBED: usize = 400;

@@ -53,7 +53,9 @@
 //! **Faults.** No call panics for what a kernel or a peer does. A call on an unknown key is ignored,
 //! or answered with `NotFound` where it returns a result.
 //!
-//! **Drop** cancels and reaps what is out, then closes each descriptor the engine still owns, once.
+//! **Drop** cancels and reaps what is out, then answers the operations on files that it took, then closes each
+//! descriptor the engine still owns, once. Answers run users' code, so an engine answers only when a panic could leave
+//! no memory behind that a kernel still uses.
 
 mod adapter;
 mod batch;

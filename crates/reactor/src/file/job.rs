@@ -3,7 +3,7 @@
 use std::{fmt, io, path::PathBuf};
 
 use super::{Entry, File, Metadata, OpenOptions, Opened, system};
-use crate::error::Error;
+use crate::{error::Error, guard};
 
 /// What is to be done: the set of operations that an engine may perform itself. See [`Operation`](super::Operation)
 /// for what each of them means.
@@ -187,7 +187,11 @@ pub struct FileJob {
 }
 
 impl FileJob {
-    /// An action, and whom to tell of its result: what a runtime gives to an engine, and what a test of one may.
+    /// Makes a job of an action and of the closure that is told its result: a runtime gives jobs to its engine, and a
+    /// test of an engine may do the same.
+    ///
+    /// The closure is called once. An engine may call it while it is being dropped. A panic of the closure ends there:
+    /// it concerns neither the engine nor the other jobs.
     pub fn new(action: Action, tell: impl FnOnce(Result<Answer, Error>) + Send + 'static) -> FileJob {
         FileJob { action, tell: Some(Box::new(tell)) }
     }
@@ -216,7 +220,8 @@ impl FileJob {
 
     fn tell(&mut self, result: io::Result<Answer>) {
         if let Some(tell) = self.tell.take() {
-            tell(result.map_err(|error| self.error(error)));
+            let result = result.map_err(|error| self.error(error));
+            guard::quietly(|| tell(result));
         }
     }
 

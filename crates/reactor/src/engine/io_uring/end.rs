@@ -4,7 +4,12 @@
 //! tag and never by the descriptor, looks at the last completion of each, and closes then. The same holds
 //! for the memory: what the kernel may still write to or read from is not freed before.
 
-use std::{mem, rc::Rc, time::Duration};
+use std::{
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    time::Duration,
+};
 
 use super::{
     IoUring,
@@ -108,6 +113,20 @@ impl IoUring {
 
 impl Drop for IoUring {
     fn drop(&mut self) {
+        // No users' code runs before the kernel has given everything back, or what it kept was leaked. Should anything
+        // panic nevertheless, nobody knows what the kernel still has.
+        let is_reaped = catch_unwind(AssertUnwindSafe(|| self.reap_all())).unwrap_or(false);
+        if !is_reaped {
+            self.leak();
+        }
+        self.answer_files();
+    }
+}
+
+impl IoUring {
+    /// Cancels and reaps what is out, and takes the shared buffers away from the kernel. Says whether the kernel gave
+    /// everything back.
+    fn reap_all(&mut self) -> bool {
         self.told.clear();
         for index in self.table.indexes() {
             if let Some(entry) = self.table.get_mut(index) {
@@ -121,7 +140,6 @@ impl Drop for IoUring {
                 drop(self.complete(completion));
             }
             self.told.clear();
-            self.answer_files();
             // A disk that hangs is not waited for as the rest is, which is always given back at once.
             let hangs = self.ring.out() == self.files.out() && round >= FILE_REAPS_MAX;
             if self.ring.out() == 0 || hangs || failures >= FAILURES_MAX {
@@ -142,10 +160,11 @@ impl Drop for IoUring {
         if self.mail.is_some() {
             self.ring.unregister_mail();
         }
-        if self.ring.out() == 0 {
-            return;
-        }
-        // The kernel did not give everything back: what it may still use is leaked, and never freed under it.
+        self.ring.out() == 0
+    }
+
+    /// Leaks all memory that the kernel may still use: it is never freed under the kernel.
+    fn leak(&mut self) {
         mem::forget(Rc::clone(&self.pool));
         if let Some(mail) = self.mail.take() {
             mail.leak();

@@ -19,7 +19,10 @@ use super::{
     probe::Known,
     ring::Completion,
 };
-use crate::file::{Answer, FileJob};
+use crate::{
+    file::{Answer, FileJob},
+    guard,
+};
 
 /// What is out, and what is over.
 pub(super) struct Files {
@@ -64,12 +67,13 @@ impl Files {
         self.is_ending = true;
     }
 
-    /// Never frees what the kernel may still use. Each operation is answered all the same, as far as is known of it.
+    /// Leaks the memory that the kernel may still use. Each operation is over then, and its answer says that its result
+    /// is unknown.
     pub(super) fn leak(&mut self) {
         for Flight { job, ask, .. } in mem::take(&mut self.flights).into_iter().flatten() {
             mem::forget(ask);
             let error = io::Error::new(io::ErrorKind::TimedOut, "it was still out when the engine ended");
-            job.perform(|_| Err(error));
+            self.over.push((job, Err(error)));
         }
         self.free.clear();
     }
@@ -140,10 +144,10 @@ impl IoUring {
         self.files.free.push(index);
     }
 
-    /// Answers what is over. The loop is awake then, so an answer needs no wake.
+    /// Answers what is over, which runs users' code. The loop is awake then, so an answer needs no wake.
     pub(super) fn answer_files(&mut self) {
         for (job, result) in self.files.over.drain(..) {
-            job.perform(|_| result);
+            guard::quietly(|| job.perform(|_| result));
         }
     }
 }

@@ -1,0 +1,39 @@
+//! The guard around users' code that runs where a panic must not pass.
+
+use std::{
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+/// Calls users' code. A panic ends here, and so does a panic of the payload's own drop.
+pub(crate) fn quietly(call: impl FnOnce()) {
+    let Err(payload) = catch_unwind(AssertUnwindSafe(call)) else { return };
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        // Its drop might panic as well, and so on: this one is leaked.
+        mem::forget(another);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::resume_unwind;
+
+    use super::*;
+
+    struct Bomb(u32);
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if self.0 > 0 {
+                resume_unwind(Box::new(Bomb(self.0 - 1)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_payload_whose_drop_panics_ends_here_as_well() {
+        for depth in 0..4 {
+            quietly(|| resume_unwind(Box::new(Bomb(depth))));
+        }
+    }
+}
