@@ -17,6 +17,7 @@ mod shared;
 
 mod failure;
 pub mod kit;
+pub mod proxy;
 
 pub use codec::{Bytes, Codec, CodecError, Delimited, Lines, Prefix, U16, U32, Varint};
 pub use failure::{Failure, Result, Truncated};

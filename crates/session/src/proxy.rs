@@ -1,0 +1,39 @@
+//! Proxies: layers that talk to one before the connection's own bytes begin. Sans-IO, as every layer.
+//!
+//! | layer | who uses it | source |
+//! |---|---|---|
+//! | [`Socks5`] | a client, towards a SOCKS5 proxy (Tor, I2P, `ssh -D`) | RFC 1928, RFC 1929 |
+//! | [`HttpConnect`] | a client, towards an HTTP proxy | RFC 9110, section 9.3.6 |
+//! | [`SendHeader`] | a proxy, towards its backend | PROXY protocol, versions 1 and 2 |
+//! | [`ReceiveHeader`] | a backend, of connections that a proxy opens to it | the same |
+//!
+//! All are transparent: once the proxy has answered, bytes pass unchanged and the layer costs nothing. So each one
+//! composes with what follows as a tuple, for example `(Socks5, Noise)`, and bytes that arrive in the same segment
+//! as the proxy's answer are delivered.
+//!
+//! A proxy is asked for a [`Destination`]. A name in it is sent to the proxy as it is, and the proxy resolves it: no
+//! resolver on this machine learns of it.
+//!
+//! ```
+//! use session::kit::Peer;
+//! use session::proxy::{Destination, Socks5};
+//!
+//! let to: Destination = "example.org:80".parse()?;
+//! let mut client = Peer::new(Socks5::new(to));
+//! assert_eq!(client.flight(), [5, 1, 0]); // version 5, one method: none
+//! # Ok::<(), session::proxy::DestinationError>(())
+//! ```
+
+mod connect;
+mod destination;
+mod header;
+mod receive;
+mod send;
+mod socks5;
+
+pub use connect::{HttpConnect, HttpConnectError, LoginError};
+pub use destination::{Destination, DestinationError};
+pub use header::{HeaderError, ProxyHeader, Relayed, Tlv};
+pub use receive::{Accepts, ReceiveHeader};
+pub use send::{SendHeader, Version};
+pub use socks5::{Reply, Socks5, Socks5Error};

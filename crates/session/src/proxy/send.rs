@@ -1,0 +1,75 @@
+//! The sender of a PROXY header: a proxy, towards its backend.
+
+use super::header::{HeaderError, ProxyHeader};
+use crate::failure::Result;
+use crate::layer::{Io, Layer, Next, Step};
+
+/// Chooses how a header is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// A line of text: addresses of TCP connections, and nothing else. What it cannot carry is written as `UNKNOWN`.
+    V1,
+    /// Binary, with values and a checksum.
+    V2,
+}
+
+/// Writes a PROXY header in front of the connection's bytes, and passes them unchanged.
+///
+/// It expects no answer, so it is ready at once and costs no round trip. Send it only to a backend that expects it.
+///
+/// ```
+/// use session::kit::Peer;
+/// use session::proxy::{ProxyHeader, SendHeader, Version};
+///
+/// let header = ProxyHeader::stream("192.0.2.1:4711".parse()?, "198.51.100.1:443".parse()?);
+/// let mut backend = Peer::new(SendHeader::new(&header, Version::V1)?);
+/// backend.send(b"hello");
+/// assert_eq!(backend.flight(), b"PROXY TCP4 192.0.2.1 198.51.100.1 4711 443\r\nhello");
+/// # Ok::<(), session::Failure>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct SendHeader {
+    bytes: Vec<u8>,
+    ready: bool,
+}
+
+impl SendHeader {
+    /// Creates the sender of this header.
+    ///
+    /// # Errors
+    /// [`HeaderError::TooLong`] when its values make a header of version 2 longer than 4 KiB, and
+    /// [`HeaderError::Path`] when a path in it is longer than 108 bytes.
+    pub fn new(header: &ProxyHeader, version: Version) -> Result<SendHeader, HeaderError> {
+        let bytes = match version {
+            Version::V1 => header.to_v1(),
+            Version::V2 => header.to_v2()?,
+        };
+        Ok(SendHeader { bytes, ready: false })
+    }
+}
+
+impl Layer for SendHeader {
+    const TRANSPARENT: bool = true;
+    const INPUT_MAX: usize = 0;
+
+    fn start(&mut self, io: &mut Io<'_>) -> Result {
+        io.down.put(&std::mem::take(&mut self.bytes));
+        self.ready = true;
+        Ok(())
+    }
+
+    fn ready(&self) -> bool {
+        self.ready
+    }
+
+    fn open(&mut self, _: &mut [u8], _: &mut Io<'_>) -> Result<Step> {
+        // Never called: it is ready when it has started.
+        Ok(Step { used: 0, next: Next::Again })
+    }
+
+    fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
+        // Never called: it is transparent. Passing the bytes on is what that means.
+        io.down.put(clear);
+        Ok(clear.len())
+    }
+}
