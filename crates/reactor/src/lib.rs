@@ -92,8 +92,8 @@ mod sys;
 pub mod terminal;
 
 pub use session::{
-    self, Bytes, Codec, CodecError, Delimited, Layer, Lines, Outgoing, Shared, Stack, Truncated, U16, U32,
-    Varint,
+    self, Boxed, Bytes, Codec, CodecError, Delimited, Either, Layer, Lines, Outgoing, Shared, Stack,
+    Truncated, U16, U32, Varint,
 };
 
 #[cfg(all(unix, feature = "serial"))]

@@ -1,17 +1,19 @@
 //! Tests any layer in memory: every cut, flip and truncation of a dialogue between two ends.
 //!
 //! No socket, no clock, no thread: two [`Peer`]s, each with a session, and a link that carries bytes from one to the
-//! other and may cut them anywhere or flip a bit. The suites [`every_cut`], [`flips`] and [`truncations`] take a
-//! function that makes both ends and panic with what went wrong: call them from your tests. They run the whole dialogue
-//! once for each byte of it, so the two ends should be made cheaply. [`Toy`] and [`Preamble`] are layers to test with,
-//! and to read.
+//! other and may cut them anywhere or flip a bit. The suites [`every_cut`], [`bulk`], [`flips`], [`truncations`] and
+//! [`garbage`] take a function that makes both ends and panic with what went wrong: call each of them from your tests.
+//! They make both ends some thousand times, so this should be cheap. [`Toy`] and [`Preamble`] are layers to test
+//! with, and to read.
 //!
 //! ```
 //! use session::kit::{self, Toy};
 //!
 //! let make = || (Toy::client(1), Toy::server(2));
 //! kit::every_cut(make);
+//! kit::bulk(make);
 //! assert_eq!(kit::flips(make).harmless, 0);
+//! assert_eq!(kit::garbage(make).forged, 0);
 //! assert_eq!(kit::truncations(make), 0);
 //! ```
 
@@ -20,9 +22,13 @@ use crate::layer::{Layer, Next};
 use crate::pool::Pool;
 use crate::session::{Phase, Session};
 
+mod bulk;
+mod garbage;
 mod preamble;
 mod toy;
 
+pub use bulk::bulk;
+pub use garbage::{Garbage, garbage};
 pub use preamble::{Preamble, PreambleError};
 pub use toy::{Toy, ToyError};
 
@@ -326,6 +332,8 @@ fn clean<L: Layer>(peer: &mut Peer<L>, expected: &[u8], how: &How) -> bool {
 enum How {
     Whole,
     Bytes,
+    /// In pieces of so many bytes, and the rest of a flight.
+    Pieces(usize),
     Cut(usize),
     Flip(usize),
 }
@@ -357,6 +365,7 @@ impl Link {
         }
         match self.how {
             How::Bytes => flight.iter().for_each(|byte| to.feed(&[*byte])),
+            How::Pieces(bytes) => flight.chunks(bytes).for_each(|piece| to.feed(piece)),
             How::Cut(at) if from < at && at < until => {
                 to.feed(&flight[..at - from]);
                 to.feed(&flight[at - from..]);

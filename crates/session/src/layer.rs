@@ -2,7 +2,8 @@
 //!
 //! A [`Layer`] is sans-IO: it is lent input and buffers and does no I/O itself, reads no clock and starts no thread.
 //! [`Session`](crate::Session) drives it. Layers compose: the tuple `(A, B)` runs `B` once a transparent `A` is
-//! through, and [`Stack`] runs `B` inside an `A` that changes bytes. [`kit`](crate::kit) tests a layer in memory.
+//! through, and [`Stack`] runs `B` inside an `A` that changes bytes. [`Either`] is one of two layers and [`Boxed`] is any
+//! layer, chosen while the program runs. [`kit`](crate::kit) tests a layer in memory.
 //!
 //! ```text
 //! Idle -start-> Handshake -ready-> Open -closing and clear empty: finish-> Finished
@@ -15,9 +16,11 @@ use crate::failure::{Result, Truncated};
 use crate::outgoing::Outgoing;
 use crate::pool::Pool;
 
+mod choice;
 mod stack;
 
 pub use crate::outgoing::grow;
+pub use choice::{Boxed, Either};
 pub use stack::Stack;
 
 /// What a layer is lent for one call. Everything is appended to, nothing is looked at or taken away.
@@ -71,6 +74,20 @@ pub trait Layer: 'static {
 
     /// The most input that may be left after [`Next::Wait`], in bytes; more is the peer's error.
     const INPUT_MAX: usize;
+
+    /// Returns whether this very layer is transparent. A type may hold transparent layers and others ([`Either`],
+    /// [`Boxed`]); then `TRANSPARENT` is `false`, and the layer must pass bytes unchanged if a driver calls it after it
+    /// became ready. The answer never changes.
+    #[inline]
+    fn transparent(&self) -> bool {
+        Self::TRANSPARENT
+    }
+
+    /// Returns the most input that this very layer may leave after [`Next::Wait`], in bytes.
+    #[inline]
+    fn input_max(&self) -> usize {
+        Self::INPUT_MAX
+    }
 
     /// Called once, when what is below is up: queues the first flight, if this side speaks first.
     ///
@@ -161,6 +178,14 @@ impl<A: Layer, B: Layer> Layer for (A, B) {
         B::TRANSPARENT
     };
     const INPUT_MAX: usize = if A::INPUT_MAX > B::INPUT_MAX { A::INPUT_MAX } else { B::INPUT_MAX };
+
+    fn transparent(&self) -> bool {
+        self.1.transparent()
+    }
+
+    fn input_max(&self) -> usize {
+        if self.0.ready() { self.1.input_max() } else { self.0.input_max() }
+    }
 
     fn start(&mut self, io: &mut Io<'_>) -> Result {
         self.0.start(io)?;
@@ -265,6 +290,7 @@ pub(crate) fn open_once<L: Layer>(layer: &mut L, input: &mut [u8], io: &mut Io<'
 }
 
 /// Refuses more input left after a wait than the layer allows.
-pub(crate) fn check_left<L: Layer>(left: usize) -> Result<(), LayerError> {
-    if left > L::INPUT_MAX { Err(LayerError::TooLong { limit: L::INPUT_MAX, len: left }) } else { Ok(()) }
+pub(crate) fn check_left<L: Layer>(layer: &L, left: usize) -> Result<(), LayerError> {
+    let limit = layer.input_max();
+    if left > limit { Err(LayerError::TooLong { limit, len: left }) } else { Ok(()) }
 }

@@ -21,7 +21,7 @@ pub mod proxy;
 
 pub use codec::{Bytes, Codec, CodecError, Delimited, Lines, Prefix, U16, U32, Varint};
 pub use failure::{Failure, Result, Truncated};
-pub use layer::{Io, Layer, LayerError, Next, Stack, Step};
+pub use layer::{Boxed, Either, Io, Layer, LayerError, Next, Stack, Step};
 pub use outgoing::{Mark, Outgoing};
 pub use pool::Pool;
 pub use session::{Phase, Session};

@@ -47,6 +47,8 @@ pub struct Session<L> {
     closing: bool,
     /// The peer ended its side, authentically.
     ended: bool,
+    /// The layer put bytes of its handshake on the wire.
+    spoke: bool,
     /// Encoded, not sealed. Always empty while direct.
     clear: Option<Box<Outgoing>>,
     /// Sealed, not taken. Never holds an empty queue after a call that was lent the pool.
@@ -66,6 +68,7 @@ impl<L: Layer> Session<L> {
             failed: false,
             closing: false,
             ended: false,
+            spoke: false,
             clear: None,
             wire: None,
         }
@@ -94,7 +97,7 @@ impl<L: Layer> Session<L> {
     /// Says whether bytes pass unchanged both ways: the layer is transparent and ready, and is not called any more.
     #[inline]
     pub fn direct(&self) -> bool {
-        L::TRANSPARENT && self.open
+        self.open && self.layer.transparent()
     }
 
     /// Says whether [`Session::close`] was called.
@@ -105,6 +108,12 @@ impl<L: Layer> Session<L> {
     /// Says whether the layer saw the authentic end of the peer's side.
     pub fn ended(&self) -> bool {
         self.ended
+    }
+
+    /// Returns whether bytes of the handshake may wait for the wire. The caller writes them before it tells anybody
+    /// that the session is open: the peer waits for them.
+    pub fn spoke(&self) -> bool {
+        self.spoke && self.wire.is_some()
     }
 
     /// Starts the handshake: the transport is up. Called once.
@@ -280,7 +289,9 @@ impl<L: Layer> Session<L> {
         call: impl FnOnce(&mut L, &mut Io<'_>) -> Result<T>,
     ) -> Result<T> {
         let mut wire = self.wire.take().unwrap_or_else(|| pool.take_outgoing());
+        let had = wire.len();
         let result = call(&mut self.layer, &mut Io { up, down: &mut wire, pool });
+        self.spoke |= self.phase == Phase::Handshake && wire.len() > had;
         self.wire = Some(wire);
         give_empty(&mut self.wire, pool);
         result
@@ -303,7 +314,7 @@ impl<L: Layer> Session<L> {
             return Ok(Step { used: step.used, next: Next::Again });
         }
         if step.next == Next::Wait {
-            check_left::<L>(left)?;
+            check_left(&self.layer, left)?;
         }
         Ok(step)
     }

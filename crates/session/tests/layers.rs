@@ -1,7 +1,7 @@
 //! The toy layers through the kit: alone, behind a transparent layer, one inside another.
 
 use session::kit::{self, Peer, Preamble, PreambleError, Toy, ToyError};
-use session::{Io, Layer, LayerError, Phase, Result, Stack, Step, Truncated};
+use session::{Boxed, Either, Io, Layer, LayerError, Phase, Pool, Result, Session, Stack, Step, Truncated};
 
 const KNOCK: &str = "KNOCK 1.0\n";
 const ENTER: &str = "ENTER\n";
@@ -44,6 +44,36 @@ fn deep() -> impl Fn() -> (Deep, Deep) {
 /// A preamble, then a cipher, and inside it a preamble and a cipher once more.
 type Deep = (Preamble, Stack<Toy, (Preamble, Toy)>);
 
+/// Plain or sealed, chosen while the program runs; the other end knows which.
+type MaybeSealed = Either<Preamble, Toy>;
+
+fn either_sealed() -> (MaybeSealed, Toy) {
+    (Either::Right(Toy::client(7)), Toy::server(11))
+}
+
+fn either_plain() -> (MaybeSealed, Preamble) {
+    let (a, b) = preambles();
+    (Either::Left(a), b)
+}
+
+fn boxed<A: Layer, B: Layer>(make: impl Fn() -> (A, B)) -> impl Fn() -> (Boxed, B) {
+    move || {
+        let (a, b) = make();
+        (Boxed::new(a), b)
+    }
+}
+
+/// A choice as the inner and as the outer layer of a stack; what it chose is transparent.
+fn chosen_in_stacks() -> (Stack<Toy, MaybeSealed>, Stack<Toy, Preamble>) {
+    let ((a, b), (c, d)) = (toys(), preambles());
+    (Stack::new(a, Either::Left(c)), Stack::new(b, d))
+}
+
+fn stack_in_choice() -> (Stack<Boxed, Toy>, (Preamble, Toy)) {
+    let ((a, b), (c, d)) = (preambles(), toys());
+    (Stack::new(Boxed::new(a), c), (b, d))
+}
+
 fn opened<A: Layer, B: Layer>((a, b): (A, B)) -> (Peer<A>, Peer<B>) {
     let (mut a, mut b) = (Peer::new(a), Peer::new(b));
     kit::pump(&mut a, &mut b);
@@ -62,6 +92,60 @@ fn every_cut_of_every_stack_gives_the_same() {
     kit::every_cut(toy_in_toy);
     kit::every_cut(preamble_in_toy);
     kit::every_cut(deep());
+}
+
+#[test]
+fn a_chosen_layer_does_what_it_does_alone() {
+    kit::every_cut(either_sealed);
+    kit::every_cut(either_plain);
+    kit::every_cut(boxed(preambles));
+    kit::every_cut(boxed(either_sealed));
+    kit::every_cut(chosen_in_stacks);
+    kit::every_cut(stack_in_choice);
+    let flips = kit::flips(boxed(either_sealed));
+    assert_eq!((flips.noticed, flips.harmless), (flips.runs, 0));
+    assert_eq!(kit::truncations(either_sealed), 0);
+    assert_eq!(kit::truncations(boxed(toys)), 0);
+    assert_eq!(kit::truncations(chosen_in_stacks), 0);
+}
+
+#[test]
+fn a_chosen_transparent_layer_is_passed_by() {
+    let mut plain = Session::new(Either::<(), Toy>::Left(()));
+    plain.start(&mut Pool::new()).expect("nothing to fail");
+    assert!(plain.direct());
+    let mut plain = Session::new(Boxed::new(Either::<(), Toy>::Left(())));
+    plain.start(&mut Pool::new()).expect("nothing to fail");
+    assert!(plain.direct());
+    let layer = plain.layer_mut();
+    assert!(layer.downcast_ref::<Toy>().is_none() && layer.downcast_mut::<Either<(), Toy>>().is_some());
+    let (sealed, _) = opened(boxed(toys)());
+    assert!(!sealed.session().direct());
+    assert_eq!(sealed.session().layer().downcast_ref::<Toy>().map(Toy::pongs), Some(0));
+}
+
+#[test]
+fn a_choice_has_the_bound_of_what_it_chose() {
+    let bounds = |either: MaybeSealed| (either.input_max(), Boxed::new(either).input_max());
+    assert_eq!(bounds(Either::Left(preambles().0)), (1 << 10, 1 << 10));
+    assert_eq!(bounds(Either::Right(Toy::client(1))), (Toy::INPUT_MAX, Toy::INPUT_MAX));
+    // A tuple has the bound of the layer whose turn it is.
+    let (a, b) = behind_preamble();
+    assert_eq!(a.input_max(), 1 << 10);
+    assert_eq!(opened((a, b)).0.session().layer().input_max(), Toy::INPUT_MAX);
+}
+
+#[test]
+fn large_items_and_garbage_pass_through_every_stack() {
+    kit::bulk(|| ((), ()));
+    kit::bulk(behind_preamble);
+    kit::bulk(toy_in_toy);
+    kit::bulk(either_plain);
+    kit::bulk(boxed(either_sealed));
+    kit::bulk(chosen_in_stacks);
+    for garbage in [kit::garbage(toy_in_toy), kit::garbage(behind_preamble), kit::garbage(chosen_in_stacks)] {
+        assert_eq!(garbage.forged, 0, "{garbage:?}");
+    }
 }
 
 #[test]

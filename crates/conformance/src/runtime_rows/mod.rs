@@ -11,6 +11,7 @@ mod devices;
 mod exhaustion;
 mod files;
 mod floods;
+mod layers;
 mod lives;
 mod memory;
 #[cfg(unix)]
@@ -48,6 +49,7 @@ pub(crate) fn rows() -> Vec<Row> {
         datagrams::ROWS,
         peers::ROWS,
         floods::ROWS,
+        layers::ROWS,
         exhaustion::ROWS,
         files::ROWS,
         time::ROWS,

@@ -72,7 +72,7 @@ impl<A: Layer, B: Layer> Stack<A, B> {
 
     /// Says whether the inner layer is through: it must not be called any more.
     fn through(&self) -> bool {
-        B::TRANSPARENT && self.inner.ready()
+        self.inner.transparent() && self.inner.ready()
     }
 
     /// Runs the inner layer with a lent queue as its wire, then seals that into the outer layer, after an error too:
@@ -111,7 +111,7 @@ impl<A: Layer, B: Layer> Stack<A, B> {
         if next != Next::Wait {
             return Ok(Step { used: 0, next });
         }
-        check_left::<B>(left)?;
+        check_left(&self.inner, left)?;
         self.inner_again = false;
         if self.outer_ended {
             self.end_inner()?;
@@ -160,7 +160,7 @@ impl<A: Layer, B: Layer> Stack<A, B> {
     fn end_inner(&mut self) -> Result {
         let left = &self.mid[self.at..];
         match self.inner.ready() {
-            true if B::TRANSPARENT && left.is_empty() => Ok(()),
+            true if self.inner.transparent() && left.is_empty() => Ok(()),
             true => self.inner.end(left),
             false => Err(Truncated.into()),
         }
@@ -173,6 +173,10 @@ impl<A: Layer, B: Layer> Layer for Stack<A, B> {
         false
     };
     const INPUT_MAX: usize = A::INPUT_MAX;
+
+    fn input_max(&self) -> usize {
+        self.outer.input_max()
+    }
 
     fn start(&mut self, io: &mut Io<'_>) -> Result {
         self.outer.start(io)?;

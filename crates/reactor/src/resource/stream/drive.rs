@@ -7,6 +7,7 @@ use session::{Codec, CodecError, Layer, LayerError, Next, Phase};
 use super::{
     Event, Stream, feed,
     link::{Link, State, find},
+    write,
 };
 use crate::{
     core::Core,
@@ -298,6 +299,13 @@ fn opened<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut
     }
     if closing {
         return core.mark(key);
+    }
+    // The peer waits for the last flight of the handshake, and the handler may take its time, or end the stream.
+    if find::<C, L, R>(core, key).is_some_and(|link| link.stream.session.spoke()) {
+        write::flush_now::<C, L, R>(core, key);
+        if find::<C, L, R>(core, key).is_none_or(|link| link.closing) {
+            return;
+        }
     }
     emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Open);
 }

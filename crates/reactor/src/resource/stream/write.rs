@@ -149,6 +149,12 @@ pub(super) fn flush<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     settle::<C, L, R>(core, key);
 }
 
+/// Writes what is queued in the middle of a turn, and lets an engine that performs operations begin it at once.
+pub(super) fn flush_now<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    flush::<C, L, R>(core, key);
+    core.engine.submit();
+}
+
 /// Hands the queue to the engine, unless it has one already.
 fn write<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     // A partial write is offered once more: so the engine keeps the rest until there is room.

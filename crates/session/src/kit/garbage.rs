@@ -1,0 +1,134 @@
+//! Bytes that no honest peer sends.
+
+use super::{GREETING_A, GREETING_B, Peer, pump};
+use crate::layer::Layer;
+
+/// What [`garbage`] counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Garbage {
+    /// Runs: each one end that was fed garbage.
+    pub runs: usize,
+    /// Runs in which the end refused the garbage, or its end.
+    pub refused: usize,
+    /// Runs in which the end delivered what nobody sent, or took a part for the whole. None for a layer that
+    /// authenticates its records.
+    pub forged: usize,
+}
+
+/// Feeds both ends with garbage, in the handshake and when they are open: random bytes, and what the other end said with
+/// parts of it lost, doubled, moved or replaced.
+///
+/// # Panics
+/// When a layer panics, asks for input without end, or keeps more than [`Layer::input_max`] says, or when that is more
+/// than 1 MiB. The number of the run is printed, and the same number is the same garbage in each run.
+pub fn garbage<A: Layer, B: Layer>(make: impl Fn() -> (A, B)) -> Garbage {
+    let mut counted = Garbage { runs: 0, refused: 0, forged: 0 };
+    for run in 0..RUNS {
+        let _name = Name(run);
+        let mut chance = Chance(run as u64);
+        for is_open in [false, true] {
+            let ends = || {
+                let (a, b) = make();
+                let (mut a, mut b) = (Peer::new(a), Peer::new(b));
+                if is_open {
+                    pump(&mut a, &mut b);
+                }
+                a.send(GREETING_A);
+                b.send(GREETING_B);
+                (a, b)
+            };
+            let (mut a, mut b) = ends();
+            let said = a.flight();
+            feed(&mut b, &mut chance, said, GREETING_A, &mut counted);
+            let (mut a, mut b) = ends();
+            if !is_open {
+                b.feed(&a.flight());
+            }
+            let said = b.flight();
+            feed(&mut a, &mut chance, said, GREETING_B, &mut counted);
+        }
+    }
+    counted
+}
+
+/// Feeds one end with what the other said, spoilt, and judges what it makes of it.
+fn feed<L: Layer>(end: &mut Peer<L>, chance: &mut Chance, said: Vec<u8>, sent: &[u8], counted: &mut Garbage) {
+    let spoilt = chance.spoil(said);
+    let mut rest = &spoilt[..];
+    while !rest.is_empty() {
+        let (piece, behind) = rest.split_at(chance.below(rest.len()) + 1);
+        end.feed(piece);
+        let (limit, left) = (end.session.layer().input_max(), end.rest.len());
+        assert!(limit <= INPUT_MAX_MOST, "the layer may ask for {limit} bytes: a peer fills the memory");
+        assert!(left <= limit, "the layer left {left} bytes, of at most {limit}");
+        rest = behind;
+    }
+    let is_clean = end.error.is_none() && end.end().is_ok();
+    let is_forged = !sent.starts_with(&end.received) || is_clean && end.received != sent;
+    counted.runs += 1;
+    counted.refused += usize::from(!is_clean);
+    counted.forged += usize::from(is_forged);
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014).
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `count`, or 0.
+    fn below(&mut self, count: usize) -> usize {
+        (self.next() % count.max(1) as u64) as usize
+    }
+
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        match self.below(4) {
+            0 => vec![0; count],
+            1 => vec![0xff; count],
+            _ => (0..count).map(|_| self.next() as u8).collect(),
+        }
+    }
+
+    /// Makes something of `said` that was not said.
+    fn spoil(&mut self, mut said: Vec<u8>) -> Vec<u8> {
+        let (at, count) = (self.below(said.len() + 1), self.below(40) + 1);
+        let until = (at + count).min(said.len());
+        match self.below(8) {
+            0 => said = self.bytes(count),
+            1 => said = self.bytes(TAIL),
+            2 => drop(said.drain(at..until)),
+            3 => drop(said.splice(at..at, self.bytes(count))),
+            4 => drop(said.splice(at..until, self.bytes(until - at))),
+            5 => said.extend_from_within(at..until),
+            6 => said.rotate_left(at),
+            _ => {
+                // A head that may announce much, and much behind it.
+                said.truncate(at);
+                said.extend(self.bytes(TAIL));
+            }
+        }
+        said
+    }
+}
+
+/// Says which run it was when the layer panics.
+struct Name(usize);
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("garbage, run {}", self.0);
+        }
+    }
+}
+
+const RUNS: usize = 200;
+/// More than any record, in bytes.
+const TAIL: usize = 70_000;
+/// No protocol asks for more before it can refuse.
+const INPUT_MAX_MOST: usize = 1 << 20;
