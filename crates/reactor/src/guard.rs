@@ -7,12 +7,19 @@ use std::{
 
 /// Calls users' code. A panic ends here, and so does a panic of the payload's own drop.
 pub(crate) fn quietly(call: impl FnOnce()) {
-    let Err(payload) = catch_unwind(AssertUnwindSafe(call)) else { return };
-    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        // Its drop might panic as well, and so on: this one is leaked.
-        mem::forget(another);
+    let Err(mut payload) = catch_unwind(AssertUnwindSafe(call)) else { return };
+    for _ in 0..DROPS_MAX {
+        match catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            Ok(()) => return,
+            Err(another) => payload = another,
+        }
     }
+    // Each drop panics with the next payload: this one is leaked.
+    mem::forget(payload);
 }
+
+/// How many payloads in a row may panic while they are dropped.
+const DROPS_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -32,7 +39,7 @@ mod tests {
 
     #[test]
     fn a_payload_whose_drop_panics_ends_here_as_well() {
-        for depth in 0..4 {
+        for depth in [0, 1, DROPS_MAX as u32 - 1, DROPS_MAX as u32, DROPS_MAX as u32 + 1] {
             quietly(|| resume_unwind(Box::new(Bomb(depth))));
         }
     }
