@@ -124,6 +124,8 @@ pub struct Core {
     pub(crate) now: Time,
     pub(crate) random: u64,
     pub(crate) counters: Counters,
+    /// Grows with what happens and has no counter: timers and deadlines that were due, ends told, commands refused.
+    pub(crate) steps: u64,
     pub(crate) records: Vec<Record>,
     /// By service: whether it can still be called.
     pub(crate) alive: Vec<bool>,
@@ -173,6 +175,7 @@ impl Core {
             now,
             random,
             counters: Counters::default(),
+            steps: 0,
             records: Vec::new(),
             alive: Vec::new(),
             faults_due: Vec::new(),

@@ -48,6 +48,9 @@ macro_rules! counters {
 counters! {
     /// Turns of the loop.
     turns,
+    /// Turns that the runtime asked for without a wait, and in which nothing happened: no event, no call, no byte. One
+    /// now and then is normal; a number that keeps growing is a fault of the library, and costs processor time.
+    turns_empty,
     /// Events pulled from the engine.
     events,
     /// Calls of handlers and receivers.

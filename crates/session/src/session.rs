@@ -219,6 +219,14 @@ impl<L: Layer> Session<L> {
         self.wire.take_if(|wire| !wire.is_empty())
     }
 
+    /// Returns whether the next [`fill`](Session::fill) and [`take_wire`](Session::take_wire) give something to write. What
+    /// waits for a handshake does not count, because only the peer's input makes it go on.
+    #[inline]
+    pub fn has_output(&self) -> bool {
+        let waits = |queue: &Option<Box<Outgoing>>| queue.as_ref().is_some_and(|queue| !queue.is_empty());
+        waits(&self.wire) || self.phase == Phase::Open && waits(&self.clear)
+    }
+
     /// Gives back what the transport did not take: it stands in front of whatever was queued since.
     #[inline]
     pub fn restore(&mut self, mut left: Box<Outgoing>, pool: &mut Pool) {

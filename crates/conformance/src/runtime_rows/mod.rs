@@ -23,6 +23,7 @@ mod passing;
 mod peers;
 #[cfg(unix)]
 mod pipes;
+mod pressure;
 mod probe;
 mod readiness;
 mod rig;
@@ -50,6 +51,7 @@ pub(crate) fn rows() -> Vec<Row> {
         peers::ROWS,
         floods::ROWS,
         layers::ROWS,
+        pressure::ROWS,
         exhaustion::ROWS,
         files::ROWS,
         time::ROWS,

@@ -2,6 +2,7 @@
 
 mod background;
 pub(crate) mod budget;
+mod empty;
 pub(crate) mod limits;
 pub(crate) mod registry;
 mod shutdown;
@@ -72,6 +73,7 @@ pub struct Runtime {
     turned: Time,
     /// Waits in a row that failed.
     wait_errors: u32,
+    empty: empty::Empty,
     spin: turn::Spin,
     stop_by: Option<Time>,
     bytes_out_at_stop: u64,
@@ -155,6 +157,7 @@ impl Runtime {
             first: None,
             driving: Vec::new(),
             wait_errors: 0,
+            empty: empty::Empty::default(),
             spin,
             stop_by: None,
             bytes_out_at_stop: 0,

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use super::{Runtime, WAIT_ERRORS_MAX, broken, shutdown::drop_quietly};
+use super::{Runtime, WAIT_ERRORS_MAX, broken, empty, shutdown::drop_quietly};
 use crate::{
     clock::Time,
     core::{Call, Due},
@@ -38,7 +38,8 @@ impl Runtime {
 
     pub(super) fn next_turn(&mut self, max_wait: Option<Duration>) -> Result<bool, Error> {
         let handled = self.core.counters.handled;
-        self.wait(max_wait)?;
+        let asked = self.wait(max_wait)?;
+        let happened = empty::happened(&self.core);
         self.core.now = self.core.engine.now();
         self.core.handlers.renew(self.core.now);
         self.begin_stop_if_asked();
@@ -53,6 +54,11 @@ impl Runtime {
         self.flush();
         self.closings();
         self.core.give_files();
+        if asked {
+            self.count_empty(happened);
+        } else {
+            self.was_not_empty();
+        }
         self.end_turn();
         Ok(self.core.counters.handled != handled)
     }
@@ -78,8 +84,10 @@ impl Runtime {
         next.map(|next| next.since(now))
     }
 
-    fn wait(&mut self, max_wait: Option<Duration>) -> Result<(), Error> {
-        let mut patience = match (self.patience(self.turned), max_wait) {
+    /// Waits; `true` when the runtime itself asked not to wait.
+    fn wait(&mut self, max_wait: Option<Duration>) -> Result<bool, Error> {
+        let own = self.patience(self.turned);
+        let mut patience = match (own, max_wait) {
             (Some(own), Some(max)) => Some(own.min(max)),
             (own, max) => own.or(max),
         };
@@ -101,7 +109,7 @@ impl Runtime {
                 }
             }
         }
-        Ok(())
+        Ok(own == Some(Duration::ZERO))
     }
 
     /// Looks for events for a while without sleeping, if that paid lately. `true`: there are some.
@@ -178,6 +186,7 @@ impl Runtime {
             let service = services.get_mut(index as usize).and_then(|entry| entry.service.as_mut());
             let Some(service) = service else {
                 deliver(queue, None, index);
+                core.steps += 1;
                 continue;
             };
             core.calling = index;
@@ -198,6 +207,7 @@ impl Runtime {
         }
         self.core.timers.expire(self.core.now, self.core.limits.per_turn);
         while let Some((_, due)) = self.core.timers.pop_due() {
+            self.core.steps += 1;
             match due {
                 Due::Resource(key) => self.core.resource_due(key),
                 Due::Timer { lane, index } => {
@@ -223,6 +233,7 @@ impl Runtime {
                 self.call(service, |core, erased| hand(core, erased, service, lane, None));
             } else {
                 self.core.lanes.drop_told(lane);
+                self.core.steps += 1;
             }
         }
     }
@@ -240,6 +251,7 @@ impl Runtime {
     /// The last call for each resource that ended; after it the slot is free.
     pub(super) fn closings(&mut self) {
         for (key, why) in std::mem::take(&mut self.core.ended) {
+            self.core.steps += 1;
             let Some((service, table, resource)) = self.core.registry.take_ended(key) else { continue };
             crate::log::closed(self.services[service as usize].name, key, &why);
             if !self.core.alive[service as usize] {

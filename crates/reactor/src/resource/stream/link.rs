@@ -187,6 +187,12 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             }
     }
 
+    /// Whether the engine would take more at once. What waits for a handshake is driven by the peer's input instead:
+    /// another turn would find it as it is.
+    pub(super) fn has_more_to_write(&self) -> bool {
+        self.flying == 0 && !self.write_failed && !self.detaching && self.stream.session.has_output()
+    }
+
     /// Whether a stream that has just come up has something to write, to end or to give back.
     pub(super) fn has_to_do(&mut self) -> bool {
         self.queued() > 0 || self.closing || self.finishing || self.releasing

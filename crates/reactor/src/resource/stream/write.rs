@@ -292,8 +292,9 @@ fn settle<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if link.releasing || (link.closing || link.finishing) && !link.feeding {
         close::proceed::<C, L, R>(core, key);
-    } else if link.flying == 0 && !link.write_failed && link.stream.session.queued() > 0 {
-        core.mark(key); // sealed in pieces: the next one in the next turn
+    }
+    if find::<C, L, R>(core, key).is_some_and(|link| link.has_more_to_write()) {
+        core.mark(key); // It is sealed in pieces: the next piece leaves in the next turn.
     }
     sync::<C, L, R>(core, key);
 }
