@@ -130,11 +130,26 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Stops reading, and when nothing of the resource is in flight gives it back by `closed` with
-    /// [`Closed::Released`]: a stream with its transport, codec, layer, unread and unsent bytes. It can be
-    /// added again, here or in another runtime.
-    pub fn release<R: Resource>(&mut self, id: Id<R>) {
-        if let Some(table) = self.table_of(id.key()) {
-            (table.release)(self.core, id.key());
+    /// [`Closed::Released`]. It can be added again, here or in another runtime.
+    ///
+    /// A stream goes on in its next life as it was: with its transport, codec and layer, with the bytes that were not read
+    /// and those that were not sent (what is sent between this call and `closed` included), with what is left of its
+    /// deadline, paused if it was, and between its marks if it was. `Open` and `End` that were told are not told again. A
+    /// stream that still connects is given back when it is connected.
+    ///
+    /// * A [transfer](Context::send_file) ends before its stream is given back, also as `Released`, and says what was not
+    ///   sent.
+    /// * The other one of a [couple](Context::couple) stays open, and is coupled no more.
+    /// * A [`FileWriter`](crate::file::FileWriter) writes first what was sent to it, and so does a resource of your own.
+    /// * Deadline and pause of what is no stream end with the id.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`]: it is closing already, so `closed` comes with another reason; or it is a listener, which nobody is
+    /// given back. An id that is gone is no error: its `closed` was called, or is about to be.
+    pub fn release<R: Resource>(&mut self, id: Id<R>) -> Result<(), Error> {
+        match self.table_of(id.key()) {
+            Some(table) => (table.release)(self.core, id.key()),
+            None => Ok(()),
         }
     }
 

@@ -230,7 +230,15 @@ impl Core {
     /// Ends a resource now; `closed` follows at the end of the turn.
     pub(crate) fn end(&mut self, key: Key, why: Closed, how: Ending) {
         let Some(slot) = self.registry.live(key) else { return };
-        let (table, timer, service) = (slot.table, slot.timer, slot.service);
+        let (table, service) = (slot.table, slot.service);
+        let why = match table.defer {
+            None => why,
+            Some(defer) => match defer(self, key, why) {
+                Some(why) => why,
+                None => return,
+            },
+        };
+        let Some(timer) = self.registry.live(key).map(|slot| slot.timer) else { return };
         self.timers.cancel(timer);
         (table.leave)(self, key, how);
         self.registry.end(key);
@@ -333,6 +341,17 @@ impl Core {
         slot.deadline = Time::ZERO + after;
         if std::mem::replace(&mut slot.standing, Standing::Fresh) != Standing::Fresh {
             self.fresh.push(Fresh::Deadline(key));
+        }
+    }
+
+    /// Returns how much of the service's deadline of a resource is left.
+    pub(crate) fn deadline_left(&self, key: Key) -> Option<Duration> {
+        let slot = self.registry.peek(key)?;
+        match slot.standing {
+            Standing::Set if slot.deadline == Time::NEVER => None,
+            Standing::Set => Some(slot.deadline.since(self.now)),
+            Standing::Fresh => Some(slot.deadline.since(Time::ZERO)),
+            Standing::Lapsed => Some(Duration::ZERO),
         }
     }
 

@@ -141,6 +141,8 @@ pub enum Phase {
     Handshake,
     /// Flushing and lingering of a graceful close.
     Close,
+    /// Letting a part of a file arrive that a thread was moving to the stream when its transfer was to end.
+    File,
 }
 
 impl Closed {
@@ -174,6 +176,7 @@ impl fmt::Display for Closed {
             Closed::TimedOut(Phase::Connect) => f.write_str("connecting took too long"),
             Closed::TimedOut(Phase::Handshake) => f.write_str("the handshake took too long"),
             Closed::TimedOut(Phase::Close) => f.write_str("the graceful close took too long"),
+            Closed::TimedOut(Phase::File) => f.write_str("moving a part of a file took too long"),
             Closed::Truncated(failure) => write!(f, "cut off: {failure}"),
             Closed::Stopped => f.write_str("the runtime stopped"),
             Closed::Misuse(why) => write!(f, "misuse: {why}"),

@@ -159,7 +159,7 @@ fn a_close_flushes_first_and_release_gives_it_back_to_be_added_again() {
         let (mut runtime, service, id, mut peer) = owner(engine.runtime(), false);
         runtime.with(service, |_, cx| {
             assert_eq!(cx.send(id, 1), Flow::Queued);
-            cx.release(id);
+            cx.release(id).expect("it is not closing");
             assert_eq!(cx.send(id, 2), Flow::Gone);
         });
         until(&mut runtime, |runtime| runtime.service(service).expect("it lives").closed == ["Released"]);

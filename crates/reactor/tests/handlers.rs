@@ -71,7 +71,7 @@ fn a_handler_may_close_abort_or_release_its_own_stream_and_any_other() {
                         match way {
                             "close" => cx.close(on),
                             "abort" => cx.abort(on),
-                            _ => cx.release(on),
+                            _ => cx.release(on).expect("it is not closing"),
                         }
                     }
                     Ok(())

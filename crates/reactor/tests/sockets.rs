@@ -219,7 +219,9 @@ fn options_reach_the_sockets() {
         let ids: Vec<_> =
             runtime.service(service).expect("it lives").seen.iter().map(|(id, _)| *id).collect();
         assert!(ids.contains(&client));
-        runtime.with(service, |_, cx| ids.iter().for_each(|id| cx.release(*id)));
+        runtime.with(service, |_, cx| {
+            ids.iter().for_each(|id| cx.release(*id).expect("it is not closing"));
+        });
         until(&mut runtime, |runtime| runtime.service(service).expect("it lives").closed.len() == 2);
         for (_, stream, _) in &runtime.service(service).expect("it lives").closed {
             let source = reactor::Resource::source(stream);

@@ -28,7 +28,7 @@ impl<L: Layer> Handle<Stream<Bytes, L>> for Diary {
             Event::Drained => "drained".to_owned(),
         });
         if std::mem::take(&mut self.release) {
-            cx.release(id);
+            cx.release(id)?;
         }
         Ok(())
     }

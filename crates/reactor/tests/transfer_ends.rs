@@ -136,7 +136,7 @@ fn stalling(engine: common::Engine, dir: &Scratch, after: Duration) -> Stage {
     let path = dir.file("sparse", b"");
     let sparse = fs::OpenOptions::new().write(true).open(&path).expect("it is there");
     sparse.set_len(1 << 30).expect("sparse");
-    Stage::with(engine, &path, |_| (), |sender| (sender.half_open, sender.write_stall) = (true, after))
+    Stage::made(engine, &path, |_| (), |sender| (sender.half_open, sender.write_stall) = (true, after))
 }
 
 #[test]

@@ -144,7 +144,11 @@ fn a_connection_that_is_stored_goes_on_in_the_next_life() {
         let lost = scene.client();
         scene.world.run_for(SECOND);
         assert!(scene.has_echo(kept, b"a") && scene.has_echo(lost, b"b"));
-        scene.world.with(scene.web, |web, cx| cx.release(web.open[0])).expect("it lives");
+        scene
+            .world
+            .with(scene.web, |web, cx| cx.release(web.open[0]))
+            .expect("it lives")
+            .expect("it is not closing");
         scene.world.run_for(SECOND);
         // Said between two lives, to whom it may concern.
         Guest::say(&mut scene.world, kept, b"meanwhile");
@@ -171,7 +175,11 @@ fn what_was_stored_is_closed_when_it_is_to_be_forgotten() {
     let mut scene = Scene::new(9);
     let client = scene.client();
     scene.world.run_for(SECOND);
-    scene.world.with(scene.web, |web, cx| cx.release(web.open[0])).expect("it lives");
+    scene
+        .world
+        .with(scene.web, |web, cx| cx.release(web.open[0]))
+        .expect("it lives")
+        .expect("it is not closing");
     scene.world.run_for(SECOND);
     assert!(!Guest::is_closed(&scene.world, client));
     let forget = |web: &mut Web, cx: &mut Context<Web>| cx.tell(web.supervised, Notice::forget("client"));

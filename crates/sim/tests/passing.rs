@@ -41,7 +41,7 @@ impl Service for Dispatcher {
 impl Handle<Stream> for Dispatcher {
     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
         if let Event::Open = event {
-            cx.release(id);
+            cx.release(id)?;
         }
         Ok(())
     }

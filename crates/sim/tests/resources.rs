@@ -260,7 +260,7 @@ fn a_refusal_has_one_trace_on_both() {
 
 /// A release, after which the service sees nothing more.
 fn release(rig: &mut impl Rig) -> Vec<String> {
-    rig.act(|service, cx| cx.release(service.id.expect("added")));
+    rig.act(|service, cx| cx.release(service.id.expect("added")).expect("it is not closing"));
     rig.settle();
     rig.put(b"unseen");
     rig.settle();

@@ -136,7 +136,11 @@ impl Player {
             }
             Step::Release { on, traffic } => {
                 self.cross(cx, number, on, traffic);
-                self.on(number, on, |id| cx.release(id));
+                let mut refused = None;
+                self.on(number, on, |id| refused = cx.release(id).err());
+                if let Some(error) = refused {
+                    self.wrong(number, on, format!("could not be released: {error}"));
+                }
                 // Until it is added again.
                 self.links[number].end(on).state = State::Opening;
             }

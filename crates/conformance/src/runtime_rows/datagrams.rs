@@ -201,7 +201,7 @@ fn released(world: &mut World<'_>) -> Outcome {
     let mut two = Two::new(world)?;
     two.rig.get_mut(two.other).act = Box::new(|cx, id, said| {
         if matches!(said, Said::Got(_, bytes) if bytes == b"2") {
-            cx.release(id);
+            cx.release(id)?;
         }
         Ok(())
     });

@@ -8,6 +8,7 @@ use std::{
     path::PathBuf,
     process,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use reactor::{
@@ -17,6 +18,7 @@ use reactor::{
 
 use super::{probe::Probe, rig::Rig, row, sized};
 use crate::{
+    rows::pattern,
     suite::{Outcome, Row, Stop, check},
     world::World,
 };
@@ -24,6 +26,12 @@ use crate::{
 pub(super) const ROWS: &[Row] = &[
     row("C10r3", "a file cut off while it is served ends that answer, and the next is whole", &[], cut_off),
     row("C10r4", "a close of everything lets a file that is under way leave whole", &[], closed_meanwhile),
+    row(
+        "O6r6",
+        "a stream is released with a file under way, whose rest comes behind the next words",
+        &[],
+        released,
+    ),
     row("E9r", "a full disk is told to the operation that found it so, and to no other", &[], full),
 ];
 
@@ -35,6 +43,8 @@ struct Server {
     streams: Vec<Id<Stream>>,
     transfers: Vec<Id<FileTransfer>>,
     ended: Vec<Closed>,
+    /// The transfers that have ended, and the streams that were released.
+    back: (Vec<FileTransfer>, Vec<Stream>),
     opened: Option<Result<Opened, Error>>,
     done: Option<Result<(), Error>>,
 }
@@ -50,6 +60,12 @@ impl Handle<Stream> for Server {
         }
         Ok(())
     }
+
+    fn closed(&mut self, _: &mut Context<Self>, _: Id<Stream>, stream: Stream, why: Closed) {
+        if matches!(why, Closed::Released) {
+            self.back.1.push(stream);
+        }
+    }
 }
 
 impl Handle<FileTransfer> for Server {
@@ -57,7 +73,12 @@ impl Handle<FileTransfer> for Server {
         match event {}
     }
 
-    fn closed(&mut self, cx: &mut Context<Self>, id: Id<FileTransfer>, _: FileTransfer, why: Closed) {
+    fn closed(&mut self, cx: &mut Context<Self>, id: Id<FileTransfer>, transfer: FileTransfer, why: Closed) {
+        if matches!(why, Closed::Released) {
+            self.back.0.push(transfer);
+            self.ended.push(why);
+            return;
+        }
         if let Some(at) = self.transfers.iter().position(|transfer| *transfer == id) {
             cx.close(self.streams[at]);
         }
@@ -123,12 +144,13 @@ struct UnderWay {
     first: Id<Stream>,
 }
 
-fn under_way(rig: &mut Rig, len: u64) -> Result<UnderWay, Stop> {
+fn under_way(rig: &mut Rig, content: &[u8]) -> Result<UnderWay, Stop> {
+    let len = content.len() as u64;
     let (server, client) = (rig.add(Server::default())?, rig.add(Probe::<Bytes>::quiet())?);
     let path = path(rig, server)?;
     let how = OpenOptions { read: true, ..OpenOptions::write() };
     let file = open(rig, server, path.clone(), how)??.file;
-    done(rig, server, Operation::set_len(&file, len))??;
+    done(rig, server, Operation::write_at(&file, 0, content))??;
     let address = rig.with(server, |server, cx| -> Result<_, Stop> {
         (server.file, server.len) = (Some(file.clone()), len);
         let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
@@ -144,7 +166,7 @@ fn under_way(rig: &mut Rig, len: u64) -> Result<UnderWay, Stop> {
 fn closed_meanwhile(world: &mut World<'_>) -> Outcome {
     let len = sized(world, 20 << 20, 300_000) as u64;
     let mut rig = Rig::new(world)?;
-    let UnderWay { path, server, client, first, .. } = under_way(&mut rig, len)?;
+    let UnderWay { path, server, client, first, .. } = under_way(&mut rig, &vec![0; len as usize])?;
     check!(rig.get(server).ended.is_empty(), "the whole file has left to nobody who reads");
     rig.with(server, |_, cx| cx.close_all());
     rig.settle()?;
@@ -159,10 +181,46 @@ fn closed_meanwhile(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
+fn released(world: &mut World<'_>) -> Outcome {
+    for round in 0..4 {
+        let content = pattern(sized(world, 12 << 20, 300_000));
+        let mut rig = Rig::new(world)?;
+        let UnderWay { path, file, server, client, first, .. } = under_way(&mut rig, &content)?;
+        rig.with(client, |_, cx| cx.resume(first));
+        for _ in 0..round {
+            rig.turn(Duration::ZERO)?;
+        }
+        rig.with(server, |server, cx| cx.release(server.streams[0]))?;
+        rig.until("it is released", |rig| !rig.get(server).back.1.is_empty())?;
+        let (mut transfers, mut streams) = std::mem::take(&mut rig.get_mut(server).back);
+        let (Some(transfer), Some(stream)) = (transfers.pop(), streams.pop()) else {
+            return Err("the transfer did not end before its stream was given back".into());
+        };
+        let rest = transfer.rest();
+        check!(rest.start == transfer.sent(), "{rest:?}, and {} were sent", transfer.sent());
+        rig.with(server, |server, cx| -> Outcome {
+            let id = cx.add(stream).map_err(|rejected| rejected.error)?;
+            cx.send(id, WORDS);
+            server.streams = vec![id];
+            let transfer = cx.send_file(id, file, rest.clone()).map_err(|rejected| rejected.error)?;
+            server.transfers = vec![transfer];
+            Ok(())
+        })?;
+        rig.until("all has come", |rig| rig.get(client).closed.len() == 1)?;
+        let (before, behind) = content.split_at(rest.start as usize);
+        let got = rig.get(client).bytes(first);
+        check!(got == [before, WORDS, behind].concat(), "round {round}: {} bytes, {rest:?} late", got.len());
+        done(&mut rig, server, Operation::remove(path))??;
+        rig.finish()?;
+    }
+    Ok(())
+}
+
 fn cut_off(world: &mut World<'_>) -> Outcome {
     let len = sized(world, 64 << 20, 4 << 20) as u64;
     let mut rig = Rig::new(world)?;
-    let UnderWay { path, file, server, client, address, first } = under_way(&mut rig, len)?;
+    let UnderWay { path, file, server, client, address, first } =
+        under_way(&mut rig, &vec![0; len as usize])?;
     done(&mut rig, server, Operation::set_len(&file, SHORT_LEN))??;
     rig.with(client, |_, cx| cx.resume(first));
     rig.until("the short answer has ended", |rig| {
@@ -204,5 +262,6 @@ fn full(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
+const WORDS: &[u8] = b"the next owner's words";
 /// How long the file is after the cut.
 const SHORT_LEN: u64 = 1_000;

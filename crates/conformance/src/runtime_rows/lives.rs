@@ -98,7 +98,7 @@ fn orders_to_the_gone(world: &mut World<'_>) -> Outcome {
         for _ in 0..2 {
             cx.close(id);
             cx.abort(id);
-            cx.release(id);
+            check!(cx.release(id).is_ok(), "one that is gone is refused");
             cx.pause(id);
             cx.resume(id);
             cx.finish(id);
@@ -208,7 +208,7 @@ fn released_and_added(world: &mut World<'_>) -> Outcome {
                 cx.send(id, &answer);
             }
             if releases.replace(releases.get() + 1) < 3 {
-                cx.release(id);
+                cx.release(id)?;
             }
         }
         Ok(())
@@ -260,7 +260,7 @@ fn moved(world: &mut World<'_>) -> Outcome {
         for _ in 0..round {
             pair.rig.turn(std::time::Duration::ZERO)?;
         }
-        pair.by_server(|cx, id| cx.release(id));
+        pair.by_server(|cx, id| cx.release(id))?;
         pair.until_server_closed()?;
         let Pair { rig, server, client, at_server, at_client, .. } = &mut pair;
         let (_, stream, why) = rig.get_mut(*server).closed.remove(0);
@@ -321,7 +321,7 @@ fn adopted(world: &mut World<'_>) -> Outcome {
 
 fn released_and_dropped(world: &mut World<'_>) -> Outcome {
     let mut pair = Pair::new(world)?;
-    pair.by_server(|cx, id| cx.release(id));
+    pair.by_server(|cx, id| cx.release(id))?;
     pair.until_server_closed()?;
     pair.rig.settle()?;
     pair.rig.rests()?;

@@ -26,6 +26,7 @@ mod pipes;
 mod pressure;
 mod probe;
 mod readiness;
+mod release;
 mod rig;
 mod shutdown;
 #[cfg(unix)]
@@ -45,6 +46,7 @@ pub(crate) fn rows() -> Vec<Row> {
     #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has children"))]
     let mut all = [
         lives::ROWS,
+        release::ROWS,
         readiness::ROWS,
         partial::ROWS,
         datagrams::ROWS,

@@ -153,7 +153,7 @@ impl Link {
             rig.until("it is connected", |rig| rig.get(probe).open.len() == before + 2)?;
             let open = &rig.get(probe).open[before..];
             let accepted = *open.iter().find(|id| **id != other).ok_or("it was accepted")?;
-            rig.with(probe, |_, cx| cx.release(accepted));
+            rig.with(probe, |_, cx| cx.release(accepted))?;
             let at = |rig: &Rig| rig.get(probe).closed.iter().position(|(id, ..)| *id == accepted);
             rig.until("it is released", |rig| at(rig).is_some())?;
             let at = at(rig).ok_or("it is released")?;
@@ -447,7 +447,7 @@ fn released(world: &mut World<'_>) -> Outcome {
     let (to, receiver) = (link.to, link.receiver);
     link.send(b"before", Vec::new());
     link.until_bytes(6)?;
-    link.rig.with(to, |_, cx| cx.release(receiver));
+    link.rig.with(to, |_, cx| cx.release(receiver))?;
     link.rig.until("it is released", |rig| !rig.get(to).closed.is_empty())?;
     let (ends, others) = link.ends(1)?;
     link.send(b"meanwhile", ends);

@@ -146,7 +146,7 @@ fn released(world: &mut World<'_>) -> Outcome {
     let (reader, mut writer) = pipe()?;
     let id = add(&mut rig, probe, Stream::new(Bytes).on(reader)?)?;
     rig.until("it is open", |rig| !rig.get(probe).open.is_empty())?;
-    rig.with(probe, |_, cx| cx.release(id));
+    rig.with(probe, |_, cx| cx.release(id))?;
     rig.until("it was released", |rig| !rig.get(probe).closed.is_empty())?;
     writer.write_all(b"meanwhile")?;
     let (_, stream, _) = rig.get_mut(probe).closed.remove(0);

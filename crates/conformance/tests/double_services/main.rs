@@ -217,7 +217,7 @@ impl Handle<Stream> for Lender {
         if let Event::Received(bytes) = event {
             cx.send(id, bytes);
             if self.releases {
-                cx.release(id);
+                cx.release(id)?;
             }
         }
         Ok(())

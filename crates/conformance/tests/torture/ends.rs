@@ -95,7 +95,7 @@ fn release(stage: &mut Stage) -> Played {
             input.borrow_mut().extend(bytes);
             if count.get() < 2 {
                 cx.send(id, b"before the release");
-                cx.release(id);
+                cx.release(id)?;
             }
         }
         Ok(())

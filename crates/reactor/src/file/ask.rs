@@ -63,7 +63,14 @@ impl<S> Context<'_, S> {
     ///
     /// * [`Closed::Truncated`]: the file ended before its range did;
     /// * [`Closed::Failed`]: it could not be read;
-    /// * [`Closed::Aborted`]: the stream ended or was released, or the service [aborted](Context::abort) the transfer.
+    /// * [`Closed::Released`]: the stream was [released](Context::release), and leaves when the transfer has ended. What
+    ///   was not sent is handed over as [`FileTransfer::rest`];
+    /// * [`Closed::Aborted`]: the stream ended, or the service [aborted](Context::abort) the transfer.
+    ///
+    /// A transfer that ends while a thread moves a part of the file ends when the part has been moved: so nobody writes to
+    /// the stream at the same time, and [`FileTransfer::sent`] is exact. If the disk takes longer than
+    /// [`StreamOptions::close`](crate::StreamOptions::close), the stream ends, too, by a reset and as
+    /// [`Closed::TimedOut`].
     ///
     /// In all these the stream lives, unless it was what ended, and its peer waits for bytes that do not come:
     /// closing it is what tells it. A peer that ends its own side does not end a stream with a transfer; when the
@@ -82,6 +89,8 @@ impl<S> Context<'_, S> {
     /// [`Closed::Truncated`]: crate::Closed::Truncated
     /// [`Closed::Failed`]: crate::Closed::Failed
     /// [`Closed::Aborted`]: crate::Closed::Aborted
+    /// [`Closed::Released`]: crate::Closed::Released
+    /// [`Closed::TimedOut`]: crate::Closed::TimedOut
     pub fn send_file<R: AnyStream>(
         &mut self,
         to: Id<R>,

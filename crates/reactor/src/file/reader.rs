@@ -157,7 +157,7 @@ impl Resource for FileReader {
             again: again::<S>,
             flush: flush::<S>,
             close: |core, key, why| core.end(key, why, Ending::Orderly),
-            release: |core, key| core.end(key, Closed::Released, Ending::Orderly),
+            release,
             pause,
             leave,
             closed: closed::<S>,
@@ -281,6 +281,15 @@ fn again<S: Handle<FileReader>>(core: &mut Core, erased: &mut dyn Any, key: Key)
         }
         Some(why) => core.end(key, why, Ending::Orderly),
     }
+}
+
+/// Gives the reader back as far as the service has seen it: what was read ahead is read again.
+fn release(core: &mut Core, key: Key) -> Result<(), Error> {
+    if let Some(reading) = find(core, key) {
+        reading.reader.at -= reading.holds() as u64;
+        core.end(key, Closed::Released, Ending::Orderly);
+    }
+    Ok(())
 }
 
 fn pause(core: &mut Core, key: Key, paused: bool) {

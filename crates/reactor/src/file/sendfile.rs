@@ -55,6 +55,11 @@ impl Outlet {
         source?.descriptor()?.try_clone_to_owned().ok().map(|owned| Outlet(Arc::new(owned)))
     }
 
+    /// Cuts the socket off from its peer, for everybody who holds it.
+    pub(super) fn sever(&self) {
+        sys::sever(sys::borrow(&self.0));
+    }
+
     /// Moves a part of a file, in a thread; `false` if there is no room for another operation now.
     pub(super) fn ask(
         &self,

@@ -1,17 +1,17 @@
 //! A part of a file on its way to a stream: read no faster than the stream's peer takes it.
 
-use std::{any::Any, convert::Infallible, io, mem, ops::Range};
+use std::{any::Any, convert::Infallible, io, mem, ops::Range, time::Duration};
 
 use super::{
     Action, Answer, File,
     pool::Landed,
-    sendfile::{self, Moved, Next, Outlet, Part},
+    sendfile::{self, Moved, Next, Outlet},
 };
 use crate::{
     context::Context,
     core::Core,
     engine::{Ending, Interest, Ready, Source},
-    error::{Closed, Error},
+    error::{Closed, Error, Phase},
     id::{Id, Key},
     resource::{AnyStream, Flow, Io, Resource, Table, Way, service, unwatched},
     service::Handle,
@@ -86,12 +86,21 @@ impl FileTransfer {
         &self.file
     }
 
-    /// How many bytes were handed to the stream.
+    /// Returns how many bytes were handed to the stream.
+    ///
+    /// In [`closed`](crate::Handle::closed) the number is exact, however the transfer ended. Only where the runtime stopped
+    /// or a disk hung while a part was moved may a few more have left.
     pub fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// How many bytes of the range were not handed to the stream.
+    /// Returns the part of the file that was not handed to the stream: what [`send_file`](crate::Context::send_file) needs
+    /// to go on, for example after the stream was released and added again.
+    pub fn rest(&self) -> Range<u64> {
+        self.at..self.end.max(self.at)
+    }
+
+    /// Returns how many bytes of the range were not handed to the stream.
     pub fn left(&self) -> u64 {
         self.end.saturating_sub(self.at)
     }
@@ -105,13 +114,24 @@ struct To {
     await_low: fn(&mut Core, Key),
     await_room: fn(&mut Core, Key) -> bool,
     end: fn(&mut Core, Key),
+    /// How long a part that is being moved may keep the stream's release, or the transfer's end, waiting.
+    patience: Duration,
+}
+
+/// An operation that is out for a transfer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Out {
+    /// A chunk is being read. The transfer may end meanwhile: the answer is dropped.
+    Chunk,
+    /// A thread writes to the stream's socket. Until it has answered nobody else may.
+    Part,
 }
 
 /// A transfer with what the runtime knows of it.
 struct Moving {
     transfer: FileTransfer,
     to: To,
-    is_out: bool,
+    out: Option<Out>,
     is_paused: bool,
     /// The stream's queue is above its low mark: it marks this resource when it is not.
     is_full: bool,
@@ -119,6 +139,8 @@ struct Moving {
     has_waited: bool,
     /// The stream's socket, once it was asked for.
     outlet: Option<Option<Outlet>>,
+    /// Why it ends as soon as the part that is being moved has been.
+    ending: Option<Closed>,
 }
 
 fn find(core: &mut Core, key: Key) -> Option<&mut Moving> {
@@ -147,16 +169,18 @@ pub(super) fn begin<R: AnyStream>(
         await_low: R::await_low,
         await_room: R::await_room,
         end: R::end_feed,
+        patience: R::patience(core, to),
     };
     let (stream, end) = (to.key, to.end);
     let moving = Moving {
         transfer,
         to,
-        is_out: false,
+        out: None,
         is_paused: false,
         is_full: false,
         has_waited: false,
         outlet: None,
+        ending: None,
     };
     match core.registry.insert(index, table, Box::new(moving)) {
         Ok(key) => {
@@ -193,13 +217,18 @@ impl Resource for FileTransfer {
             name: std::any::type_name::<FileTransfer>,
             flush,
             close,
-            release: |core, key| end(core, key, Closed::Released),
+            release: |core, key| {
+                end(core, key, Closed::Released);
+                Ok(())
+            },
             pause: |core, key, paused| {
                 if let Some(moving) = find(core, key) {
                     moving.is_paused = paused;
                     core.mark(key);
                 }
             },
+            expired,
+            defer: Some(defer),
             leave,
             closed: closed::<S>,
             ..unwatched::TABLE
@@ -232,6 +261,40 @@ fn close(core: &mut Core, key: Key, _: Closed) {
     }
 }
 
+/// Puts the end off while a thread moves a part: it writes to the stream's socket, so the stream is not free, and how
+/// much was sent is not known.
+fn defer(core: &mut Core, key: Key, why: Closed) -> Option<Closed> {
+    let index = core.registry.peek(key)?.service;
+    // Nobody would hear of an end that comes later.
+    let is_last =
+        matches!(why, Closed::Stopped) || !core.alive.get(index as usize).is_some_and(|alive| *alive);
+    let Some(moving) = find(core, key) else { return Some(why) };
+    if is_last || moving.out != Some(Out::Part) {
+        return Some(moving.ending.take().unwrap_or(why));
+    }
+    moving.ending.get_or_insert(why);
+    let patience = moving.to.patience;
+    core.set_guard(key, Some(patience));
+    None
+}
+
+/// The part that is being moved takes too long. Its thread may write whenever its disk answers, so the socket is severed
+/// from the peer, and the stream ends.
+fn expired(core: &mut Core, key: Key) {
+    let Some(moving) = find(core, key) else { return };
+    if moving.out != Some(Out::Part) {
+        return;
+    }
+    moving.out = None;
+    if let Some(Some(outlet)) = &moving.outlet {
+        outlet.sever();
+    }
+    if let Some(stream) = core.couples.get(&key).copied() {
+        core.end(stream, Closed::TimedOut(Phase::File), Ending::Reset);
+    }
+    end(core, key, Closed::Aborted);
+}
+
 /// Ends the transfer; its stream is not to end with it.
 fn end(core: &mut Core, key: Key, why: Closed) {
     core.end(key, why, Ending::Orderly);
@@ -253,7 +316,7 @@ fn leave(core: &mut Core, key: Key, _: Ending) {
 fn flush(core: &mut Core, key: Key) {
     let Some(moving) = find(core, key) else { return };
     let stream = moving.to.key;
-    if moving.is_out || moving.is_paused {
+    if moving.out.is_some() || moving.is_paused {
         return;
     }
     if mem::take(&mut moving.is_full) && core.registry.peek(stream).is_some_and(|slot| slot.high) {
@@ -286,7 +349,7 @@ fn flush(core: &mut Core, key: Key) {
     let action = Action::Read { file, offset, bytes_max, buffer: Vec::new() };
     let is_out = core.ask_file::<FileTransfer>((index, key), action, landed).is_ok();
     if let Some(moving) = find(core, key) {
-        moving.is_out = is_out;
+        moving.out = is_out.then_some(Out::Chunk);
     }
 }
 
@@ -313,7 +376,7 @@ fn ask_sendfile(core: &mut Core, key: Key, (stream, way): (Key, Way), part: (Fil
     }
     let is_out = outlet.ask(core, (index, key), part, moved);
     if let Some(moving) = find(core, key) {
-        moving.is_out = is_out;
+        moving.out = is_out.then_some(Out::Part);
     }
     true
 }
@@ -323,14 +386,19 @@ fn moved(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16)
     let Some(Moved { key, result, .. }) = sendfile::next_moved(queue) else { return };
     let Some((core, _)) = to else { return };
     let Some(moving) = find(core, key) else { return };
-    moving.is_out = false;
-    let Part { sent, next } = match result {
-        Ok(part) => part,
-        Err(error) => return end(core, key, Closed::Failed(error)),
-    };
+    moving.out = None;
+    let sent = result.as_ref().map_or(0, |part| part.sent);
     moving.transfer.at += sent;
     moving.transfer.sent += sent;
+    let ending = moving.ending.take();
     core.counters.bytes_out += sent;
+    if let Some(why) = ending {
+        return end(core, key, why);
+    }
+    let next = match result {
+        Ok(part) => part.next,
+        Err(error) => return end(core, key, Closed::Failed(error)),
+    };
     match next {
         Next::More if sent > 0 => core.mark(key),
         Next::More => end(core, key, Closed::Truncated(SHORT.into())),
@@ -357,7 +425,7 @@ fn landed(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16
     let Some(Landed::<FileTransfer> { key, result, .. }) = unwatched::next_landed(queue) else { return };
     let Some((core, _)) = to else { return };
     let Some(moving) = find(core, key) else { return };
-    moving.is_out = false;
+    moving.out = None;
     let bytes = match result {
         Ok(Answer::Bytes(bytes)) => bytes,
         Ok(_) => return end(core, key, Closed::Misuse("the engine gave another kind of answer")),

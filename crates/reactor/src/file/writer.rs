@@ -9,7 +9,7 @@ use crate::{
     engine::{Ending, Interest, Outgoing, Ready, Source},
     error::{Closed, Error, Phase, Result},
     id::{Id, Key},
-    resource::{Flow, Io, Output, Resource, Table, emit, service, unwatched},
+    resource::{CLOSING, Flow, Io, Output, Resource, Table, emit, release_refused, service, unwatched},
     service::Handle,
 };
 
@@ -155,7 +155,7 @@ impl Resource for FileWriter {
             name: std::any::type_name::<FileWriter>,
             flush: flush::<S>,
             close,
-            release: |core, key| close(core, key, Closed::Released),
+            release,
             pause: |core, key, paused| {
                 if let Some(writing) = find(core, key) {
                     writing.is_paused = paused;
@@ -331,6 +331,16 @@ fn close(core: &mut Core, key: Key, why: Closed) {
     writing.closing = Some(why);
     core.set_guard(key, Some(CLOSE_MAX));
     core.mark(key);
+}
+
+/// Gives the writer back when what was sent to it is written.
+fn release(core: &mut Core, key: Key) -> Result<(), Error> {
+    let closing = find(core, key).and_then(|writing| writing.closing.as_ref());
+    if closing.is_some_and(|why| !matches!(why, Closed::Released)) {
+        return Err(release_refused(CLOSING));
+    }
+    close(core, key, Closed::Released);
+    Ok(())
 }
 
 fn leave(core: &mut Core, key: Key, _: Ending) {

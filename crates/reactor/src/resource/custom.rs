@@ -2,7 +2,7 @@
 
 use std::{any::Any, io, time::Duration};
 
-use super::{Flow, Io, Output, Resource, Table, emit, service};
+use super::{CLOSING, Flow, Io, Output, Resource, Table, emit, release_refused, service};
 use crate::{
     context::Context,
     core::Core,
@@ -74,7 +74,7 @@ pub(super) fn table<S: Handle<R>, R: Resource>() -> &'static Table {
         event: event::<S, R>,
         flush: flush::<R>,
         close: close::<R>,
-        release: |core, key| close::<R>(core, key, Closed::Released),
+        release: release::<R>,
         pause: pause::<R>,
         expired: |core, key| core.end(key, Closed::TimedOut(Phase::Close), Ending::Orderly),
         leave: leave::<R>,
@@ -280,6 +280,15 @@ fn close<R: Resource>(core: &mut Core, key: Key, why: Closed) {
         }
         core.mark(key);
     }
+}
+
+fn release<R: Resource>(core: &mut Core, key: Key) -> Result<(), Error> {
+    let closing = find::<R>(core, key).and_then(|custom| custom.closing.as_ref());
+    if closing.is_some_and(|why| !matches!(why, Closed::Released)) {
+        return Err(release_refused(CLOSING));
+    }
+    close::<R>(core, key, Closed::Released);
+    Ok(())
 }
 
 fn pause<R: Resource>(core: &mut Core, key: Key, paused: bool) {

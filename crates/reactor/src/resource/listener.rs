@@ -2,12 +2,12 @@
 
 use std::{any::Any, io, marker::PhantomData, time::Duration};
 
-use super::{Connection, Io, Resource, Table, service};
+use super::{Connection, Io, Resource, Table, release_refused, service};
 use crate::{
     address::Address,
     core::Core,
     engine::{self, Ending, Interest, Ready, Role, Source, Transport},
-    error::{Closed, Error, Fault},
+    error::{Error, Fault},
     id::Key,
     message::fault,
     service::Handle,
@@ -15,6 +15,9 @@ use crate::{
 
 /// How long a listener rests at most when descriptors ran out.
 const REST: Duration = Duration::from_millis(100);
+
+const NOT_GIVEN_BACK: &str =
+    "nobody is given a listener back: pass a duplicate of its socket on, or close it";
 
 /// Asks the service whether it wants a connection, and as what.
 pub(crate) type Make<R> = Box<dyn FnMut(&Address) -> Option<R>>;
@@ -75,7 +78,7 @@ pub(crate) fn table<S: Handle<R>, R: Connection>() -> &'static Table {
         event: event::<S, R>,
         flush: flush::<R>,
         close: |core, key, why| core.end(key, why, Ending::Orderly),
-        release: |core, key| core.end(key, Closed::Released, Ending::Orderly),
+        release: |_, _| Err(release_refused(NOT_GIVEN_BACK)),
         pause: pause::<R>,
         expired: |core, key| retry(core, key),
         leave: |core, key, how| core.engine.close(key, how),

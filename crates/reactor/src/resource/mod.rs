@@ -152,6 +152,9 @@ pub trait Output: Resource {
     }
 }
 
+/// Gives the reason of an end back, or keeps it for later.
+pub(crate) type Defer = fn(&mut Core, Key, Closed) -> Option<Closed>;
+
 /// What the runtime does with a kind of resource of a kind of service: the erased part of the loop.
 #[doc(hidden)]
 pub struct Table {
@@ -169,10 +172,16 @@ pub struct Table {
     pub(crate) close: fn(&mut Core, Key, Closed),
     /// Ends the write side after what is queued.
     pub(crate) finish: fn(&mut Core, Key),
-    pub(crate) release: fn(&mut Core, Key),
+    /// Begins to give the resource back, or says why not.
+    pub(crate) release: fn(&mut Core, Key) -> Result<(), Error>,
+    /// What it was coupled with was released: it goes on alone.
+    pub(crate) uncouple: fn(&mut Core, Key),
     pub(crate) pause: fn(&mut Core, Key, bool),
     /// The runtime's own deadline passed.
     pub(crate) expired: fn(&mut Core, Key),
+    /// Asked before it ends: gives the reason back, or keeps it and ends the resource later, because something of it is
+    /// under way that nobody can take back.
+    pub(crate) defer: Option<Defer>,
     /// Takes it from the engine; the slot still lives.
     pub(crate) leave: fn(&mut Core, Key, Ending),
     pub(crate) closed: fn(&mut Core, &mut dyn Any, Key, Box<dyn Any>, Closed),
@@ -191,14 +200,24 @@ impl Table {
         flush: |_, _| (),
         close: |_, _, _| (),
         finish: |_, _| (),
-        release: |_, _| (),
+        release: |_, _| Ok(()),
+        uncouple: |_, _| (),
         pause: |_, _, _| (),
         expired: |_, _| (),
+        defer: None,
         leave: |_, _, _| (),
         closed: |_, _, _, _, _| (),
         listener: false,
     };
 }
+
+/// What [`release`](Context::release) answers of a resource that is closing.
+pub(crate) fn release_refused(why: &'static str) -> Error {
+    Error::Misuse { operation: "release", why }
+}
+
+/// What refuses the release of a resource that is closing.
+pub(crate) const CLOSING: &str = "the resource is closing: `closed` follows";
 
 /// Hands an event to the service. `false`: the handler refused, and the resource is closing.
 #[inline(always)]

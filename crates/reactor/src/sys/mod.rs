@@ -64,7 +64,7 @@ pub(crate) use self::windows::{
 pub(crate) use self::{
     io::{offer, read, receive, write},
     regular::{Positioned, open, open_beneath, sync_directory},
-    sendfile::{HAS_SENDFILE, send_file},
+    sendfile::{HAS_SENDFILE, send_file, sever},
     socket::{
         accept, connect, is_connected, is_passing, listen, listener, local, peer, reset_at_close,
         shutdown_write,

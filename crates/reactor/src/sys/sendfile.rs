@@ -46,6 +46,24 @@ fn hold_back_pipe_signal() {
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) };
 }
 
+/// Cuts a stream's socket off from its peer, for everybody who holds a descriptor of it: a TCP peer sees a reset.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn sever(socket: Borrowed<'_>) {
+    use std::os::fd::AsRawFd;
+    let nobody = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+    // SAFETY: the descriptor is borrowed for this call, and the pointer and the length are those of a live address.
+    let is_reset = unsafe { libc::connect(socket.as_raw_fd(), &nobody, length) } == 0;
+    if !is_reset {
+        // Not TCP: such a peer knows no resets.
+        let _ = socket2::SockRef::from(&socket).shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// Cuts nothing off: nobody asks where [`HAS_SENDFILE`] is false.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn sever(_: Borrowed<'_>) {}
+
 /// Moves nothing: nobody asks where [`HAS_SENDFILE`] is false.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn send_file(_: Borrowed<'_>, _: &File, _: u64, _: u64) -> io::Result<u64> {

@@ -1,11 +1,20 @@
 //! A service that sends a file to whoever connects, and peers of std for it.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
-use std::{convert::Infallible, fs, io::Read, net::TcpStream, path::Path, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fs,
+    io::Read,
+    net::TcpStream,
+    path::Path,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use reactor::{
-    Bytes, Closed, Context, Event, Handle, Id, Result, Runtime, Service, ServiceId, Stream, StreamOptions,
-    file::{File, FileTransfer},
+    Bytes, Closed, Context, Event, Handle, Id, Receive, Result, Runtime, Service, ServiceId, Stream,
+    StreamOptions,
+    file::{File, FileTransfer, Operation},
 };
 
 use crate::common::{self, until};
@@ -18,11 +27,14 @@ pub struct Sender {
     pub transfers: Vec<Id<FileTransfer>>,
     pub ended: Vec<(Closed, u64)>,
     pub closed: Vec<Closed>,
+    /// The transfers that have ended, and the streams that were released.
+    pub back: (Vec<FileTransfer>, Vec<Stream>),
     pub drained: usize,
     pub received: Vec<u8>,
     pub address: Option<std::net::SocketAddr>,
     pub half_open: bool,
     pub write_stall: Duration,
+    pub close: Duration,
     /// A transfer that ends is not the end of its stream.
     pub keeps_open: bool,
 }
@@ -30,7 +42,8 @@ pub struct Sender {
 impl Service for Sender {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
         let half_open = self.half_open;
-        let options = StreamOptions { write_stall: self.write_stall, ..StreamOptions::DEFAULT };
+        let options =
+            StreamOptions { write_stall: self.write_stall, close: self.close, ..StreamOptions::DEFAULT };
         let options = Arc::new(options);
         let listener = cx.listen("127.0.0.1:0", move |_| {
             Some(Stream::new(Bytes).half_open(half_open).options(options.clone()))
@@ -55,8 +68,20 @@ impl Handle<Stream> for Sender {
         Ok(())
     }
 
-    fn closed(&mut self, _: &mut Context<Self>, _: Id<Stream>, _: Stream, why: Closed) {
+    fn closed(&mut self, _: &mut Context<Self>, _: Id<Stream>, stream: Stream, why: Closed) {
+        if matches!(why, Closed::Released) {
+            self.back.1.push(stream);
+        }
         self.closed.push(why);
+    }
+}
+
+/// A thread for files was held up, and goes on.
+pub struct HeldUp;
+
+impl Receive<HeldUp> for Sender {
+    fn receive(&mut self, _: &mut Context<Self>, HeldUp: HeldUp) -> Result {
+        Ok(())
     }
 }
 
@@ -67,13 +92,14 @@ impl Handle<FileTransfer> for Sender {
 
     fn closed(&mut self, cx: &mut Context<Self>, id: Id<FileTransfer>, transfer: FileTransfer, why: Closed) {
         let at = self.transfers.iter().position(|of| *of == id).expect("it was begun");
-        if why.is_clean() {
+        if matches!(why, Closed::Done) {
             cx.send(self.streams[at], b"tail");
         }
-        if !self.keeps_open {
+        if !self.keeps_open && !matches!(why, Closed::Released) {
             cx.close(self.streams[at]);
         }
         self.ended.push((why, transfer.sent()));
+        self.back.0.push(transfer);
     }
 }
 
@@ -93,10 +119,10 @@ impl Stage {
         half_open: bool,
         change: impl FnOnce(&mut reactor::Limits),
     ) -> Stage {
-        Stage::with(engine, path, change, |sender| sender.half_open = half_open)
+        Stage::made(engine, path, change, |sender| sender.half_open = half_open)
     }
 
-    pub fn with(
+    pub fn made(
         engine: common::Engine,
         path: &Path,
         change: impl FnOnce(&mut reactor::Limits),
@@ -112,11 +138,13 @@ impl Stage {
             transfers: Vec::new(),
             ended: Vec::new(),
             closed: Vec::new(),
+            back: (Vec::new(), Vec::new()),
             drained: 0,
             received: Vec::new(),
             address: None,
             half_open: false,
             write_stall: common::LONG,
+            close: StreamOptions::DEFAULT.close,
             keeps_open: false,
         };
         prepare(&mut sender);
@@ -124,8 +152,34 @@ impl Stage {
         Stage { runtime, sender }
     }
 
+    /// Holds a thread for files up until the answer is dropped, and waits until it is.
+    pub fn hold_up(&mut self) -> mpsc::Sender<()> {
+        let (began, begins) = mpsc::channel();
+        let (release, held) = mpsc::channel::<()>();
+        // No engine performs this one itself.
+        let operation = Operation::read_directory("/", 100_000);
+        let then = move |_| {
+            began.send(()).expect("the test waits");
+            let _ = held.recv();
+            HeldUp
+        };
+        let sender = self.sender;
+        let asked = self.runtime.with(sender, |_, cx| cx.file(operation, then).is_ok());
+        assert_eq!(asked, Some(true));
+        begins.recv_timeout(common::LONG).expect("a thread takes it");
+        release
+    }
+
     pub fn sender(&self) -> &Sender {
         self.runtime.service(self.sender).expect("it lives")
+    }
+
+    pub fn service(&mut self) -> &mut Sender {
+        self.runtime.service_mut(self.sender).expect("it lives")
+    }
+
+    pub fn with<T>(&mut self, f: impl FnOnce(&mut Sender, &mut Context<Sender>) -> T) -> T {
+        self.runtime.with(self.sender, f).expect("it lives")
     }
 
     pub fn until(&mut self, mut done: impl FnMut(&Sender) -> bool) {

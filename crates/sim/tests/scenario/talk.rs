@@ -100,9 +100,6 @@ impl Peer {
         if let Some(life) = self.lives.get_mut(&id) {
             life.is_open = true;
         }
-        if life.is_moved {
-            return;
-        }
         let (mode, size, target) = {
             let mut ledger = self.ledger();
             let Some(talk) = ledger.talks.get_mut(&life.client) else { return };
@@ -238,7 +235,8 @@ impl Peer {
             if let Some(life) = self.lives.get_mut(&id) {
                 life.is_leaving = true;
             }
-            return cx.release(id);
+            let released = cx.release(id);
+            return self.must(id, released.is_ok(), "its release was refused");
         }
         if draw.is_multiple_of(8) {
             cx.pause(id);
@@ -260,7 +258,7 @@ impl Peer {
             return false;
         };
         let is_strict = self.ledger().is_strict();
-        let fresh = Life { is_open: false, is_paused: false, is_moved: true, is_leaving: false, ..life };
+        let fresh = Life { is_moved: true, is_leaving: false, ..life };
         let before = self.lives.insert(id, fresh);
         self.must(id, before.is_none(), "two living resources have one id");
         self.deadline(cx, id, Duration::from_secs(if is_strict { 20 } else { 3 }));

@@ -67,7 +67,9 @@ impl Handle<Stream> for Player {
         match cx.add(stream) {
             Ok(id) => {
                 self.named.insert(id.key(), whose);
-                self.links[number].end(side).id = Some(id);
+                let end = self.links[number].end(side);
+                (end.id, end.state) = (Some(id), State::Open);
+                self.progress(cx, number);
             }
             Err(rejected) => {
                 self.wrong(number, side, format!("could not be added again: {}", rejected.error))

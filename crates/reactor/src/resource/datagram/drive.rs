@@ -123,7 +123,7 @@ pub(super) fn post<R: 'static>(core: &mut Core, index: u16, key: Key, item: Outb
     let Core { registry, budget, .. } = core;
     let slot = registry.live(key).filter(|slot| slot.service == index);
     let Some(link) = slot.and_then(|slot| cast::<R>(&mut slot.resource)) else { return Flow::Gone };
-    if link.closing.is_some() || link.releasing {
+    if link.closing.is_some() {
         return Flow::Gone;
     }
     if !make_room(link, &item) {
@@ -168,7 +168,7 @@ fn refuse<R: 'static>(link: &mut Link<R>, item: &Outbound<'_>) -> Flow {
 pub(super) fn flush<R: 'static>(core: &mut Core, key: Key) {
     let Core { registry, engine, counters, budget, .. } = core;
     let Some(link) = registry.live(key).and_then(|slot| cast::<R>(&mut slot.resource)) else { return };
-    if !link.queue.is_empty() && !link.blocked {
+    if !link.queue.is_empty() && !link.blocked && !link.detaching {
         let before = link.queue.bytes();
         link.datagrams.counts.sent += engine.send_datagrams(key, &mut link.queue) as u64;
         counters.bytes_out += (before - link.queue.bytes()) as u64;

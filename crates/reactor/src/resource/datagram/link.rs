@@ -9,7 +9,7 @@ use crate::{
     engine::{Batch, DatagramQueue, Ending, Role, Transport},
     error::{Closed, Error, Phase},
     id::{Id, Key},
-    resource::{Table, service},
+    resource::{CLOSING, Table, release_refused, service},
     service::Handle,
 };
 
@@ -84,7 +84,8 @@ pub(super) fn attach<R: 'static>(
     table: &'static Table,
     transport: Transport,
 ) -> Result<Key, (Datagrams<R>, Error)> {
-    let Carried { queue, kept, .. } = datagrams.carried.take().map(|carried| *carried).unwrap_or_default();
+    let carried = datagrams.carried.take().map(|carried| *carried).unwrap_or_default();
+    let Carried { queue, kept, paused, high, deadline, .. } = carried;
     let kept = Batch::from(kept);
     let link = Link {
         datagrams,
@@ -92,10 +93,10 @@ pub(super) fn attach<R: 'static>(
         kept,
         queue,
         counted: 0,
-        paused: false,
+        paused,
         reading: true,
         blocked: false,
-        high: false,
+        high,
         drained_due: false,
         closing: None,
         releasing: false,
@@ -111,6 +112,9 @@ pub(super) fn attach<R: 'static>(
         let datagrams = unwrap::<R>(back, Some(refused.transport));
         return Err((datagrams, Error::os("attach", std::any::type_name::<Datagrams<R>>(), refused.error)));
     }
+    if deadline.is_some() {
+        core.set_deadline(key, deadline);
+    }
     // What an earlier life left over goes on.
     drive::recount::<R>(core, key);
     core.drive_again(key);
@@ -121,10 +125,13 @@ pub(super) fn attach<R: 'static>(
 /// Takes the socket out of its link, with what belongs to it.
 fn unwrap<R: 'static>(link: Box<dyn Any>, transport: Option<Transport>) -> Datagrams<R> {
     let link = *link.downcast::<Link<R>>().expect("a table is only used with the resource it was made for");
-    let Link { mut datagrams, queue, kept, .. } = link;
-    let transport =
-        transport.or_else(|| datagrams.carried.as_mut().and_then(|carried| carried.transport.take()));
-    datagrams.carried = Some(Box::new(Carried { transport, queue, kept: kept.into_kept() }));
+    let Link { mut datagrams, queue, kept, paused, .. } = link;
+    // `Drained` that was not told yet is told in the next life.
+    let high = link.high || link.drained_due;
+    let before = datagrams.carried.take().map(|carried| *carried).unwrap_or_default();
+    let (transport, deadline) = (transport.or(before.transport), before.deadline);
+    let kept = kept.into_kept();
+    datagrams.carried = Some(Box::new(Carried { transport, queue, kept, paused, high, deadline }));
     datagrams
 }
 
@@ -143,18 +150,22 @@ fn close<R: 'static>(core: &mut Core, key: Key, why: Closed) {
     core.mark(key);
 }
 
-fn release<R: 'static>(core: &mut Core, key: Key) {
-    let Some(link) = find::<R>(core, key) else { return };
-    if link.closing.is_none() {
-        link.releasing = true;
-        core.mark(key);
+fn release<R: 'static>(core: &mut Core, key: Key) -> Result<(), Error> {
+    let Some(link) = find::<R>(core, key) else { return Ok(()) };
+    if link.closing.is_some() {
+        return Err(release_refused(CLOSING));
     }
+    link.releasing = true;
+    core.mark(key);
+    Ok(())
 }
 
 fn detached<R: 'static>(core: &mut Core, key: Key, transport: Transport) {
+    let deadline = core.deadline_left(key);
     let Some(link) = find::<R>(core, key) else { return };
     link.detached = true;
-    link.datagrams.carried.get_or_insert_default().transport = Some(transport);
+    let carried = link.datagrams.carried.get_or_insert_default();
+    (carried.transport, carried.deadline) = (Some(transport), deadline);
     core.end(key, Closed::Released, Ending::Orderly);
 }
 

@@ -5,7 +5,7 @@ mod drive;
 mod link;
 mod options;
 
-use std::{any::Any, fmt, io, marker::PhantomData, sync::Arc};
+use std::{any::Any, fmt, io, marker::PhantomData, sync::Arc, time::Duration};
 
 use self::link::{Link, attach};
 pub use self::options::{DatagramOptions, WhenFull};
@@ -68,6 +68,11 @@ struct Carried {
     transport: Option<Transport>,
     queue: DatagramQueue,
     kept: Kept,
+    paused: bool,
+    /// The service was told to hold back, and not yet to go on.
+    high: bool,
+    /// How much of the service's deadline was left.
+    deadline: Option<Duration>,
 }
 
 /// What happens to a socket for datagrams.
@@ -216,7 +221,13 @@ impl<R: 'static> Resource for Datagrams<R> {
 
     fn enroll(mut self, core: &mut Core, index: u16, table: &'static Table) -> Result<Key, (Self, Error)> {
         match self.carried.as_mut().and_then(|carried| carried.transport.take()) {
-            Some(transport) => attach(self, core, index, table, transport),
+            Some(transport) => {
+                let deadline = self.carried.as_ref().and_then(|carried| carried.deadline);
+                attach(self, core, index, table, transport).map_err(|(mut back, error)| {
+                    back.carried.get_or_insert_default().deadline = deadline;
+                    (back, error)
+                })
+            }
             None => Err((self, Error::Misuse { operation: "add", why: "there is no socket yet: use bind" })),
         }
     }

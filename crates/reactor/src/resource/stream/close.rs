@@ -6,8 +6,9 @@ use super::link::{State, find};
 use crate::{
     core::Core,
     engine::{Ending, Transport},
-    error::{self, Closed},
+    error::{self, Closed, Error},
     id::Key,
+    resource::{CLOSING, release_refused},
 };
 
 /// Begins a graceful close: what is queued leaves, then our end is told, then the peer's is waited for. What a transfer
@@ -53,13 +54,38 @@ pub(super) fn finish<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) 
     }
 }
 
-/// Begins to give the stream back.
-pub(super) fn release<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
-    let Some(link) = find::<C, L, R>(core, key) else { return };
-    if !link.closing {
-        link.releasing = true;
-        core.mark(key);
+/// Begins to give the stream back. A transfer ends first: what a thread moves for it is still waited for, because the
+/// stream's next owner must be the only one that writes to the socket.
+/// One of a couple leaves alone.
+pub(super) fn release<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Result<(), Error> {
+    let Some(link) = find::<C, L, R>(core, key) else { return Ok(()) };
+    if link.closing {
+        return Err(release_refused(CLOSING));
     }
+    link.releasing = true;
+    let feeding = link.feeding;
+    core.mark(key);
+    let Some(other) = core.couples.get(&key).copied() else { return Ok(()) };
+    if feeding {
+        core.end(other, Closed::Released, Ending::Orderly);
+        return Ok(());
+    }
+    core.couples.remove(&key);
+    core.couples.remove(&other);
+    uncouple::<C, L, R>(core, key);
+    if let Some(slot) = core.registry.peek(other) {
+        let table = slot.table;
+        (table.uncouple)(core, other);
+    }
+    Ok(())
+}
+
+/// What it was coupled with does not concern it any more. One whose peer has ended closes then as it would have.
+pub(super) fn uncouple<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    link.coupled = false;
+    core.drive_again(key);
+    core.mark(key);
 }
 
 /// After a write: whether the close, the half-close or the release has come a step further.
@@ -67,7 +93,7 @@ pub(super) fn proceed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if link.releasing {
         // A send that is out comes back before the transport does.
-        if !link.detaching && link.state != State::Connecting {
+        if !link.detaching && !link.feeding && link.state != State::Connecting {
             link.detaching = true;
             core.engine.detach(key);
         }
@@ -129,9 +155,11 @@ fn end_with_why<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
 
 /// The engine gave the transport back: the stream is whole, and leaves.
 pub(super) fn detached<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, transport: Transport) {
+    let deadline = core.deadline_left(key);
     let Some(link) = find::<C, L, R>(core, key) else { return };
     link.detached = true;
-    link.stream.carried.get_or_insert_default().transport = Some(transport);
+    let carried = link.stream.carried.get_or_insert_default();
+    (carried.transport, carried.deadline) = (Some(transport), deadline);
     core.end(key, Closed::Released, Ending::Orderly);
 }
 

@@ -370,7 +370,17 @@ pub(super) fn again<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         open::<S, C, L, R>(core, to, key, &mut []);
     }
     end_if_due::<S, C, L, R>(core, to, key);
+    close_if_left::<C, L, R>(core, key);
     core.mark(key);
+}
+
+/// Closes a stream whose peer has ended in an earlier life, or while it was coupled, and which nothing keeps open now.
+fn close_if_left<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    let Some(link) = find::<C, L, R>(core, key).filter(|link| link.end_told) else { return };
+    let is_kept = link.stream.half_open || link.coupled || link.feeding || link.releasing;
+    if !is_kept && !link.closing {
+        core.close(key, Closed::End);
+    }
 }
 
 /// Tells the end of the input, when all of it was handed over.

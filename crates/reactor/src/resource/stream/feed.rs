@@ -107,7 +107,7 @@ pub(super) fn end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     link.feeding = false;
     let high = link.queued() > link.options().high;
-    let ended = link.end_told && !link.stream.half_open;
+    let ended = link.end_told && !link.stream.half_open && !link.releasing;
     set_high::<C, L, R>(core, key, high);
     close::conclude::<C, L, R>(core, key);
     if ended {

@@ -82,8 +82,11 @@ pub(super) struct Rare {
 impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     fn new(mut stream: Stream<C, L, R>, role: Role, medium: Medium) -> Link<C, L, R> {
         let carried = stream.carried.take().map(|carried| *carried).unwrap_or_default();
-        // Also of a stream that was open in an earlier life: it tells `Open` again before anything else.
-        let state = if let Role::Connecting = role { State::Connecting } else { State::Handshake };
+        let state = match role {
+            Role::Connecting => State::Connecting,
+            _ if carried.opened => State::Open,
+            _ => State::Handshake,
+        };
         let raw = carried.raw;
         Link {
             unread: carried.unread,
@@ -92,13 +95,13 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             flying: 0,
             counted: 0,
             state,
-            paused: false,
+            paused: carried.paused,
             reading: true,
-            high: stream.session.queued() > stream.settings().high,
+            high: carried.high || stream.session.queued() > stream.settings().high,
             drained_due: false,
             open_due: false,
             ended: carried.ended,
-            end_told: false,
+            end_told: carried.end_told,
             closing: false,
             // An end that was asked for in an earlier life is still to be told.
             finishing: carried.shut || stream.session.closing(),
@@ -159,10 +162,11 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             && self.stream.session.direct()
     }
 
-    /// Whether items may still be appended to its queue.
+    /// Whether items may still be appended to its queue. What is sent to a stream that is being released is handed over
+    /// with it.
     #[inline]
     pub(super) fn takes_output(&self) -> bool {
-        !(self.closing | self.finishing | self.releasing | self.write_failed | self.mute)
+        !(self.closing | self.finishing | self.write_failed | self.mute)
     }
 
     /// Whether items may be handed to the service now.
@@ -239,8 +243,10 @@ pub(super) fn table<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         close: close::close::<C, L, R>,
         finish: close::finish::<C, L, R>,
         release: close::release::<C, L, R>,
+        uncouple: close::uncouple::<C, L, R>,
         pause: drive::pause::<C, L, R>,
         expired: close::expired::<C, L, R>,
+        defer: None,
         leave: leave::<C, L, R>,
         closed: closed::<S, C, L, R>,
         listener: false,
@@ -298,13 +304,30 @@ fn unwrap<C: Codec, L: Layer, R: 'static>(
 ) -> Stream<C, L, R> {
     let link =
         *link.downcast::<Link<C, L, R>>().expect("a table is only used with the resource it was made for");
-    let Link { mut stream, unread, rare, flying, ended, shut, .. } = link;
+    let opened = link.state == State::Open;
+    // `Drained` that was not told yet is told in the next life.
+    let high = link.high || link.drained_due;
+    let Link { mut stream, unread, rare, flying, ended, end_told, shut, paused, .. } = link;
     let Rare { raw, error, .. } = rare.map(|rare| *rare).unwrap_or_default();
     let transport =
         transport.or_else(|| stream.carried.as_mut().and_then(|carried| carried.transport.take()));
     if transport.is_some() || flying > 0 || !unread.is_empty() {
-        let carried = Carried { transport, unread, raw, lost: flying, ended, shut, error };
-        stream.carried = Some(Box::new(carried));
+        let deadline = stream.carried.as_ref().and_then(|carried| carried.deadline);
+        let lost = flying;
+        stream.carried = Some(Box::new(Carried {
+            transport,
+            unread,
+            raw,
+            lost,
+            opened,
+            paused,
+            high,
+            ended,
+            end_told,
+            shut,
+            error,
+            deadline,
+        }));
     }
     stream
 }

@@ -7,7 +7,7 @@ mod link;
 mod options;
 mod write;
 
-use std::{any::Any, fmt, io, marker::PhantomData, sync::Arc};
+use std::{any::Any, fmt, io, marker::PhantomData, sync::Arc, time::Duration};
 
 use session::{Bytes, Codec, Layer, Session, Shared};
 
@@ -63,10 +63,18 @@ struct Carried {
     raw: Vec<u8>,
     /// Handed to the engine, and not taken by the kernel when it was closed.
     lost: usize,
+    /// `Open` was told.
+    opened: bool,
+    paused: bool,
+    /// The service was told to hold back, and not yet to go on.
+    high: bool,
     ended: bool,
+    end_told: bool,
     shut: bool,
     /// Why the input ended, which was not told yet.
     error: Option<(&'static str, io::Error)>,
+    /// How much of the service's deadline was left.
+    deadline: Option<Duration>,
 }
 
 impl<C: Codec> Stream<C> {
@@ -278,6 +286,9 @@ pub trait AnyStream: Connection {
 
     #[doc(hidden)]
     fn end_feed(core: &mut Core, key: Key);
+
+    #[doc(hidden)]
+    fn patience(core: &mut Core, key: Key) -> Duration;
 }
 
 mod sealed {
@@ -322,12 +333,24 @@ impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {
         let transport = self.carried.as_mut().and_then(|carried| carried.transport.take());
         match transport {
             Some(transport) => {
-                let key = self.attach(core, service, table, transport, None)?;
-                // It starts, or if it was open in an earlier life tells `Open` again, in the next turn.
+                let deadline = self.carried.as_ref().and_then(|carried| carried.deadline);
+                let key = match self.attach(core, service, table, transport, None) {
+                    Ok(key) => key,
+                    Err((mut back, error)) => {
+                        back.carried.get_or_insert_default().deadline = deadline;
+                        return Err((back, error));
+                    }
+                };
+                // It starts, or goes on from where it was released, in the next turn.
                 if let Some(link) = link::find::<C, L, R>(core, key) {
                     link.open_due = true;
                 }
+                if deadline.is_some() {
+                    core.set_deadline(key, deadline);
+                }
                 core.drive_again(key);
+                // A stream that was paused is not read meanwhile.
+                core.mark(key);
                 Ok(key)
             }
             None => Err((
@@ -412,5 +435,10 @@ impl<C: Codec, L: Layer, R: 'static> AnyStream for Stream<C, L, R> {
 
     fn end_feed(core: &mut Core, key: Key) {
         feed::end::<C, L, R>(core, key);
+    }
+
+    fn patience(core: &mut Core, key: Key) -> Duration {
+        let link = link::find::<C, L, R>(core, key);
+        link.map_or(StreamOptions::DEFAULT.close, |link| link.options().close)
     }
 }
