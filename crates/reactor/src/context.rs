@@ -3,7 +3,6 @@
 use std::{
     io,
     marker::PhantomData,
-    panic::{AssertUnwindSafe, catch_unwind},
     time::{Duration, SystemTime},
 };
 
@@ -16,8 +15,9 @@ use crate::{
     core::{Core, Fresh},
     engine::{Ending, Transport},
     error::{Closed, Error, Fault, Result},
+    guard::Kept,
     id::{Id, Key},
-    message::{Offloaded, Refused, TimerId, panic_text},
+    message::{Offloaded, Refused, TimerId},
     options::{ConnectOptions, ListenOptions},
     resource::{AnyStream, Connection, Flow, Listener, Output, Resource, Stream, Table, listener},
     service::{Handled, Received, Service, ServiceId},
@@ -446,11 +446,9 @@ impl<'a, S> Context<'a, S> {
             return Err(Refused::Full(job));
         }
         let (mailbox, service) = (self.core.mailbox.clone(), self.index);
+        let job = Kept::new(job);
         let run = move || {
-            let result = match catch_unwind(AssertUnwindSafe(job)) {
-                Ok(message) => Offloaded::Done(message),
-                Err(payload) => Offloaded::Panicked(panic_text(&*payload)),
-            };
+            let result = Offloaded::of(|| job.into_inner()());
             // A service that has gone wants no result.
             let _ = mailbox.send_reserved(service, result, M::deliver_job());
         };

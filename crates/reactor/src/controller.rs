@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use crate::{
     clock::Time,
+    guard::Kept,
     message::{Deliver, Mailbox, Outside, Pending, Refused, Reply},
     service::{Received, Service},
     sync::Arc,
@@ -41,7 +42,8 @@ impl<S: Service> Controller<S> {
     /// # Errors
     /// [`Refused`] gives the command back: too many wait, or the service has stopped.
     pub fn send<M: Received<S> + Send>(&self, message: M) -> Result<(), Refused<M>> {
-        self.outside.send(self.service, message, M::deliver_command())
+        let sent = self.outside.send(self.service, Kept::new(message), M::deliver_command());
+        sent.map_err(|refused| refused.map(Kept::into_inner))
     }
 
     /// Sends a command that carries a [`Reply`], and returns what the answer will be: to wait for, or to

@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
 
@@ -17,8 +16,9 @@ use crate::{
     engine::{Ending, Engine},
     error::{Closed, Error, Fault},
     file::Files,
+    guard,
     id::Key,
-    message::{Deliver, Inbox, Jobs, Lanes, Mailbox, panic_text},
+    message::{Deliver, Inbox, Jobs, Lanes, Mailbox},
     metrics::Counters,
     runtime::{
         budget::{Bytes, Handlers},
@@ -131,7 +131,7 @@ pub struct Core {
     pub(crate) alive: Vec<bool>,
     /// Faults found while their service was being called.
     pub(crate) faults_due: Vec<(u16, Fault)>,
-    /// Services that panicked while their output was written, and what they said.
+    /// Services whose code panicked outside of a call of theirs, and what it said.
     pub(crate) panics_due: Vec<(u16, String)>,
     pub(crate) limits: Limits,
     pub(crate) scratch: Option<Box<[u8]>>,
@@ -437,9 +437,25 @@ impl Core {
     /// Tells whoever observes the loop of a call that comes now.
     #[inline]
     pub(crate) fn observe(&mut self, call: Call) {
-        if let Some(observer) = &mut self.observer {
-            observer(call);
+        if self.observer.is_some() {
+            self.tell_observer(call);
         }
+    }
+
+    /// An observer that panics is told nothing more: what it observes is not to suffer from it.
+    #[cold]
+    fn tell_observer(&mut self, call: Call) {
+        let Some(observer) = &mut self.observer else { return };
+        if let Err(text) = guard::call(|| observer(call)) {
+            crate::log::observer_panicked(&text);
+            guard::discard(self.observer.take(), "the observer");
+        }
+    }
+
+    /// Notes that a service's code panicked outside of a call of its own: the runtime ends the service soon.
+    #[cold]
+    pub(crate) fn note_panic(&mut self, service: u16, text: String) {
+        self.panics_due.push((service, text));
     }
 
     #[cold]
@@ -459,16 +475,16 @@ impl Core {
         let mut at = 0;
         while at < dirty.len() {
             // A layer or a resource may panic: that costs its service, and the others are still written.
-            let written = catch_unwind(AssertUnwindSafe(|| {
+            let written = guard::call(|| {
                 while let Some(key) = dirty.get(at) {
                     at += 1;
                     self.flush_one(*key);
                 }
-            }));
-            if let Err(payload) = written
-                && let Some(slot) = self.registry.live(dirty[at - 1])
+            });
+            if let Err(text) = written
+                && let Some(service) = self.registry.service_of(dirty[at - 1])
             {
-                self.panics_due.push((slot.service, panic_text(&*payload)));
+                self.note_panic(service, text);
             }
         }
         dirty.clear();

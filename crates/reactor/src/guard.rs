@@ -1,21 +1,94 @@
-//! The guard around users' code that runs where a panic must not pass.
+//! The one way in which the library calls what users wrote, and drops what they gave.
+//!
+//! A panic of users' code is caught here, at once, and becomes a text that its caller attributes to a service. So it
+//! never unwinds through a table that is half changed, through an engine whose memory the kernel still uses, or out of
+//! a drop of the library's own. Only the drop of io_uring catches more: it must leak memory that the kernel may still
+//! write to, whoever panicked.
+//!
+//! Values count as code, too: a message, an item, a codec or what a panic carries may panic while it is dropped.
+//! [`Kept`] holds such a value wherever the library stores it, in whatever collection and thread that is.
+//!
+//! Two panics at once are beyond any library: when a handler panics, and a value that it holds panics while that panic
+//! drops it, the language aborts the process.
 
 use std::{
+    any::{Any, type_name},
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-/// Calls users' code. A panic ends here, and so does a panic of the payload's own drop.
-pub(crate) fn quietly(call: impl FnOnce()) {
-    let Err(mut payload) = catch_unwind(AssertUnwindSafe(call)) else { return };
+/// Calls users' code; an error is what its panic said.
+///
+/// Unwind safe, because no borrow of a table lives while users' code runs, and because what a panicking call leaves
+/// behind is ended: its resource, or its whole service.
+#[inline]
+pub(crate) fn call<T>(users: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(users)).map_err(said)
+}
+
+/// Drops what a user gave; an error is what its panic said.
+pub(crate) fn drop<T>(given: T) -> Result<(), String> {
+    call(|| mem::drop(given))
+}
+
+/// Drops what a user gave and nobody answers for any more; a panic is logged under this name.
+pub(crate) fn discard<T>(given: T, whose: &str) {
+    if let Err(text) = drop(given) {
+        crate::log::drop_panicked(whose, &text);
+    }
+}
+
+/// Calls users' code that nobody answers for any more: a panic of it is logged.
+pub(crate) fn quietly(users: impl FnOnce()) {
+    if let Err(text) = call(users) {
+        crate::log::drop_panicked("a call for somebody who is gone", &text);
+    }
+}
+
+/// Returns what a panic said, and drops what it carried, which may panic again.
+#[cold]
+pub(crate) fn said(mut payload: Box<dyn Any + Send>) -> String {
+    let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).to_owned(),
+        (_, Some(text)) => text.clone(),
+        _ => "a payload that is no text".to_owned(),
+    };
     for _ in 0..DROPS_MAX {
-        match catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-            Ok(()) => return,
+        match catch_unwind(AssertUnwindSafe(|| mem::drop(payload))) {
+            Ok(()) => return text,
             Err(another) => payload = another,
         }
     }
     // Each drop panics with the next payload: this one is leaked.
     mem::forget(payload);
+    text
+}
+
+/// What a user gave and the library stores. If the library drops it, a panic of its drop ends here.
+pub(crate) struct Kept<T>(Option<T>);
+
+impl<T> Kept<T> {
+    #[inline]
+    pub(crate) fn new(given: T) -> Kept<T> {
+        Kept(Some(given))
+    }
+
+    /// Gives it back to whoever it is for, who drops it as any other value.
+    #[inline]
+    pub(crate) fn into_inner(mut self) -> T {
+        self.0.take().expect("only this call takes it out, and it takes `self`")
+    }
+}
+
+impl<T> Drop for Kept<T> {
+    #[inline]
+    fn drop(&mut self) {
+        if mem::needs_drop::<T>()
+            && let Some(given) = self.0.take()
+        {
+            discard(given, type_name::<T>());
+        }
+    }
 }
 
 /// How many payloads in a row may panic while they are dropped.
@@ -23,24 +96,49 @@ const DROPS_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use std::panic::resume_unwind;
 
-    use super::*;
-
+    /// Panics while it is dropped, with itself as what the panic carries, so many times.
     struct Bomb(u32);
 
     impl Drop for Bomb {
         fn drop(&mut self) {
             if self.0 > 0 {
+                // Resumed, so that the panic prints nothing.
                 resume_unwind(Box::new(Bomb(self.0 - 1)));
             }
         }
     }
 
     #[test]
-    fn a_payload_whose_drop_panics_ends_here_as_well() {
+    fn a_call_gives_its_value_or_what_its_panic_said() {
+        assert_eq!(call(|| 7), Ok(7));
+        assert_eq!(call(|| -> u8 { resume_unwind(Box::new("a text")) }), Err("a text".to_owned()));
+        assert_eq!(call(|| -> u8 { resume_unwind(Box::new(String::from("mine"))) }), Err("mine".to_owned()));
+        assert_eq!(
+            call(|| -> u8 { resume_unwind(Box::new(7)) }),
+            Err("a payload that is no text".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_payload_that_panics_while_it_is_dropped_ends_here() {
         for depth in [0, 1, DROPS_MAX as u32 - 1, DROPS_MAX as u32, DROPS_MAX as u32 + 1] {
-            quietly(|| resume_unwind(Box::new(Bomb(depth))));
+            call(|| resume_unwind(Box::new(Bomb(depth)))).expect_err("it panics");
+            drop(Bomb(depth + 1)).expect_err("it panics");
         }
+    }
+
+    #[test]
+    fn several_that_panic_in_one_collection_are_dropped_one_by_one() {
+        let kept: Vec<Kept<Bomb>> = (0..3).map(|_| Kept::new(Bomb(1))).collect();
+        mem::drop(kept);
+    }
+
+    #[test]
+    fn what_is_taken_out_is_dropped_by_who_took_it() {
+        let bomb = Kept::new(Bomb(1)).into_inner();
+        call(|| mem::drop(bomb)).expect_err("it panics where it is dropped");
     }
 }

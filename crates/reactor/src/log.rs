@@ -30,15 +30,17 @@ pub(crate) fn fault(service: &str, fault: &Fault) {
     let _ = (service, fault);
 }
 
-/// A resource ended.
+/// A resource ended. What the reason prints may be users' code.
 #[inline]
 pub(crate) fn closed(service: &str, key: Key, why: &Closed) {
     #[cfg(feature = "tracing")]
-    if why.is_clean() {
-        tracing::trace!(service, ?key, %why, "closed");
-    } else {
-        tracing::debug!(service, ?key, %why, "closed");
-    }
+    let _ = crate::guard::call(|| {
+        if why.is_clean() {
+            tracing::trace!(service, ?key, %why, "closed");
+        } else {
+            tracing::debug!(service, ?key, %why, "closed");
+        }
+    });
     #[cfg(not(feature = "tracing"))]
     let _ = (service, key, why);
 }
@@ -49,6 +51,22 @@ pub(crate) fn panic(service: &str, message: &str) {
     tracing::error!(service, message, "panic");
     #[cfg(not(feature = "tracing"))]
     let _ = (service, message);
+}
+
+/// What a user gave panicked while the library dropped it, and no service can be blamed.
+pub(crate) fn drop_panicked(what: &str, message: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(what, message, "panic in a drop");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (what, message);
+}
+
+/// The observer panicked, and is told nothing more.
+pub(crate) fn observer_panicked(message: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(message, "panic of the observer");
+    #[cfg(not(feature = "tracing"))]
+    let _ = message;
 }
 
 /// The runtime begins to stop.

@@ -5,7 +5,7 @@ use std::{io, sync::mpsc, thread, time::Duration};
 use crate::{
     controller::Controller,
     error::Error,
-    message::panic_text,
+    guard,
     runtime::{Receipt, Runtime},
     service::{Service, ServiceId},
 };
@@ -108,6 +108,6 @@ impl<S: Service> Drop for Reactor<S> {
 
 fn joined(thread: thread::JoinHandle<Result<Receipt, Error>>) -> Result<Receipt, Error> {
     thread.join().unwrap_or_else(|payload| {
-        Err(Error::os("join", "reactor thread", io::Error::other(panic_text(&*payload))))
+        Err(Error::os("join", "reactor thread", io::Error::other(guard::said(payload))))
     })
 }

@@ -52,7 +52,7 @@ const fn row(
     Row { id, name, needs, slow: false, run }
 }
 
-fn socket_pair() -> std::io::Result<(TcpStream, TcpStream)> {
+pub(crate) fn socket_pair() -> std::io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let ours = TcpStream::connect(listener.local_addr()?)?;
     let (theirs, _) = listener.accept()?;

@@ -1,7 +1,7 @@
 //! The table: all rows, in the order of the scenarios.
 
 mod datagrams;
-mod descriptors;
+pub(crate) mod descriptors;
 #[cfg(unix)]
 mod devices;
 mod partial;

@@ -3,6 +3,7 @@
 //! Their ids have an `r` behind the scenario's number. Most have both ends of their connections in the runtime itself, so that they
 //! run on a virtual engine, too.
 
+mod bombs;
 #[cfg(unix)]
 mod children;
 mod datagrams;
@@ -63,6 +64,7 @@ pub(crate) fn rows() -> Vec<Row> {
         #[cfg(unix)]
         signals::ROWS,
         panics::ROWS,
+        bombs::ROWS,
         shutdown::ROWS,
         memory::ROWS,
     ]

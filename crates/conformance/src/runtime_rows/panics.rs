@@ -3,8 +3,9 @@
 use std::{cell::Cell, rc::Rc};
 
 use reactor::{
-    Bytes, Closed, Codec, Context, Controller, Event, Fault, Handle, Id, Outgoing, Receive, Refused, Result,
-    Service, ServiceId, Stream,
+    Bytes, Closed, Codec, Context, Controller, Event, Fault, Handle, Id, Layer, Outgoing, Receive, Refused,
+    Result, Service, ServiceId, Stream,
+    session::{Io, Next, Step},
 };
 
 use super::{
@@ -36,13 +37,20 @@ enum Place {
     Timer,
     Message,
     Command,
+    CodecEnd,
     End,
     Closed,
     Fault,
     Stop,
+    LayerStart,
+    LayerReady,
+    LayerOpen,
+    LayerSeal,
+    LayerFinish,
+    LayerEnd,
 }
 
-const PLACES: [Place; 13] = [
+const PLACES: [Place; 20] = [
     Place::Start,
     Place::Accept,
     Place::Open,
@@ -52,10 +60,17 @@ const PLACES: [Place; 13] = [
     Place::Timer,
     Place::Message,
     Place::Command,
+    Place::CodecEnd,
     Place::End,
     Place::Closed,
     Place::Fault,
     Place::Stop,
+    Place::LayerStart,
+    Place::LayerReady,
+    Place::LayerOpen,
+    Place::LayerSeal,
+    Place::LayerFinish,
+    Place::LayerEnd,
 ];
 
 /// What the panics say.
@@ -84,6 +99,50 @@ impl Codec for FragileBytes {
         out.put(item);
         Ok(())
     }
+
+    fn end<'a>(&mut self, _: &'a [u8]) -> Result<Option<&'a [u8]>> {
+        self.0.pass(Place::CodecEnd);
+        Ok(None)
+    }
+}
+
+/// Passes bytes on, with a panic.
+struct FragileLayer(Place);
+
+impl Layer for FragileLayer {
+    const INPUT_MAX: usize = 0;
+
+    fn start(&mut self, _: &mut Io<'_>) -> Result {
+        self.0.pass(Place::LayerStart);
+        Ok(())
+    }
+
+    fn ready(&self) -> bool {
+        self.0.pass(Place::LayerReady);
+        true
+    }
+
+    fn open(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
+        self.0.pass(Place::LayerOpen);
+        io.up.extend_from_slice(input);
+        Ok(Step { used: input.len(), next: Next::Wait })
+    }
+
+    fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
+        self.0.pass(Place::LayerSeal);
+        io.down.put(clear);
+        Ok(clear.len())
+    }
+
+    fn finish(&mut self, _: &mut Io<'_>) -> Result {
+        self.0.pass(Place::LayerFinish);
+        Ok(())
+    }
+
+    fn end(&mut self, _: &[u8]) -> Result {
+        self.0.pass(Place::LayerEnd);
+        Ok(())
+    }
 }
 
 /// Comes through all callbacks, and panics in one.
@@ -108,7 +167,7 @@ impl Service for Fragile {
     }
 }
 
-type Brittle = Stream<FragileBytes>;
+type Brittle = Stream<FragileBytes, FragileLayer>;
 
 impl Handle<Brittle> for Fragile {
     fn handle(
@@ -174,7 +233,7 @@ fn in_each_callback(world: &mut World<'_>) -> Outcome {
         let address = rig.with(fragile, |_, cx| -> Result<_> {
             let listener = cx.listen("127.0.0.1:0", move |_| {
                 place.pass(Place::Accept);
-                Some(Stream::new(FragileBytes(place)))
+                Some(Stream::over(FragileBytes(place), FragileLayer(place)))
             })?;
             Ok(cx.local(listener)?)
         });

@@ -261,7 +261,8 @@ pub trait Engine {
     /// The system refused: EPERM for a regular file, ENOSPC, EBADF, ..; the resource is then not watched.
     fn watch(&mut self, key: Key, source: Source<'_>, interest: Option<Interest>) -> io::Result<()>;
 
-    /// Forgets a watched resource; its owner closes it.
+    /// Forgets a watched resource; its owner closes it. A source that was never watched (a virtual one of no number, say)
+    /// stands for one that its owner cannot show any more: the key alone says what is forgotten.
     fn unwatch(&mut self, key: Key, source: Source<'_>);
 
     /// Reads from a watched resource's source. EINTR is not seen.

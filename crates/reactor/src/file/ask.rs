@@ -1,16 +1,14 @@
 //! What a service asks of files through its context.
 
-use std::{
-    ops::Range,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::ops::Range;
 
 use super::{Answered, File, FileJob, FileTransfer, Operation, transfer};
 use crate::{
     context::{Context, Rejected},
     error::Error,
+    guard::Kept,
     id::Id,
-    message::{Offloaded, Refused, panic_text},
+    message::{Offloaded, Refused},
     resource::AnyStream,
     service::{Handled, Received},
 };
@@ -33,16 +31,14 @@ impl<S> Context<'_, S> {
         };
         let (mailbox, service) = (self.core.mailbox.clone(), self.index);
         let Operation { action, take } = operation;
+        let then = Kept::new(then);
         let tell = move |result: Result<_, Error>| {
             let result = result.and_then(|answer| {
                 let mismatch =
                     Error::Misuse { operation: "file", why: "the engine gave another kind of answer" };
                 take(answer).ok_or(mismatch)
             });
-            let what = match catch_unwind(AssertUnwindSafe(|| then(result))) {
-                Ok(message) => Offloaded::Done(message),
-                Err(payload) => Offloaded::Panicked(panic_text(&*payload)),
-            };
+            let what = Offloaded::of(|| then.into_inner()(result));
             let answered = Answered { what, _claim: claim };
             if let Err(refused) = mailbox.send_reserved(service, answered, M::deliver_file()) {
                 // A service that has gone wants no answer; whoever waits for its place does.

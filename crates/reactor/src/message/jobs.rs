@@ -9,10 +9,10 @@
 //! ever. So while a job waits and a thread sleeps, some thread is on its way to the queue; and many jobs given at once,
 //! each of them short, are done by one thread that was woken once.
 
+use crate::guard;
 use crate::sync::thread::{self, JoinHandle, ThreadId};
 use crate::sync::{Arc, Condvar, Mutex, lock, wait_while, wait_while_for};
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use std::{fmt, io, mem};
 
@@ -253,12 +253,8 @@ fn work(shared: &Shared) {
         let calls = state.call();
         drop(state);
         shared.wake(calls);
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(job)) {
-            // Dropping the payload may panic again, and then the thread would be lost to the count.
-            if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-                mem::forget(again);
-            }
-        }
+        // A panic that left here would lose the thread to the count. Whoever gave the job has told its service.
+        let _ = guard::call(job);
         state = lock(&shared.state);
         state.running -= 1;
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{mailbox::Refused, receive};
-use crate::{core::Core, runtime::timers::TimerKey, service::Receive};
+use crate::{core::Core, guard::Kept, runtime::timers::TimerKey, service::Receive};
 
 /// Names a timer that was set with [`after`](crate::Context::after); stale ones are harmless.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -55,12 +55,12 @@ trait Erased: Any {
 struct Store<M> {
     timers: Vec<Cell<M>>,
     free: Vec<u32>,
-    told: VecDeque<M>,
+    told: VecDeque<Kept<M>>,
 }
 
 struct Cell<M> {
     generation: u32,
-    payload: Option<M>,
+    payload: Option<Kept<M>>,
     key: Option<TimerKey>,
 }
 
@@ -71,11 +71,11 @@ impl<M> Store<M> {
             self.timers.len() as u32 - 1
         });
         let cell = &mut self.timers[index as usize];
-        cell.payload = Some(payload);
+        cell.payload = Some(Kept::new(payload));
         (index, cell.generation)
     }
 
-    fn take(&mut self, index: u32) -> Option<(M, Option<TimerKey>)> {
+    fn take(&mut self, index: u32) -> Option<(Kept<M>, Option<TimerKey>)> {
         let cell = self.timers.get_mut(index as usize)?;
         let payload = cell.payload.take()?;
         cell.generation = cell.generation.wrapping_add(1);
@@ -135,7 +135,7 @@ pub(crate) fn hand<S: Receive<M>, M: 'static>(
     };
     if let Some(message) = message {
         core.counters.messages += 1;
-        receive::<S, M>(core, erased, index, message);
+        receive::<S, M>(core, erased, index, message.into_inner());
     }
 }
 
@@ -207,7 +207,7 @@ impl Lanes {
         }
         let lane = self.lane::<M>(service, hand);
         match self.store::<M>(lane) {
-            Some(store) => store.told.push_back(message),
+            Some(store) => store.told.push_back(Kept::new(message)),
             None => return Err(Refused::Gone(message)),
         }
         self.told.push_back(lane);

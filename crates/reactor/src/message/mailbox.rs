@@ -49,6 +49,14 @@ impl<M> Refused<M> {
             Refused::Full(message) | Refused::Gone(message) => message,
         }
     }
+
+    /// The same refusal of what the message is made of.
+    pub(crate) fn map<T>(self, take: impl FnOnce(M) -> T) -> Refused<T> {
+        match self {
+            Refused::Full(message) => Refused::Full(take(message)),
+            Refused::Gone(message) => Refused::Gone(take(message)),
+        }
+    }
 }
 
 impl<M> fmt::Debug for Refused<M> {

@@ -29,6 +29,7 @@ use crate::{
     core::{Call, Core},
     error::Fault,
     file::Answered,
+    guard::{self, Kept},
     resource::service,
     service::{Receive, Service},
 };
@@ -67,18 +68,28 @@ pub(crate) fn deliver_command<S: Receive<M>, M: Send + 'static>(
     to: Option<(&mut Core, &mut dyn Any)>,
     index: u16,
 ) {
-    let queue: &mut VecDeque<M> = queue.downcast_mut().expect("a lane keeps the type it was made for");
+    let queue: &mut VecDeque<Kept<M>> = queue.downcast_mut().expect("a lane keeps the type it was made for");
     let Some(message) = queue.pop_front() else { return };
     if let Some((core, erased)) = to {
         core.counters.commands += 1;
-        receive::<S, M>(core, erased, index, message);
+        receive::<S, M>(core, erased, index, message.into_inner());
     }
 }
 
 /// What became of an offloaded job.
 pub(crate) enum Offloaded<M> {
-    Done(M),
+    Done(Kept<M>),
     Panicked(String),
+}
+
+impl<M> Offloaded<M> {
+    /// Runs users' code for its message, in whatever thread that is.
+    pub(crate) fn of(users: impl FnOnce() -> M) -> Offloaded<M> {
+        match guard::call(users) {
+            Ok(message) => Offloaded::Done(Kept::new(message)),
+            Err(text) => Offloaded::Panicked(text),
+        }
+    }
 }
 
 /// Delivers the result of a job.
@@ -95,7 +106,7 @@ pub(crate) fn deliver_job<S: Receive<M>, M: Send + 'static>(
         record.jobs = record.jobs.saturating_sub(1);
     }
     match result {
-        Offloaded::Done(message) => receive::<S, M>(core, erased, index, message),
+        Offloaded::Done(message) => receive::<S, M>(core, erased, index, message.into_inner()),
         Offloaded::Panicked(text) => fault(core, service::<S>(erased), index, Fault::Job(text)),
     }
 }
@@ -111,16 +122,7 @@ pub(crate) fn deliver_file<S: Receive<M>, M: Send + 'static>(
     let Some(answered) = queue.pop_front() else { return };
     let Some((core, erased)) = to else { return };
     match answered.what {
-        Offloaded::Done(message) => receive::<S, M>(core, erased, index, message),
+        Offloaded::Done(message) => receive::<S, M>(core, erased, index, message.into_inner()),
         Offloaded::Panicked(text) => fault(core, service::<S>(erased), index, Fault::Job(text)),
-    }
-}
-
-/// What a panic said.
-pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> String {
-    match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).to_owned(),
-        (_, Some(text)) => text.clone(),
-        _ => "a payload that is no text".to_owned(),
     }
 }

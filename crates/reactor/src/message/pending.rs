@@ -4,6 +4,7 @@
 //! answer; dropping it unused, as happens when its command is dropped, resolves the pending to
 //! [`Unanswered::Gone`]. So a pending always resolves. Wakers and values are woken and dropped outside the lock.
 
+use crate::guard;
 use crate::sync::thread::{self, ThreadId};
 use crate::sync::{Arc, Condvar, Mutex, lock, wait_while, wait_while_for};
 use std::error::Error;
@@ -57,7 +58,8 @@ impl<T> Reply<T> {
         drop(slot);
         self.shared.changed.notify_all();
         if let Slot::Open(Some(waker)) = before {
-            waker.wake();
+            // An executor's code, in a call or a drop of the answerer, who is not to pay for it.
+            let _ = guard::call(|| waker.wake());
         }
     }
 }

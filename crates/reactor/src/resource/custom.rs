@@ -6,8 +6,9 @@ use super::{CLOSING, Flow, Io, Output, Resource, Table, emit, release_refused, s
 use crate::{
     context::Context,
     core::Core,
-    engine::{self, Ending, Identity, Interest, Outgoing, Ready},
+    engine::{self, Ending, Identity, Interest, Outgoing, Ready, Source},
     error::{Closed, Error, Phase},
+    guard,
     id::{Id, Key},
     service::Handle,
 };
@@ -89,9 +90,15 @@ pub(super) fn enroll<R: Resource>(
     index: u16,
     table: &'static Table,
 ) -> Result<Key, (R, Error)> {
+    // A resource that cannot say what is to be watched comes back: nothing is half registered then.
+    let refused = |resource, error| Err((resource, Error::os("watch", std::any::type_name::<R>(), error)));
+    let (identity, watched) = match guard::call(|| (resource.source().identity(), resource.interest())) {
+        Ok(shown) => shown,
+        Err(text) => return refused(resource, io::Error::other(text)),
+    };
     let custom = Custom {
-        identity: resource.source().identity(),
-        watched: None,
+        identity,
+        watched,
         resource,
         out: None,
         paused: false,
@@ -110,13 +117,12 @@ pub(super) fn enroll<R: Resource>(
     let Core { registry, engine, .. } = core;
     let custom = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Custom<R>>());
     let custom = custom.expect("it was inserted above");
-    custom.watched = custom.wanted();
-    match engine.watch(key, custom.resource.source(), custom.watched) {
+    let source = guard::call(|| custom.resource.source()).map_err(io::Error::other);
+    match source.and_then(|source| engine.watch(key, source, custom.watched)) {
         Ok(()) => Ok(key),
         Err(cause) => {
             let back = core.registry.take_back(key).and_then(|back| back.downcast::<Custom<R>>().ok());
-            let resource = back.expect("it was inserted above").resource;
-            Err((resource, Error::os("watch", std::any::type_name::<R>(), cause)))
+            refused(back.expect("it was inserted above").resource, cause)
         }
     }
 }
@@ -305,10 +311,19 @@ fn pause<R: Resource>(core: &mut Core, key: Key, paused: bool) {
 
 fn leave<R: Resource>(core: &mut Core, key: Key, _: Ending) {
     let Core { registry, engine, budget, .. } = core;
-    let custom = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>());
-    if let Some(custom) = custom {
-        budget.recount(&mut custom.counted, 0);
-        engine.unwatch(key, custom.resource.source());
+    let Some(slot) = registry.live(key) else { return };
+    let service = slot.service;
+    let custom = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Custom<R>>());
+    let Some(custom) = custom else { return };
+    budget.recount(&mut custom.counted, 0);
+    // Ends are told from anywhere, also from the end of the runtime. A resource that cannot show its source any more
+    // is forgotten by its key.
+    match guard::call(|| custom.resource.source()) {
+        Ok(source) => engine.unwatch(key, source),
+        Err(text) => {
+            engine.unwatch(key, Source::hosted(u64::MAX));
+            core.note_panic(service, text);
+        }
     }
 }
 

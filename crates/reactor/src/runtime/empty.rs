@@ -86,7 +86,7 @@ mod tests {
     };
 
     use super::{EMPTY_MAX, happened};
-    use crate::{Bytes, Context, Event, Handle, Id, Result, Runtime, Service, Stream, message::panic_text};
+    use crate::{Bytes, Context, Event, Handle, Id, Result, Runtime, Service, Stream, guard};
 
     struct Quiet;
 
@@ -116,7 +116,7 @@ mod tests {
         let now = happened(&runtime.core);
         let one_more = AssertUnwindSafe(|| runtime.count_empty(now));
         let payload = catch_unwind(one_more).expect_err("one turn too many");
-        let text = panic_text(&*payload);
+        let text = guard::said(payload);
         assert!(
             text.contains("Stream") && text.contains(&format!("{id:?}")) && text.contains("Quiet"),
             "{text}"

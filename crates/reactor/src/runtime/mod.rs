@@ -13,7 +13,6 @@ use std::{
     any::{Any, type_name},
     fmt, io,
     marker::PhantomData,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicU16, Ordering},
@@ -32,8 +31,9 @@ use crate::{
     core::{Call, Core, Record},
     engine::{Candidates, Ending, Engine, Event},
     error::{Closed, Error, Fault},
+    guard,
     id::Key,
-    message::{Deliver, Inbox, fault, panic_text},
+    message::{Deliver, Inbox, fault},
     metrics::Metrics,
     service::{Service, ServiceId},
 };
@@ -229,6 +229,7 @@ impl Runtime {
         self.call(index, |core, erased| {
             result = Some(f(crate::resource::service::<S>(erased), &mut Context::new(core, index)));
         });
+        self.end_panicked();
         self.core.give_files();
         self.start_fresh();
         result
@@ -332,9 +333,8 @@ impl Runtime {
             return;
         };
         core.calling = index;
-        // The tables hold no borrow and no half-made change while a handler runs: what it left is valid.
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| f(core, &mut **service))) {
-            self.panicked(index, panic_text(&*payload));
+        if let Err(text) = guard::call(|| f(core, &mut **service)) {
+            self.panicked(index, text);
         }
     }
 
@@ -344,7 +344,18 @@ impl Runtime {
         crate::log::panic(entry.name, &text);
         entry.panic.get_or_insert(text);
         self.core.counters.panics += 1;
-        self.end_service(index);
+        if self.core.alive[index as usize] {
+            self.end_service(index);
+        }
+    }
+
+    /// Ends the services whose code panicked outside of a call of theirs: while output was written, or a resource ended.
+    fn end_panicked(&mut self) {
+        while !self.core.panics_due.is_empty() {
+            for (index, text) in std::mem::take(&mut self.core.panics_due) {
+                self.panicked(index, text);
+            }
+        }
     }
 }
 
@@ -353,12 +364,16 @@ impl Drop for Runtime {
         for key in self.core.registry.keys(None) {
             self.core.end(key, Closed::Stopped, Ending::Orderly);
         }
-        for (key, _) in std::mem::take(&mut self.core.ended) {
-            shutdown::drop_quietly(self.core.registry.take_ended(key));
+        for (key, why) in std::mem::take(&mut self.core.ended) {
+            guard::discard(why, "an end");
+            if let Some((service, _, resource)) = self.core.registry.take_ended(key) {
+                guard::discard(resource, self.services[service as usize].name);
+            }
         }
         for entry in &mut self.services {
-            shutdown::drop_quietly(entry.service.take());
+            guard::discard(entry.service.take(), entry.name);
         }
+        guard::discard(self.core.observer.take(), "the observer");
     }
 }
 

@@ -143,6 +143,11 @@ impl Registry {
         self.ended(key).map(|slot| slot.service)
     }
 
+    /// Whose a resource is, which lives or waits for its `closed`.
+    pub(crate) fn service_of(&mut self, key: Key) -> Option<u16> {
+        self.peek(key).map(|slot| slot.service).or_else(|| self.service_of_ended(key))
+    }
+
     /// Takes an ended resource out for its `closed`.
     pub(crate) fn take_ended(&mut self, key: Key) -> Option<(u16, &'static Table, Box<dyn Any>)> {
         let slot = self.ended(key)?;

@@ -1,14 +1,12 @@
 //! The stop: graceful within its grace, then a cut; and the one receipt of it all.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    time::Duration,
-};
+use std::time::Duration;
 
 use super::Runtime;
 use crate::{
     engine::Ending,
     error::{Closed, Error},
+    guard,
     id::Key,
     message::Left,
 };
@@ -181,13 +179,10 @@ impl Runtime {
     /// messages are dropped, senders get `Gone`.
     pub(super) fn end_service(&mut self, index: u16) {
         let entry = &mut self.services[index as usize];
-        if let Some(service) = entry.service.take() {
-            drop_quietly(service);
-        }
+        let name = entry.name;
+        guard::discard(entry.service.take(), name);
         self.core.alive[index as usize] = false;
-        // Dropping the queued commands may panic, too.
-        let inbox = &mut self.inbox;
-        let _ = catch_unwind(AssertUnwindSafe(|| inbox.end_service(index)));
+        self.inbox.end_service(index);
         for key in self.core.registry.keys(Some(index)) {
             self.core.end(key, Closed::Aborted, Ending::Orderly);
         }
@@ -195,9 +190,8 @@ impl Runtime {
         for (key, why) in ended {
             match self.core.registry.service_of_ended(key) {
                 Some(service) if service == index => {
-                    if let Some((.., resource)) = self.core.registry.take_ended(key) {
-                        drop_quietly(resource);
-                    }
+                    guard::discard(self.core.registry.take_ended(key), name);
+                    guard::discard(why, name);
                     self.core.registry.free(key);
                 }
                 _ => self.core.ended.push((key, why)),
@@ -209,9 +203,4 @@ impl Runtime {
         let jobs = std::mem::take(&mut self.core.records[index as usize].jobs);
         self.core.jobs_abandoned = self.core.jobs_abandoned.saturating_add(jobs);
     }
-}
-
-/// Drops what a user gave; a panic of its drop is not the others' affair.
-pub(super) fn drop_quietly<T>(value: T) {
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
 }

@@ -9,14 +9,14 @@
 
 use std::time::Duration;
 
-use super::{Runtime, WAIT_ERRORS_MAX, broken, empty, shutdown::drop_quietly};
+use super::{Runtime, WAIT_ERRORS_MAX, broken, empty};
 use crate::{
     clock::Time,
     core::{Call, Due},
     engine::Event,
     error::Error,
+    guard,
     id::Key,
-    message::panic_text,
 };
 
 impl Runtime {
@@ -190,9 +190,8 @@ impl Runtime {
                 continue;
             };
             core.calling = index;
-            let call = std::panic::AssertUnwindSafe(|| deliver(queue, Some((core, &mut **service)), index));
-            if let Err(payload) = std::panic::catch_unwind(call) {
-                self.panicked(index, panic_text(&*payload));
+            if let Err(text) = guard::call(|| deliver(queue, Some((core, &mut **service)), index)) {
+                self.panicked(index, text);
             }
         }
     }
@@ -241,11 +240,7 @@ impl Runtime {
     /// Writes what was queued.
     pub(super) fn flush(&mut self) {
         self.core.flush();
-        if !self.core.panics_due.is_empty() {
-            for (index, text) in std::mem::take(&mut self.core.panics_due) {
-                self.panicked(index, text);
-            }
-        }
+        self.end_panicked();
     }
 
     /// The last call for each resource that ended; after it the slot is free.
@@ -253,9 +248,11 @@ impl Runtime {
         for (key, why) in std::mem::take(&mut self.core.ended) {
             self.core.steps += 1;
             let Some((service, table, resource)) = self.core.registry.take_ended(key) else { continue };
-            crate::log::closed(self.services[service as usize].name, key, &why);
+            let name = self.services[service as usize].name;
+            crate::log::closed(name, key, &why);
             if !self.core.alive[service as usize] {
-                drop_quietly(resource);
+                guard::discard(resource, name);
+                guard::discard(why, name);
                 self.core.registry.free(key);
                 continue;
             }
@@ -263,6 +260,7 @@ impl Runtime {
             self.call(service, |core, erased| (table.closed)(core, erased, key, resource, why));
             self.core.registry.free(key);
         }
+        self.end_panicked();
     }
 
     /// One clock read: what was set in this turn counts from here.
