@@ -1,6 +1,7 @@
-//! `serve_files` as its header says: asked by curl where there is one, and by plain sockets for what curl does not do.
+//! `serve_files` as its header says: asked by curl where there is one, and by plain sockets.
 #![cfg(unix)]
 
+mod foreign;
 mod programs;
 mod scratch;
 mod server;
@@ -9,11 +10,12 @@ use std::{
     fs,
     io::{Read, Write},
     net::{Shutdown, TcpStream},
-    os::unix::fs::symlink,
-    process::{Command, Stdio},
+    os::unix::{fs::symlink, net::UnixListener},
+    process::Command,
 };
 
 use programs::assert_refused;
+use rustix::process::{Pid, Signal, kill_process};
 use scratch::Scratch;
 use server::Server;
 
@@ -91,14 +93,14 @@ impl Answer {
 
 #[test]
 fn curl_gets_files_ranges_and_a_connection_for_several() {
-    if !Command::new("curl").arg("--version").stdout(Stdio::null()).status().is_ok_and(|s| s.success()) {
-        eprintln!("curl_gets_files_ranges_and_a_connection_for_several: skipped, there is no curl");
-        return;
-    }
+    let Some(curl) = foreign::command("curl") else { return };
     let site = Site::new();
     let curl = |args: &[&str]| {
-        let output =
-            Command::new("curl").args(["-s", "--max-time", "30"]).args(args).output().expect("it runs");
+        let output = Command::new(curl.get_program())
+            .args(["-s", "--max-time", "30"])
+            .args(args)
+            .output()
+            .expect("it runs");
         assert!(output.status.success(), "{args:?}: {:?}", output.status);
         output.stdout
     };
@@ -267,6 +269,84 @@ fn requests_that_come_at_once_are_answered_in_order() {
 }
 
 #[test]
+fn a_proxys_form_of_a_request_is_accepted_and_a_malformed_host_is_not() {
+    let site = Site::new();
+    let ask = |target: &str, host: &str| {
+        Answer::of(site.raw(format!("GET {target} HTTP/1.1\r\nHost:{host}\r\n\r\n").as_bytes()))
+    };
+    for (target, host) in [
+        ("/near.txt", " x"),
+        ("http://x/near.txt", " x"),
+        ("HTTP://x:80/near.txt?a=b", " somebody-else"),
+        ("http://[::1]:80/near.txt", ""),
+    ] {
+        let answer = ask(target, host);
+        assert_eq!((answer.status(), answer.body.as_slice()), (200, &b"0123456789"[..]), "{target}");
+    }
+    assert_eq!(ask("http://x", " x").body, b"<p>front");
+    assert_eq!(ask("http://x/sub", " x").field("Location"), Some("/sub/"));
+    for (target, host) in [
+        ("/near.txt", " x y"),
+        ("/near.txt", " x:y"),
+        ("/near.txt", " [::1"),
+        ("/near.txt", " me@x"),
+        ("http:///near.txt", " x"),
+        ("http://me@x/near.txt", " x"),
+        ("ftp://x/near.txt", " x"),
+        ("near.txt", " x"),
+        ("*", " x"),
+    ] {
+        assert_eq!(ask(target, host).status(), 400, "{target} {host}");
+    }
+}
+
+#[test]
+fn a_connection_that_is_to_close_closes_whatever_else_is_said() {
+    let site = Site::new();
+    for fields in [
+        "Connection: close\r\nConnection: keep-alive\r\n",
+        "Connection: keep-alive\r\nConnection: close\r\n",
+        "Connection: close, keep-alive\r\n",
+    ] {
+        let mut client = site.server.client();
+        client.write_all(format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n").as_bytes()).expect("taken");
+        // Its own end is not told: the server is the one that closes.
+        assert_eq!(Answer::of(rest_of(client)).field("Connection"), Some("close"), "{fields}");
+    }
+}
+
+#[test]
+fn a_socket_is_not_served() {
+    let site = Site::new();
+    let _socket = UnixListener::bind(site.dir.path("www/socket")).expect("a name");
+    assert_eq!(site.get("/socket", "").status(), 403);
+}
+
+#[test]
+fn what_is_no_head_is_refused_before_its_end_and_what_is_odd_is_read() {
+    let site = Site::new();
+    let mut client = site.server.client();
+    client.write_all(b"\x16\x03\x01\x02").expect("taken");
+    assert_eq!(Answer::of(rest_of(client)).status(), 400, "at once, though no line has ended");
+    for head in
+        ["GET  / HTTP/1.1", "GET / HTTP/1.1 ", "GET / HTTP/2.0", "GET /", "G(T / HTTP/1.1", " GET / HTTP/1.1"]
+    {
+        assert_eq!(
+            Answer::of(site.raw(format!("{head}\r\nHost: x\r\n\r\n").as_bytes())).status(),
+            400,
+            "{head}"
+        );
+    }
+    for field in ["Host : x", " folded: x", "no colon", ": x"] {
+        assert_eq!(site.get("/", &format!("{field}\r\n")).status(), 400, "{field}");
+    }
+    // An empty line before the head, and lines that end without a carriage return.
+    assert_eq!(Answer::of(site.raw(b"\r\nGET / HTTP/1.1\nHost:x\n\n")).body, b"<p>front");
+    let many = |count: usize| site.get("/", &"X: y\r\n".repeat(count)).status();
+    assert_eq!((many(62), many(63), many(64)), (200, 200, 431), "with `Host` that is 64 at most");
+}
+
+#[test]
 fn a_stop_lets_answers_finish_and_takes_no_more_requests() {
     let mut site = Site::new();
     let path = site.dir.path("www/sparse");
@@ -277,8 +357,7 @@ fn a_stop_lets_answers_finish_and_takes_no_more_requests() {
     client.write_all(b"GET /sparse HTTP/1.1\r\nHost: x\r\n\r\n").expect("all is taken");
     let mut first = [0; 16];
     client.read_exact(&mut first).expect("the answer has begun");
-    let asked = Command::new("kill").arg(site.server.child.id().to_string()).status().expect("it runs");
-    assert!(asked.success());
+    kill_process(Pid::from_child(&site.server.child), Signal::TERM).expect("it runs");
     assert_eq!(rest_of(idle), b"", "there is nothing to wait for");
     // It began before the stop and comes whole; the one behind it is not answered any more.
     client.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").expect("all is taken");

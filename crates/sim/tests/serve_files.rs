@@ -5,6 +5,8 @@
 mod answer;
 #[path = "../../reactor/examples/serve_files/date.rs"]
 mod date;
+#[path = "../../reactor/examples/serve_files/head.rs"]
+mod head;
 #[path = "../../reactor/examples/serve_files/request.rs"]
 mod request;
 #[path = "../../reactor/examples/serve_files/server.rs"]

@@ -8,6 +8,7 @@
 
 mod answer;
 mod date;
+mod head;
 mod request;
 mod server;
 

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::date;
-
-/// The most header fields of a request.
-const FIELDS_MAX: usize = 64;
+use crate::{
+    date,
+    head::{self, Head},
+};
 
 /// A request for a file.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub(crate) struct Request {
     pub(crate) is_head: bool,
     /// The connection stays for a next request.
     pub(crate) keep: bool,
-    /// As it was asked for.
+    /// As it was asked for, without the host.
     pub(crate) target: String,
     /// Beneath the directory.
     pub(crate) path: PathBuf,
@@ -49,42 +49,42 @@ pub(crate) enum Parsed {
 
 /// Reads the head of the next request.
 pub(crate) fn parse(bytes: &[u8]) -> Parsed {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut head = httparse::Request::new(&mut fields);
-    let len = match head.parse(bytes) {
-        Ok(httparse::Status::Complete(len)) => len,
-        Ok(httparse::Status::Partial) => return Parsed::Partial,
-        Err(httparse::Error::TooManyHeaders) => return Parsed::Bad(431),
-        Err(_) => return Parsed::Bad(400),
-    };
-    match understand(&head) {
-        Ok(request) => Parsed::Whole(len, request),
+    match head::parse(bytes) {
+        Ok(None) => Parsed::Partial,
+        Ok(Some(head)) => match understand(&head) {
+            Ok(request) => Parsed::Whole(head.len, request),
+            Err(status) => Parsed::Bad(status),
+        },
         Err(status) => Parsed::Bad(status),
     }
 }
 
-fn understand(head: &httparse::Request<'_, '_>) -> Result<Request, u16> {
-    let is_new = head.version == Some(1);
+fn understand(head: &Head<'_>) -> Result<Request, u16> {
+    let is_head = match head.method {
+        "GET" => false,
+        "HEAD" => true,
+        _ => return Err(405),
+    };
+    let target = origin(head.target)?;
     let mut request = Request {
-        is_head: match head.method {
-            Some("GET") => false,
-            Some("HEAD") => true,
-            _ => return Err(405),
-        },
-        keep: is_new,
-        target: head.path.unwrap_or_default().to_owned(),
-        path: path(head.path.unwrap_or_default())?,
+        is_head,
+        keep: head.is_new,
+        target: target.to_owned(),
+        path: path(target)?,
         range: None,
         none_match: None,
         modified_since: None,
         if_range: None,
     };
-    let mut hosts = 0;
-    for field in head.headers.iter() {
-        let is = |name: &str| field.name.eq_ignore_ascii_case(name);
-        let value = std::str::from_utf8(field.value).map(str::trim);
+    let (mut hosts, mut closes) = (0, false);
+    for (name, value) in &head.fields {
+        let is = |what: &str| name.eq_ignore_ascii_case(what);
+        let value = str::from_utf8(value);
         if is("host") {
             hosts += 1;
+            if hosts > 1 || !value.is_ok_and(|value| value.is_empty() || is_authority(value)) {
+                return Err(400);
+            }
         } else if is("transfer-encoding") || is("content-length") && value != Ok("0") {
             // A body would have to be read to find the next request; nobody sends one with a GET.
             return Err(400);
@@ -92,7 +92,9 @@ fn understand(head: &httparse::Request<'_, '_>) -> Result<Request, u16> {
         let Ok(value) = value else { continue };
         if is("connection") {
             let says = |what: &str| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(what));
-            request.keep = !says("close") && (request.keep || says("keep-alive"));
+            // Whoever says `close` means it, whatever else is said before or after.
+            closes |= says("close");
+            request.keep |= says("keep-alive");
         } else if is("range") {
             request.range = range(value);
         } else if is("if-none-match") {
@@ -103,7 +105,40 @@ fn understand(head: &httparse::Request<'_, '_>) -> Result<Request, u16> {
             request.if_range = Some(value.to_owned());
         }
     }
-    if is_new && hosts != 1 { Err(400) } else { Ok(request) }
+    request.keep &= !closes;
+    if head.is_new && hosts != 1 { Err(400) } else { Ok(request) }
+}
+
+/// The part of a target that names a file: all of `/path?query`, and what follows the host in
+/// `http://host/path?query`, which every server has to accept (RFC 9112, 3.2.2).
+fn origin(target: &str) -> Result<&str, u16> {
+    if target.starts_with('/') {
+        return Ok(target);
+    }
+    let (scheme, rest) = target.split_once("://").ok_or(400_u16)?;
+    let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    if !scheme.eq_ignore_ascii_case("http") || !is_authority(host) {
+        return Err(400);
+    }
+    match path {
+        "" => Ok("/"),
+        path if path.starts_with('/') => Ok(path),
+        // A query without a path.
+        _ => Err(400),
+    }
+}
+
+/// Whether this is `host` or `host:port`, as RFC 3986 (3.2) writes it, without a user's name.
+fn is_authority(text: &str) -> bool {
+    let is_digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    if let Some((inside, port)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let is_one = |byte: u8| byte.is_ascii_hexdigit() || b":.".contains(&byte);
+        let is_port = port.is_empty() || port.strip_prefix(':').is_some_and(is_digits);
+        return !inside.is_empty() && inside.bytes().all(is_one) && is_port;
+    }
+    let (host, port) = text.split_once(':').unwrap_or((text, ""));
+    let is_one = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
+    !host.is_empty() && host.bytes().all(is_one) && is_digits(port)
 }
 
 /// The path of a target, decoded and without its query. One that leads upwards is refused here already; links are

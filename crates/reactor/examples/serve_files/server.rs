@@ -262,10 +262,14 @@ fn status_of(error: &Error) -> u16 {
         Some(ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename) => 404,
         // It leads out of the directory, in circles, or is not for us.
         Some(ErrorKind::PermissionDenied | ErrorKind::CrossesDevices) => 403,
-        _ if error.io().and_then(std::io::Error::raw_os_error) == Some(LOOP) => 403,
-        _ => 500,
+        _ => match error.io().and_then(std::io::Error::raw_os_error) {
+            Some(LOOP | NO_SUCH_DEVICE) => 403,
+            _ => 500,
+        },
     }
 }
 
 /// ELOOP of Linux, for which there is no stable kind.
 const LOOP: i32 = 40;
+/// ENXIO: a socket, or a device that is not there; neither is a file to serve.
+const NO_SUCH_DEVICE: i32 = 6;
