@@ -112,7 +112,9 @@ impl Outgoing {
         self.appended += *result.as_ref().unwrap_or(&0) as u64;
         if self.appended == mark.0 {
             // `tail` may have opened a part for bytes that did not come.
-            self.parts.pop_back_if(|part| part.rest().is_empty());
+            if self.parts.back().is_some_and(|part| part.rest().is_empty()) {
+                self.parts.pop_back();
+            }
         }
         result
     }

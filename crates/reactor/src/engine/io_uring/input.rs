@@ -122,18 +122,14 @@ impl IoUring {
         let Some(entry) = table.get_mut(index) else { return };
         let descriptor = Fd(entry.number());
         let is_called = entry.has(CALLED_INPUT) || entry.has(STARVED);
-        let (kind, operation) = match entry.part {
-            Part::Datagrams
-                if let Some(mail) = mail
-                    && !is_called =>
-            {
-                (Kind::Mail, mail.receive(descriptor))
-            }
-            Part::Listener if operations.accept && !is_called => {
+        let mail = mail.as_mut().filter(|_| entry.part == Part::Datagrams && !is_called);
+        let (kind, operation) = match (entry.part, mail) {
+            (Part::Datagrams, Some(mail)) => (Kind::Mail, mail.receive(descriptor)),
+            (Part::Listener, _) if operations.accept && !is_called => {
                 let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
                 (Kind::Accept, opcode::AcceptMulti::new(descriptor).flags(flags).build())
             }
-            Part::Stream if operations.receive && !is_called => {
+            (Part::Stream, _) if operations.receive && !is_called => {
                 let operation = match entry.medium.is_socket() {
                     true => opcode::RecvMulti::new(descriptor, GROUP).build(),
                     // As many bytes as the buffer has.
@@ -141,7 +137,7 @@ impl IoUring {
                 };
                 (Kind::Receive, operation)
             }
-            part => {
+            (part, _) => {
                 let mask =
                     if part == Part::Connecting { libc::POLLOUT } else { libc::POLLIN | libc::POLLRDHUP };
                 (Kind::Readable, opcode::PollAdd::new(descriptor, mask as u32).build())

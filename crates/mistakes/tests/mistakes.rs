@@ -1,7 +1,7 @@
 //! What the compiler says of the commonest mistakes: each message names the service and what it lacks.
 //!
 //! A case is a program in `mistakes/` that must not compile, beside the very text of the complaint. After a
-//! change that is meant: `TRYBUILD=overwrite cargo test -p io-reactor --test mistakes`, then read the difference.
+//! change that is meant: `TRYBUILD=overwrite cargo test -p io-reactor-mistakes`, then read the difference.
 
 use std::process::Command;
 
