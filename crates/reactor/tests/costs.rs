@@ -5,6 +5,7 @@
 //! `cargo build --release --example echo && cargo test --release --test costs`.
 #![cfg(target_os = "linux")]
 
+mod foreign;
 mod watched;
 
 use std::{fs, path::Path, process::Command};

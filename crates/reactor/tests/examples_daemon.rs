@@ -2,6 +2,8 @@
 #![cfg(unix)]
 #![allow(unsafe_code)]
 
+mod foreign;
+
 use std::{
     env, fs,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
@@ -238,7 +240,7 @@ fn a_socket_that_was_passed_is_taken_and_another_processs_is_not() {
     for (process, listens_on) in [("$$", Some(&address)), ("1", None)] {
         // A shell knows its own number, which is the program's.
         let script = format!("LISTEN_PID={process} LISTEN_FDS=1 LISTEN_FDNAMES=web exec \"$0\" 127.0.0.1:0");
-        let mut shell = Command::new("sh");
+        let mut shell = Command::new("/bin/sh");
         shell.arg("-c").arg(script).arg(program());
         let number = listener.as_raw_fd();
         let pass = move || {
@@ -272,10 +274,10 @@ fn bad_input_is_refused_with_one_line_and_exit_code_2() {
     refused(Command::new(program()).arg("nowhere"), "`nowhere` is not an address");
     refused(Command::new(program()).env("LISTEN_PID", "me"), "LISTEN_PID=me: it is not a number");
     let script = "LISTEN_PID=$$ LISTEN_FDS=1025 exec \"$0\"";
-    refused(Command::new("sh").arg("-c").arg(script).arg(program()), "LISTEN_FDS=1025");
+    refused(Command::new("/bin/sh").arg("-c").arg(script).arg(program()), "LISTEN_FDS=1025");
     let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" 3<&-";
     refused(
-        Command::new("sh").arg("-c").arg(script).arg(program()),
+        Command::new("/bin/sh").arg("-c").arg(script).arg(program()),
         // The number is the program's own by then.
         "activation descriptors 3 to 3: descriptor 3 was not inherited",
     );
@@ -298,15 +300,9 @@ fn a_supervisor_that_is_not_there_is_an_error() {
 fn systemds_own_tool_activates_it() {
     let folder = Folder::new("activate");
     let path = folder.0.join("socket");
-    let mut tool = Command::new("systemd-socket-activate");
+    let Some(mut tool) = foreign::command("systemd-socket-activate") else { return };
     tool.arg("-l").arg(&path).arg("--fdname=web").arg(program()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = match tool.spawn() {
-        Ok(child) => Daemon::of(child),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return println!("SKIPPED: systemd-socket-activate is not installed");
-        }
-        Err(error) => panic!("{error}"),
-    };
+    let mut child = Daemon::of(tool.spawn().expect("it starts"));
     // It says on stderr when it listens.
     let mut said = BufReader::new(child.child.stderr.take().expect("stderr is piped"));
     let mut line = String::new();

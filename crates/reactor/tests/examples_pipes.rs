@@ -1,5 +1,5 @@
-//! The examples over standard input and output and child processes do what their headers say, talked to by cat,
-//! head, nc, socat and kill.
+//! The examples over standard input and output and child processes do what their headers say, between programs of
+//! POSIX: the shell, cat, head.
 #![cfg(unix)]
 
 mod programs;
@@ -8,14 +8,17 @@ use std::{
     ffi::OsStr,
     fs::File,
     io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
     os::unix::ffi::OsStrExt,
     path::PathBuf,
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio},
     sync::mpsc,
     thread,
+    time::Instant,
 };
 
 use programs::{PATIENCE, assert_refused, assert_refused_raw, example};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Bytes that show when some are lost, doubled or moved.
 fn pattern(len: usize) -> Vec<u8> {
@@ -28,7 +31,7 @@ fn shell(program: &str, script: &str) -> (String, Option<i32>) {
     let path = PathBuf::from(example(program).get_program());
     let limit = PATIENCE.as_secs().to_string();
     let mut command = Command::new("timeout");
-    command.args([&limit, "bash", "-c", script]).env("PROGRAM", path).stdin(Stdio::null());
+    command.args([&limit, "/bin/sh", "-c", script]).env("PROGRAM", path).stdin(Stdio::null());
     let output = command.output().expect("there is a shell");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_ne!(
@@ -74,19 +77,18 @@ impl Running {
         }
     }
 
-    fn signal(&self, name: &str) {
-        let done = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
-        assert!(done.expect("there is kill").success());
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
     }
 
     /// Waits for its end, which comes in time, or the test fails.
     fn ended(&mut self) -> Option<i32> {
         let (done, over) = mpsc::channel();
-        let pid = self.child.id().to_string();
+        let pid = Pid::from_child(&self.child);
         let guard = thread::spawn(move || {
             if over.recv_timeout(PATIENCE).is_err() {
                 // Then `wait` below tells of a signal.
-                let _ = Command::new("kill").args(["-KILL", &pid]).status();
+                let _ = kill_process(pid, Signal::KILL);
             }
         });
         let status = self.child.wait().expect("it is a child");
@@ -112,12 +114,24 @@ fn broadcast() -> (Running, String) {
     (running, address)
 }
 
-/// nc(1) or socat(1), connected.
-fn client(program: &str, address: &str) -> Running {
-    let (ip, port) = address.rsplit_once(':').expect("an address with a port");
-    match program {
-        "nc" => Running::start(Command::new("nc").args([ip, port])),
-        _ => Running::start(Command::new("socat").args(["-", &format!("TCP:{address}")])),
+/// A client of the broadcast.
+struct Guest(BufReader<TcpStream>);
+
+impl Guest {
+    fn come(address: &str) -> Guest {
+        let stream = TcpStream::connect(address).expect("the program listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        Guest(BufReader::new(stream))
+    }
+
+    fn say(&self, line: &str) {
+        writeln!(self.0.get_ref(), "{line}").expect("it is read");
+    }
+
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("text");
+        line.trim_end().to_owned()
     }
 }
 
@@ -125,23 +139,22 @@ fn client(program: &str, address: &str) -> Running {
 fn broadcast_passes_what_one_says_to_all_others() {
     let (mut program, address) = broadcast();
     let mut guests = Vec::new();
-    for (at, tool) in ["nc", "socat"].into_iter().enumerate() {
-        let mut guest = client(tool, &address);
+    for at in 0..2 {
+        let guest = Guest::come(&address);
         // Heard at the program: so this one is connected, and hears what comes from now on.
-        writeln!(guest.stdin.as_mut().expect("it is open"), "guest {at}").expect("it is read");
+        guest.say(&format!("guest {at}"));
         assert_eq!(program.line(), format!("guest {at}"));
         guests.push(guest);
     }
-    assert_eq!(guests[0].line(), "guest 1", "and not what it said itself");
+    assert_eq!(guests[0].hear(), "guest 1", "and not what it said itself");
     writeln!(program.stdin.as_mut().expect("it is open"), "hello all").expect("it is read");
     for guest in &mut guests {
-        assert_eq!(guest.line(), "hello all");
+        assert_eq!(guest.hear(), "hello all");
     }
     program.stdin = None;
     for guest in &mut guests {
-        guest.stdin = None;
         let mut rest = String::new();
-        guest.stdout.read_to_string(&mut rest).expect("text");
+        guest.0.read_to_string(&mut rest).expect("an orderly end");
         assert_eq!(rest, "", "the end is passed on");
     }
     assert_eq!(program.ended(), Some(0));
@@ -150,8 +163,8 @@ fn broadcast_passes_what_one_says_to_all_others() {
 #[test]
 fn broadcast_serves_every_byte_of_its_input_to_a_slow_client() {
     let (mut program, address) = broadcast();
-    let mut guest = client("socat", &address);
-    writeln!(guest.stdin.as_mut().expect("it is open"), "here").expect("it is read");
+    let mut guest = Guest::come(&address);
+    guest.say("here");
     assert_eq!(program.line(), "here");
     let bytes = pattern(8 << 20);
     let mut stdin = program.stdin.take().expect("it is open");
@@ -159,7 +172,7 @@ fn broadcast_serves_every_byte_of_its_input_to_a_slow_client() {
     // More than all buffers and the cap of a queue: the input waits for the client.
     let writer = thread::spawn(move || stdin.write_all(&sent));
     let mut got = vec![0; bytes.len()];
-    guest.stdout.read_exact(&mut got).expect("all of it comes");
+    guest.0.read_exact(&mut got).expect("all of it comes");
     assert!(got == bytes, "the same bytes come out");
     writer.join().expect("the writer does not panic").expect("all of it is read");
     drop(guest);
@@ -174,7 +187,7 @@ fn broadcast_takes_a_file_and_nothing_as_input_and_ends_with_its_reader() {
         "true | $PROGRAM 127.0.0.1:0",
         "cat $PROGRAM | $PROGRAM 127.0.0.1:0 >/dev/full",
         // Its input goes on for ever, and its output has no reader: that ends it, and not a signal.
-        "yes | $PROGRAM 127.0.0.1:0 | true; echo ${PIPESTATUS[1]}; exit ${PIPESTATUS[1]}",
+        "exit $({ yes | { $PROGRAM 127.0.0.1:0; echo $? >&3; } | true; } 3>&1)",
     ] {
         let (said, code) = shell("broadcast", &format!("{{ {script}; }} 2>/dev/null"));
         assert_eq!(code, Some(0), "{script}: {said}");
@@ -185,7 +198,7 @@ fn broadcast_takes_a_file_and_nothing_as_input_and_ends_with_its_reader() {
 fn broadcast_leaves_the_open_file_that_others_share_as_it_was() {
     // The flags of the program's standard input and output, seen by who has them after it.
     let script = "{ echo x; exec sleep 0.2; } | { $PROGRAM 127.0.0.1:0 2>/dev/null; exec 5<&0; \
-                  grep -h flags /proc/self/fdinfo/5 /proc/self/fdinfo/1; }";
+                  cat /proc/self/fdinfo/5 /proc/self/fdinfo/1; }";
     let (said, _) = shell("broadcast", script);
     let flags: Vec<_> = said
         .lines()
@@ -204,6 +217,12 @@ fn an_address_that_is_no_text_is_refused_as_any_other() {
     assert_refused_raw("proxy", &[address, address], "`\u{fffd}:1`");
 }
 
+/// Whether a process has these arguments, each with a zero behind it.
+fn is_running(arguments: &[u8]) -> bool {
+    let mut processes = std::fs::read_dir("/proc").expect("Linux has it").flatten();
+    processes.any(|of| std::fs::read(of.path().join("cmdline")).is_ok_and(|all| all == arguments))
+}
+
 #[test]
 fn broadcast_and_supervise_refuse_bad_input() {
     assert_refused("broadcast", &["nowhere"], "`nowhere` is not an address");
@@ -212,14 +231,20 @@ fn broadcast_and_supervise_refuse_bad_input() {
     assert_refused("supervise", &["/no/such/program"], "/no/such/program: No such file");
     assert_refused("supervise", &["/etc/passwd"], "Permission denied");
     // What had started already ends with it.
-    let (said, code) = shell("supervise", "$PROGRAM sleep 4711 -- /no/such 2>&1; pgrep -f '^sleep 4711$'");
-    assert_eq!((said.lines().count(), code), (1, Some(1)), "{said}");
+    let (said, code) = shell("supervise", "$PROGRAM sleep 4711 -- /no/such 2>&1");
+    assert_eq!((said.lines().count(), code), (1, Some(2)), "{said}");
+    // It was killed; the kernel may need a moment to take it away.
+    let end = Instant::now() + PATIENCE;
+    while cfg!(target_os = "linux") && is_running(b"sleep\x004711\0") {
+        assert!(Instant::now() < end, "it outlives the program that started it");
+        thread::yield_now();
+    }
 }
 
 #[test]
 fn supervise_prefixes_each_line_and_begins_again_later_and_later() {
     let mut program =
-        Running::start(example("supervise").args(["sh", "-c", "echo out; printf err >&2; exit 3"]));
+        Running::start(example("supervise").args(["/bin/sh", "-c", "echo out; printf err >&2; exit 3"]));
     let mut pauses = Vec::new();
     let (mut outs, mut errors) = (0, 0);
     while pauses.len() < 3 {
@@ -242,35 +267,35 @@ fn supervise_prefixes_each_line_and_begins_again_later_and_later() {
 #[test]
 fn supervise_passes_signals_on_and_ends_its_children_by_sigterm() {
     let script =
-        "trap 'echo told' HUP; trap 'echo bye; exit 0' TERM; echo up; while :; do read -t 1 x <&3; done";
-    let pipe = "exec 3<>$(mktemp -u); ";
-    let mut program = Running::start(example("supervise").args(["bash", "-c", &format!("{pipe}{script}")]));
-    let up = program.line_of("bash[");
+        "trap 'echo told' HUP; trap 'echo bye; exit 0' TERM; echo up; sleep 60 & while :; do wait; done";
+    let mut program = Running::start(example("supervise").args(["/bin/sh", "-c", script]));
+    let up = program.line_of("sh[");
     assert!(up.ends_with(": up"), "{up}");
-    program.signal("HUP");
-    assert!(program.line_of("bash[").ends_with(": told"));
-    program.signal("TERM");
-    assert!(program.line_of("bash[").ends_with(": bye"));
-    assert_eq!(program.line_of("supervise:"), "supervise: bash: exit status: 0");
+    program.signal(Signal::HUP);
+    assert!(program.line_of("sh[").ends_with(": told"));
+    program.signal(Signal::TERM);
+    assert!(program.line_of("sh[").ends_with(": bye"));
+    assert_eq!(program.line_of("supervise:"), "supervise: sh: exit status: 0");
     assert_eq!(program.ended(), Some(0));
-    let pid = up.trim_start_matches("bash[").split(']').next().expect("its number").to_owned();
+    let pid = up.trim_start_matches("sh[").split(']').next().expect("its number").to_owned();
     assert!(!PathBuf::from(format!("/proc/{pid}")).exists(), "no zombie is left");
 }
 
 #[test]
 fn supervise_kills_who_does_not_end_at_the_second_signal() {
     let mut program =
-        Running::start(example("supervise").args(["sh", "-c", "trap '' TERM; echo up; exec sleep 60"]));
+        Running::start(example("supervise").args(["/bin/sh", "-c", "trap '' TERM; echo up; exec sleep 60"]));
     assert!(program.line().ends_with(": up"));
-    program.signal("TERM");
-    program.signal("INT");
+    program.signal(Signal::TERM);
+    program.signal(Signal::INT);
     assert!(program.line_of("supervise:").contains("SIGKILL"));
     assert_eq!(program.ended(), Some(0));
 }
 
 #[test]
 fn supervise_ends_cleanly_with_the_reader_of_its_output() {
-    let (said, code) = shell("supervise", "$PROGRAM yes | head -n 2; exit ${PIPESTATUS[0]}");
+    let script = "exec 4>&1; exit $({ { $PROGRAM yes; echo $? >&3; } | head -n 2 >&4; } 3>&1)";
+    let (said, code) = shell("supervise", script);
     assert_eq!((said.lines().count(), code), (2, Some(0)), "{said}");
     assert!(said.lines().all(|line| line.starts_with("yes[") && line.ends_with("]: y")), "{said}");
 }
@@ -280,7 +305,7 @@ fn supervise_writes_to_a_file_to_its_last_byte() {
     let path = std::env::temp_dir().join(format!("supervise-{}", std::process::id()));
     let output = File::create(&path).expect("it can be made");
     let mut child = example("supervise")
-        .args(["sh", "-c", "seq 1 20000; kill $PPID; sleep 60"])
+        .args(["/bin/sh", "-c", "seq 1 20000; kill $PPID; sleep 60"])
         .stdout(output)
         .spawn()
         .expect("it starts");

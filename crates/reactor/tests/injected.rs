@@ -1,6 +1,7 @@
 //! System calls that fail now and then, put under the `echo` example by strace: no byte is lost, on any engine.
 #![cfg(target_os = "linux")]
 
+mod foreign;
 mod watched;
 
 use std::fs;
@@ -57,10 +58,10 @@ fn a_ring_that_takes_nothing_now_is_asked_again() {
 #[cfg(feature = "io-uring")]
 #[test]
 fn without_a_ring_the_error_names_what_is_missing_and_nothing_else_is_taken() {
-    let mut strace = std::process::Command::new("strace");
+    let Some(mut strace) = foreign::command("strace") else { return };
     strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=io_uring_setup:error=ENOSYS"]);
     strace.arg(watched::example()).arg("127.0.0.1:0").env("REACTOR_ENGINE", "io_uring");
-    let Ok(output) = strace.output() else { return eprintln!("skipped: strace is not installed") };
+    let output = strace.output().expect("strace starts");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && text.contains("io_uring"), "{text}");
     assert!(output.stdout.is_empty(), "it listens: {}", String::from_utf8_lossy(&output.stdout));

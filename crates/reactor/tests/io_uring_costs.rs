@@ -1,6 +1,7 @@
 //! What a message costs on `io_uring`, watched from outside by strace: no call but io_uring_enter(2).
 #![cfg(all(target_os = "linux", feature = "io-uring"))]
 
+mod foreign;
 mod watched;
 
 use std::fs;

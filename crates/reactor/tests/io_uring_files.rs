@@ -2,6 +2,7 @@
 //! engine.
 #![cfg(all(target_os = "linux", feature = "io-uring"))]
 
+mod foreign;
 mod programs;
 mod scratch;
 mod watched;
@@ -10,7 +11,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::TcpStream,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     sync::mpsc::channel,
     time::Duration,
 };
@@ -57,14 +58,11 @@ fn round(peers: &mut [TcpStream], content: &[u8]) {
 
 #[test]
 fn a_small_file_is_served_by_one_thread_and_the_ring() {
-    if Command::new("strace").arg("--version").stdout(Stdio::null()).status().is_err() {
-        return eprintln!("skipped: strace is not installed");
-    }
+    let Some(mut command) = foreign::command("strace") else { return };
     let (dir, trace) = (Scratch::new(), watched::temporary("strace"));
     let content = [7; 1_000];
     dir.file("small", &content);
     let program = programs::example("serve_files");
-    let mut command = Command::new("strace");
     command
         .args(["-f", "-qq", "-o"])
         .arg(&trace)

@@ -99,7 +99,7 @@ fn two_libraries(world: &mut World<'_>) -> Outcome {
     let nursery = rig.add(Nursery::default())?;
     let other = std::thread::spawn(|| {
         let codes = (0..50).map(|code| {
-            let mut child = Command::new("sh").args(["-c", &format!("exit {code}")]).spawn()?;
+            let mut child = Command::new("/bin/sh").args(["-c", &format!("exit {code}")]).spawn()?;
             child.wait().map(|status| status.code())
         });
         codes.collect::<std::io::Result<Vec<_>>>()
@@ -120,7 +120,7 @@ fn ended_before_added(world: &mut World<'_>) -> Outcome {
     let mut rig = Rig::new(world)?;
     let nursery = rig.add(Nursery::default())?;
     rig.with(nursery, |nursery, cx| -> Outcome {
-        let child = cx.spawn(Command::new("sh").args(["-c", "exit 5"]), &silent())?;
+        let child = cx.spawn(Command::new("/bin/sh").args(["-c", "exit 5"]), &silent())?;
         let stat = format!("/proc/{}/stat", child.process.pid());
         while !std::fs::read_to_string(&stat)?.contains(") Z ") {
             std::thread::yield_now();
@@ -346,7 +346,7 @@ fn killed_on_close(world: &mut World<'_>) -> Outcome {
     let mut options = spoken();
     (options.group, options.kill_rest) = (true, true);
     let both = family(&mut rig, nursery, &options)?;
-    Command::new("sh").args(["-c", &format!("kill -KILL {}", both[0])]).status()?;
+    Command::new("/bin/sh").args(["-c", &format!("kill -KILL {}", both[0])]).status()?;
     until_gone_while_turning(&mut rig, &both)?;
     rig.until("the output has ended", |rig| rig.get(nursery).has(1, Told::OutputClosed))?;
     rig.finish()

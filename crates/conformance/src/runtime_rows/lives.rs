@@ -364,7 +364,7 @@ fn child_in_callback(world: &mut World<'_>) -> Outcome {
     let noted = failed.clone();
     pair.rig.get_mut(pair.server).act(move |cx, id, what| {
         if let (Some(id), What::Got(bytes)) = (id, what) {
-            *noted.borrow_mut() = Command::new("sh").args(["-c", "exit 0"]).status().err();
+            *noted.borrow_mut() = Command::new("/bin/sh").args(["-c", "exit 0"]).status().err();
             cx.send(id, bytes);
         }
         Ok(())

@@ -49,7 +49,7 @@ impl Nursery {
         script: &str,
         options: &SpawnOptions,
     ) -> Result<usize, Error> {
-        let child = cx.spawn(Command::new("sh").args(["-c", script]), options)?;
+        let child = cx.spawn(Command::new("/bin/sh").args(["-c", script]), options)?;
         let pid = child.process.pid();
         let process = cx.add(child.process).map_err(|rejected| rejected.error)?;
         let input = child.stdin.map(|stdin| cx.add(Stream::new(Bytes).role().through(stdin)));

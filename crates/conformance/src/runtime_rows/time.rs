@@ -155,8 +155,8 @@ fn stopped(world: &mut World<'_>) -> Outcome {
     let me = std::process::id().to_string();
     // The child goes on while this process is stopped, and continues it.
     let script = "kill -STOP $1; sleep 1; kill -CONT $1";
-    let Ok(mut child) = Command::new("sh").args(["-c", script, "sh", &me]).spawn() else {
-        return Err(Stop::Skipped("needs the program sh".to_owned()));
+    let Ok(mut child) = Command::new("/bin/sh").args(["-c", script, "sh", &me]).spawn() else {
+        return Err(Stop::Skipped("needs the program /bin/sh".to_owned()));
     };
     let ended = rig.until("the child has ended", |_| !matches!(child.try_wait(), Ok(None)));
     child.wait()?;

@@ -6,10 +6,12 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
+
+use crate::foreign;
 
 pub const CONNECTIONS: usize = 64;
 const MESSAGE: usize = 32;
@@ -22,13 +24,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// `None`, and the reason on the error output, where the tool is missing.
+    /// `None`, and the reason on the error output, where the tool is not installed.
     pub fn start(tool: &str, args: &[&str], engine: Option<&str>) -> Option<Server> {
-        if Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_err() {
-            eprintln!("skipped: {tool} is not installed");
-            return None;
-        }
-        let mut command = Command::new(tool);
+        let mut command = foreign::command(tool)?;
         if let Some(engine) = engine {
             command.env("REACTOR_ENGINE", engine);
         }

@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn the_group_of_a_child_that_somebody_else_reaped_is_sent_no_signal() {
         // One of the group lives on when its leader has ended, and says what it is told.
-        let mut command = Command::new("sh");
+        let mut command = Command::new("/bin/sh");
         command.args(["-c", "exec 3<&0; cat <&3 & exit 0"]).process_group(0);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a shell");
         let (mut stdin, mut stdout) =

@@ -11,7 +11,8 @@ use crate::Source;
 /// Starts a shell; gives its number and its input.
 #[expect(clippy::zombie_processes, reason = "what is under test waits for it")]
 fn start(script: &str) -> (u32, Option<ChildStdin>) {
-    let mut child = Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).spawn().expect("a shell");
+    let mut child =
+        Command::new("/bin/sh").args(["-c", script]).stdin(Stdio::piped()).spawn().expect("a shell");
     (child.id(), child.stdin.take())
 }
 
