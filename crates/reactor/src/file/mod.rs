@@ -57,6 +57,9 @@
 //! the path; [`Error::io`](crate::Error::io) is the system's. What nothing performs any more is answered with an error, too:
 //! no thread could be started, or the runtime's end came first (then nobody hears it).
 //!
+//! **Signals.** None: at RLIMIT_FSIZE a write fails with EFBIG, and a named pipe that nobody reads with EPIPE, whatever the
+//! dispositions of SIGXFSZ and SIGPIPE are.
+//!
 //! **Ends.** A [`close`](crate::Context::close) lets what a writer or a transfer has still to do be done, a stop within its
 //! grace likewise; [`abort`](crate::Context::abort) does not. A reader ends at once by both. An operation that was asked for
 //! alone keeps [`run`](crate::Runtime::run) from returning by itself, and does not hold up a stop: it is then dropped

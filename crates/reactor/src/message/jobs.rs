@@ -4,6 +4,8 @@
 //! closes. A job runs once, on any thread, in the order of the queue; its result is its own affair. A job that panics
 //! costs its thread nothing, and the pool reports nothing of it: who gives the job catches and tells.
 //!
+//! In these threads SIGPIPE and SIGXFSZ are blocked: a write of a job fails with EPIPE or EFBIG and raises no signal.
+//!
 //! A sleeping thread is called only if no other was called that has not looked yet: it looks at the queue before it does
 //! anything else. A thread that takes a job and leaves others calls the next sleeper, since its own job may take for
 //! ever. So while a job waits and a thread sleeps, some thread is on its way to the queue; and many jobs given at once,
@@ -230,7 +232,10 @@ impl State {
 type Spawn = fn(Arc<Shared>) -> io::Result<JoinHandle<()>>;
 
 fn spawn_worker(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name(shared.name.into()).spawn(move || work(&shared))
+    thread::Builder::new().name(shared.name.into()).spawn(move || {
+        crate::sys::block_write_signals();
+        work(&shared);
+    })
 }
 
 /// The life of one thread; whoever started it has counted it.

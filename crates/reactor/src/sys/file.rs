@@ -4,6 +4,10 @@
 //! flag for a single write from 6.18 on; where it is missing the signal is held back in this thread for the
 //! moment of the write, and taken if the write left one pending.
 //!
+//! **A file that may grow no more is never a signal.** A write beyond RLIMIT_FSIZE raises SIGXFSZ besides its error, EFBIG.
+//! No flag suppresses that, so a write to a file holds it back. The threads of the library's pools block both signals for
+//! their whole life ([`block_write_signals`]) and need no call for it.
+//!
 //! **A terminal never stops the process.** Reading it in the background raises SIGTTIN, writing it may raise
 //! SIGTTOU; both are held back likewise: then such a read fails with EIO, and such a write succeeds.
 #![allow(unsafe_code)]
@@ -166,9 +170,14 @@ fn offer_shared(to: BorrowedFd<'_>, medium: Medium, front: &[u8]) -> io::Result<
 
 fn offer_slices(to: BorrowedFd<'_>, medium: Medium, slices: &[IoSlice<'_>]) -> io::Result<Written> {
     let offered = slices.iter().map(|slice| slice.len()).sum();
-    let write = || match medium.is_terminal() {
-        true => holding(&[libc::SIGPIPE, libc::SIGTTOU], || write_vectored(to, slices)),
-        false => write_without_signal(to, slices),
+    let write = || {
+        if medium.is_terminal() {
+            holding(&[libc::SIGPIPE, libc::SIGTTOU], || write_vectored(to, slices))
+        } else if medium.is_unwaited() {
+            write_file(to, slices)
+        } else {
+            write_without_signal(to, slices)
+        }
     };
     match again_if_interrupted(write)? {
         0 if offered > 0 => Err(io::ErrorKind::WriteZero.into()),
@@ -191,6 +200,39 @@ pub(super) fn write_without_signal(to: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -
         None => holding(&[libc::SIGPIPE], || write_vectored(to, slices)),
     }
 }
+
+/// writev(2), once, for what may be no socket, whatever else it is: raises no signal.
+pub(super) fn write_any(to: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    match stat(to) {
+        Ok(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFREG => write_file(to, slices),
+        _ => write_without_signal(to, slices),
+    }
+}
+
+/// writev(2), once, for what may be a regular file: at the limit of its size it fails with EFBIG, and raises no signal.
+fn write_file(to: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    holding(WRITE_SIGNALS, || write_vectored(to, slices))
+}
+
+/// Blocks in this thread, for its life, the signals that a write may raise besides its error. The thread is one of the
+/// library's own; what stays pending there harms nobody.
+pub(crate) fn block_write_signals() {
+    let set = signal_set(WRITE_SIGNALS);
+    // SAFETY: the set is initialised and live; the mask concerns this thread only.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, ptr::null_mut()) };
+}
+
+/// Whether this process may not let files grow as long as it likes, so that a write may raise SIGXFSZ.
+#[cfg(all(target_os = "linux", feature = "io-uring"))]
+pub(crate) fn has_file_size_limit() -> bool {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a live value of the type that the call fills.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
+    result < 0 || limit.rlim_cur != libc::RLIM_INFINITY
+}
+
+/// What a write may raise besides its error.
+const WRITE_SIGNALS: &[libc::c_int] = &[libc::SIGPIPE, libc::SIGXFSZ];
 
 fn write_vectored(to: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     // SAFETY: `IoSlice` is documented to have the layout of iovec, and the slices live through the call.

@@ -116,7 +116,7 @@ fn send(to: Borrowed<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     };
     #[cfg(unix)]
     if matches!(&result, Err(e) if e.raw_os_error() == Some(libc::ENOTSOCK)) {
-        return super::file::write_without_signal(to, slices);
+        return super::file::write_any(to, slices);
     }
     result
 }

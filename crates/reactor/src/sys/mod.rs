@@ -43,6 +43,10 @@ pub(crate) use std::os::windows::io::{BorrowedSocket as Borrowed, OwnedSocket as
 pub(crate) use self::device::make_exclusive;
 #[cfg(unix)]
 pub(crate) use self::device::{is_foreground, window_size};
+#[cfg(unix)]
+pub(crate) use self::file::block_write_signals;
+#[cfg(all(target_os = "linux", feature = "io-uring"))]
+pub(crate) use self::file::has_file_size_limit;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use self::inotify::{inotify_add, inotify_open, inotify_remove};
 #[cfg(unix)]
@@ -59,7 +63,7 @@ pub(crate) use self::unix::{
 };
 #[cfg(windows)]
 pub(crate) use self::windows::{
-    Reserve, Watched, adopt, is_out_of_descriptors, read_descriptor, receive_descriptor,
+    Reserve, Watched, adopt, block_write_signals, is_out_of_descriptors, read_descriptor, receive_descriptor,
 };
 pub(crate) use self::{
     io::{offer, read, receive, write},

@@ -8,7 +8,7 @@ use super::Borrowed;
 /// Whether there is a sendfile(2) that is used here.
 pub(crate) const HAS_SENDFILE: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// Moves at most so many bytes from this place on, in a thread for files; says how many were moved. Fewer: the socket is
+/// Moves at most so many bytes from this place on, in a thread for files, where SIGPIPE is blocked; says how many were moved. Fewer: the socket is
 /// full, or the file has ended. None: it has ended before.
 ///
 /// # Errors
@@ -19,7 +19,6 @@ pub(crate) fn send_file(to: Borrowed<'_>, from: &File, offset: u64, most: u64) -
     let (to, from) = (to.as_raw_fd(), from.as_raw_fd());
     let mut at = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
     let count = usize::try_from(most).unwrap_or(usize::MAX);
-    hold_back_pipe_signal();
     loop {
         // SAFETY: both descriptors are borrowed for this call, and the place is a live variable.
         let moved = unsafe { libc::sendfile(to, from, &mut at, count) };
@@ -31,19 +30,6 @@ pub(crate) fn send_file(to: Borrowed<'_>, from: &File, offset: u64, most: u64) -
             return Err(error);
         }
     }
-}
-
-/// Blocks SIGPIPE in this thread, for its life: it is one of the runtime's own, which of a user's runs only what makes messages, and a signal
-/// that is pending there for ever harms nobody. A library may run in a program that does not ignore the signal.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn hold_back_pipe_signal() {
-    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: the pointer is to a live set, which the call initialises.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // SAFETY: the set was initialised above, and the signal's number is one of the platform's.
-    unsafe { libc::sigaddset(set.as_mut_ptr(), libc::SIGPIPE) };
-    // SAFETY: the set is initialised and live; the mask concerns this thread only.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) };
 }
 
 /// Cuts a stream's socket off from its peer, for everybody who holds a descriptor of it: a TCP peer sees a reset.

@@ -52,6 +52,9 @@ pub(crate) fn is_out_of_descriptors(_: &io::Error) -> bool {
     false
 }
 
+/// Does nothing: a write raises no signal here.
+pub(crate) fn block_write_signals() {}
+
 /// recv(2), once.
 pub(crate) fn receive_descriptor(from: BorrowedSocket<'_>, into: &mut [u8]) -> io::Result<usize> {
     (&*SockRef::from(&from)).read(into)

@@ -41,10 +41,12 @@ pub(super) fn begin(action: &mut Action, known: Known) -> Option<Step> {
         }
         Action::Write { file, offset, bytes } => {
             can(opcode::Write::CODE)?;
+            raises_no_signal()?;
             return Some(write(plain(file)?, place(*offset)?, mem::take(bytes)));
         }
         Action::Append { file, bytes } => {
             can(opcode::Write::CODE)?;
+            raises_no_signal()?;
             return Some(write(plain(file)?, WHERE_IT_STANDS, mem::take(bytes)));
         }
         Action::SetLen { file, len } => {
@@ -120,6 +122,12 @@ fn how(options: &OpenOptions, resolve: u64) -> Option<Box<libc::open_how>> {
     (how.flags, how.mode) = sys::open_flags(options).ok()?;
     how.resolve = resolve;
     Some(how)
+}
+
+/// Whether a write raises no signal in the loop's thread, where the kernel performs it: no limit of the size of files is
+/// set. The threads block such signals.
+fn raises_no_signal() -> Option<()> {
+    (!sys::has_file_size_limit()).then_some(())
 }
 
 fn write(to: File, at: u64, bytes: Vec<u8>) -> Step {
