@@ -28,6 +28,10 @@ pub struct Outgoing {
     at: usize,
     /// What follows `front`; no part is ever empty.
     parts: VecDeque<Part>,
+    /// The memory behind `parts`: their bytes and the table itself.
+    beside: usize,
+    /// What was counted last of the memory held.
+    counted: usize,
     /// Bytes ever put, less those rolled back.
     appended: u64,
     /// Bytes that have left.
@@ -68,6 +72,11 @@ impl Outgoing {
         self.appended += bytes.len() as u64;
     }
 
+    /// Returns how many bytes were queued since the mark was made by this queue.
+    pub fn since(&self, mark: Mark) -> usize {
+        self.appended.saturating_sub(mark.0) as usize
+    }
+
     /// Queues the bytes without a copy; fewer than 512 bytes are copied, which is cheaper.
     pub fn share(&mut self, bytes: Shared) {
         if bytes.len() < SHARED_MIN {
@@ -77,7 +86,8 @@ impl Outgoing {
         self.push(Held::Shared(bytes), 0);
     }
 
-    /// Queues bytes with their memory, which then belongs to the queue. Few are copied all the same.
+    /// Queues bytes with their memory, which then belongs to the queue. Fewer than 512 bytes are copied, and memory
+    /// beyond five quarters of the bytes is given back to the allocator.
     ///
     /// ```
     /// let mut out = session::Outgoing::new();
@@ -85,9 +95,12 @@ impl Outgoing {
     /// out.give(vec![7; 4096]);
     /// assert_eq!((out.len(), out.front()), (4101, &b"head "[..]));
     /// ```
-    pub fn give(&mut self, bytes: Vec<u8>) {
+    pub fn give(&mut self, mut bytes: Vec<u8>) {
         if bytes.len() < SHARED_MIN {
             return self.put(&bytes);
+        }
+        if bytes.capacity() - bytes.len() > bytes.len() / 4 {
+            bytes.shrink_to_fit();
         }
         self.appended += bytes.len() as u64;
         self.push(Held::Own(bytes), 0);
@@ -112,8 +125,10 @@ impl Outgoing {
         self.appended += *result.as_ref().unwrap_or(&0) as u64;
         if self.appended == mark.0 {
             // `tail` may have opened a part for bytes that did not come.
-            if self.parts.back().is_some_and(|part| part.rest().is_empty()) {
-                self.parts.pop_back();
+            if self.parts.back().is_some_and(|part| part.rest().is_empty())
+                && let Some(part) = self.parts.pop_back()
+            {
+                self.beside -= part.bytes.held();
             }
         }
         result
@@ -121,11 +136,12 @@ impl Outgoing {
 
     /// Moves everything that waits in `other` behind what waits here; large parts are not copied.
     pub fn append(&mut self, other: &mut Outgoing) {
-        let moved = other.appended - other.gone;
         if self.is_empty() {
+            self.clear();
             std::mem::swap(&mut self.front, &mut other.front);
             std::mem::swap(&mut self.at, &mut other.at);
             std::mem::swap(&mut self.parts, &mut other.parts);
+            std::mem::swap(&mut self.beside, &mut other.beside);
         } else {
             if other.front.len() - other.at > COPY_MAX {
                 let front = std::mem::take(&mut other.front);
@@ -133,9 +149,7 @@ impl Outgoing {
             } else if other.front.len() > other.at {
                 let rest = &other.front[other.at..];
                 self.tail(rest.len()).extend_from_slice(rest);
-                other.front.clear();
             }
-            other.at = 0;
             for part in other.parts.drain(..) {
                 let rest = part.rest();
                 let large = match part.bytes {
@@ -143,14 +157,15 @@ impl Outgoing {
                     Held::Shared(_) => rest.len() >= SHARED_MIN,
                 };
                 if large {
-                    self.parts.push_back(part);
+                    self.push(part.bytes, part.at);
                 } else {
                     self.tail(rest.len()).extend_from_slice(rest);
                 }
             }
+            other.beside = other.table();
         }
-        self.appended += moved;
-        other.gone = other.appended;
+        self.appended += other.appended - other.gone;
+        other.clear();
     }
 
     /// Returns the first bytes that lie together: empty only when the queue is.
@@ -209,6 +224,10 @@ impl Outgoing {
             let Some(part) = self.parts.back_mut() else {
                 self.front.truncate(self.front.len() - excess);
                 self.appended -= excess as u64;
+                if self.is_empty() {
+                    // What has left is no longer in front of anything.
+                    self.clear();
+                }
                 break;
             };
             let rest = part.rest().len();
@@ -219,7 +238,8 @@ impl Outgoing {
                     break;
                 }
                 // A mark never falls inside shared bytes: they were queued in one call.
-                Held::Own(_) | Held::Shared(_) => {
+                held @ (Held::Own(_) | Held::Shared(_)) => {
+                    self.beside -= held.held();
                     self.parts.pop_back();
                     self.appended -= rest as u64;
                     excess = excess.saturating_sub(rest);
@@ -236,22 +256,32 @@ impl Outgoing {
         self.at = 0;
         if !self.parts.is_empty() {
             self.parts.clear();
+            self.beside = self.table();
         }
     }
 
-    /// Returns the bytes of memory the queue owns, used or not; shared bytes belong to nobody and do not count.
+    /// Returns the bytes of memory on the heap that the queue keeps alive, used or not.
+    ///
+    /// Shared bytes count in full in each queue that holds them, because the last one to hold them keeps them alone. Of
+    /// a [slice](Shared::slice) only the slice counts.
     #[inline(always)]
     pub fn capacity(&self) -> usize {
-        if self.parts.capacity() == 0 {
-            return self.front.capacity();
-        }
-        self.capacity_of_all()
+        self.front.capacity() + self.beside
     }
 
-    fn capacity_of_all(&self) -> usize {
-        let own = |part: &Part| if let Held::Own(bytes) = &part.bytes { bytes.capacity() } else { 0 };
-        let table = self.parts.capacity() * size_of::<Part>();
-        self.front.capacity() + table + self.parts.iter().map(own).sum::<usize>()
+    /// Returns by how much the queue in its box has grown since it was last counted, and counts it.
+    ///
+    /// A difference below zero wraps around: it is right when it is added to a sum with wrapping.
+    #[inline(always)]
+    pub fn count(&mut self) -> usize {
+        let memory = self.memory();
+        memory.wrapping_sub(std::mem::replace(&mut self.counted, memory))
+    }
+
+    /// Returns [`Outgoing::capacity`] and the size of the queue itself, which lies on the heap where it is lent.
+    #[inline(always)]
+    pub fn memory(&self) -> usize {
+        self.capacity() + size_of::<Outgoing>()
     }
 
     /// Copies everything that waits.
@@ -262,10 +292,24 @@ impl Outgoing {
         all
     }
 
+    /// Gives memory back to the allocator that the queue hardly uses: of a buffer that is less than a quarter full all
+    /// beyond `keep` bytes.
+    pub(crate) fn trim(&mut self, keep: usize) {
+        if self.front.len() < self.front.capacity() / 4 {
+            self.front.shrink_to(keep);
+        }
+        if self.parts.len() < self.parts.capacity() / 4 {
+            let table = self.table();
+            self.parts.shrink_to(TABLE_KEPT);
+            self.beside -= table - self.table();
+        }
+    }
+
     /// Empties the queue and gives back memory it grew by beyond `keep` bytes.
     #[inline(always)]
     pub(crate) fn reset(&mut self, keep: usize) {
         self.clear();
+        self.counted = 0;
         if self.front.capacity() > keep || self.parts.capacity() > TABLE_KEPT {
             self.shrink(keep);
         }
@@ -277,6 +321,12 @@ impl Outgoing {
             self.front = Vec::new();
         }
         self.parts.shrink_to(TABLE_KEPT);
+        self.beside = self.table();
+    }
+
+    /// The memory of the table of parts.
+    fn table(&self) -> usize {
+        self.parts.capacity() * size_of::<Part>()
     }
 
     /// Returns the buffer to which `room` more bytes may be appended.
@@ -289,21 +339,34 @@ impl Outgoing {
     }
 
     fn tail_part(&mut self, room: usize) -> &mut Vec<u8> {
-        let fits = |part: &Part| matches!(&part.bytes, Held::Own(bytes) if bytes.len() + room <= CHUNK);
-        if !self.parts.back().is_some_and(fits) {
+        let (joins, least) = match self.parts.back().map(|part| &part.bytes) {
+            Some(Held::Own(bytes)) if bytes.len() + room <= CHUNK => (true, 0),
+            // More small items are likely to follow what was filled with them; what separates shared bytes may be tiny.
+            Some(Held::Own(_)) | None => (false, PART_MIN),
+            Some(Held::Shared(_)) => (false, SEPARATOR_MIN),
+        };
+        if !joins {
             // A front that is used up lends its buffer, so that a queue that never runs empty need not allocate.
-            let mut bytes = if self.front.is_empty() { std::mem::take(&mut self.front) } else { Vec::new() };
-            bytes.reserve(room.max(PART_MIN));
+            let bytes = if self.front.is_empty() { std::mem::take(&mut self.front) } else { Vec::new() };
             self.push(Held::Own(bytes), 0);
         }
-        match self.parts.back_mut().map(|part| &mut part.bytes) {
-            Some(Held::Own(bytes)) => bytes,
-            _ => unreachable!("the last part was checked or pushed above"),
+        let Some(Held::Own(bytes)) = self.parts.back_mut().map(|part| &mut part.bytes) else {
+            unreachable!("the last part was checked or pushed above")
+        };
+        let had = bytes.capacity();
+        if had - bytes.len() < room {
+            let wanted = (2 * had).min(CHUNK).max(bytes.len() + room).max(least);
+            bytes.reserve_exact(wanted - bytes.len());
+            self.beside += bytes.capacity() - had;
         }
+        bytes
     }
 
     fn push(&mut self, bytes: Held, at: usize) {
+        let table = self.table();
+        self.beside += bytes.held();
         self.parts.push_back(Part { bytes, at });
+        self.beside += self.table() - table;
     }
 
     fn advance_parts(&mut self, mut count: usize) {
@@ -315,7 +378,9 @@ impl Outgoing {
                 return;
             }
             count -= rest;
-            if let Some(Part { bytes: Held::Own(mut bytes), .. }) = self.parts.pop_front()
+            let Some(part) = self.parts.pop_front() else { return };
+            self.beside -= part.bytes.held();
+            if let Held::Own(mut bytes) = part.bytes
                 && self.front.capacity() == 0
                 && bytes.capacity() <= CHUNK
             {
@@ -369,6 +434,16 @@ enum Held {
     Shared(Shared),
 }
 
+impl Held {
+    /// The memory that is kept alive by it.
+    fn held(&self) -> usize {
+        match self {
+            Held::Own(bytes) => bytes.capacity(),
+            Held::Shared(bytes) => bytes.len() + Shared::HEADER,
+        }
+    }
+}
+
 impl Part {
     fn rest(&self) -> &[u8] {
         match &self.bytes {
@@ -384,7 +459,9 @@ const CHUNK: usize = 64 << 10;
 const SHARED_MIN: usize = 512;
 /// Own parts up to this are copied when queues are joined.
 const COPY_MAX: usize = 4 << 10;
-/// The least a part behind the first reserves.
+/// The least that a part reserves behind one that is full of small items.
 const PART_MIN: usize = 4 << 10;
+/// The least that a part reserves behind shared bytes.
+const SEPARATOR_MIN: usize = 64;
 /// Entries of the table of parts that an emptied queue keeps.
 const TABLE_KEPT: usize = 16;

@@ -112,7 +112,7 @@ fn buffer_cost(buffer: &Vec<u8>) -> usize {
 
 #[inline]
 fn queue_cost(queue: &Outgoing) -> usize {
-    queue.capacity() + size_of::<Outgoing>() + size_of::<Box<Outgoing>>()
+    queue.memory() + size_of::<Box<Outgoing>>()
 }
 
 /// What a pool keeps unless told otherwise.

@@ -283,10 +283,29 @@ impl<L: Layer> Session<L> {
     /// Returns the bytes of memory the session owns on the heap, as far as it knows: its queues and what the layer says
     /// it holds.
     pub fn capacity(&self) -> usize {
-        let own = |queue: &Option<Box<Outgoing>>| {
-            queue.as_ref().map_or(0, |queue| queue.capacity() + size_of::<Outgoing>())
-        };
+        let own = |queue: &Option<Box<Outgoing>>| queue.as_ref().map_or(0, |queue| queue.memory());
         own(&self.clear) + own(&self.wire) + self.layer.held()
+    }
+
+    /// Gives memory back to the allocator that the queues hardly use; each keeps up to 4 KiB of its buffer.
+    pub fn trim(&mut self) {
+        for queue in [&mut self.clear, &mut self.wire].into_iter().flatten() {
+            queue.trim(TRIMMED);
+        }
+    }
+
+    /// Returns the same as [`Session::capacity`], and counts it: what [`Outgoing::count`] says next of a queue begins here.
+    pub fn count(&mut self) -> usize {
+        for queue in [&mut self.clear, &mut self.wire].into_iter().flatten() {
+            queue.count();
+        }
+        self.capacity()
+    }
+
+    /// Says whether it owns no queue, not even an empty one.
+    #[inline]
+    pub fn has_no_queue(&self) -> bool {
+        self.clear.is_none() && self.wire.is_none()
     }
 
     /// Calls the layer with the wire's queue, lent if there is none.
@@ -378,6 +397,9 @@ impl<L: Layer> Session<L> {
         }
     }
 }
+
+/// What a queue that is trimmed keeps of its buffer.
+const TRIMMED: usize = 4 << 10;
 
 /// Gives an empty queue back to the pool.
 fn give_empty(queue: &mut Option<Box<Outgoing>>, pool: &mut Pool) {

@@ -1,6 +1,6 @@
 //! Immutable bytes that many write queues hold at once.
 
-use std::ops::Deref;
+use std::ops::{Bound, Deref, RangeBounds};
 use std::sync::Arc;
 
 use crate::codec::Codec;
@@ -21,10 +21,44 @@ use crate::outgoing::Outgoing;
 /// assert_eq!(one.to_vec(), b"the same line for all\n");
 /// # Ok::<(), session::Failure>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shared(Arc<[u8]>);
+#[derive(Clone, Debug)]
+pub struct Shared {
+    whole: Arc<[u8]>,
+    from: usize,
+    to: usize,
+}
 
 impl Shared {
+    /// What the allocator is asked for beside the bytes: two reference counts.
+    pub(crate) const HEADER: usize = 2 * size_of::<usize>();
+
+    /// Returns a part of the bytes, without a copy; `None` when the range does not lie within them.
+    ///
+    /// The slice keeps the whole alive.
+    ///
+    /// ```
+    /// use session::Shared;
+    ///
+    /// let whole = Shared::from(&b"head and body"[..]);
+    /// let body = whole.slice(9..).expect("thirteen bytes");
+    /// assert_eq!(*body, b"body"[..]);
+    /// assert!(whole.slice(9..14).is_none());
+    /// ```
+    pub fn slice(&self, range: impl RangeBounds<usize>) -> Option<Shared> {
+        let from = match range.start_bound() {
+            Bound::Included(from) => *from,
+            Bound::Excluded(before) => before.checked_add(1)?,
+            Bound::Unbounded => 0,
+        };
+        let to = match range.end_bound() {
+            Bound::Included(last) => last.checked_add(1)?,
+            Bound::Excluded(to) => *to,
+            Bound::Unbounded => self.len(),
+        };
+        let fits = from <= to && to <= self.len();
+        fits.then(|| Shared { whole: self.whole.clone(), from: self.from + from, to: self.from + to })
+    }
+
     /// Encodes one item into bytes that can be queued many times.
     ///
     /// # Errors
@@ -39,20 +73,28 @@ impl Shared {
 
 impl From<Vec<u8>> for Shared {
     fn from(bytes: Vec<u8>) -> Self {
-        Shared(bytes.into())
+        Shared { from: 0, to: bytes.len(), whole: bytes.into() }
     }
 }
 
 impl From<&[u8]> for Shared {
     fn from(bytes: &[u8]) -> Self {
-        Shared(bytes.into())
+        Shared { from: 0, to: bytes.len(), whole: bytes.into() }
     }
 }
+
+impl PartialEq for Shared {
+    fn eq(&self, other: &Shared) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Shared {}
 
 impl Deref for Shared {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        &self.whole[self.from..self.to]
     }
 }

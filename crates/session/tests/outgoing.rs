@@ -196,3 +196,39 @@ fn a_foreign_mark_does_no_harm() {
     long.rollback(early);
     assert!(long.is_empty());
 }
+
+#[test]
+fn bytes_that_have_left_never_come_back() {
+    let mut one = Outgoing::new();
+    let begin = one.mark();
+    one.put(b"0123456789");
+    one.advance(5);
+    one.rollback(begin);
+    assert!(one.is_empty());
+    let mut other = Outgoing::new();
+    other.put(b"x");
+    for _ in 0..3 {
+        one.append(&mut other);
+        assert_eq!((one.to_vec(), one.len(), other.len()), (b"x".to_vec(), 1, 0));
+    }
+    other.put(b"hello");
+    assert_eq!(other.to_vec(), b"hello");
+}
+
+#[test]
+fn slices_of_shared_bytes_are_queued_without_a_copy() {
+    let whole = Shared::from((0..2_000).map(|at| at as u8).collect::<Vec<_>>());
+    let slice = whole.slice(100..=1_099).expect("it lies within");
+    assert_eq!((slice.len(), slice.as_ptr()), (1_000, whole[100..].as_ptr()));
+    assert_eq!(slice.slice(..), Some(slice.clone()));
+    assert_eq!(slice.slice(500..).map(|half| half.as_ptr()), Some(whole[600..].as_ptr()));
+    assert_eq!(whole.slice(2_000..).map(|none| none.len()), Some(0));
+    for (from, to) in [(0, 2_001), (2_001, 2_001), (2, 1), (0, usize::MAX)] {
+        assert_eq!(whole.slice(from..to), None);
+    }
+    assert_eq!(whole.slice(..=usize::MAX), None);
+    let mut out = Outgoing::new();
+    out.share(slice);
+    out.advance(400);
+    assert_eq!((out.front(), out.front().as_ptr()), (&whole[500..1_100], whole[500..].as_ptr()));
+}
