@@ -309,7 +309,9 @@ impl<'a, S> Context<'a, S> {
             return Err(Error::Misuse { operation: "listen", why: "the runtime is stopping" });
         }
         let transport = self.core.engine.listen(&address, options);
-        self.listen_on(transport.map_err(|error| Error::os("listen", &address, error))?, accept)
+        let transport = transport.map_err(|error| Error::os("listen", &address, error))?;
+        let accepting = listener::Accepting::new(Box::new(accept)).turning_away(options.turn_away);
+        listener::enroll(self.core, self.index, R::listener_table(), transport, accepting).map(Id::new)
     }
 
     /// Listens on a socket that somebody else opened: one of [`Transport::listener`].
@@ -324,7 +326,8 @@ impl<'a, S> Context<'a, S> {
         if self.core.stopping {
             return Err(Error::Misuse { operation: "listen", why: "the runtime is stopping" });
         }
-        listener::enroll(self.core, self.index, R::listener_table(), listener, Box::new(accept)).map(Id::new)
+        let accepting = listener::Accepting::new(Box::new(accept));
+        listener::enroll(self.core, self.index, R::listener_table(), listener, accepting).map(Id::new)
     }
 
     /// Begins to connect; `Open` or `closed` follows. Items may be sent at once: they wait.

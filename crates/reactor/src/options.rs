@@ -80,6 +80,11 @@ pub struct ListenOptions {
     pub backlog: u32,
     /// IPV6_V6ONLY on an IPv6 address; the system's default if not set.
     pub only_v6: Option<bool>,
+    /// What happens to waiting connections when descriptors run out. By default they wait, and are served when there is
+    /// a descriptor again. If set, the listener closes one of them, with a descriptor held in reserve, each time it
+    /// tries in vain, so that its peer learns at once and may go elsewhere;
+    /// [`Counters::turned_away`](crate::Counters::turned_away) counts them. Not on Windows.
+    pub turn_away: bool,
 }
 
 impl Default for ListenOptions {
@@ -90,6 +95,7 @@ impl Default for ListenOptions {
             reuse_port: false,
             backlog: 4096,
             only_v6: None,
+            turn_away: false,
         }
     }
 }

@@ -114,6 +114,11 @@ impl Batch {
         })
     }
 
+    /// The memory that it keeps alive, without what a kernel lent.
+    pub(crate) fn memory(&self) -> usize {
+        self.buffer.capacity() + self.packets.capacity() * size_of::<Packet>()
+    }
+
     /// How many packets of the system there are, taken or not.
     #[cfg(test)]
     pub(crate) fn packets(&self) -> usize {

@@ -211,6 +211,11 @@ impl DatagramQueue {
         self.memory.len() - self.start
     }
 
+    /// The memory of all; an empty queue keeps at most 256 KiB of it, which do not count.
+    pub(crate) fn memory(&self) -> usize {
+        if self.is_empty() { 0 } else { self.memory.capacity() + self.heads.capacity() * size_of::<Head>() }
+    }
+
     /// The first.
     pub fn front(&self) -> Option<Outbound<'_>> {
         let Head { to, from, ecn, len } = self.heads.front()?;

@@ -370,6 +370,14 @@ pub trait Engine {
     /// Says whether input (of a listener: connections) is wanted.
     fn reading(&mut self, key: Key, on: bool);
 
+    /// Accepts one connection of a listener with a descriptor held in reserve, and closes it, so that its peer learns at
+    /// once that nobody serves it. Asked after a listener failed for want of descriptors. Returns whether it closed one;
+    /// without an override it does nothing, and the connection waits.
+    fn turn_away(&mut self, key: Key) -> bool {
+        let _ = key;
+        false
+    }
+
     /// Tries a read of a stream although nothing was reported: asked before a deadline ends it. An engine
     /// whose reads are always out needs to do nothing.
     fn probe(&mut self, key: Key) {

@@ -11,6 +11,7 @@ use crate::{
     id::Key,
     message::fault,
     service::Handle,
+    sys,
 };
 
 /// How long a listener rests at most when descriptors ran out.
@@ -30,13 +31,26 @@ pub struct Listener<R> {
     of: PhantomData<fn() -> R>,
 }
 
-struct Accepting<R> {
+pub(crate) struct Accepting<R> {
     view: Listener<R>,
     make: Make<R>,
     reading: bool,
     paused: bool,
     /// It ran out of descriptors, and has told so.
     starved: bool,
+    turns_away: bool,
+}
+
+impl<R> Accepting<R> {
+    pub(crate) fn new(make: Make<R>) -> Accepting<R> {
+        let view = Listener { of: PhantomData };
+        Accepting { view, make, reading: true, paused: false, starved: false, turns_away: false }
+    }
+
+    /// Closes a connection each time there is no descriptor for it.
+    pub(crate) fn turning_away(self, turns_away: bool) -> Accepting<R> {
+        Accepting { turns_away, ..self }
+    }
 }
 
 impl<R: Connection> Resource for Listener<R> {
@@ -93,10 +107,8 @@ pub(crate) fn enroll<R: Connection>(
     index: u16,
     table: &'static Table,
     transport: Transport,
-    make: Make<R>,
+    accepting: Accepting<R>,
 ) -> Result<Key, Error> {
-    let view = Listener { of: PhantomData };
-    let accepting = Accepting { view, make, reading: true, paused: false, starved: false };
     let key =
         core.registry.insert(index, table, Box::new(accepting)).map_err(|_| core.full_of_resources())?;
     if let Err(refused) = core.engine.attach(key, transport, Role::Listener) {
@@ -143,8 +155,8 @@ fn accepted<S: Handle<R>, R: Connection>(
     }
 }
 
-/// Descriptors (or memory) ran out: the listener rests until one of ours is freed or a moment has passed.
-/// Told once an episode.
+/// Descriptors (or memory) ran out: the listener rests until one of ours is freed or a moment has passed. Who waits to be
+/// accepted waits on, unless the listener is to turn them away. Told once an episode.
 fn starved<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, error: io::Error) {
     let Some(slot) = core.registry.live(key) else { return };
     let index = slot.service;
@@ -153,6 +165,9 @@ fn starved<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, e
     };
     accepting.reading = false;
     let told = std::mem::replace(&mut accepting.starved, true);
+    if accepting.turns_away && sys::is_out_of_descriptors(&error) {
+        core.counters.turned_away += u64::from(core.engine.turn_away(key));
+    }
     core.set_guard(key, Some(REST));
     // Streams that only wait for their peer's end give up their descriptors first.
     let lingering = core.registry.lingering();
@@ -181,7 +196,8 @@ fn retry(core: &mut Core, key: Key) {
 
 /// Says whether connections are wanted.
 fn flush<R: 'static>(core: &mut Core, key: Key) {
-    let rests = core.budget.is_tight() || core.starved.contains(&key);
+    let Some(slot) = core.registry.peek(key) else { return };
+    let rests = core.budget.rests(slot.service) || core.starved.contains(&key);
     let Some(accepting) = find::<R>(core, key) else { return };
     let wanted = !accepting.paused && !rests;
     if std::mem::replace(&mut accepting.reading, wanted) != wanted {

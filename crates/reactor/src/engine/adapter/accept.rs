@@ -40,25 +40,21 @@ impl<P: Poll> Calls<P> {
                 Err(e) => {
                     entry.set(READING, false);
                     self.mark_changed(key);
-                    if sys::is_out_of_descriptors(&e) {
-                        self.turn_away(key);
-                    }
                     return Some(Event::NotAccepted(e));
                 }
             }
         }
     }
 
-    /// Accepts one connection with the descriptor held in reserve, and closes it: its peer learns now
-    /// that nobody serves it.
-    fn turn_away(&mut self, key: Key) {
+    /// Accepts one connection with the descriptor held in reserve, and closes it.
+    pub(super) fn close_one(&mut self, key: Key) -> bool {
         if self.reserve.take().is_none() {
-            return;
+            return false;
         }
         self.calls.set(self.calls.get() + 4);
-        if let Some(listener) = self.table.get(key).and_then(Entry::owned) {
-            drop(sys::accept(sys::borrow(listener)));
-        }
+        let listener = self.table.get(key).and_then(Entry::owned);
+        let has_closed = listener.is_some_and(|listener| sys::accept(sys::borrow(listener)).is_ok());
         self.reserve = sys::Reserve::take();
+        has_closed
     }
 }

@@ -361,6 +361,10 @@ impl<P: Poll> Engine for Calls<P> {
         self.mark_changed(key);
     }
 
+    fn turn_away(&mut self, key: Key) -> bool {
+        self.close_one(key)
+    }
+
     fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
         self.send_or_park(key, queue)
     }

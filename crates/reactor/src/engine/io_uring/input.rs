@@ -307,9 +307,6 @@ impl IoUring {
             _ => {
                 entry.failed = 0;
                 entry.set(READING, false);
-                if sys::is_out_of_descriptors(&error) {
-                    self.turn_away(index);
-                }
                 return Some(error);
             }
         }
@@ -317,17 +314,17 @@ impl IoUring {
         None
     }
 
-    /// Accepts one connection with the descriptor held in reserve, and closes it: its peer learns now that
-    /// nobody serves it.
-    fn turn_away(&mut self, index: u32) {
+    /// Accepts one connection with the descriptor held in reserve, and closes it.
+    pub(super) fn close_one(&mut self, key: Key) -> bool {
+        let Some(index) = self.table.find(key) else { return false };
         if self.reserve.take().is_none() {
-            return;
+            return false;
         }
         self.calls.set(self.calls.get() + 4);
-        if let Some(listener) = self.table.get(index).and_then(|entry| entry.owned()) {
-            drop(sys::accept(sys::borrow(listener)));
-        }
+        let listener = self.table.get(index).and_then(|entry| entry.owned());
+        let has_closed = listener.is_some_and(|listener| sys::accept(sys::borrow(listener)).is_ok());
         self.reserve = sys::Reserve::take();
+        has_closed
     }
 
     /// The end of a wait for input, or for a connect.

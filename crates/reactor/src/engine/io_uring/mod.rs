@@ -336,6 +336,10 @@ impl Engine for IoUring {
         self.list(index);
     }
 
+    fn turn_away(&mut self, key: Key) -> bool {
+        self.close_one(key)
+    }
+
     fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
         self.begin_send(key, queue)
     }
