@@ -35,8 +35,15 @@ const SCRATCH: usize = 64 << 10;
 /// Whose time is over.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Due {
-    Timer { lane: u32, index: u32 },
+    Timer {
+        lane: u32,
+        index: u32,
+    },
     Resource(Key),
+    /// An item that a peer began may be unfinished for too long.
+    Item(Key),
+    /// A period of a shortage of bytes.
+    Shortage,
 }
 
 /// What counts from the end of this turn.
@@ -151,7 +158,9 @@ impl Core {
             registry: Registry::new(runtime, limits.resources),
             pool: Pool::new(),
             // Deadlines of resources never fail: they have room beside the users' timers.
-            timers: Wheel::new(limits.timers.saturating_add(limits.resources)),
+            timers: Wheel::new(
+                limits.timers.saturating_add(limits.resources.saturating_mul(2)).saturating_add(1),
+            ),
             lanes: Lanes::new(limits.messages, limits.timers),
             mailbox,
             jobs: Jobs::new(limits.job_threads, limits.jobs),
@@ -388,6 +397,14 @@ impl Core {
         self.arm(key);
     }
 
+    /// An item may be unfinished for too long.
+    pub(crate) fn item_due(&mut self, key: Key) {
+        if let Some(slot) = self.registry.live(key) {
+            let table = slot.table;
+            (table.item_due)(self, key);
+        }
+    }
+
     /// The last chances of an earlier turn are over.
     pub(crate) fn end_lapsed(&mut self, keys: Vec<Key>) {
         for key in keys {
@@ -468,7 +485,7 @@ impl Core {
     /// Writes every stream that has something queued, once, and begins the operations on files that were asked for.
     pub(crate) fn flush(&mut self) {
         if self.budget.has_begun() {
-            self.mark_listeners();
+            self.begin_shortage();
         }
         // What a flush marks is for the next one.
         let mut dirty = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.flushing));
@@ -490,18 +507,25 @@ impl Core {
         dirty.clear();
         self.flushing = dirty;
         self.give_files();
+        // What layers made of it may be more than was let in.
+        self.make_room();
         if self.budget.is_relieved() {
-            for key in self.budget.take_resting() {
-                if let Some(slot) = self.registry.live(key) {
-                    slot.resting = false;
-                }
-                self.mark(key);
-            }
-            self.mark_listeners();
+            self.wake_resting();
         }
     }
 
-    fn mark_listeners(&mut self) {
+    /// Lets those who rest for want of bytes look again.
+    pub(crate) fn wake_resting(&mut self) {
+        for key in self.budget.take_resting() {
+            if let Some(slot) = self.registry.live(key) {
+                slot.resting = false;
+            }
+            self.mark(key);
+        }
+        self.mark_listeners();
+    }
+
+    pub(crate) fn mark_listeners(&mut self) {
         for index in 0..self.listeners.len() {
             self.mark(self.listeners[index]);
         }

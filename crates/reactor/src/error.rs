@@ -116,13 +116,14 @@ pub enum Closed {
     Refused(Failure),
     /// The write queue passed its cap, or an item its largest size.
     Overflow,
-    /// The runtime's byte budget is used up, and this stream asked for more.
+    /// The runtime's bytes were short, and this stream held most of those that made no progress, or asked for more when
+    /// nothing could be freed. See [`Limits::shortage`](crate::Limits::shortage).
     OverBudget,
     /// The write queue made no progress for `write_stall`.
     Stalled,
     /// The deadline set by the service passed.
     Deadline,
-    /// Connecting, the handshake of a layer, or the graceful close took too long.
+    /// Connecting, the handshake of a layer, an item of the peer, or the graceful close took too long.
     TimedOut(Phase),
     /// The transport ended where the layer or the codec allows no end.
     Truncated(Failure),
@@ -139,6 +140,8 @@ pub enum Phase {
     Connect,
     /// The handshake of a layer.
     Handshake,
+    /// Receiving the rest of an item that the peer has begun.
+    Item,
     /// Flushing and lingering of a graceful close.
     Close,
     /// Letting a part of a file arrive that a thread was moving to the stream when its transfer was to end.
@@ -170,11 +173,12 @@ impl fmt::Display for Closed {
             Closed::Failed(error) => error.fmt(f),
             Closed::Refused(failure) => failure.fmt(f),
             Closed::Overflow => f.write_str("the write queue passed its cap: the peer reads too slowly"),
-            Closed::OverBudget => f.write_str("the runtime's byte budget is used up"),
+            Closed::OverBudget => f.write_str("the runtime's bytes ran short, and this held many of them"),
             Closed::Stalled => f.write_str("the peer takes no bytes"),
             Closed::Deadline => f.write_str("the deadline passed"),
             Closed::TimedOut(Phase::Connect) => f.write_str("connecting took too long"),
             Closed::TimedOut(Phase::Handshake) => f.write_str("the handshake took too long"),
+            Closed::TimedOut(Phase::Item) => f.write_str("the peer did not complete an item in time"),
             Closed::TimedOut(Phase::Close) => f.write_str("the graceful close took too long"),
             Closed::TimedOut(Phase::File) => f.write_str("moving a part of a file took too long"),
             Closed::Truncated(failure) => write!(f, "cut off: {failure}"),
@@ -199,6 +203,15 @@ pub enum Fault {
     Receive(Failure),
     /// A timer could not be set: the limit of timers is reached.
     TimersFull(usize),
+    /// Bytes are short, and this service holds more than its share: it accepts nobody, and does not read streams that
+    /// have output, until others or its own peers let go. Once per shortage. See
+    /// [`Limits::shortage`](crate::Limits::shortage).
+    BytesShort {
+        /// So many bytes are held by all.
+        used: usize,
+        /// So many may be held, without those of the engine.
+        limit: usize,
+    },
 }
 
 impl fmt::Display for Fault {
@@ -207,6 +220,12 @@ impl fmt::Display for Fault {
             Fault::Accept(error) | Fault::Register(error) => error.fmt(f),
             Fault::Job(message) => write!(f, "an offloaded job failed: {message}"),
             Fault::Receive(failure) => failure.fmt(f),
+            Fault::BytesShort { used, limit } => {
+                write!(
+                    f,
+                    "bytes are short: {used} of {limit} are held, and this service has more than its share"
+                )
+            }
             Fault::TimersFull(limit) => write!(f, "the limit of {limit} timers is reached"),
         }
     }

@@ -65,6 +65,8 @@ counters! {
     engine_calls,
     /// Connections accepted.
     accepts,
+    /// Connections that a listener closed because there was no descriptor for them.
+    turned_away,
     /// Connections begun.
     connects,
     /// Errors of the system that ended a resource.
@@ -79,8 +81,12 @@ counters! {
     panics,
     /// Resources alive now.
     resources,
-    /// Bytes in queues and buffers now.
+    /// Bytes of memory in queues and buffers now, used or not.
     queue_bytes,
+    /// Times at which bytes ran short.
+    shortages,
+    /// Resources ended because they held many bytes while bytes were short. Also among `errors_limit`.
+    evicted,
     /// Timers pending now.
     timers,
     /// Commands of other threads executed.

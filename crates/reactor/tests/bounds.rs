@@ -145,22 +145,41 @@ fn input_that_nobody_takes_is_bounded() {
 #[test]
 fn the_stream_that_asks_for_more_than_the_runtimes_bytes_ends() {
     for_each_engine(|engine| {
-        let mut world = World::new(engine.with_stream_bytes(10_000), Probe::quiet(), Stream::new(Bytes));
+        let mut world = World::new(engine.with_stream_bytes(102_400), Probe::quiet(), Stream::new(Bytes));
         let (ours, mut peer) = tcp_pair();
         let second = add(&mut world.runtime, world.service, Stream::new(Bytes), ours);
         settle(&mut world.runtime);
         world.with(|cx, id| {
-            assert_eq!(cx.send(id, &[0; 6000][..]), Flow::Queued);
-            assert_eq!(cx.send(second, &[0; 4000][..]), Flow::Queued, "the limit");
-            assert_eq!(cx.send(second, &[0; 1][..]), Flow::Gone, "one more");
+            assert_eq!(cx.send(id, &[0; 60_000][..]), Flow::Queued);
+            assert_eq!(cx.send(second, &[0; 40_000][..]), Flow::Queued, "the limit");
+            assert_eq!(cx.send(second, &[0; 40_000][..]), Flow::Gone, "one more");
         });
         assert!(matches!(world.until_closed(), Closed::OverBudget));
         assert_eq!(world.probe().closed[0].0, second);
-        assert_eq!(world.read(6000).len(), 6000);
+        assert_eq!(world.read(60_000).len(), 60_000);
         drop(read(&mut world.runtime, &mut peer, 1));
         // An engine may tell a turn later that it has sent.
         settle(&mut world.runtime);
         assert_eq!(world.runtime.metrics().read().queue_bytes, 0);
+    });
+}
+
+#[test]
+fn the_largest_holder_ends_and_the_one_that_asks_goes_on() {
+    for_each_engine(|engine| {
+        let mut world = World::new(engine.with_stream_bytes(102_400), Probe::quiet(), Stream::new(Bytes));
+        let (ours, mut peer) = tcp_pair();
+        let second = add(&mut world.runtime, world.service, Stream::new(Bytes), ours);
+        settle(&mut world.runtime);
+        world.with(|cx, id| {
+            assert_eq!(cx.send(id, &[0; 60_000][..]), Flow::Queued);
+            assert_eq!(cx.send(second, &[0; 50_000][..]), Flow::Queued);
+            assert_eq!(cx.send(id, &[0; 1][..]), Flow::Gone);
+        });
+        assert!(matches!(world.until_closed(), Closed::OverBudget));
+        assert_eq!(world.probe().closed.len(), 1);
+        assert_eq!(read(&mut world.runtime, &mut peer, 50_000).len(), 50_000);
+        assert_eq!(world.runtime.metrics().read().evicted, 1);
     });
 }
 
@@ -201,7 +220,8 @@ fn at_three_quarters_reads_and_accepts_rest_and_go_on_with_relief() {
 #[test]
 fn partial_items_of_many_peers_do_not_stop_all_reading_for_ever() {
     for_each_engine(|engine| {
-        let mut runtime = engine.with_stream_bytes(1 << 20);
+        // Each may have a buffer of 128 KiB.
+        let mut runtime = engine.with_stream_bytes(1200 << 10);
         let service = runtime.add(Probe::<Lines>::quiet()).expect("it starts");
         let mut peers = Vec::new();
         for _ in 0..8 {
@@ -214,7 +234,7 @@ fn partial_items_of_many_peers_do_not_stop_all_reading_for_ever() {
             write(&mut runtime, peer, &[b'x'; 110 << 10]);
         }
         settle(&mut runtime);
-        // 880 KiB wait, more than three quarters. The items can still be completed.
+        // More than three quarters is held. The items can still be completed.
         for peer in &mut peers {
             write(&mut runtime, peer, b"\n");
         }

@@ -3,12 +3,14 @@
 use std::{collections::HashSet, fs::File, io::ErrorKind, net::TcpStream};
 
 use reactor::{
-    Address, Bytes, Closed, Context, Error, Fault, Flow, Limits, Receive, Result, Service, Stream,
+    Address, Bytes, Closed, Context, Error, Fault, Flow, Id, Layer, Limits, Lines, ListenOptions, Phase,
+    Receive, Result, Service, ServiceId, Stream, StreamOptions,
     engine::Candidates,
+    session::{Io, Next, Step},
 };
 
 use super::{
-    SOCKETS,
+    SHORT, SOCKETS,
     probe::{Probe, What},
     rig::Rig,
     row, sized, slow,
@@ -22,9 +24,15 @@ use crate::{
 pub(super) const ROWS: &[Row] = &[
     row(
         "E1r",
-        "without descriptors a listener tells one fault, rests, and recovers",
+        "without descriptors a listener tells one fault, rests, and then serves all who waited",
         SOCKETS,
         no_descriptors,
+    ),
+    row(
+        "E1r2",
+        "a listener that is to turn away closes one at a time, and counts them",
+        SOCKETS,
+        turned_away,
     ),
     row("E3r", "without descriptors a runtime is an error, and leaves nothing", SOCKETS, no_runtime),
     row("E4r", "what the engine refuses is told with its cause, or comes back", &[], engine_refuses),
@@ -32,7 +40,11 @@ pub(super) const ROWS: &[Row] = &[
     row("E6r", "addresses that cannot be had are typed errors", &[], bad_addresses),
     slow("E7r", "a full accept queue loses no connection that gets through", &[], full_queue),
     row("E8r", "a job beyond the limit comes back", &[], too_many_jobs),
-    row("E10r", "at the byte budget the stream that asks for more ends, and others go on", &[], over_budget),
+    row("E10r", "at the byte budget streams that hold most end, and others go on", &[], over_budget),
+    row("O3r", "one service's hoarders end, and another service's polite peers do not", &[], hoarders),
+    row("O3r2", "a shortage of bytes is told once, and does not last", &[], shortage),
+    row("O3r3", "an item that is not completed ends its stream, and one that is does not", &[], unfinished),
+    row("E10r2", "what a layer opened is bounded as plain input is", &[], layered_input),
     row("E11r", "ids are not used again", &[], ids_not_reused),
     row("E12r", "a thousand connections, or what the engine takes, are served, and all close", &[], thousand),
 ];
@@ -51,9 +63,19 @@ fn exhaust() -> Result<Vec<File>, Stop> {
 }
 
 fn no_descriptors(world: &mut World<'_>) -> Outcome {
+    without_descriptors(world, false)
+}
+
+fn turned_away(world: &mut World<'_>) -> Outcome {
+    without_descriptors(world, true)
+}
+
+fn without_descriptors(world: &mut World<'_>, turn_away: bool) -> Outcome {
     let mut rig = Rig::new(world)?;
     let server = rig.add(Probe::<Bytes>::quiet())?;
-    let (listener, address) = rig.listen(server, || Stream::new(Bytes))?;
+    let mut options = ListenOptions::default();
+    options.turn_away = turn_away;
+    let (listener, address) = rig.listen_with(server, &options, || Stream::new(Bytes))?;
     let Some(ip) = address.ip() else { return Err("the address is not IP".into()) };
     // One was served before, so that everything is warm.
     let first = TcpStream::connect(ip)?;
@@ -65,10 +87,10 @@ fn no_descriptors(world: &mut World<'_>) -> Outcome {
     rig.with(server, |_, cx| cx.resume(listener));
     let outcome = rig.until("the fault is told", |rig| !rig.get(server).faults().is_empty());
     // Half a second of an episode: the listener tries again now and then.
-    let (end, before) = (rig.now() + 10 * super::SHORT, rig.counters().turns);
+    let (end, before) = (rig.now() + 10 * SHORT, rig.counters().turns);
     let mut turned = outcome;
     while turned.is_ok() && rig.now() < end {
-        turned = rig.turn(super::SHORT).map(drop);
+        turned = rig.turn(SHORT).map(drop);
     }
     let turns = rig.counters().turns - before;
     drop(taken);
@@ -76,15 +98,15 @@ fn no_descriptors(world: &mut World<'_>) -> Outcome {
     check!(turns < 50, "{turns} turns while it should rest");
     let faults = rig.get(server).faults();
     check!(faults.len() == 1 && faults[0].starts_with("Accept"), "{faults:?}");
-    // Each that waited was served, or sent away with the reserve descriptor.
+    // Each that waited is served, unless it was turned away.
     let late = TcpStream::connect(ip)?;
+    let away = rig.counters().turned_away as usize;
+    check!((away > 0) == turn_away, "{away} were turned away");
     rig.until("the listener accepts again", |rig| {
-        rig.get(server).open.len() >= 2
-            && rig.get(server).open.iter().any(|id| {
-                rig.runtime.service(server).is_some()
-                    && rig.get(server).closed.iter().all(|(closed, ..)| closed != id)
-            })
+        let there = 2 + clients.len() - rig.counters().turned_away as usize;
+        rig.get(server).open.len() >= there
     })?;
+    check!(rig.get(server).closed.is_empty(), "{:?}", rig.get(server).closed.len());
     drop((first, clients, late));
     let ids = rig.get(server).open.len();
     rig.until("all have closed", |rig| rig.get(server).closed.len() >= ids)?;
@@ -215,7 +237,7 @@ fn bad_addresses(world: &mut World<'_>) -> Outcome {
 fn full_queue(world: &mut World<'_>) -> Outcome {
     let mut rig = Rig::new(world)?;
     let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
-    let mut options = reactor::ListenOptions::default();
+    let mut options = ListenOptions::default();
     options.backlog = 1;
     let (listener, address) = rig.listen_with(server, &options, || Stream::new(Bytes))?;
     rig.with(server, |_, cx| cx.pause(listener));
@@ -314,6 +336,165 @@ fn over_budget(world: &mut World<'_>) -> Outcome {
     rig.with(client, |_, cx| cx.send(ids[0], b"me"));
     rig.until("the first is served", |rig| rig.get(server).received(to[0]) == 2)?;
     rig.with(client, |_, cx| cx.abort(ids[0]));
+    rig.finish()
+}
+
+/// Changes nothing, but is asked for every byte.
+struct Coat;
+
+impl Layer for Coat {
+    const INPUT_MAX: usize = 0;
+
+    fn ready(&self) -> bool {
+        true
+    }
+
+    fn open(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
+        io.up.extend_from_slice(input);
+        Ok(Step { used: input.len(), next: Next::Wait })
+    }
+
+    fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
+        io.down.put(clear);
+        Ok(clear.len())
+    }
+}
+
+fn layered_input(world: &mut World<'_>) -> Outcome {
+    let unread = sized(world, 200_000, 20_000);
+    let mut rig = Rig::new(world)?;
+    let server = rig.add(Probe::<Lines, Coat>::quiet())?;
+    let client = rig.add(Probe::<Bytes>::quiet())?;
+    let options = StreamOptions { unread, ..StreamOptions::DEFAULT };
+    let (_, address) =
+        rig.listen(server, move || Stream::over(Lines::max(1 << 30), Coat).options(options.clone()))?;
+    let id = rig.connect(client, &address, Stream::new(Bytes))?;
+    rig.until("it is open", |rig| !rig.get(server).open.is_empty())?;
+    // A line that does not end fills what may be kept, to the byte. The other items wait behind a pause.
+    let half = vec![b'x'; unread];
+    rig.with(client, |_, cx| cx.send(id, &half));
+    rig.until("all of it has arrived", |rig| rig.counters().bytes_in == unread as u64)?;
+    rig.settle()?;
+    check!(rig.get(server).closed.is_empty(), "the limit fits: {:?}", rig.get(server).closed);
+    check!(rig.counters().queue_bytes >= unread as u64, "{} are counted", rig.counters().queue_bytes);
+    rig.with(client, |_, cx| cx.send(id, b"x"));
+    rig.until("one more ends it", |rig| !rig.get(server).closed.is_empty())?;
+    let why = &rig.get(server).closed[0].2;
+    check!(matches!(why, Closed::Overflow), "{why}");
+    rig.with(client, |_, cx| cx.abort(id));
+    rig.finish()
+}
+
+/// A runtime with so many bytes for streams, and a short patience.
+fn scarce(world: &mut World<'_>) -> Result<(Rig, usize), Stop> {
+    let budget = sized(world, 4 << 20, 1 << 20);
+    let engine = world.engine();
+    let mut limits = Limits::default();
+    (limits.bytes, limits.shortage) = (budget + engine.memory(), 2 * SHORT);
+    Ok((Rig::over(engine, limits)?, budget))
+}
+
+/// Sends a part of a line, and waits until it has arrived, or a stream of the service has ended.
+fn hoard(
+    rig: &mut Rig,
+    (server, client): (ServiceId<Probe<Lines>>, ServiceId<Probe<Bytes>>),
+    address: &Address,
+    bytes: usize,
+) -> Result<Id<Stream>, Stop> {
+    let id = rig.connect(client, address, Stream::new(Bytes))?;
+    rig.until("it is connected", |rig| rig.get(client).open.contains(&id))?;
+    let (before, ended) = (rig.counters().bytes_in, rig.get(server).closed.len());
+    rig.with(client, |_, cx| cx.send(id, &vec![b'x'; bytes]));
+    rig.until("half an item has arrived", |rig| {
+        rig.counters().bytes_in >= before + bytes as u64 || rig.get(server).closed.len() > ended
+    })?;
+    Ok(id)
+}
+
+fn hoarders(world: &mut World<'_>) -> Outcome {
+    let (mut rig, budget) = scarce(world)?;
+    let (server, client) = (rig.add(Probe::<Lines>::quiet())?, rig.add(Probe::<Bytes>::quiet())?);
+    let (_, address) = rig.listen(server, || Stream::new(Lines::max(1 << 30)))?;
+    let (echo, polite_address) = rig.echo()?;
+    let polite: Vec<_> =
+        (0..5).map(|_| rig.connect(client, &polite_address, Stream::new(Bytes))).collect::<Result<_, _>>()?;
+    let mut bad = Vec::new();
+    for round in 1..=24 {
+        bad.push(hoard(&mut rig, (server, client), &address, budget / 16)?);
+        rig.with(client, |_, cx| polite.iter().for_each(|id| _ = cx.send(*id, b"polite")));
+        rig.until("the polite ones are answered", |rig| {
+            polite.iter().all(|id| rig.get(client).received(*id) == 6 * round)
+        })?;
+        let held = rig.counters().queue_bytes;
+        check!(held <= budget as u64, "{held} bytes are held, of {budget}");
+    }
+    let server_saw = rig.get(server);
+    check!(!server_saw.closed.is_empty(), "no hoarder has ended");
+    for (_, _, why) in &server_saw.closed {
+        check!(matches!(why, Closed::OverBudget), "{why}");
+    }
+    check!(rig.get(echo).closed == 0, "polite ones have ended");
+    check!(rig.counters().evicted == rig.get(server).closed.len() as u64, "not counted");
+    // Who comes late is served as well.
+    let late = rig.connect(client, &polite_address, Stream::new(Bytes))?;
+    rig.with(client, |_, cx| cx.send(late, b"late"));
+    rig.until("it is answered", |rig| rig.get(client).received(late) == 4)?;
+    rig.with(client, |_, cx| polite.iter().chain(&bad).chain([&late]).for_each(|id| cx.abort(*id)));
+    rig.finish()
+}
+
+fn shortage(world: &mut World<'_>) -> Outcome {
+    let (mut rig, budget) = scarce(world)?;
+    let (server, client) = (rig.add(Probe::<Lines>::quiet())?, rig.add(Probe::<Bytes>::quiet())?);
+    let (_, address) = rig.listen(server, || Stream::new(Lines::max(1 << 30)))?;
+    let mut ids = Vec::new();
+    while rig.get(server).faults().is_empty() || rig.counters().queue_bytes <= budget as u64 / 4 * 3 {
+        check!(ids.len() < 20, "bytes never run short: {} are held", rig.counters().queue_bytes);
+        ids.push(hoard(&mut rig, (server, client), &address, budget / 20)?);
+    }
+    // The shortage ends by itself, because some of those go who hold items that they do not complete.
+    rig.until("some have ended", |rig| !rig.get(server).closed.is_empty())?;
+    let late = rig.connect(client, &address, Stream::new(Bytes))?;
+    rig.with(client, |_, cx| cx.send(late, b"late\n"));
+    rig.until("who comes late is served", |rig| {
+        rig.get(server).log.iter().any(|(_, what)| *what == What::got(b"late"))
+    })?;
+    // What the client sends is held, too, for a moment: there may have been a shortage before the one that lasts.
+    let faults = rig.get(server).faults();
+    let is_once = faults.len() as u64 <= rig.counters().shortages;
+    check!(is_once && faults.iter().all(|fault| fault.starts_with("BytesShort")), "{faults:?}");
+    let (ended, evicted) = (rig.get(server).closed.len(), rig.counters().evicted as usize);
+    check!((1..ids.len()).contains(&ended) && ended == evicted, "{ended} of {} ended", ids.len());
+    rig.with(client, |_, cx| ids.iter().chain([&late]).for_each(|id| cx.abort(*id)));
+    rig.until("all have ended", |rig| rig.get(server).closed.len() == ids.len() + 1)?;
+    rig.finish()
+}
+
+fn unfinished(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let (server, client) = (rig.add(Probe::<Lines>::quiet())?, rig.add(Probe::<Bytes>::quiet())?);
+    let allowed = 5 * SHORT;
+    let options = StreamOptions { unfinished: allowed, ..StreamOptions::DEFAULT };
+    let (_, address) =
+        rig.listen(server, move || Stream::new(Lines::max(1 << 30)).options(options.clone()))?;
+    let id = rig.connect(client, &address, Stream::new(Bytes))?;
+    // Only where time is virtual it is sure that each line comes in time.
+    for _ in 0..if world.is_virtual() { 5 } else { 0 } {
+        rig.with(client, |_, cx| cx.send(id, b"an end\nand a begin"));
+        let end = rig.now() + allowed * 4 / 5;
+        rig.until("most of the time is over", |rig| rig.now() >= end)?;
+        check!(rig.get(server).closed.is_empty(), "{:?}", rig.get(server).closed);
+    }
+    // A byte now and then does not complete it.
+    for _ in 0..20 {
+        rig.with(client, |_, cx| cx.send(id, b"x"));
+        let end = rig.now() + SHORT;
+        rig.until("a moment has passed", |rig| rig.now() >= end)?;
+    }
+    rig.until("it is ended", |rig| !rig.get(server).closed.is_empty())?;
+    let why = &rig.get(server).closed[0].2;
+    check!(matches!(why, Closed::TimedOut(Phase::Item)), "{why}");
+    rig.with(client, |_, cx| cx.abort(id));
     rig.finish()
 }
 

@@ -42,7 +42,9 @@ fn never_reads(world: &mut World<'_>) -> Outcome {
     })?;
     let why = pair.why(0);
     check!(matches!(why, Closed::Overflow), "{why}");
-    check!(most <= 3 * cap as u64, "{most} bytes were queued at a cap of {cap}");
+    // Memory counts, and a queue of few bytes may have a buffer of 64 KiB from the pool.
+    let most_max = 3 * cap as u64 + (256 << 10);
+    check!(most <= most_max, "{most} bytes were held at a cap of {cap}");
     let other_at = pair.server().open[1];
     pair.rig.until("the other is served", |rig| rig.get(server).received(other_at) == sent)?;
     pair.rig.with(client, |_, cx| cx.abort(other));

@@ -10,6 +10,7 @@ use crate::{
     error::{Closed, Error},
     id::{Id, Key},
     resource::{Io, Resource, Table, emit, service, unwatched},
+    runtime::pressure::Holding,
     service::Handle,
 };
 
@@ -127,8 +128,9 @@ struct Reading {
 }
 
 impl Reading {
+    /// The memory that the budget counts.
     fn holds(&self) -> usize {
-        self.ready.iter().map(Vec::len).sum()
+        self.ready.iter().map(Vec::capacity).sum::<usize>() + self.spare.capacity()
     }
 }
 
@@ -159,6 +161,11 @@ impl Resource for FileReader {
             close: |core, key, why| core.end(key, why, Ending::Orderly),
             release,
             pause,
+            // It is the service that waits for a file, and no peer: it is counted, and never goes.
+            holding: |core, key| Holding {
+                bytes: find(core, key).map_or(0, |reading| reading.counted),
+                moved: None,
+            },
             leave,
             closed: closed::<S>,
             ..unwatched::TABLE

@@ -10,6 +10,7 @@ use crate::{
     error::{Closed, Error, Phase, Result},
     id::{Id, Key},
     resource::{CLOSING, Flow, Io, Output, Resource, Table, emit, release_refused, service, unwatched},
+    runtime::pressure::Holding,
     service::Handle,
 };
 
@@ -131,6 +132,13 @@ struct Writing {
     counted: usize,
 }
 
+impl Writing {
+    /// The memory that the budget counts.
+    fn holds(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.memory()) + self.flying
+    }
+}
+
 fn find(core: &mut Core, key: Key) -> Option<&mut Writing> {
     core.registry.live(key)?.resource.as_mut()?.downcast_mut()
 }
@@ -163,6 +171,11 @@ impl Resource for FileWriter {
                 }
             },
             expired: |core, key| core.end(key, Closed::TimedOut(Phase::Close), Ending::Orderly),
+            // It is the service that waits for a file, and no peer: it is counted, and never goes.
+            holding: |core, key| Holding {
+                bytes: find(core, key).map_or(0, |writing| writing.counted),
+                moved: None,
+            },
             leave,
             closed: closed::<S>,
             ..unwatched::TABLE
@@ -211,10 +224,11 @@ impl Output for FileWriter {
         let Some(writing) = writing.filter(|writing| writing.closing.is_none()) else { return Flow::Gone };
         writing.queue.get_or_insert_with(|| pool.take_outgoing()).put(item);
         writing.writer.unwritten += item.len();
-        let unwritten = writing.writer.unwritten;
-        let within = budget.recount(&mut writing.counted, unwritten);
+        let (unwritten, holds) = (writing.writer.unwritten, writing.holds());
+        let fits = budget.recount(&mut writing.counted, holds);
         writing.is_high |= unwritten > HIGH;
         let is_high = writing.is_high;
+        let within = fits || core.make_room();
         core.mark(key);
         if unwritten > CAP || !within {
             let why = if within { Closed::Overflow } else { Closed::OverBudget };
@@ -227,7 +241,7 @@ impl Output for FileWriter {
 
 /// Asks for the next write, unless one is out; at the end for a sync, then for nothing more.
 fn flush<S: Handle<FileWriter>>(core: &mut Core, key: Key) {
-    let Core { registry, pool, files, .. } = core;
+    let Core { registry, pool, files, budget, .. } = core;
     let chunk = files.fitting(CHUNK).max(1);
     let Some(slot) = registry.live(key) else { return };
     let index = slot.service;
@@ -246,6 +260,8 @@ fn flush<S: Handle<FileWriter>>(core: &mut Core, key: Key) {
             writing.queue = Some(queue);
         }
         writing.flying = bytes.len();
+        let holds = writing.holds();
+        budget.recount(&mut writing.counted, holds);
         match writing.writer.at {
             Some(offset) => Action::Write { file, offset, bytes },
             None => Action::Append { file, bytes },
@@ -315,8 +331,8 @@ fn landed<S: Handle<FileWriter>>(queue: &mut dyn Any, to: Option<(&mut Core, &mu
     writing.writer.unwritten -= count;
     writing.writer.at = writing.writer.at.map(|at| at + count as u64);
     counters.bytes_out += count as u64;
-    let unwritten = writing.writer.unwritten;
-    budget.recount(&mut writing.counted, unwritten);
+    let (unwritten, holds) = (writing.writer.unwritten, writing.holds());
+    budget.recount(&mut writing.counted, holds);
     let is_drained = writing.is_high && unwritten <= LOW;
     writing.is_high &= !is_drained;
     let tell = is_drained && writing.closing.is_none();

@@ -10,6 +10,7 @@ use crate::{
     error::{Closed, Error, Phase},
     guard,
     id::{Id, Key},
+    runtime::pressure::Holding,
     service::Handle,
 };
 
@@ -36,6 +37,8 @@ struct Custom<R> {
     ended: bool,
     closing: Option<Closed>,
     counted: usize,
+    /// The period of the budget in which output left last.
+    moved: u16,
     flush: Option<Flush<R>>,
 }
 
@@ -45,6 +48,11 @@ type Flush<R> = fn(&mut R, &mut Io<'_>, &mut Outgoing) -> io::Result<()>;
 impl<R: Resource> Custom<R> {
     fn queued(&self) -> usize {
         self.out.as_ref().map_or(0, |out| out.len())
+    }
+
+    /// The memory that the budget counts.
+    fn holds(&self) -> usize {
+        self.out.as_ref().map_or(0, |out| out.memory())
     }
 
     /// What is to be watched now.
@@ -78,6 +86,10 @@ pub(super) fn table<S: Handle<R>, R: Resource>() -> &'static Table {
         release: release::<R>,
         pause: pause::<R>,
         expired: |core, key| core.end(key, Closed::TimedOut(Phase::Close), Ending::Orderly),
+        holding: |core, key| {
+            let of = |custom: &mut Custom<R>| Holding { bytes: custom.counted, moved: Some(custom.moved) };
+            find::<R>(core, key).map(of).unwrap_or_default()
+        },
         leave: leave::<R>,
         closed: closed::<S, R>,
         ..Table::NOTHING
@@ -105,6 +117,7 @@ pub(super) fn enroll<R: Resource>(
         ended: false,
         closing: None,
         counted: 0,
+        moved: core.budget.period(),
         flush: None,
     };
     let key = match core.registry.insert(index, table, Box::new(custom)) {
@@ -224,13 +237,14 @@ pub(super) fn post<R: Output>(core: &mut Core, index: u16, key: Key, item: R::It
     if encoded.is_err() {
         out.rollback(mark);
     }
-    let queued = custom.queued();
-    let within = budget.recount(&mut custom.counted, queued);
+    let (queued, holds) = (custom.queued(), custom.holds());
+    let within = budget.recount(&mut custom.counted, holds) || core.make_room();
     core.mark(key);
     let end = match encoded {
         Err(failure) => Closed::Refused(failure),
         Ok(()) if queued > QUEUE_CAP => Closed::Overflow,
         Ok(()) if !within => Closed::OverBudget,
+        Ok(()) if core.registry.live(key).is_none() => return Flow::Gone,
         Ok(()) => return if queued > QUEUE_HIGH { Flow::High } else { Flow::Queued },
     };
     match end {
@@ -258,8 +272,11 @@ fn flush<R: Resource>(core: &mut Core, key: Key) {
         } else {
             custom.out = Some(out)
         }
-        let queued = custom.queued();
-        budget.recount(&mut custom.counted, queued);
+        let holds = custom.holds();
+        if holds < custom.counted {
+            custom.moved = budget.period();
+        }
+        budget.recount(&mut custom.counted, holds);
         match result {
             Err(error) if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 return core.fail(key, "write", error);

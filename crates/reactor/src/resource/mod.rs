@@ -34,6 +34,7 @@ use crate::{
     engine::{self, Ending, Interest, Outgoing, Ready, Sent, Source, Transport},
     error::{Closed, Error, Result},
     id::{Id, Key},
+    runtime::pressure::Holding,
     service::Handle,
 };
 
@@ -182,6 +183,10 @@ pub struct Table {
     /// Asked before it ends: gives the reason back, or keeps it and ends the resource later, because something of it is
     /// under way that nobody can take back.
     pub(crate) defer: Option<Defer>,
+    /// An item that the peer began may be unfinished for too long.
+    pub(crate) item_due: fn(&mut Core, Key),
+    /// Gives back memory that is not used, and says what the resource holds.
+    pub(crate) holding: fn(&mut Core, Key) -> Holding,
     /// Takes it from the engine; the slot still lives.
     pub(crate) leave: fn(&mut Core, Key, Ending),
     pub(crate) closed: fn(&mut Core, &mut dyn Any, Key, Box<dyn Any>, Closed),
@@ -205,6 +210,8 @@ impl Table {
         pause: |_, _, _| (),
         expired: |_, _| (),
         defer: None,
+        item_due: |_, _| (),
+        holding: |_, _| Holding::default(),
         leave: |_, _, _| (),
         closed: |_, _, _, _, _| (),
         listener: false,

@@ -6,25 +6,52 @@ use crate::{clock::Time, id::Key};
 
 /// The bytes that all queues and buffers of a runtime hold, against a limit.
 ///
-/// At 75 % reading and accepting rest, so that what is queued can leave; at 100 % the stream that asks for
-/// more ends.
+/// Above 75 % bytes are short, and what follows from that is in `pressure.rs`.
 pub(crate) struct Bytes {
     used: usize,
     limit: usize,
-    /// Above it reads and accepts rest.
+    /// Above it bytes are short.
     ease: usize,
     tight: bool,
     /// Whether the pressure that there is was asked for.
     noticed: bool,
     resting: Vec<Key>,
+    /// A shortage lasts: it began, and at the end of its last period bytes were still short.
+    lasts: bool,
+    /// Counts the periods of shortages; it wraps around.
+    period: u16,
+    /// The last attempt to make room was in vain, and things are as they were.
+    hopeless: bool,
+    shares: Shares,
+}
+
+/// What each service holds, as it was found out last.
+#[derive(Default)]
+struct Shares {
+    held: Vec<usize>,
+    /// What each may hold while bytes are short.
+    share: usize,
+    /// Which services were told in this shortage.
+    told: Vec<bool>,
 }
 
 impl Bytes {
     pub(crate) fn new(limit: usize) -> Bytes {
-        Bytes { used: 0, limit, ease: limit / 4 * 3, tight: false, noticed: false, resting: Vec::new() }
+        Bytes {
+            used: 0,
+            limit,
+            ease: limit / 4 * 3,
+            tight: false,
+            noticed: false,
+            resting: Vec::new(),
+            lasts: false,
+            period: 0,
+            hopeless: false,
+            shares: Shares::default(),
+        }
     }
 
-    /// Counts what one stream holds now instead of what it held; `false` when the limit is passed.
+    /// Counts the memory that one resource holds now instead of what it held; `false` when the limit is passed.
     #[inline]
     pub(crate) fn recount(&mut self, counted: &mut usize, holds: usize) -> bool {
         self.used = self.used - *counted + holds;
@@ -34,20 +61,20 @@ impl Bytes {
         !grew || self.used <= self.limit
     }
 
-    /// Counts what one stream holds more; `false` when it is time to look closer.
+    /// Counts the memory by which a queue has grown, as [`Outgoing::count`](session::Outgoing::count) says it; `false`
+    /// when it is time to look closer.
     #[inline]
     pub(crate) fn add(&mut self, counted: &mut usize, more: usize) -> bool {
-        self.used += more;
-        *counted += more;
+        self.used = self.used.wrapping_add(more);
+        *counted = counted.wrapping_add(more);
         self.used <= self.ease
     }
 
-    /// Counts what has left; what a layer put beside it was never counted.
+    /// Counts what is left of a resource whose queue has gone. It cannot be more than there was.
     #[inline]
-    pub(crate) fn sub(&mut self, counted: &mut usize, less: usize) {
-        let less = less.min(*counted);
-        self.used -= less;
-        *counted -= less;
+    pub(crate) fn settle(&mut self, counted: &mut usize, holds: usize) {
+        self.used = self.used - *counted + holds;
+        *counted = holds;
     }
 
     /// Looks closer after [`Bytes::add`]: `false` when the limit is passed.
@@ -60,7 +87,11 @@ impl Bytes {
         self.used
     }
 
-    /// Whether reads and accepts rest.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Whether bytes are short.
     #[inline]
     pub(crate) fn is_tight(&self) -> bool {
         self.tight
@@ -83,7 +114,78 @@ impl Bytes {
         let relieved = self.tight && self.used <= self.ease;
         self.tight &= !relieved;
         self.noticed &= self.tight;
+        self.hopeless &= self.tight;
         relieved
+    }
+
+    /// Whether the reads and accepts of a service rest: bytes are short, and it holds more than its share.
+    pub(crate) fn rests(&self, service: u16) -> bool {
+        self.tight && self.is_greedy(service)
+    }
+
+    /// The period of shortages that it is.
+    #[inline]
+    pub(crate) fn period(&self) -> u16 {
+        self.period
+    }
+
+    /// Begins a shortage; `false`: one lasts.
+    pub(crate) fn begin_shortage(&mut self) -> bool {
+        if std::mem::replace(&mut self.lasts, true) {
+            return false;
+        }
+        self.next_period();
+        true
+    }
+
+    pub(crate) fn next_period(&mut self) {
+        self.period = self.period.wrapping_add(1);
+        self.hopeless = false;
+    }
+
+    pub(crate) fn end_shortage(&mut self) {
+        self.lasts = false;
+        self.shares = Shares::default();
+    }
+
+    /// Notes what each of so many services holds, and returns those that hold more than their share and were not told
+    /// yet.
+    pub(crate) fn note_shares(&mut self, held: Vec<usize>, services: usize) -> Vec<u16> {
+        let Shares { told, .. } = std::mem::take(&mut self.shares);
+        self.shares = Shares { share: self.ease / services.max(1), told, held };
+        self.shares.told.resize(self.shares.held.len(), false);
+        let greedy: Vec<u16> = (0..self.shares.held.len() as u16).filter(|at| self.is_greedy(*at)).collect();
+        greedy
+            .into_iter()
+            .filter(|at| !std::mem::replace(&mut self.shares.told[*at as usize], true))
+            .collect()
+    }
+
+    /// Whether a service holds more than its share.
+    pub(crate) fn is_greedy(&self, service: u16) -> bool {
+        self.shares.held.get(service as usize).is_some_and(|held| *held > self.shares.share)
+    }
+
+    /// A resource of a service is about to end with so many bytes.
+    pub(crate) fn let_go(&mut self, service: u16, bytes: usize) {
+        if let Some(held) = self.shares.held.get_mut(service as usize) {
+            *held = held.saturating_sub(bytes);
+        }
+    }
+
+    /// Whether enough is free: for those who make no progress that bytes are not short; for the others a sixteenth.
+    pub(crate) fn has_room(&self, of_idle: bool) -> bool {
+        self.used <= if of_idle { self.ease } else { self.limit - self.limit / 16 }
+    }
+
+    /// Whether it is in vain to look for room.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.hopeless
+    }
+
+    /// It was looked for room.
+    pub(crate) fn has_looked(&mut self) {
+        self.hopeless = self.used > self.limit;
     }
 
     pub(crate) fn take_resting(&mut self) -> Vec<Key> {

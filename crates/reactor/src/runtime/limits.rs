@@ -25,10 +25,20 @@ pub struct Limits {
     pub file_threads: usize,
     /// Bytes of the operations on files that are out: to be read, or to be written; 64 MiB.
     pub file_bytes: usize,
-    /// Bytes in the queues and buffers of all streams, and in what the engine holds for itself
-    /// ([`Engine::memory`](crate::engine::Engine::memory)); 512 MiB. An engine that would leave nothing of them
-    /// for streams does not open.
+    /// Memory of the queues and buffers of all resources, used or not, and of what the engine holds for itself
+    /// ([`Engine::memory`](crate::engine::Engine::memory)); 512 MiB.
+    ///
+    /// Shared bytes count on each stream that holds them. An engine that would leave nothing for streams does not open.
+    /// When more is asked for, those end who hold most: see [`Limits::shortage`].
     pub bytes: usize,
+    /// How long bytes may be short, which they are above three quarters of [`Limits::bytes`]; 5 s.
+    ///
+    /// Meanwhile services that hold more than their share (three quarters, divided by the number of services) accept
+    /// nobody and do not read streams that have output, and learn of it by
+    /// [`Fault::BytesShort`](crate::Fault::BytesShort). Then, and again after each such time, streams that hold most
+    /// and made no progress meanwhile end as [`Closed::OverBudget`](crate::Closed::OverBudget), until bytes are no
+    /// longer short.
+    pub shortage: Duration,
     /// Commands, timers and messages taken in one turn, of each kind; 1,024.
     pub per_turn: usize,
     /// How long to look for events without sleeping before each wait, adaptively; none by default. Pays for
@@ -49,6 +59,7 @@ impl Default for Limits {
             file_threads: 4,
             file_bytes: 64 << 20,
             bytes: 512 << 20,
+            shortage: Duration::from_secs(5),
             per_turn: 1 << 10,
             busy_poll: None,
         }

@@ -4,6 +4,7 @@ mod background;
 pub(crate) mod budget;
 mod empty;
 pub(crate) mod limits;
+pub(crate) mod pressure;
 pub(crate) mod registry;
 mod shutdown;
 pub(crate) mod timers;

@@ -209,6 +209,8 @@ impl Runtime {
             self.core.steps += 1;
             match due {
                 Due::Resource(key) => self.core.resource_due(key),
+                Due::Item(key) => self.core.item_due(key),
+                Due::Shortage => self.core.shortage_due(),
                 Due::Timer { lane, index } => {
                     if let Some((service, hand)) = self.core.lanes.of_timer(lane) {
                         self.call(service, |core, erased| hand(core, erased, service, lane, Some(index)));

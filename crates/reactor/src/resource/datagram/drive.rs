@@ -86,6 +86,8 @@ fn keep<R: 'static>(core: &mut Core, key: Key, batch: &mut Batch) {
         }
         link.kept.put(datagram.bytes, datagram.from, datagram.to, datagram.ecn, datagram.truncated);
         link.kept_bytes += len;
+        let holds = link.holds();
+        budget.recount(&mut link.counted, holds);
     }
     if link.takes_input() {
         core.drive_again(key);
@@ -136,6 +138,8 @@ pub(super) fn post<R: 'static>(core: &mut Core, index: u16, key: Key, item: Outb
         return refuse(link, &item);
     }
     link.queue.push(item);
+    let holds = link.holds();
+    budget.recount(&mut link.counted, holds);
     let options = link.datagrams.settings();
     let is_high = link.queue.len() > options.queue / 2 || link.queue.bytes() > options.queue_bytes / 2;
     link.high |= is_high;

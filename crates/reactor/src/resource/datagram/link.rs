@@ -10,6 +10,7 @@ use crate::{
     error::{Closed, Error, Phase},
     id::{Id, Key},
     resource::{CLOSING, Table, release_refused, service},
+    runtime::pressure::Holding,
     service::Handle,
 };
 
@@ -39,9 +40,9 @@ pub(super) struct Link<R> {
 }
 
 impl<R: 'static> Link<R> {
-    /// Bytes that the budget counts.
+    /// The memory that the budget counts.
     pub(super) fn holds(&self) -> usize {
-        self.queue.bytes() + self.kept_bytes
+        self.queue.memory() + self.kept.memory()
     }
 
     /// Whether datagrams may be handed to the service now.
@@ -70,6 +71,11 @@ pub(super) fn table<S: Handle<Datagrams<R>>, R: 'static>() -> &'static Table {
         release: release::<R>,
         pause: pause::<R>,
         expired: |core, key| core.end(key, Closed::TimedOut(Phase::Close), Ending::Orderly),
+        // Its queues have limits of their own, and there are few of it.
+        holding: |core, key| Holding {
+            bytes: find::<R>(core, key).map_or(0, |link| link.counted),
+            moved: None,
+        },
         leave: leave::<R>,
         closed: closed::<S, R>,
         ..Table::NOTHING

@@ -5,7 +5,7 @@ use std::{any::Any, mem};
 use session::{Codec, CodecError, Layer, LayerError, Next, Phase};
 
 use super::{
-    Event, Stream, feed,
+    Event, Stream, feed, item,
     link::{Link, State, find},
     write,
 };
@@ -57,6 +57,7 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         let used = used + deliver::<S, C, L, R>(core, to, key, &bytes[used..], ITEMS_MAX - 1);
         if used < bytes.len() {
             keep::<C, L, R>(core, key, &bytes[used..]);
+            item::watch::<C, L, R>(core, key, used > 0);
         }
         return;
     }
@@ -70,7 +71,10 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         // What was kept comes first, later in this turn: then this is handed over behind it.
         return match link.stream.session.direct() {
             true => keep::<C, L, R>(core, key, bytes),
-            false => link.rare().raw.extend_from_slice(bytes),
+            false => {
+                link.rare().raw.extend_from_slice(bytes);
+                bound_input::<C, L, R>(core, key);
+            }
         };
     }
     if !link.stream.session.direct() {
@@ -87,14 +91,24 @@ fn keep<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, bytes: &[u8])
     let Some(slot) = registry.live(key) else { return };
     let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else { return };
     if link.unread.capacity() == 0 {
-        link.unread = pool.take();
+        (link.unread, link.moved) = (pool.take(), budget.period());
     }
     link.unread.extend_from_slice(bytes);
-    let holds = link.holds();
-    let within = budget.recount(&mut link.counted, holds);
-    let over = link.unread.len() > link.options().unread;
-    if over || !within {
-        core.end(key, if over { Closed::Overflow } else { Closed::OverBudget }, Ending::Orderly);
+    bound_input::<C, L, R>(core, key);
+}
+
+/// Counts the input that waits, clear and sealed, and ends a stream that keeps more than it or the runtime may.
+/// Whatever adds to either calls this: no other place bounds them.
+fn bound_input<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    let Core { registry, budget, .. } = core;
+    let Some(slot) = registry.live(key) else { return };
+    let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else { return };
+    let within = link.recount(budget);
+    let over = link.waiting() > link.options().unread;
+    if over {
+        core.end(key, Closed::Overflow, Ending::Orderly);
+    } else if !within && !core.make_room() {
+        core.end(key, Closed::OverBudget, Ending::Orderly);
     } else if core.budget.is_tight() {
         core.mark(key);
     }
@@ -103,8 +117,11 @@ fn keep<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, bytes: &[u8])
 /// Hands over what waits, as far as the codec cuts items of it.
 fn unread<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut Core, to: &mut S, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    if link.unread.is_empty() || !link.takes_items() {
+    if link.unread.is_empty() {
         return;
+    }
+    if !link.takes_items() {
+        return bound_input::<C, L, R>(core, key);
     }
     let mut input = mem::take(&mut link.unread);
     link.backlog = false;
@@ -112,14 +129,17 @@ fn unread<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut
     let Core { registry, pool, budget, .. } = core;
     let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return pool.give(input) };
+    if used > 0 {
+        link.moved = budget.period();
+    }
     if used < input.len() {
         input.drain(..used);
         link.unread = input;
     } else {
         pool.give(input);
     }
-    let holds = link.holds();
-    budget.recount(&mut link.counted, holds);
+    bound_input::<C, L, R>(core, key);
+    item::watch::<C, L, R>(core, key, used > 0);
 }
 
 /// Cuts items and hands them over; says how many bytes are used up. All of them, when nobody wants the rest.
@@ -189,14 +209,14 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     let mut ended = false;
     let mut idle = 0;
     loop {
-        let Core { registry, pool, .. } = core;
+        let Core { registry, pool, budget, .. } = core;
         let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
         let Some(link) = link else { break };
         if link.state == State::Open && (!link.takes_items() || link.backlog) {
             break;
         }
         if link.unread.capacity() == 0 {
-            link.unread = pool.take();
+            (link.unread, link.moved) = (pool.take(), budget.period());
         }
         let result = link.stream.session.step(&mut input[at..], &mut link.unread, pool);
         if link.unread.is_empty() {
@@ -233,10 +253,12 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     }
     let left = input.len() - at;
     if let Some(link) = find::<C, L, R>(core, key) {
+        link.ended |= ended;
         if left > 0 {
             link.rare().raw.extend_from_slice(&input[at..]);
+            bound_input::<C, L, R>(core, key);
         }
-        link.ended |= ended;
+        item::watch::<C, L, R>(core, key, false);
         core.mark(key);
         end_if_due::<S, C, L, R>(core, to, key);
     }

@@ -4,15 +4,17 @@ use std::{any::Any, io, mem};
 
 use session::{Codec, Layer};
 
-use super::{Carried, Stream, StreamOptions, close, drive, write};
+use super::{Carried, Stream, StreamOptions, close, drive, item, write};
 use crate::{
     address::Address,
+    clock::Time,
     context::Context,
     core::Core,
     engine::{Ending, Medium, Role, Transport},
     error::{Closed, Error},
     id::{Id, Key},
     resource::{Table, service},
+    runtime::{budget::Bytes, pressure::Holding, timers::TimerKey},
     service::Handle,
 };
 
@@ -33,12 +35,15 @@ pub(super) struct Link<C, L, R> {
     /// Clear input that no handler has seen: the rest of an item, or all while paused.
     pub(super) unread: Vec<u8>,
     pub(super) rare: Option<Box<Rare>>,
-    /// Bytes in the engine's hands.
+    /// Bytes in the engine's hands, and the memory of the queue they are in.
     pub(super) flying: usize,
+    pub(super) flight: usize,
     /// What the byte budget counts for this stream.
     pub(super) counted: usize,
     pub(super) state: State,
     pub(super) paused: bool,
+    /// The period of the budget in which it last made progress: output left, or an item was begun or completed.
+    pub(super) moved: u16,
     /// What the engine was told last about reading.
     pub(super) reading: bool,
     pub(super) high: bool,
@@ -66,6 +71,8 @@ pub(super) struct Link<C, L, R> {
     /// Its transport takes no output, or has no input.
     pub(super) mute: bool,
     pub(super) deaf: bool,
+    /// Who is at the other end may be anywhere: it must not keep an item unfinished for ever.
+    pub(super) remote: bool,
 }
 
 /// What few streams need.
@@ -77,7 +84,14 @@ pub(super) struct Rare {
     pub(super) error: Option<(&'static str, io::Error)>,
     /// Where it connects to, until it is connected.
     pub(super) target: Option<Address>,
+    /// When the item that the peer has begun must be complete.
+    pub(super) item_by: Option<Time>,
+    /// Looks after that; it may be set while nothing is begun.
+    pub(super) item_timer: TimerKey,
 }
+
+/// What an input buffer that is hardly used keeps when bytes are short.
+const UNREAD_KEPT: usize = 4 << 10;
 
 impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     fn new(mut stream: Stream<C, L, R>, role: Role, medium: Medium) -> Link<C, L, R> {
@@ -93,9 +107,11 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             rare: (!raw.is_empty() || carried.error.is_some())
                 .then(|| Box::new(Rare { raw, error: carried.error, ..Rare::default() })),
             flying: 0,
+            flight: 0,
             counted: 0,
             state,
             paused: carried.paused,
+            moved: 0,
             reading: true,
             high: carried.high || stream.session.queued() > stream.settings().high,
             drained_due: false,
@@ -116,6 +132,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             backlog: false,
             mute: !medium.has_output(),
             deaf: !medium.has_input(),
+            remote: medium.is_socket(),
             stream,
         }
     }
@@ -136,10 +153,17 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         self.unread.len() + self.rare.as_ref().map_or(0, |rare| rare.raw.len())
     }
 
-    /// Bytes that the budget counts.
+    /// The memory of the input that waits.
     #[inline]
-    pub(super) fn holds(&self) -> usize {
-        self.queued() + self.waiting()
+    pub(super) fn kept(&self) -> usize {
+        self.unread.capacity() + self.rare.as_ref().map_or(0, |rare| rare.raw.capacity())
+    }
+
+    /// Counts all memory that it holds: whatever is in queues and buffers, used or not. `false` when the runtime's
+    /// limit is passed.
+    pub(super) fn recount(&mut self, budget: &mut Bytes) -> bool {
+        let holds = self.stream.session.count() + self.kept() + self.flight;
+        budget.recount(&mut self.counted, holds)
     }
 
     /// Whether nothing but reading and writing goes on: what a flush of most streams finds. The flags are looked
@@ -247,6 +271,8 @@ pub(super) fn table<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         pause: drive::pause::<C, L, R>,
         expired: close::expired::<C, L, R>,
         defer: None,
+        item_due: item::due::<C, L, R>,
+        holding: holding::<C, L, R>,
         leave: leave::<C, L, R>,
         closed: closed::<S, C, L, R>,
         listener: false,
@@ -282,8 +308,8 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
     if let Some(slot) = registry.live(key) {
         slot.high = high;
         if let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) {
-            let holds = link.holds();
-            budget.recount(&mut link.counted, holds);
+            link.moved = budget.period();
+            link.recount(budget);
         }
     }
     if let Some(link) = find::<C, L, R>(core, key)
@@ -332,12 +358,29 @@ fn unwrap<C: Codec, L: Layer, R: 'static>(
     stream
 }
 
+/// What it holds, after what it does not need was given back.
+fn holding<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Holding {
+    let Core { registry, budget, .. } = core;
+    let link = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
+    let Some(link) = link else { return Holding::default() };
+    if link.unread.len() < link.unread.capacity() / 4 {
+        link.unread.shrink_to(UNREAD_KEPT);
+    }
+    link.stream.session.trim();
+    link.recount(budget);
+    // One that is on its way out of the runtime is as good as gone.
+    Holding { bytes: link.counted, moved: (!link.detaching).then_some(link.moved) }
+}
+
 fn leave<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, how: Ending) {
-    let Core { registry, engine, budget, .. } = core;
+    let Core { registry, engine, budget, timers, .. } = core;
     let Some(slot) = registry.live(key) else { return };
     let link = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return };
     budget.recount(&mut link.counted, 0);
+    if let Some(rare) = &link.rare {
+        timers.cancel(rare.item_timer);
+    }
     if !mem::replace(&mut link.detached, true) {
         engine.close(key, how);
     }

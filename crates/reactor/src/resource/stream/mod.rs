@@ -3,6 +3,7 @@
 mod close;
 mod drive;
 mod feed;
+mod item;
 mod link;
 mod options;
 mod write;

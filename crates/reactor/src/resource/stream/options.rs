@@ -34,6 +34,13 @@ pub struct StreamOptions {
     pub close: Duration,
     /// How long a queue may make no progress; 60 s.
     pub write_stall: Duration,
+    /// How long a peer behind a socket may take for an item that it has begun; 5 minutes.
+    ///
+    /// It counts from the first byte of the item, or from the end of the item before, and not from the last byte that
+    /// arrived: otherwise a peer that sends a byte now and then holds the memory of half an item for ever. Within the
+    /// default an item of 16 MiB arrives at 0.5 Mbit/s. The deadline does not count while the stream is paused or
+    /// rests for its own output.
+    pub unfinished: Duration,
 }
 
 impl StreamOptions {
@@ -49,6 +56,7 @@ impl StreamOptions {
         handshake: Duration::from_secs(10),
         close: Duration::from_secs(5),
         write_stall: Duration::from_secs(60),
+        unfinished: Duration::from_secs(300),
     };
 }
 

@@ -2,7 +2,7 @@
 
 use std::{any::Any, io};
 
-use session::{Codec, Layer, Phase};
+use session::{Codec, Layer, Mark, Phase};
 
 use super::{
     close,
@@ -51,21 +51,19 @@ pub(super) fn post_if<C: Codec, L: Layer, R: 'static>(
     let stream = &mut link.stream;
     let out = stream.session.out(pool);
     let mark = out.mark();
-    let before = out.len();
     let encoded = encode(&mut stream.codec, out);
     if encoded.is_err() {
         out.rollback(mark);
     }
-    let added = out.len() - before;
+    let more = out.count();
     if !std::mem::replace(&mut slot.dirty, true) {
         dirty.push(key);
     }
-    // What is counted is never less than what is queued.
-    let plenty = budget.add(&mut link.counted, added);
-    if plenty && encoded.is_ok() && !link.high && link.counted <= link.stream.settings().high {
+    let plenty = budget.add(&mut link.counted, more);
+    if plenty && encoded.is_ok() && !link.high && link.queued() <= link.stream.settings().high {
         return Flow::Queued;
     }
-    posted::<C, L, R>(core, key, encoded, before)
+    posted::<C, L, R>(core, key, encoded, mark)
 }
 
 /// An item that passed a mark or a limit, or could not be encoded.
@@ -74,14 +72,16 @@ fn posted<C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
     key: Key,
     encoded: session::Result,
-    before: usize,
+    mark: Mark,
 ) -> Flow {
-    let Some(slot) = core.registry.live(key) else { return Flow::Gone };
+    let Core { registry, pool, budget, .. } = &mut *core;
+    let Some(slot) = registry.live(key) else { return Flow::Gone };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return Flow::Gone };
     let queued = link.queued();
-    let within = core.budget.is_within();
-    // One large item may enter an empty queue; `before` is what was in the queue that it went into.
-    let alone = before == 0 && link.flying == 0;
+    let within = budget.is_within();
+    // One large item may enter an empty queue.
+    let out = link.stream.session.out(pool);
+    let alone = out.len() == out.since(mark) && link.flying == 0;
     let over = queued > link.options().cap && !(alone && queued <= link.options().item);
     let end = match encoded {
         Err(failure) => {
@@ -89,7 +89,13 @@ fn posted<C: Codec, L: Layer, R: 'static>(
             return Flow::Gone;
         }
         Ok(()) if over => Closed::Overflow,
-        Ok(()) if !within => Closed::OverBudget,
+        Ok(()) if !within => {
+            // Others hold more, or made no progress for longer: then this goes on.
+            if core.make_room() {
+                return posted::<C, L, R>(core, key, Ok(()), mark);
+            }
+            Closed::OverBudget
+        }
         Ok(()) if !link.high && queued <= link.options().high => return Flow::Queued,
         Ok(()) => {
             (link.high, slot.high) = (true, true);
@@ -113,12 +119,13 @@ pub(super) fn flush<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     // takes whole.
     if link.is_plain() && !budget.is_tight() {
         let Some(queue) = link.stream.session.take_wire() else { return };
-        let len = queue.len();
+        let (len, memory) = (queue.len(), queue.memory());
         return match engine.send(key, queue) {
             Some(Sent { queue, result: Ok(taken) }) if queue.is_empty() => {
                 counters.bytes_out += taken as u64;
                 pool.give_outgoing(queue);
-                budget.sub(&mut link.counted, taken);
+                let kept = link.kept();
+                budget.settle(&mut link.counted, kept);
             }
             Some(sent) => {
                 link.flying = len;
@@ -127,7 +134,7 @@ pub(super) fn flush<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
                 }
                 settle::<C, L, R>(core, key);
             }
-            None => flies::<C, L, R>(core, key, len),
+            None => flies::<C, L, R>(core, key, len, memory),
         };
     }
     if link.state == State::Connecting {
@@ -167,9 +174,9 @@ fn write<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
             return;
         }
         let Some(queue) = link.stream.session.take_wire() else { return };
-        let len = queue.len();
+        let (len, memory) = (queue.len(), queue.memory());
         match engine.send(key, queue) {
-            None => return flies::<C, L, R>(core, key, len),
+            None => return flies::<C, L, R>(core, key, len, memory),
             Some(sent) => {
                 if !take_back::<C, L, R>(core, key, sent) {
                     return;
@@ -181,9 +188,9 @@ fn write<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
 }
 
 /// The engine keeps the queue until there is room: from now on it must make progress.
-fn flies<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, len: usize) {
+fn flies<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, len: usize, memory: usize) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    link.flying = len;
+    (link.flying, link.flight) = (len, memory);
     let stall = link.options().write_stall;
     if !link.is_concluding() && link.state == State::Open {
         core.set_guard_later(key, stall);
@@ -197,19 +204,19 @@ fn take_back<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Se
         pool.give_outgoing(sent.queue);
         return false;
     };
-    link.flying = 0;
+    (link.flying, link.flight) = (0, 0);
     let left = sent.queue.len();
+    link.stream.session.restore(sent.queue, pool);
+    link.recount(budget);
     match sent.result {
         Ok(taken) => {
             counters.bytes_out += taken as u64;
-            link.stream.session.restore(sent.queue, pool);
-            // Not what was taken: layers make more bytes of what was counted.
-            let holds = link.holds();
-            budget.recount(&mut link.counted, holds);
+            if taken > 0 {
+                link.moved = budget.period();
+            }
             left > 0
         }
         Err(error) => {
-            link.stream.session.restore(sent.queue, pool);
             write_failed::<C, L, R>(core, key, error);
             false
         }
@@ -247,21 +254,16 @@ pub(super) fn sent<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, se
         && let Some(slot) = registry.live(key)
         && let Some(link) = cast::<C, L, R>(&mut slot.resource)
     {
-        link.flying = 0;
-        if link.is_plain() && link.stream.session.queued() == 0 {
+        (link.flying, link.flight) = (0, 0);
+        if link.is_plain() && link.stream.session.has_no_queue() {
             slot.guard = Time::NEVER;
             counters.bytes_out += *taken as u64;
             pool.give_outgoing(sent.queue);
-            return budget.sub(&mut link.counted, *taken);
+            let kept = link.kept();
+            return budget.settle(&mut link.counted, kept);
         }
     }
     take_back::<C, L, R>(core, key, sent);
-    let Core { registry, budget, .. } = core;
-    if let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) {
-        // A flush of a stream without output does not count again.
-        let holds = link.holds();
-        budget.recount(&mut link.counted, holds);
-    }
     if let Some(link) = find::<C, L, R>(core, key)
         && !link.is_concluding()
         && !link.write_failed
@@ -277,8 +279,7 @@ fn settle<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Core { registry, budget, .. } = core;
     let Some(slot) = registry.live(key) else { return };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return };
-    let holds = link.holds();
-    budget.recount(&mut link.counted, holds);
+    link.recount(budget);
     let queued = link.queued();
     if link.high && queued <= link.options().low {
         // Who feeds it learns of it instead of the service.
@@ -309,7 +310,7 @@ pub(super) fn sync<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     if wanted && link.state == State::Open && !link.closing {
         // A stream without output goes on: its input is not what a rest would let drain.
         let drains = link.queued() > 0 || link.coupled;
-        if budget.is_tight() && drains && link.options().backpressure {
+        if budget.rests(slot.service) && drains && link.options().backpressure {
             wanted = false;
             if !std::mem::replace(&mut slot.resting, true) {
                 budget.rest(key);

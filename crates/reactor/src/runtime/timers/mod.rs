@@ -70,6 +70,12 @@ pub(crate) struct TimerKey {
     generation: u32,
 }
 
+impl Default for TimerKey {
+    fn default() -> TimerKey {
+        TimerKey::NONE
+    }
+}
+
 impl TimerKey {
     /// Names no timer: an entry with this generation is retired.
     pub(crate) const NONE: TimerKey = TimerKey { index: u32::MAX, generation: u32::MAX };

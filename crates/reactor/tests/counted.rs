@@ -1,0 +1,148 @@
+//! What a runtime counts is what the allocator gave it, whatever its streams hold.
+//!
+//! A file of its own with one test, because the allocator counts for the whole process.
+#![cfg(unix)]
+#![allow(unsafe_code, reason = "an allocator that counts")]
+
+mod common;
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    net::TcpStream,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use common::{Engine, Probe, add, for_each_engine, settle, small_buffers, tcp_pair, until, write};
+use reactor::{
+    Context, Id, Layer, Lines, Result, Runtime, ServiceId, Shared, Stream, StreamOptions, session,
+};
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Changes nothing, but is asked for every byte.
+struct Coat;
+
+impl Layer for Coat {
+    const INPUT_MAX: usize = 0;
+
+    fn ready(&self) -> bool {
+        true
+    }
+
+    fn open(&mut self, input: &mut [u8], io: &mut session::Io<'_>) -> Result<session::Step> {
+        io.up.extend_from_slice(input);
+        Ok(session::Step { used: input.len(), next: session::Next::Wait })
+    }
+
+    fn seal(&mut self, clear: &[u8], io: &mut session::Io<'_>) -> Result<usize> {
+        io.down.put(clear);
+        Ok(clear.len())
+    }
+}
+
+type Service<L> = Probe<Lines, L>;
+type Line<L> = Id<Stream<Lines, L>>;
+
+/// A server with peers that read nothing.
+struct Crowd<L: Layer> {
+    runtime: Runtime,
+    service: ServiceId<Service<L>>,
+    ids: Vec<Line<L>>,
+    peers: Vec<TcpStream>,
+}
+
+fn crowd<L: Layer>(engine: Engine, count: usize, layer: impl Fn() -> L) -> Crowd<L> {
+    let mut runtime = engine.runtime();
+    let service = runtime.add(Service::<L>::quiet()).expect("it starts");
+    let (mut ids, mut peers) = (Vec::new(), Vec::new());
+    let options = StreamOptions { cap: 64 << 20, item: 64 << 20, ..StreamOptions::DEFAULT };
+    for _ in 0..count {
+        let (ours, peer) = tcp_pair();
+        small_buffers(&ours);
+        let stream = Stream::over(Lines::max(1 << 30), layer()).options(options.clone());
+        ids.push(add(&mut runtime, service, stream, ours));
+        peers.push(peer);
+    }
+    settle(&mut runtime);
+    Crowd { runtime, service, ids, peers }
+}
+
+/// Lets the crowd hold something, and compares what was counted with what was allocated.
+fn stress<L: Layer>(name: &str, mut crowd: Crowd<L>, hold: impl FnOnce(&mut Crowd<L>)) {
+    let before = LIVE.load(Ordering::Relaxed);
+    hold(&mut crowd);
+    settle(&mut crowd.runtime);
+    let allocated = LIVE.load(Ordering::Relaxed).saturating_sub(before);
+    let counted = crowd.runtime.metrics().read().queue_bytes as usize;
+    eprintln!("{name}: {counted} counted, {allocated} allocated");
+    assert!(allocated > 256 << 10, "{name}: only {allocated} bytes were allocated");
+    assert!(counted * 10 >= allocated * 8, "{name}: {counted} counted, {allocated} allocated");
+}
+
+fn each<L: Layer>(crowd: &mut Crowd<L>, mut send: impl FnMut(&mut Context<'_, Service<L>>, Line<L>)) {
+    let Crowd { runtime, service, ids, .. } = crowd;
+    runtime.with(*service, |_, cx| ids.iter().for_each(|id| send(cx, *id))).expect("it lives");
+}
+
+/// Lets each peer send a part of a line, and waits until all have arrived.
+fn halves<L: Layer>(crowd: &mut Crowd<L>, bytes: usize) {
+    let Crowd { runtime, peers, .. } = crowd;
+    let half = vec![b'x'; bytes];
+    peers.iter_mut().for_each(|peer| write(runtime, peer, &half));
+    let (metrics, all) = (runtime.metrics(), (bytes * peers.len()) as u64);
+    until(runtime, |_| metrics.read().bytes_in == all);
+}
+
+fn all<L: Layer>(engine: Engine, layer: impl Fn() -> L + Copy) {
+    stress("small items", crowd(engine, 4, layer), |crowd| {
+        (0..100_000).for_each(|_| each(crowd, |cx, id| _ = cx.send(id, "a small item")));
+    });
+    stress("large items", crowd(engine, 4, layer), |crowd| {
+        let large = "x".repeat(200_000);
+        (0..20).for_each(|_| each(crowd, |cx, id| _ = cx.send(id, &large)));
+    });
+    stress("many connections", crowd(engine, 100, layer), |crowd| {
+        // More than the sockets take.
+        let some = "x".repeat(10_000);
+        (0..60).for_each(|_| each(crowd, |cx, id| _ = cx.send(id, &some)));
+    });
+    stress("a byte between shared bytes", crowd(engine, 4, layer), |crowd| {
+        for _ in 0..10_000 {
+            let shared = Shared::from(vec![b'x'; 512]);
+            each(crowd, |cx, id| _ = (cx.send(id, ""), cx.send_shared(id, &shared)));
+        }
+    });
+    stress("half items", crowd(engine, 8, layer), |crowd| {
+        halves(crowd, 700_000);
+    });
+    stress("half items of many connections", crowd(engine, 400, layer), |crowd| {
+        halves(crowd, 1_000);
+    });
+}
+
+#[test]
+fn what_is_counted_is_at_least_four_fifths_of_what_is_allocated() {
+    for_each_engine(|engine| {
+        all(engine, || ());
+        all(engine, || Coat);
+    });
+}
