@@ -230,7 +230,13 @@ impl<'a, S> Context<'a, S> {
         R::post(self.core, self.index, id.key(), item)
     }
 
-    /// Queues bytes that were encoded once for many streams ([`Shared::encode`]), without a copy.
+    /// Queues bytes as they are, past the codec, with their memory: without a copy, unless they are fewer than 512.
+    pub fn send_owned<R: AnyStream>(&mut self, id: Id<R>, bytes: Vec<u8>) -> Flow {
+        R::give(self.core, self.index, id.key(), bytes)
+    }
+
+    /// Queues bytes that were encoded once for many streams ([`Shared::encode`]), or a [slice](Shared::slice) of such,
+    /// without a copy.
     pub fn send_shared<R: AnyStream>(&mut self, id: Id<R>, bytes: &Shared) -> Flow {
         R::share(self.core, self.index, id.key(), bytes)
     }

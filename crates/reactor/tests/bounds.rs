@@ -274,6 +274,23 @@ fn a_peer_that_floods_and_never_reads_costs_bounded_memory() {
 }
 
 #[test]
+fn owned_bytes_and_slices_of_shared_ones_arrive_in_order_and_count() {
+    for_each_engine(|engine| {
+        let mut world = World::new(engine.runtime(), Probe::quiet(), Stream::new(Bytes));
+        world.until_seen(Seen::Open);
+        let sent = common::pattern(300_000);
+        let (owned, shared) = (sent[..100_000].to_vec(), Shared::from(&sent[..]));
+        world.with(|cx, id| {
+            assert_eq!(cx.send_owned(id, owned), Flow::High);
+            let slice = shared.slice(100_000..299_000).expect("it lies within");
+            assert_eq!(cx.send_shared(id, &slice), Flow::High);
+            assert_eq!(cx.send(id, &sent[299_000..]), Flow::High);
+        });
+        assert!(world.read(sent.len()) == sent);
+    });
+}
+
+#[test]
 fn a_broadcast_of_shared_bytes_is_not_copied_for_each() {
     for_each_engine(|engine| {
         let mut runtime = engine.runtime();

@@ -271,6 +271,9 @@ pub trait AnyStream: Connection {
     fn share(core: &mut Core, index: u16, key: Key, bytes: &Shared) -> Flow;
 
     #[doc(hidden)]
+    fn give(core: &mut Core, index: u16, key: Key, bytes: Vec<u8>) -> Flow;
+
+    #[doc(hidden)]
     fn begin_feed(core: &mut Core, key: Key) -> bool;
 
     #[doc(hidden)]
@@ -410,6 +413,13 @@ impl<C: Codec, L: Layer, R: 'static> AnyStream for Stream<C, L, R> {
     fn share(core: &mut Core, index: u16, key: Key, bytes: &Shared) -> Flow {
         write::post::<C, L, R>(core, index, key, |_, out| {
             out.share(bytes.clone());
+            Ok(())
+        })
+    }
+
+    fn give(core: &mut Core, index: u16, key: Key, bytes: Vec<u8>) -> Flow {
+        write::post::<C, L, R>(core, index, key, |_, out| {
+            out.give(bytes);
             Ok(())
         })
     }
