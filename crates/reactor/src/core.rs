@@ -46,6 +46,15 @@ pub(crate) enum Due {
     Shortage,
 }
 
+/// The deadline of an item that a peer has begun.
+#[derive(Default)]
+pub(crate) struct Item {
+    /// `None`: it is complete, or others keep it from being so.
+    pub(crate) by: Option<Time>,
+    /// Looks after that; it may be set while nothing is begun.
+    pub(crate) timer: TimerKey,
+}
+
 /// What counts from the end of this turn.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fresh {
@@ -126,6 +135,8 @@ pub struct Core {
     /// Listeners that rest since descriptors ran out.
     pub(crate) starved: Vec<Key>,
     pub(crate) couples: HashMap<Key, Key>,
+    /// Streams whose peer has begun an item, lately.
+    pub(crate) items: HashMap<Key, Item>,
     pub(crate) budget: Bytes,
     pub(crate) handlers: Handlers,
     pub(crate) now: Time,
@@ -179,6 +190,7 @@ impl Core {
             listeners: Vec::new(),
             starved: Vec::new(),
             couples: HashMap::new(),
+            items: HashMap::new(),
             budget: Bytes::new(limits.bytes.saturating_sub(engine.memory())),
             handlers: Handlers::new(now),
             now,

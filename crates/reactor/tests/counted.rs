@@ -135,7 +135,7 @@ fn all<L: Layer>(engine: Engine, layer: impl Fn() -> L + Copy) {
         halves(crowd, 700_000);
     });
     stress("half items of many connections", crowd(engine, 400, layer), |crowd| {
-        halves(crowd, 1_000);
+        halves(crowd, 2_000);
     });
 }
 

@@ -23,43 +23,41 @@ pub(super) fn watch<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, i
     let now = core.now;
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if !is_begun(link) {
-        if let Some(rare) = &mut link.rare {
-            rare.item_by = None;
+        // Most streams never begin one.
+        if !core.items.is_empty()
+            && let Some(item) = core.items.get_mut(&key)
+        {
+            item.by = None;
         }
         return;
     }
     let by = now + link.options().unfinished;
-    let rare = link.rare();
-    if is_new || rare.item_by.is_none() {
-        rare.item_by = Some(by);
+    let item = core.items.entry(key).or_default();
+    if is_new || item.by.is_none() {
+        item.by = Some(by);
     }
-    if rare.item_timer == TimerKey::NONE {
-        arm::<C, L, R>(core, key);
-    }
-}
-
-fn arm<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
-    let Core { registry, timers, .. } = core;
-    let link = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
-    if let Some(rare) = link.and_then(|link| link.rare.as_mut())
-        && let Some(by) = rare.item_by
-    {
+    if item.timer == TimerKey::NONE {
         // The wheel has room for one of each resource.
-        rare.item_timer = timers.set(by, Due::Item(key)).unwrap_or(TimerKey::NONE);
+        item.timer = core.timers.set(by, Due::Item(key)).unwrap_or(TimerKey::NONE);
     }
 }
 
 /// The deadline was over when its timer was set; it may have moved since.
 pub(super) fn due<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
-    let now = core.now;
-    let Some(link) = find::<C, L, R>(core, key) else { return };
-    let begun = is_begun(link);
-    let Some(rare) = &mut link.rare else { return };
-    rare.item_timer = TimerKey::NONE;
-    rare.item_by = rare.item_by.filter(|_| begun);
-    if rare.item_by.is_some_and(|by| by <= now) {
-        core.end(key, Closed::TimedOut(Phase::Item), Ending::Reset);
-    } else {
-        arm::<C, L, R>(core, key);
+    let begun = find::<C, L, R>(core, key).is_some_and(|link| is_begun(link));
+    let Some(item) = core.items.get_mut(&key) else { return };
+    match item.by.filter(|_| begun) {
+        None => _ = core.items.remove(&key),
+        Some(by) if by <= core.now => core.end(key, Closed::TimedOut(Phase::Item), Ending::Reset),
+        Some(by) => item.timer = core.timers.set(by, Due::Item(key)).unwrap_or(TimerKey::NONE),
+    }
+}
+
+/// The stream ends.
+pub(super) fn forget(core: &mut Core, key: Key) {
+    if !core.items.is_empty()
+        && let Some(item) = core.items.remove(&key)
+    {
+        core.timers.cancel(item.timer);
     }
 }

@@ -7,14 +7,13 @@ use session::{Codec, Layer};
 use super::{Carried, Stream, StreamOptions, close, drive, item, write};
 use crate::{
     address::Address,
-    clock::Time,
     context::Context,
     core::Core,
     engine::{Ending, Medium, Role, Transport},
     error::{Closed, Error},
     id::{Id, Key},
     resource::{Table, service},
-    runtime::{budget::Bytes, pressure::Holding, timers::TimerKey},
+    runtime::{budget::Bytes, pressure::Holding},
     service::Handle,
 };
 
@@ -84,10 +83,6 @@ pub(super) struct Rare {
     pub(super) error: Option<(&'static str, io::Error)>,
     /// Where it connects to, until it is connected.
     pub(super) target: Option<Address>,
-    /// When the item that the peer has begun must be complete.
-    pub(super) item_by: Option<Time>,
-    /// Looks after that; it may be set while nothing is begun.
-    pub(super) item_timer: TimerKey,
 }
 
 /// What an input buffer that is hardly used keeps when bytes are short.
@@ -373,17 +368,15 @@ fn holding<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Holding
 }
 
 fn leave<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, how: Ending) {
-    let Core { registry, engine, budget, timers, .. } = core;
+    let Core { registry, engine, budget, .. } = core;
     let Some(slot) = registry.live(key) else { return };
     let link = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return };
     budget.recount(&mut link.counted, 0);
-    if let Some(rare) = &link.rare {
-        timers.cancel(rare.item_timer);
-    }
     if !mem::replace(&mut link.detached, true) {
         engine.close(key, how);
     }
+    item::forget(core, key);
 }
 
 fn closed<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
