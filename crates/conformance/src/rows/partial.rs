@@ -9,7 +9,7 @@ use reactor::{ConnectOptions, Outgoing, Shared};
 use super::{carry, pattern};
 use crate::{
     suite::{Outcome, Row, check},
-    world::{World, pair, pairs},
+    world::{Pair, World, pair, pairs},
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -18,6 +18,7 @@ pub(super) const ROWS: &[Row] = &[
     row("C3", "a drip of single bytes gives the same as one write", drip),
     row("C7", "a vectored send that is cut goes on at the right byte", vectored),
     row("C8", "an empty send comes back, and the stream goes on", empty_send),
+    row("N3", "one turn hands over at most 64 KiB of a stream, and little of one that is not read", at_once),
     row("C10", "room for who writes past the engine is told once, even if it was there before", room_outside),
 ];
 
@@ -59,6 +60,30 @@ fn tail(world: &mut World<'_>) -> Outcome {
     let arrived = drive.told(pair.server).bytes.len();
     check!(arrived == bytes.len(), "{arrived} of {} bytes have arrived", bytes.len());
     check!(drive.told(pair.server).bytes == bytes, "what arrived differs");
+    Ok(())
+}
+
+fn at_once(world: &mut World<'_>) -> Outcome {
+    let drive = &mut world.drive();
+    let Pair { client, server } = pair(drive)?;
+    let bytes = pattern(if world.is_virtual() { 100_000 } else { 8 << 20 });
+    drive.send(client, &bytes);
+    for turn in 0..TURNS_MAX {
+        let before = drive.told(server).bytes.len();
+        if before >= bytes.len() {
+            break;
+        }
+        // Read in one turn of three, so that much waits when it is read again.
+        let reads = turn % 3 == 0;
+        drive.engine.reading(server, reads);
+        drive.turn(if reads { Duration::from_millis(20) } else { Duration::ZERO })?;
+        drive.send_rest(client);
+        let came = drive.told(server).bytes.len() - before;
+        check!(came <= AT_ONCE, "{came} bytes of one stream in one turn, which reads: {reads}");
+    }
+    let arrived = drive.told(server).bytes.len();
+    check!(arrived == bytes.len(), "{arrived} of {} bytes have arrived", bytes.len());
+    check!(drive.told(server).bytes == bytes, "what arrived differs");
     Ok(())
 }
 
@@ -158,4 +183,6 @@ fn empty_send(world: &mut World<'_>) -> Outcome {
     carry(drive, pair.client, pair.server, b"more")
 }
 
+/// The most bytes of one stream that an engine hands over in one turn.
+const AT_ONCE: usize = 64 << 10;
 const TURNS_MAX: usize = 50_000;

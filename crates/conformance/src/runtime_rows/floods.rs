@@ -20,6 +20,7 @@ pub(super) const ROWS: &[Row] = &[
     row("D6r", "slow peers end at their deadline, and new ones are served meanwhile", &[], slow_peers),
     row("D8r", "a flood of connections does not starve those that are there", &[], connect_flood),
     row("D11r", "thousands of items in one piece keep their order, and others are served", &[], pipelined),
+    row("N10r", "newcomers are answered while others flood", &[], newcomers),
     row("D13r", "a peer that floods an echo is held back", &[], flood),
 ];
 
@@ -213,3 +214,57 @@ fn flood(world: &mut World<'_>) -> Outcome {
     rig.with(client, |_, cx| cx.abort(id));
     rig.finish()
 }
+
+fn newcomers(world: &mut World<'_>) -> Outcome {
+    let (flooders, count, item) =
+        (sized(world, 8, 2), sized(world, 64, 8), pattern(sized(world, 64 << 10, 2_000)));
+    let mut rig = Rig::new(world)?;
+    let (echo, address) = rig.echo()?;
+    let (crowd, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
+    rig.get_mut(crowd).forget();
+    let mut all = Vec::new();
+    for _ in 0..flooders {
+        // They read whatever they have to write: only the echo holds them back.
+        let options = StreamOptions { backpressure: false, ..StreamOptions::DEFAULT };
+        all.push(rig.connect(crowd, &address, Stream::new(Bytes).options(options))?);
+    }
+    let mut full = vec![false; flooders];
+    let mut flood = |rig: &mut Rig| {
+        rig.with(crowd, |_, cx| {
+            for (id, full) in all.iter().zip(&mut full) {
+                // Again and again: one that has room takes the next item.
+                *full = cx.send(*id, if *full { &[] } else { &item[..] }) == Flow::High;
+            }
+        });
+    };
+    // What is under way in each direction before it counts: all buffers are full.
+    rig.until("the flood is there", |rig| {
+        flood(rig);
+        rig.get(echo).bytes > 8 * flooders * item.len()
+    })?;
+    let mut new = Vec::new();
+    for _ in 0..count {
+        let id = rig.connect(client, &address, Stream::new(Bytes))?;
+        rig.with(client, |_, cx| cx.send(id, b"me"));
+        new.push(id);
+    }
+    let before = rig.get(echo).bytes;
+    let rounds = |rig: &Rig| (rig.get(echo).bytes - before) / (flooders * item.len());
+    rig.until("all newcomers are answered, or the flood has had its way for long", |rig| {
+        flood(rig);
+        rounds(rig) > ROUNDS_MAX || new.iter().all(|id| rig.get(client).received(*id) == 2)
+    })?;
+    let answered = new.iter().filter(|id| rig.get(client).received(**id) == 2).count();
+    check!(
+        answered == count,
+        "{answered} of {count} were answered before {} rounds of the flood",
+        rounds(&rig)
+    );
+    rig.with(client, |_, cx| new.iter().for_each(|id| cx.abort(*id)));
+    rig.with(crowd, |_, cx| all.iter().for_each(|id| cx.abort(*id)));
+    rig.finish()
+}
+
+/// How many items of each flooder may be echoed before newcomers are answered: a listener accepts 16 of these in a turn,
+/// in which each flooder is read once.
+const ROUNDS_MAX: usize = 40;

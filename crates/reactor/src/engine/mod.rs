@@ -19,7 +19,10 @@
 //! resource, in contrast, owns its descriptor itself and is only [`watch`](Engine::watch)ed.
 //!
 //! **Reading** is a wish. It is on from `attach`; after `reading(key, false)` a [`Event::Got`] that was
-//! in flight may still follow, and the runtime keeps its bytes. While the wish is on, every byte is
+//! in flight may still follow, and the runtime keeps its bytes. One turn hands over at most 64 KiB of one stream,
+//! unless the engine was made with larger buffers, so that back-pressure acts before more arrives; an engine whose
+//! kernel receives more than that keeps the rest until a later turn, in memory that it [counts](Engine::memory).
+//! While the wish is on, every byte is
 //! delivered once and in order, then exactly one [`Event::End`] or [`Event::Broken`], then nothing of
 //! the read side. Input that arrived before an end or an error is delivered before it.
 //!
@@ -41,6 +44,9 @@
 //! and told as [`Event::Undelivered`]; so is what was reported later about one that was (ICMP): that is the
 //! business of this one datagram, and never ends the socket. It may come while reading is off, and comes at
 //! the latest when it is on again.
+//!
+//! **Fairness.** Accepted connections are told of before input, some in each turn, and streams take turns: none of them
+//! waits for more than one turn of each other stream.
 //!
 //! **Waiting.** [`wait`](Engine::wait) makes progress with everything asked for before it, returns when
 //! there is an event, when the waker was used since the last `wait` returned, or when the time is over;

@@ -23,6 +23,7 @@ use std::{
 use io_uring::types::BufRingEntry;
 
 use super::{
+    late::AT_ONCE,
     options::{IoUringOptions, Operations},
     ring::Ring,
 };
@@ -73,7 +74,9 @@ impl Pool {
         let buffer_bytes = of.buffer_bytes.clamp(1, BUFFER_BYTES_MAX);
         operations.pieces &= operations.receive;
         if operations.pieces {
-            let pieces = (buffers / JOINED_MIN).clamp(1, PIECES_MAX);
+            // Joined, they hold no more than a stream may hand over at once.
+            let within = u16::try_from(AT_ONCE / buffer_bytes).unwrap_or(PIECES_MAX).clamp(1, PIECES_MAX);
+            let pieces = (buffers / JOINED_MIN).clamp(1, within);
             let pool = Pool::new(buffers / pieces, buffer_bytes * usize::from(pieces), pieces)?;
             if ring.register_buffers(&pool, true).is_ok() {
                 return Ok(pool);
@@ -123,6 +126,11 @@ impl Pool {
     /// How many bytes are mapped; what never circulated is not real yet.
     pub(super) fn memory(&self) -> usize {
         mapped(self.buffers, self.buffer_bytes)
+    }
+
+    /// How many bytes all buffers have together.
+    pub(super) fn bytes(&self) -> usize {
+        usize::from(self.buffers) * self.buffer_bytes
     }
 
     /// For how many streams there is a buffer, or a piece of one.
@@ -299,7 +307,7 @@ const PAGE_BYTES: usize = 4096;
 /// The most shared buffers a kernel takes.
 const BUFFERS_MAX: u16 = 1 << 15;
 /// The most bytes of one of them, before several are made one.
-pub(super) const BUFFER_BYTES_MAX: usize = 1 << 24;
+const BUFFER_BYTES_MAX: usize = 1 << 24;
 /// How many are made one where it is used piece by piece.
 const PIECES_MAX: u16 = 16;
 /// And how many are left at least: while one is lent, others are there.

@@ -14,7 +14,7 @@ use std::{
 use super::{
     IoUring,
     operation::{Kind, Tag},
-    table::{CLOSING, DETACHING, Entry, Input, Output, Place},
+    table::{CLOSING, DETACHING, Entry, Input, LATE, Output, Place},
 };
 use crate::{
     engine::{
@@ -46,6 +46,9 @@ impl IoUring {
             sys::reset_at_close(sys::borrow(descriptor));
             self.count_call();
         }
+        if self.table.get(index).is_some_and(|entry| entry.has(LATE)) {
+            self.late.forget(index);
+        }
         self.table.forget(key);
         self.cancel_input(index);
         self.cancel_output(index);
@@ -57,6 +60,7 @@ impl IoUring {
         let Some(index) = self.table.find(key) else { return };
         let Some(entry) = self.table.get_mut(index).filter(|entry| entry.owned().is_some()) else { return };
         entry.set(DETACHING, true);
+        self.tell_all_late(index);
         self.cancel_input(index);
         self.cancel_output(index);
         self.settle(index);
@@ -136,6 +140,7 @@ impl IoUring {
         self.files.begin_end();
         let mut failures = 0;
         for round in 0..REAPS_MAX {
+            self.batch.append(&mut self.greedy);
             while let Some(completion) = self.batch.pop_front() {
                 drop(self.complete(completion));
             }
@@ -154,7 +159,7 @@ impl IoUring {
             };
             // A call that fails leaves it to the next; a ring that fails again and again is broken.
             failures += u32::from(self.ring.enter(Some(patience)).is_err());
-            self.ring.reap(&mut self.batch);
+            self.reap();
         }
         self.ring.unregister_buffers();
         if self.mail.is_some() {

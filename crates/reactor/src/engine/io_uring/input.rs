@@ -16,7 +16,7 @@ use super::{
     IoUring,
     operation::{Kind, Tag},
     ring::{Completion, GROUP},
-    table::{CALLED_INPUT, CLOSING, DETACHING, FED, Input, LISTED, Place, READING, STARVED},
+    table::{CALLED_INPUT, CLOSING, DETACHING, FED, GREEDY, Input, LATE, LISTED, Place, READING, STARVED},
 };
 use crate::{
     address::Address,
@@ -38,6 +38,10 @@ impl IoUring {
     /// it was armed last, and before those that came later if it had none.
     fn starve(&mut self, index: u32) {
         let Some(entry) = self.table.get_mut(index).filter(|entry| !entry.has(LISTED)) else { return };
+        if entry.has(LATE) {
+            // It is armed when nothing is late any more.
+            return;
+        }
         entry.set(LISTED, true);
         let place = Place { index, life: entry.life };
         if entry.has(FED) {
@@ -57,6 +61,7 @@ impl IoUring {
         if let Some(mail) = &self.mail {
             mail.publish();
         }
+        self.arm_starved();
         for at in 0..self.due.len() {
             let place = self.due[at];
             let Some(entry) = self.table.at(place) else { continue };
@@ -64,9 +69,16 @@ impl IoUring {
             self.sync(place.index);
         }
         self.due.clear();
+    }
+
+    /// Arms those that found no buffer, before all others: what is armed first takes the buffers that there are.
+    fn arm_starved(&mut self) {
         // As many as can find a buffer. Without any left, whoever holds them may hold them for ever: then
         // the rest is waited for, and called for into memory of its own.
         self.passed_over = 0;
+        if self.starved.is_empty() {
+            return;
+        }
         let mut free = self.pool.free();
         while let Some(place) = self.starved.pop_front() {
             let Some(entry) = self.table.at(place) else { continue };
@@ -94,8 +106,8 @@ impl IoUring {
                 self.crowded.push(Place { index, life: entry.life });
                 false
             }
-            Part::Listener => entry.has(READING),
-            Part::Stream | Part::Datagrams => entry.has(READING),
+            Part::Stream if entry.has(LATE) => return self.queue_late(index),
+            Part::Listener | Part::Stream | Part::Datagrams => entry.has(READING),
         };
         match entry.input {
             Input::Idle if is_wanted => self.arm(index),
@@ -121,7 +133,7 @@ impl IoUring {
         let IoUring { table, ring, operations, mail, .. } = self;
         let Some(entry) = table.get_mut(index) else { return };
         let descriptor = Fd(entry.number());
-        let is_called = entry.has(CALLED_INPUT) || entry.has(STARVED);
+        let is_called = entry.has(CALLED_INPUT) || entry.has(STARVED) || entry.has(GREEDY);
         let mail = mail.as_mut().filter(|_| entry.part == Part::Datagrams && !is_called);
         let (kind, operation) = match (entry.part, mail) {
             (Part::Datagrams, Some(mail)) => (Kind::Mail, mail.receive(descriptor)),
@@ -157,14 +169,13 @@ impl IoUring {
         let provided =
             buffer.map(|buffer| self.pool.lend(buffer, result.max(0) as usize, cqueue::buffer_more(flags)));
         let entry = self.table.get_mut(index)?;
-        let key = entry.key;
         if result > 0
             && cqueue::more(flags)
             && !entry.has(CLOSING)
             && let Some(provided) = provided
         {
             entry.set(FED, true);
-            return Some((key, Event::Got(Chunk::provided(provided))));
+            return self.hand_over(index, Chunk::provided(provided));
         }
         let is_last = !cqueue::more(flags);
         if is_last {
@@ -177,16 +188,16 @@ impl IoUring {
             match (provided, result) {
                 (Some(provided), 1..) => {
                     self.list(index);
-                    Some(Event::Got(Chunk::provided(provided)))
+                    self.hand_over(index, Chunk::provided(provided))
                 }
-                (_, 0..) => self.ended(index, None),
-                (_, error) => self.not_received(index, -error),
+                (_, 0..) => self.ended(index, None).and_then(|end| self.tell_behind(index, end)),
+                (_, error) => self.not_received(index, -error).and_then(|end| self.tell_behind(index, end)),
             }
         };
         if is_last {
             self.settle(index);
         }
-        event.map(|event| (key, event))
+        event
     }
 
     /// A receive that ended without input.
@@ -385,14 +396,18 @@ impl IoUring {
         self.count_call();
         let entry = self.table.get_mut(index)?;
         entry.set(STARVED, false);
-        let mut buffer = self.spare.pop().unwrap_or_else(|| vec![0; self.buffer_bytes].into());
+        let mut buffer = self.spare.pop().unwrap_or_else(|| vec![0; self.call_bytes].into());
         let event = match sys::receive(sys::borrow(entry.owned()?), entry.medium, &mut buffer) {
             Ok(count @ 1..) => {
+                if count < buffer.len() / GREEDY_SHARE {
+                    entry.set(GREEDY, false);
+                }
                 self.list(index);
                 return Some(Event::Got(Chunk::new(buffer, count)));
             }
             Ok(0) => self.ended(index, None),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                entry.set(GREEDY, false);
                 self.list(index);
                 None
             }
@@ -437,5 +452,7 @@ impl IoUring {
 const FAILURES_MAX: u16 = 16;
 /// With so many connections that were not told of yet, no more are accepted.
 const HELD_MAX: usize = 256;
+/// A greedy stream of which a call receives less than this share of its buffer is received from by the kernel again.
+const GREEDY_SHARE: usize = 16;
 /// How many connections are accepted by calls in one go.
 const ACCEPTS_MAX: u32 = 16;

@@ -19,6 +19,11 @@
 //! is slow or paused holds none. A receive that found no buffer waits in a line, and as many are armed as there
 //! are buffers. When whoever holds chunks holds all of them, streams are read by a call into memory of their own.
 //!
+//! **Greedy streams.** A multishot receive brings all that is in a socket, as far as there are buffers. A stream that
+//! brings more than one turn may hand over is waited for and read by calls until little comes at once. So what nobody
+//! wants yet stays in its socket, the shared buffers are there for the other streams, and greedy streams are read behind
+//! these, one of them in each turn at least. What came too early is kept in `late.rs`.
+//!
 //! **Files.** An operation on files is a flight: one operation of the kernel after the other, whose memory it owns. Most
 //! are over when they are submitted; what waits for a disk does so in the kernel. After an opening the file is looked at
 //! by a call that asks no disk and no server, since the kernel gives each statx to a thread.
@@ -41,6 +46,7 @@ mod datagram;
 mod end;
 mod files;
 mod input;
+mod late;
 mod mail;
 mod operation;
 mod options;
@@ -68,8 +74,9 @@ use socket2::SockRef;
 
 pub(super) use self::buffers::Provided;
 use self::{
-    buffers::{BUFFER_BYTES_MAX, Pool},
+    buffers::Pool,
     files::Files,
+    late::{AT_ONCE, Late},
     mail::Mail,
     output::Headers,
     ring::{Completion, Ring},
@@ -111,6 +118,15 @@ pub struct IoUring {
     operations: Operations,
     /// What came back and was not looked at.
     batch: VecDeque<Completion>,
+    /// Accepts among it, which are looked at first.
+    accepts: Vec<Completion>,
+    /// Greedy streams among it that are to be read, which are looked at last.
+    greedy: VecDeque<Completion>,
+    /// Whether one of these is read in this turn whatever else there is.
+    owes_greedy: bool,
+    /// Counts turns.
+    turn: u16,
+    late: Late,
     /// How many chunks of it this turn may tell of, and how many bytes in them.
     chunks_left: usize,
     bytes_left: usize,
@@ -134,7 +150,8 @@ pub struct IoUring {
     headers: Headers,
     /// Memory for what is received by a call.
     spare: Vec<Box<[u8]>>,
-    buffer_bytes: usize,
+    /// How many bytes one call receives at most.
+    call_bytes: usize,
     batches: Batches,
     /// Buffers for datagrams, once there is a socket for them.
     mail: Option<Mail>,
@@ -168,6 +185,8 @@ impl IoUring {
         let (ring, mut operations, known) = probe::open(&options)?;
         let ring = Ring::new(ring);
         let pool = Pool::open(&ring, &options, &mut operations)?;
+        let call_bytes = pool.bytes().min(AT_ONCE);
+        let late = Late::new(pool.bytes() / COPIED_SHARE);
         let mail_buffers = if operations.receive { mail::rounded(options.datagram_buffers) } else { 0 };
         let signal = Arc::new(Bell::new()?);
         // A read of one that does not block would not wait in the ring either. A wake never blocks: that
@@ -179,6 +198,11 @@ impl IoUring {
             table: Table::default(),
             operations,
             batch: VecDeque::new(),
+            accepts: Vec::new(),
+            greedy: VecDeque::new(),
+            owes_greedy: false,
+            turn: 0,
+            late,
             chunks_left: 0,
             bytes_left: 0,
             told: VecDeque::new(),
@@ -191,7 +215,7 @@ impl IoUring {
             accepts_left: ACCEPTS_MAX,
             headers: Headers::default(),
             spare: Vec::new(),
-            buffer_bytes: options.buffer_bytes.clamp(1, BUFFER_BYTES_MAX),
+            call_bytes,
             batches: Batches::default(),
             mail: None,
             mail_buffers,
@@ -265,7 +289,7 @@ impl Engine for IoUring {
     fn give(&mut self, chunk: Chunk) {
         // A shared buffer goes back by its drop.
         let buffer = chunk.into_buffer();
-        if self.spare.len() < SPARE_MAX && buffer.len() == self.buffer_bytes {
+        if self.spare.len() < SPARE_MAX && buffer.len() == self.call_bytes {
             self.spare.push(buffer);
         }
     }
@@ -401,7 +425,11 @@ impl Engine for IoUring {
 
     fn memory(&self) -> usize {
         // The buffers for datagrams are made with the first socket for these, and may be at any time.
-        self.ring.memory() + self.pool.memory() + mail::memory(self.mail_buffers)
+        self.ring.memory()
+            + self.pool.memory()
+            + mail::memory(self.mail_buffers)
+            + SPARE_MAX * self.call_bytes
+            + self.late.copied_max()
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -423,4 +451,6 @@ impl Engine for IoUring {
 }
 
 /// How many buffers are kept for the next calls; a runtime holds one at a time.
-const SPARE_MAX: usize = 4;
+const SPARE_MAX: usize = 2;
+/// How much is copied of late input at most, as a share of the shared buffers.
+const COPIED_SHARE: usize = 4;

@@ -24,6 +24,8 @@ pub(super) enum Kind {
     Mail,
     /// An operation on files; its index and life are those of a flight.
     File,
+    /// The engine's own: late input of a stream is to be told.
+    Late,
 }
 
 /// Names one operation: its kind, and the entry and life it was asked for.
@@ -48,6 +50,12 @@ impl Tag {
         (self.kind as u64) << 56 | u64::from(self.life) << 32 | u64::from(self.index)
     }
 
+    /// Whether these bits are those of an operation of this kind.
+    #[inline]
+    pub(super) fn is_of(kind: Kind, bits: u64) -> bool {
+        bits >> 56 == kind as u64
+    }
+
     /// The tag of a completion; `None` for bits that were never made here.
     #[inline]
     pub(super) fn from_bits(bits: u64) -> Option<Tag> {
@@ -62,6 +70,7 @@ impl Tag {
             8 => Kind::Cancel,
             9 => Kind::Mail,
             10 => Kind::File,
+            11 => Kind::Late,
             _ => return None,
         };
         Some(Tag { kind, life: (bits >> 32) as u32 & LIFE_MAX, index: bits as u32 })
@@ -88,6 +97,7 @@ mod tests {
             Kind::Cancel,
             Kind::Mail,
             Kind::File,
+            Kind::Late,
         ] {
             for (life, index) in [(0, 0), (1, 2), (LIFE_MAX, u32::MAX)] {
                 let tag = Tag::new(kind, life, index);
@@ -95,7 +105,7 @@ mod tests {
             }
         }
         assert_eq!(Tag::from_bits(0), None);
-        assert_eq!(Tag::from_bits(11 << 56), None);
+        assert_eq!(Tag::from_bits(12 << 56), None);
         assert_eq!(Tag::new(Kind::Send, LIFE_MAX + 1, 0).life, 0, "lives begin again");
     }
 }

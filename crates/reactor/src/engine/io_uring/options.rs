@@ -4,8 +4,9 @@
 /// otherwise.
 ///
 /// The shared buffers take at most `buffers * buffer_bytes` of memory, 4 MiB by default, those for datagrams 2 MiB once
-/// there is a socket for these, and the queues 68 bytes for each entry and 16 for each completion, 136 KiB. All of it
-/// counts against [`Limits::bytes`](crate::Limits::bytes) from the beginning, although only what was ever used of it is
+/// there is a socket for these, and the queues 68 bytes for each entry and 16 for each completion, 136 KiB. Two buffers
+/// for calls, of 64 KiB, and copies of input that came after reading was switched off, a quarter of the shared buffers at
+/// most, come on top. All of it counts against [`Limits::bytes`](crate::Limits::bytes) from the beginning, although only what was ever used of it is
 /// real: for a runtime that may hold less, make the ring smaller.
 ///
 /// ```no_run

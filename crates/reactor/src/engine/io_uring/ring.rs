@@ -219,13 +219,17 @@ impl Ring {
         }
     }
 
-    /// Takes all completions there are.
-    pub(super) fn reap(&mut self, into: &mut VecDeque<Completion>) {
-        into.extend(self.ring.completion().map(|entry| Completion {
-            user_data: entry.user_data(),
-            result: entry.result(),
-            flags: entry.flags(),
-        }));
+    /// Takes all completions there are, accepts apart from the others.
+    pub(super) fn reap(&mut self, into: &mut VecDeque<Completion>, accepts: &mut Vec<Completion>) {
+        for entry in self.ring.completion() {
+            let (user_data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
+            let completion = Completion { user_data, result, flags };
+            if Tag::is_of(Kind::Accept, user_data) {
+                accepts.push(completion);
+            } else {
+                into.push_back(completion);
+            }
+        }
     }
 
     /// Registers the ring of the shared buffers, to be used piece by piece or each at once.

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd as _, RawFd};
 use io_uring::{opcode, squeue, types::Fd};
 use session::Outgoing;
 
-use super::operation::LIFE_MAX;
+use super::{late::AT_ONCE, operation::LIFE_MAX};
 use crate::{
     engine::{
         Interest, Medium,
@@ -32,6 +32,10 @@ pub(super) struct Entry {
     /// many accepts in a row failed for a reason that passes.
     pub(super) failed: u16,
     bits: u16,
+    /// The last turn in which the stream handed something over, and how many bytes; one less than 64 KiB stands for
+    /// these, too.
+    turn: u16,
+    handed: u16,
     pub(super) part: Part,
     pub(super) input: Input,
     pub(super) output: Output,
@@ -97,6 +101,10 @@ pub(super) const IS_UNIX: Bit = Bit(1 << 11);
 pub(super) const TOGETHER: Bit = Bit(1 << 12);
 /// Room is waited for by who writes past the engine.
 pub(super) const AWAITED: Bit = Bit(1 << 13);
+/// Some of its input is late.
+pub(super) const LATE: Bit = Bit(1 << 14);
+/// It received more than it may hand over at once: its input is waited for and called for.
+pub(super) const GREEDY: Bit = Bit(1 << 15);
 
 impl Entry {
     #[inline]
@@ -138,6 +146,31 @@ impl Entry {
     pub(super) fn set_interest(&mut self, interest: Option<Interest>) {
         self.set(WANTS_READ, interest.is_some_and(Interest::is_read));
         self.set(WANTS_WRITE, interest.is_some_and(Interest::is_write));
+    }
+
+    /// Whether the stream may hand over so many bytes right now; then they count.
+    #[inline]
+    pub(super) fn hands_over(&mut self, turn: u16, bytes: usize) -> bool {
+        if self.has(DETACHING) {
+            // All of it is told before the transport is.
+            return true;
+        }
+        self.bits & (READING.0 | LATE.0) == READING.0 && self.has_left(turn, bytes)
+    }
+
+    /// Whether so many bytes are within what a stream hands over in one turn; then they count.
+    #[inline]
+    pub(super) fn has_left(&mut self, turn: u16, bytes: usize) -> bool {
+        if self.turn != turn {
+            (self.turn, self.handed) = (turn, 0);
+        }
+        let handed = usize::from(self.handed) + bytes;
+        // A larger buffer than usual was asked for; it is handed over whole.
+        let is_left = handed <= AT_ONCE || self.handed == 0;
+        if is_left {
+            self.handed = u16::try_from(handed).unwrap_or(u16::MAX);
+        }
+        is_left
     }
 
     /// The descriptor's number, for an operation.
@@ -237,6 +270,8 @@ impl Table {
             life: self.lives,
             failed: 0,
             bits: 0,
+            turn: 0,
+            handed: 0,
             part,
             input: Input::Idle,
             output: Output::Idle,

@@ -6,6 +6,7 @@ use super::{
     IoUring,
     operation::{Kind, Tag},
     ring::{Completion, Entered},
+    table::{GREEDY, Place},
 };
 use crate::{
     engine::{Engine as _, Event},
@@ -21,6 +22,7 @@ impl IoUring {
         self.is_woken = false;
         self.settle_down();
         (self.accepts_left, self.chunks_left, self.bytes_left) = (ACCEPTS_MAX, CHUNKS_MAX, BYTES_MAX);
+        (self.turn, self.owes_greedy) = (self.turn.wrapping_add(1), true);
         let deadline = timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| self.now() + timeout);
         let mut patience = timeout;
         for round in 0.. {
@@ -43,13 +45,13 @@ impl IoUring {
     /// Looks at one completion.
     #[inline]
     pub(super) fn complete(&mut self, completion: Completion) -> Option<(Key, Event)> {
-        let Tag { kind, index, .. } = Tag::from_bits(completion.user_data)?;
+        let Tag { kind, index, life } = Tag::from_bits(completion.user_data)?;
         match kind {
             Kind::Receive => self.received(index, completion),
             Kind::Send => self.sent(index, completion),
             Kind::Accept => {
                 self.accepted(index, completion);
-                self.release_held()
+                None
             }
             Kind::Readable => self.readable(index, completion),
             Kind::Writable => self.writable(index),
@@ -60,21 +62,25 @@ impl IoUring {
                 self.advance_file(index, completion);
                 None
             }
+            Kind::Late => self.tell_late(Place { index, life }),
             Kind::Cancel => None,
         }
     }
 
-    /// The next event: what is there already, then what came back, then connections that were held back.
+    /// The next event: what is there already, then connections, so that no input keeps them waiting, then what came
+    /// back.
     #[inline]
     pub(super) fn pull(&mut self) -> Option<(Key, Event)> {
         loop {
             if let Some(told) = self.told.pop_front() {
                 return Some(told);
             }
-            if self.chunks_left == 0 {
-                return None;
+            while !self.held.is_empty() && self.accepts_left > 0 {
+                if let Some(accepted) = self.release_held() {
+                    return Some(accepted);
+                }
             }
-            let Some(completion) = self.batch.pop_front() else { return self.release_held() };
+            let completion = self.next_completion()?;
             if let Some((key, mut event)) = self.complete(completion) {
                 if let Event::Got(chunk) = &mut event {
                     self.bytes_left = self.bytes_left.saturating_sub(chunk.bytes().len());
@@ -85,9 +91,50 @@ impl IoUring {
         }
     }
 
+    /// What is looked at next: greedy streams behind all others, but one of them in each turn.
+    #[inline]
+    fn next_completion(&mut self) -> Option<Completion> {
+        while self.chunks_left > 0
+            && let Some(completion) = self.batch.pop_front()
+        {
+            if !(Tag::is_of(Kind::Readable, completion.user_data) && self.is_greedy(completion)) {
+                return Some(completion);
+            }
+            self.greedy.push_back(completion);
+        }
+        if self.chunks_left == 0 && !self.owes_greedy {
+            return None;
+        }
+        self.owes_greedy = false;
+        self.greedy.pop_front()
+    }
+
+    #[cold]
+    fn is_greedy(&self, completion: Completion) -> bool {
+        let index = completion.user_data as u32;
+        self.table.get(index).is_some_and(|entry| entry.has(GREEDY))
+    }
+
+    /// Takes what came back from the kernel. Accepts are looked at here, so that they do not wait behind input; says
+    /// whether there were some.
+    pub(super) fn reap(&mut self) -> bool {
+        let mut accepts = std::mem::take(&mut self.accepts);
+        self.ring.reap(&mut self.batch, &mut accepts);
+        let has_accepts = !accepts.is_empty();
+        for completion in accepts.drain(..) {
+            self.complete(completion);
+        }
+        self.accepts = accepts;
+        has_accepts
+    }
+
     /// Whether there is something to tell without a wait.
     fn has_events(&self) -> bool {
-        !self.told.is_empty() || !self.held.is_empty() || !self.batch.is_empty() || self.files.has_answers()
+        !self.told.is_empty()
+            || !self.held.is_empty()
+            || !self.batch.is_empty()
+            || !self.greedy.is_empty()
+            || self.files.has_answers()
     }
 
     /// Queues what is due, enters the kernel once, and takes what came back. Whether the wait is over: with
@@ -104,10 +151,8 @@ impl IoUring {
         if self.ring.is_taken() {
             self.headers.release();
         }
-        if self.batch.len() < BATCH_MAX {
-            self.ring.reap(&mut self.batch);
-        }
-        let is_empty = self.batch.is_empty();
+        let has_accepts = self.batch.len() < BATCH_MAX && self.reap();
+        let is_empty = self.batch.is_empty() && self.greedy.is_empty() && !has_accepts;
         if let Some(event) = self.pull() {
             self.told.push_front(event);
         }
