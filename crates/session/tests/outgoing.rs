@@ -232,3 +232,208 @@ fn slices_of_shared_bytes_are_queued_without_a_copy() {
     out.advance(400);
     assert_eq!((out.front(), out.front().as_ptr()), (&whole[500..1_100], whole[500..].as_ptr()));
 }
+
+/// How many pieces a queue consists of.
+fn pieces(out: &Outgoing) -> usize {
+    out.slices(&mut [IoSlice::new(&[]); 16])
+}
+
+/// The memory of the least table of parts: shared bytes have a header of two words.
+fn table() -> usize {
+    let mut out = Outgoing::new();
+    out.share(Shared::from(vec![1; 512]));
+    out.capacity() - 512 - 2 * size_of::<usize>()
+}
+
+#[test]
+fn items_join_up_to_64_kib_in_front_and_behind() {
+    for (second, joined) in [(25_535, true), (25_536, true), (25_537, false)] {
+        let mut out = Outgoing::new();
+        out.put(&[1; 40_000]);
+        out.put(&vec![2; second]);
+        assert_eq!(pieces(&out), if joined { 1 } else { 2 }, "{second}");
+        let mut behind = Outgoing::new();
+        behind.share(Shared::from(vec![1; 600]));
+        behind.put(&[1; 40_000]);
+        behind.put(&vec![2; second]);
+        assert_eq!(pieces(&behind), if joined { 2 } else { 3 }, "{second}");
+    }
+    let mut out = Outgoing::new();
+    out.put(&[1; 65_536]);
+    assert_eq!(out.capacity(), 65_536, "it has no part");
+    let mut out = Outgoing::new();
+    out.put(&[1; 65_537]);
+    assert_eq!(out.capacity(), table() + 65_537, "its part has its size");
+}
+
+#[test]
+fn parts_are_as_large_as_what_lies_in_them() {
+    let mut out = Outgoing::new();
+    let shared = Shared::from(vec![1; 512]);
+    out.share(shared.clone());
+    let before = out.capacity();
+    let expect = |out: &mut Outgoing, bytes: usize, part: usize| {
+        out.put(&vec![0; bytes]);
+        assert_eq!(out.capacity() - before, part);
+    };
+    expect(&mut out, 1, 64);
+    expect(&mut out, 63, 64);
+    expect(&mut out, 1, 128);
+    expect(&mut out, 200, 265);
+    expect(&mut out, 39_735, 40_000);
+    expect(&mut out, 1, 65_536);
+    expect(&mut out, 25_535, 65_536);
+    // What is full of small items is followed by more of them.
+    expect(&mut out, 1, 65_536 + 4_096);
+    let (before, len) = (out.capacity(), out.len());
+    out.share(shared);
+    assert_eq!((out.capacity() - before, out.len() - len), (512 + 2 * size_of::<usize>(), 512));
+}
+
+#[test]
+fn given_memory_that_is_too_large_shrinks() {
+    for (len, kept) in [(801, 1_000), (800, 1_000), (799, 799)] {
+        let mut bytes = Vec::with_capacity(1_000);
+        bytes.resize(len, 1);
+        let mut out = Outgoing::new();
+        out.give(bytes);
+        assert_eq!(out.capacity(), table() + kept, "{len}");
+    }
+}
+
+#[test]
+fn joined_queues_copy_what_is_small() {
+    // In front, behind shared bytes, and shared.
+    for (left, moves) in [(4_095, false), (4_096, false), (4_097, true)] {
+        let (mut one, mut front, mut behind) = (Outgoing::new(), Outgoing::new(), Outgoing::new());
+        one.put(b"first");
+        front.put(&[1; 5_000]);
+        front.advance(5_000 - left);
+        let at = front.front().as_ptr();
+        one.append(&mut front);
+        assert_eq!((pieces(&one), one.len()), (1 + usize::from(moves), 5 + left), "{left}");
+        one.advance(5);
+        assert_eq!(one.front().as_ptr() == at, moves);
+        behind.share(Shared::from(vec![1; 600]));
+        behind.put(&vec![2; left]);
+        let mut two = Outgoing::new();
+        two.put(b"first");
+        let mut slices = [IoSlice::new(&[]); 2];
+        behind.slices(&mut slices);
+        let at = slices[1].as_ptr();
+        two.append(&mut behind);
+        two.advance(5 + 600);
+        assert_eq!(two.front().as_ptr() == at, moves, "{left}");
+    }
+    for (left, moves) in [(511, false), (512, true), (513, true)] {
+        let (mut one, mut other) = (Outgoing::new(), Outgoing::new());
+        let shared = Shared::from(vec![1; 600]);
+        one.put(b"first");
+        other.share(shared.clone());
+        other.advance(600 - left);
+        one.append(&mut other);
+        assert_eq!(pieces(&one), 1 + usize::from(moves), "{left}");
+        one.advance(5);
+        assert_eq!(one.front().as_ptr() == shared[600 - left..].as_ptr(), moves);
+    }
+    // A queue without small items in front opens no part for them.
+    let (mut one, mut other) = (Outgoing::new(), Outgoing::new());
+    one.put(b"first");
+    one.share(Shared::from(vec![1; 600]));
+    other.share(Shared::from(vec![1; 600]));
+    one.append(&mut other);
+    assert_eq!((pieces(&one), pieces(&other)), (3, 0));
+}
+
+#[test]
+fn shared_bytes_below_512_are_copied() {
+    for (len, is_copied) in [(511, true), (512, false), (513, false)] {
+        let shared = Shared::from(vec![1; len]);
+        let mut out = Outgoing::new();
+        out.share(shared.clone());
+        assert_eq!(out.front().as_ptr() != shared.as_ptr(), is_copied, "{len}");
+    }
+}
+
+#[test]
+fn a_buffer_that_was_written_is_used_again() {
+    let mut out = Outgoing::new();
+    for _ in 0..3 {
+        out.put(&[1; 40_000]);
+        out.advance(40_000);
+        assert_eq!((out.capacity(), pieces(&out)), (40_000, 0));
+    }
+    // A queue that never runs empty lends its first buffer, and gets another one back.
+    let mut out = Outgoing::new();
+    out.put(&[1; 60_000]);
+    out.put(&[2; 10_000]);
+    assert_eq!(out.capacity(), table() + 60_000 + 10_000);
+    out.advance(60_000);
+    out.put(&[3; 60_000]);
+    assert_eq!(out.capacity(), table() + 60_000 + 10_000, "lent");
+    out.advance(10_000);
+    assert_eq!(out.capacity(), table() + 60_000 + 10_000, "and got back");
+    // One that is too large is not kept.
+    for (len, kept) in [(65_536, 65_536), (65_537, 0)] {
+        let mut out = Outgoing::new();
+        out.give(vec![1; len]);
+        out.advance(len);
+        assert_eq!(out.capacity(), table() + kept);
+    }
+}
+
+#[test]
+fn a_rollback_takes_a_part_whole_or_its_end() {
+    let mut out = Outgoing::new();
+    out.share(Shared::from(vec![1; 600]));
+    let (mark, before) = (out.mark(), out.capacity());
+    out.put(b"12345");
+    let second = out.mark();
+    out.put(b"67");
+    assert_eq!((out.since(mark), out.since(second), out.since(out.mark())), (7, 2, 0));
+    out.rollback(second);
+    assert_eq!((out.len(), pieces(&out)), (605, 2));
+    out.rollback(mark);
+    assert_eq!((out.len(), pieces(&out), out.capacity()), (600, 1, before));
+    out.put(b"12345");
+    out.advance(602);
+    out.rollback(mark);
+    assert_eq!((out.len(), pieces(&out), out.to_vec()), (0, 0, Vec::new()));
+}
+
+#[test]
+fn what_is_grown_counts_up_to_the_room() {
+    let mut out = Outgoing::new();
+    let mut grow = |room: usize, says: usize| {
+        let result = out.grow(room, |slice| {
+            slice.fill(7);
+            Ok::<_, ()>(says)
+        });
+        (result, out.len(), pieces(&out))
+    };
+    assert_eq!(grow(10, 11), (Ok(10), 10, 1));
+    assert_eq!(grow(10, 0), (Ok(0), 10, 1));
+    assert_eq!(grow(0, 5), (Ok(0), 10, 1));
+    assert_eq!(grow(100_000, 0), (Ok(0), 10, 1), "the part that was opened is gone");
+    assert_eq!(grow(100_000, 99_999), (Ok(99_999), 100_009, 2));
+    out.flush().expect("writing to memory");
+    assert_eq!(out.write(b"abc").expect("writing to memory"), 3);
+    out.clear();
+    assert_eq!((out.len(), pieces(&out), out.front().len()), (0, 0, 0));
+}
+
+#[test]
+fn what_is_counted_is_told_as_a_difference() {
+    let mut out = Outgoing::new();
+    assert_eq!(
+        (out.capacity(), out.memory(), out.count()),
+        (0, size_of::<Outgoing>(), size_of::<Outgoing>())
+    );
+    out.put(&[1; 1_000]);
+    assert_eq!((out.count(), out.count()), (1_000, 0));
+    let mark = out.mark();
+    out.share(Shared::from(vec![1; 512]));
+    out.count();
+    out.rollback(mark);
+    assert_eq!(out.count(), (512 + 2 * size_of::<usize>()).wrapping_neg());
+}

@@ -1,6 +1,6 @@
 //! The pool is bounded by bytes and keeps nothing oversized.
 
-use session::Pool;
+use session::{Outgoing, Pool};
 
 const HEADER: usize = size_of::<Vec<u8>>();
 
@@ -32,7 +32,7 @@ fn the_bound_counts_bytes() {
     let mut pool = Pool::with_limit(1 << 20);
     for len in 1..5_000 {
         pool.give(vec![0; len]);
-        let mut queue = Box::<session::Outgoing>::default();
+        let mut queue = Box::<Outgoing>::default();
         queue.put(&vec![0; len]);
         pool.give_outgoing(queue);
         assert!(pool.kept() <= 1 << 20);
@@ -54,4 +54,24 @@ fn oversized_buffers_are_freed() {
     (0..1_000).for_each(|_| queue.put(&[0; 10_000]));
     pool.give_outgoing(queue);
     assert!(pool.kept() < 70 << 10, "{}", pool.kept());
+}
+
+#[test]
+fn a_queue_keeps_a_buffer_of_64_kib_and_a_table_of_16_parts() {
+    let kept = |parts: usize, front: usize| {
+        let (mut pool, mut queue) = (Pool::new(), Box::<Outgoing>::default());
+        assert_eq!(queue.grow(front, |_| Ok::<_, ()>(front)), Ok(front));
+        (0..parts).for_each(|_| queue.share(session::Shared::from(vec![1; 600])));
+        pool.give_outgoing(queue);
+        pool.kept()
+    };
+    let empty = kept(0, 0);
+    assert_eq!([1, 1 << 16].map(|front| kept(0, front) > empty), [true, true]);
+    assert_eq!(kept(0, 1 << 16) - empty, 1 << 16, "it is kept");
+    assert_eq!(kept(0, (1 << 16) + 1), empty, "it is not");
+    let table = kept(16, 0);
+    assert!(table > empty && kept(4, 0) < table);
+    assert_eq!((kept(17, 0), kept(200, 0)), (table, table), "the table shrinks");
+    assert_eq!(kept(17, 1 << 16) - table, 1 << 16, "and the buffer stays");
+    assert_eq!(kept(17, (1 << 16) + 1), table);
 }

@@ -1,7 +1,7 @@
 //! The session: phases, bounds, order, and what it does with layers that break their promise.
 
 use session::kit::{Toy, ToyError};
-use session::{Io, Layer, LayerError, Next, Phase, Pool, Result, Session, Step, Truncated};
+use session::{Io, Layer, LayerError, Next, Phase, Pool, Result, Session, Shared, Step, Truncated};
 
 /// Does what it is told, to try the session.
 #[derive(Default)]
@@ -221,4 +221,42 @@ fn a_request_that_fails_is_the_callers_and_the_session_goes_on() {
     let refused = session.with_layer(&mut pool, |toy, io| toy.ping(io));
     assert_eq!(refused.unwrap_err().downcast_ref(), Some(&ToyError::NotReady));
     assert_eq!(session.phase(), Phase::Handshake);
+}
+
+#[test]
+fn a_trim_gives_back_what_is_hardly_used() {
+    let mut pool = Pool::new();
+    let mut fat = pool.take_outgoing();
+    fat.put(&[0; 1 << 16]);
+    let queue = fat.memory() - (1 << 16);
+    pool.give_outgoing(fat);
+    for (len, keeps) in [(1, 4_096), ((1 << 14) - 1, (1 << 14) - 1), (1 << 14, 1 << 16)] {
+        let mut session = Session::new(());
+        session.start(&mut pool).expect("nothing to start");
+        assert!(session.has_no_queue());
+        session.out(&mut pool).put(&vec![1; len]);
+        assert_eq!((session.capacity() - queue, session.has_no_queue()), (1 << 16, false));
+        session.trim();
+        assert_eq!(session.capacity() - queue, keeps, "{len}");
+        let mut wire = session.take_wire().expect("it was queued");
+        assert_eq!(wire.to_vec(), vec![1; len]);
+        // The next one has a fat one again.
+        wire.clear();
+        wire.put(&[0; 1 << 16]);
+        pool.give_outgoing(wire);
+    }
+    // A table of 64 parts, of which few are left.
+    for (left, shrinks) in [(15, true), (16, false)] {
+        let mut session = Session::new(());
+        session.start(&mut pool).expect("nothing to start");
+        let shared = Shared::from(vec![1; 512]);
+        let out = session.out(&mut pool);
+        (0..64).for_each(|_| out.share(shared.clone()));
+        out.advance(512 * (64 - left));
+        let before = session.capacity();
+        session.trim();
+        session.trim();
+        assert_eq!(session.capacity() < before, shrinks, "{left}");
+        session.take_wire().expect("it was queued");
+    }
 }

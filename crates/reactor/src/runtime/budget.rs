@@ -242,21 +242,90 @@ mod tests {
         assert!(bytes.recount(&mut a, 99), "limit - 1");
         assert!(bytes.recount(&mut b, 1), "limit");
         assert!(!bytes.recount(&mut b, 2), "limit + 1");
-        assert!(bytes.recount(&mut a, 98), "it asks for less");
-        assert_eq!(bytes.used(), 100);
+        assert!(!bytes.recount(&mut b, 5), "more");
+        assert!(bytes.recount(&mut b, 5), "it asks for no more than it has");
+        assert!(bytes.recount(&mut a, 98), "it asks for less, and the limit is still passed");
+        assert_eq!((bytes.used(), bytes.is_within()), (103, false));
+        assert!(bytes.recount(&mut b, 2) && bytes.is_within());
+    }
+
+    #[test]
+    fn what_is_added_wraps_with_the_queue_and_settles_to_what_is_left() {
+        let mut bytes = Bytes::new(100);
+        let (mut a, mut b) = (0, 0);
+        assert!(bytes.add(&mut a, 75), "three quarters");
+        assert!(!bytes.add(&mut b, 1), "one more");
+        assert!(bytes.add(&mut a, 5_usize.wrapping_neg()), "a queue may shrink while it is filled");
+        assert_eq!((a, b, bytes.used(), bytes.is_tight()), (70, 1, 71, false));
+        bytes.settle(&mut a, 3);
+        assert_eq!((a, bytes.used()), (3, 4));
     }
 
     #[test]
     fn pressure_begins_above_three_quarters_and_relief_is_told_once() {
         let mut bytes = Bytes::new(100);
-        let mut a = 0;
+        let (mut a, mut b) = (0, 0);
         bytes.recount(&mut a, 75);
-        assert!(!bytes.is_tight());
-        bytes.recount(&mut a, 76);
-        assert!(bytes.is_tight() && !bytes.is_relieved());
+        assert!(!bytes.is_tight() && bytes.is_within() && !bytes.is_tight());
+        bytes.add(&mut b, 1);
+        assert!(!bytes.is_tight() && bytes.is_within() && bytes.is_tight(), "a closer look finds it");
+        assert!(!bytes.is_relieved());
         assert!(bytes.has_begun() && !bytes.has_begun(), "told once, too");
-        bytes.recount(&mut a, 75);
-        assert!(bytes.is_relieved() && !bytes.is_relieved() && !bytes.is_tight());
+        for holds in [76, 77, 75] {
+            bytes.recount(&mut a, holds);
+            assert!(
+                bytes.is_tight() && bytes.is_within() && bytes.is_tight(),
+                "it lasts until it is looked at"
+            );
+        }
+        bytes.recount(&mut b, 0);
+        assert!(bytes.is_relieved() && !bytes.is_relieved() && !bytes.is_tight() && !bytes.has_begun());
+        bytes.recount(&mut a, 76);
+        assert!(bytes.is_tight() && bytes.has_begun(), "another one");
+    }
+
+    #[test]
+    fn a_service_above_its_share_is_told_once_and_rests_while_bytes_are_short() {
+        let mut bytes = Bytes::new(100);
+        let mut a = 0;
+        assert!(bytes.begin_shortage() && !bytes.begin_shortage());
+        // Of three services, each has 25.
+        assert_eq!(bytes.note_shares(vec![26, 25, 24], 3), [0]);
+        assert!(!bytes.rests(0), "bytes are not short");
+        bytes.recount(&mut a, 76);
+        assert_eq!([0, 1, 2, 3].map(|service| bytes.rests(service)), [true, false, false, false]);
+        assert_eq!(bytes.note_shares(vec![26, 26, 0], 3), [1], "who was told is not told again");
+        bytes.let_go(0, 1);
+        assert_eq!([0, 1].map(|service| bytes.is_greedy(service)), [false, true]);
+        bytes.let_go(1, 1_000);
+        bytes.let_go(9, 1);
+        assert!(!bytes.is_greedy(1));
+        bytes.end_shortage();
+        assert!(bytes.begin_shortage());
+        assert_eq!(bytes.note_shares(vec![76], 0), [0], "in another shortage it is");
+    }
+
+    #[test]
+    fn room_is_made_for_the_idle_and_a_little_for_the_others() {
+        let mut bytes = Bytes::new(160);
+        let mut a = 0;
+        for (holds, of_idle, of_others) in
+            [(120, true, true), (121, false, true), (150, false, true), (151, false, false)]
+        {
+            bytes.recount(&mut a, holds);
+            assert_eq!((bytes.has_room(true), bytes.has_room(false)), (of_idle, of_others), "{holds}");
+        }
+        for (holds, is_hopeless) in [(160, false), (161, true)] {
+            bytes.recount(&mut a, holds);
+            bytes.has_looked();
+            assert_eq!(bytes.is_hopeless(), is_hopeless, "{holds}");
+        }
+        let period = bytes.period();
+        bytes.next_period();
+        assert_eq!((bytes.period(), bytes.is_hopeless()), (period.wrapping_add(1), false));
+        bytes.has_looked();
+        bytes.recount(&mut a, 120);
+        assert!(bytes.is_hopeless() && bytes.is_relieved() && !bytes.is_hopeless());
     }
 
     #[test]
