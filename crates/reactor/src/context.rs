@@ -16,8 +16,9 @@ use crate::{
     engine::{Ending, Transport},
     error::{Closed, Error, Fault, Result},
     guard::Kept,
+    hold::Hold,
     id::{Id, Key},
-    message::{Offloaded, Refused, TimerId},
+    message::{Held, Offloaded, Refused, TimerId},
     options::{ConnectOptions, ListenOptions},
     resource::{AnyStream, Connection, Flow, Listener, Output, Resource, Stream, Table, listener},
     service::{Handled, Received, Service, ServiceId},
@@ -491,8 +492,18 @@ impl<'a, S> Context<'a, S> {
         Controller::new(self.index, &self.core.mailbox)
     }
 
+    /// Keeps the runtime from ending by itself, and a stop from being over before its grace, until what this returns is
+    /// dropped. See [`Hold`] for what needs none.
+    pub fn hold(&self) -> Hold {
+        Hold::new(Held::new(&self.core.mailbox))
+    }
+
     /// Begins a graceful stop of the whole runtime; what is left after `grace` is cut. The earliest of
     /// several deadlines wins.
+    ///
+    /// Connections that wait in the listeners' backlogs are accepted first, in the next turns; then the listeners close, and
+    /// [`Service::stop`] is called. The stop is over when no resource is left but in the background, and no job, operation on
+    /// files, message between services or [`Hold`] is outstanding.
     pub fn stop(&mut self, grace: Duration) {
         self.core.mailbox.stop((Time::ZERO + grace).as_nanos());
     }

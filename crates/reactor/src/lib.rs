@@ -82,6 +82,7 @@ mod credentials;
 mod error;
 mod growth;
 mod guard;
+mod hold;
 mod id;
 mod log;
 mod metrics;
@@ -109,6 +110,7 @@ pub use self::{
     credentials::Credentials,
     engine::{Datagram, Ecn, Interest, Outbound, Ready, Source},
     error::{Closed, Error, Failure, Fault, Phase, Result},
+    hold::Hold,
     id::{Id, IdMap, Key},
     message::{Pending, Refused, Reply, TimerId, Unanswered},
     metrics::{Counters, Metrics, TURN_BUCKETS},

@@ -57,9 +57,11 @@ pub trait Service: Sized + 'static {
         Ok(())
     }
 
-    /// Called once when a graceful stop begins; the listeners are closed already.
+    /// Called once when a graceful stop begins. The listeners are closed already; what waited in their backlogs was accepted
+    /// before.
     ///
-    /// The runtime ends when no resource is left, or at the end of the grace. By default closes all.
+    /// The runtime ends when no resource is left and nothing is [outstanding](Context::stop), or at the end of the grace.
+    /// By default closes all.
     fn stop(&mut self, cx: &mut Context<Self>) {
         cx.close_all();
     }

@@ -12,7 +12,8 @@ use std::{
 };
 
 use reactor::{
-    Address, Bytes, Closed, Context, Error, Event, Handle, Id, Receive, Result, Service, ServiceId, Stream,
+    Address, Bytes, Closed, Context, Error, Event, Handle, Id, Receive, Refused, Result, Service, ServiceId,
+    Stream,
     file::{File, FileTransfer, OpenOptions, Opened, Operation},
 };
 
@@ -32,6 +33,7 @@ pub(super) const ROWS: &[Row] = &[
         &[],
         released,
     ),
+    row("J1r5", "a stop waits for operations on files within its grace", &[], stopped),
     row("E9r", "a full disk is told to the operation that found it so, and to no other", &[], full),
 ];
 
@@ -214,6 +216,40 @@ fn released(world: &mut World<'_>) -> Outcome {
         rig.finish()?;
     }
     Ok(())
+}
+
+fn stopped(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let server = rig.add(Server::default())?;
+    let path = path(&mut rig, server)?;
+    let content = pattern(sized(world, 4 << 20, 10_000));
+    let operation = Operation::replace(&path, content.clone());
+    let asked = rig.with(server, |_, cx| cx.file(operation, |result| result));
+    check!(asked.is_ok(), "{asked:?}");
+    rig.stop(Duration::from_secs(9));
+    let receipt = rig.run()?.check()?;
+    let left = receipt.file_operations_dropped + receipt.file_operations_running;
+    check!(left == 0, "{receipt:?}");
+    match rig.get_mut(server).done.take() {
+        Some(result) => result?,
+        None => return Err("the operation was not answered".into()),
+    }
+    if !world.is_virtual() {
+        check!(std::fs::read(&path)? == content, "not what was written");
+        std::fs::remove_file(path)?;
+    }
+    // One that could never be performed says so.
+    let mut rig = Rig::limited(world, |limits| limits.file_bytes = 100)?;
+    let server = rig.add(Server::default())?;
+    let asked = [100, 101].map(|len| {
+        let operation = Operation::replace("/nowhere/at/all", vec![0; len]);
+        rig.with(server, |_, cx| cx.file(operation, |result| result))
+    });
+    check!(asked[0].is_ok(), "{asked:?}");
+    let told = matches!(asked[1], Err(Refused::TooLarge { asked: 101, limit: 100, .. }));
+    check!(told, "{asked:?}");
+    rig.until("the one that fits is answered", |rig| rig.get(server).done.is_some())?;
+    rig.finish()
 }
 
 fn cut_off(world: &mut World<'_>) -> Outcome {

@@ -1,14 +1,21 @@
 //! J and K at runtime level: stops, and engines that fail.
 
-use std::{cell::Cell, io, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    io::{self, Read as _, Write as _},
+    net::{Shutdown, TcpStream},
+    rc::Rc,
+    sync::mpsc,
+    time::Duration,
+};
 
 use reactor::{
-    Bytes, Closed, Context, Error, Lines, Reactor, Receive, Result, Runtime, RuntimeOptions, Service, Stream,
-    engine::Candidates,
+    Address, Bytes, Closed, Context, Error, Lines, ListenOptions, Reactor, Receive, Result, Runtime,
+    RuntimeOptions, Service, Stream, engine::Candidates,
 };
 
 use super::{
-    SHORT,
+    SHORT, SOCKETS,
     probe::{Probe, What},
     rig::{self, Pair, Rig},
     row, sized, slow,
@@ -25,6 +32,8 @@ use crate::{
 pub(super) const ROWS: &[Row] = &[
     row("J1r", "a stop with full queues is over within its grace, and tells each its end", &[], full_queues),
     row("J1r2", "a stop lets queued answers leave", &[], answers_leave),
+    row("J1r3", "a stop accepts what waits in the backlog, and ends it as the rest", SOCKETS, backlog),
+    row("J1r4", "a stop waits for jobs and holds, and not beyond its grace", &[], outstanding),
     row("J2r", "a stop may come from anywhere, twice, and before the first turn", &[], stops),
     row("J3r", "a runtime that is dropped closes all, each once", &[], dropped),
     row("J3r2", "a reactor cannot wait for itself, and its drop stops it", &[], waits_for_itself),
@@ -77,6 +86,107 @@ fn answers_leave(world: &mut World<'_>) -> Outcome {
     let why = &pair.server().closed[0].2;
     check!(matches!(why, Closed::Done | Closed::End), "{why}");
     check!(pair.server().closed[0].1.unsent() == 0, "bytes were left");
+    Ok(())
+}
+
+/// Connects so many peers, whose connections wait in the backlog.
+fn waiting(address: &Address, count: usize) -> Result<Vec<TcpStream>, Stop> {
+    let address = address.ip().ok_or("it is no address of IP")?;
+    let connect = || -> Result<TcpStream, Stop> {
+        let mut peer = TcpStream::connect(address)?;
+        peer.write_all(b"?")?;
+        peer.shutdown(Shutdown::Write)?;
+        peer.set_read_timeout(Some(Duration::from_secs(20)))?;
+        Ok(peer)
+    };
+    (0..count).map(|_| connect()).collect()
+}
+
+fn backlog(world: &mut World<'_>) -> Outcome {
+    let greets = || {
+        Probe::<Bytes>::acting(|cx, id, what| {
+            if let (Some(id), What::Open) = (id, what) {
+                cx.send(id, b"hello".as_slice());
+            }
+            Ok(())
+        })
+    };
+    // More than a batch, on a listener alone, then on two of one port, of which one stops.
+    let mut rig = Rig::new(world)?;
+    let server = rig.add(greets())?;
+    let (_, address) = rig.listen(server, || Stream::new(Bytes))?;
+    let peers = waiting(&address, 40)?;
+    rig.stop(Duration::from_secs(9));
+    let receipt = rig.run()?.check()?;
+    check!(receipt.cut == 0 && rig.get(server).open.len() == 40, "{receipt:?}");
+    served(peers)?;
+    if cfg!(not(target_os = "linux")) {
+        return Ok(());
+    }
+    let mut options = ListenOptions::default();
+    options.reuse_port = true;
+    let mut rigs = [Rig::new(world)?, Rig::new(world)?];
+    let mut at = "127.0.0.1:0".to_owned();
+    for rig in &mut rigs {
+        let server = rig.add(greets())?;
+        let listened = rig.with(server, |_, cx| -> Result<Address, Stop> {
+            let listener = cx.listen_with(&*at, &options, |_| Some(Stream::new(Bytes)))?;
+            Ok(cx.local(listener)?)
+        })?;
+        at = listened.to_string();
+    }
+    let peers = waiting(&at.parse().map_err(|_| "it is an address")?, 60)?;
+    for mut rig in rigs {
+        rig.stop(Duration::from_secs(9));
+        rig.run()?.check()?;
+    }
+    served(peers)
+}
+
+/// Each peer was greeted, and sees an orderly end.
+fn served(peers: Vec<TcpStream>) -> Outcome {
+    for mut peer in peers {
+        let mut got = Vec::new();
+        let end = peer.read_to_end(&mut got);
+        check!(end.is_ok() && got == b"hello", "{end:?} after {got:?}");
+    }
+    Ok(())
+}
+
+fn outstanding(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let probe = rig.add(Probe::<Bytes>::quiet())?;
+    let (release, held) = mpsc::channel::<()>();
+    // On a virtual engine the job runs in this thread.
+    let waits = !world.is_virtual();
+    let job = move || {
+        if waits {
+            let _ = held.recv();
+        }
+        7_u64
+    };
+    let asked = rig.with(probe, |_, cx| cx.offload(job).is_ok());
+    check!(asked, "there is room for a job");
+    let hold = rig.with(probe, |_, cx| cx.hold());
+    rig.stop(Duration::from_secs(60));
+    rig.settle()?;
+    check!(!rig.runtime.is_over(), "it does not wait for a job and a hold");
+    drop(hold);
+    rig.settle()?;
+    check!(!waits || !rig.runtime.is_over(), "it does not wait for a job");
+    drop(release);
+    let receipt = rig.run()?.check()?;
+    check!((receipt.jobs_running, receipt.holds) == (0, 0), "{receipt:?}");
+    check!(rig.get(probe).messages == [7], "{:?}", rig.get(probe).messages);
+    // What is never let go holds until the grace is over, and is told.
+    let mut rig = Rig::new(world)?;
+    let probe = rig.add(Probe::<Bytes>::quiet())?;
+    let hold = rig.with(probe, |_, cx| cx.hold());
+    let begun = rig.now();
+    rig.stop(SHORT);
+    let receipt = rig.run()?.check()?;
+    check!(rig.now() >= begun + SHORT && receipt.holds == 1, "{receipt:?}");
+    drop(hold);
     Ok(())
 }
 

@@ -208,7 +208,7 @@ fn race_with_stop(world: &mut World<'_>) -> Outcome {
                         match controller.send(Command { sender, n }) {
                             Ok(()) => taken += 1,
                             Err(Refused::Full(_)) => thread::yield_now(),
-                            Err(Refused::Gone(back)) => return (taken, back.n == n),
+                            Err(refused) => return (taken, refused.into_message().n == n),
                         }
                     }
                     (taken, false)
@@ -240,7 +240,7 @@ fn command_flood(world: &mut World<'_>) -> Outcome {
             match controller.send(Command { sender: 0, n }) {
                 Ok(()) => n += 1,
                 Err(Refused::Full(_)) => thread::yield_now(),
-                Err(Refused::Gone(_)) => break,
+                Err(_) => break,
             }
         }
         n

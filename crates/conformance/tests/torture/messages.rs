@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use reactor::{Bytes, Refused, Unanswered};
+use reactor::{Bytes, Unanswered};
 
 use crate::{
     player::{Ask, Player},
@@ -55,7 +55,7 @@ fn thread_asks(stage: &mut Stage) -> Played {
         for number in 1..=20 {
             match controller.send(number) {
                 Ok(()) => sent += number,
-                Err(Refused::Gone(back) | Refused::Full(back)) => assert_eq!(back, number),
+                Err(refused) => assert_eq!(refused.into_message(), number),
             }
             match controller.ask(|reply| Ask(number, reply)).wait_for(LONG) {
                 Ok(answer) => assert_eq!(answer, 2 * number),

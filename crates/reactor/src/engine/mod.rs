@@ -384,8 +384,8 @@ pub trait Engine {
         false
     }
 
-    /// Tries a read of a stream although nothing was reported: asked before a deadline ends it. An engine
-    /// whose reads are always out needs to do nothing.
+    /// Tries a read of a stream although nothing was reported, of a listener an accept: asked before a deadline ends the
+    /// stream, and before a stop closes the listener. An engine whose operations are always out needs to do nothing.
     fn probe(&mut self, key: Key) {
         let _ = key;
     }

@@ -20,13 +20,18 @@ impl<S> Context<'_, S> {
     /// Two operations that are out at once are done in any order. See [`file`](crate::file) for all that is promised.
     ///
     /// # Errors
-    /// [`Refused::Full`] gives the operation back: too many are out, or too many bytes.
+    /// [`Refused::Full`] gives the operation back when too many are out, or too many bytes, and [`Refused::TooLarge`] when
+    /// this one needs more bytes than [`Limits::file_bytes`](crate::Limits::file_bytes) allows at all.
     pub fn file<T: 'static, M: Received<S> + Send>(
         &mut self,
         operation: Operation<T>,
         then: impl FnOnce(Result<T, Error>) -> M + Send + 'static,
     ) -> Result<(), Refused<Operation<T>>> {
-        let Some(claim) = self.core.files.claim(operation.action.bytes()) else {
+        let asked = operation.action.bytes();
+        if let Some((what, limit)) = self.core.files.never_fits(asked) {
+            return Err(Refused::TooLarge { message: operation, what, asked, limit });
+        }
+        let Some(claim) = self.core.files.claim(asked) else {
             return Err(Refused::Full(operation));
         };
         let (mailbox, service) = (self.core.mailbox.clone(), self.index);

@@ -44,12 +44,13 @@
 //! **Bounds.** Operations that are out, their threads and their bytes each have a limit of the runtime
 //! ([`Limits`](crate::Limits): 1,024, 4 and 64 MiB by default). An operation is out from the call that asks until its
 //! answer was handed over, and its bytes count for so long. At a limit it comes back as
-//! [`Refused::Full`](crate::Refused::Full); a resource waits its turn instead.
+//! [`Refused::Full`](crate::Refused::Full), and one that could never fit as
+//! [`Refused::TooLarge`](crate::Refused::TooLarge); a resource waits its turn instead.
 //!
 //! **Cancelling.** No system takes back a read that waits for a disk. An operation goes on after its service or
 //! resource has ended, and its answer is dropped. One that hangs (a stalled mount) keeps its thread, and delays
-//! operations on other files only when all threads hang; it never delays the loop, other resources, or the stop:
-//! what still runs then is left, and counted in
+//! operations on other files only when all threads hang; it never delays the loop or other resources, and a stop at most
+//! until its grace is over: what still runs then is left, and counted in
 //! [`Receipt::file_operations_running`](crate::Receipt::file_operations_running). An engine that took it asks the kernel
 //! for its end when it is dropped, and waits at most a second for that.
 //!
@@ -62,8 +63,8 @@
 //!
 //! **Ends.** A [`close`](crate::Context::close) lets what a writer or a transfer has still to do be done, a stop within its
 //! grace likewise; [`abort`](crate::Context::abort) does not. A reader ends at once by both. An operation that was asked for
-//! alone keeps [`run`](crate::Runtime::run) from returning by itself, and does not hold up a stop: it is then dropped
-//! before it began, or left running, and counted.
+//! alone keeps [`run`](crate::Runtime::run) from returning by itself, and a stop from being over, until it was answered or
+//! the grace is over: then it is dropped before it began, or left running, and counted.
 //!
 //! **Durability.** What was written is safe from a power cut when a [`sync`](Operation::sync) that was asked for
 //! after the write was answered was itself answered with `Ok`; a name that was made, moved or removed is safe after

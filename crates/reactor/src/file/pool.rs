@@ -102,6 +102,14 @@ impl Files {
         if self.operations_max == 0 { 0 } else { bytes.min(self.bytes_max) }
     }
 
+    /// Says which limit keeps an operation of so many bytes out for ever, and how high it is.
+    pub(super) fn never_fits(&self, bytes: usize) -> Option<(&'static str, usize)> {
+        if self.operations_max == 0 {
+            return Some(("operations on files", 0));
+        }
+        (bytes > self.bytes_max).then_some(("bytes of operations on files", self.bytes_max))
+    }
+
     /// Takes a place, if there is one. Only the loop's thread takes, so that what is there stays there meanwhile.
     pub(super) fn claim(&self, bytes: usize) -> Option<Claim> {
         let room = self.bytes_max.checked_sub(self.load.bytes.load(Ordering::Acquire))?;
@@ -153,14 +161,15 @@ impl Core {
         deliver: Deliver,
     ) -> Result<(), Action> {
         let Some(claim) = self.files.claim(action.bytes()) else {
-            if self.files.bytes_max >= action.bytes() && self.files.operations_max > 0 {
+            let Some((what, limit)) = self.files.never_fits(action.bytes()) else {
                 if self.files.waits.insert(key) {
                     self.files.waiting.push_back(key);
                 }
                 return Err(action);
-            }
-            let error = io::Error::other("the operation is larger than the runtime's limit");
-            self.fail(key, action.name(), error);
+            };
+            let asked = action.bytes();
+            let error = format!("it needs {asked} bytes, and the runtime allows {limit} {what}");
+            self.fail(key, action.name(), io::Error::other(error));
             return Err(action);
         };
         let mailbox = self.mailbox.clone();

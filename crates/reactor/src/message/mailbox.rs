@@ -30,7 +30,7 @@ use std::{fmt, mem, ops};
 /// fn retry_later<M>(refused: reactor::Refused<M>) -> Option<M> {
 ///     match refused {
 ///         reactor::Refused::Full(message) => Some(message),
-///         reactor::Refused::Gone(_) => None,
+///         reactor::Refused::Gone(_) | reactor::Refused::TooLarge { .. } => None,
 ///     }
 /// }
 /// assert_eq!(retry_later(reactor::Refused::Full(7)), Some(7));
@@ -40,13 +40,24 @@ pub enum Refused<M> {
     Full(M),
     /// The service ended or the loop stopped; no message will be taken any more.
     Gone(M),
+    /// It needs more than a limit allows at all, however long one waits: an operation on files only.
+    TooLarge {
+        /// What was refused.
+        message: M,
+        /// What the limit counts.
+        what: &'static str,
+        /// How much of it was asked for.
+        asked: usize,
+        /// The limit.
+        limit: usize,
+    },
 }
 
 impl<M> Refused<M> {
     /// Gives the message back, whatever the reason was.
     pub fn into_message(self) -> M {
         match self {
-            Refused::Full(message) | Refused::Gone(message) => message,
+            Refused::Full(message) | Refused::Gone(message) | Refused::TooLarge { message, .. } => message,
         }
     }
 
@@ -55,25 +66,32 @@ impl<M> Refused<M> {
         match self {
             Refused::Full(message) => Refused::Full(take(message)),
             Refused::Gone(message) => Refused::Gone(take(message)),
+            Refused::TooLarge { message, what, asked, limit } => {
+                Refused::TooLarge { message: take(message), what, asked, limit }
+            }
         }
     }
 }
 
 impl<M> fmt::Debug for Refused<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Refused::Full(_) => "Full(..)",
-            Refused::Gone(_) => "Gone(..)",
-        })
+        match self {
+            Refused::Full(_) => f.write_str("Full(..)"),
+            Refused::Gone(_) => f.write_str("Gone(..)"),
+            Refused::TooLarge { asked, limit, .. } => write!(f, "TooLarge({asked} of {limit})"),
+        }
     }
 }
 
 impl<M> fmt::Display for Refused<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Refused::Full(_) => "the service's queue is full",
-            Refused::Gone(_) => "the service has ended",
-        })
+        match self {
+            Refused::Full(_) => f.write_str("too much waits already"),
+            Refused::Gone(_) => f.write_str("the service has ended"),
+            Refused::TooLarge { what, asked, limit, .. } => {
+                write!(f, "it needs {asked}, and the limit is {limit} {what}")
+            }
+        }
     }
 }
 
@@ -90,6 +108,8 @@ pub(crate) struct Mailbox<D> {
     filled: AtomicBool,
     grace: AtomicU64,
     controllers: AtomicUsize,
+    /// How many [`Held`] live.
+    holds: AtomicUsize,
     /// How many commands the loop has walked, modulo the range. Only the loop writes.
     walked: Line<AtomicUsize>,
     waker: Waker,
@@ -113,6 +133,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
             filled: AtomicBool::new(false),
             grace: AtomicU64::new(NEVER),
             controllers: AtomicUsize::new(0),
+            holds: AtomicUsize::new(0),
             walked: Line(AtomicUsize::new(0)),
             waker,
             loop_thread: thread::current().id(),
@@ -201,6 +222,11 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
     /// Counts the [`Outside`] handles. When it is 0, all that was sent through them is seen by [`Inbox::is_empty`].
     pub(crate) fn controllers(&self) -> usize {
         self.controllers.load(Ordering::Acquire)
+    }
+
+    /// Counts the [`Held`] that live.
+    pub(crate) fn holds(&self) -> usize {
+        self.holds.load(Ordering::Acquire)
     }
 
     /// Returns the thread of the loop: the one that made the mailbox.
@@ -322,6 +348,27 @@ impl<D: Copy + Send + 'static> Drop for Inbox<D> {
         self.mailbox.filled.store(false, Ordering::Release);
         drop(shared);
         drop(left);
+    }
+}
+
+/// Counts as work that is under way, until it is dropped: then the loop is told.
+pub(crate) struct Held<D: Copy + Send + 'static> {
+    mailbox: Arc<Mailbox<D>>,
+}
+
+impl<D: Copy + Send + 'static> Held<D> {
+    /// Makes one, and counts it.
+    pub(crate) fn new(mailbox: &Arc<Mailbox<D>>) -> Self {
+        mailbox.holds.fetch_add(1, Ordering::Relaxed);
+        Held { mailbox: mailbox.clone() }
+    }
+}
+
+impl<D: Copy + Send + 'static> Drop for Held<D> {
+    fn drop(&mut self) {
+        if self.mailbox.holds.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.mailbox.announce();
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use std::{any::Any, collections::VecDeque};
 pub(crate) use self::{
     jobs::{Job, Jobs, Left},
     lanes::{Hand, Lanes, hand},
-    mailbox::{Inbox, Mailbox, Outside},
+    mailbox::{Held, Inbox, Mailbox, Outside},
 };
 pub use self::{
     lanes::TimerId,

@@ -77,6 +77,7 @@ pub struct Runtime {
     empty: empty::Empty,
     spin: turn::Spin,
     stop_by: Option<Time>,
+    drain: Option<shutdown::Drain>,
     bytes_out_at_stop: u64,
     not_send: PhantomData<*const ()>,
 }
@@ -161,6 +162,7 @@ impl Runtime {
             empty: empty::Empty::default(),
             spin,
             stop_by: None,
+            drain: None,
             bytes_out_at_stop: 0,
             not_send: PhantomData,
         }
@@ -312,8 +314,8 @@ impl Runtime {
         }
     }
 
-    /// Runs until the stop is complete, or until no service has a resource, timer, message or job left and
-    /// no controller lives outside.
+    /// Runs until the stop is complete, or until no service has a resource, timer, message, job, operation on files or
+    /// [hold](crate::Hold) left and no controller lives outside.
     ///
     /// # Errors
     /// The engine is broken: what it said. The services are stopped then, too.

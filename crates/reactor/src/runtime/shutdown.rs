@@ -11,6 +11,16 @@ use crate::{
     message::Left,
 };
 
+/// The beginning of a stop: connections that wait in the listeners' backlogs are still accepted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drain {
+    /// Connections accepted when it began, and when it was last looked at.
+    begun: u64,
+    seen: u64,
+    /// Looks in a row, one a turn, between which none was accepted.
+    quiet: u32,
+}
+
 /// What a runtime did until its end, given once by `run` and `join`.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -29,6 +39,8 @@ pub struct Receipt {
     pub file_operations_running: usize,
     /// Operations on files that were dropped before they ran.
     pub file_operations_dropped: usize,
+    /// [Holds](crate::Hold) that nobody had let go when the grace was over.
+    pub holds: usize,
     /// Of each service, in the order added.
     pub services: Vec<ServiceReceipt>,
 }
@@ -73,11 +85,39 @@ impl Runtime {
         let by = self.core.now + Duration::from_nanos(grace);
         // The earliest wins: seen again in a later turn, the same grace ends later.
         self.stop_by = Some(self.stop_by.map_or(by, |before| before.min(by)));
-        if std::mem::replace(&mut self.core.stopping, true) {
-            return;
+        if !std::mem::replace(&mut self.core.stopping, true) {
+            crate::log::stop(self.core.registry.occupied());
+            self.bytes_out_at_stop = self.core.counters.bytes_out;
+            let accepts = self.core.counters.accepts;
+            self.drain = Some(Drain { begun: accepts, seen: accepts, quiet: 0 });
         }
-        crate::log::stop(self.core.registry.occupied());
-        self.bytes_out_at_stop = self.core.counters.bytes_out;
+        if self.drain.is_some() && self.is_drained() {
+            self.drain = None;
+            self.tell_stop();
+        }
+    }
+
+    /// Looks whether the listeners have handed over the connections that waited in their backlogs: closed with its
+    /// listener, each of these would be reset, although its peer takes it for accepted.
+    fn is_drained(&mut self) -> bool {
+        let Some(drain) = &mut self.drain else { return true };
+        let core = &mut self.core;
+        let accepts = core.counters.accepts;
+        drain.quiet = if accepts == drain.seen { drain.quiet + 1 } else { 1 };
+        drain.seen = accepts;
+        let is_late = self.stop_by.is_some_and(|by| core.now >= by);
+        let is_flood = accepts - drain.begun >= DRAINED_MAX;
+        if core.listeners.is_empty() || drain.quiet > QUIET_TURNS || is_late || is_flood {
+            return true;
+        }
+        for listener in &core.listeners {
+            core.engine.probe(*listener);
+        }
+        false
+    }
+
+    /// Closes the listeners, and tells each service of the stop.
+    fn tell_stop(&mut self) {
         for listener in self.core.listeners.clone() {
             self.core.end(listener, Closed::Done, Ending::Orderly);
         }
@@ -96,20 +136,17 @@ impl Runtime {
         }
         if core.stopping {
             let late = self.stop_by.is_some_and(|by| core.now >= by);
-            return late || core.is_without_resources();
+            return self.drain.is_none() && (late || core.is_without_resources() && !core.is_at_work());
         }
         if core.mailbox.grace().is_some() {
             return false;
         }
         // First: when none lives outside, all that they sent is seen below.
         let controllers = core.mailbox.controllers();
-        let jobs = core.records.iter().any(|record| record.jobs > 0);
         let idle = core.is_without_resources()
             && core.lanes.timers() == 0
-            && core.lanes.told() == 0
             && self.inbox.is_empty()
-            && core.files.out() == 0
-            && !jobs;
+            && !core.is_at_work();
         idle && controllers == 0 || core.alive.iter().all(|alive| !alive)
     }
 
@@ -171,6 +208,7 @@ impl Runtime {
             jobs_dropped: jobs_left.dropped,
             file_operations_running: files_left.running,
             file_operations_dropped: files_left.dropped,
+            holds: self.core.mailbox.holds(),
             services,
         }
     }
@@ -204,3 +242,8 @@ impl Runtime {
         self.core.jobs_abandoned = self.core.jobs_abandoned.saturating_add(jobs);
     }
 }
+
+/// The first look asks each listener to try, the engine does so in the turn after that, and the next look sees it.
+const QUIET_TURNS: u32 = 2;
+/// The most connections that are accepted while a stop begins: as many as a backlog holds by default.
+const DRAINED_MAX: u64 = 4096;

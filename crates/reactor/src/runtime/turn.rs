@@ -74,6 +74,7 @@ impl Runtime {
             || core.lanes.told() > 0
             || !self.inbox.is_empty()
             || self.first.is_some()
+            || self.drain.is_some()
             // The news of a stop is told once, perhaps to a turn whose wait failed.
             || !core.stopping && core.mailbox.grace().is_some();
         if pending {

@@ -412,7 +412,8 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn probe(&mut self, key: Key) {
-        let is_read = |entry: &&mut Entry| matches!(entry.part, Part::Stream | Part::Datagrams);
+        let is_read =
+            |entry: &&mut Entry| matches!(entry.part, Part::Stream | Part::Datagrams | Part::Listener);
         if let Some(entry) = self.table.get_mut(key).filter(is_read) {
             entry.set(READABLE, true);
             self.queue_again(key);

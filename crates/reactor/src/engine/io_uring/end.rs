@@ -38,7 +38,13 @@ impl IoUring {
         entry.set(CLOSING, true);
         if entry.part == Part::Listener {
             let place = Place { index, life: entry.life };
-            self.held.retain(|(of, _)| *of != place);
+            // What a listener has accepted and not handed over is reset, as what waits in its backlog is.
+            self.held.retain(|(of, accepted)| {
+                if let (true, Ok(accepted)) = (*of == place, accepted) {
+                    sys::reset_at_close(sys::borrow(accepted));
+                }
+                *of != place
+            });
         }
         if how == Ending::Reset
             && let Some(descriptor) = entry.owned()

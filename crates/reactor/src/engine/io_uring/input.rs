@@ -241,9 +241,11 @@ impl IoUring {
             entry.input = Input::Idle;
         }
         let place = Place { index, life: entry.life };
-        // The descriptor of one that was accepted while the listener was cancelled is closed here.
+        // One that was accepted while the listener was cancelled is reset, as what waits in a backlog is.
         if entry.has(CLOSING) {
-            drop(descriptor);
+            if let Some(descriptor) = descriptor {
+                sys::reset_at_close(sys::borrow(&descriptor));
+            }
         } else if let Some(descriptor) = descriptor {
             entry.failed = 0;
             self.held.push_back((place, Ok(descriptor)));
