@@ -115,7 +115,8 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Begins a graceful close: what was sent leaves, our end is told, the peer's is waited for, all under
-    /// one deadline ([`StreamOptions::close`](crate::StreamOptions::close)). Only `closed` follows. A file that is
+    /// one deadline ([`StreamOptions::close`](crate::StreamOptions::close)). Only `closed` follows. If that deadline
+    /// passes while output is queued, a TCP peer sees a reset, so that it does not take a part for the whole. A file that is
     /// [under way](Context::send_file) on a stream leaves whole before that deadline begins.
     pub fn close<R: Resource>(&mut self, id: Id<R>) {
         if self.owns(id.key()) {
@@ -250,8 +251,8 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Makes a proxy of two streams: reads of one rest while the other's queue is high, an end of one is
-    /// passed on as a half-close of the other, and when one has closed the other closes. The handler still
-    /// passes the bytes. Both belong to this service; nothing happens if one is gone.
+    /// passed on as a half-close of the other, and when one has closed the other closes: in order if the first did,
+    /// otherwise with a reset once what was passed on has left ([`Closed::Partner`]). The handler still passes the bytes. Both belong to this service; nothing happens if one is gone.
     ///
     /// # Errors
     /// [`Error::Misuse`] if one is coupled or has a transfer already, or if both are the same. Nothing is changed.

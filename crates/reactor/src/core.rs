@@ -269,7 +269,7 @@ impl Core {
         }
         if let Some(other) = self.couples.remove(&key) {
             self.couples.remove(&other);
-            self.close(other, Closed::Done);
+            self.close(other, if why.is_clean() { Closed::Done } else { Closed::Partner });
         }
         self.background.remove(&key);
         self.ended.push((key, why));

@@ -127,6 +127,9 @@ pub enum Closed {
     TimedOut(Phase),
     /// The transport ended where the layer or the codec allows no end.
     Truncated(Failure),
+    /// The stream it was coupled to did not end in order. All that was queued left; but since that is perhaps not the
+    /// whole, the peer saw a reset.
+    Partner,
     /// The runtime stopped, and the grace was over before the resource had closed.
     Stopped,
     /// The service did what it must not: it exchanged the source of a registered resource.
@@ -182,6 +185,7 @@ impl fmt::Display for Closed {
             Closed::TimedOut(Phase::Close) => f.write_str("the graceful close took too long"),
             Closed::TimedOut(Phase::File) => f.write_str("moving a part of a file took too long"),
             Closed::Truncated(failure) => write!(f, "cut off: {failure}"),
+            Closed::Partner => f.write_str("the stream it was coupled to was cut off"),
             Closed::Stopped => f.write_str("the runtime stopped"),
             Closed::Misuse(why) => write!(f, "misuse: {why}"),
         }

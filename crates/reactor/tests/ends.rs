@@ -346,3 +346,88 @@ fn a_queue_without_progress_is_stalled() {
         assert_eq!(world.probe().closed.len(), 1);
     });
 }
+
+/// A stream that is only written, to a device that takes nothing.
+#[cfg(target_os = "linux")]
+fn full(
+    engine: common::Engine,
+    close: Duration,
+) -> (reactor::Runtime, reactor::ServiceId<Probe>, reactor::Id<Stream>) {
+    let device = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let transport = reactor::stdio::output_to(std::os::fd::AsFd::as_fd(&device)).expect("a device");
+    let mut runtime = engine.runtime();
+    let service = runtime.add(Probe::quiet()).expect("it starts");
+    let stream =
+        Stream::new(Bytes).options(StreamOptions { close, ..StreamOptions::DEFAULT }).through(transport);
+    let id =
+        runtime.with(service, |_, cx| cx.add(stream).map_err(|e| e.error).expect("room")).expect("it lives");
+    (runtime, service, id)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_failed_write_without_input_is_told_at_once_and_by_a_close_too() {
+    for_each_engine(|engine| {
+        for closes in [false, true] {
+            let (mut runtime, service, id) = full(engine, Duration::from_secs(3600));
+            runtime.with(service, |_, cx| {
+                cx.send(id, b"nine byte");
+                if closes {
+                    cx.close(id);
+                }
+            });
+            until(&mut runtime, |runtime| !runtime.service(service).expect("it lives").closed.is_empty());
+            let (_, stream, why) = &runtime.service(service).expect("it lives").closed[0];
+            assert_eq!(why.io().and_then(|e| e.raw_os_error()), Some(28), "ENOSPC: {why}");
+            assert!(!why.is_clean() && stream.unsent() == 9, "{why}");
+        }
+    });
+}
+
+/// The peer of a Unix socket that reads no more, and still writes.
+#[cfg(unix)]
+fn deaf_peer(
+    engine: common::Engine,
+) -> (reactor::Runtime, reactor::ServiceId<Probe>, reactor::Id<Stream>, std::os::unix::net::UnixStream) {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    let mut runtime = engine.runtime();
+    let refusing = Probe::new(|_, _, seen| match seen {
+        Seen::Got(_) => Err("the service wants no input")?,
+        _ => Ok(()),
+    });
+    let service = runtime.add(refusing).expect("it starts");
+    let options = StreamOptions { close: Duration::from_secs(3600), ..StreamOptions::DEFAULT };
+    let id = add(&mut runtime, service, Stream::new(Bytes).options(options), ours);
+    until(&mut runtime, |runtime| runtime.service(service).expect("it lives").saw(&Seen::Open));
+    theirs.shutdown(Shutdown::Read).expect("a socket");
+    runtime.with(service, |_, cx| cx.send(id, b"nine byte"));
+    settle(&mut runtime);
+    (runtime, service, id, theirs)
+}
+
+#[test]
+#[cfg(unix)]
+fn an_error_that_was_noted_is_not_overwritten_by_an_end_in_order() {
+    for_each_engine(|engine| {
+        let (mut runtime, service, id, _theirs) = deaf_peer(engine);
+        assert!(runtime.service(service).expect("it lives").closed.is_empty(), "input may still come");
+        runtime.with(service, |_, cx| cx.close(id));
+        until(&mut runtime, |runtime| !runtime.service(service).expect("it lives").closed.is_empty());
+        let (_, stream, why) = &runtime.service(service).expect("it lives").closed[0];
+        assert_eq!(why.io().map(|e| e.kind()), Some(std::io::ErrorKind::BrokenPipe), "{why}");
+        assert_eq!(stream.unsent(), 9);
+    });
+}
+
+#[test]
+#[cfg(unix)]
+fn a_stream_that_cannot_be_written_any_more_does_not_linger_when_it_is_refused() {
+    for_each_engine(|engine| {
+        let (mut runtime, service, _, mut theirs) = deaf_peer(engine);
+        theirs.write_all(b"more").expect("room");
+        // The peer stays, and the deadline of the close is far.
+        until(&mut runtime, |runtime| !runtime.service(service).expect("it lives").closed.is_empty());
+        let why = &runtime.service(service).expect("it lives").closed[0].2;
+        assert!(matches!(why, Closed::Refused(_)), "{why}");
+    });
+}

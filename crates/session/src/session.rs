@@ -129,7 +129,7 @@ impl<L: Layer> Session<L> {
         if started.is_ok() {
             self.open_if_ready(pool);
         }
-        self.settle(started, pool)
+        self.settle(started)
     }
 
     /// Opens at most one record of `input`, which is what an earlier step left, and behind it what is new.
@@ -139,8 +139,8 @@ impl<L: Layer> Session<L> {
     ///
     /// # Errors
     /// What the layer returned, or [`LayerError::TooLong`] when more than [`Layer::INPUT_MAX`] was left after a wait.
-    /// `up` is then as before the call, queued clear bytes are dropped, an alert may wait in the wire, and the session
-    /// is finished.
+    /// `up` is then as before the call, an alert may wait in the wire, and the session is finished: queued clear bytes
+    /// are to be [discarded](Session::discard).
     pub fn step(&mut self, input: &mut [u8], up: &mut Vec<u8>, pool: &mut Pool) -> Result<Step> {
         if self.direct() {
             up.extend_from_slice(input);
@@ -168,7 +168,7 @@ impl<L: Layer> Session<L> {
         if stepped.is_err() {
             up.truncate(had);
         }
-        self.settle(stepped, pool)
+        self.settle(stepped)
     }
 
     /// Returns the queue into which the codec encodes.
@@ -188,10 +188,10 @@ impl<L: Layer> Session<L> {
     /// What the layer returned; the session is then finished as after an error of [`Session::step`].
     pub fn fill(&mut self, pool: &mut Pool) -> Result {
         if self.phase == Phase::Finished {
-            self.drop_clear(pool);
+            self.discard(pool);
         } else if self.phase == Phase::Open && !self.direct() && self.clear.is_some() {
             let sealed = self.seal(pool);
-            self.settle(sealed, pool)?;
+            self.settle(sealed)?;
         }
         give_empty(&mut self.clear, pool);
         give_empty(&mut self.wire, pool);
@@ -200,7 +200,7 @@ impl<L: Layer> Session<L> {
             self.phase = Phase::Finished;
             if !self.direct() {
                 let finished = self.call(&mut Vec::new(), pool, |layer, io| layer.finish(io));
-                self.settle(finished, pool)?;
+                self.settle(finished)?;
             }
         }
         Ok(())
@@ -260,6 +260,15 @@ impl<L: Layer> Session<L> {
     pub fn queued(&self) -> usize {
         let len = |queue: &Option<Box<Outgoing>>| queue.as_ref().map_or(0, |queue| queue.len());
         len(&self.clear) + len(&self.wire)
+    }
+
+    /// Drops the clear bytes that no layer will seal any more and returns how many they were. Called after an error, so
+    /// that the caller learns how much of its output is lost; what is not discarded the next [`Session::fill`] drops.
+    pub fn discard(&mut self, pool: &mut Pool) -> usize {
+        let Some(clear) = self.clear.take_if(|_| self.phase == Phase::Finished) else { return 0 };
+        let lost = clear.len();
+        pool.give_outgoing(clear);
+        lost
     }
 
     /// Lets the caller ask something of the layer that makes bytes for the wire: a key update, a ping.
@@ -381,20 +390,13 @@ impl<L: Layer> Session<L> {
     }
 
     /// Passes a result of the layer on, after an error with the session finished.
-    fn settle<T>(&mut self, result: Result<T>, pool: &mut Pool) -> Result<T> {
+    fn settle<T>(&mut self, result: Result<T>) -> Result<T> {
         if result.is_err() {
             self.phase = Phase::Finished;
             self.failed = true;
             self.open = false;
-            self.drop_clear(pool);
         }
         result
-    }
-
-    fn drop_clear(&mut self, pool: &mut Pool) {
-        if let Some(clear) = self.clear.take() {
-            pool.give_outgoing(clear);
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use reactor::engine::Ending;
+use reactor::engine::{Ending, Sent};
 
 use crate::{
     error,
@@ -55,7 +55,10 @@ impl State {
         // Closing with input that nobody read is a reset, as with TCP: the peer must not believe that
         // its bytes were seen.
         // What was written to a pipe stays there.
-        let is_reset = (how == Ending::Reset || !end.input.is_empty()) && end.medium.is_socket();
+        // So is closing with a send of which a part was not taken.
+        let is_left = |sent: &Sent| !sent.queue.is_empty();
+        let is_part = end.parked.is_some() || end.sent.as_ref().is_some_and(is_left);
+        let is_reset = (how == Ending::Reset || is_part || !end.input.is_empty()) && end.medium.is_socket();
         let (is_shut, is_over) = (end.shut, end.failed.is_some());
         self.empty(at);
         if is_reset && !is_over {

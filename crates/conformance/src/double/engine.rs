@@ -393,7 +393,11 @@ impl Engine for Double {
     fn close(&mut self, key: Key, how: Ending) {
         self.touch();
         let Some(attached) = self.attached.remove(&key) else { return };
-        self.closing.push((attached.transport, how));
+        let is_left = |(told, event): &(Key, Event)| {
+            *told == key && matches!(event, Event::Sent(sent) if !sent.queue.is_empty())
+        };
+        let is_part = attached.sending.is_some() || self.events.iter().any(is_left);
+        self.closing.push((attached.transport, if is_part { Ending::Reset } else { how }));
         self.purge(|told, _| told == key);
     }
 

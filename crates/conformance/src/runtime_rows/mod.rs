@@ -9,6 +9,7 @@ mod children;
 mod datagrams;
 #[cfg(unix)]
 mod devices;
+mod ends;
 mod exhaustion;
 mod files;
 mod floods;
@@ -55,6 +56,7 @@ pub(crate) fn rows() -> Vec<Row> {
         floods::ROWS,
         layers::ROWS,
         pressure::ROWS,
+        ends::ROWS,
         exhaustion::ROWS,
         files::ROWS,
         time::ROWS,

@@ -1,9 +1,12 @@
 //! What an engine holds under a key: a descriptor, whose it is, and how it is driven. And what is checked before.
 
-use std::{cell::Cell, io};
+use std::{cell::Cell, collections::VecDeque, io};
 
-use super::{Medium, Refused, Role, Transport};
-use crate::sys::{self, datagram::Facts};
+use super::{Event, Medium, Refused, Role, Transport};
+use crate::{
+    id::Key,
+    sys::{self, datagram::Facts},
+};
 
 /// The descriptor, and whose it is.
 pub(super) enum Held {
@@ -35,6 +38,25 @@ impl From<Role> for Part {
             Role::Datagrams => Part::Datagrams,
         }
     }
+}
+
+/// Drops what waits to be told of a key that closes. Returns whether the close is to be a reset: it was to be one
+/// (`is_reset`), or a send that was not told took a part. A transport that was to be given back is reset then, too.
+pub(super) fn forget_told(told: &mut VecDeque<(Key, Event)>, key: Key, mut is_reset: bool) -> bool {
+    told.retain(|(of, event)| {
+        match event {
+            _ if *of != key => return true,
+            Event::Sent(sent) => is_reset |= !sent.queue.is_empty(),
+            Event::Detached(transport) if is_reset => {
+                if let Ok(descriptor) = transport.source().real() {
+                    sys::reset_at_close(descriptor);
+                }
+            }
+            _ => (),
+        }
+        false
+    });
+    is_reset
 }
 
 /// A transport that may be attached.

@@ -149,9 +149,12 @@ pub enum Role {
 /// How a transport is closed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Ending {
-    /// By close(2): what the kernel has taken still leaves.
+    /// By close(2): what the kernel has taken still leaves. While a send is out of which the kernel has not taken all, it
+    /// is a reset instead: the peer must not take a part for the whole.
     Orderly,
-    /// With a reset where the transport knows one (TCP): what the kernel has taken is dropped.
+    /// With a reset where the transport knows one, and TCP alone does: what the kernel has taken is dropped. The peer of
+    /// a Unix socket or of a pipe sees an end like any other, so it can tell a part from the whole only by what the bytes
+    /// themselves say: a length, a mark at the end, a layer with an end of its own.
     Reset,
 }
 
@@ -440,7 +443,7 @@ pub trait Engine {
     /// [`Event::Sent`], and input that was in flight with [`Event::Got`].
     fn detach(&mut self, key: Key);
 
-    /// Closes the transport, in any state; what was out is dropped.
+    /// Closes the transport, in any state; what was out is dropped, and the peer then sees a reset ([`Ending`]).
     fn close(&mut self, key: Key, how: Ending);
 
     /// The address at this end.

@@ -113,7 +113,7 @@ struct To {
     way: fn(&mut Core, Key) -> Way,
     await_low: fn(&mut Core, Key),
     await_room: fn(&mut Core, Key) -> bool,
-    end: fn(&mut Core, Key),
+    end: fn(&mut Core, Key, bool),
     /// How long a part that is being moved may keep the stream's release, or the transfer's end, waiting.
     patience: Duration,
 }
@@ -190,7 +190,7 @@ pub(super) fn begin<R: AnyStream>(
             Ok(key)
         }
         Err(back) => {
-            end(core, stream);
+            end(core, stream, true);
             let moving = back.downcast::<Moving>().expect("the registry gives back what it was given");
             Err((moving.transfer, core.full_of_resources()))
         }
@@ -305,10 +305,10 @@ fn leave(core: &mut Core, key: Key, _: Ending) {
     let Some(moving) = find(core, key) else { return };
     // The stream's socket is to close when the stream does.
     moving.outlet = Some(None);
-    let (stream, end_feed) = (moving.to.key, moving.to.end);
+    let (stream, end_feed, is_whole) = (moving.to.key, moving.to.end, moving.transfer.left() == 0);
     if core.couples.remove(&key).is_some() {
         core.couples.remove(&stream);
-        end_feed(core, stream);
+        end_feed(core, stream, is_whole);
     }
 }
 

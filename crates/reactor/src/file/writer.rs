@@ -360,9 +360,14 @@ fn release(core: &mut Core, key: Key) -> Result<(), Error> {
 }
 
 fn leave(core: &mut Core, key: Key, _: Ending) {
-    let Core { registry, budget, pool, .. } = core;
-    let writing = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Writing>());
+    let Core { registry, budget, pool, records, .. } = core;
+    let Some(slot) = registry.live(key) else { return };
+    let record = records.get_mut(slot.service as usize);
+    let writing = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Writing>());
     let Some(writing) = writing else { return };
+    if let Some(record) = record {
+        record.bytes_dropped += writing.writer.unwritten as u64;
+    }
     budget.recount(&mut writing.counted, 0);
     if let Some(queue) = writing.queue.take() {
         pool.give_outgoing(queue);
@@ -379,9 +384,6 @@ fn closed<S: Handle<FileWriter>>(
     let writing =
         resource.downcast::<Writing>().expect("a table is only used with the resource it was made for");
     let index = core.calling;
-    if let Some(record) = core.records.get_mut(index as usize) {
-        record.bytes_dropped += writing.writer.unwritten as u64;
-    }
     service::<S>(erased).closed(&mut Context::new(core, index), Id::new(key), writing.writer, why);
 }
 

@@ -326,17 +326,30 @@ fn pause<R: Resource>(core: &mut Core, key: Key, paused: bool) {
     }
 }
 
+/// Forgets the resource. Output that is dropped is counted, and has the peer of a TCP socket see a reset once the socket
+/// is closed: the owner may take that back by its SO_LINGER.
 fn leave<R: Resource>(core: &mut Core, key: Key, _: Ending) {
-    let Core { registry, engine, budget, .. } = core;
+    let Core { registry, engine, budget, records, .. } = core;
     let Some(slot) = registry.live(key) else { return };
     let service = slot.service;
     let custom = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Custom<R>>());
     let Some(custom) = custom else { return };
     budget.recount(&mut custom.counted, 0);
+    let dropped = custom.queued();
+    if let Some(record) = records.get_mut(service as usize) {
+        record.bytes_dropped += dropped as u64;
+    }
     // Ends are told from anywhere, also from the end of the runtime. A resource that cannot show its source any more
     // is forgotten by its key.
     match guard::call(|| custom.resource.source()) {
-        Ok(source) => engine.unwatch(key, source),
+        Ok(source) => {
+            if dropped > 0
+                && let Ok(descriptor) = source.real()
+            {
+                crate::sys::reset_at_close(descriptor);
+            }
+            engine.unwatch(key, source);
+        }
         Err(text) => {
             engine.unwatch(key, Source::hosted(u64::MAX));
             core.note_panic(service, text);
@@ -356,9 +369,6 @@ fn closed<S: Handle<R>, R: Resource>(
     let Custom { resource, out, .. } = *custom;
     let index = core.calling;
     if let Some(out) = out {
-        if let Some(record) = core.records.get_mut(index as usize) {
-            record.bytes_dropped += out.len() as u64;
-        }
         core.pool.give_outgoing(out);
     }
     service::<S>(erased).closed(&mut Context::new(core, index), Id::new(key), resource, why);

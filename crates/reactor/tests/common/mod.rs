@@ -341,6 +341,12 @@ pub fn is_ended(peer: &mut TcpStream) -> bool {
     matches!(peer.read(&mut [0; 16]), Ok(0))
 }
 
+/// Whether the peer sees a reset, and nothing before it.
+pub fn is_reset(peer: &mut TcpStream) -> bool {
+    peer.set_nonblocking(true).expect("a socket");
+    peer.read(&mut [0; 16]).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+}
+
 /// Two connected TCP sockets.
 pub fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -34,7 +34,7 @@ use self::table::{
 use super::{
     Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Poll, Ready, Refused, Role, Sent, Source,
     Transport, Trigger,
-    held::{Held, Part},
+    held::{Held, Part, forget_told},
     letters::Batches,
 };
 use crate::{
@@ -395,16 +395,14 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn close(&mut self, key: Key, how: Ending) {
-        if !self.told.is_empty() {
-            self.told.retain(|(of, _)| *of != key);
-        }
+        let is_reset = forget_told(&mut self.told, key, how == Ending::Reset);
         let Some(mut entry) = self.table.remove(key) else { return };
         // A listener is shared more often than a stream, and closed seldom.
         if !self.is_edge() || matches!(entry.part, Part::Listener | Part::Watched) {
             let _ = set_interest(&mut self.poll, &mut entry, None, Trigger::Level);
         }
         let Held::Owned(descriptor) = entry.held else { return };
-        if how == Ending::Reset {
+        if is_reset || entry.parked.is_some() {
             self.count_call();
             sys::reset_at_close(sys::borrow(&descriptor));
         }

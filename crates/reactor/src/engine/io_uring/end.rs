@@ -19,7 +19,7 @@ use super::{
 use crate::{
     engine::{
         Ending, Event, Sent, Transport,
-        held::{Held, Part},
+        held::{Held, Part, forget_told},
     },
     id::Key,
     sys,
@@ -27,9 +27,7 @@ use crate::{
 
 impl IoUring {
     pub(super) fn close_key(&mut self, key: Key, how: Ending) {
-        if !self.told.is_empty() {
-            self.told.retain(|(of, _)| *of != key);
-        }
+        let is_reset = forget_told(&mut self.told, key, how == Ending::Reset);
         let Some(index) = self.table.find(key) else { return };
         let Some(entry) = self.table.get_mut(index) else { return };
         if entry.part == Part::Watched {
@@ -46,9 +44,7 @@ impl IoUring {
                 *of != place
             });
         }
-        if how == Ending::Reset
-            && let Some(descriptor) = entry.owned()
-        {
+        if is_reset && let Some(descriptor) = entry.owned() {
             sys::reset_at_close(sys::borrow(descriptor));
             self.count_call();
         }
@@ -104,7 +100,12 @@ impl IoUring {
         let Some(entry) = self.table.get(index).filter(|entry| !entry.is_out()) else { return };
         let place = Place { index, life: entry.life };
         if entry.has(CLOSING) {
-            if let Some(Entry { held: Held::Owned(descriptor), .. }) = self.table.remove(index) {
+            if let Some(Entry { held: Held::Owned(descriptor), queue, .. }) = self.table.remove(index) {
+                // A part of what was sent is not to be taken for the whole.
+                if queue.is_some_and(|queue| !queue.is_empty()) {
+                    sys::reset_at_close(sys::borrow(&descriptor));
+                    self.count_call();
+                }
                 drop(descriptor);
                 self.count_call();
             }

@@ -63,7 +63,9 @@ impl IoUring {
         entry.output = Output::Idle;
         let key = entry.key;
         if entry.has(CLOSING) {
-            entry.queue = None;
+            if let (Some(queue), taken @ 1..) = (&mut entry.queue, completion.result) {
+                queue.advance(taken as usize);
+            }
             self.settle(index);
             return None;
         }
@@ -116,7 +118,6 @@ impl IoUring {
         entry.set(AWAITED, false);
         let key = entry.key;
         if entry.has(CLOSING) {
-            entry.queue = None;
             self.settle(index);
             return None;
         }

@@ -185,10 +185,15 @@ fn pause<R: 'static>(core: &mut Core, key: Key, paused: bool) {
 }
 
 fn leave<R: 'static>(core: &mut Core, key: Key, how: Ending) {
-    let Core { registry, engine, budget, .. } = core;
-    let Some(link) = registry.live(key).and_then(|slot| cast::<R>(&mut slot.resource)) else { return };
+    let Core { registry, engine, budget, records, .. } = core;
+    let Some(slot) = registry.live(key) else { return };
+    let record = records.get_mut(slot.service as usize);
+    let Some(link) = cast::<R>(&mut slot.resource) else { return };
     budget.recount(&mut link.counted, 0);
     if !mem::replace(&mut link.detached, true) {
+        if let Some(record) = record {
+            record.bytes_dropped += link.queue.bytes() as u64;
+        }
         engine.close(key, how);
     }
 }
@@ -205,9 +210,6 @@ fn closed<S: Handle<Datagrams<R>>, R: 'static>(
     if let Some(carried) = &mut datagrams.carried
         && !matches!(why, Closed::Released)
     {
-        if let Some(record) = core.records.get_mut(index as usize) {
-            record.bytes_dropped += carried.queue.bytes() as u64;
-        }
         datagrams.counts.unread += Batch::from(mem::take(&mut carried.kept)).len() as u64;
     }
     service::<S>(erased).closed(&mut Context::new(core, index), Id::new(key), datagrams, why);

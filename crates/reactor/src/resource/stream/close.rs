@@ -1,6 +1,6 @@
 //! The ends of a stream: graceful close with lingering, half-close, release, deadlines.
 
-use session::{Codec, Layer, Phase};
+use session::{Codec, Failure, Layer, Phase};
 
 use super::link::{State, find};
 use crate::{
@@ -18,19 +18,42 @@ pub(super) fn close<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, w
     if link.closing || link.detaching {
         return;
     }
+    // What has failed already is not closed in order, whoever asks for it.
+    if why.is_clean()
+        && let Some((operation, error)) = link.take_error()
+    {
+        return core.fail(key, operation, error);
+    }
     link.closing = true;
     link.releasing = false;
-    link.rare().why = Some(why);
+    let rare = link.rare();
+    rare.is_cut |= matches!(why, Closed::Partner);
+    rare.why = Some(why);
     // From here on there is one deadline: that of the close.
     core.set_deadline(key, None);
     conclude::<C, L, R>(core, key);
     core.mark(key);
 }
 
+/// Closes a stream whose layer has failed. Its alert leaves; what was not sealed never will, and so the peer must not see
+/// an end in order.
+pub(super) fn layer_failed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, failure: Failure) {
+    let Core { registry, pool, .. } = core;
+    let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<super::Link<C, L, R>>());
+    if let Some(link) = link {
+        let lost = link.stream.session.discard(pool);
+        if lost > 0 {
+            let rare = link.rare();
+            (rare.lost, rare.is_cut) = (rare.lost + lost, true);
+        }
+    }
+    core.close(key, Closed::Refused(failure));
+}
+
 /// Goes on with a close or an end of the write side, unless a transfer still brings output.
 pub(super) fn conclude<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = find::<C, L, R>(core, key).filter(|link| !link.feeding) else { return };
-    if link.closing || link.finishing {
+    if (link.closing || link.finishing) && !link.is_marked_cut() {
         // A direct session has no end of its own: the transport's is enough.
         link.stream.session.close();
     }
@@ -98,6 +121,10 @@ pub(super) fn proceed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
             core.engine.detach(key);
         }
         return;
+    }
+    if link.closing && link.is_marked_cut() && (link.queued() == 0 || link.write_failed) {
+        // The layer's end would be as false as that of the transport.
+        return end_with_why::<C, L, R>(core, key);
     }
     // A handshake is driven to its end for what is queued behind it, and for nothing else.
     let handshake = matches!(link.stream.session.phase(), Phase::Idle | Phase::Handshake);
@@ -171,7 +198,7 @@ pub(super) fn expired<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
         _ if link.is_concluding() => (Closed::TimedOut(error::Phase::Close), Ending::Orderly),
         State::Connecting => (Closed::TimedOut(error::Phase::Connect), Ending::Orderly),
         State::Handshake => (Closed::TimedOut(error::Phase::Handshake), Ending::Orderly),
-        State::Open if link.write_failed => match link.rare.as_mut().and_then(|rare| rare.error.take()) {
+        State::Open if link.write_failed => match link.take_error() {
             Some((operation, error)) => return core.fail(key, operation, error),
             None => (Closed::Stalled, Ending::Reset),
         },

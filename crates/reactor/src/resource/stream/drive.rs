@@ -5,7 +5,7 @@ use std::{any::Any, mem};
 use session::{Codec, CodecError, Layer, LayerError, Next, Phase};
 
 use super::{
-    Event, Stream, feed, item,
+    Event, Stream, close, feed, item,
     link::{Link, State, find},
     write,
 };
@@ -230,7 +230,7 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
             Err(failure) => {
                 // The alert still leaves; everything behind the bad record is worthless.
                 at = input.len();
-                core.close(key, Closed::Refused(failure));
+                close::layer_failed::<C, L, R>(core, key, failure);
                 break;
             }
         };
@@ -280,7 +280,7 @@ pub(super) fn up<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     if link.stream.session.phase() == Phase::Idle
         && let Err(failure) = link.stream.session.start(pool)
     {
-        return core.close(key, Closed::Refused(failure));
+        return close::layer_failed::<C, L, R>(core, key, failure);
     }
     // A closing stream has its deadline already.
     if !link.is_concluding() {
@@ -421,7 +421,7 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     }
     if link.closing || link.state == State::Lingering {
         // What a transfer still brings has nobody to go to.
-        let broken = link.feeding.then(|| link.rare.as_mut()?.error.take()).flatten();
+        let broken = link.feeding.then(|| link.take_error()).flatten();
         return match broken {
             Some((operation, error)) => core.fail(key, operation, error),
             None => core.mark(key),
@@ -432,7 +432,7 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         return; // told when the input before it may be handed over
     }
     link.end_told = true;
-    if let Some((operation, error)) = link.rare.as_mut().and_then(|rare| rare.error.take()) {
+    if let Some((operation, error)) = link.take_error() {
         return core.fail(key, operation, error);
     }
     if let Err(failure) = end_of_layers(link) {

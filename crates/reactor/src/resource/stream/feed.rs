@@ -101,11 +101,16 @@ fn stop_waiting<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bo
     waited
 }
 
-/// Sets the stream free. A peer that has ended meanwhile is answered now, and a close that waited goes on.
-pub(super) fn end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+/// Sets the stream free, with all that it was to be fed or without a part. A peer that has ended meanwhile is answered
+/// now, and a close that waited goes on.
+pub(super) fn end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, is_whole: bool) {
     stop_waiting::<C, L, R>(core, key);
     let Some(link) = find::<C, L, R>(core, key) else { return };
     link.feeding = false;
+    if !is_whole && (link.closing || link.finishing) {
+        // The service has said its last word, and takes the file for a part of it.
+        link.rare().is_cut = true;
+    }
     let high = link.queued() > link.options().high;
     let ended = link.end_told && !link.stream.half_open && !link.releasing;
     set_high::<C, L, R>(core, key, high);

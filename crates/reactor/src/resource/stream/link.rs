@@ -83,6 +83,10 @@ pub(super) struct Rare {
     pub(super) error: Option<(&'static str, io::Error)>,
     /// Where it connects to, until it is connected.
     pub(super) target: Option<Address>,
+    /// Bytes of accepted output that a failed layer left unsealed.
+    pub(super) lost: usize,
+    /// What was queued is not all that the peer was to get: its layer failed, its file or its partner was cut short.
+    pub(super) is_cut: bool,
 }
 
 /// What an input buffer that is hardly used keeps when bytes are short.
@@ -194,6 +198,23 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         !((self.paused | self.closing | self.releasing) || self.high && self.options().backpressure)
     }
 
+    /// Whether the peer would take a part of the output for the whole if the stream ended in order now. What the engine
+    /// has is the engine's to judge.
+    pub(super) fn is_cut_short(&self) -> bool {
+        let is_fed = self.feeding || self.coupled && !self.closing && !self.finishing;
+        is_fed || self.stream.session.queued() > 0 || self.is_marked_cut()
+    }
+
+    /// Whether a part of its output is known to be missing, so that its end is to be a reset.
+    pub(super) fn is_marked_cut(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.is_cut)
+    }
+
+    /// Bytes of accepted output that have not left.
+    fn unsent(&self) -> usize {
+        self.queued() + self.rare.as_ref().map_or(0, |rare| rare.lost)
+    }
+
     /// Whether it closes, and no transfer brings output any more: then it has the deadline of the close.
     #[inline]
     pub(super) fn is_concluding(&self) -> bool {
@@ -237,6 +258,11 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             self.rare = None;
         }
         target
+    }
+
+    /// The failure that was noted and not told yet.
+    pub(super) fn take_error(&mut self) -> Option<(&'static str, io::Error)> {
+        self.rare.as_mut()?.error.take()
     }
 
     pub(super) fn take_why(&mut self) -> Closed {
@@ -329,12 +355,12 @@ fn unwrap<C: Codec, L: Layer, R: 'static>(
     // `Drained` that was not told yet is told in the next life.
     let high = link.high || link.drained_due;
     let Link { mut stream, unread, rare, flying, ended, end_told, shut, paused, .. } = link;
-    let Rare { raw, error, .. } = rare.map(|rare| *rare).unwrap_or_default();
+    let Rare { raw, error, lost, .. } = rare.map(|rare| *rare).unwrap_or_default();
+    let lost = lost + flying;
     let transport =
         transport.or_else(|| stream.carried.as_mut().and_then(|carried| carried.transport.take()));
-    if transport.is_some() || flying > 0 || !unread.is_empty() {
+    if transport.is_some() || lost > 0 || !unread.is_empty() {
         let deadline = stream.carried.as_ref().and_then(|carried| carried.deadline);
-        let lost = flying;
         stream.carried = Some(Box::new(Carried {
             transport,
             unread,
@@ -367,14 +393,20 @@ fn holding<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Holding
     Holding { bytes: link.counted, moved: (!link.detaching).then_some(link.moved) }
 }
 
+/// Takes the stream from the engine. Whoever ends it and why: if output is dropped, it is counted here, and the peer sees
+/// a reset.
 fn leave<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, how: Ending) {
-    let Core { registry, engine, budget, .. } = core;
+    let Core { registry, engine, budget, records, .. } = core;
     let Some(slot) = registry.live(key) else { return };
+    let record = records.get_mut(slot.service as usize);
     let link = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return };
     budget.recount(&mut link.counted, 0);
     if !mem::replace(&mut link.detached, true) {
-        engine.close(key, how);
+        if let Some(record) = record {
+            record.bytes_dropped += link.unsent() as u64;
+        }
+        engine.close(key, if link.is_cut_short() { Ending::Reset } else { how });
     }
     item::forget(core, key);
 }
@@ -388,10 +420,5 @@ fn closed<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 ) {
     let stream = unwrap::<C, L, R>(resource, None);
     let index = core.calling;
-    if let Some(record) = core.records.get_mut(index as usize)
-        && !matches!(why, Closed::Released)
-    {
-        record.bytes_dropped += stream.unsent() as u64;
-    }
     service::<S>(erased).closed(&mut Context::new(core, index), Id::new(key), stream, why);
 }

@@ -38,6 +38,10 @@ use crate::{
 /// [`connect`](crate::Context::connect) or [`add`](crate::Context::add). Its life is
 /// `Open, (Received | Drained)*, End?`, then `closed`.
 ///
+/// Whenever output that was accepted does not leave whole, whatever the reason, a TCP peer sees a reset and no end in
+/// order, and a layer tells no end of its own. A Unix socket and a pipe know no reset: their peer sees an end, and can tell
+/// a part from the whole only by what the bytes themselves say, for example by a length or a mark at the end.
+///
 /// ```
 /// use reactor::{Lines, Stream};
 /// struct Admin;
@@ -289,7 +293,7 @@ pub trait AnyStream: Connection {
     fn await_room(core: &mut Core, key: Key) -> bool;
 
     #[doc(hidden)]
-    fn end_feed(core: &mut Core, key: Key);
+    fn end_feed(core: &mut Core, key: Key, is_whole: bool);
 
     #[doc(hidden)]
     fn patience(core: &mut Core, key: Key) -> Duration;
@@ -444,8 +448,8 @@ impl<C: Codec, L: Layer, R: 'static> AnyStream for Stream<C, L, R> {
         feed::await_room::<C, L, R>(core, key)
     }
 
-    fn end_feed(core: &mut Core, key: Key) {
-        feed::end::<C, L, R>(core, key);
+    fn end_feed(core: &mut Core, key: Key, is_whole: bool) {
+        feed::end::<C, L, R>(core, key, is_whole);
     }
 
     fn patience(core: &mut Core, key: Key) -> Duration {

@@ -150,7 +150,7 @@ pub(super) fn flush<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
         && session.phase() != Phase::Idle
         && let Err(failure) = session.fill(pool)
     {
-        core.close(key, Closed::Refused(failure));
+        close::layer_failed::<C, L, R>(core, key, failure);
     }
     write::<C, L, R>(core, key);
     settle::<C, L, R>(core, key);
@@ -230,7 +230,8 @@ fn write_failed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, error
     link.write_failed = true;
     // The queue will not drain any more: what it held back is read now.
     (link.high, slot.high) = (false, false);
-    let over = link.end_told || link.closing;
+    // Without input there is nothing to wait for.
+    let over = link.end_told || link.closing || link.deaf;
     let close = link.options().close;
     let feeding = link.feeding;
     if over {

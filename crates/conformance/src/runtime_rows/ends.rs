@@ -1,0 +1,315 @@
+//! N: ends. A peer can tell a part from the whole, and a service learns of every end as soon as it is one.
+
+use std::{io::ErrorKind, time::Duration};
+
+use reactor::{
+    Bytes, Closed, ConnectOptions, Context, Id, Layer, ListenOptions, Result, ServiceId, Stream,
+    StreamOptions, session,
+};
+
+use super::{
+    SHORT,
+    probe::{Probe, What},
+    rig::{self, Rig},
+    row, sized,
+};
+use crate::{
+    rows::pattern,
+    suite::{Outcome, Row, Stop, check},
+    world::World,
+};
+
+pub(super) const ROWS: &[Row] = &[
+    row("N4r", "whatever drops output, its peer sees a reset and the receipt counts it", &[], dropped_output),
+    row(
+        "N4r2",
+        "a layer that fails takes unsealed output along, and the peer sees a reset",
+        &[],
+        failed_layer,
+    ),
+    row("N4r3", "output that has left whole ends in order, whatever ends its stream", &[], whole_output),
+    row("N5r", "a proxy whose target resets passes on what came, then resets its client", &[], reset_target),
+];
+
+/// What has a runtime drop output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cause {
+    Close,
+    Overflow,
+    Stop,
+    Deadline,
+    Stall,
+    Budget,
+    Abort,
+    Panic,
+    Drop,
+}
+
+const CAUSES: [Cause; 9] = [
+    Cause::Close,
+    Cause::Overflow,
+    Cause::Stop,
+    Cause::Deadline,
+    Cause::Stall,
+    Cause::Budget,
+    Cause::Abort,
+    Cause::Panic,
+    Cause::Drop,
+];
+
+/// A client's runtime, a server's, and a connection between them.
+struct Halves {
+    /// The client's comes first: it outlives the server's.
+    rigs: Vec<Rig>,
+    client: ServiceId<Probe>,
+    server: ServiceId<Probe>,
+    at_client: Id<Stream>,
+    at_server: Id<Stream>,
+}
+
+impl Halves {
+    /// The server's sockets take little at a time. A message makes it panic.
+    fn new(world: &mut World<'_>, options: StreamOptions) -> std::result::Result<Halves, Stop> {
+        let mut rigs = vec![Rig::new(world)?, Rig::limited(world, |limits| limits.bytes = BUDGET)?];
+        let client = rigs[0].add(Probe::quiet())?;
+        let server = rigs[1].add(Probe::acting(|_, _, what| match what {
+            What::Message(_) => panic!("a panic of the suite"),
+            _ => Ok(()),
+        }))?;
+        let mut narrow = ListenOptions::default();
+        narrow.socket.send_buffer = Some(1);
+        let (_, address) =
+            rigs[1].listen_with(server, &narrow, move || Stream::new(Bytes).options(options.clone()))?;
+        let at_client =
+            rigs[0].connect_with(client, &address, &ConnectOptions::default(), Stream::new(Bytes))?;
+        rig::until(&mut rigs, "both ends are open", |rigs| {
+            rigs[0].get(client).open.len() == 1 && rigs[1].get(server).open.len() == 1
+        })?;
+        let at_server = rigs[1].get(server).open[0];
+        Ok(Halves { rigs, client, server, at_client, at_server })
+    }
+
+    fn ask<T>(&mut self, f: impl FnOnce(&mut Context<'_, Probe>, Id<Stream>) -> T) -> T {
+        let id = self.at_client;
+        self.rigs[0].with(self.client, |_, cx| f(cx, id))
+    }
+
+    fn serve<T>(&mut self, f: impl FnOnce(&mut Context<'_, Probe>, Id<Stream>) -> T) -> T {
+        let id = self.at_server;
+        self.rigs[1].with(self.server, |_, cx| f(cx, id))
+    }
+
+    fn settle(&mut self) -> Outcome {
+        self.rigs.iter_mut().try_for_each(Rig::settle)
+    }
+
+    /// Turns until the server's stream has closed, and checks the name of the reason.
+    fn until_server_closed(&mut self, name: &str) -> Outcome {
+        let server = self.server;
+        rig::until(&mut self.rigs, "the server's stream has closed", |rigs| {
+            rigs[1].get(server).closed.len() == 1
+        })?;
+        let why = &self.rigs[1].get(server).closed[0].2;
+        check!(format!("{why:?}").starts_with(name), "the server's stream ended as {why:?}");
+        Ok(())
+    }
+
+    fn until_client_closed(&mut self) -> Outcome {
+        let client = self.client;
+        rig::until(&mut self.rigs, "the client's stream has closed", |rigs| {
+            rigs[0].get(client).closed.len() == 1
+        })
+    }
+}
+
+fn dropped_output(world: &mut World<'_>) -> Outcome {
+    for cause in CAUSES {
+        drop_output(world, cause).map_err(|stop| match stop {
+            Stop::Failed(how) => Stop::Failed(format!("{cause:?}: {how}")),
+            skipped => skipped,
+        })?;
+    }
+    Ok(())
+}
+
+fn drop_output(world: &mut World<'_>, cause: Cause) -> Outcome {
+    let size = sized(world, 3_500_000, 200_000);
+    let of = |this: Cause| if cause == this { SHORT } else { Duration::from_secs(3600) };
+    let cap = if cause == Cause::Overflow { size } else { usize::MAX };
+    let (close, write_stall) = (of(Cause::Close), of(Cause::Stall));
+    let options = StreamOptions { close, write_stall, cap, item: cap, ..StreamOptions::DEFAULT };
+    let mut halves = Halves::new(world, options)?;
+    halves.ask(|cx, id| cx.pause(id));
+    let output = pattern(size);
+    halves.serve(|cx, id| cx.send(id, &output));
+    halves.settle()?;
+    provoke(&mut halves, cause, &output)?;
+    let receipt = if cause == Cause::Drop { None } else { Some(halves.rigs[1].run()?) };
+    halves.rigs.truncate(1);
+    halves.ask(|cx, id| cx.resume(id));
+    halves.until_client_closed()?;
+    let Halves { mut rigs, client, at_client, .. } = halves;
+    let probe = rigs[0].get(client);
+    check_reset(probe, &probe.closed[0].2)?;
+    let received = probe.received(at_client);
+    check!(received < size && output.starts_with(&probe.bytes(at_client)), "{received} bytes came");
+    if let Some(receipt) = receipt {
+        let dropped = receipt.bytes_dropped;
+        let of_services: u64 = receipt.services.iter().map(|service| service.bytes_dropped).sum();
+        check!(dropped > 0 && dropped == of_services, "the receipt says {dropped} bytes were dropped");
+    }
+    rigs.remove(0).finish()
+}
+
+/// What a peer whose connection was cut is told.
+fn check_reset(probe: &Probe, why: &Closed) -> Outcome {
+    let is_reset = why.io().is_some_and(|error| error.kind() == ErrorKind::ConnectionReset);
+    check!(is_reset && probe.count(&What::End) == 0, "the peer was told `{why}` and {:?}", probe.log.last());
+    Ok(())
+}
+
+/// Has the server drop its output, and asks its runtime to stop.
+fn provoke(halves: &mut Halves, cause: Cause, output: &[u8]) -> Outcome {
+    match cause {
+        Cause::Close => {
+            halves.serve(|cx, id| cx.close(id));
+            halves.until_server_closed("TimedOut")?;
+        }
+        Cause::Overflow | Cause::Budget => {
+            let sends = BUDGET / output.len() + 1;
+            halves.serve(|cx, id| (0..sends).for_each(|_| _ = cx.send(id, output)));
+            halves.until_server_closed(if cause == Cause::Budget { "OverBudget" } else { "Overflow" })?;
+        }
+        Cause::Deadline => {
+            halves.serve(|cx, id| cx.deadline(id, SHORT));
+            halves.until_server_closed("Deadline")?;
+        }
+        Cause::Stall => halves.until_server_closed("Stalled")?,
+        Cause::Abort => {
+            halves.serve(|cx, id| cx.abort(id));
+            halves.until_server_closed("Aborted")?;
+        }
+        Cause::Panic => {
+            let server = halves.server;
+            halves.serve(|cx, _| cx.tell(server, 1)).map_err(|refused| format!("{refused:?}"))?;
+            let panicked = |rigs: &mut [Rig]| rigs[1].counters().panics == 1;
+            rig::until(&mut halves.rigs, "the service has panicked", panicked)?;
+        }
+        // The stream's own deadline is far: the grace is over first.
+        Cause::Stop => {}
+        Cause::Drop => return Ok(()),
+    }
+    halves.rigs[1].stop(SHORT);
+    Ok(())
+}
+
+/// Passes output on as it is, and fails at the first input.
+struct Failing;
+
+impl Layer for Failing {
+    const INPUT_MAX: usize = 16;
+
+    fn ready(&self) -> bool {
+        true
+    }
+
+    fn open(&mut self, _: &mut [u8], _: &mut session::Io<'_>) -> Result<session::Step> {
+        Err("no input is right")?
+    }
+
+    fn seal(&mut self, clear: &[u8], io: &mut session::Io<'_>) -> Result<usize> {
+        let record = &clear[..clear.len().min(16 << 10)];
+        io.down.put(record);
+        Ok(record.len())
+    }
+}
+
+fn failed_layer(world: &mut World<'_>) -> Outcome {
+    let size = sized(world, 3_500_000, 400_000);
+    let mut rig = Rig::new(world)?;
+    let server = rig.add(Probe::<Bytes, Failing>::quiet())?;
+    let client = rig.add(Probe::quiet())?;
+    let mut narrow = ListenOptions::default();
+    narrow.socket.send_buffer = Some(1);
+    // Back-pressure would keep the wrong input from the layer.
+    let options = StreamOptions { item: size, backpressure: false, ..StreamOptions::DEFAULT };
+    let make = move || Stream::over(Bytes, Failing).options(options.clone());
+    let (_, address) = rig.listen_with(server, &narrow, make)?;
+    let at_client = rig.connect(client, &address, Stream::new(Bytes))?;
+    rig.until("the stream is open", |rig| rig.get(server).open.len() == 1)?;
+    let at_server = rig.get(server).open[0];
+    rig.with(client, |_, cx| cx.pause(at_client));
+    rig.with(server, |_, cx| cx.send(at_server, &pattern(size)));
+    rig.with(client, |_, cx| cx.send(at_client, b"wrong"));
+    rig.settle()?;
+    rig.with(client, |_, cx| cx.resume(at_client));
+    rig.until("both have closed", |rig| {
+        rig.get(server).closed.len() == 1 && rig.get(client).closed.len() == 1
+    })?;
+    let (_, stream, why) = &rig.get(server).closed[0];
+    check!(matches!(why, Closed::Refused(_)), "{why}");
+    let unsent = stream.unsent();
+    check_reset(rig.get(client), &rig.get(client).closed[0].2)?;
+    let received = rig.get(client).received(at_client);
+    check!(unsent > 0 && received <= size - unsent, "{unsent} were lost, {received} came");
+    rig.stop(SHORT);
+    let receipt = rig.run()?;
+    check!(receipt.bytes_dropped as usize == unsent, "{} of {unsent} are counted", receipt.bytes_dropped);
+    Ok(())
+}
+
+fn whole_output(world: &mut World<'_>) -> Outcome {
+    for cause in [Cause::Deadline, Cause::Panic, Cause::Stop, Cause::Drop] {
+        let mut halves = Halves::new(world, StreamOptions::DEFAULT)?;
+        halves.serve(|cx, id| cx.send(id, b"all there is"));
+        let (client, at_client) = (halves.client, halves.at_client);
+        rig::until(&mut halves.rigs, "the output has come", |rigs| {
+            rigs[0].get(client).received(at_client) == 12
+        })?;
+        provoke(&mut halves, cause, b"")?;
+        let receipt = if cause == Cause::Drop { None } else { Some(halves.rigs[1].run()?) };
+        halves.rigs.truncate(1);
+        halves.until_client_closed()?;
+        let probe = halves.rigs[0].get(client);
+        let why = &probe.closed[0].2;
+        check!(matches!(why, Closed::End) && probe.count(&What::End) == 1, "{cause:?}: {why}");
+        check!(receipt.is_none_or(|receipt| receipt.bytes_dropped == 0), "{cause:?}: bytes are counted");
+        halves.rigs.remove(0).finish()?;
+    }
+    Ok(())
+}
+
+fn reset_target(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let (client, proxy, target) =
+        (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
+    let (_, address) = rig.listen(target, || Stream::new(Bytes))?;
+    let (_, front) = rig.listen(proxy, || Stream::new(Bytes))?;
+    let at_client = rig.connect(client, &front, Stream::new(Bytes))?;
+    let out = rig.connect(proxy, &address, Stream::new(Bytes))?;
+    rig.until("both connections are up", |rig| {
+        rig.get(proxy).open.len() == 2 && rig.get(target).open.len() == 1
+    })?;
+    let at_target = rig.get(target).open[0];
+    let inward = rig.get(proxy).open.iter().copied().find(|id| *id != out).ok_or("nothing was accepted")?;
+    rig.with(proxy, |_, cx| cx.couple(inward, out))?;
+    rig.get_mut(proxy).act(move |cx, id, what| {
+        if let What::Got(bytes) = what {
+            cx.send(if id == Some(out) { inward } else { out }, bytes);
+        }
+        Ok(())
+    });
+    rig.with(target, |_, cx| cx.send(at_target, b"a part"));
+    rig.until("the part has come", |rig| rig.get(client).received(at_client) == 6)?;
+    rig.with(target, |_, cx| cx.abort(at_target));
+    rig.until("all have closed", |rig| {
+        rig.get(client).closed.len() == 1 && rig.get(proxy).closed.len() == 2
+    })?;
+    check_reset(rig.get(client), &rig.get(client).closed[0].2)?;
+    let why = rig.get(proxy).closed.iter().find(|(id, ..)| *id == inward).map(|(.., why)| why);
+    check!(matches!(why, Some(Closed::Partner)), "the proxy was told {why:?}");
+    rig.finish()
+}
+
+/// Of the server's runtime. What an engine keeps for itself is a part of it.
+const BUDGET: usize = 40 << 20;
