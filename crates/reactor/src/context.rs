@@ -20,7 +20,9 @@ use crate::{
     id::{Id, Key},
     message::{Held, Offloaded, Refused, TimerId},
     options::{ConnectOptions, ListenOptions},
-    resource::{AnyStream, Connection, Flow, Listener, Output, Resource, Stream, Table, listener},
+    resource::{
+        AnyStream, Connection, Flow, Listener, Output, Resource, Stream, Table, is_passing, listener,
+    },
     service::{Handled, Received, Service, ServiceId},
 };
 
@@ -340,6 +342,10 @@ impl<'a, S> Context<'a, S> {
 
     /// Begins to connect; `Open` or `closed` follows. Items may be sent at once: they wait.
     ///
+    /// A refusal that passes by itself is not an error: while the accept queue of a Unix listener is full (Linux), a
+    /// stream asks it again, until the connect's deadline. All other refusals are final, because the system does not
+    /// tell those that pass from those that do not. `Descriptors` are refused in both cases.
+    ///
     /// # Errors
     /// The address is not one (names are not resolved), or the system refuses at once.
     pub fn connect<R: Connection + Handled<S>>(
@@ -361,12 +367,13 @@ impl<'a, S> Context<'a, S> {
         stream: R,
     ) -> Result<Id<R>, Error> {
         let address = to_address("connect", &address)?;
-        let transport = self
-            .core
-            .engine
-            .connect(&address, options)
-            .map_err(|error| Error::os("connect", &address, error))?;
-        let key = stream.attach(self.core, self.index, R::table_for(), transport, Some(&address));
+        let key = match self.core.engine.connect(&address, options) {
+            Ok(transport) => stream.attach(self.core, self.index, R::table_for(), transport, Some(&address)),
+            Err(error) if is_passing(&error) => {
+                stream.attempt(self.core, self.index, R::table_for(), &address, options, error)
+            }
+            Err(error) => return Err(Error::os("connect", &address, error)),
+        };
         key.map(Id::new).map_err(|(_, error)| error)
     }
 

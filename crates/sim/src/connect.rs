@@ -38,7 +38,14 @@ impl State {
                 let is_path = matches!(to, Address::Path(_));
                 return Err(error::os(if is_path { error::NO_ENTRY } else { error::CONNECTION_REFUSED }));
             }
-            (None, _) => (Address::Unnamed, to.clone()),
+            (None, _) => {
+                let number = self.listening_at(host, to);
+                let listener = number.and_then(|number| self.listener(number));
+                if listener.is_some_and(|listener| listener.waiting.len() >= listener.backlog) {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                (Address::Unnamed, to.clone())
+            }
         };
         let end = self.add_end(host, local, peer, Holder::Transport);
         self.ends[end as usize].maker = Some(process);

@@ -16,7 +16,7 @@ use super::{
     row, sized, slow,
 };
 use crate::{
-    suite::{Outcome, Row, Stop, check, open_descriptors},
+    suite::{Need, Outcome, Row, Stop, check, open_descriptors},
     torture::FailNth,
     world::World,
 };
@@ -39,6 +39,7 @@ pub(super) const ROWS: &[Row] = &[
     row("E4r2", "at the limit of resources one more is told as such, or comes back", &[], too_many_resources),
     row("E6r", "addresses that cannot be had are typed errors", &[], bad_addresses),
     slow("E7r", "a full accept queue loses no connection that gets through", &[], full_queue),
+    row("E7r2", "a full accept queue of a Unix listener keeps connects waiting", LINUX, full_unix_queue),
     row("E8r", "a job beyond the limit comes back", &[], too_many_jobs),
     row("E10r", "at the byte budget streams that hold most end, and others go on", &[], over_budget),
     row("O3r", "one service's hoarders end, and another service's polite peers do not", &[], hoarders),
@@ -48,6 +49,8 @@ pub(super) const ROWS: &[Row] = &[
     row("E11r", "ids are not used again", &[], ids_not_reused),
     row("E12r", "a thousand connections, or what the engine takes, are served, and all close", &[], thousand),
 ];
+
+const LINUX: &[Need] = &[Need::Linux];
 
 /// Takes all descriptors that the process may have.
 fn exhaust() -> Result<Vec<File>, Stop> {
@@ -249,6 +252,54 @@ fn full_queue(world: &mut World<'_>) -> Outcome {
         ids.push(id);
     }
     rig.settle()?;
+    rig.with(server, |_, cx| cx.resume(listener));
+    rig.until("all are served", |rig| {
+        let probe = rig.get(server);
+        probe.open.iter().filter(|id| probe.received(**id) == 8).count() == 8
+    })?;
+    rig.with(client, |_, cx| ids.iter().for_each(|id| cx.abort(*id)));
+    rig.finish()
+}
+
+fn full_unix_queue(world: &mut World<'_>) -> Outcome {
+    let is_virtual = world.is_virtual();
+    let mut rig = Rig::new(world)?;
+    let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
+    let name = format!("reactor-queue-{}-{}", std::process::id(), rig.now().as_nanos());
+    let address = Address::Abstract(name.into_bytes());
+    let mut options = ListenOptions::default();
+    options.backlog = 1;
+    let listener = rig.with(server, |_, cx| cx.listen_with(&address, &options, |_| Some(Stream::new(Bytes))));
+    let listener: Id<reactor::Listener<Stream>> = listener?;
+    rig.with(server, |_, cx| cx.pause(listener));
+    rig.settle()?;
+    let mut ids = Vec::new();
+    for _ in 0..8 {
+        let id = rig.connect(client, &address, Stream::new(Bytes))?;
+        rig.with(client, |_, cx| cx.send(id, b"patience"));
+        ids.push(id);
+    }
+    rig.settle()?;
+    check!(rig.get(client).closed.is_empty(), "one was refused: {:?}", rig.get(client).closed[0].2);
+    // One that may not wait long; one that has nothing to say, and closes; one that is aborted.
+    let turns = rig.counters().turns;
+    let options = StreamOptions { connect: SHORT, ..StreamOptions::default() };
+    let hasty = rig.connect(client, &address, Stream::new(Bytes).options(options))?;
+    let [closes, aborts] = [(); 2].map(|()| rig.connect(client, &address, Stream::new(Bytes)));
+    let (closes, aborts) = (closes?, aborts?);
+    rig.with(client, |_, cx| cx.close(closes));
+    rig.with(client, |_, cx| cx.abort(aborts));
+    rig.until("the hasty one has ended", |rig| {
+        let probe = rig.get(client);
+        probe.open.contains(&hasty) || probe.closed.len() == 3
+    })?;
+    if !is_virtual {
+        let probe = rig.get(client);
+        let why = probe.closed.iter().find(|closed| closed.0 == hasty).map(|closed| &closed.2);
+        check!(matches!(why, Some(Closed::TimedOut(Phase::Connect))), "{why:?}");
+        let turns = rig.counters().turns - turns;
+        check!(turns < 200, "{turns} turns while nothing happened");
+    }
     rig.with(server, |_, cx| cx.resume(listener));
     rig.until("all are served", |rig| {
         let probe = rig.get(server);

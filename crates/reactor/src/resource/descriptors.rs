@@ -17,6 +17,7 @@ use crate::{
     engine::{Delivery, Descriptor, Interest, Outgoing, Ready, Source, Transport},
     error::{Error, Failure, Result},
     id::Key,
+    options::ConnectOptions,
     service::Handle,
     sys::rights,
 };
@@ -378,6 +379,19 @@ impl Connection for Descriptors {
             Ok(descriptors) => descriptors.enroll(core, service, table),
             Err(error) => Err((Descriptors::new(), Error::os("attach", "descriptors", error))),
         }
+    }
+
+    fn attempt(
+        self,
+        _: &mut Core,
+        _: u16,
+        _: &'static Table,
+        target: &Address,
+        _: &ConnectOptions,
+        refused: io::Error,
+    ) -> Result<Key, (Self, Error)> {
+        // It has no state without a socket.
+        Err((self, Error::os("connect", target, refused)))
     }
 
     fn up<S: Handle<Self>>(_: &mut Core, _: &mut S, _: Key) {

@@ -20,7 +20,7 @@ use std::{any::Any, io as std_io};
 use self::custom::QUEUE_HIGH;
 #[cfg(unix)]
 pub use self::descriptors::{Descriptors, Message, Passed};
-pub(crate) use self::stream::{Way, with_layer};
+pub(crate) use self::stream::{Way, is_passing, with_layer};
 pub use self::{
     datagram::{DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, WhenFull},
     fd::Fd,

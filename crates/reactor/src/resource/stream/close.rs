@@ -2,7 +2,10 @@
 
 use session::{Codec, Failure, Layer, Phase};
 
-use super::link::{State, find};
+use super::{
+    attempt,
+    link::{State, find},
+};
 use crate::{
     core::Core,
     engine::{Ending, Transport},
@@ -59,7 +62,9 @@ pub(super) fn conclude<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key
     }
     if link.closing {
         let after = link.options().close;
-        core.set_guard(key, Some(after));
+        if !attempt::bound::<C, L, R>(core, key, after) {
+            core.set_guard(key, Some(after));
+        }
     }
 }
 
@@ -193,6 +198,9 @@ pub(super) fn detached<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key
 /// The runtime's own deadline of this stream passed: which one it was follows from the state.
 pub(super) fn expired<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
+    if link.rare.as_ref().is_some_and(|rare| rare.attempt.is_some()) {
+        return attempt::again::<C, L, R>(core, key);
+    }
     let (why, how) = match link.state {
         State::Lingering => return end_with_why::<C, L, R>(core, key),
         _ if link.is_concluding() => (Closed::TimedOut(error::Phase::Close), Ending::Orderly),

@@ -4,7 +4,11 @@ use std::{any::Any, io, mem};
 
 use session::{Codec, Layer};
 
-use super::{Carried, Stream, StreamOptions, close, drive, item, write};
+use super::{
+    Carried, Stream, StreamOptions,
+    attempt::{self, Attempt},
+    close, drive, item, write,
+};
 use crate::{
     address::Address,
     context::Context,
@@ -12,6 +16,7 @@ use crate::{
     engine::{Ending, Medium, Role, Transport},
     error::{Closed, Error},
     id::{Id, Key},
+    options::ConnectOptions,
     resource::{Table, service},
     runtime::{budget::Bytes, pressure::Holding},
     service::Handle,
@@ -87,6 +92,8 @@ pub(super) struct Rare {
     pub(super) lost: usize,
     /// What was queued is not all that the peer was to get: its layer failed, its file or its partner was cut short.
     pub(super) is_cut: bool,
+    /// How the connect is tried again, while the target refuses it for now.
+    pub(super) attempt: Option<Box<Attempt>>,
 }
 
 /// What an input buffer that is hardly used keeps when bytes are short.
@@ -342,6 +349,28 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
         core.set_guard(key, Some(after));
     }
     Ok(key)
+}
+
+/// Registers a stream without a transport: `target` refuses it for now.
+pub(super) fn attempt<C: Codec, L: Layer, R: 'static>(
+    mut stream: Stream<C, L, R>,
+    core: &mut Core,
+    index: u16,
+    table: &'static Table,
+    target: &Address,
+    options: &ConnectOptions,
+) -> Result<Key, (Stream<C, L, R>, Error)> {
+    stream.outbound = true;
+    let mut link = Link::new(stream, Role::Connecting, Medium::SOCKET);
+    link.rare().target = Some(target.clone());
+    match core.registry.insert(index, table, Box::new(link)) {
+        Ok(key) => {
+            core.counters.connects += 1;
+            attempt::begin::<C, L, R>(core, key, options);
+            Ok(key)
+        }
+        Err(back) => Err((unwrap::<C, L, R>(back, None), core.full_of_resources())),
+    }
 }
 
 /// Takes the stream out of its link, with what belongs to it.

@@ -1,5 +1,6 @@
 //! Byte streams: a codec over layers over any transport. This file says what a user sees of one.
 
+mod attempt;
 mod close;
 mod drive;
 mod feed;
@@ -14,7 +15,7 @@ use session::{Bytes, Codec, Layer, Session, Shared};
 
 use self::link::Link;
 pub use self::options::StreamOptions;
-pub(crate) use self::{drive::with_layer, feed::Way};
+pub(crate) use self::{attempt::is_passing, drive::with_layer, feed::Way};
 use super::{Output, Resource, Table};
 use crate::{
     address::Address,
@@ -23,6 +24,7 @@ use crate::{
     engine::{Interest, Outgoing, Ready, Source, Transport},
     error::{Error, Result},
     id::Key,
+    options::ConnectOptions,
     resource::Io,
     service::Handle,
 };
@@ -255,6 +257,18 @@ pub trait Connection: Resource + Output + sealed::Sealed {
         target: Option<&Address>,
     ) -> Result<Key, (Self, Error)>;
 
+    /// Registers it on its way to `target`, which refuses it for now: it is asked again until the connect's deadline.
+    #[doc(hidden)]
+    fn attempt(
+        self,
+        core: &mut Core,
+        service: u16,
+        table: &'static Table,
+        target: &Address,
+        options: &ConnectOptions,
+        refused: io::Error,
+    ) -> Result<Key, (Self, Error)>;
+
     /// Starts an accepted stream, whose transport is up.
     #[doc(hidden)]
     fn up<S: Handle<Self>>(core: &mut Core, service: &mut S, key: Key);
@@ -395,6 +409,18 @@ impl<C: Codec, L: Layer, R: 'static> Connection for Stream<C, L, R> {
         target: Option<&Address>,
     ) -> Result<Key, (Self, Error)> {
         link::attach(self, core, service, table, transport, target)
+    }
+
+    fn attempt(
+        self,
+        core: &mut Core,
+        service: u16,
+        table: &'static Table,
+        target: &Address,
+        options: &ConnectOptions,
+        _: io::Error,
+    ) -> Result<Key, (Self, Error)> {
+        link::attempt(self, core, service, table, target, options)
     }
 
     fn up<S: Handle<Self>>(core: &mut Core, service: &mut S, key: Key) {

@@ -1,0 +1,95 @@
+//! A connect that the system refuses for now: asked for again, until it is taken or the connect's deadline ends it.
+
+use std::{io, time::Duration};
+
+use session::{Codec, Layer};
+
+use super::link::{State, find};
+use crate::{
+    address::Address,
+    clock::Time,
+    core::Core,
+    engine::{Ending, Role},
+    error::{Closed, Error, Phase},
+    id::Key,
+    options::ConnectOptions,
+};
+
+/// A connect that is to be tried again.
+pub(super) struct Attempt {
+    options: ConnectOptions,
+    /// From here on it is not tried any more.
+    until: Time,
+    /// From the last try to the next.
+    pause: Duration,
+}
+
+/// The first pause. Each further one is twice as long, up to the longest: a listener that is only busy is asked again
+/// soon, and one that stands still costs its clients little.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(64);
+
+/// Returns whether a refusal to connect passes by itself: the queue of a Unix listener is full (Linux; elsewhere such a
+/// listener refuses as one that is not there).
+pub(crate) fn is_passing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// Begins to wait for the first repetition.
+pub(super) fn begin<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, options: &ConnectOptions) {
+    let now = core.now;
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    let until = now + link.options().connect;
+    let attempt = Attempt { options: options.clone(), until, pause: PAUSE_MIN };
+    // The engine has nothing of it yet.
+    link.detached = true;
+    link.rare().attempt = Some(Box::new(attempt));
+    core.set_guard(key, Some(until.since(now).min(PAUSE_MIN)));
+}
+
+/// Bounds the repetitions anew: a close has a deadline of its own. Returns whether there are any.
+pub(super) fn bound<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, after: Duration) -> bool {
+    let until = core.now + after;
+    let Some(link) = find::<C, L, R>(core, key) else { return false };
+    let attempt = link.rare.as_mut().and_then(|rare| rare.attempt.as_mut());
+    attempt.map(|attempt| attempt.until = until).is_some()
+}
+
+/// It is time for the next repetition, or for the end.
+pub(super) fn again<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    let now = core.now;
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    let closing = link.is_concluding();
+    let rare = link.rare();
+    let (Some(target), Some(mut attempt)) = (rare.target.clone(), rare.attempt.take()) else { return };
+    let left = attempt.until.since(now);
+    if left == Duration::ZERO {
+        let phase = if closing { Phase::Close } else { Phase::Connect };
+        return core.end(key, Closed::TimedOut(phase), Ending::Orderly);
+    }
+    match connect(core, key, &target, &attempt.options) {
+        Ok(()) => {
+            let Some(link) = find::<C, L, R>(core, key) else { return };
+            debug_assert_eq!(link.state, State::Connecting, "it was not connected");
+            (link.detached, link.reading) = (false, true);
+            core.set_guard(key, Some(left));
+        }
+        Err(error) if is_passing(&error) => {
+            attempt.pause = (attempt.pause * 2).min(PAUSE_MAX);
+            let pause = attempt.pause;
+            if let Some(link) = find::<C, L, R>(core, key) {
+                link.rare().attempt = Some(attempt);
+            }
+            core.set_guard(key, Some(pause.min(left)));
+        }
+        Err(error) => {
+            let error = Error::os("connect", target, error);
+            core.end(key, Closed::Failed(error), Ending::Orderly);
+        }
+    }
+}
+
+fn connect(core: &mut Core, key: Key, target: &Address, options: &ConnectOptions) -> io::Result<()> {
+    let transport = core.engine.connect(target, options)?;
+    core.engine.attach(key, transport, Role::Connecting).map_err(|refused| refused.error)
+}
