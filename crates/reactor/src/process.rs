@@ -49,8 +49,12 @@
 //! started may hold the pipe when it has ended.
 //!
 //! **Only our children are waited for**: by a pidfd on Linux from 5.4 on, elsewhere by a thread for each that waits for
-//! that one. SIGCHLD is not used, and no exit of another library's child is taken. (A library that calls
-//! wait(-1) takes ours: the resource then ends as `Failed` with ECHILD. So it does where SIGCHLD is ignored.)
+//! that one. SIGCHLD is not used, and no exit of another library's child is taken.
+//!
+//! **A status that nobody knows is an error.** Where SIGCHLD is ignored the kernel keeps no status, and a library that
+//! calls wait(-1) takes ours. The child runs and ends all the same. Its [`Process`] then ends as `Failed`, with an
+//! error of the kind `NotFound` that says so, instead of an event. `kill_rest` has no effect then, because the number
+//! of the group may already be another's.
 //!
 //! **No zombie.** A child is reaped when its end is told. One whose [`Process`] is dropped before, by `closed`, with
 //! the runtime or by a panic, is killed first if [`kill_on_close`](SpawnOptions::kill_on_close) asks for it, and
@@ -258,13 +262,16 @@ impl Resource for Process {
     fn step(&mut self, _: Ready, io: &mut Io<'_>, _: &mut [u8]) -> io::Result<Option<ExitStatus>> {
         let status = match &self.held {
             #[cfg(target_os = "linux")]
-            Some(Held::Pidfd(pidfd)) => pidfd.reap()?,
+            Some(Held::Pidfd(pidfd)) => pidfd.reap().map_err(|error| match error.raw_os_error() {
+                Some(libc::ECHILD) => status_unknown(),
+                _ => error,
+            })?,
             Some(Held::Hosted(hosted)) => {
                 let mut raw = [0; 4];
                 match io.read(hosted.source(), &mut raw)? {
                     4 => ExitStatus::from_raw(i32::from_ne_bytes(raw)),
-                    // Who waited for it found that somebody else had.
-                    _ => return Err(io::Error::from_raw_os_error(libc::ECHILD)),
+                    // The thread that waited for it found that there was nothing to wait for.
+                    _ => return Err(status_unknown()),
                 }
             }
             None => return Ok(None),
@@ -294,6 +301,12 @@ impl fmt::Debug for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Process").field("pid", &self.pid).field("status", &self.status).finish()
     }
+}
+
+/// The child has ended, and waitid(2) does not know it (ECHILD).
+fn status_unknown() -> io::Error {
+    let why = "it has ended and nobody knows how: SIGCHLD is ignored, or somebody else has waited for it";
+    io::Error::new(io::ErrorKind::NotFound, why)
 }
 
 /// The program of a command, for messages.

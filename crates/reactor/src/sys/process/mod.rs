@@ -17,6 +17,7 @@ use std::{
 pub(crate) use self::{pidfd::Pidfd, reaper::hand_on};
 use crate::{
     engine::Transport,
+    guard,
     process::{Child, Process, SpawnOptions},
 };
 
@@ -29,7 +30,8 @@ pub(crate) fn spawn(command: &mut Command, options: &SpawnOptions) -> io::Result
     if options.group {
         command.process_group(0);
     }
-    let mut started = command.spawn()?;
+    // Where SIGCHLD is ignored the standard library panics for a program that it cannot execute and has forked for.
+    let mut started = guard::call(|| command.spawn()).map_err(io::Error::other)??;
     adopt(&mut started, options).inspect_err(|_| {
         // It runs, and nobody could wait for it. What is killed does not make its parent wait.
         let _ = started.kill();
@@ -50,6 +52,10 @@ fn watch(pid: u32, options: &SpawnOptions) -> io::Result<Process> {
     match Pidfd::open(pid) {
         // A kernel before 5.3, or a sandbox.
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {}
+        // It ran, and ended already, and SIGCHLD is ignored: the kernel has kept nothing of it.
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {
+            return Ok(Process::hosted(thread::forgotten(pid)?, pid, options));
+        }
         result => return Ok(Process::by_pidfd(result?, pid, options)),
     }
     Ok(Process::hosted(thread::watch(pid, options)?, pid, options))

@@ -46,6 +46,17 @@ pub(super) fn watch(pid: u32, options: &SpawnOptions) -> io::Result<Box<dyn Host
     Ok(Box::new(Watched { ended, of_group: options.group, state }))
 }
 
+/// A child that has ended and left no status: it is told at once, without a word, and takes no signal.
+///
+/// # Errors
+/// The system has no pipe.
+pub(super) fn forgotten(pid: u32) -> io::Result<Box<dyn Hosted>> {
+    let (ended, _) = io::pipe()?;
+    super::super::file::make_ours(std::os::fd::AsFd::as_fd(&ended))?;
+    let state = Arc::new(State { pid, is_reaped: Mutex::new(true) });
+    Ok(Box::new(Watched { ended, of_group: false, state }))
+}
+
 impl State {
     /// Waits without reaping, then reaps while no signal is being sent. After an error somebody else has reaped it.
     fn wait(&self, ends_group: bool) -> io::Result<ExitStatus> {
