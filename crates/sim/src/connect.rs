@@ -134,8 +134,8 @@ impl State {
     pub(crate) fn answer(&mut self, at: u32, generation: u32, error: i32) {
         if self.alive(at, generation) && self.ends[at as usize].holder == Holder::Transport {
             let end = &mut self.ends[at as usize];
-            // A reset may have been faster.
-            end.connected = Some(if error == 0 { end.broken.unwrap_or(0) } else { error });
+            // What broke it meanwhile is told behind its input.
+            end.connected = Some(error);
             if error != 0 {
                 end.failed = Some(error);
             }

@@ -1,14 +1,18 @@
 //! N: ends. A peer can tell a part from the whole, and a service learns of every end as soon as it is one.
 
-use std::{io::ErrorKind, time::Duration};
+use std::{
+    io::{ErrorKind, Write as _},
+    net::TcpListener,
+    time::Duration,
+};
 
 use reactor::{
-    Bytes, Closed, ConnectOptions, Context, Id, Layer, ListenOptions, Result, ServiceId, Stream,
+    Address, Bytes, Closed, ConnectOptions, Context, Id, Layer, ListenOptions, Result, ServiceId, Stream,
     StreamOptions, session,
 };
 
 use super::{
-    SHORT,
+    SHORT, SOCKETS,
     probe::{Probe, What},
     rig::{self, Rig},
     row, sized,
@@ -29,6 +33,13 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row("N4r3", "output that has left whole ends in order, whatever ends its stream", &[], whole_output),
     row("N5r", "a proxy whose target resets passes on what came, then resets its client", &[], reset_target),
+    row(
+        "N9r",
+        "a reset behind data, before the connect is looked at: open, the data, the failure",
+        SOCKETS,
+        early_reset,
+    ),
+    row("N9r2", "the same between two runtimes", &[], early_abort),
 ];
 
 /// What has a runtime drop output.
@@ -310,6 +321,57 @@ fn reset_target(world: &mut World<'_>) -> Outcome {
     check!(matches!(why, Some(Closed::Partner)), "the proxy was told {why:?}");
     rig.finish()
 }
+
+/// Opens, gets the banner, and is told of the reset.
+fn check_early(probe: &Probe, id: Id<Stream>) -> Outcome {
+    let told = probe.of(id);
+    let expected = [What::Open, What::got(BANNER), What::closed("Failed")];
+    check!(told == expected, "told {told:?}, because of {:?}", probe.closed.first().map(|(.., why)| why));
+    check_reset(probe, &probe.closed[0].2)
+}
+
+fn early_reset(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let client = rig.add(Probe::quiet())?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let id = rig.connect(client, &Address::Ip(listener.local_addr()?), Stream::new(Bytes))?;
+    // The loop makes no turn meanwhile.
+    let (mut peer, _) = listener.accept()?;
+    peer.write_all(BANNER)?;
+    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO))?;
+    drop(peer);
+    rig.until("the connection has closed", |rig| rig.get(client).closed.len() == 1)?;
+    check_early(rig.get(client), id)?;
+    rig.finish()
+}
+
+fn early_abort(world: &mut World<'_>) -> Outcome {
+    if world.engine().name() == "double" {
+        return Err(Stop::Skipped("a connect of the double is over in a turn of its own runtime".to_owned()));
+    }
+    let mut rigs = vec![Rig::new(world)?, Rig::new(world)?];
+    let client = rigs[0].add(Probe::quiet())?;
+    let server = rigs[1].add(Probe::acting(|cx, id, what| {
+        if let (Some(id), What::Open) = (id, what) {
+            cx.send(id, BANNER);
+        }
+        Ok(())
+    }))?;
+    let (_, address) = rigs[1].listen(server, || Stream::new(Bytes))?;
+    let id = rigs[0].connect(client, &address, Stream::new(Bytes))?;
+    rigs[1].until("the server has accepted", |rig| rig.get(server).open.len() == 1)?;
+    rigs[1].settle()?;
+    rigs[1].with(server, |probe, cx| cx.abort(probe.open[0]));
+    rigs[1].settle()?;
+    rig::until(&mut rigs, "the connection has closed", |rigs| rigs[0].get(client).closed.len() == 1)?;
+    let told = rigs[0].get(client).of(id);
+    // A reset may overtake data on a virtual wire, and then takes it along.
+    let has_lost = rigs[0].get(client).received(id) == 0 && told == [What::Open, What::closed("Failed")];
+    check!(has_lost || check_early(rigs[0].get(client), id).is_ok(), "told {told:?}");
+    rig::finish(rigs)
+}
+
+const BANNER: &[u8] = b"a banner of 26 bytes, says";
 
 /// Of the server's runtime. What an engine keeps for itself is a part of it.
 const BUDGET: usize = 40 << 20;

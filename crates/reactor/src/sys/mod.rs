@@ -70,7 +70,7 @@ pub(crate) use self::{
     regular::{Positioned, open, open_beneath, sync_directory},
     sendfile::{HAS_SENDFILE, send_file, sever},
     socket::{
-        accept, connect, is_connected, is_passing, listen, listener, local, peer, reset_at_close,
+        Connect, accept, connect, is_connected, is_passing, listen, listener, local, peer, reset_at_close,
         shutdown_write,
     },
 };

@@ -1,6 +1,6 @@
 //! Stream sockets: listen, connect, accept, and what can be asked of them.
 
-use std::{io, net::Shutdown, time::Duration};
+use std::{io, mem::MaybeUninit, net::Shutdown, time::Duration};
 
 use socket2::{SockRef, Socket, TcpKeepalive, Type};
 
@@ -131,20 +131,35 @@ pub(crate) fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted)
 }
 
-/// Whether the connect that began is over; `false` when a poll only thought so.
+/// How far a connect that began is.
+pub(crate) enum Connect {
+    /// Not over: a poll only thought so.
+    Waits,
+    /// The connection is there. Perhaps it has failed meanwhile; the system tells that once, so it is told here.
+    Up(Option<io::Error>),
+}
+
+/// Finds out how far a connect is that began.
 ///
 /// # Errors
-/// Why there is no connection.
-pub(crate) fn is_connected(socket: Borrowed<'_>) -> io::Result<bool> {
+/// Why there is no connection, and never was one.
+pub(crate) fn is_connected(socket: Borrowed<'_>) -> io::Result<Connect> {
     let socket = SockRef::from(&socket);
     if let Some(error) = socket.take_error()? {
-        return Err(error);
+        return if has_been_up(&socket, &error) { Ok(Connect::Up(Some(error))) } else { Err(error) };
     }
     match socket.peer_addr() {
-        Ok(_) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
+        Ok(_) => Ok(Connect::Up(None)),
+        Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(Connect::Waits),
         Err(e) => Err(e),
     }
+}
+
+/// Whether a socket has failed as a connection, and not as a connect. A connect that is answered by a reset is refused
+/// (ECONNREFUSED): any other reset is that of a connection. And what has input was connected.
+fn has_been_up(socket: &Socket, error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+        || socket.peek(&mut [MaybeUninit::uninit()]).is_ok_and(|count| count > 0)
 }
 
 /// The address at this end.

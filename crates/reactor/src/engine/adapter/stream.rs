@@ -20,11 +20,13 @@ impl<P: Poll> Calls<P> {
         let result = sys::is_connected(sys::borrow(entry.owned()?));
         self.calls.set(self.calls.get() + 2);
         let result = match result {
-            Ok(true) => {
+            Ok(sys::Connect::Up(failure)) => {
                 entry.part = Part::Stream;
+                // Told behind the input that may still be there.
+                entry.failed = failure.and_then(|error| error.raw_os_error()).unwrap_or(0);
                 Ok(())
             }
-            Ok(false) => {
+            Ok(sys::Connect::Waits) => {
                 entry.set(WRITABLE, false);
                 return None;
             }

@@ -15,6 +15,7 @@ use io_uring::{cqueue, opcode, types::Fd};
 use super::{
     IoUring,
     operation::{Kind, Tag},
+    output::error_number,
     ring::{Completion, GROUP},
     table::{CALLED_INPUT, CLOSING, DETACHING, FED, GREEDY, Input, LATE, LISTED, Place, READING, STARVED},
 };
@@ -371,8 +372,10 @@ impl IoUring {
         let entry = self.table.get_mut(index)?;
         let key = entry.key;
         let result = match sys::is_connected(sys::borrow(entry.owned()?)) {
-            Ok(true) => {
+            Ok(sys::Connect::Up(failure)) => {
                 entry.part = Part::Stream;
+                // Told behind the input that may still be there.
+                entry.failed = error_number(failure.as_ref());
                 // Asked for while the connect was under way.
                 if entry.queue.is_some()
                     && let Some(sent) = self.launch(index)
@@ -381,7 +384,7 @@ impl IoUring {
                 }
                 Ok(())
             }
-            Ok(false) => {
+            Ok(sys::Connect::Waits) => {
                 self.list(index);
                 return None;
             }

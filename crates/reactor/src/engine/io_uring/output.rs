@@ -161,10 +161,15 @@ impl IoUring {
             // A broken pipe says nothing of the read side; any other error is the stream's end.
             && error.kind() != io::ErrorKind::BrokenPipe
         {
-            entry.failed = error.raw_os_error().and_then(|number| u16::try_from(number).ok()).unwrap_or(0);
+            entry.failed = error_number(Some(error));
         }
         Some(Sent { queue: entry.queue.take()?, result })
     }
+}
+
+/// The system's number of an error, zero for none.
+pub(super) fn error_number(error: Option<&io::Error>) -> u16 {
+    error.and_then(io::Error::raw_os_error).and_then(|number| u16::try_from(number).ok()).unwrap_or(0)
 }
 
 fn refused(queue: Box<Outgoing>, kind: io::ErrorKind) -> Option<Sent> {
