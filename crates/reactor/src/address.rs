@@ -9,8 +9,12 @@ use std::{
 
 /// The address of one end of a stream.
 ///
-/// Written and read as `127.0.0.1:80`, `[::1]:80`, `unix:/run/service` or `unix:@abstract`; a text that
-/// begins with `/` or `@` needs no `unix:`. Host names are not addresses: resolving one blocks.
+/// Written and read as `127.0.0.1:80`, `[::1]:80`, `[fe80::1%2]:80` (or `%eth0`: the interface's name is looked up
+/// when it is read), `unix:/run/service` or `unix:@abstract`; a text that begins with `/` or `@` needs no `unix:`. Host
+/// names are not addresses: resolving one blocks.
+///
+/// Behind `unix:` a backslash is written `\\`, and a byte that is no text, or a first `@` of a path, as `\xNN`. So
+/// each address that has a name reads back as it was written. Without `unix:` every character stands for itself.
 ///
 /// ```
 /// use reactor::Address;
@@ -62,14 +66,17 @@ impl FromStr for Address {
     type Err = NotAnAddress;
 
     fn from_str(text: &str) -> Result<Address, NotAnAddress> {
-        let (unix, name) = match text.strip_prefix("unix:") {
-            Some(name) => (true, name),
-            None => (text.starts_with('/') || text.starts_with('@'), text),
-        };
-        match name.strip_prefix('@') {
-            Some(name) if unix && !name.is_empty() => Ok(Address::Abstract(name.as_bytes().to_vec())),
-            None if unix && !name.is_empty() => Ok(Address::Path(name.into())),
-            _ => text.parse().map(Address::Ip).map_err(|_| NotAnAddress(text.to_owned())),
+        let escaped = text.strip_prefix("unix:");
+        let name = escaped.or_else(|| text.starts_with(['/', '@']).then_some(text));
+        let bytes = |name: &str| if escaped.is_some() { unescape(name) } else { name.as_bytes().to_vec() };
+        match name.map(|name| (name.strip_prefix('@'), name)) {
+            Some((Some(name), _)) if !name.is_empty() => Ok(Address::Abstract(bytes(name))),
+            Some((None, name)) if !name.is_empty() => Ok(Address::Path(path(bytes(name)))),
+            None => match text.parse() {
+                Ok(address) => Ok(Address::Ip(address)),
+                Err(_) => scoped(text).ok_or_else(|| NotAnAddress(text.to_owned())),
+            },
+            _ => Err(NotAnAddress(text.to_owned())),
         }
     }
 }
@@ -78,11 +85,84 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Ip(address) => address.fmt(f),
-            Address::Path(path) => write!(f, "unix:{}", path.display()),
-            Address::Abstract(name) => write!(f, "unix:@{}", name.escape_ascii()),
+            Address::Path(path) => {
+                f.write_str("unix:")?;
+                let name = path.as_os_str().as_encoded_bytes();
+                match name.strip_prefix(b"@") {
+                    Some(rest) => f.write_str("\\x40").and_then(|()| escape(f, rest)),
+                    None => escape(f, name),
+                }
+            }
+            Address::Abstract(name) => f.write_str("unix:@").and_then(|()| escape(f, name)),
             Address::Unnamed => f.write_str("unix:"),
         }
     }
+}
+
+/// Writes a name such that [`unescape`] gives it back.
+fn escape(f: &mut fmt::Formatter<'_>, name: &[u8]) -> fmt::Result {
+    for chunk in name.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            match letter {
+                '\\' => f.write_str("\\\\")?,
+                letter if letter.is_control() => {
+                    let mut bytes = [0; 4];
+                    letter.encode_utf8(&mut bytes).bytes().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
+                }
+                letter => write!(f, "{letter}")?,
+            }
+        }
+        chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
+    }
+    Ok(())
+}
+
+/// Reads `\\` and `\xNN`; any other backslash is one.
+fn unescape(text: &str) -> Vec<u8> {
+    let mut name = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let digit = |at: usize| behind.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+        let (byte, used) = match (first, behind.first()) {
+            (b'\\', Some(b'\\')) => (b'\\', 1),
+            (b'\\', Some(b'x')) => match (digit(1), digit(2)) {
+                (Some(high), Some(low)) => ((high * 16 + low) as u8, 3),
+                _ => (b'\\', 0),
+            },
+            _ => (*first, 0),
+        };
+        name.push(byte);
+        rest = &behind[used..];
+    }
+    name
+}
+
+#[cfg(unix)]
+fn path(name: Vec<u8>) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt as _;
+    std::ffi::OsString::from_vec(name).into()
+}
+
+#[cfg(not(unix))]
+fn path(name: Vec<u8>) -> PathBuf {
+    String::from_utf8_lossy(&name).into_owned().into()
+}
+
+/// `[fe80::1%eth0]:80`: an address of a link, with the name of the interface in place of its index.
+#[cfg(unix)]
+fn scoped(text: &str) -> Option<Address> {
+    let (ip, rest) = text.strip_prefix('[')?.split_once('%')?;
+    let (name, port) = rest.split_once("]:")?;
+    let ip: std::net::Ipv6Addr = ip.parse().ok()?;
+    // As the standard library reads a port.
+    let port: SocketAddr = format!("[::]:{port}").parse().ok()?;
+    let scope = crate::sys::interface(name)?;
+    Some(Address::Ip(std::net::SocketAddrV6::new(ip, port.port(), 0, scope).into()))
+}
+
+#[cfg(not(unix))]
+fn scoped(_: &str) -> Option<Address> {
+    None
 }
 
 /// What can be given where an address is wanted.
@@ -151,6 +231,51 @@ mod tests {
         }
         assert_eq!("/run/x".parse(), Ok(Address::Path("/run/x".into())));
         assert_eq!("@n".parse(), Ok(Address::Abstract(b"n".to_vec())));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn every_address_with_a_name_reads_back_as_it_was_written() {
+        let mut addresses = vec![
+            Address::Abstract("é".into()),
+            Address::Path("@x".into()),
+            Address::Path("\\x40".into()),
+            Address::Path("unix:/x".into()),
+            Address::Abstract(b"@".to_vec()),
+            Address::Abstract(b"\0\xff\n\\".to_vec()),
+            Address::Ip("[fe80::1%7]:80".parse().expect("an address")),
+        ];
+        // Names of bytes that are special somewhere, drawn.
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut draw = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        const PIECES: [&[u8]; 12] =
+            [b"a", b"@", b"/", b"\\", b"x", b"4", b"0", b"\0", b"\xc3", "é".as_bytes(), b"\x7f", b"unix:"];
+        for _ in 0..10_000 {
+            let name = (0..=draw(8)).flat_map(|_| PIECES[draw(PIECES.len())].to_vec()).collect::<Vec<_>>();
+            addresses.push(Address::Path(path(name.clone())));
+            addresses.push(Address::Abstract(name));
+        }
+        for address in addresses {
+            let text = address.to_string();
+            assert_eq!(text.parse(), Ok(address), "{text}");
+        }
+        assert_eq!("/a\\x40".parse(), Ok(Address::Path("/a\\x40".into())), "without unix: all is literal");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_interface_is_found_by_its_name() {
+        let index = std::fs::read_to_string("/sys/class/net/lo/ifindex").expect("there is a loopback");
+        let address: Address = "[fe80::1%lo]:80".parse().expect("an address");
+        assert_eq!(address.to_string(), format!("[fe80::1%{}]:80", index.trim()));
+        for text in
+            ["[fe80::1%nowhere]:80", "[fe80::1%lo]", "[fe80::1%lo]:65536", "[1.2.3.4%lo]:80", "[%lo]:80"]
+        {
+            assert_eq!(text.parse::<Address>(), Err(NotAnAddress(text.to_owned())), "{text}");
+        }
     }
 
     #[test]

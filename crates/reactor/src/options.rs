@@ -7,7 +7,8 @@ use std::{
 
 use crate::address::Address;
 
-/// Keep-alive probes of an idle TCP connection (tcp(7)).
+/// Keep-alive probes of an idle TCP connection (tcp(7)). Both times count in whole seconds; less than one is refused,
+/// and so are no probes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Keepalive {
     /// Silence before the first probe.
@@ -106,7 +107,8 @@ impl Default for ListenOptions {
 pub struct ConnectOptions {
     /// Of the connection.
     pub socket: SocketOptions,
-    /// The address to connect from; the system's choice if not set.
+    /// The address to connect from; the system's choice if not set. With port 0 the system chooses the port when it
+    /// knows the target (IP_BIND_ADDRESS_NO_PORT, Linux): so connections to different targets may share one.
     pub local: Option<Address>,
 }
 
@@ -140,6 +142,10 @@ pub struct BindOptions {
     pub multicast_hops: Option<u8>,
     /// Whether a multicast reaches members on this machine, too; the system's default, on, if not set.
     pub multicast_loop: Option<bool>,
+    /// IP_MULTICAST_ALL, IPV6_MULTICAST_ALL (Linux): whether a socket that is bound to every address also receives
+    /// what is for groups that only other sockets of this machine have joined. Off by default, because a service
+    /// expects the groups it joined and no others; the system's default is on.
+    pub multicast_all: bool,
     /// Whether equal datagrams that follow each other may pass the kernel as one packet, where the system can
     /// do that (UDP_SEGMENT and UDP_GRO, Linux); on by default. The datagrams are the same either way.
     pub together: bool,
@@ -160,6 +166,7 @@ impl Default for BindOptions {
             hops: None,
             multicast_hops: None,
             multicast_loop: None,
+            multicast_all: false,
             together: true,
             receive_buffer: None,
             send_buffer: None,

@@ -23,6 +23,8 @@ struct Seen {
 #[derive(Default)]
 struct Notes {
     seen: Vec<Seen>,
+    /// Where an answer should come from, of each that was seen.
+    to: Vec<Option<std::net::IpAddr>>,
     undelivered: Vec<(Option<Address>, ErrorKind)>,
     closed: Vec<Closed>,
 }
@@ -32,11 +34,14 @@ impl Service for Notes {}
 impl Handle<Datagrams> for Notes {
     fn handle(&mut self, _: &mut Context<Self>, _: Id<Datagrams>, event: DatagramEvent) -> Result {
         match event {
-            DatagramEvent::Received(datagram) => self.seen.push(Seen {
-                from: datagram.from.clone(),
-                ecn: datagram.ecn,
-                bytes: datagram.bytes.to_vec(),
-            }),
+            DatagramEvent::Received(datagram) => {
+                self.to.push(datagram.to);
+                self.seen.push(Seen {
+                    from: datagram.from.clone(),
+                    ecn: datagram.ecn,
+                    bytes: datagram.bytes.to_vec(),
+                });
+            }
             DatagramEvent::Undelivered { to, error } => self.undelivered.push((to, error.kind())),
             DatagramEvent::Drained => (),
         }
@@ -276,7 +281,7 @@ fn loopback() -> u32 {
 fn broadcast_is_for_those_who_asked_for_it() {
     for_each_engine(|engine| {
         let mut world = World::new(engine);
-        let (_, any) = world.bind("0.0.0.0:0");
+        let (at_any, any) = world.bind("0.0.0.0:0");
         let to: Address = format!("127.255.255.255:{}", any.ip().expect("an IP address").port())
             .parse()
             .expect("an address");
@@ -290,6 +295,45 @@ fn broadcast_is_for_those_who_asked_for_it() {
         world.send(allowed, &to, b"allowed");
         world.until_seen(1);
         assert_eq!(world.notes().seen[0].bytes, b"allowed");
+        // It is answered from the address of the interface, not from that of the broadcast.
+        let (from, own) = (world.notes().seen[0].from.clone(), world.notes().to[0].expect("Linux tells"));
+        assert_eq!(own, std::net::Ipv4Addr::LOCALHOST);
+        world.with(|cx| cx.send(at_any, Outbound::to(&from, b"answer").from(own)));
+        world.until_seen(2);
+        assert_eq!(world.notes().seen[1].bytes, b"answer");
+        assert_eq!(world.notes().undelivered.len(), 1, "only what was not allowed");
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_socket_hears_the_groups_it_joined_unless_it_asks_for_all() {
+    let lo = std::net::Ipv4Addr::LOCALHOST;
+    let (theirs, ours) = ([239, 77, 1, 1].into(), [239, 77, 1, 2].into());
+    let other = UdpSocket::bind("0.0.0.0:0").expect("free");
+    let sender = UdpSocket::bind("127.0.0.1:0").expect("free");
+    socket2::SockRef::from(&sender).set_multicast_if_v4(&lo).expect("the loopback is there");
+    if let Err(error) = other.join_multicast_v4(&theirs, &lo) {
+        return eprintln!("skipped: this machine has no multicast: {error}");
+    }
+    for_each_engine(|engine| {
+        for all in [false, true] {
+            let mut world = World::new(engine);
+            let mut options = BindOptions::default();
+            assert!(!options.multicast_all, "off by default");
+            options.multicast_all = all;
+            let (id, any) = world.bind_with("0.0.0.0:0", &options);
+            let group = Group::V4 { group: ours, interface: lo };
+            world.with(|cx| cx.join(id, &group)).expect("the loopback is there");
+            let port = any.ip().expect("an IP address").port();
+            sender.send_to(b"theirs", (theirs, port)).expect("there is room");
+            sender.send_to(b"ours", (ours, port)).expect("there is room");
+            let expected: &[&[u8]] = if all { &[b"theirs", b"ours"] } else { &[b"ours"] };
+            world.until_seen(expected.len());
+            let seen = world.notes().seen.iter().map(|seen| &seen.bytes[..]).collect::<Vec<_>>();
+            assert_eq!(seen, expected, "{all}");
+            assert!(world.notes().to.iter().all(|to| *to == Some(lo.into())), "{:?}", world.notes().to);
+        }
     });
 }
 

@@ -1,5 +1,6 @@
 //! Listening and connecting: addresses, options, refusals, deadlines.
 #![cfg(unix)]
+#![allow(unsafe_code)]
 
 mod common;
 
@@ -190,6 +191,50 @@ fn an_address_that_is_taken_and_one_that_is_none_are_errors_at_once() {
     });
 }
 
+/// Whether IP_BIND_ADDRESS_NO_PORT is set.
+#[cfg(target_os = "linux")]
+fn is_port_chosen_late(socket: &impl std::os::fd::AsRawFd) -> bool {
+    let (mut on, mut length): (libc::c_int, _) = (0, size_of::<libc::c_int>() as libc::socklen_t);
+    let (level, name) = (libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT);
+    // SAFETY: both pointers are to live values, the first of which has so many bytes as the second says.
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut on).cast(), &raw mut length) };
+    assert_eq!(result, 0, "Linux has it since 4.2");
+    on != 0
+}
+
+#[test]
+fn a_keepalive_that_the_system_cannot_count_is_refused_in_words() {
+    for_each_engine(|engine| {
+        let mut runtime = engine.runtime();
+        let service = started(&mut runtime);
+        let second = Duration::from_secs(1);
+        let short = second - Duration::from_nanos(1);
+        let good = Keepalive { idle: second, interval: second, probes: 1 };
+        for (keepalive, says) in [
+            (good, None),
+            (Keepalive { idle: short, ..good }, Some("whole seconds, at least one")),
+            (Keepalive { interval: short, ..good }, Some("whole seconds, at least one")),
+            (Keepalive { probes: 0, ..good }, Some("at least one probe")),
+        ] {
+            let mut options = ListenOptions::default();
+            options.socket.keepalive = Some(keepalive);
+            let accept = |_: &Address| Some(Stream::new(Bytes));
+            let listening = runtime
+                .with(service, |_, cx| cx.listen_with("127.0.0.1:0", &options, accept))
+                .expect("it lives");
+            match says {
+                None => _ = listening.expect("it can be counted"),
+                Some(says) => {
+                    let error = listening.expect_err("it cannot be counted");
+                    assert_eq!(error.io().map(std::io::Error::kind), Some(std::io::ErrorKind::InvalidInput));
+                    assert!(error.to_string().contains(says), "{error}");
+                }
+            }
+        }
+    });
+}
+
 #[test]
 fn options_reach_the_sockets() {
     for_each_engine(|engine| {
@@ -231,6 +276,8 @@ fn options_reach_the_sockets() {
             assert_eq!(socket.tcp_keepalive_time().expect("TCP"), Duration::from_secs(60));
             assert!(socket.recv_buffer_size().expect("a socket") <= 32 << 10);
             assert!(socket.nonblocking().expect("a socket"));
+            #[cfg(target_os = "linux")]
+            assert!(is_port_chosen_late(&descriptor) == stream.is_outbound(), "IP_BIND_ADDRESS_NO_PORT");
             let flags = rustix::io::fcntl_getfd(descriptor).expect("a descriptor");
             assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
         }

@@ -255,7 +255,12 @@ impl State {
         let (sent, arrived) = (time(sent), time(self.now));
         let bytes = bytes as u32;
         self.record.keep(|| Happening::Message { sent, arrived, from: from_host, to: to_host, bytes });
-        let to = to.ip().map(|ip| ip.ip());
+        // Of a group or a broadcast the host's own address, as an answer has to come from.
+        let own = self.hosts[to_host as usize].ip;
+        let to = to.ip().map(|ip| ip.ip()).map(|ip| match ip {
+            IpAddr::V4(ip) if ip.is_multicast() || ip.is_broadcast() => own.into(),
+            ip => ip,
+        });
         self.put_waiting(receiver, order, Waiting { from, to, ecn: content.ecn, bytes: content.bytes });
     }
 

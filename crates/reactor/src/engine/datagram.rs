@@ -54,8 +54,9 @@ impl Ecn {
 pub struct Datagram<'a> {
     /// Who sent it; [`Address::Unnamed`] if that cannot be answered.
     pub from: &'a Address,
-    /// The address at this end to which it was sent, where the system tells: of UDP on Linux and under
-    /// simulation. On a machine with several addresses an answer should come from the same one.
+    /// The address at this end that an answer should come from, where the system tells: of UDP on Linux and under
+    /// simulation. It is the one to which the datagram was sent; of a broadcast or a multicast over IPv4 it is the
+    /// receiving interface's own, and of a multicast over IPv6 `None`.
     pub to: Option<IpAddr>,
     /// What routers on the way said, where the system tells; as [`Ecn::NotCapable`] otherwise.
     pub ecn: Ecn,

@@ -17,6 +17,8 @@ pub(crate) mod inherited;
 mod inotify;
 mod io;
 #[cfg(unix)]
+mod names;
+#[cfg(unix)]
 pub(crate) mod process;
 mod regular;
 #[cfg(unix)]
@@ -51,6 +53,8 @@ pub(crate) use self::file::has_file_size_limit;
 pub(crate) use self::inotify::{inotify_add, inotify_open, inotify_remove};
 #[cfg(unix)]
 pub(crate) use self::io::again_if_interrupted;
+#[cfg(unix)]
+pub(crate) use self::names::interface;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 pub(crate) use self::regular::{beneath_only, open_flags};
 #[cfg(unix)]

@@ -4,6 +4,8 @@ use std::{io, mem::MaybeUninit, net::Shutdown, time::Duration};
 
 use socket2::{SockRef, Socket, TcpKeepalive, Type};
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use super::names::choose_port_late;
 use super::{
     Borrowed, Owned,
     address::{from_system, to_system},
@@ -13,7 +15,7 @@ use super::{
 use crate::{
     address::Address,
     engine::Transport,
-    options::{ConnectOptions, ListenOptions, SocketOptions},
+    options::{ConnectOptions, Keepalive, ListenOptions, SocketOptions},
 };
 
 /// Opens a listening socket. The options of its connections are set on it, and inherited by them.
@@ -87,8 +89,14 @@ pub(crate) fn connect(address: &Address, options: &ConnectOptions) -> io::Result
     configure(&socket, address, &options.socket)?;
     if let Some(local) = &options.local {
         // A client that comes again from its port is not kept waiting by its last connection.
-        if local.ip().is_some() {
+        if let Some(ip) = local.ip() {
             socket.set_reuse_address(true)?;
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            if ip.port() == 0 {
+                choose_port_late(&socket)?;
+            }
+            #[cfg(not(any(target_os = "linux", target_os = "android")))]
+            let _ = ip;
         }
         socket.bind(&to_system(local)?)?;
     }
@@ -211,6 +219,7 @@ fn configure(socket: &Socket, address: &Address, options: &SocketOptions) -> io:
     }
     socket.set_tcp_nodelay(options.nodelay)?;
     if let Some(keepalive) = options.keepalive {
+        check(&keepalive)?;
         let parameters = TcpKeepalive::new().with_time(keepalive.idle).with_interval(keepalive.interval);
         #[cfg(not(windows))]
         let parameters = parameters.with_retries(keepalive.probes);
@@ -227,6 +236,20 @@ fn configure(socket: &Socket, address: &Address, options: &SocketOptions) -> io:
     }
     Ok(())
 }
+
+/// Refuses in words what the system would refuse with EINVAL.
+fn check(keepalive: &Keepalive) -> io::Result<()> {
+    let why = if keepalive.idle < SECOND || keepalive.interval < SECOND {
+        format!("keepalive counts whole seconds, at least one: {keepalive:?}")
+    } else if keepalive.probes == 0 {
+        format!("keepalive needs at least one probe: {keepalive:?}")
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+}
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Whether connect(2) goes on by itself. A signal does not stop it either.
 fn is_under_way(error: &io::Error) -> bool {

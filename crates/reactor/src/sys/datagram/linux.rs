@@ -171,12 +171,18 @@ impl Told {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     // SAFETY: the kernel puts an in_pktinfo behind this kind, of any alignment.
                     let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
-                    told.to = Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into());
+                    // Not `ipi_addr`, which may be a broadcast or a group: nothing can be sent from these.
+                    let own = Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes());
+                    told.to = (!own.is_unspecified()).then_some(own.into());
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     // SAFETY: the kernel puts an in6_pktinfo behind this kind, of any alignment.
                     let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
-                    told.to = Some(IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr)).to_canonical());
+                    let to = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                    // Of IPv4 the other kind tells.
+                    if to.to_ipv4_mapped().is_none() {
+                        told.to = (!to.is_multicast()).then_some(to.into());
+                    }
                 }
                 // SAFETY: the kernel puts one byte behind this kind.
                 (libc::IPPROTO_IP, libc::IP_TOS) => told.ecn = Ecn::from_bits(unsafe { *data }),

@@ -80,6 +80,19 @@ fn configure(socket: &Socket, is_v6: bool, options: &BindOptions) -> io::Result<
     if let Some(on) = options.multicast_loop {
         if is_v6 { socket.set_multicast_loop_v6(on)? } else { socket.set_multicast_loop_v4(on)? }
     }
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        // A sandbox may not know them.
+        let known = |result: io::Result<()>| match result {
+            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(()),
+            result => result,
+        };
+        // A socket of IPv6 may receive IPv4, too.
+        known(socket.set_multicast_all_v4(options.multicast_all))?;
+        if is_v6 {
+            known(socket.set_multicast_all_v6(options.multicast_all))?;
+        }
+    }
     if options.together {
         set_together(socket, true);
     }
