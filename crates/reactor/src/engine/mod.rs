@@ -59,6 +59,9 @@
 //! **Faults.** No call panics for what a kernel or a peer does. A call on an unknown key is ignored,
 //! or answered with `NotFound` where it returns a result.
 //!
+//! **Forks.** In a child of fork(2) an engine leaves everything alone that it shares with its parent: `wait` fails, no
+//! event comes, and its drop closes the child's copies of descriptors and nothing else.
+//!
 //! **Drop** cancels and reaps what is out, then answers the operations on files that it took, then closes each
 //! descriptor the engine still owns, once. Answers run users' code, so an engine answers only when a panic could leave
 //! no memory behind that a kernel still uses.

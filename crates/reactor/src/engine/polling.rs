@@ -35,6 +35,7 @@ pub struct Polling {
     /// How many events of the last wait were told.
     told: usize,
     signal: Arc<Signal>,
+    birthplace: crate::sys::Birthplace,
     /// What is watched, by slot: to ask about it.
     #[cfg(unix)]
     watched: Vec<Option<(Key, crate::sys::Watched)>>,
@@ -70,6 +71,7 @@ impl Polling {
             events: Events::with_capacity(capacity),
             told: 0,
             signal,
+            birthplace: crate::sys::Birthplace::here(),
             #[cfg(unix)]
             watched: Vec::new(),
             calls: 0,
@@ -102,6 +104,15 @@ impl Polling {
     #[cfg(windows)]
     fn asked(&self, _: Key, told: Ready) -> Ready {
         told
+    }
+}
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        if !self.birthplace.is_here() {
+            // Its drop takes descriptors out of the set that this child of a fork shares with its parent.
+            std::mem::forget(Arc::clone(&self.poller));
+        }
     }
 }
 

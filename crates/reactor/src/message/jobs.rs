@@ -14,6 +14,7 @@
 use crate::guard;
 use crate::sync::thread::{self, JoinHandle, ThreadId};
 use crate::sync::{Arc, Condvar, Mutex, lock, wait_while, wait_while_for};
+use crate::sys::Birthplace;
 use std::collections::VecDeque;
 use std::time::Duration;
 use std::{fmt, io, mem};
@@ -27,6 +28,7 @@ pub(crate) struct Jobs {
     threads_max: usize,
     queue_max: usize,
     spawn: Spawn,
+    birthplace: Birthplace,
 }
 
 impl Jobs {
@@ -43,7 +45,7 @@ impl Jobs {
     fn with_spawn(name: &'static str, threads_max: usize, queue_max: usize, spawn: Spawn) -> Self {
         let (state, work, ended) = (Mutex::new(State::default()), Condvar::new(), Condvar::new());
         let shared = Shared { name, state, work, ended };
-        Jobs { shared: Arc::new(shared), threads_max, queue_max, spawn }
+        Jobs { shared: Arc::new(shared), threads_max, queue_max, spawn, birthplace: Birthplace::here() }
     }
 
     /// Gives a job to a free thread, else to a new one, else to the queue.
@@ -138,7 +140,12 @@ impl Jobs {
 
 impl Drop for Jobs {
     fn drop(&mut self) {
-        self.close();
+        if self.birthplace.is_here() {
+            self.close();
+        } else {
+            // No thread of this pool is in a child of a fork, and its locks may be held for ever.
+            mem::forget(self.shared.clone());
+        }
     }
 }
 

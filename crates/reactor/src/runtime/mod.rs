@@ -14,6 +14,7 @@ use std::{
     any::{Any, type_name},
     fmt, io,
     marker::PhantomData,
+    mem,
     sync::{
         Arc,
         atomic::{AtomicU16, Ordering},
@@ -34,12 +35,19 @@ use crate::{
     error::{Closed, Error, Fault},
     guard,
     id::Key,
-    message::{Deliver, Inbox, fault},
+    message::{Deliver, Inbox, Lanes, fault},
     metrics::Metrics,
+    runtime::registry::Registry,
     service::{Service, ServiceId},
+    sys::Birthplace,
 };
 
 /// The event loop over one engine. Lives and dies in one thread: it is not `Send`.
+///
+/// It belongs to its process, too. In a child of fork(2), and of what calls it, as daemon(3) does, each use is an error
+/// or finds nothing, and the drop closes the child's copies of descriptors and runs no users' code: the parent goes on
+/// unharmed. The child makes a runtime of its own. On io_uring the bytes of an event in whose handler the process forked
+/// are not there in the child.
 ///
 /// Most programs use [`run`](crate::run) or [`Reactor::spawn`](crate::Reactor::spawn). Who owns the thread
 /// calls [`turn`](Runtime::turn); a foreign loop waits for [`fd`](Runtime::fd) to be readable or
@@ -62,6 +70,7 @@ use crate::{
 /// # Ok::<(), reactor::Error>(())
 /// ```
 pub struct Runtime {
+    birthplace: Birthplace,
     core: Core,
     inbox: Inbox<Deliver>,
     services: Vec<Entry>,
@@ -152,6 +161,7 @@ impl Runtime {
         let (core, inbox) = Core::new(engine, number, limits);
         Runtime {
             turned: core.now,
+            birthplace: Birthplace::here(),
             core,
             inbox,
             services: Vec::new(),
@@ -174,6 +184,7 @@ impl Runtime {
     /// [`Error::Start`] with the service's own error, or [`Error::Panicked`]; what it had registered is
     /// closed.
     pub fn add<S: Service>(&mut self, service: S) -> Result<ServiceId<S>, Error> {
+        self.check_process("add a service to")?;
         let Ok(index) = u16::try_from(self.services.len()) else {
             return Err(Error::Full { what: "services", limit: u16::MAX as usize });
         };
@@ -225,7 +236,7 @@ impl Runtime {
         id: ServiceId<S>,
         f: impl FnOnce(&mut S, &mut Context<S>) -> T,
     ) -> Option<T> {
-        self.entry(id)?;
+        self.entry(id).filter(|_| self.birthplace.is_here())?;
         let index = id.index;
         let mut result = None;
         self.core.now = self.core.engine.now();
@@ -320,13 +331,31 @@ impl Runtime {
     /// # Errors
     /// The engine is broken: what it said. The services are stopped then, too.
     pub fn run(&mut self) -> Result<Receipt, Error> {
+        self.check_process("run")?;
         while !self.is_over() {
             if let Err(error) = self.next_turn(None) {
+                self.check_process("run")?;
                 self.finish();
                 return Err(error);
             }
         }
         Ok(self.finish())
+    }
+
+    /// Returns an error in a child of the process that made this runtime.
+    pub(super) fn check_process(&self, operation: &'static str) -> Result<(), Error> {
+        self.birthplace.check().map_err(|error| Error::os(operation, "runtime", error))
+    }
+
+    /// Leaks what its own drop would do something with that the parent of this child of a fork shares, and whatever is
+    /// the users'.
+    fn leave_to_parent(&mut self) {
+        mem::forget(mem::take(&mut self.services));
+        mem::forget(mem::replace(&mut self.core.registry, Registry::new(0, 0)));
+        mem::forget(mem::replace(&mut self.core.lanes, Lanes::new(0, 0)));
+        mem::forget(mem::take(&mut self.core.ended));
+        mem::forget(self.core.observer.take());
+        mem::forget(self.first.take());
     }
 
     /// Calls into a service. A panic ends the service and what it owns; the others go on.
@@ -355,7 +384,7 @@ impl Runtime {
     /// Ends the services whose code panicked outside of a call of theirs: while output was written, or a resource ended.
     fn end_panicked(&mut self) {
         while !self.core.panics_due.is_empty() {
-            for (index, text) in std::mem::take(&mut self.core.panics_due) {
+            for (index, text) in mem::take(&mut self.core.panics_due) {
                 self.panicked(index, text);
             }
         }
@@ -364,10 +393,13 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
+        if !self.birthplace.is_here() {
+            return self.leave_to_parent();
+        }
         for key in self.core.registry.keys(None) {
             self.core.end(key, Closed::Stopped, Ending::Orderly);
         }
-        for (key, why) in std::mem::take(&mut self.core.ended) {
+        for (key, why) in mem::take(&mut self.core.ended) {
             guard::discard(why, "an end");
             if let Some((service, _, resource)) = self.core.registry.take_ended(key) {
                 guard::discard(resource, self.services[service as usize].name);

@@ -37,6 +37,7 @@ impl Runtime {
     }
 
     pub(super) fn next_turn(&mut self, max_wait: Option<Duration>) -> Result<bool, Error> {
+        self.check_process("turn")?;
         let handled = self.core.counters.handled;
         let asked = self.wait(max_wait)?;
         let happened = empty::happened(&self.core);

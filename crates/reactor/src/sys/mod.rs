@@ -11,6 +11,7 @@ pub(crate) mod datagram;
 mod device;
 #[cfg(unix)]
 pub(crate) mod file;
+mod fork;
 #[cfg(unix)]
 pub(crate) mod inherited;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -49,6 +50,7 @@ pub(crate) use self::device::{is_foreground, window_size};
 pub(crate) use self::file::block_write_signals;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 pub(crate) use self::file::has_file_size_limit;
+pub(crate) use self::fork::Birthplace;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use self::inotify::{inotify_add, inotify_open, inotify_remove};
 #[cfg(unix)]

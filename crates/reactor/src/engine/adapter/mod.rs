@@ -56,6 +56,8 @@ pub struct Calls<P: Poll> {
     // Dropped before the descriptors in the table, which then leave no set one by one.
     poll: P,
     table: Table,
+    /// A child of a fork shares the poll and the sockets: it does nothing to them.
+    birthplace: sys::Birthplace,
     /// What the poll reported, up to `cursor` already driven.
     batch: Vec<(Key, Ready)>,
     cursor: usize,
@@ -96,6 +98,7 @@ impl<P: Poll> Calls<P> {
         Calls {
             poll,
             table: Table::default(),
+            birthplace: sys::Birthplace::here(),
             batch: Vec::new(),
             cursor: 0,
             driven: None,
@@ -237,6 +240,7 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.birthplace.check()?;
         self.is_woken = false;
         // What was reported and not pulled comes first; to ask for more would let it grow.
         if self.driven.is_some() || self.cursor < self.batch.len() || self.again_left > 0 {
@@ -252,6 +256,9 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn next(&mut self) -> Option<(Key, Event)> {
+        if !self.birthplace.is_here() {
+            return None;
+        }
         loop {
             if let Some(told) = self.told.pop_front() {
                 return Some(told);
@@ -288,6 +295,7 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn watch(&mut self, key: Key, source: Source<'_>, interest: Option<Interest>) -> io::Result<()> {
+        self.birthplace.check()?;
         let watched = sys::Watched::new(source).ok_or(io::ErrorKind::Unsupported)?;
         if self.table.is_vacant(key) {
             self.table.insert(Entry::new(key, Held::Watched(watched), Part::Watched));
@@ -304,7 +312,7 @@ impl<P: Poll> Engine for Calls<P> {
 
     fn unwatch(&mut self, key: Key, source: Source<'_>) {
         let Some(entry) = self.table.get(key).filter(|entry| entry.part == Part::Watched) else { return };
-        if entry.in_poll().is_some() {
+        if entry.in_poll().is_some() && self.birthplace.is_here() {
             // Fails only when its owner closed it first; then the system forgot it already.
             let _ = match entry.is_exchanged(source) {
                 false => self.poll.unwatch(key, source),
@@ -339,6 +347,9 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
+        if let Err(error) = self.birthplace.check() {
+            return Err(Refused { transport, error });
+        }
         self.take_in(key, transport, role)
     }
 
@@ -366,6 +377,9 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
+        if let Err(error) = self.birthplace.check() {
+            return Some(Sent { queue, result: Err(error) });
+        }
         self.send_or_park(key, queue)
     }
 
@@ -375,7 +389,7 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
-        self.depart(key, queue)
+        if self.birthplace.is_here() { self.depart(key, queue) } else { 0 }
     }
 
     fn give_batch(&mut self, batch: Batch) {
@@ -383,18 +397,26 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
+        self.birthplace.check()?;
         sys::datagram::set_member(self.called(key)?, group, member)
     }
 
     fn shutdown(&mut self, key: Key) -> io::Result<()> {
+        self.birthplace.check()?;
         sys::shutdown_write(self.called(key)?)
     }
 
     fn detach(&mut self, key: Key) {
-        self.give_out(key);
+        if self.birthplace.is_here() {
+            self.give_out(key);
+        }
     }
 
     fn close(&mut self, key: Key, how: Ending) {
+        if !self.birthplace.is_here() {
+            // Its descriptor is closed, and nothing else.
+            return drop(self.table.remove(key));
+        }
         let is_reset = forget_told(&mut self.told, key, how == Ending::Reset);
         let Some(mut entry) = self.table.remove(key) else { return };
         // A listener is shared more often than a stream, and closed seldom.
@@ -425,7 +447,7 @@ impl<P: Poll> Engine for Calls<P> {
 
     fn await_room(&mut self, key: Key) -> bool {
         let is_free = |entry: &Entry| entry.part == Part::Stream && entry.parked.is_none();
-        let is_awaited = self.table.get(key).is_some_and(is_free);
+        let is_awaited = self.birthplace.is_here() && self.table.get(key).is_some_and(is_free);
         if is_awaited {
             self.block(key);
         }

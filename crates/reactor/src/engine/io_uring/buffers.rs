@@ -27,11 +27,14 @@ use super::{
     options::{IoUringOptions, Operations},
     ring::Ring,
 };
+use crate::sys::Birthplace;
 
 /// The shared buffers, and the ring by which the kernel is given them.
 pub(super) struct Pool {
     ring: Mapping,
     memory: Mapping,
+    /// No other process has these mappings.
+    birthplace: Birthplace,
     buffers: u16,
     buffer_bytes: usize,
     /// How many of the buffers circulate: are in the ring or lent.
@@ -98,6 +101,7 @@ impl Pool {
         let pool = Pool {
             ring: Mapping::new(usize::from(buffers) * size_of::<BufRingEntry>())?,
             memory: Mapping::new(memory_bytes)?,
+            birthplace: Birthplace::here(),
             buffers,
             buffer_bytes,
             circulating: Cell::new(0),
@@ -204,6 +208,9 @@ impl Pool {
     /// Takes a chunk back; the ring has the buffer again when that was the last of one that is full.
     #[inline]
     fn take_back(&self, buffer: u16) {
+        if !self.birthplace.is_here() {
+            return;
+        }
         let of = &self.uses[usize::from(buffer)];
         let used = of.get();
         let chunks = used.chunks - 1;

@@ -124,6 +124,11 @@ impl IoUring {
 
 impl Drop for IoUring {
     fn drop(&mut self) {
+        if !self.birthplace.is_here() {
+            // The ring, its operations and its memory are the parent's. Nothing of it is touched.
+            self.leak();
+            return self.files.forget_answers();
+        }
         // No users' code runs before the kernel has given everything back, or what it kept was leaked. Should anything
         // panic nevertheless, nobody knows what the kernel still has.
         let is_reaped = catch_unwind(AssertUnwindSafe(|| self.reap_all())).unwrap_or(false);

@@ -113,6 +113,7 @@ use crate::{
 /// ```
 pub struct IoUring {
     ring: Ring,
+    birthplace: sys::Birthplace,
     pool: Rc<Pool>,
     table: Table,
     operations: Operations,
@@ -194,6 +195,7 @@ impl IoUring {
         SockRef::from(&signal.fd()).set_nonblocking(false)?;
         let mut this = IoUring {
             ring,
+            birthplace: sys::Birthplace::here(),
             pool,
             table: Table::default(),
             operations,
@@ -269,6 +271,7 @@ impl Engine for IoUring {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.birthplace.check()?;
         self.wait_for(timeout)
     }
 
@@ -279,6 +282,9 @@ impl Engine for IoUring {
     }
 
     fn next(&mut self) -> Option<(Key, Event)> {
+        if !self.birthplace.is_here() {
+            return None;
+        }
         let next = self.pull();
         if next.is_none() && self.files.has_answers() {
             self.answer_files();
@@ -295,6 +301,7 @@ impl Engine for IoUring {
     }
 
     fn watch(&mut self, key: Key, source: Source<'_>, interest: Option<Interest>) -> io::Result<()> {
+        self.birthplace.check()?;
         self.set_watched(key, source, interest)
     }
 
@@ -324,6 +331,9 @@ impl Engine for IoUring {
     }
 
     fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
+        if let Err(error) = self.birthplace.check() {
+            return Err(Refused { transport, error });
+        }
         let Taken { descriptor, medium, facts } =
             Taken::of(transport, role, self.table.is_vacant(key), &self.calls)?;
         if role == Role::Datagrams {
@@ -365,6 +375,9 @@ impl Engine for IoUring {
     }
 
     fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
+        if let Err(error) = self.birthplace.check() {
+            return Some(Sent { queue, result: Err(error) });
+        }
         self.begin_send(key, queue)
     }
 
@@ -374,7 +387,7 @@ impl Engine for IoUring {
     }
 
     fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
-        self.depart(key, queue)
+        if self.birthplace.is_here() { self.depart(key, queue) } else { 0 }
     }
 
     fn give_batch(&mut self, batch: Batch) {
@@ -382,6 +395,7 @@ impl Engine for IoUring {
     }
 
     fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
+        self.birthplace.check()?;
         sys::datagram::set_member(self.called(key)?, group, member)
     }
 
@@ -391,20 +405,26 @@ impl Engine for IoUring {
     }
 
     fn await_room(&mut self, key: Key) -> bool {
-        self.begin_room(key)
+        self.birthplace.is_here() && self.begin_room(key)
     }
 
     fn shutdown(&mut self, key: Key) -> io::Result<()> {
+        self.birthplace.check()?;
         // As an operation it would go to a thread of the kernel.
         sys::shutdown_write(self.called(key)?)
     }
 
     fn detach(&mut self, key: Key) {
-        self.detach_key(key);
+        if self.birthplace.is_here() {
+            self.detach_key(key);
+        }
     }
 
     fn close(&mut self, key: Key, how: Ending) {
-        self.close_key(key, how);
+        // In a child of a fork its copy of the descriptor is closed by the engine's drop.
+        if self.birthplace.is_here() {
+            self.close_key(key, how);
+        }
     }
 
     fn local(&self, key: Key) -> io::Result<Address> {

@@ -7,6 +7,7 @@
 use std::{
     collections::VecDeque,
     io,
+    mem::ManuallyDrop,
     os::fd::{AsRawFd as _, BorrowedFd},
     time::Duration,
 };
@@ -18,7 +19,7 @@ use super::{
     mail,
     operation::{Kind, Tag},
 };
-use crate::engine::timeout;
+use crate::{engine::timeout, sys::Birthplace};
 
 /// What the kernel said of one operation.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +42,9 @@ pub(super) enum Entered {
 
 /// The queues that are shared with the kernel.
 pub(super) struct Ring {
-    ring: IoUring,
+    ring: ManuallyDrop<IoUring>,
+    /// A child of a fork has the ring's descriptor without its mappings: it leaves the ring alone.
+    birthplace: Birthplace,
     /// Operations that found no place, each with whether it is linked to the next.
     backlog: VecDeque<(squeue::Entry, bool)>,
     /// Operations whose last completion was not looked at, queued ones included.
@@ -51,7 +54,13 @@ pub(super) struct Ring {
 
 impl Ring {
     pub(super) fn new(ring: IoUring) -> Ring {
-        Ring { ring, backlog: VecDeque::new(), out: 0, calls: 0 }
+        Ring {
+            ring: ManuallyDrop::new(ring),
+            birthplace: Birthplace::here(),
+            backlog: VecDeque::new(),
+            out: 0,
+            calls: 0,
+        }
     }
 
     /// Queues an operation whose last completion is counted by [`Ring::ended`].
@@ -69,6 +78,9 @@ impl Ring {
         let flags = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
         let pair = [first.flags(flags).user_data(tag.to_bits()), second.user_data(tag.to_bits())];
         self.out += 1;
+        if !self.birthplace.is_here() {
+            return;
+        }
         // A link ends where a submission does, so both go at once.
         let capacity = self.ring.submission().capacity();
         if self.backlog.is_empty() && self.ring.submission().len() + pair.len() > capacity {
@@ -107,7 +119,7 @@ impl Ring {
 
     /// Whether the kernel has taken all that was queued, and with it what only submissions point to.
     pub(super) fn is_taken(&mut self) -> bool {
-        self.backlog.is_empty() && self.ring.submission().is_empty()
+        !self.birthplace.is_here() || self.backlog.is_empty() && self.ring.submission().is_empty()
     }
 
     /// Whether something waits for place.
@@ -130,6 +142,9 @@ impl Ring {
 
     #[inline]
     fn push(&mut self, entry: squeue::Entry) {
+        if !self.birthplace.is_here() {
+            return;
+        }
         if self.backlog.is_empty() && self.has_pushed(&entry) {
             return;
         }
@@ -157,6 +172,9 @@ impl Ring {
     /// Hands over what is queued without looking for completions, to have place. What the kernel does not
     /// take stays queued.
     pub(super) fn submit(&mut self) {
+        if !self.birthplace.is_here() {
+            return;
+        }
         let queued = self.ring.submission().len() as u32;
         self.calls += 1;
         // SAFETY: no argument is passed.
@@ -269,7 +287,21 @@ impl Ring {
     /// # Errors
     /// As io_uring_register(2).
     pub(super) fn tell(&self, counter: BorrowedFd<'_>) -> io::Result<()> {
+        self.birthplace.check()?;
         self.ring.submitter().register_eventfd(counter.as_raw_fd())
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if self.birthplace.is_here() {
+            // SAFETY: the ring is dropped here only, and never used again.
+            unsafe { ManuallyDrop::drop(&mut self.ring) };
+            return;
+        }
+        // What lies at the addresses of its mappings in this process is somebody else's.
+        // SAFETY: the number is this process's own copy, and nobody closes it again: the ring is never dropped.
+        unsafe { libc::close(self.ring.as_raw_fd()) };
     }
 }
 

@@ -78,6 +78,11 @@ impl Files {
         self.free.clear();
     }
 
+    /// Leaks what is over: it is answered in another process.
+    pub(super) fn forget_answers(&mut self) {
+        mem::forget(mem::take(&mut self.over));
+    }
+
     fn add(&mut self, job: FileJob, ask: Ask) -> u32 {
         self.lives = (self.lives + 1) & LIFE_MAX;
         let flight = Some(Flight { job, ask, life: self.lives, repeats: 0 });

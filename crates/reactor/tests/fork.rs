@@ -1,0 +1,241 @@
+//! A child of a fork shares the parent's sockets, its epoll instance and its ring: whatever the child does with a runtime
+//! of its parent, the parent goes on as if there were no child.
+#![cfg(target_os = "linux")]
+#![allow(unsafe_code)]
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::Duration,
+};
+
+use reactor::{
+    Address, Bytes, Context, Event, Handle, Id, Receive, Result, Runtime, RuntimeOptions, Service, ServiceId,
+    Stream, engine::Candidates, file::Operation,
+};
+
+/// An echo that notes messages, and forks when it is told so.
+#[derive(Default)]
+struct Echo {
+    address: Option<Address>,
+    noted: Vec<u64>,
+    open: usize,
+    forks: bool,
+    /// What fork(2) said inside of a handler.
+    forked: Option<i32>,
+}
+
+impl Service for Echo {
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
+        self.address = Some(cx.local(listener)?);
+        Ok(())
+    }
+}
+
+impl Handle<Stream> for Echo {
+    fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
+        match event {
+            Event::Open => self.open += 1,
+            Event::Received(bytes) => _ = cx.send(id, bytes),
+            _ => (),
+        }
+        Ok(())
+    }
+}
+
+impl Receive<u64> for Echo {
+    fn receive(&mut self, cx: &mut Context<Self>, note: u64) -> Result {
+        self.noted.push(note);
+        if std::mem::take(&mut self.forks) {
+            self.forked = Some(fork());
+            if self.forked == Some(0) {
+                // What the child's own calls leave to the end of the turn harms nobody either.
+                cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes))).map(drop).unwrap_or_default();
+                cx.stop(Duration::ZERO);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Forks; a child that hangs is ended by the system.
+fn fork() -> i32 {
+    // SAFETY: the child uses memory and descriptors only, and ends by _exit.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "it forks");
+    if child == 0 {
+        // SAFETY: the call takes no pointer.
+        unsafe { libc::alarm(60) };
+    }
+    child
+}
+
+fn exit(is_well: bool) -> ! {
+    // SAFETY: the call takes no pointer.
+    unsafe { libc::_exit(if is_well { 0 } else { 1 }) }
+}
+
+fn ended_well(child: i32) -> bool {
+    let mut status = 0;
+    // SAFETY: the child is ours, and the status lives through the call.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+}
+
+struct Parent {
+    runtime: Runtime,
+    echo: ServiceId<Echo>,
+    peers: Vec<TcpStream>,
+}
+
+impl Parent {
+    fn new(engine: &str) -> Parent {
+        let mut options = RuntimeOptions::default();
+        options.engine = Some(engine.to_owned());
+        let mut runtime = Runtime::with_options(options).expect("the engine opens");
+        let echo = runtime.add(Echo::default()).expect("it starts");
+        let mut parent = Parent { runtime, echo, peers: Vec::new() };
+        parent.connect();
+        // Threads for files, an operation of the ring: neither is in a child.
+        parent.look_at_a_file();
+        parent
+    }
+
+    fn until(&mut self, what: &str, done: impl Fn(&Echo) -> bool) {
+        for _ in 0..1_000 {
+            if done(self.runtime.service(self.echo).expect("it lives")) {
+                return;
+            }
+            self.runtime.turn(Some(Duration::from_millis(100))).expect("the engine is whole");
+        }
+        panic!("it did not happen: {what}");
+    }
+
+    fn connect(&mut self) {
+        let address = self.runtime.service(self.echo).and_then(|echo| echo.address.clone());
+        let address = address.and_then(|address| address.ip()).expect("it listens");
+        self.peers.push(TcpStream::connect(address).expect("it listens"));
+        let count = self.peers.len();
+        self.until("a connection is accepted", |echo| echo.open == count);
+    }
+
+    fn look_at_a_file(&mut self) {
+        let before = self.noted();
+        self.runtime
+            .with(self.echo, |_, cx| cx.file(Operation::stat("/"), |_| 7_u64).map_err(drop))
+            .expect("it lives")
+            .expect("there is room");
+        self.until("the file is looked at", |echo| echo.noted.len() > before);
+    }
+
+    fn noted(&self) -> usize {
+        self.runtime.service(self.echo).expect("it lives").noted.len()
+    }
+
+    /// Everything still works: what is connected, who comes, who sends from another thread, what blocks.
+    fn goes_on(&mut self) {
+        self.connect();
+        for at in 0..self.peers.len() {
+            self.peers[at].write_all(b"still there?").expect("the connection lives");
+            self.peers[at].set_nonblocking(true).expect("a socket");
+            let mut answer = Vec::new();
+            for _ in 0..1_000 {
+                self.runtime.turn(Some(Duration::from_millis(20))).expect("the engine is whole");
+                let mut bytes = [0; 64];
+                match self.peers[at].read(&mut bytes) {
+                    Ok(count) => answer.extend_from_slice(&bytes[..count]),
+                    Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{at}"),
+                }
+                if answer.len() >= 12 {
+                    break;
+                }
+            }
+            assert_eq!(answer, b"still there?", "of peer {at}");
+        }
+        let (before, controller) = (self.noted(), self.runtime.controller(self.echo));
+        std::thread::scope(|scope| {
+            scope.spawn(|| controller.send(1_u64).expect("there is room"));
+            self.until("a command wakes it", |echo| echo.noted.len() > before);
+        });
+        drop(controller);
+        self.look_at_a_file();
+    }
+}
+
+fn for_each_engine(run: impl Fn(&str)) {
+    for engine in Candidates::default().names() {
+        println!("on {engine}");
+        run(engine);
+    }
+}
+
+#[test]
+fn a_runtime_that_a_child_drops_goes_on_in_the_parent() {
+    for_each_engine(|engine| {
+        let mut parent = Parent::new(engine);
+        let child = fork();
+        if child == 0 {
+            drop(parent);
+            exit(true);
+        }
+        assert!(ended_well(child), "{engine}");
+        parent.goes_on();
+    });
+}
+
+#[test]
+fn a_runtime_that_a_child_uses_says_so_and_goes_on_in_the_parent() {
+    for_each_engine(|engine| {
+        let mut parent = Parent::new(engine);
+        let child = fork();
+        if child == 0 {
+            let turn = parent.runtime.turn(Some(Duration::ZERO)).err();
+            let says_so = turn.is_some_and(|error| error.to_string().contains("turn runtime"))
+                && parent.runtime.add(Echo::default()).is_err()
+                && parent.runtime.with(parent.echo, |_, _| ()).is_none()
+                && parent.runtime.run().is_err();
+            drop(parent);
+            exit(says_so);
+        }
+        assert!(ended_well(child), "{engine}");
+        parent.goes_on();
+    });
+}
+
+#[test]
+fn a_handler_may_fork() {
+    for_each_engine(|engine| {
+        let mut parent = Parent::new(engine);
+        let controller = parent.runtime.controller(parent.echo);
+        parent.runtime.service_mut(parent.echo).expect("it lives").forks = true;
+        controller.send(2_u64).expect("there is room");
+        drop(controller);
+        let mut turns = Ok(true);
+        while parent.runtime.service(parent.echo).expect("it lives").forked.is_none() && turns.is_ok() {
+            turns = parent.runtime.turn(Some(Duration::from_millis(100)));
+        }
+        let child = parent.runtime.service(parent.echo).expect("it lives").forked.expect("it forked");
+        if child == 0 {
+            let is_error = parent.runtime.turn(None).is_err();
+            drop(parent);
+            exit(is_error);
+        }
+        assert!(ended_well(child), "{engine}");
+        parent.goes_on();
+    });
+}
+
+#[test]
+fn a_child_may_make_a_runtime_of_its_own() {
+    for_each_engine(|engine| {
+        let mut parent = Parent::new(engine);
+        let child = fork();
+        if child == 0 {
+            Parent::new(engine).goes_on();
+            exit(true);
+        }
+        assert!(ended_well(child), "{engine}");
+        parent.goes_on();
+    });
+}
