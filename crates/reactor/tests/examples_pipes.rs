@@ -1,6 +1,7 @@
 //! The examples over standard input and output and child processes do what their headers say, between programs of
 //! POSIX: the shell, cat, head.
 #![cfg(unix)]
+#![allow(unsafe_code)]
 
 mod programs;
 
@@ -289,6 +290,37 @@ fn supervise_kills_who_does_not_end_at_the_second_signal() {
     program.signal(Signal::TERM);
     program.signal(Signal::INT);
     assert!(program.line_of("supervise:").contains("SIGKILL"));
+    assert_eq!(program.ended(), Some(0));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn supervise_reaps_the_orphans_that_it_is_given() {
+    use std::os::unix::process::CommandExt as _;
+    let mut command = example("supervise");
+    // Each is left by its parent at once, and ends soon: its input has an end.
+    let script = "for n in 1 2 3; do (/bin/sh -c 'echo orphan $$; read word' <&0 &); done; exec sleep 60";
+    command.args(["/bin/sh", "-c", script]);
+    let subreaper = || {
+        // SAFETY: the call takes numbers only. What is called between fork and exec is async-signal-safe.
+        match unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: as above.
+    unsafe { command.pre_exec(subreaper) };
+    let mut program = Running::start(&mut command);
+    for _ in 0..3 {
+        let line = program.line_of("sh[");
+        let pid = line.rsplit(' ').next().expect("its number").to_owned();
+        let end = Instant::now() + PATIENCE;
+        while PathBuf::from(format!("/proc/{pid}")).exists() {
+            assert!(Instant::now() < end, "{line}: it stays a zombie");
+            thread::yield_now();
+        }
+    }
+    program.signal(Signal::TERM);
     assert_eq!(program.ended(), Some(0));
 }
 

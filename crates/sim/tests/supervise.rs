@@ -1,6 +1,8 @@
 //! The example `supervise` in a world, unchanged: its pauses, its signals, and its end, whatever the seed.
 #![cfg(unix)]
 
+#[path = "../../reactor/examples/supervise/orphans.rs"]
+mod orphans;
 #[path = "../../reactor/examples/supervise/output.rs"]
 mod output;
 #[path = "../../reactor/examples/supervise/service.rs"]

@@ -5,8 +5,11 @@
 //! command that ends begins again after 100 ms, after twice that the next time, up to 30 s; one that ran for ten
 //! seconds begins anew with 100 ms. SIGTERM and SIGINT are passed on as SIGTERM, and what has not ended five seconds
 //! later, or at the second of them, is killed; SIGHUP, SIGUSR1 and SIGUSR2 are passed on as they are. When nobody
-//! reads the output any more it ends likewise. A command that cannot be executed at the beginning is bad input: one
+//! reads the output any more it ends likewise. As process 1 (of a container), and as a subreaper, it reaps the orphans that
+//! the kernel gives it (Linux, with /proc). A command that cannot be executed at the beginning is bad input: one
 //! line, and exit code 2. Unix.
+#[cfg(unix)]
+mod orphans;
 #[cfg(unix)]
 mod output;
 #[cfg(unix)]

@@ -13,7 +13,7 @@ use reactor::{
     signals::{Arrived, Signal, Signals},
 };
 
-use crate::output::Said;
+use crate::{orphans, output::Said};
 
 /// What a worker says, by the two ways it has.
 pub(crate) type Out = Stream<Said>;
@@ -142,7 +142,11 @@ impl Service for Supervise {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
         let output = Stream::new(Said).role().through(cx.stdout()?);
         self.output = Some(cx.add(output)?);
-        let signals = cx.signals([Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1, Signal::USR2])?;
+        let mut signals = vec![Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1, Signal::USR2];
+        if orphans::come() {
+            signals.push(Signal::CHLD);
+        }
+        let signals = cx.signals(signals)?;
         cx.background(signals);
         for at in 0..self.workers.len() {
             self.begin(cx, at)?;
@@ -163,6 +167,10 @@ impl Handle<Signals> for Supervise {
                 self.signal(cx, Process::kill);
             }
             Signal::TERM | Signal::INT => self.end(cx),
+            Signal::CHLD => {
+                let ours = self.processes.ids().filter_map(|id| cx.get(id)).map(Process::pid);
+                orphans::reap(&ours.collect::<Vec<_>>());
+            }
             other => self.signal(cx, |process| process.signal(other.number())),
         }
         Ok(())

@@ -1,0 +1,32 @@
+//! Children of others, whose parents have ended: the kernel gives them to process 1, or to a subreaper. Linux.
+
+#[cfg(target_os = "linux")]
+use std::fs;
+
+/// Returns whether orphans become children of this process.
+pub(crate) fn come() -> bool {
+    #[cfg(target_os = "linux")]
+    return std::process::id() == 1
+        || rustix::process::child_subreaper().is_ok_and(|subreaper| subreaper.is_some());
+    #[cfg(not(target_os = "linux"))]
+    return false;
+}
+
+/// Reaps the children that have ended and are none of ours. How ours end is told by their resources.
+#[cfg(target_os = "linux")]
+pub(crate) fn reap(ours: &[u32]) {
+    use rustix::process::{Pid, WaitOptions, waitpid};
+    // A list for each thread, of the children that it has. wait(-1) would take ours, too.
+    let Ok(threads) = fs::read_dir("/proc/self/task") else { return };
+    let lists = threads.flatten().map(|thread| fs::read_to_string(thread.path().join("children")));
+    for list in lists.map_while(Result::ok) {
+        let children = list.split_whitespace().filter_map(|pid| pid.parse().ok());
+        for pid in children.filter(|pid| !ours.contains(pid)) {
+            // One that runs is asked again when the next SIGCHLD comes.
+            let _ = waitpid(Pid::from_raw(pid as i32), WaitOptions::NOHANG);
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn reap(_: &[u32]) {}
