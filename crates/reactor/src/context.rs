@@ -289,6 +289,67 @@ impl<'a, S> Context<'a, S> {
         crate::resource::with_layer::<C, L, R, T>(self.core, id.key(), ask)
     }
 
+    /// Puts another codec in the place of a stream's: HTTP becomes WebSocket. `make` is lent the old one.
+    ///
+    /// The connection, its layer, queue, deadline and pause stay, and no event tells of the change. What was sent before
+    /// leaves in its old form; what is unread, also of the input in which the handler that asks for this was called, is cut by
+    /// the new codec and goes to the handler of the new type. The old id finds the stream no more in calls that know its
+    /// type ([`get`](Context::get), [`send`](Context::send), ..); `closed` comes for the new type.
+    ///
+    /// # Errors
+    /// [`Error::Os`] with `NotFound` when it is gone; [`Error::Misuse`] when it is closing, is released, has ended, or is bound
+    /// to a file or another stream. The stream is then as it was, and `make` was not called.
+    pub fn map_codec<C: Codec, L: Layer, R: 'static, D: Codec>(
+        &mut self,
+        id: Id<Stream<C, L, R>>,
+        make: impl FnOnce(&mut C) -> D,
+    ) -> Result<Id<Stream<D, L, R>>, Error>
+    where
+        Stream<D, L, R>: Handled<S>,
+    {
+        self.find(id.key()).map_err(|error| Error::os("map_codec", name_of(id), error))?;
+        crate::resource::map_codec::<C, L, R, D>(
+            self.core,
+            id.key(),
+            <Stream<D, L, R> as Handled<S>>::table_for(),
+            make,
+        )?;
+        Ok(Id::new(id.key()))
+    }
+
+    /// Puts another layer in the place of a stream's: STARTTLS. `make` is lent the old one, and is not to break it.
+    ///
+    /// What was sent before leaves first, as the old layer seals it; the new layer's handshake follows, under the stream's
+    /// deadline for handshakes, and [`Event::Open`](crate::Event::Open) tells the handler of the new type of its end. What is
+    /// sent meanwhile waits. For the ids see [`map_codec`](Context::map_codec).
+    ///
+    /// Clear bytes that came before the change never pass for bytes that came under the new layer: somebody on the way may have put
+    /// them there. If any follow in the input in which the handler that asks for this was called, the stream ends as
+    /// [`Closed::Refused`] with [`LayerError::Early`](session::LayerError::Early). Where they are to be
+    /// expected, [`release`](Context::release) the stream, [take](Stream::take_unread) them, and
+    /// [`Stream::map_layer`].
+    ///
+    /// # Errors
+    /// As [`map_codec`](Context::map_codec), and [`Error::Misuse`] when clear bytes are unread, or the old layer is in its
+    /// handshake.
+    pub fn map_layer<C: Codec, L: Layer, R: 'static, M: Layer>(
+        &mut self,
+        id: Id<Stream<C, L, R>>,
+        make: impl FnOnce(&mut L) -> M,
+    ) -> Result<Id<Stream<C, M, R>>, Error>
+    where
+        Stream<C, M, R>: Handled<S>,
+    {
+        self.find(id.key()).map_err(|error| Error::os("map_layer", name_of(id), error))?;
+        crate::resource::map_layer::<C, L, R, M>(
+            self.core,
+            id.key(),
+            <Stream<C, M, R> as Handled<S>>::table_for(),
+            make,
+        )?;
+        Ok(Id::new(id.key()))
+    }
+
     // Sockets.
 
     /// Listens on an IP address and port or a Unix socket. `accept` is asked for each connection, by its

@@ -93,7 +93,7 @@ mod sys;
 pub mod terminal;
 
 pub use session::{
-    self, Boxed, Bytes, Codec, CodecError, Delimited, Either, Layer, Lines, Outgoing, Shared, Stack,
+    self, Boxed, Bytes, Codec, CodecError, Decoded, Delimited, Either, Layer, Lines, Outgoing, Shared, Stack,
     Truncated, U16, U32, Varint,
 };
 

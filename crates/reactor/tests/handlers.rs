@@ -181,8 +181,8 @@ fn a_codec_that_cuts_an_item_out_of_nothing_is_refused_and_does_not_hang() {
     impl reactor::Codec for Nothing {
         type In<'a> = &'a [u8];
         type Out<'a> = &'a [u8];
-        fn decode<'a>(&mut self, input: &'a [u8]) -> reactor::Result<Option<(usize, &'a [u8])>> {
-            Ok(Some((0, &input[..0])))
+        fn decode<'a>(&mut self, input: &'a mut [u8]) -> reactor::Result<reactor::Decoded<&'a [u8]>> {
+            Ok(reactor::Decoded::Item(0, &input[..0]))
         }
         fn encode(&mut self, _: &[u8], _: &mut reactor::Outgoing) -> reactor::Result {
             Ok(())

@@ -69,9 +69,9 @@ struct Code(At);
 impl Codec for Code {
     type In<'a> = &'a [u8];
     type Out<'a> = &'a [u8];
-    fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Option<(usize, &'a [u8])>> {
+    fn decode<'a>(&mut self, input: &'a mut [u8]) -> Result<reactor::Decoded<&'a [u8]>> {
         self.0.check(At::Decode);
-        Ok(Some((input.len(), input)))
+        Ok(reactor::Decoded::Item(input.len(), input))
     }
     fn encode(&mut self, item: &[u8], out: &mut Outgoing) -> Result {
         self.0.check(At::Encode);

@@ -19,16 +19,21 @@ pub use lines::Lines;
 /// Cuts clear input into items and turns items into bytes, for one connection.
 ///
 /// The runtime calls [`decode`](Codec::decode) with everything that arrived and was not used yet, again and again until
-/// it answers `None`, then keeps the rest. The input is never empty. After `None` it begins with the same bytes, so a codec
-/// may remember how far it has looked; it has grown by then, or is offered again unchanged after a pause. A codec
-/// refuses what is longer than its largest item; it never asks for more without end. After an error it is not called
-/// again.
+/// it answers [`Decoded::More`], then keeps the rest. The input is never empty, and the codec may change it in place:
+/// unmask it, decrypt it, write there what it made of it. After `More` the input begins with the same bytes, as the codec
+/// left them, so a codec may remember how far it has looked; it has grown by then, or is offered again unchanged
+/// after a pause. A codec refuses what is longer than its largest item; it never asks for more without end. After an error
+/// it is not called again. [`kit::codec`](crate::kit::codec) tests a codec in memory.
+///
+/// An item may borrow the input and never the codec, because the handler that is lent an item may send on the same
+/// stream, and sending calls the codec. Items that are put together of several parts own their bytes: the codec answers
+/// [`Decoded::Skip`] for each part that it keeps.
 ///
 /// Not promised: that input is cut where the peer cut it, that a call of `encode` is followed by a write, or any order
 /// between `decode` and `encode`.
 ///
 /// ```
-/// use session::{Codec, Outgoing, Result};
+/// use session::{Codec, Decoded, Outgoing, Result};
 ///
 /// /// Items of exactly four bytes.
 /// struct Fours;
@@ -37,8 +42,8 @@ pub use lines::Lines;
 ///     type In<'a> = [u8; 4];
 ///     type Out<'a> = [u8; 4];
 ///
-///     fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Option<(usize, [u8; 4])>> {
-///         Ok(input.first_chunk().map(|four| (4, *four)))
+///     fn decode(&mut self, input: &mut [u8]) -> Result<Decoded<[u8; 4]>> {
+///         Ok(input.first_chunk().map(|four| (4, *four)).into())
 ///     }
 ///
 ///     fn encode(&mut self, item: [u8; 4], out: &mut Outgoing) -> Result {
@@ -53,11 +58,12 @@ pub trait Codec: 'static {
     /// What is sent.
     type Out<'a>;
 
-    /// Takes the first item off the input: how many bytes it used, never none, and the item. `None` needs more.
+    /// Takes the first item off the input, or bytes that are none. What it used is at least one byte and at most what it
+    /// was lent; a codec that says otherwise ends its connection.
     ///
     /// # Errors
     /// The input is not what the protocol allows. The connection ends.
-    fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Option<(usize, Self::In<'a>)>>;
+    fn decode<'a>(&mut self, input: &'a mut [u8]) -> Result<Decoded<Self::In<'a>>>;
 
     /// Queues one item. What was queued before an error is taken back by the caller.
     ///
@@ -69,8 +75,30 @@ pub trait Codec: 'static {
     ///
     /// # Errors
     /// [`Truncated`] when the input may not end here: unless overridden, when anything is left.
-    fn end<'a>(&mut self, left: &'a [u8]) -> Result<Option<Self::In<'a>>> {
+    fn end<'a>(&mut self, left: &'a mut [u8]) -> Result<Option<Self::In<'a>>> {
         if left.is_empty() { Ok(None) } else { Err(Truncated.into()) }
+    }
+}
+
+/// What a codec made of the front of its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decoded<T> {
+    /// An item, of so many bytes.
+    Item(usize, T),
+    /// So many bytes without an item: padding, a comment, or a part of an item that the codec keeps.
+    Skip(usize),
+    /// The item is not whole yet.
+    More,
+}
+
+/// `None` is [`Decoded::More`], as `get` and `first_chunk` answer for a slice that is too short.
+impl<T> From<Option<(usize, T)>> for Decoded<T> {
+    #[inline]
+    fn from(found: Option<(usize, T)>) -> Self {
+        match found {
+            Some((used, item)) => Decoded::Item(used, item),
+            None => Decoded::More,
+        }
     }
 }
 
@@ -83,8 +111,8 @@ impl Codec for Bytes {
     type Out<'a> = &'a [u8];
 
     #[inline]
-    fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Option<(usize, &'a [u8])>> {
-        Ok(Some((input.len(), input)))
+    fn decode<'a>(&mut self, input: &'a mut [u8]) -> Result<Decoded<&'a [u8]>> {
+        Ok(Decoded::Item(input.len(), input))
     }
 
     #[inline]

@@ -1,4 +1,4 @@
-//! Tests any layer in memory: every cut, flip and truncation of a dialogue between two ends.
+//! Tests any layer in memory: every cut, flip and truncation of a dialogue between two ends. [`codec`] tests codecs.
 //!
 //! No socket, no clock, no thread: two [`Peer`]s, each with a session, and a link that carries bytes from one to the
 //! other and may cut them anywhere or flip a bit. The suites [`every_cut`], [`bulk`], [`flips`], [`truncations`] and
@@ -23,6 +23,7 @@ use crate::pool::Pool;
 use crate::session::{Phase, Session};
 
 mod bulk;
+pub mod codec;
 mod garbage;
 mod preamble;
 mod toy;

@@ -241,6 +241,11 @@ pub enum LayerError {
     Contract(&'static str),
     /// The session is not in a phase that allows the call.
     Misuse(&'static str),
+    /// Clear bytes came before the layer was changed, and would have been read as if they had come under the new one.
+    Early {
+        /// How many.
+        len: usize,
+    },
 }
 
 impl fmt::Display for LayerError {
@@ -251,6 +256,12 @@ impl fmt::Display for LayerError {
             }
             LayerError::Contract(what) => write!(f, "a layer broke its contract: {what}"),
             LayerError::Misuse(what) => write!(f, "misuse of a session: {what}"),
+            LayerError::Early { len } => {
+                write!(
+                    f,
+                    "{len} clear bytes came before the layer changed, behind the item that asked for it"
+                )
+            }
         }
     }
 }

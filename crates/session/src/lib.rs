@@ -19,7 +19,7 @@ mod failure;
 pub mod kit;
 pub mod proxy;
 
-pub use codec::{Bytes, Codec, CodecError, Delimited, Lines, Prefix, U16, U32, Varint};
+pub use codec::{Bytes, Codec, CodecError, Decoded, Delimited, Lines, Prefix, U16, U32, Varint};
 pub use failure::{Failure, Result, Truncated};
 pub use layer::{Boxed, Either, Io, Layer, LayerError, Next, Stack, Step};
 pub use outgoing::{Mark, Outgoing};

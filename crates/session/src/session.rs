@@ -190,7 +190,7 @@ impl<L: Layer> Session<L> {
         if self.phase == Phase::Finished {
             self.discard(pool);
         } else if self.phase == Phase::Open && !self.direct() && self.clear.is_some() {
-            let sealed = self.seal(pool);
+            let sealed = self.seal(pool, Self::WIRE_MAX);
             self.settle(sealed)?;
         }
         give_empty(&mut self.clear, pool);
@@ -317,6 +317,41 @@ impl<L: Layer> Session<L> {
         self.clear.is_none() && self.wire.is_none()
     }
 
+    /// Ends the session as an error of its layer does: clear bytes that wait are never sealed, sealed ones still leave.
+    pub fn give_up(&mut self) {
+        self.phase = Phase::Finished;
+        self.failed = true;
+        self.open = false;
+    }
+
+    /// Seals everything that waits, however much it is: what follows on the wire is another layer's. To be called
+    /// before [`Session::change`].
+    ///
+    /// # Errors
+    /// [`LayerError::Misuse`] in a handshake and after one of both sides has ended; what the layer returned, and then the
+    /// session is finished.
+    pub fn prepare_change(&mut self, pool: &mut Pool) -> Result {
+        if self.phase == Phase::Idle {
+            return Ok(());
+        }
+        if self.phase != Phase::Open || self.closing || self.ended {
+            return Err(LayerError::Misuse("only an open session takes another layer").into());
+        }
+        if !self.direct() && self.clear.is_some() {
+            let sealed = self.seal(pool, usize::MAX);
+            self.settle(sealed)?;
+        }
+        give_empty(&mut self.clear, pool);
+        Ok(())
+    }
+
+    /// Puts another layer in the place of this one: a session that is to be started. Its handshake follows what waits for
+    /// the wire. Clear bytes that the old layer has not sealed are sealed by the new one.
+    pub fn change<M: Layer>(self, make: impl FnOnce(L) -> M) -> Session<M> {
+        let Session { layer, clear, wire, .. } = self;
+        Session { clear, wire, ..Session::new(make(layer)) }
+    }
+
     /// Calls the layer with the wire's queue, lent if there is none.
     fn call<T>(
         &mut self,
@@ -376,11 +411,11 @@ impl<L: Layer> Session<L> {
         }
     }
 
-    /// Seals records until the wire is full or nothing is left.
-    fn seal(&mut self, pool: &mut Pool) -> Result {
+    /// Seals records until so many bytes wait for the wire, or nothing is left.
+    fn seal(&mut self, pool: &mut Pool, wire_max: usize) -> Result {
         let Some(mut clear) = self.clear.take() else { return Ok(()) };
         let sealed = self.call(&mut Vec::new(), pool, |layer, io| {
-            while !clear.is_empty() && io.down.len() < Self::WIRE_MAX {
+            while !clear.is_empty() && io.down.len() < wire_max {
                 seal_once(layer, &mut clear, io)?;
             }
             Ok(())
@@ -392,9 +427,7 @@ impl<L: Layer> Session<L> {
     /// Passes a result of the layer on, after an error with the session finished.
     fn settle<T>(&mut self, result: Result<T>) -> Result<T> {
         if result.is_err() {
-            self.phase = Phase::Finished;
-            self.failed = true;
-            self.open = false;
+            self.give_up();
         }
         result
     }

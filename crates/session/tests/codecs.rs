@@ -1,6 +1,6 @@
 //! The codecs at their limits, and cut anywhere.
 
-use session::codec::{Bytes, Codec, CodecError, Delimited, Lines, Prefix, U16, U32, Varint};
+use session::codec::{Bytes, Codec, CodecError, Decoded, Delimited, Lines, Prefix, U16, U32, Varint};
 use session::{Failure, Outgoing, Result, Shared, Truncated};
 
 /// Feeds `input` in pieces of `piece` bytes, as the runtime would, and collects the items and the error.
@@ -13,20 +13,21 @@ where
     for arrived in input.chunks(piece) {
         kept.extend_from_slice(arrived);
         while !kept.is_empty() {
-            let decoded =
-                codec.decode(&kept).map(|some| some.map(|(used, item)| (used, item.as_ref().to_vec())));
-            match decoded {
-                Ok(Some((used, item))) => {
-                    assert!(used > 0 && used <= kept.len());
-                    items.push(item);
-                    kept.drain(..used);
+            let given = kept.len();
+            let used = match codec.decode(&mut kept) {
+                Ok(Decoded::Item(used, item)) => {
+                    items.push(item.as_ref().to_vec());
+                    used
                 }
-                Ok(None) => break,
+                Ok(Decoded::Skip(_)) => panic!("none of them skips anything"),
+                Ok(Decoded::More) => break,
                 Err(error) => return (items, Some(error)),
-            }
+            };
+            assert!(used > 0 && used <= given);
+            kept.drain(..used);
         }
     }
-    let last = codec.end(&kept).map(|some| some.map(|item| item.as_ref().to_vec()));
+    let last = codec.end(&mut kept).map(|some| some.map(|item| item.as_ref().to_vec()));
     items.extend(last.as_ref().ok().cloned().flatten());
     (items, last.err())
 }
@@ -93,21 +94,21 @@ fn a_line_may_be_as_long_as_the_limit_and_no_longer() {
             assert_eq!(encoded(&mut Lines::max(8), &"x".repeat(len)).is_ok(), fits);
         }
     }
-    let refused = codec_error(Lines::max(8).decode(&[b'x'; 10]));
+    let refused = codec_error(Lines::max(8).decode(&mut [b'x'; 10]));
     assert_eq!(refused, CodecError::TooLong { limit: 8, len: 9 });
     assert_eq!(
-        codec_error(Lines::new().decode(&[b'x'; 8195])),
+        codec_error(Lines::new().decode(&mut [b'x'; 8195])),
         CodecError::TooLong { limit: 8192, len: 8193 }
     );
-    assert_eq!(Lines::max(8).decode(b"xxxxxxxx\r").expect("may still end"), None);
-    assert!(Lines::max(usize::MAX).decode(b"x").expect("no overflow").is_none());
+    assert_eq!(Lines::max(8).decode(&mut b"xxxxxxxx\r".to_vec()).expect("may still end"), Decoded::More);
+    assert_eq!(Lines::max(usize::MAX).decode(&mut [b'x']).expect("no overflow"), Decoded::More);
 }
 
 #[test]
 fn a_line_to_be_sent_holds_no_newline_and_must_be_text_when_it_arrives() {
     assert_eq!(codec_error(encoded(&mut Lines::new(), "a\nb")), CodecError::Newline);
     assert_eq!(encoded(&mut Lines::new(), "a\r").expect("a carriage return may"), b"a\r\n");
-    let error = codec_error(Lines::new().decode(b"\xff\n"));
+    let error = codec_error(Lines::new().decode(&mut b"\xff\n".to_vec()));
     assert!(matches!(error, CodecError::NotUtf8(_)));
     assert!(std::error::Error::source(&error).is_some());
 }
@@ -116,9 +117,9 @@ fn a_line_to_be_sent_holds_no_newline_and_must_be_text_when_it_arrives() {
 fn a_long_line_in_small_pieces_is_looked_at_once() {
     // 4 MiB byte by byte: a codec that began anew each time would look at 8 TiB.
     let mut lines = Lines::max(4 << 20);
-    let input = vec![b'x'; 4 << 20];
+    let mut input = vec![b'x'; 4 << 20];
     for len in 1..=input.len() {
-        assert!(lines.decode(&input[..len]).expect("not too long").is_none());
+        assert_eq!(lines.decode(&mut input[..len]).expect("not too long"), Decoded::More);
     }
 }
 
@@ -172,10 +173,10 @@ fn defaults_hold_what_the_prefix_can_say_or_a_mebibyte() {
 
 #[test]
 fn a_huge_announcement_is_refused_before_anything_is_kept() {
-    let wire = 1_000_000_000u32.to_be_bytes();
-    let error = codec_error(Delimited::<U32>::new().decode(&wire));
+    let mut wire = 1_000_000_000u32.to_be_bytes();
+    let error = codec_error(Delimited::<U32>::new().decode(&mut wire));
     assert_eq!(error, CodecError::TooLong { limit: 1 << 20, len: 1_000_000_000 });
-    let error = codec_error(Delimited::<Varint>::new().decode(b"\x80\x94\xeb\xdc\x03"));
+    let error = codec_error(Delimited::<Varint>::new().decode(&mut b"\x80\x94\xeb\xdc\x03".to_vec()));
     assert_eq!(error, CodecError::TooLong { limit: 1 << 20, len: 1_000_000_000 });
 }
 

@@ -89,9 +89,9 @@ impl Codec for FragileBytes {
     type In<'a> = &'a [u8];
     type Out<'a> = &'a [u8];
 
-    fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Option<(usize, &'a [u8])>> {
+    fn decode<'a>(&mut self, input: &'a mut [u8]) -> Result<reactor::Decoded<&'a [u8]>> {
         self.0.pass(Place::Decode);
-        Ok(Some((input.len(), input)))
+        Ok(reactor::Decoded::Item(input.len(), input))
     }
 
     fn encode(&mut self, item: &[u8], out: &mut Outgoing) -> Result {
@@ -100,7 +100,7 @@ impl Codec for FragileBytes {
         Ok(())
     }
 
-    fn end<'a>(&mut self, _: &'a [u8]) -> Result<Option<&'a [u8]>> {
+    fn end<'a>(&mut self, _: &'a mut [u8]) -> Result<Option<&'a [u8]>> {
         self.0.pass(Place::CodecEnd);
         Ok(None)
     }
@@ -307,8 +307,8 @@ impl Codec for Exploding {
     type In<'a> = &'a [u8];
     type Out<'a> = &'a [u8];
 
-    fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Option<(usize, &'a [u8])>> {
-        Ok(Some((input.len(), input)))
+    fn decode<'a>(&mut self, input: &'a mut [u8]) -> Result<reactor::Decoded<&'a [u8]>> {
+        Ok(reactor::Decoded::Item(input.len(), input))
     }
 
     fn encode(&mut self, item: &[u8], out: &mut Outgoing) -> Result {

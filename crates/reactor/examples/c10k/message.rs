@@ -2,7 +2,7 @@
 
 use std::{fmt, rc::Rc};
 
-use reactor::{Codec, Outgoing, Result};
+use reactor::{Codec, Decoded, Outgoing, Result};
 
 /// What a message says: which connection it belongs to, and which one of it it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,16 +44,16 @@ impl Codec for Numbered {
     type In<'a> = Message;
     type Out<'a> = Message;
 
-    fn decode(&mut self, input: &[u8]) -> Result<Option<(usize, Message)>> {
+    fn decode(&mut self, input: &mut [u8]) -> Result<Decoded<Message>> {
         let size = HEADER + self.filling;
-        let Some(bytes) = input.get(..size) else { return Ok(None) };
+        let Some(bytes) = input.get(..size) else { return Ok(Decoded::More) };
         let number =
             |at: usize| u64::from_be_bytes(*bytes[at..].first_chunk().expect("the header is complete"));
         let message = Message { connection: number(0), sequence: number(8) };
         if bytes[HEADER..] != *self.filling(message) {
             return Err(format!("{message} came back with other bytes"))?;
         }
-        Ok(Some((size, message)))
+        Ok(Decoded::Item(size, message))
     }
 
     fn encode(&mut self, message: Message, out: &mut Outgoing) -> Result {

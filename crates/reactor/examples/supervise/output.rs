@@ -1,6 +1,6 @@
 //! Lines of any bytes: a program may say what is no text, and a line without end is cut.
 
-use reactor::{Codec, Outgoing, Result};
+use reactor::{Codec, Decoded, Outgoing, Result};
 
 /// Lines without their newline, of at most 4 KiB.
 pub(crate) struct Said;
@@ -9,12 +9,12 @@ impl Codec for Said {
     type In<'a> = &'a [u8];
     type Out<'a> = &'a [u8];
 
-    fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Option<(usize, &'a [u8])>> {
+    fn decode<'a>(&mut self, input: &'a mut [u8]) -> Result<Decoded<&'a [u8]>> {
         let window = &input[..input.len().min(LINE_MAX)];
         Ok(match window.iter().position(|byte| *byte == b'\n') {
-            Some(at) => Some((at + 1, &window[..at])),
-            None if window.len() == LINE_MAX => Some((LINE_MAX, window)),
-            None => None,
+            Some(at) => Decoded::Item(at + 1, &window[..at]),
+            None if window.len() == LINE_MAX => Decoded::Item(LINE_MAX, window),
+            None => Decoded::More,
         })
     }
 
@@ -24,8 +24,8 @@ impl Codec for Said {
         Ok(())
     }
 
-    fn end<'a>(&mut self, left: &'a [u8]) -> Result<Option<&'a [u8]>> {
-        Ok((!left.is_empty()).then_some(left))
+    fn end<'a>(&mut self, left: &'a mut [u8]) -> Result<Option<&'a [u8]>> {
+        Ok((!left.is_empty()).then_some(&*left))
     }
 }
 

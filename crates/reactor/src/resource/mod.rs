@@ -20,7 +20,7 @@ use std::{any::Any, io as std_io};
 use self::custom::QUEUE_HIGH;
 #[cfg(unix)]
 pub use self::descriptors::{Descriptors, Message, Passed};
-pub(crate) use self::stream::{Way, is_passing, with_layer};
+pub(crate) use self::stream::{Rest, Way, is_passing, map_codec, map_layer, with_layer};
 pub use self::{
     datagram::{DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, WhenFull},
     fd::Fd,
@@ -178,6 +178,8 @@ pub struct Table {
     /// What it was coupled with was released: it goes on alone.
     pub(crate) uncouple: fn(&mut Core, Key),
     pub(crate) pause: fn(&mut Core, Key, bool),
+    /// Keeps input that the driver of another type has left: the type was changed in a handler.
+    pub(crate) keep: fn(&mut Core, Key, Rest<'_>),
     /// The runtime's own deadline passed.
     pub(crate) expired: fn(&mut Core, Key),
     /// Asked before it ends: gives the reason back, or keeps it and ends the resource later, because something of it is
@@ -208,6 +210,7 @@ impl Table {
         release: |_, _| Ok(()),
         uncouple: |_, _| (),
         pause: |_, _, _| (),
+        keep: |_, _, _| (),
         expired: |_, _| (),
         defer: None,
         item_due: |_, _| (),

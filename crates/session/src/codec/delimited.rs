@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::{Codec, CodecError};
+use super::{Codec, CodecError, Decoded};
 use crate::failure::Result;
 use crate::outgoing::Outgoing;
 
@@ -13,11 +13,11 @@ use crate::outgoing::Outgoing;
 /// both directions, in bytes, without the prefix. An item may be empty.
 ///
 /// ```
-/// use session::{Codec, Delimited, U16};
+/// use session::{Codec, Decoded, Delimited, U16};
 ///
 /// let mut codec = Delimited::<U16>::new();
-/// assert_eq!(codec.decode(b"\x00\x02hi\x00")?, Some((4, &b"hi"[..])));
-/// assert_eq!(codec.decode(b"\x00")?, None);
+/// assert_eq!(codec.decode(&mut b"\x00\x02hi\x00".to_vec())?, Decoded::Item(4, &b"hi"[..]));
+/// assert_eq!(codec.decode(&mut [0])?, Decoded::More);
 /// # Ok::<(), session::Failure>(())
 /// ```
 pub struct Delimited<P> {
@@ -73,10 +73,10 @@ impl<P: Prefix> Codec for Delimited<P> {
     type In<'a> = &'a [u8];
     type Out<'a> = &'a [u8];
 
-    fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Option<(usize, &'a [u8])>> {
-        let Some((head, len)) = P::read(input)? else { return Ok(None) };
+    fn decode<'a>(&mut self, input: &'a mut [u8]) -> Result<Decoded<&'a [u8]>> {
+        let Some((head, len)) = P::read(input)? else { return Ok(Decoded::More) };
         self.check(len)?;
-        Ok(input[head..].get(..len).map(|item| (head + len, item)))
+        Ok(input[head..].get(..len).map(|item| (head + len, item)).into())
     }
 
     fn encode(&mut self, item: &[u8], out: &mut Outgoing) -> Result {

@@ -2,7 +2,7 @@
 
 use std::io::BufRead;
 
-use super::{Codec, CodecError};
+use super::{Codec, CodecError, Decoded};
 use crate::failure::Result;
 use crate::outgoing::Outgoing;
 
@@ -13,12 +13,12 @@ use crate::outgoing::Outgoing;
 /// is a last line. The limit holds for both directions, in bytes, without the line's end.
 ///
 /// ```
-/// use session::{Codec, Lines};
+/// use session::{Codec, Decoded, Lines};
 ///
 /// let mut lines = Lines::new();
-/// assert_eq!(lines.decode(b"one\r\ntwo")?, Some((5, "one")));
-/// assert_eq!(lines.decode(b"two")?, None);
-/// assert_eq!(lines.end(b"two")?, Some("two"));
+/// assert_eq!(lines.decode(&mut b"one\r\ntwo".to_vec())?, Decoded::Item(5, "one"));
+/// assert_eq!(lines.decode(&mut b"two".to_vec())?, Decoded::More);
+/// assert_eq!(lines.end(&mut b"two".to_vec())?, Some("two"));
 /// # Ok::<(), session::Failure>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -64,7 +64,8 @@ impl Codec for Lines {
     type In<'a> = &'a str;
     type Out<'a> = &'a str;
 
-    fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Option<(usize, &'a str)>> {
+    fn decode<'a>(&mut self, input: &'a mut [u8]) -> Result<Decoded<&'a str>> {
+        let input: &'a [u8] = input;
         // Two more than the line for its end: what lies beyond cannot make it valid.
         let window = &input[..input.len().min(self.max.saturating_add(2))];
         let seen = self.seen.min(window.len());
@@ -72,11 +73,11 @@ impl Codec for Lines {
             self.seen = 0;
             let line = &input[..seen + at];
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            return Ok(Some((seen + at + 1, self.text(line)?)));
+            return Ok(Decoded::Item(seen + at + 1, self.text(line)?));
         }
         self.check(window.strip_suffix(b"\r").unwrap_or(window))?;
         self.seen = window.len();
-        Ok(None)
+        Ok(Decoded::More)
     }
 
     fn encode(&mut self, item: &str, out: &mut Outgoing) -> Result {
@@ -89,7 +90,7 @@ impl Codec for Lines {
         Ok(())
     }
 
-    fn end<'a>(&mut self, left: &'a [u8]) -> Result<Option<&'a str>> {
+    fn end<'a>(&mut self, left: &'a mut [u8]) -> Result<Option<&'a str>> {
         if left.is_empty() { Ok(None) } else { self.text(left).map(Some) }
     }
 }

@@ -53,7 +53,7 @@ pub fn garbage<A: Layer, B: Layer>(make: impl Fn() -> (A, B)) -> Garbage {
 
 /// Feeds one end with what the other said, spoilt, and judges what it makes of it.
 fn feed<L: Layer>(end: &mut Peer<L>, chance: &mut Chance, said: Vec<u8>, sent: &[u8], counted: &mut Garbage) {
-    let spoilt = chance.spoil(said);
+    let spoilt = chance.spoil(said, TAIL);
     let mut rest = &spoilt[..];
     while !rest.is_empty() {
         let (piece, behind) = rest.split_at(chance.below(rest.len()) + 1);
@@ -71,7 +71,7 @@ fn feed<L: Layer>(end: &mut Peer<L>, chance: &mut Chance, said: Vec<u8>, sent: &
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
-struct Chance(u64);
+pub(super) struct Chance(pub(super) u64);
 
 impl Chance {
     fn next(&mut self) -> u64 {
@@ -82,7 +82,7 @@ impl Chance {
     }
 
     /// A number below `count`, or 0.
-    fn below(&mut self, count: usize) -> usize {
+    pub(super) fn below(&mut self, count: usize) -> usize {
         (self.next() % count.max(1) as u64) as usize
     }
 
@@ -94,13 +94,13 @@ impl Chance {
         }
     }
 
-    /// Makes something of `said` that was not said.
-    fn spoil(&mut self, mut said: Vec<u8>) -> Vec<u8> {
+    /// Makes something of `said` that was not said, in some cases with `tail` bytes behind it.
+    pub(super) fn spoil(&mut self, mut said: Vec<u8>, tail: usize) -> Vec<u8> {
         let (at, count) = (self.below(said.len() + 1), self.below(40) + 1);
         let until = (at + count).min(said.len());
         match self.below(8) {
             0 => said = self.bytes(count),
-            1 => said = self.bytes(TAIL),
+            1 => said = self.bytes(tail),
             2 => drop(said.drain(at..until)),
             3 => drop(said.splice(at..at, self.bytes(count))),
             4 => drop(said.splice(at..until, self.bytes(until - at))),
@@ -109,7 +109,7 @@ impl Chance {
             _ => {
                 // A head that may announce much, and much behind it.
                 said.truncate(at);
-                said.extend(self.bytes(TAIL));
+                said.extend(self.bytes(tail));
             }
         }
         said
@@ -117,7 +117,7 @@ impl Chance {
 }
 
 /// Says which run it was when the layer panics.
-struct Name(usize);
+pub(super) struct Name(pub(super) usize);
 
 impl Drop for Name {
     fn drop(&mut self) {

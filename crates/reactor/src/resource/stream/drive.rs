@@ -2,10 +2,12 @@
 
 use std::{any::Any, mem};
 
-use session::{Codec, CodecError, Layer, LayerError, Next, Phase};
+use session::{Codec, CodecError, Decoded, Failure, Layer, LayerError, Next, Phase};
 
 use super::{
-    Event, Stream, close, feed, item,
+    Event, Stream,
+    change::Rest,
+    close, feed, item,
     link::{Link, State, find},
     write,
 };
@@ -41,20 +43,23 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         && !again
         && link.takes_items()
     {
+        let len = bytes.len();
         let used = match link.stream.codec.decode(bytes) {
-            Ok(Some((used, item))) if used > 0 => {
-                if !emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Received(item))
-                    || used == bytes.len()
-                {
+            Ok(Decoded::Item(used, item)) if used > 0 && used <= len => {
+                if !emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Received(item)) || used == len {
                     return;
                 }
                 used
             }
-            Err(failure) => return core.close(key, Closed::Refused(failure)),
-            // None, or nothing out of something: `deliver` knows what to say.
-            Ok(_) => 0,
+            Ok(Decoded::Skip(used)) if used > 0 && used <= len => used,
+            Ok(Decoded::More) => 0,
+            other => return core.close(key, Closed::Refused(refusal(other, len))),
         };
-        let used = used + deliver::<S, C, L, R>(core, to, key, &bytes[used..], ITEMS_MAX - 1);
+        if used == 0 {
+            keep::<C, L, R>(core, key, bytes);
+            return item::watch::<C, L, R>(core, key, false);
+        }
+        let used = used + deliver::<S, C, L, R>(core, to, key, &mut bytes[used..], ITEMS_MAX - 1);
         if used < bytes.len() {
             keep::<C, L, R>(core, key, &bytes[used..]);
             item::watch::<C, L, R>(core, key, used > 0);
@@ -62,7 +67,7 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         return;
     }
     open_if_due::<S, C, L, R>(core, to, key);
-    let Some(link) = find::<C, L, R>(core, key) else { return };
+    let Some(link) = find::<C, L, R>(core, key) else { return hand_on(core, key, Rest::Wire(bytes)) };
     // A closing stream throws its input away, unless a handshake still has to be finished for what is queued.
     if link.state == State::Lingering || link.closing && link.state == State::Open {
         return;
@@ -85,11 +90,22 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     }
 }
 
+/// The handler has changed the stream's type: what was not handed over goes to what it is now.
+#[cold]
+fn hand_on(core: &mut Core, key: Key, rest: Rest<'_>) {
+    if let Some(slot) = core.registry.live(key) {
+        let table = slot.table;
+        (table.keep)(core, key, rest);
+    }
+}
+
 /// Appends clear input to what waits for the handler.
 fn keep<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, bytes: &[u8]) {
     let Core { registry, pool, budget, .. } = core;
     let Some(slot) = registry.live(key) else { return };
-    let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else { return };
+    let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else {
+        return hand_on(core, key, Rest::Clear(bytes));
+    };
     if link.unread.capacity() == 0 {
         (link.unread, link.moved) = (pool.take(), budget.period());
     }
@@ -99,7 +115,7 @@ fn keep<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, bytes: &[u8])
 
 /// Counts the input that waits, clear and sealed, and ends a stream that keeps more than it or the runtime may.
 /// Whatever adds to either calls this: no other place bounds them.
-fn bound_input<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+pub(super) fn bound_input<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Core { registry, budget, .. } = core;
     let Some(slot) = registry.live(key) else { return };
     let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else { return };
@@ -125,10 +141,15 @@ fn unread<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut
     }
     let mut input = mem::take(&mut link.unread);
     link.backlog = false;
-    let used = deliver::<S, C, L, R>(core, to, key, &input, ITEMS_MAX);
+    let used = deliver::<S, C, L, R>(core, to, key, &mut input, ITEMS_MAX);
     let Core { registry, pool, budget, .. } = core;
     let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
-    let Some(link) = link else { return pool.give(input) };
+    let Some(link) = link else {
+        if used < input.len() {
+            hand_on(core, key, Rest::Clear(&input[used..]));
+        }
+        return core.pool.give(input);
+    };
     if used > 0 {
         link.moved = budget.period();
     }
@@ -148,9 +169,10 @@ fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
     to: &mut S,
     key: Key,
-    input: &[u8],
+    input: &mut [u8],
     items_max: u32,
 ) -> usize {
+    let len = input.len();
     let mut at = 0;
     for _ in 0..items_max {
         if at == input.len() {
@@ -159,24 +181,25 @@ fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         let Some(slot) = core.registry.live(key) else { return input.len() };
         let index = slot.service;
         let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
-        let Some(link) = link else { return input.len() };
+        // The handler has changed its type: the caller hands the rest on.
+        let Some(link) = link else { return at };
         if !link.takes_items() {
             return if link.closing { input.len() } else { at };
         }
-        let refused = match link.stream.codec.decode(&input[at..]) {
-            Ok(Some((used, item))) if used > 0 => {
+        match link.stream.codec.decode(&mut input[at..]) {
+            Ok(Decoded::Item(used, item)) if used > 0 && used <= len - at => {
                 at += used;
                 if !emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Received(item)) {
-                    return input.len();
+                    return len;
                 }
-                continue;
             }
-            Ok(None) => return at,
-            Ok(Some(_)) => CodecError::Malformed("the codec cut an item out of nothing").into(),
-            Err(failure) => failure,
-        };
-        core.close(key, Closed::Refused(refused));
-        return input.len();
+            Ok(Decoded::Skip(used)) if used > 0 && used <= len - at => at += used,
+            Ok(Decoded::More) => return at,
+            other => {
+                core.close(key, Closed::Refused(refusal(other, len - at)));
+                return len;
+            }
+        }
     }
     if at < input.len() {
         // No more is read meanwhile: a peer that is faster than its turn must not fill the memory.
@@ -187,6 +210,18 @@ fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         core.mark(key);
     }
     at
+}
+
+/// Why a codec's answer ends the stream: its own error, or that it breaks its contract.
+#[cold]
+fn refusal<T>(answer: session::Result<Decoded<T>>, given: usize) -> Failure {
+    match answer {
+        Err(failure) => failure,
+        Ok(Decoded::Item(used, _) | Decoded::Skip(used)) if used > given => {
+            CodecError::Malformed("the codec used more than it was lent").into()
+        }
+        Ok(_) => CodecError::Malformed("the codec used nothing").into(),
+    }
 }
 
 /// Sealed input: through the layer, then to the handler.
@@ -261,6 +296,11 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         item::watch::<C, L, R>(core, key, false);
         core.mark(key);
         end_if_due::<S, C, L, R>(core, to, key);
+        return;
+    }
+    hand_on(core, key, Rest::Wire(&input[at..]));
+    if ended {
+        hand_on(core, key, Rest::End);
     }
 }
 
@@ -282,6 +322,13 @@ pub(super) fn up<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     {
         return close::layer_failed::<C, L, R>(core, key, failure);
     }
+    if link.stream.session.direct() && !link.raw_is_empty() {
+        // Of a layer that was changed for none: from here on nobody opens it.
+        let raw = mem::take(&mut link.rare().raw);
+        link.unread.extend_from_slice(&raw);
+        core.drive_again(key);
+    }
+    let Some(link) = find::<C, L, R>(core, key) else { return };
     // A closing stream has its deadline already.
     if !link.is_concluding() {
         let handshake = (link.stream.session.phase() == Phase::Handshake).then(|| link.options().handshake);
@@ -438,8 +485,8 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     if let Err(failure) = end_of_layers(link) {
         return core.close(key, Closed::Truncated(failure));
     }
-    let input = mem::take(&mut link.unread);
-    let more = match link.stream.codec.end(&input) {
+    let mut input = mem::take(&mut link.unread);
+    let more = match link.stream.codec.end(&mut input) {
         Ok(Some(item)) => emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Received(item)),
         Ok(None) => true,
         Err(failure) => {

@@ -7,7 +7,7 @@ use session::{Codec, Layer};
 use super::{
     Carried, Stream, StreamOptions,
     attempt::{self, Attempt},
-    close, drive, item, write,
+    change, close, drive, item, write,
 };
 use crate::{
     address::Address,
@@ -140,6 +140,73 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             deaf: !medium.has_input(),
             remote: medium.is_socket(),
             stream,
+        }
+    }
+
+    /// The same link with another codec or layer in its stream.
+    pub(super) fn with<D, M>(self, change: impl FnOnce(Stream<C, L, R>) -> Stream<D, M, R>) -> Link<D, M, R> {
+        let Link {
+            stream,
+            unread,
+            rare,
+            flying,
+            flight,
+            counted,
+            state,
+            paused,
+            moved,
+            reading,
+            high,
+            drained_due,
+            open_due,
+            ended,
+            end_told,
+            closing,
+            finishing,
+            shut,
+            releasing,
+            detaching,
+            detached,
+            coupled,
+            feeding,
+            awaits_room,
+            write_failed,
+            backlog,
+            mute,
+            deaf,
+            remote,
+        } = self;
+        let stream = change(stream);
+        Link {
+            stream,
+            unread,
+            rare,
+            flying,
+            flight,
+            counted,
+            state,
+            paused,
+            moved,
+            reading,
+            high,
+            drained_due,
+            open_due,
+            ended,
+            end_told,
+            closing,
+            finishing,
+            shut,
+            releasing,
+            detaching,
+            detached,
+            coupled,
+            feeding,
+            awaits_room,
+            write_failed,
+            backlog,
+            mute,
+            deaf,
+            remote,
         }
     }
 
@@ -297,6 +364,7 @@ pub(super) fn table<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         release: close::release::<C, L, R>,
         uncouple: close::uncouple::<C, L, R>,
         pause: drive::pause::<C, L, R>,
+        keep: change::keep_rest::<C, L, R>,
         expired: close::expired::<C, L, R>,
         defer: None,
         item_due: item::due::<C, L, R>,

@@ -1,6 +1,7 @@
 //! Byte streams: a codec over layers over any transport. This file says what a user sees of one.
 
 mod attempt;
+mod change;
 mod close;
 mod drive;
 mod feed;
@@ -15,7 +16,12 @@ use session::{Bytes, Codec, Layer, Session, Shared};
 
 use self::link::Link;
 pub use self::options::StreamOptions;
-pub(crate) use self::{attempt::is_passing, drive::with_layer, feed::Way};
+pub(crate) use self::{
+    attempt::is_passing,
+    change::{Rest, map_codec, map_layer},
+    drive::with_layer,
+    feed::Way,
+};
 use super::{Output, Resource, Table};
 use crate::{
     address::Address,
