@@ -161,7 +161,7 @@ impl fmt::Display for EngineError {
                 write!(f, "there is no engine `{asked}`; there are: {AUTO}")?;
                 known.iter().try_for_each(|name| write!(f, ", {name}"))
             }
-            EngineError::Failed { name, .. } => write!(f, "the engine `{name}` does not open"),
+            EngineError::Failed { name, source } => write!(f, "the engine `{name}` does not open: {source}"),
             EngineError::None { tried } if tried.is_empty() => {
                 write!(
                     f,
@@ -203,6 +203,7 @@ mod tests {
         let error = candidates.open(Some("broken")).err().expect("it does not open");
         assert!(matches!(&error, EngineError::Failed { name: "broken", .. }), "{error}");
         assert!(error.source().is_some(), "the cause is kept");
+        assert!(error.to_string().contains("unsupported"), "{error} says why");
         let error = candidates.open(Some("abacus")).err().expect("it is unknown").to_string();
         for name in candidates.names().chain(["abacus", AUTO]) {
             assert!(error.contains(name), "{error} names {name}");

@@ -39,13 +39,41 @@ impl Missing {
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the kernel has no {}", self.what.join(", "))?;
-        self.cause.as_ref().map_or(Ok(()), |cause| write!(f, ": {cause}"))
+        let Some(cause) = &self.cause else { return Ok(()) };
+        write!(f, ": {cause}")?;
+        let disabled = std::fs::read_to_string(DISABLED).ok();
+        let why = cause.raw_os_error().and_then(|number| why(number, disabled.as_deref()));
+        why.map_or(Ok(()), |why| write!(f, "; {why}"))
     }
 }
 
 impl Error for Missing {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.cause.as_ref().map(|cause| cause as _)
+    }
+}
+
+/// Says what refuses a ring with this error, as far as it is known; `disabled` is the content of [`DISABLED`].
+fn why(number: i32, disabled: Option<&str>) -> Option<&'static str> {
+    match (number, disabled.map(str::trim)) {
+        (libc::ENOSYS, _) => Some(
+            "it was built without io_uring, is older than 5.1, or a filter of system calls (seccomp) hides it",
+        ),
+        (libc::EPERM | libc::EACCES, Some("2")) => {
+            Some("the setting kernel.io_uring_disabled is 2: no process may use it")
+        }
+        (libc::EPERM | libc::EACCES, Some("1")) => Some(
+            "the setting kernel.io_uring_disabled is 1: only processes with CAP_SYS_ADMIN and members of \
+             kernel.io_uring_group may use it",
+        ),
+        (libc::EPERM | libc::EACCES, _) => Some(
+            "a filter of system calls (seccomp) or a security module refuses it, as containers do by default",
+        ),
+        (libc::ENOMEM, _) => {
+            Some("the queues are too large for the limit of locked memory (ulimit -l), or memory is short")
+        }
+        (libc::EMFILE | libc::ENFILE, _) => Some("no descriptor is free (ulimit -n)"),
+        _ => None,
     }
 }
 
@@ -130,10 +158,17 @@ fn build(options: &IoUringOptions) -> io::Result<(IoUring, bool)> {
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => {
                 return Err(Missing::refusal(vec!["io_uring_setup(2)"], Some(e)));
             }
-            result => return result.map(|ring| (ring, at == 0)),
+            Err(e) => return Err(refused(e)),
+            Ok(ring) => return Ok((ring, at == 0)),
         }
     }
     Err(Missing::refusal(vec!["completion queue of a chosen size"], None))
+}
+
+/// Names what was refused for lack of something that may be there later; the kind stays.
+fn refused(error: io::Error) -> io::Error {
+    let why = error.raw_os_error().and_then(|number| why(number, None)).unwrap_or("nothing more is known");
+    io::Error::new(error.kind(), format!("io_uring_setup(2): {error}; {why}"))
 }
 
 type SetFlags = fn(&mut Builder);
@@ -150,5 +185,37 @@ const FLAGS_5_19: SetFlags = |builder| {
     builder.setup_submit_all().setup_coop_taskrun();
 };
 
+/// Where the kernel says who may use io_uring (Linux 6.6).
+const DISABLED: &str = "/proc/sys/kernel/io_uring_disabled";
 /// The most entries of a submission queue a kernel makes.
 const ENTRIES_MAX: u32 = 1 << 15;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_that_does_not_open_says_why() {
+        for (number, disabled, word) in [
+            (libc::ENOSYS, None, "seccomp"),
+            (libc::EPERM, None, "seccomp"),
+            (libc::EPERM, Some("0\n"), "seccomp"),
+            (libc::EPERM, Some("1\n"), "io_uring_disabled is 1"),
+            (libc::EACCES, Some("2\n"), "io_uring_disabled is 2"),
+            (libc::ENOMEM, None, "locked memory"),
+            (libc::EMFILE, None, "ulimit -n"),
+        ] {
+            let text = why(number, disabled).expect("it is known");
+            assert!(text.contains(word), "{text}");
+        }
+        assert_eq!(why(libc::EINVAL, None), None);
+        let missing = Missing::refusal(vec!["a call"], Some(io::Error::from_raw_os_error(libc::ENOSYS)));
+        assert!(
+            missing.to_string().contains("no a call") && missing.to_string().contains("seccomp"),
+            "{missing}"
+        );
+        let short = refused(io::Error::from_raw_os_error(libc::ENOMEM));
+        assert_eq!(short.kind(), io::ErrorKind::OutOfMemory);
+        assert!(short.to_string().contains("locked memory"), "{short}");
+    }
+}
