@@ -3,7 +3,8 @@
 //! A slot of the registry is used by many resources one after the other. A key names *one* of these
 //! lives: it holds the slot, the slot's generation and the runtime, so a key kept too long never
 //! reaches the next tenant of the slot, nor a resource of another runtime. Slots are reused
-//! first-in-first-out, and a slot whose generations are used up is retired.
+//! first-in-first-out, and a slot whose generations are used up is retired. Runtimes that are alive at once have
+//! different numbers, up to 65,536 of them; the number of one that has gone rests while 65,535 further runtimes are made.
 
 use std::{fmt, hash, marker::PhantomData};
 

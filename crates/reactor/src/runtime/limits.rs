@@ -39,7 +39,8 @@ pub struct Limits {
     /// and made no progress meanwhile end as [`Closed::OverBudget`](crate::Closed::OverBudget), until bytes are no
     /// longer short.
     pub shortage: Duration,
-    /// Commands, timers and messages taken in one turn, of each kind; 1,024.
+    /// Commands, timers and messages taken in one turn, of each kind; 1,024. With 0 one is taken all the same: a loop
+    /// that took none would never be done.
     pub per_turn: usize,
     /// How long to look for events without sleeping before each wait, adaptively; none by default. Pays for
     /// one busy connection on a core of its own, and costs processor time.

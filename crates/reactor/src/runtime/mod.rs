@@ -4,6 +4,7 @@ mod background;
 pub(crate) mod budget;
 mod empty;
 pub(crate) mod limits;
+mod number;
 pub(crate) mod pressure;
 pub(crate) mod registry;
 mod shutdown;
@@ -15,10 +16,7 @@ use std::{
     fmt, io,
     marker::PhantomData,
     mem,
-    sync::{
-        Arc,
-        atomic::{AtomicU16, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -153,10 +151,10 @@ impl Runtime {
     ///
     /// If the engine's own [memory](Engine::memory) leaves nothing of [`Limits::bytes`], each stream that
     /// queues a byte ends as [`OverBudget`](crate::Closed::OverBudget).
-    pub fn assemble(engine: Box<dyn Engine>, limits: Limits) -> Runtime {
-        static RUNTIMES: AtomicU16 = AtomicU16::new(0);
+    pub fn assemble(engine: Box<dyn Engine>, mut limits: Limits) -> Runtime {
         crate::log::engine(engine.name());
-        let number = RUNTIMES.fetch_add(1, Ordering::Relaxed);
+        let number = number::take();
+        limits.per_turn = limits.per_turn.max(1);
         let spin = turn::Spin::new(limits.busy_poll);
         let (core, inbox) = Core::new(engine, number, limits);
         Runtime {
@@ -396,6 +394,7 @@ impl Drop for Runtime {
         if !self.birthplace.is_here() {
             return self.leave_to_parent();
         }
+        number::give_back(self.core.registry.runtime());
         for key in self.core.registry.keys(None) {
             self.core.end(key, Closed::Stopped, Ending::Orderly);
         }
