@@ -17,19 +17,18 @@ use scratch::{Scratch, hang};
 #[derive(Default)]
 struct Scribe {
     drained: usize,
+    synced: Vec<u64>,
     closed: Vec<(Closed, u64, usize)>,
 }
 
 impl Service for Scribe {}
 
 impl Handle<FileWriter> for Scribe {
-    fn handle(
-        &mut self,
-        _: &mut Context<Self>,
-        _: Id<FileWriter>,
-        WriterEvent::Drained: WriterEvent,
-    ) -> Result {
-        self.drained += 1;
+    fn handle(&mut self, _: &mut Context<Self>, _: Id<FileWriter>, event: WriterEvent) -> Result {
+        match event {
+            WriterEvent::Drained => self.drained += 1,
+            WriterEvent::Synced(bytes) => self.synced.push(bytes),
+        }
         Ok(())
     }
 
@@ -94,6 +93,48 @@ fn what_is_sent_is_in_the_file_in_order_when_it_has_closed() {
             assert_eq!(desk.with(|_, cx| cx.send(id, b"too late")), Flow::Gone);
             assert!(matches!(desk.closed(), (Closed::Done, 2_000_000, 0)));
             assert!(fs::read(dir.path(name)).expect("it is there") == content, "{name}");
+        }
+    });
+}
+
+#[test]
+fn a_sync_that_is_asked_for_says_up_to_where_all_is_safe() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let mut desk = Desk::new(engine);
+        let id = desk.add(FileWriter::new(create(&dir, "log")));
+        let ask =
+            |desk: &mut Desk| desk.with(|_, cx| cx.get_mut(id).map(FileWriter::sync)).expect("it lives");
+        desk.with(|_, cx| cx.send(id, &[b'a'; 300_000]));
+        ask(&mut desk);
+        // Sent after it was asked for: told by the next one, which is asked for while the first is under way.
+        desk.runtime.turn(Some(Duration::ZERO)).expect("the engine is whole");
+        desk.with(|_, cx| cx.send(id, b"bb"));
+        ask(&mut desk);
+        desk.until(|scribe| scribe.synced.len() == 2);
+        assert_eq!(desk.with(|scribe, _| scribe.synced.clone()), [300_000, 300_002]);
+        assert_eq!(fs::metadata(dir.path("log")).expect("it is there").len(), 300_002);
+        desk.with(|_, cx| {
+            cx.get_mut(id).map(FileWriter::sync).expect("it lives");
+            cx.close(id);
+        });
+        assert!(matches!(desk.closed(), (Closed::Done, 300_002, 0)));
+        assert_eq!(desk.with(|scribe, _| scribe.synced.len()), 2, "after a close only `closed` comes");
+    });
+}
+
+#[test]
+fn the_cap_is_what_the_service_says() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        for (bytes, fits) in [(99, true), (100, true), (101, false)] {
+            let mut desk = Desk::new(engine);
+            let id = desk.add(FileWriter::new(create(&dir, "small")).cap(100));
+            let flow = desk.with(|_, cx| cx.send(id, &vec![0; bytes]));
+            assert_eq!(flow != Flow::Gone, fits, "{bytes} bytes");
+            desk.with(|_, cx| cx.close(id));
+            let (why, ..) = desk.closed();
+            assert_eq!(matches!(why, Closed::Overflow), !fits, "{why:?}");
         }
     });
 }

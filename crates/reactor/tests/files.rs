@@ -4,7 +4,13 @@
 mod common;
 mod scratch;
 
-use std::{collections::VecDeque, fs, io::ErrorKind, os::unix::fs::FileExt, path::PathBuf};
+use std::{
+    collections::VecDeque,
+    fs,
+    io::ErrorKind,
+    os::unix::fs::{FileExt, MetadataExt as _, PermissionsExt as _, chown, symlink},
+    path::PathBuf,
+};
 
 use common::{for_each_engine, until};
 use reactor::{
@@ -196,6 +202,111 @@ fn replace_leaves_the_new_content_and_no_other_file() {
             assert_eq!(fs::read(&path).expect("it is there"), content);
             assert_eq!(dir.names(), ["state"]);
         }
+    });
+}
+
+#[test]
+fn a_replace_keeps_long_names_links_and_owners() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let mut desk = Desk::new(engine, |_| ());
+        for name in ["n".repeat(239), "n".repeat(240), "n".repeat(255), "é".repeat(127)] {
+            let path = dir.path(&name);
+            desk.done(Operation::replace(&path, *b"one")).expect("made");
+            desk.done(Operation::replace(&path, *b"two")).expect("replaced");
+            assert_eq!(fs::read(&path).expect("it is there"), b"two", "{} bytes", name.len());
+            fs::remove_file(&path).expect("it is ours");
+        }
+        assert_eq!(
+            kind(desk.done(Operation::replace(dir.path("n".repeat(256)), *b"x"))),
+            ErrorKind::InvalidFilename
+        );
+        // A link stays one: to a file, to a link, and to what is not there yet.
+        fs::create_dir(dir.path("in")).expect("a directory");
+        let target = dir.file("in/target", b"old");
+        symlink("in/target", dir.path("link")).expect("a link");
+        symlink(dir.path("link"), dir.path("far")).expect("a link");
+        symlink("in/none", dir.path("dangling")).expect("a link");
+        for (link, at) in [("link", "in/target"), ("far", "in/target"), ("dangling", "in/none")] {
+            desk.done(Operation::replace(dir.path(link), link)).expect("replaced");
+            assert!(fs::symlink_metadata(dir.path(link)).expect("it is there").is_symlink(), "{link}");
+            assert_eq!(fs::read_to_string(dir.path(at)).expect("it is there"), link);
+        }
+        symlink("round", dir.path("round")).expect("a link");
+        desk.done(Operation::replace(dir.path("round"), *b"x")).expect_err("it leads nowhere");
+        // Only who may give files away can make this case.
+        if chown(&target, Some(12_345), Some(23_456)).is_ok() {
+            fs::set_permissions(&target, fs::Permissions::from_mode(0o640)).expect("it is ours");
+            desk.done(Operation::replace(&target, *b"theirs")).expect("replaced");
+            let of = fs::metadata(&target).expect("it is there");
+            assert_eq!((of.uid(), of.gid(), of.mode() & 0o777), (12_345, 23_456, 0o640));
+        }
+        let mut names = dir.names();
+        names.sort();
+        assert_eq!(names, ["dangling", "far", "in", "link", "round"], "no temporary file is left");
+    });
+}
+
+#[test]
+fn what_was_opened_for_the_other_way_of_writing_is_refused() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let path = dir.file("file", b"0123456789");
+        let mut desk = Desk::new(engine, |_| ());
+        let writes = OpenOptions { write: true, ..OpenOptions::default() };
+        let appends = OpenOptions { append: true, ..OpenOptions::default() };
+        let (placed, log) =
+            (desk.open(&path, writes).expect("opened").file, desk.open(&path, appends).expect("opened").file);
+        // Also one that the standard library opened.
+        let theirs = fs::OpenOptions::new().append(true).open(&path).expect("opened");
+        let theirs = File::new(theirs, &path);
+        for operation in [
+            Operation::append(&placed, *b"x"),
+            Operation::append_synced(&placed, *b"x"),
+            Operation::write_at(&log, 0, *b"x"),
+            Operation::write_at(&theirs, 0, *b"x"),
+        ] {
+            let name = operation.action().to_string();
+            assert_eq!(kind(desk.done(operation)), ErrorKind::InvalidInput, "{name}");
+        }
+        desk.done(Operation::write_at(&placed, 0, *b"a")).expect("written");
+        desk.done(Operation::append(&log, *b"b")).expect("written");
+        desk.done(Operation::append_synced(&theirs, *b"c")).expect("written and synced");
+        assert_eq!(fs::read(&path).expect("it is there"), b"a123456789bc");
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn special_files_are_the_same_on_each_engine_and_hang_no_thread() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let pipe = dir.path("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.expect("coreutils are there").success());
+        let mut desk = Desk::new(engine, |limits| limits.file_threads = 1);
+        // Nobody is at the other end.
+        let writes = OpenOptions { write: true, ..OpenOptions::default() };
+        let refused = desk.open(&pipe, writes.clone()).expect_err("nobody reads");
+        assert_eq!(refused.io().and_then(std::io::Error::raw_os_error), Some(libc::ENXIO));
+        assert_eq!(desk.bytes(Operation::read(&pipe, 100)).expect("it has no writer"), b"");
+        let reader = desk.open(&pipe, OpenOptions::read()).expect("opened");
+        assert_eq!(reader.metadata.kind, FileKind::Other);
+        assert_eq!(kind(desk.bytes(Operation::read_at(&reader.file, 0, 9))), ErrorKind::NotSeekable);
+        let writer = desk.open(&pipe, writes).expect("opened").file;
+        assert_eq!(kind(desk.done(Operation::write_at(&writer, 0, *b"x"))), ErrorKind::NotSeekable);
+        desk.done(Operation::append(&writer, *b"through")).expect("there is room");
+        assert_eq!(kind(desk.bytes(Operation::read(&pipe, 3))), ErrorKind::FileTooLarge);
+        let full = vec![0; 1 << 20];
+        assert_eq!(kind(desk.done(Operation::append(&writer, full))), ErrorKind::WouldBlock);
+        let status = "/proc/self/status";
+        let whole = desk.bytes(Operation::read(status, 1 << 20)).expect("read");
+        assert!(whole.starts_with(b"Name:"));
+        let opened = desk.open(std::path::Path::new(status), OpenOptions::read()).expect("opened");
+        assert_eq!((opened.metadata.kind, opened.metadata.len), (FileKind::Regular, 0));
+        assert_eq!(desk.bytes(Operation::read_at(&opened.file, 0, 5)).expect("read"), b"Name:");
+        assert_eq!(desk.bytes(Operation::read("/dev/null", 9)).expect("read"), b"");
+        desk.done(Operation::sync(&writer)).expect_err("nothing to sync");
     });
 }
 
@@ -444,7 +555,8 @@ fn an_operation_that_hangs_delays_neither_other_files_nor_offloaded_work_nor_the
         desk.until(|clerk| clerk.bytes.len() == 1);
         desk.with(|_, cx| cx.stop(std::time::Duration::ZERO));
         let receipt = desk.runtime.run().expect("it ends");
-        assert_eq!(receipt.file_operations_running, 2);
+        // On a busy machine the second thread may not have begun yet.
+        assert_eq!(receipt.file_operations_running + receipt.file_operations_dropped, 2);
         drop(hung);
     });
 }

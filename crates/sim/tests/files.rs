@@ -202,12 +202,7 @@ impl Handle<FileReader> for Copier {
 }
 
 impl Handle<FileWriter> for Copier {
-    fn handle(
-        &mut self,
-        cx: &mut Context<Self>,
-        _: Id<FileWriter>,
-        WriterEvent::Drained: WriterEvent,
-    ) -> Result {
+    fn handle(&mut self, cx: &mut Context<Self>, _: Id<FileWriter>, _: WriterEvent) -> Result {
         if let Some(reader) = self.reader {
             cx.resume(reader);
         }

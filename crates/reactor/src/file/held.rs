@@ -25,9 +25,22 @@ pub struct File(Arc<Named>);
 struct Named {
     held: Held,
     path: PathBuf,
+    /// Found out once: see [`File::writes`].
+    writes: std::sync::OnceLock<Writes>,
     /// Found out once: see [`File::is_plain`].
     #[cfg(all(target_os = "linux", feature = "io-uring"))]
     is_plain: std::sync::OnceLock<bool>,
+}
+
+/// Where what is written to an open file goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Writes {
+    /// To its end, whatever place is named: it was opened to append.
+    AtItsEnd,
+    /// To the place that is named: a regular file that was not opened to append.
+    AtAPlace,
+    /// It has no places (a pipe, a device), or nobody tells.
+    Anywhere,
 }
 
 enum Held {
@@ -50,6 +63,7 @@ impl File {
         File(Arc::new(Named {
             held,
             path,
+            writes: std::sync::OnceLock::new(),
             #[cfg(all(target_os = "linux", feature = "io-uring"))]
             is_plain: std::sync::OnceLock::new(),
         }))
@@ -66,6 +80,11 @@ impl File {
             Held::System(file) => Some(file),
             Held::Hosted(_) => None,
         }
+    }
+
+    /// Where writes to it go. Asked of the system once, whoever opened it.
+    pub(crate) fn writes(&self) -> Writes {
+        *self.0.writes.get_or_init(|| self.system().map_or(Writes::Anywhere, crate::sys::writes))
     }
 
     /// What [`File::hosted`] was given, if it was of this type.

@@ -35,6 +35,10 @@ pub enum Action {
         file: File,
         bytes: Vec<u8>,
     },
+    AppendSynced {
+        file: File,
+        bytes: Vec<u8>,
+    },
     SetLen {
         file: File,
         len: u64,
@@ -82,7 +86,7 @@ impl Action {
             Action::Open { .. } => "open",
             Action::Read { .. } | Action::ReadWhole { .. } => "read",
             Action::Write { .. } => "write",
-            Action::Append { .. } => "append",
+            Action::Append { .. } | Action::AppendSynced { .. } => "append",
             Action::SetLen { .. } => "set length of",
             Action::Sync { .. } => "sync",
             Action::SyncDirectory { .. } => "sync directory",
@@ -101,9 +105,10 @@ impl Action {
         match self {
             Action::Open { options, .. } => options.prefetch,
             Action::Read { bytes_max, .. } | Action::ReadWhole { bytes_max, .. } => *bytes_max,
-            Action::Write { bytes, .. } | Action::Append { bytes, .. } | Action::Replace { bytes, .. } => {
-                bytes.len()
-            }
+            Action::Write { bytes, .. }
+            | Action::Append { bytes, .. }
+            | Action::AppendSynced { bytes, .. }
+            | Action::Replace { bytes, .. } => bytes.len(),
             _ => 0,
         }
     }
@@ -124,6 +129,7 @@ impl fmt::Display for Action {
             Action::Read { file, .. }
             | Action::Write { file, .. }
             | Action::Append { file, .. }
+            | Action::AppendSynced { file, .. }
             | Action::SetLen { file, .. }
             | Action::Sync { file }
             | Action::StatFile { file }

@@ -12,7 +12,8 @@
 //! | [`open`](Operation::open) | [`Opened`]: file, metadata, first bytes | `prefetch` | [`beneath`](OpenOptions::beneath): EXDEV, `PermissionDenied` |
 //! | [`read_at`](Operation::read_at) | bytes; fewer only at the end | what is asked for | |
 //! | [`read`](Operation::read) | the whole file | its limit | `FileTooLarge` above the limit |
-//! | [`write_at`](Operation::write_at), [`append`](Operation::append) | nothing: all is written | what is written | ENOSPC, EDQUOT: any part may be there |
+//! | [`write_at`](Operation::write_at), [`append`](Operation::append) | nothing: all is written | what is written | ENOSPC, EDQUOT: any part may be there; `InvalidInput`: opened for the other |
+//! | [`append_synced`](Operation::append_synced) | nothing: all is written and synced | what is written | the same |
 //! | [`set_len`](Operation::set_len), [`sync`](Operation::sync) | nothing | none | a failed sync: see durability |
 //! | [`stat`](Operation::stat), [`stat_file`](Operation::stat_file) | [`Metadata`] | none | |
 //! | [`rename`](Operation::rename), [`remove`](Operation::remove), [`create_directory`](Operation::create_directory), [`sync_directory`](Operation::sync_directory) | nothing | none | |
@@ -85,9 +86,10 @@ mod system;
 mod transfer;
 mod writer;
 
+pub(crate) use self::held::Writes;
 pub(crate) use self::pool::{Answered, Files};
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
-pub(crate) use self::system::PREFETCH_MAX;
+pub(crate) use self::system::{PREFETCH_MAX, read_rest};
 pub use self::{
     held::File,
     job::{Action, Answer, FileJob},

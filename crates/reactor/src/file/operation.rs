@@ -88,13 +88,23 @@ impl Operation<()> {
     }
 
     /// Writes all these bytes from this place on. After an error (ENOSPC) any part of them may have been written.
+    ///
+    /// A file that was opened to append is refused (`InvalidInput`): the system would write at its end all the same.
     pub fn write_at(file: &File, offset: u64, bytes: impl Into<Vec<u8>>) -> Operation<()> {
         Operation::done(Action::Write { file: file.clone(), offset, bytes: bytes.into() })
     }
 
     /// Writes all these bytes at the file's end; it was opened with [`OpenOptions::append`].
+    ///
+    /// A regular file that was not is refused (`InvalidInput`): the bytes would land wherever the open file stands.
     pub fn append(file: &File, bytes: impl Into<Vec<u8>>) -> Operation<()> {
         Operation::done(Action::Append { file: file.clone(), bytes: bytes.into() })
+    }
+
+    /// Appends, and makes it survive a power cut, with one answer for both: fdatasync(2) after
+    /// [`append`](Operation::append). After an error any part of the bytes may be there.
+    pub fn append_synced(file: &File, bytes: impl Into<Vec<u8>>) -> Operation<()> {
+        Operation::done(Action::AppendSynced { file: file.clone(), bytes: bytes.into() })
     }
 
     /// Cuts the file off, or makes it longer by zeros.
@@ -133,8 +143,11 @@ impl Operation<()> {
     ///
     /// After an error the temporary file is gone. The old file is untouched, unless only the last step failed: then
     /// the new content is there, and a power cut may bring the old one back. After a power cut in between, a file
-    /// `.NAME.NUMBER.replace` may be left in the directory, which nobody reads. The new file has the permissions of
-    /// the old one.
+    /// `.NAME.NUMBER.replace` may be left in the directory, which nobody reads (a long NAME is cut).
+    ///
+    /// The new file has the permissions, the owner and the group of the old one. Where this process may not give the file
+    /// to another owner, the operation fails with `PermissionDenied`, and the old content stays. A path that is a symbolic
+    /// link stays one: what it leads to is replaced, or made.
     pub fn replace(path: impl Into<PathBuf>, bytes: impl Into<Vec<u8>>) -> Operation<()> {
         Operation::done(Action::Replace { path: path.into(), bytes: bytes.into() })
     }

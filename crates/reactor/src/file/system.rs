@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::{Action, Answer, Entry, File, FileKind, Metadata, OpenOptions, Opened, replace};
+use super::{Action, Answer, Entry, File, FileKind, Metadata, OpenOptions, Opened, Writes, replace};
 use crate::sys;
 
 /// The most bytes that an opening may read at once.
@@ -21,10 +21,17 @@ pub(super) fn perform(action: &mut Action) -> io::Result<Answer> {
         }
         Action::ReadWhole { path, bytes_max } => read_whole(path, *bytes_max).map(Answer::Bytes),
         Action::Write { file, offset, bytes } => {
+            if file.writes() == Writes::AtItsEnd {
+                return Err(io::Error::new(ErrorKind::InvalidInput, NO_PLACE));
+            }
             let mut file = sys::Positioned { file: system(file)?, at: *offset };
             done(file.write_all(bytes))
         }
-        Action::Append { file, bytes } => done(system(file)?.write_all(bytes)),
+        Action::Append { file, bytes } => append(file, bytes),
+        Action::AppendSynced { file, bytes } => {
+            append(file, bytes)?;
+            done(system(file)?.sync_data())
+        }
         Action::SetLen { file, len } => done(system(file)?.set_len(*len)),
         Action::Sync { file } => done(system(file)?.sync_all()),
         Action::SyncDirectory { path } => done(sys::sync_directory(path)),
@@ -43,6 +50,16 @@ pub(super) fn perform(action: &mut Action) -> io::Result<Answer> {
         }
     }
 }
+
+fn append(file: &File, bytes: &[u8]) -> io::Result<Answer> {
+    if file.writes() == Writes::AtAPlace {
+        return Err(io::Error::new(ErrorKind::InvalidInput, NO_APPEND));
+    }
+    done(system(file)?.write_all(bytes))
+}
+
+const NO_PLACE: &str = "it was opened to append, so a write has no place of its own";
+const NO_APPEND: &str = "it was not opened to append";
 
 fn done(result: io::Result<()>) -> io::Result<Answer> {
     result.map(|()| Answer::Done)
@@ -96,7 +113,11 @@ pub(super) fn read_at(
 }
 
 fn read_whole(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
-    let file = sys::open(path, fs::OpenOptions::new().read(true))?;
+    read_rest(sys::open(path, fs::OpenOptions::new().read(true))?, bytes_max)
+}
+
+/// Reads what is left of a file, if that is no more than so many bytes.
+pub(crate) fn read_rest(file: fs::File, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take((bytes_max as u64).saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() > bytes_max { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }

@@ -17,7 +17,8 @@ use crate::{
 /// A file that is written from one place on: what is sent to it is queued, and written beside the loop.
 ///
 /// As with streams, `send` never blocks and has no error; it answers [`Flow::High`] while more than 256 KiB wait, then
-/// [`WriterEvent::Drained`] comes at 64 KiB, and above 4 MiB the writer ends with [`Closed::Overflow`]. A graceful
+/// [`WriterEvent::Drained`] comes at 64 KiB, and above the [cap](FileWriter::cap), 4 MiB by default, the writer ends with
+/// [`Closed::Overflow`]. A log that has to know what is safe asks for a [`sync`](FileWriter::sync) now and then. A graceful
 /// [`close`](crate::Context::close) writes what is queued, syncs the file if [`synced`](FileWriter::synced) says so, and
 /// ends with [`Closed::Done`]: then all of it is in the file. A disk that does not take it ends it with
 /// [`Closed::Failed`], and [`unwritten`](FileWriter::unwritten) says how much is not known to be there.
@@ -67,6 +68,9 @@ pub struct FileWriter {
     /// The next place, or the file's end, wherever that is.
     at: Option<u64>,
     synced: bool,
+    cap: usize,
+    /// A sync was asked for, and is not under way.
+    wants_sync: bool,
     written: u64,
     unwritten: usize,
 }
@@ -74,7 +78,7 @@ pub struct FileWriter {
 impl FileWriter {
     /// Writes from the file's beginning on.
     pub fn new(file: File) -> FileWriter {
-        FileWriter { file, at: Some(0), synced: false, written: 0, unwritten: 0 }
+        FileWriter { file, at: Some(0), synced: false, cap: CAP, wants_sync: false, written: 0, unwritten: 0 }
     }
 
     /// Writes from this place on.
@@ -93,6 +97,20 @@ impl FileWriter {
     pub fn synced(mut self, synced: bool) -> FileWriter {
         self.synced = synced;
         self
+    }
+
+    /// Sets how many bytes may be queued or on their way, 4 MiB by default; more ends the writer with
+    /// [`Closed::Overflow`].
+    pub fn cap(mut self, bytes: usize) -> FileWriter {
+        self.cap = bytes;
+        self
+    }
+
+    /// Syncs what was sent so far, once it is written: [`WriterEvent::Synced`] says up to where all is safe from a power
+    /// cut. Asked of a writer that is registered, by [`Context::get_mut`](crate::Context::get_mut):
+    /// `cx.get_mut(id).map(FileWriter::sync)`. What is asked for while a sync is under way is answered by one more.
+    pub fn sync(&mut self) {
+        self.wants_sync = true;
     }
 
     /// The file.
@@ -116,6 +134,8 @@ impl FileWriter {
 pub enum WriterEvent {
     /// The queue was above its high mark, and is below its low mark again.
     Drained,
+    /// So many bytes of this writer, from its first, are written and synced: the answer to [`FileWriter::sync`].
+    Synced(u64),
 }
 
 /// A writer with what the runtime knows of it. Its `unwritten` is what waits and what is out together.
@@ -128,6 +148,8 @@ struct Writing {
     is_paused: bool,
     is_high: bool,
     is_synced: bool,
+    /// What is written up to here is what the next sync is for; it goes before what was sent later.
+    sync_at: Option<u64>,
     closing: Option<Closed>,
     counted: usize,
 }
@@ -199,6 +221,7 @@ impl Resource for FileWriter {
             is_paused: false,
             is_high: false,
             is_synced: false,
+            sync_at: None,
             closing: None,
             counted: 0,
         };
@@ -224,13 +247,14 @@ impl Output for FileWriter {
         let Some(writing) = writing.filter(|writing| writing.closing.is_none()) else { return Flow::Gone };
         writing.queue.get_or_insert_with(|| pool.take_outgoing()).put(item);
         writing.writer.unwritten += item.len();
-        let (unwritten, holds) = (writing.writer.unwritten, writing.holds());
+        let (unwritten, cap) = (writing.writer.unwritten, writing.writer.cap);
+        let holds = writing.holds();
         let fits = budget.recount(&mut writing.counted, holds);
         writing.is_high |= unwritten > HIGH;
         let is_high = writing.is_high;
         let within = fits || core.make_room();
         core.mark(key);
-        if unwritten > CAP || !within {
+        if unwritten > cap || !within {
             let why = if within { Closed::Overflow } else { Closed::OverBudget };
             core.end(key, why, Ending::Orderly);
             return Flow::Gone;
@@ -247,13 +271,21 @@ fn flush<S: Handle<FileWriter>>(core: &mut Core, key: Key) {
     let index = slot.service;
     let writing = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Writing>());
     let Some(writing) = writing.filter(|writing| !writing.is_out) else { return };
-    let file = writing.writer.file.clone();
-    let action = if let Some(mut queue) = writing.queue.take() {
-        if writing.is_paused && writing.closing.is_none() {
+    let (file, written) = (writing.writer.file.clone(), writing.writer.written);
+    if writing.sync_at.is_none() && mem::take(&mut writing.writer.wants_sync) {
+        writing.sync_at = Some(written + writing.writer.unwritten as u64);
+    }
+    let until_sync = writing.sync_at.map_or(u64::MAX, |at| at - written);
+    let rests = writing.is_paused && writing.closing.is_none();
+    let action = if until_sync == 0 {
+        Action::Sync { file }
+    } else if let Some(mut queue) = writing.queue.take() {
+        if rests {
             writing.queue = Some(queue);
             return;
         }
-        let bytes = take(&mut queue, chunk);
+        let most = chunk.min(usize::try_from(until_sync).unwrap_or(usize::MAX));
+        let bytes = take(&mut queue, most);
         if queue.is_empty() {
             pool.give_outgoing(queue);
         } else {
@@ -325,7 +357,8 @@ fn landed<S: Handle<FileWriter>>(queue: &mut dyn Any, to: Option<(&mut Core, &mu
         }
         Err(error) => return core.end(key, Closed::Failed(error), Ending::Orderly),
     }
-    // A sync is asked for when nothing is queued any more, so what is out without bytes is one.
+    // What is out without bytes is a sync.
+    let synced = writing.sync_at.take_if(|_| count == 0);
     writing.is_synced = count == 0;
     writing.writer.written += count as u64;
     writing.writer.unwritten -= count;
@@ -335,10 +368,14 @@ fn landed<S: Handle<FileWriter>>(queue: &mut dyn Any, to: Option<(&mut Core, &mu
     budget.recount(&mut writing.counted, holds);
     let is_drained = writing.is_high && unwritten <= LOW;
     writing.is_high &= !is_drained;
-    let tell = is_drained && writing.closing.is_none();
+    let is_told = writing.closing.is_none();
     core.mark(key);
-    if tell {
-        emit::<S, FileWriter>(core, service(erased), key, index, WriterEvent::Drained);
+    let to = service(erased);
+    if is_drained && is_told && !emit::<S, FileWriter>(core, to, key, index, WriterEvent::Drained) {
+        return;
+    }
+    if let Some(synced) = synced.filter(|_| is_told) {
+        emit::<S, FileWriter>(core, to, key, index, WriterEvent::Synced(synced));
     }
 }
 

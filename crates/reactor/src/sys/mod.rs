@@ -73,7 +73,7 @@ pub(crate) use self::windows::{
 };
 pub(crate) use self::{
     io::{offer, read, receive, write},
-    regular::{Positioned, open, open_beneath, sync_directory},
+    regular::{Positioned, open, open_beneath, sync_directory, writes},
     sendfile::{HAS_SENDFILE, send_file, sever},
     socket::{
         Connect, accept, connect, is_connected, is_passing, listen, listener, local, peer, reset_at_close,

@@ -7,7 +7,7 @@ use std::{
     path::{Component, Path},
 };
 
-use crate::file::OpenOptions as Asked;
+use crate::file::{OpenOptions as Asked, Writes};
 
 /// A file read and written at a place of its own; the file's own place is left alone.
 pub(crate) struct Positioned<'a> {
@@ -39,6 +39,22 @@ impl Write for Positioned<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Where writes to an open file go.
+pub(crate) fn writes(file: &File) -> Writes {
+    if !file.metadata().is_ok_and(|of| of.is_file()) {
+        return Writes::Anywhere;
+    }
+    #[cfg(unix)]
+    // SAFETY: the descriptor is open, and the command takes no argument.
+    return match unsafe { libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(file), libc::F_GETFL) } {
+        flags if flags < 0 => Writes::Anywhere,
+        flags if flags & libc::O_APPEND != 0 => Writes::AtItsEnd,
+        _ => Writes::AtAPlace,
+    };
+    #[cfg(windows)]
+    Writes::Anywhere
 }
 
 /// open(2), without waiting for the other end of a pipe.

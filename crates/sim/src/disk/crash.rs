@@ -13,7 +13,9 @@ impl Disk {
                 // Nobody hears of it any more.
                 let _ = self.replace(path, bytes, steps, moment);
             }
-            Action::Write { bytes, .. } | Action::Append { bytes, .. } => {
+            Action::Write { bytes, .. }
+            | Action::Append { bytes, .. }
+            | Action::AppendSynced { bytes, .. } => {
                 bytes.truncate(moment.chance.below(bytes.len() as u64 + 1) as usize);
                 let _ = self.perform(action, moment);
             }

@@ -28,7 +28,10 @@ impl State {
         let disk = &mut self.hosts[host as usize].disk;
         let is_sync = matches!(
             job.action(),
-            Action::Sync { .. } | Action::SyncDirectory { .. } | Action::Replace { .. }
+            Action::Sync { .. }
+                | Action::SyncDirectory { .. }
+                | Action::AppendSynced { .. }
+                | Action::Replace { .. }
         );
         let mut most = nanos(if is_sync { disk.options.sync } else { disk.options.operation });
         if self.chance.per_million(disk.options.slow) {

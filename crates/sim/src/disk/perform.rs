@@ -18,6 +18,7 @@ pub(super) struct Open {
     number: Option<u64>,
     read: bool,
     write: bool,
+    append: bool,
     _open: Option<Arc<()>>,
 }
 
@@ -40,12 +41,14 @@ impl Disk {
             }
             Action::Write { file, offset, bytes } => {
                 let number = open(file)?.number(|open| open.write)?;
+                open(file)?.must(|open| !open.append)?;
                 self.write(number, *offset, bytes, moment)
             }
-            Action::Append { file, bytes } => {
+            Action::Append { file, bytes } => self.append(file, bytes, moment),
+            Action::AppendSynced { file, bytes } => {
+                self.append(file, bytes, moment)?;
                 let number = open(file)?.number(|open| open.write)?;
-                let end = self.inode(number)?.content.len() as u64;
-                self.write(number, end, bytes, moment)
+                self.sync(number, moment)
             }
             Action::SetLen { file, len } => {
                 let number = open(file)?.number(|open| open.write)?;
@@ -77,6 +80,13 @@ impl Disk {
             }
             _ => Err(ErrorKind::Unsupported.into()),
         }
+    }
+
+    fn append(&mut self, file: &File, bytes: &[u8], moment: &mut Moment<'_>) -> io::Result<Answer> {
+        let number = open(file)?.number(|open| open.write)?;
+        open(file)?.must(|open| open.append)?;
+        let end = self.inode(number)?.content.len() as u64;
+        self.write(number, end, bytes, moment)
     }
 
     fn inode(&mut self, number: u64) -> io::Result<&mut Inode> {
@@ -130,7 +140,7 @@ impl Disk {
             }
             held = Some(self.inode(number)?.open.clone());
         }
-        let open = Open { number, read: how.read, write, _open: held };
+        let open = Open { number, read: how.read, write, append: how.append, _open: held };
         let metadata = self.stat_open(&open)?;
         Ok(Opened { file: File::hosted(open, format!("/{name}")), metadata, prefetched })
     }
@@ -337,6 +347,11 @@ impl Open {
             Some(_) if !may(self) => Err(error::os(error::BAD_DESCRIPTOR)),
             Some(number) => Ok(number),
         }
+    }
+
+    /// Whether it was opened for what is asked.
+    fn must(&self, be: impl FnOnce(&Open) -> bool) -> io::Result<()> {
+        if be(self) { Ok(()) } else { Err(ErrorKind::InvalidInput.into()) }
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     fs,
     io::{self, ErrorKind},
     os::{
-        fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd},
         unix::ffi::OsStringExt as _,
     },
     path::PathBuf,
@@ -18,7 +18,7 @@ use std::{
 use io_uring::{opcode, squeue, types::Fd};
 
 use crate::{
-    file::{Answer, File, FileKind, Metadata, Opened, PREFETCH_MAX},
+    file::{Answer, File, FileKind, Metadata, Opened, PREFETCH_MAX, read_rest},
     sys,
 };
 
@@ -195,6 +195,10 @@ impl Then {
                 if metadata.kind == FileKind::Directory {
                     // A read that does not wait would only say that a directory cannot be read so.
                     return Err(io::Error::from_raw_os_error(libc::EISDIR));
+                }
+                if !is_regular && sys::file::is_pipe(file.as_fd()) {
+                    // The ring has no read of a named pipe that does not wait. A call of read(2) has: it was opened so.
+                    return Ok(Step::Done(read_rest(file, bytes_max).map(Answer::Bytes)));
                 }
                 // One more than there are tells that these are all, and one more than there may be that these are too many.
                 let bytes_max = bytes_max.saturating_add(1);

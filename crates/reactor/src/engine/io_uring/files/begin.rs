@@ -11,7 +11,7 @@ use io_uring::opcode;
 use super::ask::{Ask, From, Step, Synced, Then, WHERE_IT_STANDS};
 use crate::{
     engine::io_uring::probe::Known,
-    file::{Action, Answer, File, OpenOptions},
+    file::{Action, Answer, File, OpenOptions, Writes},
     sys,
 };
 
@@ -41,12 +41,12 @@ pub(super) fn begin(action: &mut Action, known: Known) -> Option<Step> {
         }
         Action::Write { file, offset, bytes } => {
             can(opcode::Write::CODE)?;
-            raises_no_signal()?;
+            raises_no_signal().and((file.writes() != Writes::AtItsEnd).then_some(()))?;
             return Some(write(plain(file)?, place(*offset)?, mem::take(bytes)));
         }
         Action::Append { file, bytes } => {
             can(opcode::Write::CODE)?;
-            raises_no_signal()?;
+            raises_no_signal().and((file.writes() != Writes::AtAPlace).then_some(()))?;
             return Some(write(plain(file)?, WHERE_IT_STANDS, mem::take(bytes)));
         }
         Action::SetLen { file, len } => {
@@ -91,9 +91,9 @@ pub(super) fn begin(action: &mut Action, known: Known) -> Option<Step> {
                 None => return Some(Step::Done(Ok(Answer::Done))),
             }
         }
-        // There is no operation that reads a directory. A replace that began is to be brought to its end even if the
+        // There is no operation that reads a directory. A synced append waits for its disk anyway. A replace that began is to be brought to its end even if the
         // engine is dropped meanwhile, and sets permissions, for which there is none either.
-        Action::ReadDirectory { .. } | Action::Replace { .. } => return None,
+        Action::ReadDirectory { .. } | Action::AppendSynced { .. } | Action::Replace { .. } => return None,
     }))
 }
 
@@ -169,6 +169,11 @@ mod tests {
         File::new(fs::File::open(path).expect("it is there"), path)
     }
 
+    fn log() -> File {
+        let log = fs::OpenOptions::new().append(true).open("/dev/null");
+        File::new(log.expect("it is there"), "/dev/null")
+    }
+
     /// Makes an action, which needs these operations of the kernel.
     type Needs = (fn() -> Action, &'static [u8]);
 
@@ -187,7 +192,7 @@ mod tests {
                 &[opcode::OpenAt2::CODE, opcode::Read::CODE],
             ),
             (|| Action::Write { file: file(), offset: 0, bytes: vec![1] }, &[opcode::Write::CODE]),
-            (|| Action::Append { file: file(), bytes: vec![1] }, &[opcode::Write::CODE]),
+            (|| Action::Append { file: log(), bytes: vec![1] }, &[opcode::Write::CODE]),
             (|| Action::SetLen { file: file(), len: 0 }, &[opcode::Ftruncate::CODE]),
             (|| Action::Sync { file: file() }, &[opcode::Fsync::CODE]),
             (|| Action::SyncDirectory { path: path() }, &[opcode::OpenAt2::CODE, opcode::Fsync::CODE]),
@@ -239,6 +244,8 @@ mod tests {
             open(OpenOptions { create: true, ..read }),
             open(OpenOptions { append: true, truncate: true, ..nothing.clone() }),
             open(nothing),
+            Action::Append { file: file(), bytes: vec![1] },
+            Action::AppendSynced { file: log(), bytes: vec![1] },
             Action::ReadDirectory { path: "/".into(), entries_max: 1 },
             Action::Replace { path: "x".into(), bytes: Vec::new() },
         ] {
