@@ -290,6 +290,7 @@ impl Core {
                 self.counters.errors_refused += 1
             }
             Closed::Overflow
+            | Closed::Unread
             | Closed::OverBudget
             | Closed::Stalled
             | Closed::Deadline
@@ -322,7 +323,11 @@ impl Core {
 
     /// Sets the runtime's own deadline of a resource, from this turn's time on.
     pub(crate) fn set_guard(&mut self, key: Key, after: Option<Duration>) {
-        let at = after.map_or(Time::NEVER, |after| self.now + after);
+        self.set_guard_at(key, after.map_or(Time::NEVER, |after| self.now + after));
+    }
+
+    /// Sets the runtime's own deadline of a resource to this moment.
+    pub(crate) fn set_guard_at(&mut self, key: Key, at: Time) {
         let Some(slot) = self.registry.live(key) else { return };
         if slot.guard != at {
             slot.guard = at;

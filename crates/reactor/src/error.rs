@@ -116,6 +116,9 @@ pub enum Closed {
     Refused(Failure),
     /// The write queue passed its cap, or an item its largest size.
     Overflow,
+    /// Input that no handler took passed [`StreamOptions::unread`](crate::StreamOptions::unread): the stream was paused, or
+    /// an item was larger than that.
+    Unread,
     /// The runtime's bytes were short, and this stream held most of those that made no progress, or asked for more when
     /// nothing could be freed. See [`Limits::shortage`](crate::Limits::shortage).
     OverBudget,
@@ -175,14 +178,17 @@ impl fmt::Display for Closed {
             Closed::Released => f.write_str("released"),
             Closed::Failed(error) => error.fmt(f),
             Closed::Refused(failure) => failure.fmt(f),
-            Closed::Overflow => f.write_str("the write queue passed its cap: the peer reads too slowly"),
+            Closed::Overflow => f.write_str("more was sent than could leave: the queue of output is full"),
+            Closed::Unread => {
+                f.write_str("more arrived than was handled: the limit of unread input is reached")
+            }
             Closed::OverBudget => f.write_str("the runtime's bytes ran short, and this held many of them"),
-            Closed::Stalled => f.write_str("the peer takes no bytes"),
+            Closed::Stalled => f.write_str("no output could leave for too long"),
             Closed::Deadline => f.write_str("the deadline passed"),
             Closed::TimedOut(Phase::Connect) => f.write_str("connecting took too long"),
             Closed::TimedOut(Phase::Handshake) => f.write_str("the handshake took too long"),
             Closed::TimedOut(Phase::Item) => f.write_str("the peer did not complete an item in time"),
-            Closed::TimedOut(Phase::Close) => f.write_str("the graceful close took too long"),
+            Closed::TimedOut(Phase::Close) => f.write_str("the graceful close stood still for too long"),
             Closed::TimedOut(Phase::File) => f.write_str("moving a part of a file took too long"),
             Closed::Truncated(failure) => write!(f, "cut off: {failure}"),
             Closed::Partner => f.write_str("the stream it was coupled to was cut off"),

@@ -138,7 +138,7 @@ fn input_that_nobody_takes_is_bounded() {
         settle(&mut world.runtime);
         assert!(world.probe().closed.is_empty(), "the limit fits");
         peer.write_all(b"x").expect("room");
-        assert!(matches!(world.until_closed(), Closed::Overflow));
+        assert!(matches!(world.until_closed(), Closed::Unread));
     });
 }
 

@@ -329,7 +329,7 @@ fn a_queue_without_progress_is_stalled() {
     for_each_engine(|engine| {
         let (ours, peer) = tcp_pair();
         small_buffers(&ours);
-        let options = StreamOptions { write_stall: SHORT, ..StreamOptions::DEFAULT };
+        let options = StreamOptions { write_stall: Some(SHORT), ..StreamOptions::DEFAULT };
         let mut world =
             World::over(engine.runtime(), Probe::quiet(), Stream::new(Bytes).options(options), ours, peer);
         world.until_seen(Seen::Open);
@@ -339,7 +339,7 @@ fn a_queue_without_progress_is_stalled() {
         // One that makes progress, however slow, is not.
         let (ours, mut slow) = tcp_pair();
         small_buffers(&ours);
-        let options = StreamOptions { write_stall: 10 * SHORT, ..StreamOptions::DEFAULT };
+        let options = StreamOptions { write_stall: Some(10 * SHORT), ..StreamOptions::DEFAULT };
         let id = add(&mut world.runtime, world.service, Stream::new(Bytes).options(options), ours);
         world.runtime.with(world.service, |_, cx| cx.send(id, &big)).expect("it lives");
         assert_eq!(common::read(&mut world.runtime, &mut slow, big.len()).len(), big.len());
@@ -429,5 +429,48 @@ fn a_stream_that_cannot_be_written_any_more_does_not_linger_when_it_is_refused()
         until(&mut runtime, |runtime| !runtime.service(service).expect("it lives").closed.is_empty());
         let why = &runtime.service(service).expect("it lives").closed[0].2;
         assert!(matches!(why, Closed::Refused(_)), "{why}");
+    });
+}
+
+#[test]
+#[cfg(unix)]
+fn a_pipe_whose_reader_pauses_has_no_limit_unless_one_is_set() {
+    for_each_engine(|engine| {
+        for stall in [None, Some(SHORT)] {
+            let (mut reader, writer) = std::io::pipe().expect("a pipe");
+            let mut runtime = engine.runtime();
+            let service = runtime.add(Probe::quiet()).expect("it starts");
+            // The limit of a close is short, and the reader pauses for longer.
+            let options = StreamOptions { write_stall: stall, close: SHORT, ..StreamOptions::DEFAULT };
+            let id = add(&mut runtime, service, Stream::new(Bytes).options(options), writer);
+            let sent = pattern(300_000);
+            let pause = runtime.with(service, |_, cx| {
+                cx.send(id, &sent);
+                cx.close(id);
+                cx.now() + 5 * SHORT
+            });
+            let pause = pause.expect("it lives");
+            let is_closed =
+                |runtime: &reactor::Runtime| !runtime.service(service).expect("it lives").closed.is_empty();
+            if stall.is_some() {
+                until(&mut runtime, |runtime| is_closed(runtime));
+                let why = &runtime.service(service).expect("it lives").closed[0].2;
+                assert!(matches!(why, Closed::TimedOut(_)), "{why}");
+                continue;
+            }
+            until(&mut runtime, |runtime| {
+                runtime.with(service, |_, cx| cx.now() >= pause).expect("it lives")
+            });
+            assert!(!is_closed(&runtime), "the reader only pauses");
+            let thread = thread::spawn(move || {
+                let mut all = Vec::new();
+                reader.read_to_end(&mut all).expect("a pipe");
+                all
+            });
+            until(&mut runtime, |runtime| is_closed(runtime));
+            assert!(runtime.service(service).expect("it lives").closed[0].2.is_clean());
+            drop(runtime);
+            assert!(thread.join().expect("the reader did not panic") == sent);
+        }
     });
 }

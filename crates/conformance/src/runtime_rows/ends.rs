@@ -7,15 +7,15 @@ use std::{
 };
 
 use reactor::{
-    Address, Bytes, Closed, ConnectOptions, Context, Id, Layer, ListenOptions, Result, ServiceId, Stream,
-    StreamOptions, session,
+    Address, Bytes, Closed, ConnectOptions, Context, Id, Layer, ListenOptions, Phase, Result, ServiceId,
+    Stream, StreamOptions, session,
 };
 
 use super::{
     SHORT, SOCKETS,
     probe::{Probe, What},
     rig::{self, Rig},
-    row, sized,
+    row, sized, slow,
 };
 use crate::{
     rows::pattern,
@@ -33,6 +33,11 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row("N4r3", "output that has left whole ends in order, whatever ends its stream", &[], whole_output),
     row("N5r", "a proxy whose target resets passes on what came, then resets its client", &[], reset_target),
+    row("N6r", "a slow reader that still reads gets all of it during a graceful close", &[], |world| {
+        if world.is_virtual() { slow_reader(world) } else { Err(Stop::Skipped("slow: N6r2".to_owned())) }
+    }),
+    slow("N6r2", "the same by the system's clock", SOCKETS, slow_reader),
+    row("N6r3", "a reader slower than the speed asked for is cut", &[], too_slow_reader),
     row(
         "N9r",
         "a reset behind data, before the connect is looked at: open, the data, the failure",
@@ -147,7 +152,7 @@ fn drop_output(world: &mut World<'_>, cause: Cause) -> Outcome {
     let size = sized(world, 3_500_000, 200_000);
     let of = |this: Cause| if cause == this { SHORT } else { Duration::from_secs(3600) };
     let cap = if cause == Cause::Overflow { size } else { usize::MAX };
-    let (close, write_stall) = (of(Cause::Close), of(Cause::Stall));
+    let (close, write_stall) = (of(Cause::Close), Some(of(Cause::Stall)));
     let options = StreamOptions { close, write_stall, cap, item: cap, ..StreamOptions::DEFAULT };
     let mut halves = Halves::new(world, options)?;
     halves.ask(|cx, id| cx.pause(id));
@@ -322,6 +327,65 @@ fn reset_target(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
+/// Closes a server's stream behind much output, whose reader rests for `every` after each piece; says why it ended.
+fn read_slowly(halves: &mut Halves, every: Duration, output: &[u8]) -> std::result::Result<Closed, Stop> {
+    let (client, server, id) = (halves.client, halves.server, halves.at_client);
+    let mut got = 0;
+    halves.rigs[0].get_mut(client).act(move |cx, _, what| {
+        match what {
+            What::Got(bytes) => {
+                got += bytes.len();
+                if got >= PIECE {
+                    got = 0;
+                    cx.pause(id);
+                    cx.after(every, 1);
+                }
+            }
+            What::Message(_) => cx.resume(id),
+            _ => (),
+        }
+        Ok(())
+    });
+    halves.serve(|cx, id| {
+        cx.send(id, output);
+        cx.close(id);
+    });
+    let both = |rigs: &mut [Rig]| {
+        let [at_client, at_server] = rigs else { return false };
+        at_server.get(server).closed.len() == 1 && at_client.get(client).closed.len() == 1
+    };
+    rig::until(&mut halves.rigs, "both have closed", both)?;
+    Ok(halves.rigs[1].get_mut(server).closed.remove(0).2)
+}
+
+fn slow_reader(world: &mut World<'_>) -> Outcome {
+    let close = Duration::from_secs(1);
+    let output = pattern(sized(world, 3_500_000, 600_000));
+    let every = close / if world.is_virtual() { 4 } else { 20 };
+    let options = StreamOptions { close, item: output.len(), ..StreamOptions::DEFAULT };
+    let mut halves = Halves::new(world, options)?;
+    let begun = halves.rigs[0].now();
+    let why = read_slowly(&mut halves, every, &output)?;
+    let took = halves.rigs[0].now().since(begun);
+    check!(took > close, "it took {took:?}: too little to tell");
+    let received = halves.rigs[0].get(halves.client).received(halves.at_client);
+    check!(received == output.len() && why.is_clean(), "{received} bytes came in {took:?}, then {why}");
+    rig::finish(halves.rigs)
+}
+
+fn too_slow_reader(world: &mut World<'_>) -> Outcome {
+    // More than anybody reads: a byte buys next to nothing, so the close is over when its first time is.
+    let output = pattern(sized(world, 3_500_000, 400_000));
+    let (close, item) = (2 * SHORT, output.len());
+    let options = StreamOptions { close, close_speed: u32::MAX, item, ..StreamOptions::DEFAULT };
+    let mut halves = Halves::new(world, options)?;
+    let why = read_slowly(&mut halves, SHORT, &output)?;
+    check!(matches!(why, Closed::TimedOut(Phase::Close)), "{why}");
+    let probe = halves.rigs[0].get(halves.client);
+    check_reset(probe, &probe.closed[0].2)?;
+    rig::finish(halves.rigs)
+}
+
 /// Opens, gets the banner, and is told of the reset.
 fn check_early(probe: &Probe, id: Id<Stream>) -> Outcome {
     let told = probe.of(id);
@@ -371,6 +435,8 @@ fn early_abort(world: &mut World<'_>) -> Outcome {
     rig::finish(rigs)
 }
 
+/// What a slow reader reads before it rests.
+const PIECE: usize = 40 << 10;
 const BANNER: &[u8] = b"a banner of 26 bytes, says";
 
 /// Of the server's runtime. What an engine keeps for itself is a part of it.

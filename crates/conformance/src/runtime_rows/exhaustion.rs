@@ -380,7 +380,7 @@ fn over_budget(world: &mut World<'_>) -> Outcome {
         !rig.get(server).closed.is_empty()
     })?;
     let why = &rig.get(server).closed[0].2;
-    check!(matches!(why, Closed::OverBudget | Closed::Overflow), "{why}");
+    check!(matches!(why, Closed::OverBudget | Closed::Unread), "{why}");
     check!(most <= budget as u64, "{most} bytes were queued at a budget of {budget}");
     rig.with(client, |_, cx| ids[1..].iter().for_each(|id| cx.abort(*id)));
     rig.settle()?;
@@ -431,7 +431,7 @@ fn layered_input(world: &mut World<'_>) -> Outcome {
     rig.with(client, |_, cx| cx.send(id, b"x"));
     rig.until("one more ends it", |rig| !rig.get(server).closed.is_empty())?;
     let why = &rig.get(server).closed[0].2;
-    check!(matches!(why, Closed::Overflow), "{why}");
+    check!(matches!(why, Closed::Unread), "{why}");
     rig.with(client, |_, cx| cx.abort(id));
     rig.finish()
 }

@@ -53,7 +53,7 @@ fn never_reads(world: &mut World<'_>) -> Outcome {
 }
 
 fn stalled(world: &mut World<'_>) -> Outcome {
-    let options = StreamOptions { write_stall: 2 * SHORT, ..StreamOptions::DEFAULT };
+    let options = StreamOptions { write_stall: Some(2 * SHORT), ..StreamOptions::DEFAULT };
     let mut pair = Pair::of(world, move || Stream::new(Bytes).options(options.clone()))?;
     pair.by_client(|cx, id| cx.pause(id));
     pair.rig.settle()?;

@@ -370,6 +370,10 @@ fn landed<S: Handle<FileWriter>>(queue: &mut dyn Any, to: Option<(&mut Core, &mu
     writing.is_high &= !is_drained;
     let is_told = writing.closing.is_none();
     core.mark(key);
+    if !is_told {
+        // Only standing still is bounded by time.
+        core.set_guard(key, Some(CLOSE_MAX));
+    }
     let to = service(erased);
     if is_drained && is_told && !emit::<S, FileWriter>(core, to, key, index, WriterEvent::Drained) {
         return;

@@ -266,7 +266,8 @@ fn flush<R: Resource>(core: &mut Core, key: Key) {
     if let (Some(mut out), Some(write)) = (custom.out.take(), custom.flush) {
         let mut io = Io::new(&mut **engine, true);
         let result = if out.is_empty() { Ok(()) } else { write(&mut custom.resource, &mut io, &mut out) };
-        counters.bytes_out += io.outcome().bytes_out;
+        let taken = io.outcome().bytes_out;
+        counters.bytes_out += taken;
         if out.is_empty() {
             pool.give_outgoing(out)
         } else {
@@ -277,6 +278,9 @@ fn flush<R: Resource>(core: &mut Core, key: Key) {
             custom.moved = budget.period();
         }
         budget.recount(&mut custom.counted, holds);
+        if custom.closing.is_some() && custom.queued() > 0 && taken > 0 {
+            core.set_guard(key, Some(CLOSE_MAX));
+        }
         match result {
             Err(error) if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 return core.fail(key, "write", error);

@@ -105,7 +105,7 @@ impl Gossip {
                 item: LINE_MAX + 1,
                 unread: QUEUE_MAX,
                 connect: SILENCE_MAX,
-                write_stall: SILENCE_MAX,
+                write_stall: Some(SILENCE_MAX),
                 ..StreamOptions::DEFAULT
             }),
         }

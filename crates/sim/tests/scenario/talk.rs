@@ -290,7 +290,7 @@ pub(super) fn options() -> StreamOptions {
         low: 4 << 10,
         connect: Duration::from_millis(1_500),
         close: Duration::from_millis(600),
-        write_stall: Duration::from_millis(400),
+        write_stall: Some(Duration::from_millis(400)),
         ..StreamOptions::DEFAULT
     }
 }

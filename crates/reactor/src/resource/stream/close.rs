@@ -1,5 +1,7 @@
 //! The ends of a stream: graceful close with lingering, half-close, release, deadlines.
 
+use std::time::Duration;
+
 use session::{Codec, Failure, Layer, Phase};
 
 use super::{
@@ -7,6 +9,7 @@ use super::{
     link::{State, find},
 };
 use crate::{
+    clock::Time,
     core::Core,
     engine::{Ending, Transport},
     error::{self, Closed, Error},
@@ -61,11 +64,26 @@ pub(super) fn conclude<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key
         link.stream.session.close();
     }
     if link.closing {
-        let after = link.options().close;
-        if !attempt::bound::<C, L, R>(core, key, after) {
-            core.set_guard(key, Some(after));
+        let (bound, after) = (link.options().close, link.close_stall());
+        if !attempt::bound::<C, L, R>(core, key, bound) {
+            core.set_guard(key, after);
         }
     }
+}
+
+/// Bytes of a stream that closes have left: only standing still is bounded by time, and too little speed if that is asked
+/// for.
+pub(super) fn progress<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, taken: usize) {
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    let (speed, after) = (link.options().close_speed, link.close_stall());
+    let is_last = link.queued() == 0;
+    let mut guard = after.map_or(Time::NEVER, |after| core.now + after);
+    // The end has the whole time again.
+    if speed > 0 && !is_last {
+        let bought = Duration::from_secs_f64(taken as f64 / f64::from(speed));
+        guard = guard.min(core.registry.live(key).map_or(Time::NEVER, |slot| slot.guard) + bought);
+    }
+    core.set_guard_at(key, guard);
 }
 
 /// Ends the write side after what is queued; the stream goes on reading.

@@ -122,7 +122,7 @@ pub(super) fn bound_input<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: 
     let within = link.recount(budget);
     let over = link.waiting() > link.options().unread;
     if over {
-        core.end(key, Closed::Overflow, Ending::Orderly);
+        core.end(key, Closed::Unread, Ending::Orderly);
     } else if !within && !core.make_room() {
         core.end(key, Closed::OverBudget, Ending::Orderly);
     } else if core.budget.is_tight() {

@@ -77,8 +77,9 @@ pub(super) fn await_room<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: K
     }
     let Some(link) = find::<C, L, R>(core, key) else { return false };
     link.awaits_room = true;
-    let stall = link.options().write_stall;
-    core.set_guard_later(key, stall);
+    if let Some(stall) = link.write_stall() {
+        core.set_guard_later(key, stall);
+    }
     true
 }
 

@@ -1,6 +1,6 @@
 //! A stream in its slot: what the runtime knows of one connection, and how it enters and leaves.
 
-use std::{any::Any, io, mem};
+use std::{any::Any, io, mem, time::Duration};
 
 use session::{Codec, Layer};
 
@@ -96,6 +96,8 @@ pub(super) struct Rare {
     pub(super) attempt: Option<Box<Attempt>>,
 }
 
+/// How long the queue of a socket may make no progress by default.
+const WRITE_STALL: Duration = Duration::from_secs(60);
 /// What an input buffer that is hardly used keeps when bytes are short.
 const UNREAD_KEPT: usize = 4 << 10;
 
@@ -282,6 +284,16 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     /// Whether a part of its output is known to be missing, so that its end is to be a reset.
     pub(super) fn is_marked_cut(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| rare.is_cut)
+    }
+
+    /// How long its queue may make no progress.
+    pub(super) fn write_stall(&self) -> Option<Duration> {
+        self.options().write_stall.or(self.remote.then_some(WRITE_STALL))
+    }
+
+    /// How long its close may stand still: as long as a queue may, where a reader may pause as long as it likes.
+    pub(super) fn close_stall(&self) -> Option<Duration> {
+        if self.remote || self.queued() == 0 { Some(self.options().close) } else { self.write_stall() }
     }
 
     /// Bytes of accepted output that have not left.

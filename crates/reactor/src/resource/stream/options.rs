@@ -8,7 +8,7 @@ use std::time::Duration;
 /// use reactor::{Bytes, Stream, StreamOptions};
 /// use std::{sync::Arc, time::Duration};
 ///
-/// let patient = Arc::new(StreamOptions { write_stall: Duration::from_secs(300), ..StreamOptions::DEFAULT });
+/// let patient = Arc::new(StreamOptions { write_stall: Some(Duration::from_secs(300)), ..StreamOptions::DEFAULT });
 /// let stream = Stream::new(Bytes).options(patient.clone());
 /// # let _ = stream;
 /// ```
@@ -30,10 +30,15 @@ pub struct StreamOptions {
     pub connect: Duration,
     /// How long the handshake of the layers may take; 10 s.
     pub handshake: Duration,
-    /// How long a graceful close may take: flush, end, linger; 5 s.
+    /// How long a graceful close may stand still: it counts again from each byte that leaves, and from the end on while
+    /// the peer's end is waited for; 5 s. What is no socket is bounded by `write_stall` instead while output is queued.
     pub close: Duration,
-    /// How long a queue may make no progress; 60 s.
-    pub write_stall: Duration,
+    /// How many bytes a second have to leave during a graceful close, so that a peer that takes a byte now and then does
+    /// not hold it open; each byte then buys its part of a second, up to `close`. 0, the default: any byte will do.
+    pub close_speed: u32,
+    /// How long a queue may make no progress. `None`, the default, is 60 s on a socket, and without limit on what is none
+    /// (standard streams, terminals, pipes, the input of a child), where a reader that pauses is no fault.
+    pub write_stall: Option<Duration>,
     /// How long a peer behind a socket may take for an item that it has begun; 5 minutes.
     ///
     /// It counts from the first byte of the item, or from the end of the item before, and not from the last byte that
@@ -55,7 +60,8 @@ impl StreamOptions {
         connect: Duration::from_secs(30),
         handshake: Duration::from_secs(10),
         close: Duration::from_secs(5),
-        write_stall: Duration::from_secs(60),
+        close_speed: 0,
+        write_stall: None,
         unfinished: Duration::from_secs(300),
     };
 }

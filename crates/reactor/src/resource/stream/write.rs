@@ -191,8 +191,10 @@ fn write<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
 fn flies<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, len: usize, memory: usize) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     (link.flying, link.flight) = (len, memory);
-    let stall = link.options().write_stall;
-    if !link.is_concluding() && link.state == State::Open {
+    if !link.is_concluding()
+        && link.state == State::Open
+        && let Some(stall) = link.write_stall()
+    {
         core.set_guard_later(key, stall);
     }
 }
@@ -213,6 +215,9 @@ fn take_back<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Se
             counters.bytes_out += taken as u64;
             if taken > 0 {
                 link.moved = budget.period();
+                if link.is_concluding() {
+                    close::progress::<C, L, R>(core, key, taken);
+                }
             }
             left > 0
         }
