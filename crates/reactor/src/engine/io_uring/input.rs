@@ -461,3 +461,26 @@ const HELD_MAX: usize = 256;
 const GREEDY_SHARE: usize = 16;
 /// How many connections are accepted by calls in one go.
 const ACCEPTS_MAX: u32 = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::held::Held;
+
+    #[test]
+    fn who_had_no_buffer_so_far_stands_before_who_had_some_each_in_the_order_it_came() {
+        let mut engine = IoUring::new().expect("this kernel has io_uring");
+        let mut line = Vec::new();
+        for (slot, is_fed) in [(0, true), (1, false), (2, true), (3, false)] {
+            let descriptor = std::fs::File::open("/dev/null").expect("it opens").into();
+            let index = engine.table.insert(Key::new(slot, 0, 0), Held::Owned(descriptor), Part::Stream);
+            let entry = engine.table.get_mut(index).expect("it was inserted");
+            entry.set(FED, is_fed);
+            line.push(Place { index, life: entry.life });
+            engine.starve(index);
+            // It is in the line already.
+            engine.starve(index);
+        }
+        assert_eq!(Vec::from(engine.starved.clone()), [line[1], line[3], line[0], line[2]]);
+    }
+}
