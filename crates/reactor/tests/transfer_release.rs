@@ -8,6 +8,7 @@ mod sending;
 use std::{
     io::{ErrorKind, Read},
     mem,
+    sync::OnceLock,
 };
 
 use common::for_each_engine;
@@ -15,8 +16,9 @@ use reactor::{Closed, Phase};
 use scratch::Scratch;
 use sending::Stage;
 
-fn content() -> Vec<u8> {
-    (0..LEN).map(|at| (at / 7 % 251) as u8).collect()
+fn content() -> &'static [u8] {
+    static CONTENT: OnceLock<Vec<u8>> = OnceLock::new();
+    CONTENT.get_or_init(|| (0..LEN).map(|at| (at / 7 % 251) as u8).collect())
 }
 
 /// A stage whose only thread for files is held up, with a part of a file behind what holds it up.
@@ -24,7 +26,7 @@ fn with_a_part_out(
     engine: common::Engine,
     dir: &Scratch,
 ) -> (Stage, std::sync::mpsc::Sender<()>, std::net::TcpStream) {
-    let path = dir.file("file", &content());
+    let path = dir.file("file", content());
     let change = |limits: &mut reactor::Limits| limits.file_threads = 1;
     let mut stage = Stage::made(engine, &path, change, |sender| {
         (sender.keeps_open, sender.close) = (true, 4 * common::SHORT);

@@ -184,7 +184,7 @@ fn closed_meanwhile(world: &mut World<'_>) -> Outcome {
 }
 
 fn released(world: &mut World<'_>) -> Outcome {
-    for round in 0..4 {
+    for round in 0..2 {
         let content = pattern(sized(world, 12 << 20, 300_000));
         let mut rig = Rig::new(world)?;
         let UnderWay { path, file, server, client, first, .. } = under_way(&mut rig, &content)?;
