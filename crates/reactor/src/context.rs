@@ -14,7 +14,7 @@ use crate::{
     controller::Controller,
     core::{Core, Fresh},
     engine::{Ending, Transport},
-    error::{Closed, Error, Fault, Result},
+    error::{Closed, Error, Fault, Phase, Result},
     guard::Kept,
     hold::Hold,
     id::{Id, Key},
@@ -66,6 +66,25 @@ impl<'a, S> Context<'a, S> {
     #[cfg(unix)]
     pub(crate) fn engine(&mut self) -> &mut dyn crate::engine::Engine {
         &mut *self.core.engine
+    }
+
+    /// Notes an error that the service did not take.
+    pub(crate) fn note_error(&mut self, text: String) {
+        self.core.note_error(self.index, text);
+    }
+
+    /// Notes why a resource ended, if that is an error that the service did not take.
+    pub(crate) fn ended_unheard(&mut self, key: Key, why: &Closed) {
+        let is_connect = match why {
+            Closed::Failed(Error::Os { operation, .. }) => *operation == "connect",
+            Closed::TimedOut(phase) => *phase == Phase::Connect,
+            _ => false,
+        };
+        if let Some(text) = self.core.refused.remove(&key) {
+            self.note_error(text);
+        } else if is_connect {
+            self.note_error(why.to_string());
+        }
     }
 
     /// Whether the key names a live resource of this service.
@@ -584,5 +603,5 @@ pub(crate) fn to_address(operation: &'static str, address: &impl ToAddress) -> R
 
 /// A resource as errors name it.
 pub(crate) fn name_of<R: Resource>(id: Id<R>) -> String {
-    format!("{} {id:?}", std::any::type_name::<R>())
+    format!("{} {id:?}", crate::log::short(std::any::type_name::<R>()))
 }

@@ -12,12 +12,14 @@ use std::{
 use session::Pool;
 
 use crate::{
+    address::Address,
     clock::Time,
     engine::{Ending, Engine},
-    error::{Closed, Error, Fault},
+    error::{Closed, Error, Failure, Fault},
     file::Files,
     guard,
     id::Key,
+    log::{Lines, short},
     message::{Deliver, Inbox, Jobs, Lanes, Mailbox},
     metrics::Counters,
     runtime::{
@@ -31,6 +33,11 @@ use crate::{
 
 /// The size of the buffer lent to a resource's step.
 const SCRATCH: usize = 64 << 10;
+
+/// The most errors of a service whose texts are kept for the receipt.
+const ERRORS_KEPT: usize = 8;
+/// The most bytes of such a text.
+const ERROR_BYTES_MAX: usize = 1024;
 
 /// Whose time is over.
 #[derive(Clone, Copy, Debug)]
@@ -93,12 +100,17 @@ pub(crate) type Observer = Box<dyn FnMut(Call)>;
 /// What is known of a service for its receipt.
 #[derive(Default)]
 pub(crate) struct Record {
+    /// The type of the service.
+    pub(crate) name: &'static str,
     pub(crate) faults: u64,
     pub(crate) first_faults: Vec<String>,
     pub(crate) closed: u64,
     pub(crate) cut: u64,
     pub(crate) bytes_dropped: u64,
     pub(crate) jobs: u32,
+    /// Errors that nobody took, and the first of them.
+    pub(crate) errors: u64,
+    pub(crate) first_errors: Vec<String>,
 }
 
 /// The tables of the loop.
@@ -149,6 +161,9 @@ pub struct Core {
     pub(crate) alive: Vec<bool>,
     /// Faults found while their service was being called.
     pub(crate) faults_due: Vec<(u16, Fault)>,
+    /// Resources that close because their handler returned an error: how they are called, and what it said.
+    pub(crate) refused: HashMap<Key, String>,
+    lines: Lines,
     /// Services whose code panicked outside of a call of theirs, and what it said.
     pub(crate) panics_due: Vec<(u16, String)>,
     pub(crate) limits: Limits,
@@ -200,6 +215,8 @@ impl Core {
             records: Vec::new(),
             alive: Vec::new(),
             faults_due: Vec::new(),
+            refused: HashMap::new(),
+            lines: Lines::new(now),
             panics_due: Vec::new(),
             scratch: None,
             calling: 0,
@@ -278,9 +295,68 @@ impl Core {
 
     /// Ends a resource by an error of the system.
     pub(crate) fn fail(&mut self, key: Key, operation: &'static str, error: std::io::Error) {
-        let Some(slot) = self.registry.live(key) else { return };
-        let resource = format!("{} {key:?}", (slot.table.name)());
-        self.end(key, Closed::Failed(Error::os(operation, resource, error)), Ending::Orderly);
+        let error = Error::os(operation, self.name(key), error);
+        self.end(key, Closed::Failed(error), Ending::Orderly);
+    }
+
+    /// Closes a resource because its handler returned an error. What the error says is noted for the case that the
+    /// service does not look at it in `closed` either.
+    #[cold]
+    pub(crate) fn refuse(&mut self, key: Key, failure: Failure) {
+        let text = format!("{}: {failure}", self.name(key));
+        self.refused.insert(key, text);
+        self.close(key, Closed::Refused(failure));
+    }
+
+    /// How a live resource is called: by its peer's address, a listener by its own, another by its type.
+    pub(crate) fn name(&self, key: Key) -> String {
+        let Some(slot) = self.registry.peek(key) else { return format!("{key:?}") };
+        let address = if slot.table.listener { self.engine.local(key) } else { self.engine.peer(key) };
+        match address {
+            Ok(address) if address != Address::Unnamed => address.to_string(),
+            _ => format!("{} {key:?}", short((slot.table.name)())),
+        }
+    }
+
+    /// Notes an error of a service that nobody took: for the receipt, and as a line on standard error.
+    #[cold]
+    pub(crate) fn note_error(&mut self, service: u16, mut text: String) {
+        self.complain(service, &text);
+        let Some(record) = self.records.get_mut(service as usize) else { return };
+        record.errors += 1;
+        if record.first_errors.len() < ERRORS_KEPT {
+            let end = (0..=ERROR_BYTES_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+            text.truncate(end.unwrap_or(0));
+            record.first_errors.push(text);
+        }
+    }
+
+    /// Writes a line about a service to standard error, if there were not too many.
+    #[cold]
+    pub(crate) fn complain(&mut self, service: u16, text: &str) {
+        let name = self.records.get(service as usize).map_or("", |record| record.name);
+        if crate::log::error(name, text) {
+            return;
+        }
+        let line = self.lines.line(self.now, &format!("service {}: {text}", short(name)));
+        if line.is_some_and(|line| !self.engine.print_error(&line)) {
+            self.lines.keep_back();
+        }
+    }
+
+    /// Writes how many lines were left out since the last one.
+    pub(crate) fn end_complaints(&mut self) {
+        if let Some(line) = self.lines.last() {
+            self.engine.print_error(&line);
+        }
+    }
+
+    /// Frees the slot of a resource that has ended, after its `closed`.
+    pub(crate) fn forget(&mut self, key: Key) {
+        self.registry.free(key);
+        if !self.refused.is_empty() {
+            self.refused.remove(&key);
+        }
     }
 
     fn count_end(&mut self, service: u16, why: &Closed) {

@@ -4,7 +4,7 @@ use std::{fmt, io};
 
 pub use session::{Failure, Result};
 
-use crate::engine::EngineError;
+use crate::{engine::EngineError, log::short, runtime::Receipt};
 
 /// What the library's own calls answer. A handler returns it by `?`, as any other error.
 #[derive(Debug)]
@@ -49,6 +49,9 @@ pub enum Error {
         /// Its error.
         failure: Failure,
     },
+    /// The runtime has ended, and some of its services failed: each that panicked, could not start, or had an error
+    /// that nobody took. What became of all of them is in the receipt.
+    Failed(Box<Receipt>),
 }
 
 impl Error {
@@ -72,10 +75,34 @@ impl fmt::Display for Error {
             Error::Engine(error) => error.fmt(f),
             Error::Misuse { operation, why } => write!(f, "{operation}: {why}"),
             Error::Full { what, limit } => write!(f, "the runtime's limit of {limit} {what} is reached"),
-            Error::Panicked { service, message } => write!(f, "service {service} panicked: {message}"),
-            Error::Start { service, failure } => write!(f, "service {service} could not start: {failure}"),
+            Error::Panicked { service, message } => {
+                write!(f, "service {} panicked: {message}", short(service))
+            }
+            Error::Start { service, failure } => {
+                write!(f, "service {} could not start: {failure}", short(service))
+            }
+            Error::Failed(receipt) => fmt_failed(f, receipt),
         }
     }
+}
+
+/// Lists the services that failed, each with what it said first.
+fn fmt_failed(f: &mut fmt::Formatter<'_>, receipt: &Receipt) -> fmt::Result {
+    let failed = receipt.services.iter().filter(|service| service.is_failed());
+    for (at, service) in failed.enumerate() {
+        write!(f, "{}service {}", if at > 0 { "; " } else { "" }, short(service.name))?;
+        if let Some(message) = &service.panicked {
+            write!(f, " panicked: {message}")?;
+        }
+        if let Some(first) = service.first_errors.first() {
+            let and = if service.panicked.is_some() { ", and" } else { "" };
+            match service.errors {
+                1 => write!(f, "{and} had an error that nobody took: {first}")?,
+                count => write!(f, "{and} had {count} errors that nobody took, the first: {first}")?,
+            }
+        }
+    }
+    Ok(())
 }
 
 impl std::error::Error for Error {

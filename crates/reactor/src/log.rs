@@ -1,9 +1,19 @@
-//! The only place that knows `tracing`: without the feature each function is empty.
+//! What is told of errors that nobody takes: lines on standard error, so many and no more, or `tracing`.
+//!
+//! The only place that knows `tracing`: without the feature the functions for it are empty. A line is written where no
+//! subscriber hears warnings. It never waits: one that standard error has no room for is counted and not written, and
+//! so is one beyond the rate, so that whoever causes errors can neither fill a log nor stop the loop.
 
-use crate::{
-    error::{Closed, Fault},
-    id::Key,
-};
+use std::time::Duration;
+
+use crate::{clock::Time, error::Closed, id::Key};
+
+/// How many lines may be written at once.
+const LINES_MAX: u32 = 16;
+/// After so long one more may be written.
+const LINE_EVERY: Duration = Duration::from_secs(1);
+/// The most bytes of a line: any pipe takes them whole.
+const LINE_BYTES_MAX: usize = 500;
 
 /// An engine was opened.
 #[inline]
@@ -22,12 +32,19 @@ pub(crate) fn engine_passed(name: &str, error: &std::io::Error) {
     let _ = (name, error);
 }
 
-/// A service did not take a fault itself.
-pub(crate) fn fault(service: &str, fault: &Fault) {
+/// A service did not take an error itself. `false`: nobody hears of it here, and a line is to be written.
+pub(crate) fn error(service: &str, error: &str) -> bool {
     #[cfg(feature = "tracing")]
-    tracing::warn!(service, %fault, "fault");
+    return crate::guard::call(|| {
+        tracing::warn!(service, error, "error");
+        tracing::event_enabled!(tracing::Level::WARN)
+    })
+    .unwrap_or(false);
     #[cfg(not(feature = "tracing"))]
-    let _ = (service, fault);
+    {
+        let _ = (service, error);
+        false
+    }
 }
 
 /// A resource ended. What the reason prints may be users' code.
@@ -43,14 +60,6 @@ pub(crate) fn closed(service: &str, key: Key, why: &Closed) {
     });
     #[cfg(not(feature = "tracing"))]
     let _ = (service, key, why);
-}
-
-/// A service panicked.
-pub(crate) fn panic(service: &str, message: &str) {
-    #[cfg(feature = "tracing")]
-    tracing::error!(service, message, "panic");
-    #[cfg(not(feature = "tracing"))]
-    let _ = (service, message);
 }
 
 /// What a user gave panicked while the library dropped it, and no service can be blamed.
@@ -75,4 +84,138 @@ pub(crate) fn stop(resources: usize) {
     tracing::debug!(resources, "stop begins");
     #[cfg(not(feature = "tracing"))]
     let _ = resources;
+}
+
+/// How many lines may be written: [`LINES_MAX`] at once, then one each [`LINE_EVERY`].
+pub(crate) struct Lines {
+    left: u32,
+    /// When the last one was added.
+    since: Time,
+    /// Not written since the last line.
+    kept_back: u64,
+}
+
+impl Lines {
+    pub(crate) fn new(now: Time) -> Lines {
+        Lines { left: LINES_MAX, since: now, kept_back: 0 }
+    }
+
+    /// Makes a line of a text, unless there were too many.
+    pub(crate) fn line(&mut self, now: Time, text: &str) -> Option<String> {
+        let earned = now.since(self.since).as_nanos() / LINE_EVERY.as_nanos();
+        if let Some(earned) = u32::try_from(earned).ok().filter(|earned| *earned > 0) {
+            self.left = self.left.saturating_add(earned).min(LINES_MAX);
+            self.since = self.since + LINE_EVERY * earned;
+        }
+        if self.left == 0 {
+            self.kept_back += 1;
+            return None;
+        }
+        self.left -= 1;
+        Some(line(text, std::mem::take(&mut self.kept_back)))
+    }
+
+    /// A line was not written after all.
+    pub(crate) fn keep_back(&mut self) {
+        self.kept_back += 1;
+    }
+
+    /// The last line, if some were not written.
+    pub(crate) fn last(&mut self) -> Option<String> {
+        let kept_back = std::mem::take(&mut self.kept_back);
+        (kept_back > 0).then(|| line("no more was written", kept_back))
+    }
+}
+
+/// One line, whatever is in the text: what a peer sends must not pass for another line.
+fn line(text: &str, kept_back: u64) -> String {
+    let mut line = String::from("reactor: ");
+    let end = if kept_back > 0 { format!(" ({kept_back} lines were left out)\n") } else { "\n".to_owned() };
+    let room = LINE_BYTES_MAX - end.len() - CUT.len();
+    for character in text.chars() {
+        let before = line.len();
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+        if line.len() > room {
+            line.truncate(before);
+            line += CUT;
+            break;
+        }
+    }
+    line + &end
+}
+
+/// Stands for the rest of a line.
+const CUT: &str = "..";
+
+/// A type's name as its author writes it, without the paths: `Stream<Http>`.
+pub(crate) fn short(name: &str) -> String {
+    let mut short = String::with_capacity(name.len());
+    // Where the path begins that is being read.
+    let mut begin = 0;
+    let mut rest = name;
+    while let Some(character) = rest.chars().next() {
+        if let Some(behind) = rest.strip_prefix("::") {
+            short.truncate(begin);
+            rest = behind;
+            continue;
+        }
+        short.push(character);
+        if !character.is_alphanumeric() && character != '_' {
+            begin = short.len();
+        }
+        rest = &rest[character.len_utf8()..];
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_shown_without_its_paths() {
+        assert_eq!(short("app::Http"), "Http");
+        assert_eq!(
+            short("reactor::resource::stream::Stream<app::http::Codec, (), app::Role<alloc::vec::Vec<u8>>>"),
+            "Stream<Codec, (), Role<Vec<u8>>>"
+        );
+        assert_eq!(short("u8"), "u8");
+    }
+
+    #[test]
+    fn so_many_lines_are_written_at_once_and_then_one_a_second() {
+        let start = Time::ZERO + Duration::from_secs(7);
+        let mut lines = Lines::new(start);
+        let mut count = |at: Time, tries: usize| (0..tries).filter_map(|_| lines.line(at, "x")).count();
+        assert_eq!(count(start, LINES_MAX as usize - 1), LINES_MAX as usize - 1);
+        assert_eq!(count(start, 1), 1, "the limit");
+        assert_eq!(count(start, 100), 0, "beyond the limit");
+        assert_eq!(count(start + (LINE_EVERY - Duration::from_nanos(1)), 1), 0);
+        assert_eq!(count(start + LINE_EVERY, 2), 1);
+        assert_eq!(count(start + LINE_EVERY * 3, 5), 2);
+        assert_eq!(count(start + LINE_EVERY * 1000, 100), LINES_MAX as usize);
+        // 100, 1, 1, 3 and 84 were not written, and the lines in between said so.
+        assert_eq!(lines.last().as_deref(), Some("reactor: no more was written (84 lines were left out)\n"));
+        assert_eq!(lines.last(), None);
+    }
+
+    #[test]
+    fn a_line_is_one_line_of_a_bounded_length() {
+        assert_eq!(line("a\nb\u{1b}[31m", 0), "reactor: a\\nb\\u{1b}[31m\n");
+        assert_eq!(line("a", 3), "reactor: a (3 lines were left out)\n");
+        for text in ["\u{fc}".repeat(400), "\n".repeat(400), "x".repeat(LINE_BYTES_MAX)] {
+            let line = line(&text, u64::MAX);
+            assert!(
+                line.len() <= LINE_BYTES_MAX && line.ends_with("out)\n") && line.contains(".. ("),
+                "{line}"
+            );
+        }
+        let longest = LINE_BYTES_MAX - "reactor: ".len() - "\n".len() - CUT.len();
+        assert!(!line(&"x".repeat(longest), 0).contains(CUT));
+        assert!(line(&"x".repeat(longest + 1), 0).contains(CUT));
+    }
 }

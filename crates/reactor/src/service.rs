@@ -67,10 +67,15 @@ pub trait Service: Sized + 'static {
     }
 
     /// Called for an error that passes, or that has no live resource. It is counted already, and part of
-    /// the receipt; by default it is logged.
+    /// the receipt.
+    ///
+    /// A service that overrides this deals with its faults. By default nobody does: each is an error of the service, of
+    /// which [`Receipt::check`](crate::Receipt::check) and [`run`](crate::run) tell, and one line on standard error says
+    /// what it was. With the feature `tracing` and a subscriber that hears warnings it is a warning instead. The lines
+    /// are bounded: 16 at once, then one a second; each has at most 500 bytes, and is left out rather than waited for
+    /// if standard error has no room. How many were left out is said by the next line.
     fn fault(&mut self, cx: &mut Context<Self>, fault: Fault) {
-        let _ = cx;
-        crate::log::fault(std::any::type_name::<Self>(), &fault);
+        cx.note_error(fault.to_string());
     }
 }
 
@@ -118,8 +123,13 @@ pub trait Handle<R: Resource>: Service {
     fn handle(&mut self, cx: &mut Context<Self>, id: Id<R>, event: R::Event<'_>) -> Result;
 
     /// Called exactly once for each resource, as the last call for its id, and gives it back.
+    ///
+    /// By default it is dropped. Two reasons are then errors that nobody takes, and told as those of
+    /// [`Service::fault`]: [`handle`](Handle::handle) returned an error, or a connection that the service wanted was not
+    /// made. What a peer does is no error of the service.
     fn closed(&mut self, cx: &mut Context<Self>, id: Id<R>, resource: R, why: Closed) {
-        let _ = (cx, id, resource, why);
+        cx.ended_unheard(id.key(), &why);
+        drop(resource);
     }
 }
 

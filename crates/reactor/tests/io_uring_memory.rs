@@ -170,4 +170,4 @@ fn a_fork_inherits_none_of_it() {
 }
 
 /// What counts besides the mappings: two buffers for calls, and a quarter of the shared buffers for copies of late input.
-const HEAP_MAX: usize = (2 * 64 << 10) + (1 << 20);
+const HEAP_MAX: usize = (128 << 10) + (1 << 20);

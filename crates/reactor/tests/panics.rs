@@ -227,7 +227,7 @@ fn provoke(engine: Engine, at: At) {
     let receipt = others.runtime.run().expect("it stops");
     assert_eq!(receipt.services[1].panicked.as_deref(), Some(&*format!("at {at:?}")));
     assert!(receipt.services[0].panicked.is_none());
-    assert!(matches!(receipt.check(), Err(Error::Panicked { .. })));
+    assert!(matches!(receipt.check(), Err(Error::Failed(_))));
 }
 
 #[test]

@@ -118,6 +118,10 @@ impl Engine for SimEngine {
         None
     }
 
+    fn print_error(&mut self, line: &str) -> bool {
+        self.state.borrow_mut().print_error(self.host, line)
+    }
+
     fn waker(&self) -> Waker {
         Arc::clone(&self.bell).into()
     }

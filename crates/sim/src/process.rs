@@ -29,6 +29,8 @@ pub(crate) struct StandIns {
     /// The sources through which a supervisor is told, with the host.
     supervisors: Vec<(u32, u32)>,
     notices: Vec<Notified>,
+    /// Lines that runtimes wrote to standard error.
+    errors: Vec<Notified>,
     /// What supervisors keep for nodes that begin: the name and the number of a listener, or what was stored.
     sockets: Vec<(u32, String, u64)>,
     stored: Vec<(u32, String, Descriptor)>,
@@ -153,7 +155,23 @@ impl World {
     }
 }
 
+impl World {
+    /// What a node's runtime wrote to standard error so far, over all its lives, each line with its moment: errors that
+    /// no service took. Of a world the first 1,024 lines are kept.
+    pub fn errors(&self, node: impl Into<Node>) -> Vec<(Time, String)> {
+        let number = node.into().0;
+        let state = self.state.borrow();
+        let of = state.stand_ins.errors.iter().filter(|line| line.host == number);
+        of.map(|line| (line.at, line.text.clone())).collect()
+    }
+}
+
 impl<S: Service> Bed<S> {
+    /// What the service's runtime wrote to standard error so far, as [`World::errors`] has it.
+    pub fn errors(&mut self) -> Vec<(Time, String)> {
+        self.with_world(|world| world.errors(Node(0)))
+    }
+
     /// Sends a signal to the service's process, as [`World::signal`] does. Whether it was handled: if not, the
     /// service may have ended by it.
     pub fn signal(&mut self, signal: Signal) -> bool {
@@ -167,6 +185,16 @@ impl<S: Service> Bed<S> {
 }
 
 impl State {
+    /// Takes a line of standard error, if there is room for it.
+    pub(crate) fn print_error(&mut self, host: u32, line: &str) -> bool {
+        let has_room = self.stand_ins.errors.len() < ERRORS_MAX;
+        if has_room {
+            let at = Time::from_nanos(self.now);
+            self.stand_ins.errors.push(Notified { host, at, text: line.trim_end().to_owned() });
+        }
+        has_room
+    }
+
     /// Opens what an engine on this host asks for.
     pub(crate) fn stand_in(&mut self, host: u32, of: StandIn) -> Option<io::Result<Transport>> {
         let feed = match of {
@@ -316,3 +344,6 @@ const SIGNAL: u64 = 0x516;
 const NOTICE: u64 = 0x4e;
 /// As systemd's `Backlog=`.
 const BACKLOG: u32 = 4096;
+
+/// How many lines of standard error a world keeps.
+const ERRORS_MAX: usize = 1024;

@@ -1,5 +1,6 @@
-//! O1 at runtime level: users' code that panics where the library calls it, and users' values that panic while the
-//! library drops them, several at once, also while the runtime itself is dropped.
+//! O1 and O5 at runtime level: errors that nobody takes are told; users' code that panics
+//! where the library calls it, and users' values that panic while the library drops them, several at once, also while the
+//! runtime itself is dropped.
 
 use std::{
     cell::Cell,
@@ -10,8 +11,8 @@ use std::{
 };
 
 use reactor::{
-    Bytes, Context, Event, Fault, Handle, Id, Io, Outgoing, Output, Ready, Receive, Resource, Result,
-    Service, ServiceId, Source, Stream, file::Operation,
+    Bytes, Closed, Context, Error, Event, Fault, Handle, Id, Io, Outgoing, Output, Ready, Receipt, Receive,
+    Resource, Result, Service, ServiceId, Source, Stream, file::Operation,
 };
 
 use super::{
@@ -31,6 +32,8 @@ pub(super) const ROWS: &[Row] = &[
     row("O1r2", "the same while the runtime is dropped", &[], dropped_with_runtime),
     row("O1r3", "a panic of a job or of an answer's closure is a fault of its service", &[], elsewhere),
     row("O1r4", "an observer that panics is told nothing more", &[], observer),
+    row("O5r", "an error that nobody takes fails its service, by name, and no other", &[], nobody_takes),
+    row("O5r2", "an end names the peer, also of a connection that was reset", &[], names_the_peer),
     row("O1r5", "a panic in any function of a resource costs its service", SOCKETS, of_resources),
 ];
 
@@ -349,4 +352,103 @@ fn of_resources(world: &mut World<'_>) -> Outcome {
         rig.finish()?;
     }
     Ok(())
+}
+
+/// Leaves each error to the defaults.
+struct Careless;
+
+impl Service for Careless {}
+
+impl Handle<Stream> for Careless {
+    fn handle(&mut self, _: &mut Context<'_, Self>, _: Id<Stream>, event: Event<'_, Bytes>) -> Result {
+        match event {
+            Event::Received(_) => Err("an error of handle".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Receive<u64> for Careless {
+    fn receive(&mut self, _: &mut Context<'_, Self>, _: u64) -> Result {
+        Err("an error of receive".into())
+    }
+}
+
+fn nobody_takes(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let bystander = Bystander::beside(&mut rig)?;
+    let careless = rig.add(Careless)?;
+    let address = rig.with(careless, |_, cx| -> Result<_, Error> {
+        let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
+        cx.local(listener)
+    })?;
+    // A handler's error, a receiver's, and a connect that is refused.
+    let client = rig.add(Probe::quiet())?;
+    let id = rig.connect(client, &address, Stream::new(Bytes))?;
+    rig.until("it is open", |rig| rig.get(client).open.len() == 1)?;
+    let ours = rig.with(client, |_, cx| cx.local(id))?;
+    rig.with(client, |_, cx| cx.send(id, b"x"));
+    rig.until("the handler's error closed it", |rig| rig.get(client).closed.len() == 1)?;
+    let (listener, free) = rig.with(client, |_, cx| -> Result<_, Error> {
+        let listener = cx.listen("127.0.0.1:0", |_| None::<Stream>)?;
+        Ok((listener, cx.local(listener)?))
+    })?;
+    rig.with(client, |_, cx| cx.close(listener));
+    rig.settle()?;
+    let asked = rig.with(careless, |_, cx| -> Result {
+        cx.tell(cx.me(), 0_u64)?;
+        cx.connect(&free, Stream::new(Bytes))?;
+        Ok(())
+    });
+    asked.map_err(|failure| failure.to_string())?;
+    rig.until("the fault was counted", |rig| rig.counters().faults == 1)?;
+    rig.until("the connect failed", |rig| rig.counters().errors_os > 0)?;
+    bystander.lives(&mut rig)?;
+    rig.with(bystander.client, |_, cx| cx.abort(bystander.id));
+    rig.settle()?;
+    rig.stop(Duration::from_secs(1));
+    let receipt = rig.run()?;
+    are_told(
+        receipt,
+        &[&format!("{ours}: an error of handle"), "an error of receive", &format!("connect {free}")],
+    )
+}
+
+/// Checks that the receipt fails for these errors of one service.
+fn are_told(receipt: Receipt, expected: &[&str]) -> Outcome {
+    let failed: Vec<_> = receipt.services.iter().filter(|service| service.is_failed()).collect();
+    check!(failed.len() == 1 && failed[0].name.ends_with("Careless"), "{failed:?}");
+    let errors = &failed[0].first_errors;
+    check!(failed[0].errors == expected.len() as u64, "{errors:?}");
+    for expected in expected {
+        let told = errors.iter().filter(|error| error.contains(expected)).count();
+        check!(told == 1, "{expected} is told {told} times: {errors:?}");
+    }
+    let Err(error) = receipt.check() else { return Err("the receipt passes".into()) };
+    let text = error.to_string();
+    check!(text.starts_with("service Careless had 3 errors that nobody took"), "{text}");
+    Ok(())
+}
+
+fn names_the_peer(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let server = rig.add(Probe::quiet())?;
+    let (_, address) = rig.listen(server, || Stream::new(Bytes))?;
+    let client = rig.add(Probe::quiet())?;
+    let id = rig.connect(client, &address, Stream::new(Bytes))?;
+    rig.until("both are open", |rig| rig.get(client).open.len() == 1 && rig.get(server).open.len() == 1)?;
+    let ours = rig.with(client, |_, cx| cx.local(id))?;
+    rig.with(client, |_, cx| cx.abort(id));
+    rig.until("the server sees the reset", |rig| rig.get(server).closed.len() == 1)?;
+    let (_, _, why) = &rig.get(server).closed[0];
+    // A transport without resets ends in order.
+    if let Closed::Failed(error) = why {
+        let text = error.to_string();
+        let is_named = text.contains(&ours.to_string());
+        let is_told = is_named || cfg!(not(any(target_os = "linux", target_os = "android")));
+        check!(is_told && !text.contains("::Stream"), "{text}");
+    } else {
+        check!(world.is_virtual(), "the reset ended it as {why:?}");
+    }
+    rig.finish()
 }

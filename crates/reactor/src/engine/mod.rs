@@ -251,6 +251,12 @@ pub trait Engine {
     /// How another thread ends a [`wait`](Engine::wait).
     fn waker(&self) -> std::task::Waker;
 
+    /// Writes one line to standard error, if there is room for it: it never waits. Whether it was written. By default
+    /// the process's own; a virtual world has one of its own.
+    fn print_error(&mut self, line: &str) -> bool {
+        crate::sys::print_error(line.as_bytes())
+    }
+
     /// Waits for events: as long as it takes, or at most `timeout`, rounded up to what the system knows.
     ///
     /// # Errors

@@ -103,7 +103,9 @@ pub(super) fn enroll<R: Resource>(
     table: &'static Table,
 ) -> Result<Key, (R, Error)> {
     // A resource that cannot say what is to be watched comes back: nothing is half registered then.
-    let refused = |resource, error| Err((resource, Error::os("watch", std::any::type_name::<R>(), error)));
+    let refused = |resource, error| {
+        Err((resource, Error::os("watch", crate::log::short(std::any::type_name::<R>()), error)))
+    };
     let (identity, watched) = match guard::call(|| (resource.source().identity(), resource.interest())) {
         Ok(shown) => shown,
         Err(text) => return refused(resource, io::Error::other(text)),

@@ -243,7 +243,7 @@ pub(crate) fn emit<S: Handle<R>, R: Resource>(
     match service.handle(&mut Context::new(core, index), Id::new(key), event) {
         Ok(()) => true,
         Err(failure) => {
-            core.close(key, Closed::Refused(failure));
+            core.refuse(key, failure);
             false
         }
     }

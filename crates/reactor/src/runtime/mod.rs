@@ -197,7 +197,7 @@ impl Runtime {
             },
             panic: None,
         });
-        self.core.records.push(Record::default());
+        self.core.records.push(Record { name: type_name::<S>(), ..Record::default() });
         self.core.alive.push(true);
         let mut failure = None;
         self.core.now = self.core.engine.now();
@@ -206,6 +206,7 @@ impl Runtime {
         });
         self.core.give_files();
         if let Some(failure) = failure {
+            self.core.note_error(index, format!("could not start: {failure}"));
             self.end_service(index);
             return Err(Error::Start { service: type_name::<S>(), failure });
         }
@@ -326,6 +327,8 @@ impl Runtime {
     /// Runs until the stop is complete, or until no service has a resource, timer, message, job, operation on files or
     /// [hold](crate::Hold) left and no controller lives outside.
     ///
+    /// A service that failed is told by the receipt: [`Receipt::check`] makes an error of it.
+    ///
     /// # Errors
     /// The engine is broken: what it said. The services are stopped then, too.
     pub fn run(&mut self) -> Result<Receipt, Error> {
@@ -371,7 +374,7 @@ impl Runtime {
     #[cold]
     fn panicked(&mut self, index: u16, text: String) {
         let entry = &mut self.services[index as usize];
-        crate::log::panic(entry.name, &text);
+        self.core.complain(index, &format!("panicked: {text}"));
         entry.panic.get_or_insert(text);
         self.core.counters.panics += 1;
         if self.core.alive[index as usize] {
@@ -421,7 +424,8 @@ impl fmt::Debug for Runtime {
 /// Runs one service in this thread until it stops.
 ///
 /// # Errors
-/// No engine, a failed start, a broken engine, or a panic of the service.
+/// No engine, a failed start or a broken engine; and [`Error::Failed`] if the service panicked, or had an error that
+/// nobody took ([`Receipt::check`]).
 pub fn run<S: Service>(service: S) -> Result<Receipt, Error> {
     let mut runtime = Runtime::new()?;
     runtime.add(service)?;

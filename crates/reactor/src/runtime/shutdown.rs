@@ -63,17 +63,28 @@ pub struct ServiceReceipt {
     pub faults: u64,
     /// The first of them.
     pub first_faults: Vec<String>,
+    /// How many errors it had that nobody took: see [`Service::fault`](crate::Service::fault).
+    pub errors: u64,
+    /// The first of them.
+    pub first_errors: Vec<String>,
+}
+
+impl ServiceReceipt {
+    /// Whether it panicked, could not start, or had an error that nobody took.
+    pub fn is_failed(&self) -> bool {
+        self.panicked.is_some() || self.errors > 0
+    }
 }
 
 impl Receipt {
-    /// Makes an error of the first panic.
+    /// Makes an error of the receipt if anything failed.
     ///
     /// # Errors
-    /// [`Error::Panicked`] when a service panicked.
+    /// [`Error::Failed`] with the receipt, when a service panicked, could not start, or had an error that nobody took.
     pub fn check(self) -> Result<Receipt, Error> {
-        match self.services.iter().find_map(|service| Some((service.name, service.panicked.clone()?))) {
-            Some((service, message)) => Err(Error::Panicked { service, message }),
-            None => Ok(self),
+        match self.services.iter().any(ServiceReceipt::is_failed) {
+            true => Err(Error::Failed(Box::new(self))),
+            false => Ok(self),
         }
     }
 }
@@ -171,6 +182,7 @@ impl Runtime {
         let left = self.jobs_left();
         let files_left = self.core.files.end();
         self.publish();
+        self.core.end_complaints();
         self.receipt(left, files_left)
     }
 
@@ -197,6 +209,8 @@ impl Runtime {
                 bytes_dropped: record.bytes_dropped,
                 faults: record.faults,
                 first_faults: record.first_faults,
+                errors: record.errors,
+                first_errors: record.first_errors,
             })
             .collect();
         let since = if self.core.stopping { self.bytes_out_at_stop } else { self.core.counters.bytes_out };
@@ -230,7 +244,7 @@ impl Runtime {
                 Some(service) if service == index => {
                     guard::discard(self.core.registry.take_ended(key), name);
                     guard::discard(why, name);
-                    self.core.registry.free(key);
+                    self.core.forget(key);
                 }
                 _ => self.core.ended.push((key, why)),
             }

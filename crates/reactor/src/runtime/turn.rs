@@ -257,12 +257,12 @@ impl Runtime {
             if !self.core.alive[service as usize] {
                 guard::discard(resource, name);
                 guard::discard(why, name);
-                self.core.registry.free(key);
+                self.core.forget(key);
                 continue;
             }
             self.core.observe(Call::Closed { service, resource: key });
             self.call(service, |core, erased| (table.closed)(core, erased, key, resource, why));
-            self.core.registry.free(key);
+            self.core.forget(key);
         }
         self.end_panicked();
     }

@@ -63,13 +63,16 @@ pub(crate) use self::regular::{beneath_only, open_flags};
 pub(crate) use self::socket::connect_datagram;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 pub(crate) use self::statx::{STATX_MASK, is_plain, make_waiting, metadata_of, stat_known, statx_record};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use self::unix::lost_peer;
 #[cfg(unix)]
 pub(crate) use self::unix::{
-    Reserve, Watched, adopt, is_out_of_descriptors, poll, read_descriptor, receive_descriptor,
+    Reserve, Watched, adopt, is_out_of_descriptors, poll, print_error, read_descriptor, receive_descriptor,
 };
 #[cfg(windows)]
 pub(crate) use self::windows::{
-    Reserve, Watched, adopt, block_write_signals, is_out_of_descriptors, read_descriptor, receive_descriptor,
+    Reserve, Watched, adopt, block_write_signals, is_out_of_descriptors, print_error, read_descriptor,
+    receive_descriptor,
 };
 pub(crate) use self::{
     io::{offer, read, receive, write},

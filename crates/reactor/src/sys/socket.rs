@@ -177,7 +177,11 @@ pub(crate) fn local(socket: Borrowed<'_>) -> io::Result<Address> {
 
 /// The address at the other end.
 pub(crate) fn peer(socket: Borrowed<'_>) -> io::Result<Address> {
-    SockRef::from(&socket).peer_addr().map(|address| from_system(&address))
+    let peer = SockRef::from(&socket).peer_addr();
+    // After a reset it is still to be said whose it was.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let peer = peer.or_else(|error| super::lost_peer(socket).map_err(|_| error));
+    peer.map(|address| from_system(&address))
 }
 
 /// Ends the write side.

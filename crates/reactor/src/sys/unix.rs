@@ -74,6 +74,38 @@ pub(crate) fn receive_descriptor(from: BorrowedFd<'_>, into: &mut [u8]) -> io::R
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
+/// Writes a line of at most PIPE_BUF bytes to standard error, if there is room for it and somebody who may read it.
+/// Whether it was written.
+pub(crate) fn print_error(line: &[u8]) -> bool {
+    let mut entry = [libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 }];
+    // Without a reader a write would be a signal.
+    if !poll(&mut entry, 0).is_ok_and(|_| entry[0].revents == libc::POLLOUT) {
+        return false;
+    }
+    // SAFETY: the pointer and the length are those of one live slice.
+    let count = unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
+    usize::try_from(count).is_ok_and(|count| count == line.len())
+}
+
+/// The peer of a socket whose connection is lost, of which getpeername(2) does not tell any more.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn lost_peer(socket: BorrowedFd<'_>) -> io::Result<socket2::SockAddr> {
+    // The kernel refuses a length that is more than the address has.
+    let ask = |size: usize| {
+        let fill = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
+            let (socket, name) = (socket.as_raw_fd(), libc::SO_PEERNAME);
+            // SAFETY: the length is a live number of the caller's.
+            unsafe { *length = size as libc::socklen_t };
+            // SAFETY: the storage has room for any address, so for `size` bytes, and the length says so many.
+            let result = unsafe { libc::getsockopt(socket, libc::SOL_SOCKET, name, storage.cast(), length) };
+            if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        };
+        // SAFETY: `fill` writes an address to the storage and its length, or fails.
+        unsafe { socket2::SockAddr::try_init(fill) }.map(|((), address)| address)
+    };
+    ask(size_of::<libc::sockaddr_in6>()).or_else(|_| ask(size_of::<libc::sockaddr_in>()))
+}
+
 /// poll(2), once; how many entries tell something.
 pub(crate) fn poll(entries: &mut [libc::pollfd], timeout_ms: i32) -> io::Result<usize> {
     // SAFETY: the pointer and the length are those of one live, exclusively borrowed slice.

@@ -60,3 +60,8 @@ pub(crate) fn receive_descriptor(from: BorrowedSocket<'_>, into: &mut [u8]) -> i
     (&*SockRef::from(&from)).read(into)
 }
 pub(crate) use self::receive_descriptor as read_descriptor;
+
+/// Writes a line to standard error. Whether it was written.
+pub(crate) fn print_error(line: &[u8]) -> bool {
+    std::io::Write::write_all(&mut std::io::stderr(), line).is_ok()
+}

@@ -116,7 +116,10 @@ pub(super) fn attach<R: 'static>(
     if let Err(refused) = core.engine.attach(key, transport, Role::Datagrams) {
         let back = core.registry.take_back(key).expect("it was inserted above");
         let datagrams = unwrap::<R>(back, Some(refused.transport));
-        return Err((datagrams, Error::os("attach", std::any::type_name::<Datagrams<R>>(), refused.error)));
+        return Err((
+            datagrams,
+            Error::os("attach", crate::log::short(std::any::type_name::<Datagrams<R>>()), refused.error),
+        ));
     }
     if deadline.is_some() {
         core.set_deadline(key, deadline);

@@ -410,7 +410,10 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
     if let Err(refused) = core.engine.attach(key, transport, role) {
         let back = core.registry.take_back(key).expect("it was inserted above");
         let stream = unwrap::<C, L, R>(back, Some(refused.transport));
-        return Err((stream, Error::os("attach", std::any::type_name::<Stream<C, L, R>>(), refused.error)));
+        return Err((
+            stream,
+            Error::os("attach", crate::log::short(std::any::type_name::<Stream<C, L, R>>()), refused.error),
+        ));
     }
     let Core { registry, budget, .. } = core;
     if let Some(slot) = registry.live(key) {
