@@ -267,3 +267,69 @@ impl fmt::Display for Fault {
         }
     }
 }
+
+impl std::error::Error for Closed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Closed::Failed(error) => Some(error),
+            Closed::Refused(failure) | Closed::Truncated(failure) => Some(failure.as_error()),
+            _ => None,
+        }
+    }
+}
+
+impl std::error::Error for Fault {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Fault::Accept(error) | Fault::Register(error) => Some(error),
+            Fault::Receive(failure) => Some(failure.as_error()),
+            _ => None,
+        }
+    }
+}
+
+/// Keeps the kind of the system's error; the end itself is what the new error holds.
+impl From<Closed> for io::Error {
+    fn from(closed: Closed) -> io::Error {
+        let kind = match &closed {
+            Closed::Failed(error) => error.io().map_or(io::ErrorKind::Other, io::Error::kind),
+            Closed::Stalled | Closed::Deadline | Closed::TimedOut(_) => io::ErrorKind::TimedOut,
+            Closed::Truncated(_) => io::ErrorKind::UnexpectedEof,
+            Closed::Aborted => io::ErrorKind::ConnectionAborted,
+            _ => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, closed)
+    }
+}
+
+/// Keeps the kind of the system's error; the fault itself is what the new error holds.
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> io::Error {
+        let system = match &fault {
+            Fault::Accept(error) | Fault::Register(error) => error.io(),
+            _ => None,
+        };
+        io::Error::new(system.map_or(io::ErrorKind::Other, io::Error::kind), fault)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error as _;
+
+    #[test]
+    fn an_end_and_a_fault_are_errors_that_keep_cause_and_kind() {
+        let reset = || Error::os("read", "192.0.2.7:80", io::ErrorKind::ConnectionReset.into());
+        assert!(Closed::Failed(reset()).source().is_some_and(|source| source.is::<Error>()));
+        assert!(Closed::Refused("no".into()).source().is_some_and(|source| source.to_string() == "no"));
+        assert!(Closed::Done.source().is_none());
+        assert!(Fault::Accept(reset()).source().is_some_and(|source| source.is::<Error>()));
+        for error in [io::Error::from(Closed::Failed(reset())), io::Error::from(Fault::Accept(reset()))] {
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+            assert!(error.to_string().contains("192.0.2.7:80"), "{error}");
+        }
+        assert_eq!(io::Error::from(Closed::Deadline).kind(), io::ErrorKind::TimedOut);
+        assert_eq!(io::Error::from(Closed::Truncated("cut".into())).kind(), io::ErrorKind::UnexpectedEof);
+    }
+}
