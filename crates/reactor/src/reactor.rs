@@ -49,6 +49,29 @@ impl<S: Service> Reactor<S> {
         make: impl FnOnce() -> Result<Runtime, Error> + Send + 'static,
         build: impl FnOnce(&mut Runtime) -> Result<ServiceId<S>, Error> + Send + 'static,
     ) -> Result<Reactor<S>, Error> {
+        Reactor::spawn_on(thread::Builder::new().name("reactor".to_owned()), make, build)
+    }
+
+    /// The same in a thread of this name and with a stack of this size.
+    ///
+    /// ```
+    /// use reactor::{Reactor, Runtime, Service};
+    /// struct Idle;
+    /// impl Service for Idle {}
+    /// let thread = std::thread::Builder::new().name("acceptor".to_owned()).stack_size(256 << 10);
+    /// let reactor = Reactor::spawn_on(thread, Runtime::new, |runtime| runtime.add(Idle))?;
+    /// # reactor.controller().stop(std::time::Duration::ZERO);
+    /// # reactor.join()?;
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`spawn`](Reactor::spawn).
+    pub fn spawn_on(
+        thread: thread::Builder,
+        make: impl FnOnce() -> Result<Runtime, Error> + Send + 'static,
+        build: impl FnOnce(&mut Runtime) -> Result<ServiceId<S>, Error> + Send + 'static,
+    ) -> Result<Reactor<S>, Error> {
         let (started, start) = mpsc::sync_channel(1);
         let body = move || {
             let mut runtime = make()?;
@@ -58,10 +81,7 @@ impl<S: Service> Reactor<S> {
             drop(started);
             runtime.run()
         };
-        let thread = thread::Builder::new()
-            .name("reactor".to_owned())
-            .spawn(body)
-            .map_err(|error| Error::os("spawn", "reactor thread", error))?;
+        let thread = thread.spawn(body).map_err(|error| Error::os("spawn", "reactor thread", error))?;
         match start.recv() {
             Ok(controller) => Ok(Reactor { controller: Some(controller), thread: Some(thread) }),
             Err(_) => match joined(thread) {

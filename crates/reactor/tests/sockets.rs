@@ -204,6 +204,44 @@ fn is_port_chosen_late(socket: &impl std::os::fd::AsRawFd) -> bool {
 }
 
 #[test]
+fn a_socket_whose_connect_is_under_way_opens_when_it_is_connected() {
+    for_each_engine(|engine| {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let target = listener.local_addr().expect("bound");
+        let kind = socket2::Type::STREAM;
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, kind, None).expect("a socket");
+        socket.set_nonblocking(true).expect("a socket");
+        let begun = socket.connect(&target.into()).expect_err("a non-blocking connect goes on by itself");
+        assert_eq!(begun.raw_os_error(), Some(libc::EINPROGRESS));
+        let mut runtime = engine.runtime();
+        let service = started(&mut runtime);
+        let stream = Stream::new(Bytes).connecting(socket, Address::Ip(target)).expect("a socket");
+        let id = runtime
+            .with(service, |_, cx| {
+                let id = cx.add(stream).expect("there is room");
+                cx.send(id, &b"early"[..]);
+                id
+            })
+            .expect("it lives");
+        until(&mut runtime, |runtime| runtime.service(service).expect("it lives").saw(&Seen::Open));
+        let (mut peer, _) = listener.accept().expect("it is connected");
+        let mut early = [0; 5];
+        until(&mut runtime, |_| {
+            peer.set_nonblocking(true).expect("a socket");
+            peer.peek(&mut early).is_ok_and(|count| count == 5)
+        });
+        assert_eq!(&early, b"early");
+        peer.write_all(b"answer").expect("there is room");
+        until(&mut runtime, |runtime| runtime.service(service).expect("it lives").bytes(id) == b"answer");
+        assert_eq!(runtime.service(service).expect("it lives").count(&Seen::Open), 1);
+        runtime.with(service, |_, cx| {
+            assert!(cx.get(id).expect("it lives").is_outbound());
+            assert_eq!(cx.peer(id).expect("connected"), Address::Ip(target));
+        });
+    });
+}
+
+#[test]
 fn a_keepalive_that_the_system_cannot_count_is_refused_in_words() {
     for_each_engine(|engine| {
         let mut runtime = engine.runtime();

@@ -19,6 +19,13 @@ enum Watched<'a> {
     Virtual(u64),
 }
 
+/// Of a descriptor that is borrowed already, for as long as it is.
+impl<'a> From<Borrowed<'a>> for Source<'a> {
+    fn from(descriptor: Borrowed<'a>) -> Source<'a> {
+        Source(Watched::Descriptor(descriptor))
+    }
+}
+
 impl<'a> Source<'a> {
     /// The descriptor of a file, socket, ..
     #[cfg(unix)]

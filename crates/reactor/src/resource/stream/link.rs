@@ -486,6 +486,7 @@ fn unwrap<C: Codec, L: Layer, R: 'static>(
             shut,
             error,
             deadline,
+            target: None,
         }));
     }
     stream

@@ -88,6 +88,8 @@ struct Carried {
     error: Option<(&'static str, io::Error)>,
     /// How much of the service's deadline was left.
     deadline: Option<Duration>,
+    /// Where the transport's connect, which is under way, leads.
+    target: Option<Address>,
 }
 
 impl<C: Codec> Stream<C> {
@@ -171,6 +173,25 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
     pub fn through(mut self, transport: Transport) -> Stream<C, L, R> {
         self.carried.get_or_insert_default().transport = Some(transport);
         self
+    }
+
+    /// Gives the stream a socket whose connect to `target` is under way: `add` takes it then, and `Open` or `closed`
+    /// follows as after [`Context::connect`](crate::Context::connect), under the same deadline. The socket becomes
+    /// non-blocking and CLOEXEC.
+    ///
+    /// For a connect that needs what [`ConnectOptions`] lacks, for example an option that is set before it. A socket
+    /// that was not asked to connect must not be given: it costs turns until the deadline.
+    ///
+    /// # Errors
+    /// As [`Transport::adopt`].
+    pub fn connecting(
+        self,
+        socket: impl Into<crate::sys::Owned>,
+        target: Address,
+    ) -> io::Result<Stream<C, L, R>> {
+        let mut stream = self.through(Transport::adopt(socket)?);
+        stream.carried.get_or_insert_default().target = Some(target);
+        Ok(stream)
     }
 
     /// The codec.
@@ -362,13 +383,18 @@ impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {
         match transport {
             Some(transport) => {
                 let deadline = self.carried.as_ref().and_then(|carried| carried.deadline);
-                let key = match self.attach(core, service, table, transport, None) {
+                let target = self.carried.as_mut().and_then(|carried| carried.target.take());
+                let key = match self.attach(core, service, table, transport, target.as_ref()) {
                     Ok(key) => key,
                     Err((mut back, error)) => {
-                        back.carried.get_or_insert_default().deadline = deadline;
+                        let carried = back.carried.get_or_insert_default();
+                        (carried.deadline, carried.target) = (deadline, target);
                         return Err((back, error));
                     }
                 };
+                if target.is_some() {
+                    return Ok(key);
+                }
                 // It starts, or goes on from where it was released, in the next turn.
                 if let Some(link) = link::find::<C, L, R>(core, key) {
                     link.open_due = true;
