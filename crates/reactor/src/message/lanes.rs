@@ -47,7 +47,6 @@ trait Erased: Any {
     fn armed(&mut self, index: u32, key: TimerKey);
     /// Drops the payload; `None` when there is none, else the key if it was armed already.
     fn cancel(&mut self, index: u32, generation: u32) -> Option<Option<TimerKey>>;
-    fn drop_told(&mut self);
     /// Drops all that is left; the keys of armed timers come back.
     fn clear(&mut self) -> (usize, Vec<TimerKey>);
 }
@@ -101,10 +100,6 @@ impl<M: 'static> Erased for Store<M> {
             return None;
         }
         self.take(index).map(|(_, key)| key)
-    }
-
-    fn drop_told(&mut self) {
-        self.told.pop_front();
     }
 
     fn clear(&mut self) -> (usize, Vec<TimerKey>) {
@@ -219,13 +214,6 @@ impl Lanes {
         let lane = self.told.pop_front()?;
         let (service, hand) = self.of_timer(lane)?;
         Some((lane, service, hand))
-    }
-
-    /// Drops the next message of a lane whose service is gone.
-    pub(crate) fn drop_told(&mut self, lane: u32) {
-        if let Some(lane) = self.lanes.get_mut(lane as usize) {
-            lane.store.drop_told();
-        }
     }
 
     /// Whose timer it is, and how it is handed over.

@@ -232,12 +232,8 @@ impl Runtime {
         }
         for _ in 0..self.core.lanes.told().min(self.core.limits.per_turn) {
             let Some((lane, service, hand)) = self.core.lanes.next_told() else { return };
-            if self.core.alive[service as usize] {
-                self.call(service, |core, erased| hand(core, erased, service, lane, None));
-            } else {
-                self.core.lanes.drop_told(lane);
-                self.core.steps += 1;
-            }
+            // What was told to a service leaves with it (`Lanes::clear`): this one lives.
+            self.call(service, |core, erased| hand(core, erased, service, lane, None));
         }
     }
 
