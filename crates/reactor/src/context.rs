@@ -400,7 +400,7 @@ impl<'a, S> Context<'a, S> {
         }
         let transport = self.core.engine.listen(&address, options);
         let transport = transport.map_err(|error| Error::os("listen", &address, error))?;
-        let accepting = listener::Accepting::new(Box::new(accept)).turning_away(options.turn_away);
+        let accepting = listener::Accepting::new(Some(Box::new(accept))).turning_away(options.turn_away);
         listener::enroll(self.core, self.index, R::listener_table(), transport, accepting).map(Id::new)
     }
 
@@ -416,8 +416,28 @@ impl<'a, S> Context<'a, S> {
         if self.core.stopping {
             return Err(Error::Misuse { operation: "listen", why: "the runtime is stopping" });
         }
-        let accepting = listener::Accepting::new(Box::new(accept));
+        let accepting = listener::Accepting::new(Some(Box::new(accept)));
         listener::enroll(self.core, self.index, R::listener_table(), listener, accepting).map(Id::new)
+    }
+
+    /// Listens as [`listen_with`](Context::listen_with), and asks [`Handle::accept`](crate::Handle::accept) for each
+    /// connection: so the answer may depend on the service, and use its context.
+    ///
+    /// # Errors
+    /// As [`listen`](Context::listen).
+    pub fn listen_asking<R: Connection + Handled<S>>(
+        &mut self,
+        address: impl ToAddress,
+        options: &ListenOptions,
+    ) -> Result<Id<Listener<R>>, Error> {
+        let address = to_address("listen", &address)?;
+        if self.core.stopping {
+            return Err(Error::Misuse { operation: "listen", why: "the runtime is stopping" });
+        }
+        let transport = self.core.engine.listen(&address, options);
+        let transport = transport.map_err(|error| Error::os("listen", &address, error))?;
+        let accepting = listener::Accepting::<R>::new(None).turning_away(options.turn_away);
+        listener::enroll(self.core, self.index, R::listener_table(), transport, accepting).map(Id::new)
     }
 
     /// Begins to connect; `Open` or `closed` follows. Items may be sent at once: they wait.

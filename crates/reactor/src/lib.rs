@@ -117,8 +117,8 @@ pub use self::{
     options::{BindOptions, ConnectOptions, Group, Keepalive, ListenOptions, SocketOptions},
     reactor::Reactor,
     resource::{
-        AnyStream, Connection, DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, Event, Fd, Flow,
-        Io, Listener, Output, Resource, Stream, StreamOptions, WhenFull,
+        Accept, AnyStream, Connection, DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, Event, Fd,
+        Flow, Io, Listener, Output, Resource, Stream, StreamOptions, WhenFull,
     },
     runtime::{Limits, Receipt, Runtime, RuntimeOptions, ServiceReceipt, run},
     service::{Handle, Handled, Receive, Received, Service, ServiceId},

@@ -1,11 +1,12 @@
 //! What a user writes: services, which handle resources and receive messages.
 
 use crate::{
+    address::Address,
     context::Context,
-    error::{Closed, Fault, Result},
+    error::{Closed, Error, Fault, Result},
     id::Id,
     message::{self, Deliver, Hand},
-    resource::{Connection, Resource, Table, listener},
+    resource::{Accept, Connection, Listener, Resource, Table, listener},
 };
 
 /// Business logic: plain state behind `&mut self`, called by one runtime, never re-entered.
@@ -121,6 +122,20 @@ pub trait Handle<R: Resource>: Service {
     /// An error ends this resource gracefully: what was sent before still leaves, then
     /// [`closed`](Handle::closed) gets it as [`Closed::Refused`].
     fn handle(&mut self, cx: &mut Context<Self>, id: Id<R>, event: R::Event<'_>) -> Result;
+
+    /// Called for each connection of a listener of [`Context::listen_asking`], before it becomes a resource. `listener` may
+    /// be closed or paused here.
+    ///
+    /// By default each is refused, and [`Service::fault`] is told [`Fault::Accept`]: the service listens so and has no answer.
+    fn accept(&mut self, cx: &mut Context<Self>, listener: Id<Listener<R>>, peer: &Address) -> Accept<R>
+    where
+        R: Connection,
+    {
+        let _ = (listener, peer);
+        let why = "the service has no Handle::accept for these connections";
+        cx.core.faults_due.push((cx.index, Fault::Accept(Error::Misuse { operation: "accept", why })));
+        Accept::Refuse
+    }
 
     /// Called exactly once for each resource, as the last call for its id, and gives it back.
     ///

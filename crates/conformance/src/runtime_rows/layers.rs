@@ -3,8 +3,8 @@
 use std::{cell::RefCell, io::Read, net::TcpStream, rc::Rc, time::Duration};
 
 use reactor::{
-    Bytes, Closed, Codec, Context, Decoded, Event, Flow, Handle, Id, Layer, Lines, Outgoing, Result, Service,
-    ServiceId, Stream,
+    Accept, Address, Bytes, Closed, Codec, Context, Decoded, Event, Flow, Handle, Id, Layer, Lines,
+    ListenOptions, Listener, Outgoing, Result, Service, ServiceId, Stream,
     session::kit::{Peer, Preamble, Toy},
 };
 
@@ -32,6 +32,7 @@ pub(super) const ROWS: &[Row] = &[
         &[],
         other_layer_outside,
     ),
+    row("N16r", "the service itself accepts, refuses, and dismisses with last words", &[], accepts),
     row("N15r", "a codec skips bytes and changes its input in place, however that is cut", &[], unmasked),
     row("O2r", "a codec that says it used nothing, or too much, ends its own stream", &[], lying_codecs),
 ];
@@ -427,6 +428,68 @@ fn with_unread(stream: Stream<Lines>) -> Result<Stream<Lines>, Stop> {
     let mut stream = rejected.resource;
     check!(stream.take_unread() == b"unread\n" && stream.unread().is_empty(), "they were not taken");
     Ok(stream)
+}
+
+/// Takes one connection, dismisses the next, refuses all others.
+#[derive(Default)]
+struct Porter {
+    asked: usize,
+    log: Vec<String>,
+}
+
+impl Service for Porter {}
+
+impl Handle<Stream<Lines>> for Porter {
+    fn handle(&mut self, _: &mut Context<'_, Self>, _: Id<Stream<Lines>>, event: Event<'_, Lines>) -> Result {
+        if let Event::Open = event {
+            self.log.push("open".to_owned());
+        }
+        Ok(())
+    }
+
+    fn accept(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        listener: Id<Listener<Stream<Lines>>>,
+        _: &Address,
+    ) -> Accept<Stream<Lines>> {
+        self.asked += 1;
+        assert!(cx.get(listener).is_some(), "the listener lives");
+        match self.asked {
+            1 => Accept::Take(Stream::new(Lines::new())),
+            2 => match Stream::new(Lines::new()).queue("full") {
+                Ok(stream) => Accept::Dismiss(stream),
+                Err(_) => Accept::Refuse,
+            },
+            _ => Accept::Refuse,
+        }
+    }
+
+    fn closed(&mut self, _: &mut Context<'_, Self>, _: Id<Stream<Lines>>, _: Stream<Lines>, why: Closed) {
+        self.log.push(name(&why));
+    }
+}
+
+fn accepts(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let (server, client) = (rig.add(Porter::default())?, rig.add(Probe::<Bytes>::quiet())?);
+    let address = rig.with(server, |_, cx| -> Result<_, Stop> {
+        let listener = cx.listen_asking::<Stream<Lines>>("127.0.0.1:0", &ListenOptions::default())?;
+        Ok(cx.local(listener)?)
+    })?;
+    let mut ids = Vec::new();
+    for asked in 1..=3 {
+        ids.push(rig.connect(client, &address, Stream::new(Bytes))?);
+        rig.until("the service was asked", |rig| rig.get(server).asked == asked)?;
+    }
+    rig.until("two have ended", |rig| rig.get(client).closed.len() == 2)?;
+    check!(rig.get(client).bytes(ids[1]) == b"full\n", "the last words: {:?}", rig.get(client).bytes(ids[1]));
+    check!(rig.get(client).bytes(ids[2]).is_empty(), "the refused one was told something");
+    rig.until("the dismissed one has closed", |rig| rig.get(server).log.len() == 2)?;
+    check!(rig.get(server).log == ["open", "Done"], "{:?}", rig.get(server).log);
+    rig.with(client, |_, cx| cx.abort(ids[0]));
+    rig.until("the last one has ended", |rig| rig.get(server).log.len() == 3)?;
+    rig.finish()
 }
 
 /// A length and a body that is unmasked where it lies; a length of 0 is skipped.

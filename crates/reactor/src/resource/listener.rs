@@ -5,10 +5,11 @@ use std::{any::Any, io, marker::PhantomData, time::Duration};
 use super::{Connection, Io, Resource, Table, release_refused, service};
 use crate::{
     address::Address,
+    context::Context,
     core::Core,
     engine::{self, Ending, Interest, Ready, Role, Source, Transport},
-    error::{Error, Fault},
-    id::Key,
+    error::{Closed, Error, Fault},
+    id::{Id, Key},
     message::fault,
     service::Handle,
     sys,
@@ -23,6 +24,18 @@ const NOT_GIVEN_BACK: &str =
 /// Asks the service whether it wants a connection, and as what.
 pub(crate) type Make<R> = Box<dyn FnMut(&Address) -> Option<R>>;
 
+/// What becomes of a connection: the answer of [`Handle::accept`](crate::Handle::accept).
+#[derive(Debug)]
+pub enum Accept<R> {
+    /// Takes it: `Open` follows.
+    Take(R),
+    /// Takes it for last words: what is [queued](super::Stream::queue) in it leaves, then it closes gracefully. The handler
+    /// gets `closed` with [`Closed::Done`], and no event before.
+    Dismiss(R),
+    /// Closes it without a word. Nothing follows.
+    Refuse,
+}
+
 /// A listening socket whose connections become streams of type `R`.
 ///
 /// Made by [`listen`](crate::Context::listen), closed with `close`. It has no events of its own: its
@@ -33,7 +46,8 @@ pub struct Listener<R> {
 
 pub(crate) struct Accepting<R> {
     view: Listener<R>,
-    make: Make<R>,
+    /// `None` asks the service itself.
+    make: Option<Make<R>>,
     reading: bool,
     paused: bool,
     /// It ran out of descriptors, and has told so.
@@ -42,7 +56,7 @@ pub(crate) struct Accepting<R> {
 }
 
 impl<R> Accepting<R> {
-    pub(crate) fn new(make: Make<R>) -> Accepting<R> {
+    pub(crate) fn new(make: Option<Make<R>>) -> Accepting<R> {
         let view = Listener { of: PhantomData };
         Accepting { view, make, reading: true, paused: false, starved: false, turns_away: false }
     }
@@ -142,10 +156,21 @@ fn accepted<S: Handle<R>, R: Connection>(
         return;
     };
     accepting.starved = false;
-    // Not wanted: dropping the transport closes it.
-    let Some(stream) = (accepting.make)(peer) else { return };
+    let answer = match &mut accepting.make {
+        Some(make) => make(peer).map_or(Accept::Refuse, Accept::Take),
+        None => to.accept(&mut Context::new(core, index), Id::new(key), peer),
+    };
+    let (stream, is_dismissed) = match answer {
+        Accept::Take(stream) => (stream, false),
+        Accept::Dismiss(stream) => (stream, true),
+        // Dropping the transport closes it.
+        Accept::Refuse => return,
+    };
     match stream.attach(core, index, R::table::<S>(), transport, None) {
         Ok(stream) => {
+            if is_dismissed {
+                core.close(stream, Closed::Done);
+            }
             R::up::<S>(core, to, stream);
             if core.budget.is_tight() {
                 core.mark(key);

@@ -25,7 +25,7 @@ pub use self::{
     datagram::{DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, WhenFull},
     fd::Fd,
     io::Io,
-    listener::Listener,
+    listener::{Accept, Listener},
     stream::{AnyStream, Connection, Event, Flow, Stream, StreamOptions},
 };
 use crate::{

@@ -194,6 +194,21 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
         Ok(stream)
     }
 
+    /// Queues an item in a stream outside of a runtime: it is the first to leave. For the last words of
+    /// [`Accept::Dismiss`](crate::Accept::Dismiss), for example.
+    ///
+    /// # Errors
+    /// What the codec says of an item that it cannot encode; nothing of it is queued.
+    pub fn queue(mut self, item: C::Out<'_>) -> Result<Self> {
+        let out = self.session.out(&mut session::Pool::new());
+        let mark = out.mark();
+        let encoded = self.codec.encode(item, out);
+        if encoded.is_err() {
+            out.rollback(mark);
+        }
+        encoded.map(|()| self)
+    }
+
     /// The codec.
     pub fn codec(&self) -> &C {
         &self.codec
