@@ -292,6 +292,11 @@ impl<'a, S> Context<'a, S> {
         self.core.couples.insert(b, a);
         A::couple(self.core, a);
         B::couple(self.core, b);
+        for key in [a, b] {
+            if self.core.registry.peek(key).is_some_and(|slot| slot.high) {
+                self.core.hold_partner(key, true);
+            }
+        }
         Ok(())
     }
 

@@ -170,6 +170,8 @@ pub struct Core {
     pub(crate) scratch: Option<Box<[u8]>>,
     /// The service that is being called.
     pub(crate) calling: u16,
+    /// The stream whose input is being handled, or none.
+    pub(crate) input: Key,
     pub(crate) stopping: bool,
     /// Told of each call of a handler.
     pub(crate) observer: Option<Observer>,
@@ -220,6 +222,7 @@ impl Core {
             panics_due: Vec::new(),
             scratch: None,
             calling: 0,
+            input: Key::NONE,
             stopping: false,
             observer: None,
             engine,
@@ -247,6 +250,15 @@ impl Core {
         {
             self.again.push(key);
         }
+    }
+
+    /// Has what is coupled to this stream rest, or go on, and has it look at what is wanted of it.
+    pub(crate) fn hold_partner(&mut self, key: Key, held: bool) {
+        let Some(partner) = self.couples.get(&key).copied() else { return };
+        let Some(slot) = self.registry.live(partner) else { return };
+        let table = slot.table;
+        (table.hold)(self, partner, held);
+        self.mark(partner);
     }
 
     /// Ends the write side of a stream after what is queued.

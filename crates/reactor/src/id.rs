@@ -21,6 +21,9 @@ impl Key {
     /// The last generation of a slot; after it the slot is retired.
     pub const GENERATION_MAX: u32 = (1 << 24) - 1;
 
+    /// No resource's name.
+    pub(crate) const NONE: Key = Key(u64::MAX);
+
     /// Composes a key; what exceeds a field's bits is cut off.
     pub const fn new(slot: u32, generation: u32, runtime: u16) -> Key {
         Key((slot & 0xff_ffff) as u64 | ((generation & 0xff_ffff) as u64) << 24 | (runtime as u64) << 48)

@@ -233,15 +233,21 @@ fn the_marks_of_a_full_queue_go_along() {
         let options = StreamOptions { high: 1000, low: 100, ..StreamOptions::DEFAULT };
         let (ours, peer) = tcp_pair();
         small_buffers(&ours);
-        let mut world =
-            World::over(engine.runtime(), Probe::quiet(), Stream::new(Bytes).options(options), ours, peer);
-        world.until_seen(Seen::Open);
         let big = vec![0; 2 << 20];
-        world.with(|cx, id| assert_eq!(cx.send(id, &big[..]), Flow::High));
+        let answer = big.clone();
+        let probe = Probe::new(move |cx, id, seen| {
+            if *seen == Seen::got("go") {
+                assert_eq!(cx.send(id, &answer[..]), Flow::High);
+            }
+            Ok(())
+        });
+        let mut world = World::over(engine.runtime(), probe, Stream::new(Bytes).options(options), ours, peer);
+        world.peer.write_all(b"go").expect("room");
+        world.until_seen(Seen::got("go"));
         settle(&mut world.runtime);
         let stream = released(&mut world);
         re_added(&mut world, stream);
-        // Its queue is still above the high mark: it is not read, and Drained comes when it is not any more.
+        // Its queue is still full of its own answer: it is not read, and Drained comes when it is not any more.
         write(&mut world.runtime, &mut world.peer.try_clone().expect("a socket"), b"x");
         settle(&mut world.runtime);
         assert_eq!(world.all(), []);

@@ -18,12 +18,13 @@ pub use lines::Lines;
 
 /// Cuts clear input into items and turns items into bytes, for one connection.
 ///
-/// The runtime calls [`decode`](Codec::decode) with everything that arrived and was not used yet, again and again until
-/// it answers [`Decoded::More`], then keeps the rest. The input is never empty, and the codec may change it in place:
-/// unmask it, decrypt it, write there what it made of it. After `More` the input begins with the same bytes, as the codec
-/// left them, so a codec may remember how far it has looked; it has grown by then, or is offered again unchanged
-/// after a pause. A codec refuses what is longer than its largest item; it never asks for more without end. After an error
-/// it is not called again. [`kit::codec`](crate::kit::codec) tests a codec in memory.
+/// The runtime calls [`decode`](Codec::decode) with what arrived and was not used yet, again and again until it answers
+/// [`Decoded::More`], then keeps the rest. It lends at most 64 KiB at first, and after `More` everything that arrived. The
+/// input is never empty, and the codec may change it in place: unmask it, decrypt it, write there what it made of it. After
+/// `More` the input begins with the same bytes, as the codec left them, so a codec may remember how far it has looked; it
+/// has grown by then, or is offered again unchanged after a pause. A codec refuses what is longer than its largest item; it
+/// never asks for more without end. After an error it is not called again. [`kit::codec`](crate::kit::codec) tests a codec
+/// in memory.
 ///
 /// An item may borrow the input and never the codec, because the handler that is lent an item may send on the same
 /// stream, and sending calls the codec. Items that are put together of several parts own their bytes: the codec answers
@@ -139,6 +140,13 @@ pub enum CodecError {
     Malformed(&'static str),
     /// A line that was to be sent contains a newline.
     Newline,
+    /// The codec broke its contract: it used nothing for an item, or more than it was lent.
+    Contract {
+        /// The type of the codec.
+        codec: &'static str,
+        /// What it did.
+        what: &'static str,
+    },
 }
 
 impl fmt::Display for CodecError {
@@ -150,6 +158,7 @@ impl fmt::Display for CodecError {
             CodecError::NotUtf8(_) => f.write_str("a line is not UTF-8"),
             CodecError::Malformed(what) => write!(f, "malformed length: {what}"),
             CodecError::Newline => f.write_str("a line to be sent contains a newline"),
+            CodecError::Contract { codec, what } => write!(f, "the codec {codec} broke its contract: {what}"),
         }
     }
 }

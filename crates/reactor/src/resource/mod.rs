@@ -180,6 +180,8 @@ pub struct Table {
     pub(crate) pause: fn(&mut Core, Key, bool),
     /// Keeps input that the driver of another type has left: the type was changed in a handler.
     pub(crate) keep: fn(&mut Core, Key, Rest<'_>),
+    /// The queue of its partner in a couple is high, or is not any more.
+    pub(crate) hold: fn(&mut Core, Key, bool),
     /// The runtime's own deadline passed.
     pub(crate) expired: fn(&mut Core, Key),
     /// Asked before it ends: gives the reason back, or keeps it and ends the resource later, because something of it is
@@ -211,6 +213,7 @@ impl Table {
         uncouple: |_, _| (),
         pause: |_, _, _| (),
         keep: |_, _, _| (),
+        hold: |_, _, _| (),
         expired: |_, _| (),
         defer: None,
         item_due: |_, _| (),

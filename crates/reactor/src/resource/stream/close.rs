@@ -7,6 +7,7 @@ use session::{Codec, Failure, Layer, Phase};
 use super::{
     attempt,
     link::{State, find},
+    pressure,
 };
 use crate::{
     clock::Time,
@@ -219,6 +220,11 @@ pub(super) fn expired<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
     if link.rare.as_ref().is_some_and(|rare| rare.attempt.is_some()) {
         return attempt::again::<C, L, R>(core, key);
     }
+    let is_in_flight = link.state == State::Open && !link.is_concluding() && !link.write_failed;
+    if is_in_flight && pressure::waited::<C, L, R>(core, key) {
+        return;
+    }
+    let Some(link) = find::<C, L, R>(core, key) else { return };
     let (why, how) = match link.state {
         State::Lingering => return end_with_why::<C, L, R>(core, key),
         _ if link.is_concluding() => (Closed::TimedOut(error::Phase::Close), Ending::Orderly),

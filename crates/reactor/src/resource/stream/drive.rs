@@ -22,6 +22,9 @@ use crate::{
 
 /// The most items of one stream that are handed over in one turn; the others go on in the next.
 const ITEMS_MAX: u32 = 1024;
+/// The most input that a codec is lent at once, unless an item needs more: the marks of the queues are looked at
+/// between two pieces, however much arrived while the stream rested.
+const LENT_MAX: usize = 64 << 10;
 /// The most steps in a row for which a layer may ask without using any input.
 const IDLE_STEPS_MAX: u32 = 1024;
 
@@ -41,19 +44,20 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         && link.unread.is_empty()
         && link.state == State::Open
         && !again
+        && bytes.len() <= LENT_MAX
         && link.takes_items()
     {
         let len = bytes.len();
         let used = match link.stream.codec.decode(bytes) {
             Ok(Decoded::Item(used, item)) if used > 0 && used <= len => {
-                if !emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Received(item)) || used == len {
+                if !received::<S, C, L, R>(core, to, key, index, item) || used == len {
                     return;
                 }
                 used
             }
             Ok(Decoded::Skip(used)) if used > 0 && used <= len => used,
             Ok(Decoded::More) => 0,
-            other => return core.close(key, Closed::Refused(refusal(other, len))),
+            other => return core.close(key, Closed::Refused(refusal::<C, _>(other, len))),
         };
         if used == 0 {
             keep::<C, L, R>(core, key, bytes);
@@ -186,17 +190,25 @@ fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         if !link.takes_items() {
             return if link.closing { input.len() } else { at };
         }
-        match link.stream.codec.decode(&mut input[at..]) {
-            Ok(Decoded::Item(used, item)) if used > 0 && used <= len - at => {
-                at += used;
-                if !emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Received(item)) {
+        let rest = len - at;
+        // What the codec has seen already comes whole, with what is new.
+        let lent = if link.partial { rest } else { rest.min(LENT_MAX) };
+        match link.stream.codec.decode(&mut input[at..at + lent]) {
+            Ok(Decoded::Item(used, item)) if used > 0 && used <= lent => {
+                (link.partial, at) = (false, at + used);
+                if !received::<S, C, L, R>(core, to, key, index, item) {
                     return len;
                 }
             }
-            Ok(Decoded::Skip(used)) if used > 0 && used <= len - at => at += used,
-            Ok(Decoded::More) => return at,
+            Ok(Decoded::Skip(used)) if used > 0 && used <= lent => (link.partial, at) = (false, at + used),
+            Ok(Decoded::More) => {
+                link.partial = true;
+                if lent == rest {
+                    return at;
+                }
+            }
             other => {
-                core.close(key, Closed::Refused(refusal(other, len - at)));
+                core.close(key, Closed::Refused(refusal::<C, _>(other, lent)));
                 return len;
             }
         }
@@ -214,14 +226,28 @@ fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 
 /// Why a codec's answer ends the stream: its own error, or that it breaks its contract.
 #[cold]
-fn refusal<T>(answer: session::Result<Decoded<T>>, given: usize) -> Failure {
-    match answer {
-        Err(failure) => failure,
-        Ok(Decoded::Item(used, _) | Decoded::Skip(used)) if used > given => {
-            CodecError::Malformed("the codec used more than it was lent").into()
-        }
-        Ok(_) => CodecError::Malformed("the codec used nothing").into(),
-    }
+fn refusal<C, T>(answer: session::Result<Decoded<T>>, given: usize) -> Failure {
+    let what = match answer {
+        Err(failure) => return failure,
+        Ok(Decoded::Item(used, _) | Decoded::Skip(used)) if used > given => "it used more than it was lent",
+        Ok(_) => "it used nothing",
+    };
+    CodecError::Contract { codec: std::any::type_name::<C>(), what }.into()
+}
+
+/// Hands an item to the service: what that sends meanwhile is caused by this stream's input.
+#[inline(always)]
+fn received<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
+    core: &mut Core,
+    to: &mut S,
+    key: Key,
+    index: u16,
+    item: C::In<'_>,
+) -> bool {
+    core.input = key;
+    let goes_on = emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Received(item));
+    core.input = Key::NONE;
+    goes_on
 }
 
 /// Sealed input: through the layer, then to the handler.
@@ -487,7 +513,7 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     }
     let mut input = mem::take(&mut link.unread);
     let more = match link.stream.codec.end(&mut input) {
-        Ok(Some(item)) => emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Received(item)),
+        Ok(Some(item)) => received::<S, C, L, R>(core, to, key, index, item),
         Ok(None) => true,
         Err(failure) => {
             core.close(key, Closed::Truncated(failure));
@@ -524,8 +550,7 @@ pub(super) fn pause<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, p
     if let Some(link) = find::<C, L, R>(core, key) {
         let resumed = link.paused && !paused;
         link.paused = paused;
-        let kept = !link.unread.is_empty() || !link.raw_is_empty() || link.ended && !link.end_told;
-        if resumed && kept {
+        if resumed && link.has_kept() {
             core.drive_again(key);
         }
         core.mark(key);

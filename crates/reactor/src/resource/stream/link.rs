@@ -7,7 +7,9 @@ use session::{Codec, Layer};
 use super::{
     Carried, Stream, StreamOptions,
     attempt::{self, Attempt},
-    change, close, drive, item, write,
+    change, close, drive, item,
+    pressure::{self, Pressure},
+    write,
 };
 use crate::{
     address::Address,
@@ -44,6 +46,11 @@ pub(super) struct Link<C, L, R> {
     pub(super) flight: usize,
     /// What the byte budget counts for this stream.
     pub(super) counted: usize,
+    /// Bytes in the queue that were put there while its own input was handled. What leaves is taken off it first: while
+    /// others queue as well it may be too low, and it never has a stream rest for what has left.
+    pub(super) caused: usize,
+    /// The call, by its lowest bits, in which the queue passed its high mark.
+    pub(super) crossed: u32,
     pub(super) state: State,
     pub(super) paused: bool,
     /// The period of the budget in which it last made progress: output left, or an item was begun or completed.
@@ -51,6 +58,12 @@ pub(super) struct Link<C, L, R> {
     /// What the engine was told last about reading.
     pub(super) reading: bool,
     pub(super) high: bool,
+    /// It is not read: too much of the queue is what its own input caused.
+    pub(super) rests: bool,
+    /// It is not read: the queue of the stream that it is coupled to is high.
+    pub(super) held: bool,
+    /// All of `unread` was offered to the codec, which needs more.
+    pub(super) partial: bool,
     pub(super) drained_due: bool,
     pub(super) open_due: bool,
     /// The engine delivered all input there will be.
@@ -94,6 +107,7 @@ pub(super) struct Rare {
     pub(super) is_cut: bool,
     /// How the connect is tried again, while the target refuses it for now.
     pub(super) attempt: Option<Box<Attempt>>,
+    pub(super) pressure: Pressure,
 }
 
 /// How long the queue of a socket may make no progress by default.
@@ -117,11 +131,16 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             flying: 0,
             flight: 0,
             counted: 0,
+            caused: carried.caused,
+            crossed: 0,
             state,
             paused: carried.paused,
             moved: 0,
             reading: true,
             high: carried.high || stream.session.queued() > stream.settings().high,
+            rests: false,
+            held: false,
+            partial: carried.partial,
             drained_due: false,
             open_due: false,
             ended: carried.ended,
@@ -154,11 +173,17 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             flying,
             flight,
             counted,
+            caused,
+            crossed,
             state,
             paused,
             moved,
             reading,
             high,
+            rests,
+            held,
+            // The new codec has seen nothing.
+            partial: _,
             drained_due,
             open_due,
             ended,
@@ -186,11 +211,16 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             flying,
             flight,
             counted,
+            caused,
+            crossed,
             state,
             paused,
             moved,
             reading,
             high,
+            rests,
+            held,
+            partial: false,
             drained_due,
             open_due,
             ended,
@@ -247,11 +277,12 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     pub(super) fn is_plain(&self) -> bool {
         let is_special = self.paused
             | self.high
+            | self.rests
+            | self.held
             | self.ended
             | self.closing
             | self.finishing
             | self.releasing
-            | self.coupled
             | self.write_failed
             | self.backlog;
         !is_special
@@ -271,7 +302,12 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     /// Whether items may be handed to the service now.
     #[inline]
     pub(super) fn takes_items(&self) -> bool {
-        !((self.paused | self.closing | self.releasing) || self.high && self.options().backpressure)
+        !(self.paused | self.closing | self.releasing | self.rests | self.held)
+    }
+
+    /// Whether it keeps input, or the end of it, that no handler has seen.
+    pub(super) fn has_kept(&self) -> bool {
+        !self.unread.is_empty() || !self.raw_is_empty() || self.ended && !self.end_told
     }
 
     /// Whether the peer would take a part of the output for the whole if the stream ended in order now. What the engine
@@ -377,6 +413,7 @@ pub(super) fn table<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         uncouple: close::uncouple::<C, L, R>,
         pause: drive::pause::<C, L, R>,
         keep: change::keep_rest::<C, L, R>,
+        hold: pressure::hold::<C, L, R>,
         expired: close::expired::<C, L, R>,
         defer: None,
         item_due: item::due::<C, L, R>,
@@ -398,7 +435,8 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
 ) -> Result<Key, (Stream<C, L, R>, Error)> {
     let role = if target.is_some() { Role::Connecting } else { Role::Stream };
     stream.outbound |= target.is_some();
-    let link = Link::new(stream, role, transport.medium());
+    let mut link = Link::new(stream, role, transport.medium());
+    link.begin_rest();
     let high = link.high;
     let key = match core.registry.insert(index, table, Box::new(link)) {
         Ok(key) => key,
@@ -466,7 +504,7 @@ fn unwrap<C: Codec, L: Layer, R: 'static>(
     let opened = link.state == State::Open;
     // `Drained` that was not told yet is told in the next life.
     let high = link.high || link.drained_due;
-    let Link { mut stream, unread, rare, flying, ended, end_told, shut, paused, .. } = link;
+    let Link { mut stream, unread, rare, flying, ended, end_told, shut, paused, partial, caused, .. } = link;
     let Rare { raw, error, lost, .. } = rare.map(|rare| *rare).unwrap_or_default();
     let lost = lost + flying;
     let transport =
@@ -477,6 +515,8 @@ fn unwrap<C: Codec, L: Layer, R: 'static>(
             transport,
             unread,
             raw,
+            partial,
+            caused,
             lost,
             opened,
             paused,

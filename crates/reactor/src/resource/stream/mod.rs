@@ -8,6 +8,7 @@ mod feed;
 mod item;
 mod link;
 mod options;
+mod pressure;
 mod write;
 
 use std::{any::Any, fmt, io, marker::PhantomData, sync::Arc, time::Duration};
@@ -74,6 +75,10 @@ struct Carried {
     transport: Option<Transport>,
     unread: Vec<u8>,
     raw: Vec<u8>,
+    /// The codec has seen all of `unread`, and needs more.
+    partial: bool,
+    /// Bytes of the queue that its own input caused.
+    caused: usize,
     /// Handed to the engine, and not taken by the kernel when it was closed.
     lost: usize,
     /// `Open` was told.

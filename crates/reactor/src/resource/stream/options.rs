@@ -14,18 +14,27 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamOptions {
-    /// Above so many queued bytes `send` answers `High`, and reading rests; 64 KiB.
+    /// Above so many queued bytes `send` answers `High`; 64 KiB. Above so many bytes of output that the stream's own input
+    /// caused, the stream rests: its input is not read.
     pub high: usize,
-    /// At so many queued bytes `Drained` comes, and reading goes on; 16 KiB.
+    /// At so many queued bytes `Drained` comes; 16 KiB. At so many bytes of the output that it rests for, a stream reads
+    /// on.
     pub low: usize,
     /// Above so many queued bytes the stream ends as `Overflow`; 4 MiB.
     pub cap: usize,
-    /// One item up to this size may enter an empty queue, also above the cap; 16 MiB.
+    /// One item up to this size may enter an empty queue, also above the cap; 16 MiB. The same holds for all that one call
+    /// of a handler sends for its input, if the queue was not high when the call began. Behind either there is room
+    /// for `cap` more bytes.
     pub item: usize,
     /// Bytes that arrived and wait for a handler (while paused, or for the rest of an item); 32 MiB.
     pub unread: usize,
-    /// Whether the stream is not read while its own queue is above the high mark; on.
+    /// Whether the stream rests while too much output waits that its own input caused, or more than half of `cap` by
+    /// anyone; on. A coupled stream rests for its partner's queue, whatever this says.
     pub backpressure: bool,
+    /// How long a stream rests while its output makes no progress at all; 1 s. Then it reads on until its input has caused
+    /// `high` more bytes of output, twice as much the next time, and never more than half of `cap` in total: so two
+    /// peers that both rest free each other, and a peer that never reads is stalled all the same.
+    pub rest: Duration,
     /// How long connecting may take; 30 s.
     pub connect: Duration,
     /// How long the handshake of the layers may take; 10 s.
@@ -57,6 +66,7 @@ impl StreamOptions {
         item: 16 << 20,
         unread: 32 << 20,
         backpressure: true,
+        rest: Duration::from_secs(1),
         connect: Duration::from_secs(30),
         handshake: Duration::from_secs(10),
         close: Duration::from_secs(5),

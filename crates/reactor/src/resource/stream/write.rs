@@ -7,6 +7,7 @@ use session::{Codec, Layer, Mark, Phase};
 use super::{
     close,
     link::{Link, State, find},
+    pressure,
 };
 use crate::{
     clock::Time,
@@ -42,7 +43,7 @@ pub(super) fn post_if<C: Codec, L: Layer, R: 'static>(
     takes: impl FnOnce(&Link<C, L, R>) -> bool,
     encode: impl FnOnce(&mut C, &mut Outgoing) -> session::Result,
 ) -> Flow {
-    let Core { registry, pool, budget, dirty, .. } = core;
+    let Core { registry, pool, budget, dirty, input, .. } = core;
     let Some(slot) = registry.live(key).filter(|slot| slot.service == index) else { return Flow::Gone };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return Flow::Gone };
     if !takes(link) {
@@ -56,6 +57,9 @@ pub(super) fn post_if<C: Codec, L: Layer, R: 'static>(
         out.rollback(mark);
     }
     let more = out.count();
+    if *input == key {
+        link.caused += out.since(mark);
+    }
     if !std::mem::replace(&mut slot.dirty, true) {
         dirty.push(key);
     }
@@ -74,21 +78,24 @@ fn posted<C: Codec, L: Layer, R: 'static>(
     encoded: session::Result,
     mark: Mark,
 ) -> Flow {
+    let (call, is_input) = (core.counters.handled as u32, core.input != Key::NONE);
     let Core { registry, pool, budget, .. } = &mut *core;
     let Some(slot) = registry.live(key) else { return Flow::Gone };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return Flow::Gone };
     let queued = link.queued();
     let within = budget.is_within();
-    // One large item may enter an empty queue.
-    let out = link.stream.session.out(pool);
-    let alone = out.len() == out.since(mark) && link.flying == 0;
-    let over = queued > link.options().cap && !(alone && queued <= link.options().item);
+    let is_alone = link.stream.session.out(pool).since(mark) == queued;
+    let passes = !link.high && queued > link.options().high;
+    if passes {
+        link.crossed = call;
+    }
+    let is_answer = is_input && link.crossed == call;
     let end = match encoded {
         Err(failure) => {
             core.close(key, Closed::Refused(failure));
             return Flow::Gone;
         }
-        Ok(()) if over => Closed::Overflow,
+        Ok(()) if !link.has_room(is_alone, is_answer) => Closed::Overflow,
         Ok(()) if !within => {
             // Others hold more, or made no progress for longer: then this goes on.
             if core.make_room() {
@@ -96,14 +103,13 @@ fn posted<C: Codec, L: Layer, R: 'static>(
             }
             Closed::OverBudget
         }
-        Ok(()) if !link.high && queued <= link.options().high => return Flow::Queued,
+        Ok(()) if !link.high && !passes => return Flow::Queued,
         Ok(()) => {
             (link.high, slot.high) = (true, true);
-            if link.coupled
-                && let Some(other) = core.couples.get(&key).copied()
-            {
-                core.mark(other);
+            if passes && link.coupled {
+                core.hold_partner(key, true);
             }
+            pressure::pressed::<C, L, R>(core, key);
             return Flow::High;
         }
     };
@@ -124,6 +130,7 @@ pub(super) fn flush<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
             Some(Sent { queue, result: Ok(taken) }) if queue.is_empty() => {
                 counters.bytes_out += taken as u64;
                 pool.give_outgoing(queue);
+                link.caused = 0;
                 let kept = link.kept();
                 budget.settle(&mut link.counted, kept);
             }
@@ -193,9 +200,9 @@ fn flies<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, len: usize, 
     (link.flying, link.flight) = (len, memory);
     if !link.is_concluding()
         && link.state == State::Open
-        && let Some(stall) = link.write_stall()
+        && let Some(patience) = link.patience()
     {
-        core.set_guard_later(key, stall);
+        core.set_guard_later(key, patience);
     }
 }
 
@@ -213,6 +220,7 @@ fn take_back<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Se
     match sent.result {
         Ok(taken) => {
             counters.bytes_out += taken as u64;
+            link.caused = link.caused.saturating_sub(taken);
             if taken > 0 {
                 link.moved = budget.period();
                 if link.is_concluding() {
@@ -234,20 +242,20 @@ fn write_failed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, error
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return };
     link.write_failed = true;
     // The queue will not drain any more: what it held back is read now.
-    (link.high, slot.high) = (false, false);
+    (link.high, slot.high, link.rests) = (false, false, false);
     // Without input there is nothing to wait for.
     let over = link.end_told || link.closing || link.deaf;
     let close = link.options().close;
-    let feeding = link.feeding;
+    let (bound, goes_on) = (link.feeding || link.coupled, link.has_kept());
     if over {
         return core.fail(key, "write", error);
     }
     link.rare().error = Some(("write", error));
-    if link.ended {
+    if goes_on {
         core.drive_again(key);
     }
-    if feeding && let Some(other) = core.couples.get(&key).copied() {
-        core.mark(other);
+    if bound {
+        core.hold_partner(key, false);
     }
     core.set_guard(key, Some(close));
 }
@@ -264,6 +272,7 @@ pub(super) fn sent<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, se
         if link.is_plain() && link.stream.session.has_no_queue() {
             slot.guard = Time::NEVER;
             counters.bytes_out += *taken as u64;
+            link.caused = 0;
             pool.give_outgoing(sent.queue);
             let kept = link.kept();
             return budget.settle(&mut link.counted, kept);
@@ -275,6 +284,7 @@ pub(super) fn sent<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, se
         && !link.write_failed
         && link.state == State::Open
     {
+        link.progressed();
         core.set_guard(key, None);
     }
     core.mark(key);
@@ -292,9 +302,12 @@ fn settle<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
         (link.high, slot.high, link.drained_due) = (false, false, !link.feeding);
         let bound = link.coupled || link.feeding;
         core.drive_again(key);
-        if bound && let Some(other) = core.couples.get(&key).copied() {
-            core.mark(other);
+        if bound {
+            core.hold_partner(key, false);
         }
+    }
+    if find::<C, L, R>(core, key).is_some_and(Link::end_rest) {
+        core.drive_again(key);
     }
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if link.releasing || (link.closing || link.finishing) && !link.feeding {
@@ -309,7 +322,7 @@ fn settle<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
 /// Tells the engine whether input is wanted, if that has changed.
 #[inline]
 pub(super) fn sync<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
-    let Core { registry, engine, budget, couples, .. } = core;
+    let Core { registry, engine, budget, .. } = core;
     let Some(slot) = registry.live(key) else { return };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return };
     let mut wanted = link.wants_input();
@@ -322,24 +335,7 @@ pub(super) fn sync<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
                 budget.rest(key);
             }
         }
-        if link.coupled && wanted {
-            let other = couples.get(&key).copied();
-            let Some(link) = other.and_then(|other| registry.peek(other)) else {
-                return tell::<C, L, R>(core, key, true);
-            };
-            wanted = !link.high;
-            return tell::<C, L, R>(core, key, wanted);
-        }
     }
-    if link.reading != wanted && !link.detaching {
-        link.reading = wanted;
-        engine.reading(key, wanted);
-    }
-}
-
-fn tell<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, wanted: bool) {
-    let Core { registry, engine, .. } = core;
-    let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) else { return };
     if link.reading != wanted && !link.detaching {
         link.reading = wanted;
         engine.reading(key, wanted);
