@@ -38,6 +38,9 @@ const SCRATCH: usize = 64 << 10;
 const ERRORS_KEPT: usize = 8;
 /// The most bytes of such a text.
 const ERROR_BYTES_MAX: usize = 1024;
+/// Empty buffers are kept for reuse up to this part of the bytes, and up to so many.
+const POOL_SHARE: usize = 16;
+const POOL_MAX: usize = 8 << 20;
 
 /// Whose time is over.
 #[derive(Clone, Copy, Debug)]
@@ -181,10 +184,13 @@ impl Core {
     pub(crate) fn new(mut engine: Box<dyn Engine>, runtime: u16, limits: Limits) -> (Core, Inbox<Deliver>) {
         let (mailbox, inbox) = Mailbox::new(limits.commands, engine.waker());
         let random = engine.entropy();
+        // What the pool keeps for all is not counted for anybody.
+        let bytes = limits.bytes.saturating_sub(engine.memory());
+        let pool_bytes = (bytes / POOL_SHARE).min(POOL_MAX);
         let now = engine.now();
         let core = Core {
             registry: Registry::new(runtime, limits.resources),
-            pool: Pool::new(),
+            pool: Pool::with_limit(pool_bytes),
             // Deadlines of resources never fail: they have room beside the users' timers.
             timers: Wheel::new(
                 limits.timers.saturating_add(limits.resources.saturating_mul(2)).saturating_add(1),
@@ -208,7 +214,7 @@ impl Core {
             starved: Vec::new(),
             couples: HashMap::new(),
             items: HashMap::new(),
-            budget: Bytes::new(limits.bytes.saturating_sub(engine.memory())),
+            budget: Bytes::new(bytes - pool_bytes),
             handlers: Handlers::new(now),
             now,
             random,

@@ -151,8 +151,8 @@ fn the_stream_that_asks_for_more_than_the_runtimes_bytes_ends() {
         settle(&mut world.runtime);
         world.with(|cx, id| {
             assert_eq!(cx.send(id, &[0; 60_000][..]), Flow::Queued);
-            assert_eq!(cx.send(second, &[0; 40_000][..]), Flow::Queued, "the limit");
-            assert_eq!(cx.send(second, &[0; 40_000][..]), Flow::Gone, "one more");
+            assert_eq!(cx.send(second, &[0; 35_000][..]), Flow::Queued, "the limit");
+            assert_eq!(cx.send(second, &[0; 35_000][..]), Flow::Gone, "more");
         });
         assert!(matches!(world.until_closed(), Closed::OverBudget));
         assert_eq!(world.probe().closed[0].0, second);

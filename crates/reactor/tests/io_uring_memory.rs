@@ -47,8 +47,8 @@ fn what_the_ring_leaves_is_for_streams() {
     let runtime = within("io_uring", memory() + 102_400).expect("something is left");
     let mut world = World::new(runtime, Probe::quiet(), Stream::new(Bytes));
     world.with(|cx, id| {
-        assert_ne!(cx.send(id, &[1; 100_000][..]), Flow::Gone, "the limit");
-        assert_eq!(cx.send(id, &[2; 3_000][..]), Flow::Gone, "more");
+        assert_ne!(cx.send(id, &[1; 90_000][..]), Flow::Gone, "the limit");
+        assert_eq!(cx.send(id, &[2; 9_000][..]), Flow::Gone, "more");
     });
     assert!(matches!(world.until_closed(), Closed::OverBudget));
 }

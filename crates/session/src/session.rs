@@ -292,8 +292,21 @@ impl<L: Layer> Session<L> {
     /// Returns the bytes of memory the session owns on the heap, as far as it knows: its queues and what the layer says
     /// it holds.
     pub fn capacity(&self) -> usize {
+        self.queues() + self.layer.held()
+    }
+
+    /// Returns the memory of its queues.
+    pub fn queues(&self) -> usize {
         let own = |queue: &Option<Box<Outgoing>>| queue.as_ref().map_or(0, |queue| queue.memory());
-        own(&self.clear) + own(&self.wire) + self.layer.held()
+        own(&self.clear) + own(&self.wire)
+    }
+
+    /// Returns the memory of its queues, and counts it: what [`Outgoing::count`] says next of a queue begins here.
+    pub fn count_queues(&mut self) -> usize {
+        for queue in [&mut self.clear, &mut self.wire].into_iter().flatten() {
+            queue.count();
+        }
+        self.queues()
     }
 
     /// Gives memory back to the allocator that the queues hardly use; each keeps up to 4 KiB of its buffer.
@@ -301,14 +314,6 @@ impl<L: Layer> Session<L> {
         for queue in [&mut self.clear, &mut self.wire].into_iter().flatten() {
             queue.trim(TRIMMED);
         }
-    }
-
-    /// Returns the same as [`Session::capacity`], and counts it: what [`Outgoing::count`] says next of a queue begins here.
-    pub fn count(&mut self) -> usize {
-        for queue in [&mut self.clear, &mut self.wire].into_iter().flatten() {
-            queue.count();
-        }
-        self.capacity()
     }
 
     /// Says whether it owns no queue, not even an empty one.

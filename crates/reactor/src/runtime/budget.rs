@@ -54,7 +54,7 @@ impl Bytes {
     /// Counts the memory that one resource holds now instead of what it held; `false` when the limit is passed.
     #[inline]
     pub(crate) fn recount(&mut self, counted: &mut usize, holds: usize) -> bool {
-        self.used = self.used - *counted + holds;
+        self.used = self.used.wrapping_sub(*counted).wrapping_add(holds);
         let grew = holds > *counted;
         *counted = holds;
         self.tight |= self.used > self.ease;
@@ -73,7 +73,7 @@ impl Bytes {
     /// Counts what is left of a resource whose queue has gone. It cannot be more than there was.
     #[inline]
     pub(crate) fn settle(&mut self, counted: &mut usize, holds: usize) {
-        self.used = self.used - *counted + holds;
+        self.used = self.used.wrapping_sub(*counted).wrapping_add(holds);
         *counted = holds;
     }
 

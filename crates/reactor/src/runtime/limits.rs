@@ -28,7 +28,8 @@ pub struct Limits {
     /// Memory of the queues and buffers of all resources, used or not, and of what the engine holds for itself
     /// ([`Engine::memory`](crate::engine::Engine::memory)); 512 MiB.
     ///
-    /// Shared bytes count on each stream that holds them. An engine that would leave nothing for streams does not open.
+    /// A sixteenth, at most 8 MiB, is for empty buffers that are kept for reuse. Shared bytes count on each stream that
+    /// holds them. An engine that would leave nothing for streams does not open.
     /// When more is asked for, those end who hold most: see [`Limits::shortage`].
     pub bytes: usize,
     /// How long bytes may be short, which they are above three quarters of [`Limits::bytes`]; 5 s.

@@ -25,6 +25,8 @@ const ITEMS_MAX: u32 = 1024;
 /// The most input that a codec is lent at once, unless an item needs more: the marks of the queues are looked at
 /// between two pieces, however much arrived while the stream rested.
 const LENT_MAX: usize = 64 << 10;
+/// From so many bytes on, kept input grows by a quarter.
+const GROWN_LATE: usize = 16 << 10;
 /// The most steps in a row for which a layer may ask without using any input.
 const IDLE_STEPS_MAX: u32 = 1024;
 
@@ -112,6 +114,11 @@ fn keep<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, bytes: &[u8])
     };
     if link.unread.capacity() == 0 {
         (link.unread, link.moved) = (pool.take(), budget.period());
+    }
+    let (room, len) = (link.unread.capacity() - link.unread.len(), link.unread.len());
+    if room < bytes.len() && len >= GROWN_LATE {
+        // By a quarter and not to twice as much: what is not used of it is memory all the same.
+        link.unread.reserve_exact(bytes.len().max(len / 4));
     }
     link.unread.extend_from_slice(bytes);
     bound_input::<C, L, R>(core, key);

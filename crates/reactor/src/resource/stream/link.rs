@@ -267,8 +267,27 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     /// Counts all memory that it holds: whatever is in queues and buffers, used or not. `false` when the runtime's
     /// limit is passed.
     pub(super) fn recount(&mut self, budget: &mut Bytes) -> bool {
-        let holds = self.stream.session.count() + self.kept() + self.flight;
+        let holds = self.stream.session.layer().held() + self.recount_queues();
         budget.recount(&mut self.counted, holds)
+    }
+
+    /// The memory of its queues and buffers: all that it holds, but for what is in its layer.
+    pub(super) fn memory(&self) -> usize {
+        self.stream.session.queues() + self.kept() + self.flight
+    }
+
+    fn recount_queues(&mut self) -> usize {
+        self.stream.session.count_queues();
+        self.memory()
+    }
+
+    /// Counts what it holds less than `before`, its [`memory`](Link::memory) then. Asks no layer: a user's code is not
+    /// called where an engine has sent, or while others are looked at.
+    pub(super) fn recount_less(&mut self, budget: &mut Bytes, before: usize) {
+        let less = before.saturating_sub(self.recount_queues());
+        // A layer may have added what is not counted yet.
+        let holds = self.counted.saturating_sub(less);
+        budget.settle(&mut self.counted, holds);
     }
 
     /// Whether nothing but reading and writing goes on: what a flush of most streams finds. The flags are looked
@@ -537,11 +556,12 @@ fn holding<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Holding
     let Core { registry, budget, .. } = core;
     let link = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return Holding::default() };
+    let before = link.memory();
     if link.unread.len() < link.unread.capacity() / 4 {
         link.unread.shrink_to(UNREAD_KEPT);
     }
     link.stream.session.trim();
-    link.recount(budget);
+    link.recount_less(budget, before);
     // One that is on its way out of the runtime is as good as gone.
     Holding { bytes: link.counted, moved: (!link.detaching).then_some(link.moved) }
 }

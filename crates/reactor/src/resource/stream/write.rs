@@ -135,7 +135,7 @@ pub(super) fn flush<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
                 budget.settle(&mut link.counted, kept);
             }
             Some(sent) => {
-                link.flying = len;
+                (link.flying, link.flight) = (len, memory);
                 if take_back::<C, L, R>(core, key, sent) {
                     write::<C, L, R>(core, key);
                 }
@@ -182,6 +182,7 @@ fn write<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
         }
         let Some(queue) = link.stream.session.take_wire() else { return };
         let (len, memory) = (queue.len(), queue.memory());
+        link.flight = memory;
         match engine.send(key, queue) {
             None => return flies::<C, L, R>(core, key, len, memory),
             Some(sent) => {
@@ -213,10 +214,10 @@ fn take_back<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Se
         pool.give_outgoing(sent.queue);
         return false;
     };
+    let (before, left) = (link.memory(), sent.queue.len());
     (link.flying, link.flight) = (0, 0);
-    let left = sent.queue.len();
     link.stream.session.restore(sent.queue, pool);
-    link.recount(budget);
+    link.recount_less(budget, before);
     match sent.result {
         Ok(taken) => {
             counters.bytes_out += taken as u64;
@@ -268,8 +269,9 @@ pub(super) fn sent<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, se
         && let Some(slot) = registry.live(key)
         && let Some(link) = cast::<C, L, R>(&mut slot.resource)
     {
-        (link.flying, link.flight) = (0, 0);
+        link.flying = 0;
         if link.is_plain() && link.stream.session.has_no_queue() {
+            link.flight = 0;
             slot.guard = Time::NEVER;
             counters.bytes_out += *taken as u64;
             link.caused = 0;
