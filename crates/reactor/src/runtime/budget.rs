@@ -97,10 +97,10 @@ impl Bytes {
         self.tight
     }
 
-    /// Whether pressure has begun since it was last asked.
+    /// Whether pressure has begun since it was last asked. What was asked for and refused has not begun any.
     #[inline]
     pub(crate) fn has_begun(&mut self) -> bool {
-        self.tight && !std::mem::replace(&mut self.noticed, true)
+        self.tight && self.used > self.ease && !std::mem::replace(&mut self.noticed, true)
     }
 
     /// Remembers a stream that rests, to be woken at relief.
@@ -282,6 +282,11 @@ mod tests {
         assert!(bytes.is_relieved() && !bytes.is_relieved() && !bytes.is_tight() && !bytes.has_begun());
         bytes.recount(&mut a, 76);
         assert!(bytes.is_tight() && bytes.has_begun(), "another one");
+        let mut refused = Bytes::new(100);
+        let mut a = 0;
+        refused.recount(&mut a, 101);
+        refused.recount(&mut a, 10);
+        assert!(refused.is_tight() && !refused.has_begun(), "it was refused");
     }
 
     #[test]
