@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Engine, LONG, Probe, SHORT, Seen, World, for_each_engine};
+use common::{Engine, LONG, Probe, SHORT, Seen, World, add, for_each_engine, tcp_pair};
 use reactor::{Bytes, Runtime, Stream};
 
 /// Waits as a foreign loop does: on the descriptor, as long as the deadline says. False: the time was over.
@@ -164,6 +164,43 @@ fn what_a_budget_left_makes_the_descriptor_ready() {
     });
 }
 
+/// A loop that keeps the descriptor asks the runtime for nothing between a turn and the next wait.
+#[test]
+fn what_an_engine_left_for_the_next_turn_wakes_a_loop_that_kept_the_descriptor() {
+    on_each(|mut world| {
+        let service = world.runtime.add(Probe::quiet()).expect("it starts");
+        let mut peers = Vec::new();
+        for _ in 0..STREAMS {
+            let (ours, peer) = tcp_pair();
+            add(&mut world.runtime, service, Stream::new(Bytes), ours);
+            peers.push(peer);
+        }
+        drive(&mut world.runtime, |runtime| {
+            runtime.service(service).expect("it lives").count(&Seen::Open) == STREAMS
+        });
+        while wait_for(&world.runtime, Duration::ZERO) {
+            world.runtime.turn(Some(Duration::ZERO)).expect("whole");
+        }
+        let number = world.runtime.fd().expect("it had one").as_raw_fd();
+        for peer in &mut peers {
+            peer.write_all(&[1; INPUT]).expect("room");
+        }
+        let patience = LONG.as_millis() as i32;
+        let bytes = |runtime: &Runtime| {
+            let seen = &runtime.service(service).expect("it lives").seen;
+            seen.iter()
+                .map(|(_, seen)| if let Seen::Got(bytes) = seen { bytes.len() } else { 0 })
+                .sum::<usize>()
+        };
+        while bytes(&world.runtime) < STREAMS * INPUT {
+            let millis = world.runtime.next_deadline().map_or(patience, |left| left.as_millis() as i32);
+            let is_woken = poll(&mut libc_poll(number), millis);
+            assert!(is_woken || millis < patience, "input is left, and nothing woke the loop");
+            world.runtime.turn(Some(Duration::ZERO)).expect("whole");
+        }
+    });
+}
+
 #[test]
 fn a_stop_is_seen_and_its_end_too() {
     on_each(|mut world| {
@@ -176,5 +213,9 @@ fn a_stop_is_seen_and_its_end_too() {
     });
 }
 
+/// So many streams with so much input each, no more than one may hand over in a turn, have together more than an engine
+/// tells of in the turns in which the kernel wakes it.
+const STREAMS: usize = 40;
+const INPUT: usize = 50 << 10;
 /// In so many turns what has come is told. An engine may be woken once more by what it did itself.
 const TURNS_MAX: u32 = 5;

@@ -289,6 +289,9 @@ impl Engine for IoUring {
         if next.is_none() && self.files.has_answers() {
             self.answer_files();
         }
+        if next.is_none() {
+            self.stir_for_rest();
+        }
         next
     }
 

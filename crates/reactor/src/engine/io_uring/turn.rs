@@ -129,7 +129,7 @@ impl IoUring {
     }
 
     /// Whether there is something to tell without a wait.
-    fn has_events(&self) -> bool {
+    pub(super) fn has_events(&self) -> bool {
         !self.told.is_empty()
             || !self.held.is_empty()
             || !self.batch.is_empty()

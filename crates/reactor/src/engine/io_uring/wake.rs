@@ -76,6 +76,15 @@ impl IoUring {
         }
     }
 
+    /// Wakes who drives this from outside for what a turn has left to the next: the kernel has told of it already, and
+    /// does not ring for it again.
+    #[inline]
+    pub(super) fn stir_for_rest(&mut self) {
+        if self.signal.outside().is_some() && self.has_events() {
+            self.stir();
+        }
+    }
+
     /// Begins anew with waking who drives this from outside. What comes while a wait lasts wakes once more, and what it
     /// finds then may be nothing.
     pub(super) fn settle_down(&mut self) {
