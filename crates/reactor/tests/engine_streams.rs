@@ -6,13 +6,14 @@ mod driver;
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::Shutdown,
+    os::unix::net::UnixStream,
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use driver::{Driver, Seen, nothing, pattern, queue, tcp_pair, unix_pair};
-use reactor::engine::{Ending, Outgoing, Role, Sent, Transport};
+use reactor::engine::{Ending, Event, Outgoing, Role, Sent, Transport};
 use socket2::SockRef;
 
 fn echo_with_partial_writes_is_byte_exact(mut driver: Driver) {
@@ -188,6 +189,44 @@ fn a_parked_send_goes_on_when_there_is_room(mut driver: Driver) {
     }
     assert_eq!(read, taken);
     driver.until(|_, _, seen| matches!(seen, Seen::Sent(Sent { result: Ok(1..), .. })));
+    // The send may have filled the socket again.
+    while (&theirs).read(&mut bytes).is_ok() {}
+    // There is room, and the engine asks for it no longer: a poll that tells of it again and again would end each wait.
+    driver.assert_idle();
+}
+
+fn room_is_asked_for_no_longer_once_it_was_told(mut driver: Driver) {
+    let (ours, theirs) = UnixStream::pair().expect("a pair");
+    for socket in [&ours, &theirs] {
+        socket.set_nonblocking(true).expect("it is set");
+    }
+    let past_the_engine = ours.try_clone().expect("a descriptor");
+    let key = driver.attach(Transport::new(ours), Role::Stream);
+    let fill = || while (&past_the_engine).write(&[1; 65_536]).is_ok() {};
+    let drain = || while (&theirs).read(&mut [0; 65_536]).is_ok() {};
+    fill();
+    assert!(driver.engine.await_room(key), "the engine tells of room");
+    driver.assert_idle();
+    drain();
+    let began = Instant::now();
+    loop {
+        match driver.engine.next() {
+            Some((of, Event::Room)) if of == key => break,
+            Some(other) => panic!("{other:?}"),
+            None => assert!(began.elapsed() < LONG, "there is room, and nobody says so"),
+        }
+        driver.engine.wait(Some(LONG)).expect("the engine is whole");
+    }
+    driver.assert_idle();
+    for round in 0..4 {
+        // Room that nobody asked for ends no wait, whether the poll tells of it while it lasts or when it comes.
+        fill();
+        drain();
+        let began = Instant::now();
+        driver.engine.wait(Some(SHORT)).expect("the engine is whole");
+        assert!(began.elapsed() >= SHORT, "round {round}: the wait ended after {:?}", began.elapsed());
+        assert!(driver.next().is_none());
+    }
 }
 
 fn a_key_closed_earlier_in_the_batch_is_not_told_of(mut driver: Driver) {
@@ -381,6 +420,11 @@ fn what_cannot_be_attached_comes_back(mut driver: Driver) {
     assert_eq!(refused.expect_err("there is no descriptor").error.kind(), ErrorKind::Unsupported);
 }
 
+/// A wait of this length is not early, and no test waits long for it.
+const SHORT: Duration = Duration::from_millis(20);
+/// After so long the expected has not come.
+const LONG: Duration = Duration::from_secs(10);
+
 for_each_engine!(
     before: nothing;
     echo_with_partial_writes_is_byte_exact,
@@ -389,6 +433,7 @@ for_each_engine!(
     a_half_closed_peer_still_gets_answers,
     a_parked_send_comes_back_when_the_peer_resets,
     a_parked_send_goes_on_when_there_is_room,
+    room_is_asked_for_no_longer_once_it_was_told,
     a_key_closed_earlier_in_the_batch_is_not_told_of,
     pausing_and_resuming_loses_nothing,
     a_stream_paused_earlier_in_the_batch_is_not_read,
