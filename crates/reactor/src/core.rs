@@ -338,8 +338,13 @@ impl Core {
 
     /// Notes an error of a service that nobody took: for the receipt, and as a line on standard error.
     #[cold]
-    pub(crate) fn note_error(&mut self, service: u16, mut text: String) {
+    pub(crate) fn note_error(&mut self, service: u16, text: String) {
         self.complain(service, &text);
+        self.record_error(service, text);
+    }
+
+    /// Counts an error of a service that its caller is told, and keeps it for the receipt.
+    pub(crate) fn record_error(&mut self, service: u16, mut text: String) {
         let Some(record) = self.records.get_mut(service as usize) else { return };
         record.errors += 1;
         if record.first_errors.len() < ERRORS_KEPT {

@@ -127,7 +127,7 @@ fn chat_cuts_a_slow_reader_and_the_others_go_on() {
         ada.say(&line);
         let heard = ada.hear();
         if heard.starts_with("slow has left") {
-            assert_eq!(heard, "slow has left (the write queue passed its cap: the peer reads too slowly)");
+            assert_eq!(heard, "slow has left (more was sent than could leave: the queue of output is full)");
             drop(slow);
             return;
         }

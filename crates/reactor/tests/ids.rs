@@ -16,7 +16,7 @@ fn assert_gone(cx: &mut reactor::Context<Probe>, id: Id<Stream>) {
     let who = cx.peer_credentials(id).expect_err("there is no other end");
     for (error, operation) in [(local, "local"), (peer, "peer"), (who, "peer credentials")] {
         assert_eq!(error.io().map(std::io::Error::kind), Some(std::io::ErrorKind::NotFound));
-        let named = format!("{operation} {} {id:?}: ", std::any::type_name::<Stream>());
+        let named = format!("{operation} Stream {id:?}: ");
         assert!(error.to_string().starts_with(&named), "{error}");
     }
     cx.deadline(id, Duration::ZERO);

@@ -41,7 +41,7 @@ impl Runtime {
         }
     }
 
-    /// The loop could have waited.
+    /// The loop could have waited, or its owner has asked something of a service in between.
     #[inline]
     pub(super) fn was_not_empty(&mut self) {
         self.empty.0 = 0;

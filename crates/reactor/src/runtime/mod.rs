@@ -206,7 +206,8 @@ impl Runtime {
         });
         self.core.give_files();
         if let Some(failure) = failure {
-            self.core.note_error(index, format!("could not start: {failure}"));
+            // The caller is told, so nothing is written to standard error.
+            self.core.record_error(index, format!("could not start: {failure}"));
             self.end_service(index);
             return Err(Error::Start { service: type_name::<S>(), failure });
         }
@@ -239,6 +240,7 @@ impl Runtime {
         let index = id.index;
         let mut result = None;
         self.core.now = self.core.engine.now();
+        self.was_not_empty();
         self.call(index, |core, erased| {
             result = Some(f(crate::resource::service::<S>(erased), &mut Context::new(core, index)));
         });
