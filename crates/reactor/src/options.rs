@@ -72,8 +72,12 @@ impl Default for SocketOptions {
 pub struct ListenOptions {
     /// For each accepted connection.
     pub socket: SocketOptions,
-    /// SO_REUSEADDR; on by default, so that a restarted server finds its port free. On a Unix path: a
+    /// Sets SO_REUSEADDR; on by default, so that a restarted server finds its port free. On a Unix path: a
     /// socket file that nobody listens on is replaced.
+    ///
+    /// On the engine `io_uring` the kernel keeps the port for some milliseconds after a process that was killed, or that
+    /// exits without dropping its [`Runtime`](crate::Runtime): until then a new listener fails with `AddrInUse`. Drop
+    /// the runtime before the exit, or try again.
     pub reuse_address: bool,
     /// SO_REUSEPORT: several listeners share the port; off by default.
     pub reuse_port: bool,
