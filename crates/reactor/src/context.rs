@@ -616,7 +616,8 @@ impl<'a, S> Context<'a, S> {
     ///
     /// Connections that wait in the listeners' backlogs are accepted first, in the next turns; then the listeners close, and
     /// [`Service::stop`] is called. The stop is over when no resource is left but in the background, and no job, operation on
-    /// files, message between services or [`Hold`] is outstanding.
+    /// files, message between services or [`Hold`] is outstanding. When only messages between services are left, it waits for
+    /// them for at most 1,024 turns, because a service that always tells itself another one has no end.
     pub fn stop(&mut self, grace: Duration) {
         self.core.mailbox.stop((Time::ZERO + grace).as_nanos());
     }

@@ -16,10 +16,12 @@ impl Core {
     /// Whether something is under way whose outcome a service waits for: jobs, operations on files, what services told
     /// each other, and what a [`Hold`](crate::Hold) stands for.
     pub(crate) fn is_at_work(&self) -> bool {
-        self.files.out() > 0
-            || self.lanes.told() > 0
-            || self.mailbox.holds() > 0
-            || self.records.iter().any(|record| record.jobs > 0)
+        self.lanes.told() > 0 || self.is_awaited()
+    }
+
+    /// The same without what services told each other: what somebody else has to finish.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.files.out() > 0 || self.mailbox.holds() > 0 || self.records.iter().any(|record| record.jobs > 0)
     }
 
     /// Ends what is in the background: nothing else is left.

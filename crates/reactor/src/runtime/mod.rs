@@ -84,6 +84,8 @@ pub struct Runtime {
     empty: empty::Empty,
     spin: turn::Spin,
     stop_by: Option<Time>,
+    /// Turns in a row of a stop in which nothing was left but messages between services.
+    talk_turns: u32,
     drain: Option<shutdown::Drain>,
     bytes_out_at_stop: u64,
     not_send: PhantomData<*const ()>,
@@ -170,6 +172,7 @@ impl Runtime {
             empty: empty::Empty::default(),
             spin,
             stop_by: None,
+            talk_turns: 0,
             drain: None,
             bytes_out_at_stop: 0,
             not_send: PhantomData,

@@ -106,6 +106,9 @@ impl Runtime {
             self.drain = None;
             self.tell_stop();
         }
+        let core = &self.core;
+        let is_talk = core.lanes.told() > 0 && core.is_without_resources() && !core.is_awaited();
+        self.talk_turns = if is_talk { self.talk_turns.saturating_add(1) } else { 0 };
     }
 
     /// Looks whether the listeners have handed over the connections that waited in their backlogs: closed with its
@@ -147,7 +150,8 @@ impl Runtime {
         }
         if core.stopping {
             let late = self.stop_by.is_some_and(|by| core.now >= by);
-            return self.drain.is_none() && (late || core.is_without_resources() && !core.is_at_work());
+            let is_at_work = core.is_at_work() && self.talk_turns <= TALK_TURNS_MAX;
+            return self.drain.is_none() && (late || core.is_without_resources() && !is_at_work);
         }
         if core.mailbox.grace().is_some() {
             return false;
@@ -257,6 +261,9 @@ impl Runtime {
     }
 }
 
+/// For so many turns a stop waits for messages between services when nothing else is left: a service that tells itself
+/// one message after the other has no end.
+const TALK_TURNS_MAX: u32 = 1_024;
 /// The first look asks each listener to try, the engine does so in the turn after that, and the next look sees it.
 const QUIET_TURNS: u32 = 2;
 /// The most connections that are accepted while a stop begins: as many as a backlog holds by default.
