@@ -180,3 +180,22 @@ fn what_is_bound_already_is_not_coupled_again_and_goes_on_as_it_was() {
         assert_eq!(ended, [gone, a, b], "and not the third one");
     });
 }
+
+#[test]
+fn one_that_was_held_for_its_partners_queue_reads_on_when_the_partner_is_released() {
+    for_each_engine(|engine| {
+        let (mut world, _far, b) = proxy(engine);
+        let service = world.service;
+        settle(&mut world.runtime);
+        // More than a socket takes, and nobody reads it: the partner's queue stays high.
+        let full = vec![0; 12 << 20];
+        world.with(|cx, _| cx.send(b, &full[..]));
+        settle(&mut world.runtime);
+        world.peer.write_all(b"kept").expect("room");
+        settle(&mut world.runtime);
+        assert!(!world.probe().saw(&Seen::got("kept")), "it rests for the queue of its partner");
+        world.with(|cx, _| cx.release(b)).expect("nothing is in the way");
+        until(&mut world.runtime, |runtime| runtime.service(service).expect("it lives").closed.len() == 1);
+        world.until_seen(Seen::got("kept"));
+    });
+}

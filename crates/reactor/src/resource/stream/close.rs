@@ -130,7 +130,8 @@ pub(super) fn release<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
 /// What it was coupled with does not concern it any more. One whose peer has ended closes then as it would have.
 pub(super) fn uncouple<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    link.coupled = false;
+    // Nobody would tell it any more that the other's queue has drained.
+    (link.coupled, link.held) = (false, false);
     core.drive_again(key);
     core.mark(key);
 }
