@@ -188,6 +188,7 @@ pub struct Suite<'a> {
     bare: bool,
     seed: u64,
     descriptors_max: usize,
+    moves_little: bool,
 }
 
 impl<'a> Suite<'a> {
@@ -202,6 +203,7 @@ impl<'a> Suite<'a> {
             bare: false,
             seed: SEED,
             descriptors_max: usize::MAX,
+            moves_little: false,
         }
     }
 
@@ -220,6 +222,12 @@ impl<'a> Suite<'a> {
     /// Runs only the row of this id, and not those whose ids begin with it.
     pub fn row(mut self, id: &str) -> Suite<'a> {
         self.row = Some(id.to_owned());
+        self
+    }
+
+    /// Has rows of megabytes move less: the engine has buffers of a few bytes, and would need minutes for them.
+    pub fn moves_little(mut self) -> Suite<'a> {
+        self.moves_little = true;
         self
     }
 
@@ -279,7 +287,8 @@ impl<'a> Suite<'a> {
         if row.slow && self.quick {
             return Err(Stop::Skipped("slow".to_owned()));
         }
-        let mut world = World::new(&mut *self.make, self.seed).with_descriptors_max(self.descriptors_max);
+        let world = World::new(&mut *self.make, self.seed).with_descriptors_max(self.descriptors_max);
+        let mut world = world.with_little_moved(self.moves_little);
         if let Some(why) = row.needs.iter().find_map(|need| need.missing(&world)) {
             return Err(Stop::Skipped(why.to_owned()));
         }
@@ -301,6 +310,7 @@ impl fmt::Debug for Suite<'_> {
             .field("bare", &self.bare)
             .field("seed", &self.seed)
             .field("descriptors_max", &self.descriptors_max)
+            .field("moves_little", &self.moves_little)
             .finish_non_exhaustive()
     }
 }

@@ -21,6 +21,7 @@ pub struct World<'a> {
     has_datagrams: bool,
     passes_descriptors: bool,
     descriptors_max: usize,
+    moves_little: bool,
 }
 
 /// The two ends of one connection, both streams of one engine.
@@ -55,6 +56,7 @@ impl<'a> World<'a> {
             has_datagrams,
             passes_descriptors,
             descriptors_max: usize::MAX,
+            moves_little: false,
         }
     }
 
@@ -81,6 +83,16 @@ impl<'a> World<'a> {
     pub(crate) fn with_descriptors_max(mut self, descriptors: usize) -> World<'a> {
         self.descriptors_max = descriptors;
         self
+    }
+
+    pub(crate) fn with_little_moved(mut self, moves_little: bool) -> World<'a> {
+        self.moves_little = moves_little;
+        self
+    }
+
+    /// Says whether the engine moves so little at a time that a row of megabytes would not end in time.
+    pub fn moves_little(&self) -> bool {
+        self.moves_little
     }
 
     /// Below which number descriptors must stay for the engine to take them.

@@ -104,6 +104,11 @@ fn sized(world: &World<'_>, real: usize, in_memory: usize) -> usize {
     if world.is_virtual() { in_memory } else { real }
 }
 
+/// The same of bytes that have to be moved whatever the kernel's buffers hold.
+fn moved(world: &World<'_>, real: usize, little: usize) -> usize {
+    if world.moves_little() { little } else { sized(world, real, little) }
+}
+
 /// A timeout that a row waits for.
 const SHORT: Duration = Duration::from_millis(20);
 const SOCKETS: &[Need] = &[Need::Sockets];

@@ -13,7 +13,7 @@ use reactor::{
 };
 
 use super::{
-    SHORT, SOCKETS,
+    SHORT, SOCKETS, moved,
     probe::{Probe, What},
     rig::{Pair, Rig},
     row, sized,
@@ -212,7 +212,7 @@ fn pump(cx: &mut Context<'_, Probe>, id: Id<Stream>, left: &mut usize) {
 }
 
 fn upload_first(world: &mut World<'_>) -> Outcome {
-    let total = sized(world, 8 << 20, 300_000);
+    let total = moved(world, 8 << 20, 300_000);
     let mut rig = Rig::new(world)?;
     let mut left = total;
     // It answers at once, with as much as it will get, and reads all the time.
@@ -338,14 +338,13 @@ impl Pulses {
     }
 }
 
-fn pulses(rig: &mut Rig, address: &Address, count: usize) -> Outcome {
-    const TOTAL: usize = 6 << 20;
+fn pulses(rig: &mut Rig, address: &Address, count: usize, total: usize) -> Outcome {
     let mut pulses = Pulses::connect(address, count)?;
     let mut block = vec![7; 64 << 10];
     let (mut most, mut failure) = (0, None);
     rig.until("each has read in pulses what it wrote", |rig| {
         most = most.max(rig.counters().queue_bytes);
-        match pulses.go_on(&mut block, TOTAL) {
+        match pulses.go_on(&mut block, total) {
             Ok(done) => done,
             Err(error) => {
                 failure = Some(error);
@@ -377,7 +376,7 @@ fn pulses_at_echo(world: &mut World<'_>) -> Outcome {
     for count in [2, 5, 8] {
         let mut rig = Rig::new(world)?;
         let address = tight_echo(&mut rig)?;
-        pulses(&mut rig, &address, count)?;
+        pulses(&mut rig, &address, count, moved(world, 6 << 20, 300_000))?;
         rig.finish()?;
     }
     Ok(())
@@ -388,7 +387,7 @@ fn pulses_at_proxy(world: &mut World<'_>) -> Outcome {
         let mut rig = Rig::new(world)?;
         let address = tight_echo(&mut rig)?;
         let address = proxy(&mut rig, address)?;
-        pulses(&mut rig, &address, count)?;
+        pulses(&mut rig, &address, count, moved(world, 6 << 20, 300_000))?;
         rig.finish()?;
     }
     Ok(())
