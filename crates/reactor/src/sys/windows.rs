@@ -63,5 +63,5 @@ pub(crate) use self::receive_descriptor as read_descriptor;
 
 /// Writes a line to standard error. Whether it was written.
 pub(crate) fn print_error(line: &[u8]) -> bool {
-    std::io::Write::write_all(&mut std::io::stderr(), line).is_ok()
+    io::Write::write_all(&mut io::stderr(), line).is_ok()
 }
