@@ -118,6 +118,7 @@ impl Engine for SimEngine {
         None
     }
 
+    #[cfg(unix)]
     fn print_error(&mut self, line: &str) -> bool {
         self.state.borrow_mut().print_error(self.host, line)
     }
