@@ -111,7 +111,9 @@ fn open(runtime: &mut Runtime, writer: ServiceId<Writer>, path: &Path, how: Open
 #[test]
 #[ignore = "another test starts it, as a process of its own"]
 fn the_writes_of_a_process_whose_files_may_not_grow() {
-    let engine = match std::env::var(VARIABLE).expect("another test starts it").as_str() {
+    // Among the slow tests nobody names an engine for it.
+    let Ok(engine) = std::env::var(VARIABLE) else { return eprintln!("no engine to play on") };
+    let engine = match engine.as_str() {
         "epoll" => Engine("epoll"),
         "poll" => Engine("poll"),
         "io_uring" => Engine("io_uring"),
