@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 
 use reactor::{
-    Address, BindOptions, Closed, Context, DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, Fault,
-    Flow, Handle, Id, Limits, Outbound, Result, Service, ServiceId, WhenFull,
+    Address, BindOptions, Closed, Context, DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, Flow,
+    Handle, Id, Limits, Outbound, Result, Service, ServiceId, WhenFull,
 };
 
 use super::{rig::Rig, row};
@@ -61,12 +61,7 @@ impl Post {
     }
 }
 
-impl Service for Post {
-    // A row makes bytes short, and takes that for what it is.
-    fn fault(&mut self, _: &mut Context<'_, Self>, fault: Fault) {
-        assert!(matches!(fault, Fault::BytesShort { .. }), "{fault}");
-    }
-}
+impl Service for Post {}
 
 impl Handle<Datagrams> for Post {
     fn handle(&mut self, cx: &mut Context<'_, Self>, id: Id<Datagrams>, event: DatagramEvent<'_>) -> Result {
