@@ -158,7 +158,10 @@ pub(super) fn proceed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
     } else {
         link.stream.session.phase() != Phase::Finished
     };
-    if link.queued() > 0 && !link.write_failed || waits && !link.write_failed && !link.shut {
+    // The peer has ended inside the handshake: what is queued behind it can never leave.
+    let is_hopeless = link.ended && link.stream.session.phase() == Phase::Handshake;
+    if !is_hopeless && (link.queued() > 0 && !link.write_failed || waits && !link.write_failed && !link.shut)
+    {
         return;
     }
     let gone = link.ended || link.write_failed;
