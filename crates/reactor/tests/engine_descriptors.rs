@@ -35,7 +35,7 @@ fn set_limit(descriptors: libc::rlim_t) -> libc::rlim_t {
     before
 }
 
-fn without_descriptors_a_listener_turns_one_away_and_rests(mut driver: Driver) {
+fn without_descriptors_a_listener_rests_and_turns_away_whom_it_is_told_to(mut driver: Driver) {
     let address: Address = "127.0.0.1:0".parse().expect("an address");
     let listening = driver.engine.listen(&address, &ListenOptions::default()).expect("a port");
     let listener = driver.attach(listening, Role::Listener);
@@ -50,6 +50,11 @@ fn without_descriptors_a_listener_turns_one_away_and_rests(mut driver: Driver) {
         true
     });
     driver.assert_idle();
+    first.set_nonblocking(true).expect("a socket");
+    let waits = first.read(&mut [0; 8]).expect_err("nobody ends it");
+    assert_eq!(waits.kind(), ErrorKind::WouldBlock, "both wait in the backlog");
+    first.set_nonblocking(false).expect("a socket");
+    assert!(driver.engine.turn_away(listener), "there is a descriptor in reserve");
     assert_eq!(first.read(&mut [0; 8]).expect("an end"), 0, "the first was turned away");
     driver.engine.reading(listener, true);
     driver.until(|_, _, seen| matches!(seen, Seen::NotAccepted(_)));
@@ -140,7 +145,7 @@ fn a_broken_pipe_is_an_error_even_where_the_signal_would_kill(mut driver: Driver
 
 for_each_engine!(
     before: alone;
-    without_descriptors_a_listener_turns_one_away_and_rests,
+    without_descriptors_a_listener_rests_and_turns_away_whom_it_is_told_to,
     a_descriptor_used_again_in_the_same_batch_gets_no_stale_event,
     a_descriptor_closed_behind_our_back_does_no_harm,
     a_broken_pipe_is_an_error_even_where_the_signal_would_kill,
