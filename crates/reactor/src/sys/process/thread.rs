@@ -50,6 +50,7 @@ pub(super) fn watch(pid: u32, options: &SpawnOptions) -> io::Result<Box<dyn Host
 ///
 /// # Errors
 /// The system has no pipe.
+#[cfg(target_os = "linux")]
 pub(super) fn forgotten(pid: u32) -> io::Result<Box<dyn Hosted>> {
     let (ended, _) = io::pipe()?;
     super::super::file::make_ours(std::os::fd::AsFd::as_fd(&ended))?;
