@@ -161,6 +161,9 @@ fn stopped(world: &mut World<'_>) -> Outcome {
     let ended = rig.until("the child has ended", |_| !matches!(child.try_wait(), Ok(None)));
     child.wait()?;
     ended?;
+    // The stop may have come before this thread made another turn.
+    let before = rig.get(clock).fired.len();
+    rig.until("it fires after the stop", |rig| rig.get(clock).fired.len() > before)?;
     let fired = &rig.get(clock).fired;
     let gaps: Vec<Duration> = fired.windows(2).map(|pair| pair[1].1.since(pair[0].1)).collect();
     check!(gaps.iter().any(|gap| *gap > Duration::from_millis(500)), "it was not stopped: {gaps:?}");
