@@ -15,7 +15,9 @@ use std::{
 use common::{
     LONG, Probe, SHORT, Seen, World, add, for_each_engine, listen, settle, small_buffers, tcp_pair,
 };
-use reactor::{Bytes, Closed, Context, Error, Reactor, Receive, Result, Runtime, Service, Stream};
+use reactor::{
+    Bytes, Closed, Context, Error, Hold, Reactor, Receive, Result, Runtime, Service, ServiceId, Stream,
+};
 
 #[test]
 fn a_runtime_ends_when_nothing_is_left() {
@@ -190,6 +192,66 @@ fn a_service_may_finish_its_work_within_the_grace() {
         });
         let receipt = runtime.run().expect("it stops");
         assert_eq!((runtime.service(service).expect("it is there").0, receipt.cut), (1, 0));
+    });
+}
+
+/// Tells itself one message after the other.
+#[derive(Default)]
+struct Talks {
+    own: Option<ServiceId<Talks>>,
+    left: u32,
+    heard: u32,
+    /// At this message it holds the stop, until the next one.
+    holds_at: u32,
+    hold: Option<Hold>,
+}
+
+impl Service for Talks {}
+
+impl Receive<()> for Talks {
+    fn receive(&mut self, cx: &mut Context<Self>, (): ()) -> Result {
+        self.heard += 1;
+        self.hold = (self.heard == self.holds_at).then(|| cx.hold());
+        self.left -= 1;
+        if let Some(own) = self.own.filter(|_| self.left > 0) {
+            cx.tell(own, ()).expect("room for one");
+        }
+        Ok(())
+    }
+}
+
+/// Stops a service that has so many messages for itself, one for each turn; returns how many it received.
+fn heard_until_the_stop(engine: common::Engine, messages: u32, holds_at: u32) -> u32 {
+    let mut runtime = engine.runtime();
+    let talks = Talks { left: messages, holds_at, ..Talks::default() };
+    let service = runtime.add(talks).expect("it starts");
+    runtime.with(service, |talks, cx| {
+        talks.own = Some(service);
+        cx.tell(service, ()).expect("room for one");
+        cx.stop(LONG);
+    });
+    runtime.run().expect("it stops");
+    runtime.service(service).expect("it is there").heard
+}
+
+#[test]
+fn messages_alone_hold_a_stop_for_1024_turns() {
+    for_each_engine(|engine| {
+        for (messages, heard) in [(1_023, 1_023), (1_024, 1_024), (1_025, 1_024), (u32::MAX, 1_024)] {
+            assert_eq!(heard_until_the_stop(engine, messages, 0), heard, "of {messages}");
+        }
+    });
+}
+
+#[test]
+fn a_stop_counts_only_the_turns_in_a_row_in_which_messages_alone_hold_it() {
+    for_each_engine(|engine| {
+        for holds_at in [1, 1_023] {
+            // The hold counts in the turn that begins with it, and the turn after that is the first of 1,024.
+            let heard = heard_until_the_stop(engine, u32::MAX, holds_at);
+            assert_eq!(heard, holds_at + 1 + 1_024, "held at {holds_at}");
+        }
+        assert_eq!(heard_until_the_stop(engine, u32::MAX, 1_024), 2_049, "held by the last of them");
     });
 }
 

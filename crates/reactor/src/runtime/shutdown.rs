@@ -150,7 +150,9 @@ impl Runtime {
         }
         if core.stopping {
             let late = self.stop_by.is_some_and(|by| core.now >= by);
-            let is_at_work = core.is_at_work() && self.talk_turns <= TALK_TURNS_MAX;
+            // What was begun by the last message that the stop waits for is waited for like any other work.
+            let is_talk = core.lanes.told() > 0 && self.talk_turns < TALK_TURNS_MAX;
+            let is_at_work = core.is_awaited() || is_talk;
             return self.drain.is_none() && (late || core.is_without_resources() && !is_at_work);
         }
         if core.mailbox.grace().is_some() {
