@@ -9,6 +9,7 @@
 //! Idle -start-> Handshake -ready-> Open -closing and clear empty: finish-> Finished
 //! ```
 
+use std::any::type_name;
 use std::error::Error;
 use std::fmt;
 
@@ -65,6 +66,9 @@ pub enum Next {
 /// layer opens one record a call, so a bad record does not take the good ones before it along. After an error no method
 /// is called again.
 ///
+/// A layer that breaks this contract in a way that the driver sees ends its connection by [`LayerError::Contract`], and no
+/// other.
+///
 /// Not promised: that input is cut where the peer cut it, that every call of `open` has new input, that `seal` follows
 /// `ready`, that `finish` or `end` are called at all.
 pub trait Layer: 'static {
@@ -111,11 +115,18 @@ pub trait Layer: 'static {
     fn open(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Result<Step>;
 
     /// Seals at least one byte and at most one record of `clear`, which is never empty, and says how many bytes it
-    /// took. Called only when ready, and not while 64 KiB of sealed bytes wait for the wire.
+    /// took. It puts at least as many into `down`, unless it [shrinks](Layer::shrinks) them. Called only when ready, and
+    /// not while 64 KiB of sealed bytes wait for the wire.
     ///
     /// # Errors
     /// Fatal.
     fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize>;
+
+    /// Returns whether a record may be shorter than the clear bytes in it: the layer compresses. Of any other layer the
+    /// driver takes such a record for a loss of bytes, and ends the connection.
+    fn shrinks(&self) -> bool {
+        false
+    }
 
     /// Queues the authentic end of our side. Called once, after the last `seal`; before `ready` only when there was
     /// nothing to seal. Input may still follow.
@@ -199,9 +210,9 @@ impl<A: Layer, B: Layer> Layer for (A, B) {
 
     fn open(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
         if self.0.ready() {
-            return self.1.open(input, io);
+            return open_once(&mut self.1, input, io);
         }
-        let step = self.0.open(input, io)?;
+        let step = open_once(&mut self.0, input, io)?;
         if !self.0.ready() {
             return Ok(step);
         }
@@ -211,7 +222,11 @@ impl<A: Layer, B: Layer> Layer for (A, B) {
     }
 
     fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
-        self.1.seal(clear, io)
+        seal_once(&mut self.1, clear, io)
+    }
+
+    fn shrinks(&self) -> bool {
+        self.1.shrinks()
     }
 
     fn finish(&mut self, io: &mut Io<'_>) -> Result {
@@ -238,8 +253,14 @@ pub enum LayerError {
         /// What was left unused.
         len: usize,
     },
-    /// The layer broke its contract: it says it used more than there was, or sealed nothing.
-    Contract(&'static str),
+    /// The layer broke its contract: it says that it used more than it was lent, it sealed less than it took, or it took
+    /// away bytes of others.
+    Contract {
+        /// The type of the layer.
+        layer: &'static str,
+        /// What it did.
+        what: &'static str,
+    },
     /// The session is not in a phase that allows the call.
     Misuse(&'static str),
     /// Clear bytes came before the layer was changed, and would have been read as if they had come under the new one.
@@ -255,7 +276,7 @@ impl fmt::Display for LayerError {
             LayerError::TooLong { limit, len } => {
                 write!(f, "a message of {len} bytes or more, where at most {limit} are allowed")
             }
-            LayerError::Contract(what) => write!(f, "a layer broke its contract: {what}"),
+            LayerError::Contract { layer, what } => write!(f, "the layer {layer} broke its contract: {what}"),
             LayerError::Misuse(what) => write!(f, "misuse of a session: {what}"),
             LayerError::Early { len } => {
                 write!(
@@ -269,35 +290,53 @@ impl fmt::Display for LayerError {
 
 impl Error for LayerError {}
 
-/// Checks what a layer says it used or took against what it was given.
-fn within(used: usize, given: usize) -> Result<(), LayerError> {
-    if used > given { Err(LayerError::Contract("it used more than it was given")) } else { Ok(()) }
+/// The layer broke its contract in this way.
+#[cold]
+fn broken<L>(what: &'static str) -> LayerError {
+    LayerError::Contract { layer: type_name::<L>(), what }
 }
 
 /// Seals everything in `clear`, record by record, without a limit: `clear` is what one call of an inner layer made.
 fn seal_all<L: Layer>(layer: &mut L, clear: &mut Outgoing, io: &mut Io<'_>) -> Result {
     while !clear.is_empty() {
-        seal_once(layer, clear, io)?;
+        seal_front(layer, clear, io)?;
     }
     Ok(())
 }
 
 /// Seals one record off the front of `clear`.
-pub(crate) fn seal_once<L: Layer>(layer: &mut L, clear: &mut Outgoing, io: &mut Io<'_>) -> Result {
-    let front = clear.front();
-    let taken = layer.seal(front, io)?;
-    within(taken, front.len())?;
-    if taken == 0 {
-        return Err(LayerError::Contract("it sealed nothing").into());
-    }
+pub(crate) fn seal_front<L: Layer>(layer: &mut L, clear: &mut Outgoing, io: &mut Io<'_>) -> Result {
+    let taken = seal_once(layer, clear.front(), io)?;
     clear.advance(taken);
     Ok(())
 }
 
-/// Lets a layer open its input and checks the answer.
+/// Lets a layer seal one record, and checks that what it says it took is there.
+fn seal_once<L: Layer>(layer: &mut L, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
+    let (mark, had) = (io.down.mark(), io.down.len());
+    let taken = layer.seal(clear, io)?;
+    let what = match io.down.len().checked_sub(had) {
+        _ if taken == 0 => "it sealed nothing",
+        _ if taken > clear.len() => "it sealed more than it was lent",
+        Some(put) if put >= taken || put > 0 && layer.shrinks() => return Ok(taken),
+        Some(_) => "it put less on the wire than it took",
+        None => "it took sealed bytes away",
+    };
+    // No alert, but half a record.
+    io.down.rollback(mark);
+    Err(broken::<L>(what).into())
+}
+
+/// Lets a layer open its input, and checks the answer.
 pub(crate) fn open_once<L: Layer>(layer: &mut L, input: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
+    let (had_up, had_down) = (io.up.len(), io.down.len());
     let step = layer.open(input, io)?;
-    within(step.used, input.len())?;
+    if step.used > input.len() {
+        return Err(broken::<L>("it used more than it was lent").into());
+    }
+    if io.up.len() < had_up || io.down.len() < had_down {
+        return Err(broken::<L>("it took bytes away that others had queued").into());
+    }
     Ok(step)
 }
 

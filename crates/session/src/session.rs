@@ -6,7 +6,7 @@
 //! that a step did not use stays with the caller. A session at rest owns no buffer: all come from the pool and go back.
 
 use crate::failure::{Result, Truncated};
-use crate::layer::{Io, Layer, LayerError, Next, Step, check_left, open_once, seal_once};
+use crate::layer::{Io, Layer, LayerError, Next, Step, check_left, open_once, seal_front};
 use crate::outgoing::Outgoing;
 use crate::pool::Pool;
 
@@ -421,7 +421,7 @@ impl<L: Layer> Session<L> {
         let Some(mut clear) = self.clear.take() else { return Ok(()) };
         let sealed = self.call(&mut Vec::new(), pool, |layer, io| {
             while !clear.is_empty() && io.down.len() < wire_max {
-                seal_once(layer, &mut clear, io)?;
+                seal_front(layer, &mut clear, io)?;
             }
             Ok(())
         });

@@ -1,7 +1,9 @@
 //! The session: phases, bounds, order, and what it does with layers that break their promise.
 
 use session::kit::{Toy, ToyError};
-use session::{Io, Layer, LayerError, Next, Phase, Pool, Result, Session, Shared, Step, Truncated};
+use session::{
+    Boxed, Either, Io, Layer, LayerError, Next, Phase, Pool, Result, Session, Shared, Stack, Step, Truncated,
+};
 
 /// Does what it is told, to try the session.
 #[derive(Default)]
@@ -118,17 +120,137 @@ fn a_layer_that_breaks_its_contract_is_an_error() {
     let step = Some(Step { used: 2, next: Next::Wait });
     let (mut session, mut pool) = scripted(Scripted { ready: true, step, ..Scripted::default() });
     let error = session.step(&mut [0], &mut Vec::new(), &mut pool).unwrap_err();
-    assert!(matches!(error.downcast_ref(), Some(LayerError::Contract(_))));
+    assert!(
+        matches!(error.downcast_ref(), Some(LayerError::Contract { layer, .. }) if layer.contains("Scripted"))
+    );
     for taken in [0, 7] {
         let (mut session, mut pool) = scripted(Scripted { ready: true, taken, ..Scripted::default() });
         session.out(&mut pool).put(b"clear");
         let error = session.fill(&mut pool).unwrap_err();
-        assert!(matches!(error.downcast_ref(), Some(LayerError::Contract(_))));
+        assert!(
+            matches!(error.downcast_ref(), Some(LayerError::Contract { layer, .. }) if layer.contains("Scripted"))
+        );
         assert_eq!(session.phase(), Phase::Finished);
     }
     let step = Some(Step { used: 0, next: Next::End });
     let (mut session, mut pool) = scripted(Scripted { step, ..Scripted::default() });
     assert!(session.step(&mut [0], &mut Vec::new(), &mut pool).unwrap_err().is::<Truncated>());
+}
+
+/// What a [`Liar`] does in one call of `seal`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lie {
+    /// Puts so many bytes of the five that it says it took.
+    Puts(usize),
+    /// Takes away what others sealed.
+    Takes,
+}
+
+/// Seals as it is told to.
+struct Liar {
+    lie: Lie,
+    compresses: bool,
+}
+
+impl Layer for Liar {
+    const INPUT_MAX: usize = 16;
+
+    fn ready(&self) -> bool {
+        true
+    }
+
+    fn open(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
+        match self.lie {
+            Lie::Puts(_) => io.up.clear(),
+            Lie::Takes => io.down.clear(),
+        }
+        Ok(Step { used: input.len(), next: Next::Wait })
+    }
+
+    fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
+        match self.lie {
+            Lie::Puts(count) => io.down.put(&[7; 6][..count]),
+            Lie::Takes => io.down.clear(),
+        }
+        Ok(clear.len())
+    }
+
+    fn shrinks(&self) -> bool {
+        self.compresses
+    }
+}
+
+/// Seals one record behind one that waits for the wire: what is then on the wire, or what the error says.
+fn sealed_by<L: Layer>(layer: L) -> (Vec<u8>, Option<LayerError>) {
+    let (mut session, mut pool) = (Session::new(layer), Pool::new());
+    session.start(&mut pool).expect("nothing to fail");
+    session
+        .with_layer(&mut pool, |_, io| {
+            io.down.put(b"there");
+            Ok(())
+        })
+        .expect("it is open");
+    session.out(&mut pool).put(b"clear");
+    let error = session.fill(&mut pool).err().and_then(|error| error.downcast_ref().copied());
+    if error.is_some() {
+        assert_eq!(
+            (session.phase(), session.discard(&mut pool)),
+            (Phase::Finished, 5),
+            "what was not sealed"
+        );
+    }
+    (wire(&mut session), error)
+}
+
+#[test]
+fn a_layer_that_seals_less_than_it_took_is_an_error_that_names_it() {
+    for (put, compresses, fits) in [
+        (0, false, false),
+        (4, false, false),
+        (5, false, true),
+        (6, false, true),
+        (0, true, false),
+        (1, true, true),
+    ] {
+        let liar = || Liar { lie: Lie::Puts(put), compresses };
+        let results = [
+            sealed_by(liar()),
+            sealed_by(Boxed::new(liar())),
+            sealed_by(Either::<(), Liar>::Right(liar())),
+            sealed_by(((), liar())),
+            sealed_by(Stack::new(liar(), ())),
+        ];
+        for (wire, error) in results {
+            match error {
+                None => assert_eq!((fits, wire.len()), (true, 5 + put)),
+                Some(LayerError::Contract { layer, .. }) => {
+                    // The record that lies stays behind; what was sealed before leaves.
+                    assert_eq!((fits, &wire[..]), (false, &b"there"[..]), "{put}");
+                    assert!(layer.ends_with("Liar"), "{layer}");
+                }
+                Some(other) => panic!("{other}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_layer_that_takes_bytes_away_is_an_error() {
+    let (_, error) = sealed_by(Liar { lie: Lie::Takes, compresses: true });
+    assert!(matches!(error, Some(LayerError::Contract { .. })), "{error:?}");
+    for lie in [Lie::Takes, Lie::Puts(0)] {
+        let (mut session, mut pool) = (Session::new(Liar { lie, compresses: true }), Pool::new());
+        session.start(&mut pool).expect("nothing to fail");
+        session
+            .with_layer(&mut pool, |_, io| {
+                io.down.put(b"there");
+                Ok(())
+            })
+            .expect("it is open");
+        let mut up = b"before".to_vec();
+        let error = session.step(&mut [1], &mut up, &mut pool).unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(LayerError::Contract { .. })), "{lie:?}: {error}");
+    }
 }
 
 #[test]

@@ -5,7 +5,10 @@ use std::{cell::RefCell, io::Read, net::TcpStream, rc::Rc, time::Duration};
 use reactor::{
     Accept, Address, Bytes, Closed, Codec, Context, Decoded, Event, Flow, Handle, Id, Layer, Lines,
     ListenOptions, Listener, Outgoing, Result, Service, ServiceId, Stream,
-    session::kit::{Peer, Preamble, Toy},
+    session::{
+        Io, Next, Step,
+        kit::{Peer, Preamble, Toy},
+    },
 };
 
 use super::{
@@ -35,6 +38,12 @@ pub(super) const ROWS: &[Row] = &[
     row("N16r", "the service itself accepts, refuses, and dismisses with last words", &[], accepts),
     row("N15r", "a codec skips bytes and changes its input in place, however that is cut", &[], unmasked),
     row("O2r", "a codec that says it used nothing, or too much, ends its own stream", &[], lying_codecs),
+    row(
+        "O2r2",
+        "a layer that says it used too much, or seals less than it took, does too",
+        &[],
+        lying_layers,
+    ),
 ];
 
 fn last_flight(world: &mut World<'_>) -> Outcome {
@@ -590,6 +599,80 @@ fn lying_codecs(world: &mut World<'_>) -> Outcome {
         check!(matches!(why, Closed::Refused(_)) && why.to_string().contains("codec"), "{why}");
         check!(rig.get(server).log.len() == 2, "{:?}", rig.get(server).log);
         rig.until("the other end has", |rig| rig.get(client).closed.len() == 1)?;
+        rig.finish()?;
+    }
+    Ok(())
+}
+
+/// How a [`Liar`] breaks its contract.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Breach {
+    UsesTooMuch,
+    UsesNothingForEver,
+    SealsNothing,
+    SealsLess,
+    SealsTooMuch,
+    TakesAway,
+}
+
+/// Passes bytes on, and breaks its contract with the first.
+struct Liar(Breach);
+
+impl Layer for Liar {
+    const INPUT_MAX: usize = 0;
+
+    fn ready(&self) -> bool {
+        true
+    }
+
+    fn open(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
+        match self.0 {
+            Breach::UsesTooMuch => return Ok(Step { used: input.len() + 1, next: Next::Wait }),
+            Breach::UsesNothingForEver => return Ok(Step { used: 0, next: Next::Again }),
+            _ => io.up.extend_from_slice(input),
+        }
+        Ok(Step { used: input.len(), next: Next::Wait })
+    }
+
+    fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
+        match self.0 {
+            Breach::SealsNothing => return Ok(0),
+            Breach::SealsLess => io.down.put(&clear[1..]),
+            Breach::SealsTooMuch => return Ok(clear.len() + 1),
+            Breach::TakesAway => io.down.clear(),
+            _ => io.down.put(clear),
+        }
+        Ok(clear.len())
+    }
+}
+
+fn lying_layers(world: &mut World<'_>) -> Outcome {
+    let breaches = [
+        Breach::UsesTooMuch,
+        Breach::UsesNothingForEver,
+        Breach::SealsNothing,
+        Breach::SealsLess,
+        Breach::SealsTooMuch,
+        Breach::TakesAway,
+    ];
+    for breach in breaches {
+        let mut rig = Rig::new(world)?;
+        let server = rig.add(Probe::<Bytes, Liar>::acting(|cx, id, what| {
+            if let (Some(id), What::Got(bytes)) = (id, what) {
+                cx.send(id, bytes);
+            }
+            Ok(())
+        }))?;
+        let client = rig.add(Probe::quiet())?;
+        let (_, address) = rig.listen(server, move || Stream::over(Bytes, Liar(breach)))?;
+        let id = rig.connect(client, &address, Stream::new(Bytes))?;
+        rig.with(client, |_, cx| cx.send(id, b"some"));
+        rig.until("it has ended", |rig| rig.get(server).closed.len() == 1)?;
+        let why = &rig.get(server).closed[0].2;
+        let names = matches!(why, Closed::Refused(_)) && why.to_string().contains("Liar broke its contract");
+        check!(names, "{breach:?}: {why}");
+        rig.until("the other end has", |rig| rig.get(client).closed.len() == 1)?;
+        check!(rig.get(client).received(id) == 0, "{breach:?}: a part has arrived");
         rig.finish()?;
     }
     Ok(())

@@ -11,11 +11,11 @@ impl Layer for Cipher {
     }
 
     fn open(&mut self, _: &mut [u8], _: &mut Io<'_>) -> Result<Step> {
-        Err(LayerError::Contract("it stands outside").into())
+        Err(LayerError::Misuse("it stands outside").into())
     }
 
     fn seal(&mut self, _: &[u8], _: &mut Io<'_>) -> Result<usize> {
-        Err(LayerError::Contract("it stands outside").into())
+        Err(LayerError::Misuse("it stands outside").into())
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::{Io, Layer, Next, Step};
+use super::{Io, Layer, Next, Step, open_once, seal_once};
 use crate::failure::Result;
 
 /// Runs one of two layers.
@@ -66,6 +66,10 @@ impl<A: Layer, B: Layer> Layer for Either<A, B> {
 
     fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
         either!(self, layer => seal_or_pass(layer, clear, io))
+    }
+
+    fn shrinks(&self) -> bool {
+        either!(self, layer => Layer::shrinks(layer))
     }
 
     fn finish(&mut self, io: &mut Io<'_>) -> Result {
@@ -148,6 +152,10 @@ impl Layer for Boxed {
         self.layer.seal(clear, io)
     }
 
+    fn shrinks(&self) -> bool {
+        self.layer.shrinks()
+    }
+
     fn finish(&mut self, io: &mut Io<'_>) -> Result {
         self.layer.finish(io)
     }
@@ -168,6 +176,7 @@ trait Erased {
     fn ready(&self) -> bool;
     fn open(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Result<Step>;
     fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize>;
+    fn shrinks(&self) -> bool;
     fn finish(&mut self, io: &mut Io<'_>) -> Result;
     fn end(&mut self, left: &[u8]) -> Result;
     fn held(&self) -> usize;
@@ -194,6 +203,10 @@ impl<L: Layer> Erased for L {
 
     fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
         seal_or_pass(self, clear, io)
+    }
+
+    fn shrinks(&self) -> bool {
+        Layer::shrinks(self)
     }
 
     fn finish(&mut self, io: &mut Io<'_>) -> Result {
@@ -228,13 +241,13 @@ fn open_or_pass<L: Layer>(layer: &mut L, input: &mut [u8], io: &mut Io<'_>) -> R
     if is_through(layer) {
         return Layer::open(&mut (), input, io);
     }
-    let step = Layer::open(layer, input, io)?;
+    let step = open_once(layer, input, io)?;
     // What stands behind the last message of a transparent handshake passes.
     Ok(if is_through(layer) { Step { next: Next::Again, ..step } } else { step })
 }
 
 fn seal_or_pass<L: Layer>(layer: &mut L, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
-    if is_through(layer) { Layer::seal(&mut (), clear, io) } else { Layer::seal(layer, clear, io) }
+    if is_through(layer) { Layer::seal(&mut (), clear, io) } else { seal_once(layer, clear, io) }
 }
 
 fn finish_or_pass<L: Layer>(layer: &mut L, io: &mut Io<'_>) -> Result {

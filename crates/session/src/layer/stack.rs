@@ -4,7 +4,7 @@
 //! `open` runs one of the two: the inner one as long as it may have more, else the outer one. So a record of either is
 //! one step, and an error in one does not take along what was opened before it.
 
-use super::{Io, Layer, LayerError, Next, Step, check_left, open_once, seal_all};
+use super::{Io, Layer, LayerError, Next, Step, check_left, open_once, seal_all, seal_once};
 use crate::failure::{Result, Truncated};
 
 /// Runs `B` inside `A`, an `A` that changes bytes; for a transparent `A` the tuple `(A, B)` is cheaper and the only
@@ -193,9 +193,13 @@ impl<A: Layer, B: Layer> Layer for Stack<A, B> {
 
     fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
         if self.through() {
-            return self.outer.seal(clear, io);
+            return seal_once(&mut self.outer, clear, io);
         }
-        self.inside(io, |inner, _, io| inner.seal(clear, io))
+        self.inside(io, |inner, _, io| seal_once(inner, clear, io))
+    }
+
+    fn shrinks(&self) -> bool {
+        self.outer.shrinks() || self.inner.shrinks()
     }
 
     fn finish(&mut self, io: &mut Io<'_>) -> Result {

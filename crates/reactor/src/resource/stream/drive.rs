@@ -307,8 +307,9 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         match next {
             Next::Again if idle == IDLE_STEPS_MAX => {
                 at = input.len();
-                let failure = LayerError::Contract("it asks for step after step and uses nothing").into();
-                core.close(key, Closed::Refused(failure));
+                let what = "it asks for step after step and uses nothing";
+                let failure = LayerError::Contract { layer: std::any::type_name::<L>(), what };
+                core.close(key, Closed::Refused(failure.into()));
                 break;
             }
             Next::Again => idle = if used == 0 { idle + 1 } else { 0 },
