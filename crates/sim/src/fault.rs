@@ -1,6 +1,6 @@
 //! Faults: which kinds there are, how probable each is in this world, and how often each was seen.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use crate::chance::Chance;
 
@@ -159,7 +159,28 @@ impl Faults {
     }
 }
 
+/// Reads what faults print: kinds with their rates, with spaces or commas between, or `none`. The error names the word
+/// that is wrong.
+impl FromStr for Faults {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Faults, String> {
+        let words = text.split([' ', ',']).filter(|word| !word.is_empty() && *word != "none");
+        words.into_iter().try_fold(Faults::none(), |faults, word| {
+            let wrong = || format!("`{word}` is not a kind of fault and its rate, such as Reset=100");
+            let (name, rate) = word.split_once('=').ok_or_else(wrong)?;
+            let kind = KINDS.into_iter().find(|kind| format!("{kind:?}") == name).ok_or_else(wrong)?;
+            Ok(faults.with(kind, rate.parse().map_err(|_| wrong())?))
+        })
+    }
+}
+
 impl Kind {
+    /// The greatest rate that a mix draws for it.
+    pub(crate) fn rate_max(self) -> u32 {
+        RATE_MAX / self.rarity()
+    }
+
     /// By how much it is rarer than what is drawn: some would otherwise leave nothing alive.
     fn rarity(self) -> u32 {
         match self {
@@ -238,6 +259,9 @@ impl fmt::Display for Tally {
     }
 }
 
+/// The greatest rate of a drawn mix: one in ten.
+const RATE_MAX: u32 = 100_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,6 +273,28 @@ mod tests {
         for kind in KINDS {
             assert!(mixes.iter().any(|mix| mix.of(kind) > 0), "{kind:?} is never there");
             assert!(mixes.iter().any(|mix| mix.of(kind) == 0), "{kind:?} is always there");
+        }
+    }
+
+    #[test]
+    fn no_kind_is_drawn_above_its_greatest_rate_and_each_order_of_magnitude_is() {
+        let mixes: Vec<_> = (0..2_000).map(Faults::draw).collect();
+        for kind in KINDS {
+            let rates = || mixes.iter().map(|mix| mix.of(kind)).filter(|rate| *rate > 0);
+            assert_eq!(rates().max(), Some(kind.rate_max()), "{kind:?}");
+            assert!(rates().any(|rate| rate < kind.rate_max() / 100), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn faults_are_read_back_as_they_were_printed() {
+        for faults in (0..50).map(Faults::draw).chain([Faults::none()]) {
+            assert_eq!(faults.to_string().parse(), Ok(faults.clone()));
+            assert_eq!(faults.to_string().replace(' ', ",").parse(), Ok(faults));
+        }
+        for wrong in ["Rain=3", "Reset", "Reset=", "Reset=-1", "Reset=4294967296", "=3"] {
+            let error = wrong.parse::<Faults>().expect_err(wrong);
+            assert!(error.contains(&format!("`{wrong}`")), "{error}");
         }
     }
 

@@ -97,6 +97,7 @@ mod flight;
 mod folder;
 pub mod guide;
 mod input;
+mod isolate;
 mod line;
 mod link;
 mod listener;
@@ -106,6 +107,7 @@ mod node;
 mod passing;
 #[cfg(unix)]
 mod pipe;
+mod plan;
 #[cfg(unix)]
 mod process;
 mod queue;
@@ -130,11 +132,13 @@ pub use self::{
     feed::Feed,
     flight::DatagramSummary,
     folder::Folder,
+    isolate::{Isolated, RUNS, Tried, isolate},
     line::Line,
     link::Link,
     node::{Node, NodeId},
+    plan::{Failure, ISOLATE, PLAN, Plan},
     record::{Happening, NodeNumber},
-    replay::{Failure, Plan, hunt, replay, shrink},
+    replay::{hunt, replay, shrink},
     sometimes::Sometimes,
     world::{Leaks, Summary, World, WorldOptions},
 };

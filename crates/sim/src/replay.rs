@@ -1,89 +1,86 @@
 //! Replaying, hunting and shrinking: from a seed that fails to a small world that fails.
 
-use std::{fmt, time::Duration};
+use std::{
+    any::Any,
+    env, fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use crate::{
     fault::{Faults, Kind},
-    world::{World, WorldOptions},
+    isolate::isolate,
+    plan::{Failure, ISOLATE, PLAN, Plan},
 };
 
-/// What a scenario plays: a seed, a mix of faults, a number of nodes, and how long.
+/// Plays a scenario under each plan, until one fails. A scenario that panics fails, too.
+///
+/// Two environment variables are for whoever looks at a failure. `SIM_PLAN` ([`PLAN`]) is a plan as the failure printed
+/// it: only that is played, in place of these. `SIM_ISOLATE` ([`ISOLATE`]) is a number of runs, within which
+/// [`isolate`] then finds out which kinds of fault alone suffice: the failure has and prints the answer.
 ///
 /// ```
-/// use sim::Plan;
+/// use sim::{Plan, hunt};
 /// use std::time::Duration;
-/// let plan = Plan::draw(7, 5, Duration::from_secs(10));
-/// assert_eq!((plan.seed, plan.nodes), (7, 5));
-/// assert_eq!(plan.faults, sim::Faults::draw(7));
+/// let plans = (0..20).map(|seed| Plan::draw(seed, 3, Duration::from_secs(5)));
+/// let failure = hunt(plans, |plan| if plan.seed < 7 { Ok(()) } else { Err("it is lost".to_owned()) });
+/// let failure = failure.expect_err("the eighth plan fails");
+/// assert_eq!((failure.plan.seed, &*failure.what), (7, "it is lost"));
 /// ```
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Plan {
-    /// All chance comes from it.
-    pub seed: u64,
-    /// Which faults there are.
-    pub faults: Faults,
-    /// How many nodes.
-    pub nodes: usize,
-    /// How long the time of faults lasts.
-    pub time: Duration,
-}
-
-impl Plan {
-    /// The plan of a seed, with the mix of faults that it draws.
-    pub fn draw(seed: u64, nodes: usize, time: Duration) -> Plan {
-        Plan { seed, faults: Faults::draw(seed), nodes, time }
-    }
-
-    /// A world for this plan.
-    pub fn world(&self) -> World {
-        let options = WorldOptions { faults: self.faults.clone(), ..WorldOptions::default() };
-        World::with_options(self.seed, options)
-    }
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "SEED={} NODES={} TIME_MS={} faults: {}",
-            self.seed,
-            self.nodes,
-            self.time.as_millis(),
-            self.faults
-        )
-    }
-}
-
-/// A plan that fails, and how.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Failure {
-    /// The plan.
-    pub plan: Plan,
-    /// What the scenario said.
-    pub what: String,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\nreplay with {}", self.what, self.plan)
-    }
-}
-
-impl std::error::Error for Failure {}
-
-/// Plays a scenario under each plan, until one fails.
 ///
 /// # Errors
 /// The first [`Failure`].
+///
+/// # Panics
+/// A variable is set to something that is no plan, or no number.
 pub fn hunt(
     plans: impl IntoIterator<Item = Plan>,
     mut scenario: impl FnMut(&Plan) -> Result<(), String>,
 ) -> Result<(), Box<Failure>> {
-    plans.into_iter().try_for_each(|plan| scenario(&plan).map_err(|what| Box::new(Failure { plan, what })))
+    let only: Option<Plan> = variable(PLAN);
+    let runs: Option<u32> = variable(ISOLATE);
+    let mut look = |plan: Plan| {
+        play(&plan, &mut scenario).map_err(|what| {
+            let mut failure = Failure::new(plan, what);
+            failure.isolated = runs.map(|runs_max| Box::new(isolate(&failure, runs_max, &mut scenario)));
+            Box::new(failure)
+        })
+    };
+    match only {
+        Some(plan) => look(plan),
+        None => plans.into_iter().try_for_each(look),
+    }
+}
+
+/// What an environment variable says, if it is there.
+fn variable<T: std::str::FromStr<Err: fmt::Display>>(name: &str) -> Option<T> {
+    let text = env::var_os(name)?;
+    let text = text.to_string_lossy();
+    match text.parse() {
+        Ok(value) => Some(value),
+        Err(error) => panic!("{name}=`{text}`: {error}"),
+    }
+}
+
+/// Plays a scenario under a plan.
+pub(crate) fn play(
+    plan: &Plan,
+    scenario: &mut (impl FnMut(&Plan) -> Result<(), String> + ?Sized),
+) -> Result<(), String> {
+    // After a panic the scenario is played again with what it captured, as after an error.
+    catch_unwind(AssertUnwindSafe(|| scenario(plan)))
+        .unwrap_or_else(|payload| Err(format!("it panicked: {}", said(&*payload))))
+}
+
+/// What a panic said.
+fn said(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("without a text")
 }
 
 /// Makes a failing plan smaller, as long as it fails: without each kind of fault, with fewer nodes, for a
-/// shorter time. It plays the scenario at most a few hundred times.
+/// shorter time. It plays the scenario at most a few hundred times. Which kinds of fault the failure needs at all is
+/// better asked of [`isolate`], which looks under other seeds, too.
 ///
 /// ```
 /// use sim::{Failure, Kind, Plan, shrink};
@@ -95,7 +92,7 @@ pub fn hunt(
 /// };
 /// let seed = (0..).find(|seed| sim::Faults::draw(*seed).of(Kind::Crash) > 0).expect("some seed has it");
 /// let plan = Plan::draw(seed, 20, Duration::from_secs(60));
-/// let small = shrink(Failure { plan, what: "it is lost".to_owned() }, scenario);
+/// let small = shrink(Failure::new(plan, "it is lost"), scenario);
 /// assert_eq!(small.plan.nodes, 3);
 /// assert_eq!(small.plan.faults.kinds().collect::<Vec<_>>(), [Kind::Crash]);
 /// ```
@@ -105,8 +102,8 @@ pub fn shrink(failure: Failure, mut scenario: impl FnMut(&Plan) -> Result<(), St
     for _ in 0..ROUNDS_MAX {
         let mut is_smaller = false;
         for plan in smaller_plans(&smallest.plan) {
-            if let Err(what) = scenario(&plan) {
-                smallest = Failure { plan, what };
+            if let Err(what) = play(&plan, &mut scenario) {
+                smallest = Failure::new(plan, what);
                 is_smaller = true;
                 break;
             }

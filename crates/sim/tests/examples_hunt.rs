@@ -50,6 +50,7 @@ fn wrong_arguments_are_one_line() {
         (&["--nodes", "1001"], "from 1 to 1000"),
         (&["--faults", "Rain=3"], "`Rain=3`"),
         (&["--faults", "Reset"], "`Reset`"),
+        (&["--isolate", "0"], "from 1 to"),
         (&["--what"], "there is no option `--what`"),
         (&["--from", "18446744073709551615", "--seeds", "1"], "no seeds"),
     ] {

@@ -182,6 +182,6 @@ fn a_shrunk_plan_is_printed_whole() {
     let fails =
         |plan: &Plan| if plan.time >= Duration::from_micros(7_100) { Err("late".to_owned()) } else { Ok(()) };
     let plan = Plan { seed: 1, faults: Faults::none(), nodes: 2, time: Duration::from_millis(101) };
-    let small = shrink(Failure { plan, what: String::new() }, fails);
+    let small = shrink(Failure::new(plan, ""), fails);
     assert_eq!(small.plan.time, Duration::from_millis(small.plan.time.as_millis() as u64));
 }

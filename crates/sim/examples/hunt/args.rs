@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use sim::{Faults, KINDS, Plan};
+use sim::{Faults, Plan};
 
 use crate::scenario;
 
@@ -12,6 +12,8 @@ pub(crate) struct Args {
     pub(crate) one: bool,
     pub(crate) first: u64,
     pub(crate) seeds: u64,
+    /// In how many runs it is to be found out which kinds of fault alone suffice.
+    pub(crate) isolate: Option<u32>,
     nodes: Option<usize>,
     time: Option<Duration>,
     faults: Option<Faults>,
@@ -23,18 +25,22 @@ impl Args {
     /// # Errors
     /// What is wrong with them, in one line.
     pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Args, String> {
-        let mut args = Args { one: false, first: 1, seeds: 100, nodes: None, time: None, faults: None };
+        let mut args =
+            Args { one: false, first: 1, seeds: 100, isolate: None, nodes: None, time: None, faults: None };
         while let Some(name) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value; {USAGE}"));
             match name.as_str() {
                 "--seed" => (args.one, args.first) = (true, number(&name, &value()?, 0..=u64::MAX)?),
                 "--from" => args.first = number(&name, &value()?, 0..=u64::MAX)?,
                 "--seeds" => args.seeds = number(&name, &value()?, 0..=u64::MAX)?,
+                "--isolate" => args.isolate = Some(number(&name, &value()?, 1..=u64::from(u32::MAX))? as u32),
                 "--nodes" => args.nodes = Some(number(&name, &value()?, 1..=NODES_MAX)? as usize),
                 "--time-ms" => {
                     args.time = Some(Duration::from_millis(number(&name, &value()?, 1..=TIME_MS_MAX)?));
                 }
-                "--faults" => args.faults = Some(faults(&value()?)?),
+                "--faults" => {
+                    args.faults = Some(value()?.parse().map_err(|error| format!("--faults: {error}"))?)
+                }
                 _ => return Err(format!("there is no option `{name}`; {USAGE}")),
             }
         }
@@ -70,18 +76,7 @@ fn number(name: &str, text: &str, allowed: RangeInclusive<u64>) -> Result<u64, S
     })
 }
 
-fn faults(text: &str) -> Result<Faults, String> {
-    let mut faults = Faults::none();
-    for part in text.split(',').filter(|part| *part != "none") {
-        let wrong = || format!("--faults takes KIND=RATE,.. or none, not `{part}`");
-        let (name, rate) = part.split_once('=').ok_or_else(wrong)?;
-        let kind = KINDS.into_iter().find(|kind| format!("{kind:?}") == name).ok_or_else(wrong)?;
-        faults = faults.with(kind, rate.parse().map_err(|_| wrong())?);
-    }
-    Ok(faults)
-}
-
-const USAGE: &str =
-    "usage: hunt [--seeds N] [--from N] [--seed N] [--nodes N] [--time-ms N] [--faults KIND=RATE,..|none]";
+const USAGE: &str = "usage: hunt [--seeds N] [--from N] [--seed N] [--isolate RUNS] [--nodes N] [--time-ms N] \
+                     [--faults KIND=RATE,..|none]";
 const NODES_MAX: u64 = 1_000;
 const TIME_MS_MAX: u64 = 3_600_000;

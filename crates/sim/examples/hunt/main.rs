@@ -1,6 +1,7 @@
 //! Hunts for a seed under which the checking scenario fails, replays it, and makes it small.
 //!
-//! `cargo run --release -p io-reactor-sim --example hunt -- --seeds 1000`
+//! `cargo run --release -p io-reactor-sim --example hunt -- --seeds 1000`; with `--isolate 400` it also says which kinds
+//! of fault alone suffice for what it found.
 
 mod args;
 #[path = "../../tests/scenario/mod.rs"]
@@ -8,7 +9,7 @@ mod scenario;
 
 use std::process::ExitCode;
 
-use sim::{Digest, Failure, Plan, Tally, hunt, shrink};
+use sim::{Digest, Failure, Plan, Tally, hunt, isolate, shrink};
 
 use crate::args::{Args, command};
 
@@ -60,9 +61,13 @@ fn many(args: &Args) -> ExitCode {
         println!("{} seeds, {messages} messages, {turns} turns: nothing found", args.seeds);
         return ExitCode::SUCCESS;
     };
-    let Failure { plan, what } = &*failure;
+    let Failure { plan, what, .. } = &*failure;
     println!("seed: {}\nfailed: {what}\nreplay: {}", plan.seed, command(plan));
-    let small = shrink(*failure, |plan| scenario::play(plan).map(|_| ()));
+    let again = |plan: &Plan| scenario::play(plan).map(|_| ());
+    if let Some(runs_max) = args.isolate {
+        println!("{}", isolate(&failure, runs_max, again));
+    }
+    let small = shrink(*failure, again);
     println!("shrunk: {}\nshrunk failed: {}", command(&small.plan), small.what);
     ExitCode::FAILURE
 }

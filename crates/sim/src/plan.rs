@@ -1,0 +1,150 @@
+//! Plans: what a scenario plays, as a value and as text, and how a plan failed.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use crate::{
+    fault::Faults,
+    isolate::{Isolated, RUNS},
+    world::{World, WorldOptions},
+};
+
+/// What a scenario plays: a seed, a mix of faults, a number of nodes, and how long.
+///
+/// Its text is read back, so a plan that a failure printed can be played again, by [`PLAN`] or in a test of its own.
+///
+/// ```
+/// use sim::Plan;
+/// use std::time::Duration;
+/// let plan = Plan::draw(7, 5, Duration::from_secs(10));
+/// assert_eq!((plan.seed, plan.nodes), (7, 5));
+/// assert_eq!(plan.faults, sim::Faults::draw(7));
+/// assert_eq!(plan.to_string().parse(), Ok(plan));
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// All chance comes from it.
+    pub seed: u64,
+    /// Which faults there are.
+    pub faults: Faults,
+    /// How many nodes.
+    pub nodes: usize,
+    /// How long the time of faults lasts.
+    pub time: Duration,
+}
+
+impl Plan {
+    /// The plan of a seed, with the mix of faults that it draws.
+    pub fn draw(seed: u64, nodes: usize, time: Duration) -> Plan {
+        Plan { seed, faults: Faults::draw(seed), nodes, time }
+    }
+
+    /// A world for this plan.
+    pub fn world(&self) -> World {
+        let options = WorldOptions { faults: self.faults.clone(), ..WorldOptions::default() };
+        World::with_options(self.seed, options)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "SEED={} NODES={} TIME_MS={} faults: {}",
+            self.seed,
+            self.nodes,
+            self.time.as_millis(),
+            self.faults
+        )
+    }
+}
+
+/// Reads what a plan prints. The error says in a few words what is wrong with the text.
+impl FromStr for Plan {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Plan, String> {
+        let (numbers, faults) = text.split_once(" faults: ").ok_or("it has no ` faults: `")?;
+        let mut words = numbers.split_whitespace();
+        let mut number = |name: &str| {
+            let word = words.next().ok_or_else(|| format!("it has no `{name}`"))?;
+            let digits = word.strip_prefix(name).ok_or_else(|| format!("`{name}` should be at `{word}`"))?;
+            digits.parse::<u64>().map_err(|_| format!("`{word}` has no number"))
+        };
+        let (seed, nodes, time) = (number("SEED=")?, number("NODES=")?, number("TIME_MS=")?);
+        if let Some(word) = words.next() {
+            return Err(format!("`{word}` is one word too many"));
+        }
+        let nodes = usize::try_from(nodes).map_err(|_| format!("{nodes} nodes are too many"))?;
+        Ok(Plan { seed, faults: faults.parse()?, nodes, time: Duration::from_millis(time) })
+    }
+}
+
+/// A plan that fails, and how.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Failure {
+    /// The plan.
+    pub plan: Plan,
+    /// What the scenario said.
+    pub what: String,
+    /// Which kinds of fault alone suffice, if somebody asked for it by [`ISOLATE`].
+    pub isolated: Option<Box<Isolated>>,
+}
+
+impl Failure {
+    /// Joins a plan and what the scenario said of it.
+    pub fn new(plan: Plan, what: impl Into<String>) -> Failure {
+        Failure { plan, what: what.into(), isolated: None }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\nreplay with {PLAN}='{}'", self.what, self.plan)?;
+        match &self.isolated {
+            Some(isolated) => write!(f, "\n{isolated}"),
+            None => write!(f, "\n{ISOLATE}={RUNS} says which kinds of fault alone suffice, in so many runs"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Names the environment variable by which [`hunt`](crate::hunt()) plays one plan only: `SIM_PLAN`.
+pub const PLAN: &str = "SIM_PLAN";
+
+/// Names the environment variable by which [`hunt`](crate::hunt()) isolates what it found: `SIM_ISOLATE`. Its value is how
+/// many runs that may take.
+pub const ISOLATE: &str = "SIM_ISOLATE";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_read_back_as_it_was_printed() {
+        for seed in [0, 7, u64::MAX] {
+            let plan = Plan::draw(seed, seed as usize, Duration::from_millis(seed));
+            assert_eq!(plan.to_string().parse(), Ok(plan));
+        }
+        let calm = Plan { seed: 1, faults: Faults::none(), nodes: 2, time: Duration::ZERO };
+        assert_eq!(calm.to_string().parse(), Ok(calm));
+    }
+
+    #[test]
+    fn a_text_that_is_no_plan_is_refused_with_the_word_that_is_wrong() {
+        for (text, says) in [
+            ("", "` faults: `"),
+            ("SEED=1 faults: none", "`NODES=`"),
+            ("NODES=1 SEED=1 TIME_MS=1 faults: none", "`NODES=1`"),
+            ("SEED=x NODES=1 TIME_MS=1 faults: none", "`SEED=x`"),
+            ("SEED=18446744073709551616 NODES=1 TIME_MS=1 faults: none", "no number"),
+            ("SEED=1 NODES=1 TIME_MS=1 MORE=1 faults: none", "`MORE=1`"),
+            ("SEED=1 NODES=1 TIME_MS=1 faults: Rain=3", "`Rain=3`"),
+            ("SEED=1 NODES=1 TIME_MS=1 faults: Reset", "`Reset`"),
+        ] {
+            let error = text.parse::<Plan>().expect_err(text);
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+}
