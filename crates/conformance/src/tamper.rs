@@ -92,6 +92,10 @@ impl<T: Tamper> Engine for Tampered<T> {
         self.inner.run_file(job)
     }
 
+    fn left_file(&mut self) -> Option<FileJob> {
+        self.inner.left_file()
+    }
+
     fn outlet(&self, key: Key) -> Option<Source<'_>> {
         self.inner.outlet(key)
     }

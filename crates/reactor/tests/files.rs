@@ -310,6 +310,43 @@ fn special_files_are_the_same_on_each_engine_and_hang_no_thread() {
     });
 }
 
+/// Files of the kernel's own that say they are regular and have no bytes, and whose readers wait for news.
+#[cfg(target_os = "linux")]
+const WAITING: [&str; 2] = ["/proc/kmsg", "/sys/kernel/tracing/trace_pipe"];
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_file_of_the_kernel_that_waits_for_news_is_answered_on_each_engine() {
+    for_each_engine(|engine| {
+        let mut desk = Desk::new(engine, |limits| limits.file_threads = 1);
+        // One that has news and always something to read: everybody may read it.
+        let mounts = desk.bytes(Operation::read("/proc/self/mounts", 1 << 20)).expect("read");
+        assert!(mounts.windows(5).any(|part| part == b"/proc"), "{}", mounts.escape_ascii());
+        assert_eq!(kind(desk.bytes(Operation::read("/proc/self/mounts", 1))), ErrorKind::FileTooLarge);
+        for path in WAITING {
+            if let Err(error) = fs::File::open(path) {
+                eprintln!("skipped: {path}: {error}");
+                continue;
+            }
+            // Behind everything that is there, nothing is.
+            for _ in 0..2 {
+                assert_eq!(
+                    kind(desk.bytes(Operation::read(path, 32 << 20))),
+                    ErrorKind::WouldBlock,
+                    "{path}"
+                );
+            }
+            let opened = desk.open(std::path::Path::new(path), OpenOptions::read()).expect("opened");
+            assert_eq!((opened.metadata.kind, opened.metadata.len), (FileKind::Regular, 0), "{path}");
+            // The kernel may say something more at any time, and not each such file has places.
+            if let Err(error) = desk.bytes(Operation::read_at(&opened.file, 0, 1 << 16)) {
+                let expected = [ErrorKind::WouldBlock, ErrorKind::NotSeekable];
+                assert!(expected.contains(&kind(Err::<(), _>(error))), "{path}");
+            }
+        }
+    });
+}
+
 #[test]
 fn a_replace_that_fails_leaves_the_old_file_and_no_other() {
     for_each_engine(|engine| {

@@ -138,6 +138,47 @@ fn an_answer_never_comes_within_the_call_that_asked_and_a_wait_ends_with_it() {
 }
 
 #[test]
+fn a_file_that_may_have_nothing_to_read_is_left_to_the_threads_and_answered_at_the_latest_by_a_drop() {
+    // It says that it is regular and has no bytes; it can be waited for.
+    let path = "/proc/self/mounts";
+    let mut engine = IoUring::new().expect("this kernel has io_uring");
+    let (tell, told) = channel();
+    for bytes_max in [1 << 20, 1 << 21] {
+        let tell = tell.clone();
+        let job = FileJob::new(Action::ReadWhole { path: path.into(), bytes_max }, move |result| {
+            tell.send(result).expect("somebody listens");
+        });
+        assert!(engine.run_file(job).is_none(), "the engine opens it");
+    }
+    let mut left = Vec::new();
+    while left.len() < 2 {
+        engine.wait(None).expect("the engine is whole");
+        assert!(engine.next().is_none(), "nothing has a key");
+        left.extend(std::iter::from_fn(|| engine.left_file()));
+    }
+    let limits = left.iter().map(|job| job.action().bytes()).collect::<Vec<_>>();
+    assert_eq!(limits, [1 << 20, 1 << 21], "in the order asked");
+    assert!(told.try_recv().is_err(), "nobody has read it");
+    left.remove(0).perform(|_| Ok(Answer::Done));
+    assert!(told.try_recv().expect("it is answered").is_ok());
+    // One that the engine has, and one that the kernel has still to open.
+    for count in [1, 2] {
+        let tell = tell.clone();
+        let action = Action::ReadWhole { path: path.into(), bytes_max: 9 };
+        let job = FileJob::new(action, move |result| tell.send(result).expect("somebody listens"));
+        assert!(engine.run_file(job).is_none(), "the engine opens it");
+        if count == 1 {
+            engine.wait(None).expect("the engine is whole");
+        }
+    }
+    drop(engine);
+    for _ in 0..2 {
+        told.try_recv().expect("it is answered").expect_err("nobody has read it");
+    }
+    assert!(told.try_recv().is_err(), "once");
+}
+
+#[test]
 fn a_full_disk_is_told_with_the_operation_and_the_path() {
     let mut engine = IoUring::new().expect("this kernel has io_uring");
     // full(4): each write answers ENOSPC.

@@ -248,6 +248,12 @@ pub trait Engine {
         Some(job)
     }
 
+    /// Gives back an operation on files that the engine took, and that turned out to be one for the runtime's threads.
+    /// Called at the end of each turn while operations are out, until there is none.
+    fn left_file(&mut self) -> Option<FileJob> {
+        None
+    }
+
     /// How another thread ends a [`wait`](Engine::wait).
     fn waker(&self) -> std::task::Waker;
 

@@ -1,6 +1,6 @@
 //! An operation on its way: what an engine may take, perform, and answer.
 
-use std::{fmt, io, path::PathBuf};
+use std::{fmt, fs, io, path::PathBuf};
 
 use super::{Entry, File, Metadata, OpenOptions, Opened, system};
 use crate::{error::Error, guard};
@@ -189,6 +189,8 @@ type Tell = Box<dyn FnOnce(Result<Answer, Error>) + Send>;
 /// ```
 pub struct FileJob {
     action: Action,
+    /// The file that a `ReadWhole` reads, if the engine that left the operation to a thread has opened it.
+    opened: Option<fs::File>,
     tell: Option<Tell>,
 }
 
@@ -199,7 +201,15 @@ impl FileJob {
     /// The closure is called once. An engine may call it while it is being dropped. A panic of the closure ends there:
     /// it concerns neither the engine nor the other jobs.
     pub fn new(action: Action, tell: impl FnOnce(Result<Answer, Error>) + Send + 'static) -> FileJob {
-        FileJob { action, tell: Some(Box::new(tell)) }
+        FileJob { action, opened: None, tell: Some(Box::new(tell)) }
+    }
+
+    /// The same with the file that it reads, which is then not opened once more: a second opening of a device, or of a pipe
+    /// that somebody writes, has effects of its own.
+    #[cfg(all(target_os = "linux", feature = "io-uring"))]
+    pub(crate) fn with_opened(mut self, file: fs::File) -> FileJob {
+        self.opened = Some(file);
+        self
     }
 
     /// What is to be done.
@@ -220,8 +230,14 @@ impl FileJob {
     }
 
     /// Performs the action on the system's files, in this thread.
-    pub(super) fn perform_here(self) {
-        self.perform(system::perform);
+    pub(super) fn perform_here(mut self) {
+        let opened = self.opened.take();
+        self.perform(|action| match (action, opened) {
+            (Action::ReadWhole { bytes_max, .. }, Some(file)) => {
+                system::read_rest(file, *bytes_max).map(Answer::Bytes)
+            }
+            (action, _) => system::perform(action),
+        });
     }
 
     fn tell(&mut self, result: io::Result<Answer>) {

@@ -30,8 +30,9 @@
 //!
 //! On `io_uring` what is in memory is read and copied in the loop's thread, which spares another thread and two wakes;
 //! what has to wait for a disk waits in the kernel. To threads are still left: reading a directory,
-//! [`replace`](Operation::replace), files that have no place of their own (pipes) or were opened so that they do not
-//! wait, the part of a [`FileTransfer`] that sendfile(2) moves, and what an older kernel does not know.
+//! [`replace`](Operation::replace), files that have no place of their own (pipes), were opened so that they do not
+//! wait, or may have nothing to read (`/proc/kmsg`), the part of a [`FileTransfer`] that sendfile(2) moves, and what an
+//! older kernel does not know.
 //!
 //! **When.** What a turn asks for begins at its end, or when handlers are flushed in the middle of a long one; what is
 //! asked for outside of turns begins at once. Operations begin in the order asked, as far as there are threads.
@@ -89,7 +90,7 @@ mod writer;
 pub(crate) use self::held::Writes;
 pub(crate) use self::pool::{Answered, Files};
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
-pub(crate) use self::system::{PREFETCH_MAX, read_rest};
+pub(crate) use self::system::PREFETCH_MAX;
 pub use self::{
     held::File,
     job::{Action, Answer, FileJob},

@@ -72,7 +72,9 @@ impl Operation<Vec<u8>> {
         }
     }
 
-    /// Reads a whole file; one of more bytes than this is an error of kind `FileTooLarge`.
+    /// Reads a whole file; one of more bytes than this is an error of kind `FileTooLarge`. A named pipe that is open for
+    /// writing elsewhere, or a file of the kernel's that waits for news (`/proc/kmsg`), is not waited for: the operation takes
+    /// what is there, and fails with `WouldBlock`, since that may not be all.
     pub fn read(path: impl Into<PathBuf>, bytes_max: usize) -> Operation<Vec<u8>> {
         Operation { action: Action::ReadWhole { path: path.into(), bytes_max }, take: Answer::into_bytes }
     }

@@ -135,9 +135,14 @@ impl Core {
         self.files.asked.push(job);
     }
 
-    /// Gives what was asked for to the threads.
+    /// Gives what was asked for to the threads, and what the engine has left to them.
     #[inline]
     pub(crate) fn give_files(&mut self) {
+        if self.files.out() > 0 {
+            while let Some(job) = self.engine.left_file() {
+                self.run_file(Box::new(move || job.perform_here()));
+            }
+        }
         if !self.files.asked.is_empty() {
             self.files.jobs.run_all(&mut self.files.asked);
         }

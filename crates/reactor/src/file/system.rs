@@ -117,7 +117,7 @@ fn read_whole(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
 }
 
 /// Reads what is left of a file, if that is no more than so many bytes.
-pub(crate) fn read_rest(file: fs::File, bytes_max: usize) -> io::Result<Vec<u8>> {
+pub(super) fn read_rest(file: fs::File, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take((bytes_max as u64).saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() > bytes_max { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }

@@ -62,7 +62,9 @@ pub(crate) use self::regular::{beneath_only, open_flags};
 #[cfg(unix)]
 pub(crate) use self::socket::connect_datagram;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
-pub(crate) use self::statx::{STATX_MASK, is_plain, make_waiting, metadata_of, stat_known, statx_record};
+pub(crate) use self::statx::{
+    STATX_MASK, is_always_ready, is_plain, make_waiting, metadata_of, stat_known, statx_record,
+};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use self::unix::lost_peer;
 #[cfg(unix)]

@@ -4,10 +4,11 @@
 use std::{
     fs::File,
     io, mem,
-    os::fd::AsRawFd as _,
+    os::fd::{AsRawFd as _, BorrowedFd},
     time::{Duration, SystemTime},
 };
 
+use super::file::look;
 use crate::file::{FileKind, Metadata};
 
 /// What is asked for: all that [`Metadata`] has.
@@ -66,6 +67,13 @@ pub(crate) fn is_plain(file: &File) -> bool {
     place >= 0 && flags(file).is_ok_and(|flags| flags & libc::O_NONBLOCK == 0)
 }
 
+/// Whether a file is always ready to be read and written, as POSIX says it of regular files. One that is not may never have
+/// anything to read. This asks no server.
+pub(crate) fn is_always_ready(file: BorrowedFd<'_>) -> bool {
+    let both = libc::POLLIN | libc::POLLOUT;
+    look(file, both).is_ok_and(|events| events & both == both)
+}
+
 /// Has operations on a file that was opened with these flags wait for what they need.
 ///
 /// # Errors
@@ -105,6 +113,17 @@ mod tests {
                 FileKind::Other
             };
             assert_eq!(known.kind, kind, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_may_have_nothing_to_read_is_not_always_ready() {
+        use std::os::fd::AsFd as _;
+        for (path, is_ready) in
+            [("/proc/self/exe", true), ("/proc/self/status", true), ("/proc/self/mounts", false)]
+        {
+            let file = File::open(path).expect("Linux has it");
+            assert_eq!(is_always_ready(file.as_fd()), is_ready, "{path}");
         }
     }
 

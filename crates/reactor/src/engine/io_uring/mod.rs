@@ -270,6 +270,10 @@ impl Engine for IoUring {
         self.take_file(job)
     }
 
+    fn left_file(&mut self) -> Option<FileJob> {
+        self.files.next_left()
+    }
+
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.birthplace.check()?;
         self.wait_for(timeout)

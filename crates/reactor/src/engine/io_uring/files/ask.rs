@@ -18,7 +18,7 @@ use std::{
 use io_uring::{opcode, squeue, types::Fd};
 
 use crate::{
-    file::{Answer, File, FileKind, Metadata, Opened, PREFETCH_MAX, read_rest},
+    file::{Answer, File, FileKind, Metadata, Opened, PREFETCH_MAX},
     sys,
 };
 
@@ -51,11 +51,8 @@ pub(super) enum From {
     Shared(File),
     /// It is handed over with its first bytes.
     Opened(Box<Opened>),
-    /// It is read as a whole. What is no regular file is read as far as that does not wait.
-    Whole {
-        file: fs::File,
-        is_regular: bool,
-    },
+    /// It is read as a whole.
+    Whole(fs::File),
 }
 
 /// What is synced.
@@ -67,6 +64,8 @@ pub(super) enum Synced {
 /// What comes after an operation.
 pub(super) enum Step {
     Ask(Ask),
+    /// A thread reads the whole of this file.
+    Leave(fs::File),
     Done(io::Result<Answer>),
 }
 
@@ -90,12 +89,7 @@ impl Ask {
                 let left = *bytes_max - buffer.len();
                 let room = buffer.spare_capacity_mut();
                 let len = room.len().min(left).min(BYTES_MAX) as u32;
-                let flags = match from {
-                    From::Whole { is_regular: false, .. } => libc::RWF_NOWAIT,
-                    _ => 0,
-                };
-                let read = opcode::Read::new(from.number(), room.as_mut_ptr().cast(), len);
-                read.offset(*at).rw_flags(flags).build()
+                opcode::Read::new(from.number(), room.as_mut_ptr().cast(), len).offset(*at).build()
             }
             Ask::Write { to, at, bytes, written } => {
                 let rest = &bytes[*written..];
@@ -122,10 +116,9 @@ impl Ask {
         }
     }
 
-    /// Whether it may be asked for once more after an error that passes. A close is over whatever it says, and what is
-    /// not waited for may say so for ever.
+    /// Whether it may be asked for once more after an error that passes. A close is over whatever it says.
     pub(super) fn is_repeatable(&self) -> bool {
-        !matches!(self, Ask::Close { .. } | Ask::Read { from: From::Whole { is_regular: false, .. }, .. })
+        !matches!(self, Ask::Close { .. })
     }
 
     /// What the result makes of it.
@@ -191,28 +184,23 @@ impl Then {
         match self {
             Then::Sync => Ok(Step::Ask(Ask::Sync { what: Synced::Directory(file) })),
             Then::ReadWhole { bytes_max } => {
-                let (metadata, is_regular) = look(&file, flags)?;
-                if metadata.kind == FileKind::Directory {
-                    // A read that does not wait would only say that a directory cannot be read so.
-                    return Err(io::Error::from_raw_os_error(libc::EISDIR));
-                }
-                if !is_regular && sys::file::is_pipe(file.as_fd()) {
-                    // The ring has no read of a named pipe that does not wait. A call of read(2) has: it was opened so.
-                    return Ok(Step::Done(read_rest(file, bytes_max).map(Answer::Bytes)));
+                let (metadata, is_plain) = look(&file, flags)?;
+                if !is_plain {
+                    // The ring has no read of such a file that does not wait. A call of read(2) has: it was opened so.
+                    return Ok(Step::Leave(file));
                 }
                 // One more than there are tells that these are all, and one more than there may be that these are too many.
                 let bytes_max = bytes_max.saturating_add(1);
                 let capacity = len(&metadata).saturating_add(1).max(CAPACITY_MIN).min(bytes_max);
-                let from = From::Whole { file, is_regular };
-                let buffer = Vec::with_capacity(capacity);
+                let (from, buffer) = (From::Whole(file), Vec::with_capacity(capacity));
                 Ok(Step::Ask(Ask::Read { from, at: WHERE_IT_STANDS, buffer, bytes_max }))
             }
             Then::HandOver { prefetch } => {
-                let (metadata, is_regular) = look(&file, flags)?;
-                let file = if is_regular { File::known(file, path, true) } else { File::new(file, path) };
+                let (metadata, is_plain) = look(&file, flags)?;
+                let file = if is_plain { File::known(file, path, true) } else { File::new(file, path) };
                 let opened = Opened { file, metadata, prefetched: Vec::new() };
                 let bytes_max = prefetch.min(PREFETCH_MAX).min(len(&metadata));
-                if bytes_max == 0 || !is_regular {
+                if bytes_max == 0 || !is_plain {
                     return Ok(Step::Done(Ok(Answer::Opened(opened))));
                 }
                 let (from, buffer) = (From::Opened(Box::new(opened)), Vec::with_capacity(bytes_max));
@@ -222,15 +210,17 @@ impl Then {
     }
 }
 
-/// What was opened, and whether it is a regular file. From here on operations on such a one wait for its disk: it was
-/// opened so that nothing that somebody else named is waited for.
+/// What was opened, and whether it is a plain file, which has its bytes or gets them from its disk. From here on operations on
+/// such a one wait for that. Others stay as they were opened, so that nobody waits for what may never come.
 fn look(file: &fs::File, flags: u64) -> io::Result<(Metadata, bool)> {
     let metadata = sys::stat_known(file)?;
     let is_regular = metadata.kind == FileKind::Regular;
-    if is_regular {
+    // The kernel calls many a file of its own a regular one that has no bytes, also such as wait for them: /proc/kmsg.
+    let is_plain = is_regular && (metadata.len > 0 || sys::is_always_ready(file.as_fd()));
+    if is_plain {
         sys::make_waiting(file, flags)?;
     }
-    Ok((metadata, is_regular))
+    Ok((metadata, is_plain))
 }
 
 fn len(metadata: &Metadata) -> usize {
@@ -242,15 +232,15 @@ impl From {
         match self {
             From::Shared(file) => number(file),
             From::Opened(opened) => number(&opened.file),
-            From::Whole { file, .. } => Fd(file.as_raw_fd()),
+            From::Whole(file) => Fd(file.as_raw_fd()),
         }
     }
 
     /// The answer, once all was read.
     fn read(self, buffer: Vec<u8>, bytes_max: usize) -> io::Result<Answer> {
         match self {
-            From::Whole { .. } if buffer.len() >= bytes_max => Err(ErrorKind::FileTooLarge.into()),
-            From::Whole { .. } | From::Shared(_) => Ok(Answer::Bytes(buffer)),
+            From::Whole(_) if buffer.len() >= bytes_max => Err(ErrorKind::FileTooLarge.into()),
+            From::Whole(_) | From::Shared(_) => Ok(Answer::Bytes(buffer)),
             From::Opened(opened) => Ok(Answer::Opened(Opened { prefetched: buffer, ..*opened })),
         }
     }

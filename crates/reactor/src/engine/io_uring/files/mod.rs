@@ -7,7 +7,7 @@
 mod ask;
 mod begin;
 
-use std::{io, mem};
+use std::{collections::VecDeque, io, mem};
 
 use self::{
     ask::{Ask, Step},
@@ -33,6 +33,8 @@ pub(super) struct Files {
     lives: u32,
     /// Over, and not answered.
     over: Vec<(FileJob, io::Result<Answer>)>,
+    /// For the threads after all.
+    left: VecDeque<FileJob>,
     is_ending: bool,
 }
 
@@ -48,8 +50,8 @@ struct Flight {
 impl Files {
     /// With what the kernel knows; with nothing, no operation is taken.
     pub(super) fn new(known: Known) -> Files {
-        let (flights, free, over) = (Vec::new(), Vec::new(), Vec::new());
-        Files { known, flights, free, lives: 0, over, is_ending: false }
+        let (flights, free, over, left) = (Vec::new(), Vec::new(), Vec::new(), VecDeque::new());
+        Files { known, flights, free, lives: 0, over, left, is_ending: false }
     }
 
     /// How many are out.
@@ -57,9 +59,14 @@ impl Files {
         self.flights.len() - self.free.len()
     }
 
-    /// Whether some are over, and not answered.
+    /// Whether some are over or for the threads, and the runtime does not know.
     pub(super) fn has_answers(&self) -> bool {
-        !self.over.is_empty()
+        !self.over.is_empty() || !self.left.is_empty()
+    }
+
+    /// The next of those that turned out to be for the threads.
+    pub(super) fn next_left(&mut self) -> Option<FileJob> {
+        self.left.pop_front()
     }
 
     /// From here on each ends with the operation of the kernel that is out for it.
@@ -78,9 +85,10 @@ impl Files {
         self.free.clear();
     }
 
-    /// Leaks what is over: it is answered in another process.
+    /// Leaks what is over or for the threads: it is answered in another process.
     pub(super) fn forget_answers(&mut self) {
         mem::forget(mem::take(&mut self.over));
+        mem::forget(mem::take(&mut self.left));
     }
 
     fn add(&mut self, job: FileJob, ask: Ask) -> u32 {
@@ -104,6 +112,7 @@ impl IoUring {
         }
         match begin(job.action_mut(), self.files.known) {
             None => return Some(job),
+            Some(Step::Leave(file)) => return Some(job.with_opened(file)),
             Some(Step::Done(result)) => self.files.over.push((job, result)),
             Some(Step::Ask(ask)) => {
                 let index = self.files.add(job, ask);
@@ -140,7 +149,10 @@ impl IoUring {
                 *slot = Some(Flight { ask, ..flight });
                 return self.launch_file(index);
             }
-            Step::Ask(_) => {
+            Step::Leave(file) if !self.files.is_ending => {
+                self.files.left.push_back(flight.job.with_opened(file))
+            }
+            Step::Ask(_) | Step::Leave(_) => {
                 let error = io::Error::from_raw_os_error(libc::ECANCELED);
                 self.files.over.push((flight.job, Err(error)));
             }
