@@ -1,4 +1,4 @@
-//! Where a stream leads: an IP address and port, or a Unix socket by path or abstract name.
+//! Socket addresses: an IP address with a port, or a Unix socket by path or abstract name.
 
 use std::{
     fmt, io,
@@ -9,12 +9,13 @@ use std::{
 
 /// The address of one end of a stream.
 ///
-/// Written and read as `127.0.0.1:80`, `[::1]:80`, `[fe80::1%2]:80` (or `%eth0`: the interface's name is looked up
-/// when it is read), `unix:/run/service` or `unix:@abstract`; a text that begins with `/` or `@` needs no `unix:`. Host
-/// names are not addresses: resolving one blocks.
+/// The text form is `127.0.0.1:80`, `[::1]:80`, `[fe80::1%2]:80`, `unix:/run/service` or `unix:@abstract`.
+/// Parsing also accepts an interface's name, for example `%eth0`, and looks up its index. A text that begins
+/// with `/` or `@` needs no `unix:`. Host names are not addresses, because resolving one blocks.
 ///
-/// Behind `unix:` a backslash is written `\\`, and a byte that is no text, or a first `@` of a path, as `\xNN`. So
-/// each address that has a name reads back as it was written. Without `unix:` every character stands for itself.
+/// After `unix:`, a backslash is written `\\`. A byte that is not valid text, and a first `@` of a path, is
+/// written `\xNN`. So each address that has a name reads back as it was written. Without `unix:`, every
+/// character stands for itself.
 ///
 /// ```
 /// use reactor::Address;
@@ -30,14 +31,14 @@ pub enum Address {
     Ip(SocketAddr),
     /// A Unix socket in the file system.
     Path(PathBuf),
-    /// A Unix socket in Linux's abstract namespace; the name is without its leading zero byte.
+    /// A Unix socket in Linux's abstract namespace. The name excludes its leading zero byte.
     Abstract(Vec<u8>),
     /// A Unix socket without a name: the connecting end, or one of a pair.
     Unnamed,
 }
 
 impl Address {
-    /// The IP address and port.
+    /// Returns the IP address and port, or `None` for a Unix socket.
     pub fn ip(&self) -> Option<SocketAddr> {
         match self {
             Address::Ip(address) => Some(*address),
@@ -99,7 +100,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Writes a name such that [`unescape`] gives it back.
+/// Writes a name so that [`unescape`] restores it.
 fn escape(f: &mut fmt::Formatter<'_>, name: &[u8]) -> fmt::Result {
     for chunk in name.utf8_chunks() {
         for letter in chunk.valid().chars() {
@@ -117,7 +118,7 @@ fn escape(f: &mut fmt::Formatter<'_>, name: &[u8]) -> fmt::Result {
     Ok(())
 }
 
-/// Reads `\\` and `\xNN`; any other backslash is one.
+/// Decodes `\\` and `\xNN`. Any other backslash stands for itself.
 fn unescape(text: &str) -> Vec<u8> {
     let mut name = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -148,13 +149,14 @@ fn path(name: Vec<u8>) -> PathBuf {
     String::from_utf8_lossy(&name).into_owned().into()
 }
 
-/// `[fe80::1%eth0]:80`: an address of a link, with the name of the interface in place of its index.
+/// Parses a link-local address with the interface's name in place of its index, for example
+/// `[fe80::1%eth0]:80`.
 #[cfg(unix)]
 fn scoped(text: &str) -> Option<Address> {
     let (ip, rest) = text.strip_prefix('[')?.split_once('%')?;
     let (name, port) = rest.split_once("]:")?;
     let ip: std::net::Ipv6Addr = ip.parse().ok()?;
-    // As the standard library reads a port.
+    // Parse the port as the standard library does, so that both forms accept the same texts.
     let port: SocketAddr = format!("[::]:{port}").parse().ok()?;
     let scope = crate::sys::interface(name)?;
     Some(Address::Ip(std::net::SocketAddrV6::new(ip, port.port(), 0, scope).into()))
@@ -165,17 +167,17 @@ fn scoped(_: &str) -> Option<Address> {
     None
 }
 
-/// What can be given where an address is wanted.
+/// A value that names an address: a text, a `SocketAddr`, an `(IpAddr, u16)`, a `Path` or an [`Address`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an address",
     label = "this is no address",
     note = "an address is a text like \"127.0.0.1:80\", \"/run/service\" or \"@name\", a `SocketAddr`, an `(IpAddr, u16)`, a `Path` or an `Address`"
 )]
 pub trait ToAddress {
-    /// The address.
+    /// Returns the address.
     ///
     /// # Errors
-    /// `InvalidInput` with a [`NotAnAddress`] for a text that is not one.
+    /// `InvalidInput` with a [`NotAnAddress`] if the text is not an address.
     fn to_address(&self) -> io::Result<Address>;
 }
 
@@ -245,7 +247,7 @@ mod tests {
             Address::Abstract(b"\0\xff\n\\".to_vec()),
             Address::Ip("[fe80::1%7]:80".parse().expect("an address")),
         ];
-        // Names of bytes that are special somewhere, drawn.
+        // Random names, built from pieces that are special in one of the notations.
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut draw = |below: usize| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -1,18 +1,18 @@
-//! Time: one monotonic scale for the whole library, and the only place that asks the system for it.
+//! Time: one monotonic scale for the whole library, and the only module that reads the system's clocks.
 //!
-//! A [`Time`] is a number of nanoseconds since an origin that means nothing outside the process. Under
-//! simulation it is virtual, which is why everything else takes the time as an argument: [`monotonic`]
-//! and [`wall`] are called by engines that stand on a real system and by nobody else. Arithmetic on
-//! times saturates; it cannot panic or wrap, so a duration that a user made up is safe to add.
+//! A [`Time`] is a number of nanoseconds since an origin that means nothing outside the process. A simulation
+//! provides virtual time, so all other code takes the time as an argument: only engines that run on a real
+//! system call [`monotonic`] and [`wall`]. Arithmetic on times saturates and can neither panic nor wrap, so
+//! adding any duration is safe.
 
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Is a moment on the monotonic scale: nanoseconds since an arbitrary origin.
+/// A moment on the monotonic scale: nanoseconds since an arbitrary origin.
 ///
-/// Times of one runtime can be compared with each other, not with those of another process. The default
+/// Times of one runtime can be compared with each other, but not with those of another process. The default
 /// is [`Time::ZERO`], the origin. The scale ends after 584 years, at [`Time::NEVER`].
 ///
 /// ```
@@ -31,13 +31,13 @@ use std::time::{Duration, Instant, SystemTime};
 pub struct Time(u64);
 
 impl Time {
-    /// Is the origin of the scale, the earliest moment there is.
+    /// The origin of the scale, and the earliest moment.
     pub const ZERO: Time = Time(0);
 
-    /// Is the moment that never comes, later than all others.
+    /// The moment that never comes, later than all others.
     pub const NEVER: Time = Time(u64::MAX);
 
-    /// Makes the moment that lies `nanos` nanoseconds after the origin.
+    /// Makes the moment `nanos` nanoseconds after the origin.
     pub const fn from_nanos(nanos: u64) -> Time {
         Time(nanos)
     }
@@ -47,7 +47,7 @@ impl Time {
         self.0
     }
 
-    /// Returns how long this moment is after `earlier`; zero if it is not after it.
+    /// Returns how long this moment is after `earlier`, or zero if it is not after it.
     pub const fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -56,7 +56,7 @@ impl Time {
 impl Add<Duration> for Time {
     type Output = Time;
 
-    /// Moves forward by `duration`, at most to [`Time::NEVER`].
+    /// Moves forward by `duration`, to [`Time::NEVER`] at most.
     fn add(self, duration: Duration) -> Time {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         Time(self.0.saturating_add(nanos))
@@ -66,7 +66,7 @@ impl Add<Duration> for Time {
 impl Sub for Time {
     type Output = Duration;
 
-    /// Does what [`Time::since`] does.
+    /// Returns the same as [`Time::since`].
     fn sub(self, earlier: Time) -> Duration {
         self.since(earlier)
     }
@@ -84,14 +84,14 @@ impl fmt::Debug for Time {
 
 /// Reads the monotonic clock of the system.
 ///
-/// The origin is the first call in this process, from whichever thread. Adjustments of the wall clock
-/// change nothing; whether the time of a suspended machine counts is the system's choice.
+/// The origin is the first call in this process, on any thread. Adjustments of the wall clock have no effect.
+/// The system decides whether time counts while the machine is suspended.
 pub(crate) fn monotonic() -> Time {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     Time::ZERO + ORIGIN.get_or_init(Instant::now).elapsed()
 }
 
-/// Reads the wall clock of the system, which may jump in both directions; nothing is scheduled by it.
+/// Reads the system's wall clock. It may jump in both directions, so the runtime schedules nothing by it.
 pub(crate) fn wall() -> SystemTime {
     SystemTime::now()
 }

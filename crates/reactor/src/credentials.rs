@@ -1,8 +1,9 @@
-//! Who is at the other end of a Unix socket.
+//! Credentials of the peer of a Unix socket.
 
-/// A process at the other end of a connected Unix socket, as the system noted when it was connected.
+/// The process at the other end of a connected Unix socket, as the system recorded it at the time of
+/// connecting.
 ///
-/// It may have ended since, and another may have its number.
+/// The process may have ended since, and another process may have its number.
 ///
 /// ```
 /// # #[cfg(unix)] {
@@ -17,21 +18,22 @@
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Credentials {
-    /// Its process number, where the system tells: Linux does. `None` also for one in a namespace that is not
-    /// seen from here.
+    /// The process number, where the system provides it, as Linux does. Also `None` if the process is in a
+    /// PID namespace that this process cannot see.
     pub process: Option<u32>,
-    /// Its effective user.
+    /// The effective user id.
     pub user: u32,
-    /// Its effective group.
+    /// The effective group id.
     pub group: u32,
 }
 
 #[cfg(unix)]
 impl Credentials {
-    /// Asks the system (`SO_PEERCRED`, or getpeereid(3)).
+    /// Asks the system for the peer's credentials, by `SO_PEERCRED` or getpeereid(3).
     ///
     /// # Errors
-    /// As getsockopt(2); `Unsupported` for what is no Unix socket, and where the system does not tell.
+    /// As getsockopt(2). `Unsupported` if this is not a Unix socket, or if the system does not provide
+    /// credentials.
     pub fn of_peer(socket: std::os::fd::BorrowedFd<'_>) -> std::io::Result<Credentials> {
         crate::sys::rights::peer_credentials(socket).map(|(process, user, group)| Credentials {
             process,

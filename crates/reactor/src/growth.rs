@@ -1,6 +1,7 @@
-//! Tables that grow by an eighth: an idle connection is counted in bytes, and doubling leaves up to half unused.
+//! Tables that grow by an eighth. Doubling would leave up to half unused, and memory per idle connection
+//! matters.
 
-/// Makes the list so long that it has an element at `at`.
+/// Extends the list until it has an element at `at`.
 pub(crate) fn reach<T>(list: &mut Vec<T>, at: usize, fill: impl FnMut() -> T) {
     if at >= list.len() {
         grow(list, at);
@@ -8,14 +9,14 @@ pub(crate) fn reach<T>(list: &mut Vec<T>, at: usize, fill: impl FnMut() -> T) {
     }
 }
 
-/// Makes room for the element at `at`, and for an eighth more.
+/// Reserves room for the element at `at`, and for an eighth more.
 pub(crate) fn grow<T>(list: &mut Vec<T>, at: usize) {
     if at >= list.capacity() {
         list.reserve_exact(at + 1 - list.len() + (at / 8).max(GROWTH_MIN));
     }
 }
 
-/// The fewest elements that are added at once.
+/// The fewest elements that the list reserves at once.
 const GROWTH_MIN: usize = 64;
 
 #[cfg(test)]

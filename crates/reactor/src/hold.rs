@@ -1,20 +1,21 @@
-//! Work that the library cannot know of, and that a stop is to wait for.
+//! Work that the library cannot see, and that a stop must wait for.
 
 use std::fmt;
 
 use crate::message::{Deliver, Held};
 
-/// Keeps the runtime from ending by itself, and a stop from being over before its grace, until it is dropped.
+/// Keeps the runtime running until it is dropped. A stop waits for it, up to the end of the grace.
 ///
-/// Operations on files, offloaded jobs and messages that wait do so by themselves. A hold stands for what only the service
-/// knows: an answer that another thread prepares, a write that waits for a timer. It may be dropped in any thread. Made by
-/// [`Context::hold`](crate::Context::hold).
+/// Operations on files, offloaded jobs and waiting messages keep the runtime running without a hold. A hold
+/// stands for work that only the service knows of, for example an answer that another thread prepares, or a
+/// write that waits for a timer. Any thread may drop it.
+/// [`Context::hold`](crate::Context::hold) makes one.
 ///
 /// ```
 /// use reactor::{Context, Hold, Receive, Result, Service};
 /// use std::time::Duration;
 ///
-/// /// Collects what is to be written for a moment, and is not stopped before it was.
+/// /// Collects writes for a moment, and is not stopped before it has written them.
 /// #[derive(Default)]
 /// struct Batch(Option<Hold>, bool);
 /// struct Write;
@@ -43,7 +44,7 @@ use crate::message::{Deliver, Held};
 /// ```
 #[must_use = "dropped at once it holds nothing"]
 pub struct Hold {
-    /// Only there to be dropped.
+    /// Held only for its `Drop`.
     _held: Held<Deliver>,
 }
 

@@ -1,4 +1,5 @@
-//! Counters that are always on: kept plainly by the loop, published once a turn, readable from any thread.
+//! Counters that are always on. The loop counts without atomics and publishes once a turn; any thread may
+//! read.
 
 use std::{
     array,
@@ -6,18 +7,18 @@ use std::{
     time::Duration,
 };
 
-/// How many buckets the histogram of turn times has.
+/// The number of buckets in the histogram of turn times.
 pub const TURN_BUCKETS: usize = 24;
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// A reading of a runtime's counters.
+        /// One reading of a runtime's counters.
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
         #[non_exhaustive]
         pub struct Counters {
             $($(#[doc = $doc])+ pub $name: u64,)+
-            /// Turns by the time they took, waiting aside: bucket `n` counts those of less than
-            /// 2^n microseconds (and not less than the one before); the last one also all longer ones.
+            /// Turns by duration, without the wait. Bucket `n` counts turns of less than 2^n microseconds
+            /// that do not fit the bucket before. The last bucket also counts all longer turns.
             pub turn_micros: [u64; TURN_BUCKETS],
         }
 
@@ -48,50 +49,52 @@ macro_rules! counters {
 counters! {
     /// Turns of the loop.
     turns,
-    /// Turns that the runtime asked for without a wait, and in which nothing happened: no event, no call, no byte. One
-    /// now and then is normal; a number that keeps growing is a fault of the library, and costs processor time.
+    /// Turns that the runtime made without a wait, at its own request, and in which nothing happened: no
+    /// event, no call, no byte. A few are normal. A steadily growing number is a bug in the library, and
+    /// wastes processor time.
     turns_empty,
     /// Events pulled from the engine.
     events,
     /// Calls of handlers and receivers.
     handled,
-    /// Events that came for an id that was gone.
+    /// Events for an id that was already gone.
     stale,
     /// Bytes received.
     bytes_in,
-    /// Bytes taken by the kernel.
+    /// Bytes that the kernel accepted.
     bytes_out,
     /// System calls of the engine.
     engine_calls,
     /// Connections accepted.
     accepts,
-    /// Connections that a listener closed because there was no descriptor for them.
+    /// Connections that a listener closed for lack of a descriptor.
     turned_away,
-    /// Connections begun.
+    /// Connections that were started.
     connects,
-    /// Errors of the system that ended a resource.
+    /// Resources that ended because of a system error.
     errors_os,
-    /// Errors of handlers, codecs and layers that ended a resource.
+    /// Resources that ended because of an error of a handler, codec or layer.
     errors_refused,
-    /// Resources ended by a limit: overflow, budget, stall, deadlines.
+    /// Resources that ended at a limit: overflow, budget, stall or deadline.
     errors_limit,
-    /// Faults: errors without a live resource, or that pass.
+    /// Faults: errors that belong to no live resource, or that do not end it.
     faults,
-    /// Panics of services.
+    /// Panics in calls of services.
     panics,
     /// Resources alive now.
     resources,
-    /// Bytes of memory in queues and buffers now, used or not.
+    /// Bytes of memory in queues and buffers now, whether in use or not.
     queue_bytes,
-    /// Times at which bytes ran short.
+    /// How often the bytes ran short.
     shortages,
-    /// Resources ended because they held many bytes while bytes were short. Also among `errors_limit`.
+    /// Resources that the runtime ended because they held many bytes while bytes were short. Also counted in
+    /// `errors_limit`.
     evicted,
     /// Timers pending now.
     timers,
-    /// Commands of other threads executed.
+    /// Commands from other threads that were executed.
     commands,
-    /// Messages between services, and of timers, delivered.
+    /// Messages delivered, from services and from timers.
     messages,
 }
 
@@ -103,9 +106,9 @@ impl Counters {
     }
 }
 
-/// A runtime's counters, for any thread: a reading costs the loop nothing.
+/// A runtime's counters, readable from any thread at no cost to the loop.
 ///
-/// Each counter is as of the end of the last turn; two counters of one reading may be of two turns.
+/// Each counter is as of the end of the last turn. Two counters of one reading may stem from different turns.
 ///
 /// ```
 /// let mut runtime = reactor::Runtime::new()?;

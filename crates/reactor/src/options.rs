@@ -1,4 +1,4 @@
-//! Options of sockets, with defaults that suit a server of small messages.
+//! Socket options, with defaults that suit a server of small messages.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -7,36 +7,38 @@ use std::{
 
 use crate::address::Address;
 
-/// Keep-alive probes of an idle TCP connection (tcp(7)). Both times count in whole seconds; less than one is refused,
-/// and so are no probes.
+/// Keep-alive probes of an idle TCP connection (tcp(7)). The kernel counts both times in whole seconds. The
+/// runtime refuses less than one second, and zero probes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Keepalive {
-    /// Silence before the first probe.
+    /// How long the connection must be silent before the first probe.
     pub idle: Duration,
     /// Time between probes.
     pub interval: Duration,
-    /// Unanswered probes until the connection is broken.
+    /// How many unanswered probes break the connection.
     pub probes: u32,
 }
 
 impl Default for Keepalive {
-    /// Sixty seconds, then six probes at ten seconds: a vanished peer is noticed within two minutes.
+    /// Returns sixty seconds, then six probes ten seconds apart, so that a vanished peer is noticed within
+    /// two minutes.
     fn default() -> Keepalive {
         Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), probes: 6 }
     }
 }
 
-/// Options of one connection. What a transport does not know (TCP options on a Unix socket) is ignored.
+/// Options of one connection. An option that the transport does not have, for example a TCP option on a Unix
+/// socket, is ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct SocketOptions {
-    /// TCP_NODELAY; on by default, since the runtime coalesces writes itself.
+    /// TCP_NODELAY. On by default, because the runtime coalesces writes itself.
     pub nodelay: bool,
-    /// SO_KEEPALIVE with its intervals; off by default.
+    /// SO_KEEPALIVE with its intervals. Off by default.
     pub keepalive: Option<Keepalive>,
-    /// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged; the system's by default.
+    /// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged. The system's default if not set.
     pub user_timeout: Option<Duration>,
-    /// TCP_NOTSENT_LOWAT, in bytes: how much unsent data the kernel queues; the system's by default.
+    /// TCP_NOTSENT_LOWAT, in bytes: how much unsent data the kernel queues. The system's default if not set.
     pub notsent_lowat: Option<u32>,
     /// SO_RCVBUF, in bytes.
     pub receive_buffer: Option<usize>,
@@ -57,7 +59,8 @@ impl Default for SocketOptions {
     }
 }
 
-/// Options of a listener. Those of its connections are set on it, and inherited.
+/// Options of a listener. The listening socket also carries the options of its connections, which inherit
+/// them.
 ///
 /// ```
 /// use reactor::ListenOptions;
@@ -70,24 +73,24 @@ impl Default for SocketOptions {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct ListenOptions {
-    /// For each accepted connection.
+    /// The options of each accepted connection.
     pub socket: SocketOptions,
-    /// Sets SO_REUSEADDR; on by default, so that a restarted server finds its port free. On a Unix path: a
-    /// socket file that nobody listens on is replaced.
+    /// SO_REUSEADDR. On by default, so that a restarted server finds its port free. On a Unix path, it
+    /// replaces a socket file that nobody listens on.
     ///
-    /// On the engine `io_uring` the kernel keeps the port for some milliseconds after a process that was killed, or that
-    /// exits without dropping its [`Runtime`](crate::Runtime): until then a new listener fails with `AddrInUse`. Drop
-    /// the runtime before the exit, or try again.
+    /// With the engine `io_uring`, the kernel keeps the port for some milliseconds after a process was
+    /// killed, or exited without dropping its [`Runtime`](crate::Runtime). Until then a new listener fails
+    /// with `AddrInUse`. Drop the runtime before the exit, or try again.
     pub reuse_address: bool,
-    /// SO_REUSEPORT: several listeners share the port; off by default.
+    /// SO_REUSEPORT: several listeners share the port. Off by default.
     pub reuse_port: bool,
-    /// How many connections may wait to be accepted; the system has a limit of its own.
+    /// How many connections may wait to be accepted. The system also has a limit of its own.
     pub backlog: u32,
-    /// IPV6_V6ONLY on an IPv6 address; the system's default if not set.
+    /// IPV6_V6ONLY on an IPv6 address. The system's default if not set.
     pub only_v6: Option<bool>,
-    /// What happens to waiting connections when descriptors run out. By default they wait, and are served when there is
-    /// a descriptor again. If set, the listener closes one of them, with a descriptor held in reserve, each time it
-    /// tries in vain, so that its peer learns at once and may go elsewhere;
+    /// Turns waiting connections away when the process has no descriptors left. Off by default: the
+    /// connections wait until a descriptor is free. If set, the listener closes one of them at each failed
+    /// accept, with a descriptor held in reserve, so that the peer learns at once and may go elsewhere.
     /// [`Counters::turned_away`](crate::Counters::turned_away) counts them. Not on Windows.
     pub turn_away: bool,
 }
@@ -109,14 +112,15 @@ impl Default for ListenOptions {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct ConnectOptions {
-    /// Of the connection.
+    /// Options of the connection itself.
     pub socket: SocketOptions,
-    /// The address to connect from; the system's choice if not set. With port 0 the system chooses the port when it
-    /// knows the target (IP_BIND_ADDRESS_NO_PORT, Linux): so connections to different targets may share one.
+    /// The address to connect from. The system chooses if not set. With port 0 the system chooses the port
+    /// once it knows the target (IP_BIND_ADDRESS_NO_PORT, Linux), so that connections to different targets
+    /// may share one.
     pub local: Option<Address>,
 }
 
-/// Options of a socket for datagrams, set once.
+/// Options of a datagram socket. They are set once.
 ///
 /// ```
 /// use reactor::BindOptions;
@@ -129,29 +133,30 @@ pub struct ConnectOptions {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct BindOptions {
-    /// To whom it is connected: then it receives from this address only, and needs none to send.
+    /// The peer to connect to. A connected socket receives from this address only, and sends to it by
+    /// default.
     pub peer: Option<Address>,
-    /// SO_REUSEADDR on an IP address: several programs may receive one multicast; off by default. On a Unix
-    /// path: a socket file that nobody is bound to is replaced.
+    /// SO_REUSEADDR on an IP address: several programs may receive one multicast. Off by default. On a Unix
+    /// path, it replaces a socket file that nobody is bound to.
     pub reuse_address: bool,
-    /// SO_REUSEPORT: several sockets share the port; off by default.
+    /// SO_REUSEPORT: several sockets share the port. Off by default.
     pub reuse_port: bool,
-    /// IPV6_V6ONLY on an IPv6 address; the system's default if not set.
+    /// IPV6_V6ONLY on an IPv6 address. The system's default if not set.
     pub only_v6: Option<bool>,
-    /// SO_BROADCAST: sending to broadcast addresses is allowed; off by default.
+    /// SO_BROADCAST: allows sending to broadcast addresses. Off by default.
     pub broadcast: bool,
-    /// Over how many routers at most, 1 to 255; the system's default if not set.
+    /// The most routers that a datagram may pass, 1 to 255. The system's default if not set.
     pub hops: Option<u8>,
-    /// The same for multicast, from 0 (this machine only); the system's default, 1, if not set.
+    /// The same for multicast, where 0 means this machine only. The system's default, 1, if not set.
     pub multicast_hops: Option<u8>,
-    /// Whether a multicast reaches members on this machine, too; the system's default, on, if not set.
+    /// Whether a multicast also reaches members on this machine. The system's default, on, if not set.
     pub multicast_loop: Option<bool>,
-    /// IP_MULTICAST_ALL, IPV6_MULTICAST_ALL (Linux): whether a socket that is bound to every address also receives
-    /// what is for groups that only other sockets of this machine have joined. Off by default, because a service
-    /// expects the groups it joined and no others; the system's default is on.
+    /// IP_MULTICAST_ALL, IPV6_MULTICAST_ALL (Linux): whether a socket bound to every address also receives
+    /// datagrams for groups that only other sockets of this machine have joined. The system's default is on.
+    /// Here it is off by default, because a service expects the groups that it joined and no others.
     pub multicast_all: bool,
-    /// Whether equal datagrams that follow each other may pass the kernel as one packet, where the system can
-    /// do that (UDP_SEGMENT and UDP_GRO, Linux); on by default. The datagrams are the same either way.
+    /// Whether consecutive datagrams of equal size may pass the kernel as one packet, where the system
+    /// supports that (UDP_SEGMENT and UDP_GRO, Linux). On by default. It does not change the datagrams.
     pub together: bool,
     /// SO_RCVBUF, in bytes.
     pub receive_buffer: Option<usize>,
@@ -178,7 +183,7 @@ impl Default for BindOptions {
     }
 }
 
-/// A multicast group, and the interface on which it is listened to.
+/// A multicast group, and the interface on which to receive it.
 ///
 /// ```
 /// use reactor::Group;
@@ -188,14 +193,14 @@ impl Default for BindOptions {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Group {
-    /// Of IPv4; the interface by its address, an unspecified one is the system's choice.
+    /// IPv4. The address selects the interface; with an unspecified one the system chooses.
     V4 {
         /// The group's address.
         group: Ipv4Addr,
         /// The interface's address.
         interface: Ipv4Addr,
     },
-    /// Of IPv6; the interface by its index, 0 is the system's choice.
+    /// IPv6. The index selects the interface; with 0 the system chooses.
     V6 {
         /// The group's address.
         group: Ipv6Addr,
@@ -205,7 +210,7 @@ pub enum Group {
 }
 
 impl Group {
-    /// The group's address.
+    /// Returns the group's address.
     pub fn address(&self) -> IpAddr {
         match self {
             Group::V4 { group, .. } => (*group).into(),

@@ -1,9 +1,10 @@
-//! Which synchronisation primitives the crate uses: the standard library's, or the model checker's.
+//! Synchronisation primitives: those of the standard library, or those of the model checker.
 //!
-//! Whatever threads share is built from these names, so that a model of it checks the code that ships.
-//! Built with `--cfg loom` they are loom's: they exist inside `loom::model` only, and time does not pass there.
-//! A poisoned lock is recovered: no user code runs under any lock of this crate, and where a panic happened
-//! all the same, what the lock guards is a queue between two whole states.
+//! Everything that threads share is built from these names, so that a model of it checks the code that ships.
+//! With `--cfg loom` they are loom's, which work inside `loom::model` only, and time does not pass there.
+//!
+//! A poisoned lock is recovered. No user code runs under a lock of this crate, and if a panic happens all the
+//! same, the lock still guards a queue between two complete states.
 
 pub(crate) use primitives::{Arc, Condvar, Mutex, MutexGuard, atomic, thread, wait_while_for};
 use std::sync::PoisonError;
@@ -13,7 +14,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until `waiting` is false, without a limit.
+/// Waits without a time limit until `waiting` is false.
 pub(crate) fn wait_while<'a, T>(
     condvar: &Condvar,
     mut guard: MutexGuard<'a, T>,
@@ -30,7 +31,7 @@ mod primitives {
     pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard, atomic};
     pub(crate) use std::thread;
 
-    /// Waits until `waiting` is false or the time is over; the caller looks which.
+    /// Waits until `waiting` is false or the time is over. The caller checks which.
     pub(crate) fn wait_while_for<'a, T>(
         condvar: &Condvar,
         guard: MutexGuard<'a, T>,
@@ -47,7 +48,7 @@ mod primitives {
     pub(crate) use loom::sync::{Arc, Condvar, Mutex, MutexGuard, atomic};
     pub(crate) use loom::thread;
 
-    /// Waits until `waiting` is false; in a model the time is over at once or never.
+    /// Waits until `waiting` is false. In a model the time is either over at once or never.
     pub(crate) fn wait_while_for<'a, T>(
         condvar: &Condvar,
         guard: MutexGuard<'a, T>,

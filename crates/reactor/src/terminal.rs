@@ -1,10 +1,11 @@
-//! Terminals: how large the window is, and whom it listens to. Unix.
+//! Terminals: the size of the window, and which process group is in the foreground. Unix.
 
 use std::{io, os::fd::AsFd};
 
 use crate::sys;
 
-/// The size of a terminal's window in characters. Both are 0 where nobody has set it, as on a serial line.
+/// The size of a terminal's window in characters. Both are 0 if nobody has set them, for example on a serial
+/// line.
 ///
 /// ```
 /// let size = reactor::terminal::Size { columns: 80, rows: 24 };
@@ -12,15 +13,15 @@ use crate::sys;
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Size {
-    /// How many characters a row has.
+    /// How many characters fit in a row.
     pub columns: u16,
     /// How many rows there are.
     pub rows: u16,
 }
 
-/// Asks for the size of a terminal's window: a call that does not block.
+/// Asks for the size of a terminal's window, without blocking.
 ///
-/// A change is announced to the terminal's foreground processes by a signal, after which it is asked for again:
+/// When the size changes, the terminal signals its foreground processes. A service then asks again:
 ///
 /// ```
 /// use reactor::{
@@ -51,24 +52,24 @@ pub struct Size {
 /// ```
 ///
 /// # Errors
-/// ENOTTY for what is no terminal.
+/// ENOTTY if this is not a terminal.
 pub fn size(terminal: impl AsFd) -> io::Result<Size> {
     let (columns, rows) = sys::window_size(terminal.as_fd())?;
     Ok(Size { columns, rows })
 }
 
-/// Whether this process is in the foreground of its terminal: only then does a read of it bring what is typed
-/// (tcgetpgrp(3)). A call that does not block.
+/// Returns whether this process is in its terminal's foreground, because only then does it read typed input
+/// (tcgetpgrp(3)). Does not block.
 ///
 /// ```
 /// use reactor::terminal;
-/// // What is no terminal of ours is not taken from us either.
+/// // A descriptor that is not our terminal cannot be taken away from us either.
 /// let is_typed_at = terminal::is_foreground(std::io::stdin()).unwrap_or(true);
 /// # let _ = is_typed_at;
 /// ```
 ///
 /// # Errors
-/// ENOTTY for what is not the terminal that controls this process.
+/// ENOTTY if this is not the controlling terminal of this process.
 pub fn is_foreground(terminal: impl AsFd) -> io::Result<bool> {
     sys::is_foreground(terminal.as_fd())
 }
