@@ -1,21 +1,23 @@
-//! What is told of errors that nobody takes: lines on standard error, so many and no more, or `tracing`.
+//! Reports of errors that nobody handles: `tracing` events, or a limited number of lines on standard error.
 //!
-//! The only place that knows `tracing`: without the feature the functions for it are empty. A line is written where no
-//! subscriber hears warnings. It never waits: one that standard error has no room for is counted and not written, and
-//! so is one beyond the rate, so that whoever causes errors can neither fill a log nor stop the loop.
+//! This is the only module that knows `tracing`. Without that feature its reporting functions are empty. The
+//! runtime writes a line only if no subscriber hears warnings.
+//!
+//! Writing never waits. A line that standard error has no room for is counted and dropped, and so is a line
+//! beyond the rate. So a peer that causes errors can neither fill a log nor stop the loop.
 
 use std::time::Duration;
 
 use crate::{clock::Time, error::Closed, id::Key};
 
-/// How many lines may be written at once.
+/// The most lines that may be written at once.
 const LINES_MAX: u32 = 16;
-/// After so long one more may be written.
+/// The time after which one more line may be written.
 const LINE_EVERY: Duration = Duration::from_secs(1);
-/// The most bytes of a line: any pipe takes them whole.
+/// The most bytes of a line. Any pipe takes so many in one piece.
 const LINE_BYTES_MAX: usize = 500;
 
-/// An engine was opened.
+/// Reports that an engine was opened.
 #[inline]
 pub(crate) fn engine(name: &str) {
     #[cfg(feature = "tracing")]
@@ -24,7 +26,7 @@ pub(crate) fn engine(name: &str) {
     let _ = name;
 }
 
-/// An engine did not open, and the next is tried.
+/// Reports that an engine did not open, and that the runtime tries the next one.
 pub(crate) fn engine_passed(name: &str, error: &std::io::Error) {
     #[cfg(feature = "tracing")]
     tracing::warn!(engine = name, %error, "engine passed over");
@@ -32,7 +34,8 @@ pub(crate) fn engine_passed(name: &str, error: &std::io::Error) {
     let _ = (name, error);
 }
 
-/// A service did not take an error itself. `false`: nobody hears of it here, and a line is to be written.
+/// Reports an error that a service did not handle. Returns whether a subscriber heard it; if not, the caller
+/// writes a line.
 pub(crate) fn error(service: &str, error: &str) -> bool {
     #[cfg(feature = "tracing")]
     return crate::guard::call(|| {
@@ -47,7 +50,7 @@ pub(crate) fn error(service: &str, error: &str) -> bool {
     }
 }
 
-/// A resource ended. What the reason prints may be users' code.
+/// Reports that a resource ended. The guard is needed because printing the reason may run users' code.
 #[inline]
 pub(crate) fn closed(service: &str, key: Key, why: &Closed) {
     #[cfg(feature = "tracing")]
@@ -62,7 +65,7 @@ pub(crate) fn closed(service: &str, key: Key, why: &Closed) {
     let _ = (service, key, why);
 }
 
-/// What a user gave panicked while the library dropped it, and no service can be blamed.
+/// Reports that a user's value panicked while the library dropped it, where no service is to blame.
 pub(crate) fn drop_panicked(what: &str, message: &str) {
     #[cfg(feature = "tracing")]
     tracing::error!(what, message, "panic in a drop");
@@ -70,7 +73,7 @@ pub(crate) fn drop_panicked(what: &str, message: &str) {
     let _ = (what, message);
 }
 
-/// The observer panicked, and is told nothing more.
+/// Reports that the observer panicked. The runtime does not call it again.
 pub(crate) fn observer_panicked(message: &str) {
     #[cfg(feature = "tracing")]
     tracing::error!(message, "panic of the observer");
@@ -78,7 +81,7 @@ pub(crate) fn observer_panicked(message: &str) {
     let _ = message;
 }
 
-/// The runtime begins to stop.
+/// Reports that the runtime begins to stop.
 pub(crate) fn stop(resources: usize) {
     #[cfg(feature = "tracing")]
     tracing::debug!(resources, "stop begins");
@@ -86,12 +89,12 @@ pub(crate) fn stop(resources: usize) {
     let _ = resources;
 }
 
-/// How many lines may be written: [`LINES_MAX`] at once, then one each [`LINE_EVERY`].
+/// Limits the rate of lines: [`LINES_MAX`] at once, then one for each [`LINE_EVERY`].
 pub(crate) struct Lines {
     left: u32,
-    /// When the last one was added.
+    /// The time of the last refill.
     since: Time,
-    /// Not written since the last line.
+    /// How many lines were dropped since the last written one.
     kept_back: u64,
 }
 
@@ -100,7 +103,7 @@ impl Lines {
         Lines { left: LINES_MAX, since: now, kept_back: 0 }
     }
 
-    /// Makes a line of a text, unless there were too many.
+    /// Makes a line of a text, unless the rate is exceeded.
     pub(crate) fn line(&mut self, now: Time, text: &str) -> Option<String> {
         let earned = now.since(self.since).as_nanos() / LINE_EVERY.as_nanos();
         if let Some(earned) = u32::try_from(earned).ok().filter(|earned| *earned > 0) {
@@ -115,19 +118,19 @@ impl Lines {
         Some(line(text, std::mem::take(&mut self.kept_back)))
     }
 
-    /// A line was not written after all.
+    /// Counts a line that [`Lines::line`] made but standard error did not take.
     pub(crate) fn keep_back(&mut self) {
         self.kept_back += 1;
     }
 
-    /// The last line, if some were not written.
+    /// Makes the last line, if lines were dropped since the last written one.
     pub(crate) fn last(&mut self) -> Option<String> {
         let kept_back = std::mem::take(&mut self.kept_back);
         (kept_back > 0).then(|| line("no more was written", kept_back))
     }
 }
 
-/// One line, whatever is in the text: what a peer sends must not pass for another line.
+/// Makes exactly one line of any text, because a text from a peer must not pass for another line.
 fn line(text: &str, kept_back: u64) -> String {
     let mut line = String::from("reactor: ");
     let end = if kept_back > 0 { format!(" ({kept_back} lines were left out)\n") } else { "\n".to_owned() };
@@ -148,13 +151,13 @@ fn line(text: &str, kept_back: u64) -> String {
     line + &end
 }
 
-/// Stands for the rest of a line.
+/// Marks a line that was cut.
 const CUT: &str = "..";
 
-/// A type's name as its author writes it, without the paths: `Stream<Http>`.
+/// Strips the paths from a type's name, so that it reads as its author writes it: `Stream<Http>`.
 pub(crate) fn short(name: &str) -> String {
     let mut short = String::with_capacity(name.len());
-    // Where the path begins that is being read.
+    // Where the current path begins in `short`.
     let mut begin = 0;
     let mut rest = name;
     while let Some(character) = rest.chars().next() {
@@ -198,7 +201,7 @@ mod tests {
         assert_eq!(count(start + LINE_EVERY, 2), 1);
         assert_eq!(count(start + LINE_EVERY * 3, 5), 2);
         assert_eq!(count(start + LINE_EVERY * 1000, 100), LINES_MAX as usize);
-        // 100, 1, 1, 3 and 84 were not written, and the lines in between said so.
+        // Written lines have reported the 105 drops before the last 84.
         assert_eq!(lines.last().as_deref(), Some("reactor: no more was written (84 lines were left out)\n"));
         assert_eq!(lines.last(), None);
     }
