@@ -1,11 +1,12 @@
-//! Child processes: their pipes are streams, and their end is an event of its own. Unix.
+//! Child processes. Their pipes are streams, and their exit is a separate event. Unix.
 //!
-//! [`Context::spawn`](crate::Context::spawn) starts a program described by the standard library's
-//! [`Command`], and gives a [`Child`]: a [`Process`], which tells how it ended, and a transport for each
-//! piped stream, over which the service puts streams with codecs of its choice.
+//! [`Context::spawn`](crate::Context::spawn) starts the program of a standard library [`Command`] and returns
+//! a [`Child`]. It holds a [`Process`], which reports the exit, and a transport for each piped stream, over
+//! which the service adds streams with codecs of its choice.
 //!
 //! ```no_run
-//! use reactor::{Context, Event, Handle, Id, Lines, Result, Service, Stream, process::{Process, SpawnOptions}};
+//! use reactor::process::{Process, SpawnOptions};
+//! use reactor::{Context, Event, Handle, Id, Lines, Result, Service, Stream};
 //! use std::process::{Command, ExitStatus};
 //!
 //! struct Lister;
@@ -43,29 +44,31 @@
 //! }
 //! ```
 //!
-//! # What is promised
+//! # Guarantees
 //!
-//! **Exit and end of output are two events**, in any order. A child that closed its output may live on, and what it
-//! started may hold the pipe when it has ended.
+//! **Exit and end of output are two events**, in any order. A child may close its output and live on, and a
+//! grandchild may hold the pipe open after the child has exited.
 //!
-//! **Only our children are waited for**: by a pidfd on Linux from 5.4 on, elsewhere by a thread for each that waits for
-//! that one. SIGCHLD is not used, and no exit of another library's child is taken.
+//! **The library waits only for its own children**: by a pidfd on Linux 5.4 and later, elsewhere by one
+//! thread for each child. It does not use SIGCHLD, and takes no exit status of another library's child.
 //!
-//! **A status that nobody knows is an error.** Where SIGCHLD is ignored the kernel keeps no status, and a library that
-//! calls wait(-1) takes ours. The child runs and ends all the same. Its [`Process`] then ends as `Failed`, with an
-//! error of the kind `NotFound` that says so, instead of an event. `kill_rest` has no effect then, because the number
-//! of the group may already be another's.
+//! **An unknown status is an error.** If SIGCHLD is ignored, the kernel keeps no status; a library that calls
+//! wait(-1) takes ours. The child runs and exits all the same. Its [`Process`] then ends as `Failed` instead
+//! of delivering its event, with an error of the kind `NotFound` that gives the reason. In that case
+//! `kill_rest` has no effect, because another group may already have the number.
 //!
-//! **No zombie.** A child is reaped when its end is told. One whose [`Process`] is dropped before, by `closed`, with
-//! the runtime or by a panic, is killed first if [`kill_on_close`](SpawnOptions::kill_on_close) asks for it, and
-//! then waited for by a thread: one for all such children, which ends with the last of them.
+//! **No zombies.** The library reaps a child when it delivers the exit. A [`Process`] may be dropped before,
+//! by `closed`, with the runtime or by a panic. The library then kills the child if
+//! [`kill_on_close`](SpawnOptions::kill_on_close) is set, and a thread waits for it. One thread serves all
+//! such children, and ends with the last of them.
 //!
-//! **Nothing is inherited** but descriptors 0, 1 and 2: all that the library opens is CLOEXEC. The child begins with
-//! no signal blocked and with SIGPIPE as by default, whatever this process does with it (which is what
-//! [`Command`] does).
+//! **Children inherit only descriptors 0, 1 and 2**, because the library opens all others with CLOEXEC. A
+//! child starts with no signal blocked and with the default action for SIGPIPE, whatever this process has
+//! set. That is how [`Command`] works.
 //!
-//! **A program that cannot be executed** (ENOENT, EACCES) is an error of `spawn`, and leaves no child. `spawn` waits
-//! until the program has been executed, some hundred microseconds; it does not search a slow disk for less.
+//! **A program that cannot be executed** (ENOENT, EACCES) is an error of `spawn`, and leaves no child.
+//! `spawn` blocks until the kernel has executed the program: some hundred microseconds, or longer if the
+//! program lies on a slow disk.
 
 use std::{
     fmt, io,
@@ -83,25 +86,24 @@ use crate::{
 };
 
 impl<S> Context<'_, S> {
-    /// Starts a program; see [`process`](crate::process). What is in the [`Child`](Child) is then
-    /// added.
+    /// Starts a program; see [`process`](crate::process). The service then adds the parts of the [`Child`].
     ///
     /// # Errors
-    /// The program cannot be executed (ENOENT, EACCES, ..), or the system has no more processes or
-    /// descriptors; no child is left then.
+    /// The program cannot be executed (ENOENT, EACCES and others), or the system has run out of processes or
+    /// descriptors. No child is left then.
     pub fn spawn(&mut self, command: &mut Command, options: &SpawnOptions) -> Result<Child, Error> {
         let child = self.engine().spawn(command, options);
         child.map_err(|error| Error::os("spawn", program(command), error))
     }
 }
 
-/// What one of a child's three standard streams is.
+/// How to set up one of a child's three standard streams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Standard {
     /// A pipe to this process.
     #[default]
     Piped,
-    /// The same as this process's.
+    /// Inherited from this process.
     Inherited,
     /// `/dev/null`.
     Null,
@@ -117,7 +119,7 @@ impl Standard {
     }
 }
 
-/// How a child is started, beside what its [`Command`] says.
+/// How to start a child, beyond the settings of its [`Command`].
 ///
 /// ```
 /// use reactor::process::{SpawnOptions, Standard};
@@ -129,18 +131,19 @@ impl Standard {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct SpawnOptions {
-    /// Its input; piped by default. Takes the place of what was set in the command.
+    /// The child's standard input. Piped by default. Overrides the setting of the command.
     pub stdin: Standard,
-    /// Its output; piped by default.
+    /// The child's standard output. Piped by default.
     pub stdout: Standard,
-    /// Its errors; piped by default.
+    /// The child's standard error. Piped by default.
     pub stderr: Standard,
-    /// Whether it leads a process group of its own; then each signal goes to the whole group. Off by default.
+    /// Makes the child the leader of a new process group; each signal then goes to the whole group. Off by
+    /// default.
     pub group: bool,
-    /// Whether what is left of its group is killed when it has ended. Only with `group`; off by default.
+    /// Kills the rest of the group when the child has exited. Works only with `group`. Off by default.
     pub kill_rest: bool,
-    /// Whether it is killed (with `group`: all of the group) when its [`Process`] is dropped before it has ended.
-    /// Off by default: then it lives on.
+    /// Kills the child (with `group`, the whole group) if its [`Process`] is dropped before the child has
+    /// exited. Off by default: the child lives on.
     pub kill_on_close: bool,
 }
 
@@ -150,22 +153,22 @@ impl SpawnOptions {
     }
 }
 
-/// A child that was started.
+/// A child that was started, in parts.
 #[derive(Debug)]
 pub struct Child {
-    /// Tells how it ends, and takes signals.
+    /// Reports the exit, and sends signals.
     pub process: Process,
-    /// Its input, if it is piped: for a stream that is only written.
+    /// The child's standard input, if it is piped: for a write-only stream.
     pub stdin: Option<Transport>,
-    /// Its output, if it is piped: for a stream that is only read.
+    /// The child's standard output, if it is piped: for a read-only stream.
     pub stdout: Option<Transport>,
-    /// Its errors, if they are piped: for a stream that is only read.
+    /// The child's standard error, if it is piped: for a read-only stream.
     pub stderr: Option<Transport>,
 }
 
-/// A child process as a resource: its event is how it ended, then it closes by itself, as `Closed::End`.
+/// A child process as a resource. Its one event is the exit status; then it closes itself, as `Closed::End`.
 ///
-/// See the [module](self) for an example and for what is promised.
+/// See the [module](self) for an example and for the guarantees.
 pub struct Process {
     held: Option<Held>,
     pid: u32,
@@ -179,15 +182,16 @@ enum Held {
     Hosted(Box<dyn Hosted>),
 }
 
-/// What stands behind a process that an engine tells of: of a simulated world, or of a system without pidfds.
+/// The engine's part of a [`Process`]: in a simulated world, or on a system without pidfds.
 pub trait Hosted {
-    /// Gives the four bytes of its wait status, in the machine's order, when it has ended.
+    /// Returns a source from which the four bytes of the wait status can be read, in the machine's byte
+    /// order, once the process has exited.
     fn source(&self) -> Source<'_>;
 
     /// Sends a signal.
     ///
     /// # Errors
-    /// As kill(2); ESRCH when it has ended.
+    /// As kill(2). ESRCH if the process has exited.
     fn signal(&self, number: i32) -> io::Result<()>;
 }
 
@@ -199,27 +203,28 @@ impl Process {
         Process { held: Some(Held::Pidfd(pidfd)), pid, kill_on_close, status: None }
     }
 
-    /// A process whose engine tells of it.
+    /// Wraps a process that the engine watches.
     pub fn hosted(by: Box<dyn Hosted>, pid: u32, options: &SpawnOptions) -> Process {
         let kill_on_close = options.kill_on_close;
         Process { held: Some(Held::Hosted(by)), pid, kill_on_close, status: None }
     }
 
-    /// Its number. Another process's, perhaps, once it has ended.
+    /// Returns the process number. After the exit it may belong to another process.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// How it ended, once that was told.
+    /// Returns the exit status, once it was delivered.
     pub fn status(&self) -> Option<ExitStatus> {
         self.status
     }
 
-    /// Sends a signal by its number (`libc::SIGHUP`, ..), to the whole group if it leads one.
+    /// Sends a signal by number (for example `libc::SIGHUP`), to the whole group if the child leads one.
     ///
     /// # Errors
-    /// As kill(2); ESRCH once its end was told, or somebody else has waited for it: no other process is hit. (But
-    /// perhaps another group, if somebody else waits for its leader just then: a group has no descriptor.)
+    /// As kill(2). ESRCH once the exit was delivered, or if somebody else has waited for the child. It never
+    /// hits another process. It may hit another group, if somebody else waits for the leader at this very
+    /// moment, because a group has no descriptor.
     pub fn signal(&self, number: i32) -> io::Result<()> {
         match &self.held {
             _ if self.status.is_some() => Err(io::Error::from_raw_os_error(libc::ESRCH)),
@@ -230,7 +235,7 @@ impl Process {
         }
     }
 
-    /// Asks it to end: SIGTERM.
+    /// Asks the child to end, by SIGTERM.
     ///
     /// # Errors
     /// As [`Process::signal`].
@@ -238,7 +243,7 @@ impl Process {
         self.signal(libc::SIGTERM)
     }
 
-    /// Ends it: SIGKILL.
+    /// Ends the child, by SIGKILL.
     ///
     /// # Errors
     /// As [`Process::signal`].
@@ -270,7 +275,7 @@ impl Resource for Process {
                 let mut raw = [0; 4];
                 match io.read(hosted.source(), &mut raw)? {
                     4 => ExitStatus::from_raw(i32::from_ne_bytes(raw)),
-                    // The thread that waited for it found that there was nothing to wait for.
+                    // The thread that waited for the child got ECHILD.
                     _ => return Err(status_unknown()),
                 }
             }
@@ -285,7 +290,7 @@ impl Resource for Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if self.status.is_none() && self.kill_on_close {
-            // It may have ended meanwhile, which is as good.
+            // This fails if the child has just exited, which is fine.
             let _ = self.kill();
         }
         #[cfg(target_os = "linux")]
@@ -303,13 +308,13 @@ impl fmt::Debug for Process {
     }
 }
 
-/// The child has ended, and waitid(2) does not know it (ECHILD).
+/// Makes the error for a child that has exited and that waitid(2) does not know (ECHILD).
 fn status_unknown() -> io::Error {
     let why = "it has ended and nobody knows how: SIGCHLD is ignored, or somebody else has waited for it";
     io::Error::new(io::ErrorKind::NotFound, why)
 }
 
-/// The program of a command, for messages.
+/// Returns the command's program, for error messages.
 fn program(command: &Command) -> String {
     command.get_program().to_string_lossy().into_owned()
 }
