@@ -12,7 +12,7 @@
 //!         let input = Stream::new(Bytes).through(cx.stdin()?);
 //!         let output = Stream::new(Bytes).role::<Out>().through(cx.stdout()?);
 //!         let (input, output) = (cx.add(input)?, cx.add(output)?);
-//!         // The input rests while the output is full, and its end is passed on.
+//!         // The input pauses while the output is full, and its end is passed on.
 //!         cx.couple(input, output)?;
 //!         self.0 = Some(output);
 //!         Ok(())
@@ -29,7 +29,12 @@
 //! }
 //!
 //! impl Handle<Stream<Bytes, (), Out>> for Cat {
-//!     fn handle(&mut self, _: &mut Context<Self>, _: Id<Stream<Bytes, (), Out>>, _: Event<Bytes>) -> Result {
+//!     fn handle(
+//!         &mut self,
+//!         _: &mut Context<Self>,
+//!         _: Id<Stream<Bytes, (), Out>>,
+//!         _: Event<Bytes>,
+//!     ) -> Result {
 //!         Ok(())
 //!     }
 //! }
@@ -40,33 +45,35 @@
 //! }
 //! ```
 //!
-//! # What is promised
+//! # Guarantees
 //!
-//! **Others who share the open file notice nothing.** O_NONBLOCK belongs to the open file and not to the
-//! descriptor: set on a terminal it would reach the shell, and stay behind. So it is never set on what was
-//! inherited. A pipe or terminal is opened anew through `/proc/self/fd`, which gives an open file of our own.
-//! Where that is refused (another user's terminal, no `/proc`, not Linux) the inherited one is used as it is, blocking,
-//! one operation after poll(2) said that it would not block, and a write of at most PIPE_BUF bytes. Sockets
-//! are used by calls that do not wait.
+//! **Other users of the same open file notice nothing.** O_NONBLOCK belongs to the open file, not to the
+//! descriptor. Set on a terminal, it would affect the shell and outlast this process. So the library never
+//! sets it on an inherited descriptor. It opens a pipe or terminal again, through `/proc/self/fd`, to get an
+//! open file of its own. Where that fails (another user's terminal, no `/proc`, not Linux), it uses the
+//! inherited open file in blocking mode: it performs one operation after poll(2) has reported that it would
+//! not block, and writes at most PIPE_BUF bytes. Sockets need none of this, because their calls take a flag
+//! for not waiting.
 //!
-//! **What cannot be waited for works too.** Input from a file or `/dev/null` is read by a thread into a pipe, which
-//! bounds it; the end of the file is the end of the stream, and a read error as well. Output to a file is written at
-//! the end of the turn, and takes as long as the disk does.
+//! **Files work too, although nothing can poll them.** A thread reads a file or `/dev/null` into a pipe,
+//! which bounds the input. The stream ends at the end of the file, or at a read error. Output to a file is
+//! written at the end of the turn, and takes as long as the disk does.
 //!
-//! **No signal.** When the reader of standard output has left the stream is told [`Event::End`](crate::Event::End),
-//! and a write then fails with EPIPE, whether SIGPIPE is ignored or not. A terminal that is used from the
-//! background does not stop the process (SIGTTIN, SIGTTOU), and writing to it succeeds.
+//! **No signals.** When the reader of standard output has left, the stream gets
+//! [`Event::End`](crate::Event::End), and a write then fails with EPIPE, whether SIGPIPE is ignored or not.
+//! Using a terminal from the background does not stop the process (SIGTTIN, SIGTTOU), and writing to it
+//! succeeds.
 //!
-//! **Reading a terminal from the background fails**, as it does for any process that ignores SIGTTIN, and in a group
-//! that nobody controls (an orphaned one): the stream closes as [`Closed::Failed`](crate::Closed::Failed) with EIO, and
-//! the other resources go on. What was typed is still there, for whom it is meant. A terminal that has hung up is not
-//! taken for that: it ends, by [`Event::End`](crate::Event::End). Whoever wants to read on when the shell brings
-//! the process to the front (`fg`) waits for [`Signal::CONT`](crate::signals::Signal::CONT), and then, if
-//! [`is_foreground`](crate::terminal::is_foreground) says so, adds a new stream over `cx.stdin()`.
+//! **Reading a terminal from the background fails**, as it does for any process that ignores SIGTTIN or is in
+//! an orphaned process group. The stream closes as [`Closed::Failed`](crate::Closed::Failed) with EIO, and
+//! other resources are unaffected. The typed input stays there for the foreground process. A terminal that
+//! has hung up is a different case: the stream gets [`Event::End`](crate::Event::End). To go on reading when
+//! the shell brings the process to the foreground (`fg`), wait for
+//! [`Signal::CONT`](crate::signals::Signal::CONT). If [`is_foreground`](crate::terminal::is_foreground) then
+//! returns true, add a new stream over `cx.stdin()`.
 //!
-//! The descriptors 0, 1 and 2 stay open: the reader of standard output sees the end when the process has ended.
-//! Bytes that `print!` and `std::io::stdin` keep in buffers of their own are not seen here, so a program uses
-//! either these or those.
+//! Descriptors 0, 1 and 2 stay open, so the reader of standard output sees the end only when the process
+//! ends. The streams bypass the buffers of `print!` and `std::io::stdin`, so use either these or those.
 
 use std::{
     io,
@@ -81,8 +88,8 @@ use crate::{
 };
 
 impl<S> Context<'_, S> {
-    /// Standard input, for a stream that is only read; see [`stdio`](crate::stdio). In a simulated world, what
-    /// is typed there.
+    /// Returns standard input, for a read-only stream; see [`stdio`](crate::stdio). In a simulated world, it
+    /// carries the simulated keyboard's input.
     ///
     /// # Errors
     /// As [`stdio::stdin`](crate::stdio::stdin).
@@ -90,7 +97,7 @@ impl<S> Context<'_, S> {
         self.standard(StandIn::Stdin, "stdin", stdin)
     }
 
-    /// Standard output, for a stream that is only written.
+    /// Returns standard output, for a write-only stream.
     ///
     /// # Errors
     /// As [`stdio::stdout`](crate::stdio::stdout).
@@ -98,7 +105,7 @@ impl<S> Context<'_, S> {
         self.standard(StandIn::Stdout, "stdout", stdout)
     }
 
-    /// Standard error, for a stream that is only written.
+    /// Returns standard error, for a write-only stream.
     ///
     /// # Errors
     /// As [`stdio::stderr`](crate::stdio::stderr).
@@ -117,15 +124,16 @@ impl<S> Context<'_, S> {
     }
 }
 
-/// Standard input, for a stream that is only read.
+/// Returns standard input, for a read-only stream.
 ///
 /// # Errors
-/// As fstat(2), open(2) and dup(2); EISDIR for a folder; the system has no thread for a file.
+/// As fstat(2), open(2) and dup(2). EISDIR for a directory. An error if the system has no thread for reading
+/// a file.
 pub fn stdin() -> io::Result<Transport> {
     input_from(io::stdin().as_fd())
 }
 
-/// Standard output, for a stream that is only written.
+/// Returns standard output, for a write-only stream.
 ///
 /// # Errors
 /// As fstat(2), open(2) and dup(2).
@@ -133,7 +141,7 @@ pub fn stdout() -> io::Result<Transport> {
     output_to(io::stdout().as_fd())
 }
 
-/// Standard error, for a stream that is only written.
+/// Returns standard error, for a write-only stream.
 ///
 /// # Errors
 /// As fstat(2), open(2) and dup(2).
@@ -141,18 +149,18 @@ pub fn stderr() -> io::Result<Transport> {
     output_to(io::stderr().as_fd())
 }
 
-/// Keeps a terminal raw while it lives: each key comes as it is pressed, nothing is echoed, and `^C` is a byte.
+/// Keeps a terminal in raw mode while it lives: each key arrives at once, without echo, and `^C` is a byte.
 ///
-/// What the terminal was before is restored when this is dropped, also by a panic; by
-/// [`exit`](std::process::exit) and the end of `main`, although nothing is dropped then; and before a panic
-/// aborts, where the program was built to abort. Not by a signal that ends the process, and not by
-/// [`abort`](std::process::abort): a program that should survive SIGTERM stops by
-/// [`Graceful`](crate::signals::Graceful). Restoring works from the background, too.
+/// The previous mode is restored when this is dropped, also during a panic. It is also restored where nothing
+/// is dropped: by [`exit`](std::process::exit), at the end of `main`, and before a panic aborts a program
+/// built with `panic = "abort"`. It is not restored if a signal or [`abort`](std::process::abort) ends the
+/// process, so a program that should survive SIGTERM stops by [`Graceful`](crate::signals::Graceful).
+/// Restoring works from the background, too.
 ///
 /// ```no_run
 /// use reactor::stdio::Raw;
 /// let raw = Raw::enter(std::io::stdin())?;
-/// // .. a stream over `cx.stdin()` gets each key now.
+/// // A stream over `cx.stdin()` now gets each key.
 /// raw.leave()?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
@@ -162,18 +170,18 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Makes a terminal raw, as cfmakeraw(3) does.
+    /// Switches a terminal to raw mode, as cfmakeraw(3) does.
     ///
     /// # Errors
-    /// As tcsetattr(3); ENOTTY for what is no terminal.
+    /// As tcsetattr(3). ENOTTY if this is not a terminal.
     pub fn enter(terminal: impl AsFd) -> io::Result<Raw> {
         Ok(Raw { number: sys::terminal::make_raw(terminal.as_fd())? })
     }
 
-    /// Restores what was before, and says whether that worked.
+    /// Restores the previous mode, and reports whether that worked.
     ///
     /// # Errors
-    /// As tcsetattr(3): EIO when the terminal is gone.
+    /// As tcsetattr(3). EIO if the terminal is gone.
     pub fn leave(self) -> io::Result<()> {
         sys::terminal::restore(self.number)
     }
@@ -181,12 +189,13 @@ impl Raw {
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        // A terminal that is gone needs nothing.
+        // This fails if the terminal is gone. Then there is nothing to restore.
         let _ = sys::terminal::restore(self.number);
     }
 }
 
-/// Input from a descriptor whose open file others may share, and which may be a file: as [`stdin`].
+/// Opens input from a descriptor that may share its open file with other processes, and may be a file; see
+/// [`stdin`].
 ///
 /// # Errors
 /// As [`stdin`].
@@ -200,21 +209,22 @@ pub fn input_from(shared: BorrowedFd<'_>) -> io::Result<Transport> {
         return pumped(shared);
     }
     match sys::file::open_again(shared, medium) {
-        // A named pipe that was opened anew after its last writer had left never reports that; the inherited one
-        // does.
+        // A named pipe that is opened again after its last writer has left never reports the hang-up. The
+        // inherited descriptor does.
         Ok(ours) if !sys::file::is_hung_up(shared) => Ok(Transport::of(ours, medium)),
         _ => Ok(Transport::of(shared.try_clone_to_owned()?, medium.shared())),
     }
 }
 
-/// Output to a descriptor whose open file others may share, and which may be a file: as [`stdout`].
+/// Opens output to a descriptor that may share its open file with other processes, and may be a file; see
+/// [`stdout`].
 ///
 /// # Errors
 /// As [`stdout`].
 pub fn output_to(shared: BorrowedFd<'_>) -> io::Result<Transport> {
     let medium = sys::file::medium(shared)?.unwrap_or(Medium::WRITER.unwaited()).only(Medium::WRITER);
     if medium.is_socket() || !can_be_waited_for(shared, medium) {
-        // Of a socket that is only written the input is somebody else's, and not looked at.
+        // On a write-only socket the input belongs to somebody else, so it must not be watched.
         return Ok(Transport::of(shared.try_clone_to_owned()?, medium.unwaited()));
     }
     match sys::file::open_again(shared, medium) {
@@ -223,21 +233,22 @@ pub fn output_to(shared: BorrowedFd<'_>) -> io::Result<Transport> {
     }
 }
 
-/// Whether a poll can tell more of it than that it is always ready: a pipe or a terminal, but not `/dev/null`.
+/// Returns whether poll(2) says more about this than "always ready": true for a pipe or a terminal, false for
+/// `/dev/null`.
 fn can_be_waited_for(descriptor: BorrowedFd<'_>, medium: Medium) -> bool {
     medium.is_terminal() || sys::file::is_pipe(descriptor)
 }
 
-/// Has a thread read what cannot be waited for into a pipe.
+/// Starts a thread that reads something that cannot be polled, and writes it into a pipe.
 fn pumped(from: BorrowedFd<'_>) -> io::Result<Transport> {
-    // What cannot be read at all is said now, and not taken for an empty file.
+    // Fail now if this cannot be read at all. Otherwise the service would see an empty file.
     sys::read(crate::Source::of(&from), &mut [])?;
     let from = from.try_clone_to_owned()?;
     let (reader, writer) = io::pipe()?;
     let transport = Transport::adopt(reader)?;
     let work = move || {
         pump(&from, writer.as_fd());
-        // First, so that who sees the end finds the file closed.
+        // Close the file before the pipe, so that a service that sees the end finds the file closed.
         drop(from);
         drop(writer);
     };
@@ -245,7 +256,7 @@ fn pumped(from: BorrowedFd<'_>) -> io::Result<Transport> {
     Ok(transport)
 }
 
-/// Copies until one of the two is over. Ends with its reader: a pipe that nobody reads is an error.
+/// Copies until either side ends. A pipe without a reader is an error, so the thread ends with its reader.
 fn pump(from: &OwnedFd, to: BorrowedFd<'_>) {
     let mut buffer = vec![0; PUMP_BYTES];
     while let Ok(count @ 1..) = sys::read(crate::Source::of(from), &mut buffer) {
@@ -259,5 +270,5 @@ fn pump(from: &OwnedFd, to: BorrowedFd<'_>) {
     }
 }
 
-/// How much the thread reads at once.
+/// How many bytes the thread reads at once.
 const PUMP_BYTES: usize = 64 * 1024;
