@@ -1,4 +1,4 @@
-//! Socket activation: the sockets that a supervisor opened before it started this process.
+//! Socket activation: sockets that a supervisor opened before it started this process.
 
 use std::{
     os::fd::RawFd,
@@ -21,42 +21,46 @@ pub struct Activated {
 }
 
 impl Activated {
-    /// What the supervisor of a virtual world opened, for [`Engine::activated`](crate::engine::Engine::activated).
+    /// Wraps a descriptor that the supervisor of a virtual world opened, for
+    /// [`Engine::activated`](crate::engine::Engine::activated).
     pub fn new(name: &str, descriptor: Descriptor) -> Activated {
         Activated { name: name.to_owned(), descriptor }
     }
 
-    /// Its name (`FileDescriptorName=` of the socket's unit); `unknown` where the supervisor gives none.
+    /// Returns the descriptor's name (`FileDescriptorName=` of the socket's unit), or `unknown` if the
+    /// supervisor gave none.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The descriptor: for a datagram socket, a connection that was accepted already (`Accept=yes`), or what was
-    /// [stored](super::Notice::store).
+    /// Returns the descriptor itself. Use this for a datagram socket, for a connection that the supervisor
+    /// accepted (`Accept=yes`), and for a [stored](super::Notice::store) descriptor.
     pub fn into_descriptor(self) -> Descriptor {
         self.descriptor
     }
 
-    /// Makes a listener of it, for [`Context::listen_on`](crate::Context::listen_on).
+    /// Converts it to a listener, for [`Context::listen_on`](crate::Context::listen_on).
     ///
     /// # Errors
-    /// It is no stream socket that listens.
+    /// It is not a listening stream socket.
     pub fn into_listener(self) -> Result<Transport, Error> {
         self.descriptor.into_listener().map_err(|error| Error::os("listen", self.name, error))
     }
 }
 
-/// Takes the descriptors that a supervisor opened for this process, in its order: sd_listen_fds(3).
+/// Takes the descriptors that a supervisor opened for this process, in the supervisor's order:
+/// sd_listen_fds(3).
 ///
-/// None, if nobody started this process so, or if they are for another one (`LISTEN_PID`). They are given out
-/// once: a second call has none. They are CLOEXEC from here on.
+/// The list is empty if no supervisor passed descriptors, or if they are for another process (`LISTEN_PID`).
+/// Only the first call returns the descriptors; later calls return an empty list. They are CLOEXEC from then
+/// on.
 ///
-/// A service asks for them by [`Context::activated`](crate::Context::activated), which a simulated world answers, too;
-/// this is for a `main` that wants to know first.
+/// A service calls [`Context::activated`](crate::Context::activated) instead, which also works in a simulated
+/// world. This function is for a `main` that needs the descriptors before there is a runtime.
 ///
 /// # Errors
-/// A variable is not what it should be, there are more than 1,024 descriptors, their names are not as many, or
-/// one is not open, or was opened by this program itself; nothing is taken then.
+/// A variable is malformed, there are more than 1,024 descriptors, or the number of names does not match. Or
+/// a descriptor is not open, or was opened by this program itself. In all these cases nothing is taken.
 pub fn activated() -> Result<Vec<Activated>, Error> {
     static ARE_TAKEN: AtomicBool = AtomicBool::new(false);
     let names = names(&Environment::of_process())?;
@@ -73,8 +77,9 @@ pub fn activated() -> Result<Vec<Activated>, Error> {
 }
 
 impl<S> Context<'_, S> {
-    /// Takes the descriptors that a supervisor opened for this process, in its order, as [`activated`] does. In a
-    /// simulated world, those that the world's supervisor opened for the node.
+    /// Takes the descriptors that a supervisor opened for this process, in the supervisor's order, as
+    /// [`activated`] does. In a simulated world, it takes those that the world's supervisor opened for the
+    /// node.
     ///
     /// # Errors
     /// As [`activated`].
@@ -87,7 +92,7 @@ impl<S> Context<'_, S> {
     /// impl Service for Echo {
     ///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
     ///         let sockets = cx.activated()?;
-    ///         // By hand, or by a supervisor.
+    ///         // An empty list means that a person started the program by hand.
     ///         if sockets.is_empty() {
     ///             cx.listen("127.0.0.1:7007", |_| Some(Stream::new(Bytes)))?;
     ///         }
@@ -117,7 +122,7 @@ impl<S> Context<'_, S> {
     }
 }
 
-/// The name of each descriptor.
+/// Returns the name of each descriptor.
 fn names(environment: &Environment<'_>) -> Result<Vec<String>, Error> {
     if environment.is_for_us("LISTEN_PID")? != Some(true) {
         return Ok(Vec::new());
@@ -136,7 +141,7 @@ fn names(environment: &Environment<'_>) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-/// Behind standard input, output and errors: SD_LISTEN_FDS_START.
+/// The first descriptor after standard input, output and error: SD_LISTEN_FDS_START.
 const FIRST: RawFd = 3;
 const DESCRIPTORS_MAX: u32 = 1024;
 

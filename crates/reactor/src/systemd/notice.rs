@@ -1,10 +1,10 @@
-//! What a service tells its supervisor.
+//! Notices from a service to its supervisor.
 
 use std::time::Duration;
 
 use crate::engine::Descriptor;
 
-/// Something that a service tells its supervisor: sd_notify(3).
+/// A notice from a service to its supervisor: sd_notify(3).
 ///
 /// ```
 /// use reactor::systemd::Notice;
@@ -18,7 +18,7 @@ use crate::engine::Descriptor;
 pub struct Notice {
     text: String,
     descriptors: Vec<Descriptor>,
-    /// Its moment is to be added when it leaves.
+    /// Whether the timestamp is added on sending.
     is_timed: bool,
 }
 
@@ -27,57 +27,60 @@ impl Notice {
         Notice { text: format!("{name}={value}\n"), ..Notice::default() }
     }
 
-    /// The service has started, or has read its configuration again.
+    /// Reports that the service has started, or has reloaded its configuration.
     pub fn ready() -> Notice {
         Notice::of("READY", "1")
     }
 
-    /// The service begins to read its configuration again; [`Notice::ready`] follows. It carries its moment,
-    /// as `Type=notify-reload` wants.
+    /// Reports that the service begins to reload its configuration. A [`Notice::ready`] must follow. The
+    /// notice carries its timestamp, as `Type=notify-reload` requires.
     pub fn reloading() -> Notice {
         Notice { is_timed: true, ..Notice::of("RELOADING", "1") }
     }
 
-    /// The service begins to end. [`Supervised`](super::Supervised) tells it by itself.
+    /// Reports that the service begins to stop. [`Supervised`](super::Supervised) sends this by itself.
     pub fn stopping() -> Notice {
         Notice::of("STOPPING", "1")
     }
 
-    /// What it does, for people. One line: line ends become spaces. What is over 1,024 bytes is cut off.
+    /// Describes the service's state for people, in one line. Line breaks become spaces, and text after 1,024
+    /// bytes is cut off.
     pub fn status(text: &str) -> Notice {
         let end = (0..=text.len().min(STATUS_MAX)).rev().find(|at| text.is_char_boundary(*at));
         Notice::of("STATUS", &text[..end.unwrap_or(0)].replace(['\n', '\r'], " "))
     }
 
-    /// The service is alive. [`Supervised`](super::Supervised) tells it by itself.
+    /// Reports that the service is alive. [`Supervised`](super::Supervised) sends this by itself.
     pub fn watchdog() -> Notice {
         Notice::of("WATCHDOG", "1")
     }
 
-    /// Which process is the service's main one from now on.
+    /// Names the service's main process from now on.
     pub fn main_process(process: u32) -> Notice {
         Notice::of("MAINPID", &process.to_string())
     }
 
-    /// The present step (start, reload, stop) takes so much longer, from now on.
+    /// Asks for more time for the current step (start, reload or stop), counted from now.
     pub fn extend(time: Duration) -> Notice {
         Notice::of("EXTEND_TIMEOUT_USEC", &time.as_micros().to_string())
     }
 
-    /// Keeps a descriptor over a restart of the service, which then finds it by this name among those that are
-    /// [`activated`](super::activated). What is no character of a name (a control character, a colon) becomes a
-    /// hyphen; what is over 255 bytes is cut off.
+    /// Stores a descriptor with the supervisor, so that it survives a restart of the service. The new process
+    /// finds it by this name among the [`activated`](super::activated) ones. Each character that is not
+    /// allowed in a name, for example a control character or a colon, becomes a hyphen. A name is cut off
+    /// after 255 characters.
     pub fn store(name: &str, descriptor: impl Into<Descriptor>) -> Notice {
         let stored = Notice::of("FDSTORE", "1").and(Notice::of("FDNAME", &name_of(name)));
         Notice { descriptors: vec![descriptor.into()], ..stored }
     }
 
-    /// Drops what was stored by this name.
+    /// Removes all descriptors that were stored by this name.
     pub fn forget(name: &str) -> Notice {
         Notice::of("FDSTOREREMOVE", "1").and(Notice::of("FDNAME", &name_of(name)))
     }
 
-    /// Both, in one message. Descriptors that are stored together have the last name.
+    /// Combines two notices into one message. Descriptors that are stored by one message all get the last
+    /// name.
     pub fn and(mut self, other: Notice) -> Notice {
         self.text.push_str(&other.text);
         self.descriptors.extend(other.descriptors);
@@ -85,12 +88,12 @@ impl Notice {
         self
     }
 
-    /// How it is told, but for the moment of [`Notice::reloading`].
+    /// Returns the text of the message, without the timestamp of [`Notice::reloading`].
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// As it leaves, at this moment of the system's monotonic clock.
+    /// Returns the message as sent at this time of the system's monotonic clock.
     pub(super) fn at(mut self, micros: u64) -> (String, Vec<Descriptor>) {
         if self.is_timed {
             self.text.push_str(&format!("MONOTONIC_USEC={micros}\n"));
@@ -99,7 +102,8 @@ impl Notice {
     }
 }
 
-/// A name as systemd takes it: ASCII, without control characters and colons.
+/// Replaces all characters that systemd does not allow in a name. It allows ASCII without control characters
+/// and colons.
 fn name_of(name: &str) -> String {
     let is_fine =
         |character: &char| character.is_ascii() && !character.is_ascii_control() && *character != ':';
@@ -119,7 +123,7 @@ mod tests {
         for (length, kept) in [(1023, 1023), (1024, 1024), (1025, 1024)] {
             assert_eq!(Notice::status(&"x".repeat(length)).text().len(), "STATUS=\n".len() + kept);
         }
-        // Not within a character.
+        // Not inside a character.
         let text = format!("{}ü", "x".repeat(1023));
         assert_eq!(Notice::status(&text).text().len(), "STATUS=\n".len() + 1023);
     }

@@ -1,4 +1,4 @@
-//! The service that speaks with the supervisor: notices, and the watchdog.
+//! The service that talks to the supervisor: it sends notices and feeds the watchdog.
 
 use std::{io, os::unix::net::UnixDatagram, time::Duration};
 
@@ -17,18 +17,19 @@ use crate::{
     sys,
 };
 
-/// A service that tells the supervisor what others tell it, and feeds its watchdog.
+/// A service that forwards notices to the supervisor, and feeds the watchdog.
 ///
-/// Others send it [`Notice`]s, by [`Context::tell`](crate::Context::tell). By itself it tells `STOPPING=1`
-/// when the runtime begins to stop, and `WATCHDOG=1` at once and then twice in each interval of the watchdog:
-/// from the loop, so that a loop which stands still is noticed. Where no supervisor listens (`NOTIFY_SOCKET` is
-/// not set) it takes the notices and does nothing.
+/// Other services send it [`Notice`]s by [`Context::tell`](crate::Context::tell). It sends `STOPPING=1` by
+/// itself when the runtime begins to stop. It also sends `WATCHDOG=1` at the start and then twice in each
+/// watchdog interval. These come from the loop, so the supervisor notices a loop that hangs. Without a
+/// supervisor (`NOTIFY_SOCKET` is not set) it accepts the notices and drops them.
 ///
-/// Telling never blocks: what the supervisor's socket does not take waits, and at most 4,096 bytes are one
-/// notice. When the supervisor cannot be told any more, [`Supervised::failure`] says why, and the rest goes on.
+/// Sending never blocks. Notices wait while the supervisor's socket is full. A notice has at most 4,096
+/// bytes. If the supervisor becomes unreachable, [`Supervised::failure`] gives the reason, and the runtime
+/// goes on.
 ///
-/// It is in the background, but a watchdog that is to be fed is something to do: a runtime with one does not
-/// end before it is stopped.
+/// The link is in the background, but feeding a watchdog counts as work, so a runtime with a watchdog does
+/// not end until it is stopped.
 ///
 /// ```
 /// use reactor::{Context, Result, Runtime, Service, ServiceId, systemd::{Notice, Supervised}};
@@ -57,33 +58,33 @@ pub struct Supervised {
     failure: Option<String>,
 }
 
-/// It is time to feed the watchdog.
+/// The timer that feeds the watchdog.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Feed(());
 
 impl Supervised {
-    /// A service for the supervisor that the environment names.
+    /// Creates the service for the supervisor that the environment names.
     pub fn new() -> Supervised {
         Supervised::default()
     }
 
-    /// Whether there is a supervisor, and it can be told.
+    /// Returns whether there is a supervisor that can be reached.
     pub fn is_heard(&self) -> bool {
         self.link.is_some()
     }
 
-    /// In which time the watchdog wants to be fed; `None` without one.
+    /// Returns the interval within which the watchdog must be fed, or `None` without a watchdog.
     pub fn watchdog(&self) -> Option<Duration> {
         self.interval
     }
 
-    /// How many notices were told, the watchdog's included.
+    /// Returns how many notices were sent, including those for the watchdog.
     pub fn told(&self) -> u64 {
         self.told
     }
 
-    /// Why the supervisor cannot be told any more.
+    /// Returns why the supervisor is no longer reachable.
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }
@@ -102,7 +103,7 @@ impl Supervised {
     }
 }
 
-// Here and below: who forgets an `impl` of their own is not helped by hearing of this one.
+// Here and below: a user who forgot an `impl` gains nothing from a compiler hint about this one.
 #[diagnostic::do_not_recommend]
 impl Service for Supervised {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
@@ -114,7 +115,7 @@ impl Service for Supervised {
     }
 
     fn stop(&mut self, cx: &mut Context<Self>) {
-        // The only error is one of the clock's, and `STOPPING` has no moment.
+        // The only possible error is a failure to read the clock, and `STOPPING` has no timestamp.
         let _ = self.tell(cx, Notice::stopping());
     }
 }
@@ -147,11 +148,11 @@ impl Handle<Link> for Supervised {
     }
 }
 
-/// The way to the supervisor.
+/// The connection to the supervisor.
 #[derive(Debug)]
 pub struct Link(Descriptors);
 
-/// The link, and the watchdog's interval, where there is a supervisor.
+/// Connects to the supervisor, if there is one, and returns the watchdog's interval.
 fn open(engine: &mut dyn Engine) -> Result<Option<(Link, Option<Duration>)>, Error> {
     match engine.stand_in(StandIn::Supervisor) {
         None => of_process(&Environment::of_process()),
@@ -163,7 +164,8 @@ fn open(engine: &mut dyn Engine) -> Result<Option<(Link, Option<Duration>)>, Err
     }
 }
 
-/// Where a virtual world has the supervisor: it says the interval first, in microseconds, the lowest byte first.
+/// Connects to the supervisor of a virtual world. It first sends the interval in microseconds, lowest byte
+/// first.
 fn of_world(engine: &mut dyn Engine, transport: Transport) -> io::Result<(Link, Option<Duration>)> {
     let mut micros = [0; 8];
     if engine.read(transport.source(), &mut micros)? < micros.len() {
@@ -225,7 +227,7 @@ impl Output for Link {
     }
 }
 
-/// What systemd reads of a datagram.
+/// The most bytes of a datagram that systemd reads.
 const NOTICE_MAX: usize = 4096;
 
 #[cfg(test)]
@@ -235,7 +237,7 @@ mod tests {
     use super::*;
     use crate::{engine::Candidates, runtime::Runtime, service::ServiceId, sys::rights};
 
-    /// A runtime with the service, over a socket of the test's own, and the other end of it.
+    /// Makes a runtime with the service on a socket of the test, and returns the other end, too.
     struct Supervisor {
         runtime: Runtime,
         service: ServiceId<Supervised>,
@@ -277,13 +279,13 @@ mod tests {
         let (text, descriptors) = supervisor.receive().expect("it came");
         assert_eq!((&text[..], descriptors.len()), ("FDSTORE=1\nFDNAME=state\n", 1));
         drop(descriptors);
-        // Ours was closed when it had left: no copy is open.
+        // The runtime closed its own copy after sending, so no other copy is open.
         assert_eq!(io::read_to_string(reader).expect("an end"), "");
     }
 
     #[test]
     fn a_notice_has_so_many_bytes_and_no_more() {
-        // Three whole statuses, and one that fills up.
+        // Three complete statuses, and one that fills the notice up to the length.
         let of = |length: usize| {
             let full = || Notice::status(&"x".repeat(1020));
             let rest = length - 3 * full().text().len() - "STATUS=\n".len();
@@ -302,7 +304,7 @@ mod tests {
     #[test]
     fn a_supervisor_that_does_not_read_delays_nobody_and_loses_nothing() {
         let mut supervisor = Supervisor::new();
-        // Far more than the socket takes.
+        // Far more than the socket can hold.
         for number in 0..2000 {
             supervisor.tell(Notice::status(&number.to_string())).expect("it is told");
         }
