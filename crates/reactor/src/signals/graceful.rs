@@ -1,4 +1,4 @@
-//! The service that stops a runtime when the process is asked to end.
+//! The service that stops a runtime when somebody asks the process to end.
 
 use std::time::Duration;
 
@@ -7,8 +7,9 @@ use crate::{context::Context, error::Result, id::Id, service::Handle, service::S
 
 /// A service that stops its runtime gracefully on the first SIGTERM or SIGINT, and at once on the second.
 ///
-/// Other services are told by their [`stop`](Service::stop), as by any stop: answers that are on their way
-/// still leave, until the grace is over. It is in the background: a runtime with nothing else to do ends.
+/// Other services learn of it through [`stop`](Service::stop), as of any stop. Pending answers are still
+/// sent, until the grace is over. The service runs in the background, so a runtime with nothing else to do
+/// ends.
 ///
 /// ```no_run
 /// use reactor::{Runtime, signals::Graceful};
@@ -30,18 +31,18 @@ pub struct Graceful {
 }
 
 impl Graceful {
-    /// A service that gives the others so much time to end.
+    /// Creates the service. It gives the other services this much time to finish.
     pub fn within(grace: Duration) -> Graceful {
         Graceful { grace, asked: 0 }
     }
 
-    /// How often the process was asked to end.
+    /// Returns how often the process was asked to end.
     pub fn asked(&self) -> u32 {
         self.asked
     }
 }
 
-// Here and below: who forgets an `impl` of their own is not helped by hearing of this one.
+// Here and below: a user who forgot an `impl` gains nothing from a compiler hint about this one.
 #[diagnostic::do_not_recommend]
 impl Service for Graceful {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
@@ -51,7 +52,7 @@ impl Service for Graceful {
     }
 
     fn stop(&mut self, _: &mut Context<Self>) {
-        // The signals stay until the end: the second one is for them, too.
+        // Keep the signals until the end, because the second one must arrive, too.
     }
 }
 

@@ -1,29 +1,30 @@
-//! Signals of the process as a resource: which came, and how often.
+//! Signals of the process as a resource: which signal arrived, and how often.
 //!
-//! [`Context::signals`](crate::Context::signals) waits for a set of them; [`Signals::of_process`] does so
-//! before there is a runtime. [`Graceful`] is the service that most programs want: SIGTERM and SIGINT stop
-//! the runtime, a second one does it now.
+//! [`Context::signals`](crate::Context::signals) waits for a set of signals; [`Signals::of_process`] does so
+//! before there is a runtime. [`Graceful`] is the service that most programs need: the first SIGTERM or
+//! SIGINT stops the runtime gracefully, the second one at once.
 //!
-//! # What is promised
+//! # Guarantees
 //!
-//! - A signal of the set that is delivered to the process, or to any of its threads, is told to each
-//!   [`Signals`] that waits for it, of every runtime of the process, and whatever other threads there are.
-//! - It is told at least once. Several of one kind may be told as one event ([`Arrived::times`]): the kernel
-//!   itself keeps at most one of each kind below `SIGRTMIN` pending. Between two kinds there is no order.
-//! - While nobody waits for a kind any more its disposition is what it was before (sigaction(2)). A handler
-//!   from before is called too, after ours. One that somebody else installs over ours stays, and has to call
-//!   on.
-//! - The signal mask is left alone: a signal that every thread blocks is pending until one of them does not,
-//!   and is told then.
-//! - System calls of other code that a signal interrupts are resumed (`SA_RESTART`), where signal(7) says
-//!   that they can be.
+//! - A signal of the set that the kernel delivers to the process, or to any of its threads, reaches every
+//!   [`Signals`] that waits for it, in every runtime of the process.
+//! - It arrives at least once. Several signals of one kind may arrive as one event ([`Arrived::times`]),
+//!   because the kernel itself keeps at most one pending of each kind below `SIGRTMIN`. Signals of different
+//!   kinds arrive in no particular order.
+//! - When the last [`Signals`] for a kind is dropped, the previous disposition is restored (sigaction(2)). A
+//!   handler from before is called as well, after ours. If other code installs a handler over ours, that
+//!   handler stays and must call ours.
+//! - The signal mask is never changed. A signal that every thread blocks stays pending until one thread
+//!   unblocks it, and arrives then.
+//! - System calls of other code are resumed after a signal (`SA_RESTART`), where signal(7) says that they can
+//!   be.
 //!
-//! A child begins with the default disposition of what was handled here, since execve(2) resets handlers; an
-//! ignored signal stays ignored there, and so does a blocked one. After a fork(2) without exec the child's
-//! signals are told to nobody.
+//! In a child, signals that were handled here have their default disposition, because execve(2) resets
+//! handlers. Ignored and blocked signals stay so. After a fork(2) without exec, no runtime receives the
+//! child's signals.
 //!
-//! SIGKILL and SIGSTOP cannot be handled. SIGSEGV and others of their kind are faults of the program's own
-//! instructions: a handler that returns to these has them come again. So neither is a [`Signal`].
+//! SIGKILL and SIGSTOP cannot be handled. SIGSEGV and its kind are faults of the program's own instructions,
+//! and returning from their handler repeats the fault. So none of these is a [`Signal`].
 
 mod graceful;
 mod resource;
@@ -40,7 +41,7 @@ use crate::{
     sys::signals as system,
 };
 
-/// Waits for signals where the engine's world has them.
+/// Waits for signals of the process, or of the engine's virtual world.
 pub(crate) fn open(
     engine: &mut dyn Engine,
     signals: impl IntoIterator<Item = Signal>,
@@ -53,7 +54,7 @@ pub(crate) fn open(
     }
 }
 
-/// A signal that can be waited for.
+/// A signal that a service can wait for.
 ///
 /// ```
 /// use reactor::signals::Signal;
@@ -67,33 +68,33 @@ pub(crate) fn open(
 pub struct Signal(u32);
 
 impl Signal {
-    /// The terminal hung up; by custom: read the configuration again.
+    /// The terminal hung up. By convention a request to reload the configuration.
     pub const HUP: Signal = Signal(libc::SIGHUP as u32);
     /// Interrupt from the keyboard (Ctrl-C).
     pub const INT: Signal = Signal(libc::SIGINT as u32);
     /// Quit from the keyboard (Ctrl-\\).
     pub const QUIT: Signal = Signal(libc::SIGQUIT as u32);
-    /// Asks to end.
+    /// A request to end.
     pub const TERM: Signal = Signal(libc::SIGTERM as u32);
     /// For the program's own use.
     pub const USR1: Signal = Signal(libc::SIGUSR1 as u32);
     /// For the program's own use.
     pub const USR2: Signal = Signal(libc::SIGUSR2 as u32);
-    /// A timer of alarm(2) or setitimer(2).
+    /// A timer of alarm(2) or setitimer(2) expired.
     pub const ALRM: Signal = Signal(libc::SIGALRM as u32);
-    /// A child ended, stopped or went on.
+    /// A child exited, stopped or continued.
     pub const CHLD: Signal = Signal(libc::SIGCHLD as u32);
-    /// Goes on after a stop.
+    /// The process continues after a stop.
     pub const CONT: Signal = Signal(libc::SIGCONT as u32);
     /// Stop from the keyboard (Ctrl-Z).
     pub const TSTP: Signal = Signal(libc::SIGTSTP as u32);
     /// The size of the terminal changed.
     pub const WINCH: Signal = Signal(libc::SIGWINCH as u32);
 
-    /// The signal of this number, as signal(7) has them: for those that have no name here.
+    /// Returns the signal with this number of signal(7), for signals without a name here.
     ///
     /// # Errors
-    /// [`Error::Misuse`] for what is none, and for what cannot be waited for.
+    /// [`Error::Misuse`] if there is no such signal, or if a service cannot wait for it.
     pub fn numbered(number: i32) -> Result<Signal, Error> {
         let misuse = |why| Err(Error::Misuse { operation: "signal", why });
         match number {
@@ -109,7 +110,7 @@ impl Signal {
         }
     }
 
-    /// Its number on this system: for kill(2).
+    /// Returns the signal's number on this system, for kill(2).
     pub fn number(self) -> i32 {
         self.0 as i32
     }
@@ -147,7 +148,7 @@ impl fmt::Debug for Signal {
     }
 }
 
-/// Some signals. May be empty; nobody can wait for an empty one.
+/// A set of signals. It may be empty, but nothing can wait for an empty set.
 ///
 /// ```
 /// use reactor::signals::{Signal, SignalSet};
@@ -159,17 +160,17 @@ impl fmt::Debug for Signal {
 pub struct SignalSet(u64);
 
 impl SignalSet {
-    /// Whether the signal is one of them.
+    /// Returns whether the set contains the signal.
     pub fn contains(self, signal: Signal) -> bool {
         self.iter().any(|one| one == signal)
     }
 
-    /// Whether there is none.
+    /// Returns whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Each of them, the lowest number first.
+    /// Iterates over the signals, lowest number first.
     pub fn iter(self) -> impl Iterator<Item = Signal> {
         system::numbers(self.0).map(Signal)
     }

@@ -1,4 +1,4 @@
-//! The resource: a registration of the process's, or a stand-in of a virtual world, as events.
+//! The resource behind signals: a registration with the process, or a stand-in of a virtual world.
 
 use std::{fmt, io};
 
@@ -10,20 +10,20 @@ use crate::{
     sys::signals::Registration,
 };
 
-/// That a signal came.
+/// The event of a signal's arrival.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Arrived {
-    /// Which.
+    /// The signal.
     pub signal: Signal,
-    /// How often its handler ran since it was told last: at least once. Signals that the kernel made one
-    /// before that are counted as one.
+    /// How often its handler ran since the last event, at least once. Signals that the kernel merged before
+    /// that count as one.
     pub times: u32,
 }
 
 /// Signals as a resource, whose event is [`Arrived`].
 ///
-/// It is added by [`Context::signals`](crate::Context::signals). At most 64 live in a process at once.
-/// Dropping it restores the dispositions from before, as the [module's documentation](crate::signals) tells.
+/// [`Context::signals`](crate::Context::signals) adds one. At most 64 can exist in a process. Dropping it
+/// restores the previous dispositions, as the [module's documentation](crate::signals) describes.
 ///
 /// ```
 /// use reactor::{
@@ -31,7 +31,7 @@ pub struct Arrived {
 ///     signals::{Arrived, Signal, Signals},
 /// };
 ///
-/// /// Counts how often it is asked to read its configuration again.
+/// /// Counts the requests to reload the configuration.
 /// struct Reloads(u32);
 ///
 /// impl Service for Reloads {
@@ -44,7 +44,7 @@ pub struct Arrived {
 ///
 /// impl Handle<Signals> for Reloads {
 ///     fn handle(&mut self, _: &mut Context<Self>, _: Id<Signals>, event: Arrived) -> Result {
-///         // Asked three times before the first was looked at is asked once.
+///         // Several requests may arrive as one event, which is enough to reload once.
 ///         assert_eq!(event.signal, Signal::HUP);
 ///         self.0 += 1;
 ///         Ok(())
@@ -60,17 +60,17 @@ pub struct Signals {
 
 enum Held {
     Process(Registration),
-    /// Of a virtual world: each read gives one pending kind, as [`Signals::record`] writes it, and whole.
+    /// In a virtual world. Each read returns one pending kind as one complete record of [`Signals::record`].
     StandIn(Transport),
 }
 
 impl Signals {
-    /// Waits for signals of the process from now on, to be added to a runtime later: so that none comes in
-    /// between and ends the process.
+    /// Waits for signals of the process from now on, before there is a runtime. So no signal can end the
+    /// process in the meantime.
     ///
     /// # Errors
-    /// [`Error::Misuse`] for no signal at all; [`Error::Os`] when 64 live in the process already, when
-    /// descriptors ran out, and for a signal that the system has not.
+    /// [`Error::Misuse`] for an empty set. [`Error::Os`] if 64 of these exist in the process, if descriptors
+    /// ran out, or for a signal that the system does not have.
     pub fn of_process(signals: impl IntoIterator<Item = Signal>) -> Result<Signals, Error> {
         let set = not_empty(signals)?;
         let registration =
@@ -82,13 +82,13 @@ impl Signals {
         Signals { set, held: Held::StandIn(transport) }
     }
 
-    /// What it waits for.
+    /// Returns the signals that it waits for.
     pub fn set(&self) -> SignalSet {
         self.set
     }
 
-    /// How a virtual world's source writes a pending signal: its number and how often it came, both with the
-    /// lowest byte first.
+    /// Encodes a pending signal as a virtual world's source writes it: its number and its count, both with
+    /// the lowest byte first.
     pub fn record(signal: Signal, times: u32) -> [u8; 8] {
         let mut record = [0; 8];
         record[..4].copy_from_slice(&signal.0.to_le_bytes());
@@ -97,7 +97,7 @@ impl Signals {
     }
 }
 
-/// The set, unless nothing is in it.
+/// Returns the set, or an error if it is empty.
 pub(crate) fn not_empty(signals: impl IntoIterator<Item = Signal>) -> Result<SignalSet, Error> {
     let set = SignalSet::from_iter(signals);
     if set.is_empty() {
@@ -127,7 +127,8 @@ impl Resource for Signals {
         };
         let mut pending = registration.take();
         if pending.is_none() {
-            // Only now: what is told to a resource that is paused in between must wake it again.
+            // Empty the pipe only now. A signal that arrives from here on, while this resource is paused,
+            // must wake it again.
             match io.read(self.source(), buffer) {
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
                 _ => pending = registration.take(),
@@ -143,7 +144,7 @@ impl Resource for Signals {
     }
 }
 
-/// What [`Signals::record`] wrote.
+/// Decodes a record of [`Signals::record`].
 fn read_record(record: [u8; 8]) -> Arrived {
     let [a, b, c, d, times @ ..] = record;
     Arrived { signal: Signal(u32::from_le_bytes([a, b, c, d])), times: u32::from_le_bytes(times) }
