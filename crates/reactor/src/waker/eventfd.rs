@@ -1,4 +1,4 @@
-//! The signal of Linux: an eventfd(2), eight bytes in the kernel.
+//! The signal on Linux: an eventfd(2), which is eight bytes in the kernel.
 #![allow(unsafe_code)]
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
     task::Wake,
 };
 
-/// A counter in the kernel, readable while it is not zero.
+/// A counter in the kernel that is readable while it is not zero.
 pub(crate) struct Signal(File);
 
 impl Signal {
@@ -28,14 +28,14 @@ impl Signal {
         Ok(Signal(fd.into()))
     }
 
-    /// What becomes readable.
+    /// Returns the descriptor that becomes readable.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 
     /// Makes it unreadable until the next wake.
     pub(crate) fn clear(&self) {
-        // Nothing to read means that it was not woken: what is wanted.
+        // This fails if there was no wake, which is fine.
         let _ = (&self.0).read(&mut [0; 8]);
     }
 }
@@ -46,7 +46,7 @@ impl Wake for Signal {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // The write fails only when the counter is full: then it is readable already.
+        // The write fails only if the counter is full, and then the descriptor is readable already.
         let _ = (&self.0).write(&1_u64.to_ne_bytes());
     }
 }

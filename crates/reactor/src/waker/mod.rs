@@ -1,9 +1,8 @@
-//! Wakers: how another thread ends a wait.
+//! Wakers: they let another thread end a wait.
 //!
-//! A [`Signal`] is a descriptor that becomes readable when it is woken, from any thread and any number of
-//! times; wakes before it is looked at coalesce. It is shared by an `Arc`, so that a waker kept after
-//! its engine is gone wakes nobody and breaks nothing. A poll that watches it edge-triggered need not
-//! clear it: each wake is a new edge.
+//! A [`Signal`] is a descriptor that becomes readable when any thread wakes it. Several wakes before a clear
+//! coalesce into one. An `Arc` shares it, so a waker that outlives its engine is harmless: it wakes nobody. A
+//! poll that watches it edge-triggered need not clear it, because each wake is a new edge.
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod eventfd;

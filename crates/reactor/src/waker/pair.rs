@@ -1,4 +1,4 @@
-//! The signal of any Unix: a byte in a pair of sockets.
+//! The signal on other Unix systems: a byte in a socket pair.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -10,8 +10,8 @@ use std::{
     task::Wake,
 };
 
-/// Both ends of a pair of sockets. The reading end lives as long as the writing end, so no wake is ever
-/// a broken pipe.
+/// Both ends of a socket pair. The reading end lives as long as the writing end, so a wake never meets a
+/// broken pipe.
 pub(crate) struct Signal {
     reader: UnixStream,
     writer: UnixStream,
@@ -29,15 +29,15 @@ impl Signal {
         Ok(Signal { reader, writer })
     }
 
-    /// What becomes readable.
+    /// Returns the descriptor that becomes readable.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.reader.as_fd()
     }
 
     /// Makes it unreadable until the next wake.
     pub(crate) fn clear(&self) {
-        // Ends when the pair is empty; a wake during the loop may be swallowed, which is right, since
-        // whoever clears looks at what it was woken for afterwards.
+        // Read until the pair is empty. This may also take a wake that comes during the loop. That is fine,
+        // because the caller looks for the reason of the wake after this call.
         let mut bytes = [0; 1024];
         while matches!((&self.reader).read(&mut bytes), Ok(count) if count == bytes.len()) {}
     }
@@ -49,7 +49,7 @@ impl Wake for Signal {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // The write fails only when the pair is full: then it is readable already.
+        // The write fails only if the pair is full, and then the descriptor is readable already.
         let _ = (&self.writer).write(&[1]);
     }
 }
