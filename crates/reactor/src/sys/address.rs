@@ -1,4 +1,4 @@
-//! Addresses as the system has them.
+//! Converts addresses to the system's form and back.
 
 use std::io;
 
@@ -6,10 +6,10 @@ use socket2::{Domain, SockAddr};
 
 use crate::address::Address;
 
-/// The system's form of an address.
+/// Converts an address to the system's form.
 ///
 /// # Errors
-/// `InvalidInput` for an unnamed one, for a path with a zero byte and for a name that is too long.
+/// `InvalidInput` for an unnamed address, for a path with a zero byte and for a name that is too long.
 pub(super) fn to_system(address: &Address) -> io::Result<SockAddr> {
     match address {
         Address::Ip(address) => Ok((*address).into()),
@@ -22,7 +22,7 @@ pub(super) fn to_system(address: &Address) -> io::Result<SockAddr> {
     }
 }
 
-/// The address in our form; a family that we do not know has no name.
+/// Converts a system address. An address of an unknown family becomes [`Address::Unnamed`].
 pub(super) fn from_system(address: &SockAddr) -> Address {
     if let Some(ip) = address.as_socket() {
         return Address::Ip(ip);
@@ -39,7 +39,7 @@ pub(super) fn from_system(address: &SockAddr) -> Address {
     Address::Unnamed
 }
 
-/// Which family of sockets an address is for.
+/// Returns the socket family of an address.
 pub(super) fn domain(address: &Address) -> Domain {
     match address {
         Address::Ip(ip) => Domain::for_address(*ip),
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_name_fits_up_to_the_limit_of_the_system() {
-        // sun_path has 108 bytes; one of them is the zero behind a path or before an abstract name.
+        // sun_path has 108 bytes. One of them is the zero after a path, or before an abstract name.
         for (length, fits) in [(106, true), (107, true), (108, false)] {
             let path = Address::Path(format!("/{}", "p".repeat(length - 1)).into());
             assert_eq!(to_system(&path).is_ok(), fits, "path of {length}");

@@ -1,4 +1,4 @@
-//! Sockets of any type: opened, and bound to a name.
+//! Opens sockets of any type, and binds them to a name.
 
 #[cfg(unix)]
 use std::os::unix::fs::FileTypeExt as _;
@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::address::{domain, to_system};
 use crate::address::Address;
 
-/// Opens a stream socket or one for datagrams, non-blocking and CLOEXEC.
+/// Opens a stream or datagram socket, non-blocking and CLOEXEC.
 ///
 /// # Errors
 /// As socket(2).
@@ -27,7 +27,7 @@ pub(super) fn open(address: &Address, kind: Type) -> io::Result<Socket> {
     }
 }
 
-/// Binds to a name. With `replaces`, a socket file that nobody uses any more is removed for it.
+/// Binds to a name. With `replaces`, it first removes a socket file that nobody uses any more.
 ///
 /// # Errors
 /// As bind(2).
@@ -45,10 +45,10 @@ pub(super) fn bind(socket: &Socket, address: &Address, replaces: bool) -> io::Re
     }
 }
 
-/// Whether a Unix path is a socket that nobody listens on, or is bound to.
+/// Returns whether a Unix path is a socket that nobody listens on or is bound to.
 #[cfg(unix)]
 fn is_deserted(socket: &Socket, address: &Address, path: &Path) -> io::Result<bool> {
-    // Connecting to a file of another kind is refused too, and such a file is not ours to remove.
+    // Connecting to a file of another kind is refused as well, but such a file must not be removed.
     if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
         return Ok(false);
     }
@@ -56,7 +56,8 @@ fn is_deserted(socket: &Socket, address: &Address, path: &Path) -> io::Result<bo
     Ok(matches!(probe.connect(&to_system(address)?), Err(e) if e.kind() == io::ErrorKind::ConnectionRefused))
 }
 
-/// Elsewhere a file does not say that it is a socket, and another file is not ours to remove.
+/// Returns false, because outside Unix a file does not reveal that it is a socket, and no other file may be
+/// removed.
 #[cfg(not(unix))]
 fn is_deserted(_: &Socket, _: &Address, _: &Path) -> io::Result<bool> {
     Ok(false)

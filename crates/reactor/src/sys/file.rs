@@ -1,15 +1,18 @@
-//! What is no socket: pipes, terminals, files. What each is, and how it is read and written.
+//! Descriptors that are not sockets: pipes, terminals and files. How to detect their kind, and how to read
+//! and write them.
 //!
-//! **A broken pipe is never a signal.** A library may run in a program that does not ignore SIGPIPE. Linux has a
-//! flag for a single write from 6.18 on; where it is missing the signal is held back in this thread for the
-//! moment of the write, and taken if the write left one pending.
+//! **A broken pipe never raises a signal.** The library may run in a program that does not ignore SIGPIPE.
+//! Linux has a flag for this on a single write, from 6.18 on. Without the flag, the write blocks the signal
+//! in this thread, and discards it if the write left one pending.
 //!
-//! **A file that may grow no more is never a signal.** A write beyond RLIMIT_FSIZE raises SIGXFSZ besides its error, EFBIG.
-//! No flag suppresses that, so a write to a file holds it back. The threads of the library's pools block both signals for
-//! their whole life ([`block_write_signals`]) and need no call for it.
+//! **A file at its size limit never raises a signal.** A write beyond RLIMIT_FSIZE raises SIGXFSZ and also
+//! fails with EFBIG. No flag suppresses the signal, so a write to a file blocks it. The threads of the
+//! library's pools block both signals all the time ([`block_write_signals`]), so their writes need no extra
+//! call.
 //!
-//! **A terminal never stops the process.** Reading it in the background raises SIGTTIN, writing it may raise
-//! SIGTTOU; both are held back likewise: then such a read fails with EIO, and such a write succeeds.
+//! **A terminal never stops the process.** Reading it in the background raises SIGTTIN, and writing it may
+//! raise SIGTTOU. Both are blocked in the same way. Such a read then fails with EIO, and such a write
+//! succeeds.
 #![allow(unsafe_code)]
 
 use std::{
@@ -42,17 +45,17 @@ fn stat(of: BorrowedFd<'_>) -> io::Result<libc::stat> {
     Ok(unsafe { stat.assume_init() })
 }
 
-/// Whether it is a pipe, with or without a name.
+/// Returns whether the descriptor is a pipe, named or not.
 pub(crate) fn is_pipe(descriptor: BorrowedFd<'_>) -> bool {
     stat(descriptor).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO)
 }
 
-/// Opens what a descriptor refers to once more, non-blocking: the open file is then nobody else's.
+/// Opens the descriptor's file once more, non-blocking, so that no other process shares the new open file.
 ///
 /// # Errors
-/// As open(2); `Unsupported` where the system has no such way.
+/// As open(2). `Unsupported` if the system cannot do this.
 pub(crate) fn open_again(descriptor: BorrowedFd<'_>, medium: Medium) -> io::Result<OwnedFd> {
-    // Elsewhere /dev/fd duplicates the descriptor, and the open file is the same.
+    // On other systems /dev/fd only duplicates the descriptor, and the open file stays shared.
     if cfg!(not(any(target_os = "linux", target_os = "android"))) {
         return Err(io::ErrorKind::Unsupported.into());
     }
@@ -62,7 +65,8 @@ pub(crate) fn open_again(descriptor: BorrowedFd<'_>, medium: Medium) -> io::Resu
     options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).map(OwnedFd::from)
 }
 
-/// Finds out what a descriptor can do: `None` for a regular file, a folder or a disk, which cannot be waited for.
+/// Determines what a descriptor can do. Returns `None` for a regular file, a directory or a disk, because
+/// poll(2) cannot wait for them.
 ///
 /// # Errors
 /// As fstat(2) and fcntl(2).
@@ -81,14 +85,14 @@ pub(crate) fn medium(of: BorrowedFd<'_>) -> io::Result<Option<Medium>> {
     })
 }
 
-/// The flags of the open file.
+/// Returns the flags of the open file.
 fn flags(of: BorrowedFd<'_>) -> io::Result<libc::c_int> {
     // SAFETY: the descriptor is open, and the command takes no argument.
     let flags = unsafe { libc::fcntl(of.as_raw_fd(), libc::F_GETFL) };
     if flags < 0 { Err(io::Error::last_os_error()) } else { Ok(flags) }
 }
 
-/// Makes the open file non-blocking, and the descriptor CLOEXEC.
+/// Makes the open file non-blocking and the descriptor CLOEXEC.
 pub(super) fn make_ours(descriptor: BorrowedFd<'_>) -> io::Result<()> {
     let flags = flags(descriptor)? | libc::O_NONBLOCK;
     // SAFETY: the descriptor is open, and the argument is the number that the command takes.
@@ -102,22 +106,22 @@ pub(super) fn make_ours(descriptor: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether it is a terminal.
+/// Returns whether the descriptor is a terminal.
 pub(crate) fn is_terminal(descriptor: BorrowedFd<'_>) -> bool {
     io::IsTerminal::is_terminal(&descriptor)
 }
 
-/// What poll(2) says of a descriptor now, without waiting.
+/// Returns the current events of poll(2), without waiting.
 pub(crate) fn look(at: BorrowedFd<'_>, events: libc::c_short) -> io::Result<libc::c_short> {
     let mut entry = [libc::pollfd { fd: at.as_raw_fd(), events, revents: 0 }];
     again_if_interrupted(|| super::poll(&mut entry, 0))?;
     Ok(entry[0].revents)
 }
 
-/// Reads once. Of what has no input only the end is found: its reader has left.
+/// Reads once. For a write-only descriptor, it only detects the end, that is, that the reader has left.
 ///
 /// # Errors
-/// As read(2); `WouldBlock` also where a description that is shared with others has nothing.
+/// As read(2). `WouldBlock` also if a shared open file has no input.
 pub(crate) fn receive(from: BorrowedFd<'_>, medium: Medium, into: &mut [u8]) -> io::Result<usize> {
     if !medium.has_input() {
         let is_gone = look(from, 0)? & (libc::POLLERR | libc::POLLHUP) != 0;
@@ -131,22 +135,21 @@ pub(crate) fn receive(from: BorrowedFd<'_>, medium: Medium, into: &mut [u8]) -> 
         return read();
     }
     match holding(&[libc::SIGTTIN], read) {
-        // The other side of a pseudo-terminal has closed: Linux says so by an error.
+        // The other side of a pseudo-terminal has closed. Linux reports that as an error.
         Err(e) if e.raw_os_error() == Some(libc::EIO) && is_hung_up(from) => Ok(0),
         result => result,
     }
 }
 
-/// Whether its other side has closed; input may still be there.
+/// Returns whether the other side has closed. There may still be input to read.
 pub(crate) fn is_hung_up(descriptor: BorrowedFd<'_>) -> bool {
     look(descriptor, libc::POLLIN).is_ok_and(|events| events & libc::POLLHUP != 0)
 }
 
-/// Offers the front of the queue once; the caller advances it.
+/// Offers the front of the queue once. The caller advances the queue.
 ///
 /// # Errors
-/// As writev(2); EBADF where there is no output; `WouldBlock` also where a description that is shared with
-/// others has no room.
+/// As writev(2). EBADF for a read-only descriptor. `WouldBlock` also if a shared open file has no room.
 pub(crate) fn offer(to: BorrowedFd<'_>, medium: Medium, from: &Outgoing) -> io::Result<Written> {
     if !medium.has_output() {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
@@ -159,7 +162,8 @@ pub(crate) fn offer(to: BorrowedFd<'_>, medium: Medium, from: &Outgoing) -> io::
     offer_slices(to, medium, &slices[..count])
 }
 
-/// A blocking description takes so much without blocking when it is writable.
+/// Writes at most PIPE_BUF bytes, because a writable descriptor in blocking mode takes that much without
+/// blocking.
 fn offer_shared(to: BorrowedFd<'_>, medium: Medium, front: &[u8]) -> io::Result<Written> {
     if look(to, libc::POLLOUT)? == 0 {
         return Err(io::ErrorKind::WouldBlock.into());
@@ -185,7 +189,7 @@ fn offer_slices(to: BorrowedFd<'_>, medium: Medium, slices: &[IoSlice<'_>]) -> i
     }
 }
 
-/// Writes once, waiting for room if the descriptor does; a broken pipe is an error.
+/// Writes once, and waits for room if the descriptor is in blocking mode. A broken pipe is an error.
 ///
 /// # Errors
 /// As write(2).
@@ -193,7 +197,7 @@ pub(crate) fn write_waiting(to: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usiz
     again_if_interrupted(|| write_without_signal(to, &[IoSlice::new(bytes)]))
 }
 
-/// writev(2), once, for what is no socket; a broken pipe is an error and never a signal.
+/// Calls writev(2) once on a descriptor that is not a socket. A broken pipe is an error and never a signal.
 pub(super) fn write_without_signal(to: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     match flagged::write(to, slices) {
         Some(result) => result,
@@ -201,7 +205,7 @@ pub(super) fn write_without_signal(to: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -
     }
 }
 
-/// writev(2), once, for what may be no socket, whatever else it is: raises no signal.
+/// Calls writev(2) once on a descriptor of any kind except a socket, and raises no signal.
 pub(super) fn write_any(to: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     match stat(to) {
         Ok(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFREG => write_file(to, slices),
@@ -209,20 +213,21 @@ pub(super) fn write_any(to: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Resul
     }
 }
 
-/// writev(2), once, for what may be a regular file: at the limit of its size it fails with EFBIG, and raises no signal.
+/// Calls writev(2) once on a descriptor that may be a regular file. At the size limit it fails with EFBIG,
+/// and raises no signal.
 fn write_file(to: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     holding(WRITE_SIGNALS, || write_vectored(to, slices))
 }
 
-/// Blocks in this thread, for its life, the signals that a write may raise besides its error. The thread is one of the
-/// library's own; what stays pending there harms nobody.
+/// Blocks, in this thread and for its whole life, the signals that a write may raise. The thread belongs to
+/// the library, so a signal that stays pending there does no harm.
 pub(crate) fn block_write_signals() {
     let set = signal_set(WRITE_SIGNALS);
     // SAFETY: the set is initialised and live; the mask concerns this thread only.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, ptr::null_mut()) };
 }
 
-/// Whether this process may not let files grow as long as it likes, so that a write may raise SIGXFSZ.
+/// Returns whether this process has a limit on the size of files, so that a write may raise SIGXFSZ.
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 pub(crate) fn has_file_size_limit() -> bool {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -231,7 +236,7 @@ pub(crate) fn has_file_size_limit() -> bool {
     result < 0 || limit.rlim_cur != libc::RLIM_INFINITY
 }
 
-/// What a write may raise besides its error.
+/// The signals that a write may raise in addition to its error.
 const WRITE_SIGNALS: &[libc::c_int] = &[libc::SIGPIPE, libc::SIGXFSZ];
 
 fn write_vectored(to: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -240,7 +245,7 @@ fn write_vectored(to: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usiz
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
-/// The write that raises no signal by itself.
+/// A write with a flag that suppresses the signal.
 #[cfg(target_os = "linux")]
 mod flagged {
     use std::{
@@ -249,24 +254,24 @@ mod flagged {
         sync::atomic::{AtomicBool, Ordering::Relaxed},
     };
 
-    /// RWF_NOSIGNAL, in Linux since 6.18.
+    /// RWF_NOSIGNAL, since Linux 6.18.
     const NO_SIGNAL: libc::c_int = 0x100;
     static IS_KNOWN: AtomicBool = AtomicBool::new(true);
 
-    /// `None` where the kernel does not know it.
+    /// Writes once, or returns `None` if the kernel or the file does not take the flag.
     pub(super) fn write(to: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
         if !IS_KNOWN.load(Relaxed) {
             return None;
         }
         let (fd, at, count) = (to.as_raw_fd(), slices.as_ptr(), slices.len());
-        // No offset: where the file stands, if it stands anywhere.
+        // No offset: the write goes to the current position, if the file has one.
         let offset: libc::c_long = -1;
         // SAFETY: `IoSlice` is documented to have the layout of iovec, and the slices live through the call.
         let taken = unsafe { libc::syscall(libc::SYS_pwritev2, fd, at, count, offset, offset, NO_SIGNAL) };
         let result = usize::try_from(taken).map_err(|_| io::Error::last_os_error());
         match result {
             Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)) => {
-                // EINVAL is a file that takes no flags; only the first two are the kernel's word for ever.
+                // EINVAL means that this file takes no flags. The other two mean that the kernel never will.
                 IS_KNOWN.store(e.raw_os_error() == Some(libc::EINVAL), Relaxed);
                 None
             }
@@ -287,8 +292,8 @@ mod flagged {
     }
 }
 
-/// Performs an operation while these signals are held back in this thread. One that the operation raised is
-/// taken; one that was held back and pending before stays so.
+/// Runs an operation while these signals are blocked in this thread. A signal that the operation raised is
+/// discarded. A signal that was blocked and pending before stays pending.
 pub(super) fn holding<T>(signals: &[libc::c_int], operation: impl FnOnce() -> T) -> T {
     let held = signal_set(signals);
     let mut before = signal_set(&[]);
@@ -296,7 +301,7 @@ pub(super) fn holding<T>(signals: &[libc::c_int], operation: impl FnOnce() -> T)
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &held, &mut before) };
     let result = operation();
     for signal in signals {
-        // What was blocked already is somebody else's, pending or not.
+        // A signal that was blocked before is somebody else's, pending or not.
         if !is_in(&before, *signal) && is_pending(*signal) {
             take_signal(*signal);
         }
@@ -330,7 +335,8 @@ fn is_pending(signal: libc::c_int) -> bool {
     is_in(&pending, signal)
 }
 
-/// Takes a pending signal, so that it is not delivered when the mask goes. An ignored one is never pending.
+/// Consumes a pending signal, so that restoring the mask does not deliver it. An ignored signal is never
+/// pending.
 fn take_signal(signal: libc::c_int) {
     let (set, mut taken) = (signal_set(&[signal]), 0);
     // SAFETY: both pointers are to live values; the signal is pending, so this does not block.

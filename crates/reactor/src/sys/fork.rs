@@ -1,8 +1,9 @@
-//! Which process this is: what an engine shares with the kernel belongs to the process that made it.
+//! Detects forks, because an engine's kernel objects belong to the process that made them.
 //!
-//! A child of fork(2) has copies of the parent's descriptors, which name the same sockets, the same epoll instance and
-//! the same ring. So whatever a child does with them, the parent feels. A handler of pthread_atfork(3) counts forks in
-//! the child, and a look at the counter costs no system call. A child made by the bare system call is not noticed.
+//! A child of fork(2) has copies of the parent's descriptors, which refer to the same sockets, the same epoll
+//! instance and the same ring. So anything the child does with them affects the parent. A handler of
+//! pthread_atfork(3) counts forks in the child, and comparing the counter needs no system call. A child made
+//! by the raw system call goes unnoticed.
 #![cfg_attr(unix, allow(unsafe_code))]
 
 use std::{
@@ -10,7 +11,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// The process in which something was made.
+/// The process in which an object was made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Birthplace(u32);
 
@@ -21,7 +22,7 @@ impl Birthplace {
         Birthplace(FORKS.load(Ordering::Relaxed))
     }
 
-    /// Says whether this is still that process, and not a child of it.
+    /// Returns whether this is still that process, and not a child of it.
     #[inline]
     pub(crate) fn is_here(self) -> bool {
         self.0 == FORKS.load(Ordering::Relaxed)
@@ -54,13 +55,13 @@ fn watch() {
         FORKS.fetch_add(1, Ordering::Relaxed);
     }
     static WATCHED: std::sync::Once = std::sync::Once::new();
-    // SAFETY: the handler lives as long as the process, and may run after a fork, since it only adds to an atomic. A
-    // system without memory for it refuses; then forks are not noticed.
+    // SAFETY: the handler lives as long as the process. It may run after a fork, because it only adds to an
+    // atomic. If the system has no memory for it, the call fails and forks go unnoticed.
     WATCHED.call_once(|| _ = unsafe { pthread_atfork(None, None, Some(count)) });
 }
 
 #[cfg(not(unix))]
 fn watch() {}
 
-/// How many forks lie between the first process and this one.
+/// The number of forks between the first process and this one.
 static FORKS: AtomicU32 = AtomicU32::new(0);

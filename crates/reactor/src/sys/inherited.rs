@@ -6,12 +6,12 @@ use std::{
     os::fd::{FromRawFd as _, OwnedFd, RawFd},
 };
 
-/// Takes descriptors by their numbers: all, CLOEXEC from here on, or none. The caller sees to it that each is
-/// taken once, and that nobody else has taken one.
+/// Takes all descriptors with these numbers, or none. They are CLOEXEC from then on. The caller ensures that
+/// each is taken once, and that no other code has taken it.
 ///
 /// # Errors
-/// As fcntl(2): EBADF for one that is not open. `InvalidData` for one that was opened by this program: what is
-/// CLOEXEC was not inherited.
+/// As fcntl(2), for example EBADF if one is not open. `InvalidData` if this program opened one itself: a
+/// descriptor that is CLOEXEC was not inherited.
 pub(crate) fn take(numbers: std::ops::Range<RawFd>) -> io::Result<Vec<OwnedFd>> {
     for number in numbers.clone() {
         // SAFETY: fcntl with F_GETFD takes no pointer.
@@ -24,13 +24,14 @@ pub(crate) fn take(numbers: std::ops::Range<RawFd>) -> io::Result<Vec<OwnedFd>> 
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
     }
-    // SAFETY: it is open and was inherited, as seen above, and nobody has taken it: the caller says so.
+    // SAFETY: the descriptor is open and inherited, as checked above. The caller ensures that nobody has
+    // taken it.
     let all = numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect::<Vec<_>>();
     all.iter().try_for_each(super::rights::close_on_exec)?;
     Ok(all)
 }
 
-/// The system's monotonic clock, in microseconds, as other processes see it.
+/// Returns the system's monotonic clock in microseconds, as other processes see it.
 ///
 /// # Errors
 /// As clock_gettime(2).

@@ -1,4 +1,4 @@
-//! inotify(7): its three calls. What its descriptor says is read and parsed elsewhere.
+//! The three calls of inotify(7). Other modules read and parse the events.
 #![allow(unsafe_code)]
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-/// inotify_init1(2): non-blocking and CLOEXEC.
+/// Calls inotify_init1(2): non-blocking and CLOEXEC.
 pub(crate) fn inotify_open() -> io::Result<OwnedFd> {
     // SAFETY: inotify_init1 takes no pointer.
     let fd = unsafe { libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC) };
@@ -22,7 +22,8 @@ pub(crate) fn inotify_open() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// inotify_add_watch(2): the watch's number, an old one where the file behind the path is watched already.
+/// Calls inotify_add_watch(2), and returns the watch's number. If the file is watched already, that watch's
+/// number is returned.
 pub(crate) fn inotify_add(to: BorrowedFd<'_>, path: &Path, mask: u32) -> io::Result<i32> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: the path ends with a NUL and lives through the call.
@@ -30,7 +31,7 @@ pub(crate) fn inotify_add(to: BorrowedFd<'_>, path: &Path, mask: u32) -> io::Res
     if number < 0 { Err(io::Error::last_os_error()) } else { Ok(number) }
 }
 
-/// inotify_rm_watch(2).
+/// Calls inotify_rm_watch(2).
 pub(crate) fn inotify_remove(from: BorrowedFd<'_>, number: i32) -> io::Result<()> {
     // SAFETY: inotify_rm_watch takes no pointer.
     let result = unsafe { libc::inotify_rm_watch(from.as_raw_fd(), number) };

@@ -1,4 +1,4 @@
-//! Reading and writing of any descriptor: one operation a call.
+//! Reads and writes on any descriptor: one operation for each call.
 
 use std::io::{self, IoSlice};
 
@@ -8,11 +8,11 @@ use socket2::SockRef;
 use super::{Borrowed, read_descriptor, receive_descriptor};
 use crate::engine::{Medium, Source};
 
-/// What one write did.
+/// The outcome of one write.
 pub(crate) struct Written {
     /// How many bytes the system took.
     pub(crate) taken: usize,
-    /// How many bytes it was offered: fewer were taken only if there was no more room.
+    /// How many bytes it was offered. The system takes fewer only if it has no more room.
     pub(crate) offered: usize,
 }
 
@@ -26,7 +26,8 @@ pub(crate) fn read(source: Source<'_>, into: &mut [u8]) -> io::Result<usize> {
     again_if_interrupted(|| read_descriptor(descriptor, into))
 }
 
-/// Receives once from a stream: recv(2), which costs less than read(2) on a socket; what is no socket is read.
+/// Receives once from a stream. Uses recv(2) on a socket, because it costs less than read(2), and read(2)
+/// otherwise.
 ///
 /// # Errors
 /// As recv(2) and read(2).
@@ -38,7 +39,7 @@ pub(crate) fn receive(from: Borrowed<'_>, medium: Medium, into: &mut [u8]) -> io
     }
     #[cfg(not(unix))]
     let _ = medium;
-    // An error is told once and never asked for again: it would look like an end then.
+    // Do not retry after an error. The system reports it only once, and a second call would look like an end.
     match receive_descriptor(from, into) {
         Err(e) if e.kind() == io::ErrorKind::Interrupted => {
             again_if_interrupted(|| receive_descriptor(from, into))
@@ -59,10 +60,10 @@ pub(crate) fn write(source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
     offer(source.real()?, Medium::SOCKET, from).map(|written| written.taken)
 }
 
-/// Offers the front of the queue to the system once, up to [`SLICES_MAX`] parts of it.
+/// Offers up to [`SLICES_MAX`] parts from the front of the queue to the system, once.
 ///
 /// # Errors
-/// As sendmsg(2) or writev(2); `WriteZero` when the system takes nothing without saying why.
+/// As sendmsg(2) or writev(2). `WriteZero` if the system takes nothing and reports no error.
 #[inline(always)]
 pub(crate) fn offer(to: Borrowed<'_>, medium: Medium, from: &Outgoing) -> io::Result<Written> {
     #[cfg(unix)]
@@ -78,7 +79,8 @@ pub(crate) fn offer(to: Borrowed<'_>, medium: Medium, from: &Outgoing) -> io::Re
     let socket = SockRef::from(&to);
     match socket.send_with_flags(front, FLAGS) {
         Ok(taken) if taken > 0 => Ok(Written { taken, offered: front.len() }),
-        // An error of the socket is told once; what says nothing of it is asked again.
+        // The system reports a socket's error only once, so return it. Retry only errors that say nothing
+        // about the socket.
         Err(e) if !is_retried(&e) => Err(e),
         _ => offer_slices(to, &[IoSlice::new(front)]),
     }
@@ -92,7 +94,8 @@ fn is_retried(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Interrupted
 }
 
-/// Many parts: apart, since the common case should not pay for their table.
+/// Offers several parts. This is a separate function so that the common case does not pay for the table of
+/// slices.
 #[inline(never)]
 fn offer_parts(to: Borrowed<'_>, from: &Outgoing) -> io::Result<Written> {
     let mut slices = [IoSlice::new(&[]); SLICES_MAX];
@@ -121,7 +124,7 @@ fn send(to: Borrowed<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     result
 }
 
-/// Repeats what a signal interrupted before it did anything.
+/// Repeats an operation that a signal interrupted before it had any effect.
 pub(crate) fn again_if_interrupted<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match operation() {
@@ -131,12 +134,12 @@ pub(crate) fn again_if_interrupted<T>(mut operation: impl FnMut() -> io::Result<
     }
 }
 
-/// The most parts of a queue that leave in one write: one page of the kernel's memory for their
-/// addresses, and far more than a turn usually queues.
+/// The most parts of a queue in one write. The kernel needs one page for their addresses, and a turn rarely
+/// queues that many.
 pub(super) const SLICES_MAX: usize = 64;
 
-// Apple's systems have an option of the socket against the signal instead, which socket2 sets. It does not wait,
-// also where others share the socket and left it blocking.
+// Apple's systems lack MSG_NOSIGNAL; socket2 sets a socket option for it instead. MSG_DONTWAIT covers sockets
+// that others share and left in blocking mode.
 #[cfg(all(unix, not(target_vendor = "apple")))]
 const FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 #[cfg(target_vendor = "apple")]

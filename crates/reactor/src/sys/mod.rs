@@ -1,8 +1,8 @@
-//! The system below the engines: sockets, reads and writes, with typed arguments and `io::Error`s.
+//! System calls below the engines: sockets, reads and writes, with typed arguments and `io::Error`s.
 //!
-//! Every descriptor that is made here is CLOEXEC and non-blocking from birth, EINTR is never seen, and a
-//! broken pipe is an error and never a signal. What socket2 offers is taken from there; the few calls
-//! that it lacks are the only unsafe code, and have a file of their own.
+//! Every new descriptor is CLOEXEC and non-blocking from the start. No call returns EINTR, and a broken pipe
+//! is an error and never a signal. socket2 makes most of the calls. The few calls that it lacks are the only
+//! unsafe code here, and stand in files of their own.
 
 mod address;
 mod bind;
@@ -86,7 +86,7 @@ pub(crate) use self::{
     },
 };
 
-/// The descriptor, for one call.
+/// Borrows the descriptor for one call.
 pub(crate) fn borrow(owned: &Owned) -> Borrowed<'_> {
     #[cfg(unix)]
     return std::os::fd::AsFd::as_fd(owned);

@@ -1,12 +1,12 @@
-//! What the library's other crates for sockets do not ask of the system: ports by need, and interfaces by name.
+//! Two calls that socket2 lacks: late choice of the local port, and interfaces by name.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::io;
 
-/// Lets the system choose the port when the socket connects, not when it is bound: so that only connections to one
-/// target need different ports. Ignored by a kernel that does not know it (Linux before 4.2).
+/// Makes the system choose the port on connect instead of on bind. Then only connections to the same target
+/// need different ports. A kernel without this option (Linux before 4.2) ignores it.
 ///
 /// # Errors
 /// As setsockopt(2).

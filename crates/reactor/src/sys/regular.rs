@@ -1,4 +1,4 @@
-//! Regular files: what the standard library lacks, or spells differently on each system.
+//! Regular files: operations that the standard library lacks, or that differ between systems.
 #![allow(unsafe_code)]
 
 use std::{
@@ -9,7 +9,8 @@ use std::{
 
 use crate::file::{OpenOptions as Asked, Writes};
 
-/// A file read and written at a place of its own; the file's own place is left alone.
+/// A file that is read and written at a position of this value's own. The file's own position does not
+/// change.
 pub(crate) struct Positioned<'a> {
     pub(crate) file: &'a File,
     pub(crate) at: u64,
@@ -41,7 +42,7 @@ impl Write for Positioned<'_> {
     }
 }
 
-/// Where writes to an open file go.
+/// Returns where writes to an open file go.
 pub(crate) fn writes(file: &File) -> Writes {
     if !file.metadata().is_ok_and(|of| of.is_file()) {
         return Writes::Anywhere;
@@ -57,14 +58,14 @@ pub(crate) fn writes(file: &File) -> Writes {
     Writes::Anywhere
 }
 
-/// open(2), without waiting for the other end of a pipe.
+/// Opens a file as open(2) does, without waiting for the other end of a pipe.
 pub(crate) fn open(path: &Path, how: &mut OpenOptions) -> io::Result<File> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(how, libc::O_NONBLOCK | libc::O_NOCTTY);
     how.open(path)
 }
 
-/// Makes the names in a directory survive a power cut.
+/// Syncs a directory, so that its names survive a power cut.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     return File::open(path)?.sync_all();
@@ -72,7 +73,7 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     return path.metadata().map(|_| ());
 }
 
-/// Opens what lies beneath a directory, and nothing else.
+/// Opens a file beneath a directory, and never one outside of it.
 pub(crate) fn open_beneath(
     (root, root_path): (&File, &Path),
     path: &Path,
@@ -81,7 +82,7 @@ pub(crate) fn open_beneath(
 ) -> io::Result<File> {
     #[cfg(target_os = "linux")]
     match open_resolved_beneath(root, path, asked) {
-        // Before Linux 5.6, or forbidden by a filter that does not know the call.
+        // Linux before 5.6, or a seccomp filter that does not know the call.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => (),
         result => return result,
     }
@@ -89,7 +90,8 @@ pub(crate) fn open_beneath(
     open_compared(root_path, path, how)
 }
 
-/// The same where the system does not check it: by the resolved path. A file that is made must have a parent there.
+/// Does the same on a system without that check, by comparing resolved paths. A new file must have an
+/// existing parent there.
 fn open_compared(root: &Path, path: &Path, how: &mut OpenOptions) -> io::Result<File> {
     if !path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
         return Err(ErrorKind::PermissionDenied.into());
@@ -110,7 +112,7 @@ fn open_compared(root: &Path, path: &Path, how: &mut OpenOptions) -> io::Result<
     open(&resolved, how)
 }
 
-/// openat2(2) with RESOLVE_BENEATH.
+/// Calls openat2(2) with RESOLVE_BENEATH.
 #[cfg(target_os = "linux")]
 fn open_resolved_beneath(root: &File, path: &Path, asked: &Asked) -> io::Result<File> {
     use std::{
@@ -121,13 +123,14 @@ fn open_resolved_beneath(root: &File, path: &Path, asked: &Asked) -> io::Result<
         },
     };
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| ErrorKind::InvalidFilename)?;
-    // SAFETY: the struct is plain numbers, for which zeros are a value; the kernel wants what is not known zeroed.
+    // SAFETY: the struct consists of numbers, for which zero is valid. The kernel requires unknown fields to
+    // be zero.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
     (how.flags, how.mode) = open_flags(asked)?;
     how.resolve = beneath_only();
     let size = size_of::<libc::open_how>();
     for _ in 0..RACES_MAX {
-        // SAFETY: the path ends with a zero, the struct has the size that is told, and both live through the call.
+        // SAFETY: the path ends with a zero, the struct has the given size, and both live through the call.
         let number = unsafe {
             libc::syscall(libc::SYS_openat2, root.as_raw_fd(), path.as_ptr(), &raw const how, size)
         };
@@ -137,7 +140,7 @@ fn open_resolved_beneath(root: &File, path: &Path, asked: &Asked) -> io::Result<
             return Ok(owned.into());
         }
         let error = io::Error::last_os_error();
-        // EAGAIN: a rename elsewhere kept the kernel from being sure.
+        // EAGAIN means that a concurrent rename kept the kernel from being sure.
         if !matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) {
             return Err(error);
         }
@@ -145,20 +148,20 @@ fn open_resolved_beneath(root: &File, path: &Path, asked: &Asked) -> io::Result<
     Err(io::Error::from_raw_os_error(libc::EAGAIN))
 }
 
-/// How often a path is resolved anew that was renamed meanwhile.
+/// How often to resolve a path again after a concurrent rename.
 #[cfg(target_os = "linux")]
 const RACES_MAX: u32 = 64;
 
-/// How a path is resolved that may not lead out of its directory, for openat2(2).
+/// Returns the resolve flags of openat2(2) for a path that must not lead out of its directory.
 #[cfg(target_os = "linux")]
 pub(crate) fn beneath_only() -> u64 {
     libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS
 }
 
-/// The flags of openat2(2), and the mode of what is made.
+/// Returns the flags of openat2(2), and the mode of a new file.
 ///
 /// # Errors
-/// `InvalidInput`: nothing is asked for.
+/// `InvalidInput` if neither read nor write access is requested.
 #[cfg(target_os = "linux")]
 pub(crate) fn open_flags(asked: &Asked) -> io::Result<(u64, u64)> {
     let access = match (asked.read, asked.write || asked.append) {
@@ -183,7 +186,7 @@ pub(crate) fn open_flags(asked: &Asked) -> io::Result<(u64, u64)> {
 mod tests {
     use super::*;
 
-    /// Both ways to open beneath a directory refuse the same paths.
+    /// Checks that both ways to open beneath a directory refuse the same paths.
     #[test]
     fn what_leads_out_of_the_directory_is_not_opened() {
         let base = std::env::temp_dir().join(format!("beneath-{}", std::process::id()));

@@ -1,4 +1,4 @@
-//! Descriptors through Unix sockets, and who is at their other end: sendmsg(2) and recvmsg(2) with SCM_RIGHTS.
+//! Descriptors over Unix sockets, and the credentials of the peer: sendmsg(2) and recvmsg(2) with SCM_RIGHTS.
 #![allow(unsafe_code)]
 
 use std::{
@@ -12,11 +12,12 @@ use libc::{c_int, c_uint, cmsghdr, msghdr};
 
 use crate::engine::{Delivery, Descriptor, Source, virtual_one};
 
-/// Sends bytes, and descriptors with the first of them. The receiver gets copies; these stay open.
+/// Sends bytes, with descriptors attached to the first byte. The receiver gets copies, and the originals stay
+/// open.
 ///
 /// # Errors
-/// As sendmsg(2). `WouldBlock` when there is no room. A broken pipe is an error, never a signal. `InvalidInput` for
-/// more than [`DESCRIPTORS_MAX`] descriptors, as Linux has it; `Unsupported` for what is of a virtual world.
+/// As sendmsg(2). `WouldBlock` if there is no room. A broken pipe is an error, never a signal. `InvalidInput`
+/// for more than [`DESCRIPTORS_MAX`] descriptors, which is Linux' limit. `Unsupported` in a virtual world.
 pub(crate) fn send(to: Source<'_>, slices: &[IoSlice<'_>], descriptors: &[Descriptor]) -> io::Result<usize> {
     let to = to.descriptor().ok_or_else(virtual_one)?;
     if descriptors.len() > DESCRIPTORS_MAX {
@@ -24,7 +25,7 @@ pub(crate) fn send(to: Source<'_>, slices: &[IoSlice<'_>], descriptors: &[Descri
     }
     let mut control = Control::EMPTY;
     let mut header = empty_header();
-    // `IoSlice` is documented to have the layout of iovec; the system does not write to it.
+    // `IoSlice` is documented to have the layout of iovec. The system does not write to it.
     header.msg_iov = slices.as_ptr().cast_mut().cast();
     header.msg_iovlen = slices.len() as _;
     if !descriptors.is_empty() {
@@ -40,7 +41,7 @@ pub(crate) fn send(to: Source<'_>, slices: &[IoSlice<'_>], descriptors: &[Descri
 /// Receives bytes, and the descriptors that came with them.
 ///
 /// # Errors
-/// As recvmsg(2). `WouldBlock` when there is nothing.
+/// As recvmsg(2). `WouldBlock` if there is nothing to receive.
 pub(crate) fn receive(from: Source<'_>, into: &mut [u8]) -> io::Result<Delivery> {
     let from = from.descriptor().ok_or_else(virtual_one)?;
     let mut control = Control::EMPTY;
@@ -67,7 +68,7 @@ pub(crate) fn receive(from: Source<'_>, into: &mut [u8]) -> io::Result<Delivery>
     Ok(Delivery { bytes, descriptors, is_cut: has(libc::MSG_CTRUNC), truncated: has(libc::MSG_TRUNC) })
 }
 
-/// Has a descriptor closed by execve(2).
+/// Makes execve(2) close the descriptor.
 pub(crate) fn close_on_exec(descriptor: &OwnedFd) -> io::Result<()> {
     // SAFETY: fcntl with F_SETFD takes no pointer.
     match unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) } {
@@ -76,7 +77,7 @@ pub(crate) fn close_on_exec(descriptor: &OwnedFd) -> io::Result<()> {
     }
 }
 
-/// Room for control messages, aligned as they have to be.
+/// A buffer for control messages with the required alignment.
 struct Control([u64; CONTROL_WORDS]);
 
 impl Control {
@@ -85,11 +86,11 @@ impl Control {
     /// Writes one message that passes these descriptors.
     ///
     /// # Errors
-    /// One of them is of a virtual world; nothing is to be sent then.
+    /// A descriptor belongs to a virtual world. Then nothing must be sent.
     fn put(&mut self, header: &mut msghdr, descriptors: &[Descriptor]) -> io::Result<()> {
         let bytes = (descriptors.len() * size_of::<RawFd>()) as c_uint;
         header.msg_control = self.0.as_mut_ptr().cast();
-        // SAFETY: computes a length.
+        // SAFETY: the macro only computes a length.
         header.msg_controllen = unsafe { libc::CMSG_SPACE(bytes) } as _;
         // SAFETY: the header names a live buffer of the length set above, which is room for one message.
         let first: *mut cmsghdr = unsafe { libc::CMSG_FIRSTHDR(header) };
@@ -97,20 +98,20 @@ impl Control {
         let message = unsafe { &mut *first };
         message.cmsg_level = libc::SOL_SOCKET;
         message.cmsg_type = libc::SCM_RIGHTS;
-        // SAFETY: computes a length.
+        // SAFETY: the macro only computes a length.
         message.cmsg_len = unsafe { libc::CMSG_LEN(bytes) } as _;
         // SAFETY: the message lies in the buffer with room for its data.
         let data = unsafe { libc::CMSG_DATA(first) };
         for (at, descriptor) in descriptors.iter().enumerate() {
             let number = descriptor.fd().ok_or_else(virtual_one)?.as_raw_fd();
-            // SAFETY: there is room for all of them behind `data`, which may be unaligned.
+            // SAFETY: the buffer has room for all of them after `data`, which may be unaligned.
             unsafe { data.cast::<RawFd>().add(at).write_unaligned(number) };
         }
         Ok(())
     }
 }
 
-/// Takes the descriptors out of what recvmsg(2) filled in; once for each call.
+/// Takes the descriptors out of a header that recvmsg(2) filled. Call it once for each recvmsg(2).
 fn taken(header: &msghdr) -> Vec<OwnedFd> {
     let mut descriptors = Vec::new();
     // SAFETY: the header is as recvmsg left it, and its control buffer is live.
@@ -119,15 +120,15 @@ fn taken(header: &msghdr) -> Vec<OwnedFd> {
         // SAFETY: it is not null, so it is a whole header within the buffer.
         let message = unsafe { &*next };
         if message.cmsg_level == libc::SOL_SOCKET && message.cmsg_type == libc::SCM_RIGHTS {
-            // SAFETY: computes a length.
+            // SAFETY: the macro only computes a length.
             let head = unsafe { libc::CMSG_LEN(0) } as usize;
             let count = (message.cmsg_len as usize).saturating_sub(head) / size_of::<RawFd>();
-            // SAFETY: the message lies in the buffer, its data behind its header.
+            // SAFETY: the message lies in the buffer, and its data follows its header.
             let data: *const u8 = unsafe { libc::CMSG_DATA(next) };
             for at in 0..count {
-                // SAFETY: the system wrote so many numbers there, perhaps unaligned.
+                // SAFETY: the system wrote `count` numbers there, perhaps unaligned.
                 let number = unsafe { data.cast::<RawFd>().add(at).read_unaligned() };
-                // SAFETY: the system opened it for this call, and it is taken once.
+                // SAFETY: the system opened the descriptor for this call, and it is taken once.
                 descriptors.push(unsafe { OwnedFd::from_raw_fd(number) });
             }
         }
@@ -138,16 +139,16 @@ fn taken(header: &msghdr) -> Vec<OwnedFd> {
 }
 
 fn empty_header() -> msghdr {
-    // SAFETY: all of its fields are numbers and pointers, which may be zero.
+    // SAFETY: all fields are numbers and pointers, which may be zero.
     unsafe { MaybeUninit::<msghdr>::zeroed().assume_init() }
 }
 
-/// Who is at the other end of a connected Unix stream socket: process (where the system tells), user, group.
+/// Returns the process (where the system provides it), user and group of a connected Unix socket's peer.
 ///
 /// # Errors
-/// As getsockopt(2) or getpeereid(3); `Unsupported` for a socket of another kind.
+/// As getsockopt(2) or getpeereid(3). `Unsupported` for a socket of another kind.
 pub(crate) fn peer_credentials(of: BorrowedFd<'_>) -> io::Result<(Option<u32>, u32, u32)> {
-    // Not every system tells the family itself.
+    // Not every system checks the family itself.
     if !socket2::SockRef::from(&of).local_addr()?.is_unix() {
         return Err(io::ErrorKind::Unsupported.into());
     }
@@ -198,20 +199,21 @@ fn credentials(_: BorrowedFd<'_>) -> io::Result<(Option<u32>, u32, u32)> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// SCM_MAX_FD of Linux: the most in one message.
+/// The most descriptors in one message: SCM_MAX_FD of Linux.
 pub(crate) const DESCRIPTORS_MAX: usize = 253;
-/// For so many numbers, the header, and credentials that somebody else asked for.
+/// Room for that many numbers, the header, and credentials in case other code has asked for them.
 const CONTROL_WORDS: usize = 160;
 
 #[cfg(not(target_vendor = "apple"))]
 const NO_SIGNAL: c_int = libc::MSG_NOSIGNAL;
-// Apple's systems have an option of the socket for it instead, which is set when the socket is taken.
+// Apple's systems have a socket option for it instead, which is set when the socket is adopted.
 #[cfg(target_vendor = "apple")]
 const NO_SIGNAL: c_int = 0;
 
 #[cfg(not(target_vendor = "apple"))]
 const CLOSE_ON_EXEC: c_int = libc::MSG_CMSG_CLOEXEC;
-// Apple's systems cannot do it in one step: a child that is made in between inherits.
+// Apple's systems cannot receive and set CLOEXEC in one step. A child that is started in between inherits the
+// descriptor.
 #[cfg(target_vendor = "apple")]
 const CLOSE_ON_EXEC: c_int = 0;
 
@@ -271,7 +273,7 @@ mod tests {
         let flags = unsafe { libc::fcntl(passed.as_raw_fd(), libc::F_GETFD) };
         assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
         File::from(passed).write_all(b"through").expect("there is room");
-        // The end comes only when no copy is left open.
+        // The end arrives only once no copy is open.
         let mut all = Vec::new();
         reader.read_to_end(&mut all).expect("it is readable");
         assert_eq!(all, b"through");

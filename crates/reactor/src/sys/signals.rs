@@ -1,11 +1,12 @@
-//! Signals of the process: one handler, which notes them for whoever registered, and wakes through a pipe.
+//! Signals of the process: one handler counts them for all registrations, and wakes their owners through a
+//! pipe.
 //!
-//! Not signalfd(2): that sees a signal only while every thread of the process blocks it, and a library cannot
-//! answer for threads of others. A handler sees it in whichever thread it interrupts.
+//! signalfd(2) does not work here. It sees a signal only if every thread of the process blocks it, and a
+//! library has no control over other threads. A handler runs in whichever thread the signal interrupts.
 //!
-//! What the handler does is async-signal-safe (signal-safety(7)): atomics that are lock-free, and a write(2)
-//! of one byte. Counts are in memory and the byte only wakes, so nothing is lost when the pipe is full; and
-//! a child between fork and exec, whose handler writes to the same pipe, wakes the parent for nothing.
+//! The handler is async-signal-safe (signal-safety(7)), because it uses only lock-free atomics and a write(2)
+//! of one byte. Counts are in memory and the byte only wakes, so nothing is lost if the pipe is full. In a
+//! child between fork and exec, the handler writes to the same pipe, which wakes the parent for nothing.
 #![allow(unsafe_code)]
 
 use std::{
@@ -21,24 +22,25 @@ use std::{
 
 use libc::{c_int, c_void, siginfo_t};
 
-/// A part of the program that wants to see some signals.
+/// A part of the program that receives some signals.
 ///
-/// While the first of a signal lives the handler is installed; with the last one the disposition from before
-/// comes back.
+/// The handler of a signal is installed while at least one registration wants it. After the last one, the
+/// previous disposition is restored.
 pub(crate) struct Registration {
     slot: usize,
     wanted: u64,
     /// Readable while something may be pending.
     reader: UnixStream,
-    /// Lives as long as the reader: so a wake is never a broken pipe.
+    /// Lives as long as the reader, so a wake never meets a broken pipe.
     writer: UnixStream,
 }
 
 impl Registration {
-    /// Registers for the signals whose bit (number less one) is set.
+    /// Registers for the signals whose bit (number minus one) is set.
     ///
     /// # Errors
-    /// `QuotaExceeded` when [`REGISTRATIONS_MAX`] live; as socketpair(2) and sigaction(2) otherwise.
+    /// `QuotaExceeded` if there are [`REGISTRATIONS_MAX`] already; otherwise as socketpair(2) and
+    /// sigaction(2).
     pub(crate) fn new(wanted: u64) -> io::Result<Registration> {
         let (reader, writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
@@ -48,7 +50,8 @@ impl Registration {
         let this = &SLOTS[slot];
         this.times.iter().for_each(|times| times.store(0, SeqCst));
         this.pipe.store(writer.as_raw_fd(), SeqCst);
-        // Before the handlers: a signal that is pending already comes while they are installed.
+        // Set this before installing the handlers, because a signal that is already pending may arrive during
+        // the installation.
         this.wanted.store(wanted, SeqCst);
         for number in numbers(wanted) {
             if let Err(error) = table.begin(number) {
@@ -62,12 +65,12 @@ impl Registration {
         Ok(Registration { slot, wanted, reader, writer })
     }
 
-    /// What is readable while something may be pending.
+    /// Returns the socket that is readable while something may be pending.
     pub(crate) fn pipe(&self) -> &UnixStream {
         &self.reader
     }
 
-    /// Takes the pending signal of the lowest number: which, and how often it came.
+    /// Takes the pending signal with the lowest number, and returns its number and count.
     pub(crate) fn take(&self) -> Option<(u32, u32)> {
         let times = &SLOTS[self.slot].times;
         numbers(self.wanted).find_map(|number| match times[number as usize].swap(0, SeqCst) {
@@ -86,20 +89,20 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut table = table();
         numbers(self.wanted).for_each(|number| table.end(number));
-        // After this no handler writes to the pipe, whose number may soon be another's.
+        // After this no handler writes to the pipe. Its number may soon belong to another descriptor.
         SLOTS[self.slot].retire();
         table.taken[self.slot] = false;
     }
 }
 
-/// What the handler knows of one registration.
+/// The handler's view of one registration.
 struct Slot {
-    /// A bit for each signal; 0: nobody is here.
+    /// A bit for each signal; 0 if the slot is free.
     wanted: AtomicU64,
-    /// Handlers that are between looking at `wanted` and having written.
+    /// The number of handlers between their first look at `wanted` and the end of their write.
     busy: AtomicU32,
     pipe: AtomicI32,
-    /// By number: how often each came since it was taken.
+    /// The count of each signal since it was last taken, by number.
     times: [AtomicU32; NUMBER_MAX as usize + 1],
 }
 
@@ -113,13 +116,14 @@ impl Slot {
         }
     }
 
-    /// Notes a signal, in a handler.
+    /// Counts a signal. Called in a handler.
     fn note(&self, number: u32) {
         if self.wanted.load(SeqCst) & bit(number) == 0 {
             return;
         }
         self.busy.fetch_add(1, SeqCst);
-        // Again: it may have retired between, and then waits for nobody who was not counted.
+        // Check again. The slot may have retired before it saw this handler in `busy`, and then does not wait
+        // for it.
         if self.wanted.load(SeqCst) & bit(number) != 0 {
             let _ = self.times[number as usize]
                 .fetch_update(SeqCst, SeqCst, |times| Some(times.saturating_add(1)));
@@ -128,8 +132,8 @@ impl Slot {
         self.busy.fetch_sub(1, SeqCst);
     }
 
-    /// Ends the noting, and waits for handlers of other threads that are at it: a few instructions and one
-    /// write that does not block. Not called in a handler.
+    /// Stops the counting, and waits for handlers in other threads that are doing it. That takes a few
+    /// instructions and one non-blocking write. Must not be called in a handler.
     fn retire(&self) {
         self.wanted.store(0, SeqCst);
         while self.busy.load(SeqCst) > 0 {
@@ -140,11 +144,11 @@ impl Slot {
 
 static SLOTS: [Slot; REGISTRATIONS_MAX] = [const { Slot::free() }; REGISTRATIONS_MAX];
 
-/// By number: the handler from before ours, which is called after it; 0 is the default action.
+/// The handler from before ours by number. Our handler calls it afterwards. 0 is the default action.
 static BEFORE: [AtomicUsize; NUMBER_MAX as usize + 1] =
     [const { AtomicUsize::new(libc::SIG_DFL) }; NUMBER_MAX as usize + 1];
 
-/// Who is registered; the handler never looks at it.
+/// The registrations. The handler never uses this table.
 static TABLE: Mutex<Table> = Mutex::new(Table {
     taken: [false; REGISTRATIONS_MAX],
     users: [0; NUMBER_MAX as usize + 1],
@@ -153,14 +157,14 @@ static TABLE: Mutex<Table> = Mutex::new(Table {
 
 struct Table {
     taken: [bool; REGISTRATIONS_MAX],
-    /// By number: how many registrations want it.
+    /// How many registrations want each signal, by number.
     users: [usize; NUMBER_MAX as usize + 1],
-    /// By number: what was there before our handler, while that is installed.
+    /// The disposition from before our handler by number, while our handler is installed.
     before: [Option<libc::sigaction>; NUMBER_MAX as usize + 1],
 }
 
 impl Table {
-    /// One more wants the signal: the first has the handler installed.
+    /// Adds a registration for the signal, and installs the handler for the first one.
     fn begin(&mut self, number: u32) -> io::Result<()> {
         if self.before[number as usize].is_none() {
             let before = action(number, None)?;
@@ -172,8 +176,9 @@ impl Table {
         Ok(())
     }
 
-    /// One less wants it: with the last the disposition from before comes back. Where somebody else has
-    /// installed a handler over ours, both stay: theirs may call ours, which then only calls on.
+    /// Removes a registration for the signal. After the last one, it restores the previous disposition. If
+    /// other code has installed a handler over ours, both stay. Theirs may call ours, which then only calls
+    /// the previous handler.
     fn end(&mut self, number: u32) {
         let users = &mut self.users[number as usize];
         *users -= 1;
@@ -193,17 +198,17 @@ fn table() -> MutexGuard<'static, Table> {
     TABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The handler. Every Unix calls handlers of one and of three arguments alike.
+/// The signal handler. Every Unix calls handlers with one and with three parameters in the same way.
 extern "C" fn on_signal(number: c_int, info: *mut siginfo_t, context: *mut c_void) {
     let error = errno();
     let index = number as u32;
     SLOTS.iter().for_each(|slot| slot.note(index));
     let before = BEFORE[index as usize].load(SeqCst);
-    // SAFETY: `errno` gives the address of this thread's own, which lives as long as the thread.
+    // SAFETY: the address is that of this thread's own errno, which lives as long as the thread.
     unsafe { *errno_address() = error };
     if before != libc::SIG_DFL && before != libc::SIG_IGN {
-        // SAFETY: sigaction(2) named this as a handler of the process, so it is a function that may be called
-        // with these arguments; one that takes only the number leaves the others where they are.
+        // SAFETY: sigaction(2) returned this as a handler of the process, so calling it with these arguments
+        // is valid. A handler with one parameter ignores the others.
         let before = unsafe { std::mem::transmute::<usize, Handler>(before) };
         before(number, info, context);
     }
@@ -215,8 +220,8 @@ fn our_handler() -> usize {
     on_signal as *const () as usize
 }
 
-/// Our handler, with the properties of what was there that others may rely on. Interrupted calls that can be
-/// resumed are.
+/// Builds the action for our handler. It keeps the flags of the previous action that other code may rely on,
+/// and resumes interrupted system calls where possible.
 fn ours(before: &libc::sigaction) -> libc::sigaction {
     let kept = libc::SA_ONSTACK | libc::SA_NOCLDSTOP | libc::SA_NOCLDWAIT;
     let mut action = *before;
@@ -225,7 +230,7 @@ fn ours(before: &libc::sigaction) -> libc::sigaction {
     action
 }
 
-/// sigaction(2): what is installed, after it was replaced if there is a new one.
+/// Calls sigaction(2), and returns the previous action. Replaces it only if there is a new one.
 fn action(number: u32, new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
     let new = new.map_or(ptr::null(), ptr::from_ref);
     let mut before = MaybeUninit::<libc::sigaction>::zeroed();
@@ -238,16 +243,16 @@ fn action(number: u32, new: Option<&libc::sigaction>) -> io::Result<libc::sigact
     Ok(unsafe { before.assume_init() })
 }
 
-/// Writes one byte to a pipe, whatever comes of it: when it is full it is readable already.
+/// Writes one byte to a pipe and ignores errors, because a full pipe is readable already.
 fn wake(pipe: c_int) {
-    // SAFETY: the pointer is to one live byte. Whose number it is keeps it open: a registration, until
+    // SAFETY: the pointer is to one live byte. The registration that owns this descriptor keeps it open until
     // `retire` has returned.
     unsafe { libc::write(pipe, ptr::from_ref(&1_u8).cast(), 1) };
 }
 
-/// This thread's errno.
+/// Returns this thread's errno.
 fn errno() -> c_int {
-    // SAFETY: the address is that of this thread's own, which lives as long as the thread.
+    // SAFETY: the address is that of this thread's own errno, which lives as long as the thread.
     unsafe { *errno_address() }
 }
 
@@ -278,7 +283,7 @@ fn bit(number: u32) -> u64 {
     1 << (number - 1)
 }
 
-/// The numbers whose bit is set, the lowest first.
+/// Iterates over the numbers whose bit is set, lowest first.
 pub(crate) fn numbers(set: u64) -> impl Iterator<Item = u32> {
     (1..=NUMBER_MAX).filter(move |number| set & bit(*number) != 0)
 }
@@ -288,7 +293,7 @@ fn too_many() -> io::Error {
     io::Error::new(ErrorKind::QuotaExceeded, text)
 }
 
-/// The highest number of a signal that can be waited for: Linux has 64.
+/// The highest signal number. Linux has 64.
 pub(crate) const NUMBER_MAX: u32 = 64;
-/// How many registrations of a process live at once: the handler looks at each.
+/// The most registrations in a process. The handler looks at each of them.
 pub(crate) const REGISTRATIONS_MAX: usize = 64;

@@ -1,4 +1,4 @@
-//! Stream sockets: listen, connect, accept, and what can be asked of them.
+//! Stream sockets: listen, connect, accept, and queries.
 
 use std::{io, mem::MaybeUninit, net::Shutdown, time::Duration};
 
@@ -18,18 +18,18 @@ use crate::{
     options::{ConnectOptions, Keepalive, ListenOptions, SocketOptions},
 };
 
-/// Opens a listening socket. The options of its connections are set on it, and inherited by them.
+/// Opens a listening socket. It also carries the options of its connections, which inherit them.
 ///
-/// On a Unix path with `reuse_address` a socket file that nobody listens on is replaced; two processes
-/// that start at the same moment may both do so, and the later one wins. The file is not removed when
-/// the listener closes: it may by then be another's.
+/// With `reuse_address`, a Unix socket file that nobody listens on is replaced. If two processes start at the
+/// same moment, both may do so, and the later one wins. Closing the listener does not remove the file,
+/// because by then it may belong to another process.
 ///
 /// # Errors
 /// As socket(2), setsockopt(2), bind(2), listen(2).
 pub(crate) fn listen(address: &Address, options: &ListenOptions) -> io::Result<Owned> {
     let socket = open(address, Type::STREAM)?;
     if matches!(address, Address::Ip(_)) {
-        // On Windows the option would let another program take the port away.
+        // On Windows this option would let another program take over the port.
         #[cfg(not(windows))]
         socket.set_reuse_address(options.reuse_address)?;
         #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
@@ -44,11 +44,11 @@ pub(crate) fn listen(address: &Address, options: &ListenOptions) -> io::Result<O
     Ok(socket.into())
 }
 
-/// Makes a listener of a socket that somebody else opened: non-blocking, CLOEXEC, and with TCP_NODELAY for its
-/// connections, as our own.
+/// Turns a socket that somebody else opened into a listener: non-blocking, CLOEXEC, and with TCP_NODELAY for
+/// its connections, like our own listeners.
 ///
 /// # Errors
-/// `InvalidInput` for what is no stream socket that listens, as far as the system tells.
+/// `InvalidInput` if it is not a listening stream socket, as far as the system reveals that.
 pub(crate) fn listener(socket: Owned) -> io::Result<Transport> {
     let socket = Socket::from(socket);
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
@@ -70,25 +70,25 @@ pub(crate) fn listener(socket: Owned) -> io::Result<Transport> {
     Ok(Transport::new(socket))
 }
 
-/// Gives a datagram socket its one peer.
+/// Connects a datagram socket to its one peer.
 ///
 /// # Errors
-/// As connect(2), and for an address that is none of its kind.
+/// As connect(2). An error for an address of the wrong kind.
 #[cfg(unix)]
 pub(crate) fn connect_datagram(socket: &std::os::unix::net::UnixDatagram, to: &Address) -> io::Result<()> {
     SockRef::from(socket).connect(&to_system(to)?)
 }
 
-/// Begins to connect; the socket becomes writable when it is decided.
+/// Starts to connect. The socket becomes writable when the connect has succeeded or failed.
 ///
 /// # Errors
-/// As socket(2), setsockopt(2), bind(2), and what connect(2) refuses at once.
+/// As socket(2), setsockopt(2) and bind(2), and immediate errors of connect(2).
 pub(crate) fn connect(address: &Address, options: &ConnectOptions) -> io::Result<Owned> {
     let name = to_system(address)?;
     let socket = open(address, Type::STREAM)?;
     configure(&socket, address, &options.socket)?;
     if let Some(local) = &options.local {
-        // A client that comes again from its port is not kept waiting by its last connection.
+        // A client may use its port again at once, although its last connection may be in TIME_WAIT.
         if let Some(ip) = local.ip() {
             socket.set_reuse_address(true)?;
             #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -116,7 +116,7 @@ pub(crate) fn accept(listener: Borrowed<'_>) -> io::Result<(Owned, Address)> {
     Ok((socket.into(), from_system(&peer)))
 }
 
-/// Whether an error of accept concerns only the one connection, or a network that will come back.
+/// Returns whether an error of accept(2) concerns only one connection, or a network outage that will pass.
 pub(crate) fn is_passing(error: &io::Error) -> bool {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if let Some(
@@ -132,25 +132,26 @@ pub(crate) fn is_passing(error: &io::Error) -> bool {
     {
         return true;
     }
-    // The peer of a connection that waited to be accepted has reset it: WSAECONNRESET; wine says WSAENOTCONN.
+    // WSAECONNRESET: the peer has reset a connection that waited to be accepted. Wine reports WSAENOTCONN.
     if cfg!(windows) && matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected) {
         return true;
     }
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted)
 }
 
-/// How far a connect that began is.
+/// The state of a connect in progress.
 pub(crate) enum Connect {
-    /// Not over: a poll only thought so.
+    /// Still in progress: the poll's report was spurious.
     Waits,
-    /// The connection is there. Perhaps it has failed meanwhile; the system tells that once, so it is told here.
+    /// The connection was established. It may have failed since. The system reports that error only once, so
+    /// it is returned here.
     Up(Option<io::Error>),
 }
 
-/// Finds out how far a connect is that began.
+/// Determines the state of a connect.
 ///
 /// # Errors
-/// Why there is no connection, and never was one.
+/// The reason why the connect failed.
 pub(crate) fn is_connected(socket: Borrowed<'_>) -> io::Result<Connect> {
     let socket = SockRef::from(&socket);
     if let Some(error) = socket.take_error()? {
@@ -163,35 +164,36 @@ pub(crate) fn is_connected(socket: Borrowed<'_>) -> io::Result<Connect> {
     }
 }
 
-/// Whether a socket has failed as a connection, and not as a connect. A connect that is answered by a reset is refused
-/// (ECONNREFUSED): any other reset is that of a connection. And what has input was connected.
+/// Returns whether a socket failed as an established connection, not as a connect. If the peer answers a
+/// connect with a reset, the error is ECONNREFUSED, so any other reset belongs to an established connection.
+/// A socket with input was connected, too.
 fn has_been_up(socket: &Socket, error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
         || socket.peek(&mut [MaybeUninit::uninit()]).is_ok_and(|count| count > 0)
 }
 
-/// The address at this end.
+/// Returns the local address.
 pub(crate) fn local(socket: Borrowed<'_>) -> io::Result<Address> {
     SockRef::from(&socket).local_addr().map(|address| from_system(&address))
 }
 
-/// The address at the other end.
+/// Returns the peer's address.
 pub(crate) fn peer(socket: Borrowed<'_>) -> io::Result<Address> {
     let peer = SockRef::from(&socket).peer_addr();
-    // After a reset it is still to be said whose it was.
+    // After a reset the caller still wants to know whose connection it was.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let peer = peer.or_else(|error| super::lost_peer(socket).map_err(|_| error));
     peer.map(|address| from_system(&address))
 }
 
-/// Ends the write side.
+/// Shuts down the write side.
 pub(crate) fn shutdown_write(socket: Borrowed<'_>) -> io::Result<()> {
     SockRef::from(&socket).shutdown(Shutdown::Write)
 }
 
-/// Makes the coming close a reset, where the transport knows one.
+/// Makes the next close a reset, if the transport has resets.
 pub(crate) fn reset_at_close(socket: Borrowed<'_>) {
-    // What cannot be reset is closed in order: there is nobody left to tell.
+    // If this fails, the close is an ordinary one. Nobody is left who could handle the error.
     let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
 }
 
@@ -204,7 +206,7 @@ fn accept_once(listener: &Socket) -> io::Result<(Socket, socket2::SockAddr)> {
 fn accept_once(listener: &Socket) -> io::Result<(Socket, socket2::SockAddr)> {
     let (socket, peer) = listener.accept()?;
     socket.set_nonblocking(true)?;
-    // Not every system lets a connection inherit it.
+    // Not every system lets a connection inherit this option.
     if let Ok(true) = listener.tcp_nodelay() {
         socket.set_tcp_nodelay(true)?;
     }
@@ -241,7 +243,7 @@ fn configure(socket: &Socket, address: &Address, options: &SocketOptions) -> io:
     Ok(())
 }
 
-/// Refuses in words what the system would refuse with EINVAL.
+/// Rejects values for which the system would return EINVAL, with an error text that explains why.
 fn check(keepalive: &Keepalive) -> io::Result<()> {
     let why = if keepalive.idle < SECOND || keepalive.interval < SECOND {
         format!("keepalive counts whole seconds, at least one: {keepalive:?}")
@@ -255,7 +257,7 @@ fn check(keepalive: &Keepalive) -> io::Result<()> {
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Whether connect(2) goes on by itself. A signal does not stop it either.
+/// Returns whether connect(2) continues by itself. A signal does not stop it either.
 fn is_under_way(error: &io::Error) -> bool {
     #[cfg(unix)]
     return matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR));

@@ -1,4 +1,5 @@
-//! statx(2), as an operation of a kernel fills it and as a call that waits for nobody; and how an open file waits.
+//! statx(2), as an io_uring operation and as a call that never waits for a server; and the blocking mode of
+//! open files.
 #![allow(unsafe_code)]
 
 use std::{
@@ -11,16 +12,16 @@ use std::{
 use super::file::look;
 use crate::file::{FileKind, Metadata};
 
-/// What is asked for: all that [`Metadata`] has.
+/// The fields to request: all those of [`Metadata`].
 pub(crate) const STATX_MASK: u32 = libc::STATX_TYPE | libc::STATX_SIZE | libc::STATX_MTIME;
 
-/// A record for the kernel to fill.
+/// Makes a record for the kernel to fill.
 pub(crate) fn statx_record() -> Box<libc::statx> {
-    // SAFETY: the record is plain numbers, for which zeros are a value.
+    // SAFETY: the record consists of numbers, for which zero is valid.
     Box::new(unsafe { mem::zeroed() })
 }
 
-/// What a record says that the kernel has filled.
+/// Converts a record that the kernel has filled.
 pub(crate) fn metadata_of(record: &libc::statx) -> Metadata {
     let kind = match u32::from(record.stx_mode) & libc::S_IFMT {
         libc::S_IFREG => FileKind::Regular,
@@ -33,7 +34,7 @@ pub(crate) fn metadata_of(record: &libc::statx) -> Metadata {
     Metadata { len: record.stx_size, kind, modified }
 }
 
-/// A moment, of which the nanoseconds always count forwards.
+/// Converts a timestamp. Its nanoseconds count forwards, also before 1970.
 fn time(seconds: i64, nanos: u32) -> Option<SystemTime> {
     let whole = Duration::from_secs(seconds.unsigned_abs());
     let second = if seconds < 0 {
@@ -44,8 +45,8 @@ fn time(seconds: i64, nanos: u32) -> Option<SystemTime> {
     second?.checked_add(Duration::from_nanos(nanos.into()))
 }
 
-/// What this machine knows of an open file, without asking a server for it. Right after the opening that is what the
-/// server has just told.
+/// Returns this machine's knowledge of an open file, without asking a file server. Right after opening, that
+/// is the server's latest answer.
 ///
 /// # Errors
 /// As statx(2).
@@ -59,27 +60,27 @@ pub(crate) fn stat_known(file: &File) -> io::Result<Metadata> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(metadata_of(&record)) }
 }
 
-/// Whether operations on a file have a place of their own, and wait for what they need: a kernel that performs them
-/// elsewhere then never waits in the thread that asked.
+/// Returns whether a file has positions and is in blocking mode. A kernel that performs operations on it
+/// elsewhere then never blocks the thread that submits them.
 pub(crate) fn is_plain(file: &File) -> bool {
-    // SAFETY: the call moves nothing, and concerns no memory.
+    // SAFETY: the call moves nothing and touches no memory.
     let place = unsafe { libc::lseek(file.as_raw_fd(), 0, libc::SEEK_CUR) };
     place >= 0 && flags(file).is_ok_and(|flags| flags & libc::O_NONBLOCK == 0)
 }
 
-/// Whether a file is always ready to be read and written, as POSIX says it of regular files. One that is not may never have
-/// anything to read. This asks no server.
+/// Returns whether a file is always ready to be read and written, as POSIX requires of regular files. Another
+/// file may never have anything to read. This asks no file server.
 pub(crate) fn is_always_ready(file: BorrowedFd<'_>) -> bool {
     let both = libc::POLLIN | libc::POLLOUT;
     look(file, both).is_ok_and(|events| events & both == both)
 }
 
-/// Has operations on a file that was opened with these flags wait for what they need.
+/// Puts a file that was opened with these flags into blocking mode.
 ///
 /// # Errors
 /// As fcntl(2).
 pub(crate) fn make_waiting(file: &File, opened_with: u64) -> io::Result<()> {
-    // Of those that this command sets no other is ever opened with.
+    // F_SETFL can set other flags, too, but the library never opens a file with them.
     let flags = opened_with as libc::c_int & libc::O_APPEND;
     // SAFETY: the descriptor is open, and the argument is the number that the command takes.
     let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) };

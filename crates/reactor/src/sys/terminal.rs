@@ -1,4 +1,5 @@
-//! A terminal's attributes: raw, and what they were, restored at the latest when the process exits.
+//! Terminal attributes: raw mode, and the previous attributes, which are restored at the exit of the process
+//! at the latest.
 #![allow(unsafe_code)]
 
 use std::{
@@ -13,23 +14,23 @@ use std::{
 
 use super::{again_if_interrupted, file::holding};
 
-/// A terminal that is raw, and what it was.
+/// A raw terminal, with its previous attributes.
 struct Changed {
     number: u64,
     terminal: OwnedFd,
     before: libc::termios,
 }
 
-/// All that are raw now, the last one last.
+/// All terminals that are raw now, in the order of the changes.
 static CHANGED: Mutex<Vec<Changed>> = Mutex::new(Vec::new());
 
-/// The next number. None is given twice: who restores late, or twice, names nobody else's.
+/// The next number. Numbers are unique, so restoring late or twice cannot affect another change.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// Makes a terminal raw; the number names it to [`restore`].
+/// Makes a terminal raw. The result identifies the change for [`restore`].
 ///
 /// # Errors
-/// As tcgetattr(3) and tcsetattr(3): ENOTTY for what is none; no room for a descriptor.
+/// As tcgetattr(3) and tcsetattr(3): ENOTTY if it is not a terminal. An error if there is no descriptor left.
 pub(crate) fn make_raw(terminal: BorrowedFd<'_>) -> io::Result<u64> {
     let terminal = terminal.try_clone_to_owned()?;
     let before = attributes(terminal.as_fd())?;
@@ -44,7 +45,7 @@ pub(crate) fn make_raw(terminal: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(number)
 }
 
-/// Makes a terminal what it was.
+/// Restores a terminal's previous attributes.
 ///
 /// # Errors
 /// As tcsetattr(3).
@@ -55,9 +56,9 @@ pub(crate) fn restore(number: u64) -> io::Result<()> {
     set_attributes(terminal.as_fd(), &before)
 }
 
-/// Makes all terminals what they were: the last that was changed first, as their guards would.
+/// Restores all terminals, the latest change first, as their guards would do.
 fn restore_all() {
-    // Not waited for: who holds the lock may be the very thread that exits, in a handler of a signal.
+    // Do not wait for the lock: a signal handler may have called exit(3) on the very thread that holds it.
     let Ok(mut changed) = CHANGED.try_lock() else { return };
     while let Some(Changed { terminal, before, .. }) = changed.pop() {
         let _ = set_attributes(terminal.as_fd(), &before);
@@ -68,7 +69,7 @@ extern "C" fn at_exit() {
     restore_all();
 }
 
-/// Has everything be restored by exit(3), and before a panic ends the process without unwinding.
+/// Arranges for everything to be restored by exit(3), and before a panic ends the process without unwinding.
 fn restore_at_exit() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -94,7 +95,7 @@ fn attributes(terminal: BorrowedFd<'_>) -> io::Result<libc::termios> {
     Ok(unsafe { attributes.assume_init() })
 }
 
-/// At once, and also from the background, where SIGTTOU would stop the process.
+/// Sets the attributes at once. Works in the background, too, where SIGTTOU would otherwise stop the process.
 fn set_attributes(terminal: BorrowedFd<'_>, attributes: &libc::termios) -> io::Result<()> {
     let set = || {
         // SAFETY: the pointer is to a live value that tcgetattr has filled.

@@ -1,4 +1,4 @@
-//! What socket2 lacks on Unix: the calls with pointers, and descriptors kept by number.
+//! Unix calls that socket2 lacks: those with pointers, and descriptors kept by number.
 #![allow(unsafe_code)]
 
 use std::{
@@ -9,40 +9,40 @@ use std::{
 
 use crate::engine::{Source, Transport};
 
-/// A descriptor that is watched and belongs to somebody else, who keeps it open until it is unwatched.
+/// A watched descriptor of another owner, who keeps it open until it is unwatched.
 #[derive(Clone, Copy)]
 pub(crate) struct Watched(RawFd);
 
 impl Watched {
-    /// Remembers the source's descriptor; a virtual source has none.
+    /// Remembers the source's descriptor. A virtual source has none.
     pub(crate) fn new(source: Source<'_>) -> Option<Watched> {
         source.descriptor().map(|descriptor| Watched(descriptor.as_raw_fd()))
     }
 
-    /// The source, to be told to a poll and to nobody else.
+    /// Lends the source to `tell`, which may pass it to a poll and to nothing else.
     pub(crate) fn with<T>(self, tell: impl FnOnce(Source<'_>) -> T) -> T {
-        // SAFETY: the engine's contract has the owner unwatch a descriptor before it closes it, and an
-        // entry of the table that holds `self` ends there. An owner who breaks this reaches a poll's
-        // set with a wrong number, which the kernel answers with EBADF or ENOENT: no memory is at stake.
+        // SAFETY: the engine's contract makes the owner unwatch a descriptor before closing it, and that
+        // removes the table entry with `self`. If an owner breaks this, a poll gets a wrong number, and the
+        // kernel answers with EBADF or ENOENT. Memory is never at stake.
         let descriptor = unsafe { BorrowedFd::borrow_raw(self.0) };
         tell(Source::of(&descriptor))
     }
 }
 
-/// A descriptor held back for the moment when there are no more.
+/// A descriptor held in reserve, for when the process has no others left.
 pub(crate) struct Reserve {
-    /// Only there to be closed.
+    /// Held only to be closed.
     _held: OwnedFd,
 }
 
 impl Reserve {
-    /// Takes one, if there is one.
+    /// Takes a descriptor, if one is left.
     pub(crate) fn take() -> Option<Reserve> {
         File::open("/dev/null").ok().map(|file| Reserve { _held: file.into() })
     }
 }
 
-/// Makes a stream's transport of what somebody else opened: non-blocking and CLOEXEC.
+/// Makes a transport of a descriptor that somebody else opened: non-blocking and CLOEXEC.
 pub(crate) fn adopt(descriptor: OwnedFd) -> io::Result<Transport> {
     let Some(medium) = super::file::medium(descriptor.as_fd())? else {
         let why = "a file, folder or disk cannot be waited for";
@@ -52,12 +52,12 @@ pub(crate) fn adopt(descriptor: OwnedFd) -> io::Result<Transport> {
     Ok(Transport::of(descriptor, medium))
 }
 
-/// Whether the error says that the process or the system has no descriptor left.
+/// Returns whether the process or the system has no descriptor left.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// read(2), once.
+/// Calls read(2) once.
 #[inline]
 pub(crate) fn read_descriptor(from: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the pointer and the length are those of one live, exclusively borrowed slice.
@@ -65,7 +65,7 @@ pub(crate) fn read_descriptor(from: BorrowedFd<'_>, into: &mut [u8]) -> io::Resu
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
-/// recv(2), once. It does not wait, also where others share the socket and left it blocking.
+/// Calls recv(2) once. It does not wait, even if others share the socket and left it in blocking mode.
 #[inline]
 pub(crate) fn receive_descriptor(from: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the pointer and the length are those of one live, exclusively borrowed slice.
@@ -74,11 +74,11 @@ pub(crate) fn receive_descriptor(from: BorrowedFd<'_>, into: &mut [u8]) -> io::R
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
-/// Writes a line of at most PIPE_BUF bytes to standard error, if there is room for it and somebody who may read it.
-/// Whether it was written.
+/// Writes a line of at most PIPE_BUF bytes to standard error, unless there is no room or no reader. Returns
+/// whether it was written.
 pub(crate) fn print_error(line: &[u8]) -> bool {
     let mut entry = [libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 }];
-    // Without a reader a write would be a signal.
+    // Without a reader, a write would raise SIGPIPE.
     if !poll(&mut entry, 0).is_ok_and(|_| entry[0].revents == libc::POLLOUT) {
         return false;
     }
@@ -87,16 +87,17 @@ pub(crate) fn print_error(line: &[u8]) -> bool {
     usize::try_from(count).is_ok_and(|count| count == line.len())
 }
 
-/// The peer of a socket whose connection is lost, of which getpeername(2) does not tell any more.
+/// Returns the peer of a socket whose connection is lost, where getpeername(2) fails.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn lost_peer(socket: BorrowedFd<'_>) -> io::Result<socket2::SockAddr> {
-    // The kernel refuses a length that is more than the address has.
+    // The kernel refuses a length greater than that of the address.
     let ask = |size: usize| {
         let fill = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
             let (socket, name) = (socket.as_raw_fd(), libc::SO_PEERNAME);
-            // SAFETY: the length is a live number of the caller's.
+            // SAFETY: the caller passes a pointer to a live number.
             unsafe { *length = size as libc::socklen_t };
-            // SAFETY: the storage has room for any address, so for `size` bytes, and the length says so many.
+            // SAFETY: the storage has room for any address, so also for `size` bytes, which is the given
+            // length.
             let result = unsafe { libc::getsockopt(socket, libc::SOL_SOCKET, name, storage.cast(), length) };
             if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
         };
@@ -106,7 +107,7 @@ pub(crate) fn lost_peer(socket: BorrowedFd<'_>) -> io::Result<socket2::SockAddr>
     ask(size_of::<libc::sockaddr_in6>()).or_else(|_| ask(size_of::<libc::sockaddr_in>()))
 }
 
-/// poll(2), once; how many entries tell something.
+/// Calls poll(2) once, and returns the number of entries with events.
 pub(crate) fn poll(entries: &mut [libc::pollfd], timeout_ms: i32) -> io::Result<usize> {
     // SAFETY: the pointer and the length are those of one live, exclusively borrowed slice.
     let count = unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, timeout_ms) };

@@ -1,4 +1,4 @@
-//! What differs on Windows: only sockets are watched, and descriptors do not run out.
+//! Windows: only sockets can be watched, and descriptors do not run out.
 #![allow(unsafe_code)]
 
 use std::{
@@ -10,36 +10,36 @@ use socket2::SockRef;
 
 use crate::engine::{Source, Transport};
 
-/// A socket that is watched and belongs to somebody else, who keeps it open until it is unwatched.
+/// A watched socket of another owner, who keeps it open until it is unwatched.
 #[derive(Clone, Copy)]
 pub(crate) struct Watched(RawSocket);
 
 impl Watched {
-    /// Remembers the source's socket; a virtual source has none.
+    /// Remembers the source's socket. A virtual source has none.
     pub(crate) fn new(source: Source<'_>) -> Option<Watched> {
         source.descriptor().map(|socket| Watched(socket.as_raw_socket()))
     }
 
-    /// The source, to be told to a poll and to nobody else.
+    /// Lends the source to `tell`, which may pass it to a poll and to nothing else.
     pub(crate) fn with<T>(self, tell: impl FnOnce(Source<'_>) -> T) -> T {
-        // SAFETY: the engine's contract has the owner unwatch a socket before it closes it, and an entry
-        // of the table that holds `self` ends there.
+        // SAFETY: the engine's contract makes the owner unwatch a socket before closing it, and that removes
+        // the table entry with `self`.
         let socket = unsafe { BorrowedSocket::borrow_raw(self.0) };
         tell(Source::of(&socket))
     }
 }
 
-/// Nothing: handles are limited by memory only.
+/// Holds nothing, because only memory limits the number of handles.
 pub(crate) struct Reserve;
 
 impl Reserve {
-    /// There is none to take.
+    /// Returns `None`, because no reserve is needed.
     pub(crate) fn take() -> Option<Reserve> {
         None
     }
 }
 
-/// Makes a stream's transport of a socket that somebody else opened: non-blocking and not inherited.
+/// Makes a transport of a socket that somebody else opened: non-blocking and not inherited.
 pub(crate) fn adopt(descriptor: OwnedSocket) -> io::Result<Transport> {
     let socket = socket2::Socket::from(descriptor);
     socket.set_nonblocking(true)?;
@@ -47,21 +47,21 @@ pub(crate) fn adopt(descriptor: OwnedSocket) -> io::Result<Transport> {
     Ok(Transport::new(socket))
 }
 
-/// Whether the error says that the process has no descriptor left.
+/// Returns false, because descriptors do not run out.
 pub(crate) fn is_out_of_descriptors(_: &io::Error) -> bool {
     false
 }
 
-/// Does nothing: a write raises no signal here.
+/// Does nothing, because a write raises no signal here.
 pub(crate) fn block_write_signals() {}
 
-/// recv(2), once.
+/// Calls recv(2) once.
 pub(crate) fn receive_descriptor(from: BorrowedSocket<'_>, into: &mut [u8]) -> io::Result<usize> {
     (&*SockRef::from(&from)).read(into)
 }
 pub(crate) use self::receive_descriptor as read_descriptor;
 
-/// Writes a line to standard error. Whether it was written.
+/// Writes a line to standard error, and returns whether that worked.
 pub(crate) fn print_error(line: &[u8]) -> bool {
     io::Write::write_all(&mut io::stderr(), line).is_ok()
 }

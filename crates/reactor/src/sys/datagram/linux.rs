@@ -1,4 +1,4 @@
-//! Datagrams on Linux: many with one call, with what their headers say, and the queue of errors.
+//! Datagrams on Linux: several for each call, with their header fields, and the error queue.
 //!
 //! recvmmsg(2), sendmmsg(2); IP_PKTINFO, IP_RECVTOS and IP_RECVERR of ip(7), the same of ipv6(7), UDP_SEGMENT
 //! and UDP_GRO of udp(7).
@@ -21,9 +21,10 @@ use crate::{
     sys::address::{from_system, to_system},
 };
 
-/// Sets what the kernel is to tell of each datagram; whether equal datagrams pass it together.
+/// Requests header fields for each datagram. Returns whether the kernel merges datagrams of equal size.
 pub(super) fn has_prepared(socket: &SockRef<'_>, is_v6: bool) -> bool {
-    // What an old kernel does not know is not told then. Of IPv6 both are set: IPv4 comes through it, too.
+    // An old kernel ignores an option that it does not know. An IPv6 socket needs both sets, because it may
+    // receive IPv4, too.
     if is_v6 {
         for option in [libc::IPV6_RECVPKTINFO, libc::IPV6_RECVTCLASS, libc::IPV6_RECVERR] {
             set(socket, libc::IPPROTO_IPV6, option, 1);
@@ -37,14 +38,14 @@ pub(super) fn has_prepared(socket: &SockRef<'_>, is_v6: bool) -> bool {
     get(socket, libc::IPPROTO_UDP, libc::UDP_GRO) == Some(1)
 }
 
-/// Lets the kernel hand over equal datagrams as one packet.
+/// Lets the kernel merge datagrams of equal size into one packet.
 pub(super) fn set_together(socket: &socket2::Socket, on: bool) {
     set(socket, libc::IPPROTO_UDP, libc::UDP_GRO, i32::from(on));
 }
 
 pub(super) fn set(socket: &socket2::Socket, level: i32, name: i32, value: i32) {
     let (value, len) = (&raw const value, size_of::<i32>() as libc::socklen_t);
-    // SAFETY: the pointer and the length are those of one live integer. A refusal is the caller's intent.
+    // SAFETY: the pointer and the length are those of one live integer. Errors are ignored on purpose.
     unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.cast(), len) };
 }
 
@@ -56,8 +57,8 @@ fn get(socket: &socket2::Socket, level: i32, name: i32) -> Option<i32> {
     (result == 0).then_some(value)
 }
 
-/// Receives what is there, at most [`PACKETS_MAX`] packets, each into its part of the batch's memory. Whether
-/// there may be more.
+/// Receives at most [`PACKETS_MAX`] packets without waiting, each into its own part of the batch's memory.
+/// Returns whether there may be more.
 ///
 /// # Errors
 /// As recvmmsg(2).
@@ -81,8 +82,8 @@ pub(crate) fn receive(from: BorrowedFd<'_>, batch: &mut Batch) -> io::Result<boo
     }
     let count = crate::sys::again_if_interrupted(|| {
         let (messages, flags) = (messages.as_mut_ptr(), libc::MSG_DONTWAIT);
-        // SAFETY: every header points to memory of its own which lives through the call, with its length: a
-        // name, a control buffer, and one part that lies in the batch's memory.
+        // SAFETY: each header points to memory of its own with the given length: a name, a control buffer,
+        // and one part of the batch's memory. All of it lives through the call.
         let count =
             unsafe { libc::recvmmsg(from.as_raw_fd(), messages, PACKETS_MAX as u32, flags, ptr::null_mut()) };
         usize::try_from(count).map_err(|_| io::Error::last_os_error())
@@ -90,13 +91,13 @@ pub(crate) fn receive(from: BorrowedFd<'_>, batch: &mut Batch) -> io::Result<boo
     for (n, message) in messages.iter().take(count).enumerate() {
         let header = &message.msg_hdr;
         let is_cut = header.msg_flags & libc::MSG_TRUNC != 0;
-        // SAFETY: the kernel filled this header's name and control buffer up to the lengths that it says.
+        // SAFETY: the kernel filled this header's name and control buffer up to the lengths that it set.
         batch.note(unsafe { packet_of(header, n * room, message.msg_len as usize, is_cut) });
     }
     Ok(count == PACKETS_MAX)
 }
 
-/// The packet of a header that the kernel filled, whose bytes are elsewhere.
+/// Makes the packet of a header that the kernel filled. The bytes are elsewhere.
 ///
 /// # Safety
 /// As [`name`] and [`Told::of`].
@@ -106,7 +107,7 @@ unsafe fn packet_of(header: &libc::msghdr, at: usize, len: usize, truncated: boo
     Packet { at, len, segment: told.segment, from, to: told.to, ecn: told.ecn, truncated }
 }
 
-/// The packet of which the kernel wrote the sender's name and what else it tells.
+/// Makes a packet from the sender's name and the control messages that the kernel wrote.
 ///
 /// # Safety
 /// The kernel wrote both, and `control` is aligned for `cmsghdr`.
@@ -118,37 +119,37 @@ pub(crate) unsafe fn packet(name: &[u8], control: &[u8], at: usize, len: usize, 
     header.msg_namelen = name.len() as libc::socklen_t;
     header.msg_control = control.as_ptr().cast_mut().cast();
     header.msg_controllen = control.len() as _;
-    // SAFETY: the lengths are those of the slices; nothing is written through the pointers.
+    // SAFETY: the lengths are those of the slices, and nothing is written through the pointers.
     unsafe { packet_of(&header, at, len, truncated) }
 }
 
-/// How long a name may be, and what else the kernel tells, in bytes.
+/// The most bytes of a name, and of control messages.
 #[cfg(feature = "io-uring")]
 pub(crate) const NAME_BYTES: usize = size_of::<libc::sockaddr_storage>();
 #[cfg(feature = "io-uring")]
 pub(crate) const CONTROL_BYTES: usize = size_of::<Control>();
 
-/// Memory for what the kernel tells of a packet, aligned as its headers need it: all that is asked for has 144
-/// bytes at most.
+/// Memory for a packet's control messages, aligned as their headers require. All requested messages together
+/// have at most 144 bytes.
 type Control = [u64; 24];
 
-/// The sender's name of a header that the kernel filled.
+/// Reads the sender's name of a header that the kernel filled.
 ///
 /// # Safety
-/// `msg_name` points to a `sockaddr_storage` with so many valid bytes as `msg_namelen` says.
+/// `msg_name` points to a `sockaddr_storage` with `msg_namelen` valid bytes.
 unsafe fn name(header: &libc::msghdr) -> Address {
     if header.msg_namelen == 0 {
         return Address::Unnamed;
     }
     let mut storage = SockAddrStorage::zeroed();
     let len = (header.msg_namelen as usize).min(size_of::<SockAddrStorage>());
-    // SAFETY: both have so many bytes, and are apart.
+    // SAFETY: both have at least `len` bytes, and do not overlap.
     unsafe { ptr::copy_nonoverlapping(header.msg_name.cast::<u8>(), (&raw mut storage).cast(), len) };
     // SAFETY: the kernel wrote an address of this length.
     from_system(&unsafe { SockAddr::new(storage, len as libc::socklen_t) })
 }
 
-/// What the kernel told of a packet beside its bytes.
+/// The header fields that the kernel reported for a packet.
 #[derive(Default)]
 struct Told {
     to: Option<IpAddr>,
@@ -159,44 +160,46 @@ struct Told {
 
 impl Told {
     /// # Safety
-    /// `msg_control` points to so many valid bytes as `msg_controllen` says, aligned for `cmsghdr`.
+    /// `msg_control` points to `msg_controllen` valid bytes, aligned for `cmsghdr`.
     unsafe fn of(header: &libc::msghdr) -> Told {
         let mut told = Told::default();
         // SAFETY: as promised by the caller.
         let mut at = unsafe { libc::CMSG_FIRSTHDR(header) };
         while !at.is_null() {
-            // SAFETY: it lies within the control buffer, as the two that find it promise.
+            // SAFETY: it lies within the control buffer, as CMSG_FIRSTHDR and CMSG_NXTHDR ensure.
             let (level, kind, data) = unsafe { ((*at).cmsg_level, (*at).cmsg_type, libc::CMSG_DATA(at)) };
             match (level, kind) {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                    // SAFETY: the kernel puts an in_pktinfo behind this kind, of any alignment.
+                    // SAFETY: the kernel puts an in_pktinfo after a header of this kind, with any alignment.
                     let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
-                    // Not `ipi_addr`, which may be a broadcast or a group: nothing can be sent from these.
+                    // Not `ipi_addr`, because that may be a broadcast or group address, which cannot be a
+                    // sender.
                     let own = Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes());
                     told.to = (!own.is_unspecified()).then_some(own.into());
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                    // SAFETY: the kernel puts an in6_pktinfo behind this kind, of any alignment.
+                    // SAFETY: the kernel puts an in6_pktinfo after a header of this kind, with any alignment.
                     let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
                     let to = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-                    // Of IPv4 the other kind tells.
+                    // For IPv4, IP_PKTINFO carries the address.
                     if to.to_ipv4_mapped().is_none() {
                         told.to = (!to.is_multicast()).then_some(to.into());
                     }
                 }
-                // SAFETY: the kernel puts one byte behind this kind.
+                // SAFETY: the kernel puts one byte after a header of this kind.
                 (libc::IPPROTO_IP, libc::IP_TOS) => told.ecn = Ecn::from_bits(unsafe { *data }),
                 (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
-                    // SAFETY: the kernel puts an int behind this kind, of any alignment.
+                    // SAFETY: the kernel puts an int after a header of this kind, with any alignment.
                     told.ecn = Ecn::from_bits(unsafe { data.cast::<i32>().read_unaligned() } as u8);
                 }
                 (libc::IPPROTO_UDP, libc::UDP_GRO) => {
-                    // SAFETY: the kernel puts an int behind this kind, of any alignment.
+                    // SAFETY: the kernel puts an int after a header of this kind, with any alignment.
                     let bytes = unsafe { data.cast::<i32>().read_unaligned() };
                     told.segment = usize::try_from(bytes).ok().filter(|bytes| *bytes > 0);
                 }
                 (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
-                    // SAFETY: the kernel puts a sock_extended_err behind this kind, of any alignment.
+                    // SAFETY: the kernel puts a sock_extended_err after a header of this kind, with any
+                    // alignment.
                     let error = unsafe { data.cast::<libc::sock_extended_err>().read_unaligned() };
                     told.error = Some((error.ee_origin, error.ee_errno as i32));
                 }
@@ -209,14 +212,14 @@ impl Told {
     }
 }
 
-/// Sends from the front of a queue, at most [`PACKETS_MAX`] packets, and takes off what the kernel took; says
-/// how many datagrams that were, and whether it stopped in the middle.
+/// Sends at most [`PACKETS_MAX`] packets from the front of a queue, and removes the packets that the kernel
+/// took. Returns how many datagrams those were, and whether the send stopped early.
 ///
 /// # Errors
-/// As sendmmsg(2), of the first packet; `InvalidInput` for a name that is none. Then nothing was taken.
+/// As sendmmsg(2), for the first packet. `InvalidInput` if its address is not valid. Then nothing was sent.
 pub(crate) fn send(to: BorrowedFd<'_>, queue: &mut DatagramQueue, together: bool) -> io::Result<Gone> {
     let mut names: [Option<SockAddr>; PACKETS_MAX] = [const { None }; PACKETS_MAX];
-    // Of each only as much is written as its packet needs, mostly nothing.
+    // Each is written only as far as its packet needs, so mostly not at all.
     let mut controls = [const { MaybeUninit::<Control>::uninit() }; PACKETS_MAX];
     let mut parts = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; PACKETS_MAX];
     let mut counts = [0; PACKETS_MAX];
@@ -246,8 +249,8 @@ pub(crate) fn send(to: BorrowedFd<'_>, queue: &mut DatagramQueue, together: bool
     }
     let taken = crate::sys::again_if_interrupted(|| {
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // SAFETY: so many headers point to a name, a control buffer and one part, or to nothing, each with its
-        // length; all of them live through the call, which writes to the headers only.
+        // SAFETY: `ready` headers point to a name, a control buffer and one part, or to nothing, each with
+        // its length. All of them live through the call, which writes to the headers only.
         let count = unsafe { libc::sendmmsg(to.as_raw_fd(), messages.as_mut_ptr(), ready as u32, flags) };
         usize::try_from(count).map_err(|_| io::Error::last_os_error())
     })?;
@@ -256,7 +259,7 @@ pub(crate) fn send(to: BorrowedFd<'_>, queue: &mut DatagramQueue, together: bool
     Ok(Gone { datagrams, is_stopped: taken < ready })
 }
 
-/// Writes what the kernel is told beside the bytes of a packet.
+/// Writes the control messages for a packet.
 fn put_control(header: &mut libc::msghdr, control: &mut MaybeUninit<Control>, run: &Run<'_>) {
     let is_v6 = match run.head.to.as_ref().and_then(Address::ip) {
         Some(to) => to.is_ipv6(),
@@ -285,7 +288,8 @@ fn put_control(header: &mut libc::msghdr, control: &mut MaybeUninit<Control>, ru
         _ => (),
     }
     if run.head.ecn != Ecn::NotCapable {
-        // Both, since IPv4 may leave through a socket of IPv6; the kernel passes over the other one.
+        // Set both, because IPv4 may leave through an IPv6 socket. The kernel ignores the one that does not
+        // apply.
         for kind in [(libc::IPPROTO_IPV6, libc::IPV6_TCLASS), (libc::IPPROTO_IP, libc::IP_TOS)] {
             put(control, &mut at, kind, i32::from(run.head.ecn.bits()));
         }
@@ -299,25 +303,27 @@ fn put_control(header: &mut libc::msghdr, control: &mut MaybeUninit<Control>, ru
     }
 }
 
-/// Appends one header with its data to a control buffer, of which so much is written before.
+/// Appends one header with its data to a control buffer of which `at` bytes are in use.
 fn put<T>(control: &mut MaybeUninit<Control>, at: &mut usize, (level, kind): (i32, i32), data: T) {
     let len = size_of::<T>() as u32;
-    // SAFETY: these two only compute.
+    // SAFETY: the macros only compute lengths.
     let (space, whole) = unsafe { (libc::CMSG_SPACE(len) as usize, libc::CMSG_LEN(len)) };
     assert!(*at + space <= size_of::<Control>(), "the buffer has room for all kinds together");
-    // SAFETY: the offset lies within the buffer, as was looked at above.
+    // SAFETY: the offset lies within the buffer, as checked above.
     let header = unsafe { control.as_mut_ptr().cast::<u8>().add(*at) }.cast::<libc::cmsghdr>();
-    // SAFETY: so many bytes were looked at above. The gaps behind header and data are sent, too.
+    // SAFETY: the buffer has `space` bytes left, as checked above. The padding after header and data is sent,
+    // too, so clear it.
     unsafe { header.cast::<u8>().write_bytes(0, space) };
-    // SAFETY: the buffer is aligned for u64, and every space is a multiple of that; it has room for it.
+    // SAFETY: the buffer is aligned for u64, every space is a multiple of that, and there is room for the
+    // header.
     unsafe { header.write(libc::cmsghdr { cmsg_len: whole as _, cmsg_level: level, cmsg_type: kind }) };
-    // SAFETY: the header was written above, and its data has room behind it.
+    // SAFETY: the header was written above, and there is room for its data after it.
     unsafe { libc::CMSG_DATA(header).cast::<T>().write_unaligned(data) };
     *at += space;
 }
 
-/// Takes the next report about a datagram that was sent: from the queue of errors with the address it was sent
-/// to, otherwise the socket's own error.
+/// Takes the next report about a sent datagram: from the error queue, with the address it was sent to, or
+/// else the socket's own error.
 ///
 /// # Errors
 /// As recvmsg(2) and getsockopt(2).
@@ -334,7 +340,7 @@ pub(crate) fn undelivered(socket: BorrowedFd<'_>) -> io::Result<Option<(Option<A
         let result = crate::sys::again_if_interrupted(|| {
             let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
             // SAFETY: the header points to a name and a control buffer that live through the call, with their
-            // lengths, and to no part: the beginning of the datagram itself is not wanted.
+            // lengths. It has no data part, because the start of the datagram itself is not needed.
             match unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, flags) } {
                 -1 => Err(io::Error::last_os_error()),
                 _ => Ok(()),
@@ -342,18 +348,19 @@ pub(crate) fn undelivered(socket: BorrowedFd<'_>) -> io::Result<Option<(Option<A
         });
         match result {
             Ok(()) => {
-                // SAFETY: the kernel filled the name and the control buffer up to the lengths that it says.
+                // SAFETY: the kernel filled the name and the control buffer up to the lengths that it set.
                 let (to, told) = unsafe { (name(&header), Told::of(&header)) };
-                // What this machine refused by itself was an error of the send already.
+                // An error of this machine was already the result of the send, so skip its report.
                 if let Some((libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6, number)) = told.error {
                     return Ok(Some((Some(to), io::Error::from_raw_os_error(number))));
                 }
             }
-            // Sockets without such a queue say one or the other.
+            // The queue is empty, or the socket has no such queue. The error differs, but both mean that
+            // there is only the socket's own error.
             Err(_) => return Ok(SockRef::from(&socket).take_error()?.map(|error| (None, error))),
         }
     }
 }
 
-/// The most datagrams of one packet (UDP_MAX_SEGMENTS of every kernel that has it).
+/// The most datagrams of one packet: UDP_MAX_SEGMENTS of every kernel that has it.
 const SEGMENTS_MAX: usize = 64;

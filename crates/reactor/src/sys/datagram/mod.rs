@@ -1,5 +1,5 @@
-//! Sockets for datagrams: opened, bound, joined to groups; the calls that move datagrams are in files of
-//! their own: in batches where the system has these, and one by one elsewhere.
+//! Datagram sockets: how to open and bind them, and how to join groups. The calls that move datagrams have
+//! files of their own: in batches where the system can do that, and one by one elsewhere.
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -32,8 +32,8 @@ use crate::{
     options::{BindOptions, Group},
 };
 
-/// Opens a socket for datagrams; [`Address::Unnamed`] is one without a name, of the peer's family if it has a
-/// peer.
+/// Opens a datagram socket. [`Address::Unnamed`] leaves it without a name, in the family of its peer if it
+/// has one.
 ///
 /// # Errors
 /// As socket(2), setsockopt(2), bind(2), connect(2).
@@ -62,7 +62,7 @@ pub(crate) fn bind(address: &Address, options: &BindOptions) -> io::Result<Owned
 }
 
 fn configure(socket: &Socket, is_v6: bool, options: &BindOptions) -> io::Result<()> {
-    // On Windows the option would let another program take the port away.
+    // On Windows this option would let another program take over the port.
     #[cfg(not(windows))]
     socket.set_reuse_address(options.reuse_address)?;
     #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
@@ -82,12 +82,12 @@ fn configure(socket: &Socket, is_v6: bool, options: &BindOptions) -> io::Result<
     }
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
-        // A sandbox may not know them.
+        // A sandbox may not know these options.
         let known = |result: io::Result<()>| match result {
             Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(()),
             result => result,
         };
-        // A socket of IPv6 may receive IPv4, too.
+        // An IPv6 socket may receive IPv4, too.
         known(socket.set_multicast_all_v4(options.multicast_all))?;
         if is_v6 {
             known(socket.set_multicast_all_v6(options.multicast_all))?;
@@ -99,7 +99,7 @@ fn configure(socket: &Socket, is_v6: bool, options: &BindOptions) -> io::Result<
     Ok(())
 }
 
-/// Enters a multicast group, or leaves it.
+/// Joins a multicast group, or leaves it.
 ///
 /// # Errors
 /// As setsockopt(2) of IP_ADD_MEMBERSHIP and its kin.
@@ -113,40 +113,41 @@ pub(crate) fn set_member(socket: Borrowed<'_>, group: &Group, member: bool) -> i
     }
 }
 
-/// What one send did.
+/// The outcome of one send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Gone {
-    /// So many datagrams were taken by the system.
+    /// How many datagrams the system took.
     pub(crate) datagrams: usize,
-    /// It took less than it was offered: for want of room, or for an error, which it does not tell with this.
-    /// That may have been the report about an earlier one.
+    /// Whether the system took less than it was offered. It had no room, or it met an error that this call
+    /// does not report. That error may have been the report about an earlier datagram.
     pub(crate) is_stopped: bool,
 }
 
-/// What an engine notes of a socket.
+/// An engine's knowledge of a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Facts {
-    /// A Unix socket: one whose peer is full says that it would block, and nothing tells when it is not.
+    /// Whether it is a Unix socket. A send to a Unix peer with a full queue would block, and no poll reports
+    /// when there is room again.
     pub(crate) is_unix: bool,
-    /// Equal datagrams may leave as one packet.
+    /// Whether datagrams of equal size may be sent as one packet.
     pub(crate) together: bool,
 }
 
 impl Facts {
-    /// Whether reports about datagrams that were sent wait in a queue of their own.
+    /// Returns whether reports about sent datagrams wait in a queue of their own.
     pub(crate) fn has_reports(self) -> bool {
         cfg!(target_os = "linux") && !self.is_unix
     }
 }
 
-/// How many packets one receive takes at most.
+/// The most packets that one receive takes.
 pub(crate) const PACKETS_MAX: usize = 32;
 
-/// Has a socket tell what a datagram's header said, and what became of those it sent. What the system does
-/// not know is left out.
+/// Makes a socket report header fields of received datagrams, and the fate of sent ones, as far as the system
+/// can do that.
 ///
 /// # Errors
-/// It is no socket for datagrams.
+/// It is not a datagram socket.
 pub(crate) fn prepare(socket: Borrowed<'_>) -> io::Result<Facts> {
     let socket = SockRef::from(&socket);
     if socket.r#type()? != Type::DGRAM {
@@ -158,8 +159,8 @@ pub(crate) fn prepare(socket: Borrowed<'_>) -> io::Result<Facts> {
     Ok(Facts { is_unix, together })
 }
 
-/// Whether an error of a socket may be the report about a datagram that it sent before: what ICMP (RFC 1122,
-/// section 4.1.3.3) and a local peer can say. Any other is of the socket itself.
+/// Returns whether an error may be the report about a datagram that the socket sent before. Such reports come
+/// from ICMP (RFC 1122, section 4.1.3.3) and from local peers. Any other error concerns the socket itself.
 pub(crate) fn is_report(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionRefused, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable,

@@ -1,6 +1,6 @@
-//! Datagrams one by one, where the system has no calls for many: all but Linux.
+//! Datagrams one by one, for systems without batch calls: all but Linux.
 //!
-//! What a datagram's header said is not asked for here: no destination address and no congestion bits.
+//! Header fields are not requested here, so there are no destination addresses and no congestion bits.
 #![allow(unsafe_code)]
 
 use std::{io, mem::MaybeUninit};
@@ -18,16 +18,16 @@ use crate::{
     },
 };
 
-/// Nothing can be asked for.
+/// Requests nothing, because there is nothing to request.
 pub(super) fn has_prepared(_: &SockRef<'_>, _: bool) -> bool {
     false
 }
 
-/// Every datagram is a packet of its own.
+/// Does nothing, because each datagram is a packet of its own.
 pub(super) fn set_together(_: &Socket, _: bool) {}
 
-/// Receives what is there, at most [`PACKETS_MAX`] packets, each into its part of the batch's memory. Whether
-/// there may be more.
+/// Receives at most [`PACKETS_MAX`] packets without waiting, each into its own part of the batch's memory.
+/// Returns whether there may be more.
 ///
 /// # Errors
 /// As recvmsg(2).
@@ -37,7 +37,7 @@ pub(crate) fn receive(from: Borrowed<'_>, batch: &mut Batch) -> io::Result<bool>
     let room = batch.room() / PACKETS_MAX;
     for n in 0..PACKETS_MAX {
         let slot = &mut batch.buffer()[n * room..(n + 1) * room];
-        // SAFETY: nobody writes anything that is not initialised: socket2 passes the slice to the system only.
+        // SAFETY: socket2 only passes the slice to the system, so nobody writes uninitialised bytes into it.
         let slot = unsafe { &mut *(&raw mut *slot as *mut [MaybeUninit<u8>]) };
         let received =
             again_if_interrupted(|| socket.recv_from_vectored(&mut [MaybeUninitSlice::new(&mut *slot)]));
@@ -58,11 +58,11 @@ pub(crate) fn receive(from: Borrowed<'_>, batch: &mut Batch) -> io::Result<bool>
     Ok(true)
 }
 
-/// Sends from the front of a queue, at most [`PACKETS_MAX`] packets, and takes off what the system took; says
-/// how many datagrams that were, and whether it stopped in the middle.
+/// Sends at most [`PACKETS_MAX`] packets from the front of a queue, and removes the packets that the system
+/// took. Returns how many datagrams those were, and whether the send stopped early.
 ///
 /// # Errors
-/// As sendto(2), of the first; `InvalidInput` for a name that is none. Then nothing was taken.
+/// As sendto(2), for the first packet. `InvalidInput` if its address is not valid. Then nothing was sent.
 pub(crate) fn send(to: Borrowed<'_>, queue: &mut DatagramQueue, _: bool) -> io::Result<Gone> {
     let socket = SockRef::from(&to);
     let (mut count, mut is_stopped) = (0, false);
@@ -86,12 +86,13 @@ pub(crate) fn send(to: Borrowed<'_>, queue: &mut DatagramQueue, _: bool) -> io::
     Ok(Gone { datagrams: count, is_stopped })
 }
 
-/// Takes the next report about a datagram that was sent: the socket's own error. To whom it was is not told.
+/// Takes the next report about a sent datagram, which is the socket's own error. It does not name the
+/// receiver.
 ///
 /// # Errors
 /// As getsockopt(2).
 pub(crate) fn undelivered(socket: Borrowed<'_>) -> io::Result<Option<(Option<Address>, io::Error)>> {
-    // Windows tells it to the next receive; what it calls the socket's error may stay.
+    // Windows reports it to the next receive, and its socket error may stay set.
     if cfg!(windows) {
         return Ok(None);
     }

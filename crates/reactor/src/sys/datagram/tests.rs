@@ -1,4 +1,4 @@
-//! What a socket for datagrams is set to, and what its calls do at their limits.
+//! The options of datagram sockets, and the limits of their calls.
 
 use std::os::fd::AsFd as _;
 
@@ -17,7 +17,7 @@ fn batch() -> Batch {
     Batch::with_room(PACKETS_MAX * (64 << 10))
 }
 
-/// Receives what is there, and the lengths of it.
+/// Receives all waiting packets, and returns their lengths.
 fn lengths(socket: &Owned, batch: &mut Batch) -> Vec<usize> {
     let mut lengths = Vec::new();
     while receive(socket.as_fd(), batch).is_ok() {
@@ -108,7 +108,7 @@ mod linux {
         sys::datagram::linux::set,
     };
 
-    /// What Linux's socket.h calls SO_NO_CHECK; with it the kernel refuses UDP_SEGMENT.
+    /// SO_NO_CHECK of Linux' socket.h. With it the kernel refuses UDP_SEGMENT.
     const NO_CHECK: i32 = 11;
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is no socket, at its bounds: a pipe that others share, parts of a queue, and signals held back.
+//! Descriptors that are not sockets, at their limits: a shared pipe, parts of a queue, and blocked signals.
 
 use std::{
     fs::File,
@@ -100,12 +100,12 @@ fn raise(signal: libc::c_int) {
 
 #[test]
 fn what_an_operation_raises_is_taken_and_what_was_pending_stays() {
-    // SIGUSR2 would end this process if one were delivered.
+    // If SIGUSR2 were delivered, it would end this process.
     holding(&[libc::SIGUSR2], || raise(libc::SIGUSR2));
     assert!(!is_pending(libc::SIGUSR2));
     holding(&[libc::SIGUSR2], || {
         raise(libc::SIGUSR2);
-        // Within, it is somebody else's, who has it blocked.
+        // The inner call must leave the signal alone, because the outer one had blocked it before.
         holding(&[libc::SIGUSR2], || ());
         assert!(is_pending(libc::SIGUSR2));
     });

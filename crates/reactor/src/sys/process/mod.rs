@@ -1,4 +1,5 @@
-//! Child processes: started by the standard library, waited for by pidfd or by a thread, and never by wait(-1).
+//! Child processes. The standard library starts them; a pidfd or a thread waits for each, and never by
+//! wait(-1).
 #![allow(unsafe_code)]
 
 #[cfg(target_os = "linux")]
@@ -24,16 +25,16 @@ use crate::{
 /// Starts a program.
 ///
 /// # Errors
-/// As fork(2) and execve(2), of which the child says what became of it; no child is left then.
+/// As fork(2) and execve(2); the child reports the error of execve(2). No child is left then.
 pub(crate) fn spawn(command: &mut Command, options: &SpawnOptions) -> io::Result<Child> {
     command.stdin(options.stdin.stdio()).stdout(options.stdout.stdio()).stderr(options.stderr.stdio());
     if options.group {
         command.process_group(0);
     }
-    // Where SIGCHLD is ignored the standard library panics for a program that it cannot execute and has forked for.
+    // If SIGCHLD is ignored, the standard library panics when it has forked but cannot execute the program.
     let mut started = guard::call(|| command.spawn()).map_err(io::Error::other)??;
     adopt(&mut started, options).inspect_err(|_| {
-        // It runs, and nobody could wait for it. What is killed does not make its parent wait.
+        // The child runs, and nothing could wait for it. Kill it, so that the wait is short.
         let _ = started.kill();
         let _ = started.wait();
     })
@@ -46,13 +47,13 @@ fn adopt(started: &mut Started, options: &SpawnOptions) -> io::Result<Child> {
     Ok(Child { process: watch(started.id(), options)?, stdin, stdout, stderr })
 }
 
-/// Finds out how the system tells of the child's end.
+/// Finds a way to learn of the child's end.
 fn watch(pid: u32, options: &SpawnOptions) -> io::Result<Process> {
     #[cfg(target_os = "linux")]
     match Pidfd::open(pid) {
         // A kernel before 5.3, or a sandbox.
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {}
-        // It ran, and ended already, and SIGCHLD is ignored: the kernel has kept nothing of it.
+        // The child has already exited, and SIGCHLD is ignored, so the kernel has kept nothing of it.
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {
             return Ok(Process::hosted(thread::forgotten(pid)?, pid, options));
         }
@@ -61,7 +62,8 @@ fn watch(pid: u32, options: &SpawnOptions) -> io::Result<Process> {
     Ok(Process::hosted(thread::watch(pid, options)?, pid, options))
 }
 
-/// Sends a signal to a process, or to its whole group. Only while nobody has reaped it: a pid is free then.
+/// Sends a signal to a process, or to its whole group. Only valid before the process is reaped, because
+/// reaping frees the pid.
 fn kill(pid: u32, of_group: bool, signal: i32) -> io::Result<()> {
     let pid = pid as libc::pid_t;
     // SAFETY: the call takes numbers only.
@@ -71,7 +73,7 @@ fn kill(pid: u32, of_group: bool, signal: i32) -> io::Result<()> {
     }
 }
 
-/// Asks how a child ended; `None` while it runs. It stays a zombie if `flags` has WNOWAIT.
+/// Returns how a child ended, or `None` while it runs. With WNOWAIT in `flags`, it stays a zombie.
 fn wait(kind: libc::idtype_t, id: libc::id_t, flags: i32) -> io::Result<Option<ExitStatus>> {
     // SAFETY: all zeroes is a valid siginfo.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
@@ -82,7 +84,7 @@ fn wait(kind: libc::idtype_t, id: libc::id_t, flags: i32) -> io::Result<Option<E
             _ => Err(io::Error::last_os_error()),
         }
     })?;
-    // SAFETY: waitid filled the part of a child that ended, or left it zero.
+    // SAFETY: waitid filled in the fields for a child that ended, or left them zero.
     let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
     Ok((pid != 0).then(|| {
         ExitStatus::from_raw(match info.si_code {

@@ -1,4 +1,4 @@
-//! A child by its descriptor: readable when it has ended, and never another's.
+//! A child's pidfd: readable once the child has ended, and never confused with another process.
 #![allow(unsafe_code)]
 
 use std::{
@@ -11,14 +11,14 @@ use std::{
 pub(crate) struct Pidfd {
     descriptor: OwnedFd,
     pid: u32,
-    /// The signals go to the whole group.
+    /// Signals go to the whole group.
     pub(crate) of_group: bool,
-    /// What is left of the group ends with it.
+    /// The rest of the group is killed when the child ends.
     pub(crate) ends_group: bool,
 }
 
 impl Pidfd {
-    /// Of a child of this process that nobody has reaped.
+    /// Opens the pidfd of a child of this process that nobody has reaped.
     ///
     /// # Errors
     /// As pidfd_open(2).
@@ -28,7 +28,7 @@ impl Pidfd {
         if number < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the kernel has just made it, CLOEXEC, and nobody else knows it.
+        // SAFETY: the kernel has just opened it, with CLOEXEC, and no other code knows it.
         let descriptor = unsafe { OwnedFd::from_raw_fd(number as RawFd) };
         Ok(Pidfd { descriptor, pid, of_group: false, ends_group: false })
     }
@@ -37,42 +37,45 @@ impl Pidfd {
         &self.descriptor
     }
 
-    /// How it ended, once; it is no zombie then.
+    /// Reaps the child, and returns how it ended.
     ///
     /// # Errors
-    /// `WouldBlock` while it runs; ECHILD when somebody else has reaped it, or the program ignores SIGCHLD.
+    /// `WouldBlock` while it runs. ECHILD if somebody else has reaped it, or if the program ignores SIGCHLD.
     pub(crate) fn reap(&self) -> io::Result<ExitStatus> {
         let id = self.descriptor.as_raw_fd() as libc::id_t;
         if self.ends_group {
             super::wait(libc::P_PIDFD, id, libc::WNOHANG | libc::WNOWAIT)?
                 .ok_or(io::ErrorKind::WouldBlock)?;
-            // The zombie keeps its number from being used again. There may be nobody left.
+            // The zombie keeps the group's number in use. The group may be empty, so ignore errors.
             let _ = super::kill(self.pid, true, libc::SIGKILL);
         }
         super::wait(libc::P_PIDFD, id, libc::WNOHANG)?.ok_or(io::ErrorKind::WouldBlock.into())
     }
 
-    /// Sends a signal; this process has not reaped it yet. To the group: only if nobody else has.
+    /// Sends a signal. This process must not have reaped the child yet. A signal for the group is sent only
+    /// if nobody else has reaped it either.
     ///
     /// # Errors
-    /// As kill(2); ESRCH when somebody else has reaped it, whoever of its group is left.
+    /// As kill(2). ESRCH if somebody else has reaped the child, even if others of its group are left.
     pub(crate) fn signal(&self, number: i32) -> io::Result<()> {
         if !self.of_group {
             return self.send(number);
         }
-        // Once it was reaped its group may be empty, and the number be another group's: only the descriptor knows.
-        // A group has no descriptor, so this is not seen: that somebody else reaps it between the two calls.
+        // After a reap the number may belong to another group, and only the descriptor reveals that. A group
+        // has no descriptor, so a reap by somebody else between the two calls goes unnoticed.
         match self.send(0) {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(error),
-            // It is there, also where it may not be signalled itself (EPERM) and others of its group may.
+            // The child exists, perhaps without permission to signal it (EPERM). Others of its group may
+            // still permit it.
             _ => super::kill(self.pid, true, number),
         }
     }
 
-    /// Sends a signal to the child alone; none to whoever has its number after it.
+    /// Sends a signal to the child alone, and never to a later process with its number.
     fn send(&self, number: i32) -> io::Result<()> {
         let (fd, nothing) = (self.descriptor.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
-        // SAFETY: a null pointer stands for what kill(2) would fill in; the other arguments are numbers.
+        // SAFETY: with a null pointer the kernel fills in the fields as kill(2) does. The other arguments are
+        // numbers.
         match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, nothing, 0) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
@@ -92,7 +95,7 @@ mod tests {
 
     #[test]
     fn the_group_of_a_child_that_somebody_else_reaped_is_sent_no_signal() {
-        // One of the group lives on when its leader has ended, and says what it is told.
+        // A child of the group outlives its leader, and prints the signal that it gets.
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "exec 3<&0; cat <&3 & exit 0"]).process_group(0);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a shell");

@@ -1,5 +1,5 @@
-//! Children whose owner has gone: one thread for all of them waits until each has ended, so that none stays a
-//! zombie. It ends when there are none.
+//! Reaps children whose owner is gone, so that none stays a zombie. One thread waits for all of them, and
+//! ends with the last.
 #![allow(unsafe_code)]
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 
 use super::Pidfd;
 
-/// Children that the thread does not know of yet, and how to tell it.
+/// Children that the thread does not know yet, and the pipe that wakes it.
 struct Reaper {
     new: Vec<Pidfd>,
     bell: PipeWriter,
@@ -20,10 +20,10 @@ struct Reaper {
 
 static REAPER: Mutex<Option<Reaper>> = Mutex::new(None);
 
-/// Waits for a child in its owner's place. Without a thread or a pipe it stays a zombie until the process ends,
-/// which is all that can be done then.
+/// Waits for a child in its owner's place. If the system has no thread or pipe left, the child stays a zombie
+/// until this process ends.
 pub(crate) fn hand_on(child: Pidfd) {
-    // One that has ended needs nobody, and neither does one that somebody else has reaped.
+    // Nothing is left to do for a child that has ended, or that somebody else has reaped.
     if !matches!(child.reap(), Err(e) if e.kind() == io::ErrorKind::WouldBlock) {
         return;
     }
@@ -33,7 +33,7 @@ pub(crate) fn hand_on(child: Pidfd) {
     }
     if let Some(reaper) = &mut *reaper {
         reaper.new.push(child);
-        // One byte is enough for many, so a full pipe has told already.
+        // If the pipe is full, the thread is about to wake anyway.
         let _ = reaper.bell.write(&[1]);
     }
 }
@@ -64,8 +64,8 @@ fn reap(mut ear: PipeReader) {
         if let Err(error) = super::super::poll(&mut entries, -1)
             && error.kind() != io::ErrorKind::Interrupted
         {
-            // Out of memory, or more entries than the process may have descriptors by now. Either may last, and
-            // the children are asked all the same: so often, and no more often.
+            // poll(2) had no memory, or RLIMIT_NOFILE was lowered below the number of entries. Either may
+            // last. Check the children all the same, but only at intervals.
             thread::sleep(PAUSE);
         }
         if entries[0].revents != 0 {
@@ -75,5 +75,5 @@ fn reap(mut ear: PipeReader) {
     }
 }
 
-/// How long it rests where it cannot wait.
+/// The interval of the checks when poll(2) fails.
 const PAUSE: Duration = Duration::from_millis(10);

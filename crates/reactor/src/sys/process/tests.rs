@@ -1,4 +1,4 @@
-//! How a child's end is told without pidfds, which Linux has: by the thread, on every system.
+//! Waiting for a child by a thread, which works on every system, also on those without pidfds.
 
 use std::{
     os::fd::AsFd as _,
@@ -8,7 +8,7 @@ use std::{
 use super::*;
 use crate::Source;
 
-/// Starts a shell; gives its number and its input.
+/// Starts a shell, and returns its number and its input.
 #[expect(clippy::zombie_processes, reason = "what is under test waits for it")]
 fn start(script: &str) -> (u32, Option<ChildStdin>) {
     let mut child =
@@ -16,7 +16,7 @@ fn start(script: &str) -> (u32, Option<ChildStdin>) {
     (child.id(), child.stdin.take())
 }
 
-/// Waits for the word of the thread.
+/// Waits for the thread's report.
 fn told(source: Source<'_>) -> i32 {
     let descriptor = source.descriptor().expect("it is a pipe");
     let mut entry = [libc::pollfd {
@@ -64,7 +64,8 @@ fn a_child_that_somebody_else_reaped_ends_the_pipe_without_a_word() {
 
 #[test]
 fn a_number_that_is_no_child_of_ours_any_more_is_sent_no_signal() {
-    // As if it had been reaped, and its number given to another process: this one, which is not its own child.
+    // As if the child had been reaped, and its number given to another process: this one, which is not its
+    // own child.
     let watched = thread::watch(std::process::id(), &SpawnOptions::default()).expect("there is a thread");
     let descriptor = watched.source().descriptor().expect("it is a pipe");
     while super::super::file::look(descriptor, libc::POLLIN).expect("it is watched") == 0 {

@@ -1,7 +1,8 @@
-//! Where a child has no descriptor: a thread for each waits for that one, and tells of its end through a pipe.
+//! Waits for a child without a pidfd. One thread for each child waits for it, and reports its end through a
+//! pipe.
 //!
-//! The thread also reaps it, so no zombie is left when the owner has gone. A signal is sent under the lock which
-//! the reaping takes, and so never to a number that is another's by then.
+//! The thread also reaps the child, so no zombie is left if the owner is gone. Signals and reaping take the
+//! same lock, so a signal never hits another process that has got the number.
 
 use std::{
     io::{self, PipeReader, Write as _},
@@ -27,17 +28,17 @@ struct State {
     is_reaped: Mutex<bool>,
 }
 
-/// Starts the thread.
+/// Starts the thread that waits for the child.
 ///
 /// # Errors
-/// The system has no thread, or no pipe.
+/// The system has no thread or no pipe left.
 pub(super) fn watch(pid: u32, options: &SpawnOptions) -> io::Result<Box<dyn Hosted>> {
     let (ended, mut teller) = io::pipe()?;
     super::super::file::make_ours(std::os::fd::AsFd::as_fd(&ended))?;
     let state = Arc::new(State { pid, is_reaped: Mutex::new(false) });
     let (kept, ends_group) = (state.clone(), options.ends_group());
     let wait = move || {
-        // Nobody may be there to be told.
+        // The owner may be gone, so ignore errors.
         if let Ok(status) = kept.wait(ends_group) {
             let _ = teller.write_all(&status.into_raw().to_ne_bytes());
         }
@@ -46,10 +47,11 @@ pub(super) fn watch(pid: u32, options: &SpawnOptions) -> io::Result<Box<dyn Host
     Ok(Box::new(Watched { ended, of_group: options.group, state }))
 }
 
-/// A child that has ended and left no status: it is told at once, without a word, and takes no signal.
+/// Stands for a child that has ended and left no status. Its pipe ends at once, without a report, and it
+/// takes no signals.
 ///
 /// # Errors
-/// The system has no pipe.
+/// The system has no pipe left.
 #[cfg(target_os = "linux")]
 pub(super) fn forgotten(pid: u32) -> io::Result<Box<dyn Hosted>> {
     let (ended, _) = io::pipe()?;
@@ -59,7 +61,8 @@ pub(super) fn forgotten(pid: u32) -> io::Result<Box<dyn Hosted>> {
 }
 
 impl State {
-    /// Waits without reaping, then reaps while no signal is being sent. After an error somebody else has reaped it.
+    /// Waits without reaping, then reaps while no signal is being sent. An error means that somebody else has
+    /// reaped it.
     fn wait(&self, ends_group: bool) -> io::Result<ExitStatus> {
         let ended = super::wait(libc::P_PID, self.pid as _, libc::WNOWAIT);
         let mut is_reaped = self.is_reaped.lock().unwrap_or_else(PoisonError::into_inner);
