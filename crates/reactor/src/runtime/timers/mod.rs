@@ -1,43 +1,48 @@
-//! Deadlines: which is next, and which are due, in the order of (deadline, sequence of setting).
+//! The timer wheel: it finds the next deadline, and the due timers in the order of (deadline, sequence of
+//! setting).
 //!
 //! # Contract
 //!
-//! A timer fires in the first batch that is opened at or after its exact deadline, to the nanosecond,
-//! and never before. [`Wheel::expire`] opens a batch, [`Wheel::pop_due`] hands out its timers one by
-//! one: by deadline, and those of one instant in the order in which they were set. Between two pops
-//! anything may be set, cancelled or reset. A timer of the batch that is cancelled or moved before its
-//! turn does not fire; one that is set or moved while the batch is open is never part of it, even if
-//! its deadline has passed: it fires in the next. What exceeds the limit of a batch stays due, and
-//! competes by its deadline in the next batch. A full batch is not filled up again when some of it is
-//! cancelled.
+//! A timer fires in the first batch that is opened at or after its exact deadline, to the nanosecond, and
+//! never before. [`Wheel::expire`] opens a batch, and [`Wheel::pop_due`] returns its timers one by one: by
+//! deadline, and those of the same instant in the order in which they were set.
 //!
-//! [`Wheel::next`] says when to open the next batch. It is never later than the earliest deadline, and
-//! opening a batch at that moment makes progress: it fires a timer, or it empties a slot that was
-//! remembered for a timer since cancelled or moved. So without cancelling and moving every wake-up
-//! fires, and with it there is at most one idle wake-up for each timer cancelled or moved. A timer at
-//! [`Time::NEVER`] occupies a place and nothing else.
+//! The caller may set, cancel or reset timers between two pops. A timer of the batch that is cancelled or
+//! moved before its turn does not fire. A timer that is set or moved while the batch is open is never part of
+//! it, even if its deadline has passed: it fires in the next batch. Timers beyond the limit of a batch stay
+//! due, and compete by their deadline in the next batch. A full batch is not refilled when some of its timers
+//! are cancelled.
 //!
-//! Setting, cancelling and moving cost a constant, but for timers of the current tick, which live in a
-//! heap. Time may jump over any distance: the cost is that of the timers met, each refiled at most once
-//! per level. A key names one life of a timer; when that is over the key is stale, and harmless.
+//! [`Wheel::next`] returns when to open the next batch. That is never later than the earliest deadline.
+//! Opening a batch then makes progress: it either fires a timer, or empties a slot that was remembered for a
+//! timer since cancelled or moved. So if nothing is cancelled or moved, every wake-up fires a timer.
+//! Otherwise there is at most one idle wake-up for each timer cancelled or moved. A timer at [`Time::NEVER`]
+//! takes up an entry and never wakes the loop.
 //!
-//! # How
+//! Setting, cancelling and moving take constant time, except for timers of the current tick, which live in a
+//! heap. Time may jump by any distance. The cost depends only on the timers met on the way, each of which is
+//! refiled at most once per level. A key names one life of a timer. After that life the key is stale, and
+//! harmless.
 //!
-//! Time is cut into ticks of 2^18 ns, 262 µs. A slot is a doubly linked list of entries of one slab.
-//! Level 0 has one slot for each of the 64 ticks of the current block, level 1 one for each of the 64
-//! blocks of the current block of blocks, and so on: a timer is filed at the level of the highest six
-//! bits in which its tick differs from the current one. Eight levels cover all bits of a tick, so there
-//! is no horizon. All that is in a lower level is earlier than all that is in a higher one, and a word
-//! of bits per level tells which slots are occupied: the earliest slot takes two instructions to find.
-//! When its time has come it is emptied, and its timers are filed anew, lower; those that reached their
-//! tick go to the heap `near`, which puts them into their exact order. So the length of a tick changes
-//! no deadline: at 262 µs three levels hold a minute, and a tick of a hundred thousand timers spread
-//! over that minute still holds less than one.
+//! # How it works
 //!
-//! Each slot remembers the earliest deadline it was given, and that is the moment to wake: not its
-//! beginning. This also makes moving a deadline further into the future, as idle timeouts do with every
-//! message, nearly free: the entry stays in its slot and only its deadline is written. When the slot is
-//! emptied the entry is filed where it belongs.
+//! Time is divided into ticks of 2^18 ns, 262 µs. A slot is a doubly linked list of entries in one slab.
+//! Level 0 has one slot for each of the 64 ticks of the current block, level 1 has one for each of the 64
+//! blocks of the current block of blocks, and so on. A timer is filed at the level of the highest six bits in
+//! which its tick differs from the current one. Eight levels cover all bits of a tick, so there is no
+//! horizon.
+//!
+//! Everything in a lower level is earlier than everything in a higher one. A bitmap for each level marks the
+//! occupied slots, so finding the earliest slot takes two instructions. When a slot's time has come, it is
+//! emptied and its timers are filed again at lower levels. Timers that have reached their tick go to the heap
+//! `near`, which puts them into their exact order. So the length of a tick affects no deadline. With 262 µs,
+//! three levels cover a minute, and with a hundred thousand timers spread over that minute, a tick holds less
+//! than one on average.
+//!
+//! Each slot remembers the earliest deadline that it was given, and the loop wakes at that time, not at the
+//! slot's beginning. This also makes it nearly free to move a deadline into the future, as idle timeouts do
+//! with every message: the entry stays in its slot, and only its deadline changes. When the slot is emptied,
+//! the entry is filed where it belongs.
 
 mod near;
 #[cfg(test)]
@@ -46,14 +51,14 @@ mod tests;
 use self::near::{Item, Near};
 use crate::clock::Time;
 
-/// Holds the pending timers of a runtime, each with a small payload.
+/// The pending timers of a runtime, each with a small payload.
 #[derive(Debug)]
 pub(crate) struct Wheel<T> {
     entries: Vec<Entry<T>>,
     slots: Box<[Slot; SLOTS]>,
     occupied: [u64; LEVELS + 1],
     near: Near,
-    /// The tick up to which slots were emptied; it lags behind `now` only when a limit stopped it.
+    /// The tick up to which slots are empty. It lags behind `now` only if a limit stopped the emptying.
     tick: u64,
     now: u64,
     sequence: u64,
@@ -63,7 +68,7 @@ pub(crate) struct Wheel<T> {
     limit: usize,
 }
 
-/// Names one life of a timer: eight bytes.
+/// The name of one life of a timer, in eight bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct TimerKey {
     index: u32,
@@ -77,11 +82,11 @@ impl Default for TimerKey {
 }
 
 impl TimerKey {
-    /// Names no timer: an entry with this generation is retired.
+    /// Names no timer, because an entry with this generation is retired.
     pub(crate) const NONE: TimerKey = TimerKey { index: u32::MAX, generation: u32::MAX };
 }
 
-/// Gives back the payload for which there was no room.
+/// The payload for which there was no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full<T>(pub(crate) T);
 
@@ -89,8 +94,8 @@ pub(crate) struct Full<T>(pub(crate) T);
 struct Entry<T> {
     at: u64,
     sequence: u64,
-    /// The neighbours in the slot. In `near`, `prev` is the position there; if free, `next` is the next
-    /// free entry.
+    /// The neighbours in the slot. In `near`, `prev` is the position there. In a free entry, `next` is the
+    /// next free entry.
     prev: u32,
     next: u32,
     generation: u32,
@@ -100,13 +105,13 @@ struct Entry<T> {
 
 #[derive(Debug, Clone, Copy)]
 struct Slot {
-    /// A lower bound of the deadlines in the slot, exact until one is taken out or moved.
+    /// A lower bound of the deadlines in the slot. It is exact until an entry is removed or moved.
     soonest: u64,
     head: u32,
 }
 
 impl<T: Copy> Wheel<T> {
-    /// Makes an empty wheel at [`Time::ZERO`] for at most `limit` timers, which is cut to 2^31.
+    /// Makes an empty wheel at [`Time::ZERO`] for at most `limit` timers, or 2^31 if that is less.
     pub(crate) fn new(limit: usize) -> Self {
         Wheel {
             entries: Vec::new(),
@@ -123,10 +128,10 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// Sets a timer that fires in the first batch opened at or after `at`, later than the open one.
+    /// Sets a timer. It fires in the first batch opened at or after `at`, but not in the open one.
     ///
     /// # Errors
-    /// [`Full`] with the payload when the wheel holds as many timers as its limit allows.
+    /// [`Full`] with the payload if the wheel already holds `limit` timers.
     pub(crate) fn set(&mut self, at: Time, payload: T) -> Result<TimerKey, Full<T>> {
         if self.len >= self.limit {
             return Err(Full(payload));
@@ -137,18 +142,19 @@ impl<T: Copy> Wheel<T> {
         Ok(TimerKey { index, generation: self.entries[index as usize].generation })
     }
 
-    /// Removes a timer and returns its payload; `None` if the key is stale.
+    /// Removes a timer and returns its payload, or `None` if the key is stale.
     pub(crate) fn cancel(&mut self, key: TimerKey) -> Option<T> {
         self.entry(key)?;
         self.detach(key.index);
         Some(self.release(key.index))
     }
 
-    /// Moves a timer to `at`, as if it were set now; false if the key is stale.
+    /// Moves a timer to `at`, as if it were set now. Returns false if the key is stale.
     pub(crate) fn reset(&mut self, key: TimerKey, at: Time) -> bool {
         let Some(entry) = self.entry(key) else { return false };
         let (place, at) = (entry.place, at.as_nanos());
-        // The slot is emptied in time for this deadline too, and then files the entry where it belongs.
+        // The slot will be emptied in time for this deadline, too, and then the entry is filed where it
+        // belongs.
         let stays = place < FRESH && at >= self.slots[place as usize].soonest && at != NEVER;
         if !stays {
             self.detach(key.index);
@@ -163,13 +169,13 @@ impl<T: Copy> Wheel<T> {
         true
     }
 
-    /// Returns the moment at which a timer is due; `None` if the key is stale.
+    /// Returns the deadline of a timer, or `None` if the key is stale.
     pub(crate) fn deadline(&self, key: TimerKey) -> Option<Time> {
         self.entry(key).map(|entry| Time::from_nanos(entry.at))
     }
 
-    /// Returns the moment at which to open the next batch, which may have passed; `None` if there is
-    /// nothing to wait for.
+    /// Returns when to open the next batch, which may have passed already. `None` means that there is nothing
+    /// to wait for.
     pub(crate) fn next(&self) -> Option<Time> {
         let at = if self.occupied[LEVELS] != 0 {
             self.now
@@ -183,14 +189,14 @@ impl<T: Copy> Wheel<T> {
 
     /// Opens a batch of at most `limit` timers whose deadlines are not after `now`.
     ///
-    /// What was left of the batch before competes in this one. A `now` before that of an earlier call
-    /// counts as that one.
+    /// Timers left over from the previous batch compete in this one. If `now` is earlier than in a previous
+    /// call, that call's time is used instead.
     pub(crate) fn expire(&mut self, now: Time, limit: usize) {
         self.now = self.now.max(now.as_nanos());
         self.batch_left = limit;
         self.empty(FRESH as usize);
         let target = self.now >> TICK_BITS;
-        // What is in `near` is earlier than what is in the slots, so a full batch needs no more of them.
+        // All timers in `near` are earlier than those in the slots, so a full batch needs no more of them.
         while self.near.len() < limit {
             let earliest = self.earliest().map(|place| (place, self.beginning(place)));
             let Some((place, tick)) = earliest.filter(|&(_, tick)| tick <= target) else {
@@ -202,7 +208,7 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// Takes the next timer of the open batch; `None` when the batch is used up.
+    /// Takes the next timer of the open batch, or returns `None` if the batch is used up.
     pub(crate) fn pop_due(&mut self) -> Option<(TimerKey, T)> {
         let first = self.near.first().filter(|first| self.batch_left > 0 && first.at <= self.now)?;
         self.batch_left -= 1;
@@ -211,13 +217,13 @@ impl<T: Copy> Wheel<T> {
         Some((key, self.release(first.index)))
     }
 
-    /// Returns how many timers are pending, those of the open batch and those at [`Time::NEVER`] too.
+    /// Returns how many timers are pending, including those of the open batch and those at [`Time::NEVER`].
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Tells whether no timer is pending.
+    /// Returns whether no timer is pending.
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -228,8 +234,7 @@ impl<T: Copy> Wheel<T> {
         self.entries.capacity() * size_of::<Entry<T>>() + self.near.heap_bytes() + size_of::<[Slot; SLOTS]>()
     }
 
-    /// Finds the living entry of a key. Releasing an entry changes its generation, so no other test is
-    /// needed.
+    /// Finds the live entry of a key. Releasing an entry changes its generation, so comparing that is enough.
     fn entry(&self, key: TimerKey) -> Option<&Entry<T>> {
         self.entries.get(key.index as usize).filter(|entry| entry.generation == key.generation)
     }
@@ -254,16 +259,17 @@ impl<T: Copy> Wheel<T> {
             self.entries.reserve_exact(wanted.min(self.limit.saturating_sub(count)).max(1));
         }
         self.entries.push(Entry { at, sequence, prev: NIL, next: NIL, generation: 0, place: ASIDE, payload });
-        // Only entries whose generations are used up are not reused, so this stays close to the limit.
+        // Entries are not reused once their generations are used up. There are few of them, so this stays
+        // close to the limit.
         count as u32
     }
 
-    /// Ends the life of an entry that is in no list.
+    /// Ends the life of an entry. The entry must not be in a list.
     fn release(&mut self, index: u32) -> T {
         self.len -= 1;
         let entry = &mut self.entries[index as usize];
         entry.generation += 1;
-        // An entry that has used up its generations is retired: no key was ever made with the last one.
+        // An entry retires when its generations are used up. No key was ever made with the last one.
         if entry.generation != u32::MAX {
             entry.next = self.free;
             self.free = index;
@@ -277,7 +283,7 @@ impl<T: Copy> Wheel<T> {
         if at == NEVER {
             self.entries[index as usize].place = ASIDE;
         } else if at <= self.now {
-            // Not into `near`: there the open batch would find it.
+            // Not into `near`, because the open batch would find it there.
             self.link(index, FRESH);
         } else {
             let settled = self.near.len();
@@ -288,7 +294,8 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// Puts an entry into its slot or, when its tick has come, at the end of `near`, yet to be settled.
+    /// Puts an entry into its slot. If its tick has come, appends it to `near` instead, which must be settled
+    /// later.
     fn sort(&mut self, index: u32) {
         let entry = &mut self.entries[index as usize];
         let tick = entry.at >> TICK_BITS;
@@ -302,7 +309,7 @@ impl<T: Copy> Wheel<T> {
         self.link(index, (level as u16) << SLOT_BITS | slot as u16);
     }
 
-    /// Empties a slot and files what was in it anew.
+    /// Empties a slot and files its entries again.
     fn empty(&mut self, place: usize) {
         let mut index = self.slots[place].head;
         self.slots[place] = EMPTY;
@@ -330,7 +337,7 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// Takes an entry out of where it is.
+    /// Removes an entry from its list or from the heap.
     fn detach(&mut self, index: u32) {
         let Entry { prev, next, place, .. } = self.entries[index as usize];
         match place {
@@ -357,8 +364,8 @@ impl<T: Copy> Wheel<T> {
         Some(level << SLOT_BITS | self.occupied[level].trailing_zeros() as usize)
     }
 
-    /// Returns the first tick of an occupied slot. All of them lie ahead, in the current block of their
-    /// level.
+    /// Returns the first tick of an occupied slot. All occupied slots lie ahead, in the current block of
+    /// their level.
     fn beginning(&self, place: usize) -> u64 {
         let shift = (place as u32 >> SLOT_BITS) * SLOT_BITS;
         let block = self.tick >> (shift + SLOT_BITS) << (shift + SLOT_BITS);
@@ -370,15 +377,15 @@ impl<T: Copy> Wheel<T> {
 const TICK_BITS: u32 = 18;
 const SLOT_BITS: u32 = 6;
 const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
-/// As many as it takes to tell any two ticks apart.
+/// The number of levels that can distinguish any two ticks.
 const LEVELS: usize = (u64::BITS - TICK_BITS).div_ceil(SLOT_BITS) as usize;
 
-/// The list of what was set or moved to a moment that had passed: the first one behind the levels.
+/// The list of timers that were set or moved to a time that had passed. It follows the levels.
 const FRESH: u16 = (LEVELS as u16) << SLOT_BITS;
 const SLOTS: usize = FRESH as usize + 1;
-/// In the heap of the current tick.
+/// The heap of the current tick.
 const NEAR: u16 = FRESH + 1;
-/// In no list: it never fires.
+/// In no list, because the timer never fires.
 const ASIDE: u16 = FRESH + 2;
 
 const NIL: u32 = u32::MAX;
@@ -386,6 +393,6 @@ const NEVER: u64 = Time::NEVER.as_nanos();
 const EMPTY: Slot = Slot { soonest: NEVER, head: NIL };
 const LIMIT_MAX: usize = 1 << 31;
 
-/// The slab grows by one part in so many: a doubling would hold twice what is used.
+/// The slab grows by this fraction, because doubling it would take twice the memory in use.
 const GROWTH: usize = 8;
 const GROWTH_MIN: usize = 64;

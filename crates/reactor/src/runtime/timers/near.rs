@@ -1,20 +1,19 @@
-//! The timers of the current tick: a heap that knows where each of its entries is.
+//! The timers of the current tick: a heap that knows the position of each entry.
 //!
-//! The wheel sorts only down to a tick. What has reached its tick comes here and leaves in the exact
-//! order of (deadline, sequence of setting). Each entry carries its position in the heap, in the link
-//! it does not need while it is here, so that taking one out of the middle is a true removal and
-//! nothing stale is ever left behind. The keys are copied into the heap: comparing does not touch the
-//! slab.
+//! The wheel sorts only down to a tick. Timers that reach their tick move here, and leave in the exact order
+//! of (deadline, sequence of setting). Each entry stores its position in the heap, in a link that it does not
+//! need while it is here. So an entry can really be removed from the middle, and nothing stale stays behind.
+//! The heap holds copies of the keys, so that comparing does not touch the slab.
 
 use super::Entry;
 
-/// Holds what is due or about to be, earliest first.
+/// The timers that are due or nearly due, earliest first.
 #[derive(Debug, Default)]
 pub(super) struct Near {
     heap: Vec<Item>,
 }
 
-/// Is one timer: what it is sorted by, and the place of its entry in the slab.
+/// One timer: its sort key, and its entry's index in the slab.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Item {
     pub(super) at: u64,
@@ -42,12 +41,12 @@ impl Near {
         self.heap.capacity() * size_of::<Item>()
     }
 
-    /// Appends a timer out of order: nothing but `append` may follow until [`Near::settle`].
+    /// Appends a timer out of order. Only `append` may be called until [`Near::settle`].
     pub(super) fn append(&mut self, item: Item) {
         self.heap.push(item);
     }
 
-    /// Puts what was appended since the heap had `settled` timers into its order.
+    /// Restores the order after appends to a heap of `settled` timers.
     pub(super) fn settle<T>(&mut self, entries: &mut [Entry<T>], settled: usize) {
         if settled > 0 {
             for position in settled..self.heap.len() {
@@ -62,14 +61,14 @@ impl Near {
         }
     }
 
-    /// Takes out the timer at `position`.
+    /// Removes the timer at `position`.
     pub(super) fn remove<T>(&mut self, entries: &mut [Entry<T>], position: usize) {
         self.heap.swap_remove(position);
         if position < self.heap.len() {
             let position = self.up(entries, position);
             self.down(entries, position);
         } else if self.heap.is_empty() {
-            // One crowded tick does not hold its memory for ever.
+            // Do not keep the memory of one crowded tick for ever.
             self.heap.shrink_to(KEPT);
         }
     }
@@ -110,8 +109,8 @@ impl Near {
     }
 }
 
-/// How many children a node has: four share a cache line or two, and halve the depth.
+/// How many children a node has. Four children share one or two cache lines, and halve the depth.
 const ARITY: usize = 4;
 
-/// How many timers the heap keeps room for when it is empty.
+/// How many timers an empty heap keeps room for.
 const KEPT: usize = 1024;

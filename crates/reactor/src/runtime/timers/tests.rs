@@ -1,4 +1,4 @@
-//! The wheel against a model that is obviously right, and each sentence of its contract.
+//! Tests the wheel against a simple model, and each sentence of its contract.
 
 use super::*;
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ fn at(nanos: u64) -> Time {
     Time::from_nanos(nanos)
 }
 
-/// Opens a batch and takes all of it.
+/// Opens a batch and takes all of its timers.
 fn fire<T: Copy>(wheel: &mut Wheel<T>, now: Time, limit: usize) -> Vec<T> {
     wheel.expire(now, limit);
     std::iter::from_fn(|| wheel.pop_due()).map(|(_, payload)| payload).collect()
@@ -35,15 +35,14 @@ impl Random {
         (self.0 >> 11) % bound
     }
 
-    /// Returns a distance from 1 ns to 60 days, or to 2^`magnitudes` ns, all magnitudes being equally
-    /// likely.
+    /// Returns a distance from 1 ns to 60 days, or to 2^`magnitudes` ns. All magnitudes are equally likely.
     fn distance(&mut self, magnitudes: u64) -> Duration {
         let magnitude = self.below(magnitudes + 1);
         Duration::from_nanos((1 + self.below(1 << magnitude)).min(60 * DAY))
     }
 }
 
-/// What the wheel must do, at any cost: all timers sorted, and the keys of those that are over.
+/// The wheel's required behaviour, at any cost: all timers sorted, and the keys of finished ones.
 struct Model {
     wheel: Wheel<u64>,
     random: Random,
@@ -51,7 +50,7 @@ struct Model {
     now: Time,
     sequence: u64,
     sorted: BTreeMap<(Time, u64), u64>,
-    /// By payload: key, deadline, sequence.
+    /// Payload, key, deadline, sequence.
     live: Vec<(u64, TimerKey, Time, u64)>,
     stale: Vec<TimerKey>,
     changed: u64,
@@ -140,7 +139,7 @@ impl Model {
                 .filter(|_| fired < limit && self.now != Time::NEVER)
                 .map(|(&key, &payload)| (key, payload));
             let popped = self.wheel.pop_due();
-            // A full batch is not filled up again: it may end early by as many as were taken out of it.
+            // A full batch is not refilled: it may end early by as many timers as were removed from it.
             if popped.is_none() && fired as u64 + self.changed - changed >= limit as u64 {
                 return fired;
             }
@@ -159,7 +158,7 @@ impl Model {
         unreachable!("the batch has an end")
     }
 
-    /// The wheel must not want to sleep past the earliest deadline, nor to wake for nothing.
+    /// Checks that the wheel sleeps past no deadline, and wakes only if a timer is pending.
     fn check_next(&self) {
         let earliest = self.sorted.keys().next().map(|&(deadline, _)| deadline);
         match self.wheel.next() {
@@ -169,8 +168,8 @@ impl Model {
     }
 }
 
-/// Lets the model run: up to `changes` of timers between two batches, while time jumps by as much as 2 to
-/// the `jumps`.
+/// Runs the model with up to `changes` changes of timers between two batches. Time jumps by up to 2^`jumps`
+/// ns.
 fn run_model(mut model: Model, changes: u64, jumps: u64) {
     let mut operations = 0;
     while operations < 200_000 {
@@ -199,13 +198,13 @@ fn driven_by_next_it_is_on_time_and_wakes_idly_at_most_once_per_change() {
     let mut model = Model::new(ALL);
     let (mut idle, mut fired) = (0, 0);
     for round in 0..40_000 {
-        // Then the wheel runs empty.
+        // In the second half the wheel runs empty.
         if round < 20_000 {
             model.change();
         }
         model.check_next();
         let Some(next) = model.wheel.next() else { continue };
-        // Sometimes the loop is woken earlier, by something else.
+        // Sometimes another event wakes the loop earlier.
         let early = round < 20_000 && model.random.below(4) == 0;
         let before = model.now;
         model.now = if early { before + next.since(before) / 2 } else { next.max(before) };
@@ -355,7 +354,7 @@ fn a_batch_ends_at_its_limit_and_the_rest_is_due_at_once() {
     for (limit, rest) in [(9, vec![9]), (10, vec![]), (11, vec![])] {
         let mut wheel = Wheel::new(10);
         for n in 0..10 {
-            // From one tick, from neighbouring ticks, and days apart.
+            // In one tick, in neighbouring ticks, and days apart.
             wheel.set(at(1 + n * n * n * n * DAY / 1_000), n).expect("there is room");
         }
         let all: Vec<_> = (0..10).collect();
@@ -437,7 +436,7 @@ fn a_million_timers_of_all_magnitudes_and_of_one_instant() {
     }
     assert!(wheel.set(at(1), 0).is_err());
     let slab = 1_000_000 * size_of::<Entry<u64>>();
-    // What was set to the tick that the wheel is in is in the heap, which doubles.
+    // Timers of the wheel's current tick are in the heap, which grows by doubling.
     let near = wheel.near.len() * 2 * size_of::<Item>();
     assert!(wheel.heap_bytes() <= slab + near + 65_536, "{} bytes", wheel.heap_bytes());
 
