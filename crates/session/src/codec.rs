@@ -1,7 +1,7 @@
 //! Framing: where one item ends and the next begins.
 //!
-//! A [`Codec`] cuts clear input into items and turns items into bytes. It does no I/O and keeps no input: the runtime
-//! keeps what was not used and offers it again, with more behind it.
+//! A [`Codec`] cuts clear input into items and turns items into bytes. It does no I/O and keeps no input. The
+//! runtime keeps the unused input and offers it again, with new input appended.
 
 use std::error::Error;
 use std::fmt;
@@ -18,20 +18,23 @@ pub use lines::Lines;
 
 /// Cuts clear input into items and turns items into bytes, for one connection.
 ///
-/// The runtime calls [`decode`](Codec::decode) with what arrived and was not used yet, again and again until it answers
-/// [`Decoded::More`], then keeps the rest. It lends at most 64 KiB at first, and after `More` everything that arrived. The
-/// input is never empty, and the codec may change it in place: unmask it, decrypt it, write there what it made of it. After
-/// `More` the input begins with the same bytes, as the codec left them, so a codec may remember how far it has looked; it
-/// has grown by then, or is offered again unchanged after a pause. A codec refuses what is longer than its largest item; it
-/// never asks for more without end. After an error it is not called again. [`kit::codec`](crate::kit::codec) tests a codec
-/// in memory.
+/// The runtime calls [`decode`](Codec::decode) with the unused input, again and again until the codec returns
+/// [`Decoded::More`], and then keeps the rest. It lends at most 64 KiB at first, and after `More` all of the
+/// input that has arrived. The input is never empty. The codec may change it in place, for example unmask or
+/// decrypt it.
 ///
-/// An item may borrow the input and never the codec, because the handler that is lent an item may send on the same
-/// stream, and sending calls the codec. Items that are put together of several parts own their bytes: the codec answers
-/// [`Decoded::Skip`] for each part that it keeps.
+/// After `More`, the next input begins with the same bytes as the codec left them, so a codec may remember
+/// how far it has looked. Usually there are more bytes by then, but after a pause the runtime may offer the
+/// same input again. A codec rejects any item longer than its largest, so it never asks for more without end.
+/// After an error the runtime does not call it again. [`kit::codec`](crate::kit::codec) tests a codec in
+/// memory.
 ///
-/// Not promised: that input is cut where the peer cut it, that a call of `encode` is followed by a write, or any order
-/// between `decode` and `encode`.
+/// An item may borrow from the input but never from the codec, because the handler may send on the same
+/// stream while it holds the item, and sending calls the codec. An item that is assembled from several parts
+/// owns its bytes: the codec returns [`Decoded::Skip`] for each part that it keeps.
+///
+/// Not promised: that input is cut where the peer cut it, that a write follows a call of `encode`, or any
+/// order between `decode` and `encode`.
 ///
 /// ```
 /// use session::{Codec, Decoded, Outgoing, Result};
@@ -54,45 +57,47 @@ pub use lines::Lines;
 /// }
 /// ```
 pub trait Codec: 'static {
-    /// What arrives; it may borrow the input.
+    /// An item that arrives. It may borrow from the input.
     type In<'a>;
-    /// What is sent.
+    /// An item to send.
     type Out<'a>;
 
-    /// Takes the first item off the input, or bytes that are none. What it used is at least one byte and at most what it
-    /// was lent; a codec that says otherwise ends its connection.
+    /// Takes the first item off the input, or bytes that belong to no item. It must use at least one byte and
+    /// at most the lent ones. If a codec reports anything else, the runtime ends its connection.
     ///
     /// # Errors
-    /// The input is not what the protocol allows. The connection ends.
+    /// The input violates the protocol. The connection ends.
     fn decode<'a>(&mut self, input: &'a mut [u8]) -> Result<Decoded<Self::In<'a>>>;
 
-    /// Queues one item. What was queued before an error is taken back by the caller.
+    /// Queues one item. After an error, the caller removes the bytes that were already queued for it.
     ///
     /// # Errors
-    /// The item cannot be said in this protocol.
+    /// The protocol cannot express the item.
     fn encode(&mut self, item: Self::Out<'_>, out: &mut Outgoing) -> Result;
 
-    /// Called once, when the peer's input has ended and `decode` left `left`, possibly nothing. May yield a last item.
+    /// Handles the end of the peer's input. Called once, with the bytes that `decode` left, possibly none.
+    /// May return a last item.
     ///
     /// # Errors
-    /// [`Truncated`] when the input may not end here: unless overridden, when anything is left.
+    /// [`Truncated`] if the input must not end here. By default, that is if any bytes are left.
     fn end<'a>(&mut self, left: &'a mut [u8]) -> Result<Option<Self::In<'a>>> {
         if left.is_empty() { Ok(None) } else { Err(Truncated.into()) }
     }
 }
 
-/// What a codec made of the front of its input.
+/// The result of decoding the front of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decoded<T> {
-    /// An item, of so many bytes.
+    /// An item, and how many bytes it used.
     Item(usize, T),
-    /// So many bytes without an item: padding, a comment, or a part of an item that the codec keeps.
+    /// How many bytes to skip. They are padding, a comment, or a part of an item that the codec keeps.
     Skip(usize),
-    /// The item is not whole yet.
+    /// The item is incomplete.
     More,
 }
 
-/// `None` is [`Decoded::More`], as `get` and `first_chunk` answer for a slice that is too short.
+/// `None` becomes [`Decoded::More`], because `get` and `first_chunk` return `None` for a slice that is too
+/// short.
 impl<T> From<Option<(usize, T)>> for Decoded<T> {
     #[inline]
     fn from(found: Option<(usize, T)>) -> Self {
@@ -103,7 +108,7 @@ impl<T> From<Option<(usize, T)>> for Decoded<T> {
     }
 }
 
-/// Passes whatever arrived, as it arrived: no framing.
+/// Passes bytes on as they arrive, without framing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Bytes;
 
@@ -123,28 +128,28 @@ impl Codec for Bytes {
     }
 }
 
-/// Says why a codec of this crate refused input or an item.
+/// The reason why a codec of this crate rejected input or an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CodecError {
-    /// The item is longer than the codec's largest.
+    /// The item is longer than the limit.
     TooLong {
-        /// The largest length, in bytes.
+        /// The limit, in bytes.
         limit: usize,
-        /// The announced length, or the least it can be when nothing announces it.
+        /// The announced length. If nothing announces it, the least possible length.
         len: usize,
     },
     /// A line is not UTF-8.
     NotUtf8(Utf8Error),
-    /// A length is written in a way the protocol forbids.
+    /// The protocol does not allow this form of a length.
     Malformed(&'static str),
-    /// A line that was to be sent contains a newline.
+    /// A line to be sent contains a newline.
     Newline,
-    /// The codec broke its contract: it used nothing for an item, or more than it was lent.
+    /// The codec broke its contract: it used no bytes for an item, or more than it was lent.
     Contract {
-        /// The type of the codec.
+        /// The codec's type.
         codec: &'static str,
-        /// What it did.
+        /// The violation.
         what: &'static str,
     },
 }

@@ -1,16 +1,16 @@
-//! Any error, kept with its type and its causes.
+//! Any error, with its type and its causes.
 //!
-//! A handler, a codec and a layer are written by users and fail in ways this crate does not know. [`Failure`] takes
-//! what they return by `?` and gives it back by type. Because it takes every error it cannot be one itself; who needs
-//! a standard error calls [`Failure::as_error`] or [`Failure::into_error`].
+//! Users write handlers, codecs and layers, and these fail in ways that this crate does not know. [`Failure`]
+//! takes any error by `?`, and gives it back by type. Because it converts from every error, it cannot be an
+//! error itself. Code that needs a standard error calls [`Failure::as_error`] or [`Failure::into_error`].
 
 use std::error::Error;
 use std::fmt;
 
-/// The result of whatever may fail with an error of any type.
+/// The result of a function that may fail with an error of any type.
 pub type Result<T = (), E = Failure> = std::result::Result<T, E>;
 
-/// Holds an error of any type.
+/// An error of any type.
 ///
 /// ```
 /// use session::{Failure, Result};
@@ -33,7 +33,7 @@ impl Failure {
     /// Turns the failure into its error.
     ///
     /// # Errors
-    /// The failure itself, unchanged, when its error is not a `T`.
+    /// The failure itself, unchanged, if its error is not a `T`.
     pub fn downcast<T: Error + 'static>(self) -> Result<T> {
         match self.0.downcast() {
             Ok(error) => Ok(*error),
@@ -41,12 +41,12 @@ impl Failure {
         }
     }
 
-    /// Says whether the error is a `T`.
+    /// Returns whether the error is a `T`.
     pub fn is<T: Error + 'static>(&self) -> bool {
         self.0.is::<T>()
     }
 
-    /// Returns the error as a standard one, its sources included.
+    /// Returns the error as a standard error, with its sources.
     pub fn as_error(&self) -> &(dyn Error + Send + Sync + 'static) {
         &*self.0
     }
@@ -69,8 +69,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Prints the error and then each of its sources, separated by colons. Many errors end with the text of their source:
-/// what was said that way is not said again.
+/// Prints the error and then each of its sources, separated by colons. Many errors already end with the text
+/// of their source; then that text is not repeated.
 impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = self.0.to_string();
@@ -86,8 +86,8 @@ impl fmt::Debug for Failure {
     }
 }
 
-/// Says that the input ended where its protocol does not allow an end: inside an item, inside a handshake, or without
-/// the authentic end that a layer demands.
+/// The input ended where its protocol does not allow an end: inside an item, inside a handshake, or without
+/// the authentic end that a layer requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Truncated;
 

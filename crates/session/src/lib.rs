@@ -1,9 +1,9 @@
 //! Sans-IO codecs and protocol layers: bytes in, bytes out, no socket, no clock, no thread.
 //!
-//! The modules stand in the order of the data. A [`Layer`] turns what the wire carries into clear bytes and
-//! back; a [`Session`] drives one stack of layers on one connection; a [`Codec`] cuts the clear bytes
-//! into items; [`Outgoing`] holds what is to be written. [`kit`] runs any layer in memory through every
-//! cut, flip and truncation.
+//! The modules are in the order of the data. A [`Layer`] turns bytes of the wire into clear bytes and back. A
+//! [`Session`] drives one stack of layers on one connection. A [`Codec`] cuts the clear bytes into items.
+//! [`Outgoing`] queues the bytes to write. [`kit`] runs any layer in memory through every cut, flip and
+//! truncation.
 #![forbid(unsafe_code)]
 
 pub mod layer;

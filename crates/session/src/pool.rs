@@ -1,12 +1,13 @@
-//! Buffers, lent while bytes are in them.
+//! Buffers that connections borrow while they have bytes.
 //!
-//! An idle connection owns no buffer: it takes one with the first byte and gives it back with the last. The pool is
-//! bounded by bytes and not by count, so that a burst of large buffers does not stay; what is given beyond the bound
-//! is freed. Taking never fails: when the pool is empty a new buffer is made and counted as a miss.
+//! An idle connection owns no buffer. It takes one with the first byte and returns it with the last. The pool
+//! limits bytes, not the number of buffers, so that it does not keep a burst of large ones. It frees any
+//! buffer beyond the limit. Taking a buffer never fails. If the pool is empty, it allocates a new one and
+//! counts a miss.
 
 use crate::outgoing::Outgoing;
 
-/// Keeps empty buffers for reuse, at most so many bytes of them.
+/// Keeps empty buffers for reuse, up to a limit in bytes.
 ///
 /// ```
 /// use session::Pool;
@@ -20,7 +21,7 @@ use crate::outgoing::Outgoing;
 #[derive(Debug)]
 pub struct Pool {
     buffers: Vec<Vec<u8>>,
-    /// With what each counts, so that it is not found out twice.
+    /// Each queue with its cost, so that the cost is not computed twice.
     queues: Vec<(Box<Outgoing>, usize)>,
     kept: usize,
     limit: usize,
@@ -33,12 +34,12 @@ impl Pool {
         Pool::with_limit(LIMIT)
     }
 
-    /// Creates a pool that keeps at most `bytes` of empty buffers.
+    /// Creates a pool that keeps at most `bytes` bytes of empty buffers.
     pub fn with_limit(bytes: usize) -> Self {
         Pool { buffers: Vec::new(), queues: Vec::new(), kept: 0, limit: bytes, misses: 0 }
     }
 
-    /// Lends an empty buffer; its capacity is at least 1 unless the giver's was less.
+    /// Lends an empty buffer. Its capacity is at least 1.
     pub fn take(&mut self) -> Vec<u8> {
         match self.buffers.pop() {
             Some(buffer) => {
@@ -52,7 +53,8 @@ impl Pool {
         }
     }
 
-    /// Takes a buffer back and discards what is in it. One of more than 256 KiB, or beyond the limit, is freed.
+    /// Takes a buffer back and discards its contents. Frees it if it has more than 256 KiB or exceeds the
+    /// limit.
     pub fn give(&mut self, mut buffer: Vec<u8>) {
         buffer.clear();
         let cost = buffer_cost(&buffer);
@@ -77,7 +79,7 @@ impl Pool {
         }
     }
 
-    /// Takes a write queue back and discards what is in it. A buffer that grew over 64 KiB in it is freed.
+    /// Takes a write queue back and discards its contents. Frees its buffer if that has grown beyond 64 KiB.
     #[inline(always)]
     pub fn give_outgoing(&mut self, mut queue: Box<Outgoing>) {
         queue.reset(QUEUE_MAX);
@@ -88,12 +90,12 @@ impl Pool {
         }
     }
 
-    /// Returns how many bytes the pool keeps, headers included: never more than the limit.
+    /// Returns how many bytes the pool keeps, including headers. This never exceeds the limit.
     pub fn kept(&self) -> usize {
         self.kept
     }
 
-    /// Returns how often a buffer or queue had to be made because none was kept.
+    /// Returns how often a buffer or queue was allocated because the pool had none.
     pub fn misses(&self) -> u64 {
         self.misses
     }
@@ -105,7 +107,7 @@ impl Default for Pool {
     }
 }
 
-// Headers count, or a great many tiny buffers would pass for nothing.
+// Count the headers, because otherwise a great number of tiny buffers would cost nothing.
 fn buffer_cost(buffer: &Vec<u8>) -> usize {
     buffer.capacity() + size_of::<Vec<u8>>()
 }
@@ -115,11 +117,11 @@ fn queue_cost(queue: &Outgoing) -> usize {
     queue.memory() + size_of::<Box<Outgoing>>()
 }
 
-/// What a pool keeps unless told otherwise.
+/// The default limit, in bytes.
 const LIMIT: usize = 8 << 20;
 /// The capacity of a new buffer.
 const BUFFER_NEW: usize = 1 << 10;
-/// A larger buffer is not kept.
+/// The largest buffer to keep.
 const BUFFER_MAX: usize = 256 << 10;
-/// A larger buffer inside a queue is not kept.
+/// The largest buffer to keep inside a queue.
 const QUEUE_MAX: usize = 64 << 10;

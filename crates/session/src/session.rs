@@ -1,29 +1,30 @@
-//! Drives one stack of layers for one connection: what is queued, and in which phase. Sans-IO.
+//! Drives one stack of layers for one connection, and knows its phase and its queued bytes. Sans-IO.
 //!
-//! The caller moves the bytes. It calls [`start`](Session::start) when the transport is up, [`step`](Session::step)
-//! with what was left of earlier input and what is new, lets the codec encode into [`out`](Session::out), and once a
-//! turn [`fill`](Session::fill), [`take_wire`](Session::take_wire), one write and [`restore`](Session::restore). Input
-//! that a step did not use stays with the caller. A session at rest owns no buffer: all come from the pool and go back.
+//! The caller moves the bytes. It calls [`start`](Session::start) when the transport is up, and
+//! [`step`](Session::step) with unused earlier input followed by new input. It lets the codec encode into
+//! [`out`](Session::out). Once a turn it calls [`fill`](Session::fill) and [`take_wire`](Session::take_wire),
+//! writes once, and calls [`restore`](Session::restore). Input that a step did not use stays with the caller.
+//! An idle session owns no buffer, because all buffers come from the pool and go back to it.
 
 use crate::failure::{Result, Truncated};
 use crate::layer::{Io, Layer, LayerError, Next, Step, check_left, open_once, seal_front};
 use crate::outgoing::Outgoing;
 use crate::pool::Pool;
 
-/// The phase of a session, as far as our own side goes.
+/// The phase of a session's own side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Not started: the transport is not up yet.
     Idle,
-    /// Started; the layers are not ready yet. What is encoded waits.
+    /// Started, but the layers are not ready yet. Encoded bytes wait.
     Handshake,
     /// The layers are ready.
     Open,
-    /// Our end was queued or the session failed: nothing is added to the wire any more. Input may still arrive.
+    /// Our end was queued, or the session failed. Nothing more is added to the wire. Input may still arrive.
     Finished,
 }
 
-/// Drives the layer `L`, which may be a whole stack, for one connection.
+/// Drives the layer `L`, which may be a stack of layers, for one connection.
 ///
 /// ```
 /// use session::{Pool, Session};
@@ -41,22 +42,22 @@ pub enum Phase {
 pub struct Session<L> {
     layer: L,
     phase: Phase,
-    /// The layer became ready and has not failed.
+    /// The layer is ready and has not failed.
     open: bool,
     failed: bool,
     closing: bool,
-    /// The peer ended its side, authentically.
+    /// The peer ended its side, with an authentic end.
     ended: bool,
     /// The layer put bytes of its handshake on the wire.
     spoke: bool,
-    /// Encoded, not sealed. Always empty while direct.
+    /// Encoded, but not sealed. Always empty while the session is direct.
     clear: Option<Box<Outgoing>>,
-    /// Sealed, not taken. Never holds an empty queue after a call that was lent the pool.
+    /// Sealed, but not taken. After a call with the pool, this is never an empty queue.
     wire: Option<Box<Outgoing>>,
 }
 
 impl<L: Layer> Session<L> {
-    /// While so many sealed bytes wait for the transport, nothing more is sealed.
+    /// The most sealed bytes that may wait for the transport before sealing pauses.
     pub const WIRE_MAX: usize = 64 << 10;
 
     /// Creates a session that waits for its transport.
@@ -74,17 +75,17 @@ impl<L: Layer> Session<L> {
         }
     }
 
-    /// Returns the layer, to ask what it learned.
+    /// Returns the layer, for example to ask for results of its handshake.
     pub fn layer(&self) -> &L {
         &self.layer
     }
 
-    /// Returns the layer for changes that need no [`Io`]; for others there is [`Session::with_layer`].
+    /// Returns the layer for changes that need no [`Io`]. For others there is [`Session::with_layer`].
     pub fn layer_mut(&mut self) -> &mut L {
         &mut self.layer
     }
 
-    /// Gives the layer back; queued bytes are dropped.
+    /// Returns the layer. Queued bytes are dropped.
     pub fn into_layer(self) -> L {
         self.layer
     }
@@ -94,32 +95,33 @@ impl<L: Layer> Session<L> {
         self.phase
     }
 
-    /// Says whether bytes pass unchanged both ways: the layer is transparent and ready, and is not called any more.
+    /// Returns whether bytes pass unchanged both ways: the layer is transparent and ready, and is no longer
+    /// called.
     #[inline]
     pub fn direct(&self) -> bool {
         self.open && self.layer.transparent()
     }
 
-    /// Says whether [`Session::close`] was called.
+    /// Returns whether [`Session::close`] was called.
     pub fn closing(&self) -> bool {
         self.closing
     }
 
-    /// Says whether the layer saw the authentic end of the peer's side.
+    /// Returns whether the layer saw the authentic end of the peer's side.
     pub fn ended(&self) -> bool {
         self.ended
     }
 
-    /// Returns whether bytes of the handshake may wait for the wire. The caller writes them before it tells anybody
-    /// that the session is open: the peer waits for them.
+    /// Returns whether handshake bytes may wait for the wire. The caller writes them before it reports the
+    /// session as open, because the peer waits for them.
     pub fn spoke(&self) -> bool {
         self.spoke && self.wire.is_some()
     }
 
-    /// Starts the handshake: the transport is up. Called once.
+    /// Starts the handshake, because the transport is up. Called once.
     ///
     /// # Errors
-    /// What the layer returned; an alert may wait in the wire. [`LayerError::Misuse`] when called twice.
+    /// The layer's error; an alert may wait in the wire. [`LayerError::Misuse`] on a second call.
     pub fn start(&mut self, pool: &mut Pool) -> Result {
         if self.phase != Phase::Idle {
             return Err(LayerError::Misuse("it was started before").into());
@@ -132,15 +134,15 @@ impl<L: Layer> Session<L> {
         self.settle(started)
     }
 
-    /// Opens at most one record of `input`, which is what an earlier step left, and behind it what is new.
+    /// Opens at most one record of `input`: first the bytes that an earlier step left, then new ones.
     ///
-    /// Clear bytes are appended to `up`. [`Next::Again`] asks for another step at once, with the rest, even if that is
-    /// empty; after [`Next::End`] input is discarded.
+    /// Appends clear bytes to `up`. [`Next::Again`] asks for another step at once with the rest, even if that
+    /// is empty. After [`Next::End`] input is discarded.
     ///
     /// # Errors
-    /// What the layer returned, or [`LayerError::TooLong`] when more than [`Layer::INPUT_MAX`] was left after a wait.
-    /// `up` is then as before the call, an alert may wait in the wire, and the session is finished: queued clear bytes
-    /// are to be [discarded](Session::discard).
+    /// The layer's error, or [`LayerError::TooLong`] if more than [`Layer::INPUT_MAX`] bytes were left after
+    /// a wait. `up` is then as before the call, an alert may wait in the wire, and the session is finished.
+    /// The caller must [discard](Session::discard) the queued clear bytes.
     pub fn step(&mut self, input: &mut [u8], up: &mut Vec<u8>, pool: &mut Pool) -> Result<Step> {
         if self.direct() {
             up.extend_from_slice(input);
@@ -159,7 +161,7 @@ impl<L: Layer> Session<L> {
             let mark = io.down.mark();
             let step = open_once(layer, input, io);
             if finished {
-                // Our end has left: an answer behind it would be a breach of the protocol.
+                // We have already sent our end, so an answer after it would violate the protocol.
                 io.down.rollback(mark);
             }
             step
@@ -173,7 +175,8 @@ impl<L: Layer> Session<L> {
 
     /// Returns the queue into which the codec encodes.
     ///
-    /// What is put there in [`Phase::Finished`] comes too late and is dropped by the next [`Session::fill`].
+    /// Bytes that are put there in [`Phase::Finished`] come too late, and the next [`Session::fill`] drops
+    /// them.
     #[inline]
     pub fn out(&mut self, pool: &mut Pool) -> &mut Outgoing {
         let direct = self.direct() && self.phase == Phase::Open;
@@ -181,11 +184,11 @@ impl<L: Layer> Session<L> {
         queue.get_or_insert_with(|| pool.take_outgoing())
     }
 
-    /// Seals what the wire has room for, and the end when closing and all is sealed. Called once a turn, before the
-    /// write, and again whenever the transport took bytes.
+    /// Seals as many bytes as the wire has room for. If the session is closing and all bytes are sealed, it
+    /// also seals the end. Called once a turn, before the write, and again whenever the transport took bytes.
     ///
     /// # Errors
-    /// What the layer returned; the session is then finished as after an error of [`Session::step`].
+    /// The layer's error. The session is then finished, as after an error of [`Session::step`].
     pub fn fill(&mut self, pool: &mut Pool) -> Result {
         if self.phase == Phase::Finished {
             self.discard(pool);
@@ -206,28 +209,29 @@ impl<L: Layer> Session<L> {
         Ok(())
     }
 
-    /// Ends our side: once everything that is queued was sealed, the layer's end follows, once.
+    /// Ends our side: after all queued bytes are sealed, the layer's end follows, once.
     ///
-    /// An unfinished handshake is driven on while bytes are queued; without any the next fill gives it up.
+    /// An unfinished handshake continues while bytes are queued. If there are none, the next fill gives it
+    /// up.
     pub fn close(&mut self) {
         self.closing = true;
     }
 
-    /// Takes what is to be written; `None` when nothing is.
+    /// Takes the bytes to write, or returns `None` if there are none.
     #[inline]
     pub fn take_wire(&mut self) -> Option<Box<Outgoing>> {
         self.wire.take_if(|wire| !wire.is_empty())
     }
 
-    /// Returns whether the next [`fill`](Session::fill) and [`take_wire`](Session::take_wire) give something to write. What
-    /// waits for a handshake does not count, because only the peer's input makes it go on.
+    /// Returns whether the next [`fill`](Session::fill) and [`take_wire`](Session::take_wire) yield bytes to
+    /// write. Bytes that wait for a handshake do not count, because only input from the peer can complete it.
     #[inline]
     pub fn has_output(&self) -> bool {
         let waits = |queue: &Option<Box<Outgoing>>| queue.as_ref().is_some_and(|queue| !queue.is_empty());
         waits(&self.wire) || self.phase == Phase::Open && waits(&self.clear)
     }
 
-    /// Gives back what the transport did not take: it stands in front of whatever was queued since.
+    /// Returns the bytes that the transport did not take. They go in front of any bytes queued since.
     #[inline]
     pub fn restore(&mut self, mut left: Box<Outgoing>, pool: &mut Pool) {
         if left.is_empty() {
@@ -240,8 +244,8 @@ impl<L: Layer> Session<L> {
         self.wire = Some(left);
     }
 
-    /// Judges the end of the transport, with `left` not used by the last step. Called once. While direct every end is
-    /// clean: nothing marks it.
+    /// Checks the end of the transport, with the bytes that the last step left in `left`. Called once. While
+    /// the session is direct every end is clean, because nothing marks it.
     ///
     /// # Errors
     /// [`Truncated`] or the layer's own error, unless the end is authentic.
@@ -255,15 +259,16 @@ impl<L: Layer> Session<L> {
         }
     }
 
-    /// Returns how many bytes wait, clear and sealed; what was taken for writing does not count.
+    /// Returns how many bytes wait, clear and sealed. Bytes that were taken for writing do not count.
     #[inline]
     pub fn queued(&self) -> usize {
         let len = |queue: &Option<Box<Outgoing>>| queue.as_ref().map_or(0, |queue| queue.len());
         len(&self.clear) + len(&self.wire)
     }
 
-    /// Drops the clear bytes that no layer will seal any more and returns how many they were. Called after an error, so
-    /// that the caller learns how much of its output is lost; what is not discarded the next [`Session::fill`] drops.
+    /// Drops the clear bytes that no layer will seal any more, and returns how many there were. Called after
+    /// an error, so that the caller learns how much output is lost. Otherwise the next [`Session::fill`]
+    /// drops them.
     pub fn discard(&mut self, pool: &mut Pool) -> usize {
         let Some(clear) = self.clear.take_if(|_| self.phase == Phase::Finished) else { return 0 };
         let lost = clear.len();
@@ -271,13 +276,14 @@ impl<L: Layer> Session<L> {
         lost
     }
 
-    /// Lets the caller ask something of the layer that makes bytes for the wire: a key update, a ping.
+    /// Lets the caller make a request of the layer that produces bytes for the wire, for example a key update
+    /// or a ping.
     ///
-    /// Such a request has no clear bytes to deliver: what it puts into `up` is discarded. Its error is the caller's;
-    /// the session goes on.
+    /// Such a request delivers no clear bytes: anything that it puts into `up` is discarded. The caller
+    /// handles its error, and the session goes on.
     ///
     /// # Errors
-    /// What `call` returned. [`LayerError::Misuse`] before the start and after the end of our side.
+    /// The error of `call`. [`LayerError::Misuse`] before the start and after the end of our side.
     pub fn with_layer<T>(
         &mut self,
         pool: &mut Pool,
@@ -289,19 +295,20 @@ impl<L: Layer> Session<L> {
         }
     }
 
-    /// Returns the bytes of memory the session owns on the heap, as far as it knows: its queues and what the layer says
-    /// it holds.
+    /// Returns the heap memory of the session in bytes, as far as it knows: its queues, and the layer's
+    /// [`held`](Layer::held) bytes.
     pub fn capacity(&self) -> usize {
         self.queues() + self.layer.held()
     }
 
-    /// Returns the memory of its queues.
+    /// Returns the memory of the session's queues.
     pub fn queues(&self) -> usize {
         let own = |queue: &Option<Box<Outgoing>>| queue.as_ref().map_or(0, |queue| queue.memory());
         own(&self.clear) + own(&self.wire)
     }
 
-    /// Returns the memory of its queues, and counts it: what [`Outgoing::count`] says next of a queue begins here.
+    /// Returns the memory of the session's queues, and counts it: the next [`Outgoing::count`] of a queue
+    /// starts from here.
     pub fn count_queues(&mut self) -> usize {
         for queue in [&mut self.clear, &mut self.wire].into_iter().flatten() {
             queue.count();
@@ -309,32 +316,34 @@ impl<L: Layer> Session<L> {
         self.queues()
     }
 
-    /// Gives memory back to the allocator that the queues hardly use; each keeps up to 4 KiB of its buffer.
+    /// Returns memory to the allocator that the queues hardly use. Each queue keeps up to 4 KiB of its
+    /// buffer.
     pub fn trim(&mut self) {
         for queue in [&mut self.clear, &mut self.wire].into_iter().flatten() {
             queue.trim(TRIMMED);
         }
     }
 
-    /// Says whether it owns no queue, not even an empty one.
+    /// Returns whether the session owns no queue, not even an empty one.
     #[inline]
     pub fn has_no_queue(&self) -> bool {
         self.clear.is_none() && self.wire.is_none()
     }
 
-    /// Ends the session as an error of its layer does: clear bytes that wait are never sealed, sealed ones still leave.
+    /// Ends the session as a layer's error does: waiting clear bytes are never sealed, and sealed ones are
+    /// still sent.
     pub fn give_up(&mut self) {
         self.phase = Phase::Finished;
         self.failed = true;
         self.open = false;
     }
 
-    /// Seals everything that waits, however much it is: what follows on the wire is another layer's. To be called
-    /// before [`Session::change`].
+    /// Seals all waiting bytes, however many there are, because the next bytes on the wire belong to another
+    /// layer. To be called before [`Session::change`].
     ///
     /// # Errors
-    /// [`LayerError::Misuse`] in a handshake and after one of both sides has ended; what the layer returned, and then the
-    /// session is finished.
+    /// [`LayerError::Misuse`] during a handshake, and after either side has ended. Otherwise the layer's
+    /// error, and then the session is finished.
     pub fn prepare_change(&mut self, pool: &mut Pool) -> Result {
         if self.phase == Phase::Idle {
             return Ok(());
@@ -350,14 +359,14 @@ impl<L: Layer> Session<L> {
         Ok(())
     }
 
-    /// Puts another layer in the place of this one: a session that is to be started. Its handshake follows what waits for
-    /// the wire. Clear bytes that the old layer has not sealed are sealed by the new one.
+    /// Replaces the layer. The new session must be started, and its handshake follows the bytes that wait for
+    /// the wire. The new layer seals the clear bytes that the old one has not sealed.
     pub fn change<M: Layer>(self, make: impl FnOnce(L) -> M) -> Session<M> {
         let Session { layer, clear, wire, .. } = self;
         Session { clear, wire, ..Session::new(make(layer)) }
     }
 
-    /// Calls the layer with the wire's queue, lent if there is none.
+    /// Calls the layer with the wire's queue. Lends a queue if there is none.
     fn call<T>(
         &mut self,
         up: &mut Vec<u8>,
@@ -373,20 +382,20 @@ impl<L: Layer> Session<L> {
         result
     }
 
-    /// Checks what is left after a step, and notes what the step changed.
+    /// Checks the rest of the input after a step, and records the step's effects.
     fn judge(&mut self, step: Step, given: usize, pool: &mut Pool) -> Result<Step> {
         let was_direct = self.direct();
         self.open_if_ready(pool);
         if step.next == Next::End {
             if !self.open {
-                // An end inside the handshake, however well it was said, leaves a connection that never was.
+                // During the handshake even an authentic end means that there never was a connection.
                 return Err(Truncated.into());
             }
             self.ended = true;
         }
         let left = given - step.used;
         if step.next == Next::Wait && left > 0 && self.direct() != was_direct {
-            // What follows the last message of a transparent layer passes beside it.
+            // Input after a transparent layer's last message bypasses the layer.
             return Ok(Step { used: step.used, next: Next::Again });
         }
         if step.next == Next::Wait {
@@ -404,7 +413,7 @@ impl<L: Layer> Session<L> {
         if !self.direct() {
             return;
         }
-        // What waited for the handshake follows its last flight.
+        // Bytes that waited for the handshake follow its last flight.
         if let Some(clear) = self.clear.take() {
             match self.wire.take() {
                 None => self.wire = Some(clear),
@@ -416,7 +425,7 @@ impl<L: Layer> Session<L> {
         }
     }
 
-    /// Seals records until so many bytes wait for the wire, or nothing is left.
+    /// Seals records until `wire_max` bytes wait for the wire, or nothing is left.
     fn seal(&mut self, pool: &mut Pool, wire_max: usize) -> Result {
         let Some(mut clear) = self.clear.take() else { return Ok(()) };
         let sealed = self.call(&mut Vec::new(), pool, |layer, io| {
@@ -429,7 +438,7 @@ impl<L: Layer> Session<L> {
         sealed
     }
 
-    /// Passes a result of the layer on, after an error with the session finished.
+    /// Passes a result of the layer on. On an error, it first finishes the session.
     fn settle<T>(&mut self, result: Result<T>) -> Result<T> {
         if result.is_err() {
             self.give_up();
@@ -438,10 +447,10 @@ impl<L: Layer> Session<L> {
     }
 }
 
-/// What a queue that is trimmed keeps of its buffer.
+/// How much of its buffer a trimmed queue keeps.
 const TRIMMED: usize = 4 << 10;
 
-/// Gives an empty queue back to the pool.
+/// Returns an empty queue to the pool.
 fn give_empty(queue: &mut Option<Box<Outgoing>>, pool: &mut Pool) {
     if let Some(empty) = queue.take_if(|queue| queue.is_empty()) {
         pool.give_outgoing(empty);

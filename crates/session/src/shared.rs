@@ -1,4 +1,4 @@
-//! Immutable bytes that many write queues hold at once.
+//! Immutable bytes that several write queues can share.
 
 use std::ops::{Bound, Deref, RangeBounds};
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use crate::codec::Codec;
 use crate::failure::Result;
 use crate::outgoing::Outgoing;
 
-/// Holds immutable bytes; a clone costs one reference count.
+/// Immutable bytes. A clone costs one reference count.
 ///
-/// A broadcast encodes once and queues the same bytes on every stream.
+/// A broadcast encodes an item once, and queues the same bytes on every stream.
 ///
 /// ```
 /// use session::{Lines, Outgoing, Shared};
@@ -29,12 +29,12 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// What the allocator is asked for beside the bytes: two reference counts.
+    /// The memory for the two reference counts, which are allocated with the bytes.
     pub(crate) const HEADER: usize = 2 * size_of::<usize>();
 
-    /// Returns a part of the bytes, without a copy; `None` when the range does not lie within them.
+    /// Returns a part of the bytes without a copy, or `None` if the range is out of bounds.
     ///
-    /// The slice keeps the whole alive.
+    /// The slice keeps all of the bytes alive.
     ///
     /// ```
     /// use session::Shared;
@@ -59,10 +59,10 @@ impl Shared {
         fits.then(|| Shared { whole: self.whole.clone(), from: self.from + from, to: self.from + to })
     }
 
-    /// Encodes one item into bytes that can be queued many times.
+    /// Encodes one item into bytes that can be queued several times.
     ///
     /// # Errors
-    /// What the codec returned.
+    /// The codec's error.
     pub fn encode<C: Codec>(codec: &mut C, item: C::Out<'_>) -> Result<Shared> {
         let mut out = Outgoing::new();
         codec.encode(item, &mut out)?;

@@ -1,4 +1,4 @@
-//! Items behind a length.
+//! Items with a length prefix.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,10 +7,10 @@ use super::{Codec, CodecError, Decoded};
 use crate::failure::Result;
 use crate::outgoing::Outgoing;
 
-/// Cuts input into items, each behind its length as `P` writes it.
+/// Cuts input into items, each after its length in the format `P`.
 ///
-/// A length beyond the limit is refused as soon as it is read, before anything behind it is kept; the limit holds for
-/// both directions, in bytes, without the prefix. An item may be empty.
+/// The codec rejects a length over the limit as soon as it has read it, before it keeps any byte of the item.
+/// The limit applies in both directions. It counts bytes without the prefix. An item may be empty.
 ///
 /// ```
 /// use session::{Codec, Decoded, Delimited, U16};
@@ -25,41 +25,41 @@ pub struct Delimited<P> {
     prefix: PhantomData<fn() -> P>,
 }
 
-/// A way to write the length of an item.
+/// A format for the length of an item.
 pub trait Prefix: 'static {
-    /// The largest length that can be written.
+    /// The largest length that this format can express.
     const LEN_MAX: usize;
 
-    /// Reads a length: how many bytes it took, and the length. `None` needs more.
+    /// Reads a length. Returns the number of bytes used and the length, or `None` if it needs more input.
     ///
     /// # Errors
-    /// The length is written in a way that is not allowed.
+    /// The format does not allow this encoding of the length.
     fn read(input: &[u8]) -> Result<Option<(usize, usize)>, CodecError>;
 
     /// Writes a length of at most [`Prefix::LEN_MAX`].
     fn write(len: usize, out: &mut Outgoing);
 }
 
-/// A length in two bytes, the most significant first.
+/// A length in two bytes, most significant first.
 #[derive(Debug, Clone, Copy)]
 pub struct U16;
 
-/// A length in four bytes, the most significant first.
+/// A length in four bytes, most significant first.
 #[derive(Debug, Clone, Copy)]
 pub struct U32;
 
-/// A length in one to five bytes of seven bits, the least significant first, as in protocol buffers; at most 32 bits,
-/// in as few bytes as it needs.
+/// A length in one to five bytes of seven bits, least significant first, as in protocol buffers. It has at
+/// most 32 bits, and must use as few bytes as possible.
 #[derive(Debug, Clone, Copy)]
 pub struct Varint;
 
 impl<P: Prefix> Delimited<P> {
-    /// Creates a codec for items of at most 1 MiB, or what the prefix can say if that is less.
+    /// Creates a codec for items of at most 1 MiB, or the prefix's maximum if that is less.
     pub fn new() -> Self {
         Self::max(ITEM_MAX)
     }
 
-    /// Creates a codec for items of at most `bytes`, or what the prefix can say if that is less.
+    /// Creates a codec for items of at most `bytes`, or the prefix's maximum if that is less.
     pub fn max(bytes: usize) -> Self {
         Delimited { max: bytes.min(P::LEN_MAX), prefix: PhantomData }
     }
@@ -162,9 +162,9 @@ impl Prefix for Varint {
     }
 }
 
-/// The largest item unless told otherwise, in bytes.
+/// The default for the largest item, in bytes.
 const ITEM_MAX: usize = 1 << 20;
-/// The most bytes a varint of 32 bits takes.
+/// The most bytes of a 32-bit varint.
 const VARINT_BYTES: usize = 5;
-/// What is left for the last of them: four bits, and no more to come.
+/// The largest last byte of a varint: four bits, and no continuation bit.
 const VARINT_LAST: u8 = 0x0f;

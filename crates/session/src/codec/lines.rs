@@ -6,11 +6,12 @@ use super::{Codec, CodecError, Decoded};
 use crate::failure::Result;
 use crate::outgoing::Outgoing;
 
-/// Cuts text at newlines; a carriage return before the newline belongs to it.
+/// Cuts text at newlines. A carriage return before the newline belongs to the line's end.
 ///
-/// Items carry no newline: it is stripped from what arrives and added to what is sent. A line that ends in a carriage
-/// return is sent as it is, which is how to speak protocols of `\r\n`. When the input ends without a newline the rest
-/// is a last line. The limit holds for both directions, in bytes, without the line's end.
+/// Items contain no newline: the codec strips it from input and appends it to output. A line that ends in a
+/// carriage return is sent as it is, which is how to speak a protocol with `\r\n`. If the input ends without
+/// a newline, the rest is the last line. The limit applies in both directions. It counts bytes without the
+/// line's end.
 ///
 /// ```
 /// use session::{Codec, Decoded, Lines};
@@ -24,7 +25,7 @@ use crate::outgoing::Outgoing;
 #[derive(Debug, Clone)]
 pub struct Lines {
     max: usize,
-    /// How many bytes of the unused input are known to contain no newline.
+    /// The number of bytes at the start of the unused input that contain no newline.
     seen: usize,
 }
 
@@ -43,7 +44,7 @@ impl Lines {
         if line.len() > self.max { Err(self.too_long()) } else { Ok(()) }
     }
 
-    /// The same length however the input was cut: the least it can be.
+    /// Makes the error with the least possible length, so that it does not depend on how the input was cut.
     fn too_long(&self) -> CodecError {
         CodecError::TooLong { limit: self.max, len: self.max.saturating_add(1) }
     }
@@ -66,7 +67,8 @@ impl Codec for Lines {
 
     fn decode<'a>(&mut self, input: &'a mut [u8]) -> Result<Decoded<&'a str>> {
         let input: &'a [u8] = input;
-        // Two more than the line for its end: what lies beyond cannot make it valid.
+        // The line's end takes up to two more bytes than the line. Bytes beyond them cannot make the line
+        // valid.
         let window = &input[..input.len().min(self.max.saturating_add(2))];
         let seen = self.seen.min(window.len());
         if let Some(at) = find_newline(&window[seen..]) {
@@ -95,12 +97,12 @@ impl Codec for Lines {
     }
 }
 
-/// Finds a newline with the vectorised search that the standard library has behind `skip_until`.
+/// Finds a newline. `skip_until` is the standard library's way to its vectorised search.
 fn find_newline(bytes: &[u8]) -> Option<usize> {
     let mut rest = bytes;
     let skipped = rest.skip_until(b'\n').expect("reading from memory cannot fail");
     (skipped > 0 && bytes[skipped - 1] == b'\n').then(|| skipped - 1)
 }
 
-/// The longest line unless told otherwise, in bytes.
+/// The default for the longest line, in bytes.
 const LINE_MAX: usize = 8 << 10;
