@@ -1,9 +1,9 @@
-//! Layers between the wire and the codec: TLS, Noise, SOCKS5, yours.
+//! Layers between the wire and the codec: TLS, Noise, SOCKS5, or your own.
 //!
-//! A [`Layer`] is sans-IO: it is lent input and buffers and does no I/O itself, reads no clock and starts no thread.
-//! [`Session`](crate::Session) drives it. Layers compose: the tuple `(A, B)` runs `B` once a transparent `A` is
-//! through, and [`Stack`] runs `B` inside an `A` that changes bytes. [`Either`] is one of two layers and [`Boxed`] is any
-//! layer, chosen while the program runs. [`kit`](crate::kit) tests a layer in memory.
+//! A [`Layer`] is sans-IO: it borrows input and buffers, does no I/O, reads no clock and starts no thread.
+//! [`Session`](crate::Session) drives it. Layers compose. The tuple `(A, B)` runs `B` after a transparent `A`
+//! is done, and [`Stack`] runs `B` inside an `A` that changes bytes. [`Either`] is one of two layers and
+//! [`Boxed`] is any layer, chosen at run time. [`kit`](crate::kit) tests a layer in memory.
 //!
 //! ```text
 //! Idle -start-> Handshake -ready-> Open -closing and clear empty: finish-> Finished
@@ -24,76 +24,80 @@ pub use crate::outgoing::grow;
 pub use choice::{Boxed, Either};
 pub use stack::Stack;
 
-/// What a layer is lent for one call. Everything is appended to, nothing is looked at or taken away.
+/// The buffers that a layer borrows for one call. It may only append to them, and must neither read nor
+/// remove their contents.
 #[derive(Debug)]
 pub struct Io<'a> {
     /// Clear bytes, on their way to the codec.
     pub up: &'a mut Vec<u8>,
     /// Sealed bytes, on their way to the wire.
     pub down: &'a mut Outgoing,
-    /// Buffers for what the layer must keep between calls; it gives them back when they are empty.
+    /// Buffers for bytes that the layer must keep between calls. It returns them when they are empty.
     pub pool: &'a mut Pool,
 }
 
-/// What one call of [`Layer::open`] did.
+/// The outcome of one call of [`Layer::open`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
-    /// How many bytes of the input were used.
+    /// How many bytes of the input the layer used.
     pub used: usize,
     /// When to call again.
     pub next: Next,
 }
 
-/// When [`Layer::open`] is to be called again.
+/// When the driver must call [`Layer::open`] again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// At once, with what is left, even if nothing is left.
+    /// At once, with the rest of the input, even if it is empty.
     Again,
     /// When there is more input.
     Wait,
-    /// Never: the peer ended its side, authentically.
+    /// Never, because the peer ended its side with an authentic end.
     End,
 }
 
 /// Changes the bytes of one connection between the wire and the codec.
 ///
-/// The driver calls `start` once, then `open` with what arrives, and once the layer is ready `seal` with what is to be
-/// sent. It keeps the input that `open` did not use and offers it again, as the layer left it, with what is new behind
-/// it; it is never shorter. So decryption happens in place and no input hides in a layer.
+/// The driver calls `start` once, then `open` with input, and once the layer is ready, `seal` with the bytes
+/// to send. The driver keeps the input that `open` did not use. It offers that input again as the layer left
+/// it, with new input appended, so it is never shorter. This lets a layer decrypt in place, and no input
+/// hides in a layer.
 ///
-/// An error of any method is fatal to the connection. What the failed call put into `up` is discarded, what it put into
-/// `down`, an alert, still leaves; queued clear bytes are dropped. What earlier calls put into `up` was delivered: a
-/// layer opens one record a call, so a bad record does not take the good ones before it along. After an error no method
-/// is called again.
+/// An error of any method is fatal to the connection. The driver discards any bytes that the failed call put
+/// into `up`. It still sends any bytes that the call put into `down`, because they are an alert. It drops
+/// queued clear bytes. Bytes that earlier calls put into `up` were delivered: because a layer opens one
+/// record in each call, a bad record does not take the good ones before it along. After an error the driver
+/// calls no method again.
 ///
-/// A layer that breaks this contract in a way that the driver sees ends its connection by [`LayerError::Contract`], and no
-/// other.
+/// If a layer breaks this contract in a way that the driver can see, [`LayerError::Contract`] ends its
+/// connection, and no other.
 ///
-/// Not promised: that input is cut where the peer cut it, that every call of `open` has new input, that `seal` follows
-/// `ready`, that `finish` or `end` are called at all.
+/// Not promised: that input is cut where the peer cut it, that every call of `open` has new input, that
+/// `seal` follows `ready`, or that `finish` and `end` are called at all.
 pub trait Layer: 'static {
-    /// Says that once ready, bytes pass unchanged both ways and no method but `ready` is called again: a proxy
-    /// handshake, a preamble.
+    /// Whether bytes pass unchanged both ways once the layer is ready, and no method but `ready` is called
+    /// again. This is so for a proxy handshake or a preamble.
     const TRANSPARENT: bool = false;
 
-    /// The most input that may be left after [`Next::Wait`], in bytes; more is the peer's error.
+    /// The most bytes of input that may be left after [`Next::Wait`]. More is the peer's error.
     const INPUT_MAX: usize;
 
-    /// Returns whether this very layer is transparent. A type may hold transparent layers and others ([`Either`],
-    /// [`Boxed`]); then `TRANSPARENT` is `false`, and the layer must pass bytes unchanged if a driver calls it after it
-    /// became ready. The answer never changes.
+    /// Returns whether this particular layer is transparent. A type such as [`Either`] or [`Boxed`] may hold
+    /// either kind of layer. Then `TRANSPARENT` is `false`, and the layer must pass bytes unchanged if a
+    /// driver calls it after it became ready. The answer never changes.
     #[inline]
     fn transparent(&self) -> bool {
         Self::TRANSPARENT
     }
 
-    /// Returns the most input that this very layer may leave after [`Next::Wait`], in bytes.
+    /// Returns the most bytes of input that this particular layer may leave after [`Next::Wait`].
     #[inline]
     fn input_max(&self) -> usize {
         Self::INPUT_MAX
     }
 
-    /// Called once, when what is below is up: queues the first flight, if this side speaks first.
+    /// Starts the handshake. Called once, when the transport or the layer below is up. Queues the first
+    /// flight if this side speaks first.
     ///
     /// # Errors
     /// Fatal.
@@ -102,34 +106,35 @@ pub trait Layer: 'static {
         Ok(())
     }
 
-    /// Says whether clear bytes may be sealed. Turns true once, inside `start` or `open` only, and stays so.
+    /// Returns whether clear bytes may be sealed. Becomes true once, inside `start` or `open` only, and stays
+    /// so.
     fn ready(&self) -> bool;
 
-    /// Opens at most one record, or handles one message of the handshake; the input may be changed in place.
+    /// Opens at most one record, or handles one handshake message. It may change the input in place.
     ///
-    /// After [`Next::Again`] the driver calls once more at once, even with nothing left; after [`Next::Wait`] when
-    /// there is more input; after [`Next::End`] never.
+    /// After [`Next::Again`] the driver calls once more at once, even if no input is left. After
+    /// [`Next::Wait`] it calls when there is more input, and after [`Next::End`] never.
     ///
     /// # Errors
-    /// The input is not what the protocol allows. Fatal.
+    /// The input violates the protocol. Fatal.
     fn open(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Result<Step>;
 
-    /// Seals at least one byte and at most one record of `clear`, which is never empty, and says how many bytes it
-    /// took. It puts at least as many into `down`, unless it [shrinks](Layer::shrinks) them. Called only when ready, and
-    /// not while 64 KiB of sealed bytes wait for the wire.
+    /// Seals at least one byte and at most one record of `clear`, which is never empty, and returns how many
+    /// bytes it took. It puts at least as many into `down`, unless it [shrinks](Layer::shrinks) them. Called
+    /// only when ready, and not while 64 KiB of sealed bytes wait for the wire.
     ///
     /// # Errors
     /// Fatal.
     fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize>;
 
-    /// Returns whether a record may be shorter than the clear bytes in it: the layer compresses. Of any other layer the
-    /// driver takes such a record for a loss of bytes, and ends the connection.
+    /// Returns whether a record may be shorter than the clear bytes in it, because the layer compresses. For
+    /// any other layer, the driver treats such a record as a loss of bytes and ends the connection.
     fn shrinks(&self) -> bool {
         false
     }
 
-    /// Queues the authentic end of our side. Called once, after the last `seal`; before `ready` only when there was
-    /// nothing to seal. Input may still follow.
+    /// Queues the authentic end of our side. Called once, after the last `seal`. Called before `ready` only
+    /// if there was nothing to seal. Input may still follow.
     ///
     /// # Errors
     /// Fatal.
@@ -138,22 +143,24 @@ pub trait Layer: 'static {
         Ok(())
     }
 
-    /// Called once, when the transport ended and `left` was not used, unless `open` returned [`Next::End`] before.
+    /// Checks the end of the transport, with unused input in `left`. Called once, unless `open` has returned
+    /// [`Next::End`].
     ///
     /// # Errors
-    /// [`Truncated`] unless the end is authentic. Without an override an end is taken for one when the layer is ready
-    /// and nothing is left, which is right only for protocols that do not mark their end.
+    /// [`Truncated`] unless the end is authentic. By default an end counts as authentic if the layer is ready
+    /// and no input is left. That is right only for protocols that do not mark their end.
     fn end(&mut self, left: &[u8]) -> Result {
         if self.ready() && left.is_empty() { Ok(()) } else { Err(Truncated.into()) }
     }
 
-    /// Returns how many bytes of memory the layer holds for input it was given; counted with the connection's buffers.
+    /// Returns how many bytes of memory the layer holds for input. The runtime counts them with the
+    /// connection's buffers.
     fn held(&self) -> usize {
         0
     }
 }
 
-/// No layer: bytes pass as they are.
+/// No layer: bytes pass unchanged.
 impl Layer for () {
     const TRANSPARENT: bool = true;
     const INPUT_MAX: usize = 0;
@@ -173,9 +180,10 @@ impl Layer for () {
     }
 }
 
-/// First `A` over the wire until it is ready, then `B` alone, in place: no buffer, no copy, no allocation.
+/// Runs `A` over the wire until it is ready, then `B` alone, in place: no buffer, no copy, no allocation.
 ///
-/// `A` must be transparent, or the program does not compile; for an `A` that changes bytes there is [`Stack`].
+/// `A` must be transparent, or the program does not compile. For an `A` that changes bytes there is
+/// [`Stack`].
 ///
 /// ```compile_fail
 /// use session::{Pool, Session, kit::Toy};
@@ -191,7 +199,7 @@ impl<A: Layer, B: Layer> Layer for (A, B) {
     const INPUT_MAX: usize = if A::INPUT_MAX > B::INPUT_MAX { A::INPUT_MAX } else { B::INPUT_MAX };
 
     fn transparent(&self) -> bool {
-        // Names the constant, so that the compiler runs its check on `A` wherever a session asks this.
+        // Uses the constant, so that the compiler runs its check of `A` wherever a session calls this.
         Self::TRANSPARENT || self.1.transparent()
     }
 
@@ -217,7 +225,7 @@ impl<A: Layer, B: Layer> Layer for (A, B) {
             return Ok(step);
         }
         self.1.start(io)?;
-        // What came in the same read behind the last message of A is B's.
+        // Input after the last message of A belongs to B.
         Ok(Step { used: step.used, next: Next::Again })
     }
 
@@ -242,30 +250,31 @@ impl<A: Layer, B: Layer> Layer for (A, B) {
     }
 }
 
-/// Says what a driver of layers found wrong, with the peer or with a layer.
+/// A fault that a driver of layers found, of the peer or of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LayerError {
-    /// The peer's message is longer than [`Layer::INPUT_MAX`] allows.
+    /// The peer's message is longer than [`Layer::INPUT_MAX`].
     TooLong {
-        /// The largest allowed, in bytes.
+        /// The limit, in bytes.
         limit: usize,
-        /// What was left unused.
+        /// How many bytes were left unused.
         len: usize,
     },
-    /// The layer broke its contract: it says that it used more than it was lent, it sealed less than it took, or it took
-    /// away bytes of others.
+    /// The layer broke its contract: it claims to have used more than it was lent, it put less on the wire
+    /// than it took, or it removed bytes that others had queued.
     Contract {
-        /// The type of the layer.
+        /// The layer's type.
         layer: &'static str,
-        /// What it did.
+        /// The violation.
         what: &'static str,
     },
     /// The session is not in a phase that allows the call.
     Misuse(&'static str),
-    /// Clear bytes came before the layer was changed, and would have been read as if they had come under the new one.
+    /// Clear bytes arrived before the layer changed. They would be read as if they had come through the new
+    /// one.
     Early {
-        /// How many.
+        /// How many bytes.
         len: usize,
     },
 }
@@ -290,13 +299,14 @@ impl fmt::Display for LayerError {
 
 impl Error for LayerError {}
 
-/// The layer broke its contract in this way.
+/// Makes the error for a layer that broke its contract.
 #[cold]
 fn broken<L>(what: &'static str) -> LayerError {
     LayerError::Contract { layer: type_name::<L>(), what }
 }
 
-/// Seals everything in `clear`, record by record, without a limit: `clear` is what one call of an inner layer made.
+/// Seals everything in `clear`, record by record. There is no limit, because one call of an inner layer
+/// produced it all.
 fn seal_all<L: Layer>(layer: &mut L, clear: &mut Outgoing, io: &mut Io<'_>) -> Result {
     while !clear.is_empty() {
         seal_front(layer, clear, io)?;
@@ -304,14 +314,14 @@ fn seal_all<L: Layer>(layer: &mut L, clear: &mut Outgoing, io: &mut Io<'_>) -> R
     Ok(())
 }
 
-/// Seals one record off the front of `clear`.
+/// Seals one record from the front of `clear`.
 pub(crate) fn seal_front<L: Layer>(layer: &mut L, clear: &mut Outgoing, io: &mut Io<'_>) -> Result {
     let taken = seal_once(layer, clear.front(), io)?;
     clear.advance(taken);
     Ok(())
 }
 
-/// Lets a layer seal one record, and checks that what it says it took is there.
+/// Lets a layer seal one record, and checks that the result is plausible.
 fn seal_once<L: Layer>(layer: &mut L, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
     let (mark, had) = (io.down.mark(), io.down.len());
     let taken = layer.seal(clear, io)?;
@@ -322,12 +332,12 @@ fn seal_once<L: Layer>(layer: &mut L, clear: &[u8], io: &mut Io<'_>) -> Result<u
         Some(_) => "it put less on the wire than it took",
         None => "it took sealed bytes away",
     };
-    // No alert, but half a record.
+    // Remove these bytes, because they are half a record and not an alert.
     io.down.rollback(mark);
     Err(broken::<L>(what).into())
 }
 
-/// Lets a layer open its input, and checks the answer.
+/// Lets a layer open its input, and checks the result.
 pub(crate) fn open_once<L: Layer>(layer: &mut L, input: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
     let (had_up, had_down) = (io.up.len(), io.down.len());
     let step = layer.open(input, io)?;
@@ -340,7 +350,7 @@ pub(crate) fn open_once<L: Layer>(layer: &mut L, input: &mut [u8], io: &mut Io<'
     Ok(step)
 }
 
-/// Refuses more input left after a wait than the layer allows.
+/// Returns an error if more input is left after a wait than the layer allows.
 pub(crate) fn check_left<L: Layer>(layer: &L, left: usize) -> Result<(), LayerError> {
     let limit = layer.input_max();
     if left > limit { Err(LayerError::TooLong { limit, len: left }) } else { Ok(()) }

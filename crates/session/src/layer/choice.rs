@@ -1,6 +1,6 @@
-//! Layers chosen while the program runs: one of two, or any.
+//! Layers chosen at run time: one of two, or any.
 //!
-//! Plain and encrypted connections of one service have one type then, and one handler.
+//! This gives plain and encrypted connections of one service the same type, and one handler.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::failure::Result;
 
 /// Runs one of two layers.
 ///
-/// A transparent one costs nothing once it is ready, as it does alone: the session passes it by.
+/// A transparent layer costs nothing once it is ready, as without this type, because the session bypasses it.
 ///
 /// ```
 /// use session::{Either, Session, kit::Toy};
@@ -27,7 +27,7 @@ pub enum Either<A, B> {
     Right(B),
 }
 
-/// Calls the method of whichever layer it is.
+/// Calls a method of the chosen layer.
 macro_rules! either {
     ($self:ident, $layer:ident => $call:expr) => {
         match $self {
@@ -85,18 +85,19 @@ impl<A: Layer, B: Layer> Layer for Either<A, B> {
     }
 }
 
-/// Runs any layer, at the price of one allocation and a virtual call for each call.
+/// Runs any layer, for the price of one allocation and one virtual call per method call.
 ///
 /// ```
 /// use session::{Boxed, Session, kit::{Preamble, Toy}};
 ///
-/// let chosen = [Boxed::new(()), Boxed::new(Preamble::new("HELLO\n", "WELCOME\n")), Boxed::new(Toy::client(1))];
+/// let preamble = Preamble::new("HELLO\n", "WELCOME\n");
+/// let chosen = [Boxed::new(()), Boxed::new(preamble), Boxed::new(Toy::client(1))];
 /// let sessions = chosen.map(Session::new);
 /// # let _ = sessions;
 /// ```
 pub struct Boxed {
     layer: Box<dyn Erased>,
-    /// The layer's answer, kept so that a session that passes the layer by does not call it.
+    /// The layer's answer, stored so that a session can bypass the layer without a virtual call.
     transparent: bool,
 }
 
@@ -106,12 +107,12 @@ impl Boxed {
         Boxed { transparent: layer.transparent(), layer: Box::new(layer) }
     }
 
-    /// Returns the layer, to ask what it learned, if it is an `L`.
+    /// Returns the layer if it is an `L`, for example to ask for results of its handshake.
     pub fn downcast_ref<L: Layer>(&self) -> Option<&L> {
         self.layer.as_any().downcast_ref()
     }
 
-    /// Returns the layer, to change it, if it is an `L`.
+    /// Returns the layer if it is an `L`, to change it.
     pub fn downcast_mut<L: Layer>(&mut self) -> Option<&mut L> {
         self.layer.as_any_mut().downcast_mut()
     }
@@ -124,7 +125,7 @@ impl fmt::Debug for Boxed {
 }
 
 impl Layer for Boxed {
-    /// [`Layer::input_max`] says what the layer in the box allows.
+    /// The box has no limit of its own. [`Layer::input_max`] returns that of the layer in it.
     const INPUT_MAX: usize = usize::MAX;
 
     #[inline]
@@ -169,7 +170,7 @@ impl Layer for Boxed {
     }
 }
 
-/// The part of [`Layer`] that can be called through a pointer.
+/// The methods of [`Layer`] that can be called through a pointer.
 trait Erased {
     fn input_max(&self) -> usize;
     fn start(&mut self, io: &mut Io<'_>) -> Result;
@@ -230,8 +231,8 @@ impl<L: Layer> Erased for L {
     }
 }
 
-// A driver that looks only at `TRANSPARENT` calls a choice after it became ready. A transparent layer must not be called
-// then, so the choice passes the bytes by itself.
+// A driver that checks only `TRANSPARENT` calls a choice even after it became ready. A transparent layer must
+// not be called then, so the choice passes the bytes itself.
 
 fn is_through<L: Layer>(layer: &L) -> bool {
     layer.transparent() && Layer::ready(layer)
@@ -242,7 +243,7 @@ fn open_or_pass<L: Layer>(layer: &mut L, input: &mut [u8], io: &mut Io<'_>) -> R
         return Layer::open(&mut (), input, io);
     }
     let step = open_once(layer, input, io)?;
-    // What stands behind the last message of a transparent handshake passes.
+    // Bytes after the last message of a transparent handshake pass unchanged.
     Ok(if is_through(layer) { Step { next: Next::Again, ..step } } else { step })
 }
 

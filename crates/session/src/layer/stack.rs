@@ -1,28 +1,30 @@
-//! One layer inside another that changes bytes.
+//! Runs one layer inside another that changes bytes.
 //!
-//! What the outer layer opened and the inner one has not used yet waits in one buffer, lent by the pool. A call of
-//! `open` runs one of the two: the inner one as long as it may have more, else the outer one. So a record of either is
-//! one step, and an error in one does not take along what was opened before it.
+//! Bytes that the outer layer has opened and the inner one has not used wait in one buffer from the pool. A
+//! call of `open` runs one of the two layers: the inner one as long as it may have more, otherwise the outer
+//! one. So each call handles one record of one layer, and an error does not take previously opened bytes
+//! along.
 
 use super::{Io, Layer, LayerError, Next, Step, check_left, open_once, seal_all, seal_once};
 use crate::failure::{Result, Truncated};
 
-/// Runs `B` inside `A`, an `A` that changes bytes; for a transparent `A` the tuple `(A, B)` is cheaper and the only
-/// one that compiles.
+/// Runs `B` inside an `A` that changes bytes. For a transparent `A`, use the tuple `(A, B)`: it is cheaper,
+/// and a stack does not compile.
 ///
-/// An end is authentic when the inner layer saw its own, or when the outer layer's is and the inner layer agrees.
+/// An end is authentic if the inner layer saw its own end, or if the outer layer's end is authentic and the
+/// inner layer accepts it.
 #[derive(Debug)]
 pub struct Stack<A, B> {
     outer: A,
     inner: B,
-    /// What the outer layer opened; the first `at` bytes of it are used.
+    /// Bytes that the outer layer opened. The first `at` of them are used.
     mid: Vec<u8>,
     at: usize,
-    /// The inner layer may have more to say without more input.
+    /// The inner layer may produce more without more input.
     inner_again: bool,
-    /// The same of the outer layer.
+    /// The same for the outer layer.
     outer_again: bool,
-    /// The outer layer ended, authentically.
+    /// The outer layer ended, with an authentic end.
     outer_ended: bool,
 }
 
@@ -50,15 +52,17 @@ impl<A: Layer, B: Layer> Stack<A, B> {
         &self.inner
     }
 
-    /// Returns the layer next to the wire, for a later request; what that puts into `down` goes to the wire as it is.
+    /// Returns the layer next to the wire, for a later request. The bytes that it puts into `down` go to the
+    /// wire unchanged.
     pub fn outer_mut(&mut self) -> &mut A {
         &mut self.outer
     }
 
-    /// Makes a later request of the layer next to the codec; what that puts into `down` is sealed by the outer layer.
+    /// Makes a later request of the layer next to the codec. The outer layer seals the bytes that it puts
+    /// into `down`.
     ///
     /// # Errors
-    /// What `call` or the outer layer returned. [`LayerError::Misuse`] before the outer layer is ready.
+    /// The error of `call` or of the outer layer. [`LayerError::Misuse`] before the outer layer is ready.
     pub fn with_inner<T>(
         &mut self,
         io: &mut Io<'_>,
@@ -70,13 +74,13 @@ impl<A: Layer, B: Layer> Stack<A, B> {
         self.inside(io, |inner, _, io| call(inner, io))
     }
 
-    /// Says whether the inner layer is through: it must not be called any more.
+    /// Returns whether the inner layer is done and must not be called any more.
     fn through(&self) -> bool {
         self.inner.transparent() && self.inner.ready()
     }
 
-    /// Runs the inner layer with a lent queue as its wire, then seals that into the outer layer, after an error too:
-    /// alerts leave.
+    /// Runs the inner layer with a lent queue as its wire, then seals that queue into the outer layer. It
+    /// does so after an error as well, because the inner layer may have queued an alert.
     fn inside<T>(
         &mut self,
         io: &mut Io<'_>,
@@ -100,7 +104,7 @@ impl<A: Layer, B: Layer> Stack<A, B> {
         } else {
             let step = self.inside(io, open_once::<B>)?;
             self.at += step.used;
-            // A transparent layer that has just become ready leaves what is behind it.
+            // A transparent layer that has just become ready leaves the bytes after its last message.
             if self.through() { Next::Again } else { step.next }
         };
         let left = self.mid.len() - self.at;
@@ -150,7 +154,7 @@ impl<A: Layer, B: Layer> Stack<A, B> {
             io.pool.give(std::mem::take(&mut self.mid));
         }
         if self.inner_again || self.outer_ended {
-            // With the outer layer's end the inner one is asked once more, for what it makes of it.
+            // When the outer layer ends, ask the inner one once more, because it may react to that end.
             self.inner_again = true;
             return Ok(Step { used: step.used, next: Next::Again });
         }
