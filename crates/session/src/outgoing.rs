@@ -1,15 +1,16 @@
-//! The write queue: bytes in the order in which they leave.
+//! The write queue: bytes in the order in which they are sent.
 //!
-//! A rope. Small items are copied together, so that a thousand answers are one write; large and shared ones are queued
-//! as they are. The common case is one small item put into an empty queue and written whole: it touches one buffer,
-//! which stays, and allocates nothing. The queue has no limit of its own: who fills it looks at [`Outgoing::len`].
+//! It is a rope. Small items are copied together, so that a thousand answers are one write. Large and shared
+//! ones are queued as they are. In the common case, a small item is put into an empty queue and written
+//! whole. That uses one buffer, which stays, and allocates nothing. The queue has no limit of its own, so
+//! callers check [`Outgoing::len`].
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
 use crate::shared::Shared;
 
-/// Holds the bytes that are to be written, in order.
+/// The bytes to write, in order.
 ///
 /// ```
 /// use session::Outgoing;
@@ -22,23 +23,23 @@ use crate::shared::Shared;
 /// ```
 #[derive(Debug, Default)]
 pub struct Outgoing {
-    /// The first bytes; while `parts` is empty small items are appended here.
+    /// The first bytes. While `parts` is empty, small items are appended here.
     front: Vec<u8>,
-    /// How many bytes of `front` have left.
+    /// How many bytes of `front` have been sent.
     at: usize,
-    /// What follows `front`; no part is ever empty.
+    /// The bytes after `front`. No part is ever empty.
     parts: VecDeque<Part>,
-    /// The memory behind `parts`: their bytes and the table itself.
+    /// The memory of `parts`: their bytes, and the table itself.
     beside: usize,
-    /// What was counted last of the memory held.
+    /// The memory in use at the last count.
     counted: usize,
-    /// Bytes ever put, less those rolled back.
+    /// All bytes ever put, minus those rolled back.
     appended: u64,
-    /// Bytes that have left.
+    /// All bytes that have been sent.
     gone: u64,
 }
 
-/// Names a place in a queue to which [`Outgoing::rollback`] can return.
+/// A position in a queue to which [`Outgoing::rollback`] can return.
 #[derive(Debug, Clone, Copy)]
 pub struct Mark(u64);
 
@@ -48,20 +49,20 @@ impl Outgoing {
         Outgoing::default()
     }
 
-    /// Returns how many bytes wait, shared ones included.
+    /// Returns how many bytes wait, including shared ones.
     #[inline]
     pub fn len(&self) -> usize {
-        // Both counters only ever differ by what is held in memory.
+        // The difference is held in memory, so it fits a usize.
         (self.appended - self.gone) as usize
     }
 
-    /// Says whether nothing waits.
+    /// Returns whether no bytes wait.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.appended == self.gone
     }
 
-    /// Queues a copy of the bytes. More than 64 KiB get a part of exactly their size.
+    /// Queues a copy of the bytes. More than 64 KiB go into a part of exactly their size.
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) {
         if bytes.len() > CHUNK {
@@ -72,12 +73,12 @@ impl Outgoing {
         self.appended += bytes.len() as u64;
     }
 
-    /// Returns how many bytes were queued since the mark was made by this queue.
+    /// Returns how many bytes were queued since this queue made the mark.
     pub fn since(&self, mark: Mark) -> usize {
         self.appended.saturating_sub(mark.0) as usize
     }
 
-    /// Queues the bytes without a copy; fewer than 512 bytes are copied, which is cheaper.
+    /// Queues the bytes without a copy. Fewer than 512 bytes are copied, because that is cheaper.
     pub fn share(&mut self, bytes: Shared) {
         if bytes.len() < SHARED_MIN {
             return self.put(&bytes);
@@ -86,8 +87,9 @@ impl Outgoing {
         self.push(Held::Shared(bytes), 0);
     }
 
-    /// Queues bytes with their memory, which then belongs to the queue. Fewer than 512 bytes are copied, and memory
-    /// beyond five quarters of the bytes is given back to the allocator.
+    /// Queues the bytes together with their memory, which then belongs to the queue. Fewer than 512 bytes are
+    /// copied. If the memory is larger than five quarters of the bytes, the excess goes back to the
+    /// allocator.
     ///
     /// ```
     /// let mut out = session::Outgoing::new();
@@ -106,12 +108,13 @@ impl Outgoing {
         self.push(Held::Own(bytes), 0);
     }
 
-    /// Appends what `write` writes into a zeroed slice of `room` bytes; it returns how many of them count.
+    /// Appends bytes that `write` puts into a zeroed slice of `room` bytes. It returns how many of them
+    /// count.
     ///
-    /// This is how a cipher seals straight into the queue. More than `room` is taken as `room`.
+    /// A cipher can seal straight into the queue this way. A return value above `room` counts as `room`.
     ///
     /// # Errors
-    /// What `write` returned; nothing is appended then.
+    /// The error of `write`. Nothing is appended then.
     pub fn grow<E>(
         &mut self,
         room: usize,
@@ -124,7 +127,7 @@ impl Outgoing {
         let result = grow(self.tail(room), room, write);
         self.appended += *result.as_ref().unwrap_or(&0) as u64;
         if self.appended == mark.0 {
-            // `tail` may have opened a part for bytes that did not come.
+            // `tail` may have opened a part, but `write` gave no bytes for it.
             if self.parts.back().is_some_and(|part| part.rest().is_empty())
                 && let Some(part) = self.parts.pop_back()
             {
@@ -134,7 +137,7 @@ impl Outgoing {
         result
     }
 
-    /// Moves everything that waits in `other` behind what waits here; large parts are not copied.
+    /// Moves all waiting bytes of `other` to the end of this queue. Large parts are not copied.
     pub fn append(&mut self, other: &mut Outgoing) {
         if self.is_empty() {
             self.clear();
@@ -168,7 +171,7 @@ impl Outgoing {
         other.clear();
     }
 
-    /// Returns the first bytes that lie together: empty only when the queue is.
+    /// Returns the first contiguous bytes. They are empty only if the queue is.
     #[inline]
     pub fn front(&self) -> &[u8] {
         if self.front.len() > self.at {
@@ -177,7 +180,7 @@ impl Outgoing {
         self.parts.front().map_or(&[], Part::rest)
     }
 
-    /// Fills `into` with the first bytes, for one vectored write, and returns how many slices it set.
+    /// Fills `into` with the first bytes, for one vectored write, and returns how many slices it has set.
     pub fn slices<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
         let front = &self.front[self.at..];
         let first = (!front.is_empty()).then_some(front);
@@ -189,10 +192,10 @@ impl Outgoing {
         set
     }
 
-    /// Removes the first `count` bytes: they were written.
+    /// Removes the first `count` bytes, because they were written.
     ///
     /// # Panics
-    /// When `count` is more than [`Outgoing::len`]: nobody can have written what is not there.
+    /// If `count` is more than [`Outgoing::len`], because no more bytes can have been written.
     #[inline]
     pub fn advance(&mut self, count: usize) {
         assert!(count <= self.len(), "advance by {count} bytes in a queue of {}", self.len());
@@ -209,15 +212,16 @@ impl Outgoing {
         }
     }
 
-    /// Notes the end of the queue, so that a failed encode can be undone.
+    /// Returns the current end of the queue, so that a failed encode can be undone.
     #[inline]
     pub fn mark(&self) -> Mark {
         Mark(self.appended)
     }
 
-    /// Removes what was queued since the mark was made by this queue, except for bytes that have left since.
+    /// Removes the bytes that were queued since this queue made the mark, except those that have been sent
+    /// since.
     ///
-    /// A mark of another queue removes an unspecified number of bytes.
+    /// With the mark of another queue, it removes an unspecified number of bytes.
     pub fn rollback(&mut self, mark: Mark) {
         let mut excess = self.appended.saturating_sub(mark.0).min(self.len() as u64) as usize;
         while excess > 0 {
@@ -225,7 +229,7 @@ impl Outgoing {
                 self.front.truncate(self.front.len() - excess);
                 self.appended -= excess as u64;
                 if self.is_empty() {
-                    // What has left is no longer in front of anything.
+                    // The sent bytes in `front` no longer precede anything.
                     self.clear();
                 }
                 break;
@@ -237,7 +241,7 @@ impl Outgoing {
                     self.appended -= excess as u64;
                     break;
                 }
-                // A mark never falls inside shared bytes: they were queued in one call.
+                // A mark never falls inside shared bytes, because one call queued them all.
                 held @ (Held::Own(_) | Held::Shared(_)) => {
                     self.beside -= held.held();
                     self.parts.pop_back();
@@ -248,7 +252,7 @@ impl Outgoing {
         }
     }
 
-    /// Removes everything and keeps one buffer.
+    /// Removes all bytes and keeps one buffer.
     #[inline]
     pub fn clear(&mut self) {
         self.gone = self.appended;
@@ -260,31 +264,31 @@ impl Outgoing {
         }
     }
 
-    /// Returns the bytes of memory on the heap that the queue keeps alive, used or not.
+    /// Returns the bytes of heap memory that the queue keeps alive, used or not.
     ///
-    /// Shared bytes count in full in each queue that holds them, because the last one to hold them keeps them alone. Of
-    /// a [slice](Shared::slice) only the slice counts.
+    /// Shared bytes count in full in each queue that holds them, because the last holder keeps them alive
+    /// alone. For a [slice](Shared::slice), only the slice counts.
     #[inline(always)]
     pub fn capacity(&self) -> usize {
         self.front.capacity() + self.beside
     }
 
-    /// Returns by how much the queue in its box has grown since it was last counted, and counts it.
+    /// Returns how much the queue in its box has grown since the last count, and counts it.
     ///
-    /// A difference below zero wraps around: it is right when it is added to a sum with wrapping.
+    /// A negative difference wraps around, so add it to a sum with a wrapping addition.
     #[inline(always)]
     pub fn count(&mut self) -> usize {
         let memory = self.memory();
         memory.wrapping_sub(std::mem::replace(&mut self.counted, memory))
     }
 
-    /// Returns [`Outgoing::capacity`] and the size of the queue itself, which lies on the heap where it is lent.
+    /// Returns [`Outgoing::capacity`] plus the size of the queue itself, because a lent queue is on the heap.
     #[inline(always)]
     pub fn memory(&self) -> usize {
         self.capacity() + size_of::<Outgoing>()
     }
 
-    /// Copies everything that waits.
+    /// Returns a copy of all waiting bytes.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut all = Vec::with_capacity(self.len());
         all.extend_from_slice(&self.front[self.at..]);
@@ -292,8 +296,8 @@ impl Outgoing {
         all
     }
 
-    /// Gives memory back to the allocator that the queue hardly uses: of a buffer that is less than a quarter full all
-    /// beyond `keep` bytes.
+    /// Returns memory to the allocator that the queue hardly uses. A buffer that is less than a quarter full
+    /// shrinks to `keep` bytes.
     pub(crate) fn trim(&mut self, keep: usize) {
         if self.front.len() < self.front.capacity() / 4 {
             self.front.shrink_to(keep);
@@ -305,7 +309,7 @@ impl Outgoing {
         }
     }
 
-    /// Empties the queue and gives back memory it grew by beyond `keep` bytes.
+    /// Empties the queue, and frees memory that has grown beyond `keep` bytes.
     #[inline(always)]
     pub(crate) fn reset(&mut self, keep: usize) {
         self.clear();
@@ -324,7 +328,7 @@ impl Outgoing {
         self.beside = self.table();
     }
 
-    /// The memory of the table of parts.
+    /// Returns the memory of the table of parts.
     fn table(&self) -> usize {
         self.parts.capacity() * size_of::<Part>()
     }
@@ -341,12 +345,12 @@ impl Outgoing {
     fn tail_part(&mut self, room: usize) -> &mut Vec<u8> {
         let (joins, least) = match self.parts.back().map(|part| &part.bytes) {
             Some(Held::Own(bytes)) if bytes.len() + room <= CHUNK => (true, 0),
-            // More small items are likely to follow what was filled with them; what separates shared bytes may be tiny.
+            // After small items, more of them are likely to follow. After shared bytes, the item may be tiny.
             Some(Held::Own(_)) | None => (false, PART_MIN),
             Some(Held::Shared(_)) => (false, SEPARATOR_MIN),
         };
         if !joins {
-            // A front that is used up lends its buffer, so that a queue that never runs empty need not allocate.
+            // An empty front gives its buffer away, so that a queue that never runs empty need not allocate.
             let bytes = if self.front.is_empty() { std::mem::take(&mut self.front) } else { Vec::new() };
             self.push(Held::Own(bytes), 0);
         }
@@ -391,7 +395,7 @@ impl Outgoing {
     }
 }
 
-/// Queues what is written; never fails. For encoders and libraries that want a writer.
+/// Queues the written bytes and never fails. For encoders and libraries that need a writer.
 impl io::Write for Outgoing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.put(bytes);
@@ -403,12 +407,13 @@ impl io::Write for Outgoing {
     }
 }
 
-/// Appends to `bytes` what `write` writes into a zeroed slice of `room` bytes; it returns how many of them count.
+/// Appends bytes that `write` puts into a zeroed slice of `room` bytes to `bytes`. It returns how many of
+/// them count.
 ///
-/// More than `room` is taken as `room`.
+/// A return value above `room` counts as `room`.
 ///
 /// # Errors
-/// What `write` returned; nothing is appended then.
+/// The error of `write`. Nothing is appended then.
 pub fn grow<E>(
     bytes: &mut Vec<u8>,
     room: usize,
@@ -421,7 +426,7 @@ pub fn grow<E>(
     result
 }
 
-/// Bytes that lie together, and how many of them have left.
+/// Contiguous bytes, and how many of them have been sent.
 #[derive(Debug)]
 struct Part {
     bytes: Held,
@@ -435,7 +440,7 @@ enum Held {
 }
 
 impl Held {
-    /// The memory that is kept alive by it.
+    /// Returns the memory that this keeps alive.
     fn held(&self) -> usize {
         match self {
             Held::Own(bytes) => bytes.capacity(),
@@ -453,15 +458,15 @@ impl Part {
     }
 }
 
-/// Small items are copied together into buffers of at most this many bytes.
+/// The size limit of a buffer into which small items are copied together.
 const CHUNK: usize = 64 << 10;
-/// Shared bytes below this are copied.
+/// Shared bytes shorter than this are copied.
 const SHARED_MIN: usize = 512;
-/// Own parts up to this are copied when queues are joined.
+/// Own parts up to this size are copied when queues are joined.
 const COPY_MAX: usize = 4 << 10;
-/// The least that a part reserves behind one that is full of small items.
+/// The least that a new part reserves after a part that is full of small items.
 const PART_MIN: usize = 4 << 10;
-/// The least that a part reserves behind shared bytes.
+/// The least that a new part reserves after shared bytes.
 const SEPARATOR_MIN: usize = 64;
-/// Entries of the table of parts that an emptied queue keeps.
+/// The size of the table of parts that an emptied queue keeps.
 const TABLE_KEPT: usize = 16;
