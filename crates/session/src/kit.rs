@@ -1,10 +1,11 @@
-//! Tests any layer in memory: every cut, flip and truncation of a dialogue between two ends. [`codec`] tests codecs.
+//! Tests any layer in memory: every cut, flip and truncation of a dialogue between two ends. [`codec`] tests
+//! codecs.
 //!
-//! No socket, no clock, no thread: two [`Peer`]s, each with a session, and a link that carries bytes from one to the
-//! other and may cut them anywhere or flip a bit. The suites [`every_cut`], [`bulk`], [`flips`], [`truncations`] and
-//! [`garbage`] take a function that makes both ends and panic with what went wrong: call each of them from your tests.
-//! They make both ends some thousand times, so this should be cheap. [`Toy`] and [`Preamble`] are layers to test
-//! with, and to read.
+//! There is no socket, no clock and no thread: two [`Peer`]s with a session each, and a link that carries
+//! bytes between them and may cut them anywhere or flip a bit. The suites [`every_cut`], [`bulk`], [`flips`],
+//! [`truncations`] and [`garbage`] take a function that makes both ends, and panic with a description of the
+//! fault. Call each of them from your tests. They make both ends some thousand times, so this should be
+//! cheap. [`Toy`] and [`Preamble`] are layers for tests, and examples to read.
 //!
 //! ```
 //! use session::kit::{self, Toy};
@@ -33,7 +34,7 @@ pub use garbage::{Garbage, garbage};
 pub use preamble::{Preamble, PreambleError};
 pub use toy::{Toy, ToyError};
 
-/// One end of a connection in memory: a session, what it received, and what it could not use yet.
+/// One end of a connection in memory: a session, the received bytes, and the input that it could not use yet.
 #[derive(Debug)]
 pub struct Peer<L> {
     session: Session<L>,
@@ -53,10 +54,10 @@ impl<L: Layer> Peer<L> {
         peer
     }
 
-    /// Lets bytes arrive, as one read would bring them. After an error they are ignored.
+    /// Delivers bytes, as one read would. Ignores them after an error.
     ///
     /// # Panics
-    /// When the layer asks for another step again and again and nothing comes of it.
+    /// If the layer asks for another step again and again without progress.
     pub fn feed(&mut self, bytes: &[u8]) {
         if self.error.is_some() {
             return;
@@ -86,12 +87,12 @@ impl<L: Layer> Peer<L> {
         self.session.out(&mut self.pool).put(clear);
     }
 
-    /// Ends this side once everything queued has left.
+    /// Ends this side after all queued bytes have been sent.
     pub fn close(&mut self) {
         self.session.close();
     }
 
-    /// Takes everything this end has for the wire.
+    /// Takes all bytes that this end has for the wire.
     pub fn flight(&mut self) -> Vec<u8> {
         let mut all = Vec::new();
         loop {
@@ -103,20 +104,20 @@ impl<L: Layer> Peer<L> {
         }
     }
 
-    /// Ends the transport and says whether that end is authentic.
+    /// Ends the transport, and checks whether that end is authentic.
     ///
     /// # Errors
-    /// What the session says of this end: [`Truncated`](crate::Truncated) most often.
+    /// The session's error for this end, most often [`Truncated`](crate::Truncated).
     pub fn end(&mut self) -> Result {
         self.session.end(&std::mem::take(&mut self.rest))
     }
 
-    /// Returns the clear bytes that arrived so far.
+    /// Returns the clear bytes that have arrived.
     pub fn received(&self) -> &[u8] {
         &self.received
     }
 
-    /// Returns the first error, which ended this end.
+    /// Returns the first error. It ended this end.
     pub fn error(&self) -> Option<&Failure> {
         self.error.as_ref()
     }
@@ -126,7 +127,7 @@ impl<L: Layer> Peer<L> {
         &self.session
     }
 
-    /// Returns the session and its pool, for what this type does not offer.
+    /// Returns the session and its pool, for operations that this type does not offer.
     pub fn session_mut(&mut self) -> (&mut Session<L>, &mut Pool) {
         (&mut self.session, &mut self.pool)
     }
@@ -138,22 +139,23 @@ impl<L: Layer> Peer<L> {
     }
 }
 
-/// Carries bytes both ways until both ends are silent, and returns how many it carried.
+/// Carries bytes both ways until both ends are silent, and returns how many there were.
 ///
 /// # Panics
-/// When the ends never fall silent.
+/// If the ends never fall silent.
 pub fn pump<A: Layer, B: Layer>(a: &mut Peer<A>, b: &mut Peer<B>) -> usize {
     let mut link = Link { how: How::Whole, carried: 0 };
     link.pump(a, b);
     link.carried
 }
 
-/// Runs a dialogue whole, byte by byte, and cut once at every byte: handshake, data both ways, half-close, the end.
+/// Runs a dialogue whole, byte by byte, and cut once at every byte: handshake, data both ways, half-close,
+/// end.
 ///
 /// Returns how many bytes the dialogue takes on the wire.
 ///
 /// # Panics
-/// When a run fails, loses or changes bytes, or does not end cleanly.
+/// If a run fails, loses or changes bytes, or does not end cleanly.
 pub fn every_cut<A: Layer, B: Layer>(make: impl Fn() -> (A, B)) -> usize {
     let run = |how: How| {
         let mut dialogue = Dialogue::new(&make, how);
@@ -171,24 +173,24 @@ pub fn every_cut<A: Layer, B: Layer>(make: impl Fn() -> (A, B)) -> usize {
     total
 }
 
-/// What [`flips`] counted.
+/// The counts of [`flips`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flips {
-    /// Runs, each with one flipped bit: one for each byte of the dialogue.
+    /// Runs with one flipped bit each: one run for each byte of the dialogue.
     pub runs: usize,
-    /// Runs in which an end refused the flipped bit, or noticed at the end of the transport.
+    /// Runs in which an end rejected the flipped bit, or noticed it at the end of the transport.
     pub noticed: usize,
     /// Runs in which all bytes arrived and both ends were clean.
     pub harmless: usize,
 }
 
-/// Runs a dialogue once for each of its bytes, with one bit of that byte flipped on the way.
+/// Runs a dialogue once for each of its bytes, with one bit of that byte flipped on the wire.
 ///
-/// The flip may be fatal or harmless; what is delivered is always the beginning of what was sent. Only for layers that
-/// authenticate their records.
+/// The flip may be fatal or harmless, but the delivered bytes must always be a prefix of the sent ones. Only
+/// for layers that authenticate their records.
 ///
 /// # Panics
-/// When wrong bytes are delivered, or an end is clean though bytes are missing.
+/// If wrong bytes are delivered, or if an end is clean although bytes are missing.
 pub fn flips<A: Layer, B: Layer>(make: impl Fn() -> (A, B)) -> Flips {
     let mut whole = Dialogue::new(&make, How::Whole);
     whole.greet();
@@ -207,13 +209,15 @@ pub fn flips<A: Layer, B: Layer>(make: impl Fn() -> (A, B)) -> Flips {
     counted
 }
 
-/// Cuts the flight of data and close after every byte: only the authentic end is clean, and not a byte before it.
+/// Cuts the flight of data and close after every byte. Only the authentic end may be clean, and no cut before
+/// it.
 ///
-/// Returns how many bytes at the end of that flight are not needed for a clean end: none for a single layer; in a
-/// [`Stack`](crate::Stack) the end of the outer layer, since that of the inner one is enough.
+/// Returns how many bytes at the end of that flight are not needed for a clean end. That is zero for a single
+/// layer. In a [`Stack`](crate::Stack) it is the end of the outer layer, because the end of the inner one is
+/// enough.
 ///
 /// # Panics
-/// When a cut before the end is taken for an end, or the whole flight is not.
+/// If a cut before the end passes for an end, or the whole flight does not.
 pub fn truncations<A: Layer, B: Layer>(make: impl Fn() -> (A, B)) -> usize {
     let closing = || {
         let (a, b) = make();
@@ -261,14 +265,14 @@ impl<A: Layer, B: Layer> Dialogue<A, B> {
         Dialogue { a: Peer::new(a), b: Peer::new(b), link: Link { how, carried: 0 } }
     }
 
-    /// Greetings are queued before the handshake, and leave as soon as they may.
+    /// Queues greetings before the handshake, and lets them through as soon as possible.
     fn greet(&mut self) {
         self.a.send(GREETING_A);
         self.b.send(GREETING_B);
         self.link.pump(&mut self.a, &mut self.b);
     }
 
-    /// One side closes behind a longer item; the other still answers, and closes.
+    /// Closes one side after a longer item. The other side still answers, and then closes.
     fn part(&mut self) {
         self.a.send(&long_item());
         self.a.close();
@@ -311,7 +315,8 @@ fn check_no_error<L>(peer: &Peer<L>, name: &str, how: &How) {
     }
 }
 
-/// Ends the transport of `peer` and says whether that was clean; nothing wrong or missing may pass for it.
+/// Ends the transport of `peer`, and returns whether that was clean. Panics if wrong or missing bytes pass
+/// for a clean end.
 fn clean<L: Layer>(peer: &mut Peer<L>, expected: &[u8], how: &How) -> bool {
     assert!(
         expected.starts_with(&peer.received),
@@ -328,12 +333,12 @@ fn clean<L: Layer>(peer: &mut Peer<L>, expected: &[u8], how: &How) -> bool {
     clean
 }
 
-/// What the link does to the bytes it carries; places count all bytes of the dialogue, both ways.
+/// The link's treatment of the bytes it carries. Positions count all bytes of the dialogue, both ways.
 #[derive(Debug, Clone, Copy)]
 enum How {
     Whole,
     Bytes,
-    /// In pieces of so many bytes, and the rest of a flight.
+    /// In pieces of this many bytes, and the rest of a flight.
     Pieces(usize),
     Cut(usize),
     Flip(usize),
@@ -389,7 +394,7 @@ fn sent_by_b() -> Vec<u8> {
     [GREETING_B, FAREWELL_B].concat()
 }
 
-/// Longer than a record of the toy layer; without a period that a lost record could hide in.
+/// Longer than a record of the toy layer, and without a period in which a lost record could hide.
 fn long_item() -> Vec<u8> {
     (0..LONG_ITEM).map(|at| (at ^ (at >> 8)) as u8).collect()
 }
@@ -398,7 +403,7 @@ const GREETING_A: &[u8] = b"hello from a";
 const GREETING_B: &[u8] = b"hello from b";
 const FAREWELL_B: &[u8] = b"bye";
 const LONG_ITEM: usize = 1_500;
-/// No honest dialogue of these sizes takes so many flights.
+/// The most flights of a dialogue of this size between correct layers.
 const FLIGHTS_MAX: usize = 1_000;
-/// No honest layer takes so many steps for one read of these sizes.
+/// The most steps of a correct layer for one read of this size.
 const STEPS_MAX: usize = 1_000_000;

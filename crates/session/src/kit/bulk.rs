@@ -1,4 +1,4 @@
-//! Large items through a layer: longer than any record, both ways at once.
+//! Large items through a layer: longer than any record, and both ways at once.
 
 use super::{Dialogue, How, Link, Peer, check_no_error, clean};
 use crate::layer::Layer;
@@ -6,17 +6,18 @@ use crate::session::Phase;
 
 /// Sends items from one byte to some hundred KiB both ways at once: whole, in pieces, and byte by byte.
 ///
-/// The sizes lie on both sides of the records that are in use: 1, 4, 16 and 64 KiB. Each item arrives whole before the
-/// next one is sent, so a layer that keeps the last bytes back is found. Some of it is queued before the handshake.
+/// The sizes lie on both sides of common record sizes: 1, 4, 16 and 64 KiB. Each item must arrive whole
+/// before the next one is sent, so this finds a layer that holds the last bytes back. Some items are queued
+/// before the handshake.
 ///
 /// # Panics
-/// When bytes are lost, changed or held back; when a layer takes more bytes than it seals, or refuses what the other
-/// side sealed because [`Layer::input_max`] is less than a record; when the end is not clean.
+/// If bytes are lost, changed or held back. If a layer takes more bytes than it seals, or rejects a record of
+/// the other side because [`Layer::input_max`] is less than a record. If the end is not clean.
 pub fn bulk<A: Layer, B: Layer>(make: impl Fn() -> (A, B)) {
     for how in [How::Whole, How::Pieces(1_447), How::Pieces(65_536)] {
         run(&make, how, &SIZES);
     }
-    // Byte by byte all of a record is left but its last byte, and that is all that the layer may ask for.
+    // Byte by byte, all of a record but its last byte is left. The layer may ask for no more than that.
     run(&make, How::Bytes, &[LONGEST_RECORD]);
 }
 
@@ -40,7 +41,7 @@ fn run<A: Layer, B: Layer>(make: &impl Fn() -> (A, B), how: How, sizes: &[usize]
     assert!(clean(&mut dialogue.a, &by_b.all, &how), "{how:?}: the end that a saw is not clean");
 }
 
-/// What one side has sent so far.
+/// The bytes that one side has sent so far.
 struct Sent {
     all: Vec<u8>,
     state: u64,
@@ -73,7 +74,7 @@ impl Sent {
     }
 }
 
-/// No record of a protocol in use is longer: a Noise message has a length of two bytes.
+/// No record of a common protocol is longer, because a Noise message has a length of two bytes.
 const LONGEST_RECORD: usize = (64 << 10) + 1_000;
 const SIZES: [usize; 14] =
     [1, 2, 1_023, 1_024, 1_025, 4_095, 4_097, 16_383, 16_384, 16_385, 65_535, 65_536, 65_537, 300_000];

@@ -1,7 +1,8 @@
-//! Tests any codec in memory: every cut, every end, garbage, and whether what it encodes it decodes.
+//! Tests any codec in memory: every cut, every end, garbage, and whether it decodes its own output.
 //!
-//! Each suite takes a function that makes the codec and one that keeps an item beyond the call, since items may borrow the
-//! input. Inputs of some hundred bytes are enough: each is played once for each of its bytes.
+//! Each suite takes a function that makes the codec, and one that converts an item so that it outlives the
+//! call, because items may borrow from the input. Inputs of some hundred bytes are enough, because each suite
+//! plays them once for each byte.
 //!
 //! ```
 //! use session::{Lines, Outgoing, kit::codec};
@@ -23,20 +24,20 @@ use crate::codec::{Codec, Decoded};
 use crate::failure::Result;
 use crate::outgoing::Outgoing;
 
-/// What a codec made of an input.
+/// A codec's output for an input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read<T> {
     /// The items, in order.
     pub items: Vec<T>,
-    /// The text of the error that ended it; of the end of the input, too.
+    /// The text of the error that ended it, whether in the input or at its end.
     pub error: Option<String>,
 }
 
-/// Lets the codec read the input whole, byte by byte, and cut once at every byte: the same items and the same end each
-/// time. Returns them.
+/// Makes the codec read the input whole, byte by byte, and cut once at every byte. Each run must yield the
+/// same items and the same end. Returns them.
 ///
 /// # Panics
-/// When the cuts differ, or the codec says that it used nothing, or more than there was.
+/// If the runs differ, or if the codec claims to have used no bytes, or more than there were.
 pub fn every_cut<C: Codec, T: PartialEq + Debug>(
     make: impl Fn() -> C,
     own: impl Fn(C::In<'_>) -> T,
@@ -56,10 +57,10 @@ pub fn every_cut<C: Codec, T: PartialEq + Debug>(
     whole
 }
 
-/// Ends the input after each of its bytes, and returns after how many the codec takes that for an end.
+/// Ends the input after each of its bytes, and returns the lengths after which the codec accepts the end.
 ///
 /// # Panics
-/// As [`every_cut`], for whole and for single bytes.
+/// As [`every_cut`], for the whole input and for single bytes.
 pub fn ends<C: Codec, T: PartialEq + Debug>(
     make: impl Fn() -> C,
     own: impl Fn(C::In<'_>) -> T,
@@ -78,11 +79,12 @@ pub fn ends<C: Codec, T: PartialEq + Debug>(
     (0..=input.len()).filter(is_end).collect()
 }
 
-/// Feeds the codec random bytes, and the input with parts of it lost, doubled, moved or replaced: whole and in pieces, with
-/// the same outcome. Returns how many of the 500 inputs it refused.
+/// Feeds the codec random bytes, and the input with parts lost, doubled, moved or replaced. It plays each
+/// whole and in pieces, with the same outcome. Returns how many of the 500 inputs the codec rejected.
 ///
 /// # Panics
-/// When the codec panics, when cuts differ, or when it leaves more than `rest_max` bytes and asks for more.
+/// If the codec panics, if the runs differ, or if the codec leaves more than `rest_max` bytes and asks for
+/// more.
 pub fn garbage<C: Codec, T: PartialEq + Debug>(
     make: impl Fn() -> C,
     own: impl Fn(C::In<'_>) -> T,
@@ -103,10 +105,10 @@ pub fn garbage<C: Codec, T: PartialEq + Debug>(
     refused
 }
 
-/// Encodes the items one after the other and reads them back in every cut. Returns what they are on the wire.
+/// Encodes the items one after the other, and reads them back in every cut. Returns their bytes on the wire.
 ///
 /// # Panics
-/// When an item cannot be encoded, or others come back. As [`every_cut`].
+/// If an item cannot be encoded, or if other items come back. As [`every_cut`].
 pub fn round_trip<C: Codec, T: PartialEq + Debug>(
     make: impl Fn() -> C,
     own: impl Fn(C::In<'_>) -> T,
@@ -125,12 +127,13 @@ pub fn round_trip<C: Codec, T: PartialEq + Debug>(
     wire
 }
 
-/// How a codec is asked.
+/// How to call a codec.
 #[derive(Clone, Copy)]
 struct Asks {
-    /// Once more with nothing new, as after a pause. Not always: changes made twice may undo each other.
+    /// Whether to call it once more with the same input, as after a pause. Not done in all runs, because two
+    /// changes to the input may undo each other.
     again: bool,
-    /// The most bytes that it may leave.
+    /// The most bytes that the codec may leave.
     rest_max: usize,
 }
 

@@ -1,26 +1,26 @@
-//! Bytes that no honest peer sends.
+//! Bytes that no correct peer sends.
 
 use super::{GREETING_A, GREETING_B, Peer, pump};
 use crate::layer::Layer;
 
-/// What [`garbage`] counted.
+/// The counts of [`garbage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Garbage {
-    /// Runs: each one end that was fed garbage.
+    /// Runs: one for each end that was fed garbage.
     pub runs: usize,
-    /// Runs in which the end refused the garbage, or its end.
+    /// Runs in which the end rejected the garbage, or its end.
     pub refused: usize,
-    /// Runs in which the end delivered what nobody sent, or took a part for the whole. None for a layer that
-    /// authenticates its records.
+    /// Runs in which the end delivered bytes that nobody sent, or accepted a part as the whole. Zero for a
+    /// layer that authenticates its records.
     pub forged: usize,
 }
 
-/// Feeds both ends with garbage, in the handshake and when they are open: random bytes, and what the other end said with
-/// parts of it lost, doubled, moved or replaced.
+/// Feeds garbage to both ends, during the handshake and when they are open: random bytes, and the other end's
+/// bytes with parts lost, doubled, moved or replaced.
 ///
 /// # Panics
-/// When a layer panics, asks for input without end, or keeps more than [`Layer::input_max`] says, or when that is more
-/// than 1 MiB. The number of the run is printed, and the same number is the same garbage in each run.
+/// If a layer panics, asks for input without end, or keeps more than [`Layer::input_max`] bytes, or if that
+/// limit is more than 1 MiB. Prints the number of the run. The same number yields the same garbage each time.
 pub fn garbage<A: Layer, B: Layer>(make: impl Fn() -> (A, B)) -> Garbage {
     let mut counted = Garbage { runs: 0, refused: 0, forged: 0 };
     for run in 0..RUNS {
@@ -51,7 +51,7 @@ pub fn garbage<A: Layer, B: Layer>(make: impl Fn() -> (A, B)) -> Garbage {
     counted
 }
 
-/// Feeds one end with what the other said, spoilt, and judges what it makes of it.
+/// Feeds one end with a spoilt copy of the other end's bytes, and judges the result.
 fn feed<L: Layer>(end: &mut Peer<L>, chance: &mut Chance, said: Vec<u8>, sent: &[u8], counted: &mut Garbage) {
     let spoilt = chance.spoil(said, TAIL);
     let mut rest = &spoilt[..];
@@ -81,7 +81,7 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    /// A number below `count`, or 0.
+    /// Returns a number below `count`, or 0 if `count` is 0.
     pub(super) fn below(&mut self, count: usize) -> usize {
         (self.next() % count.max(1) as u64) as usize
     }
@@ -94,7 +94,7 @@ impl Chance {
         }
     }
 
-    /// Makes something of `said` that was not said, in some cases with `tail` bytes behind it.
+    /// Spoils `said`, in some cases with `tail` bytes appended.
     pub(super) fn spoil(&mut self, mut said: Vec<u8>, tail: usize) -> Vec<u8> {
         let (at, count) = (self.below(said.len() + 1), self.below(40) + 1);
         let until = (at + count).min(said.len());
@@ -107,7 +107,7 @@ impl Chance {
             5 => said.extend_from_within(at..until),
             6 => said.rotate_left(at),
             _ => {
-                // A head that may announce much, and much behind it.
+                // A head that may announce a great length, followed by many bytes.
                 said.truncate(at);
                 said.extend(self.bytes(tail));
             }
@@ -116,7 +116,7 @@ impl Chance {
     }
 }
 
-/// Says which run it was when the layer panics.
+/// Prints the number of the run if the layer panics.
 pub(super) struct Name(pub(super) usize);
 
 impl Drop for Name {
@@ -128,7 +128,7 @@ impl Drop for Name {
 }
 
 const RUNS: usize = 200;
-/// More than any record, in bytes.
+/// Longer than any record, in bytes.
 const TAIL: usize = 70_000;
-/// No protocol asks for more before it can refuse.
+/// The most input that any protocol needs before it can reject it.
 const INPUT_MAX_MOST: usize = 1 << 20;

@@ -1,4 +1,4 @@
-//! A transparent layer to test with: a greeting each way, then bytes pass unchanged.
+//! A transparent layer for tests: a greeting each way, then bytes pass unchanged.
 
 use std::error::Error;
 use std::fmt;
@@ -6,9 +6,9 @@ use std::fmt;
 use crate::failure::Result;
 use crate::layer::{Io, Layer, Next, Step};
 
-/// Says one text and expects another, byte for byte; what follows it is not touched.
+/// Sends one text and expects another, byte for byte. It does not touch the bytes after that.
 ///
-/// Either may be empty: who expects nothing is ready at once.
+/// Either text may be empty. An end that expects nothing is ready at once.
 #[derive(Debug, Clone)]
 pub struct Preamble {
     say: &'static str,
@@ -17,7 +17,7 @@ pub struct Preamble {
 }
 
 impl Preamble {
-    /// Creates one end. The other says what this one expects, at most 1 KiB.
+    /// Creates one end. The other end sends the text that this one expects, at most 1 KiB.
     pub fn new(say: &'static str, expect: &'static str) -> Self {
         Preamble { say, expect, ready: false }
     }
@@ -56,7 +56,7 @@ impl Layer for Preamble {
     }
 }
 
-/// Says that the peer's preamble is another one.
+/// The peer's preamble is a different one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PreambleError;
 

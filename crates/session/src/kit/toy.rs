@@ -1,11 +1,12 @@
-//! A cipher layer to test with: it has every feature of a real one and none of its secrecy.
+//! A cipher layer for tests: it has every feature of a real one, but keeps no secret.
 //!
 //! ```text
 //! hello   'T' | role | nonce 8 | check 8                 one each way, the client first
 //! record  kind | length 2 | body, at most 1 KiB | tag 8   data, end, alert, ping, pong
 //! ```
-//! Bodies are mixed with a key from both nonces, tags cover key, direction, sequence and body: a record that is
-//! changed, repeated, lost or reordered is refused. Nobody who listens is kept out: the nonces travel in the clear.
+//! The layer mixes bodies with a key from both nonces. Tags cover key, direction, sequence and body, so a
+//! record that is changed, repeated, lost or reordered is rejected. But the nonces travel in the clear, so
+//! anyone can read along.
 
 use std::error::Error;
 use std::fmt;
@@ -14,12 +15,13 @@ use crate::failure::{Result, Truncated};
 use crate::layer::{Io, Layer, Next, Step};
 use crate::outgoing::Outgoing;
 
-/// Seals bytes in records with a tag, after a handshake of two messages; for tests only, it keeps no secret.
+/// Seals bytes in records with a tag, after a handshake of two messages. For tests only, because it keeps no
+/// secret.
 #[derive(Debug, Clone)]
 pub struct Toy {
     role: u8,
     nonce: u64,
-    /// Both nonces, mixed, once the peer's is known.
+    /// Both nonces, mixed. `None` until the peer's is known.
     key: Option<u64>,
     sealed: u64,
     opened: u64,
@@ -27,7 +29,7 @@ pub struct Toy {
 }
 
 impl Toy {
-    /// Creates the end that speaks first.
+    /// Creates the end that sends first.
     pub fn client(nonce: u64) -> Self {
         Toy { role: CLIENT, nonce, key: None, sealed: 0, opened: 0, pongs: 0 }
     }
@@ -37,7 +39,7 @@ impl Toy {
         Toy { role: SERVER, ..Toy::client(nonce) }
     }
 
-    /// Queues a request that the peer's layer answers by itself; a later request, for
+    /// Queues a request that the peer's layer answers by itself. This is a later request, for
     /// [`Session::with_layer`](crate::Session::with_layer).
     ///
     /// # Errors
@@ -154,25 +156,25 @@ impl Layer for Toy {
         Ok(())
     }
 
-    /// The authentic end is a record of its own; any other is a cut.
+    /// Returns an error, because the authentic end is a record of its own and any other end is a cut.
     fn end(&mut self, _: &[u8]) -> Result {
         Err(Truncated.into())
     }
 }
 
-/// Says what a [`Toy`] refused.
+/// The reason why a [`Toy`] rejected something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ToyError {
-    /// The peer's hello is not one.
+    /// The peer's hello is malformed.
     Hello,
-    /// A record is not what the peer sealed, or not the next one.
+    /// A record is not as the peer sealed it, or not the next one.
     Tag,
-    /// A record is of no known kind.
+    /// A record is of an unknown kind.
     Kind(u8),
     /// A record is longer than allowed.
     TooLong,
-    /// The peer refused what we sent.
+    /// The peer rejected our bytes.
     Alert,
     /// The handshake is not done.
     NotReady,
@@ -193,7 +195,7 @@ impl fmt::Display for ToyError {
 
 impl Error for ToyError {}
 
-/// What one record in one direction is sealed with.
+/// Returns the seed that seals one record in one direction.
 fn seed(key: u64, role: u8, sequence: u64) -> u64 {
     mix(key ^ mix(sequence * 2 + role as u64))
 }
@@ -205,13 +207,14 @@ fn scramble(seed: u64, body: &mut [u8]) {
     }
 }
 
-/// FNV-1a, keyed by its start: one flipped bit always changes it, since each round is a bijection.
+/// Computes FNV-1a, keyed by its start value. One flipped bit always changes the digest, because each round
+/// is a bijection.
 fn digest(seed: u64, bytes: &[u8]) -> u64 {
     let round = |hash: u64, byte: &u8| (hash ^ *byte as u64).wrapping_mul(0x0000_0100_0000_01b3);
     bytes.iter().fold(seed ^ 0xcbf2_9ce4_8422_2325, round)
 }
 
-/// The finalizer of SplitMix64.
+/// Applies the finalizer of SplitMix64.
 fn mix(seed: u64) -> u64 {
     let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -230,7 +233,7 @@ const PONG: u8 = 5;
 const HELLO: usize = 2 + 8 + 8;
 /// Bytes before a body: kind and length.
 const HEAD: usize = 3;
-/// Bytes behind a body.
+/// Bytes after a body.
 const TAG: usize = 8;
 /// The longest body, in bytes.
 const BODY_MAX: usize = 1 << 10;
