@@ -1,4 +1,4 @@
-//! Proxies: layers that talk to one before the connection's own bytes begin. Sans-IO, as every layer.
+//! Proxies: layers that talk to a proxy before the connection's own bytes begin. Sans-IO, like every layer.
 //!
 //! | layer | who uses it | source |
 //! |---|---|---|
@@ -7,12 +7,12 @@
 //! | [`SendHeader`] | a proxy, towards its backend | PROXY protocol, versions 1 and 2 |
 //! | [`ReceiveHeader`] | a backend, of connections that a proxy opens to it | the same |
 //!
-//! All are transparent: once the proxy has answered, bytes pass unchanged and the layer costs nothing. So each one
-//! composes with what follows as a tuple, for example `(Socks5, Noise)`, and bytes that arrive in the same segment
-//! as the proxy's answer are delivered.
+//! All of them are transparent: once the proxy has answered, bytes pass unchanged and the layer costs
+//! nothing. So each one composes with the next layer as a tuple, for example `(Socks5, Noise)`. Bytes that
+//! arrive in the same segment as the proxy's answer are delivered.
 //!
-//! A proxy is asked for a [`Destination`]. A name in it is sent to the proxy as it is, and the proxy resolves it: no
-//! resolver on this machine learns of it.
+//! The client asks a proxy for a [`Destination`]. If that is a name, the client sends it to the proxy
+//! unchanged, and the proxy resolves it. So no resolver on this machine learns of it.
 //!
 //! ```
 //! use session::kit::Peer;

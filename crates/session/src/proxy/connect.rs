@@ -1,4 +1,4 @@
-//! HTTP CONNECT, the client's side: asks an HTTP proxy for a tunnel (RFC 9110, section 9.3.6; RFC 9112).
+//! HTTP CONNECT, the client side: asks an HTTP proxy for a tunnel (RFC 9110, section 9.3.6; RFC 9112).
 
 use std::error::Error;
 use std::fmt;
@@ -7,11 +7,11 @@ use super::destination::Destination;
 use crate::failure::Result;
 use crate::layer::{Io, Layer, LayerError, Next, Step};
 
-/// Asks an HTTP proxy for a tunnel to a destination, and passes bytes unchanged once the proxy has made one.
+/// Asks an HTTP proxy for a tunnel to a destination, and passes bytes unchanged once the proxy has opened it.
 ///
-/// Any answer of class 2xx opens the tunnel, and its header fields are ignored, as RFC 9110 demands; interim answers
-/// of class 1xx are passed over. Any other answer fails as [`HttpConnectError::Refused`] with its status, and one whose
-/// head is longer than 16 KiB as [`LayerError::TooLong`].
+/// Any 2xx answer opens the tunnel. Its header fields are ignored, as RFC 9110 requires. Interim 1xx answers
+/// are skipped. Any other answer fails as [`HttpConnectError::Refused`] with its status. An answer whose head
+/// is longer than 16 KiB fails as [`LayerError::TooLong`].
 ///
 /// ```
 /// use session::kit::Peer;
@@ -29,7 +29,7 @@ pub struct HttpConnect {
     to: Destination,
     /// The value of Proxy-Authorization.
     authorization: Option<String>,
-    /// So many bytes of the answer were searched for its end.
+    /// How many bytes of the answer were searched for the end of its head.
     searched: usize,
     ready: bool,
 }
@@ -40,12 +40,13 @@ impl HttpConnect {
         HttpConnect { to: to.into(), authorization: None, searched: 0, ready: false }
     }
 
-    /// Sends this user and password along (RFC 7617, Basic), with the request and without being asked.
+    /// Sends this user and password with the request (RFC 7617, Basic), without waiting for the proxy to ask.
     ///
-    /// The password crosses the connection to the proxy in clear.
+    /// The password crosses the connection to the proxy in the clear.
     ///
     /// # Errors
-    /// [`LoginError`] when the user has a colon, or either is longer than 255 bytes or has a control character.
+    /// [`LoginError`] if the user contains a colon, or if either is longer than 255 bytes or contains a
+    /// control character.
     pub fn login(mut self, user: &str, password: &str) -> Result<HttpConnect, LoginError> {
         check_login(!user.contains(':'), "the user has a colon")?;
         let is_valid = |text: &str| text.len() <= 255 && !text.chars().any(char::is_control);
@@ -55,7 +56,7 @@ impl HttpConnect {
         Ok(self)
     }
 
-    /// Returns the destination that was asked for.
+    /// Returns the requested destination.
     pub fn destination(&self) -> &Destination {
         &self.to
     }
@@ -84,7 +85,7 @@ impl Layer for HttpConnect {
     fn open(&mut self, input: &mut [u8], _: &mut Io<'_>) -> Result<Step> {
         check_begin(input)?;
         let Some(len) = head_len(input, self.searched) else {
-            // The blank line may begin with the last three bytes.
+            // The blank line may begin within the last three bytes.
             self.searched = input.len().saturating_sub(3);
             return Ok(Step { used: 0, next: Next::Wait });
         };
@@ -104,13 +105,13 @@ impl Layer for HttpConnect {
     }
 
     fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
-        // Never called: it is transparent. Passing the bytes on is what that means.
+        // Never called, because the layer is transparent. Pass the bytes on all the same.
         io.down.put(clear);
         Ok(clear.len())
     }
 }
 
-/// Shows the destination and how far the handshake is, and no password.
+/// Shows the destination and the state of the handshake, but no password.
 impl fmt::Debug for HttpConnect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpConnect")
@@ -121,13 +122,14 @@ impl fmt::Debug for HttpConnect {
     }
 }
 
-/// Refuses at its first bytes what cannot become an answer: another protocol would wait for us as we for it.
+/// Rejects early any input that cannot become an answer. A server of another protocol might wait for us while
+/// we wait for it.
 fn check_begin(input: &[u8]) -> Result<(), HttpConnectError> {
     let common = input.len().min(BEGIN.len());
     if input[..common] == BEGIN[..common] { Ok(()) } else { Err(HttpConnectError::NotHttp) }
 }
 
-/// Returns the length of the head with its blank line. A single LF ends a line too, as RFC 9112 allows.
+/// Returns the length of the head including its blank line. A single LF also ends a line, as RFC 9112 allows.
 fn head_len(input: &[u8], from: usize) -> Option<usize> {
     (from..input.len()).find_map(|at| match &input[at..] {
         [b'\n', b'\n', ..] => Some(at + 2),
@@ -136,7 +138,7 @@ fn head_len(input: &[u8], from: usize) -> Option<usize> {
     })
 }
 
-/// Reads `HTTP/1.x SSS reason`; the reason is cut to 100 characters, and shows no control character.
+/// Reads `HTTP/1.x SSS reason`. Cuts the reason to 100 characters, without control characters.
 fn status_line(head: &[u8]) -> Result<(u16, String), HttpConnectError> {
     let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -153,7 +155,7 @@ fn status_line(head: &[u8]) -> Result<(u16, String), HttpConnectError> {
     Ok((status, reason.trim().chars().filter(is_shown).take(REASON_MAX).collect()))
 }
 
-/// Encodes by RFC 4648, section 4.
+/// Encodes as in RFC 4648, section 4.
 fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
@@ -168,18 +170,18 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// Says why an HTTP proxy made no tunnel.
+/// The reason why an HTTP proxy opened no tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HttpConnectError {
-    /// The proxy refused with this status: 407, for example, demands a login.
+    /// The proxy refused with this status, for example 407, which requires a login.
     Refused {
         /// The status code: 300 to 999.
         status: u16,
         /// The reason phrase, at most 100 characters; often empty.
         reason: String,
     },
-    /// The peer's answer is not one of HTTP/1.
+    /// The peer's answer is not HTTP/1.
     NotHttp,
 }
 
@@ -199,7 +201,7 @@ impl fmt::Display for HttpConnectError {
 
 impl Error for HttpConnectError {}
 
-/// Says why a user and a password cannot be sent to a proxy. It shows neither.
+/// The reason why a user and a password cannot be sent to a proxy. It shows neither.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoginError(&'static str);
 
@@ -215,6 +217,6 @@ pub(super) fn check_login(is_valid: bool, fault: &'static str) -> Result<(), Log
     if is_valid { Ok(()) } else { Err(LoginError(fault)) }
 }
 
-/// How each answer begins.
+/// The beginning of each answer.
 const BEGIN: &[u8] = b"HTTP/1.";
 const REASON_MAX: usize = 100;

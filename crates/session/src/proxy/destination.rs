@@ -1,14 +1,15 @@
-//! Where a proxy is asked to connect to: an address, or a name that the proxy resolves.
+//! The destination of a proxied connection: an address, or a name that the proxy resolves.
 
 use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-/// Names the host and port that a proxy connects to.
+/// The host and port that a proxy connects to.
 ///
-/// A name is 1 to 255 visible ASCII characters. It is not resolved and not changed, so an international name is
-/// written in its ASCII form (`xn--…`), and names that no resolver knows (`….onion`, `….i2p`) reach the proxy.
+/// A name has 1 to 255 visible ASCII characters. It is neither resolved nor changed. So write an
+/// international name in its ASCII form (`xn--…`). Names that no resolver knows (`….onion`, `….i2p`) reach
+/// the proxy.
 ///
 /// ```
 /// use session::proxy::Destination;
@@ -24,7 +25,7 @@ use std::str::FromStr;
 pub enum Destination {
     /// An IP address and a port.
     Address(SocketAddr),
-    /// A name and a port. [`Destination::name`] makes one that is valid.
+    /// A name and a port. [`Destination::name`] makes a valid one.
     #[non_exhaustive]
     Name {
         /// The host's name.
@@ -35,16 +36,18 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// Names a host by its name, or by the text of its IP address.
+    /// Makes a destination from a host's name, or from the text of its IP address.
     ///
     /// # Errors
-    /// [`DestinationError`] when `host` is not an IP address and not a name of 1 to 255 visible ASCII characters.
+    /// [`DestinationError`] if `host` is neither an IP address nor a name of 1 to 255 visible ASCII
+    /// characters.
     pub fn name(host: impl Into<String>, port: u16) -> Result<Destination, DestinationError> {
         let host = host.into();
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Ok(Destination::Address(SocketAddr::new(ip, port)));
         }
-        // A slash, an at sign or a colon would give the text another meaning in a URI, which HTTP proxies parse.
+        // Reject characters with a meaning in a URI, for example a slash, an at sign or a colon, because HTTP
+        // proxies parse one.
         let is_valid = |byte: u8| byte.is_ascii_graphic() && !b"/@:?#[]\\".contains(&byte);
         if host.is_empty() || host.len() > NAME_MAX || !host.bytes().all(is_valid) {
             return Err(DestinationError {
@@ -72,11 +75,11 @@ impl Destination {
     }
 }
 
-/// Writes `host:port`, with an IPv6 address in brackets: what [`Destination::from_str`] reads.
+/// Writes `host:port`, with an IPv6 address in brackets. [`Destination::from_str`] reads this form.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // A scope has no meaning on another machine.
+            // Omit the scope, because it has no meaning on another machine.
             Destination::Address(SocketAddr::V6(v6)) => write!(f, "[{}]:{}", v6.ip(), v6.port()),
             Destination::Address(v4) => v4.fmt(f),
             Destination::Name { host, port } => write!(f, "{host}:{port}"),
@@ -90,7 +93,7 @@ impl From<SocketAddr> for Destination {
     }
 }
 
-/// Reads `host:port`; an IPv6 address stands in brackets.
+/// Reads `host:port`. An IPv6 address must be in brackets.
 impl FromStr for Destination {
     type Err = DestinationError;
 
@@ -110,7 +113,7 @@ impl FromStr for Destination {
     }
 }
 
-/// Says that a text names no destination.
+/// The error for a text that is not a destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DestinationError {
     text: String,
@@ -125,5 +128,5 @@ impl fmt::Display for DestinationError {
 
 impl Error for DestinationError {}
 
-/// The longest name that SOCKS5 can carry, and DNS allows.
+/// The longest name that SOCKS5 can carry and DNS allows.
 const NAME_MAX: usize = 255;

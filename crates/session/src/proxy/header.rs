@@ -1,14 +1,14 @@
-//! The header of the PROXY protocol, versions 1 and 2: as data, as text, as bytes.
+//! The header of the PROXY protocol, versions 1 and 2: as data, as text and as bytes.
 //!
-//! A proxy writes it in front of a connection's bytes, so that its backend learns who connected to the proxy. This file
-//! knows the format; the layers beside it send and receive it. The source is HAProxy's document "The PROXY protocol,
-//! versions 1 & 2".
+//! A proxy writes it before a connection's bytes, so that its backend learns which client connected to the
+//! proxy. This file knows the format. The layers in the files beside it send and receive the header. The
+//! source is HAProxy's document "The PROXY protocol, versions 1 & 2".
 
 use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Tells a backend about the connection that a proxy relays.
+/// Describes the connection that a proxy relays to a backend.
 ///
 /// ```
 /// use session::proxy::{ProxyHeader, Relayed};
@@ -21,20 +21,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProxyHeader {
-    /// Who connected to the proxy, and where.
+    /// The client and the address that it connected to.
     pub relayed: Relayed,
-    /// What version 2 says besides: values by type, in their order. A checksum is not among them: it is checked when
-    /// the header is read and added when it is written.
+    /// The additional values of version 2, by type and in their order. They do not include the checksum,
+    /// which is checked when the header is read and added when it is written.
     pub values: Vec<Tlv>,
 }
 
-/// Names the two ends of the connection that a proxy relays.
+/// The two ends of the connection that a proxy relays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Relayed {
-    /// The proxy speaks for itself, for example to check the backend's health: the connection's own addresses count.
+    /// The proxy connects for itself, for example to check the backend's health. Then the connection's own
+    /// addresses apply.
     Local,
-    /// The proxy relays, and does not say for whom (`UNKNOWN`, `AF_UNSPEC`).
+    /// The proxy relays a connection without naming its ends (`UNKNOWN`, `AF_UNSPEC`).
     Unknown,
     /// A TCP connection.
     Stream {
@@ -43,27 +44,28 @@ pub enum Relayed {
         /// The address that the client connected to.
         destination: SocketAddr,
     },
-    /// UDP; version 2 alone.
+    /// UDP. Only in version 2.
     Datagrams {
         /// The client's address.
         source: SocketAddr,
         /// The address that the client sent to.
         destination: SocketAddr,
     },
-    /// A Unix socket; version 2 alone. The paths are those of `sockaddr_un`, up to the first zero byte; an abstract
-    /// address begins with one and is kept whole but for the zeros at its end.
+    /// A Unix socket. Only in version 2. The paths are those of `sockaddr_un`, up to the first zero byte. An
+    /// abstract address begins with a zero byte, and is kept whole except for the zeros at its end.
     Unix {
-        /// The client's path, most often empty.
+        /// The client's path, usually empty.
         source: Vec<u8>,
         /// The proxy's path.
         destination: Vec<u8>,
     },
 }
 
-/// Holds one value of a header of version 2.
+/// One value of a version 2 header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tlv {
-    /// The type, for example 0x01 ALPN, 0x02 the server's name, 0x05 a unique id, 0x20 what TLS negotiated.
+    /// The type, for example 0x01 for ALPN, 0x02 for the server's name, 0x05 for a unique id, or 0x20 for TLS
+    /// details.
     pub kind: u8,
     /// The value.
     pub value: Vec<u8>,
@@ -80,7 +82,7 @@ impl ProxyHeader {
         ProxyHeader::new(Relayed::Stream { source, destination })
     }
 
-    /// Adds a value; only version 2 can carry it.
+    /// Adds a value. Only version 2 can carry it.
     pub fn with(mut self, kind: u8, value: impl Into<Vec<u8>>) -> ProxyHeader {
         self.values.push(Tlv { kind, value: value.into() });
         self
@@ -91,8 +93,8 @@ impl ProxyHeader {
         self.values.iter().find(|tlv| tlv.kind == kind).map(|tlv| &tlv.value[..])
     }
 
-    /// Writes version 1, a line of text. What that cannot carry is written as `UNKNOWN`: values, datagrams, Unix
-    /// sockets, and what the proxy says for itself.
+    /// Writes version 1, a line of text. It becomes `UNKNOWN` for datagrams, Unix sockets and the proxy's own
+    /// connections. Values are omitted.
     pub(super) fn to_v1(&self) -> Vec<u8> {
         let Relayed::Stream { source, destination } = &self.relayed else {
             return b"PROXY UNKNOWN\r\n".to_vec();
@@ -106,8 +108,8 @@ impl ProxyHeader {
     /// Writes version 2, with its checksum.
     ///
     /// # Errors
-    /// [`HeaderError::TooLong`]: the values make the header longer than [`LEN_MAX`]. [`HeaderError::Path`]: a path of
-    /// a Unix socket is longer than 108 bytes.
+    /// [`HeaderError::TooLong`] if the values make the header longer than [`LEN_MAX`]. [`HeaderError::Path`]
+    /// if a path of a Unix socket is longer than 108 bytes.
     pub(super) fn to_v2(&self) -> Result<Vec<u8>, HeaderError> {
         let (command, family, addresses) = match &self.relayed {
             Relayed::Local => (COMMAND_LOCAL, UNSPECIFIED, Vec::new()),
@@ -142,7 +144,7 @@ impl ProxyHeader {
     }
 }
 
-/// Returns both addresses in one family: where they differ, both as IPv6.
+/// Returns both addresses in one family: if they differ, both as IPv6.
 fn one_family(a: &SocketAddr, b: &SocketAddr) -> (IpAddr, IpAddr) {
     let mapped = |address: &SocketAddr| match address.ip() {
         IpAddr::V4(v4) => IpAddr::V6(v4.to_ipv6_mapped()),
@@ -151,7 +153,7 @@ fn one_family(a: &SocketAddr, b: &SocketAddr) -> (IpAddr, IpAddr) {
     if a.is_ipv4() == b.is_ipv4() { (a.ip(), b.ip()) } else { (mapped(a), mapped(b)) }
 }
 
-/// Returns command, family and addresses of version 2.
+/// Returns the command, the family and the addresses of version 2.
 fn inet(source: &SocketAddr, destination: &SocketAddr, transport: u8) -> (u8, u8, Vec<u8>) {
     let (from, to) = one_family(source, destination);
     let mut addresses = Vec::with_capacity(36);
@@ -166,7 +168,8 @@ fn inet(source: &SocketAddr, destination: &SocketAddr, transport: u8) -> (u8, u8
     (COMMAND_PROXY, transport | if from.is_ipv4() { INET } else { INET6 }, addresses)
 }
 
-/// Reads a header of version 1 at the front of `input`: the header and its length, or `None` while bytes are missing.
+/// Reads a version 1 header at the front of `input`. Returns the header and its length, or `None` while bytes
+/// are missing.
 pub(super) fn parse_v1(input: &[u8]) -> Result<Option<(ProxyHeader, usize)>, HeaderError> {
     if !input.starts_with(&V1_BEGIN[..input.len().min(V1_BEGIN.len())]) {
         return Err(HeaderError::Absent);
@@ -179,7 +182,7 @@ pub(super) fn parse_v1(input: &[u8]) -> Result<Option<(ProxyHeader, usize)>, Hea
     let line = str::from_utf8(line).map_err(|_| HeaderError::Malformed("the line is not ASCII"))?;
     let mut words = line.split(' ').skip(1);
     let relayed = match words.next() {
-        // What follows is to be ignored.
+        // The specification requires a receiver to ignore the rest of the line.
         Some("UNKNOWN") => Relayed::Unknown,
         Some("TCP4") => addresses_v1::<Ipv4Addr>(words)?,
         Some("TCP6") => addresses_v1::<Ipv6Addr>(words)?,
@@ -188,7 +191,7 @@ pub(super) fn parse_v1(input: &[u8]) -> Result<Option<(ProxyHeader, usize)>, Hea
     Ok(Some((ProxyHeader::new(relayed), end + 1)))
 }
 
-/// Reads `SOURCE DESTINATION SOURCE-PORT DESTINATION-PORT`, single spaces in between.
+/// Reads `SOURCE DESTINATION SOURCE-PORT DESTINATION-PORT`, with single spaces in between.
 fn addresses_v1<'a, Ip>(mut words: impl Iterator<Item = &'a str>) -> Result<Relayed, HeaderError>
 where
     Ip: std::str::FromStr + Into<IpAddr>,
@@ -211,7 +214,8 @@ where
     }
 }
 
-/// Reads a header of version 2 at the front of `input`: the header and its length, or `None` while bytes are missing.
+/// Reads a version 2 header at the front of `input`. Returns the header and its length, or `None` while bytes
+/// are missing.
 pub(super) fn parse_v2(input: &[u8]) -> Result<Option<(ProxyHeader, usize)>, HeaderError> {
     if !input.starts_with(&SIGNATURE[..input.len().min(SIGNATURE.len())]) {
         return Err(HeaderError::Absent);
@@ -244,7 +248,7 @@ fn address_len(family: u8) -> usize {
     }
 }
 
-/// Reads the addresses at the front of what follows the fixed part; says how many bytes they take.
+/// Reads the addresses after the fixed part, and returns how many bytes they take.
 fn addresses_v2(family: u8, body: &[u8]) -> Result<(Relayed, usize), HeaderError> {
     let len = address_len(family);
     let transport = family & 0x0f;
@@ -256,7 +260,7 @@ fn addresses_v2(family: u8, body: &[u8]) -> Result<(Relayed, usize), HeaderError
             let (source, destination) = addresses.split_at(PATH_LEN);
             Relayed::Unix { source: path(source), destination: path(destination) }
         }
-        // Neither is known here: the receiver goes on with the connection's own addresses.
+        // An unknown family: the receiver uses the connection's own addresses.
         _ => Relayed::Unknown,
     };
     Ok((relayed, len))
@@ -287,7 +291,7 @@ fn path(field: &[u8]) -> Vec<u8> {
     field[..end].to_vec()
 }
 
-/// Reads the values behind the addresses, and checks the header's checksum if it has one.
+/// Reads the values after the addresses, and checks the header's checksum if it has one.
 fn values(header: &[u8], mut at: usize) -> Result<Vec<Tlv>, HeaderError> {
     let mut values = Vec::new();
     while at < header.len() {
@@ -305,7 +309,7 @@ fn values(header: &[u8], mut at: usize) -> Result<Vec<Tlv>, HeaderError> {
     Ok(values)
 }
 
-/// Checks the checksum that stands at `at`; it counts as zero while it is computed.
+/// Checks the checksum at `at`. Its own bytes count as zero in the computation.
 fn check(header: &[u8], at: usize, value: &[u8]) -> Result<(), HeaderError> {
     let told: [u8; 4] =
         value.try_into().map_err(|_| HeaderError::Malformed("its checksum is not 4 bytes"))?;
@@ -314,21 +318,21 @@ fn check(header: &[u8], at: usize, value: &[u8]) -> Result<(), HeaderError> {
     if crc32c(&copy) == u32::from_be_bytes(told) { Ok(()) } else { Err(HeaderError::Checksum) }
 }
 
-/// Computes CRC-32C (Castagnoli, RFC 3385). A header is short, so bit by bit will do.
+/// Computes CRC-32C (Castagnoli, RFC 3385). A header is short, so computing it bit by bit is fast enough.
 fn crc32c(bytes: &[u8]) -> u32 {
     let step = |crc: u32, _| if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
     !bytes.iter().fold(!0, |crc: u32, byte| (0..8).fold(crc ^ u32::from(*byte), step))
 }
 
-/// Says why a header of the PROXY protocol cannot be read or written.
+/// The reason why a PROXY header cannot be read or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HeaderError {
     /// The connection does not begin with a header of an accepted version.
     Absent,
-    /// The header breaks the protocol, as the text says.
+    /// The header violates the protocol, as the text describes.
     Malformed(&'static str),
-    /// The checksum is another one.
+    /// The checksum does not match.
     Checksum,
     /// The header is longer than 107 bytes in version 1, or 4 KiB in version 2.
     TooLong,
@@ -350,13 +354,13 @@ impl fmt::Display for HeaderError {
 
 impl Error for HeaderError {}
 
-/// The longest header of version 2 that is read or written, in bytes. The format allows 64 KiB; the largest value in
-/// use, a certificate, needs less than 4 KiB.
+/// The longest version 2 header that is read or written, in bytes. The format allows 64 KiB, but the largest
+/// common value, a certificate, needs less than 4 KiB.
 pub(super) const LEN_MAX: usize = 4 << 10;
-/// The longest line of version 1, with CR and LF.
+/// The longest line of version 1, including CR and LF.
 const V1_LEN_MAX: usize = 107;
 const V1_BEGIN: &[u8] = b"PROXY ";
-/// How version 2 begins; no other protocol does.
+/// The beginning of version 2. No other protocol begins this way.
 pub(super) const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const LEN_AT: usize = 14;
 const FIXED_LEN: usize = 16;

@@ -1,10 +1,10 @@
-//! The receiver of a PROXY header: a backend, of connections that its proxy opens.
+//! Receives a PROXY header: for a backend, on connections that its proxy opens.
 
 use super::header::{HeaderError, LEN_MAX, ProxyHeader, SIGNATURE, parse_v1, parse_v2};
 use crate::failure::Result;
 use crate::layer::{Io, Layer, Next, Step};
 
-/// Says which versions of a header a receiver accepts.
+/// The versions of a header that a receiver accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Accepts {
     /// Version 1 alone.
@@ -16,12 +16,12 @@ pub enum Accepts {
     Either,
 }
 
-/// Expects a PROXY header in front of the connection's bytes, and passes them unchanged behind it.
+/// Expects a PROXY header before the connection's bytes, and passes the bytes after it unchanged.
 ///
-/// A connection without a header fails with [`HeaderError::Absent`]: whether a listener expects one is configuration,
-/// never a guess, because whoever may leave the header out or write one may claim any address. So accept these
-/// connections from your proxies alone. The stream opens once the header has arrived; until then the handshake's
-/// deadline runs, and at most 4 KiB wait.
+/// A connection without a header fails with [`HeaderError::Absent`]. Whether a listener expects a header is a
+/// matter of configuration, never of a guess, because a peer that may omit or write a header can claim any
+/// address. So accept these connections only from your own proxies. The stream opens when the header has
+/// arrived. Until then the handshake's deadline runs, and at most 4 KiB wait.
 ///
 /// ```
 /// use session::kit::Peer;
@@ -45,7 +45,7 @@ impl ReceiveHeader {
         ReceiveHeader { accepts, header: None }
     }
 
-    /// Returns the header; `None` before the layer is ready.
+    /// Returns the header, or `None` before the layer is ready.
     pub fn header(&self) -> Option<&ProxyHeader> {
         self.header.as_deref()
     }
@@ -61,7 +61,7 @@ impl Layer for ReceiveHeader {
 
     fn open(&mut self, input: &mut [u8], _: &mut Io<'_>) -> Result<Step> {
         let Some(first) = input.first() else { return Ok(Step { used: 0, next: Next::Wait }) };
-        // The first byte tells the versions apart.
+        // The first byte distinguishes the versions.
         let parsed = match (*first == SIGNATURE[0], self.accepts) {
             (true, Accepts::V2 | Accepts::Either) => parse_v2(input)?,
             (false, Accepts::V1 | Accepts::Either) => parse_v1(input)?,
@@ -73,7 +73,7 @@ impl Layer for ReceiveHeader {
     }
 
     fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
-        // Never called: it is transparent. Passing the bytes on is what that means.
+        // Never called, because the layer is transparent. Pass the bytes on all the same.
         io.down.put(clear);
         Ok(clear.len())
     }

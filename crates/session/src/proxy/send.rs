@@ -1,21 +1,23 @@
-//! The sender of a PROXY header: a proxy, towards its backend.
+//! Sends a PROXY header: for a proxy, to its backend.
 
 use super::header::{HeaderError, ProxyHeader};
 use crate::failure::Result;
 use crate::layer::{Io, Layer, Next, Step};
 
-/// Chooses how a header is written.
+/// The format of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
-    /// A line of text: addresses of TCP connections, and nothing else. What it cannot carry is written as `UNKNOWN`.
+    /// A line of text. It carries the addresses of TCP connections and nothing else; any other header becomes
+    /// `UNKNOWN`.
     V1,
     /// Binary, with values and a checksum.
     V2,
 }
 
-/// Writes a PROXY header in front of the connection's bytes, and passes them unchanged.
+/// Writes a PROXY header before the connection's bytes, and passes these unchanged.
 ///
-/// It expects no answer, so it is ready at once and costs no round trip. Send it only to a backend that expects it.
+/// It expects no answer, so it is ready at once and costs no round trip. Use it only for a backend that
+/// expects a header.
 ///
 /// ```
 /// use session::kit::Peer;
@@ -34,11 +36,11 @@ pub struct SendHeader {
 }
 
 impl SendHeader {
-    /// Creates the sender of this header.
+    /// Creates a sender of this header.
     ///
     /// # Errors
-    /// [`HeaderError::TooLong`] when its values make a header of version 2 longer than 4 KiB, and
-    /// [`HeaderError::Path`] when a path in it is longer than 108 bytes.
+    /// [`HeaderError::TooLong`] if the values make a header of version 2 longer than 4 KiB.
+    /// [`HeaderError::Path`] if a path in it is longer than 108 bytes.
     pub fn new(header: &ProxyHeader, version: Version) -> Result<SendHeader, HeaderError> {
         let bytes = match version {
             Version::V1 => header.to_v1(),
@@ -63,12 +65,12 @@ impl Layer for SendHeader {
     }
 
     fn open(&mut self, _: &mut [u8], _: &mut Io<'_>) -> Result<Step> {
-        // Never called: it is ready when it has started.
+        // Never called, because the layer is ready once it has started.
         Ok(Step { used: 0, next: Next::Again })
     }
 
     fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
-        // Never called: it is transparent. Passing the bytes on is what that means.
+        // Never called, because the layer is transparent. Pass the bytes on all the same.
         io.down.put(clear);
         Ok(clear.len())
     }

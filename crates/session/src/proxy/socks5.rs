@@ -1,4 +1,4 @@
-//! SOCKS5, the client's side: asks a proxy to connect to a destination (RFC 1928, RFC 1929).
+//! SOCKS5, the client side: asks a proxy to connect to a destination (RFC 1928, RFC 1929).
 //!
 //! ```text
 //! client                          proxy
@@ -10,8 +10,8 @@
 //!                        ◀──      reply, the address that the proxy connects from
 //! ```
 //!
-//! The client sends each message after the answer to the one before, because some proxies read each message with one
-//! call and would lose what stands behind it.
+//! The client sends each message only after the answer to the previous one, because some proxies read each
+//! message with one call and would lose any bytes after it.
 
 use std::error::Error;
 use std::fmt;
@@ -22,12 +22,13 @@ use super::destination::Destination;
 use crate::failure::Result;
 use crate::layer::{Io, Layer, Next, Step};
 
-/// Asks a SOCKS5 proxy to connect to a destination, and passes bytes unchanged once the proxy has done so.
+/// Asks a SOCKS5 proxy to connect to a destination, and passes bytes unchanged once the proxy has connected.
 ///
-/// Without a [`login`](Socks5::login) the client offers the proxy no authentication; with one it offers both and the
-/// proxy chooses. (Tor isolates the circuits of different logins.) The proxy resolves a name.
+/// Without a [`login`](Socks5::login) the client offers only "no authentication". With a login it offers both
+/// methods, and the proxy chooses. (Tor uses separate circuits for different logins.) The proxy resolves
+/// names.
 ///
-/// Fails with [`Socks5Error`]; a [`Reply`] in it says why the proxy refused.
+/// Fails with [`Socks5Error`]. A [`Reply`] in it gives the proxy's reason.
 ///
 /// ```
 /// use session::proxy::{Destination, Socks5};
@@ -59,12 +60,12 @@ impl Socks5 {
         Socks5 { to: to.into(), login: None, awaits: Awaits::Method, bound: None }
     }
 
-    /// Offers the proxy this user and password as well.
+    /// Also offers the proxy this user and password.
     ///
-    /// The password crosses the connection to the proxy in clear.
+    /// The password crosses the connection to the proxy in the clear.
     ///
     /// # Errors
-    /// [`LoginError`] when either is empty or longer than 255 bytes.
+    /// [`LoginError`] if either is empty or longer than 255 bytes.
     pub fn login(
         mut self,
         user: impl Into<String>,
@@ -80,18 +81,18 @@ impl Socks5 {
         Ok(self)
     }
 
-    /// Returns the destination that was asked for.
+    /// Returns the requested destination.
     pub fn destination(&self) -> &Destination {
         &self.to
     }
 
-    /// Returns the address that the proxy says it connects from; `None` before the layer is ready. Many proxies say
-    /// `0.0.0.0:0`.
+    /// Returns the address that the proxy reports to connect from, or `None` before the layer is ready. Many
+    /// proxies report `0.0.0.0:0`.
     pub fn bound(&self) -> Option<&Destination> {
         self.bound.as_ref()
     }
 
-    /// Handles the proxy's choice of a method, and answers.
+    /// Handles the proxy's choice of a method, and answers it.
     fn chosen(&mut self, method: u8, io: &mut Io<'_>) -> Result<(), Socks5Error> {
         match (method, &self.login) {
             (METHOD_NONE, _) => self.request(io),
@@ -130,9 +131,9 @@ impl Socks5 {
         self.awaits = Awaits::Reply;
     }
 
-    /// Handles the reply; says how many bytes it has, or `None` while some are missing.
+    /// Handles the reply. Returns its length, or `None` while bytes are missing.
     fn replied(&mut self, input: &[u8]) -> Result<Option<usize>, Socks5Error> {
-        // Some proxies close behind a refusal without the address that belongs to it.
+        // Some proxies close after a refusal, without sending the address that belongs to it.
         if let [_, code, ..] = *input
             && code != 0
         {
@@ -151,11 +152,11 @@ impl Socks5 {
         self.bound = match kind {
             ADDRESS_V4 => host.try_into().ok().map(|ip: [u8; 4]| SocketAddr::from((ip, port)).into()),
             ADDRESS_V6 => host.try_into().ok().map(|ip: [u8; 16]| SocketAddr::from((ip, port)).into()),
-            // A name that is none is of no use to anybody, and no reason to give the connection up.
+            // An invalid name is useless, but no reason to give up the connection.
             _ => str::from_utf8(host).ok().and_then(|host| Destination::name(host, port).ok()),
         };
         self.awaits = Awaits::Nothing;
-        // It is not needed any more: a live connection keeps no secret.
+        // The login is no longer needed, and an open connection should keep no secret.
         self.login = None;
         Ok(Some(begin + len + 2))
     }
@@ -163,7 +164,7 @@ impl Socks5 {
 
 impl Layer for Socks5 {
     const TRANSPARENT: bool = true;
-    // The longest reply has a name of 255 bytes: 262.
+    // The longest reply contains a name of 255 bytes, and has 262 bytes.
     const INPUT_MAX: usize = 262;
 
     fn start(&mut self, io: &mut Io<'_>) -> Result {
@@ -181,7 +182,7 @@ impl Layer for Socks5 {
     fn open(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
         let wait = Step { used: 0, next: Next::Wait };
         let Some(&version) = input.first() else { return Ok(wait) };
-        // The answer to a login has a version of its own. Some proxies say 5 there, so it is not looked at.
+        // The answer to a login has a version of its own. Some proxies send 5 there, so ignore it.
         if version != VERSION && self.awaits != Awaits::Login {
             return Err(Socks5Error::NotSocks5(version).into());
         }
@@ -207,13 +208,13 @@ impl Layer for Socks5 {
     }
 
     fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
-        // Never called: it is transparent. Passing the bytes on is what that means.
+        // Never called, because the layer is transparent. Pass the bytes on all the same.
         io.down.put(clear);
         Ok(clear.len())
     }
 }
 
-/// Shows the destination and how far the handshake is, and no password.
+/// Shows the destination and the state of the handshake, but no password.
 impl fmt::Debug for Socks5 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Socks5")
@@ -225,21 +226,21 @@ impl fmt::Debug for Socks5 {
     }
 }
 
-/// Says why a SOCKS5 proxy did not connect.
+/// The reason why a SOCKS5 proxy did not connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Socks5Error {
-    /// The peer answered with this version: it is no SOCKS5 proxy.
+    /// The peer answered with this version, so it is not a SOCKS5 proxy.
     NotSocks5(u8),
-    /// The proxy demands a login, and none was given.
+    /// The proxy requires a login, but none was given.
     LoginRequired,
-    /// The proxy accepts neither a login by password nor none.
+    /// The proxy accepts neither a login by password nor a connection without one.
     NoMethod,
     /// The proxy refused the user or the password.
     LoginRefused,
     /// The proxy could not or would not connect.
     Refused(Reply),
-    /// The proxy broke the protocol, as the text says.
+    /// The proxy violated the protocol, as the text describes.
     Malformed(&'static str),
 }
 
@@ -260,11 +261,12 @@ impl fmt::Display for Socks5Error {
 
 impl Error for Socks5Error {}
 
-/// Says why a SOCKS5 proxy refused a connection: the codes of RFC 1928, section 6, and Tor's of its proposal 304.
+/// A SOCKS5 proxy's reason for refusing a connection: the codes of RFC 1928, section 6, and those of Tor's
+/// proposal 304.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reply {
-    /// 1: the proxy failed, without further reason.
+    /// 1: the proxy failed, without a specific reason.
     GeneralFailure,
     /// 2: the proxy's rules do not allow this connection.
     NotAllowed,
@@ -274,20 +276,20 @@ pub enum Reply {
     HostUnreachable,
     /// 5: the destination refused the connection.
     ConnectionRefused,
-    /// 6: a packet's time to live expired, or the proxy's patience.
+    /// 6: a packet's time to live expired, or the proxy's own timeout.
     TtlExpired,
     /// 7: the proxy does not know the command.
     CommandNotSupported,
-    /// 8: the proxy does not take this kind of address, for example IPv6.
+    /// 8: the proxy does not support this kind of address, for example IPv6.
     AddressNotSupported,
-    /// 0xF0 to 0xF7: Tor's reason why it does not reach an onion service.
+    /// 0xF0 to 0xF7: Tor's reason for not reaching an onion service.
     Onion(u8),
-    /// A code that no document names.
+    /// A code that is not documented.
     Other(u8),
 }
 
 impl Reply {
-    /// Names a code; it is not 0, which is a success.
+    /// Names a code. The code must not be 0, because that means success.
     fn from_code(code: u8) -> Reply {
         match code {
             1 => Reply::GeneralFailure,
@@ -328,7 +330,7 @@ impl fmt::Display for Reply {
     }
 }
 
-/// Appends a text behind its length, which fits one byte: the constructors have checked it.
+/// Appends a text after its length. The constructors have checked that the length fits in one byte.
 fn put_field(message: &mut Vec<u8>, text: &str) {
     message.push(text.len() as u8);
     message.extend_from_slice(text.as_bytes());
