@@ -40,9 +40,9 @@ impl SimEngine {
                         drop(state);
                         crate::child::happen(&self.state, child, happening);
                     }
-                    Some(Task::File(host, job)) => {
+                    Some(Task::File(due)) => {
                         drop(state);
-                        job.perform(|action| self.state.borrow_mut().perform_file(host, action));
+                        due.tell(&self.state);
                     }
                     // A node's turn is the world's to make, when it is the world that moves again.
                     Some(Task::Run(node)) => state.make_runnable(node),

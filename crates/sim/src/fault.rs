@@ -55,10 +55,18 @@ pub enum Kind {
     Pause,
     /// A node's wall clock jumps.
     WallStep,
+    /// An operation on files takes up to a second.
+    SlowFile,
+    /// The syncs of a disk stand still for half a second to five: this one, and those that are asked for meanwhile.
+    StallSync,
+    /// An operation on files is told to be over a while after it was done; others that are out at once overtake it.
+    LateFile,
+    /// A node's disk takes a hundred times as long.
+    SlowDisk,
 }
 
 /// All kinds, in the order of the table.
-pub const KINDS: [Kind; 23] = [
+pub const KINDS: [Kind; 27] = [
     Kind::TinyRead,
     Kind::PartialSend,
     Kind::LateSend,
@@ -82,12 +90,27 @@ pub const KINDS: [Kind; 23] = [
     Kind::Vanish,
     Kind::Pause,
     Kind::WallStep,
+    Kind::SlowFile,
+    Kind::StallSync,
+    Kind::LateFile,
+    Kind::SlowDisk,
 ];
 
 impl Kind {
     /// Whether it befalls nodes from outside, at moments of its own, rather than single operations.
     pub fn is_of_world(self) -> bool {
-        self >= Kind::Partition
+        matches!(
+            self,
+            Kind::Partition
+                | Kind::OneWay
+                | Kind::Hold
+                | Kind::Slow
+                | Kind::Crash
+                | Kind::Vanish
+                | Kind::Pause
+                | Kind::WallStep
+                | Kind::SlowDisk
+        )
     }
 }
 
@@ -184,7 +207,7 @@ impl Kind {
     /// By how much it is rarer than what is drawn: some would otherwise leave nothing alive.
     fn rarity(self) -> u32 {
         match self {
-            Kind::Reset => 10,
+            Kind::Reset | Kind::StallSync => 10,
             Kind::AcceptFails | Kind::AcceptAborts | Kind::AttachFails => 4,
             _ => 1,
         }

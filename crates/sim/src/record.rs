@@ -102,6 +102,24 @@ pub enum Happening {
         /// Why.
         error: std::io::ErrorKind,
     },
+    /// A node's disk became slower, or (1) as it was.
+    DiskSlowed {
+        /// Then.
+        at: Time,
+        /// Of which node.
+        node: NodeNumber,
+        /// So many times.
+        factor: u32,
+    },
+    /// The syncs of a node's disk stood still.
+    SyncStalled {
+        /// Since then.
+        at: Time,
+        /// Of which node.
+        node: NodeNumber,
+        /// Until then.
+        until: Time,
+    },
     /// A power cut took what was not safe on a node's disk.
     PowerCut {
         /// Then.

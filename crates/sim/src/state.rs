@@ -13,14 +13,13 @@ use std::{
 use reactor::{
     Address, Key,
     engine::{Event, Job},
-    file::FileJob,
 };
 
 use crate::{
     bell::{Bell, News, Outside},
     chance::Chance,
     digest::Digest,
-    disk::{Disk, FileJobs},
+    disk::{Disk, Due, FileJobs},
     fault::{Faults, Kind, Tally},
     feed::Fed,
     flight::{DatagramSummary, Flight},
@@ -56,7 +55,7 @@ pub(crate) enum What {
     /// Something happens to a child process.
     #[cfg(unix)]
     Child { child: u32, happening: crate::child::Happening },
-    /// An operation on files is done.
+    /// An operation on files is done, or its answer is there.
     File { number: u64 },
     /// It is time to trouble the world, if troubles were not asked for anew since.
     Trouble { round: u32 },
@@ -70,8 +69,8 @@ pub(crate) enum Task {
     #[cfg(unix)]
     Child(u32, crate::child::Happening),
     Job(Job),
-    /// An operation on files of this host.
-    File(u32, FileJob),
+    /// An operation on files is answered.
+    File(Due),
     Trouble {
         round: u32,
     },
@@ -440,9 +439,7 @@ impl State {
             What::Job { number } => return self.jobs[number as usize].take().map(Task::Job),
             #[cfg(unix)]
             What::Child { child, happening } => return Some(Task::Child(child, happening)),
-            What::File { number } => {
-                return self.take_file_job(number).map(|(host, job)| Task::File(host, job));
-            }
+            What::File { number } => return self.take_file_job(number).map(Task::File),
             What::Trouble { round } => return Some(Task::Trouble { round }),
             What::Relief { number } => return Some(Task::Relief(number)),
         }

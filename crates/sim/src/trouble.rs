@@ -26,6 +26,7 @@ pub(crate) struct Troubles {
 enum Open {
     Ways { kind: Kind, from: Vec<u32>, to: Vec<u32> },
     Slow(u32),
+    SlowDisk(u32),
     Down(u32),
     Paused(u32),
 }
@@ -72,14 +73,65 @@ impl World {
         self.set_slow(node, factor);
     }
 
-    /// Takes all partitions, holds and slowness away: what waited arrives.
+    /// Makes the disk of a node so many times slower; 1 is as before. Operations that are out already are not touched.
+    ///
+    /// ```
+    /// use reactor::{Context, Error, Receive, Result, Service, file::Operation};
+    /// use sim::World;
+    /// use std::time::Duration;
+    ///
+    /// /// Reads a file, and notes how long it took.
+    /// struct Reader(Option<Duration>);
+    ///
+    /// struct Read(reactor::Time, Result<Vec<u8>, Error>);
+    ///
+    /// impl Service for Reader {
+    ///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+    ///         let now = cx.now();
+    ///         cx.file(Operation::read("/file", 1024), move |result| Read(now, result))?;
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// impl Receive<Read> for Reader {
+    ///     fn receive(&mut self, cx: &mut Context<Self>, Read(since, bytes): Read) -> Result {
+    ///         bytes?;
+    ///         self.0 = Some(cx.now().since(since));
+    ///         cx.after(Duration::from_secs(3600), Read(since, Ok(Vec::new())));
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut world = World::new(7);
+    /// let node = world.add(|runtime| runtime.add(Reader(None)));
+    /// world.put_file(node, "/file", b"content");
+    /// // The operation began with the node: the next life meets the slow disk.
+    /// world.slow_disk(node, 100);
+    /// world.crash(node);
+    /// world.restart(node);
+    /// world.run_for(Duration::from_secs(1));
+    /// let took = world.service(node).expect("it lives").0.expect("it was read");
+    /// assert!(took > Duration::from_millis(5) && took < Duration::from_millis(51), "{took:?}");
+    /// ```
+    pub fn slow_disk(&mut self, node: impl Into<Node>, factor: u32) {
+        let mut state = self.state.borrow_mut();
+        state.tally.inject(Kind::SlowDisk);
+        state.slow_disk(node.into().0, factor);
+    }
+
+    /// Takes all partitions, holds and slowness away, of disks too: what waited on links arrives.
     pub fn repair(&mut self) {
         let mut state = self.state.borrow_mut();
         state.links.repair();
+        for host in 0..state.hosts.len() as u32 {
+            if state.hosts[host as usize].disk.speed.factor > 1 {
+                state.slow_disk(host, 1);
+            }
+        }
         state.unstall();
         for open in &mut self.troubles.open {
             // What ends them later must not end what comes after.
-            if matches!(open, Some(Open::Ways { .. } | Open::Slow(_))) {
+            if matches!(open, Some(Open::Ways { .. } | Open::Slow(_) | Open::SlowDisk(_))) {
                 *open = None;
             }
         }
@@ -313,6 +365,10 @@ impl World {
                 self.slow(Node(node), 10);
                 open.push(Open::Slow(node));
             }
+            Kind::SlowDisk => {
+                self.slow_disk(Node(node), DISK_FACTOR);
+                open.push(Open::SlowDisk(node));
+            }
             Kind::Crash | Kind::Vanish => {
                 self.take_down(node, kind);
                 open.push(Open::Down(node));
@@ -337,9 +393,13 @@ impl World {
         match self.troubles.open.get_mut(number as usize).and_then(Option::take) {
             Some(Open::Ways { kind, from, to }) => self.clear(kind, &from, &to),
             Some(Open::Slow(node)) => self.set_slow(node, 1),
+            Some(Open::SlowDisk(node)) => self.state.borrow_mut().slow_disk(node, 1),
             Some(Open::Down(node)) => self.restart(Node(node)),
             Some(Open::Paused(node)) => self.set_paused(node, false),
             None => (),
         }
     }
 }
+
+/// By how much a drawn spell makes a disk slower.
+const DISK_FACTOR: u32 = 100;

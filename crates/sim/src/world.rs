@@ -45,7 +45,8 @@ pub struct WorldOptions {
     pub loopback: Link,
     /// How long a turn of a runtime takes, whatever it does: 1 microsecond.
     pub turn_cost: Duration,
-    /// How long a send is out at most when it is told late ([`Kind::LateSend`]): 5 milliseconds.
+    /// How long a send or an operation on files is out at most after it was done, when it is told late
+    /// ([`Kind::LateSend`], [`Kind::LateFile`]): 5 milliseconds.
     pub late_max: Duration,
     /// After how long without an answer a connection has timed out: 2 minutes.
     pub give_up: Duration,
@@ -317,9 +318,7 @@ impl World {
             Some(Task::Job(job)) => job(),
             #[cfg(unix)]
             Some(Task::Child(child, happening)) => crate::child::happen(&self.state, child, happening),
-            Some(Task::File(host, job)) => {
-                job.perform(|action| self.state.borrow_mut().perform_file(host, action));
-            }
+            Some(Task::File(due)) => due.tell(&self.state),
             Some(Task::Trouble { round }) => self.trouble(round),
             Some(Task::Relief(number)) => self.relieve(number),
             None => (),

@@ -1,16 +1,15 @@
 //! Operations on their way: taken from an engine, done at a drawn moment, or overtaken by their node's end.
 
-use std::io;
+use std::{cell::RefCell, io};
 
 use reactor::{
     Time,
     file::{Action, Answer, FileJob},
 };
 
-use super::Moment;
+use super::{Moment, timing::Times};
 use crate::{
     fault::Kind,
-    link::nanos,
     record::Happening,
     state::{State, What},
 };
@@ -18,38 +17,59 @@ use crate::{
 /// The operations that are out in a world, by number.
 #[derive(Default)]
 pub(crate) struct FileJobs {
-    out: std::collections::BTreeMap<u64, (u32, FileJob)>,
+    out: std::collections::BTreeMap<u64, Out>,
     next: u64,
+}
+
+/// An operation that is out.
+struct Out {
+    host: u32,
+    job: FileJob,
+    /// How long its answer is under way when it is done.
+    lag: u64,
+    met: Option<Kind>,
+    /// It was done, and its answer is under way.
+    result: Option<io::Result<Answer>>,
+}
+
+/// An operation whose answer is due.
+pub(crate) struct Due(Out);
+
+impl Due {
+    /// Does it, unless it is done, and tells its answer.
+    pub(crate) fn tell(self, state: &RefCell<State>) {
+        let Out { host, job, result, .. } = self.0;
+        job.perform(|action| result.unwrap_or_else(|| state.borrow_mut().perform_file(host, action)));
+    }
 }
 
 impl State {
     /// Takes an operation, to be done at a drawn moment.
     pub(crate) fn add_file_job(&mut self, host: u32, job: FileJob) {
-        let disk = &mut self.hosts[host as usize].disk;
-        let is_sync = matches!(
-            job.action(),
-            Action::Sync { .. }
-                | Action::SyncDirectory { .. }
-                | Action::AppendSynced { .. }
-                | Action::Replace { .. }
-        );
-        let mut most = nanos(if is_sync { disk.options.sync } else { disk.options.operation });
-        if self.chance.per_million(disk.options.slow) {
-            disk.counts.slow += 1;
-            most = most.max(1_000_000_000);
-        }
-        let at = self.now + self.chance.between((most / 10).max(1), most.max(1));
+        let Times { done, lag, met } = self.draw_times(host, job.action());
         let number = self.files.next;
         self.files.next += 1;
         self.digest.number(number << 8 | 0xf1);
         self.digest.bytes(job.action().to_string().as_bytes());
-        self.files.out.insert(number, (host, job));
-        self.queue.put(at, What::File { number });
+        self.files.out.insert(number, Out { host, job, lag, met, result: None });
+        self.queue.put(done, What::File { number });
     }
 
-    /// The operation whose moment has come, unless its node has ended meanwhile.
-    pub(crate) fn take_file_job(&mut self, number: u64) -> Option<(u32, FileJob)> {
-        self.files.out.remove(&number)
+    /// The operation whose moment has come, unless its node has ended meanwhile. One whose answer is late is done here.
+    pub(crate) fn take_file_job(&mut self, number: u64) -> Option<Due> {
+        let mut out = self.files.out.remove(&number)?;
+        if let Some(kind) = out.met.take() {
+            self.tally.observe(kind);
+        }
+        if out.lag == 0 {
+            return Some(Due(out));
+        }
+        let at = self.now + std::mem::take(&mut out.lag);
+        out.met = Some(Kind::LateFile);
+        out.result = Some(self.perform_file(out.host, out.job.action_mut()));
+        self.files.out.insert(number, out);
+        self.queue.put(at, What::File { number });
+        None
     }
 
     /// Does an operation.
@@ -72,14 +92,16 @@ impl State {
     /// A node has ended: without power its disk keeps what is safe. Gives back what was out, to be dropped.
     pub(crate) fn end_files(&mut self, host: u32, kind: Kind) -> Vec<FileJob> {
         let numbers: Vec<u64> =
-            self.files.out.iter().filter(|(_, (of, _))| *of == host).map(|(number, _)| *number).collect();
+            self.files.out.iter().filter(|(_, out)| out.host == host).map(|(number, _)| *number).collect();
         let mut left = Vec::new();
         let disk = &mut self.hosts[host as usize].disk;
         let mut moment = Moment { chance: &mut self.chance, now: self.now };
         for number in numbers {
-            let Some((_, mut job)) = self.files.out.remove(&number) else { continue };
-            disk.leave_undone(job.action_mut(), &mut moment);
-            left.push(job);
+            let Some(mut out) = self.files.out.remove(&number) else { continue };
+            if out.result.is_none() {
+                disk.leave_undone(out.job.action_mut(), &mut moment);
+            }
+            left.push(out.job);
         }
         if kind == Kind::Vanish && disk.counts.operations > 0 {
             let before = disk.counts;

@@ -1,6 +1,9 @@
 //! A node's disk: what its service's operations on files find, and what a power cut leaves of it.
 //!
-//! An operation is done at a drawn moment, all of it at once. What was written is seen by every later read, and is safe
+//! An operation is done at a drawn moment, all of it at once, and mostly answered then. The world's faults make it wait
+//! longer ([`Kind::SlowFile`](crate::Kind), [`Kind::StallSync`](crate::Kind), [`Kind::SlowDisk`](crate::Kind)), or its answer
+//! ([`Kind::LateFile`](crate::Kind)): then operations that are out at once are answered in another order than they were
+//! done. What was written is seen by every later read, and is safe
 //! from a power cut ([`World::vanish`](crate::World::vanish)) only once a sync that came after it has answered `Ok`.
 //! Of what was not synced a power cut keeps some writes, loses others, and tears some in the middle, each for itself
 //! and in no order; of the changes of names since the last sync of a directory it keeps the first so many, as a
@@ -17,13 +20,14 @@ mod inode;
 mod jobs;
 mod names;
 mod perform;
+mod timing;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use self::{inode::Inode, names::Names};
+use self::{inode::Inode, names::Names, timing::Speed};
 use crate::chance::Chance;
 
-pub(crate) use self::jobs::FileJobs;
+pub(crate) use self::jobs::{Due, FileJobs};
 
 /// How a node's disk is. Rates are of a million operations.
 ///
@@ -78,8 +82,10 @@ impl Default for DiskOptions {
 pub struct DiskCounts {
     /// Operations done.
     pub operations: u64,
-    /// Operations that were slow.
+    /// Operations that were slow, by the disk's options or a fault of the world.
     pub slow: u64,
+    /// How often syncs stood still.
+    pub stalls: u64,
     /// Writes that found no room.
     pub full: u64,
     /// Reads, writes and syncs that failed by a fault.
@@ -101,6 +107,7 @@ pub struct DiskCounts {
 pub(crate) struct Disk {
     pub(crate) options: DiskOptions,
     pub(crate) counts: DiskCounts,
+    pub(crate) speed: Speed,
     names: Names,
     inodes: BTreeMap<u64, Inode>,
     next_inode: u64,

@@ -80,6 +80,9 @@ pub(crate) struct Book {
     pub(crate) commands: VecDeque<Time>,
     pub(crate) commands_got: u64,
     pub(crate) commands_sent: u64,
+    /// Operations on files that are out, and how many notes are safe on the disk.
+    pub(crate) operations: u32,
+    pub(crate) notes: u64,
     /// Offloaded work that is out, by its number.
     pub(crate) jobs: BTreeSet<u64>,
     /// Bytes of its virtual source.

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 mod ledger;
+mod notes;
 mod peer;
 mod probe;
 mod talk;
@@ -37,7 +38,7 @@ pub(crate) struct Played {
 }
 
 /// Rare branches that have to be reached over many runs.
-pub(crate) const RARE: [&str; 14] = [
+pub(crate) const RARE: [&str; 17] = [
     "an end after a cut",
     "a send to a stream that is gone",
     "a queue above its high mark",
@@ -52,6 +53,9 @@ pub(crate) const RARE: [&str; 14] = [
     "a stream could not be added again",
     "a command to a node that is down",
     "a node ended in the middle of talks",
+    "an operation on files was cut short",
+    "a note was there that nobody had waited for",
+    "a read was overtaken by a sync",
 ];
 
 /// Is told the digest after each step.
@@ -211,11 +215,12 @@ impl Stage {
         });
         format!(
             "node {node} does not come to rest in {LIVENESS:?}: {} resources, {} timers, {} commands, {} jobs, \
-             {} of {} bytes fed, {} talks to begin, {} open; {talk:?}",
+             {} operations, {} of {} bytes fed, {} talks to begin, {} open; {talk:?}",
             book.resources,
             book.timers,
             book.commands.len(),
             book.jobs.len(),
+            book.operations,
             book.tapped,
             book.fed,
             book.strict_left,
@@ -253,6 +258,7 @@ fn is_book_calm(book: &Book) -> bool {
         && book.timers == 0
         && book.commands.is_empty()
         && book.jobs.is_empty()
+        && book.operations == 0
         && book.tapped == book.fed
         && (book.strict_left, book.strict_open) == (0, 0)
 }

@@ -15,6 +15,7 @@ use reactor::{
 
 use crate::scenario::{
     ledger::Ledger,
+    notes::Notes,
     probe::{Alarms, Tap},
     talk::options,
 };
@@ -53,6 +54,7 @@ pub(crate) struct Peer {
     pub(crate) me: usize,
     pub(crate) feed: u64,
     pub(crate) alarms: Alarms,
+    pub(crate) notes: Notes,
     pub(super) lives: BTreeMap<Id<Stream>, Life>,
     stale: VecDeque<Id<Stream>>,
     spare: Option<TimerId>,
@@ -61,7 +63,8 @@ pub(crate) struct Peer {
 impl Peer {
     pub(crate) fn new(ledger: Rc<RefCell<Ledger>>, me: usize, feed: u64) -> Peer {
         let (lives, stale) = (BTreeMap::new(), VecDeque::new());
-        Peer { ledger, me, feed, alarms: Alarms::default(), lives, stale, spare: None }
+        let (alarms, notes) = (Alarms::default(), Notes::default());
+        Peer { ledger, me, feed, alarms, notes, lives, stale, spare: None }
     }
 
     pub(crate) fn ledger(&self) -> RefMut<'_, Ledger> {
@@ -120,6 +123,7 @@ impl Service for Peer {
             let book = &mut ledger.books[self.me];
             (book.resources, book.controller) = (2, Some(cx.controller()));
         }
+        self.open_notes(cx)?;
         let first = Duration::from_micros(cx.random() % 50_000);
         self.timer(cx.after(first, Tick));
         Ok(())
@@ -212,6 +216,7 @@ impl Receive<Tick> for Peer {
         };
         self.look_at_stale(cx);
         self.probe(cx);
+        self.note(cx)?;
         self.cancel_spare(cx);
         self.spare = Some(self.timer(cx.after(Duration::from_millis(300), Never)));
         let begins = if is_strict { left > 0 } else { self.lives.len() < LIVES_MAX };
@@ -270,8 +275,11 @@ impl Drop for Peer {
                 talk.side(life.is_client).is_cut = true;
             }
         }
+        if ledger.books[self.me].operations > 0 {
+            ledger.sometimes("an operation on files was cut short");
+        }
         let book = &mut ledger.books[self.me];
-        (book.controller, book.resources, book.timers) = (None, 0, 0);
+        (book.controller, book.resources, book.timers, book.operations) = (None, 0, 0, 0);
         (book.commands_got, book.commands_sent) = (0, 0);
         book.commands.clear();
         book.jobs.clear();
