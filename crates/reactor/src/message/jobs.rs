@@ -1,15 +1,17 @@
-//! A small bounded pool of threads for work that blocks.
+//! A small bounded pool of threads for blocking work.
 //!
-//! No thread exists before the first job, and one is started only when no other is free. Threads stay until the pool
-//! closes. A job runs once, on any thread, in the order of the queue; its result is its own affair. A job that panics
-//! costs its thread nothing, and the pool reports nothing of it: who gives the job catches and tells.
+//! The pool has no thread before the first job, and starts one only if no other is free. Threads stay until
+//! the pool closes. A job runs once, on any thread, in the order of the queue. The pool does not handle its
+//! result. If a job panics, its thread survives, and the pool reports nothing. The code that submits the job
+//! must catch the panic and report it.
 //!
-//! In these threads SIGPIPE and SIGXFSZ are blocked: a write of a job fails with EPIPE or EFBIG and raises no signal.
+//! These threads block SIGPIPE and SIGXFSZ, so a job's write fails with EPIPE or EFBIG and raises no signal.
 //!
-//! A sleeping thread is called only if no other was called that has not looked yet: it looks at the queue before it does
-//! anything else. A thread that takes a job and leaves others calls the next sleeper, since its own job may take for
-//! ever. So while a job waits and a thread sleeps, some thread is on its way to the queue; and many jobs given at once,
-//! each of them short, are done by one thread that was woken once.
+//! The pool calls a sleeping thread only if no called thread is still on its way to the queue. A called
+//! thread looks at the queue before anything else. A thread that takes a job and leaves others calls the next
+//! sleeper, because its own job may take for ever. So whenever a job waits and a thread sleeps, some thread
+//! is on its way to the queue. And if many short jobs are submitted at once, one thread does them all after
+//! one wake.
 
 use crate::guard;
 use crate::sync::thread::{self, JoinHandle, ThreadId};
@@ -22,7 +24,7 @@ use std::{fmt, io, mem};
 /// A piece of work that may block.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
-/// Runs jobs on at most `threads_max` threads, while at most `queue_max` more wait for a free one.
+/// Runs jobs on at most `threads_max` threads. At most `queue_max` more wait for a free one.
 pub(crate) struct Jobs {
     shared: Arc<Shared>,
     threads_max: usize,
@@ -32,12 +34,12 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    /// Makes a pool without threads. With `threads_max` 0 every job is refused as `Full`.
+    /// Makes a pool without threads. If `threads_max` is 0, it refuses every job as `Full`.
     pub(crate) fn new(threads_max: usize, queue_max: usize) -> Self {
         Jobs::named("reactor-job", threads_max, queue_max)
     }
 
-    /// The same, whose threads have another name.
+    /// Does the same with another name for the threads.
     pub(crate) fn named(name: &'static str, threads_max: usize, queue_max: usize) -> Self {
         Jobs::with_spawn(name, threads_max, queue_max, spawn_worker)
     }
@@ -48,24 +50,25 @@ impl Jobs {
         Jobs { shared: Arc::new(shared), threads_max, queue_max, spawn, birthplace: Birthplace::here() }
     }
 
-    /// Gives a job to a free thread, else to a new one, else to the queue.
+    /// Gives a job to a free thread, otherwise to a new one, otherwise to the queue.
     ///
-    /// A thread that cannot be started is no error while another lives and the queue has room.
+    /// If a thread cannot be started, that is no error as long as another exists and the queue has room.
     ///
     /// # Errors
-    /// The job is dropped when the pool is full or closed, or when it needs a thread and none can be started.
+    /// The pool is full or closed, or the job needs a thread and none can be started. The job is dropped
+    /// then.
     pub(crate) fn run(&self, job: Job) -> Result<(), NotRun> {
         let mut state = lock(&self.shared.state);
         let taken = self.take(&mut state, job);
         let calls = state.call();
         drop(state);
         self.shared.wake(calls);
-        // Dropped without the lock: what a job drops may be anybody's.
+        // Drop the job outside the lock, because its drop may run any code.
         taken.map_err(|(_, why)| why)
     }
 
-    /// Gives all these jobs as [`run`](Jobs::run) does, with one wake at most, and leaves the list empty. Those that
-    /// are refused are dropped.
+    /// Submits all these jobs as [`run`](Jobs::run) does, with at most one wake, and leaves the list empty.
+    /// Refused jobs are dropped.
     pub(crate) fn run_all(&self, jobs: &mut Vec<Job>) {
         let mut state = lock(&self.shared.state);
         let refused: Vec<_> = jobs.drain(..).filter_map(|job| self.take(&mut state, job).err()).collect();
@@ -75,16 +78,16 @@ impl Jobs {
         drop(refused);
     }
 
-    /// Queues a job, and starts a thread for it if none is free; or gives it back.
+    /// Queues a job, and starts a thread for it if none is free. Otherwise gives it back.
     fn take(&self, state: &mut State, job: Job) -> Result<(), (Job, NotRun)> {
         if state.closed {
             return Err((job, NotRun::Closed));
         }
-        // Each queued job has a claim on one free thread.
+        // Each queued job has a claim to one free thread.
         let no_thread_free = state.queue.len() >= state.free();
         let mut cause = None;
         if no_thread_free && state.handles.len() < self.threads_max {
-            // Under the lock: this happens `threads_max` times in the life of the pool.
+            // This happens under the lock, but only `threads_max` times in the life of the pool.
             match (self.spawn)(self.shared.clone()) {
                 Ok(handle) => state.handles.push(handle),
                 Err(error) => cause = Some(error),
@@ -99,19 +102,19 @@ impl Jobs {
         Ok(())
     }
 
-    /// Counts the jobs that run now.
+    /// Returns how many jobs run now.
     #[cfg(all(test, not(loom)))]
     pub(crate) fn running(&self) -> usize {
         lock(&self.shared.state).running
     }
 
-    /// Counts the jobs that no thread has begun.
+    /// Returns how many jobs no thread has begun.
     #[cfg(all(test, not(loom)))]
     pub(crate) fn queued(&self) -> usize {
         lock(&self.shared.state).queue.len()
     }
 
-    /// Refuses later jobs, drops the queued ones, and joins the threads that run none. Running jobs go on.
+    /// Refuses later jobs, drops the queued ones, and joins the threads without a job. Running jobs go on.
     pub(crate) fn close(&self) -> Left {
         let mut state = lock(&self.shared.state);
         state.closed = true;
@@ -125,7 +128,8 @@ impl Jobs {
         Left { dropped: dropped.len(), running }
     }
 
-    /// Closes the pool, waits at most this long for the running jobs, and says which of both kinds are left.
+    /// Closes the pool, waits for the running jobs for at most this long, and returns how many jobs were
+    /// dropped or still run.
     pub(crate) fn join(&self, up_to: Duration) -> Left {
         let closed = self.close();
         let state = lock(&self.shared.state);
@@ -143,20 +147,21 @@ impl Drop for Jobs {
         if self.birthplace.is_here() {
             self.close();
         } else {
-            // No thread of this pool is in a child of a fork, and its locks may be held for ever.
+            // A child of a fork has none of the pool's threads, and the locks may be held for ever.
             mem::forget(self.shared.clone());
         }
     }
 }
 
-/// Says why a job will not run.
+/// The reason why a job will not run.
 #[derive(Debug)]
 pub(crate) enum NotRun {
     /// All threads are busy and the queue is at its limit.
     Full,
     /// The pool is closed.
     Closed,
-    /// The system refused a thread; there is none that could take the job later, or the queue is at its limit.
+    /// The system refused a thread. Either no other thread exists that could take the job later, or the queue
+    /// is at its limit.
     NoThread(io::Error),
 }
 
@@ -170,7 +175,7 @@ impl fmt::Display for NotRun {
     }
 }
 
-/// What a closed pool did not finish.
+/// The work that a closed pool did not finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Left {
     /// Jobs dropped before they began.
@@ -180,17 +185,17 @@ pub(crate) struct Left {
 }
 
 struct Shared {
-    /// What its threads are called.
+    /// The name of the threads.
     name: &'static str,
     state: Mutex<State>,
-    /// Signals that a thread was called or the pool closed.
+    /// Signals that a thread was called, or that the pool closed.
     work: Condvar,
     /// Signals that a thread ended.
     ended: Condvar,
 }
 
 impl Shared {
-    /// Wakes a thread that was called; the lock is free.
+    /// Wakes a called thread. The caller has released the lock.
     fn wake(&self, calls: bool) {
         if calls {
             self.work.notify_one();
@@ -201,26 +206,27 @@ impl Shared {
 #[derive(Default)]
 struct State {
     queue: VecDeque<Job>,
-    /// Threads that sleep, and that nobody has called.
+    /// Threads that sleep and were not called.
     asleep: usize,
-    /// Calls that no thread has followed yet: so many sleepers are on their way to the queue.
+    /// Calls that no thread has followed yet. So many threads are on their way to the queue.
     called: usize,
-    /// Threads that were started, and are on their way to it for the first time.
+    /// New threads that are on their way to the queue for the first time.
     starting: usize,
     running: usize,
     closed: bool,
     handles: Vec<JoinHandle<()>>,
-    /// Threads that need nothing more of the state, and can be joined without waiting for a job.
+    /// Threads that no longer use the state, and can be joined without waiting for a job.
     ended: Vec<ThreadId>,
 }
 
 impl State {
-    /// Threads that have no job.
+    /// Returns how many threads have no job.
     fn free(&self) -> usize {
         self.asleep + self.called + self.starting
     }
 
-    /// Calls a sleeper if a job waits and nobody is on the way to it; `true`: one is to be woken.
+    /// Calls a sleeper if a job waits and no thread is on its way to the queue. Returns whether one must be
+    /// woken.
     fn call(&mut self) -> bool {
         let calls = !self.queue.is_empty() && self.called + self.starting == 0 && self.asleep > 0;
         if calls {
@@ -245,7 +251,7 @@ fn spawn_worker(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
     })
 }
 
-/// The life of one thread; whoever started it has counted it.
+/// Runs one thread. The code that started it has counted it.
 fn work(shared: &Shared) {
     let mut state = lock(&shared.state);
     state.starting -= 1;
@@ -256,7 +262,7 @@ fn work(shared: &Shared) {
             }
             state.asleep += 1;
             state = wait_while(&shared.work, state, |state| state.called == 0 && !state.closed);
-            // Who called has counted one sleeper less; the end of the pool calls nobody.
+            // The caller has already counted one sleeper less. Closing the pool calls nobody.
             let count = if state.called > 0 { &mut state.called } else { &mut state.asleep };
             *count -= 1;
             continue;
@@ -265,7 +271,8 @@ fn work(shared: &Shared) {
         let calls = state.call();
         drop(state);
         shared.wake(calls);
-        // A panic that left here would lose the thread to the count. Whoever gave the job has told its service.
+        // A panic that escaped here would corrupt the count of threads. The code that submitted the job has
+        // reported it.
         let _ = guard::call(job);
         state = lock(&shared.state);
         state.running -= 1;
@@ -288,7 +295,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    /// A job that says when it began and ends when the returned sender is dropped.
+    /// Makes a job that reports its start, and ends when the returned sender is dropped.
     fn held(began: &Sender<Option<String>>) -> (Job, Sender<()>) {
         let (release, held) = channel::<()>();
         let began = began.clone();
@@ -338,7 +345,7 @@ mod tests {
         let ((one, first), (two, second)) = (held(&began.0), held(&began.0));
         jobs.run(one).expect("a free thread");
         jobs.run(two).expect("a new thread");
-        // Both begin although neither ends.
+        // Both begin, although neither ends.
         began.1.recv().expect("the first begins");
         began.1.recv().expect("the second begins");
         drop((first, second));
@@ -348,7 +355,7 @@ mod tests {
     #[test]
     fn a_job_that_hangs_holds_up_none_that_was_given_with_it() {
         let (jobs, began) = (Jobs::new(2, 8), channel());
-        // Two threads that sleep.
+        // Two sleeping threads.
         drop([begin(&jobs, &began), begin(&jobs, &began)]);
         wait_until_free(&jobs, 2);
         let (hangs, release) = held(&began.0);
@@ -443,7 +450,7 @@ mod tests {
     impl Drop for Spiteful {
         fn drop(&mut self) {
             self.0.send(()).expect("the test listens");
-            // Forgotten by whom it meets; a unit takes no memory.
+            // The code that catches this forgets it. That leaks nothing, because a unit takes no memory.
             std::panic::resume_unwind(Box::new(()));
         }
     }
@@ -460,7 +467,7 @@ mod tests {
     #[test]
     fn a_panic_costs_only_its_job() {
         let (jobs, began) = (Jobs::new(1, 8), channel());
-        // Resumed, so that the panic prints nothing.
+        // Resume a panic instead of raising one, so that nothing is printed.
         jobs.run(Box::new(|| std::panic::resume_unwind(Box::new("a job's own")))).expect("there is room");
         drop(begin(&jobs, &began));
         assert_eq!(threads(&jobs), 1);

@@ -1,4 +1,4 @@
-//! Typed lanes of the loop's own messages: payloads of timers, and what services tell each other.
+//! Typed lanes of the loop's own messages: payloads of timers, and messages between services.
 
 use std::{
     any::{Any, TypeId},
@@ -8,7 +8,7 @@ use std::{
 use super::{mailbox::Refused, receive};
 use crate::{core::Core, guard::Kept, runtime::timers::TimerKey, service::Receive};
 
-/// Names a timer that was set with [`after`](crate::Context::after); stale ones are harmless.
+/// The name of a timer that was set with [`after`](crate::Context::after). A stale one is harmless.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TimerId {
     pub(crate) lane: u32,
@@ -17,18 +17,18 @@ pub struct TimerId {
 }
 
 impl TimerId {
-    /// The name of a timer that was never set.
+    /// Names a timer that was never set.
     pub(crate) const NONE: TimerId = TimerId { lane: u32::MAX, index: 0, generation: 0 };
 }
 
-/// Hands a message of a lane to its service: a timer's payload, or the next one that was told.
+/// Passes a message of a lane to its service: a timer's payload, or the next message from another service.
 pub(crate) type Hand = fn(&mut Core, &mut dyn Any, u16, u32, Option<u32>);
 
 pub(crate) struct Lanes {
     lanes: Vec<Lane>,
-    /// By service: its lanes, a handful.
+    /// The lanes of each service, by its index. A service has few of them.
     of: Vec<Vec<(TypeId, u32)>>,
-    /// The order of what was told, over all lanes.
+    /// The order of messages between services, over all lanes.
     told: VecDeque<u32>,
     told_max: usize,
     timers: usize,
@@ -41,13 +41,13 @@ struct Lane {
     hand: Hand,
 }
 
-/// What is done to a lane without knowing its type.
+/// The operations on a lane that do not need its type.
 trait Erased: Any {
     fn is_set(&self, index: u32, generation: u32) -> bool;
     fn armed(&mut self, index: u32, key: TimerKey);
-    /// Drops the payload; `None` when there is none, else the key if it was armed already.
+    /// Drops the payload. Returns `None` if there is none, otherwise the timer's key if it was armed already.
     fn cancel(&mut self, index: u32, generation: u32) -> Option<Option<TimerKey>>;
-    /// Drops all that is left; the keys of armed timers come back.
+    /// Drops everything that is left. Returns how many timers there were, and the keys of the armed ones.
     fn clear(&mut self) -> (usize, Vec<TimerKey>);
 }
 
@@ -111,7 +111,7 @@ impl<M: 'static> Erased for Store<M> {
     }
 }
 
-/// Takes a message out of its lane, and hands it over.
+/// Takes a message out of its lane, and passes it on.
 pub(crate) fn hand<S: Receive<M>, M: 'static>(
     core: &mut Core,
     erased: &mut dyn Any,
@@ -139,7 +139,7 @@ impl Lanes {
         Lanes { lanes: Vec::new(), of: Vec::new(), told: VecDeque::new(), told_max, timers: 0, timers_max }
     }
 
-    /// The lane of a service and a type; the first use opens it.
+    /// Returns the lane of a service and a message type, and opens it on first use.
     fn lane<M: 'static>(&mut self, service: u16, hand: Hand) -> u32 {
         let index = service as usize;
         if self.of.len() <= index {
@@ -161,7 +161,7 @@ impl Lanes {
         store.downcast_mut()
     }
 
-    /// Stores a timer's payload; `None` at the limit.
+    /// Stores a timer's payload, or returns `None` at the limit.
     pub(crate) fn set<M: 'static>(&mut self, service: u16, payload: M, hand: Hand) -> Option<TimerId> {
         if self.timers >= self.timers_max {
             return None;
@@ -182,7 +182,8 @@ impl Lanes {
         }
     }
 
-    /// Cancels a timer of this service: `None` when there is none, else the key to take off the wheel.
+    /// Cancels a timer of this service. Returns `None` if there is none, otherwise the key to take off the
+    /// wheel.
     pub(crate) fn cancel(&mut self, service: u16, timer: TimerId) -> Option<Option<TimerKey>> {
         let lane = self.lanes.get_mut(timer.lane as usize).filter(|lane| lane.service == service)?;
         let key = lane.store.cancel(timer.index, timer.generation)?;
@@ -209,19 +210,19 @@ impl Lanes {
         Ok(())
     }
 
-    /// The lane of the next message that was told.
+    /// Returns the lane of the next message between services.
     pub(crate) fn next_told(&mut self) -> Option<(u32, u16, Hand)> {
         let lane = self.told.pop_front()?;
         let (service, hand) = self.of_timer(lane)?;
         Some((lane, service, hand))
     }
 
-    /// Whose timer it is, and how it is handed over.
+    /// Returns the service that a timer's lane belongs to, and the function that passes its payload on.
     pub(crate) fn of_timer(&self, lane: u32) -> Option<(u16, Hand)> {
         self.lanes.get(lane as usize).map(|lane| (lane.service, lane.hand))
     }
 
-    /// How many messages wait that were told.
+    /// Returns how many messages between services wait.
     pub(crate) fn told(&self) -> usize {
         self.told.len()
     }
@@ -230,7 +231,7 @@ impl Lanes {
         self.timers
     }
 
-    /// Drops all timers and messages of a service that is gone; the keys to take off the wheel.
+    /// Drops all timers and messages of a service that has ended. Returns the keys to take off the wheel.
     pub(crate) fn clear(&mut self, service: u16) -> Vec<TimerKey> {
         let mut keys = Vec::new();
         let Lanes { lanes, told, timers, .. } = self;

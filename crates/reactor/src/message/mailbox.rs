@@ -1,20 +1,24 @@
-//! Commands from other threads to the services of one loop: bounded, in order, one wake per sleep.
+//! Commands from other threads to the services of one loop: bounded, in order, one wake for each sleep.
 //!
-//! [`Mailbox`] is what the threads share, [`Inbox`] the loop's own end, [`Outside`] a counted handle to the first.
+//! Threads share the [`Mailbox`]. The [`Inbox`] is the loop's own end, and an [`Outside`] is a counted handle
+//! to the mailbox.
 //!
-//! * A command travels in the lane of its service and type, a `VecDeque` of just that type; `order` says which
-//!   lane is next. So commands of one sender keep their order over all types, and none is boxed. Lanes keep
-//!   their capacity, at most `limit` commands each: a steady stream of commands allocates nothing.
-//! * [`Inbox::drain`] swaps the queued commands with the inbox's own, empty side, so the lock is held for a swap.
-//!   What a budget left in the inbox comes first the next time.
-//! * `limit` counts every command that was taken and not yet walked by [`Inbox::next`], on whichever side it is.
-//! * The loop says that it goes to sleep, under the lock that guards the commands; the sender that finds it asleep
-//!   clears the flag and wakes it after the lock is free. So whatever is sent after [`Inbox::sleep`] answered true is
-//!   followed by a wake, and the next senders do without. The flag says nothing of who waits: with a
-//!   foreign loop, call `sleep` at the end of each turn, and have the next turn run at once when it answers false.
-//! * Stop is a number beside the commands, seen without the lock. It does not refuse commands: the loop first
-//!   calls [`Mailbox::close`], then drains once more, so that each command is executed or refused.
-//! * Dropping the inbox closes the mailbox and drops what was queued. A loop that panicked leaves no one waiting.
+//! * A command travels in the lane of its service and type, a `VecDeque` of that type. `order` lists the lane
+//!   of each command. So one sender's commands keep their order over all types, and none is boxed. Lanes keep
+//!   their capacity, at most `limit` commands each, so a steady stream of commands allocates nothing.
+//! * [`Inbox::drain`] swaps the queued commands with the inbox's own, empty side, so the lock is held only
+//!   for a swap. Commands that a budget left in the inbox come first the next time.
+//! * `limit` counts every command that was accepted and not yet consumed by [`Inbox::next`], on either side.
+//! * The loop announces that it goes to sleep under the lock that guards the commands. A sender that finds it
+//!   asleep clears the flag, and wakes it after releasing the lock. So a wake follows any send after
+//!   [`Inbox::sleep`] has returned true, and the next senders need not wake. The flag does not depend on who
+//!   waits. With a foreign loop, call `sleep` at the end of each turn, and if it returns false, make the next
+//!   turn run at once.
+//! * A stop is a number beside the commands, which the loop reads without the lock. It does not refuse
+//!   commands. The loop first calls [`Mailbox::close`] and then drains once more, so that each command is
+//!   either executed or refused.
+//! * Dropping the inbox closes the mailbox and drops the queued commands. So nobody waits for a loop that
+//!   panicked.
 
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, lock, thread};
@@ -24,7 +28,7 @@ use std::error::Error;
 use std::task::Waker;
 use std::{fmt, mem, ops};
 
-/// Gives back the message that could not be sent, and says why.
+/// Gives back a message that could not be sent, with the reason.
 ///
 /// ```
 /// fn retry_later<M>(refused: reactor::Refused<M>) -> Option<M> {
@@ -36,17 +40,17 @@ use std::{fmt, mem, ops};
 /// assert_eq!(retry_later(reactor::Refused::Full(7)), Some(7));
 /// ```
 pub enum Refused<M> {
-    /// The queue is at its limit; there is room again when the service has taken some.
+    /// The queue is at its limit. There is room again once the service has taken some.
     Full(M),
-    /// The service ended or the loop stopped; no message will be taken any more.
+    /// The service ended or the loop stopped. No further message will be accepted.
     Gone(M),
-    /// It needs more than a limit allows at all, however long one waits: an operation on files only.
+    /// It needs more than a limit ever allows, so waiting does not help. Only for operations on files.
     TooLarge {
-        /// What was refused.
+        /// The refused message.
         message: M,
-        /// What the limit counts.
+        /// The unit of the limit.
         what: &'static str,
-        /// How much of it was asked for.
+        /// How much the message needs.
         asked: usize,
         /// The limit.
         limit: usize,
@@ -54,14 +58,14 @@ pub enum Refused<M> {
 }
 
 impl<M> Refused<M> {
-    /// Gives the message back, whatever the reason was.
+    /// Returns the message, whatever the reason was.
     pub fn into_message(self) -> M {
         match self {
             Refused::Full(message) | Refused::Gone(message) | Refused::TooLarge { message, .. } => message,
         }
     }
 
-    /// The same refusal of what the message is made of.
+    /// Keeps the refusal, and converts the message.
     pub(crate) fn map<T>(self, take: impl FnOnce(M) -> T) -> Refused<T> {
         match self {
             Refused::Full(message) => Refused::Full(take(message)),
@@ -97,20 +101,20 @@ impl<M> fmt::Display for Refused<M> {
 
 impl<M> Error for Refused<M> {}
 
-/// Carries commands to one loop; shared by all threads that send.
+/// Carries commands to one loop. All sending threads share it.
 ///
-/// `D` is what the loop needs to deliver one command of a lane, in practice a function pointer.
+/// `D` is the loop's means to deliver one command of a lane, in practice a function pointer.
 pub(crate) struct Mailbox<D> {
     shared: Mutex<Shared<D>>,
-    /// Whether the next sender has to wake the loop. Set under the lock; it may be cleared without.
+    /// Whether the next sender has to wake the loop. Set under the lock, but may be cleared without it.
     asleep: AtomicBool,
-    /// Whether commands are queued. Changes under the lock only.
+    /// Whether commands are queued. Changes only under the lock.
     filled: AtomicBool,
     grace: AtomicU64,
     controllers: AtomicUsize,
-    /// How many [`Held`] live.
+    /// How many [`Held`] exist.
     holds: AtomicUsize,
-    /// How many commands the loop has walked, modulo the range. Only the loop writes.
+    /// How many commands the loop has consumed, modulo the range. Only the loop writes this.
     walked: Line<AtomicUsize>,
     waker: Waker,
     loop_thread: thread::ThreadId,
@@ -118,7 +122,7 @@ pub(crate) struct Mailbox<D> {
 }
 
 impl<D: Copy + Send + 'static> Mailbox<D> {
-    /// Makes a mailbox that holds at most `limit` commands, together with the end of the calling thread's loop.
+    /// Makes a mailbox for at most `limit` commands, and the inbox for the calling thread's loop.
     pub(crate) fn new(limit: usize, waker: Waker) -> (Arc<Self>, Inbox<D>) {
         let mailbox = Arc::new(Mailbox {
             shared: Mutex::new(Shared {
@@ -144,10 +148,11 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
 
     /// Queues a command for a service and wakes the loop if it sleeps.
     ///
-    /// The first `deliver` of a service and message type serves all later ones of the same two.
+    /// The first `deliver` for a pair of service and message type serves all later commands of that pair.
     ///
     /// # Errors
-    /// [`Refused::Gone`] when the service ended or the mailbox is closed, else [`Refused::Full`] at the limit.
+    /// [`Refused::Gone`] if the service ended or the mailbox is closed, otherwise [`Refused::Full`] at the
+    /// limit.
     pub(crate) fn send<M: Send + 'static>(
         &self,
         service: u16,
@@ -157,10 +162,11 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
         self.send_within(self.limit, service, message, deliver)
     }
 
-    /// Queues what room was reserved for by another limit: the result of a job, whose number is bounded.
+    /// Queues a command for which another limit has reserved room: the result of a job, because the number of
+    /// jobs is bounded.
     ///
     /// # Errors
-    /// [`Refused::Gone`] when the service ended or the mailbox is closed.
+    /// [`Refused::Gone`] if the service ended or the mailbox is closed.
     pub(crate) fn send_reserved<M: Send + 'static>(
         &self,
         service: u16,
@@ -182,7 +188,8 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
             return Err(Refused::Gone(message));
         }
         if shared.taken.wrapping_sub(shared.walked) >= limit {
-            // Asked only here, so that a sender below the limit leaves the loop's cache line alone.
+            // Read the loop's counter only here, so that a sender below the limit leaves the loop's cache
+            // line alone.
             shared.walked = self.walked.0.load(Ordering::Acquire);
             if shared.taken.wrapping_sub(shared.walked) >= limit {
                 return Err(Refused::Full(message));
@@ -200,41 +207,45 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
         Ok(())
     }
 
-    /// Refuses every later command. What is queued stays and is still to be executed.
+    /// Refuses every later command. Queued commands stay, and the loop still executes them.
     pub(crate) fn close(&self) {
         lock(&self.shared).closed = true;
     }
 
-    /// Asks the loop to stop within this grace, in nanoseconds from when it sees it, and wakes it.
+    /// Asks the loop to stop, and wakes it. The grace is in nanoseconds, counted from when the loop sees the
+    /// request.
     ///
-    /// The shortest of several is kept. A span and not a moment: only the loop's engine knows its clock.
+    /// The shortest of several graces applies. It is a duration and not a time, because only the loop's
+    /// engine knows its clock.
     pub(crate) fn stop(&self, grace: u64) {
         self.grace.fetch_min(grace.min(NEVER - 1), Ordering::AcqRel);
         self.announce();
     }
 
-    /// Returns the grace within which the loop was asked to stop, if it was. One load.
+    /// Returns the grace of the requested stop, if there is one. Costs one load.
     pub(crate) fn grace(&self) -> Option<u64> {
         let grace = self.grace.load(Ordering::Acquire);
         (grace != NEVER).then_some(grace)
     }
 
-    /// Counts the [`Outside`] handles. When it is 0, all that was sent through them is seen by [`Inbox::is_empty`].
+    /// Returns the number of [`Outside`] handles. When it is 0, [`Inbox::is_empty`] sees everything that was
+    /// sent through them.
     pub(crate) fn controllers(&self) -> usize {
         self.controllers.load(Ordering::Acquire)
     }
 
-    /// Counts the [`Held`] that live.
+    /// Returns the number of [`Held`] that exist.
     pub(crate) fn holds(&self) -> usize {
         self.holds.load(Ordering::Acquire)
     }
 
-    /// Returns the thread of the loop: the one that made the mailbox.
+    /// Returns the loop's thread, which made the mailbox.
     pub(crate) fn loop_thread(&self) -> thread::ThreadId {
         self.loop_thread
     }
 
-    /// Tells the loop of what is not a command: by a wake if it sleeps, else by refusing its next sleep.
+    /// Notifies the loop of something other than a command. Wakes it if it sleeps, and otherwise makes its
+    /// next `sleep` return false.
     pub(crate) fn announce(&self) {
         let mut shared = lock(&self.shared);
         let wake = self.rouse();
@@ -245,7 +256,8 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
         }
     }
 
-    /// Clears the flag and returns whether it was set; the lock is held. Relaxed, as the lock orders it after `sleep`.
+    /// Clears the flag and returns whether it was set. The caller holds the lock. Relaxed is enough, because
+    /// the lock orders this after `sleep`.
     fn rouse(&self) -> bool {
         let asleep = self.asleep.load(Ordering::Relaxed);
         if asleep {
@@ -255,7 +267,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
     }
 }
 
-/// The loop's own end of a [`Mailbox`]: takes the commands and says when the loop sleeps.
+/// The loop's own end of a [`Mailbox`]. It takes the commands, and announces when the loop sleeps.
 pub(crate) struct Inbox<D: Copy + Send + 'static> {
     mailbox: Arc<Mailbox<D>>,
     commands: Commands<D>,
@@ -269,7 +281,8 @@ impl<D: Copy + Send + 'static> Inbox<D> {
         &self.mailbox
     }
 
-    /// Takes over all queued commands, unless some taken earlier were not walked yet; returns how many are to walk.
+    /// Takes over all queued commands, unless some from earlier are not yet consumed. Returns how many there
+    /// are to consume.
     pub(crate) fn drain(&mut self) -> usize {
         if self.commands.order.is_empty() && self.mailbox.filled.load(Ordering::Acquire) {
             let mut shared = lock(&self.mailbox.shared);
@@ -279,9 +292,10 @@ impl<D: Copy + Send + 'static> Inbox<D> {
         self.commands.order.len()
     }
 
-    /// Walks to the next command: its service, the queue whose front it is, and how to deliver it.
+    /// Consumes the next command. Returns its service, the queue that has it at its front, and the means to
+    /// deliver it.
     ///
-    /// The queue is a `VecDeque<M>`, and the caller takes exactly one message from its front.
+    /// The queue is a `VecDeque<M>`, and the caller must take exactly one message from its front.
     pub(crate) fn next(&mut self) -> Option<(u16, &mut dyn Any, D)> {
         let lane = self.commands.order.pop_front()?;
         self.count_walked(1);
@@ -289,17 +303,19 @@ impl<D: Copy + Send + 'static> Inbox<D> {
         Some((lane.service, lane.queue.as_mut(), lane.deliver))
     }
 
-    /// Returns whether nothing is queued, neither here nor in the mailbox, without taking the lock.
+    /// Returns whether no command is queued, neither here nor in the mailbox, without taking the lock.
     ///
-    /// A command whose `send` has not returned may not be seen yet; only [`Inbox::sleep`] decides whether to wait.
+    /// It may miss a command whose `send` has not returned yet. Only [`Inbox::sleep`] decides whether to
+    /// wait.
     pub(crate) fn is_empty(&self) -> bool {
         self.commands.order.is_empty() && !self.mailbox.filled.load(Ordering::Acquire)
     }
 
-    /// Announces that the loop is about to wait. When it answers false the loop must not wait.
+    /// Announces that the loop is about to wait. If this returns false, the loop must not wait.
     ///
-    /// False means: commands are left here or in the mailbox, or since the last call `stop` was asked for or the last
-    /// [`Outside`] went while the loop was awake. True means: whatever of this comes from now on wakes the loop, once.
+    /// False means that commands are left here or in the mailbox, or that an announcement came since the last
+    /// call, while the loop was awake: a stop, or the drop of the last [`Outside`] or [`Held`]. True means
+    /// that any of these wakes the loop from now on, once.
     pub(crate) fn sleep(&self) -> bool {
         if !self.is_empty() {
             return false;
@@ -311,14 +327,15 @@ impl<D: Copy + Send + 'static> Inbox<D> {
         asleep
     }
 
-    /// Announces that the loop no longer waits, so that senders save the wake. It may be called at any time.
+    /// Announces that the loop no longer waits, so that senders need not wake it. May be called at any time.
     pub(crate) fn awake(&self) {
         self.mailbox.asleep.store(false, Ordering::Relaxed);
     }
 
-    /// Refuses every later command for this service, whose number is never used again, and drops the queued ones.
+    /// Refuses every later command for this service, and drops the queued ones. The service's number is never
+    /// reused.
     ///
-    /// Returns how many were dropped.
+    /// Returns how many commands were dropped.
     pub(crate) fn end_service(&mut self, service: u16) -> usize {
         let (here, walked) = self.commands.remove(service);
         self.count_walked(walked);
@@ -327,13 +344,13 @@ impl<D: Copy + Send + 'static> Inbox<D> {
         let (there, untaken) = shared.commands.remove(service);
         shared.taken = shared.taken.wrapping_sub(untaken);
         self.mailbox.filled.store(!shared.commands.order.is_empty(), Ordering::Release);
-        // Dropping a command may run anything, sending included: not under the lock.
+        // Not under the lock, because dropping a command may run any code, which may even send.
         drop(shared);
         drop((here, there));
         walked + untaken
     }
 
-    /// Makes room for as many commands; a store, since no other thread writes it.
+    /// Makes room for this many commands. A store is enough, because no other thread writes the counter.
     fn count_walked(&mut self, commands: usize) {
         self.walked = self.walked.wrapping_add(commands);
         self.mailbox.walked.0.store(self.walked, Ordering::Release);
@@ -351,7 +368,7 @@ impl<D: Copy + Send + 'static> Drop for Inbox<D> {
     }
 }
 
-/// Counts as work that is under way, until it is dropped: then the loop is told.
+/// Counts as pending work until it is dropped. The last drop notifies the loop.
 pub(crate) struct Held<D: Copy + Send + 'static> {
     mailbox: Arc<Mailbox<D>>,
 }
@@ -372,7 +389,7 @@ impl<D: Copy + Send + 'static> Drop for Held<D> {
     }
 }
 
-/// A counted handle to a [`Mailbox`] for use outside the loop: when the last one goes, the loop is told.
+/// A counted handle to a [`Mailbox`] for use outside the loop. The drop of the last one notifies the loop.
 pub(crate) struct Outside<D: Copy + Send + 'static> {
     mailbox: Arc<Mailbox<D>>,
 }
@@ -393,7 +410,7 @@ impl<D: Copy + Send + 'static> Clone for Outside<D> {
 
 impl<D: Copy + Send + 'static> Drop for Outside<D> {
     fn drop(&mut self) {
-        // Release what this handle sent to whoever reads 0.
+        // AcqRel publishes this handle's sends to a thread that reads 0.
         if self.mailbox.controllers.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.mailbox.announce();
         }
@@ -408,17 +425,17 @@ impl<D: Copy + Send + 'static> ops::Deref for Outside<D> {
     }
 }
 
-/// What the lock guards.
+/// The state that the lock guards.
 struct Shared<D> {
     commands: Commands<D>,
-    /// How many commands were taken in, modulo the range.
+    /// How many commands were accepted, modulo the range.
     taken: usize,
-    /// How many of them the loop had walked when last asked; never ahead of it.
+    /// How many of them the loop had consumed at the last look. Never ahead of the loop's own counter.
     walked: usize,
-    /// One bit for each service that ended.
+    /// One bit for each service that has ended.
     ended: Vec<u64>,
     closed: bool,
-    /// Something else than a command came while the loop was awake.
+    /// An event other than a command came while the loop was awake.
     news: bool,
 }
 
@@ -436,7 +453,7 @@ impl<D> Shared<D> {
     }
 }
 
-/// Commands in the order they came: for each one the lane whose front it is.
+/// Commands in order of arrival: for each one, the lane that has it at its front.
 struct Commands<D> {
     order: VecDeque<u32>,
     lanes: Vec<Lane<D>>,
@@ -455,7 +472,7 @@ impl<D: Copy> Commands<D> {
         Commands { order: VecDeque::new(), lanes: Vec::new() }
     }
 
-    /// Appends one command and returns how many there are.
+    /// Appends one command, and returns the new number of commands.
     fn push<M: Send + 'static>(&mut self, service: u16, message: M, deliver: D) -> usize {
         let at = self.lane::<M>(service, deliver);
         let queue = self.lanes[at as usize].queue.downcast_mut::<VecDeque<M>>();
@@ -464,7 +481,7 @@ impl<D: Copy> Commands<D> {
         self.order.len()
     }
 
-    /// Finds or makes the lane of a service and message type. Often it is the lane of the command before.
+    /// Finds or makes the lane of a service and message type. Often that is the previous command's lane.
     fn lane<M: Send + 'static>(&mut self, service: u16, deliver: D) -> u32 {
         let is_it = |lane: &Lane<D>| lane.service == service && lane.message == TypeId::of::<M>();
         if let Some(&last) = self.order.back()
@@ -480,7 +497,8 @@ impl<D: Copy> Commands<D> {
         at as u32
     }
 
-    /// Takes out the lanes of a service, for the caller to drop, and says how many commands are in them.
+    /// Removes the lanes of a service and returns them for the caller to drop, with the number of commands in
+    /// them.
     fn remove(&mut self, service: u16) -> (Vec<Lane<D>>, usize) {
         let before = self.order.len();
         self.order.retain(|&lane| self.lanes[lane as usize].service != service);
@@ -501,9 +519,9 @@ impl<D: Copy> Commands<D> {
     }
 }
 
-/// Keeps what one thread writes often out of the cache lines that others read often.
+/// Keeps a value that one thread writes often out of the cache lines that others read often.
 #[repr(align(128))]
 struct Line<T>(T);
 
-/// Stands for no request to stop.
+/// Means that no stop is requested.
 const NEVER: u64 = u64::MAX;

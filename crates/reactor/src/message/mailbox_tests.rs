@@ -1,4 +1,4 @@
-//! What a mailbox promises its senders and its loop.
+//! A mailbox's guarantees for its senders and its loop.
 
 use super::mailbox::{Inbox, Mailbox, Outside, Refused};
 use std::any::Any;
@@ -17,7 +17,7 @@ fn take<M: Into<u64> + 'static>(queue: &mut dyn Any, log: &mut Vec<u64>) {
     log.push(queue.pop_front().expect("one message for each walk").into());
 }
 
-/// A waker that counts, and unparks the thread that made it.
+/// A waker that counts its wakes, and unparks the thread that made it.
 struct Bell(AtomicUsize, thread::Thread);
 
 impl Wake for Bell {
@@ -43,7 +43,7 @@ fn mailbox(limit: usize) -> (Arc<Mailbox<Deliver>>, Inbox<Deliver>, Arc<Bell>) {
     (mailbox, inbox, bell)
 }
 
-/// Walks at most `budget` commands: each one's service and number.
+/// Consumes at most `budget` commands, and returns each one's service and number.
 fn walk(inbox: &mut Inbox<Deliver>, budget: usize) -> Vec<(u16, u64)> {
     inbox.drain();
     let (mut services, mut log) = (Vec::new(), Vec::new());
@@ -114,7 +114,7 @@ fn a_steady_stream_keeps_its_queues() {
         capacities.push((std::ptr::from_ref(queue), queue.capacity()));
         assert_eq!(walk(&mut inbox, 64).len(), 39);
     }
-    // Two sides take turns; each is the same queue, of the same capacity, as two rounds before.
+    // Two sides take turns, so each is the same queue, with the same capacity, as two rounds before.
     assert!(capacities.iter().zip(&capacities[2..]).all(|(before, after)| before == after));
     assert_ne!(capacities[0].0, capacities[1].0);
 }
@@ -281,7 +281,7 @@ fn four_threads_lose_no_wake_and_keep_their_orders() {
             next[usize::from(service)] += 1;
         }
         if inbox.sleep() {
-            // Without a limit: a lost wake hangs here.
+            // This has no time limit, so a lost wake hangs here.
             thread::park();
             inbox.awake();
         }

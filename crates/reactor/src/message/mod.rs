@@ -1,7 +1,7 @@
-//! Messages: timers, what services tell each other, commands of other threads, results of jobs.
+//! Messages: timers, messages between services, commands of other threads, and results of jobs.
 //!
-//! All reach a service through [`Receive`]. They travel in typed lanes, one for each service and type of
-//! message, so that no message is boxed; an order list beside the lanes keeps the order over all types.
+//! A service gets them all through [`Receive`]. They travel in typed lanes, one for each pair of service and
+//! message type, so that no message is boxed. A list beside the lanes keeps the order over all types.
 
 mod jobs;
 mod lanes;
@@ -34,10 +34,10 @@ use crate::{
     service::{Receive, Service},
 };
 
-/// Takes the next message of a lane's queue, and hands it to the service if it is still there.
+/// Takes the next message off a lane's queue, and passes it to the service if that still exists.
 pub(crate) type Deliver = fn(&mut dyn Any, Option<(&mut Core, &mut dyn Any)>, u16);
 
-/// Hands a message to its service; an error becomes a fault.
+/// Passes a message to its service. An error becomes a fault.
 pub(crate) fn receive<S: Receive<M>, M>(core: &mut Core, erased: &mut dyn Any, index: u16, message: M) {
     let to = service::<S>(erased);
     core.spend();
@@ -47,10 +47,10 @@ pub(crate) fn receive<S: Receive<M>, M>(core: &mut Core, erased: &mut dyn Any, i
     }
 }
 
-/// The most faults of a service whose texts are kept for the receipt.
+/// The most faults of a service whose texts the receipt keeps.
 const FAULTS_KEPT: usize = 8;
 
-/// Counts a fault, notes it for the receipt, and tells the service.
+/// Counts a fault, records it for the receipt, and reports it to the service.
 pub(crate) fn fault<S: Service>(core: &mut Core, to: &mut S, index: u16, fault: Fault) {
     core.counters.faults += 1;
     if let Some(record) = core.records.get_mut(index as usize) {
@@ -62,7 +62,7 @@ pub(crate) fn fault<S: Service>(core: &mut Core, to: &mut S, index: u16, fault: 
     to.fault(&mut Context::new(core, index), fault);
 }
 
-/// Delivers a command of another thread.
+/// Delivers a command from another thread.
 pub(crate) fn deliver_command<S: Receive<M>, M: Send + 'static>(
     queue: &mut dyn Any,
     to: Option<(&mut Core, &mut dyn Any)>,
@@ -76,14 +76,14 @@ pub(crate) fn deliver_command<S: Receive<M>, M: Send + 'static>(
     }
 }
 
-/// What became of an offloaded job.
+/// The outcome of an offloaded job.
 pub(crate) enum Offloaded<M> {
     Done(Kept<M>),
     Panicked(String),
 }
 
 impl<M> Offloaded<M> {
-    /// Runs users' code for its message, in whatever thread that is.
+    /// Runs users' code that makes a message, in whichever thread calls this.
     pub(crate) fn of(users: impl FnOnce() -> M) -> Offloaded<M> {
         match guard::call(users) {
             Ok(message) => Offloaded::Done(Kept::new(message)),

@@ -1,7 +1,7 @@
-//! Models of how threads meet here, run under every order of their steps.
+//! Models of the interactions between threads, run in every order of their steps.
 //!
-//! Run: `RUSTFLAGS="--cfg loom" cargo test -p io-reactor --lib models --release`. A wake that is lost is a deadlock,
-//! which the checker reports.
+//! Run: `RUSTFLAGS="--cfg loom" cargo test -p io-reactor --lib models --release`. A lost wake shows as a
+//! deadlock, which the checker reports.
 
 use super::jobs::{Job, Jobs, Left};
 use super::mailbox::{Inbox, Mailbox, Outside, Refused};
@@ -24,7 +24,7 @@ fn take<M: Into<u32> + 'static>(queue: &mut dyn Any, log: &mut Vec<u32>) {
     log.push(queue.pop_front().expect("one message for each walk").into());
 }
 
-/// What a sleeping loop waits for.
+/// Wakes a sleeping loop.
 struct Bell(Notify);
 
 impl Wake for Bell {
@@ -65,7 +65,8 @@ impl Loop {
     }
 }
 
-/// Checks a model of three threads that loop under every order with at most so many preemptions; all orders would take hours.
+/// Checks a model of three looping threads in every order with at most this many preemptions. All orders
+/// would take hours.
 fn bounded(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut checker = loom::model::Builder::new();
     checker.preemption_bound = Some(preemptions);
@@ -225,7 +226,7 @@ fn a_question_that_races_two_stops_is_answered_or_gone_and_the_shorter_grace_is_
                 log.push(7);
             };
             let (reply, pending) = Reply::channel(mailbox.loop_thread());
-            // A refused command drops its reply, which is the answer.
+            // A refused command drops its reply, and that is the answer.
             drop(mailbox.send(0, reply, deliver));
             match pending.wait() {
                 Ok(answer) => Some(answer),
@@ -271,7 +272,7 @@ fn a_waiting_asker_learns_that_the_reply_was_dropped() {
     });
 }
 
-/// An answer that counts how often it was dropped.
+/// An answer that counts its drops.
 struct Counted(Arc<AtomicUsize>);
 
 impl Drop for Counted {
@@ -331,7 +332,7 @@ fn a_closing_pool_runs_or_drops_each_job() {
     });
 }
 
-/// Two that wait for each other.
+/// A meeting point for two threads.
 struct Meeting {
     arrived: Mutex<usize>,
     changed: Condvar,
@@ -353,7 +354,7 @@ impl Meeting {
 fn a_sleeping_thread_is_called_to_the_job_that_another_left() {
     bounded(2, || {
         let jobs = Jobs::new(2, 2);
-        // In some orders both threads sleep when the next two jobs come, in some they do not.
+        // In some orders both threads sleep when the next two jobs come, in others they do not.
         jobs.run_all(&mut vec![Box::new(|| ()), Box::new(|| ())]);
         let meeting = Arc::new(Meeting { arrived: Mutex::new(0), changed: Condvar::new() });
         // Neither ends before the other has begun, as if it hung.

@@ -1,8 +1,8 @@
-//! One answer from a service to another thread: given once, waited for, polled or awaited.
+//! One answer from a service to another thread: given once, then waited for, polled or awaited.
 //!
-//! A [`Reply`] travels inside a command and the [`Pending`] stays with whoever asked. The reply is used up by the
-//! answer; dropping it unused, as happens when its command is dropped, resolves the pending to
-//! [`Unanswered::Gone`]. So a pending always resolves. Wakers and values are woken and dropped outside the lock.
+//! A [`Reply`] travels inside a command, and the asker keeps the [`Pending`]. Answering uses up the reply.
+//! Dropping it unused, as when its command is dropped, resolves the pending to [`Unanswered::Gone`]. So a
+//! pending always resolves. Wakers are woken and values are dropped outside the lock.
 
 use crate::guard;
 use crate::sync::thread::{self, ThreadId};
@@ -14,7 +14,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use std::{fmt, mem};
 
-/// Answers one question, at most once; dropped without an answer it tells the asker that none will come.
+/// Answers one question, at most once. If it is dropped without an answer, the asker learns that none will
+/// come.
 ///
 /// ```
 /// struct GetCount(reactor::Reply<u64>);
@@ -30,20 +31,22 @@ pub struct Reply<T> {
 }
 
 impl<T> Reply<T> {
-    /// Makes the two ends of one answer; the pending refuses to block on `loop_thread`.
+    /// Makes the two ends of one answer. The pending refuses to block on `loop_thread`.
     pub fn channel(loop_thread: ThreadId) -> (Reply<T>, Pending<T>) {
         let shared = Arc::new(Shared { slot: Mutex::new(Slot::Open(None)), changed: Condvar::new() });
         (Reply { shared: shared.clone() }, Pending { shared, loop_thread })
     }
 
-    /// Gives the answer and wakes who waits for it. It neither blocks nor fails: an answer nobody wants is dropped.
+    /// Gives the answer and wakes the asker. It neither blocks nor fails. If the asker is gone, the answer is
+    /// dropped.
     pub fn send(self, answer: T) {
         self.resolve(Slot::Answered(answer));
     }
 
-    /// Returns whether the [`Pending`] still exists, so that costly work for nobody can be left out.
+    /// Returns whether the [`Pending`] still exists, so that a service can skip costly work that nobody
+    /// wants.
     ///
-    /// True may be out of date at once; false is final.
+    /// A result of true may be out of date at once, but false is final.
     pub fn is_wanted(&self) -> bool {
         !matches!(*lock(&self.shared.slot), Slot::Unwanted)
     }
@@ -51,14 +54,14 @@ impl<T> Reply<T> {
     fn resolve(&self, answer: Slot<T>) {
         let mut slot = lock(&self.shared.slot);
         if !matches!(*slot, Slot::Open(_)) {
-            // The lock is released before `answer` is dropped: a parameter outlives the locals.
+            // Return releases the lock before it drops `answer`, because a parameter outlives the locals.
             return;
         }
         let before = mem::replace(&mut *slot, answer);
         drop(slot);
         self.shared.changed.notify_all();
         if let Slot::Open(Some(waker)) = before {
-            // An executor's code, in a call or a drop of the answerer, who is not to pay for it.
+            // This runs an executor's code. A panic in it must not harm the service that answers.
             let _ = guard::call(|| waker.wake());
         }
     }
@@ -66,7 +69,7 @@ impl<T> Reply<T> {
 
 impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
-        // Does nothing when the answer was given.
+        // This does nothing if the answer was given.
         self.resolve(Slot::Gone);
     }
 }
@@ -77,10 +80,10 @@ impl<T> fmt::Debug for Reply<T> {
     }
 }
 
-/// Waits for the answer to one question: by blocking, by asking again, or as a future of any executor.
+/// Waits for the answer to one question: by blocking, by polling, or as a future on any executor.
 ///
-/// Dropping it tells the answerer that the answer is not wanted. As a future it resolves once; polled again it
-/// resolves to [`Unanswered::Gone`].
+/// Dropping it lets the answerer know that nobody wants the answer. As a future it resolves once. If it is
+/// polled again, it resolves to [`Unanswered::Gone`].
 ///
 /// ```
 /// let (reply, pending) = reactor::Reply::channel(std::thread::current().id());
@@ -95,29 +98,31 @@ pub struct Pending<T> {
 }
 
 impl<T> Pending<T> {
-    /// Blocks until the answer is there.
+    /// Blocks until the answer arrives.
     ///
-    /// Two loops that wait for each other wait forever: from a loop's thread, ask with a message back instead.
+    /// Two loops that wait for each other would wait for ever. So a loop's thread should ask another loop by
+    /// a message, and get the answer as a message.
     ///
     /// # Errors
-    /// [`Unanswered::Gone`] when no answer will come; [`Unanswered::WouldDeadlock`], at once, when there is no answer
-    /// yet and the calling thread is the one that would have to give it.
+    /// [`Unanswered::Gone`] if no answer will come. [`Unanswered::WouldDeadlock`], at once, if there is no
+    /// answer yet and the calling thread is the one that has to give it.
     pub fn wait(self) -> Result<T, Unanswered<T>> {
         self.block(|changed, slot| wait_while(changed, slot, Slot::is_open))
     }
 
-    /// Blocks until the answer is there, or for this long.
+    /// Blocks until the answer arrives, or for this long.
     ///
     /// # Errors
-    /// As for [`Pending::wait`], and [`Unanswered::TimedOut`] when the time is over; waiting can then go on.
+    /// As [`Pending::wait`], and [`Unanswered::TimedOut`] if the time is over. The caller can then go on
+    /// waiting.
     pub fn wait_for(self, up_to: Duration) -> Result<T, Unanswered<T>> {
         self.block(|changed, slot| wait_while_for(changed, slot, up_to, Slot::is_open))
     }
 
-    /// Takes the answer if it is there; `None` means not yet.
+    /// Takes the answer if it has arrived, or returns `None` if it has not arrived yet.
     ///
     /// # Errors
-    /// [`Unanswered::Gone`] when no answer will come, or when it was taken before.
+    /// [`Unanswered::Gone`] if no answer will come, or if it was taken before.
     pub fn try_take(&mut self) -> Option<Result<T, Unanswered<T>>> {
         lock(&self.shared.slot).take()
     }
@@ -145,7 +150,8 @@ impl<T> Future for Pending<T> {
     type Output = Result<T, Unanswered<T>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // A clone made before the lock is taken: cloning and dropping a waker runs the executor's code.
+        // Clone the waker before taking the lock, because cloning and dropping a waker runs the executor's
+        // code.
         let mut waker = Some(cx.waker().clone());
         let mut slot = lock(&self.shared.slot);
         let taken = slot.take();
@@ -170,7 +176,7 @@ impl<T> fmt::Debug for Pending<T> {
     }
 }
 
-/// Why there is no answer; where one may still come, the [`Pending`] is given back.
+/// The reason why there is no answer. If one may still come, this gives the [`Pending`] back.
 ///
 /// ```
 /// use std::time::Duration;
@@ -186,7 +192,7 @@ impl<T> fmt::Debug for Pending<T> {
 pub enum Unanswered<T> {
     /// No answer will come: the service or the loop ended, or it dropped the [`Reply`].
     Gone,
-    /// The time was over first.
+    /// The time was over before the answer came.
     TimedOut(Pending<T>),
     /// Blocking here would block the thread that has to answer.
     WouldDeadlock(Pending<T>),
@@ -222,7 +228,7 @@ struct Shared<T> {
 type Guard<'a, T> = crate::sync::MutexGuard<'a, Slot<T>>;
 
 enum Slot<T> {
-    /// No answer yet; the task that awaits it, if one does.
+    /// No answer yet. Contains the waker of the task that awaits it, if there is one.
     Open(Option<Waker>),
     Answered(T),
     /// The reply was dropped, or the answer was taken.
@@ -267,7 +273,7 @@ mod tests {
         thread::current().id()
     }
 
-    /// The id of a loop's thread that is not this one.
+    /// Returns the id of a loop's thread that is not this thread.
     fn elsewhere() -> ThreadId {
         thread::spawn(here).join().expect("it only looks at itself")
     }
