@@ -1,4 +1,4 @@
-//! What a service asks of files through its context.
+//! Operations on files that a service submits through its context.
 
 use std::ops::Range;
 
@@ -14,14 +14,16 @@ use crate::{
 };
 
 impl<S> Context<'_, S> {
-    /// Asks for an operation on files. `then` makes a message of its result, in the thread that has it, and the
-    /// message comes in a later turn.
+    /// Submits an operation on files. `then` turns its result into a message, on the thread that has the
+    /// result. The message arrives in a later turn.
     ///
-    /// Two operations that are out at once are done in any order. See [`file`](crate::file) for all that is promised.
+    /// Two operations in flight may be performed in any order. See [`file`](crate::file) for the whole
+    /// contract.
     ///
     /// # Errors
-    /// [`Refused::Full`] gives the operation back when too many are out, or too many bytes, and [`Refused::TooLarge`] when
-    /// this one needs more bytes than [`Limits::file_bytes`](crate::Limits::file_bytes) allows at all.
+    /// [`Refused::Full`] returns the operation if too many operations or bytes are in flight.
+    /// [`Refused::TooLarge`] returns it if it needs more bytes than
+    /// [`Limits::file_bytes`](crate::Limits::file_bytes) ever allows.
     pub fn file<T: 'static, M: Received<S> + Send>(
         &mut self,
         operation: Operation<T>,
@@ -46,7 +48,8 @@ impl<S> Context<'_, S> {
             let what = Offloaded::of(|| then.into_inner()(result));
             let answered = Answered { what, _claim: claim };
             if let Err(refused) = mailbox.send_reserved(service, answered, M::deliver_file()) {
-                // A service that has gone wants no answer; whoever waits for its place does.
+                // A service that has ended needs no answer, but this place is free now, and others may wait
+                // for it.
                 drop(refused);
                 mailbox.announce();
             }
@@ -55,36 +58,37 @@ impl<S> Context<'_, S> {
         Ok(())
     }
 
-    /// Sends a part of a file to a stream, as it is: past its codec, through its layers. What was sent before leaves
-    /// before it; the file is read no faster than the peer takes it.
+    /// Sends a part of a file to a stream, unchanged: it bypasses the codec and passes the layers. Earlier
+    /// output is sent before it. The file is read no faster than the peer takes it.
     ///
-    /// While the transfer lives nothing else is to be sent to that stream: it would leave somewhere among the file's
-    /// bytes. [`closed`](crate::Handle::closed) of the transfer says that all is queued ([`Closed::Done`]), and from
-    /// there on the stream is free again; or why it ended before:
+    /// While the transfer lives, send nothing else to that stream, because it would land somewhere among the
+    /// file's bytes. [`closed`](crate::Handle::closed) of the transfer reports its end. With [`Closed::Done`]
+    /// all bytes are queued, and the stream is free again. Otherwise the reason is:
     ///
     /// * [`Closed::Truncated`]: the file ended before its range did;
     /// * [`Closed::Failed`]: it could not be read;
-    /// * [`Closed::Released`]: the stream was [released](Context::release), and leaves when the transfer has ended. What
-    ///   was not sent is handed over as [`FileTransfer::rest`];
+    /// * [`Closed::Released`]: the stream was [released](Context::release), and leaves when the transfer has
+    ///   ended. [`FileTransfer::rest`] returns the part that was not sent;
     /// * [`Closed::Aborted`]: the stream ended, or the service [aborted](Context::abort) the transfer.
     ///
-    /// A transfer that ends while a thread moves a part of the file ends when the part has been moved: so nobody writes to
-    /// the stream at the same time, and [`FileTransfer::sent`] is exact. If the disk takes longer than
-    /// [`StreamOptions::close`](crate::StreamOptions::close), the stream ends, too, by a reset and as
-    /// [`Closed::TimedOut`].
+    /// If a transfer ends while a thread moves a part of the file, it waits until the part has been moved. So
+    /// nothing else writes to the stream at the same time, and [`FileTransfer::sent`] is exact. If the disk
+    /// takes longer than [`StreamOptions::close`](crate::StreamOptions::close), the stream ends as well, by a
+    /// reset and as [`Closed::TimedOut`].
     ///
-    /// In all these the stream lives, unless it was what ended, and its peer waits for bytes that do not come:
-    /// closing it is what tells it. A peer that ends its own side does not end a stream with a transfer; when the
-    /// transfer is over the stream then closes as it would have.
+    /// In all these cases the stream lives on, unless its own end was the reason. Its peer then waits for
+    /// bytes that will not come, so close the stream to let the peer know. A peer that ends its own side does
+    /// not end a stream with a transfer. After the transfer the stream then closes as it would have done.
     ///
-    /// A graceful end does not cut a transfer off: a stream that is [closed](Context::close) or
-    /// [finished](Context::finish) meanwhile ends when the file has left, and a [close](Context::close) of the transfer
-    /// itself changes nothing, but that a paused one goes on. So a stop waits for transfers as for all output, until its
-    /// grace is over. A peer that reads nothing ends its stream by
-    /// [`StreamOptions::write_stall`](crate::StreamOptions::write_stall), as ever.
+    /// A graceful end does not interrupt a transfer. A stream that is [closed](Context::close) or
+    /// [finished](Context::finish) in the meantime ends once the file has been sent. A
+    /// [close](Context::close) of the transfer itself only resumes a paused one. So a stop waits for
+    /// transfers as for all output, until its grace is over. A peer that reads nothing ends its stream by
+    /// [`StreamOptions::write_stall`](crate::StreamOptions::write_stall), as always.
     ///
     /// # Errors
-    /// [`Rejected`]: the stream is gone, is closing, is coupled or has a transfer already; or a limit is reached.
+    /// [`Rejected`]: the stream is gone, closing or coupled, or already has a transfer; or a limit is
+    /// reached.
     ///
     /// [`Closed::Done`]: crate::Closed::Done
     /// [`Closed::Truncated`]: crate::Closed::Truncated

@@ -1,4 +1,4 @@
-//! An open file, whoever holds it: the system, or a simulated disk.
+//! An open file, of the system or of a simulated disk.
 
 use std::{
     any::Any,
@@ -7,10 +7,11 @@ use std::{
     sync::Arc,
 };
 
-/// An open file. A clone is the same open file; the last one that is dropped closes it.
+/// An open file. A clone refers to the same open file, and dropping the last clone closes it.
 ///
-/// Operations on it are asked for through [`Context::file`](crate::Context::file), so it has no methods that block.
-/// Where closing may block (a network file system), [`Operation::close`](super::Operation::close) closes it elsewhere.
+/// Operations on it go through [`Context::file`](crate::Context::file), so it has no blocking methods. If
+/// closing may block (a network file system), [`Operation::close`](super::Operation::close) closes it outside
+/// the loop.
 ///
 /// ```
 /// use reactor::file::File;
@@ -25,21 +26,21 @@ pub struct File(Arc<Named>);
 struct Named {
     held: Held,
     path: PathBuf,
-    /// Found out once: see [`File::writes`].
+    /// Determined once; see [`File::writes`].
     writes: std::sync::OnceLock<Writes>,
-    /// Found out once: see [`File::is_plain`].
+    /// Determined once; see [`File::is_plain`].
     #[cfg(all(target_os = "linux", feature = "io-uring"))]
     is_plain: std::sync::OnceLock<bool>,
 }
 
-/// Where what is written to an open file goes.
+/// The position at which writes to an open file take effect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Writes {
-    /// To its end, whatever place is named: it was opened to append.
+    /// At its end, whatever the offset, because it was opened to append.
     AtItsEnd,
-    /// To the place that is named: a regular file that was not opened to append.
+    /// At the given offset: a regular file that was not opened to append.
     AtAPlace,
-    /// It has no places (a pipe, a device), or nobody tells.
+    /// It has no positions (a pipe, a device), or they are unknown.
     Anywhere,
 }
 
@@ -49,12 +50,12 @@ enum Held {
 }
 
 impl File {
-    /// Takes a file of the standard library, with the name that errors are to show.
+    /// Wraps a file of the standard library, with a path for error messages.
     pub fn new(file: fs::File, path: impl Into<PathBuf>) -> File {
         File::of(Held::System(file), path.into())
     }
 
-    /// A file that only a simulated disk knows; the last drop drops `held`.
+    /// Wraps a file that only a simulated disk knows. The last drop drops `held`.
     pub fn hosted(held: impl Any + Send + Sync, path: impl Into<PathBuf>) -> File {
         File::of(Held::Hosted(Box::new(held)), path.into())
     }
@@ -69,12 +70,12 @@ impl File {
         }))
     }
 
-    /// The path by which it was opened.
+    /// Returns the path by which it was opened.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// The file of the standard library; a simulated disk's has none.
+    /// Returns the file of the standard library, or `None` on a simulated disk.
     pub fn system(&self) -> Option<&fs::File> {
         match &self.0.held {
             Held::System(file) => Some(file),
@@ -82,12 +83,12 @@ impl File {
         }
     }
 
-    /// Where writes to it go. Asked of the system once, whoever opened it.
+    /// Returns where writes to it take effect. Asks the system once, however the file was opened.
     pub(crate) fn writes(&self) -> Writes {
         *self.0.writes.get_or_init(|| self.system().map_or(Writes::Anywhere, crate::sys::writes))
     }
 
-    /// What [`File::hosted`] was given, if it was of this type.
+    /// Returns the value that [`File::hosted`] was given, if it has this type.
     pub fn hosted_as<T: Any>(&self) -> Option<&T> {
         match &self.0.held {
             Held::System(_) => None,
@@ -98,19 +99,19 @@ impl File {
 
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 impl File {
-    /// One of which [`is_plain`](crate::sys::is_plain) is known.
+    /// Wraps a file for which the result of [`is_plain`](crate::sys::is_plain) is known.
     pub(crate) fn known(file: fs::File, path: impl Into<PathBuf>, is_plain: bool) -> File {
         let file = File::new(file, path);
         let _ = file.0.is_plain.set(is_plain);
         file
     }
 
-    /// Whether operations on it have a place of their own, and wait for what they need.
+    /// Returns whether the file has positions and is in blocking mode.
     pub(crate) fn is_plain(&self) -> bool {
         *self.0.is_plain.get_or_init(|| self.system().is_some_and(crate::sys::is_plain))
     }
 
-    /// The file of the standard library, if this was the last clone; otherwise this clone is dropped.
+    /// Returns the file of the standard library if this was the last clone. Otherwise drops this clone.
     pub(crate) fn into_last(self) -> Option<fs::File> {
         match Arc::into_inner(self.0)?.held {
             Held::System(file) => Some(file),

@@ -1,12 +1,12 @@
-//! An operation on its way: what an engine may take, perform, and answer.
+//! A submitted operation, which an engine may take, perform and answer.
 
 use std::{fmt, fs, io, path::PathBuf};
 
 use super::{Entry, File, Metadata, OpenOptions, Opened, system};
 use crate::{error::Error, guard};
 
-/// What is to be done: the set of operations that an engine may perform itself. See [`Operation`](super::Operation)
-/// for what each of them means.
+/// The operations that an engine may perform itself. See [`Operation`](super::Operation) for the meaning of
+/// each.
 #[derive(Debug)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each is described where it is made: the methods of `Operation`")]
@@ -15,7 +15,7 @@ pub enum Action {
         path: PathBuf,
         options: OpenOptions,
     },
-    /// `buffer` is to be used again: its content does not matter.
+    /// `buffer` is a buffer to reuse. Its contents do not matter.
     Read {
         file: File,
         offset: u64,
@@ -80,7 +80,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// Its name, as errors show it.
+    /// Returns the name of the action, for error messages.
     pub fn name(&self) -> &'static str {
         match self {
             Action::Open { .. } => "open",
@@ -100,7 +100,7 @@ impl Action {
         }
     }
 
-    /// The bytes of memory it needs while it is out, as the limit counts them.
+    /// Returns the bytes of memory that the action needs while it is in flight, as the limit counts them.
     pub fn bytes(&self) -> usize {
         match self {
             Action::Open { options, .. } => options.prefetch,
@@ -140,19 +140,19 @@ impl fmt::Display for Action {
     }
 }
 
-/// What an action that succeeded has learned.
+/// The result of a successful action.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Answer {
-    /// Of `Open`.
+    /// The result of `Open`.
     Opened(Opened),
-    /// Of `Read` and `ReadWhole`.
+    /// The result of `Read` and `ReadWhole`.
     Bytes(Vec<u8>),
-    /// Of `Stat` and `StatFile`.
+    /// The result of `Stat` and `StatFile`.
     Metadata(Metadata),
-    /// Of `ReadDirectory`.
+    /// The result of `ReadDirectory`.
     Entries(Vec<Entry>),
-    /// Of all others.
+    /// The result of all others.
     Done,
 }
 
@@ -174,14 +174,14 @@ impl Answer {
 
 type Tell = Box<dyn FnOnce(Result<Answer, Error>) + Send>;
 
-/// An action together with whom to tell. Whoever takes it calls [`FileJob::perform`] once; one that is dropped instead
-/// is answered with an error, unless the runtime has ended.
+/// An action and the receiver of its result. Its taker calls [`FileJob::perform`] once. If a job is dropped
+/// instead, it is answered with an error, unless the runtime has ended.
 ///
 /// ```
 /// use reactor::file::FileJob;
 /// use std::io::{Error, ErrorKind};
 ///
-/// /// What `Engine::run_file` is in an engine whose world has no files: it takes each job, and refuses.
+/// /// `Engine::run_file` of an engine whose world has no files: it takes each job and refuses it.
 /// fn run_file(job: FileJob) -> Option<FileJob> {
 ///     job.perform(|_| Err(Error::new(ErrorKind::Unsupported, "there are no files here")));
 ///     None
@@ -189,47 +189,47 @@ type Tell = Box<dyn FnOnce(Result<Answer, Error>) + Send>;
 /// ```
 pub struct FileJob {
     action: Action,
-    /// The file that a `ReadWhole` reads, if the engine that left the operation to a thread has opened it.
+    /// The file for a `ReadWhole`, if the engine opened it before it left the operation to a thread.
     opened: Option<fs::File>,
     tell: Option<Tell>,
 }
 
 impl FileJob {
-    /// Makes a job of an action and of the closure that is told its result: a runtime gives jobs to its engine, and a
-    /// test of an engine may do the same.
+    /// Makes a job from an action and a closure that receives its result. A runtime passes jobs to its
+    /// engine, and a test of an engine may do the same.
     ///
-    /// The closure is called once. An engine may call it while it is being dropped. A panic of the closure ends there:
-    /// it concerns neither the engine nor the other jobs.
+    /// The closure is called once. An engine may call it while the engine is being dropped. If the closure
+    /// panics, the panic ends there, and affects neither the engine nor other jobs.
     pub fn new(action: Action, tell: impl FnOnce(Result<Answer, Error>) + Send + 'static) -> FileJob {
         FileJob { action, opened: None, tell: Some(Box::new(tell)) }
     }
 
-    /// The same with the file that it reads, which is then not opened once more: a second opening of a device, or of a pipe
-    /// that somebody writes, has effects of its own.
+    /// Adds the file to read, so that it is not opened again. Opening a device, or a pipe that somebody
+    /// writes, a second time has side effects.
     #[cfg(all(target_os = "linux", feature = "io-uring"))]
     pub(crate) fn with_opened(mut self, file: fs::File) -> FileJob {
         self.opened = Some(file);
         self
     }
 
-    /// What is to be done.
+    /// Returns the action to perform.
     pub fn action(&self) -> &Action {
         &self.action
     }
 
-    /// What is to be done, to be changed by whoever takes the bytes out and drops the rest.
+    /// Returns the action for changes, for code that takes the bytes out and drops the rest.
     pub fn action_mut(&mut self) -> &mut Action {
         &mut self.action
     }
 
-    /// Performs the action by this means, and tells the result. The bytes of the action may be taken out of it; its
-    /// names are still needed for an error.
+    /// Performs the action with `by`, and reports the result. `by` may take the bytes out of the action, but
+    /// must leave its names, because an error needs them.
     pub fn perform(mut self, by: impl FnOnce(&mut Action) -> io::Result<Answer>) {
         let result = by(&mut self.action);
         self.tell(result);
     }
 
-    /// Performs the action on the system's files, in this thread.
+    /// Performs the action on the system's files, on this thread.
     pub(super) fn perform_here(mut self) {
         let opened = self.opened.take();
         self.perform(|action| match (action, opened) {

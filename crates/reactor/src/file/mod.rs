@@ -1,78 +1,108 @@
-//! Regular files: operations that block, done beside the loop and told to a service when they are over.
+//! Regular files: blocking operations that run outside the loop, and report to a service when they are done.
 //!
-//! A file is never ready or unready: each operation on it may take as long as its disk or its server likes. So
-//! operations are asked for through the [`Context`](crate::Context), performed elsewhere, and answered.
+//! A file is never ready or unready, because each operation may take as long as its disk or its server does.
+//! So a service submits operations through the [`Context`](crate::Context), other threads or the engine
+//! perform them, and the service gets the answers.
 //!
-//! There are three ways to ask: single [operations](Operation) by [`Context::file`](crate::Context::file), each answered
-//! by a message; a [`FileReader`] or [`FileWriter`], resources that take a file as a stream is taken, with bounded
-//! read-ahead and write-behind; and [`Context::send_file`](crate::Context::send_file), which moves a file to a stream.
+//! There are three ways to use files. Single [operations](Operation) go through
+//! [`Context::file`](crate::Context::file), and a message answers each. A [`FileReader`] or [`FileWriter`] is
+//! a resource that treats a file like a stream, with bounded read-ahead and write-behind.
+//! [`Context::send_file`](crate::Context::send_file) moves a file to a stream.
 //!
-//! | operation | its answer | bytes that count | errors of its own |
+//! | operation | its answer | bytes that count | specific errors |
 //! |---|---|---|---|
-//! | [`open`](Operation::open) | [`Opened`]: file, metadata, first bytes | `prefetch` | [`beneath`](OpenOptions::beneath): EXDEV, `PermissionDenied` |
-//! | [`read_at`](Operation::read_at) | bytes; fewer only at the end | what is asked for | |
-//! | [`read`](Operation::read) | the whole file | its limit | `FileTooLarge` above the limit |
-//! | [`write_at`](Operation::write_at), [`append`](Operation::append) | nothing: all is written | what is written | ENOSPC, EDQUOT: any part may be there; `InvalidInput`: opened for the other |
-//! | [`append_synced`](Operation::append_synced) | nothing: all is written and synced | what is written | the same |
-//! | [`set_len`](Operation::set_len), [`sync`](Operation::sync) | nothing | none | a failed sync: see durability |
-//! | [`stat`](Operation::stat), [`stat_file`](Operation::stat_file) | [`Metadata`] | none | |
-//! | [`rename`](Operation::rename), [`remove`](Operation::remove), [`create_directory`](Operation::create_directory), [`sync_directory`](Operation::sync_directory) | nothing | none | |
-//! | [`read_directory`](Operation::read_directory) | [`Entry`]s, sorted by name | none: bounded by their number | `FileTooLarge` above it |
-//! | [`replace`](Operation::replace) | nothing: the new content is there, for good | what is written | the old content stays |
-//! | [`close`](Operation::close) | nothing | none | |
+//! | [`open`] | [`Opened`]: also its first bytes | `prefetch` | [`beneath`]: EXDEV, `PermissionDenied` |
+//! | [`read_at`] | bytes; fewer only at the file's end | the requested ones | |
+//! | [`read`] | the whole file | its limit | `FileTooLarge` above the limit |
+//! | [`write_at`], [`append`] | nothing: all is written | the written ones | see below |
+//! | [`append_synced`] | nothing: all is written and synced | the written ones | see below |
+//! | [`set_len`], [`sync`] | nothing | none | a failed sync: see durability |
+//! | [`stat`], [`stat_file`] | [`Metadata`] | none | |
+//! | [`rename`], [`remove`], [`create_directory`], [`sync_directory`] | nothing | none | |
+//! | [`read_directory`] | [`Entry`]s, sorted by name | none, but at most so many | `FileTooLarge` above it |
+//! | [`replace`] | nothing: the new content is there, durably | the written ones | the old content stays |
+//! | [`close`] | nothing | none | |
+//!
+//! After an error of a write (ENOSPC, EDQUOT), any part of the bytes may be in the file. The error is
+//! `InvalidInput` if the file was opened to append but the write names an offset, or the other way round.
+//!
+//! [`open`]: Operation::open
+//! [`beneath`]: OpenOptions::beneath
+//! [`read_at`]: Operation::read_at
+//! [`read`]: Operation::read
+//! [`write_at`]: Operation::write_at
+//! [`append`]: Operation::append
+//! [`append_synced`]: Operation::append_synced
+//! [`set_len`]: Operation::set_len
+//! [`sync`]: Operation::sync
+//! [`stat`]: Operation::stat
+//! [`stat_file`]: Operation::stat_file
+//! [`rename`]: Operation::rename
+//! [`remove`]: Operation::remove
+//! [`create_directory`]: Operation::create_directory
+//! [`sync_directory`]: Operation::sync_directory
+//! [`read_directory`]: Operation::read_directory
+//! [`replace`]: Operation::replace
+//! [`close`]: Operation::close
 //!
 //! # The contract
 //!
-//! **Where.** The engine may take an operation ([`Engine::run_file`](crate::engine::Engine::run_file)): a simulated
-//! world does, and asks its own disk; `io_uring` does, and asks the kernel. Otherwise threads of the runtime perform it
-//! which do nothing else ([`Limits::file_threads`](crate::Limits::file_threads)): files and offloaded work do not wait
-//! for each other.
+//! **Where.** The engine may take an operation ([`Engine::run_file`](crate::engine::Engine::run_file)). A
+//! simulated world does, and asks its own disk. `io_uring` does, and asks the kernel. Otherwise threads of
+//! the runtime perform it. They do nothing else ([`Limits::file_threads`](crate::Limits::file_threads)), so
+//! files and offloaded work do not wait for each other.
 //!
-//! On `io_uring` what is in memory is read and copied in the loop's thread, which spares another thread and two wakes;
-//! what has to wait for a disk waits in the kernel. To threads are still left: reading a directory,
-//! [`replace`](Operation::replace), files that have no place of their own (pipes), were opened so that they do not
-//! wait, or may have nothing to read (`/proc/kmsg`), the part of a [`FileTransfer`] that sendfile(2) moves, and what an
-//! older kernel does not know.
+//! On `io_uring`, the loop's thread reads and copies data that is in memory, which saves another thread and
+//! two wakes. The kernel waits for the disk if it must. Some work still goes to threads: reading a directory,
+//! [`replace`], the part of a [`FileTransfer`] that sendfile(2) moves, and any operation
+//! that an older kernel does not know. So do operations on files that have no positions (pipes), that were
+//! opened in non-blocking mode, or that may have nothing to read (`/proc/kmsg`).
 //!
-//! **When.** What a turn asks for begins at its end, or when handlers are flushed in the middle of a long one; what is
-//! asked for outside of turns begins at once. Operations begin in the order asked, as far as there are threads.
+//! **When.** An operation that is submitted in a turn begins at the turn's end, or at a flush in the middle
+//! of a long turn. Outside of turns it begins at once. Operations begin in the order of submission, as far as
+//! there are threads.
 //!
-//! **Once.** Each operation that was taken is answered exactly once, as a message or to its resource, unless the
-//! service has ended before. An answer comes in a later turn, never within the call that asked.
+//! **Once.** Each accepted operation is answered exactly once, by a message or to its resource, unless the
+//! service has ended before. The answer comes in a later turn, never within the submitting call.
 //!
-//! **Order.** Two operations that are out at once have none, also on one file: whoever needs one asks for the second
-//! when the first is answered. [`FileReader`], [`FileWriter`] and [`FileTransfer`] have one operation out at a time.
+//! **Order.** Two operations in flight have no order, not even on the same file. For an order, submit the
+//! second one when the first is answered. [`FileReader`], [`FileWriter`] and [`FileTransfer`] have one
+//! operation in flight at a time.
 //!
-//! **Bounds.** Operations that are out, their threads and their bytes each have a limit of the runtime
-//! ([`Limits`](crate::Limits): 1,024, 4 and 64 MiB by default). An operation is out from the call that asks until its
-//! answer was handed over, and its bytes count for so long. At a limit it comes back as
-//! [`Refused::Full`](crate::Refused::Full), and one that could never fit as
-//! [`Refused::TooLarge`](crate::Refused::TooLarge); a resource waits its turn instead.
+//! **Bounds.** The operations in flight, their threads and their bytes each have a limit in the runtime
+//! ([`Limits`](crate::Limits): 1,024, 4 and 64 MiB by default). An operation is in flight from the submitting
+//! call until its answer has been delivered, and its bytes count for that time. At a limit the call returns
+//! [`Refused::Full`](crate::Refused::Full), and for an operation that can never fit,
+//! [`Refused::TooLarge`](crate::Refused::TooLarge). A resource waits for its turn instead.
 //!
-//! **Cancelling.** No system takes back a read that waits for a disk. An operation goes on after its service or
-//! resource has ended, and its answer is dropped. One that hangs (a stalled mount) keeps its thread, and delays
-//! operations on other files only when all threads hang; it never delays the loop or other resources, and a stop at most
-//! until its grace is over: what still runs then is left, and counted in
-//! [`Receipt::file_operations_running`](crate::Receipt::file_operations_running). An engine that took it asks the kernel
-//! for its end when it is dropped, and waits at most a second for that.
+//! **Cancelling.** No system can take back a read that waits for a disk. An operation goes on after its
+//! service or resource has ended, and its answer is dropped. An operation that hangs (a stalled mount) keeps
+//! its thread. It delays operations on other files only if all threads hang. It never delays the loop or
+//! other resources, and a stop only until its grace is over. Operations that still run then are abandoned,
+//! and counted in [`Receipt::file_operations_running`](crate::Receipt::file_operations_running). An engine
+//! with operations in flight asks the kernel to cancel them when it is dropped, and waits for that for at
+//! most a second.
 //!
-//! **Errors** (ENOSPC, EIO, ..) are those of that operation, and end that resource only. They name the operation and
-//! the path; [`Error::io`](crate::Error::io) is the system's. What nothing performs any more is answered with an error, too:
-//! no thread could be started, or the runtime's end came first (then nobody hears it).
+//! **Errors** (ENOSPC, EIO and others) concern only their operation, and end only their resource. They name
+//! the operation and the path. [`Error::io`](crate::Error::io) returns the system's error. An operation that
+//! nothing performs any more is answered with an error as well: because no thread could be started, or
+//! because the runtime ended first (then nobody receives it).
 //!
-//! **Signals.** None: at RLIMIT_FSIZE a write fails with EFBIG, and a named pipe that nobody reads with EPIPE, whatever the
-//! dispositions of SIGXFSZ and SIGPIPE are.
+//! **Signals.** Operations raise none. At RLIMIT_FSIZE a write fails with EFBIG, and a write to a named pipe
+//! without readers with EPIPE, whatever the dispositions of SIGXFSZ and SIGPIPE are.
 //!
-//! **Ends.** A [`close`](crate::Context::close) lets what a writer or a transfer has still to do be done, a stop within its
-//! grace likewise; [`abort`](crate::Context::abort) does not. A reader ends at once by both. An operation that was asked for
-//! alone keeps [`run`](crate::Runtime::run) from returning by itself, and a stop from being over, until it was answered or
-//! the grace is over: then it is dropped before it began, or left running, and counted.
+//! **Ends.** A [`close`](crate::Context::close) lets a writer or a transfer finish its work, and so does a
+//! stop within its grace. [`abort`](crate::Context::abort) does not. A reader ends at once in both cases. A
+//! single operation keeps [`run`](crate::Runtime::run) from returning by itself, and delays the end of a
+//! stop, until it is answered or the grace is over. After the grace it is either dropped before it began, or
+//! left running, and counted.
 //!
-//! **Durability.** What was written is safe from a power cut when a [`sync`](Operation::sync) that was asked for
-//! after the write was answered was itself answered with `Ok`; a name that was made, moved or removed is safe after
-//! [`sync_directory`](Operation::sync_directory). After a failed sync nothing is known about what was written
-//! before it: the system may have dropped it, and a second sync may say `Ok` (fsync(2)).
-//! [`replace`](Operation::replace) does all of it as one operation.
+//! **Durability.** Written data is safe from a power cut after two steps: the write was answered, and then a
+//! [`sync`] submitted after that was answered with `Ok`. A name that was created, moved or
+//! removed is safe after [`sync_directory`]. After a failed sync, nothing is known
+//! about earlier writes, because the system may have dropped them, and a second sync may report `Ok`
+//! (fsync(2)). [`replace`] does all of this as one operation.
+//! [`replace`] does all of it as one operation.
 
 mod ask;
 mod held;

@@ -1,15 +1,15 @@
-//! What can be asked of files, each with the type of its answer.
+//! The operations on files, each with the type of its answer.
 
 use std::{fmt, path::PathBuf};
 
 use super::{Action, Answer, Entry, File, Metadata, OpenOptions, Opened};
 
-/// An operation on files, whose answer is a `T`. Asked for by [`Context::file`](crate::Context::file).
+/// An operation on files whose answer is a `T`. Submitted by [`Context::file`](crate::Context::file).
 ///
 /// ```
 /// use reactor::{Context, Error, Receive, Result, Service, file::Operation};
 ///
-/// /// Keeps its number in a file, whatever happens while it is written.
+/// /// Keeps its number in a file, so that even a failed write leaves a valid one.
 /// struct Keeper;
 /// struct Kept(Result<(), Error>);
 ///
@@ -39,7 +39,7 @@ pub struct Operation<T> {
 }
 
 impl<T> Operation<T> {
-    /// What is to be done.
+    /// Returns the action to perform.
     pub fn action(&self) -> &Action {
         &self.action
     }
@@ -52,7 +52,7 @@ impl<T> fmt::Debug for Operation<T> {
 }
 
 impl Operation<Opened> {
-    /// Opens a file or a directory, and tells what it is.
+    /// Opens a file or a directory, and returns its metadata, too.
     pub fn open(path: impl Into<PathBuf>, options: OpenOptions) -> Operation<Opened> {
         let action = Action::Open { path: path.into(), options };
         let take = |answer| match answer {
@@ -64,7 +64,7 @@ impl Operation<Opened> {
 }
 
 impl Operation<Vec<u8>> {
-    /// Reads at most so many bytes from this place on. Fewer come at the file's end, none beyond it.
+    /// Reads at most `bytes_max` bytes from `offset` on. The answer is shorter only if the file ends before.
     pub fn read_at(file: &File, offset: u64, bytes_max: usize) -> Operation<Vec<u8>> {
         Operation {
             action: Action::Read { file: file.clone(), offset, bytes_max, buffer: Vec::new() },
@@ -72,9 +72,11 @@ impl Operation<Vec<u8>> {
         }
     }
 
-    /// Reads a whole file; one of more bytes than this is an error of kind `FileTooLarge`. A named pipe that is open for
-    /// writing elsewhere, or a file of the kernel's that waits for news (`/proc/kmsg`), is not waited for: the operation takes
-    /// what is there, and fails with `WouldBlock`, since that may not be all.
+    /// Reads a whole file. If it has more than `bytes_max` bytes, the error is of kind `FileTooLarge`.
+    ///
+    /// It does not wait for a named pipe that somebody has open for writing, or for a kernel file that waits
+    /// for news (`/proc/kmsg`). It reads the available bytes and fails with `WouldBlock`, because those may
+    /// not be all.
     pub fn read(path: impl Into<PathBuf>, bytes_max: usize) -> Operation<Vec<u8>> {
         Operation { action: Action::ReadWhole { path: path.into(), bytes_max }, take: Answer::into_bytes }
     }
@@ -89,42 +91,46 @@ impl Operation<()> {
         Operation { action, take }
     }
 
-    /// Writes all these bytes from this place on. After an error (ENOSPC) any part of them may have been written.
+    /// Writes all these bytes from `offset` on. After an error (ENOSPC) any part of them may have been
+    /// written.
     ///
-    /// A file that was opened to append is refused (`InvalidInput`): the system would write at its end all the same.
+    /// A file that was opened to append is refused (`InvalidInput`), because the system would write at its
+    /// end in any case.
     pub fn write_at(file: &File, offset: u64, bytes: impl Into<Vec<u8>>) -> Operation<()> {
         Operation::done(Action::Write { file: file.clone(), offset, bytes: bytes.into() })
     }
 
-    /// Writes all these bytes at the file's end; it was opened with [`OpenOptions::append`].
+    /// Writes all these bytes at the end of a file that was opened with [`OpenOptions::append`].
     ///
-    /// A regular file that was not is refused (`InvalidInput`): the bytes would land wherever the open file stands.
+    /// A regular file that was opened otherwise is refused (`InvalidInput`), because the bytes would land at
+    /// the open file's current position.
     pub fn append(file: &File, bytes: impl Into<Vec<u8>>) -> Operation<()> {
         Operation::done(Action::Append { file: file.clone(), bytes: bytes.into() })
     }
 
-    /// Appends, and makes it survive a power cut, with one answer for both: fdatasync(2) after
-    /// [`append`](Operation::append). After an error any part of the bytes may be there.
+    /// Appends bytes and makes them survive a power cut, with one answer for both: fdatasync(2) after
+    /// [`append`](Operation::append). After an error any part of the bytes may be in the file.
     pub fn append_synced(file: &File, bytes: impl Into<Vec<u8>>) -> Operation<()> {
         Operation::done(Action::AppendSynced { file: file.clone(), bytes: bytes.into() })
     }
 
-    /// Cuts the file off, or makes it longer by zeros.
+    /// Truncates the file, or extends it with zeros.
     pub fn set_len(file: &File, len: u64) -> Operation<()> {
         Operation::done(Action::SetLen { file: file.clone(), len })
     }
 
-    /// Makes what was written to the file survive a power cut: fsync(2).
+    /// Makes earlier writes to the file survive a power cut: fsync(2).
     pub fn sync(file: &File) -> Operation<()> {
         Operation::done(Action::Sync { file: file.clone() })
     }
 
-    /// Makes the names in a directory survive a power cut. Does nothing on Windows, which has no such call.
+    /// Makes the names in a directory survive a power cut. Does nothing on Windows, because it has no such
+    /// call.
     pub fn sync_directory(path: impl Into<PathBuf>) -> Operation<()> {
         Operation::done(Action::SyncDirectory { path: path.into() })
     }
 
-    /// Gives a file another name; one that has that name is replaced.
+    /// Renames a file. An existing file of the new name is replaced.
     pub fn rename(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Operation<()> {
         Operation::done(Action::Rename { from: from.into(), to: to.into() })
     }
@@ -139,41 +145,43 @@ impl Operation<()> {
         Operation::done(Action::CreateDirectory { path: path.into() })
     }
 
-    /// Replaces a file's content as a whole: writes a temporary file beside it, syncs it, renames it over the path,
-    /// and syncs the directory. Whoever reads sees the old content or the new one, at each moment and after a power
-    /// cut.
+    /// Replaces a file's content as a whole. It writes a temporary file beside it, syncs that, renames it
+    /// over the path, and syncs the directory. At each moment, and after a power cut, a reader sees either
+    /// the old content or the new one.
     ///
-    /// After an error the temporary file is gone. The old file is untouched, unless only the last step failed: then
-    /// the new content is there, and a power cut may bring the old one back. After a power cut in between, a file
-    /// `.NAME.NUMBER.replace` may be left in the directory, which nobody reads (a long NAME is cut).
+    /// After an error the temporary file is gone. The old file is untouched, unless only the last step
+    /// failed. Then the new content is there, but a power cut may bring the old one back. A power cut during
+    /// the operation may leave a file `.NAME.NUMBER.replace` in the directory, which nothing reads (a long
+    /// NAME is cut).
     ///
-    /// The new file has the permissions, the owner and the group of the old one. Where this process may not give the file
-    /// to another owner, the operation fails with `PermissionDenied`, and the old content stays. A path that is a symbolic
-    /// link stays one: what it leads to is replaced, or made.
+    /// The new file has the permissions, the owner and the group of the old one. If this process may not
+    /// change the owner, the operation fails with `PermissionDenied`, and the old content stays. A path that
+    /// is a symbolic link stays one, and its target is replaced or created.
     pub fn replace(path: impl Into<PathBuf>, bytes: impl Into<Vec<u8>>) -> Operation<()> {
         Operation::done(Action::Replace { path: path.into(), bytes: bytes.into() })
     }
 
-    /// Closes a file elsewhere, if this is its last clone: for file systems where that blocks.
+    /// Closes a file outside the loop, if this is its last clone. For file systems where that blocks.
     pub fn close(file: File) -> Operation<()> {
         Operation::done(Action::Close { file: Some(file) })
     }
 }
 
 impl Operation<Metadata> {
-    /// Tells what a path names; a symbolic link is followed.
+    /// Returns the metadata of a path's file. Follows symbolic links.
     pub fn stat(path: impl Into<PathBuf>) -> Operation<Metadata> {
         Operation { action: Action::Stat { path: path.into() }, take: Answer::into_metadata }
     }
 
-    /// Tells what an open file is now.
+    /// Returns the current metadata of an open file.
     pub fn stat_file(file: &File) -> Operation<Metadata> {
         Operation { action: Action::StatFile { file: file.clone() }, take: Answer::into_metadata }
     }
 }
 
 impl Operation<Vec<Entry>> {
-    /// Lists a directory, sorted by name; one with more entries than this is an error of kind `FileTooLarge`.
+    /// Lists a directory, sorted by name. If it has more than `entries_max` entries, the error is of kind
+    /// `FileTooLarge`.
     pub fn read_directory(path: impl Into<PathBuf>, entries_max: usize) -> Operation<Vec<Entry>> {
         let take = |answer| match answer {
             Answer::Entries(entries) => Some(entries),

@@ -1,14 +1,14 @@
-//! How a file is opened, and what is known of one.
+//! Options for opening a file, and a file's metadata.
 
 use std::{ffi::OsString, time::SystemTime};
 
 use super::File;
 
-/// How a file is opened.
+/// Options for opening a file.
 ///
-/// The defaults are those of `std::fs::OpenOptions`: nothing is allowed and nothing is made. A file is always opened
-/// CLOEXEC and, on Unix, in a way that does not wait for the other end of a pipe: look at
-/// [`Metadata::kind`] before reading what somebody else named.
+/// The defaults are those of `std::fs::OpenOptions`: nothing is allowed, and nothing is created. A file is
+/// always opened with CLOEXEC. On Unix, opening never waits for the other end of a pipe. So check
+/// [`Metadata::kind`] before reading a file that somebody else named.
 ///
 /// ```
 /// use reactor::file::OpenOptions;
@@ -17,34 +17,36 @@ use super::File;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
-    /// To be read.
+    /// Opens it for reading.
     pub read: bool,
-    /// To be written.
+    /// Opens it for writing.
     pub write: bool,
-    /// To be written at its end only.
+    /// Opens it for writing at its end only.
     pub append: bool,
-    /// Made if it is not there.
+    /// Creates it if it does not exist.
     pub create: bool,
-    /// Made, and an error if it is there.
+    /// Creates it, and fails if it exists.
     pub create_new: bool,
-    /// Emptied.
+    /// Truncates it to nothing.
     pub truncate: bool,
-    /// The path is relative to this directory, and may not lead out of it: neither by `..`, nor by an absolute
-    /// path, nor by a symbolic link. The error for one that does is of kind `CrossesDevices` (EXDEV) on Linux, as
-    /// of openat2(2) with RESOLVE_BENEATH, and `PermissionDenied` where that is not known: there the check is a
-    /// comparison of resolved paths, which somebody who can rename within the directory can win a race against.
+    /// Makes the path relative to this directory. The path must not lead out of it, whether by `..`, as an
+    /// absolute path, or by a symbolic link. If it does, the error on Linux is of kind `CrossesDevices`
+    /// (EXDEV), as of openat2(2) with RESOLVE_BENEATH. Systems without that call return `PermissionDenied`.
+    /// They compare resolved paths, so somebody who can rename within the directory may win a race against
+    /// the check.
     pub beneath: Option<File>,
-    /// Reads so many bytes from its start with the same operation: what a small file needs. At most 1 MiB.
+    /// Reads this many bytes from the file's start in the same operation, which is enough for a small file.
+    /// At most 1 MiB.
     pub prefetch: usize,
 }
 
 impl OpenOptions {
-    /// To be read.
+    /// Makes options for reading.
     pub fn read() -> OpenOptions {
         OpenOptions { read: true, ..OpenOptions::default() }
     }
 
-    /// To be written: made if it is not there, emptied if it is.
+    /// Makes options for writing. The file is created if it does not exist, and truncated if it does.
     pub fn write() -> OpenOptions {
         OpenOptions { write: true, create: true, truncate: true, ..OpenOptions::default() }
     }
@@ -60,36 +62,36 @@ impl PartialEq for OpenOptions {
     }
 }
 
-/// A file that was opened.
+/// An opened file.
 #[derive(Debug)]
 pub struct Opened {
     /// The file.
     pub file: File,
-    /// What was known of it right after the opening.
+    /// Its metadata right after opening.
     pub metadata: Metadata,
-    /// Its first bytes, as many as [`OpenOptions::prefetch`] asked for and there were.
+    /// Its first bytes, as many as [`OpenOptions::prefetch`] asked for, or fewer if the file is shorter.
     pub prefetched: Vec<u8>,
 }
 
-/// What is known of a file.
+/// The metadata of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Metadata {
-    /// How many bytes it has.
+    /// The length in bytes.
     pub len: u64,
-    /// What it is.
+    /// The kind of the file.
     pub kind: FileKind,
-    /// When its content last changed, where the system tells.
+    /// The time of the last change to the content, where the system provides it.
     pub modified: Option<SystemTime>,
 }
 
-/// What a path names.
+/// The kind of file that a path names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FileKind {
     /// A regular file.
     Regular,
     /// A directory.
     Directory,
-    /// A symbolic link; only [`Operation::read_directory`](super::Operation::read_directory) tells of these.
+    /// A symbolic link. Only [`Operation::read_directory`](super::Operation::read_directory) reports these.
     Link,
     /// A device, a pipe, a socket.
     Other,
@@ -98,8 +100,8 @@ pub enum FileKind {
 /// An entry of a directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// Its name there.
+    /// The name within the directory.
     pub name: OsString,
-    /// What it is.
+    /// The kind of the entry.
     pub kind: FileKind,
 }

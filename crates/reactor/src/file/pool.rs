@@ -1,4 +1,4 @@
-//! What a runtime knows of the operations that are out: their number, their bytes, and who waits for room.
+//! The operations in flight of a runtime: their number, their bytes, and the resources that wait for room.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -21,27 +21,27 @@ use crate::{
     },
 };
 
-/// The threads for files, and the bounds.
+/// The threads for files, and the limits.
 pub(crate) struct Files {
     jobs: Jobs,
-    /// Asked for in this turn, and given to the threads at its end: together, so with one wake.
+    /// Jobs of this turn. The threads get them together at its end, so one wake is enough.
     asked: Vec<Job>,
     load: Arc<Load>,
     operations_max: usize,
     bytes_max: usize,
-    /// Resources that found no room, in the order they asked.
+    /// Resources that found no room, in the order of their attempts.
     waiting: VecDeque<Key>,
-    /// The same, to find one: each is in the queue once.
+    /// The same keys for look-up, because each key is in the queue only once.
     waits: HashSet<Key>,
 }
 
-/// What is out.
+/// The load of the operations in flight.
 struct Load {
     operations: AtomicUsize,
     bytes: AtomicUsize,
 }
 
-/// A place among what is out; given back by its drop, in whatever thread that is.
+/// A place for one operation in flight. Its drop gives the place back, on any thread.
 pub(crate) struct Claim {
     load: Arc<Load>,
     bytes: usize,
@@ -60,8 +60,8 @@ pub(crate) struct Answered<M> {
     pub(crate) _claim: Claim,
 }
 
-/// An answer on its way to a resource of kind `R`: a type for each kind, since messages of one type have one lane, and
-/// one way to be delivered.
+/// An answer on its way to a resource of kind `R`. Each kind has its own type, because all messages of one
+/// type share a lane and a way of delivery.
 pub(super) struct Landed<R> {
     pub(super) key: Key,
     pub(super) result: Result<Answer, Error>,
@@ -83,26 +83,26 @@ impl Files {
         }
     }
 
-    /// How many operations are out.
+    /// Returns how many operations are in flight.
     pub(crate) fn out(&self) -> usize {
         self.load.operations.load(Ordering::Acquire)
     }
 
-    /// Drops what did not begin, and leaves what hangs; says how much there was of both.
+    /// Drops operations that have not begun and abandons those that hang. Returns the number of both.
     pub(crate) fn end(&mut self) -> Left {
         let dropped = mem::take(&mut self.asked).len() + self.jobs.close().dropped;
         let running = self.out();
-        // A thread whose operation is answered has nothing left to wait for.
+        // If all operations are answered, the threads have nothing left to wait for.
         self.jobs.join(if running == 0 { JOIN_MAX } else { Duration::ZERO });
         Left { dropped, running }
     }
 
-    /// What one operation may have of so many bytes; none if the runtime allows no operation.
+    /// Returns how many of `bytes` one operation may use, or 0 if the runtime allows no operations.
     pub(super) fn fitting(&self, bytes: usize) -> usize {
         if self.operations_max == 0 { 0 } else { bytes.min(self.bytes_max) }
     }
 
-    /// Says which limit keeps an operation of so many bytes out for ever, and how high it is.
+    /// Returns the limit that an operation of this size can never meet, with its unit.
     pub(super) fn never_fits(&self, bytes: usize) -> Option<(&'static str, usize)> {
         if self.operations_max == 0 {
             return Some(("operations on files", 0));
@@ -110,7 +110,8 @@ impl Files {
         (bytes > self.bytes_max).then_some(("bytes of operations on files", self.bytes_max))
     }
 
-    /// Takes a place, if there is one. Only the loop's thread takes, so that what is there stays there meanwhile.
+    /// Takes a place, if one is free. Only the loop's thread takes places, so a place that is free here stays
+    /// free.
     pub(super) fn claim(&self, bytes: usize) -> Option<Claim> {
         let room = self.bytes_max.checked_sub(self.load.bytes.load(Ordering::Acquire))?;
         if self.out() >= self.operations_max || bytes > room {
@@ -123,19 +124,20 @@ impl Files {
 }
 
 impl Core {
-    /// Hands a job to the engine, or at the end of the turn to a thread. One that nobody takes is answered by its drop.
+    /// Passes a job to the engine, or at the end of the turn to a thread. If neither takes it, its drop
+    /// answers it.
     pub(super) fn start_file(&mut self, job: FileJob) {
         if let Some(job) = self.engine.run_file(job) {
             self.run_file(Box::new(move || job.perform_here()));
         }
     }
 
-    /// Has a thread for files run a job at the end of the turn. One that no thread takes is dropped.
+    /// Runs a job in a thread for files at the end of the turn. A job that no thread takes is dropped.
     pub(super) fn run_file(&mut self, job: Job) {
         self.files.asked.push(job);
     }
 
-    /// Gives what was asked for to the threads, and what the engine has left to them.
+    /// Passes this turn's jobs to the threads, including those that the engine left to them.
     #[inline]
     pub(crate) fn give_files(&mut self) {
         if self.files.out() > 0 {
@@ -148,7 +150,7 @@ impl Core {
         }
     }
 
-    /// Takes a place for a resource; without room it is flushed again when there is some.
+    /// Takes a place for a resource. If none is free, flushes the resource again when there is one.
     pub(super) fn claim_file(&mut self, key: Key, bytes: usize) -> Option<Claim> {
         let claim = self.files.claim(bytes);
         if claim.is_none() && self.files.waits.insert(key) {
@@ -157,8 +159,8 @@ impl Core {
         claim
     }
 
-    /// Asks for an operation of a resource, whose answer `deliver` takes. Without room the action comes back, and the
-    /// resource is flushed again when there is some.
+    /// Submits an operation of a resource. `deliver` takes the answer. If there is no room, returns the
+    /// action, and flushes the resource again when there is room.
     pub(super) fn ask_file<R: 'static>(
         &mut self,
         (service, key): (u16, Key),
@@ -179,7 +181,8 @@ impl Core {
         };
         let mailbox = self.mailbox.clone();
         let tell = move |result| {
-            // A service that has gone wants no answer; whoever waits for its place does.
+            // A service that has ended needs no answer, but this place is free now, and others may wait for
+            // it.
             if let Err(refused) = mailbox.send_reserved(
                 service,
                 Landed::<R> { key, result, _claim: claim, of: PhantomData },
@@ -193,7 +196,8 @@ impl Core {
         Ok(())
     }
 
-    /// Lets some of the resources that wait for room ask again; each that finds none waits again, behind the others.
+    /// Lets some of the waiting resources try again. A resource that finds no room waits again, behind the
+    /// others.
     #[inline]
     pub(crate) fn feed_file_waiters(&mut self) {
         if self.files.waiting.is_empty() {
@@ -208,8 +212,8 @@ impl Core {
     }
 }
 
-/// The most waiting resources that are woken in one turn.
+/// The most waiting resources to wake in one turn.
 const FED_MAX: usize = 64;
 
-/// How long the end waits for threads that have nothing left to do.
+/// The longest time to wait at the end for threads that have nothing left to do.
 const JOIN_MAX: Duration = Duration::from_secs(1);

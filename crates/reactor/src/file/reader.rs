@@ -1,4 +1,4 @@
-//! Reading a file as a stream of chunks, with bounded read-ahead.
+//! Reads a file as a stream of chunks, with bounded read-ahead.
 
 use std::{any::Any, collections::VecDeque, io, mem, ops::Range};
 
@@ -14,11 +14,12 @@ use crate::{
     service::Handle,
 };
 
-/// A file that is read from one place to another, chunk by chunk: a resource like a stream, which can be paused.
+/// A reader for a file or a part of it, chunk by chunk: a resource like a stream, which can be paused.
 ///
-/// While the service looks at one chunk the next ones are read, at most [`ahead`](FileReader::ahead) of them, one after
-/// the other. Its life is `Chunk*, End`, then `closed` with [`Closed::Done`]; or `closed` alone when it could not be
-/// read ([`Closed::Failed`]) or ended before its range ([`Closed::Truncated`]), after all chunks that were there.
+/// While the service handles one chunk, the next ones are read one after the other, at most
+/// [`ahead`](FileReader::ahead) of them. Its life is `Chunk*, End`, then `closed` with [`Closed::Done`]. If
+/// the file cannot be read ([`Closed::Failed`]) or ends before its range ([`Closed::Truncated`]), `closed`
+/// follows without an `End`, after all chunks that were read.
 ///
 /// ```
 /// use reactor::{Closed, Context, Handle, Id, Receive, Result, Service, file};
@@ -70,65 +71,66 @@ pub struct FileReader {
 }
 
 impl FileReader {
-    /// Reads the whole file, up to where it ends then: 64 KiB at a time, two chunks ahead.
+    /// Makes a reader for the whole file, up to its end at the time of reading: 64 KiB at a time, two chunks
+    /// ahead.
     pub fn new(file: File) -> FileReader {
         FileReader { file, at: 0, end: None, chunk: 64 << 10, ahead: 2 }
     }
 
-    /// Reads this part only; a file that ends before is an error.
+    /// Limits reading to this range. It is an error if the file ends before.
     pub fn range(mut self, range: Range<u64>) -> FileReader {
         (self.at, self.end) = (range.start, Some(range.end));
         self
     }
 
-    /// Reads so many bytes at a time, at least 1.
+    /// Sets how many bytes to read at a time, at least 1.
     pub fn chunk(mut self, bytes: usize) -> FileReader {
         self.chunk = bytes.max(1);
         self
     }
 
-    /// Keeps at most so many chunks that the service has not seen, at least 1.
+    /// Sets how many chunks to keep that the service has not seen, at least 1.
     pub fn ahead(mut self, chunks: usize) -> FileReader {
         self.ahead = chunks.max(1);
         self
     }
 
-    /// The file.
+    /// Returns the file.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// The place up to which it was read; chunks that the service has not seen included.
+    /// Returns the position up to which the file was read, including chunks that the service has not seen.
     pub fn position(&self) -> u64 {
         self.at
     }
 }
 
-/// What happens to a [`FileReader`].
+/// An event of a [`FileReader`].
 #[derive(Debug)]
 pub enum FileEvent<'a> {
-    /// The next bytes, never none.
+    /// The next bytes, at least one.
     Chunk(&'a [u8]),
-    /// The file, or its range, is over. Comes last, and once.
+    /// The end of the file, or of its range. Comes once, as the last event.
     End,
 }
 
-/// A reader with what the runtime knows of it.
+/// A reader with the runtime's state for it.
 struct Reading {
     reader: FileReader,
-    /// Read, and not seen by the service.
+    /// Chunks that the service has not seen.
     ready: VecDeque<Vec<u8>>,
-    /// Used, and to be used again.
+    /// A used buffer, to be used again.
     spare: Vec<u8>,
     is_out: bool,
     is_paused: bool,
-    /// How the input ended, to be told after what is ready.
+    /// The reason why the input ended. Reported after all ready chunks.
     end: Option<Closed>,
     counted: usize,
 }
 
 impl Reading {
-    /// The memory that the budget counts.
+    /// Returns the memory that the budget counts.
     fn holds(&self) -> usize {
         self.ready.iter().map(Vec::capacity).sum::<usize>() + self.spare.capacity()
     }
@@ -161,7 +163,8 @@ impl Resource for FileReader {
             close: |core, key, why| core.end(key, why, Ending::Orderly),
             release,
             pause,
-            // It is the service that waits for a file, and no peer: it is counted, and never goes.
+            // The service waits for a file here, and no peer is involved. So this counts, but is never
+            // evicted.
             holding: |core, key| Holding {
                 bytes: find(core, key).map_or(0, |reading| reading.counted),
                 moved: None,
@@ -203,7 +206,7 @@ impl Resource for FileReader {
     }
 }
 
-/// Asks for the next chunk, unless one is out, enough are there, or the input is over.
+/// Submits a read of the next chunk, unless one is in flight, enough are ready, or the input has ended.
 fn flush<S: Handle<FileReader>>(core: &mut Core, key: Key) {
     let Some(reading) = find(core, key) else { return };
     if reading.is_out || reading.end.is_some() || reading.ready.len() >= reading.reader.ahead {
@@ -228,7 +231,7 @@ fn flush<S: Handle<FileReader>>(core: &mut Core, key: Key) {
     }
 }
 
-/// A chunk was read, or not.
+/// Takes the result of a read.
 fn landed<S: Handle<FileReader>>(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, _: u16) {
     let Some(Landed::<FileReader> { key, result, .. }) = unwatched::next_landed(queue) else { return };
     let Some((core, erased)) = to else { return };
@@ -252,7 +255,7 @@ fn landed<S: Handle<FileReader>>(queue: &mut dyn Any, to: Option<(&mut Core, &mu
     again::<S>(core, erased, key);
 }
 
-/// Hands over what is ready, then the end.
+/// Delivers the ready chunks, then the end.
 fn again<S: Handle<FileReader>>(core: &mut Core, erased: &mut dyn Any, key: Key) {
     let Some(index) = core.registry.peek(key).map(|slot| slot.service) else { return };
     loop {
@@ -290,7 +293,8 @@ fn again<S: Handle<FileReader>>(core: &mut Core, erased: &mut dyn Any, key: Key)
     }
 }
 
-/// Gives the reader back as far as the service has seen it: what was read ahead is read again.
+/// Returns the reader at the position that the service has seen. Chunks that were read ahead will be read
+/// again.
 fn release(core: &mut Core, key: Key) -> Result<(), Error> {
     if let Some(reading) = find(core, key) {
         reading.reader.at -= reading.holds() as u64;

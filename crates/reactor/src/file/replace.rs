@@ -1,4 +1,5 @@
-//! Atomic replace: a temporary file beside the old one, synced, renamed over it, and the directory synced.
+//! Atomic replace: writes a temporary file beside the old one, syncs it, renames it over the old one, and
+//! syncs the directory.
 
 use std::{
     ffi::OsString,
@@ -11,14 +12,15 @@ use std::{
 
 use crate::sys;
 
-/// How often a name that somebody else has taken is replaced by another.
+/// How often to try another name if one is taken already.
 const NAMES_MAX: u32 = 16;
-/// How many symbolic links are followed, as by the kernel.
+/// How many symbolic links to follow; the kernel has the same limit.
 const LINKS_MAX: u32 = 40;
-/// The longest name that is put whole into the temporary one, in bytes.
+/// The longest name that goes unshortened into the temporary one, in bytes.
 const NAME_MAX: usize = 200;
 
-/// Sees to it that the path has this content, or the old one; see [`Operation::replace`](super::Operation::replace).
+/// Gives the file at the path this content, or leaves the old one; see
+/// [`Operation::replace`](super::Operation::replace).
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let path = &*resolved(path)?;
     let (directory, name) = split(path)?;
@@ -26,21 +28,21 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let written = fill(&mut file, path, bytes).and_then(|()| fs::rename(&temporary, path));
     drop(file);
     if let Err(error) = written {
-        // The first error says more than one about the tidying up.
+        // Ignore errors of the clean-up, because the first error is more useful.
         let _ = fs::remove_file(&temporary);
         return Err(error);
     }
     sys::sync_directory(directory)
 }
 
-/// What a path leads to: a symbolic link is to stay one. What it leads to need not be there.
+/// Follows a path's symbolic links, because a link must stay a link. The target need not exist.
 fn resolved(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
         match fs::read_link(&path) {
-            // A relative target is meant from the directory of the link; an absolute one replaces it.
+            // A relative target starts at the link's directory. An absolute one replaces the whole path.
             Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
-            // It is no link, or not there; what else is wrong is found by the next step.
+            // This is not a link, or it does not exist. The next step reports any other error.
             Err(_) => return Ok(path),
         }
     }
@@ -70,8 +72,8 @@ fn create(directory: &Path, name: &std::ffi::OsStr) -> io::Result<(PathBuf, fs::
     }
 }
 
-/// A name, or as much of it as leaves room for what is put around it: names are at most 255 bytes long. It is for people
-/// only, so what is cut off does not matter.
+/// Returns the name, shortened so that there is room for the rest of the temporary name: names have at most
+/// 255 bytes. The name is only for people, so the lost part does not matter.
 fn shortened(name: &std::ffi::OsStr) -> OsString {
     if name.len() <= NAME_MAX {
         return name.to_owned();
@@ -80,7 +82,7 @@ fn shortened(name: &std::ffi::OsStr) -> OsString {
     name.to_string_lossy().chars().take(NAME_MAX / 4).collect::<String>().into()
 }
 
-/// Gives the new file owner and group of the old one, before it has any content.
+/// Gives the new file the owner and group of the old one, before it has any content.
 #[cfg(unix)]
 fn keep_owner(file: &fs::File, old: &fs::Metadata) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt as _;
@@ -100,7 +102,7 @@ fn fill(file: &mut fs::File, old: &Path, bytes: &[u8]) -> io::Result<()> {
     match fs::metadata(old) {
         Ok(old) => {
             keep_owner(file, &old)?;
-            // Behind the owner: a change of that takes set-id bits away.
+            // After the owner, because changing the owner clears the set-id bits.
             file.set_permissions(old.permissions())?;
         }
         Err(error) if error.kind() == ErrorKind::NotFound => (),

@@ -1,10 +1,12 @@
-//! A file to a socket without a copy in this process: sendfile(2), in a thread for files.
+//! Sends a file to a socket without a copy in this process: sendfile(2), in a thread for files.
 //!
-//! Not in the loop's thread, because a page that is not in memory is waited for. The socket does not block: when it
-//! is full the engine waits for room, as for any output. When nothing could be moved the thread reads a piece of the file
-//! instead, which the stream queues as its own: so an error of the socket is found by the stream, which knows what to
-//! do, a file that sendfile(2) does not take is copied, and a system that tells of room and has none is not asked for
-//! ever.
+//! It does not run on the loop's thread, because it waits for pages that are not in memory. The socket does
+//! not block. If it is full, the engine waits for room, as for any output.
+//!
+//! If nothing could be moved, the thread reads a piece of the file instead, and the stream queues that as its
+//! own. This serves three purposes. The stream finds any error of the socket, and knows how to handle it. A
+//! file that sendfile(2) does not support is copied. And a system that reports room but has none is not asked
+//! for ever.
 
 use std::{any::Any, fs, io};
 
@@ -20,34 +22,34 @@ use crate::{
     sys,
 };
 
-/// A stream's socket, beside the engine's.
+/// A second descriptor of a stream's socket, beside the engine's.
 #[derive(Clone)]
 pub(super) struct Outlet(Arc<sys::Owned>);
 
-/// What was moved, and what is to be queued.
+/// The result of an errand.
 pub(super) struct Moved {
     pub(super) key: Key,
     pub(super) result: Result<Part, Error>,
     _claim: Claim,
 }
 
-/// How many bytes are in the socket, and what is to be done about the next ones.
+/// How many bytes were moved to the socket, and how to go on.
 pub(super) struct Part {
     pub(super) sent: u64,
     pub(super) next: Next,
 }
 
 pub(super) enum Next {
-    /// They may be asked for, if any came: otherwise the file has ended.
+    /// Submit the next part, if any bytes were moved. Otherwise the file has ended.
     More,
-    /// They found no room.
+    /// Wait for room in the socket.
     Room,
-    /// They are these, to be queued; none, if the file has ended.
+    /// Queue these bytes. If there are none, the file has ended.
     Piece(Vec<u8>),
 }
 
 impl Outlet {
-    /// Opens a stream's socket a second time, where there is sendfile(2) and a descriptor left.
+    /// Duplicates the descriptor of a stream's socket, if there is sendfile(2) and a descriptor is left.
     pub(super) fn of(source: Option<Source<'_>>) -> Option<Outlet> {
         if !sys::HAS_SENDFILE {
             return None;
@@ -55,12 +57,12 @@ impl Outlet {
         source?.descriptor()?.try_clone_to_owned().ok().map(|owned| Outlet(Arc::new(owned)))
     }
 
-    /// Cuts the socket off from its peer, for everybody who holds it.
+    /// Cuts the socket off from its peer, for every holder of a descriptor of it.
     pub(super) fn sever(&self) {
         sys::sever(sys::borrow(&self.0));
     }
 
-    /// Moves a part of a file, in a thread; `false` if there is no room for another operation now.
+    /// Moves a part of a file in a thread. Returns false if there is no room for another operation now.
     pub(super) fn ask(
         &self,
         core: &mut Core,
@@ -77,7 +79,7 @@ impl Outlet {
     }
 }
 
-/// A part that is to be moved. One that no thread takes is answered by its drop.
+/// A part of a file to move. If no thread takes it, its drop answers it.
 struct Errand {
     file: File,
     offset: u64,
@@ -87,7 +89,7 @@ struct Errand {
     place: Option<Place>,
 }
 
-/// Where the answer goes, and its place among what is out.
+/// The receiver of the answer, and the place among the operations in flight.
 struct Place {
     mailbox: Arc<Mailbox<Deliver>>,
     service: u16,
@@ -104,7 +106,8 @@ impl Errand {
         };
         let place = self.place.take();
         let file = self.file.clone();
-        // The socket is not to stay open longer than the stream for the sake of an answer.
+        // Close this descriptor first, so that the answer does not keep the socket open longer than the
+        // stream.
         drop(self);
         if let Some(place) = place {
             place.answer(&file, moved);
@@ -125,7 +128,8 @@ impl Place {
         let Place { mailbox, service, key, deliver, claim } = self;
         let result = moved.map_err(|error| Error::os("send", file.path().display(), error));
         if let Err(refused) = mailbox.send_reserved(service, Moved { key, result, _claim: claim }, deliver) {
-            // A service that has gone wants no answer; whoever waits for its place does.
+            // A service that has ended needs no answer, but this place is free now, and others may wait for
+            // it.
             drop(refused);
             mailbox.announce();
         }
@@ -146,8 +150,9 @@ fn move_some(
     let most = bytes_max.min(JOB_MAX);
     match sys::send_file(sys::borrow(&to.0), from, offset, most) {
         Ok(sent) if sent == 0 || sent == most => Ok(Part { sent, next: Next::More }),
-        // Not tried again at once: a socket is said to have room when a good part of it is free, and who fills each gap
-        // as it opens is in its reader's way. If it was the file that ended, the next try says so.
+        // Do not try again at once. The kernel reports room when a good part of the socket is free, and
+        // filling each small gap would hinder its reader. If the file has ended, the next attempt reports
+        // that.
         Ok(sent) => Ok(Part { sent, next: Next::Room }),
         Err(_) => {
             let left = usize::try_from(bytes_max).unwrap_or(usize::MAX);
@@ -159,5 +164,5 @@ fn move_some(
 
 /// The most bytes of one operation, so that transfers take turns on the threads.
 const JOB_MAX: u64 = 4 << 20;
-/// What is queued when it cannot be moved without a copy.
+/// The most bytes to queue at a time if they cannot be moved without a copy.
 const REST: usize = 64 << 10;

@@ -1,4 +1,4 @@
-//! The operations as the system performs them, in whatever thread calls.
+//! Performs the operations with system calls, on the calling thread.
 
 use std::{
     fs,
@@ -9,10 +9,10 @@ use std::{
 use super::{Action, Answer, Entry, File, FileKind, Metadata, OpenOptions, Opened, Writes, replace};
 use crate::sys;
 
-/// The most bytes that an opening may read at once.
+/// The most bytes that an open may read.
 pub(crate) const PREFETCH_MAX: usize = 1 << 20;
 
-/// Performs one action. The bytes of a write are taken out of it.
+/// Performs one action. Takes the bytes of a write out of it.
 pub(super) fn perform(action: &mut Action) -> io::Result<Answer> {
     match action {
         Action::Open { path, options } => open(path, options).map(Answer::Opened),
@@ -88,7 +88,7 @@ fn open(path: &Path, options: &OpenOptions) -> io::Result<Opened> {
     Ok(Opened { file: File::new(file, path), metadata, prefetched })
 }
 
-/// Reads until there are so many bytes, or the file ends.
+/// Reads until there are `bytes_max` bytes, or the file ends.
 pub(super) fn read_at(
     file: &fs::File,
     at: u64,
@@ -96,7 +96,7 @@ pub(super) fn read_at(
     mut buffer: Vec<u8>,
 ) -> io::Result<Vec<u8>> {
     buffer.clear();
-    // Not `read_to_end`, which would look for more than was asked for. Zeroed once in the buffer's life.
+    // Not `read_to_end`, because that would read more than requested. The buffer is zeroed once in its life.
     buffer.resize(bytes_max, 0);
     let mut from = sys::Positioned { file, at };
     let mut len = 0;
@@ -116,7 +116,7 @@ fn read_whole(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     read_rest(sys::open(path, fs::OpenOptions::new().read(true))?, bytes_max)
 }
 
-/// Reads what is left of a file, if that is no more than so many bytes.
+/// Reads the rest of a file, or fails if that is more than `bytes_max` bytes.
 pub(super) fn read_rest(file: fs::File, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take((bytes_max as u64).saturating_add(1)).read_to_end(&mut bytes)?;

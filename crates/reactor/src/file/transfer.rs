@@ -1,4 +1,4 @@
-//! A part of a file on its way to a stream: read no faster than the stream's peer takes it.
+//! Moves a part of a file to a stream, no faster than the stream's peer takes it.
 
 use std::{any::Any, convert::Infallible, io, mem, ops::Range, time::Duration};
 
@@ -17,17 +17,18 @@ use crate::{
     service::Handle,
 };
 
-/// A part of a file on its way to a stream. Made by [`Context::send_file`](crate::Context::send_file), which says what
-/// becomes of it; it has no events, so its handler is `match event {}`.
+/// A part of a file on its way to a stream. [`Context::send_file`](crate::Context::send_file) makes it and
+/// describes its fate. It has no events, so its handler is `match event {}`.
 ///
-/// It holds no more than one chunk of 64 KiB, and that only while the stream's queue is below its low mark. Where the
-/// stream has no layer and the system has sendfile(2), most bytes are not copied into this process at all.
+/// It holds at most one chunk of 64 KiB, and only while the stream's queue is below its low mark. If the
+/// stream has no layer and the system has sendfile(2), most bytes are never copied into this process.
 ///
 /// ```no_run
 /// use reactor::{Bytes, Closed, Context, Event, Handle, Id, Receive, Result, Service, Stream};
 /// use reactor::file::{FileTransfer, OpenOptions, Opened, Operation};
+/// use std::convert::Infallible;
 ///
-/// /// Sends the system's name to whoever connects.
+/// /// Sends the system's message of the day to each client.
 /// struct Motd;
 /// struct Open(Id<Stream>, Result<Opened, reactor::Error>);
 ///
@@ -56,12 +57,12 @@ use crate::{
 /// }
 ///
 /// impl Handle<FileTransfer> for Motd {
-///     fn handle(&mut self, _: &mut Context<Self>, _: Id<FileTransfer>, event: std::convert::Infallible) -> Result {
+///     fn handle(&mut self, _: &mut Context<Self>, _: Id<FileTransfer>, event: Infallible) -> Result {
 ///         match event {}
 ///     }
 ///
-///     fn closed(&mut self, _: &mut Context<Self>, _: Id<FileTransfer>, transfer: FileTransfer, why: Closed) {
-///         println!("{} bytes of {:?}: {why}", transfer.sent(), transfer.file());
+///     fn closed(&mut self, _: &mut Context<Self>, _: Id<FileTransfer>, of: FileTransfer, why: Closed) {
+///         println!("{} bytes of {:?}: {why}", of.sent(), of.file());
 ///     }
 /// }
 ///
@@ -81,32 +82,33 @@ impl FileTransfer {
         FileTransfer { file, at: range.start, end: range.end, sent: 0 }
     }
 
-    /// The file.
+    /// Returns the file.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Returns how many bytes were handed to the stream.
+    /// Returns how many bytes were passed to the stream.
     ///
-    /// In [`closed`](crate::Handle::closed) the number is exact, however the transfer ended. Only where the runtime stopped
-    /// or a disk hung while a part was moved may a few more have left.
+    /// In [`closed`](crate::Handle::closed) the number is exact, however the transfer ended. Only if the
+    /// runtime stopped or a disk hung while a part was moved, a few more bytes may have been sent.
     pub fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Returns the part of the file that was not handed to the stream: what [`send_file`](crate::Context::send_file) needs
-    /// to go on, for example after the stream was released and added again.
+    /// Returns the part of the file that was not passed to the stream.
+    /// [`send_file`](crate::Context::send_file) needs it to go on, for example after the stream was released
+    /// and added again.
     pub fn rest(&self) -> Range<u64> {
         self.at..self.end.max(self.at)
     }
 
-    /// Returns how many bytes of the range were not handed to the stream.
+    /// Returns how many bytes of the range were not passed to the stream.
     pub fn left(&self) -> u64 {
         self.end.saturating_sub(self.at)
     }
 }
 
-/// What a transfer asks of its stream, whatever its type.
+/// The functions of a transfer's stream, for any stream type.
 struct To {
     key: Key,
     feed: fn(&mut Core, u16, Key, Vec<u8>) -> Flow,
@@ -114,32 +116,32 @@ struct To {
     await_low: fn(&mut Core, Key),
     await_room: fn(&mut Core, Key) -> bool,
     end: fn(&mut Core, Key, bool),
-    /// How long a part that is being moved may keep the stream's release, or the transfer's end, waiting.
+    /// How long a part that is being moved may delay the stream's release, or the transfer's end.
     patience: Duration,
 }
 
-/// An operation that is out for a transfer.
+/// An operation in flight for a transfer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Out {
-    /// A chunk is being read. The transfer may end meanwhile: the answer is dropped.
+    /// A read of a chunk. If the transfer ends meanwhile, the answer is dropped.
     Chunk,
-    /// A thread writes to the stream's socket. Until it has answered nobody else may.
+    /// A thread writes to the stream's socket. Nothing else may write until it has answered.
     Part,
 }
 
-/// A transfer with what the runtime knows of it.
+/// A transfer with the runtime's state for it.
 struct Moving {
     transfer: FileTransfer,
     to: To,
     out: Option<Out>,
     is_paused: bool,
-    /// The stream's queue is above its low mark: it marks this resource when it is not.
+    /// The stream's queue is above its low mark. The stream marks this resource when it no longer is.
     is_full: bool,
-    /// It was waited for what was queued to leave, once.
+    /// It has already waited once for the queue to be sent.
     has_waited: bool,
-    /// The stream's socket, once it was asked for.
+    /// The stream's socket, once it was requested.
     outlet: Option<Option<Outlet>>,
-    /// Why it ends as soon as the part that is being moved has been.
+    /// The reason for which it ends, as soon as the current part has been moved.
     ending: Option<Closed>,
 }
 
@@ -249,7 +251,7 @@ impl Resource for FileTransfer {
     }
 }
 
-/// Lets what is under way go on to its end, as a stream's close does; without its stream there is none to come.
+/// Lets the transfer finish, as a stream's close does. Without its stream there is nothing to finish.
 fn close(core: &mut Core, key: Key, _: Closed) {
     if !core.couples.contains_key(&key) {
         return end(core, key, Closed::Aborted);
@@ -261,11 +263,11 @@ fn close(core: &mut Core, key: Key, _: Closed) {
     }
 }
 
-/// Puts the end off while a thread moves a part: it writes to the stream's socket, so the stream is not free, and how
-/// much was sent is not known.
+/// Postpones the end while a thread moves a part, because the thread writes to the stream's socket. So the
+/// stream is not free, and the number of sent bytes is unknown.
 fn defer(core: &mut Core, key: Key, why: Closed) -> Option<Closed> {
     let index = core.registry.peek(key)?.service;
-    // Nobody would hear of an end that comes later.
+    // A later end would reach nobody.
     let is_last =
         matches!(why, Closed::Stopped) || !core.alive.get(index as usize).is_some_and(|alive| *alive);
     let Some(moving) = find(core, key) else { return Some(why) };
@@ -278,8 +280,8 @@ fn defer(core: &mut Core, key: Key, why: Closed) -> Option<Closed> {
     None
 }
 
-/// The part that is being moved takes too long. Its thread may write whenever its disk answers, so the socket is severed
-/// from the peer, and the stream ends.
+/// Ends the stream, because moving the current part takes too long. The thread may still write when its disk
+/// answers, so the socket is cut off from the peer first.
 fn expired(core: &mut Core, key: Key) {
     let Some(moving) = find(core, key) else { return };
     if moving.out != Some(Out::Part) {
@@ -295,7 +297,7 @@ fn expired(core: &mut Core, key: Key) {
     end(core, key, Closed::Aborted);
 }
 
-/// Ends the transfer; its stream is not to end with it.
+/// Ends the transfer, but not its stream.
 fn end(core: &mut Core, key: Key, why: Closed) {
     core.end(key, why, Ending::Orderly);
 }
@@ -303,7 +305,7 @@ fn end(core: &mut Core, key: Key, why: Closed) {
 /// Sets the stream free, whatever ended the transfer.
 fn leave(core: &mut Core, key: Key, _: Ending) {
     let Some(moving) = find(core, key) else { return };
-    // The stream's socket is to close when the stream does.
+    // Drop our descriptor, so that the socket closes when the stream does.
     moving.outlet = Some(None);
     let (stream, end_feed, is_whole) = (moving.to.key, moving.to.end, moving.transfer.left() == 0);
     if core.couples.remove(&key).is_some() {
@@ -312,7 +314,7 @@ fn leave(core: &mut Core, key: Key, _: Ending) {
     }
 }
 
-/// Asks for the next chunk, unless one is out or the stream has enough.
+/// Submits the next chunk, unless one is in flight or the stream has enough.
 fn flush(core: &mut Core, key: Key) {
     let Some(moving) = find(core, key) else { return };
     let stream = moving.to.key;
@@ -353,7 +355,8 @@ fn flush(core: &mut Core, key: Key) {
     }
 }
 
-/// Asks for a part to be moved without a copy; `false` if the engine, or the transport, does not allow that.
+/// Submits a part to be moved without a copy. Returns false if the engine or the transport does not allow
+/// that.
 fn ask_sendfile(core: &mut Core, key: Key, (stream, way): (Key, Way), part: (File, u64, u64)) -> bool {
     let Core { registry, engine, .. } = core;
     let Some(slot) = registry.live(key) else { return false };
@@ -363,7 +366,8 @@ fn ask_sendfile(core: &mut Core, key: Key, (stream, way): (Key, Way), part: (Fil
     let outlet = moving.outlet.get_or_insert_with(|| Outlet::of(engine.outlet(stream)));
     let Some(outlet) = outlet.clone() else { return false };
     let is_behind = way == Way::Behind;
-    // What is queued is waited for once: then nothing need be copied. What a peer does not take is read ahead of it.
+    // Wait once until the queue has been sent, because then nothing need be copied. If the peer does not take
+    // it, read ahead instead.
     if mem::replace(&mut moving.has_waited, is_behind) && is_behind {
         moving.has_waited = false;
         return false;
@@ -381,7 +385,7 @@ fn ask_sendfile(core: &mut Core, key: Key, (stream, way): (Key, Way), part: (Fil
     true
 }
 
-/// A part is in the stream's socket. What comes next waits for room there, or is a piece that is to be queued.
+/// Takes the result of moving a part. Then continues, waits for room in the socket, or queues a piece.
 fn moved(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16) {
     let Some(Moved { key, result, .. }) = sendfile::next_moved(queue) else { return };
     let Some((core, _)) = to else { return };
@@ -408,7 +412,8 @@ fn moved(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16)
     }
 }
 
-/// The stream marks this resource when there is room. Where that is not told, the queue takes what comes next.
+/// Waits until the stream marks this resource because it has room. If the stream cannot report that, uses its
+/// queue from now on.
 fn wait_for_room(core: &mut Core, key: Key) {
     let Some(Moving { to: To { key: stream, await_room, .. }, .. }) = find(core, key) else { return };
     let (stream, await_room) = (*stream, *await_room);
@@ -420,7 +425,7 @@ fn wait_for_room(core: &mut Core, key: Key) {
     }
 }
 
-/// A chunk was read, or not.
+/// Takes the result of reading a chunk.
 fn landed(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16) {
     let Some(Landed::<FileTransfer> { key, result, .. }) = unwatched::next_landed(queue) else { return };
     let Some((core, _)) = to else { return };
@@ -438,7 +443,7 @@ fn landed(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16
     feed(core, key, index, bytes);
 }
 
-/// Queues bytes on the stream, which says when it has room for more.
+/// Queues bytes on the stream, which reports when it has room for more.
 fn feed(core: &mut Core, key: Key, index: u16, bytes: Vec<u8>) {
     let Some(moving) = find(core, key) else { return };
     let (stream, feed) = (moving.to.key, moving.to.feed);
@@ -446,8 +451,8 @@ fn feed(core: &mut Core, key: Key, index: u16, bytes: Vec<u8>) {
     moving.transfer.sent += bytes.len() as u64;
     moving.is_full = true;
     match feed(core, index, stream, bytes) {
-        // The stream's end has told, or tells, the transfer; here it is only not to be lost. (No stream is
-        // ever full: it ends.)
+        // The end of the stream ends this transfer, too. This call only makes sure of it. (`Full` never comes
+        // from a stream, because a full stream ends.)
         Flow::Gone | Flow::Full => end(core, key, Closed::Aborted),
         Flow::Queued | Flow::High => core.mark(key),
     }
@@ -466,7 +471,7 @@ fn closed<S: Handle<FileTransfer>>(
     service::<S>(erased).closed(&mut Context::new(core, index), Id::new(key), moving.transfer, why);
 }
 
-/// What is read at once.
+/// The most bytes of one read.
 const CHUNK: usize = 64 << 10;
 
 const FORBIDDEN: &str = "the runtime's limits allow no operation on files";

@@ -1,4 +1,4 @@
-//! Writing a file as a stream of bytes, with bounded write-behind.
+//! Writes a file as a stream of bytes, with bounded write-behind.
 
 use std::{any::Any, io, mem, time::Duration};
 
@@ -14,14 +14,17 @@ use crate::{
     service::Handle,
 };
 
-/// A file that is written from one place on: what is sent to it is queued, and written beside the loop.
+/// A writer for a file, from one position on. Sent bytes are queued, and written outside the loop.
 ///
-/// As with streams, `send` never blocks and has no error; it answers [`Flow::High`] while more than 256 KiB wait, then
-/// [`WriterEvent::Drained`] comes at 64 KiB, and above the [cap](FileWriter::cap), 4 MiB by default, the writer ends with
-/// [`Closed::Overflow`]. A log that has to know what is safe asks for a [`sync`](FileWriter::sync) now and then. A graceful
-/// [`close`](crate::Context::close) writes what is queued, syncs the file if [`synced`](FileWriter::synced) says so, and
-/// ends with [`Closed::Done`]: then all of it is in the file. A disk that does not take it ends it with
-/// [`Closed::Failed`], and [`unwritten`](FileWriter::unwritten) says how much is not known to be there.
+/// As with streams, `send` never blocks and returns no error. It returns [`Flow::High`] while more than 256
+/// KiB wait, and [`WriterEvent::Drained`] follows at 64 KiB. Above the [cap](FileWriter::cap), 4 MiB by
+/// default, the writer ends with [`Closed::Overflow`]. A log that must know which bytes are safe calls
+/// [`sync`](FileWriter::sync) from time to time.
+///
+/// A graceful [`close`](crate::Context::close) writes the queued bytes, syncs the file if
+/// [`synced`](FileWriter::synced) is set, and ends with [`Closed::Done`]. Then all bytes are in the file. If
+/// the disk fails, the writer ends with [`Closed::Failed`], and [`unwritten`](FileWriter::unwritten) returns
+/// how many bytes may be missing.
 ///
 /// ```
 /// use reactor::{Closed, Context, Error, Handle, Id, Receive, Result, Service};
@@ -65,97 +68,99 @@ use crate::{
 #[derive(Debug)]
 pub struct FileWriter {
     file: File,
-    /// The next place, or the file's end, wherever that is.
+    /// The next position, or `None` to append.
     at: Option<u64>,
     synced: bool,
     cap: usize,
-    /// A sync was asked for, and is not under way.
+    /// A sync was requested, and has not begun.
     wants_sync: bool,
     written: u64,
     unwritten: usize,
 }
 
 impl FileWriter {
-    /// Writes from the file's beginning on.
+    /// Makes a writer that starts at the file's beginning.
     pub fn new(file: File) -> FileWriter {
         FileWriter { file, at: Some(0), synced: false, cap: CAP, wants_sync: false, written: 0, unwritten: 0 }
     }
 
-    /// Writes from this place on.
+    /// Starts at this offset.
     pub fn at(mut self, offset: u64) -> FileWriter {
         self.at = Some(offset);
         self
     }
 
-    /// Writes at the file's end; it was opened with [`OpenOptions::append`](super::OpenOptions::append).
+    /// Writes at the end of a file that was opened with [`OpenOptions::append`](super::OpenOptions::append).
     pub fn append(mut self) -> FileWriter {
         self.at = None;
         self
     }
 
-    /// Syncs the file before a graceful close is over.
+    /// Sets whether a graceful close syncs the file.
     pub fn synced(mut self, synced: bool) -> FileWriter {
         self.synced = synced;
         self
     }
 
-    /// Sets how many bytes may be queued or on their way, 4 MiB by default; more ends the writer with
+    /// Sets how many bytes may be queued or in flight, 4 MiB by default. More bytes end the writer with
     /// [`Closed::Overflow`].
     pub fn cap(mut self, bytes: usize) -> FileWriter {
         self.cap = bytes;
         self
     }
 
-    /// Syncs what was sent so far, once it is written: [`WriterEvent::Synced`] says up to where all is safe from a power
-    /// cut. Asked of a writer that is registered, by [`Context::get_mut`](crate::Context::get_mut):
-    /// `cx.get_mut(id).map(FileWriter::sync)`. What is asked for while a sync is under way is answered by one more.
+    /// Requests a sync of all bytes sent so far, once they are written. [`WriterEvent::Synced`] reports up to
+    /// where they are safe from a power cut. Call it on a registered writer, by
+    /// [`Context::get_mut`](crate::Context::get_mut): `cx.get_mut(id).map(FileWriter::sync)`. Requests during
+    /// a sync are served by one more sync.
     pub fn sync(&mut self) {
         self.wants_sync = true;
     }
 
-    /// The file.
+    /// Returns the file.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// How many bytes are in the file.
+    /// Returns how many bytes are in the file.
     pub fn written(&self) -> u64 {
         self.written
     }
 
-    /// How many bytes are queued, or on their way.
+    /// Returns how many bytes are queued or in flight.
     pub fn unwritten(&self) -> usize {
         self.unwritten
     }
 }
 
-/// What happens to a [`FileWriter`].
+/// An event of a [`FileWriter`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WriterEvent {
-    /// The queue was above its high mark, and is below its low mark again.
+    /// The queue was above its high mark, and is now below its low mark.
     Drained,
-    /// So many bytes of this writer, from its first, are written and synced: the answer to [`FileWriter::sync`].
+    /// This many bytes of this writer, counted from its first, are written and synced. Answers
+    /// [`FileWriter::sync`].
     Synced(u64),
 }
 
-/// A writer with what the runtime knows of it. Its `unwritten` is what waits and what is out together.
+/// A writer with the runtime's state for it. Its `unwritten` counts queued bytes and those in flight.
 struct Writing {
     writer: FileWriter,
     queue: Option<Box<Outgoing>>,
-    /// So many bytes are out; a sync has none.
+    /// How many bytes are in flight. A sync has none.
     flying: usize,
     is_out: bool,
     is_paused: bool,
     is_high: bool,
     is_synced: bool,
-    /// What is written up to here is what the next sync is for; it goes before what was sent later.
+    /// The next sync covers the bytes up to here, and goes before bytes that were sent later.
     sync_at: Option<u64>,
     closing: Option<Closed>,
     counted: usize,
 }
 
 impl Writing {
-    /// The memory that the budget counts.
+    /// Returns the memory that the budget counts.
     fn holds(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.memory()) + self.flying
     }
@@ -193,7 +198,8 @@ impl Resource for FileWriter {
                 }
             },
             expired: |core, key| core.end(key, Closed::TimedOut(Phase::Close), Ending::Orderly),
-            // It is the service that waits for a file, and no peer: it is counted, and never goes.
+            // The service waits for a file here, and no peer is involved. So this counts, but is never
+            // evicted.
             holding: |core, key| Holding {
                 bytes: find(core, key).map_or(0, |writing| writing.counted),
                 moved: None,
@@ -263,7 +269,8 @@ impl Output for FileWriter {
     }
 }
 
-/// Asks for the next write, unless one is out; at the end for a sync, then for nothing more.
+/// Submits the next write, unless an operation is in flight. When all is written, submits a final sync or
+/// ends the writer.
 fn flush<S: Handle<FileWriter>>(core: &mut Core, key: Key) {
     let Core { registry, pool, files, budget, .. } = core;
     let chunk = files.fitting(CHUNK).max(1);
@@ -312,7 +319,7 @@ fn flush<S: Handle<FileWriter>>(core: &mut Core, key: Key) {
     }
 }
 
-/// There was no room for an action: what it was to write goes in front of what is queued.
+/// Puts the bytes of an action that found no room back in front of the queue.
 fn put_back(core: &mut Core, key: Key, action: Action) {
     let Core { registry, pool, .. } = core;
     let writing = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Writing>());
@@ -328,7 +335,7 @@ fn put_back(core: &mut Core, key: Key, action: Action) {
     writing.queue = Some(queue);
 }
 
-/// The front of a queue, as much as one write takes.
+/// Takes the front of a queue, as much as fits in one write.
 fn take(queue: &mut Outgoing, most: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(queue.len().min(most));
     while bytes.len() < most && !queue.is_empty() {
@@ -340,7 +347,7 @@ fn take(queue: &mut Outgoing, most: usize) -> Vec<u8> {
     bytes
 }
 
-/// A write or a sync is over.
+/// Takes the result of a write or a sync.
 fn landed<S: Handle<FileWriter>>(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16) {
     let Some(Landed::<FileWriter> { key, result, .. }) = unwatched::next_landed(queue) else { return };
     let Some((core, erased)) = to else { return };
@@ -357,7 +364,7 @@ fn landed<S: Handle<FileWriter>>(queue: &mut dyn Any, to: Option<(&mut Core, &mu
         }
         Err(error) => return core.end(key, Closed::Failed(error), Ending::Orderly),
     }
-    // What is out without bytes is a sync.
+    // An operation without bytes was a sync.
     let synced = writing.sync_at.take_if(|_| count == 0);
     writing.is_synced = count == 0;
     writing.writer.written += count as u64;
@@ -371,7 +378,7 @@ fn landed<S: Handle<FileWriter>>(queue: &mut dyn Any, to: Option<(&mut Core, &mu
     let is_told = writing.closing.is_none();
     core.mark(key);
     if !is_told {
-        // Only standing still is bounded by time.
+        // Restart the deadline, because it bounds only a lack of progress.
         core.set_guard(key, Some(CLOSE_MAX));
     }
     let to = service(erased);
@@ -390,7 +397,7 @@ fn close(core: &mut Core, key: Key, why: Closed) {
     core.mark(key);
 }
 
-/// Gives the writer back when what was sent to it is written.
+/// Returns the writer once all sent bytes are written.
 fn release(core: &mut Core, key: Key) -> Result<(), Error> {
     let closing = find(core, key).and_then(|writing| writing.closing.as_ref());
     if closing.is_some_and(|why| !matches!(why, Closed::Released)) {
@@ -428,13 +435,13 @@ fn closed<S: Handle<FileWriter>>(
     service::<S>(erased).closed(&mut Context::new(core, index), Id::new(key), writing.writer, why);
 }
 
-/// What is written at once.
+/// The most bytes of one write.
 const CHUNK: usize = 256 << 10;
-/// Above this the service is told to hold back.
+/// Above this, the service should pause.
 const HIGH: usize = 256 << 10;
-/// At this it is told to go on.
+/// At this, the service may go on.
 const LOW: usize = 64 << 10;
-/// Above this the writer ends.
+/// Above this, the writer ends.
 const CAP: usize = 4 << 20;
-/// How long a graceful close may write and sync.
+/// How long a graceful close may go without progress.
 const CLOSE_MAX: Duration = Duration::from_secs(30);
