@@ -1,7 +1,8 @@
 //! The runtime as one service sees it during one call.
 
 use std::{
-    io,
+    any::type_name,
+    fmt, io,
     marker::PhantomData,
     time::{Duration, SystemTime},
 };
@@ -42,12 +43,31 @@ pub struct Context<'a, S> {
 /// A resource that could not be added comes back with the cause.
 ///
 /// `?` in a handler turns it into a [`Failure`](crate::Failure) of the cause; the resource is dropped then.
-#[derive(Debug)]
+///
+/// The resource needs no `Debug`: `Rejected` names its type.
+///
+/// ```
+/// struct Secret;
+/// fn must<T>(added: Result<T, reactor::Rejected<Secret>>) -> T {
+///     added.expect("there is room")
+/// }
+/// assert_eq!(must(Ok(7)), 7);
+/// ```
 pub struct Rejected<R> {
     /// As it was given.
     pub resource: R,
     /// Why it could not be added.
     pub error: Error,
+}
+
+impl<R> fmt::Debug for Rejected<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = crate::log::short(type_name::<R>());
+        f.debug_struct("Rejected")
+            .field("resource", &format_args!("{name}"))
+            .field("error", &self.error)
+            .finish()
+    }
 }
 
 impl<R> From<Rejected<R>> for Box<dyn std::error::Error + Send + Sync> {
@@ -629,5 +649,5 @@ pub(crate) fn to_address(operation: &'static str, address: &impl ToAddress) -> R
 
 /// A resource as errors name it.
 pub(crate) fn name_of<R: Resource>(id: Id<R>) -> String {
-    format!("{} {id:?}", crate::log::short(std::any::type_name::<R>()))
+    format!("{} {id:?}", crate::log::short(type_name::<R>()))
 }

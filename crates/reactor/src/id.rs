@@ -12,6 +12,9 @@ use std::{fmt, hash, marker::PhantomData};
 ///
 /// Eight bytes: 24 bits of slot, 24 bits of generation, 16 bits of runtime. An engine gives it back
 /// with each event, and may use [`Key::slot`] as an index into a dense table of its own.
+///
+/// The order of keys is that of their numbers, for tables that are walked in a fixed order. It says nothing of age: slots are
+/// used again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(u64);
 
@@ -77,6 +80,15 @@ impl fmt::Debug for Key {
 ///
 /// `Copy`, eight bytes, and harmless when stale: every call of the context answers a stale id, or one
 /// of another runtime or service, as gone.
+///
+/// Ids have no order, because it would look like age and is none: slots are used again. A table by id is an [`IdMap`], or a
+/// `HashMap`. For an ordered one take the [key](Id::key), whose order is fixed and means nothing.
+///
+/// ```compile_fail
+/// fn older(a: reactor::Id<reactor::Stream>, b: reactor::Id<reactor::Stream>) -> bool {
+///     a < b
+/// }
+/// ```
 pub struct Id<R: ?Sized> {
     key: Key,
     of: PhantomData<fn(&R)>,
@@ -106,16 +118,6 @@ impl<R: ?Sized> PartialEq for Id<R> {
     }
 }
 impl<R: ?Sized> Eq for Id<R> {}
-impl<R: ?Sized> PartialOrd for Id<R> {
-    fn partial_cmp(&self, other: &Id<R>) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl<R: ?Sized> Ord for Id<R> {
-    fn cmp(&self, other: &Id<R>) -> std::cmp::Ordering {
-        self.key.cmp(&other.key)
-    }
-}
 impl<R: ?Sized> hash::Hash for Id<R> {
     fn hash<H: hash::Hasher>(&self, state: &mut H) {
         self.key.hash(state);

@@ -2,15 +2,15 @@
 
 use std::{
     cell::{RefCell, RefMut},
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     rc::Rc,
     time::Duration,
 };
 
 use reactor::{
-    Address, Bytes, Closed, Context, Event, Fault, Flow, Handle, Id, Receive, Result, Service, Stream, Time,
-    TimerId,
+    Address, Bytes, Closed, Context, Event, Fault, Flow, Handle, Id, IdMap, Receive, Result, Service, Stream,
+    Time, TimerId,
 };
 
 use crate::scenario::{
@@ -55,14 +55,14 @@ pub(crate) struct Peer {
     pub(crate) feed: u64,
     pub(crate) alarms: Alarms,
     pub(crate) notes: Notes,
-    pub(super) lives: BTreeMap<Id<Stream>, Life>,
+    pub(super) lives: IdMap<Stream, Life>,
     stale: VecDeque<Id<Stream>>,
     spare: Option<TimerId>,
 }
 
 impl Peer {
     pub(crate) fn new(ledger: Rc<RefCell<Ledger>>, me: usize, feed: u64) -> Peer {
-        let (lives, stale) = (BTreeMap::new(), VecDeque::new());
+        let (lives, stale) = (IdMap::new(), VecDeque::new());
         let (alarms, notes) = (Alarms::default(), Notes::default());
         Peer { ledger, me, feed, alarms, notes, lives, stale, spare: None }
     }
@@ -91,7 +91,7 @@ impl Peer {
     /// Sets a deadline, and remembers it.
     pub(super) fn deadline(&mut self, cx: &mut Context<Self>, id: Id<Stream>, after: Duration) {
         cx.deadline(id, after);
-        if let Some(life) = self.lives.get_mut(&id) {
+        if let Some(life) = self.lives.get_mut(id) {
             life.deadline = Some(cx.now() + after);
         }
     }
@@ -146,7 +146,7 @@ impl Service for Peer {
 impl Handle<Stream> for Peer {
     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
         self.must(id, !self.stale.contains(&id), "an event after closed");
-        let life = self.lives.get(&id).copied();
+        let life = self.lives.get(id).copied();
         let Some(life) = life.or_else(|| self.accepted(cx, id)) else { return Ok(()) };
         match event {
             Event::Open => self.open(cx, id, life),
@@ -154,7 +154,7 @@ impl Handle<Stream> for Peer {
             Event::End => self.end(cx, id, life),
             Event::Drained => {
                 self.must(id, life.is_high && !life.is_closing, "it drained and was not full");
-                if let Some(life) = self.lives.get_mut(&id) {
+                if let Some(life) = self.lives.get_mut(id) {
                     life.is_high = false;
                 }
                 self.ledger().sometimes("a queue drained");
@@ -164,7 +164,7 @@ impl Handle<Stream> for Peer {
     }
 
     fn closed(&mut self, cx: &mut Context<Self>, id: Id<Stream>, stream: Stream, why: Closed) {
-        let Some(life) = self.lives.remove(&id) else {
+        let Some(life) = self.lives.remove(id) else {
             return self.must(id, false, "closed, and it was not there: closed twice, or of nobody");
         };
         self.must(
@@ -241,7 +241,7 @@ impl Receive<Resume> for Peer {
     fn receive(&mut self, cx: &mut Context<Self>, Resume(id): Resume) -> Result {
         self.ledger().books[self.me].timers -= 1;
         cx.resume(id);
-        if let Some(life) = self.lives.get_mut(&id) {
+        if let Some(life) = self.lives.get_mut(id) {
             life.is_paused = false;
         }
         Ok(())
@@ -270,7 +270,7 @@ impl Drop for Peer {
     fn drop(&mut self) {
         // Its node crashed: what it had queued is lost, whatever its kernel says to the peers.
         let mut ledger = self.ledger.borrow_mut();
-        for life in self.lives.values() {
+        for (_, life) in self.lives.iter() {
             if let Some(talk) = ledger.talks.get_mut(&life.client) {
                 talk.side(life.is_client).is_cut = true;
             }

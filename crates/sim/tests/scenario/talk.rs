@@ -90,14 +90,14 @@ impl Peer {
         }
         self.add_life(id, client, false);
         self.deadline(cx, id, Duration::from_secs(10));
-        self.lives.get(&id).copied()
+        self.lives.get(id).copied()
     }
 
     // What comes.
 
     pub(super) fn open(&mut self, cx: &mut Context<Self>, id: Id<Stream>, life: Life) {
         self.must(id, !life.is_open && !life.is_closing, "it opened twice");
-        if let Some(life) = self.lives.get_mut(&id) {
+        if let Some(life) = self.lives.get_mut(id) {
             life.is_open = true;
         }
         let (mode, size, target) = {
@@ -133,7 +133,7 @@ impl Peer {
 
     /// Sends more of a stream; whether all was taken.
     fn send(&mut self, cx: &mut Context<Self>, id: Id<Stream>, mut count: u64) {
-        let Some(life) = self.lives.get(&id).copied() else { return };
+        let Some(life) = self.lives.get(id).copied() else { return };
         let mut piece = [0; 4096];
         while count > 0 {
             let len = count.min(piece.len() as u64);
@@ -155,7 +155,7 @@ impl Peer {
     }
 
     fn note_sent(&mut self, id: Id<Stream>, life: Life, len: u64, flow: Flow) {
-        if let Some(life) = self.lives.get_mut(&id) {
+        if let Some(life) = self.lives.get_mut(id) {
             life.is_high |= flow == Flow::High;
         }
         let mut ledger = self.ledger();
@@ -169,7 +169,7 @@ impl Peer {
 
     /// Sends until the cap: each answer is the one that the marks ask for.
     fn overflow(&mut self, cx: &mut Context<Self>, id: Id<Stream>) {
-        let Some(life) = self.lives.get(&id).copied() else { return };
+        let Some(life) = self.lives.get(id).copied() else { return };
         let options = options();
         let piece = [0; 5_000];
         for count in 1.. {
@@ -198,14 +198,14 @@ impl Peer {
 
     fn close(&mut self, cx: &mut Context<Self>, id: Id<Stream>) {
         self.mark_finished(id);
-        if let Some(life) = self.lives.get_mut(&id) {
+        if let Some(life) = self.lives.get_mut(id) {
             (life.is_closing, life.deadline) = (true, None);
         }
         cx.close(id);
     }
 
     fn mark_finished(&mut self, id: Id<Stream>) {
-        let Some(life) = self.lives.get(&id).copied() else { return };
+        let Some(life) = self.lives.get(id).copied() else { return };
         if let Some(talk) = self.ledger().talks.get_mut(&life.client) {
             talk.side(life.is_client).has_finished = true;
         }
@@ -232,7 +232,7 @@ impl Peer {
         }
         let draw = cx.random();
         if mode == Mode::Echo && life.is_client && !life.is_moved && draw.is_multiple_of(16) {
-            if let Some(life) = self.lives.get_mut(&id) {
+            if let Some(life) = self.lives.get_mut(id) {
                 life.is_leaving = true;
             }
             let released = cx.release(id);
@@ -242,7 +242,7 @@ impl Peer {
             cx.pause(id);
             let after = Duration::from_micros(cx.random() % 20_000);
             self.timer(cx.after(after, Resume(id)));
-            if let Some(life) = self.lives.get_mut(&id) {
+            if let Some(life) = self.lives.get_mut(id) {
                 life.is_paused = true;
             }
         }
@@ -269,7 +269,7 @@ impl Peer {
     pub(super) fn end(&mut self, cx: &mut Context<Self>, id: Id<Stream>, life: Life) {
         self.must(id, life.is_open && !life.is_ended, "its end before it opened, or twice");
         self.must(id, !life.is_closing && !life.is_paused, "its end while it is closing or paused");
-        if let Some(life) = self.lives.get_mut(&id) {
+        if let Some(life) = self.lives.get_mut(id) {
             life.is_ended = true;
         }
         self.ledger().ended(life.client, life.is_client);
