@@ -1,6 +1,6 @@
 //! How other threads reach a service.
 
-use std::{fmt, time::Duration};
+use std::{any::type_name, fmt, marker::PhantomData, time::Duration};
 
 use crate::{
     clock::Time,
@@ -17,24 +17,24 @@ use crate::{
 pub struct Controller<S> {
     service: u16,
     outside: Outside<Deliver>,
-    of: std::marker::PhantomData<fn(S)>,
+    of: PhantomData<fn(S)>,
 }
 
 impl<S> Clone for Controller<S> {
     fn clone(&self) -> Controller<S> {
-        Controller { service: self.service, outside: self.outside.clone(), of: std::marker::PhantomData }
+        Controller { service: self.service, outside: self.outside.clone(), of: PhantomData }
     }
 }
 
 impl<S> fmt::Debug for Controller<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Controller of {}", std::any::type_name::<S>())
+        write!(f, "Controller of {}", type_name::<S>())
     }
 }
 
 impl<S: Service> Controller<S> {
     pub(crate) fn new(service: u16, mailbox: &Arc<Mailbox<Deliver>>) -> Controller<S> {
-        Controller { service, outside: Outside::new(mailbox), of: std::marker::PhantomData }
+        Controller { service, outside: Outside::new(mailbox), of: PhantomData }
     }
 
     /// Sends a command. Never blocks; wakes the loop if it sleeps.
@@ -42,8 +42,46 @@ impl<S: Service> Controller<S> {
     /// # Errors
     /// [`Refused`] gives the command back: too many wait, or the service has stopped.
     pub fn send<M: Received<S> + Send>(&self, message: M) -> Result<(), Refused<M>> {
-        let sent = self.outside.send(self.service, Kept::new(message), M::deliver_command());
-        sent.map_err(|refused| refused.map(Kept::into_inner))
+        send(&self.outside, self.service, message, M::deliver_command())
+    }
+
+    /// Sends a command. While the queue is full, blocks the calling thread up to this long.
+    ///
+    /// Threads that wait get room in no particular order, and a [`send`](Controller::send) may take the room before them.
+    /// Call it from any thread but the loop's own, where it never waits. In the thread of another loop it blocks that
+    /// loop, and two loops that wait for each other do so until the time is over.
+    ///
+    /// ```no_run
+    /// # use reactor::*;
+    /// # use std::time::Duration;
+    /// # struct Log; struct Line(String);
+    /// # impl Service for Log {}
+    /// # impl Receive<Line> for Log {
+    /// #     fn receive(&mut self, _: &mut Context<Self>, _: Line) -> Result { Ok(()) }
+    /// # }
+    /// # fn write(controller: Controller<Log>) {
+    /// // A reader that is faster than the service is slowed down instead of refused.
+    /// for line in std::io::stdin().lines().map_while(|line| line.ok()) {
+    ///     if let Err(refused) = controller.send_timeout(Line(line), Duration::from_secs(5)) {
+    ///         eprintln!("{refused}");
+    ///         break;
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Refused`] gives the command back: `Full` when the time is over, `Gone` when the service has stopped or stops
+    /// during the wait, and at once `WouldDeadlock` when the queue is full and the calling thread is the loop's own.
+    pub fn send_timeout<M: Received<S> + Send>(&self, message: M, up_to: Duration) -> Result<(), Refused<M>> {
+        send_timeout(&self.outside, self.service, message, M::deliver_command(), up_to)
+    }
+
+    /// Returns a handle for commands of one type that does not name the service, for code that need not know to whom it
+    /// sends.
+    pub fn sender<M: Received<S> + Send>(&self) -> Sender<M> {
+        let (service, outside) = (self.service, self.outside.clone());
+        Sender { service, outside, deliver: M::deliver_command(), of: PhantomData }
     }
 
     /// Sends a command that carries a [`Reply`], and returns what the answer will be: to wait for, or to
@@ -61,10 +99,7 @@ impl<S: Service> Controller<S> {
     /// # }
     /// ```
     pub fn ask<T, M: Received<S> + Send>(&self, command: impl FnOnce(Reply<T>) -> M) -> Pending<T> {
-        let (reply, pending) = Reply::channel(self.outside.loop_thread());
-        // A refused command drops its reply, which is the answer.
-        let _ = self.send(command(reply));
-        pending
+        ask(&self.outside, |reply| self.send(command(reply)))
     }
 
     /// Begins a graceful stop of the whole runtime; what is left after `grace` is cut. The earliest of
@@ -72,4 +107,110 @@ impl<S: Service> Controller<S> {
     pub fn stop(&self, grace: Duration) {
         self.outside.stop((Time::ZERO + grace).as_nanos());
     }
+}
+
+/// Sends commands of one type from any thread to a service whose type it does not name.
+///
+/// It is `Clone`, `Send` and `Sync`, even if the service is not. Like the [`Controller`] that made it, it keeps
+/// [`run`](crate::run) from ending by itself. Commands that one thread sends through both arrive in the order sent.
+///
+/// ```
+/// use reactor::{Context, Reactor, Receive, Result, Sender, Service};
+/// use std::time::Duration;
+///
+/// struct Celsius(f32);
+///
+/// /// Knows no service.
+/// fn measure(to: Sender<Celsius>) {
+///     to.send(Celsius(21.5)).expect("there is room");
+/// }
+///
+/// struct Hottest(f32);
+/// impl Service for Hottest {}
+/// impl Receive<Celsius> for Hottest {
+///     fn receive(&mut self, cx: &mut Context<Self>, Celsius(value): Celsius) -> Result {
+///         self.0 = self.0.max(value);
+///         cx.stop(Duration::ZERO);
+///         Ok(())
+///     }
+/// }
+///
+/// let reactor = Reactor::spawn(Hottest(f32::MIN))?;
+/// let sender = reactor.controller().sender::<Celsius>();
+/// std::thread::spawn(move || measure(sender)).join().expect("it measures");
+/// reactor.join()?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
+pub struct Sender<M> {
+    service: u16,
+    outside: Outside<Deliver>,
+    deliver: Deliver,
+    of: PhantomData<fn(M)>,
+}
+
+impl<M: Send + 'static> Sender<M> {
+    /// Sends a command, as [`Controller::send`] does.
+    ///
+    /// # Errors
+    /// As for [`Controller::send`].
+    pub fn send(&self, message: M) -> Result<(), Refused<M>> {
+        send(&self.outside, self.service, message, self.deliver)
+    }
+
+    /// Sends a command, and blocks while the queue is full, as [`Controller::send_timeout`] does.
+    ///
+    /// # Errors
+    /// As for [`Controller::send_timeout`].
+    pub fn send_timeout(&self, message: M, up_to: Duration) -> Result<(), Refused<M>> {
+        send_timeout(&self.outside, self.service, message, self.deliver, up_to)
+    }
+
+    /// Sends a command that carries a [`Reply`], as [`Controller::ask`] does.
+    pub fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> M) -> Pending<T> {
+        ask(&self.outside, |reply| self.send(command(reply)))
+    }
+}
+
+impl<M> Clone for Sender<M> {
+    fn clone(&self) -> Sender<M> {
+        let Sender { service, deliver, of, .. } = *self;
+        Sender { service, outside: self.outside.clone(), deliver, of }
+    }
+}
+
+impl<M> fmt::Debug for Sender<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sender of {}", type_name::<M>())
+    }
+}
+
+fn send<M: Send + 'static>(
+    outside: &Outside<Deliver>,
+    service: u16,
+    message: M,
+    deliver: Deliver,
+) -> Result<(), Refused<M>> {
+    let sent = outside.send(service, Kept::new(message), deliver);
+    sent.map_err(|refused| refused.map(Kept::into_inner))
+}
+
+fn send_timeout<M: Send + 'static>(
+    outside: &Outside<Deliver>,
+    service: u16,
+    message: M,
+    deliver: Deliver,
+    up_to: Duration,
+) -> Result<(), Refused<M>> {
+    let sent = outside.send_timeout(up_to, service, Kept::new(message), deliver);
+    sent.map_err(|refused| refused.map(Kept::into_inner))
+}
+
+fn ask<T, M>(
+    outside: &Outside<Deliver>,
+    send: impl FnOnce(Reply<T>) -> Result<(), Refused<M>>,
+) -> Pending<T> {
+    let (reply, pending) = Reply::channel(outside.loop_thread());
+    // A refused command drops its reply, which is the answer.
+    let _ = send(reply);
+    pending
 }

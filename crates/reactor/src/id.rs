@@ -13,8 +13,8 @@ use std::{fmt, hash, marker::PhantomData};
 /// Eight bytes: 24 bits of slot, 24 bits of generation, 16 bits of runtime. An engine gives it back
 /// with each event, and may use [`Key::slot`] as an index into a dense table of its own.
 ///
-/// The order of keys is that of their numbers, for tables that are walked in a fixed order. It says nothing of age: slots are
-/// used again.
+/// Keys are ordered by their numbers, for tables that need a fixed order. The order says nothing about age, because slots
+/// are reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(u64);
 
@@ -81,8 +81,8 @@ impl fmt::Debug for Key {
 /// `Copy`, eight bytes, and harmless when stale: every call of the context answers a stale id, or one
 /// of another runtime or service, as gone.
 ///
-/// Ids have no order, because it would look like age and is none: slots are used again. A table by id is an [`IdMap`], or a
-/// `HashMap`. For an ordered one take the [key](Id::key), whose order is fixed and means nothing.
+/// Ids have no order: it would look like an order by age, which it is not, because slots are reused. Use an [`IdMap`] or a
+/// `HashMap` for a table by id. A `BTreeMap` can use the [key](Id::key), whose order is fixed but has no meaning.
 ///
 /// ```compile_fail
 /// fn older(a: reactor::Id<reactor::Stream>, b: reactor::Id<reactor::Stream>) -> bool {

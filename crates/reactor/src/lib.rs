@@ -105,7 +105,7 @@ pub use self::{
     address::{Address, NotAnAddress, ToAddress},
     clock::Time,
     context::{Context, Rejected},
-    controller::Controller,
+    controller::{Controller, Sender},
     core::Call,
     credentials::Credentials,
     engine::{Datagram, Ecn, Interest, Outbound, Ready, Source},

@@ -122,6 +122,82 @@ fn a_full_queue_gives_the_command_back_and_has_room_again() {
 }
 
 #[test]
+fn a_sender_keeps_the_order_of_its_controller_and_waits_for_room() {
+    for_each_engine(|engine| {
+        let build = |runtime: &mut Runtime| runtime.add(Ledger::default());
+        let reactor = Reactor::spawn_with(move || Ok(engine.with(|limits| limits.commands = 4)), build)
+            .expect("it starts");
+        let controller = reactor.controller();
+        let (numbers, odds) = (controller.sender::<u64>(), controller.sender::<Odd>().clone());
+        let sender = thread::spawn(move || {
+            for n in 0..3_000 {
+                match n % 3 {
+                    0 => numbers.send_timeout(n, LONG).expect("there will be room"),
+                    1 => odds.send_timeout(Odd(n), LONG).expect("there will be room"),
+                    _ => controller.send_timeout(n, LONG).expect("there will be room"),
+                }
+            }
+            controller.sender::<Ask>()
+        });
+        let ask = sender.join().expect("it did not panic");
+        // The queue may still be full.
+        let numbers = loop {
+            match ask.ask(Ask).wait_for(LONG) {
+                Ok(numbers) => break numbers,
+                Err(Unanswered::Gone) => thread::yield_now(),
+                Err(other) => panic!("{other}"),
+            }
+        };
+        assert_eq!(numbers, (0..3_000).collect::<Vec<u64>>());
+    });
+}
+
+#[test]
+fn who_waits_for_room_when_the_runtime_stops_gets_the_command_back() {
+    for_each_engine(|engine| {
+        let mut runtime = engine.with(|limits| limits.commands = 1);
+        let service = runtime.add(Ledger::default()).expect("it starts");
+        let controller = runtime.controller(service);
+        controller.send(1).expect("room");
+        controller.stop(Duration::ZERO);
+        let sender = thread::spawn(move || {
+            // The first may find the room that the loop makes before it stops.
+            (2..).find_map(|n| controller.send_timeout(n, LONG).err())
+        });
+        runtime.run().expect("it stops");
+        let refused = sender.join().expect("it did not panic");
+        assert!(matches!(refused, Some(Refused::Gone(_))), "{refused:?}");
+    });
+}
+
+#[test]
+fn a_sender_keeps_the_runtime_alive_and_goes_to_any_thread() {
+    fn is_shared<T: Clone + Send + Sync + 'static>(_: &T) {}
+    for_each_engine(|engine| {
+        /// Lives in its thread.
+        struct Bound(std::rc::Rc<()>);
+        impl Service for Bound {}
+        impl Receive<u64> for Bound {
+            fn receive(&mut self, _: &mut Context<Self>, _: u64) -> Result {
+                assert_eq!(std::rc::Rc::strong_count(&self.0), 1);
+                Ok(())
+            }
+        }
+        let mut runtime = engine.runtime();
+        let service = runtime.add(Bound(std::rc::Rc::new(()))).expect("it starts");
+        let sender = runtime.controller(service).sender::<u64>();
+        is_shared(&sender);
+        assert!(!runtime.is_over(), "somebody may send");
+        sender.send(1).expect("room");
+        drop(sender.clone());
+        assert!(!runtime.is_over(), "somebody may send");
+        drop(sender);
+        let receipt = runtime.run().and_then(reactor::Receipt::check).expect("it ends by itself");
+        assert_eq!(receipt.services.len(), 1);
+    });
+}
+
+#[test]
 fn at_most_1024_commands_are_taken_in_one_turn() {
     for_each_engine(|engine| {
         for count in [1023, 1024, 1025_u64] {

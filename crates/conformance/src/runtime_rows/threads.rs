@@ -31,6 +31,7 @@ pub(super) const ROWS: &[Row] = &[
     row("G6r", "a flood of commands does not starve streams", &[], command_flood),
     row("G7r", "two runtimes with full queues do not wait for each other", &[], crossed),
     row("G8r", "a runtime lives as long as it has controllers, and rests meanwhile", &[], last_controller),
+    row("G9r", "senders that wait for room get it, and keep their order", &[], waiting_senders),
     row("G10r", "a handler that blocks shows in the lag, and loses nothing", &[], blocking_handler),
 ];
 
@@ -94,12 +95,61 @@ fn send_all(controller: &Controller<Counter>, sender: usize, count: u64) -> Resu
 
 fn four_threads(world: &mut World<'_>) -> Outcome {
     let each = sized(world, 50_000, 5_000) as u64;
-    let mut rig = Rig::new(world)?;
+    let rig = Rig::new(world)?;
+    by_four_threads(rig, each, send_all)
+}
+
+/// Sends so many commands; while the queue is full each of them waits.
+fn send_waiting(controller: &Controller<Counter>, sender: usize, count: u64) -> Result<(), &'static str> {
+    let to = controller.sender();
+    for n in 0..count {
+        let command = Command { sender, n };
+        let sent = if n % 2 == 0 {
+            to.send_timeout(command, 10 * STUCK)
+        } else {
+            controller.send_timeout(command, 10 * STUCK)
+        };
+        sent.map_err(|_| "no room for ever, or the runtime is gone")?;
+    }
+    Ok(())
+}
+
+fn waiting_senders(world: &mut World<'_>) -> Outcome {
+    let each = sized(world, 2_000, 500) as u64;
+    for limit in [1, 2, 100] {
+        let mut rig = Rig::limited(world, |limits| limits.commands = limit)?;
+        let counter = rig.add(Counter::default())?;
+        let controller = rig.runtime.controller(counter);
+        for n in 0..limit as u64 {
+            let sent = controller.send_timeout(Command { sender: 0, n }, STUCK);
+            check!(sent.is_ok(), "{n} of {limit}: {sent:?}");
+        }
+        // Nobody but this thread makes room.
+        match controller.send_timeout(Command { sender: 1, n: 77 }, STUCK) {
+            Err(Refused::WouldDeadlock(back)) => {
+                check!((back.sender, back.n) == (1, 77), "another came back")
+            }
+            other => return Err(format!("in the thread of the loop: {other:?}").into()),
+        }
+        drop(controller);
+        rig.finish()?;
+        let rig = Rig::limited(world, |limits| limits.commands = limit)?;
+        by_four_threads(rig, each, send_waiting)?;
+    }
+    Ok(())
+}
+
+/// Drives the runtime while four threads send so many commands each, in such a way.
+fn by_four_threads(
+    mut rig: Rig,
+    each: u64,
+    send: fn(&Controller<Counter>, usize, u64) -> Result<(), &'static str>,
+) -> Outcome {
     let counter = rig.add(Counter { stops_at: Some(4 * each), ..Counter::default() })?;
     let threads: Vec<_> = (0..4)
         .map(|sender| {
             let controller = rig.runtime.controller(counter);
-            thread::spawn(move || send_all(&controller, sender, each))
+            thread::spawn(move || send(&controller, sender, each))
         })
         .collect();
     // A wait is long: a wake that is lost shows, on a clock that does not jump.

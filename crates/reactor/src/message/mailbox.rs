@@ -14,6 +14,9 @@
 //!   [`Inbox::sleep`] has returned true, and the next senders need not wake. The flag does not depend on who
 //!   waits. With a foreign loop, call `sleep` at the end of each turn, and if it returns false, make the next
 //!   turn run at once.
+//! * A sender that waits for room sets `filled` and waits for `room`. So the loop takes the lock at its next drain,
+//!   and the lock orders the wait after everything the loop has consumed. Therefore no command needs a fence,
+//!   and no such wait is missed.
 //! * A stop is a number beside the commands, which the loop reads without the lock. It does not refuse
 //!   commands. The loop first calls [`Mailbox::close`] and then drains once more, so that each command is
 //!   either executed or refused.
@@ -21,11 +24,12 @@
 //!   panicked.
 
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{Arc, Mutex, lock, thread};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, lock, thread, wait_while_for};
 use std::any::{Any, TypeId};
 use std::collections::VecDeque;
 use std::error::Error;
 use std::task::Waker;
+use std::time::Duration;
 use std::{fmt, mem, ops};
 
 /// Gives back a message that could not be sent, with the reason.
@@ -33,7 +37,7 @@ use std::{fmt, mem, ops};
 /// ```
 /// fn retry_later<M>(refused: reactor::Refused<M>) -> Option<M> {
 ///     match refused {
-///         reactor::Refused::Full(message) => Some(message),
+///         reactor::Refused::Full(message) | reactor::Refused::WouldDeadlock(message) => Some(message),
 ///         reactor::Refused::Gone(_) | reactor::Refused::TooLarge { .. } => None,
 ///     }
 /// }
@@ -44,6 +48,9 @@ pub enum Refused<M> {
     Full(M),
     /// The service ended or the loop stopped. No further message will be accepted.
     Gone(M),
+    /// The queue is at its limit, and waiting would block the very thread that makes room. Only
+    /// [`Controller::send_timeout`](crate::Controller::send_timeout) in the loop's own thread returns this.
+    WouldDeadlock(M),
     /// It needs more than a limit ever allows, so waiting does not help. Only for operations on files.
     TooLarge {
         /// The refused message.
@@ -61,7 +68,10 @@ impl<M> Refused<M> {
     /// Returns the message, whatever the reason was.
     pub fn into_message(self) -> M {
         match self {
-            Refused::Full(message) | Refused::Gone(message) | Refused::TooLarge { message, .. } => message,
+            Refused::Full(message)
+            | Refused::Gone(message)
+            | Refused::WouldDeadlock(message)
+            | Refused::TooLarge { message, .. } => message,
         }
     }
 
@@ -70,6 +80,7 @@ impl<M> Refused<M> {
         match self {
             Refused::Full(message) => Refused::Full(take(message)),
             Refused::Gone(message) => Refused::Gone(take(message)),
+            Refused::WouldDeadlock(message) => Refused::WouldDeadlock(take(message)),
             Refused::TooLarge { message, what, asked, limit } => {
                 Refused::TooLarge { message: take(message), what, asked, limit }
             }
@@ -82,6 +93,7 @@ impl<M> fmt::Debug for Refused<M> {
         match self {
             Refused::Full(_) => f.write_str("Full(..)"),
             Refused::Gone(_) => f.write_str("Gone(..)"),
+            Refused::WouldDeadlock(_) => f.write_str("WouldDeadlock(..)"),
             Refused::TooLarge { asked, limit, .. } => write!(f, "TooLarge({asked} of {limit})"),
         }
     }
@@ -92,6 +104,9 @@ impl<M> fmt::Display for Refused<M> {
         match self {
             Refused::Full(_) => f.write_str("too much waits already"),
             Refused::Gone(_) => f.write_str("the service has ended"),
+            Refused::WouldDeadlock(_) => {
+                f.write_str("too much waits already, and waiting on the loop's own thread would block it")
+            }
             Refused::TooLarge { what, asked, limit, .. } => {
                 write!(f, "it needs {asked}, and the limit is {limit} {what}")
             }
@@ -106,9 +121,11 @@ impl<M> Error for Refused<M> {}
 /// `D` is the loop's means to deliver one command of a lane, in practice a function pointer.
 pub(crate) struct Mailbox<D> {
     shared: Mutex<Shared<D>>,
+    /// Signals that there may be room, or that no room will be needed.
+    room: Condvar,
     /// Whether the next sender has to wake the loop. Set under the lock, but may be cleared without it.
     asleep: AtomicBool,
-    /// Whether commands are queued. Changes only under the lock.
+    /// Whether commands are queued or a sender waits for room. Changes only under the lock.
     filled: AtomicBool,
     grace: AtomicU64,
     controllers: AtomicUsize,
@@ -130,9 +147,11 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
                 taken: 0,
                 walked: 0,
                 ended: Vec::new(),
+                waiting: 0,
                 closed: false,
                 news: false,
             }),
+            room: Condvar::new(),
             asleep: AtomicBool::new(false),
             filled: AtomicBool::new(false),
             grace: AtomicU64::new(NEVER),
@@ -159,7 +178,56 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
         message: M,
         deliver: D,
     ) -> Result<(), Refused<M>> {
-        self.send_within(self.limit, service, message, deliver)
+        self.queue(lock(&self.shared), self.limit, service, message, deliver)
+    }
+
+    /// Queues a command as [`send`](Mailbox::send) does, but waits up to this long while the queue is full.
+    ///
+    /// # Errors
+    /// As for [`send`](Mailbox::send), and at once [`Refused::WouldDeadlock`] in the loop's own thread.
+    pub(crate) fn send_timeout<M: Send + 'static>(
+        &self,
+        up_to: Duration,
+        service: u16,
+        message: M,
+        deliver: D,
+    ) -> Result<(), Refused<M>> {
+        let mut shared = lock(&self.shared);
+        let must_wait = |shared: &Shared<D>| !shared.refuses(service) && self.is_full(shared);
+        // With a limit of 0 there is never room.
+        if self.limit > 0 && !up_to.is_zero() && must_wait(&shared) {
+            if thread::current().id() == self.loop_thread {
+                return Err(Refused::WouldDeadlock(message));
+            }
+            shared.waiting += 1;
+            shared = wait_while_for(&self.room, shared, up_to, |shared| {
+                let waits = must_wait(shared);
+                if waits {
+                    self.filled.store(true, Ordering::Release);
+                }
+                waits
+            });
+            shared.waiting -= 1;
+        }
+        self.queue(shared, self.limit, service, message, deliver)
+    }
+
+    /// Returns whether the limit is reached, as far as the holder of the lock knows.
+    fn is_full(&self, shared: &Shared<D>) -> bool {
+        shared.taken.wrapping_sub(self.walked.0.load(Ordering::Acquire)) >= self.limit
+    }
+
+    /// Counts the senders that wait for room.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn waiting(&self) -> usize {
+        lock(&self.shared).waiting
+    }
+
+    /// Wakes the senders that wait for room, so that they look again. The caller holds the lock.
+    fn tell_waiting(&self, shared: &Shared<D>) {
+        if shared.waiting > 0 {
+            self.room.notify_all();
+        }
     }
 
     /// Queues a command for which another limit has reserved room: the result of a job, because the number of
@@ -173,18 +241,18 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
         message: M,
         deliver: D,
     ) -> Result<(), Refused<M>> {
-        self.send_within(usize::MAX, service, message, deliver)
+        self.queue(lock(&self.shared), usize::MAX, service, message, deliver)
     }
 
-    fn send_within<M: Send + 'static>(
+    fn queue<M: Send + 'static>(
         &self,
+        mut shared: MutexGuard<'_, Shared<D>>,
         limit: usize,
         service: u16,
         message: M,
         deliver: D,
     ) -> Result<(), Refused<M>> {
-        let mut shared = lock(&self.shared);
-        if shared.closed || shared.has_ended(service) {
+        if shared.refuses(service) {
             return Err(Refused::Gone(message));
         }
         if shared.taken.wrapping_sub(shared.walked) >= limit {
@@ -209,7 +277,9 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
 
     /// Refuses every later command. Queued commands stay, and the loop still executes them.
     pub(crate) fn close(&self) {
-        lock(&self.shared).closed = true;
+        let mut shared = lock(&self.shared);
+        shared.closed = true;
+        self.tell_waiting(&shared);
     }
 
     /// Asks the loop to stop, and wakes it. The grace is in nanoseconds, counted from when the loop sees the
@@ -288,6 +358,7 @@ impl<D: Copy + Send + 'static> Inbox<D> {
             let mut shared = lock(&self.mailbox.shared);
             mem::swap(&mut shared.commands, &mut self.commands);
             self.mailbox.filled.store(false, Ordering::Release);
+            self.mailbox.tell_waiting(&shared);
         }
         self.commands.order.len()
     }
@@ -303,7 +374,8 @@ impl<D: Copy + Send + 'static> Inbox<D> {
         Some((lane.service, lane.queue.as_mut(), lane.deliver))
     }
 
-    /// Returns whether no command is queued, neither here nor in the mailbox, without taking the lock.
+    /// Returns whether no command is queued, neither here nor in the mailbox, and no sender waits for room.
+    /// Does not take the lock.
     ///
     /// It may miss a command whose `send` has not returned yet. Only [`Inbox::sleep`] decides whether to
     /// wait.
@@ -313,16 +385,17 @@ impl<D: Copy + Send + 'static> Inbox<D> {
 
     /// Announces that the loop is about to wait. If this returns false, the loop must not wait.
     ///
-    /// False means that commands are left here or in the mailbox, or that an announcement came since the last
-    /// call, while the loop was awake: a stop, or the drop of the last [`Outside`] or [`Held`]. True means
-    /// that any of these wakes the loop from now on, once.
+    /// False means that commands are left here or in the mailbox, that a sender waits for room, or that an
+    /// announcement came since the last call, while the loop was awake: a stop, or the drop of the last
+    /// [`Outside`] or [`Held`]. True means that any of these wakes the loop from now on, once.
     pub(crate) fn sleep(&self) -> bool {
         if !self.is_empty() {
             return false;
         }
         let mut shared = lock(&self.mailbox.shared);
         let news = mem::take(&mut shared.news);
-        let asleep = shared.commands.order.is_empty() && !news;
+        // Read again, because only under the lock is it certain that no sender has begun to wait for room.
+        let asleep = !self.mailbox.filled.load(Ordering::Relaxed) && !news;
         self.mailbox.asleep.store(asleep, Ordering::Relaxed);
         asleep
     }
@@ -344,6 +417,7 @@ impl<D: Copy + Send + 'static> Inbox<D> {
         let (there, untaken) = shared.commands.remove(service);
         shared.taken = shared.taken.wrapping_sub(untaken);
         self.mailbox.filled.store(!shared.commands.order.is_empty(), Ordering::Release);
+        self.mailbox.tell_waiting(&shared);
         // Not under the lock, because dropping a command may run any code, which may even send.
         drop(shared);
         drop((here, there));
@@ -363,6 +437,7 @@ impl<D: Copy + Send + 'static> Drop for Inbox<D> {
         shared.closed = true;
         let left = mem::replace(&mut shared.commands, Commands::new());
         self.mailbox.filled.store(false, Ordering::Release);
+        self.mailbox.tell_waiting(&shared);
         drop(shared);
         drop(left);
     }
@@ -434,12 +509,19 @@ struct Shared<D> {
     walked: usize,
     /// One bit for each service that has ended.
     ended: Vec<u64>,
+    /// How many senders wait for room.
+    waiting: usize,
     closed: bool,
     /// An event other than a command came while the loop was awake.
     news: bool,
 }
 
 impl<D> Shared<D> {
+    /// Whether no command for this service will be taken any more.
+    fn refuses(&self, service: u16) -> bool {
+        self.closed || self.has_ended(service)
+    }
+
     fn has_ended(&self, service: u16) -> bool {
         self.ended.get(usize::from(service / 64)).is_some_and(|bits| bits & (1 << (service % 64)) != 0)
     }

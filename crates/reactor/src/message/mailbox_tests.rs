@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Wake, Waker};
 use std::thread;
+use std::time::Duration;
 
 /// Moves the front of the queue to the log.
 type Deliver = fn(&mut dyn Any, &mut Vec<u64>);
@@ -97,6 +98,93 @@ fn the_limit_counts_both_sides_and_gives_the_message_back() {
             assert_eq!(mailbox.send(0, 79_u64, take::<u64>).unwrap_err().into_message(), 79);
         }
     }
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn wait_for_a_sender(mailbox: &Mailbox<Deliver>) {
+    while mailbox.waiting() == 0 {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn who_waits_for_room_gets_it_after_a_walk() {
+    for limit in [1, 5] {
+        let (mailbox, mut inbox, _) = mailbox(limit);
+        for number in 0..limit as u64 {
+            mailbox.send_timeout(LONG, 0, number, take::<u64>).expect("below the limit");
+        }
+        let waits = mailbox.clone();
+        let sender = thread::spawn(move || waits.send_timeout(LONG, 0, 77_u64, take::<u64>));
+        wait_for_a_sender(&mailbox);
+        let mut got = Vec::new();
+        while got.len() <= limit {
+            got.extend(walk(&mut inbox, 1).into_iter().map(|(_, number)| number));
+        }
+        sender.join().expect("it does not panic").expect("it got room");
+        assert_eq!(got, (0..limit as u64).chain([77]).collect::<Vec<_>>());
+        assert!(inbox.is_empty() && inbox.sleep(), "nobody waits any more");
+    }
+}
+
+#[test]
+fn the_loops_own_thread_never_waits_for_room() {
+    let (mailbox, _inbox, _) = mailbox(1);
+    mailbox.send_timeout(LONG, 0, 1_u8, take::<u8>).expect("room needs no wait");
+    let refused = mailbox.send_timeout(LONG, 0, 2_u8, take::<u8>);
+    assert!(matches!(refused, Err(Refused::WouldDeadlock(2))), "{refused:?}");
+    let refused = mailbox.send_timeout(Duration::ZERO, 0, 3_u8, take::<u8>);
+    assert!(matches!(refused, Err(Refused::Full(3))), "{refused:?}");
+}
+
+#[test]
+fn a_wait_for_room_ends_with_its_time_and_where_there_is_never_room_at_once() {
+    for (limit, up_to) in [(0, LONG), (1, Duration::ZERO), (1, Duration::from_millis(1))] {
+        let (mailbox, mut inbox, _) = mailbox(limit);
+        for number in 0..limit as u64 {
+            mailbox.send(0, number, take::<u64>).expect("below the limit");
+        }
+        let sender = thread::spawn(move || mailbox.send_timeout(up_to, 0, 77_u64, take::<u64>));
+        let refused = sender.join().expect("it does not panic");
+        assert!(matches!(refused, Err(Refused::Full(77))), "limit {limit}, {up_to:?}: {refused:?}");
+        walk(&mut inbox, 8);
+        walk(&mut inbox, 8);
+        assert!(inbox.sleep(), "nobody waits any more");
+    }
+}
+
+#[test]
+fn who_waits_for_room_learns_that_there_will_be_none() {
+    type End = fn(&Mailbox<Deliver>, &mut Option<Inbox<Deliver>>);
+    let ends: [End; 3] = [
+        |mailbox, _| mailbox.close(),
+        |_, inbox| assert_eq!(inbox.as_mut().expect("it is there").end_service(7), 1),
+        |_, inbox| *inbox = None,
+    ];
+    for end in ends {
+        let (mailbox, inbox, _) = mailbox(1);
+        let mut inbox = Some(inbox);
+        mailbox.send(7, 1_u8, take::<u8>).expect("there is room");
+        let waits = mailbox.clone();
+        let sender = thread::spawn(move || waits.send_timeout(LONG, 7, 2_u8, take::<u8>));
+        wait_for_a_sender(&mailbox);
+        end(&mailbox, &mut inbox);
+        let refused = sender.join().expect("it does not panic");
+        assert!(matches!(refused, Err(Refused::Gone(2))), "{refused:?}");
+    }
+}
+
+#[test]
+fn the_end_of_one_service_makes_room_for_who_waits_for_another() {
+    let (mailbox, mut inbox, _) = mailbox(1);
+    mailbox.send(7, 1_u8, take::<u8>).expect("there is room");
+    let waits = mailbox.clone();
+    let sender = thread::spawn(move || waits.send_timeout(LONG, 3, 2_u8, take::<u8>));
+    wait_for_a_sender(&mailbox);
+    assert_eq!(inbox.end_service(7), 1);
+    sender.join().expect("it does not panic").expect("it got room");
+    assert_eq!(walk(&mut inbox, 8), [(3, 2)]);
 }
 
 #[test]
@@ -268,6 +356,10 @@ fn four_threads_lose_no_wake_and_keep_their_orders() {
         let outside = Outside::new(&mailbox);
         thread::spawn(move || {
             for number in 0..EACH {
+                if service == 3 {
+                    outside.send_timeout(LONG, service, number, take::<u64>).expect("there will be room");
+                    continue;
+                }
                 while outside.send(service, number, take::<u64>).is_err() {
                     thread::yield_now();
                 }

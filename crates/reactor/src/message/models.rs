@@ -151,6 +151,45 @@ fn a_full_mailbox_has_room_once_the_loop_walked() {
 }
 
 #[test]
+fn two_that_wait_for_room_are_never_forgotten() {
+    bounded(2, || {
+        let mut looping = Loop::new(1);
+        let senders = [1_u32, 2].map(|number| {
+            let mailbox = looping.mailbox();
+            thread::spawn(move || {
+                mailbox.send_timeout(Duration::MAX, 0, number, take::<u32>).expect("there will be room")
+            })
+        });
+        while looping.log.len() < 2 {
+            looping.take();
+            if looping.log.len() < 2 {
+                looping.sleep();
+            }
+        }
+        senders.into_iter().for_each(|sender| sender.join().expect("a sender does not panic"));
+        looping.log.sort_unstable();
+        assert_eq!(looping.log, [1, 2]);
+    });
+}
+
+#[test]
+fn who_waits_for_room_while_the_loop_ends_gets_the_command_back() {
+    loom::model(|| {
+        let mut looping = Loop::new(1);
+        let mailbox = looping.mailbox();
+        mailbox.send(0, 1_u32, take::<u32>).expect("there is room");
+        let sender =
+            thread::spawn(move || mailbox.send_timeout(Duration::MAX, 0, 2_u32, take::<u32>).is_ok());
+        looping.mailbox().close();
+        while !looping.inbox.is_empty() {
+            looping.take();
+        }
+        let sent = sender.join().expect("a sender does not panic");
+        assert_eq!(looping.log.len(), 1 + usize::from(sent));
+    });
+}
+
+#[test]
 fn each_command_that_races_a_stop_is_executed_or_refused() {
     bounded(3, || {
         let mut looping = Loop::new(2);
