@@ -179,6 +179,10 @@ impl<T: Tamper> Engine for Tampered<T> {
         self.inner.give_batch(batch);
     }
 
+    fn set_longest(&mut self, key: Key, bytes: usize) {
+        self.inner.set_longest(key, bytes);
+    }
+
     fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
         self.may_fail()?;
         self.inner.set_member(key, group, member)

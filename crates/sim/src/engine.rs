@@ -302,6 +302,14 @@ impl Engine for SimEngine {
         self.state.borrow_mut().send_datagrams(*number, queue)
     }
 
+    fn set_longest(&mut self, key: Key, bytes: usize) {
+        self.calls += 1;
+        let Some(Held::Socket(number, _)) = self.held(key) else { return };
+        if let Some(socket) = self.state.borrow_mut().socket(*number) {
+            socket.longest = bytes;
+        }
+    }
+
     fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
         self.calls += 1;
         let Some(Held::Socket(number, _)) = self.held(key) else { return Err(ErrorKind::NotFound.into()) };

@@ -44,6 +44,9 @@ pub(crate) struct Socket {
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     buffer_bytes: usize,
+    /// How long a datagram it receives whole, and how long a one to a Unix socket it sends.
+    pub(crate) longest: usize,
+    unix_length_max: usize,
     /// Counts what was sent; the latest of what arrived, by its sender's count.
     pub(crate) sent: u64,
     latest: u64,
@@ -63,9 +66,10 @@ impl Socket {
         has_input || !self.reports.is_empty() || self.has_room || self.detaching
     }
 
-    /// Whether it has room for so many bytes.
+    /// Whether it has room for so many bytes: one datagram always has, however long it is.
     pub(crate) fn has_place(&self, bytes: usize) -> bool {
-        self.waiting_bytes + bytes <= self.buffer_bytes && self.waiting.len() < WAITING_MAX
+        let is_within = self.waiting_bytes + bytes <= self.buffer_bytes && self.waiting.len() < WAITING_MAX;
+        is_within || self.waiting.is_empty()
     }
 }
 
@@ -102,6 +106,11 @@ impl State {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             buffer_bytes: options.receive_buffer.unwrap_or(BUFFER_BYTES),
+            longest: RECEIVE_MAX,
+            // As Linux does: twice as much, and a little of it is the kernel's.
+            unix_length_max: options
+                .send_buffer
+                .map_or(UNIX_LENGTH_MAX, |bytes| (2 * bytes).saturating_sub(32)),
             sent: 0,
             latest: 0,
         }));
@@ -215,7 +224,7 @@ impl State {
             let socket = self.socket(number)?;
             let Some(Waiting { from, to, ecn, bytes }) = socket.waiting.pop_front() else { break };
             socket.waiting_bytes -= bytes.len();
-            let given = &bytes[..bytes.len().min(RECEIVE_MAX)];
+            let given = &bytes[..bytes.len().min(socket.longest)];
             batch.put(given, &from, to, ecn, given.len() < bytes.len());
             self.datagrams.cut += u64::from(given.len() < bytes.len());
             self.datagrams.received += 1;
@@ -259,6 +268,7 @@ impl State {
     pub(crate) fn detach_socket(&mut self, number: u32) {
         if let Some(socket) = self.socket(number) {
             (socket.wants, socket.late, socket.detaching) = (false, false, true);
+            socket.longest = RECEIVE_MAX;
             self.look_at_socket(number);
         }
     }
@@ -290,7 +300,7 @@ impl State {
             let Some(socket) = self.socket(number) else { return taken };
             let to = front.to.cloned().or_else(|| socket.peer.clone());
             let is_unix = !matches!(to, Some(Address::Ip(_)));
-            let length_max = if is_unix { UNIX_LENGTH_MAX } else { LENGTH_MAX };
+            let length_max = if is_unix { socket.unix_length_max } else { LENGTH_MAX };
             let sent = match to {
                 _ if front.bytes.len() > length_max => Err(error::MESSAGE_SIZE),
                 None => Err(error::NO_DESTINATION),
@@ -344,5 +354,5 @@ const WAITING_MAX: usize = 1024;
 const REPORTS_MAX: usize = 64;
 /// How many datagrams come in one batch.
 const BATCH_MAX: usize = 64;
-/// How long a datagram is received whole.
+/// How long a datagram is received whole without being asked to.
 const RECEIVE_MAX: usize = 64 << 10;

@@ -26,6 +26,10 @@ pub(super) struct Socket {
     arrived_bytes: usize,
     /// What is to be told of those it sent: to whom, and why they did not get there.
     reports: VecDeque<(Option<Address>, io::Error)>,
+    /// How long a datagram it receives whole.
+    longest: usize,
+    /// How long a one to a Unix socket it sends.
+    unix_length_max: usize,
     /// A send left some; for whose room it waits, if that is known.
     waits: Option<Option<u64>>,
 }
@@ -67,6 +71,11 @@ impl State {
             arrived: VecDeque::new(),
             arrived_bytes: 0,
             reports: VecDeque::new(),
+            longest: RECEIVE_MAX,
+            // As Linux does: twice as much, and a little of it is the kernel's.
+            unix_length_max: options
+                .send_buffer
+                .map_or(UNIX_LENGTH_MAX, |bytes| (2 * bytes).saturating_sub(32)),
             waits: None,
         };
         self.sockets.insert(number, socket);
@@ -114,7 +123,7 @@ impl State {
         let to = item.to.or(sender.peer.as_ref()).cloned();
         let to = to.ok_or_else(fault::no_destination)?;
         let ip = to.ip().map(|ip| ip.ip());
-        if item.bytes.len() > if ip.is_some() { LENGTH_MAX } else { UNIX_LENGTH_MAX } {
+        if item.bytes.len() > if ip.is_some() { LENGTH_MAX } else { sender.unix_length_max } {
             return Err(fault::too_long());
         }
         let from = match &sender.address {
@@ -188,6 +197,13 @@ impl State {
         has_room
     }
 
+    /// Has a socket receive datagrams of so many bytes whole.
+    pub(super) fn set_longest(&mut self, number: u64, bytes: usize) {
+        if let Some(socket) = self.sockets.get_mut(&number) {
+            socket.longest = bytes;
+        }
+    }
+
     /// Enters a group, or leaves it.
     pub(super) fn set_member(&mut self, number: u64, group: &Group, member: bool) -> io::Result<()> {
         let socket = self.sockets.get_mut(&number).ok_or(ErrorKind::NotFound)?;
@@ -215,7 +231,7 @@ impl State {
         for _ in 0..most {
             let Some(Letter { from, to, ecn, bytes }) = socket.arrived.pop_front() else { break };
             socket.arrived_bytes -= bytes.len();
-            let given = &bytes[..bytes.len().min(RECEIVE_MAX)];
+            let given = &bytes[..bytes.len().min(socket.longest)];
             batch.put(given, &from, to, ecn, given.len() < bytes.len());
         }
         (!batch.is_empty()).then_some(batch)
@@ -257,5 +273,5 @@ const ARRIVED_BYTES_MAX: usize = 256 << 10;
 /// What UDP over IPv4 carries (RFC 768), and what a Unix socket takes.
 const LENGTH_MAX: usize = 65_507;
 const UNIX_LENGTH_MAX: usize = 128 << 10;
-/// How long a datagram is received whole.
-const RECEIVE_MAX: usize = 64 << 10;
+/// How long a datagram is received whole without being asked to.
+pub(super) const RECEIVE_MAX: usize = 64 << 10;

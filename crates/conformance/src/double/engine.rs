@@ -19,7 +19,7 @@ use reactor::{
 use sim::Chance;
 
 use super::{
-    datagrams::TAKEN_MAX,
+    datagrams::{RECEIVE_MAX, TAKEN_MAX},
     fault,
     network::Network,
     rest::{Bell, Counters, Driven, Rest},
@@ -318,6 +318,12 @@ impl Engine for Double {
         self.network.shared.change(|state| state.send_datagrams(attached.number, queue, most))
     }
 
+    fn set_longest(&mut self, key: Key, bytes: usize) {
+        self.touch();
+        let Some(attached) = self.attached.get(&key) else { return };
+        self.network.shared.change(|state| state.set_longest(attached.number, bytes));
+    }
+
     fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
         self.calls += 1;
         let attached = self.attached.get(&key).ok_or(ErrorKind::NotFound)?;
@@ -331,6 +337,9 @@ impl Engine for Double {
         };
         if self.attached.contains_key(&key) {
             return Err(Refused { transport, error: fault::error(ErrorKind::AlreadyExists) });
+        }
+        if role == Role::Datagrams {
+            self.network.shared.change(|state| state.set_longest(number, RECEIVE_MAX));
         }
         let attached = Attached {
             transport,

@@ -26,6 +26,8 @@ pub(super) const ROWS: &[Row] = &[
     row("C9r3", "a full queue drops the oldest, if that is asked for", DATAGRAMS, drops),
     row("C9r4", "what a paused socket keeps is bounded", DATAGRAMS, keeps),
     row("C9r5", "what waits to leave counts against the runtime's budget", DATAGRAMS, budget),
+    row("C9r6", "a datagram is received whole up to a length that the service sets", UNIX, longest),
+    row("C9r7", "a datagram leaves a Unix socket up to the length of its send buffer", UNIX, send_buffer),
     row("D12r2", "a refused datagram is told with its address, and the socket lives", DATAGRAMS, refused),
 ];
 
@@ -42,13 +44,15 @@ type Act = Box<dyn FnMut(&mut Context<'_, Post>, Id<Datagrams>, &Said) -> Result
 /// Notes, and acts.
 struct Post {
     said: Vec<Said>,
+    /// Whether the last one that was received was truncated.
+    is_cut: bool,
     closed: Vec<(Id<Datagrams>, Option<Datagrams>, Closed)>,
     act: Act,
 }
 
 impl Post {
     fn quiet() -> Post {
-        Post { said: Vec::new(), closed: Vec::new(), act: Box::new(|_, _, _| Ok(())) }
+        Post { said: Vec::new(), is_cut: false, closed: Vec::new(), act: Box::new(|_, _, _| Ok(())) }
     }
 
     /// The bytes of all datagrams.
@@ -66,7 +70,10 @@ impl Service for Post {}
 impl Handle<Datagrams> for Post {
     fn handle(&mut self, cx: &mut Context<'_, Self>, id: Id<Datagrams>, event: DatagramEvent<'_>) -> Result {
         let said = match event {
-            DatagramEvent::Received(datagram) => Said::Got(datagram.from.clone(), datagram.bytes.to_vec()),
+            DatagramEvent::Received(datagram) => {
+                self.is_cut = datagram.truncated;
+                Said::Got(datagram.from.clone(), datagram.bytes.to_vec())
+            }
             DatagramEvent::Undelivered { to, error } => Said::Undelivered(to, error.kind()),
             DatagramEvent::Drained => Said::Drained,
         };
@@ -278,6 +285,76 @@ fn too_long(world: &mut World<'_>) -> Outcome {
     two.rig.finish()
 }
 
+/// Two Unix sockets: one receives datagrams as long as that, and the other one is connected to it.
+fn unix(world: &mut World<'_>, longest: usize, send_buffer: Option<usize>) -> std::result::Result<Two, Stop> {
+    let mut rig = Rig::new(world)?;
+    let (one, other) = (rig.add(Post::quiet())?, rig.add(Post::quiet())?);
+    let name = format!("reactor-conformance-{}-{longest}", std::process::id());
+    let other_address = Address::Abstract(name.into_bytes());
+    let options = DatagramOptions { longest, ..DatagramOptions::DEFAULT };
+    let to = other_address.clone();
+    let at_other = rig.with(other, |_, cx| cx.bind(to, Datagrams::new().options(options)))?;
+    let mut options = BindOptions::default();
+    (options.peer, options.send_buffer) = (Some(other_address.clone()), send_buffer);
+    let at_one = rig.with(one, |_, cx| cx.bind_with(Address::Unnamed, &options, Datagrams::new()))?;
+    Ok(Two { rig, one, other, at_one, at_other, one_address: Address::Unnamed, other_address })
+}
+
+/// Sends one of this length; what arrives of it, and whether it is truncated.
+fn pass(two: &mut Two, bytes: &[u8]) -> std::result::Result<(Vec<u8>, bool), Stop> {
+    let (before, id) = (two.got().len(), two.at_one);
+    two.rig.with(two.one, |_, cx| cx.send(id, Outbound::new(bytes)));
+    two.until_got(before + 1)?;
+    let got = two.got().last().map(|got| got.to_vec()).unwrap_or_default();
+    Ok((got, two.rig.get(two.other).is_cut))
+}
+
+fn longest(world: &mut World<'_>) -> Outcome {
+    const USUAL: usize = 64 << 10;
+    for (set, limit) in [(USUAL, USUAL), (1, USUAL), (USUAL + 1, USUAL + 1), (100_000, 100_000)] {
+        let mut two = unix(world, set, None)?;
+        for length in [limit - 1, limit, limit + 1] {
+            let sent = pattern(length);
+            let (got, is_cut) = pass(&mut two, &sent)?;
+            check!(
+                got == sent[..length.min(limit)] && is_cut == (length > limit),
+                "{length} bytes with {set}: {} arrived, truncated: {is_cut}",
+                got.len()
+            );
+        }
+        // It is the service's setting, and goes along with its socket.
+        let (other, id) = (two.other, two.at_other);
+        two.rig.with(other, |_, cx| cx.release(id))?;
+        two.rig.until("it is released", |rig| !rig.get(other).closed.is_empty())?;
+        let (_, datagrams, _) = two.rig.get_mut(other).closed.remove(0);
+        let Some(again) = datagrams else { return Err(Stop::Failed("it came without itself".to_owned())) };
+        two.rig.with(other, |_, cx| cx.add(again).map(drop).map_err(|refused| refused.error))?;
+        let (got, is_cut) = pass(&mut two, &pattern(limit + 1))?;
+        check!(got.len() == limit && is_cut, "added again with {set}: {} arrived", got.len());
+        two.rig.finish()?;
+    }
+    Ok(())
+}
+
+fn send_buffer(world: &mut World<'_>) -> Outcome {
+    let mut two = unix(world, usize::MAX, Some(60_000))?;
+    // Linux takes twice as much as it is told, and keeps a little of it for itself.
+    let limit = 2 * 60_000 - 32;
+    for length in [limit - 1, limit] {
+        let sent = pattern(length);
+        let (got, is_cut) = pass(&mut two, &sent)?;
+        check!(got == sent && !is_cut, "{length} bytes: {} arrived, truncated: {is_cut}", got.len());
+    }
+    let (one, id, long) = (two.one, two.at_one, pattern(limit + 1));
+    two.rig.with(one, |_, cx| cx.send(id, Outbound::new(&long)));
+    two.rig.until("it is told", |rig| !rig.get(one).said.is_empty())?;
+    let said = &two.rig.get(one).said;
+    check!(matches!(said[..], [Said::Undelivered(None, _)]), "{said:?}");
+    let (got, _) = pass(&mut two, b"the socket lives")?;
+    check!(got == b"the socket lives", "{got:?}");
+    two.rig.finish()
+}
+
 fn refuses(world: &mut World<'_>) -> Outcome {
     use Flow::{Full, High, Queued};
     // By their number, and by their bytes.
@@ -419,5 +496,6 @@ fn refused(world: &mut World<'_>) -> Outcome {
 }
 
 const DATAGRAMS: &[Need] = &[Need::Datagrams];
+const UNIX: &[Need] = &[Need::Datagrams, Need::Linux];
 /// What UDP over IPv4 carries (RFC 768).
 const LENGTH_MAX: usize = 65_507;

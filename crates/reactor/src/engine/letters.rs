@@ -1,10 +1,11 @@
 //! Datagrams by calls: what an engine that waits for readiness does with a socket that is ready.
 
-use std::{cell::Cell, io};
+use std::{cell::Cell, collections::HashMap, io};
 
-use super::{Batch, DatagramQueue};
+use super::{Batch, DATAGRAM_MAX, DatagramQueue};
 use crate::{
     address::Address,
+    id::Key,
     sys::{
         self,
         datagram::{Facts, PACKETS_MAX, is_report},
@@ -17,9 +18,27 @@ pub(crate) struct Batches {
     free: Vec<Batch>,
     /// Without memory of their own.
     shells: Vec<Batch>,
+    /// The sockets that receive longer datagrams than usual, and how long ones.
+    longest: HashMap<Key, usize>,
 }
 
 impl Batches {
+    /// Has a socket receive datagrams of so many bytes whole.
+    pub(crate) fn set_longest(&mut self, key: Key, bytes: usize) {
+        self.longest.insert(key, bytes.clamp(USUAL_BYTES, DATAGRAM_MAX));
+    }
+
+    /// Forgets a socket.
+    pub(crate) fn forget(&mut self, key: Key) {
+        if !self.longest.is_empty() {
+            self.longest.remove(&key);
+        }
+    }
+
+    fn longest(&self, key: Key) -> usize {
+        if self.longest.is_empty() { USUAL_BYTES } else { *self.longest.get(&key).unwrap_or(&USUAL_BYTES) }
+    }
+
     fn take(&mut self) -> Batch {
         self.free.pop().unwrap_or_else(|| Batch::with_room(BATCH_BYTES))
     }
@@ -51,10 +70,14 @@ pub(crate) enum Arrival {
 }
 
 /// Receives once.
-pub(crate) fn receive(socket: sys::Borrowed<'_>, batches: &mut Batches, calls: &Cell<u64>) -> Arrival {
-    let mut batch = batches.take();
+pub(crate) fn receive(
+    (key, socket): (Key, sys::Borrowed<'_>),
+    batches: &mut Batches,
+    calls: &Cell<u64>,
+) -> Arrival {
+    let (mut batch, longest) = (batches.take(), batches.longest(key));
     count(calls);
-    let error = match sys::datagram::receive(socket, &mut batch) {
+    let error = match sys::datagram::receive(socket, &mut batch, longest) {
         Ok(has_more) if !batch.is_empty() => return Arrival::Got(batch, has_more),
         Ok(_) => return Arrival::Nothing,
         Err(error) => error,
@@ -149,8 +172,11 @@ fn count(calls: &Cell<u64>) {
     calls.set(calls.get() + 1);
 }
 
-/// The memory of a batch: every datagram of UDP is received whole, and 64 KiB of a longer one of Unix. The
-/// system gives no memory to what was never written to.
-const BATCH_BYTES: usize = PACKETS_MAX * (64 << 10);
+/// The memory of a batch: as many packets of the usual length as one call receives, or fewer longer ones. The system gives
+/// no memory to what was never written to.
+const BATCH_BYTES: usize = PACKETS_MAX * USUAL_BYTES;
+/// How long a datagram is received whole without being asked to: every one of UDP.
+const USUAL_BYTES: usize = 64 << 10;
+const _: () = assert!(DATAGRAM_MAX <= BATCH_BYTES, "one of the longest fits");
 /// How many batches are kept for the next receives; a runtime holds one at a time.
 const BATCHES_MAX: usize = 2;

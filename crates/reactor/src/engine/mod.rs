@@ -102,6 +102,9 @@ pub use self::{
     datagram::{Datagram, DatagramQueue, Ecn, Outbound},
     interest::{Interest, Ready},
 };
+/// The longest datagram that a socket receives whole, in bytes: see [`Engine::set_longest`].
+pub const DATAGRAM_MAX: usize = 2 << 20;
+
 pub(crate) use self::{
     batch::{Kept, Packet},
     source::Identity,
@@ -416,6 +419,12 @@ pub trait Engine {
     fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
         let _ = (key, queue);
         0
+    }
+
+    /// Sets how long a datagram is that a socket receives whole. Called right after the socket was attached, and only for
+    /// more than the usual 64 KiB; at most [`DATAGRAM_MAX`].
+    fn set_longest(&mut self, key: Key, bytes: usize) {
+        let _ = (key, bytes);
     }
 
     /// Takes a batch's memory back.

@@ -48,7 +48,7 @@ impl<P: Poll> Calls<P> {
         if !(entry.has(READING) && entry.has(READABLE)) || entry.has(ENDED) {
             return None;
         }
-        match letters::receive(sys::borrow(entry.owned()?), batches, calls) {
+        match letters::receive((key, sys::borrow(entry.owned()?)), batches, calls) {
             letters::Arrival::Got(batch, has_more) => {
                 entry.set(READABLE, has_more);
                 if has_more {

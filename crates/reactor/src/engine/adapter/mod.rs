@@ -396,6 +396,10 @@ impl<P: Poll> Engine for Calls<P> {
         self.batches.give(batch);
     }
 
+    fn set_longest(&mut self, key: Key, bytes: usize) {
+        self.batches.set_longest(key, bytes);
+    }
+
     fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
         self.birthplace.check()?;
         sys::datagram::set_member(self.called(key)?, group, member)
@@ -407,12 +411,14 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn detach(&mut self, key: Key) {
+        self.batches.forget(key);
         if self.birthplace.is_here() {
             self.give_out(key);
         }
     }
 
     fn close(&mut self, key: Key, how: Ending) {
+        self.batches.forget(key);
         if !self.birthplace.is_here() {
             // Its descriptor is closed, and nothing else.
             return drop(self.table.remove(key));

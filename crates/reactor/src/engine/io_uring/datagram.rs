@@ -6,7 +6,7 @@ use super::{
     IoUring,
     mail::Mail,
     operation::{Kind, Tag},
-    table::{Entry, IS_UNIX, Input, Output, STARVED, TOGETHER},
+    table::{CALLED_INPUT, Entry, IS_UNIX, Input, Output, STARVED, TOGETHER},
 };
 use crate::{
     engine::{DatagramQueue, Event, held::Part, letters},
@@ -33,6 +33,13 @@ impl IoUring {
         }
     }
 
+    /// Has a socket receive longer datagrams than the shared buffers have room for: by calls.
+    pub(super) fn receive_long(&mut self, key: Key, bytes: usize) {
+        let Some(entry) = self.table.find(key).and_then(|index| self.table.get_mut(index)) else { return };
+        entry.set(CALLED_INPUT, true);
+        self.batches.set_longest(key, bytes);
+    }
+
     /// Tells of reports, if some were announced, and receives one batch.
     pub(super) fn call_receive_batch(&mut self, index: u32, has_reports: bool) -> Option<Event> {
         let IoUring { table, batches, calls, told, .. } = self;
@@ -42,7 +49,7 @@ impl IoUring {
         if has_reports {
             tell_reports(key, socket, calls, told);
         }
-        let event = match letters::receive(socket, batches, calls) {
+        let event = match letters::receive((key, socket), batches, calls) {
             letters::Arrival::Got(batch, _) => Some(Event::Datagrams(batch)),
             letters::Arrival::Nothing => None,
             letters::Arrival::Undelivered(to, error) => Some(Event::Undelivered(to, error)),

@@ -27,6 +27,7 @@ use crate::{
 
 impl IoUring {
     pub(super) fn close_key(&mut self, key: Key, how: Ending) {
+        self.batches.forget(key);
         let is_reset = forget_told(&mut self.told, key, how == Ending::Reset);
         let Some(index) = self.table.find(key) else { return };
         let Some(entry) = self.table.get_mut(index) else { return };
@@ -59,6 +60,7 @@ impl IoUring {
     }
 
     pub(super) fn detach_key(&mut self, key: Key) {
+        self.batches.forget(key);
         let Some(index) = self.table.find(key) else { return };
         let Some(entry) = self.table.get_mut(index).filter(|entry| entry.owned().is_some()) else { return };
         entry.set(DETACHING, true);

@@ -401,6 +401,10 @@ impl Engine for IoUring {
         self.batches.give(batch);
     }
 
+    fn set_longest(&mut self, key: Key, bytes: usize) {
+        self.receive_long(key, bytes);
+    }
+
     fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
         self.birthplace.check()?;
         sys::datagram::set_member(self.called(key)?, group, member)

@@ -33,7 +33,8 @@ pub struct IoUringOptions {
     /// are not used in [pieces](Operations::pieces); 4,096, at least one.
     pub buffer_bytes: usize,
     /// Buffers for datagrams, of 64 KiB and a little each; 32. Rounded up to a power of two, at most 4,096. They are
-    /// made with the first socket for datagrams; with 0 each batch is waited for and received by a call.
+    /// made with the first socket for datagrams; with 0 each batch is waited for and received by a call, as it is for a socket
+    /// that receives longer datagrams.
     pub datagram_buffers: u16,
     /// Which operations are left to the kernel; all by default.
     pub operations: Operations,

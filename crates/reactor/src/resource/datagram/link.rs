@@ -2,11 +2,11 @@
 
 use std::{any::Any, mem};
 
-use super::{Carried, Datagrams, drive};
+use super::{Carried, DatagramOptions, Datagrams, drive};
 use crate::{
     context::Context,
     core::Core,
-    engine::{Batch, DatagramQueue, Ending, Role, Transport},
+    engine::{Batch, DATAGRAM_MAX, DatagramQueue, Ending, Role, Transport},
     error::{Closed, Error, Phase},
     id::{Id, Key},
     resource::{CLOSING, Table, release_refused, service},
@@ -91,6 +91,7 @@ pub(super) fn attach<R: 'static>(
     transport: Transport,
 ) -> Result<Key, (Datagrams<R>, Error)> {
     let carried = datagrams.carried.take().map(|carried| *carried).unwrap_or_default();
+    let longest = datagrams.settings().longest.min(DATAGRAM_MAX);
     let Carried { queue, kept, paused, high, deadline, .. } = carried;
     let kept = Batch::from(kept);
     let link = Link {
@@ -120,6 +121,9 @@ pub(super) fn attach<R: 'static>(
             datagrams,
             Error::os("attach", crate::log::short(std::any::type_name::<Datagrams<R>>()), refused.error),
         ));
+    }
+    if longest > DatagramOptions::DEFAULT.longest {
+        core.engine.set_longest(key, longest);
     }
     if deadline.is_some() {
         core.set_deadline(key, deadline);

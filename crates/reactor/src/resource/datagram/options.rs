@@ -19,6 +19,11 @@ pub struct DatagramOptions {
     pub queue_bytes: usize,
     /// Which one is dropped when there would be more.
     pub when_full: WhenFull,
+    /// How long a datagram is received whole, in bytes; 64 KiB, which no datagram of UDP reaches. Of a longer one the
+    /// beginning arrives, and [`Datagram::truncated`](crate::Datagram::truncated) says so. Less than 64 KiB means that, and
+    /// more than 2 MiB means 2 MiB. How long a datagram a Unix socket sends is bounded by its
+    /// [`send_buffer`](crate::BindOptions::send_buffer).
+    pub longest: usize,
     /// How many bytes that arrived are kept while the socket is paused, and 128 more for each datagram; 4 MiB.
     /// The later ones are dropped.
     /// What the system itself keeps is bounded by SO_RCVBUF.
@@ -43,6 +48,7 @@ impl DatagramOptions {
         queue: 4096,
         queue_bytes: 4 << 20,
         when_full: WhenFull::RefuseNewest,
+        longest: 64 << 10,
         unread: 4 << 20,
         close: Duration::from_secs(5),
     };

@@ -57,14 +57,14 @@ fn get(socket: &socket2::Socket, level: i32, name: i32) -> Option<i32> {
     (result == 0).then_some(value)
 }
 
-/// Receives at most [`PACKETS_MAX`] packets without waiting, each into its own part of the batch's memory.
+/// Receives at most [`PACKETS_MAX`] packets without waiting, each into `room` bytes of the batch's memory.
 /// Returns whether there may be more.
 ///
 /// # Errors
 /// As recvmmsg(2).
-pub(crate) fn receive(from: BorrowedFd<'_>, batch: &mut Batch) -> io::Result<bool> {
+pub(crate) fn receive(from: BorrowedFd<'_>, batch: &mut Batch, room: usize) -> io::Result<bool> {
     batch.clear();
-    let room = batch.room() / PACKETS_MAX;
+    let offered = (batch.room() / room).min(PACKETS_MAX);
     let mut names = [const { MaybeUninit::<libc::sockaddr_storage>::uninit() }; PACKETS_MAX];
     let mut controls = [const { MaybeUninit::<Control>::uninit() }; PACKETS_MAX];
     let mut parts = [libc::iovec { iov_base: ptr::null_mut(), iov_len: room }; PACKETS_MAX];
@@ -82,10 +82,10 @@ pub(crate) fn receive(from: BorrowedFd<'_>, batch: &mut Batch) -> io::Result<boo
     }
     let count = crate::sys::again_if_interrupted(|| {
         let (messages, flags) = (messages.as_mut_ptr(), libc::MSG_DONTWAIT);
-        // SAFETY: each header points to memory of its own with the given length: a name, a control buffer,
+        // SAFETY: each offered header points to memory of its own with the given length: a name, a control buffer,
         // and one part of the batch's memory. All of it lives through the call.
         let count =
-            unsafe { libc::recvmmsg(from.as_raw_fd(), messages, PACKETS_MAX as u32, flags, ptr::null_mut()) };
+            unsafe { libc::recvmmsg(from.as_raw_fd(), messages, offered as u32, flags, ptr::null_mut()) };
         usize::try_from(count).map_err(|_| io::Error::last_os_error())
     })?;
     for (n, message) in messages.iter().take(count).enumerate() {
@@ -94,7 +94,7 @@ pub(crate) fn receive(from: BorrowedFd<'_>, batch: &mut Batch) -> io::Result<boo
         // SAFETY: the kernel filled this header's name and control buffer up to the lengths that it set.
         batch.note(unsafe { packet_of(header, n * room, message.msg_len as usize, is_cut) });
     }
-    Ok(count == PACKETS_MAX)
+    Ok(count == offered)
 }
 
 /// Makes the packet of a header that the kernel filled. The bytes are elsewhere.

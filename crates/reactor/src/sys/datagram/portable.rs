@@ -26,16 +26,15 @@ pub(super) fn has_prepared(_: &SockRef<'_>, _: bool) -> bool {
 /// Does nothing, because each datagram is a packet of its own.
 pub(super) fn set_together(_: &Socket, _: bool) {}
 
-/// Receives at most [`PACKETS_MAX`] packets without waiting, each into its own part of the batch's memory.
+/// Receives at most [`PACKETS_MAX`] packets without waiting, each into `room` bytes of the batch's memory.
 /// Returns whether there may be more.
 ///
 /// # Errors
 /// As recvmsg(2).
-pub(crate) fn receive(from: Borrowed<'_>, batch: &mut Batch) -> io::Result<bool> {
+pub(crate) fn receive(from: Borrowed<'_>, batch: &mut Batch, room: usize) -> io::Result<bool> {
     batch.clear();
     let socket = SockRef::from(&from);
-    let room = batch.room() / PACKETS_MAX;
-    for n in 0..PACKETS_MAX {
+    for n in 0..(batch.room() / room).min(PACKETS_MAX) {
         let slot = &mut batch.buffer()[n * room..(n + 1) * room];
         // SAFETY: socket2 only passes the slice to the system, so nobody writes uninitialised bytes into it.
         let slot = unsafe { &mut *(&raw mut *slot as *mut [MaybeUninit<u8>]) };

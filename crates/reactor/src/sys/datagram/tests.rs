@@ -20,7 +20,7 @@ fn batch() -> Batch {
 /// Receives all waiting packets, and returns their lengths.
 fn lengths(socket: &Owned, batch: &mut Batch) -> Vec<usize> {
     let mut lengths = Vec::new();
-    while receive(socket.as_fd(), batch).is_ok() {
+    while receive(socket.as_fd(), batch, 64 << 10).is_ok() {
         while let Some(datagram) = batch.take() {
             lengths.push(datagram.bytes.len());
         }
@@ -64,8 +64,37 @@ fn a_call_takes_so_many_packets_and_says_whether_there_may_be_more() {
         while !queue.is_empty() {
             send(from.as_fd(), &mut queue, false).expect("there is room");
         }
-        assert_eq!(receive(to.as_fd(), &mut batch).expect("they are there"), has_more, "of {count}");
+        assert_eq!(
+            receive(to.as_fd(), &mut batch, 64 << 10).expect("they are there"),
+            has_more,
+            "of {count}"
+        );
         assert_eq!(batch.len(), count.min(PACKETS_MAX));
+        lengths(&to, &mut batch);
+    }
+}
+
+#[test]
+fn fewer_packets_have_more_room_each() {
+    let (from, to) = std::os::unix::net::UnixDatagram::pair().expect("a pair");
+    to.set_nonblocking(true).expect("an option");
+    let to = Owned::from(to);
+    let mut batch = batch();
+    let whole = batch.room();
+    for (room, packets) in [(whole, 1), (whole / 2 + 1, 1), (whole / 2, 2), (whole / 3, 3), (1, PACKETS_MAX)]
+    {
+        for length in [0, 7, 9] {
+            from.send(&[1; 10][..length]).expect("there is room");
+        }
+        let has_more = receive(to.as_fd(), &mut batch, room).expect("they are there");
+        let got: Vec<_> =
+            std::iter::from_fn(|| batch.take().map(|got| (got.bytes.len(), got.truncated))).collect();
+        let expected = [(0, false), (7.min(room), room < 7), (9.min(room), room < 9)];
+        assert_eq!(
+            (got.as_slice(), has_more),
+            (&expected[..packets.min(3)], packets <= 3),
+            "room for {room}"
+        );
         lengths(&to, &mut batch);
     }
 }
@@ -123,7 +152,7 @@ mod linux {
             let mut queue = DatagramQueue::default();
             queue.push(Outbound::to(&name, &vec![7; count * 100]).segments(100).ecn(Ecn::Capable0));
             assert_eq!(send(from.as_fd(), &mut queue, true).expect("there is room").datagrams, count);
-            receive(to.as_fd(), &mut batch).expect("they are there");
+            receive(to.as_fd(), &mut batch, 64 << 10).expect("they are there");
             assert_eq!((batch.len(), batch.packets()), (count, packets), "{count} datagrams");
             let datagram = batch.take().expect("the first");
             assert_eq!((datagram.bytes, datagram.ecn), (&[7; 100][..], Ecn::Capable0));
@@ -150,7 +179,7 @@ mod linux {
         queue.push(Outbound::to(&name, &[3; 10]).ecn(Ecn::Capable1));
         assert_eq!(send(from.as_fd(), &mut queue, true).expect("there is room").datagrams, 5);
         let mut batch = batch();
-        receive(to.as_fd(), &mut batch).expect("they are there");
+        receive(to.as_fd(), &mut batch, 64 << 10).expect("they are there");
         let mut told = Vec::new();
         while let Some(datagram) = batch.take() {
             let source = datagram.from.ip().expect("IP").ip();
@@ -191,7 +220,7 @@ mod linux {
         let (to, error) = undelivered(socket.as_fd()).expect("a socket").expect("a report");
         assert_eq!((to, error.kind()), (Some(nobody), io::ErrorKind::ConnectionRefused));
         assert!(undelivered(socket.as_fd()).expect("a socket").is_none(), "told once");
-        let error = receive(socket.as_fd(), &mut batch()).expect_err("there is nothing");
+        let error = receive(socket.as_fd(), &mut batch(), 64 << 10).expect_err("there is nothing");
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "and not as an error of the socket");
     }
 
