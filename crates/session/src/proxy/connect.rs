@@ -146,6 +146,7 @@ fn status_line(head: &[u8]) -> Result<(u16, String), HttpConnectError> {
         return Err(HttpConnectError::NotHttp);
     };
     let (&[a, b, c], reason) = digits.split_first_chunk().ok_or(HttpConnectError::NotHttp)?;
+    // RFC 9112, section 4: a status has three digits, the first is not 0, and a space precedes the reason.
     if ![a, b, c].iter().all(u8::is_ascii_digit) || !(reason.is_empty() || reason[0] == b' ') || a == b'0' {
         return Err(HttpConnectError::NotHttp);
     }
