@@ -14,7 +14,7 @@ use crate::{clock::Time, error::Closed, id::Key};
 const LINES_MAX: u32 = 16;
 /// The time after which one more line may be written.
 const LINE_EVERY: Duration = Duration::from_secs(1);
-/// The most bytes of a line. Any pipe takes so many in one piece.
+/// The most bytes of a line. A write of this length to a pipe is atomic (PIPE_BUF is at least 512).
 const LINE_BYTES_MAX: usize = 500;
 
 /// Reports that an engine was opened.

@@ -2,10 +2,10 @@
 //!
 //! | layer | who uses it | source |
 //! |---|---|---|
-//! | [`Socks5`] | a client, towards a SOCKS5 proxy (Tor, I2P, `ssh -D`) | RFC 1928, RFC 1929 |
-//! | [`HttpConnect`] | a client, towards an HTTP proxy | RFC 9110, section 9.3.6 |
-//! | [`SendHeader`] | a proxy, towards its backend | PROXY protocol, versions 1 and 2 |
-//! | [`ReceiveHeader`] | a backend, of connections that a proxy opens to it | the same |
+//! | [`Socks5`] | a client, to a SOCKS5 proxy (Tor, I2P, `ssh -D`) | RFC 1928, RFC 1929 |
+//! | [`HttpConnect`] | a client, to an HTTP proxy | RFC 9110, section 9.3.6 |
+//! | [`SendHeader`] | a proxy, to its backend | PROXY protocol, versions 1 and 2 |
+//! | [`ReceiveHeader`] | a backend, on connections from a proxy | the same |
 //!
 //! All of them are transparent: once the proxy has answered, bytes pass unchanged and the layer costs
 //! nothing. So each one composes with the next layer as a tuple, for example `(Socks5, Noise)`. Bytes that

@@ -366,7 +366,7 @@ impl<L: Layer> Session<L> {
         Session { clear, wire, ..Session::new(make(layer)) }
     }
 
-    /// Calls the layer with the wire's queue. Lends a queue if there is none.
+    /// Calls the layer with the wire's queue, or with one from the pool if there is none.
     fn call<T>(
         &mut self,
         up: &mut Vec<u8>,

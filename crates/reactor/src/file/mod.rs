@@ -19,7 +19,7 @@
 //! | [`set_len`], [`sync`] | nothing | none | a failed sync: see durability |
 //! | [`stat`], [`stat_file`] | [`Metadata`] | none | |
 //! | [`rename`], [`remove`], [`create_directory`], [`sync_directory`] | nothing | none | |
-//! | [`read_directory`] | [`Entry`]s, sorted by name | none, but at most so many | `FileTooLarge` above it |
+//! | [`read_directory`] | [`Entry`]s, sorted by name | none | `FileTooLarge` above its limit of entries |
 //! | [`replace`] | nothing: the new content is there, durably | the written ones | the old content stays |
 //! | [`close`] | nothing | none | |
 //!

@@ -54,7 +54,7 @@ impl<T> Reply<T> {
     fn resolve(&self, answer: Slot<T>) {
         let mut slot = lock(&self.shared.slot);
         if !matches!(*slot, Slot::Open(_)) {
-            // Return releases the lock before it drops `answer`, because a parameter outlives the locals.
+            // `return` releases the lock before it drops `answer`, because a parameter outlives the locals.
             return;
         }
         let before = mem::replace(&mut *slot, answer);
