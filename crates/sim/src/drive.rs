@@ -46,7 +46,7 @@ impl SimEngine {
                     }
                     // A node's turn is the world's to make, when it is the world that moves again.
                     Some(Task::Run(node)) => state.make_runnable(node),
-                    Some(Task::Trouble { .. } | Task::Relief(_)) | None => (),
+                    Some(Task::Trouble { .. } | Task::Relief(_) | Task::Restart { .. }) | None => (),
                 }
             } else if is_done {
                 state.now = state.now.max(at_least);

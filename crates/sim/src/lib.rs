@@ -113,6 +113,7 @@ mod process;
 mod queue;
 mod record;
 mod replay;
+mod restarts;
 mod socket;
 mod sometimes;
 mod state;
@@ -139,6 +140,7 @@ pub use self::{
     plan::{Failure, ISOLATE, PLAN, Plan},
     record::{Happening, NodeNumber},
     replay::{hunt, replay, shrink},
+    restarts::{Ended, Restarts},
     sometimes::Sometimes,
     world::{Leaks, Summary, World, WorldOptions},
 };

@@ -4,7 +4,7 @@ use std::{cell::RefCell, fmt, marker::PhantomData, rc::Rc};
 
 use reactor::{Call, Error, Limits, Receipt, Runtime, ServiceId};
 
-use crate::{engine::SimEngine, state::State};
+use crate::{engine::SimEngine, restarts::Ends, state::State};
 
 /// Names a node, and by its type the service that its builder returned.
 pub struct NodeId<S> {
@@ -65,6 +65,7 @@ pub(crate) struct Driven {
     pub(crate) build: Build,
     /// How it ended by itself, last.
     pub(crate) ended: Option<Result<Receipt, Error>>,
+    pub(crate) ends: Ends,
 }
 
 impl Driven {
@@ -72,11 +73,12 @@ impl Driven {
         mut build: impl FnMut(&mut Runtime) -> Result<ServiceId<S>, Error> + 'static,
     ) -> Driven {
         let build: Build = Box::new(move |runtime| build(runtime).map(|id| Box::new(id) as Made));
-        Driven { runtime: None, made: None, build, ended: None }
+        Driven { runtime: None, made: None, build, ended: None, ends: Ends::default() }
     }
 
     /// Makes the runtime, and its services.
     pub(crate) fn begin(&mut self, state: &Rc<RefCell<State>>, number: u32, limits: &Limits) {
+        self.ends.begin();
         let engine = SimEngine::new(state, number, Some(number));
         let mut runtime = Runtime::assemble(Box::new(engine), limits.clone());
         let world = state.clone();

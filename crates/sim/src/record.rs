@@ -55,6 +55,15 @@ pub enum Happening {
         /// Which.
         node: NodeNumber,
     },
+    /// A node ended by itself.
+    Ended {
+        /// Then.
+        at: Time,
+        /// Which.
+        node: NodeNumber,
+        /// Why, if something failed.
+        error: Option<String>,
+    },
     /// A node began again.
     Restarted {
         /// Then.

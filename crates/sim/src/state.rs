@@ -61,6 +61,8 @@ pub(crate) enum What {
     Trouble { round: u32 },
     /// A trouble ends.
     Relief { number: u32 },
+    /// A node begins again that ended by itself, if this was its last life.
+    Restart { node: u32, life: u32 },
 }
 
 /// What is to be done without a borrow of the state.
@@ -75,6 +77,10 @@ pub(crate) enum Task {
         round: u32,
     },
     Relief(u32),
+    Restart {
+        node: u32,
+        life: u32,
+    },
 }
 
 /// Something of an engine that may have an event.
@@ -442,6 +448,7 @@ impl State {
             What::File { number } => return self.take_file_job(number).map(Task::File),
             What::Trouble { round } => return Some(Task::Trouble { round }),
             What::Relief { number } => return Some(Task::Relief(number)),
+            What::Restart { node, life } => return Some(Task::Restart { node, life }),
         }
         None
     }

@@ -251,6 +251,7 @@ impl World {
             return;
         }
         node.made = None;
+        node.ends.forget();
         {
             let mut state = self.state.borrow_mut();
             // A host that is down closes without a word; one whose runtime crashed refuses who connects.
@@ -265,9 +266,7 @@ impl World {
             }
         }
         drop(runtime);
-        let left = self.state.borrow_mut().end_files(number, kind);
-        // Whom they would tell is gone; that is told to the state all the same.
-        drop(left);
+        self.end_operations(number, kind);
         if kind == Kind::Vanish {
             self.end_supervisor(number);
         }

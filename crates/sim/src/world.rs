@@ -21,6 +21,7 @@ use crate::{
     net::Holder,
     node::{Driven, Node, NodeId},
     record::Happening,
+    restarts::Ended,
     state::{State, Task},
     trouble::Troubles,
 };
@@ -100,6 +101,8 @@ pub struct Summary {
     pub turns: u64,
     /// Nodes that crashed or vanished.
     pub crashes: u64,
+    /// The nodes that have ended by themselves.
+    pub ended: Vec<Ended>,
     /// What became of datagrams.
     pub datagrams: DatagramSummary,
     /// Faults by kind.
@@ -188,6 +191,10 @@ impl World {
         // A turn that was due in its former life is one of this.
         state.hosts[number as usize].is_waiting = false;
         state.make_runnable(number);
+        drop(state);
+        if self.nodes[number as usize].runtime.is_none() {
+            self.note_end(number);
+        }
     }
 
     /// How many nodes there are.
@@ -321,6 +328,7 @@ impl World {
             Some(Task::File(due)) => due.tell(&self.state),
             Some(Task::Trouble { round }) => self.trouble(round),
             Some(Task::Relief(number)) => self.relieve(number),
+            Some(Task::Restart { node, life }) => self.restart_planned(node, life),
             None => (),
         }
         true
@@ -406,6 +414,9 @@ impl World {
         node.made = None;
         // The host stays up, and refuses who connects.
         node.ended = Some(error.map_or_else(|| runtime.run(), Err));
+        drop(runtime);
+        self.end_operations(number, Kind::Crash);
+        self.note_end(number);
     }
 
     // What was.
@@ -429,6 +440,7 @@ impl World {
             bytes: state.record.bytes,
             turns: state.record.turns,
             crashes: state.record.crashes,
+            ended: (0..).zip(&self.nodes).filter_map(|(number, node)| node.ends.told(number)).collect(),
             datagrams: state.datagrams,
             faults: state.tally.clone(),
             digest: state.digest,
