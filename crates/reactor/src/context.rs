@@ -184,16 +184,19 @@ impl<'a, S> Context<'a, S> {
     ///   sent.
     /// * The other one of a [couple](Context::couple) stays open, and is coupled no more.
     /// * A [`FileWriter`](crate::file::FileWriter) writes first what was sent to it, and so does a resource of your own.
-    /// * Deadline and pause of what is no stream end with the id.
+    /// * Deadline and pause of what is no stream end with the id, and so does the message of
+    ///   [`deadline_with`](Context::deadline_with).
     ///
     /// # Errors
     /// [`Error::Misuse`]: it is closing already, so `closed` comes with another reason; or it is a listener, which nobody is
     /// given back. An id that is gone is no error: its `closed` was called, or is about to be.
     pub fn release<R: Resource>(&mut self, id: Id<R>) -> Result<(), Error> {
         match self.table_of(id.key()) {
-            Some(table) => (table.release)(self.core, id.key()),
-            None => Ok(()),
+            Some(table) => (table.release)(self.core, id.key())?,
+            None => return Ok(()),
         }
+        self.core.release_deadline(id.key());
+        Ok(())
     }
 
     /// Begins a graceful close of all resources of this service.
@@ -221,10 +224,70 @@ impl<'a, S> Context<'a, S> {
 
     /// Sets, moves or (`None`) takes away the resource's deadline, counted from the end of this turn. When
     /// it passes, one more read is tried, then the resource ends with [`Closed::Deadline`]. Moving it
-    /// costs next to nothing: it is meant to be moved with each message.
+    /// costs next to nothing: it is meant to be moved with each message. A message of
+    /// [`deadline_with`](Context::deadline_with) stays with the deadline, and is dropped with it.
     pub fn deadline<R: Resource>(&mut self, id: Id<R>, after: impl Into<Option<Duration>>) {
         if self.owns(id.key()) {
             self.core.set_deadline(id.key(), after.into());
+        }
+    }
+
+    /// Sets or moves the resource's deadline like [`deadline`](Context::deadline), with last words: when the deadline
+    /// passes, the service receives `message` while the resource is still alive, may send, and then the resource closes
+    /// gracefully.
+    ///
+    /// * The runtime first tries one more read, as for every deadline, and the handler gets what it brings. If a handler
+    ///   moves the deadline meanwhile, the message waits for the new deadline.
+    /// * When [`receive`](crate::Receive::receive) has returned, the resource [closes](Context::close) with
+    ///   [`Closed::Deadline`]. What was sent leaves, bounded by [`StreamOptions::close`](crate::StreamOptions::close). A
+    ///   listener ends at once.
+    /// * If `receive` sets a deadline again, or removes it with `None`, the resource lives on. The message is used up: call
+    ///   `deadline_with` again for the next one. If `receive` closes, aborts or releases the resource, that is what happens.
+    /// * Move the deadline with [`deadline`](Context::deadline), which keeps the message and costs next to nothing. Another
+    ///   `deadline_with` replaces the message. The message is dropped when the deadline is removed, and when the resource
+    ///   closes, ends or is released.
+    /// * A waiting message counts as a timer. At the limit of timers it is dropped, the service gets
+    ///   [`Fault::TimersFull`], and the deadline has no last words.
+    ///
+    /// ```
+    /// use reactor::{Context, Event, Handle, Id, Lines, Receive, Result, Service, Stream};
+    /// use std::time::Duration;
+    ///
+    /// const IDLE: Duration = Duration::from_secs(300);
+    ///
+    /// struct Server;
+    /// struct Idle(Id<Stream<Lines>>);
+    ///
+    /// impl Service for Server {}
+    ///
+    /// impl Handle<Stream<Lines>> for Server {
+    ///     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream<Lines>>, event: Event<Lines>) -> Result {
+    ///         match event {
+    ///             Event::Open => cx.deadline_with(id, IDLE, Idle(id)),
+    ///             Event::Received(_) => cx.deadline(id, IDLE),
+    ///             _ => (),
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// impl Receive<Idle> for Server {
+    ///     fn receive(&mut self, cx: &mut Context<Self>, Idle(id): Idle) -> Result {
+    ///         cx.send(id, "421 you said nothing for five minutes");
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn deadline_with<R: Resource, M: Received<S>>(&mut self, id: Id<R>, after: Duration, message: M) {
+        let key = id.key();
+        if !self.owns(key) {
+            return;
+        }
+        self.core.set_deadline(key, Some(after));
+        self.core.drop_last_words(key);
+        match self.core.lanes.set(self.index, message, M::hand()) {
+            Some(message) => self.core.keep_last_words(key, message),
+            None => self.timers_are_full(),
         }
     }
 
@@ -543,11 +606,15 @@ impl<'a, S> Context<'a, S> {
                 id
             }
             None => {
-                let limit = self.core.limits.timers;
-                self.core.faults_due.push((self.index, Fault::TimersFull(limit)));
+                self.timers_are_full();
                 TimerId::NONE
             }
         }
+    }
+
+    fn timers_are_full(&mut self) {
+        let limit = self.core.limits.timers;
+        self.core.faults_due.push((self.index, Fault::TimersFull(limit)));
     }
 
     /// Cancels a timer; `true` when it was still pending: its message will not come, also when it is due

@@ -20,7 +20,7 @@ use crate::{
     guard,
     id::Key,
     log::{Lines, short},
-    message::{Deliver, Inbox, Jobs, Lanes, Mailbox},
+    message::{Deliver, Inbox, Jobs, Lanes, Mailbox, TimerId},
     metrics::Counters,
     runtime::{
         budget::{Bytes, Handlers},
@@ -146,6 +146,8 @@ pub struct Core {
     pub(crate) unarmed_next: Time,
     /// Their deadline has passed; they end in the next turn unless a read moves it.
     pub(crate) lapsed: Vec<Key>,
+    /// The messages that services receive when the deadline of a resource has passed.
+    pub(crate) last_words: HashMap<Key, TimerId>,
     pub(crate) listeners: Vec<Key>,
     /// Listeners that rest since descriptors ran out.
     pub(crate) starved: Vec<Key>,
@@ -210,6 +212,7 @@ impl Core {
             unarmed: Vec::new(),
             unarmed_next: Time::NEVER,
             lapsed: Vec::new(),
+            last_words: HashMap::new(),
             listeners: Vec::new(),
             starved: Vec::new(),
             couples: HashMap::new(),
@@ -277,6 +280,7 @@ impl Core {
 
     /// Begins a graceful close.
     pub(crate) fn close(&mut self, key: Key, why: Closed) {
+        self.drop_last_words(key);
         if let Some(slot) = self.registry.live(key) {
             let table = slot.table;
             (table.close)(self, key, why);
@@ -307,6 +311,7 @@ impl Core {
             self.close(other, if why.is_clean() { Closed::Done } else { Closed::Partner });
         }
         self.background.remove(&key);
+        self.drop_last_words(key);
         self.ended.push((key, why));
         self.feed_listeners();
     }
@@ -459,6 +464,8 @@ impl Core {
     pub(crate) fn set_deadline(&mut self, key: Key, after: Option<Duration>) {
         let Some(slot) = self.registry.live(key) else { return };
         let Some(after) = after else {
+            self.drop_last_words(key);
+            let Some(slot) = self.registry.live(key) else { return };
             (slot.deadline, slot.standing) = (Time::NEVER, Standing::Set);
             // While it had lapsed nothing was armed.
             return self.arm(key);
@@ -476,7 +483,7 @@ impl Core {
             Standing::Set if slot.deadline == Time::NEVER => None,
             Standing::Set => Some(slot.deadline.since(self.now)),
             Standing::Fresh => Some(slot.deadline.since(Time::ZERO)),
-            Standing::Lapsed => Some(Duration::ZERO),
+            Standing::Lapsed | Standing::Told => Some(Duration::ZERO),
         }
     }
 
@@ -518,15 +525,6 @@ impl Core {
         if let Some(slot) = self.registry.live(key) {
             let table = slot.table;
             (table.item_due)(self, key);
-        }
-    }
-
-    /// The last chances of an earlier turn are over.
-    pub(crate) fn end_lapsed(&mut self, keys: Vec<Key>) {
-        for key in keys {
-            if self.registry.peek(key).is_some_and(|slot| slot.standing == Standing::Lapsed) {
-                self.end(key, Closed::Deadline, Ending::Orderly);
-            }
         }
     }
 

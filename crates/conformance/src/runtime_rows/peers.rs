@@ -29,6 +29,7 @@ pub(super) const ROWS: &[Row] = &[
     row("D2r3", "a reset in the accept queue does no harm", &[], reset_in_queue),
     row("D3r", "writing to a peer that is gone ends the stream with an error", SOCKETS, write_after_close),
     row("D4r", "a silent peer ends at its deadline, and a talking one does not", &[], idle_deadline),
+    row("D4r2", "a silent peer gets last words before its deadline ends it", &[], last_words),
     row("D7r", "a peer that says nothing ends at the deadline of the handshake", &[], no_handshake),
     row("D9r", "garbage ends its own stream only", &[], garbage),
     row("D9r2", "garbage of a foreign client ends its own stream only", SOCKETS, foreign_garbage),
@@ -167,6 +168,38 @@ fn idle_deadline(world: &mut World<'_>) -> Outcome {
     check!(rig.get(server).closed.len() == 1, "the talking one has ended, too");
     rig.with(client, |_, cx| cx.abort(talking));
     rig.finish()
+}
+
+fn last_words(world: &mut World<'_>) -> Outcome {
+    let mut pair = Pair::new(world)?;
+    let (server, id) = (pair.server, pair.at_server);
+    let said = pattern(sized(world, 50_000, 2_000));
+    let words = said.clone();
+    pair.rig.get_mut(server).act(move |cx, _, what| {
+        match what {
+            What::Got(_) => cx.deadline(id, 2 * SHORT),
+            What::Message(7) => drop(cx.send(id, &words)),
+            _ => (),
+        }
+        Ok(())
+    });
+    // A first message is replaced, and the second stays when input moves the deadline.
+    pair.by_server(|cx, id| {
+        cx.deadline_with(id, SHORT, 6_u64);
+        cx.deadline_with(id, SHORT, 7_u64);
+    });
+    let begun = pair.rig.now();
+    pair.by_client(|cx, id| cx.send(id, b"."));
+    pair.until_arrived(1)?;
+    pair.until_returned(said.len())?;
+    check!(pair.rig.now() >= begun + 2 * SHORT, "the last words were early");
+    pair.by_client(|cx, id| cx.close(id));
+    pair.until_server_closed()?;
+    check!(matches!(pair.why(0), Closed::Deadline), "{}", pair.why(0));
+    check!(pair.server().messages == [7], "{:?}", pair.server().messages);
+    check!(pair.client().bytes(pair.at_client) == said, "the last words are others");
+    check!(pair.client().count(&What::End) <= 1, "{:?}", pair.client().of(pair.at_client));
+    pair.finish()
 }
 
 /// A layer whose handshake waits for a byte that never comes.

@@ -3,6 +3,7 @@
 mod background;
 pub(crate) mod budget;
 mod empty;
+mod last_words;
 pub(crate) mod limits;
 mod number;
 pub(crate) mod pressure;

@@ -45,6 +45,8 @@ pub(crate) enum Standing {
     Fresh,
     /// It has passed, and one more read is tried.
     Lapsed,
+    /// It has passed, and the service received its message.
+    Told,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -161,7 +161,8 @@ impl Runtime {
         // First: when none lives outside, all that they sent is seen below.
         let controllers = core.mailbox.controllers();
         let idle = core.is_without_resources()
-            && core.lanes.timers() == 0
+            // A message for the deadline of a resource in the background holds nothing up.
+            && core.lanes.timers() == core.last_words.len()
             && self.inbox.is_empty()
             && !core.is_at_work();
         idle && controllers == 0 || core.alive.iter().all(|alive| !alive)

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use super::{Runtime, WAIT_ERRORS_MAX, broken, empty};
+use super::{Runtime, WAIT_ERRORS_MAX, broken, empty, last_words::LastWords};
 use crate::{
     clock::Time,
     core::{Call, Due},
@@ -201,8 +201,7 @@ impl Runtime {
     /// Timers and deadlines that are over.
     fn timers(&mut self) {
         self.core.arm_unarmed();
-        let lapsed = std::mem::take(&mut self.core.lapsed);
-        self.core.end_lapsed(lapsed);
+        self.lapsed();
         if self.core.timers.is_empty() {
             return;
         }
@@ -218,6 +217,17 @@ impl Runtime {
                         self.call(service, |core, erased| hand(core, erased, service, lane, Some(index)));
                     }
                 }
+            }
+        }
+    }
+
+    /// Handles the deadlines that an earlier turn found, and that no read has moved since.
+    fn lapsed(&mut self) {
+        for key in std::mem::take(&mut self.core.lapsed) {
+            self.core.steps += 1;
+            if let Some(LastWords { service, lane, index, hand }) = self.core.lapse(key) {
+                self.call(service, |core, erased| hand(core, erased, service, lane, Some(index)));
+                self.core.close_told(key);
             }
         }
     }
