@@ -207,3 +207,8 @@ fn shared_items_are_what_encode_writes() {
     assert_eq!(shared.to_vec(), encoded(&mut Delimited::<U32>::new(), &large[..]).expect("it fits"));
     assert!(Shared::encode(&mut Lines::new(), "a\nb").is_err());
 }
+
+#[test]
+fn a_codec_shows_its_limit_and_a_copy_keeps_it() {
+    assert_eq!(format!("{:?}", Delimited::<U16>::max(100).clone()), "Delimited { max: 100 }");
+}

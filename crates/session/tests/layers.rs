@@ -338,3 +338,53 @@ fn a_session_at_rest_owns_nothing() {
     assert_eq!(b.received().len(), 100_000);
     assert_eq!((a.session().capacity(), b.session().capacity()), (0, 0));
 }
+
+/// Holds memory, and no bytes.
+struct Holding<const TRANSPARENT: bool>(usize);
+
+impl<const TRANSPARENT: bool> Layer for Holding<TRANSPARENT> {
+    const TRANSPARENT: bool = TRANSPARENT;
+    const INPUT_MAX: usize = 0;
+
+    fn ready(&self) -> bool {
+        true
+    }
+
+    fn open(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
+        Layer::open(&mut (), input, io)
+    }
+
+    fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
+        Layer::seal(&mut (), clear, io)
+    }
+
+    fn held(&self) -> usize {
+        self.0
+    }
+}
+
+#[test]
+fn what_layers_hold_is_counted_wherever_they_are() {
+    assert_eq!(Layer::held(&()), 0);
+    assert_eq!(Either::<_, Toy>::Left(Holding::<true>(3)).held(), 3);
+    assert_eq!(Either::<Toy, _>::Right(Holding::<false>(5)).held(), 5);
+    assert_eq!(Boxed::new(Holding::<false>(7)).held(), 7);
+    assert_eq!((Holding::<true>(3), Holding::<false>(5)).held(), 8);
+    assert_eq!(Stack::new(Holding::<false>(3), Holding::<false>(5)).held(), 8);
+    let session = Session::new(Boxed::new(Holding::<false>(7)));
+    assert_eq!(session.capacity(), 7);
+}
+
+#[test]
+fn a_boxed_layer_shows_whether_it_is_transparent() {
+    assert_eq!(format!("{:?}", Boxed::new(())), "Boxed { transparent: true, .. }");
+    assert_eq!(format!("{:?}", Boxed::new(Toy::client(1))), "Boxed { transparent: false, .. }");
+}
+
+#[test]
+#[should_panic(expected = "a transparent layer seals nothing")]
+fn a_preamble_that_is_asked_to_seal_panics() {
+    let (mut up, mut down, mut pool) = (Vec::new(), session::Outgoing::new(), Pool::new());
+    let mut io = Io { up: &mut up, down: &mut down, pool: &mut pool };
+    preambles().0.seal(b"clear", &mut io).expect("it panics");
+}

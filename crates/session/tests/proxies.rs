@@ -5,7 +5,7 @@ use session::proxy::{
     Accepts, Destination, DestinationError, HeaderError, HttpConnect, HttpConnectError, LoginError,
     ProxyHeader, ReceiveHeader, Relayed, Reply, SendHeader, Socks5, Socks5Error, Tlv, Version,
 };
-use session::{Io, Layer, LayerError, Next, Phase, Result, Step, Truncated};
+use session::{Io, Layer, LayerError, Next, Outgoing, Phase, Pool, Result, Step, Truncated};
 
 /// The other end of a handshake, as a script: waits for each text, and answers it.
 #[derive(Clone)]
@@ -112,6 +112,13 @@ fn bytes_behind_the_answer_are_delivered() {
     assert_eq!(client.received(), b"SSH-2.0-banner");
     let bound = client.session().layer().bound().expect("the proxy said it").to_string();
     assert_eq!(bound, "127.0.0.1:8080");
+
+    let mut client = Peer::new(socks().0);
+    client.feed(&[5, 0]);
+    client.feed(&[&[5, 0, 0, 4, 0x20, 1, 0xd, 0xb8], &[0; 11][..], &[1, 0x1f, 0x90], b"banner"].concat());
+    assert_eq!(client.received(), b"banner");
+    let bound = client.session().layer().bound().expect("the proxy said it").to_string();
+    assert_eq!(bound, "[2001:db8::1]:8080");
 
     let mut client = Peer::new(HttpConnect::new(onion()));
     client.feed(b"HTTP/1.1 200\n\nSSH-2.0-banner");
@@ -414,6 +421,7 @@ fn malformed_headers_of_version_2_are_refused() {
     assert!(malformed(with(0x21, 0x11, &[0; 14])));
     assert!(malformed(with(0x21, 0x31, &[0; 215])));
     assert!(malformed(with(0x21, 0, &[3, 0, 3, 0, 0, 0])));
+    assert!(malformed(with(0x21, 0, &[4, 0, 3, 0, 0])));
     // The proxy itself speaks, whatever addresses it gives; an unknown family is passed over.
     assert_eq!(with(0x20, 0x11, &[0; 12]), Ok(Relayed::Local));
     assert_eq!(with(0x20, 0, &[]), Ok(Relayed::Local));
@@ -492,4 +500,32 @@ fn mutated<L: Layer + Clone>(layer: L, bytes: &[u8], cut: usize) {
         (peer.session().phase(), peer.received().to_vec(), error)
     };
     assert_eq!(outcome(&whole), outcome(&parts), "{} cut at {cut}", bytes.escape_ascii());
+}
+
+#[test]
+fn padding_between_values_is_passed_over() {
+    let header = header().with(4, vec![0; 5]).with(2, *b"a.example");
+    let read = received(Accepts::V2, &written(&header, Version::V2)).expect("valid");
+    assert_eq!(read.values, [Tlv { kind: 2, value: b"a.example".to_vec() }]);
+}
+
+#[test]
+fn a_transparent_layer_that_is_asked_to_seal_passes_the_bytes_on() {
+    fn sealed(mut layer: impl Layer) -> (usize, Vec<u8>) {
+        let (mut up, mut down, mut pool) = (Vec::new(), Outgoing::new(), Pool::new());
+        let mut io = Io { up: &mut up, down: &mut down, pool: &mut pool };
+        (layer.seal(b"clear", &mut io).expect("nothing to fail"), down.to_vec())
+    }
+    let passed = (5, b"clear".to_vec());
+    assert_eq!(sealed(socks().0), passed);
+    assert_eq!(sealed(connect().0), passed);
+    let (sender, receiver) = headers(Version::V1);
+    assert_eq!((sealed(sender), sealed(receiver)), (passed.clone(), passed));
+}
+
+#[test]
+fn a_refusal_of_connect_shows_its_reason_if_there_is_one() {
+    let shown = |reason: &str| HttpConnectError::Refused { status: 502, reason: reason.into() }.to_string();
+    assert_eq!(shown(""), "the HTTP proxy refused with status 502");
+    assert_eq!(shown("Bad Gateway"), "the HTTP proxy refused with status 502 (Bad Gateway)");
 }

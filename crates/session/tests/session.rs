@@ -382,3 +382,116 @@ fn a_trim_gives_back_what_is_hardly_used() {
         session.take_wire().expect("it was queued");
     }
 }
+
+#[test]
+fn only_what_can_be_written_now_is_output() {
+    let (mut session, mut pool) = (Session::new(()), Pool::new());
+    session.out(&mut pool).put(b"early");
+    assert!(!session.has_output(), "the transport is not up");
+    session.start(&mut pool).expect("nothing to fail");
+    assert!(session.has_output(), "it is on the wire");
+    wire(&mut session);
+    session.out(&mut pool);
+    assert!(!session.has_output(), "an empty queue is nothing to write");
+    // Behind a layer.
+    let (mut session, mut pool) = scripted(Scripted::default());
+    session.out(&mut pool).put(b"clear");
+    assert!(!session.has_output(), "only the peer makes the handshake go on");
+    let (mut session, mut pool) = scripted(Scripted { ready: true, ..Scripted::default() });
+    assert!(!session.has_output(), "nothing is queued");
+    session.out(&mut pool).put(b"clear");
+    assert!(session.has_output(), "the next fill seals it");
+    session.give_up();
+    assert!(!session.has_output(), "nobody seals it any more");
+}
+
+#[test]
+fn a_session_says_that_its_handshake_spoke_while_that_waits() {
+    let mut pool = Pool::new();
+    let (mut client, mut server) = (Session::new(Toy::client(1)), Session::new(Toy::server(2)));
+    client.start(&mut pool).expect("nothing to fail");
+    server.start(&mut pool).expect("nothing to fail");
+    assert_eq!((client.spoke(), server.spoke()), (true, false));
+    let hello = wire(&mut client);
+    assert!(!client.spoke(), "it was taken");
+    server.step(&mut hello.clone(), &mut Vec::new(), &mut pool).expect("a hello");
+    assert!(server.spoke() && server.phase() == Phase::Open);
+    // What was sealed is no handshake.
+    let (mut session, mut pool) = scripted(Scripted { ready: true, taken: 5, ..Scripted::default() });
+    session.out(&mut pool).put(b"clear");
+    session.fill(&mut pool).expect("nothing to fail");
+    assert!(session.has_output() && !session.spoke());
+}
+
+#[test]
+fn an_open_session_takes_another_layer_behind_all_that_waits() {
+    let mut pool = Pool::new();
+    let (mut a, mut b) = toys(&mut pool);
+    let item = vec![7; 3 * Session::<Toy>::WIRE_MAX];
+    a.out(&mut pool).put(&item);
+    a.prepare_change(&mut pool).expect("it is open");
+    assert_eq!(a.queues(), a.count_queues());
+    let mut a = a.change(|toy| (toy, ()).1);
+    assert_eq!((a.phase(), a.closing()), (Phase::Idle, false));
+    a.start(&mut pool).expect("nothing to fail");
+    a.out(&mut pool).put(b"clear");
+    let mut taken = a.take_wire().expect("it was sealed");
+    assert!(taken.count() < taken.memory(), "most of it was counted before");
+    let (mut input, mut up, mut at, mut next) = (taken.to_vec(), Vec::new(), 0, Next::Again);
+    assert!(input.ends_with(b"clear"), "behind the old layer's records");
+    while next == Next::Again && at < input.len() - 5 {
+        let step = b.step(&mut input[at..], &mut up, &mut pool).expect("authentic");
+        (at, next) = (at + step.used, step.next);
+    }
+    assert_eq!((up == item, at), (true, input.len() - 5));
+}
+
+#[test]
+fn clear_bytes_that_are_not_sealed_pass_to_the_next_layer() {
+    let (mut session, mut pool) = (Session::new(Scripted::default()), Pool::new());
+    session.out(&mut pool).put(b"early");
+    session.prepare_change(&mut pool).expect("nothing has begun");
+    let mut session = session.change(|_| ());
+    session.start(&mut pool).expect("nothing to fail");
+    assert_eq!(wire(&mut session), b"early");
+}
+
+#[test]
+fn only_an_open_session_takes_another_layer() {
+    let refused = |mut session: Session<Scripted>, mut pool: Pool| {
+        let error = session.prepare_change(&mut pool).expect_err("it is not open, or not for long");
+        assert!(matches!(error.downcast_ref(), Some(LayerError::Misuse(_))), "{error:?}");
+    };
+    let (session, pool) = scripted(Scripted::default());
+    refused(session, pool);
+    let (mut session, pool) = scripted(Scripted { ready: true, ..Scripted::default() });
+    assert!(!session.closing());
+    session.close();
+    assert!(session.closing());
+    refused(session, pool);
+    let step = Some(Step { used: 0, next: Next::End });
+    let (mut session, mut pool) = scripted(Scripted { ready: true, step, ..Scripted::default() });
+    session.step(&mut [], &mut Vec::new(), &mut pool).expect("an end");
+    assert!(session.ended());
+    refused(session, pool);
+}
+
+#[test]
+fn what_is_counted_of_the_queues_is_all_they_own() {
+    let (mut session, mut pool) = scripted(Scripted { ready: true, taken: 1, ..Scripted::default() });
+    session.out(&mut pool).put(b"clear");
+    session.fill(&mut pool).expect("nothing to fail");
+    session.out(&mut pool).put(&[7; 1_000]);
+    assert_eq!(session.count_queues(), session.queues());
+    assert!(session.queues() > 1_000);
+    let mut wire = session.take_wire().expect("it was sealed");
+    assert_eq!(wire.count(), 0, "it was counted");
+}
+
+#[test]
+fn an_end_that_no_layer_marks_is_clean_between_messages() {
+    let end = |ready, left: &[u8]| Layer::end(&mut Scripted { ready, ..Scripted::default() }, left).is_ok();
+    assert_eq!([end(true, &[]), end(true, &[1]), end(false, &[]), end(false, &[1])], [true, false, false, false]);
+    let (mut session, _) = scripted(Scripted { ready: true, ..Scripted::default() });
+    assert!(session.end(&[1]).is_err_and(|error| error.is::<Truncated>()) && session.end(&[]).is_ok());
+}
