@@ -351,10 +351,8 @@ impl<L: Layer> Session<L> {
         if self.phase != Phase::Open || self.closing || self.ended {
             return Err(LayerError::Misuse("only an open session takes another layer").into());
         }
-        if !self.direct() && self.clear.is_some() {
-            let sealed = self.seal(pool, usize::MAX);
-            self.settle(sealed)?;
-        }
+        let sealed = self.seal(pool, usize::MAX);
+        self.settle(sealed)?;
         give_empty(&mut self.clear, pool);
         Ok(())
     }
@@ -394,7 +392,7 @@ impl<L: Layer> Session<L> {
             self.ended = true;
         }
         let left = given - step.used;
-        if step.next == Next::Wait && left > 0 && self.direct() != was_direct {
+        if step.next == Next::Wait && self.direct() != was_direct {
             // Input after a transparent layer's last message bypasses the layer.
             return Ok(Step { used: step.used, next: Next::Again });
         }

@@ -193,6 +193,10 @@ fn varints_are_short_and_of_32_bits() {
     for overlong in [&b"\x80\x00"[..], b"\x81\x80\x00", b"\xff\xff\xff\xff\x00"] {
         assert!(matches!(read(overlong), Err(CodecError::Malformed(_))), "{overlong:x?}");
     }
+    // Longer than it may be: cut, and no panic.
+    let mut out = Outgoing::new();
+    Varint::write(usize::MAX, &mut out);
+    assert_eq!(out.len(), 5);
     for len in (0..32).flat_map(|bits| [(1usize << bits) - 1, 1 << bits]).chain([u32::MAX as usize]) {
         let mut out = Outgoing::new();
         Varint::write(len, &mut out);

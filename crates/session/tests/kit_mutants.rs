@@ -33,6 +33,8 @@ enum Wrong {
     EndsAnyhow,
     /// Says nothing at the end.
     NeverFinishes,
+    /// Says what is short with what is longer, or at the end.
+    Waits,
 }
 
 /// A toy with one mistake, or none.
@@ -40,6 +42,17 @@ struct Mutant {
     toy: Toy,
     wrong: Wrong,
     kept: Vec<u8>,
+}
+
+impl Mutant {
+    fn seal_kept(&mut self, io: &mut Io<'_>) -> Result {
+        let kept = std::mem::take(&mut self.kept);
+        let mut at = 0;
+        while at < kept.len() {
+            at += self.toy.seal(&kept[at..], io)?;
+        }
+        Ok(())
+    }
 }
 
 impl Layer for Mutant {
@@ -95,11 +108,19 @@ impl Layer for Mutant {
                 self.kept.drain(..now);
                 Ok(clear.len())
             }
+            Wrong::Waits => {
+                self.kept.extend_from_slice(clear);
+                if clear.len() > 100 {
+                    self.seal_kept(io)?
+                }
+                Ok(clear.len())
+            }
             _ => self.toy.seal(clear, io),
         }
     }
 
     fn finish(&mut self, io: &mut Io<'_>) -> Result {
+        self.seal_kept(io)?;
         if self.wrong == Wrong::NeverFinishes { Ok(()) } else { self.toy.finish(io) }
     }
 
@@ -212,4 +233,11 @@ fn wrong_ends_are_noticed() {
     for wrong in [Wrong::EndsAnyhow, Wrong::NeverFinishes] {
         must_notice(wrong, || _ = kit::truncations(mutants(wrong)));
     }
+}
+
+#[test]
+fn a_greeting_that_comes_late_is_noticed() {
+    must_notice(Wrong::Waits, || _ = kit::every_cut(mutants(Wrong::Waits)));
+    // In the end everything arrives.
+    assert_eq!(noticed(|| _ = kit::truncations(mutants(Wrong::Waits))), None);
 }

@@ -1,7 +1,9 @@
 //! The toy layers through the kit: alone, behind a transparent layer, one inside another.
 
 use session::kit::{self, Peer, Preamble, PreambleError, Toy, ToyError};
-use session::{Boxed, Either, Io, Layer, LayerError, Phase, Pool, Result, Session, Stack, Step, Truncated};
+use session::{
+    Boxed, Either, Io, Layer, LayerError, Next, Phase, Pool, Result, Session, Stack, Step, Truncated,
+};
 
 const KNOCK: &str = "KNOCK 1.0\n";
 const ENTER: &str = "ENTER\n";
@@ -387,4 +389,69 @@ fn a_preamble_that_is_asked_to_seal_panics() {
     let (mut up, mut down, mut pool) = (Vec::new(), session::Outgoing::new(), Pool::new());
     let mut io = Io { up: &mut up, down: &mut down, pool: &mut pool };
     preambles().0.seal(b"clear", &mut io).expect("it panics");
+}
+
+/// A toy that waits for more input behind each record, as it may when nothing is left.
+struct Waiting(Toy);
+
+impl Layer for Waiting {
+    const INPUT_MAX: usize = Toy::INPUT_MAX;
+
+    fn start(&mut self, io: &mut Io<'_>) -> Result {
+        self.0.start(io)
+    }
+
+    fn ready(&self) -> bool {
+        self.0.ready()
+    }
+
+    fn open(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
+        let step = self.0.open(input, io)?;
+        Ok(if step.used == input.len() { Step { next: Next::Wait, ..step } } else { step })
+    }
+
+    fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
+        self.0.seal(clear, io)
+    }
+}
+
+#[test]
+fn input_that_arrives_between_two_steps_of_a_stack_is_opened_in_the_same_read() {
+    let (mut a, mut b) = opened((toy_in_toy().0, Stack::new(Waiting(Toy::server(3)), Toy::server(4))));
+    let mut record = |text: &str| {
+        a.send(text.as_bytes());
+        a.flight()
+    };
+    let (first, second) = (record("first"), record("second"));
+    let (session, pool) = b.session_mut();
+    let (mut input, mut up) = (first, Vec::new());
+    let step = session.step(&mut input, &mut up, pool).expect("a record of the outer layer");
+    assert_eq!((step, &up[..]), (Step { used: input.len(), next: Next::Again }, &b""[..]));
+    // A runtime that paused the stream here offers what arrived since.
+    let mut input = second;
+    let mut at = 0;
+    loop {
+        let step = session.step(&mut input[at..], &mut up, pool).expect("authentic");
+        at += step.used;
+        if step.next == Next::Wait {
+            break;
+        }
+    }
+    assert_eq!((&up[..], at), (&b"firstsecond"[..], input.len()));
+}
+
+#[test]
+fn a_stack_keeps_only_what_its_inner_layer_has_not_used() {
+    let (mut a, mut b) = opened(toy_in_toy());
+    let mut sent = Vec::new();
+    for _ in 0..100 {
+        a.send(&[7; 3_000]);
+        sent.extend(a.flight());
+    }
+    // Records of the outer layer end inside records of the inner one, so that something is always left.
+    for piece in sent.chunks(700) {
+        b.feed(piece);
+        assert!(b.session().capacity() < 8 << 10, "{}", b.session().capacity());
+    }
+    assert_eq!(b.received().len(), 300_000);
 }

@@ -221,6 +221,7 @@ fn slices_of_shared_bytes_are_queued_without_a_copy() {
     let slice = whole.slice(100..=1_099).expect("it lies within");
     assert_eq!((slice.len(), slice.as_ptr()), (1_000, whole[100..].as_ptr()));
     assert_eq!(slice.slice(..), Some(slice.clone()));
+    assert!(slice != whole && slice != Shared::from(vec![0; 1_000]));
     assert_eq!(slice.slice(500..).map(|half| half.as_ptr()), Some(whole[600..].as_ptr()));
     assert_eq!(whole.slice(2_000..).map(|none| none.len()), Some(0));
     for (from, to) in [(0, 2_001), (2_001, 2_001), (2, 1), (0, usize::MAX)] {

@@ -41,6 +41,15 @@ fn the_bound_counts_bytes() {
 }
 
 #[test]
+fn what_is_kept_is_counted_with_its_headers() {
+    let mut pool = Pool::new();
+    pool.give_outgoing(Box::default());
+    assert_eq!(pool.kept(), size_of::<Outgoing>() + size_of::<Box<Outgoing>>());
+    pool.give(Vec::with_capacity(1_000));
+    assert_eq!(pool.kept(), size_of::<Outgoing>() + size_of::<Box<Outgoing>>() + 1_000 + HEADER);
+}
+
+#[test]
 fn oversized_buffers_are_freed() {
     for (capacity, kept) in [((256 << 10) - 1, true), (256 << 10, true), ((256 << 10) + 1, false)] {
         let mut pool = Pool::new();

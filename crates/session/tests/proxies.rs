@@ -179,7 +179,19 @@ fn every_refusal_of_socks_is_told_by_type() {
         // Two bytes are enough: some proxies send no more.
         let error = refused(false, &[&[5, 0], &[5, code]]);
         let Socks5Error::Refused(reply) = &error else { panic!("{code}: {error:?}") };
-        assert_eq!(*reply == Reply::ConnectionRefused, code == 5);
+        let expected = match code {
+            1 => Reply::GeneralFailure,
+            2 => Reply::NotAllowed,
+            3 => Reply::NetworkUnreachable,
+            4 => Reply::HostUnreachable,
+            5 => Reply::ConnectionRefused,
+            6 => Reply::TtlExpired,
+            7 => Reply::CommandNotSupported,
+            8 => Reply::AddressNotSupported,
+            0xf0..=0xf7 => Reply::Onion(code),
+            _ => Reply::Other(code),
+        };
+        assert_eq!(*reply, expected);
         assert!(texts.insert(error.to_string()), "{code}: {error} is said of two codes");
     }
 }
@@ -260,8 +272,9 @@ fn logins_are_checked_and_not_shown() {
     let refused: LoginError = HttpConnect::new(onion()).login("a:b", "hunter2").expect_err("a colon");
     assert!(!refused.to_string().contains("hunter2"));
     assert!(HttpConnect::new(onion()).login("a", "b\r\nX: y").is_err());
-    let shown = format!("{:?} {:?}", socks_with_login().0, connect().0);
-    assert!(shown.contains("hidden") && !shown.contains("secret") && !shown.contains("bWU6"), "{shown}");
+    for shown in [format!("{:?}", socks_with_login().0), format!("{:?}", connect().0)] {
+        assert!(shown.contains("hidden") && !shown.contains("secret") && !shown.contains("bWU6"), "{shown}");
+    }
 }
 
 #[test]
@@ -324,7 +337,12 @@ fn headers_of_version_1_are_read_as_their_document_says() {
     }
     assert_eq!(relayed("GET / HTTP/1.1\r\n"), Err(HeaderError::Absent));
     assert_eq!(relayed("PROXYING"), Err(HeaderError::Absent));
-    // 107 bytes with CR and LF are the most.
+    // 107 bytes with CR and LF are the most: more is not waited for.
+    for (len, is_waiting) in [(106, true), (107, false)] {
+        let mut peer = Peer::new(ReceiveHeader::new(Accepts::V1));
+        peer.feed(format!("PROXY UNKNOWN {}", "x".repeat(len - 14)).as_bytes());
+        assert_eq!(peer.error().is_none(), is_waiting, "{len}");
+    }
     for (len, expected) in
         [(106, Ok(Relayed::Unknown)), (107, Ok(Relayed::Unknown)), (108, Err(HeaderError::TooLong))]
     {
@@ -528,4 +546,17 @@ fn a_refusal_of_connect_shows_its_reason_if_there_is_one() {
     let shown = |reason: &str| HttpConnectError::Refused { status: 502, reason: reason.into() }.to_string();
     assert_eq!(shown(""), "the HTTP proxy refused with status 502");
     assert_eq!(shown("Bad Gateway"), "the HTTP proxy refused with status 502 (Bad Gateway)");
+}
+
+#[test]
+fn what_a_header_lacks_is_said() {
+    for (error, text) in [
+        (HeaderError::Absent, "the connection does not begin with a PROXY header"),
+        (HeaderError::Malformed("why"), "the PROXY header is malformed: why"),
+        (HeaderError::Checksum, "the PROXY header has a wrong checksum"),
+        (HeaderError::TooLong, "the PROXY header is too long"),
+        (HeaderError::Path, "a PROXY header carries paths of at most 108 bytes"),
+    ] {
+        assert_eq!(error.to_string(), text);
+    }
 }

@@ -2,7 +2,8 @@
 
 use session::kit::{Toy, ToyError};
 use session::{
-    Boxed, Either, Io, Layer, LayerError, Next, Phase, Pool, Result, Session, Shared, Stack, Step, Truncated,
+    Boxed, Either, Io, Layer, LayerError, Next, Outgoing, Phase, Pool, Result, Session, Shared, Stack, Step,
+    Truncated,
 };
 
 /// Does what it is told, to try the session.
@@ -78,7 +79,7 @@ fn a_session_without_a_layer_is_small_and_direct_once_started() {
 fn what_a_released_stream_takes_along_is_send() {
     fn check<T: Send>() {}
     check::<Session<Toy>>();
-    check::<session::Outgoing>();
+    check::<Outgoing>();
     check::<session::Failure>();
 }
 
@@ -379,6 +380,11 @@ fn a_trim_gives_back_what_is_hardly_used() {
         session.trim();
         session.trim();
         assert_eq!(session.capacity() < before, shrinks, "{left}");
+        if shrinks {
+            let mut fresh = Outgoing::new();
+            (0..left).for_each(|_| fresh.share(shared.clone()));
+            assert_eq!(session.capacity() - queue - 4_096, fresh.capacity(), "what is left counts");
+        }
         session.take_wire().expect("it was queued");
     }
 }
@@ -491,7 +497,51 @@ fn what_is_counted_of_the_queues_is_all_they_own() {
 #[test]
 fn an_end_that_no_layer_marks_is_clean_between_messages() {
     let end = |ready, left: &[u8]| Layer::end(&mut Scripted { ready, ..Scripted::default() }, left).is_ok();
-    assert_eq!([end(true, &[]), end(true, &[1]), end(false, &[]), end(false, &[1])], [true, false, false, false]);
+    assert_eq!(
+        [end(true, &[]), end(true, &[1]), end(false, &[]), end(false, &[1])],
+        [true, false, false, false]
+    );
     let (mut session, _) = scripted(Scripted { ready: true, ..Scripted::default() });
     assert!(session.end(&[1]).is_err_and(|error| error.is::<Truncated>()) && session.end(&[]).is_ok());
+}
+
+/// Seals 1 KiB at a time as it is, and asks for nothing.
+struct Chunks;
+
+impl Layer for Chunks {
+    const INPUT_MAX: usize = 0;
+
+    fn ready(&self) -> bool {
+        true
+    }
+
+    fn open(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
+        Layer::open(&mut (), input, io)
+    }
+
+    fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
+        Layer::seal(&mut (), &clear[..clear.len().min(1_024)], io)
+    }
+}
+
+#[test]
+fn sealing_stops_as_soon_as_the_wire_is_full() {
+    let (mut session, mut pool) = (Session::new(Chunks), Pool::new());
+    session.start(&mut pool).expect("nothing to fail");
+    session.out(&mut pool).put(&[7; 100_000]);
+    for _ in 0..2 {
+        session.fill(&mut pool).expect("nothing to fail");
+        assert_eq!(
+            (session.queued(), wire_len(&mut session, &mut pool)),
+            (100_000, Session::<Chunks>::WIRE_MAX)
+        );
+    }
+}
+
+/// How much is sealed and waits.
+fn wire_len<L: Layer>(session: &mut Session<L>, pool: &mut Pool) -> usize {
+    let wire = session.take_wire().expect("something was sealed");
+    let len = wire.len();
+    session.restore(wire, pool);
+    len
 }

@@ -126,14 +126,9 @@ impl<A: Layer, B: Layer> Stack<A, B> {
 
     fn open_outer(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
         if self.through() {
-            let step = open_once(&mut self.outer, input, io)?;
-            self.outer_again = step.next == Next::Again;
-            return Ok(step);
+            return open_once(&mut self.outer, input, io);
         }
-        if self.at > 0 {
-            self.mid.drain(..self.at);
-            self.at = 0;
-        }
+        self.mid.drain(..std::mem::take(&mut self.at));
         if self.mid.capacity() == 0 {
             self.mid = io.pool.take();
         }
