@@ -33,7 +33,7 @@ enum Wrong {
     EndsAnyhow,
     /// Says nothing at the end.
     NeverFinishes,
-    /// Says what is short with what is longer, or at the end.
+    /// Delivers what is short with what is longer, or with the end.
     Waits,
 }
 
@@ -42,17 +42,6 @@ struct Mutant {
     toy: Toy,
     wrong: Wrong,
     kept: Vec<u8>,
-}
-
-impl Mutant {
-    fn seal_kept(&mut self, io: &mut Io<'_>) -> Result {
-        let kept = std::mem::take(&mut self.kept);
-        let mut at = 0;
-        while at < kept.len() {
-            at += self.toy.seal(&kept[at..], io)?;
-        }
-        Ok(())
-    }
 }
 
 impl Layer for Mutant {
@@ -80,6 +69,12 @@ impl Layer for Mutant {
             Wrong::LosesTail => io.up.truncate(had + 1_000),
             Wrong::WaitsTooSoon if step.next == Next::Again && io.up.len() > had => step.next = Next::Wait,
             Wrong::UsesMore if step.used > 1_000 => step.used += 10_000_000,
+            Wrong::Waits => {
+                self.kept.extend(io.up.drain(had..));
+                if self.kept.len() > 100 || step.next == Next::End {
+                    io.up.append(&mut self.kept);
+                }
+            }
             Wrong::NeverWaits if self.ready() && step.next == Next::Wait => step.next = Next::Again,
             _ => (),
         }
@@ -108,19 +103,11 @@ impl Layer for Mutant {
                 self.kept.drain(..now);
                 Ok(clear.len())
             }
-            Wrong::Waits => {
-                self.kept.extend_from_slice(clear);
-                if clear.len() > 100 {
-                    self.seal_kept(io)?
-                }
-                Ok(clear.len())
-            }
             _ => self.toy.seal(clear, io),
         }
     }
 
     fn finish(&mut self, io: &mut Io<'_>) -> Result {
-        self.seal_kept(io)?;
         if self.wrong == Wrong::NeverFinishes { Ok(()) } else { self.toy.finish(io) }
     }
 
