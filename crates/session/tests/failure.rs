@@ -30,6 +30,7 @@ fn any_error_passes_by_question_mark_and_comes_back_by_type() {
     let failure = port("x").unwrap_err();
     assert!(failure.is::<Outer>() && failure.downcast_ref::<Truncated>().is_none());
     assert!(!failure.is::<Truncated>());
+    assert_eq!(Truncated.to_string(), "the input was cut: it ended where its protocol does not allow an end");
     assert_eq!(failure.to_string(), "a bad port");
     assert_eq!(format!("{failure:?}"), "a bad port: invalid digit found in string");
     assert!(failure.as_error().source().is_some());

@@ -220,6 +220,7 @@ fn wrong_ends_are_noticed() {
     for wrong in [Wrong::EndsAnyhow, Wrong::NeverFinishes] {
         must_notice(wrong, || _ = kit::truncations(mutants(wrong)));
     }
+    must_notice(Wrong::NeverFinishes, || _ = kit::every_cut(mutants(Wrong::NeverFinishes)));
 }
 
 #[test]

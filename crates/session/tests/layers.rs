@@ -127,6 +127,22 @@ fn a_chosen_transparent_layer_is_passed_by() {
 }
 
 #[test]
+fn a_tuple_is_passed_by_if_what_is_behind_it_is_transparent() {
+    let mut plain = Session::new((Preamble::new(KNOCK, ""), Boxed::new(())));
+    plain.start(&mut Pool::new()).expect("nothing to fail");
+    assert!(plain.direct());
+    let (sealed, _) = opened(behind_preamble());
+    assert!(!sealed.session().direct());
+}
+
+#[test]
+fn a_toy_refuses_its_own_kind() {
+    let mut client = Peer::new(Toy::client(1));
+    client.feed(&Peer::new(Toy::client(2)).flight());
+    assert_eq!(client.error().expect("two clients").downcast_ref(), Some(&ToyError::Hello));
+}
+
+#[test]
 fn a_choice_has_the_bound_of_what_it_chose() {
     let bounds = |either: MaybeSealed| (either.input_max(), Boxed::new(either).input_max());
     assert_eq!(bounds(Either::Left(preambles().0)), (1 << 10, 1 << 10));
@@ -454,4 +470,56 @@ fn a_stack_keeps_only_what_its_inner_layer_has_not_used() {
         assert!(b.session().capacity() < 8 << 10, "{}", b.session().capacity());
     }
     assert_eq!(b.received().len(), 300_000);
+}
+
+#[test]
+fn the_end_of_the_outer_layer_is_enough_for_one_that_marks_none() {
+    let make = || {
+        let (a, b) = toys();
+        (Stack::new(a, Holding::<false>(0)), Stack::new(b, Holding::<false>(0)))
+    };
+    kit::every_cut(make);
+    assert_eq!(kit::truncations(make), 0);
+}
+
+/// Passes everything at once, and must not be asked for more.
+struct Gone;
+
+impl Layer for Gone {
+    const TRANSPARENT: bool = true;
+    const INPUT_MAX: usize = 0;
+
+    fn ready(&self) -> bool {
+        true
+    }
+
+    fn open(&mut self, _: &mut [u8], _: &mut Io<'_>) -> Result<Step> {
+        unreachable!("it is through")
+    }
+
+    fn seal(&mut self, _: &[u8], _: &mut Io<'_>) -> Result<usize> {
+        unreachable!("it is through")
+    }
+
+    fn finish(&mut self, _: &mut Io<'_>) -> Result {
+        unreachable!("it is through")
+    }
+
+    fn end(&mut self, _: &[u8]) -> Result {
+        unreachable!("it is through")
+    }
+}
+
+#[test]
+fn a_transparent_layer_is_not_called_once_it_is_ready() {
+    let make = || {
+        let (a, b) = toys();
+        (Stack::new(a, Gone), Stack::new(b, Gone))
+    };
+    kit::every_cut(make);
+    assert_eq!(kit::truncations(make), 0);
+    kit::every_cut(|| (Either::<Gone, Toy>::Left(Gone), Boxed::new(Gone)));
+    kit::every_cut(|| (Gone, (Gone, Gone)));
+    let inside = || Stack::new(Holding::<false>(0), Gone);
+    kit::every_cut(|| (inside(), inside()));
 }

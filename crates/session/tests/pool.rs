@@ -50,6 +50,16 @@ fn what_is_kept_is_counted_with_its_headers() {
 }
 
 #[test]
+fn queues_are_kept_up_to_the_bound() {
+    let one = size_of::<Outgoing>() + size_of::<Box<Outgoing>>();
+    for (limit, kept) in [(one - 1, 0), (one, one), (2 * one - 1, one), (2 * one, 2 * one)] {
+        let mut pool = Pool::with_limit(limit);
+        (0..3).for_each(|_| pool.give_outgoing(Box::default()));
+        assert_eq!(pool.kept(), kept, "{limit}");
+    }
+}
+
+#[test]
 fn oversized_buffers_are_freed() {
     for (capacity, kept) in [((256 << 10) - 1, true), (256 << 10, true), ((256 << 10) + 1, false)] {
         let mut pool = Pool::new();

@@ -326,6 +326,7 @@ fn what_was_not_written_stands_in_front_of_what_was_queued_since() {
 fn after_the_peers_end_input_is_discarded() {
     let mut pool = Pool::new();
     let (mut a, mut b) = toys(&mut pool);
+    assert!(!b.ended());
     a.close();
     a.fill(&mut pool).expect("nothing to fail");
     let mut up = Vec::new();
