@@ -17,7 +17,7 @@ impl Heard {
 
     fn add(&self, bytes: &[u8]) {
         let mut heard = self.0.borrow_mut();
-        for byte in [bytes, &[b'|']].concat() {
+        for byte in [bytes, b"|"].concat() {
             heard.0 = (heard.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
         heard.1 += bytes.len();
