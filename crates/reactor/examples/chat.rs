@@ -1,5 +1,5 @@
-//! A chat: `cargo run --release --example chat [ADDR [IDLE_SECONDS]]`, then `nc 127.0.0.1 7008` in two terminals.
-//! Your first line is your name, each further one goes to all, `/quit` leaves; five silent minutes end it for you.
+//! A chat: `cargo run --release --example chat [ADDR [IDLE_SECONDS]]`, then `nc 127.0.0.1 7008` twice. Your
+//! first line is your name, the others go to everyone. You leave by `/quit`, or after five silent minutes.
 use reactor::{Address, Closed, Context, Event, Handle, Id, IdMap, Lines, Result, Service, Shared, Stream};
 use std::{process::exit, sync::Arc, time::Duration};
 struct Chat {
@@ -15,7 +15,7 @@ impl Chat {
 }
 impl Service for Chat {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
-        // Who leaves more than this unread is cut off by the library: a slow reader costs the others nothing.
+        // The library cuts off a client that leaves more than this unread, so it costs the others nothing.
         let options = Arc::new(reactor::StreamOptions { cap: 256 << 10, ..Default::default() });
         let accept = move |_: &Address| Some(Stream::new(Lines::max(512)).options(options.clone()));
         let listener = cx.listen(&self.address, accept)?;

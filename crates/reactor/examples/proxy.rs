@@ -1,9 +1,9 @@
-//! Passes connections on: `cargo run --release --example proxy LISTEN TARGET`, say `proxy 127.0.0.1:7009 127.0.0.1:7007`
-//! in front of the `echo` example, then `nc 127.0.0.1 7009` and type.
+//! Forwards connections: `cargo run --release --example proxy LISTEN TARGET`. For example, start
+//! `proxy 127.0.0.1:7009 127.0.0.1:7007` in front of the `echo` example, then `nc 127.0.0.1 7009`, and type.
 //!
-//! Each accepted client gets a connection to the target at once. What the client sends before that is up waits in
-//! its queue. The two are coupled: while one side takes bytes slowly the other is not read, a half-close passes
-//! on, and when one side has closed the other closes too.
+//! For each accepted client it connects to the target at once. Until that connection is up, the client's
+//! bytes wait in its queue. The two streams are coupled: while one side takes bytes slowly, the runtime
+//! does not read the other. A half-close passes on, and if one side closes, the other closes too.
 
 use std::process::exit;
 
@@ -11,7 +11,7 @@ use reactor::{
     Address, Bytes, Closed, Context, Event, Handle, Id, IdMap, NotAnAddress, Result, Service, Stream,
 };
 
-/// The connections that were accepted, told apart by their role from those that were made.
+/// Distinguish accepted connections from outgoing ones by role.
 struct Inbound;
 struct Outbound;
 type Client = Stream<Bytes, (), Inbound>;
@@ -46,7 +46,7 @@ impl Handle<Client> for Proxy {
                     cx.send(*target, bytes);
                 }
             }
-            // Coupled streams pass their ends on by themselves.
+            // Coupled streams pass their ends on without our help.
             Event::End | Event::Drained => (),
         }
         Ok(())
@@ -74,7 +74,7 @@ impl Handle<Target> for Proxy {
     }
 }
 
-/// Orderly ends are the rule; the others are worth a line.
+/// Reports an end that was not orderly.
 fn tell(side: &str, why: &Closed) {
     if !why.is_clean() {
         eprintln!("proxy: {side}: {why}");

@@ -1,34 +1,35 @@
-//! Counts the lines of files: `cargo run --release --example services FILE...`, say `services Cargo.toml README.md`.
+//! Counts the lines of files: `cargo run --release --example services FILE...`, for example
+//! `services Cargo.toml README.md`.
 //!
-//! Two services share one runtime in a thread of its own. The main thread *asks* the desk. The desk *tells* the
-//! reader which file is meant. The reader *offloads* the blocking work to the runtime's pool, and tells the desk
-//! what came of it. At the end the reactor is stopped gracefully, and its receipt is looked at.
+//! Two services share one runtime on its own thread. The main thread *asks* the desk. The desk *tells* the
+//! reader which file to read. The reader *offloads* the blocking work to the runtime's pool, and sends the
+//! result to the desk. At the end the main thread stops the reactor gracefully, and checks its receipt.
 
 use std::{collections::HashMap, fs, io, path::PathBuf, process::ExitCode, time::Duration};
 
 use reactor::{Context, Reactor, Receive, Reply, Result, Service, ServiceId};
 
-/// What the main thread asks the desk.
+/// The main thread's question to the desk.
 struct CountLines {
     path: PathBuf,
     reply: Reply<io::Result<usize>>,
 }
 
-/// What the desk tells the reader.
+/// The desk's request to the reader.
 struct Read {
     ticket: u64,
     path: PathBuf,
     from: ServiceId<Desk>,
 }
 
-/// What becomes of it: first the reader's own message, from a thread of the pool; then the desk's.
+/// The result. A thread of the pool sends it to the reader, which passes it on to the desk.
 struct Counted {
     ticket: u64,
     lines: io::Result<usize>,
     from: ServiceId<Desk>,
 }
 
-/// Knows who waits for which answer.
+/// Remembers the caller of each question.
 struct Desk {
     reader: ServiceId<Reader>,
     tickets: u64,
@@ -40,7 +41,8 @@ impl Service for Desk {}
 impl Receive<CountLines> for Desk {
     fn receive(&mut self, cx: &mut Context<Self>, question: CountLines) -> Result {
         self.tickets += 1;
-        // A full queue makes this fail: then the reply is dropped, and who asked learns that no answer comes.
+        // If the queue is full, this fails and drops the reply, so the caller learns that no answer will
+        // come.
         cx.tell(self.reader, Read { ticket: self.tickets, path: question.path, from: cx.me() })?;
         self.open.insert(self.tickets, question.reply);
         Ok(())
@@ -56,7 +58,7 @@ impl Receive<Counted> for Desk {
     }
 }
 
-/// Knows how to read files without keeping the loop waiting.
+/// Reads files without blocking the loop.
 struct Reader;
 
 impl Service for Reader {}
@@ -94,7 +96,7 @@ fn main() -> Result<ExitCode> {
         runtime.add(Desk { reader, tickets: 0, open: HashMap::new() })
     })?;
 
-    // All questions first, then the answers: the files are read side by side.
+    // Ask all questions first, so that the files are read in parallel.
     let desk = reactor.controller();
     let answers: Vec<_> =
         paths.iter().map(|path| desk.ask(|reply| CountLines { path: path.clone(), reply })).collect();

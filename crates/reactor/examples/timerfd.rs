@@ -1,8 +1,8 @@
-//! Resources of your own: `cargo run --release --example timerfd [TICKS]` prints that many ticks of two timers.
+//! Resources of your own: `cargo run --release --example timerfd [TICKS]` prints ticks of two timers.
 //!
-//! The kernel's timer descriptors stand for whatever the library does not know. The first is wrapped in a
-//! [`Resource`] with an event of its own type. The second is the same kind of descriptor as a plain [`Fd`]: the
-//! runtime only says that it is ready, and the service reads. Linux.
+//! The kernel's timer descriptors stand for any resource that the library does not know. The first is
+//! wrapped in a [`Resource`] with its own event type. The second is the same kind of descriptor as a plain
+//! [`Fd`]: the runtime only reports that it is ready, and the service reads. Linux.
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -14,10 +14,10 @@ mod linux {
         timerfd_settime,
     };
 
-    /// A timer of the kernel that expires again and again.
+    /// A timer of the kernel that expires periodically.
     struct Ticker(OwnedFd);
 
-    /// How often it expired since the last time it was read.
+    /// How often the timer expired since the last read.
     struct Expired(u64);
 
     impl Resource for Ticker {
@@ -35,7 +35,7 @@ mod linux {
         }
     }
 
-    /// Counts the ticks of both timers, and closes each when it has had enough of it.
+    /// Counts the ticks of both timers, and closes each at the limit.
     pub(crate) struct Clock {
         pub(crate) limit: u64,
         pub(crate) own: u64,
@@ -93,7 +93,7 @@ fn main() -> reactor::Result {
         eprintln!("timerfd: `{text}` is not a number of ticks: write 1 or more");
         std::process::exit(2)
     };
-    // With both timers closed nothing is left to wait for, and `run` returns.
+    // `run` returns once both timers are closed, because nothing is left to wait for.
     reactor::run(linux::Clock { limit, own: 0, plain: 0 })?;
     Ok(())
 }

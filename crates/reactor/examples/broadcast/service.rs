@@ -1,4 +1,4 @@
-//! The service: what one says goes to all others, and waits for who is slow.
+//! The service: passes each client's bytes to all others, and slows the input down for slow clients.
 
 use reactor::{
     Address, Bytes, Closed, Context, Event, Flow, Handle, Id, IdMap, Result, Service, Shared, Stream,
@@ -6,7 +6,7 @@ use reactor::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// Tells the two standard streams from the clients.
+/// Distinguish the two standard streams from the clients by type.
 struct Input;
 struct Output;
 type In = Stream<Bytes, (), Input>;
@@ -14,7 +14,7 @@ type Out = Stream<Bytes, (), Output>;
 
 pub(crate) struct Broadcast {
     address: Address,
-    /// Whether a client's queue is full.
+    /// Each client, and whether its queue is full.
     clients: IdMap<Stream, bool>,
     input: Option<Id<In>>,
     output: Option<Id<Out>>,
@@ -26,7 +26,7 @@ impl Broadcast {
         Broadcast { address, clients: IdMap::new(), input: None, output: None, full: 0 }
     }
 
-    /// Sends to all but one; the input rests while a queue is full.
+    /// Sends to all clients but one, and pauses the input while a queue is full.
     fn tell(&mut self, cx: &mut Context<Self>, bytes: &[u8], but: Option<Id<Stream>>) {
         let bytes = Shared::from(bytes.to_vec());
         let ids: Vec<_> = self.clients.ids().filter(|id| Some(*id) != but).collect();
@@ -56,7 +56,7 @@ impl Service for Broadcast {
         let options = Arc::new(options);
         let listener =
             cx.listen(&self.address, move |_| Some(Stream::new(Bytes).options(options.clone())))?;
-        // Standard output is for what the clients say.
+        // Standard output is reserved for the clients' bytes.
         eprintln!("listening on {}", cx.local(listener)?);
         let output = Stream::new(Bytes).role().through(cx.stdout()?);
         self.output = Some(cx.add(output)?);
@@ -89,7 +89,7 @@ impl Handle<Out> for Broadcast {
         Ok(())
     }
     fn closed(&mut self, cx: &mut Context<Self>, _: Id<Out>, _: Out, _: Closed) {
-        // Nobody reads it any more, which is no reason to complain.
+        // The reader of our output has gone, which is not an error.
         cx.stop(Duration::from_secs(1));
     }
 }

@@ -1,12 +1,12 @@
-//! The command line: what is asked for, with a clear line for what cannot be.
+//! The command line, with one clear line for each mistake in it.
 
 use std::{fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration};
 
-/// What the command line asks for.
+/// A parsed command line.
 #[derive(Debug)]
 pub(crate) enum Request {
     Work(Work),
-    /// Not for people: this process is the server of another.
+    /// Internal: this process is the server of another.
     Serve {
         engine: String,
         resources: usize,
@@ -14,7 +14,7 @@ pub(crate) enum Request {
     Help,
 }
 
-/// What the client does.
+/// The parameters of the client's work.
 #[derive(Clone, Debug)]
 pub(crate) struct Work {
     pub(crate) engine: Option<String>,
@@ -27,12 +27,12 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// Connections of both kinds.
+    /// Returns the number of connections, idle ones included.
     pub(crate) fn streams(&self) -> usize {
         self.connections + self.idle
     }
 
-    /// Asks for no more connections than there is room for; the silent ones go first.
+    /// Reduces the connections to `room`, the idle ones first.
     pub(crate) fn fit(&mut self, room: usize) {
         self.connections = self.connections.min(room);
         self.idle = self.idle.min(room - self.connections);
@@ -58,7 +58,7 @@ impl Work {
 /// Reads the command line.
 ///
 /// # Errors
-/// One line that says what is wrong with it.
+/// One line that describes the mistake.
 pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Request, String> {
     let words: Vec<String> = words.collect();
     if let [first, engine, resources] = &words[..]
@@ -96,7 +96,7 @@ pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Request, Stri
             }
         }
         if !WITH_VALUE.contains(&name) {
-            return Err(format!("there is no option `{word}`; --help lists those that are there"));
+            return Err(format!("there is no option `{word}`; --help lists the options"));
         }
         let value = attached.or_else(|| words.next()).ok_or_else(|| format!("{name} needs a value"))?;
         match name {
@@ -124,25 +124,26 @@ where
 /// The hidden option that makes a process the server.
 pub(crate) const SERVE: &str = "--serve";
 
-/// What `--help` prints.
+/// The text of `--help`.
 pub(crate) const HELP: &str = "\
 c10k: an echo server on one thread and a client that checks ten thousand connections to it
 
-  --engine NAME      the poll engine of both processes (otherwise REACTOR_ENGINE says it, or the best one is taken)
+  --engine NAME      the poll engine of both processes (default: REACTOR_ENGINE, or else the best one)
   --connections N    connections that talk; 10000
-  --idle N           additional connections that are silent; 0
+  --idle N           additional connections without traffic; 0
   --size BYTES       size of a message, at least 16; 64
   --depth N          messages in flight on each connection; 1
   --seconds S        how long to talk, decimals allowed; 5
   --json             print one JSON object instead of the table
   --help             print this
 
-Exit codes: 0 every byte came back right, 1 it did not, 2 bad input, 3 the server died on the way.
+Exit codes: 0 every byte came back right, 1 a byte was wrong or missing, 2 bad input, 3 the server died on the way.
 ";
 
 const WITH_VALUE: [&str; 6] = ["--engine", "--connections", "--idle", "--size", "--depth", "--seconds"];
 
-/// The most bytes in flight on one connection: below the cap of a stream's queue, so that none is cut off.
+/// The most bytes in flight on one connection. It is below the cap of a stream's queue, so that no stream
+/// overflows.
 const FLIGHT_MAX: usize = 1 << 20;
-/// And on all of them: below the byte budget of a runtime.
+/// The most bytes in flight on all connections together. It is below the byte budget of a runtime.
 const FLIGHT_MAX_ALL: usize = 256 << 20;

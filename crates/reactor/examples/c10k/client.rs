@@ -1,4 +1,4 @@
-//! The client: opens the connections, keeps messages in flight on each, and checks what comes back.
+//! The client: opens the connections, keeps messages in flight on each, and checks each one that returns.
 
 use std::{collections::VecDeque, os::unix::net::UnixStream, sync::Arc, time::Duration};
 
@@ -17,18 +17,18 @@ use super::{
     server::{Control, READY},
 };
 
-/// A connection that talks.
+/// A connection with traffic.
 type Talk = Stream<Numbered>;
 
-/// A connection that is silent.
+/// A connection without traffic.
 type Idle = Stream<Bytes, (), Silent>;
 struct Silent;
 
-/// What the client knows of a connection that talks.
+/// The client's state for a connection with traffic.
 struct Line {
     number: u64,
     sent: u64,
-    /// When the messages in flight were sent, the oldest first.
+    /// When the messages in flight were sent, oldest first.
     flying: VecDeque<Time>,
 }
 
@@ -37,15 +37,15 @@ enum Phase {
     Starting,
     Connecting,
     Talking,
-    /// No more is sent; the last messages are on their way back.
+    /// We send nothing more, and wait for the last messages.
     Draining,
-    /// All came back, and every connection was told that no more comes.
+    /// All messages have returned, and we have sent FIN on every connection.
     Ending,
 }
 
-/// Timer: look at the progress.
+/// Timer: show the progress, and notice a standstill.
 struct Tick;
-/// Timer: it was talked long enough.
+/// Timer: stop sending new messages.
 struct Enough;
 
 pub(crate) struct Client {
@@ -68,7 +68,7 @@ pub(crate) struct Client {
     processor_time_before: Option<Duration>,
     resident_before: Option<u64>,
     progress: Progress,
-    /// What the work had come to when it last moved, and when that was.
+    /// The progress when it last changed, and the time of that change.
     moved: (u64, Time),
     outcome: Option<Result<Report>>,
 }
@@ -78,7 +78,8 @@ impl Client {
     pub(crate) fn new(work: Work, control: UnixStream, server: Process) -> Client {
         Client {
             codec: Numbered::new(work.size),
-            // What is sent here comes back: who stopped reading while much is queued would wait for itself.
+            // The server echoes all bytes. If backpressure stopped us from reading while much is queued,
+            // each side would wait for the other.
             options: Arc::new(StreamOptions { backpressure: false, ..StreamOptions::DEFAULT }),
             work,
             server,
@@ -102,15 +103,15 @@ impl Client {
         }
     }
 
-    /// Takes what came of the work.
+    /// Takes the outcome of the work.
     ///
     /// # Errors
-    /// The first thing that was not right.
+    /// The first failure.
     pub(crate) fn take_outcome(&mut self) -> Result<Report> {
         self.outcome.take().unwrap_or_else(|| Err("the work was left undone".into()))
     }
 
-    /// Begins connections as long as few enough are under way; the addresses take turns.
+    /// Opens connections while few enough are pending, to each address in turn.
     fn connect_more(&mut self, cx: &mut Context<Self>) -> Result {
         while self.begun < self.work.streams() && self.begun - self.open < CONNECTING_MAX {
             let target = &self.targets[self.begun % self.targets.len()];
@@ -127,7 +128,7 @@ impl Client {
         Ok(())
     }
 
-    /// One more connection is open; with the last one the talking begins.
+    /// Counts one more open connection. After the last one, starts the traffic.
     fn opened(&mut self, cx: &mut Context<Self>) -> Result {
         self.open += 1;
         self.connect_more(cx)?;
@@ -146,7 +147,7 @@ impl Client {
         Ok(())
     }
 
-    /// A message came back: it must be the next one of this connection.
+    /// Handles a returned message, which must be the next one of its connection.
     fn heard(&mut self, cx: &mut Context<Self>, id: Id<Talk>, message: Message) -> Result {
         let Some(line) = self.lines.get_mut(id) else { return Ok(()) };
         let sequence = line.sent - line.flying.len() as u64;
@@ -167,7 +168,8 @@ impl Client {
         Ok(())
     }
 
-    /// All came back: measures, and ends the connections. Each is read to its end, where nothing may be left.
+    /// Takes the measurements, and finishes the connections. Each is then read to its end, and any byte
+    /// that is left would be an error.
     fn conclude(&mut self, cx: &mut Context<Self>) {
         let since = |after: Option<u64>, before: Option<u64>| Some(after?.saturating_sub(before?));
         let processor_time = self.server.processor_time();
@@ -193,7 +195,8 @@ impl Client {
         self.idle.ids().for_each(|id| cx.finish(id));
     }
 
-    /// A connection has closed. That is right at the end only; with the last one the server is let go.
+    /// Handles the end of a connection, which is right only in the last phase. After the last one, closes
+    /// the control connection, which ends the server.
     fn left(&mut self, cx: &mut Context<Self>, who: &str, why: &Closed) {
         if self.phase != Phase::Ending || !why.is_clean() {
             return self.fail(cx, format!("{who}: {why}"));
@@ -206,7 +209,7 @@ impl Client {
         }
     }
 
-    /// Notes the first thing that was not right, and ends the work.
+    /// Records the first failure, and ends the work.
     fn fail(&mut self, cx: &mut Context<Self>, what: String) {
         if !matches!(self.outcome, Some(Err(_))) {
             self.progress.clear();
@@ -253,7 +256,8 @@ impl Handle<Control> for Client {
             Event::Received(READY) => {
                 self.phase = Phase::Connecting;
                 self.resident_before = self.server.resident_bytes();
-                // As an error of this handler it would end the control connection, and the server before it is told.
+                // If this handler returned the error, the runtime would close the control connection, and
+                // the outcome would not be this error.
                 if let Err(failure) = self.connect_more(cx) {
                     self.fail(cx, failure.to_string());
                 }
@@ -308,7 +312,7 @@ impl Handle<Idle> for Client {
 
 impl Receive<Enough> for Client {
     fn receive(&mut self, _: &mut Context<Self>, _: Enough) -> Result {
-        // Something is always in flight until now: the last message back concludes.
+        // Until now each connection had messages in flight, so the last one to return concludes.
         self.phase = Phase::Draining;
         Ok(())
     }
@@ -332,11 +336,11 @@ impl Receive<Tick> for Client {
     }
 }
 
-/// How many connections may be under way at once: fewer than a listener's backlog.
+/// The most pending connections at once. It is smaller than a listener's backlog.
 const CONNECTING_MAX: usize = 512;
 
-/// How often the progress is shown.
+/// How often the client shows its progress.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long nothing may move.
+/// The longest standstill.
 const PATIENCE: Duration = Duration::from_secs(10);

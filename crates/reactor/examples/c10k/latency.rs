@@ -1,8 +1,8 @@
-//! A histogram of latencies: constant in size, exact to three percent.
+//! A histogram of latencies, of constant size and exact to three percent.
 
 use std::time::Duration;
 
-/// Counts latencies in steps that grow with them: 32 for each doubling.
+/// Counts latencies in steps that grow with the latency: 32 for each doubling.
 pub(crate) struct Latencies {
     counts: Vec<u64>,
     total: u64,
@@ -18,7 +18,8 @@ impl Latencies {
         self.total += 1;
     }
 
-    /// The latency that this part of all (0.99, say) does not exceed; zero when nothing was recorded.
+    /// Returns the latency that this fraction of all (for example 0.99) does not exceed, or zero if there
+    /// is none.
     pub(crate) fn quantile(&self, part: f64) -> Duration {
         let rank = (self.total as f64 * part).ceil() as u64;
         let mut seen = 0;
@@ -30,18 +31,18 @@ impl Latencies {
     }
 }
 
-/// The step of a number of nanoseconds. The first 32 are exact.
+/// Returns the step of a number of nanoseconds. The first 32 steps are exact.
 fn step(nanos: u64) -> usize {
     let doublings = nanos.checked_ilog2().unwrap_or(0).saturating_sub(FINE);
     ((doublings as usize) << FINE) + (nanos >> doublings) as usize
 }
 
-/// The largest number of nanoseconds of a step.
+/// Returns the largest number of nanoseconds in a step.
 fn upper_edge(step: usize) -> u64 {
     let doublings = (step >> FINE).saturating_sub(1) as u32;
     let first = (step - ((doublings as usize) << FINE)) as u64;
     (first << doublings) + ((1 << doublings) - 1)
 }
 
-/// Two to the power of this is the number of steps for each doubling.
+/// The binary logarithm of the number of steps for each doubling.
 const FINE: u32 = 5;

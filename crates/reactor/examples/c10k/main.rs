@@ -1,9 +1,10 @@
-//! Ten thousand connections in one thread: `cargo run --release --example c10k`, or with `-- --help` for its options.
+//! Ten thousand connections on one thread: `cargo run --release --example c10k`. `-- --help` lists its
+//! options.
 //!
-//! It starts itself again as an echo server on one thread, opens the connections to it from this process, keeps
-//! messages in flight on all of them, checks every byte that comes back, and prints what it measured. Both
-//! processes are services of this library. The exit code is 0 only if all came back right: 1 says that something
-//! did not, 2 that the input was bad, 3 that the server died on the way.
+//! It starts itself again as an echo server on one thread, and opens the connections from this process. It
+//! keeps messages in flight on all of them, checks every byte that returns, and prints its measurements.
+//! Both processes are services of this library. The exit code is 0 only if every byte came back right, 1 if
+//! a byte was wrong or missing, 2 for bad input, and 3 if the server died on the way.
 
 #[cfg(unix)]
 #[path = "program.rs"]

@@ -1,10 +1,10 @@
-//! Numbered messages of a fixed size, and the codec that checks every byte of them.
+//! Numbered messages of a fixed size, and a codec that checks each of their bytes.
 
 use std::{fmt, rc::Rc};
 
 use reactor::{Codec, Decoded, Outgoing, Result};
 
-/// What a message says: which connection it belongs to, and which one of it it is.
+/// The contents of a message: the number of its connection, and its own number on that connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Message {
     pub(crate) connection: u64,
@@ -17,8 +17,8 @@ impl fmt::Display for Message {
     }
 }
 
-/// Cuts messages of one size. Behind the header comes a piece of a pattern which begins at another place in each
-/// message, so that bytes which were lost, doubled or mixed up do not fit.
+/// Cuts messages of one size. After the header comes a piece of a pattern. It begins at a different offset
+/// in each message, so lost, repeated or reordered bytes do not match.
 #[derive(Clone)]
 pub(crate) struct Numbered {
     pattern: Rc<[u8]>,
@@ -26,10 +26,11 @@ pub(crate) struct Numbered {
 }
 
 impl Numbered {
-    /// Creates the codec for messages of `size` bytes; clones share the pattern.
+    /// Creates the codec for messages of `size` bytes. Clones share the pattern.
     pub(crate) fn new(size: usize) -> Numbered {
         let filling = size - HEADER;
-        // A prime number of values: no period of it is a power of two, as those of buffers are.
+        // The pattern repeats after a prime number of bytes, so no power of two (the size of a buffer) is a
+        // period of it.
         let pattern = (0..filling + SHIFTS).map(|at| (at % 251) as u8).collect();
         Numbered { pattern, filling }
     }
@@ -64,8 +65,8 @@ impl Codec for Numbered {
     }
 }
 
-/// The size of the header, and so of the smallest message.
+/// The size of the header, which is also the smallest message.
 pub(crate) const HEADER: usize = 16;
 
-/// At how many places a piece of the pattern may begin.
+/// The number of offsets at which a piece of the pattern may begin.
 const SHIFTS: usize = 64;

@@ -1,10 +1,11 @@
-//! What the system tells about a process, and how many descriptors it allows.
+//! The system's figures for a process, and its limit of descriptors.
 
 use std::{fs, path::PathBuf, time::Duration};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// A running process, as Linux shows it in a folder. Other systems have none: there nothing is known.
+/// A running process, by its folder in Linux' /proc. Other systems have no such folder, so all figures are
+/// unknown.
 pub(crate) struct Process(PathBuf);
 
 impl Process {
@@ -12,7 +13,7 @@ impl Process {
         Process(format!("/proc/{id}").into())
     }
 
-    /// The processor time that all its threads have used.
+    /// Returns the processor time of all its threads.
     pub(crate) fn processor_time(&self) -> Option<Duration> {
         let mut nanos = 0;
         for task in fs::read_dir(self.0.join("task")).ok()? {
@@ -22,7 +23,7 @@ impl Process {
         Some(Duration::from_nanos(nanos))
     }
 
-    /// The bytes of its memory that are resident, counted page by page.
+    /// Returns its resident memory in bytes, counted page by page.
     pub(crate) fn resident_bytes(&self) -> Option<u64> {
         let rollup = fs::read_to_string(self.0.join("smaps_rollup")).ok()?;
         let kibibytes =
@@ -30,16 +31,17 @@ impl Process {
         Some(kibibytes.trim().parse::<u64>().ok()? * 1024)
     }
 
-    /// How many threads it has.
+    /// Returns the number of its threads.
     pub(crate) fn threads(&self) -> Option<usize> {
         Some(fs::read_dir(self.0.join("task")).ok()?.count())
     }
 }
 
-/// Raises the soft limit of descriptors to the hard one, for this process and those it starts, and says the limit.
+/// Raises the soft limit of descriptors to the hard one, for this process and its children. Returns the
+/// limit.
 pub(crate) fn raise_descriptor_limit() -> usize {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // A system that refuses leaves the limit as it was: what counts is read again.
+    // If the system refuses, the limit stays as it was, so read the actual one.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let limit = getrlimit(Resource::Nofile).current;
     limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))

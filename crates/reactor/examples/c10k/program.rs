@@ -1,4 +1,4 @@
-//! The program: what it starts, and how it ends.
+//! The program: runs the client or the server, and chooses the exit code.
 
 mod args;
 mod client;
@@ -44,7 +44,7 @@ pub(crate) fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Why it did not end well: an exit code each.
+/// The reasons to fail, one for each exit code.
 enum Failed {
     Work(reactor::Failure),
     Usage(String),
@@ -73,7 +73,7 @@ fn run(mut work: Work) -> Result<(), Failed> {
             work.streams()
         );
     } else {
-        eprintln!("the descriptor limit allows {room} connections, {asked} are asked for");
+        eprintln!("the descriptor limit allows {room} connections, {asked} are requested");
     }
     let engine = runtime.engine_name();
     let (control, theirs) = UnixStream::pair()?;
@@ -83,7 +83,7 @@ fn run(mut work: Work) -> Result<(), Failed> {
     let client = runtime.add(Client::new(work, control, process::Process::of(server.id())))?;
     let receipt = runtime.run().and_then(reactor::Receipt::check);
     let outcome = runtime.service_mut(client).map(Client::take_outcome);
-    // Closes our end of the control connection, if it is still open: the server ends with it.
+    // Close our end of the control connection, if it is still open, because the server ends with it.
     drop(runtime);
     let status = server.wait()?;
     if !status.success() {
@@ -99,8 +99,8 @@ fn run(mut work: Work) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Starts this program again as the server. Its control connection is its standard input, so that either process
-/// sees at once when the other ends.
+/// Starts this program again as the server. The control connection is its standard input, so that either
+/// process notices at once when the other ends.
 fn start_server(engine: &str, resources: usize, control: UnixStream) -> io::Result<Child> {
     Command::new(env::current_exe()?)
         .args([args::SERVE, engine, &resources.to_string()])
@@ -118,5 +118,6 @@ fn runtime(engine: Option<&str>, resources: usize) -> Result<Runtime, Error> {
     Runtime::with_options(options)
 }
 
-/// What a process needs beside its connections: standard streams, engine, listeners, control connection, ..
+/// The descriptors that a process needs besides its connections: standard streams, engine, listeners, and
+/// so on.
 const DESCRIPTORS_BESIDE: usize = 64;

@@ -1,4 +1,4 @@
-//! Progress on stderr: one line that is written over on a terminal, else a line a second.
+//! Progress on stderr: on a terminal one line that is overwritten, otherwise one line a second.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -17,7 +17,7 @@ impl Progress {
         Progress { terminal: io::stderr().is_terminal(), next: Time::ZERO }
     }
 
-    /// Shows where the work stands: how much of it is done, from 0 to 1, and in words.
+    /// Shows the progress as a bar, from 0 to 1, and in words.
     pub(crate) fn show(&mut self, now: Time, done: f64, words: &str) {
         if now < self.next {
             return;
@@ -25,14 +25,14 @@ impl Progress {
         self.next = now + if self.terminal { Duration::ZERO } else { LINE_EVERY };
         let full = (done.clamp(0.0, 1.0) * BAR as f64) as usize;
         let bar = format!("[{:<BAR$}] {words}", "#".repeat(full));
-        // Nobody to show it to is no reason to stop.
+        // A standard error that is closed is no reason to stop.
         let _ = match self.terminal {
             true => write!(io::stderr(), "\r{bar}\x1b[K"),
             false => writeln!(io::stderr(), "{bar}"),
         };
     }
 
-    /// Leaves the terminal's line to what is said next.
+    /// Clears the progress from the terminal's line before other output.
     pub(crate) fn clear(&self) {
         if self.terminal {
             let _ = write!(io::stderr(), "\r\x1b[K");

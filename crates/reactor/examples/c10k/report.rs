@@ -1,8 +1,8 @@
-//! What was measured, as a table for people or one JSON object for programs.
+//! The measurements, as a table for people or as one JSON object for programs.
 
 use std::{fmt::Display, time::Duration};
 
-/// What was measured. What the system does not tell is `None`.
+/// The measurements. A figure that the system does not provide is `None`.
 pub(crate) struct Report {
     pub(crate) connections: usize,
     pub(crate) idle: usize,
@@ -14,9 +14,9 @@ pub(crate) struct Report {
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
     pub(crate) p999: Duration,
-    /// Of the server, while the messages were under way.
+    /// The server's processor time between the first and the last message.
     pub(crate) processor_time: Option<Duration>,
-    /// What the server's resident memory has grown by since it had no connection.
+    /// The growth of the server's resident memory since it had no connections.
     pub(crate) resident_growth: Option<u64>,
     pub(crate) threads: Option<usize>,
 }
@@ -42,12 +42,12 @@ impl Report {
         .concat()
     }
 
-    /// One object in one line. Latencies are in microseconds.
+    /// Formats the report as one JSON object on one line. Latencies are in microseconds.
     pub(crate) fn json(&self, engine: &str) -> String {
         let field = |name: &str, value: String| format!("\"{name}\":{value}");
         let micros = |latency: Duration| (latency.as_nanos() as f64 / 1e3).to_string();
         let fields = [
-            // Names of engines are plain words: nothing in them is to be escaped.
+            // Nothing to escape: names of engines are plain words.
             field("engine", format!("\"{engine}\"")),
             field("connections", self.connections.to_string()),
             field("idle", self.idle.to_string()),
@@ -87,7 +87,7 @@ fn json(value: Option<impl Display>) -> String {
     value.map_or_else(|| "null".to_owned(), |value| value.to_string())
 }
 
-/// A number with a comma between its thousands.
+/// Formats a number with commas between its thousands.
 pub(crate) fn grouped(number: impl Display) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! The server: echoes what arrives, on one thread, until its control connection ends.
+//! The server: echoes its input, on one thread, until its control connection ends.
 
 use std::{
     io,
@@ -12,16 +12,17 @@ use reactor::{Bytes, Context, Event, Fault, Handle, Id, Lines, Result, Service, 
 /// The role of the connection between the two processes.
 pub(crate) struct Controlling;
 
-/// On it the server says its addresses, a line each, then that it is ready. Nothing else is said; its end is the order to end.
+/// The server sends its addresses, one a line, and then [`READY`]. Nothing else is sent. The client closes
+/// it to end the server.
 pub(crate) type Control = Stream<Lines, (), Controlling>;
 
-/// The last word of the server's introduction.
+/// The last line of the server's introduction.
 pub(crate) const READY: &str = "ready";
 
 /// Runs the server until its control connection ends.
 ///
 /// # Errors
-/// What the library said.
+/// An error of the library.
 pub(crate) fn serve(engine: &str, resources: usize) -> Result {
     let mut runtime = super::runtime(Some(engine), resources)?;
     runtime.add(Server)?;
@@ -40,7 +41,7 @@ impl Service for Server {
             let address = (IpAddr::from(Ipv4Addr::new(127, 0, 0, last)), 0);
             match cx.listen(address, |_| Some(Stream::new(Bytes))) {
                 Ok(listener) => _ = cx.send(control, &cx.local(listener)?.to_string()),
-                // Not every system gives the loopback device more than its first address.
+                // Not every system has more than the first address on its loopback device.
                 Err(_) if last > 1 => break,
                 Err(error) => return Err(error.into()),
             }
@@ -72,8 +73,8 @@ impl Handle<Control> for Server {
     }
 }
 
-/// How many addresses of the loopback device are used, each with a range of ports of its own.
+/// How many addresses of the loopback device the server uses. Each has its own range of ports.
 const ADDRESSES: u8 = 8;
 
-/// How long the connections may take to end when the client has gone.
+/// How long the connections may take to end after the client has gone.
 const GRACE: Duration = Duration::from_secs(1);

@@ -1,9 +1,10 @@
 //! A service under supervision: `cargo run --release --example daemon [ADDR]`, then `nc 127.0.0.1 7007`.
 //!
-//! It echoes lines, and does what a supervisor expects. Sockets that are passed to it are taken instead of ADDR:
-//! `systemd-socket-activate -l 7007 target/release/examples/daemon`. With `NOTIFY_SOCKET` it tells that it is
-//! ready, how many are connected, and that it is alive if a watchdog asks. `kill -HUP` has it begin anew with
-//! counting, `kill -TERM` or Ctrl-C lets answers leave within ten seconds, and a second one does not. Unix only.
+//! It echoes lines, and does everything that a supervisor expects. If the supervisor passes sockets, it
+//! listens on them instead of ADDR: `systemd-socket-activate -l 7007 target/release/examples/daemon`. With
+//! `NOTIFY_SOCKET` it reports that it is ready, how many clients are connected, and, if there is a
+//! watchdog, that it is alive. `kill -HUP` restarts its count. After `kill -TERM` or Ctrl-C, answers have
+//! ten seconds to be sent. A second signal cuts them off. Unix only.
 
 #[cfg(unix)]
 mod service;
@@ -11,7 +12,7 @@ mod service;
 #[cfg(unix)]
 fn main() {
     let args = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
-    // Several of them are no address, whatever each of them is.
+    // Join several arguments into a text that never parses as an address.
     let text = args.reduce(|all, more| format!("[{all}, {more}]")).unwrap_or_else(|| "127.0.0.1:7007".into());
     let address = text.parse().unwrap_or_else(|error| refuse(&error, 2));
     match run(address) {
@@ -34,7 +35,7 @@ fn run(address: reactor::Address) -> Result<reactor::Receipt, reactor::Error> {
     runtime.run()?.check()
 }
 
-/// Whether what the supervisor says about its sockets is not so.
+/// Returns whether the supervisor's description of its sockets is wrong.
 #[cfg(unix)]
 fn is_bad_activation(failure: &reactor::Failure) -> bool {
     match failure.downcast_ref() {

@@ -1,4 +1,4 @@
-//! The service: echoes lines over the sockets it was given, and tells its supervisor how it does.
+//! The service: echoes lines over the sockets that it was given, and reports its state to the supervisor.
 
 use reactor::signals::{Arrived, Signal, Signals};
 use reactor::systemd::{Notice, Supervised};
@@ -12,7 +12,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// One that listens at this address if it is given no sockets.
+    /// Makes one that listens on this address if the supervisor passes no sockets.
     pub(crate) fn new(address: Address, supervised: ServiceId<Supervised>) -> Daemon {
         Daemon { address, supervised, open: 0, served: 0 }
     }
@@ -22,7 +22,8 @@ impl Daemon {
     }
 
     fn tell(&self, cx: &mut Context<Self>, notice: Notice) {
-        // Too many that wait, or nobody who listens: the next one says more.
+        // Ignore a full queue and a supervisor that does not listen, because the next notice is newer
+        // anyway.
         let _ = cx.tell(self.supervised, notice);
     }
 }

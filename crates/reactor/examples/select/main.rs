@@ -1,7 +1,8 @@
-//! Echoes bytes on an engine of one's own: `cargo run --release --example select [ADDR]`, then
-//! `nc 127.0.0.1 7007` and type. The engine, select(2), is in `engine/`, and here it is registered.
+//! Echoes bytes on an engine of your own: `cargo run --release --example select [ADDR]`, then
+//! `nc 127.0.0.1 7007` and type. The engine, select(2), is in `engine/`. This file registers it.
 //!
-//! `REACTOR_ENGINE=poll` takes one of the library's instead; `REACTOR_ENGINE=abacus` lists what there is.
+//! `REACTOR_ENGINE=poll` selects one of the library's engines instead. `REACTOR_ENGINE=abacus` lists the
+//! choices.
 #![cfg_attr(not(unix), allow(unused))]
 
 #[cfg(unix)]
@@ -30,7 +31,7 @@ impl Handle<Stream> for Echo {
 
 fn main() -> Result {
     let args = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
-    // Several of them are no address, whatever each of them is.
+    // Join several arguments into a text that never parses as an address.
     let text = args.reduce(|all, more| format!("[{all}, {more}]")).unwrap_or_else(|| "127.0.0.1:7007".into());
     let address = text.parse::<Address>();
     let Ok(address) = address.inspect_err(|error| eprintln!("select: {error}")) else {
@@ -40,7 +41,7 @@ fn main() -> Result {
     #[cfg(unix)]
     {
         use reactor::engine::{Calls, Candidates};
-        // The first on the list is what a program gets that asks for none by name.
+        // The first candidate is the default for programs that do not name an engine.
         options.candidates =
             Candidates::default().with("select", || Ok(Box::new(Calls::new(engine::Select::new()?))));
     }

@@ -1,9 +1,9 @@
-//! A terminal for a serial device: `cargo run --release --features serial --example serial_terminal DEVICE [SPEED]`,
-//! say `/dev/ttyUSB0 9600`; without a speed 115200. Ctrl-] leaves.
+//! A terminal for a serial device: `cargo run --release --features serial --example serial_terminal DEVICE`,
+//! for example with `/dev/ttyUSB0`. A speed may follow, by default 115200. Ctrl-] leaves.
 //!
-//! Keys go to the device, and what the device says to the screen, byte by byte. The side that gives too much rests
-//! while the other is slow. Without a device: `socat -d -d pty,raw pty,raw` prints the names of a pair; run this on
-//! both. Unix.
+//! Keys go to the device, and the device's output goes to the screen, byte by byte. If one side is slow,
+//! the example stops reading the other. Without a device, `socat -d -d pty,raw pty,raw` prints the names of
+//! a pair: run the example on both. Unix.
 
 #[cfg(unix)]
 mod terminal;

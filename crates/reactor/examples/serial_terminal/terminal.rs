@@ -1,4 +1,4 @@
-//! The service: a terminal and a device, each the other's output.
+//! The service: a terminal and a device, each the output of the other.
 
 use std::{
     cell::RefCell,
@@ -18,13 +18,13 @@ use reactor::{
     stdio::Raw,
 };
 
-/// Passes bytes between two ports until one of them ends, or the key that leaves is pressed.
+/// Passes bytes between two ports until one of them ends, or the user presses the key that leaves.
 struct Between {
     ports: Option<(Serial, Serial)>,
     ids: Option<(Id<Serial>, Id<Serial>)>,
-    /// The key was pressed, or one of the two has ended: what follows is of no interest.
+    /// The user pressed the key, or one of the two has ended, so later events do not matter.
     is_over: bool,
-    /// Why it ended, unless that was wanted.
+    /// Why it ended, if that was not intended.
     ended: Rc<RefCell<Option<String>>>,
 }
 
@@ -75,7 +75,7 @@ impl Handle<Serial> for Between {
     }
 }
 
-/// Runs until the end; the exit code says how it was.
+/// Runs until the end, and returns the exit code for it.
 pub(crate) fn run(args: Vec<String>) -> ExitCode {
     let refuse = |why: &str| {
         eprintln!("serial_terminal: {why}");
@@ -91,7 +91,7 @@ pub(crate) fn run(args: Vec<String>) -> ExitCode {
     };
     let terminal = match open_terminal() {
         Ok(terminal) => terminal,
-        Err(error) => return refuse(&format!("the standard input is no terminal to type on: {error}")),
+        Err(error) => return refuse(&format!("standard input is not a terminal: {error}")),
     };
     let device = match Serial::open(name, &SerialOptions { speed, ..SerialOptions::DEFAULT }) {
         Ok(device) => device,
@@ -110,8 +110,8 @@ pub(crate) fn run(args: Vec<String>) -> ExitCode {
     }
 }
 
-/// The terminal behind the standard input, opened anew: to be non-blocking is a property of the open file, which
-/// the shell and others share.
+/// Opens the terminal behind the standard input anew, because the non-blocking flag belongs to the open
+/// file, which the shell and others share.
 fn open_terminal() -> io::Result<File> {
     let name = rustix::termios::ttyname(io::stdin(), Vec::new())?;
     let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits();
@@ -126,9 +126,9 @@ fn talk(
     device: Serial,
 ) -> Result<Option<String>, Box<dyn std::error::Error>> {
     let mut runtime = Runtime::new()?;
-    // Before the terminal is raw, so that a SIGTERM never leaves it so.
+    // Before the terminal becomes raw, so that SIGTERM never leaves it raw.
     runtime.add(Graceful::within(Duration::from_secs(1)))?;
-    // Until the end of this function, however it ends.
+    // Restores the terminal at the end of this function, however it ends.
     let _raw = Raw::enter(&terminal)?;
     eprint!("{name}, {speed} bits per second; Ctrl-] leaves\r\n");
     let ended = Rc::default();

@@ -1,4 +1,4 @@
-//! What a client is told: status, head, and which part of a file.
+//! The response to a client: its status, its head, and the part of the file to send.
 
 use std::{fmt::Write, ops, path::Path};
 
@@ -9,7 +9,7 @@ use crate::{
     request::{Range, Request},
 };
 
-/// An answer without a file: its status, and why.
+/// Builds a response without a file, which consists of its status and the reason phrase.
 pub(crate) fn refusal(status: u16, keep: bool, is_head: bool, more: &str, now: u64) -> String {
     let text = format!("{status} {}\n", reason(status));
     let mut head = begin(status, now, keep);
@@ -22,7 +22,7 @@ pub(crate) fn refusal(status: u16, keep: bool, is_head: bool, more: &str, now: u
     head
 }
 
-/// The head of an answer with a file, or with the news that it is unchanged; and which bytes follow.
+/// Builds the head of a response with a file, or of a 304, and returns the range of bytes to send after it.
 pub(crate) fn file(request: &Request, metadata: &Metadata, now: u64) -> (String, ops::Range<u64>) {
     let len = metadata.len;
     let modified = metadata.modified.map(date::seconds).unwrap_or_default();
@@ -47,13 +47,14 @@ pub(crate) fn file(request: &Request, metadata: &Metadata, now: u64) -> (String,
     (head, if request.is_head { 0..0 } else { part })
 }
 
-/// Changes when the content does, as far as its length and its time to the nanosecond tell.
+/// Returns a tag that changes with the contents, as far as their length and time (to the nanosecond) show
+/// it.
 fn tag(metadata: &Metadata) -> String {
     let modified = metadata.modified.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
     format!("\"{:x}-{:x}\"", modified.unwrap_or_default().as_nanos(), metadata.len)
 }
 
-/// RFC 9110, 13.2.2: a tag says more than a date, which is not looked at then.
+/// Evaluates the conditions. By RFC 9110, 13.2.2, a tag takes precedence, and the date is then ignored.
 fn is_unchanged(request: &Request, tag: &str, modified: u64) -> bool {
     let same = |listed: &str| listed == "*" || listed.strip_prefix("W/").unwrap_or(listed) == tag;
     match &request.none_match {

@@ -1,4 +1,4 @@
-//! Dates as HTTP writes them (IMF-fixdate of RFC 9110, 5.6.7), to the second and in UTC.
+//! Dates in the format of HTTP (IMF-fixdate of RFC 9110, 5.6.7), to the second and in UTC.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,12 +6,12 @@ const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/// Whole seconds since 1970; what is before counts as 1970.
+/// Returns whole seconds since 1970. Earlier times count as 1970.
 pub(crate) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
-/// Writes a moment: `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// Formats a time, for example `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub(crate) fn format(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
@@ -20,7 +20,7 @@ pub(crate) fn format(seconds: u64) -> String {
     format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
 }
 
-/// Reads a moment; the two obsolete forms are not known, and count as no date.
+/// Parses a time. Does not know the two obsolete formats, and returns `None` for them.
 pub(crate) fn parse(text: &str) -> Option<u64> {
     let (_, text) = text.trim().strip_suffix(" GMT")?.split_once(", ")?;
     let mut parts = text.split([' ', ':']);
@@ -34,7 +34,7 @@ pub(crate) fn parse(text: &str) -> Option<u64> {
     fits.then(|| days(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second)
 }
 
-/// Days since 1970, by counting years from March (so that a leap day is a year's last).
+/// Returns the days since 1970. Counts years from March, so that a leap day is the last day of its year.
 fn days(year: u64, month: u64, day: u64) -> u64 {
     let year = if month <= 2 { year - 1 } else { year };
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;

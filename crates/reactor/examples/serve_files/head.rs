@@ -1,28 +1,28 @@
-//! The head of an HTTP/1 request, as RFC 9112 writes it: its first line and its fields. Nothing is copied.
+//! The head of an HTTP/1 request by RFC 9112: its first line and its fields. Copies nothing.
 
 /// The most header fields of a request.
 const FIELDS_MAX: usize = 64;
 
-/// A whole head.
+/// A complete head.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Head<'a> {
     pub(crate) method: &'a str,
     pub(crate) target: &'a str,
-    /// The version is 1.1 or a later one, not 1.0.
+    /// The version is 1.1 or later, rather than 1.0.
     pub(crate) is_new: bool,
-    /// Names and values, without the white space around a value.
+    /// Names and values. Values have no surrounding white space.
     pub(crate) fields: Vec<(&'a str, &'a [u8])>,
-    /// The length in bytes, with the empty line at the end.
+    /// The length in bytes, including the empty line at the end.
     pub(crate) len: usize,
 }
 
-/// Reads a head. `None`: the bytes are the beginning of one.
+/// Parses a head. Returns `None` if the bytes are the beginning of one.
 ///
 /// # Errors
-/// The status that refuses it.
+/// The status of the response that rejects the request.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Head<'_>>, u16> {
     let mut lines = Lines { bytes, at: 0 };
-    // Some clients end the body before with an empty line too many.
+    // Some clients send one empty line too many after the previous body.
     let first = loop {
         match lines.next()? {
             None => return Ok(None),
@@ -44,14 +44,15 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Head<'_>>, u16> {
     }
 }
 
-/// The lines of a head, without their ends.
+/// The lines of a head, without their line ends.
 struct Lines<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Lines<'a> {
-    /// The next line, if it is there up to its end. A byte that no head has is refused before the line ends.
+    /// Returns the next line if it is complete. Rejects a byte that no head may contain even before the line
+    /// ends.
     fn next(&mut self) -> Result<Option<&'a [u8]>, u16> {
         let rest = &self.bytes[self.at..];
         let end = rest.iter().position(|byte| *byte == b'\n');
@@ -65,7 +66,7 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// `GET /path HTTP/1.1`: three words with one space between them.
+/// Parses `GET /path HTTP/1.1`: three words, separated by one space each.
 fn first_line(line: &[u8]) -> Option<(&str, &str, bool)> {
     let mut words = line.split(|byte| *byte == b' ');
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
@@ -77,7 +78,8 @@ fn first_line(line: &[u8]) -> Option<(&str, &str, bool)> {
     Some((str::from_utf8(method).ok()?, str::from_utf8(target).ok()?, *minor > b'0'))
 }
 
-/// `Name: value`. A line that begins with white space is none: it would continue the one before.
+/// Parses `Name: value`. Rejects a line that begins with white space, because it would continue the previous
+/// one.
 fn field(line: &[u8]) -> Option<(&str, &[u8])> {
     let colon = line.iter().position(|byte| *byte == b':')?;
     let name = &line[..colon];

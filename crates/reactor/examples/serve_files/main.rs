@@ -1,10 +1,11 @@
 //! Serves the files of a directory by HTTP/1.1: `cargo run --release --example serve_files DIR [ADDR]`, then
 //! `curl -i http://127.0.0.1:8080/`.
 //!
-//! GET and HEAD, single ranges, conditions by ETag and by date, keep-alive and pipelining. Nothing outside of DIR is
-//! served, symbolic links included. A request's head has at most 8 KiB (431) and comes within 10 seconds (408).
-//! ADDR is `127.0.0.1:8080` if it is left out. What is large is read no faster than its reader takes it.
-//! SIGTERM or SIGINT (Unix) stops it: answers that are under way have ten more seconds to leave, unless it is told twice.
+//! It knows GET and HEAD, single ranges, conditions by ETag and by date, keep-alive and pipelining. It
+//! serves nothing outside of DIR, not even through symbolic links. The head of a request has at most 8 KiB
+//! (431) and must arrive within 10 seconds (408). The default ADDR is `127.0.0.1:8080`. It reads a large
+//! file no faster than the client takes it. After SIGTERM or SIGINT (Unix), responses in flight have ten
+//! more seconds to be sent. A second signal ends it at once.
 
 mod answer;
 mod date;

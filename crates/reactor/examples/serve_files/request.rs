@@ -1,4 +1,4 @@
-//! What a client asks for: the head of a request, and what of it matters here.
+//! A client's request: the fields of its head that matter to this server.
 
 use std::path::PathBuf;
 
@@ -10,15 +10,15 @@ use crate::{
 /// A request for a file.
 #[derive(Debug)]
 pub(crate) struct Request {
-    /// Only the head of the answer is wanted.
+    /// The client wants only the head of the response.
     pub(crate) is_head: bool,
-    /// The connection stays for a next request.
+    /// The connection stays open for another request.
     pub(crate) keep: bool,
-    /// As it was asked for, without the host.
+    /// As the client sent it, without the host.
     pub(crate) target: String,
-    /// Beneath the directory.
+    /// Relative to the served directory.
     pub(crate) path: PathBuf,
-    /// `Range: bytes=..`, as far as it is one range.
+    /// `Range: bytes=..`, if it is a single range.
     pub(crate) range: Option<Range>,
     /// The tags of `If-None-Match`.
     pub(crate) none_match: Option<String>,
@@ -28,26 +28,26 @@ pub(crate) struct Request {
     pub(crate) if_range: Option<String>,
 }
 
-/// A part of a file, as it is asked for.
+/// The part of a file that the client requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Range {
-    /// From here to there, included, or to the end.
+    /// From the first offset to the second, inclusive, or to the end.
     From(u64, Option<u64>),
-    /// So many of the last bytes.
+    /// This many of the last bytes.
     Last(u64),
 }
 
-/// What the bytes so far are.
+/// The result of parsing the bytes so far.
 pub(crate) enum Parsed {
     /// The beginning of a head.
     Partial,
-    /// A request, in the first so many bytes.
+    /// A request, and its length in bytes.
     Whole(usize, Request),
-    /// Nothing that can be answered but by this status; the connection is of no further use.
+    /// Invalid. The server can only send this status and close the connection.
     Bad(u16),
 }
 
-/// Reads the head of the next request.
+/// Parses the head of the next request.
 pub(crate) fn parse(bytes: &[u8]) -> Parsed {
     match head::parse(bytes) {
         Ok(None) => Parsed::Partial,
@@ -86,13 +86,14 @@ fn understand(head: &Head<'_>) -> Result<Request, u16> {
                 return Err(400);
             }
         } else if is("transfer-encoding") || is("content-length") && value != Ok("0") {
-            // A body would have to be read to find the next request; nobody sends one with a GET.
+            // To find the next request, the server would have to read a body, and no client sends one with
+            // GET.
             return Err(400);
         }
         let Ok(value) = value else { continue };
         if is("connection") {
             let says = |what: &str| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(what));
-            // Whoever says `close` means it, whatever else is said before or after.
+            // `close` wins over any `keep-alive` before or after it.
             closes |= says("close");
             request.keep |= says("keep-alive");
         } else if is("range") {
@@ -109,8 +110,8 @@ fn understand(head: &Head<'_>) -> Result<Request, u16> {
     if head.is_new && hosts != 1 { Err(400) } else { Ok(request) }
 }
 
-/// The part of a target that names a file: all of `/path?query`, and what follows the host in
-/// `http://host/path?query`, which every server has to accept (RFC 9112, 3.2.2).
+/// Returns the part of a target that names a file: all of `/path?query`, or the part after the host in
+/// `http://host/path?query`, which every server must accept (RFC 9112, 3.2.2).
 fn origin(target: &str) -> Result<&str, u16> {
     if target.starts_with('/') {
         return Ok(target);
@@ -128,7 +129,7 @@ fn origin(target: &str) -> Result<&str, u16> {
     }
 }
 
-/// Whether this is `host` or `host:port`, as RFC 3986 (3.2) writes it, without a user's name.
+/// Returns whether this is `host` or `host:port` as in RFC 3986 (3.2), without a user name.
 fn is_authority(text: &str) -> bool {
     let is_digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     if let Some((inside, port)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -141,8 +142,8 @@ fn is_authority(text: &str) -> bool {
     !host.is_empty() && host.bytes().all(is_one) && is_digits(port)
 }
 
-/// The path of a target, decoded and without its query. One that leads upwards is refused here already; links are
-/// looked at when it is opened.
+/// Returns the path of a target, decoded and without its query. Rejects a path that leads upwards. Symbolic
+/// links are checked when the file is opened.
 fn path(target: &str) -> Result<PathBuf, u16> {
     let path = target.split(['?', '#']).next().unwrap_or_default();
     let path = path.strip_prefix('/').ok_or(400_u16)?;
@@ -171,10 +172,11 @@ fn path(target: &str) -> Result<PathBuf, u16> {
     Ok(path.into())
 }
 
-/// One range of bytes. Several, and what is none, are answered with the whole file, as RFC 9110 (14.2) allows.
+/// Parses a single range of bytes. RFC 9110 (14.2) allows a server to answer several ranges, and invalid
+/// ones, with the whole file.
 fn range(value: &str) -> Option<Range> {
     let (first, last) = value.strip_prefix("bytes=")?.split_once('-')?;
-    // Not `parse` alone, which takes a sign.
+    // `parse` alone would accept a sign.
     let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?;
     match (first.trim(), last.trim()) {
         ("", last) => Some(Range::Last(number(last)?)),

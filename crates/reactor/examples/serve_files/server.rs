@@ -1,4 +1,4 @@
-//! The service: one request of a connection after the other, files opened beside the loop.
+//! The service: one request at a time on each connection. Files are opened outside the loop.
 
 use std::{convert::Infallible, io::ErrorKind, mem, time::Duration};
 
@@ -13,13 +13,13 @@ use crate::{
     request::{self, Parsed, Request},
 };
 
-/// The longest head of a request, and how much is kept of those that follow while one is answered.
+/// The longest head of a request. Also limits the input that is kept while a request is being answered.
 const HEAD_MAX: usize = 8 << 10;
-/// How long a head may take from its first byte on.
+/// How long a head may take, from its first byte.
 const HEAD_TIME: Duration = Duration::from_secs(10);
-/// How long a connection may be without a request.
+/// How long a connection may stay without a request.
 const IDLE_TIME: Duration = Duration::from_secs(60);
-/// A file up to this size is read as it is opened, with one operation.
+/// A file up to this size is opened and read in one operation.
 const SMALL: usize = 16 << 10;
 
 pub(crate) struct Server {
@@ -32,22 +32,22 @@ pub(crate) struct Server {
 
 /// A connection.
 struct Client {
-    /// What came and is not answered.
+    /// Input that belongs to no answered request yet.
     input: Vec<u8>,
     /// The request that is being answered.
     request: Option<Request>,
-    /// Since when it is waited for what comes next.
+    /// The beginning of the current wait for input.
     since: Time,
     timer: TimerId,
     is_paused: bool,
-    /// Nothing more comes.
+    /// The client sends nothing more.
     has_ended: bool,
 }
 
-/// It is time to look whether a client is late.
+/// Timer: check whether a client is late.
 struct Look(Id<Stream>);
 
-/// The file that a client asked for.
+/// The result of opening the requested file.
 struct Found(Id<Stream>, Result<Opened, Error>);
 
 impl Server {
@@ -55,7 +55,7 @@ impl Server {
         Server { address, root, clients: IdMap::new(), transfers: IdMap::new(), is_stopping: false }
     }
 
-    /// Answers the next request, if it is there and none is being answered.
+    /// Answers the next request if it is complete and no other is being answered.
     fn next(&mut self, cx: &mut Context<Self>, id: Id<Stream>) {
         let Some(client) = self.clients.get_mut(id).filter(|client| client.request.is_none()) else { return };
         if mem::take(&mut client.is_paused) {
@@ -82,7 +82,7 @@ impl Server {
         }
     }
 
-    /// Says what is wrong with a request after which nothing can be understood, and closes.
+    /// Rejects a request and closes the connection, because the input after it has no known meaning.
     fn refuse(&mut self, cx: &mut Context<Self>, id: Id<Stream>, status: u16) {
         let more = if status == 405 { "Allow: GET, HEAD\r\n" } else { "" };
         let text = answer::refusal(status, false, false, more, date::seconds(cx.wall()));
@@ -90,7 +90,7 @@ impl Server {
         cx.close(id);
     }
 
-    /// The answer is queued whole: the next request's turn.
+    /// Goes on to the next request, because the response is queued completely.
     fn answered(&mut self, cx: &mut Context<Self>, id: Id<Stream>) {
         let Some(client) = self.clients.get_mut(id) else { return };
         if client.request.take().is_some_and(|request| request.keep) {
@@ -112,13 +112,14 @@ impl Server {
 
 impl Service for Server {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
-        // A client may end its own side right after its request, and is answered all the same.
+        // Half-open, because a client may end its side right after its request and still expects the
+        // response.
         let listener = cx.listen(&self.address, |_| Some(Stream::new(Bytes).half_open(true)))?;
         println!("listening on {}", cx.local(listener)?);
         Ok(())
     }
 
-    /// What is being answered is the last answer of its connection; the others have none to wait for.
+    /// Lets each response in flight be the last of its connection, and closes connections without one.
     fn stop(&mut self, cx: &mut Context<Self>) {
         self.is_stopping = true;
         for (id, client) in self.clients.iter_mut() {
@@ -158,7 +159,7 @@ impl Handle<Stream> for Server {
                 }
                 let since = if is_first { cx.now() } else { client.since };
                 self.next(cx, id);
-                // A head that comes byte by byte has its time from its first byte on.
+                // A head that arrives byte by byte keeps the time of its first byte.
                 if let Some(client) = self.clients.get_mut(id).filter(|client| client.request.is_none()) {
                     client.since = since;
                 }
@@ -186,7 +187,7 @@ impl Receive<Look> for Server {
         let limit = if client.input.is_empty() { IDLE_TIME } else { HEAD_TIME };
         let waited = cx.now() - client.since;
         if client.request.is_some() || waited < limit {
-            // It may become one that is late sooner than it is now.
+            // Look again soon, because the client may become late before the full limit has passed.
             client.timer = cx.after(limit.saturating_sub(waited).clamp(HEAD_TIME / 10, HEAD_TIME), Look(id));
         } else if client.input.is_empty() {
             cx.close(id);
@@ -214,7 +215,7 @@ impl Receive<Found> for Server {
             FileKind::Regular => (),
             FileKind::Directory => {
                 let path = request.target.split(['?', '#']).next().unwrap_or_default();
-                // Two slashes at the beginning would name another host.
+                // Two leading slashes would name another host.
                 let more = format!("Location: /{}/\r\n", path.trim_matches('/'));
                 self.fail(cx, id, 301, &more);
                 return Ok(());
@@ -251,7 +252,8 @@ impl Handle<FileTransfer> for Server {
         if why.is_clean() {
             self.answered(cx, client);
         } else {
-            // Its length was promised: a body that is too short is told by the end of the connection.
+            // The head has announced a length, so only the end of the connection shows that the body is too
+            // short.
             cx.close(client);
         }
     }
@@ -260,7 +262,7 @@ impl Handle<FileTransfer> for Server {
 fn status_of(error: &Error) -> u16 {
     match error.io().map(std::io::Error::kind) {
         Some(ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename) => 404,
-        // It leads out of the directory, in circles, or is not for us.
+        // The path leads out of the directory or in circles, or we may not read the file.
         Some(ErrorKind::PermissionDenied | ErrorKind::CrossesDevices) => 403,
         _ => match error.io().and_then(std::io::Error::raw_os_error) {
             Some(LOOP | NO_SUCH_DEVICE) => 403,
@@ -269,7 +271,7 @@ fn status_of(error: &Error) -> u16 {
     }
 }
 
-/// ELOOP of Linux, for which there is no stable kind.
+/// ELOOP on Linux, for which there is no stable `ErrorKind`.
 const LOOP: i32 = 40;
-/// ENXIO: a socket, or a device that is not there; neither is a file to serve.
+/// ENXIO: a socket, or a device that does not exist. Neither is a file to serve.
 const NO_SUCH_DEVICE: i32 = 6;

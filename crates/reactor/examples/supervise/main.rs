@@ -1,13 +1,15 @@
-//! Keeps programs running: `cargo run --release --example supervise -- CMD [ARG..] [-- CMD [ARG..]]..`, for instance
-//! `supervise ping -i 5 ::1 -- sh -c 'echo once; exit 1'`.
+//! Keeps programs running: `cargo run --release --example supervise -- CMD [ARG..] [-- CMD [ARG..]]..`, for
+//! example `supervise ping -i 5 ::1 -- sh -c 'echo once; exit 1'`.
 //!
-//! Each line that a command says comes out as `NAME[PID]: LINE` (`NAME[PID]! LINE` for its standard error). A
-//! command that ends begins again after 100 ms, after twice that the next time, up to 30 s; one that ran for ten
-//! seconds begins anew with 100 ms. SIGTERM and SIGINT are passed on as SIGTERM, and what has not ended five seconds
-//! later, or at the second of them, is killed; SIGHUP, SIGUSR1 and SIGUSR2 are passed on as they are. When nobody
-//! reads the output any more it ends likewise. As process 1 (of a container), and as a subreaper, it reaps the orphans that
-//! the kernel gives it (Linux, with /proc). A command that cannot be executed at the beginning is bad input: one
-//! line, and exit code 2. Unix.
+//! It prints each line of a command as `NAME[PID]: LINE`, or as `NAME[PID]! LINE` for its standard error. It
+//! restarts a command that ends: after 100 ms, the next time after twice that, up to 30 s. The delay returns
+//! to 100 ms once a command has run for ten seconds.
+//!
+//! It passes SIGTERM and SIGINT on as SIGTERM. It kills commands that are still running five seconds later,
+//! or at the second of these signals. It passes on SIGHUP, SIGUSR1 and SIGUSR2 unchanged. It ends in the
+//! same way if the reader of its output has gone. As process 1 (of a container), or as a subreaper, it reaps
+//! the orphans that the kernel gives it (Linux, with /proc). A command that cannot be executed at the start
+//! is bad input: one line, and exit code 2. Unix.
 #[cfg(unix)]
 mod orphans;
 #[cfg(unix)]
@@ -26,7 +28,7 @@ fn main() -> reactor::Result {
     let mut runtime = reactor::Runtime::new()?;
     if let Err(error) = runtime.add(service::Supervise::new(commands)) {
         eprintln!("supervise: {}", service::cause(&error));
-        // With it end the commands before the one that cannot be executed.
+        // The runtime's end kills the commands that were started before the failed one.
         drop(runtime);
         std::process::exit(2)
     }

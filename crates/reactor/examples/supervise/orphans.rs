@@ -1,4 +1,4 @@
-//! Children of others, whose parents have ended: the kernel gives them to process 1, or to a subreaper. Linux.
+//! Orphans: children whose parents have ended. The kernel gives them to process 1, or to a subreaper. Linux.
 
 #[cfg(target_os = "linux")]
 use std::fs;
@@ -12,17 +12,17 @@ pub(crate) fn come() -> bool {
     return false;
 }
 
-/// Reaps the children that have ended and are none of ours. How ours end is told by their resources.
+/// Reaps the children that have ended and are not ours. The resources of our own report their ends.
 #[cfg(target_os = "linux")]
 pub(crate) fn reap(ours: &[u32]) {
     use rustix::process::{Pid, WaitOptions, waitpid};
-    // A list for each thread, of the children that it has. wait(-1) would take ours, too.
+    // The kernel lists the children of each thread. wait(-1) would reap ours, too.
     let Ok(threads) = fs::read_dir("/proc/self/task") else { return };
     let lists = threads.flatten().map(|thread| fs::read_to_string(thread.path().join("children")));
     for list in lists.map_while(Result::ok) {
         let children = list.split_whitespace().filter_map(|pid| pid.parse().ok());
         for pid in children.filter(|pid| !ours.contains(pid)) {
-            // One that runs is asked again when the next SIGCHLD comes.
+            // A child that still runs is checked again at the next SIGCHLD.
             let _ = waitpid(Pid::from_raw(pid as i32), WaitOptions::NOHANG);
         }
     }

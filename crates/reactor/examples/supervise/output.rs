@@ -1,4 +1,4 @@
-//! Lines of any bytes: a program may say what is no text, and a line without end is cut.
+//! Lines of arbitrary bytes, because a program's output need not be text. Cuts a line that is too long.
 
 use reactor::{Codec, Decoded, Outgoing, Result};
 

@@ -1,4 +1,4 @@
-//! The service: workers that begin again, their output with a prefix, and the end of them all.
+//! The service: restarts workers, prefixes their output, and ends them all.
 
 use std::{
     ffi::OsString,
@@ -15,19 +15,20 @@ use reactor::{
 
 use crate::{orphans, output::Said};
 
-/// What a worker says, by the two ways it has.
+/// A worker's standard output and standard error.
 pub(crate) type Out = Stream<Said>;
 pub(crate) type Err = Stream<Said, (), Errors>;
-/// What we say.
+/// Our own output.
 pub(crate) type Ours = Stream<Said, (), Output>;
 pub(crate) struct Errors;
 pub(crate) struct Output;
 
 pub(crate) struct Supervise {
     workers: Vec<Worker>,
-    /// Which worker a process is.
+    /// The worker of each process.
     processes: IdMap<Process, usize>,
-    /// What comes before each line of a stream. One may outlive its process: somebody holds the pipe.
+    /// The prefix of each line of a stream. A stream may outlive its process, because another process may
+    /// hold the pipe.
     outs: IdMap<Out, String>,
     errors: IdMap<Err, String>,
     output: Option<Id<Ours>>,
@@ -41,9 +42,9 @@ struct Worker {
     pause: Duration,
 }
 
-/// It is time for a worker to begin again.
+/// Timer: restart a worker.
 struct Again(usize);
-/// The time to end by itself is over.
+/// Timer: the workers' time to end by themselves is over.
 struct Deadline;
 
 impl Supervise {
@@ -67,7 +68,7 @@ impl Supervise {
         worker.began = cx.now();
         let mut options = SpawnOptions::default();
         options.stdin = Standard::Null;
-        // What a worker has started ends with it, and with us.
+        // The worker's own children end with it, and with us.
         (options.group, options.kill_rest, options.kill_on_close) = (true, true, true);
         let child = cx.spawn(Command::new(&worker.command[0]).args(&worker.command[1..]), &options)?;
         let name = format!("{}[{}]", worker.name, child.process.pid());
@@ -83,7 +84,8 @@ impl Supervise {
         Ok(())
     }
 
-    /// Says a line. While nobody takes it, the workers are not listened to, and wait in turn.
+    /// Prints a line. While the reader of our output is slow, stops reading from the workers, so that they
+    /// wait in turn.
     fn say(&mut self, cx: &mut Context<Self>, prefix: &str, line: &[u8]) {
         let line = [prefix.as_bytes(), line].concat();
         if self.output.is_some_and(|output| cx.send(output, &line) == Flow::High) {
@@ -97,7 +99,7 @@ impl Supervise {
         self.say(cx, &prefix, what.as_bytes());
     }
 
-    /// Plans the next beginning.
+    /// Schedules the next start of a worker.
     fn retry(&mut self, cx: &mut Context<Self>, at: usize, why: &str) {
         let now = cx.now();
         let worker = &mut self.workers[at];
@@ -110,15 +112,15 @@ impl Supervise {
         cx.after(pause, Again(at));
     }
 
-    /// Sends a signal to all.
+    /// Sends a signal to all workers.
     fn signal(&self, cx: &Context<Self>, send: impl Fn(&Process) -> io::Result<()>) {
         for process in self.processes.ids().filter_map(|id| cx.get(id)) {
-            // One that has just ended needs none.
+            // A process that has just ended needs no signal.
             let _ = send(process);
         }
     }
 
-    /// Asks all to end.
+    /// Asks all workers to end.
     fn end(&mut self, cx: &mut Context<Self>) {
         if !std::mem::replace(&mut self.is_ending, true) {
             self.signal(cx, Process::terminate);
@@ -127,8 +129,9 @@ impl Supervise {
         }
     }
 
-    /// What is said last leaves when nobody is left to say more.
+    /// Ends the service once every worker has ended and all of its output has been read.
     fn end_if_done(&mut self, cx: &mut Context<Self>) {
+        // A pipe may hold output of a process that has already ended, so both must be gone.
         if self.is_ending && self.processes.is_empty() && self.outs.is_empty() && self.errors.is_empty() {
             if let Some(output) = self.output.take() {
                 cx.close(output);
@@ -188,7 +191,7 @@ impl Handle<Process> for Supervise {
     }
 
     fn closed(&mut self, cx: &mut Context<Self>, id: Id<Process>, _: Process, why: Closed) {
-        // Its end was not told: somebody else has taken it.
+        // Another part of the program has reaped the process, so we do not know its status.
         if let Some(at) = self.processes.remove(id).filter(|_| !self.is_ending) {
             self.retry(cx, at, &why.to_string());
         }
@@ -234,7 +237,8 @@ impl Handle<Ours> for Supervise {
     }
 
     fn closed(&mut self, cx: &mut Context<Self>, _: Id<Ours>, _: Ours, _: Closed) {
-        // Nobody listens any more. What the workers still say has nowhere to go, and is read all the same.
+        // The reader of our output has gone. Go on reading from the workers, so that they can end, and
+        // discard the bytes.
         if self.output.take().is_some() {
             self.outs.ids().for_each(|id| cx.resume(id));
             self.errors.ids().for_each(|id| cx.resume(id));
@@ -257,14 +261,14 @@ impl Receive<Again> for Supervise {
 impl Receive<Deadline> for Supervise {
     fn receive(&mut self, cx: &mut Context<Self>, _: Deadline) -> Result {
         self.signal(cx, Process::kill);
-        // Somebody who left the group may hold a pipe for ever.
+        // A process that left the group may hold a pipe for ever.
         self.outs.ids().for_each(|id| cx.close(id));
         self.errors.ids().for_each(|id| cx.close(id));
         Ok(())
     }
 }
 
-/// The error itself, without the name of the service that could not start.
+/// Returns the error itself, without the name of the service that could not start.
 pub(crate) fn cause(error: &Error) -> String {
     match error {
         Error::Start { failure, .. } => failure.to_string(),
@@ -272,10 +276,10 @@ pub(crate) fn cause(error: &Error) -> String {
     }
 }
 
-/// The first pause; each further one is twice as long.
+/// The first delay. Each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Who ran for so long begins with the first pause again.
+/// A worker that ran for this long restarts with the first delay again.
 const CALM: Duration = Duration::from_secs(10);
-/// How long all have to end by themselves.
+/// How long the workers have to end by themselves.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! One followed file: what a look at it finds. Runs on a thread of the pool, since reading a disk takes its time.
+//! One followed file, and a look at it. Runs on a thread of the pool, because reading from a disk may block.
 
 use std::{
     ffi::OsString,
@@ -11,17 +11,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A file that is followed by its path, and not by what the path named once.
+/// A file that is followed by its path, even if the path comes to name another file.
 pub(crate) struct Followed {
     path: PathBuf,
     open: Option<Open>,
-    /// What is there when the program starts is shown by its last lines; what comes later from its begin.
+    /// A file that exists at the start is shown by its last lines, and a later one from its beginning.
     is_start: bool,
-    /// What is wrong with the path was said.
+    /// The problem with the path has been reported.
     said: bool,
 }
 
-/// What the path named when it was looked at last.
+/// The file that the path named at the last look.
 struct Open {
     file: File,
     device: u64,
@@ -29,18 +29,18 @@ struct Open {
     at: u64,
 }
 
-/// What a look found.
+/// The result of a look.
 #[derive(Default)]
 pub(crate) struct Found {
-    /// There may be more.
+    /// There may be more to show.
     pub(crate) more: bool,
-    /// It shows something, under its header.
+    /// The look has printed something, below its header.
     pub(crate) has_printed: bool,
-    /// The path names nothing: its folder may be another one, too.
+    /// The path names nothing. Its folder may have been replaced, too.
     pub(crate) is_missing: bool,
-    /// Another file was opened: where it really is, by its folder.
+    /// The resolved path of a file that was newly opened.
     pub(crate) opened: Option<PathBuf>,
-    /// Standard output does not take it.
+    /// The error of standard output.
     pub(crate) failed: Option<io::Error>,
 }
 
@@ -49,20 +49,20 @@ impl Followed {
         Followed { path, open: None, is_start: true, said: false }
     }
 
-    /// A path that names the open file itself, also when it was renamed or removed meanwhile: see proc(5).
+    /// Returns a path that names the open file itself, even after it was renamed or removed: see proc(5).
     pub(crate) fn open_path(&self) -> Option<PathBuf> {
         let number = self.open.as_ref()?.file.as_raw_fd();
         Some(format!("/proc/self/fd/{number}").into())
     }
 
-    /// The folder that is to be watched, and the name in it.
+    /// Returns the folder to watch, and the file's name in it.
     pub(crate) fn place(path: &Path) -> Option<(PathBuf, OsString)> {
         let folder = path.parent()?;
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         Some((folder.to_owned(), path.file_name()?.to_owned()))
     }
 
-    /// Shows at most one chunk of what is new, and finds out whether the path names another file now.
+    /// Shows at most one chunk of new bytes, and checks whether the path names another file now.
     pub(crate) fn look(&mut self, with_header: bool) -> Found {
         let mut found = Found::default();
         if self.open.is_none() {
@@ -98,7 +98,7 @@ impl Followed {
         if open.file.metadata()?.len() < open.at {
             open.at = 0;
             found.more = true;
-            eprintln!("tail_follow: {}: was truncated; from its begin", self.path.display());
+            eprintln!("tail_follow: {}: was truncated; from its beginning", self.path.display());
             return Ok(());
         }
         match fs::metadata(&self.path) {
@@ -106,7 +106,7 @@ impl Followed {
                 self.said = false;
                 Ok(())
             }
-            // What was written between the read and this: the old file is finished first.
+            // Finish the old file first: these bytes were written between our read and this check.
             Ok(_) if show(&self.path, open, with_header, found)? => Ok(()),
             Ok(_) => {
                 self.open = None;
@@ -116,8 +116,8 @@ impl Followed {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 found.is_missing = true;
-                // One that was renamed may still grow. One that was removed is over, and while it is open the kernel
-                // does not tell that its folder was removed as well.
+                // A renamed file may still grow. A removed one is finished, and while we keep it open the
+                // kernel does not report that its folder was removed as well.
                 if open.file.metadata()?.nlink() == 0 {
                     self.open = None;
                 }
@@ -128,7 +128,7 @@ impl Followed {
         }
     }
 
-    /// Says once what is wrong.
+    /// Reports a problem once.
     fn say(&mut self, what: &str) {
         if !std::mem::replace(&mut self.said, true) {
             eprintln!("tail_follow: {}: {what}", self.path.display());
@@ -136,7 +136,7 @@ impl Followed {
     }
 }
 
-/// Shows the next chunk; whether there was one.
+/// Shows the next chunk. Returns whether there was one.
 fn show(path: &Path, open: &mut Open, with_header: bool, found: &mut Found) -> io::Result<bool> {
     let mut chunk = vec![0; CHUNK];
     let count = open.file.read_at(&mut chunk, open.at)?;
@@ -159,7 +159,7 @@ fn show(path: &Path, open: &mut Open, with_header: bool, found: &mut Found) -> i
 
 impl Open {
     fn new(path: &Path, at_last_lines: bool) -> io::Result<Open> {
-        // A pipe's open would wait for its writer.
+        // Without O_NONBLOCK, opening a pipe would wait for a writer.
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
@@ -172,7 +172,7 @@ impl Open {
         Ok(open)
     }
 
-    /// Where the last lines begin, looked for from the end, a chunk at a time and not for ever.
+    /// Returns the offset of the last lines. Searches from the end, chunk by chunk, up to a limit.
     fn last_lines(&self, end: u64) -> io::Result<u64> {
         let mut chunk = vec![0; CHUNK];
         let (mut at, mut lines) = (end, 0);
@@ -193,9 +193,9 @@ impl Open {
     }
 }
 
-/// As many lines of a file are shown that is there at the start.
+/// How many lines are shown of a file that exists at the start.
 const LINES: u32 = 10;
-/// As much is read at a time.
+/// The most bytes of one read.
 const CHUNK: usize = 64 << 10;
-/// So far back lines are looked for: longer ones are cut.
+/// How many chunks are searched for the last lines. Longer lines are cut.
 const CHUNKS_BACK_MAX: u32 = 64;

@@ -1,11 +1,12 @@
 //! Shows what is appended to files: `cargo run --release --example tail_follow FILE...`, then append to them.
 //!
-//! It follows the name, as `tail -F` does: the last ten lines, then whatever comes. A file that is renamed and made
-//! anew is shown to its end, then the new one from its begin; one that is cut off is said to be, and shown from its
-//! begin; one that is not there yet is waited for. What it has to say itself goes to the standard error.
+//! It follows the name, as `tail -F` does, and shows the last ten lines, then each addition. If a file is
+//! renamed and replaced, it shows the old file to its end, then the new one from its beginning. If a file is
+//! truncated, it reports that, and shows the file from its beginning. It waits for a file that does not
+//! exist yet. Its own messages go to standard error.
 //!
-//! It sleeps until the kernel tells that something changed ([`Watch`]), and looks at files on the runtime's pool,
-//! one look at a time and 64 KiB in each, so that neither a slow disk nor a slow reader holds the loop. Linux.
+//! It sleeps until the kernel reports a change ([`Watch`]). It looks at files on the runtime's pool, one
+//! look at a time and 64 KiB in each, so that neither a slow disk nor a slow reader blocks the loop. Linux.
 //!
 //! [`Watch`]: reactor::watch::Watch
 

@@ -1,4 +1,4 @@
-//! The service: which files a change is about, and one look after the other.
+//! The service: finds the files that a change concerns, and looks at them one after the other.
 
 use std::{ffi::OsString, io, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -9,22 +9,22 @@ use reactor::{
 
 use crate::follow::{Followed, Found};
 
-/// Follows files; ends when standard output takes no more.
+/// Follows files. Ends when standard output fails.
 struct Tail {
     slots: Vec<Slot>,
     watch: Option<Id<Watch>>,
     is_looking: bool,
-    /// Whose header was shown last.
+    /// The file whose header was shown last.
     shown: Option<usize>,
-    /// A folder is not watched, and the timer that tries again is set.
+    /// A folder is not watched, and the timer for the next attempt is set.
     is_retrying: bool,
     status: Option<ExitCode>,
 }
 
 struct Slot {
-    /// Where the path is, and where a symbolic link leads.
+    /// The place of the path, and the place to which a symbolic link leads.
     places: Vec<Place>,
-    /// The file itself: so a symbolic link is followed, and a file that was renamed to its end.
+    /// The watch of the file itself. It covers the target of a symbolic link, and a renamed file to its end.
     file: Option<WatchId>,
     /// `None` during a look.
     followed: Option<Followed>,
@@ -39,14 +39,14 @@ struct Place {
     is_stale: bool,
 }
 
-/// A look is done.
+/// A finished look.
 struct Looked {
     number: usize,
     followed: Followed,
     found: Found,
 }
 
-/// Folders that were gone are tried again.
+/// Timer: try again to watch missing folders.
 struct Retry;
 
 impl Slot {
@@ -77,7 +77,7 @@ impl Place {
 }
 
 impl Tail {
-    /// Begins the next look that is due, if none is under way.
+    /// Begins the next look that is due, if none is running.
     fn go(&mut self, cx: &mut Context<Self>) -> Result {
         let due = self.slots.iter().position(|slot| slot.is_due && slot.followed.is_some());
         let (Some(number), false) = (due, self.is_looking) else { return Ok(()) };
@@ -116,7 +116,7 @@ impl Tail {
         }
     }
 
-    /// A folder that is gone, or elsewhere, is watched no more; a file that was renamed still is.
+    /// Forgets the watch of a folder that has gone or moved. A renamed file is still watched.
     fn forget(&mut self, watch: WatchId, is_over: bool) {
         for slot in &mut self.slots {
             slot.is_due |= slot.file == Some(watch);
@@ -129,10 +129,10 @@ impl Tail {
         }
     }
 
-    /// Watches each folder that may be another one; those that are not there are tried again, now and then.
+    /// Watches each folder that may have been replaced. Tries missing folders again from time to time.
     fn watch_folders(&mut self, cx: &mut Context<Self>) {
         let Some(watch) = self.watch.and_then(|id| cx.get_mut(id)) else { return };
-        // A file may have become readable, too.
+        // Attributes, because a file may also become readable.
         let names = WatchFor { entries: true, attributes: true, ..WatchFor::NOTHING };
         let (mut is_missing, mut left) = (false, Vec::new());
         for slot in &mut self.slots {
@@ -160,7 +160,7 @@ impl Tail {
         }
     }
 
-    /// Another file is behind the path: it is watched instead, and so is the folder where it really is.
+    /// Watches a newly opened file instead of the old one, and also the folder that really contains it.
     fn opened(&mut self, cx: &mut Context<Self>, number: usize, real: PathBuf) {
         let Some(watch) = self.watch.and_then(|id| cx.get_mut(id)) else { return };
         let slot = &mut self.slots[number];
@@ -178,7 +178,7 @@ impl Tail {
             }
             _ => None,
         };
-        // What happened before it was watched is looked for once more.
+        // Look once more for changes from before the new watch.
         slot.is_due = true;
         self.remove_unused(watch, old.into_iter().chain(left));
         self.watch_folders(cx);
@@ -238,7 +238,7 @@ impl Receive<Retry> for Tail {
     }
 }
 
-/// Follows these files until the end of standard output.
+/// Follows these files until standard output ends.
 pub(crate) fn run(paths: Vec<PathBuf>) -> ExitCode {
     if paths.is_empty() {
         eprintln!("tail_follow: at least one file is needed: tail_follow FILE...");
@@ -272,5 +272,5 @@ fn follow(tail: Tail) -> Result<ExitCode, reactor::Error> {
     Ok(status.unwrap_or(ExitCode::FAILURE))
 }
 
-/// How often a folder that is gone is looked for: nothing tells that it is there again.
+/// How often to look for a missing folder, because no event reports that it exists again.
 const RETRY: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! An engine of one's own: select(2), which the library does not have, behind the contract `Poll`.
+//! A user's own engine: select(2), which the library does not have, behind the contract `Poll`.
 #![allow(unsafe_code)]
 
 use std::{
@@ -24,25 +24,25 @@ use rustix::{
     io::Errno,
 };
 
-/// What is watched, and the signal that ends a wait.
+/// The watched descriptors, and the signal that ends a wait.
 pub(crate) struct Select {
     watched: BTreeMap<RawFd, (Key, Interest)>,
     signal: Arc<Signal>,
     calls: u64,
 }
 
-/// A descriptor's number does not fit the sets of select(2): inside the `io::Error` of `watch`.
+/// A descriptor's number exceeds the sets of select(2). `watch` returns it inside its `io::Error`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TooHigh(pub(crate) RawFd);
 
-/// A byte in a pair of sockets. It keeps both ends, so a late wake is no broken pipe.
+/// Ends a wait by a byte in a socket pair. It owns both ends, so a late wake never finds a broken pipe.
 struct Signal {
     reader: UnixStream,
     writer: UnixStream,
 }
 
 impl Select {
-    /// Creates one that watches nothing.
+    /// Makes an engine that watches nothing.
     pub(crate) fn new() -> io::Result<Select> {
         let (reader, writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
@@ -51,7 +51,7 @@ impl Select {
         Ok(Select { watched: BTreeMap::new(), signal: Arc::new(Signal { reader, writer }), calls: 0 })
     }
 
-    /// The place of a source that is watched under this key.
+    /// Returns the descriptor of a source that is watched under this key.
     fn place(&mut self, key: Key, source: Source<'_>) -> io::Result<RawFd> {
         let number = number(source.descriptor().ok_or(io::ErrorKind::Unsupported)?)?;
         match self.watched.get(&number) {
@@ -60,10 +60,11 @@ impl Select {
         }
     }
 
-    /// A descriptor that was closed while it was watched spoils the whole call: those leave, told as failed.
+    /// Stops watching descriptors that were closed while watched, because one of them fails the whole call.
+    /// Reports each as an error.
     fn expel(&mut self, ready: &mut Vec<(Key, Ready)>) {
         self.watched.retain(|&number, &mut (key, _)| {
-            // SAFETY: only asked whether it is open; nothing is done to it.
+            // SAFETY: this only asks whether the descriptor is open, and does nothing to it.
             let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
             let is_open = rustix::io::fcntl_getfd(descriptor).is_ok();
             if !is_open {
@@ -79,7 +80,7 @@ impl Poll for Select {
         "select"
     }
 
-    /// The sets say what holds now, again and again: levels.
+    /// select(2) reports the current state on every call, so its events are level-triggered.
     fn trigger(&self) -> Trigger {
         Trigger::Level
     }
@@ -125,8 +126,8 @@ impl Poll for Select {
             tv_nsec: timeout.subsec_nanos().into(),
         });
         self.calls += 1;
-        // SAFETY: both sets have room for FD_SETSIZE descriptors and only lower ones are put in. One that was
-        // closed is answered with EBADF.
+        // SAFETY: both sets have room for FD_SETSIZE descriptors, and only lower ones are inserted. If one
+        // was closed, the kernel returns EBADF.
         match unsafe {
             rustix::event::select(last + 1, Some(&mut reads), Some(&mut writes), None, timeout.as_ref())
         } {
@@ -139,13 +140,13 @@ impl Poll for Select {
         };
         if contains(&reads, signal) {
             self.calls += 1;
-            // Nothing to read means that it was not woken; what is left wakes once more.
+            // An empty socket means that nobody woke us. Bytes beyond this read only wake us once more.
             let _ = (&self.signal.reader).read(&mut [0; 1024]);
         }
         for (&number, &(key, _)) in &self.watched {
             let (readable, writable) = (contains(&reads, number), contains(&writes, number));
             if readable || writable {
-                // An end or an error is told as readable, and found by reading.
+                // select(2) reports an end or an error as readable, and the runtime finds it by reading.
                 ready.push((key, Ready { readable, writable, ..Ready::default() }));
             }
         }
@@ -167,7 +168,7 @@ impl Wake for Signal {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // The write fails only when the pair is full: then it is readable already.
+        // The write fails only if the pair is full, and then it is already readable.
         let _ = (&self.writer).write(&[1]);
     }
 }
@@ -180,7 +181,7 @@ impl fmt::Display for TooHigh {
 
 impl Error for TooHigh {}
 
-/// The descriptor's number, if it fits a set.
+/// Returns the descriptor's number, if it fits in a set.
 fn number(descriptor: BorrowedFd<'_>) -> io::Result<RawFd> {
     let number = descriptor.as_raw_fd();
     if number < FD_SETSIZE { Ok(number) } else { Err(io::Error::other(TooHigh(number))) }
@@ -190,7 +191,7 @@ fn contains(set: &[FdSetElement], number: RawFd) -> bool {
     rustix::event::FdSetIter::new(set).any(|member| member == number)
 }
 
-/// The size of a set by POSIX; some systems take more.
+/// The size of a set in POSIX. Some systems allow more.
 pub(crate) const FD_SETSIZE: RawFd = 1024;
 const SET: usize = FD_SETSIZE as usize / (8 * size_of::<FdSetElement>());
 const _: () = assert!(SET * 8 * size_of::<FdSetElement>() == FD_SETSIZE as usize);
