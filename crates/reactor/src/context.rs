@@ -530,9 +530,9 @@ impl<'a, S> Context<'a, S> {
 
     /// Begins to connect; `Open` or `closed` follows. Items may be sent at once: they wait.
     ///
-    /// A refusal that passes by itself is not an error: while the accept queue of a Unix listener is full (Linux), a
-    /// stream asks it again, until the connect's deadline. All other refusals are final, because the system does not
-    /// tell those that pass from those that do not. `Descriptors` are refused in both cases.
+    /// A refusal that passes by itself is not an error: while the accept queue of a Unix listener is full (Linux), it is
+    /// asked again, until the connect's deadline (of `Descriptors`: 30 s). All other refusals are final, because the system
+    /// does not tell those that pass from those that do not.
     ///
     /// # Errors
     /// The address is not one (names are not resolved), or the system refuses at once.
@@ -558,7 +558,7 @@ impl<'a, S> Context<'a, S> {
         let key = match self.core.engine.connect(&address, options) {
             Ok(transport) => stream.attach(self.core, self.index, R::table_for(), transport, Some(&address)),
             Err(error) if is_passing(&error) => {
-                stream.attempt(self.core, self.index, R::table_for(), &address, options, error)
+                stream.attempt(self.core, self.index, R::table_for(), &address, options)
             }
             Err(error) => return Err(Error::os("connect", &address, error)),
         };

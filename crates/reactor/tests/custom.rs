@@ -19,6 +19,15 @@ use reactor::{
 struct Counting {
     socket: UnixStream,
     one_at_a_time: bool,
+    /// So many writes are refused for a reason that passes by itself.
+    refusals: u32,
+    writes: u32,
+}
+
+impl Counting {
+    fn new(socket: UnixStream) -> Counting {
+        Counting { socket, one_at_a_time: false, refusals: 0, writes: 0 }
+    }
 }
 
 impl Resource for Counting {
@@ -48,6 +57,17 @@ impl Output for Counting {
             return Err("255 has no form".into());
         }
         out.put(&[item]);
+        Ok(())
+    }
+
+    fn flush(&mut self, io: &mut Io<'_>, out: &mut Outgoing) -> std::io::Result<()> {
+        self.writes += 1;
+        if self.refusals > 0 {
+            self.refusals -= 1;
+            return Err(std::io::Error::from_raw_os_error(libc::ETOOMANYREFS));
+        }
+        let taken = io.write(self.source(), out)?;
+        out.advance(taken);
         Ok(())
     }
 }
@@ -105,7 +125,9 @@ fn owner(mut runtime: Runtime, one_at_a_time: bool) -> (Runtime, ServiceId<Owner
     let service = runtime.add(Owner::default()).expect("it starts");
     let (socket, peer) = pair();
     let id = runtime
-        .with(service, |_, cx| cx.add(Counting { socket, one_at_a_time }).map_err(|e| e.error).expect("room"))
+        .with(service, |_, cx| {
+            cx.add(Counting { one_at_a_time, ..Counting::new(socket) }).map_err(|e| e.error).expect("room")
+        })
         .expect("it lives");
     (runtime, service, id, peer)
 }
@@ -177,6 +199,48 @@ fn a_close_flushes_first_and_release_gives_it_back_to_be_added_again() {
         });
         until(&mut runtime, |runtime| runtime.service(service).expect("it lives").closed.len() == 2);
         assert_eq!((peer.read(&mut byte).expect("it left"), byte[0]), (1, 3));
+    });
+}
+
+#[test]
+fn a_send_that_is_refused_for_now_is_tried_again_after_pauses() {
+    for_each_engine(|engine| {
+        for closes in [false, true] {
+            let (mut runtime, service, id, mut peer) = owner(engine.runtime(), false);
+            let turns = runtime.metrics().read().turns;
+            runtime.with(service, |_, cx| {
+                cx.get_mut(id).expect("it lives").refusals = 4;
+                cx.send(id, 7);
+                if closes {
+                    cx.close(id);
+                }
+            });
+            let mut byte = [0];
+            until(&mut runtime, |_| peer.read(&mut byte).is_ok());
+            assert_eq!(byte, [7]);
+            if closes {
+                until(&mut runtime, |runtime| runtime.service(service).expect("it lives").closed == ["Done"]);
+            } else {
+                let writes = runtime.with(service, |_, cx| cx.get(id).expect("it lives").writes);
+                assert_eq!(writes, Some(5));
+                runtime.with(service, |_, cx| cx.send(id, 8));
+                until(&mut runtime, |_| peer.read(&mut byte).is_ok());
+                assert_eq!(byte, [8]);
+            }
+            // It waits for 15 ms in all, and there is room for all that time.
+            let turns = runtime.metrics().read().turns - turns;
+            assert!(turns < 60, "{turns} turns");
+        }
+        // While it rests it reads, and can be ended.
+        let (mut runtime, service, id, mut peer) = owner(engine.runtime(), false);
+        runtime.with(service, |_, cx| {
+            cx.get_mut(id).expect("it lives").refusals = u32::MAX;
+            cx.send(id, 7);
+        });
+        peer.write_all(b"input").expect("room");
+        until(&mut runtime, |runtime| runtime.service(service).expect("it lives").bytes == b"input");
+        runtime.with(service, |_, cx| cx.abort(id));
+        until(&mut runtime, |runtime| runtime.service(service).expect("it lives").closed == ["Aborted"]);
     });
 }
 

@@ -4,6 +4,11 @@
 
 mod common;
 
+#[cfg(target_os = "linux")]
+use std::os::{
+    linux::net::SocketAddrExt as _,
+    unix::net::{SocketAddr, UnixListener},
+};
 use std::{
     fs::File,
     io::{self, IoSlice, PipeReader, Read},
@@ -17,8 +22,8 @@ use std::{
 
 use common::{for_each_engine, settle, until};
 use reactor::{
-    Closed, Context, Descriptor, Descriptors, Flow, Handle, Id, Message, Passed, Result, Runtime, Service,
-    ServiceId,
+    Address, Closed, Context, Descriptor, Descriptors, Flow, Handle, Id, Message, Passed, Result, Runtime,
+    Service, ServiceId,
 };
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg,
@@ -162,6 +167,56 @@ fn a_message_has_descriptors_up_to_its_limit() {
                 );
             }
         }
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_queue_of_a_listener_keeps_descriptors_waiting() {
+    for_each_engine(|engine| {
+        let name = format!("reactor-descriptors-{}-{}", engine.0, std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).expect("a short name");
+        let listener = UnixListener::bind_addr(&address).expect("it is free");
+        listener.set_nonblocking(true).expect("an option");
+        // Room for one connection, which is there.
+        rustix::net::listen(&listener, 0).expect("it listens already");
+        let _first = UnixStream::connect_addr(&address).expect("there is room");
+        let mut runtime = engine.runtime();
+        let service = runtime.add(Keeper::default()).expect("it starts");
+        let address = Address::Abstract(name.into_bytes());
+        let turns = runtime.metrics().read().turns;
+        let (writers, readers) = pipes(1);
+        runtime
+            .with(service, |_, cx| {
+                let [waits, closes, aborts] =
+                    [(); 3].map(|()| cx.connect(&address, Descriptors::new()).expect("it waits"));
+                cx.send(waits, Message { bytes: b"with", descriptors: writers });
+                cx.close(closes);
+                cx.abort(aborts);
+            })
+            .expect("it lives");
+        until(&mut runtime, |runtime| runtime.service(service).expect("it lives").closed.len() == 2);
+        settle(&mut runtime);
+        assert_eq!(runtime.service(service).expect("it lives").closed.len(), 2, "one waits");
+        assert!(runtime.metrics().read().turns - turns < 100, "it rests meanwhile");
+        let mut accepted = Vec::new();
+        until(&mut runtime, |_| {
+            accepted.extend(listener.accept().ok());
+            accepted.len() == 2
+        });
+        let mut peer = accepted.pop().expect("there are two").0;
+        peer.set_nonblocking(true).expect("an option");
+        let mut bytes = [0; 4];
+        until(&mut runtime, |_| peer.read(&mut bytes).is_ok());
+        assert_eq!(&bytes, b"with");
+        // This read took the bytes and not the descriptor, which is closed by that.
+        assert_closed(readers);
+        drop(peer);
+        until(&mut runtime, |runtime| runtime.service(service).expect("it lives").closed.len() == 3);
+        // Nobody listens any more: that is final, also for one that waits.
+        drop((accepted, listener));
+        let refused = runtime.with(service, |_, cx| cx.connect(&address, Descriptors::new()).map(drop));
+        refused.expect("it lives").expect_err("nobody listens");
     });
 }
 

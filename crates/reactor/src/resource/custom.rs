@@ -2,8 +2,13 @@
 
 use std::{any::Any, io, time::Duration};
 
-use super::{CLOSING, Flow, Io, Output, Resource, Table, emit, release_refused, service};
+use super::{
+    CLOSING, Flow, Io, Output, Resource, Table, emit, is_passing,
+    pause::{Pause, is_passing_send},
+    release_refused, service,
+};
 use crate::{
+    clock::Time,
     context::Context,
     core::Core,
     engine::{self, Ending, Identity, Interest, Outgoing, Ready, Source},
@@ -40,6 +45,12 @@ struct Custom<R> {
     /// The period of the budget in which output left last.
     moved: u16,
     flush: Option<Flush<R>>,
+    /// The system refuses for now to send what is queued, or to connect: nothing is tried until the pause is over.
+    rests: bool,
+    pause: Pause,
+    /// It has no connection yet, so it is not watched. Until then it asks for one.
+    connect_by: Option<Time>,
+    close_by: Option<Time>,
 }
 
 /// How a resource writes its queue: noted by the first item, since not every resource is an [`Output`].
@@ -61,7 +72,7 @@ impl<R: Resource> Custom<R> {
         let read =
             own.is_some_and(Interest::is_read) && !self.paused && !self.ended && self.closing.is_none();
         let write = own.is_some_and(Interest::is_write) && !self.paused && self.closing.is_none();
-        Interest::from_parts(read, write || self.queued() > 0)
+        Interest::from_parts(read, write || self.queued() > 0 && !self.rests)
     }
 }
 
@@ -85,7 +96,7 @@ pub(super) fn table<S: Handle<R>, R: Resource>() -> &'static Table {
         close: close::<R>,
         release: release::<R>,
         pause: pause::<R>,
-        expired: |core, key| core.end(key, Closed::TimedOut(Phase::Close), Ending::Orderly),
+        expired: expired::<R>,
         holding: |core, key| {
             let of = |custom: &mut Custom<R>| Holding { bytes: custom.counted, moved: Some(custom.moved) };
             find::<R>(core, key).map(of).unwrap_or_default()
@@ -101,6 +112,44 @@ pub(super) fn enroll<R: Resource>(
     core: &mut Core,
     index: u16,
     table: &'static Table,
+) -> Result<Key, (R, Error)> {
+    let key = insert(resource, core, index, table, None)?;
+    let Core { registry, engine, .. } = core;
+    let custom = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Custom<R>>());
+    let custom = custom.expect("it was inserted above");
+    let source = guard::call(|| custom.resource.source()).map_err(io::Error::other);
+    match source.and_then(|source| engine.watch(key, source, custom.watched)) {
+        Ok(()) => Ok(key),
+        Err(cause) => {
+            let back = core.registry.take_back(key).and_then(|back| back.downcast::<Custom<R>>().ok());
+            let back = back.expect("it was inserted above").resource;
+            Err((back, Error::os("watch", crate::log::short(std::any::type_name::<R>()), cause)))
+        }
+    }
+}
+
+/// Registers a resource that has no connection so far, because the system refuses one for now: it asks again, at most
+/// until this time is over.
+#[cfg(unix)]
+pub(super) fn attempt<R: Resource>(
+    resource: R,
+    core: &mut Core,
+    index: u16,
+    table: &'static Table,
+    within: Duration,
+) -> Result<Key, (R, Error)> {
+    let connect_by = core.now + within;
+    let key = insert(resource, core, index, table, Some(connect_by))?;
+    rest::<R>(core, key);
+    Ok(key)
+}
+
+fn insert<R: Resource>(
+    resource: R,
+    core: &mut Core,
+    index: u16,
+    table: &'static Table,
+    connect_by: Option<Time>,
 ) -> Result<Key, (R, Error)> {
     // A resource that cannot say what is to be watched comes back: nothing is half registered then.
     let refused = |resource, error| {
@@ -121,23 +170,16 @@ pub(super) fn enroll<R: Resource>(
         counted: 0,
         moved: core.budget.period(),
         flush: None,
+        rests: connect_by.is_some(),
+        pause: Pause::default(),
+        connect_by,
+        close_by: None,
     };
-    let key = match core.registry.insert(index, table, Box::new(custom)) {
-        Ok(key) => key,
+    match core.registry.insert(index, table, Box::new(custom)) {
+        Ok(key) => Ok(key),
         Err(back) => {
             let custom = back.downcast::<Custom<R>>().expect("the registry gives back what it was given");
-            return Err((custom.resource, core.full_of_resources()));
-        }
-    };
-    let Core { registry, engine, .. } = core;
-    let custom = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Custom<R>>());
-    let custom = custom.expect("it was inserted above");
-    let source = guard::call(|| custom.resource.source()).map_err(io::Error::other);
-    match source.and_then(|source| engine.watch(key, source, custom.watched)) {
-        Ok(()) => Ok(key),
-        Err(cause) => {
-            let back = core.registry.take_back(key).and_then(|back| back.downcast::<Custom<R>>().ok());
-            refused(back.expect("it was inserted above").resource, cause)
+            Err((custom.resource, core.full_of_resources()))
         }
     }
 }
@@ -213,7 +255,10 @@ fn sync<R: Resource>(core: &mut Core, key: Key, ready: Ready) {
     };
     let wanted = custom.wanted();
     // After a hang-up or error alone the engine let it rest by itself; only a change wakes it.
-    if wanted == custom.watched || (ready.hangup || ready.error) && !ready.readable && !ready.writable {
+    if custom.connect_by.is_some()
+        || wanted == custom.watched
+        || (ready.hangup || ready.error) && !ready.readable && !ready.writable
+    {
         custom.watched = wanted;
         return;
     }
@@ -265,7 +310,9 @@ fn flush<R: Resource>(core: &mut Core, key: Key) {
     if custom.resource.source().identity() != custom.identity {
         return core.end(key, Closed::Misuse(EXCHANGED), Ending::Orderly);
     }
-    if let (Some(mut out), Some(write)) = (custom.out.take(), custom.flush) {
+    if let (false, Some(write)) = (custom.rests, custom.flush)
+        && let Some(mut out) = custom.out.take()
+    {
         let mut io = Io::new(&mut **engine, true);
         let result = if out.is_empty() { Ok(()) } else { write(&mut custom.resource, &mut io, &mut out) };
         let taken = io.outcome().bytes_out;
@@ -280,10 +327,16 @@ fn flush<R: Resource>(core: &mut Core, key: Key) {
             custom.moved = budget.period();
         }
         budget.recount(&mut custom.counted, holds);
-        if custom.closing.is_some() && custom.queued() > 0 && taken > 0 {
-            core.set_guard(key, Some(CLOSE_MAX));
+        if taken > 0 {
+            custom.pause = Pause::default();
+            if custom.closing.is_some() && custom.queued() > 0 {
+                let by = core.now + CLOSE_MAX;
+                custom.close_by = Some(by);
+                core.set_guard_at(key, by);
+            }
         }
         match result {
+            Err(error) if is_passing_send(&error) => rest::<R>(core, key),
             Err(error) if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 return core.fail(key, "write", error);
             }
@@ -301,13 +354,75 @@ fn flush<R: Resource>(core: &mut Core, key: Key) {
 }
 
 fn close<R: Resource>(core: &mut Core, key: Key, why: Closed) {
+    let by = core.now + CLOSE_MAX;
     let Some(custom) = find::<R>(core, key) else { return };
     if custom.closing.is_none() {
         custom.closing = Some(why);
         if custom.queued() > 0 {
-            core.set_guard(key, Some(CLOSE_MAX));
+            custom.close_by = Some(by);
+            // Who rests looks at it when the pause is over.
+            if !custom.rests {
+                core.set_guard_at(key, by);
+            }
         }
         core.mark(key);
+    }
+}
+
+/// Lets it rest until the next try.
+fn rest<R: Resource>(core: &mut Core, key: Key) {
+    let now = core.now;
+    let Some(custom) = find::<R>(core, key) else { return };
+    custom.rests = true;
+    let next = now + custom.pause.next();
+    let by = custom.connect_by.into_iter().chain(custom.close_by).fold(next, Time::min);
+    core.set_guard_at(key, by);
+}
+
+/// The runtime's own deadline passed: the end of a close or of a connect, or of a pause.
+fn expired<R: Resource>(core: &mut Core, key: Key) {
+    let now = core.now;
+    let Some(custom) = find::<R>(core, key) else { return };
+    let is_over = |by: Option<Time>| by.is_some_and(|by| by <= now);
+    if is_over(custom.close_by) {
+        return core.end(key, Closed::TimedOut(Phase::Close), Ending::Orderly);
+    }
+    if is_over(custom.connect_by) {
+        return core.end(key, Closed::TimedOut(Phase::Connect), Ending::Orderly);
+    }
+    if custom.connect_by.is_some() && !has_connected::<R>(core, key) {
+        return;
+    }
+    let Some(custom) = find::<R>(core, key) else { return };
+    custom.rests = false;
+    let by = custom.close_by.unwrap_or(Time::NEVER);
+    core.set_guard_at(key, by);
+    core.mark(key);
+}
+
+/// Asks again for a connection; whether there is one now. Otherwise it rests on, or has ended.
+fn has_connected<R: Resource>(core: &mut Core, key: Key) -> bool {
+    let Core { registry, engine, counters, .. } = core;
+    let Some(custom) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>())
+    else {
+        return false;
+    };
+    if let Err(error) = custom.resource.reconnect(&mut **engine) {
+        match is_passing(&error) {
+            true => rest::<R>(core, key),
+            false => core.fail(key, "connect", error),
+        }
+        return false;
+    }
+    counters.connects += 1;
+    (custom.connect_by, custom.pause) = (None, Pause::default());
+    (custom.identity, custom.watched) = (custom.resource.source().identity(), custom.wanted());
+    match engine.watch(key, custom.resource.source(), custom.watched) {
+        Ok(()) => true,
+        Err(error) => {
+            core.fail(key, "watch", error);
+            false
+        }
     }
 }
 

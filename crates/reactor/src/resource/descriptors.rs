@@ -5,16 +5,17 @@ use std::{
     fmt,
     io::{self, IoSlice},
     os::fd::OwnedFd,
+    time::Duration,
 };
 
 use socket2::{SockRef, Type};
 
-use super::{Connection, Io, Output, Resource, Table, custom};
+use super::{Connection, Io, Output, Resource, StreamOptions, Table, custom};
 use crate::{
     address::Address,
     core::Core,
     credentials::Credentials,
-    engine::{Delivery, Descriptor, Interest, Outgoing, Ready, Source, Transport},
+    engine::{Delivery, Descriptor, Engine, Interest, Outgoing, Ready, Source, Transport},
     error::{Error, Failure, Result},
     id::Key,
     options::ConnectOptions,
@@ -109,6 +110,8 @@ use crate::{
 pub struct Descriptors {
     socket: Option<Descriptor>,
     kind: Kind,
+    /// What is asked for a connection, as long as it refuses one for now.
+    target: Option<Box<(Address, ConnectOptions)>>,
     /// That it is open is still to be told.
     is_new: bool,
     per_message: usize,
@@ -185,6 +188,7 @@ impl Descriptors {
     pub fn new() -> Descriptors {
         Descriptors {
             socket: None,
+            target: None,
             kind: Kind::Stream,
             is_new: true,
             per_message: PER_MESSAGE,
@@ -209,6 +213,11 @@ impl Descriptors {
     }
 
     fn over(mut self, socket: Descriptor) -> io::Result<Descriptors> {
+        self.take(socket)?;
+        Ok(self)
+    }
+
+    fn take(&mut self, socket: Descriptor) -> io::Result<()> {
         if let Some(descriptor) = socket.fd() {
             let descriptor = SockRef::from(&descriptor);
             if !descriptor.local_addr()?.is_unix() {
@@ -225,7 +234,7 @@ impl Descriptors {
             descriptor.set_nosigpipe(true)?;
         }
         self.socket = Some(socket);
-        Ok(self)
+        Ok(())
     }
 
     /// The same over what a virtual world has in place of a socket for datagrams.
@@ -354,6 +363,13 @@ impl Resource for Descriptors {
         Ok(Some(Passed::Received { bytes, descriptors, truncated }))
     }
 
+    fn reconnect(&mut self, engine: &mut dyn Engine) -> io::Result<()> {
+        let Some((target, options)) = self.target.as_deref() else { return Ok(()) };
+        let transport = engine.connect(target, options)?;
+        self.target = None;
+        self.take(transport.into())
+    }
+
     fn enroll(mut self, core: &mut Core, service: u16, table: &'static Table) -> Result<Key, (Self, Error)> {
         if self.socket.is_none() {
             let why = "it has no socket: use listen, connect or on";
@@ -382,16 +398,16 @@ impl Connection for Descriptors {
     }
 
     fn attempt(
-        self,
-        _: &mut Core,
-        _: u16,
-        _: &'static Table,
+        mut self,
+        core: &mut Core,
+        service: u16,
+        table: &'static Table,
         target: &Address,
-        _: &ConnectOptions,
-        refused: io::Error,
+        options: &ConnectOptions,
     ) -> Result<Key, (Self, Error)> {
-        // It has no state without a socket.
-        Err((self, Error::os("connect", target, refused)))
+        (self.is_new, *self.queue) = (true, Queue::default());
+        self.target = Some(Box::new((target.clone(), options.clone())));
+        custom::attempt(self, core, service, table, CONNECT_MAX)
     }
 
     fn up<S: Handle<Self>>(_: &mut Core, _: &mut S, _: Key) {
@@ -458,6 +474,8 @@ impl fmt::Debug for Descriptors {
 }
 
 const PER_MESSAGE: usize = 16;
+/// How long a listener is asked again whose queue is full, as by a stream.
+const CONNECT_MAX: Duration = StreamOptions::DEFAULT.connect;
 /// What waits to be sent keeps descriptors of this process open.
 const QUEUED_MAX: usize = 1024;
 /// A message that waits takes memory of its own, however short it is.

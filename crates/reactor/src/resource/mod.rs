@@ -7,6 +7,7 @@ mod descriptors;
 mod fd;
 mod io;
 pub(crate) mod listener;
+mod pause;
 #[cfg(all(unix, feature = "serial"))]
 pub mod serial;
 mod stream;
@@ -102,6 +103,12 @@ pub trait Resource: Sized + 'static {
     #[doc(hidden)]
     fn table<S: Handle<Self>>() -> &'static Table {
         custom::table::<S, Self>()
+    }
+
+    /// Asks again for a connection that the system refused for now.
+    #[doc(hidden)]
+    fn reconnect(&mut self, _: &mut dyn engine::Engine) -> std_io::Result<()> {
+        Ok(())
     }
 
     #[doc(hidden)]

@@ -13,6 +13,7 @@ use crate::{
     error::{Closed, Error, Phase},
     id::Key,
     options::ConnectOptions,
+    resource::pause::Pause,
 };
 
 /// A connect that is to be tried again.
@@ -21,13 +22,8 @@ pub(super) struct Attempt {
     /// From here on it is not tried any more.
     until: Time,
     /// From the last try to the next.
-    pause: Duration,
+    pause: Pause,
 }
-
-/// The first pause. Each further one is twice as long, up to the longest: a listener that is only busy is asked again
-/// soon, and one that stands still costs its clients little.
-const PAUSE_MIN: Duration = Duration::from_millis(1);
-const PAUSE_MAX: Duration = Duration::from_millis(64);
 
 /// Returns whether a refusal to connect passes by itself: the queue of a Unix listener is full (Linux; elsewhere such a
 /// listener refuses as one that is not there).
@@ -40,11 +36,13 @@ pub(super) fn begin<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, o
     let now = core.now;
     let Some(link) = find::<C, L, R>(core, key) else { return };
     let until = now + link.options().connect;
-    let attempt = Attempt { options: options.clone(), until, pause: PAUSE_MIN };
+    let mut pause = Pause::default();
+    let first = pause.next();
+    let attempt = Attempt { options: options.clone(), until, pause };
     // The engine has nothing of it yet.
     link.detached = true;
     link.rare().attempt = Some(Box::new(attempt));
-    core.set_guard(key, Some(until.since(now).min(PAUSE_MIN)));
+    core.set_guard(key, Some(until.since(now).min(first)));
 }
 
 /// Bounds the repetitions anew: a close has a deadline of its own. Returns whether there are any.
@@ -75,8 +73,7 @@ pub(super) fn again<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
             core.set_guard(key, Some(left));
         }
         Err(error) if is_passing(&error) => {
-            attempt.pause = (attempt.pause * 2).min(PAUSE_MAX);
-            let pause = attempt.pause;
+            let pause = attempt.pause.next();
             if let Some(link) = find::<C, L, R>(core, key) {
                 link.rare().attempt = Some(attempt);
             }

@@ -313,7 +313,6 @@ pub trait Connection: Resource + Output + sealed::Sealed {
         table: &'static Table,
         target: &Address,
         options: &ConnectOptions,
-        refused: io::Error,
     ) -> Result<Key, (Self, Error)>;
 
     /// Starts an accepted stream, whose transport is up.
@@ -470,7 +469,6 @@ impl<C: Codec, L: Layer, R: 'static> Connection for Stream<C, L, R> {
         table: &'static Table,
         target: &Address,
         options: &ConnectOptions,
-        _: io::Error,
     ) -> Result<Key, (Self, Error)> {
         link::attempt(self, core, service, table, target, options)
     }
