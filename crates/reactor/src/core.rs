@@ -22,6 +22,7 @@ use crate::{
     log::{Lines, short},
     message::{Deliver, Inbox, Jobs, Lanes, Mailbox, TimerId},
     metrics::Counters,
+    panics::{Blame, During},
     runtime::{
         budget::{Bytes, Handlers},
         limits::Limits,
@@ -41,6 +42,14 @@ const ERROR_BYTES_MAX: usize = 1024;
 /// Empty buffers are kept for reuse up to this part of the bytes, and up to so many.
 const POOL_SHARE: usize = 16;
 const POOL_MAX: usize = 8 << 20;
+
+/// Keeps the first few texts, and so much of each.
+fn keep_first(kept: &mut Vec<String>, text: &str) {
+    if kept.len() < ERRORS_KEPT {
+        let end = (0..=ERROR_BYTES_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+        kept.push(text[..end.unwrap_or(0)].to_owned());
+    }
+}
 
 /// Whose time is over.
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +123,8 @@ pub(crate) struct Record {
     /// Errors that nobody took, and the first of them.
     pub(crate) errors: u64,
     pub(crate) first_errors: Vec<String>,
+    pub(crate) panics: u64,
+    pub(crate) first_panics: Vec<String>,
 }
 
 /// The tables of the loop.
@@ -170,7 +181,11 @@ pub struct Core {
     pub(crate) refused: HashMap<Key, String>,
     lines: Lines,
     /// Services whose code panicked outside of a call of theirs, and what it said.
-    pub(crate) panics_due: Vec<(u16, String)>,
+    pub(crate) panics_due: Vec<(u16, String, Blame)>,
+    /// Resources whose own code panicked while a handler used it, perhaps that of another resource.
+    pub(crate) broken: Vec<Key>,
+    /// The accepted connection that is told of now, if one is.
+    pub(crate) opening: Key,
     pub(crate) limits: Limits,
     pub(crate) scratch: Option<Box<[u8]>>,
     /// The service that is being called.
@@ -229,6 +244,8 @@ impl Core {
             refused: HashMap::new(),
             lines: Lines::new(now),
             panics_due: Vec::new(),
+            broken: Vec::new(),
+            opening: Key::NONE,
             scratch: None,
             calling: 0,
             input: Key::NONE,
@@ -349,14 +366,17 @@ impl Core {
     }
 
     /// Counts an error of a service that its caller is told, and keeps it for the receipt.
-    pub(crate) fn record_error(&mut self, service: u16, mut text: String) {
+    pub(crate) fn record_error(&mut self, service: u16, text: String) {
         let Some(record) = self.records.get_mut(service as usize) else { return };
         record.errors += 1;
-        if record.first_errors.len() < ERRORS_KEPT {
-            let end = (0..=ERROR_BYTES_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-            text.truncate(end.unwrap_or(0));
-            record.first_errors.push(text);
-        }
+        keep_first(&mut record.first_errors, &text);
+    }
+
+    /// Counts a panic of a service, and keeps what it said for the receipt.
+    pub(crate) fn record_panic(&mut self, service: u16, text: &str) {
+        let Some(record) = self.records.get_mut(service as usize) else { return };
+        record.panics += 1;
+        keep_first(&mut record.first_panics, text);
     }
 
     /// Writes a line about a service to standard error, if there were not too many.
@@ -583,12 +603,6 @@ impl Core {
         }
     }
 
-    /// Notes that a service's code panicked outside of a call of its own: the runtime ends the service soon.
-    #[cold]
-    pub(crate) fn note_panic(&mut self, service: u16, text: String) {
-        self.panics_due.push((service, text));
-    }
-
     #[cold]
     fn spent(&mut self) {
         if self.handlers.is_over(self.engine.now()) {
@@ -613,9 +627,10 @@ impl Core {
                 }
             });
             if let Err(text) = written
-                && let Some(service) = self.registry.service_of(dirty[at - 1])
+                && let key = dirty[at - 1]
+                && let Some(service) = self.registry.service_of(key)
             {
-                self.note_panic(service, text);
+                self.note_panic(service, text, Blame::on(During::Output, key));
             }
         }
         dirty.clear();

@@ -4,7 +4,7 @@ use std::{fmt, io};
 
 pub use session::{Failure, Result};
 
-use crate::{engine::EngineError, log::short, runtime::Receipt};
+use crate::{engine::EngineError, log::short, panics::Panic, runtime::Receipt};
 
 /// What the library's own calls answer. A handler returns it by `?`, as any other error.
 #[derive(Debug)]
@@ -164,6 +164,8 @@ pub enum Closed {
     Stopped,
     /// The service did what it must not: it exchanged the source of a registered resource.
     Misuse(&'static str),
+    /// A call for it panicked, and the service lives on: [`Service::panicked`](crate::Service::panicked).
+    Panicked(Panic),
 }
 
 /// What a stream was doing when its time was over.
@@ -221,6 +223,7 @@ impl fmt::Display for Closed {
             Closed::Partner => f.write_str("the stream it was coupled to was cut off"),
             Closed::Stopped => f.write_str("the runtime stopped"),
             Closed::Misuse(why) => write!(f, "misuse: {why}"),
+            Closed::Panicked(panic) => panic.fmt(f),
         }
     }
 }
@@ -240,6 +243,9 @@ pub enum Fault {
     Receive(Failure),
     /// A timer could not be set: the limit of timers is reached.
     TimersFull(usize),
+    /// A call panicked, the service lives on ([`Service::panicked`](crate::Service::panicked)), and what the call was made
+    /// with is lost: a message, or a connection that was to be accepted.
+    Panicked(Panic),
     /// Bytes are short, and this service holds more than its share: it accepts nobody, and does not read streams that
     /// have output, until others or its own peers let go. Once per shortage. See
     /// [`Limits::shortage`](crate::Limits::shortage).
@@ -262,6 +268,9 @@ impl fmt::Display for Fault {
                     f,
                     "bytes are short: {used} of {limit} are held, and this service has more than its share"
                 )
+            }
+            Fault::Panicked(panic) => {
+                write!(f, "{} is lost: its call {panic}", panic.lost().unwrap_or("nothing"))
             }
             Fault::TimersFull(limit) => write!(f, "the limit of {limit} timers is reached"),
         }

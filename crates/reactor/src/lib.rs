@@ -87,6 +87,7 @@ mod id;
 mod log;
 mod metrics;
 mod options;
+mod panics;
 mod sync;
 mod sys;
 #[cfg(unix)]
@@ -115,6 +116,7 @@ pub use self::{
     message::{Pending, Refused, Reply, TimerId, Unanswered},
     metrics::{Counters, Metrics, TURN_BUCKETS},
     options::{BindOptions, ConnectOptions, Group, Keepalive, ListenOptions, SocketOptions},
+    panics::{AfterPanic, During, Panic},
     reactor::Reactor,
     resource::{
         Accept, AnyStream, Connection, DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, Event, Fd,

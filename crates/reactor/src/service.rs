@@ -6,6 +6,7 @@ use crate::{
     error::{Closed, Error, Fault, Result},
     id::Id,
     message::{self, Deliver, Hand},
+    panics::{AfterPanic, Panic},
     resource::{Accept, Connection, Listener, Resource, Table, listener},
 };
 
@@ -15,8 +16,8 @@ use crate::{
 /// and [`Receive`] once for each type of message. It needs not be `Send`. All its calls come from the
 /// runtime's thread, one after the other; what a call asks of the [`Context`] is done after it returned.
 ///
-/// A panic in any of its calls ends this service and its resources (without `closed`); the others go on,
-/// and the receipt names it.
+/// A panic in any of its calls ends this service and its resources (without `closed`), unless
+/// [`panicked`](Service::panicked) says otherwise; the others go on, and the receipt names it.
 ///
 /// ```
 /// use reactor::{Context, Receive, Result, Service};
@@ -77,6 +78,59 @@ pub trait Service: Sized + 'static {
     /// if standard error has no room. How many were left out is said by the next line.
     fn fault(&mut self, cx: &mut Context<Self>, fault: Fault) {
         cx.note_error(fault.to_string());
+    }
+
+    /// Called after a panic in any call of this service but `start`, or in a codec, a layer or a resource of it: says
+    /// whether the service lives on.
+    ///
+    /// By default it ends, because `self` may be half changed: whatever the call had begun is not finished, and a later
+    /// call would work with that. A service that keeps its state whole between any two statements that may panic, or
+    /// mends it here, may answer [`AfterPanic::EndResource`]. Then a bug that one peer provokes costs that peer's
+    /// connection:
+    ///
+    /// * The [resource](Panic::resource) whose event was handled is reset: its input and output are dropped, and counted
+    ///   as such. Its `closed` follows with [`Closed::Panicked`]. One whose own code panicked while this handler sent to
+    ///   it ends in the same way; nothing of the half item leaves.
+    /// * A panic in `closed` ends nothing more.
+    /// * Where no resource is to blame nothing ends. What the call was made with is lost, and [`fault`](Service::fault) is
+    ///   told so by [`Fault::Panicked`]: a message, a command, a timer's message, a connection that was to be accepted
+    ///   (it is reset; the listener goes on).
+    /// * A panic in `stop` or in `fault` is told here only.
+    ///
+    /// A panic in here ends the service. Each panic is counted, in [`Counters::panics`](crate::Counters::panics) and in
+    /// the [receipt](crate::ServiceReceipt::panics), and written to standard error as [`fault`](Service::fault) says.
+    ///
+    /// ```
+    /// use reactor::{AfterPanic, Bytes, Closed, Context, Event, Handle, Id, Panic, Result, Service, Stream};
+    ///
+    /// /// Has nothing to be half changed.
+    /// struct Echo;
+    ///
+    /// impl Service for Echo {
+    ///     fn panicked(&mut self, _: &mut Context<Self>, _: &Panic) -> AfterPanic {
+    ///         AfterPanic::EndResource
+    ///     }
+    /// }
+    ///
+    /// impl Handle<Stream> for Echo {
+    ///     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
+    ///         if let Event::Received(bytes) = event {
+    ///             assert!(bytes[0] != 0, "a bug");
+    ///             cx.send(id, bytes);
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn closed(&mut self, _: &mut Context<Self>, _: Id<Stream>, _: Stream, why: Closed) {
+    ///         if let Closed::Panicked(panic) = why {
+    ///             assert_eq!(panic.message, "a bug");
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    fn panicked(&mut self, cx: &mut Context<Self>, panic: &Panic) -> AfterPanic {
+        let _ = (cx, panic);
+        AfterPanic::EndService
     }
 }
 

@@ -421,9 +421,22 @@ pub fn grow<E>(
 ) -> Result<usize, E> {
     let had = bytes.len();
     bytes.resize(had + room, 0);
-    let result = write(&mut bytes[had..]).map(|written| written.min(room));
-    bytes.truncate(had + *result.as_ref().unwrap_or(&0));
+    let mut grown = Grown { bytes, len: had };
+    let result = write(&mut grown.bytes[had..]).map(|written| written.min(room));
+    grown.len += *result.as_ref().unwrap_or(&0);
     result
+}
+
+/// Bytes that end at this length, whatever was to be written behind it: also when that panics.
+struct Grown<'a> {
+    bytes: &'a mut Vec<u8>,
+    len: usize,
+}
+
+impl Drop for Grown<'_> {
+    fn drop(&mut self) {
+        self.bytes.truncate(self.len);
+    }
 }
 
 /// Contiguous bytes, and how many of them have been sent.

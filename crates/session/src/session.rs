@@ -371,11 +371,11 @@ impl<L: Layer> Session<L> {
         pool: &mut Pool,
         call: impl FnOnce(&mut L, &mut Io<'_>) -> Result<T>,
     ) -> Result<T> {
-        let mut wire = self.wire.take().unwrap_or_else(|| pool.take_outgoing());
+        // It stays in its place, so that a panic of the layer loses none of it.
+        let wire = self.wire.get_or_insert_with(|| pool.take_outgoing());
         let had = wire.len();
-        let result = call(&mut self.layer, &mut Io { up, down: &mut wire, pool });
+        let result = call(&mut self.layer, &mut Io { up, down: wire, pool });
         self.spoke |= self.phase == Phase::Handshake && wire.len() > had;
-        self.wire = Some(wire);
         give_empty(&mut self.wire, pool);
         result
     }
@@ -425,14 +425,16 @@ impl<L: Layer> Session<L> {
 
     /// Seals records until `wire_max` bytes wait for the wire, or nothing is left.
     fn seal(&mut self, pool: &mut Pool, wire_max: usize) -> Result {
-        let Some(mut clear) = self.clear.take() else { return Ok(()) };
-        let sealed = self.call(&mut Vec::new(), pool, |layer, io| {
-            while !clear.is_empty() && io.down.len() < wire_max {
-                seal_front(layer, &mut clear, io)?;
-            }
-            Ok(())
-        });
-        self.clear = Some(clear);
+        let Session { layer, clear, wire, .. } = self;
+        let Some(clear) = clear else { return Ok(()) };
+        // Both stay in their places, so that a panic of the layer loses none of them.
+        let down = wire.get_or_insert_with(|| pool.take_outgoing());
+        let mut io = Io { up: &mut Vec::new(), down, pool };
+        let mut sealed = Ok(());
+        while sealed.is_ok() && !clear.is_empty() && io.down.len() < wire_max {
+            sealed = seal_front(layer, clear, &mut io);
+        }
+        give_empty(wire, pool);
         sealed
     }
 

@@ -438,3 +438,20 @@ fn what_is_counted_is_told_as_a_difference() {
     out.rollback(mark);
     assert_eq!(out.count(), (512 + 2 * size_of::<usize>()).wrapping_neg());
 }
+
+#[test]
+fn a_writer_that_panics_leaves_the_queue_as_it_was() {
+    for before in [&b""[..], b"before"] {
+        let mut out = Outgoing::new();
+        out.put(before);
+        let mark = out.mark();
+        out.put(b"half");
+        let write = |_: &mut [u8]| -> Result<usize, ()> { std::panic::resume_unwind(Box::new("a panic")) };
+        let grown = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| out.grow(100, write)));
+        assert!(grown.is_err());
+        assert_eq!(out.to_vec(), [before, b"half"].concat());
+        out.rollback(mark);
+        out.put(b" behind");
+        assert_eq!(out.to_vec(), [before, b" behind"].concat());
+    }
+}

@@ -546,3 +546,44 @@ fn wire_len<L: Layer>(session: &mut Session<L>, pool: &mut Pool) -> usize {
     session.restore(wire, pool);
     len
 }
+
+/// Panics while it seals, with a part of the record on the wire.
+struct Fragile;
+
+impl Layer for Fragile {
+    const INPUT_MAX: usize = 0;
+
+    fn ready(&self) -> bool {
+        true
+    }
+
+    fn open(&mut self, _: &mut [u8], _: &mut Io<'_>) -> Result<Step> {
+        std::panic::resume_unwind(Box::new("a panic"))
+    }
+
+    fn seal(&mut self, _: &[u8], _: &mut Io<'_>) -> Result<usize> {
+        std::panic::resume_unwind(Box::new("a panic"))
+    }
+}
+
+#[test]
+fn a_layer_that_panics_takes_no_queued_byte_along() {
+    let queued = || {
+        let (mut session, mut pool) = (Session::new(Fragile), Pool::new());
+        session.start(&mut pool).expect("nothing to fail");
+        session
+            .with_layer(&mut pool, |_, io| {
+                io.down.put(b"sealed");
+                Ok(())
+            })
+            .expect("it is open");
+        session.out(&mut pool).put(b"clear");
+        (session, pool)
+    };
+    let (mut session, mut pool) = queued();
+    let filled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| session.fill(&mut pool)));
+    assert_eq!((filled.is_err(), session.queued()), (true, 11));
+    let (mut session, mut pool) = queued();
+    let step = std::panic::AssertUnwindSafe(|| session.step(&mut [1], &mut Vec::new(), &mut pool));
+    assert_eq!((std::panic::catch_unwind(step).is_err(), session.queued()), (true, 11));
+}

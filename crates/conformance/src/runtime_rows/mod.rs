@@ -18,6 +18,7 @@ mod lives;
 mod memory;
 #[cfg(unix)]
 mod nursery;
+mod outlived;
 mod panics;
 mod partial;
 #[cfg(unix)]
@@ -67,6 +68,7 @@ pub(crate) fn rows() -> Vec<Row> {
         signals::ROWS,
         panics::ROWS,
         bombs::ROWS,
+        outlived::ROWS,
         shutdown::ROWS,
         memory::ROWS,
     ]

@@ -3,7 +3,7 @@
 use std::{any::Any, io, time::Duration};
 
 use super::{
-    CLOSING, Flow, Io, Output, Resource, Table, emit, is_passing,
+    CLOSING, Flow, Io, Output, Resource, Table, emit, encode_whole, is_passing,
     pause::{Pause, is_passing_send},
     release_refused, service,
 };
@@ -15,6 +15,7 @@ use crate::{
     error::{Closed, Error, Phase},
     guard,
     id::{Id, Key},
+    panics::{Blame, During},
     runtime::pressure::Holding,
     service::Handle,
 };
@@ -269,7 +270,7 @@ fn sync<R: Resource>(core: &mut Core, key: Key, ready: Ready) {
 }
 
 pub(super) fn post<R: Output>(core: &mut Core, index: u16, key: Key, item: R::Item<'_>) -> Flow {
-    let Core { registry, pool, budget, .. } = core;
+    let Core { registry, pool, budget, broken, .. } = core;
     let slot = registry.live(key).filter(|slot| slot.service == index);
     let Some(custom) = slot.and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>()) else {
         return Flow::Gone;
@@ -279,11 +280,8 @@ pub(super) fn post<R: Output>(core: &mut Core, index: u16, key: Key, item: R::It
     }
     custom.flush = Some(R::flush);
     let out = custom.out.get_or_insert_with(|| pool.take_outgoing());
-    let mark = out.mark();
-    let encoded = custom.resource.encode(item, out);
-    if encoded.is_err() {
-        out.rollback(mark);
-    }
+    let resource = &mut custom.resource;
+    let (encoded, _) = encode_whole(out, broken, key, |out| resource.encode(item, out));
     let (queued, holds) = (custom.queued(), custom.holds());
     let within = budget.recount(&mut custom.counted, holds) || core.make_room();
     core.mark(key);
@@ -310,17 +308,14 @@ fn flush<R: Resource>(core: &mut Core, key: Key) {
     if custom.resource.source().identity() != custom.identity {
         return core.end(key, Closed::Misuse(EXCHANGED), Ending::Orderly);
     }
-    if let (false, Some(write)) = (custom.rests, custom.flush)
-        && let Some(mut out) = custom.out.take()
-    {
+    // The queue stays in its place, so that a panic loses none of it.
+    if let (false, Some(out), Some(write)) = (custom.rests, &mut custom.out, custom.flush) {
         let mut io = Io::new(&mut **engine, true);
-        let result = if out.is_empty() { Ok(()) } else { write(&mut custom.resource, &mut io, &mut out) };
+        let result = if out.is_empty() { Ok(()) } else { write(&mut custom.resource, &mut io, out) };
         let taken = io.outcome().bytes_out;
         counters.bytes_out += taken;
-        if out.is_empty() {
-            pool.give_outgoing(out)
-        } else {
-            custom.out = Some(out)
+        if let Some(empty) = custom.out.take_if(|out| out.is_empty()) {
+            pool.give_outgoing(empty);
         }
         let holds = custom.holds();
         if holds < custom.counted {
@@ -449,7 +444,7 @@ fn pause<R: Resource>(core: &mut Core, key: Key, paused: bool) {
 
 /// Forgets the resource. Output that is dropped is counted, and has the peer of a TCP socket see a reset once the socket
 /// is closed: the owner may take that back by its SO_LINGER.
-fn leave<R: Resource>(core: &mut Core, key: Key, _: Ending) {
+fn leave<R: Resource>(core: &mut Core, key: Key, how: Ending) {
     let Core { registry, engine, budget, records, .. } = core;
     let Some(slot) = registry.live(key) else { return };
     let service = slot.service;
@@ -464,7 +459,7 @@ fn leave<R: Resource>(core: &mut Core, key: Key, _: Ending) {
     // is forgotten by its key.
     match guard::call(|| custom.resource.source()) {
         Ok(source) => {
-            if dropped > 0
+            if (dropped > 0 || how == Ending::Reset)
                 && let Ok(descriptor) = source.real()
             {
                 crate::sys::reset_at_close(descriptor);
@@ -473,7 +468,7 @@ fn leave<R: Resource>(core: &mut Core, key: Key, _: Ending) {
         }
         Err(text) => {
             engine.unwatch(key, Source::hosted(u64::MAX));
-            core.note_panic(service, text);
+            core.note_panic(service, text, Blame::on(During::Closed, key));
         }
     }
 }

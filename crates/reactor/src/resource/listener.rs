@@ -1,6 +1,12 @@
 //! Listeners: accept, ask the service for a stream, register it; rest when descriptors run out.
 
-use std::{any::Any, io, marker::PhantomData, time::Duration};
+use std::{
+    any::Any,
+    io,
+    marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    time::Duration,
+};
 
 use super::{Connection, Io, Resource, Table, release_refused, service};
 use crate::{
@@ -150,15 +156,14 @@ fn accepted<S: Handle<R>, R: Connection>(
     peer: &Address,
 ) {
     core.counters.accepts += 1;
-    let Some(slot) = core.registry.live(key) else { return };
-    let index = slot.service;
-    let Some(accepting) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Accepting<R>>()) else {
-        return;
-    };
-    accepting.starved = false;
-    let answer = match &mut accepting.make {
-        Some(make) => make(peer).map_or(Accept::Refuse, Accept::Take),
-        None => to.accept(&mut Context::new(core, index), Id::new(key), peer),
+    let Some(index) = core.registry.live(key).map(|slot| slot.service) else { return };
+    let answer = match catch_unwind(AssertUnwindSafe(|| ask::<S, R>(core, to, key, peer))) {
+        Ok(answer) => answer,
+        Err(panic) => {
+            // The peer takes it for accepted, and must not take this for an end in order.
+            core.reset(index, transport);
+            resume_unwind(panic);
+        }
     };
     let (stream, is_dismissed) = match answer {
         Accept::Take(stream) => (stream, false),
@@ -171,12 +176,25 @@ fn accepted<S: Handle<R>, R: Connection>(
             if is_dismissed {
                 core.close(stream, Closed::Done);
             }
+            core.opening = stream;
             R::up::<S>(core, to, stream);
+            core.opening = Key::NONE;
             if core.budget.is_tight() {
                 core.mark(key);
             }
         }
         Err((_, error)) => fault(core, to, index, Fault::Register(error)),
+    }
+}
+
+/// Asks whether a connection is wanted, and as what.
+fn ask<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, peer: &Address) -> Accept<R> {
+    let index = core.calling;
+    let Some(accepting) = find::<R>(core, key) else { return Accept::Refuse };
+    accepting.starved = false;
+    match &mut accepting.make {
+        Some(make) => make(peer).map_or(Accept::Refuse, Accept::Take),
+        None => to.accept(&mut Context::new(core, index), Id::new(key), peer),
     }
 }
 

@@ -15,7 +15,9 @@ pub(crate) mod unwatched;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub mod watch;
 
-use std::{any::Any, io as std_io};
+use std::{any::Any, io as std_io, mem};
+
+use session::Mark;
 
 #[cfg(all(unix, feature = "serial"))]
 use self::custom::QUEUE_HIGH;
@@ -238,6 +240,64 @@ pub(crate) fn release_refused(why: &'static str) -> Error {
 
 /// What refuses the release of a resource that is closing.
 pub(crate) const CLOSING: &str = "the resource is closing: `closed` follows";
+
+/// Appends an item to a queue, whole or not at all, and says where the queue was before.
+///
+/// If the encoder panics, nothing of the item stays in the queue, and the resource is noted as broken: what its encoder
+/// did to itself is unknown.
+#[inline]
+pub(crate) fn encode_whole(
+    out: &mut Outgoing,
+    broken: &mut Vec<Key>,
+    key: Key,
+    encode: impl FnOnce(&mut Outgoing) -> Result,
+) -> (Result, Mark) {
+    let mark = out.mark();
+    let half = Half { out, mark, broken, key };
+    let encoded = encode(half.out);
+    if encoded.is_err() {
+        half.out.rollback(mark);
+    }
+    mem::forget(half);
+    (encoded, mark)
+}
+
+/// An item that is being encoded: dropped only by a panic.
+struct Half<'a> {
+    out: &'a mut Outgoing,
+    mark: Mark,
+    broken: &'a mut Vec<Key>,
+    key: Key,
+}
+
+impl Drop for Half<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.out.rollback(self.mark);
+        self.broken.push(self.key);
+    }
+}
+
+/// Calls users' code of a resource that another one's handler uses. A panic goes on, and breaks this resource as well.
+pub(crate) fn breaking<T>(core: &mut Core, key: Key, users: impl FnOnce(&mut Core) -> T) -> T {
+    let broken = Broken { core, key };
+    let value = users(broken.core);
+    mem::forget(broken);
+    value
+}
+
+/// A resource whose code is called: dropped only by a panic.
+struct Broken<'a> {
+    core: &'a mut Core,
+    key: Key,
+}
+
+impl Drop for Broken<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.core.broken.push(self.key);
+    }
+}
 
 /// Hands an event to the service. `false`: the handler refused, and the resource is closing.
 #[inline(always)]

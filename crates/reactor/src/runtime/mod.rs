@@ -6,6 +6,7 @@ mod empty;
 mod last_words;
 pub(crate) mod limits;
 mod number;
+mod panics;
 pub(crate) mod pressure;
 pub(crate) mod registry;
 mod shutdown;
@@ -36,6 +37,7 @@ use crate::{
     id::Key,
     message::{Deliver, Inbox, Lanes, fault},
     metrics::Metrics,
+    panics::{AfterPanic, Blame, During, Panic},
     runtime::registry::Registry,
     service::{Service, ServiceId},
     sys::Birthplace,
@@ -97,6 +99,8 @@ struct Entry {
     service: Option<Box<dyn Any>>,
     stop: fn(&mut Core, &mut dyn Any, u16),
     fault: fn(&mut Core, &mut dyn Any, u16, Fault),
+    panicked: fn(&mut Core, &mut dyn Any, u16, &Panic) -> AfterPanic,
+    /// What the panic said by which it ended.
     panic: Option<String>,
 }
 
@@ -199,13 +203,16 @@ impl Runtime {
             fault: |core, erased, index, what| {
                 fault(core, crate::resource::service::<S>(erased), index, what)
             },
+            panicked: |core, erased, index, panic| {
+                crate::resource::service::<S>(erased).panicked(&mut Context::new(core, index), panic)
+            },
             panic: None,
         });
         self.core.records.push(Record { name: type_name::<S>(), ..Record::default() });
         self.core.alive.push(true);
         let mut failure = None;
         self.core.now = self.core.engine.now();
-        self.call(index, |core, erased| {
+        self.call(index, Blame::none(During::Start), |core, erased| {
             failure = crate::resource::service::<S>(erased).start(&mut Context::new(core, index)).err();
         });
         self.core.give_files();
@@ -245,7 +252,7 @@ impl Runtime {
         let mut result = None;
         self.core.now = self.core.engine.now();
         self.was_not_empty();
-        self.call(index, |core, erased| {
+        self.call(index, Blame::none(During::With), |core, erased| {
             result = Some(f(crate::resource::service::<S>(erased), &mut Context::new(core, index)));
         });
         self.end_panicked();
@@ -365,35 +372,15 @@ impl Runtime {
         mem::forget(self.first.take());
     }
 
-    /// Calls into a service. A panic ends the service and what it owns; the others go on.
-    fn call(&mut self, index: u16, f: impl FnOnce(&mut Core, &mut dyn Any)) {
+    /// Calls into a service. A panic costs the service, or the resource that is to blame; the others go on.
+    fn call(&mut self, index: u16, blame: Blame, f: impl FnOnce(&mut Core, &mut dyn Any)) {
         let Runtime { core, services, .. } = self;
         let Some(service) = services.get_mut(index as usize).and_then(|entry| entry.service.as_mut()) else {
             return;
         };
         core.calling = index;
         if let Err(text) = guard::call(|| f(core, &mut **service)) {
-            self.panicked(index, text);
-        }
-    }
-
-    #[cold]
-    fn panicked(&mut self, index: u16, text: String) {
-        let entry = &mut self.services[index as usize];
-        self.core.complain(index, &format!("panicked: {text}"));
-        entry.panic.get_or_insert(text);
-        self.core.counters.panics += 1;
-        if self.core.alive[index as usize] {
-            self.end_service(index);
-        }
-    }
-
-    /// Ends the services whose code panicked outside of a call of theirs: while output was written, or a resource ended.
-    fn end_panicked(&mut self) {
-        while !self.core.panics_due.is_empty() {
-            for (index, text) in mem::take(&mut self.core.panics_due) {
-                self.panicked(index, text);
-            }
+            self.panicked(index, text, blame);
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     guard,
     id::Key,
     message::Left,
+    panics::{Blame, During},
 };
 
 /// The beginning of a stop: connections that wait in the listeners' backlogs are still accepted.
@@ -51,8 +52,12 @@ pub struct Receipt {
 pub struct ServiceReceipt {
     /// Its type.
     pub name: &'static str,
-    /// What it said when it panicked.
+    /// What the panic said by which it ended.
     pub panicked: Option<String>,
+    /// How many panics it had, those included after which it [lived on](crate::Service::panicked).
+    pub panics: u64,
+    /// What the first of them said.
+    pub first_panics: Vec<String>,
     /// Resources that ended, all told.
     pub closed: u64,
     /// Those of them that were cut at the end of the grace.
@@ -70,7 +75,7 @@ pub struct ServiceReceipt {
 }
 
 impl ServiceReceipt {
-    /// Whether it panicked, could not start, or had an error that nobody took.
+    /// Whether it ended by a panic, could not start, or had an error that nobody took.
     pub fn is_failed(&self) -> bool {
         self.panicked.is_some() || self.errors > 0
     }
@@ -80,7 +85,7 @@ impl Receipt {
     /// Makes an error of the receipt if anything failed.
     ///
     /// # Errors
-    /// [`Error::Failed`] with the receipt, when a service panicked, could not start, or had an error that nobody took.
+    /// [`Error::Failed`] with the receipt, when a service ended by a panic, could not start, or had an error that nobody took.
     pub fn check(self) -> Result<Receipt, Error> {
         match self.services.iter().any(ServiceReceipt::is_failed) {
             true => Err(Error::Failed(Box::new(self))),
@@ -137,7 +142,8 @@ impl Runtime {
         }
         for index in 0..self.services.len() {
             let stop = self.services[index].stop;
-            self.call(index as u16, |core, erased| stop(core, erased, index as u16));
+            let blame = Blame::none(During::Stop);
+            self.call(index as u16, blame, |core, erased| stop(core, erased, index as u16));
         }
     }
 
@@ -145,7 +151,7 @@ impl Runtime {
     /// hand stops when this is true, and calls `run` for it.
     pub fn is_over(&self) -> bool {
         let core = &self.core;
-        if !core.ended.is_empty() || !core.faults_due.is_empty() {
+        if !core.ended.is_empty() || !core.faults_due.is_empty() || !core.panics_due.is_empty() {
             return false;
         }
         if core.stopping {
@@ -211,6 +217,8 @@ impl Runtime {
             .map(|(entry, record)| ServiceReceipt {
                 name: entry.name,
                 panicked: entry.panic.clone(),
+                panics: record.panics,
+                first_panics: record.first_panics,
                 closed: record.closed,
                 cut: record.cut,
                 bytes_dropped: record.bytes_dropped,
@@ -242,6 +250,10 @@ impl Runtime {
         guard::discard(entry.service.take(), name);
         self.core.alive[index as usize] = false;
         self.inbox.end_service(index);
+        // Of a stream whose own code panicked it is not known whether what has left is whole.
+        for key in std::mem::take(&mut self.core.broken) {
+            self.core.end(key, Closed::Aborted, Ending::Reset);
+        }
         for key in self.core.registry.keys(Some(index)) {
             self.core.end(key, Closed::Aborted, Ending::Orderly);
         }

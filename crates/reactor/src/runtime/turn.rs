@@ -17,6 +17,7 @@ use crate::{
     error::Error,
     guard,
     id::Key,
+    panics::{Blame, During},
 };
 
 impl Runtime {
@@ -72,6 +73,7 @@ impl Runtime {
             || !core.ended.is_empty()
             || !core.lapsed.is_empty()
             || !core.faults_due.is_empty()
+            || !core.panics_due.is_empty()
             || core.lanes.told() > 0
             || !self.inbox.is_empty()
             || self.first.is_some()
@@ -152,12 +154,22 @@ impl Runtime {
         let (table, service) = (slot.table, slot.service);
         match event {
             Event::Got(mut chunk) => {
-                self.call(service, |core, erased| (table.got)(core, erased, key, chunk.bytes()));
+                self.call(service, Blame::on(During::Handle, key), |core, erased| {
+                    (table.got)(core, erased, key, chunk.bytes())
+                });
                 self.core.engine.give(chunk);
             }
             Event::Sent(sent) => (table.sent)(&mut self.core, key, sent),
             Event::Detached(transport) => (table.detached)(&mut self.core, key, transport),
-            event => self.call(service, |core, erased| (table.event)(core, erased, key, event)),
+            event => {
+                // A listener is not to blame for what the service is asked or told because of it.
+                let blame = match &event {
+                    Event::Accepted(..) => Blame::none(During::Accept),
+                    Event::NotAccepted(_) => Blame::none(During::Fault),
+                    _ => Blame::on(During::Handle, key),
+                };
+                self.call(service, blame, |core, erased| (table.event)(core, erased, key, event));
+            }
         }
     }
 
@@ -167,7 +179,8 @@ impl Runtime {
             let Some(slot) = self.core.registry.live(key) else { continue };
             slot.again = false;
             let (table, service) = (slot.table, slot.service);
-            self.call(service, |core, erased| (table.again)(core, erased, key));
+            let blame = Blame::on(During::Handle, key);
+            self.call(service, blame, |core, erased| (table.again)(core, erased, key));
         }
         self.driving = again;
     }
@@ -193,7 +206,7 @@ impl Runtime {
             };
             core.calling = index;
             if let Err(text) = guard::call(|| deliver(queue, Some((core, &mut **service)), index)) {
-                self.panicked(index, text);
+                self.panicked(index, text, Blame::none(During::Command));
             }
         }
     }
@@ -214,7 +227,10 @@ impl Runtime {
                 Due::Shortage => self.core.shortage_due(),
                 Due::Timer { lane, index } => {
                     if let Some((service, hand)) = self.core.lanes.of_timer(lane) {
-                        self.call(service, |core, erased| hand(core, erased, service, lane, Some(index)));
+                        let blame = Blame::none(During::Timer);
+                        self.call(service, blame, |core, erased| {
+                            hand(core, erased, service, lane, Some(index))
+                        });
                     }
                 }
             }
@@ -226,7 +242,8 @@ impl Runtime {
         for key in std::mem::take(&mut self.core.lapsed) {
             self.core.steps += 1;
             if let Some(LastWords { service, lane, index, hand }) = self.core.lapse(key) {
-                self.call(service, |core, erased| hand(core, erased, service, lane, Some(index)));
+                let blame = Blame::on(During::Timer, key);
+                self.call(service, blame, |core, erased| hand(core, erased, service, lane, Some(index)));
                 self.core.close_told(key);
             }
         }
@@ -237,13 +254,15 @@ impl Runtime {
         for (index, fault) in std::mem::take(&mut self.core.faults_due) {
             if let Some(entry) = self.services.get(index as usize) {
                 let tell = entry.fault;
-                self.call(index, |core, erased| tell(core, erased, index, fault));
+                let blame = Blame::none(During::Fault);
+                self.call(index, blame, |core, erased| tell(core, erased, index, fault));
             }
         }
         for _ in 0..self.core.lanes.told().min(self.core.limits.per_turn) {
             let Some((lane, service, hand)) = self.core.lanes.next_told() else { return };
             // What was told to a service leaves with it (`Lanes::clear`): this one lives.
-            self.call(service, |core, erased| hand(core, erased, service, lane, None));
+            let blame = Blame::none(During::Message);
+            self.call(service, blame, |core, erased| hand(core, erased, service, lane, None));
         }
     }
 
@@ -267,7 +286,8 @@ impl Runtime {
                 continue;
             }
             self.core.observe(Call::Closed { service, resource: key });
-            self.call(service, |core, erased| (table.closed)(core, erased, key, resource, why));
+            let blame = Blame::on(During::Closed, key);
+            self.call(service, blame, |core, erased| (table.closed)(core, erased, key, resource, why));
             self.core.forget(key);
         }
         self.end_panicked();

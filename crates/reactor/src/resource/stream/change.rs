@@ -17,7 +17,7 @@ use crate::{
     core::Core,
     error::{Error, Result},
     id::Key,
-    resource::Table,
+    resource::{Table, breaking},
 };
 
 /// Input that the driver of the old type has left.
@@ -109,9 +109,10 @@ pub(crate) fn map_codec<C: Codec, L: Layer, R: 'static, D: Codec>(
     make: impl FnOnce(&mut C) -> D,
 ) -> Result<(), Error> {
     check::<C, L, R>(core, key, "map_codec")?;
-    let Some(link) = find::<C, L, R>(core, key) else { return Ok(()) };
-    // The old one stays in its place until users' code has run: a panic leaves the stream whole.
-    let codec = make(&mut link.stream.codec);
+    // The old one stays in its place until users' code has run.
+    let codec =
+        breaking(core, key, |core| find::<C, L, R>(core, key).map(|link| make(&mut link.stream.codec)));
+    let Some(codec) = codec else { return Ok(()) };
     let mut old = None;
     replace(core, key, table, |link: Link<C, L, R>| {
         link.with(|stream| {
@@ -134,19 +135,23 @@ pub(crate) fn map_layer<C: Codec, L: Layer, R: 'static, M: Layer>(
     const OPERATION: &str = "map_layer";
     check::<C, L, R>(core, key, OPERATION)?;
     let misuse = |why| Err(Error::Misuse { operation: OPERATION, why });
-    let Core { registry, pool, .. } = core;
-    let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
-    let Some(link) = link else { return Ok(()) };
+    let Some(link) = find::<C, L, R>(core, key) else { return Ok(()) };
     if !link.unread.is_empty() {
         return misuse(UNREAD);
     }
     if link.ended || link.finishing {
         return misuse(OVER);
     }
-    if link.state != State::Open || link.stream.session.prepare_change(pool).is_err() {
+    if link.state != State::Open {
         return misuse(UNSEALED);
     }
-    let layer = make(link.stream.session.layer_mut());
+    let layer = breaking(core, key, |core| {
+        let Core { registry, pool, .. } = core;
+        let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>())?;
+        link.stream.session.prepare_change(pool).ok()?;
+        Some(make(link.stream.session.layer_mut()))
+    });
+    let Some(layer) = layer else { return misuse(UNSEALED) };
     let mut old = None;
     replace(core, key, table, |link: Link<C, L, R>| {
         let mut link = link.with(|stream| {

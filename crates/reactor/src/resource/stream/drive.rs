@@ -16,7 +16,7 @@ use crate::{
     engine::{self, Ending},
     error::{Closed, Error},
     id::Key,
-    resource::{emit, service},
+    resource::{breaking, emit, service},
     service::Handle,
 };
 
@@ -571,9 +571,11 @@ pub(crate) fn with_layer<C: Codec, L: Layer, R: 'static, T>(
     key: Key,
     ask: impl FnOnce(&mut L, &mut session::Io<'_>) -> session::Result<T>,
 ) -> Option<session::Result<T>> {
-    let Core { registry, pool, .. } = core;
-    let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>())?;
-    let result = link.stream.session.with_layer(pool, ask);
+    let result = breaking(core, key, |core| {
+        let Core { registry, pool, .. } = core;
+        let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>())?;
+        Some(link.stream.session.with_layer(pool, ask))
+    })?;
     core.mark(key);
     Some(result)
 }

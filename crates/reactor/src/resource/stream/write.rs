@@ -15,7 +15,7 @@ use crate::{
     engine::{Ending, Outgoing, Sent},
     error::Closed,
     id::Key,
-    resource::Flow,
+    resource::{Flow, encode_whole},
 };
 
 /// Borrows a stream's link out of a slot's erased resource.
@@ -43,7 +43,7 @@ pub(super) fn post_if<C: Codec, L: Layer, R: 'static>(
     takes: impl FnOnce(&Link<C, L, R>) -> bool,
     encode: impl FnOnce(&mut C, &mut Outgoing) -> session::Result,
 ) -> Flow {
-    let Core { registry, pool, budget, dirty, input, .. } = core;
+    let Core { registry, pool, budget, dirty, input, broken, .. } = core;
     let Some(slot) = registry.live(key).filter(|slot| slot.service == index) else { return Flow::Gone };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return Flow::Gone };
     if !takes(link) {
@@ -51,11 +51,7 @@ pub(super) fn post_if<C: Codec, L: Layer, R: 'static>(
     }
     let stream = &mut link.stream;
     let out = stream.session.out(pool);
-    let mark = out.mark();
-    let encoded = encode(&mut stream.codec, out);
-    if encoded.is_err() {
-        out.rollback(mark);
-    }
+    let (encoded, mark) = encode_whole(out, broken, key, |out| encode(&mut stream.codec, out));
     let more = out.count();
     if *input == key {
         link.caused += out.since(mark);

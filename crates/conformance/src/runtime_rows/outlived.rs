@@ -1,0 +1,503 @@
+//! O7 at runtime level: panics that a service outlives, because it says so, and what each of them costs.
+
+use std::{
+    cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    time::Duration,
+};
+
+use reactor::{
+    Address, AfterPanic, Bytes, Closed, Codec, Context, During, Event, Fault, Handle, Id, Layer, Outgoing,
+    Panic, Receipt, Receive, Result, Service, ServiceId, ServiceReceipt, Stream,
+    session::{Io, Next, Step},
+};
+
+use super::{probe::Probe, rig::Rig, row};
+use crate::{
+    suite::{Outcome, Row, Stop, check},
+    world::World,
+};
+
+pub(super) const ROWS: &[Row] = &[
+    row("O7r", "a panic costs its resource alone, where the service says so", &[], costs_a_resource),
+    row(
+        "O7r2",
+        "one for which no resource is to blame costs a message, and a fault says so",
+        &[],
+        costs_a_message,
+    ),
+    row(
+        "O7r3",
+        "of an item whose encoder panicked nothing leaves, and its stream is reset",
+        &[],
+        half_an_item,
+    ),
+    row("O7r4", "a panic in the answer to a panic ends the service", &[], in_the_answer),
+];
+
+/// Where a panic is to happen next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    Nowhere,
+    Accept,
+    Open,
+    Decode,
+    Received,
+    Encode,
+    CodecEnd,
+    End,
+    Closed,
+    Timer,
+    Message,
+    Command,
+    Fault,
+    LayerStart,
+    LayerOpen,
+    LayerSeal,
+    LayerFinish,
+    LayerEnd,
+}
+
+/// One panic, wherever it is armed for.
+#[derive(Clone)]
+struct Armed(Rc<Cell<Place>>);
+
+impl Armed {
+    fn new() -> Armed {
+        Armed(Rc::new(Cell::new(Place::Nowhere)))
+    }
+
+    fn pass(&self, here: Place) {
+        if self.0.get() == here {
+            self.0.set(Place::Nowhere);
+            panic!("{SAYING}");
+        }
+    }
+}
+
+/// What the panics say.
+const SAYING: &str = "a panic that is outlived";
+
+/// Bytes, which a panic may meet on their way. An item that it meets is half queued.
+struct FragileBytes(Armed);
+
+impl Codec for FragileBytes {
+    type In<'a> = &'a [u8];
+    type Out<'a> = &'a [u8];
+
+    fn decode<'a>(&mut self, input: &'a mut [u8]) -> Result<reactor::Decoded<&'a [u8]>> {
+        self.0.pass(Place::Decode);
+        Ok(reactor::Decoded::Item(input.len(), input))
+    }
+
+    fn encode(&mut self, item: &[u8], out: &mut Outgoing) -> Result {
+        let half = item.len() / 2;
+        out.put(&item[..half]);
+        self.0.pass(Place::Encode);
+        out.put(&item[half..]);
+        Ok(())
+    }
+
+    fn end<'a>(&mut self, _: &'a mut [u8]) -> Result<Option<&'a [u8]>> {
+        self.0.pass(Place::CodecEnd);
+        Ok(None)
+    }
+}
+
+/// Passes bytes on.
+struct FragileLayer(Armed);
+
+impl Layer for FragileLayer {
+    const INPUT_MAX: usize = 0;
+
+    fn start(&mut self, _: &mut Io<'_>) -> Result {
+        self.0.pass(Place::LayerStart);
+        Ok(())
+    }
+
+    fn ready(&self) -> bool {
+        true
+    }
+
+    fn open(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
+        self.0.pass(Place::LayerOpen);
+        io.up.extend_from_slice(input);
+        Ok(Step { used: input.len(), next: Next::Wait })
+    }
+
+    fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
+        self.0.pass(Place::LayerSeal);
+        io.down.put(clear);
+        Ok(clear.len())
+    }
+
+    fn finish(&mut self, _: &mut Io<'_>) -> Result {
+        self.0.pass(Place::LayerFinish);
+        Ok(())
+    }
+
+    fn end(&mut self, _: &[u8]) -> Result {
+        self.0.pass(Place::LayerEnd);
+        Ok(())
+    }
+}
+
+type Brittle = Stream<FragileBytes, FragileLayer>;
+
+/// How a handler uses another stream's code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Use {
+    /// Sends to it: its codec panics, if it is armed.
+    Sends,
+    /// Asks its layer something: that panics.
+    Layer,
+    /// Gives it another codec: making that panics.
+    Codec,
+}
+
+impl Use {
+    fn of(self, cx: &mut Context<'_, Survivor>, to: Id<Brittle>) {
+        match self {
+            Use::Sends => _ = cx.send(to, ITEM),
+            Use::Layer => _ = cx.layer(to, |_, _| -> Result { panic!("{SAYING}") }),
+            Use::Codec => _ = cx.map_codec(to, |_| -> FragileBytes { panic!("{SAYING}") }),
+        }
+    }
+}
+
+/// Echoes, and lives on.
+struct Survivor {
+    armed: Armed,
+    open: Vec<Id<Brittle>>,
+    panics: Vec<Panic>,
+    closed: Vec<(Id<Brittle>, Closed)>,
+    faults: Vec<Fault>,
+    received: Vec<u64>,
+    /// Which other stream is used, and how, when something is received; and whether a panic of that is caught at once.
+    uses: Option<(Id<Brittle>, Use, bool)>,
+    /// Whether its answer to a panic is another one.
+    is_fragile: bool,
+}
+
+impl Survivor {
+    fn new(armed: &Armed) -> Survivor {
+        Survivor {
+            armed: armed.clone(),
+            open: Vec::new(),
+            panics: Vec::new(),
+            closed: Vec::new(),
+            faults: Vec::new(),
+            received: Vec::new(),
+            uses: None,
+            is_fragile: false,
+        }
+    }
+}
+
+impl Service for Survivor {
+    fn fault(&mut self, _: &mut Context<'_, Self>, fault: Fault) {
+        self.faults.push(fault);
+        self.armed.pass(Place::Fault);
+    }
+
+    fn panicked(&mut self, _: &mut Context<'_, Self>, panic: &Panic) -> AfterPanic {
+        assert!(!self.is_fragile, "{SAYING}");
+        self.panics.push(panic.clone());
+        AfterPanic::EndResource
+    }
+}
+
+impl Handle<Brittle> for Survivor {
+    fn handle(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        id: Id<Brittle>,
+        event: Event<'_, FragileBytes>,
+    ) -> Result {
+        match event {
+            Event::Open => {
+                self.open.push(id);
+                self.armed.pass(Place::Open);
+            }
+            Event::Received(bytes) => {
+                self.armed.pass(Place::Received);
+                match self.uses {
+                    Some((other, how, true)) => {
+                        let _ = catch_unwind(AssertUnwindSafe(|| how.of(cx, other)));
+                        cx.send(id, bytes);
+                    }
+                    Some((other, how, false)) => how.of(cx, other),
+                    None => _ = cx.send(id, bytes),
+                }
+            }
+            Event::End => self.armed.pass(Place::End),
+            Event::Drained => (),
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<'_, Self>, id: Id<Brittle>, _: Brittle, why: Closed) {
+        self.closed.push((id, why));
+        self.armed.pass(Place::Closed);
+    }
+}
+
+/// Panics in its receiver, if the number says so; odd ones are refused.
+impl Receive<u64> for Survivor {
+    fn receive(&mut self, _: &mut Context<'_, Self>, number: u64) -> Result {
+        for place in [Place::Timer, Place::Message, Place::Command] {
+            self.armed.pass(place);
+        }
+        self.received.push(number);
+        if number % 2 == 1 { Err("an odd number".into()) } else { Ok(()) }
+    }
+}
+
+/// A survivor with a peer that it echoes to, whatever happens to others.
+struct Scene {
+    rig: Rig,
+    armed: Armed,
+    survivor: ServiceId<Survivor>,
+    client: ServiceId<Probe>,
+    address: Address,
+    there: Id<Stream>,
+}
+
+impl Scene {
+    fn new(world: &mut World<'_>) -> Result<Scene, Stop> {
+        let mut rig = Rig::new(world)?;
+        let armed = Armed::new();
+        let survivor = rig.add(Survivor::new(&armed))?;
+        let fuse = armed.clone();
+        let address = rig.with(survivor, |_, cx| -> Result<_> {
+            let listener = cx.listen("127.0.0.1:0", move |_| {
+                fuse.pass(Place::Accept);
+                Some(Stream::over(FragileBytes(fuse.clone()), FragileLayer(fuse.clone())))
+            })?;
+            Ok(cx.local(listener)?)
+        });
+        let address = address.map_err(|failure| failure.to_string())?;
+        let client = rig.add(Probe::quiet())?;
+        let there = rig.connect(client, &address, Stream::new(Bytes))?;
+        rig.until("the first is open", |rig| rig.get(survivor).open.len() == 1)?;
+        Ok(Scene { rig, armed, survivor, client, address, there })
+    }
+
+    fn arm(&self, place: Place) {
+        self.armed.0.set(place);
+    }
+
+    /// Connects another peer.
+    fn connect(&mut self) -> Result<Id<Stream>, Stop> {
+        self.rig.connect(self.client, &self.address, Stream::new(Bytes))
+    }
+
+    fn survivor(&self) -> &Survivor {
+        self.rig.get(self.survivor)
+    }
+
+    /// Waits until the peer's stream has closed, and checks that it saw a reset.
+    fn until_reset(&mut self, id: Id<Stream>) -> Outcome {
+        let client = self.client;
+        self.rig.until("the peer's stream has closed", |rig| {
+            rig.get(client).closed.iter().any(|(of, ..)| *of == id)
+        })?;
+        let (.., why) = self.rig.get(client).closed.iter().find(|(of, ..)| *of == id).expect("just found");
+        check!(matches!(why, Closed::Failed(_)), "the peer saw {why:?}");
+        Ok(())
+    }
+
+    /// Checks that the first peer is still echoed to, and another one after it.
+    fn lives(&mut self) -> Outcome {
+        let another = self.connect()?;
+        for id in [self.there, another] {
+            let client = self.client;
+            let before = self.rig.get(client).received(id);
+            self.rig.with(client, |_, cx| cx.send(id, b"still there?"));
+            self.rig.until("it answers", |rig| rig.get(client).received(id) == before + 12)?;
+        }
+        Ok(())
+    }
+
+    /// Stops. The receipt counts so many panics, and does not fail for them.
+    fn ends(mut self, panics: u64) -> Outcome {
+        check!(self.rig.counters().panics == panics, "{} panics", self.rig.counters().panics);
+        self.rig.stop(Duration::from_secs(1));
+        let receipt = self.rig.run()?;
+        let of = of_survivor(&receipt)?;
+        check!(of.panics == panics && of.panicked.is_none(), "{of:?}");
+        check!(of.first_panics.iter().all(|said| said == SAYING), "{:?}", of.first_panics);
+        check!(self.rig.counters().resources == 0, "{} resources are left", self.rig.counters().resources);
+        receipt.check()?;
+        Ok(())
+    }
+}
+
+fn of_survivor(receipt: &Receipt) -> Result<&ServiceReceipt, Stop> {
+    let of = receipt.services.iter().find(|of| of.name.ends_with("Survivor"));
+    of.ok_or_else(|| "the receipt knows nothing of it".into())
+}
+
+fn costs_a_resource(world: &mut World<'_>) -> Outcome {
+    let places = [
+        (Place::Open, During::Handle),
+        (Place::Decode, During::Handle),
+        (Place::Received, During::Handle),
+        (Place::Encode, During::Handle),
+        (Place::CodecEnd, During::Handle),
+        (Place::End, During::Handle),
+        (Place::Closed, During::Closed),
+        (Place::LayerStart, During::Handle),
+        (Place::LayerOpen, During::Handle),
+        (Place::LayerSeal, During::Output),
+        (Place::LayerFinish, During::Output),
+        (Place::LayerEnd, During::Handle),
+    ];
+    for (place, during) in places {
+        costs_it(world, place, during).map_err(|stop| format!("{place:?}: {stop:?}"))?;
+    }
+    Ok(())
+}
+
+/// A peer comes, says something, and ends; at one of these steps its stream panics.
+fn costs_it(world: &mut World<'_>, place: Place, during: During) -> Outcome {
+    let mut scene = Scene::new(world)?;
+    scene.arm(place);
+    let (client, id) = (scene.client, scene.connect()?);
+    scene.rig.with(client, |_, cx| cx.send(id, b"some"));
+    let mut is_finished = false;
+    scene.rig.until("it has closed", |rig| {
+        if rig.get(client).received(id) == 4 && !std::mem::replace(&mut is_finished, true) {
+            rig.with(client, |_, cx| cx.finish(id));
+        }
+        rig.get(client).closed.iter().any(|(of, ..)| *of == id)
+    })?;
+    let survivor = scene.survivor;
+    scene.rig.until("it was told", |rig| rig.get(survivor).closed.len() == 1)?;
+    let survivor = scene.survivor();
+    let [panic] = &survivor.panics[..] else { return Err(format!("{:?}", survivor.panics).into()) };
+    let (ended, why) = &survivor.closed[0];
+    check!(panic.is_of(*ended) && panic.message == SAYING && panic.during == during, "{panic:?}");
+    if place != Place::Closed {
+        check!(matches!(why, Closed::Panicked(with) if with == panic), "{why:?}");
+        scene.until_reset(id)?;
+    }
+    let survivor = scene.survivor();
+    check!(survivor.faults.is_empty(), "{:?}", survivor.faults);
+    scene.lives()?;
+    scene.ends(1)
+}
+
+fn costs_a_message(world: &mut World<'_>) -> Outcome {
+    let places = [
+        (Place::Timer, During::Timer),
+        (Place::Message, During::Message),
+        (Place::Command, During::Command),
+        (Place::Accept, During::Accept),
+        (Place::Fault, During::Command),
+    ];
+    for (place, during) in places {
+        let mut scene = Scene::new(world)?;
+        scene.arm(place);
+        let survivor = scene.survivor;
+        match place {
+            Place::Accept => {
+                let id = scene.connect()?;
+                scene.until_reset(id)?;
+            }
+            Place::Timer => _ = scene.rig.with(survivor, |_, cx| cx.after(Duration::from_millis(1), 2_u64)),
+            Place::Message => {
+                scene.rig.with(survivor, |_, cx| cx.tell(cx.me(), 2_u64)).map_err(|full| full.to_string())?
+            }
+            _ => {
+                let odd = u64::from(place == Place::Fault);
+                let controller = scene.rig.runtime.controller(survivor);
+                check!(controller.send(2 + odd).is_ok(), "there is room");
+            }
+        }
+        scene.rig.until("a fault says so", |rig| {
+            rig.get(survivor).faults.iter().any(|fault| matches!(fault, Fault::Panicked(_)))
+        })?;
+        let told = scene.survivor();
+        check!(told.panics[0].during == during && told.panics[0].resource.is_none(), "{:?}", told.panics);
+        check!(told.closed.is_empty(), "{place:?}: {:?}", told.closed);
+        let odd = usize::from(place == Place::Fault);
+        check!(told.received.len() == odd && told.faults.len() == 1 + odd, "{place:?}: {:?}", told.faults);
+        scene.lives().map_err(|stop| format!("{place:?}: {stop:?}"))?;
+        scene.ends(1).map_err(|stop| format!("{place:?}: {stop:?}"))?;
+    }
+    Ok(())
+}
+
+/// How another stream is used, and whether a panic of that is caught in the handler.
+const USES: [(Use, bool); 6] = [
+    (Use::Sends, false),
+    (Use::Sends, true),
+    (Use::Layer, false),
+    (Use::Layer, true),
+    (Use::Codec, false),
+    (Use::Codec, true),
+];
+/// What is sent to another peer.
+const ITEM: &[u8] = b"an item of two halves";
+
+fn half_an_item(world: &mut World<'_>) -> Outcome {
+    for (how, is_caught) in USES {
+        let mut scene = Scene::new(world)?;
+        let (client, survivor) = (scene.client, scene.survivor);
+        // The second one's handler sends to the third.
+        let second = scene.connect()?;
+        scene.rig.until("it is open", |rig| rig.get(survivor).open.len() == 2)?;
+        let third = scene.connect()?;
+        scene.rig.until("it is open", |rig| rig.get(survivor).open.len() == 3)?;
+        let [_, second_here, third_here] = scene.survivor().open[..] else { return Err("three".into()) };
+        scene.rig.get_mut(survivor).uses = Some((third_here, Use::Sends, is_caught));
+        scene.rig.with(client, |_, cx| cx.send(second, b"g"));
+        let whole = ITEM.len();
+        scene.rig.until("a whole item has arrived", |rig| rig.get(client).received(third) == whole)?;
+        if how == Use::Sends {
+            scene.arm(Place::Encode);
+        }
+        scene.rig.get_mut(survivor).uses = Some((third_here, how, is_caught));
+        scene.rig.with(client, |_, cx| cx.send(second, b"g"));
+        scene.until_reset(third)?;
+        check!(scene.rig.get(client).received(third) == whole, "half an item has left");
+        if is_caught {
+            scene.rig.until("the second one is answered", |rig| rig.get(client).received(second) == 2)?;
+        } else {
+            scene.until_reset(second)?;
+        }
+        scene.rig.get_mut(survivor).uses = None;
+        let told = scene.survivor();
+        let blamed: Vec<_> = told.panics.iter().map(|panic| panic.is_of(second_here)).collect();
+        check!(blamed == if is_caught { vec![] } else { vec![true] }, "{:?}", told.panics);
+        let is_third =
+            |(id, why): &(Id<Brittle>, Closed)| *id == third_here && matches!(why, Closed::Panicked(_));
+        check!(told.closed.iter().any(is_third), "{:?}", told.closed);
+        check!(told.closed.len() == 2 - usize::from(is_caught), "{:?}", told.closed);
+        scene.lives()?;
+        scene.ends(u64::from(!is_caught))?;
+    }
+    Ok(())
+}
+
+/// Has its answer to a panic panic.
+fn in_the_answer(world: &mut World<'_>) -> Outcome {
+    let mut scene = Scene::new(world)?;
+    let id = scene.connect()?;
+    let survivor = scene.survivor;
+    scene.rig.until("it is open", |rig| rig.get(survivor).open.len() == 2)?;
+    scene.rig.get_mut(survivor).is_fragile = true;
+    scene.arm(Place::Received);
+    scene.rig.with(scene.client, |_, cx| cx.send(id, b"x"));
+    let client = scene.client;
+    scene.rig.until("both have ended", |rig| rig.get(client).closed.len() == 2)?;
+    check!(scene.rig.runtime.service(survivor).is_none(), "it lives on");
+    scene.rig.stop(Duration::from_secs(1));
+    let receipt = scene.rig.run()?;
+    let of = of_survivor(&receipt)?;
+    check!(of.panics == 2 && of.panicked.as_deref() == Some(SAYING), "{of:?}");
+    check!(receipt.check().is_err(), "the receipt passes");
+    Ok(())
+}

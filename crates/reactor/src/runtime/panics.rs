@@ -1,0 +1,121 @@
+//! After a panic of a service's code: whom it costs what.
+
+use std::mem;
+
+use super::Runtime;
+use crate::{
+    core::Core,
+    engine::{Ending, Role, Transport},
+    error::{Closed, Fault},
+    guard,
+    id::Key,
+    panics::{AfterPanic, Blame, During, Panic},
+    resource::Table,
+};
+
+impl Runtime {
+    /// Does what follows from a panic: the service is asked, and then it ends, or the resource does.
+    #[cold]
+    pub(super) fn panicked(&mut self, index: u16, message: String, mut blame: Blame) {
+        // A connection that was just accepted has a name of its own.
+        let opening = mem::replace(&mut self.core.opening, Key::NONE);
+        if opening != Key::NONE {
+            blame = Blame::on(During::Handle, opening);
+        }
+        self.core.input = Key::NONE;
+        let panic = Panic::new(message, blame);
+        self.count_panic(index, &panic.message);
+        let is_alive = self.core.alive[index as usize];
+        match self.ask_after(index, &panic) {
+            AfterPanic::EndResource => self.core.end_blamed(index, panic),
+            AfterPanic::EndService if is_alive => {
+                self.services[index as usize].panic.get_or_insert(panic.message);
+                self.end_service(index);
+            }
+            AfterPanic::EndService => (),
+        }
+    }
+
+    /// Asks the service what is to become of it. One that cannot be asked ends.
+    fn ask_after(&mut self, index: u16, panic: &Panic) -> AfterPanic {
+        let Runtime { core, services, .. } = self;
+        let entry = &mut services[index as usize];
+        let (ask, Some(service)) = (entry.panicked, &mut entry.service) else {
+            return AfterPanic::EndService;
+        };
+        // One that did not start has no state to go on with.
+        if panic.during == During::Start {
+            return AfterPanic::EndService;
+        }
+        match guard::call(|| ask(core, &mut **service, index, panic)) {
+            Ok(answer) => answer,
+            Err(message) => {
+                self.count_panic(index, &message);
+                AfterPanic::EndService
+            }
+        }
+    }
+
+    fn count_panic(&mut self, index: u16, message: &str) {
+        self.core.complain(index, &format!("panicked: {message}"));
+        self.core.counters.panics += 1;
+        self.core.record_panic(index, message);
+    }
+
+    /// Does what follows from panics outside of a call of their service: while output was written, or a resource ended.
+    pub(super) fn end_panicked(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            if self.core.panics_due.is_empty() {
+                break;
+            }
+            for (index, message, blame) in mem::take(&mut self.core.panics_due) {
+                self.panicked(index, message, blame);
+            }
+        }
+        if !self.core.broken.is_empty() {
+            self.core.end_broken(&Panic::new(CAUGHT.to_owned(), Blame::none(During::Handle)));
+        }
+    }
+}
+
+impl Core {
+    /// Notes that a service's code panicked outside of a call of its own: what follows comes soon.
+    #[cold]
+    pub(crate) fn note_panic(&mut self, service: u16, message: String, blame: Blame) {
+        self.panics_due.push((service, message, blame));
+    }
+
+    /// Ends the resources that a panic leaves in an unknown state. If it cost something else, the service is told so.
+    fn end_blamed(&mut self, service: u16, panic: Panic) {
+        if let Some(key) = panic.resource {
+            self.end(key, Closed::Panicked(panic.clone()), Ending::Reset);
+        }
+        self.end_broken(&panic);
+        if panic.resource.is_none() && panic.lost().is_some() {
+            self.faults_due.push((service, Fault::Panicked(panic)));
+        }
+    }
+
+    /// Ends the resources whose own code panicked while another's handler used it.
+    fn end_broken(&mut self, panic: &Panic) {
+        for key in mem::take(&mut self.broken) {
+            let panic = Panic { resource: Some(key), ..panic.clone() };
+            self.end(key, Closed::Panicked(panic), Ending::Reset);
+        }
+    }
+
+    /// Resets a connection that has no resource.
+    #[cold]
+    pub(crate) fn reset(&mut self, service: u16, transport: Transport) {
+        let Ok(key) = self.registry.insert(service, &Table::NOTHING, Box::new(())) else { return };
+        if self.engine.attach(key, transport, Role::Stream).is_ok() {
+            self.engine.close(key, Ending::Reset);
+        }
+        self.registry.take_back(key);
+    }
+}
+
+/// What a service answers to a panic may have others panic; what is left after so many rounds comes in the next turn.
+const ROUNDS_MAX: usize = 8;
+
+const CAUGHT: &str = "a panic that the service caught itself";
