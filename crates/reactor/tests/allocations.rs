@@ -29,20 +29,20 @@ thread_local! {
 
 struct Counting;
 
-// SAFETY: every call goes to the system's allocator as it is.
+// SAFETY: each call is passed unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller keeps the contract.
+        // SAFETY: our caller upholds the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract.
+        // SAFETY: our caller upholds the contract of `dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller keeps the contract.
+        // SAFETY: our caller upholds the contract of `realloc`.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
@@ -50,7 +50,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// Answers, moves a deadline, sets and cancels timers and tells itself something, with each message.
+/// Answers each message, moves a deadline, sets and cancels timers, and sends itself a message.
 struct Busy {
     told: u64,
 }
@@ -117,7 +117,7 @@ where
             before = ALLOCATIONS.get();
         }
         for peer in &mut peers {
-            // Half an item, so that something is kept, then the rest.
+            // Send half an item first, so that the runtime has to keep it.
             peer.write_all(b"hel").expect("room");
         }
         runtime.turn(Some(LONG)).expect("whole");
@@ -126,7 +126,7 @@ where
         }
         controller.send(7_u64).expect("room");
         runtime.turn(Some(LONG)).expect("whole");
-        // What came back of each peer: six bytes, in one or two pieces.
+        // Read the answer of each peer: six bytes, in one or two pieces.
         for peer in &mut peers {
             let mut count = 0;
             while count < 6 {
@@ -140,7 +140,7 @@ where
     assert!(runtime.service(service).expect("it lives").told >= 200);
 }
 
-/// Sends each datagram back, or keeps it.
+/// Returns each datagram to its sender, or keeps it.
 struct Ball {
     returns: bool,
     got: u64,
@@ -176,7 +176,7 @@ fn datagrams_allocate_nothing() {
             if round == 101 {
                 before = ALLOCATIONS.get();
             }
-            // Some of one length, and some of others.
+            // Mix datagrams of equal and of different lengths, because the runtime may batch equal ones.
             runtime.with(client, |_, cx| {
                 (0..20).for_each(|n: usize| _ = cx.send(id, Outbound::to(&to, &[7; 64][..n.max(10)])));
             });

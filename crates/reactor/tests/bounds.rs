@@ -1,4 +1,4 @@
-//! Marks, caps and budgets: at the limit, and one more.
+//! Marks, caps and budgets: at the limit, and one above it.
 
 mod common;
 
@@ -107,7 +107,7 @@ fn a_stream_is_not_read_while_its_own_queue_is_high_unless_told_so() {
             let id = add(&mut runtime, service, Stream::new(codec).options(options), ours);
             let mut peer = peer;
             let item = |bytes: &[u8]| [&[0, bytes.len() as u8], bytes].concat();
-            // Two in one read, one in a later read.
+            // Two items arrive in one read, and one in a later read.
             peer.write_all(&[item(b"big"), item(b"same read")].concat()).expect("room");
             until(&mut runtime, |runtime| runtime.service(service).expect("it lives").saw(&Seen::got("big")));
             peer.write_all(&item(b"later")).expect("room");
@@ -128,7 +128,7 @@ fn a_stream_is_not_read_while_its_own_queue_is_high_unless_told_so() {
 #[test]
 fn input_that_nobody_takes_is_bounded() {
     for_each_engine(|engine| {
-        // A line that never ends, against the limit of unread bytes.
+        // A line without an end reaches the limit of unread bytes.
         let options = StreamOptions { unread: 100_000, ..StreamOptions::DEFAULT };
         let stream = Stream::new(Lines::max(1 << 30)).options(options);
         let mut world = World::new(engine.runtime(), Probe::quiet(), stream);
@@ -158,7 +158,7 @@ fn the_stream_that_asks_for_more_than_the_runtimes_bytes_ends() {
         assert_eq!(world.probe().closed[0].0, second);
         assert_eq!(world.read(60_000).len(), 60_000);
         drop(read(&mut world.runtime, &mut peer, 1));
-        // An engine may tell a turn later that it has sent.
+        // An engine may report a finished send one turn later.
         settle(&mut world.runtime);
         assert_eq!(world.runtime.metrics().read().queue_bytes, 0);
     });
@@ -191,7 +191,7 @@ fn at_three_quarters_reads_and_accepts_rest_and_go_on_with_relief() {
         let address = common::listen(&mut runtime, service, || Some(Stream::new(Bytes)));
         let (ours, mut slow) = tcp_pair();
         small_buffers(&ours);
-        // Or it grows until the queue fits into it.
+        // Otherwise the kernel grows the buffer until the queue fits into it.
         socket2::SockRef::from(&slow).set_recv_buffer_size(128 << 10).expect("a socket");
         let roomy = StreamOptions { high: 8 << 20, ..StreamOptions::DEFAULT };
         let busy = add(&mut runtime, service, Stream::new(Bytes).options(roomy), ours);
@@ -200,7 +200,7 @@ fn at_three_quarters_reads_and_accepts_rest_and_go_on_with_relief() {
         for round in 0..3_u8 {
             runtime.with(service, |_, cx| cx.send(busy, &big[..])).expect("it lives");
             settle(&mut runtime);
-            // The stream with a queue is not read, and nobody is accepted.
+            // The runtime neither reads the stream with a queue nor accepts anyone.
             slow.set_nonblocking(false).expect("a socket");
             slow.write_all(&[round]).expect("room");
             let mut new = std::net::TcpStream::connect(address).expect("the backlog takes it");
@@ -220,7 +220,7 @@ fn at_three_quarters_reads_and_accepts_rest_and_go_on_with_relief() {
 #[test]
 fn partial_items_of_many_peers_do_not_stop_all_reading_for_ever() {
     for_each_engine(|engine| {
-        // Each may have a buffer of 128 KiB.
+        // Room for buffers of 128 KiB for each stream.
         let mut runtime = engine.with_stream_bytes(1200 << 10);
         let service = runtime.add(Probe::<Lines>::quiet()).expect("it starts");
         let mut peers = Vec::new();
@@ -234,7 +234,7 @@ fn partial_items_of_many_peers_do_not_stop_all_reading_for_ever() {
             write(&mut runtime, peer, &[b'x'; 110 << 10]);
         }
         settle(&mut runtime);
-        // More than three quarters is held. The items can still be completed.
+        // The streams hold more than three quarters. The peers can still complete their items.
         for peer in &mut peers {
             write(&mut runtime, peer, b"\n");
         }

@@ -1,4 +1,4 @@
-//! System calls of the steady state, counted by the engine itself.
+//! System calls of the steady state, as the engine itself counts them.
 
 mod common;
 
@@ -53,12 +53,12 @@ fn a_round_trip_is_a_read_and_a_write_and_its_share_of_a_wait() {
         let turns = after.turns - before.turns;
         assert!(turns <= 8 * ROUNDS, "{turns} turns");
         if engine.0 == "io_uring" {
-            // Some calls that wait, each of which tells of some dozens of completions of the two hundred, and one
-            // that hands over what was sent.
+            // A few calls wait, and each reports some dozens of the two hundred completions. One call
+            // submits the sends.
             return assert!(calls <= 12 * ROUNDS, "{calls} calls in {turns} turns");
         }
-        // Besides reads and writes there is one wait a turn: nothing is registered anew. One wait of polling tells
-        // of a hundred streams in four pieces.
+        // Apart from reads and writes there is one wait a turn, because nothing is registered again. One
+        // wait of the crate polling reports a hundred streams in four pieces, one piece a turn.
         let waits = if engine.0 == "polling" { turns.div_ceil(4)..=turns.div_ceil(2) } else { turns..=turns };
         let others = calls - 2 * trips;
         assert!(waits.contains(&others), "{calls} calls for {trips} round trips in {turns} turns");
@@ -80,7 +80,7 @@ fn one_connection_alone_costs_three_calls_a_round_trip() {
         }
         let calls = metrics.read().engine_calls - before;
         if engine.0 == "io_uring" {
-            // One that takes the send along, at the beginning of the next wait, and one that waits.
+            // One call submits the send at the beginning of the next wait, and one waits.
             return assert!(calls <= 200, "{calls} calls");
         }
         assert_eq!(calls, 300);

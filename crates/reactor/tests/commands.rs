@@ -1,4 +1,4 @@
-//! Commands of other threads, and messages between services.
+//! Commands from other threads, and messages between services.
 
 mod common;
 
@@ -14,7 +14,7 @@ use reactor::{
     Unanswered,
 };
 
-/// Notes numbers of two types in the order they come, and answers.
+/// Records numbers of two types in order of arrival, and answers questions.
 #[derive(Default)]
 struct Ledger {
     numbers: Vec<u64>,
@@ -140,7 +140,7 @@ fn a_sender_keeps_the_order_of_its_controller_and_waits_for_room() {
             controller.sender::<Ask>()
         });
         let ask = sender.join().expect("it did not panic");
-        // The queue may still be full.
+        // Retry, because the queue may still be full.
         let numbers = loop {
             match ask.ask(Ask).wait_for(LONG) {
                 Ok(numbers) => break numbers,
@@ -161,7 +161,7 @@ fn who_waits_for_room_when_the_runtime_stops_gets_the_command_back() {
         controller.send(1).expect("room");
         controller.stop(Duration::ZERO);
         let sender = thread::spawn(move || {
-            // The first may find the room that the loop makes before it stops.
+            // The first command may find room that the loop makes before it stops.
             (2..).find_map(|n| controller.send_timeout(n, LONG).err())
         });
         runtime.run().expect("it stops");
@@ -174,7 +174,7 @@ fn who_waits_for_room_when_the_runtime_stops_gets_the_command_back() {
 fn a_sender_keeps_the_runtime_alive_and_goes_to_any_thread() {
     fn is_shared<T: Clone + Send + Sync + 'static>(_: &T) {}
     for_each_engine(|engine| {
-        /// Lives in its thread.
+        /// Is not `Send`, so it must stay on its thread.
         struct Bound(std::rc::Rc<()>);
         impl Service for Bound {}
         impl Receive<u64> for Bound {
@@ -296,7 +296,7 @@ fn each_command_around_a_stop_is_executed_or_comes_back() {
             reactor.controller().stop(Duration::ZERO);
             reactor.join().expect("it stops");
             let taken = sender.join().expect("the sender did not panic");
-            // `Full` ends the sender, too: what was taken was executed all the same.
+            // `Full` ends the sender, too. Every accepted command was executed all the same.
             assert_eq!(count.load(std::sync::atomic::Ordering::Relaxed), taken);
         }
     });
@@ -343,7 +343,7 @@ fn two_runtimes_with_full_queues_do_not_wait_for_each_other() {
         b.controller().send(a.controller()).expect("room");
         a.controller().send(1).expect("room");
         let ask = |reactor: &Reactor<Ping>| {
-            // The queue is full most of the time: ask until there is room.
+            // The queue is full most of the time, so ask until there is room.
             let end = std::time::Instant::now() + LONG;
             loop {
                 match reactor.controller().ask(|reply: Reply<u64>| reply).wait_for(LONG) {

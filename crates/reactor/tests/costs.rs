@@ -1,8 +1,9 @@
-//! What a message costs the `echo` example, watched from outside: system calls by strace, instructions by callgrind.
+//! The cost of a message in the `echo` example, measured from outside: system calls by strace, instructions
+//! by callgrind.
 //!
-//! A client keeps 64 connections in lockstep: it writes to all, then reads from all. Where a tool is missing its test
-//! says so and passes. Instructions mean something in an optimised build only, so that test is ignored in others:
-//! `cargo build --release --example echo && cargo test --release --test costs`.
+//! A client drives 64 connections in lockstep: it writes to all, then reads from all. If a tool is missing,
+//! its test reports that and passes. Instruction counts are meaningful only in an optimised build, so that
+//! test is ignored in others: `cargo build --release --example echo && cargo test --release --test costs`.
 #![cfg(target_os = "linux")]
 
 mod foreign;
@@ -12,9 +13,11 @@ use std::{fs, path::Path, process::Command};
 
 use watched::{CONNECTIONS, Server, temporary};
 
-/// System calls for each message, at one and at sixteen messages in flight: a read, a write, a share of a wait.
+/// System calls for each message, with one and with sixteen messages in flight: a read, a write, and a share
+/// of a wait.
 const CALLS_MAX: [(usize, f64); 2] = [(1, 2.1), (16, 0.14)];
-/// Measured 890 to 942: it depends on how many messages a turn finds. And a twentieth.
+/// The measured cost is 890 to 942, because it depends on the messages that a turn finds. The limit adds a
+/// twentieth.
 const INSTRUCTIONS_MAX: u64 = 990;
 
 #[test]
@@ -46,7 +49,7 @@ fn a_message_costs_a_read_a_write_and_a_share_of_a_wait() {
     }
 }
 
-/// The calls after the answer to one mark, up to the arrival of the next.
+/// Returns the calls between the answer to one mark and the arrival of the next.
 fn between(text: &str, mark: usize) -> Vec<&str> {
     let (from, to) = (format!("\"MARK{mark}"), format!("\"MARK{}", mark + 1));
     let sent = |line: &&str| !line.contains(&from) || line.contains("recv");
@@ -70,20 +73,20 @@ fn a_message_costs_so_many_instructions() {
         costly = functions(&out);
         fs::remove_file(&out).expect("it is ours");
     }
-    // What both runs have in common, the start and the end, cancels out.
+    // The cost of the start and the end is the same in both runs, so it cancels out.
     let instructions = (totals[1] - totals[0]) / (100 * CONNECTIONS as u64);
     println!("{instructions} instructions a message; the costliest functions of the whole run:\n{costly}");
     assert!(instructions <= INSTRUCTIONS_MAX, "{instructions} instructions a message, of\n{costly}");
 }
 
-/// The instructions of the whole run.
+/// Returns the instructions of the whole run.
 fn total(out: &Path) -> u64 {
     let text = fs::read_to_string(out).expect("callgrind wrote it");
     let line = text.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));
     line.and_then(|line| line.trim().parse().ok()).expect("callgrind says the total")
 }
 
-/// The three functions with the most instructions, as callgrind's own reader names them.
+/// Returns the three functions with the most instructions, by callgrind's own report.
 fn functions(out: &Path) -> String {
     let Ok(output) = Command::new("callgrind_annotate").arg(out).output() else { return String::new() };
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,6 +1,6 @@
-//! What a runtime counts is what the allocator gave it, whatever its streams hold.
+//! A runtime counts at least four fifths of the memory that the allocator gives its streams.
 //!
-//! A file of its own with one test, because the allocator counts for the whole process.
+//! This file has only one test, because the allocator counts for the whole process.
 #![cfg(unix)]
 #![allow(unsafe_code, reason = "an allocator that counts")]
 
@@ -21,16 +21,16 @@ static LIVE: AtomicUsize = AtomicUsize::new(0);
 
 struct Counting;
 
-// SAFETY: every call goes to the system's allocator as it is.
+// SAFETY: each call is passed unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract.
+        // SAFETY: our caller upholds the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract.
+        // SAFETY: our caller upholds the contract of `dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -38,7 +38,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// Changes nothing, but is asked for every byte.
+/// A layer that changes nothing, but handles every byte.
 struct Coat;
 
 impl Layer for Coat {
@@ -62,7 +62,7 @@ impl Layer for Coat {
 type Service<L> = Probe<Lines, L>;
 type Line<L> = Id<Stream<Lines, L>>;
 
-/// A server with peers that read nothing.
+/// A server whose peers read nothing.
 struct Crowd<L: Layer> {
     runtime: Runtime,
     service: ServiceId<Service<L>>,
@@ -88,7 +88,7 @@ fn crowd<L: Layer>(engine: Engine, count: usize, layer: impl Fn() -> L, narrow: 
     Crowd { runtime, service, ids, peers }
 }
 
-/// Lets the crowd hold something, and compares what was counted with what was allocated.
+/// Lets the crowd hold some memory, and compares the count with the allocator's.
 fn stress<L: Layer>(name: &str, mut crowd: Crowd<L>, hold: impl FnOnce(&mut Crowd<L>)) {
     let before = LIVE.load(Ordering::Relaxed);
     hold(&mut crowd);
@@ -105,7 +105,7 @@ fn each<L: Layer>(crowd: &mut Crowd<L>, mut send: impl FnMut(&mut Context<'_, Se
     runtime.with(*service, |_, cx| ids.iter().for_each(|id| send(cx, *id))).expect("it lives");
 }
 
-/// Lets each peer send a part of a line, and waits until all have arrived.
+/// Lets each peer send part of a line, and waits until all parts have arrived.
 fn halves<L: Layer>(crowd: &mut Crowd<L>, bytes: usize) {
     let Crowd { runtime, peers, .. } = crowd;
     let half = vec![b'x'; bytes];
@@ -123,7 +123,7 @@ fn all<L: Layer>(engine: Engine, layer: impl Fn() -> L + Copy) {
         (0..10).for_each(|_| each(crowd, |cx, id| _ = cx.send(id, &large)));
     });
     stress("many connections", crowd(engine, 30, layer, true), |crowd| {
-        // More than the sockets take.
+        // More than the sockets' buffers take.
         let some = "x".repeat(10_000);
         (0..60).for_each(|_| each(crowd, |cx, id| _ = cx.send(id, &some)));
     });

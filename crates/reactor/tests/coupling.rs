@@ -1,4 +1,4 @@
-//! Two coupled streams are a proxy.
+//! Two coupled streams form a proxy.
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::{
 };
 use reactor::{Bytes, Closed, Error, Id, Stream, StreamOptions};
 
-/// A proxy between two peers: the world's and the one that is returned.
+/// Makes a proxy between the world's peer and the returned one.
 fn proxy(engine: common::Engine) -> (World, std::net::TcpStream, Id<Stream>) {
     let ends = Rc::new(Cell::new(None::<(Id<Stream>, Id<Stream>)>));
     let known = ends.clone();
@@ -26,7 +26,7 @@ fn proxy(engine: common::Engine) -> (World, std::net::TcpStream, Id<Stream>) {
     let a = world.id;
     ends.set(Some((a, b)));
     world.with(|cx, _| cx.couple(a, b)).expect("neither is bound");
-    // What it noted is not looked at, and would be large.
+    // Do not keep records, because they would be large.
     (world, far, b)
 }
 
@@ -52,7 +52,7 @@ fn fifty_megabytes_pass_through_a_slow_reader_with_a_bounded_queue() {
         until(&mut world.runtime, |runtime| {
             runtime.service_mut(service).expect("it lives").seen.clear();
             most = most.max(metrics.read().queue_bytes);
-            // One read a turn: slower than the loop.
+            // Read once a turn, which is slower than the loop.
             if let Ok(count) = std::io::Read::read(&mut far, &mut buffer) {
                 for (n, byte) in buffer[..count].iter().enumerate().step_by(97) {
                     assert_eq!(*byte, block[(at + n) % block.len()]);
@@ -187,7 +187,7 @@ fn one_that_was_held_for_its_partners_queue_reads_on_when_the_partner_is_release
         let (mut world, _far, b) = proxy(engine);
         let service = world.service;
         settle(&mut world.runtime);
-        // More than a socket takes, and nobody reads it: the partner's queue stays high.
+        // More than a socket takes, and nobody reads it, so the partner's queue stays high.
         let full = vec![0; 12 << 20];
         world.with(|cx, _| cx.send(b, &full[..]));
         settle(&mut world.runtime);

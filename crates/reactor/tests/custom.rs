@@ -1,4 +1,4 @@
-//! A user's own resources: with output, as a bare descriptor, and misused.
+//! A user's own resources: with output, as a plain descriptor, and misused.
 #![cfg(unix)]
 
 mod common;
@@ -15,7 +15,7 @@ use reactor::{
     Service, ServiceId, Source,
 };
 
-/// A resource of our own: tells how many bytes came, and sends numbers.
+/// A user's resource. Its events are byte counts, and it sends numbers.
 struct Counting {
     socket: UnixStream,
     one_at_a_time: bool,
@@ -164,7 +164,7 @@ fn output_waits_for_room_and_is_exact() {
             got.len() == COUNT
         });
         assert!(got.iter().enumerate().all(|(n, byte)| *byte == (n % 251) as u8));
-        // Nothing is queued: it is not watched for room any more, and the loop does not spin.
+        // The queue is empty, so the runtime no longer watches for room, and the loop does not spin.
         let turns = runtime.metrics().read().turns;
         runtime.turn(Some(SHORT)).expect("whole");
         runtime.turn(Some(SHORT)).expect("whole");
@@ -271,7 +271,7 @@ fn a_resource_whose_source_was_exchanged_ends_as_misuse_and_nobody_else_suffers(
             let old = old.filter(|_| keep);
             until(&mut runtime, |runtime| !runtime.service(service).expect("it lives").closed.is_empty());
             assert!(runtime.service(service).expect("it lives").closed[0].starts_with("Misuse"));
-            // The old one, still open elsewhere, must not keep the loop awake.
+            // The old descriptor, still open elsewhere, must not wake the loop.
             let _ = peer.write_all(b"x");
             settle(&mut runtime);
             let turns = runtime.metrics().read().turns;

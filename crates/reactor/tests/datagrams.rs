@@ -1,4 +1,4 @@
-//! Sockets for datagrams on each engine: families, options, and how many calls they cost.
+//! Datagram sockets on each engine: families, options, and their cost in system calls.
 #![cfg(unix)]
 
 mod common;
@@ -11,7 +11,7 @@ use reactor::{
     Outgoing, Output as _, Result, Runtime, Service, ServiceId,
 };
 
-/// A datagram as it was seen.
+/// A received datagram.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Seen {
     from: Address,
@@ -19,11 +19,11 @@ struct Seen {
     bytes: Vec<u8>,
 }
 
-/// Notes what it is told.
+/// Records its events.
 #[derive(Default)]
 struct Notes {
     seen: Vec<Seen>,
-    /// Where an answer should come from, of each that was seen.
+    /// The source address for an answer to each received datagram.
     to: Vec<Option<std::net::IpAddr>>,
     undelivered: Vec<(Option<Address>, ErrorKind)>,
     closed: Vec<Closed>,
@@ -107,7 +107,7 @@ impl World {
     }
 }
 
-/// A folder of the test's own, removed when it is dropped.
+/// A folder for one test, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -138,7 +138,7 @@ fn unix_sockets_have_paths_and_a_sender_may_have_no_name() {
         world.until_seen(2);
         let froms: Vec<Address> = world.notes().seen.iter().map(|seen| seen.from.clone()).collect();
         assert_eq!(froms, [other_path, Address::Unnamed]);
-        // Nobody can answer a socket without a name: that is an error of this send.
+        // A socket without a name cannot be answered, so this send fails.
         world.send(named, &Address::Unnamed, b"whom?");
         world.send(named, &path, b"to itself");
         world.until_seen(3);
@@ -156,7 +156,7 @@ fn a_unix_peer_that_is_full_or_gone_is_an_error_of_that_send() {
         let (sender, _) = world.bind(Address::Unnamed);
         let (living, living_path) = world.bind(folder.0.join("living"));
         let full_path = Address::Path(folder.0.join("full"));
-        // More than any system keeps for a receiver that does not look.
+        // More than any system queues for a receiver that does not read.
         (0..3_000).for_each(|_| world.send(sender, &full_path, &[7; 1_000]));
         world.send(sender, &Address::Path(folder.0.join("nobody")), b"lost");
         world.send(sender, &living_path, b"here");
@@ -166,7 +166,7 @@ fn a_unix_peer_that_is_full_or_gone_is_an_error_of_that_send() {
         let kinds: Vec<ErrorKind> = world.notes().undelivered.iter().map(|(_, kind)| *kind).collect();
         let (last, others) = kinds.split_last().expect("at least two");
         assert_eq!(*last, ErrorKind::NotFound);
-        // A full receiver: EAGAIN on Linux, ENOBUFS elsewhere.
+        // A full receiver causes EAGAIN on Linux, and ENOBUFS elsewhere.
         assert!(
             !others.is_empty()
                 && (cfg!(not(target_os = "linux")) || others.iter().all(|k| *k == ErrorKind::WouldBlock))
@@ -232,7 +232,7 @@ fn ipv6_has_marks_and_destinations_too() {
         world.until_seen(1);
         let ecn = if cfg!(target_os = "linux") { Ecn::Capable1 } else { Ecn::NotCapable };
         assert_eq!(world.notes().seen[0], Seen { from, ecn, bytes: b"marked".to_vec() });
-        // IPv4 reaches it, too, and keeps its marks.
+        // IPv4 datagrams arrive, too, and keep their marks.
         let (four, _) = world.bind("127.0.0.1:0");
         let to: Address = format!("127.0.0.1:{port}").parse().expect("an address");
         world.with(|cx| cx.send(four, Outbound::to(&to, b"old").ecn(Ecn::Experienced)));
@@ -270,7 +270,7 @@ fn a_group_of_ipv6_is_joined_and_left() {
     });
 }
 
-/// The index of the loopback.
+/// Returns the index of the loopback interface.
 fn loopback() -> u32 {
     let text = std::fs::read_to_string("/sys/class/net/lo/ifindex").unwrap_or_default();
     text.trim().parse().unwrap_or(1)
@@ -295,7 +295,7 @@ fn broadcast_is_for_those_who_asked_for_it() {
         world.send(allowed, &to, b"allowed");
         world.until_seen(1);
         assert_eq!(world.notes().seen[0].bytes, b"allowed");
-        // It is answered from the address of the interface, not from that of the broadcast.
+        // The answer comes from the address of the interface, not from the broadcast address.
         let (from, own) = (world.notes().seen[0].from.clone(), world.notes().to[0].expect("Linux tells"));
         assert_eq!(own, std::net::Ipv4Addr::LOCALHOST);
         world.with(|cx| cx.send(at_any, Outbound::to(&from, b"answer").from(own)));
@@ -357,7 +357,7 @@ fn a_socket_of_somebody_else_is_taken_and_one_of_another_type_is_not() {
     });
 }
 
-/// Sends so many datagrams of such lengths at once; how many calls of the engine it took until all were seen.
+/// Sends datagrams of these lengths at once. Returns the engine's calls until all have arrived.
 fn calls_for(engine: Engine, options: &BindOptions, lengths: &[usize]) -> u64 {
     let mut world = World::new(engine);
     let (one, _) = world.bind_with("127.0.0.1:0", options);
@@ -403,7 +403,7 @@ fn as_many_as_one_call_takes_and_one_more() {
 
 #[test]
 fn a_datagram_is_no_piece_of_a_queue_of_bytes() {
-    // As a resource would that hands its items on to one inside of it.
+    // Encode directly, as a resource does that passes its items to an inner one.
     let mut out = Outgoing::new();
     let peer = "127.0.0.1:9".parse().expect("an address");
     let refused = Datagrams::new().encode(Outbound::to(&peer, b"whole"), &mut out);

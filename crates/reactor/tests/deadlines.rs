@@ -90,7 +90,8 @@ fn a_slow_handler_elsewhere_does_not_end_a_peer_whose_bytes_are_there() {
                 Ok(())
             })
             .messages(move |_, _| {
-                // A handler that blocks, against the rules: first the bytes come, then the deadline passes.
+                // The handler blocks, against the rules. Meanwhile the bytes arrive first, and then the
+                // deadline passes.
                 begin.send(()).expect("the writer lives");
                 written.recv().expect("the writer lives");
                 thread::sleep(3 * SHORT);

@@ -1,5 +1,5 @@
-//! The library's own bounds for descriptors over Unix sockets. What every engine owes them is in the conformance
-//! suite.
+//! The library's own limits for descriptors over Unix sockets. The conformance suite tests the duties of the
+//! engines.
 #![cfg(unix)]
 
 mod common;
@@ -30,13 +30,13 @@ use rustix::net::{
     socketpair,
 };
 
-/// Notes what arrived, and keeps the descriptors.
+/// Records events, and keeps the received descriptors.
 #[derive(Default)]
 struct Keeper {
     bytes: usize,
-    /// For each event: its bytes and how many descriptors it had; `None`: refused.
+    /// The number of bytes and descriptors of each event, or `None` if the descriptors were refused.
     events: Vec<(usize, Option<usize>)>,
-    /// How many of them were truncated.
+    /// The number of truncated events.
     truncated: usize,
     kept: Vec<Descriptor>,
     closed: Vec<(Descriptors, Closed)>,
@@ -69,7 +69,7 @@ impl Handle<Descriptors> for Keeper {
     }
 }
 
-/// A runtime with a resource at both ends of a pair of sockets.
+/// A runtime with a resource at each end of a socket pair.
 struct Pair {
     runtime: Runtime,
     from: ServiceId<Keeper>,
@@ -119,18 +119,19 @@ impl Pair {
 }
 
 fn seqpacket() -> (OwnedFd, OwnedFd) {
-    // CLOEXEC is the resource's affair, and not every system can say so here.
+    // The resource sets CLOEXEC itself, and not every system accepts it here.
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::empty(), None).expect("a pair")
 }
 
-/// So many ends of pipes to pass on, and their other ends: one that reads its end has seen all copies closed.
+/// Makes pipes, and returns their writing ends to pass on, and their readers. A reader that sees the end
+/// knows that all copies are closed.
 fn pipes(count: usize) -> (Vec<Descriptor>, Vec<PipeReader>) {
     let pairs = (0..count).map(|_| io::pipe().expect("a pipe"));
     let (readers, writers): (Vec<_>, Vec<_>) = pairs.unzip();
     (writers.into_iter().map(Descriptor::new).collect(), readers)
 }
 
-/// Looks that nobody has a writing end any more, and that nobody wrote.
+/// Checks that every writing end is closed, and that nothing was written.
 fn assert_closed(readers: Vec<PipeReader>) {
     for mut reader in readers {
         rustix::io::ioctl_fionbio(&reader, true).expect("a pipe");
@@ -141,7 +142,7 @@ fn assert_closed(readers: Vec<PipeReader>) {
 #[test]
 fn a_message_has_descriptors_up_to_its_limit() {
     for_each_engine(|engine| {
-        // The default, and the most that the system passes.
+        // The default limit, and the most that the system passes.
         let limits = [(16, 16), (usize::MAX, 253)];
         let counts =
             limits.map(|(set, limit)| [limit - 1, limit, limit + 1].map(|count| (set, limit, count)));
@@ -227,7 +228,7 @@ fn descriptors_that_wait_are_bounded() {
     let nulls =
         |count| (0..count).map(|_| Descriptor::new(null.try_clone().expect("a descriptor"))).collect();
     let mut pair = Pair::new(common::Engine("poll"), ours, theirs);
-    // In one turn nothing leaves: 1,023 wait, one more, and not another one.
+    // Nothing is sent within the turn: 1,023 descriptors wait, one more fits, and the next does not.
     for count in [16; 63].into_iter().chain([15, 1]) {
         assert_eq!(pair.send(b"x", nulls(count)), Flow::Queued);
     }
@@ -236,7 +237,7 @@ fn descriptors_that_wait_are_bounded() {
     settle(&mut pair.runtime);
     let (_, why) = &pair.sender().closed[0];
     assert_eq!(why.to_string(), "more than 1024 descriptors wait to be sent");
-    // What was queued before has left.
+    // Everything that was queued before has been sent.
     assert_eq!(pair.receiver().kept.len(), 1024);
 }
 
@@ -250,10 +251,11 @@ fn messages_that_wait_are_bounded() {
         {
             let mut pair = Pair::new(engine, ours, theirs);
             let (from, id) = (pair.from, pair.sender);
-            // In one turn nothing leaves: 4,095 wait, one more, and not another one.
+            // Nothing is sent within the turn: 4,095 messages wait, one more fits, and the next does not.
             let flows = pair.runtime.with(from, |_, cx| {
                 let send = |number| {
-                    // On a stream only what has descriptors counts, also when they were taken out.
+                    // On a stream only messages with descriptors count, even after the descriptors were
+                    // taken out.
                     let null = || Descriptor::new(null.try_clone().expect("a descriptor"));
                     let descriptors = if is_stream { vec![null()] } else { Vec::new() };
                     if number % 1024 == 0 {
@@ -266,7 +268,7 @@ fn messages_that_wait_are_bounded() {
             let flows = flows.expect("it lives");
             assert!(flows[..4096].iter().all(|flow| *flow == Flow::Queued));
             assert_eq!(flows[4096], Flow::Gone);
-            // What was queued before leaves.
+            // Everything that was queued before is sent.
             pair.until_bytes(4096);
             let (_, why) = &pair.sender().closed[0];
             assert_eq!(why.to_string(), "more than 4096 messages wait to be sent");
@@ -284,7 +286,7 @@ fn descriptors_that_left_or_were_taken_out_wait_no_more() {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         let mut pair = Pair::with(engine, ours, theirs, 253);
         let (from, id) = (pair.from, pair.sender);
-        // As many as may wait, three times over, and in the end one more.
+        // Queue as many as may wait, three times over, and in the end one more.
         for round in 0..3 {
             for count in [253, 253, 253, 253, 12] {
                 assert_eq!(pair.send(b"x", nulls(count)), Flow::Queued, "round {round}");
@@ -365,14 +367,14 @@ fn of_a_packet_that_is_too_long_the_rest_is_lost_and_that_is_told() {
     let null = File::open("/dev/null").expect("it is there");
     for_each_engine(|engine| {
         let lengths = [(PACKET - 1, PACKET - 1, 0), (PACKET, PACKET, 0), (PACKET + 1, PACKET, 1)];
-        // Without descriptors, with some, and with more than are taken.
+        // Without descriptors, with some, and with more than the resource accepts.
         for ((length, arrived, truncated), count) in
             lengths.into_iter().flat_map(|length| [0, 1, 17].map(|count| (length, count)))
         {
             let (ours, theirs) = seqpacket();
             let from = ours.try_clone().expect("a descriptor");
             let mut pair = Pair::new(engine, ours, theirs);
-            // Past the resource, which would refuse it.
+            // Bypass the resource, which would refuse the packet.
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(17))];
             let mut with = SendAncillaryBuffer::new(&mut space);
             let nulls = vec![null.as_fd(); count];
@@ -414,5 +416,5 @@ fn so_many_messages_leave_in_a_turn_and_the_others_in_the_next() {
     });
 }
 
-/// What a packet may have.
+/// The most bytes of a packet.
 const PACKET: usize = 64 << 10;

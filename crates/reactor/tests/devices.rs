@@ -1,4 +1,4 @@
-//! Devices without a resource of their own: any descriptor, told as ready; and how large a terminal is.
+//! Devices without their own resource: any descriptor, by readiness. Also the size of a terminal.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -21,7 +21,7 @@ use rustix::{
     termios::{Winsize, tcsetwinsize},
 };
 
-/// Reads records of a device, as those of evdev are read: whole ones only, of one size.
+/// Reads records of a device in whole pieces of one size, as of evdev.
 #[derive(Default)]
 struct Reader {
     records: Vec<[u8; 24]>,
@@ -36,7 +36,7 @@ impl Handle<Fd<File>> for Reader {
         self.told += 1;
         let Some(device) = cx.get_mut(id) else { return Ok(()) };
         let mut record = [0; 24];
-        // What a device that was unplugged answers (EIO, ENODEV) ends the resource here.
+        // An unplugged device returns EIO or ENODEV, and that ends the resource here.
         device.read_exact(&mut record)?;
         self.records.push(record);
         Ok(())
@@ -88,7 +88,8 @@ fn a_device_that_always_has_something_does_not_shut_others_out() {
             Ok((cx.add(Fd::new(chance, Interest::Read)), cx.add(Fd::new(near, Interest::Read))?))
         });
         let (chance, _) = ids.expect("it lives").expect("the engine takes a terminal");
-        // epoll(7) refuses what cannot be waited for by name, others tell it as always ready: either is right.
+        // epoll refuses a file that it cannot wait for, while other engines report it as always ready. Both
+        // are right.
         match &chance {
             Ok(_) => (),
             Err(rejected) => {
@@ -116,7 +117,7 @@ fn the_size_of_a_terminal_is_that_of_its_window_and_nothing_else_has_one() {
     assert_eq!(error.raw_os_error(), Some(libc::ENOTTY));
 }
 
-/// Asks how large its terminal is when it is told that this changed.
+/// Queries the size of its terminal on each signal that it has changed.
 struct Screen {
     terminal: std::os::fd::OwnedFd,
     sizes: Vec<Size>,
@@ -147,7 +148,8 @@ fn a_change_of_the_size_is_told_by_its_signal() {
         for columns in [132, 80] {
             let window = Winsize { ws_col: columns, ws_row: 25, ws_xpixel: 0, ws_ypixel: 0 };
             tcsetwinsize(&near, window).expect("a terminal");
-            // The kernel sends it to who has this as the controlling terminal, which a test has not.
+            // The kernel signals the processes for which this is the controlling terminal. The test has
+            // none.
             kill_process(getpid(), rustix::process::Signal::WINCH).expect("it is us");
             let last = Some(Size { columns, rows: 25 });
             let has = |screen: &Screen| screen.sizes.last().copied() == last;

@@ -53,7 +53,8 @@ fn input_before_a_failed_write_is_delivered_before_the_failure_even_above_the_hi
             let mut world = World::new(engine.runtime(), Probe::quiet(), Stream::new(Bytes));
             world.until_seen(Seen::Open);
             settle(&mut world.runtime);
-            // The reset arrives behind the bytes; nothing was read, and the first operation is a write.
+            // The reset arrives after the bytes. We have read nothing yet, and our first operation is a
+            // write.
             world.peer.write_all(b"last words").expect("room");
             reset_at_close(&world.peer);
             drop(std::mem::replace(&mut world.peer, tcp_pair().0));
@@ -145,7 +146,7 @@ fn a_large_answer_before_close_arrives_whole_at_a_peer_that_never_stops_sending(
         let receiver = thread::spawn(move || {
             let mut all = Vec::new();
             let end = reader.read_to_end(&mut all);
-            // Only now does it stop to send.
+            // Only now the peer stops sending.
             reader.shutdown(Shutdown::Both).expect("a socket");
             (all, end.map_err(|e| e.kind()))
         });
@@ -256,7 +257,7 @@ fn a_close_while_connecting_ends_at_once_without_queued_bytes_and_delivers_queue
             });
             let (mut peer, _) = listener.accept().expect("it connects");
             assert_eq!(common::read(&mut runtime, &mut peer, 99), queued);
-            // The peer does not end: the close has its deadline all the same.
+            // The peer does not end its side, but the close has a deadline all the same.
             until(&mut runtime, |runtime| !runtime.service(service).expect("it lives").closed.is_empty());
             let probe = runtime.service(service).expect("it lives");
             assert_eq!(probe.all(), [Seen::closed("Done")], "Open does not come after close");
@@ -298,7 +299,7 @@ fn a_peers_end_while_it_reads_slowly_costs_nothing_of_the_answer() {
         world.peer.shutdown(Shutdown::Write).expect("a socket");
         assert!(world.read(answer.len()) == answer);
         assert!(matches!(world.until_closed(), Closed::End));
-        // An engine may close a turn later, when nothing is out for the descriptor.
+        // An engine may close the descriptor one turn later, once no operation is in flight on it.
         settle(&mut world.runtime);
         assert!(is_ended(&mut world.peer));
     });
@@ -336,7 +337,7 @@ fn a_queue_without_progress_is_stalled() {
         let big = vec![0; 4 << 20];
         world.with(|cx, id| cx.send(id, &big));
         assert!(matches!(world.until_closed(), Closed::Stalled));
-        // One that makes progress, however slow, is not.
+        // A stream that makes progress, however slow, does not stall.
         let (ours, mut slow) = tcp_pair();
         small_buffers(&ours);
         let options = StreamOptions { write_stall: Some(10 * SHORT), ..StreamOptions::DEFAULT };
@@ -347,7 +348,7 @@ fn a_queue_without_progress_is_stalled() {
     });
 }
 
-/// A stream that is only written, to a device that takes nothing.
+/// Makes a stream that only writes, to a device that takes nothing.
 #[cfg(target_os = "linux")]
 fn full(
     engine: common::Engine,
@@ -384,7 +385,7 @@ fn a_failed_write_without_input_is_told_at_once_and_by_a_close_too() {
     });
 }
 
-/// The peer of a Unix socket that reads no more, and still writes.
+/// Makes the peer of a Unix socket, which no longer reads but still writes.
 #[cfg(unix)]
 fn deaf_peer(
     engine: common::Engine,
@@ -425,7 +426,7 @@ fn a_stream_that_cannot_be_written_any_more_does_not_linger_when_it_is_refused()
     for_each_engine(|engine| {
         let (mut runtime, service, _, mut theirs) = deaf_peer(engine);
         theirs.write_all(b"more").expect("room");
-        // The peer stays, and the deadline of the close is far.
+        // The peer stays connected, and the deadline of the close is far away.
         until(&mut runtime, |runtime| !runtime.service(service).expect("it lives").closed.is_empty());
         let why = &runtime.service(service).expect("it lives").closed[0].2;
         assert!(matches!(why, Closed::Refused(_)), "{why}");
@@ -440,7 +441,7 @@ fn a_pipe_whose_reader_pauses_has_no_limit_unless_one_is_set() {
             let (mut reader, writer) = std::io::pipe().expect("a pipe");
             let mut runtime = engine.runtime();
             let service = runtime.add(Probe::quiet()).expect("it starts");
-            // The limit of a close is short, and the reader pauses for longer.
+            // The deadline of the close is short, and the reader pauses for longer.
             let options = StreamOptions { write_stall: stall, close: SHORT, ..StreamOptions::DEFAULT };
             let id = add(&mut runtime, service, Stream::new(Bytes).options(options), writer);
             let sent = pattern(300_000);

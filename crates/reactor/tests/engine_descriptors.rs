@@ -1,5 +1,5 @@
-//! What concerns the whole process: no descriptors left, numbers used again, closed behind our back,
-//! SIGPIPE. One test at a time, in a process of its own.
+//! Effects on the whole process: no free descriptors, reused numbers, descriptors closed behind the engine's
+//! back, and SIGPIPE. Runs one test at a time, in its own process.
 #![cfg(unix)]
 #![allow(unsafe_code)]
 
@@ -76,7 +76,7 @@ fn a_descriptor_used_again_in_the_same_batch_gets_no_stale_event(mut driver: Dri
     driver.until(|driver, key, _| {
         let other = if key == first { second } else { first };
         driver.engine.close(other, Ending::Orderly);
-        // The lowest free number is the one that was just closed.
+        // The kernel reuses the lowest free number, which is the one just closed.
         let (ours, theirs) = driver::unix_pair();
         let key = Key::new(other.slot() as u32, other.generation() + 1, other.runtime());
         driver.engine.attach(key, ours, Role::Stream).expect("the slot is free");
@@ -93,11 +93,11 @@ fn a_descriptor_used_again_in_the_same_batch_gets_no_stale_event(mut driver: Dri
 fn a_descriptor_closed_behind_our_back_does_no_harm(mut driver: Driver) {
     let (reader, _writer) = io::pipe().expect("a pipe");
     let number = OwnedFd::from(reader).into_raw_fd();
-    // SAFETY: the misuse under test: the number is only given to the engine.
+    // SAFETY: this is the misuse under test. Only the engine uses the number.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     let key = driver.key();
     driver.engine.watch(key, Source::of(&borrowed), Some(Interest::Read)).expect("watched");
-    // SAFETY: the misuse under test: the descriptor was leaked above, and nobody closes it again.
+    // SAFETY: this is the misuse under test. The descriptor was leaked above, so nothing closes it twice.
     unsafe { libc::close(number) };
     let seen = driver.now();
     match driver.engine.name() {
@@ -122,7 +122,7 @@ fn a_descriptor_closed_behind_our_back_does_no_harm(mut driver: Driver) {
 }
 
 fn a_broken_pipe_is_an_error_even_where_the_signal_would_kill(mut driver: Driver) {
-    // SAFETY: the default disposition is a valid one.
+    // SAFETY: the default disposition is valid for any signal.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let (reader, writer) = io::pipe().expect("a pipe");
     drop(reader);
@@ -132,14 +132,14 @@ fn a_broken_pipe_is_an_error_even_where_the_signal_would_kill(mut driver: Driver
     drop(theirs);
     let sent = driver.engine.send(key, queue(b"x")).expect("at once");
     assert_eq!(sent.result.expect_err("nobody reads").kind(), ErrorKind::BrokenPipe);
-    // A pipe can be a transport too.
+    // A pipe can be a transport, too.
     let (reader, writer) = io::pipe().expect("a pipe");
     let key = driver.key();
     driver.engine.attach(key, Transport::new(writer), Role::Stream).expect("attached");
     drop(reader);
     let sent = driver.engine.send(key, queue(b"x")).expect("at once");
     assert_eq!(sent.result.expect_err("nobody reads").kind(), ErrorKind::BrokenPipe);
-    // SAFETY: as above; this is how Rust's runtime starts a process.
+    // SAFETY: as above. Rust's runtime sets the same disposition at the start of a process.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 

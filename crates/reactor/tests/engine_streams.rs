@@ -27,7 +27,8 @@ fn echo_with_partial_writes_is_byte_exact(mut driver: Driver) {
             (&theirs).write_all(&bytes).expect("the echo reads");
             theirs.shutdown(Shutdown::Write).expect("connected");
         });
-        // The peer reads only once the socket was full: so it is full once, however fast the peer is.
+        // The peer starts to read only when the socket is full. So it is full once, however fast the peer
+        // is.
         let (full, begin) = mpsc::channel::<()>();
         let mut full = Some(full);
         let theirs = &theirs;
@@ -129,7 +130,7 @@ fn a_half_closed_peer_still_gets_answers(mut driver: Driver) {
     driver.assert_idle();
 }
 
-/// Sends until the stream takes no more, and the queue is parked.
+/// Sends until the stream is full and the queue is parked. Returns how many bytes it has taken.
 fn fill(driver: &mut Driver, key: reactor::Key) -> usize {
     let (mut taken, mut out) = (0, queue(&pattern(1 << 20)));
     let mut calls_if_partial = None;
@@ -142,7 +143,7 @@ fn fill(driver: &mut Driver, key: reactor::Key) -> usize {
         }
     }
     if let Some(before) = calls_if_partial {
-        // An edge-triggered poll is told once that room counts from now on.
+        // For an edge-triggered poll, the engine first registers its interest in room.
         let told = u64::from(matches!(driver.engine.name(), "epoll" | "mio"));
         assert_eq!(driver.engine.calls(), before + told, "after a partial write nothing is tried");
     }
@@ -191,7 +192,8 @@ fn a_parked_send_goes_on_when_there_is_room(mut driver: Driver) {
     driver.until(|_, _, seen| matches!(seen, Seen::Sent(Sent { result: Ok(1..), .. })));
     // The send may have filled the socket again.
     while (&theirs).read(&mut bytes).is_ok() {}
-    // There is room, and the engine asks for it no longer: a poll that tells of it again and again would end each wait.
+    // There is room, and the engine is no longer interested in it. If the poll still reported it, every wait
+    // would end at once.
     driver.assert_idle();
 }
 
@@ -219,7 +221,7 @@ fn room_is_asked_for_no_longer_once_it_was_told(mut driver: Driver) {
     }
     driver.assert_idle();
     for round in 0..4 {
-        // Room that nobody asked for ends no wait, whether the poll tells of it while it lasts or when it comes.
+        // Room without interest ends no wait, whether the poll is level-triggered or edge-triggered.
         fill();
         drain();
         let began = Instant::now();
@@ -331,7 +333,7 @@ fn streams_with_much_input_are_read_in_turn(mut driver: Driver) {
 
 fn a_message_costs_a_wait_a_read_and_a_write(mut driver: Driver) {
     let (key, mut theirs) = driver.unix();
-    // The first turn tells an edge-triggered engine that there is room.
+    // In the first turn an edge-triggered engine learns that there is room.
     driver.now();
     let before = driver.engine.calls();
     let mut idle = Some(queue(b""));
@@ -373,7 +375,7 @@ fn detach_gives_the_send_and_the_transport_back(mut driver: Driver) {
         read += count;
     }
     assert_eq!(read, taken);
-    // It works in the same engine again, with input that was there before.
+    // The transport works in the same engine again, including input that arrived meanwhile.
     (&theirs).write_all(b"waiting").expect("there is room");
     let again = driver.attach(transport.expect("checked"), Role::Stream);
     driver.until(|_, of, seen| of == again && matches!(seen, Seen::Got(bytes) if bytes == b"waiting"));
@@ -420,9 +422,9 @@ fn what_cannot_be_attached_comes_back(mut driver: Driver) {
     assert_eq!(refused.expect_err("there is no descriptor").error.kind(), ErrorKind::Unsupported);
 }
 
-/// A wait of this length is not early, and no test waits long for it.
+/// A wait of this length does not end early, and is short enough for a test.
 const SHORT: Duration = Duration::from_millis(20);
-/// After so long the expected has not come.
+/// The limit for an expected event.
 const LONG: Duration = Duration::from_secs(10);
 
 for_each_engine!(

@@ -1,4 +1,4 @@
-//! What an engine has found, and is not to tell any more; and what it must tell in the end.
+//! Events that an engine has found and must not report any more, and events that it must report eventually.
 #![cfg(unix)]
 
 use std::{io::Write as _, net::UdpSocket, os::unix::net::UnixStream, time::Duration};
@@ -17,7 +17,7 @@ fn for_each_engine(run: impl Fn(&str, Box<dyn Engine>)) {
 
 const KEY: Key = Key::new(3, 0, 1);
 
-/// A watched source that has input, which the engine has found in a wait and not told.
+/// Watches a source that has input, and lets the engine find that in a wait without reporting it.
 fn found(engine: &mut dyn Engine) -> (UnixStream, UnixStream) {
     let (ours, mut theirs) = UnixStream::pair().expect("a pair");
     theirs.write_all(b"input").expect("there is room");
@@ -53,7 +53,7 @@ fn what_was_found_of_a_source_that_is_to_rest_is_not_told() {
 fn a_listener_whose_accepts_all_fail_for_a_reason_that_passes_fails_in_the_end() {
     for_each_engine(|name, mut engine| {
         let any = "127.0.0.1:0".parse().expect("an address");
-        // A socket for datagrams accepts nobody, and says so with an error that a listener survives.
+        // A datagram socket cannot accept, and each attempt fails with an error that a listener survives.
         let socket = engine.bind(&any, &BindOptions::default()).expect("a port");
         engine.attach(KEY, socket, Role::Listener).expect("the key is free");
         let address = engine.local(KEY).expect("bound").ip().expect("an IP address");

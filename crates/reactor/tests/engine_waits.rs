@@ -45,7 +45,8 @@ fn a_wake_within_a_wait_is_not_lost(mut driver: Driver) {
     let (to_thread, from_main) = std::sync::mpsc::channel();
     let thread = thread::spawn(move || from_main.into_iter().for_each(|()| waker.wake_by_ref()));
     for _ in 0..1000 {
-        // The thread wakes before, while or after the wait begins: a lost one would never end.
+        // The thread wakes the engine before, during or after the start of the wait. A lost wake would hang
+        // the test.
         to_thread.send(()).expect("the thread lives");
         driver.engine.wait(None).expect("the engine is whole");
     }
@@ -282,7 +283,7 @@ fn the_descriptor_of_the_engine_tells_of_what_a_budget_stopped() {
 #[cfg(target_os = "linux")]
 #[test]
 fn more_ready_streams_than_events_are_all_served_in_turn() {
-    // One engine after the other: the descriptors are many. Each stream takes two.
+    // Run the engines one after the other, because there are many descriptors. Each stream takes two.
     let count = 5_000.min((rlimit() - 512) / 2);
     let engines: [(Box<dyn reactor::engine::Engine>, usize); 2] = [
         (

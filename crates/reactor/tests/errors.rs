@@ -1,4 +1,4 @@
-//! Errors that nobody takes: a line on standard error, and the error of `run`.
+//! Errors that no service handles: a line on standard error, and the error of `run`.
 #![cfg(unix)]
 
 use std::{
@@ -12,12 +12,12 @@ use reactor::{
     Bytes, Closed, Context, Event, Fault, Handle, Id, Receive, Result, Service, Stream, engine::Candidates,
 };
 
-/// Says what the child process does.
+/// Names the case to the child process.
 const CASE: &str = "REACTOR_TEST_CASE";
-/// How many lines may be written at once.
+/// The most lines in a burst.
 const LINES_MAX: usize = 16;
 
-/// A program whose service meets one error and takes none.
+/// A program whose service meets one error and does not handle it.
 struct Program(String);
 
 impl Service for Program {
@@ -69,7 +69,7 @@ impl Handle<Stream> for Program {
     }
 }
 
-/// Is the child; without a case it has nothing to do.
+/// Runs as the child process. Without a case there is nothing to do.
 #[test]
 fn the_program() {
     let Ok(case) = std::env::var(CASE) else { return };
@@ -93,7 +93,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The lines that the library wrote.
+/// Returns the lines that the library wrote.
 fn lines(output: &Output) -> Vec<String> {
     text(&output.stderr).lines().filter(|line| line.starts_with("reactor: ")).map(String::from).collect()
 }
@@ -101,7 +101,7 @@ fn lines(output: &Output) -> Vec<String> {
 #[test]
 fn each_error_that_nobody_takes_is_a_line_and_an_error_of_run() {
     let cases = [
-        // The caller is told why a service could not start: a line would say it twice.
+        // The caller gets the reason for a failed start as an error, so a line would repeat it.
         ("start", ""),
         ("receive", "reactor: service Program: the message is wrong"),
         ("job", r"reactor: service Program: an offloaded job failed: the job broke\nin two lines"),
@@ -138,14 +138,14 @@ fn a_handlers_error_names_the_peer() {
 fn a_flood_of_errors_is_a_few_lines_that_count_the_others() {
     let output = program("epoll", "flood").output().expect("it starts");
     let said = lines(&output);
-    // One more for each second that a busy machine takes.
+    // One more line for each second, in case the machine is busy.
     assert!((LINES_MAX..LINES_MAX + 30).contains(&said.len()), "{} lines", said.len());
     let left_out: u64 = said.iter().filter_map(|line| count_of(line)).sum();
     let printed = said.iter().filter(|line| !line.contains("no more was written")).count() as u64;
     assert_eq!(left_out + printed, 10_000, "{said:?}");
 }
 
-/// How many lines a line says were left out.
+/// Returns how many lines were left out according to this line.
 fn count_of(line: &str) -> Option<u64> {
     let (_, rest) = line.rsplit_once(" (")?;
     rest.strip_suffix(" lines were left out)")?.parse().ok()
@@ -159,12 +159,12 @@ fn standard_error_that_nobody_reads_holds_nothing_up() {
     let mut child =
         command.stdout(Stdio::null()).stderr(Stdio::from(OwnedFd::from(writer))).spawn().expect("it starts");
     drop(command);
-    // It ends although the socket stays full until then.
+    // The process ends although the socket stays full until then.
     assert_eq!(child.wait().expect("it ends").code(), Some(7));
     drop(reader);
 }
 
-/// Fills a socket until it has no room, and leaves it blocking.
+/// Fills a socket, and leaves it in blocking mode.
 fn fill(mut writer: &UnixStream) {
     writer.set_nonblocking(true).expect("a socket");
     for size in [4096, 1] {
@@ -173,7 +173,7 @@ fn fill(mut writer: &UnixStream) {
     writer.set_nonblocking(false).expect("a socket");
 }
 
-/// Takes its errors itself.
+/// Handles its errors itself.
 #[derive(Default)]
 struct Careful {
     faults: Vec<String>,

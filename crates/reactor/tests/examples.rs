@@ -1,4 +1,5 @@
-//! The examples do what their headers say: each runs as a process of its own, talked to by plain sockets.
+//! The examples behave as their headers describe. Each runs as its own process, and the test connects plain
+//! sockets.
 #![cfg(unix)]
 
 mod programs;
@@ -58,7 +59,7 @@ fn echo_and_chat_keep_to_their_promised_length() {
     }
 }
 
-/// A person in the chat.
+/// A user in the chat.
 struct Guest {
     stream: TcpStream,
     lines: BufReader<TcpStream>,
@@ -78,7 +79,7 @@ impl Guest {
         self.stream.write_all(format!("{line}\r\n").as_bytes()).expect("the chat listens");
     }
 
-    /// The next line, empty at the end.
+    /// Reads the next line. Returns an empty one at the end.
     fn hear(&mut self) -> String {
         let mut line = String::new();
         self.lines.read_line(&mut line).expect("a line in time");
@@ -122,7 +123,7 @@ fn chat_cuts_a_slow_reader_and_the_others_go_on() {
     let slow = Guest::come(&server, "slow");
     assert_eq!(ada.hear(), "slow is here");
     let line = "x".repeat(500);
-    // Many times what the sockets' buffers and the queue hold; it ends when the slow one is cut.
+    // Send many times the capacity of the sockets and the queue, until the chat cuts off the slow reader.
     for _ in 0..1 << 17 {
         ada.say(&line);
         let heard = ada.hear();
@@ -142,7 +143,7 @@ fn chat_refuses_bad_input() {
     assert_refused("chat", &["127.0.0.1:0", "soon"], "soon");
 }
 
-/// A target for the proxy, and the proxy in front of it.
+/// Makes a target for the proxy, and the proxy in front of it.
 fn proxied() -> (Server, TcpListener) {
     let target = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = target.local_addr().expect("it is bound").to_string();
@@ -153,7 +154,7 @@ fn proxied() -> (Server, TcpListener) {
 fn proxy_passes_first_bytes_and_half_closes_both_ways() {
     let (proxy, target) = proxied();
     let mut client = proxy.client();
-    // Sent before the other side is accepted.
+    // Sent before the other side has accepted.
     client.write_all(b"question").expect("it is taken");
     let (mut served, _) = target.accept().expect("the proxy connects");
     served.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
@@ -172,7 +173,7 @@ fn proxy_holds_a_bounded_number_of_bytes_and_loses_none() {
     client.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout can be set");
     let chunk: Vec<u8> = (0..251u8).cycle().take(251 << 8).collect();
     let mut taken = 0;
-    // Nobody reads at the other end: the proxy must stop taking.
+    // Nothing reads at the other end, so the proxy must stop reading, too.
     loop {
         let at = taken % chunk.len();
         match client.write(&chunk[at..]) {
@@ -194,7 +195,7 @@ fn proxy_ends_the_client_when_the_target_refuses() {
     drop(target);
     let mut client = proxy.client();
     let mut rest = Vec::new();
-    // An end or a reset: there was nothing to deliver.
+    // An end or a reset, because there was nothing to deliver.
     let _ = client.read_to_end(&mut rest);
     assert_eq!(rest, b"");
     let complaint = proxy.complaint();
@@ -215,7 +216,7 @@ fn timerfd_counts_both_timers_and_ends() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{output:?}");
     for name in ["ticker", "descriptor"] {
-        // A busy machine may see two ticks at once; the last one is always told.
+        // A busy machine may combine two ticks, but the last one is always printed.
         assert_eq!(said.matches(&format!("{name}: 3 of 3\n")).count(), 1, "{said}");
     }
     assert_refused("timerfd", &["0"], "`0`");

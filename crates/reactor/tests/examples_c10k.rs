@@ -1,4 +1,5 @@
-//! The main job in small: `c10k` checks what it says, on each engine, and tells its ends apart by exit codes.
+//! The main use on a small scale: `c10k` verifies its traffic on each engine, and has an exit code for each
+//! outcome.
 #![cfg(unix)]
 
 use std::{
@@ -25,8 +26,7 @@ fn run(args: &[&str]) -> Output {
     c10k(args).output().expect("it runs")
 }
 
-/// A flat object of JSON, as it was written: names and values, of which one is a number, `null` or a plain word in
-/// quotes.
+/// The fields of a flat JSON object, verbatim. A value is a number, `null` or a plain word in quotes.
 #[derive(Debug)]
 struct Report(Vec<(String, String)>);
 
@@ -39,7 +39,7 @@ impl Report {
             let word = |text: &str| text.strip_prefix('"')?.strip_suffix('"').map(str::to_owned);
             let is_word =
                 word(value).is_some_and(|word| word.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric()));
-            // A number of JSON begins and ends with a digit, but for its sign.
+            // A JSON number begins with a digit, after an optional sign, and ends with one.
             let digits = value.strip_prefix('-').unwrap_or(value).as_bytes();
             let is_number = value.parse::<f64>().is_ok_and(f64::is_finite)
                 && [digits.first(), digits.last()].iter().all(|at| at.is_some_and(u8::is_ascii_digit));
@@ -49,7 +49,7 @@ impl Report {
         Report(fields.collect())
     }
 
-    /// The value of a field, as it was written.
+    /// Returns the value of a field, verbatim.
     #[track_caller]
     fn get(&self, name: &str) -> &str {
         &self.0.iter().find(|field| field.0 == name).unwrap_or_else(|| panic!("{name}: {self:?}")).1
@@ -61,7 +61,7 @@ impl Report {
     }
 }
 
-/// The object on the last line of stdout, of a run that must have ended well.
+/// Returns the object on the last line of stdout. The run must have succeeded.
 #[track_caller]
 fn measured(output: &Output) -> Report {
     let said = String::from_utf8_lossy(&output.stderr);
@@ -162,7 +162,7 @@ fn bad_input_is_one_line_and_exit_code_2() {
     }
 }
 
-/// A run that talks for a long time, and the process of its server. Killed and reaped when it is dropped.
+/// A long run, and the process of its server. Killed and reaped on drop.
 struct Long {
     client: Child,
     said: BufReader<ChildStderr>,
@@ -170,7 +170,7 @@ struct Long {
 }
 
 impl Long {
-    /// Starts it, and waits until messages are under way.
+    /// Starts the run, and waits until messages are in flight.
     fn start() -> Long {
         let mut command = c10k(&["--connections", "50", "--seconds", "600"]);
         let mut client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
@@ -187,7 +187,8 @@ impl Long {
         Long { client, said, server: server.expect("it says which process the server is") }
     }
 
-    /// What else it and its server say. Ends when both have ended, since both hold the pipe.
+    /// Returns the further output of the client and its server. Ends when both have exited, because both
+    /// hold the pipe.
     fn rest(&mut self) -> String {
         let mut rest = String::new();
         self.said.read_to_string(&mut rest).expect("text");
@@ -197,7 +198,7 @@ impl Long {
 
 impl Drop for Long {
     fn drop(&mut self) {
-        // Both fail only if it is gone already.
+        // Both calls fail only if the process has already exited.
         let _ = self.client.kill();
         let _ = self.client.wait();
     }

@@ -1,4 +1,4 @@
-//! The example `daemon` under a supervisor of the test's own, and under systemd's tools where they are.
+//! The example `daemon` under a supervisor in the test, and under systemd's tools if they are installed.
 #![cfg(unix)]
 #![allow(unsafe_code)]
 
@@ -22,7 +22,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long a test waits for what should come at once, before it fails instead of hanging.
+/// How long a test waits for an expected event, before it fails instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn program() -> PathBuf {
@@ -35,7 +35,7 @@ fn program() -> PathBuf {
     path
 }
 
-/// A folder of the test's own, gone with it.
+/// A folder for one test, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -52,7 +52,7 @@ impl Drop for Folder {
     }
 }
 
-/// Killed and reaped when it is dropped.
+/// A running daemon. Killed and reaped on drop.
 struct Daemon {
     child: Child,
     stdout: BufReader<Box<dyn Read>>,
@@ -71,7 +71,7 @@ impl Daemon {
         Daemon { child, stdout: BufReader::new(stdout) }
     }
 
-    /// The next line that it prints.
+    /// Returns the next line of its output.
     fn line(&mut self) -> String {
         let mut line = String::new();
         self.stdout.read_line(&mut line).expect("text");
@@ -96,7 +96,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Both fail only if it is gone already, which the test has noticed by other means.
+        // Both calls fail only if the process has already exited, which the test has noticed in other ways.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -106,7 +106,8 @@ fn receive(supervisor: &UnixDatagram) -> String {
     let mut buffer = [0; 4096];
     let count = loop {
         match supervisor.recv(&mut buffer) {
-            // With a timeout it is not resumed when a child of another test ends.
+            // With a timeout, the kernel does not restart the call after a signal, for example when another
+            // test's child exits.
             Err(error) if error.kind() == ErrorKind::Interrupted => (),
             result => break result.expect("a notice comes"),
         }
@@ -114,7 +115,7 @@ fn receive(supervisor: &UnixDatagram) -> String {
     String::from_utf8(buffer[..count].to_vec()).expect("a notice is text")
 }
 
-/// The next notice that is not the watchdog's.
+/// Returns the next notice, other than the watchdog's.
 fn notice(supervisor: &UnixDatagram) -> String {
     loop {
         match receive(supervisor) {
@@ -161,7 +162,7 @@ fn a_supervisor_is_told_of_the_start_a_reload_and_the_stop() {
     assert!(ago < PATIENCE.as_micros() as u64, "{ago} us ago");
     assert_eq!(notice(&supervisor), "READY=1\nSTATUS=1 connected, 0 lines\n");
 
-    // It keeps feeding the watchdog: half of 20 ms is 10 ms.
+    // It keeps notifying the watchdog every 10 ms, which is half of the 20 ms.
     let fed = Instant::now();
     (0..10).for_each(|_| assert_eq!(receive(&supervisor), "WATCHDOG=1\n"));
     assert!(fed.elapsed() < PATIENCE);
@@ -199,7 +200,8 @@ fn an_answer_under_way_leaves_after_the_first_signal_and_the_second_cuts_it() {
         let address = daemon.line().strip_prefix("listening on ").expect("where it listens").to_owned();
         let mut client = TcpStream::connect(&address).expect("it listens");
         client.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-        // It answers until the sockets are full and nobody reads; what is sent then is not read.
+        // It answers until the sockets are full, because the client does not read. It does not read the
+        // lines after that.
         client.set_nonblocking(true).expect("it is a socket");
         let line = [b"x".repeat(4000), b"\n".to_vec()].concat();
         let (mut sent, mut at) = (0, Instant::now());
@@ -221,7 +223,7 @@ fn an_answer_under_way_leaves_after_the_first_signal_and_the_second_cuts_it() {
             assert_eq!(daemon.ended().code(), Some(0));
             assert_eq!(daemon.line(), "stopped, 0 cut");
         } else {
-            // The second comes when the first was handled: the listener is closed by then.
+            // Send the second signal only after the first was handled, which shows by the closed listener.
             let end = Instant::now() + PATIENCE;
             while TcpStream::connect(&address).is_ok() {
                 assert!(Instant::now() < end, "the listener is not closed");
@@ -238,19 +240,20 @@ fn a_socket_that_was_passed_is_taken_and_another_processs_is_not() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("it has one").to_string();
     for (process, listens_on) in [("$$", Some(&address)), ("1", None)] {
-        // A shell knows its own number, which is the program's.
+        // The shell puts its own process id there, which is also that of the program.
         let script = format!("LISTEN_PID={process} LISTEN_FDS=1 LISTEN_FDNAMES=web exec \"$0\" 127.0.0.1:0");
         let mut shell = Command::new("/bin/sh");
         shell.arg("-c").arg(script).arg(program());
         let number = listener.as_raw_fd();
         let pass = move || {
-            // SAFETY: dup2 takes no pointer; the number it takes away is nobody's in the new process.
+            // SAFETY: dup2 takes no pointer, and nothing in the new process owns the number that it
+            // replaces.
             let copied = unsafe { libc::dup2(number, 3) };
-            // SAFETY: fcntl with F_SETFD takes no pointer. It matters where the number was 3 already.
+            // SAFETY: fcntl with F_SETFD takes no pointer. The call is needed if the number was already 3.
             let kept = unsafe { libc::fcntl(3, libc::F_SETFD, 0) };
             if copied == 3 && kept == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
         };
-        // SAFETY: what is called between fork and exec is async-signal-safe.
+        // SAFETY: the calls between fork and exec are async-signal-safe.
         unsafe { shell.pre_exec(pass) };
         let mut daemon = Daemon::start(&mut shell);
         let line = daemon.line();
@@ -278,7 +281,7 @@ fn bad_input_is_refused_with_one_line_and_exit_code_2() {
     let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" 3<&-";
     refused(
         Command::new("/bin/sh").arg("-c").arg(script).arg(program()),
-        // The number is the program's own by then.
+        // By then, the process id is the program's own.
         "activation descriptors 3 to 3: descriptor 3 was not inherited",
     );
 }
@@ -303,7 +306,7 @@ fn systemds_own_tool_activates_it() {
     let Some(mut tool) = foreign::command("systemd-socket-activate") else { return };
     tool.arg("-l").arg(&path).arg("--fdname=web").arg(program()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = Daemon::of(tool.spawn().expect("it starts"));
-    // It says on stderr when it listens.
+    // The tool reports on stderr when it listens.
     let mut said = BufReader::new(child.child.stderr.take().expect("stderr is piped"));
     let mut line = String::new();
     while !line.contains("Listening on") {

@@ -1,4 +1,4 @@
-//! The example `udp_echo` does what its header says, with plain sockets and with the tools that people use.
+//! The example `udp_echo` behaves as its header describes, with plain sockets and with common tools.
 #![cfg(unix)]
 
 mod foreign;
@@ -53,7 +53,7 @@ fn a_client_that_has_gone_is_told_of_and_the_others_go_on() {
     let mut echo = echo("127.0.0.1:0");
     let (gone, living) = (client(&echo), client(&echo));
     let name = gone.local_addr().expect("it is bound");
-    // It stands still until the client has gone: so the answer finds nobody.
+    // Stop the example until the client has gone, so that its answer finds no receiver.
     let pid = Pid::from_child(&echo.child);
     kill_process(pid, Signal::STOP).expect("it is ours");
     gone.send(b"first").expect("there is room");
@@ -102,7 +102,7 @@ fn an_address_in_use_is_one_line_that_names_it() {
     assert!(line.contains(&echo.address) && line.contains("in use"), "{line}");
 }
 
-/// Talks to the echo through a tool, whose input is `line` and then nothing more until the answer is there.
+/// Sends `line` to the echo through a tool, and keeps the tool's input open until the answer has arrived.
 fn through(tool: &str, args: &[&str], line: &str) -> Option<String> {
     let mut command = foreign::command(tool)?;
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -112,7 +112,7 @@ fn through(tool: &str, args: &[&str], line: &str) -> Option<String> {
     let mut answer = String::new();
     BufReader::new(child.stdout.take().expect("stdout is piped")).read_line(&mut answer).expect("text");
     drop(input);
-    // It may wait for more; its answer is there.
+    // The tool may wait for more input, although its answer is complete.
     let _ = child.kill();
     child.wait().expect("it is ours");
     Some(answer)

@@ -1,5 +1,5 @@
-//! The examples over standard input and output and child processes do what their headers say, between programs of
-//! POSIX: the shell, cat, head.
+//! The examples with standard streams and child processes behave as their headers describe, together with
+//! programs of POSIX: the shell, cat, head.
 #![cfg(unix)]
 #![allow(unsafe_code)]
 
@@ -21,13 +21,13 @@ use std::{
 use programs::{PATIENCE, assert_refused, assert_refused_raw, example};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Bytes that show when some are lost, doubled or moved.
+/// Returns bytes that reveal lost, repeated or reordered ones.
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect()
 }
 
-/// Runs a command of the shell in which `$PROGRAM` is the example; gives what it said, and fails if it takes too
-/// long.
+/// Runs a shell command in which `$PROGRAM` is the example. Returns its output and exit code, and fails
+/// after a timeout.
 fn shell(program: &str, script: &str) -> (String, Option<i32>) {
     let path = PathBuf::from(example(program).get_program());
     let limit = PATIENCE.as_secs().to_string();
@@ -44,7 +44,7 @@ fn shell(program: &str, script: &str) -> (String, Option<i32>) {
     (said, output.status.code())
 }
 
-/// A running example, with its three streams; killed and reaped when it is dropped.
+/// A running example with its three streams. Killed and reaped on drop.
 struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -67,7 +67,7 @@ impl Running {
         line.trim_end().to_owned()
     }
 
-    /// The next line that begins so.
+    /// Returns the next line with this beginning.
     fn line_of(&mut self, beginning: &str) -> String {
         loop {
             let line = self.line();
@@ -82,13 +82,13 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).expect("it runs");
     }
 
-    /// Waits for its end, which comes in time, or the test fails.
+    /// Waits for its exit. Fails the test after a timeout.
     fn ended(&mut self) -> Option<i32> {
         let (done, over) = mpsc::channel();
         let pid = Pid::from_child(&self.child);
         let guard = thread::spawn(move || {
             if over.recv_timeout(PATIENCE).is_err() {
-                // Then `wait` below tells of a signal.
+                // Then `wait` below reports a signal.
                 let _ = kill_process(pid, Signal::KILL);
             }
         });
@@ -101,7 +101,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only if it is gone already, which the test has noticed by other means.
+        // Both calls fail only if the process has already exited, which the test has noticed in other ways.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -142,7 +142,7 @@ fn broadcast_passes_what_one_says_to_all_others() {
     let mut guests = Vec::new();
     for at in 0..2 {
         let guest = Guest::come(&address);
-        // Heard at the program: so this one is connected, and hears what comes from now on.
+        // The program has received the line, so this client is connected and gets all later lines.
         guest.say(&format!("guest {at}"));
         assert_eq!(program.line(), format!("guest {at}"));
         guests.push(guest);
@@ -170,7 +170,7 @@ fn broadcast_serves_every_byte_of_its_input_to_a_slow_client() {
     let bytes = pattern(8 << 20);
     let mut stdin = program.stdin.take().expect("it is open");
     let sent = bytes.clone();
-    // More than all buffers and the cap of a queue: the input waits for the client.
+    // More than all buffers and the cap of a queue, so the input has to wait for the client.
     let writer = thread::spawn(move || stdin.write_all(&sent));
     let mut got = vec![0; bytes.len()];
     guest.0.read_exact(&mut got).expect("all of it comes");
@@ -187,7 +187,7 @@ fn broadcast_takes_a_file_and_nothing_as_input_and_ends_with_its_reader() {
         "$PROGRAM 127.0.0.1:0 <$PROGRAM",
         "true | $PROGRAM 127.0.0.1:0",
         "cat $PROGRAM | $PROGRAM 127.0.0.1:0 >/dev/full",
-        // Its input goes on for ever, and its output has no reader: that ends it, and not a signal.
+        // Its input never ends, and its output has no reader. So it exits by itself, and not by a signal.
         "exit $({ yes | { $PROGRAM 127.0.0.1:0; echo $? >&3; } | true; } 3>&1)",
     ] {
         let (said, code) = shell("broadcast", &format!("{{ {script}; }} 2>/dev/null"));
@@ -197,7 +197,7 @@ fn broadcast_takes_a_file_and_nothing_as_input_and_ends_with_its_reader() {
 
 #[test]
 fn broadcast_leaves_the_open_file_that_others_share_as_it_was() {
-    // The flags of the program's standard input and output, seen by who has them after it.
+    // The flags of the program's standard input and output, as the next user of them sees them.
     let script = "{ echo x; exec sleep 0.2; } | { $PROGRAM 127.0.0.1:0 2>/dev/null; exec 5<&0; \
                   cat /proc/self/fdinfo/5 /proc/self/fdinfo/1; }";
     let (said, _) = shell("broadcast", script);
@@ -218,7 +218,7 @@ fn an_address_that_is_no_text_is_refused_as_any_other() {
     assert_refused_raw("proxy", &[address, address], "`\u{fffd}:1`");
 }
 
-/// Whether a process has these arguments, each with a zero behind it.
+/// Returns whether a process has these arguments, each followed by a zero byte.
 fn is_running(arguments: &[u8]) -> bool {
     let mut processes = std::fs::read_dir("/proc").expect("Linux has it").flatten();
     processes.any(|of| std::fs::read(of.path().join("cmdline")).is_ok_and(|all| all == arguments))
@@ -231,10 +231,10 @@ fn broadcast_and_supervise_refuse_bad_input() {
     assert_refused("supervise", &["true", "--"], "a command is missing");
     assert_refused("supervise", &["/no/such/program"], "/no/such/program: No such file");
     assert_refused("supervise", &["/etc/passwd"], "Permission denied");
-    // What had started already ends with it.
+    // The commands that had already started end with it.
     let (said, code) = shell("supervise", "$PROGRAM sleep 4711 -- /no/such 2>&1");
     assert_eq!((said.lines().count(), code), (1, Some(2)), "{said}");
-    // It was killed; the kernel may need a moment to take it away.
+    // The command was killed, but the kernel may need a moment to remove it.
     let end = Instant::now() + PATIENCE;
     while cfg!(target_os = "linux") && is_running(b"sleep\x004711\0") {
         assert!(Instant::now() < end, "it outlives the program that started it");
@@ -298,11 +298,11 @@ fn supervise_kills_who_does_not_end_at_the_second_signal() {
 fn supervise_reaps_the_orphans_that_it_is_given() {
     use std::os::unix::process::CommandExt as _;
     let mut command = example("supervise");
-    // Each is left by its parent at once, and ends soon: its input has an end.
+    // Each is orphaned at once, and exits soon, because its input ends.
     let script = "for n in 1 2 3; do (/bin/sh -c 'echo orphan $$; read word' <&0 &); done; exec sleep 60";
     command.args(["/bin/sh", "-c", script]);
     let subreaper = || {
-        // SAFETY: the call takes numbers only. What is called between fork and exec is async-signal-safe.
+        // SAFETY: the call takes only numbers. The calls between fork and exec are async-signal-safe.
         match unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } {
             0 => Ok(()),
             _ => Err(std::io::Error::last_os_error()),

@@ -1,4 +1,4 @@
-//! The example `serial_terminal`, between two pseudo-terminals: one to type on, one as the device.
+//! The example `serial_terminal` between two pseudo-terminals: one for the keyboard, one as the device.
 #![cfg(all(target_os = "linux", feature = "serial"))]
 
 mod line;
@@ -22,7 +22,7 @@ use rustix::{
     time::Timespec,
 };
 
-/// The example, what is typed on and seen, and the device's other side.
+/// The example, the user's side of its terminal, and the far side of the device.
 struct Rig {
     program: Program,
     keys: File,
@@ -43,7 +43,7 @@ impl Rig {
     }
 }
 
-/// So many bytes, waited for.
+/// Waits for this many bytes, and returns them.
 fn bytes(from: &File, count: usize) -> Vec<u8> {
     let (mut bytes, end) = (Vec::new(), Instant::now() + PATIENCE);
     while bytes.len() < count {
@@ -55,7 +55,7 @@ fn bytes(from: &File, count: usize) -> Vec<u8> {
     bytes
 }
 
-/// What `stty -a` would show of it.
+/// Returns the settings, as `stty -a` would show them.
 fn settings(terminal: &Path) -> String {
     let Termios { input_modes, output_modes, local_modes, control_modes, .. } =
         tcgetattr(line::open(&terminal.to_owned())).expect("a terminal");
@@ -76,10 +76,10 @@ fn keys_reach_the_device_and_its_answers_the_screen_byte_by_byte() {
     assert_eq!(taken_at_end(&rig.device), b"bye");
 }
 
-/// What came before the other side closed.
+/// Returns the bytes that arrived before the other side closed.
 fn taken_at_end(mut from: &File) -> Vec<u8> {
     let (mut all, mut part) = (Vec::new(), [0; 64]);
-    // EIO is how the near side learns that the far one was closed.
+    // The near side gets EIO once the far one is closed.
     while let Ok(count) = std::io::Read::read(&mut from, &mut part) {
         all.extend_from_slice(&part[..count]);
     }
@@ -129,7 +129,7 @@ fn a_slow_device_lets_the_keys_rest_and_nothing_is_lost() {
     let mut rig = Rig::new(&[]);
     let pasted: Vec<u8> = (0..1 << 20).map(|at| b'a' + (at % 26) as u8).collect();
     let (mut sent, end) = (0, Instant::now() + PATIENCE);
-    // Nobody reads at the device: the terminal is written to until it takes no more for a while.
+    // Nothing reads at the device, so write to the terminal until it stays full for a while.
     loop {
         assert!(Instant::now() < end && sent < pasted.len(), "it takes without end");
         match rig.keys.write(&pasted[sent..]) {

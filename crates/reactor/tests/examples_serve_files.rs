@@ -1,4 +1,4 @@
-//! `serve_files` as its header says: asked by curl where there is one, and by plain sockets.
+//! `serve_files` behaves as its header describes, with plain sockets, and with curl if it is installed.
 #![cfg(unix)]
 
 mod foreign;
@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use scratch::Scratch;
 use server::Server;
 
-/// A directory that is served, beside a file that is not to be.
+/// A served directory, next to a file that must not be served.
 struct Site {
     dir: Scratch,
     large: Vec<u8>,
@@ -50,7 +50,7 @@ impl Site {
         Site { dir, large, server }
     }
 
-    /// Sends bytes, ends, and reads all that comes.
+    /// Sends bytes, ends its side, and reads the whole answer.
     fn raw(&self, request: &[u8]) -> Vec<u8> {
         let mut client = self.server.client();
         client.write_all(request).expect("all is taken");
@@ -262,7 +262,7 @@ fn requests_that_come_at_once_are_answered_in_order() {
         rest = answer.body[len..].to_vec();
     }
     assert_eq!(rest, b"");
-    // More than is kept while one is answered: the rest is read when it is its turn.
+    // More input than is kept while a request is being answered. The server reads the rest later.
     let many = request("/near.txt").repeat(2_000);
     let answers = site.raw(many.as_bytes());
     assert_eq!(answers.windows(10).filter(|ten| ten == b"0123456789").count(), 2_000);
@@ -310,7 +310,7 @@ fn a_connection_that_is_to_close_closes_whatever_else_is_said() {
     ] {
         let mut client = site.server.client();
         client.write_all(format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n").as_bytes()).expect("taken");
-        // Its own end is not told: the server is the one that closes.
+        // The client does not end its side, so it must be the server that closes.
         assert_eq!(Answer::of(rest_of(client)).field("Connection"), Some("close"), "{fields}");
     }
 }
@@ -340,7 +340,7 @@ fn what_is_no_head_is_refused_before_its_end_and_what_is_odd_is_read() {
     for field in ["Host : x", " folded: x", "no colon", ": x"] {
         assert_eq!(site.get("/", &format!("{field}\r\n")).status(), 400, "{field}");
     }
-    // An empty line before the head, and lines that end without a carriage return.
+    // An empty line before the head, and lines without a carriage return.
     assert_eq!(Answer::of(site.raw(b"\r\nGET / HTTP/1.1\nHost:x\n\n")).body, b"<p>front");
     let many = |count: usize| site.get("/", &"X: y\r\n".repeat(count)).status();
     assert_eq!((many(62), many(63), many(64)), (200, 200, 431), "with `Host` that is 64 at most");
@@ -359,7 +359,7 @@ fn a_stop_lets_answers_finish_and_takes_no_more_requests() {
     client.read_exact(&mut first).expect("the answer has begun");
     kill_process(Pid::from_child(&site.server.child), Signal::TERM).expect("it runs");
     assert_eq!(rest_of(idle), b"", "there is nothing to wait for");
-    // It began before the stop and comes whole; the one behind it is not answered any more.
+    // This answer began before the stop and arrives whole. The request after it is not answered.
     client.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").expect("all is taken");
     let answer = Answer::of([&first[..], &rest_of(client)].concat());
     assert_eq!(answer.body.len(), 64 << 20);

@@ -1,4 +1,4 @@
-//! The example `tail_follow`: what it shows of files that grow, turn, shrink, appear and vanish.
+//! The output of the example `tail_follow` for files that grow, rotate, shrink, appear and vanish.
 #![cfg(target_os = "linux")]
 
 mod program;
@@ -40,7 +40,7 @@ fn it_begins_with_the_last_ten_lines_and_shows_what_is_appended() {
         append(&log, &format!("line {number}\n"));
         assert_eq!(program.line(), format!("line {number}"));
     }
-    // Much at once: more than one look takes.
+    // Append more at once than one look takes.
     let many: String = (0..20_000).map(|number| format!("line {number} of many\n")).collect();
     append(&log, &many);
     (0..20_000).for_each(|number| assert_eq!(program.line(), format!("line {number} of many")));
@@ -67,13 +67,13 @@ fn a_rotated_file_is_finished_before_the_new_one_is_shown() {
     for round in 0..5 {
         let mut writer = OpenOptions::new().append(true).open(&log).expect("it is ours");
         fs::rename(&log, &old).expect("it is ours");
-        // The writer has not noticed yet.
+        // The writer has not noticed the rename yet.
         writeln!(writer, "late {round}").expect("room");
         assert_eq!(program.line(), format!("late {round}"));
         append(&log, &format!("new {round}\n"));
         assert_eq!(program.line(), format!("new {round}"));
     }
-    // Whether it looked while there was none is a matter of chance; each replacement is said.
+    // The example may or may not look while there is no file, but it reports each replacement.
     let mut replaced = 0;
     while replaced < 5 {
         let complaint = program.complaint();
@@ -172,7 +172,7 @@ fn a_folder_that_vanishes_and_comes_again_is_watched_again() {
     assert_eq!(program.line(), "after");
 }
 
-/// How often the kernel has put its threads to sleep: who is busy, or asks again and again, does that.
+/// Returns how often the kernel has put its threads to sleep. This grows while the process is busy or polls.
 fn sleeps(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
     let of = |path: PathBuf| {
@@ -193,7 +193,7 @@ fn it_sleeps_while_nothing_happens() {
     append(&folder.path("other"), "of no interest\n");
     append(&log, "last\n");
     assert_eq!(program.line(), "last");
-    // It still looks whether there is more; what follows is idleness, which only time can show.
+    // The example still checks once for more. Only time can show that it is idle afterwards.
     thread::sleep(Duration::from_millis(200));
     let before = sleeps(program.id());
     thread::sleep(Duration::from_millis(300));
@@ -211,7 +211,7 @@ fn it_ends_when_nobody_reads_any_more() {
     let mut program = Program::with_output(command, output);
     reader.read_exact(&mut [0; 4]).expect("a line");
     drop(reader);
-    // Another test that starts a program has our end of the pipe for a moment, and a write succeeds then.
+    // A child of another test may hold our end of the pipe for a moment, and then a write succeeds.
     assert_eq!(program.wait_while(|| append(&log, "two\n")).code(), Some(0));
 }
 

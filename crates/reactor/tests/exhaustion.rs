@@ -1,5 +1,5 @@
-//! Descriptors run out: no spin, one fault an episode, and recovery. A binary of its own, since it lowers the
-//! limit of the process.
+//! The process runs out of descriptors: no spin, one fault for each episode, and recovery. This is a
+//! separate binary, because it lowers the limit of the process.
 #![cfg(unix)]
 
 mod common;
@@ -15,7 +15,7 @@ use common::{Probe, Seen, for_each_engine, listen, until};
 use reactor::{Bytes, Stream};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The limit belongs to the process: one test after the other.
+/// The limit belongs to the process, so the tests run one after the other.
 static LIMIT: Mutex<()> = Mutex::new(());
 
 fn set_limit(descriptors: u64) {
@@ -23,7 +23,7 @@ fn set_limit(descriptors: u64) {
     setrlimit(Resource::Nofile, Rlimit { current: Some(descriptors), ..all }).expect("below the hard limit");
 }
 
-/// The lowest number that is free.
+/// Returns the lowest free descriptor number.
 fn next_descriptor() -> u64 {
     use std::os::fd::AsRawFd;
     std::fs::File::open("/dev/null").expect("there is one").as_raw_fd() as u64
@@ -58,7 +58,7 @@ fn a_listener_without_descriptors_rests_tells_once_and_goes_on() {
             |runtime: &reactor::Runtime| runtime.service(service).expect("it lives").count(&Seen::Open);
         until(&mut runtime, |runtime| !runtime.service(service).expect("it lives").faults.is_empty());
         assert!(opened(&runtime) >= ROOM as usize - 1, "{}", opened(&runtime));
-        // It rests: few turns, no further fault, and those that are served go on.
+        // The listener rests: few turns, no further fault, and the accepted clients are still served.
         let turns = runtime.metrics().read().turns;
         let (began, had) = (Instant::now(), opened(&runtime));
         while began.elapsed() < Duration::from_millis(500) {
@@ -68,7 +68,7 @@ fn a_listener_without_descriptors_rests_tells_once_and_goes_on() {
         assert!(took <= 25, "{took} turns in half a second");
         assert_eq!(runtime.service(service).expect("it lives").faults.len(), 1);
         assert_eq!(opened(&runtime), had);
-        // Those that go make room for others.
+        // Clients that leave make room for others.
         let is_served = |client: &mut TcpStream| matches!(client.read(&mut [0; 8]), Ok(1));
         let mut gone = 0;
         clients.retain_mut(|client| {
@@ -79,7 +79,7 @@ fn a_listener_without_descriptors_rests_tells_once_and_goes_on() {
         assert_eq!(gone, 10);
         until(&mut runtime, |runtime| opened(runtime) >= had + 10);
         assert!(runtime.service(service).expect("it lives").faults.len() <= 2, "one for each episode");
-        // With room all are served: nobody was turned away.
+        // With room, all are served, because none was turned away.
         set_limit(before);
         let (mut served, mut away) = (0, 0);
         let mut left = clients;
@@ -147,7 +147,7 @@ fn soon<T>(otherwise: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// What proc(5) has of a thread of this name.
+/// Returns the folder in proc(5) of the thread with this name.
 #[cfg(target_os = "linux")]
 fn thread(name: &str) -> Option<std::path::PathBuf> {
     let tasks = std::fs::read_dir("/proc/self/task").expect("Linux has it");
@@ -157,7 +157,7 @@ fn thread(name: &str) -> Option<std::path::PathBuf> {
     tasks.flatten().map(|task| task.path()).find(is_it)
 }
 
-/// How much processor time a thread had, in hundredths of a second.
+/// Returns the processor time of a thread, in hundredths of a second.
 #[cfg(target_os = "linux")]
 fn ticks(stat: &std::fs::File) -> u64 {
     use std::os::unix::fs::FileExt as _;
@@ -165,7 +165,7 @@ fn ticks(stat: &std::fs::File) -> u64 {
     let mut text = [0; 1024];
     let count = stat.read_at(&mut text, 0).expect("the thread lives");
     let text = std::str::from_utf8(&text[..count]).expect("text");
-    // As proc(5) counts them, the fields 14 and 15; the name before may have spaces.
+    // Fields 14 and 15 in the numbering of proc(5). The name before them may contain spaces.
     let (_, fields) = text.rsplit_once(')').expect("a name");
     fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum()
 }
@@ -190,10 +190,11 @@ fn children_whose_owner_has_gone_are_reaped_without_haste_where_poll_fails() {
         children.into_iter().map(|child| (child.process, child.stdin)).unzip();
     let last = processes.pop().expect("there are eight");
     drop(processes);
-    // A thread begins with its parent's name.
+    // A new thread first has the name of its parent.
     let reaper = soon("there is no such thread", || thread("reactor-reaper"));
     let stat = std::fs::File::open(reaper.join("stat")).expect("it waits for seven");
-    // Fewer than it has entries; the eighth has it ask again, which then fails.
+    // The limit is smaller than the reaper's number of entries, so its next poll, after the eighth child,
+    // fails.
     set_limit(4);
     drop(last);
     let had = ticks(&stat);

@@ -1,4 +1,5 @@
-//! A write that may raise a signal (SIGXFSZ, SIGPIPE) fails with an error instead, in each thread that writes.
+//! A write that could raise a signal (SIGXFSZ, SIGPIPE) fails with an error instead, on each thread that
+//! writes.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 
@@ -21,7 +22,7 @@ use reactor::{
 };
 use scratch::Scratch;
 
-/// Names the engine to the process in which the signals would kill.
+/// Names the engine for the child process, which the signals would kill.
 const VARIABLE: &str = "FILE_SIGNALS_ENGINE";
 
 #[test]
@@ -36,7 +37,7 @@ fn no_write_raises_a_signal() {
     });
 }
 
-/// Notes what becomes of its writes.
+/// Records the results of its writes.
 #[derive(Default)]
 struct Writer {
     errors: Vec<Option<i32>>,
@@ -90,7 +91,7 @@ impl Handle<Stream> for Writer {
     }
 }
 
-/// Does it, and says with which error it failed.
+/// Performs the action, and returns the error with which it failed.
 fn fails(
     runtime: &mut Runtime,
     writer: ServiceId<Writer>,
@@ -111,7 +112,7 @@ fn open(runtime: &mut Runtime, writer: ServiceId<Writer>, path: &Path, how: Open
 #[test]
 #[ignore = "another test starts it, as a process of its own"]
 fn the_writes_of_a_process_whose_files_may_not_grow() {
-    // Among the slow tests nobody names an engine for it.
+    // As one of the ignored tests it runs without an engine.
     let Ok(engine) = std::env::var(VARIABLE) else { return eprintln!("no engine to play on") };
     let engine = match engine.as_str() {
         "epoll" => Engine("epoll"),
@@ -125,7 +126,7 @@ fn the_writes_of_a_process_whose_files_may_not_grow() {
     // SAFETY: the pointer is to a live value.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &limit) }, 0);
     for signal in [libc::SIGPIPE, libc::SIGXFSZ] {
-        // SAFETY: the default disposition is a valid one.
+        // SAFETY: the default disposition is valid for any signal.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
     let dir = Scratch::new();
@@ -151,7 +152,7 @@ fn the_writes_of_a_process_whose_files_may_not_grow() {
         cx.send(id, &too_much);
     });
     assert_eq!(error, Some(libc::EFBIG), "a writer");
-    // The loop's own thread writes what is standard output elsewhere.
+    // The loop's own thread writes to a file that stands for standard output.
     let standard = fs::File::create(dir.path("standard")).expect("a file");
     let output = stdio::output_to(std::os::fd::AsFd::as_fd(&standard)).expect("a file");
     let error = fails(&mut runtime, writer, |_, cx| {
@@ -166,7 +167,7 @@ fn the_writes_of_a_process_whose_files_may_not_grow() {
     assert_eq!(error, Some(libc::EFBIG), "a job");
     let pipe = dir.path("pipe");
     let name = CString::new(pipe.as_os_str().as_bytes()).expect("no zero");
-    // SAFETY: the path ends with a zero, and lives through the call.
+    // SAFETY: the path ends with a zero, and outlives the call.
     assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
     let reader =
         fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).expect("a pipe");
@@ -176,10 +177,10 @@ fn the_writes_of_a_process_whose_files_may_not_grow() {
     let operation = Operation::append(&into, *b"x");
     let error = fails(&mut runtime, writer, |_, cx| cx.file(operation, |result| result).expect("room"));
     assert_eq!(error, Some(libc::EPIPE), "a pipe without a reader");
-    // The thread of the loop is the program's, and its mask is as it was.
-    // SAFETY: zeros are a set.
+    // The loop's thread belongs to the program, so the library must not change its mask.
+    // SAFETY: all zeros are a valid signal set.
     let mut mask: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to a live set, and nothing is changed.
+    // SAFETY: the pointer is to a live set, and the call changes nothing.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &mut mask) };
     for signal in [libc::SIGPIPE, libc::SIGXFSZ] {
         // SAFETY: the call above has filled the set.
@@ -187,5 +188,5 @@ fn the_writes_of_a_process_whose_files_may_not_grow() {
     }
 }
 
-/// How long a file may be, in bytes.
+/// The longest file, in bytes.
 const LIMIT: usize = 4096;

@@ -1,4 +1,4 @@
-//! Writing behind: what is sent to a file, its marks and its ends.
+//! Write-behind: the bytes sent to a file, its marks and its ends.
 #![cfg(unix)]
 
 mod common;
@@ -107,7 +107,8 @@ fn a_sync_that_is_asked_for_says_up_to_where_all_is_safe() {
             |desk: &mut Desk| desk.with(|_, cx| cx.get_mut(id).map(FileWriter::sync)).expect("it lives");
         desk.with(|_, cx| cx.send(id, &[b'a'; 300_000]));
         ask(&mut desk);
-        // Sent after it was asked for: told by the next one, which is asked for while the first is under way.
+        // These bytes are sent after the first request, so the next sync covers them. It is requested while
+        // the first one is in flight.
         desk.runtime.turn(Some(Duration::ZERO)).expect("the engine is whole");
         desk.with(|_, cx| cx.send(id, b"bb"));
         ask(&mut desk);
@@ -154,14 +155,14 @@ fn places_and_ends_are_where_they_were_asked_for() {
         desk.with(|_, cx| (cx.send(id, b"end"), cx.close(id)));
         desk.closed();
         assert_eq!(fs::read(&path).expect("it is there"), b"012abc6789end");
-        // Nothing to write is no error either.
+        // Writing nothing is not an error either.
         let id = desk.add(FileWriter::new(create(&dir, "empty")).synced(true));
         desk.with(|_, cx| cx.close(id));
         assert!(matches!(desk.closed(), (Closed::Done, 0, 0)));
     });
 }
 
-/// A writer on a file that takes nothing.
+/// Adds a writer for a file that takes nothing.
 fn stuck(desk: &mut Desk) -> (scratch::Hung, Id<FileWriter>) {
     let hung = hang();
     let id = desk.add(FileWriter::new(hung.file.clone()).append());
@@ -256,7 +257,7 @@ fn writers_that_find_no_room_wait_for_it_and_keep_their_order() {
     });
 }
 
-/// Asks for something that hangs, and panics when it is told to.
+/// Submits an operation that hangs, and panics on command.
 struct Doomed(File);
 
 struct Answered;
@@ -296,7 +297,7 @@ fn what_a_service_left_behind_gives_its_place_back_and_wakes_who_waits_for_it() 
         until(&mut desk.runtime, |runtime| runtime.service(doomed).is_none());
         common::settle(&mut desk.runtime);
         assert!(desk.with(|scribe, _| scribe.closed.is_empty()), "the only place is taken");
-        // From here on the loop counts as asleep, and what comes has to wake it.
+        // From here on the loop counts as asleep, so each event has to wake it.
         assert!(desk.runtime.next_deadline().is_none_or(|until| until > common::LONG));
         drop(hung);
         if let Some(fd) = desk.runtime.fd() {

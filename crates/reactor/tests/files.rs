@@ -1,4 +1,4 @@
-//! Regular files beside the loop: operations, their order and bounds, reading ahead, and files that change.
+//! Regular files outside the loop: operations, their order and bounds, read-ahead, and files that change.
 #![cfg(unix)]
 
 mod common;
@@ -19,7 +19,7 @@ use reactor::{
 };
 use scratch::{Scratch, hang};
 
-/// Notes what it is told of files.
+/// Records the results of its operations.
 #[derive(Default)]
 struct Clerk {
     opened: VecDeque<Result<Opened, Error>>,
@@ -29,7 +29,7 @@ struct Clerk {
     chunks: Vec<Vec<u8>>,
     ends: usize,
     closed: Vec<(Closed, u64)>,
-    /// Pause after each chunk.
+    /// Pauses after each chunk.
     pauses: bool,
 }
 
@@ -169,7 +169,7 @@ fn operations_do_what_they_say_and_errors_name_them() {
         let error = desk.bytes(Operation::read(&log, 3)).expect_err("it is gone");
         let text = error.to_string();
         assert!(text.starts_with(&format!("read {}: ", log.display())), "{text}");
-        // A directory is opened, and told to be one; a write to it is not.
+        // Opening a directory succeeds and reports its kind. Writing to it does not.
         assert_eq!(
             desk.open(&dir.path(""), OpenOptions::read()).expect("opened").metadata.kind,
             FileKind::Directory
@@ -183,7 +183,7 @@ fn a_full_disk_is_the_error_of_that_operation_only() {
         let dir = Scratch::new();
         let mut desk = Desk::new(engine, |_| ());
         let write = OpenOptions { write: true, ..OpenOptions::default() };
-        // full(4): each write answers ENOSPC.
+        // On full(4), each write fails with ENOSPC.
         let full = desk.open("/dev/full".as_ref(), write).expect("Linux has it").file;
         let good = desk.open(&dir.path("good"), OpenOptions::write()).expect("made").file;
         assert_eq!(kind(desk.done(Operation::write_at(&full, 0, *b"x"))), ErrorKind::StorageFull);
@@ -221,7 +221,7 @@ fn a_replace_keeps_long_names_links_and_owners() {
             kind(desk.done(Operation::replace(dir.path("n".repeat(256)), *b"x"))),
             ErrorKind::InvalidFilename
         );
-        // A link stays one: to a file, to a link, and to what is not there yet.
+        // A symbolic link remains one: to a file, to another link, and to a file that does not exist yet.
         fs::create_dir(dir.path("in")).expect("a directory");
         let target = dir.file("in/target", b"old");
         symlink("in/target", dir.path("link")).expect("a link");
@@ -234,7 +234,7 @@ fn a_replace_keeps_long_names_links_and_owners() {
         }
         symlink("round", dir.path("round")).expect("a link");
         desk.done(Operation::replace(dir.path("round"), *b"x")).expect_err("it leads nowhere");
-        // Only who may give files away can make this case.
+        // Only a process that may give files away can set this case up.
         if chown(&target, Some(12_345), Some(23_456)).is_ok() {
             fs::set_permissions(&target, fs::Permissions::from_mode(0o640)).expect("it is ours");
             desk.done(Operation::replace(&target, *b"theirs")).expect("replaced");
@@ -257,7 +257,7 @@ fn what_was_opened_for_the_other_way_of_writing_is_refused() {
         let appends = OpenOptions { append: true, ..OpenOptions::default() };
         let (placed, log) =
             (desk.open(&path, writes).expect("opened").file, desk.open(&path, appends).expect("opened").file);
-        // Also one that the standard library opened.
+        // Including a file that the standard library opened.
         let theirs = fs::OpenOptions::new().append(true).open(&path).expect("opened");
         let theirs = File::new(theirs, &path);
         for operation in [
@@ -285,7 +285,7 @@ fn special_files_are_the_same_on_each_engine_and_hang_no_thread() {
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
         assert!(made.expect("coreutils are there").success());
         let mut desk = Desk::new(engine, |limits| limits.file_threads = 1);
-        // Nobody is at the other end.
+        // Nothing has the other end open.
         let writes = OpenOptions { write: true, ..OpenOptions::default() };
         let refused = desk.open(&pipe, writes.clone()).expect_err("nobody reads");
         assert_eq!(refused.io().and_then(std::io::Error::raw_os_error), Some(libc::ENXIO));
@@ -310,7 +310,7 @@ fn special_files_are_the_same_on_each_engine_and_hang_no_thread() {
     });
 }
 
-/// Files of the kernel's own that say they are regular and have no bytes, and whose readers wait for news.
+/// Files of the kernel that claim to be regular and empty. Their readers wait for news.
 #[cfg(target_os = "linux")]
 const WAITING: [&str; 2] = ["/proc/kmsg", "/sys/kernel/tracing/trace_pipe"];
 
@@ -319,7 +319,7 @@ const WAITING: [&str; 2] = ["/proc/kmsg", "/sys/kernel/tracing/trace_pipe"];
 fn a_file_of_the_kernel_that_waits_for_news_is_answered_on_each_engine() {
     for_each_engine(|engine| {
         let mut desk = Desk::new(engine, |limits| limits.file_threads = 1);
-        // One that has news and always something to read: everybody may read it.
+        // A file of the kernel that has news but is always readable. Everyone may read it.
         let mounts = desk.bytes(Operation::read("/proc/self/mounts", 1 << 20)).expect("read");
         assert!(mounts.windows(5).any(|part| part == b"/proc"), "{}", mounts.escape_ascii());
         assert_eq!(kind(desk.bytes(Operation::read("/proc/self/mounts", 1))), ErrorKind::FileTooLarge);
@@ -328,7 +328,7 @@ fn a_file_of_the_kernel_that_waits_for_news_is_answered_on_each_engine() {
                 eprintln!("skipped: {path}: {error}");
                 continue;
             }
-            // Behind everything that is there, nothing is.
+            // After its current contents there is nothing more.
             for _ in 0..2 {
                 assert_eq!(
                     kind(desk.bytes(Operation::read(path, 32 << 20))),
@@ -338,7 +338,7 @@ fn a_file_of_the_kernel_that_waits_for_news_is_answered_on_each_engine() {
             }
             let opened = desk.open(std::path::Path::new(path), OpenOptions::read()).expect("opened");
             assert_eq!((opened.metadata.kind, opened.metadata.len), (FileKind::Regular, 0), "{path}");
-            // The kernel may say something more at any time, and not each such file has places.
+            // The kernel may append a message at any time, and not every such file has positions.
             if let Err(error) = desk.bytes(Operation::read_at(&opened.file, 0, 1 << 16)) {
                 let expected = [ErrorKind::WouldBlock, ErrorKind::NotSeekable];
                 assert!(expected.contains(&kind(Err::<(), _>(error))), "{path}");
@@ -352,7 +352,7 @@ fn a_replace_that_fails_leaves_the_old_file_and_no_other() {
     for_each_engine(|engine| {
         let dir = Scratch::new();
         let mut desk = Desk::new(engine, |_| ());
-        // A directory cannot be replaced by a file: the rename fails, after the temporary file was written.
+        // A file cannot replace a directory: the rename fails after the temporary file was written.
         fs::create_dir(dir.path("state")).expect("made");
         assert_eq!(kind(desk.done(Operation::replace(dir.path("state"), *b"new"))), ErrorKind::IsADirectory);
         assert_eq!(dir.names(), ["state"]);
@@ -433,18 +433,18 @@ fn more_operations_than_threads_wait_for_one() {
         for threads in [1, 2] {
             let hung: Vec<_> = (0..2).map(|_| hang()).collect();
             let mut desk = Desk::new(engine, |limits| limits.file_threads = threads);
-            // All threads but one hang: the others' files do not wait.
+            // All threads but one hang, and operations on other files do not wait.
             for hung in &hung[1..threads] {
                 let operation = Operation::append(&hung.file, *b"x");
                 desk.with(|_, cx| cx.file(operation, |result| result)).expect("room");
             }
             assert_eq!(desk.bytes(Operation::read(&path, 9)).expect("limit - 1 hang"), b"here");
-            // All hang: they wait, and go on when one is free.
+            // All threads hang, so the operations wait until one is free.
             let operation = Operation::append(&hung[0].file, *b"x");
             desk.with(|_, cx| cx.file(operation, |result| result)).expect("room");
             desk.with(|_, cx| cx.file(Operation::read(&path, 9), |result| result)).expect("room");
             common::settle(&mut desk.runtime);
-            // An engine that reads by itself needs none of them.
+            // An engine that reads by itself needs no thread.
             let is_native = engine.0 == "io_uring";
             assert_eq!(
                 desk.with(|clerk, _| clerk.bytes.len()),
@@ -462,7 +462,7 @@ fn without_threads_an_operation_is_answered_with_an_error() {
     for_each_engine(|engine| {
         let dir = Scratch::new();
         let mut desk = Desk::new(engine, |limits| limits.file_threads = 0);
-        // No engine of the system's replaces a file by itself.
+        // No engine of the operating system replaces a file by itself.
         let operation = Operation::replace(dir.path("state"), *b"new");
         let error = desk.done(operation).expect_err("nobody does it");
         assert!(error.to_string().contains("no thread"), "{error}");
@@ -508,7 +508,8 @@ fn a_paused_reader_reads_ahead_up_to_its_bound_and_no_further() {
             let reader = FileReader::new(file).chunk(1).ahead(ahead);
             let id = desk.with(|_, cx| cx.add(reader).map_err(|rejected| rejected.error)).expect("room");
             desk.until(|clerk| clerk.chunks.len() == 1);
-            // What is handed over has left; `ahead` more are read, which nothing but their place tells.
+            // The delivered chunk is out of the buffer. The reader reads `ahead` more bytes, which only its
+            // position shows.
             let clerk = desk.clerk;
             let place = |runtime: &mut Runtime| {
                 runtime.with(clerk, |_, cx| cx.get(id).map(FileReader::position)).expect("it lives")
@@ -567,7 +568,7 @@ fn readers_that_find_no_room_wait_for_it() {
         }
         desk.until(|clerk| clerk.closed.len() == 20);
         assert_eq!(desk.with(|clerk, _| clerk.chunks.concat().len()), 20_000);
-        // One that would never fit is told so, and does not wait for ever.
+        // A reader that can never fit fails at once, and does not wait for ever.
         let reader = FileReader::new(file).chunk(101);
         desk.with(|_, cx| cx.add(reader).map_err(|rejected| rejected.error)).expect("room");
         desk.until(|clerk| clerk.closed.len() == 21);
@@ -592,7 +593,7 @@ fn an_operation_that_hangs_delays_neither_other_files_nor_offloaded_work_nor_the
         desk.until(|clerk| clerk.bytes.len() == 1);
         desk.with(|_, cx| cx.stop(std::time::Duration::ZERO));
         let receipt = desk.runtime.run().expect("it ends");
-        // On a busy machine the second thread may not have begun yet.
+        // On a busy machine the second thread may not have started yet.
         assert_eq!(receipt.file_operations_running + receipt.file_operations_dropped, 2);
         drop(hung);
     });
@@ -632,7 +633,7 @@ fn written_places_are_written_and_others_are_not() {
         let mut desk = Desk::new(engine, |_| ());
         let file =
             desk.open(&path, OpenOptions { write: true, ..OpenOptions::default() }).expect("there").file;
-        // All at once, in any order: they do not overlap.
+        // All at once and in any order, because they do not overlap.
         desk.with(|_, cx| {
             for at in (0..64_u64).step_by(2) {
                 cx.file(Operation::write_at(&file, at, [at as u8 + 1]), |result| result).expect("room");

@@ -14,12 +14,12 @@ use std::{
 use common::{Engine, LONG, Probe, SHORT, Seen, World, add, for_each_engine, tcp_pair};
 use reactor::{Bytes, Runtime, Stream};
 
-/// Waits as a foreign loop does: on the descriptor, as long as the deadline says. False: the time was over.
+/// Waits as a foreign loop does: on the descriptor, until the deadline. Returns false if the time is over.
 fn wait(runtime: &Runtime) -> bool {
     wait_for(runtime, runtime.next_deadline().unwrap_or(LONG))
 }
 
-/// Waits on the descriptor so long.
+/// Waits on the descriptor for at most this long.
 fn wait_for(runtime: &Runtime, patience: Duration) -> bool {
     let fd = runtime.fd().expect("it had one");
     let mut entry = libc_poll(fd.as_raw_fd());
@@ -37,7 +37,7 @@ fn libc_poll(fd: i32) -> libc::pollfd {
     libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
 }
 
-/// Drives it until the condition holds, and says in how many turns.
+/// Drives the runtime until the condition holds, and returns the number of turns.
 fn drive(runtime: &mut Runtime, mut done: impl FnMut(&Runtime) -> bool) -> u32 {
     let end = Instant::now() + LONG;
     let mut turns = 0;
@@ -50,12 +50,12 @@ fn drive(runtime: &mut Runtime, mut done: impl FnMut(&Runtime) -> bool) -> u32 {
     turns
 }
 
-/// On each engine that can be driven so.
+/// Runs a test on each engine that a foreign loop can drive.
 fn on_each(test: impl Fn(World)) {
     let driven = Cell::new(0);
     for_each_engine(|engine| {
         let world = world(engine);
-        // poll(2) keeps nothing in the kernel that could be waited for.
+        // poll(2) keeps no object in the kernel to wait on.
         if world.runtime.fd().is_some() {
             driven.set(driven.get() + 1);
             test(world);
@@ -120,7 +120,7 @@ fn what_comes_while_the_foreign_loop_sleeps_ends_its_sleep() {
             while wait_for(&world.runtime, Duration::ZERO) {
                 world.runtime.turn(Some(Duration::ZERO)).expect("whole");
             }
-            // From here on the loop counts as asleep, and a command has to wake it.
+            // From here on the loop counts as asleep, so a command has to wake it.
             assert_eq!(world.runtime.next_deadline(), None);
             thread::scope(|scope| {
                 scope.spawn(|| {
@@ -164,7 +164,7 @@ fn what_a_budget_left_makes_the_descriptor_ready() {
     });
 }
 
-/// A loop that keeps the descriptor asks the runtime for nothing between a turn and the next wait.
+/// Tests a loop that keeps the descriptor, and does not query the runtime between a turn and the next wait.
 #[test]
 fn what_an_engine_left_for_the_next_turn_wakes_a_loop_that_kept_the_descriptor() {
     on_each(|mut world| {
@@ -213,9 +213,9 @@ fn a_stop_is_seen_and_its_end_too() {
     });
 }
 
-/// So many streams with so much input each, no more than one may hand over in a turn, have together more than an engine
-/// tells of in the turns in which the kernel wakes it.
+/// Together these streams have more input than an engine reports in the turns for which the kernel wakes it.
+/// No stream has more than it may deliver in one turn.
 const STREAMS: usize = 40;
 const INPUT: usize = 50 << 10;
-/// In so many turns what has come is told. An engine may be woken once more by what it did itself.
+/// All input must be reported in this many turns. An engine may be woken once more by its own actions.
 const TURNS_MAX: u32 = 5;

@@ -1,5 +1,5 @@
-//! A child of a fork shares the parent's sockets, its epoll instance and its ring: whatever the child does with a runtime
-//! of its parent, the parent goes on as if there were no child.
+//! A child of a fork shares its parent's sockets, epoll instance and ring. Whatever the child does with a
+//! runtime of its parent, the parent goes on as if there were no child.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 
@@ -14,14 +14,14 @@ use reactor::{
     Stream, engine::Candidates, file::Operation,
 };
 
-/// An echo that notes messages, and forks when it is told so.
+/// An echo that records messages, and forks on request.
 #[derive(Default)]
 struct Echo {
     address: Option<Address>,
     noted: Vec<u64>,
     open: usize,
     forks: bool,
-    /// What fork(2) said inside of a handler.
+    /// The result of fork(2) inside a handler.
     forked: Option<i32>,
 }
 
@@ -50,7 +50,8 @@ impl Receive<u64> for Echo {
         if std::mem::take(&mut self.forks) {
             self.forked = Some(fork());
             if self.forked == Some(0) {
-                // What the child's own calls leave to the end of the turn harms nobody either.
+                // Calls whose work is deferred to the end of the child's turn must not harm the parent
+                // either.
                 cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes))).map(drop).unwrap_or_default();
                 cx.stop(Duration::ZERO);
             }
@@ -59,9 +60,9 @@ impl Receive<u64> for Echo {
     }
 }
 
-/// Forks; a child that hangs is ended by the system.
+/// Forks. The kernel ends a child that hangs.
 fn fork() -> i32 {
-    // SAFETY: the child uses memory and descriptors only, and ends by _exit.
+    // SAFETY: the child only uses memory and descriptors, and ends by _exit.
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "it forks");
     if child == 0 {
@@ -78,7 +79,7 @@ fn exit(is_well: bool) -> ! {
 
 fn ended_well(child: i32) -> bool {
     let mut status = 0;
-    // SAFETY: the child is ours, and the status lives through the call.
+    // SAFETY: the child is ours, and the status outlives the call.
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
     libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
 }
@@ -97,7 +98,7 @@ impl Parent {
         let echo = runtime.add(Echo::default()).expect("it starts");
         let mut parent = Parent { runtime, echo, peers: Vec::new() };
         parent.connect();
-        // Threads for files, an operation of the ring: neither is in a child.
+        // Start the threads for files, and an operation of the ring. A child has neither.
         parent.look_at_a_file();
         parent
     }
@@ -133,7 +134,8 @@ impl Parent {
         self.runtime.service(self.echo).expect("it lives").noted.len()
     }
 
-    /// Everything still works: what is connected, who comes, who sends from another thread, what blocks.
+    /// Checks that everything still works: connections, accepts, commands from another thread, and blocking
+    /// work.
     fn goes_on(&mut self) {
         self.connect();
         for at in 0..self.peers.len() {

@@ -1,4 +1,4 @@
-//! What a handler may do while it runs, and what its error costs.
+//! The calls that a handler may make while it runs, and the cost of its error.
 
 mod common;
 

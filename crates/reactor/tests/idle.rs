@@ -1,4 +1,4 @@
-//! Idle is zero turns a second, whatever is registered.
+//! An idle runtime makes no turns, whatever is registered.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::{
 use common::{Probe, Seen, World, add, for_each_engine, listen, settle, small_buffers, tcp_pair};
 use reactor::{Bytes, Reactor, Stream};
 
-/// How many turns a runtime makes in 200 ms of its own free will.
+/// Returns how many turns a runtime makes in 200 ms without a reason.
 fn turns_in_idle(world: &mut World) -> u64 {
     settle(&mut world.runtime);
     let (service, metrics) = (world.service, world.runtime.metrics());
@@ -20,7 +20,7 @@ fn turns_in_idle(world: &mut World) -> u64 {
     while world.probe().messages.len() == had {
         world.runtime.turn(None).expect("whole");
     }
-    // One of them is the timer's.
+    // One turn was for the timer.
     metrics.read().turns - before - 1
 }
 
@@ -31,7 +31,7 @@ fn nothing_registered_wakes_the_loop_by_itself() {
         world.until_seen(Seen::Open);
         listen(&mut world.runtime, world.service, || Some(Stream::new(Bytes)));
         assert_eq!(turns_in_idle(&mut world), 0, "a stream and a listener");
-        // Paused, with input and an end behind it.
+        // Paused, with input followed by an end.
         let (ours, mut paused) = tcp_pair();
         let id = add(&mut world.runtime, world.service, Stream::new(Bytes), ours);
         world.runtime.with(world.service, |_, cx| cx.pause(id));
@@ -56,9 +56,9 @@ fn nothing_registered_wakes_the_loop_by_itself() {
         small_buffers(&ours);
         let id = add(&mut world.runtime, world.service, Stream::new(Bytes), ours);
         world.runtime.with(world.service, |_, cx| cx.send(id, &vec![0; 3 << 20][..]));
-        // The kernel may still move some bytes on.
+        // The kernel may still move some bytes.
         assert!(turns_in_idle(&mut world) <= 2, "a full queue");
-        // Lingering for a peer that does not end.
+        // Lingering for a peer that does not end its side.
         let (ours, _silent) = tcp_pair();
         let id = add(&mut world.runtime, world.service, Stream::new(Bytes), ours);
         settle(&mut world.runtime);

@@ -1,4 +1,4 @@
-//! Ids: one life each; stale ones, those of other services and other runtimes are harmless.
+//! Each id has one life. Stale ids, and those of other services and other runtimes, are harmless.
 #![cfg(unix)]
 
 mod common;
@@ -8,7 +8,7 @@ use std::{io::Write, time::Duration};
 use common::{Probe, Seen, World, add, for_each_engine, quick_close, settle, tcp_pair, until};
 use reactor::{Bytes, Flow, Id, Interest, Stream};
 
-/// Everything that can be asked by id, of an id that must not be found.
+/// Checks each query by id, for an id that must not be found.
 fn assert_gone(cx: &mut reactor::Context<Probe>, id: Id<Stream>) {
     assert_eq!(cx.send(id, &b"x"[..]), Flow::Gone);
     assert!(cx.get(id).is_none() && cx.get_mut(id).is_none());
@@ -97,7 +97,7 @@ fn an_event_in_the_same_batch_of_a_stream_that_was_aborted_is_not_told() {
     for_each_engine(|engine| {
         let probe = Probe::new(|cx, id, seen| {
             if let Seen::Got(_) = seen {
-                // Whichever comes first ends the other one, whose input is in the batch already.
+                // The first event ends the other stream, whose input is already in the batch.
                 cx.close_all();
                 cx.abort(id);
             }
@@ -121,7 +121,7 @@ fn a_number_of_a_descriptor_used_again_in_the_same_turn_is_another_life() {
         let probe = Probe::new(|cx, id, seen| {
             if let Seen::Got(_) = seen {
                 cx.abort(id);
-                // The aborted one's descriptor is closed: a new one gets its number.
+                // The aborted stream's descriptor is closed, so a new one gets the same number.
                 let (ours, peer) = tcp_pair();
                 cx.add(Stream::new(Bytes).on(ours)?)?;
                 std::mem::forget(peer);
@@ -150,7 +150,7 @@ fn the_limit_of_resources_gives_the_stream_back() {
         let stream = Stream::new(Bytes).on(third).expect("a socket");
         let back = world.with(|cx, _| cx.add(stream).expect_err("it is full"));
         assert!(matches!(back.error, reactor::Error::Full { limit: 2, .. }), "{}", back.error);
-        // It is whole: after one has gone it is taken.
+        // The returned stream is intact, and is accepted once another has gone.
         world.with(|cx, id| cx.abort(id));
         world.until_closed();
         let id = world.with(|cx, _| cx.add(back.resource).map_err(|e| e.error).expect("room"));
@@ -168,7 +168,7 @@ fn a_stream_without_transport_and_a_closed_descriptor_come_back() {
         let mut world = World::new(engine.runtime(), Probe::<Bytes>::quiet(), Stream::new(Bytes));
         let back = world.with(|cx, _| cx.add(Stream::new(Bytes)).expect_err("it has no transport"));
         assert!(matches!(back.error, reactor::Error::Misuse { .. }));
-        // epoll refuses a regular file; poll takes it as always ready.
+        // epoll refuses a regular file, while poll reports it as always ready.
         if engine.0 == "epoll" {
             struct Files;
             impl reactor::Service for Files {}

@@ -1,4 +1,4 @@
-//! System calls that fail now and then, put under the `echo` example by strace: no byte is lost, on any engine.
+//! strace makes system calls of the `echo` example fail from time to time. No engine loses a byte.
 #![cfg(target_os = "linux")]
 
 mod foreign;
@@ -8,7 +8,7 @@ use std::fs;
 
 use watched::{Server, temporary};
 
-/// Echoes while the calls fail, and counts how many did.
+/// Echoes while the calls fail, and counts the failures.
 fn echoes_under(engine: &str, inject: &str, failures_min: usize) {
     let trace = temporary("injected");
     let out = trace.to_str().expect("a path of text");

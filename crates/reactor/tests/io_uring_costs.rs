@@ -1,4 +1,4 @@
-//! What a message costs on `io_uring`, watched from outside by strace: no call but io_uring_enter(2).
+//! The cost of a message on `io_uring`, measured from outside by strace: no call but io_uring_enter(2).
 #![cfg(all(target_os = "linux", feature = "io-uring"))]
 
 mod foreign;
@@ -8,8 +8,8 @@ use std::fs;
 
 use watched::{CONNECTIONS, Server, temporary};
 
-/// Calls for each message, at one and at sixteen messages in flight: 0.032 and 0.002 where all connections are
-/// ready at once; a client on another core has the server wake for a part of them.
+/// Calls for each message, with one and with sixteen messages in flight. The cost is 0.032 and 0.002 if all
+/// connections are ready at once, but a client on another core wakes the server for only some of them.
 const CALLS_MAX: [(usize, f64); 2] = [(1, 0.12), (16, 0.01)];
 const ROUNDS: usize = 60;
 
@@ -19,7 +19,8 @@ fn a_message_costs_a_share_of_a_call() {
     let out = trace.to_str().expect("a path of text");
     let arguments = ["-f", "-qq", "-o", out];
     let Some(mut server) = Server::start("strace", &arguments, Some("io_uring")) else { return };
-    // Messages pass through the ring, where strace does not see them: what it wrote until then is the mark.
+    // Messages pass through the ring, and strace does not see them. So the length of its output serves as
+    // the mark.
     let mut ends = vec![fs::read_to_string(&trace).expect("strace writes").len()];
     for (depth, _) in CALLS_MAX {
         server.rounds(ROUNDS, depth);
@@ -30,7 +31,7 @@ fn a_message_costs_a_share_of_a_call() {
     let text = fs::read_to_string(&trace).expect("strace wrote it");
     fs::remove_file(&trace).expect("it is ours");
     for ((depth, calls_max), range) in CALLS_MAX.iter().zip(ends.windows(2)) {
-        // The call in which it waits is written in two parts.
+        // strace writes the call in which the server waits in two parts.
         let [from, to] = [range[0], range[1]].map(|at| at + text[at..].find('\n').map_or(0, |end| end + 1));
         let calls = text[from..to].lines().filter(|line| !line.contains("--- SIG")).collect::<Vec<_>>();
         let others = calls.iter().filter(|line| !line.contains("io_uring_enter")).collect::<Vec<_>>();

@@ -1,5 +1,5 @@
-//! Operations on files of the engine `io_uring`: watched from outside by strace, and what becomes of them with their
-//! engine.
+//! File operations of the engine `io_uring`: observed from outside by strace, and their fate when the engine
+//! is dropped.
 #![cfg(all(target_os = "linux", feature = "io-uring"))]
 
 mod foreign;
@@ -23,24 +23,24 @@ use reactor::{
 };
 use scratch::Scratch;
 
-/// The example `serve_files` under strace; killed and reaped when it is dropped.
+/// The example `serve_files` under strace. Killed and reaped on drop.
 struct Traced(Child);
 
 impl Drop for Traced {
     fn drop(&mut self) {
-        // A killed tracer would let its child go on; this one ends when its child does.
+        // If strace were killed, its child would live on. strace exits when its child does.
         let pid = self.0.id();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
         for pid in children.filter_map(rustix::process::Pid::from_raw) {
-            // Nothing to be done about one that has ended already.
+            // The child may already have exited, and nothing can be done about that.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
         let _ = self.0.wait();
     }
 }
 
-/// Asks for the file on each connection, then takes all answers.
+/// Requests the file on each connection, then reads all answers.
 fn round(peers: &mut [TcpStream], content: &[u8]) {
     for peer in &mut *peers {
         peer.write_all(b"GET /small HTTP/1.1\r\nHost: x\r\n\r\n").expect("there is room");
@@ -82,7 +82,7 @@ fn a_small_file_is_served_by_one_thread_and_the_ring() {
             peer
         })
         .collect::<Vec<_>>();
-    // All are accepted when each has had an answer.
+    // Once each connection has had an answer, all are accepted.
     round(&mut peers, &content);
     let begin = fs::read_to_string(&trace).expect("strace writes").len();
     const ROUNDS: usize = 20;
@@ -90,12 +90,13 @@ fn a_small_file_is_served_by_one_thread_and_the_ring() {
     let text = fs::read_to_string(&trace).expect("strace writes");
     drop(server);
     fs::remove_file(&trace).expect("it is ours");
-    // The call in which it waited is written in two parts.
+    // strace writes the call in which the server waited in two parts.
     let begin = begin + text[begin..].find('\n').map_or(0, |end| end + 1);
     let calls = text[begin..].lines().filter(|line| !line.contains("--- SIG")).collect::<Vec<_>>();
     let threads = calls.iter().filter_map(|line| line.split_whitespace().next());
     assert_eq!(threads.collect::<std::collections::BTreeSet<_>>().len(), 1, "one thread makes all calls");
-    // What was opened is looked at, made to wait for its disk, and closed; an allocator may want memory.
+    // The example stats each opened file, sets it to blocking mode, and closes it. The allocator may need
+    // memory.
     let known = ["io_uring_enter", "statx", "fcntl", "close", "brk", "madvise"];
     let is_other =
         |line: &&&str| !known.iter().any(|call| line.contains(&format!("{call}("))) && line.contains('(');
@@ -105,7 +106,7 @@ fn a_small_file_is_served_by_one_thread_and_the_ring() {
     assert_eq!(looks, ROUNDS * peers.len(), "each answer opened the file");
 }
 
-/// Makes turns until so many answers have come.
+/// Makes turns until this many answers have come.
 fn answers<T>(engine: &mut IoUring, told: &std::sync::mpsc::Receiver<T>, count: usize) -> Vec<T> {
     let mut answers = Vec::new();
     for _ in 0..10_000 {
@@ -139,7 +140,7 @@ fn an_answer_never_comes_within_the_call_that_asked_and_a_wait_ends_with_it() {
 
 #[test]
 fn a_file_that_may_have_nothing_to_read_is_left_to_the_threads_and_answered_at_the_latest_by_a_drop() {
-    // It says that it is regular and has no bytes; it can be waited for.
+    // The file claims to be regular and empty, and it can be polled.
     let path = "/proc/self/mounts";
     let mut engine = IoUring::new().expect("this kernel has io_uring");
     let (tell, told) = channel();
@@ -161,7 +162,7 @@ fn a_file_that_may_have_nothing_to_read_is_left_to_the_threads_and_answered_at_t
     assert!(told.try_recv().is_err(), "nobody has read it");
     left.remove(0).perform(|_| Ok(Answer::Done));
     assert!(told.try_recv().expect("it is answered").is_ok());
-    // One that the engine has, and one that the kernel has still to open.
+    // One that the engine has received, and one that the kernel has yet to open.
     for count in [1, 2] {
         let tell = tell.clone();
         let action = Action::ReadWhole { path: path.into(), bytes_max: 9 };
@@ -181,7 +182,7 @@ fn a_file_that_may_have_nothing_to_read_is_left_to_the_threads_and_answered_at_t
 #[test]
 fn a_full_disk_is_told_with_the_operation_and_the_path() {
     let mut engine = IoUring::new().expect("this kernel has io_uring");
-    // full(4): each write answers ENOSPC.
+    // On full(4), each write fails with ENOSPC.
     let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
     let (tell, told) = channel();
     let action = Action::Write { file: File::new(full, "/dev/full"), offset: 0, bytes: vec![1; 10] };
@@ -235,7 +236,7 @@ fn an_engine_that_is_dropped_answers_what_is_out_and_frees_it() {
         });
         assert!(engine.run_file(job).is_none());
     }
-    // Some are with the kernel, and some not yet.
+    // Some operations are submitted to the kernel, and some not yet.
     engine.submit();
     let last = Action::Write { file: file.clone(), offset: 16 << 16, bytes: vec![16; 1 << 16] };
     let job = FileJob::new(last, move |result| {
@@ -245,7 +246,7 @@ fn an_engine_that_is_dropped_answers_what_is_out_and_frees_it() {
     drop(engine);
     let answered = told.iter().collect::<Vec<_>>();
     assert_eq!(answered.len(), 17, "each is answered once");
-    // What was answered as written is there.
+    // The bytes of each successful write are in the file.
     let content = fs::read(&path).expect("it is there");
     for at in answered.into_iter().filter_map(Result::ok) {
         assert!(content[at << 16..][..1 << 16].iter().all(|byte| usize::from(*byte) == at), "piece {at}");

@@ -1,4 +1,5 @@
-//! The memory that the engine `io_uring` shares with the kernel: it is counted, and no child of a fork has it.
+//! The memory that the engine `io_uring` shares with the kernel. It is counted, and no child of a fork has
+//! it.
 #![cfg(all(target_os = "linux", feature = "io-uring"))]
 #![allow(unsafe_code)]
 
@@ -24,7 +25,7 @@ fn within(engine: &str, bytes: usize) -> Result<Runtime, Error> {
     Runtime::with_options(options)
 }
 
-/// What the usual ring holds.
+/// Returns the memory of a ring with the default size.
 fn memory() -> usize {
     IoUring::new().expect("this kernel has io_uring").memory()
 }
@@ -84,7 +85,7 @@ fn each_buffer_for_datagrams_counts_before_there_is_a_socket() {
     assert_eq!(of(32), memory(), "as many by default");
 }
 
-/// The mappings that a fork does not pass on, as their addresses, and whether each is the kernel's.
+/// Returns the mappings that a fork does not pass on, by address, and whether each belongs to the kernel.
 fn not_inherited() -> Vec<(usize, usize, bool)> {
     let text = fs::read_to_string("/proc/self/smaps").expect("proc(5) is there");
     let mut mappings = Vec::new();
@@ -99,37 +100,37 @@ fn not_inherited() -> Vec<(usize, usize, bool)> {
     mappings
 }
 
-/// The addresses of a mapping's first line.
+/// Parses the addresses in the first line of a mapping.
 fn range(line: &str) -> Option<(usize, usize, bool)> {
     let (from, to) = line.split_whitespace().next()?.split_once('-')?;
     let address = |text| usize::from_str_radix(text, 16).ok();
     Some((address(from)?, address(to)?, line.ends_with("anon_inode:[io_uring]")))
 }
 
-/// The mappings of a child of this process.
+/// Returns the mappings of a child of this process.
 fn of_child() -> Vec<(usize, usize, bool)> {
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
     let ends = (reader.as_raw_fd(), writer.as_raw_fd());
-    // SAFETY: the child makes calls only which may be made after a fork: close, read and _exit.
+    // SAFETY: the child only makes calls that are allowed after a fork: close, read and _exit.
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "it forks");
     if child == 0 {
-        // SAFETY: the number is this child's own copy.
+        // SAFETY: the number is the child's own copy.
         unsafe { libc::close(ends.1) };
         let mut byte = 0_u8;
-        // SAFETY: the byte lives through the call.
+        // SAFETY: the byte outlives the call.
         unsafe { libc::read(ends.0, (&raw mut byte).cast(), 1) };
-        // SAFETY: ends the child without any of the parent's exit handlers.
+        // SAFETY: ends the child without running the parent's exit handlers.
         unsafe { libc::_exit(0) };
     }
     let text = fs::read_to_string(format!("/proc/{child}/maps"));
     writer.write_all(&[1]).expect("the child waits");
-    // SAFETY: the child is ours, and its status is not wanted.
+    // SAFETY: the child is ours, and its status is not requested.
     assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
     text.expect("the child was alive").lines().filter_map(range).collect()
 }
 
-/// In one test, since the mappings are the whole process's: the others here map and unmap theirs.
+/// Runs alone, because the mappings belong to the whole process, and the other tests here change theirs.
 #[test]
 #[ignore = "must be the only test of its process: the test below runs it so"]
 fn alone() {
@@ -169,5 +170,6 @@ fn a_fork_inherits_none_of_it() {
     );
 }
 
-/// What counts besides the mappings: two buffers for calls, and a quarter of the shared buffers for copies of late input.
+/// The heap memory that counts besides the mappings: two buffers for calls, and a quarter of the shared
+/// buffers for copies of late input.
 const HEAP_MAX: usize = (128 << 10) + (1 << 20);

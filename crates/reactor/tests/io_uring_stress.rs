@@ -1,5 +1,5 @@
-//! The engine `io_uring` at random on a ring of four entries with four buffers: accepts, pauses, resumes,
-//! closes, releases and stops, and operations on files, with bytes that show when they lie in the wrong place.
+//! Random operations on the engine `io_uring`, with a ring of four entries and four buffers: accepts,
+//! pauses, resumes, closes, releases and stops, and file operations. The bytes reveal a wrong position.
 //!
 //! `URING_SEED=7 cargo test -p io-reactor --features io-uring --test io_uring_stress` repeats a run.
 #![cfg(all(target_os = "linux", feature = "io-uring"))]
@@ -37,7 +37,7 @@ fn tight(in_pieces: bool) -> IoUring {
     IoUring::with_options(options).expect("this kernel has io_uring")
 }
 
-/// xorshift64*: the same numbers for the same seed, everywhere.
+/// xorshift64*, which yields the same numbers for the same seed on every system.
 struct Chance(u64);
 
 impl Chance {
@@ -49,24 +49,24 @@ impl Chance {
     }
 }
 
-/// The byte at a position of the stream with this salt.
+/// Returns the byte at a position of the stream with this salt.
 fn byte(salt: usize, at: usize) -> u8 {
     (at ^ (at >> 7) ^ salt.wrapping_mul(151)) as u8
 }
 
-/// A connection of the engine, with its other end in our hand.
+/// A connection of the engine, and the test's end of it.
 struct Lane {
     peer: TcpStream,
     salt: usize,
-    /// Bytes that the peer wrote, and those of them that were told.
+    /// Bytes that the peer wrote, and how many of them the engine has reported.
     written: usize,
     told: usize,
-    /// Bytes that the engine took, and those of them that the peer read.
+    /// Bytes that the engine accepted, and how many of them the peer has read.
     sent: usize,
     read: usize,
     queue: Option<Box<Outgoing>>,
     is_over: bool,
-    /// Being released: nothing more is sent under this key.
+    /// The stream is being released, so nothing more is sent under this key.
     is_leaving: bool,
 }
 
@@ -77,7 +77,7 @@ struct Stress {
     listener: Key,
     address: std::net::SocketAddr,
     lanes: BTreeMap<Key, Lane>,
-    /// Connected, and not accepted yet: by their own address.
+    /// Connected but not yet accepted peers, by their own address.
     waiting: BTreeMap<String, (TcpStream, usize)>,
     kept: Vec<Chunk>,
     slots: u32,
@@ -123,14 +123,14 @@ impl Stress {
         }
         let peer = TcpStream::connect(self.address).expect("it listens");
         peer.set_nonblocking(true).expect("a socket");
-        // A peer that leaves early leaves no port behind that cannot be used for a minute.
+        // With linger zero, a peer that leaves early does not block its port in TIME_WAIT for a minute.
         SockRef::from(&peer).set_linger(Some(Duration::ZERO)).expect("a socket");
         self.salts += 1;
         self.waiting.insert(peer.local_addr().expect("bound").to_string(), (peer, self.salts));
         self.note("connects");
     }
 
-    /// One random operation.
+    /// Performs one random operation.
     fn step(&mut self) {
         match self.chance.below(24) {
             0 => self.connect(),
@@ -231,7 +231,7 @@ impl Stress {
                 self.drain(key);
             }
             Event::Detached(transport) => {
-                // It goes on in the same engine, under a new key.
+                // The transport goes on in the same engine, under a new key.
                 let mut lane = self.lanes.remove(&key).expect("it was looked up");
                 lane.is_leaving = false;
                 self.add(transport, lane);
@@ -241,7 +241,7 @@ impl Stress {
         }
     }
 
-    /// Reads what the engine sent.
+    /// Reads bytes that the engine sent.
     fn drain(&mut self, key: Key) {
         let lane = self.lanes.get_mut(&key).expect("it is there");
         let mut bytes = [0; 4096];
@@ -278,14 +278,14 @@ impl Stress {
         let key = Key::new(self.slots & 0xff, self.slots >> 8, 1);
         self.slots += 1;
         if let Err(refused) = self.engine.attach(key, transport, Role::Stream) {
-            // The slot is taken by one that lives long: this connection ends.
+            // A long-lived stream has the slot, so this connection ends.
             assert_eq!(refused.error.kind(), ErrorKind::AlreadyExists);
             return;
         }
         self.lanes.insert(key, lane);
     }
 
-    /// Everything that was written is told, whatever happened before.
+    /// Checks that the engine reports all written bytes, whatever happened before.
     fn settle(&mut self) {
         self.kept.clear();
         let keys = self.lanes.keys().copied().collect::<Vec<_>>();
@@ -351,7 +351,7 @@ fn stress(steps: usize, in_pieces: bool) {
     {
         assert!(stress.disk.done.contains_key(what), "no {what}: {:?}", stress.disk.done);
     }
-    // A stop in the middle of everything: chunks that are kept live longer than their engine.
+    // Stop in the middle of everything. The kept chunks outlive their engine.
     (0..500).for_each(|_| stress.step());
     let Stress { engine, disk, kept, lanes, waiting, .. } = stress;
     drop(engine);
@@ -374,7 +374,7 @@ fn a_million_random_operations_leave_everything_as_it_was() {
     [false, true].into_iter().for_each(|in_pieces| stress(1_000_000, in_pieces));
 }
 
-/// Panics when it is dropped, and so does what it panics with, so many times.
+/// Panics this many times: on drop, and again on the drop of each panic's payload.
 struct Bomb(u32);
 
 impl Drop for Bomb {
@@ -385,7 +385,7 @@ impl Drop for Bomb {
     }
 }
 
-/// Asks for operations on files of which every second answer panics, and for some that are over at once.
+/// Submits file operations, of which every second answer panics. Some of them complete at once.
 fn ask_for_bombs(engine: &mut IoUring, answers: &Sender<bool>) {
     for at in 0..BOMBED {
         let (tell, is_bomb) = (answers.clone(), at % 2 == 0);
@@ -421,7 +421,8 @@ fn a_panic_of_an_answer_while_the_engine_goes_frees_nothing_that_the_kernel_uses
             catch_unwind(AssertUnwindSafe(|| drop(engine))).is_ok(),
             "an answer's panic ends with the answer"
         );
-        // The records that the kernel fills have this size: it would write to these, had they been freed too early.
+        // Records that the kernel fills have this size. If they had been freed too early, the kernel would
+        // write to these.
         let fresh = (0..2 * BOMBED).map(|_| Box::new([0xaa_u8; 256])).collect::<Vec<_>>();
         assert_eq!(answers.try_iter().count(), BOMBED, "each is answered once, before the engine is gone");
         assert!(fresh.iter().all(|bytes| bytes.iter().all(|byte| *byte == 0xaa)), "the kernel was done");
@@ -460,7 +461,7 @@ fn hold_every_buffer(in_pieces: bool) {
             while let Some((key, event)) = stress.engine.next() {
                 match event {
                     Event::Got(chunk) if stress.kept.len() < 4 => {
-                        // Those that have what they need rest, as a paused stream does.
+                        // Streams that hold enough are paused.
                         stress.engine.reading(key, false);
                         stress.kept.push(chunk);
                     }
@@ -490,7 +491,7 @@ fn hold_every_buffer(in_pieces: bool) {
         lane.written += 200;
         until(&mut stress, &move |stress| stress.lanes[&new].told == round * 200);
     }
-    // It waits without a spin for what does not come.
+    // The engine waits for a buffer without spinning.
     let before = stress.engine.calls();
     stress.engine.wait(Some(Duration::from_millis(30))).expect("the engine is whole");
     assert!(stress.engine.next().is_none());
@@ -502,12 +503,12 @@ fn hold_every_buffer(in_pieces: bool) {
 static ALONE: Mutex<()> = Mutex::new(());
 
 const SEED: u64 = 8154;
-/// How many connections there are at once.
+/// The most connections at once.
 const LANES_MAX: usize = 24;
-/// How many chunks are kept at once; one less than there are buffers, or all of them now and then.
+/// The most chunks kept at once. Usually one less than the buffers, sometimes all of them.
 const KEPT_MAX: usize = 4;
 const SETTLE_TURNS_MAX: usize = 20_000;
-/// The ring, the waker's counter, the reserve, the listener.
+/// The ring, the waker's counter, the reserve, and the listener.
 const DESCRIPTORS_OF_ENGINE: usize = 4;
-/// How many operations on files there are whose answers panic, or not.
+/// How many file operations are submitted whose answers panic or not.
 const BOMBED: usize = 400;

@@ -1,4 +1,5 @@
-//! The last words of a resource: a message when its deadline has passed, and before it ends.
+//! The last words of a resource: a message that its service receives after its deadline, before the resource
+//! ends.
 
 mod common;
 
@@ -19,10 +20,10 @@ use reactor::{Bytes, Closed, Context, Id, Result, Runtime, Stream};
 
 type Id1 = Id<Stream>;
 
-/// What the service does with its stream when the message has come.
+/// The service's action on its stream when the message has come.
 type Act = fn(&mut Context<Probe>, Id1) -> Result;
 
-/// A world whose service acts so when it receives a message.
+/// Makes a world whose service performs this action when it receives a message.
 fn world(runtime: Runtime, act: Act) -> World {
     let stream = Rc::new(RefCell::new(None));
     let known = stream.clone();
@@ -218,7 +219,7 @@ fn a_stream_that_ended_closed_or_left_before_has_no_last_words() {
             world.runtime.turn(Some(3 * SHORT)).expect("whole");
             settle(&mut world.runtime);
             assert_eq!((timers(&world), world.probe().messages.len()), (0, 0));
-            // Nor has one that is gone.
+            // A stream that has gone has none either.
             world.with(|cx, id| cx.deadline_with(id, SHORT, 8));
             world.runtime.turn(Some(Duration::ZERO)).expect("whole");
             assert_eq!(timers(&world), 0);
@@ -239,7 +240,8 @@ fn input_that_lay_in_the_socket_is_handled_before_the_message() {
             })
             .messages(move |_, n| {
                 if n == 1 {
-                    // A handler that blocks, against the rules: the bytes come, and the deadline passes.
+                    // The handler blocks, against the rules. Meanwhile the bytes arrive, and the deadline
+                    // passes.
                     begin.send(()).expect("the writer lives");
                     written.recv().expect("the writer lives");
                     thread::sleep(3 * SHORT);

@@ -1,4 +1,5 @@
-//! Layers over real sockets, against a peer of std that runs the other end by hand.
+//! Layers over real sockets, against a peer with a socket of the standard library that the test drives by
+//! hand.
 
 mod common;
 
@@ -17,7 +18,7 @@ use reactor::{
     },
 };
 
-/// The far end: a session in memory over a socket.
+/// The far end: an in-memory session over a socket.
 struct Far<L: Layer> {
     session: Peer<L>,
     socket: TcpStream,
@@ -30,7 +31,7 @@ impl<L: Layer> Far<L> {
         Far { session: Peer::new(layer), socket, ended: false }
     }
 
-    /// Reads what is there and answers it.
+    /// Reads the available bytes and answers them.
     fn pump(&mut self) {
         let mut buffer = [0; 4096];
         loop {
@@ -40,7 +41,7 @@ impl<L: Layer> Far<L> {
                     self.session.feed(&buffer[..count]);
                     continue;
                 }
-                // What was queued behind a record that is refused is lost.
+                // Bytes queued after a rejected record are lost.
                 Err(e) if e.kind() == ErrorKind::ConnectionReset => self.ended = true,
                 Err(e) => assert_eq!(e.kind(), ErrorKind::WouldBlock, "{e}"),
             }
@@ -57,7 +58,7 @@ impl<L: Layer> Far<L> {
     }
 }
 
-/// Turns and pumps until the condition holds.
+/// Makes turns and pumps until the condition holds.
 #[track_caller]
 fn until<L: Layer, M: Layer>(
     world: &mut World<Bytes, L>,
@@ -113,7 +114,7 @@ fn a_conversation_passes_whole_in_both_roles() {
 #[test]
 fn every_cut_of_the_peers_bytes_gives_the_same() {
     for_each_engine(|engine| {
-        // What the far end says, learned in memory; its handshake needs no answer to be made.
+        // Record the output of the far end in memory. Its handshake does not depend on our answer.
         let mut near = Peer::new(Toy::server(2));
         let mut other = Peer::new(Toy::client(1));
         let hello = other.flight();
@@ -204,7 +205,7 @@ fn an_end_without_the_layers_own_is_truncated_and_told_apart() {
             }
             assert_eq!(world.probe().saw(&Seen::End), authentic);
         }
-        // Within the handshake it is truncated as well.
+        // An end within the handshake is truncated, too.
         let mut world = world(engine, Toy::server(2), StreamOptions::DEFAULT);
         world.peer.write_all(b"T").expect("room");
         world.peer.shutdown(Shutdown::Write).expect("a socket");
@@ -242,7 +243,7 @@ fn a_close_before_the_handshake_is_done_flushes_what_was_queued() {
         far.socket.shutdown(Shutdown::Both).expect("a socket");
         assert!(matches!(world.until_closed(), Closed::Done));
         assert_eq!(world.all(), [Seen::closed("Done")], "Open does not come after close");
-        // With nothing queued the handshake is given up.
+        // With an empty queue the runtime gives the handshake up.
         let mut world = self::world(engine, Toy::server(2), StreamOptions::DEFAULT);
         world.with(|cx, id| cx.close(id));
         world.runtime.turn(Some(Duration::ZERO)).expect("whole");

@@ -1,10 +1,11 @@
-//! A limit of nothing a turn would have the loop turn for ever without doing what it is asked for.
+//! A limit per turn of zero counts as one, because otherwise the loop would turn for ever without any
+//! progress.
 
 use std::time::Duration;
 
 use reactor::{Context, Receive, Result, Runtime, RuntimeOptions, Service};
 
-/// Notes what it receives, and tells itself once.
+/// Records its messages, and sets two timers.
 #[derive(Default)]
 struct Notes(Vec<u8>);
 

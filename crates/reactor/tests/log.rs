@@ -1,4 +1,4 @@
-//! What is logged when `auto` passes an engine over: one line that names it and says why.
+//! The log of `auto` when it passes an engine over: one line with the engine's name and the reason.
 #![cfg(all(target_os = "linux", feature = "tracing"))]
 #![allow(unsafe_code)]
 
@@ -12,7 +12,7 @@ use tracing::{
 };
 
 thread_local! {
-    /// The events of this thread: tests run beside each other.
+    /// The events of this thread, because tests run in parallel.
     static LINES: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -51,7 +51,7 @@ impl Subscriber for Keep {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// Opens with `make` tried first, and gives the engine's name and what was logged on this thread.
+/// Opens an engine with `make` as the first candidate. Returns the engine's name and this thread's log.
 fn opened(
     name: &'static str,
     make: fn() -> io::Result<Box<dyn Engine>>,
@@ -104,7 +104,7 @@ mod io_uring {
         Ok(Box::new(IoUring::new()?))
     }
 
-    /// Has the kernel refuse io_uring_setup(2) to this thread from now on, as a container's filter does.
+    /// Makes the kernel refuse io_uring_setup(2) to this thread from now on, as a container's filter does.
     fn refuse_io_uring() {
         let statement = |code: u32, k: u32, jf: u8| libc::sock_filter { code: code as u16, jt: 0, jf, k };
         let filter = [
@@ -115,9 +115,9 @@ mod io_uring {
             statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
         ];
         let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
-        // SAFETY: takes no memory.
+        // SAFETY: the call takes no pointer.
         assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-        // SAFETY: the program and its instructions live through the call.
+        // SAFETY: the program and its instructions outlive the call.
         let result =
             unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
         assert_eq!(result, 0, "{}", std::io::Error::last_os_error());

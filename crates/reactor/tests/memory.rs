@@ -1,4 +1,4 @@
-//! What a connection costs that has spoken and now rests.
+//! The memory of a connection that has been used and is now idle.
 #![cfg(unix)]
 #![allow(unsafe_code, reason = "an allocator that counts")]
 
@@ -18,16 +18,16 @@ static LIVE: AtomicUsize = AtomicUsize::new(0);
 
 struct Counting;
 
-// SAFETY: every call goes to the system's allocator as it is.
+// SAFETY: each call is passed unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract.
+        // SAFETY: our caller upholds the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract.
+        // SAFETY: our caller upholds the contract of `dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -47,7 +47,7 @@ impl Handle<Stream> for Echo {
 }
 
 const CONNECTIONS: usize = 3000;
-/// The whole heap of the server, growth slack and the runtime's own tables included, for each connection.
+/// The server's whole heap for each connection, including spare capacity and the runtime's own tables.
 const BYTES_MAX: usize = 250;
 
 #[test]
@@ -66,7 +66,7 @@ fn a_connection_at_rest_costs_at_most_250_bytes_and_a_burst_leaves_nothing() {
             })
             .expect("it lives");
         let metrics = runtime.metrics();
-        // One connection first: its buffers and tables belong to all.
+        // Open one connection first, because its buffers and tables are shared by all.
         let mut first = TcpStream::connect(address).expect("it listens");
         first.write_all(b"first").expect("room");
         until(&mut runtime, |_| metrics.read().bytes_out == 5);
@@ -87,18 +87,19 @@ fn a_connection_at_rest_costs_at_most_250_bytes_and_a_burst_leaves_nothing() {
         let each = (LIVE.load(Ordering::Relaxed) - before) / CONNECTIONS;
         eprintln!("{} {each} bytes a connection", engine.0);
         let own = match engine.0 {
-            // The set of poll(2) itself is memory of the process, not of the kernel.
+            // The set of poll(2) is memory of the process rather than of the kernel.
             "poll" => 40,
-            // 12 bytes of its table; and what a batch takes, which belongs to all: completions, queues in flight.
+            // 12 bytes of its table. The rest belongs to a batch and is shared by all: completions, and
+            // queues in flight.
             "io_uring" => 40,
-            // It knows its descriptors.
+            // The crate keeps a table of its descriptors.
             "polling" => 32,
             _ => 0,
         };
         assert!(each <= BYTES_MAX + own, "{each} bytes a connection");
         drop(peers);
         until(&mut runtime, |_| metrics.read().resources == 2);
-        // A second crowd finds the place of the first one.
+        // A second crowd reuses the memory of the first one.
         let emptied = LIVE.load(Ordering::Relaxed);
         let mut peers: Vec<TcpStream> = Vec::with_capacity(CONNECTIONS);
         for _ in 0..CONNECTIONS {

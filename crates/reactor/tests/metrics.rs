@@ -1,4 +1,4 @@
-//! The counters tell what happened.
+//! The counters match the events.
 
 mod common;
 
@@ -40,7 +40,7 @@ fn each_counter_counts_what_it_names() {
         assert_eq!((now.commands, now.messages, now.timers, now.faults), (1, 2, 1, 1));
         assert_eq!((now.resources, now.queue_bytes, now.panics), (4, 0, 0));
         assert_eq!(now.turn_micros.iter().sum::<u64>(), now.turns);
-        // Three ends of three kinds.
+        // Three streams end in three different ways.
         world.peer.set_nonblocking(false).expect("a socket");
         world.peer.write_all(b"no").expect("room");
         world.peer.shutdown(Shutdown::Both).expect("a socket");
@@ -50,7 +50,7 @@ fn each_counter_counts_what_it_names() {
         until(&mut world.runtime, |_| metrics.read().errors_os == 1);
         let ids: Vec<_> =
             world.probe().seen.iter().filter(|(_, seen)| *seen == Seen::Open).map(|(id, _)| *id).collect();
-        // The connection itself, which opened first on each engine, and still lives.
+        // This is the first connection, which opened first on each engine, and still lives.
         world.with(|cx, _| cx.deadline(ids[0], SHORT));
         until(&mut world.runtime, |_| metrics.read().errors_limit == 1);
         assert_eq!((metrics.read().errors_refused, metrics.read().errors_os), (1, 1));

@@ -1,4 +1,4 @@
-//! The counters say how things are, also after the last turn.
+//! The counters are exact even after the last turn.
 
 mod common;
 

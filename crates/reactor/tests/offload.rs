@@ -1,4 +1,4 @@
-//! Blocking work beside the loop.
+//! Blocking work outside the loop.
 
 mod common;
 
@@ -20,7 +20,7 @@ fn results_come_as_messages_from_other_threads() {
                     .expect("room");
             }
         });
-        // It waits for the jobs, and ends by itself after the last one.
+        // The runtime waits for the jobs, and ends by itself after the last one.
         let receipt = runtime.run().expect("it ends");
         let mut messages = runtime.service(service).expect("it is there").messages.clone();
         messages.sort();
@@ -31,7 +31,7 @@ fn results_come_as_messages_from_other_threads() {
 
 #[test]
 fn a_job_whose_result_came_runs_no_more() {
-    // The thread that told the result may not have counted it yet: that is seldom, so it is tried often.
+    // The thread that sent the result may not have counted it yet. That is rare, so try often.
     for _ in 0..2_000 {
         let mut runtime = Runtime::new().expect("an engine");
         let service = runtime.add(Probe::<Bytes>::quiet()).expect("it starts");

@@ -1,4 +1,4 @@
-//! The order of a stream's events, of a turn's phases, and who is served when many are ready.
+//! The order of a stream's events and of a turn's phases, and fairness when many streams are ready.
 
 mod common;
 
@@ -40,7 +40,7 @@ fn pipelined_lines_are_handed_over_whole_and_in_order_with_others_between() {
         let many: String = (0..LINES).map(|n| format!("{n}\n")).collect();
         other.write_all(b"hello\n").expect("room");
         world.peer.write_all(many.as_bytes()).expect("room");
-        // The end, too, waits behind them.
+        // The end must wait behind them, too.
         world.peer.shutdown(Shutdown::Write).expect("a socket");
         world.until_closed();
         let first = world.id;
@@ -149,7 +149,7 @@ fn all_sends_of_a_turn_leave_in_one_write() {
         let before = metrics.read();
         world.runtime.turn(Some(common::LONG)).expect("whole");
         if engine.0 == "io_uring" {
-            // The send is over in the next turn.
+            // The send completes in the next turn.
             world.runtime.turn(Some(common::LONG)).expect("whole");
         }
         let after = metrics.read();
@@ -181,13 +181,14 @@ fn every_ready_stream_is_served_once_a_round() {
             peer.write_all(&[7; 20 << 10]).expect("room");
         }
         let before = runtime.service(service).expect("it lives").seen.len();
-        // An engine takes some dozens of events a wait; nobody is served again before all were.
+        // An engine takes some dozens of events a wait. No stream is served again before all others were.
         for _ in 0..60 {
             runtime.turn(Some(Duration::ZERO)).expect("whole");
         }
         let probe = runtime.service(service).expect("it lives");
         let mut served: Vec<_> = probe.seen[before..].iter().map(|(id, _)| *id).collect();
-        // The kernel fills several buffers of one stream in a row; but all are served in the same turns.
+        // The kernel fills several buffers of one stream in a row, but all streams are served in the same
+        // turns.
         if engine.0 != "io_uring" {
             served.truncate(PEERS);
         }
@@ -231,7 +232,7 @@ fn an_echo_of_ten_megabytes_is_exact() {
             while !left.is_empty() {
                 match writer.write(left) {
                     Ok(n) => left = &left[n..],
-                    // The reader's descriptor is the same file, and does not block.
+                    // The reader shares this open file, so it is non-blocking.
                     Err(_) => std::thread::yield_now(),
                 }
             }

@@ -1,4 +1,4 @@
-//! A panic costs one service; the others go on.
+//! A panic costs one service, and the others go on.
 
 mod common;
 
@@ -11,7 +11,7 @@ use reactor::{
     session::{Io, Next, Step},
 };
 
-/// Where it panics.
+/// The call in which the service panics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum At {
     Open,
@@ -59,7 +59,7 @@ struct Bomb {
 impl At {
     fn check(self, at: At) {
         if self == at {
-            // Resumed, so that the expected panics do not fill the output.
+            // Resume instead of panicking, so that the expected panics do not fill the output.
             std::panic::resume_unwind(Box::new(format!("at {at:?}")));
         }
     }

@@ -1,4 +1,5 @@
-//! Polling's batches: what one wait of the system took is told in pieces, and no call is made between them.
+//! Batches of the engine polling: it reports the events of one system wait in pieces, without a call between
+//! them.
 #![cfg(all(unix, feature = "polling"))]
 
 use std::{collections::BTreeSet, io::Write, os::unix::net::UnixStream, time::Duration};
@@ -6,10 +7,10 @@ use std::{collections::BTreeSet, io::Write, os::unix::net::UnixStream, time::Dur
 use reactor::Key;
 use reactor::engine::{Interest, Poll, Polling, Ready, Source, Trigger};
 
-/// What is told at a time, as ARCHITECTURE.md says.
+/// The size of a piece, as in ARCHITECTURE.md.
 const PIECE: usize = 32;
 
-/// As many readable sources as `count`, all watched by a poll that takes up to `events` a wait.
+/// `count` readable sources, watched by a poll that takes up to `events` in one wait.
 struct Bed {
     poll: Polling,
     pairs: Vec<(UnixStream, UnixStream)>,
@@ -28,7 +29,7 @@ impl Bed {
         Bed { poll, pairs }
     }
 
-    /// One wait that would end at once: which slots it told, and what it cost in operations.
+    /// Waits once, with events ready. Returns the reported slots, and the cost in operations.
     fn wait(&mut self) -> (BTreeSet<usize>, u64) {
         let before = self.poll.calls();
         let mut ready: Vec<(Key, Ready)> = Vec::new();

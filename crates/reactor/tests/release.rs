@@ -1,4 +1,4 @@
-//! Release: a stream leaves a runtime whole, and goes on in this or another one.
+//! A released stream leaves a runtime intact, and goes on in the same or another one.
 
 mod common;
 
@@ -247,7 +247,8 @@ fn the_marks_of_a_full_queue_go_along() {
         settle(&mut world.runtime);
         let stream = released(&mut world);
         re_added(&mut world, stream);
-        // Its queue is still full of its own answer: it is not read, and Drained comes when it is not any more.
+        // Its queue is still full of its own answer. So the runtime does not read it until the queue is low,
+        // and then Drained comes first.
         write(&mut world.runtime, &mut world.peer.try_clone().expect("a socket"), b"x");
         settle(&mut world.runtime);
         assert_eq!(world.all(), []);

@@ -1,4 +1,4 @@
-//! A program that ends, and begins again at once on the same port.
+//! A program that ends, and restarts at once on the same port.
 #![cfg(unix)]
 
 mod common;
@@ -12,12 +12,12 @@ use std::{
 use common::{Probe, SHORT};
 use reactor::{Address, Bytes, Runtime, Stream, engine::Candidates};
 
-/// Tells the program where it listens.
+/// Passes the address to the program.
 const AT: &str = "RESTART_AT";
-/// Tells the program how it ends.
+/// Passes the way to end to the program.
 const HOW: &str = "RESTART_HOW";
 
-/// What a child process runs: it listens, says where, and ends as it was told.
+/// Runs as the child process: listens, prints its address, and ends in the given way.
 #[test]
 fn the_program() {
     let (Ok(at), Ok(how)) = (env::var(AT), env::var(HOW)) else { return };
@@ -35,7 +35,7 @@ fn the_program() {
             std::process::exit(3);
         }
     }
-    // The engine waits for connections from here on.
+    // From here on the engine waits for connections.
     for _ in 0..3 {
         runtime.turn(Some(Duration::ZERO)).expect("whole");
     }

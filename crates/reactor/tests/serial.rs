@@ -1,4 +1,4 @@
-//! Serial ports: on each engine, over pseudo-terminals: bytes, settings, limits and hang-ups.
+//! Serial ports on each engine, over pseudo-terminals: bytes, settings, limits and hang-ups.
 #![allow(unsafe_code)]
 #![cfg(all(target_os = "linux", feature = "serial"))]
 
@@ -19,7 +19,7 @@ use rustix::{
     time::Timespec,
 };
 
-/// Notes everything.
+/// Records all events.
 #[derive(Default)]
 struct Noting {
     bytes: Vec<u8>,
@@ -49,7 +49,7 @@ impl Handle<Serial> for Noting {
     }
 }
 
-/// A runtime with a port in it, and the other side of its line.
+/// A runtime with a port, and the other side of its line.
 struct Rig {
     runtime: Runtime,
     service: ServiceId<Noting>,
@@ -225,7 +225,7 @@ fn the_other_sides_stop_character_holds_the_output_back() {
     });
 }
 
-/// The device's settings, as the system has them.
+/// Returns the device's settings from the system.
 fn settings(device: &PathBuf) -> rustix::termios::Termios {
     tcgetattr(line::open(device)).expect("a terminal")
 }
@@ -245,7 +245,7 @@ fn a_port_is_set_as_asked_for_when_opened_and_later() {
     assert_eq!((set.input_speed(), set.output_speed()), (4_800, 4_800));
     assert!(set.control_modes.contains(ControlModes::CSTOPB | ControlModes::CRTSCTS));
     assert!(!set.local_modes.intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG));
-    // Not one of the numbers that termios(3) has names for.
+    // This speed has no name in termios(3).
     let options =
         SerialOptions { speed: 74_880, flow_control: FlowControl::Software, ..SerialOptions::DEFAULT };
     port.configure(&options).expect("it takes all of it");
@@ -268,7 +268,7 @@ fn a_port_is_exclusive_if_that_is_wanted() {
         let (_near, device) = pair();
         let options = SerialOptions { exclusive, ..SerialOptions::DEFAULT };
         let _port = Serial::open(&device, &options).expect("it is free");
-        // The superuser, who may be running this, is not refused: so the mark itself is looked at.
+        // The kernel does not refuse the superuser, who may be running this. So check the flag itself.
         let mut is_exclusive = 0;
         let second = match File::open(&device) {
             Ok(second) => second,
@@ -293,7 +293,7 @@ fn what_is_no_port_is_refused_with_its_path() {
 fn lines_and_breaks_are_answered_by_the_device() {
     let (_near, device) = pair();
     let port = Serial::open(&device, &SerialOptions::DEFAULT).expect("it is free");
-    // A pseudo-terminal has no lines; that it says so shows that it was asked.
+    // A pseudo-terminal has no modem lines. Its error shows that the request reached the device.
     for result in [port.modem_lines().map(drop), port.set_rts(true), port.set_dtr(false)] {
         assert!(result.expect_err("it has none").raw_os_error().is_some());
     }

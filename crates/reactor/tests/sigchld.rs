@@ -1,4 +1,5 @@
-//! Children of a process that ignores SIGCHLD. Alone in its process, since that is everybody's.
+//! Children of a process that ignores SIGCHLD. A separate binary, because the disposition belongs to the
+//! process.
 #![cfg(unix)]
 #![allow(unsafe_code)]
 
@@ -13,7 +14,7 @@ use reactor::{
     process::{Process, SpawnOptions, Standard},
 };
 
-/// Starts one child that ends at once, and one that ends with its input.
+/// Starts one child that exits at once, and one that exits when its input ends.
 #[derive(Default)]
 struct Nursery {
     said: Vec<u8>,
@@ -70,10 +71,10 @@ impl Handle<Stream<Bytes, (), Input>> for Nursery {
 
 #[test]
 fn a_child_whose_status_nobody_knows_ends_with_words_and_has_run() {
-    // SAFETY: no handler is installed, only the disposition is changed.
+    // SAFETY: the call installs no handler, and only changes the disposition.
     assert_ne!(unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) }, libc::SIG_ERR);
     for engine in Candidates::default().names() {
-        // Whether the first one has ended when it is looked at is a matter of chance, so it is tried several times.
+        // Try several times, because the first child may or may not have exited by the time of the check.
         for _ in 0..8 {
             let mut options = RuntimeOptions::default();
             options.engine = Some(engine.to_owned());
@@ -88,7 +89,7 @@ fn a_child_whose_status_nobody_knows_ends_with_words_and_has_run() {
             assert!(nursery.told.iter().all(in_words), "{engine}: {:?}", nursery.told);
         }
     }
-    // A program that cannot be executed is an error, whichever way the standard library takes.
+    // A program that cannot be executed is an error, whether the standard library forks or spawns.
     let mut runtime = Runtime::new().expect("there is an engine");
     let id = runtime.add(Nowhere::default()).expect("it starts");
     runtime.run().expect("the engine is whole");
@@ -99,7 +100,7 @@ fn a_child_whose_status_nobody_knows_ends_with_words_and_has_run() {
     );
 }
 
-/// Starts what is not there, with a look at the child between fork and exec, and without.
+/// Starts programs that do not exist, with a `pre_exec` function and without.
 #[derive(Default)]
 struct Nowhere(Vec<String>);
 
@@ -107,7 +108,7 @@ impl Service for Nowhere {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
         let mut plain = Command::new("/no/such");
         let mut forked = Command::new("/no/such");
-        // SAFETY: what is called between fork and exec does nothing.
+        // SAFETY: the function that is called between fork and exec does nothing.
         unsafe { forked.pre_exec(|| Ok(())) };
         for command in [&mut plain, &mut forked] {
             let refused = cx.spawn(command, &SpawnOptions::default()).expect_err("there is no such program");

@@ -1,6 +1,7 @@
-//! Signals of this process: told to each who waits, dispositions as before afterwards, and the graceful stop.
+//! Signals of this process: every waiting resource gets them, the old dispositions return, and the graceful
+//! stop.
 //!
-//! They concern the whole process, so the tests here run one after the other.
+//! Signals concern the whole process, so the tests here run one after the other.
 #![cfg(unix)]
 #![allow(unsafe_code)]
 
@@ -24,13 +25,13 @@ use reactor::{
     signals::{Arrived, Graceful, Signal, Signals},
 };
 
-/// One test at a time has the process's signals.
+/// Gives one test at a time the process's signals.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Notes what came.
+/// Records its events.
 #[derive(Default)]
 struct Watch {
     wanted: Vec<Signal>,
@@ -76,36 +77,36 @@ fn watch(runtime: &Runtime, id: ServiceId<Watch>) -> &Watch {
     runtime.service(id).expect("it lives")
 }
 
-/// To the process: the kernel chooses the thread.
+/// Sends a signal to the process, and the kernel chooses the thread.
 fn send(signal: Signal) {
     // SAFETY: kill takes no pointer.
     assert_eq!(unsafe { libc::kill(libc::getpid(), signal.number()) }, 0);
 }
 
-/// To this thread: handled when it returns.
+/// Sends a signal to this thread, whose handler has run when the call returns.
 fn raise(signal: Signal) {
     // SAFETY: raise takes no pointer.
     assert_eq!(unsafe { libc::raise(signal.number()) }, 0);
 }
 
-/// What the process does at a signal: the handler, and the flags.
+/// Returns the process's disposition for a signal: the handler, and the flags.
 fn disposition(signal: Signal) -> (usize, i32) {
     let mut now = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: the second pointer may be null, the third is to a live value.
+    // SAFETY: the second pointer may be null, and the third is to a live value.
     assert_eq!(unsafe { libc::sigaction(signal.number(), ptr::null(), now.as_mut_ptr()) }, 0);
-    // SAFETY: the call succeeded, and filled it.
+    // SAFETY: the call succeeded, and filled the value.
     let now = unsafe { now.assume_init() };
     (now.sa_sigaction, now.sa_flags & !RESTORER)
 }
 
-/// glibc adds it to what was asked for.
+/// A flag that glibc adds to the given ones.
 const RESTORER: i32 = 0x0400_0000;
 
 fn set_handler(signal: Signal, handler: usize) {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: the pointer is to a live value, all of whose bytes may be zero.
     unsafe { (*action.as_mut_ptr()).sa_sigaction = handler };
-    // SAFETY: the action's handler is a function of this file or a constant, and the third may be null.
+    // SAFETY: the handler is a constant or a function of this file, and the third pointer may be null.
     assert_eq!(unsafe { libc::sigaction(signal.number(), action.as_ptr(), ptr::null_mut()) }, 0);
 }
 
@@ -234,7 +235,8 @@ fn a_handler_that_somebody_installed_over_ours_stays() {
     let theirs = disposition(Signal::WINCH);
     drop(signals);
     assert_eq!(disposition(Signal::WINCH), theirs, "it is not ours to take away");
-    // They give ours back, as one who chains does; the next who waits finds it there, and takes it away.
+    // The other owner restores our handler, as chaining code does. The next waiting resource finds it, and
+    // removes it.
     let mut runtime = Runtime::new().expect("an engine");
     set_handler(Signal::WINCH, ours.0);
     let id = runtime.add(Watch::of([Signal::WINCH])).expect("it starts");
@@ -284,7 +286,7 @@ fn an_empty_set_and_one_that_the_system_refuses_change_nothing() {
     let _alone = alone();
     let error = Signals::of_process([]).expect_err("nothing is named");
     assert!(matches!(error, Error::Misuse { .. }), "{error}");
-    // glibc keeps these for itself, and refuses them.
+    // glibc reserves these signals, and refuses them.
     let reserved = (32..34).filter_map(|number| Signal::numbered(number).ok());
     let before = disposition(Signal::HUP);
     if cfg!(all(target_os = "linux", target_env = "gnu")) {
@@ -296,7 +298,7 @@ fn an_empty_set_and_one_that_the_system_refuses_change_nothing() {
     }
 }
 
-/// A resource that waits, and a timer that ends it.
+/// Ends itself by a timer.
 struct Short;
 
 impl Service for Short {
@@ -320,7 +322,7 @@ fn what_is_in_the_background_holds_up_neither_the_end_nor_a_stop() {
         let mut runtime = engine.runtime();
         runtime.add(Graceful::within(LONG)).expect("it starts");
         runtime.add(Short).expect("it starts");
-        // It returns when the timer has fired: nothing else is left but the signals.
+        // It returns when the timer has fired, because only the signals are left.
         let receipt = runtime.run().expect("the engine is whole").check().expect("nobody panicked");
         assert_eq!((receipt.cut, receipt.services[0].closed), (0, 1));
         assert_eq!(disposition(Signal::TERM), before);
@@ -338,7 +340,7 @@ fn what_is_in_the_background_holds_up_neither_the_end_nor_a_stop() {
 #[test]
 fn the_first_asks_for_a_graceful_stop_and_the_second_for_one_at_once() {
     let _alone = alone();
-    /// Does not close at the stop.
+    /// A service that does not close on a stop.
     struct Stubborn(u32);
     impl Service for Stubborn {
         fn start(&mut self, cx: &mut Context<Self>) -> Result {

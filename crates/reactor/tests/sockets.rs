@@ -51,7 +51,7 @@ fn a_unix_path_and_an_abstract_name_serve_and_connect() {
                 cx.close_all();
             });
             until(&mut runtime, |runtime| runtime.service(service).expect("it lives").closed.len() == 2);
-            // A socket file that nobody listens on is replaced.
+            // The runtime replaces a socket file that has no listener.
             if !address.starts_with('@') {
                 assert!(path.exists());
                 runtime.with(service, |_, cx| {
@@ -147,7 +147,7 @@ fn a_refused_connect_is_told_once_with_its_number() {
 #[test]
 fn a_connect_that_is_not_answered_ends_at_its_deadline() {
     for_each_engine(|engine| {
-        // A full backlog answers nobody.
+        // A listener with a full backlog does not answer.
         let listener =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
         listener
@@ -191,12 +191,12 @@ fn an_address_that_is_taken_and_one_that_is_none_are_errors_at_once() {
     });
 }
 
-/// Whether IP_BIND_ADDRESS_NO_PORT is set.
+/// Returns whether IP_BIND_ADDRESS_NO_PORT is set.
 #[cfg(target_os = "linux")]
 fn is_port_chosen_late(socket: &impl std::os::fd::AsRawFd) -> bool {
     let (mut on, mut length): (libc::c_int, _) = (0, size_of::<libc::c_int>() as libc::socklen_t);
     let (level, name) = (libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT);
-    // SAFETY: both pointers are to live values, the first of which has so many bytes as the second says.
+    // SAFETY: both pointers are to live values, and the second holds the size of the first.
     let result =
         unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut on).cast(), &raw mut length) };
     assert_eq!(result, 0, "Linux has it since 4.2");

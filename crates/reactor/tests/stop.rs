@@ -1,4 +1,4 @@
-//! The stop: its deadline, its receipt, and when a runtime ends by itself.
+//! The stop: its deadline, its receipt, and the conditions under which a runtime ends by itself.
 
 mod common;
 
@@ -121,7 +121,7 @@ fn the_earliest_of_several_deadlines_wins() {
             });
             threads.into_iter().for_each(|thread| thread.join().expect("no thread panicked"));
             let began = Instant::now();
-            // The peer neither reads nor ends: only the deadline ends it.
+            // The peer neither reads nor ends its side, so only the deadline ends the stream.
             let receipt = world.runtime.run().expect("it stops");
             assert!(began.elapsed() < LONG / 4);
             assert_eq!(receipt.cut, 1);
@@ -165,7 +165,7 @@ fn a_service_may_finish_its_work_within_the_grace() {
     impl Receive<()> for Patient {
         fn receive(&mut self, cx: &mut Context<Self>, (): ()) -> Result {
             self.0 += 1;
-            // The stream closes in order only when its peer ends, too.
+            // The stream closes in order only once its peer ends its side, too.
             self.1 = None;
             cx.close_all();
             Ok(())
@@ -195,13 +195,13 @@ fn a_service_may_finish_its_work_within_the_grace() {
     });
 }
 
-/// Tells itself one message after the other.
+/// Sends itself one message after the other.
 #[derive(Default)]
 struct Talks {
     own: Option<ServiceId<Talks>>,
     left: u32,
     heard: u32,
-    /// At this message it holds the stop, until the next one.
+    /// At this message it takes a hold on the stop, until the next one.
     holds_at: u32,
     hold: Option<Hold>,
 }
@@ -220,7 +220,7 @@ impl Receive<()> for Talks {
     }
 }
 
-/// Stops a service that has so many messages for itself, one for each turn; returns how many it received.
+/// Stops a service that sends itself this many messages, one a turn. Returns how many it received.
 fn heard_until_the_stop(engine: common::Engine, messages: u32, holds_at: u32) -> u32 {
     let mut runtime = engine.runtime();
     let talks = Talks { left: messages, holds_at, ..Talks::default() };
@@ -247,7 +247,7 @@ fn messages_alone_hold_a_stop_for_1024_turns() {
 fn a_stop_counts_only_the_turns_in_a_row_in_which_messages_alone_hold_it() {
     for_each_engine(|engine| {
         for holds_at in [1, 1_023] {
-            // The hold counts in the turn that begins with it, and the turn after that is the first of 1,024.
+            // The turn that begins with the hold counts for it. The next turn is the first of the 1,024.
             let heard = heard_until_the_stop(engine, u32::MAX, holds_at);
             assert_eq!(heard, holds_at + 1 + 1_024, "held at {holds_at}");
         }
@@ -290,7 +290,7 @@ fn a_reactor_joined_or_dropped_in_its_own_thread_does_not_wait_for_itself() {
             controller.send((reactor, join)).expect("room");
             assert_eq!(from_loop.recv_timeout(LONG), Ok(join));
             controller.stop(Duration::ZERO);
-            // The service, and with it the sender, goes when the loop has ended.
+            // The service, and with it the sender, is dropped when the loop has ended.
             assert!(from_loop.recv_timeout(LONG).is_err());
         }
     });

@@ -1,4 +1,4 @@
-//! What has arrived on a stream is told in its order: `Open` first, the end last.
+//! The runtime reports a stream's input in order: `Open` first, and the end last.
 #![cfg(unix)]
 
 use std::{io::Write, os::unix::net::UnixStream};
@@ -10,7 +10,7 @@ use reactor::{
     session::layer::{Io, Next, Step},
 };
 
-/// Writes down what it is told; releases a stream when it was opened for the first time, and adds it again.
+/// Records its events. Releases a stream when it opens for the first time, and adds it again.
 #[derive(Default)]
 struct Diary {
     told: Vec<String>,
@@ -47,7 +47,7 @@ impl<L: Layer> Handle<Stream<Bytes, L>> for Diary {
     }
 }
 
-/// A layer that passes everything, and is asked about everything.
+/// A layer that passes all bytes through, but is not transparent.
 struct Identity;
 
 impl Layer for Identity {
@@ -80,14 +80,14 @@ impl Layer for Identity {
     }
 }
 
-/// Our end of a connection whose peer has written and ended.
+/// Returns our end of a connection whose peer has written and ended its side.
 fn written(bytes: &[u8]) -> UnixStream {
     let (ours, mut theirs) = UnixStream::pair().expect("a pair of sockets");
     theirs.write_all(bytes).expect("the peer writes");
     ours
 }
 
-/// What a service is told of a stream whose peer had written and ended before it was added.
+/// Returns the events of a stream whose peer had written and ended its side before the stream was added.
 fn told<L: Layer>(engine: &str, layer: L, release: bool) -> Vec<String> {
     let ours = written(b"early");
     let mut options = RuntimeOptions::default();
@@ -144,7 +144,7 @@ impl Handle<Stream<Lines>> for Count {
 
 #[test]
 fn items_beyond_the_share_of_one_turn_come_before_the_end() {
-    // The share is 1024: on both sides of it, and of twice of it.
+    // The share is 1024, so test both sides of it, and of twice its value.
     for lines in [1023, 1024, 1025, 2047, 2048, 2049, 5000] {
         for engine in Candidates::default().names() {
             let mut options = RuntimeOptions::default();

@@ -1,5 +1,5 @@
-//! Terminals: raw mode and its end, input and output of one, and a process in the background of one. A pseudo-
-//! terminal takes the place of the screen; where the end of a process matters, this binary runs itself.
+//! Terminals: raw mode and its end, input and output, and a process in the background. A pseudo-terminal
+//! takes the place of the screen. If the end of a process matters, this binary starts itself.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 
@@ -24,27 +24,27 @@ use reactor::{
     terminal,
 };
 
-/// Names to this binary, run by itself, what it is to do.
+/// Names the part for this binary when it runs itself.
 const PART_VARIABLE: &str = "TERMINAL_TEST_PART";
 
-/// A pseudo-terminal: the side of the screen, and the side of the program.
+/// Returns the two sides of a pseudo-terminal: the screen's and the program's.
 fn terminal() -> (File, OwnedFd) {
     let (mut screen, mut program) = (-1, -1);
     let (name, attributes, size) = (std::ptr::null_mut(), std::ptr::null(), std::ptr::null());
-    // SAFETY: the first two pointers are to live numbers that the call fills; the others may be null.
+    // SAFETY: the first two pointers are to live numbers that the call fills. The others may be null.
     let result = unsafe { libc::openpty(&mut screen, &mut program, name, attributes, size) };
     assert_eq!(result, 0, "{}", io::Error::last_os_error());
-    // SAFETY: the call has just made both descriptors, and nobody else knows them.
+    // SAFETY: the call has just created both descriptors, so nothing else owns them.
     let (screen, program) = unsafe { (OwnedFd::from_raw_fd(screen), OwnedFd::from_raw_fd(program)) };
     for descriptor in [&screen, &program] {
-        // SAFETY: the descriptor is open, and the argument is the number that the command takes.
+        // SAFETY: the descriptor is open, and the command takes a number.
         unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
     }
     (screen.into(), program)
 }
 
 fn attributes(of: impl AsFd) -> libc::termios {
-    // SAFETY: all zeroes is a valid termios.
+    // SAFETY: all zeros is a valid termios.
     let mut attributes: libc::termios = unsafe { std::mem::zeroed() };
     // SAFETY: the pointer is to a live value of the type that the call fills.
     let result = unsafe { libc::tcgetattr(of.as_fd().as_raw_fd(), &mut attributes) };
@@ -52,7 +52,7 @@ fn attributes(of: impl AsFd) -> libc::termios {
     attributes
 }
 
-/// What can be compared of it.
+/// Returns the comparable part of the settings.
 fn flags(of: impl AsFd) -> [libc::tcflag_t; 4] {
     let libc::termios { c_iflag, c_oflag, c_cflag, c_lflag, .. } = attributes(of);
     [c_iflag, c_oflag, c_cflag, c_lflag]
@@ -62,7 +62,7 @@ fn is_raw(terminal: impl AsFd) -> bool {
     attributes(terminal).c_lflag & (libc::ICANON | libc::ECHO | libc::ISIG) == 0
 }
 
-/// This binary, to play a part on a terminal.
+/// Makes a command that runs this binary as one part, on a terminal.
 fn play(part: &str, terminal: BorrowedFd<'_>) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("a test knows its own path"));
     command.args(["--exact", "plays_a_part", "--ignored", "--nocapture"]).env(PART_VARIABLE, part);
@@ -71,7 +71,7 @@ fn play(part: &str, terminal: BorrowedFd<'_>) -> Command {
     command
 }
 
-/// Waits for the end of a child, which comes in time, or is a failure.
+/// Waits for a child to exit. Fails the test after a timeout.
 fn ended(mut child: Child) -> std::process::ExitStatus {
     let end = Instant::now() + LONG;
     loop {
@@ -88,7 +88,7 @@ fn ended(mut child: Child) -> std::process::ExitStatus {
     }
 }
 
-/// Reads what the screen shows until it has shown a text, and nothing behind it: that is for the next call.
+/// Reads the screen until it has shown a text. Reads nothing after it, because that is for the next call.
 fn shown(screen: &mut File, text: &str) -> String {
     let mut all = String::new();
     let mut buffer = [0; 1];
@@ -109,7 +109,7 @@ fn a_terminal_is_raw_while_its_guard_lives() {
     let before = flags(&program);
     let raw = Raw::enter(&program).expect("it is a terminal");
     assert!(is_raw(&program));
-    // A second guard restores what it found, whichever goes first.
+    // A second guard restores the settings that it found, whichever guard goes first.
     let second = Raw::enter(&program).expect("it is a terminal");
     drop(second);
     assert!(is_raw(&program));
@@ -133,7 +133,7 @@ fn a_terminal_is_restored_however_the_process_ends() {
     for (part, code) in [("exits", Some(7)), ("panics", Some(101)), ("panics in a handler", Some(0))] {
         let child = play(part, program.as_fd()).spawn().expect("it starts");
         shown(&mut screen, "raw");
-        // It waits for a key, so that it is seen to be raw.
+        // The program waits for a key, so that the test can see the raw mode.
         assert!(is_raw(&program), "{part}");
         screen.write_all(b"x").expect("it is read");
         let status = ended(child);
@@ -156,7 +156,7 @@ fn a_terminal_gives_lines_and_takes_output_on_each_engine() {
             })
             .expect("it lives");
         let (input, output) = (input.expect("it is added"), output.expect("it is added"));
-        // Three lines at once: a read gives one, whatever waits behind it.
+        // Three lines arrive at once. One read returns one line, although others wait.
         screen.write_all(b"one\ntwo\nthree\n").expect("it is a terminal");
         let got = |runtime: &mut Runtime| {
             let seen = &runtime.service(probe).expect("it lives").seen;
@@ -171,7 +171,7 @@ fn a_terminal_gives_lines_and_takes_output_on_each_engine() {
             runtime.with(probe, |_, cx| cx.get(output).map(Stream::unsent)) == Some(Some(0))
         });
         shown(&mut screen, "said");
-        // The screen goes: that is the end of the input, and no failure.
+        // Closing the screen is the end of the input, and no failure.
         drop(screen);
         until(&mut runtime, |runtime| {
             let seen = &runtime.service(probe).expect("it lives").seen;
@@ -184,13 +184,13 @@ fn a_terminal_gives_lines_and_takes_output_on_each_engine() {
 #[test]
 fn a_process_in_the_background_of_its_terminal_is_not_stopped_and_reads_on_in_the_foreground() {
     let (mut screen, program) = terminal();
-    // With this flag output from the background stops a process, too.
+    // With this flag, output from the background stops a process, too.
     let mut flags = attributes(&program);
     flags.c_lflag |= libc::TOSTOP;
     // SAFETY: the pointer is to a live value that tcgetattr has filled.
     assert_eq!(unsafe { libc::tcsetattr(program.as_raw_fd(), libc::TCSANOW, &flags) }, 0);
     let mut leader = play("leads", program.as_fd());
-    // SAFETY: both calls are ones that may be made between fork and exec; descriptor 0 is the terminal by then.
+    // SAFETY: both calls are allowed between fork and exec, and descriptor 0 is the terminal by then.
     unsafe {
         leader.pre_exec(|| match libc::setsid() >= 0 && libc::ioctl(0, libc::TIOCSCTTY, 0) == 0 {
             true => Ok(()),
@@ -205,7 +205,7 @@ fn a_process_in_the_background_of_its_terminal_is_not_stopped_and_reads_on_in_th
         }
         shown(&mut screen, &format!("{engine}: input ended: EIO; the loop goes on"));
     }
-    // What was typed was lost by nobody, and comes when the leader has put the program in the foreground.
+    // No typed input is lost. It arrives once the leader has put the program in the foreground.
     shown(&mut screen, "read in the foreground");
     assert_eq!(ended(leader).code(), Some(0));
 }
@@ -213,7 +213,7 @@ fn a_process_in_the_background_of_its_terminal_is_not_stopped_and_reads_on_in_th
 #[test]
 #[ignore = "run by the other tests, as a process of its own"]
 fn plays_a_part() {
-    // Among the slow tests nobody gives it one.
+    // As one of the ignored tests it runs without a part.
     let Ok(part) = std::env::var(PART_VARIABLE) else { return eprintln!("no part to play") };
     match &*part {
         "exits" => {
@@ -236,14 +236,14 @@ fn plays_a_part() {
             std::process::exit(0)
         }
         "leads" => {
-            // The harness of this binary writes to its standard output in its own way, which would stop it.
+            // The harness of this binary writes to standard output itself, and that would stop the process.
             let mut child = play("reads in the background", io::stdin().as_fd());
             let mut child = child.stdout(Stdio::piped()).process_group(0).spawn().expect("it starts");
             assert!(terminal::is_foreground(io::stdin()).expect("it is our terminal"));
             let lines = io::BufReader::new(child.stdout.take().expect("it is piped")).lines();
             lines.map_while(Result::ok).find(|line| line.ends_with(REFUSED)).expect("it says so");
             let group = libc::pid_t::try_from(child.id()).expect("a process");
-            // SAFETY: takes no pointer.
+            // SAFETY: the call takes no pointer.
             assert_eq!(unsafe { libc::tcsetpgrp(0, group) }, 0);
             std::process::exit(ended(child).code().unwrap_or(1))
         }
@@ -261,7 +261,7 @@ fn raw_until_a_key() -> Raw {
 fn read_in_the_background() -> ! {
     let is_foreground = || terminal::is_foreground(io::stdin()).expect("it is our terminal");
     assert!(!is_foreground(), "the leader's group is");
-    // What each of them is refused is still there for the next.
+    // Input that one engine is refused remains for the next.
     for name in Candidates::default().names() {
         let mut typist = Typist::new(name);
         typist.say(&format!("{name} is in the background"));
@@ -288,7 +288,7 @@ fn read_in_the_background() -> ! {
     std::process::exit(0)
 }
 
-/// A runtime with the terminal: what it reads, and what it shows.
+/// A runtime with the terminal's input and output.
 struct Typist {
     runtime: Runtime,
     probe: ServiceId<Probe<Bytes>>,
@@ -322,5 +322,5 @@ impl Typist {
     }
 }
 
-/// What the program in the background says to its leader.
+/// The message of the program in the background to its leader.
 const REFUSED: &str = "the terminal was refused";

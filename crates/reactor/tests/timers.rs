@@ -24,7 +24,7 @@ fn messages(runtime: &Runtime, service: ServiceId<Probe>) -> Vec<u64> {
 #[test]
 fn a_timer_of_zero_fires_once_in_the_next_turn() {
     for_each_engine(|engine| {
-        // One that sets the next: each in a turn of its own.
+        // Each timer sets the next one, so each fires in its own turn.
         let probe = Probe::<Bytes>::quiet().messages(|cx, n| {
             if n < 3 {
                 cx.after(Duration::ZERO, n + 1);

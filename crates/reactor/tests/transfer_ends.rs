@@ -1,4 +1,4 @@
-//! What becomes of a file on its way to a stream when the stream, its peer, the transfer or the runtime is to end.
+//! The end of a transfer when its stream, the peer, the transfer itself or the runtime is about to end.
 #![cfg(unix)]
 
 mod common;
@@ -32,14 +32,14 @@ fn a_peer_that_goes_ends_the_transfer_once() {
         let mut stage = Stage::new(engine, &path, false);
         let mut peer = stage.connect();
         stage.read(&mut peer, 1 << 20);
-        // With bytes unread a close is a reset.
+        // Closing a socket with unread bytes resets the connection.
         drop(peer);
         stage.until(|sender| sender.ended.len() == 1 && sender.closed.len() == 1);
         assert!(matches!(stage.sender().ended[..], [(Closed::Aborted, _)]), "{:?}", stage.sender().ended);
     });
 }
 
-/// Reads to the end in a thread, so that the runtime can be run.
+/// Reads to the end on another thread, so that this one can run the runtime.
 fn reading(mut peer: TcpStream) -> thread::JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut all = Vec::new();
@@ -54,7 +54,7 @@ fn reading(mut peer: TcpStream) -> thread::JoinHandle<Vec<u8>> {
 fn a_stop_lets_a_transfer_finish() {
     for_each_engine(|engine| {
         let dir = Scratch::new();
-        // More than the kernel holds for a peer that reads nothing yet.
+        // More than the kernel buffers for a peer that does not read yet.
         let content = vec![0; 20_000_000];
         let mut stage = Stage::new(engine, &dir.file("file", &content), false);
         let peer = stage.connect();
@@ -131,7 +131,7 @@ fn a_stream_that_is_closed_or_finished_meanwhile_ends_behind_the_file() {
     });
 }
 
-/// A stage whose peer takes nothing, with a stream that stalls soon.
+/// Makes a stage whose peer reads nothing, with a stream that stalls soon.
 fn stalling(engine: common::Engine, dir: &Scratch, after: Duration) -> Stage {
     let path = dir.file("sparse", b"");
     let sparse = fs::OpenOptions::new().write(true).open(&path).expect("it is there");
@@ -166,7 +166,7 @@ fn a_transfer_that_was_aborted_while_it_waited_leaves_no_deadline_behind() {
         let mut peer = stage.connect();
         stage.until(|sender| !sender.transfers.is_empty());
         let sender = stage.sender;
-        // Until the kernel takes no more, so that it waits.
+        // Wait until the kernel takes no more bytes, so that the transfer has to wait.
         let (mut before, mut same) = (0, 0);
         until(&mut stage.runtime, |runtime| {
             let sent =
@@ -180,7 +180,8 @@ fn a_transfer_that_was_aborted_while_it_waited_leaves_no_deadline_behind() {
             cx.abort(sender.transfers[0]);
         });
         stage.until(|sender| sender.ended.len() == 1);
-        // Nothing waits here any more. Only what nobody may write past is queued, and then the peer has to take it.
+        // Nothing waits here any more. Only bytes that must leave before all others are still queued, and
+        // then the peer has to take them.
         let is_queued = engine.0 == "io_uring";
         let end = Instant::now() + 10 * common::SHORT;
         let mut buffer = vec![0; 1 << 16];
@@ -210,7 +211,7 @@ fn a_peer_that_goes_ends_a_closing_stream_and_its_transfer() {
         stage.read(&mut peer, 1 << 20);
         let sender = stage.sender;
         stage.runtime.with(sender, |sender, cx| cx.close(sender.streams[0]));
-        // With bytes unread a close is a reset.
+        // Closing a socket with unread bytes resets the connection.
         drop(peer);
         stage.until(|sender| sender.ended.len() == 1 && sender.closed.len() == 1);
         assert!(matches!(stage.sender().ended[..], [(Closed::Aborted, _)]), "{:?}", stage.sender().ended);

@@ -1,4 +1,5 @@
-//! A stream that leaves its runtime, or loses its transfer, while a thread moves a part of a file to its socket.
+//! A stream that leaves its runtime, or loses its transfer, while a thread moves a part of a file to its
+//! socket.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -21,7 +22,7 @@ fn content() -> &'static [u8] {
     CONTENT.get_or_init(|| (0..LEN).map(|at| (at / 7 % 251) as u8).collect())
 }
 
-/// A stage whose only thread for files is held up, with a part of a file behind what holds it up.
+/// Makes a stage whose only thread for files is held up, with a part of a file queued behind.
 fn with_a_part_out(
     engine: common::Engine,
     dir: &Scratch,
@@ -58,7 +59,7 @@ fn a_released_stream_is_given_back_when_nobody_writes_to_it_any_more() {
         let sent = transfer.sent();
         assert!(matches!(stage.sender().ended[..], [(Closed::Released, _)]), "{:?}", stage.sender().ended);
         assert!(sent > 0 && transfer.rest() == (sent..LEN as u64), "{sent}");
-        // The next owner has something to say, and then goes on with the file.
+        // The next owner sends something else first, and then goes on with the file.
         let stream = streams.into_iter().next().expect("it was given back");
         stage.with(|sender, cx| {
             let id = cx.add(stream).expect("room");
@@ -114,7 +115,7 @@ fn a_part_that_hangs_ends_the_stream_by_a_reset() {
         stage.until(|sender| sender.closed.len() == 1 && sender.ended.len() == 1);
         let closed = &stage.sender().closed;
         assert!(matches!(closed[..], [Closed::TimedOut(Phase::File)]), "{closed:?}");
-        // Whatever the thread does from now on, nothing comes.
+        // The thread may do anything from now on, but the peer gets nothing.
         drop(held);
         common::settle(&mut stage.runtime);
         peer.set_nonblocking(false).expect("it is a socket");

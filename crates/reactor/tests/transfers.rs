@@ -1,4 +1,4 @@
-//! Files on their way to streams: whole, no faster than they are taken, and ended when the file is.
+//! File transfers to streams: complete, no faster than the peer reads, and over at the end of the file.
 #![cfg(unix)]
 
 mod common;
@@ -33,7 +33,7 @@ fn a_file_leaves_whole_between_what_was_sent_before_and_after_it() {
             let mut stage = Stage::new(engine, &dir.file("file", &content), false);
             let mut peer = stage.connect();
             assert!(stage.read(&mut peer, usize::MAX) == whole(&content), "{len} bytes");
-            // It has its say, too: a graceful close waits for it.
+            // A graceful close waits for the transfer, too.
             drop(peer);
             stage.until(|sender| sender.closed.len() == 1);
             assert!(matches!(stage.sender().ended[..], [(Closed::Done, sent)] if sent == len as u64));
@@ -64,7 +64,7 @@ fn a_file_is_read_no_faster_than_the_peer_takes_it() {
         let mut stage = Stage::new(engine, &path, false);
         let mut peer = stage.connect();
         stage.until(|sender| !sender.transfers.is_empty());
-        // Until the kernel takes no more.
+        // Wait until the kernel takes no more bytes.
         let mut before = u64::MAX;
         loop {
             common::settle(&mut stage.runtime);
@@ -101,7 +101,7 @@ fn transfers_keep_within_the_limits_of_files_and_wait_for_each_other() {
         for peer in &mut peers {
             assert!(stage.read(peer, usize::MAX) == whole(&content));
         }
-        // Where nothing is allowed it is told so, and nobody waits for ever.
+        // If a limit allows nothing, the transfer fails, and does not wait for ever.
         for (operations, bytes) in [(0, 1_000), (1, 0)] {
             let mut stage = Stage::with_limits(engine, &path, false, |limits| {
                 (limits.file_operations, limits.file_bytes) = (operations, bytes);
@@ -134,7 +134,7 @@ fn a_file_that_is_cut_off_while_it_is_served_ends_that_answer_only() {
             "{:?}",
             stage.sender().ended
         );
-        // The loop lives, and serves what the file is now as far as it was promised.
+        // The loop lives on, and serves the shorter file as far as it was announced.
         let sender = stage.sender;
         stage.runtime.with(sender, |sender, _| sender.len = 1 << 20);
         let mut peer = stage.connect();
@@ -152,7 +152,7 @@ fn a_peer_that_ends_its_side_still_gets_the_whole_file() {
             let mut peer = stage.connect();
             peer.shutdown(Shutdown::Write).expect("it is up");
             let got = stage.read(&mut peer, usize::MAX);
-            // Without `half_open` the stream closes when the transfer is over, and takes no tail.
+            // Without `half_open` the stream closes when the transfer is over, and does not send a tail.
             let wanted = if half_open { whole(&content) } else { [b"head", &content[..]].concat() };
             assert!(got == wanted, "{half_open}: {} of {}", got.len(), wanted.len());
             stage.until(|sender| sender.closed.len() == 1);
@@ -177,7 +177,7 @@ fn a_stream_has_one_transfer_and_only_its_own_service_begins_it() {
             second
         });
         assert_eq!(is_refused, Some(true));
-        // The stream is free again when the transfer has ended, and no thread moves a part of it any more.
+        // The stream is free again once the transfer has ended and no thread moves a part of it.
         stage.until(|sender| sender.ended.len() == 1);
         let is_free = stage.runtime.with(sender, |sender, cx| {
             let id =

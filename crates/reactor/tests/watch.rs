@@ -1,4 +1,4 @@
-//! Directory watch: on each engine, what is done to real directories is told, in order, and within limits.
+//! Directory watch on each engine: it reports changes of real directories, in order and within limits.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -17,7 +17,7 @@ use reactor::{
 };
 use scratch::Scratch;
 
-/// Notes each change as a line, and how many came at once.
+/// Records each change as a line, and the size of each batch.
 #[derive(Default)]
 struct Noting {
     told: Vec<String>,
@@ -55,7 +55,7 @@ fn line(change: Change<'_>) -> String {
     }
 }
 
-/// A runtime with a watch in it.
+/// A runtime with a watch.
 struct Rig {
     runtime: Runtime,
     service: ServiceId<Noting>,
@@ -85,7 +85,7 @@ impl Rig {
         &self.runtime.service(self.service).expect("it lives").told
     }
 
-    /// Waits for so many changes, looks that no more come, and takes them.
+    /// Waits for this many changes, checks that no more come, and takes them.
     fn take(&mut self, count: usize) -> Vec<String> {
         let service = self.service;
         until(&mut self.runtime, |runtime| runtime.service(service).expect("it lives").told.len() >= count);
@@ -173,7 +173,7 @@ fn the_watched_directory_itself_may_move_and_its_end_is_the_last_word() {
         let id = rig.watch(&folder.path("inner"));
         fs::rename(folder.path("inner"), folder.path("other")).expect("it is ours");
         File::create(folder.path("other/file")).expect("it is ours");
-        // The file is closed at once.
+        // The file is closed at once, hence the event for the write.
         assert_eq!(rig.take(3), ["relocated", "created file", "written file"]);
         assert_eq!(rig.change(|watch| watch.path(id).map(PathBuf::from)), Some(folder.path("inner")));
         fs::remove_dir_all(folder.path("other")).expect("it is ours");
@@ -283,11 +283,11 @@ fn a_file_that_is_watched_already_is_taken_at_the_limit_too_by_whatever_path() {
         let error = rig.change(|watch| watch.add(folder.path("3"))).expect_err("two is the limit");
         assert!(matches!(error, Error::Full { what: "watches", limit: 2 }), "{error}");
         assert_eq!(rig.watch(&folder.path("1")), one, "at the limit");
-        // By another path, and for something else than before.
+        // By another path, and with other interests than before.
         let writes = WatchFor { written: true, ..WatchFor::NOTHING };
         let again = rig.change(|watch| watch.add_for(folder.path("2/../1"), writes));
         assert_eq!((again.expect("it is known"), rig.change(|watch| watch.len())), (one, 2));
-        // What was refused is not watched, and what was taken is, for the last wish.
+        // The refused directory is not watched. The accepted one is, with the last interests.
         fs::write(folder.path("3/file"), "x").expect("it is ours");
         fs::write(folder.path("1/file"), "x").expect("it is ours");
         assert_eq!(rig.take(1), ["written file"]);
@@ -298,7 +298,7 @@ fn a_file_that_is_watched_already_is_taken_at_the_limit_too_by_whatever_path() {
 #[test]
 fn a_batch_holds_so_many_changes_and_what_is_more_comes_in_the_next_turn() {
     for_each_engine(|engine| {
-        // A record with a short name takes 32 bytes: ten of them.
+        // A record with a short name takes 32 bytes, so ten of them fit.
         let limits = WatchLimits { batch_bytes: 320, ..WatchLimits::DEFAULT };
         for (count, batches) in [(9, vec![9]), (10, vec![10]), (11, vec![10, 1])] {
             let (folder, mut rig) = (Scratch::new(), Rig::new(engine, limits));

@@ -1,4 +1,5 @@
-//! What the tests of the runtime's behaviour share: every engine, a service that notes what it sees, peers of std.
+//! Shared by the tests of the runtime's behaviour: every engine, a service that records events, and plain
+//! sockets as peers.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::{
@@ -17,12 +18,12 @@ use std::os::fd::OwnedFd as Owned;
 #[cfg(windows)]
 use std::os::windows::io::OwnedSocket as Owned;
 
-/// A short time: what is expected takes less, or is a timer of the test.
+/// A short time. Expected events take less, and the tests' timers take this long.
 pub const SHORT: Duration = Duration::from_millis(20);
-/// After so long the expected has not come.
+/// The limit for an expected event.
 pub const LONG: Duration = Duration::from_secs(20);
 
-/// An engine by its name, to make runtimes of.
+/// An engine, by its name. Makes runtimes.
 #[derive(Clone, Copy, Debug)]
 pub struct Engine(pub &'static str);
 
@@ -38,7 +39,7 @@ impl Engine {
         Runtime::with_options(options).expect("the engine opens")
     }
 
-    /// A runtime whose streams may hold so many bytes, beside what the engine holds for itself.
+    /// Makes a runtime whose streams may hold this many bytes, in addition to the engine's own memory.
     pub fn with_stream_bytes(self, bytes: usize) -> Runtime {
         let engine = Candidates::default().open(Some(self.0)).expect("the engine opens");
         self.with(|limits| limits.bytes = bytes + engine.memory())
@@ -63,14 +64,14 @@ pub fn until(runtime: &mut Runtime, mut done: impl FnMut(&mut Runtime) -> bool) 
     }
 }
 
-/// Makes turns for as long as one after the other has something to do at once.
+/// Makes so many turns that the runtime has nothing left to do.
 pub fn settle(runtime: &mut Runtime) {
     for _ in 0..64 {
         runtime.turn(Some(Duration::from_millis(1))).expect("the engine is whole");
     }
 }
 
-/// What a [`Probe`] saw of a stream.
+/// An event of a stream, as a [`Probe`] records it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     Open,
@@ -93,10 +94,10 @@ impl Seen {
 pub type Act<C, L> = Box<dyn FnMut(&mut Context<Probe<C, L>>, Id<Stream<C, L>>, &Seen) -> Result>;
 pub type OnMessage<C, L> = Box<dyn FnMut(&mut Context<Probe<C, L>>, u64) -> Result>;
 
-/// A stream that has closed, as its service got it.
+/// A closed stream, as its service got it.
 pub type Gone<C, L> = (Id<Stream<C, L>>, Stream<C, L>, Closed);
 
-/// A service that notes everything, and then does what the test says.
+/// A service that records all events, and then runs the test's code.
 pub struct Probe<C: Codec = Bytes, L: Layer = ()> {
     pub seen: Vec<(Id<Stream<C, L>>, Seen)>,
     pub closed: Vec<Gone<C, L>>,
@@ -110,7 +111,7 @@ impl<C: Codec, L: Layer> Probe<C, L>
 where
     for<'a> C::In<'a>: AsRef<[u8]>,
 {
-    /// Notes, and does nothing else.
+    /// Makes one that only records.
     pub fn quiet() -> Self {
         Probe::new(|_, _, _| Ok(()))
     }
@@ -136,12 +137,12 @@ where
         self
     }
 
-    /// What was seen of all streams.
+    /// Returns the events of all streams.
     pub fn all(&self) -> Vec<Seen> {
         self.seen.iter().map(|(_, seen)| seen.clone()).collect()
     }
 
-    /// All bytes that came of one stream.
+    /// Returns all bytes that arrived on one stream.
     pub fn bytes(&self, id: Id<Stream<C, L>>) -> Vec<u8> {
         let got = self.seen.iter().filter(|(of, _)| *of == id);
         got.filter_map(|(_, seen)| if let Seen::Got(bytes) = seen { Some(&bytes[..]) } else { None })
@@ -201,7 +202,7 @@ where
     }
 }
 
-/// A runtime with one probe, and one stream of it whose other end is a std socket.
+/// A runtime with one probe, and one stream of it whose other end is a socket of the standard library.
 pub struct World<C: Codec = Bytes, L: Layer = ()> {
     pub runtime: Runtime,
     pub service: ServiceId<Probe<C, L>>,
@@ -264,7 +265,7 @@ where
         &self.probe().closed[0].2
     }
 
-    /// Reads what the runtime sends, driving it, until there are so many bytes or the end.
+    /// Reads the runtime's output while driving it, until this many bytes have come, or the end.
     #[track_caller]
     pub fn read(&mut self, count: usize) -> Vec<u8> {
         let World { runtime, peer, .. } = self;
@@ -286,7 +287,7 @@ where
     runtime.with(service, |_, cx| cx.add(stream).map_err(|e| e.error).expect("room")).expect("it lives")
 }
 
-/// Reads from a peer while the runtime runs, until there are so many bytes, the end, or a reset.
+/// Reads from a peer while driving the runtime, until this many bytes have come, the end, or a reset.
 #[track_caller]
 pub fn read(runtime: &mut Runtime, peer: &mut TcpStream, count: usize) -> Vec<u8> {
     peer.set_nonblocking(true).expect("a socket");
@@ -310,8 +311,8 @@ pub fn read(runtime: &mut Runtime, peer: &mut TcpStream, count: usize) -> Vec<u8
     all
 }
 
-/// Has the system acknowledge at once what was read: it may wait for 40 ms, and so would a sender whose buffer is
-/// small.
+/// Makes the kernel acknowledge received bytes at once. Otherwise it may wait for 40 ms, and so would a
+/// sender with a small buffer.
 pub fn acknowledge(peer: &TcpStream) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     socket2::SockRef::from(peer).set_tcp_quickack(true).expect("TCP");
@@ -319,7 +320,7 @@ pub fn acknowledge(peer: &TcpStream) {
     let _ = peer;
 }
 
-/// Writes to a peer's socket while the runtime runs.
+/// Writes to a peer's socket while driving the runtime.
 #[track_caller]
 pub fn write(runtime: &mut Runtime, peer: &mut TcpStream, mut bytes: &[u8]) {
     peer.set_nonblocking(true).expect("a socket");
@@ -335,19 +336,19 @@ pub fn write(runtime: &mut Runtime, peer: &mut TcpStream, mut bytes: &[u8]) {
     });
 }
 
-/// Whether the end has come to a peer, after all bytes were read.
+/// Returns whether a peer has seen the end, after it has read all bytes.
 pub fn is_ended(peer: &mut TcpStream) -> bool {
     peer.set_nonblocking(true).expect("a socket");
     matches!(peer.read(&mut [0; 16]), Ok(0))
 }
 
-/// Whether the peer sees a reset, and nothing before it.
+/// Returns whether the peer sees a reset, and nothing before it.
 pub fn is_reset(peer: &mut TcpStream) -> bool {
     peer.set_nonblocking(true).expect("a socket");
     peer.read(&mut [0; 16]).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
 }
 
-/// Two connected TCP sockets.
+/// Returns two connected TCP sockets.
 pub fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let one = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
@@ -387,12 +388,12 @@ where
         .expect("the service lives")
 }
 
-/// Options under which a graceful close does not wait long for a peer that never ends.
+/// Returns options with a short limit for a graceful close, for peers that never end their side.
 pub fn quick_close() -> StreamOptions {
     StreamOptions { close: 2 * SHORT, ..StreamOptions::DEFAULT }
 }
 
-/// Bytes that tell where they belong.
+/// Returns bytes that reveal a wrong position.
 pub fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ (at >> 16)) as u8).collect()
 }

@@ -1,4 +1,4 @@
-//! Operations on files at random, asked of an engine, whose answers are compared with what the files should be.
+//! Random file operations on an engine. Compares the answers with the expected contents of the files.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use crate::{Chance, byte, scratch::Scratch};
 
 type Result = std::result::Result<Answer, Error>;
 
-/// Some files, each with at most one operation out.
+/// Some files, each with at most one operation in flight.
 pub(crate) struct Disk {
     dir: Scratch,
     pages: Vec<Page>,
@@ -29,18 +29,18 @@ pub(crate) struct Disk {
     pub(crate) done: BTreeMap<&'static str, u64>,
 }
 
-/// One file: what it should be.
+/// The expected state of one file.
 #[derive(Default)]
 struct Page {
     name: String,
-    /// `None`: there is no such file.
+    /// `None` if the file does not exist.
     content: Option<Vec<u8>>,
     handle: Option<File>,
     out: Option<Out>,
     writes: usize,
 }
 
-/// An operation that is out, with what its answer depends on.
+/// An operation in flight, with the values on which its answer depends.
 enum Out {
     Open { prefetch: usize },
     Read { at: usize, len: usize },
@@ -61,7 +61,7 @@ impl Disk {
         Disk { dir: Scratch::new(), pages, tell, answers, asked: 0, answered: 0, done: BTreeMap::new() }
     }
 
-    /// Asks for one operation on one of the files, if none is out for it.
+    /// Submits an operation on a random file, unless that file has one in flight.
     pub(crate) fn step(&mut self, engine: &mut IoUring, chance: &mut Chance) {
         let at = chance.below(PAGES);
         let page = &mut self.pages[at];
@@ -118,7 +118,7 @@ impl Disk {
         assert!(engine.run_file(job).is_none(), "this kernel knows all of these");
     }
 
-    /// Compares what was answered meanwhile.
+    /// Compares the answers that have arrived.
     pub(crate) fn look(&mut self) {
         while let Ok((at, result)) = self.answers.try_recv() {
             self.answered += 1;
@@ -126,12 +126,12 @@ impl Disk {
         }
     }
 
-    /// Whether nothing is out.
+    /// Returns whether no operation is in flight.
     pub(crate) fn is_idle(&self) -> bool {
         self.asked == self.answered
     }
 
-    /// Lets all files go that are open, and sees that each is as it should be. Nothing is out.
+    /// Closes all open files, and checks the contents of each. No operation may be in flight.
     pub(crate) fn settled(&mut self) {
         for page in &mut self.pages {
             page.handle = None;
@@ -139,7 +139,7 @@ impl Disk {
         }
     }
 
-    /// After the engine has gone: each operation was answered once, with whatever.
+    /// Checks, after the engine has gone, that each operation got exactly one answer, of any kind.
     pub(crate) fn end(self) {
         let Disk { tell, answers, asked, answered, .. } = self;
         drop(tell);

@@ -13,7 +13,7 @@ use reactor::{
     engine::{Calls, Engine, Event, Outgoing, PollCall, Ready, Role, Sent, Transport},
 };
 
-/// An event whose bytes were copied, so that the buffer could go back.
+/// An event with a copy of its bytes, so that the engine gets its buffer back.
 #[derive(Debug)]
 pub(crate) enum Seen {
     Ready(Ready),
@@ -50,7 +50,7 @@ impl Driver {
         key
     }
 
-    /// A stream of the engine and the blocking other end.
+    /// Adds a stream to the engine, and returns its key and the blocking other end.
     pub(crate) fn unix(&mut self) -> (Key, UnixStream) {
         let (ours, theirs) = unix_pair();
         (self.attach(ours, Role::Stream), theirs)
@@ -78,13 +78,13 @@ impl Driver {
             Event::Broken(error) => Seen::Broken(error),
             Event::Sent(sent) => Seen::Sent(sent),
             Event::Detached(transport) => Seen::Detached(transport),
-            // Rows of the conformance suite are about these.
+            // The conformance suite tests these events.
             other @ (Event::Datagrams(_) | Event::Undelivered(..) | Event::Room) => panic!("told {other:?}"),
         };
         Some((key, seen))
     }
 
-    /// Turns until `on` says that it has seen enough; the rest of that turn stays in the engine.
+    /// Makes turns until `on` has seen enough. Later events of that turn stay in the engine.
     pub(crate) fn until(&mut self, mut on: impl FnMut(&mut Driver, Key, Seen) -> bool) {
         let began = Instant::now();
         loop {
@@ -98,13 +98,13 @@ impl Driver {
         }
     }
 
-    /// All that is there now: what one wait that does not block brings.
+    /// Returns the events of one wait that does not block.
     pub(crate) fn now(&mut self) -> Vec<(Key, Seen)> {
         self.engine.wait(Some(Duration::ZERO)).expect("the engine is whole");
         std::iter::from_fn(|| self.next()).collect()
     }
 
-    /// Asserts that nothing is told, and that the engine sleeps instead of spinning.
+    /// Asserts that the engine reports nothing, and sleeps instead of spinning.
     pub(crate) fn assert_idle(&mut self) {
         let (began, mut waits) = (Instant::now(), 0);
         while began.elapsed() < IDLE {
@@ -124,7 +124,7 @@ pub(crate) fn unix_pair() -> (Transport, UnixStream) {
     (Transport::new(ours), theirs)
 }
 
-/// Two connected TCP sockets, both blocking.
+/// Returns two connected TCP sockets, both blocking.
 pub(crate) fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let theirs = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
@@ -137,7 +137,7 @@ pub(crate) fn queue(bytes: &[u8]) -> Box<Outgoing> {
     Box::new(queue)
 }
 
-/// Bytes that differ from their neighbours at every distance that a mistake is likely to have.
+/// Returns bytes that differ from their neighbours at every distance that a mistake is likely to have.
 pub(crate) fn pattern(bytes: usize) -> Vec<u8> {
     (0..bytes as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
@@ -176,8 +176,8 @@ pub(crate) fn polling_tight() -> Driver {
     Driver::new(Box::new(Calls::new(poll).with_buffer(64)), 64)
 }
 
-/// Runs each test with each engine, in its usual and in a tight size; what `$before` returns is held
-/// while a test runs.
+/// Runs each test with each engine, in its usual and in a tight size. Holds the value of `$before` while a
+/// test runs.
 #[macro_export]
 macro_rules! for_each_engine {
     (before: $before:ident; $($test:ident),* $(,)?) => {
@@ -206,14 +206,14 @@ macro_rules! for_each_engine {
     };
 }
 
-/// What tests that need not be alone hold.
+/// The guard of tests that need not run alone.
 pub(crate) struct Nothing;
 
 pub(crate) fn nothing() -> Nothing {
     Nothing
 }
 
-/// How long a wait may take before the test has failed.
+/// The longest wait before the test fails.
 const GUARD: Duration = Duration::from_secs(20);
-/// How long an engine is watched for idleness.
+/// How long the test watches an engine for idleness.
 const IDLE: Duration = Duration::from_millis(20);

@@ -1,4 +1,4 @@
-//! Programs that are not of this project. A test that needs one is skipped by name where the program is missing.
+//! Programs from outside this project. If one is missing, the tests that need it are skipped, and say so.
 #![allow(unreachable_pub, reason = "each test binary uses its part")]
 
 use std::{
@@ -8,10 +8,11 @@ use std::{
     thread,
 };
 
-/// Returns how to run a program. `None`, after a line that names the test and the reason, where it is not installed.
+/// Returns a command for a program. If it is not installed, prints a line with the test's name and the
+/// reason, and returns `None`.
 ///
-/// # Panics
-/// Where it is not installed and `TESTS_SKIP_NOTHING` is set: a machine on which all tests are to run lacks it.
+/// # Panics If it is not installed and `TESTS_SKIP_NOTHING` is set, because then this machine is meant to
+/// run all tests.
 pub fn command(program: &str) -> Option<Command> {
     let path = env::var_os("PATH").unwrap_or_default();
     if env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
@@ -19,8 +20,8 @@ pub fn command(program: &str) -> Option<Command> {
     }
     assert!(env::var_os("TESTS_SKIP_NOTHING").is_none(), "{program} is not installed");
     let test = thread::current().name().unwrap_or_default().to_owned();
-    // Not `eprintln!`, which the tests' runner keeps to itself when a test passes. In one write, so that no other
-    // test's line comes between.
+    // `eprintln!` would not do, because the test harness hides its output when a test passes. One write, so
+    // that no line of another test comes between.
     let line = format!("SKIPPED: {test}: {program} is not installed\n");
     let _ = io::stderr().write_all(line.as_bytes());
     None

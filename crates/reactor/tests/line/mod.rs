@@ -1,4 +1,4 @@
-//! Pseudo-terminals for tests: a side in the test's hand, and the name of the other.
+//! Pseudo-terminals for tests: the test holds one side, and the other has a name.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::{
@@ -13,17 +13,17 @@ use rustix::{
     termios::{OptionalActions, tcgetattr, tcsetattr},
 };
 
-/// The near side, non-blocking, and the device of the far one, raw.
+/// Returns the near side, non-blocking, and the device of the far one, in raw mode.
 pub fn pair() -> (File, PathBuf) {
     let (near, far) = cooked_pair();
-    // Settings of the near side are those of the far one.
+    // Both sides share their settings.
     let mut settings = tcgetattr(&near).expect("a terminal");
     settings.make_raw();
     tcsetattr(&near, OptionalActions::Now, &settings).expect("a terminal");
     (near, far)
 }
 
-/// The same, with the far side as a terminal is at first: it echoes, and edits lines.
+/// Returns the same, with the far side in a terminal's initial state: it echoes, and edits lines.
 pub fn cooked_pair() -> (File, PathBuf) {
     let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("one is free");
     grantpt(&near).expect("it is ours");
@@ -33,7 +33,7 @@ pub fn cooked_pair() -> (File, PathBuf) {
     (near.into(), PathBuf::from(std::ffi::OsString::from_vec(far)))
 }
 
-/// The far side, non-blocking.
+/// Opens the far side, non-blocking.
 pub fn open(device: &PathBuf) -> OwnedFd {
     use std::os::unix::fs::OpenOptionsExt as _;
     let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits() as i32;
@@ -41,7 +41,7 @@ pub fn open(device: &PathBuf) -> OwnedFd {
     file.expect("the device is there").into()
 }
 
-/// What is there to be read.
+/// Returns the available bytes.
 pub fn taken(mut from: &File) -> Vec<u8> {
     let (mut bytes, mut part) = (Vec::new(), [0; 4096]);
     loop {

@@ -1,4 +1,4 @@
-//! An example as a process: its lines are waited for, and never for ever.
+//! An example as a process. The tests wait for its lines, with a limit.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::{
@@ -11,14 +11,14 @@ use std::{
 
 use crate::programs::PATIENCE;
 
-/// A running example, killed and reaped when it is dropped.
+/// A running example. Killed and reaped on drop.
 pub struct Program {
     child: Child,
     output: Option<Lines>,
     complaints: Option<Lines>,
 }
 
-/// A thread that reads lines, since a pipe's read knows no timeout.
+/// A thread that reads lines, because a read from a pipe has no timeout.
 struct Lines {
     lines: Receiver<String>,
     thread: JoinHandle<()>,
@@ -29,7 +29,7 @@ impl Lines {
         let (sender, lines) = sync_channel(1024);
         let thread = thread::spawn(move || {
             for line in BufReader::new(from).lines() {
-                // The test wants no more.
+                // The test needs no more lines.
                 let Ok(()) = sender.send(line.expect("text")) else { return };
             }
         });
@@ -43,12 +43,12 @@ impl Lines {
 }
 
 impl Program {
-    /// Starts it with both outputs in the test's hand.
+    /// Starts it with both outputs connected to the test.
     pub fn start(command: Command) -> Program {
         Program::with_output(command, Stdio::piped())
     }
 
-    /// The same, with its standard output elsewhere.
+    /// Starts it with its standard output elsewhere.
     pub fn with_output(mut command: Command, output: impl Into<Stdio>) -> Program {
         let mut child = command.stdout(output).stderr(Stdio::piped()).spawn().expect("the example starts");
         let output = child.stdout.take().map(Lines::of);
@@ -56,29 +56,29 @@ impl Program {
         Program { child, output, complaints }
     }
 
-    /// The next line of its standard output.
+    /// Returns the next line of its standard output.
     #[track_caller]
     pub fn line(&mut self) -> String {
         self.output.as_ref().expect("it is read").next()
     }
 
-    /// The next line of its standard error.
+    /// Returns the next line of its standard error.
     #[track_caller]
     pub fn complaint(&mut self) -> String {
         self.complaints.as_ref().expect("it is read").next()
     }
 
-    /// Its process.
+    /// Returns its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits for its end.
+    /// Waits for it to exit.
     pub fn wait(&mut self) -> ExitStatus {
         self.wait_while(|| ())
     }
 
-    /// The same, and does something again and again meanwhile.
+    /// Waits for it to exit, and performs an action repeatedly meanwhile.
     pub fn wait_while(&mut self, mut act: impl FnMut()) -> ExitStatus {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -94,7 +94,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Both fail only if it is gone already, which the test has noticed by other means.
+        // Both calls fail only if the process has already exited, which the test has noticed in other ways.
         let _ = self.child.kill();
         let _ = self.child.wait();
         for Lines { lines, thread } in [self.output.take(), self.complaints.take()].into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! The example programs, as the tests run them: each a process of its own.
+//! The example programs, each as its own process.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-/// How long a test waits for what should come at once, before it fails instead of hanging.
+/// How long a test waits for an expected event, before it fails instead of hanging.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn example(name: &str) -> Command {
@@ -28,13 +28,14 @@ pub fn output(name: &str, args: &[impl AsRef<OsStr>]) -> Output {
     example(name).args(args).stdin(Stdio::null()).output().expect("the example runs")
 }
 
-/// Bad input: exit code 2, and one line which names the program and what was wrong.
+/// Asserts that the example rejects bad input: exit code 2, and one line with the program's name and the
+/// reason.
 #[track_caller]
 pub fn assert_refused(name: &str, args: &[&str], says: &str) {
     assert_refused_raw(name, args, says);
 }
 
-/// The same, for arguments that may be no text.
+/// Asserts the same, for arguments that need not be text.
 #[track_caller]
 pub fn assert_refused_raw(name: &str, args: &[impl AsRef<OsStr> + Debug], says: &str) {
     let output = output(name, args);

@@ -1,4 +1,4 @@
-//! What tests of files and directories share: a directory that is removed again, and a file on which a write hangs.
+//! Shared by the tests of files and directories: a temporary directory, and a file on which a write hangs.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 
 use reactor::file::File;
 
-/// A directory of the test's own, removed with all that is in it.
+/// A directory for one test. Removed on drop, with its contents.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
@@ -24,7 +24,7 @@ impl Scratch {
         Scratch(path)
     }
 
-    /// The directory itself.
+    /// Returns the directory itself.
     pub fn dir(&self) -> &Path {
         &self.0
     }
@@ -40,7 +40,7 @@ impl Scratch {
         path
     }
 
-    /// Makes a file of so many zeros, which take no room.
+    /// Makes a file of this many zeros, which take no space on disk.
     pub fn sparse(&self, name: &str, len: u64) -> PathBuf {
         let path = self.path(name);
         let file = fs::File::create(&path).expect("it can be made");
@@ -48,7 +48,7 @@ impl Scratch {
         path
     }
 
-    /// The names of all files, sorted.
+    /// Returns the names of all files, sorted.
     pub fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.0).expect("it is there");
         let mut names: Vec<_> =
@@ -67,13 +67,13 @@ impl Drop for Scratch {
     }
 }
 
-/// A file on which an append hangs, as on a stalled mount, until this is dropped: then it fails.
+/// A file on which an append hangs, as on a stalled mount, until this is dropped. Then the append fails.
 pub struct Hung {
     pub file: File,
     _reader: PipeReader,
 }
 
-/// Makes one: a pipe that is full, and that nobody reads from.
+/// Makes one: a full pipe without an active reader.
 pub fn hang() -> Hung {
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
     rustix::io::ioctl_fionbio(&writer, true).expect("it does not block yet");

@@ -1,4 +1,4 @@
-//! A service that sends a file to whoever connects, and peers of std for it.
+//! A service that sends a file to each client, and plain sockets as its clients.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::{
@@ -19,7 +19,7 @@ use reactor::{
 
 use crate::common::{self, until};
 
-/// Sends a head, a file and a tail to whoever connects.
+/// Sends a head, a file and a tail to each client.
 pub struct Sender {
     pub file: File,
     pub len: u64,
@@ -27,7 +27,7 @@ pub struct Sender {
     pub transfers: Vec<Id<FileTransfer>>,
     pub ended: Vec<(Closed, u64)>,
     pub closed: Vec<Closed>,
-    /// The transfers that have ended, and the streams that were released.
+    /// The transfers that have ended, and the released streams.
     pub back: (Vec<FileTransfer>, Vec<Stream>),
     pub drained: usize,
     pub received: Vec<u8>,
@@ -35,7 +35,7 @@ pub struct Sender {
     pub half_open: bool,
     pub write_stall: Duration,
     pub close: Duration,
-    /// A transfer that ends is not the end of its stream.
+    /// The end of a transfer does not end its stream.
     pub keeps_open: bool,
 }
 
@@ -79,7 +79,7 @@ impl Handle<Stream> for Sender {
     }
 }
 
-/// A thread for files was held up, and goes on.
+/// Message: a thread for files was held up, and goes on.
 pub struct HeldUp;
 
 impl Receive<HeldUp> for Sender {
@@ -155,11 +155,11 @@ impl Stage {
         Stage { runtime, sender }
     }
 
-    /// Holds a thread for files up until the answer is dropped, and waits until it is.
+    /// Holds up a thread for files until the returned sender is dropped. Returns once the thread is held up.
     pub fn hold_up(&mut self) -> mpsc::Sender<()> {
         let (began, begins) = mpsc::channel();
         let (release, held) = mpsc::channel::<()>();
-        // No engine performs this one itself.
+        // No engine performs this operation itself.
         let operation = Operation::read_directory("/", 100_000);
         let then = move |_| {
             began.send(()).expect("the test waits");
@@ -196,7 +196,7 @@ impl Stage {
         peer
     }
 
-    /// Drives the loop, and reads what comes until the end.
+    /// Drives the loop, and reads from the peer until the end or the limit.
     pub fn read(&mut self, peer: &mut TcpStream, bytes_max: usize) -> Vec<u8> {
         let (mut all, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
         until(&mut self.runtime, |_| {

@@ -1,4 +1,4 @@
-//! An example as a process of its own: started, talked to, and reaped.
+//! An example server as its own process: starts it, connects to it, and reaps it.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::{
@@ -9,16 +9,16 @@ use std::{
 
 use crate::programs::{PATIENCE, example};
 
-/// A running server example, killed and reaped when it is dropped.
+/// A running server example. Killed and reaped on drop.
 pub struct Server {
     pub child: Child,
-    /// Where it says that it listens.
+    /// The address from its first line.
     pub address: String,
     _stdout: BufReader<ChildStdout>,
 }
 
 impl Server {
-    /// Starts it, and learns from its first line where it listens.
+    /// Starts it, and reads its address from its first line.
     pub fn start(name: &str, args: &[&str]) -> Server {
         let mut command = example(name);
         let mut child = command
@@ -34,7 +34,7 @@ impl Server {
         Server { child, address: address.to_owned(), _stdout: stdout }
     }
 
-    /// The port it got.
+    /// Returns its port.
     pub fn port(&self) -> u16 {
         self.address.parse::<SocketAddr>().expect("an IP address").port()
     }
@@ -45,7 +45,7 @@ impl Server {
         client
     }
 
-    /// The next line it says on stderr; waits for it.
+    /// Waits for the next line of its standard error, and returns it.
     pub fn complaint(&mut self) -> String {
         let mut line = String::new();
         BufReader::new(self.child.stderr.as_mut().expect("stderr is piped"))
@@ -57,7 +57,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only if it is gone already, which the test has noticed by other means.
+        // Both calls fail only if the process has already exited, which the test has noticed in other ways.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! The `echo` example under a tool that watches it, and a client that keeps connections in lockstep.
+//! The `echo` example under a tool that observes it, and a client that drives connections in lockstep.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::{
@@ -17,14 +17,15 @@ pub const CONNECTIONS: usize = 64;
 const MESSAGE: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The example under a tool; killed and reaped when it is dropped.
+/// The example under a tool. Killed and reaped on drop.
 pub struct Server {
     tool: Child,
     peers: Vec<TcpStream>,
 }
 
 impl Server {
-    /// `None`, and the reason on the error output, where the tool is not installed.
+    /// Starts the example. If the tool is not installed, prints the reason on standard error and returns
+    /// `None`.
     pub fn start(tool: &str, args: &[&str], engine: Option<&str>) -> Option<Server> {
         let mut command = foreign::command(tool)?;
         if let Some(engine) = engine {
@@ -43,12 +44,12 @@ impl Server {
             peer.set_read_timeout(Some(PATIENCE)).expect("a socket");
             server.peers.push(peer);
         }
-        // All are accepted when each has had an answer.
+        // Once each connection has had an answer, all are accepted.
         server.rounds(2, 1);
         Some(server)
     }
 
-    /// Rounds of `depth` messages on each connection.
+    /// Makes rounds of `depth` messages on each connection.
     pub fn rounds(&mut self, count: usize, depth: usize) {
         for round in 0..count {
             let message = vec![round as u8; MESSAGE * depth];
@@ -63,13 +64,13 @@ impl Server {
         }
     }
 
-    /// Sends a word that is found in a trace.
+    /// Sends a word that can be found in a trace.
     pub fn mark(&mut self, word: &str) {
         self.peers[0].write_all(word.as_bytes()).expect("there is room");
         self.peers[0].read_exact(&mut vec![0; word.len()]).expect("it comes back");
     }
 
-    /// Ends the example, so that the tool writes what it knows.
+    /// Ends the example, so that the tool writes its results.
     pub fn end(mut self) {
         let pid = self.tool.id();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
@@ -83,7 +84,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Nothing to be done about one that has ended already.
+        // The process may already have exited, and nothing can be done about that.
         let _ = self.tool.kill();
         let _ = self.tool.wait();
     }
@@ -98,7 +99,7 @@ pub fn example() -> PathBuf {
     path
 }
 
-/// A file that nobody else uses.
+/// Returns the path of a file that nothing else uses.
 pub fn temporary(name: &str) -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
