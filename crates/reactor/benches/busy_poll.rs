@@ -1,8 +1,10 @@
-//! What looking for events without sleeping brings one busy connection. Run: `cargo bench -p io-reactor --bench busy_poll`
+//! The gain from polling for events before sleeping, for one busy connection. Run:
+//! `cargo bench -p io-reactor --bench busy_poll`
 //!
-//! A reactor echoes for one client on another thread, which sends 64 bytes and waits for them, first with a loop
-//! that sleeps, then with one that looks for 50 microseconds before it does; in turn, several times. Printed are the
-//! round trips a second of both and the ratio: it is above one where waking a thread costs more than a message does.
+//! A reactor echoes for one client on another thread. The client sends 64 bytes and waits for them, first
+//! with a loop that sleeps, then with one that polls for 50 microseconds before it sleeps. The two alternate
+//! several times. The bench prints the round trips per second of both, and the ratio. The ratio is above one
+//! if waking a thread costs more than a message.
 
 use reactor::{
     Address, Bytes, Context, Error, Event, Handle, Id, Limits, Reactor, Receive, Reply, Result, Runtime,
@@ -16,7 +18,7 @@ use std::{
 
 struct Echo;
 
-/// Asks for a port.
+/// Asks for the port.
 struct Listen(Reply<SocketAddr>);
 
 impl Service for Echo {}

@@ -1,15 +1,15 @@
-//! What one command from another thread costs. Run: `cargo bench -p io-reactor --bench commands [COMMANDS]`
+//! The cost of one command from another thread. Run: `cargo bench -p io-reactor --bench commands [COMMANDS]`
 //!
-//! A thread sends commands in a row to a reactor on another, through a controller as any program would. Printed
-//! for each limit of the queue: the time from the first send to the answer of a question asked last, divided by the
-//! commands, as median and range of several rounds, and how often the engine was called.
+//! A thread sends a row of commands to a reactor on another, through a controller as any program would. For
+//! each limit of the queue, the bench takes the time from the first send to the answer of a final question,
+//! and divides it by the number of commands. It prints the median and the range of several rounds.
 
 use reactor::{
     Context, Controller, Error, Limits, Reactor, Receive, Refused, Reply, Result, Runtime, Service, engine,
 };
 use std::time::Instant;
 
-/// Takes commands and counts them.
+/// Receives commands and counts them.
 #[derive(Default)]
 struct Counter {
     count: u64,
@@ -35,7 +35,7 @@ impl Receive<Total> for Counter {
 }
 
 fn main() -> std::result::Result<(), Error> {
-    // `cargo bench` itself passes `--bench`.
+    // Skip `--bench`, which `cargo bench` passes.
     let commands = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(1_000_000);
     for limit in [1 << 20, 1 << 10] {
         report(commands, limit)?;

@@ -1,10 +1,12 @@
 //! Datagrams per second of processor time: through a runtime in batches, against one call for each.
 //!
-//! `cargo bench -p io-reactor --bench datagrams`. One thread sends so many datagrams over the loopback and
-//! receives them, again and again; what is counted is the processor time of this thread, so nothing of the
-//! machine's other work. All ways are measured in turn in each round, and the middle of the rounds is printed:
+//! `cargo bench -p io-reactor --bench datagrams`. One thread repeatedly sends and receives a burst of
+//! datagrams over the loopback. The bench counts the processor time of this thread, so other work on the
+//! machine does not matter. Each round measures all methods in turn, and the bench prints the median of the
+//! rounds:
 //!
-//! * `calls`: send(2) and recv(2) of std's sockets for each datagram, nothing else: no loop, no service;
+//! * `calls`: send(2) and recv(2) of the standard library's sockets for each datagram, without a loop or a
+//!   service;
 //! * `batches`: two services of one runtime, with sendmmsg(2) and recvmmsg(2), each datagram by itself;
 //! * `together`: the same with equal datagrams as one packet (UDP_SEGMENT, UDP_GRO), which is the default.
 
@@ -28,7 +30,7 @@ mod linux {
     };
     use rustix::time::{ClockId, clock_gettime};
 
-    /// How many datagrams are under way at once: so many have room in a socket's buffer of the usual size.
+    /// How many datagrams are in flight at once. This many fit in a socket's buffer of the default size.
     const BURST: usize = 64;
     const BURSTS: usize = 2_000;
     const ROUNDS: usize = 7;
@@ -58,7 +60,7 @@ mod linux {
         }
     }
 
-    /// How many datagrams a second of processor time moves.
+    /// Returns how many datagrams one second of processor time moves.
     fn rate(mut burst: impl FnMut()) -> f64 {
         let began = processor_time();
         (0..BURSTS).for_each(|_| burst());
@@ -102,7 +104,7 @@ mod linux {
         }
     }
 
-    /// Counts what it receives.
+    /// Counts received datagrams.
     #[derive(Default)]
     struct Count {
         datagrams: usize,

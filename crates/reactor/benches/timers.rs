@@ -1,11 +1,11 @@
-//! The cost of timers: ns to set, to move and to fire one of N pending. Usage: `timers [N]`.
+//! The cost of timers in ns: to set, to move and to fire one of N pending. Usage: `timers [N]`.
 //!
 //! Deadlines are uniform over 60 s. `set` fills an empty wheel, `reset` moves random timers to random
-//! deadlines, `fire` takes all of them, woken each time at the moment the wheel asks for. Each is the
-//! median of several rounds with a new wheel: the first also pays for memory that was never touched.
+//! deadlines, and `fire` expires all of them, each time at the moment that the wheel asks for. Each figure
+//! is the median of several rounds. The first round does not count, because it also pays for fresh memory.
 
-// The wheel is not public: its files are compiled into the bench, which does not use all of them, and
-// without the tests, though cargo sets `cfg(test)` for benches too.
+// The wheel is not public, so the bench compiles its files. It does not use all of them. The wheel's own
+// tests are left out, although cargo sets `cfg(test)` for benches, too.
 #[path = "../src/clock.rs"]
 #[allow(dead_code, unreachable_pub, unused_imports)]
 mod clock;
@@ -18,11 +18,12 @@ use std::time::{Duration, Instant};
 use timers::Wheel;
 
 fn main() {
-    // Cargo passes `--bench`, which is not a number either.
+    // Skip `--bench`, which cargo passes, because it is not a number.
     let count = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(100_000);
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
     let mut wheel = Wheel::new(count);
-    // The first round makes the memory; peers are measured with theirs made beforehand, too.
+    // The first round allocates the memory. Other libraries are also measured with memory that was allocated
+    // before.
     round(&mut wheel, 0, count, &mut random);
     let rounds: Vec<_> = (1..=ROUNDS).map(|number| round(&mut wheel, number, count, &mut random)).collect();
     let [set, reset, fire] = [0, 1, 2].map(|operation| {
@@ -33,7 +34,8 @@ fn main() {
     println!("timers: set {set:.1} reset {reset:.1} fire {fire:.1} ns");
 }
 
-/// Returns the ns of one set, one reset and one fired timer. Each round begins where the one before ended.
+/// Returns the ns of one set, one reset and one fired timer. Each round begins at the end of the previous
+/// one.
 fn round(wheel: &mut Wheel<u64>, number: usize, count: usize, random: &mut Random) -> [f64; 3] {
     let base = Time::ZERO + SPAN * number as u32;
     let mut keys = Vec::with_capacity(count);
