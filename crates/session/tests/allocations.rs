@@ -1,6 +1,7 @@
-//! In the steady state nothing is allocated: one item queued, sealed by no layer, written whole or in halves.
+//! The steady state allocates nothing: an item is queued, no layer seals it, and it is written whole or in
+//! halves.
 //!
-//! A file of its own with one test, since the allocator counts for the whole process.
+//! This file has only one test, because the allocator counts for the whole process.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -13,22 +14,22 @@ struct Counting;
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call is passed on to the system's allocator unchanged.
+// SAFETY: each call is passed unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise is the one asked for here.
+        // SAFETY: our caller upholds the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is the one asked for here.
+        // SAFETY: our caller upholds the contract of `dealloc`.
         unsafe { System.dealloc(at, layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise is the one asked for here.
+        // SAFETY: our caller upholds the contract of `realloc`.
         unsafe { System.realloc(at, layout, size) }
     }
 }
@@ -36,8 +37,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Runs `round` until it is warm, then counts the allocations of a thousand more; the test harness's own threads may
-/// allocate meanwhile, so the quietest of several attempts counts.
+/// Runs `round` until it is warm, then counts the allocations of a thousand rounds. Returns the least of
+/// several attempts, because the test harness's own threads may allocate meanwhile.
 fn allocations(mut round: impl FnMut()) -> usize {
     (0..100).for_each(|_| round());
     let mut attempt = || {
@@ -55,7 +56,7 @@ fn the_steady_state_allocates_nothing() {
     let mut out = Outgoing::new();
     assert_eq!(allocations(|| put_and_write(&mut out)), 0);
 
-    // The queue never runs empty: the transport is always half a kilobyte behind.
+    // The queue never runs empty, because the transport is always half a kilobyte behind.
     let mut behind = Outgoing::new();
     behind.put(&[0; 500]);
     assert_eq!(allocations(|| put_and_write(&mut behind)), 0);

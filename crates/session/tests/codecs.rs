@@ -1,4 +1,4 @@
-//! The codecs at their limits, and cut anywhere.
+//! The codecs at their limits, with input cut anywhere.
 
 use session::codec::{Bytes, Codec, CodecError, Decoded, Delimited, Lines, Prefix, U16, U32, Varint};
 use session::{Failure, Outgoing, Result, Shared, Truncated};
@@ -193,7 +193,7 @@ fn varints_are_short_and_of_32_bits() {
     for overlong in [&b"\x80\x00"[..], b"\x81\x80\x00", b"\xff\xff\xff\xff\x00"] {
         assert!(matches!(read(overlong), Err(CodecError::Malformed(_))), "{overlong:x?}");
     }
-    // Longer than it may be: cut, and no panic.
+    // A length over the limit is truncated, without a panic.
     let mut out = Outgoing::new();
     Varint::write(usize::MAX, &mut out);
     assert_eq!(out.len(), 5);

@@ -1,6 +1,6 @@
-//! What a queue says it holds is what the allocator gave it.
+//! A queue reports the memory that the allocator gave it.
 //!
-//! A file of its own with one test, because the allocator counts for the whole process.
+//! This file has only one test, because the allocator counts for the whole process.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -12,17 +12,17 @@ struct Counting;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call is passed on to the system's allocator unchanged.
+// SAFETY: each call is passed unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise is the one asked for here.
+        // SAFETY: our caller upholds the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise is the one asked for here.
+        // SAFETY: our caller upholds the contract of `dealloc`.
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -30,10 +30,10 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What is queued of each kind: more than anything else in the process allocates meanwhile.
+/// The bytes queued of each kind. They exceed all other allocations of the process in the meantime.
 const BYTES: usize = 4 << 20;
 
-/// Fills queues by `fill`, and compares what they count with what was allocated for them, and with what they carry.
+/// Fills queues by `fill`. Compares their count with the allocated memory, and with the carried bytes.
 fn stress(name: &str, queues: usize, carried_min: f64, fill: impl Fn(&mut Outgoing)) {
     let before = LIVE.load(Ordering::Relaxed);
     let mut all: Vec<Box<Outgoing>> = Vec::with_capacity(queues);
@@ -52,7 +52,7 @@ fn stress(name: &str, queues: usize, carried_min: f64, fill: impl Fn(&mut Outgoi
     println!("{name}: {carried} bytes, {counted} counted, {allocated} allocated");
     assert!((0.8..1.1).contains(&of_allocated), "{name}: {counted} counted, {allocated} allocated");
     assert!(of_counted >= carried_min, "{name}: {carried} bytes take {counted}");
-    // What has left of each part is still there, and counts.
+    // The written half of each part is still allocated, so it counts.
     for queue in &mut all {
         queue.advance(queue.len() / 2);
     }
@@ -62,7 +62,7 @@ fn stress(name: &str, queues: usize, carried_min: f64, fill: impl Fn(&mut Outgoi
     assert!((0.8..1.1).contains(&of_allocated), "{name}, half: {counted} counted, {allocated} allocated");
 }
 
-/// SplitMix64.
+/// Returns a random number by SplitMix64.
 fn below(state: &mut u64, bound: usize) -> usize {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -70,7 +70,7 @@ fn below(state: &mut u64, bound: usize) -> usize {
     ((z ^ (z >> 31)) % bound as u64) as usize
 }
 
-/// Does anything in any order, and compares after each step.
+/// Performs random operations, and compares after each step.
 fn chance() {
     let mut seed = std::env::var("COUNTED_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(8_154_u64);
     println!("COUNTED_SEED={seed}");
@@ -107,7 +107,7 @@ fn chance() {
         }
         let allocated = LIVE.load(Ordering::Relaxed) - before;
         let counted = one.capacity() + other.capacity();
-        // Shared bytes are rounded up to a word; and the harness has a thread of its own.
+        // Shared bytes are rounded up to a word, and the harness has its own thread.
         let slack = 4_096 + counted / 50;
         assert!(counted.abs_diff(allocated) < slack, "step {step}: {counted} counted, {allocated} allocated");
         if one.len() > 2 << 20 {
@@ -122,7 +122,7 @@ fn what_a_queue_counts_is_what_is_allocated_for_it() {
     stress("small items in many queues", 10_000, 0.4, |queue| queue.put(b"a small item"));
     stress("large items", 1, 0.9, |queue| queue.put(&[1; 100_000]));
     stress("items that leave the rest of a buffer", 1, 0.5, |queue| queue.put(&[1; 40_000]));
-    // Shared bytes count in each queue; here each has only one.
+    // Shared bytes count in each queue. Here only one queue has them.
     stress("shared", 1, 0.9, |queue| queue.share(Shared::from(vec![1; 512])));
     stress("a byte between shared bytes", 1, 0.75, |queue| {
         queue.put(b"x");

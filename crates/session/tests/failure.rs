@@ -53,7 +53,7 @@ fn text_and_boxes_are_errors_too_and_a_failure_passes_by_question_mark() {
 
 #[test]
 fn a_cause_that_an_error_ends_with_is_said_once() {
-    /// Says its cause itself, and names it as its source too.
+    /// Prints its cause itself, and also returns it as its source.
     #[derive(Debug)]
     struct Listening(Outer);
     impl fmt::Display for Listening {

@@ -1,4 +1,4 @@
-//! The kit itself: the same number is the same run for ever, and what it counts is what happened.
+//! The kit itself: one seed means the same run for ever, and its counts match the run.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -6,7 +6,7 @@ use std::rc::Rc;
 use session::kit::{self, Garbage, Peer, PreambleError, Toy, ToyError, codec};
 use session::{Codec, Decoded, Io, Layer, Next, Outgoing, Result, Stack, Step};
 
-/// What was heard, as one number (FNV-1a).
+/// All received bytes, as one number (FNV-1a).
 #[derive(Clone)]
 struct Heard(Rc<RefCell<(u64, usize)>>);
 
@@ -32,7 +32,7 @@ impl Heard {
     }
 }
 
-/// Passes everything, and tells what it was lent.
+/// A layer that passes everything through, and records its input.
 struct Ear(Heard);
 
 impl Layer for Ear {
@@ -82,7 +82,7 @@ fn the_same_number_is_the_same_garbage_for_ever() {
 
 #[test]
 fn large_items_go_both_ways() {
-    // All sizes three times, those of b half as long and one more, and one record byte by byte.
+    // All sizes three times, those of b with half the length plus one, and one record byte by byte.
     let (to_a, to_b) = (Heard::new(), Heard::new());
     kit::bulk(|| (Ear(to_a.clone()), Ear(to_b.clone())));
     assert_eq!((to_a.bytes(), to_a.number()), (868_838, 0xd0c7_21ba_4b75_e1bd));
@@ -96,7 +96,7 @@ fn a_dialogue_is_cut_once_at_each_of_its_bytes() {
     assert_eq!((heard.bytes(), heard.number()), (2_333_256, 0x141d_e3cb_bc2a_717b));
 }
 
-/// What the toys say to each other: what a test recorded is said again in each later version.
+/// The toys' output never changes, so a later version can still replay a recorded test.
 #[test]
 fn the_toys_say_the_same_for_ever() {
     let (mut a, mut b) = (Peer::new(Toy::client(7)), Peer::new(Toy::server(11)));

@@ -1,4 +1,4 @@
-//! The kit for codecs: those of the crate pass it, and it fails codecs that are wrong.
+//! The kit for codecs: the codecs of this crate pass it, and it fails wrong ones.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -23,7 +23,7 @@ fn the_codecs_of_the_crate_pass() {
     fn delimited<P: session::Prefix>(items: &[Vec<u8>]) {
         let make = || Delimited::<P>::max(300);
         let wire = codec::round_trip(make, bytes, items, |codec, item, out| codec.encode(item, out));
-        // An end is one between two items only.
+        // An end is clean only between two items.
         assert_eq!(codec::ends(make, bytes, &wire).len(), items.len() + 1);
         codec::garbage(make, bytes, &wire, 310);
     }
@@ -32,11 +32,12 @@ fn the_codecs_of_the_crate_pass() {
     delimited::<Varint>(&items);
 }
 
-/// Frames as WebSocket has them: a kind, a length, a mask, and a body that is unmasked where it lies. A pad is no item.
+/// Frames as in WebSocket: a kind, a length, a mask, and a body that is unmasked in place. A pad is not an
+/// item.
 #[derive(Default)]
 struct Masked {
     wrong: Option<Wrong>,
-    /// Unmasked so far, of a body that is not whole.
+    /// How many bytes of an incomplete body are unmasked so far.
     unmasked: usize,
     asked: usize,
 }
@@ -137,7 +138,7 @@ fn trip(make: impl Fn() -> Masked) -> Vec<u8> {
 #[test]
 fn a_codec_may_skip_bytes_and_change_its_input_in_place() {
     let wire = trip(Masked::default);
-    // Behind each item, and behind each pad.
+    // After each item, and after each pad.
     assert_eq!(codec::ends(Masked::default, bytes, &wire), [0, 1, 9, 10, 13, 14, 27]);
     assert!(codec::garbage(Masked::default, bytes, &wire, BODY_MAX + 3) > 250);
 }

@@ -1,39 +1,39 @@
-//! The kit must fail layers that are wrong: each mutant breaks one promise, and the suite that is there for it notices.
+//! The kit must fail wrong layers. Each mutant breaks one promise, and the suite for that promise notices.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use session::kit::{self, Toy};
 use session::{Io, Layer, Next, Result, Step};
 
-/// What a mutant does wrong.
+/// The mistake of a mutant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wrong {
     Nothing,
-    /// Seals the first 16 KiB of what it claims to have taken.
+    /// Seals only the first 16 KiB of the bytes that it claims to have taken.
     SealsLess,
-    /// Takes more than it was given.
+    /// Claims to have taken more than it was given.
     TakesMore,
-    /// Takes nothing of a large item.
+    /// Takes no byte of a large item.
     TakesNothing,
-    /// Keeps the last bytes of a large item back until the next one.
+    /// Holds the last bytes of a large item back until the next one.
     HoldsBack,
     /// Loses the end of large items.
     LosesTail,
-    /// Waits although a whole record is left.
+    /// Waits although a complete record is left.
     WaitsTooSoon,
-    /// Uses more than it was given.
+    /// Claims to have used more than it was given.
     UsesMore,
     /// Asks for another step for ever.
     NeverWaits,
-    /// Takes the length of a record from the peer without a look at what there is.
+    /// Trusts the length of a record without checking it against the input.
     Indexes,
-    /// Opens records in the order in which they come, whatever it is.
+    /// Opens records in order of arrival without checking them.
     TrustsAll,
-    /// Takes any end for an end.
+    /// Accepts any end as authentic.
     EndsAnyhow,
-    /// Says nothing at the end.
+    /// Sends no end.
     NeverFinishes,
-    /// Delivers what is short with what is longer, or with the end.
+    /// Delivers a short item only together with a longer one, or at the end.
     Waits,
 }
 
@@ -123,7 +123,7 @@ fn mutants(wrong: Wrong) -> impl Fn() -> (Mutant, Mutant) {
     }
 }
 
-/// Frames behind a length of four bytes, of at most 16 KiB: no secret, no handshake.
+/// Frames with a length of four bytes, of at most 16 KiB. No secret, no handshake.
 struct Frames<const INPUT_MAX: usize>;
 
 impl<const MAX: usize> Layer for Frames<MAX> {
@@ -154,7 +154,7 @@ impl<const MAX: usize> Layer for Frames<MAX> {
 
 const FRAME: usize = 16 << 10;
 
-/// What the suite says of it, if it notices.
+/// Returns the suite's message if it notices the mistake.
 fn noticed(suite: impl FnOnce()) -> Option<String> {
     let payload = catch_unwind(AssertUnwindSafe(suite)).err()?;
     let text = payload.downcast_ref::<String>().cloned();
@@ -187,7 +187,7 @@ fn large_items_show_what_small_ones_hide() {
     {
         must_notice(wrong, || kit::bulk(mutants(wrong)));
     }
-    // These are why the suite is there: the others pass them.
+    // The suite exists for these mutants, because the other suites pass them.
     for wrong in [SealsLess, HoldsBack] {
         let make = mutants(wrong);
         assert_eq!(noticed(|| _ = kit::every_cut(&make)), None, "{wrong:?}");
@@ -226,6 +226,6 @@ fn wrong_ends_are_noticed() {
 #[test]
 fn a_greeting_that_comes_late_is_noticed() {
     must_notice(Wrong::Waits, || _ = kit::every_cut(mutants(Wrong::Waits)));
-    // In the end everything arrives.
+    // Everything arrives in the end.
     assert_eq!(noticed(|| _ = kit::truncations(mutants(Wrong::Waits))), None);
 }

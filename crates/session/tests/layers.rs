@@ -1,4 +1,4 @@
-//! The toy layers through the kit: alone, behind a transparent layer, one inside another.
+//! The toy layers through the kit: alone, behind a transparent layer, and nested.
 
 use session::kit::{self, Peer, Preamble, PreambleError, Toy, ToyError};
 use session::{
@@ -21,7 +21,7 @@ fn behind_preamble() -> ((Preamble, Toy), (Preamble, Toy)) {
     ((a, c), (b, d))
 }
 
-/// The end that awaits the first preamble is the one whose cipher speaks first.
+/// Makes a pair in which the end that awaits the first preamble has the cipher that speaks first.
 fn speaks_first_behind_preamble() -> ((Preamble, Toy), (Preamble, Toy)) {
     let ((a, b), (client, server)) = (preambles(), toys());
     ((a, server), (b, client))
@@ -43,10 +43,10 @@ fn deep() -> impl Fn() -> (Deep, Deep) {
     }
 }
 
-/// A preamble, then a cipher, and inside it a preamble and a cipher once more.
+/// A preamble, then a cipher, and inside it another preamble and cipher.
 type Deep = (Preamble, Stack<Toy, (Preamble, Toy)>);
 
-/// Plain or sealed, chosen while the program runs; the other end knows which.
+/// Plain or sealed, chosen at run time. The other end knows the choice.
 type MaybeSealed = Either<Preamble, Toy>;
 
 fn either_sealed() -> (MaybeSealed, Toy) {
@@ -65,7 +65,7 @@ fn boxed<A: Layer, B: Layer>(make: impl Fn() -> (A, B)) -> impl Fn() -> (Boxed, 
     }
 }
 
-/// A choice as the inner and as the outer layer of a stack; what it chose is transparent.
+/// Makes stacks with a choice as the inner and as the outer layer. The chosen layer is transparent.
 fn chosen_in_stacks() -> (Stack<Toy, MaybeSealed>, Stack<Toy, Preamble>) {
     let ((a, b), (c, d)) = (toys(), preambles());
     (Stack::new(a, Either::Left(c)), Stack::new(b, d))
@@ -147,7 +147,7 @@ fn a_choice_has_the_bound_of_what_it_chose() {
     let bounds = |either: MaybeSealed| (either.input_max(), Boxed::new(either).input_max());
     assert_eq!(bounds(Either::Left(preambles().0)), (1 << 10, 1 << 10));
     assert_eq!(bounds(Either::Right(Toy::client(1))), (Toy::INPUT_MAX, Toy::INPUT_MAX));
-    // A tuple has the bound of the layer whose turn it is.
+    // A tuple has the bound of its current layer.
     let (a, b) = behind_preamble();
     assert_eq!(a.input_max(), 1 << 10);
     assert_eq!(opened((a, b)).0.session().layer().input_max(), Toy::INPUT_MAX);
@@ -175,7 +175,7 @@ fn every_flipped_bit_is_noticed() {
     check(kit::flips(toys));
     check(kit::flips(behind_preamble));
     check(kit::flips(preamble_in_toy));
-    // The inner end was seen: what happens to the outer one behind it harms nobody.
+    // The inner end has already been seen, so changes to the outer end after it are harmless.
     for flips in [kit::flips(toy_in_toy), kit::flips(deep())] {
         assert!(flips.harmless <= 2 * END_RECORD, "{flips:?}");
     }
@@ -186,12 +186,12 @@ fn only_the_authentic_end_is_clean() {
     assert_eq!(kit::truncations(toys), 0);
     assert_eq!(kit::truncations(behind_preamble), 0);
     assert_eq!(kit::truncations(preamble_in_toy), 0);
-    // The end of the inner layer is enough.
+    // The end of the inner layer suffices.
     assert_eq!(kit::truncations(toy_in_toy), END_RECORD);
     assert_eq!(kit::truncations(deep()), END_RECORD);
 }
 
-/// Bytes of a toy record without a body.
+/// The bytes of a toy record without a body.
 const END_RECORD: usize = 11;
 
 #[test]
@@ -199,7 +199,7 @@ fn early_data_behind_a_transparent_handshake_is_delivered() {
     let mut peer = Peer::new(preambles().0);
     peer.feed(b"ENTER\nbanner and half a li");
     assert_eq!(peer.received(), b"banner and half a li");
-    // The other side's preamble, and the first message of the layer behind it, in one segment.
+    // The other side's preamble and the first message of the layer behind it arrive in one segment.
     let (a, b) = speaks_first_behind_preamble();
     let (mut a, mut b) = (Peer::new(a), Peer::new(b));
     b.feed(&a.flight());
@@ -247,7 +247,7 @@ fn good_records_before_a_bad_one_are_delivered_and_an_alert_leaves() {
     }
 }
 
-/// Refuses whatever arrives, and says so.
+/// Rejects all input, and sends an alert.
 struct Grumpy;
 
 impl Layer for Grumpy {
@@ -270,7 +270,7 @@ impl Layer for Grumpy {
 
 #[test]
 fn an_alert_leaves_through_a_stack() {
-    // Of the outer layer.
+    // The alert of the outer layer.
     let (mut a, mut b) = opened(toy_in_toy());
     a.send(b"data");
     let mut record = a.flight();
@@ -278,7 +278,7 @@ fn an_alert_leaves_through_a_stack() {
     b.feed(&record);
     a.feed(&b.flight());
     assert_eq!(a.error().expect("the alert").downcast_ref(), Some(&ToyError::Alert));
-    // Of the inner one, sealed.
+    // The alert of the inner layer, sealed.
     let (mut a, mut b) = opened((Toy::client(1), Stack::new(Toy::server(2), Grumpy)));
     a.send(b"data");
     kit::pump(&mut a, &mut b);
@@ -357,7 +357,7 @@ fn a_session_at_rest_owns_nothing() {
     assert_eq!((a.session().capacity(), b.session().capacity()), (0, 0));
 }
 
-/// Holds memory, and no bytes.
+/// A layer that holds memory but no bytes.
 struct Holding<const TRANSPARENT: bool>(usize);
 
 impl<const TRANSPARENT: bool> Layer for Holding<TRANSPARENT> {
@@ -407,7 +407,7 @@ fn a_preamble_that_is_asked_to_seal_panics() {
     preambles().0.seal(b"clear", &mut io).expect("it panics");
 }
 
-/// A toy that waits for more input behind each record, as it may when nothing is left.
+/// A toy that waits for more input after each record, which it may do if nothing is left.
 struct Waiting(Toy);
 
 impl Layer for Waiting {
@@ -443,7 +443,7 @@ fn input_that_arrives_between_two_steps_of_a_stack_is_opened_in_the_same_read() 
     let (mut input, mut up) = (first, Vec::new());
     let step = session.step(&mut input, &mut up, pool).expect("a record of the outer layer");
     assert_eq!((step, &up[..]), (Step { used: input.len(), next: Next::Again }, &b""[..]));
-    // A runtime that paused the stream here offers what arrived since.
+    // If the runtime paused the stream here, it offers the input that arrived in the meantime.
     let mut input = second;
     let mut at = 0;
     loop {
@@ -464,7 +464,8 @@ fn a_stack_keeps_only_what_its_inner_layer_has_not_used() {
         a.send(&[7; 3_000]);
         sent.extend(a.flight());
     }
-    // Records of the outer layer end inside records of the inner one, so that something is always left.
+    // The records of the outer layer do not align with those of the inner one, so some bytes are always
+    // left.
     for piece in sent.chunks(700) {
         b.feed(piece);
         assert!(b.session().capacity() < 8 << 10, "{}", b.session().capacity());
@@ -482,7 +483,7 @@ fn the_end_of_the_outer_layer_is_enough_for_one_that_marks_none() {
     assert_eq!(kit::truncations(make), 0);
 }
 
-/// Passes everything at once, and must not be asked for more.
+/// Passes everything through at once, and must not be called again.
 struct Gone;
 
 impl Layer for Gone {

@@ -1,17 +1,17 @@
-//! The write queue against a plain vector, and where it copies.
+//! The write queue, compared with a plain vector, and its copies.
 
 use std::io::{IoSlice, Write};
 
 use session::{Mark, Outgoing, Shared};
 
-/// A seed from the environment, or a fixed one; printed, so that a failure can be run again.
+/// Returns a seed from the environment, or a fixed one. Prints it, so that a failure can be repeated.
 fn seed() -> u64 {
     let seed = std::env::var("OUTGOING_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(8154);
     println!("OUTGOING_SEED={seed}");
     seed
 }
 
-/// SplitMix64.
+/// A random generator, SplitMix64.
 struct Random(u64);
 
 impl Random {
@@ -22,7 +22,7 @@ impl Random {
         ((z ^ (z >> 31)) % bound as u64) as usize
     }
 
-    /// Bytes of a length that is mostly small and sometimes at an edge.
+    /// Returns bytes of a length that is mostly small and sometimes at an edge.
     fn bytes(&mut self) -> Vec<u8> {
         let edges = [0, 1, 511, 512, 4_096, 4_097, 65_535, 65_536, 65_537, 100_000];
         let len = if self.below(8) == 0 { edges[self.below(edges.len())] } else { self.below(700) };
@@ -234,12 +234,12 @@ fn slices_of_shared_bytes_are_queued_without_a_copy() {
     assert_eq!((out.front(), out.front().as_ptr()), (&whole[500..1_100], whole[500..].as_ptr()));
 }
 
-/// How many pieces a queue consists of.
+/// Returns the number of pieces in a queue.
 fn pieces(out: &Outgoing) -> usize {
     out.slices(&mut [IoSlice::new(&[]); 16])
 }
 
-/// The memory of the least table of parts: shared bytes have a header of two words.
+/// Returns the memory of the smallest table of parts. Shared bytes have a header of two words.
 fn table() -> usize {
     let mut out = Outgoing::new();
     out.share(Shared::from(vec![1; 512]));
@@ -284,7 +284,7 @@ fn parts_are_as_large_as_what_lies_in_them() {
     expect(&mut out, 39_735, 40_000);
     expect(&mut out, 1, 65_536);
     expect(&mut out, 25_535, 65_536);
-    // What is full of small items is followed by more of them.
+    // The full part held small items, so the queue expects more of them and adds a part of 4 KiB.
     expect(&mut out, 1, 65_536 + 4_096);
     let (before, len) = (out.capacity(), out.len());
     out.share(shared);
@@ -304,7 +304,7 @@ fn given_memory_that_is_too_large_shrinks() {
 
 #[test]
 fn joined_queues_copy_what_is_small() {
-    // In front, behind shared bytes, and shared.
+    // In front, after shared bytes, and shared.
     for (left, moves) in [(4_095, false), (4_096, false), (4_097, true)] {
         let (mut one, mut front, mut behind) = (Outgoing::new(), Outgoing::new(), Outgoing::new());
         one.put(b"first");
@@ -337,7 +337,7 @@ fn joined_queues_copy_what_is_small() {
         one.advance(5);
         assert_eq!(one.front().as_ptr() == shared[600 - left..].as_ptr(), moves);
     }
-    // A queue without small items in front opens no part for them.
+    // If the other queue has no small items in front, the join makes no new part for them.
     let (mut one, mut other) = (Outgoing::new(), Outgoing::new());
     one.put(b"first");
     one.share(Shared::from(vec![1; 600]));
@@ -364,7 +364,7 @@ fn a_buffer_that_was_written_is_used_again() {
         out.advance(40_000);
         assert_eq!((out.capacity(), pieces(&out)), (40_000, 0));
     }
-    // A queue that never runs empty lends its first buffer, and gets another one back.
+    // A queue that never runs empty lends its first buffer out, and gets another one back.
     let mut out = Outgoing::new();
     out.put(&[1; 60_000]);
     out.put(&[2; 10_000]);
@@ -374,7 +374,7 @@ fn a_buffer_that_was_written_is_used_again() {
     assert_eq!(out.capacity(), table() + 60_000 + 10_000, "lent");
     out.advance(10_000);
     assert_eq!(out.capacity(), table() + 60_000 + 10_000, "and got back");
-    // One that is too large is not kept.
+    // A buffer that is too large is not kept.
     for (len, kept) in [(65_536, 65_536), (65_537, 0)] {
         let mut out = Outgoing::new();
         out.give(vec![1; len]);

@@ -1,4 +1,4 @@
-//! The pool is bounded by bytes and keeps nothing oversized.
+//! The pool is bounded by bytes, and keeps no oversized buffer.
 
 use session::{Outgoing, Pool};
 

@@ -1,4 +1,4 @@
-//! The layers towards proxies: every cut, every answer, and what must be refused.
+//! The layers for proxies: every cut, every answer, and all input that they must reject.
 
 use session::kit::{self, Peer, Toy};
 use session::proxy::{
@@ -7,7 +7,7 @@ use session::proxy::{
 };
 use session::{Io, Layer, LayerError, Next, Outgoing, Phase, Pool, Result, Step, Truncated};
 
-/// The other end of a handshake, as a script: waits for each text, and answers it.
+/// A scripted other end of a handshake. It waits for each text, and answers it.
 #[derive(Clone)]
 struct Script(Vec<(Vec<u8>, Vec<u8>)>);
 
@@ -52,7 +52,7 @@ fn socks() -> (Socks5, Script) {
 
 fn socks_with_login() -> (Socks5, Script) {
     let client = Socks5::new(onion()).login("me", "secret").expect("short enough");
-    // A reply with the longest name there is.
+    // A reply with the longest possible name.
     let bound = [&[5, 0, 0, 3, 255], &[b'n'; 255][..], &[0, 1]].concat();
     let request = [&[5, 1, 0, 3, 9], &b"abc.onion"[..], &[0, 80]].concat();
     let login = [&[1, 2], &b"me"[..], &[6], b"secret"].concat();
@@ -176,7 +176,7 @@ fn every_refusal_of_socks_is_told_by_type() {
     assert!(matches!(refused(false, &[&[5, 0], &[5, 0, 0, 2, 0]]), Socks5Error::Malformed(_)));
     let mut texts = std::collections::HashSet::new();
     for code in 1..=255 {
-        // Two bytes are enough: some proxies send no more.
+        // Two bytes are enough, because some proxies send no more.
         let error = refused(false, &[&[5, 0], &[5, code]]);
         let Socks5Error::Refused(reply) = &error else { panic!("{code}: {error:?}") };
         let expected = match code {
@@ -253,7 +253,7 @@ fn the_head_of_an_answer_has_a_limit() {
             assert_eq!(client.error().is_some_and(|error| error.is::<LayerError>()), !is_open);
         }
     }
-    // One that never ends.
+    // A head that never ends.
     let mut client = Peer::new(HttpConnect::new(onion()));
     client.feed(&head(limit + 6)[..limit + 1]);
     assert!(client.error().expect("too long").is::<LayerError>());
@@ -337,7 +337,7 @@ fn headers_of_version_1_are_read_as_their_document_says() {
     }
     assert_eq!(relayed("GET / HTTP/1.1\r\n"), Err(HeaderError::Absent));
     assert_eq!(relayed("PROXYING"), Err(HeaderError::Absent));
-    // 107 bytes with CR and LF are the most: more is not waited for.
+    // A header has at most 107 bytes, including CR and LF, so the layer waits for no more.
     for (len, is_waiting) in [(106, true), (107, false)] {
         let mut peer = Peer::new(ReceiveHeader::new(Accepts::V1));
         peer.feed(format!("PROXY UNKNOWN {}", "x".repeat(len - 14)).as_bytes());
@@ -368,7 +368,7 @@ fn headers_of_version_2_are_read_as_they_were_written() {
         assert_eq!(received(Accepts::V2, &written(&header, Version::V2)), Ok(header.clone()));
         assert_eq!(header.value(2), Some(&b"example.org"[..]));
     }
-    // Two families become one.
+    // Addresses of two families become one family.
     let mixed = received(Accepts::Either, &written(&header(), Version::V2)).expect("valid").relayed;
     let expected =
         Relayed::Stream { source: end("[2001:db8::7]:4711"), destination: end("[::ffff:192.0.2.1]:443") };
@@ -390,9 +390,9 @@ fn a_flipped_bit_of_version_2_is_noticed() {
             flipped[at] ^= 1 << bit;
             let mut peer = Peer::new(ReceiveHeader::new(Accepts::V2));
             peer.feed(&flipped);
-            // A longer length waits for bytes that never come.
+            // A longer length makes the layer wait for bytes that never come.
             let noticed = peer.error().is_some() || peer.session().phase() == Phase::Handshake;
-            // The type of the checksum itself is what makes it one.
+            // If the type of the checksum itself changes, it is no longer a checksum.
             let is_type = at == bytes.len() - 7;
             assert!(noticed || is_type, "bit {bit} of byte {at}");
         }
@@ -401,7 +401,7 @@ fn a_flipped_bit_of_version_2_is_noticed() {
 
 #[test]
 fn the_checksum_is_the_one_of_its_rfc() {
-    // A second implementation, checked against the vectors of RFC 3720, B.4, computes what the layer must accept.
+    // The layer must accept the checksum of a second implementation, which is checked against RFC 3720, B.4.
     let mut header = HAPROXY.to_vec();
     let begin = header.len();
     header.extend_from_slice(&[0; 4]);
@@ -416,7 +416,7 @@ fn the_checksum_is_the_one_of_its_rfc() {
     assert_eq!(received(Accepts::Either, &header), Err(HeaderError::Checksum));
 }
 
-/// The same checksum, computed in another way.
+/// Computes the same checksum in another way.
 fn crc32c_by_table(bytes: &[u8]) -> u32 {
     let table: Vec<u32> =
         (0..256_u32).map(|byte| (0..8).fold(byte, |crc, _| (crc >> 1) ^ (0x82f6_3b78 * (crc & 1)))).collect();
@@ -440,7 +440,7 @@ fn malformed_headers_of_version_2_are_refused() {
     assert!(malformed(with(0x21, 0x31, &[0; 215])));
     assert!(malformed(with(0x21, 0, &[3, 0, 3, 0, 0, 0])));
     assert!(malformed(with(0x21, 0, &[4, 0, 3, 0, 0])));
-    // The proxy itself speaks, whatever addresses it gives; an unknown family is passed over.
+    // The proxy speaks for itself, whatever addresses it sends. An unknown family is ignored.
     assert_eq!(with(0x20, 0x11, &[0; 12]), Ok(Relayed::Local));
     assert_eq!(with(0x20, 0, &[]), Ok(Relayed::Local));
     assert_eq!(with(0x21, 0, &[]), Ok(Relayed::Unknown));
@@ -449,7 +449,7 @@ fn malformed_headers_of_version_2_are_refused() {
 
 #[test]
 fn a_header_of_version_2_has_a_limit() {
-    // 16 fixed, 36 of addresses, 3 of the value, 7 of the checksum.
+    // 16 fixed bytes, 36 of addresses, 3 of the value and 7 of the checksum.
     let around = 16 + 36 + 3 + 7;
     for (len, fits) in [(4095, true), (4096, true), (4097, false)] {
         let header = header().with(0xe0, vec![7; len - around]);
@@ -514,7 +514,7 @@ fn no_input_panics_a_layer_or_makes_it_spin() {
     }
 }
 
-/// Whole and cut, the bytes must lead to the same.
+/// Checks that whole and cut input lead to the same outcome.
 fn mutated<L: Layer + Clone>(layer: L, bytes: &[u8], cut: usize) {
     let (mut whole, mut parts) = (Peer::new(layer.clone()), Peer::new(layer));
     whole.feed(bytes);

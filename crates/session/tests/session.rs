@@ -1,4 +1,4 @@
-//! The session: phases, bounds, order, and what it does with layers that break their promise.
+//! The session: phases, bounds, order, and its defence against layers that break their promises.
 
 use session::kit::{Toy, ToyError};
 use session::{
@@ -6,7 +6,7 @@ use session::{
     Truncated,
 };
 
-/// Does what it is told, to try the session.
+/// A layer whose results the test sets.
 #[derive(Default)]
 struct Scripted {
     ready: bool,
@@ -138,16 +138,16 @@ fn a_layer_that_breaks_its_contract_is_an_error() {
     assert!(session.step(&mut [0], &mut Vec::new(), &mut pool).unwrap_err().is::<Truncated>());
 }
 
-/// What a [`Liar`] does in one call of `seal`.
+/// The lie of a [`Liar`] in one call of `seal`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lie {
-    /// Puts so many bytes of the five that it says it took.
+    /// Puts this many bytes for the five that it claims to have taken.
     Puts(usize),
-    /// Takes away what others sealed.
+    /// Removes bytes that others sealed.
     Takes,
 }
 
-/// Seals as it is told to.
+/// Seals according to its lie.
 struct Liar {
     lie: Lie,
     compresses: bool,
@@ -181,7 +181,7 @@ impl Layer for Liar {
     }
 }
 
-/// Seals one record behind one that waits for the wire: what is then on the wire, or what the error says.
+/// Seals one record after another that waits for the wire. Returns the bytes on the wire, and the error.
 fn sealed_by<L: Layer>(layer: L) -> (Vec<u8>, Option<LayerError>) {
     let (mut session, mut pool) = (Session::new(layer), Pool::new());
     session.start(&mut pool).expect("nothing to fail");
@@ -225,7 +225,7 @@ fn a_layer_that_seals_less_than_it_took_is_an_error_that_names_it() {
             match error {
                 None => assert_eq!((fits, wire.len()), (true, 5 + put)),
                 Some(LayerError::Contract { layer, .. }) => {
-                    // The record that lies stays behind; what was sealed before leaves.
+                    // The record of the lie stays behind. Bytes that were sealed before it are sent.
                     assert_eq!((fits, &wire[..]), (false, &b"there"[..]), "{put}");
                     assert!(layer.ends_with("Liar"), "{layer}");
                 }
@@ -261,7 +261,7 @@ fn the_end_is_sealed_once_and_only_after_everything() {
     session.close();
     (0..3).for_each(|_| session.fill(&mut pool).expect("nothing to fail"));
     assert_eq!((wire(&mut session), session.layer().finished), (b"clearend".to_vec(), 1));
-    // In the handshake the end waits for what is queued, and for nothing else.
+    // In the handshake the end waits for queued bytes, and for nothing else.
     let (mut session, mut pool) = scripted(Scripted::default());
     session.out(&mut pool).put(b"clear");
     session.close();
@@ -273,7 +273,7 @@ fn the_end_is_sealed_once_and_only_after_everything() {
     assert_eq!((session.phase(), session.layer().finished), (Phase::Finished, 1));
 }
 
-/// Two toys, opened by hand.
+/// Makes two toys, and opens them by hand.
 fn toys(pool: &mut Pool) -> (Session<Toy>, Session<Toy>) {
     let (mut a, mut b) = (Session::new(Toy::client(1)), Session::new(Toy::server(2)));
     a.start(pool).expect("nothing to fail");
@@ -307,6 +307,7 @@ fn a_large_send_is_sealed_as_fast_as_the_wire_takes_it() {
         let step = b.step(&mut input[at..], &mut up, &mut pool).expect("authentic");
         (at, next) = (at + step.used, step.next);
     }
+    // The item was delivered whole, with the end behind it, and no input is left.
     assert!(up == item && next == Next::End && at == input.len() && a.phase() == Phase::Finished);
 }
 
@@ -364,7 +365,7 @@ fn a_trim_gives_back_what_is_hardly_used() {
         assert_eq!(session.capacity() - queue, keeps, "{len}");
         let mut wire = session.take_wire().expect("it was queued");
         assert_eq!(wire.to_vec(), vec![1; len]);
-        // The next one has a fat one again.
+        // The next one gets a large buffer again.
         wire.clear();
         wire.put(&[0; 1 << 16]);
         pool.give_outgoing(wire);
@@ -400,7 +401,7 @@ fn only_what_can_be_written_now_is_output() {
     wire(&mut session);
     session.out(&mut pool);
     assert!(!session.has_output(), "an empty queue is nothing to write");
-    // Behind a layer.
+    // With a layer.
     let (mut session, mut pool) = scripted(Scripted::default());
     session.out(&mut pool).put(b"clear");
     assert!(!session.has_output(), "only the peer makes the handshake go on");
@@ -423,7 +424,7 @@ fn a_session_says_that_its_handshake_spoke_while_that_waits() {
     assert!(!client.spoke(), "it was taken");
     server.step(&mut hello.clone(), &mut Vec::new(), &mut pool).expect("a hello");
     assert!(server.spoke() && server.phase() == Phase::Open);
-    // What was sealed is no handshake.
+    // A sealed item is not part of the handshake.
     let (mut session, mut pool) = scripted(Scripted { ready: true, taken: 5, ..Scripted::default() });
     session.out(&mut pool).put(b"clear");
     session.fill(&mut pool).expect("nothing to fail");
@@ -506,7 +507,7 @@ fn an_end_that_no_layer_marks_is_clean_between_messages() {
     assert!(session.end(&[1]).is_err_and(|error| error.is::<Truncated>()) && session.end(&[]).is_ok());
 }
 
-/// Seals 1 KiB at a time as it is, and asks for nothing.
+/// Seals up to 1 KiB at a time without changing it, and asks for nothing.
 struct Chunks;
 
 impl Layer for Chunks {
@@ -539,7 +540,7 @@ fn sealing_stops_as_soon_as_the_wire_is_full() {
     }
 }
 
-/// How much is sealed and waits.
+/// Returns how many sealed bytes wait.
 fn wire_len<L: Layer>(session: &mut Session<L>, pool: &mut Pool) -> usize {
     let wire = session.take_wire().expect("something was sealed");
     let len = wire.len();
@@ -547,7 +548,7 @@ fn wire_len<L: Layer>(session: &mut Session<L>, pool: &mut Pool) -> usize {
     len
 }
 
-/// Panics while it seals, with a part of the record on the wire.
+/// Panics while it seals, with part of the record on the wire.
 struct Fragile;
 
 impl Layer for Fragile {
