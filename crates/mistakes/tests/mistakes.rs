@@ -1,11 +1,11 @@
-//! What the compiler says of the commonest mistakes: each message names the service and what it lacks.
+//! The compiler's messages for the commonest mistakes. Each names the service and the missing piece.
 //!
-//! A case is a program in `mistakes/` that must not compile, beside the very text of the complaint. After a
-//! change that is meant: `TRYBUILD=overwrite cargo test -p io-reactor-mistakes`, then read the difference.
+//! A case is a program in `mistakes/` that must not compile, and the exact text of the error. After an
+//! intended change, run `TRYBUILD=overwrite cargo test -p io-reactor-mistakes`, and review the difference.
 
 use std::process::Command;
 
-/// The compiler whose words the texts are; another one says and draws the same differently.
+/// The compiler of the expected texts. Other versions use other words and layouts.
 const COMPILER: &str = "rustc 1.95.";
 
 #[test]

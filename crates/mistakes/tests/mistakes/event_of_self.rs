@@ -1,4 +1,4 @@
-//! Lends the service a buffer of the resource itself, instead of the one that was lent.
+//! Returns an event from the resource's own buffer, instead of the lent one.
 use reactor::*;
 
 struct Device {

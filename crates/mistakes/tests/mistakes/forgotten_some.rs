@@ -1,4 +1,4 @@
-//! Answers a new connection with a stream, and forgets that it could have refused.
+//! Returns a stream for a new connection, without the `Option` that allows a refusal.
 use reactor::*;
 
 struct Echo;

@@ -1,4 +1,4 @@
-//! Holds a resource while the context takes orders.
+//! Holds a borrow of a resource while it calls the context.
 use reactor::*;
 
 struct Echo;

@@ -1,4 +1,4 @@
-//! Listens on a port, and does not say of which address.
+//! Listens on a port without an address.
 use reactor::*;
 
 struct Echo;

@@ -1,4 +1,4 @@
-//! Listens for streams of lines, and handles streams of bytes.
+//! Listens for streams of lines, but handles streams of bytes.
 use reactor::*;
 
 struct Echo;

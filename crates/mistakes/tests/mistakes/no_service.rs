@@ -1,4 +1,4 @@
-//! Handles streams, and forgets to say that it is a service.
+//! Handles streams, but does not implement `Service`.
 use reactor::*;
 
 struct Echo;

@@ -1,4 +1,4 @@
-//! Sends another thread's service what must stay in its own thread.
+//! Sends a service on another thread a message that must stay on its own thread.
 use reactor::*;
 
 struct Names;

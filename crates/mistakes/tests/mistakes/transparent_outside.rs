@@ -1,4 +1,4 @@
-//! Puts a layer that changes bytes where only one that lets them pass can be.
+//! Puts a layer that changes bytes in a place for transparent layers only.
 use reactor::session::{Io, Layer, LayerError, Result, Step};
 
 struct Cipher;

@@ -1,4 +1,4 @@
-//! Tells a service what only another one receives.
+//! Sends a service a message that only another service receives.
 use reactor::*;
 
 struct Front(ServiceId<Store>);
