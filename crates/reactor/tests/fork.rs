@@ -193,6 +193,8 @@ fn a_runtime_that_a_child_uses_says_so_and_goes_on_in_the_parent() {
         let child = fork();
         if child == 0 {
             let turn = parent.runtime.turn(Some(Duration::ZERO)).err();
+            // A runtime in a child refuses each of these calls, and the error of a turn has to name the
+            // cause.
             let says_so = turn.is_some_and(|error| error.to_string().contains("turn runtime"))
                 && parent.runtime.add(Echo::default()).is_err()
                 && parent.runtime.with(parent.echo, |_, _| ()).is_none()

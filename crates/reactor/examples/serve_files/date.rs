@@ -29,6 +29,7 @@ pub(crate) fn parse(text: &str) -> Option<u64> {
     let month = MONTHS.iter().position(|name| *name == month)? as u64 + 1;
     let mut number = || parts.next()?.parse::<u64>().ok();
     let (year, hour, minute, second) = (number()?, number()?, number()?, number()?);
+    // Days beyond a month's end pass, because they only shift the date. A leap second (60) is valid in HTTP.
     let fits = (1..=31).contains(&day) && (1970..10_000).contains(&year);
     let fits = fits && hour < 24 && minute < 60 && second < 61 && parts.next().is_none();
     fits.then(|| days(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second)
