@@ -679,6 +679,19 @@ impl<'a, S> Context<'a, S> {
 
     // The runtime.
 
+    /// Asks for one call of [`Service::end_of_turn`] at the end of this turn. Asking again before the call changes nothing.
+    ///
+    /// A request from a handler that runs after that, namely [`closed`](crate::Handle::closed), or from outside of a turn
+    /// ([`Service::start`], [`Runtime::with`](crate::Runtime::with)), is met at the end of the next turn, which then does
+    /// not wait.
+    ///
+    /// A request from within `end_of_turn` is also met at the end of the next turn, but does not cause one: a service that
+    /// asks in each call gets one call in each turn, and an idle loop still rests. A service that has more to do at once
+    /// [tells](Context::tell) itself a message instead.
+    pub fn at_end_of_turn(&mut self) {
+        self.core.turn_ends.ask(self.index);
+    }
+
     /// The name of this service, for others to tell it something.
     pub fn me(&self) -> ServiceId<S> {
         ServiceId::new(self.core.registry.runtime(), self.index)

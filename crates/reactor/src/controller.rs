@@ -39,6 +39,12 @@ impl<S: Service> Controller<S> {
 
     /// Sends a command. Never blocks; wakes the loop if it sleeps.
     ///
+    /// A turn handles its input first and then executes the commands that have come by then. So a command that arrives while
+    /// the handlers of input run is executed in the same turn, before input that arrived meanwhile. Nothing else is promised
+    /// between commands and input: a turn takes a bounded part of the input, so the service may also see a command before
+    /// input that the peer sent earlier. Where the order matters, send both the same way, or wait for an
+    /// [answer](Controller::ask).
+    ///
     /// # Errors
     /// [`Refused`] gives the command back: too many wait, or the service has stopped.
     pub fn send<M: Received<S> + Send>(&self, message: M) -> Result<(), Refused<M>> {
@@ -135,7 +141,7 @@ impl<S: Service> Controller<S> {
 ///     }
 /// }
 ///
-/// let reactor = Reactor::spawn(Hottest(f32::MIN))?;
+/// let reactor = Reactor::spawn(|runtime| runtime.add(Hottest(f32::MIN)))?;
 /// let sender = reactor.controller().sender::<Celsius>();
 /// std::thread::spawn(move || measure(sender)).join().expect("it measures");
 /// reactor.join()?;

@@ -28,6 +28,7 @@ use crate::{
         limits::Limits,
         registry::{Registry, Standing},
         timers::{TimerKey, Wheel},
+        turn_ends::TurnEnds,
     },
     sync::Arc,
 };
@@ -103,6 +104,11 @@ pub enum Call {
         service: u16,
         /// The resource.
         resource: Key,
+    },
+    /// A service is called at the end of a turn, because it asked for that.
+    EndOfTurn {
+        /// The service.
+        service: u16,
     },
 }
 
@@ -180,6 +186,8 @@ pub struct Core {
     /// Resources that close because their handler returned an error: how they are called, and what it said.
     pub(crate) refused: HashMap<Key, String>,
     lines: Lines,
+    /// The services that get a call at the end of a turn.
+    pub(crate) turn_ends: TurnEnds,
     /// Services whose code panicked outside of a call of theirs, and what it said.
     pub(crate) panics_due: Vec<(u16, String, Blame)>,
     /// Resources whose own code panicked while a handler used it, perhaps that of another resource.
@@ -243,6 +251,7 @@ impl Core {
             faults_due: Vec::new(),
             refused: HashMap::new(),
             lines: Lines::new(now),
+            turn_ends: TurnEnds::default(),
             panics_due: Vec::new(),
             broken: Vec::new(),
             opening: Key::NONE,

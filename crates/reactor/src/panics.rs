@@ -51,6 +51,8 @@ pub enum During {
     Message,
     /// `receive` with what came from another thread: a command, the result of a job or of an operation on files.
     Command,
+    /// [`Service::end_of_turn`](crate::Service::end_of_turn).
+    EndOfTurn,
     /// [`Service::fault`](crate::Service::fault).
     Fault,
     /// [`Service::stop`](crate::Service::stop).

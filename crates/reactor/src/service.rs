@@ -68,6 +68,51 @@ pub trait Service: Sized + 'static {
         cx.close_all();
     }
 
+    /// Called at the end of a turn, after all its handlers and before its writes, if the service asked for it by
+    /// [`Context::at_end_of_turn`].
+    ///
+    /// However often a service asks, it gets one call. This is the place to write in one batch what the handlers collected.
+    /// Everything that is sent here leaves with the rest of the turn. What is told here, or asked of files, takes the usual
+    /// way. Where a stop executes the last commands, one last call follows them. No resource is left then.
+    ///
+    /// ```
+    /// use reactor::{Context, IdMap, Receive, Result, Service, Shared, Stream};
+    ///
+    /// /// Sends all updates of a turn to each subscriber as one piece.
+    /// #[derive(Default)]
+    /// struct Ticker {
+    ///     updates: Vec<u8>,
+    ///     subscribers: IdMap<Stream, ()>,
+    /// }
+    ///
+    /// struct Update(Vec<u8>);
+    ///
+    /// impl Receive<Update> for Ticker {
+    ///     fn receive(&mut self, cx: &mut Context<Self>, Update(bytes): Update) -> Result {
+    ///         self.updates.extend(bytes);
+    ///         cx.at_end_of_turn();
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// impl Service for Ticker {
+    ///     fn end_of_turn(&mut self, cx: &mut Context<Self>) {
+    ///         let updates = Shared::from(std::mem::take(&mut self.updates));
+    ///         for id in self.subscribers.ids() {
+    ///             cx.send_shared(id, &updates);
+    ///         }
+    ///     }
+    /// }
+    /// # impl reactor::Handle<Stream> for Ticker {
+    /// #     fn handle(&mut self, _: &mut Context<Self>, _: reactor::Id<Stream>, _: reactor::Event<reactor::Bytes>) -> Result {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// ```
+    fn end_of_turn(&mut self, cx: &mut Context<Self>) {
+        let _ = cx;
+    }
+
     /// Called for an error that passes, or that has no live resource. It is counted already, and part of
     /// the receipt.
     ///
@@ -95,7 +140,7 @@ pub trait Service: Sized + 'static {
     /// * Where no resource is to blame nothing ends. What the call was made with is lost, and [`fault`](Service::fault) is
     ///   told so by [`Fault::Panicked`]: a message, a command, a timer's message, a connection that was to be accepted
     ///   (it is reset; the listener goes on).
-    /// * A panic in `stop` or in `fault` is told here only.
+    /// * A panic in `stop`, `fault` or `end_of_turn` is told here only.
     ///
     /// A panic in here ends the service. Each panic is counted, in [`Counters::panics`](crate::Counters::panics) and in
     /// the [receipt](crate::ServiceReceipt::panics), and written to standard error as [`fault`](Service::fault) says.

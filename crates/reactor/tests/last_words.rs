@@ -16,7 +16,9 @@ use common::{
     LONG, Probe, SHORT, Seen, World, for_each_engine, is_ended, quick_close, settle, small_buffers, tcp_pair,
     until,
 };
-use reactor::{Bytes, Closed, Context, Id, Result, Runtime, Stream};
+use reactor::{
+    AfterPanic, Bytes, Closed, Context, Event, Handle, Id, Panic, Receive, Result, Runtime, Service, Stream,
+};
 
 type Id1 = Id<Stream>;
 
@@ -314,5 +316,43 @@ fn a_panic_in_receive_costs_the_service_and_its_stream() {
         let receipt = world.runtime.run().expect("it ends");
         assert!(receipt.services[0].panicked.is_some());
         assert!(world.runtime.service(world.service).is_none());
+    });
+}
+
+#[test]
+fn a_service_that_outlives_a_panic_in_receive_loses_its_stream() {
+    for_each_engine(|engine| {
+        struct Survives(Vec<String>);
+        impl Service for Survives {
+            fn panicked(&mut self, _: &mut Context<Self>, _: &Panic) -> AfterPanic {
+                AfterPanic::EndResource
+            }
+        }
+        impl Handle<Stream> for Survives {
+            fn handle(&mut self, _: &mut Context<Self>, _: Id<Stream>, _: Event<Bytes>) -> Result {
+                Ok(())
+            }
+            fn closed(&mut self, _: &mut Context<Self>, _: Id<Stream>, _: Stream, why: Closed) {
+                self.0.push(format!("{why}"));
+            }
+        }
+        impl Receive<u64> for Survives {
+            fn receive(&mut self, _: &mut Context<Self>, _: u64) -> Result {
+                panic!("as the test wants it")
+            }
+        }
+        let mut runtime = engine.runtime();
+        let service = runtime.add(Survives(Vec::new())).expect("it starts");
+        let (ours, _peer) = tcp_pair();
+        let stream = Stream::new(Bytes).on(ours).expect("a socket");
+        runtime.with(service, |_, cx| {
+            let id = cx.add(stream).expect("room");
+            cx.deadline_with(id, SHORT, 7);
+        });
+        until(&mut runtime, |runtime| !runtime.service(service).expect("it lives").0.is_empty());
+        settle(&mut runtime);
+        let closed = &runtime.service(service).expect("it lives").0;
+        assert!(closed.len() == 1 && closed[0].contains("as the test wants it"), "{closed:?}");
+        assert_eq!(runtime.metrics().read().timers, 0);
     });
 }

@@ -99,6 +99,7 @@ fn note_call(state: &mut State, node: u32, call: Call) {
         Call::Handle { service, resource } => (11, service, resource.slot() as u64),
         Call::Receive { service } => (12, service, 0),
         Call::Closed { service, resource } => (13, service, resource.slot() as u64),
+        Call::EndOfTurn { service } => (15, service, 0),
         _ => (14, 0, 0),
     };
     state.digest.number(state.now ^ u64::from(node) << 48);

@@ -18,6 +18,7 @@ mod lives;
 mod memory;
 #[cfg(unix)]
 mod nursery;
+mod order;
 mod outlived;
 mod panics;
 mod partial;
@@ -62,6 +63,7 @@ pub(crate) fn rows() -> Vec<Row> {
         files::ROWS,
         time::ROWS,
         threads::ROWS,
+        order::ROWS,
         #[cfg(unix)]
         devices::ROWS,
         #[cfg(unix)]

@@ -35,6 +35,7 @@ pub(super) enum What {
     Closed(String),
     Message(u64),
     Fault(String),
+    EndOfTurn,
     Stop,
 }
 
@@ -153,6 +154,10 @@ impl<C: Items, L: Layer> Service for Probe<C, L> {
     fn stop(&mut self, cx: &mut Context<'_, Self>) {
         self.tell(cx, None, What::Stop).expect("nobody takes an error of stop");
         cx.close_all();
+    }
+
+    fn end_of_turn(&mut self, cx: &mut Context<'_, Self>) {
+        self.tell(cx, None, What::EndOfTurn).expect("nobody takes an error of end_of_turn");
     }
 
     fn fault(&mut self, cx: &mut Context<'_, Self>, fault: Fault) {

@@ -12,6 +12,7 @@ pub(crate) mod registry;
 mod shutdown;
 pub(crate) mod timers;
 mod turn;
+pub(crate) mod turn_ends;
 
 use std::{
     any::{Any, type_name},
@@ -99,6 +100,7 @@ struct Entry {
     service: Option<Box<dyn Any>>,
     stop: fn(&mut Core, &mut dyn Any, u16),
     fault: fn(&mut Core, &mut dyn Any, u16, Fault),
+    end_of_turn: fn(&mut Core, &mut dyn Any, u16),
     panicked: fn(&mut Core, &mut dyn Any, u16, &Panic) -> AfterPanic,
     /// What the panic said by which it ended.
     panic: Option<String>,
@@ -206,6 +208,7 @@ impl Runtime {
             panicked: |core, erased, index, panic| {
                 crate::resource::service::<S>(erased).panicked(&mut Context::new(core, index), panic)
             },
+            end_of_turn: end_of_turn::<S>,
             panic: None,
         });
         self.core.records.push(Record { name: type_name::<S>(), ..Record::default() });
@@ -423,6 +426,13 @@ pub fn run<S: Service>(service: S) -> Result<Receipt, Error> {
     let mut runtime = Runtime::new()?;
     runtime.add(service)?;
     runtime.run()?.check()
+}
+
+/// Calls a service at the end of a turn, as it asked for.
+fn end_of_turn<S: Service>(core: &mut Core, erased: &mut dyn Any, index: u16) {
+    core.spend();
+    core.observe(Call::EndOfTurn { service: index });
+    crate::resource::service::<S>(erased).end_of_turn(&mut Context::new(core, index));
 }
 
 /// How often in a row a wait may fail before the loop gives up.

@@ -151,7 +151,8 @@ impl Runtime {
     /// hand stops when this is true, and calls `run` for it.
     pub fn is_over(&self) -> bool {
         let core = &self.core;
-        if !core.ended.is_empty() || !core.faults_due.is_empty() || !core.panics_due.is_empty() {
+        let is_due = !core.panics_due.is_empty() || core.turn_ends.is_due();
+        if is_due || !core.ended.is_empty() || !core.faults_due.is_empty() {
             return false;
         }
         if core.stopping {
@@ -187,6 +188,8 @@ impl Runtime {
             self.inbox.drain();
             self.walk_commands(usize::MAX);
         }
+        // Services that collected something have not seen the end of a turn since.
+        self.turn_ends();
         // What these last calls registered has no loop any more.
         for key in self.core.registry.keys(None) {
             self.core.end(key, Closed::Stopped, Ending::Orderly);
@@ -249,6 +252,7 @@ impl Runtime {
         let name = entry.name;
         guard::discard(entry.service.take(), name);
         self.core.alive[index as usize] = false;
+        self.core.turn_ends.forget(index);
         self.inbox.end_service(index);
         // Of a stream whose own code panicked it is not known whether what has left is whole.
         for key in std::mem::take(&mut self.core.broken) {

@@ -1,7 +1,7 @@
 //! One turn of the loop, whole.
 //!
 //! ```text
-//! wait -> stop flag -> events -> again -> commands -> timers -> messages   (handlers run)
+//! wait -> stop flag -> events -> again -> commands -> timers -> messages -> end of turn   (handlers run)
 //!      -> flush, interest -> closed                                        (one write per stream)
 //! ```
 //! Each phase takes only what was queued when it began; what it queues for itself comes in the next turn,
@@ -53,6 +53,7 @@ impl Runtime {
         self.timers();
         self.messages();
         self.core.feed_file_waiters();
+        self.turn_ends();
         self.flush();
         self.closings();
         self.core.give_files();
@@ -75,6 +76,7 @@ impl Runtime {
             || !core.faults_due.is_empty()
             || !core.panics_due.is_empty()
             || core.lanes.told() > 0
+            || core.turn_ends.is_due()
             || !self.inbox.is_empty()
             || self.first.is_some()
             || self.drain.is_some()

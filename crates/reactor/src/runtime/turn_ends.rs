@@ -1,0 +1,87 @@
+//! The services that asked for a call at the end of a turn.
+
+use std::mem;
+
+use super::Runtime;
+use crate::panics::{Blame, During};
+
+/// Which services get a call at the end of a turn.
+#[derive(Default)]
+pub(crate) struct TurnEnds {
+    /// In the order asked. Each service is on the list at most once.
+    asked: Vec<u16>,
+    /// An emptied list, kept for its memory.
+    spare: Vec<u16>,
+    /// By service: whether it is on the list.
+    is_asked: Vec<bool>,
+    /// Whether one of them asked outside of such a call, so that a turn must follow.
+    is_due: bool,
+    /// Whether such a call runs now.
+    is_calling: bool,
+}
+
+impl TurnEnds {
+    /// Puts a service on the list, once.
+    pub(crate) fn ask(&mut self, service: u16) {
+        let index = usize::from(service);
+        if self.is_asked.len() <= index {
+            self.is_asked.resize(index + 1, false);
+        }
+        self.is_due |= !self.is_calling;
+        if !mem::replace(&mut self.is_asked[index], true) {
+            self.asked.push(service);
+        }
+    }
+
+    /// Whether a turn must follow at once.
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        self.is_due
+    }
+
+    /// Takes a service that ends off the list.
+    pub(crate) fn forget(&mut self, service: u16) {
+        if let Some(is_asked) = self.is_asked.get_mut(usize::from(service)) {
+            *is_asked = false;
+            self.asked.retain(|asked| *asked != service);
+            self.is_due &= !self.asked.is_empty();
+        }
+    }
+
+    /// Takes the list, and is due no more.
+    fn take(&mut self) -> Vec<u16> {
+        let asked = mem::replace(&mut self.asked, mem::take(&mut self.spare));
+        for service in &asked {
+            self.is_asked[usize::from(*service)] = false;
+        }
+        (self.is_due, self.is_calling) = (false, true);
+        asked
+    }
+
+    /// Notes that all calls were made.
+    fn end(&mut self, mut called: Vec<u16>) {
+        called.clear();
+        self.spare = called;
+        self.is_calling = false;
+    }
+}
+
+impl Runtime {
+    /// Calls each service that asked, once. A service that asks again meanwhile is called in a later turn.
+    #[inline]
+    pub(super) fn turn_ends(&mut self) {
+        if !self.core.turn_ends.asked.is_empty() {
+            self.call_turn_ends();
+        }
+    }
+
+    fn call_turn_ends(&mut self) {
+        let asked = self.core.turn_ends.take();
+        for index in &asked {
+            let tell = self.services[usize::from(*index)].end_of_turn;
+            let blame = Blame::none(During::EndOfTurn);
+            self.call(*index, blame, |core, erased| tell(core, erased, *index));
+        }
+        self.core.turn_ends.end(asked);
+    }
+}
