@@ -1,4 +1,4 @@
-//! The bed: one service in a test's hand, without a network. Like nodes and the world, and unlike the engine, it
+//! The bed: one service in a test's hand, or several of one runtime, without a network. Like nodes and the world, and unlike the engine, it
 //! knows services.
 //!
 //! The service runs in a world of one host, with links that take no time and without faults. The other ends
@@ -26,6 +26,9 @@ use crate::{
 };
 
 /// One service, with virtual time and the bare ends of its connections in the test's hand.
+///
+/// More services of the same runtime come by [`add`](Bed::add): they can tell each other messages, and a test can look at
+/// each of them.
 ///
 /// Every address names the bed's own host, so a service may connect wherever it wants. After each call all
 /// that follows from it at once has happened; that takes 1 microsecond of virtual time, and more passes only
@@ -75,6 +78,7 @@ use crate::{
 pub struct Bed<S: Service> {
     stage: Rc<RefCell<Stage>>,
     node: NodeId<S>,
+    id: ServiceId<S>,
     /// While it lives the runtime does not end by itself.
     controller: Controller<S>,
     metrics: Arc<Metrics>,
@@ -256,7 +260,7 @@ impl<S: Service> Bed<S> {
         let (hands, hand, process) = hands.take().expect("made before the service");
         let mut stage = Stage { world, hands, hand, process };
         stage.settle();
-        Ok(Bed { stage: Rc::new(RefCell::new(stage)), node, controller, metrics, calls })
+        Ok(Bed { stage: Rc::new(RefCell::new(stage)), node, id, controller, metrics, calls })
     }
 
     /// Does something to the world, and lets all happen that follows at once.
@@ -313,33 +317,112 @@ impl<S: Service> Bed<S> {
         Peer { stage: self.stage.clone(), id, log: log.unwrap_or_else(over) }
     }
 
-    // The service.
+    // The services.
 
-    /// The service. Not to be kept over other calls of the bed.
+    /// Adds another service to the same runtime, and starts it. All services of a bed can tell each other messages.
+    ///
+    /// ```
+    /// use reactor::{Context, Receive, Result, Service, ServiceId};
+    /// use sim::Bed;
+    ///
+    /// /// Keeps the sum.
+    /// #[derive(Default)]
+    /// struct Store(u64);
+    /// /// Passes numbers on.
+    /// struct Front(ServiceId<Store>);
+    ///
+    /// impl Service for Store {}
+    /// impl Service for Front {}
+    ///
+    /// impl Receive<u64> for Store {
+    ///     fn receive(&mut self, _: &mut Context<Self>, number: u64) -> Result {
+    ///         self.0 += number;
+    ///         Ok(())
+    ///     }
+    /// }
+    /// impl Receive<u64> for Front {
+    ///     fn receive(&mut self, cx: &mut Context<Self>, number: u64) -> Result {
+    ///         cx.tell(self.0, number)?;
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut bed = Bed::new(Store::default())?;
+    /// let front = bed.add(Front(bed.id()))?;
+    /// bed.with_service(front, |front, cx| front.receive(cx, 7)).expect("there is room");
+    /// assert_eq!(bed.service().0, 7);
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The error of the service's start.
     ///
     /// # Panics
-    /// It has ended, by a panic or a stop.
-    pub fn service(&self) -> Ref<'_, S> {
-        Ref::map(self.stage.borrow(), |stage| stage.world.service(self.node).expect("the service has ended"))
+    /// The runtime has ended.
+    pub fn add<T: Service>(&mut self, service: T) -> Result<ServiceId<T>, Error> {
+        let stage = &mut *self.stage.borrow_mut();
+        let runtime = stage.world.runtime(self.node).expect("the runtime has ended");
+        let added = runtime.add(service);
+        stage.world.state.borrow_mut().make_runnable(self.node.node().number());
+        stage.settle();
+        added
     }
 
-    /// Calls the service with a real context: to hand it an event, or to ask it for something.
+    /// Returns the id of the first service, for others to tell it something.
+    pub fn id(&self) -> ServiceId<S> {
+        self.id
+    }
+
+    /// Returns a service of the bed by its id. Do not keep it over other calls of the bed.
     ///
     /// # Panics
-    /// It has ended, by a panic or a stop.
-    pub fn with<T>(&mut self, f: impl FnOnce(&mut S, &mut Context<S>) -> T) -> T {
-        let mut stage = self.stage.borrow_mut();
-        let result = stage.world.with(self.node, f).expect("the service has ended");
+    /// It has ended, by a panic or a stop, or it is of another bed.
+    pub fn service_of<T: Service>(&self, id: ServiceId<T>) -> Ref<'_, T> {
+        Ref::map(self.stage.borrow(), |stage| {
+            let runtime = stage.world.nodes[0].runtime.as_ref();
+            runtime.and_then(|runtime| runtime.service(id)).expect("the service has ended")
+        })
+    }
+
+    /// Calls a service of the bed with a real context, by its id.
+    ///
+    /// # Panics
+    /// It has ended, by a panic or a stop, or it is of another bed.
+    pub fn with_service<T: Service, R>(
+        &mut self,
+        id: ServiceId<T>,
+        f: impl FnOnce(&mut T, &mut Context<T>) -> R,
+    ) -> R {
+        let stage = &mut *self.stage.borrow_mut();
+        let runtime = stage.world.runtime(self.node);
+        let result = runtime.and_then(|runtime| runtime.with(id, f)).expect("the service has ended");
+        stage.world.state.borrow_mut().make_runnable(self.node.node().number());
         stage.settle();
         result
     }
 
-    /// The calls of the service since this was asked last; of those the first 65,536.
+    /// The first service. Not to be kept over other calls of the bed.
+    ///
+    /// # Panics
+    /// It has ended, by a panic or a stop.
+    pub fn service(&self) -> Ref<'_, S> {
+        self.service_of(self.id)
+    }
+
+    /// Calls the first service with a real context: to hand it an event, or to ask it for something.
+    ///
+    /// # Panics
+    /// It has ended, by a panic or a stop.
+    pub fn with<T>(&mut self, f: impl FnOnce(&mut S, &mut Context<S>) -> T) -> T {
+        self.with_service(self.id, f)
+    }
+
+    /// The calls of the services since this was asked last; of those the first 65,536.
     pub fn calls(&self) -> Vec<Call> {
         take(&mut self.calls.borrow_mut())
     }
 
-    /// How many timers are pending.
+    /// How many timers of all services are pending.
     pub fn timers(&self) -> u64 {
         self.metrics.read().timers
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reactor::{
-    Bytes, Call, Closed, Context, Error, Event, Flow, Handle, Id, Receive, Result, Service, Stream,
+    Bytes, Call, Closed, Context, Error, Event, Flow, Handle, Id, Receive, Result, Service, ServiceId, Stream,
 };
 use sim::{Bed, Peer};
 
@@ -213,4 +213,86 @@ fn a_failed_start_and_a_panic_are_told() {
     assert!(peer.is_ended());
     let receipt = bed.stop(Duration::from_secs(1));
     assert_eq!(receipt.services[0].panicked.as_deref(), Some("as asked"));
+}
+
+/// Passes each number on to whoever it knows, one less.
+#[derive(Default)]
+struct Passes {
+    to: Option<ServiceId<Echo>>,
+    back: Option<ServiceId<Passes>>,
+    got: Vec<u64>,
+}
+
+impl Service for Passes {
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        cx.listen("127.0.0.1:7008", |_| Some(Stream::new(Bytes)))?;
+        Ok(())
+    }
+}
+
+impl Handle<Stream> for Passes {
+    fn handle(&mut self, cx: &mut Context<Self>, _: Id<Stream>, event: Event<Bytes>) -> Result {
+        if let (Event::Received(bytes), Some(to)) = (event, self.to) {
+            cx.tell(to, bytes.len() as u32)?;
+        }
+        Ok(())
+    }
+}
+
+impl Receive<u64> for Passes {
+    fn receive(&mut self, cx: &mut Context<Self>, number: u64) -> Result {
+        self.got.push(number);
+        match (number, self.back) {
+            (13, _) => panic!("as asked"),
+            (1.., Some(back)) => cx.tell(back, number - 1)?,
+            _ => (),
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn several_services_of_one_bed_tell_each_other_and_each_has_its_peers() {
+    let mut bed = echo();
+    let second = bed.add(Passes { to: Some(bed.id()), ..Passes::default() }).expect("it starts");
+    let peer = bed.connect("127.0.0.1:7008").expect("an address");
+    peer.send(b"12345");
+    assert_eq!(bed.service().ticks, 5, "it was told");
+    let first = bed.connect("127.0.0.1:7007").expect("an address");
+    first.send(b"one");
+    assert_eq!(first.received(), b"one");
+    // It tells itself.
+    bed.with_service(second, |passes, cx| passes.back = Some(cx.me()));
+    bed.with_service(second, |passes, cx| passes.receive(cx, 3)).expect("there is room");
+    assert_eq!(bed.service_of(second).got, [3, 2, 1, 0]);
+    bed.calls();
+    bed.with(|_, cx| cx.after(Duration::from_secs(1), 1_u32));
+    bed.with_service(second, |_, cx| cx.after(Duration::from_secs(1), 7_u64));
+    assert_eq!(bed.timers(), 2);
+    bed.advance(Duration::from_secs(1));
+    let calls = bed.calls();
+    assert!(calls.contains(&Call::Receive { service: 0 }) && calls.contains(&Call::Receive { service: 1 }));
+}
+
+#[test]
+fn a_service_that_cannot_start_or_panics_leaves_the_others_of_its_bed() {
+    let mut bed = echo();
+    let failed = bed.add(Echo::default());
+    assert!(matches!(failed, Err(Error::Start { .. })), "the address is taken");
+    let second = bed.add(Passes::default()).expect("it starts");
+    bed.with_service(second, |_, cx| cx.tell(cx.me(), 13_u64)).expect("there is room");
+    let peer = bed.connect("127.0.0.1:7007").expect("an address");
+    peer.send(b"x");
+    assert_eq!(peer.received(), b"x");
+    let receipt = bed.stop(Duration::from_secs(1));
+    assert_eq!(receipt.services.len(), 3);
+    assert_eq!(receipt.services[2].panicked.as_deref(), Some("as asked"));
+}
+
+#[test]
+#[should_panic(expected = "the service has ended")]
+fn a_service_of_another_bed_is_not_there() {
+    let other = echo().id();
+    let bed = echo();
+    bed.service_of(other);
 }
