@@ -27,7 +27,7 @@ enum Wrong {
     NeverWaits,
     /// Trusts the length of a record without checking it against the input.
     Indexes,
-    /// Opens records in order of arrival without checking them.
+    /// Delivers a byte of any input before it has checked the record.
     TrustsAll,
     /// Accepts any end as authentic.
     EndsAnyhow,
