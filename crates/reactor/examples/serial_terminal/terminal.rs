@@ -91,7 +91,7 @@ pub(crate) fn run(args: Vec<String>) -> ExitCode {
     };
     let terminal = match open_terminal() {
         Ok(terminal) => terminal,
-        Err(error) => return refuse(&format!("standard input is not a terminal: {error}")),
+        Err(error) => return refuse(&format!("standard input is no terminal: {error}")),
     };
     let device = match Serial::open(name, &SerialOptions { speed, ..SerialOptions::DEFAULT }) {
         Ok(device) => device,
