@@ -68,6 +68,53 @@ fn one_item_above_the_cap_may_enter_an_empty_queue_up_to_the_items_limit() {
 }
 
 #[test]
+fn an_item_above_the_cap_does_not_enter_a_queue_that_is_in_flight() {
+    for_each_engine(|engine| {
+        const MIB: usize = 1 << 20;
+        let (ours, peer) = tcp_pair();
+        small_buffers(&ours);
+        let options = StreamOptions { cap: MIB, item: 16 * MIB, ..StreamOptions::DEFAULT };
+        let stream = Stream::new(Bytes).options(options);
+        let mut world = World::over(engine.runtime(), Probe::quiet(), stream, ours, peer);
+        world.until_seen(Seen::Open);
+        let item = vec![7; 4 * MIB];
+        assert_eq!(world.with(|cx, id| cx.send(id, &item[..])), Flow::High, "it is alone");
+        // The engine has all of the rest, and the stream's own queue is empty.
+        settle(&mut world.runtime);
+        assert_eq!(world.with(|cx, id| cx.send(id, &item[..])), Flow::Gone, "it is not");
+        assert!(matches!(world.until_closed(), Closed::Overflow));
+    });
+}
+
+#[test]
+fn the_low_mark_itself_is_low() {
+    for_each_engine(|engine| {
+        let options = StreamOptions { high: 1000, low: 0, ..StreamOptions::DEFAULT };
+        let mut world = World::new(engine.runtime(), Probe::quiet(), Stream::new(Bytes).options(options));
+        world.until_seen(Seen::Open);
+        assert_eq!(world.with(|cx, id| cx.send(id, &[7; 1001][..])), Flow::High);
+        assert_eq!(world.read(1001).len(), 1001);
+        world.until_seen(Seen::Drained);
+    });
+}
+
+#[test]
+fn a_write_that_found_too_little_room_leaves_nothing_to_do_at_once() {
+    for_each_engine(|engine| {
+        let (ours, peer) = tcp_pair();
+        small_buffers(&ours);
+        let mut world = World::over(engine.runtime(), Probe::quiet(), Stream::new(Bytes), ours, peer);
+        world.until_seen(Seen::Open);
+        settle(&mut world.runtime);
+        world.with(|cx, id| cx.send(id, &vec![0; 3 << 20][..]));
+        world.runtime.turn(Some(std::time::Duration::ZERO)).expect("the engine is whole");
+        // Part of it has left, the rest was offered once more and is the engine's: it tells of room.
+        let next = world.runtime.next_deadline().expect("the queue may not stand still for ever");
+        assert!(next > SHORT, "{next:?}");
+    });
+}
+
+#[test]
 fn drained_comes_once_after_high_at_the_low_mark() {
     for_each_engine(|engine| {
         let (ours, peer) = tcp_pair();

@@ -6,7 +6,7 @@ mod driver;
 use std::{
     fs,
     io::{self, ErrorKind, Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd as _,
     thread,
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use std::{
 use driver::{Driver, Seen, nothing, queue, unix_pair};
 use reactor::{
     Address, ConnectOptions, ListenOptions,
-    engine::{Ending, Interest, Role, Source},
+    engine::{Ending, Interest, Role, Source, Transport},
 };
 use socket2::SockRef;
 
@@ -144,6 +144,20 @@ fn a_listener_accepts_a_few_in_a_batch_and_rests_when_told(mut driver: Driver) {
     assert_eq!(TcpStream::connect(address).expect_err("closed").kind(), ErrorKind::ConnectionRefused);
 }
 
+fn a_listener_whose_accepts_all_fail_is_told_of_and_rests(mut driver: Driver) {
+    // accept(2) fails on a socket of this kind by an error that else concerns one connection only.
+    let (ours, theirs) = (UdpSocket::bind("127.0.0.1:0"), UdpSocket::bind("127.0.0.1:0"));
+    let (ours, theirs) = (ours.expect("a port"), theirs.expect("a port"));
+    ours.set_nonblocking(true).expect("an option");
+    theirs.send_to(b"x", ours.local_addr().expect("bound")).expect("there is room");
+    let listener = driver.attach(Transport::new(ours), Role::Listener);
+    driver.until(|_, key, seen| {
+        assert!(matches!(seen, Seen::NotAccepted(_)), "{seen:?}");
+        key == listener
+    });
+    driver.assert_idle();
+}
+
 fn a_resource_is_told_of_while_it_is_ready(mut driver: Driver) {
     let (mut reader, mut writer) = io::pipe().expect("a pipe");
     let key = driver.key();
@@ -248,6 +262,7 @@ for_each_engine!(
     a_refused_connect_is_told_once_with_its_number,
     a_connect_that_succeeds_at_once_is_told_once,
     a_listener_accepts_a_few_in_a_batch_and_rests_when_told,
+    a_listener_whose_accepts_all_fail_is_told_of_and_rests,
     a_resource_is_told_of_while_it_is_ready,
     a_hangup_alone_is_told_once_for_each_watch,
     what_is_left_of_several_resources_can_still_be_changed,
@@ -278,6 +293,40 @@ fn the_descriptor_of_the_engine_tells_of_what_a_budget_stopped() {
     assert!(turns >= 4, "{turns} turns for 200 bytes with a buffer of 64");
     driver.now();
     outer.assert_idle();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn room_is_watched_for_only_while_somebody_waits_for_it() {
+    use reactor::engine::{Engine as _, Event};
+    let mut engine = reactor::engine::Calls::new(reactor::engine::Epoll::new().expect("epoll"));
+    let set = engine.fd().expect("epoll has one").as_raw_fd();
+    // The masks of all that is in the set.
+    let watches_room = || {
+        let text = fs::read_to_string(format!("/proc/self/fdinfo/{set}")).expect("it is open");
+        let masks = text.lines().filter_map(|line| line.split("events:").nth(1)?.split_whitespace().next());
+        let mut masks = masks.map(|mask| u32::from_str_radix(mask, 16).expect("hexadecimal"));
+        masks.any(|mask| mask & libc::EPOLLOUT as u32 != 0)
+    };
+    let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    ours.set_nonblocking(true).expect("an option");
+    theirs.set_nonblocking(true).expect("an option");
+    let mut past = ours.try_clone().expect("a copy");
+    let key = reactor::Key::new(0, 0, 3);
+    engine.attach(key, Transport::new(ours), Role::Stream).expect("it is attached");
+    assert!(!watches_room());
+    for _ in 0..2 {
+        while past.write(&[0; 4096]).is_ok() {}
+        assert!(engine.await_room(key) && watches_room());
+        while theirs.read(&mut [0; 4096]).is_ok() {}
+        let room = loop {
+            engine.wait(Some(Duration::from_secs(20))).expect("the engine is whole");
+            if let Some((_, event)) = engine.next() {
+                break event;
+            }
+        };
+        assert!(matches!(room, Event::Room) && !watches_room());
+    }
 }
 
 #[cfg(target_os = "linux")]

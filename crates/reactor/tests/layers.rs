@@ -111,6 +111,56 @@ fn a_conversation_passes_whole_in_both_roles() {
     });
 }
 
+/// Opens one byte at a time, each after so many steps that use nothing.
+struct Hesitant {
+    idle: u32,
+    idled: u32,
+}
+
+impl Layer for Hesitant {
+    const INPUT_MAX: usize = 0;
+
+    fn ready(&self) -> bool {
+        true
+    }
+
+    fn open(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
+        let Some(first) = input.first() else { return Ok(Step { used: 0, next: Next::Wait }) };
+        if self.idled < self.idle {
+            self.idled += 1;
+            return Ok(Step { used: 0, next: Next::Again });
+        }
+        self.idled = 0;
+        io.up.push(*first);
+        Ok(Step { used: 1, next: Next::Again })
+    }
+
+    fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
+        io.down.put(clear);
+        Ok(clear.len())
+    }
+}
+
+#[test]
+fn a_layer_may_take_1024_steps_in_a_row_that_use_nothing() {
+    for_each_engine(|engine| {
+        for (idle, fits) in [(1, true), (1_023, true), (1_024, true), (1_025, false)] {
+            let layer = Hesitant { idle, idled: 0 };
+            let mut world = World::new(engine.runtime(), Probe::quiet(), Stream::over(Bytes, layer));
+            world.until_seen(Seen::Open);
+            let sent = pattern(if idle == 1 { 3_000 } else { 5 });
+            world.peer.write_all(&sent).expect("room");
+            if fits {
+                world.until_bytes(sent.len());
+                let id = world.id;
+                assert!(world.probe().bytes(id) == sent, "{idle}");
+            } else {
+                assert!(matches!(world.until_closed(), Closed::Refused(_)), "{idle}");
+            }
+        }
+    });
+}
+
 #[test]
 fn every_cut_of_the_peers_bytes_gives_the_same() {
     for_each_engine(|engine| {

@@ -268,6 +268,7 @@ mod tests {
         bytes.recount(&mut a, 75);
         assert!(!bytes.is_tight() && bytes.is_within() && !bytes.is_tight());
         bytes.add(&mut b, 1);
+        assert!(!bytes.has_begun(), "nobody has looked");
         assert!(!bytes.is_tight() && bytes.is_within() && bytes.is_tight(), "a closer look finds it");
         assert!(!bytes.is_relieved());
         assert!(bytes.has_begun() && !bytes.has_begun(), "told once, too");

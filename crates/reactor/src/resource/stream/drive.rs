@@ -305,7 +305,7 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         opened::<S, C, L, R>(core, to, key);
         unread::<S, C, L, R>(core, to, key);
         match next {
-            Next::Again if idle == IDLE_STEPS_MAX => {
+            Next::Again if used == 0 && idle == IDLE_STEPS_MAX => {
                 at = input.len();
                 let what = "it asks for step after step and uses nothing";
                 let failure = LayerError::Contract { layer: std::any::type_name::<L>(), what };
