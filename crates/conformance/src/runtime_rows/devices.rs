@@ -15,6 +15,7 @@ use crate::{
 };
 
 pub(super) const ROWS: &[Row] = &[
+    row("B4r2", "a device resumed and paused in one turn stays paused, and does not spin", SOCKETS, toggled),
     row("H9r", "a terminal's hang-up comes after its bytes, as one end", SOCKETS, |world| {
         hang_up(world, false)
     }),
@@ -84,5 +85,31 @@ fn hang_up(world: &mut World<'_>, paused: bool) -> Outcome {
     let Noting { bytes, ends } = rig.get(noting);
     check!(bytes == b"bytes last", "{:?} came", bytes.escape_ascii().to_string());
     check!(ends[..] == [Some(libc::EIO)], "it ended with {ends:?}");
+    rig.finish()
+}
+
+fn toggled(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let noting = rig.add(Noting::default())?;
+    let (near, mut far) = line()?;
+    let id = rig.with(noting, |_, cx| cx.add(Terminal(near)).map_err(|rejected| rejected.error))?;
+    rig.settle()?;
+    // From both states: it was read, and it was paused.
+    for _ in 0..2 {
+        rig.with(noting, |_, cx| {
+            cx.resume(id);
+            cx.pause(id);
+        });
+        rig.settle()?;
+    }
+    far.write_all(b"bytes")?;
+    rig.rests()?;
+    check!(rig.get(noting).bytes.is_empty(), "bytes came during the pause");
+    rig.with(noting, |_, cx| {
+        cx.pause(id);
+        cx.resume(id);
+    });
+    rig.until("the bytes have come", |rig| rig.get(noting).bytes == b"bytes")?;
+    rig.with(noting, |_, cx| cx.close(id));
     rig.finish()
 }

@@ -38,6 +38,8 @@ struct Custom<R> {
     /// As noted when it was added; another one later is misuse.
     identity: Identity,
     watched: Option<Interest>,
+    /// The engine is asked again even if the interest is the same, because it may have let a hang-up rest by itself.
+    again: bool,
     paused: bool,
     /// The input ended: waiting for it would spin.
     ended: bool,
@@ -165,6 +167,7 @@ fn insert<R: Resource>(
         watched,
         resource,
         out: None,
+        again: false,
         paused: false,
         ended: false,
         closing: None,
@@ -257,13 +260,13 @@ fn sync<R: Resource>(core: &mut Core, key: Key, ready: Ready) {
     let wanted = custom.wanted();
     // After a hang-up or error alone the engine let it rest by itself; only a change wakes it.
     if custom.connect_by.is_some()
-        || wanted == custom.watched
+        || wanted == custom.watched && !custom.again
         || (ready.hangup || ready.error) && !ready.readable && !ready.writable
     {
         custom.watched = wanted;
         return;
     }
-    custom.watched = wanted;
+    (custom.watched, custom.again) = (wanted, false);
     if let Err(error) = engine.watch(key, custom.resource.source(), wanted) {
         core.fail(key, "watch", error);
     }
@@ -436,7 +439,7 @@ fn pause<R: Resource>(core: &mut Core, key: Key, paused: bool) {
         if !paused {
             // What rests after an end or a hang-up is watched anew.
             custom.ended = false;
-            custom.watched = None;
+            custom.again = true;
         }
         core.mark(key);
     }
