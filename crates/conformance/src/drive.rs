@@ -35,6 +35,8 @@ pub struct Told {
     pub ends: usize,
     /// The failures of the read side.
     pub broken: Vec<std::io::Error>,
+    /// While reading was off: the ends behind input, and the failures.
+    pub hung_up: Vec<Option<std::io::Error>>,
     /// The results of the connect.
     pub connected: Vec<std::io::Result<()>>,
     /// How many bytes were taken by sends that did not fail.
@@ -297,7 +299,7 @@ impl Drive {
         }
         let is_over = told.ends + told.broken.len() > 0;
         match event {
-            Event::Got(_) | Event::End | Event::Broken(_) if is_over => {
+            Event::Got(_) | Event::End | Event::Broken(_) | Event::HungUp(_) if is_over => {
                 self.violate(format!("{key:?} had ended, and told {event:?}"));
             }
             Event::Got(mut chunk) => {
@@ -309,6 +311,7 @@ impl Drive {
             }
             Event::End => told.ends += 1,
             Event::Broken(error) => told.broken.push(error),
+            Event::HungUp(error) => told.hung_up.push(error),
             Event::Connected(result) => {
                 told.connected.push(result);
                 if told.connected.len() > 1 {

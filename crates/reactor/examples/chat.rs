@@ -36,7 +36,7 @@ impl Handle<Stream<Lines>> for Chat {
                 self.names.insert(id, name.to_owned());
                 self.tell_all(cx, format!("{name} is here"));
             }
-            (Event::End | Event::Drained, _) => (),
+            (Event::End | Event::Drained | Event::HungUp, _) => (),
         }
         Ok(())
     }

@@ -47,7 +47,7 @@ impl Handle<Client> for Proxy {
                 }
             }
             // Coupled streams pass their ends on without our help.
-            Event::End | Event::Drained => (),
+            Event::End | Event::Drained | Event::HungUp => (),
         }
         Ok(())
     }

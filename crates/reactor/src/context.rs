@@ -207,6 +207,73 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Hands over no input (of a listener: no connections) until [`resume`](Context::resume).
+    ///
+    /// A paused stream learns all the same that its peer is gone:
+    ///
+    /// * A reset, or any other failure of the connection, ends the stream at once. `closed` says why. The input that arrived
+    ///   before it is in [`Stream::unread`](crate::Stream::unread), up to
+    ///   [`StreamOptions::unread`](crate::StreamOptions::unread).
+    /// * [`Event::End`](crate::Event::End) is told at once if no unread input is before it. After that call the stream
+    ///   closes, unless it is [`half_open`](crate::Stream::half_open). A service that pauses a stream while it works on an
+    ///   answer, for peers that end their side before they read, needs streams that are half open.
+    /// * [`Event::HungUp`](crate::Event::HungUp) is told if unread input is before the end: a further command, for example,
+    ///   or the last record of a layer. `End` follows in its order, after a resume.
+    ///
+    /// A paused stream does not learn:
+    ///
+    /// * that its peer is gone without a word, because the network or the machine failed. A deadline ends such a stream, or
+    ///   [`SocketOptions::keepalive`](crate::SocketOptions::keepalive) does.
+    /// * on the engine `polling`, that a TCP peer has ended its side while the kernel still has unread input of it.
+    ///
+    /// What is no stream (a serial port, `Descriptors`, a resource of your own) is not watched at all while it is paused.
+    ///
+    /// The pause is one switch: a service with several reasons for it keeps account of them itself. The reasons for which
+    /// the runtime does not read a stream, such as a full queue, are apart from it. A resume does not end them, and their end
+    /// is no resume.
+    ///
+    /// ```
+    /// use reactor::{Closed, Context, Event, Handle, Id, Lines, Result, Service, Stream};
+    ///
+    /// /// Gives lines to clients that ask for one with `pop`, in the order in which they asked.
+    /// #[derive(Default)]
+    /// struct Store {
+    ///     waiting: Vec<Id<Stream<Lines>>>,
+    /// }
+    ///
+    /// impl Service for Store {}
+    ///
+    /// impl Handle<Stream<Lines>> for Store {
+    ///     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream<Lines>>, event: Event<Lines>) -> Result {
+    ///         match event {
+    ///             Event::Received("pop") => {
+    ///                 self.waiting.push(id);
+    ///                 cx.pause(id);
+    ///             }
+    ///             Event::Received(line) if !self.waiting.is_empty() => {
+    ///                 let client = self.waiting.remove(0);
+    ///                 cx.send(client, line);
+    ///                 cx.resume(client);
+    ///             }
+    ///             // The client has left. It gets no line that another one waits for.
+    ///             Event::End | Event::HungUp => {
+    ///                 self.waiting.retain(|client| *client != id);
+    ///                 cx.close(id);
+    ///             }
+    ///             _ => (),
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn closed(&mut self, _: &mut Context<Self>, id: Id<Stream<Lines>>, _: Stream<Lines>, _: Closed) {
+    ///         self.waiting.retain(|client| *client != id);
+    ///     }
+    /// }
+    ///
+    /// let mut runtime = reactor::Runtime::new()?;
+    /// let store = runtime.add(Store::default())?;
+    /// # let _ = store;
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
     pub fn pause<R: Resource>(&mut self, id: Id<R>) {
         self.set_paused(id.key(), true);
     }

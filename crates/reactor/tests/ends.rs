@@ -49,7 +49,7 @@ fn input_before_a_reset_is_delivered_before_the_failure() {
 #[test]
 fn input_before_a_failed_write_is_delivered_before_the_failure_even_above_the_high_mark() {
     for_each_engine(|engine| {
-        for queued in [10, 1 << 20] {
+        for (queued, paused) in [(10, false), (1 << 20, false), (10, true), (1 << 20, true)] {
             let mut world = World::new(engine.runtime(), Probe::quiet(), Stream::new(Bytes));
             world.until_seen(Seen::Open);
             settle(&mut world.runtime);
@@ -60,14 +60,21 @@ fn input_before_a_failed_write_is_delivered_before_the_failure_even_above_the_hi
             drop(std::mem::replace(&mut world.peer, tcp_pair().0));
             let big = vec![1; queued];
             world.with(|cx, id| {
-                cx.pause(id);
+                if paused {
+                    cx.pause(id);
+                }
                 cx.send(id, &big);
             });
-            world.runtime.turn(Some(Duration::ZERO)).expect("whole");
-            world.with(|cx, id| cx.resume(id));
             let why = format!("{}", world.until_closed());
-            assert_eq!(world.all(), [Seen::Open, Seen::got("last words"), Seen::closed("Failed")], "{why}");
-            assert_eq!(world.probe().closed[0].1.unsent(), queued, "{why}");
+            let (_, stream, _) = &world.probe().closed[0];
+            assert_eq!(stream.unsent(), queued, "{why}");
+            // No handler sees input of a paused stream: it is handed over with the stream.
+            let (told, unread) = match paused {
+                true => (vec![], &b"last words"[..]),
+                false => (vec![Seen::got("last words")], &b""[..]),
+            };
+            assert_eq!(stream.unread(), unread, "{why}");
+            assert_eq!(world.all(), [vec![Seen::Open], told, vec![Seen::closed("Failed")]].concat(), "{why}");
         }
     });
 }

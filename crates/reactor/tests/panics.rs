@@ -137,6 +137,7 @@ impl Handle<Bombed> for Bomb {
             }
             Event::End => self.at.check(At::End),
             Event::Drained => self.at.check(At::Drained),
+            Event::HungUp => (),
         }
         Ok(())
     }

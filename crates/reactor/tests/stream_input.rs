@@ -26,6 +26,7 @@ impl<L: Layer> Handle<Stream<Bytes, L>> for Diary {
             Event::Received(bytes) => String::from_utf8_lossy(bytes).into_owned(),
             Event::End => "end".to_owned(),
             Event::Drained => "drained".to_owned(),
+            Event::HungUp => "hung up".to_owned(),
         });
         if std::mem::take(&mut self.release) {
             cx.release(id)?;
@@ -136,7 +137,7 @@ impl Handle<Stream<Lines>> for Count {
                 self.lines += 1;
             }
             Event::End => self.ended_at = Some(self.lines),
-            Event::Open | Event::Drained => (),
+            Event::Open | Event::Drained | Event::HungUp => (),
         }
         Ok(())
     }

@@ -135,7 +135,7 @@ impl Handle<Stream> for Hands {
             Event::Open => log.is_open = true,
             Event::Received(bytes) => log.received.extend_from_slice(bytes),
             Event::End => log.is_ended = true,
-            Event::Drained => (),
+            Event::Drained | Event::HungUp => (),
         }
         Ok(())
     }

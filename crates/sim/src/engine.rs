@@ -349,6 +349,7 @@ impl Engine for SimEngine {
             };
             let end = &mut state.ends[at as usize];
             (end.owner, end.wants, end.detaching, end.queued) = (owner, true, false, false);
+            (end.hangup_told, end.break_told) = (false, false);
             state.look_at_end(at);
             Held::End(at, transport)
         };

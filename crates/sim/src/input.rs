@@ -45,7 +45,7 @@ impl State {
     fn read(&mut self, at: u32) -> Option<Event> {
         let end = &mut self.ends[at as usize];
         if end.other.is_none() || !(end.wants || end.late) {
-            return None;
+            return self.hangup(at);
         }
         if !end.wants {
             end.late = false;
@@ -64,6 +64,19 @@ impl State {
         self.ends[at as usize].input_bytes -= len;
         self.freed(at);
         Some(Event::Got(Chunk::new(chunk.buffer, len)))
+    }
+
+    /// What is told of the end of input that nobody wants: itself if nothing is before it.
+    fn hangup(&mut self, at: u32) -> Option<Event> {
+        let end = &mut self.ends[at as usize];
+        if !end.has_hangup() {
+            return None;
+        }
+        if end.input.is_empty() {
+            return self.read_end(at);
+        }
+        (end.hangup_told, end.break_told) = (true, end.broken.is_some());
+        Some(Event::HungUp(end.broken.map(error::os)))
     }
 
     /// Puts what waits into one buffer, as far as it has room: a read does not see packets.
@@ -118,7 +131,7 @@ impl State {
         let may_come = !on && self.ends[at as usize].wants && !self.ends[at as usize].input.is_empty();
         let is_late = may_come && self.strikes(Kind::LateInput);
         let end = &mut self.ends[at as usize];
-        (end.wants, end.late) = (on, is_late);
+        (end.wants, end.late, end.hangup_told, end.break_told) = (on, is_late, false, false);
         self.look_at_end(at);
     }
 
@@ -146,6 +159,7 @@ impl State {
             Event::Datagrams(batch) => (10, batch.len() as u64),
             Event::Undelivered(_, error) => (11, number_of(error)),
             Event::Room => (12, 0),
+            Event::HungUp(error) => (13, error.as_ref().map_or(0, number_of)),
             Event::Ready(ready) => (9, u64::from(ready.readable) | u64::from(ready.writable) << 1),
         };
         let slot = key.slot() as u64 | u64::from(key.generation()) << 24;

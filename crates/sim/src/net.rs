@@ -107,6 +107,9 @@ pub(crate) struct End {
     pub(crate) finished: bool,
     pub(crate) broken: Option<i32>,
     pub(crate) end_told: bool,
+    /// While input is not wanted: an end behind input was told, and a failure.
+    pub(crate) hangup_told: bool,
+    pub(crate) break_told: bool,
     /// This end shut down its write side; what a send is answered with.
     pub(crate) shut: bool,
     pub(crate) failed: Option<i32>,
@@ -155,6 +158,8 @@ impl End {
             finished: false,
             broken: None,
             end_told: false,
+            hangup_told: false,
+            break_told: false,
             shut: false,
             failed: None,
             parked: None,
@@ -193,6 +198,18 @@ impl End {
             || self.sent.is_some()
             || self.detaching
             || ((self.wants || self.late) && self.other.is_some() && self.has_input())
+            || self.has_hangup()
+    }
+
+    /// Whether its engine is to be told, although it wants no input, that the other end is gone.
+    pub(crate) fn has_hangup(&self) -> bool {
+        if self.wants || self.owner.is_none() || self.other.is_none() || self.end_told {
+            return false;
+        }
+        match self.broken {
+            Some(_) => self.input.is_empty() || !self.break_told,
+            None => self.finished && (self.input.is_empty() || !self.hangup_told),
+        }
     }
 }
 

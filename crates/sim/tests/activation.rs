@@ -46,7 +46,7 @@ impl Handle<Stream> for Web {
         match event {
             Event::Open => self.open.push(id),
             Event::Received(bytes) => _ = cx.send(id, bytes),
-            Event::End | Event::Drained => (),
+            Event::End | Event::Drained | Event::HungUp => (),
         }
         Ok(())
     }

@@ -71,7 +71,7 @@ impl Handle<Stream> for Parent {
         match event {
             Event::Received(bytes) => self.output.extend_from_slice(bytes),
             Event::End => self.told.push(Told::OutputEnd),
-            Event::Open | Event::Drained => (),
+            Event::Open | Event::Drained | Event::HungUp => (),
         }
         Ok(())
     }

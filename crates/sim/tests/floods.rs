@@ -83,7 +83,7 @@ impl Handle<Items> for Peer {
             }
             Event::Received(_) => self.answers += 1,
             Event::Drained => cx.resume(id),
-            Event::End => (),
+            Event::End | Event::HungUp => (),
         }
         Ok(())
     }
@@ -127,7 +127,7 @@ impl Handle<Client> for Proxy {
                     cx.send(*target, bytes);
                 }
             }
-            Event::End | Event::Drained => (),
+            Event::End | Event::Drained | Event::HungUp => (),
         }
         Ok(())
     }

@@ -136,7 +136,7 @@ impl Handle<Stream> for Client {
         match event {
             Event::Open => self.open += 1,
             Event::Received(bytes) => self.heard(cx, id, bytes),
-            Event::End | Event::Drained => (),
+            Event::End | Event::Drained | Event::HungUp => (),
         }
         Ok(())
     }

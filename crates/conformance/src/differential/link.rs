@@ -75,7 +75,8 @@ impl Link {
     /// Whether all that the step led to has come.
     pub(super) fn is_reached(&self) -> bool {
         match self.next() {
-            Some(Next::Last(_)) => self.ends.iter().all(|end| end.state == State::Closed),
+            // The resume of an end that closed while it was paused is still to come.
+            Some(Next::Last(_)) => self.ends.iter().all(|end| end.state == State::Closed && !end.is_paused),
             _ => {
                 let [near, far] = &self.ends;
                 self.pending == 0

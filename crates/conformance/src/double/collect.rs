@@ -191,7 +191,30 @@ impl Double {
                 }
             }
         }
+        if !attached.wants && !attached.armed && !attached.told && self.space() > 0 {
+            self.step_hangup(state, key, attached);
+        }
         moved
+    }
+
+    /// Tells of the peer's going although no input is wanted: of its end if nothing is before it.
+    fn step_hangup(&mut self, state: &mut State, key: Key, attached: &mut Attached) {
+        let event = match (state.input(attached.number), state.gone(attached.number)) {
+            (Input::End, _) => Event::End,
+            (Input::Reset, _) => Event::Broken(fault::error(std::io::ErrorKind::ConnectionReset)),
+            (Input::Bytes(_), Input::Reset) if !attached.reset_told => {
+                (attached.hangup_told, attached.reset_told) = (true, true);
+                let error = fault::error(std::io::ErrorKind::ConnectionReset);
+                return self.events.push_back((key, Event::HungUp(Some(error))));
+            }
+            (Input::Bytes(_), Input::End) if !attached.hangup_told => {
+                attached.hangup_told = true;
+                return self.events.push_back((key, Event::HungUp(None)));
+            }
+            _ => return,
+        };
+        attached.told = true;
+        self.events.push_back((key, event));
     }
 
     /// Delivers one chunk, if there are bytes and a buffer for them.

@@ -70,6 +70,9 @@ pub(super) struct Attached {
     pub(super) armed: bool,
     /// The end of the read side, or the failure of the connect, was told.
     pub(super) told: bool,
+    /// While input is not wanted: an end behind input was told, and a failure.
+    pub(super) hangup_told: bool,
+    pub(super) reset_told: bool,
     pub(super) sending: Option<Box<Outgoing>>,
     pub(super) detaching: bool,
 }
@@ -348,6 +351,8 @@ impl Engine for Double {
             wants: true,
             armed: true,
             told: false,
+            hangup_told: false,
+            reset_told: false,
             sending: None,
             detaching: false,
         };
@@ -362,7 +367,7 @@ impl Engine for Double {
             // Of datagrams what is there already may be in flight, and nothing that comes later.
             let may_come =
                 attached.role != Role::Datagrams || self.network.shared.lock().has_arrived(attached.number);
-            attached.wants = on;
+            (attached.wants, attached.hangup_told, attached.reset_told) = (on, false, false);
             attached.armed = on || (attached.armed && in_flight && may_come);
         }
     }

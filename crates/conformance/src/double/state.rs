@@ -288,6 +288,15 @@ impl State {
         }
     }
 
+    /// How the input of an end is over, whatever is still before that.
+    pub(super) fn gone(&self, number: u64) -> Input {
+        match self.ends.get(&number) {
+            Some(end) if end.reset => Input::Reset,
+            Some(end) if end.finished => Input::End,
+            _ => Input::Nothing,
+        }
+    }
+
     /// Reads what has arrived.
     pub(super) fn take(&mut self, number: u64, into: &mut [u8]) -> usize {
         let Some(end) = self.ends.get_mut(&number) else { return 0 };

@@ -355,6 +355,8 @@ fn read_slowly(halves: &mut Halves, every: Duration, output: &[u8]) -> std::resu
         at_server.get(server).closed.len() == 1 && at_client.get(client).closed.len() == 1
     };
     rig::until(&mut halves.rigs, "both have closed", both)?;
+    // The last resume finds nobody.
+    rig::until(&mut halves.rigs, "no timer is left", |rigs| rigs[0].counters().timers == 0)?;
     Ok(halves.rigs[1].get_mut(server).closed.remove(0).2)
 }
 

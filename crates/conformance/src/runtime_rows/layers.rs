@@ -161,7 +161,7 @@ impl Handle<Stream<Lines>> for Switch {
             }
             Event::Received("release") => cx.release(id)?,
             Event::Received(line) => self.note(format_args!("clear {line}")),
-            Event::End | Event::Drained => (),
+            Event::End | Event::Drained | Event::HungUp => (),
         }
         Ok(())
     }
@@ -183,7 +183,7 @@ impl Handle<Stream> for Switch {
         match event {
             Event::Open => self.note("open bytes"),
             Event::Received(bytes) => self.bytes.extend_from_slice(bytes),
-            Event::End | Event::Drained => (),
+            Event::End | Event::Drained | Event::HungUp => (),
         }
         Ok(())
     }
@@ -206,7 +206,7 @@ impl Handle<Stream<Lines, Toy>> for Switch {
                 cx.map_codec(id, |_| Bytes)?;
             }
             Event::Received(line) => self.note(format_args!("sealed {line}")),
-            Event::End | Event::Drained => (),
+            Event::End | Event::Drained | Event::HungUp => (),
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ mod panics;
 mod partial;
 #[cfg(unix)]
 mod passing;
+mod paused;
 mod peers;
 #[cfg(unix)]
 mod pipes;
@@ -51,6 +52,7 @@ pub(crate) fn rows() -> Vec<Row> {
     let mut all = [
         lives::ROWS,
         release::ROWS,
+        paused::ROWS,
         readiness::ROWS,
         partial::ROWS,
         datagrams::ROWS,

@@ -96,7 +96,7 @@ impl Handle<Out> for Nursery {
                 let at = self.children.iter().position(|child| child.output == Some(id));
                 self.told.push((at.ok_or("a child of ours")?, Told::OutputEnd));
             }
-            Event::Open | Event::Drained => (),
+            Event::Open | Event::Drained | Event::HungUp => (),
         }
         Ok(())
     }

@@ -232,7 +232,7 @@ impl Handle<Brittle> for Survivor {
                 }
             }
             Event::End => self.armed.pass(Place::End),
-            Event::Drained => (),
+            Event::Drained | Event::HungUp => (),
         }
         Ok(())
     }

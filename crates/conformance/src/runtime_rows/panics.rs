@@ -185,7 +185,7 @@ impl Handle<Brittle> for Fragile {
                 cx.tell(cx.me(), Told(Place::Message)).map_err(|refused| refused.to_string())?;
             }
             Event::End => self.0.pass(Place::End),
-            Event::Drained => (),
+            Event::Drained | Event::HungUp => (),
         }
         Ok(())
     }

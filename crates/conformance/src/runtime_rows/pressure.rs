@@ -169,7 +169,7 @@ impl Handle<Client> for Proxy {
                     cx.send(*target, bytes);
                 }
             }
-            Event::End | Event::Drained => (),
+            Event::End | Event::Drained | Event::HungUp => (),
         }
         Ok(())
     }

@@ -31,6 +31,7 @@ pub(super) enum What {
     Got(Vec<u8>),
     End,
     Drained,
+    HungUp,
     /// With the name of the reason.
     Closed(String),
     Message(u64),
@@ -180,6 +181,7 @@ impl<C: Items, L: Layer> Handle<Stream<C, L>> for Probe<C, L> {
             }
             Event::End => What::End,
             Event::Drained => What::Drained,
+            Event::HungUp => What::HungUp,
         };
         self.tell(cx, Some(id), what)
     }
@@ -222,7 +224,7 @@ impl Handle<Stream> for Echo {
                 self.bytes += bytes.len();
                 cx.send(id, bytes);
             }
-            Event::End | Event::Drained => (),
+            Event::End | Event::Drained | Event::HungUp => (),
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ pub(super) const ROWS: &[Row] = &[
     row("B3r", "what arrived before a stream was accepted is told after its start", &[], before_accept),
     row("B3r2", "what arrived before a stream was added is told after its start", SOCKETS, before_add),
     row("B4r", "pausing and resuming in callbacks loses nothing", &[], toggled),
-    row("B5r", "a reset while paused does not spin, and is told once at resume", &[], reset_while_paused),
+    row("B5r", "a reset while paused does not spin, and is told once", &[], reset_while_paused),
     row("B6r", "all bytes come before the end", &[], bytes_before_end),
     row("B7r", "a refused connect is told once, as refused", &[], refused),
     row("B7r2", "a connect that hangs ends at its deadline", &[], connect_hangs),
@@ -141,11 +141,9 @@ fn reset_while_paused(world: &mut World<'_>) -> Outcome {
     pair.by_server(|cx, id| cx.pause(id));
     pair.rig.settle()?;
     pair.by_client(|cx, id| cx.abort(id));
-    pair.rig.settle()?;
-    pair.rig.rests()?;
-    pair.by_server(|cx, id| cx.resume(id));
     pair.until_server_closed()?;
     pair.rig.settle()?;
+    pair.rig.rests()?;
     let told = pair.server().of(pair.at_server);
     check!(told == [What::Open, What::closed("Failed")], "{told:?}");
     pair.finish()
@@ -264,12 +262,17 @@ fn bytes_then_reset(world: &mut World<'_>) -> Outcome {
         pair.by_client(|cx, id| cx.send(id, b"last words"));
         pair.rig.settle()?;
         pair.by_client(|cx, id| cx.abort(id));
-        pair.rig.settle()?;
-        pair.by_server(|cx, id| cx.resume(id));
         pair.until_server_closed()?;
         pair.rig.settle()?;
         let told = pair.server().of(pair.at_server);
+        let unread = pair.server().closed[0].1.unread();
         let is_right = match &told[..] {
+            // No handler sees input of a paused stream: it is handed over with the stream.
+            [What::Open, What::Closed(why)] if paused => {
+                why == "Failed"
+                    && b"last words".starts_with(unread)
+                    && (world.is_virtual() || !unread.is_empty())
+            }
             [What::Open, What::Got(bytes), What::Closed(why)] => {
                 why == "Failed" && b"last words".starts_with(bytes)
             }

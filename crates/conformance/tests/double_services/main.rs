@@ -326,7 +326,7 @@ impl Handle<Stream> for Greeter {
         match event {
             Event::Open => _ = cx.send(id, &self.greeting),
             Event::Received(_) => cx.stop(Duration::from_secs(60)),
-            Event::End | Event::Drained => (),
+            Event::End | Event::Drained | Event::HungUp => (),
         }
         Ok(())
     }

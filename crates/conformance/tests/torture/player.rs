@@ -15,6 +15,7 @@ pub enum Told {
     Got(Vec<u8>),
     End,
     Drained,
+    HungUp,
 }
 
 type Act<C, L> = Box<dyn FnMut(&mut Context<Player<C, L>>, Id<Stream<C, L>>, Told) -> Result>;
@@ -79,6 +80,7 @@ where
             Event::Received(item) => Told::Got(item.as_ref().to_vec()),
             Event::End => Told::End,
             Event::Drained => Told::Drained,
+            Event::HungUp => Told::HungUp,
         };
         (self.act)(cx, id, told)
     }

@@ -98,7 +98,7 @@ fn lines(stage: &mut Stage) -> Played {
                 count.set(count.get() + 1);
             }
             Told::End => end.set(true),
-            Told::Drained => (),
+            Told::Drained | Told::HungUp => (),
         }
         Ok(())
     }))?;

@@ -108,7 +108,7 @@ impl Handle<Stream> for Broadcast {
                 let was_full = self.clients.insert(id, false).unwrap_or_default();
                 self.has_room(cx, was_full);
             }
-            Event::End => (),
+            Event::End | Event::HungUp => (),
         }
         Ok(())
     }

@@ -267,7 +267,7 @@ impl Handle<Control> for Client {
                 self.targets.push(address.parse()?);
                 Ok(())
             }
-            Event::Open | Event::End | Event::Drained => Ok(()),
+            Event::Open | Event::End | Event::Drained | Event::HungUp => Ok(()),
         }
     }
 
@@ -285,7 +285,7 @@ impl Handle<Talk> for Client {
         match event {
             Event::Open => self.opened(cx),
             Event::Received(message) => self.heard(cx, id, message),
-            Event::End | Event::Drained => Ok(()),
+            Event::End | Event::Drained | Event::HungUp => Ok(()),
         }
     }
 
@@ -300,7 +300,7 @@ impl Handle<Idle> for Client {
         match event {
             Event::Open => self.opened(cx),
             Event::Received(bytes) => Err(format!("{} bytes that nobody sent", bytes.len()))?,
-            Event::End | Event::Drained => Ok(()),
+            Event::End | Event::Drained | Event::HungUp => Ok(()),
         }
     }
 

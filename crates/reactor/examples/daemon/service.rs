@@ -56,7 +56,7 @@ impl Handle<Stream<Lines>> for Daemon {
                 cx.send(id, line);
                 return Ok(());
             }
-            Event::End | Event::Drained => return Ok(()),
+            Event::End | Event::Drained | Event::HungUp => return Ok(()),
         }
         self.tell(cx, self.status());
         Ok(())

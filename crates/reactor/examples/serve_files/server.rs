@@ -169,7 +169,7 @@ impl Handle<Stream> for Server {
                 client.has_ended = true;
                 self.next(cx, id);
             }
-            Event::Drained => (),
+            Event::Drained | Event::HungUp => (),
         }
         Ok(())
     }

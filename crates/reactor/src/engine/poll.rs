@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Interest, Poll, Ready, Source, Trigger, timeout};
+use super::{Interest, Poll, Ready, Rest, Source, Trigger, timeout};
 use crate::{id::Key, sys, waker::Signal};
 
 /// The set of descriptors of poll(2) and the signal that wakes it.
@@ -100,6 +100,18 @@ impl Poll for PollCall {
         let position = self.position(key, source)?;
         self.entries[position].events = mask(interest);
         Ok(())
+    }
+
+    fn rest(&mut self, key: Key, source: Source<'_>, rest: Rest) -> io::Result<bool> {
+        let position = self.position(key, source)?;
+        let room = if rest.room { libc::POLLOUT } else { 0 };
+        let ends = if rest.ends { READ_HANGUP } else { 0 };
+        self.entries[position].events = room | ends;
+        Ok(true)
+    }
+
+    fn tells_ends(&self) -> bool {
+        READ_HANGUP != 0
     }
 
     fn unwatch(&mut self, key: Key, source: Source<'_>) -> io::Result<()> {

@@ -23,7 +23,7 @@ use std::{
 
 use polling::{Event, Events, PollMode, Poller};
 
-use super::{Interest, Poll, Ready, Source, Trigger};
+use super::{Interest, Poll, Ready, Rest, Source, Trigger};
 #[cfg(unix)]
 use crate::growth::reach;
 use crate::id::Key;
@@ -141,6 +141,13 @@ impl Poll for Polling {
     fn rewatch(&mut self, key: Key, source: Source<'_>, interest: Interest, _: Trigger) -> io::Result<()> {
         self.calls += 1;
         self.poller.modify_with_mode(source.real()?, wanted(key, interest), PollMode::Level)
+    }
+
+    fn rest(&mut self, key: Key, source: Source<'_>, rest: Rest) -> io::Result<bool> {
+        self.calls += 1;
+        // What it is not asked for it tells all the same on Unix: that both sides have ended, and errors.
+        let wanted = Event::new(key.to_bits() as usize, false, rest.room);
+        self.poller.modify_with_mode(source.real()?, wanted, PollMode::Level).map(|()| true)
     }
 
     fn unwatch(&mut self, key: Key, source: Source<'_>) -> io::Result<()> {

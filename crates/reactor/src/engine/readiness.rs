@@ -14,6 +14,15 @@ pub enum Trigger {
     Edge,
 }
 
+/// What a level-triggered poll watches a stream for that is not read: hang-ups and errors, and more if it is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Rest {
+    /// Room for output.
+    pub room: bool,
+    /// Also that the peer has ended its own side, which is told as a hang-up.
+    pub ends: bool,
+}
+
 /// The pluggable poll system call: readiness and nothing else. [`Calls`](super::Calls) makes an
 /// [`Engine`](super::Engine) of it.
 ///
@@ -47,6 +56,24 @@ pub trait Poll {
         interest: Interest,
         trigger: Trigger,
     ) -> io::Result<()>;
+
+    /// Watches a source that is watched already for nothing but hang-ups and errors, level-triggered, and for what `rest`
+    /// asks for. Whether it still watches it: without room to wait for, the default ends watching.
+    ///
+    /// # Errors
+    /// ENOENT when the source is not watched.
+    fn rest(&mut self, key: Key, source: Source<'_>, rest: Rest) -> io::Result<bool> {
+        match rest.room {
+            true => self.rewatch(key, source, Interest::Write, Trigger::Level).map(|()| true),
+            false => self.unwatch(key, source).map(|()| false),
+        }
+    }
+
+    /// Whether [`rest`](Poll::rest) tells of ends. Otherwise a stream that is not read is watched for input until there
+    /// is some, so that an end without input before it is found.
+    fn tells_ends(&self) -> bool {
+        false
+    }
 
     /// Ends watching.
     ///

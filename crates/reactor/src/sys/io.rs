@@ -1,6 +1,9 @@
 //! Reads and writes on any descriptor: one operation for each call.
 
-use std::io::{self, IoSlice};
+use std::{
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+};
 
 use session::Outgoing;
 use socket2::SockRef;
@@ -50,6 +53,32 @@ pub(crate) fn receive(from: Borrowed<'_>, medium: Medium, into: &mut [u8]) -> io
         }
         result => result,
     }
+}
+
+/// Whether input is there that nobody has read, of a stream whose peer is said to be gone. `false`: a read finds the end.
+///
+/// # Errors
+/// `WouldBlock`: neither is there. As recv(2): the connection has failed without input, and the system does not say so
+/// again.
+pub(crate) fn has_input(of: Borrowed<'_>, medium: Medium) -> io::Result<bool> {
+    #[cfg(unix)]
+    if !medium.is_socket() {
+        return Ok(medium.has_input() && super::unix::unread(of) > 0);
+    }
+    #[cfg(not(unix))]
+    let _ = medium;
+    let socket = SockRef::from(&of);
+    let peek = || socket.recv_with_flags(&mut [MaybeUninit::uninit()], PEEK);
+    match again_if_interrupted(peek) {
+        #[cfg(unix)]
+        Err(e) if e.raw_os_error() == Some(libc::ENOTSOCK) => Ok(super::unix::unread(of) > 0),
+        result => result.map(|count| count > 0),
+    }
+}
+
+/// The error that a socket has failed with, which the system says once.
+pub(crate) fn take_error(of: Borrowed<'_>) -> Option<io::Error> {
+    SockRef::from(&of).take_error().ok().flatten()
 }
 
 /// Writes the front of the queue once; the caller advances the queue.
@@ -146,6 +175,12 @@ const FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 const FLAGS: i32 = libc::MSG_DONTWAIT;
 #[cfg(not(unix))]
 const FLAGS: i32 = 0;
+// It does not wait either.
+#[cfg(unix)]
+const PEEK: i32 = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+/// MSG_PEEK of Winsock.
+#[cfg(not(unix))]
+const PEEK: i32 = 2;
 
 #[cfg(all(test, unix))]
 mod tests {

@@ -77,7 +77,7 @@ pub(crate) use self::windows::{
     receive_descriptor,
 };
 pub(crate) use self::{
-    io::{offer, read, receive, write},
+    io::{has_input, offer, read, receive, take_error, write},
     regular::{Positioned, open, open_beneath, sync_directory, writes},
     sendfile::{HAS_SENDFILE, send_file, sever},
     socket::{

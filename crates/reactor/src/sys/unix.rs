@@ -74,6 +74,14 @@ pub(crate) fn receive_descriptor(from: BorrowedFd<'_>, into: &mut [u8]) -> io::R
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
+/// How many bytes wait in a pipe or a device; 0 where the system does not say.
+pub(super) fn unread(of: BorrowedFd<'_>) -> usize {
+    let mut count: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one number, which lives through the call.
+    let result = unsafe { libc::ioctl(of.as_raw_fd(), libc::FIONREAD, &mut count) };
+    if result == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
+}
+
 /// Writes a line of at most PIPE_BUF bytes to standard error, unless there is no room or no reader. Returns
 /// whether it was written.
 pub(crate) fn print_error(line: &[u8]) -> bool {

@@ -78,6 +78,7 @@ pub enum Seen {
     Got(Vec<u8>),
     End,
     Drained,
+    HungUp,
     Closed(String),
 }
 
@@ -178,6 +179,7 @@ where
             Event::Received(item) => Seen::Got(item.as_ref().to_vec()),
             Event::End => Seen::End,
             Event::Drained => Seen::Drained,
+            Event::HungUp => Seen::HungUp,
         };
         self.seen.push((id, seen.clone()));
         (self.act)(cx, id, &seen)

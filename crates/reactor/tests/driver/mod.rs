@@ -23,6 +23,7 @@ pub(crate) enum Seen {
     Got(Vec<u8>),
     End,
     Broken(io::Error),
+    HungUp(Option<io::Error>),
     Sent(Sent),
     Detached(Transport),
 }
@@ -76,6 +77,7 @@ impl Driver {
             Event::Connected(result) => Seen::Connected(result),
             Event::End => Seen::End,
             Event::Broken(error) => Seen::Broken(error),
+            Event::HungUp(error) => Seen::HungUp(error),
             Event::Sent(sent) => Seen::Sent(sent),
             Event::Detached(transport) => Seen::Detached(transport),
             // The conformance suite tests these events.

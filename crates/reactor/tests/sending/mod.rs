@@ -66,7 +66,7 @@ impl Handle<Stream> for Sender {
             }
             Event::Drained => self.drained += 1,
             Event::Received(bytes) => self.received.extend_from_slice(bytes),
-            Event::End => (),
+            Event::End | Event::HungUp => (),
         }
         Ok(())
     }

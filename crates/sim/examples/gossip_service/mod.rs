@@ -258,7 +258,7 @@ impl Handle<Wire> for Gossip {
                 }
                 self.heard(cx, id, line)
             }
-            Event::End | Event::Drained => Ok(()),
+            Event::End | Event::Drained | Event::HungUp => Ok(()),
         }
     }
 

@@ -66,7 +66,7 @@ impl Handle<Stream> for Server {
                 cx.send(id, bytes);
             }
             Event::End => self.ends += 1,
-            Event::Drained => (),
+            Event::Drained | Event::HungUp => (),
         }
         Ok(())
     }
@@ -91,7 +91,7 @@ impl Handle<Stream> for Caller {
             Event::Open => self.opened += 1,
             Event::Received(bytes) => self.got.extend_from_slice(bytes),
             Event::End => self.ends += 1,
-            Event::Drained => (),
+            Event::Drained | Event::HungUp => (),
         }
         Ok(())
     }

@@ -32,6 +32,7 @@ pub(super) struct Life {
     pub(super) is_ended: bool,
     pub(super) is_closing: bool,
     pub(super) is_paused: bool,
+    pub(super) is_hung_up: bool,
     pub(super) is_high: bool,
     /// It was given back, and added again: it opens once more.
     pub(super) is_moved: bool,
@@ -158,6 +159,14 @@ impl Handle<Stream> for Peer {
                     life.is_high = false;
                 }
                 self.ledger().sometimes("a queue drained");
+            }
+            Event::HungUp => {
+                let is_due = life.is_paused && !life.is_hung_up && !life.is_ended && !life.is_closing;
+                self.must(id, is_due, "a hang-up twice, or of a stream that is not paused");
+                if let Some(life) = self.lives.get_mut(id) {
+                    life.is_hung_up = true;
+                }
+                self.ledger().sometimes("a hang-up was told");
             }
         }
         Ok(())

@@ -60,6 +60,7 @@ impl Peer {
             is_ended: false,
             is_closing: false,
             is_paused: false,
+            is_hung_up: false,
             is_high: false,
             is_moved: false,
             is_leaving: false,
@@ -268,7 +269,7 @@ impl Peer {
 
     pub(super) fn end(&mut self, cx: &mut Context<Self>, id: Id<Stream>, life: Life) {
         self.must(id, life.is_open && !life.is_ended, "its end before it opened, or twice");
-        self.must(id, !life.is_closing && !life.is_paused, "its end while it is closing or paused");
+        self.must(id, !life.is_closing, "its end while it is closing");
         if let Some(life) = self.lives.get_mut(id) {
             life.is_ended = true;
         }

@@ -85,7 +85,7 @@ impl Receive<Order> for Player {
             Order::Resume(number, side) => {
                 let end = self.links[number].end(side);
                 end.is_paused = false;
-                // What was reset meanwhile has nothing left to be resumed.
+                // What ended meanwhile has nothing left to be resumed.
                 if let Some(id) = end.id {
                     cx.resume(id);
                 }
@@ -197,6 +197,8 @@ impl Player {
                     self.wrong(number, side, "Drained without having been high");
                 }
             }
+            // Not every engine can tell it.
+            Event::HungUp => {}
         }
         self.progress(cx, number);
         Ok(())

@@ -28,7 +28,7 @@ impl<P: Poll> Calls<P> {
         let Taken { descriptor, medium, facts } = taken;
         let entry = self.table.insert(Entry::new(key, Held::Owned(descriptor), role.into()));
         entry.medium = medium;
-        entry.set_in_poll(interest);
+        entry.set_watching(interest.into());
         entry.set(ENDED, medium.is_unwaited());
         entry.set(READING, true);
         // A stream begins with an empty send buffer.

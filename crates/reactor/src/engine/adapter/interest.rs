@@ -2,7 +2,10 @@
 
 use std::io;
 
-use super::{BLOCKED, CHANGED, Calls, ENDED, Part, READING, WRITABLE, table::Entry};
+use super::{
+    BLOCKED, CHANGED, Calls, ENDED, Part, READING, WRITABLE,
+    table::{Entry, Watching},
+};
 use crate::{
     engine::{Event, Interest, Poll, Sent, Trigger},
     id::Key,
@@ -27,8 +30,8 @@ impl<P: Poll> Calls<P> {
             let key = self.changed[at];
             let Some(entry) = self.table.get_mut(key) else { continue };
             entry.set(CHANGED, false);
-            let wanted = entry.wanted();
-            if let Err(error) = set_interest(&mut self.poll, entry, wanted, Trigger::Level) {
+            let wanted = entry.wanted(self.poll.tells_ends());
+            if let Err(error) = set_watching(&mut self.poll, entry, wanted, Trigger::Level) {
                 self.lose(key, error);
             }
         }
@@ -42,7 +45,7 @@ impl<P: Poll> Calls<P> {
         entry.set(BLOCKED, true);
         if self.poll.trigger() == Trigger::Edge {
             // Asked anew even if it is watched already: an edge since room was not found is told again.
-            entry.set_in_poll(Some(Interest::Read));
+            entry.set_watching(Watching::For(Interest::Read));
             if let Err(error) = set_interest(&mut self.poll, entry, Some(Interest::Both), Trigger::Edge) {
                 return self.lose(key, error);
             }
@@ -99,15 +102,34 @@ pub(super) fn set_interest(
     interest: Option<Interest>,
     trigger: Trigger,
 ) -> io::Result<()> {
-    let (key, before) = (entry.key, entry.in_poll());
-    let result = entry.with_source(|source| match (before, interest) {
-        (before, interest) if before == interest => Ok(()),
-        (None, Some(interest)) => poll.watch(key, source, interest, trigger),
-        (Some(_), Some(interest)) => poll.rewatch(key, source, interest, trigger),
-        (_, None) => poll.unwatch(key, source),
+    set_watching(poll, entry, interest.into(), trigger)
+}
+
+/// The same of any way to watch.
+fn set_watching(
+    poll: &mut impl Poll,
+    entry: &mut Entry,
+    wanted: Watching,
+    trigger: Trigger,
+) -> io::Result<()> {
+    let (key, before) = (entry.key, entry.watching());
+    if before == wanted {
+        return Ok(());
+    }
+    let is_new = before == Watching::Nothing;
+    let result = entry.with_source(|source| match wanted {
+        Watching::For(interest) if is_new => poll.watch(key, source, interest, trigger).map(|()| true),
+        Watching::For(interest) => poll.rewatch(key, source, interest, trigger).map(|()| true),
+        Watching::Rest(rest) => {
+            if is_new {
+                poll.watch(key, source, Interest::Read, trigger)?;
+            }
+            poll.rest(key, source, rest)
+        }
+        Watching::Nothing => poll.unwatch(key, source).map(|()| false),
     });
-    entry.set_in_poll(interest.filter(|_| result.is_ok()));
-    result
+    entry.set_watching(if matches!(result, Ok(true)) { wanted } else { Watching::Nothing });
+    result.map(|_| ())
 }
 
 /// The same error once more, for the second of two who must be told.

@@ -12,13 +12,14 @@
 //! **Watching.** An edge-triggered poll watches a stream for input from attach to close, and for room too
 //! from the first write that found none; it is told of nothing else. Closing the descriptor ends the
 //! watching, and an event that is still in the batch misses by its key. With a level-triggered poll the interest is brought in step once a wait, for those streams
-//! only whose interest changed, and a stream without any leaves the set. Users' resources are always
+//! only whose interest changed; one that is not read stays for its hang-up alone, and leaves the set when that was told. Users' resources are always
 //! watched level-triggered; one that reports a hang-up or an error and nothing else is told of it once
 //! and leaves the set until it is watched again, since no read would make it silent.
 
 mod accept;
 mod attach;
 mod datagram;
+mod hangup;
 mod interest;
 mod stream;
 mod table;
@@ -29,7 +30,8 @@ use session::Outgoing;
 
 use self::interest::set_interest;
 use self::table::{
-    BLOCKED, CHANGED, ENDED, Entry, HANGUP, IS_UNIX, QUEUED, READABLE, READING, TOGETHER, Table, WRITABLE,
+    AHEAD, BLOCKED, CHANGED, ENDED, Entry, FAILED, HANGUP, IS_UNIX, QUEUED, READABLE, READING, TOGETHER,
+    TOLD_ALL, TOLD_END, Table, WRITABLE,
 };
 use super::{
     Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Poll, Ready, Refused, Role, Sent, Source,
@@ -185,9 +187,12 @@ impl<P: Poll> Calls<P> {
         if ready.writable || failed {
             entry.set(WRITABLE, true);
         }
-        if failed {
-            entry.set(HANGUP, true);
-        }
+        let entry = if failed {
+            self.absorb_failure(key, ready);
+            self.table.get_mut(key)?
+        } else {
+            entry
+        };
         if entry.has(QUEUED) {
             return None;
         }
@@ -196,6 +201,27 @@ impl<P: Poll> Calls<P> {
         }
         self.drive(key);
         None
+    }
+
+    /// Notes a hang-up or an error.
+    #[cold]
+    fn absorb_failure(&mut self, key: Key, ready: Ready) {
+        let is_edge = self.is_edge();
+        let Some(entry) = self.table.get_mut(key) else { return };
+        entry.set(HANGUP, true);
+        if ready.error {
+            entry.set(FAILED, true);
+        }
+        // Level-triggered, what was told already would be reported for ever.
+        if entry.part == Part::Stream
+            && !is_edge
+            && !entry.has(READING)
+            && entry.has(TOLD_END)
+            && !ready.error
+        {
+            entry.set(TOLD_ALL, true);
+            self.mark_changed(key);
+        }
     }
 
     fn tell_ready(&mut self, key: Key, ready: Ready) -> Option<Event> {
@@ -361,12 +387,15 @@ impl<P: Poll> Engine for Calls<P> {
             return;
         }
         entry.set(READING, on);
+        // What was told of a stream that was not read is told again, the next time.
+        [AHEAD, TOLD_END, TOLD_ALL].into_iter().for_each(|bit| entry.set(bit, false));
+        let is_gone = entry.part == Part::Stream && entry.has(HANGUP) && !entry.has(ENDED);
         let is_listener = entry.part == Part::Listener;
         let may_have_input = entry.has(READABLE) && !entry.has(ENDED);
         if on && is_listener && self.reserve.is_none() {
             self.reserve = sys::Reserve::take();
         }
-        if on && may_have_input {
+        if on && may_have_input || !on && is_gone {
             self.queue_again(key);
         }
         self.mark_changed(key);

@@ -23,7 +23,7 @@ impl<P: Poll> Calls<P> {
             Ok(sys::Connect::Up(failure)) => {
                 entry.part = Part::Stream;
                 // Told behind the input that may still be there.
-                entry.failed = failure.and_then(|error| error.raw_os_error()).unwrap_or(0);
+                entry.failed = error_number(failure.as_ref());
                 Ok(())
             }
             Ok(sys::Connect::Waits) => {
@@ -65,15 +65,22 @@ impl<P: Poll> Calls<P> {
     pub(super) fn receive(&mut self, key: Key) -> Option<Event> {
         let entry = self.table.get_mut(key)?;
         if !(entry.has(READING) && entry.has(READABLE)) || entry.has(ENDED) {
-            return None;
+            return self.look(key);
         }
+        self.read(key)
+    }
+
+    /// Reads once.
+    #[inline(always)]
+    pub(super) fn read(&mut self, key: Key) -> Option<Event> {
+        let entry = self.table.get_mut(key)?;
         let mut buffer = self.spare.take().unwrap_or_else(|| vec![0; self.buffer_bytes].into());
         let result = sys::receive(sys::borrow(entry.owned()?), entry.medium, &mut buffer);
         self.calls.set(self.calls.get() + 1);
         let end = match result {
             Ok(0) if entry.failed == 0 => Event::End,
             // The system tells an error once: a send was told of it, and now it looks like an end.
-            Ok(0) => Event::Broken(io::Error::from_raw_os_error(entry.failed)),
+            Ok(0) => Event::Broken(io::Error::from_raw_os_error(i32::from(entry.failed))),
             Ok(count) => {
                 // A terminal gives one line a read, whatever waits behind it: only a socket's short read says more.
                 if count < buffer.len() && !entry.has(HANGUP) && entry.medium.is_socket() {
@@ -167,12 +174,17 @@ fn send_once(entry: &mut Entry, calls: &Cell<u64>, mut queue: Box<Outgoing>) -> 
         Err(e) => {
             // A broken pipe says nothing of the read side; any other error is the stream's end.
             if e.kind() != io::ErrorKind::BrokenPipe {
-                entry.failed = e.raw_os_error().unwrap_or(0);
+                entry.failed = error_number(Some(&e));
             }
             Err(e)
         }
     };
     Ok(Sent { queue, result })
+}
+
+/// The system's number of an error, zero for none.
+pub(super) fn error_number(error: Option<&io::Error>) -> u16 {
+    error.and_then(io::Error::raw_os_error).and_then(|number| u16::try_from(number).ok()).unwrap_or(0)
 }
 
 fn refused(queue: Box<Outgoing>, kind: io::ErrorKind) -> Option<Sent> {

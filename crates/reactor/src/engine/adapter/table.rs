@@ -6,7 +6,7 @@ use session::Outgoing;
 
 use crate::{
     engine::{
-        Interest, Medium, Source,
+        Interest, Medium, Rest, Source,
         held::{Held, Part},
     },
     growth::reach,
@@ -21,9 +21,9 @@ pub(super) struct Entry {
     pub(super) held: Held,
     /// A send that waits until there is room.
     pub(super) parked: Option<Box<Outgoing>>,
-    /// The system's number of the error that a send ended with, zero for none.
-    pub(super) failed: i32,
-    bits: u16,
+    bits: u32,
+    /// The system's number of an error that it has told once and does not tell again, zero for none.
+    pub(super) failed: u16,
     pub(super) part: Part,
     /// What the transport can do.
     pub(super) medium: Medium,
@@ -31,7 +31,7 @@ pub(super) struct Entry {
 
 /// One fact about an entry.
 #[derive(Clone, Copy)]
-pub(super) struct Bit(u16);
+pub(super) struct Bit(u32);
 
 /// Input is wanted.
 pub(super) const READING: Bit = Bit(1 << 0);
@@ -54,6 +54,31 @@ pub(super) const BLOCKED: Bit = Bit(1 << 9);
 /// Of datagrams: what `sys` told of the socket.
 pub(super) const IS_UNIX: Bit = Bit(1 << 10);
 pub(super) const TOGETHER: Bit = Bit(1 << 11);
+/// An error was reported.
+pub(super) const FAILED: Bit = Bit(1 << 12);
+/// Of a stream that is not read: a look found input.
+pub(super) const AHEAD: Bit = Bit(1 << 13);
+/// The same: its hang-up was told. From then on only a failure is news.
+pub(super) const TOLD_END: Bit = Bit(1 << 14);
+/// The same: its failure was told, or nothing more is to be learnt.
+pub(super) const TOLD_ALL: Bit = Bit(1 << 15);
+const IN_POLL_REST: Bit = Bit(1 << 16);
+const IN_POLL_ENDS: Bit = Bit(1 << 17);
+
+/// How a poll watches an entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watching {
+    Nothing,
+    For(Interest),
+    /// A level-triggered poll, for hang-ups.
+    Rest(Rest),
+}
+
+impl From<Option<Interest>> for Watching {
+    fn from(interest: Option<Interest>) -> Watching {
+        interest.map_or(Watching::Nothing, Watching::For)
+    }
+}
 
 impl Entry {
     pub(super) fn new(key: Key, held: Held, part: Part) -> Entry {
@@ -74,29 +99,51 @@ impl Entry {
         }
     }
 
-    /// What the poll watches it for now.
+    /// What the poll watches it for now, besides hang-ups.
     pub(super) fn in_poll(&self) -> Option<Interest> {
         Interest::from_parts(self.has(IN_POLL_READ), self.has(IN_POLL_WRITE))
     }
 
-    /// Notes what the poll watches it for.
-    pub(super) fn set_in_poll(&mut self, interest: Option<Interest>) {
-        self.set(IN_POLL_READ, interest.is_some_and(Interest::is_read));
-        self.set(IN_POLL_WRITE, interest.is_some_and(Interest::is_write));
+    /// How the poll watches it now.
+    pub(super) fn watching(&self) -> Watching {
+        match self.has(IN_POLL_REST) {
+            true => Watching::Rest(Rest { room: self.has(IN_POLL_WRITE), ends: self.has(IN_POLL_ENDS) }),
+            false => self.in_poll().into(),
+        }
     }
 
-    /// What a level-triggered poll should watch it for.
-    pub(super) fn wanted(&self) -> Option<Interest> {
+    /// Notes how the poll watches it.
+    pub(super) fn set_watching(&mut self, watching: Watching) {
+        let (read, write, rest, ends) = match watching {
+            Watching::Nothing => (false, false, false, false),
+            Watching::For(interest) => (interest.is_read(), interest.is_write(), false, false),
+            Watching::Rest(rest) => (false, rest.room, true, rest.ends),
+        };
+        self.set(IN_POLL_READ, read);
+        self.set(IN_POLL_WRITE, write);
+        self.set(IN_POLL_REST, rest);
+        self.set(IN_POLL_ENDS, ends);
+    }
+
+    /// How a level-triggered poll should watch it, which may tell ends apart from input.
+    pub(super) fn wanted(&self, tells_ends: bool) -> Watching {
+        let is_read = self.has(READING) && !self.has(ENDED);
         match self.part {
-            Part::Watched => self.in_poll(),
-            Part::Listener => Interest::from_parts(self.has(READING), false),
-            Part::Connecting => Some(Interest::Write),
+            Part::Watched => self.watching(),
+            Part::Listener => Interest::from_parts(self.has(READING), false).into(),
+            Part::Connecting => Watching::For(Interest::Write),
             Part::Stream => {
                 let is_full = self.parked.is_some() || self.has(BLOCKED);
-                Interest::from_parts(self.has(READING) && !self.has(ENDED), is_full)
+                if is_read || self.has(ENDED) || self.has(TOLD_ALL) {
+                    Interest::from_parts(is_read, is_full).into()
+                } else if tells_ends || self.has(AHEAD) {
+                    Watching::Rest(Rest { room: is_full, ends: tells_ends && !self.has(TOLD_END) })
+                } else {
+                    Interest::from_parts(true, is_full).into()
+                }
             }
-            Part::Refused => None,
-            Part::Datagrams => Interest::from_parts(self.has(READING) && !self.has(ENDED), self.has(BLOCKED)),
+            Part::Refused => Watching::Nothing,
+            Part::Datagrams => Interest::from_parts(is_read, self.has(BLOCKED)).into(),
         }
     }
 

@@ -53,8 +53,7 @@ impl IoUring {
             self.late.forget(index);
         }
         self.table.forget(key);
-        self.cancel_input(index);
-        self.cancel_output(index);
+        self.cancel_all_of(index);
         self.settle(index);
         self.stir();
     }
@@ -65,10 +64,15 @@ impl IoUring {
         let Some(entry) = self.table.get_mut(index).filter(|entry| entry.owned().is_some()) else { return };
         entry.set(DETACHING, true);
         self.tell_all_late(index);
-        self.cancel_input(index);
-        self.cancel_output(index);
+        self.cancel_all_of(index);
         self.settle(index);
         self.stir();
+    }
+
+    fn cancel_all_of(&mut self, index: u32) {
+        self.cancel_input(index);
+        self.cancel_output(index);
+        self.cancel_hangup(index);
     }
 
     /// Cancels what is out for the input of an entry.

@@ -107,6 +107,7 @@ impl IoUring {
                 self.crowded.push(Place { index, life: entry.life });
                 false
             }
+            Part::Stream if !entry.has(READING) => return self.sync_rest(index),
             Part::Stream if entry.has(LATE) => return self.queue_late(index),
             Part::Listener | Part::Stream | Part::Datagrams => entry.has(READING),
         };
@@ -219,7 +220,7 @@ impl IoUring {
     }
 
     /// The read side is over.
-    fn ended(&mut self, index: u32, error: Option<io::Error>) -> Option<Event> {
+    pub(super) fn ended(&mut self, index: u32, error: Option<io::Error>) -> Option<Event> {
         let entry = self.table.get_mut(index)?;
         entry.input = Input::Ended;
         Some(match error {
@@ -361,6 +362,11 @@ impl IoUring {
             Part::Datagrams if entry.has(READING) => {
                 self.call_receive_batch(index, completion.result & i32::from(libc::POLLERR) != 0)
             }
+            Part::Stream => {
+                // It is not read any more: from here on its hang-up is waited for.
+                self.list(index);
+                None
+            }
             _ => None,
         };
         self.settle(index);
@@ -397,7 +403,7 @@ impl IoUring {
         Some(Event::Connected(result))
     }
 
-    fn call_receive(&mut self, index: u32) -> Option<Event> {
+    pub(super) fn call_receive(&mut self, index: u32) -> Option<Event> {
         self.count_call();
         let entry = self.table.get_mut(index)?;
         entry.set(STARVED, false);

@@ -81,6 +81,12 @@ impl Late {
         }
     }
 
+    /// The end behind the late input of a stream, if it has come.
+    pub(super) fn end_of(&self, index: u32) -> Option<&Event> {
+        let last = &self.of.get(&index)?.back()?.event;
+        (!matches!(last, Event::Got(_))).then_some(last)
+    }
+
     /// Lets the late input of a stream go.
     pub(super) fn forget(&mut self, index: u32) {
         for kept in self.of.remove(&index).into_iter().flatten() {

@@ -45,6 +45,7 @@ mod buffers;
 mod datagram;
 mod end;
 mod files;
+mod hangup;
 mod input;
 mod late;
 mod mail;
@@ -80,7 +81,7 @@ use self::{
     mail::Mail,
     output::Headers,
     ring::{Completion, Ring},
-    table::{Place, READING, Table},
+    table::{HUNG_UP, Place, READING, Table},
     turn::ACCEPTS_MAX,
     wake::Bell,
 };
@@ -371,6 +372,10 @@ impl Engine for IoUring {
             return;
         }
         entry.set(READING, on);
+        if entry.part == Part::Stream {
+            // What was told of a stream that was not read is told again, the next time.
+            entry.set(HUNG_UP, false);
+        }
         if on && entry.part == Part::Listener && self.reserve.is_none() {
             self.reserve = sys::Reserve::take();
         }

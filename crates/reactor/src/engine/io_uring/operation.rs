@@ -26,6 +26,8 @@ pub(super) enum Kind {
     File,
     /// The engine's own: late input of a stream is to be told.
     Late,
+    /// A multishot wait for a hang-up or a failure of a stream that is not read.
+    HungUp,
 }
 
 /// Names one operation: its kind, and the entry and life it was asked for.
@@ -71,6 +73,7 @@ impl Tag {
             9 => Kind::Mail,
             10 => Kind::File,
             11 => Kind::Late,
+            12 => Kind::HungUp,
             _ => return None,
         };
         Some(Tag { kind, life: (bits >> 32) as u32 & LIFE_MAX, index: bits as u32 })
@@ -98,6 +101,7 @@ mod tests {
             Kind::Mail,
             Kind::File,
             Kind::Late,
+            Kind::HungUp,
         ] {
             for (life, index) in [(0, 0), (1, 2), (LIFE_MAX, u32::MAX)] {
                 let tag = Tag::new(kind, life, index);
@@ -105,7 +109,7 @@ mod tests {
             }
         }
         assert_eq!(Tag::from_bits(0), None);
-        assert_eq!(Tag::from_bits(12 << 56), None);
+        assert_eq!(Tag::from_bits(13 << 56), None);
         assert_eq!(Tag::new(Kind::Send, LIFE_MAX + 1, 0).life, 0, "lives begin again");
     }
 }

@@ -90,15 +90,23 @@ pub(super) const CALLED_INPUT: Bit = Bit(1 << 4);
 pub(super) const CALLED_OUTPUT: Bit = Bit(1 << 5);
 /// There was no shared buffer: the next input is called for, once.
 pub(super) const STARVED: Bit = Bit(1 << 6);
-/// A watched resource told a hang-up and nothing else: it rests until it is watched again.
+/// A watched resource told a hang-up and nothing else: it rests until it is watched again. Of a stream that is not
+/// read: the same was told, or nothing more is to be learnt.
 pub(super) const HUNG_UP: Bit = Bit(1 << 7);
 /// Input came since it was armed.
 pub(super) const FED: Bit = Bit(1 << 8);
+// The next four mean something else for each part.
+/// Of a watched resource: what for.
 const WANTS_READ: Bit = Bit(1 << 9);
 const WANTS_WRITE: Bit = Bit(1 << 10);
+/// Of a stream: a hang-up was reported, and a failure that was not told of.
+pub(super) const SEEN_GONE: Bit = Bit(1 << 9);
+pub(super) const SEEN_FAILED: Bit = Bit(1 << 10);
 /// Of datagrams: what `sys` told of the socket.
 pub(super) const IS_UNIX: Bit = Bit(1 << 11);
 pub(super) const TOGETHER: Bit = Bit(1 << 12);
+/// Of a stream: a wait for its hang-up is out.
+pub(super) const HANGUP_OUT: Bit = Bit(1 << 11);
 /// Room is waited for by who writes past the engine.
 pub(super) const AWAITED: Bit = Bit(1 << 13);
 /// Some of its input is late.
@@ -204,6 +212,7 @@ impl Entry {
     pub(super) fn is_out(&self) -> bool {
         matches!(self.input, Input::Multishot | Input::Polling | Input::Cancelled)
             || self.output != Output::Idle
+            || self.part == Part::Stream && self.has(HANGUP_OUT)
     }
 }
 

@@ -63,6 +63,10 @@ impl IoUring {
                 None
             }
             Kind::Late => self.tell_late(Place { index, life }),
+            Kind::HungUp => {
+                self.noticed_hangup(index, completion);
+                None
+            }
             Kind::Cancel => None,
         }
     }

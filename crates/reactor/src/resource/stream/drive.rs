@@ -8,7 +8,7 @@ use super::{
     Event, Stream,
     change::Rest,
     close, feed, item,
-    link::{Link, State, find},
+    link::{Hangup, Link, State, find},
     write,
 };
 use crate::{
@@ -52,12 +52,16 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         let len = bytes.len();
         let used = match link.stream.codec.decode(bytes) {
             Ok(Decoded::Item(used, item)) if used > 0 && used <= len => {
+                link.skipped = false;
                 if !received::<S, C, L, R>(core, to, key, index, item) || used == len {
                     return;
                 }
                 used
             }
-            Ok(Decoded::Skip(used)) if used > 0 && used <= len => used,
+            Ok(Decoded::Skip(used)) if used > 0 && used <= len => {
+                link.skipped = true;
+                used
+            }
             Ok(Decoded::More) => 0,
             other => return core.close(key, Closed::Refused(refusal::<C, _>(other, len))),
         };
@@ -132,7 +136,13 @@ pub(super) fn bound_input<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: 
     let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else { return };
     let within = link.recount(budget);
     let over = link.waiting() > link.options().unread;
-    if over {
+    if (over || !within)
+        && link.salvages()
+        && let Some((operation, error)) = link.take_error()
+    {
+        // As much as there is room for goes with the stream.
+        core.fail(key, operation, error);
+    } else if over {
         core.end(key, Closed::Unread, Ending::Orderly);
     } else if !within && !core.make_room() {
         core.end(key, Closed::OverBudget, Ending::Orderly);
@@ -202,12 +212,14 @@ fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         let lent = if link.partial { rest } else { rest.min(LENT_MAX) };
         match link.stream.codec.decode(&mut input[at..at + lent]) {
             Ok(Decoded::Item(used, item)) if used > 0 && used <= lent => {
-                (link.partial, at) = (false, at + used);
+                (link.partial, link.skipped, at) = (false, false, at + used);
                 if !received::<S, C, L, R>(core, to, key, index, item) {
                     return len;
                 }
             }
-            Ok(Decoded::Skip(used)) if used > 0 && used <= lent => (link.partial, at) = (false, at + used),
+            Ok(Decoded::Skip(used)) if used > 0 && used <= lent => {
+                (link.partial, link.skipped, at) = (false, true, at + used);
+            }
             Ok(Decoded::More) => {
                 link.partial = true;
                 if lent == rest {
@@ -439,6 +451,14 @@ pub(super) fn event<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
                 end_if_due::<S, C, L, R>(core, to, key);
             }
         }
+        engine::Event::HungUp(error) => {
+            open_if_due::<S, C, L, R>(core, to, key);
+            if let Some(link) = find::<C, L, R>(core, key).filter(|link| !link.ended) {
+                link.note_hangup(error);
+                core.mark(key);
+                end_if_due::<S, C, L, R>(core, to, key);
+            }
+        }
         engine::Event::Room => feed::room::<C, L, R>(core, key),
         engine::Event::Broken(error) => {
             open_if_due::<S, C, L, R>(core, to, key);
@@ -497,8 +517,11 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return };
     // What is due on the `again` list (more items than one turn takes, say) comes before the end.
-    if !link.ended || link.end_told || again {
+    if !link.has_gone() || again {
         return;
+    }
+    if !link.ended {
+        return tell_hangup::<S, C, L, R>(core, to, key);
     }
     if link.closing || link.state == State::Lingering {
         // What a transfer still brings has nobody to go to.
@@ -508,11 +531,17 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
             None => core.mark(key),
         };
     }
-    let waits = !link.unread.is_empty() || !link.raw_is_empty();
-    if again || link.paused || link.releasing || waits && !link.takes_items() {
-        return; // told when the input before it may be handed over
+    if link.releasing {
+        return; // told in the next life
+    }
+    let is_kept = !link.unread.is_empty() || !link.raw_is_empty() || link.paused && link.skipped;
+    let is_failed = link.paused && link.rare.as_ref().is_some_and(|rare| rare.error.is_some());
+    if is_kept && !link.takes_items() && !is_failed {
+        // Told when the input before it may be handed over.
+        return tell_hangup::<S, C, L, R>(core, to, key);
     }
     link.end_told = true;
+    // What arrived before the failure of a paused stream is handed over with it.
     if let Some((operation, error)) = link.take_error() {
         return core.fail(key, operation, error);
     }
@@ -532,6 +561,23 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     if more && find::<C, L, R>(core, key).is_some_and(|link| !link.closing) {
         emit::<S, Stream<C, L, R>>(core, to, key, index, Event::End);
         after_end::<C, L, R>(core, key);
+    }
+}
+
+/// Tells that the peer is gone while input before its end is unread, if the service has paused the stream.
+fn tell_hangup<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
+    core: &mut Core,
+    to: &mut S,
+    key: Key,
+) {
+    let Some(slot) = core.registry.live(key) else { return };
+    let index = slot.service;
+    let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
+    let Some(link) = link else { return };
+    let is_new = matches!(link.hangup, Hangup::None | Hangup::Noted);
+    if is_new && link.paused && link.state == State::Open && !link.closing && !link.releasing {
+        link.hangup = Hangup::Told;
+        emit::<S, Stream<C, L, R>>(core, to, key, index, Event::HungUp);
     }
 }
 
@@ -558,7 +604,7 @@ pub(super) fn pause<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, p
     if let Some(link) = find::<C, L, R>(core, key) {
         let resumed = link.paused && !paused;
         link.paused = paused;
-        if resumed && link.has_kept() {
+        if resumed && link.has_kept() || paused && link.has_gone() {
             core.drive_again(key);
         }
         core.mark(key);

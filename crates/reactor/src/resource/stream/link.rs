@@ -35,6 +35,19 @@ pub(super) enum State {
     Lingering,
 }
 
+/// The peer is gone behind input that no handler has seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Hangup {
+    /// Not as far as is known.
+    None,
+    /// The engine says so.
+    Noted,
+    /// It says that the connection has failed. The error is noted, too.
+    Failed,
+    /// The service knows.
+    Told,
+}
+
 /// A stream and its state in the runtime. Small: ten thousand idle ones count.
 pub(super) struct Link<C, L, R> {
     pub(super) stream: Stream<C, L, R>,
@@ -64,11 +77,15 @@ pub(super) struct Link<C, L, R> {
     pub(super) held: bool,
     /// All of `unread` was offered to the codec, which needs more.
     pub(super) partial: bool,
+    /// The codec has skipped bytes since the last item: it may keep a part of the next one.
+    pub(super) skipped: bool,
     pub(super) drained_due: bool,
     pub(super) open_due: bool,
     /// The engine delivered all input there will be.
     pub(super) ended: bool,
     pub(super) end_told: bool,
+    /// What the service does not know yet of a peer that is gone: told while it pauses the stream.
+    pub(super) hangup: Hangup,
     pub(super) closing: bool,
     pub(super) finishing: bool,
     /// Our end was told to the peer.
@@ -141,10 +158,12 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             rests: false,
             held: false,
             partial: carried.partial,
+            skipped: false,
             drained_due: false,
             open_due: false,
             ended: carried.ended,
             end_told: carried.end_told,
+            hangup: if carried.hung_up { Hangup::Told } else { Hangup::None },
             closing: false,
             // An end that was asked for in an earlier life is still to be told.
             finishing: carried.shut || stream.session.closing(),
@@ -184,10 +203,12 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             held,
             // The new codec has seen nothing.
             partial: _,
+            skipped: _,
             drained_due,
             open_due,
             ended,
             end_told,
+            hangup,
             closing,
             finishing,
             shut,
@@ -221,10 +242,12 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             rests,
             held,
             partial: false,
+            skipped: false,
             drained_due,
             open_due,
             ended,
             end_told,
+            hangup,
             closing,
             finishing,
             shut,
@@ -368,8 +391,20 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         !self.ended
             && match self.state {
                 State::Connecting | State::Handshake | State::Lingering => !self.releasing,
-                State::Open => self.closing || self.takes_items() && !self.backlog,
+                State::Open => self.closing || self.takes_items() && !self.backlog || self.salvages(),
             }
+    }
+
+    /// Whether it is read although it is paused: the connection has failed, and what had arrived is handed over with the
+    /// stream.
+    #[inline]
+    pub(super) fn salvages(&self) -> bool {
+        self.hangup == Hangup::Failed && self.paused && !self.releasing
+    }
+
+    /// Whether there is something to tell of a peer that is gone while the service pauses the stream.
+    pub(super) fn has_gone(&self) -> bool {
+        (self.ended || self.hangup != Hangup::None) && !self.end_told
     }
 
     /// Whether the engine would take more at once. What waits for a handshake is driven by the peer's input instead:
@@ -389,6 +424,20 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
 
     pub(super) fn raw_is_empty(&self) -> bool {
         self.rare.as_ref().is_none_or(|rare| rare.raw.is_empty())
+    }
+
+    /// The engine says that the peer is gone behind input, and how the connection has failed.
+    pub(super) fn note_hangup(&mut self, error: Option<io::Error>) {
+        // A failure may have been noted in an earlier life.
+        let was_noted = !self.write_failed && self.rare.as_ref().is_some_and(|rare| rare.error.is_some());
+        if was_noted || error.is_some() {
+            self.hangup = Hangup::Failed;
+        } else if self.hangup == Hangup::None {
+            self.hangup = Hangup::Noted;
+        }
+        if let Some(error) = error {
+            self.rare().error.get_or_insert(("read", error));
+        }
     }
 
     /// The connect is over: says where it went, and gives back memory that only it needed.
@@ -523,6 +572,7 @@ fn unwrap<C: Codec, L: Layer, R: 'static>(
     let opened = link.state == State::Open;
     // `Drained` that was not told yet is told in the next life.
     let high = link.high || link.drained_due;
+    let hung_up = link.hangup == Hangup::Told;
     let Link { mut stream, unread, rare, flying, ended, end_told, shut, paused, partial, caused, .. } = link;
     let Rare { raw, error, lost, .. } = rare.map(|rare| *rare).unwrap_or_default();
     let lost = lost + flying;
@@ -542,6 +592,7 @@ fn unwrap<C: Codec, L: Layer, R: 'static>(
             high,
             ended,
             end_told,
+            hung_up,
             shut,
             error,
             deadline,

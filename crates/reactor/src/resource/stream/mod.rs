@@ -88,6 +88,8 @@ struct Carried {
     high: bool,
     ended: bool,
     end_told: bool,
+    /// `HungUp` was told.
+    hung_up: bool,
     shut: bool,
     /// Why the input ended, which was not told yet.
     error: Option<(&'static str, io::Error)>,
@@ -240,7 +242,8 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
         self.session.queued() + self.carried.as_ref().map_or(0, |carried| carried.lost)
     }
 
-    /// Bytes that arrived and no handler saw; for a stream that was released.
+    /// Bytes that arrived and no handler saw; for a stream that was released, or whose connection failed while it was
+    /// paused.
     pub fn unread(&self) -> &[u8] {
         self.carried.as_ref().map_or(&[], |carried| &carried.unread)
     }
@@ -269,10 +272,15 @@ pub enum Event<'a, C: Codec> {
     /// An item arrived. It borrows the runtime's buffer for the call.
     Received(C::In<'a>),
     /// The peer sends no more. After this call the stream closes gracefully, unless it is
-    /// [`half_open`](Stream::half_open) or coupled.
+    /// [`half_open`](Stream::half_open) or coupled. Told also while the stream is [paused](crate::Context::pause), once
+    /// nothing unread is before it.
     End,
     /// The write queue was above its high mark, and is below its low mark again.
     Drained,
+    /// The peer has ended its side of a stream that is [paused](crate::Context::pause), and input that no handler has seen
+    /// is before that end: [`End`](Event::End) comes behind it, after a resume. Comes once at most. Whoever waits on
+    /// behalf of the peer learns here that the peer may be gone; a peer that still reads looks the same.
+    HungUp,
 }
 
 /// What became of a `send`. Not a `Result`: a `?` in a broadcast would end the wrong connection.

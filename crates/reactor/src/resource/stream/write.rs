@@ -6,7 +6,7 @@ use session::{Codec, Layer, Mark, Phase};
 
 use super::{
     close,
-    link::{Link, State, find},
+    link::{Hangup, Link, State, find},
     pressure,
 };
 use crate::{
@@ -247,7 +247,7 @@ fn write_failed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, error
     if over {
         return core.fail(key, "write", error);
     }
-    link.rare().error = Some(("write", error));
+    link.rare().error.get_or_insert(("write", error));
     if goes_on {
         core.drive_again(key);
     }
@@ -324,7 +324,7 @@ pub(super) fn sync<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(slot) = registry.live(key) else { return };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return };
     let mut wanted = link.wants_input();
-    if wanted && link.state == State::Open && !link.closing {
+    if wanted && link.state == State::Open && !link.closing && !link.salvages() {
         // A stream without output goes on: its input is not what a rest would let drain.
         let drains = link.queued() > 0 || link.coupled;
         if budget.rests(slot.service) && drains && link.options().backpressure {
@@ -336,6 +336,10 @@ pub(super) fn sync<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     }
     if link.reading != wanted && !link.detaching {
         link.reading = wanted;
+        if wanted && link.hangup == Hangup::Noted {
+            // The engine says so again if the stream rests again before its end.
+            link.hangup = Hangup::None;
+        }
         engine.reading(key, wanted);
     }
 }
