@@ -8,7 +8,7 @@ use reactor::{
     file::{File, OpenOptions, Opened, Operation},
     signals::{Graceful, Signal},
 };
-use sim::{Chance, World};
+use sim::{Chance, Faults, Kind, World, WorldOptions};
 
 /// Acknowledges numbers, and keeps each in a file, by one of several ways.
 struct Store {
@@ -102,31 +102,44 @@ impl Receive<Kept> for Store {
     }
 }
 
+/// Whatever takes long: work up to a second, operations on files likewise, and answers that others overtake.
+fn slow() -> Faults {
+    let kinds = [Kind::SlowJob, Kind::SlowFile, Kind::LateFile];
+    kinds.into_iter().fold(Faults::none(), |faults, kind| faults.with(kind, 50_000))
+}
+
 #[test]
 fn what_was_acknowledged_is_kept_when_sigterm_comes() {
-    for seed in 0..300 {
-        let mut world = World::new(seed);
-        let acknowledged = Rc::<RefCell<Vec<u64>>>::default();
-        let shared = acknowledged.clone();
-        let node = world.add(move |runtime| {
-            runtime.add(Graceful::within(Duration::from_secs(10)))?;
-            runtime.add(Store { acknowledged: shared.clone(), file: None, is_stopping: false })
-        });
-        world.put_file(node, "/state/log", b"");
-        world.run_for(Duration::from_micros(Chance::new(seed).between(1_000, 50_000)));
-        world.signal(node, Signal::TERM);
-        world.run_for(Duration::from_secs(20));
-        let ended = world.ended(node).expect("it ends within its grace");
-        let receipt = ended.as_ref().expect("nothing failed");
-        let left = (receipt.file_operations_dropped, receipt.jobs_dropped, receipt.holds);
-        assert_eq!(left, (0, 0, 0), "seed {seed}");
-        let text = world.file(node, "/state/log").expect("it is there");
-        let mut kept: Vec<u64> = String::from_utf8(text)
-            .expect("text")
-            .lines()
-            .map(|line| line.parse().expect("a number"))
-            .collect();
-        kept.sort_unstable();
-        assert_eq!(kept, *acknowledged.borrow(), "seed {seed}: acknowledged and lost");
-    }
+    (0..300).for_each(|seed| stop(seed, Faults::none()));
+}
+
+#[test]
+fn what_was_acknowledged_is_kept_although_work_and_disk_are_slow() {
+    (0..300).for_each(|seed| stop(seed, slow()));
+}
+
+/// Stops a store in the middle, and compares what it has acknowledged with what it has kept.
+fn stop(seed: u64, faults: Faults) {
+    let mut options = WorldOptions::default();
+    options.faults = faults;
+    let mut world = World::with_options(seed, options);
+    let acknowledged = Rc::<RefCell<Vec<u64>>>::default();
+    let shared = acknowledged.clone();
+    let node = world.add(move |runtime| {
+        runtime.add(Graceful::within(Duration::from_secs(10)))?;
+        runtime.add(Store { acknowledged: shared.clone(), file: None, is_stopping: false })
+    });
+    world.put_file(node, "/state/log", b"");
+    world.run_for(Duration::from_micros(Chance::new(seed).between(1_000, 50_000)));
+    world.signal(node, Signal::TERM);
+    world.run_for(Duration::from_secs(20));
+    let ended = world.ended(node).expect("it ends within its grace");
+    let receipt = ended.as_ref().expect("nothing failed");
+    let left = (receipt.file_operations_dropped, receipt.jobs_dropped, receipt.holds);
+    assert_eq!(left, (0, 0, 0), "seed {seed}");
+    let text = world.file(node, "/state/log").expect("it is there");
+    let mut kept: Vec<u64> =
+        String::from_utf8(text).expect("text").lines().map(|line| line.parse().expect("a number")).collect();
+    kept.sort_unstable();
+    assert_eq!(kept, *acknowledged.borrow(), "seed {seed}: acknowledged and lost");
 }
