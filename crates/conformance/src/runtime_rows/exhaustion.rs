@@ -503,7 +503,9 @@ fn shortage(world: &mut World<'_>) -> Outcome {
     let mut ids = Vec::new();
     // Where bytes move slowly, a shortage begins while they move, and has ended when they have arrived.
     let least = if world.moves_little() { 0 } else { budget as u64 / 4 * 3 };
-    while rig.get(server).faults().is_empty() || rig.counters().queue_bytes <= least {
+    let is_short = |rig: &Rig| !rig.get(server).faults().is_empty() && rig.counters().queue_bytes > least;
+    // One that began while bytes moved may hold newcomers up until the first have ended.
+    while rig.get(server).closed.is_empty() && !is_short(&rig) {
         check!(ids.len() < 20, "bytes never run short: {} are held", rig.counters().queue_bytes);
         ids.push(hoard(&mut rig, (server, client), &address, budget / 20)?);
     }
