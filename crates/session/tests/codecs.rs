@@ -216,3 +216,17 @@ fn shared_items_are_what_encode_writes() {
 fn a_codec_shows_its_limit_and_a_copy_keeps_it() {
     assert_eq!(format!("{:?}", Delimited::<U16>::max(100).clone()), "Delimited { max: 100 }");
 }
+
+#[test]
+fn what_a_codec_refuses_is_said() {
+    let not_utf8 = codec_error(Lines::new().decode(&mut b"\xff\n".to_vec()));
+    for (error, text) in [
+        (CodecError::TooLong { limit: 8, len: 9 }, "an item of 9 bytes or more, where at most 8 are allowed"),
+        (not_utf8, "a line is not UTF-8"),
+        (CodecError::Malformed("why"), "malformed length: why"),
+        (CodecError::Newline, "a line to be sent contains a newline"),
+        (CodecError::Contract { codec: "C", what: "why" }, "the codec C broke its contract: why"),
+    ] {
+        assert_eq!(error.to_string(), text);
+    }
+}

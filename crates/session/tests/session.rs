@@ -236,6 +236,26 @@ fn a_layer_that_seals_less_than_it_took_is_an_error_that_names_it() {
 }
 
 #[test]
+fn what_a_layer_did_wrong_is_said() {
+    for (taken, what) in [(0, "it sealed nothing"), (6, "it sealed more than it was lent")] {
+        let (_, error) = sealed_by(Scripted { ready: true, taken, ..Scripted::default() });
+        assert!(error.is_some_and(|error| error.to_string().ends_with(what)), "{taken}: {error:?}");
+    }
+}
+
+#[test]
+fn a_choice_shrinks_if_what_it_chose_does() {
+    assert!(!Layer::shrinks(&()));
+    for compresses in [false, true] {
+        let liar = || Liar { lie: Lie::Puts(5), compresses };
+        let chosen = [Boxed::new(liar()).shrinks(), Either::<(), Liar>::Right(liar()).shrinks()];
+        let composed = [((), liar()).shrinks(), Stack::new(liar(), ()).shrinks()];
+        assert_eq!((chosen, composed), ([compresses; 2], [compresses; 2]));
+        assert_eq!(Stack::new(Toy::client(1), liar()).shrinks(), compresses);
+    }
+}
+
+#[test]
 fn a_layer_that_takes_bytes_away_is_an_error() {
     let (_, error) = sealed_by(Liar { lie: Lie::Takes, compresses: true });
     assert!(matches!(error, Some(LayerError::Contract { .. })), "{error:?}");
