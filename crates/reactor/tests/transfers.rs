@@ -57,6 +57,41 @@ fn a_file_is_not_copied_because_what_was_sent_before_is_still_on_its_way() {
 }
 
 #[test]
+fn a_file_waits_for_what_was_sent_before_it_and_finds_no_room() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let (head, content) = (vec![b'h'; 12 << 20], content(100_000));
+        let path = dir.file("file", &content);
+        let mut stage = Stage::made(engine, &path, |_| (), |sender| sender.head = head.clone());
+        let mut peer = stage.connect();
+        // The kernel takes a part of the head only.
+        stage.until(|sender| !sender.transfers.is_empty());
+        common::settle(&mut stage.runtime);
+        assert!(stage.read(&mut peer, usize::MAX) == [&head[..], &content, b"tail"].concat());
+    });
+}
+
+#[test]
+fn a_stream_that_is_closing_takes_no_file() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let path = dir.sparse("sparse", 1 << 30);
+        let mut stage = Stage::new(engine, &path, false);
+        let mut peer = stage.connect();
+        stage.until(|sender| !sender.transfers.is_empty());
+        let refused = stage.with(|sender, cx| {
+            let (stream, transfer) = (sender.streams[0], sender.transfers[0]);
+            sender.keeps_open = true;
+            cx.abort(transfer);
+            cx.close(stream);
+            cx.send_file(stream, sender.file.clone(), 0..1).is_err()
+        });
+        assert!(refused);
+        drop(stage.read(&mut peer, usize::MAX));
+    });
+}
+
+#[test]
 fn a_file_is_read_no_faster_than_the_peer_takes_it() {
     for_each_engine(|engine| {
         let dir = Scratch::new();

@@ -124,6 +124,16 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_names_eight_resources_and_counts_the_others() {
+        let runtime = Runtime::new().expect("an engine");
+        let named = |count| runtime.names(&vec![crate::id::Key::NONE; count]);
+        let one = named(1);
+        assert!(one.ends_with("which is gone"), "{one}");
+        assert_eq!((named(0), named(8)), ("nothing".to_owned(), [&one[..]; 8].join(", ")));
+        assert_eq!(named(10), format!("{}, 2 more", named(8)));
+    }
+
+    #[test]
     fn turns_that_are_driven_by_hand_are_no_fault_of_the_loop() {
         let mut runtime = Runtime::new().expect("an engine");
         runtime.add(Quiet).expect("it starts");

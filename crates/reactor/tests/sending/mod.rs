@@ -23,6 +23,7 @@ use crate::common::{self, until};
 pub struct Sender {
     pub file: File,
     pub len: u64,
+    pub head: Vec<u8>,
     pub streams: Vec<Id<Stream>>,
     pub transfers: Vec<Id<FileTransfer>>,
     pub ended: Vec<(Closed, u64)>,
@@ -60,7 +61,7 @@ impl Handle<Stream> for Sender {
     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
         match event {
             Event::Open => {
-                cx.send(id, b"head");
+                cx.send(id, &self.head);
                 self.streams.push(id);
                 self.transfers.push(cx.send_file(id, self.file.clone(), 0..self.len)?);
             }
@@ -137,6 +138,7 @@ impl Stage {
         let mut sender = Sender {
             file: File::new(file, path),
             len,
+            head: b"head".to_vec(),
             streams: Vec::new(),
             transfers: Vec::new(),
             ended: Vec::new(),
