@@ -348,3 +348,26 @@ impl Spin {
         self.skip = self.penalty;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Duration, Spin};
+
+    /// How many waits pass before the next try.
+    fn passes(spin: &mut Spin) -> usize {
+        (0..1_000).take_while(|_| spin.begin().is_none()).count()
+    }
+
+    #[test]
+    fn a_loop_looks_less_often_the_longer_it_finds_nothing() {
+        let limit = Some(Duration::from_micros(50));
+        let mut spin = Spin::new(limit);
+        assert_eq!((spin.begin(), Spin::new(None).begin()), (limit, None));
+        let mut tried = Vec::new();
+        for found in [false, false, false, false, false, false, false, false, true, false, true, true] {
+            spin.ended(found);
+            tried.push(passes(&mut spin));
+        }
+        assert_eq!(tried, [1, 2, 4, 8, 16, 32, 64, 64, 0, 1, 0, 0]);
+    }
+}
