@@ -72,22 +72,27 @@ fn a_file_waits_for_what_was_sent_before_it_and_finds_no_room() {
 }
 
 #[test]
-fn a_stream_that_is_closing_takes_no_file() {
+fn a_stream_that_is_on_its_way_out_takes_no_file() {
+    type Leave = fn(&mut reactor::Context<sending::Sender>, reactor::Id<reactor::Stream>);
+    let ways: [Leave; 3] =
+        [|cx, id| cx.close(id), |cx, id| cx.finish(id), |cx, id| cx.release(id).expect("it lives")];
     for_each_engine(|engine| {
-        let dir = Scratch::new();
-        let path = dir.sparse("sparse", 1 << 30);
-        let mut stage = Stage::new(engine, &path, false);
-        let mut peer = stage.connect();
-        stage.until(|sender| !sender.transfers.is_empty());
-        let refused = stage.with(|sender, cx| {
-            let (stream, transfer) = (sender.streams[0], sender.transfers[0]);
-            sender.keeps_open = true;
-            cx.abort(transfer);
-            cx.close(stream);
-            cx.send_file(stream, sender.file.clone(), 0..1).is_err()
-        });
-        assert!(refused);
-        drop(stage.read(&mut peer, usize::MAX));
+        for leave in ways {
+            let dir = Scratch::new();
+            let path = dir.sparse("sparse", 1 << 30);
+            let mut stage = Stage::new(engine, &path, true);
+            let peer = stage.connect();
+            stage.until(|sender| !sender.transfers.is_empty());
+            let refused = stage.with(|sender, cx| {
+                let (stream, transfer) = (sender.streams[0], sender.transfers[0]);
+                sender.keeps_open = true;
+                cx.abort(transfer);
+                leave(cx, stream);
+                cx.send_file(stream, sender.file.clone(), 0..1).is_err()
+            });
+            assert!(refused);
+            drop(peer);
+        }
     });
 }
 
