@@ -23,6 +23,9 @@ pub(super) struct Drain {
 }
 
 /// What a runtime did until its end, given once by `run` and `join`.
+///
+/// A runtime that goes on after its `run` and runs again tells all it did since it was made, services and errors of
+/// before included.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Receipt {
@@ -211,24 +214,24 @@ impl Runtime {
         Left { running: left.running.min(running_max), ..left }
     }
 
-    fn receipt(&mut self, jobs_left: Left, files_left: Left) -> Receipt {
-        let records = std::mem::take(&mut self.core.records);
+    fn receipt(&self, jobs_left: Left, files_left: Left) -> Receipt {
+        // The records stay: the runtime may go on, and add others.
         let services: Vec<ServiceReceipt> = self
             .services
             .iter()
-            .zip(records)
+            .zip(&self.core.records)
             .map(|(entry, record)| ServiceReceipt {
                 name: entry.name,
                 panicked: entry.panic.clone(),
                 panics: record.panics,
-                first_panics: record.first_panics,
+                first_panics: record.first_panics.clone(),
                 closed: record.closed,
                 cut: record.cut,
                 bytes_dropped: record.bytes_dropped,
                 faults: record.faults,
-                first_faults: record.first_faults,
+                first_faults: record.first_faults.clone(),
                 errors: record.errors,
-                first_errors: record.first_errors,
+                first_errors: record.first_errors.clone(),
             })
             .collect();
         let since = if self.core.stopping { self.bytes_out_at_stop } else { self.core.counters.bytes_out };
