@@ -16,7 +16,7 @@ use crate::{
     core::{Core, Fresh},
     engine::{Ending, Transport},
     error::{Closed, Error, Fault, Phase, Result},
-    guard::Kept,
+    guard::{self, Kept},
     hold::Hold,
     id::{Id, Key},
     message::{Held, Offloaded, Refused, TimerId},
@@ -103,7 +103,7 @@ impl<'a, S> Context<'a, S> {
         if let Some(text) = self.core.refused.remove(&key) {
             self.note_error(text);
         } else if is_connect {
-            self.note_error(why.to_string());
+            self.note_error(guard::text(why));
         }
     }
 

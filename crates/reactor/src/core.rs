@@ -352,7 +352,7 @@ impl Core {
     /// service does not look at it in `closed` either.
     #[cold]
     pub(crate) fn refuse(&mut self, key: Key, failure: Failure) {
-        let text = format!("{}: {failure}", self.name(key));
+        let text = format!("{}: {}", self.name(key), guard::text(&failure));
         self.refused.insert(key, text);
         self.close(key, Closed::Refused(failure));
     }

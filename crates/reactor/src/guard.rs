@@ -13,7 +13,7 @@
 
 use std::{
     any::{Any, type_name},
-    mem,
+    fmt, mem,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
@@ -24,6 +24,12 @@ use std::{
 #[inline]
 pub(crate) fn call<T>(users: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(users)).map_err(said)
+}
+
+/// Returns the text of what a user gave, an error for example. If making the text panics, it says so.
+#[cold]
+pub(crate) fn text(given: &(impl fmt::Display + ?Sized)) -> String {
+    call(|| given.to_string()).unwrap_or_else(|said| format!("(its text panicked: {said})"))
 }
 
 /// Drops what a user gave; an error is what its panic said.
@@ -120,6 +126,24 @@ mod tests {
             call(|| -> u8 { resume_unwind(Box::new(7)) }),
             Err("a payload that is no text".to_owned())
         );
+    }
+
+    #[test]
+    fn a_text_that_panics_says_so() {
+        struct Text(&'static str);
+        impl fmt::Display for Text {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self.0 {
+                    "panic" => resume_unwind(Box::new("no text")),
+                    "error" => Err(fmt::Error),
+                    text => f.write_str(text),
+                }
+            }
+        }
+        assert_eq!(text(&Text("as it is")), "as it is");
+        assert_eq!(text(&Text("panic")), "(its text panicked: no text)");
+        // The standard library panics for it.
+        assert!(text(&Text("error")).starts_with("(its text panicked: "));
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(crate) fn engine(name: &str) {
 /// Reports that an engine did not open, and that the runtime tries the next one.
 pub(crate) fn engine_passed(name: &str, error: &std::io::Error) {
     #[cfg(feature = "tracing")]
-    tracing::warn!(engine = name, %error, "engine passed over");
+    let _ = crate::guard::call(|| tracing::warn!(engine = name, %error, "engine passed over"));
     #[cfg(not(feature = "tracing"))]
     let _ = (name, error);
 }

@@ -4,6 +4,7 @@ use crate::{
     address::Address,
     context::Context,
     error::{Closed, Error, Fault, Result},
+    guard,
     id::Id,
     message::{self, Deliver, Hand},
     panics::{AfterPanic, Panic},
@@ -122,7 +123,7 @@ pub trait Service: Sized + 'static {
     /// are bounded: 16 at once, then one a second; each has at most 500 bytes, and is left out rather than waited for
     /// if standard error has no room. How many were left out is said by the next line.
     fn fault(&mut self, cx: &mut Context<Self>, fault: Fault) {
-        cx.note_error(fault.to_string());
+        cx.note_error(guard::text(&fault));
     }
 
     /// Called after a panic in any call of this service but `start`, or in a codec, a layer or a resource of it: says

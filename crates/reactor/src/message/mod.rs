@@ -56,7 +56,7 @@ pub(crate) fn fault<S: Service>(core: &mut Core, to: &mut S, index: u16, fault: 
     if let Some(record) = core.records.get_mut(index as usize) {
         record.faults += 1;
         if record.first_faults.len() < FAULTS_KEPT {
-            record.first_faults.push(fault.to_string());
+            record.first_faults.push(guard::text(&fault));
         }
     }
     to.fault(&mut Context::new(core, index), fault);

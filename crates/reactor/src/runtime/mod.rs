@@ -221,7 +221,7 @@ impl Runtime {
         self.core.give_files();
         if let Some(failure) = failure {
             // The caller is told, so nothing is written to standard error.
-            self.core.record_error(index, format!("could not start: {failure}"));
+            self.core.record_error(index, format!("could not start: {}", guard::text(&failure)));
             self.end_service(index);
             return Err(Error::Start { service: type_name::<S>(), failure });
         }
