@@ -173,6 +173,33 @@ fn a_stream_is_not_read_while_its_own_queue_is_high_unless_told_so() {
 }
 
 #[test]
+fn while_bytes_are_short_a_stream_without_output_is_read_on() {
+    for_each_engine(|engine| {
+        let mut runtime = engine.with(|limits| (limits.bytes, limits.shortage) = (32 << 20, common::LONG));
+        let service = runtime.add(Probe::quiet()).expect("it starts");
+        let codec = || reactor::Delimited::<reactor::U16>::max(60_000);
+        let options = StreamOptions { cap: 1 << 30, ..StreamOptions::DEFAULT };
+        let (ours, _full) = tcp_pair();
+        small_buffers(&ours);
+        let full = add(&mut runtime, service, Stream::new(codec()).options(options), ours);
+        let (ours, mut peer) = tcp_pair();
+        let silent = add(&mut runtime, service, Stream::new(codec()), ours);
+        // One stream of the service holds so much that bytes are short; the other one has nothing to say.
+        until(&mut runtime, |runtime| {
+            runtime.with(service, |_, cx| _ = cx.send(full, &[7; 60_000][..])).expect("it lives");
+            runtime.metrics().read().shortages == 1
+        });
+        // What is kept of an item is counted, and makes the runtime look at the stream.
+        for part in [&[0, 4, b'i'][..], b"te", b"m"] {
+            peer.write_all(part).expect("room");
+            settle(&mut runtime);
+        }
+        until(&mut runtime, |runtime| runtime.service(service).expect("it lives").bytes(silent) == b"item");
+        assert!(runtime.service(service).expect("it lives").closed.is_empty());
+    });
+}
+
+#[test]
 fn input_that_nobody_takes_is_bounded() {
     for_each_engine(|engine| {
         // A line without an end reaches the limit of unread bytes.

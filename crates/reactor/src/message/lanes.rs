@@ -244,3 +244,32 @@ impl Lanes {
         keys
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+
+    #[test]
+    fn what_was_told_to_a_service_that_ended_is_dropped_and_the_rest_keeps_its_order() {
+        let hand: Hand = |_, _, _, _, _| ();
+        let mut lanes = Lanes::new(8, 8);
+        let (first, other) = (Rc::new('a'), Rc::new('b'));
+        for (service, message) in [(0, &first), (1, &other), (0, &first), (1, &other)] {
+            assert!(lanes.tell(service, Rc::clone(message), hand).is_ok());
+            assert!(lanes.tell(service, service, hand).is_ok());
+        }
+        assert!(lanes.set(0, Rc::clone(&first), hand).is_some());
+        assert_eq!((lanes.told(), lanes.timers(), Rc::strong_count(&first)), (8, 1, 4));
+        assert!(lanes.clear(0).is_empty(), "the timer is not armed");
+        assert_eq!((lanes.told(), lanes.timers()), (4, 0));
+        assert_eq!((Rc::strong_count(&first), Rc::strong_count(&other)), (1, 3));
+        let mut next = || lanes.next_told().map(|(lane, service, _)| (lane, service));
+        assert_eq!(
+            [next(), next(), next(), next()],
+            [Some((2, 1)), Some((3, 1)), Some((2, 1)), Some((3, 1))]
+        );
+        assert!(next().is_none());
+    }
+}

@@ -170,3 +170,47 @@ fn readiness(result: i32) -> Ready {
         error: bits & (libc::POLLERR | libc::POLLNVAL) != 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write as _, os::unix::net::UnixStream};
+
+    use super::*;
+    use crate::engine::Engine as _;
+
+    /// An engine that has found a resource readable and has not told it yet.
+    fn found() -> (IoUring, Key, UnixStream, UnixStream) {
+        let mut engine = IoUring::new().expect("this kernel has io_uring");
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        theirs.write_all(b"x").expect("there is room");
+        let key = Key::new(0, 0, 0);
+        engine.watch(key, Source::of(&ours), Some(Interest::Read)).expect("it is open");
+        engine.wait(None).expect("the engine is whole");
+        assert_eq!(engine.told.len(), 1);
+        (engine, key, ours, theirs)
+    }
+
+    #[test]
+    fn what_was_found_before_the_interest_changed_is_not_told() {
+        for interest in [None, Some(Interest::Write)] {
+            let (mut engine, key, ours, _theirs) = found();
+            engine.watch(key, Source::of(&ours), interest).expect("it is open");
+            assert!(engine.next().is_none(), "{interest:?}");
+            if interest.is_some() {
+                engine.wait(None).expect("the engine is whole");
+                let Some((_, Event::Ready(ready))) = engine.next() else { panic!("it has room") };
+                assert!(ready.writable && !ready.readable);
+            }
+        }
+        let (mut engine, key, ours, _theirs) = found();
+        engine.watch(key, Source::of(&ours), Some(Interest::Read)).expect("it is open");
+        assert!(engine.next().is_some(), "nothing has changed");
+    }
+
+    #[test]
+    fn what_was_found_before_the_watch_ended_is_not_told() {
+        let (mut engine, key, ours, _theirs) = found();
+        engine.unwatch(key, Source::of(&ours));
+        assert!(engine.next().is_none());
+    }
+}
