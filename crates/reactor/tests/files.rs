@@ -29,6 +29,8 @@ struct Clerk {
     chunks: Vec<Vec<u8>>,
     ends: usize,
     closed: Vec<(Closed, u64)>,
+    /// Readers that were released.
+    back: Vec<FileReader>,
     /// Pauses after each chunk.
     pauses: bool,
 }
@@ -79,6 +81,7 @@ impl Handle<FileReader> for Clerk {
 
     fn closed(&mut self, _: &mut Context<Self>, _: Id<FileReader>, reader: FileReader, why: Closed) {
         self.closed.push((why, reader.position()));
+        self.back.push(reader);
     }
 }
 
@@ -526,6 +529,51 @@ fn a_paused_reader_reads_ahead_up_to_its_bound_and_no_further() {
             desk.with(|_, cx| cx.resume(id));
             desk.until(|clerk| clerk.closed.len() == 1);
             assert_eq!(desk.with(|clerk, _| clerk.chunks.concat()), b"0123456789");
+        }
+    });
+}
+
+#[test]
+fn a_released_reader_goes_on_behind_what_the_service_has_seen() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        // Full chunks, a short one, and less than one chunk; seen: nothing, or the first of them.
+        for (len, is_first_seen) in
+            [(150_000, false), (150_000, true), (131_072, true), (100, false), (0, false)]
+        {
+            let content: Vec<u8> = (0..len).map(|at| (at / 7 % 251) as u8).collect();
+            let path = dir.file("file", &content);
+            let mut desk = Desk::new(engine, |_| ());
+            let file = desk.file(&path);
+            let id = desk.with(|clerk, cx| {
+                clerk.pauses = true;
+                let id = cx.add(FileReader::new(file)).map_err(|rejected| rejected.error).expect("room");
+                if !is_first_seen {
+                    cx.pause(id);
+                }
+                id
+            });
+            let ahead = if is_first_seen { len } else { len.min(131_072) } as u64;
+            let clerk = desk.clerk;
+            until(&mut desk.runtime, |runtime| {
+                let at = runtime.with(clerk, |_, cx| cx.get(id).map(FileReader::position));
+                at == Some(Some(ahead))
+            });
+            desk.with(|_, cx| cx.release(id)).expect("a reader always can");
+            desk.until(|clerk| clerk.closed.len() == 1);
+            let seen: usize = desk.with(|clerk, _| clerk.chunks.iter().map(Vec::len).sum());
+            let (why, at) = desk.with(|clerk, _| clerk.closed.remove(0));
+            assert!(matches!(why, Closed::Released), "{why:?}");
+            assert_eq!(at, seen as u64, "of {len} bytes");
+            desk.with(|clerk, cx| {
+                clerk.pauses = false;
+                let reader = clerk.back.remove(0);
+                cx.add(reader).map_err(|rejected| rejected.error).expect("room");
+            });
+            desk.until(|clerk| clerk.closed.len() == 1);
+            let (chunks, ends) = desk.with(|clerk, _| (clerk.chunks.concat(), clerk.ends));
+            assert!(chunks == content, "{} of {len} bytes", chunks.len());
+            assert_eq!(ends, 1);
         }
     });
 }

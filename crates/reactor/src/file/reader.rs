@@ -134,6 +134,11 @@ impl Reading {
     fn holds(&self) -> usize {
         self.ready.iter().map(Vec::capacity).sum::<usize>() + self.spare.capacity()
     }
+
+    /// Returns how many bytes were read that the service has not seen.
+    fn unseen(&self) -> u64 {
+        self.ready.iter().map(|chunk| chunk.len() as u64).sum()
+    }
 }
 
 fn find(core: &mut Core, key: Key) -> Option<&mut Reading> {
@@ -297,7 +302,7 @@ fn again<S: Handle<FileReader>>(core: &mut Core, erased: &mut dyn Any, key: Key)
 /// again.
 fn release(core: &mut Core, key: Key) -> Result<(), Error> {
     if let Some(reading) = find(core, key) {
-        reading.reader.at -= reading.holds() as u64;
+        reading.reader.at -= reading.unseen();
         core.end(key, Closed::Released, Ending::Orderly);
     }
     Ok(())
