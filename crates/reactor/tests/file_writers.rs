@@ -125,6 +125,30 @@ fn a_sync_that_is_asked_for_says_up_to_where_all_is_safe() {
 }
 
 #[test]
+fn an_empty_item_is_nothing_to_write_and_no_sync() {
+    for_each_engine(|engine| {
+        for items in [&[&b""[..], b""][..], &[b"important", b""], &[b"", b"important"]] {
+            // A pipe cannot be synced: the end of the writer says whether it was asked to.
+            let (reader, pipe) = std::io::pipe().expect("a pipe");
+            let mut desk = Desk::new(engine);
+            let file = File::new(fs::File::from(std::os::fd::OwnedFd::from(pipe)), "pipe");
+            let id = desk.add(FileWriter::new(file).append().synced(true));
+            for item in items {
+                assert_eq!(desk.with(|_, cx| cx.send(id, item)), Flow::Queued);
+                until(&mut desk.runtime, |runtime| {
+                    let unwritten = runtime.with(desk.scribe, |_, cx| cx.get(id).map(FileWriter::unwritten));
+                    unwritten == Some(Some(0))
+                });
+            }
+            desk.with(|_, cx| cx.close(id));
+            let (why, ..) = desk.closed();
+            assert!(matches!(why, Closed::Failed(_)), "it was not synced: {items:?}: {why:?}");
+            drop(reader);
+        }
+    });
+}
+
+#[test]
 fn the_cap_is_what_the_service_says() {
     for_each_engine(|engine| {
         let dir = Scratch::new();

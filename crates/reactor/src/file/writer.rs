@@ -143,13 +143,20 @@ pub enum WriterEvent {
     Synced(u64),
 }
 
+/// An operation in flight for a writer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Out {
+    Write,
+    Sync,
+}
+
 /// A writer with the runtime's state for it. Its `unwritten` counts queued bytes and those in flight.
 struct Writing {
     writer: FileWriter,
     queue: Option<Box<Outgoing>>,
-    /// How many bytes are in flight. A sync has none.
+    /// How many bytes are in flight.
     flying: usize,
-    is_out: bool,
+    out: Option<Out>,
     is_paused: bool,
     is_high: bool,
     is_synced: bool,
@@ -223,7 +230,7 @@ impl Resource for FileWriter {
             writer: FileWriter { unwritten: 0, ..self },
             queue: None,
             flying: 0,
-            is_out: false,
+            out: None,
             is_paused: false,
             is_high: false,
             is_synced: false,
@@ -251,6 +258,9 @@ impl Output for FileWriter {
         let slot = registry.live(key).filter(|slot| slot.service == index);
         let writing = slot.and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Writing>());
         let Some(writing) = writing.filter(|writing| writing.closing.is_none()) else { return Flow::Gone };
+        if item.is_empty() {
+            return if writing.is_high { Flow::High } else { Flow::Queued };
+        }
         writing.queue.get_or_insert_with(|| pool.take_outgoing()).put(item);
         writing.writer.unwritten += item.len();
         let (unwritten, cap) = (writing.writer.unwritten, writing.writer.cap);
@@ -277,7 +287,7 @@ fn flush<S: Handle<FileWriter>>(core: &mut Core, key: Key) {
     let Some(slot) = registry.live(key) else { return };
     let index = slot.service;
     let writing = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Writing>());
-    let Some(writing) = writing.filter(|writing| !writing.is_out) else { return };
+    let Some(writing) = writing.filter(|writing| writing.out.is_none()) else { return };
     let (file, written) = (writing.writer.file.clone(), writing.writer.written);
     if writing.sync_at.is_none() && mem::take(&mut writing.writer.wants_sync) {
         writing.sync_at = Some(written + writing.writer.unwritten as u64);
@@ -313,7 +323,7 @@ fn flush<S: Handle<FileWriter>>(core: &mut Core, key: Key) {
         let why = writing.closing.take().unwrap_or(Closed::Done);
         return core.end(key, why, Ending::Orderly);
     };
-    writing.is_out = true;
+    writing.out = Some(if matches!(action, Action::Sync { .. }) { Out::Sync } else { Out::Write });
     if let Err(action) = core.ask_file::<FileWriter>((index, key), action, landed::<S>) {
         put_back(core, key, action);
     }
@@ -324,7 +334,7 @@ fn put_back(core: &mut Core, key: Key, action: Action) {
     let Core { registry, pool, .. } = core;
     let writing = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Writing>());
     let Some(writing) = writing else { return };
-    (writing.is_out, writing.flying) = (false, 0);
+    (writing.out, writing.flying) = (None, 0);
     let (Action::Write { bytes, .. } | Action::Append { bytes, .. }) = action else { return };
     let mut queue = pool.take_outgoing();
     queue.put(&bytes);
@@ -354,7 +364,7 @@ fn landed<S: Handle<FileWriter>>(queue: &mut dyn Any, to: Option<(&mut Core, &mu
     let Core { registry, budget, counters, .. } = core;
     let writing = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Writing>());
     let Some(writing) = writing else { return };
-    writing.is_out = false;
+    let is_sync = writing.out.take() == Some(Out::Sync);
     let count = mem::take(&mut writing.flying);
     match result {
         Ok(Answer::Done) => (),
@@ -364,9 +374,8 @@ fn landed<S: Handle<FileWriter>>(queue: &mut dyn Any, to: Option<(&mut Core, &mu
         }
         Err(error) => return core.end(key, Closed::Failed(error), Ending::Orderly),
     }
-    // An operation without bytes was a sync.
-    let synced = writing.sync_at.take_if(|_| count == 0);
-    writing.is_synced = count == 0;
+    let synced = writing.sync_at.take_if(|_| is_sync);
+    writing.is_synced = is_sync;
     writing.writer.written += count as u64;
     writing.writer.unwritten -= count;
     writing.writer.at = writing.writer.at.map(|at| at + count as u64);
