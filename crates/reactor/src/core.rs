@@ -327,6 +327,7 @@ impl Core {
         let Some(timer) = self.registry.live(key).map(|slot| slot.timer) else { return };
         self.timers.cancel(timer);
         (table.leave)(self, key, how);
+        self.files.forget(key);
         self.registry.end(key);
         self.count_end(service, &why);
         if table.listener {

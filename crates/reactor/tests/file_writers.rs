@@ -6,7 +6,7 @@ mod scratch;
 
 use std::{fs, time::Duration};
 
-use common::{for_each_engine, until};
+use common::{for_each_engine, until, until_woken};
 use reactor::{
     Closed, Context, Flow, Handle, Id, Receive, Result, Runtime, Service, ServiceId,
     file::{File, FileWriter, Operation, WriterEvent},
@@ -277,6 +277,39 @@ fn writers_that_find_no_room_wait_for_it_and_keep_their_order() {
         desk.until(|scribe| scribe.closed.len() == 10);
         for number in 0..10 {
             assert!(fs::read(dir.path(format!("file {number}"))).expect("it is there") == content);
+        }
+    });
+}
+
+#[test]
+fn a_writer_that_is_paused_while_it_waits_leaves_its_turn_to_the_next() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        // One, and more than the loop would call in one turn.
+        for paused in [1, 200] {
+            let mut desk = Desk::with_limits(engine, |limits| limits.file_operations = 1);
+            let (hung, id) = stuck(&mut desk);
+            desk.with(|_, cx| cx.send(id, b"x"));
+            common::settle(&mut desk.runtime);
+            let ids: Vec<_> = (0..=paused)
+                .map(|number| desk.add(FileWriter::new(create(&dir, &format!("file {number}")))))
+                .collect();
+            let queued =
+                |cx: &mut Context<Scribe>, id: &Id<FileWriter>| cx.send(*id, b"text") == Flow::Queued;
+            assert!(desk.with(|_, cx| ids.iter().all(|id| queued(cx, id))));
+            common::settle(&mut desk.runtime);
+            desk.with(|_, cx| ids[..paused].iter().for_each(|id| cx.pause(*id)));
+            drop(hung);
+            desk.with(|_, cx| cx.close(ids[paused]));
+            let scribe = desk.scribe;
+            until_woken(&mut desk.runtime, |runtime| {
+                runtime.service(scribe).is_some_and(|scribe| scribe.closed.len() == 2)
+            });
+            desk.with(|_, cx| ids[..paused].iter().for_each(|id| cx.close(*id)));
+            desk.until(|scribe| scribe.closed.len() == paused + 2);
+            let whole = (0..=paused)
+                .all(|number| fs::read(dir.path(format!("file {number}"))).expect("it is there") == b"text");
+            assert!(whole, "a pause loses nothing");
         }
     });
 }

@@ -12,7 +12,7 @@ use std::{
     path::PathBuf,
 };
 
-use common::{for_each_engine, until};
+use common::{for_each_engine, until, until_woken};
 use reactor::{
     Closed, Context, Error, Handle, Id, Limits, Receive, Refused, Result, Runtime, Service, ServiceId,
     file::{Action, Entry, File, FileEvent, FileKind, FileReader, OpenOptions, Opened, Operation},
@@ -530,6 +530,56 @@ fn a_paused_reader_reads_ahead_up_to_its_bound_and_no_further() {
             desk.until(|clerk| clerk.closed.len() == 1);
             assert_eq!(desk.with(|clerk, _| clerk.chunks.concat()), b"0123456789");
         }
+    });
+}
+
+#[test]
+fn a_reader_that_ends_while_it_waits_leaves_its_turn_to_the_next() {
+    for_each_engine(|engine| {
+        // One, and more than the loop would call in one turn.
+        for gone in [1, 200] {
+            let dir = Scratch::new();
+            let hung = hang();
+            let mut desk = Desk::new(engine, |limits| (limits.file_operations, limits.file_threads) = (1, 1));
+            let file =
+                File::new(fs::File::open(dir.file("file", b"0123456789")).expect("it is there"), "file");
+            desk.with(|_, cx| cx.file(Operation::append(&hung.file, *b"x"), |done| done)).expect("room");
+            let ids: Vec<_> = desk.with(|_, cx| {
+                let reader = |_| cx.add(FileReader::new(file.clone())).map_err(|rejected| rejected.error);
+                (0..=gone).map(reader).collect::<Result<_, _>>().expect("room")
+            });
+            common::settle(&mut desk.runtime);
+            assert!(desk.with(|clerk, _| clerk.chunks.is_empty()), "the only place is taken");
+            desk.with(|_, cx| ids[..gone].iter().for_each(|id| cx.abort(*id)));
+            drop(hung);
+            let clerk = desk.clerk;
+            until_woken(&mut desk.runtime, |runtime| {
+                runtime.service(clerk).is_some_and(|clerk| clerk.closed.len() == gone + 1)
+            });
+            assert_eq!(
+                desk.with(|clerk, _| (clerk.chunks.concat(), clerk.ends)),
+                (b"0123456789".to_vec(), 1)
+            );
+        }
+    });
+}
+
+#[test]
+fn a_reader_of_large_chunks_is_not_overtaken_for_ever_by_readers_of_small_ones() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let path = dir.sparse("file", 10_000);
+        let mut desk = Desk::new(engine, |limits| limits.file_bytes = 100);
+        let file = File::new(fs::File::open(path).expect("it is there"), "file");
+        desk.with(|_, cx| {
+            for (chunk, end) in [(40, 10_000), (40, 10_000), (100, 100)] {
+                let reader = FileReader::new(file.clone()).chunk(chunk).ahead(1).range(0..end);
+                cx.add(reader).map_err(|rejected| rejected.error).expect("room");
+            }
+        });
+        desk.until(|clerk| clerk.closed.len() == 3);
+        let order: Vec<u64> = desk.with(|clerk, _| clerk.closed.iter().map(|(_, at)| *at).collect());
+        assert_eq!(order, [100, 10_000, 10_000]);
     });
 }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use common::for_each_engine;
-use reactor::Closed;
+use reactor::{Closed, Context};
 use scratch::Scratch;
 use sending::Stage;
 
@@ -73,7 +73,7 @@ fn a_file_waits_for_what_was_sent_before_it_and_finds_no_room() {
 
 #[test]
 fn a_stream_that_is_on_its_way_out_takes_no_file() {
-    type Leave = fn(&mut reactor::Context<sending::Sender>, reactor::Id<reactor::Stream>);
+    type Leave = fn(&mut Context<sending::Sender>, reactor::Id<reactor::Stream>);
     let ways: [Leave; 3] =
         [|cx, id| cx.close(id), |cx, id| cx.finish(id), |cx, id| cx.release(id).expect("it lives")];
     for_each_engine(|engine| {
@@ -151,6 +151,35 @@ fn transfers_keep_within_the_limits_of_files_and_wait_for_each_other() {
             stage.until(|sender| sender.ended.len() == 1);
             assert!(matches!(stage.sender().ended[..], [(Closed::Failed(_), 0)]));
         }
+    });
+}
+
+#[test]
+fn a_transfer_that_is_paused_while_it_waits_leaves_its_turn_to_the_next() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let content = content(300_000);
+        let path = dir.file("file", &content);
+        let mut stage = Stage::with_limits(engine, &path, false, |limits| limits.file_operations = 1);
+        let hung = scratch::hang();
+        let sender = stage.sender;
+        let operation = reactor::file::Operation::append(&hung.file, *b"x");
+        stage.runtime.with(sender, |_, cx| cx.file(operation, |_| sending::HeldUp).expect("room"));
+        let mut peers: Vec<TcpStream> = (0..2).map(|_| stage.connect()).collect();
+        stage.until(|sender| sender.transfers.len() == 2);
+        common::settle(&mut stage.runtime);
+        stage.runtime.with(sender, |sender, cx| cx.pause(sender.transfers[0]));
+        drop(hung);
+        // It begins without anything else that would wake the loop.
+        common::until_woken(&mut stage.runtime, |runtime| {
+            let sent = |sender: &mut sending::Sender, cx: &mut Context<_>| {
+                cx.get(sender.transfers[1]).is_none_or(|transfer| transfer.sent() > 0)
+            };
+            runtime.with(sender, sent).expect("it lives")
+        });
+        assert!(stage.read(&mut peers[1], usize::MAX) == whole(&content));
+        stage.runtime.with(sender, |sender, cx| cx.resume(sender.transfers[0]));
+        assert!(stage.read(&mut peers[0], usize::MAX) == whole(&content));
     });
 }
 

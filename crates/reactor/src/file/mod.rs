@@ -73,7 +73,9 @@
 //! ([`Limits`](crate::Limits): 1,024, 4 and 64 MiB by default). An operation is in flight from the submitting
 //! call until its answer has been delivered, and its bytes count for that time. At a limit the call returns
 //! [`Refused::Full`](crate::Refused::Full), and for an operation that can never fit,
-//! [`Refused::TooLarge`](crate::Refused::TooLarge). A resource waits for its turn instead.
+//! [`Refused::TooLarge`](crate::Refused::TooLarge). A resource waits for its turn instead. The turns come in
+//! the order of asking, and one that is not used, because its resource has ended or is paused, passes on to the
+//! next. An operation that needs many bytes is not overtaken by smaller ones of other resources.
 //!
 //! **Cancelling.** No system can take back a read that waits for a disk. An operation goes on after its
 //! service or resource has ended, and its answer is dropped. An operation that hangs (a stalled mount) keeps
@@ -102,7 +104,6 @@
 //! removed is safe after [`sync_directory`]. After a failed sync, nothing is known
 //! about earlier writes, because the system may have dropped them, and a second sync may report `Ok`
 //! (fsync(2)). [`replace`] does all of this as one operation.
-//! [`replace`] does all of it as one operation.
 
 mod ask;
 mod held;
@@ -115,6 +116,7 @@ mod replace;
 mod sendfile;
 mod system;
 mod transfer;
+mod waiting;
 mod writer;
 
 pub(crate) use self::held::Writes;

@@ -1,14 +1,11 @@
 //! The operations in flight of a runtime: their number, their bytes, and the resources that wait for room.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    io,
-    marker::PhantomData,
-    mem,
-    time::Duration,
-};
+use std::{io, marker::PhantomData, mem, time::Duration};
 
-use super::{Action, Answer, FileJob};
+use super::{
+    Action, Answer, FileJob,
+    waiting::{Line, Room},
+};
 use crate::{
     core::Core,
     error::Error,
@@ -29,10 +26,7 @@ pub(crate) struct Files {
     load: Arc<Load>,
     operations_max: usize,
     bytes_max: usize,
-    /// Resources that found no room, in the order of their attempts.
-    waiting: VecDeque<Key>,
-    /// The same keys for look-up, because each key is in the queue only once.
-    waits: HashSet<Key>,
+    line: Line,
 }
 
 /// The load of the operations in flight.
@@ -78,8 +72,7 @@ impl Files {
             load: Arc::new(load),
             operations_max: limits.file_operations,
             bytes_max: limits.file_bytes,
-            waiting: VecDeque::new(),
-            waits: HashSet::new(),
+            line: Line::default(),
         }
     }
 
@@ -113,13 +106,41 @@ impl Files {
     /// Takes a place, if one is free. Only the loop's thread takes places, so a place that is free here stays
     /// free.
     pub(super) fn claim(&self, bytes: usize) -> Option<Claim> {
-        let room = self.bytes_max.checked_sub(self.load.bytes.load(Ordering::Acquire))?;
-        if self.out() >= self.operations_max || bytes > room {
+        if !self.room().fits(bytes) {
             return None;
         }
         self.load.operations.fetch_add(1, Ordering::AcqRel);
         self.load.bytes.fetch_add(bytes, Ordering::AcqRel);
         Some(Claim { load: self.load.clone(), bytes })
+    }
+
+    /// Takes a place for a resource, or adds the resource to the line.
+    fn claim_in_turn(&mut self, key: Key, bytes: usize) -> Option<Claim> {
+        let claim = self.line.lets(key).then(|| self.claim(bytes)).flatten();
+        match claim {
+            Some(_) => self.line.leave(key),
+            None => self.line.join(key, bytes),
+        }
+        claim
+    }
+
+    fn room(&self) -> Room {
+        Room {
+            operations: self.operations_max.saturating_sub(self.out()),
+            bytes: self.bytes_max.saturating_sub(self.load.bytes.load(Ordering::Acquire)),
+        }
+    }
+
+    /// Returns whether a resource waits for which there is room.
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        self.line.is_due(|| self.room())
+    }
+
+    /// Forgets a resource that has ended.
+    #[inline]
+    pub(crate) fn forget(&mut self, key: Key) {
+        self.line.leave(key);
     }
 }
 
@@ -150,35 +171,26 @@ impl Core {
         }
     }
 
-    /// Takes a place for a resource. If none is free, flushes the resource again when there is one.
+    /// Takes a place for a resource. If none is free, flushes the resource again when it is its turn.
     pub(super) fn claim_file(&mut self, key: Key, bytes: usize) -> Option<Claim> {
-        let claim = self.files.claim(bytes);
-        if claim.is_none() && self.files.waits.insert(key) {
-            self.files.waiting.push_back(key);
-        }
-        claim
+        self.files.claim_in_turn(key, bytes)
     }
 
     /// Submits an operation of a resource. `deliver` takes the answer. If there is no room, returns the
-    /// action, and flushes the resource again when there is room.
+    /// action, and flushes the resource again when it is its turn.
     pub(super) fn ask_file<R: 'static>(
         &mut self,
         (service, key): (u16, Key),
         action: Action,
         deliver: Deliver,
     ) -> Result<(), Action> {
-        let Some(claim) = self.files.claim(action.bytes()) else {
-            let Some((what, limit)) = self.files.never_fits(action.bytes()) else {
-                if self.files.waits.insert(key) {
-                    self.files.waiting.push_back(key);
-                }
-                return Err(action);
-            };
-            let asked = action.bytes();
+        let asked = action.bytes();
+        if let Some((what, limit)) = self.files.never_fits(asked) {
             let error = format!("it needs {asked} bytes, and the runtime allows {limit} {what}");
             self.fail(key, action.name(), io::Error::other(error));
             return Err(action);
-        };
+        }
+        let Some(claim) = self.files.claim_in_turn(key, asked) else { return Err(action) };
         let mailbox = self.mailbox.clone();
         let tell = move |result| {
             // A service that has ended needs no answer, but this place is free now, and others may wait for
@@ -196,24 +208,20 @@ impl Core {
         Ok(())
     }
 
-    /// Lets some of the waiting resources try again. A resource that finds no room waits again, behind the
-    /// others.
+    /// Has the resources flushed whose turn it is. A resource that finds no room waits again, behind the others.
     #[inline]
     pub(crate) fn feed_file_waiters(&mut self) {
-        if self.files.waiting.is_empty() {
+        if self.files.line.is_idle() {
             return;
         }
-        let room = self.files.operations_max.saturating_sub(self.files.out()).min(FED_MAX);
-        for _ in 0..room {
-            let Some(key) = self.files.waiting.pop_front() else { return };
-            self.files.waits.remove(&key);
+        let mut room = self.files.room();
+        self.files.line.begin();
+        while let Some(key) = self.files.line.call(&mut room) {
+            self.steps += 1;
             self.mark(key);
         }
     }
 }
-
-/// The most waiting resources to wake in one turn.
-const FED_MAX: usize = 64;
 
 /// The longest time to wait at the end for threads that have nothing left to do.
 const JOIN_MAX: Duration = Duration::from_secs(1);

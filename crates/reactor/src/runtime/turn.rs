@@ -52,8 +52,8 @@ impl Runtime {
         self.commands();
         self.timers();
         self.messages();
-        self.core.feed_file_waiters();
         self.turn_ends();
+        self.core.feed_file_waiters();
         self.flush();
         self.closings();
         self.core.give_files();
@@ -77,6 +77,7 @@ impl Runtime {
             || !core.panics_due.is_empty()
             || core.lanes.told() > 0
             || core.turn_ends.is_due()
+            || core.files.is_due()
             || !self.inbox.is_empty()
             || self.first.is_some()
             || self.drain.is_some()

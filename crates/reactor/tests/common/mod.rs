@@ -64,6 +64,16 @@ pub fn until(runtime: &mut Runtime, mut done: impl FnMut(&mut Runtime) -> bool) 
     }
 }
 
+/// The same by turns that wait for as long as it takes: what nobody wakes the loop for does not happen.
+#[track_caller]
+pub fn until_woken(runtime: &mut Runtime, mut done: impl FnMut(&mut Runtime) -> bool) {
+    let end = Instant::now() + LONG;
+    while !done(runtime) {
+        runtime.turn(Some(LONG)).expect("the engine is whole");
+        assert!(Instant::now() < end, "it did not happen in {LONG:?}");
+    }
+}
+
 /// Makes so many turns that the runtime has nothing left to do.
 pub fn settle(runtime: &mut Runtime) {
     for _ in 0..64 {
