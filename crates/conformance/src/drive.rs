@@ -35,7 +35,7 @@ pub struct Told {
     pub ends: usize,
     /// The failures of the read side.
     pub broken: Vec<std::io::Error>,
-    /// While reading was off: the ends behind input, and the failures.
+    /// The ends behind input (`None`) and the failures that the engine reported while reading was off.
     pub hung_up: Vec<Option<std::io::Error>>,
     /// The results of the connect.
     pub connected: Vec<std::io::Result<()>>,

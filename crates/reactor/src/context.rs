@@ -208,28 +208,29 @@ impl<'a, S> Context<'a, S> {
 
     /// Hands over no input (of a listener: no connections) until [`resume`](Context::resume).
     ///
-    /// A paused stream learns all the same that its peer is gone:
+    /// The runtime still tells the service that the peer of a paused stream is gone:
     ///
-    /// * A reset, or any other failure of the connection, ends the stream at once. `closed` says why. The input that arrived
-    ///   before it is in [`Stream::unread`](crate::Stream::unread), up to
-    ///   [`StreamOptions::unread`](crate::StreamOptions::unread).
-    /// * [`Event::End`](crate::Event::End) is told at once if no unread input is before it. After that call the stream
-    ///   closes, unless it is [`half_open`](crate::Stream::half_open). A service that pauses a stream while it works on an
-    ///   answer, for peers that end their side before they read, needs streams that are half open.
-    /// * [`Event::HungUp`](crate::Event::HungUp) is told if unread input is before the end: a further command, for example,
-    ///   or the last record of a layer. `End` follows in its order, after a resume.
+    /// * If the connection fails, for example because the peer resets it, the stream ends at once, and `closed` gives the
+    ///   reason. [`Stream::unread`](crate::Stream::unread) has the input that arrived before, up to
+    ///   [`StreamOptions::unread`](crate::StreamOptions::unread) bytes.
+    /// * If the peer ends its side and all its input was handed over, [`Event::End`](crate::Event::End) comes at once. The
+    ///   stream then closes, unless it is [`half_open`](crate::Stream::half_open). A service that pauses a stream while it
+    ///   works on an answer needs half-open streams, if a client may end its side before it reads the answer.
+    /// * If the peer ends its side behind unread input, [`Event::HungUp`](crate::Event::HungUp) comes at once, and `End`
+    ///   comes in its order after a resume. The unread input may be a further command, or the last record of a layer.
     ///
-    /// A paused stream does not learn:
+    /// The runtime does not notice:
     ///
-    /// * that its peer is gone without a word, because the network or the machine failed. A deadline ends such a stream, or
-    ///   [`SocketOptions::keepalive`](crate::SocketOptions::keepalive) does.
-    /// * on the engine `polling`, that a TCP peer has ended its side while the kernel still has unread input of it.
+    /// * a peer that disappears without a word, because its machine or the network failed. Set a deadline or
+    ///   [`SocketOptions::keepalive`](crate::SocketOptions::keepalive) for that.
+    /// * on the engine `polling`, the end of a TCP peer's side while the kernel has unread input of this peer.
     ///
-    /// What is no stream (a serial port, `Descriptors`, a resource of your own) is not watched at all while it is paused.
+    /// The runtime does not watch a paused resource that is no stream: a serial port, `Descriptors`, or a resource of your
+    /// own.
     ///
-    /// The pause is one switch: a service with several reasons for it keeps account of them itself. The reasons for which
-    /// the runtime does not read a stream, such as a full queue, are apart from it. A resume does not end them, and their end
-    /// is no resume.
+    /// A resource is either paused or not. A service that has several reasons for a pause keeps count of them itself. The
+    /// runtime has reasons of its own for not reading a stream, such as a full queue. A resume does not overrule them, and
+    /// when they end, a paused stream stays paused.
     ///
     /// ```
     /// use reactor::{Closed, Context, Event, Handle, Id, Lines, Result, Service, Stream};
@@ -254,7 +255,7 @@ impl<'a, S> Context<'a, S> {
     ///                 cx.send(client, line);
     ///                 cx.resume(client);
     ///             }
-    ///             // The client has left. It gets no line that another one waits for.
+    ///             // The client has left, so it gets no line that another client waits for.
     ///             Event::End | Event::HungUp => {
     ///                 self.waiting.retain(|client| *client != id);
     ///                 cx.close(id);
@@ -268,11 +269,6 @@ impl<'a, S> Context<'a, S> {
     ///         self.waiting.retain(|client| *client != id);
     ///     }
     /// }
-    ///
-    /// let mut runtime = reactor::Runtime::new()?;
-    /// let store = runtime.add(Store::default())?;
-    /// # let _ = store;
-    /// # Ok::<(), reactor::Error>(())
     /// ```
     pub fn pause<R: Resource>(&mut self, id: Id<R>) {
         self.set_paused(id.key(), true);

@@ -66,7 +66,7 @@ impl State {
         Some(Event::Got(Chunk::new(chunk.buffer, len)))
     }
 
-    /// What is told of the end of input that nobody wants: itself if nothing is before it.
+    /// The end of input that the engine does not want, or that there is one behind input.
     fn hangup(&mut self, at: u32) -> Option<Event> {
         let end = &mut self.ends[at as usize];
         if !end.has_hangup() {

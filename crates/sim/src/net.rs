@@ -107,7 +107,7 @@ pub(crate) struct End {
     pub(crate) finished: bool,
     pub(crate) broken: Option<i32>,
     pub(crate) end_told: bool,
-    /// While input is not wanted: an end behind input was told, and a failure.
+    /// While the engine wants no input: it has got an end behind input, and a failure.
     pub(crate) hangup_told: bool,
     pub(crate) break_told: bool,
     /// This end shut down its write side; what a send is answered with.
@@ -201,7 +201,7 @@ impl End {
             || self.has_hangup()
     }
 
-    /// Whether its engine is to be told, although it wants no input, that the other end is gone.
+    /// Whether its engine has to learn that the other end is gone, although it wants no input.
     pub(crate) fn has_hangup(&self) -> bool {
         if self.wants || self.owner.is_none() || self.other.is_none() || self.end_told {
             return false;

@@ -197,7 +197,7 @@ impl Double {
         moved
     }
 
-    /// Tells of the peer's going although no input is wanted: of its end if nothing is before it.
+    /// Reports that the peer is gone, although the runtime wants no input.
     fn step_hangup(&mut self, state: &mut State, key: Key, attached: &mut Attached) {
         let event = match (state.input(attached.number), state.gone(attached.number)) {
             (Input::End, _) => Event::End,

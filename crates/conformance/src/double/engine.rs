@@ -70,7 +70,7 @@ pub(super) struct Attached {
     pub(super) armed: bool,
     /// The end of the read side, or the failure of the connect, was told.
     pub(super) told: bool,
-    /// While input is not wanted: an end behind input was told, and a failure.
+    /// While the runtime wants no input: it has got an end behind input, and a failure.
     pub(super) hangup_told: bool,
     pub(super) reset_told: bool,
     pub(super) sending: Option<Box<Outgoing>>,

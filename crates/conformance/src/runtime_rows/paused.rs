@@ -473,6 +473,7 @@ fn crowd(world: &mut World<'_>) -> Outcome {
     rig.until("each has learnt it", |rig| rig.get(server).closed.len() == count)?;
     let turns = rig.counters().turns - before;
     check!(turns <= 20 * count as u64 + 200, "{turns} turns for {count} streams");
+    rig.until("the other ends have closed, too", |rig| rig.get(client).closed.len() == count)?;
     check!(rig.get(server).bytes(from[0]).is_empty(), "input is handed over while paused");
     rig.finish()
 }

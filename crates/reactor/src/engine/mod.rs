@@ -26,11 +26,11 @@
 //! delivered once and in order, then exactly one [`Event::End`] or [`Event::Broken`], then nothing of
 //! the read side. Input that arrived before an end or an error is delivered before it.
 //!
-//! **While the wish is off**, an engine tells all the same that the peer is gone. Without input before it, the
-//! [`Event::End`] or [`Event::Broken`] comes at once. With input before it, [`Event::HungUp`] says so, and the end itself
-//! comes in its order once the wish is on again: an end is told so once, and a failure once, each time that the wish is
-//! off. An engine whose system does not tell an end apart from input leaves out the end behind input, and nothing else.
-//! No call is spent on this while the peer is there.
+//! **While the wish is off**, an engine still reports that the peer is gone. If no input is before the end, the engine
+//! reports [`Event::End`] or [`Event::Broken`] at once. If input is before it, the engine reports [`Event::HungUp`], and
+//! the end itself in its order, once the wish is on again. For each time that the wish is off, it reports an end at most
+//! once and a failure at most once. An engine whose system does not tell an end from input may leave out an end behind
+//! input. While the peer is there, none of this costs a call.
 //!
 //! **Transports differ** in what they can do, and say so: [`Transport::medium`]. Of one without input
 //! nothing is delivered but the [`Event::End`] when its reader has left, where that can be known; a send to
@@ -205,8 +205,9 @@ pub enum Event {
     End,
     /// The read side failed; nothing more comes of it.
     Broken(io::Error),
-    /// Reading is off, and behind input that nobody has taken the peer has ended its side, or the connection has failed
-    /// with this error. The input is not lost, and what is told here is told again in its order.
+    /// Reading is off, and behind input that the engine has not delivered the peer has ended its side (`None`), or the
+    /// connection has failed with this error. The engine keeps the input. Behind it, [`Event::End`] or [`Event::Broken`]
+    /// follows as usual.
     HungUp(Option<io::Error>),
     /// A send is over which was not at once.
     Sent(Sent),

@@ -14,12 +14,12 @@ pub enum Trigger {
     Edge,
 }
 
-/// What a level-triggered poll watches a stream for that is not read: hang-ups and errors, and more if it is asked for.
+/// What a level-triggered poll reports of a stream that the engine does not read, besides hang-ups and errors.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Rest {
     /// Room for output.
     pub room: bool,
-    /// Also that the peer has ended its own side, which is told as a hang-up.
+    /// A peer that has ended its own side, as a hang-up.
     pub ends: bool,
 }
 
@@ -57,8 +57,9 @@ pub trait Poll {
         trigger: Trigger,
     ) -> io::Result<()>;
 
-    /// Watches a source that is watched already for nothing but hang-ups and errors, level-triggered, and for what `rest`
-    /// asks for. Whether it still watches it: without room to wait for, the default ends watching.
+    /// Watches a source, which is watched already, only for hang-ups, for errors and for what `rest` asks for. The trigger
+    /// is `Level`. Returns whether the poll still watches the source: the default ends watching unless `rest` asks for
+    /// room.
     ///
     /// # Errors
     /// ENOENT when the source is not watched.
@@ -69,8 +70,8 @@ pub trait Poll {
         }
     }
 
-    /// Whether [`rest`](Poll::rest) tells of ends. Otherwise a stream that is not read is watched for input until there
-    /// is some, so that an end without input before it is found.
+    /// Returns whether [`rest`](Poll::rest) reports [ends](Rest::ends). If not, the engine watches a stream that it does not
+    /// read for input until there is some, so that it finds an end that has no input before it.
     fn tells_ends(&self) -> bool {
         false
     }

@@ -55,11 +55,11 @@ pub(crate) fn receive(from: Borrowed<'_>, medium: Medium, into: &mut [u8]) -> io
     }
 }
 
-/// Whether input is there that nobody has read, of a stream whose peer is said to be gone. `false`: a read finds the end.
+/// Returns whether a stream whose peer is gone has unread input. `false`: a read finds the end.
 ///
 /// # Errors
-/// `WouldBlock`: neither is there. As recv(2): the connection has failed without input, and the system does not say so
-/// again.
+/// `WouldBlock`: a read finds neither. Others as recv(2), if the connection has failed and no input is before that; the
+/// system does not report such an error again.
 pub(crate) fn has_input(of: Borrowed<'_>, medium: Medium) -> io::Result<bool> {
     #[cfg(unix)]
     if !medium.is_socket() {
@@ -76,7 +76,7 @@ pub(crate) fn has_input(of: Borrowed<'_>, medium: Medium) -> io::Result<bool> {
     }
 }
 
-/// The error that a socket has failed with, which the system says once.
+/// Takes the error that a socket has failed with. The system reports it once.
 pub(crate) fn take_error(of: Borrowed<'_>) -> Option<io::Error> {
     SockRef::from(&of).take_error().ok().flatten()
 }

@@ -74,7 +74,7 @@ pub(crate) fn receive_descriptor(from: BorrowedFd<'_>, into: &mut [u8]) -> io::R
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
-/// How many bytes wait in a pipe or a device; 0 where the system does not say.
+/// Returns how many bytes wait in a pipe or a device; 0 if the system does not say.
 pub(super) fn unread(of: BorrowedFd<'_>) -> usize {
     let mut count: libc::c_int = 0;
     // SAFETY: FIONREAD writes one number, which lives through the call.

@@ -1,7 +1,7 @@
-//! Streams that are not read: whether the peer is gone, and what is before its end.
+//! Streams at rest, which the engine does not read: is the peer gone, and is input before the end?
 //!
-//! A look costs a call, so it is made only when the poll has reported a hang-up or an error, or input by a poll that does
-//! not tell an end apart from it.
+//! A look costs a call. So the adapter looks only when the poll has reported a hang-up or an error, or input, if the poll
+//! does not tell an end from input.
 
 use std::io;
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl<P: Poll> Calls<P> {
-    /// Finds out what became of the peer of a stream that is not read, if there is news of it.
+    /// Looks at a stream at rest, if the poll has reported news of its peer.
     #[cold]
     #[inline(never)]
     pub(super) fn look(&mut self, key: Key) -> Option<Event> {
@@ -41,9 +41,9 @@ impl<P: Poll> Calls<P> {
                 self.mark_changed(key);
                 Some(Event::Broken(error))
             }
-            // Neither input nor its end, whatever was reported: the next pause looks again.
+            // The poll has reported what a read does not find. The next rest looks again.
             _ => {
-                // Level-triggered it would be reported for ever.
+                // A level-triggered poll would report it for ever.
                 entry.set(TOLD_ALL, is_level && entry.has(HANGUP));
                 [READABLE, HANGUP, FAILED].into_iter().for_each(|bit| entry.set(bit, false));
                 self.mark_changed(key);
@@ -52,7 +52,7 @@ impl<P: Poll> Calls<P> {
         }
     }
 
-    /// Tells that the peer is gone, behind input.
+    /// Reports that the peer is gone behind input, unless that is known.
     fn tell_hangup(&mut self, key: Key) -> Option<Event> {
         let is_level = self.poll.trigger() == Trigger::Level;
         let entry = self.table.get_mut(key)?;
@@ -62,7 +62,7 @@ impl<P: Poll> Calls<P> {
         if is_failed {
             self.calls.set(self.calls.get() + 1);
             if let Some(error) = sys::take_error(sys::borrow(entry.owned()?)) {
-                // It is kept for the read behind the input, which the system would answer with an end.
+                // The system does not report it again: a read behind the input would find an end.
                 entry.failed = error_number(Some(&error));
             }
         }
@@ -74,7 +74,7 @@ impl<P: Poll> Calls<P> {
         if event.is_some() {
             entry.set(TOLD_END, true);
         }
-        // What is no news would be reported again and again where it is not an edge.
+        // A level-triggered poll would report it for ever.
         if entry.failed != 0 || is_failed && !is_news && is_level {
             entry.set(TOLD_ALL, true);
         }

@@ -12,7 +12,7 @@
 //! **Watching.** An edge-triggered poll watches a stream for input from attach to close, and for room too
 //! from the first write that found none; it is told of nothing else. Closing the descriptor ends the
 //! watching, and an event that is still in the batch misses by its key. With a level-triggered poll the interest is brought in step once a wait, for those streams
-//! only whose interest changed; one that is not read stays for its hang-up alone, and leaves the set when that was told. Users' resources are always
+//! only whose interest changed. A stream that the engine does not read stays in the set for its hang-up alone, and leaves it after that. Users' resources are always
 //! watched level-triggered; one that reports a hang-up or an error and nothing else is told of it once
 //! and leaves the set until it is watched again, since no read would make it silent.
 
@@ -203,7 +203,7 @@ impl<P: Poll> Calls<P> {
         None
     }
 
-    /// Notes a hang-up or an error.
+    /// Notes that the poll has reported a hang-up or an error.
     #[cold]
     fn absorb_failure(&mut self, key: Key, ready: Ready) {
         let is_edge = self.is_edge();
@@ -212,7 +212,7 @@ impl<P: Poll> Calls<P> {
         if ready.error {
             entry.set(FAILED, true);
         }
-        // Level-triggered, what was told already would be reported for ever.
+        // A level-triggered poll would report it for ever.
         if entry.part == Part::Stream
             && !is_edge
             && !entry.has(READING)
@@ -387,7 +387,7 @@ impl<P: Poll> Engine for Calls<P> {
             return;
         }
         entry.set(READING, on);
-        // What was told of a stream that was not read is told again, the next time.
+        // A new rest reports the hang-up again.
         [AHEAD, TOLD_END, TOLD_ALL].into_iter().for_each(|bit| entry.set(bit, false));
         let is_gone = entry.part == Part::Stream && entry.has(HANGUP) && !entry.has(ENDED);
         let is_listener = entry.part == Part::Listener;

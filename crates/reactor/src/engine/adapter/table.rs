@@ -22,7 +22,7 @@ pub(super) struct Entry {
     /// A send that waits until there is room.
     pub(super) parked: Option<Box<Outgoing>>,
     bits: u32,
-    /// The system's number of an error that it has told once and does not tell again, zero for none.
+    /// The number of an error that the system has reported once and does not report again, zero for none.
     pub(super) failed: u16,
     pub(super) part: Part,
     /// What the transport can do.
@@ -54,13 +54,13 @@ pub(super) const BLOCKED: Bit = Bit(1 << 9);
 /// Of datagrams: what `sys` told of the socket.
 pub(super) const IS_UNIX: Bit = Bit(1 << 10);
 pub(super) const TOGETHER: Bit = Bit(1 << 11);
-/// An error was reported.
+/// The poll reported an error, and no look has dealt with it.
 pub(super) const FAILED: Bit = Bit(1 << 12);
-/// Of a stream that is not read: a look found input.
+/// Of a stream at rest, which the engine does not read: a look found input.
 pub(super) const AHEAD: Bit = Bit(1 << 13);
-/// The same: its hang-up was told. From then on only a failure is news.
+/// Of a stream at rest: the engine has reported the hang-up. From then on only a failure is news.
 pub(super) const TOLD_END: Bit = Bit(1 << 14);
-/// The same: its failure was told, or nothing more is to be learnt.
+/// Of a stream at rest: the engine has reported the failure, or can learn nothing more.
 pub(super) const TOLD_ALL: Bit = Bit(1 << 15);
 const IN_POLL_REST: Bit = Bit(1 << 16);
 const IN_POLL_ENDS: Bit = Bit(1 << 17);
@@ -99,7 +99,7 @@ impl Entry {
         }
     }
 
-    /// What the poll watches it for now, besides hang-ups.
+    /// What the poll watches it for now. Hang-ups alone are `None`.
     pub(super) fn in_poll(&self) -> Option<Interest> {
         Interest::from_parts(self.has(IN_POLL_READ), self.has(IN_POLL_WRITE))
     }
@@ -125,7 +125,7 @@ impl Entry {
         self.set(IN_POLL_ENDS, ends);
     }
 
-    /// How a level-triggered poll should watch it, which may tell ends apart from input.
+    /// How a level-triggered poll should watch it. `tells_ends`: the poll tells an end from input.
     pub(super) fn wanted(&self, tells_ends: bool) -> Watching {
         let is_read = self.has(READING) && !self.has(ENDED);
         match self.part {

@@ -1,9 +1,9 @@
-//! Streams that are not read: whether the peer is gone.
+//! Streams at rest, which the engine does not read: is the peer gone, and is input before the end?
 //!
-//! A multishot wait for a hang-up goes out when a stream is not read for the first time, and stays out until the stream
-//! goes: so a stream that rests and reads in turns costs one operation for all of its rests. It tells of changes alone.
-//! What it told is noted, and the engine looks at the stream, by a call, once nothing is out for its input: before that,
-//! input that came earlier may still be on its way through the ring.
+//! When a stream rests for the first time, the engine sends a multishot wait for its hang-up, and leaves it out until the
+//! stream goes. So a stream that rests and reads in turns costs one operation for all its rests. The kernel reports
+//! changes only, so the engine notes what it reported, and looks at the stream by a call. It does so only when no
+//! operation is out for the stream's input, because earlier input may still be on its way through the ring.
 
 use std::io;
 
@@ -22,7 +22,7 @@ use crate::{
 };
 
 impl IoUring {
-    /// Brings what is out for a stream that is not read in step with that.
+    /// Cancels the input of a stream that begins to rest, then waits for its hang-up.
     pub(super) fn sync_rest(&mut self, index: u32) {
         match self.table.get(index).map(|entry| entry.input) {
             Some(Input::Multishot | Input::Polling) => self.cancel_input(index),
@@ -30,7 +30,7 @@ impl IoUring {
         }
     }
 
-    /// Waits for the hang-up of a stream that is not read, or looks what became of its peer if there is news of it.
+    /// Waits for the hang-up of a stream at rest, or looks at the stream if the kernel has reported one.
     fn watch_hangup(&mut self, index: u32) {
         let IoUring { table, ring, late, .. } = self;
         let Some(entry) = table.get_mut(index) else { return };
@@ -80,7 +80,7 @@ impl IoUring {
                 self.list(index);
             }
         } else if result < 0 && !is_over {
-            // A kernel that knows no such wait: it is not asked again before the next rest.
+            // The kernel does not know such a wait. The next rest asks again.
             entry.set(HUNG_UP, true);
         }
         if is_last {
@@ -88,7 +88,7 @@ impl IoUring {
         }
     }
 
-    /// Finds out what became of the peer of a stream that is not read, and for whose input nothing is out.
+    /// Looks at a stream at rest. No operation is out for its input.
     #[cold]
     fn look(&mut self, index: u32) {
         let Some(entry) = self.table.get_mut(index) else { return };
@@ -106,7 +106,7 @@ impl IoUring {
                 if is_failed && let Some(descriptor) = entry.owned() {
                     self.calls.set(self.calls.get() + 1);
                     if let Some(error) = sys::take_error(sys::borrow(descriptor)) {
-                        // It is kept for the read behind the input, which the system would answer with an end.
+                        // The system does not report it again: a read behind the input would find an end.
                         entry.failed = error_number(Some(&error));
                     }
                 }
@@ -120,7 +120,7 @@ impl IoUring {
             Ok(false) => self.call_receive(index),
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => self.ended(index, Some(error)),
             Err(_) => {
-                // Neither input nor its end, whatever was reported: the next rest looks again.
+                // The kernel has reported what a read does not find. The next rest looks again.
                 if let Some(entry) = self.table.get_mut(index) {
                     entry.set(SEEN_GONE, false);
                     entry.set(HUNG_UP, true);
@@ -133,7 +133,7 @@ impl IoUring {
         }
     }
 
-    /// Ends the wait for the hang-up of a stream that goes.
+    /// Cancels the wait for the hang-up of a stream that goes.
     pub(super) fn cancel_hangup(&mut self, index: u32) {
         if let Some(entry) = self.table.get(index)
             && entry.part == Part::Stream

@@ -363,7 +363,7 @@ impl IoUring {
                 self.call_receive_batch(index, completion.result & i32::from(libc::POLLERR) != 0)
             }
             Part::Stream => {
-                // It is not read any more: from here on its hang-up is waited for.
+                // The stream rests now, so the engine waits for its hang-up.
                 self.list(index);
                 None
             }

@@ -81,7 +81,7 @@ impl Late {
         }
     }
 
-    /// The end behind the late input of a stream, if it has come.
+    /// The end behind the late input of a stream, if the kernel has reported it.
     pub(super) fn end_of(&self, index: u32) -> Option<&Event> {
         let last = &self.of.get(&index)?.back()?.event;
         (!matches!(last, Event::Got(_))).then_some(last)

@@ -373,7 +373,7 @@ impl Engine for IoUring {
         }
         entry.set(READING, on);
         if entry.part == Part::Stream {
-            // What was told of a stream that was not read is told again, the next time.
+            // A new rest reports the hang-up again.
             entry.set(HUNG_UP, false);
         }
         if on && entry.part == Part::Listener && self.reserve.is_none() {

@@ -26,7 +26,7 @@ pub(super) enum Kind {
     File,
     /// The engine's own: late input of a stream is to be told.
     Late,
-    /// A multishot wait for a hang-up or a failure of a stream that is not read.
+    /// A multishot wait for the hang-up of a stream that the engine does not read.
     HungUp,
 }
 

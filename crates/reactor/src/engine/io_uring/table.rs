@@ -90,8 +90,8 @@ pub(super) const CALLED_INPUT: Bit = Bit(1 << 4);
 pub(super) const CALLED_OUTPUT: Bit = Bit(1 << 5);
 /// There was no shared buffer: the next input is called for, once.
 pub(super) const STARVED: Bit = Bit(1 << 6);
-/// A watched resource told a hang-up and nothing else: it rests until it is watched again. Of a stream that is not
-/// read: the same was told, or nothing more is to be learnt.
+/// A watched resource told a hang-up and nothing else: it rests until it is watched again. Of a stream at rest, which the
+/// engine does not read: the engine has reported the hang-up, or can learn nothing more.
 pub(super) const HUNG_UP: Bit = Bit(1 << 7);
 /// Input came since it was armed.
 pub(super) const FED: Bit = Bit(1 << 8);
@@ -99,7 +99,7 @@ pub(super) const FED: Bit = Bit(1 << 8);
 /// Of a watched resource: what for.
 const WANTS_READ: Bit = Bit(1 << 9);
 const WANTS_WRITE: Bit = Bit(1 << 10);
-/// Of a stream: a hang-up was reported, and a failure that was not told of.
+/// Of a stream: the kernel has reported a hang-up, and a failure that no look has dealt with.
 pub(super) const SEEN_GONE: Bit = Bit(1 << 9);
 pub(super) const SEEN_FAILED: Bit = Bit(1 << 10);
 /// Of datagrams: what `sys` told of the socket.

@@ -140,7 +140,7 @@ pub(super) fn bound_input<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: 
         && link.salvages()
         && let Some((operation, error)) = link.take_error()
     {
-        // As much as there is room for goes with the stream.
+        // The stream takes along as much input as there is room for.
         core.fail(key, operation, error);
     } else if over {
         core.end(key, Closed::Unread, Ending::Orderly);
@@ -532,16 +532,16 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         };
     }
     if link.releasing {
-        return; // told in the next life
+        return; // The next life tells the end.
     }
     let is_kept = !link.unread.is_empty() || !link.raw_is_empty() || link.paused && link.skipped;
     let is_failed = link.paused && link.rare.as_ref().is_some_and(|rare| rare.error.is_some());
     if is_kept && !link.takes_items() && !is_failed {
-        // Told when the input before it may be handed over.
+        // The end follows when the input before it may be handed over.
         return tell_hangup::<S, C, L, R>(core, to, key);
     }
     link.end_told = true;
-    // What arrived before the failure of a paused stream is handed over with it.
+    // The input that arrived before the failure of a paused stream leaves with the stream.
     if let Some((operation, error)) = link.take_error() {
         return core.fail(key, operation, error);
     }
@@ -564,7 +564,7 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     }
 }
 
-/// Tells that the peer is gone while input before its end is unread, if the service has paused the stream.
+/// Tells the service that the peer is gone behind unread input, if it has paused the stream.
 fn tell_hangup<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
     to: &mut S,

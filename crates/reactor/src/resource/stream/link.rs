@@ -35,16 +35,16 @@ pub(super) enum State {
     Lingering,
 }
 
-/// The peer is gone behind input that no handler has seen.
+/// Whether the peer is gone behind input that no handler has seen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Hangup {
-    /// Not as far as is known.
+    /// The runtime does not know of it.
     None,
-    /// The engine says so.
+    /// The engine has reported an end.
     Noted,
-    /// It says that the connection has failed. The error is noted, too.
+    /// The engine has reported a failure. The link has the error.
     Failed,
-    /// The service knows.
+    /// The service has got `HungUp`.
     Told,
 }
 
@@ -84,7 +84,7 @@ pub(super) struct Link<C, L, R> {
     /// The engine delivered all input there will be.
     pub(super) ended: bool,
     pub(super) end_told: bool,
-    /// What the service does not know yet of a peer that is gone: told while it pauses the stream.
+    /// Whether the engine has reported that the peer is gone behind input.
     pub(super) hangup: Hangup,
     pub(super) closing: bool,
     pub(super) finishing: bool,
@@ -395,14 +395,14 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             }
     }
 
-    /// Whether it is read although it is paused: the connection has failed, and what had arrived is handed over with the
-    /// stream.
+    /// Whether the engine reads it although it is paused: the connection has failed, and the runtime hands over the input
+    /// that had arrived with the stream.
     #[inline]
     pub(super) fn salvages(&self) -> bool {
         self.hangup == Hangup::Failed && self.paused && !self.releasing
     }
 
-    /// Whether there is something to tell of a peer that is gone while the service pauses the stream.
+    /// Whether the peer is gone, and the service has not got the end.
     pub(super) fn has_gone(&self) -> bool {
         (self.ended || self.hangup != Hangup::None) && !self.end_told
     }
@@ -426,7 +426,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         self.rare.as_ref().is_none_or(|rare| rare.raw.is_empty())
     }
 
-    /// The engine says that the peer is gone behind input, and how the connection has failed.
+    /// Notes that the peer is gone behind input, or that the connection has failed.
     pub(super) fn note_hangup(&mut self, error: Option<io::Error>) {
         // A failure may have been noted in an earlier life.
         let was_noted = !self.write_failed && self.rare.as_ref().is_some_and(|rare| rare.error.is_some());

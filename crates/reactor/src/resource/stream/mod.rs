@@ -88,7 +88,7 @@ struct Carried {
     high: bool,
     ended: bool,
     end_told: bool,
-    /// `HungUp` was told.
+    /// The service has got `HungUp`.
     hung_up: bool,
     shut: bool,
     /// Why the input ended, which was not told yet.
@@ -242,8 +242,8 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
         self.session.queued() + self.carried.as_ref().map_or(0, |carried| carried.lost)
     }
 
-    /// Bytes that arrived and no handler saw; for a stream that was released, or whose connection failed while it was
-    /// paused.
+    /// Bytes that arrived and that no handler saw, of a stream that was released, or whose connection failed while the
+    /// service paused it.
     pub fn unread(&self) -> &[u8] {
         self.carried.as_ref().map_or(&[], |carried| &carried.unread)
     }
@@ -272,14 +272,14 @@ pub enum Event<'a, C: Codec> {
     /// An item arrived. It borrows the runtime's buffer for the call.
     Received(C::In<'a>),
     /// The peer sends no more. After this call the stream closes gracefully, unless it is
-    /// [`half_open`](Stream::half_open) or coupled. Told also while the stream is [paused](crate::Context::pause), once
-    /// nothing unread is before it.
+    /// [`half_open`](Stream::half_open) or coupled. It also comes while the stream is
+    /// [paused](crate::Context::pause), if no unread input is before it.
     End,
     /// The write queue was above its high mark, and is below its low mark again.
     Drained,
-    /// The peer has ended its side of a stream that is [paused](crate::Context::pause), and input that no handler has seen
-    /// is before that end: [`End`](Event::End) comes behind it, after a resume. Comes once at most. Whoever waits on
-    /// behalf of the peer learns here that the peer may be gone; a peer that still reads looks the same.
+    /// The stream is [paused](crate::Context::pause), and the peer has ended its side behind input that no handler has seen.
+    /// [`End`](Event::End) comes behind that input, after a resume. This event comes at most once. The peer has probably
+    /// gone, but a peer that waits for an answer before it closes looks the same.
     HungUp,
 }
 

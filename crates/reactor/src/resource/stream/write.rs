@@ -337,7 +337,7 @@ pub(super) fn sync<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     if link.reading != wanted && !link.detaching {
         link.reading = wanted;
         if wanted && link.hangup == Hangup::Noted {
-            // The engine says so again if the stream rests again before its end.
+            // The engine reports it again if the stream rests again before its end.
             link.hangup = Hangup::None;
         }
         engine.reading(key, wanted);
