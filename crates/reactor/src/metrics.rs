@@ -90,11 +90,11 @@ counters! {
     /// Resources that the runtime ended because they held many bytes while bytes were short. Also counted in
     /// `errors_limit`.
     evicted,
-    /// Timers pending now.
+    /// Timers pending now, and messages for deadlines.
     timers,
     /// Commands from other threads that were executed.
     commands,
-    /// Messages delivered, from services and from timers.
+    /// Messages delivered: those of services, timers and deadlines.
     messages,
 }
 

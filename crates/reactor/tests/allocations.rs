@@ -50,14 +50,18 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// Answers each message, moves a deadline, sets and cancels timers, and sends itself a message.
+/// Answers each message, moves a deadline with last words, sets and cancels timers, sends itself a message, and asks for the
+/// end of each turn.
 struct Busy {
     told: u64,
+    turns: u64,
 }
 
 impl Busy {
     fn on_item<C: Codec>(&mut self, cx: &mut Context<Self>, id: Id<Stream<C>>) -> Result {
         cx.deadline(id, LONG);
+        cx.deadline_with(id, LONG, 4_u64);
+        cx.at_end_of_turn();
         let timer = cx.after(LONG, 1_u32);
         cx.cancel(timer);
         cx.after(Duration::ZERO, 2_u32);
@@ -66,7 +70,12 @@ impl Busy {
     }
 }
 
-impl Service for Busy {}
+impl Service for Busy {
+    fn end_of_turn(&mut self, cx: &mut Context<Self>) {
+        self.turns += 1;
+        cx.at_end_of_turn();
+    }
+}
 impl Handle<Stream> for Busy {
     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
         if let Event::Received(bytes) = event {
@@ -102,7 +111,7 @@ where
     Busy: Handle<Stream<C>>,
 {
     let mut runtime = engine.runtime();
-    let service: ServiceId<Busy> = runtime.add(Busy { told: 0 }).expect("it starts");
+    let service: ServiceId<Busy> = runtime.add(Busy { told: 0, turns: 0 }).expect("it starts");
     let mut peers = Vec::new();
     for _ in 0..20 {
         let (ours, peer) = tcp_pair();
@@ -137,7 +146,8 @@ where
         }
     }
     assert_eq!(ALLOCATIONS.get() - before, 0, "allocations in 100 rounds");
-    assert!(runtime.service(service).expect("it lives").told >= 200);
+    let busy = runtime.service(service).expect("it lives");
+    assert!(busy.told >= 200 && busy.turns >= 400);
 }
 
 /// Returns each datagram to its sender, or keeps it.

@@ -6,6 +6,7 @@ mod common;
 use std::{
     cell::RefCell,
     io::Write,
+    net::UdpSocket,
     rc::Rc,
     sync::mpsc,
     thread,
@@ -17,7 +18,8 @@ use common::{
     until,
 };
 use reactor::{
-    AfterPanic, Bytes, Closed, Context, Event, Handle, Id, Panic, Receive, Result, Runtime, Service, Stream,
+    Address, AfterPanic, Bytes, Closed, Context, DatagramEvent, Datagrams, Event, Handle, Id, Outbound,
+    Panic, Receive, Result, Runtime, Service, Stream,
 };
 
 type Id1 = Id<Stream>;
@@ -354,5 +356,64 @@ fn a_service_that_outlives_a_panic_in_receive_loses_its_stream() {
         let closed = &runtime.service(service).expect("it lives").0;
         assert!(closed.len() == 1 && closed[0].contains("as the test wants it"), "{closed:?}");
         assert_eq!(runtime.metrics().read().timers, 0);
+    });
+}
+
+#[test]
+fn sockets_for_datagrams_and_listeners_have_last_words_too() {
+    /// Says goodbye by its socket for datagrams, and notes the end of each resource.
+    struct Talks {
+        socket: Option<Id<Datagrams>>,
+        to: Address,
+        log: Vec<String>,
+    }
+    impl Service for Talks {}
+    impl Handle<Datagrams> for Talks {
+        fn handle(&mut self, _: &mut Context<Self>, _: Id<Datagrams>, _: DatagramEvent) -> Result {
+            Ok(())
+        }
+        fn closed(&mut self, _: &mut Context<Self>, _: Id<Datagrams>, _: Datagrams, why: Closed) {
+            self.log.push(format!("{why:?}"));
+        }
+    }
+    impl Handle<Stream> for Talks {
+        fn handle(&mut self, _: &mut Context<Self>, _: Id<Stream>, _: Event<Bytes>) -> Result {
+            Ok(())
+        }
+    }
+    impl Receive<&'static str> for Talks {
+        fn receive(&mut self, cx: &mut Context<Self>, text: &'static str) -> Result {
+            self.log.push(text.to_owned());
+            if let Some(socket) = self.socket {
+                cx.send(socket, Outbound::to(&self.to, text.as_bytes()));
+            }
+            Ok(())
+        }
+    }
+    for_each_engine(|engine| {
+        let peer = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        peer.set_read_timeout(Some(LONG)).expect("a socket");
+        let to = peer.local_addr().expect("bound").to_string().parse().expect("an address");
+        let mut runtime = engine.runtime();
+        let talks = runtime.add(Talks { socket: None, to, log: Vec::new() }).expect("it starts");
+        let listener = runtime.with(talks, |talks, cx| {
+            let socket = cx.bind("127.0.0.1:0", Datagrams::new()).expect("a port");
+            talks.socket = Some(socket);
+            let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes))).expect("a port");
+            cx.deadline_with(listener, Duration::ZERO, "no more guests");
+            cx.deadline_with(socket, SHORT, "goodbye");
+            listener
+        });
+        let listener = listener.expect("it lives");
+        until(&mut runtime, |runtime| runtime.service(talks).expect("it lives").log.len() == 3);
+        let log = &runtime.service(talks).expect("it lives").log;
+        assert_eq!(log[..], ["no more guests", "goodbye", "Deadline"]);
+        let gone = runtime.with(talks, |_, cx| cx.local(listener).is_err());
+        assert_eq!(gone, Some(true), "the listener has ended");
+        for text in ["no more guests", "goodbye"] {
+            let mut buffer = [0; 32];
+            let count = peer.recv(&mut buffer).expect("it was sent");
+            assert_eq!(&buffer[..count], text.as_bytes());
+        }
     });
 }

@@ -12,7 +12,7 @@ pub struct Limits {
     pub commands: usize,
     /// Messages between services that wait; 65,536.
     pub messages: usize,
-    /// Timers pending; 1,048,576.
+    /// Timers pending, and messages for deadlines; 1,048,576.
     pub timers: usize,
     /// Offloaded jobs that wait for a thread; 1,024.
     pub jobs: usize,
