@@ -677,7 +677,7 @@ impl<'a, S> Context<'a, S> {
 
     fn timers_are_full(&mut self) {
         let limit = self.core.limits.timers;
-        self.core.faults_due.push((self.index, Fault::TimersFull(limit)));
+        self.core.faults_due.push(self.index, Fault::TimersFull(limit));
     }
 
     /// Cancels a timer; `true` when it was still pending: its message will not come, also when it is due
@@ -732,7 +732,7 @@ impl<'a, S> Context<'a, S> {
         // Room was checked above; what still fails is the system's refusal of the first thread.
         if let Some(Err(refused)) = job.map(|job| self.core.jobs.run(job)) {
             let fault = Fault::Job(refused.to_string());
-            self.core.faults_due.push((self.index, fault));
+            self.core.faults_due.push(self.index, fault);
             if let Some(record) = self.core.records.get_mut(index) {
                 record.jobs -= 1;
             }

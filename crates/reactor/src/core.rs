@@ -15,7 +15,7 @@ use crate::{
     address::Address,
     clock::Time,
     engine::{Ending, Engine},
-    error::{Closed, Error, Failure, Fault},
+    error::{Closed, Error, Failure},
     file::Files,
     guard,
     id::Key,
@@ -25,6 +25,7 @@ use crate::{
     panics::{Blame, During},
     runtime::{
         budget::{Bytes, Handlers},
+        faults::Faults,
         limits::Limits,
         registry::{Registry, Standing},
         timers::{TimerKey, Wheel},
@@ -182,7 +183,7 @@ pub struct Core {
     /// By service: whether it can still be called.
     pub(crate) alive: Vec<bool>,
     /// Faults found while their service was being called.
-    pub(crate) faults_due: Vec<(u16, Fault)>,
+    pub(crate) faults_due: Faults,
     /// Resources that close because their handler returned an error: how they are called, and what it said.
     pub(crate) refused: HashMap<Key, String>,
     lines: Lines,
@@ -248,7 +249,7 @@ impl Core {
             steps: 0,
             records: Vec::new(),
             alive: Vec::new(),
-            faults_due: Vec::new(),
+            faults_due: Faults::default(),
             refused: HashMap::new(),
             lines: Lines::new(now),
             turn_ends: TurnEnds::default(),

@@ -243,6 +243,9 @@ pub enum Fault {
     Receive(Failure),
     /// A timer could not be set: the limit of timers is reached.
     TimersFull(usize),
+    /// So many further faults of this service happened in the same turn. They are counted, but what they were is not
+    /// kept, because one turn keeps 1,024 faults.
+    More(u64),
     /// A call panicked, the service lives on ([`Service::panicked`](crate::Service::panicked)), and what the call was made
     /// with is lost: a message, or a connection that was to be accepted.
     Panicked(Panic),
@@ -272,6 +275,7 @@ impl fmt::Display for Fault {
             Fault::Panicked(panic) => {
                 write!(f, "{} is lost: its call {panic}", panic.lost().unwrap_or("nothing"))
             }
+            Fault::More(count) => write!(f, "{count} further faults in the same turn"),
             Fault::TimersFull(limit) => write!(f, "the limit of {limit} timers is reached"),
         }
     }

@@ -233,7 +233,7 @@ pub trait Handle<R: Resource>: Service {
     {
         let _ = (listener, peer);
         let why = "the service has no Handle::accept for these connections";
-        cx.core.faults_due.push((cx.index, Fault::Accept(Error::Misuse { operation: "accept", why })));
+        cx.core.faults_due.push(cx.index, Fault::Accept(Error::Misuse { operation: "accept", why }));
         Accept::Refuse
     }
 

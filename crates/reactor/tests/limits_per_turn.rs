@@ -1,9 +1,9 @@
-//! A limit per turn of zero counts as one, because otherwise the loop would turn for ever without any
-//! progress.
+//! Limits per turn. A limit of zero counts as one, because otherwise the loop would turn for ever without any
+//! progress. The faults that one turn keeps are bounded too.
 
 use std::time::Duration;
 
-use reactor::{Context, Receive, Result, Runtime, RuntimeOptions, Service};
+use reactor::{Context, Fault, Receive, Result, Runtime, RuntimeOptions, Service};
 
 /// Records its messages, and sets two timers.
 #[derive(Default)]
@@ -44,5 +44,51 @@ fn with_a_limit_of_nothing_a_turn_one_is_taken() {
         drop(controller);
         runtime.run().expect("it ends");
         assert_eq!((count(&runtime, true), count(&runtime, false)), (2, 2), "all were taken in the end");
+    }
+}
+
+/// Sets more timers than there may be, and counts its faults.
+#[derive(Default)]
+struct Greedy {
+    told: u64,
+    more: Vec<u64>,
+}
+
+impl Service for Greedy {
+    fn fault(&mut self, _: &mut Context<Self>, fault: Fault) {
+        match fault {
+            Fault::More(count) => self.more.push(count),
+            _ => self.told += 1,
+        }
+    }
+}
+
+impl Receive<u64> for Greedy {
+    fn receive(&mut self, cx: &mut Context<Self>, timers: u64) -> Result {
+        (0..timers).for_each(|_| _ = cx.after(Duration::from_secs(3_600), 0_u64));
+        Ok(())
+    }
+}
+
+#[test]
+fn a_turn_keeps_1024_faults_and_counts_the_others() {
+    const TIMERS: u64 = 10;
+    for (faults, told, more) in [(1_023, 1_023, vec![]), (1_024, 1_024, vec![]), (3_000, 1_024, vec![1_976])]
+    {
+        let mut options = RuntimeOptions::default();
+        options.limits.timers = TIMERS as usize;
+        let mut runtime = Runtime::with_options(options).expect("an engine opens");
+        let greedy = runtime.add(Greedy::default()).expect("it starts");
+        let controller = runtime.controller(greedy);
+        controller.send(TIMERS + faults).expect("there is room");
+        while runtime.service(greedy).expect("it lives").told == 0 {
+            runtime.turn(Some(Duration::ZERO)).expect("the engine is whole");
+        }
+        let service = runtime.service(greedy).expect("it lives");
+        assert_eq!((service.told, &service.more), (told, &more), "of {faults} faults");
+        assert_eq!(runtime.metrics().read().faults, faults, "all are counted");
+        controller.stop(Duration::ZERO);
+        let receipt = runtime.run().expect("the engine is whole");
+        assert_eq!(receipt.services[0].faults, faults, "the receipt has them all");
     }
 }

@@ -52,9 +52,10 @@ const FAULTS_KEPT: usize = 8;
 
 /// Counts a fault, records it for the receipt, and reports it to the service.
 pub(crate) fn fault<S: Service>(core: &mut Core, to: &mut S, index: u16, fault: Fault) {
-    core.counters.faults += 1;
+    let count = if let Fault::More(count) = fault { count } else { 1 };
+    core.counters.faults += count;
     if let Some(record) = core.records.get_mut(index as usize) {
-        record.faults += 1;
+        record.faults += count;
         if record.first_faults.len() < FAULTS_KEPT {
             record.first_faults.push(guard::text(&fault));
         }

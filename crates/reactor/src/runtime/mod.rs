@@ -3,6 +3,7 @@
 mod background;
 pub(crate) mod budget;
 mod empty;
+pub(crate) mod faults;
 mod last_words;
 pub(crate) mod limits;
 mod number;

@@ -92,7 +92,7 @@ impl Core {
         }
         self.end_broken(&panic);
         if panic.resource.is_none() && panic.lost().is_some() {
-            self.faults_due.push((service, Fault::Panicked(panic)));
+            self.faults_due.push(service, Fault::Panicked(panic));
         }
     }
 

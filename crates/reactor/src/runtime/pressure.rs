@@ -100,7 +100,7 @@ impl Core {
         let services = self.alive.iter().filter(|alive| **alive).count();
         for service in self.budget.note_shares(held, services) {
             let (used, limit) = (self.budget.used(), self.budget.limit());
-            self.faults_due.push((service, Fault::BytesShort { used, limit }));
+            self.faults_due.push(service, Fault::BytesShort { used, limit });
         }
         holders.sort_by_key(|holder| Reverse((holder.age, holder.bytes)));
         holders

@@ -254,7 +254,7 @@ impl Runtime {
 
     /// What services told each other, and faults found while they were called.
     fn messages(&mut self) {
-        for (index, fault) in std::mem::take(&mut self.core.faults_due) {
+        for (index, fault) in self.core.faults_due.take() {
             if let Some(entry) = self.services.get(index as usize) {
                 let tell = entry.fault;
                 let blame = Blame::none(During::Fault);
