@@ -17,7 +17,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use common::{for_each_engine, settle, until};
@@ -418,3 +418,40 @@ fn so_many_messages_leave_in_a_turn_and_the_others_in_the_next() {
 
 /// The most bytes of a packet.
 const PACKET: usize = 64 << 10;
+
+/// Queues more than a socket takes.
+fn fill(runtime: &mut Runtime, service: ServiceId<Keeper>, id: Id<Descriptors>) {
+    let send = |_: &mut Keeper, cx: &mut Context<Keeper>| {
+        (0..64).for_each(|_| _ = cx.send(id, Message { bytes: &[7; 16 << 10], descriptors: Vec::new() }));
+    };
+    runtime.with(service, send).expect("it lives");
+}
+
+#[test]
+fn a_peer_that_reads_nothing_ends_the_resource_after_its_stall_and_one_that_reads_does_not() {
+    const STALL: Duration = Duration::from_millis(500);
+    for_each_engine(|engine| {
+        let mut runtime = engine.runtime();
+        let services = [(); 2].map(|()| runtime.add(Keeper::default()).expect("it starts"));
+        let pairs = [(); 2].map(|()| UnixStream::pair().expect("a pair"));
+        let [(ours, mut theirs), (patient, _mute)] = pairs;
+        for (service, socket, stall) in [(services[0], ours, Some(STALL)), (services[1], patient, None)] {
+            let made = Descriptors::new().on(socket).expect("a Unix socket").write_stall(stall);
+            let id = runtime.with(service, |_, cx| cx.add(made).expect("it is watched")).expect("it lives");
+            fill(&mut runtime, service, id);
+        }
+        // The peer reads once, so the time begins anew.
+        settle(&mut runtime);
+        let begin = Instant::now();
+        theirs.read_exact(&mut [0; 64 << 10]).expect("it is sent");
+        settle(&mut runtime);
+        let is_closed = |runtime: &Runtime, at: usize| {
+            !runtime.service(services[at]).expect("it lives").closed.is_empty()
+        };
+        until(&mut runtime, |runtime| is_closed(runtime, 0));
+        assert!(begin.elapsed() >= STALL, "it ended after {:?}", begin.elapsed());
+        let why = &runtime.service(services[0]).expect("it lives").closed[0].1;
+        assert!(matches!(why, Closed::Stalled), "{why}");
+        assert!(!is_closed(&runtime, 1), "one without a limit waits on");
+    });
+}

@@ -29,6 +29,9 @@ const QUEUE_CAP: usize = 4 << 20;
 /// How long a graceful close may flush.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
+/// How long the last write may take before output that stands still ends its resource.
+const LAST_TRY: Duration = Duration::from_millis(1);
+
 const EXCHANGED: &str = "the source of a registered resource was exchanged";
 
 /// A user's resource with what the runtime knows of it.
@@ -48,12 +51,18 @@ struct Custom<R> {
     /// The period of the budget in which output left last.
     moved: u16,
     flush: Option<Flush<R>>,
-    /// The system refuses for now to send what is queued, or to connect: nothing is tried until the pause is over.
-    rests: bool,
+    /// The system refuses for now to send what is queued, or to connect: nothing is tried until then.
+    rests: Option<Time>,
     pause: Pause,
     /// It has no connection yet, so it is not watched. Until then it asks for one.
     connect_by: Option<Time>,
     close_by: Option<Time>,
+    /// How long output may make no progress, as the resource said when the last item was sent.
+    stall: Option<Duration>,
+    /// Output has to make progress until then.
+    stall_by: Option<Time>,
+    /// That time is over, and one more write is tried: a busy loop may not have noticed that there is room.
+    last_try: bool,
 }
 
 /// How a resource writes its queue: noted by the first item, since not every resource is an [`Output`].
@@ -75,7 +84,13 @@ impl<R: Resource> Custom<R> {
         let read =
             own.is_some_and(Interest::is_read) && !self.paused && !self.ended && self.closing.is_none();
         let write = own.is_some_and(Interest::is_write) && !self.paused && self.closing.is_none();
-        Interest::from_parts(read, write || self.queued() > 0 && !self.rests)
+        Interest::from_parts(read, write || self.queued() > 0 && self.rests.is_none())
+    }
+
+    /// The earliest of the runtime's own deadlines.
+    fn guard(&self) -> Time {
+        let all = [self.rests, self.connect_by, self.close_by, self.stall_by];
+        all.into_iter().flatten().min().unwrap_or(Time::NEVER)
     }
 }
 
@@ -174,10 +189,13 @@ fn insert<R: Resource>(
         counted: 0,
         moved: core.budget.period(),
         flush: None,
-        rests: connect_by.is_some(),
+        rests: None,
         pause: Pause::default(),
         connect_by,
         close_by: None,
+        stall: None,
+        stall_by: None,
+        last_try: false,
     };
     match core.registry.insert(index, table, Box::new(custom)) {
         Ok(key) => Ok(key),
@@ -282,6 +300,7 @@ pub(super) fn post<R: Output>(core: &mut Core, index: u16, key: Key, item: R::It
         return Flow::Gone;
     }
     custom.flush = Some(R::flush);
+    custom.stall = custom.resource.write_stall();
     let out = custom.out.get_or_insert_with(|| pool.take_outgoing());
     let resource = &mut custom.resource;
     let (encoded, _) = encode_whole(out, broken, key, |out| resource.encode(item, out));
@@ -312,7 +331,7 @@ fn flush<R: Resource>(core: &mut Core, key: Key) {
         return core.end(key, Closed::Misuse(EXCHANGED), Ending::Orderly);
     }
     // The queue stays in its place, so that a panic loses none of it.
-    if let (false, Some(out), Some(write)) = (custom.rests, &mut custom.out, custom.flush) {
+    if let (false, Some(out), Some(write)) = (custom.rests.is_some(), &mut custom.out, custom.flush) {
         let mut io = Io::new(&mut **engine, true);
         let result = if out.is_empty() { Ok(()) } else { write(&mut custom.resource, &mut io, out) };
         let taken = io.outcome().bytes_out;
@@ -328,11 +347,15 @@ fn flush<R: Resource>(core: &mut Core, key: Key) {
         if taken > 0 {
             custom.pause = Pause::default();
             if custom.closing.is_some() && custom.queued() > 0 {
-                let by = core.now + CLOSE_MAX;
-                custom.close_by = Some(by);
-                core.set_guard_at(key, by);
+                custom.close_by = Some(core.now + CLOSE_MAX);
             }
         }
+        if taken > 0 || custom.stall_by.is_none() || custom.queued() == 0 {
+            custom.last_try = false;
+            custom.stall_by = custom.stall.filter(|_| custom.queued() > 0).map(|stall| core.now + stall);
+        }
+        let guard = custom.guard();
+        core.set_guard_at(key, guard);
         match result {
             Err(error) if is_passing_send(&error) => rest::<R>(core, key),
             Err(error) if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
@@ -358,10 +381,8 @@ fn close<R: Resource>(core: &mut Core, key: Key, why: Closed) {
         custom.closing = Some(why);
         if custom.queued() > 0 {
             custom.close_by = Some(by);
-            // Who rests looks at it when the pause is over.
-            if !custom.rests {
-                core.set_guard_at(key, by);
-            }
+            let guard = custom.guard();
+            core.set_guard_at(key, guard);
         }
         core.mark(key);
     }
@@ -371,13 +392,12 @@ fn close<R: Resource>(core: &mut Core, key: Key, why: Closed) {
 fn rest<R: Resource>(core: &mut Core, key: Key) {
     let now = core.now;
     let Some(custom) = find::<R>(core, key) else { return };
-    custom.rests = true;
-    let next = now + custom.pause.next();
-    let by = custom.connect_by.into_iter().chain(custom.close_by).fold(next, Time::min);
-    core.set_guard_at(key, by);
+    custom.rests = Some(now + custom.pause.next());
+    let guard = custom.guard();
+    core.set_guard_at(key, guard);
 }
 
-/// The runtime's own deadline passed: the end of a close or of a connect, or of a pause.
+/// The runtime's own deadline passed: that of a close, of a connect or of output that stands still, or the end of a pause.
 fn expired<R: Resource>(core: &mut Core, key: Key) {
     let now = core.now;
     let Some(custom) = find::<R>(core, key) else { return };
@@ -388,13 +408,20 @@ fn expired<R: Resource>(core: &mut Core, key: Key) {
     if is_over(custom.connect_by) {
         return core.end(key, Closed::TimedOut(Phase::Connect), Ending::Orderly);
     }
+    if is_over(custom.stall_by) && custom.last_try {
+        return core.end(key, Closed::Stalled, Ending::Reset);
+    }
     if custom.connect_by.is_some() && !has_connected::<R>(core, key) {
         return;
     }
     let Some(custom) = find::<R>(core, key) else { return };
-    custom.rests = false;
-    let by = custom.close_by.unwrap_or(Time::NEVER);
-    core.set_guard_at(key, by);
+    custom.rests = None;
+    if is_over(custom.stall_by) {
+        custom.last_try = true;
+        custom.stall_by = Some(now + LAST_TRY);
+    }
+    let guard = custom.guard();
+    core.set_guard_at(key, guard);
     core.mark(key);
 }
 

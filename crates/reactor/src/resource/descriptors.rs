@@ -119,9 +119,9 @@ pub struct Descriptors {
     queue: Box<Queue>,
 }
 
-/// Which of the queued bytes have descriptors.
-#[derive(Default)]
+/// Which of the queued bytes have descriptors, and how long they may make no progress.
 struct Queue {
+    write_stall: Option<Duration>,
     /// Messages that wait and whose beginning matters, in order.
     waiting: VecDeque<Waiting>,
     /// How many descriptors these have together.
@@ -138,6 +138,12 @@ enum Kind {
     Packets {
         have_end: bool,
     },
+}
+
+impl Default for Queue {
+    fn default() -> Queue {
+        Queue { write_stall: Some(WRITE_STALL), waiting: VecDeque::new(), unsent: 0, put: 0, gone: 0 }
+    }
 }
 
 struct Waiting {
@@ -212,6 +218,12 @@ impl Descriptors {
         self.over(transport.into())
     }
 
+    /// Makes it new for another life: what waited is dropped.
+    fn begin(&mut self) {
+        self.is_new = true;
+        *self.queue = Queue { write_stall: self.queue.write_stall, ..Queue::default() };
+    }
+
     fn over(mut self, socket: Descriptor) -> io::Result<Descriptors> {
         self.take(socket)?;
         Ok(self)
@@ -246,6 +258,14 @@ impl Descriptors {
     /// Sets how many descriptors a message may have, in either direction: at most 253, the limit of Linux.
     pub fn per_message(mut self, most: usize) -> Descriptors {
         self.per_message = most.min(rights::DESCRIPTORS_MAX);
+        self
+    }
+
+    /// Sets how long queued messages may make no progress before the resource ends as
+    /// [`Closed::Stalled`](crate::Closed::Stalled): a minute by default, because a peer that never reads would keep the
+    /// descriptors open. `None`: for ever.
+    pub fn write_stall(mut self, most: Option<Duration>) -> Descriptors {
+        self.queue.write_stall = most;
         self
     }
 
@@ -376,7 +396,7 @@ impl Resource for Descriptors {
             return Err((self, Error::Misuse { operation: "add", why }));
         }
         // What an earlier life did not send is not of this one's queue.
-        (self.is_new, *self.queue) = (true, Queue::default());
+        self.begin();
         custom::enroll(self, core, service, table)
     }
 }
@@ -405,7 +425,7 @@ impl Connection for Descriptors {
         target: &Address,
         options: &ConnectOptions,
     ) -> Result<Key, (Self, Error)> {
-        (self.is_new, *self.queue) = (true, Queue::default());
+        self.begin();
         self.target = Some(Box::new((target.clone(), options.clone())));
         custom::attempt(self, core, service, table, CONNECT_MAX)
     }
@@ -438,6 +458,10 @@ fn source_of(socket: Option<&Descriptor>) -> Source<'_> {
 #[diagnostic::do_not_recommend]
 impl Output for Descriptors {
     type Item<'a> = Message<'a>;
+
+    fn write_stall(&self) -> Option<Duration> {
+        self.queue.write_stall
+    }
 
     fn encode(&mut self, message: Message<'_>, out: &mut Outgoing) -> Result {
         if let Some(why) = self.refusal(&message) {
@@ -474,6 +498,8 @@ impl fmt::Debug for Descriptors {
 }
 
 const PER_MESSAGE: usize = 16;
+/// How long queued messages may make no progress, by default.
+const WRITE_STALL: Duration = Duration::from_secs(60);
 /// How long a listener is asked again whose queue is full, as by a stream.
 const CONNECT_MAX: Duration = StreamOptions::DEFAULT.connect;
 /// What waits to be sent keeps descriptors of this process open.

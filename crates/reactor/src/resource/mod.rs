@@ -15,7 +15,7 @@ pub(crate) mod unwatched;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub mod watch;
 
-use std::{any::Any, io as std_io, mem};
+use std::{any::Any, io as std_io, mem, time::Duration};
 
 use session::Mark;
 
@@ -154,6 +154,14 @@ pub trait Output: Resource {
         let taken = io.write(self.source(), out)?;
         out.advance(taken);
         Ok(())
+    }
+
+    /// Returns how long queued output may make no progress before the resource ends as
+    /// [`Closed::Stalled`](crate::Closed::Stalled). The runtime asks with each item that is sent. By default there is no
+    /// such limit, because a device or a pipe may rest for as long as its user likes; a peer should have one, because
+    /// otherwise one that never reads keeps its queue for ever.
+    fn write_stall(&self) -> Option<Duration> {
+        None
     }
 
     #[doc(hidden)]
