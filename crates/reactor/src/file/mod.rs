@@ -123,6 +123,7 @@ pub(crate) use self::held::Writes;
 pub(crate) use self::pool::{Answered, Files};
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 pub(crate) use self::system::PREFETCH_MAX;
+pub(crate) use self::transfer::hold_end;
 pub use self::{
     held::File,
     job::{Action, Answer, FileJob},

@@ -4,9 +4,12 @@
 //! not block. If it is full, the engine waits for room, as for any output.
 //!
 //! If nothing could be moved, the thread reads a piece of the file instead, and the stream queues that as its
-//! own. This serves three purposes. The stream finds any error of the socket, and knows how to handle it. A
-//! file that sendfile(2) does not support is copied. And a system that reports room but has none is not asked
-//! for ever.
+//! own. This serves three purposes. The stream finds a closed write side, and knows how to handle it. A file that
+//! sendfile(2) does not support is copied. And a system that reports room but has none is not asked for ever.
+//!
+//! The failure of a connection is a different case: the system reports it once. If sendfile(2) took it, the loop
+//! would read an end of input where there was none. So the answer carries the failure to the stream, and the
+//! stream reports no end while a part is being moved.
 
 use std::{any::Any, fs, io};
 
@@ -37,6 +40,8 @@ pub(super) struct Moved {
 pub(super) struct Part {
     pub(super) sent: u64,
     pub(super) next: Next,
+    /// The failure of the connection, which nobody else learns.
+    pub(super) failure: Option<io::Error>,
 }
 
 pub(super) enum Next {
@@ -148,17 +153,36 @@ fn move_some(
     rest_max: usize,
 ) -> io::Result<Part> {
     let most = bytes_max.min(JOB_MAX);
-    match sys::send_file(sys::borrow(&to.0), from, offset, most) {
-        Ok(sent) if sent == 0 || sent == most => Ok(Part { sent, next: Next::More }),
+    let moved = sys::send_file(sys::borrow(&to.0), from, offset, most);
+    let failure = failure(to, &moved, most);
+    match moved {
+        Ok(sent) if sent == 0 || sent == most => Ok(Part { sent, next: Next::More, failure }),
         // Do not try again at once. The kernel reports room when a good part of the socket is free, and
         // filling each small gap would hinder its reader. If the file has ended, the next attempt reports
         // that.
-        Ok(sent) => Ok(Part { sent, next: Next::Room }),
+        Ok(sent) => Ok(Part { sent, next: Next::Room, failure }),
+        Err(_) if failure.is_some() => Ok(Part { sent: 0, next: Next::Room, failure }),
         Err(_) => {
             let left = usize::try_from(bytes_max).unwrap_or(usize::MAX);
             let piece = system::read_at(from, offset, rest_max.min(left), Vec::new())?;
-            Ok(Part { sent: 0, next: Next::Piece(piece) })
+            Ok(Part { sent: 0, next: Next::Piece(piece), failure })
         }
+    }
+}
+
+/// Returns the failure of the connection, if this attempt has found it.
+fn failure(to: &Outlet, moved: &io::Result<u64>, most: u64) -> Option<io::Error> {
+    let is_cut_off = || sys::is_cut_off(sys::borrow(&to.0));
+    match moved {
+        Ok(sent) if *sent == most => None,
+        // The system does not say which error ended an attempt that has moved something.
+        Ok(_) => is_cut_off().then(|| io::ErrorKind::ConnectionReset.into()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => None,
+        // Another error may be the file's, unless the connection is gone. A local socket has only this one.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset || is_cut_off() => {
+            Some(error.raw_os_error().map_or(error.kind().into(), io::Error::from_raw_os_error))
+        }
+        Err(_) => None,
     }
 }
 
@@ -166,3 +190,34 @@ fn move_some(
 const JOB_MAX: u64 = 4 << 20;
 /// The most bytes to queue at a time if they cannot be moved without a copy.
 const REST: usize = 64 << 10;
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn an_attempt_that_moved_a_part_says_that_the_connection_failed_in_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let ours = TcpStream::connect(listener.local_addr().expect("it has one")).expect("it listens");
+        let (theirs, _) = listener.accept().expect("it was connected");
+        let to = Outlet::of(Some(Source::of(&ours))).expect("a descriptor is left");
+        assert!(failure(&to, &Ok(5), 10).is_none(), "there is no room");
+        // The system has told the reset to whoever moved the part.
+        sys::sever(sys::borrow(&sys::Owned::from(theirs)));
+        let mut one = [0];
+        let reset = io::Read::read(&mut &ours, &mut one).expect_err("it was reset");
+        assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
+        assert!(failure(&to, &Ok(10), 10).is_none(), "it moved all");
+        for moved in [Ok(5), Err(io::ErrorKind::ConnectionReset.into()), Err(io::ErrorKind::TimedOut.into())]
+        {
+            let expected = moved.as_ref().err().map_or(io::ErrorKind::ConnectionReset, io::Error::kind);
+            assert_eq!(failure(&to, &moved, 10).map(|error| error.kind()), Some(expected));
+        }
+        assert!(
+            failure(&to, &Err(io::ErrorKind::BrokenPipe.into()), 10).is_none(),
+            "the stream meets it, too"
+        );
+    }
+}

@@ -5,7 +5,7 @@ use std::{any::Any, convert::Infallible, io, mem, ops::Range, time::Duration};
 use super::{
     Action, Answer, File,
     pool::Landed,
-    sendfile::{self, Moved, Next, Outlet},
+    sendfile::{self, Moved, Next, Outlet, Part},
 };
 use crate::{
     context::Context,
@@ -116,6 +116,7 @@ struct To {
     await_low: fn(&mut Core, Key),
     await_room: fn(&mut Core, Key) -> bool,
     end: fn(&mut Core, Key, bool),
+    fail: fn(&mut Core, Key, io::Error),
     /// How long a part that is being moved may delay the stream's release, or the transfer's end.
     patience: Duration,
 }
@@ -134,6 +135,8 @@ struct Moving {
     transfer: FileTransfer,
     to: To,
     out: Option<Out>,
+    /// The stream's input has ended, and the stream reports that when the current part has been moved.
+    holds_end: bool,
     is_paused: bool,
     /// The stream's queue is above its low mark. The stream marks this resource when it no longer is.
     is_full: bool,
@@ -147,6 +150,15 @@ struct Moving {
 
 fn find(core: &mut Core, key: Key) -> Option<&mut Moving> {
     core.registry.live(key)?.resource.as_mut()?.downcast_mut()
+}
+
+/// Returns whether a stream must wait with the end of its input, because a thread writes to its socket. The thread may
+/// have taken the failure of the connection, and then this is no end. The stream is driven when the thread has answered.
+pub(crate) fn hold_end(core: &mut Core, stream: Key) -> bool {
+    let Some(key) = core.couples.get(&stream).copied() else { return false };
+    let Some(moving) = find(core, key).filter(|moving| moving.out == Some(Out::Part)) else { return false };
+    moving.holds_end = true;
+    true
 }
 
 /// Registers a transfer, and binds the stream to it.
@@ -171,6 +183,7 @@ pub(super) fn begin<R: AnyStream>(
         await_low: R::await_low,
         await_room: R::await_room,
         end: R::end_feed,
+        fail: R::fail_feed,
         patience: R::patience(core, to),
     };
     let (stream, end) = (to.key, to.end);
@@ -178,6 +191,7 @@ pub(super) fn begin<R: AnyStream>(
         transfer,
         to,
         out: None,
+        holds_end: false,
         is_paused: false,
         is_full: false,
         has_waited: false,
@@ -388,20 +402,30 @@ fn ask_sendfile(core: &mut Core, key: Key, (stream, way): (Key, Way), part: (Fil
 /// Takes the result of moving a part. Then continues, waits for room in the socket, or queues a piece.
 fn moved(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16) {
     let Some(Moved { key, result, .. }) = sendfile::next_moved(queue) else { return };
-    let Some((core, _)) = to else { return };
+    let Some((core, erased)) = to else { return };
     let Some(moving) = find(core, key) else { return };
     moving.out = None;
+    let (stream, fail, holds_end) = (moving.to.key, moving.to.fail, mem::take(&mut moving.holds_end));
     let sent = result.as_ref().map_or(0, |part| part.sent);
     moving.transfer.at += sent;
     moving.transfer.sent += sent;
     let ending = moving.ending.take();
     core.counters.bytes_out += sent;
-    if let Some(why) = ending {
-        return end(core, key, why);
-    }
     let next = match result {
-        Ok(part) => part.next,
-        Err(error) => return end(core, key, Closed::Failed(error)),
+        Ok(Part { failure: Some(error), .. }) => {
+            fail(core, stream, error);
+            Err(Closed::Aborted)
+        }
+        Ok(Part { next, .. }) => Ok(next),
+        Err(error) => Err(Closed::Failed(error)),
+    };
+    if holds_end && let Some(slot) = core.registry.peek(stream) {
+        let again = slot.table.again;
+        again(core, erased, stream);
+    }
+    let next = match (ending, next) {
+        (Some(why), _) | (None, Err(why)) => return end(core, key, why),
+        (None, Ok(next)) => next,
     };
     match next {
         Next::More if sent > 0 => core.mark(key),

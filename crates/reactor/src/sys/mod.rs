@@ -79,7 +79,7 @@ pub(crate) use self::windows::{
 pub(crate) use self::{
     io::{has_input, offer, read, receive, take_error, write},
     regular::{Positioned, open, open_beneath, sync_directory, writes},
-    sendfile::{HAS_SENDFILE, send_file, sever},
+    sendfile::{HAS_SENDFILE, is_cut_off, send_file, sever},
     socket::{
         Connect, accept, connect, is_connected, is_passing, listen, listener, local, peer, reset_at_close,
         shutdown_write,

@@ -33,6 +33,20 @@ pub(crate) fn send_file(to: Borrowed<'_>, from: &File, offset: u64, most: u64) -
     }
 }
 
+/// Returns whether a TCP connection has failed: by a reset, or because its peer does not answer. The system reports the
+/// cause once, to whichever call comes first, and also to one that then reports the bytes that it moved before.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn is_cut_off(socket: Borrowed<'_>) -> bool {
+    let peer = socket2::SockRef::from(&socket).peer_addr();
+    peer.is_err_and(|error| error.kind() == io::ErrorKind::NotConnected)
+}
+
+/// Returns false. It is never called where [`HAS_SENDFILE`] is false.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn is_cut_off(_: Borrowed<'_>) -> bool {
+    false
+}
+
 /// Cuts a stream socket off from its peer, for every holder of a descriptor of it. A TCP peer sees a reset.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn sever(socket: Borrowed<'_>) {

@@ -15,6 +15,7 @@ use crate::{
     core::Core,
     engine::{self, Ending},
     error::{Closed, Error},
+    file,
     id::Key,
     resource::{breaking, emit, service},
     service::Handle,
@@ -540,6 +541,11 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         // The end follows when the input before it may be handed over.
         return tell_hangup::<S, C, L, R>(core, to, key);
     }
+    let may_have_failed = link.feeding && link.rare.as_ref().is_none_or(|rare| rare.error.is_none());
+    if may_have_failed && file::hold_end(core, key) {
+        return;
+    }
+    let Some(link) = find::<C, L, R>(core, key) else { return };
     link.end_told = true;
     // The input that arrived before the failure of a paused stream leaves with the stream.
     if let Some((operation, error)) = link.take_error() {

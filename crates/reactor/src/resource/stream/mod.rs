@@ -364,6 +364,9 @@ pub trait AnyStream: Connection {
     fn end_feed(core: &mut Core, key: Key, is_whole: bool);
 
     #[doc(hidden)]
+    fn fail_feed(core: &mut Core, key: Key, error: io::Error);
+
+    #[doc(hidden)]
     fn patience(core: &mut Core, key: Key) -> Duration;
 }
 
@@ -530,6 +533,10 @@ impl<C: Codec, L: Layer, R: 'static> AnyStream for Stream<C, L, R> {
 
     fn await_room(core: &mut Core, key: Key) -> bool {
         feed::await_room::<C, L, R>(core, key)
+    }
+
+    fn fail_feed(core: &mut Core, key: Key, error: io::Error) {
+        write::write_failed::<C, L, R>(core, key, error);
     }
 
     fn end_feed(core: &mut Core, key: Key, is_whole: bool) {

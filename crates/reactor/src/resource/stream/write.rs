@@ -234,10 +234,12 @@ fn take_back<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Se
 }
 
 /// Nothing can be written any more. Input that arrived before is delivered first; then the stream ends.
-fn write_failed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, error: io::Error) {
+pub(super) fn write_failed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, error: io::Error) {
     let Some(slot) = core.registry.live(key) else { return };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return };
-    link.write_failed = true;
+    if std::mem::replace(&mut link.write_failed, true) {
+        return;
+    }
     // The queue will not drain any more: what it held back is read now.
     (link.high, slot.high, link.rests) = (false, false, false);
     // Without input there is nothing to wait for.
