@@ -29,8 +29,8 @@
 //! **While the wish is off**, an engine still reports that the peer is gone. If no input is before the end, the engine
 //! reports [`Event::End`] or [`Event::Broken`] at once. If input is before it, the engine reports [`Event::HungUp`], and
 //! the end itself in its order, once the wish is on again. For each time that the wish is off, it reports an end at most
-//! once and a failure at most once. An engine whose system does not tell an end from input may leave out an end behind
-//! input. While the peer is there, none of this costs a call.
+//! once and a failure at most once. An engine whose system does not tell an end or a failure from input may leave
+//! out what is behind input. While the peer is there, none of this costs a call.
 //!
 //! **Transports differ** in what they can do, and say so: [`Transport::medium`]. Of one without input
 //! nothing is delivered but the [`Event::End`] when its reader has left, where that can be known; a send to

@@ -35,14 +35,14 @@ impl<P: Poll> Calls<P> {
         self.calls.set(self.calls.get() + 1);
         match result {
             Ok(true) => self.tell_hangup(key),
-            Ok(false) if entry.has(HANGUP) || entry.medium.is_socket() => self.read(key),
+            Ok(false) => self.read(key),
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                 entry.set(ENDED, true);
                 self.mark_changed(key);
                 Some(Event::Broken(error))
             }
             // The poll has reported what a read does not find. The next rest looks again.
-            _ => {
+            Err(_) => {
                 // A level-triggered poll would report it for ever.
                 entry.set(TOLD_ALL, is_level && entry.has(HANGUP));
                 [READABLE, HANGUP, FAILED].into_iter().for_each(|bit| entry.set(bit, false));
