@@ -23,6 +23,7 @@ use crate::{
     message::{Deliver, Inbox, Jobs, Lanes, Mailbox, TimerId},
     metrics::Counters,
     panics::{Blame, During},
+    resource::Losses,
     runtime::{
         budget::{Bytes, Handlers},
         faults::Faults,
@@ -31,7 +32,7 @@ use crate::{
         timers::{TimerKey, Wheel},
         turn_ends::TurnEnds,
     },
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 /// The size of the buffer lent to a resource's step.
@@ -126,12 +127,22 @@ pub(crate) struct Record {
     pub(crate) closed: u64,
     pub(crate) cut: u64,
     pub(crate) bytes_dropped: u64,
+    /// Bytes of streams that it released and that were dropped then, in whatever thread.
+    pub(crate) losses: Option<Losses>,
     pub(crate) jobs: u32,
     /// Errors that nobody took, and the first of them.
     pub(crate) errors: u64,
     pub(crate) first_errors: Vec<String>,
     pub(crate) panics: u64,
     pub(crate) first_panics: Vec<String>,
+}
+
+impl Record {
+    /// Bytes of the service's streams that did not leave, so far.
+    pub(crate) fn bytes_dropped(&self) -> u64 {
+        let released = self.losses.as_ref().map_or(0, |losses| losses.load(Ordering::Relaxed));
+        self.bytes_dropped + released
+    }
 }
 
 /// The tables of the loop.

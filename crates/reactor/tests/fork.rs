@@ -243,3 +243,20 @@ fn a_child_may_make_a_runtime_of_its_own() {
         parent.goes_on();
     });
 }
+
+#[test]
+fn a_stream_outside_of_a_runtime_that_a_child_drops_is_not_reset_in_the_parent() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut peer = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+    let (ours, _) = listener.accept().expect("one waits");
+    let stream = Stream::new(Bytes).on(ours).expect("a socket").queue(b"not sent").expect("bytes");
+    let child = fork();
+    if child == 0 {
+        drop(stream);
+        exit(true);
+    }
+    assert!(ended_well(child));
+    drop(stream.into_transport().expect("it has one"));
+    peer.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+    assert_eq!(peer.read(&mut [0; 16]).expect("it ends in order"), 0);
+}

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::{io::Write, net::Shutdown, sync::mpsc, thread};
+use std::{io::Write, net::Shutdown, sync::mpsc, thread, time::Duration};
 
 use common::{
     Engine, LONG, Probe, Seen, World, for_each_engine, pattern, settle, small_buffers, tcp_pair, until, write,
@@ -255,4 +255,94 @@ fn the_marks_of_a_full_queue_go_along() {
         world.until_seen(Seen::got("x"));
         assert_eq!(world.all(), [Seen::Drained, Seen::got("x")]);
     });
+}
+
+/// Has a stream with much output, of which the kernel takes a part, released; the rest is its unsent output.
+fn released_full(world: &mut World<Bytes>) -> (Stream, usize) {
+    world.until_seen(Seen::Open);
+    let big = pattern(2 << 20);
+    world.with(|cx, id| cx.send(id, &big[..]));
+    settle(&mut world.runtime);
+    let stream = released(world);
+    let unsent = stream.unsent();
+    assert!((1..big.len()).contains(&unsent), "{unsent} bytes are left");
+    (stream, unsent)
+}
+
+fn full_world(engine: Engine, resources: usize) -> World<Bytes> {
+    let (ours, peer) = tcp_pair();
+    small_buffers(&ours);
+    let runtime = engine.with(|limits| limits.resources = resources);
+    World::over(runtime, Probe::quiet(), Stream::new(Bytes), ours, peer)
+}
+
+/// How the peer's input ends behind all that has arrived.
+fn end_of(peer: &mut std::net::TcpStream) -> std::io::Result<usize> {
+    peer.set_nonblocking(false).expect("a socket");
+    peer.set_read_timeout(Some(LONG)).expect("a socket");
+    std::io::Read::read_to_end(peer, &mut Vec::new())
+}
+
+fn ends_by_reset(peer: &mut std::net::TcpStream) -> bool {
+    end_of(peer).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+}
+
+/// What the runtime counted as dropped until its end.
+fn dropped(world: &mut World<Bytes>) -> usize {
+    world.with(|cx, _| cx.stop(Duration::ZERO));
+    world.runtime.run().expect("it stops").bytes_dropped as usize
+}
+
+#[test]
+fn a_released_stream_that_is_dropped_with_output_left_resets_and_is_counted() {
+    for_each_engine(|engine| {
+        let mut world = full_world(engine, 8);
+        let (stream, unsent) = released_full(&mut world);
+        // In another thread, too.
+        thread::spawn(|| drop(stream)).join().expect("it is dropped");
+        assert!(ends_by_reset(&mut world.peer));
+        assert_eq!(dropped(&mut world), unsent);
+    });
+}
+
+#[test]
+fn a_released_stream_that_no_runtime_takes_any_more_resets_and_is_counted() {
+    for_each_engine(|engine| {
+        let mut world = full_world(engine, 1);
+        let (stream, unsent) = released_full(&mut world);
+        let (other, _peer) = tcp_pair();
+        world.with(|cx, _| cx.add(Stream::new(Bytes).on(other).expect("a socket")).is_ok());
+        let rejected = world.with(|cx, _| cx.add(stream).expect_err("there is room for one"));
+        assert_eq!(rejected.resource.unsent(), unsent);
+        // As a handler does by `?`.
+        let error = Box::<dyn std::error::Error + Send + Sync>::from(rejected);
+        assert!(ends_by_reset(&mut world.peer), "{error}");
+        assert_eq!(dropped(&mut world), unsent);
+    });
+}
+
+#[test]
+fn a_transport_that_is_taken_out_of_its_stream_ends_as_its_owner_likes() {
+    for_each_engine(|engine| {
+        let mut world = full_world(engine, 8);
+        let (stream, _) = released_full(&mut world);
+        drop(stream.into_transport().expect("it has one"));
+        end_of(&mut world.peer).expect("it ends in order");
+        assert_eq!(dropped(&mut world), 0);
+    });
+}
+
+#[test]
+fn a_stream_that_was_never_added_resets_only_for_what_was_queued() {
+    for queued in [&b""[..], b"x"] {
+        for is_first in [false, true] {
+            let (ours, mut peer) = tcp_pair();
+            let stream = match is_first {
+                true => Stream::new(Bytes).queue(queued).expect("bytes").on(ours).expect("a socket"),
+                false => Stream::new(Bytes).on(ours).expect("a socket").queue(queued).expect("bytes"),
+            };
+            drop(stream);
+            assert_eq!(ends_by_reset(&mut peer), !queued.is_empty());
+        }
+    }
 }

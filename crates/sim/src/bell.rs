@@ -8,6 +8,8 @@ use std::{
     task::Wake,
 };
 
+use reactor::engine::{Ending, TransportGuard};
+
 /// What is told to a world from outside of its thread: who was woken, and which transports were dropped.
 #[derive(Default)]
 pub(crate) struct Outside {
@@ -19,8 +21,8 @@ pub(crate) struct Outside {
 pub(crate) struct News {
     /// Engines that were woken.
     pub(crate) woken: Vec<u32>,
-    /// Numbers of transports that were dropped.
-    pub(crate) dropped: Vec<u64>,
+    /// Numbers of transports that were dropped, and how they end.
+    pub(crate) dropped: Vec<(u64, Ending)>,
 }
 
 impl Outside {
@@ -40,15 +42,28 @@ impl Outside {
     }
 }
 
-/// The right to an end or a listener; dropping it closes that in an orderly way.
+/// The right to an end or a listener; dropping it closes that.
 pub(crate) struct Lease {
-    pub(crate) outside: Arc<Outside>,
-    pub(crate) number: u64,
+    outside: Arc<Outside>,
+    number: u64,
+    how: Ending,
+}
+
+impl Lease {
+    pub(crate) fn new(outside: &Arc<Outside>, number: u64) -> Lease {
+        Lease { outside: outside.clone(), number, how: Ending::Orderly }
+    }
+}
+
+impl TransportGuard for Lease {
+    fn reset_at_drop(&mut self) {
+        self.how = Ending::Reset;
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.outside.tell(|news| news.dropped.push(self.number));
+        self.outside.tell(|news| news.dropped.push((self.number, self.how)));
     }
 }
 

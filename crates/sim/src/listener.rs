@@ -169,7 +169,7 @@ impl State {
     /// The transport of an end or a listener.
     pub(crate) fn transport(&self, number: u64) -> Transport {
         let medium = self.end_of(number).map_or(Medium::SOCKET, |end| self.ends[end as usize].medium);
-        Transport::hosted_as(number, medium, Lease { outside: self.outside.clone(), number })
+        Transport::hosted_as(number, medium, Lease::new(&self.outside, number))
     }
 }
 

@@ -219,7 +219,7 @@ impl State {
             _ => return Some(Err(io::ErrorKind::Unsupported.into())),
         };
         let number = FEED | u64::from(feed);
-        let lease = Lease { outside: self.outside.clone(), number };
+        let lease = Lease::new(&self.outside, number);
         Some(Ok(Transport::hosted(number, lease)))
     }
 

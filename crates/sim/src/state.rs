@@ -411,8 +411,8 @@ impl State {
                     self.make_runnable(node);
                 }
             }
-            for number in dropped {
-                self.close_number(number, reactor::engine::Ending::Orderly);
+            for (number, how) in dropped {
+                self.close_number(number, how);
             }
         }
     }

@@ -8,7 +8,7 @@ use std::{
 
 use reactor::{
     Address, Time, ToAddress,
-    engine::{Ending, Transport},
+    engine::{Ending, Transport, TransportGuard},
 };
 
 use super::{
@@ -62,17 +62,24 @@ impl Shared {
     }
 }
 
-/// The right to an end or a listener; dropping it closes that in an orderly way.
+/// The right to an end or a listener; dropping it closes that.
 pub(super) struct Lease {
     /// One that is under way is in there.
     pub(super) shared: Weak<Shared>,
     pub(super) number: u64,
+    how: Ending,
+}
+
+impl TransportGuard for Lease {
+    fn reset_at_drop(&mut self) {
+        self.how = Ending::Reset;
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         let Some(shared) = self.shared.upgrade() else { return };
-        shared.change(|state| state.close(self.number, Ending::Orderly));
+        shared.change(|state| state.close(self.number, self.how));
     }
 }
 
@@ -151,7 +158,10 @@ impl Network {
     }
 
     pub(super) fn transport(&self, number: u64) -> Transport {
-        Transport::hosted(number, Lease { shared: Arc::downgrade(&self.shared), number })
+        Transport::hosted(
+            number,
+            Lease { shared: Arc::downgrade(&self.shared), number, how: Ending::Orderly },
+        )
     }
 
     pub(super) fn address_of(&self, number: u64, local: bool) -> io::Result<Address> {

@@ -58,10 +58,16 @@ enum Cause {
     Budget,
     Abort,
     Panic,
+    /// Its owner drops the stream that was released.
+    Release,
+    /// The service panics when it is given the stream.
+    ClosedPanic,
+    /// The service panics before it is given the stream.
+    ReleasePanic,
     Drop,
 }
 
-const CAUSES: [Cause; 9] = [
+const CAUSES: [Cause; 12] = [
     Cause::Close,
     Cause::Overflow,
     Cause::Stop,
@@ -70,6 +76,9 @@ const CAUSES: [Cause; 9] = [
     Cause::Budget,
     Cause::Abort,
     Cause::Panic,
+    Cause::Release,
+    Cause::ClosedPanic,
+    Cause::ReleasePanic,
     Cause::Drop,
 ];
 
@@ -84,14 +93,16 @@ struct Halves {
 }
 
 impl Halves {
-    /// The server's sockets take little at a time. A message makes it panic.
+    /// The server's sockets take little at a time. The message 0 makes it panic, and another brings the one before.
     fn new(world: &mut World<'_>, options: StreamOptions) -> std::result::Result<Halves, Stop> {
         let mut rigs = vec![Rig::new(world)?, Rig::limited(world, |limits| limits.bytes = BUDGET)?];
         let client = rigs[0].add(Probe::quiet())?;
-        let server = rigs[1].add(Probe::acting(|_, _, what| match what {
-            What::Message(_) => panic!("a panic of the suite"),
+        let server = rigs[1].add(Probe::quiet())?;
+        rigs[1].get_mut(server).act(move |cx, _, what| match what {
+            What::Message(0) => panic!("a panic of the suite"),
+            What::Message(more) => cx.tell(server, more - 1).map_err(|refused| format!("{refused:?}").into()),
             _ => Ok(()),
-        }))?;
+        });
         let mut narrow = ListenOptions::default();
         narrow.socket.send_buffer = Some(1);
         let (_, address) =
@@ -128,6 +139,11 @@ impl Halves {
         let why = &self.rigs[1].get(server).closed[0].2;
         check!(format!("{why:?}").starts_with(name), "the server's stream ended as {why:?}");
         Ok(())
+    }
+
+    fn until_panicked(&mut self) -> Outcome {
+        let panicked = |rigs: &mut [Rig]| rigs[1].counters().panics == 1;
+        rig::until(&mut self.rigs, "the service has panicked", panicked)
     }
 
     fn until_client_closed(&mut self) -> Outcome {
@@ -207,9 +223,28 @@ fn provoke(halves: &mut Halves, cause: Cause, output: &[u8]) -> Outcome {
         }
         Cause::Panic => {
             let server = halves.server;
+            halves.serve(|cx, _| cx.tell(server, 0)).map_err(|refused| format!("{refused:?}"))?;
+            halves.until_panicked()?;
+        }
+        Cause::Release => {
+            halves.serve(|cx, id| cx.release(id))?;
+            halves.until_server_closed("Released")?;
+            halves.rigs[1].get_mut(halves.server).closed.clear();
+        }
+        Cause::ClosedPanic => {
+            halves.rigs[1].get_mut(halves.server).act(|_, _, what| match what {
+                What::Closed(_) => panic!("a panic of the suite"),
+                _ => Ok(()),
+            });
+            halves.serve(|cx, id| cx.release(id))?;
+            halves.until_panicked()?;
+        }
+        Cause::ReleasePanic => {
+            let server = halves.server;
+            halves.serve(|cx, id| cx.release(id))?;
+            // In the turn after the engine was asked for the transport.
             halves.serve(|cx, _| cx.tell(server, 1)).map_err(|refused| format!("{refused:?}"))?;
-            let panicked = |rigs: &mut [Rig]| rigs[1].counters().panics == 1;
-            rig::until(&mut halves.rigs, "the service has panicked", panicked)?;
+            halves.until_panicked()?;
         }
         // The stream's own deadline is far: the grace is over first.
         Cause::Stop => {}
@@ -275,7 +310,9 @@ fn failed_layer(world: &mut World<'_>) -> Outcome {
 }
 
 fn whole_output(world: &mut World<'_>) -> Outcome {
-    for cause in [Cause::Deadline, Cause::Panic, Cause::Stop, Cause::Drop] {
+    for cause in
+        [Cause::Deadline, Cause::Panic, Cause::Stop, Cause::Release, Cause::ReleasePanic, Cause::Drop]
+    {
         let mut halves = Halves::new(world, StreamOptions::DEFAULT)?;
         halves.serve(|cx, id| cx.send(id, b"all there is"));
         let (client, at_client) = (halves.client, halves.at_client);

@@ -135,7 +135,7 @@ pub use self::{
     candidates::{Candidates, ENGINE_VARIABLE, EngineError},
     medium::Medium,
     readiness::{Poll, Rest, Trigger},
-    source::{Source, StandIn, Transport},
+    source::{Source, StandIn, Transport, TransportGuard},
 };
 use crate::{
     address::Address,

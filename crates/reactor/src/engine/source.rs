@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd as AsDescriptor, BorrowedFd as Borrowed, OwnedFd as Owned};
 #[cfg(windows)]
 use std::os::windows::io::{AsSocket as AsDescriptor, BorrowedSocket as Borrowed, OwnedSocket as Owned};
-use std::{any::Any, fmt, io};
+use std::{fmt, io};
 
 use super::Medium;
 
@@ -125,13 +125,19 @@ pub struct Transport(Held);
 
 enum Held {
     Descriptor(Owned, Medium),
-    Virtual {
-        number: u64,
-        medium: Medium,
-        /// Kept for its drop, which closes the other world's end.
-        _guard: Box<dyn Any + Send + Sync>,
-    },
+    Virtual { number: u64, medium: Medium, guard: Box<dyn TransportGuard> },
 }
+
+/// What a transport of a simulated engine keeps: its drop closes the other world's end.
+pub trait TransportGuard: Send + Sync + 'static {
+    /// Makes the close a reset, if the world knows resets: output that belongs to the transport is lost.
+    ///
+    /// Called at most once, and right before the drop. By default the close stays as it is.
+    fn reset_at_drop(&mut self) {}
+}
+
+/// Closes nothing.
+impl TransportGuard for () {}
 
 impl Transport {
     /// Wraps a stream socket or a listener that is non-blocking and CLOEXEC.
@@ -167,13 +173,13 @@ impl Transport {
     }
 
     /// A transport that only a simulated engine knows, by its number there; dropping `guard` closes it.
-    pub fn hosted(number: u64, guard: impl Any + Send + Sync) -> Transport {
+    pub fn hosted(number: u64, guard: impl TransportGuard) -> Transport {
         Transport::hosted_as(number, Medium::SOCKET, guard)
     }
 
     /// The same, of something that cannot do all that a socket can.
-    pub fn hosted_as(number: u64, medium: Medium, guard: impl Any + Send + Sync) -> Transport {
-        Transport(Held::Virtual { number, medium, _guard: Box::new(guard) })
+    pub fn hosted_as(number: u64, medium: Medium, guard: impl TransportGuard) -> Transport {
+        Transport(Held::Virtual { number, medium, guard: Box::new(guard) })
     }
 
     /// What it can do.
@@ -190,6 +196,14 @@ impl Transport {
         match &self.0 {
             Held::Descriptor(descriptor, _) => Source::of(descriptor),
             Held::Virtual { number, .. } => Source::hosted(*number),
+        }
+    }
+
+    /// Makes the drop that follows a reset, if the transport has resets.
+    pub(crate) fn reset_at_drop(&mut self) {
+        match &mut self.0 {
+            Held::Descriptor(descriptor, _) => crate::sys::reset_at_close(crate::sys::borrow(descriptor)),
+            Held::Virtual { guard, .. } => guard.reset_at_drop(),
         }
     }
 

@@ -23,7 +23,7 @@ use session::Mark;
 use self::custom::QUEUE_HIGH;
 #[cfg(unix)]
 pub use self::descriptors::{Descriptors, Message, Passed};
-pub(crate) use self::stream::{Rest, Way, is_passing, map_codec, map_layer, with_layer};
+pub(crate) use self::stream::{Losses, Rest, Way, is_passing, map_codec, map_layer, with_layer};
 pub use self::{
     datagram::{DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, WhenFull},
     fd::Fd,

@@ -31,7 +31,7 @@ pub(super) struct Drain {
 pub struct Receipt {
     /// Bytes that left after the stop began.
     pub bytes_flushed: u64,
-    /// Bytes that did not leave: of streams that were cut, aborted or failed.
+    /// Bytes that did not leave: of streams that were cut, aborted or failed, or were dropped after their release.
     pub bytes_dropped: u64,
     /// Resources that were cut at the end of the grace.
     pub cut: u64,
@@ -227,7 +227,7 @@ impl Runtime {
                 first_panics: record.first_panics.clone(),
                 closed: record.closed,
                 cut: record.cut,
-                bytes_dropped: record.bytes_dropped,
+                bytes_dropped: record.bytes_dropped(),
                 faults: record.faults,
                 first_faults: record.first_faults.clone(),
                 errors: record.errors,

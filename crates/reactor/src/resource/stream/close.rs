@@ -7,6 +7,7 @@ use session::{Codec, Failure, Layer, Phase};
 use super::{
     attempt,
     link::{State, find},
+    loose::Loose,
     pressure,
 };
 use crate::{
@@ -211,10 +212,13 @@ fn end_with_why<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
 /// The engine gave the transport back: the stream is whole, and leaves.
 pub(super) fn detached<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, transport: Transport) {
     let deadline = core.deadline_left(key);
+    let Some(service) = core.registry.peek(key).map(|slot| slot.service) else { return };
+    let loose = Loose::of(core, service, transport);
     let Some(link) = find::<C, L, R>(core, key) else { return };
     link.detached = true;
+    let loose = loose.with(link.unsent(), link.is_marked_cut());
     let carried = link.stream.carried.get_or_insert_default();
-    (carried.transport, carried.deadline) = (Some(transport), deadline);
+    (carried.loose, carried.deadline) = (Some(loose), deadline);
     core.end(key, Closed::Released, Ending::Orderly);
 }
 

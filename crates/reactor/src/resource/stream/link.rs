@@ -8,6 +8,7 @@ use super::{
     Carried, Stream, StreamOptions,
     attempt::{self, Attempt},
     change, close, drive, item,
+    loose::Loose,
     pressure::{self, Pressure},
     write,
 };
@@ -375,7 +376,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     }
 
     /// Bytes of accepted output that have not left.
-    fn unsent(&self) -> usize {
+    pub(super) fn unsent(&self) -> usize {
         self.queued() + self.rare.as_ref().map_or(0, |rare| rare.lost)
     }
 
@@ -509,13 +510,15 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
     let key = match core.registry.insert(index, table, Box::new(link)) {
         Ok(key) => key,
         Err(back) => {
-            let stream = unwrap::<C, L, R>(back, Some(transport));
+            let loose = Loose::of(core, index, transport);
+            let stream = unwrap::<C, L, R>(back, Some(loose));
             return Err((stream, core.full_of_resources()));
         }
     };
     if let Err(refused) = core.engine.attach(key, transport, role) {
         let back = core.registry.take_back(key).expect("it was inserted above");
-        let stream = unwrap::<C, L, R>(back, Some(refused.transport));
+        let loose = Loose::of(core, index, refused.transport);
+        let stream = unwrap::<C, L, R>(back, Some(loose));
         return Err((
             stream,
             Error::os("attach", crate::log::short(std::any::type_name::<Stream<C, L, R>>()), refused.error),
@@ -563,10 +566,7 @@ pub(super) fn attempt<C: Codec, L: Layer, R: 'static>(
 }
 
 /// Takes the stream out of its link, with what belongs to it.
-fn unwrap<C: Codec, L: Layer, R: 'static>(
-    link: Box<dyn Any>,
-    transport: Option<Transport>,
-) -> Stream<C, L, R> {
+fn unwrap<C: Codec, L: Layer, R: 'static>(link: Box<dyn Any>, loose: Option<Loose>) -> Stream<C, L, R> {
     let link =
         *link.downcast::<Link<C, L, R>>().expect("a table is only used with the resource it was made for");
     let opened = link.state == State::Open;
@@ -576,12 +576,12 @@ fn unwrap<C: Codec, L: Layer, R: 'static>(
     let Link { mut stream, unread, rare, flying, ended, end_told, shut, paused, partial, caused, .. } = link;
     let Rare { raw, error, lost, .. } = rare.map(|rare| *rare).unwrap_or_default();
     let lost = lost + flying;
-    let transport =
-        transport.or_else(|| stream.carried.as_mut().and_then(|carried| carried.transport.take()));
-    if transport.is_some() || lost > 0 || !unread.is_empty() {
+    let refused = loose.map(|loose| loose.with(stream.session.queued(), false));
+    let loose = refused.or_else(|| stream.carried.as_mut().and_then(|carried| carried.loose.take()));
+    if loose.is_some() || lost > 0 || !unread.is_empty() {
         let deadline = stream.carried.as_ref().and_then(|carried| carried.deadline);
         stream.carried = Some(Box::new(Carried {
-            transport,
+            loose,
             unread,
             raw,
             partial,

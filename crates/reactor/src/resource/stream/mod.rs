@@ -7,6 +7,7 @@ mod drive;
 mod feed;
 mod item;
 mod link;
+mod loose;
 mod options;
 mod pressure;
 mod write;
@@ -15,7 +16,7 @@ use std::{any::Any, fmt, io, marker::PhantomData, sync::Arc, time::Duration};
 
 use session::{Bytes, Codec, Layer, Session, Shared};
 
-use self::link::Link;
+pub(crate) use self::loose::Losses;
 pub use self::options::StreamOptions;
 pub(crate) use self::{
     attempt::is_passing,
@@ -23,6 +24,7 @@ pub(crate) use self::{
     drive::with_layer,
     feed::Way,
 };
+use self::{link::Link, loose::Loose};
 use super::{Output, Resource, Table};
 use crate::{
     address::Address,
@@ -48,7 +50,7 @@ use crate::{
 /// `Open, (Received | Drained)*, End?`, then `closed`.
 ///
 /// Whenever output that was accepted does not leave whole, whatever the reason, a TCP peer sees a reset and no end in
-/// order, and a layer tells no end of its own. A Unix socket and a pipe know no reset: their peer sees an end, and can tell
+/// order, and a layer tells no end of its own. This holds for a stream that was released and is dropped, too. A Unix socket and a pipe know no reset: their peer sees an end, and can tell
 /// a part from the whole only by what the bytes themselves say, for example by a length or a mark at the end.
 ///
 /// ```
@@ -72,7 +74,8 @@ pub struct Stream<C = Bytes, L = (), Role = ()> {
 /// The transport of a stream outside of a runtime, and the bytes that belong to it.
 #[derive(Default)]
 struct Carried {
-    transport: Option<Transport>,
+    /// Taken whenever the stream enters a runtime.
+    loose: Option<Loose>,
     unread: Vec<u8>,
     raw: Vec<u8>,
     /// The codec has seen all of `unread`, and needs more.
@@ -178,7 +181,8 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
     /// closes or is [`finish`](crate::Context::finish)ed its reader sees the end. A write that meets no reader any
     /// more ends it as [`Closed::Failed`](crate::Closed::Failed) with EPIPE, never with a signal.
     pub fn through(mut self, transport: Transport) -> Stream<C, L, R> {
-        self.carried.get_or_insert_default().transport = Some(transport);
+        let unsent = self.session.queued();
+        self.carried.get_or_insert_default().loose = Some(Loose::new(transport).with(unsent, false));
         self
     }
 
@@ -212,6 +216,10 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
         let encoded = self.codec.encode(item, out);
         if encoded.is_err() {
             out.rollback(mark);
+        }
+        let unsent = self.unsent();
+        if let Some(loose) = self.carried.as_mut().and_then(|carried| carried.loose.as_mut()) {
+            loose.unsent = unsent;
         }
         encoded.map(|()| self)
     }
@@ -249,9 +257,9 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
     }
 
     /// The transport of a stream that was released: to go on with it in another way, or to pass it to another
-    /// process. What was unread or unsent is dropped.
+    /// process. What was unread or unsent is dropped, and how the transport ends is up to the caller.
     pub fn into_transport(self) -> Option<Transport> {
-        self.carried.and_then(|carried| carried.transport)
+        self.carried.and_then(|carried| carried.loose).and_then(Loose::take)
     }
 
     fn settings(&self) -> &StreamOptions {
@@ -382,10 +390,8 @@ impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {
 
     fn source(&self) -> Source<'_> {
         // Only a stream outside of a runtime has its transport; the runtime never asks.
-        match self.carried.as_ref().and_then(|carried| carried.transport.as_ref()) {
-            Some(transport) => transport.source(),
-            None => Source::hosted(u64::MAX),
-        }
+        let loose = self.carried.as_ref().and_then(|carried| carried.loose.as_ref());
+        loose.and_then(Loose::source).unwrap_or(Source::hosted(u64::MAX))
     }
 
     fn step<'a>(&mut self, _: Ready, _: &mut Io<'_>, _: &'a mut [u8]) -> io::Result<Option<Event<'a, C>>> {
@@ -409,8 +415,9 @@ impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {
     }
 
     fn enroll(mut self, core: &mut Core, service: u16, table: &'static Table) -> Result<Key, (Self, Error)> {
-        let transport = self.carried.as_mut().and_then(|carried| carried.transport.take());
-        match transport {
+        let loose = self.carried.as_mut().and_then(|carried| carried.loose.take());
+        let is_cut = loose.as_ref().is_some_and(|loose| loose.is_cut);
+        match loose.and_then(Loose::take) {
             Some(transport) => {
                 let deadline = self.carried.as_ref().and_then(|carried| carried.deadline);
                 let target = self.carried.as_mut().and_then(|carried| carried.target.take());
@@ -419,6 +426,9 @@ impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {
                     Err((mut back, error)) => {
                         let carried = back.carried.get_or_insert_default();
                         (carried.deadline, carried.target) = (deadline, target);
+                        if let Some(loose) = &mut carried.loose {
+                            loose.is_cut = is_cut;
+                        }
                         return Err((back, error));
                     }
                 };
@@ -428,6 +438,9 @@ impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {
                 // It starts, or goes on from where it was released, in the next turn.
                 if let Some(link) = link::find::<C, L, R>(core, key) {
                     link.open_due = true;
+                    if is_cut {
+                        link.rare().is_cut = true;
+                    }
                 }
                 if deadline.is_some() {
                     core.set_deadline(key, deadline);
