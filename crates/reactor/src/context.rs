@@ -14,16 +14,14 @@ use crate::{
     clock::Time,
     controller::Controller,
     core::{Core, Fresh},
-    engine::{Ending, Transport},
+    engine::Ending,
     error::{Closed, Error, Fault, Phase, Result},
     guard::{self, Kept},
     hold::Hold,
     id::{Id, Key},
-    message::{Held, Offloaded, Refused, TimerId},
-    options::{ConnectOptions, ListenOptions},
-    resource::{
-        AnyStream, Connection, Flow, Listener, Output, Resource, Stream, Table, is_passing, listener,
-    },
+    message::{Finished, Held, Offloaded, Refused, TimerId},
+    options::ConnectOptions,
+    resource::{AnyStream, Connection, Flow, Output, Resource, Stream, Table, is_passing},
     service::{Handled, Received, Service, ServiceId},
 };
 
@@ -116,6 +114,11 @@ impl<'a, S> Context<'a, S> {
     /// The same, as the answer of an operation that needs it.
     pub(crate) fn find(&self, key: Key) -> io::Result<()> {
         if self.owns(key) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    /// Which life of the service is called.
+    pub(crate) fn life(&self) -> u32 {
+        self.core.records.get(self.index as usize).map_or(0, |record| record.life)
     }
 
     fn table_of(&self, key: Key) -> Option<&'static Table> {
@@ -522,75 +525,6 @@ impl<'a, S> Context<'a, S> {
 
     // Sockets.
 
-    /// Listens on an IP address and port or a Unix socket. `accept` is asked for each connection, by its
-    /// peer's address: `None` closes it.
-    ///
-    /// # Errors
-    /// The address is not one, or the system refuses it (EADDRINUSE, ..).
-    pub fn listen<R: Connection + Handled<S>>(
-        &mut self,
-        address: impl ToAddress,
-        accept: impl FnMut(&Address) -> Option<R> + 'static,
-    ) -> Result<Id<Listener<R>>, Error> {
-        self.listen_with(address, &ListenOptions::default(), accept)
-    }
-
-    /// The same, with options.
-    ///
-    /// # Errors
-    /// As [`listen`](Context::listen).
-    pub fn listen_with<R: Connection + Handled<S>>(
-        &mut self,
-        address: impl ToAddress,
-        options: &ListenOptions,
-        accept: impl FnMut(&Address) -> Option<R> + 'static,
-    ) -> Result<Id<Listener<R>>, Error> {
-        let address = to_address("listen", &address)?;
-        if self.core.stopping {
-            return Err(Error::Misuse { operation: "listen", why: "the runtime is stopping" });
-        }
-        let transport = self.core.engine.listen(&address, options);
-        let transport = transport.map_err(|error| Error::os("listen", &address, error))?;
-        let accepting = listener::Accepting::new(Some(Box::new(accept))).turning_away(options.turn_away);
-        listener::enroll(self.core, self.index, R::listener_table(), transport, accepting).map(Id::new)
-    }
-
-    /// Listens on a socket that somebody else opened: one of [`Transport::listener`].
-    ///
-    /// # Errors
-    /// The engine cannot take it, or a limit is reached.
-    pub fn listen_on<R: Connection + Handled<S>>(
-        &mut self,
-        listener: Transport,
-        accept: impl FnMut(&Address) -> Option<R> + 'static,
-    ) -> Result<Id<Listener<R>>, Error> {
-        if self.core.stopping {
-            return Err(Error::Misuse { operation: "listen", why: "the runtime is stopping" });
-        }
-        let accepting = listener::Accepting::new(Some(Box::new(accept)));
-        listener::enroll(self.core, self.index, R::listener_table(), listener, accepting).map(Id::new)
-    }
-
-    /// Listens as [`listen_with`](Context::listen_with), and asks [`Handle::accept`](crate::Handle::accept) for each
-    /// connection: so the answer may depend on the service, and use its context.
-    ///
-    /// # Errors
-    /// As [`listen`](Context::listen).
-    pub fn listen_asking<R: Connection + Handled<S>>(
-        &mut self,
-        address: impl ToAddress,
-        options: &ListenOptions,
-    ) -> Result<Id<Listener<R>>, Error> {
-        let address = to_address("listen", &address)?;
-        if self.core.stopping {
-            return Err(Error::Misuse { operation: "listen", why: "the runtime is stopping" });
-        }
-        let transport = self.core.engine.listen(&address, options);
-        let transport = transport.map_err(|error| Error::os("listen", &address, error))?;
-        let accepting = listener::Accepting::<R>::new(None).turning_away(options.turn_away);
-        listener::enroll(self.core, self.index, R::listener_table(), transport, accepting).map(Id::new)
-    }
-
     /// Begins to connect; `Open` or `closed` follows. Items may be sent at once: they wait.
     ///
     /// A refusal that passes by itself is not an error: while the accept queue of a Unix listener is full (Linux), it is
@@ -697,10 +631,10 @@ impl<'a, S> Context<'a, S> {
     /// [`Refused`] gives the message back: too many wait, or the service is gone.
     pub fn tell<T, M: Received<T>>(&mut self, to: ServiceId<T>, message: M) -> Result<(), Refused<M>> {
         let known = to.runtime == self.core.registry.runtime();
-        if !known || !self.core.alive.get(to.index as usize).is_some_and(|alive| *alive) {
+        if !known || !self.core.is_reachable(to.index) {
             return Err(Refused::Gone(message));
         }
-        self.core.lanes.tell(to.index, message, M::hand())
+        self.core.lanes.tell(self.index, to.index, message, M::hand())
     }
 
     /// Runs blocking work on a thread of the runtime's small pool; its result comes as a message. A panic
@@ -718,10 +652,10 @@ impl<'a, S> Context<'a, S> {
         if outstanding as usize >= self.core.limits.jobs {
             return Err(Refused::Full(job));
         }
-        let (mailbox, service) = (self.core.mailbox.clone(), self.index);
+        let (mailbox, service, life) = (self.core.mailbox.clone(), self.index, self.life());
         let job = Kept::new(job);
         let run = move || {
-            let result = Offloaded::of(|| job.into_inner()());
+            let result = Finished { life, what: Offloaded::of(|| job.into_inner()()) };
             // A service that has gone wants no result.
             let _ = mailbox.send_reserved(service, result, M::deliver_job());
         };

@@ -66,6 +66,8 @@ pub(crate) enum Due {
     Item(Key),
     /// A period of a shortage of bytes.
     Shortage,
+    /// A service that panicked is made again.
+    Restart(u16),
 }
 
 /// The deadline of an item that a peer has begun.
@@ -135,6 +137,10 @@ pub(crate) struct Record {
     pub(crate) first_errors: Vec<String>,
     pub(crate) panics: u64,
     pub(crate) first_panics: Vec<String>,
+    /// How often it was made again.
+    pub(crate) restarts: u64,
+    /// Which of its lives it is in; what an earlier one asked for is not for this one.
+    pub(crate) life: u32,
 }
 
 impl Record {
@@ -178,6 +184,10 @@ pub struct Core {
     /// The messages that services receive when the deadline of a resource has passed.
     pub(crate) last_words: HashMap<Key, TimerId>,
     pub(crate) listeners: Vec<Key>,
+    /// The addresses that listeners were asked for with.
+    pub(crate) asked: HashMap<Key, Address>,
+    /// Services that panicked and are made again soon.
+    pub(crate) remaking: Vec<u16>,
     /// Listeners that rest since descriptors ran out.
     pub(crate) starved: Vec<Key>,
     pub(crate) couples: HashMap<Key, Key>,
@@ -230,7 +240,10 @@ impl Core {
             pool: Pool::with_limit(pool_bytes),
             // Deadlines of resources never fail: they have room beside the users' timers.
             timers: Wheel::new(
-                limits.timers.saturating_add(limits.resources.saturating_mul(2)).saturating_add(1),
+                limits
+                    .timers
+                    .saturating_add(limits.resources.saturating_mul(2))
+                    .saturating_add(1 + usize::from(u16::MAX)),
             ),
             lanes: Lanes::new(limits.messages, limits.timers),
             mailbox,
@@ -249,6 +262,8 @@ impl Core {
             lapsed: Vec::new(),
             last_words: HashMap::new(),
             listeners: Vec::new(),
+            asked: HashMap::new(),
+            remaking: Vec::new(),
             starved: Vec::new(),
             couples: HashMap::new(),
             items: HashMap::new(),
@@ -344,6 +359,7 @@ impl Core {
         self.count_end(service, &why);
         if table.listener {
             self.listeners.retain(|listener| *listener != key);
+            self.asked.remove(&key);
         }
         if let Some(other) = self.couples.remove(&key) {
             self.couples.remove(&other);

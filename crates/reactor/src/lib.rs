@@ -122,7 +122,7 @@ pub use self::{
         Accept, AnyStream, Connection, DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, Event, Fd,
         Flow, Io, Listener, Output, Resource, Stream, StreamOptions, WhenFull,
     },
-    runtime::{Limits, Receipt, Runtime, RuntimeOptions, ServiceReceipt, run},
+    runtime::{Limits, Receipt, Restart, Runtime, RuntimeOptions, ServiceReceipt, run},
     service::{Handle, Handled, Receive, Received, Service, ServiceId},
 };
 

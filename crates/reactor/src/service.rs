@@ -143,7 +143,8 @@ pub trait Service: Sized + 'static {
     ///   (it is reset; the listener goes on).
     /// * A panic in `stop`, `fault` or `end_of_turn` is told here only.
     ///
-    /// A panic in here ends the service. Each panic is counted, in [`Counters::panics`](crate::Counters::panics) and in
+    /// A panic in here ends the service. One that ends may be made again:
+    /// [`Runtime::add_supervised`](crate::Runtime::add_supervised). Each panic is counted, in [`Counters::panics`](crate::Counters::panics) and in
     /// the [receipt](crate::ServiceReceipt::panics), and written to standard error as [`fault`](Service::fault) says.
     ///
     /// ```

@@ -36,6 +36,7 @@ mod rig;
 mod shutdown;
 #[cfg(unix)]
 mod signals;
+mod supervised;
 mod threads;
 mod time;
 
@@ -73,6 +74,7 @@ pub(crate) fn rows() -> Vec<Row> {
         panics::ROWS,
         bombs::ROWS,
         outlived::ROWS,
+        supervised::ROWS,
         shutdown::ROWS,
         memory::ROWS,
     ]

@@ -36,7 +36,7 @@ impl<S> Context<'_, S> {
         let Some(claim) = self.core.files.claim(asked) else {
             return Err(Refused::Full(operation));
         };
-        let (mailbox, service) = (self.core.mailbox.clone(), self.index);
+        let (mailbox, service, life) = (self.core.mailbox.clone(), self.index, self.life());
         let Operation { action, take } = operation;
         let then = Kept::new(then);
         let tell = move |result: Result<_, Error>| {
@@ -46,7 +46,7 @@ impl<S> Context<'_, S> {
                 take(answer).ok_or(mismatch)
             });
             let what = Offloaded::of(|| then.into_inner()(result));
-            let answered = Answered { what, _claim: claim };
+            let answered = Answered { life, what, _claim: claim };
             if let Err(refused) = mailbox.send_reserved(service, answered, M::deliver_file()) {
                 // A service that has ended needs no answer, but this place is free now, and others may wait
                 // for it.

@@ -50,6 +50,8 @@ impl Drop for Claim {
 
 /// An answer on its way to a service.
 pub(crate) struct Answered<M> {
+    /// The life of the service that submitted the operation.
+    pub(crate) life: u32,
     pub(crate) what: Offloaded<M>,
     pub(crate) _claim: Claim,
 }

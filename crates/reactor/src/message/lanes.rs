@@ -28,8 +28,10 @@ pub(crate) struct Lanes {
     lanes: Vec<Lane>,
     /// The lanes of each service, by its index. A service has few of them.
     of: Vec<Vec<(TypeId, u32)>>,
-    /// The order of messages between services, over all lanes.
-    told: VecDeque<u32>,
+    /// The order of messages between services, over all lanes, each with its sender.
+    told: VecDeque<(u32, u16)>,
+    /// The same of messages to services that are made again.
+    held: VecDeque<(u32, u16)>,
     told_max: usize,
     timers: usize,
     timers_max: usize,
@@ -47,8 +49,10 @@ trait Erased: Any {
     fn armed(&mut self, index: u32, key: TimerKey);
     /// Drops the payload. Returns `None` if there is none, otherwise the timer's key if it was armed already.
     fn cancel(&mut self, index: u32, generation: u32) -> Option<Option<TimerKey>>;
-    /// Drops everything that is left. Returns how many timers there were, and the keys of the armed ones.
-    fn clear(&mut self) -> (usize, Vec<TimerKey>);
+    /// Drops all timers. Returns how many there were, and the keys of the armed ones.
+    fn clear_timers(&mut self) -> (usize, Vec<TimerKey>);
+    /// Drops one message of another service.
+    fn drop_told(&mut self, at: usize);
 }
 
 struct Store<M> {
@@ -102,12 +106,15 @@ impl<M: 'static> Erased for Store<M> {
         self.take(index).map(|(_, key)| key)
     }
 
-    fn clear(&mut self) -> (usize, Vec<TimerKey>) {
+    fn clear_timers(&mut self) -> (usize, Vec<TimerKey>) {
         let indices = 0..self.timers.len() as u32;
         let taken: Vec<Option<TimerKey>> =
             indices.filter_map(|index| self.take(index)).map(|(_, key)| key).collect();
-        self.told.clear();
         (taken.len(), taken.into_iter().flatten().collect())
+    }
+
+    fn drop_told(&mut self, at: usize) {
+        self.told.remove(at);
     }
 }
 
@@ -136,7 +143,15 @@ pub(crate) fn hand<S: Receive<M>, M: 'static>(
 
 impl Lanes {
     pub(crate) fn new(told_max: usize, timers_max: usize) -> Lanes {
-        Lanes { lanes: Vec::new(), of: Vec::new(), told: VecDeque::new(), told_max, timers: 0, timers_max }
+        Lanes {
+            lanes: Vec::new(),
+            of: Vec::new(),
+            told: VecDeque::new(),
+            held: VecDeque::new(),
+            told_max,
+            timers: 0,
+            timers_max,
+        }
     }
 
     /// Returns the lane of a service and a message type, and opens it on first use.
@@ -191,14 +206,15 @@ impl Lanes {
         Some(key)
     }
 
-    /// Queues a message to a service of this runtime.
+    /// Queues a message from one service of this runtime to another.
     pub(crate) fn tell<M: 'static>(
         &mut self,
+        from: u16,
         service: u16,
         message: M,
         hand: Hand,
     ) -> Result<(), Refused<M>> {
-        if self.told.len() >= self.told_max {
+        if self.told.len() + self.held.len() >= self.told_max {
             return Err(Refused::Full(message));
         }
         let lane = self.lane::<M>(service, hand);
@@ -206,15 +222,30 @@ impl Lanes {
             Some(store) => store.told.push_back(Kept::new(message)),
             None => return Err(Refused::Gone(message)),
         }
-        self.told.push_back(lane);
+        self.told.push_back((lane, from));
         Ok(())
     }
 
-    /// Returns the lane of the next message between services.
-    pub(crate) fn next_told(&mut self) -> Option<(u32, u16, Hand)> {
-        let lane = self.told.pop_front()?;
-        let (service, hand) = self.of_timer(lane)?;
-        Some((lane, service, hand))
+    /// Returns the lane of the next message to a service that can be called. Messages to others are held.
+    pub(crate) fn next_told(&mut self, alive: &[bool]) -> Option<(u32, u16, Hand)> {
+        while let Some((lane, from)) = self.told.pop_front() {
+            let (service, hand) = self.of_timer(lane)?;
+            if alive[service as usize] {
+                return Some((lane, service, hand));
+            }
+            self.held.push_back((lane, from));
+        }
+        None
+    }
+
+    /// Lets the messages that are held for a service come next.
+    pub(crate) fn release(&mut self, service: u16) {
+        let Lanes { lanes, told, held, .. } = self;
+        let (mut due, rest): (VecDeque<_>, VecDeque<_>) =
+            held.drain(..).partition(|(lane, _)| lanes[*lane as usize].service == service);
+        *held = rest;
+        due.append(told);
+        *told = due;
     }
 
     /// Returns the service that a timer's lane belongs to, and the function that passes its payload on.
@@ -233,15 +264,44 @@ impl Lanes {
 
     /// Drops all timers and messages of a service that has ended. Returns the keys to take off the wheel.
     pub(crate) fn clear(&mut self, service: u16) -> Vec<TimerKey> {
+        self.drop_told(service, |_| true);
+        self.clear_timers(service)
+    }
+
+    /// Drops the timers of a service that is made again, and its messages to itself. Returns the keys to take off the
+    /// wheel.
+    pub(crate) fn renew(&mut self, service: u16) -> Vec<TimerKey> {
+        self.drop_told(service, |from| from == service);
+        self.clear_timers(service)
+    }
+
+    fn clear_timers(&mut self, service: u16) -> Vec<TimerKey> {
         let mut keys = Vec::new();
-        let Lanes { lanes, told, timers, .. } = self;
-        for lane in lanes.iter_mut().filter(|lane| lane.service == service) {
-            let (count, mut armed) = lane.store.clear();
-            *timers -= count;
+        for lane in self.lanes.iter_mut().filter(|lane| lane.service == service) {
+            let (count, mut armed) = lane.store.clear_timers();
+            self.timers -= count;
             keys.append(&mut armed);
         }
-        told.retain(|lane| lanes[*lane as usize].service != service);
         keys
+    }
+
+    /// Drops the messages of certain senders to a service.
+    fn drop_told(&mut self, service: u16, is_dropped: impl Fn(u16) -> bool) {
+        let Lanes { lanes, told, held, .. } = self;
+        // How many messages of each lane are kept, of those that were looked at.
+        let mut kept = vec![0; lanes.len()];
+        for order in [held, told] {
+            order.retain(|(lane, from)| {
+                let at = *lane as usize;
+                let is_kept = lanes[at].service != service || !is_dropped(*from);
+                if is_kept {
+                    kept[at] += 1;
+                } else {
+                    lanes[at].store.drop_told(kept[at]);
+                }
+                is_kept
+            });
+        }
     }
 }
 
@@ -257,19 +317,51 @@ mod tests {
         let mut lanes = Lanes::new(8, 8);
         let (first, other) = (Rc::new('a'), Rc::new('b'));
         for (service, message) in [(0, &first), (1, &other), (0, &first), (1, &other)] {
-            assert!(lanes.tell(service, Rc::clone(message), hand).is_ok());
-            assert!(lanes.tell(service, service, hand).is_ok());
+            assert!(lanes.tell(0, service, Rc::clone(message), hand).is_ok());
+            assert!(lanes.tell(0, service, service, hand).is_ok());
         }
         assert!(lanes.set(0, Rc::clone(&first), hand).is_some());
         assert_eq!((lanes.told(), lanes.timers(), Rc::strong_count(&first)), (8, 1, 4));
         assert!(lanes.clear(0).is_empty(), "the timer is not armed");
         assert_eq!((lanes.told(), lanes.timers()), (4, 0));
         assert_eq!((Rc::strong_count(&first), Rc::strong_count(&other)), (1, 3));
-        let mut next = || lanes.next_told().map(|(lane, service, _)| (lane, service));
+        let mut next = || lanes.next_told(&[true; 3]).map(|(lane, service, _)| (lane, service));
         assert_eq!(
             [next(), next(), next(), next()],
             [Some((2, 1)), Some((3, 1)), Some((2, 1)), Some((3, 1))]
         );
         assert!(next().is_none());
+    }
+
+    #[test]
+    fn a_service_that_is_made_again_keeps_what_others_told_it_in_order() {
+        let hand: Hand = |_, _, _, _, _| ();
+        let mut lanes = Lanes::new(8, 8);
+        let own = Rc::new('o');
+        // By turns from service 0 itself and from service 1, in two lanes.
+        for (from, number) in [(0, 1_u32), (1, 2), (0, 3), (1, 4)] {
+            assert!(lanes.tell(from, 0, number, hand).is_ok());
+            if from == 0 {
+                assert!(lanes.tell(0, 0, Rc::clone(&own), hand).is_ok());
+            }
+        }
+        assert!(lanes.tell(0, 1, 5_u32, hand).is_ok());
+        assert!(lanes.set(0, Rc::clone(&own), hand).is_some());
+        assert!(lanes.renew(0).is_empty(), "the timer is not armed");
+        assert_eq!((lanes.told(), lanes.timers(), Rc::strong_count(&own)), (3, 0, 1));
+        // Meanwhile only the other one is called, and what is held counts against the limit.
+        assert!(lanes.next_told(&[false, true]).is_some_and(|(_, service, _)| service == 1));
+        assert!(lanes.next_told(&[false, true]).is_none() && lanes.told() == 0);
+        for number in 6..12_u32 {
+            assert!(lanes.tell(1, 0, number, hand).is_ok(), "{number}");
+        }
+        assert!(matches!(lanes.tell(1, 0, 12_u32, hand), Err(Refused::Full(12))));
+        lanes.release(0);
+        let mut numbers = Vec::new();
+        while let Some((lane, ..)) = lanes.next_told(&[true, true]) {
+            let told = lanes.store::<u32>(lane).and_then(|store| store.told.pop_front());
+            numbers.extend(told.map(Kept::into_inner));
+        }
+        assert_eq!(numbers, [2, 4, 6, 7, 8, 9, 10, 11]);
     }
 }

@@ -147,6 +147,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
                 taken: 0,
                 walked: 0,
                 ended: Vec::new(),
+                holding: 0,
                 waiting: 0,
                 closed: false,
                 news: false,
@@ -162,7 +163,10 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
             loop_thread: thread::current().id(),
             limit,
         });
-        (mailbox.clone(), Inbox { mailbox, commands: Commands::new(), walked: 0 })
+        (
+            mailbox.clone(),
+            Inbox { mailbox, commands: Commands::new(), held: Vec::new(), again: VecDeque::new(), walked: 0 },
+        )
     }
 
     /// Queues a command for a service and wakes the loop if it sleeps.
@@ -202,7 +206,8 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
             shared.waiting += 1;
             shared = wait_while_for(&self.room, shared, up_to, |shared| {
                 let waits = must_wait(shared);
-                if waits {
+                // While commands are held the loop cannot make room at once; it looks for this sender later.
+                if waits && shared.holding == 0 {
                     self.filled.store(true, Ordering::Release);
                 }
                 waits
@@ -341,6 +346,10 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
 pub(crate) struct Inbox<D: Copy + Send + 'static> {
     mailbox: Arc<Mailbox<D>>,
     commands: Commands<D>,
+    /// Commands for services that are made again, in order. They still count against the limit.
+    held: Vec<(u16, Vec<Commands<D>>)>,
+    /// Commands for services that were made again: these come first.
+    again: VecDeque<Commands<D>>,
     walked: usize,
 }
 
@@ -359,8 +368,46 @@ impl<D: Copy + Send + 'static> Inbox<D> {
             mem::swap(&mut shared.commands, &mut self.commands);
             self.mailbox.filled.store(false, Ordering::Release);
             self.mailbox.tell_waiting(&shared);
+            drop(shared);
+            self.set_aside();
         }
         self.commands.order.len()
+    }
+
+    /// Keeps the commands for a service from now on, until [`release`](Inbox::release) or
+    /// [`end_service`](Inbox::end_service).
+    pub(crate) fn hold(&mut self, service: u16) {
+        lock(&self.mailbox.shared).holding += 1;
+        let before = self.again.iter_mut().map(|commands| commands.split(service));
+        let before = before.filter(|commands| !commands.order.is_empty()).collect();
+        self.held.push((service, before));
+        self.set_aside();
+    }
+
+    /// Has the commands that were kept for a service consumed next.
+    pub(crate) fn release(&mut self, service: u16) {
+        let held = self.take_held(service);
+        self.again.extend(held);
+    }
+
+    fn take_held(&mut self, service: u16) -> Vec<Commands<D>> {
+        let Some(at) = self.held.iter().position(|(held, _)| *held == service) else { return Vec::new() };
+        let mut shared = lock(&self.mailbox.shared);
+        shared.holding -= 1;
+        if shared.waiting > 0 {
+            self.mailbox.filled.store(true, Ordering::Release);
+        }
+        drop(shared);
+        self.held.swap_remove(at).1
+    }
+
+    fn set_aside(&mut self) {
+        for (service, held) in &mut self.held {
+            let commands = self.commands.split(*service);
+            if !commands.order.is_empty() {
+                held.push(commands);
+            }
+        }
     }
 
     /// Consumes the next command. Returns its service, the queue that has it at its front, and the means to
@@ -368,9 +415,15 @@ impl<D: Copy + Send + 'static> Inbox<D> {
     ///
     /// The queue is a `VecDeque<M>`, and the caller must take exactly one message from its front.
     pub(crate) fn next(&mut self) -> Option<(u16, &mut dyn Any, D)> {
-        let lane = self.commands.order.pop_front()?;
+        while self.again.front().is_some_and(|commands| commands.order.is_empty()) {
+            self.again.pop_front();
+        }
+        let is_again = !self.again.is_empty();
+        let order = self.again.front_mut().map_or(&mut self.commands.order, |commands| &mut commands.order);
+        let lane = order.pop_front()?;
         self.count_walked(1);
-        let lane = &mut self.commands.lanes[lane as usize];
+        let commands = if is_again { &mut self.again[0] } else { &mut self.commands };
+        let lane = &mut commands.lanes[lane as usize];
         Some((lane.service, lane.queue.as_mut(), lane.deliver))
     }
 
@@ -380,7 +433,9 @@ impl<D: Copy + Send + 'static> Inbox<D> {
     /// It may miss a command whose `send` has not returned yet. Only [`Inbox::sleep`] decides whether to
     /// wait.
     pub(crate) fn is_empty(&self) -> bool {
-        self.commands.order.is_empty() && !self.mailbox.filled.load(Ordering::Acquire)
+        self.commands.order.is_empty()
+            && self.again.iter().all(|commands| commands.order.is_empty())
+            && !self.mailbox.filled.load(Ordering::Acquire)
     }
 
     /// Announces that the loop is about to wait. If this returns false, the loop must not wait.
@@ -410,11 +465,15 @@ impl<D: Copy + Send + 'static> Inbox<D> {
     ///
     /// Returns how many commands were dropped.
     pub(crate) fn end_service(&mut self, service: u16) -> usize {
-        let (here, walked) = self.commands.remove(service);
+        let mut here = self.take_held(service);
+        here.extend(self.again.iter_mut().map(|commands| commands.split(service)));
+        here.push(self.commands.split(service));
+        let walked = here.iter().map(|commands| commands.order.len()).sum();
         self.count_walked(walked);
         let mut shared = lock(&self.mailbox.shared);
         shared.end(service);
-        let (there, untaken) = shared.commands.remove(service);
+        let there = shared.commands.split(service);
+        let untaken = there.order.len();
         shared.taken = shared.taken.wrapping_sub(untaken);
         self.mailbox.filled.store(!shared.commands.order.is_empty(), Ordering::Release);
         self.mailbox.tell_waiting(&shared);
@@ -511,6 +570,8 @@ struct Shared<D> {
     ended: Vec<u64>,
     /// How many senders wait for room.
     waiting: usize,
+    /// For how many services the loop keeps the commands, because they are made again.
+    holding: usize,
     closed: bool,
     /// An event other than a command came while the loop was awake.
     news: bool,
@@ -579,25 +640,25 @@ impl<D: Copy> Commands<D> {
         at as u32
     }
 
-    /// Removes the lanes of a service and returns them for the caller to drop, with the number of commands in
-    /// them.
-    fn remove(&mut self, service: u16) -> (Vec<Lane<D>>, usize) {
-        let before = self.order.len();
-        self.order.retain(|&lane| self.lanes[lane as usize].service != service);
-        let mut removed = Vec::new();
-        let mut at = 0;
-        while at < self.lanes.len() {
-            if self.lanes[at].service != service {
-                at += 1;
-                continue;
-            }
-            removed.push(self.lanes.swap_remove(at));
-            let moved = self.lanes.len() as u32;
-            for lane in self.order.iter_mut().filter(|lane| **lane == moved) {
-                *lane = at as u32;
-            }
+    /// Takes out the commands for a service, in order.
+    fn split(&mut self, service: u16) -> Self {
+        let mut taken = Commands::new();
+        if self.lanes.iter().all(|lane| lane.service != service) {
+            return taken;
         }
-        (removed, before - self.order.len())
+        // Where each lane stands from now on, there or here.
+        let mut places = Vec::new();
+        for lane in mem::take(&mut self.lanes) {
+            let is_taken = lane.service == service;
+            let lanes = if is_taken { &mut taken.lanes } else { &mut self.lanes };
+            places.push((is_taken, lanes.len() as u32));
+            lanes.push(lane);
+        }
+        for lane in mem::take(&mut self.order) {
+            let (is_taken, place) = places[lane as usize];
+            if is_taken { &mut taken.order } else { &mut self.order }.push_back(place);
+        }
+        taken
     }
 }
 

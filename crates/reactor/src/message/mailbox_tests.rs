@@ -295,6 +295,94 @@ fn an_ended_service_refuses_and_drops_only_its_own() {
 }
 
 #[test]
+fn commands_of_a_held_service_wait_in_order_and_others_pass() {
+    let (mailbox, mut inbox, _) = mailbox(9);
+    for number in 0..3_u8 {
+        mailbox.send(1, number, take::<u8>).unwrap();
+        mailbox.send(2, number, take::<u8>).unwrap();
+        mailbox.send(1, u32::from(number) + 10, take::<u32>).unwrap();
+        inbox.drain();
+    }
+    assert!(mailbox.send(1, 9_u8, take::<u8>).is_err(), "the limit");
+    assert_eq!(walk(&mut inbox, 1), [(1, 0)]);
+    inbox.hold(1);
+    assert_eq!(walk(&mut inbox, 8), [(2, 0)]);
+    assert_eq!(walk(&mut inbox, 8), [(2, 1), (2, 2)]);
+    assert!(inbox.is_empty() && inbox.sleep(), "what is held keeps nobody awake");
+    // The first release is not the last: half of what it brings is held again.
+    inbox.release(1);
+    assert!(!inbox.is_empty() && !inbox.sleep());
+    assert_eq!(walk(&mut inbox, 2), [(1, 10), (1, 1)]);
+    inbox.hold(1);
+    mailbox.send(1, 20_u8, take::<u8>).unwrap();
+    mailbox.send(2, 21_u8, take::<u8>).unwrap();
+    assert_eq!(walk(&mut inbox, 8), [(2, 21)]);
+    inbox.release(1);
+    mailbox.send(1, 22_u8, take::<u8>).unwrap();
+    assert_eq!(walk(&mut inbox, 8), [(1, 11), (1, 2), (1, 12), (1, 20), (1, 22)]);
+    assert!(inbox.sleep());
+}
+
+#[test]
+fn what_is_held_counts_against_the_limit_until_it_is_walked_or_dropped() {
+    for is_ended in [false, true] {
+        let (mailbox, mut inbox, _) = mailbox(3);
+        let watch = Arc::new(());
+        inbox.hold(1);
+        for number in 0..3_u64 {
+            let kept = Kept(number, watch.clone());
+            assert!(mailbox.send(1, kept, take::<Kept>).is_ok(), "below the limit");
+            inbox.drain();
+        }
+        assert!(matches!(mailbox.send(2, 3_u8, take::<u8>), Err(Refused::Full(3))));
+        if is_ended {
+            assert_eq!(inbox.end_service(1), 3);
+            assert!(matches!(mailbox.send(1, 4_u8, take::<u8>), Err(Refused::Gone(4))));
+        } else {
+            inbox.release(1);
+            assert_eq!(walk(&mut inbox, 8), [(1, 0), (1, 1), (1, 2)]);
+        }
+        assert_eq!(Arc::strong_count(&watch), 1);
+        assert!(mailbox.send(2, 3_u8, take::<u8>).is_ok(), "there is room again");
+        assert_eq!(walk(&mut inbox, 8), [(2, 3)]);
+    }
+}
+
+/// A number that is counted while it is kept.
+struct Kept(u64, #[expect(dead_code, reason = "counted")] Arc<()>);
+
+impl From<Kept> for u64 {
+    fn from(kept: Kept) -> u64 {
+        kept.0
+    }
+}
+
+#[test]
+fn who_waits_for_room_that_is_held_does_not_keep_the_loop_awake() {
+    let (mailbox, mut inbox, _) = mailbox(1);
+    inbox.hold(1);
+    mailbox.send(1, 1_u8, take::<u8>).unwrap();
+    let sender = {
+        let mailbox = mailbox.clone();
+        thread::spawn(move || mailbox.send_timeout(Duration::from_secs(60), 2, 2_u8, take::<u8>).is_ok())
+    };
+    while mailbox.waiting() == 0 {
+        thread::yield_now();
+    }
+    inbox.drain();
+    assert!(inbox.sleep(), "it cannot make room now");
+    inbox.awake();
+    inbox.release(1);
+    let mut walked = Vec::new();
+    while walked.len() < 2 {
+        walked.extend(walk(&mut inbox, 8));
+        thread::yield_now();
+    }
+    assert_eq!(walked, [(1, 1), (2, 2)]);
+    assert!(sender.join().expect("it does not panic"));
+}
+
+#[test]
 fn a_closed_mailbox_refuses_and_still_delivers() {
     let (mailbox, mut inbox, _) = mailbox(8);
     mailbox.send(0, 1_u8, take::<u8>).unwrap();

@@ -77,6 +77,12 @@ pub(crate) fn deliver_command<S: Receive<M>, M: Send + 'static>(
     }
 }
 
+/// The result of a job on its way to a service, and to which of its lives.
+pub(crate) struct Finished<M> {
+    pub(crate) life: u32,
+    pub(crate) what: Offloaded<M>,
+}
+
 /// The outcome of an offloaded job.
 pub(crate) enum Offloaded<M> {
     Done(Kept<M>),
@@ -99,17 +105,30 @@ pub(crate) fn deliver_job<S: Receive<M>, M: Send + 'static>(
     to: Option<(&mut Core, &mut dyn Any)>,
     index: u16,
 ) {
-    let queue: &mut VecDeque<Offloaded<M>> =
+    let queue: &mut VecDeque<Finished<M>> =
         queue.downcast_mut().expect("a lane keeps the type it was made for");
     let Some(result) = queue.pop_front() else { return };
     let Some((core, erased)) = to else { return };
+    if !is_of_this_life(core, index, result.life) {
+        return;
+    }
     if let Some(record) = core.records.get_mut(index as usize) {
         record.jobs = record.jobs.saturating_sub(1);
     }
-    match result {
+    match result.what {
         Offloaded::Done(message) => receive::<S, M>(core, erased, index, message.into_inner()),
         Offloaded::Panicked(text) => fault(core, service::<S>(erased), index, Fault::Job(text)),
     }
+}
+
+/// Whether an answer is for the life of the service that lives now. One for an earlier life is counted.
+fn is_of_this_life(core: &mut Core, index: u16, life: u32) -> bool {
+    let is_it = core.records.get(index as usize).is_some_and(|record| record.life == life);
+    if !is_it {
+        core.counters.stale += 1;
+        core.steps += 1;
+    }
+    is_it
 }
 
 /// Delivers the answer to an operation on files.
@@ -122,6 +141,9 @@ pub(crate) fn deliver_file<S: Receive<M>, M: Send + 'static>(
         queue.downcast_mut().expect("a lane keeps the type it was made for");
     let Some(answered) = queue.pop_front() else { return };
     let Some((core, erased)) = to else { return };
+    if !is_of_this_life(core, index, answered.life) {
+        return;
+    }
     match answered.what {
         Offloaded::Done(message) => receive::<S, M>(core, erased, index, message.into_inner()),
         Offloaded::Panicked(text) => fault(core, service::<S>(erased), index, Fault::Job(text)),

@@ -121,6 +121,45 @@ pub(crate) fn table<S: Handle<R>, R: Connection>() -> &'static Table {
     }
 }
 
+/// What the runtime does with a listener whose service is made again: connections wait in its backlog.
+static ORPHAN: Table = Table {
+    name: || "a listener of an earlier life",
+    close: |core, key, why| core.end(key, why, Ending::Orderly),
+    release: |_, _| Err(release_refused(NOT_GIVEN_BACK)),
+    leave: |core, key, how| core.engine.close(key, how),
+    listener: true,
+    ..Table::NOTHING
+};
+
+/// Keeps a listener open without anybody who accepts. What its service gave for it comes back.
+pub(crate) fn orphan(core: &mut Core, key: Key) -> Option<Box<dyn Any>> {
+    core.starved.retain(|starved| *starved != key);
+    core.set_guard(key, None);
+    core.engine.reading(key, false);
+    let slot = core.registry.live(key)?;
+    slot.table = &ORPHAN;
+    slot.resource.replace(Box::new(()))
+}
+
+/// Whether it is a listener of an earlier life that nobody has asked for.
+pub(crate) fn is_orphan(core: &Core, key: Key) -> bool {
+    core.registry.peek(key).is_some_and(|slot| std::ptr::eq(slot.table, &ORPHAN))
+}
+
+/// Gives a listener of an earlier life to the service, which asked for it again.
+pub(crate) fn adopt<R: Connection>(
+    core: &mut Core,
+    key: Key,
+    table: &'static Table,
+    accepting: Accepting<R>,
+) {
+    if let Some(slot) = core.registry.live(key) {
+        slot.table = table;
+        slot.resource = Some(Box::new(Accepting { reading: false, ..accepting }));
+    }
+    core.mark(key);
+}
+
 /// Registers a listening transport.
 pub(crate) fn enroll<R: Connection>(
     core: &mut Core,

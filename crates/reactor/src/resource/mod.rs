@@ -6,6 +6,7 @@ mod datagram;
 mod descriptors;
 mod fd;
 mod io;
+mod listen;
 pub(crate) mod listener;
 mod pause;
 #[cfg(all(unix, feature = "serial"))]

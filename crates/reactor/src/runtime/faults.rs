@@ -25,6 +25,12 @@ impl Faults {
         }
     }
 
+    /// Drops the faults of a service.
+    pub(crate) fn drop_of(&mut self, service: u16) {
+        self.due.retain(|(of, _)| *of != service);
+        self.more.retain(|(of, _)| *of != service);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.due.is_empty()
     }
@@ -58,6 +64,10 @@ mod tests {
             }
             assert_eq!((kept, counted), (count.min(FAULTS_MAX), more));
             assert!(faults.is_empty());
+            (0..count).for_each(|limit| faults.push(7, Fault::TimersFull(limit)));
+            faults.push(8, Fault::TimersFull(0));
+            faults.drop_of(7);
+            assert!(faults.take().all(|(service, _)| service == 8));
         }
     }
 }

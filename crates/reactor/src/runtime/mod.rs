@@ -10,6 +10,7 @@ mod number;
 mod panics;
 pub(crate) mod pressure;
 pub(crate) mod registry;
+mod restart;
 mod shutdown;
 pub(crate) mod timers;
 mod turn;
@@ -24,8 +25,10 @@ use std::{
     time::Duration,
 };
 
+use self::restart::Supervised;
 pub use self::{
     limits::Limits,
+    restart::Restart,
     shutdown::{Receipt, ServiceReceipt},
 };
 use crate::{
@@ -105,6 +108,8 @@ struct Entry {
     panicked: fn(&mut Core, &mut dyn Any, u16, &Panic) -> AfterPanic,
     /// What the panic said by which it ended.
     panic: Option<String>,
+    /// How it is made again after a panic, if it is.
+    supervised: Option<Supervised>,
 }
 
 /// How a runtime is made. Begin with the default, and set what should be otherwise.
@@ -193,6 +198,72 @@ impl Runtime {
     /// [`Error::Start`] with the service's own error, or [`Error::Panicked`]; what it had registered is
     /// closed.
     pub fn add<S: Service>(&mut self, service: S) -> Result<ServiceId<S>, Error> {
+        self.enter(service)
+    }
+
+    /// Adds a service that `make` makes, and starts it. When it ends by a panic, `make` makes another one, which is started
+    /// in its place: so often as `restart` allows, and after the waits that it asks for.
+    ///
+    /// What the new life has of the old one:
+    ///
+    /// * The name. [`ServiceId`]s and [`Controller`]s stay good.
+    /// * Listeners. They stay open meanwhile, and who connects waits in the backlog. When the service listens again in
+    ///   [`Service::start`], by [`listen`](Context::listen), `listen_with` or `listen_asking`, with the address that an old
+    ///   listener was asked for with (also with port 0) or has, it gets that listener: the same socket with the options it was opened
+    ///   with, the same port and the same id. Those that it did not ask for when `start` returns are closed, and so are
+    ///   those of [`listen_on`](Context::listen_on).
+    /// * What was sent to it and not received: commands of other threads, and what other services told it. It waits, and
+    ///   counts against the queues' limits. The message whose receiver panicked is lost.
+    ///
+    /// All else ends with the old life. Its connections are reset. Other resources end without
+    /// [`closed`](crate::Handle::closed). Timers, and what the service told itself, are dropped. Answers to its jobs and
+    /// operations on files are dropped when they come, and counted in [`Counters::stale`](crate::Counters::stale).
+    ///
+    /// A life that cannot start counts as one that panicked. When the restarts are used up, the service ends like any
+    /// other that panicked; a line on standard error and the receipt say so. A stop does not wait for a restart.
+    /// [`ServiceReceipt::restarts`] counts them.
+    ///
+    /// ```
+    /// use reactor::{Context, Receive, Restart, Result, Runtime, Service};
+    /// use std::time::Duration;
+    ///
+    /// #[derive(Default)]
+    /// struct Fragile;
+    /// impl Service for Fragile {}
+    /// impl Receive<u32> for Fragile {
+    ///     fn receive(&mut self, cx: &mut Context<Self>, number: u32) -> Result {
+    ///         assert!(number != 1, "a bug");
+    ///         cx.stop(Duration::ZERO);
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut runtime = Runtime::new()?;
+    /// let fragile = runtime.add_supervised(Fragile::default, Restart::default())?;
+    /// let controller = runtime.controller(fragile);
+    /// // The first one costs a life, and the next life receives the second.
+    /// controller.send(1)?;
+    /// controller.send(2)?;
+    /// let receipt = runtime.run()?.check()?;
+    /// assert_eq!((receipt.services[0].restarts, receipt.services[0].panics), (1, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`add`](Runtime::add), about the first life: it is not made again. [`Error::Panicked`] also when `make` panics.
+    pub fn add_supervised<S: Service>(
+        &mut self,
+        mut make: impl FnMut() -> S + 'static,
+        restart: Restart,
+    ) -> Result<ServiceId<S>, Error> {
+        let service = guard::call(&mut make);
+        let service = service.map_err(|message| Error::Panicked { service: type_name::<S>(), message })?;
+        let id = self.enter(service)?;
+        self.services[id.index as usize].supervised = Some(Supervised::new(make, restart));
+        Ok(id)
+    }
+
+    fn enter<S: Service>(&mut self, service: S) -> Result<ServiceId<S>, Error> {
         self.check_process("add a service to")?;
         let Ok(index) = u16::try_from(self.services.len()) else {
             return Err(Error::Full { what: "services", limit: u16::MAX as usize });
@@ -211,13 +282,14 @@ impl Runtime {
             },
             end_of_turn: end_of_turn::<S>,
             panic: None,
+            supervised: None,
         });
         self.core.records.push(Record { name: type_name::<S>(), ..Record::default() });
         self.core.alive.push(true);
         let mut failure = None;
         self.core.now = self.core.engine.now();
         self.call(index, Blame::none(During::Start), |core, erased| {
-            failure = crate::resource::service::<S>(erased).start(&mut Context::new(core, index)).err();
+            failure = start::<S>(core, erased, index).err();
         });
         self.core.give_files();
         if let Some(failure) = failure {
@@ -387,6 +459,11 @@ impl Runtime {
             self.panicked(index, text, blame);
         }
     }
+}
+
+/// Starts a service.
+fn start<S: Service>(core: &mut Core, erased: &mut dyn Any, index: u16) -> session::Result {
+    crate::resource::service::<S>(erased).start(&mut Context::new(core, index))
 }
 
 impl Drop for Runtime {

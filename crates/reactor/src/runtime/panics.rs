@@ -28,10 +28,7 @@ impl Runtime {
         let is_alive = self.core.alive[index as usize];
         match self.ask_after(index, &panic) {
             AfterPanic::EndResource => self.core.end_blamed(index, panic),
-            AfterPanic::EndService if is_alive => {
-                self.services[index as usize].panic.get_or_insert(panic.message);
-                self.end_service(index);
-            }
+            AfterPanic::EndService if is_alive => self.end_or_restart(index, panic.message),
             AfterPanic::EndService => (),
         }
     }
@@ -56,7 +53,7 @@ impl Runtime {
         }
     }
 
-    fn count_panic(&mut self, index: u16, message: &str) {
+    pub(super) fn count_panic(&mut self, index: u16, message: &str) {
         self.core.complain(index, &format!("panicked: {message}"));
         self.core.counters.panics += 1;
         self.core.record_panic(index, message);

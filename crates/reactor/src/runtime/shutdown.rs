@@ -10,6 +10,7 @@ use crate::{
     id::Key,
     message::Left,
     panics::{Blame, During},
+    resource::listener,
 };
 
 /// The beginning of a stop: connections that wait in the listeners' backlogs are still accepted.
@@ -61,6 +62,8 @@ pub struct ServiceReceipt {
     pub panics: u64,
     /// What the first of them said.
     pub first_panics: Vec<String>,
+    /// How often it was [made again](crate::Runtime::add_supervised) after a panic.
+    pub restarts: u64,
     /// Resources that ended, all told.
     pub closed: u64,
     /// Those of them that were cut at the end of the grace.
@@ -106,6 +109,7 @@ impl Runtime {
         self.stop_by = Some(self.stop_by.map_or(by, |before| before.min(by)));
         if !std::mem::replace(&mut self.core.stopping, true) {
             crate::log::stop(self.core.registry.occupied());
+            self.end_restarts();
             self.bytes_out_at_stop = self.core.counters.bytes_out;
             let accepts = self.core.counters.accepts;
             self.drain = Some(Drain { begun: accepts, seen: accepts, quiet: 0 });
@@ -175,7 +179,7 @@ impl Runtime {
             && core.lanes.timers() == core.last_words.len()
             && self.inbox.is_empty()
             && !core.is_at_work();
-        idle && controllers == 0 || core.alive.iter().all(|alive| !alive)
+        core.remaking.is_empty() && (idle && controllers == 0 || core.alive.iter().all(|alive| !alive))
     }
 
     /// Cuts what is left, executes what was commanded before, and writes the receipt.
@@ -225,6 +229,7 @@ impl Runtime {
                 panicked: entry.panic.clone(),
                 panics: record.panics,
                 first_panics: record.first_panics.clone(),
+                restarts: record.restarts,
                 closed: record.closed,
                 cut: record.cut,
                 bytes_dropped: record.bytes_dropped(),
@@ -261,8 +266,23 @@ impl Runtime {
         for key in std::mem::take(&mut self.core.broken) {
             self.core.end(key, Closed::Aborted, Ending::Reset);
         }
+        self.end_resources(index, Ending::Orderly);
+        for timer in self.core.lanes.clear(index) {
+            self.core.timers.cancel(timer);
+        }
+        let jobs = std::mem::take(&mut self.core.records[index as usize].jobs);
+        self.core.jobs_abandoned = self.core.jobs_abandoned.saturating_add(jobs);
+    }
+
+    /// Ends the resources of a service that cannot be called, without `closed`; not the listeners that wait for its next
+    /// life.
+    pub(super) fn end_resources(&mut self, index: u16, how: Ending) {
+        let name = self.services[index as usize].name;
+        let waits = self.core.remaking.contains(&index);
         for key in self.core.registry.keys(Some(index)) {
-            self.core.end(key, Closed::Aborted, Ending::Orderly);
+            if !waits || !listener::is_orphan(&self.core, key) {
+                self.core.end(key, Closed::Aborted, how);
+            }
         }
         let ended: Vec<(Key, Closed)> = std::mem::take(&mut self.core.ended);
         for (key, why) in ended {
@@ -275,11 +295,6 @@ impl Runtime {
                 _ => self.core.ended.push((key, why)),
             }
         }
-        for timer in self.core.lanes.clear(index) {
-            self.core.timers.cancel(timer);
-        }
-        let jobs = std::mem::take(&mut self.core.records[index as usize].jobs);
-        self.core.jobs_abandoned = self.core.jobs_abandoned.saturating_add(jobs);
     }
 }
 

@@ -146,7 +146,7 @@ impl Runtime {
         }
     }
 
-    fn event(&mut self, key: Key, event: Event) {
+    pub(super) fn event(&mut self, key: Key, event: Event) {
         let Some(slot) = self.core.registry.live(key) else {
             self.core.counters.stale += 1;
             if let Event::Got(chunk) = event {
@@ -167,6 +167,9 @@ impl Runtime {
             event => {
                 // A listener is not to blame for what the service is asked or told because of it.
                 let blame = match &event {
+                    Event::Accepted(..) if !self.core.alive[service as usize] => {
+                        return self.keep_accepted(service, key, event);
+                    }
                     Event::Accepted(..) => Blame::none(During::Accept),
                     Event::NotAccepted(_) => Blame::none(During::Fault),
                     _ => Blame::on(During::Handle, key),
@@ -228,6 +231,7 @@ impl Runtime {
                 Due::Resource(key) => self.core.resource_due(key),
                 Due::Item(key) => self.core.item_due(key),
                 Due::Shortage => self.core.shortage_due(),
+                Due::Restart(service) => self.restart(service),
                 Due::Timer { lane, index } => {
                     if let Some((service, hand)) = self.core.lanes.of_timer(lane) {
                         let blame = Blame::none(During::Timer);
@@ -262,7 +266,7 @@ impl Runtime {
             }
         }
         for _ in 0..self.core.lanes.told().min(self.core.limits.per_turn) {
-            let Some((lane, service, hand)) = self.core.lanes.next_told() else { return };
+            let Some((lane, service, hand)) = self.core.lanes.next_told(&self.core.alive) else { return };
             // What was told to a service leaves with it (`Lanes::clear`): this one lives.
             let blame = Blame::none(During::Message);
             self.call(service, blame, |core, erased| hand(core, erased, service, lane, None));

@@ -1,0 +1,92 @@
+//! What a service asks of its context for listeners.
+
+use super::{Connection, Listener, listener};
+use crate::{
+    address::{Address, ToAddress},
+    context::{Context, to_address},
+    engine::Transport,
+    error::{Error, Result},
+    id::Id,
+    options::ListenOptions,
+    service::Handled,
+};
+
+impl<S> Context<'_, S> {
+    /// Listens on an IP address and port or a Unix socket. `accept` is asked for each connection, by its
+    /// peer's address: `None` closes it.
+    ///
+    /// # Errors
+    /// The address is not one, or the system refuses it (EADDRINUSE, ..).
+    pub fn listen<R: Connection + Handled<S>>(
+        &mut self,
+        address: impl ToAddress,
+        accept: impl FnMut(&Address) -> Option<R> + 'static,
+    ) -> Result<Id<Listener<R>>, Error> {
+        self.listen_with(address, &ListenOptions::default(), accept)
+    }
+
+    /// The same, with options.
+    ///
+    /// # Errors
+    /// As [`listen`](Context::listen).
+    pub fn listen_with<R: Connection + Handled<S>>(
+        &mut self,
+        address: impl ToAddress,
+        options: &ListenOptions,
+        accept: impl FnMut(&Address) -> Option<R> + 'static,
+    ) -> Result<Id<Listener<R>>, Error> {
+        self.listen_for(&address, options, listener::Accepting::new(Some(Box::new(accept))))
+    }
+
+    /// Listens on a socket that somebody else opened: one of [`Transport::listener`].
+    ///
+    /// # Errors
+    /// The engine cannot take it, or a limit is reached.
+    pub fn listen_on<R: Connection + Handled<S>>(
+        &mut self,
+        listener: Transport,
+        accept: impl FnMut(&Address) -> Option<R> + 'static,
+    ) -> Result<Id<Listener<R>>, Error> {
+        if self.core.stopping {
+            return Err(Error::Misuse { operation: "listen", why: "the runtime is stopping" });
+        }
+        let accepting = listener::Accepting::new(Some(Box::new(accept)));
+        listener::enroll(self.core, self.index, R::listener_table(), listener, accepting).map(Id::new)
+    }
+
+    /// Listens as [`listen_with`](Context::listen_with), and asks [`Handle::accept`](crate::Handle::accept) for each
+    /// connection: so the answer may depend on the service, and use its context.
+    ///
+    /// # Errors
+    /// As [`listen`](Context::listen).
+    pub fn listen_asking<R: Connection + Handled<S>>(
+        &mut self,
+        address: impl ToAddress,
+        options: &ListenOptions,
+    ) -> Result<Id<Listener<R>>, Error> {
+        self.listen_for(&address, options, listener::Accepting::<R>::new(None))
+    }
+
+    fn listen_for<R: Connection + Handled<S>>(
+        &mut self,
+        address: &impl ToAddress,
+        options: &ListenOptions,
+        accepting: listener::Accepting<R>,
+    ) -> Result<Id<Listener<R>>, Error> {
+        let address = to_address("listen", address)?;
+        if self.core.stopping {
+            return Err(Error::Misuse { operation: "listen", why: "the runtime is stopping" });
+        }
+        let accepting = accepting.turning_away(options.turn_away);
+        // The service had this listener in an earlier life.
+        if let Some(key) = self.core.orphan(self.index, &address) {
+            listener::adopt(self.core, key, R::listener_table(), accepting);
+            return Ok(Id::new(key));
+        }
+        let transport = self.core.engine.listen(&address, options);
+        let transport = transport.map_err(|error| Error::os("listen", &address, error))?;
+        let key = listener::enroll(self.core, self.index, R::listener_table(), transport, accepting)?;
+        self.core.asked.insert(key, address);
+        Ok(Id::new(key))
+    }
+}
