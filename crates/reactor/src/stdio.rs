@@ -55,8 +55,10 @@
 //! not block, and writes at most PIPE_BUF bytes. Sockets need none of this, because their calls take a flag
 //! for not waiting.
 //!
-//! **Files work too, although nothing can poll them.** A thread reads a file or `/dev/null` into a pipe,
-//! which bounds the input. The stream ends at the end of the file, or at a read error. Output to a file is
+//! **Files work too, although nothing can poll them.** A thread reads a file or `/dev/null` into a local socket,
+//! which bounds the input. The stream ends at the end of the file. At a read error it closes as
+//! [`Closed::Failed`](crate::Closed::Failed) with ECONNRESET, because the thread cannot pass the file's own error
+//! through the socket (on Linux; elsewhere such a socket cannot fail, and the stream ends). Output to a file is
 //! written at the end of the turn, and takes as long as the disk does.
 //!
 //! **No signals.** When the reader of standard output has left, the stream gets
@@ -79,6 +81,8 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
+
+use socket2::{Domain, Socket, Type};
 
 use crate::{
     context::Context,
@@ -127,8 +131,8 @@ impl<S> Context<'_, S> {
 /// Returns standard input, for a read-only stream.
 ///
 /// # Errors
-/// As fstat(2), open(2) and dup(2). EISDIR for a directory. An error if the system has no thread for reading
-/// a file.
+/// As fstat(2), open(2), dup(2) and socketpair(2). EISDIR for a directory. An error if the system has no thread
+/// for reading a file.
 pub fn stdin() -> io::Result<Transport> {
     input_from(io::stdin().as_fd())
 }
@@ -239,32 +243,45 @@ fn can_be_waited_for(descriptor: BorrowedFd<'_>, medium: Medium) -> bool {
     medium.is_terminal() || sys::file::is_pipe(descriptor)
 }
 
-/// Starts a thread that reads something that cannot be polled, and writes it into a pipe.
+/// Starts a thread that reads something that cannot be polled, and writes it into a local socket.
+///
+/// A socket and not a pipe, because a pipe has only one end, and the end of a file and a read error must not look
+/// alike. The kernel resets the peer of a local socket that is closed with unread input. So there is one byte of
+/// input, which the thread takes only at the end of the file. A thread that dies does not take it either.
 fn pumped(from: BorrowedFd<'_>) -> io::Result<Transport> {
     // Fail now if this cannot be read at all. Otherwise the service would see an empty file.
     sys::read(crate::Source::of(&from), &mut [])?;
     let from = from.try_clone_to_owned()?;
-    let (reader, writer) = io::pipe()?;
-    let transport = Transport::adopt(reader)?;
+    let (reader, writer) = Socket::pair(Domain::UNIX, Type::STREAM, None)?;
+    reader.set_nonblocking(true)?;
+    reader.send(&[0])?;
     let work = move || {
-        pump(&from, writer.as_fd());
-        // Close the file before the pipe, so that a service that sees the end finds the file closed.
+        if pump(&from, &writer) {
+            // If the reader has left, nobody is left who could be misled.
+            let _ = sys::read(crate::Source::of(&writer), &mut [0]);
+        }
+        // Close the file before the socket, so that a service that sees the end finds the file closed.
         drop(from);
         drop(writer);
     };
     std::thread::Builder::new().name("reactor-stdin".to_owned()).spawn(work)?;
-    Ok(transport)
+    Ok(Transport::of(reader, Medium::SOCKET.only(Medium::READER)))
 }
 
-/// Copies until either side ends. A pipe without a reader is an error, so the thread ends with its reader.
-fn pump(from: &OwnedFd, to: BorrowedFd<'_>) {
+/// Copies until either side ends, and returns whether that was the end of the file. A socket whose peer is gone is
+/// an error, so the thread ends with its reader.
+fn pump(from: &OwnedFd, to: &Socket) -> bool {
     let mut buffer = vec![0; PUMP_BYTES];
-    while let Ok(count @ 1..) = sys::read(crate::Source::of(from), &mut buffer) {
-        let mut left = &buffer[..count];
+    loop {
+        let mut left = match sys::read(crate::Source::of(from), &mut buffer) {
+            Ok(0) => return true,
+            Ok(count) => &buffer[..count],
+            Err(_) => return false,
+        };
         while !left.is_empty() {
-            match sys::file::write_waiting(to, left) {
+            match sys::send_waiting(to.as_fd(), left) {
                 Ok(taken) => left = &left[taken..],
-                Err(_) => return,
+                Err(_) => return false,
             }
         }
     }

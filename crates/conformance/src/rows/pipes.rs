@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{ErrorKind, PipeReader, PipeWriter, Read as _, Write as _, pipe},
+    io::{ErrorKind, PipeReader, PipeWriter, Read as _, Seek as _, SeekFrom, Write as _, pipe},
     os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
     process::Command,
     time::Duration,
@@ -229,8 +229,31 @@ fn files(world: &mut World<'_>) -> Outcome {
     let read = drive.attach(stdio::input_from(nothing.as_fd())?, Role::Stream)?;
     drive.until("the end is told", |drive| drive.told(read).is_over())?;
     check!(drive.told(read).bytes.is_empty() && drive.told(read).ends == 1, "{:?}", drive.told(read));
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    unreadable(drive)?;
     let folder = File::open("/")?;
     check!(stdio::input_from(folder.as_fd()).is_err(), "a folder was taken for input");
+    Ok(())
+}
+
+/// An error of a file is no end of it. The file is this process's own memory: nothing is at its beginning, or behind the
+/// stack.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn unreadable(drive: &mut Drive) -> Outcome {
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    let stack = maps.lines().find(|line| line.ends_with("[stack]"));
+    let end = stack.and_then(|line| line.split(['-', ' ']).nth(1));
+    let end = u64::from_str_radix(end.unwrap_or("0"), 16).map_err(|error| error.to_string())?;
+    for (at, least) in [(0, 0), (end.saturating_sub(1_000), 1_000)] {
+        let mut memory = File::open("/proc/self/mem")?;
+        memory.seek(SeekFrom::Start(at))?;
+        let read = drive.attach(stdio::input_from(memory.as_fd())?, Role::Stream)?;
+        drive.until("the end is told", |drive| drive.told(read).is_over())?;
+        let told = drive.told(read);
+        check!(told.ends == 0 && told.broken.len() == 1, "a read error was told as an end");
+        check!(told.bytes.len() >= least, "{} bytes came before it", told.bytes.len());
+        drive.close(read);
+    }
     Ok(())
 }
 

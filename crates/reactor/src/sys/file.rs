@@ -189,14 +189,6 @@ fn offer_slices(to: BorrowedFd<'_>, medium: Medium, slices: &[IoSlice<'_>]) -> i
     }
 }
 
-/// Writes once, and waits for room if the descriptor is in blocking mode. A broken pipe is an error.
-///
-/// # Errors
-/// As write(2).
-pub(crate) fn write_waiting(to: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    again_if_interrupted(|| write_without_signal(to, &[IoSlice::new(bytes)]))
-}
-
 /// Calls writev(2) once on a descriptor that is not a socket. A broken pipe is an error and never a signal.
 pub(super) fn write_without_signal(to: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     match flagged::write(to, slices) {

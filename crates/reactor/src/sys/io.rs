@@ -163,6 +163,16 @@ pub(crate) fn again_if_interrupted<T>(mut operation: impl FnMut() -> io::Result<
     }
 }
 
+/// Sends once to a socket in blocking mode, and waits for room. A peer that is gone is an error and never a signal.
+///
+/// # Errors
+/// As send(2).
+#[cfg(unix)]
+pub(crate) fn send_waiting(to: Borrowed<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let socket = SockRef::from(&to);
+    again_if_interrupted(|| socket.send_with_flags(bytes, FLAGS & !libc::MSG_DONTWAIT))
+}
+
 /// The most parts of a queue in one write. The kernel needs one page for their addresses, and a turn rarely
 /// queues that many.
 pub(super) const SLICES_MAX: usize = 64;

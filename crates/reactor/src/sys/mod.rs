@@ -56,6 +56,8 @@ pub(crate) use self::inotify::{inotify_add, inotify_open, inotify_remove};
 #[cfg(unix)]
 pub(crate) use self::io::again_if_interrupted;
 #[cfg(unix)]
+pub(crate) use self::io::send_waiting;
+#[cfg(unix)]
 pub(crate) use self::names::interface;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 pub(crate) use self::regular::{beneath_only, open_flags};
