@@ -584,6 +584,24 @@ fn a_reader_of_large_chunks_is_not_overtaken_for_ever_by_readers_of_small_ones()
 }
 
 #[test]
+fn a_reader_of_a_range_that_ends_before_it_begins_is_refused_in_words() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let mut desk = Desk::new(engine, |_| ());
+        let file = desk.file(&dir.file("file", b"0123456789"));
+        let mut add = |begin, end| {
+            let reader = FileReader::new(file.clone()).range(begin..end);
+            desk.with(|_, cx| cx.add(reader).map_err(|rejected| rejected.error.to_string()))
+        };
+        let refused = add(5, 4).expect_err("backwards");
+        assert!(refused.contains("ends before it begins"), "{refused}");
+        add(5, 5).expect("nothing is a range, too");
+        desk.until(|clerk| clerk.closed.len() == 1);
+        assert!(desk.with(|clerk, _| matches!(clerk.closed[..], [(Closed::Done, 5)]) && clerk.ends == 1));
+    });
+}
+
+#[test]
 fn a_released_reader_goes_on_behind_what_the_service_has_seen() {
     for_each_engine(|engine| {
         let dir = Scratch::new();

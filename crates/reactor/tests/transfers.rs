@@ -155,6 +155,30 @@ fn transfers_keep_within_the_limits_of_files_and_wait_for_each_other() {
 }
 
 #[test]
+fn a_range_that_ends_before_it_begins_is_refused_in_words() {
+    for_each_engine(|engine| {
+        let dir = Scratch::new();
+        let path = dir.file("file", b"0123456789");
+        let mut stage = Stage::made(engine, &path, |_| (), |sender| sender.keeps_open = true);
+        let _peer = stage.connect();
+        stage.until(|sender| sender.ended.len() == 1);
+        let sender = stage.sender;
+        let mut send = |begin, end| {
+            let send = |sender: &mut sending::Sender, cx: &mut Context<sending::Sender>| {
+                let sent = cx.send_file(sender.streams[0], sender.file.clone(), begin..end);
+                sender.transfers.extend(sent.as_ref().ok());
+                sent
+            };
+            stage.runtime.with(sender, send).expect("it lives")
+        };
+        let rejected = send(5, 4).expect_err("backwards");
+        assert!(rejected.error.to_string().contains("ends before it begins"), "{}", rejected.error);
+        assert_eq!(rejected.resource.left(), 0);
+        send(5, 5).expect("nothing is a range, too");
+    });
+}
+
+#[test]
 fn a_transfer_that_is_paused_while_it_waits_leaves_its_turn_to_the_next() {
     for_each_engine(|engine| {
         let dir = Scratch::new();

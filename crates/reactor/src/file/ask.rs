@@ -87,8 +87,8 @@ impl<S> Context<'_, S> {
     /// [`StreamOptions::write_stall`](crate::StreamOptions::write_stall), as always.
     ///
     /// # Errors
-    /// [`Rejected`]: the stream is gone, closing or coupled, or already has a transfer; or a limit is
-    /// reached.
+    /// [`Rejected`]: the range ends before it begins; the stream is gone, closing or coupled, or already has a
+    /// transfer; or a limit is reached.
     ///
     /// [`Closed::Done`]: crate::Closed::Done
     /// [`Closed::Truncated`]: crate::Closed::Truncated

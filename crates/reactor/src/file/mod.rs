@@ -119,6 +119,9 @@ mod transfer;
 mod waiting;
 mod writer;
 
+/// Why a range is refused.
+const BACKWARDS: &str = "the range ends before it begins";
+
 pub(crate) use self::held::Writes;
 pub(crate) use self::pool::{Answered, Files};
 #[cfg(all(target_os = "linux", feature = "io-uring"))]

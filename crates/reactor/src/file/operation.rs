@@ -76,7 +76,7 @@ impl Operation<Vec<u8>> {
     ///
     /// It does not wait for a named pipe that somebody has open for writing, or for a kernel file that waits
     /// for news (`/proc/kmsg`). It reads the available bytes and fails with `WouldBlock`, because those may
-    /// not be all.
+    /// not be all. A named pipe that nobody has open for writing is at its end.
     pub fn read(path: impl Into<PathBuf>, bytes_max: usize) -> Operation<Vec<u8>> {
         Operation { action: Action::ReadWhole { path: path.into(), bytes_max }, take: Answer::into_bytes }
     }

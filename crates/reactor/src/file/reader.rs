@@ -77,7 +77,8 @@ impl FileReader {
         FileReader { file, at: 0, end: None, chunk: 64 << 10, ahead: 2 }
     }
 
-    /// Limits reading to this range. It is an error if the file ends before.
+    /// Limits reading to this range. It is an error if the file ends before. A range that ends before it begins
+    /// is refused when the reader is added.
     pub fn range(mut self, range: Range<u64>) -> FileReader {
         (self.at, self.end) = (range.start, Some(range.end));
         self
@@ -189,6 +190,9 @@ impl Resource for FileReader {
     }
 
     fn enroll(self, core: &mut Core, service: u16, table: &'static Table) -> Result<Key, (Self, Error)> {
+        if self.end.is_some_and(|end| end < self.at) {
+            return Err((self, Error::Misuse { operation: "add", why: super::BACKWARDS }));
+        }
         let reading = Reading {
             reader: self,
             ready: VecDeque::new(),

@@ -170,6 +170,9 @@ pub(super) fn begin<R: AnyStream>(
     transfer: FileTransfer,
 ) -> Result<Key, (FileTransfer, Error)> {
     let misuse = |why| Error::Misuse { operation: "send file", why };
+    if transfer.at > transfer.end {
+        return Err((transfer, misuse(super::BACKWARDS)));
+    }
     if core.registry.peek(to).is_none_or(|slot| slot.service != index) {
         return Err((transfer, misuse("the stream is gone")));
     }
