@@ -118,6 +118,10 @@ impl<T: Tamper> Engine for Tampered<T> {
         self.inner.submit();
     }
 
+    fn finish_closes(&mut self) {
+        self.inner.finish_closes();
+    }
+
     fn next(&mut self) -> Option<(Key, Event)> {
         loop {
             if let Some(event) = self.pending.pop_front() {

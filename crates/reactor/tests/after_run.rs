@@ -2,10 +2,17 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{
+    io::Read as _,
+    net::{TcpListener, TcpStream},
+    time::Duration,
+};
 
-use common::for_each_engine;
-use reactor::{Context, Error, Receipt, Receive, Result, Runtime, Service, ServiceId};
+use common::{LONG, for_each_engine, tcp_pair};
+use reactor::{
+    Bytes, Context, Error, Event, Fd, Handle, Id, Interest, Ready, Receipt, Receive, Result, Runtime,
+    Service, ServiceId, Stream,
+};
 
 /// Ends at once.
 struct Idle;
@@ -85,5 +92,68 @@ fn errors_of_a_service_added_after_run_are_in_the_next_receipt() {
         // Nothing is forgotten by the one after that either.
         let receipt = run(&mut runtime);
         assert_eq!((receipt.services[1].errors, receipt.services.len()), (1, 2));
+    });
+}
+
+/// Has a listener, a stream and a resource of its own, and ends by a panic or by a stop.
+struct Owner {
+    ours: Option<(TcpStream, TcpStream)>,
+    panics: bool,
+    port: u16,
+}
+
+impl Service for Owner {
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        let (one, other) = self.ours.take().ok_or("it starts once")?;
+        other.set_nonblocking(true)?;
+        cx.add(Stream::new(Bytes).on(one)?)?;
+        cx.add(Fd::new(other, Interest::Read))?;
+        let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
+        self.port = cx.local(listener)?.ip().ok_or("an IP address")?.port();
+        // Later than the turn in which the engine begins to wait for input.
+        cx.after(common::SHORT, ());
+        Ok(())
+    }
+}
+
+impl Receive<()> for Owner {
+    fn receive(&mut self, cx: &mut Context<Self>, (): ()) -> Result {
+        if self.panics {
+            std::panic::resume_unwind(Box::new("the end"));
+        }
+        cx.stop(Duration::ZERO);
+        Ok(())
+    }
+}
+
+impl Handle<Stream> for Owner {
+    fn handle(&mut self, _: &mut Context<Self>, _: Id<Stream>, _: Event<Bytes>) -> Result {
+        Ok(())
+    }
+}
+
+impl Handle<Fd<TcpStream>> for Owner {
+    fn handle(&mut self, _: &mut Context<Self>, _: Id<Fd<TcpStream>>, _: Ready) -> Result {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_ends_are_complete_when_run_returns_and_the_runtime_lives() {
+    for_each_engine(|engine| {
+        for panics in [false, true] {
+            let mut runtime = engine.runtime();
+            let ((one, first), (other, second)) = (tcp_pair(), tcp_pair());
+            let service =
+                runtime.add(Owner { ours: Some((one, other)), panics, port: 0 }).expect("it starts");
+            let port = runtime.service(service).expect("it lives").port;
+            run(&mut runtime);
+            for mut peer in [first, second] {
+                peer.set_read_timeout(Some(LONG)).expect("a socket");
+                assert_eq!(peer.read(&mut [0; 16]).expect("an end in order"), 0, "panics: {panics}");
+            }
+            TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
+            drop(runtime);
+        }
     });
 }

@@ -286,6 +286,11 @@ pub trait Engine {
     /// [`wait`](Engine::wait) may be far. An engine that performs what it is asked for at once has nothing to do.
     fn submit(&mut self) {}
 
+    /// Completes the closes that were asked for, without waiting for any peer: called where no [`wait`](Engine::wait)
+    /// may follow, so that peers hear of the ends and addresses are free. What is told meanwhile is kept for
+    /// [`next`](Engine::next). An engine that closes at once has nothing to do.
+    fn finish_closes(&mut self) {}
+
     /// Takes the next event of this turn; `None` ends the turn's events.
     fn next(&mut self) -> Option<(Key, Event)>;
 

@@ -202,6 +202,8 @@ impl Runtime {
             self.core.end(key, Closed::Stopped, Ending::Orderly);
         }
         self.closings();
+        // No turn need follow, and the peers are to hear of their ends now.
+        self.core.engine.finish_closes();
         let left = self.jobs_left();
         let files_left = self.core.files.end();
         self.publish();

@@ -146,6 +146,23 @@ impl Drop for IoUring {
 }
 
 impl IoUring {
+    /// Reaps until nothing is out for an entry that closes: each was cancelled, which the kernel answers at once.
+    pub(super) fn reap_closing(&mut self) {
+        for _ in 0..CLOSING_REAPS_MAX {
+            while let Some(completion) = self.batch.pop_front() {
+                let event = self.complete(completion);
+                self.told.extend(event);
+            }
+            let is_closing = |index: &u32| self.table.get(*index).is_some_and(|entry| entry.has(CLOSING));
+            let is_done = !self.table.indexes().iter().any(is_closing);
+            // A ring that fails is reported by the next wait.
+            if is_done || self.ring.enter(Some(REAP_STEP)).is_err() {
+                return;
+            }
+            self.reap();
+        }
+    }
+
     /// Cancels and reaps what is out, and takes the shared buffers away from the kernel. Says whether the kernel gave
     /// everything back.
     fn reap_all(&mut self) -> bool {
@@ -203,6 +220,8 @@ impl IoUring {
     }
 }
 
+/// How often what is out for entries that close is waited for while the engine goes on.
+const CLOSING_REAPS_MAX: u32 = 500;
 /// How often what is out is cancelled or waited for at the end.
 const REAPS_MAX: u32 = 2000;
 /// And how often if nothing but operations on files is out.

@@ -286,6 +286,12 @@ impl Engine for IoUring {
         }
     }
 
+    fn finish_closes(&mut self) {
+        if self.birthplace.is_here() {
+            self.reap_closing();
+        }
+    }
+
     fn next(&mut self) -> Option<(Key, Event)> {
         if !self.birthplace.is_here() {
             return None;
