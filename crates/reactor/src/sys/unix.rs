@@ -66,7 +66,7 @@ pub(crate) fn read_descriptor(from: BorrowedFd<'_>, into: &mut [u8]) -> io::Resu
 }
 
 /// Calls recv(2) once. It does not wait, even if others share the socket and left it in blocking mode.
-#[inline]
+#[inline(always)]
 pub(crate) fn receive_descriptor(from: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the pointer and the length are those of one live, exclusively borrowed slice.
     let count =

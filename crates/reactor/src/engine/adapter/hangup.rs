@@ -15,10 +15,17 @@ use crate::{
 };
 
 impl<P: Poll> Calls<P> {
-    /// Looks at a stream at rest, if the poll has reported news of its peer.
+    /// Looks at a stream at rest, if the poll has reported news of its peer, and queues what it finds: an event that
+    /// came from two places would be copied with each read.
     #[cold]
     #[inline(never)]
-    pub(super) fn look(&mut self, key: Key) -> Option<Event> {
+    pub(super) fn look(&mut self, key: Key) {
+        if let Some(event) = self.news(key) {
+            self.tell(key, event);
+        }
+    }
+
+    fn news(&mut self, key: Key) -> Option<Event> {
         let is_level = self.poll.trigger() == Trigger::Level;
         let is_told_as_input = is_level && !self.poll.tells_ends();
         let entry = self.table.get_mut(key)?;

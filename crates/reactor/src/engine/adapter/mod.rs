@@ -294,6 +294,7 @@ impl<P: Poll> Engine for Calls<P> {
                     return Some((key, event));
                 }
                 self.driven = None;
+                continue;
             }
             if let Some(&(key, ready)) = self.batch.get(self.cursor) {
                 self.cursor += 1;

@@ -65,7 +65,8 @@ impl<P: Poll> Calls<P> {
     pub(super) fn receive(&mut self, key: Key) -> Option<Event> {
         let entry = self.table.get_mut(key)?;
         if !(entry.has(READING) && entry.has(READABLE)) || entry.has(ENDED) {
-            return self.look(key);
+            self.look(key);
+            return None;
         }
         self.read(key)
     }
