@@ -449,6 +449,7 @@ impl Runtime {
     }
 
     /// Calls into a service. A panic costs the service, or the resource that is to blame; the others go on.
+    #[inline(always)]
     fn call(&mut self, index: u16, blame: Blame, f: impl FnOnce(&mut Core, &mut dyn Any)) {
         let Runtime { core, services, .. } = self;
         let Some(service) = services.get_mut(index as usize).and_then(|entry| entry.service.as_mut()) else {

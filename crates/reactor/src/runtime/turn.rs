@@ -13,7 +13,7 @@ use super::{Runtime, WAIT_ERRORS_MAX, broken, empty, last_words::LastWords};
 use crate::{
     clock::Time,
     core::{Call, Due},
-    engine::Event,
+    engine::{Chunk, Event},
     error::Error,
     guard,
     id::Key,
@@ -138,30 +138,52 @@ impl Runtime {
     }
 
     fn events(&mut self) {
-        let mut next = self.first.take();
-        while let Some((key, event)) = next.or_else(|| self.core.engine.next()) {
-            next = None;
+        self.first_event();
+        while let Some((key, event)) = self.core.engine.next() {
             self.core.counters.events += 1;
-            self.event(key, event);
+            // Input is most of what there is, so it is not copied as an event of another kind would be.
+            match event {
+                Event::Got(chunk) => self.input(key, chunk),
+                event => self.event(key, event),
+            }
         }
     }
 
+    /// Handles the event that a look without sleeping has found.
+    #[cold]
+    #[inline(never)]
+    fn first_event(&mut self) {
+        let Some((key, event)) = self.first.take() else { return };
+        self.core.counters.events += 1;
+        match event {
+            Event::Got(chunk) => self.input(key, chunk),
+            event => self.event(key, event),
+        }
+    }
+
+    /// Handles input of a stream.
+    #[inline(always)]
+    fn input(&mut self, key: Key, mut chunk: Chunk) {
+        if let Some(slot) = self.core.registry.live(key) {
+            let (table, service) = (slot.table, slot.service);
+            self.call(service, Blame::on(During::Handle, key), |core, erased| {
+                (table.got)(core, erased, key, chunk.bytes())
+            });
+        } else {
+            self.core.counters.stale += 1;
+        }
+        self.core.engine.give(chunk);
+    }
+
+    /// Handles an event that is not input.
+    #[inline(never)]
     pub(super) fn event(&mut self, key: Key, event: Event) {
         let Some(slot) = self.core.registry.live(key) else {
             self.core.counters.stale += 1;
-            if let Event::Got(chunk) = event {
-                self.core.engine.give(chunk);
-            }
             return;
         };
         let (table, service) = (slot.table, slot.service);
         match event {
-            Event::Got(mut chunk) => {
-                self.call(service, Blame::on(During::Handle, key), |core, erased| {
-                    (table.got)(core, erased, key, chunk.bytes())
-                });
-                self.core.engine.give(chunk);
-            }
             Event::Sent(sent) => (table.sent)(&mut self.core, key, sent),
             Event::Detached(transport) => (table.detached)(&mut self.core, key, transport),
             event => {

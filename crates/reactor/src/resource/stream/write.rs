@@ -52,7 +52,7 @@ pub(super) fn post_if<C: Codec, L: Layer, R: 'static>(
     let stream = &mut link.stream;
     let out = stream.session.out(pool);
     let (encoded, mark) = encode_whole(out, broken, key, |out| encode(&mut stream.codec, out));
-    let more = out.count();
+    let (more, len) = (out.count(), out.len());
     if *input == key {
         link.caused += out.since(mark);
     }
@@ -60,7 +60,10 @@ pub(super) fn post_if<C: Codec, L: Layer, R: 'static>(
         dirty.push(key);
     }
     let plenty = budget.add(&mut link.counted, more);
-    if plenty && encoded.is_ok() && !link.high && link.queued() <= link.stream.settings().high {
+    // Without a layer in between, this queue and what is in flight are all that is queued.
+    let high = link.stream.settings().high;
+    let is_low = link.stream.session.direct() && len + link.flying <= high || link.queued() <= high;
+    if plenty && encoded.is_ok() && !link.high && is_low {
         return Flow::Queued;
     }
     posted::<C, L, R>(core, key, encoded, mark)
