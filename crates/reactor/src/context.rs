@@ -424,8 +424,13 @@ impl<'a, S> Context<'a, S> {
     /// passed on as a half-close of the other, and when one has closed the other closes: in order if the first did,
     /// otherwise with a reset once what was passed on has left ([`Closed::Partner`]). The handler still passes the bytes. Both belong to this service; nothing happens if one is gone.
     ///
+    /// An end that the service was told before it coupled the two is passed on, too, after this handler: until then the
+    /// service may send the other one what it has kept. A stream that may end before it is coupled has to be
+    /// [`half_open`](Stream::half_open), because otherwise it closes at its end.
+    ///
     /// # Errors
-    /// [`Error::Misuse`] if one is coupled or has a transfer already, or if both are the same. Nothing is changed.
+    /// [`Error::Misuse`] if one is coupled, is being released or has a transfer already, or if both are the same. Nothing is
+    /// changed.
     pub fn couple<A: AnyStream, B: AnyStream>(&mut self, a: Id<A>, b: Id<B>) -> Result<(), Error> {
         let (a, b) = (a.key(), b.key());
         if !self.owns(a) || !self.owns(b) {
@@ -436,6 +441,9 @@ impl<'a, S> Context<'a, S> {
         }
         if [a, b].iter().any(|key| self.core.couples.contains_key(key)) {
             return Err(Error::Misuse { operation: "couple", why: "one is coupled, or has a transfer" });
+        }
+        if A::is_leaving(self.core, a) || B::is_leaving(self.core, b) {
+            return Err(Error::Misuse { operation: "couple", why: "one is being released" });
         }
         self.core.couples.insert(a, b);
         self.core.couples.insert(b, a);

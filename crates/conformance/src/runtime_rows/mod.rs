@@ -6,6 +6,7 @@
 mod bombs;
 #[cfg(unix)]
 mod children;
+mod couples;
 mod datagrams;
 #[cfg(unix)]
 mod devices;
@@ -62,6 +63,7 @@ pub(crate) fn rows() -> Vec<Row> {
         layers::ROWS,
         pressure::ROWS,
         ends::ROWS,
+        couples::ROWS,
         exhaustion::ROWS,
         files::ROWS,
         time::ROWS,

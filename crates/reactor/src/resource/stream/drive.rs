@@ -494,16 +494,31 @@ pub(super) fn again<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         open::<S, C, L, R>(core, to, key, &mut []);
     }
     end_if_due::<S, C, L, R>(core, to, key);
-    close_if_left::<C, L, R>(core, key);
+    after_earlier_end::<C, L, R>(core, key);
     core.mark(key);
 }
 
-/// Closes a stream whose peer has ended in an earlier life, or while it was coupled, and which nothing keeps open now.
-fn close_if_left<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+/// Goes on with a stream whose peer has ended before: in an earlier life, before it was coupled, or while it was. It
+/// passes the end on, and closes if nothing keeps it open now.
+fn after_earlier_end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    pass_end_on::<C, L, R>(core, key);
     let Some(link) = find::<C, L, R>(core, key).filter(|link| link.end_told) else { return };
     let is_kept = link.stream.half_open || link.coupled || link.feeding || link.releasing;
     if !is_kept && !link.closing {
         core.close(key, Closed::End);
+    }
+}
+
+/// Ends the write side of the stream that this one is coupled to, if all input of this one was handed over and its end
+/// was told. An end that the service has refused is none: the other is cut when this one has closed.
+fn pass_end_on<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    if link.end_told
+        && link.coupled
+        && link.is_in_order()
+        && let Some(other) = core.couples.get(&key).copied()
+    {
+        core.finish(other);
     }
 }
 
@@ -594,12 +609,7 @@ fn end_of_layers<C: Codec, L: Layer, R: 'static>(link: &mut Link<C, L, R>) -> se
 
 /// The peer has ended: the stream closes too, unless it is half open; a coupled one passes the end on.
 fn after_end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
-    let Some(link) = find::<C, L, R>(core, key) else { return };
-    if link.coupled
-        && let Some(other) = core.couples.get(&key).copied()
-    {
-        core.finish(other);
-    }
+    pass_end_on::<C, L, R>(core, key);
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if link.shut || !link.coupled && !link.feeding && !link.stream.half_open {
         core.close(key, Closed::End);

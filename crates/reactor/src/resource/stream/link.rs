@@ -456,6 +456,11 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         self.rare.as_mut()?.error.take()
     }
 
+    /// Whether nothing is known yet for which it will not end in order.
+    pub(super) fn is_in_order(&self) -> bool {
+        self.rare.as_ref().and_then(|rare| rare.why.as_ref()).is_none_or(Closed::is_clean)
+    }
+
     pub(super) fn take_why(&mut self) -> Closed {
         self.rare.as_mut().and_then(|rare| rare.why.take()).unwrap_or(Closed::Done)
     }

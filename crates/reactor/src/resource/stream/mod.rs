@@ -348,6 +348,9 @@ pub trait AnyStream: Connection {
     fn couple(core: &mut Core, key: Key);
 
     #[doc(hidden)]
+    fn is_leaving(core: &mut Core, key: Key) -> bool;
+
+    #[doc(hidden)]
     fn share(core: &mut Core, index: u16, key: Key, bytes: &Shared) -> Flow;
 
     #[doc(hidden)]
@@ -510,8 +513,16 @@ impl<C: Codec, L: Layer, R: 'static> AnyStream for Stream<C, L, R> {
     fn couple(core: &mut Core, key: Key) {
         if let Some(link) = link::find::<C, L, R>(core, key) {
             link.coupled = true;
+            if link.end_told {
+                // It is passed on when the handler has returned, which may still send what it has kept.
+                core.drive_again(key);
+            }
         }
         core.mark(key);
+    }
+
+    fn is_leaving(core: &mut Core, key: Key) -> bool {
+        link::find::<C, L, R>(core, key).is_some_and(|link| link.releasing)
     }
 
     fn share(core: &mut Core, index: u16, key: Key, bytes: &Shared) -> Flow {

@@ -1,0 +1,255 @@
+//! N: ends of coupled streams. What a peer ended reaches the other peer, whenever the two streams are coupled.
+
+use reactor::{Bytes, Closed, Id, ServiceId, Stream};
+
+use super::{
+    probe::{Probe, What},
+    rig::Rig,
+    row,
+};
+use crate::{
+    suite::{Outcome, Row, Stop, check},
+    world::World,
+};
+
+pub(super) const ROWS: &[Row] = &[
+    row("N17r", "an end that was told before two streams are coupled is passed on", &[], told_before),
+    row("N17r2", "ends of both that were told before are both passed on", &[], both_told_before),
+    row("N17r3", "a pause keeps back an end behind input, and no other", &[], while_paused),
+    row("N17r4", "a stream that is not half open is coupled at its end, and stays", &[], at_its_end),
+    row(
+        "N17r5",
+        "a stream that closes when it is coupled closes the other as it closes itself",
+        &[],
+        closing,
+    ),
+    row("N17r6", "a stream that is being released is not coupled", &[], leaving),
+];
+
+/// A client, a target, and a proxy between them with a stream to each, which are not coupled yet.
+struct Relay {
+    rig: Rig,
+    peers: ServiceId<Probe>,
+    proxy: ServiceId<Probe>,
+    /// The peers' ends: the client's and the target's.
+    far: [Id<Stream>; 2],
+    /// The proxy's ends of the same connections.
+    near: [Id<Stream>; 2],
+}
+
+impl Relay {
+    fn new(world: &mut World<'_>, half_open: bool) -> Result<Relay, Stop> {
+        let mut rig = Rig::new(world)?;
+        let (peers, proxy) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
+        let (_, address) = rig.listen(proxy, move || Stream::new(Bytes).half_open(half_open))?;
+        let mut far = Vec::new();
+        // One after the other, so that the order at the proxy is known.
+        for count in 1..=2 {
+            far.push(rig.connect(peers, &address, Stream::new(Bytes).half_open(true))?);
+            rig.until("a connection is up", |rig| {
+                rig.get(proxy).open.len() == count && rig.get(peers).open.len() == count
+            })?;
+        }
+        let near = [rig.get(proxy).open[0], rig.get(proxy).open[1]];
+        Ok(Relay { rig, peers, proxy, far: [far[0], far[1]], near })
+    }
+
+    /// The peer of this number sends a request and ends its side.
+    fn end(&mut self, of: usize) {
+        let id = self.far[of];
+        self.rig.with(self.peers, |_, cx| {
+            cx.send(id, b"request");
+            cx.finish(id);
+        });
+    }
+
+    fn until_told(&mut self, of: usize, what: &What) -> Outcome {
+        let (proxy, id) = (self.proxy, self.near[of]);
+        self.rig.until("the proxy is told", |rig| rig.get(proxy).of(id).last() == Some(what))
+    }
+
+    /// Couples both streams, and passes on what comes from now on.
+    fn couple(&mut self, first: usize) -> Outcome {
+        let [one, other] = self.near;
+        self.rig.get_mut(self.proxy).act(move |cx, id, what| {
+            if let What::Got(bytes) = what {
+                cx.send(if id == Some(one) { other } else { one }, bytes);
+            }
+            Ok(())
+        });
+        let (a, b) = (self.near[first], self.near[1 - first]);
+        self.rig.with(self.proxy, |_, cx| cx.couple(a, b))?;
+        Ok(())
+    }
+
+    fn until_peer(&mut self, of: usize, told: &[What]) -> Outcome {
+        let (peers, id) = (self.peers, self.far[of]);
+        self.rig.until("a peer is told what it is to be told", |rig| rig.get(peers).of(id) == told)
+    }
+
+    /// Both connections have closed in order.
+    fn finish(mut self) -> Outcome {
+        let (peers, proxy) = (self.peers, self.proxy);
+        self.rig.until("all have closed", |rig| {
+            rig.get(peers).closed.len() == 2 && rig.get(proxy).closed.len() == 2
+        })?;
+        for (id, _, why) in self.rig.get(peers).closed.iter().chain(&self.rig.get(proxy).closed) {
+            check!(matches!(why, Closed::End | Closed::Done), "{id:?} closed: {why}");
+        }
+        self.rig.finish()
+    }
+}
+
+/// Its last words, and its end.
+fn request() -> [What; 3] {
+    [What::Open, What::got(b"request"), What::End]
+}
+
+fn told_before(world: &mut World<'_>) -> Outcome {
+    for (first, ends) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
+        let other = 1 - ends;
+        let mut relay = Relay::new(world, true)?;
+        relay.end(ends);
+        relay.until_told(ends, &What::End)?;
+        // What the proxy has kept follows the call that couples.
+        let (a, b, to) = (relay.near[first], relay.near[1 - first], relay.near[other]);
+        let flow = relay.rig.with(relay.proxy, |_, cx| -> Result<_, Stop> {
+            cx.couple(a, b)?;
+            Ok(cx.send(to, b"request"))
+        })?;
+        check!(flow == reactor::Flow::Queued, "the kept request is {flow:?}");
+        relay.until_peer(other, &request())?;
+        let back = relay.near[ends];
+        relay.rig.get_mut(relay.proxy).act(move |cx, _, what| {
+            if let What::Got(bytes) = what {
+                cx.send(back, bytes);
+            }
+            Ok(())
+        });
+        // The other half is as it was.
+        relay.end(other);
+        relay.until_peer(ends, &[request().as_slice(), &[What::closed("End")]].concat())?;
+        relay.finish()?;
+    }
+    Ok(())
+}
+
+fn both_told_before(world: &mut World<'_>) -> Outcome {
+    let mut relay = Relay::new(world, true)?;
+    for of in [0, 1] {
+        relay.end(of);
+        relay.until_told(of, &What::End)?;
+    }
+    relay.couple(0)?;
+    relay.finish()
+}
+
+fn while_paused(world: &mut World<'_>) -> Outcome {
+    // Behind input: the end is passed on with it.
+    let mut relay = Relay::new(world, true)?;
+    let (proxy, [paused, _]) = (relay.proxy, relay.near);
+    relay.rig.with(proxy, |_, cx| cx.pause(paused));
+    relay.end(0);
+    relay.rig.settle()?;
+    relay.couple(0)?;
+    relay.rig.settle()?;
+    let told = relay.rig.get(relay.peers).of(relay.far[1]);
+    check!(told == [What::Open], "passed on before the resume: {told:?}");
+    relay.rig.with(proxy, |_, cx| cx.resume(paused));
+    relay.until_peer(1, &request())?;
+    relay.end(1);
+    relay.finish()?;
+    // Without input: it was told during the pause, and needs no resume.
+    let mut relay = Relay::new(world, true)?;
+    let (proxy, [paused, _]) = (relay.proxy, relay.near);
+    let client = relay.far[0];
+    relay.rig.with(proxy, |_, cx| cx.pause(paused));
+    relay.rig.with(relay.peers, |_, cx| cx.finish(client));
+    relay.until_told(0, &What::End)?;
+    relay.couple(1)?;
+    relay.until_peer(1, &[What::Open, What::End])?;
+    relay.end(1);
+    relay.finish()
+}
+
+fn at_its_end(world: &mut World<'_>) -> Outcome {
+    let mut relay = Relay::new(world, false)?;
+    let [one, other] = relay.near;
+    relay.rig.get_mut(relay.proxy).act(move |cx, id, what| {
+        match what {
+            What::End if id == Some(one) => cx.couple(one, other)?,
+            What::Got(bytes) => _ = cx.send(if id == Some(one) { other } else { one }, bytes),
+            _ => (),
+        }
+        Ok(())
+    });
+    relay.end(0);
+    relay.until_peer(1, &request())?;
+    relay.end(1);
+    relay.until_peer(0, &[request().as_slice(), &[What::closed("End")]].concat())?;
+    relay.finish()
+}
+
+fn closing(world: &mut World<'_>) -> Outcome {
+    // In order, with an end that was told or without.
+    for ends in [true, false] {
+        let mut relay = Relay::new(world, true)?;
+        let [one, other] = relay.near;
+        if ends {
+            relay.end(0);
+            relay.until_told(0, &What::End)?;
+        }
+        relay.rig.with(relay.proxy, |_, cx| {
+            cx.close(one);
+            cx.couple(one, other)
+        })?;
+        if !ends {
+            relay.end(0);
+        }
+        relay.until_peer(1, &[What::Open, What::End])?;
+        relay.end(1);
+        relay.finish()?;
+    }
+    // An end that its handler refuses: what was passed on is not all.
+    let mut relay = Relay::new(world, true)?;
+    let [one, other] = relay.near;
+    relay.rig.get_mut(relay.proxy).act(move |cx, id, what| {
+        if (id, what) == (Some(one), &What::End) {
+            cx.couple(one, other)?;
+            return Err("a refusal of the suite".into());
+        }
+        Ok(())
+    });
+    relay.end(0);
+    let (peers, proxy, target) = (relay.peers, relay.proxy, relay.far[1]);
+    relay.rig.until("the target is told", |rig| {
+        rig.get(peers).closed.iter().any(|(id, ..)| *id == target) && rig.get(proxy).closed.len() == 2
+    })?;
+    let told = relay.rig.get(peers).of(target);
+    check!(!told.contains(&What::End), "the target takes a part for the whole: {told:?}");
+    let why = relay.rig.get(proxy).closed.iter().find(|(id, ..)| *id == other).map(|(.., why)| why);
+    check!(matches!(why, Some(Closed::Partner)), "the proxy was told {why:?}");
+    relay.rig.finish()
+}
+
+fn leaving(world: &mut World<'_>) -> Outcome {
+    let mut relay = Relay::new(world, true)?;
+    let (proxy, [one, other]) = (relay.proxy, relay.near);
+    let refused = relay.rig.with(proxy, |_, cx| -> Result<_, Stop> {
+        cx.release(one)?;
+        Ok([cx.couple(one, other), cx.couple(other, one)])
+    })?;
+    check!(refused.iter().all(|refused| refused.is_err()), "{refused:?}");
+    relay.rig.until("it was released", |rig| !rig.get(proxy).closed.is_empty())?;
+    let (_, stream, why) = relay.rig.get_mut(proxy).closed.remove(0);
+    check!(matches!(why, Closed::Released), "{why}");
+    relay.rig.settle()?;
+    check!(relay.rig.get(proxy).closed.is_empty(), "the other one closed with it");
+    // Both go on, as a couple of which one has had a life before.
+    relay.near[0] = relay.rig.with(proxy, |_, cx| cx.add(stream)).map_err(|rejected| rejected.error)?;
+    relay.couple(1)?;
+    relay.end(0);
+    relay.until_peer(1, &request())?;
+    relay.end(1);
+    relay.finish()
+}
