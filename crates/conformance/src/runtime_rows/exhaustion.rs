@@ -16,6 +16,7 @@ use super::{
     row, sized, slow,
 };
 use crate::{
+    rows::pattern,
     suite::{Need, Outcome, Row, Stop, check, open_descriptors},
     torture::FailNth,
     world::World,
@@ -40,6 +41,12 @@ pub(super) const ROWS: &[Row] = &[
     row("E6r", "addresses that cannot be had are typed errors", &[], bad_addresses),
     slow("E7r", "a full accept queue loses no connection that gets through", &[], full_queue),
     row("E7r2", "a full accept queue of a Unix listener keeps connects waiting", LINUX, full_unix_queue),
+    row(
+        "E7r3",
+        "what is queued for a connect that never gets through is counted as dropped",
+        &[Need::Sockets, Need::Linux],
+        unconnected,
+    ),
     row("E8r", "a job beyond the limit comes back", &[], too_many_jobs),
     row("E10r", "at the byte budget streams that hold most end, and others go on", &[], over_budget),
     row("O3r", "one service's hoarders end, and another service's polite peers do not", &[], hoarders),
@@ -261,18 +268,54 @@ fn full_queue(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn full_unix_queue(world: &mut World<'_>) -> Outcome {
-    let is_virtual = world.is_virtual();
-    let mut rig = Rig::new(world)?;
-    let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
+/// A Unix listener of this service that accepts nothing for now, with room for one connection or two.
+fn paused_unix_listener(
+    rig: &mut Rig,
+    server: ServiceId<Probe>,
+) -> std::result::Result<(Id<reactor::Listener<Stream>>, Address), Stop> {
     let name = format!("reactor-queue-{}-{}", std::process::id(), rig.now().as_nanos());
     let address = Address::Abstract(name.into_bytes());
     let mut options = ListenOptions::default();
     options.backlog = 1;
     let listener = rig.with(server, |_, cx| cx.listen_with(&address, &options, |_| Some(Stream::new(Bytes))));
-    let listener: Id<reactor::Listener<Stream>> = listener?;
+    let listener = listener?;
     rig.with(server, |_, cx| cx.pause(listener));
     rig.settle()?;
+    Ok((listener, address))
+}
+
+/// A connect that is cut by its deadline, by its service, and by the end of the runtime.
+fn unconnected(world: &mut World<'_>) -> Outcome {
+    let mut rig = Rig::new(world)?;
+    let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
+    let (_, address) = paused_unix_listener(&mut rig, server)?;
+    for _ in 0..4 {
+        rig.connect(client, &address, Stream::new(Bytes))?;
+    }
+    let options = StreamOptions { connect: SHORT, ..StreamOptions::default() };
+    let hasty = rig.connect(client, &address, Stream::new(Bytes).options(options))?;
+    let [aborted, cut] = [(); 2].map(|()| rig.connect(client, &address, Stream::new(Bytes)));
+    let (aborted, cut) = (aborted?, cut?);
+    rig.with(client, |_, cx| {
+        for (id, len) in [(hasty, 5000), (aborted, 600), (cut, 70)] {
+            cx.send(id, &pattern(len));
+        }
+        cx.abort(aborted);
+    });
+    rig.until("two have ended", |rig| rig.get(client).closed.len() == 2)?;
+    let unsent = rig.get(client).closed.iter().map(|(_, stream, _)| stream.unsent()).sum::<usize>();
+    check!(unsent == 5600, "{unsent} bytes are unsent");
+    rig.stop(SHORT);
+    let dropped = rig.run()?.bytes_dropped;
+    check!(dropped == 5670, "of 5,670 bytes that were lost {dropped} are counted");
+    Ok(())
+}
+
+fn full_unix_queue(world: &mut World<'_>) -> Outcome {
+    let is_virtual = world.is_virtual();
+    let mut rig = Rig::new(world)?;
+    let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
+    let (listener, address) = paused_unix_listener(&mut rig, server)?;
     let mut ids = Vec::new();
     for _ in 0..8 {
         let id = rig.connect(client, &address, Stream::new(Bytes))?;

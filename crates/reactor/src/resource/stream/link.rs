@@ -92,7 +92,7 @@ pub(super) struct Link<C, L, R> {
     /// Our end was told to the peer.
     pub(super) shut: bool,
     pub(super) releasing: bool,
-    /// The engine has it no more, or was asked to give it back.
+    /// The engine was asked to give it back, or has nothing of it: not yet, or no more.
     pub(super) detaching: bool,
     pub(super) detached: bool,
     pub(super) coupled: bool,
@@ -631,10 +631,12 @@ fn leave<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, how: Ending)
     let link = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return };
     budget.recount(&mut link.counted, 0);
+    // What was released is not dropped. A connect that is tried again has nothing in the engine, and loses its output.
+    let is_released = link.stream.carried.is_some();
+    if let (false, Some(record)) = (is_released, record) {
+        record.bytes_dropped += link.unsent() as u64;
+    }
     if !mem::replace(&mut link.detached, true) {
-        if let Some(record) = record {
-            record.bytes_dropped += link.unsent() as u64;
-        }
         engine.close(key, if link.is_cut_short() { Ending::Reset } else { how });
     }
     item::forget(core, key);
