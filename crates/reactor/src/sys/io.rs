@@ -8,7 +8,7 @@ use std::{
 use session::Outgoing;
 use socket2::SockRef;
 
-use super::{Borrowed, read_descriptor, receive_descriptor};
+use super::{Borrowed, read_descriptor, receive_descriptor, send_descriptor};
 use crate::engine::{Medium, Source};
 
 /// The outcome of one write.
@@ -105,8 +105,7 @@ pub(crate) fn offer(to: Borrowed<'_>, medium: Medium, from: &Outgoing) -> io::Re
     if front.len() < from.len() {
         return offer_parts(to, from);
     }
-    let socket = SockRef::from(&to);
-    match socket.send_with_flags(front, FLAGS) {
+    match send_descriptor(to, front, FLAGS) {
         Ok(taken) if taken > 0 => Ok(Written { taken, offered: front.len() }),
         // The system reports a socket's error only once, so return it. Retry only errors that say nothing
         // about the socket.

@@ -72,11 +72,12 @@ use self::unix::lost_peer;
 #[cfg(unix)]
 pub(crate) use self::unix::{
     Reserve, Watched, adopt, is_out_of_descriptors, poll, print_error, read_descriptor, receive_descriptor,
+    send_descriptor,
 };
 #[cfg(windows)]
 pub(crate) use self::windows::{
     Reserve, Watched, adopt, block_write_signals, is_out_of_descriptors, print_error, read_descriptor,
-    receive_descriptor,
+    receive_descriptor, send_descriptor,
 };
 pub(crate) use self::{
     io::{has_input, offer, read, receive, take_error, write},

@@ -74,6 +74,14 @@ pub(crate) fn receive_descriptor(from: BorrowedFd<'_>, into: &mut [u8]) -> io::R
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
+/// Calls send(2) once, with these flags.
+#[inline(always)]
+pub(crate) fn send_descriptor(to: BorrowedFd<'_>, bytes: &[u8], flags: libc::c_int) -> io::Result<usize> {
+    // SAFETY: the pointer and the length are those of one live slice.
+    let count = unsafe { libc::send(to.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
 /// Returns how many bytes wait in a pipe or a device; 0 if the system does not say.
 pub(super) fn unread(of: BorrowedFd<'_>) -> usize {
     let mut count: libc::c_int = 0;

@@ -61,6 +61,11 @@ pub(crate) fn receive_descriptor(from: BorrowedSocket<'_>, into: &mut [u8]) -> i
 }
 pub(crate) use self::receive_descriptor as read_descriptor;
 
+/// Calls send(2) once, with these flags.
+pub(crate) fn send_descriptor(to: BorrowedSocket<'_>, bytes: &[u8], flags: i32) -> io::Result<usize> {
+    SockRef::from(&to).send_with_flags(bytes, flags)
+}
+
 /// Writes a line to standard error, and returns whether that worked.
 pub(crate) fn print_error(line: &[u8]) -> bool {
     io::Write::write_all(&mut io::stderr(), line).is_ok()
