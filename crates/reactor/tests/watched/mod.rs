@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+
 use crate::foreign;
 
 pub const CONNECTIONS: usize = 64;
@@ -51,10 +53,27 @@ impl Server {
 
     /// Makes rounds of `depth` messages on each connection.
     pub fn rounds(&mut self, count: usize, depth: usize) {
+        self.rounds_with(count, depth, false);
+    }
+
+    /// Makes rounds of a message on each connection. The example finds all messages of a round in one turn, because it
+    /// is stopped meanwhile: so what it does depends on no other load of the machine. The tool must be its process.
+    pub fn rounds_at_once(&mut self, count: usize) {
+        self.rounds_with(count, 1, true);
+    }
+
+    fn rounds_with(&mut self, count: usize, depth: usize, at_once: bool) {
         for round in 0..count {
             let message = vec![round as u8; MESSAGE * depth];
+            if at_once {
+                self.kill(Signal::STOP);
+                waitpid(Some(self.pid()), WaitOptions::UNTRACED).expect("a child that stops");
+            }
             for peer in &mut self.peers {
                 peer.write_all(&message).expect("there is room");
+            }
+            if at_once {
+                self.kill(Signal::CONT);
             }
             for peer in &mut self.peers {
                 let mut back = vec![0; message.len()];
@@ -62,6 +81,14 @@ impl Server {
                 assert_eq!(back, message);
             }
         }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.tool)
+    }
+
+    fn kill(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("it runs");
     }
 
     /// Sends a word that can be found in a trace.
@@ -76,8 +103,7 @@ impl Server {
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         // callgrind runs the example in its own process, strace in a child.
         let pid = children.split_whitespace().next().map_or(pid as i32, |pid| pid.parse().expect("a number"));
-        let pid = rustix::process::Pid::from_raw(pid).expect("a process");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        kill_process(Pid::from_raw(pid).expect("a process"), Signal::TERM).expect("it runs");
         self.tool.wait().expect("it ends");
     }
 }
