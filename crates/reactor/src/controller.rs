@@ -13,7 +13,8 @@ use crate::{
 /// Sends commands to a service from any thread. `Clone` and `Send`, also where the service is not.
 ///
 /// Commands of one controller come in the order sent, over all their types. A command is executed, or comes
-/// back: after the runtime began to stop it still executes what was queued, then answers `Gone`.
+/// back: after the runtime began to stop it still executes what was queued, then answers `Gone`. In a child of fork(2),
+/// which does not have the loop, each command comes back as `Gone` at once, and a stop does nothing.
 pub struct Controller<S> {
     service: u16,
     outside: Outside<Deliver>,

@@ -1,6 +1,6 @@
 //! A runtime in a thread of its own.
 
-use std::{io, sync::mpsc, thread, time::Duration};
+use std::{io, mem, sync::mpsc, thread, time::Duration};
 
 use crate::{
     controller::Controller,
@@ -8,15 +8,20 @@ use crate::{
     guard,
     runtime::{Receipt, Runtime},
     service::{Service, ServiceId},
+    sys::Birthplace,
 };
 
 /// A runtime in a thread of its own, reached by the controller of one of its services.
 ///
 /// Dropping it stops it without grace, and joins the thread; [`join`](Reactor::join) waits for its own end.
+///
+/// A child of fork(2) does not have the thread. So there the drop does nothing, each other use is an error, as the
+/// uses of its controllers are, and the parent's runtime goes on. A child makes a reactor of its own.
 #[derive(Debug)]
 pub struct Reactor<S: Service> {
     controller: Option<Controller<S>>,
     thread: Option<thread::JoinHandle<Result<Receipt, Error>>>,
+    birthplace: Birthplace,
 }
 
 impl<S: Service> Reactor<S> {
@@ -83,7 +88,11 @@ impl<S: Service> Reactor<S> {
         };
         let thread = thread.spawn(body).map_err(|error| Error::os("spawn", "reactor thread", error))?;
         match start.recv() {
-            Ok(controller) => Ok(Reactor { controller: Some(controller), thread: Some(thread) }),
+            Ok(controller) => Ok(Reactor {
+                controller: Some(controller),
+                thread: Some(thread),
+                birthplace: Birthplace::here(),
+            }),
             Err(_) => match joined(thread) {
                 Err(error) => Err(error),
                 Ok(_) => {
@@ -102,8 +111,10 @@ impl<S: Service> Reactor<S> {
     /// controller does not keep it alive; clones do.
     ///
     /// # Errors
-    /// The engine broke, or on the reactor's own thread: [`Error::Misuse`], since it would wait for itself.
+    /// The engine broke, or on the reactor's own thread: [`Error::Misuse`], since it would wait for itself. In a child of
+    /// fork(2) [`Error::Os`] at once.
     pub fn join(mut self) -> Result<Receipt, Error> {
+        self.birthplace.check().map_err(|error| Error::os("join", "reactor thread", error))?;
         self.controller = None;
         match self.thread.take() {
             Some(thread) if thread.thread().id() != thread::current().id() => joined(thread),
@@ -114,6 +125,10 @@ impl<S: Service> Reactor<S> {
 
 impl<S: Service> Drop for Reactor<S> {
     fn drop(&mut self) {
+        if !self.birthplace.is_here() {
+            // The handle is one of a thread that does not exist here: not even to detach it is safe.
+            return mem::forget(self.thread.take());
+        }
         if let Some(controller) = self.controller.take() {
             controller.stop(Duration::ZERO);
         }

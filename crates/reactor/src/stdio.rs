@@ -161,6 +161,8 @@ pub fn stderr() -> io::Result<Transport> {
 /// process, so a program that should survive SIGTERM stops by [`Graceful`](crate::signals::Graceful).
 /// Restoring works from the background, too.
 ///
+/// A child of fork(2) leaves its parent's terminal as it is, whether it drops the copy of this or exits.
+///
 /// ```no_run
 /// use reactor::stdio::Raw;
 /// let raw = Raw::enter(std::io::stdin())?;
@@ -170,7 +172,7 @@ pub fn stderr() -> io::Result<Transport> {
 /// ```
 #[derive(Debug)]
 pub struct Raw {
-    number: u64,
+    change: sys::terminal::Change,
 }
 
 impl Raw {
@@ -179,22 +181,22 @@ impl Raw {
     /// # Errors
     /// As tcsetattr(3). ENOTTY if this is not a terminal.
     pub fn enter(terminal: impl AsFd) -> io::Result<Raw> {
-        Ok(Raw { number: sys::terminal::make_raw(terminal.as_fd())? })
+        Ok(Raw { change: sys::terminal::make_raw(terminal.as_fd())? })
     }
 
     /// Restores the previous mode, and reports whether that worked.
     ///
     /// # Errors
-    /// As tcsetattr(3). EIO if the terminal is gone.
+    /// As tcsetattr(3). EIO if the terminal is gone. In a child of the process that entered it nothing is restored.
     pub fn leave(self) -> io::Result<()> {
-        sys::terminal::restore(self.number)
+        sys::terminal::restore(self.change)
     }
 }
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        // This fails if the terminal is gone. Then there is nothing to restore.
-        let _ = sys::terminal::restore(self.number);
+        // This fails if the terminal is gone, or in a child of this process. Then there is nothing to restore.
+        let _ = sys::terminal::restore(self.change);
     }
 }
 

@@ -1,18 +1,22 @@
-//! A child of a fork shares its parent's sockets, epoll instance and ring. Whatever the child does with a
-//! runtime of its parent, the parent goes on as if there were no child.
+//! A child of a fork shares its parent's sockets, epoll instance, ring and terminal, and has none of its threads.
+//! Whatever the child does with what is its parent's, the parent goes on as if there were no child.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 
 use std::{
+    fs::{File, OpenOptions},
     io::{Read as _, Write as _},
     net::TcpStream,
+    os::fd::OwnedFd,
+    panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
 
 use reactor::{
-    Address, Bytes, Context, Event, Handle, Id, Receive, Result, Runtime, RuntimeOptions, Service, ServiceId,
-    Stream, engine::Candidates, file::Operation,
+    Address, Bytes, Context, Event, Handle, Id, Reactor, Receive, Refused, Reply, Result, Runtime,
+    RuntimeOptions, Service, ServiceId, Stream, Unanswered, engine::Candidates, file::Operation, stdio::Raw,
 };
+use rustix::{pty, termios};
 
 /// An echo that records messages, and forks on request.
 #[derive(Default)]
@@ -60,6 +64,16 @@ impl Receive<u64> for Echo {
     }
 }
 
+/// Asks how many messages were noted.
+struct Count(Reply<usize>);
+
+impl Receive<Count> for Echo {
+    fn receive(&mut self, _: &mut Context<Self>, count: Count) -> Result {
+        count.0.send(self.noted.len());
+        Ok(())
+    }
+}
+
 /// Forks. The kernel ends a child that hangs.
 fn fork() -> i32 {
     // SAFETY: the child only uses memory and descriptors, and ends by _exit.
@@ -82,6 +96,33 @@ fn ended_well(child: i32) -> bool {
     // SAFETY: the child is ours, and the status outlives the call.
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
     libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+}
+
+/// Whether all is well in a child of this process, which also ends well.
+fn is_well_in_a_child(check: impl FnOnce() -> bool) -> bool {
+    let child = fork();
+    if child == 0 {
+        exit(catch_unwind(AssertUnwindSafe(check)).unwrap_or(false));
+    }
+    ended_well(child)
+}
+
+fn reactor() -> Reactor<Echo> {
+    Reactor::spawn(|runtime| runtime.add(Echo::default())).expect("it starts")
+}
+
+/// A terminal, and what keeps it from hanging up.
+fn terminal() -> (File, OwnedFd) {
+    let screen = pty::openpt(pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY).expect("a pseudo-terminal");
+    pty::grantpt(&screen).expect("it is ours");
+    pty::unlockpt(&screen).expect("it is ours");
+    let name = pty::ptsname(&screen, Vec::new()).expect("it has a name").into_string().expect("in ASCII");
+    (OpenOptions::new().read(true).write(true).open(name).expect("it is there"), screen)
+}
+
+fn is_raw(terminal: &File) -> bool {
+    let modes = termios::tcgetattr(terminal).expect("it is a terminal").local_modes;
+    !modes.contains(termios::LocalModes::ICANON)
 }
 
 struct Parent {
@@ -259,4 +300,104 @@ fn a_stream_outside_of_a_runtime_that_a_child_drops_is_not_reset_in_the_parent()
     drop(stream.into_transport().expect("it has one"));
     peer.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
     assert_eq!(peer.read(&mut [0; 16]).expect("it ends in order"), 0);
+}
+
+#[test]
+fn a_reactor_that_a_child_drops_or_joins_goes_on_in_the_parent() {
+    for joins in [false, true] {
+        let reactor = reactor();
+        let controller = reactor.controller();
+        let mut reactor = Some(reactor);
+        let is_well = is_well_in_a_child(|| {
+            let reactor = reactor.take().expect("nobody has taken it");
+            match joins {
+                true => reactor.join().is_err_and(|error| error.to_string().contains("forked")),
+                false => {
+                    drop(reactor);
+                    true
+                }
+            }
+        });
+        assert!(is_well, "joined: {joins}");
+        controller.send(1_u64).expect("it lives");
+        assert_eq!(controller.ask(Count).wait().expect("it lives"), 1);
+        controller.stop(Duration::ZERO);
+        reactor.take().expect("only the child has taken it").join().expect("it stops");
+    }
+}
+
+#[test]
+fn commands_of_a_child_are_refused_and_reach_nobody() {
+    let reactor = reactor();
+    let controller = reactor.controller();
+    let sender = controller.sender::<u64>();
+    assert_eq!(controller.ask(Count).wait().expect("it lives"), 0);
+    let is_well = is_well_in_a_child(|| {
+        let copy = controller.clone();
+        copy.stop(Duration::ZERO);
+        let refused = [
+            copy.send(1_u64),
+            copy.send_timeout(1_u64, Duration::from_secs(1)),
+            sender.send(1_u64),
+            sender.send_timeout(1_u64, Duration::from_secs(1)),
+        ];
+        drop(copy);
+        refused.iter().all(|refused| matches!(refused, Err(Refused::Gone(1))))
+            && matches!(controller.ask(Count).wait(), Err(Unanswered::Gone))
+            && matches!(controller.ask(Count).try_take(), Some(Err(Unanswered::Gone)))
+    });
+    assert!(is_well);
+    assert_eq!(controller.ask(Count).wait().expect("it lives"), 0, "a command of the child");
+    drop((controller, sender));
+    drop(reactor);
+}
+
+#[test]
+fn an_answer_that_the_parent_waits_for_is_none_for_a_child() {
+    let loop_thread = std::thread::spawn(|| std::thread::current().id()).join().expect("it only looks");
+    for waits in [true, false] {
+        let (reply, pending) = Reply::channel(loop_thread);
+        let (mut reply, mut pending) = (Some(reply), Some(pending));
+        let is_well = is_well_in_a_child(|| {
+            let reply = reply.take().expect("nobody has taken it");
+            let is_gone = !reply.is_wanted();
+            reply.send(1_u64);
+            let mut pending = pending.take().expect("nobody has taken it");
+            is_gone
+                && match waits {
+                    true => matches!(pending.wait(), Err(Unanswered::Gone)),
+                    false => matches!(pending.try_take(), Some(Err(Unanswered::Gone))),
+                }
+        });
+        assert!(is_well, "waits: {waits}");
+        reply.take().expect("only the child has taken it").send(2);
+        let answer = pending.take().expect("only the child has taken it").wait();
+        assert_eq!(answer.expect("it was sent"), 2);
+    }
+}
+
+#[test]
+fn a_terminal_that_the_parent_has_made_raw_stays_so_whatever_a_child_does() {
+    let ((ours, _ours_screen), (childs, _childs_screen)) = (terminal(), terminal());
+    let mut raw = Some(Raw::enter(&ours).expect("it is a terminal"));
+    assert!(is_raw(&ours) && !is_raw(&childs));
+    let left = is_well_in_a_child(|| raw.take().expect("nobody has taken it").leave().is_err());
+    assert!(left && is_raw(&ours), "a child has left it: {left}");
+    assert!(is_well_in_a_child(|| {
+        drop(raw.take());
+        true
+    }));
+    assert!(is_raw(&ours), "a child has dropped it");
+    let child = fork();
+    if child == 0 {
+        // What it makes raw itself is restored.
+        let entered = Raw::enter(&childs);
+        // SAFETY: the call takes no pointer. The functions that it calls are those of this library alone.
+        unsafe { libc::exit(if entered.is_ok() { 0 } else { 1 }) }
+    }
+    assert!(ended_well(child));
+    assert!(is_raw(&ours), "a child has exited");
+    assert!(!is_raw(&childs), "the child's own is still raw");
+    raw.take().expect("only children have taken it").leave().expect("it is there");
+    assert!(!is_raw(&ours));
 }

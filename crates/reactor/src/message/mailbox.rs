@@ -22,9 +22,13 @@
 //!   either executed or refused.
 //! * Dropping the inbox closes the mailbox and drops the queued commands. So nobody waits for a loop that
 //!   panicked.
+//! * A child of fork(2) has a copy of the mailbox, but not the loop, and another thread of the parent may have held
+//!   the lock for ever. So there every command is refused without the lock, nothing wakes the parent, and what is
+//!   queued is leaked. The check costs one relaxed load.
 
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, lock, thread, wait_while_for};
+use crate::sys::Birthplace;
 use std::any::{Any, TypeId};
 use std::collections::VecDeque;
 use std::error::Error;
@@ -46,7 +50,8 @@ use std::{fmt, mem, ops};
 pub enum Refused<M> {
     /// The queue is at its limit. There is room again once the service has taken some.
     Full(M),
-    /// The service ended or the loop stopped. No further message will be accepted.
+    /// The service ended, the loop stopped, or this process is a child of fork(2) that the loop does not run in. No further
+    /// message will be accepted.
     Gone(M),
     /// The queue is at its limit, and waiting would block the very thread that makes room. Only
     /// [`Controller::send_timeout`](crate::Controller::send_timeout) in the loop's own thread returns this.
@@ -135,6 +140,7 @@ pub(crate) struct Mailbox<D> {
     walked: Line<AtomicUsize>,
     waker: Waker,
     loop_thread: thread::ThreadId,
+    birthplace: Birthplace,
     limit: usize,
 }
 
@@ -161,6 +167,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
             walked: Line(AtomicUsize::new(0)),
             waker,
             loop_thread: thread::current().id(),
+            birthplace: Birthplace::here(),
             limit,
         });
         (
@@ -182,7 +189,15 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
         message: M,
         deliver: D,
     ) -> Result<(), Refused<M>> {
-        self.queue(lock(&self.shared), self.limit, service, message, deliver)
+        match self.open() {
+            Some(shared) => self.queue(shared, self.limit, service, message, deliver),
+            None => Err(Refused::Gone(message)),
+        }
+    }
+
+    /// Takes the lock, unless this is a child of the loop's process.
+    fn open(&self) -> Option<MutexGuard<'_, Shared<D>>> {
+        self.birthplace.is_here().then(|| lock(&self.shared))
     }
 
     /// Queues a command as [`send`](Mailbox::send) does, but waits up to this long while the queue is full.
@@ -196,7 +211,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
         message: M,
         deliver: D,
     ) -> Result<(), Refused<M>> {
-        let mut shared = lock(&self.shared);
+        let Some(mut shared) = self.open() else { return Err(Refused::Gone(message)) };
         let must_wait = |shared: &Shared<D>| !shared.refuses(service) && self.is_full(shared);
         // With a limit of 0 there is never room.
         if self.limit > 0 && !up_to.is_zero() && must_wait(&shared) {
@@ -246,7 +261,10 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
         message: M,
         deliver: D,
     ) -> Result<(), Refused<M>> {
-        self.queue(lock(&self.shared), usize::MAX, service, message, deliver)
+        match self.open() {
+            Some(shared) => self.queue(shared, usize::MAX, service, message, deliver),
+            None => Err(Refused::Gone(message)),
+        }
     }
 
     fn queue<M: Send + 'static>(
@@ -282,7 +300,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
 
     /// Refuses every later command. Queued commands stay, and the loop still executes them.
     pub(crate) fn close(&self) {
-        let mut shared = lock(&self.shared);
+        let Some(mut shared) = self.open() else { return };
         shared.closed = true;
         self.tell_waiting(&shared);
     }
@@ -322,7 +340,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
     /// Notifies the loop of something other than a command. Wakes it if it sleeps, and otherwise makes its
     /// next `sleep` return false.
     pub(crate) fn announce(&self) {
-        let mut shared = lock(&self.shared);
+        let Some(mut shared) = self.open() else { return };
         let wake = self.rouse();
         shared.news |= !wake;
         drop(shared);
@@ -364,7 +382,7 @@ impl<D: Copy + Send + 'static> Inbox<D> {
     /// are to consume.
     pub(crate) fn drain(&mut self) -> usize {
         if self.commands.order.is_empty() && self.mailbox.filled.load(Ordering::Acquire) {
-            let mut shared = lock(&self.mailbox.shared);
+            let Some(mut shared) = self.mailbox.open() else { return 0 };
             mem::swap(&mut shared.commands, &mut self.commands);
             self.mailbox.filled.store(false, Ordering::Release);
             self.mailbox.tell_waiting(&shared);
@@ -447,7 +465,7 @@ impl<D: Copy + Send + 'static> Inbox<D> {
         if !self.is_empty() {
             return false;
         }
-        let mut shared = lock(&self.mailbox.shared);
+        let Some(mut shared) = self.mailbox.open() else { return false };
         let news = mem::take(&mut shared.news);
         // Read again, because only under the lock is it certain that no sender has begun to wait for room.
         let asleep = !self.mailbox.filled.load(Ordering::Relaxed) && !news;
@@ -470,7 +488,7 @@ impl<D: Copy + Send + 'static> Inbox<D> {
         here.push(self.commands.split(service));
         let walked = here.iter().map(|commands| commands.order.len()).sum();
         self.count_walked(walked);
-        let mut shared = lock(&self.mailbox.shared);
+        let Some(mut shared) = self.mailbox.open() else { return walked };
         shared.end(service);
         let there = shared.commands.split(service);
         let untaken = there.order.len();
@@ -492,7 +510,11 @@ impl<D: Copy + Send + 'static> Inbox<D> {
 
 impl<D: Copy + Send + 'static> Drop for Inbox<D> {
     fn drop(&mut self) {
-        let mut shared = lock(&self.mailbox.shared);
+        let Some(mut shared) = self.mailbox.open() else {
+            // Both would drop the users' messages.
+            mem::forget(mem::replace(&mut self.commands, Commands::new()));
+            return mem::forget(self.mailbox.clone());
+        };
         shared.closed = true;
         let left = mem::replace(&mut shared.commands, Commands::new());
         self.mailbox.filled.store(false, Ordering::Release);

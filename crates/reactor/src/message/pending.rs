@@ -3,10 +3,14 @@
 //! A [`Reply`] travels inside a command, and the asker keeps the [`Pending`]. Answering uses up the reply.
 //! Dropping it unused, as when its command is dropped, resolves the pending to [`Unanswered::Gone`]. So a
 //! pending always resolves. Wakers are woken and values are dropped outside the lock.
+//!
+//! In a child of fork(2) nobody answers what was asked before the fork, and another thread of the parent may have held
+//! the lock. So both ends are as good as gone there, without a look at the lock, and leak what they share.
 
 use crate::guard;
 use crate::sync::thread::{self, ThreadId};
 use crate::sync::{Arc, Condvar, Mutex, lock, wait_while, wait_while_for};
+use crate::sys::Birthplace;
 use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
@@ -33,7 +37,8 @@ pub struct Reply<T> {
 impl<T> Reply<T> {
     /// Makes the two ends of one answer. The pending refuses to block on `loop_thread`.
     pub fn channel(loop_thread: ThreadId) -> (Reply<T>, Pending<T>) {
-        let shared = Arc::new(Shared { slot: Mutex::new(Slot::Open(None)), changed: Condvar::new() });
+        let (slot, changed) = (Mutex::new(Slot::Open(None)), Condvar::new());
+        let shared = Arc::new(Shared { slot, changed, birthplace: Birthplace::here() });
         (Reply { shared: shared.clone() }, Pending { shared, loop_thread })
     }
 
@@ -48,11 +53,11 @@ impl<T> Reply<T> {
     ///
     /// A result of true may be out of date at once, but false is final.
     pub fn is_wanted(&self) -> bool {
-        !matches!(*lock(&self.shared.slot), Slot::Unwanted)
+        self.shared.open().is_some_and(|slot| !matches!(*slot, Slot::Unwanted))
     }
 
     fn resolve(&self, answer: Slot<T>) {
-        let mut slot = lock(&self.shared.slot);
+        let Some(mut slot) = self.shared.open() else { return };
         if !matches!(*slot, Slot::Open(_)) {
             // `return` releases the lock before it drops `answer`, because a parameter outlives the locals.
             return;
@@ -69,6 +74,9 @@ impl<T> Reply<T> {
 
 impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
+        if !self.shared.birthplace.is_here() {
+            return Shared::leak(&self.shared);
+        }
         // This does nothing if the answer was given.
         self.resolve(Slot::Gone);
     }
@@ -124,14 +132,15 @@ impl<T> Pending<T> {
     /// # Errors
     /// [`Unanswered::Gone`] if no answer will come, or if it was taken before.
     pub fn try_take(&mut self) -> Option<Result<T, Unanswered<T>>> {
-        lock(&self.shared.slot).take()
+        let Some(mut slot) = self.shared.open() else { return Some(Err(Unanswered::Gone)) };
+        slot.take()
     }
 
     fn block<W>(self, wait: W) -> Result<T, Unanswered<T>>
     where
         W: for<'a> FnOnce(&Condvar, Guard<'a, T>) -> Guard<'a, T>,
     {
-        let mut slot = lock(&self.shared.slot);
+        let Some(mut slot) = self.shared.open() else { return Err(Unanswered::Gone) };
         let may_block = thread::current().id() != self.loop_thread;
         if may_block {
             slot = wait(&self.shared.changed, slot);
@@ -153,7 +162,7 @@ impl<T> Future for Pending<T> {
         // Clone the waker before taking the lock, because cloning and dropping a waker runs the executor's
         // code.
         let mut waker = Some(cx.waker().clone());
-        let mut slot = lock(&self.shared.slot);
+        let Some(mut slot) = self.shared.open() else { return Poll::Ready(Err(Unanswered::Gone)) };
         let taken = slot.take();
         if let Slot::Open(waiting) = &mut *slot {
             mem::swap(waiting, &mut waker);
@@ -165,7 +174,9 @@ impl<T> Future for Pending<T> {
 
 impl<T> Drop for Pending<T> {
     fn drop(&mut self) {
-        let before = mem::replace(&mut *lock(&self.shared.slot), Slot::Unwanted);
+        let Some(mut slot) = self.shared.open() else { return Shared::leak(&self.shared) };
+        let before = mem::replace(&mut *slot, Slot::Unwanted);
+        drop(slot);
         drop(before);
     }
 }
@@ -190,7 +201,8 @@ impl<T> fmt::Debug for Pending<T> {
 /// assert!(matches!(asker.join().unwrap(), Err(reactor::Unanswered::Gone)));
 /// ```
 pub enum Unanswered<T> {
-    /// No answer will come: the service or the loop ended, or it dropped the [`Reply`].
+    /// No answer will come: the service or the loop ended, or it dropped the [`Reply`]. Or this process is a child of fork(2),
+    /// and the question is older.
     Gone,
     /// The time was over before the answer came.
     TimedOut(Pending<T>),
@@ -223,6 +235,19 @@ impl<T> Error for Unanswered<T> {}
 struct Shared<T> {
     slot: Mutex<Slot<T>>,
     changed: Condvar,
+    birthplace: Birthplace,
+}
+
+impl<T> Shared<T> {
+    /// Takes the lock, unless this is a child of the process that asked.
+    fn open(&self) -> Option<Guard<'_, T>> {
+        self.birthplace.is_here().then(|| lock(&self.slot))
+    }
+
+    /// Keeps the users' values from being dropped in a child.
+    fn leak(shared: &Arc<Self>) {
+        mem::forget(shared.clone());
+    }
 }
 
 type Guard<'a, T> = crate::sync::MutexGuard<'a, Slot<T>>;

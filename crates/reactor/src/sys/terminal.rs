@@ -1,5 +1,5 @@
 //! Terminal attributes: raw mode, and the previous attributes, which are restored at the exit of the process
-//! at the latest.
+//! at the latest. A child of fork(2) restores only what it has changed itself: its parent's terminal stays raw.
 #![allow(unsafe_code)]
 
 use std::{
@@ -12,11 +12,18 @@ use std::{
     },
 };
 
-use super::{again_if_interrupted, file::holding};
+use super::{Birthplace, again_if_interrupted, file::holding};
+
+/// Names one change of a terminal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    number: u64,
+    birthplace: Birthplace,
+}
 
 /// A raw terminal, with its previous attributes.
 struct Changed {
-    number: u64,
+    change: Change,
     terminal: OwnedFd,
     before: libc::termios,
 }
@@ -27,41 +34,47 @@ static CHANGED: Mutex<Vec<Changed>> = Mutex::new(Vec::new());
 /// The next number. Numbers are unique, so restoring late or twice cannot affect another change.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// Makes a terminal raw. The result identifies the change for [`restore`].
+/// Makes a terminal raw. The result names the change for [`restore`].
 ///
 /// # Errors
 /// As tcgetattr(3) and tcsetattr(3): ENOTTY if it is not a terminal. An error if there is no descriptor left.
-pub(crate) fn make_raw(terminal: BorrowedFd<'_>) -> io::Result<u64> {
+pub(crate) fn make_raw(terminal: BorrowedFd<'_>) -> io::Result<Change> {
     let terminal = terminal.try_clone_to_owned()?;
     let before = attributes(terminal.as_fd())?;
     let mut raw = before;
     // SAFETY: the pointer is to a live value that tcgetattr has filled.
     unsafe { libc::cfmakeraw(&mut raw) };
     restore_at_exit();
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let change = Change { number: NEXT.fetch_add(1, Ordering::Relaxed), birthplace: Birthplace::here() };
     let mut changed = CHANGED.lock().unwrap_or_else(PoisonError::into_inner);
     set_attributes(terminal.as_fd(), &raw)?;
-    changed.push(Changed { number, terminal, before });
-    Ok(number)
+    changed.push(Changed { change, terminal, before });
+    Ok(change)
 }
 
 /// Restores a terminal's previous attributes.
 ///
 /// # Errors
-/// As tcsetattr(3).
-pub(crate) fn restore(number: u64) -> io::Result<()> {
+/// As tcsetattr(3). An error in a child of the process that made the change.
+pub(crate) fn restore(change: Change) -> io::Result<()> {
+    // Checked before the lock, which another thread of the parent may have held.
+    change.birthplace.check()?;
     let mut changed = CHANGED.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(at) = changed.iter().position(|changed| changed.number == number) else { return Ok(()) };
+    let Some(at) = changed.iter().position(|changed| changed.change.number == change.number) else {
+        return Ok(());
+    };
     let Changed { terminal, before, .. } = changed.remove(at);
     set_attributes(terminal.as_fd(), &before)
 }
 
-/// Restores all terminals, the latest change first, as their guards would do.
+/// Restores all terminals that this process has changed, the latest change first, as their guards would do.
 fn restore_all() {
     // Do not wait for the lock: a signal handler may have called exit(3) on the very thread that holds it.
     let Ok(mut changed) = CHANGED.try_lock() else { return };
-    while let Some(Changed { terminal, before, .. }) = changed.pop() {
-        let _ = set_attributes(terminal.as_fd(), &before);
+    while let Some(Changed { change, terminal, before }) = changed.pop() {
+        if change.birthplace.is_here() {
+            let _ = set_attributes(terminal.as_fd(), &before);
+        }
     }
 }
 
