@@ -1,4 +1,4 @@
-//! Engines that are broken on purpose: a suite that passes one of them tests nothing.
+//! Engines that are broken on purpose. A suite that passes one of them tests nothing.
 
 use std::{
     collections::VecDeque,
@@ -19,7 +19,7 @@ use sim::Chance;
 
 use crate::tamper::{Tamper, Tampered};
 
-/// What is wrong with an engine.
+/// A flaw of an engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flaw {
     /// Loses one event in this many, at seeded places.
@@ -28,19 +28,19 @@ pub enum Flaw {
     ChangesBytes(u64),
     /// Loses every n-th wake.
     LosesWakes(u64),
-    /// Waits half as long, and says that all the time has passed.
+    /// Waits half as long, and pretends that all the time has passed.
     FiresEarly,
-    /// Tells of a key that was closed.
+    /// Reports an event for a key that is already closed.
     TellsOfTheDead,
     /// Returns from every wait at once.
     Spins,
-    /// Makes one datagram of all that arrived together.
+    /// Merges all datagrams that arrived together into one.
     MergesDatagrams,
-    /// Takes a datagram of no bytes for an end, and says nothing of it.
+    /// Takes an empty datagram for an end, and does not report it.
     SwallowsEmpty,
-    /// Takes the report about one datagram for the end of the socket.
+    /// Takes an error report about one datagram for the end of the socket.
     EndsAtReports,
-    /// Begins a wait anew, with all of its time, when something interrupted it: for three seconds at most.
+    /// Restarts an interrupted wait with its full duration, for at most three seconds.
     WaitsAnew,
 }
 
@@ -59,7 +59,7 @@ pub fn broken(engine: Box<dyn Engine>, flaw: Flaw, seed: u64) -> Box<dyn Engine>
 struct Canary {
     flaw: Flaw,
     chance: Chance,
-    /// How much later it says it is.
+    /// How far the engine's clock runs ahead.
     ahead: Duration,
 }
 
@@ -134,14 +134,14 @@ impl Tamper for Canary {
                 Some(timeout / 2)
             }
             (Flaw::Spins, _) => Some(Duration::ZERO),
-            // A wait whose wake was lost ends nevertheless, so that it fails its row and does not hang it.
+            // End a wait whose wake was lost nevertheless, so that the row fails and does not hang.
             (Flaw::LosesWakes(_), timeout) => Some(timeout.map_or(WAIT_MAX, |timeout| timeout.min(WAIT_MAX))),
             (_, timeout) => timeout,
         }
     }
 }
 
-/// All datagrams as one, from the first one's sender.
+/// Merges all datagrams into one, from the first one's sender.
 fn merged(mut batch: Batch) -> Batch {
     let mut all: Option<(Address, Vec<u8>)> = None;
     while let Some(datagram) = batch.take() {
@@ -154,7 +154,7 @@ fn merged(mut batch: Batch) -> Batch {
     one
 }
 
-/// Those that have bytes.
+/// Keeps only the datagrams that have bytes.
 fn without_empty(mut batch: Batch) -> Batch {
     let mut rest = Batch::default();
     while let Some(datagram) = batch.take() {
@@ -165,10 +165,10 @@ fn without_empty(mut batch: Batch) -> Batch {
     rest
 }
 
-/// More than the rows wait for a wake.
+/// Longer than the rows wait for a wake.
 const WAIT_MAX: Duration = Duration::from_secs(3);
 
-/// Passes on all wakes but every n-th.
+/// A waker that drops every n-th wake.
 struct Forgetful {
     waker: Waker,
     one_in: u64,

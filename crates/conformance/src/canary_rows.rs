@@ -1,4 +1,4 @@
-//! Rows of a runtime that sleeps: what a service notices of an engine whose wakes or waits are not right.
+//! Rows about a runtime that sleeps. Their services notice an engine with wrong wakes or waits.
 
 use std::{
     sync::mpsc,
@@ -23,12 +23,12 @@ pub(crate) const ROWS: &[Row] = &[
     row("G5s", "a stop of a thread wakes the loop", stops),
 ];
 
-/// All need time that passes by itself.
+/// Makes a row that needs sockets, because real time must pass in it.
 const fn row(id: &'static str, name: &'static str, run: fn(&mut World<'_>) -> Outcome) -> Row {
     Row { id, name, needs: &[Need::Sockets], slow: false, run }
 }
 
-/// Notes when its timers fired and its streams ended; answers questions.
+/// Records when its timers fire and its streams end. Answers questions.
 #[derive(Default)]
 struct Sleeper {
     fired: Vec<Instant>,
@@ -119,7 +119,7 @@ fn deadline_early(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// Asks so often; `Err` when an answer does not come in time.
+/// Asks this many questions. Returns `Err` if an answer does not arrive in time.
 fn ask(controller: &Controller<Sleeper>, count: usize) -> std::result::Result<(), String> {
     for number in 0..count {
         match controller.ask(Ask).wait_for(LOST_AFTER) {
@@ -131,7 +131,7 @@ fn ask(controller: &Controller<Sleeper>, count: usize) -> std::result::Result<()
     Ok(())
 }
 
-/// Runs the runtime while a thread works with its controller; the thread's end lets the run end.
+/// Runs the runtime while a thread works with its controller. The run ends once the thread has ended.
 fn run_beside(
     world: &mut World<'_>,
     work: impl FnOnce(Controller<Sleeper>) -> std::result::Result<(), String> + Send + 'static,
@@ -142,7 +142,7 @@ fn run_beside(
     let (done, is_done) = mpsc::channel();
     let thread = thread::spawn(move || {
         let outcome = work(controller);
-        // The receiver waits below.
+        // The receiver lives until the end of this function.
         let _ = done.send(());
         outcome
     });
@@ -152,7 +152,7 @@ fn run_beside(
         if !late || runtime.is_over() {
             break;
         }
-        // Longer than the thread waits: a wake that is lost is not made good by the next turn.
+        // Wait longer than the thread does, so that the next turn does not hide a lost wake.
         runtime.turn(Some(2 * LOST_AFTER)).map_err(failed)?;
     }
     runtime.run().map_err(failed)?;

@@ -1,8 +1,8 @@
-//! Drives an engine by hand, notes what it tells, and checks what holds for every event.
+//! Drives an engine by hand, records its events, and checks the rules for every event.
 //!
-//! Whatever the row is about, a drive fails it when an event comes for a key that is closed or was never
-//! attached, when input follows an end, when an end or a connect is told twice, when a send comes back
-//! that was not out, or its queue is not what was handed over less what was taken.
+//! Whatever the row tests, the drive fails it in these cases: an event has a key that is closed or was never
+//! attached, input follows an end, an end or a connect is reported twice, a send comes back that is not in
+//! flight, or the returned queue is not the submitted one less the bytes taken.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,9 +14,9 @@ use reactor::{
 
 use crate::suite::{Outcome, Stop, check};
 
-/// An engine in a row's hand.
+/// An engine that a row drives by hand.
 pub struct Drive {
-    /// The engine itself; what is called here past the drive's own methods is not noted.
+    /// The engine itself. The drive does not record calls that bypass its own methods.
     pub engine: Box<dyn Engine>,
     told: BTreeMap<Key, Told>,
     slots: u32,
@@ -24,14 +24,14 @@ pub struct Drive {
     turns: u64,
 }
 
-/// What was told of one key so far.
+/// The events of one key so far.
 #[derive(Debug, Default)]
 pub struct Told {
-    /// The input, with all chunks joined.
+    /// The input of all chunks, joined.
     pub bytes: Vec<u8>,
-    /// How many chunks it came in.
+    /// The number of chunks.
     pub chunks: usize,
-    /// How often an end was told.
+    /// The number of ends.
     pub ends: usize,
     /// The failures of the read side.
     pub broken: Vec<std::io::Error>,
@@ -39,43 +39,43 @@ pub struct Told {
     pub hung_up: Vec<Option<std::io::Error>>,
     /// The results of the connect.
     pub connected: Vec<std::io::Result<()>>,
-    /// How many bytes were taken by sends that did not fail.
+    /// The number of bytes taken by sends that did not fail.
     pub sent: usize,
-    /// What was not taken of the last send, while none is out.
+    /// The rest of the last send, while none is in flight.
     pub unsent: Option<Box<Outgoing>>,
-    /// The failure of a send.
+    /// The failure of the latest send that failed.
     pub send_failed: Option<std::io::Error>,
     /// Accepted connections that the row has not taken.
     pub accepted: Vec<(Transport, Address)>,
-    /// The failures of the listener.
+    /// The failures of the listener to accept.
     pub not_accepted: Vec<std::io::Error>,
-    /// Readinesses, in order.
+    /// The readiness events, in order.
     pub ready: Vec<Ready>,
-    /// What a detach gave back.
+    /// The transport that a detach gave back.
     pub detached: Option<Transport>,
-    /// Datagrams, in order.
+    /// The received datagrams, in order.
     pub datagrams: Vec<Letter>,
-    /// The datagrams that were not delivered: to whom, and why.
+    /// The datagrams that were not delivered: the destination, and the error.
     pub undelivered: Vec<(Option<Address>, std::io::Error)>,
-    /// How often room was told.
+    /// How often the engine reported room for datagrams.
     pub rooms: usize,
     out_bytes: Option<usize>,
-    /// Datagrams were left in a queue, and room is still to be told.
+    /// Datagrams stayed in a queue, so the engine still has to report room.
     waits_for_room: bool,
     detaching: bool,
     closed: bool,
 }
 
-/// A datagram that arrived.
+/// A received datagram.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Letter {
-    /// Who sent it.
+    /// The sender.
     pub from: Address,
-    /// What else was told of it: the address it was sent to, and what routers said.
+    /// The address to which it was sent, if the engine reports that.
     pub to: Option<std::net::IpAddr>,
     /// See [`Datagram::ecn`](reactor::Datagram::ecn).
     pub ecn: Ecn,
-    /// It was longer than the buffer.
+    /// The datagram was longer than the buffer.
     pub truncated: bool,
     /// The bytes.
     pub bytes: Vec<u8>,
@@ -87,7 +87,7 @@ impl Drive {
         Drive { engine, told: BTreeMap::new(), slots: 0, violation: None, turns: 0 }
     }
 
-    /// A key that was never used.
+    /// Makes a new key.
     pub fn key(&mut self) -> Key {
         let key = Key::new(self.slots, 0, 9);
         self.slots += 1;
@@ -98,7 +98,7 @@ impl Drive {
     /// Attaches a transport under a new key.
     ///
     /// # Errors
-    /// Fails the row when the engine refuses.
+    /// Fails the row if the engine refuses.
     pub fn attach(&mut self, transport: Transport, role: Role) -> Result<Key, Stop> {
         let key = self.key();
         match self.engine.attach(key, transport, role) {
@@ -110,37 +110,37 @@ impl Drive {
     /// Watches a source under a new key.
     ///
     /// # Errors
-    /// Fails the row when the engine refuses.
+    /// Fails the row if the engine refuses.
     pub fn watch(&mut self, source: Source<'_>, interest: Interest) -> Result<Key, Stop> {
         let key = self.key();
         self.engine.watch(key, source, Some(interest))?;
         Ok(key)
     }
 
-    /// Ends watching.
+    /// Stops watching.
     pub fn unwatch(&mut self, key: Key, source: Source<'_>) {
         self.engine.unwatch(key, source);
         self.note(key).closed = true;
     }
 
-    /// Closes in an orderly way.
+    /// Closes the key in an orderly way.
     pub fn close(&mut self, key: Key) {
         self.close_with(key, Ending::Orderly);
     }
 
-    /// Closes.
+    /// Closes the key in the given way.
     pub fn close_with(&mut self, key: Key, how: Ending) {
         self.engine.close(key, how);
         self.note(key).closed = true;
     }
 
-    /// Detaches; the transport comes in [`Told::detached`].
+    /// Detaches the key. The transport arrives in [`Told::detached`].
     pub fn detach(&mut self, key: Key) {
         self.note(key).detaching = true;
         self.engine.detach(key);
     }
 
-    /// Sends bytes. What is not taken comes back in [`Told::unsent`].
+    /// Sends bytes. The bytes that the engine does not take come back in [`Told::unsent`].
     pub fn send(&mut self, key: Key, bytes: &[u8]) {
         let mut queue = Box::new(Outgoing::new());
         queue.put(bytes);
@@ -155,63 +155,60 @@ impl Drive {
         }
     }
 
-    /// Sends datagrams; what there is no room for stays in the queue, and room is told then.
+    /// Sends datagrams. Those without room stay in the queue, and the engine reports room later.
     pub fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
         let taken = self.engine.send_datagrams(key, queue);
         self.note(key).waits_for_room |= !queue.is_empty();
         taken
     }
 
-    /// Has room told to who found none past the engine.
+    /// Asks the engine to report room, for a caller that found none by bypassing the engine.
     pub fn await_room(&mut self, key: Key) -> bool {
         self.note(key).waits_for_room = true;
         self.engine.await_room(key)
     }
 
-    /// Sends one datagram, to the peer of a connected socket without an address.
+    /// Sends one datagram. Without an address, it goes to the peer of a connected socket.
     pub fn post(&mut self, key: Key, to: Option<&Address>, bytes: &[u8]) {
         let mut queue = DatagramQueue::default();
         queue.push(Outbound { to, ..Outbound::new(bytes) });
         self.send_datagrams(key, &mut queue);
     }
 
-    /// Sends what came back, if something did and is not empty.
+    /// Sends the rest of the last send again, if there is any.
     pub fn send_rest(&mut self, key: Key) {
         if let Some(queue) = self.note(key).unsent.take_if(|queue| !queue.is_empty()) {
             self.send_queue(key, queue);
         }
     }
 
-    /// What was told of a key.
+    /// Returns the events of a key.
     ///
     /// # Panics
-    /// When the key is not of this drive.
+    /// If the key is not of this drive.
     pub fn told(&self, key: Key) -> &Told {
         &self.told[&key]
     }
 
-    /// What was told of a key, to take something out.
+    /// Returns the events of a key, so that the caller can take some out.
     pub fn note(&mut self, key: Key) -> &mut Told {
         self.told.entry(key).or_default()
     }
 
-    /// How many waits were made.
+    /// Returns the number of waits so far.
     pub fn turns(&self) -> u64 {
         self.turns
     }
 
-    /// One wait, and all its events. Returns how many there were.
+    /// Waits once and handles all events. Returns the number of events.
     ///
     /// # Errors
-    /// Fails the row when the wait fails, or an event breaks a rule.
+    /// Fails the row if the wait fails, or if an event breaks a rule.
     pub fn turn(&mut self, timeout: Duration) -> Result<usize, Stop> {
         self.turn_with(timeout, |_, _| ())
     }
 
-    /// As [`Drive::turn`]; `react` is called after each event, before the next is pulled.
-    ///
-    /// # Errors
-    /// As [`Drive::turn`].
+    /// Turns as [`Drive::turn`] does, and calls `react` after each event, before it pulls the next.
     pub fn turn_with(
         &mut self,
         timeout: Duration,
@@ -232,10 +229,10 @@ impl Drive {
         }
     }
 
-    /// Turns until `done`.
+    /// Turns until `done` returns true.
     ///
     /// # Errors
-    /// Fails the row when it is not so in ten seconds of waiting, or 20,000 turns.
+    /// Fails the row if ten seconds of waiting bring no event, or after 20,000 turns.
     pub fn until(&mut self, what: &str, mut done: impl FnMut(&mut Drive) -> bool) -> Outcome {
         let mut idle = 0;
         for _ in 0..TURNS_MAX {
@@ -251,10 +248,7 @@ impl Drive {
         Err(format!("after {TURNS_MAX} turns, not yet: {what}").into())
     }
 
-    /// Turns without waiting until `count` of them in a row told nothing.
-    ///
-    /// # Errors
-    /// As [`Drive::until`].
+    /// Turns without waiting until `count` turns in a row bring no event.
     pub fn settle(&mut self, count: usize) -> Outcome {
         let mut idle = 0;
         for _ in 0..TURNS_MAX {
@@ -269,10 +263,10 @@ impl Drive {
         Err("it does not settle".into())
     }
 
-    /// Checks that waits of a total of 60 ms tell nothing, and take their time.
+    /// Checks that waits of 60 ms in total bring no event, and take their time.
     ///
     /// # Errors
-    /// Fails the row when it spins.
+    /// Fails the row if an event arrives or the engine spins.
     pub fn rests(&mut self) -> Outcome {
         let end = self.engine.now() + REST;
         for _ in 0..REST_TURNS_MAX {
@@ -305,7 +299,8 @@ impl Drive {
             Event::Got(mut chunk) => {
                 told.bytes.extend_from_slice(chunk.bytes());
                 told.chunks += 1;
-                // As a layer does that decrypts in place: later chunks must not show it.
+                // Overwrite the chunk, as a layer that decrypts in place does. Later chunks must not show the
+                // change.
                 chunk.bytes().fill(0xee);
                 self.engine.give(chunk);
             }
@@ -359,7 +354,7 @@ impl Drive {
             return self.violate(format!("{key:?}: a send came back that was not out"));
         };
         let left = sent.queue.len();
-        // A failed send does not say how much of it was taken before; what is left cannot be more.
+        // A failed send does not report how much it took before. The rest cannot be more than the whole.
         let taken = *sent.result.as_ref().unwrap_or(&out.saturating_sub(left));
         let is_idle = sent.result.is_ok() && taken == 0 && out > 0 && !told.detaching;
         told.sent += *sent.result.as_ref().unwrap_or(&0);
@@ -375,17 +370,17 @@ impl Drive {
 }
 
 impl Told {
-    /// Whether a send is out.
+    /// Reports whether a send is in flight.
     pub fn is_sending(&self) -> bool {
         self.out_bytes.is_some()
     }
 
-    /// Whether no send is out, and nothing is left of the last one.
+    /// Reports whether no send is in flight, and the last one left no rest.
     pub fn is_sent(&self) -> bool {
         !self.is_sending() && self.unsent.as_ref().is_none_or(|rest| rest.is_empty())
     }
 
-    /// Whether the read side is over.
+    /// Reports whether the read side is over.
     pub fn is_over(&self) -> bool {
         self.ends + self.broken.len() > 0
     }
@@ -399,10 +394,10 @@ impl std::fmt::Debug for Drive {
 
 /// One wait of [`Drive::until`].
 const STEP: Duration = Duration::from_millis(200);
-/// Ten seconds of them without an event are a failure.
+/// Ten seconds of such waits without an event are a failure.
 const IDLE_MAX: usize = 50;
 const TURNS_MAX: usize = 20_000;
 const EVENTS_MAX: usize = 1 << 20;
 const REST: Duration = Duration::from_millis(60);
-/// A few early returns are allowed; a spinning engine makes thousands.
+/// Allows a few early returns. A spinning engine makes thousands.
 const REST_TURNS_MAX: usize = 20;

@@ -1,8 +1,8 @@
-//! The engine contract of `reactor`, as tests that any engine can be put to, and engines made for tests.
+//! The engine contract of `reactor` as tests for any engine, and engines made for tests.
 //!
-//! [`run`] puts an engine to all [`rows`] and gives back a [`Report`]. A row is one scenario of what a
-//! reactor must survive; it sees the engine through a [`World`], and drives it with a [`Drive`], which checks
-//! the order of events by itself. What an engine cannot do is skipped by name, with the reason.
+//! [`run`] runs all [`rows`] on an engine and returns a [`Report`]. A row is one scenario that a reactor must
+//! survive. It gets the engine from a [`World`], and drives it with a [`Drive`], which also checks the order
+//! of the events. The suite skips by name the rows that an engine cannot run, and gives the reason.
 //!
 //! ```
 //! use conformance::double::{Network, Tuning};
@@ -11,9 +11,10 @@
 //! assert!(report.is_passed(), "{report}");
 //! ```
 //!
-//! [`double`] is a completion engine in memory: everything it does happens a turn later, in pieces, at
-//! moments drawn from a seed. [`canary`] has engines that are broken on purpose, which the suite has to
-//! find out; [`torture`] fails the n-th call of an engine, to see what its user makes of that.
+//! [`double`] is a completion engine in memory. Each of its operations completes at least a turn later, in
+//! pieces, at moments drawn from a seed. [`canary`] contains engines that are broken on purpose, and the
+//! suite must detect each of them. [`torture`] fails the n-th call of an engine, to test how the engine's
+//! user handles that.
 #![forbid(unsafe_code)]
 
 mod canary_rows;

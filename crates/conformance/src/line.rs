@@ -1,4 +1,4 @@
-//! A pseudo-terminal for rows: a side that is watched, and one in the row's hand.
+//! A pseudo-terminal for rows: an engine watches one side, and the row holds the other.
 
 use std::{
     ffi::OsString,
@@ -13,7 +13,8 @@ use rustix::{
     termios::{OptionalActions, tcgetattr, tcsetattr},
 };
 
-/// The near side is non-blocking. The far one is raw, and its close hangs the line up.
+/// Opens a pseudo-terminal. The near side is non-blocking. The far side is raw, and its close hangs up the
+/// line.
 pub(crate) fn line() -> Result<(OwnedFd, File)> {
     let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
     fcntl_setfd(&near, FdFlags::CLOEXEC)?;
@@ -28,7 +29,7 @@ pub(crate) fn line() -> Result<(OwnedFd, File)> {
     Ok((near, far))
 }
 
-/// Whether a read says that the line was hung up: EIO on Linux, an end elsewhere.
+/// Reports whether the result of a read means a hang-up: EIO on Linux, and an end elsewhere.
 pub(crate) fn is_hang_up(read: &Result<usize>) -> bool {
     match read {
         Ok(count) => *count == 0,

@@ -1,12 +1,12 @@
-//! A simulated world as the rows need it: what is asked for has come after a few turns.
+//! A simulated world for the rows, in which every operation completes within a few turns.
 
 use std::time::Duration;
 
 use sim::{Faults, World, WorldOptions};
 
-/// Makes a world whose engines can be put to the rows; its faults may only be such as leave a connection whole.
+/// Makes a world whose engines can run the rows. Its faults must leave connections whole.
 ///
-/// The rows take a few turns without news for silence, so nothing is on its way for longer than that.
+/// The rows take a few turns without events for silence, so no packet is in flight for longer than that.
 ///
 /// ```
 /// let mut world = conformance::simulated(1, sim::Faults::none());

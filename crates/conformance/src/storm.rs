@@ -1,4 +1,4 @@
-//! A storm of signals to one thread: they interrupt whatever it waits in.
+//! A storm of signals to one thread. The signals interrupt whatever the thread waits in.
 
 use std::{
     panic::{self, AssertUnwindSafe},
@@ -14,9 +14,9 @@ use nix::sys::{
 
 use crate::suite::Stop;
 
-/// Does something while this thread is sent a signal each millisecond: the loud one once in ten times, if there
-/// is one, and otherwise the silent one. Gives the result, and how many loud and silent ones were sent. Somebody
-/// has to handle both meanwhile.
+/// Runs `work` while another thread sends a signal to this one each millisecond: `loud` once in ten times, if
+/// it is given, and `silent` otherwise. Returns the result, and how many loud and silent signals were sent.
+/// The caller must have installed handlers for both.
 pub(crate) fn under_storm<T>(
     loud: Option<Signal>,
     silent: Signal,
@@ -25,7 +25,7 @@ pub(crate) fn under_storm<T>(
     let (target, is_over) = (pthread_self() as usize, AtomicBool::new(false));
     let (result, sent) = thread::scope(|scope| {
         let sender = scope.spawn(|| send(target, loud, silent, &is_over));
-        // The scope waits for the storm, which is to end with a panic of the work, too.
+        // The scope waits for the sender, so stop the storm even if the work panics.
         let result = panic::catch_unwind(AssertUnwindSafe(work));
         is_over.store(true, Ordering::Release);
         (result, sender.join())
@@ -41,7 +41,7 @@ fn send(target: usize, loud: Option<Signal>, silent: Signal, is_over: &AtomicBoo
             break;
         }
         let loud = loud.filter(|_| round.is_multiple_of(10));
-        // An error would be that the thread has ended: it waits for this one.
+        // The call could fail only if the target thread had ended, but that thread waits for this one.
         if pthread_kill(target as Pthread, loud.unwrap_or(silent)).is_ok() {
             sent[usize::from(loud.is_none())] += 1;
         }

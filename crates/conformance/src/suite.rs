@@ -1,4 +1,4 @@
-//! The table's form, and the run through it: rows, needs, verdicts and the report.
+//! The suite: rows, their needs, verdicts, the report, and the run itself.
 
 use std::{
     fmt, io,
@@ -14,42 +14,43 @@ use crate::{rows::rows, world::World};
 /// One scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// The scenario's number, with a letter where several rows cover it: `A1`, `A2b`.
+    /// The scenario's number, with a letter if several rows cover it: `A1`, `A2b`.
     pub id: &'static str,
     /// The behaviour, in words.
     pub name: &'static str,
-    /// What it cannot be run without.
+    /// The requirements without which the row cannot run.
     pub needs: &'static [Need],
-    /// Takes more than a second on a real engine; left out by [`Suite::quick`].
+    /// The row takes more than a second on a real engine. [`Suite::quick`] leaves it out.
     pub slow: bool,
-    /// Runs it.
+    /// The function that runs the row.
     pub run: fn(&mut World<'_>) -> Outcome,
 }
 
 impl Row {
-    /// Whether it runs whole runtimes over the engine: its id has an `r` behind the number.
+    /// Reports whether the row runs whole runtimes over the engine. Such a row has an `r` behind the number
+    /// in its id.
     pub fn is_whole(&self) -> bool {
         self.id.contains('r')
     }
 }
 
-/// What a row cannot be run without.
+/// A requirement of a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Need {
     /// The engine takes real descriptors.
     Sockets,
     /// Linux, or Android.
     Linux,
-    /// The list of the process's open descriptors.
+    /// The process can list its open descriptors.
     DescriptorList,
     /// The engine has datagrams.
     Datagrams,
-    /// Descriptors pass over the engine's Unix links.
+    /// The engine can pass descriptors over its Unix links.
     Descriptors,
 }
 
 impl Need {
-    /// Why a row with this need cannot be run, if it cannot.
+    /// Returns the reason why a row with this need cannot run here, if there is one.
     fn missing(self, world: &World<'_>) -> Option<&'static str> {
         match self {
             Need::Sockets if world.is_virtual() => Some("a virtual engine has no descriptors"),
@@ -62,15 +63,15 @@ impl Need {
     }
 }
 
-/// How a row ends: well, or with the reason why not.
+/// The result of a row: success, or the reason why it stopped.
 pub type Outcome = Result<(), Stop>;
 
-/// Why a row did not end well.
+/// The reason why a row stopped early.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Stop {
-    /// The engine did what it must not.
+    /// The engine broke a rule.
     Failed(String),
-    /// It cannot be told here; the reason names what is missing.
+    /// The row cannot run here. The reason names the missing requirement.
     Skipped(String),
 }
 
@@ -108,14 +109,14 @@ macro_rules! check {
 }
 pub(crate) use check;
 
-/// What became of one row.
+/// The verdict on one row.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// As it should.
+    /// The engine kept all rules.
     Passed,
-    /// Left out, and why.
+    /// The row was left out, for this reason.
     Skipped(String),
-    /// Not as it should, and how.
+    /// The engine broke a rule, in this way.
     Failed(String),
 }
 
@@ -126,34 +127,34 @@ pub struct Finding {
     pub id: &'static str,
     /// The row's [`name`](Row::name).
     pub name: &'static str,
-    /// What became of it.
+    /// The verdict on the row.
     pub verdict: Verdict,
-    /// How long that took, by the system's clock.
+    /// The duration by the system's clock.
     pub took: Duration,
 }
 
-/// What became of all rows. Prints as a table.
+/// The verdicts on all rows. Prints as a table.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Report {
     /// The engine's name.
     pub engine: String,
-    /// One for each row, in the order of the table.
+    /// One finding for each row, in the order of the table.
     pub findings: Vec<Finding>,
 }
 
 impl Report {
-    /// Whether something was run, and nothing failed.
+    /// Reports whether at least one row ran, and none failed.
     pub fn is_passed(&self) -> bool {
         let (run, _, failed) = self.counts();
         run > 0 && failed == 0
     }
 
-    /// The rows that failed.
+    /// Returns the rows that failed.
     pub fn failed(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| matches!(finding.verdict, Verdict::Failed(_)))
     }
 
-    /// How many were run (failed ones too), skipped, failed.
+    /// Counts the rows that ran (including the failed ones), the skipped ones, and the failed ones.
     pub fn counts(&self) -> (usize, usize, usize) {
         let skipped =
             self.findings.iter().filter(|finding| matches!(finding.verdict, Verdict::Skipped(_))).count();
@@ -175,10 +176,10 @@ impl fmt::Display for Report {
     }
 }
 
-/// A run to be made: an engine's maker, and which rows.
+/// A run to configure and start: the function that makes the engines, and the choice of rows.
 ///
-/// Runs of one process are made one after the other: a row counts the open descriptors of the process,
-/// so nothing else should open any meanwhile.
+/// Runs in one process happen one after the other. A row counts the open descriptors of the process, so no
+/// other code should open any in the meantime.
 pub struct Suite<'a> {
     make: Box<dyn FnMut() -> Box<dyn Engine> + 'a>,
     left: Box<dyn FnMut() -> Result<(), String> + 'a>,
@@ -192,7 +193,8 @@ pub struct Suite<'a> {
 }
 
 impl<'a> Suite<'a> {
-    /// All rows, with engines that `make` makes; many are made, each is dropped by the end of its row.
+    /// Selects all rows, on engines made by `make`. A row may make several engines, and drops each before it
+    /// ends.
     pub fn new(make: impl FnMut() -> Box<dyn Engine> + 'a) -> Suite<'a> {
         Suite {
             make: Box::new(make),
@@ -207,7 +209,8 @@ impl<'a> Suite<'a> {
         }
     }
 
-    /// Also asks this after each row whether something was left behind; `Err` says what.
+    /// Also calls this function after each row, to check whether the row leaked anything. `Err` describes the
+    /// leak.
     pub fn left(mut self, left: impl FnMut() -> Result<(), String> + 'a) -> Suite<'a> {
         self.left = Box::new(left);
         self
@@ -219,32 +222,33 @@ impl<'a> Suite<'a> {
         self
     }
 
-    /// Runs only the row of this id, and not those whose ids begin with it.
+    /// Runs only the row with exactly this id.
     pub fn row(mut self, id: &str) -> Suite<'a> {
         self.row = Some(id.to_owned());
         self
     }
 
-    /// Has rows of megabytes move less: the engine has buffers of a few bytes, and would need minutes for them.
+    /// Moves less data in rows that otherwise move megabytes, because an engine with buffers of a few bytes
+    /// would need minutes for them.
     pub fn moves_little(mut self) -> Suite<'a> {
         self.moves_little = true;
         self
     }
 
-    /// Leaves slow rows out, by name.
+    /// Skips the slow rows, by name.
     pub fn quick(mut self) -> Suite<'a> {
         self.quick = true;
         self
     }
 
-    /// Leaves out the rows that run whole runtimes ([`Row::is_whole`]): over an engine that is broken on
-    /// purpose those would wait for what never comes.
+    /// Leaves out the rows that run whole runtimes ([`Row::is_whole`]). On an engine that is broken on
+    /// purpose, they would wait for events that never arrive.
     pub fn bare(mut self) -> Suite<'a> {
         self.bare = true;
         self
     }
 
-    /// Draws the rows' chances from this seed; a failure names it.
+    /// Seeds the random choices of the rows. A failure names the seed.
     pub fn seed(mut self, seed: u64) -> Suite<'a> {
         self.seed = seed;
         self
@@ -276,7 +280,7 @@ impl<'a> Suite<'a> {
         Report { engine, findings }
     }
 
-    /// Whether the row is one of those asked for.
+    /// Reports whether the row is selected.
     fn has(&self, row: &Row) -> bool {
         let begins = self.only.as_ref().is_none_or(|prefix| row.id.starts_with(prefix.as_str()));
         let is_it = self.row.as_ref().is_none_or(|id| row.id == id);
@@ -315,7 +319,7 @@ impl fmt::Debug for Suite<'_> {
     }
 }
 
-/// Puts an engine to all rows.
+/// Runs all rows on an engine.
 ///
 /// ```no_run
 /// # use conformance::double::{Double, Network, Tuning};
@@ -328,9 +332,9 @@ pub fn run<E: Engine + 'static>(mut make: impl FnMut() -> E) -> Report {
     Suite::new(move || Box::new(make())).run()
 }
 
-/// How many descriptors the process has open, where the system tells.
+/// Counts the open descriptors of the process, if the system lists them.
 pub(crate) fn open_descriptors() -> Option<usize> {
-    // Wine shows a Windows program the descriptors of its own, which come and go as it likes.
+    // Under Wine, /proc lists Wine's own descriptors, which it opens and closes at any time.
     let listed = if cfg!(unix) { std::fs::read_dir("/proc/self/fd").ok() } else { None };
     listed.map(Iterator::count)
 }

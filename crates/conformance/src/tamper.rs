@@ -1,4 +1,4 @@
-//! An engine around an engine, with places to interfere.
+//! A wrapper around an engine, with hooks to interfere.
 
 use std::{
     collections::VecDeque,
@@ -13,19 +13,19 @@ use reactor::{
     file::FileJob,
 };
 
-/// What interferes. Every method's default leaves things as they are.
+/// The hooks of a wrapper. Every method's default changes nothing.
 pub(crate) trait Tamper {
-    /// Asked before each call that can fail.
+    /// Returns an error to make a call fail. The wrapper calls this before each call that can fail.
     fn fails(&mut self) -> Option<io::Error> {
         None
     }
 
-    /// Given each event; may add others, lose it, or change it.
+    /// Handles each event. It may add events to it, drop it, or change it.
     fn event(&mut self, key: Key, event: Event, out: &mut VecDeque<(Key, Event)>, _: &mut dyn Engine) {
         out.push_back((key, event));
     }
 
-    /// Told when a key is closed or unwatched.
+    /// Handles the close or unwatch of a key.
     fn closed(&mut self, _: Key, _: &mut VecDeque<(Key, Event)>) {}
 
     fn waker(&self, waker: Waker) -> Waker {
@@ -44,13 +44,13 @@ pub(crate) trait Tamper {
         inner.wait(timeout)
     }
 
-    /// What a send that was over at once becomes.
+    /// Changes the result of a send that completed at once.
     fn sent(&mut self, sent: Sent) -> Sent {
         sent
     }
 }
 
-/// An engine and what interferes with it.
+/// An engine with its hooks.
 pub(crate) struct Tampered<T> {
     inner: Box<dyn Engine>,
     tamper: T,
@@ -138,7 +138,7 @@ impl<T: Tamper> Engine for Tampered<T> {
 
     fn watch(&mut self, key: Key, source: Source<'_>, interest: Option<Interest>) -> io::Result<()> {
         if let Err(error) = self.may_fail() {
-            // A resource whose watch failed is not watched: so says the contract.
+            // By the contract, a resource whose watch failed is not watched.
             self.inner.unwatch(key, source);
             return Err(error);
         }

@@ -1,10 +1,10 @@
-//! Fails the n-th call of an engine, or some from there on, for a user of engines to be tested with every n.
+//! Fails the n-th call of an engine, or several calls from there on, to test a user of engines with every n.
 //!
-//! Counted are all calls that can fail (`wait`, `watch`, `attach`, `listen`, `connect`, `shutdown`, `read`,
-//! `write`, `pass`, `receive`), and the events that can tell of a failure: input becomes [`Event::Broken`], a send that was
-//! taken becomes one that failed with its bytes gone, a connect fails, an accept becomes
-//! [`Event::NotAccepted`]. What the engine beneath did stays done, so nothing leaks because of the torture
-//! itself: a transport that was accepted is closed, a buffer is given back.
+//! Two things count: all calls that can fail (`wait`, `watch`, `attach`, `listen`, `connect`, `shutdown`,
+//! `read`, `write`, `pass`, `receive`), and the events that can report a failure. Input becomes
+//! [`Event::Broken`], a successful send becomes a failed one whose bytes are lost, a connect fails, and an
+//! accept becomes [`Event::NotAccepted`]. The operation of the inner engine still happens, so the torture
+//! itself must not leak: it closes an accepted transport, and gives a buffer back.
 
 use std::{
     cell::Cell,
@@ -21,11 +21,11 @@ use sim::Chance;
 
 use crate::tamper::{Tamper, Tampered};
 
-/// What a system call may fail with at any time, whatever the program does.
+/// The errors with which a system call may fail at any time, whatever the program does.
 pub const ERRNOS: [i32; 7] =
     [libc::EINTR, libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ECONNRESET, libc::EIO, libc::ENOSPC];
 
-/// Makes engines whose n-th fallible call fails, and says whether it came to that.
+/// Makes engines whose n-th fallible call fails, and reports whether the run reached that call.
 ///
 /// ```
 /// use conformance::{double::{Network, Tuning}, torture::FailNth};
@@ -39,42 +39,42 @@ pub const ERRNOS: [i32; 7] =
 #[derive(Clone, Debug)]
 pub struct FailNth {
     errno: i32,
-    /// How many calls fail, one after the other.
+    /// How many calls in a row fail.
     times: u64,
-    /// Calls until the first of them.
+    /// How many calls are left until the first failure.
     left: Rc<Cell<u64>>,
     failed: Rc<Cell<u64>>,
 }
 
 impl FailNth {
-    /// Fails the `nth` call, counted from 1, with this error number; 0 fails none.
+    /// Fails the `nth` call, counted from 1, with this error number. With 0, no call fails.
     pub fn new(nth: u64, errno: i32) -> FailNth {
         FailNth { errno, times: 1, left: Rc::new(Cell::new(nth)), failed: Rc::default() }
     }
 
-    /// The same with one of [`ERRNOS`], drawn from a seed and `nth`.
+    /// Fails the `nth` call with one of [`ERRNOS`], drawn from the seed and `nth`.
     pub fn drawn(nth: u64, seed: u64) -> FailNth {
         let draw = Chance::new(seed ^ nth.rotate_left(32)).up_to(ERRNOS.len());
         FailNth::new(nth, ERRNOS[draw - 1])
     }
 
-    /// Fails so many calls in a row, beginning with the `nth`.
+    /// Fails this many calls in a row, beginning with the `nth`.
     pub fn times(mut self, times: u64) -> FailNth {
         self.times = times;
         self
     }
 
-    /// The error number it fails with.
+    /// Returns the error number of the failures.
     pub fn errno(&self) -> i32 {
         self.errno
     }
 
-    /// Takes an engine under torture. Engines of one `FailNth` are counted together.
+    /// Wraps an engine. All engines of one `FailNth` share its counter.
     pub fn engine(&self, inner: Box<dyn Engine>) -> Box<dyn Engine> {
         Box::new(Tampered::new(inner, Failing { torture: self.clone(), silenced: BTreeSet::new() }))
     }
 
-    /// Whether the call came that was to fail. A test that raises n is done when it did not.
+    /// Reports whether the run reached the call to fail. A test that raises n is done once it did not.
     pub fn has_failed(&self) -> bool {
         self.failed.get() > 0
     }
@@ -98,7 +98,8 @@ impl FailNth {
 /// The torture of one engine.
 struct Failing {
     torture: FailNth,
-    /// Streams whose read side was told to have failed: what the engine beneath still tells is dropped.
+    /// Streams whose read side already failed by torture. Later input and ends of the inner engine are
+    /// dropped.
     silenced: BTreeSet<Key>,
 }
 
@@ -135,7 +136,7 @@ impl Tamper for Failing {
 }
 
 impl Failing {
-    /// Makes a failure of an event.
+    /// Turns an event into a failure.
     fn spoil(&mut self, key: Key, event: Event, error: io::Error, inner: &mut dyn Engine) -> Event {
         match event {
             Event::Sent(Sent { queue, .. }) => return Event::Sent(Sent { queue, result: Err(error) }),

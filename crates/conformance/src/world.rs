@@ -1,4 +1,4 @@
-//! What a row is given: fresh engines, chance, and ready-made connections.
+//! The world of a row: fresh engines, random numbers, and ready-made connections.
 
 use std::{io::ErrorKind, net::TcpListener};
 
@@ -13,7 +13,7 @@ use crate::{
     suite::{Stop, check},
 };
 
-/// The world of one row: it makes engines, as many as the row asks for.
+/// The world of one row. It makes as many engines as the row needs.
 pub struct World<'a> {
     make: &'a mut dyn FnMut() -> Box<dyn Engine>,
     chance: Chance,
@@ -60,12 +60,12 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Whether the engine has datagrams.
+    /// Reports whether the engine has datagrams.
     pub fn has_datagrams(&self) -> bool {
         self.has_datagrams
     }
 
-    /// Whether descriptors pass over its Unix links.
+    /// Reports whether the engine can pass descriptors over its Unix links.
     pub fn passes_descriptors(&self) -> bool {
         self.passes_descriptors
     }
@@ -90,33 +90,34 @@ impl<'a> World<'a> {
         self
     }
 
-    /// Says whether the engine moves so little at a time that a row of megabytes would not end in time.
+    /// Reports whether the engine moves so little at a time that a row of megabytes would not end in time.
     pub fn moves_little(&self) -> bool {
         self.moves_little
     }
 
-    /// Below which number descriptors must stay for the engine to take them.
+    /// Returns the number below which descriptors must stay for the engine to take them.
     pub fn descriptors_max(&self) -> usize {
         self.descriptors_max
     }
 
-    /// Whether the engine refuses real descriptors as unsupported.
+    /// Reports whether the engine refuses real descriptors as unsupported.
     pub fn is_virtual(&self) -> bool {
         self.is_virtual
     }
 
-    /// A seeded number from 1 to `most`; 0 if that is 0.
+    /// Draws a seeded number from 1 to `most`, or 0 if `most` is 0.
     pub fn up_to(&mut self, most: usize) -> usize {
         self.chance.up_to(most)
     }
 
-    /// An address with any free port of the loopback.
+    /// Returns an address on the loopback with any free port.
     pub fn any_address(&self) -> Address {
         Address::Ip(([127, 0, 0, 1], 0).into())
     }
 }
 
-/// A virtual engine says so of a link that it does not even have.
+/// Reports whether the engine can pass descriptors. A virtual engine refuses this as unsupported even for a
+/// link that it does not have.
 #[cfg(unix)]
 fn passes_descriptors(engine: &mut dyn Engine, is_virtual: bool) -> bool {
     let asked = engine.receive(Source::hosted(u64::MAX), &mut []);
@@ -150,7 +151,8 @@ pub(crate) fn connect_with(
     drive.attach(transport, Role::Connecting)
 }
 
-/// Turns until the listener accepted a connection and the client is up; gives the accepted transport.
+/// Turns until the listener has accepted a connection and the client is connected. Returns the accepted
+/// transport.
 pub(crate) fn accept(drive: &mut Drive, listener: Key, client: Key) -> Result<Transport, Stop> {
     drive.until("a connection is accepted", |drive| {
         !drive.told(listener).accepted.is_empty() && !drive.told(client).connected.is_empty()
@@ -160,12 +162,12 @@ pub(crate) fn accept(drive: &mut Drive, listener: Key, client: Key) -> Result<Tr
     Ok(transport)
 }
 
-/// A connection whose two ends are streams of this engine.
+/// Makes a connection whose two ends are streams of this engine.
 pub(crate) fn pair(drive: &mut Drive) -> Result<Pair, Stop> {
     Ok(pairs(drive, 1, &ConnectOptions::default())?[0])
 }
 
-/// As many connections.
+/// Makes `count` connections whose two ends are streams of this engine.
 pub(crate) fn pairs(drive: &mut Drive, count: usize, options: &ConnectOptions) -> Result<Vec<Pair>, Stop> {
     let (listener, address) = listen(drive, &Address::Ip(([127, 0, 0, 1], 0).into()))?;
     let mut made = Vec::with_capacity(count);

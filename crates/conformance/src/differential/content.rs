@@ -1,20 +1,21 @@
-//! What is sent, and the digest of what came: each direction of each connection has a pattern of its own.
+//! The sent bytes, and the digest of the received ones. Each direction of each connection has its own
+//! pattern.
 
 use std::fmt;
 
 use super::script::Side;
 
-/// How many bytes came, and which.
+/// The number and the digest of received bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Got {
-    /// How many.
+    /// How many bytes were received.
     pub bytes: usize,
     /// The digest of all of them, in order (FNV-1a of 64 bits).
     pub digest: u64,
 }
 
 impl Got {
-    /// Nothing yet.
+    /// No bytes yet.
     pub(super) const NOTHING: Got = Got { bytes: 0, digest: 0xcbf2_9ce4_8422_2325 };
 
     pub(super) fn take(&mut self, bytes: &[u8]) {
@@ -31,7 +32,7 @@ impl fmt::Display for Got {
     }
 }
 
-/// One direction of a connection: what is sent by one of its ends.
+/// One direction of a connection: the bytes that one of its ends sends.
 pub(super) struct Content {
     mixed: u64,
 }
@@ -41,12 +42,12 @@ impl Content {
         Content { mixed: (link as u64 * 2 + from as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) }
     }
 
-    /// The bytes from one position to another.
+    /// Returns the bytes from one position to another.
     pub(super) fn bytes(&self, from: usize, to: usize) -> Vec<u8> {
         (from..to).map(|at| self.byte(at)).collect()
     }
 
-    /// The first position at which these bytes, which came at `from`, are not what was sent.
+    /// Returns the first position at which these bytes, received at `from`, differ from the sent ones.
     pub(super) fn first_wrong(&self, from: usize, bytes: &[u8]) -> Option<usize> {
         bytes.iter().enumerate().find_map(|(at, byte)| (self.byte(from + at) != *byte).then_some(from + at))
     }

@@ -1,4 +1,4 @@
-//! One connection while it is played: what was sent, what came, and whether a step is over.
+//! The state of one connection during play: sent and received bytes, and whether a step is over.
 
 use reactor::{Id, Stream};
 
@@ -7,36 +7,36 @@ use super::{
     script::{Last, Plan, Side, Step},
 };
 
-/// A connection and where it stands in its plan.
+/// A connection and its position in its plan.
 pub(super) struct Link {
     pub(super) plan: Plan,
-    /// The step: 0 is the connecting, then come those of the plan, then the last one.
+    /// The step: 0 is the connect, then come those of the plan, then the last one.
     pub(super) at: usize,
-    /// Whether the step has begun, and is not over.
+    /// The step has begun, and is not over.
     pub(super) is_playing: bool,
     pub(super) ends: [End; 2],
-    /// Timers, messages and refusals of the step that have not come yet.
+    /// The number of timers, messages and refusals of the step that have not arrived yet.
     pub(super) pending: usize,
 }
 
-/// One end.
+/// One end of a connection.
 pub(super) struct End {
-    /// While it lives.
+    /// The id of the stream, while it lives.
     pub(super) id: Option<Id<Stream>>,
     pub(super) state: State,
-    /// How much was sent from here.
+    /// The number of bytes sent from this end.
     pub(super) sent: usize,
-    /// What came here.
+    /// The bytes received by this end.
     pub(super) got: Got,
-    /// How much had come here when the last step was over.
+    /// The bytes that this end had received when the last step was over.
     pub(super) confirmed: usize,
     pub(super) is_paused: bool,
     pub(super) is_ended: bool,
-    /// What is under way to here may be lost.
+    /// Bytes in flight to this end may be lost.
     pub(super) is_cut: bool,
-    /// A send was answered `High`, and `Drained` was not told since.
+    /// A send returned `High`, and `Drained` has not arrived since.
     pub(super) is_high: bool,
-    /// The handler refuses what comes next, after it has sent so many bytes.
+    /// If set, the handler answers the next input with this many bytes, and then returns an error.
     pub(super) refuses: Option<usize>,
 }
 
@@ -48,7 +48,7 @@ pub(super) enum State {
     Closed,
 }
 
-/// What is to be done now.
+/// The next action of a link.
 pub(super) enum Next {
     Step(Step),
     Last(Last),
@@ -63,7 +63,7 @@ impl Link {
         &mut self.ends[side as usize]
     }
 
-    /// The step where it stands; `None` while it connects, and when all is over.
+    /// Returns the current step. `None` while the link connects, and when all is over.
     pub(super) fn next(&self) -> Option<Next> {
         let at = self.at.checked_sub(1)?;
         match self.plan.steps.get(at) {
@@ -72,10 +72,10 @@ impl Link {
         }
     }
 
-    /// Whether all that the step led to has come.
+    /// Reports whether all effects of the step have arrived.
     pub(super) fn is_reached(&self) -> bool {
         match self.next() {
-            // The resume of an end that closed while it was paused is still to come.
+            // An end that closed while it was paused still has its resume to come.
             Some(Next::Last(_)) => self.ends.iter().all(|end| end.state == State::Closed && !end.is_paused),
             _ => {
                 let [near, far] = &self.ends;
@@ -87,7 +87,7 @@ impl Link {
         }
     }
 
-    /// Whether nothing is left to do, but perhaps the stop of the runtime.
+    /// Reports whether nothing is left to do, except perhaps to stop the runtime.
     pub(super) fn is_over(&self) -> bool {
         match self.next() {
             Some(Next::Last(Last::Stay)) => self.is_playing,
@@ -96,7 +96,7 @@ impl Link {
         }
     }
 
-    /// The step in words.
+    /// Describes the step in words.
     pub(super) fn words(&self) -> String {
         match self.next() {
             Some(Next::Step(step)) => format!("step {}, {step:?}", self.at),

@@ -1,4 +1,4 @@
-//! Plays a script: drives a runtime over an engine until its service has come to the end, or is stuck.
+//! Plays a script: drives a runtime over an engine until its service has finished or is stuck.
 
 use std::{
     net::SocketAddr,
@@ -16,15 +16,16 @@ use super::{
 };
 
 impl Script {
-    /// Plays it over this engine, and gives what was told. What goes wrong is an entry of the trace.
+    /// Plays the script over this engine, and returns the trace. Each failure is an entry of the trace.
     ///
-    /// Waits as long as events take; gives up when nothing moved for five seconds and a hundred turns, or for
+    /// Waits as long as events take. Gives up if nothing moves for five seconds and a hundred turns, or for
     /// ten thousand turns of an engine whose time is virtual.
     ///
     /// # Panics
+    /// If the machine has no loopback address.
     /// When the machine has no loopback address.
     pub fn play(&self, engine: Box<dyn Engine>) -> Trace {
-        // Sockets that are bound and do not listen: nobody else gets their ports meanwhile.
+        // These sockets are bound and do not listen, so no other process gets their ports in the meantime.
         let sockets: Vec<Socket> = (0..=Kind::all().count()).map(|_| bound()).collect();
         let nowhere = sockets.iter().map(address).collect();
         let mut runtime = Runtime::assemble(engine, Limits::default());
@@ -55,13 +56,13 @@ fn address(socket: &Socket) -> Address {
     Address::Ip(address.expect("it is bound to an address of IP"))
 }
 
-/// Turns until it is over; gives how many resources were cut, or says what is wrong.
+/// Turns until the runtime is over. Returns how many resources were cut, or a description of the failure.
 fn drive(runtime: &mut Runtime) -> Result<u64, String> {
     let metrics = runtime.metrics();
     let (mut idle, mut since, mut moved) = (0, Instant::now(), 0);
     while !runtime.is_over() {
         let is_called = runtime.turn(Some(TURN_MAX)).map_err(|error| error.to_string())?;
-        // A stream that lingers takes bytes without telling anybody.
+        // A lingering stream moves bytes without calling a handler.
         let counters = metrics.read();
         let before = std::mem::replace(&mut moved, counters.bytes_in + counters.bytes_out);
         (idle, since) = if is_called || moved != before { (0, Instant::now()) } else { (idle + 1, since) };
@@ -77,10 +78,10 @@ fn drive(runtime: &mut Runtime) -> Result<u64, String> {
     }
 }
 
-/// The trace of the service, with those connections named that did not come to their end.
+/// Takes the trace of the service, and adds an entry for each connection that did not finish.
 fn taken(runtime: &mut Runtime, player: ServiceId<Player>, name: &str, seed: u64) -> Trace {
     let Some(player) = runtime.service_mut(player) else {
-        // It panicked, and the receipt has told.
+        // It panicked, and the receipt has reported that.
         return Trace::new(name, seed);
     };
     let mut trace = std::mem::replace(&mut player.trace, Trace::new(name, seed));
@@ -99,11 +100,11 @@ fn taken(runtime: &mut Runtime, player: ServiceId<Player>, name: &str, seed: u64
     trace
 }
 
-/// The resource under which is noted what concerns all.
+/// The resource name for entries about the whole run.
 const RUNTIME: &str = "runtime";
-/// How long one turn waits at most.
+/// The longest wait of one turn.
 const TURN_MAX: Duration = Duration::from_millis(50);
-/// Turns in a row in which nothing moves: at least, and at most where time is virtual.
+/// How many turns in a row nothing may move: at least, and at most where time is virtual.
 const IDLE_TURNS_MIN: u32 = 100;
 const IDLE_TURNS_MAX: u32 = 10_000;
 const IDLE_MAX: Duration = Duration::from_secs(5);

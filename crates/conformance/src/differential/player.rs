@@ -1,4 +1,4 @@
-//! The service that plays a script: does each connection's steps. What it makes of what it is told is in `told.rs`.
+//! The service that plays a script: it takes each connection's steps. `told.rs` handles the events.
 
 mod told;
 
@@ -18,20 +18,20 @@ use super::{
 pub(super) struct Player {
     pub(super) trace: Trace,
     pub(super) links: Vec<Link>,
-    /// Addresses at which nobody else listens, more than this service has listeners.
+    /// Addresses without a listener. There are more of them than this service has listeners.
     nowhere: Vec<Address>,
     /// The listeners, by the kind of their streams.
     listeners: Vec<(Kind, Address)>,
     named: HashMap<Key, (usize, Side)>,
     /// Accepted streams whose hello is not complete.
     unnamed: HashMap<Key, Vec<u8>>,
-    /// Connects that never open, with the link that tried and the name under which their end is noted.
+    /// Connects that never open, with their link and the name under which the end is recorded.
     short: HashMap<Key, (usize, &'static str)>,
     /// How many more of the accepted streams may end without a hello.
     strangers_left: usize,
 }
 
-/// A message to itself: what a link is to do now.
+/// A message to itself: the next action of a link.
 enum Order {
     Go(usize),
     Resume(usize, Side),
@@ -45,7 +45,7 @@ struct Tick {
     due: Time,
 }
 
-/// A message that is only noted.
+/// A message that the service only records.
 struct Word {
     link: usize,
     number: u64,
@@ -75,7 +75,7 @@ impl Player {
         self.note(link, side, Entry::Wrong(how.into()));
     }
 
-    /// Begins the next step if this one is over; stops the runtime when that was the last one of all.
+    /// Begins the next step if this one is over. Stops the runtime after the very last step.
     fn progress(&mut self, cx: &mut Cx<'_>, number: usize) {
         let link = &mut self.links[number];
         if !link.is_playing || !link.is_reached() {
@@ -141,7 +141,7 @@ impl Player {
                 if let Some(error) = refused {
                     self.wrong(number, on, format!("could not be released: {error}"));
                 }
-                // Until it is added again.
+                // The end opens again once it is added again.
                 self.links[number].end(on).state = State::Opening;
             }
             Step::Deadline { on } => {
@@ -179,7 +179,7 @@ impl Player {
     }
 
     fn connect_to_nobody(&mut self, cx: &mut Cx<'_>, number: usize) {
-        // An engine with a network of its own knows nothing of the ports that are taken in the system's.
+        // An engine with its own network ignores the ports that are taken in the system's.
         let is_ours = |address: &&Address| self.listeners.iter().any(|(_, listener)| listener == *address);
         let nowhere = self.nowhere.iter().find(|address| !is_ours(address));
         let nowhere = nowhere.expect("there are more of them than listeners").clone();
@@ -238,7 +238,7 @@ impl Player {
         }
     }
 
-    /// Pauses an end, which resumes later.
+    /// Pauses an end, and schedules its resume.
     fn pause(&mut self, cx: &mut Cx<'_>, number: usize, side: Side) {
         self.on(number, side, |id| cx.pause(id));
         self.links[number].end(side).is_paused = true;
@@ -254,7 +254,7 @@ impl Player {
         }
     }
 
-    /// Does something to the end that lives.
+    /// Runs an action on the end, which must be alive.
     fn on(&mut self, number: usize, side: Side, act: impl FnOnce(Id<Stream>)) {
         match self.links[number].end(side).id {
             Some(id) => act(id),
@@ -296,11 +296,11 @@ impl Player {
     }
 }
 
-/// How many bytes say which connection it is.
+/// The number of bytes that identify the connection.
 const HELLO: usize = 4;
-/// A short time, which passes.
+/// A short time, which does pass.
 const MOMENT: Duration = Duration::from_millis(1);
-/// A deadline that is taken away before.
+/// A deadline that is removed before it passes.
 const NEVER_REACHED: Duration = Duration::from_secs(600);
-/// More than a slow machine needs for the close of a connection whose peer is there.
+/// Longer than a slow machine needs to close a connection whose peer is still there.
 const GRACE: Duration = Duration::from_secs(120);

@@ -1,15 +1,15 @@
-//! Scripts: what each connection does, step by step, drawn from a seed.
+//! Scripts: the steps of each connection, drawn from a seed.
 
 use sim::Chance;
 
-/// A script of operations: several connections that each go through steps of their own, side by side.
+/// A script of operations: several connections in parallel, each with its own steps.
 #[derive(Clone, Debug)]
 pub struct Script {
     pub(super) seed: u64,
     pub(super) links: Vec<Plan>,
 }
 
-/// An end of a connection: the near one connected, the far one was accepted.
+/// An end of a connection. The near one connected, and the far one was accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Side {
     Near,
@@ -27,7 +27,7 @@ impl Side {
     }
 }
 
-/// What one connection does.
+/// The plan of one connection.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) kind: Kind,
@@ -36,19 +36,19 @@ pub(super) struct Plan {
     pub(super) last: Last,
 }
 
-/// What streams and sockets it is made of.
+/// The options of a connection's streams and sockets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Kind {
-    /// The streams stay open after the peer's end, and the service closes them.
+    /// The streams stay open after the peer's end, until the service closes them.
     pub(super) half_open: bool,
-    /// A stream is not read while its own queue is above the high mark.
+    /// The runtime does not read a stream while its own queue is above the high mark.
     pub(super) backpressure: bool,
-    /// The sockets take little at a time, where they are the system's.
+    /// Real sockets take only a little at a time.
     pub(super) narrow: bool,
 }
 
 impl Kind {
-    /// All there are: the service has a listener for each.
+    /// Returns all kinds. The service has a listener for each.
     pub(super) fn all() -> impl Iterator<Item = Kind> {
         (0..8).map(|bits| Kind {
             half_open: bits & 1 != 0,
@@ -58,10 +58,10 @@ impl Kind {
     }
 }
 
-/// How the next step begins when the last one is over.
+/// How the next step begins once the last one is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Pace {
-    /// Inside the call of the handler that saw it.
+    /// Inside the handler call that completed the last step.
     AtOnce,
     /// By a message to itself.
     Told,
@@ -69,69 +69,69 @@ pub(super) enum Pace {
     Later,
 }
 
-/// How many bytes the end that acts sends with it, and how many its peer sends at that moment.
+/// How many bytes the acting end sends with the action, and how many its peer sends at that moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Traffic {
     pub(super) own: usize,
     pub(super) others: usize,
 }
 
-/// One step, which leaves the connection open. It is over when all that was sent has come.
+/// One step, which leaves the connection open. It is over once all sent bytes have arrived.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// Bytes in one direction, in so many sends.
+    /// One end sends bytes, in this many sends.
     Send { from: Side, bytes: usize, pieces: usize },
-    /// Bytes in both directions at once.
+    /// Both ends send bytes at once.
     Cross { by: Side, traffic: Traffic },
-    /// One end pauses while bytes come, and resumes later.
+    /// One end pauses while bytes arrive, and resumes later.
     Pause { on: Side, bytes: usize },
     /// One end is released, and added again.
     Release { on: Side, traffic: Traffic },
-    /// A deadline is set, moved by a message that comes, and taken away.
+    /// A deadline is set, postponed by the arrival of a message, and removed.
     Deadline { on: Side },
-    /// Timers of so many milliseconds are set in one call; one of them is cancelled.
+    /// The service sets timers of this many milliseconds in one call, and cancels one of them.
     Timers { millis: Vec<u64>, cancelled: usize },
-    /// So many messages are told.
+    /// The service sends itself this many messages.
     Tell { count: u64 },
-    /// A connect to where nobody listens.
+    /// A connect to an address without a listener.
     Refused,
-    /// A connect that is closed or aborted in the same call.
+    /// A connect that the service closes or aborts in the same call.
     Fleeting { is_aborted: bool },
 }
 
-/// The last step. It is over when both ends have closed.
+/// The last step. It is over once both ends have closed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Last {
     /// One end closes. The peer may be paused then, and resume later.
     Close { by: Side, traffic: Traffic, paused: bool },
-    /// One end ends its write side after what it sends; the other one answers, and ends too.
+    /// One end finishes its write side after its bytes. The other one answers, and finishes too.
     Finish { by: Side, traffic: Traffic, paused: bool },
     /// One end aborts.
     Abort { by: Side, traffic: Traffic, paused: bool },
     /// The deadline of one end passes.
     Deadline { by: Side },
-    /// The handler of one end answers a message with an error, after it has sent something.
+    /// The handler of one end answers its next input with some bytes, and then returns an error.
     Refuse { by: Side, own: usize },
     /// Both ends are open when the runtime stops.
     Stay,
 }
 
 impl Script {
-    /// Draws a script with so many connections.
+    /// Draws a script with this many connections.
     pub fn draw(seed: u64, links: usize) -> Script {
         let mut chance = Chance::new(seed);
         let links = (0..links).map(|_| plan(&mut chance)).collect();
         Script { seed, links }
     }
 
-    /// What the connection does that a resource of a [`Trace`](super::Trace) belongs to, for people.
+    /// Describes the plan of the connection to which a resource of a [`Trace`](super::Trace) belongs.
     pub fn words(&self, resource: &str) -> String {
         let number =
             resource.strip_prefix("link ").and_then(|rest| rest.split(',').next()?.parse::<usize>().ok());
         number.and_then(|number| self.links.get(number)).map(|plan| format!("{plan:?}")).unwrap_or_default()
     }
 
-    /// The seed it was drawn from.
+    /// Returns the seed of the script.
     pub fn seed(&self) -> u64 {
         self.seed
     }
@@ -182,7 +182,7 @@ fn side(chance: &mut Chance) -> Side {
     Side::BOTH[chance.up_to(2) - 1]
 }
 
-/// Small ones mostly; those at the edges of buffers; now and then more than a socket takes.
+/// Draws a size: mostly small, sometimes at the edges of buffers, and now and then more than a socket takes.
 fn size(chance: &mut Chance) -> usize {
     match chance.up_to(10) {
         1..=4 => chance.up_to(100),
@@ -192,8 +192,8 @@ fn size(chance: &mut Chance) -> usize {
     }
 }
 
-/// Two ends that both rest because their own queues are high would wait for each other for ever, as programs do that
-/// only write: where there is backpressure, less than the high mark is sent in both directions at once.
+/// Draws the traffic of both ends. With backpressure, each sends less than the high mark. Otherwise both ends
+/// could stop reading because their own queues are high, and wait for each other for ever.
 fn crossing(chance: &mut Chance, kind: Kind) -> Traffic {
     let mut amount = || match (chance.percent(30), kind.backpressure) {
         (true, _) => 0,
@@ -203,13 +203,13 @@ fn crossing(chance: &mut Chance, kind: Kind) -> Traffic {
     Traffic { own: amount(), others: amount() }
 }
 
-/// How many steps a connection goes through before the last one at most.
+/// How many steps a connection has before the last one, at most.
 const STEPS_MAX: usize = 6;
-/// The largest amount, in bytes: more than the system's buffers of a new connection take.
+/// The largest amount, in bytes. It exceeds the system's buffers of a new connection.
 const SIZE_MAX: usize = 300_000;
 /// Less than the default high mark.
 const CROSSING_MAX: usize = 32 << 10;
-/// Sizes around those of buffers of the library and of the double.
+/// Sizes near the buffer sizes of the library and of the double.
 const EDGES: [usize; 9] = [1, 47, 48, 49, 64, 16 << 10, (64 << 10) - 1, 64 << 10, (64 << 10) + 1];
 
 #[cfg(test)]

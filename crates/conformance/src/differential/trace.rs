@@ -1,29 +1,30 @@
-//! Traces: what a service was told of each resource, and the first event in which two traces differ.
+//! Traces: the events of each resource as a service received them, and the first event in which two traces
+//! differ.
 
 use std::{collections::BTreeMap, error::Error, fmt};
 
 use super::content::Got;
 
-/// What was told, with what may differ left out.
+/// An event, without the parts that may differ.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Entry {
-    /// A stream is open; once for each of its lives.
+    /// A stream is open. Occurs once for each of its lives.
     Open,
-    /// All that a step led to has come, and these bytes so far.
+    /// All effects of a step have arrived, and this is the input so far.
     Step(usize, Got),
-    /// The peer sends no more, and these bytes came before.
+    /// The peer sends no more, and this was the input before.
     End(Got),
-    /// The resource ended so. `None` where bytes may have been lost.
+    /// The resource ended for this reason. The input is `None` if bytes may have been lost.
     Closed(String, Option<Got>),
-    /// A timer fired, by its number in its group.
+    /// A timer fired. The number is its position in its group.
     Fired(u64),
-    /// A message came.
+    /// A message arrived.
     Told(u64),
-    /// The stream that had ended is gone: what is asked of its id does nothing.
+    /// The ended stream is gone: orders to its id do nothing.
     Gone,
-    /// The runtime is over, and cut so many resources.
+    /// The runtime is over, and cut this many resources.
     Over(u64),
-    /// What must not be on any engine; equal to nothing.
+    /// A failure on any engine. It equals no entry in a comparison.
     Wrong(String),
 }
 
@@ -44,12 +45,12 @@ impl fmt::Display for Entry {
     }
 }
 
-/// What one service was told while it played a script on one engine.
+/// The events of one service while it played a script on one engine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trace {
     pub(super) engine: String,
     pub(super) seed: u64,
-    /// For each resource, in the order told; each entry with its place in the whole.
+    /// The entries of each resource in order, each with its position in the whole trace.
     pub(super) told: BTreeMap<String, Vec<(usize, Entry)>>,
     pub(super) len: usize,
     pub(super) pieces: usize,
@@ -69,22 +70,22 @@ impl Trace {
         }
     }
 
-    /// How many entries it has.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether nothing was told.
+    /// Reports whether the trace has no entries.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// How many pieces of input came: which may differ.
+    /// Returns the number of pieces of input, which may differ between engines.
     pub fn pieces(&self) -> usize {
         self.pieces
     }
 
-    /// What was told of one resource, in order.
+    /// Returns the entries of one resource, in order.
     pub fn of(&self, resource: &str) -> impl Iterator<Item = &Entry> {
         self.entries(resource).iter().map(|(_, entry)| entry)
     }
@@ -92,8 +93,8 @@ impl Trace {
     /// Compares with the trace of another engine, which played the same script.
     ///
     /// # Errors
-    /// The first event that differs: the earliest in this trace, or where this one has none, the earliest of the
-    /// other. An [`Entry::Wrong`] differs from everything.
+    /// The first event that differs: the earliest in this trace, or, if this trace has none, the earliest in
+    /// the other one. An [`Entry::Wrong`] differs from everything.
     pub fn compare(&self, other: &Trace) -> Result<(), Box<Difference>> {
         let mut first: Option<(usize, Box<Difference>)> = None;
         let resources =
@@ -136,11 +137,11 @@ impl Trace {
 pub struct Difference {
     /// The script's seed.
     pub seed: u64,
-    /// The resource it was told of.
+    /// The resource of the event.
     pub resource: String,
-    /// Which of its events it is, counted from 0.
+    /// The position of the event among those of the resource, counted from 0.
     pub at: usize,
-    /// The engines, each with what it told; `None`: nothing more.
+    /// The engines, each with its entry. `None` means that the engine reported no more events.
     pub told: [(String, Option<Entry>); 2],
 }
 

@@ -1,4 +1,4 @@
-//! One wait's harvest: which operations complete now, in what pieces, and which are put off.
+//! The events of one wait: which operations complete now, in which pieces, and which are postponed.
 
 use reactor::{
     Key,
@@ -12,10 +12,11 @@ use super::{
 };
 
 impl Double {
-    /// Collects what can be told now. Whether anything moved that others may wait for.
+    /// Collects the events that are due now. Returns true if it changed anything for which others may wait.
     pub(super) fn collect(&mut self, state: &mut State) -> bool {
         let mut moved = false;
-        // What is put off is put off in favour of something else: a second round takes all.
+        // A completion may be postponed only in favour of another one. If the first round postpones all, the
+        // second round postpones none.
         for patient in [true, false] {
             let keys: Vec<Key> = self.keys_from_cursor();
             for key in keys {
@@ -38,7 +39,7 @@ impl Double {
         moved || !self.events.is_empty()
     }
 
-    /// All keys, those after the last one that was served first: nobody starves.
+    /// Returns all keys, beginning behind the one served last, so that no key starves.
     fn keys_from_cursor(&self) -> Vec<Key> {
         let mut keys: Vec<Key> = self.attached.keys().chain(self.watched.keys()).copied().collect();
         keys.sort_unstable();
@@ -85,7 +86,7 @@ impl Double {
         false
     }
 
-    /// One event a wait: what was out first, then the transport.
+    /// Makes one event a wait: first for operations in flight, then the transport.
     fn step_detaching(&mut self, state: &mut State, key: Key, mut attached: Attached) -> bool {
         state.flow(attached.number, self.tuning.window_bytes, self.tuning.buffer_bytes);
         if attached.sending.is_some() {
@@ -94,7 +95,7 @@ impl Double {
             && attached.role == Role::Stream
             && self.read_one(state, key, attached.number)
         {
-            // The input that was in flight.
+            // This delivered the input in flight.
         } else {
             self.events.push_back((key, Event::Detached(attached.transport)));
             return true;
@@ -103,7 +104,7 @@ impl Double {
         true
     }
 
-    /// Ends a send because of a detach: all, some or nothing of it was taken.
+    /// Ends a send because of a detach. The double has taken all, some or none of it.
     fn finish_send(&mut self, state: &mut State, key: Key, attached: &mut Attached) {
         let Some(mut queue) = attached.sending.take() else { return };
         let result = state.room(attached.number, self.tuning.send_bytes).map(|room| {
@@ -221,7 +222,7 @@ impl Double {
     fn read_one(&mut self, state: &mut State, key: Key, number: u64) -> bool {
         let Input::Bytes(arrived) = state.input(number) else { return false };
         let Some(mut buffer) = self.free.pop() else { return false };
-        // What a handler sees beyond the bytes that came would be this.
+        // Fill the buffer with junk, which a handler would see if it could read beyond the input.
         buffer.fill(JUNK);
         let most = arrived.min(buffer.len());
         let count = if self.chance.percent(50) { most } else { self.chance.up_to(most) };
@@ -231,7 +232,7 @@ impl Double {
         true
     }
 
-    /// Adds a readiness that is not true: a hint is all that a readiness is.
+    /// Adds a false readiness, because a readiness is only a hint.
     fn tell_untruth(&mut self) {
         let wrong = self.watched.iter().find(|(key, (_, interest))| {
             interest.is_some_and(|interest| interest.is_read())

@@ -1,4 +1,4 @@
-//! Sockets for datagrams: what waits in them, whom they reach, and what is told of them in a later wait.
+//! Datagram sockets: their queues, the receivers of a datagram, and reports in a later wait.
 
 use std::{
     collections::VecDeque,
@@ -24,13 +24,14 @@ pub(super) struct Socket {
     groups: Vec<IpAddr>,
     arrived: VecDeque<Letter>,
     arrived_bytes: usize,
-    /// What is to be told of those it sent: to whom, and why they did not get there.
+    /// Reports about datagrams that this socket sent: the destination, and the reason for the loss.
     reports: VecDeque<(Option<Address>, io::Error)>,
-    /// How long a datagram it receives whole.
+    /// The longest datagram that it receives whole, in bytes.
     longest: usize,
-    /// How long a one to a Unix socket it sends.
+    /// The longest datagram that it sends to a Unix socket, in bytes.
     unix_length_max: usize,
-    /// A send left some; for whose room it waits, if that is known.
+    /// A send left some datagrams. The value is the receiver for whose room the socket waits, if that is
+    /// known.
     waits: Option<Option<u64>>,
 }
 
@@ -72,7 +73,7 @@ impl State {
             arrived_bytes: 0,
             reports: VecDeque::new(),
             longest: RECEIVE_MAX,
-            // As Linux does: twice as much, and a little of it is the kernel's.
+            // Linux doubles the requested size, and the kernel uses a little of it.
             unix_length_max: options
                 .send_buffer
                 .map_or(UNIX_LENGTH_MAX, |bytes| (2 * bytes).saturating_sub(32)),
@@ -87,7 +88,7 @@ impl State {
             return Err(fault::error(ErrorKind::AddrNotAvailable));
         }
         let mut name = wanted;
-        // One more than the sockets there are is enough to find a free port.
+        // One attempt more than there are sockets is enough to find a free port.
         for _ in 0..=self.sockets.len() {
             if name.port() == 0 || wanted.port() == 0 && self.socket_named(&Address::Ip(name)).is_some() {
                 name.set_port(self.free_port());
@@ -100,7 +101,7 @@ impl State {
         self.sockets.iter().find(|(_, socket)| socket.address == *address).map(|(number, _)| *number)
     }
 
-    /// Whom a datagram to this address reaches.
+    /// Returns the sockets that a datagram to this address reaches.
     fn reached_by(&self, to: &Address) -> Vec<u64> {
         let Address::Ip(ip) = to else { return self.socket_named(to).into_iter().collect() };
         if ip.ip().is_multicast() {
@@ -114,10 +115,10 @@ impl State {
         self.socket_named(to).or_else(|| self.socket_named(&wild)).into_iter().collect()
     }
 
-    /// Brings a datagram to whom it reaches.
+    /// Delivers a datagram to the sockets that it reaches.
     ///
     /// # Errors
-    /// Why it does not get there. `WouldBlock`: the one who would get it has no room.
+    /// The reason why it does not arrive. `WouldBlock` means that the receiver has no room.
     fn bring(&mut self, number: u64, item: &Outbound<'_>) -> io::Result<()> {
         let Some(sender) = self.sockets.get(&number) else { return Err(fault::bad_descriptor()) };
         let to = item.to.or(sender.peer.as_ref()).cloned();
@@ -138,7 +139,7 @@ impl State {
         }
         for number in reached {
             let Some(receiver) = self.sockets.get_mut(&number) else { continue };
-            // A connected one hears its peer alone.
+            // A connected socket receives only from its peer.
             if receiver.peer.as_ref().is_some_and(|peer| *peer != from) {
                 continue;
             }
@@ -155,7 +156,7 @@ impl State {
         Ok(())
     }
 
-    /// Sends from the front of a queue, at most so many; says how many were taken.
+    /// Sends at most `most` datagrams from the front of a queue. Returns the number taken.
     pub(super) fn send_datagrams(&mut self, number: u64, queue: &mut DatagramQueue, most: usize) -> usize {
         let mut taken = 0;
         let mut waits_for = None;
@@ -183,12 +184,12 @@ impl State {
         taken
     }
 
-    /// Whether there is room again for who waits for it; from then on it does not wait.
+    /// Reports whether a socket that waits for room has it again, and ends the waiting in that case.
     fn has_room_again(&mut self, number: u64) -> bool {
         let Some(waits_for) = self.sockets.get(&number).and_then(|socket| socket.waits) else { return false };
         let has_room = match waits_for.map(|peer| self.sockets.get(&peer)) {
             Some(Some(peer)) => peer.arrived.len() * 2 <= ARRIVED_MAX && peer.has_place(UNIX_LENGTH_MAX / 2),
-            // Whoever it waited for is gone: the next send says so.
+            // The receiver may be gone. The next send reports that.
             Some(None) | None => true,
         };
         if let Some(socket) = self.sockets.get_mut(&number).filter(|_| has_room) {
@@ -197,14 +198,14 @@ impl State {
         has_room
     }
 
-    /// Has a socket receive datagrams of so many bytes whole.
+    /// Sets the longest datagram that the socket receives whole.
     pub(super) fn set_longest(&mut self, number: u64, bytes: usize) {
         if let Some(socket) = self.sockets.get_mut(&number) {
             socket.longest = bytes;
         }
     }
 
-    /// Enters a group, or leaves it.
+    /// Joins a group, or leaves it.
     pub(super) fn set_member(&mut self, number: u64, group: &Group, member: bool) -> io::Result<()> {
         let socket = self.sockets.get_mut(&number).ok_or(ErrorKind::NotFound)?;
         let address = group.address();
@@ -219,12 +220,12 @@ impl State {
         Ok(())
     }
 
-    /// Whether a read of a socket would be in flight: something is there to be read.
+    /// Reports whether a read could be in flight, because datagrams have arrived.
     pub(super) fn has_arrived(&self, number: u64) -> bool {
         self.sockets.get(&number).is_some_and(|socket| !socket.arrived.is_empty())
     }
 
-    /// Takes up to so many of what has arrived.
+    /// Takes at most `most` of the datagrams that have arrived.
     fn batch(&mut self, number: u64, most: usize) -> Option<Batch> {
         let socket = self.sockets.get_mut(&number)?;
         let mut batch = Batch::default();
@@ -243,7 +244,8 @@ impl State {
 }
 
 impl Double {
-    /// What is told of a socket: first of what it sent, then of what arrived. Whether others may go on by it.
+    /// Makes the events of a socket: first reports about its sends, then its arrived datagrams. Returns true
+    /// if others may continue because of that.
     pub(super) fn step_datagrams(&mut self, state: &mut State, key: Key, attached: &mut Attached) -> bool {
         while self.space() > 0
             && let Some((to, error)) = state.report(attached.number)
@@ -263,15 +265,15 @@ impl Double {
     }
 }
 
-/// How many datagrams one send takes at most; a seeded number from 1 to this.
+/// How many datagrams one send takes at most. The double draws a number from 1 to this.
 pub(super) const TAKEN_MAX: usize = 16;
-/// How many come in one batch at most.
+/// How many datagrams one batch has at most.
 const BATCH_MAX: usize = 16;
-/// How many wait in a socket, and how many bytes of them.
+/// How many datagrams wait in a socket at most, and how many bytes.
 const ARRIVED_MAX: usize = 256;
 const ARRIVED_BYTES_MAX: usize = 256 << 10;
-/// What UDP over IPv4 carries (RFC 768), and what a Unix socket takes.
+/// The longest datagram of UDP over IPv4 (RFC 768), and that of a Unix socket.
 const LENGTH_MAX: usize = 65_507;
 const UNIX_LENGTH_MAX: usize = 128 << 10;
-/// How long a datagram is received whole without being asked to.
+/// The default for the longest datagram that a socket receives whole.
 pub(super) const RECEIVE_MAX: usize = 64 << 10;

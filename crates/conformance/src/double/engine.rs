@@ -1,4 +1,4 @@
-//! The double as an engine: takes orders, and tells in a later wait what became of them.
+//! The double as an engine: it takes orders, and reports the results in a later wait.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -47,10 +47,10 @@ pub struct Double {
     bell: Arc<Bell>,
     pub(super) counters: Arc<Counters>,
     pub(super) attached: BTreeMap<Key, Attached>,
-    /// The source's number and what it is watched for.
+    /// The source's number and its interest.
     pub(super) watched: BTreeMap<Key, (u64, Option<Interest>)>,
     pub(super) events: VecDeque<(Key, Event)>,
-    /// Closed by the runtime; the network hears of it in the next wait.
+    /// Transports that the runtime has closed. The next wait reports them to the network.
     closing: Vec<(Transport, Ending)>,
     pub(super) free: Vec<Box<[u8]>>,
     jobs: VecDeque<Job>,
@@ -64,13 +64,14 @@ pub(super) struct Attached {
     pub(super) transport: Transport,
     pub(super) number: u64,
     pub(super) role: Role,
-    /// Whether input is wanted.
+    /// The runtime wants input.
     pub(super) wants: bool,
-    /// Whether a read is out: it completes even when input is not wanted any more.
+    /// A read is in flight. It completes even if the runtime no longer wants input.
     pub(super) armed: bool,
-    /// The end of the read side, or the failure of the connect, was told.
+    /// The double has reported the end of the read side, or the failure of the connect.
     pub(super) told: bool,
-    /// While the runtime wants no input: it has got an end behind input, and a failure.
+    /// The double has reported the end behind unread input, and the failure, while the runtime wants no
+    /// input.
     pub(super) hangup_told: bool,
     pub(super) reset_told: bool,
     pub(super) sending: Option<Box<Outgoing>>,
@@ -105,12 +106,12 @@ impl Double {
         }
     }
 
-    /// The network the double is part of.
+    /// Returns the network of the double.
     pub fn network(&self) -> &Network {
         &self.network
     }
 
-    /// Lets the network know of what was closed.
+    /// Closes in the network all transports that the runtime has closed.
     fn close_now(&mut self) {
         for (transport, how) in self.closing.drain(..) {
             if let Some(number) = transport.source().number() {
@@ -119,7 +120,7 @@ impl Double {
         }
     }
 
-    /// Drops the events in the batch that `unwanted` picks; their buffers stay here.
+    /// Drops the events in the batch that `unwanted` selects. Their buffers return to the double.
     fn purge(&mut self, unwanted: impl Fn(Key, &Event) -> bool) {
         for (key, event) in std::mem::take(&mut self.events) {
             match event {
@@ -133,14 +134,14 @@ impl Double {
     fn take_back(&mut self, chunk: Chunk) {
         let buffer = chunk.into_buffer();
         let lent = self.counters.lent();
-        // A buffer of another size is another engine's, or was made by a test: it is not kept.
+        // A buffer of another size belongs to another engine, or a test made it. Do not keep it.
         if lent > 0 && buffer.len() == self.tuning.buffer_bytes {
             self.counters.set_lent(lent - 1);
             self.free.push(buffer);
         }
     }
 
-    /// Makes others look again, since this double may have new work.
+    /// Makes the other doubles look again, because this one may have new work.
     fn touch(&mut self) {
         self.calls += 1;
         self.network.shared.change(|_| ());
@@ -364,7 +365,7 @@ impl Engine for Double {
         self.touch();
         let in_flight = self.chance.percent(self.tuning.in_flight_percent);
         if let Some(attached) = self.attached.get_mut(&key).filter(|attached| !attached.detaching) {
-            // Of datagrams what is there already may be in flight, and nothing that comes later.
+            // For datagrams, a read can be in flight only if some have already arrived.
             let may_come =
                 attached.role != Role::Datagrams || self.network.shared.lock().has_arrived(attached.number);
             (attached.wants, attached.hangup_told, attached.reset_told) = (on, false, false);
@@ -400,7 +401,7 @@ impl Engine for Double {
         let Some(attached) = self.attached.get_mut(&key) else { return };
         attached.detaching = true;
         attached.armed &= in_flight;
-        // The end stays to be read by whoever attaches the transport next.
+        // The next owner of the transport still has to read the end.
         self.purge(|told, event| told == key && matches!(event, Event::End | Event::Broken(_)));
     }
 

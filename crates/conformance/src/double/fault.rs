@@ -1,8 +1,8 @@
-//! The errors of the double: with the errno a kernel would give, where there are such numbers.
+//! The errors of the double, with a kernel's errno if there is one.
 
 use std::io::{Error, ErrorKind};
 
-/// An error of this kind, as the system reports it.
+/// Builds an error of this kind as the system reports it.
 #[cfg(unix)]
 pub(crate) fn error(kind: ErrorKind) -> Error {
     let number = match kind {
@@ -20,33 +20,33 @@ pub(crate) fn error(kind: ErrorKind) -> Error {
     Error::from_raw_os_error(number)
 }
 
-/// An error of this kind.
+/// Builds an error of this kind.
 #[cfg(not(unix))]
 pub(crate) fn error(kind: ErrorKind) -> Error {
     kind.into()
 }
 
-/// The error for a source or transport that is not, or no longer, there.
+/// Builds the error for a source or transport that does not exist, or no longer exists.
 pub(crate) fn bad_descriptor() -> Error {
     Error::from_raw_os_error(libc::EBADF)
 }
 
-/// The error for one transport too many.
+/// Builds the error for one transport too many.
 pub(crate) fn too_many() -> Error {
     Error::from_raw_os_error(libc::EMFILE)
 }
 
-/// The error for a datagram that is too long.
+/// Builds the error for a datagram that is too long.
 pub(crate) fn too_long() -> Error {
     Error::from_raw_os_error(libc::EMSGSIZE)
 }
 
-/// The error for a datagram without an address.
+/// Builds the error for a datagram without an address.
 pub(crate) fn no_destination() -> Error {
     Error::from_raw_os_error(libc::EDESTADDRREQ)
 }
 
-/// The answer to a real descriptor.
+/// Builds the error for a real descriptor.
 pub(crate) fn no_descriptors() -> Error {
     Error::new(ErrorKind::Unsupported, "a virtual engine has no descriptors")
 }

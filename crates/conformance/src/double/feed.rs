@@ -1,4 +1,4 @@
-//! Virtual sources: what a user's resource is made of when there are no descriptors.
+//! Virtual sources: the base of a user's resource in a world without descriptors.
 
 use std::{
     collections::VecDeque,
@@ -60,9 +60,9 @@ impl Fed {
     }
 }
 
-/// A virtual source in a test's hand: its input comes from here, and its output goes here.
+/// A virtual source in the hands of a test, which supplies the input and takes the output.
 ///
-/// A user's resource under test holds [`Feed::source`]; dropping the feed makes that source a bad one.
+/// A user's resource under test holds [`Feed::source`]. After a drop of the feed, that source is invalid.
 ///
 /// ```
 /// use conformance::double::{Network, Tuning};
@@ -100,7 +100,7 @@ impl Feed {
         self.shared.change(|state| state.feeds.get_mut(&self.number).map(change).unwrap_or_default())
     }
 
-    /// What is to be watched.
+    /// Returns the source to watch.
     pub fn source(&self) -> Source<'static> {
         Source::hosted(self.number)
     }
@@ -110,12 +110,12 @@ impl Feed {
         self.change(|fed| fed.input.extend(bytes));
     }
 
-    /// Ends the input, after what was put.
+    /// Ends the input after the bytes that were put.
     pub fn end(&self) {
         self.change(|fed| fed.ended = true);
     }
 
-    /// Fails: writes at once, reads after what was put.
+    /// Makes the source fail: writes at once, and reads after the bytes that were put.
     pub fn fail(&self, kind: ErrorKind) {
         self.change(|fed| fed.failed = Some(kind));
     }
@@ -125,7 +125,7 @@ impl Feed {
         self.change(|fed| fed.room = fed.room.saturating_add(bytes));
     }
 
-    /// Takes what was written.
+    /// Takes the bytes that were written.
     pub fn taken(&self) -> Vec<u8> {
         self.change(|fed| std::mem::take(&mut fed.output))
     }

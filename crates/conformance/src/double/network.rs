@@ -1,4 +1,4 @@
-//! The network that doubles share: its handle, its lock, and what closes what is dropped.
+//! The network that doubles share: its handle, its lock, and the guard that closes dropped transports.
 
 use std::{
     fmt, io,
@@ -27,7 +27,7 @@ pub struct Network {
     pub(super) shared: Arc<Shared>,
 }
 
-/// The state and its lock, and what those who wait for it wait on.
+/// The state, its lock, and the condition variable for changes.
 pub(super) struct Shared {
     state: Mutex<State>,
     moved: Condvar,
@@ -38,7 +38,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, and lets everybody look at it again.
+    /// Changes the state, and wakes all waiting threads.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);
@@ -56,15 +56,15 @@ impl Shared {
         self.moved.notify_all();
     }
 
-    /// Waits until something changed.
+    /// Waits until the state changes.
     pub(super) fn sleep<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.moved.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The right to an end or a listener; dropping it closes that.
+/// The ownership of an end or a listener. A drop closes it.
 pub(super) struct Lease {
-    /// One that is under way is in there.
+    /// The network. A transport in flight lies in the state itself, so the reference is weak.
     pub(super) shared: Weak<Shared>,
     pub(super) number: u64,
     how: Ending,
@@ -90,51 +90,51 @@ impl Network {
         Network { shared: Arc::new(Shared { state, moved: Condvar::new() }) }
     }
 
-    /// Makes an engine, with the network's tuning; its chance differs from that of the others.
+    /// Makes an engine with the network's tuning. Its random numbers differ from those of the others.
     pub fn double(&self) -> Double {
         Double::new(self)
     }
 
-    /// Makes a virtual source, open, with nothing to read and no room for output.
+    /// Makes an open virtual source, with nothing to read and no room for output.
     pub fn source(&self) -> Feed {
         Feed::new(&self.shared)
     }
 
-    /// Connects a peer, at once.
+    /// Connects a peer at once.
     ///
     /// # Errors
-    /// ECONNREFUSED when nobody listens or the listener's queue is full; `InvalidInput` for a text that is
-    /// no address.
+    /// ECONNREFUSED if nobody listens or the listener's queue is full, and `InvalidInput` if the text is not
+    /// an address.
     pub fn connect(&self, to: impl ToAddress) -> io::Result<Peer> {
         Peer::connect(&self.shared, &to.to_address()?)
     }
 
-    /// The virtual time; any double of the network tells the same.
+    /// Returns the virtual time, which is the same for all doubles of the network.
     pub fn now(&self) -> Time {
         self.shared.lock().now
     }
 
-    /// Moves the clock forward, and wakes whoever waited for a moment that has come.
+    /// Moves the clock forward, and wakes the waits whose deadline has passed.
     pub fn advance(&self, by: Duration) {
         self.shared.change(|state| state.now = state.now + by);
     }
 
-    /// Stops the clock until the guard is dropped: waits then block, whatever their timeout.
+    /// Stops the clock until the guard is dropped. In the meantime waits block, whatever their timeout.
     ///
-    /// For tests whose own thread works beside reactors: otherwise an idle reactor's clock jumps to its
-    /// next deadline while the test is still preparing what should come before it.
+    /// This is for tests whose own thread works in parallel with reactors. Without it, an idle reactor's
+    /// clock jumps to its next deadline while the test still prepares the events before that deadline.
     pub fn hold(&self) -> Hold {
         self.shared.change(|state| state.holds += 1);
         Hold { network: self.clone() }
     }
 
-    /// Limits how many transports can be open; `None` is no limit. At the limit `listen` and `connect`
-    /// fail with EMFILE, and listeners tell [`NotAccepted`](reactor::engine::Event::NotAccepted) with it.
+    /// Limits how many transports can be open. `None` means no limit. At the limit `listen` and `connect`
+    /// fail with EMFILE, and listeners report it with [`NotAccepted`](reactor::engine::Event::NotAccepted).
     pub fn limit_transports(&self, most: Option<usize>) {
         self.shared.change(|state| state.transports_max = most);
     }
 
-    /// What is open now. After a test, it should be nothing.
+    /// Lists the open objects. After a test there should be none.
     pub fn leaks(&self) -> Report {
         let state = self.shared.lock();
         let mut report = Report { buffers: state.buffers_lost, ..Report::default() };
@@ -185,7 +185,7 @@ impl fmt::Debug for Network {
     }
 }
 
-/// Keeps a network's clock where it is; dropping it lets the clock jump again.
+/// A guard that stops a network's clock. After its drop, the clock can jump again.
 #[derive(Debug)]
 pub struct Hold {
     network: Network,
@@ -197,23 +197,23 @@ impl Drop for Hold {
     }
 }
 
-/// What is open in a network.
+/// The open objects of a network.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Report {
-    /// Listeners and stream ends that a transport holds, described.
+    /// A description of each listener, socket and stream end that a transport holds.
     pub transports: Vec<String>,
     /// Connections that wait to be accepted.
     pub waiting: usize,
     /// Stream ends that a [`Peer`] holds.
     pub peers: usize,
-    /// Buffers that are lent, or were when their double was dropped.
+    /// Buffers that are lent now, or were lent when their double was dropped.
     pub buffers: usize,
     /// Virtual sources that are watched.
     pub sources: usize,
 }
 
 impl Report {
-    /// Whether no engine left anything behind. Peers are the test's own, and do not count.
+    /// Reports whether no engine leaked anything. Peers belong to the test, and do not count.
     pub fn is_clean(&self) -> bool {
         Report { peers: 0, ..self.clone() } == Report::default()
     }

@@ -1,4 +1,4 @@
-//! Descriptors over Unix links: ends that a resource moves, and what comes with which byte.
+//! Descriptors over Unix links: ends that a resource drives, and which descriptors arrive with which byte.
 
 use std::{
     collections::VecDeque,
@@ -16,12 +16,13 @@ use super::{
     state::{Holder, Input, State},
 };
 
-/// Descriptors on their way to an end, each message's with the number of the byte it comes with.
+/// Descriptors in flight to an end. Each message has the number of the byte with which its descriptors
+/// arrive.
 #[derive(Default)]
 pub(super) struct Passed(VecDeque<(u64, Vec<Descriptor>)>);
 
 impl Passed {
-    /// Takes those out that come with a byte from `first` on, up to `end`.
+    /// Takes out the descriptors that arrive with a byte from `first` up to, but not including, `end`.
     pub(super) fn between(&mut self, first: u64, end: u64) -> Vec<Descriptor> {
         let (out, rest) =
             std::mem::take(&mut self.0).into_iter().partition(|(at, _)| (first..end).contains(at));
@@ -30,7 +31,8 @@ impl Passed {
         out.into_iter().flat_map(|(_, descriptors)| descriptors).collect()
     }
 
-    /// Before which byte a read from `at` on has to stop: no read has two messages' descriptors.
+    /// Returns the byte before which a read from `at` must stop, because no read returns the descriptors of
+    /// two messages.
     fn stop(&self, at: u64) -> u64 {
         let mut after = self.0.iter().map(|(begin, _)| *begin).filter(|begin| *begin >= at);
         after.nth(1).unwrap_or(u64::MAX)
@@ -38,13 +40,13 @@ impl Passed {
 }
 
 impl State {
-    /// Whether a resource may watch this end; the other kinds are the system's own affair.
+    /// Reports whether a resource may watch this end. The double supports that only for Unix links.
     pub(super) fn is_unix_link(&self, number: u64) -> bool {
         let is_unix = |address: &Address| !matches!(address, Address::Ip(_));
         self.ends.get(&number).is_some_and(|end| is_unix(&end.local) && is_unix(&end.peer))
     }
 
-    /// What a watched end is ready for.
+    /// Returns the readiness of a watched end.
     fn ready_of(&self, number: u64) -> Ready {
         let room = self.room(number, self.tuning.send_bytes);
         let input = self.input(number);
@@ -57,7 +59,7 @@ impl State {
         }
     }
 
-    /// Sends up to `most` bytes, and descriptors with the first.
+    /// Sends up to `most` bytes, with the descriptors attached to the first.
     fn pass(
         &mut self,
         number: u64,
@@ -73,7 +75,7 @@ impl State {
             room => room?,
         };
         let other = self.ends.get(&number).and_then(|end| end.other);
-        // A Unix socket knows at once that nobody is there any more.
+        // A Unix socket knows at once that its peer is gone.
         if other.is_some_and(|other| self.ends[&other].holder == Holder::Nobody) {
             return Err(fault::error(ErrorKind::BrokenPipe));
         }
@@ -94,7 +96,7 @@ impl State {
         Ok(taken)
     }
 
-    /// Receives up to `most` bytes, and what comes with them.
+    /// Receives up to `most` bytes, with their descriptors.
     fn receive(&mut self, number: u64, into: &mut [u8], most: usize) -> io::Result<Delivery> {
         let nothing = Delivery { bytes: 0, descriptors: Vec::new(), is_cut: false, truncated: false };
         match self.input(number) {
@@ -111,7 +113,7 @@ impl State {
             Input::End => Ok(nothing),
             Input::Reset => Err(fault::error(ErrorKind::ConnectionReset)),
             Input::Nothing if !self.ends.contains_key(&number) => Err(fault::bad_descriptor()),
-            // A connect that failed.
+            // The connect may have failed.
             Input::Nothing => match self.room(number, 1) {
                 Err(error) if error.kind() != ErrorKind::NotConnected => Err(error),
                 _ => Err(fault::error(ErrorKind::WouldBlock)),
@@ -136,7 +138,7 @@ impl Double {
         self.network.shared.change(|state| state.receive(number, into, most))
     }
 
-    /// Lets a watched end go on, and tells what it is ready for. Whether anything moved.
+    /// Moves data on a watched end, and reports its readiness. Returns true if anything moved.
     pub(super) fn step_link(&mut self, state: &mut State, key: Key, number: u64, interest: Interest) -> bool {
         if state.ends.get(&number).is_some_and(|end| end.failed.is_none())
             && let Err(error) = state.establish(number)
@@ -153,7 +155,7 @@ impl Double {
         moved
     }
 
-    /// All doubles are of one process.
+    /// Returns the same credentials for every peer, because all doubles are in one process.
     pub(super) fn credentials_of_peer(&self, number: u64) -> io::Result<Credentials> {
         if !self.network.shared.lock().is_unix_link(number) {
             return Err(ErrorKind::Unsupported.into());
@@ -162,7 +164,7 @@ impl Double {
     }
 }
 
-/// SCM_MAX_FD of Linux: the most in one message.
+/// The most descriptors in one message: SCM_MAX_FD of Linux.
 const PASSED_MAX: usize = 253;
 const PROCESS: u32 = 1;
 const USER: u32 = 1000;

@@ -13,8 +13,8 @@ use super::{
     state::{Holder, Input},
 };
 
-/// One end of a connection in a test's hand. Nothing blocks: what cannot be done now is `WouldBlock`, and
-/// the test lets the other side work before it tries again. Dropping it closes it.
+/// One end of a connection in the hands of a test. No call blocks: an operation that cannot proceed returns
+/// `WouldBlock`, and the test lets the other side work before it tries again. A drop closes the end.
 ///
 /// ```
 /// use conformance::double::{Network, Tuning};
@@ -42,10 +42,10 @@ impl Peer {
         Ok(Peer { shared: Arc::clone(shared), number })
     }
 
-    /// Sends what there is room for, and says how much.
+    /// Sends as many bytes as fit, and returns their number.
     ///
     /// # Errors
-    /// `WouldBlock` when there is no room; EPIPE or ECONNRESET when there never will be.
+    /// `WouldBlock` if there is no room now, and EPIPE or ECONNRESET if there never will be.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.shared.change(|state| {
             let send_bytes = state.tuning.send_bytes;
@@ -59,10 +59,10 @@ impl Peer {
         })
     }
 
-    /// Reads what has come; `Ok(0)` is the end, unless `into` is empty.
+    /// Reads input. `Ok(0)` is the end, unless `into` is empty.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing has come; ECONNRESET after a reset.
+    /// `WouldBlock` if there is no input, and ECONNRESET after a reset.
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.shared.change(|state| {
             let window_bytes = state.tuning.window_bytes;
@@ -76,23 +76,20 @@ impl Peer {
         })
     }
 
-    /// Ends the write side.
-    ///
-    /// # Errors
-    /// ENOTCONN after a reset.
+    /// Shuts down the write side.
     pub fn shutdown(&mut self) -> io::Result<()> {
         self.shared.change(|state| state.shut(self.number))
     }
 
-    /// Closes this end as close(2) does: with input unread, that is a reset.
+    /// Closes this end as close(2) does. With unread input, that is a reset.
     pub fn close(self) {}
 
-    /// Resets the connection: what was written and has not arrived is lost.
+    /// Resets the connection. Bytes that were written and have not arrived are lost.
     pub fn reset(self) {
         self.shared.change(|state| state.close(self.number, Ending::Reset));
     }
 
-    /// The address of this end.
+    /// Returns the address of this end.
     pub fn local(&self) -> Address {
         let state = self.shared.lock();
         state.ends.get(&self.number).map_or(Address::Unnamed, |end| end.local.clone())

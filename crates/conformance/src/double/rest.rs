@@ -1,4 +1,4 @@
-//! What happens when there is nothing to tell: who waits for whom, and when the clock may jump.
+//! The rest of a double without events: who waits for whom, and when the clock may jump.
 
 use std::{
     sync::{
@@ -13,17 +13,17 @@ use reactor::Time;
 
 use super::{network::Shared, state::State};
 
-/// What a network knows of one of its doubles.
+/// A network's record of one of its doubles.
 pub(super) struct Driven {
     /// The thread that made the double, or waited with it last.
     pub(super) thread: ThreadId,
     pub(super) bell: Arc<Bell>,
     pub(super) counters: Arc<Counters>,
-    /// Set while the double is blocked in a wait; holds its deadline.
+    /// The deadline of the wait in which the double is blocked, while it is.
     pub(super) parked: Option<Option<Time>>,
     /// The version at which the double had nothing to do.
     pub(super) seen: u64,
-    /// The version for which the double gave way to a sibling of its thread.
+    /// The version at which the double gave way to a sibling of its thread.
     gave_way: u64,
 }
 
@@ -32,14 +32,14 @@ impl Driven {
         Driven { thread, bell, counters, parked: None, seen: 0, gave_way: 0 }
     }
 
-    /// Whether the double may find something at its next look.
+    /// Reports whether the double may find something when it looks next.
     fn is_due(&self, version: u64, now: Time) -> bool {
         let deadline_passed = self.parked.is_some_and(|deadline| deadline.is_some_and(|at| at <= now));
         self.seen != version || self.bell.is_rung() || deadline_passed
     }
 }
 
-/// Numbers of a double that its network reports.
+/// Counters of a double that its network reports.
 #[derive(Default)]
 pub(super) struct Counters {
     lent: AtomicUsize,
@@ -55,7 +55,7 @@ impl Counters {
     }
 }
 
-/// What a double's waker rings. It outlives the double and the network.
+/// The flag that a double's waker sets. It outlives the double and the network.
 pub(super) struct Bell {
     rung: AtomicBool,
     shared: Weak<Shared>,
@@ -70,7 +70,7 @@ impl Bell {
         self.rung.load(Ordering::Acquire)
     }
 
-    /// Whether it was rung since this was asked last.
+    /// Takes the flag. Returns true if it was set.
     pub(super) fn answer(&self) -> bool {
         self.rung.swap(false, Ordering::AcqRel)
     }
@@ -86,19 +86,20 @@ impl Wake for Bell {
             return;
         }
         if let Some(shared) = self.shared.upgrade() {
-            // The lock makes sure that a double which has just found the bell silent sleeps by now.
+            // Take the lock, so that a double which has just found the flag unset has gone to sleep before
+            // the notification.
             drop(shared.lock());
             shared.notify();
         }
     }
 }
 
-/// What a double with nothing to tell does next.
+/// The next action of a double without events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Rest {
-    /// Return: another double of the same thread has to be driven first.
+    /// Return, because the thread has to drive another of its doubles first.
     GiveWay,
-    /// Look again: the clock has moved.
+    /// Look again, because the clock has moved.
     Jumped,
     /// Sleep until something changes.
     Sleep,
@@ -111,7 +112,7 @@ impl State {
         let Some(me) = self.doubles.get_mut(&number) else { return Rest::Sleep };
         let (thread, gave_way) = (me.thread, me.gave_way);
         (me.seen, me.parked) = (version, Some(deadline));
-        // A sibling that was never parked is driven by this very thread, and cannot run while we sleep.
+        // This very thread drives a sibling that was never parked, so the sibling cannot run while we sleep.
         let mut others = self.doubles.iter().filter(|(other, _)| **other != number).map(|(_, double)| double);
         let sibling = |double: &&Driven| double.thread == thread && double.parked.is_none();
         let waiting = gave_way != version && others.clone().any(|d| sibling(&d) && d.is_due(version, now));
@@ -132,14 +133,14 @@ impl State {
         }
     }
 
-    /// Notes that a double looks around, in this thread.
+    /// Records that a double looks for work, in this thread.
     pub(super) fn looks(&mut self, number: u64) {
         if let Some(double) = self.doubles.get_mut(&number) {
             (double.thread, double.parked) = (std::thread::current().id(), None);
         }
     }
 
-    /// Notes that a double found nothing.
+    /// Records that a double found nothing.
     pub(super) fn saw_nothing(&mut self, number: u64) {
         let version = self.version;
         if let Some(double) = self.doubles.get_mut(&number) {

@@ -1,7 +1,7 @@
-//! What a network consists of: ends of connections, listeners, virtual sources and the clock.
+//! The contents of a network: ends of connections, listeners, virtual sources and the clock.
 //!
-//! A connection is two ends. Bytes that an end sent are *taken* first, and *arrive* at the other end
-//! when they flow; both places are bounded. A reset destroys what was taken, not what has arrived.
+//! A connection has two ends. Bytes that an end sends are first *taken*, and *arrive* at the other end when
+//! they flow. Both places are bounded. A reset destroys the bytes taken, and not those that have arrived.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,11 +13,11 @@ use reactor::{Address, Time, engine::Ending};
 
 use super::{datagrams::Socket, fault, feed::Fed, rest::Driven, tuning::Tuning};
 
-/// Everything in a network; behind its lock.
+/// The whole state of a network, behind its lock.
 pub(super) struct State {
     pub(super) tuning: Tuning,
     pub(super) now: Time,
-    /// Counts what happened; a double that saw the last number has nothing more to find.
+    /// Counts changes. A double that has seen the last version has nothing more to find.
     pub(super) version: u64,
     pub(super) ends: BTreeMap<u64, End>,
     pub(super) listeners: BTreeMap<u64, Listener>,
@@ -27,7 +27,7 @@ pub(super) struct State {
     /// How many holds stop the clock.
     pub(super) holds: usize,
     pub(super) transports_max: Option<usize>,
-    /// Descriptors to be closed when the lock is free again: closing one takes it.
+    /// Descriptors to close once the lock is free again, because closing one takes the lock.
     #[cfg(unix)]
     pub(super) dropped: Vec<reactor::Descriptor>,
     /// Buffers that were still lent when their double was dropped.
@@ -36,7 +36,7 @@ pub(super) struct State {
     port: u16,
 }
 
-/// Who is responsible for an end.
+/// The owner of an end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Holder {
     /// A listener's queue.
@@ -45,7 +45,7 @@ pub(super) enum Holder {
     Transport,
     /// A test's peer.
     Peer,
-    /// It is closed; only the other end still refers to it.
+    /// The end is closed, and only the other end still refers to it.
     Nobody,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct End {
     pub(super) local: Address,
     pub(super) peer: Address,
     pub(super) holder: Holder,
-    /// The other end's number; none while connecting.
+    /// The other end's number, or `None` while connecting.
     pub(super) other: Option<u64>,
     taken: VecDeque<u8>,
     pub(super) arrived: VecDeque<u8>,
@@ -65,22 +65,22 @@ pub(super) struct End {
     pub(super) passed: super::passing::Passed,
     /// The other end sends no more.
     finished: bool,
-    /// The read side fails with a reset, once what arrived is read.
+    /// The read side fails with a reset once the arrived bytes are read.
     reset: bool,
-    /// This end shut down its write side.
+    /// This end has shut down its write side.
     shut: bool,
-    /// What a send is answered with.
+    /// The error of the next send.
     pub(super) failed: Option<ErrorKind>,
 }
 
-/// Something that accepts.
+/// A listener.
 pub(super) struct Listener {
     pub(super) address: Address,
     backlog: usize,
     waiting: VecDeque<u64>,
 }
 
-/// What there is to read at an end.
+/// The input that is ready at an end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Input {
     Nothing,
@@ -93,7 +93,7 @@ impl State {
     pub(super) fn new(tuning: Tuning) -> State {
         State {
             tuning,
-            // Not zero: a time that was forgotten to be set shows as one long ago.
+            // Not zero, so that a time that was never set looks like one long ago.
             now: Time::from_nanos(1_000_000_000),
             version: 0,
             ends: BTreeMap::new(),
@@ -111,7 +111,7 @@ impl State {
         }
     }
 
-    /// A number that was never used.
+    /// Makes a new number.
     pub(super) fn number(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers
@@ -122,14 +122,14 @@ impl State {
         self.port
     }
 
-    /// The address a listener gets, with a port chosen for port 0.
+    /// Returns the address for a listener, with a free port instead of port 0.
     fn bind(&mut self, address: &Address) -> io::Result<Address> {
         let address = match address {
             Address::Ip(ip) if !is_ours(ip.ip()) => return Err(fault::error(ErrorKind::AddrNotAvailable)),
             Address::Ip(ip) if ip.port() == 0 => {
                 let free = |port| self.listening_at(&Address::Ip(SocketAddr::new(ip.ip(), port))).is_none();
                 let mut port = self.port;
-                // One more than the listeners there are is enough to find a free port.
+                // One attempt more than there are listeners is enough to find a free port.
                 for _ in 0..=self.listeners.len() {
                     port = port.checked_add(1).unwrap_or(FIRST_PORT);
                     if free(port) {
@@ -157,7 +157,7 @@ impl State {
         Ok(number)
     }
 
-    /// The listener that a connect to `address` reaches.
+    /// Returns the listener that a connect to `address` reaches.
     fn listening_at(&self, address: &Address) -> Option<u64> {
         let wild = match address {
             Address::Ip(ip) => Some(Address::Ip(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), ip.port()))),
@@ -169,7 +169,7 @@ impl State {
         at(address).or_else(|| wild.and_then(|wild| at(&wild)))
     }
 
-    /// Makes the connecting end; [`State::establish`] does the rest.
+    /// Makes the connecting end. [`State::establish`] does the rest.
     pub(super) fn connect(
         &mut self,
         to: &Address,
@@ -192,7 +192,8 @@ impl State {
         Ok(number)
     }
 
-    /// Tries to connect an end. `Ok(false)`: the listener's queue is full, it is tried again.
+    /// Tries to connect an end. `Ok(false)` means that the listener's queue is full, and the double tries
+    /// again later.
     pub(super) fn establish(&mut self, number: u64) -> io::Result<bool> {
         let Some(end) = self.ends.get(&number) else { return Err(fault::bad_descriptor()) };
         if end.other.is_some() {
@@ -230,7 +231,7 @@ impl State {
         }))
     }
 
-    /// How many listeners, sockets and ends transports hold.
+    /// Counts the listeners, sockets and ends that transports hold.
     pub(super) fn transports(&self) -> usize {
         let others = self.listeners.len() + self.sockets.len();
         others + self.ends.values().filter(|end| end.holder == Holder::Transport).count()
@@ -243,7 +244,8 @@ impl State {
         }
     }
 
-    /// How many bytes a send can take now; the error says that it never will again.
+    /// Returns how many bytes a send can take now. An error other than `NotConnected` means that it never can
+    /// again.
     pub(super) fn room(&self, number: u64, send_bytes: usize) -> io::Result<usize> {
         let Some(end) = self.ends.get(&number) else { return Err(fault::bad_descriptor()) };
         match (end.failed, end.shut, end.other) {
@@ -254,7 +256,7 @@ impl State {
         }
     }
 
-    /// Takes bytes; there has to be room for them.
+    /// Takes bytes, for which there must be room.
     pub(super) fn put(&mut self, number: u64, bytes: &[u8]) {
         let Some(other) = self.ends.get(&number).and_then(|end| end.other) else { return };
         let Some(other) = self.ends.get_mut(&other) else { return };
@@ -263,7 +265,7 @@ impl State {
             other.put += bytes.len() as u64;
             return;
         }
-        // The other end is gone: a kernel answers these bytes with a reset, and the next send fails.
+        // The other end is gone. A kernel answers such bytes with a reset, and the next send fails.
         if let Some(end) = self.ends.get_mut(&number) {
             end.failed = Some(ErrorKind::BrokenPipe);
             end.reset |= !end.finished;
@@ -288,7 +290,7 @@ impl State {
         }
     }
 
-    /// How the input of an end is over, whatever is still before that.
+    /// Returns how the input of an end is over, even if there is unread input before that.
     pub(super) fn gone(&self, number: u64) -> Input {
         match self.ends.get(&number) {
             Some(end) if end.reset => Input::Reset,
@@ -297,7 +299,7 @@ impl State {
         }
     }
 
-    /// Reads what has arrived.
+    /// Reads bytes that have arrived.
     pub(super) fn take(&mut self, number: u64, into: &mut [u8]) -> usize {
         let Some(end) = self.ends.get_mut(&number) else { return 0 };
         let count = end.arrived.len().min(into.len());
@@ -305,13 +307,13 @@ impl State {
             *to = byte;
         }
         end.read += count as u64;
-        // Whoever reads bytes alone does not get what came with them.
+        // A plain read drops the descriptors that arrived with its bytes.
         #[cfg(unix)]
         self.dropped.extend(end.passed.between(0, end.read));
         count
     }
 
-    /// Ends the write side.
+    /// Shuts down the write side.
     pub(super) fn shut(&mut self, number: u64) -> io::Result<()> {
         let Some(end) = self.ends.get_mut(&number) else { return Err(fault::bad_descriptor()) };
         let Some(other) = end.other.filter(|_| end.failed.is_none()) else {
@@ -324,7 +326,7 @@ impl State {
         Ok(())
     }
 
-    /// Closes a listener, a socket or an end; what is closed already stays so.
+    /// Closes a listener, a socket or an end. It may be closed already.
     pub(super) fn close(&mut self, number: u64, how: Ending) {
         self.sockets.remove(&number);
         if let Some(listener) = self.listeners.remove(&number) {
@@ -338,8 +340,8 @@ impl State {
     fn close_end(&mut self, number: u64, how: Ending) {
         let Some(end) = self.ends.get_mut(&number).filter(|end| end.holder != Holder::Nobody) else { return };
         end.holder = Holder::Nobody;
-        // Closing with input that nobody read is a reset, as with TCP: the peer must not believe
-        // that its bytes were seen.
+        // As with TCP, a close with unread input is a reset, because the peer must not believe that its bytes
+        // were seen.
         let reset = how == Ending::Reset || !end.arrived.is_empty() || !end.taken.is_empty();
         end.taken.clear();
         end.arrived.clear();
@@ -392,7 +394,7 @@ impl End {
     }
 }
 
-/// Whether a virtual host has this address: loopback, private and unspecified ones it has.
+/// Reports whether a virtual host has this address. It has loopback, private and unspecified addresses.
 pub(super) fn is_ours(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_unspecified() || ip.is_private(),

@@ -1,6 +1,6 @@
-//! How bad the double's world is.
+//! The tuning: how harsh the double's world is.
 
-/// The sizes and chances of a network and its doubles; the fields can be changed freely.
+/// The sizes and probabilities of a network and its doubles. Change the fields freely.
 ///
 /// ```
 /// use conformance::double::{Network, Tuning};
@@ -10,33 +10,34 @@
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tuning {
-    /// All chance is drawn from it.
+    /// The seed of all random choices.
     pub seed: u64,
-    /// How many buffers a double has; while all are lent it delivers no input. At least 1.
+    /// How many buffers a double has. While all are lent it delivers no input. At least 1.
     pub buffers: usize,
     /// The size of each, in bytes. At least 1.
     pub buffer_bytes: usize,
-    /// How many events one wait gives at most. At least 1.
+    /// How many events one wait returns at most. At least 1.
     pub events_max: usize,
     /// How many bytes wait at the receiving end of a stream at most. At least 1.
     pub window_bytes: usize,
     /// How many bytes wait at the sending end of a stream at most. At least 1.
     pub send_bytes: usize,
-    /// How many bytes one send takes at most; a seeded number from 1 to this. At least 1.
+    /// How many bytes one send takes at most. The double draws a number from 1 to this. At least 1.
     pub cut_bytes: usize,
-    /// How often, in a hundred, a completion is put off to a later wait. It never delays all of them.
+    /// The percentage of completions that are postponed to a later wait. The double never postpones all of
+    /// them.
     pub defer_percent: u32,
-    /// How often, in a hundred, a read is in flight already when reading is switched off, or the
+    /// The probability, in percent, that a read is already in flight when reading is switched off or the
     /// stream is detached.
     pub in_flight_percent: u32,
-    /// How often, in a hundred, a wait that has events adds a readiness that is not true.
+    /// The probability, in percent, that a wait with events adds a false readiness.
     pub spurious_percent: u32,
-    /// Whether blocking jobs run inside a wait of the double, one at a time.
+    /// Run blocking jobs inside a wait of the double, one at a time.
     pub runs_jobs: bool,
 }
 
 impl Tuning {
-    /// Enough of everything; still late and in pieces.
+    /// Returns a tuning with enough of everything. Operations still complete late and in pieces.
     pub fn roomy(seed: u64) -> Tuning {
         Tuning {
             seed,
@@ -53,7 +54,7 @@ impl Tuning {
         }
     }
 
-    /// As small as works: that is where races are.
+    /// Returns the smallest tuning that works, because small sizes provoke races.
     pub fn tight(seed: u64) -> Tuning {
         Tuning {
             buffers: 8,
@@ -69,7 +70,7 @@ impl Tuning {
         }
     }
 
-    /// The tuning with every size at least what works.
+    /// Raises every size to the smallest that works.
     pub(super) fn sane(mut self) -> Tuning {
         for size in [
             &mut self.buffers,

@@ -1,4 +1,4 @@
-//! C8, C9, D12: datagrams are whole, each by itself, and what becomes of one is not the socket's business.
+//! C8, C9, D12: datagrams stay whole and separate, and the fate of one does not affect the socket.
 
 use std::io::ErrorKind;
 
@@ -49,7 +49,7 @@ fn bind_with(drive: &mut Drive, address: &Address, options: &BindOptions) -> Res
     Ok((key, address))
 }
 
-/// Sends all of a queue, as there is room.
+/// Sends all of a queue, and waits for room where necessary.
 fn send(drive: &mut Drive, key: Key, queue: &mut DatagramQueue) -> Outcome {
     let mut rooms = drive.told(key).rooms;
     drive.send_datagrams(key, queue);
@@ -61,7 +61,7 @@ fn send(drive: &mut Drive, key: Key, queue: &mut DatagramQueue) -> Outcome {
     Ok(())
 }
 
-/// Sends one datagram, when there is room.
+/// Sends one datagram, once there is room.
 fn post(drive: &mut Drive, key: Key, to: Option<&Address>, bytes: &[u8]) -> Outcome {
     let mut queue = DatagramQueue::default();
     queue.push(Outbound { to, ..Outbound::new(bytes) });
@@ -76,7 +76,7 @@ fn bytes_of(letters: &[Letter]) -> Vec<&[u8]> {
     letters.iter().map(|letter| &letter.bytes[..]).collect()
 }
 
-/// Nothing was told of the key that is an end.
+/// Checks that the engine has reported no end and no failure of the key.
 fn lives(drive: &Drive, key: Key) -> Outcome {
     let told = drive.told(key);
     check!(!told.is_over(), "{} ends, {:?}", told.ends, told.broken);
@@ -102,7 +102,7 @@ fn bounds(world: &mut World<'_>) -> Outcome {
     let mut drive = world.drive();
     let ((one, _), (other, to), (third, third_to)) =
         (bind(&mut drive)?, bind(&mut drive)?, bind(&mut drive)?);
-    // Lengths as they come: runs of equal ones, shorter ones behind them, and others between.
+    // Mixed lengths: runs of equal ones, shorter ones after them, and others in between.
     let lengths = [100, 100, 100, 7, 100, 0, 100, 1200, 1200, 1200, 1199, 1200, 1, 1, 1, 0, 2, 1, 300, 300];
     let sent: Vec<Vec<u8>> = lengths.iter().enumerate().map(|(n, len)| vec![n as u8; *len]).collect();
     let mut queue = DatagramQueue::default();
@@ -136,7 +136,7 @@ fn details(world: &mut World<'_>) -> Outcome {
     let ((one, from), (other, at)) =
         (bind(&mut drive)?, bind_with(&mut drive, &any, &BindOptions::default())?);
     let port = at.ip().map(|ip| ip.port()).ok_or("an address of another kind")?;
-    // Linux's loopback is a whole network.
+    // On Linux, the loopback is a whole network.
     let is_wide = world.is_virtual() || cfg!(target_os = "linux");
     let to = if is_wide { [127, 0, 0, 2] } else { [127, 0, 0, 1] };
     let to = Address::Ip((to, port).into());
@@ -151,7 +151,7 @@ fn details(world: &mut World<'_>) -> Outcome {
         let expected = to.ip().map(|ip| ip.ip());
         check!(told.iter().all(|letter| letter.to == expected), "{told:?}");
         check!((told[0].ecn, told[1].ecn) == (Ecn::Capable0, Ecn::NotCapable), "{told:?}");
-        // An answer comes from the address that was asked.
+        // An answer comes from the address to which the question was sent.
         queue.push(Outbound { from: expected, ..Outbound::to(&from, b"answer") });
         send(&mut drive, other, &mut queue)?;
         arrived(&mut drive, one, 1)?;
@@ -180,7 +180,7 @@ fn too_long(world: &mut World<'_>) -> Outcome {
     );
     #[cfg(target_os = "linux")]
     check!(undelivered.iter().all(|(_, error)| error.raw_os_error() == Some(90)), "{undelivered:?}");
-    // One byte less is as long as it may be.
+    // A datagram of exactly the maximum length passes, and so does one that is a byte shorter.
     if cfg!(target_os = "linux") {
         for (at, length) in [(3, LENGTH_MAX - 1), (4, LENGTH_MAX)] {
             post(&mut drive, one, Some(&to), &long[..length])?;
@@ -211,7 +211,7 @@ fn truncated(world: &mut World<'_>) -> Outcome {
     drive.rests()
 }
 
-/// A socket with a name that is not in the file system.
+/// Binds a socket with an abstract name, which is not in the file system.
 fn bind_unix(drive: &mut Drive, name: &str) -> Result<(Key, Address), Stop> {
     let name = format!("reactor-conformance-{}-{name}", std::process::id());
     bind_with(drive, &Address::Abstract(name.into_bytes()), &BindOptions::default())
@@ -246,7 +246,7 @@ fn send_rest(drive: &mut Drive, key: Key, queue: &mut DatagramQueue) -> Outcome 
     send(drive, key, queue)
 }
 
-/// An address to which nobody is bound any more.
+/// Returns an address to which no socket is bound any more.
 fn deserted(drive: &mut Drive) -> Result<Address, Stop> {
     let (key, address) = bind(drive)?;
     drive.close(key);
@@ -283,7 +283,7 @@ fn unreachable(world: &mut World<'_>) -> Outcome {
     drive.rests()
 }
 
-/// Windows calls it a reset.
+/// Reports whether the error is a refusal, which Windows calls a reset.
 fn is_refusal(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionRefused)
         || cfg!(windows) && error.kind() == ErrorKind::ConnectionReset
@@ -298,7 +298,7 @@ fn connected(world: &mut World<'_>) -> Outcome {
     post(&mut drive, one, None, b"lost")?;
     drive.until("the report is told", |drive| !drive.told(one).undelivered.is_empty())?;
     check!(is_refusal(&drive.told(one).undelivered[0].1), "{:?}", drive.told(one));
-    // Now somebody is there, and a stranger, too.
+    // Now a peer is bound there. A stranger is bound elsewhere.
     let (other, _) = bind_with(&mut drive, &nobody, &BindOptions::default())?;
     let (stranger, _) = bind(&mut drive)?;
     post(&mut drive, stranger, Some(&from), b"strange")?;
@@ -334,7 +334,7 @@ fn group(world: &mut World<'_>) -> Outcome {
     }
     drive.engine.set_member(member, &group, false)?;
     let twice = drive.engine.set_member(member, &group, false);
-    // Wine has another number for it.
+    // Wine uses another number for this error.
     let is_right = |error: std::io::Error| cfg!(windows) || error.kind() == ErrorKind::AddrNotAvailable;
     check!(twice.is_err_and(is_right), "left twice");
     post(&mut drive, sender, Some(&to), b"to nobody")?;
@@ -349,14 +349,14 @@ fn off(world: &mut World<'_>) -> Outcome {
     let ((one, _), (other, to)) = (bind(&mut drive)?, bind(&mut drive)?);
     let nobody = deserted(&mut drive)?;
     drive.engine.reading(other, false);
-    // What was out when it was said has come back.
+    // The read that was in flight has completed by then.
     drive.settle(3)?;
     for bytes in [b"1", b"2", b"3"] {
         post(&mut drive, one, Some(&to), bytes)?;
     }
     post(&mut drive, other, Some(&nobody), b"lost")?;
     drive.settle(3)?;
-    // A report may be told or wait; it does not keep the engine from its rest.
+    // The engine may report the loss now or later. A pending report must not make it spin.
     drive.rests()?;
     check!(drive.told(other).datagrams.is_empty(), "{:?}", drive.told(other).datagrams);
     drive.engine.reading(other, true);
@@ -390,7 +390,7 @@ fn again(world: &mut World<'_>) -> Outcome {
 }
 
 const DATAGRAMS: &[Need] = &[Need::Datagrams];
-/// A Unix socket with a name that is not in the file system.
+/// The row needs a Unix socket with an abstract name.
 const UNIX: &[Need] = &[Need::Datagrams, Need::Linux];
-/// What UDP over IPv4 carries (RFC 768).
+/// The longest datagram of UDP over IPv4 (RFC 768).
 const LENGTH_MAX: usize = 65_507;

@@ -69,7 +69,7 @@ fn closed_in_batch(world: &mut World<'_>) -> Outcome {
         }
         let keys = [pairs[0].server, pairs[1].server];
         let mut closed = false;
-        // Whoever is told of first closes the other: the drive fails if that is told of after.
+        // The first stream with an event closes the other. The drive fails if an event for that one follows.
         for _ in 0..20 {
             drive.turn_with(Duration::ZERO, |drive, key| {
                 if let Some(at) = keys.iter().position(|server| *server == key)
@@ -141,7 +141,7 @@ fn closed_behind(world: &mut World<'_>) -> Outcome {
     let key = drive.watch(Source::of(&ours), Interest::Read)?;
     drive.settle(2)?;
     drop(ours);
-    // The peer is gone now, which is all the same to it.
+    // The peer is gone now, so the write may fail.
     let _ = theirs.write_all(b"x");
     for _ in 0..20 {
         drive.turn(Duration::ZERO)?;
@@ -282,7 +282,7 @@ fn closed_once(world: &mut World<'_>) -> Outcome {
     drive.settle(2)?;
     let mut end = [0; 1];
     check!(theirs.read(&mut end)? == 0, "the peer has no end");
-    // These take the number that became free: a second close would hit them.
+    // These take the number that has become free, so a second close would hit them.
     let (mut one, mut two) = socket_pair()?;
     drop(drive);
     two.write_all(b"alive")?;

@@ -1,4 +1,4 @@
-//! H: devices, as far as an engine knows of them. Unix.
+//! H: devices, as far as an engine handles them. Unix only.
 
 use std::io::Write as _;
 
@@ -39,7 +39,8 @@ fn hang_up(world: &mut World<'_>) -> Outcome {
         is_hang_up(&read)
     })?;
     check!(&bytes[..count] == b"bytes last", "{:?} came", bytes[..count].escape_ascii().to_string());
-    // An engine that cannot tell a hang-up from input goes on telling it: who has read it lets go.
+    // An engine that cannot distinguish a hang-up from input repeats the event until the resource is
+    // unwatched.
     drive.unwatch(key, Source::of(&near));
     drive.rests()
 }

@@ -22,7 +22,7 @@ use crate::{
     suite::{Outcome, Row, check},
 };
 
-/// All rows of the suite.
+/// Returns all rows of the suite.
 pub fn rows() -> &'static [Row] {
     static ROWS: OnceLock<Vec<Row>> = OnceLock::new();
     ROWS.get_or_init(|| {
@@ -41,12 +41,12 @@ pub fn rows() -> &'static [Row] {
     })
 }
 
-/// Bytes that show when some are lost, doubled or moved.
+/// Makes bytes in which lost, doubled or moved ones show.
 pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect()
 }
 
-/// Sends all of `bytes`, and turns until the other end has them too.
+/// Sends all of `bytes`, and turns until the other end has them, too.
 fn carry(drive: &mut Drive, from: Key, to: Key, bytes: &[u8]) -> Outcome {
     let before = drive.told(to).bytes.len();
     drive.send(from, bytes);

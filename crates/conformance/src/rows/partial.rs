@@ -1,4 +1,4 @@
-//! C: sends and reads that do only a part.
+//! C: partial sends and reads.
 
 #[cfg(unix)]
 use std::io::Write;
@@ -26,7 +26,7 @@ const fn row(id: &'static str, name: &'static str, run: fn(&mut World<'_>) -> Ou
     Row { id, name, needs: &[], slow: false, run }
 }
 
-/// Options of a stream that takes little at a time.
+/// Returns the options of a stream that takes only a little at a time.
 fn narrow() -> ConnectOptions {
     let mut options = ConnectOptions::default();
     (options.socket.send_buffer, options.socket.receive_buffer) = (Some(1), Some(1));
@@ -51,7 +51,7 @@ fn tail(world: &mut World<'_>) -> Outcome {
         if drive.told(pair.server).bytes.len() >= bytes.len() {
             break;
         }
-        // A slow reader: it reads in one turn of three.
+        // A slow reader, which reads in one turn of three.
         let reads = turn % 3 == 0;
         drive.engine.reading(pair.server, reads);
         drive.turn(if reads { Duration::from_millis(20) } else { Duration::ZERO })?;
@@ -73,7 +73,7 @@ fn at_once(world: &mut World<'_>) -> Outcome {
         if before >= bytes.len() {
             break;
         }
-        // Read in one turn of three, so that much waits when it is read again.
+        // Read in one turn of three, so that much input waits at each read.
         let reads = turn % 3 == 0;
         drive.engine.reading(server, reads);
         drive.turn(if reads { Duration::from_millis(20) } else { Duration::ZERO })?;
@@ -133,7 +133,7 @@ fn room_outside(world: &mut World<'_>) -> Outcome {
     let drive = &mut world.drive();
     let pair = pairs(drive, 1, &narrow())?[0];
     let (client, server) = (pair.client, pair.server);
-    // From here on the engine has waited for room itself, and may be told of it unasked.
+    // From here on the engine has waited for room itself, and may receive an event about it unasked.
     carry(drive, client, server, &pattern(300_000))?;
     drive.note(server).bytes.clear();
     let outlet =
@@ -167,7 +167,7 @@ fn room_outside(world: &mut World<'_>) -> Outcome {
         drive.settle(3)?;
         check!(drive.told(client).rooms == rooms + 1, "room was told more than once");
     }
-    // What the engine itself sends afterwards goes on as ever.
+    // The engine's own later sends work as before.
     drive.note(server).bytes.clear();
     carry(drive, client, server, &pattern(10_000))
 }

@@ -102,7 +102,7 @@ fn peer_left(world: &mut World<'_>) -> Outcome {
     let pair = pair(drive)?;
     drive.close(pair.client);
     drive.until("the end is told", |drive| drive.told(pair.server).is_over())?;
-    // The first is answered with a reset, the second finds it.
+    // The peer answers the first send with a reset, and the second send finds that.
     drive.send(pair.server, b"first");
     drive.until("a send fails", |drive| {
         if !drive.told(pair.server).is_sending() && drive.told(pair.server).send_failed.is_none() {
@@ -121,7 +121,7 @@ fn never_reads(world: &mut World<'_>) -> Outcome {
     let (listener, address) = listen(drive, &world.any_address())?;
     let client = connect(drive, &address)?;
     let transport = accept(drive, listener, client)?;
-    // The server's end is not attached: nobody reads.
+    // The server's end is not attached, so nobody reads.
     fill(drive, client, full_bytes(world))?;
     drive.rests()?;
     let server = drive.attach(transport, Role::Stream)?;
@@ -137,7 +137,7 @@ fn never_reads(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// Sends until a send stays out, because the other end does not read.
+/// Sends until a send stays in flight, because the other end does not read.
 fn fill(drive: &mut Drive, key: Key, len: usize) -> Outcome {
     drive.send(key, &pattern(len));
     for _ in 0..20_000 {
@@ -151,7 +151,7 @@ fn fill(drive: &mut Drive, key: Key, len: usize) -> Outcome {
     Err(format!("after {} bytes the sender still goes on", drive.told(key).sent).into())
 }
 
-/// More than a stream holds whose reader rests.
+/// Returns more bytes than a stream holds while its reader rests.
 fn full_bytes(world: &World<'_>) -> usize {
     if world.is_virtual() { 1 << 20 } else { 32 << 20 }
 }

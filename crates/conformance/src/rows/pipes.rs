@@ -1,4 +1,4 @@
-//! Transports of one direction: the two ends of a pipe, and what is no socket at all.
+//! Transports of one direction: the two ends of a pipe, and transports that are not sockets.
 
 use std::{
     fs::{File, OpenOptions},
@@ -36,13 +36,13 @@ const fn row(id: &'static str, name: &'static str, run: fn(&mut World<'_>) -> Ou
     Row { id, name, needs: &[Need::Sockets], slow: false, run }
 }
 
-/// A pipe whose reading end the engine has.
+/// Makes a pipe whose reading end belongs to the engine.
 fn reading(drive: &mut Drive) -> Result<(reactor::Key, PipeWriter), Stop> {
     let (reader, writer) = pipe()?;
     Ok((drive.attach(Transport::adopt(reader)?, Role::Stream)?, writer))
 }
 
-/// A pipe whose writing end the engine has.
+/// Makes a pipe whose writing end belongs to the engine.
 fn writing(drive: &mut Drive) -> Result<(reactor::Key, PipeReader), Stop> {
     let (reader, writer) = pipe()?;
     Ok((drive.attach(Transport::adopt(writer)?, Role::Stream)?, reader))
@@ -53,7 +53,7 @@ fn read_to_the_end(world: &mut World<'_>) -> Outcome {
     let (key, mut writer) = reading(drive)?;
     drive.settle(2)?;
     drive.rests()?;
-    // Nobody else reads: as much as a pipe holds leaves without waiting.
+    // Nobody else reads, but as many bytes as a pipe holds leave without waiting.
     let bytes = pattern(20_000);
     for part in bytes.chunks(5_000) {
         writer.write_all(part)?;
@@ -81,7 +81,7 @@ fn written_whole(world: &mut World<'_>) -> Outcome {
     while got.len() < bytes.len() {
         drive.turn(Duration::ZERO)?;
         drive.send_rest(key);
-        // What was sent is there, so this does not wait.
+        // The sent bytes have arrived, so this read does not wait.
         while got.len() < drive.told(key).sent {
             let count = reader.read(&mut buffer)?;
             got.extend_from_slice(&buffer[..count]);
@@ -102,7 +102,7 @@ fn ended_before(world: &mut World<'_>) -> Outcome {
     let drive = &mut world.drive();
     let (reader, writer) = pipe()?;
     drop(writer);
-    // One with a name, opened anew after its last writer had left, would never report that.
+    // A named pipe that is opened anew after its last writer left would never report the end.
     let named = named_without_writer()?;
     let transports = [
         Transport::adopt(reader.try_clone()?)?,
@@ -117,7 +117,7 @@ fn ended_before(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// The reading end of a pipe with a name, which had a writer.
+/// Opens the reading end of a named pipe that had a writer.
 fn named_without_writer() -> Result<File, Stop> {
     let path = std::env::temp_dir().join(format!("reactor-row-pipe-{}", std::process::id()));
     check!(Command::new("mkfifo").arg(&path).status()?.success(), "there is no pipe with a name");
@@ -158,7 +158,7 @@ fn given_back(world: &mut World<'_>) -> Outcome {
         let transport = drive.note(key).detached.take().ok_or("it was given back")?;
         check!(transport.medium() == medium, "{:?} became {:?}", medium, transport.medium());
         writer.write_all(b"behind")?;
-        // Also where it is refused.
+        // This also holds if the engine refuses the transport.
         let key = drive.key();
         let refused =
             drive.engine.attach(key, transport, Role::Datagrams).err().ok_or("it has no datagrams")?;
@@ -191,7 +191,8 @@ fn reader_leaves(world: &mut World<'_>) -> Outcome {
 fn reader_leaves_while_full(world: &mut World<'_>) -> Outcome {
     let drive = &mut world.drive();
     let (key, reader) = writing(drive)?;
-    // Nothing of the read side is wanted: what waits for room is told all the same.
+    // The runtime wants no input. The engine must nevertheless report the failure of a send that waits for
+    // room.
     drive.engine.reading(key, false);
     drive.send(key, &pattern(1 << 20));
     for _ in 0..4 {
@@ -236,8 +237,8 @@ fn files(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// An error of a file is no end of it. The file is this process's own memory: nothing is at its beginning, or behind the
-/// stack.
+/// Checks that the engine reports a read error of a file as a failure, and not as an end. The file is this
+/// process's own memory, which is unmapped at its beginning and behind the stack.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn unreadable(drive: &mut Drive) -> Outcome {
     let maps = std::fs::read_to_string("/proc/self/maps")?;
@@ -257,7 +258,7 @@ fn unreadable(drive: &mut Drive) -> Outcome {
     Ok(())
 }
 
-/// A file that nobody else sees.
+/// A file with a path, which is removed at the end.
 struct Unnamed(File, std::path::PathBuf);
 
 impl Unnamed {
@@ -274,7 +275,7 @@ impl Unnamed {
 
 impl Drop for Unnamed {
     fn drop(&mut self) {
-        // A row that fails has said why already.
+        // A failing row has already reported its reason.
         let _ = std::fs::remove_file(&self.1);
     }
 }
@@ -299,7 +300,7 @@ fn shared_stays(world: &mut World<'_>) -> Outcome {
 }
 
 fn is_nonblocking(descriptor: std::os::fd::BorrowedFd<'_>) -> Result<bool, Stop> {
-    // What /proc says of the open file: its flags, in octal.
+    // /proc shows the flags of the open file in octal.
     let number = std::os::fd::AsRawFd::as_raw_fd(&descriptor);
     let Ok(info) = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")) else {
         return Err(Stop::Skipped("needs /proc/self/fdinfo".to_owned()));

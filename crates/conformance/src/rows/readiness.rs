@@ -1,4 +1,4 @@
-//! B: readiness, interest and the order of what is told.
+//! B: readiness, interest and the order of events.
 
 use std::{
     io::{Read, Write},
@@ -88,7 +88,7 @@ fn pauses_in_a_burst(world: &mut World<'_>) -> Outcome {
         drive.send_rest(pair.client);
         let chunks = drive.told(pair.server).chunks;
         if std::mem::replace(&mut seen, chunks) != chunks && rests.is_ok() {
-            // After each chunk the stream rests for a turn, which has nothing to wait for.
+            // After each chunk the stream rests for a turn that does not wait.
             drive.engine.reading(pair.server, false);
             rests = drive.turn(Duration::ZERO);
             drive.engine.reading(pair.server, true);
@@ -196,7 +196,7 @@ fn refused_connect(world: &mut World<'_>) -> Outcome {
     drive.settle(2)?;
     let client = match connect(drive, &address) {
         Ok(client) => client,
-        // A kernel may refuse at once; then there is nothing to be told.
+        // A kernel may refuse at once. Then the engine has nothing to report.
         Err(crate::Stop::Failed(how)) if how.contains("refused") => return Ok(()),
         Err(other) => return Err(other),
     };

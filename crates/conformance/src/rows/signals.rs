@@ -45,5 +45,5 @@ fn interrupted(world: &mut World<'_>) -> Outcome {
 
 const WAITS: u32 = 5;
 const WAIT: Duration = Duration::from_millis(30);
-/// An interrupted wait that begins anew is not over while the storm lasts.
+/// If an interrupted wait started anew, it would not end during the storm.
 const LATE: Duration = Duration::from_secs(1);

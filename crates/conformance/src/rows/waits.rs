@@ -93,7 +93,7 @@ fn address_in_use(world: &mut World<'_>) -> Outcome {
 
 fn address_not_ours(world: &mut World<'_>) -> Outcome {
     let drive = &mut world.drive();
-    // Reserved for documentation: no host has it.
+    // This address is reserved for documentation, so no host has it.
     let address = reactor::Address::Ip(([192, 0, 2, 1], 0).into());
     let result = drive.engine.listen(&address, &ListenOptions::default()).map(drop);
     check!(result.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable), "{result:?}");
@@ -122,7 +122,7 @@ fn clock_ahead(world: &mut World<'_>) -> Outcome {
         let (theirs, ours) = (engine.now(), Instant::now());
         engine.wait(Some(Duration::from_millis(5)))?;
         let told = engine.now() - theirs;
-        // Read after the engine's, so it can only be more.
+        // Read this clock after the engine's, so that it can only be ahead.
         let passed = ours.elapsed();
         check!(told <= passed + CLOCK_GRAIN, "the engine says that {told:?} passed in {passed:?}");
     }
@@ -235,7 +235,7 @@ fn misuse(world: &mut World<'_>) -> Outcome {
 fn chunk_is_exact(world: &mut World<'_>) -> Outcome {
     let drive = &mut world.drive();
     let pair = pair(drive)?;
-    // The long ones fill the buffers, so that a short one would show what it does not own.
+    // The long ones fill the buffers. A later short one would then show bytes that it does not own.
     for len in [3_000, 1, 200, 2] {
         let bytes = pattern(len);
         drive.send(pair.client, &bytes);
@@ -265,7 +265,7 @@ fn chunk_is_exact(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// More descriptors than this are not opened to find the limit.
+/// To find the limit, the row opens no more descriptors than this.
 const DESCRIPTORS_MAX: usize = 1 << 17;
 const WAITS: usize = 60;
 const WAKES: usize = 5_000;

@@ -1,4 +1,4 @@
-//! What the player is told: notes it, and lets the connection go on.
+//! The player's handlers: they record the events, and continue the connections.
 
 use reactor::{
     Bytes, Closed, ConnectOptions, Event, Fault, Flow, Handle, Id, ListenOptions, Receive, Result, Service,
@@ -85,7 +85,7 @@ impl Receive<Order> for Player {
             Order::Resume(number, side) => {
                 let end = self.links[number].end(side);
                 end.is_paused = false;
-                // What ended meanwhile has nothing left to be resumed.
+                // An end that closed in the meantime needs no resume.
                 if let Some(id) = end.id {
                     cx.resume(id);
                 }
@@ -119,7 +119,8 @@ impl Receive<Word> for Player {
 }
 
 impl Player {
-    /// Takes what an accepted stream says first: which connection it belongs to. From then on it is that one's far end.
+    /// Handles the hello of an accepted stream, which names its connection. From then on the stream is that
+    /// connection's far end.
     fn hello(&mut self, cx: &mut Cx<'_>, id: Id<Stream>, event: Event<'_, Bytes>) -> Result {
         let what = match event {
             Event::Open => {
@@ -150,7 +151,8 @@ impl Player {
         self.tell(cx, id, (number, Side::Far), Event::Open)
     }
 
-    /// An accepted stream has ended which never said whose it is: those that were left at once never do.
+    /// Handles the end of an accepted stream that sent no hello. Only connects that were closed at once never
+    /// send it.
     fn stranger_left(&mut self, id: Id<Stream>, why: &Closed) {
         let said = self.unnamed.remove(&id.key());
         match self.strangers_left.checked_sub(1) {
@@ -197,7 +199,7 @@ impl Player {
                     self.wrong(number, side, "Drained without having been high");
                 }
             }
-            // Not every engine can tell it.
+            // Not every engine can report it.
             Event::HungUp => {}
         }
         self.progress(cx, number);
@@ -246,13 +248,13 @@ fn narrow(options: &mut SocketOptions, kind: Kind) {
     options.send_buffer = kind.narrow.then_some(1);
 }
 
-/// The name of a reason.
+/// Returns the name of a reason.
 fn name(why: &Closed) -> String {
     let text = format!("{why:?}");
     text.split(['(', ' ']).next().unwrap_or_default().to_owned()
 }
 
-/// The name of a system's error; those of a reset are one.
+/// Returns the name of a system's error. All errors of a reset have one name.
 pub(super) fn failed(error: &std::io::Error) -> String {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
     match error.kind() {
