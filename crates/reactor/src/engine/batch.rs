@@ -5,8 +5,8 @@ use std::{marker::PhantomData, net::IpAddr};
 use super::datagram::{Datagram, Ecn};
 use crate::address::Address;
 
-/// Datagrams that arrived together, in memory lent by the engine. Goes back with
-/// [`Engine::give_batch`](super::Engine::give_batch), or by its drop.
+/// Datagrams that arrived together, in memory lent by the engine. It goes back with
+/// [`Engine::give_batch`](super::Engine::give_batch), or on drop.
 ///
 /// ```
 /// use reactor::{Address, Ecn, engine::Batch};
@@ -16,34 +16,34 @@ use crate::address::Address;
 /// assert!(batch.take().is_some_and(|datagram| datagram.bytes.is_empty()));
 /// assert!(batch.take().is_none());
 /// ```
-/// It stays in the thread of its engine: the memory may be such that a kernel is given back.
+/// It stays in the thread of its engine, because the memory may have to go back to a kernel.
 #[derive(Default, Debug)]
 pub struct Batch {
     buffer: Vec<u8>,
-    /// Memory that the kernel chose; then `buffer` is empty.
+    /// Memory that the kernel chose. `buffer` is empty then.
     #[cfg(all(target_os = "linux", feature = "io-uring"))]
     provided: Option<super::io_uring::Provided>,
     packets: Vec<Packet>,
-    /// The first packet that was not taken, and how many bytes of it were.
+    /// The first packet that was not taken completely, and the number of its bytes that were taken.
     next: usize,
     taken: usize,
     stays: PhantomData<*const ()>,
 }
 
-/// Datagrams in memory of their own, for a socket that changes its thread.
+/// Datagrams in memory of their own, for a socket that moves to another thread.
 #[derive(Default, Debug)]
 pub(crate) struct Kept {
     buffer: Vec<u8>,
     packets: Vec<Packet>,
 }
 
-/// One packet of the system: a datagram, or several that it put together.
+/// One packet from the system: a datagram, or several that the system has merged.
 #[derive(Debug)]
 pub(crate) struct Packet {
-    /// Where its bytes begin in the buffer, and how many there are.
+    /// The start of its bytes in the buffer, and their number.
     pub(crate) at: usize,
     pub(crate) len: usize,
-    /// How long each of its datagrams is, if it is several; never zero.
+    /// The length of each datagram in a merged packet; never zero.
     pub(crate) segment: Option<usize>,
     pub(crate) from: Address,
     pub(crate) to: Option<IpAddr>,
@@ -52,29 +52,29 @@ pub(crate) struct Packet {
 }
 
 impl Batch {
-    /// Memory for so many bytes, of which none is used yet.
+    /// Allocates this many bytes, none of which is in use yet.
     pub(crate) fn with_room(bytes: usize) -> Batch {
         Batch { buffer: vec![0; bytes], ..Batch::default() }
     }
 
-    /// The memory, for the system to write to.
+    /// Returns the memory, for the system to write to.
     pub(crate) fn buffer(&mut self) -> &mut [u8] {
         &mut self.buffer
     }
 
-    /// Notes a packet whose bytes are in the buffer.
+    /// Records a packet whose bytes are in the buffer.
     pub(crate) fn note(&mut self, packet: Packet) {
         self.packets.push(packet);
     }
 
-    /// Appends a datagram, by a copy of its bytes: for engines that have them elsewhere.
+    /// Appends a datagram and copies its bytes, for engines that have them elsewhere.
     pub fn put(&mut self, bytes: &[u8], from: &Address, to: Option<IpAddr>, ecn: Ecn, truncated: bool) {
         let (at, len) = (self.buffer.len(), bytes.len());
         self.buffer.extend_from_slice(bytes);
         self.note(Packet { at, len, segment: None, from: from.clone(), to, ecn, truncated });
     }
 
-    /// How many datagrams were not taken.
+    /// Returns the number of datagrams that were not taken.
     pub fn len(&self) -> usize {
         let left = self.packets[self.next..].iter().map(|packet| match packet.segment {
             Some(segment) => packet.len.div_ceil(segment).max(1),
@@ -84,7 +84,7 @@ impl Batch {
         left.sum::<usize>() - taken.map_or(0, |segment| self.taken / segment)
     }
 
-    /// Whether all were taken.
+    /// Returns whether all were taken.
     pub fn is_empty(&self) -> bool {
         self.next == self.packets.len()
     }
@@ -114,23 +114,23 @@ impl Batch {
         })
     }
 
-    /// The memory that it keeps alive, without what a kernel lent.
+    /// Returns the size of the memory that it keeps alive, without memory that a kernel lent.
     pub(crate) fn memory(&self) -> usize {
         self.buffer.capacity() + self.packets.capacity() * size_of::<Packet>()
     }
 
-    /// How many packets of the system there are, taken or not.
+    /// Returns the number of packets from the system, taken or not.
     #[cfg(test)]
     pub(crate) fn packets(&self) -> usize {
         self.packets.len()
     }
 
-    /// How many bytes of memory it has.
+    /// Returns the size of its buffer in bytes.
     pub(crate) fn room(&self) -> usize {
         self.buffer.len()
     }
 
-    /// Forgets all packets; the memory stays, unless it is the kernel's, which has it back then.
+    /// Forgets all packets. The buffer stays, but memory of the kernel goes back.
     pub(crate) fn clear(&mut self) {
         self.packets.clear();
         (self.next, self.taken) = (0, 0);
@@ -138,14 +138,14 @@ impl Batch {
         drop(self.provided.take());
     }
 
-    /// Takes memory of the kernel's, in which one packet is.
+    /// Takes memory of the kernel's that holds one packet.
     #[cfg(all(target_os = "linux", feature = "io-uring"))]
     pub(in crate::engine) fn hold(&mut self, provided: super::io_uring::Provided, packet: Packet) {
         self.provided = Some(provided);
         self.note(packet);
     }
 
-    /// What was not taken.
+    /// Copies the datagrams that were not taken.
     pub(crate) fn into_kept(mut self) -> Kept {
         let mut kept = Batch::default();
         while let Some(datagram) = self.take() {

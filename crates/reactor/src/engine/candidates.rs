@@ -1,4 +1,4 @@
-//! Candidates: which engines there are, in the order in which they are tried.
+//! Candidates: the available engines, in the order in which they are tried.
 
 use std::{error::Error, fmt, io};
 
@@ -11,11 +11,10 @@ use super::PollCall;
 /// The environment variable that names the engine.
 pub const ENGINE_VARIABLE: &str = "REACTOR_ENGINE";
 
-/// How an engine is made.
+/// A constructor of an engine.
 type Make = fn() -> io::Result<Box<dyn Engine>>;
 
-/// An ordered list of named engines, of which the first that opens is taken, unless one is asked for by
-/// its name.
+/// An ordered list of named engines. The first that opens is used, unless the caller names another.
 ///
 /// ```
 /// use reactor::engine::{Candidates, EngineError};
@@ -29,27 +28,28 @@ type Make = fn() -> io::Result<Box<dyn Engine>>;
 pub struct Candidates(Vec<(&'static str, Make)>);
 
 impl Candidates {
-    /// Puts an engine first, before all that are there; one of the same name is replaced.
+    /// Puts an engine first in the list. It replaces one of the same name.
     pub fn with(mut self, name: &'static str, make: fn() -> io::Result<Box<dyn Engine>>) -> Candidates {
         self.0.retain(|candidate| candidate.0 != name);
         self.0.insert(0, (name, make));
         self
     }
 
-    /// The names, in the order in which they are tried.
+    /// Returns the names, in the order in which they are tried.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.0.iter().map(|candidate| candidate.0)
     }
 
-    /// Opens the engine of that name; without a name, or with `auto`, the first that opens.
+    /// Opens the engine of that name. Without a name, or with `auto`, opens the first that can be opened.
     ///
     /// # Errors
-    /// [`EngineError`]. What was asked for by name never becomes another.
+    /// [`EngineError`]. If the caller names an engine, no other takes its place.
     pub fn open(&self, name: Option<&str>) -> Result<Box<dyn Engine>, EngineError> {
         self.open_within(name, usize::MAX)
     }
 
-    /// The same, without engines whose own [memory](Engine::memory) would leave nothing of so many bytes.
+    /// Opens one as [`Candidates::open`] does, but rejects engines whose own [memory](Engine::memory) would
+    /// leave nothing of `bytes`.
     pub(crate) fn open_within(
         &self,
         name: Option<&str>,
@@ -64,7 +64,7 @@ impl Candidates {
         }
     }
 
-    /// Opens the engine that the environment variable [`ENGINE_VARIABLE`] names now; unset or empty is
+    /// Opens the engine that the environment variable [`ENGINE_VARIABLE`] names now. Unset or empty means
     /// `auto`.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl Candidates {
         self.open_from_environment(usize::MAX)
     }
 
-    /// The same, within so many bytes as [`Candidates::open_within`].
+    /// Opens the same engine, within the limit of [`Candidates::open_within`].
     pub(crate) fn open_from_environment(&self, bytes: usize) -> Result<Box<dyn Engine>, EngineError> {
         let asked = std::env::var_os(ENGINE_VARIABLE).unwrap_or_default();
         self.open_within(Some(asked.to_string_lossy().as_ref()).filter(|asked| !asked.is_empty()), bytes)
@@ -95,12 +95,13 @@ impl Candidates {
 }
 
 impl Default for Candidates {
-    /// Those of the platform, the best first: `epoll` where there is one, then `io_uring` if it is compiled in,
-    /// then `poll`, then those of the features `mio` (Unix) and `polling` (Unix and Windows; on Windows it is the
-    /// only one).
+    /// Lists the platform's engines, best first: `epoll` where it exists, then `io_uring` if it is compiled
+    /// in, then `poll`, then those of the features `mio` (Unix) and `polling` (Unix and Windows; on Windows
+    /// it is the only one).
     ///
-    /// `io_uring` costs less from some dozens of busy connections on (0.84 to 0.88 of `epoll`'s processor time for
-    /// 64-byte messages), and more for one alone (1.2 times); who knows what will come names it.
+    /// With some dozens of busy connections or more, `io_uring` costs less than `epoll` (0.84 to 0.88 of its
+    /// processor time for 64-byte messages). For a single connection it costs more (1.2 times). If you know
+    /// your workload, name the engine.
     fn default() -> Candidates {
         Candidates(vec![
             #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -117,7 +118,7 @@ impl Default for Candidates {
     }
 }
 
-/// Makes an engine, unless its own memory would leave nothing of so many bytes.
+/// Makes an engine, but refuses it if its own memory would leave nothing of `bytes`.
 fn make_within(make: Make, bytes: usize) -> io::Result<Box<dyn Engine>> {
     let engine = make()?;
     match engine.memory() {
@@ -129,7 +130,7 @@ fn make_within(make: Make, bytes: usize) -> io::Result<Box<dyn Engine>> {
     }
 }
 
-/// There is no engine.
+/// The error when no engine opens.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum EngineError {
@@ -137,19 +138,19 @@ pub enum EngineError {
     Unknown {
         /// The name.
         asked: String,
-        /// Those on the list.
+        /// The names on the list.
         known: Vec<&'static str>,
     },
     /// The engine asked for did not open.
     Failed {
         /// Its name.
         name: &'static str,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// None opened, or none is compiled in: on Windows that needs the feature `polling` and 64 bits.
+    /// None opened, or none is compiled in. On Windows that needs the feature `polling` and 64 bits.
     None {
-        /// Each with the reason why.
+        /// Each candidate with the reason why it failed.
         tried: Vec<(&'static str, io::Error)>,
     },
 }

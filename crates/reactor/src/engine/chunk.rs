@@ -5,20 +5,20 @@ use std::marker::PhantomData;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 use super::io_uring::Provided;
 
-/// Bytes that arrived, in a buffer lent by the engine. Goes back with [`Engine::give`](super::Engine::give), or by its
-/// drop.
+/// Received bytes, in a buffer lent by the engine. It goes back with [`Engine::give`](super::Engine::give),
+/// or on drop.
 ///
-/// It stays in the thread of its engine: the buffer may be one that a kernel is given back.
+/// It stays in the thread of its engine, because the buffer may have to go back to a kernel.
 #[derive(Debug)]
 pub struct Chunk {
     held: Held,
     stays: PhantomData<*const ()>,
 }
 
-/// Where the bytes of a chunk are.
+/// The place of a chunk's bytes.
 #[derive(Debug)]
 enum Held {
-    /// The first so many of a buffer of the chunk's own.
+    /// The first bytes, this many, of a buffer that the chunk owns.
     Own(Box<[u8]>, usize),
     /// In a buffer that the kernel chose.
     #[cfg(all(target_os = "linux", feature = "io-uring"))]
@@ -26,10 +26,10 @@ enum Held {
 }
 
 impl Chunk {
-    /// The first `len` bytes of a buffer.
+    /// Wraps the first `len` bytes of a buffer.
     ///
     /// # Panics
-    /// When the buffer is shorter than `len`.
+    /// If the buffer is shorter than `len`.
     #[inline(always)]
     pub fn new(buffer: Box<[u8]>, len: usize) -> Chunk {
         assert!(len <= buffer.len(), "the chunk lies within its buffer");
@@ -41,7 +41,7 @@ impl Chunk {
         Chunk { held: Held::Provided(provided), stays: PhantomData }
     }
 
-    /// The bytes. A layer decrypts in place.
+    /// Returns the bytes. A layer may decrypt them in place.
     #[inline]
     pub fn bytes(&mut self) -> &mut [u8] {
         match &mut self.held {
@@ -51,7 +51,8 @@ impl Chunk {
         }
     }
 
-    /// The buffer, for the engine that lent it; empty if it was the kernel's, which has it back then.
+    /// Returns the buffer, for the engine that lent it. It is empty if it was the kernel's, which then has it
+    /// back.
     #[inline]
     pub fn into_buffer(self) -> Box<[u8]> {
         match self.held {

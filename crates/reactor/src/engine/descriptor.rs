@@ -1,4 +1,4 @@
-//! A descriptor on its way to another process, and what one receive brought.
+//! A descriptor on its way to another process, and the result of one receive.
 
 use std::{
     fmt, io,
@@ -7,8 +7,7 @@ use std::{
 
 use super::{Source, Transport};
 
-/// A descriptor that is passed: one of the system, whatever it is of, or what stands for one in a virtual world.
-/// Closed on drop.
+/// A descriptor to pass: any descriptor of the system, or its counterpart in a virtual world. Closed on drop.
 ///
 /// ```
 /// use reactor::{Bytes, Descriptor, Stream};
@@ -29,15 +28,15 @@ enum Held {
 }
 
 impl Descriptor {
-    /// Takes a file, a socket, an end of a pipe, ..; it is left as it is.
+    /// Wraps a file, a socket, an end of a pipe or another descriptor, and leaves it as it is.
     pub fn new(descriptor: impl Into<OwnedFd>) -> Descriptor {
         Descriptor(Held::System(descriptor.into()))
     }
 
-    /// The descriptor itself, for what is done with it by hand.
+    /// Returns the descriptor itself, for direct system calls.
     ///
     /// # Errors
-    /// `Unsupported` for one of a virtual world, which is closed.
+    /// `Unsupported` for a descriptor of a virtual world, which is closed.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         match self.0 {
             Held::System(descriptor) => Ok(descriptor),
@@ -45,10 +44,10 @@ impl Descriptor {
         }
     }
 
-    /// Makes a transport of it, for [`Stream::through`](crate::Stream::through).
+    /// Makes a transport from it, for [`Stream::through`](crate::Stream::through).
     ///
     /// # Errors
-    /// As [`Transport::adopt`]; it is closed then.
+    /// As [`Transport::adopt`]. The descriptor is closed then.
     pub fn into_transport(self) -> io::Result<Transport> {
         match self.0 {
             Held::System(descriptor) => Transport::adopt(descriptor),
@@ -56,10 +55,10 @@ impl Descriptor {
         }
     }
 
-    /// Makes the transport of a listener of it, for [`Context::listen_on`](crate::Context::listen_on).
+    /// Makes a listener's transport from it, for [`Context::listen_on`](crate::Context::listen_on).
     ///
     /// # Errors
-    /// As [`Transport::listener`]; it is closed then.
+    /// As [`Transport::listener`]. The descriptor is closed then.
     pub fn into_listener(self) -> io::Result<Transport> {
         match self.0 {
             Held::System(descriptor) => Transport::listener(descriptor),
@@ -67,7 +66,7 @@ impl Descriptor {
         }
     }
 
-    /// The descriptor, unless it is of a virtual world.
+    /// Returns the descriptor, unless it belongs to a virtual world.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.0 {
             Held::System(descriptor) => Some(descriptor.as_fd()),
@@ -75,7 +74,7 @@ impl Descriptor {
         }
     }
 
-    /// What may be watched of it.
+    /// Returns the source to watch.
     pub fn source(&self) -> Source<'_> {
         match &self.0 {
             Held::System(descriptor) => Source::of(descriptor),
@@ -108,16 +107,16 @@ impl fmt::Debug for Descriptor {
     }
 }
 
-/// What one receive from a Unix socket brought.
+/// The result of one receive from a Unix socket.
 #[derive(Debug)]
 pub struct Delivery {
-    /// How many bytes.
+    /// The number of bytes.
     pub bytes: usize,
-    /// In the order sent, CLOEXEC. Perhaps more than who asked takes: then they are to be closed.
+    /// In the order sent, with CLOEXEC. There may be more than the caller uses; it should close the rest.
     pub descriptors: Vec<Descriptor>,
-    /// More came than could be opened here; those are closed.
+    /// More descriptors came than could be opened here, and those are closed.
     pub is_cut: bool,
-    /// The packet was longer than the buffer, and the rest is gone. Never of a stream.
+    /// The packet was longer than the buffer, and the rest is lost. Never set for a stream.
     pub truncated: bool,
 }
 

@@ -1,8 +1,8 @@
-//! Waiting with epoll(7): Linux.
+//! Waiting with epoll(7), on Linux.
 //!
-//! Streams are watched edge-triggered, users' resources level-triggered. A descriptor that is closed leaves the
-//! set by itself, unless a duplicate of it lives on elsewhere: then its events go on, under a key that nobody has
-//! any more.
+//! Streams are watched edge-triggered, users' resources level-triggered. A closed descriptor leaves the set
+//! by itself, unless a duplicate of it exists elsewhere. Its events then go on, under a key that is no longer
+//! in use.
 #![allow(unsafe_code)]
 
 use std::{
@@ -17,19 +17,20 @@ use std::{
 use super::{Interest, Poll, Ready, Source, Trigger, timeout};
 use crate::{id::Key, waker::Signal};
 
-/// The epoll instance, its batch of events and the eventfd that wakes it.
+/// The epoll instance, its batch of events, and the eventfd that wakes it.
 pub struct Epoll {
     epoll: OwnedFd,
-    /// As long as the batch is large; the kernel fills the front.
+    /// As many as the batch is large. The kernel fills the front.
     events: Vec<libc::epoll_event>,
     signal: Arc<Signal>,
-    /// Whether the kernel knows epoll_pwait2(2): Linux 5.11.
+    /// Cleared when the kernel has no epoll_pwait2(2), which is of Linux 5.11.
     has_nanos: bool,
     calls: u64,
 }
 
 impl Epoll {
-    /// Creates one that takes up to 32 events a wait: what a turn reads is still in the caches when it is written.
+    /// Creates one that takes up to 32 events per wait. With few events, the bytes that a turn reads are
+    /// still in the caches when the turn writes them.
     ///
     /// # Errors
     /// As epoll_create1(2), eventfd(2).
@@ -37,8 +38,8 @@ impl Epoll {
         Epoll::with_capacity(EVENTS)
     }
 
-    /// Creates one that takes up to `events` events a wait, and at least one. What is ready beyond them
-    /// comes first in the next wait.
+    /// Creates one that takes up to `events` events per wait, and at least one. Events beyond that come first
+    /// in the next wait.
     ///
     /// # Errors
     /// As [`Epoll::new`].
@@ -48,12 +49,12 @@ impl Epoll {
         if epoll < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the call above gave this descriptor to nobody else.
+        // SAFETY: the call above returned this descriptor, and nothing else owns it.
         let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
         let signal = Arc::new(Signal::new()?);
         let events = vec![libc::epoll_event { events: 0, u64: 0 }; events.clamp(1, EVENTS_MAX)];
         let mut this = Epoll { epoll, events, signal: Arc::clone(&signal), has_nanos: true, calls: 0 };
-        // Edge-triggered, the eventfd tells of each wake once and never needs to be read.
+        // Edge-triggered, the eventfd reports each wake once, so nobody needs to read it.
         let mask = libc::EPOLLIN as u32 | libc::EPOLLET as u32;
         this.control(libc::EPOLL_CTL_ADD, signal.fd(), WAKE, mask)?;
         Ok(this)
@@ -71,7 +72,7 @@ impl Epoll {
     fn wait_in_kernel(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         if let Some(timeout) = timeout.filter(|timeout| self.has_nanos && !timeout.is_zero()) {
             match self.wait_nanos(timeout) {
-                // A sandbox answers a call it does not know with EPERM.
+                // A sandbox may answer an unknown call with EPERM.
                 Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
                     self.has_nanos = false;
                 }
@@ -189,10 +190,11 @@ fn readiness(events: u32) -> Ready {
     }
 }
 
-/// What one wait takes by default. More would have lost the first streams from the caches when they are written.
+/// The default number of events per wait. With more, the first streams would have left the caches by the time
+/// they are written.
 const EVENTS: usize = 32;
-/// Beyond it the kernel refuses the size of the buffer.
+/// The kernel refuses a larger buffer.
 const EVENTS_MAX: usize = i32::MAX as usize / size_of::<libc::epoll_event>();
-/// What the kernel keeps for the eventfd. As a key it would be the last life of the last slot of the
-/// last runtime a process can have.
+/// The kernel's data for the eventfd. As a key, it would be the last life of the last slot of the last
+/// runtime that a process can have.
 const WAKE: u64 = u64::MAX;

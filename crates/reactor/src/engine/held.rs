@@ -1,4 +1,5 @@
-//! What an engine holds under a key: a descriptor, whose it is, and how it is driven. And what is checked before.
+//! The entry of an engine's table: a descriptor, its owner, and how it is driven. Also the checks before an
+//! attach.
 
 use std::{cell::Cell, collections::VecDeque, io};
 
@@ -8,9 +9,9 @@ use crate::{
     sys::{self, datagram::Facts},
 };
 
-/// The descriptor, and whose it is.
+/// The descriptor and its owner.
 pub(super) enum Held {
-    /// Ours: closed with the entry.
+    /// The engine's: closed with the entry.
     Owned(sys::Owned),
     /// A user's resource.
     Watched(sys::Watched),
@@ -19,12 +20,12 @@ pub(super) enum Held {
 /// How an entry is driven.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Part {
-    /// A user's resource: only told of.
+    /// A user's resource, which the engine only reports.
     Watched,
     Listener,
     Connecting,
     Stream,
-    /// A stream whose connect failed: it waits to be closed.
+    /// A stream whose connect failed, and which waits to be closed.
     Refused,
     Datagrams,
 }
@@ -40,8 +41,9 @@ impl From<Role> for Part {
     }
 }
 
-/// Drops what waits to be told of a key that closes. Returns whether the close is to be a reset: it was to be one
-/// (`is_reset`), or a send that was not told took a part. A transport that was to be given back is reset then, too.
+/// Drops the queued events of a key that closes. Returns whether the close must be a reset: because the
+/// caller asked for one (`is_reset`), or because a send took a part of its queue and has not been reported. A
+/// transport that was to be given back is reset then, too.
 pub(super) fn forget_told(told: &mut VecDeque<(Key, Event)>, key: Key, mut is_reset: bool) -> bool {
     told.retain(|(of, event)| {
         match event {
@@ -59,18 +61,18 @@ pub(super) fn forget_told(told: &mut VecDeque<(Key, Event)>, key: Key, mut is_re
     is_reset
 }
 
-/// A transport that may be attached.
+/// A transport that can be attached.
 pub(super) struct Taken {
     pub(super) descriptor: sys::Owned,
-    /// What it can do.
+    /// The abilities of the descriptor.
     pub(super) medium: Medium,
-    /// What is to be known of a socket for datagrams.
+    /// The facts about a socket for datagrams.
     pub(super) facts: Option<Facts>,
 }
 
 impl Taken {
-    /// Takes a transport for a key whose slot is vacant or not; has a socket for datagrams tell what is to be known of
-    /// these.
+    /// Takes a transport for a key, and refuses it unless the slot of the key is vacant. Prepares a socket
+    /// for datagrams, and learns its facts.
     pub(super) fn of(
         transport: Transport,
         role: Role,
@@ -95,7 +97,7 @@ impl Taken {
         Ok(taken)
     }
 
-    /// Gives it back as it was.
+    /// Gives the transport back as it was.
     pub(super) fn refused(self, error: io::Error) -> Refused {
         Refused { transport: Transport::of(self.descriptor, self.medium), error }
     }

@@ -1,6 +1,6 @@
-//! What is waited for, and what an operation will find.
+//! Interest, for which a resource waits, and readiness, which hints at the result of an operation.
 
-/// What a resource waits for; never nothing (that is `None` of an `Option<Interest>`).
+/// The interest of a resource. Never empty: that is `None` of an `Option<Interest>`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Interest {
     /// Input, or its end.
@@ -12,17 +12,17 @@ pub enum Interest {
 }
 
 impl Interest {
-    /// Whether input is waited for.
+    /// Returns whether it includes input.
     pub fn is_read(self) -> bool {
         self != Interest::Write
     }
 
-    /// Whether room for output is waited for.
+    /// Returns whether it includes room for output.
     pub fn is_write(self) -> bool {
         self != Interest::Read
     }
 
-    /// The interest with these two parts, if it is not empty.
+    /// Returns the interest with these two parts, if it is not empty.
     pub fn from_parts(read: bool, write: bool) -> Option<Interest> {
         match (read, write) {
             (true, true) => Some(Interest::Both),
@@ -33,7 +33,7 @@ impl Interest {
     }
 }
 
-/// What an operation will find: a hint, which holds until the operation says otherwise.
+/// A hint at the result of an operation. It holds until an operation shows otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Ready {
     /// There may be input, or its end.
@@ -42,7 +42,7 @@ pub struct Ready {
     pub writable: bool,
     /// The other side ended one or both directions. Input may still be there.
     pub hangup: bool,
-    /// Something failed; an operation will tell what.
+    /// Something failed. An operation will return the error.
     pub error: bool,
 }
 
@@ -52,8 +52,8 @@ impl Ready {
     /// Only writable.
     pub const WRITE: Ready = Ready { readable: false, writable: true, hangup: false, error: false };
 
-    /// What is left of it for an interest: input and room only as far as they are waited for. A hang-up and an error are
-    /// told whatever the interest.
+    /// Returns the part that is of use for an interest: input and room only if the interest includes them. A
+    /// hang-up and an error remain whatever the interest is.
     ///
     /// ```
     /// use reactor::{Interest, Ready};
@@ -69,12 +69,12 @@ impl Ready {
         }
     }
 
-    /// Whether a read would not block: there is input, an end or an error to be told of.
+    /// Returns whether a read would not block, because there is input, an end or an error.
     pub fn can_read(self) -> bool {
         self.readable || self.hangup || self.error
     }
 
-    /// Whether a write would not block.
+    /// Returns whether a write would not block.
     pub fn can_write(self) -> bool {
         self.writable || self.error
     }

@@ -1,4 +1,4 @@
-//! What a transport's descriptor can do, found out once: so that no operation finds it out by trial.
+//! The abilities of a transport's descriptor, detected once, so that no operation finds them out by trial.
 
 use std::fmt;
 
@@ -24,33 +24,33 @@ pub struct Medium(u8);
 impl Medium {
     /// A stream socket.
     pub const SOCKET: Medium = Medium(SOCKET | INPUT | OUTPUT);
-    /// What is read and written and is no socket: a device, a named pipe opened for both.
+    /// A device, or a named pipe opened for both directions: read and written, but not a socket.
     pub const DUPLEX: Medium = Medium(INPUT | OUTPUT);
-    /// The end of a pipe that is read.
+    /// The read end of a pipe.
     pub const READER: Medium = Medium(INPUT);
-    /// The end of a pipe that is written.
+    /// The write end of a pipe.
     pub const WRITER: Medium = Medium(OUTPUT);
 
-    /// Whether recv(2), send(2) and shutdown(2) work on it.
+    /// Returns whether recv(2), send(2) and shutdown(2) work on it.
     #[inline]
     pub fn is_socket(self) -> bool {
         self.0 & SOCKET != 0
     }
 
-    /// Whether bytes come out of it.
+    /// Returns whether it has input.
     #[inline]
     pub fn has_input(self) -> bool {
         self.0 & INPUT != 0
     }
 
-    /// Whether bytes go into it.
+    /// Returns whether it takes output.
     #[inline]
     pub fn has_output(self) -> bool {
         self.0 & OUTPUT != 0
     }
 
-    /// Whether nothing is waited for but room: a file takes what it is given, and only a write says what
-    /// became of its other side.
+    /// Returns whether the runtime waits only for room. A file takes all the bytes that it is given, and only
+    /// a write shows what has become of its other side.
     #[inline]
     pub fn is_unwaited(self) -> bool {
         self.0 & UNWAITED != 0
@@ -59,18 +59,18 @@ impl Medium {
 
 #[cfg(unix)]
 impl Medium {
-    /// Whether it may block, since its description is shared with other processes: readiness is asked for
-    /// before each operation.
+    /// Returns whether an operation may block, because other processes share the open file description. The
+    /// engine then checks the readiness before each operation.
     pub(crate) fn is_shared(self) -> bool {
         self.0 & SHARED != 0
     }
 
-    /// Whether an operation may stop a process in the background.
+    /// Returns whether an operation may stop a process in the background.
     pub(crate) fn is_terminal(self) -> bool {
         self.0 & TERMINAL != 0
     }
 
-    /// The same, in this direction only.
+    /// Keeps only this direction.
     pub(crate) fn only(self, direction: Medium) -> Medium {
         Medium(self.0 & !(INPUT | OUTPUT) | direction.0 & (INPUT | OUTPUT))
     }

@@ -1,9 +1,9 @@
-//! Waiting with the crate mio: epoll, kqueue, event ports, behind one face.
+//! Waiting with the crate mio, one interface over epoll, kqueue and event ports.
 //!
-//! mio knows edges only. Streams are watched so, once. A user's resource is promised a level, and gets it by
-//! being registered anew right after each report: that makes the system look at it again in the next wait,
-//! which tells of it again if it still holds, and says nothing if it does not. So a level costs one call for
-//! each report, and a stream's edge costs none. On Windows mio watches only sockets of its own making.
+//! mio has only edges. Streams are registered with an edge, once. Users' resources need a level, so each is
+//! registered again right after each report. The system then checks it again in the next wait, and reports it
+//! only if it is still ready. So a level costs one call for each report, and a stream's edge costs none. On
+//! Windows, mio watches only its own kind of sockets.
 #![allow(unsafe_code)]
 
 use std::{
@@ -19,17 +19,17 @@ use mio::{Events, Token, event::Event, unix::SourceFd};
 use super::{Interest, Poll, Ready, Source, Trigger};
 use crate::id::Key;
 
-/// The poll of mio, its batch of events and its waker.
+/// mio's poll, its batch of events, and its waker.
 pub struct Mio {
     poll: mio::Poll,
     events: Events,
     signal: Arc<Signal>,
-    /// What is watched level-triggered, by slot.
+    /// The sources that are watched level-triggered, by slot.
     levels: Vec<Option<Level>>,
     calls: u64,
 }
 
-/// A source that is registered anew after each report.
+/// A source that is registered again after each report.
 #[derive(Clone, Copy)]
 struct Level {
     key: Key,
@@ -40,7 +40,7 @@ struct Level {
 struct Signal(mio::Waker);
 
 impl Mio {
-    /// Creates one that takes up to 32 events a wait, as [`Epoll`](super::Epoll) does.
+    /// Creates one that takes up to 32 events per wait, as [`Epoll`](super::Epoll) does.
     ///
     /// # Errors
     /// As epoll_create1(2), kqueue(2), port_create(3C); eventfd(2) or pipe(2).
@@ -48,7 +48,7 @@ impl Mio {
         Mio::with_capacity(EVENTS)
     }
 
-    /// Creates one that takes up to `events` events a wait, and at least one.
+    /// Creates one that takes up to `events` events per wait, and at least one.
     ///
     /// # Errors
     /// As [`Mio::new`].
@@ -59,7 +59,7 @@ impl Mio {
         Ok(Mio { poll, events, signal, levels: Vec::new(), calls: 0 })
     }
 
-    /// Notes how the source is watched from now on.
+    /// Records how the source is watched from now on.
     fn note(&mut self, key: Key, level: Option<Level>) {
         if let Some(place) = self.levels.get_mut(key.slot()) {
             *place = level;
@@ -127,7 +127,8 @@ impl Poll for Mio {
                 && level.key == key
             {
                 self.calls += 1;
-                // Fails only when its owner closed it: then the system has forgotten it, and so it should.
+                // Fails only if the owner has closed the source. The system has then forgotten it, as it
+                // should.
                 let _ = self.poll.registry().reregister(
                     &mut SourceFd(&level.descriptor),
                     event.token(),
@@ -159,7 +160,7 @@ impl Wake for Signal {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Fails only when the system has no memory for an event. There is nobody to tell.
+        // Fails only if the system has no memory for an event. Nobody can act on that.
         let _ = self.0.wake();
     }
 }
@@ -189,9 +190,9 @@ fn readiness(event: &Event) -> Ready {
     }
 }
 
-/// What one wait takes by default.
+/// The default number of events per wait.
 const EVENTS: usize = 32;
-/// Far more than a wait ever tells.
+/// Far more than a wait ever reports.
 const EVENTS_MAX: usize = 1 << 16;
-/// As a key it would be the last life of the last slot of the last runtime a process can have.
+/// As a key, it would be the last life of the last slot of the last runtime that a process can have.
 const WAKE: Token = Token(usize::MAX);

@@ -1,76 +1,82 @@
-//! Engines: what waits, and moves bytes.
+//! Engines: wait for events and move bytes.
 //!
 //! # The contract
 //!
-//! A runtime holds one [`Engine`] as a trait object. The trait is shaped by *completions* and is
-//! *pulled*: the runtime asks for operations, calls [`wait`](Engine::wait) once a turn, then pulls
-//! [`next`](Engine::next) until it is empty, one event at a time. So an engine that performs its
-//! operations itself (io_uring, a simulator) fits, and so does one that only knows readiness: the
-//! adapter [`Calls`] makes any [`Poll`] an engine, and reads a stream no sooner than the event is pulled.
+//! A runtime holds one [`Engine`] as a trait object. The trait is based on *completions*, and the runtime
+//! *pulls* them: it requests operations, calls [`wait`](Engine::wait) once a turn, and then calls
+//! [`next`](Engine::next) until it returns `None`, for one event at a time. This suits an engine that
+//! performs its operations itself, as io_uring and a simulator do. It also suits a system that only reports
+//! readiness: the adapter [`Calls`] makes an engine of any [`Poll`], and reads a stream only when the runtime
+//! pulls the event.
 //!
-//! **Keys.** Whatever is registered has a [`Key`], chosen by the runtime, which is never used twice.
-//! An event carries the key its operation was asked for with. After [`close`](Engine::close) or
-//! [`unwatch`](Engine::unwatch) returned, or [`Event::Detached`] was pulled, no event comes for the key,
-//! whatever the kernel still has in a batch, even when the descriptor's number is used again.
+//! **Keys.** The runtime chooses a [`Key`] for everything that it registers, and never uses a key twice. An
+//! event carries the key of the operation that it belongs to. After [`close`](Engine::close) or
+//! [`unwatch`](Engine::unwatch) has returned, or the runtime has pulled [`Event::Detached`], the engine
+//! reports no more events for the key. This holds even if the kernel still has some in a batch, and even if
+//! the number of the descriptor is in use again.
 //!
-//! **Streams and listeners are owned by the engine** from a successful [`attach`](Engine::attach) until
-//! `close`, or until [`detach`](Engine::detach) gave them back: a kernel may refer to a descriptor after
-//! the runtime lost interest, so only the engine knows when its number can be released. A user's
-//! resource, in contrast, owns its descriptor itself and is only [`watch`](Engine::watch)ed.
+//! **The engine owns streams and listeners** from a successful [`attach`](Engine::attach) until `close`, or
+//! until [`detach`](Engine::detach) has given them back. A kernel may refer to a descriptor after the runtime
+//! has lost interest, so only the engine knows when it can release the number. A user's resource, in
+//! contrast, owns its descriptor itself, and the engine only [watches](Engine::watch) it.
 //!
-//! **Reading** is a wish. It is on from `attach`; after `reading(key, false)` a [`Event::Got`] that was
-//! in flight may still follow, and the runtime keeps its bytes. One turn hands over at most 64 KiB of one stream,
-//! unless the engine was made with larger buffers, so that back-pressure acts before more arrives; an engine whose
-//! kernel receives more than that keeps the rest until a later turn, in memory that it [counts](Engine::memory).
-//! While the wish is on, every byte is
-//! delivered once and in order, then exactly one [`Event::End`] or [`Event::Broken`], then nothing of
-//! the read side. Input that arrived before an end or an error is delivered before it.
+//! **Reading** is a wish. It is on from `attach`. After `reading(key, false)`, an [`Event::Got`] that was in
+//! flight may still follow, and the runtime keeps its bytes. In one turn the engine hands over at most 64 KiB
+//! of one stream, unless it was made with larger buffers, so that back-pressure acts before more arrives. An
+//! engine whose kernel receives more than that keeps the rest until a later turn, in memory that it
+//! [counts](Engine::memory). While the wish is on, the engine delivers every byte once and in order, then
+//! exactly one [`Event::End`] or [`Event::Broken`], and then nothing more of the read side. It delivers input
+//! that arrived before an end or an error ahead of it.
 //!
-//! **While the wish is off**, an engine still reports that the peer is gone. If no input is before the end, the engine
-//! reports [`Event::End`] or [`Event::Broken`] at once. If input is before it, the engine reports [`Event::HungUp`], and
-//! the end itself in its order, once the wish is on again. For each time that the wish is off, it reports an end at most
-//! once and a failure at most once. An engine whose system does not tell an end or a failure from input may leave
-//! out what is behind input. While the peer is there, none of this costs a call.
+//! **While the wish is off**, an engine still reports that the peer is gone. If no input is before the end,
+//! the engine reports [`Event::End`] or [`Event::Broken`] at once. If input is before it, the engine reports
+//! [`Event::HungUp`], and the end itself in its order, once the wish is on again. For each time that the wish
+//! is off, it reports an end at most once and a failure at most once. On a system that does not distinguish
+//! an end or a failure from input, an engine may leave out an end or a failure behind input. While the peer
+//! is connected, none of this costs a call.
 //!
-//! **Transports differ** in what they can do, and say so: [`Transport::medium`]. Of one without input
-//! nothing is delivered but the [`Event::End`] when its reader has left, where that can be known; a send to
-//! one without output fails with EBADF; `shutdown` of what is no socket fails, and ends nothing.
+//! **Transports differ** in their abilities, which [`Transport::medium`] describes. If a transport has no
+//! input, the engine delivers nothing but the [`Event::End`] when its reader has left, on systems that report
+//! this. A send to a transport without output fails with EBADF. A `shutdown` of a transport that is not a
+//! socket fails, and ends nothing.
 //!
-//! **Sending.** At most one send is out for each stream. [`send`](Engine::send) hands the queue to the
-//! engine and performs *one* operation: it takes what it can, and the queue comes back with the rest in
-//! it, at once (`Some`) or later as [`Event::Sent`]. A stream that cannot take a byte keeps the queue
-//! until it can: so there is never a reason to ask again before the queue came back. Zero bytes taken
-//! with `Ok(0)` only happens together with a detach.
+//! **Sending.** At most one send is in flight for each stream. [`send`](Engine::send) hands the queue to the
+//! engine, which performs *one* operation: it takes as many bytes as it can, and returns the queue with the
+//! rest, either at once (`Some`) or later as [`Event::Sent`]. If a stream cannot take a byte, the engine
+//! keeps the queue until it can, so the runtime never has a reason to ask again before the queue is back. Of
+//! a queue that is not empty, an engine takes zero bytes with `Ok(0)` only because of a detach.
 //!
-//! **Datagrams.** A socket for datagrams is attached as [`Role::Datagrams`]. What arrived comes as an
-//! [`Event::Datagrams`] with a batch, each datagram whole and by itself, also one of no bytes; it has no
-//! end. [`send_datagrams`](Engine::send_datagrams) borrows a queue and takes from its front what there is
-//! room for: a system copies a datagram in the call, so an engine owns none of them. If it left some, it
-//! tells [`Event::Room`] once, when there is room. A datagram that could not be sent is taken off the queue,
-//! and told as [`Event::Undelivered`]; so is what was reported later about one that was (ICMP): that is the
-//! business of this one datagram, and never ends the socket. It may come while reading is off, and comes at
-//! the latest when it is on again.
+//! **Datagrams.** The runtime attaches a socket for datagrams as [`Role::Datagrams`]. The engine delivers
+//! received datagrams in batches, as [`Event::Datagrams`]. Each datagram is whole and by itself, even one of
+//! no bytes, and there is no end. [`send_datagrams`](Engine::send_datagrams) borrows a queue and takes
+//! datagrams from its front while there is room. A system copies a datagram in the call, so an engine owns
+//! none of them. If it left some in the queue, it reports [`Event::Room`] once, when there is room. If a
+//! datagram could not be sent, the engine takes it off the queue and reports [`Event::Undelivered`]. It does
+//! the same for a later report about a datagram that it did send (ICMP). Such a report concerns only that
+//! datagram, and never ends the socket. It may come while reading is off, and comes at the latest when
+//! reading is on again.
 //!
-//! **Fairness.** Accepted connections are told of before input, some in each turn, and streams take turns: none of them
-//! waits for more than one turn of each other stream.
+//! **Fairness.** An engine reports accepted connections before input, some in each turn, and streams take
+//! turns: none of them waits for more than one turn of each other stream.
 //!
-//! **Waiting.** [`wait`](Engine::wait) makes progress with everything asked for before it, returns when
-//! there is an event, when the waker was used since the last `wait` returned, or when the time is over;
-//! never early without one of these more than now and then, and never in a tight loop: an engine does
-//! not spin. An interrupted wait (EINTR) is no error. An `Err` is a broken engine.
+//! **Waiting.** [`wait`](Engine::wait) makes progress with every operation requested before it. It returns
+//! when there is an event, when the waker was used since the last `wait` returned, or when the timeout is
+//! over. It may return early for none of these reasons, but only rarely and never in a tight loop, because an
+//! engine does not spin. An interrupted wait (EINTR) is not an error. An `Err` means that the engine is
+//! broken.
 //!
-//! **The waker** may be used from any thread, any number of times, also before `wait` and after the
-//! engine is gone. Wakes coalesce; none is lost.
+//! **The waker** may be used from any thread and any number of times, also before `wait` and after the engine
+//! is gone. Wakes coalesce, and none is lost.
 //!
-//! **Faults.** No call panics for what a kernel or a peer does. A call on an unknown key is ignored,
-//! or answered with `NotFound` where it returns a result.
+//! **Faults.** No call panics because of a kernel or a peer. The engine ignores a call on an unknown key, or
+//! answers `NotFound` if the call returns a result.
 //!
-//! **Forks.** In a child of fork(2) an engine leaves everything alone that it shares with its parent: `wait` fails, no
-//! event comes, and its drop closes the child's copies of descriptors and nothing else.
+//! **Forks.** In a child of fork(2), an engine leaves everything alone that it shares with its parent: `wait`
+//! fails, `next` returns no event, and the drop closes the child's copies of descriptors and nothing else.
 //!
-//! **Drop** cancels and reaps what is out, then answers the operations on files that it took, then closes each
-//! descriptor the engine still owns, once. Answers run users' code, so an engine answers only when a panic could leave
-//! no memory behind that a kernel still uses.
+//! **Drop** cancels and reaps the operations in flight, then answers the file operations that the engine
+//! took, and then closes each descriptor that the engine still owns, once. Answers run users' code, so an
+//! engine answers only when a panic could leave no memory behind that a kernel still uses.
 
 mod adapter;
 mod batch;
@@ -108,7 +114,7 @@ pub use self::{
     datagram::{Datagram, DatagramQueue, Ecn, Outbound},
     interest::{Interest, Ready},
 };
-/// The longest datagram that a socket receives whole, in bytes: see [`Engine::set_longest`].
+/// The length in bytes of the longest datagram that a socket can receive whole: see [`Engine::set_longest`].
 pub const DATAGRAM_MAX: usize = 2 << 20;
 
 pub(crate) use self::{
@@ -145,12 +151,12 @@ use crate::{
     options::{BindOptions, ConnectOptions, Group, ListenOptions},
 };
 
-/// What an attached transport is.
+/// The role in which the runtime attaches a transport.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Role {
     /// Accepts connections.
     Listener,
-    /// A stream whose connect is under way; becomes a stream with [`Event::Connected`].
+    /// A stream whose connect is in progress. It becomes a stream with [`Event::Connected`].
     Connecting,
     /// A connected byte stream.
     Stream,
@@ -158,156 +164,164 @@ pub enum Role {
     Datagrams,
 }
 
-/// How a transport is closed.
+/// The way in which an engine closes a transport.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Ending {
-    /// By close(2): what the kernel has taken still leaves. While a send is out of which the kernel has not taken all, it
-    /// is a reset instead: the peer must not take a part for the whole.
+    /// By close(2): the kernel still sends the bytes that it has taken. If the kernel has not taken all of a
+    /// send in flight, the close is a reset instead, so that the peer cannot mistake a part for the whole.
     Orderly,
-    /// With a reset where the transport knows one, and TCP alone does: what the kernel has taken is dropped. The peer of
-    /// a Unix socket or of a pipe sees an end like any other, so it can tell a part from the whole only by what the bytes
-    /// themselves say: a length, a mark at the end, a layer with an end of its own.
+    /// With a reset if the transport has one, as only TCP does: the kernel drops the bytes that it has taken.
+    /// The peer of a Unix socket or of a pipe sees an ordinary end. It can tell a part from the whole only by
+    /// the bytes themselves: by a length, a mark at the end, or a layer with an end of its own.
     Reset,
 }
 
-/// A send that is over: the queue with what was not taken, and how much was.
+/// A finished send: the queue with the bytes that were not taken, and the number of bytes that were.
 #[derive(Debug)]
 pub struct Sent {
-    /// The queue as it was handed over, less the bytes that were taken.
+    /// The queue that the runtime handed over, less the bytes that were taken.
     pub queue: Box<Outgoing>,
-    /// How many bytes were taken. After an error the stream takes no more.
+    /// The number of bytes taken. After an error the stream takes no more.
     pub result: io::Result<usize>,
 }
 
-/// A transport that could not be attached comes back with the cause.
+/// The answer to a failed attach: the transport comes back with the cause.
 #[derive(Debug)]
 pub struct Refused {
-    /// As it was given.
+    /// The transport, unchanged.
     pub transport: Transport,
-    /// Why: ENOSPC, ENOMEM, ..
+    /// The cause, for example ENOSPC or ENOMEM.
     pub error: io::Error,
 }
 
-/// What an engine tells, together with a key.
+/// An event that an engine reports together with a key.
 #[derive(Debug)]
 pub enum Event {
-    /// A watched resource may make progress. Level-triggered: told again in each turn while it holds.
+    /// A watched resource may make progress. Level-triggered: the engine reports it in each turn while it
+    /// holds.
     Ready(Ready),
-    /// A listener accepted: the connection, and who it is.
+    /// A listener accepted a connection: its transport, and the peer's address.
     Accepted(Transport, Address),
-    /// A listener failed and rests (EMFILE and its kin); `reading(key, true)` lets it try again.
+    /// A listener failed and rests, for example because of EMFILE. `reading(key, true)` lets it try again.
     NotAccepted(io::Error),
-    /// The connect is over. `Ok`: the stream is up, `Err`: it will never be, and only `close` is left.
+    /// The connect is over. After `Ok` the stream is connected. After `Err` it never will be, and the runtime
+    /// can only `close` it.
     Connected(io::Result<()>),
     /// Input of a stream.
     Got(Chunk),
-    /// The peer sends no more.
+    /// The peer has ended its side, and sends no more.
     End,
-    /// The read side failed; nothing more comes of it.
+    /// The read side failed, and delivers nothing more.
     Broken(io::Error),
-    /// Reading is off, and behind input that the engine has not delivered the peer has ended its side (`None`), or the
-    /// connection has failed with this error. The engine keeps the input. Behind it, [`Event::End`] or [`Event::Broken`]
-    /// follows as usual.
+    /// The peer has ended its side (`None`), or the connection has failed with this error, while reading is
+    /// off and behind input that the engine has not delivered. The engine keeps the input. After it,
+    /// [`Event::End`] or [`Event::Broken`] follows as usual.
     HungUp(Option<io::Error>),
-    /// A send is over which was not at once.
+    /// A send has finished that did not finish at once.
     Sent(Sent),
-    /// A detach is over: the transport with nothing of it in flight.
+    /// A detach has finished: the transport, with no operation in flight.
     Detached(Transport),
-    /// Datagrams arrived: at least one.
+    /// Datagrams arrived, at least one.
     Datagrams(Batch),
-    /// A datagram that was to be sent, or was, did not get there, as far as is known; to whom it was, if
-    /// that is known.
+    /// A datagram could not be sent, or was sent but did not arrive as far as the system knows. The address
+    /// is that of its receiver, if the engine knows it.
     Undelivered(Option<Address>, io::Error),
-    /// There is room for output: again for datagrams, after `send_datagrams` left some; of a stream, after
-    /// [`await_room`](Engine::await_room).
+    /// There is room for output. For datagrams, the engine reports it after `send_datagrams` left some in the
+    /// queue; for a stream, after [`await_room`](Engine::await_room).
     Room,
 }
 
-/// A piece of blocking work to be run somewhere else.
+/// A piece of blocking work that runs on another thread, or at a moment that a simulator chooses.
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// What a runtime asks of the system. The module's documentation is the contract.
+/// The operations that a runtime requests from the system. The module's documentation is the contract.
 ///
-/// Methods added in later versions have defaults, so that an engine written today goes on compiling.
+/// Methods added in later versions have defaults, so an engine written today will still compile.
 pub trait Engine {
-    /// The name by which it is chosen: `epoll`, `poll`, ..
+    /// Returns the name that selects this engine, for example `epoll` or `poll`.
     fn name(&self) -> &'static str;
 
-    /// Monotonic time. Virtual under simulation.
+    /// Returns the monotonic time, which is virtual under simulation.
     fn now(&self) -> Time {
         crate::clock::monotonic()
     }
 
-    /// Wall-clock time. Virtual under simulation.
+    /// Returns the wall-clock time, which is virtual under simulation.
     fn wall(&self) -> std::time::SystemTime {
         crate::clock::wall()
     }
 
-    /// A seed for the runtime's random numbers; asked for once. Not for cryptography.
+    /// Returns a seed for the runtime's random numbers, which are not for cryptography. The runtime asks
+    /// once.
     fn entropy(&mut self) -> u64 {
         use std::hash::{BuildHasher, Hasher};
         std::collections::hash_map::RandomState::new().build_hasher().finish()
     }
 
-    /// Takes a job that the engine wants to run itself (a simulator does, at a seeded moment); gives it
-    /// back for the runtime's own threads otherwise.
+    /// Takes a job that the engine wants to run itself, as a simulator does at a seeded moment. Otherwise
+    /// gives it back for the runtime's own threads.
     fn run_blocking(&mut self, job: Job) -> Option<Job> {
         Some(job)
     }
 
-    /// Takes an operation on files that the engine wants to perform itself; gives it back for the runtime's own
-    /// threads otherwise. See [`file`](crate::file).
+    /// Takes a file operation that the engine wants to perform itself. Otherwise gives it back for the
+    /// runtime's own threads. See [`file`](crate::file).
     fn run_file(&mut self, job: FileJob) -> Option<FileJob> {
         Some(job)
     }
 
-    /// Gives back an operation on files that the engine took, and that turned out to be one for the runtime's threads.
-    /// Called at the end of each turn while operations are out, until there is none.
+    /// Gives back a file operation that the engine took but cannot perform, for the runtime's threads. The
+    /// runtime calls it at the end of each turn while operations are in flight, until it returns `None`.
     fn left_file(&mut self) -> Option<FileJob> {
         None
     }
 
-    /// How another thread ends a [`wait`](Engine::wait).
+    /// Returns the waker with which another thread ends a [`wait`](Engine::wait).
     fn waker(&self) -> std::task::Waker;
 
-    /// Writes one line to standard error, if there is room for it: it never waits. Whether it was written. By default
-    /// the process's own; a virtual world has one of its own.
+    /// Writes one line to standard error if there is room for it, and never waits. Returns whether it wrote
+    /// the line. The default writes to the process's own standard error; a virtual world has its own.
     fn print_error(&mut self, line: &str) -> bool {
         crate::sys::print_error(line.as_bytes())
     }
 
-    /// Waits for events: as long as it takes, or at most `timeout`, rounded up to what the system knows.
+    /// Waits for events: without a limit, or at most for `timeout`, rounded up to the system's resolution.
     ///
     /// # Errors
-    /// The engine is broken. The runtime retries a few times, then ends with this error.
+    /// The engine is broken. The runtime retries a few times, and then ends with this error.
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
 
-    /// Hands over what was asked for and is only queued, without waiting: called where the next
-    /// [`wait`](Engine::wait) may be far. An engine that performs what it is asked for at once has nothing to do.
+    /// Hands queued requests over to the kernel without waiting. The runtime calls it when the next
+    /// [`wait`](Engine::wait) may be far away. An engine that performs each request at once has nothing to
+    /// do.
     fn submit(&mut self) {}
 
-    /// Completes the closes that were asked for, without waiting for any peer: called where no [`wait`](Engine::wait)
-    /// may follow, so that peers hear of the ends and addresses are free. What is told meanwhile is kept for
-    /// [`next`](Engine::next). An engine that closes at once has nothing to do.
+    /// Completes the requested closes without waiting for any peer, so that peers learn of the ends and
+    /// addresses are free. The runtime calls it when no [`wait`](Engine::wait) may follow. The engine keeps
+    /// events that occur meanwhile for [`next`](Engine::next). An engine that closes at once has nothing to
+    /// do.
     fn finish_closes(&mut self) {}
 
-    /// Takes the next event of this turn; `None` ends the turn's events.
+    /// Takes the next event of this turn. `None` ends the turn's events.
     fn next(&mut self) -> Option<(Key, Event)>;
 
     /// Takes a chunk's buffer back.
     fn give(&mut self, chunk: Chunk);
 
-    /// Sets what a user's resource is watched for: adds it, changes it, or lets it rest (`None`).
+    /// Sets the interest in a user's resource: the engine begins to watch the resource, changes the interest,
+    /// or lets the resource rest (`None`).
     ///
     /// # Errors
-    /// The system refused: EPERM for a regular file, ENOSPC, EBADF, ..; the resource is then not watched.
+    /// The system refused, for example with EPERM for a regular file, ENOSPC or EBADF. The engine then does
+    /// not watch the resource.
     fn watch(&mut self, key: Key, source: Source<'_>, interest: Option<Interest>) -> io::Result<()>;
 
-    /// Forgets a watched resource; its owner closes it. A source that was never watched (a virtual one of no number, say)
-    /// stands for one that its owner cannot show any more: the key alone says what is forgotten.
+    /// Forgets a watched resource, which its owner closes. If the owner can no longer show the watched
+    /// source, the runtime passes one that was never watched, for example a virtual source. The key alone
+    /// then identifies the resource.
     fn unwatch(&mut self, key: Key, source: Source<'_>);
 
-    /// Reads from a watched resource's source. EINTR is not seen.
+    /// Reads from the source of a watched resource. The caller never sees EINTR.
     ///
     /// # Errors
     /// As read(2).
@@ -315,19 +329,19 @@ pub trait Engine {
         crate::sys::read(source, into)
     }
 
-    /// Writes the front of a queue to a watched resource's source; the caller advances the queue.
+    /// Writes the front of a queue to the source of a watched resource. The caller advances the queue.
     ///
     /// # Errors
-    /// As writev(2); a broken pipe is an error, never a signal.
+    /// As writev(2). A broken pipe is an error, never a signal.
     fn write(&mut self, source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
         crate::sys::write(source, from)
     }
 
-    /// Sends the bytes through a watched Unix socket, as many as there is room for, and the descriptors with the first
-    /// of them. They are taken out of `with` once a byte was taken.
+    /// Sends as many of the bytes as there is room for through a watched Unix socket, and the descriptors
+    /// with the first byte. Takes the descriptors out of `with` once the system has taken a byte.
     ///
     /// # Errors
-    /// As sendmsg(2); a broken pipe is an error, never a signal.
+    /// As sendmsg(2). A broken pipe is an error, never a signal.
     #[cfg(unix)]
     fn pass(
         &mut self,
@@ -342,7 +356,7 @@ pub trait Engine {
         Ok(taken)
     }
 
-    /// Receives from a watched Unix socket: bytes, and the descriptors that came with them.
+    /// Receives bytes from a watched Unix socket, and the descriptors that came with them.
     ///
     /// # Errors
     /// As recvmsg(2).
@@ -351,8 +365,8 @@ pub trait Engine {
         crate::sys::rights::receive(from, into)
     }
 
-    /// Gives what the supervisor of a virtual world opened for a program before it started. By default none: the
-    /// process's own are taken.
+    /// Returns the descriptors that the supervisor of a virtual world opened for a program before it started.
+    /// By default `None`: the runtime takes the process's own.
     #[cfg(unix)]
     fn activated(&mut self) -> Option<Vec<crate::systemd::Activated>> {
         None
@@ -361,7 +375,7 @@ pub trait Engine {
     /// Starts a child process, with its pipes.
     ///
     /// # Errors
-    /// As fork(2) and execve(2): ENOENT, EACCES, ..; no child is left then.
+    /// As fork(2) and execve(2), for example ENOENT or EACCES. No child is left then.
     #[cfg(unix)]
     fn spawn(
         &mut self,
@@ -371,57 +385,60 @@ pub trait Engine {
         crate::sys::process::spawn(command, options)
     }
 
-    /// Opens what a virtual world has in place of something of the process's; its source is watched, read
-    /// and written. By default none: the process's own is taken.
+    /// Opens a virtual world's replacement for something that the process has. The runtime watches, reads and
+    /// writes its source. By default `None`: the runtime takes the process's own.
     ///
     /// # Errors
-    /// The world has something in its place, and no more of it.
+    /// The world has a replacement, but cannot open another.
     fn stand_in(&mut self, of: StandIn) -> Option<io::Result<Transport>> {
         let _ = of;
         None
     }
 
-    /// Opens a listening transport, bound to `address`. It accepts once it is attached.
+    /// Opens a listening transport, bound to `address`. It accepts connections once it is attached.
     ///
     /// # Errors
     /// As socket(2), bind(2), listen(2).
     fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Transport>;
 
-    /// Begins to connect a stream. The result comes as [`Event::Connected`], once it is attached.
+    /// Begins to connect a stream. Once it is attached, the engine reports the result as
+    /// [`Event::Connected`].
     ///
     /// # Errors
-    /// What connect(2) refuses at once.
+    /// An error that connect(2) returns at once.
     fn connect(&mut self, address: &Address, options: &ConnectOptions) -> io::Result<Transport>;
 
-    /// Opens a socket for datagrams, bound to `address`; [`Address::Unnamed`] is one without a name.
+    /// Opens a socket for datagrams, bound to `address`. With [`Address::Unnamed`] the socket has no name.
     ///
     /// # Errors
-    /// As socket(2), bind(2), connect(2); `Unsupported` by an engine without datagrams.
+    /// As socket(2), bind(2), connect(2). `Unsupported` from an engine without datagrams.
     fn bind(&mut self, address: &Address, options: &BindOptions) -> io::Result<Transport> {
         let _ = (address, options);
         let error = format!("the engine `{}` has no datagrams", self.name());
         Err(io::Error::new(io::ErrorKind::Unsupported, error))
     }
 
-    /// Takes a transport, to perform its operations; reading is on.
+    /// Takes ownership of a transport, to perform its operations. Reading is on.
     ///
     /// # Errors
     /// [`Refused`] gives the transport back.
     fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused>;
 
-    /// Says whether input (of a listener: connections) is wanted.
+    /// Sets whether the runtime wants input, or connections if the transport is a listener.
     fn reading(&mut self, key: Key, on: bool);
 
-    /// Accepts one connection of a listener with a descriptor held in reserve, and closes it, so that its peer learns at
-    /// once that nobody serves it. Asked after a listener failed for want of descriptors. Returns whether it closed one;
-    /// without an override it does nothing, and the connection waits.
+    /// Accepts one connection of a listener with a descriptor held in reserve, and closes it, so that its
+    /// peer learns at once that nobody serves it. The runtime calls it after a listener has run out of
+    /// descriptors. Returns whether it closed a connection. The default does nothing, and the connection
+    /// waits.
     fn turn_away(&mut self, key: Key) -> bool {
         let _ = key;
         false
     }
 
-    /// Tries a read of a stream although nothing was reported, of a listener an accept: asked before a deadline ends the
-    /// stream, and before a stop closes the listener. An engine whose operations are always out needs to do nothing.
+    /// Tries to read from a stream, or to accept on a listener, although the system has reported nothing. The
+    /// runtime calls it before a deadline ends the stream, and before a stop closes the listener. An engine
+    /// whose operations are always in flight need not do anything.
     fn probe(&mut self, key: Key) {
         let _ = key;
     }
@@ -429,15 +446,15 @@ pub trait Engine {
     /// Performs one send of the queue's front. See the module's contract.
     fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent>;
 
-    /// Sends datagrams from the front of the queue, as many as there is room for; says how many were taken.
-    /// See the module's contract.
+    /// Sends datagrams from the front of the queue, as many as there is room for. Returns how many the system
+    /// took. See the module's contract.
     fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
         let _ = (key, queue);
         0
     }
 
-    /// Sets how long a datagram is that a socket receives whole. Called right after the socket was attached, and only for
-    /// more than the usual 64 KiB; at most [`DATAGRAM_MAX`].
+    /// Sets the length of the longest datagram that a socket receives whole. The runtime calls it right after
+    /// it attached the socket, and only for more than the usual 64 KiB. The limit is [`DATAGRAM_MAX`].
     fn set_longest(&mut self, key: Key, bytes: usize) {
         let _ = (key, bytes);
     }
@@ -447,78 +464,82 @@ pub trait Engine {
         drop(batch);
     }
 
-    /// Enters a multicast group with a socket for datagrams, or leaves it.
+    /// Joins a multicast group with a socket for datagrams, or leaves it.
     ///
     /// # Errors
-    /// As setsockopt(2) of IP_ADD_MEMBERSHIP and its kin; `NotFound` for an unknown key, `Unsupported` by an
-    /// engine without groups.
+    /// As setsockopt(2) of IP_ADD_MEMBERSHIP and similar options. `NotFound` for an unknown key,
+    /// `Unsupported` from an engine without groups.
     fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
         let _ = (key, group, member);
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// The source of a stream, for who writes to it directly while nothing is queued here, as sendfile(2) does. `None`
-    /// if nobody else may, as by default.
+    /// Returns the source of a stream, for callers that write to it directly, as sendfile(2) does, while the
+    /// engine has nothing queued for it. `None`, the default, if only the engine may write.
     fn outlet(&self, key: Key) -> Option<Source<'_>> {
         let _ = key;
         None
     }
 
-    /// Has [`Event::Room`] told once there is room in a stream, from now on: asked by who found none in its
-    /// [`outlet`](Engine::outlet), while no send is out. `false` if that cannot be told, as by default; then what waits
-    /// is sent instead.
+    /// Requests one [`Event::Room`] once the stream has room. A caller that found no room in its
+    /// [`outlet`](Engine::outlet) calls this, while no send is in flight. Returns `false`, the default, if
+    /// the engine cannot report it; the caller then sends its bytes instead.
     fn await_room(&mut self, key: Key) -> bool {
         let _ = key;
         false
     }
 
-    /// Ends the write side: the peer sees the end after what was sent. Not while a send is out.
+    /// Ends the write side: the peer sees the end after the bytes already sent. The runtime never calls it
+    /// while a send is in flight.
     ///
     /// # Errors
-    /// As shutdown(2): ENOTCONN when the peer has reset the connection.
+    /// As shutdown(2), for example ENOTCONN if the peer has reset the connection.
     fn shutdown(&mut self, key: Key) -> io::Result<()>;
 
-    /// Gives the transport back with [`Event::Detached`], before it a send that was out with
-    /// [`Event::Sent`], and input that was in flight with [`Event::Got`].
+    /// Gives the transport back with [`Event::Detached`]. Before that, the engine reports a send in flight
+    /// with [`Event::Sent`], and input in flight with [`Event::Got`].
     fn detach(&mut self, key: Key);
 
-    /// Closes the transport, in any state; what was out is dropped, and the peer then sees a reset ([`Ending`]).
+    /// Closes the transport, in any state. The engine drops a send in flight, and the peer then sees a reset
+    /// ([`Ending`]).
     fn close(&mut self, key: Key, how: Ending);
 
-    /// The address at this end.
+    /// Returns the local address.
     ///
     /// # Errors
-    /// As getsockname(2), `NotFound` for an unknown key.
+    /// As getsockname(2). `NotFound` for an unknown key.
     fn local(&self, key: Key) -> io::Result<Address>;
 
-    /// The address at the other end.
+    /// Returns the peer's address.
     ///
     /// # Errors
-    /// As getpeername(2), `NotFound` for an unknown key.
+    /// As getpeername(2). `NotFound` for an unknown key.
     fn peer(&self, key: Key) -> io::Result<Address>;
 
-    /// Who is at the other end of a Unix stream; of what is watched a virtual world is asked only.
+    /// Returns the credentials of the peer of a Unix stream. For a watched resource, the runtime asks only
+    /// the engine of a virtual world.
     ///
     /// # Errors
-    /// As `Credentials::of_peer`, `NotFound` for an unknown key.
+    /// As `Credentials::of_peer`. `NotFound` for an unknown key.
     fn peer_credentials(&self, key: Key) -> io::Result<crate::Credentials> {
         let _ = key;
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// How many system calls (or operations that stand for them) were made so far.
+    /// Returns the number of system calls (or of operations in their place) so far.
     fn calls(&self) -> u64 {
         0
     }
 
-    /// How many bytes the engine holds at most for itself, whatever it is asked for: rings, shared buffers. They
-    /// count against [`Limits::bytes`](crate::Limits::bytes), and what they leave is for streams. Asked once.
+    /// Returns the largest number of bytes that the engine holds for itself under any load: rings and shared
+    /// buffers. They count against [`Limits::bytes`](crate::Limits::bytes), and the rest is for streams. The
+    /// runtime asks once.
     fn memory(&self) -> usize {
         0
     }
 
-    /// A descriptor that is readable when [`wait`](Engine::wait) would return: for driving the runtime
-    /// from another loop.
+    /// Returns a descriptor that is readable when [`wait`](Engine::wait) would return, so that another loop
+    /// can drive the runtime.
     #[cfg(unix)]
     fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         None

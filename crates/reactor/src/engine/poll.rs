@@ -1,8 +1,8 @@
-//! Waiting with poll(2): every Unix.
+//! Waiting with poll(2), on every Unix.
 //!
-//! The work of a wait grows with what is watched, not with what is ready: for few descriptors, or where
-//! there is nothing else. A descriptor that was closed while it was watched is told of once, as an
-//! error, and leaves the set.
+//! The work of a wait grows with the number of watched descriptors, not of ready ones. So it suits few
+//! descriptors, or systems with nothing else. If a descriptor is closed while it is watched, the poll reports
+//! it once, as an error, and removes it from the set.
 
 use std::{
     io,
@@ -17,11 +17,11 @@ use crate::{id::Key, sys, waker::Signal};
 
 /// The set of descriptors of poll(2) and the signal that wakes it.
 pub struct PollCall {
-    /// What the system is given; the first is the signal.
+    /// The entries for the system. The first is the signal's.
     entries: Vec<libc::pollfd>,
-    /// Whose each entry is, at the same position.
+    /// The key of each entry, at the same position.
     keys: Vec<Key>,
-    /// The position of each descriptor by its number; zero, the signal's, is none.
+    /// The position of each descriptor, by its number. Zero, the signal's position, means that there is none.
     positions: Vec<u32>,
     signal: Arc<Signal>,
     calls: u64,
@@ -46,7 +46,7 @@ impl PollCall {
         }
     }
 
-    /// Takes an entry out; the last one moves into its place.
+    /// Removes an entry. The last one moves into its place.
     fn remove(&mut self, position: usize) {
         let removed = self.entries.swap_remove(position);
         self.keys.swap_remove(position);
@@ -77,8 +77,8 @@ impl Poll for PollCall {
         let number = number(source)?;
         let mut entry = libc::pollfd { fd: number as RawFd, events: mask(interest), revents: 0 };
         self.calls += 1;
-        // What the other mechanisms refuse at once is refused here too, and not found in the next wait.
-        // A signal interrupts also a call that does not wait.
+        // Refuse here what the other mechanisms refuse at once, instead of finding it in the next wait. A
+        // signal can interrupt even a call that does not wait.
         sys::again_if_interrupted(|| sys::poll(std::slice::from_mut(&mut entry), 0))?;
         if entry.revents & libc::POLLNVAL != 0 {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
@@ -131,7 +131,7 @@ impl Poll for PollCall {
             self.signal.clear();
             left -= 1;
         }
-        // Backwards, so that what moves into the place of a removed entry was already looked at.
+        // Go backwards, so that an entry that moves into the place of a removed one has been seen already.
         for position in (1..self.entries.len()).rev() {
             if left == 0 {
                 break;
@@ -158,7 +158,7 @@ impl Poll for PollCall {
     }
 }
 
-/// Asks once what holds for a descriptor now.
+/// Returns the present readiness of a descriptor, by one call.
 ///
 /// # Errors
 /// As poll(2).
@@ -189,7 +189,7 @@ fn readiness(events: libc::c_short) -> Ready {
     }
 }
 
-// Elsewhere an end of the other side is told as input, and found by reading.
+// Other systems report the peer's end as input, and a read finds it.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const READ_HANGUP: libc::c_short = libc::POLLRDHUP;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]

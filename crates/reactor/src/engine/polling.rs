@@ -1,16 +1,17 @@
-//! Waiting with the crate polling: Windows (AFD and completion ports), and epoll, kqueue or poll(2) elsewhere.
+//! Waiting with the crate polling: AFD and completion ports on Windows; epoll, kqueue or poll(2) elsewhere.
 //!
-//! Everything is watched level-triggered. Its edges would not do: on Linux it does not ask for EPOLLRDHUP, so
-//! an end that arrives between two reads would be an edge that a short read has already used up. A level tells
-//! of it again. Each of its waits costs more calls of the system than one (on Linux five), which is counted
-//! here as one operation. So a wait takes many events, and tells them in pieces: the streams of a piece are
-//! still in the caches when they are written to.
+//! Every source is watched level-triggered. The crate's edges would not work: on Linux it does not request
+//! EPOLLRDHUP, so an end that arrives between two reads would be an edge that a short read has already used
+//! up. A level reports it again. Each wait of the crate costs several system calls (five on Linux), which
+//! count here as one operation. So a wait takes many events, and reports them in pieces, because the streams
+//! of one piece are still in the caches when they are written to.
 //!
-//! It tells a hang-up as input and room, whether these are there or not, and a resource that rests after a
-//! hang-up must know: so on Unix poll(2) is asked once about each source that reports one.
+//! The crate reports a hang-up as input and room, whether or not there are any. A resource that rests after a
+//! hang-up must know which. So on Unix, poll(2) checks each source that reports a hang-up, once per report.
 //!
-//! On Windows polling waits for itself, for ever, when a watched socket is closed before it is unwatched (3.11: it
-//! takes the socket's lock twice). Whoever watches a socket there unwatches it first, as the contract says.
+//! On Windows, polling deadlocks with itself if a watched socket is closed before it is unwatched (in version
+//! 3.11 it takes the socket's lock twice). So the owner of a watched socket must unwatch it first, as the
+//! contract says.
 #![allow(unsafe_code)]
 
 use std::{
@@ -28,34 +29,35 @@ use super::{Interest, Poll, Ready, Rest, Source, Trigger};
 use crate::growth::reach;
 use crate::id::Key;
 
-/// The poller of polling and its batch of events.
+/// The crate's poller and its batch of events.
 pub struct Polling {
     poller: Arc<Poller>,
     events: Events,
-    /// How many events of the last wait were told.
+    /// The number of events of the last wait that have been reported.
     told: usize,
     signal: Arc<Signal>,
     birthplace: crate::sys::Birthplace,
-    /// What is watched, by slot: to ask about it.
+    /// The watched sources, by slot, so that poll(2) can check them.
     #[cfg(unix)]
     watched: Vec<Option<(Key, crate::sys::Watched)>>,
     calls: u64,
 }
 
-/// What wakes the poller, and does not keep it: a waker may outlive its engine.
+/// Wakes the poller without keeping it alive, because a waker may outlive its engine.
 struct Signal(Weak<Poller>);
 
 impl Polling {
-    /// Creates one that takes up to 256 events a wait.
+    /// Creates one that takes up to 256 events per wait.
     ///
     /// # Errors
-    /// What the system refused, and `Unsupported` where polling knows no levels (illumos, Solaris).
+    /// As the system refuses it, and `Unsupported` where polling has no levels (illumos, Solaris).
     pub fn new() -> io::Result<Polling> {
         Polling::with_capacity(EVENTS)
     }
 
-    /// Creates one that takes up to `events` events a wait of the system, and at least one; [`wait`](Poll::wait) tells
-    /// up to 32 of them each time, and asks the system again when all are told.
+    /// Creates one that takes up to `events` events per wait of the system, and at least one.
+    /// [`wait`](Poll::wait) reports up to 32 of them each time, and waits for the system again once all are
+    /// reported.
     ///
     /// # Errors
     /// As [`Polling::new`].
@@ -89,7 +91,7 @@ impl Polling {
         }
     }
 
-    /// What holds after a hang-up or an error, in place of what was told.
+    /// Returns the present readiness after a hang-up or an error, instead of the reported one.
     #[cfg(unix)]
     fn asked(&self, key: Key, told: Ready) -> Ready {
         let Some(Some((of, watched))) = self.watched.get(key.slot()) else { return told };
@@ -110,7 +112,8 @@ impl Polling {
 impl Drop for Polling {
     fn drop(&mut self) {
         if !self.birthplace.is_here() {
-            // Its drop takes descriptors out of the set that this child of a fork shares with its parent.
+            // Its drop would remove descriptors from the set, which this child of a fork shares with its
+            // parent.
             std::mem::forget(Arc::clone(&self.poller));
         }
     }
@@ -128,10 +131,10 @@ impl Poll for Polling {
     fn watch(&mut self, key: Key, source: Source<'_>, interest: Interest, _: Trigger) -> io::Result<()> {
         let borrowed = source.real()?;
         self.calls += 1;
-        // SAFETY: polling asks for its removal before it is closed. The adapter unwatches every transport of a
-        // level-triggered poll before it closes it, and a user's resource is unwatched by its owner; an owner
-        // who breaks this leaves a number in the set which the system answers with an error: no memory is at
-        // stake.
+        // SAFETY: polling requires that a source is removed before it is closed. The adapter unwatches every
+        // transport of a level-triggered poll before it closes it, and the owner of a user's resource
+        // unwatches it. If an owner breaks this rule, a number stays in the set that the system answers with
+        // an error; no memory is at stake.
         unsafe { self.poller.add_with_mode(&borrowed, wanted(key, interest), PollMode::Level) }?;
         #[cfg(unix)]
         self.note(key, crate::sys::Watched::new(source));
@@ -145,7 +148,7 @@ impl Poll for Polling {
 
     fn rest(&mut self, key: Key, source: Source<'_>, rest: Rest) -> io::Result<bool> {
         self.calls += 1;
-        // What it is not asked for it tells all the same on Unix: that both sides have ended, and errors.
+        // On Unix it reports errors, and the end of both sides, without being asked.
         let wanted = Event::new(key.to_bits() as usize, false, rest.room);
         self.poller.modify_with_mode(source.real()?, wanted, PollMode::Level).map(|()| true)
     }
@@ -164,7 +167,7 @@ impl Poll for Polling {
             self.calls += 1;
             self.told = 0;
             self.events.clear();
-            // Far in the future it would not fit the system's clock.
+            // A timeout far in the future would not fit the system's clock.
             self.poller.wait(&mut self.events, timeout.map(|timeout| timeout.min(WAIT_MAX)))?;
         }
         for event in self.events.iter().skip(self.told).take(TOLD_MAX) {
@@ -198,7 +201,7 @@ impl Wake for Signal {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if let Some(poller) = self.0.upgrade() {
-            // Fails only when the system has no memory for an event. There is nobody to tell.
+            // Fails only if the system has no memory for an event. Nobody can act on that.
             let _ = poller.notify();
         }
     }
@@ -217,11 +220,11 @@ fn readiness(event: Event) -> Ready {
     }
 }
 
-/// What one wait takes by default.
+/// The default number of events per wait of the system.
 const EVENTS: usize = 256;
-/// What is told at a time.
+/// The number of events that one wait reports at most.
 const TOLD_MAX: usize = 32;
-/// Far more than a wait ever tells.
+/// Far more than a wait ever reports.
 const EVENTS_MAX: usize = 1 << 16;
-/// Some 68 years.
+/// About 68 years.
 const WAIT_MAX: Duration = Duration::from_secs(i32::MAX as u64);

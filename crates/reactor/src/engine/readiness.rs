@@ -1,20 +1,21 @@
-//! Readiness: the pluggable poll system call, of which an adapter makes an engine.
+//! Readiness: the pluggable poll system call, from which the adapter makes an engine.
 
 use std::{io, time::Duration};
 
 use super::{Interest, Ready, Source};
 use crate::id::Key;
 
-/// Whether a readiness is told once when it begins, or again and again while it holds.
+/// Whether a poll reports readiness once when it begins, or repeatedly while it holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Trigger {
-    /// Told in each wait while it holds.
+    /// Reported in each wait while it holds.
     Level,
-    /// Told when it begins; told again after an operation found it ended.
+    /// Reported when it begins, and again only after an operation found that it had ended.
     Edge,
 }
 
-/// What a level-triggered poll reports of a stream that the engine does not read, besides hang-ups and errors.
+/// The reports of a level-triggered poll about a stream that the engine does not read, besides hang-ups and
+/// errors.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Rest {
     /// Room for output.
@@ -24,31 +25,33 @@ pub struct Rest {
 }
 
 /// The pluggable poll system call: readiness and nothing else. [`Calls`](super::Calls) makes an
-/// [`Engine`](super::Engine) of it.
+/// [`Engine`](super::Engine) from it.
 ///
-/// Contract: [`wait`](Poll::wait) appends `(key, ready)` with the key given by `watch`. A poll is free to
-/// report more than is true, and a key that was unwatched earlier in the same batch: the adapter sorts
-/// it out. Hang-ups and errors may be reported whatever the interest says, for sources that are watched.
+/// Contract: [`wait`](Poll::wait) appends `(key, ready)` with the key given to `watch`. A poll may report
+/// more readiness than is true, and may report a key that was unwatched earlier in the same batch, because
+/// the adapter copes with both. A poll may report hang-ups and errors of a watched source whatever its
+/// interest is.
 pub trait Poll {
-    /// The name by which it is chosen.
+    /// Returns the name that selects this poll.
     fn name(&self) -> &'static str;
 
-    /// How streams are watched: [`Trigger::Edge`] for input once and for all, and for room too from the first
-    /// write that found none; or [`Trigger::Level`], with the interest kept in step once a turn.
+    /// Returns how the engine watches streams. With [`Trigger::Edge`] it requests input once and for all, and
+    /// room from the first write that found none. With [`Trigger::Level`] it updates the interest before each
+    /// wait.
     fn trigger(&self) -> Trigger;
 
-    /// Begins to watch. Only a poll whose [`trigger`](Poll::trigger) is `Edge` is asked for edges.
+    /// Begins to watch. The engine requests edges only of a poll whose [`trigger`](Poll::trigger) is `Edge`.
     ///
     /// # Errors
-    /// The system refused; EEXIST when the source is already watched.
+    /// The system refused. EEXIST if the source is already watched.
     fn watch(&mut self, key: Key, source: Source<'_>, interest: Interest, trigger: Trigger)
     -> io::Result<()>;
 
-    /// Changes the interest of a source; the trigger is the one it is watched with. An edge-triggered poll
-    /// tells anew what holds.
+    /// Changes the interest of a source. The trigger is the one with which it is watched. An edge-triggered
+    /// poll reports the present readiness again.
     ///
     /// # Errors
-    /// ENOENT when the source is not watched.
+    /// ENOENT if the source is not watched.
     fn rewatch(
         &mut self,
         key: Key,
@@ -57,12 +60,12 @@ pub trait Poll {
         trigger: Trigger,
     ) -> io::Result<()>;
 
-    /// Watches a source, which is watched already, only for hang-ups, for errors and for what `rest` asks for. The trigger
-    /// is `Level`. Returns whether the poll still watches the source: the default ends watching unless `rest` asks for
-    /// room.
+    /// Watches a source, which is already watched, only for hang-ups, errors and the parts of `rest`. The
+    /// trigger is `Level`. Returns whether the poll still watches the source: the default ends watching
+    /// unless `rest` asks for room.
     ///
     /// # Errors
-    /// ENOENT when the source is not watched.
+    /// ENOENT if the source is not watched.
     fn rest(&mut self, key: Key, source: Source<'_>, rest: Rest) -> io::Result<bool> {
         match rest.room {
             true => self.rewatch(key, source, Interest::Write, Trigger::Level).map(|()| true),
@@ -70,8 +73,9 @@ pub trait Poll {
         }
     }
 
-    /// Returns whether [`rest`](Poll::rest) reports [ends](Rest::ends). If not, the engine watches a stream that it does not
-    /// read for input until there is some, so that it finds an end that has no input before it.
+    /// Returns whether [`rest`](Poll::rest) reports [ends](Rest::ends). If not, the engine watches a stream
+    /// that it does not read for input until there is some, so that it finds an end that has no input before
+    /// it.
     fn tells_ends(&self) -> bool {
         false
     }
@@ -79,24 +83,24 @@ pub trait Poll {
     /// Ends watching.
     ///
     /// # Errors
-    /// ENOENT when the source is not watched.
+    /// ENOENT if the source is not watched.
     fn unwatch(&mut self, key: Key, source: Source<'_>) -> io::Result<()>;
 
-    /// Waits, and appends what is ready. EINTR is an empty batch.
+    /// Waits, and appends the ready sources. EINTR is an empty batch.
     ///
     /// # Errors
     /// The poll is broken.
     fn wait(&mut self, ready: &mut Vec<(Key, Ready)>, timeout: Option<Duration>) -> io::Result<()>;
 
-    /// How another thread ends a wait.
+    /// Returns the waker with which another thread ends a wait.
     fn waker(&self) -> std::task::Waker;
 
-    /// How many system calls were made so far.
+    /// Returns the number of system calls so far.
     fn calls(&self) -> u64 {
         0
     }
 
-    /// A descriptor that is readable when [`wait`](Poll::wait) would return.
+    /// Returns a descriptor that is readable when [`wait`](Poll::wait) would return.
     #[cfg(unix)]
     fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         None

@@ -1,4 +1,5 @@
-//! What an engine watches ([`Source`], borrowed) and owns ([`Transport`]): a descriptor or a virtual one.
+//! Sources, which an engine watches ([`Source`], borrowed), and transports, which it owns ([`Transport`]): a
+//! descriptor or a virtual one.
 
 #[cfg(unix)]
 use std::os::fd::{AsFd as AsDescriptor, BorrowedFd as Borrowed, OwnedFd as Owned};
@@ -8,7 +9,7 @@ use std::{fmt, io};
 
 use super::Medium;
 
-/// A borrowed thing to wait for: a descriptor (on Windows a socket), or a virtual source of a simulated
+/// A borrowed source of events: a descriptor (on Windows a socket), or a virtual source of a simulated
 /// engine.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a>(Watched<'a>);
@@ -19,7 +20,7 @@ enum Watched<'a> {
     Virtual(u64),
 }
 
-/// Of a descriptor that is borrowed already, for as long as it is.
+/// Wraps a borrowed descriptor, for the same lifetime.
 impl<'a> From<Borrowed<'a>> for Source<'a> {
     fn from(descriptor: Borrowed<'a>) -> Source<'a> {
         Source(Watched::Descriptor(descriptor))
@@ -27,24 +28,24 @@ impl<'a> From<Borrowed<'a>> for Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// The descriptor of a file, socket, ..
+    /// Borrows the descriptor of a file, a socket or another owner.
     #[cfg(unix)]
     pub fn of(owner: &'a impl AsDescriptor) -> Source<'a> {
         Source(Watched::Descriptor(owner.as_fd()))
     }
 
-    /// The socket of a socket's owner.
+    /// Borrows the socket of its owner.
     #[cfg(windows)]
     pub fn of(owner: &'a impl AsDescriptor) -> Source<'a> {
         Source(Watched::Descriptor(owner.as_socket()))
     }
 
-    /// A source that only a simulated engine knows, by its number there.
+    /// Names a source that only a simulated engine knows, by its number there.
     pub fn hosted(number: u64) -> Source<'static> {
         Source(Watched::Virtual(number))
     }
 
-    /// The descriptor, unless it is a virtual source.
+    /// Returns the descriptor, unless the source is virtual.
     #[inline]
     pub fn descriptor(self) -> Option<Borrowed<'a>> {
         match self.0 {
@@ -53,7 +54,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The descriptor, for whoever knows nothing else.
+    /// Returns the descriptor, for callers that cannot use a virtual source.
     ///
     /// # Errors
     /// `Unsupported` for a virtual source.
@@ -75,7 +76,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The number of a virtual source.
+    /// Returns the number of a virtual source.
     #[inline]
     pub fn number(self) -> Option<u64> {
         match self.0 {
@@ -85,7 +86,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Which source it is, as far as its number tells.
+/// The identity of a source, as far as its number shows it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Identity {
     Virtual(u64),
@@ -95,32 +96,32 @@ pub(crate) enum Identity {
     Descriptor(std::os::windows::io::RawSocket),
 }
 
-/// What a process has and a resource is made of, and a virtual world may have in its place.
+/// A thing of the process that a resource uses, and that a virtual world may replace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum StandIn {
-    /// These signals. Each read gives one pending kind, as [`Signals::record`](crate::signals::Signals::record)
-    /// writes it.
+    /// These signals. Each read returns one pending kind, in the format of
+    /// [`Signals::record`](crate::signals::Signals::record).
     #[cfg(unix)]
     Signals(crate::signals::SignalSet),
-    /// The supervisor that the environment names; `NotFound` without one. The first read gives the watchdog's
-    /// interval: eight bytes of microseconds, the lowest first, 0 without one. What is [passed](super::Engine::pass)
-    /// are notices, each whole, with what is to be stored.
+    /// The supervisor that the environment names; `NotFound` if there is none. The first read returns the
+    /// watchdog's interval: eight bytes of microseconds, lowest first, 0 if there is no watchdog.
+    /// [Passing](super::Engine::pass) sends notices, each whole, together with the descriptors to store.
     #[cfg(unix)]
     Supervisor,
-    /// Standard input: a transport that is only read.
+    /// Standard input, as a read-only transport.
     #[cfg(unix)]
     Stdin,
-    /// Standard output: a transport that is only written.
+    /// Standard output, as a write-only transport.
     #[cfg(unix)]
     Stdout,
-    /// Standard error: the same.
+    /// Standard error, as a write-only transport.
     #[cfg(unix)]
     Stderr,
 }
 
-/// An owned way to the other side: a socket, an end of a pipe, or a virtual one of a simulated engine. Closed
-/// on drop.
+/// An owned connection to the other side: a socket, an end of a pipe, or a virtual one of a simulated engine.
+/// Closed on drop.
 pub struct Transport(Held);
 
 enum Held {
@@ -128,15 +129,15 @@ enum Held {
     Virtual { number: u64, medium: Medium, guard: Box<dyn TransportGuard> },
 }
 
-/// What a transport of a simulated engine keeps: its drop closes the other world's end.
+/// The guard of a simulated engine's transport. Its drop closes the end in the other world.
 pub trait TransportGuard: Send + Sync + 'static {
-    /// Makes the close a reset, if the world knows resets: output that belongs to the transport is lost.
+    /// Makes the close a reset, if the world has resets: output that belongs to the transport is lost.
     ///
-    /// Called at most once, and right before the drop. By default the close stays as it is.
+    /// Called at most once, right before the drop. The default leaves the close as it is.
     fn reset_at_drop(&mut self) {}
 }
 
-/// Closes nothing.
+/// A guard that closes nothing.
 impl TransportGuard for () {}
 
 impl Transport {
@@ -145,44 +146,46 @@ impl Transport {
         Transport::of(descriptor, Medium::SOCKET)
     }
 
-    /// Wraps a descriptor that is non-blocking and CLOEXEC, and of which it is known what it can do: how an
-    /// engine gives back what it was given.
+    /// Wraps a descriptor that is non-blocking and CLOEXEC, and whose abilities are known. An engine uses it
+    /// to give a transport back.
     pub fn of(descriptor: impl Into<Owned>, medium: Medium) -> Transport {
         Transport(Held::Descriptor(descriptor.into(), medium))
     }
 
-    /// Takes a descriptor that somebody else opened, finds out what it can do, and makes it non-blocking and
-    /// CLOEXEC: a connected socket, either end of a pipe, a device.
+    /// Takes a descriptor that somebody else opened, for example a connected socket, either end of a pipe, or
+    /// a device. Detects its abilities, and makes it non-blocking and CLOEXEC.
     ///
-    /// Non-blocking is a property of the open file, which other processes may share: standard input and
-    /// output come from [`stdio`](crate::stdio) instead, and stay as they are.
+    /// Non-blocking is a property of the open file description, which other processes may share. So use
+    /// [`stdio`](crate::stdio) for standard input and output instead; they stay as they are.
     ///
     /// # Errors
-    /// `InvalidInput` for a regular file or a folder, which cannot be waited for; else as fcntl(2).
+    /// `InvalidInput` for a regular file or a folder, because nothing can wait for those; otherwise as
+    /// fcntl(2).
     pub fn adopt(descriptor: impl Into<Owned>) -> io::Result<Transport> {
         crate::sys::adopt(descriptor.into())
     }
 
-    /// Makes the transport of a listener of a socket that somebody else opened, for
-    /// [`Context::listen_on`](crate::Context::listen_on). It becomes non-blocking and CLOEXEC.
+    /// Takes a listening socket that somebody else opened, for
+    /// [`Context::listen_on`](crate::Context::listen_on). Makes it non-blocking and CLOEXEC.
     ///
     /// # Errors
-    /// `InvalidInput` for what is no stream socket that listens, as far as the system tells; as fcntl(2).
+    /// `InvalidInput` unless it is a listening stream socket, as far as the system shows that; otherwise as
+    /// fcntl(2).
     pub fn listener(socket: impl Into<Owned>) -> io::Result<Transport> {
         crate::sys::listener(socket.into())
     }
 
-    /// A transport that only a simulated engine knows, by its number there; dropping `guard` closes it.
+    /// Makes a transport that only a simulated engine knows, by its number there. Dropping `guard` closes it.
     pub fn hosted(number: u64, guard: impl TransportGuard) -> Transport {
         Transport::hosted_as(number, Medium::SOCKET, guard)
     }
 
-    /// The same, of something that cannot do all that a socket can.
+    /// Makes such a transport with fewer abilities than a socket.
     pub fn hosted_as(number: u64, medium: Medium, guard: impl TransportGuard) -> Transport {
         Transport(Held::Virtual { number, medium, guard: Box::new(guard) })
     }
 
-    /// What it can do.
+    /// Returns the abilities of the transport.
     #[inline]
     pub fn medium(&self) -> Medium {
         match &self.0 {
@@ -190,7 +193,7 @@ impl Transport {
         }
     }
 
-    /// What is to be watched.
+    /// Returns the source to watch.
     #[inline]
     pub fn source(&self) -> Source<'_> {
         match &self.0 {
@@ -199,7 +202,7 @@ impl Transport {
         }
     }
 
-    /// Makes the drop that follows a reset, if the transport has resets.
+    /// Makes the close by drop a reset, if the transport has resets.
     pub(crate) fn reset_at_drop(&mut self) {
         match &mut self.0 {
             Held::Descriptor(descriptor, _) => crate::sys::reset_at_close(crate::sys::borrow(descriptor)),
@@ -207,7 +210,7 @@ impl Transport {
         }
     }
 
-    /// The descriptor itself.
+    /// Returns the descriptor itself.
     ///
     /// # Errors
     /// A virtual transport has none, and comes back.

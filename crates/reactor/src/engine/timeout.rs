@@ -1,19 +1,19 @@
-//! Timeouts: a duration in the units a system call takes, never shorter than it was.
+//! Timeouts: durations in the units of a system call, never shorter than the original.
 //!
-//! A wait that ends early makes its caller come back and wait again, in a tight loop for the rest of a
-//! unit. So everything is rounded up, and what does not fit becomes the longest wait there is.
+//! If a wait ended early, its caller would come back and wait again, in a tight loop for the rest of a unit.
+//! So every timeout is rounded up, and one that does not fit becomes the longest possible wait.
 
 use std::time::Duration;
 
-/// In whole milliseconds, as poll(2) and epoll_wait(2) take it: rounded up, at most `i32::MAX`, and
-/// -1 for no timeout.
+/// Converts to whole milliseconds, for poll(2) and epoll_wait(2): rounded up, at most `i32::MAX`, and -1 for
+/// no timeout.
 pub(crate) fn millis(timeout: Option<Duration>) -> i32 {
     let Some(timeout) = timeout else { return -1 };
     i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
 }
 
-/// In seconds and nanoseconds, as epoll_pwait2(2) takes it; at most `i32::MAX` seconds, which every
-/// kernel accepts.
+/// Converts to seconds and nanoseconds, for epoll_pwait2(2): at most `i32::MAX` seconds, which every kernel
+/// accepts.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn seconds_and_nanos(timeout: Duration) -> (i64, i64) {
     let seconds = timeout.as_secs().min(i32::MAX as u64);
