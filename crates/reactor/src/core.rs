@@ -214,6 +214,8 @@ pub struct Core {
     pub(crate) panics_due: Vec<(u16, String, Blame)>,
     /// Resources whose own code panicked while a handler used it, perhaps that of another resource.
     pub(crate) broken: Vec<Key>,
+    /// The panic that unwinds is one of a handler, and not of its resource's own code.
+    pub(crate) has_handler_panicked: bool,
     /// The accepted connection that is told of now, if one is.
     pub(crate) opening: Key,
     pub(crate) limits: Limits,
@@ -281,6 +283,7 @@ impl Core {
             turn_ends: TurnEnds::default(),
             panics_due: Vec::new(),
             broken: Vec::new(),
+            has_handler_panicked: false,
             opening: Key::NONE,
             scratch: None,
             calling: 0,

@@ -1,6 +1,6 @@
 //! I at runtime level: panics of services, and services that never stop to ask for more.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, io::ErrorKind, rc::Rc};
 
 use reactor::{
     Bytes, Closed, Codec, Context, Controller, Event, Fault, Handle, Id, Layer, Outgoing, Receive, Refused,
@@ -77,6 +77,13 @@ const PLACES: [Place; 20] = [
 const SAYING: &str = "a panic of the suite";
 
 impl Place {
+    /// Whether the stream's own code panics, so that nobody knows what its state is.
+    fn is_of_stream(self) -> bool {
+        use Place::*;
+        matches!(self, Decode | Encode | CodecEnd | LayerStart | LayerReady | LayerOpen)
+            || matches!(self, LayerSeal | LayerFinish | LayerEnd)
+    }
+
     fn pass(self, here: Place) {
         assert!(self != here, "{SAYING}");
     }
@@ -257,6 +264,13 @@ fn in_each_callback(world: &mut World<'_>) -> Outcome {
         } else {
             check!(rig.counters().panics == 1, "{place:?}: {} panics", rig.counters().panics);
             gives_back(&rig, &controller, fragile).map_err(|how| format!("{place:?}: {how}"))?;
+        }
+        if place.is_of_stream() {
+            let closed = rig.get(client).closed.iter().find(|(of, ..)| *of == id);
+            let error = closed.and_then(|(.., why)| why.io()).map(|error| error.kind());
+            // A write finds the reset as a broken pipe.
+            let is_reset = matches!(error, Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe));
+            check!(is_reset, "{place:?}: the peer saw {closed:?}");
         }
         drop(controller);
         serves(&mut rig, client, there)?;

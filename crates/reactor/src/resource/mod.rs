@@ -308,6 +308,16 @@ impl Drop for Broken<'_> {
     }
 }
 
+/// A service that handles an event: dropped only by its panic.
+struct Called<'a>(&'a mut Core);
+
+impl Drop for Called<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.0.has_handler_panicked = true;
+    }
+}
+
 /// Hands an event to the service. `false`: the handler refused, and the resource is closing.
 #[inline(always)]
 pub(crate) fn emit<S: Handle<R>, R: Resource>(
@@ -319,7 +329,10 @@ pub(crate) fn emit<S: Handle<R>, R: Resource>(
 ) -> bool {
     core.spend();
     core.observe(Call::Handle { service: index, resource: key });
-    match service.handle(&mut Context::new(core, index), Id::new(key), event) {
+    let called = Called(&mut *core);
+    let result = service.handle(&mut Context::new(called.0, index), Id::new(key), event);
+    mem::forget(called);
+    match result {
         Ok(()) => true,
         Err(failure) => {
             core.refuse(key, failure);

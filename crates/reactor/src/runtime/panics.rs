@@ -23,12 +23,18 @@ impl Runtime {
             blame = Blame::on(During::Handle, opening);
         }
         self.core.input = Key::NONE;
+        let is_handlers = mem::take(&mut self.core.has_handler_panicked);
         let panic = Panic::new(message, blame);
         self.count_panic(index, &panic.message);
         let is_alive = self.core.alive[index as usize];
         match self.ask_after(index, &panic) {
             AfterPanic::EndResource => self.core.end_blamed(index, panic),
-            AfterPanic::EndService if is_alive => self.end_or_restart(index, panic.message),
+            AfterPanic::EndService if is_alive => {
+                // What a resource has sent whose own code panicked may be a part of the whole.
+                let is_its_own = matches!(panic.during, During::Handle | During::Output) && !is_handlers;
+                self.core.broken.extend(panic.resource.filter(|_| is_its_own));
+                self.end_or_restart(index, panic.message);
+            }
             AfterPanic::EndService => (),
         }
     }
