@@ -1,8 +1,8 @@
-//! The bed: one service in a test's hand, or several of one runtime, without a network. Like nodes and the world, and unlike the engine, it
-//! knows services.
+//! //! The bed runs one or several services of one runtime under a test, without a network. Like nodes and
+//! the world, and unlike the engine, it knows services.
 //!
-//! The service runs in a world of one host, with links that take no time and without faults. The other ends
-//! of its connections are streams of a second runtime on that host, which the bed moves along.
+//! //! The services run in a world of one host, with links that take no time and without faults. The other
+//! ends of their connections are streams of a second runtime on that host, which the bed drives.
 
 use std::{
     cell::{Ref, RefCell},
@@ -25,14 +25,15 @@ use crate::{
     world::{World, WorldOptions},
 };
 
-/// One service, with virtual time and the bare ends of its connections in the test's hand.
+/// A test bed for one service: the test controls the virtual time and the bare ends of its connections.
 ///
-/// More services of the same runtime come by [`add`](Bed::add): they can tell each other messages, and a test can look at
-/// each of them.
+/// [`add`](Bed::add) adds more services to the same runtime. They can send each other messages, and a test
+/// can look at each of them.
 ///
-/// Every address names the bed's own host, so a service may connect wherever it wants. After each call all
-/// that follows from it at once has happened; that takes 1 microsecond of virtual time, and more passes only
-/// by [`advance`](Bed::advance). Chance is of seed 0, and offloaded work ends within 5 milliseconds.
+/// Every address names the host of the bed, so a service may connect to any address. Each call of the bed
+/// runs everything that follows from it at once, and takes 1 microsecond of virtual time. Only
+/// [`advance`](Bed::advance) lets more time pass. The seed is 0, and offloaded work ends within 5
+/// milliseconds.
 ///
 /// ```
 /// use reactor::{Context, Event, Handle, Id, Lines, Receive, Result, Service, Stream};
@@ -79,7 +80,7 @@ pub struct Bed<S: Service> {
     stage: Rc<RefCell<Stage>>,
     node: NodeId<S>,
     id: ServiceId<S>,
-    /// While it lives the runtime does not end by itself.
+    /// Keeps the runtime from ending by itself.
     controller: Controller<S>,
     metrics: Arc<Metrics>,
     calls: Rc<RefCell<Vec<Call>>>,
@@ -94,7 +95,7 @@ pub struct Peer {
     log: Rc<RefCell<Log>>,
 }
 
-/// What came to one end.
+/// The events of one end so far.
 #[derive(Default)]
 struct Log {
     received: Vec<u8>,
@@ -108,16 +109,17 @@ struct Stage {
     world: World,
     hands: Runtime,
     hand: ServiceId<Hands>,
-    /// The number of the hands' engine.
+    /// The number of the engine that runs the test's ends.
     process: usize,
 }
 
-/// The test's ends, as a service.
+/// The service that holds the test's ends of the connections.
 #[derive(Default)]
 struct Hands {
     logs: reactor::IdMap<Stream, Rc<RefCell<Log>>>,
     doors: Vec<Address>,
-    /// Accepted and not asked for yet, with the address that was connected to.
+    /// Accepted connections that the test has not asked for yet, with the address that the service connected
+    /// to.
     accepted: Vec<(Address, Id<Stream>)>,
 }
 
@@ -158,21 +160,21 @@ impl Hands {
     }
 }
 
-/// A stream that ends when the test says so, and reads also while much waits to be sent.
+/// Makes a stream that ends only when the test ends it, and that reads even while much output waits.
 fn bare() -> Stream {
     let options = StreamOptions { backpressure: false, ..StreamOptions::default() };
     Stream::new(Bytes).half_open(true).options(options)
 }
 
 impl Stage {
-    /// Lets all happen up to a moment, and time be at it.
+    /// Runs the world up to a moment, and sets the clock to it.
     fn run_to(&mut self, end: Time) {
         let end = end.as_nanos();
         loop {
             while self.world.step_until(end) {
                 self.serve_hands();
             }
-            // Their timers.
+            // Without a new event, timers of the test's ends may still be due.
             self.turn_hands();
             if !self.is_due(end) {
                 break;
@@ -217,16 +219,16 @@ impl<S: Service> Bed<S> {
     /// Makes a bed, and starts the service.
     ///
     /// # Errors
-    /// That of the service's start.
+    /// The error of the service's start.
     pub fn new(service: S) -> Result<Bed<S>, Error> {
         Bed::listening(&[], service)
     }
 
-    /// The same, where the test listens at these addresses already: for what the service connects to in its
-    /// start.
+    /// Makes a bed in which the test already listens at these addresses, so that the service can connect in
+    /// its start.
     ///
     /// # Errors
-    /// That of the service's start, or an address that is not one.
+    /// The error of the service's start, or an invalid address.
     pub fn listening(addresses: &[&str], service: S) -> Result<Bed<S>, Error> {
         let instant = Link { latency_min: Duration::ZERO, latency_max: Duration::ZERO, ..Link::loopback() };
         let options = WorldOptions {
@@ -263,7 +265,7 @@ impl<S: Service> Bed<S> {
         Ok(Bed { stage: Rc::new(RefCell::new(stage)), node, id, controller, metrics, calls })
     }
 
-    /// Does something to the world, and lets all happen that follows at once.
+    /// Changes the world, and then runs everything that follows at once.
     #[cfg(unix)]
     pub(crate) fn with_world<T>(&mut self, f: impl FnOnce(&mut World) -> T) -> T {
         let stage = &mut *self.stage.borrow_mut();
@@ -274,10 +276,10 @@ impl<S: Service> Bed<S> {
 
     // Peers.
 
-    /// Connects to a listener of the service. A refused connect shows in [`Peer::closed`].
+    /// Connects to a listener of the service. [`Peer::closed`] reports a refused connect.
     ///
     /// # Errors
-    /// The address is not one, or it is a path at which nobody listens.
+    /// The address is invalid, or it is a path without a listener.
     pub fn connect(&mut self, address: impl ToAddress) -> Result<Peer, Error> {
         let address = to_address(&address)?;
         let log = Rc::<RefCell<Log>>::default();
@@ -290,26 +292,26 @@ impl<S: Service> Bed<S> {
         Ok(Peer { stage: self.stage.clone(), id, log })
     }
 
-    /// Listens for what the service connects to; once is enough for an address.
+    /// Listens for connections of the service. One call for each address suffices.
     ///
     /// # Errors
-    /// The address is not one, or somebody listens there.
+    /// The address is invalid, or it is in use.
     pub fn listen(&mut self, address: impl ToAddress) -> Result<(), Error> {
         let address = to_address(&address)?;
         self.stage.borrow_mut().with_hands(|hands, cx| hands.listen(cx, &address))
     }
 
-    /// The next connection that the service made to an address at which the test listens; the first comes
-    /// first.
+    /// Takes the oldest connection that the service made to this address and that was not taken yet. The test
+    /// must listen there.
     ///
     /// # Panics
-    /// The service made none.
+    /// The service made no such connection.
     pub fn expect_connect(&mut self, address: impl ToAddress) -> Peer {
         let address = to_address(&address).expect("an address");
         let found = self.stage.borrow_mut().with_hands(|hands, _| {
             let at = hands.accepted.iter().position(|(local, _)| *local == address)?;
             let (_, id) = hands.accepted.remove(at);
-            // What is closed already has no log any more: its story is over.
+            // The log of a closed connection is gone already, so its peer shows only the end.
             Some((id, hands.logs.get(id).cloned()))
         });
         let Some((id, log)) = found else { panic!("the service made no connection to {address}") };
@@ -319,7 +321,8 @@ impl<S: Service> Bed<S> {
 
     // The services.
 
-    /// Adds another service to the same runtime, and starts it. All services of a bed can tell each other messages.
+    /// Adds another service to the same runtime, and starts it. All services of a bed can send each other
+    /// messages.
     ///
     /// ```
     /// use reactor::{Context, Receive, Result, Service, ServiceId};
@@ -368,15 +371,15 @@ impl<S: Service> Bed<S> {
         added
     }
 
-    /// Returns the id of the first service, for others to tell it something.
+    /// Returns the id of the first service, with which other services can send it messages.
     pub fn id(&self) -> ServiceId<S> {
         self.id
     }
 
-    /// Returns a service of the bed by its id. Do not keep it over other calls of the bed.
+    /// Returns a service of the bed by its id. Drop the guard before the next call of the bed.
     ///
     /// # Panics
-    /// It has ended, by a panic or a stop, or it is of another bed.
+    /// The service has ended, by a panic or a stop, or the id is of another bed.
     pub fn service_of<T: Service>(&self, id: ServiceId<T>) -> Ref<'_, T> {
         Ref::map(self.stage.borrow(), |stage| {
             let runtime = stage.world.nodes[0].runtime.as_ref();
@@ -387,7 +390,7 @@ impl<S: Service> Bed<S> {
     /// Calls a service of the bed with a real context, by its id.
     ///
     /// # Panics
-    /// It has ended, by a panic or a stop, or it is of another bed.
+    /// The service has ended, by a panic or a stop, or the id is of another bed.
     pub fn with_service<T: Service, R>(
         &mut self,
         id: ServiceId<T>,
@@ -401,40 +404,41 @@ impl<S: Service> Bed<S> {
         result
     }
 
-    /// The first service. Not to be kept over other calls of the bed.
+    /// Returns the first service. Drop the guard before the next call of the bed.
     ///
     /// # Panics
-    /// It has ended, by a panic or a stop.
+    /// The service has ended, by a panic or a stop.
     pub fn service(&self) -> Ref<'_, S> {
         self.service_of(self.id)
     }
 
-    /// Calls the first service with a real context: to hand it an event, or to ask it for something.
+    /// Calls the first service with a real context, for example to deliver an event.
     ///
     /// # Panics
-    /// It has ended, by a panic or a stop.
+    /// The service has ended, by a panic or a stop.
     pub fn with<T>(&mut self, f: impl FnOnce(&mut S, &mut Context<S>) -> T) -> T {
         self.with_service(self.id, f)
     }
 
-    /// The calls of the services since this was asked last; of those the first 65,536.
+    /// Takes the calls of the services since the last call of this method, but at most the first 65,536 of
+    /// them.
     pub fn calls(&self) -> Vec<Call> {
         take(&mut self.calls.borrow_mut())
     }
 
-    /// How many timers of all services are pending.
+    /// Returns the number of pending timers of all services.
     pub fn timers(&self) -> u64 {
         self.metrics.read().timers
     }
 
     // Time.
 
-    /// The virtual time.
+    /// Returns the virtual time.
     pub fn now(&self) -> Time {
         self.stage.borrow().world.now()
     }
 
-    /// Lets so much virtual time pass: timers fire, offloaded work ends.
+    /// Lets this much virtual time pass. Timers fire, and offloaded work ends.
     pub fn advance(&mut self, time: Duration) {
         let mut stage = self.stage.borrow_mut();
         let end = stage.world.now() + time;
@@ -442,16 +446,15 @@ impl<S: Service> Bed<S> {
         stage.settle();
     }
 
-    /// In how much time the service's runtime wants to do something by itself: a timer, or a deadline of a
-    /// stream.
+    /// Returns the time until the next deadline of the runtime: a timer, or a deadline of a stream.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.stage.borrow().world.nodes[0].runtime.as_ref()?.next_deadline()
     }
 
-    /// Stops the runtime, and lets time pass until it has ended: no more than the grace.
+    /// Stops the runtime, and lets time pass until it has ended. That takes the grace at most.
     ///
     /// # Panics
-    /// It was stopped before.
+    /// The runtime was stopped before.
     pub fn stop(&mut self, grace: Duration) -> Receipt {
         let mut stage = self.stage.borrow_mut();
         self.controller.stop(grace);
@@ -462,7 +465,7 @@ impl<S: Service> Bed<S> {
                 return ended.expect("a simulated engine does not break");
             }
             assert!(stage.world.is_up(self.node) && stage.world.now() <= end, "it was stopped before");
-            // To the next thing that happens, without passing it.
+            // Move to the next event, but not past it.
             let next = stage.world.state.borrow().queue.next_at().unwrap_or(u64::MAX);
             stage.run_to(Time::from_nanos(next.min(end.as_nanos())));
         }
@@ -470,24 +473,24 @@ impl<S: Service> Bed<S> {
 }
 
 impl Peer {
-    /// Sends bytes. They are dropped when the connection is over.
+    /// Sends bytes. A connection that is over drops them.
     pub fn send(&self, bytes: &[u8]) {
         self.act(|cx, id| {
             cx.send(id, bytes);
         });
     }
 
-    /// What the service sent since this was asked last.
+    /// Takes the bytes that the service sent since the last call of this method.
     pub fn received(&self) -> Vec<u8> {
         take(&mut self.log.borrow_mut().received)
     }
 
-    /// Ends this direction, after what was sent; the other goes on.
+    /// Ends this direction after all queued bytes. The other direction stays open.
     pub fn finish(&self) {
         self.act(|cx, id| cx.finish(id));
     }
 
-    /// Closes in an orderly way: this end will read no more.
+    /// Closes in an orderly way. This end reads no more.
     pub fn close(&self) {
         self.act(|cx, id| cx.close(id));
     }
@@ -497,27 +500,27 @@ impl Peer {
         self.act(|cx, id| cx.abort(id));
     }
 
-    /// Stops reading, so that the service meets a full window.
+    /// Stops reading, so that the service fills the window.
     pub fn pause(&self) {
         self.act(|cx, id| cx.pause(id));
     }
 
-    /// Reads on.
+    /// Resumes reading.
     pub fn resume(&self) {
         self.act(|cx, id| cx.resume(id));
     }
 
-    /// Whether it was connected.
+    /// Returns whether the connection was established.
     pub fn is_open(&self) -> bool {
         self.log.borrow().is_open
     }
 
-    /// Whether the service sends no more: it finished, closed or reset.
+    /// Returns whether the service sends no more, because it finished, closed or reset.
     pub fn is_ended(&self) -> bool {
         self.log.borrow().is_ended
     }
 
-    /// How the connection ended, seen from here; `None` while it lives.
+    /// Returns how the connection ended from the view of this end, or `None` while it is open.
     pub fn closed(&self) -> Option<Ref<'_, Closed>> {
         Ref::filter_map(self.log.borrow(), |log| log.closed.as_ref()).ok()
     }
@@ -542,7 +545,7 @@ impl std::fmt::Debug for Peer {
 
 type Made = (Runtime, ServiceId<Hands>, usize);
 
-/// The runtime of the test's ends, on the bed's host.
+/// Makes the runtime of the test's ends, on the bed's host.
 fn make_hands(state: &Rc<RefCell<State>>, doors: &[String]) -> Result<Made, Error> {
     let process = state.borrow().processes.len();
     let engine = SimEngine::new(state, 0, None).still();

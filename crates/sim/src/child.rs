@@ -1,4 +1,4 @@
-//! Child processes: programs that a test writes, started by services as real ones are.
+//! //! Child processes: programs that a test writes, and that services start like real ones.
 
 use std::{
     cell::RefCell,
@@ -24,9 +24,9 @@ use crate::{
     state::{State, What},
 };
 
-/// A program in a simulated world: what a child process does, event by event.
+/// A program in a simulated world. It defines the reactions of a child process, event by event.
 ///
-/// It is started by [`Context::spawn`](reactor::Context::spawn) under the name that
+/// [`Context::spawn`](reactor::Context::spawn) starts it by the name that
 /// [`World::program`](crate::World::program) gave it.
 ///
 /// ```
@@ -48,65 +48,67 @@ use crate::{
 /// World::new(1).program("cat", |_args| Cat);
 /// ```
 pub trait Program: 'static {
-    /// It begins.
+    /// Runs when the child begins.
     fn begin(&mut self, hand: &mut Hand<'_>) {
         let _ = hand;
     }
 
-    /// Input came, if it is piped.
+    /// Handles input, if the input is piped.
     fn input(&mut self, hand: &mut Hand<'_>, bytes: &[u8]) {
         let _ = (hand, bytes);
     }
 
-    /// The input has ended; at once if it is not piped.
+    /// Handles the end of the input. If the input is not piped, this is called at once.
     fn input_ended(&mut self, hand: &mut Hand<'_>) {
         let _ = hand;
     }
 
-    /// A signal came. By default it dies of it. SIGKILL comes never here: of that it dies.
+    /// Handles a signal. By default the child dies of it. SIGKILL never arrives here, because the child
+    /// always dies of it.
     fn signal(&mut self, hand: &mut Hand<'_>, number: i32) {
         hand.die(number);
     }
 
-    /// The time of [`Hand::after`] is over.
+    /// Handles the timer of [`Hand::after`].
     fn time(&mut self, hand: &mut Hand<'_>, token: u64) {
         let _ = (hand, token);
     }
 
-    /// It said something that nobody reads any more. By default it dies of SIGPIPE.
+    /// Handles a write to a pipe whose reader has closed. By default the child dies of SIGPIPE.
     fn unheard(&mut self, hand: &mut Hand<'_>) {
         hand.die(PIPE);
     }
 }
 
-/// What a program does with. See [`Program`] for an example.
+/// The operations of a running program. See [`Program`] for an example.
 pub struct Hand<'a> {
     state: &'a RefCell<State>,
     child: u32,
 }
 
 impl Hand<'_> {
-    /// The virtual time.
+    /// Returns the virtual time.
     pub fn now(&self) -> Time {
         Time::from_nanos(self.state.borrow().now)
     }
 
-    /// A random number, of the world's seed.
+    /// Draws a random number from the world's seed.
     pub fn random(&mut self) -> u64 {
         self.state.borrow_mut().chance.bits()
     }
 
-    /// Its number.
+    /// Returns the child's process id.
     pub fn pid(&self) -> u32 {
         pid(self.child)
     }
 
-    /// Writes to its standard output. What a pipe does not hold waits, and its end waits for that.
+    /// Writes to the standard output. Bytes that do not fit in the pipe wait, and the child's end waits for
+    /// them.
     pub fn say(&mut self, bytes: &[u8]) {
         self.write(0, bytes);
     }
 
-    /// Writes to its standard error.
+    /// Writes to the standard error.
     pub fn complain(&mut self, bytes: &[u8]) {
         self.write(1, bytes);
     }
@@ -120,7 +122,7 @@ impl Hand<'_> {
         }
     }
 
-    /// Reads its input no more, until `true`.
+    /// Starts or stops reading the input.
     pub fn listen(&mut self, on: bool) {
         let mut state = self.state.borrow_mut();
         let child = state.children.known(self.child);
@@ -131,7 +133,7 @@ impl Hand<'_> {
         }
     }
 
-    /// Closes its standard input: whoever writes to it meets a broken pipe.
+    /// Closes the standard input. A later write to it fails with a broken pipe.
     pub fn close_input(&mut self) {
         let mut state = self.state.borrow_mut();
         if let Some(at) = state.children.known(self.child).stdin.take() {
@@ -139,19 +141,20 @@ impl Hand<'_> {
         }
     }
 
-    /// Closes its standard output and standard error, and lives on. What still waits there is lost.
+    /// Closes the standard output and standard error. The child lives on, and its waiting output is lost.
     pub fn close_output(&mut self) {
         self.state.borrow_mut().close_outputs(self.child);
     }
 
-    /// Has [`Program::time`] be called after so long.
+    /// Calls [`Program::time`] after this time.
     pub fn after(&mut self, time: Duration, token: u64) {
         let mut state = self.state.borrow_mut();
         let at = state.now.saturating_add(nanos(time));
         state.queue.put(at, What::Child { child: self.child, happening: Happening::Time(token) });
     }
 
-    /// Leaves somebody behind, who holds its output open for so long after its end; unless that ends the group.
+    /// Leaves a descendant behind, which holds the output open for this long after the child's end, unless
+    /// that end kills the group.
     pub fn leave_behind(&mut self, time: Duration) {
         self.state.borrow_mut().children.known(self.child).left_behind = Some(nanos(time));
     }
@@ -171,45 +174,46 @@ impl Hand<'_> {
     }
 }
 
-/// What happens to a child.
+/// An event of a child.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Happening {
     Begin,
-    /// Its pipes have something to tell.
+    /// The child's pipes have changed.
     Progress,
     Signal(i32),
     Time(u64),
-    /// Who was left behind has gone, too.
+    /// The descendant that the child left behind has gone, too.
     Rest,
 }
 
-/// All children that are there, and all programs.
+/// All children and all programs.
 #[derive(Default)]
 pub(crate) struct Children {
-    /// By number. One leaves when it has ended and nobody holds its output; no other is given its number.
+    /// By number. A child leaves the map once it has ended and nobody holds its output. Numbers are not
+    /// reused.
     all: BTreeMap<u32, Child>,
     started: u32,
     programs: HashMap<String, Known>,
 }
 
-/// How a program is made, or the number of the error that its execution ends with.
+/// The constructor of a program, or the error number with which its execution fails.
 type Known = Result<Rc<dyn Fn(&[String]) -> Box<dyn Program>>, i32>;
 
 struct Child {
     host: u32,
-    /// `None` while it is called, and when it has ended.
+    /// `None` during a call of the program, and after its end.
     program: Option<Box<dyn Program>>,
     stdin: Option<u32>,
     outs: [Option<u32>; 2],
-    /// Said, and not in the pipe yet.
+    /// Output that does not fit in the pipe yet.
     backlog: [Vec<u8>; 2],
-    /// The number of the source that tells its status.
+    /// The number of the source that delivers the exit status.
     status: u32,
     of_group: bool,
     ends_group: bool,
     left_behind: Option<u64>,
     is_listening: bool,
-    /// It ends with this status, when all that it said is in the pipes.
+    /// The exit status of a child that ends as soon as all its output is in the pipes.
     ending: Option<i32>,
     is_over: bool,
     is_queued: bool,
@@ -224,13 +228,13 @@ impl Children {
         self.all.values().filter(|child| !child.is_over).count()
     }
 
-    /// One that is there: its program is called, or it was found a moment ago.
+    /// Returns a child that must exist, because its program is running or it was found just before.
     fn known(&mut self, number: u32) -> &mut Child {
         self.all.get_mut(&number).expect("it leaves only after its end")
     }
 }
 
-/// A child as its [`Process`] has it.
+/// The handle that a [`Process`] has of its child.
 struct Handle {
     state: Rc<RefCell<State>>,
     child: u32,
@@ -243,7 +247,7 @@ impl Hosted for Handle {
     }
 
     fn signal(&self, number: i32) -> io::Result<()> {
-        // A panic in the middle of the world drops what it holds.
+        // The state is borrowed if a panic inside the world drops a process.
         let gone = || error::os(error::NO_PROCESS);
         let mut state = self.state.try_borrow_mut().map_err(|_| gone())?;
         if state.children.all.get(&self.child).is_none_or(|child| child.is_over) {
@@ -300,7 +304,7 @@ pub(crate) fn spawn(
         is_listening: true,
         ending: None,
         is_over: false,
-        // Its pipes wait until it begins.
+        // Events of the pipes wait until the child begins.
         is_queued: true,
     };
     world.children.all.insert(number, child);
@@ -313,16 +317,16 @@ pub(crate) fn spawn(
     Ok(Started { process: Process::hosted(Box::new(handle), pid(number), options), stdin, stdout, stderr })
 }
 
-/// Lets something happen to a child, with no borrow of the world while its program is called.
+/// Runs an event of a child. The world is not borrowed while the child's program runs.
 pub(crate) fn happen(state: &RefCell<State>, number: u32, happening: Happening) {
     let program = {
         let mut state = state.borrow_mut();
         if happening == Happening::Rest {
             return state.close_outputs(number);
         }
-        // What was to happen to one that is no more does not.
+        // Events of a child that has gone are ignored.
         let Some(child) = state.children.all.get_mut(&number) else { return };
-        // One that is ending does nothing more, but a signal ends it at once.
+        // A child that is ending reacts to nothing more, except that SIGKILL ends it at once.
         match (&mut child.program, child.ending) {
             (Some(_), None) => child.program.take(),
             _ => None,
@@ -375,7 +379,7 @@ fn progress(program: &mut dyn Program, hand: &mut Hand<'_>) {
 }
 
 impl State {
-    /// A child's pipes have something to tell.
+    /// Schedules a child's progress, because its pipes have changed.
     pub(crate) fn wake_child(&mut self, number: u32) {
         let Some(child) = self.children.all.get_mut(&number) else { return };
         if !child.is_over && !std::mem::replace(&mut child.is_queued, true) {
@@ -390,7 +394,7 @@ impl State {
         Some(self.read_end_of(at))
     }
 
-    /// Writes what waits. `false`: somebody does not read any more.
+    /// Writes the waiting output. Returns `false` if a reader has closed.
     fn write_backlogs(&mut self, number: u32) -> bool {
         let mut is_heard = true;
         for which in [0, 1] {
@@ -407,7 +411,7 @@ impl State {
         is_heard
     }
 
-    /// Ends a child that is ending, when all that it said is in its pipes, or nobody reads it.
+    /// Ends a child that is ending, once all its output is in the pipes or nobody reads it.
     fn end_child_if_due(&mut self, number: u32, is_killed: bool) {
         let child = self.children.known(number);
         let Some(status) = child.ending.filter(|_| !child.is_over) else { return };
@@ -445,7 +449,7 @@ impl State {
         }
     }
 
-    /// Closes what it says, and forgets it if it has ended: nobody can ask for it any more but by its number.
+    /// Closes the outputs. Forgets the child if it has ended, because only its number can refer to it now.
     fn close_outputs(&mut self, number: u32) {
         let Some(child) = self.children.all.get_mut(&number) else { return };
         child.backlog = Default::default();
@@ -458,13 +462,13 @@ impl State {
         }
     }
 
-    /// A host's process has gone, and its children with it.
+    /// Ends the children of a host whose process has gone.
     pub(crate) fn children_gone(&mut self, host: u32) {
         let of_host = self.children.all.iter().filter(|(_, child)| child.host == host);
         let of_host: Vec<(u32, bool)> = of_host.map(|(number, child)| (*number, child.is_over)).collect();
         for (number, is_over) in of_host {
             if is_over {
-                // Only whoever it left behind is there still.
+                // Only the descendant that it left behind remains.
                 self.close_outputs(number);
             } else {
                 self.children.known(number).left_behind = None;

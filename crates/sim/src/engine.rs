@@ -1,4 +1,4 @@
-//! The engine of a simulated world: what a runtime asks of the system is asked of the world.
+//! //! The engine of a simulated world. It answers a runtime's requests to the system from the world.
 
 use std::{
     cell::RefCell,
@@ -31,12 +31,12 @@ use crate::{
     table::{Entry, Held},
 };
 
-/// One engine of a [`World`](crate::World); a node's runtime holds one, and
+/// One engine of a [`World`](crate::World). A node's runtime holds one, and
 /// [`World::engine`](crate::World::engine) makes more.
 ///
-/// An engine of a node never moves the clock: the world does. One that was made by hand moves the world
-/// in its `wait`: up to the next moment that has something for it, or to its timeout, at least the cost of
-/// a turn.
+/// An engine of a node never moves the clock, because the world does. An engine that
+/// [`World::engine`](crate::World::engine) made moves the world in its `wait`: up to the next moment that has
+/// an event for it, or to its timeout, and by at least the cost of a turn.
 ///
 /// ```
 /// use reactor::engine::Engine;
@@ -53,9 +53,9 @@ pub struct SimEngine {
     host: u32,
     is_driven: bool,
     pub(crate) bell: Arc<Bell>,
-    /// By slot of the key.
+    /// Indexed by the slot of the key.
     pub(crate) table: Vec<Option<Entry>>,
-    /// How much of the ready list belongs to this batch.
+    /// How many items of the ready list belong to this batch.
     pub(crate) batch: usize,
     calls: u64,
 }
@@ -75,7 +75,7 @@ impl SimEngine {
         }
     }
 
-    /// The same, but never moving the clock: somebody else moves the world.
+    /// Makes the engine never move the clock, because another driver moves the world.
     pub(crate) fn still(mut self) -> SimEngine {
         self.is_driven = true;
         self
@@ -99,7 +99,7 @@ impl Engine for SimEngine {
         let offset = state.hosts[self.host as usize].wall_offset;
         let since = (state.now as i64).saturating_add(offset);
         let (origin, by) = (SystemTime::UNIX_EPOCH + WALL_ORIGIN, Duration::from_nanos(since.unsigned_abs()));
-        // It may be set to before the world began.
+        // The wall clock may be set to a time before the world began.
         let wall = if since < 0 { origin.checked_sub(by) } else { origin.checked_add(by) };
         wall.unwrap_or(SystemTime::UNIX_EPOCH)
     }
@@ -473,7 +473,7 @@ impl fmt::Debug for SimEngine {
     }
 }
 
-/// The number of the feed behind a source.
+/// Returns the number of the feed behind a source.
 fn feed_of(source: Source<'_>) -> io::Result<u32> {
     let number = source.number().ok_or_else(error::no_descriptors)?;
     if number & FEED == 0 { Err(error::os(error::BAD_DESCRIPTOR)) } else { Ok(number as u32) }

@@ -1,7 +1,7 @@
-//! Isolating: which kinds of fault alone suffice for a failure, looked for under other seeds.
+//! //! Isolation: finds the kinds of fault that alone suffice for a failure, under other seeds.
 //!
-//! Shrinking keeps the seed, but a world without one kind of fault draws other numbers from it, so what is left in
-//! the end is partly an accident. Here each kind has the world to itself, under many seeds.
+//! //! Shrinking keeps the seed, but a world without one kind of fault draws other numbers from it, so its
+//! result is partly an accident. Isolation gives each kind a world of its own, under many seeds.
 
 use std::fmt;
 
@@ -16,36 +16,36 @@ use crate::{
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Tried {
-    /// The kinds; none in the trial without any fault.
+    /// The kinds, or none in the trial without faults.
     pub kinds: Vec<Kind>,
-    /// Under how many seeds the scenario was played with them.
+    /// The number of seeds under which the scenario was played with them.
     pub seeds: u32,
     /// The first of these plans that failed.
     pub failure: Option<Failure>,
 }
 
-/// What [`isolate`] found. It prints as an answer in plain words.
+/// The result of [`isolate`]. Its `Display` is a summary in plain words.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Isolated {
-    /// All sets that were tried: no fault at all, each kind alone, and pairs if no kind alone failed.
+    /// All tried sets: no fault at all, each kind alone, and pairs if no kind failed alone.
     pub tried: Vec<Tried>,
     /// How often the scenario was played.
     pub runs: u32,
 }
 
 impl Isolated {
-    /// The failure that needs no fault, if there is one: then no kind of fault is the cause.
+    /// Returns the failure that needs no fault. If there is one, no kind of fault is the cause.
     pub fn without_faults(&self) -> Option<&Failure> {
         self.failures(0).next()
     }
 
-    /// The kinds that suffice alone.
+    /// Returns the kinds that suffice alone.
     pub fn kinds(&self) -> Vec<Kind> {
         self.failures(1).flat_map(|failure| failure.plan.faults.kinds()).collect()
     }
 
-    /// The failures under a set of so many kinds.
+    /// Returns the failures under sets of this size.
     fn failures(&self, count: usize) -> impl Iterator<Item = &Failure> {
         self.tried
             .iter()
@@ -54,14 +54,15 @@ impl Isolated {
     }
 }
 
-/// Finds the kinds of fault of a failing plan that suffice alone: each is tried without the others, under the plan's
-/// seed and under other seeds. If no kind fails alone, pairs are tried.
+/// Finds the kinds of fault of a failing plan that suffice alone. Tries each kind without the others, under
+/// the plan's seed and under other seeds. If no kind fails alone, it tries pairs.
 ///
-/// It plays the scenario at most `runs_max` times ([`RUNS`] are enough for most), the same in each process. A trial
-/// without any fault is among them; if that fails, the search ends, since no fault is the cause. Under every other seed
-/// a fault of operations is as frequent as a drawn mix has it at most, so that a rare one shows.
+/// It plays the scenario at most `runs_max` times ([`RUNS`] are enough for most), and draws the same seeds in
+/// each process. One trial has no faults. If that one fails, the search ends, because no fault is the cause.
+/// Under every other seed, a fault of operations gets the highest rate of a drawn mix, so that a rare fault
+/// shows.
 ///
-/// A kind that did not fail is no proof: the answer says under how many seeds it was tried.
+/// A kind that did not fail is not cleared. The result states the number of seeds under which it was tried.
 ///
 /// ```
 /// use sim::{Failure, Faults, Kind, Plan, RUNS, isolate};
@@ -99,7 +100,7 @@ pub fn isolate(
     Isolated { tried, runs: search.runs }
 }
 
-/// No fault at all, and each kind.
+/// Lists the set without faults, and each kind alone.
 fn alone(kinds: &[Kind]) -> Vec<Tried> {
     let sets = kinds.iter().map(|kind| vec![*kind]);
     std::iter::once(Vec::new()).chain(sets).map(Tried::new).collect()
@@ -118,13 +119,13 @@ impl Tried {
         Tried { kinds, seeds: 0, failure: None }
     }
 
-    /// Whether it is the trial without faults.
+    /// Returns whether this is the trial without faults.
     fn is_control(&self) -> bool {
         self.kinds.is_empty()
     }
 }
 
-/// The search under way.
+/// A search in progress.
 struct Search<'a> {
     of: &'a Plan,
     scenario: &'a mut dyn FnMut(&Plan) -> Result<(), String>,
@@ -132,7 +133,8 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Plays each set that has not failed so far under one seed after the other, until all have or the runs are used up.
+    /// Plays each set under one seed after the other until it fails. Stops when all sets have failed or the
+    /// runs are used up.
     fn try_all(&mut self, sets: &mut [Tried], runs_max: u32) {
         let mut chance = Chance::new(self.of.seed ^ 0x0150_1a7e);
         for round in 0.. {
@@ -159,7 +161,7 @@ impl Search<'_> {
         }
     }
 
-    /// The failing plan, with these kinds only, as frequent as they were or more.
+    /// Returns the failing plan with these kinds only, at their old or higher rates.
     fn plan(&self, kinds: &[Kind], seed: u64, is_harsh: bool) -> Plan {
         let rate = |kind: Kind| match is_harsh && !kind.is_of_world() {
             true => self.of.faults.of(kind).max(kind.rate_max()),
@@ -225,10 +227,10 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// How often [`isolate`] plays the scenario at most, if nothing else is wanted.
+/// The usual `runs_max` of [`isolate`].
 pub const RUNS: u32 = 400;
 
-/// Under how many seeds the trial without faults is played at least, as far as the runs allow.
+/// The least number of seeds for the trial without faults, as far as the runs allow.
 const CONTROL_SEEDS: u32 = 8;
 
 #[cfg(test)]
@@ -245,7 +247,7 @@ mod tests {
         Failure::new(plan, "it hangs")
     }
 
-    /// Fails when it holds.
+    /// Makes a scenario that fails when the condition holds.
     fn when(holds: impl Fn(&Plan) -> bool) -> impl FnMut(&Plan) -> Result<(), String> {
         move |plan| if holds(plan) { Err("it hangs".to_owned()) } else { Ok(()) }
     }

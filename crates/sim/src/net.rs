@@ -1,7 +1,7 @@
-//! Connections: two ends each, and what is under way between them.
+//! //! Connections: two ends each, and the packets in flight between them.
 //!
-//! Packets of one direction arrive in the order they were sent, and never get lost: TCP sends again what a
-//! partition kept, so here it stays on the wire until the way is free, or the sender gives up.
+//! //! The packets of one direction arrive in order, and none is lost, because TCP retransmits them. During a
+//! partition they stay on the wire, until the link is free or the sender gives up.
 
 use std::{collections::VecDeque, io};
 
@@ -19,35 +19,37 @@ use crate::{
     state::{Item, State, What},
 };
 
-/// Who is responsible for an end.
+/// The owner of an end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Holder {
-    /// A listener's queue.
+    /// A listener's accept queue.
     Queue,
     /// A transport.
     Transport,
-    /// It is closed; only the other end still refers to it.
+    /// The end is closed, and only its peer still refers to it.
     Nobody,
-    /// Its place is free.
+    /// The slot is free.
     Free,
 }
 
-/// What is under way to an end.
+/// A packet in flight to an end.
 pub(crate) enum Packet {
     Data(Segment),
     Fin,
     Reset,
-    /// What became of one that was dropped under way: it keeps its place, since each arrival takes one.
+    /// A packet that was dropped in flight. It stays in the queue, because each arrival event takes one
+    /// packet.
     Lost,
 }
 
-/// Bytes in a buffer.
+/// A range of bytes in a buffer.
 pub(crate) struct Segment {
     pub(crate) buffer: Box<[u8]>,
     pub(crate) start: usize,
     pub(crate) end: usize,
     pub(crate) sent: u64,
-    /// The descriptors that come with its first byte. Few have some, and a segment is moved often.
+    /// The descriptors that accompany its first byte. They are boxed, because few segments have any and
+    /// segments are moved often.
     #[cfg(unix)]
     pub(crate) with: Option<Box<crate::passing::Load>>,
 }
@@ -68,7 +70,7 @@ impl Segment {
         self.end - self.start
     }
 
-    /// Its reader asks for bytes alone.
+    /// Closes the descriptors, because the reader asked for bytes only.
     pub(crate) fn close_passed(&mut self) {
         #[cfg(unix)]
         drop(self.with.take());
@@ -79,57 +81,58 @@ impl Segment {
 pub(crate) struct End {
     pub(crate) generation: u32,
     pub(crate) host: u32,
-    /// The engine and the key it is attached with.
+    /// The engine and the key that it is attached with.
     pub(crate) owner: Option<(u32, Key)>,
     pub(crate) local: Address,
     pub(crate) peer: Address,
     pub(crate) other: Option<u32>,
     pub(crate) holder: Holder,
-    /// Its item is on its engine's list.
+    /// Set while its item is on its engine's list.
     pub(crate) queued: bool,
-    /// Input is wanted; input comes although it is not.
+    /// `wants`: the engine wants input. `late`: an injected fault delivers input although the engine wants
+    /// none.
     pub(crate) wants: bool,
     pub(crate) late: bool,
     pub(crate) detaching: bool,
-    /// On its way to this end, and how many of its bytes.
+    /// The packets in flight to this end, and their size in bytes.
     pub(crate) wire: VecDeque<Packet>,
     pub(crate) wire_bytes: usize,
     pub(crate) last_arrival: u64,
-    /// Packets at the front of the wire that met an obstacle.
+    /// The number of packets at the front of the wire that met an obstacle.
     pub(crate) stalled: u32,
-    /// Counts what arrived.
+    /// Counts the arrivals.
     pub(crate) progress: u64,
-    /// When the last byte sent from here has left.
+    /// The time at which the last byte from this end has left.
     pub(crate) busy_until: u64,
-    /// Arrived, not read.
+    /// Segments that arrived and were not read yet.
     pub(crate) input: VecDeque<Segment>,
     pub(crate) input_bytes: usize,
     pub(crate) finished: bool,
     pub(crate) broken: Option<i32>,
     pub(crate) end_told: bool,
-    /// While the engine wants no input: it has got an end behind input, and a failure.
+    /// Set once the engine, while it wants no input, knows of an end behind unread input, or of a failure.
     pub(crate) hangup_told: bool,
     pub(crate) break_told: bool,
-    /// This end shut down its write side; what a send is answered with.
+    /// `shut`: this end shut down its write side. `failed`: the error of every further send.
     pub(crate) shut: bool,
     pub(crate) failed: Option<i32>,
-    /// A send that is out, and one that is over.
+    /// A send in flight, and a completed one.
     pub(crate) parked: Option<Box<Outgoing>>,
     pub(crate) sent: Option<Sent>,
-    /// The result of the connect: an error's number, or 0.
+    /// The result of the connect: an error number, or 0.
     pub(crate) connected: Option<i32>,
-    /// What broke it, if that was injected.
+    /// The injected fault that broke it, if any.
     pub(crate) by_fault: Option<Kind>,
     pub(crate) room_due: bool,
-    /// What it can do: an end of a pipe has one direction.
+    /// The directions that it has. An end of a pipe has only one.
     pub(crate) medium: Medium,
-    /// Who moves it, if no engine does.
+    /// The part of the world that reads and writes this end, if no engine does.
     #[cfg(unix)]
     pub(crate) mover: Option<crate::pipe::Mover>,
-    /// A resource reads and writes it by itself, and is told when it can.
+    /// The watch of a resource that reads and writes this end itself.
     #[cfg(unix)]
     pub(crate) watch: Option<crate::passing::Watch>,
-    /// The process that connected, or that listened.
+    /// The engine that connected or listened.
     pub(crate) maker: Option<u32>,
 }
 
@@ -176,7 +179,7 @@ impl End {
         }
     }
 
-    /// The number of its transport.
+    /// Returns the number of its transport.
     pub(crate) fn number(&self, at: u32) -> u64 {
         u64::from(self.generation & 0x1fff_ffff) << 32 | u64::from(at)
     }
@@ -201,7 +204,7 @@ impl End {
             || self.has_hangup()
     }
 
-    /// Whether its engine has to learn that the other end is gone, although it wants no input.
+    /// Returns whether the engine must still notice the peer's end, although it wants no input.
     pub(crate) fn has_hangup(&self) -> bool {
         if self.wants || self.owner.is_none() || self.other.is_none() || self.end_told {
             return false;
@@ -228,7 +231,7 @@ impl State {
         }
     }
 
-    /// The end that a transport's number names.
+    /// Returns the end that a transport's number names.
     pub(crate) fn end_of(&self, number: u64) -> Option<u32> {
         let at = number as u32;
         let end = self.ends.get(at as usize)?;
@@ -243,7 +246,7 @@ impl State {
             .is_some_and(|end| end.generation == generation && end.holder != Holder::Free)
     }
 
-    /// Something of an end has changed that its engine may have to tell.
+    /// Queues an end for its engine if it has an event after a change.
     #[inline]
     pub(crate) fn look_at_end(&mut self, at: u32) {
         let end = &mut self.ends[at as usize];
@@ -269,9 +272,7 @@ impl State {
         }
     }
 
-    // Sending.
-
-    /// Puts a packet on the wire to the other end.
+    /// Puts a packet on the wire to the peer.
     pub(crate) fn put(&mut self, from: u32, packet: Packet) {
         let Some(other) = self.ends[from as usize].other else { return };
         let (host, there) = (self.ends[from as usize].host, self.ends[other as usize].host);
@@ -279,7 +280,7 @@ impl State {
         let speed = self.links.of(host, there).bytes_per_second;
         let now = self.now;
         let end = &mut self.ends[from as usize];
-        // The time that sending takes, rounded down to whole nanoseconds.
+        // The transmission time, rounded down to whole nanoseconds.
         let took = (bytes as u64 * SECOND).checked_div(speed).unwrap_or(0);
         end.busy_until = end.busy_until.max(now) + took;
         let delay = end.busy_until - now;
@@ -292,7 +293,7 @@ impl State {
         self.queue.put(at, What::Arrive { end: other, generation });
     }
 
-    /// Sends what there is room for. `Ok(0)`: there is none.
+    /// Sends as many bytes as there is room for. Returns `Ok(0)` if there is no room.
     pub(crate) fn transfer(&mut self, from: u32, queue: &mut Outgoing) -> io::Result<usize> {
         let end = &self.ends[from as usize];
         if !end.medium.has_output() {
@@ -326,7 +327,7 @@ impl State {
         Ok(count)
     }
 
-    /// A packet's bytes, at most [`PACKET_MAX`].
+    /// Copies a packet's bytes, at most [`PACKET_MAX`], into a segment.
     #[inline]
     pub(crate) fn segment_of(&mut self, from: u32, bytes: &[u8]) -> Segment {
         let mut buffer = self.buffers.take(bytes.len());
@@ -338,7 +339,7 @@ impl State {
         segment
     }
 
-    /// Resets a connection from the middle.
+    /// Resets a connection from the network, for both ends.
     fn break_both(&mut self, one: u32, other: u32) {
         for (end, peer) in [(one, other), (other, one)] {
             self.ends[end as usize].by_fault = Some(Kind::Reset);
@@ -346,7 +347,7 @@ impl State {
         }
     }
 
-    /// Sends what an engine handed over: at once, or when there is room.
+    /// Sends an engine's output, now or as soon as there is room.
     pub(crate) fn send(&mut self, from: u32, mut queue: Box<Outgoing>) -> Option<Sent> {
         let is_late = !queue.is_empty() && self.strikes(Kind::LateSend);
         let result = if is_late { Ok(0) } else { self.transfer(from, &mut queue) };
@@ -364,7 +365,7 @@ impl State {
         None
     }
 
-    /// An end learns that there is room again.
+    /// Retries a waiting send of an end that notices room.
     pub(crate) fn room_again(&mut self, at: u32, generation: u32) {
         if !self.alive(at, generation) {
             return;
@@ -380,7 +381,7 @@ impl State {
         }
     }
 
-    /// Input was read: whoever waits for room learns of it a way later.
+    /// Schedules an event for a sender that waits for room, one latency after a read.
     pub(crate) fn freed(&mut self, reader: u32) {
         let end = &self.ends[reader as usize];
         let (Some(other), host) = (end.other, end.host) else { return };

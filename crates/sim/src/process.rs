@@ -1,4 +1,4 @@
-//! What a node has of a process: signals that are sent to it, and a supervisor that hears what it tells.
+//! //! The process of a node: its signals, and its supervisor.
 
 use std::io::{self, IoSlice};
 
@@ -21,20 +21,21 @@ use crate::{
     world::World,
 };
 
-/// Virtual sources that stand for something of a process.
+/// The virtual sources that represent parts of a process.
 #[derive(Default)]
 pub(crate) struct StandIns {
-    /// Who waits for signals, in the order they began to.
+    /// The waiting signal sources, in the order of their creation.
     signals: Vec<Waiting>,
-    /// The sources through which a supervisor is told, with the host.
+    /// The sources of the connections to a supervisor, with their host.
     supervisors: Vec<(u32, u32)>,
     notices: Vec<Notified>,
-    /// Lines that runtimes wrote to standard error.
+    /// The lines that runtimes wrote to standard error.
     errors: Vec<Notified>,
-    /// What supervisors keep for nodes that begin: the name and the number of a listener, or what was stored.
+    /// The sockets that supervisors hold for starting nodes, by name and listener number, and the stored
+    /// descriptors.
     sockets: Vec<(u32, String, u64)>,
     stored: Vec<(u32, String, Descriptor)>,
-    /// What supervisors say of their watchdog: microseconds, 0 for none.
+    /// The supervisors' watchdog interval in microseconds, or 0 for none.
     pub(crate) watchdog: u64,
 }
 
@@ -51,13 +52,14 @@ struct Notified {
 }
 
 impl World {
-    /// Sends a signal to a node's process. Whether it was handled.
+    /// Sends a signal to a node's process. Returns whether the process handled it.
     ///
-    /// Each [`Signals`](reactor::signals::Signals) that waits for it is told. While one of the same kind is
-    /// still to be told, the two become one: as the kernel does it ([`Arrived::times`] stays) or as the handler
-    /// counts it, which is drawn. Where nobody waits, what signal(7) says by default happens: the process ends
-    /// as by a [`crash`](World::crash), but for SIGCHLD, SIGCONT and SIGWINCH. Stopping it (SIGTSTP) is not
-    /// modelled: nothing happens. Nothing happens either to a node that is down.
+    /// Each [`Signals`](reactor::signals::Signals) that waits for the signal gets it. While an earlier signal
+    /// of the same kind is pending, the two become one. A draw decides whether they are counted as one, as
+    /// the kernel does ([`Arrived::times`] stays), or as two, as a handler does. If no source waits, the
+    /// default of signal(7) applies: the process ends as by a [`crash`](World::crash), except for SIGCHLD,
+    /// SIGCONT and SIGWINCH. SIGTSTP does nothing, because the simulator does not model a stop. A node that
+    /// is down ignores all signals.
     ///
     /// [`Arrived::times`]: reactor::signals::Arrived::times
     ///
@@ -95,12 +97,12 @@ impl World {
         is_handled
     }
 
-    /// Adds a node, as [`add`](World::add) does, whose supervisor listens for it at these addresses, each with its
-    /// name: a service gets these sockets by [`Context::activated`](reactor::Context::activated), each time the node
-    /// begins. Who connects while the service has ended or crashed waits, and is not refused.
+    /// Adds a node, as [`add`](World::add) does, whose supervisor listens at these named addresses.
+    /// [`Context::activated`](reactor::Context::activated) gives a service these sockets at each start of the
+    /// node. Connections that arrive after the service ended or crashed wait, and are not refused.
     ///
     /// # Errors
-    /// An address is not one, or there are two of one.
+    /// An address is invalid, or occurs twice.
     ///
     /// ```
     /// use reactor::{Bytes, Context, Event, Handle, Id, Result, Service, Stream};
@@ -144,9 +146,9 @@ impl World {
         Ok(NodeId::new(number))
     }
 
-    /// What a node told its supervisor ([`Supervised`](reactor::systemd::Supervised)) so far, over all its
-    /// lives, each with its moment. Every node has a supervisor; its watchdog is
-    /// [`WorldOptions::watchdog`](crate::WorldOptions::watchdog).
+    /// Returns the node's notifications to its supervisor ([`Supervised`](reactor::systemd::Supervised)) over
+    /// all its lives, with their times. Every node has a supervisor.
+    /// [`WorldOptions::watchdog`](crate::WorldOptions::watchdog) sets its watchdog.
     pub fn notices(&self, node: impl Into<Node>) -> Vec<(Time, String)> {
         let number = node.into().0;
         let state = self.state.borrow();
@@ -156,8 +158,8 @@ impl World {
 }
 
 impl World {
-    /// What a node's runtime wrote to standard error so far, over all its lives, each line with its moment: errors that
-    /// no service took. Of a world the first 1,024 lines are kept.
+    /// Returns the lines that a node's runtime wrote to standard error over all its lives, with their times.
+    /// They are errors that no service handled. A world keeps the first 1,024 lines.
     pub fn errors(&self, node: impl Into<Node>) -> Vec<(Time, String)> {
         let number = node.into().0;
         let state = self.state.borrow();
@@ -167,25 +169,26 @@ impl World {
 }
 
 impl<S: Service> Bed<S> {
-    /// What the service's runtime wrote to standard error so far, as [`World::errors`] has it.
+    /// Returns the lines that the service's runtime wrote to standard error so far, as [`World::errors`]
+    /// does.
     pub fn errors(&mut self) -> Vec<(Time, String)> {
         self.with_world(|world| world.errors(Node(0)))
     }
 
-    /// Sends a signal to the service's process, as [`World::signal`] does. Whether it was handled: if not, the
-    /// service may have ended by it.
+    /// Sends a signal to the service's process, as [`World::signal`] does. Returns whether the process
+    /// handled it. If not, the signal may have ended the service.
     pub fn signal(&mut self, signal: Signal) -> bool {
         self.with_world(|world| world.signal(Node(0), signal))
     }
 
-    /// What the service told its supervisor so far, as [`World::notices`] has it.
+    /// Returns the service's notifications to its supervisor so far, as [`World::notices`] does.
     pub fn notices(&mut self) -> Vec<(Time, String)> {
         self.with_world(|world| world.notices(Node(0)))
     }
 }
 
 impl State {
-    /// Takes a line of standard error, if there is room for it.
+    /// Stores a line of standard error, if there is room for it.
     pub(crate) fn print_error(&mut self, host: u32, line: &str) -> bool {
         let has_room = self.stand_ins.errors.len() < ERRORS_MAX;
         if has_room {
@@ -195,7 +198,7 @@ impl State {
         has_room
     }
 
-    /// Opens what an engine on this host asks for.
+    /// Opens the stand-in that an engine on this host requests.
     pub(crate) fn stand_in(&mut self, host: u32, of: StandIn) -> Option<io::Result<Transport>> {
         let feed = match of {
             StandIn::Signals(set) => {
@@ -223,19 +226,19 @@ impl State {
         Some(Ok(Transport::hosted(number, lease)))
     }
 
-    /// Forgets what an engine's host had of it.
+    /// Removes a stand-in that its engine closed.
     pub(crate) fn close_stand_in(&mut self, feed: u32) {
         self.stand_ins.signals.retain(|waiting| waiting.feed != feed);
         self.stand_ins.supervisors.retain(|(of, _)| *of != feed);
         self.feeds[feed as usize] = None;
     }
 
-    /// Sends a signal to all of a host who wait for it; whether there is one.
+    /// Sends a signal to all sources of a host that wait for it. Returns whether there is one.
     fn signal(&mut self, host: u32, signal: Signal) -> bool {
         let at = Time::from_nanos(self.now);
         self.record.keep(|| Happening::Signalled { at, node: host, signal });
         self.digest.number(u64::from(host) << 32 | u64::from(signal.number().unsigned_abs()) << 8 | SIGNAL);
-        // What was dropped since hears nothing.
+        // Sources that were dropped before get no signal.
         self.hear();
         let hears = |waiting: &&Waiting| waiting.host == host && waiting.set.contains(signal);
         let all: Vec<u32> = self.stand_ins.signals.iter().filter(hears).map(|waiting| waiting.feed).collect();
@@ -249,7 +252,7 @@ impl State {
         !all.is_empty()
     }
 
-    /// Takes a notice, and what is to be stored with it, if a supervisor reads this source.
+    /// Takes a notification and its descriptors, if a supervisor reads this source.
     pub(crate) fn notify(
         &mut self,
         feed: u32,
@@ -269,7 +272,7 @@ impl State {
         Ok(bytes.len())
     }
 
-    /// Keeps or drops descriptors, if a notice says so.
+    /// Stores or removes descriptors, if a notification asks for that.
     fn store(&mut self, host: u32, notice: &str, descriptors: Vec<Descriptor>) {
         let value = |name: &str| notice.lines().filter_map(|line| line.strip_prefix(name)).next_back();
         let name = value("FDNAME=").unwrap_or("stored").to_owned();
@@ -282,7 +285,7 @@ impl State {
         }
     }
 
-    /// Opens a listener that a host's supervisor keeps.
+    /// Opens a listener that a host's supervisor holds.
     fn keep_listener(&mut self, host: u32, name: &str, address: &Address) -> io::Result<()> {
         let number = self.listen(host, address, BACKLOG)?;
         if let Some(listener) = self.listener(number as u32) {
@@ -292,7 +295,7 @@ impl State {
         Ok(())
     }
 
-    /// A host's supervisor is gone with its machine: who waits for its listeners is told nothing.
+    /// Ends a host's supervisor with its machine. The peers of waiting connections get no notice.
     pub(crate) fn supervisor_gone(&mut self, host: u32) {
         self.stand_ins.stored.retain(|(of, ..)| *of != host);
         let kept: Vec<u32> = self
@@ -310,9 +313,10 @@ impl State {
         }
     }
 
-    /// What a host's supervisor gives to the process that begins: its sockets, then what was stored, once.
+    /// Returns the descriptors that a host's supervisor passes to a starting process: its sockets, then the
+    /// stored ones. Only the first call returns them.
     pub(crate) fn activated(&mut self, host: u32, process: u32) -> Vec<Activated> {
-        // The process before lets go of its own first.
+        // First close the descriptors that the former process dropped.
         self.hear();
         let process = self.processes[process as usize].as_mut();
         if process.is_none_or(|process| std::mem::replace(&mut process.is_activated, true)) {
@@ -328,8 +332,8 @@ impl State {
     }
 }
 
-/// A pending record with this signal in it, or `None` if it is another's. Whether the handler ran for the new one
-/// by itself is said.
+/// Returns a pending record with this signal merged into it, or `None` if it is another signal's.
+/// `is_counted` means that the handler ran for the new signal on its own.
 fn merged(pending: Option<[u8; RECORD]>, signal: Signal, is_counted: bool) -> Option<[u8; RECORD]> {
     let Some(pending) = pending else { return Some(Signals::record(signal, 1)) };
     let [a, b, c, d, times @ ..] = pending;
@@ -338,12 +342,12 @@ fn merged(pending: Option<[u8; RECORD]>, signal: Signal, is_counted: bool) -> Op
     is_same.then(|| Signals::record(signal, times))
 }
 
-/// How long [`Signals::record`] is.
+/// The length of a [`Signals::record`].
 pub(crate) const RECORD: usize = 8;
 const SIGNAL: u64 = 0x516;
 const NOTICE: u64 = 0x4e;
-/// As systemd's `Backlog=`.
+/// The default of systemd's `Backlog=`.
 const BACKLOG: u32 = 4096;
 
-/// How many lines of standard error a world keeps.
+/// The most lines of standard error that a world keeps.
 const ERRORS_MAX: usize = 1024;

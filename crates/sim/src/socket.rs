@@ -1,4 +1,4 @@
-//! Sockets for datagrams: their names, what waits in them, and what their engines are told.
+//! //! Datagram sockets: their names, their queues, and the events for their engines.
 
 use std::{
     collections::VecDeque,
@@ -19,40 +19,40 @@ use crate::{
     state::{Item, State, What},
 };
 
-/// Marks a transport's number as a socket's.
+/// The bit that marks a transport's number as a socket's.
 pub(crate) const SOCKET: u64 = 1 << 62;
 
-/// One socket for datagrams.
+/// One datagram socket.
 pub(crate) struct Socket {
     pub(crate) host: u32,
     pub(crate) address: Address,
     pub(crate) peer: Option<Address>,
     pub(crate) may_broadcast: bool,
     pub(crate) groups: Vec<IpAddr>,
-    /// The engine and the key it is attached with.
+    /// The engine and the key that it is attached with.
     pub(crate) owner: Option<(u32, Key)>,
-    /// Input is wanted; one batch of it comes although it is not.
+    /// `wants`: the engine wants input. `late`: an injected fault delivers one batch although it wants none.
     wants: bool,
     late: bool,
     queued: bool,
     detaching: bool,
-    /// What is to be told of those that it sent: to whom, and the error's number.
+    /// Reports about failed datagrams: the destination, and the error number.
     reports: VecDeque<(Option<Address>, i32)>,
-    /// A send was left off, and when there is room: then `has_room`.
+    /// `is_blocked`: a send stopped for lack of room. `has_room`: the engine must be notified of room.
     pub(crate) is_blocked: bool,
     has_room: bool,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     buffer_bytes: usize,
-    /// How long a datagram it receives whole, and how long a one to a Unix socket it sends.
+    /// The longest datagram that it receives whole, and the longest that it sends to a Unix socket.
     pub(crate) longest: usize,
     unix_length_max: usize,
-    /// Counts what was sent; the latest of what arrived, by its sender's count.
+    /// The number of datagrams that it sent, and the highest sender's number among the arrivals.
     pub(crate) sent: u64,
     latest: u64,
 }
 
-/// A datagram that arrived.
+/// A datagram that waits for the engine.
 pub(crate) struct Waiting {
     pub(crate) from: Address,
     pub(crate) to: Option<IpAddr>,
@@ -66,7 +66,7 @@ impl Socket {
         has_input || !self.reports.is_empty() || self.has_room || self.detaching
     }
 
-    /// Whether it has room for so many bytes: one datagram always has, however long it is.
+    /// Returns whether it has room for this many bytes. An empty queue takes one datagram of any length.
     pub(crate) fn has_place(&self, bytes: usize) -> bool {
         let is_within = self.waiting_bytes + bytes <= self.buffer_bytes && self.waiting.len() < WAITING_MAX;
         is_within || self.waiting.is_empty()
@@ -74,7 +74,7 @@ impl Socket {
 }
 
 impl State {
-    /// Opens a socket, and gives its transport's number.
+    /// Opens a socket, and returns its transport's number.
     pub(crate) fn bind_socket(
         &mut self,
         host: u32,
@@ -107,7 +107,7 @@ impl State {
             waiting_bytes: 0,
             buffer_bytes: options.receive_buffer.unwrap_or(BUFFER_BYTES),
             longest: RECEIVE_MAX,
-            // As Linux does: twice as much, and a little of it is the kernel's.
+            // Linux doubles the value, and the kernel uses a little of it.
             unix_length_max: options
                 .send_buffer
                 .map_or(UNIX_LENGTH_MAX, |bytes| (2 * bytes).saturating_sub(32)),
@@ -117,7 +117,7 @@ impl State {
         Ok(u64::from(number) | SOCKET)
     }
 
-    /// The name a socket gets, with a port chosen for port 0.
+    /// Returns the name of a new socket, with a free port in the place of port 0.
     fn socket_name(&mut self, host: u32, address: &Address, options: &BindOptions) -> io::Result<Address> {
         let ip = match (address, &options.peer) {
             (Address::Ip(ip), _) => *ip,
@@ -144,7 +144,7 @@ impl State {
         self.sockets.get_mut(number as usize)?.as_mut()
     }
 
-    /// The socket that a datagram for an address of this host reaches.
+    /// Returns the socket that receives datagrams for this address of the host.
     pub(crate) fn socket_at(&self, host: u32, address: &Address) -> Option<u32> {
         let at = |address: Address| self.socket_names.get(&(host, address)).copied();
         let wild = |ip: IpAddr, port| at(Address::Ip(SocketAddr::new(ip, port)));
@@ -164,7 +164,7 @@ impl State {
         self.datagrams.dropped += socket.waiting.len() as u64;
     }
 
-    /// Takes a socket for an engine.
+    /// Attaches a socket to an engine.
     pub(crate) fn attach_socket(&mut self, number: u32, owner: (u32, Key)) -> bool {
         let Some(socket) = self.socket(number) else { return false };
         (socket.owner, socket.wants, socket.queued) = (Some(owner), true, false);
@@ -172,7 +172,7 @@ impl State {
         true
     }
 
-    /// Something of a socket has changed that its engine may have to tell.
+    /// Queues a socket for its engine if it has an event after a change.
     pub(crate) fn look_at_socket(&mut self, number: u32) {
         let Some(socket) = self.socket(number).filter(|socket| !socket.queued && socket.is_telling()) else {
             return;
@@ -183,7 +183,7 @@ impl State {
         }
     }
 
-    /// What is told of a socket.
+    /// Returns the next event of a socket.
     pub(crate) fn socket_event(&mut self, number: u32, process: u32) -> Option<Told> {
         let socket = self.socket(number)?;
         let (_, key) = socket.owner.filter(|(owner, _)| *owner == process)?;
@@ -202,7 +202,7 @@ impl State {
         Some(Told::Event((key, event)))
     }
 
-    /// Puts what waits into a batch.
+    /// Moves waiting datagrams into a batch.
     fn collect(&mut self, number: u32) -> Option<Batch> {
         let is_short = self.strikes(Kind::TinyRead);
         let socket = self.socket(number)?;
@@ -234,7 +234,7 @@ impl State {
         Some(batch)
     }
 
-    /// Puts a datagram that arrived behind those that wait.
+    /// Queues a datagram that arrived.
     pub(crate) fn put_waiting(&mut self, number: u32, order: u64, waiting: Waiting) {
         let Some(socket) = self.socket(number) else { return };
         let is_overtaken = order < socket.latest;
@@ -245,7 +245,7 @@ impl State {
         self.look_at_socket(number);
     }
 
-    /// Notes that one was not delivered; more than a few that nobody asked for are dropped, as a kernel does.
+    /// Reports an undelivered datagram. Drops the report if too many wait, as a kernel does.
     pub(crate) fn report(&mut self, number: u32, to: Option<Address>, error: i32) {
         if let Some(socket) = self.socket(number).filter(|socket| socket.reports.len() < REPORTS_MAX) {
             socket.reports.push_back((to, error));
@@ -253,7 +253,7 @@ impl State {
         }
     }
 
-    /// Says whether input is wanted; a batch of it may be in flight.
+    /// Starts or stops input. A batch may still be in flight.
     pub(crate) fn set_socket_reading(&mut self, number: u32, on: bool) {
         let Some(socket) = self.socket(number) else { return };
         let may_come = !on && socket.wants && !socket.waiting.is_empty();
@@ -264,7 +264,7 @@ impl State {
         self.look_at_socket(number);
     }
 
-    /// Begins to give a socket back.
+    /// Begins to detach a socket.
     pub(crate) fn detach_socket(&mut self, number: u32) {
         if let Some(socket) = self.socket(number) {
             (socket.wants, socket.late, socket.detaching) = (false, false, true);
@@ -287,8 +287,8 @@ impl State {
         Ok(())
     }
 
-    /// Sends from the front of a queue; says how many were taken. As with the system's own, an error of one is
-    /// told and the others go on.
+    /// Sends from the front of a queue, and returns the number of sent datagrams. As with the system's call,
+    /// a failed datagram is reported, and the rest still go out.
     pub(crate) fn send_datagrams(&mut self, number: u32, queue: &mut DatagramQueue) -> usize {
         let mut taken = 0;
         if self.strikes(Kind::LateSend) {
@@ -312,7 +312,7 @@ impl State {
             let is_connected = front.to.is_none();
             match sent {
                 Ok(()) => taken += 1,
-                // The peer's queue is full, and it tells when it is not.
+                // The peer's queue is full. The socket gets an event when there is room.
                 Err(error::AGAIN) if is_connected => {
                     self.block(number);
                     return taken;
@@ -327,7 +327,7 @@ impl State {
         taken
     }
 
-    /// A socket has no room for now.
+    /// Blocks a socket, and schedules the end of that.
     fn block(&mut self, number: u32) {
         let at = self.now + self.chance.between(1, self.late_max);
         if let Some(socket) = self.socket(number)
@@ -337,7 +337,7 @@ impl State {
         }
     }
 
-    /// A socket may have room again.
+    /// Unblocks a socket, which may have room again.
     pub(crate) fn socket_room(&mut self, number: u32) {
         if let Some(socket) = self.socket(number) {
             (socket.is_blocked, socket.has_room) = (false, true);
@@ -346,13 +346,13 @@ impl State {
     }
 }
 
-/// What a socket keeps that nobody received: 208 KiB, as Linux does.
+/// The capacity of a socket's receive queue: 208 KiB, as on Linux.
 const BUFFER_BYTES: usize = 208 << 10;
-/// How many datagrams that are at most, however small.
+/// The most datagrams in a receive queue, however small they are.
 const WAITING_MAX: usize = 1024;
-/// How many reports wait.
+/// The most waiting reports.
 const REPORTS_MAX: usize = 64;
-/// How many datagrams come in one batch.
+/// The most datagrams in one batch.
 const BATCH_MAX: usize = 64;
-/// How long a datagram is received whole without being asked to.
+/// The default length up to which a datagram is received whole.
 const RECEIVE_MAX: usize = 64 << 10;

@@ -1,7 +1,8 @@
-//! Everything in a world: hosts, engines, ends of connections, what will happen, and the digest of what did.
+//! //! The state of a world: hosts, engines, ends of connections, scheduled events, and the digest of past
+//! ones.
 //!
-//! Nothing here calls a service. What has to be done outside, with no borrow of the state, comes out of
-//! [`State::advance`] as a [`Task`].
+//! //! No code here calls a service. [`State::advance`] returns such work as a [`Task`], and the caller does
+//! it without a borrow of the state.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -31,47 +32,47 @@ use crate::{
     socket::Socket,
 };
 
-/// What will happen.
+/// A scheduled event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum What {
-    /// The first packet on an end's wire gets there.
+    /// The first packet on an end's wire arrives.
     Arrive { end: u32, generation: u32 },
-    /// A connect's packet gets to its target.
+    /// A connect's packet arrives at its target.
     Connect { end: u32, generation: u32, tries: u32 },
-    /// The answer to a connect gets back: an error's number, or 0.
+    /// The answer to a connect arrives: an error number, or 0.
     Answer { end: u32, generation: u32, error: i32 },
-    /// An end learns that there is room again.
+    /// An end notices that its peer has room again.
     Room { end: u32, generation: u32 },
-    /// An end gives up, unless something got through since.
+    /// An end gives up, unless it made progress since.
     GiveUp { end: u32, generation: u32, progress: u64 },
     /// A node makes a turn.
     Run { node: u32 },
     /// Offloaded work is done.
     Job { number: u32 },
-    /// A datagram gets to its receiver, or a report about one to its sender.
+    /// A datagram arrives at its receiver, or a report about one arrives at its sender.
     Land { flight: u64 },
-    /// A socket for datagrams learns that there is room again.
+    /// A datagram socket notices that there is room again.
     SocketRoom { number: u32 },
-    /// Something happens to a child process.
+    /// An event of a child process is due.
     #[cfg(unix)]
     Child { child: u32, happening: crate::child::Happening },
-    /// An operation on files is done, or its answer is there.
+    /// A file operation is done, or its completion is due.
     File { number: u64 },
-    /// It is time to trouble the world, if troubles were not asked for anew since.
+    /// The next trouble is due, unless the troubles were restarted since.
     Trouble { round: u32 },
     /// A trouble ends.
     Relief { number: u32 },
-    /// A node begins again that ended by itself, if this was its last life.
+    /// A node that ended by itself restarts, if this was its last life.
     Restart { node: u32, life: u32 },
 }
 
-/// What is to be done without a borrow of the state.
+/// Work that must run without a borrow of the state.
 pub(crate) enum Task {
     Run(u32),
     #[cfg(unix)]
     Child(u32, crate::child::Happening),
     Job(Job),
-    /// An operation on files is answered.
+    /// A file operation completes.
     File(Due),
     Trouble {
         round: u32,
@@ -83,7 +84,7 @@ pub(crate) enum Task {
     },
 }
 
-/// Something of an engine that may have an event.
+/// An object of an engine that may have an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Item {
     End(u32, u32),
@@ -92,30 +93,30 @@ pub(crate) enum Item {
     Socket(u32),
 }
 
-/// What the world knows of one engine.
+/// The world's record of one engine.
 pub(crate) struct Process {
-    /// The node that drives it; without one whoever waits with it moves the world.
+    /// The node that drives the engine. Without a node, the engine's own `wait` moves the world.
     pub(crate) node: Option<u32>,
     pub(crate) ready: VecDeque<Item>,
-    /// The version for which it gave way to another engine that has something to do.
+    /// The version at which it gave way to another engine with work to do.
     pub(crate) gave_way: u64,
-    /// It has what its supervisor opened for it.
+    /// Set once it has taken the sockets that its supervisor opened.
     #[cfg(unix)]
     pub(crate) is_activated: bool,
 }
 
-/// A machine with an address; a node's runtime runs on it, or engines that nobody drives.
+/// A machine with an address. A node's runtime runs on it, or engines that belong to no node.
 pub(crate) struct Host {
     pub(crate) ip: Ipv4Addr,
     /// The engine of its node.
     pub(crate) process: Option<u32>,
     pub(crate) next_port: u16,
-    /// Nanoseconds that its wall clock is ahead of the world's.
+    /// How many nanoseconds its wall clock is ahead of the world's.
     pub(crate) wall_offset: i64,
     pub(crate) wall_stepped: bool,
     pub(crate) is_up: bool,
     pub(crate) is_paused: bool,
-    /// It has something to do when it is not paused any more.
+    /// Set if a turn is due as soon as the pause ends.
     pub(crate) is_waiting: bool,
     pub(crate) is_queued: bool,
     pub(crate) busy_until: u64,
@@ -141,7 +142,7 @@ pub(crate) struct State {
     pub(crate) feeds: Vec<Option<Fed>>,
     pub(crate) sockets: Vec<Option<Socket>>,
     pub(crate) socket_names: HashMap<(u32, Address), u32>,
-    /// Datagrams under way, by their number, and those that a hold keeps.
+    /// The datagrams in flight, by number. A hold keeps its datagrams in `held`.
     pub(crate) flights: BTreeMap<u64, Flight>,
     pub(crate) flown: u64,
     pub(crate) held: Vec<Flight>,
@@ -149,20 +150,20 @@ pub(crate) struct State {
     #[cfg(unix)]
     pub(crate) stand_ins: crate::process::StandIns,
     pub(crate) jobs: Vec<Option<Job>>,
-    /// By host: its standard streams.
+    /// The standard streams, by host.
     #[cfg(unix)]
     pub(crate) consoles: Vec<crate::pipe::Console>,
     #[cfg(unix)]
     pub(crate) children: crate::child::Children,
     pub(crate) files: FileJobs,
-    /// Nodes that have something to do now.
+    /// The nodes that are due to make a turn now.
     pub(crate) runnable: VecDeque<u32>,
-    /// Counts what became ready.
+    /// Increases whenever an object becomes ready.
     pub(crate) version: u64,
     pub(crate) turn_cost: u64,
     pub(crate) late_max: u64,
     pub(crate) give_up: u64,
-    /// Every address is the first host's: for a bed, where a service meets nobody but its test.
+    /// Every address names the first host. A bed sets this, because its service connects only to the test.
     pub(crate) is_alone: bool,
     pub(crate) outside: Arc<Outside>,
     pub(crate) record: Record,
@@ -172,7 +173,7 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new(seed: u64, faults: Faults, link: Link, loopback: Link) -> State {
         State {
-            // Not zero: a time that was forgotten to be set shows as one long ago.
+            // Not zero, so that a time that was never set shows as one long ago.
             now: 1_000_000_000,
             chance: Chance::new(seed),
             digest: Digest::default(),
@@ -258,7 +259,7 @@ impl State {
         self.feeds.len() as u32 - 1
     }
 
-    /// The host that an IP address names, seen from a host.
+    /// Returns the host that an IP address names, as seen from another host.
     pub(crate) fn host_of(&self, from: u32, ip: IpAddr) -> Option<u32> {
         if self.is_alone || ip.is_loopback() || ip.is_unspecified() {
             return Some(from);
@@ -282,14 +283,14 @@ impl State {
 
     // Readiness.
 
-    /// Whether there is something to be told to a node.
+    /// Returns whether events wait for a node.
     pub(crate) fn has_more(&self, node: u32) -> bool {
         let process =
             self.hosts[node as usize].process.and_then(|process| self.processes[process as usize].as_ref());
         process.is_some_and(|process| !process.ready.is_empty())
     }
 
-    /// Something of an engine may have an event now.
+    /// Queues an object of an engine that may have an event now.
     #[inline]
     pub(crate) fn mark_ready(&mut self, process: u32, item: Item) {
         let Some(Some(entry)) = self.processes.get_mut(process as usize) else { return };
@@ -300,7 +301,7 @@ impl State {
         }
     }
 
-    /// A node has something to do: now, or when it is free to.
+    /// Schedules a turn of a node: now, or at the end of its current turn.
     #[inline]
     pub(crate) fn make_runnable(&mut self, node: u32) {
         let host = &mut self.hosts[node as usize];
@@ -316,7 +317,7 @@ impl State {
         }
     }
 
-    /// Has a node make a turn at this moment, if not before.
+    /// Schedules a turn of a node at this moment, unless one is due earlier.
     pub(crate) fn run_at(&mut self, node: u32, at: u64) {
         let host = &mut self.hosts[node as usize];
         if host.run_at.is_none_or(|before| before > at) {
@@ -325,7 +326,7 @@ impl State {
         }
     }
 
-    /// A virtual source has changed.
+    /// Checks a virtual source after a change, and queues it if it is ready.
     pub(crate) fn look_at_feed(&mut self, number: u32) {
         let may_lie = self.faults.of(Kind::SpuriousReady);
         let Some(Some(fed)) = self.feeds.get_mut(number as usize) else { return };
@@ -349,14 +350,14 @@ impl State {
         Some((peer, self.feeds.get_mut(peer as usize)?.as_mut()?))
     }
 
-    /// Bytes of a virtual source were read: on a line there is room for as many more.
+    /// Notes a read from a virtual source. On a line, the peer gets room for as many bytes.
     pub(crate) fn was_read(&mut self, number: u32, count: usize) {
         let Some((peer, fed)) = self.peer_of(number) else { return };
         fed.make_room(count);
         self.look_at_feed(peer);
     }
 
-    /// A virtual source was written to: on a line that arrives at the other end.
+    /// Notes a write to a virtual source. On a line, the bytes arrive at the other end.
     pub(crate) fn was_written(&mut self, number: u32) {
         let fed = self.feeds.get_mut(number as usize).and_then(Option::as_mut);
         let Some(bytes) = fed.filter(|fed| fed.peer.is_some()).map(Fed::take_output) else { return };
@@ -365,7 +366,7 @@ impl State {
         self.look_at_feed(peer);
     }
 
-    /// What is told of a virtual source.
+    /// Returns the event of a virtual source, if it has one.
     pub(crate) fn feed_event(&mut self, number: u32, process: u32) -> Option<(Key, Event)> {
         let fed = self.feeds.get_mut(number as usize)?.as_mut()?;
         if fed.queued != Some(process) {
@@ -387,7 +388,8 @@ impl State {
             };
             return Some((key, Event::Ready(ready)));
         };
-        // Level-triggered: told again while it holds. A hang-up that no operation can end is told once.
+        // Readiness is level-triggered, so the event repeats while it holds. A hang-up is reported once,
+        // because no operation can end it.
         if ready.readable || ready.writable {
             fed.queued = Some(process);
             self.mark_ready(process, Item::Feed(number));
@@ -399,10 +401,10 @@ impl State {
 
     // Time.
 
-    /// What other threads and dropped transports told.
+    /// Handles the wakes of other threads, and closes the dropped transports.
     #[inline]
     pub(crate) fn hear(&mut self) {
-        // What is closed may have had other transports under way to it.
+        // A closed end may hold further transports in flight to it, so closing it may drop them.
         while let Some(News { woken, dropped }) = self.outside.take() {
             for process in woken {
                 self.version += 1;
@@ -417,7 +419,7 @@ impl State {
         }
     }
 
-    /// Lets the next event happen, and the clock be at its moment.
+    /// Runs the next event, and moves the clock to its moment.
     pub(crate) fn advance(&mut self) -> Option<Task> {
         let (at, what) = self.queue.pop()?;
         self.now = self.now.max(at);
@@ -435,7 +437,7 @@ impl State {
                     host.run_at = None;
                     host.is_waiting |= host.is_paused;
                     if host.busy_until > self.now {
-                        // It made a turn at this very moment, for another reason.
+                        // The node made a turn at this very moment for another reason.
                         self.make_runnable(node);
                         return None;
                     }
@@ -453,7 +455,7 @@ impl State {
         None
     }
 
-    /// Takes offloaded work, to be done at a drawn moment.
+    /// Queues offloaded work, which ends at a drawn moment.
     pub(crate) fn add_job(&mut self, job: Job) {
         let is_slow = self.strikes(Kind::SlowJob);
         if is_slow {
@@ -467,7 +469,7 @@ impl State {
         self.queue.put(at, What::Job { number });
     }
 
-    /// The moment at which a packet sent now from one host gets to another.
+    /// Returns the arrival time of a packet that one host sends to another now.
     pub(crate) fn arrival(&mut self, from: u32, to: u32) -> u64 {
         self.now + self.links.latency((from, to), &mut self.chance, &self.faults, &mut self.tally)
     }

@@ -1,4 +1,5 @@
-//! Troubles: what befalls nodes and ways from outside, by a test's word or drawn from the seed.
+//! //! Troubles: failures of nodes, disks and links. A test orders them, or the world draws them from the
+//! seed.
 
 use std::time::Duration;
 
@@ -11,18 +12,18 @@ use crate::{
     world::World,
 };
 
-/// Troubles that were drawn, and when they end.
+/// The drawn troubles and the times of their ends.
 #[derive(Default)]
 pub(crate) struct Troubles {
-    /// Until when new ones are drawn, and how far apart they are on average.
+    /// The end of the drawing, and the average interval between two troubles.
     until: u64,
     every: u64,
-    /// How often they were asked for: only the last time counts.
+    /// How often the test requested troubles. Only the last request counts.
     round: u32,
     open: Vec<Option<Open>>,
 }
 
-/// What ends a trouble.
+/// The state that the end of a trouble needs.
 enum Open {
     Ways { kind: Kind, from: Vec<u32>, to: Vec<u32> },
     Slow(u32),
@@ -32,39 +33,39 @@ enum Open {
 }
 
 impl World {
-    // By a test's word.
+    // Ordered by a test.
 
-    /// Sets what the way between two nodes is like.
+    /// Sets the link between two nodes.
     pub fn set_link(&mut self, one: impl Into<Node>, other: impl Into<Node>, link: Link) {
         self.state.borrow_mut().links.set(one.into().0, other.into().0, link);
     }
 
-    /// Cuts the ways between two groups, in both directions: packets wait, connects are not answered.
+    /// Cuts the links between two groups, in both directions. Packets wait, and connects get no answer.
     pub fn partition(&mut self, these: &[Node], those: &[Node]) {
         self.obstruct(Kind::Partition, these, those);
         self.obstruct(Kind::Partition, those, these);
     }
 
-    /// Cuts the ways from one group to another; the other direction stays.
+    /// Cuts the links from one group to another. The other direction still works.
     pub fn partition_one_way(&mut self, from: &[Node], to: &[Node]) {
         self.obstruct(Kind::OneWay, from, to);
     }
 
-    /// Keeps packets between two nodes, until [`World::release`].
+    /// Holds the packets between two nodes until [`World::release`].
     pub fn hold(&mut self, one: impl Into<Node>, other: impl Into<Node>) {
         let (one, other) = (one.into(), other.into());
         self.obstruct(Kind::Hold, &[one], &[other]);
         self.obstruct(Kind::Hold, &[other], &[one]);
     }
 
-    /// Lets packets go that were held.
+    /// Releases the held packets.
     pub fn release(&mut self, one: impl Into<Node>, other: impl Into<Node>) {
         let (one, other) = (one.into().0, other.into().0);
         self.clear(Kind::Hold, &[one], &[other]);
         self.clear(Kind::Hold, &[other], &[one]);
     }
 
-    /// Makes the links of a node so many times slower; 1 is as before.
+    /// Multiplies the latency of a node's links by this factor. 1 restores the speed.
     pub fn slow(&mut self, node: impl Into<Node>, factor: u32) {
         let node = node.into().0;
         let mut state = self.state.borrow_mut();
@@ -73,7 +74,8 @@ impl World {
         self.set_slow(node, factor);
     }
 
-    /// Makes the disk of a node so many times slower; 1 is as before. Operations that are out already are not touched.
+    /// Multiplies the time of a node's disk operations by this factor. 1 restores the speed. Operations in
+    /// flight are not affected.
     ///
     /// ```
     /// use reactor::{Context, Error, Receive, Result, Service, file::Operation};
@@ -119,7 +121,7 @@ impl World {
         state.slow_disk(node.into().0, factor);
     }
 
-    /// Takes all partitions, holds and slowness away, of disks too: what waited on links arrives.
+    /// Ends all partitions, holds and slowness, also of disks. Packets that waited on links arrive.
     pub fn repair(&mut self) {
         let mut state = self.state.borrow_mut();
         state.links.repair();
@@ -130,7 +132,7 @@ impl World {
         }
         state.unstall();
         for open in &mut self.troubles.open {
-            // What ends them later must not end what comes after.
+            // The scheduled end of an old trouble must not end a newer one.
             if matches!(open, Some(Open::Ways { .. } | Open::Slow(_) | Open::SlowDisk(_))) {
                 *open = None;
             }
@@ -140,17 +142,17 @@ impl World {
         state.record.keep(|| Happening::Cleared { at, kind: Kind::Partition, from: all.clone(), to: all });
     }
 
-    /// Ends a node at once. Its kernel closes what it had open, so its peers are told.
+    /// Ends a node at once. Its kernel closes its connections, so its peers notice.
     pub fn crash(&mut self, node: impl Into<Node>) {
         self.take_down(node.into().0, Kind::Crash);
     }
 
-    /// Ends a node at once, as by a power cut: nobody is told, and nothing answers.
+    /// Ends a node at once, as by a power cut. Its peers get no notice and no answer.
     pub fn vanish(&mut self, node: impl Into<Node>) {
         self.take_down(node.into().0, Kind::Vanish);
     }
 
-    /// Begins a node again that is down; its builder is called once more. Nothing happens if it is up.
+    /// Restarts a node that is down, by another call of its builder. Does nothing if the node is up.
     pub fn restart(&mut self, node: impl Into<Node>) {
         let node = node.into().0;
         if self.nodes[node as usize].runtime.is_some() {
@@ -158,23 +160,23 @@ impl World {
         }
         self.begin(node);
         let mut state = self.state.borrow_mut();
-        // What is on its way to its former life is answered now.
+        // The host now answers packets that are in flight to its former life.
         state.unstall();
         let at = reactor::Time::from_nanos(state.now);
         state.record.keep(|| Happening::Restarted { at, node });
     }
 
-    /// Stops a node, as by SIGSTOP: its kernel goes on, its runtime does not.
+    /// Stops a node, as by SIGSTOP. Its kernel keeps running, but its runtime does not.
     pub fn pause(&mut self, node: impl Into<Node>) {
         self.set_paused(node.into().0, true);
     }
 
-    /// Lets a node go on, as by SIGCONT.
+    /// Continues a paused node, as by SIGCONT.
     pub fn resume(&mut self, node: impl Into<Node>) {
         self.set_paused(node.into().0, false);
     }
 
-    /// Moves a node's wall clock, forward or (`back`) backward. Monotonic time is not touched.
+    /// Moves a node's wall clock forward, or backward if `back` is set. Monotonic time does not change.
     pub fn step_wall(&mut self, node: impl Into<Node>, by: Duration, back: bool) {
         let node = node.into().0;
         let by = i64::try_from(by.as_nanos()).unwrap_or(i64::MAX);
@@ -188,9 +190,9 @@ impl World {
         state.record.keep(|| Happening::WallStepped { at, node, nanos: by });
     }
 
-    /// Draws troubles for so much time, one about every `every`, of the kinds and with the weights that the
-    /// world's [`Faults`](crate::Faults) have. Each ends by itself after a drawn time of at most four times
-    /// `every`. Asked for again, it takes the place of what was asked for before.
+    /// Draws troubles for this much time, on average one every `every`, with the kinds and weights of the
+    /// world's [`Faults`](crate::Faults). Each trouble ends by itself after a drawn time of at most four
+    /// times `every`. Another call replaces the earlier one.
     pub fn draw_troubles(&mut self, time: Duration, every: Duration) {
         let mut state = self.state.borrow_mut();
         self.troubles.until = state.now.saturating_add(nanos(time));
@@ -200,8 +202,8 @@ impl World {
         state.queue.put(first, What::Trouble { round: self.troubles.round });
     }
 
-    /// Ends the time of faults: nothing new befalls the world, what is obstructed is free, who is down
-    /// begins again, who stands goes on. From here on everything must come right.
+    /// Ends all faults for good. Obstructed links are free, nodes that are down restart, and paused nodes
+    /// continue. From here on the services must recover.
     pub fn heal(&mut self) {
         self.troubles.until = 0;
         self.troubles.open.clear();
@@ -213,7 +215,7 @@ impl World {
         }
     }
 
-    // What the verbs are made of.
+    // The parts of the methods above.
 
     fn obstruct(&mut self, kind: Kind, from: &[Node], to: &[Node]) {
         let (from, to): (Vec<u32>, Vec<u32>) =
@@ -254,9 +256,9 @@ impl World {
         node.ends.forget();
         {
             let mut state = self.state.borrow_mut();
-            // A host that is down closes without a word; one whose runtime crashed refuses who connects.
+            // A host that is down closes silently. A host whose runtime crashed refuses connections.
             state.hosts[number as usize].is_up = kind == Kind::Crash;
-            // Its services may have ended before: what they wrote and began is not safer for that.
+            // The node's services may have ended before. A crash still affects their writes and operations.
             if runtime.is_some() {
                 state.tally.inject(kind);
                 state.tally.observe(kind);
@@ -281,7 +283,7 @@ impl World {
         (host.is_waiting, host.run_at) = (false, None);
     }
 
-    /// A machine has gone, and with it what its supervisor kept.
+    /// Drops the descriptors of a node's supervisor, because its machine has gone.
     fn end_supervisor(&mut self, number: u32) {
         #[cfg(unix)]
         self.state.borrow_mut().supervisor_gone(number);
@@ -317,9 +319,7 @@ impl World {
         state.record.keep(|| Happening::Paused { at, node, on });
     }
 
-    // Drawn from the seed.
-
-    /// Draws the next trouble, and when the one after it comes.
+    /// Draws the next trouble, and the time of the one after it.
     pub(crate) fn trouble(&mut self, round: u32) {
         let (kind, node, other, lasts, groups) = {
             let mut state = self.state.borrow_mut();
@@ -387,7 +387,7 @@ impl World {
         }
     }
 
-    /// Ends a trouble that was drawn.
+    /// Ends a drawn trouble.
     pub(crate) fn relieve(&mut self, number: u32) {
         match self.troubles.open.get_mut(number as usize).and_then(Option::take) {
             Some(Open::Ways { kind, from, to }) => self.clear(kind, &from, &to),
@@ -400,5 +400,5 @@ impl World {
     }
 }
 
-/// By how much a drawn spell makes a disk slower.
+/// The factor by which a drawn trouble slows a disk.
 const DISK_FACTOR: u32 = 100;

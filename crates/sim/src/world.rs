@@ -1,4 +1,4 @@
-//! The world: nodes, the loop that lets them happen, and what a test asks of it.
+//! //! The world: its nodes, the loop that runs their events, and the methods with which a test observes it.
 
 use std::{
     cell::{Ref, RefCell},
@@ -26,7 +26,7 @@ use crate::{
     trouble::Troubles,
 };
 
-/// How a world is made. Begin with the default, and set what should be otherwise.
+/// The options of a world. Begin with the default, and change single fields.
 ///
 /// ```
 /// use sim::{Faults, Link, World, WorldOptions};
@@ -38,25 +38,25 @@ use crate::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct WorldOptions {
-    /// Which faults there are; none by default.
+    /// The rates of the faults. There are none by default.
     pub faults: Faults,
-    /// The way between two nodes, unless [`World::set_link`] says otherwise.
+    /// The link between two nodes, unless [`World::set_link`] replaces it.
     pub link: Link,
-    /// The way within a node.
+    /// The link within a node.
     pub loopback: Link,
-    /// How long a turn of a runtime takes, whatever it does: 1 microsecond.
+    /// The time that each turn of a runtime takes, whatever it does: 1 microsecond.
     pub turn_cost: Duration,
-    /// How long a send or an operation on files is out at most after it was done, when it is told late
-    /// ([`Kind::LateSend`], [`Kind::LateFile`]): 5 milliseconds.
+    /// The longest delay between the end of a send or a file operation and its completion event, if a fault
+    /// delays the event ([`Kind::LateSend`], [`Kind::LateFile`]): 5 milliseconds.
     pub late_max: Duration,
-    /// After how long without an answer a connection has timed out: 2 minutes.
+    /// A connection times out after this time without an answer: 2 minutes.
     pub give_up: Duration,
-    /// In which time each node's supervisor wants to hear that it is alive; none by default. What a node tells
-    /// is in `World::notices`; that one keeps silent has no consequence.
+    /// The interval in which each node's supervisor expects a keep-alive; none by default. `World::notices`
+    /// has a node's notifications. A silent node has no consequences.
     pub watchdog: Option<Duration>,
     /// The limits of each runtime.
     pub limits: Limits,
-    /// How many happenings are kept for [`World::history`]; 0 by default: none.
+    /// The capacity of [`World::history`]. It is 0 by default, which keeps nothing.
     pub history_max: usize,
 }
 
@@ -76,7 +76,7 @@ impl Default for WorldOptions {
     }
 }
 
-/// A simulated world: nodes with runtimes, virtual time, a network, and faults, all of one seed.
+/// A simulated world: nodes with runtimes, virtual time, a network, and faults, all drawn from one seed.
 ///
 /// See the [crate's documentation](crate) for an example.
 pub struct World {
@@ -87,23 +87,23 @@ pub struct World {
     limits: Limits,
 }
 
-/// What happened in a world so far.
+/// The counts of a world so far.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Summary {
-    /// Virtual time since the world began.
+    /// The virtual time since the world began.
     pub elapsed: Duration,
-    /// Packets with bytes that arrived, and datagrams.
+    /// How many packets with bytes and datagrams arrived.
     pub messages: u64,
-    /// Bytes that arrived.
+    /// How many bytes arrived.
     pub bytes: u64,
-    /// Turns of all runtimes.
+    /// How many turns all runtimes made.
     pub turns: u64,
-    /// Nodes that crashed or vanished.
+    /// How many nodes crashed or vanished.
     pub crashes: u64,
-    /// The nodes that have ended by themselves.
+    /// The nodes that ended by themselves.
     pub ended: Vec<Ended>,
-    /// What became of datagrams.
+    /// The fates of the datagrams.
     pub datagrams: DatagramSummary,
     /// Faults by kind.
     pub faults: Tally,
@@ -111,20 +111,20 @@ pub struct Summary {
     pub digest: Digest,
 }
 
-/// What is still there.
+/// The objects that the world still holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Leaks {
-    /// Ends of connections that a transport holds, or that wait to be accepted.
+    /// The ends of connections that a transport holds, or that wait in an accept queue.
     pub ends: usize,
-    /// Listeners, but for those that a supervisor keeps.
+    /// The listeners, except those that a supervisor holds.
     pub listeners: usize,
-    /// Sockets for datagrams.
+    /// The datagram sockets.
     pub sockets: usize,
-    /// Virtual sources that are watched.
+    /// The watched virtual sources.
     pub watched: usize,
-    /// Engines.
+    /// The engines.
     pub engines: usize,
-    /// Child processes that run.
+    /// The running child processes.
     pub children: usize,
 }
 
@@ -155,14 +155,14 @@ impl World {
         }
     }
 
-    /// The seed.
+    /// Returns the seed.
     pub fn seed(&self) -> u64 {
         self.seed
     }
 
-    /// Adds a node: `build` adds the services to its runtime, now and each time the node begins again, and
-    /// returns the one that [`World::service`] looks at. What a node keeps over a crash is what `build`
-    /// captures. If `build` fails the node is down, and [`World::ended`] has the error.
+    /// Adds a node. `build` adds the services to its runtime, now and at each restart of the node, and
+    /// returns the service that [`World::service`] accesses. Only the values that `build` captures survive a
+    /// crash. If `build` fails, the node is down, and [`World::ended`] returns the error.
     pub fn add<S: 'static>(
         &mut self,
         build: impl FnMut(&mut Runtime) -> Result<ServiceId<S>, Error> + 'static,
@@ -184,11 +184,11 @@ impl World {
     }
 
     pub(crate) fn begin(&mut self, number: u32) {
-        // A service that starts may close something again, and its host says so.
+        // The service may close a source in its start, and its host must already be up to notice.
         self.state.borrow_mut().hosts[number as usize].is_up = true;
         self.nodes[number as usize].begin(&self.state, number, &self.limits);
         let mut state = self.state.borrow_mut();
-        // A turn that was due in its former life is one of this.
+        // A turn that was due in the node's former life now counts for the new one.
         state.hosts[number as usize].is_waiting = false;
         state.make_runnable(number);
         drop(state);
@@ -197,39 +197,40 @@ impl World {
         }
     }
 
-    /// How many nodes there are.
+    /// Returns the number of nodes.
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Whether there is no node.
+    /// Returns whether there are no nodes.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 
-    /// All nodes.
+    /// Returns all nodes.
     pub fn nodes(&self) -> impl Iterator<Item = Node> + use<> {
         (0..self.nodes.len() as u32).map(Node)
     }
 
-    /// A node's address. On its own node it is also the loopback.
+    /// Returns a node's address. On its own node it also works as the loopback address.
     pub fn ip(&self, node: impl Into<Node>) -> Ipv4Addr {
         self.state.borrow().hosts[node.into().0 as usize].ip
     }
 
-    /// A node's runtime; `None` while the node is down.
+    /// Returns a node's runtime, or `None` while the node is down.
     pub fn runtime(&mut self, node: impl Into<Node>) -> Option<&mut Runtime> {
         self.nodes[node.into().0 as usize].runtime.as_mut()
     }
 
-    /// The service that a node's builder returned, to look at; `None` while the node is down.
+    /// Returns the service that a node's builder returned, or `None` while the node is down.
     pub fn service<S: Service>(&self, id: NodeId<S>) -> Option<&S> {
         let node = &self.nodes[id.number as usize];
         let service = node.made.as_ref()?.downcast_ref::<ServiceId<S>>()?;
         node.runtime.as_ref()?.service(*service)
     }
 
-    /// Calls the service that a node's builder returned, with its context; `None` while the node is down.
+    /// Calls the service that a node's builder returned, with its context. Returns `None` while the node is
+    /// down.
     pub fn with<S: Service, T>(
         &mut self,
         id: NodeId<S>,
@@ -242,18 +243,18 @@ impl World {
         result
     }
 
-    /// How a node ended by itself, when it last did: its receipt, or its error.
+    /// Returns how a node last ended by itself: its receipt, or its error.
     pub fn ended(&self, node: impl Into<Node>) -> Option<&Result<Receipt, Error>> {
         self.nodes[node.into().0 as usize].ended.as_ref()
     }
 
-    /// Whether a node is up.
+    /// Returns whether a node is up.
     pub fn is_up(&self, node: impl Into<Node>) -> bool {
         self.nodes[node.into().0 as usize].runtime.is_some()
     }
 
-    /// Makes an engine by hand: it belongs to no node, and moves the world in its own `wait`. All of them
-    /// are on one host, and reach each other by the loopback.
+    /// Makes a bare engine that belongs to no node, and that moves the world in its own `wait`. All such
+    /// engines are on one host, and reach each other by the loopback.
     pub fn engine(&mut self) -> SimEngine {
         if self.state.borrow().hosts.is_empty() {
             self.state.borrow_mut().add_host();
@@ -264,42 +265,41 @@ impl World {
         SimEngine::new(&self.state, 0, None)
     }
 
-    /// Makes a virtual source, open, with nothing to read and no room for output.
+    /// Makes an open virtual source, with nothing to read and no room for output.
     pub fn feed(&mut self) -> Feed {
         Feed::new(&self.state)
     }
 
-    /// Sets how a node's disk is; what is on it stays.
+    /// Sets the options of a node's disk. Its files stay.
     pub fn set_disk(&mut self, node: impl Into<Node>, options: DiskOptions) {
         self.state.borrow_mut().hosts[node.into().0 as usize].disk.options = options;
     }
 
-    /// What became of a node's disk so far.
+    /// Returns the counts of a node's disk so far.
     pub fn disk(&self, node: impl Into<Node>) -> DiskCounts {
         self.state.borrow().hosts[node.into().0 as usize].disk.counts
     }
 
-    /// Puts a file on a node's disk, safe from power cuts; its directories are made where they are not there.
+    /// Puts a file on a node's disk, safe from power cuts. Makes missing directories.
     pub fn put_file(&mut self, node: impl Into<Node>, path: &str, content: &[u8]) {
         let mut state = self.state.borrow_mut();
         let now = state.now;
         state.hosts[node.into().0 as usize].disk.put(path, content, now);
     }
 
-    /// The content of a file on a node's disk, as a read would find it now.
+    /// Returns the content of a file on a node's disk, as a read would find it now.
     pub fn file(&self, node: impl Into<Node>, path: &str) -> Option<Vec<u8>> {
         self.state.borrow().hosts[node.into().0 as usize].disk.content(path).map(<[u8]>::to_vec)
     }
 
     // Time.
 
-    /// The virtual time.
+    /// Returns the virtual time.
     pub fn now(&self) -> Time {
         Time::from_nanos(self.state.borrow().now)
     }
 
-    /// Lets one thing happen: a turn of a node, or an event of the network. `false`: nothing is left that
-    /// would ever happen.
+    /// Runs one event: a turn of a node, or an event of the network. Returns `false` if no event is left.
     pub fn step(&mut self) -> bool {
         self.step_until(u64::MAX)
     }
@@ -311,7 +311,7 @@ impl World {
             if let Some(node) = state.runnable.pop_front() {
                 let host = &mut state.hosts[node as usize];
                 host.is_queued = false;
-                // It may have been paused while its turn was due.
+                // The node may have been paused while its turn was due.
                 host.is_waiting |= host.is_paused;
                 (!host.is_paused).then_some(Task::Run(node))
             } else if state.queue.next_at().is_some_and(|at| at <= end) {
@@ -334,15 +334,15 @@ impl World {
         true
     }
 
-    /// Lets so much virtual time pass.
+    /// Lets this much virtual time pass.
     pub fn run_for(&mut self, time: Duration) {
         let end = self.state.borrow().now.saturating_add(nanos(time));
         while self.step_until(end) {}
         self.state.borrow_mut().now = end;
     }
 
-    /// Lets things happen until the condition holds, looked at after each; at most so much virtual time.
-    /// Whether it came to hold.
+    /// Runs until the condition holds, and tests it after each event. Gives up after this much virtual time.
+    /// Returns whether the condition held.
     pub fn run_until(&mut self, time_max: Duration, mut done: impl FnMut(&mut World) -> bool) -> bool {
         let end = self.state.borrow().now.saturating_add(nanos(time_max));
         loop {
@@ -356,11 +356,10 @@ impl World {
         }
     }
 
-    /// Lets so much virtual time pass, and looks after each thing that happens whether what must always
-    /// hold does.
+    /// Lets this much virtual time pass, and checks the invariants after each event.
     ///
     /// # Errors
-    /// The first violation that `check` tells.
+    /// The first violation that `check` returns.
     pub fn run_checked<E>(
         &mut self,
         time: Duration,
@@ -380,7 +379,8 @@ impl World {
         let (now, busy) = {
             let mut state = self.state.borrow_mut();
             let (now, busy) = (state.now, state.now + state.turn_cost);
-            // Before the turn: what becomes ready in it is for the next, which is later.
+            // Set this before the turn: an object that becomes ready in the turn waits for the next one,
+            // which is later.
             state.hosts[number as usize].busy_until = busy;
             (now, busy)
         };
@@ -399,7 +399,7 @@ impl World {
         if let Some(at) = due.filter(|at| *at < u64::MAX) {
             state.run_at(number, at.max(busy));
         }
-        // A wake with nothing to tell: the runtime must not mind.
+        // Wake the runtime without an event. It must tolerate that.
         if state.strikes(Kind::EarlyWake) {
             state.tally.observe(Kind::EarlyWake);
             let at = busy + state.chance.between(1, 1_000_000);
@@ -407,31 +407,32 @@ impl World {
         }
     }
 
-    /// A runtime has ended by itself.
+    /// Takes down a runtime that has ended by itself.
     fn finish(&mut self, number: u32, error: Option<Error>) {
         let node = &mut self.nodes[number as usize];
         let Some(mut runtime) = node.runtime.take() else { return };
         node.made = None;
-        // The host stays up, and refuses who connects.
+        // The host stays up, and refuses connections.
         node.ended = Some(error.map_or_else(|| runtime.run(), Err));
         drop(runtime);
         self.end_operations(number, Kind::Crash);
         self.note_end(number);
     }
 
-    // What was.
+    // The past.
 
-    /// The digest of all that happened: each answer of an engine, each call of a handler, each byte sent.
+    /// Returns the digest of all events: each answer of an engine, each call of a handler, each byte sent.
     pub fn digest(&self) -> Digest {
         self.state.borrow().digest
     }
 
-    /// How many packets with bytes have arrived so far; cheaper than [`World::summary`].
+    /// Returns the number of packets with bytes that have arrived so far. This is cheaper than
+    /// [`World::summary`].
     pub fn messages(&self) -> u64 {
         self.state.borrow().record.messages
     }
 
-    /// What was counted so far.
+    /// Returns the counts so far.
     pub fn summary(&self) -> Summary {
         let state = self.state.borrow();
         Summary {
@@ -447,22 +448,22 @@ impl World {
         }
     }
 
-    /// What was kept of what happened; see [`WorldOptions::history_max`].
+    /// Returns the recorded events; see [`WorldOptions::history_max`].
     pub fn history(&self) -> Ref<'_, [Happening]> {
         Ref::map(self.state.borrow(), |state| state.record.kept.as_deref().unwrap_or_default())
     }
 
-    /// How many happenings found no room in the history.
+    /// Returns the number of events that found no room in the history.
     pub fn history_left_out(&self) -> u64 {
         self.state.borrow().record.left_out
     }
 
-    /// How much will happen that is known already.
+    /// Returns the number of scheduled events.
     pub fn pending(&self) -> usize {
         self.state.borrow().queue.len()
     }
 
-    /// What is still there.
+    /// Returns the objects that the world still holds.
     pub fn leaks(&self) -> Leaks {
         let mut state = self.state.borrow_mut();
         state.hear();
@@ -480,7 +481,8 @@ impl World {
         }
     }
 
-    /// Ends all nodes at once, without a word, and says what is left then: it should be nothing.
+    /// Ends all nodes at once, without an orderly stop, and returns the objects that are left. There should
+    /// be none.
     pub fn end(&mut self) -> Leaks {
         for number in 0..self.nodes.len() as u32 {
             self.take_down(number, Kind::Vanish);

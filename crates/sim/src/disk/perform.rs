@@ -1,4 +1,4 @@
-//! The operations, as a disk does them.
+//! //! The file operations of a simulated disk.
 
 use std::{
     io::{self, ErrorKind},
@@ -14,7 +14,7 @@ use crate::{engine::WALL_ORIGIN, error};
 
 /// An open file of a disk.
 pub(super) struct Open {
-    /// Not of a directory.
+    /// `None` for a directory.
     number: Option<u64>,
     read: bool,
     write: bool,
@@ -23,7 +23,7 @@ pub(super) struct Open {
 }
 
 impl Disk {
-    /// Does an operation, all of it.
+    /// Performs a whole operation.
     pub(crate) fn perform(&mut self, action: &mut Action, moment: &mut Moment<'_>) -> io::Result<Answer> {
         self.counts.operations += 1;
         match action {
@@ -178,7 +178,7 @@ impl Disk {
         let fails = moment.chance.per_million(self.options.write_errors);
         let len = self.inode(number)?.content.len() as u64;
         let free = self.options.capacity.saturating_sub(self.used);
-        // What lies within the file takes no room; a gap before it takes as much as content.
+        // An overwrite within the file takes no room. A gap before the write takes as much room as content.
         let room = usize::try_from((len + free).saturating_sub(offset)).unwrap_or(usize::MAX);
         let mut taken = bytes.len().min(room);
         if fails {
@@ -300,7 +300,7 @@ impl Disk {
         if entries.len() > entries_max { Err(ErrorKind::FileTooLarge.into()) } else { Ok(entries) }
     }
 
-    /// Does the first so many steps of a replace: create, write, sync, rename, sync the directory.
+    /// Performs the first steps of a replace: create, write, sync, rename, sync the directory.
     pub(super) fn replace(
         &mut self,
         path: &Path,
@@ -340,7 +340,7 @@ impl Disk {
 }
 
 impl Open {
-    /// The file, if this may be done to it.
+    /// Returns the inode's number, if the file is open for this access.
     fn number(&self, may: impl FnOnce(&Open) -> bool) -> io::Result<u64> {
         match self.number {
             None => Err(ErrorKind::IsADirectory.into()),
@@ -349,7 +349,7 @@ impl Open {
         }
     }
 
-    /// Whether it was opened for what is asked.
+    /// Checks that the file was opened for this access.
     fn must(&self, be: impl FnOnce(&Open) -> bool) -> io::Result<()> {
         if be(self) { Ok(()) } else { Err(ErrorKind::InvalidInput.into()) }
     }
@@ -359,5 +359,5 @@ fn open(file: &File) -> io::Result<&Open> {
     file.hosted_as().ok_or_else(|| io::Error::new(ErrorKind::Unsupported, "a file of the system's"))
 }
 
-/// How many steps a replace has.
+/// The number of steps of a replace.
 pub(super) const REPLACE_STEPS: u64 = 5;
