@@ -1,4 +1,4 @@
-//! Arriving: what a packet does at its end, and what becomes of one whose way is not free.
+//! Arrivals: the effect of a packet at its end, and the wait of a packet at an obstacle.
 
 use reactor::engine::Sent;
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl State {
-    /// The first packet on an end's wire gets there, unless something is in its way.
+    /// Delivers the first packet on an end's wire, unless an obstacle is in its way.
     pub(crate) fn arrive(&mut self, at: u32, generation: u32) {
         if !self.alive(at, generation) {
             return;
@@ -75,7 +75,7 @@ impl State {
         }
     }
 
-    /// A packet for a closed end: answered with a reset, unless that is what it is.
+    /// Drops a packet for a closed end. Answers data with a reset.
     fn refuse(&mut self, at: u32, packet: Packet) {
         if let Packet::Data(segment) = packet {
             self.buffers.give(segment.buffer);
@@ -83,7 +83,7 @@ impl State {
         }
     }
 
-    /// A packet waits until its way is free; its sender does not wait for ever.
+    /// Keeps a packet until its link is free. Its sender eventually gives up.
     fn stall(&mut self, at: u32) {
         let end = &mut self.ends[at as usize];
         end.stalled += 1;
@@ -94,7 +94,7 @@ impl State {
         }
     }
 
-    /// The ways may be free: what waited sets out again.
+    /// Restarts the waiting packets, because their links may be free.
     pub(crate) fn unstall(&mut self) {
         self.release_flights();
         for at in 0..self.ends.len() as u32 {
@@ -114,7 +114,7 @@ impl State {
         }
     }
 
-    /// What an end sent got no answer for too long.
+    /// Times out an end whose packets got no answer for too long.
     pub(crate) fn give_up(&mut self, at: u32, generation: u32, progress: u64) {
         if !self.alive(at, generation) || self.ends[at as usize].holder == Holder::Nobody {
             return;

@@ -1,7 +1,7 @@
-//! //! The bed runs one or several services of one runtime under a test, without a network. Like nodes and
-//! the world, and unlike the engine, it knows services.
+//! The bed runs one or several services of one runtime under a test, without a network. Like nodes and the
+//! world, and unlike the engine, it knows services.
 //!
-//! //! The services run in a world of one host, with links that take no time and without faults. The other
+//! The services run in a world of one host, with links that take no time and without faults. The other
 //! ends of their connections are streams of a second runtime on that host, which the bed drives.
 
 use std::{

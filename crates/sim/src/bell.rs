@@ -1,4 +1,4 @@
-//! Wakes: what a simulated engine's waker rings, from any thread, also when the engine is gone.
+//! Wakes: the target of a simulated engine's waker, which any thread may call, even after the engine is gone.
 
 use std::{
     sync::{
@@ -10,7 +10,8 @@ use std::{
 
 use reactor::engine::{Ending, TransportGuard};
 
-/// What is told to a world from outside of its thread: who was woken, and which transports were dropped.
+/// Messages to a world from other threads and from dropped values: the woken engines, and the dropped
+/// transports.
 #[derive(Default)]
 pub(crate) struct Outside {
     is_news: AtomicBool,
@@ -19,9 +20,9 @@ pub(crate) struct Outside {
 
 #[derive(Default)]
 pub(crate) struct News {
-    /// Engines that were woken.
+    /// The woken engines.
     pub(crate) woken: Vec<u32>,
-    /// Numbers of transports that were dropped, and how they end.
+    /// The numbers of the dropped transports, and how they end.
     pub(crate) dropped: Vec<(u64, Ending)>,
 }
 
@@ -31,7 +32,7 @@ impl Outside {
         self.is_news.store(true, Ordering::Release);
     }
 
-    /// What was told since this was asked last.
+    /// Takes the messages since the last call.
     #[inline]
     pub(crate) fn take(&self) -> Option<News> {
         if !self.is_news.load(Ordering::Acquire) {
@@ -42,7 +43,7 @@ impl Outside {
     }
 }
 
-/// The right to an end or a listener; dropping it closes that.
+/// The ownership of an end or a listener. Dropping it closes that object.
 pub(crate) struct Lease {
     outside: Arc<Outside>,
     number: u64,
@@ -67,7 +68,7 @@ impl Drop for Lease {
     }
 }
 
-/// Rung by an engine's waker.
+/// The target of an engine's waker.
 pub(crate) struct Bell {
     engine: u32,
     outside: Arc<Outside>,
@@ -80,12 +81,12 @@ impl Bell {
         Bell { engine, outside: outside.clone(), rung: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// Whether it was rung since this was asked last.
+    /// Returns whether it was rung since the last call.
     pub(crate) fn answer(&self) -> bool {
         std::mem::take(&mut *self.rung.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Sleeps, in real time, until somebody rings; leaves that to be answered.
+    /// Sleeps in real time until it is rung. The next [`answer`](Bell::answer) still returns `true`.
     pub(crate) fn sleep(&self) {
         let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
         while !*rung {

@@ -1,4 +1,4 @@
-//! Buffers of packets, used again: two sizes, so that a small message does not touch a large buffer.
+//! Recycled packet buffers of two sizes, so that a small message does not touch a large buffer.
 
 /// Free buffers.
 #[derive(Default)]
@@ -8,7 +8,7 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    /// A buffer with room for so many bytes, at most [`PACKET_MAX`].
+    /// Takes a buffer with room for this many bytes, at most [`PACKET_MAX`].
     pub(crate) fn take(&mut self, len: usize) -> Box<[u8]> {
         let (free, size) = match len <= SMALL {
             true => (&mut self.small, SMALL),
@@ -17,7 +17,7 @@ impl Buffers {
         free.pop().unwrap_or_else(|| vec![0; size].into_boxed_slice())
     }
 
-    /// Takes a buffer back; one of another size was made by somebody else, and is dropped.
+    /// Recycles a buffer. A buffer of another size was not made here, so it is dropped.
     pub(crate) fn give(&mut self, buffer: Box<[u8]>) {
         let free = match buffer.len() {
             SMALL => &mut self.small,

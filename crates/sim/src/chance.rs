@@ -12,12 +12,12 @@
 pub struct Chance(u64);
 
 impl Chance {
-    /// Begins at a seed.
+    /// Starts at a seed.
     pub const fn new(seed: u64) -> Chance {
         Chance(seed)
     }
 
-    /// Sixty-four random bits.
+    /// Draws 64 random bits.
     #[inline]
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -27,14 +27,14 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    /// A number below `end`; 0 when that is 0.
+    /// Draws a number below `end`, or 0 if `end` is 0.
     #[inline]
     pub fn below(&mut self, end: u64) -> u64 {
-        // The high half of the product is spread evenly enough, and needs no division.
+        // The high half of the product is even enough, and needs no division.
         ((u128::from(self.bits()) * u128::from(end)) >> 64) as u64
     }
 
-    /// A number from 1 to `most`, or 0 when that is 0.
+    /// Draws a number from 1 to `most`, or 0 if `most` is 0.
     pub fn up_to(&mut self, most: usize) -> usize {
         match most {
             0 => 0,
@@ -42,25 +42,25 @@ impl Chance {
         }
     }
 
-    /// A number from `low` to `high`, both included; `low` when the range is empty.
+    /// Draws a number from `low` to `high`, both included, or `low` if the range is empty.
     #[inline]
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high.saturating_sub(low).saturating_add(1))
     }
 
-    /// True so many times in a million.
+    /// Draws `true` this many times in a million.
     #[inline]
     pub fn per_million(&mut self, times: u32) -> bool {
         times > 0 && self.below(1_000_000) < u64::from(times)
     }
 
-    /// True so many times in a hundred.
+    /// Draws `true` this many times in a hundred.
     #[inline]
     pub fn percent(&mut self, times: u32) -> bool {
         self.per_million(times.saturating_mul(10_000))
     }
 
-    /// A generator of its own, whose numbers have nothing to do with those that follow here.
+    /// Splits off an independent generator.
     pub fn fork(&mut self) -> Chance {
         Chance(self.bits() ^ 0x5851_f42d_4c95_7f2d)
     }

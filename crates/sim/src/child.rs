@@ -1,4 +1,4 @@
-//! //! Child processes: programs that a test writes, and that services start like real ones.
+//! Child processes: programs that a test writes, and that services start like real ones.
 
 use std::{
     cell::RefCell,

@@ -1,4 +1,4 @@
-//! Ending: half-closes, closes and resets, hosts that go without a word, and places that become free.
+//! Ending: half-closes, closes and resets, hosts that vanish silently, and slots that become free.
 
 use std::io;
 
@@ -28,7 +28,7 @@ impl State {
         Ok(())
     }
 
-    /// Closes what a transport's number names; what is closed already stays so.
+    /// Closes the object with this transport number, if it is still open.
     pub(crate) fn close_number(&mut self, number: u64, how: Ending) {
         #[cfg(unix)]
         if number & crate::feed::FEED != 0 {
@@ -52,10 +52,9 @@ impl State {
             return self.vanish(at);
         }
         end.holder = Holder::Nobody;
-        // Closing with input that nobody read is a reset, as with TCP: the peer must not believe that
-        // its bytes were seen.
-        // What was written to a pipe stays there.
-        // So is closing with a send of which a part was not taken.
+        // As with TCP, a close with unread input sends a reset, because the peer must not believe that its
+        // bytes were read. A close with a partly sent queue sends a reset, too. In a pipe, written bytes stay
+        // readable.
         let is_left = |sent: &Sent| !sent.queue.is_empty();
         let is_part = end.parked.is_some() || end.sent.as_ref().is_some_and(is_left);
         let is_reset = (how == Ending::Reset || is_part || !end.input.is_empty()) && end.medium.is_socket();
@@ -70,7 +69,7 @@ impl State {
         self.free_if_over(at);
     }
 
-    /// Ends without a word: nothing is sent, nothing answers.
+    /// Ends silently, without a packet.
     fn vanish(&mut self, at: u32) {
         let end = &mut self.ends[at as usize];
         if !matches!(end.holder, Holder::Nobody | Holder::Free) {
@@ -80,7 +79,7 @@ impl State {
         }
     }
 
-    /// Drops what an end holds.
+    /// Drops the contents of an end.
     fn empty(&mut self, at: u32) {
         let end = &mut self.ends[at as usize];
         (end.owner, end.parked, end.sent, end.connected) = (None, None, None, None);
@@ -94,7 +93,7 @@ impl State {
         }
     }
 
-    /// What was sent and has not arrived is lost.
+    /// Drops the packets in flight to the peer.
     fn drop_wire_to_other(&mut self, at: u32) {
         let Some(other) = self.ends[at as usize].other else { return };
         let end = &mut self.ends[other as usize];
@@ -106,7 +105,7 @@ impl State {
         }
     }
 
-    /// Gives both places back when nobody refers to them any more.
+    /// Frees both slots when nobody refers to them any more.
     fn free_if_over(&mut self, at: u32) {
         let other = self.ends[at as usize].other;
         if other.is_some_and(|other| self.ends[other as usize].holder != Holder::Nobody) {

@@ -1,4 +1,4 @@
-//! Connecting: the first packet, its answer, and what comes of it when nobody answers.
+//! Connecting: the first packet, its answer, and the retries without an answer.
 
 use std::{
     io,
@@ -34,7 +34,7 @@ impl State {
             }
             (None, Address::Unnamed) => return Err(error::os(error::INVALID)),
             (None, _) if self.listening_at(host, to).is_none() => {
-                // connect(2) on a Unix socket says so at once.
+                // On a Unix socket connect(2) fails at once.
                 let is_path = matches!(to, Address::Path(_));
                 return Err(error::os(if is_path { error::NO_ENTRY } else { error::CONNECTION_REFUSED }));
             }
@@ -74,10 +74,11 @@ impl State {
         }
     }
 
-    /// Sends it again later, as TCP does after 1, 2, 4, .. seconds; in the end it has timed out.
+    /// Schedules another try, as TCP does after 1, 2, 4, .. seconds. After the last try the connect times
+    /// out.
     fn retry_connect(&mut self, at: u32, tries: u32) {
         let generation = self.ends[at as usize].generation;
-        // Many that were turned away together do not come back together.
+        // Connects that failed together should not all return together.
         let jitter = self.chance.below(SECOND / 100);
         let again = self.now + (SECOND << tries.min(CONNECT_TRIES_MAX)) + jitter;
         if tries < CONNECT_TRIES_MAX {
@@ -87,7 +88,7 @@ impl State {
         }
     }
 
-    /// A connect's packet gets to its target.
+    /// Handles a connect's packet at its target.
     pub(crate) fn try_connect(&mut self, at: u32, generation: u32, tries: u32) {
         if !self.alive(at, generation) || self.ends[at as usize].holder == Holder::Nobody {
             return;
@@ -130,11 +131,11 @@ impl State {
         self.look_at_listener(number);
     }
 
-    /// The answer to a connect gets back.
+    /// Handles the answer to a connect.
     pub(crate) fn answer(&mut self, at: u32, generation: u32, error: i32) {
         if self.alive(at, generation) && self.ends[at as usize].holder == Holder::Transport {
             let end = &mut self.ends[at as usize];
-            // What broke it meanwhile is told behind its input.
+            // A failure in the meantime is reported after the connection's input.
             end.connected = Some(error);
             if error != 0 {
                 end.failed = Some(error);
@@ -144,5 +145,5 @@ impl State {
     }
 }
 
-/// As tcp_syn_retries(7): after about two minutes a connect has timed out.
+/// As in tcp_syn_retries(7): a connect times out after about two minutes.
 const CONNECT_TRIES_MAX: u32 = 6;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A running hash over everything that happened. Not for cryptography: it finds differences, not forgeries.
+/// A running hash over all events. It is not for cryptography: it finds differences, not forgeries.
 ///
 /// ```
 /// use sim::Digest;
@@ -21,14 +21,14 @@ impl Default for Digest {
 }
 
 impl Digest {
-    /// Takes a number in.
+    /// Adds a number.
     #[inline]
     pub fn number(&mut self, number: u64) {
         self.0 = (self.0.rotate_left(23) ^ number).wrapping_mul(0x9fb2_1c65_1e98_df25);
         self.0 ^= self.0 >> 32;
     }
 
-    /// Takes bytes in, and how many there are.
+    /// Adds bytes and their length.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         let mut words = bytes.chunks_exact(8);
@@ -43,7 +43,7 @@ impl Digest {
         }
     }
 
-    /// The number.
+    /// Returns the number.
     pub fn value(self) -> u64 {
         self.0
     }

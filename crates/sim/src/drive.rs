@@ -1,4 +1,4 @@
-//! How an engine that was made by hand moves the world, and in which order an engine is told what is there.
+//! The movement of the world by a bare engine, and the order of the events in an engine's batch.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use crate::{
 };
 
 impl SimEngine {
-    /// Moves the world until there is something for this engine, or its time is over.
+    /// Moves the world until this engine has an event, or its timeout is over.
     pub(crate) fn drive(&mut self, timeout: Option<Duration>) {
         let (deadline, at_least) = {
             let state = self.state.borrow();
             let from_now = |time: u64| state.now.saturating_add(time);
-            // Looking takes its time, too: who looks again and again must see something come.
+            // A poll takes time, too, so an engine that polls in a loop eventually gets an event.
             let cost = state.turn_cost;
             (timeout.map(|timeout| from_now(nanos(timeout).max(cost))), from_now(cost))
         };
@@ -26,7 +26,7 @@ impl SimEngine {
             let me = state.processes[self.process as usize].as_ref();
             let is_ready = me.is_some_and(|me| !me.ready.is_empty());
             is_done = is_done || is_ready || self.bell.answer() || self.gives_way(&mut state);
-            // What happens at the same moment, or while this engine looks, is seen together.
+            // Events of the same moment, or within the cost of this poll, belong to one batch.
             let end = if is_done { Some(at_least.max(state.now)) } else { deadline };
             if state.queue.next_at().is_some_and(|at| end.is_none_or(|end| at <= end)) {
                 let task = state.advance();
@@ -44,7 +44,7 @@ impl SimEngine {
                         drop(state);
                         due.tell(&self.state);
                     }
-                    // A node's turn is the world's to make, when it is the world that moves again.
+                    // Only the world makes a node's turn, when it moves the next time.
                     Some(Task::Run(node)) => state.make_runnable(node),
                     Some(Task::Trouble { .. } | Task::Relief(_) | Task::Restart { .. }) | None => (),
                 }
@@ -61,7 +61,7 @@ impl SimEngine {
         }
     }
 
-    /// Whether another engine of this thread has something to do first; once for each news.
+    /// Returns whether another engine of this thread has work to do first. It does so once for each version.
     fn gives_way(&self, state: &mut State) -> bool {
         let version = state.version;
         let busy = |other: &Process| other.node.is_none() && !other.ready.is_empty();
@@ -74,7 +74,7 @@ impl SimEngine {
         std::mem::replace(&mut me.gave_way, version) != version
     }
 
-    /// Draws the order in which this batch is told.
+    /// Draws the order of the events in this batch.
     pub(crate) fn begin_batch(&mut self) {
         let state = &mut *self.state.borrow_mut();
         let Some(Some(me)) = state.processes.get_mut(self.process as usize) else { return };

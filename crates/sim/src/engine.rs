@@ -1,4 +1,4 @@
-//! //! The engine of a simulated world. It answers a runtime's requests to the system from the world.
+//! The engine of a simulated world. It answers a runtime's requests to the system from the world.
 
 use std::{
     cell::RefCell,

@@ -1,4 +1,4 @@
-//! The errors of the world: with the numbers that Linux gives, so that they are the same on every system.
+//! The errors of the world. They have Linux's numbers, so that they are the same on every system.
 
 use std::io::{Error, ErrorKind};
 
@@ -24,7 +24,7 @@ pub(crate) const NOT_CONNECTED: i32 = 107;
 pub(crate) const TIMED_OUT: i32 = 110;
 pub(crate) const CONNECTION_REFUSED: i32 = 111;
 
-/// The error of a number.
+/// Makes the error of a number.
 pub(crate) fn os(number: i32) -> Error {
     if cfg!(target_os = "linux") {
         return Error::from_raw_os_error(number);
@@ -48,7 +48,7 @@ pub(crate) fn os(number: i32) -> Error {
     kind.into()
 }
 
-/// The answer to a real descriptor.
+/// Makes the error for a real descriptor.
 pub(crate) fn no_descriptors() -> Error {
     Error::new(ErrorKind::Unsupported, "a simulated engine has no descriptors")
 }

@@ -1,4 +1,4 @@
-//! Faults: which kinds there are, how probable each is in this world, and how often each was seen.
+//! Faults: their kinds, their rates in this world, and their counts.
 
 use std::{fmt, str::FromStr};
 
@@ -8,60 +8,60 @@ use crate::chance::Chance;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 #[repr(usize)]
 pub enum Kind {
-    /// A read gives fewer bytes than are there.
+    /// A read returns fewer bytes than have arrived.
     TinyRead,
     /// A send takes fewer bytes than there is room for.
     PartialSend,
-    /// A send is told to be over a while after it was asked for.
+    /// The completion event of a send arrives late.
     LateSend,
-    /// Input comes although reading was switched off meanwhile: it was in flight.
+    /// Input arrives after the engine switched reading off, because it was in flight.
     LateInput,
-    /// A wait ends with nothing to tell.
+    /// A wait ends without an event.
     EarlyWake,
-    /// A watched source is told to be ready, and is not.
+    /// A watched source is reported ready, but is not.
     SpuriousReady,
-    /// What is ready at one moment is told in another order than it became so.
+    /// Events of one moment arrive in another order than they occurred.
     Reorder,
-    /// There is no descriptor left: for a connection that a listener would accept (EMFILE), or for those that come over
-    /// a Unix link, which are closed.
+    /// The process has no descriptor left: for a connection that a listener would accept (EMFILE), or for the
+    /// descriptors that arrive over a Unix link, which are then closed.
     AcceptFails,
-    /// A connection is gone before it was accepted (ECONNABORTED): the connecting side sees a reset.
+    /// A connection is gone before it was accepted (ECONNABORTED). The connecting side sees a reset.
     AcceptAborts,
-    /// A connect is refused although somebody listens.
+    /// A connect is refused although a listener is there.
     Refuse,
-    /// A connect's first packet is lost: it is sent again a second later.
+    /// A connect's first packet is lost. TCP retransmits it a second later.
     LoseConnect,
-    /// A connection is reset from the middle.
+    /// The network resets a connection for both ends.
     Reset,
-    /// The engine refuses to take a transport (ENOSPC).
+    /// The engine refuses to attach a transport (ENOSPC).
     AttachFails,
-    /// A packet takes ten times as long.
+    /// A packet takes ten times its latency.
     Spike,
     /// Offloaded work takes up to a second.
     SlowJob,
     /// Two groups of nodes do not reach each other.
     Partition,
-    /// One group does not reach another, which reaches it.
+    /// One group cannot reach another, which can reach it.
     OneWay,
-    /// Packets between two nodes are kept, and released later.
+    /// The network holds the packets between two nodes, and releases them later.
     Hold,
-    /// A node's links take a multiple of their time.
+    /// A node's links take a multiple of their latency.
     Slow,
-    /// A node ends at once; its peers are told by resets.
+    /// A node ends at once. Its peers see resets.
     Crash,
-    /// A node ends at once, and nobody is told.
+    /// A node ends at once, and its peers get no notice.
     Vanish,
-    /// A node stands still for a while, as by SIGSTOP.
+    /// A node does not run for a while, as by SIGSTOP.
     Pause,
     /// A node's wall clock jumps.
     WallStep,
-    /// An operation on files takes up to a second.
+    /// A file operation takes up to a second.
     SlowFile,
-    /// The syncs of a disk stand still for half a second to five: this one, and those that are asked for meanwhile.
+    /// The syncs of a disk stall for half a second to five seconds: this one, and those that start meanwhile.
     StallSync,
-    /// An operation on files is told to be over a while after it was done; others that are out at once overtake it.
+    /// The completion event of a file operation arrives late. Concurrent operations overtake it.
     LateFile,
-    /// A node's disk takes a hundred times as long.
+    /// A node's disk operations take a hundred times as long.
     SlowDisk,
 }
 
@@ -97,7 +97,8 @@ pub const KINDS: [Kind; 27] = [
 ];
 
 impl Kind {
-    /// Whether it befalls nodes from outside, at moments of its own, rather than single operations.
+    /// Returns whether it affects whole nodes, links or disks at times of its own, rather than single
+    /// operations.
     pub fn is_of_world(self) -> bool {
         matches!(
             self,
@@ -114,10 +115,10 @@ impl Kind {
     }
 }
 
-/// How probable each kind of fault is.
+/// The rates of the kinds of fault.
 ///
-/// For operations: how many of a million meet it. For the world's own kinds: the weight with which it is
-/// drawn when something is to happen.
+/// For an operation's kind, the rate is the number of faults in a million operations. For a kind that affects
+/// whole nodes, links or disks, it is the weight with which a trouble is drawn.
 ///
 /// ```
 /// use sim::{Faults, Kind};
@@ -131,18 +132,19 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// No fault ever.
+    /// Returns faults whose rates are all 0.
     pub fn none() -> Faults {
         Faults { rates: [0; KINDS.len()] }
     }
 
-    /// A mix drawn from a seed: each kind is there or not, and how often is drawn, too.
+    /// Draws a mix from a seed: whether each kind is present, and its rate.
     pub fn draw(seed: u64) -> Faults {
         let mut chance = Chance::new(seed ^ 0x000f_a017_0000);
         let mut faults = Faults::none();
         for kind in KINDS {
             let is_there = chance.below(2) == 0;
-            // From once in ten thousand to one in ten, each order of magnitude as probable as another.
+            // The rates range from one in ten thousand to one in ten. Each order of magnitude is equally
+            // probable.
             let rate = 100 * 10_u32.pow(chance.below(3) as u32) * chance.between(1, 10) as u32;
             if is_there {
                 faults.rates[kind as usize] = rate / kind.rarity();
@@ -151,24 +153,24 @@ impl Faults {
         faults
     }
 
-    /// The same with this kind's rate.
+    /// Sets this kind's rate.
     pub fn with(mut self, kind: Kind, rate: u32) -> Faults {
         self.rates[kind as usize] = rate;
         self
     }
 
-    /// A kind's rate.
+    /// Returns a kind's rate.
     #[inline]
     pub fn of(&self, kind: Kind) -> u32 {
         self.rates[kind as usize]
     }
 
-    /// The kinds that there are.
+    /// Returns the kinds with a rate above 0.
     pub fn kinds(&self) -> impl Iterator<Item = Kind> {
         KINDS.into_iter().filter(|kind| self.of(*kind) > 0)
     }
 
-    /// Draws one of the world's own kinds by weight; none when there is none.
+    /// Draws one of the kinds of trouble by weight, or none if all weights are 0.
     pub(crate) fn draw_of_world(&self, chance: &mut Chance) -> Option<Kind> {
         let kinds = || KINDS.into_iter().filter(|kind| kind.is_of_world());
         let total: u64 = kinds().map(|kind| u64::from(self.of(kind))).sum();
@@ -182,8 +184,8 @@ impl Faults {
     }
 }
 
-/// Reads what faults print: kinds with their rates, with spaces or commas between, or `none`. The error names the word
-/// that is wrong.
+/// Parses the printed form of faults: kinds with their rates, separated by spaces or commas, or `none`. The
+/// error names the wrong word.
 impl FromStr for Faults {
     type Err = String;
 
@@ -199,12 +201,12 @@ impl FromStr for Faults {
 }
 
 impl Kind {
-    /// The greatest rate that a mix draws for it.
+    /// Returns the highest rate that a mix draws for this kind.
     pub(crate) fn rate_max(self) -> u32 {
         RATE_MAX / self.rarity()
     }
 
-    /// By how much it is rarer than what is drawn: some would otherwise leave nothing alive.
+    /// Returns the divisor of this kind's drawn rate. Without it, some kinds would leave nothing alive.
     fn rarity(self) -> u32 {
         match self {
             Kind::Reset | Kind::StallSync => 10,
@@ -225,7 +227,7 @@ impl fmt::Display for Faults {
     }
 }
 
-/// How often each kind of fault was injected, and how often its effect was seen.
+/// The counts of injected faults, and of the effects that were seen.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tally {
     injected: [u64; KINDS.len()],
@@ -247,17 +249,17 @@ impl Tally {
         self.observed[kind as usize] += 1;
     }
 
-    /// How often it was injected.
+    /// Returns how often the fault was injected.
     pub fn injected(&self, kind: Kind) -> u64 {
         self.injected[kind as usize]
     }
 
-    /// How often its effect reached somebody: a byte, an answer, a delay that a runtime saw.
+    /// Returns how often an effect was visible to a runtime: a byte, an answer, a delay.
     pub fn observed(&self, kind: Kind) -> u64 {
         self.observed[kind as usize]
     }
 
-    /// Adds what another run counted.
+    /// Adds the counts of another run.
     pub fn add(&mut self, other: &Tally) {
         for kind in KINDS {
             self.injected[kind as usize] += other.injected(kind);
@@ -265,7 +267,7 @@ impl Tally {
         }
     }
 
-    /// The kinds that were never injected, or never observed.
+    /// Returns the kinds that were never injected, or never observed.
     pub fn missing(&self) -> Vec<Kind> {
         KINDS.into_iter().filter(|kind| self.injected(*kind) == 0 || self.observed(*kind) == 0).collect()
     }
@@ -282,7 +284,7 @@ impl fmt::Display for Tally {
     }
 }
 
-/// The greatest rate of a drawn mix: one in ten.
+/// The highest rate of a drawn mix: one in ten.
 const RATE_MAX: u32 = 100_000;
 
 #[cfg(test)]

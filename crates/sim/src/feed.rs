@@ -1,4 +1,4 @@
-//! Virtual sources: what a user's resource is made of where there are no descriptors.
+//! Virtual sources: the basis of a user's resource in a world without descriptors.
 
 use std::{cell::RefCell, collections::VecDeque, io, rc::Rc};
 
@@ -13,27 +13,27 @@ use crate::{error, state::State};
 #[derive(Default)]
 pub(crate) struct Fed {
     input: VecDeque<u8>,
-    /// How long each record of the input is, if it is records that are read whole.
+    /// The lengths of the input's records, if a read takes whole records.
     records: Option<VecDeque<usize>>,
-    /// The source at the other end of a line, where the output is input.
+    /// The source at the other end of a line. The output of one is the input of the other.
     pub(crate) peer: Option<u32>,
     ended: bool,
     failed: Option<i32>,
     output: Vec<u8>,
     room: usize,
-    /// Who watches it, for what, and on whose list it is to be told: perhaps still on that of an engine
-    /// which is gone.
+    /// `watcher` and `interest`: the engine and key that watch it, and for which events. `queued`: the engine
+    /// whose ready list has it, which may be gone.
     pub(crate) watcher: Option<(u32, Key)>,
     pub(crate) interest: Option<Interest>,
     pub(crate) queued: Option<u32>,
-    /// That it is told was drawn, although nothing is ready.
+    /// Set if an injected fault reports it as ready although it is not.
     pub(crate) is_lie: bool,
-    /// A hang-up without anything else was told; it is not again.
+    /// Set once a hang-up without other readiness was reported. It is not reported again.
     pub(crate) told: bool,
 }
 
 impl Fed {
-    /// What is to be told of it, as far as it is watched for that.
+    /// Returns the readiness to report, limited to the interest.
     pub(crate) fn ready(&self) -> Option<Ready> {
         let interest = self.interest?;
         let ready = Ready {
@@ -47,7 +47,7 @@ impl Fed {
         (ready != Ready::default() && !(is_silent && self.told)).then_some(ready)
     }
 
-    /// How many bytes a read takes: of records only whole ones.
+    /// Returns the number of bytes for a read, which takes only whole records.
     fn take_count(&mut self, most: usize) -> io::Result<usize> {
         let Some(records) = &mut self.records else { return Ok(self.input.len().min(most)) };
         let mut count = 0;
@@ -58,12 +58,12 @@ impl Fed {
         if count == 0 && !records.is_empty() { Err(error::os(error::INVALID)) } else { Ok(count) }
     }
 
-    /// Takes what was written, for the source at the other end.
+    /// Takes the output, for the source at the other end.
     pub(crate) fn take_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.output)
     }
 
-    /// Gives it all the room there is.
+    /// Gives it unlimited room for output.
     #[cfg(unix)]
     pub(crate) fn is_roomy(&mut self) {
         self.room = usize::MAX;
@@ -75,13 +75,13 @@ impl Fed {
         self.told = false;
     }
 
-    /// The source at the other end read so much.
+    /// Makes room for the bytes that the source at the other end has read.
     pub(crate) fn make_room(&mut self, bytes: usize) {
         self.room += bytes;
     }
 
-    /// Asks for each record of the input, and at last for a new one, what it is to be: the first that is to be
-    /// something ends it.
+    /// Offers each record of the input to `merge`, and then `None` for a new record. Stores the first result
+    /// that is `Some`, and stops.
     #[cfg(unix)]
     pub(crate) fn merge_record<const N: usize>(
         &mut self,
@@ -114,7 +114,7 @@ impl Fed {
         }
     }
 
-    /// Gives it all there will ever be.
+    /// Adds the last input, and ends it.
     #[cfg(unix)]
     pub(crate) fn finish(&mut self, last: &[u8]) {
         self.input.extend(last);
@@ -136,10 +136,10 @@ impl Fed {
     }
 }
 
-/// A virtual source in a test's hand: its input comes from here, and its output goes here.
+/// A virtual source that a test controls. It supplies the input, and takes the output.
 ///
 /// The simulated twin of a user's [`Resource`](reactor::Resource) holds [`Feed::source`], and reads and
-/// writes through its `Io` as ever. Dropping the feed makes the source a bad one (EBADF).
+/// writes through its `Io` as usual. After the feed is dropped, operations on the source fail (EBADF).
 ///
 /// ```
 /// let mut world = sim::World::new(1);
@@ -173,7 +173,7 @@ impl Feed {
         self.number
     }
 
-    /// What is to be watched.
+    /// Returns the source, for a resource to watch.
     pub fn source(&self) -> Source<'static> {
         Source::hosted(FEED | u64::from(self.number))
     }
@@ -183,8 +183,8 @@ impl Feed {
         self.change(|fed| fed.input.extend(bytes));
     }
 
-    /// Adds input that is read whole or not at all, and fails a read into less (EINVAL). A feed has either
-    /// records or bytes.
+    /// Adds input that a read takes whole or not at all. A read into a shorter buffer fails (EINVAL). A feed
+    /// has either records or bytes.
     pub fn put_record(&self, bytes: &[u8]) {
         self.change(|fed| {
             fed.input.extend(bytes);
@@ -192,18 +192,18 @@ impl Feed {
         });
     }
 
-    /// Makes what is written to one the other's input, with so much room between.
+    /// Joins two feeds, so that the output of each is the other's input, with this much room between them.
     pub(crate) fn join(one: &Feed, other: &Feed, room: usize) {
         one.change(|fed| (fed.peer, fed.room) = (Some(other.number), room));
         other.change(|fed| (fed.peer, fed.room) = (Some(one.number), room));
     }
 
-    /// Ends the input, after what was put.
+    /// Ends the input after the bytes that were put.
     pub fn end(&self) {
         self.change(|fed| fed.ended = true);
     }
 
-    /// Fails with EIO: writes at once, reads after what was put.
+    /// Fails with EIO: writes at once, reads after the bytes that were put.
     pub fn fail(&self) {
         self.change(|fed| fed.failed = Some(error::IO));
     }
@@ -213,7 +213,7 @@ impl Feed {
         self.change(|fed| fed.room = fed.room.saturating_add(bytes));
     }
 
-    /// Takes what was written.
+    /// Takes the output.
     pub fn taken(&self) -> Vec<u8> {
         self.change(|fed| std::mem::take(&mut fed.output))
     }
@@ -221,7 +221,7 @@ impl Feed {
 
 impl Drop for Feed {
     fn drop(&mut self) {
-        // Nobody borrows the world while a test's own handles are dropped, but a panic may.
+        // The world is not borrowed when a test drops its handles, except during a panic.
         if let Ok(mut state) = self.state.try_borrow_mut() {
             state.feeds[self.number as usize] = None;
         }
@@ -234,5 +234,5 @@ impl std::fmt::Debug for Feed {
     }
 }
 
-/// Marks a source's number as a feed's, and a transport's as one over a feed.
+/// The bit that marks a source's number as a feed's, and a transport's as one over a feed.
 pub(crate) const FEED: u64 = 1 << 61;

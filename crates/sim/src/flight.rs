@@ -1,8 +1,10 @@
-//! Datagrams under way: whole or not at all, lost, doubled, overtaken, cut off, and reported if nobody is there.
+//! Datagrams in flight. The network delivers each whole or not at all. It may lose, duplicate or reorder
+//! them, and reports an unreachable port.
 //!
-//! As with UDP (RFC 768, udp(7)): each takes its own time, so one overtakes another; a full buffer drops one
-//! without a word; if nobody is bound to the port, and the way back is free, the sender is told. Unix
-//! datagrams come in order, none is lost, and a full buffer is an error of the send (unix(7)).
+//! As with UDP (RFC 768, udp(7)), each datagram has its own latency, so one may overtake another. A full
+//! buffer silently drops a datagram. If no socket is bound to the port, and the way back is free, the sender
+//! gets an error. Unix datagrams arrive in order and without loss, and a full buffer is an error of the send
+//! (unix(7)).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -16,38 +18,39 @@ use crate::{
     state::{State, What},
 };
 
-/// What became of the datagrams of a world so far.
+/// The counts of a world's datagrams so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct DatagramSummary {
-    /// Sent: one for each receiver of a multicast or broadcast.
+    /// Sent datagrams, one for each receiver of a multicast or broadcast.
     pub sent: u64,
-    /// Lost on the way ([`Link::lost`](crate::Link::lost)), or met an obstacle.
+    /// Lost by the link ([`Link::lost`](crate::Link::lost)), or at an obstacle.
     pub lost: u64,
-    /// Sent once and arriving twice ([`Link::doubled`](crate::Link::doubled)).
+    /// Duplicated by the link ([`Link::doubled`](crate::Link::doubled)).
     pub doubled: u64,
-    /// Arrived after one that was sent later by the same socket.
+    /// Datagrams that arrived after a later one of the same socket.
     pub overtaken: u64,
-    /// Found too many under way, a full buffer, or nobody; or waited in a socket that closed.
+    /// Dropped, because too many were in flight, the buffer was full, or there was no receiver, or because
+    /// the socket closed before it received them.
     pub dropped: u64,
-    /// Told to their sender as refused: nobody was bound to the port.
+    /// Reported to their sender as refused, because no socket was bound to the port.
     pub refused: u64,
-    /// Received only in part.
+    /// Truncated by the receiver.
     pub cut: u64,
     /// Received.
     pub received: u64,
 }
 
-/// What a datagram carries.
+/// The content of a datagram.
 #[derive(Clone)]
 pub(crate) struct Content {
     pub(crate) bytes: Box<[u8]>,
     pub(crate) ecn: Ecn,
 }
 
-/// Something that is under way between two sockets.
+/// A packet in flight between two sockets.
 pub(crate) struct Flight {
-    /// The socket that sent it, and its host.
+    /// The sending socket, and its host.
     socket: u32,
     from_host: u32,
     to_host: u32,
@@ -59,17 +62,17 @@ enum Load {
     Datagram {
         from: Address,
         to: Address,
-        /// The one socket that it is for, if it is not for whoever is bound to the address.
+        /// The one receiver, if the address alone does not decide.
         only: Option<u32>,
         order: u64,
         content: Content,
     },
-    /// Back to the sender: nobody is bound to this address.
+    /// An answer to the sender: no socket is bound to this address.
     Refused(Address),
 }
 
 impl State {
-    /// Sends a datagram to an address, whatever kind that is.
+    /// Sends a datagram to an address of any kind.
     pub(crate) fn take_off(
         &mut self,
         socket: u32,
@@ -101,7 +104,7 @@ impl State {
         Ok(())
     }
 
-    /// A Unix datagram: it is there at once, or it is an error.
+    /// Sends a Unix datagram. It arrives at once, or the send fails.
     fn send_local(&mut self, socket: u32, host: u32, to: Address, content: Content) -> Result<(), i32> {
         let is_path = matches!(to, Address::Path(_));
         let nobody = if is_path { error::NO_ENTRY } else { error::CONNECTION_REFUSED };
@@ -120,7 +123,7 @@ impl State {
         Ok(())
     }
 
-    /// What the receiver sees as the sender's address.
+    /// Returns the sender's address as the receiver sees it.
     fn sender_name(&self, socket: u32, from: Option<IpAddr>, to: IpAddr) -> Address {
         let Some(Some(sender)) = self.sockets.get(socket as usize) else { return Address::Unnamed };
         let Address::Ip(own) = sender.address else { return sender.address.clone() };
@@ -133,14 +136,14 @@ impl State {
         Address::Ip(SocketAddr::new(ip, own.port()))
     }
 
-    /// The sockets in a multicast group with this port, in the order they were opened.
+    /// Returns the sockets in a multicast group with this port, in the order of their creation.
     fn members(&self, group: SocketAddr) -> Vec<u32> {
         self.sockets_where(|socket, address| {
             socket.groups.contains(&group.ip()) && address.port() == group.port()
         })
     }
 
-    /// The sockets bound to this port of every address, in the order they were opened.
+    /// Returns the sockets bound to this port of every address, in the order of their creation.
     fn bound_to(&self, port: u16) -> Vec<u32> {
         self.sockets_where(|_, address| address.port() == port && address.ip().is_unspecified())
     }
@@ -153,7 +156,7 @@ impl State {
         them.map(|(number, _)| number as u32).collect()
     }
 
-    /// Sends one on its way, twice or not at all if that is drawn.
+    /// Sends one datagram. The link may lose or duplicate it.
     fn launch(&mut self, socket: u32, from: &Address, to: &Address, only: Option<u32>, content: Content) {
         self.datagrams.sent += 1;
         let Some(Some(sender)) = self.sockets.get(socket as usize) else { return };
@@ -163,7 +166,7 @@ impl State {
             (None, Some(ip)) => self.host_of(from_host, ip.ip()),
             (None, None) => None,
         };
-        // A machine that does not exist says nothing.
+        // A host that does not exist sends no error.
         let Some(to_host) = to_host else {
             self.datagrams.dropped += 1;
             return;
@@ -197,7 +200,7 @@ impl State {
         self.queue.put(at, What::Land { flight: self.flown });
     }
 
-    /// One gets there, unless something is in its way.
+    /// Delivers a packet at its arrival, unless an obstacle is in its way.
     pub(crate) fn land(&mut self, number: u64) {
         let Some(flight) = self.flights.remove(&number) else { return };
         let (from, to) = match flight.load {
@@ -207,7 +210,7 @@ impl State {
         if let Some(kind) = self.links.obstacle(from, to).filter(|_| from != to) {
             self.tally.observe(kind);
             match kind {
-                // It is kept, and not lost: when the way is free it sets out again.
+                // A hold does not lose it. It starts again as soon as the link is free.
                 Kind::Hold if self.held.len() < FLIGHTS_MAX => self.held.push(flight),
                 _ => self.datagrams.lost += 1,
             }
@@ -230,7 +233,7 @@ impl State {
         let Flight { socket, from_host, to_host, sent, load } = flight;
         let Load::Datagram { from, to, only, order, content } = load else { return };
         let receiver = only.or_else(|| self.socket_at(to_host, &to));
-        // A connected socket takes from its peer only; for the others nobody is there.
+        // A connected socket receives only from its peer. For other senders the port is unreachable.
         let is_for = |state: &mut State, number: u32| {
             let receiver = state.socket(number)?;
             let is_peer = receiver.peer.as_ref().is_none_or(|peer| *peer == from);
@@ -255,7 +258,7 @@ impl State {
         let (sent, arrived) = (time(sent), time(self.now));
         let bytes = bytes as u32;
         self.record.keep(|| Happening::Message { sent, arrived, from: from_host, to: to_host, bytes });
-        // Of a group or a broadcast the host's own address, as an answer has to come from.
+        // For a group or a broadcast, pass the host's own address, because an answer must come from it.
         let own = self.hosts[to_host as usize].ip;
         let to = to.ip().map(|ip| ip.ip()).map(|ip| match ip {
             IpAddr::V4(ip) if ip.is_multicast() || ip.is_broadcast() => own.into(),
@@ -264,7 +267,7 @@ impl State {
         self.put_waiting(receiver, order, Waiting { from, to, ecn: content.ecn, bytes: content.bytes });
     }
 
-    /// The ways may be free: what was kept sets out again.
+    /// Restarts the held packets, because their links may be free.
     pub(crate) fn release_flights(&mut self) {
         for flight in std::mem::take(&mut self.held) {
             self.fly(flight);
@@ -272,9 +275,9 @@ impl State {
     }
 }
 
-/// The most bytes of one datagram: what UDP over IPv4 carries.
+/// The most bytes of a UDP datagram over IPv4.
 pub(crate) const LENGTH_MAX: usize = 65_507;
-/// The most of a Unix one: what Linux's send buffer has room for.
+/// The most bytes of a Unix datagram, limited by Linux's default send buffer.
 pub(crate) const UNIX_LENGTH_MAX: usize = 212_992 - 32;
-/// How many are under way, and how many kept, in all of the world; more are dropped.
+/// The most packets in flight, and the most held ones, in the whole world. The world drops further ones.
 const FLIGHTS_MAX: usize = 1 << 16;

@@ -1,4 +1,4 @@
-//! The twin of what a directory watch is told: changes, in a test's hand.
+//! The twin of a directory watch, with changes that a test controls.
 
 use std::cell::Cell;
 
@@ -6,14 +6,14 @@ use reactor::Source;
 
 use crate::{feed::Feed, world::World};
 
-/// What happens in watched directories, said by a test instead of by a disk.
+/// The changes in watched directories, which a test reports instead of a disk.
 ///
-/// A `Watch` of `reactor` (Linux) is made over it with `Watch::hosted(folder.source(), limits)`; the service is the
-/// same. Watches are named by their numbers, which count from 1 in the order in which they were added. The files
-/// themselves are not here: what a service reads by itself it still reads from the real disk.
+/// `Watch::hosted(folder.source(), limits)` makes a `Watch` of `reactor` (Linux) over it. The service stays
+/// the same. A watch is named by its number. Numbers count from 1 in the order in which the watches were
+/// added. The files themselves are not simulated: a service that reads them still uses the real disk.
 ///
 /// # Panics
-/// In each method that takes a name: it has more than 255 bytes, as none on a disk has.
+/// Each method that takes a name panics if the name has more than 255 bytes, because no disk allows that.
 ///
 /// ```
 /// let mut world = sim::World::new(1);
@@ -29,64 +29,64 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// A folder in which nothing has happened.
+    /// Makes a folder without changes.
     pub fn new(world: &mut World) -> Folder {
         Folder { feed: world.feed(), cookie: Cell::new(0) }
     }
 
-    /// What is to be watched.
+    /// Returns the source, for a resource to watch.
     pub fn source(&self) -> Source<'static> {
         self.feed.source()
     }
 
-    /// A file was made.
+    /// Reports that a file was created.
     pub fn created(&self, watch: i32, name: &str) {
         self.put(watch, CREATE, 0, name);
     }
 
-    /// A file was written to, or truncated.
+    /// Reports that a file was written to or truncated.
     pub fn modified(&self, watch: i32, name: &str) {
         self.put(watch, MODIFY, 0, name);
     }
 
-    /// A file that had been open for writing was closed.
+    /// Reports that a file that was open for writing was closed.
     pub fn written(&self, watch: i32, name: &str) {
         self.put(watch, CLOSE_WRITE, 0, name);
     }
 
-    /// A file was removed.
+    /// Reports that a file was removed.
     pub fn deleted(&self, watch: i32, name: &str) {
         self.put(watch, DELETE, 0, name);
     }
 
-    /// A file was renamed, perhaps into another watched directory.
+    /// Reports that a file was renamed, perhaps into another watched directory.
     pub fn moved(&self, from: (i32, &str), to: (i32, &str)) {
         let cookie = self.next_cookie();
         self.put(from.0, MOVED_FROM, cookie, from.1);
         self.put(to.0, MOVED_TO, cookie, to.1);
     }
 
-    /// A file was moved to where nothing is watched.
+    /// Reports that a file was moved to a place without a watch.
     pub fn moved_out(&self, watch: i32, name: &str) {
         self.put(watch, MOVED_FROM, self.next_cookie(), name);
     }
 
-    /// A file was moved here from where nothing is watched.
+    /// Reports that a file was moved here from a place without a watch.
     pub fn moved_in(&self, watch: i32, name: &str) {
         self.put(watch, MOVED_TO, self.next_cookie(), name);
     }
 
-    /// The watched directory itself was renamed or moved.
+    /// Reports that the watched directory itself was renamed or moved.
     pub fn relocated(&self, watch: i32) {
         self.put(watch, MOVE_SELF, 0, "");
     }
 
-    /// The queue was full, and changes were lost.
+    /// Reports that the queue was full, and changes were lost.
     pub fn overflow(&self) {
         self.put(-1, OVERFLOW, 0, "");
     }
 
-    /// The watched directory itself was removed.
+    /// Reports that the watched directory itself was removed.
     pub fn ended(&self, watch: i32) {
         self.put(watch, DELETE_SELF, 0, "");
         self.put(watch, IGNORED, 0, "");
@@ -97,7 +97,7 @@ impl Folder {
         self.cookie.get()
     }
 
-    /// A record as inotify(7) has it, with its name in zeroes up to a multiple of 16.
+    /// Puts a record as inotify(7) defines it, with its name padded by zeroes to a multiple of 16.
     fn put(&self, watch: i32, mask: u32, cookie: u32, name: &str) {
         assert!(name.len() <= NAME_MAX, "a name has at most {NAME_MAX} bytes");
         let padded = if name.is_empty() { 0 } else { (name.len() + 1).next_multiple_of(16) };
@@ -111,7 +111,7 @@ impl Folder {
     }
 }
 
-// As in the header sys/inotify.h of Linux.
+// The values of Linux's sys/inotify.h.
 const MODIFY: u32 = 0x2;
 const CLOSE_WRITE: u32 = 0x8;
 const MOVED_FROM: u32 = 0x40;

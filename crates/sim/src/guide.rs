@@ -1,2 +1,2 @@
-//! The guide, as a page of the documentation; its examples are compiled and run.
+//! The guide, as a page of the documentation. Its examples are compiled and run.
 #![doc = include_str!("../GUIDE.md")]

@@ -1,4 +1,4 @@
-//! What an engine is told of an end: connects, sends that are over, input, and a detach.
+//! The events of an end: connects, completed sends, input, and a detach.
 
 use reactor::{
     Key,
@@ -7,14 +7,14 @@ use reactor::{
 
 use crate::{buffer::PACKET_MAX, error, fault::Kind, net::Segment, state::State};
 
-/// An event, or that a transport is free to be given back.
+/// An event, or the key of a transport that can be given back.
 pub(crate) enum Told {
     Event((Key, Event)),
     Detached(Key),
 }
 
 impl State {
-    /// What is told of an end now, if anything.
+    /// Returns the next event of an end, if there is one.
     pub(crate) fn end_event(&mut self, at: u32, generation: u32, process: u32) -> Option<Told> {
         if !self.alive(at, generation) {
             return None;
@@ -41,7 +41,7 @@ impl State {
         Some(Told::Event((key, event)))
     }
 
-    /// Input of an end, its end, or what broke it.
+    /// Returns an end's input, its end, or its failure.
     fn read(&mut self, at: u32) -> Option<Event> {
         let end = &mut self.ends[at as usize];
         if end.other.is_none() || !(end.wants || end.late) {
@@ -66,7 +66,7 @@ impl State {
         Some(Event::Got(Chunk::new(chunk.buffer, len)))
     }
 
-    /// The end of input that the engine does not want, or that there is one behind input.
+    /// Reports an end or a failure while the engine wants no input, even if unread input precedes it.
     fn hangup(&mut self, at: u32) -> Option<Event> {
         let end = &mut self.ends[at as usize];
         if !end.has_hangup() {
@@ -79,7 +79,8 @@ impl State {
         Some(Event::HungUp(end.broken.map(error::os)))
     }
 
-    /// Puts what waits into one buffer, as far as it has room: a read does not see packets.
+    /// Gathers waiting segments into one buffer, as far as it has room, because a read does not see packet
+    /// borders.
     fn gather(&mut self, at: u32, first: Segment) -> Segment {
         let waiting = first.len() + self.ends[at as usize].input.iter().map(Segment::len).sum::<usize>();
         let mut buffer = self.buffers.take(waiting.min(PACKET_MAX));
@@ -100,7 +101,7 @@ impl State {
         Segment::of(buffer, len)
     }
 
-    /// Takes the first bytes of a chunk; the rest goes back to the front.
+    /// Takes the first bytes of a chunk, and puts the rest back in front.
     fn split(&mut self, at: u32, mut chunk: Segment, count: usize) -> Segment {
         let mut buffer = self.buffers.take(count);
         buffer[..count].copy_from_slice(&chunk.buffer[..count]);
@@ -126,7 +127,7 @@ impl State {
         Some(event)
     }
 
-    /// Says whether input is wanted; some may be in flight.
+    /// Starts or stops input. Some input may still be in flight.
     pub(crate) fn set_reading(&mut self, at: u32, on: bool) {
         let may_come = !on && self.ends[at as usize].wants && !self.ends[at as usize].input.is_empty();
         let is_late = may_come && self.strikes(Kind::LateInput);
@@ -135,7 +136,7 @@ impl State {
         self.look_at_end(at);
     }
 
-    /// Begins to give an end back: first a send that was out.
+    /// Begins to detach an end. A send in flight is returned first.
     pub(crate) fn detach(&mut self, at: u32) {
         let end = &mut self.ends[at as usize];
         (end.wants, end.late, end.detaching) = (false, false, true);
@@ -145,7 +146,7 @@ impl State {
         self.look_at_end(at);
     }
 
-    /// Takes what an engine was told into the digest.
+    /// Adds an engine's event to the digest.
     pub(crate) fn note_answer(&mut self, process: u32, key: Key, event: &mut Event) {
         let (tag, more) = match event {
             Event::Got(chunk) => (1, chunk.bytes().len() as u64),

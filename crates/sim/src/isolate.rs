@@ -1,6 +1,6 @@
-//! //! Isolation: finds the kinds of fault that alone suffice for a failure, under other seeds.
+//! Isolation: finds the kinds of fault that alone suffice for a failure, under other seeds.
 //!
-//! //! Shrinking keeps the seed, but a world without one kind of fault draws other numbers from it, so its
+//! Shrinking keeps the seed, but a world without one kind of fault draws other numbers from it, so its
 //! result is partly an accident. Isolation gives each kind a world of its own, under many seeds.
 
 use std::fmt;

@@ -1,16 +1,17 @@
-//! A simulated world for services of `reactor`: the same service, unchanged, in a world of one seed.
+//! A simulated world for services of `reactor`: the same service, unchanged, in a world drawn from one seed.
 //!
 //! # The contract
 //!
-//! A [`World`] has nodes, each a runtime with its own services, over an engine that implements
-//! [`reactor::engine::Engine`]. Time is virtual, and jumps to the next moment at which something happens.
-//! Network, chance, offloaded work and faults are drawn from one seed: the same seed gives the same run,
-//! event by event, in every process and build, and [`World::digest`] is a number that says so. It covers
-//! each answer of each engine, each call of a handler, and each byte sent.
+//! A [`World`] has nodes. Each node is a runtime with its own services, over an engine that implements
+//! [`reactor::engine::Engine`]. Time is virtual, and jumps to the moment of the next event. The network,
+//! chance, offloaded work and faults are drawn from one seed. The same seed gives the same run, event by
+//! event, in every process and build. [`World::digest`] is a number that proves it: it covers each answer of
+//! each engine, each call of a handler, and each byte sent.
 //!
-//! Neither runtime nor service knows: there is no condition on simulation in either. What reaches a service
-//! through its [`Context`](reactor::Context) is simulated; what it asks of the system by itself (a clock, a
-//! thread, the order of a `HashMap`) is not, and makes two runs of one seed differ: [`replay()`] finds that.
+//! The runtime and the service do not know that they are simulated, and have no conditions on it. The world
+//! simulates everything that a service does through its [`Context`](reactor::Context). It cannot simulate
+//! direct use of the system, for example a clock, a thread, or the order of a `HashMap`. Such use makes two
+//! runs of one seed differ, and [`replay()`] finds it.
 //!
 //! ```
 //! use reactor::{Bytes, Context, Event, Handle, Id, Result, Service, Stream};
@@ -64,17 +65,17 @@
 //!
 //! # What the model does not cover
 //!
-//! TCP is a pair of ordered pipes with latency, bandwidth, a window and an end: there is no slow start, no
-//! congestion, and no packet that is seen twice; a lost packet shows as a delay. Datagrams are lost, doubled and
-//! overtaken as their [`Link`] says, and refused where nobody is bound; they have no fragments, no speed of
-//! the link, and no routers that mark them. Handlers take no virtual
-//! time, a turn takes [`WorldOptions::turn_cost`]. A user's resource over a real descriptor has to be backed
-//! by a [`Feed`]. Memory, real threads and the kernel's own bugs are not here: for these the same service
-//! runs on the real engines.
+//! TCP is a pair of ordered pipes with latency, bandwidth, a window and an end. There is no slow start, no
+//! congestion, and no duplicate packet. A lost packet shows as a delay. Datagrams are lost, duplicated and
+//! reordered as their [`Link`] defines, and refused where no socket is bound. They have no fragments, no
+//! bandwidth limit, and no routers that mark them. Handlers take no virtual time, but a turn takes
+//! [`WorldOptions::turn_cost`]. A user's resource over a real descriptor needs a [`Feed`] instead. The model
+//! has no memory limits, no real threads, and no bugs of the kernel. To test those, run the same service on
+//! the real engines.
 #![forbid(unsafe_code)]
 
-// The engine's modules name no service and no handler; only the bed, nodes and the world do.
-// In the order of the data: chance and faults, what is between nodes, the engine, the world.
+// The engine's modules name no service and no handler. Only the bed, nodes and the world do. The order
+// follows the data: chance and faults, the network between nodes, the engine, the world.
 mod arrival;
 mod bed;
 mod bell;

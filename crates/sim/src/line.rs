@@ -1,14 +1,16 @@
-//! A serial line: two virtual sources that are each other's other side.
+//! A serial line: two virtual sources, each of which is the other end of the other one.
 
 use reactor::Source;
 
 use crate::{feed::Feed, world::World};
 
-/// A serial line between two services, or two ends in one: what is written at one end is read at the other.
+/// A serial line between two services, or within one. Bytes that are written at one end are read at the
+/// other.
 ///
-/// A `Serial` of `reactor` (feature `serial`) is made over an end with `Serial::hosted(line.ends().0)`; so is any
-/// resource that reads and writes through its `Io`. Bytes arrive at once and in order, 4 KiB of them wait in each
-/// direction; speed, parity and noise are not modelled. For one service alone a [`Feed`] is the other side.
+/// `Serial::hosted(line.ends().0)` makes a `Serial` of `reactor` (feature `serial`) over an end. Any other
+/// resource that reads and writes through its `Io` works, too. Bytes arrive at once and in order, and each
+/// direction holds up to 4 KiB of them. Speed, parity and noise are not modelled. For one service alone, a
+/// [`Feed`] can be the other side.
 ///
 /// ```
 /// let mut world = sim::World::new(1);
@@ -24,24 +26,24 @@ pub struct Line {
 }
 
 impl Line {
-    /// A line that is connected.
+    /// Makes a connected line.
     pub fn new(world: &mut World) -> Line {
         let (one, other) = (world.feed(), world.feed());
         Feed::join(&one, &other, ROOM);
         Line { one, other }
     }
 
-    /// What is to be watched at each end.
+    /// Returns the sources of both ends, for resources to watch.
     pub fn ends(&self) -> (Source<'static>, Source<'static>) {
         (self.one.source(), self.other.source())
     }
 
-    /// Hangs up: each end reads what had arrived, and then, as each write at once, fails with EIO.
+    /// Hangs up. Writes fail with EIO at once, and reads fail with EIO after the bytes that had arrived.
     pub fn hang_up(&self) {
         self.one.fail();
         self.other.fail();
     }
 }
 
-/// As much as the buffer of a terminal on Linux.
+/// The size of a terminal's buffer on Linux.
 const ROOM: usize = 4096;

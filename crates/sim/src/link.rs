@@ -1,4 +1,4 @@
-//! Links: how long a packet takes from one host to another, and what stands in its way.
+//! Links: the latency of a packet from one host to another, and the obstacles between them.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -7,7 +7,7 @@ use crate::{
     fault::{Faults, Kind, Tally},
 };
 
-/// What a way between two hosts is like, in each direction.
+/// The properties of a link between two hosts, in each direction.
 ///
 /// ```
 /// use sim::Link;
@@ -17,22 +17,22 @@ use crate::{
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Link {
-    /// The least time a packet takes.
+    /// The shortest latency of a packet.
     pub latency_min: Duration,
-    /// The most; a packet's time is drawn evenly between both.
+    /// The longest latency. A packet's latency is drawn evenly between the two.
     pub latency_max: Duration,
-    /// How many bytes leave each stream in a second; 0 is no limit.
+    /// The bandwidth of each stream in bytes per second. 0 means no limit.
     pub bytes_per_second: u64,
-    /// How many bytes of a stream may be under way or unread at the other end. At least 1.
+    /// The most bytes of a stream that are in flight or unread at the other end. At least 1.
     pub window_bytes: usize,
-    /// How many of a million datagrams are lost. What streams send is not: TCP sends it again.
+    /// How many of a million datagrams are lost. Streams lose nothing, because TCP retransmits.
     pub lost: u32,
     /// How many of a million datagrams arrive twice.
     pub doubled: u32,
 }
 
 impl Link {
-    /// A local network: 100 to 300 microseconds, 1 Gbit/s, a window of 64 KiB, no datagram lost.
+    /// Returns a local network: 100 to 300 microseconds, 1 Gbit/s, a window of 64 KiB, no datagram lost.
     pub const fn lan() -> Link {
         Link {
             latency_min: Duration::from_micros(100),
@@ -44,8 +44,8 @@ impl Link {
         }
     }
 
-    /// The way across a continent: 20 to 80 milliseconds, 100 Mbit/s, a window of 256 KiB; of a thousand
-    /// datagrams five are lost and one comes twice.
+    /// Returns a link across a continent: 20 to 80 milliseconds, 100 Mbit/s, a window of 256 KiB. Of a
+    /// thousand datagrams, five are lost and one arrives twice.
     pub const fn wan() -> Link {
         Link {
             latency_min: Duration::from_millis(20),
@@ -57,7 +57,7 @@ impl Link {
         }
     }
 
-    /// Within one host: 5 to 20 microseconds, without a limit of speed, a window of 64 KiB.
+    /// Returns a link within one host: 5 to 20 microseconds, no limit of the bandwidth, a window of 64 KiB.
     pub const fn loopback() -> Link {
         Link {
             latency_min: Duration::from_micros(5),
@@ -70,13 +70,13 @@ impl Link {
     }
 }
 
-/// Why packets do not get from one host to another.
+/// The obstacles on the way from one host to another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Obstacle {
-    /// How many partitions lie between them, of which kind the first was.
+    /// How many partitions separate them, and the kind of the first one.
     cuts: u32,
     cut_by: Option<Kind>,
-    /// How many holds.
+    /// How many holds there are.
     holds: u32,
 }
 
@@ -85,19 +85,19 @@ impl Obstacle {
         self.cuts == 0 && self.holds == 0
     }
 
-    /// The kind that it is counted as.
+    /// Returns the kind under which it is counted.
     fn kind(self) -> Kind {
         if self.cuts > 0 { self.cut_by.unwrap_or(Kind::Partition) } else { Kind::Hold }
     }
 }
 
-/// All ways, and their obstacles.
+/// All links and their obstacles.
 pub(crate) struct Links {
     pub(crate) default: Link,
     loopback: Link,
     special: HashMap<(u32, u32), Link>,
     obstacles: HashMap<(u32, u32), Obstacle>,
-    /// By host: by how much its links are slower.
+    /// The factor by which a host's links are slowed, by host.
     slow: Vec<u32>,
 }
 
@@ -110,7 +110,7 @@ impl Links {
         self.slow.push(1);
     }
 
-    /// Sets what the way between two hosts is like, in both directions.
+    /// Sets the link between two hosts, in both directions.
     pub(crate) fn set(&mut self, one: u32, other: u32, link: Link) {
         self.special.insert((one, other), link);
         self.special.insert((other, one), link);
@@ -129,7 +129,7 @@ impl Links {
         self.slow[host as usize] = factor.max(1);
     }
 
-    /// How long a packet takes, in nanoseconds.
+    /// Draws a packet's latency in nanoseconds.
     pub(crate) fn latency(
         &self,
         (from, to): (u32, u32),
@@ -153,7 +153,7 @@ impl Links {
         took
     }
 
-    /// What stands between two hosts, if something does.
+    /// Returns the kind of the obstacle between two hosts, if there is one.
     #[inline]
     pub(crate) fn obstacle(&self, from: u32, to: u32) -> Option<Kind> {
         match self.obstacles.is_empty() {
@@ -172,7 +172,7 @@ impl Links {
         self.obstacles.entry((from, to)).or_default().holds += 1;
     }
 
-    /// Takes one cut or hold away.
+    /// Removes one cut or hold.
     pub(crate) fn clear(&mut self, from: u32, to: u32, kind: Kind) {
         let Some(obstacle) = self.obstacles.get_mut(&(from, to)) else { return };
         match kind {
@@ -184,7 +184,7 @@ impl Links {
         }
     }
 
-    /// Takes every obstacle and slowness away.
+    /// Removes every obstacle and slowness.
     pub(crate) fn repair(&mut self) {
         self.obstacles.clear();
         self.slow.fill(1);

@@ -1,4 +1,4 @@
-//! Listeners: names on hosts, and the connections that wait behind them.
+//! Listeners: names on hosts, and their accept queues.
 
 use std::{
     collections::VecDeque,
@@ -29,15 +29,15 @@ pub(crate) struct Listener {
     pub(crate) wants: bool,
     queued: bool,
     pub(crate) detaching: bool,
-    /// A supervisor keeps it: who it was given to only lets it go.
+    /// Set if a supervisor holds it. A close by a process then only detaches it.
     pub(crate) is_kept: bool,
 }
 
-/// Marks a transport's number as a listener's.
+/// The bit that marks a transport's number as a listener's.
 pub(crate) const LISTENER: u64 = 1 << 63;
 
 impl State {
-    /// The address a listener gets, with a port chosen for port 0.
+    /// Returns the address of a new listener, with a free port in the place of port 0.
     fn bind(&mut self, host: u32, address: &Address) -> io::Result<Address> {
         let Address::Ip(ip) = address else {
             return match address {
@@ -67,7 +67,7 @@ impl State {
         host.next_port
     }
 
-    /// Opens a listener, and gives its transport's number.
+    /// Opens a listener, and returns its transport's number.
     pub(crate) fn listen(&mut self, host: u32, address: &Address, backlog: u32) -> io::Result<u64> {
         let address = self.bind(host, address)?;
         if self.names.contains_key(&(host, address.clone())) {
@@ -93,7 +93,7 @@ impl State {
         self.listeners.get_mut(number as usize)?.as_mut()
     }
 
-    /// The listener that a connect to an address of this host reaches.
+    /// Returns the listener that a connect to this address of the host reaches.
     pub(crate) fn listening_at(&self, host: u32, address: &Address) -> Option<u32> {
         let at = |address: Address| self.names.get(&(host, address)).copied();
         let wild = |ip: IpAddr, port| at(Address::Ip(SocketAddr::new(ip, port)));
@@ -117,7 +117,7 @@ impl State {
         }
     }
 
-    /// A listener has changed.
+    /// Queues a listener for its engine if it can accept after a change.
     pub(crate) fn look_at_listener(&mut self, number: u32) {
         let Some(listener) = self.listener(number) else { return };
         if listener.queued || !listener.wants || listener.waiting.is_empty() {
@@ -129,7 +129,7 @@ impl State {
         }
     }
 
-    /// What is told of a listener.
+    /// Returns the next event of a listener.
     pub(crate) fn listener_event(&mut self, number: u32) -> Option<Told> {
         let listener = self.listener(number)?;
         listener.queued = false;
@@ -166,7 +166,7 @@ impl State {
         event
     }
 
-    /// The transport of an end or a listener.
+    /// Makes the transport of an end or a listener.
     pub(crate) fn transport(&self, number: u64) -> Transport {
         let medium = self.end_of(number).map_or(Medium::SOCKET, |end| self.ends[end as usize].medium);
         Transport::hosted_as(number, medium, Lease::new(&self.outside, number))

@@ -1,6 +1,6 @@
-//! //! Connections: two ends each, and the packets in flight between them.
+//! Connections: two ends each, and the packets in flight between them.
 //!
-//! //! The packets of one direction arrive in order, and none is lost, because TCP retransmits them. During a
+//! The packets of one direction arrive in order, and none is lost, because TCP retransmits them. During a
 //! partition they stay on the wire, until the link is free or the sender gives up.
 
 use std::{collections::VecDeque, io};

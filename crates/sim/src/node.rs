@@ -1,4 +1,4 @@
-//! Nodes: a runtime with its services on a host of its own, which can end and begin again.
+//! Nodes: a runtime with its services on its own host, which can end and restart.
 
 use std::{cell::RefCell, fmt, marker::PhantomData, rc::Rc};
 
@@ -6,7 +6,7 @@ use reactor::{Call, Error, Limits, Receipt, Runtime, ServiceId};
 
 use crate::{engine::SimEngine, restarts::Ends, state::State};
 
-/// Names a node, and by its type the service that its builder returned.
+/// The id of a node, with the type of the service that its builder returned.
 pub struct NodeId<S> {
     pub(crate) number: u32,
     of: PhantomData<fn(S)>,
@@ -17,7 +17,7 @@ impl<S> NodeId<S> {
         NodeId { number, of: PhantomData }
     }
 
-    /// The node without the type of its service.
+    /// Returns the node without the type of its service.
     pub fn node(self) -> Node {
         Node(self.number)
     }
@@ -35,12 +35,12 @@ impl<S> fmt::Debug for NodeId<S> {
     }
 }
 
-/// A node, whatever its services.
+/// The id of a node, without the type of its service.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Node(pub(crate) u32);
 
 impl Node {
-    /// Its number, in the order the nodes were added.
+    /// Returns its number. Nodes are numbered in the order in which they were added.
     pub fn number(self) -> u32 {
         self.0
     }
@@ -52,10 +52,10 @@ impl<S> From<NodeId<S>> for Node {
     }
 }
 
-/// Which service a builder returned, without its type.
+/// The id of the service that a builder returned, without its type.
 pub(crate) type Made = Box<dyn std::any::Any>;
 
-/// What makes a node's services, each time it begins.
+/// The builder of a node's services, which runs each time the node begins.
 pub(crate) type Build = Box<dyn FnMut(&mut Runtime) -> Result<Made, Error>>;
 
 /// A node as the world drives it.
@@ -63,7 +63,7 @@ pub(crate) struct Driven {
     pub(crate) runtime: Option<Runtime>,
     pub(crate) made: Option<Made>,
     pub(crate) build: Build,
-    /// How it ended by itself, last.
+    /// How it last ended by itself.
     pub(crate) ended: Option<Result<Receipt, Error>>,
     pub(crate) ends: Ends,
 }
@@ -76,7 +76,7 @@ impl Driven {
         Driven { runtime: None, made: None, build, ended: None, ends: Ends::default() }
     }
 
-    /// Makes the runtime, and its services.
+    /// Makes the runtime and its services.
     pub(crate) fn begin(&mut self, state: &Rc<RefCell<State>>, number: u32, limits: &Limits) {
         self.ends.begin();
         let engine = SimEngine::new(state, number, Some(number));
@@ -93,7 +93,7 @@ impl Driven {
     }
 }
 
-/// Takes a call of a handler into the digest.
+/// Adds a call of a handler to the digest.
 fn note_call(state: &mut State, node: u32, call: Call) {
     let (tag, service, slot) = match call {
         Call::Handle { service, resource } => (11, service, resource.slot() as u64),

@@ -1,4 +1,4 @@
-//! Descriptors that pass over Unix links: an end that a resource moves by itself, and what it sends and receives.
+//! Descriptors that pass over Unix links: an end that a resource reads and writes itself, and its messages.
 
 use std::io::{self, IoSlice};
 
@@ -15,16 +15,16 @@ use crate::{
     state::{Item, State},
 };
 
-/// What a resource waits for at an end.
+/// The interest of a resource in an end.
 pub(crate) struct Watch {
     interest: Option<Interest>,
-    /// It is connected.
+    /// Set once the end is connected.
     is_up: bool,
-    /// A hang-up without anything else was told; it is not again.
+    /// Set once a hang-up without other readiness was reported. It is not reported again.
     is_told: bool,
 }
 
-/// Descriptors that pass with a segment.
+/// The descriptors that accompany a segment.
 pub(crate) struct Load(Vec<Descriptor>);
 
 impl Watch {
@@ -34,7 +34,7 @@ impl Watch {
 }
 
 impl State {
-    /// Has an end watched for a resource, or for something else than before.
+    /// Watches an end for a resource, or changes the interest.
     pub(crate) fn watch_end(
         &mut self,
         number: u64,
@@ -60,7 +60,7 @@ impl State {
         Ok((at, generation))
     }
 
-    /// Forgets who watches an end; its transport closes it.
+    /// Forgets the watcher of an end. The transport closes the end.
     pub(crate) fn unwatch_end(&mut self, at: u32, generation: u32) {
         if self.alive(at, generation) {
             let end = &mut self.ends[at as usize];
@@ -68,7 +68,7 @@ impl State {
         }
     }
 
-    /// What is to be told of a watched end.
+    /// Returns the readiness of a watched end.
     fn ready_of(&self, at: u32) -> Option<Ready> {
         let end = &self.ends[at as usize];
         let watch = end.watch.as_ref()?;
@@ -85,7 +85,7 @@ impl State {
         (ready != Ready::default() && !(is_silent && watch.is_told)).then_some(ready)
     }
 
-    /// Something of a watched end has changed.
+    /// Queues a watched end for its engine if it is ready after a change.
     pub(crate) fn look_at_watched(&mut self, at: u32) {
         let is_ready = self.ready_of(at).is_some();
         let end = &mut self.ends[at as usize];
@@ -96,7 +96,7 @@ impl State {
         }
     }
 
-    /// How many bytes the other end has room for.
+    /// Returns how many bytes the peer has room for.
     fn room_of(&self, at: u32) -> usize {
         let end = &self.ends[at as usize];
         let Some(there) = end.other.map(|other| &self.ends[other as usize]) else { return 0 };
@@ -104,7 +104,7 @@ impl State {
         window.saturating_sub(there.wire_bytes + there.input_bytes)
     }
 
-    /// What is told of a watched end now: level-triggered, again while it holds.
+    /// Returns the event of a watched end. It is level-triggered, so it repeats while it holds.
     pub(crate) fn watched_event(&mut self, at: u32) -> Option<Event> {
         let end = &mut self.ends[at as usize];
         if let (Some(watch), Some(error)) = (&mut end.watch, end.connected.take()) {
@@ -121,7 +121,7 @@ impl State {
         Some(Event::Ready(ready))
     }
 
-    /// Sends bytes from a watched end, and descriptors with the first of them.
+    /// Sends bytes from a watched end, and descriptors with the first byte.
     pub(crate) fn pass(
         &mut self,
         number: u64,
@@ -138,7 +138,7 @@ impl State {
             (None, false, Some(other)) if is_up => other,
             (None, false, _) => return Err(error::os(error::AGAIN)),
         };
-        // A Unix socket knows at once that nobody is there any more.
+        // A Unix socket notices at once that its peer is gone.
         if self.ends[other as usize].holder == Holder::Nobody {
             return Err(error::os(error::BROKEN_PIPE));
         }
@@ -163,7 +163,8 @@ impl State {
         Ok(taken)
     }
 
-    /// Receives at a watched end what recvmsg(2) would: bytes up to the next descriptors, which come with theirs.
+    /// Receives at a watched end as recvmsg(2) does: bytes up to the next descriptors, and the descriptors
+    /// with their own bytes.
     pub(crate) fn receive(&mut self, number: u64, into: &mut [u8]) -> io::Result<Delivery> {
         let at = self.end_of(number).ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?;
         let mut room = into.len();
@@ -205,7 +206,7 @@ impl State {
         }
     }
 
-    /// Whose the other end of a Unix link is: the process that connected, or that listened.
+    /// Returns the credentials of the peer of a Unix link: those of the engine that connected or listened.
     pub(crate) fn credentials_of_peer(&self, at: u32) -> io::Result<Credentials> {
         let end = &self.ends[at as usize];
         let other = end.other.map(|other| &self.ends[other as usize]);
@@ -220,8 +221,8 @@ impl State {
     }
 }
 
-/// SCM_MAX_FD of Linux: the most in one message.
+/// Linux's SCM_MAX_FD: the most descriptors in one message.
 const PASSED_MAX: usize = 253;
-/// Numbers of processes that are nobody's children, and whose all processes are.
+/// The first number of processes that are not children, and the owner of all processes.
 const PROCESS_FIRST: u32 = 1;
 const USER: u32 = 1000;

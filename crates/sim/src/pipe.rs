@@ -1,4 +1,4 @@
-//! Pipes: two ends of one direction each, and the ends that no engine has: of a test's console, or of a child.
+//! Pipes: two ends of one direction each, and the ends without an engine: of a test's console, or of a child.
 
 use std::mem::take;
 
@@ -9,7 +9,7 @@ use reactor::{
 
 use crate::{error, net::Holder, state::State};
 
-/// Who moves an end that no engine has.
+/// The part of the world that reads and writes an end without an engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mover {
     /// The console of a host.
@@ -18,10 +18,10 @@ pub(crate) enum Mover {
     Child(u32),
 }
 
-/// The other side of a host's standard streams: a test types and reads here.
+/// The other side of a host's standard streams, where a test types and reads.
 #[derive(Default)]
 pub(crate) struct Console {
-    /// Typed, and not in the pipe yet.
+    /// Typed input that is not in the pipe yet.
     typed: Vec<u8>,
     is_ended: bool,
     is_deaf: bool,
@@ -31,7 +31,7 @@ pub(crate) struct Console {
 }
 
 impl State {
-    /// Makes a pipe within a host: the end that is read, and the end that is written.
+    /// Makes a pipe within a host. Returns the read end and the write end.
     pub(crate) fn add_pipe(&mut self, host: u32) -> (u32, u32) {
         let mut end = |medium| {
             let at = self.add_end(host, Address::Unnamed, Address::Unnamed, Holder::Transport);
@@ -44,18 +44,18 @@ impl State {
         (reader, writer)
     }
 
-    /// Gives an end to who moves it without an engine.
+    /// Gives an end to a mover, which reads and writes it without an engine.
     pub(crate) fn give_end(&mut self, at: u32, mover: Mover) {
         let end = &mut self.ends[at as usize];
         (end.mover, end.wants) = (Some(mover), true);
     }
 
-    /// The transport of an end.
+    /// Returns the transport of an end.
     pub(crate) fn transport_of_end(&self, at: u32) -> Transport {
         self.transport(self.ends[at as usize].number(at))
     }
 
-    /// The reader of a pipe has closed it.
+    /// Breaks the write end of a pipe whose reader has closed.
     pub(crate) fn reader_left(&mut self, at: u32) {
         let end = &mut self.ends[at as usize];
         end.finished = true;
@@ -65,7 +65,7 @@ impl State {
         }
     }
 
-    /// An end without an engine has something to tell.
+    /// Serves an end without an engine that has an event.
     pub(crate) fn moved(&mut self, at: u32, mover: Mover) {
         match mover {
             Mover::Console(host) => self.serve_console(host, at),
@@ -73,8 +73,8 @@ impl State {
         }
     }
 
-    /// Writes as much as there is room for; the rest waits in the pipe's queue, or comes back if it is broken.
-    /// `false`: nobody reads it.
+    /// Writes as much as there is room for. The rest waits in the pipe's queue. Returns `false` if the reader
+    /// has closed.
     pub(crate) fn write_end(&mut self, at: u32, bytes: &mut Vec<u8>) -> bool {
         let end = &mut self.ends[at as usize];
         let mut queue = match end.sent.take() {
@@ -94,7 +94,7 @@ impl State {
         true
     }
 
-    /// Takes all input of an end, and says whether its end has come.
+    /// Takes all input of an end, and returns it with whether the input has ended.
     pub(crate) fn read_end_of(&mut self, at: u32) -> (Vec<u8>, bool) {
         let mut bytes = Vec::new();
         while let Some(segment) = self.ends[at as usize].input.pop_front() {
@@ -129,7 +129,7 @@ impl State {
         }
     }
 
-    /// A host's standard input, for the process that it runs.
+    /// Opens a host's standard input for the process that it runs.
     pub(crate) fn open_input(&mut self, host: u32) -> Transport {
         let (reader, writer) = self.add_pipe(host);
         self.give_end(writer, Mover::Console(host));
@@ -140,7 +140,7 @@ impl State {
         self.transport_of_end(reader)
     }
 
-    /// A host's standard output (0) or standard error (1).
+    /// Opens a host's standard output (0) or standard error (1).
     pub(crate) fn open_output(&mut self, host: u32, which: usize) -> Transport {
         let (reader, writer) = self.add_pipe(host);
         self.give_end(reader, Mover::Console(host));
@@ -182,7 +182,8 @@ impl State {
         }
     }
 
-    /// The process of a host has gone: what it had typed and not read is not for the next.
+    /// Closes the console's ends of a host whose process has gone. The next process does not get the unread
+    /// input.
     pub(crate) fn console_gone(&mut self, host: u32) {
         let console = &mut self.consoles[host as usize];
         let ends = [console.input.take(), console.outputs[0].take(), console.outputs[1].take()];

@@ -1,4 +1,4 @@
-//! Plans: what a scenario plays, as a value and as text, and how a plan failed.
+//! Plans: the input of a scenario, as a value and as text, and the failure of a plan.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -8,9 +8,9 @@ use crate::{
     world::{World, WorldOptions},
 };
 
-/// What a scenario plays: a seed, a mix of faults, a number of nodes, and how long.
+/// The input of a scenario: a seed, a mix of faults, a number of nodes, and a duration.
 ///
-/// Its text is read back, so a plan that a failure printed can be played again, by [`PLAN`] or in a test of its own.
+/// Its text can be parsed again, so a plan that a failure printed can be replayed, by [`PLAN`] or in a test.
 ///
 /// ```
 /// use sim::Plan;
@@ -22,23 +22,23 @@ use crate::{
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
-    /// All chance comes from it.
+    /// The seed of all chance.
     pub seed: u64,
-    /// Which faults there are.
+    /// The rates of the faults.
     pub faults: Faults,
-    /// How many nodes.
+    /// The number of nodes.
     pub nodes: usize,
-    /// How long the time of faults lasts.
+    /// The length of the period with faults.
     pub time: Duration,
 }
 
 impl Plan {
-    /// The plan of a seed, with the mix of faults that it draws.
+    /// Makes the plan of a seed, with the mix of faults that the seed draws.
     pub fn draw(seed: u64, nodes: usize, time: Duration) -> Plan {
         Plan { seed, faults: Faults::draw(seed), nodes, time }
     }
 
-    /// A world for this plan.
+    /// Makes a world for this plan.
     pub fn world(&self) -> World {
         let options = WorldOptions { faults: self.faults.clone(), ..WorldOptions::default() };
         World::with_options(self.seed, options)
@@ -58,7 +58,7 @@ impl fmt::Display for Plan {
     }
 }
 
-/// Reads what a plan prints. The error says in a few words what is wrong with the text.
+/// Parses the printed form of a plan. The error briefly names the mistake in the text.
 impl FromStr for Plan {
     type Err = String;
 
@@ -79,20 +79,20 @@ impl FromStr for Plan {
     }
 }
 
-/// A plan that fails, and how.
+/// A failing plan, and its failure.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Failure {
     /// The plan.
     pub plan: Plan,
-    /// What the scenario said.
+    /// The scenario's error message.
     pub what: String,
-    /// Which kinds of fault alone suffice, if somebody asked for it by [`ISOLATE`].
+    /// The kinds of fault that alone suffice, if [`ISOLATE`] requested the search.
     pub isolated: Option<Box<Isolated>>,
 }
 
 impl Failure {
-    /// Joins a plan and what the scenario said of it.
+    /// Joins a plan and the scenario's error message.
     pub fn new(plan: Plan, what: impl Into<String>) -> Failure {
         Failure { plan, what: what.into(), isolated: None }
     }
@@ -110,11 +110,11 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Names the environment variable by which [`hunt`](crate::hunt()) plays one plan only: `SIM_PLAN`.
+/// The environment variable that makes [`hunt`](crate::hunt()) play only one plan: `SIM_PLAN`.
 pub const PLAN: &str = "SIM_PLAN";
 
-/// Names the environment variable by which [`hunt`](crate::hunt()) isolates what it found: `SIM_ISOLATE`. Its value is how
-/// many runs that may take.
+/// The environment variable that makes [`hunt`](crate::hunt()) isolate a failure: `SIM_ISOLATE`. Its value is
+/// the number of runs for that.
 pub const ISOLATE: &str = "SIM_ISOLATE";
 
 #[cfg(test)]

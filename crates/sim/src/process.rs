@@ -1,4 +1,4 @@
-//! //! The process of a node: its signals, and its supervisor.
+//! The process of a node: its signals, and its supervisor.
 
 use std::io::{self, IoSlice};
 

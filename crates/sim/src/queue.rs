@@ -1,8 +1,8 @@
-//! What will happen, in the order of its time: a heap, so that a step costs the logarithm of what is pending.
+//! The scheduled events in the order of their times. A heap makes a step cost the logarithm of their number.
 
 use std::{cmp::Ordering, collections::BinaryHeap};
 
-/// Events of one moment come in the order they were put in.
+/// A queue in which events of one moment keep their order of insertion.
 pub(crate) struct Queue<T> {
     heap: BinaryHeap<Entry<T>>,
     sequence: u64,
@@ -19,13 +19,13 @@ impl<T> Queue<T> {
         Queue { heap: BinaryHeap::new(), sequence: 0 }
     }
 
-    /// Puts in what happens at a moment, in nanoseconds.
+    /// Schedules an event at a time in nanoseconds.
     pub(crate) fn put(&mut self, at: u64, what: T) {
         self.sequence += 1;
         self.heap.push(Entry { at, sequence: self.sequence, what });
     }
 
-    /// The moment of the next.
+    /// Returns the time of the next event.
     pub(crate) fn next_at(&self) -> Option<u64> {
         self.heap.peek().map(|entry| entry.at)
     }
@@ -41,7 +41,7 @@ impl<T> Queue<T> {
 
 impl<T> Ord for Entry<T> {
     fn cmp(&self, other: &Entry<T>) -> Ordering {
-        // The heap gives its greatest; the earliest is wanted.
+        // The heap returns its greatest entry, so the order is reversed.
         (other.at, other.sequence).cmp(&(self.at, self.sequence))
     }
 }

@@ -1,159 +1,160 @@
-//! The history of a run, kept when asked for: for pictures, and for people who look for a cause.
+//! The optional history of a run, for pictures and for debugging.
 
 use reactor::Time;
 
 use crate::fault::Kind;
 
-/// A node's number, in the order they were added.
+/// A node's number. Nodes are numbered in the order in which they were added.
 pub type NodeNumber = u32;
 
-/// Something that happened, with its moment.
+/// An event of the history, with its time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Happening {
-    /// A packet with bytes got from one node to another.
+    /// A packet with bytes arrived at another node.
     Message {
         /// When it was sent.
         sent: Time,
         /// When it arrived.
         arrived: Time,
-        /// From here.
+        /// The sender.
         from: NodeNumber,
-        /// To here.
+        /// The receiver.
         to: NodeNumber,
-        /// So many bytes.
+        /// The number of bytes.
         bytes: u32,
     },
-    /// Nodes stopped reaching each other, or their way became slow: from those to these.
+    /// The links from some nodes to others were cut, held or slowed.
     Obstructed {
-        /// Since then.
+        /// The start.
         at: Time,
-        /// What it is.
+        /// The kind of obstacle.
         kind: Kind,
-        /// Packets from these,
+        /// The senders of the affected packets.
         from: Vec<NodeNumber>,
-        /// to these.
+        /// Their receivers.
         to: Vec<NodeNumber>,
     },
-    /// That is over.
+    /// An obstacle ended.
     Cleared {
-        /// Since then.
+        /// The end.
         at: Time,
-        /// What it was.
+        /// The kind of obstacle.
         kind: Kind,
-        /// Packets from these,
+        /// The senders of the affected packets.
         from: Vec<NodeNumber>,
-        /// to these.
+        /// Their receivers.
         to: Vec<NodeNumber>,
     },
-    /// A node ended: with ([`Kind::Crash`]) or without ([`Kind::Vanish`]) its peers being told.
+    /// A node crashed ([`Kind::Crash`]), which its peers notice, or vanished ([`Kind::Vanish`]), which they
+    /// do not.
     Crashed {
-        /// Then.
+        /// The time.
         at: Time,
-        /// How.
+        /// The kind of end.
         kind: Kind,
-        /// Which.
+        /// The node.
         node: NodeNumber,
     },
     /// A node ended by itself.
     Ended {
-        /// Then.
+        /// The time.
         at: Time,
-        /// Which.
+        /// The node.
         node: NodeNumber,
-        /// Why, if something failed.
+        /// The error, if one ended it.
         error: Option<String>,
     },
-    /// A node began again.
+    /// A node restarted.
     Restarted {
-        /// Then.
+        /// The time.
         at: Time,
-        /// Which.
+        /// The node.
         node: NodeNumber,
     },
-    /// A node stood still (`true`), or went on.
+    /// A node was paused (`true`) or continued.
     Paused {
-        /// Then.
+        /// The time.
         at: Time,
-        /// Which.
+        /// The node.
         node: NodeNumber,
-        /// Whether it stands.
+        /// Whether it is paused.
         on: bool,
     },
-    /// A node's process was sent a signal.
+    /// A node's process got a signal.
     #[cfg(unix)]
     Signalled {
-        /// Then.
+        /// The time.
         at: Time,
-        /// Which.
+        /// The node.
         node: NodeNumber,
         /// The signal.
         signal: reactor::signals::Signal,
     },
-    /// A node told its supervisor something.
+    /// A node notified its supervisor.
     #[cfg(unix)]
     Notified {
-        /// Then.
+        /// The time.
         at: Time,
-        /// Which.
+        /// The node.
         node: NodeNumber,
-        /// What.
+        /// The notification.
         text: String,
     },
-    /// An operation on files failed.
+    /// A file operation failed.
     FileFailed {
-        /// Then.
+        /// The time.
         at: Time,
-        /// Of which node.
+        /// The node.
         node: NodeNumber,
-        /// What was asked for, and of which file.
+        /// The operation and its file.
         operation: String,
-        /// Why.
+        /// The kind of error.
         error: std::io::ErrorKind,
     },
-    /// A node's disk became slower, or (1) as it was.
+    /// A node's disk became slower, or (1) normal again.
     DiskSlowed {
-        /// Then.
+        /// The time.
         at: Time,
-        /// Of which node.
+        /// The node.
         node: NodeNumber,
-        /// So many times.
+        /// The factor.
         factor: u32,
     },
-    /// The syncs of a node's disk stood still.
+    /// The syncs of a node's disk stalled.
     SyncStalled {
-        /// Since then.
+        /// The start.
         at: Time,
-        /// Of which node.
+        /// The node.
         node: NodeNumber,
-        /// Until then.
+        /// The end.
         until: Time,
     },
-    /// A power cut took what was not safe on a node's disk.
+    /// A power cut lost unsynced data of a node's disk.
     PowerCut {
-        /// Then.
+        /// The time.
         at: Time,
-        /// Of which node.
+        /// The node.
         node: NodeNumber,
-        /// Writes that are gone.
+        /// The lost writes.
         writes_lost: u64,
-        /// Writes of which a part is left.
+        /// The writes of which only a part is left.
         writes_torn: u64,
-        /// Changes of names that are gone.
+        /// The lost changes of names.
         names_lost: u64,
     },
     /// A node's wall clock jumped.
     WallStepped {
-        /// Then.
+        /// The time.
         at: Time,
-        /// Which.
+        /// The node.
         node: NodeNumber,
-        /// So many nanoseconds.
+        /// The jump in nanoseconds.
         nanos: i64,
     },
 }
 
-/// What was counted, and what was kept.
+/// The counts and the history.
 #[derive(Default)]
 pub(crate) struct Record {
     pub(crate) kept: Option<Vec<Happening>>,
@@ -162,12 +163,12 @@ pub(crate) struct Record {
     pub(crate) bytes: u64,
     pub(crate) crashes: u64,
     pub(crate) turns: u64,
-    /// Happenings that found no room.
+    /// How many events found no room in the history.
     pub(crate) left_out: u64,
 }
 
 impl Record {
-    /// Keeps something, when asked to and while there is room.
+    /// Records an event, if a history is wanted and has room.
     #[inline]
     pub(crate) fn keep(&mut self, happening: impl FnOnce() -> Happening) {
         if let Some(kept) = &mut self.kept {

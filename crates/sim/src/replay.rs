@@ -1,4 +1,4 @@
-//! Replaying, hunting and shrinking: from a seed that fails to a small world that fails.
+//! Replay, hunt and shrink: from a failing seed to a small failing world.
 
 use std::{
     any::Any,
@@ -13,11 +13,12 @@ use crate::{
     plan::{Failure, ISOLATE, PLAN, Plan},
 };
 
-/// Plays a scenario under each plan, until one fails. A scenario that panics fails, too.
+/// Plays a scenario under each plan, until one fails. A panic of the scenario is a failure, too.
 ///
-/// Two environment variables are for whoever looks at a failure. `SIM_PLAN` ([`PLAN`]) is a plan as the failure printed
-/// it: only that is played, in place of these. `SIM_ISOLATE` ([`ISOLATE`]) is a number of runs, within which
-/// [`isolate`] then finds out which kinds of fault alone suffice: the failure has and prints the answer.
+/// Two environment variables help to investigate a failure. `SIM_PLAN` ([`PLAN`]) is a plan as the failure
+/// printed it, which is played in place of all others. `SIM_ISOLATE` ([`ISOLATE`]) is a number of runs.
+/// Within them, [`isolate`] finds the kinds of fault that alone suffice, and the failure holds and prints the
+/// result.
 ///
 /// ```
 /// use sim::{Plan, hunt};
@@ -32,7 +33,7 @@ use crate::{
 /// The first [`Failure`].
 ///
 /// # Panics
-/// A variable is set to something that is no plan, or no number.
+/// A variable does not parse as a plan or a number.
 pub fn hunt(
     plans: impl IntoIterator<Item = Plan>,
     mut scenario: impl FnMut(&Plan) -> Result<(), String>,
@@ -52,7 +53,7 @@ pub fn hunt(
     }
 }
 
-/// What an environment variable says, if it is there.
+/// Parses an environment variable, if it is set.
 fn variable<T: std::str::FromStr<Err: fmt::Display>>(name: &str) -> Option<T> {
     let text = env::var_os(name)?;
     let text = text.to_string_lossy();
@@ -67,20 +68,20 @@ pub(crate) fn play(
     plan: &Plan,
     scenario: &mut (impl FnMut(&Plan) -> Result<(), String> + ?Sized),
 ) -> Result<(), String> {
-    // After a panic the scenario is played again with what it captured, as after an error.
+    // After a panic, later runs use the scenario's captured state, as after an error.
     catch_unwind(AssertUnwindSafe(|| scenario(plan)))
         .unwrap_or_else(|payload| Err(format!("it panicked: {}", said(&*payload))))
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 fn said(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("without a text")
 }
 
-/// Makes a failing plan smaller, as long as it fails: without each kind of fault, with fewer nodes, for a
-/// shorter time. It plays the scenario at most a few hundred times. Which kinds of fault the failure needs at all is
-/// better asked of [`isolate`], which looks under other seeds, too.
+/// Makes a failing plan smaller as long as it fails: without each kind of fault, with fewer nodes, for a
+/// shorter time. It plays the scenario at most a few hundred times. To find the kinds of fault that the
+/// failure needs, use [`isolate`], because it also tries other seeds.
 ///
 /// ```
 /// use sim::{Failure, Kind, Plan, shrink};
@@ -98,7 +99,8 @@ fn said(payload: &(dyn Any + Send)) -> &str {
 /// ```
 pub fn shrink(failure: Failure, mut scenario: impl FnMut(&Plan) -> Result<(), String>) -> Failure {
     let mut smallest = failure;
-    // Each round tries everything once more, since what a fault hid may be gone; it ends when nothing helped.
+    // Each round tries everything again, because a fault may have hidden a smaller failure. The loop ends
+    // when no smaller plan fails.
     for _ in 0..ROUNDS_MAX {
         let mut is_smaller = false;
         for plan in smaller_plans(&smallest.plan) {
@@ -115,7 +117,7 @@ pub fn shrink(failure: Failure, mut scenario: impl FnMut(&Plan) -> Result<(), St
     smallest
 }
 
-/// The next smaller plans, those first that leave out most.
+/// Lists the next smaller plans, from the largest reduction to the smallest.
 fn smaller_plans(plan: &Plan) -> Vec<Plan> {
     let mut plans = Vec::new();
     let mut add = |change: &dyn Fn(&mut Plan)| {
@@ -138,15 +140,16 @@ fn smaller_plans(plan: &Plan) -> Vec<Plan> {
     plans
 }
 
-/// A plan is printed in milliseconds, and what is printed has to be what failed.
+/// Rounds down to milliseconds. A plan is printed in milliseconds, and the printed plan must be the one that
+/// failed.
 fn whole_millis(time: Duration) -> Duration {
     Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Plays a scenario twice and compares what it gives, its digest in the simplest case, at each step: so
-/// what is not of the seed is found.
+/// Plays a scenario twice and compares the numbers of each step, for example the digest. A difference reveals
+/// a cause other than the seed.
 ///
-/// The scenario calls its argument with a number at each step (the world's digest, say); both runs have to
+/// The scenario calls its argument with a number at each step, for example the world's digest. Both runs must
 /// give the same numbers.
 ///
 /// ```
@@ -169,7 +172,7 @@ fn whole_millis(time: Duration) -> Duration {
 /// ```
 ///
 /// # Errors
-/// The first step that differs, by its number and as described in both runs.
+/// The first step that differs, with its number and its description in both runs.
 pub fn replay(mut scenario: impl FnMut(&mut dyn FnMut(u64, &dyn fmt::Display))) -> Result<(), String> {
     let mut first: Vec<u64> = Vec::new();
     scenario(&mut |number, _| first.push(number));

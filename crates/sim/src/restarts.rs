@@ -1,4 +1,4 @@
-//! Nodes that ended by themselves: what an end leaves, who is named for it, and how the world begins such a node again.
+//! Nodes that ended by themselves: their reasons, their counts, and their restart by the world.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     world::World,
 };
 
-/// How the world begins a node again that has ended by itself, as a service manager does.
+/// The policy by which the world restarts a node that ended by itself, as a service manager does.
 ///
 /// ```
 /// use reactor::{Context, Receive, Result, Service};
@@ -49,11 +49,11 @@ use crate::{
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Restarts {
-    /// How long the node is down before it begins again: 100 milliseconds.
+    /// How long the node is down before it restarts: 100 milliseconds.
     pub delay: Duration,
-    /// How often it begins again at most: 5 times. Then it stays down.
+    /// The most restarts: 5. After them the node stays down.
     pub times_max: u32,
-    /// Whether it begins again only when something failed, and not after an end in order; `false`.
+    /// Whether it restarts only after a failure, and not after an orderly end: `false`.
     pub only_failed: bool,
 }
 
@@ -67,45 +67,45 @@ impl Default for Restarts {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Ended {
-    /// Which.
+    /// The node.
     pub node: NodeNumber,
-    /// How often.
+    /// How often it ended.
     pub times: u32,
-    /// How often the world has begun it again.
+    /// How often the world has restarted it.
     pub restarts: u32,
-    /// Why it ended last; `in order` when nothing failed.
+    /// The reason of its last end, or `in order` if nothing failed.
     pub last: String,
 }
 
-/// What the world knows of the ends of one node.
+/// The record of one node's ends.
 #[derive(Default)]
 pub(crate) struct Ends {
     times: u32,
     restarts: u32,
     last: String,
     asked: Option<Restarts>,
-    /// How often it may still begin again.
+    /// How many restarts are left.
     left: u32,
-    /// Which life this is: a restart that was meant for another one is none.
+    /// The number of the current life. A restart that was planned in another life is ignored.
     life: u32,
-    /// It is down because it ended by itself, and nothing has befallen it since.
+    /// Set while it is down because it ended by itself. A crash or a restart clears it.
     is_down: bool,
     has_failed: bool,
 }
 
 impl Ends {
-    /// A life begins.
+    /// Notes that a life begins.
     pub(crate) fn begin(&mut self) {
         self.life += 1;
         self.is_down = false;
     }
 
-    /// The node was taken down from outside.
+    /// Notes that a test or a fault took the node down.
     pub(crate) fn forget(&mut self) {
         self.is_down = false;
     }
 
-    /// What is told of the node, if it has ended.
+    /// Returns the node's summary, if it has ended by itself.
     pub(crate) fn told(&self, node: NodeNumber) -> Option<Ended> {
         let Ends { times, restarts, ref last, .. } = *self;
         (times > 0).then(|| Ended { node, times, restarts, last: last.clone() })
@@ -113,17 +113,18 @@ impl Ends {
 }
 
 impl World {
-    /// Has the world begin a node again each time it ends by itself: when its services have ended, it was stopped, one
-    /// panicked, or its builder failed. If it has ended already, this counts for that end, too. What the test or a fault
-    /// does to a node ([`crash`](World::crash), [`vanish`](World::vanish), a signal that nobody handles) is no such end.
+    /// Restarts a node each time it ends by itself: its services have ended, it was stopped, a service
+    /// panicked, or its builder failed. If the node has ended already, it restarts, too. An end by a test or
+    /// a fault ([`crash`](World::crash), [`vanish`](World::vanish), an unhandled signal) does not count.
     ///
-    /// The process is gone and its kernel goes on, as after a [`crash`](World::crash): what was done on the node's disk
-    /// stays, whether it is safe from a power cut or not; an operation that was out is done, done in part, or not, and
-    /// never in the next life. A stop waits for its operations within its grace, so after an end in order there are mostly
-    /// none. Its children live on.
+    /// The process is gone, but its kernel keeps running, as after a [`crash`](World::crash). The node's disk
+    /// keeps all completed writes, whether they are safe from a power cut or not. A file operation in flight
+    /// is done, done in part, or not done, and never runs in the next life. An orderly stop waits for its
+    /// operations within its grace, so it usually leaves none. Its children live on.
     ///
-    /// Every end is in the [history](Happening::Ended), and the node in [`Summary::ended`](crate::Summary::ended).
-    /// Asked for again, it takes the place of what was asked for before, and counts anew.
+    /// Each end is in the [history](Happening::Ended), and the node is in
+    /// [`Summary::ended`](crate::Summary::ended). Another call replaces the earlier one, and resets the
+    /// count.
     pub fn restart_ended(&mut self, node: impl Into<Node>, restarts: Restarts) {
         let number = node.into().0;
         let ends = &mut self.nodes[number as usize].ends;
@@ -132,7 +133,7 @@ impl World {
         self.plan_restart(number);
     }
 
-    /// A node has ended by itself.
+    /// Records that a node has ended by itself.
     pub(crate) fn note_end(&mut self, number: u32) {
         let node = &mut self.nodes[number as usize];
         let error = match &node.ended {
@@ -152,7 +153,7 @@ impl World {
         self.plan_restart(number);
     }
 
-    /// Plans the restart of a node that is down by itself, if one is asked for and left.
+    /// Plans the restart of a node that ended by itself, if restarts are wanted and left.
     fn plan_restart(&mut self, number: u32) {
         let ends = &self.nodes[number as usize].ends;
         let Some(asked) = &ends.asked else { return };
@@ -163,7 +164,7 @@ impl World {
         }
     }
 
-    /// It is time to begin a node again, unless something else has befallen it since.
+    /// Restarts a node at the planned time, unless the node has changed since.
     pub(crate) fn restart_planned(&mut self, number: u32, life: u32) {
         let ends = &mut self.nodes[number as usize].ends;
         if ends.is_down && ends.life == life && ends.left > 0 {
@@ -173,10 +174,10 @@ impl World {
         }
     }
 
-    /// The process of a node is gone, and with it its operations on files.
+    /// Ends the file operations of a node whose process is gone.
     pub(crate) fn end_operations(&mut self, number: u32, kind: Kind) {
         let left = self.state.borrow_mut().end_files(number, kind);
-        // Whom they would tell is gone; that is told to the state all the same.
+        // Dropping them may notify the state, so it happens without a borrow.
         drop(left);
     }
 }

@@ -1,4 +1,4 @@
-//! //! Datagram sockets: their names, their queues, and the events for their engines.
+//! Datagram sockets: their names, their queues, and the events for their engines.
 
 use std::{
     collections::VecDeque,

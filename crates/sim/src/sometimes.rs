@@ -1,11 +1,11 @@
-//! Sometimes: branches that must be reached, not in each run, but in some run out of many.
+//! Sometimes (Antithesis' term): branches that some run out of many must reach, but not every run.
 
 use std::{collections::BTreeMap, fmt};
 
-/// Counts how often named branches were reached, over as many runs as it lives.
+/// Counts of named branches, over any number of runs.
 ///
-/// A run in which nothing rare happened proves little. So a scenario names what must happen now and then,
-/// and after all seeds the test asks what never did.
+/// A run without rare events proves little. So a scenario names the branches that must be reached now and
+/// then, and after all seeds the test asks for those that never were.
 ///
 /// ```
 /// use sim::{Chance, Sometimes};
@@ -27,21 +27,21 @@ impl Sometimes {
         Sometimes { counts: names.into_iter().map(|name| (name, 0)).collect() }
     }
 
-    /// Counts that a branch was reached.
+    /// Counts a visit of a branch.
     ///
     /// # Panics
-    /// It was not named: a name with a slip in it would never be missed.
+    /// The branch was not named. Without the panic, the count of a misspelled name would be missing.
     pub fn reached(&mut self, name: &'static str) {
         let Some(count) = self.counts.get_mut(name) else { panic!("no branch is named {name}") };
         *count += 1;
     }
 
-    /// How often a branch was reached; 0 for one that was not named.
+    /// Returns how often a branch was reached, or 0 for an unnamed branch.
     pub fn count(&self, name: &str) -> u64 {
         self.counts.get(name).copied().unwrap_or(0)
     }
 
-    /// The branches that were never reached, by name.
+    /// Lists the branches that were never reached, by name.
     pub fn missing(&self) -> Vec<&'static str> {
         self.counts.iter().filter(|(_, count)| **count == 0).map(|(name, _)| *name).collect()
     }

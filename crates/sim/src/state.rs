@@ -1,7 +1,6 @@
-//! //! The state of a world: hosts, engines, ends of connections, scheduled events, and the digest of past
-//! ones.
+//! The state of a world: hosts, engines, ends of connections, scheduled events, and the digest of past ones.
 //!
-//! //! No code here calls a service. [`State::advance`] returns such work as a [`Task`], and the caller does
+//! No code here calls a service. [`State::advance`] returns such work as a [`Task`], and the caller does
 //! it without a borrow of the state.
 
 use std::{

@@ -1,4 +1,4 @@
-//! What an engine holds, by key, and how it lets go of it.
+//! The objects that an engine holds, by key, and their release.
 
 use reactor::{
     Key,
@@ -17,7 +17,7 @@ pub(crate) enum Held {
     Listener(u32, Transport),
     Feed(u32),
     Socket(u32, Transport),
-    /// An end that a resource moves.
+    /// An end that a resource reads and writes itself.
     #[cfg(unix)]
     Watched(u32, u32),
 }
@@ -64,7 +64,7 @@ impl Drop for SimEngine {
 }
 
 impl State {
-    /// Forgets the engine of what was only watched.
+    /// Releases an object that the engine only watched.
     pub(crate) fn let_go(&mut self, held: Held) {
         match held {
             Held::Feed(number) => {

@@ -1,5 +1,4 @@
-//! //! Troubles: failures of nodes, disks and links. A test orders them, or the world draws them from the
-//! seed.
+//! Troubles: failures of nodes, disks and links. A test orders them, or the world draws them from the seed.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! //! The world: its nodes, the loop that runs their events, and the methods with which a test observes it.
+//! The world: its nodes, the loop that runs their events, and the methods with which a test observes it.
 
 use std::{
     cell::{Ref, RefCell},

@@ -1,4 +1,4 @@
-//! What is kept of children: those that are there, and nothing of those that were.
+//! The record of children holds the existing ones only.
 
 use std::{process::Command, time::Duration};
 
@@ -10,7 +10,7 @@ use reactor::{
 use super::*;
 use crate::{node::NodeId, world::World};
 
-/// Lives, and has children.
+/// A service that lives on and has children.
 struct Parent;
 
 impl Service for Parent {
@@ -69,7 +69,7 @@ fn a_child_is_forgotten_when_it_has_ended_and_nobody_holds_its_output() {
         assert_eq!(there(&world), 10, "round {round}");
         world.run_for(Duration::from_millis(10));
         assert_eq!(there(&world), 0, "round {round}");
-        // Who has it still learns that, and nobody else has its number.
+        // The process handle still notices the end, and no other child gets the number.
         for (at, process) in (0..).zip(processes) {
             assert_eq!(process.pid(), PID_FIRST + round * 10 + at);
             let error = process.signal(KILL).expect_err("it has ended");

@@ -1,16 +1,16 @@
-//! What a node's end does to its disk, and to the operations that are out.
+//! The effect of a node's end on its disk, and on its operations in flight.
 
 use reactor::file::Action;
 
 use super::{Disk, Moment, inode::Fate, perform::REPLACE_STEPS};
 
 impl Disk {
-    /// An operation was out when its process ended: it was done, in part or whole, or not at all.
+    /// Decides the fate of an operation whose process ended: done, done in part, or not done.
     pub(super) fn leave_undone(&mut self, action: &mut Action, moment: &mut Moment<'_>) {
         match action {
             Action::Replace { path, bytes } => {
                 let steps = moment.chance.below(REPLACE_STEPS + 1);
-                // Nobody hears of it any more.
+                // Nobody waits for the result any more.
                 let _ = self.replace(path, bytes, steps, moment);
             }
             Action::Write { bytes, .. }
@@ -26,7 +26,7 @@ impl Disk {
         }
     }
 
-    /// The power is gone: what is not safe is lost, kept or torn.
+    /// Cuts the power. Each change that is not durable is lost, kept or torn.
     pub(super) fn cut(&mut self, moment: &mut Moment<'_>) {
         let counts = &mut self.counts;
         counts.cuts += 1;

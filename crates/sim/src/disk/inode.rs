@@ -1,4 +1,4 @@
-//! A file's content: as it is read, as a power cut leaves it, and the writes between.
+//! A file's content: the current content, the durable content, and the writes between them.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use crate::chance::Chance;
 /// A file.
 #[derive(Default)]
 pub(super) struct Inode {
-    /// As reads find it.
+    /// The content that reads find.
     pub(super) content: Vec<u8>,
-    /// As it is safe.
+    /// The durable content.
     safe: Vec<u8>,
-    /// What makes the one of the other, in order, unless a sync failed.
+    /// The changes from the durable content to the current one, in order, unless a sync failed.
     unsafe_changes: Vec<Change>,
     pub(super) modified: u64,
-    /// Held by each open file.
+    /// A reference that each open file holds.
     pub(super) open: Arc<()>,
 }
 
@@ -23,7 +23,7 @@ enum Change {
     Length(u64),
 }
 
-/// What a power cut did to a write.
+/// The effect of a power cut on a write.
 #[derive(PartialEq, Eq)]
 pub(super) enum Fate {
     Kept,
@@ -54,14 +54,14 @@ impl Inode {
         self.unsafe_changes.push(change);
     }
 
-    /// Makes what was written safe.
+    /// Makes all writes durable.
     pub(super) fn sync(&mut self) {
         for change in self.unsafe_changes.drain(..) {
             change.apply(&mut self.safe);
         }
     }
 
-    /// Fails to: each write is safe, or never will be.
+    /// Fails a sync. Each write either becomes durable now, or never will.
     pub(super) fn sync_badly(&mut self, chance: &mut Chance) {
         for change in self.unsafe_changes.drain(..) {
             if chance.below(2) == 0 {
@@ -70,7 +70,7 @@ impl Inode {
         }
     }
 
-    /// Changes a bit, wherever it is kept.
+    /// Flips a bit, in the current and the durable content.
     pub(super) fn rot(&mut self, at: usize, bit: u32) {
         for bytes in [&mut self.content, &mut self.safe] {
             if let Some(byte) = bytes.get_mut(at) {
@@ -79,13 +79,13 @@ impl Inode {
         }
     }
 
-    /// Loses what is not safe, or some of it.
+    /// Loses all or some of the changes that are not durable.
     pub(super) fn cut(&mut self, chance: &mut Chance, mut told: impl FnMut(Fate)) {
         for change in self.unsafe_changes.drain(..) {
             match (chance.below(3), change) {
                 (0, _) => told(Fate::Lost),
                 (1, Change::Write(offset, mut bytes)) if bytes.len() > 1 => {
-                    // A disk writes sectors, but a file system's blocks of a file need not lie together.
+                    // A disk writes whole sectors, but the blocks of one file need not be adjacent.
                     bytes.truncate(chance.between(1, bytes.len() as u64 - 1) as usize);
                     Change::Write(offset, bytes).apply(&mut self.safe);
                     told(Fate::Torn);

@@ -1,4 +1,5 @@
-//! Operations on their way: taken from an engine, done at a drawn moment, or overtaken by their node's end.
+//! File operations in flight: an engine starts them, and they run at a drawn moment unless their node ends
+//! first.
 
 use std::{cell::RefCell, io};
 
@@ -14,29 +15,29 @@ use crate::{
     state::{State, What},
 };
 
-/// The operations that are out in a world, by number.
+/// The operations in flight in a world, by number.
 #[derive(Default)]
 pub(crate) struct FileJobs {
     out: std::collections::BTreeMap<u64, Out>,
     next: u64,
 }
 
-/// An operation that is out.
+/// An operation in flight.
 struct Out {
     host: u32,
     job: FileJob,
-    /// How long its answer is under way when it is done.
+    /// The delay between its execution and its completion.
     lag: u64,
     met: Option<Kind>,
-    /// It was done, and its answer is under way.
+    /// The result of an operation whose completion is delayed.
     result: Option<io::Result<Answer>>,
 }
 
-/// An operation whose answer is due.
+/// An operation whose completion is due.
 pub(crate) struct Due(Out);
 
 impl Due {
-    /// Does it, unless it is done, and tells its answer.
+    /// Performs the operation if it has no result yet, and completes it.
     pub(crate) fn tell(self, state: &RefCell<State>) {
         let Out { host, job, result, .. } = self.0;
         job.perform(|action| result.unwrap_or_else(|| state.borrow_mut().perform_file(host, action)));
@@ -44,7 +45,7 @@ impl Due {
 }
 
 impl State {
-    /// Takes an operation, to be done at a drawn moment.
+    /// Queues an operation, which runs at a drawn moment.
     pub(crate) fn add_file_job(&mut self, host: u32, job: FileJob) {
         let Times { done, lag, met } = self.draw_times(host, job.action());
         let number = self.files.next;
@@ -55,7 +56,8 @@ impl State {
         self.queue.put(done, What::File { number });
     }
 
-    /// The operation whose moment has come, unless its node has ended meanwhile. One whose answer is late is done here.
+    /// Takes the operation that is due, unless its node has ended. An operation with a delayed completion
+    /// runs here.
     pub(crate) fn take_file_job(&mut self, number: u64) -> Option<Due> {
         let mut out = self.files.out.remove(&number)?;
         if let Some(kind) = out.met.take() {
@@ -72,7 +74,7 @@ impl State {
         None
     }
 
-    /// Does an operation.
+    /// Performs an operation, and adds its result to the digest.
     pub(crate) fn perform_file(&mut self, host: u32, action: &mut Action) -> io::Result<Answer> {
         let disk = &mut self.hosts[host as usize].disk;
         let mut moment = Moment { chance: &mut self.chance, now: self.now };
@@ -89,7 +91,8 @@ impl State {
         result
     }
 
-    /// A node has ended: without power its disk keeps what is safe. Gives back what was out, to be dropped.
+    /// Ends the operations of a node. After a power cut, its disk keeps only durable data. Returns the
+    /// operations, which the caller must drop.
     pub(crate) fn end_files(&mut self, host: u32, kind: Kind) -> Vec<FileJob> {
         let numbers: Vec<u64> =
             self.files.out.iter().filter(|(_, out)| out.host == host).map(|(number, _)| *number).collect();

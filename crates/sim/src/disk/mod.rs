@@ -1,19 +1,20 @@
-//! A node's disk: what its service's operations on files find, and what a power cut leaves of it.
+//! A node's disk: its behaviour under file operations, and its state after a power cut.
 //!
-//! An operation is done at a drawn moment, all of it at once, and mostly answered then. The world's faults make it wait
-//! longer ([`Kind::SlowFile`](crate::Kind), [`Kind::StallSync`](crate::Kind), [`Kind::SlowDisk`](crate::Kind)), or its answer
-//! ([`Kind::LateFile`](crate::Kind)): then operations that are out at once are answered in another order than they were
-//! done. What was written is seen by every later read, and is safe
-//! from a power cut ([`World::vanish`](crate::World::vanish)) only once a sync that came after it has answered `Ok`.
-//! Of what was not synced a power cut keeps some writes, loses others, and tears some in the middle, each for itself
-//! and in no order; of the changes of names since the last sync of a directory it keeps the first so many, as a
-//! journal does. A crash of the process alone ([`World::crash`](crate::World::crash)) loses nothing that was done: its
-//! kernel goes on. In both, an operation that is out was done, was done in part, or was not.
+//! An operation runs whole at a drawn moment, and usually completes then. The faults of the world delay the
+//! operation ([`Kind::SlowFile`](crate::Kind), [`Kind::StallSync`](crate::Kind),
+//! [`Kind::SlowDisk`](crate::Kind)) or its completion ([`Kind::LateFile`](crate::Kind)). A delayed completion
+//! may arrive after those of later operations. Every later read sees a completed write. The write is safe
+//! from a power cut ([`World::vanish`](crate::World::vanish)) only once a later sync has completed with `Ok`.
+//! A power cut keeps some of the unsynced writes, loses others, and tears some in the middle. It decides for
+//! each write alone, without regard to their order. Of the changes of names since the last sync of a
+//! directory, it keeps the oldest ones, as a journal does. A crash of the process alone
+//! ([`World::crash`](crate::World::crash)) loses no completed operation, because its kernel keeps running.
+//! After either, an operation in flight was done, done in part, or not done.
 //!
-//! A failed sync leaves nothing known (as fsync(2) on Linux): part of what was written before it will never be safe,
-//! although it can still be read, and although the next sync says `Ok`.
+//! After a failed sync, the state is unknown (as with fsync(2) on Linux). A part of the earlier writes will
+//! never be safe, although reads still see it, and although the next sync returns `Ok`.
 //!
-//! Not here: permissions, symbolic links, several names of one file, time of access, quotas, caches that lie.
+//! The disk does not model permissions, symbolic links, hard links, access times, quotas, or caches that lie.
 
 mod crash;
 mod inode;
@@ -29,7 +30,7 @@ use crate::chance::Chance;
 
 pub(crate) use self::jobs::{Due, FileJobs};
 
-/// How a node's disk is. Rates are of a million operations.
+/// The options of a node's disk. Rates are per million operations.
 ///
 /// ```
 /// use sim::{DiskOptions, World};
@@ -43,21 +44,21 @@ pub(crate) use self::jobs::{Due, FileJobs};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DiskOptions {
-    /// How many bytes of content it holds; more are ENOSPC. 1 GiB.
+    /// The capacity for content in bytes: 1 GiB. Further writes fail with ENOSPC.
     pub capacity: u64,
-    /// How long an operation takes at most, a sync aside; half a millisecond. At least a tenth of it.
+    /// The longest time of an operation other than a sync: half a millisecond. The shortest is a tenth of it.
     pub operation: Duration,
-    /// How long a sync takes at most; 4 milliseconds. At least a tenth of it.
+    /// The longest time of a sync: 4 milliseconds. The shortest is a tenth of it.
     pub sync: Duration,
     /// How many operations take up to a second.
     pub slow: u32,
     /// How many reads fail with EIO.
     pub read_errors: u32,
-    /// How many writes fail with EIO, after any part of them.
+    /// How many writes fail with EIO, after a drawn part of the bytes was written.
     pub write_errors: u32,
     /// How many syncs fail with EIO.
     pub sync_errors: u32,
-    /// How many reads find a bit that has changed since it was written, and stays so.
+    /// How many reads find a flipped bit. The bit stays flipped.
     pub rot: u32,
 }
 
@@ -76,27 +77,27 @@ impl Default for DiskOptions {
     }
 }
 
-/// What became of a disk so far.
+/// The counts of a disk so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct DiskCounts {
-    /// Operations done.
+    /// Completed operations.
     pub operations: u64,
-    /// Operations that were slow, by the disk's options or a fault of the world.
+    /// Slow operations, by the disk's options or by a fault of the world.
     pub slow: u64,
-    /// How often syncs stood still.
+    /// How often syncs stalled.
     pub stalls: u64,
     /// Writes that found no room.
     pub full: u64,
     /// Reads, writes and syncs that failed by a fault.
     pub errors: u64,
-    /// Bits that changed by themselves.
+    /// Bits that flipped by themselves.
     pub rotten: u64,
     /// Power cuts.
     pub cuts: u64,
-    /// Writes that power cuts lost whole.
+    /// Writes that power cuts lost completely.
     pub writes_lost: u64,
-    /// Writes of which power cuts kept a part.
+    /// Writes of which power cuts kept only a part.
     pub writes_torn: u64,
     /// Changes of names that power cuts lost.
     pub names_lost: u64,
@@ -112,19 +113,19 @@ pub(crate) struct Disk {
     inodes: BTreeMap<u64, Inode>,
     next_inode: u64,
     next_temporary: u64,
-    /// Bytes of content.
+    /// The bytes of content.
     used: u64,
 }
 
-/// What an operation needs beside the disk.
+/// The inputs of an operation besides the disk.
 pub(crate) struct Moment<'a> {
     pub(crate) chance: &'a mut Chance,
-    /// Nanoseconds of the world.
+    /// The world's time in nanoseconds.
     pub(crate) now: u64,
 }
 
 impl Disk {
-    /// The content of a file as a read finds it now.
+    /// Returns the content of a file as a read would find it now.
     pub(crate) fn content(&self, path: &str) -> Option<&[u8]> {
         let names::Named::File(number) = self.names.get(&names::normal(path.as_ref()).ok()?)? else {
             return None;
@@ -132,7 +133,7 @@ impl Disk {
         Some(&self.inodes.get(&number)?.content)
     }
 
-    /// Puts a file there, safe, with the directories that lead to it.
+    /// Puts a file on the disk, safe from power cuts, and makes its directories.
     pub(crate) fn put(&mut self, path: &str, content: &[u8], now: u64) {
         let Ok(path) = names::normal(path.as_ref()) else { return };
         for (at, _) in path.match_indices('/') {
@@ -148,7 +149,7 @@ impl Disk {
         self.collect();
     }
 
-    /// Forgets files that no name and no open file leads to.
+    /// Removes files that no name and no open file refers to.
     fn collect(&mut self) {
         let names = &self.names;
         let used = &mut self.used;

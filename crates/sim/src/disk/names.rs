@@ -1,4 +1,4 @@
-//! The names of a disk: as they are seen, as a power cut leaves them, and the journal between.
+//! The names of a disk: the current ones, the durable ones, and the journal between them.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::chance::Chance;
 
-/// What a name leads to.
+/// The target of a name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Named {
     File(u64),
@@ -17,12 +17,13 @@ pub(super) enum Named {
 
 type Table = BTreeMap<String, Named>;
 
-/// Names by their path from the root, `a/b/c`; the root is the empty path, and always there.
+/// Names by their path from the root, `a/b/c`. The root is the empty path, and always exists.
 #[derive(Default)]
 pub(super) struct Names {
     seen: Table,
     safe: Table,
-    /// What makes the one of the other, in order. Each is there whole or not at all.
+    /// The changes from the durable names to the current ones, in order. A power cut keeps each one whole or
+    /// not at all.
     journal: Vec<Vec<(String, Option<Named>)>>,
 }
 
@@ -31,7 +32,7 @@ impl Names {
         if path.is_empty() { Some(Named::Directory) } else { self.seen.get(path).copied() }
     }
 
-    /// Whether any name, also one that a power cut may bring back, leads to this file.
+    /// Returns whether any name refers to this file, even one that a power cut may bring back.
     pub(super) fn names(&self, number: u64) -> bool {
         let file = Named::File(number);
         let journal = self.journal.iter().flatten().filter_map(|(_, named)| *named);
@@ -39,7 +40,7 @@ impl Names {
         all.any(|named| named == file)
     }
 
-    /// The directory of a path, if it is there.
+    /// Returns the parent directory of a path, if it exists.
     pub(super) fn parent_of(&self, path: &str) -> io::Result<String> {
         let parent = parent(path);
         match self.get(parent) {
@@ -53,7 +54,7 @@ impl Names {
         self.change(vec![(path.to_owned(), named)]);
     }
 
-    /// Moves a name, and all that lies beneath it.
+    /// Moves a name, and all names beneath it.
     pub(super) fn rename(&mut self, from: &str, to: &str) {
         let beneath = format!("{from}/");
         let moved = self.seen.iter().filter(|(path, _)| *path == from || path.starts_with(&beneath));
@@ -68,7 +69,7 @@ impl Names {
         self.journal.push(change);
     }
 
-    /// What lies in a directory.
+    /// Lists the entries of a directory.
     pub(super) fn list(&self, directory: &str) -> impl Iterator<Item = (&str, Named)> {
         self.seen
             .iter()
@@ -76,7 +77,7 @@ impl Names {
             .map(move |(path, named)| (path[directory.len()..].trim_start_matches('/'), *named))
     }
 
-    /// Makes a directory's names safe: and with them, as a journal does, all changes before its last one.
+    /// Makes the names of a directory durable, together with all earlier changes, as a journal does.
     pub(super) fn sync(&mut self, directory: &str) {
         let is_in =
             |change: &Vec<(String, Option<Named>)>| change.iter().any(|(path, _)| parent(path) == directory);
@@ -86,14 +87,14 @@ impl Names {
         }
     }
 
-    /// Makes all names safe.
+    /// Makes all names durable.
     pub(super) fn sync_all(&mut self) {
         for change in self.journal.drain(..) {
             apply(&change, &mut self.safe);
         }
     }
 
-    /// Loses the last of what is not safe; says how many changes.
+    /// Loses the newest of the changes that are not durable. Returns their number.
     pub(super) fn cut(&mut self, chance: &mut Chance) -> usize {
         let kept = chance.below(self.journal.len() as u64 + 1) as usize;
         let lost = self.journal.len() - kept;
@@ -118,7 +119,7 @@ pub(super) fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
-/// The path from the root. A relative one begins there, too.
+/// Returns the path from the root. A relative path begins there, too.
 pub(super) fn normal(path: &Path) -> io::Result<String> {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.components() {
@@ -131,7 +132,8 @@ pub(super) fn normal(path: &Path) -> io::Result<String> {
     Ok(parts.join("/"))
 }
 
-/// The path from the root of what lies beneath a directory; one that leads out of it is EXDEV.
+/// Returns the path from the root of a path beneath a directory. A path that leads out of the directory fails
+/// with EXDEV.
 pub(super) fn beneath(root: &Path, path: &Path) -> io::Result<String> {
     let mut depth = 0_u32;
     for part in path.components() {

@@ -1,4 +1,4 @@
-//! //! The file operations of a simulated disk.
+//! The file operations of a simulated disk.
 
 use std::{
     io::{self, ErrorKind},

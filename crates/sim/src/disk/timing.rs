@@ -1,27 +1,27 @@
-//! How long an operation takes: drawn within the disk's bounds, and what the world's faults make of it.
+//! The duration of an operation: drawn within the disk's bounds, and extended by faults of the world.
 //!
-//! Nothing here can break a promise of a kernel. An operation is done at one moment between the call that asked for it
-//! and its answer, so what was answered before a sync was asked for is safe when that sync is answered with `Ok`.
-//! Operations that are out at once have no order on a real system either.
+//! This code cannot break a promise of the kernel, because an operation runs at one moment between its start
+//! and its completion. An operation that completed before a sync started is therefore durable once the sync
+//! completes with `Ok`. Concurrent operations have no order on a real system either.
 
 use reactor::{Time, file::Action};
 
 use crate::{fault::Kind, link::nanos, record::Happening, state::State};
 
-/// When an operation is done and answered.
+/// The times at which an operation runs and completes.
 pub(super) struct Times {
     pub(super) done: u64,
-    /// How long its answer is under way then.
+    /// The delay between its execution and its completion.
     pub(super) lag: u64,
-    /// The fault that keeps it longest, if one does.
+    /// The fault that delays it longest, if one does.
     pub(super) met: Option<Kind>,
 }
 
-/// What faults have made of a disk's speed.
+/// The effect of faults on a disk's speed.
 pub(crate) struct Speed {
-    /// By how much it is slower.
+    /// The factor by which it is slower.
     pub(crate) factor: u32,
-    /// Until then no sync is done.
+    /// No sync finishes before this time.
     stalled_until: u64,
 }
 
@@ -32,7 +32,7 @@ impl Default for Speed {
 }
 
 impl State {
-    /// Draws when an operation is done.
+    /// Draws the time at which an operation runs.
     pub(super) fn draw_times(&mut self, host: u32, action: &Action) -> Times {
         let is_sync = is_sync(action);
         let disk = &mut self.hosts[host as usize].disk;
@@ -61,7 +61,7 @@ impl State {
         Times { done, lag, met }
     }
 
-    /// Until when syncs of a host's disk stand still, after this one was asked for.
+    /// Returns the time until which the syncs of a host's disk stall, after a new sync has started.
     fn stall_syncs(&mut self, host: u32) -> u64 {
         if self.strikes(Kind::StallSync) {
             let until = self.now + self.chance.between(STALL_MAX / 10, STALL_MAX);
@@ -74,7 +74,7 @@ impl State {
         self.hosts[host as usize].disk.speed.stalled_until
     }
 
-    /// Makes a host's disk so many times slower; 1 is as before.
+    /// Multiplies the time of a host's disk operations by this factor. 1 restores the speed.
     pub(crate) fn slow_disk(&mut self, host: u32, factor: u32) {
         self.hosts[host as usize].disk.speed.factor = factor.max(1);
         let at = Time::from_nanos(self.now);
@@ -92,7 +92,7 @@ fn is_sync(action: &Action) -> bool {
     )
 }
 
-/// How long a slow operation takes at most.
+/// The longest time of a slow operation.
 const SLOW_MAX: u64 = 1_000_000_000;
-/// How long syncs stand still at most.
+/// The longest stall of syncs.
 const STALL_MAX: u64 = 5_000_000_000;
