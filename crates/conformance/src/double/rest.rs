@@ -1,4 +1,4 @@
-//! The rest of a double without events: who waits for whom, and when the clock may jump.
+//! The rest of a double without events: the order in which doubles wait, and when the clock may jump.
 
 use std::{
     sync::{

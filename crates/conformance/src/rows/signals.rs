@@ -26,7 +26,7 @@ fn interrupted(world: &mut World<'_>) -> Outcome {
         for _ in 0..WAITS {
             let (begun, real) = (engine.now(), Instant::now());
             loop {
-                // Read once: a machine with other work may take its time between two readings.
+                // Read the clock once, because a busy machine may take long between two readings.
                 let left = WAIT.saturating_sub(engine.now().since(begun));
                 if left.is_zero() {
                     break;

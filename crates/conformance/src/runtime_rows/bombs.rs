@@ -1,6 +1,7 @@
-//! O1 and O5 at runtime level: errors that nobody takes are told; users' code that panics
-//! where the library calls it, and users' values that panic while the library drops them, several at once, also while the
-//! runtime itself is dropped.
+//! O1 and O5 at runtime level: errors that no service handles, and panics in users' code.
+//!
+//! The runtime reports unhandled errors. Panics occur where the library calls users' code, and where it drops
+//! users' values, several at once, and also during the drop of the runtime itself.
 
 use std::{
     cell::Cell,
@@ -37,12 +38,12 @@ pub(super) const ROWS: &[Row] = &[
     row("O1r5", "a panic in any function of a resource costs its service", SOCKETS, of_resources),
 ];
 
-/// Panics while it is dropped, and so does what that panic carries.
+/// Panics when it is dropped, and so does the payload of that panic.
 struct Bomb;
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        // Resumed, so that the panic prints nothing.
+        // Resume instead of panic, so that the panic prints nothing.
         resume_unwind(Box::new(Fuse));
     }
 }
@@ -55,7 +56,7 @@ impl Drop for Fuse {
     }
 }
 
-/// A service and its peer beside it, which echoes whatever happens.
+/// A service with its own client, which echoes whatever happens to the others.
 struct Bystander {
     echo: ServiceId<Echo>,
     client: ServiceId<Probe>,
@@ -70,7 +71,7 @@ impl Bystander {
         Ok(Bystander { echo, client, id })
     }
 
-    /// Checks that it still echoes.
+    /// Checks that the service still echoes.
     fn lives(&self, rig: &mut Rig) -> Outcome {
         check!(rig.runtime.service(self.echo).is_some(), "the bystander ended");
         let (client, id) = (self.client, self.id);
@@ -79,7 +80,7 @@ impl Bystander {
         rig.until("the bystander answers", |rig| rig.get(client).received(id) == before + 12)
     }
 
-    /// Stops the runtime; nothing is left.
+    /// Stops the runtime, and checks that nothing is left.
     fn ends(self, mut rig: Rig, panicked: usize) -> Outcome {
         rig.with(self.client, |_, cx| cx.abort(self.id));
         rig.settle()?;
@@ -93,12 +94,12 @@ impl Bystander {
     }
 }
 
-/// Has something of each kind that the library stores for a service, twice.
+/// Owns two of each kind of value that the library stores for a service.
 struct Hoarder {
     _bomb: Bomb,
 }
 
-/// Has a [`Hoarder`] panic.
+/// A message that makes a [`Hoarder`] panic.
 struct Explode;
 
 impl Service for Hoarder {}
@@ -156,7 +157,7 @@ fn left_behind(world: &mut World<'_>) -> Outcome {
 }
 
 fn dropped_with_runtime(world: &mut World<'_>) -> Outcome {
-    // With and without a turn: jobs, answers and connections then are at different places of their way.
+    // After different numbers of turns, jobs, answers and connections are in different stages.
     for turns in 0..3 {
         let mut rig = Rig::new(world)?;
         let bystander = Bystander::beside(&mut rig)?;
@@ -170,7 +171,7 @@ fn dropped_with_runtime(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// Notes its faults.
+/// Records its faults.
 #[derive(Default)]
 struct Employer(Vec<String>);
 
@@ -219,7 +220,7 @@ fn observer(world: &mut World<'_>) -> Outcome {
     bystander.ends(rig, 0)
 }
 
-/// Where a [`Device`] panics.
+/// The place where a [`Device`] panics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Place {
     Nowhere,
@@ -234,7 +235,7 @@ enum Place {
 const PLACES: [Place; 6] =
     [Place::Source, Place::Interest, Place::Step, Place::Encode, Place::Flush, Place::Drop];
 
-/// A resource that panics in one of its functions, once it is told to.
+/// A resource that panics in one of its functions, once it is armed.
 struct Device {
     socket: std::net::TcpStream,
     place: Rc<Cell<Place>>,
@@ -292,7 +293,7 @@ impl Output for Device {
     }
 }
 
-/// Owns a device, which panics from its first event on.
+/// Owns a device, and arms it at its first event.
 struct Owner(Place);
 
 impl Service for Owner {}
@@ -329,7 +330,7 @@ fn of_resources(world: &mut World<'_>) -> Outcome {
             }
             io::Write::write_all(&mut &far, b"x")?;
             rig.until("the first event came", |_| now.get() == place)?;
-            // What panicked at that event has closed it.
+            // A panic at the previous event may have closed the peer already.
             let _ = io::Write::write_all(&mut &far, b"x");
             rig.until("it has panicked", |rig| rig.counters().panics > 0)
                 .map_err(|stop| format!("{place:?}: {stop:?}"))?;
@@ -338,7 +339,7 @@ fn of_resources(world: &mut World<'_>) -> Outcome {
             bystander.ends(rig, 1).map_err(|stop| format!("{place:?}: {stop:?}"))?;
         }
     }
-    // One that panics from the beginning on comes back with the cause.
+    // The runtime rejects a device that panics from the start, and returns it with the cause.
     for place in [Place::Source, Place::Interest] {
         let mut rig = Rig::new(world)?;
         let owner = rig.add(Owner(place))?;
@@ -354,7 +355,7 @@ fn of_resources(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// Leaves each error to the defaults.
+/// Leaves each error to the default handlers.
 struct Careless;
 
 impl Service for Careless {}
@@ -382,7 +383,7 @@ fn nobody_takes(world: &mut World<'_>) -> Outcome {
         let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
         cx.local(listener)
     })?;
-    // A handler's error, a receiver's, and a connect that is refused.
+    // Cause an error of a handler, one of a receiver, and a refused connect.
     let client = rig.add(Probe::quiet())?;
     let id = rig.connect(client, &address, Stream::new(Bytes))?;
     rig.until("it is open", |rig| rig.get(client).open.len() == 1)?;
@@ -414,7 +415,7 @@ fn nobody_takes(world: &mut World<'_>) -> Outcome {
     )
 }
 
-/// Checks that the receipt fails for these errors of one service.
+/// Checks that the receipt fails because of these errors of one service.
 fn are_told(receipt: Receipt, expected: &[&str]) -> Outcome {
     let failed: Vec<_> = receipt.services.iter().filter(|service| service.is_failed()).collect();
     check!(failed.len() == 1 && failed[0].name.ends_with("Careless"), "{failed:?}");

@@ -1,4 +1,4 @@
-//! H at runtime level: child processes, their pipes and their ends. Unix.
+//! H at runtime level: child processes, their pipes and their ends. Unix only.
 
 use std::{
     process::{Command, ExitStatus},
@@ -70,7 +70,7 @@ fn many_at_once(world: &mut World<'_>) -> Outcome {
         let script = format!("read word; exit {}", code % 200);
         rig.with(nursery, |nursery, cx| nursery.start(cx, &script, &options))?;
     }
-    // None ends before all are told to, by the end of their input.
+    // No child ends before the end of its input.
     rig.settle()?;
     check!(rig.get(nursery).exited() == 0, "{} ended by themselves", rig.get(nursery).exited());
     rig.with(nursery, |nursery, cx| {
@@ -162,7 +162,7 @@ fn beyond_the_limit(world: &mut World<'_>) -> Outcome {
             }
         }
     }
-    // Dropped, it is killed.
+    // The drop kills it.
     until_gone(&[refused.ok_or("none was rejected")?])?;
     let ids: Vec<_> = rig.get(nursery).children.iter().map(|child| child.process).collect();
     rig.with(nursery, |_, cx| ids.iter().for_each(|id| cx.close(*id)));
@@ -174,7 +174,7 @@ fn beyond_the_limit(world: &mut World<'_>) -> Outcome {
 fn exit_and_end_are_two(world: &mut World<'_>) -> Outcome {
     let mut rig = Rig::new(world)?;
     let nursery = rig.add(Nursery::default())?;
-    // It closes its output and lives on, until its input ends.
+    // The child closes its output and lives until its input ends.
     let first =
         rig.with(nursery, |nursery, cx| nursery.start(cx, "echo a; exec >&-; read word; exit 1", &spoken()))?;
     rig.until("its output has ended", |rig| rig.get(nursery).has(first, Told::OutputClosed))?;
@@ -182,7 +182,7 @@ fn exit_and_end_are_two(world: &mut World<'_>) -> Outcome {
     let input = rig.get(nursery).children[first].input.ok_or("it is piped")?;
     rig.with(nursery, |_, cx| cx.close(input));
     rig.until("it has ended", |rig| rig.get(nursery).has(first, Told::Gone))?;
-    // It ends, and what it started holds both pipes until its input ends.
+    // The child ends, but its own child holds both pipes until the input ends.
     let second = rig.with(nursery, |nursery, cx| {
         nursery.start(cx, "exec 3<&0; (read word; echo late) <&3 & exit 2", &spoken())
     })?;
@@ -269,7 +269,7 @@ fn not_executed(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-/// The children of this process, zombies included.
+/// Lists the children of this process, including zombies.
 fn children_of_this_process() -> Result<Vec<u32>, Stop> {
     let mut all = Vec::new();
     for task in std::fs::read_dir("/proc/self/task")? {
@@ -282,7 +282,7 @@ fn children_of_this_process() -> Result<Vec<u32>, Stop> {
     Ok(all)
 }
 
-/// Starts a leader that started one more; gives the numbers of both.
+/// Starts a group leader, which starts another process. Returns the numbers of both.
 fn family(
     rig: &mut Rig,
     nursery: reactor::ServiceId<Nursery>,
@@ -306,7 +306,8 @@ fn group(world: &mut World<'_>) -> Outcome {
     rig.with(nursery, |_, cx| cx.get(process).map(Process::terminate)).ok_or("it lives")??;
     rig.until("it has ended", |rig| rig.get(nursery).has(0, Told::Gone))?;
     until_gone(&family)?;
-    // In the handler of its exit it is reaped already, and its number may be another's.
+    // By the time of the exit event the child is already reaped, and its number may belong to another
+    // process.
     let mut options = silent();
     options.group = true;
     let child = rig.with(nursery, |_, cx| cx.spawn(&mut Command::new("true"), &options))?;
@@ -317,7 +318,7 @@ fn group(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-/// Sends a signal when the exit is told.
+/// Sends a signal after the exit event.
 #[derive(Default)]
 struct Late {
     errno: Option<i32>,
@@ -342,7 +343,7 @@ fn killed_on_close(world: &mut World<'_>) -> Outcome {
     let process = rig.get(nursery).children[0].process;
     rig.with(nursery, |_, cx| cx.close(process));
     until_gone_while_turning(&mut rig, &both)?;
-    // What is left of a group ends with its leader, if that is asked for.
+    // With `kill_rest`, the rest of a group ends with its leader.
     let mut options = spoken();
     (options.group, options.kill_rest) = (true, true);
     let both = family(&mut rig, nursery, &options)?;
@@ -364,14 +365,14 @@ fn dropped_with_the_runtime(world: &mut World<'_>) -> Outcome {
         let mut options = silent();
         (options.kill_on_close, options.stdin) = (kill, Standard::Piped);
         for _ in 0..20 {
-            // Without its input it ends, killed or not.
+            // Without its input the child ends, killed or not.
             let child = rig.with(nursery, |nursery, cx| nursery.start(cx, "read word", &options))?;
             pids.push(rig.get(nursery).children[child].pid);
         }
         drop(rig);
     }
     until_gone(&pids)?;
-    // The thread that waited for them ends, too, and has closed its pipe.
+    // The thread that waits for children ends, too, after it has closed its pipe.
     let end = std::time::Instant::now() + Duration::from_secs(10);
     while names_of_threads()?.iter().any(|name| name.starts_with("reactor-reaper")) {
         check!(std::time::Instant::now() < end, "the thread is still there");
@@ -382,19 +383,19 @@ fn dropped_with_the_runtime(world: &mut World<'_>) -> Outcome {
 
 fn names_of_threads() -> Result<Vec<String>, Stop> {
     let tasks = std::fs::read_dir("/proc/self/task")?;
-    // A thread may end while it is looked at.
+    // A thread may end during the listing.
     Ok(tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok()).collect())
 }
 
 fn nothing_inherited(world: &mut World<'_>) -> Outcome {
-    // What this process was given itself is not ours to close.
+    // This process may have inherited descriptors itself, and those are not ours to close.
     let given = descriptors()?;
     let mut rig = Rig::new(world)?;
     let (echo, address) = rig.echo()?;
     let nursery = rig.add(Nursery::default())?;
     let peer = std::net::TcpStream::connect(address.ip().ok_or("an IP address")?)?;
     rig.until("a connection is open", |rig| rig.get(echo).opened == 1)?;
-    // One that lives has its pidfd and pipes open here.
+    // A living child has a pidfd and pipes open here.
     rig.with(nursery, |nursery, cx| nursery.start(cx, "read word", &spoken()))?;
     let script = "for fd in /proc/self/fd/*; do [ -e $fd ] && echo ${fd##*/}; done; kill -PIPE $$; exit 9";
     let ours = descriptors()?.len();
@@ -419,7 +420,7 @@ fn nothing_inherited(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-/// The descriptors of this process.
+/// Lists the descriptors of this process.
 fn descriptors() -> Result<Vec<u32>, Stop> {
     let listed = std::fs::read_dir("/proc/self/fd")?;
     Ok(listed.flatten().filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).collect())

@@ -1,4 +1,5 @@
-//! N: ends of coupled streams. What a peer ended reaches the other peer, whenever the two streams are coupled.
+//! N: ends of coupled streams. An end from one peer reaches the other peer, no matter when the streams are
+//! coupled.
 
 use reactor::{Bytes, Closed, Id, ServiceId, Stream};
 
@@ -26,12 +27,12 @@ pub(super) const ROWS: &[Row] = &[
     row("N17r6", "a stream that is being released is not coupled", &[], leaving),
 ];
 
-/// A client, a target, and a proxy between them with a stream to each, which are not coupled yet.
+/// A client, a target, and a proxy with a stream to each. The two streams are not coupled yet.
 struct Relay {
     rig: Rig,
     peers: ServiceId<Probe>,
     proxy: ServiceId<Probe>,
-    /// The peers' ends: the client's and the target's.
+    /// The peers' ends: first the client's, then the target's.
     far: [Id<Stream>; 2],
     /// The proxy's ends of the same connections.
     near: [Id<Stream>; 2],
@@ -43,7 +44,7 @@ impl Relay {
         let (peers, proxy) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
         let (_, address) = rig.listen(proxy, move || Stream::new(Bytes).half_open(half_open))?;
         let mut far = Vec::new();
-        // One after the other, so that the order at the proxy is known.
+        // Connect one after the other, so that the order at the proxy is known.
         for count in 1..=2 {
             far.push(rig.connect(peers, &address, Stream::new(Bytes).half_open(true))?);
             rig.until("a connection is up", |rig| {
@@ -54,7 +55,7 @@ impl Relay {
         Ok(Relay { rig, peers, proxy, far: [far[0], far[1]], near })
     }
 
-    /// The peer of this number sends a request and ends its side.
+    /// Sends a request from the peer with this number, and finishes its side.
     fn end(&mut self, of: usize) {
         let id = self.far[of];
         self.rig.with(self.peers, |_, cx| {
@@ -68,7 +69,7 @@ impl Relay {
         self.rig.until("the proxy is told", |rig| rig.get(proxy).of(id).last() == Some(what))
     }
 
-    /// Couples both streams, and passes on what comes from now on.
+    /// Couples both streams, and makes the proxy forward input from now on.
     fn couple(&mut self, first: usize) -> Outcome {
         let [one, other] = self.near;
         self.rig.get_mut(self.proxy).act(move |cx, id, what| {
@@ -87,7 +88,7 @@ impl Relay {
         self.rig.until("a peer is told what it is to be told", |rig| rig.get(peers).of(id) == told)
     }
 
-    /// Both connections have closed in order.
+    /// Checks that both connections close in order.
     fn finish(mut self) -> Outcome {
         let (peers, proxy) = (self.peers, self.proxy);
         self.rig.until("all have closed", |rig| {
@@ -100,7 +101,7 @@ impl Relay {
     }
 }
 
-/// Its last words, and its end.
+/// Returns the events of a peer that receives the request, and then the end.
 fn request() -> [What; 3] {
     [What::Open, What::got(b"request"), What::End]
 }
@@ -111,7 +112,7 @@ fn told_before(world: &mut World<'_>) -> Outcome {
         let mut relay = Relay::new(world, true)?;
         relay.end(ends);
         relay.until_told(ends, &What::End)?;
-        // What the proxy has kept follows the call that couples.
+        // The proxy sends the request that it kept only after the couple call.
         let (a, b, to) = (relay.near[first], relay.near[1 - first], relay.near[other]);
         let flow = relay.rig.with(relay.proxy, |_, cx| -> Result<_, Stop> {
             cx.couple(a, b)?;
@@ -126,7 +127,7 @@ fn told_before(world: &mut World<'_>) -> Outcome {
             }
             Ok(())
         });
-        // The other half is as it was.
+        // The other direction still works.
         relay.end(other);
         relay.until_peer(ends, &[request().as_slice(), &[What::closed("End")]].concat())?;
         relay.finish()?;
@@ -145,7 +146,7 @@ fn both_told_before(world: &mut World<'_>) -> Outcome {
 }
 
 fn while_paused(world: &mut World<'_>) -> Outcome {
-    // Behind input: the end is passed on with it.
+    // Couple behind unread input. The end follows the input.
     let mut relay = Relay::new(world, true)?;
     let (proxy, [paused, _]) = (relay.proxy, relay.near);
     relay.rig.with(proxy, |_, cx| cx.pause(paused));
@@ -159,7 +160,7 @@ fn while_paused(world: &mut World<'_>) -> Outcome {
     relay.until_peer(1, &request())?;
     relay.end(1);
     relay.finish()?;
-    // Without input: it was told during the pause, and needs no resume.
+    // Couple without input. The proxy saw the end during the pause, and needs no resume.
     let mut relay = Relay::new(world, true)?;
     let (proxy, [paused, _]) = (relay.proxy, relay.near);
     let client = relay.far[0];
@@ -191,7 +192,7 @@ fn at_its_end(world: &mut World<'_>) -> Outcome {
 }
 
 fn closing(world: &mut World<'_>) -> Outcome {
-    // In order, with an end that was told or without.
+    // The stream closes in order, with or without an earlier end.
     for ends in [true, false] {
         let mut relay = Relay::new(world, true)?;
         let [one, other] = relay.near;
@@ -210,7 +211,7 @@ fn closing(world: &mut World<'_>) -> Outcome {
         relay.end(1);
         relay.finish()?;
     }
-    // An end that its handler refuses: what was passed on is not all.
+    // The handler refuses the end. The target must not take the forwarded part for the whole.
     let mut relay = Relay::new(world, true)?;
     let [one, other] = relay.near;
     relay.rig.get_mut(relay.proxy).act(move |cx, id, what| {
@@ -245,7 +246,7 @@ fn leaving(world: &mut World<'_>) -> Outcome {
     check!(matches!(why, Closed::Released), "{why}");
     relay.rig.settle()?;
     check!(relay.rig.get(proxy).closed.is_empty(), "the other one closed with it");
-    // Both go on, as a couple of which one has had a life before.
+    // Both streams work again, as a couple of which one had a life before.
     relay.near[0] = relay.rig.with(proxy, |_, cx| cx.add(stream)).map_err(|rejected| rejected.error)?;
     relay.couple(1)?;
     relay.end(0);

@@ -1,4 +1,4 @@
-//! C8, C9, D12 at runtime level: what a service is told of its datagrams, and how much of them is kept.
+//! C8, C9, D12 at runtime level: the datagram events of a service, and the limits of its queues.
 
 use std::io::ErrorKind;
 
@@ -31,7 +31,7 @@ pub(super) const ROWS: &[Row] = &[
     row("D12r2", "a refused datagram is told with its address, and the socket lives", DATAGRAMS, refused),
 ];
 
-/// What a service was told.
+/// An event of a service.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Said {
     Got(Address, Vec<u8>),
@@ -41,10 +41,10 @@ enum Said {
 
 type Act = Box<dyn FnMut(&mut Context<'_, Post>, Id<Datagrams>, &Said) -> Result>;
 
-/// Notes, and acts.
+/// Records its events, and acts on them.
 struct Post {
     said: Vec<Said>,
-    /// Whether the last one that was received was truncated.
+    /// The last received datagram was truncated.
     is_cut: bool,
     closed: Vec<(Id<Datagrams>, Option<Datagrams>, Closed)>,
     act: Act,
@@ -55,7 +55,7 @@ impl Post {
         Post { said: Vec::new(), is_cut: false, closed: Vec::new(), act: Box::new(|_, _, _| Ok(())) }
     }
 
-    /// The bytes of all datagrams.
+    /// Returns the bytes of all datagrams.
     fn got(&self) -> Vec<&[u8]> {
         let got = self.said.iter().filter_map(|said| match said {
             Said::Got(_, bytes) => Some(&bytes[..]),
@@ -114,7 +114,7 @@ impl Two {
         Ok(Two { rig, one, other, at_one, at_other, one_address, other_address })
     }
 
-    /// Sends from one to the other; all of it leaves together.
+    /// Sends from one socket to the other, all in one call of the service.
     fn send(&mut self, datagrams: &[&[u8]]) -> Vec<Flow> {
         let (id, to) = (self.at_one, self.other_address.clone());
         self.rig.with(self.one, |_, cx| {
@@ -196,7 +196,7 @@ fn closed(world: &mut World<'_>) -> Outcome {
     let closed = &two.rig.get(other).closed;
     check!(closed.len() == 1 && matches!(closed[0].2, Closed::Done), "{closed:?}");
     let counts = closed[0].1.as_ref().map(Datagrams::counts).unwrap_or_default();
-    // What had not even been read from the system is nobody's to count.
+    // Nobody can count datagrams that the engine has not even read from the system.
     check!(counts.received == 2 && counts.unread <= 2, "{counts:?}");
     let (id, to) = (two.at_other, two.one_address.clone());
     let late = two.rig.with(other, |_, cx| cx.send(id, Outbound::to(&to, b"late")));
@@ -252,7 +252,7 @@ fn echoed(world: &mut World<'_>) -> Outcome {
     let one = two.one;
     let mut all = Vec::new();
     for round in 0..40_usize {
-        // Of one length, and of many, so many as every system's buffer has room for.
+        // Send datagrams of one length, and of many lengths, as many as fit into every system's buffer.
         let some: Vec<Vec<u8>> =
             (0..50).map(|n| pattern(if round % 2 == 0 { 700 } else { n * round })).collect();
         two.send(&some.iter().map(|bytes| &bytes[..]).collect::<Vec<_>>());
@@ -285,7 +285,7 @@ fn too_long(world: &mut World<'_>) -> Outcome {
     two.rig.finish()
 }
 
-/// Two Unix sockets: one receives datagrams as long as that, and the other one is connected to it.
+/// Opens two Unix sockets. One receives datagrams up to this length, and the other one is connected to it.
 fn unix(world: &mut World<'_>, longest: usize, send_buffer: Option<usize>) -> std::result::Result<Two, Stop> {
     let mut rig = Rig::new(world)?;
     let (one, other) = (rig.add(Post::quiet())?, rig.add(Post::quiet())?);
@@ -300,7 +300,7 @@ fn unix(world: &mut World<'_>, longest: usize, send_buffer: Option<usize>) -> st
     Ok(Two { rig, one, other, at_one, at_other, one_address: Address::Unnamed, other_address })
 }
 
-/// Sends one of this length; what arrives of it, and whether it is truncated.
+/// Sends one datagram. Returns the bytes that arrive, and whether they are truncated.
 fn pass(two: &mut Two, bytes: &[u8]) -> std::result::Result<(Vec<u8>, bool), Stop> {
     let (before, id) = (two.got().len(), two.at_one);
     two.rig.with(two.one, |_, cx| cx.send(id, Outbound::new(bytes)));
@@ -322,7 +322,7 @@ fn longest(world: &mut World<'_>) -> Outcome {
                 got.len()
             );
         }
-        // It is the service's setting, and goes along with its socket.
+        // This is a setting of the service, and stays with its socket.
         let (other, id) = (two.other, two.at_other);
         two.rig.with(other, |_, cx| cx.release(id))?;
         two.rig.until("it is released", |rig| !rig.get(other).closed.is_empty())?;
@@ -338,7 +338,7 @@ fn longest(world: &mut World<'_>) -> Outcome {
 
 fn send_buffer(world: &mut World<'_>) -> Outcome {
     let mut two = unix(world, usize::MAX, Some(60_000))?;
-    // Linux takes twice as much as it is told, and keeps a little of it for itself.
+    // Linux doubles the requested size, and uses a little of it for itself.
     let limit = 2 * 60_000 - 32;
     for length in [limit - 1, limit] {
         let sent = pattern(length);
@@ -357,7 +357,7 @@ fn send_buffer(world: &mut World<'_>) -> Outcome {
 
 fn refuses(world: &mut World<'_>) -> Outcome {
     use Flow::{Full, High, Queued};
-    // By their number, and by their bytes.
+    // Limit the queue by number, and by bytes.
     let by_number = DatagramOptions { queue: 4, ..DatagramOptions::DEFAULT };
     let by_bytes = DatagramOptions { queue_bytes: 8, ..DatagramOptions::DEFAULT };
     for options in [by_number, by_bytes] {
@@ -375,7 +375,7 @@ fn refuses(world: &mut World<'_>) -> Outcome {
         check!((counts.sent, counts.dropped) == (6, 2), "{counts:?}");
         two.rig.finish()?;
     }
-    // One that fits exactly, and one that never does.
+    // Test a datagram that fits exactly, and one that never fits.
     let small = DatagramOptions { queue_bytes: 8, ..DatagramOptions::DEFAULT };
     let mut two = Two::with(Rig::new(world)?, small, DatagramOptions::DEFAULT)?;
     for (length, fits) in [(7, true), (8, true), (9, false)] {
@@ -400,7 +400,7 @@ fn drops(world: &mut World<'_>) -> Outcome {
     check!(too_large == Flow::Full, "{too_large:?}");
     two.until_got(3)?;
     two.rig.settle()?;
-    // The six bytes made room for themselves, and so did each that was one too many.
+    // The datagram of six bytes made room for itself, and so did each one above the limit.
     check!(two.got() == [&b"5"[..], b"666666", b"7"], "{:?}", two.got());
     let counts = two.counts(two.one, two.at_one);
     check!((counts.sent, counts.dropped) == (3, 5), "{counts:?}");
@@ -408,7 +408,8 @@ fn drops(world: &mut World<'_>) -> Outcome {
 }
 
 fn keeps(world: &mut World<'_>) -> Outcome {
-    // Each counts 128 bytes beside its own two: after the first, that was handed over, two have room.
+    // Each datagram counts 128 bytes in addition to its own two. The handler gets the first, and then two
+    // more fit.
     for (unread, kept) in [(259, 1), (260, 2), (261, 2)] {
         let options = DatagramOptions { unread, ..DatagramOptions::DEFAULT };
         let mut two = Two::with(Rig::new(world)?, DatagramOptions::DEFAULT, options)?;
@@ -419,7 +420,7 @@ fn keeps(world: &mut World<'_>) -> Outcome {
             Ok(())
         });
         let (other, id) = (two.other, two.at_other);
-        // All of one batch: they must have arrived before the socket is looked at.
+        // All four form one batch, so they must arrive before the runtime looks at the socket.
         two.rig.with(other, |_, cx| cx.pause(id));
         two.rig.settle()?;
         two.send(&[b"11", b"22", b"33", b"44"]);
@@ -432,7 +433,7 @@ fn keeps(world: &mut World<'_>) -> Outcome {
         two.rig.settle()?;
         let got = two.got();
         check!(got.len() as u64 + unread == 4, "{got:?}, {unread} unread");
-        // A simulated engine may bring them in batches of any size; what it did not bring it keeps itself.
+        // A simulated engine may deliver them in batches of any size, and keeps the undelivered ones itself.
         let is_kept = got.len() == 1 + kept || world.is_virtual() && got.len() > 1 + kept;
         check!(is_kept, "{got:?}, {unread} unread, of {kept} to keep");
         two.rig.finish()?;
@@ -441,7 +442,7 @@ fn keeps(world: &mut World<'_>) -> Outcome {
 }
 
 fn budget(world: &mut World<'_>) -> Outcome {
-    // Beside the bytes a queue has a table, and both may have grown to twice what they need.
+    // In addition to the bytes a queue has a table, and both may have grown to twice the necessary size.
     for (limit, fits) in [(1_999, false), (6_000, true)] {
         let engine = world.engine();
         let mut limits = Limits::default();
@@ -484,7 +485,7 @@ fn refused(world: &mut World<'_>) -> Outcome {
     let said = &two.rig.get(one).said;
     let is_refusal = |said: &Said| {
         let Said::Undelivered(to, kind) = said else { return false };
-        // Windows calls it a reset.
+        // Windows reports this as a reset.
         to.as_ref().is_none_or(|to| *to == nobody)
             && matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset)
     };
@@ -497,5 +498,5 @@ fn refused(world: &mut World<'_>) -> Outcome {
 
 const DATAGRAMS: &[Need] = &[Need::Datagrams];
 const UNIX: &[Need] = &[Need::Datagrams, Need::Linux];
-/// What UDP over IPv4 carries (RFC 768).
+/// The longest datagram of UDP over IPv4 (RFC 768).
 const LENGTH_MAX: usize = 65_507;

@@ -1,4 +1,4 @@
-//! H at runtime level: devices whose other side goes. Unix.
+//! H at runtime level: devices whose other side disappears. Unix only.
 
 use std::{
     io::{self, Write as _},
@@ -24,7 +24,8 @@ pub(super) const ROWS: &[Row] = &[
     }),
 ];
 
-/// A terminal in bytes; an empty read, as some systems tell a hang-up, is an error like the others' EIO.
+/// A terminal that yields bytes. Some systems report a hang-up as an empty read, and this turns that into
+/// EIO.
 struct Terminal(OwnedFd);
 
 impl Resource for Terminal {
@@ -94,7 +95,7 @@ fn toggled(world: &mut World<'_>) -> Outcome {
     let (near, mut far) = line()?;
     let id = rig.with(noting, |_, cx| cx.add(Terminal(near)).map_err(|rejected| rejected.error))?;
     rig.settle()?;
-    // From both states: it was read, and it was paused.
+    // Try it from both states: while the terminal was read, and while it was paused.
     for _ in 0..2 {
         rig.with(noting, |_, cx| {
             cx.resume(id);

@@ -1,4 +1,4 @@
-//! N: ends. A peer can tell a part from the whole, and a service learns of every end as soon as it is one.
+//! N: ends. A peer can distinguish a part from the whole, and a service learns of every end at once.
 
 use std::{
     io::{ErrorKind, Write as _},
@@ -47,7 +47,7 @@ pub(super) const ROWS: &[Row] = &[
     row("N9r2", "the same between two runtimes", &[], early_abort),
 ];
 
-/// What has a runtime drop output.
+/// The reason why a runtime drops output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Cause {
     Close,
@@ -58,11 +58,11 @@ enum Cause {
     Budget,
     Abort,
     Panic,
-    /// Its owner drops the stream that was released.
+    /// The owner drops the released stream.
     Release,
-    /// The service panics when it is given the stream.
+    /// The service panics in the call that returns the stream.
     ClosedPanic,
-    /// The service panics before it is given the stream.
+    /// The service panics before it gets the stream back.
     ReleasePanic,
     Drop,
 }
@@ -82,9 +82,9 @@ const CAUSES: [Cause; 12] = [
     Cause::Drop,
 ];
 
-/// A client's runtime, a server's, and a connection between them.
+/// A client's runtime, a server's runtime, and a connection between them.
 struct Halves {
-    /// The client's comes first: it outlives the server's.
+    /// The client's comes first, because it outlives the server's.
     rigs: Vec<Rig>,
     client: ServiceId<Probe>,
     server: ServiceId<Probe>,
@@ -93,7 +93,8 @@ struct Halves {
 }
 
 impl Halves {
-    /// The server's sockets take little at a time. The message 0 makes it panic, and another brings the one before.
+    /// Connects both runtimes. The server's sockets take little at a time. Message 0 makes the server panic,
+    /// and a higher one makes it send itself the next lower one.
     fn new(world: &mut World<'_>, options: StreamOptions) -> std::result::Result<Halves, Stop> {
         let mut rigs = vec![Rig::new(world)?, Rig::limited(world, |limits| limits.bytes = BUDGET)?];
         let client = rigs[0].add(Probe::quiet())?;
@@ -193,14 +194,14 @@ fn drop_output(world: &mut World<'_>, cause: Cause) -> Outcome {
     rigs.remove(0).finish()
 }
 
-/// What a peer whose connection was cut is told.
+/// Checks that a peer whose connection was cut saw a reset, and no end.
 fn check_reset(probe: &Probe, why: &Closed) -> Outcome {
     let is_reset = why.io().is_some_and(|error| error.kind() == ErrorKind::ConnectionReset);
     check!(is_reset && probe.count(&What::End) == 0, "the peer was told `{why}` and {:?}", probe.log.last());
     Ok(())
 }
 
-/// Has the server drop its output, and asks its runtime to stop.
+/// Makes the server drop its output, and requests its runtime's stop.
 fn provoke(halves: &mut Halves, cause: Cause, output: &[u8]) -> Outcome {
     match cause {
         Cause::Close => {
@@ -242,11 +243,11 @@ fn provoke(halves: &mut Halves, cause: Cause, output: &[u8]) -> Outcome {
         Cause::ReleasePanic => {
             let server = halves.server;
             halves.serve(|cx, id| cx.release(id))?;
-            // In the turn after the engine was asked for the transport.
+            // Panic in the turn after the runtime asked the engine for the transport.
             halves.serve(|cx, _| cx.tell(server, 1)).map_err(|refused| format!("{refused:?}"))?;
             halves.until_panicked()?;
         }
-        // The stream's own deadline is far: the grace is over first.
+        // The stream's own deadline is far away, so the grace period ends first.
         Cause::Stop => {}
         Cause::Drop => return Ok(()),
     }
@@ -254,7 +255,7 @@ fn provoke(halves: &mut Halves, cause: Cause, output: &[u8]) -> Outcome {
     Ok(())
 }
 
-/// Passes output on as it is, and fails at the first input.
+/// Passes output through, and fails at the first input.
 struct Failing;
 
 impl Layer for Failing {
@@ -282,7 +283,7 @@ fn failed_layer(world: &mut World<'_>) -> Outcome {
     let client = rig.add(Probe::quiet())?;
     let mut narrow = ListenOptions::default();
     narrow.socket.send_buffer = Some(1);
-    // Back-pressure would keep the wrong input from the layer.
+    // Backpressure would keep the wrong input from the layer.
     let options = StreamOptions { item: size, backpressure: false, ..StreamOptions::DEFAULT };
     let make = move || Stream::over(Bytes, Failing).options(options.clone());
     let (_, address) = rig.listen_with(server, &narrow, make)?;
@@ -364,7 +365,8 @@ fn reset_target(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-/// Closes a server's stream behind much output, whose reader rests for `every` after each piece; says why it ended.
+/// Closes a server's stream behind much output, whose reader rests for `every` after each piece. Returns the
+/// reason of the close.
 fn read_slowly(halves: &mut Halves, every: Duration, output: &[u8]) -> std::result::Result<Closed, Stop> {
     let (client, server, id) = (halves.client, halves.server, halves.at_client);
     let mut got = 0;
@@ -392,7 +394,7 @@ fn read_slowly(halves: &mut Halves, every: Duration, output: &[u8]) -> std::resu
         at_server.get(server).closed.len() == 1 && at_client.get(client).closed.len() == 1
     };
     rig::until(&mut halves.rigs, "both have closed", both)?;
-    // The last resume finds nobody.
+    // The last resume may arrive after the stream has closed.
     rig::until(&mut halves.rigs, "no timer is left", |rigs| rigs[0].counters().timers == 0)?;
     Ok(halves.rigs[1].get_mut(server).closed.remove(0).2)
 }
@@ -413,7 +415,8 @@ fn slow_reader(world: &mut World<'_>) -> Outcome {
 }
 
 fn too_slow_reader(world: &mut World<'_>) -> Outcome {
-    // More than anybody reads: a byte buys next to nothing, so the close is over when its first time is.
+    // With more output than the reader reads, a byte buys almost no time. So the close ends with its first
+    // deadline.
     let output = pattern(sized(world, 3_500_000, 400_000));
     let (close, item) = (2 * SHORT, output.len());
     let options = StreamOptions { close, close_speed: u32::MAX, item, ..StreamOptions::DEFAULT };
@@ -425,7 +428,7 @@ fn too_slow_reader(world: &mut World<'_>) -> Outcome {
     rig::finish(halves.rigs)
 }
 
-/// Opens, gets the banner, and is told of the reset.
+/// Checks that the stream opened, received the banner, and then saw the reset.
 fn check_early(probe: &Probe, id: Id<Stream>) -> Outcome {
     let told = probe.of(id);
     let expected = [What::Open, What::got(BANNER), What::closed("Failed")];
@@ -438,7 +441,7 @@ fn early_reset(world: &mut World<'_>) -> Outcome {
     let client = rig.add(Probe::quiet())?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let id = rig.connect(client, &Address::Ip(listener.local_addr()?), Stream::new(Bytes))?;
-    // The loop makes no turn meanwhile.
+    // The loop makes no turn in the meantime.
     let (mut peer, _) = listener.accept()?;
     peer.write_all(BANNER)?;
     socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO))?;
@@ -468,15 +471,15 @@ fn early_abort(world: &mut World<'_>) -> Outcome {
     rigs[1].settle()?;
     rig::until(&mut rigs, "the connection has closed", |rigs| rigs[0].get(client).closed.len() == 1)?;
     let told = rigs[0].get(client).of(id);
-    // A reset may overtake data on a virtual wire, and then takes it along.
+    // On a virtual network a reset may overtake data, and then destroys it.
     let has_lost = rigs[0].get(client).received(id) == 0 && told == [What::Open, What::closed("Failed")];
     check!(has_lost || check_early(rigs[0].get(client), id).is_ok(), "told {told:?}");
     rig::finish(rigs)
 }
 
-/// What a slow reader reads before it rests.
+/// The number of bytes that a slow reader reads before it rests.
 const PIECE: usize = 40 << 10;
 const BANNER: &[u8] = b"a banner of 26 bytes, says";
 
-/// Of the server's runtime. What an engine keeps for itself is a part of it.
+/// The budget of the server's runtime. It includes the engine's own memory.
 const BUDGET: usize = 40 << 20;

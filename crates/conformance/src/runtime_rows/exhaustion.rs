@@ -1,4 +1,4 @@
-//! E at runtime level: limits that are reached, and what comes back then.
+//! E at runtime level: the runtime at its limits, and its recovery.
 
 use std::{collections::HashSet, fs::File, io::ErrorKind, net::TcpStream};
 
@@ -59,7 +59,7 @@ pub(super) const ROWS: &[Row] = &[
 
 const LINUX: &[Need] = &[Need::Linux];
 
-/// Takes all descriptors that the process may have.
+/// Opens all descriptors that the process may have.
 fn exhaust() -> Result<Vec<File>, Stop> {
     let mut taken = Vec::new();
     while taken.len() < DESCRIPTORS_MAX {
@@ -87,7 +87,7 @@ fn without_descriptors(world: &mut World<'_>, turn_away: bool) -> Outcome {
     options.turn_away = turn_away;
     let (listener, address) = rig.listen_with(server, &options, || Stream::new(Bytes))?;
     let Some(ip) = address.ip() else { return Err("the address is not IP".into()) };
-    // One was served before, so that everything is warm.
+    // Serve one connection first, so that lazily opened resources exist.
     let first = TcpStream::connect(ip)?;
     rig.until("the first is open", |rig| !rig.get(server).open.is_empty())?;
     rig.with(server, |_, cx| cx.pause(listener));
@@ -96,7 +96,7 @@ fn without_descriptors(world: &mut World<'_>, turn_away: bool) -> Outcome {
     let taken = exhaust()?;
     rig.with(server, |_, cx| cx.resume(listener));
     let outcome = rig.until("the fault is told", |rig| !rig.get(server).faults().is_empty());
-    // Half a second of an episode: the listener tries again now and then.
+    // During half a second of exhaustion, the listener tries again now and then.
     let (end, before) = (rig.now() + 10 * SHORT, rig.counters().turns);
     let mut turned = outcome;
     while turned.is_ok() && rig.now() < end {
@@ -108,7 +108,7 @@ fn without_descriptors(world: &mut World<'_>, turn_away: bool) -> Outcome {
     check!(turns < 50, "{turns} turns while it should rest");
     let faults = rig.get(server).faults();
     check!(faults.len() == 1 && faults[0].starts_with("Accept"), "{faults:?}");
-    // Each that waited is served, unless it was turned away.
+    // The listener serves each waiting connection unless it turned it away.
     let late = TcpStream::connect(ip)?;
     let away = rig.counters().turned_away as usize;
     check!((away > 0) == turn_away, "{away} were turned away");
@@ -133,7 +133,7 @@ fn no_runtime(world: &mut World<'_>) -> Outcome {
     }
     let before = open_descriptors();
     let mut taken = exhaust()?;
-    // With each descriptor more it fails a step later, until it succeeds.
+    // With each further descriptor the open fails a step later, until it succeeds.
     let mut failures = 0;
     while let Err(error) = candidates.open(Some(name)) {
         check!(taken.pop().is_some(), "it never opens: {error}");
@@ -181,10 +181,10 @@ fn engine_refuses(world: &mut World<'_>) -> Outcome {
         ended += told.closed.iter().filter(|(.., why)| matches!(why, Closed::Failed(_))).count();
         let all = told.open.clone();
         rig.with(probe, |_, cx| all.iter().for_each(|id| cx.abort(*id)));
-        // Its own wait may be what fails: that is passed over.
+        // The failing call may be a wait, which the runtime ignores.
         rig.finish().map_err(|stop| Stop::Failed(format!("call {nth}: {stop:?}")))?;
         if !torture.has_failed() {
-            // In a virtual engine it is chance which call is the n-th.
+            // In a virtual engine it is random which call is the n-th.
             let is_complete = (registers > 0 || world.is_virtual()) && rejected > 0 && ended > 0;
             check!(is_complete, "of {nth} calls {registers} were faults, {rejected} errors, {ended} ends");
             return Ok(());
@@ -228,7 +228,7 @@ fn bad_addresses(world: &mut World<'_>) -> Outcome {
     let mut rig = Rig::new(world)?;
     let probe = rig.add(Probe::quiet())?;
     let (_, address) = rig.listen(probe, || Stream::new(Bytes))?;
-    // Reserved for documentation: no host has it.
+    // This address is reserved for documentation, so no host has it.
     let foreign = Address::Ip(([192, 0, 2, 1], 0).into());
     for (wanted, kind) in [(&address, ErrorKind::AddrInUse), (&foreign, ErrorKind::AddrNotAvailable)] {
         let error = rig.with(probe, |_, cx| cx.listen(wanted, |_| Some(Stream::new(Bytes))).err());
@@ -268,7 +268,7 @@ fn full_queue(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-/// A Unix listener of this service that accepts nothing for now, with room for one connection or two.
+/// Opens a Unix listener that accepts nothing for now, with room for one connection or two.
 fn paused_unix_listener(
     rig: &mut Rig,
     server: ServiceId<Probe>,
@@ -284,7 +284,7 @@ fn paused_unix_listener(
     Ok((listener, address))
 }
 
-/// A connect that is cut by its deadline, by its service, and by the end of the runtime.
+/// Checks connects that are cut off by a deadline, by the service, and by the end of the runtime.
 fn unconnected(world: &mut World<'_>) -> Outcome {
     let mut rig = Rig::new(world)?;
     let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
@@ -324,7 +324,7 @@ fn full_unix_queue(world: &mut World<'_>) -> Outcome {
     }
     rig.settle()?;
     check!(rig.get(client).closed.is_empty(), "one was refused: {:?}", rig.get(client).closed[0].2);
-    // One that may not wait long; one that has nothing to say, and closes; one that is aborted.
+    // One stream has a short timeout, one closes without having sent anything, and one aborts.
     let turns = rig.counters().turns;
     let options = StreamOptions { connect: SHORT, ..StreamOptions::default() };
     let hasty = rig.connect(client, &address, Stream::new(Bytes).options(options))?;
@@ -352,7 +352,7 @@ fn full_unix_queue(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-/// Counts results of jobs.
+/// Records the results of jobs.
 #[derive(Default)]
 struct Worker {
     done: Vec<u32>,
@@ -388,7 +388,7 @@ fn too_many_jobs(world: &mut World<'_>) -> Outcome {
     rig.until("the jobs are done", |rig| rig.get(worker).done.len() == 3)?;
     let mut done = rig.get(worker).done.clone();
     if world.is_virtual() {
-        // One thread of the runtime's takes them in order; a simulated world does each at a moment of its own.
+        // One thread of the runtime takes them in order. A simulated world completes each at its own time.
         done.sort_unstable();
     }
     check!(done == [0, 1, 2], "{done:?}");
@@ -411,7 +411,7 @@ fn over_budget(world: &mut World<'_>) -> Outcome {
         ids.push(rig.connect(client, &address, Stream::new(Bytes))?);
         rig.until("it is open", |rig| rig.get(server).open.len() + rig.get(client).open.len() == 2 * count)?;
     }
-    // All but the first do not read, and are sent more than the budget has.
+    // All but the first do not read, and the server sends them more than the budget allows.
     rig.with(client, |_, cx| ids[1..].iter().for_each(|id| cx.pause(*id)));
     rig.settle()?;
     let to = rig.get(server).open.clone();
@@ -433,7 +433,7 @@ fn over_budget(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-/// Changes nothing, but is asked for every byte.
+/// A layer that changes nothing, but processes every byte.
 struct Coat;
 
 impl Layer for Coat {
@@ -464,7 +464,7 @@ fn layered_input(world: &mut World<'_>) -> Outcome {
         rig.listen(server, move || Stream::over(Lines::max(1 << 30), Coat).options(options.clone()))?;
     let id = rig.connect(client, &address, Stream::new(Bytes))?;
     rig.until("it is open", |rig| !rig.get(server).open.is_empty())?;
-    // A line that does not end fills what may be kept, to the byte. The other items wait behind a pause.
+    // An unfinished line fills the limit exactly. The other items wait behind a pause.
     let half = vec![b'x'; unread];
     rig.with(client, |_, cx| cx.send(id, &half));
     rig.until("all of it has arrived", |rig| rig.counters().bytes_in == unread as u64)?;
@@ -479,18 +479,18 @@ fn layered_input(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-/// A runtime with so many bytes for streams, and a short patience.
+/// Makes a runtime with a limited budget for streams, and with a short timeout for shortages.
 fn scarce(world: &mut World<'_>) -> Result<(Rig, usize), Stop> {
     let budget = sized(world, 4 << 20, 1 << 20);
     let engine = world.engine();
     let mut limits = Limits::default();
-    // Longer than one who hoards needs to send.
+    // Longer than a hoarder takes to send.
     let shortage = if world.moves_little() { 100 * SHORT } else { 2 * SHORT };
     (limits.bytes, limits.shortage) = (budget + engine.memory(), shortage);
     Ok((Rig::over(engine, limits)?, budget))
 }
 
-/// Sends a part of a line, and waits until it has arrived, or a stream of the service has ended.
+/// Sends a part of a line, and waits until it has arrived, or until a stream of the service has ended.
 fn hoard(
     rig: &mut Rig,
     (server, client): (ServiceId<Probe<Lines>>, ServiceId<Probe<Bytes>>),
@@ -531,7 +531,7 @@ fn hoarders(world: &mut World<'_>) -> Outcome {
     }
     check!(rig.get(echo).closed == 0, "polite ones have ended");
     check!(rig.counters().evicted == rig.get(server).closed.len() as u64, "not counted");
-    // Who comes late is served as well.
+    // The service also serves a latecomer.
     let late = rig.connect(client, &polite_address, Stream::new(Bytes))?;
     rig.with(client, |_, cx| cx.send(late, b"late"));
     rig.until("it is answered", |rig| rig.get(client).received(late) == 4)?;
@@ -544,22 +544,23 @@ fn shortage(world: &mut World<'_>) -> Outcome {
     let (server, client) = (rig.add(Probe::<Lines>::quiet())?, rig.add(Probe::<Bytes>::quiet())?);
     let (_, address) = rig.listen(server, || Stream::new(Lines::max(1 << 30)))?;
     let mut ids = Vec::new();
-    // Where bytes move slowly, a shortage begins while they move, and has ended when they have arrived.
+    // If bytes move slowly, a shortage may begin while they move, and end before all have arrived.
     let least = if world.moves_little() { 0 } else { budget as u64 / 4 * 3 };
     let is_short = |rig: &Rig| !rig.get(server).faults().is_empty() && rig.counters().queue_bytes > least;
-    // One that began while bytes moved may hold newcomers up until the first have ended.
+    // A shortage that began while bytes moved may delay newcomers until the first streams have ended.
     while rig.get(server).closed.is_empty() && !is_short(&rig) {
         check!(ids.len() < 20, "bytes never run short: {} are held", rig.counters().queue_bytes);
         ids.push(hoard(&mut rig, (server, client), &address, budget / 20)?);
     }
-    // The shortage ends by itself, because some of those go who hold items that they do not complete.
+    // The shortage ends by itself, because the runtime evicts some of the streams with unfinished items.
     rig.until("some have ended", |rig| !rig.get(server).closed.is_empty())?;
     let late = rig.connect(client, &address, Stream::new(Bytes))?;
     rig.with(client, |_, cx| cx.send(late, b"late\n"));
     rig.until("who comes late is served", |rig| {
         rig.get(server).log.iter().any(|(_, what)| *what == What::got(b"late"))
     })?;
-    // What the client sends is held, too, for a moment: there may have been a shortage before the one that lasts.
+    // The client's own queue also counts for a moment, so there may have been a short shortage before the
+    // long one.
     let faults = rig.get(server).faults();
     let is_once = faults.len() as u64 <= rig.counters().shortages;
     check!(is_once && faults.iter().all(|fault| fault.starts_with("BytesShort")), "{faults:?}");
@@ -578,14 +579,14 @@ fn unfinished(world: &mut World<'_>) -> Outcome {
     let (_, address) =
         rig.listen(server, move || Stream::new(Lines::max(1 << 30)).options(options.clone()))?;
     let id = rig.connect(client, &address, Stream::new(Bytes))?;
-    // Only where time is virtual it is sure that each line comes in time.
+    // Only with virtual time can the test be sure that each line arrives in time.
     for _ in 0..if world.is_virtual() { 5 } else { 0 } {
         rig.with(client, |_, cx| cx.send(id, b"an end\nand a begin"));
         let end = rig.now() + allowed * 4 / 5;
         rig.until("most of the time is over", |rig| rig.now() >= end)?;
         check!(rig.get(server).closed.is_empty(), "{:?}", rig.get(server).closed);
     }
-    // A byte now and then does not complete it.
+    // A byte now and then does not complete the line.
     for _ in 0..20 {
         rig.with(client, |_, cx| cx.send(id, b"x"));
         let end = rig.now() + SHORT;
@@ -648,6 +649,6 @@ fn thousand(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-/// More descriptors than this are not opened to find the limit.
+/// To find the limit, the row opens no more descriptors than this.
 const DESCRIPTORS_MAX: usize = 1 << 17;
 const NTH_MAX: u64 = 200;

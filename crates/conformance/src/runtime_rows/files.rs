@@ -1,6 +1,7 @@
-//! Files beside the loop: one that is cut off while it is served, and a disk that is full.
+//! Files next to the loop: a file is truncated during a transfer, and a disk is full.
 //!
-//! A virtual engine has a disk of its own; with others it is the system's, whoever performs the operations.
+//! A virtual engine has its own disk. The others use the system's, whether the engine or a thread performs
+//! the operations.
 
 use std::{
     convert::Infallible,
@@ -33,12 +34,13 @@ pub(super) const ROWS: &[Row] = &[
         &[],
         released,
     ),
-    // In virtual time a grace passes while a real thread works; the simulator has a test of its own for its disk.
+    // In virtual time the grace would pass while a real thread works. The simulator has its own test for its
+    // disk.
     row("J1r5", "a stop waits for operations on files within its grace", SOCKETS, stopped),
     row("E9r", "a full disk is told to the operation that found it so, and to no other", &[], full),
 ];
 
-/// Serves a part of a file to whoever connects.
+/// Sends a part of a file to each client that connects.
 #[derive(Default)]
 struct Server {
     file: Option<File>,
@@ -103,12 +105,12 @@ impl Receive<Result<(), Error>> for Server {
     }
 }
 
-/// A file of the row's own, whose directory is there on each disk.
+/// Makes a path for the row's own file, in a directory that exists on each disk.
 fn path(rig: &mut Rig, server: ServiceId<Server>) -> Result<PathBuf, Stop> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let directory = std::env::temp_dir();
-    // A disk of the engine's own is empty at first; of the system's it is there.
+    // The engine's own disk is empty at first. On the system's, the directory exists already.
     let _ = done(rig, server, Operation::create_directory(&directory))?;
     Ok(directory.join(format!("reactor-conformance-{}-{number}", process::id())))
 }
@@ -137,7 +139,7 @@ fn open(
     rig.get_mut(server).opened.take().ok_or_else(|| "it was there".into())
 }
 
-/// A server whose file is on its way to a client that has stopped to read.
+/// A server in the middle of a file transfer to a client that has stopped reading.
 struct UnderWay {
     path: PathBuf,
     file: File,
@@ -237,7 +239,7 @@ fn stopped(world: &mut World<'_>) -> Outcome {
     }
     check!(std::fs::read(&path)? == content, "not what was written");
     std::fs::remove_file(path)?;
-    // One that could never be performed says so.
+    // The runtime refuses an operation above the limit, because it could never perform it.
     let mut rig = Rig::limited(world, |limits| limits.file_bytes = 100)?;
     let server = rig.add(Server::default())?;
     let asked = [100, 101].map(|len| {
@@ -264,7 +266,7 @@ fn cut_off(world: &mut World<'_>) -> Outcome {
     let (ended, got) = (format!("{:?}", rig.get(server).ended), rig.get(client).received(first) as u64);
     check!(ended.starts_with("[Truncated"), "{ended}");
     check!(got < len, "{got} bytes of a file that was cut off");
-    // What it is now is served whole.
+    // The rest of the truncated file is served whole.
     rig.get_mut(server).len = SHORT_LEN;
     let second = rig.connect(client, &address, Stream::new(Bytes))?;
     rig.until("the whole answer has ended", |rig| rig.get(client).closed.len() == 2)?;
@@ -280,7 +282,7 @@ fn full(world: &mut World<'_>) -> Outcome {
     let path = path(&mut rig, server)?;
     let good = open(&mut rig, server, path.clone(), OpenOptions::write())??.file;
     let write = OpenOptions { write: true, ..OpenOptions::default() };
-    // full(4) of the system, or the end of a disk of the engine's own.
+    // Use full(4) of the system, or write beyond the end of the engine's own disk.
     let (bad, offset) = match open(&mut rig, server, "/dev/full".into(), write)? {
         Ok(opened) => (opened.file, 0),
         Err(_) if world.is_virtual() => (good.clone(), 1 << 40),
@@ -298,5 +300,5 @@ fn full(world: &mut World<'_>) -> Outcome {
 }
 
 const WORDS: &[u8] = b"the next owner's words";
-/// How long the file is after the cut.
+/// The length of the file after the cut, in bytes.
 const SHORT_LEN: u64 = 1_000;

@@ -43,7 +43,7 @@ fn never_reads(world: &mut World<'_>) -> Outcome {
     })?;
     let why = pair.why(0);
     check!(matches!(why, Closed::Overflow), "{why}");
-    // Memory counts, and a queue of few bytes may have a buffer of 64 KiB from the pool.
+    // The limit counts memory, and a queue of a few bytes may hold a buffer of 64 KiB from the pool.
     let most_max = 3 * cap as u64 + (256 << 10);
     check!(most <= most_max, "{most} bytes were held at a cap of {cap}");
     let other_at = pair.server().open[1];
@@ -71,7 +71,7 @@ fn slow_peers(world: &mut World<'_>) -> Outcome {
     let deadline = 5 * SHORT;
     let server = rig.add(Probe::<Lines>::acting(move |cx, id, what| {
         match (id, what) {
-            // Of a request's begin only: a drip does not move it.
+            // The deadline runs from the open only, so a drip does not postpone it.
             (Some(id), What::Open) => cx.deadline(id, deadline),
             (Some(id), What::Got(_)) => _ = cx.send(id, "served"),
             _ => (),
@@ -169,7 +169,7 @@ fn pipelined(world: &mut World<'_>) -> Outcome {
         rig.get(server).received(id) >= total && served_at.is_some()
     })?;
     check!(most <= 2 * 1_024 + 8, "{most} items in one turn");
-    // A virtual engine may hold the other one back for as long as it draws.
+    // A virtual engine may postpone the other client for as long as it draws.
     let is_fair = served_at.is_some_and(|at| at < count);
     check!(is_fair || virtual_engine, "the other was served after all items");
     let mut expected = 0;
@@ -194,7 +194,8 @@ fn flood(world: &mut World<'_>) -> Outcome {
     rig.with(client, |_, cx| cx.pause(id));
     let item = pattern(sized(world, 64 << 10, 2_000));
     let (mut most, mut sent, mut held, mut drained) = (0, 0, 0, None);
-    // It floods, and does not read: soon both ends' queues are above their marks, and stay there.
+    // The client floods and does not read. Soon the queues of both ends are above their marks, and stay
+    // there.
     rig.until("the echo is held back", |rig| {
         let count = rig.get(client).count(&What::Drained);
         if drained.is_none_or(|before| count > before) {
@@ -224,7 +225,7 @@ fn newcomers(world: &mut World<'_>) -> Outcome {
     rig.get_mut(crowd).forget();
     let mut all = Vec::new();
     for _ in 0..flooders {
-        // They read whatever they have to write: only the echo holds them back.
+        // They read even while they have much to write, so only the echo holds them back.
         let options = StreamOptions { backpressure: false, ..StreamOptions::DEFAULT };
         all.push(rig.connect(crowd, &address, Stream::new(Bytes).options(options))?);
     }
@@ -232,12 +233,12 @@ fn newcomers(world: &mut World<'_>) -> Outcome {
     let mut flood = |rig: &mut Rig| {
         rig.with(crowd, |_, cx| {
             for (id, full) in all.iter().zip(&mut full) {
-                // Again and again: one that has room takes the next item.
+                // Send on each call: a stream with room takes the next item.
                 *full = cx.send(*id, if *full { &[] } else { &item[..] }) == Flow::High;
             }
         });
     };
-    // What is under way in each direction before it counts: all buffers are full.
+    // Count from the moment when all buffers in both directions are full.
     rig.until("the flood is there", |rig| {
         flood(rig);
         rig.get(echo).bytes > 8 * flooders * item.len()
@@ -265,6 +266,6 @@ fn newcomers(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-/// How many items of each flooder may be echoed before newcomers are answered: a listener accepts 16 of these in a turn,
-/// in which each flooder is read once.
+/// How many items of each flooder may be echoed before the newcomers get their answers. A listener accepts 16
+/// of them in a turn, in which the runtime reads each flooder once.
 const ROUNDS_MAX: usize = 40;

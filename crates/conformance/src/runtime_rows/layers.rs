@@ -1,4 +1,4 @@
-//! O and N at runtime level: layers and codecs over the engine, and how a living stream changes them.
+//! O and N at runtime level: layers and codecs over the engine, and their replacement on a living stream.
 
 use std::{cell::RefCell, io::Read, net::TcpStream, rc::Rc, time::Duration};
 
@@ -51,7 +51,7 @@ fn last_flight(world: &mut World<'_>) -> Outcome {
     of_layers(world, (Preamble::new("HELLO\n", "WELCOME\n"), || Preamble::new("WELCOME\n", "HELLO\n")))
 }
 
-/// The server answers a hello: when it is open, its answer is with the engine.
+/// Checks that the server answers a hello. Once its stream is open, the answer is with the engine.
 fn of_layers<A: Layer, B: Layer>(
     world: &mut World<'_>,
     (ours, mut theirs): (A, impl FnMut() -> B + 'static),
@@ -110,7 +110,7 @@ fn last_flight_arrives(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-/// Speaks lines, and changes to bytes or to a layer when a line says so; the client begins.
+/// Speaks lines, and switches to bytes or to a layer when a line requests it. The client begins.
 #[derive(Default)]
 struct Switch {
     is_client: bool,
@@ -251,7 +251,7 @@ fn name(why: &Closed) -> String {
     text.split([' ', '(']).next().unwrap_or_default().to_owned()
 }
 
-/// Both ends as switches.
+/// A server and a client that are both switches.
 struct Switches {
     rig: Rig,
     server: ServiceId<Switch>,
@@ -272,7 +272,7 @@ impl Switches {
         Ok(Switches { rig, server, client })
     }
 
-    /// The client says these lines, in one write.
+    /// Sends these lines from the client, in one write.
     fn say(&mut self, lines: &[&str]) {
         self.rig.with(self.client, |client, cx| {
             let id = client.lines.expect("it is open");
@@ -320,7 +320,7 @@ fn other_codec(world: &mut World<'_>) -> Outcome {
 }
 
 fn other_codec_kept(world: &mut World<'_>) -> Outcome {
-    // Half an item is unread, and nobody is being called.
+    // Half an item is unread, and no handler is running.
     let mut pair = Switches::new(world)?;
     let (server, client) = (pair.server, pair.client);
     pair.rig.with(server, |switch, cx| cx.pause(switch.lines.expect("it is open")));
@@ -332,7 +332,7 @@ fn other_codec_kept(world: &mut World<'_>) -> Outcome {
         Ok(())
     })?;
     pair.rig.until("what was kept has come", |rig| rig.get(server).bytes.len() == 18)?;
-    // One that is closing does not change, and `make` is not called.
+    // The runtime refuses the change of a closing stream, and does not call `make`.
     pair.rig.with(client, |switch, cx| {
         let id = switch.lines.expect("it is open");
         cx.close(id);
@@ -371,14 +371,14 @@ fn other_layer(world: &mut World<'_>) -> Outcome {
 }
 
 fn injected(world: &mut World<'_>) -> Outcome {
-    // In one piece with the line that asks for the layer, and later.
+    // The clear bytes arrive in one piece with the line that requests the layer, and later.
     let mut pair = Switches::new(world)?;
     let (server, client) = (pair.server, pair.client);
     pair.rig.get_mut(client).is_client = true;
     pair.say(&["seal", "evil"]);
     pair.until_log(server, "closed sealed Refused")?;
     let log = pair.rig.get(server).log.clone();
-    // A virtual engine may have cut it: then the layer refuses what came later.
+    // A virtual engine may have split them. The layer then refuses the later bytes.
     check!(log.len() == 1 && (world.is_virtual() || log[0].contains("5 clear bytes")), "{log:?}");
     pair.close()?;
 
@@ -407,7 +407,7 @@ fn injected(world: &mut World<'_>) -> Outcome {
 fn other_layer_outside(world: &mut World<'_>) -> Outcome {
     let mut pair = Switches::new(world)?;
     let (server, client) = (pair.server, pair.client);
-    // A virtual engine may cut it: then what is behind would come too late.
+    // A virtual engine may split the write. The third line would then arrive too late.
     let lines = ["first", "release", "unread"];
     pair.say(&lines[..if world.is_virtual() { 2 } else { 3 }]);
     pair.until_log(server, "closed clear Released")?;
@@ -428,7 +428,7 @@ fn other_layer_outside(world: &mut World<'_>) -> Outcome {
     pair.close()
 }
 
-/// What is unread does not pass for sealed, and is the caller's once it was taken.
+/// Checks that unread bytes do not count as sealed, and that the caller can take them.
 fn with_unread(stream: Stream<Lines>) -> Result<Stream<Lines>, Stop> {
     check!(stream.unread() == b"unread\n", "unread: {:?}", stream.unread());
     let Err(rejected) = stream.map_layer(|()| Toy::server(2)) else {
@@ -439,7 +439,7 @@ fn with_unread(stream: Stream<Lines>) -> Result<Stream<Lines>, Stop> {
     Ok(stream)
 }
 
-/// Takes one connection, dismisses the next, refuses all others.
+/// Accepts one connection, dismisses the next, and refuses all others.
 #[derive(Default)]
 struct Porter {
     asked: usize,
@@ -501,14 +501,14 @@ fn accepts(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-/// A length and a body that is unmasked where it lies; a length of 0 is skipped.
+/// A codec of a length and a body, which it unmasks in place. It skips a length of 0.
 #[derive(Default)]
 struct Masked {
     unmasked: usize,
     lie: Option<Lie>,
 }
 
-/// What a codec says that it used.
+/// A false report of a codec about the bytes that it used.
 #[derive(Clone, Copy)]
 enum Lie {
     Nothing,
@@ -604,7 +604,7 @@ fn lying_codecs(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// How a [`Liar`] breaks its contract.
+/// The way in which a [`Liar`] breaks its contract.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Breach {
     UsesTooMuch,
@@ -615,7 +615,7 @@ enum Breach {
     TakesAway,
 }
 
-/// Passes bytes on, and breaks its contract with the first.
+/// Passes bytes through, and breaks its contract with the first.
 struct Liar(Breach);
 
 impl Layer for Liar {
@@ -678,5 +678,5 @@ fn lying_layers(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// What is waited for comes at once, or it is lost.
+/// The awaited event arrives at once or is lost.
 const LONG: Duration = Duration::from_secs(10);

@@ -109,7 +109,7 @@ fn orders_to_the_gone(world: &mut World<'_>) -> Outcome {
     })?;
     pair.rig.settle()?;
     check!(pair.server().log.len() == after, "{:?}", &pair.server().log[after..]);
-    // The client's id means nothing to the server, although it lives or has lived.
+    // A client's id is invalid for the server, whether the stream is alive or not.
     let foreign = pair.at_client;
     check!(
         pair.by_server(|cx, _| cx.send(foreign, b"x")) == Flow::Gone,
@@ -118,7 +118,7 @@ fn orders_to_the_gone(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-/// Takes the readiness of any descriptor, and counts.
+/// Counts the readiness events of any descriptor.
 #[derive(Default)]
 struct Readiness {
     told: usize,
@@ -187,7 +187,7 @@ fn files(world: &mut World<'_>) -> Outcome {
             }
         }
     }
-    // A stream cannot be over what is not waited for.
+    // A stream needs a descriptor on which an engine can wait.
     for path in [std::env::current_exe()?, std::env::temp_dir()] {
         let Err(error) = Stream::new(Bytes).on(File::open(path)?) else { return Err("it was taken".into()) };
         check!(error.kind() == ErrorKind::InvalidInput, "{error}");
@@ -201,7 +201,7 @@ fn released_and_added(world: &mut World<'_>) -> Outcome {
     let answer = back.clone();
     let releases = Cell::new(0);
     let mut first = true;
-    // It answers once, and is released with each of the first inputs.
+    // The server answers once, and releases the stream with each of the first inputs.
     pair.rig.get_mut(pair.server).act(move |cx, id, what| {
         if let (Some(id), What::Got(_)) = (id, what) {
             if std::mem::take(&mut first) {
@@ -250,7 +250,8 @@ fn moved(world: &mut World<'_>) -> Outcome {
         let mut pair = Pair::new(world)?;
         let mut other = Rig::new(world)?;
         let bytes = pattern(sized(world, 200_000, 2_000));
-        // What the server queued and the client does not read moves along.
+        // The server's queue moves to the other runtime with the stream, because the client does not read it
+        // yet.
         let back = pattern(sized(world, 3 << 20, 2_000));
         pair.by_client(|cx, id| {
             cx.pause(id);
@@ -292,13 +293,13 @@ fn moved(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// What a supervisor passes to a service (`LISTEN_FDS`) comes so.
+/// Checks adopted listeners, because a supervisor passes its sockets in this way (`LISTEN_FDS`).
 fn adopted(world: &mut World<'_>) -> Outcome {
     let mut rig = Rig::new(world)?;
     let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = Address::Ip(listener.local_addr()?);
-    // It connected before anybody looked.
+    // This client connects before the runtime watches the listener.
     let early = rig.connect(client, &address, Stream::new(Bytes))?;
     rig.until("it is connected", |rig| rig.get(client).open.len() == 1)?;
     let listener = Transport::listener(listener)?;
@@ -313,7 +314,7 @@ fn adopted(world: &mut World<'_>) -> Outcome {
     let listening = TcpListener::bind("127.0.0.1:0")?;
     let connection = TcpStream::connect(listening.local_addr()?)?;
     let kind = Transport::listener(connection).err().map(|error| error.kind());
-    // Not every system tells.
+    // Not every system can distinguish these.
     let is_told = cfg!(any(target_os = "linux", target_os = "android", target_os = "freebsd"));
     check!(!is_told || kind == Some(ErrorKind::InvalidInput), "a connection is no listener: {kind:?}");
     rig.finish()
@@ -329,7 +330,7 @@ fn released_and_dropped(world: &mut World<'_>) -> Outcome {
     pair.rig.get_mut(pair.server).closed.clear();
     let client = pair.client;
     pair.rig.until("the peer sees the end", |rig| rig.get(client).count(&What::End) == 1)?;
-    // Whoever takes the number that became free is not closed by a second close.
+    // A second close must not hit the new stream, which takes the number that has become free.
     let new = pair.rig.connect(pair.client, &pair.address, Stream::new(Bytes))?;
     pair.rig.until("a new stream is open", |rig| rig.get(client).open.contains(&new))?;
     pair.rig.settle()?;
@@ -339,7 +340,7 @@ fn released_and_dropped(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-/// The descriptors that a child sees, its own of the listing included.
+/// Lists the descriptors that a child sees, including the one for the listing itself.
 fn of_a_child() -> Result<Vec<String>, Stop> {
     let Ok(output) = Command::new("ls").arg("/proc/self/fd").output() else {
         return Err(Stop::Skipped("needs the program ls".to_owned()));

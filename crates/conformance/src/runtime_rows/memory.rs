@@ -1,4 +1,4 @@
-//! M at runtime level: memory that comes back, and is there once.
+//! M at runtime level: memory is freed, and exists only once.
 
 use std::{
     fs,
@@ -60,7 +60,7 @@ fn churn(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-/// The resident memory of the process, where the system tells.
+/// Returns the resident memory of the process, if the system reports it.
 fn resident() -> Option<usize> {
     let text = fs::read_to_string("/proc/self/statm").ok()?;
     text.split(' ').nth(1)?.parse::<usize>().ok().map(|pages| pages * 4_096)
@@ -121,14 +121,14 @@ fn fan_out(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-/// Options of a connection that receives little at a time.
+/// Returns the options of a connection that receives little at a time.
 fn narrow() -> ConnectOptions {
     let mut options = ConnectOptions::default();
     options.socket.receive_buffer = Some(4 << 10);
     options
 }
 
-/// Holds its own controller, and marks that show when it is freed.
+/// Holds its own controller, and marks that show whether it was freed.
 struct Holder {
     controller: Option<Controller<Holder>>,
     _mark: Rc<()>,
@@ -161,7 +161,7 @@ fn cycle(world: &mut World<'_>) -> Outcome {
         }
         rig.settle()?;
         check!(count.load(Ordering::Relaxed) == 3, "the commands were not executed");
-        // One more is queued, and owns a part of the service.
+        // One more message is in the queue, and shares ownership with the service.
         controller.send(count.clone()).map_err(|refused| refused.to_string())?;
         if stops {
             rig.finish()?

@@ -1,7 +1,7 @@
-//! Rows about a whole runtime over the engine: services run, and the row looks at what they are told.
+//! Rows about a whole runtime over the engine: services run, and the row checks their events.
 //!
-//! Their ids have an `r` behind the scenario's number. Most have both ends of their connections in the runtime itself, so that they
-//! run on a virtual engine, too.
+//! Their ids have an `r` behind the scenario's number. In most of them both ends of the connections are in
+//! the same runtime, so that they also run on a virtual engine.
 
 mod bombs;
 #[cfg(unix)]
@@ -48,7 +48,7 @@ use crate::{
     world::World,
 };
 
-/// All rows of this kind.
+/// Returns all rows of this kind.
 pub(crate) fn rows() -> Vec<Row> {
     #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has children"))]
     let mut all = [
@@ -99,7 +99,7 @@ const fn row(
     Row { id, name, needs, slow: false, run }
 }
 
-/// Takes more than a second.
+/// Makes a row that takes more than a second.
 const fn slow(
     id: &'static str,
     name: &'static str,
@@ -109,16 +109,16 @@ const fn slow(
     Row { id, name, needs, slow: true, run }
 }
 
-/// What suits the engine: a virtual one moves little at a time.
+/// Chooses the size that suits the engine, because a virtual one moves little at a time.
 fn sized(world: &World<'_>, real: usize, in_memory: usize) -> usize {
     if world.is_virtual() { in_memory } else { real }
 }
 
-/// The same of bytes that have to be moved whatever the kernel's buffers hold.
+/// Chooses the size as [`sized`] does, for bytes that must move whatever the kernel's buffers hold.
 fn moved(world: &World<'_>, real: usize, little: usize) -> usize {
     if world.moves_little() { little } else { sized(world, real, little) }
 }
 
-/// A timeout that a row waits for.
+/// A timeout that passes while a row waits.
 const SHORT: Duration = Duration::from_millis(20);
 const SOCKETS: &[Need] = &[Need::Sockets];

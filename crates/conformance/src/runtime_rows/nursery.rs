@@ -12,11 +12,11 @@ use reactor::{
 
 use crate::suite::{Outcome, check};
 
-/// Holds children, and notes what is told of them, in order.
+/// Holds children, and records their events in order.
 #[derive(Default)]
 pub(super) struct Nursery {
     pub(super) told: Vec<(usize, Told)>,
-    /// In the order of starting.
+    /// In the order in which they started.
     pub(super) children: Vec<Kept>,
     pub(super) output: Vec<u8>,
 }
@@ -123,24 +123,24 @@ impl Handle<In> for Nursery {
     }
 }
 
-/// A child without pipes.
+/// Returns the options of a child without pipes.
 pub(super) fn silent() -> SpawnOptions {
     let mut options = SpawnOptions::default();
     (options.stdin, options.stdout, options.stderr) = (Standard::Null, Standard::Null, Standard::Null);
     options
 }
 
-/// A child whose errors are ours.
+/// Returns the options of a child that inherits our stderr.
 pub(super) fn spoken() -> SpawnOptions {
     let mut options = SpawnOptions::default();
     options.stderr = Standard::Inherited;
     options
 }
 
-/// Whether there is a process of this number, a zombie of ours included.
+/// Reports whether a process with this number exists. Our own zombies count.
 pub(super) fn exists(pid: u32) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    // What a child has left behind is not ours to reap, and whose it is may take its time.
+    // We cannot reap orphans of a child, and their new parent may take its time. Ignore such zombies.
     let ours = stat.contains(&format!(" {} ", std::process::id()));
     ours || !stat.contains(") Z ")
 }

@@ -1,4 +1,4 @@
-//! G at runtime level: the order of one turn, seen from a service.
+//! G at runtime level: the order of one turn as a service observes it.
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
@@ -41,7 +41,7 @@ fn meanwhile(world: &mut World<'_>) -> Outcome {
     let (controller, other) = (near.runtime.controller(server), far.clone());
     near.get_mut(server).act(move |cx, id, what| {
         if (id, what) == (Some(open[0]), &What::got(b"!")) {
-            // The input is there before the command.
+            // Send the input before the command.
             let mut other = other.borrow_mut();
             other.with(client, |_, cx| cx.send(second, b"?"));
             other.turn(Duration::ZERO).map_err(|_| "the other engine is broken")?;
@@ -100,7 +100,7 @@ fn end_of_turn(world: &mut World<'_>) -> Outcome {
     pair.rig.turn(Duration::ZERO)?;
     let told: Vec<What> = pair.server().log.iter().map(|(_, what)| what.clone()).collect();
     check!(told == [What::Message(1), What::Message(2), What::Message(3), What::EndOfTurn], "{told:?}");
-    // It asked again, and that brings no turn about by itself.
+    // The handler asked again. That alone must not cause another turn.
     let next = pair.rig.runtime.next_deadline();
     check!(next != Some(Duration::ZERO), "it spins");
     pair.until_returned(3)?;

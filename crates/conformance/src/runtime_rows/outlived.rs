@@ -1,4 +1,4 @@
-//! O7 at runtime level: panics that a service outlives, because it says so, and what each of them costs.
+//! O7 at runtime level: panics that a service survives by its own choice, and the cost of each.
 
 use std::{
     cell::Cell,
@@ -36,7 +36,7 @@ pub(super) const ROWS: &[Row] = &[
     row("O7r4", "a panic in the answer to a panic ends the service", &[], in_the_answer),
 ];
 
-/// Where a panic is to happen next.
+/// The place of the next panic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Place {
     Nowhere,
@@ -59,7 +59,7 @@ enum Place {
     LayerEnd,
 }
 
-/// One panic, wherever it is armed for.
+/// A panic that occurs once, at the armed place.
 #[derive(Clone)]
 struct Armed(Rc<Cell<Place>>);
 
@@ -76,10 +76,10 @@ impl Armed {
     }
 }
 
-/// What the panics say.
+/// The text of the panics.
 const SAYING: &str = "a panic that is outlived";
 
-/// Bytes, which a panic may meet on their way. An item that it meets is half queued.
+/// A codec for bytes that can panic. A panic in `encode` leaves half an item in the queue.
 struct FragileBytes(Armed);
 
 impl Codec for FragileBytes {
@@ -105,7 +105,7 @@ impl Codec for FragileBytes {
     }
 }
 
-/// Passes bytes on.
+/// A layer that passes bytes through, and can panic.
 struct FragileLayer(Armed);
 
 impl Layer for FragileLayer {
@@ -145,14 +145,14 @@ impl Layer for FragileLayer {
 
 type Brittle = Stream<FragileBytes, FragileLayer>;
 
-/// How a handler uses another stream's code.
+/// The way in which a handler uses another stream's code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Use {
-    /// Sends to it: its codec panics, if it is armed.
+    /// Sends to the other stream. Its codec panics if it is armed.
     Sends,
-    /// Asks its layer something: that panics.
+    /// Calls the other stream's layer with a function that panics.
     Layer,
-    /// Gives it another codec: making that panics.
+    /// Replaces the other stream's codec with a function that panics.
     Codec,
 }
 
@@ -166,7 +166,7 @@ impl Use {
     }
 }
 
-/// Echoes, and lives on.
+/// Echoes bytes, and survives panics.
 struct Survivor {
     armed: Armed,
     open: Vec<Id<Brittle>>,
@@ -174,9 +174,9 @@ struct Survivor {
     closed: Vec<(Id<Brittle>, Closed)>,
     faults: Vec<Fault>,
     received: Vec<u64>,
-    /// Which other stream is used, and how, when something is received; and whether a panic of that is caught at once.
+    /// How to use which other stream when input arrives, and whether the handler catches the panic itself.
     uses: Option<(Id<Brittle>, Use, bool)>,
-    /// Whether its answer to a panic is another one.
+    /// The answer to a panic panics, too.
     is_fragile: bool,
 }
 
@@ -243,7 +243,7 @@ impl Handle<Brittle> for Survivor {
     }
 }
 
-/// Panics in its receiver, if the number says so; odd ones are refused.
+/// Panics if a place of the receiver is armed. Refuses odd numbers.
 impl Receive<u64> for Survivor {
     fn receive(&mut self, _: &mut Context<'_, Self>, number: u64) -> Result {
         for place in [Place::Timer, Place::Message, Place::Command] {
@@ -308,7 +308,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Checks that the first peer is still echoed to, and another one after it.
+    /// Checks that the survivor still echoes to the first peer, and to a new one.
     fn lives(&mut self) -> Outcome {
         let another = self.connect()?;
         for id in [self.there, another] {
@@ -320,7 +320,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Stops. The receipt counts so many panics, and does not fail for them.
+    /// Stops the runtime. Checks that the receipt counts this many panics, and does not fail because of them.
     fn ends(mut self, panics: u64) -> Outcome {
         check!(self.rig.counters().panics == panics, "{} panics", self.rig.counters().panics);
         self.rig.stop(Duration::from_secs(1));
@@ -360,7 +360,7 @@ fn costs_a_resource(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// A peer comes, says something, and ends; at one of these steps its stream panics.
+/// Connects a peer that sends bytes, and finishes. The stream panics at one of these steps.
 fn costs_it(world: &mut World<'_>, place: Place, during: During) -> Outcome {
     let mut scene = Scene::new(world)?;
     scene.arm(place);
@@ -430,7 +430,7 @@ fn costs_a_message(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// How another stream is used, and whether a panic of that is caught in the handler.
+/// How the handler uses another stream, and whether it catches a panic of that use.
 const USES: [(Use, bool); 6] = [
     (Use::Sends, false),
     (Use::Sends, true),
@@ -439,14 +439,14 @@ const USES: [(Use, bool); 6] = [
     (Use::Codec, false),
     (Use::Codec, true),
 ];
-/// What is sent to another peer.
+/// The item that the handler sends to another peer.
 const ITEM: &[u8] = b"an item of two halves";
 
 fn half_an_item(world: &mut World<'_>) -> Outcome {
     for (how, is_caught) in USES {
         let mut scene = Scene::new(world)?;
         let (client, survivor) = (scene.client, scene.survivor);
-        // The second one's handler sends to the third.
+        // The second stream's handler sends to the third.
         let second = scene.connect()?;
         scene.rig.until("it is open", |rig| rig.get(survivor).open.len() == 2)?;
         let third = scene.connect()?;
@@ -482,7 +482,7 @@ fn half_an_item(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// Has its answer to a panic panic.
+/// Checks a panic in the answer to a panic.
 fn in_the_answer(world: &mut World<'_>) -> Outcome {
     let mut scene = Scene::new(world)?;
     let id = scene.connect()?;

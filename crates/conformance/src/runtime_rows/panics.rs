@@ -1,4 +1,4 @@
-//! I at runtime level: panics of services, and services that never stop to ask for more.
+//! I at runtime level: panics of services, and services that always request more work.
 
 use std::{cell::Cell, io::ErrorKind, rc::Rc};
 
@@ -25,7 +25,7 @@ pub(super) const ROWS: &[Row] = &[
     row("I4r", "a handler that always asks for more starves nobody, and can be stopped", &[], endless_asker),
 ];
 
-/// Where a [`Fragile`] panics.
+/// The place where a [`Fragile`] panics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Place {
     Start,
@@ -73,7 +73,7 @@ const PLACES: [Place; 20] = [
     Place::LayerEnd,
 ];
 
-/// What the panics say.
+/// The text of the panics.
 const SAYING: &str = "a panic of the suite";
 
 impl Place {
@@ -89,7 +89,7 @@ impl Place {
     }
 }
 
-/// Bytes, cut and queued with a panic.
+/// A codec for bytes that panics at its place.
 struct FragileBytes(Place);
 
 impl Codec for FragileBytes {
@@ -113,7 +113,7 @@ impl Codec for FragileBytes {
     }
 }
 
-/// Passes bytes on, with a panic.
+/// A layer that passes bytes through, and panics at its place.
 struct FragileLayer(Place);
 
 impl Layer for FragileLayer {
@@ -152,10 +152,10 @@ impl Layer for FragileLayer {
     }
 }
 
-/// Comes through all callbacks, and panics in one.
+/// Runs through all callbacks, and panics in one.
 struct Fragile(Place);
 
-/// A message, told or sent by a timer.
+/// A message from the service itself or from a timer.
 struct Told(Place);
 
 impl Service for Fragile {
@@ -249,7 +249,7 @@ fn in_each_callback(world: &mut World<'_>) -> Outcome {
         let id = rig.connect(client, &address, Stream::new(Bytes))?;
         rig.with(client, |_, cx| cx.send(id, b"x"));
         check!(controller.send(0_u64).is_ok(), "{place:?}: a command was refused");
-        // Through all callbacks: input, answer, timer, message, end, closed; or to the panic before.
+        // Run through all callbacks (input, answer, timer, message, end, closed), or up to the panic.
         let mut finished = false;
         rig.until("all has happened", |rig| {
             if rig.get(client).received(id) > 0 && !std::mem::replace(&mut finished, true) {
@@ -279,7 +279,7 @@ fn in_each_callback(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// A service that panicked gives commands back, and cannot be looked at.
+/// Checks that commands to a panicked service come back, and that the runtime no longer lends the service.
 fn gives_back(rig: &Rig, controller: &Controller<Fragile>, id: ServiceId<Fragile>) -> Result<(), String> {
     match controller.send(8_u64) {
         Err(Refused::Gone(8)) if rig.runtime.service(id).is_none() => Ok(()),
@@ -287,14 +287,14 @@ fn gives_back(rig: &Rig, controller: &Controller<Fragile>, id: ServiceId<Fragile
     }
 }
 
-/// The healthy service still echoes.
+/// Checks that the healthy service still echoes.
 fn serves(rig: &mut Rig, client: ServiceId<Probe>, id: Id<Stream>) -> Outcome {
     let before = rig.get(client).received(id);
     rig.with(client, |_, cx| cx.send(id, b"still there?"));
     rig.until("the healthy service answers", |rig| rig.get(client).received(id) == before + 12)
 }
 
-/// Stops; the receipt names who panicked, and nothing is left.
+/// Stops the runtime. Checks that the receipt names the panic, and that nothing is left.
 fn ends(mut rig: Rig, client: ServiceId<Probe>, there: Id<Stream>) -> Outcome {
     rig.with(client, |_, cx| cx.abort(there));
     rig.settle()?;

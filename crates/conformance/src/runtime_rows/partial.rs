@@ -1,4 +1,4 @@
-//! C at runtime level: sends and reads that do only a part.
+//! C at runtime level: partial sends and reads.
 
 use std::{
     io,
@@ -61,7 +61,7 @@ fn tail(world: &mut World<'_>) -> Outcome {
     let mut turn = 0;
     pair.rig.until("all bytes have arrived", |rig| {
         turn += 1;
-        // A slow reader: it reads in one turn of three.
+        // A slow reader, which reads in one turn of three.
         rig.with(server, |_, cx| if turn % 3 == 0 { cx.resume(id) } else { cx.pause(id) });
         rig.get(server).received(id) >= bytes.len()
     })?;
@@ -72,7 +72,7 @@ fn tail(world: &mut World<'_>) -> Outcome {
 fn drip(world: &mut World<'_>) -> Outcome {
     let mut pair = Pair::of(world, || Stream::new(Lines::new()))?;
     let mut rig = pair.rig;
-    // The dripping end speaks bytes to the listener of lines.
+    // This client sends raw bytes to the listener for lines.
     let raw = rig.add(super::probe::Probe::<Bytes>::quiet())?;
     let dripping = rig.connect(raw, &pair.address, Stream::new(Bytes))?;
     let server = pair.server;
@@ -132,7 +132,7 @@ fn empty_item(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-/// A datagram socket that tells the length of each datagram.
+/// A datagram socket that reports the length of each datagram.
 struct Lengths(UdpSocket);
 
 impl Resource for Lengths {
@@ -149,7 +149,7 @@ impl Resource for Lengths {
     }
 }
 
-/// A socket that tells how much came.
+/// A socket that reports the number of bytes read.
 struct Counted(TcpStream);
 
 impl Resource for Counted {
@@ -164,7 +164,7 @@ impl Resource for Counted {
     }
 }
 
-/// Notes the numbers it is told.
+/// Records the numbers that it receives.
 #[derive(Default)]
 struct Numbers(Vec<usize>);
 

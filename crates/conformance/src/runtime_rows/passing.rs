@@ -1,6 +1,7 @@
-//! A7 at runtime level: descriptors that pass over Unix sockets arrive once, with their bytes, or are closed once.
+//! A7 at runtime level: descriptors over Unix sockets arrive once, with their bytes, or are closed once.
 //!
-//! What passes are ends of connections, which every world has. Their other ends, at a probe, see when no copy is left.
+//! The rows pass ends of connections, because every world has those. A probe holds the other ends, and sees
+//! the close once no copy is left.
 
 use std::{
     fs, io,
@@ -42,21 +43,21 @@ pub(super) const ROWS: &[Row] = &[
 
 const PASSING: &[Need] = &[Need::Descriptors];
 
-/// Notes what arrived, and keeps the descriptors.
+/// Records its events, and keeps the descriptors.
 #[derive(Default)]
 pub(super) struct Keeper {
     open: Vec<Id<Descriptors>>,
     bytes: Vec<u8>,
-    /// For each event: its bytes and how many descriptors it had; `None`: refused.
+    /// One entry for each event: the number of bytes and of descriptors. `None` means a refused message.
     events: Vec<(usize, Option<usize>)>,
-    /// Which of them were truncated.
+    /// The positions of the truncated events.
     truncated: Vec<usize>,
     kept: Vec<Descriptor>,
     ended: usize,
     closed: Vec<(Descriptors, Closed)>,
-    /// At an end it closes nothing by itself.
+    /// At an end the keeper does not close its own side.
     keeps_open: bool,
-    /// Descriptors are dropped where they are told.
+    /// The handler drops the descriptors of its events.
     takes_none: bool,
 }
 
@@ -94,7 +95,7 @@ impl Handle<Descriptors> for Keeper {
     }
 }
 
-/// A runtime with both ends of a Unix link, and with connections whose ends may be passed.
+/// A runtime with both ends of a Unix link, and with connections whose ends a row can pass.
 struct Link {
     rig: Rig,
     from: ServiceId<Keeper>,
@@ -110,7 +111,7 @@ impl Link {
         Link::taking(world, 16)
     }
 
-    /// A link whose receiver takes so many descriptors in a message.
+    /// Makes a link whose receiver takes this many descriptors in a message.
     fn taking(world: &mut World<'_>, most: usize) -> Result<Link, Stop> {
         let mut rig = Rig::new(world)?;
         let (from, to) = (rig.add(Keeper::default())?, rig.add(Keeper::default())?);
@@ -124,7 +125,7 @@ impl Link {
         Link::over(rig, (from, sender), (to, receiver))
     }
 
-    /// A link over sockets of the system.
+    /// Makes a link over sockets of the system.
     fn on(world: &mut World<'_>, ours: Descriptors, theirs: Descriptors) -> Result<Link, Stop> {
         let mut rig = Rig::new(world)?;
         let (from, to) = (rig.add(Keeper::default())?, rig.add(Keeper::default())?);
@@ -143,7 +144,7 @@ impl Link {
         Ok(Link { rig, from, to, sender, receiver, probe, address })
     }
 
-    /// So many ends of connections, and the probe's streams at their other ends.
+    /// Makes ends of connections. Returns them with the probe's streams at their other ends.
     fn ends(&mut self, count: usize) -> Result<(Vec<Descriptor>, Vec<Id<Stream>>), Stop> {
         let (probe, rig) = (self.probe, &mut self.rig);
         let (mut ends, mut others) = (Vec::new(), Vec::new());
@@ -178,7 +179,7 @@ impl Link {
         self.rig.until("all bytes have arrived", |rig| rig.get(to).bytes.len() >= count)
     }
 
-    /// Turns until each of these streams has seen that nobody is at the other end any more.
+    /// Turns until each of these streams has seen that its other end is gone.
     fn until_closed(&mut self, others: &[Id<Stream>]) -> Outcome {
         let probe = self.probe;
         self.rig.until("no copy is left", |rig| {
@@ -187,7 +188,7 @@ impl Link {
         })
     }
 
-    /// Checks that these streams are open, so that somebody holds their other ends.
+    /// Checks that these streams are open, so that some copy of their other ends still exists.
     fn check_open(&self, others: &[Id<Stream>]) -> Outcome {
         let closed = &self.rig.get(self.probe).closed;
         let found = closed.iter().find(|(id, ..)| others.contains(id));
@@ -201,7 +202,7 @@ impl Link {
     }
 }
 
-/// The path of a Unix socket, which is removed with this.
+/// The path of a Unix socket. The drop removes the file.
 struct Name(PathBuf);
 
 impl Name {
@@ -214,13 +215,13 @@ impl Name {
 
 impl Drop for Name {
     fn drop(&mut self) {
-        // In a simulated world it was never there.
+        // In a simulated world the file never existed.
         let _ = fs::remove_file(&self.0);
     }
 }
 
-/// Checks that the events had the descriptors of these messages (where each begins, and how many it has), each
-/// message's with its first byte.
+/// Checks that the descriptors of each message arrived with the message's first byte. Each message is given
+/// by the position of its first byte and its number of descriptors.
 fn check_with_first_byte(events: &[(usize, Option<usize>)], messages: &[(usize, usize)]) -> Outcome {
     let (mut at, mut messages) = (0, messages.iter());
     for (length, count) in events {
@@ -298,7 +299,7 @@ fn boundaries(world: &mut World<'_>) -> Outcome {
 
 fn too_long(world: &mut World<'_>) -> Outcome {
     let (ours, theirs) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None)?;
-    // Past the resource, which would refuse it.
+    // Send directly, because the resource would refuse such a packet.
     let raw = ours.try_clone()?;
     let mut link = Link::on(world, Descriptors::new().on(ours)?, Descriptors::new().on(theirs)?)?;
     for length in [PACKET - 1, PACKET, PACKET + 1] {
@@ -339,7 +340,7 @@ fn unsent(world: &mut World<'_>) -> Outcome {
     let (from, to, sender, receiver) = (link.from, link.to, link.sender, link.receiver);
     let (ends, others) = link.ends(2)?;
     link.rig.with(to, |_, cx| cx.pause(receiver));
-    // More than the link takes, so the descriptors behind it stay.
+    // These bytes fill the link, so the descriptors behind them stay in the queue.
     link.send(&vec![1; 2 << 20], Vec::new());
     link.send(b"late", ends);
     link.rig.settle()?;
@@ -356,7 +357,7 @@ fn unsent(world: &mut World<'_>) -> Outcome {
 }
 
 fn narrow(world: &mut World<'_>) -> Outcome {
-    // The socket of a simulated world is narrow as it is.
+    // The socket of a simulated world is narrow anyway.
     let mut link = if world.is_virtual() {
         Link::new(world)?
     } else {
@@ -390,7 +391,7 @@ fn ended(world: &mut World<'_>) -> Outcome {
     link.send(b"last", ends);
     link.rig.with(from, |_, cx| cx.close(sender));
     link.rig.until("it has closed", |rig| !rig.get(from).closed.is_empty())?;
-    // With the resource goes its socket.
+    // The drop of the resource closes its socket.
     link.rig.get_mut(from).closed.clear();
     link.rig.until("the end is told", |rig| rig.get(to).ended > 0)?;
     link.rig.settle()?;
@@ -411,7 +412,7 @@ fn ended(world: &mut World<'_>) -> Outcome {
 }
 
 fn under_way(world: &mut World<'_>) -> Outcome {
-    // Nobody reads them: they are dropped by the event's taker, by the link's end, or by the runtime's.
+    // No service keeps them: the handler drops them, or the close or the abort of the link does.
     for way in ["dropped", "closed", "ended"] {
         let mut link = Link::new(world)?;
         let (to, receiver) = (link.to, link.receiver);
@@ -475,7 +476,7 @@ fn credentials(world: &mut World<'_>) -> Outcome {
     let is_known = of_sender.process.is_some_and(|number| is_virtual || number == process::id());
     check!(is_known || of_sender.process.is_none() && cfg!(not(target_os = "linux")), "{of_sender:?}");
 
-    // So does a stream over one, and a stream over IP does not.
+    // A stream over a Unix socket also has credentials, and a stream over IP has none.
     let (name, probe) = (Name::new(), link.probe);
     let unix = link.rig.with(probe, |_, cx| -> Result<_, reactor::Error> {
         cx.listen(&name.0, |_| Some(Stream::new(Bytes)))?;
@@ -494,5 +495,5 @@ fn credentials(world: &mut World<'_>) -> Outcome {
     link.finish()
 }
 
-/// What a packet may have.
+/// The limit of a packet, in bytes.
 const PACKET: usize = 64 << 10;

@@ -1,4 +1,4 @@
-//! N at runtime level: what a paused stream learns of a peer that is gone, and what it does not.
+//! N at runtime level: which ends of its peer a paused stream reports, and which it does not.
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -44,17 +44,19 @@ pub(super) const ROWS: &[Row] = &[
     row("N8r13", "a paused pipe learns that its writer has left", SOCKETS, pipe),
 ];
 
-/// Whether the engine notices an end behind input that the kernel has: `polling` and select(2) do not tell it from input.
+/// Reports whether the engine notices an end behind unread input. `polling` and select(2) cannot distinguish
+/// it from input.
 fn notices_ends(rig: &Rig) -> bool {
     !matches!(rig.runtime.engine_name(), "polling" | "select")
 }
 
-/// Whether the engine notices a failure there, or that both sides of a Unix socket are gone.
+/// Reports whether the engine notices a failure behind unread input, or that both sides of a Unix socket are
+/// gone.
 pub(super) fn notices_failures(rig: &Rig) -> bool {
     rig.runtime.engine_name() != "select"
 }
 
-/// Skips what the engine does not notice.
+/// Skips the row if the engine does not notice failures.
 fn need_failures(rig: &Rig) -> Outcome {
     if notices_failures(rig) { Ok(()) } else { Err(Stop::Skipped("select(2) tells input only".to_owned())) }
 }
@@ -72,7 +74,7 @@ fn check_told(pair: &Pair, expected: &[What]) -> Outcome {
     Ok(())
 }
 
-/// Turns until nothing happens any more, also where little moves at a time.
+/// Turns until the runtime rests, even if little moves at a time.
 fn come_to_rest(rig: &mut Rig) -> Outcome {
     for _ in 0..TRIES_MAX {
         rig.settle()?;
@@ -101,7 +103,7 @@ fn reset(world: &mut World<'_>) -> Outcome {
         pair.rig.settle()?;
         check_told(&pair, &[What::Open, What::closed("Failed")])?;
         let (_, stream, _) = &pair.server().closed[0];
-        // On a virtual wire a reset may overtake what has not arrived.
+        // On a virtual network a reset may overtake bytes that have not arrived.
         let is_whole = stream.unread() == bytes || world.is_virtual() && bytes.starts_with(stream.unread());
         check!(is_whole, "{:?} is handed over", stream.unread());
         pair.finish()?;
@@ -153,7 +155,7 @@ fn behind_input(world: &mut World<'_>) -> Outcome {
     pair.rig.rests()?;
     let told = [vec![What::Open], hangup].concat();
     check_told(&pair, &told)?;
-    // Paused once more, it is not told once more.
+    // Another pause does not repeat the event.
     pair.by_server(|cx, id| {
         cx.resume(id);
         cx.pause(id);
@@ -188,7 +190,7 @@ fn paused_late(world: &mut World<'_>) -> Outcome {
     let told = pair.server().of(id);
     check!(told == [What::Open, What::got(b"1"), What::HungUp], "{told:?}");
     pair.by_server(|cx, id| cx.resume(id));
-    // The handler of the second line pauses it: nothing unread is before the end any more.
+    // The handler of the second line pauses the stream. No unread input remains before the end.
     pair.until_server_closed()?;
     let told = pair.server().of(id);
     let rest = [What::Open, What::got(b"1"), What::HungUp, What::got(b"2"), What::End, What::closed("End")];
@@ -233,7 +235,7 @@ fn reset_behind_much(world: &mut World<'_>) -> Outcome {
         pair.until_server_closed()?;
         let (_, stream, why) = &pair.server().closed[0];
         let came = stream.unread();
-        // An engine may have read before the pause was known to it.
+        // An engine may have read before it learned of the pause.
         let is_over = matches!(why, Closed::Unread) && world.is_virtual() && !is_whole;
         check!(why.io().is_some() || is_over, "{sent} bytes: {why}");
         check!(bytes.starts_with(came), "{sent} bytes: what is handed over differs");
@@ -243,19 +245,21 @@ fn reset_behind_much(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// Answers each byte with many, and couples or pauses as it is told.
+/// Checks that a stream with two reasons not to read reads again only once both are gone.
 fn causes(world: &mut World<'_>) -> Outcome {
     rest_and_pause(world)?;
     hold_and_pause(world)
 }
 
-/// Low marks, so that streams rest; the valve does not open.
+/// Returns options with low marks, so that streams rest. The timeout `rest` is long, so that it does not
+/// pass.
 fn low_marks() -> StreamOptions {
     let (cap, item) = (64 << 20, 64 << 20);
     StreamOptions { high: 2_000, low: 500, cap, item, rest: LONG, ..StreamOptions::DEFAULT }
 }
 
-/// A stream that rests for its own output, and is paused: neither the low mark nor the resume alone lets it read.
+/// Checks a stream that rests because of its own output, and is paused. Neither the low mark nor the resume
+/// alone makes it read.
 fn rest_and_pause(world: &mut World<'_>) -> Outcome {
     let answer = sized(world, MUCH, 200_000);
     let mut pair = Pair::of(world, || Stream::new(Bytes).options(low_marks()))?;
@@ -267,7 +271,7 @@ fn rest_and_pause(world: &mut World<'_>) -> Outcome {
         }
         Ok(())
     });
-    // The client does not read: the server's output waits.
+    // The client does not read, so the server's output waits.
     pair.by_client(|cx, id| {
         cx.pause(id);
         cx.send(id, b"1");
@@ -275,13 +279,13 @@ fn rest_and_pause(world: &mut World<'_>) -> Outcome {
     pair.until_arrived(1)?;
     pair.by_client(|cx, id| cx.send(id, b"2"));
     come_to_rest(&mut pair.rig)?;
-    // The resume does not end the rest.
+    // The resume alone does not end the rest.
     pair.by_server(|cx, id| cx.resume(id));
     come_to_rest(&mut pair.rig)?;
     let arrived = pair.server().received(pair.at_server);
     check!(arrived == 1, "a resume ended the rest: {arrived} bytes");
     pair.by_server(|cx, id| cx.pause(id));
-    // The low mark does not end the pause.
+    // The low mark alone does not end the pause.
     pair.by_client(|cx, id| cx.resume(id));
     pair.until_returned(answer)?;
     come_to_rest(&mut pair.rig)?;
@@ -293,7 +297,7 @@ fn rest_and_pause(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-/// Passes the input of each of its two streams on to the other.
+/// Passes the input of each of its two streams to the other.
 #[derive(Default)]
 struct Proxy {
     ends: Vec<Id<Stream>>,
@@ -323,7 +327,7 @@ impl Handle<Stream> for Proxy {
     }
 }
 
-/// A stream that is held for its partner's queue, and is paused.
+/// Checks a stream that is held because of its partner's queue, and is paused.
 fn hold_and_pause(world: &mut World<'_>) -> Outcome {
     let total = sized(world, MUCH, 300_000);
     let mut rig = Rig::new(world)?;
@@ -379,7 +383,7 @@ fn at_rest(world: &mut World<'_>) -> Outcome {
         let counted = seen.clone();
         pair.rig.get_mut(server).act(move |cx, id, what| {
             if let (Some(id), What::Got(bytes)) = (id, what) {
-                // One answer for the first byte: the rest of the input only waits.
+                // Answer only the first byte. The rest of the input just waits.
                 if counted.replace(counted.get() + bytes.len()) == 0 {
                     cx.send(id, &pattern(answer));
                 }
@@ -441,7 +445,8 @@ fn released(world: &mut World<'_>) -> Outcome {
     check!(told == expected, "{told:?}");
     let id = pair.rig.with(pair.server, |_, cx| cx.add(stream)).map_err(|rejected| rejected.error)?;
     pair.rig.settle()?;
-    // It is still paused. What was told is not told again; an engine that could not tell it may do so now.
+    // It is still paused. The engine does not repeat an event, but one that could not report it before may do
+    // so now.
     let told = pair.server().of(id);
     check!(told.is_empty() || !is_told && told == [What::HungUp], "{told:?}");
     pair.rig.with(pair.server, |_, cx| cx.resume(id));

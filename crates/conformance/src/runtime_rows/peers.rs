@@ -1,4 +1,4 @@
-//! D at runtime level: what peers do to a service.
+//! D at runtime level: the effects of peers on a service.
 
 use std::{
     io::{ErrorKind, Write},
@@ -183,7 +183,7 @@ fn last_words(world: &mut World<'_>) -> Outcome {
         }
         Ok(())
     });
-    // A first message is replaced, and the second stays when input moves the deadline.
+    // The second message replaces the first, and stays when input postpones the deadline.
     pair.by_server(|cx, id| {
         cx.deadline_with(id, SHORT, 6_u64);
         cx.deadline_with(id, SHORT, 7_u64);
@@ -202,7 +202,7 @@ fn last_words(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-/// A layer whose handshake waits for a byte that never comes.
+/// A layer whose handshake waits for a byte that never arrives.
 struct Waiting;
 
 impl Layer for Waiting {
@@ -279,7 +279,7 @@ fn foreign_garbage(world: &mut World<'_>) -> Outcome {
     for round in 0..50 {
         let bytes: Vec<u8> = (0..world.up_to(5_000)).map(|_| world.up_to(256) as u8).collect();
         let mut peer = TcpStream::connect(ip(&pair.address)?)?;
-        // The stream may end while this is still being written.
+        // The stream may end during this write.
         let _ = peer.write_all(&bytes).and_then(|()| peer.shutdown(Shutdown::Write));
         let server = pair.server;
         pair.rig
@@ -296,7 +296,7 @@ fn same_port(world: &mut World<'_>) -> Outcome {
     let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
     let addresses =
         [rig.listen(server, || Stream::new(Bytes))?.1, rig.listen(server, || Stream::new(Bytes))?.1];
-    // A host of its own: no other program's connections keep its ports.
+    // Use a separate host address, so that connections of other programs do not occupy its ports.
     let host = [127, 77, world.up_to(250) as u8, world.up_to(250) as u8];
     let mut options = ConnectOptions::default();
     options.local = Some(Address::Ip((host, 0).into()));
@@ -315,7 +315,7 @@ fn same_port(world: &mut World<'_>) -> Outcome {
         let local = rig.with(client, |_, cx| cx.local(id))?;
         check!(round == 1 || options.local.as_ref() == Some(&local), "it comes from {local}");
         options.local = Some(local);
-        // The first leaves its port in TIME_WAIT; a reset leaves nothing behind.
+        // The first close leaves its port in TIME_WAIT. A reset leaves nothing behind.
         rig.with(client, |_, cx| if round == 1 { cx.close(id) } else { cx.abort(id) });
         rig.until("it has ended", |rig| {
             rig.get(server).closed.len() == round && rig.get(client).closed.len() == round
@@ -324,7 +324,7 @@ fn same_port(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-/// Notes what receiving from a datagram socket answers.
+/// Records the results of receives from a datagram socket.
 #[derive(Default)]
 struct Datagrams {
     answers: Vec<std::io::Result<usize>>,
@@ -357,13 +357,13 @@ fn unreachable(world: &mut World<'_>) -> Outcome {
     rig.with(service, |_, cx| cx.get(id).map(|socket| socket.send(b"anyone?"))).transpose()?;
     rig.until("the refusal is told", |rig| !rig.get(service).answers.is_empty())?;
     rig.rests()?;
-    // The socket lives: connected to somebody who is there, it goes on.
+    // The socket is still alive: connected to an existing peer, it works again.
     rig.with(service, |_, cx| cx.get(id).map(|socket| socket.connect(peer.local_addr()?))).transpose()?;
     rig.with(service, |_, cx| cx.resume(id));
     peer.send(b"here")?;
     rig.until("a datagram comes", |rig| matches!(rig.get(service).answers.last(), Some(Ok(4))))?;
     let refused = &rig.get(service).answers[0];
-    // Windows calls it a reset.
+    // Windows reports this as a reset.
     let kind = if cfg!(windows) { ErrorKind::ConnectionReset } else { ErrorKind::ConnectionRefused };
     check!(refused.as_ref().is_err_and(|error| error.kind() == kind), "{refused:?}");
     rig.with(service, |_, cx| cx.close(id));

@@ -42,7 +42,7 @@ fn read_only(world: &mut World<'_>) -> Outcome {
     check!(flow == Flow::Gone, "a send was answered with {flow:?}");
     writer.write_all(b"in")?;
     rig.until("input arrives", |rig| rig.get(probe).received(id) == 2)?;
-    // Its other side lives on, and would be waited for if there were something to flush.
+    // The peer stays alive, and the close would wait for it if there were data to flush.
     let began = rig.now();
     rig.with(probe, |_, cx| cx.close(id));
     rig.until("it has closed", |rig| !rig.get(probe).closed.is_empty())?;
@@ -73,7 +73,7 @@ fn write_only(world: &mut World<'_>) -> Outcome {
             reader.read_to_end(&mut all).map(|_| all)
         });
         rig.until("it has closed", |rig| !rig.get(probe).closed.is_empty())?;
-        // An engine may close a descriptor later than it says so.
+        // An engine may close a descriptor later than it reports.
         rig.until("the reader has seen the end", |_| to_the_end.is_finished())?;
         let all = to_the_end.join().map_err(|_| "the reader panicked")??;
         check!(all == bytes, "{} of {} bytes came out", all.len(), bytes.len());
@@ -122,7 +122,7 @@ fn shared_socket(world: &mut World<'_>) -> Outcome {
     rig.until("input arrives", |rig| rig.get(probe).received(input) == 2)?;
     let mut out = [0; 3];
     peer.read_exact(&mut out)?;
-    // What nobody reads here is somebody else's, and no reason to spin.
+    // Input that no stream here reads belongs to another reader, so the runtime must not spin because of it.
     rig.with(probe, |_, cx| cx.close(input));
     rig.until("it has closed", |rig| rig.get(probe).closed.len() == 1)?;
     peer.write_all(b"for another")?;

@@ -1,4 +1,4 @@
-//! N and O at runtime level: who waits for whom, and for how long.
+//! N and O at runtime level: which stream waits for which, and for how long.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -35,7 +35,7 @@ pub(super) const ROWS: &[Row] = &[
     row("N11r2", "an end that waits for a handshake makes no turns", &[], silent_handshake_with_end),
 ];
 
-/// A layer that greets, and whose handshake waits for an answer.
+/// A layer that sends a greeting, and whose handshake waits for an answer.
 struct Greeting;
 
 impl Layer for Greeting {
@@ -140,7 +140,8 @@ fn both_answer(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-/// A proxy as the example of that name: each connection is coupled to one that goes on to the target.
+/// A proxy like the example of that name. It couples each connection to a second one that leads to the
+/// target.
 struct Proxy {
     target: Address,
     targets: IdMap<Client, Id<Target>>,
@@ -190,7 +191,7 @@ impl Handle<Target> for Proxy {
     }
 }
 
-/// Adds a proxy in front of the target, and says where it listens.
+/// Adds a proxy in front of the target, and returns its address.
 fn proxy(rig: &mut Rig, target: Address) -> Result<Address, crate::suite::Stop> {
     let proxy = rig.add(Proxy { target, targets: IdMap::new(), clients: IdMap::new(), closed: 0 })?;
     rig.with(proxy, |_, cx| {
@@ -199,7 +200,7 @@ fn proxy(rig: &mut Rig, target: Address) -> Result<Address, crate::suite::Stop> 
     })
 }
 
-/// Sends pieces of this length until the queue is high.
+/// Sends pieces until the queue is above its high mark, or nothing is left to send.
 fn pump(cx: &mut Context<'_, Probe>, id: Id<Stream>, left: &mut usize) {
     let piece = pattern(8 << 10);
     while *left > 0 {
@@ -215,7 +216,7 @@ fn upload_first(world: &mut World<'_>) -> Outcome {
     let total = moved(world, 8 << 20, 300_000);
     let mut rig = Rig::new(world)?;
     let mut left = total;
-    // It answers at once, with as much as it will get, and reads all the time.
+    // The server answers at once, with as many bytes as it will receive, and reads all the time.
     let server = rig.add(Probe::acting(move |cx, id, what| {
         if let (Some(id), What::Open | What::Drained) = (id, what) {
             pump(cx, id, &mut left);
@@ -264,7 +265,7 @@ fn blocking_echo(world: &mut World<'_>) -> Outcome {
             if count == 0 {
                 return Ok(());
             }
-            // While nobody takes this, nothing is read.
+            // This reads nothing until the peer has taken these bytes.
             socket.write_all(&buffer[..count])?;
         }
     });
@@ -288,7 +289,8 @@ fn blocking_echo(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-/// Peers of the standard library that write whenever there is room, and read only in some of the rounds, then much.
+/// Peers of the standard library that write whenever there is room. They read only in some of the rounds, and
+/// then much.
 struct Pulses {
     peers: Vec<TcpStream>,
     written: Vec<usize>,
@@ -308,7 +310,8 @@ impl Pulses {
         Ok(Pulses { peers, written: vec![0; count], read: vec![0; count], round: 0 })
     }
 
-    /// One round; whether each has got so many bytes, or one cannot go on.
+    /// Plays one round. Returns true once each peer has received this many bytes, or one of them cannot
+    /// continue.
     fn go_on(&mut self, block: &mut [u8], total: usize) -> std::io::Result<bool> {
         self.round += 1;
         for (at, peer) in self.peers.iter_mut().enumerate() {
@@ -353,13 +356,14 @@ fn pulses(rig: &mut Rig, address: &Address, count: usize, total: usize) -> Outco
         }
     })?;
     check!(failure.is_none(), "a peer was cut: {failure:?}");
-    // What the marks allow, and what an engine may have read before it was told not to.
+    // The bound is the sum of the marks and of the bytes that an engine may read before it learns of the
+    // pause.
     let bound = (count as u64) * (1 << 20) + (8 << 20);
     check!(most < bound, "{most} bytes were queued for {count} peers");
     Ok(())
 }
 
-/// An echo with a cap that a few chunks in one piece would pass.
+/// Adds an echo service with a small cap, which a few chunks sent at once would exceed.
 fn tight_echo(rig: &mut Rig) -> Result<Address, crate::suite::Stop> {
     let echo = rig.add(Probe::<Bytes>::acting(|cx, id, what| {
         if let (Some(id), What::Got(bytes)) = (id, what) {

@@ -1,4 +1,4 @@
-//! A service that notes everything it is told, and then does what the row says.
+//! A service that records all its calls, and then acts as the row defines.
 
 use std::collections::HashMap;
 
@@ -24,7 +24,7 @@ impl Items for Lines {
     }
 }
 
-/// One call.
+/// One call of a handler.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum What {
     Open,
@@ -51,11 +51,11 @@ impl What {
 }
 
 type Of<C, L> = Id<Stream<C, L>>;
-/// A stream that has closed, and why.
+/// A stream that has closed, and the reason.
 pub(super) type Ended<C, L> = (Of<C, L>, Stream<C, L>, Closed);
 type Act<C, L> = Box<dyn FnMut(&mut Context<'_, Probe<C, L>>, Option<Of<C, L>>, &What) -> Result>;
 
-/// The service. What concerns no stream has no id in the log.
+/// The service. Calls that concern no stream have no id in the log.
 pub(super) struct Probe<C: Codec = Bytes, L: Layer = ()> {
     pub(super) log: Vec<(Option<Of<C, L>>, What)>,
     pub(super) open: Vec<Of<C, L>>,
@@ -63,12 +63,12 @@ pub(super) struct Probe<C: Codec = Bytes, L: Layer = ()> {
     pub(super) messages: Vec<u64>,
     bytes: HashMap<Key, usize>,
     act: Act<C, L>,
-    /// Whether bytes are kept in the log; otherwise they are only counted.
+    /// Keep the bytes in the log. Otherwise the probe only counts them.
     keeps: bool,
 }
 
 impl<C: Items, L: Layer> Probe<C, L> {
-    /// Only notes.
+    /// Makes a probe that only records.
     pub(super) fn quiet() -> Probe<C, L> {
         Probe {
             log: Vec::new(),
@@ -81,14 +81,14 @@ impl<C: Items, L: Layer> Probe<C, L> {
         }
     }
 
-    /// Notes, and acts.
+    /// Makes a probe that acts and records.
     pub(super) fn acting(
         act: impl FnMut(&mut Context<'_, Probe<C, L>>, Option<Of<C, L>>, &What) -> Result + 'static,
     ) -> Probe<C, L> {
         Probe { act: Box::new(act), ..Probe::quiet() }
     }
 
-    /// Acts so from now on.
+    /// Replaces the action.
     pub(super) fn act(
         &mut self,
         act: impl FnMut(&mut Context<'_, Probe<C, L>>, Option<Of<C, L>>, &What) -> Result + 'static,
@@ -96,17 +96,17 @@ impl<C: Items, L: Layer> Probe<C, L> {
         self.act = Box::new(act);
     }
 
-    /// Keeps no bytes and no log from now on.
+    /// Stops the log, and with it the record of bytes.
     pub(super) fn forget(&mut self) {
         self.keeps = false;
     }
 
-    /// How many bytes came of one stream.
+    /// Returns how many bytes have arrived on one stream.
     pub(super) fn received(&self, id: Of<C, L>) -> usize {
         self.bytes.get(&id.key()).copied().unwrap_or(0)
     }
 
-    /// The bytes that came of one stream, joined.
+    /// Joins the bytes that have arrived on one stream.
     pub(super) fn bytes(&self, id: Of<C, L>) -> Vec<u8> {
         let mut all = Vec::new();
         for (_, what) in self.log.iter().filter(|(of, _)| *of == Some(id)) {
@@ -117,7 +117,7 @@ impl<C: Items, L: Layer> Probe<C, L> {
         all
     }
 
-    /// What was told of one stream, with adjacent bytes joined.
+    /// Returns the calls for one stream, with adjacent bytes joined.
     pub(super) fn of(&self, id: Of<C, L>) -> Vec<What> {
         let mut all: Vec<What> = Vec::new();
         for (_, what) in self.log.iter().filter(|(of, _)| *of == Some(id)) {
@@ -129,12 +129,12 @@ impl<C: Items, L: Layer> Probe<C, L> {
         all
     }
 
-    /// How often this was told.
+    /// Counts the calls equal to this one.
     pub(super) fn count(&self, what: &What) -> usize {
         self.log.iter().filter(|(_, told)| told == what).count()
     }
 
-    /// The faults told.
+    /// Returns the texts of all faults.
     pub(super) fn faults(&self) -> Vec<&str> {
         self.log
             .iter()
@@ -200,13 +200,13 @@ impl<C: Items, L: Layer> Receive<u64> for Probe<C, L> {
     }
 }
 
-/// The name of an enum's variant.
+/// Returns the name of an enum's variant.
 fn name(value: &impl std::fmt::Debug) -> String {
     let text = format!("{value:?}");
     text.split([' ', '(']).next().unwrap_or_default().to_owned()
 }
 
-/// Echoes, and counts.
+/// Echoes bytes, and counts.
 #[derive(Default)]
 pub(super) struct Echo {
     pub(super) opened: usize,

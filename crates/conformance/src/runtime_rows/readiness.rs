@@ -1,4 +1,4 @@
-//! B at runtime level: readiness, pauses and the order in which things are told.
+//! B at runtime level: readiness, pauses and the order of events.
 
 use std::{
     cell::Cell,
@@ -107,7 +107,7 @@ fn toggled(world: &mut World<'_>) -> Outcome {
     let paused = Rc::new(Cell::new(false));
     let (violated, is_paused) = (Rc::new(Cell::new(0)), paused.clone());
     let noted = violated.clone();
-    // Each input pauses the stream; a message of the same turn, or of a later one, resumes it.
+    // Each input pauses the stream. A message of the same turn, or of a later one, resumes it.
     pair.rig.get_mut(pair.server).act(move |cx, id, what| {
         if let (Some(id), What::Got(_)) = (id, what) {
             noted.set(noted.get() + usize::from(is_paused.replace(true)));
@@ -205,7 +205,7 @@ fn connect_hangs(world: &mut World<'_>) -> Outcome {
     rig.settle()?;
     let hasty = StreamOptions { connect: SHORT, ..StreamOptions::DEFAULT };
     let mut ids = Vec::new();
-    // A queue of one holds two at most; a connection beyond waits for room in it.
+    // A queue of one holds at most two connections. Further ones wait for room in it.
     for _ in 0..6 {
         ids.push(rig.connect(probe, &address, Stream::new(Bytes).options(hasty.clone()))?);
     }
@@ -236,7 +236,7 @@ fn connected_at_once(world: &mut World<'_>) -> Outcome {
         let probe = rig.add(Probe::quiet())?;
         let listener = rig.with(probe, |_, cx| cx.listen(&wanted, |_| Some(Stream::new(Bytes))));
         let listener = match (listener, &wanted) {
-            // Abstract names are Linux's own.
+            // Abstract names exist only on Linux.
             (Err(_), Address::Abstract(_)) => continue,
             (listener, _) => listener?,
         };
@@ -272,7 +272,7 @@ fn bytes_then_reset(world: &mut World<'_>) -> Outcome {
         let told = pair.server().of(pair.at_server);
         let unread = pair.server().closed[0].1.unread();
         let is_right = match &told[..] {
-            // No handler sees input of a paused stream: it is handed over with the stream.
+            // No handler sees the input of a paused stream, because the runtime returns it with the stream.
             [What::Open, What::Closed(why)] if paused => {
                 why == "Failed"
                     && b"last words".starts_with(unread)
@@ -281,7 +281,7 @@ fn bytes_then_reset(world: &mut World<'_>) -> Outcome {
             [What::Open, What::Got(bytes), What::Closed(why)] => {
                 why == "Failed" && b"last words".starts_with(bytes)
             }
-            // A reset destroys what has not arrived: on a wire nobody can promise more.
+            // A reset destroys input that has not arrived. On a network, nobody can promise more.
             [What::Open, What::Closed(why)] => why == "Failed" && world.is_virtual(),
             _ => false,
         };

@@ -1,4 +1,4 @@
-//! O at runtime level: what is handed over arrives as it was, or is refused.
+//! O at runtime level: a released resource arrives unchanged, or the runtime refuses it.
 
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ fn of_a_couple(world: &mut World<'_>) -> Outcome {
         rig.get(server).received(id) == 10 && rig.get(server).received(other) == 12
     })?;
     check!(pair.server().closed.is_empty(), "one closed with the other");
-    // They may be coupled again, and then close together.
+    // The streams may be coupled again, and then close together.
     pair.rig.with(server, |_, cx| cx.couple(id, other))?;
     pair.rig.with(server, |_, cx| cx.abort(id));
     pair.rig.until("both have closed", |rig| rig.get(server).closed.len() == 2)?;

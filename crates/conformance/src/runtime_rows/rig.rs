@@ -1,4 +1,4 @@
-//! A runtime in a row's hand: drives it within bounds, and looks at what is left of it at the end.
+//! A runtime that a row drives within bounds, with a check for leaks at the end.
 
 use std::{
     slice,
@@ -24,28 +24,28 @@ pub(super) struct Rig {
     warden: ServiceId<Warden>,
 }
 
-/// A listener whose connections are such streams.
+/// The id of a listener whose connections are such streams.
 type ListenerOf<C, L> = Id<Listener<Stream<C, L>>>;
 
-/// A service without business: through it a row asks for the time and for the stop.
+/// A service without work of its own. Through it a row reads the time and requests the stop.
 struct Warden;
 
 impl Service for Warden {}
 
 impl Rig {
-    /// A runtime with default limits.
+    /// Makes a runtime with default limits.
     pub(super) fn new(world: &mut World<'_>) -> Result<Rig, Stop> {
         Rig::limited(world, |_| ())
     }
 
-    /// A runtime with other limits.
+    /// Makes a runtime with changed limits.
     pub(super) fn limited(world: &mut World<'_>, change: impl FnOnce(&mut Limits)) -> Result<Rig, Stop> {
         let mut limits = Limits::default();
         change(&mut limits);
         Rig::over(world.engine(), limits)
     }
 
-    /// A runtime over this very engine.
+    /// Makes a runtime over this engine.
     pub(super) fn over(engine: Box<dyn Engine>, limits: Limits) -> Result<Rig, Stop> {
         let mut runtime = Runtime::assemble(engine, limits);
         let warden = runtime.add(Warden)?;
@@ -57,17 +57,17 @@ impl Rig {
         Ok(self.runtime.add(service)?)
     }
 
-    /// A service that lives; a row that asks for one that ended has failed.
+    /// Returns a service, which must be alive.
     pub(super) fn get<S: Service>(&self, id: ServiceId<S>) -> &S {
         self.runtime.service(id).expect("the service lives")
     }
 
-    /// The same, to be changed.
+    /// Returns a service mutably. It must be alive.
     pub(super) fn get_mut<S: Service>(&mut self, id: ServiceId<S>) -> &mut S {
         self.runtime.service_mut(id).expect("the service lives")
     }
 
-    /// Calls a service that lives.
+    /// Calls a service, which must be alive.
     pub(super) fn with<S: Service, T>(
         &mut self,
         id: ServiceId<S>,
@@ -76,17 +76,17 @@ impl Rig {
         self.runtime.with(id, f).expect("the service lives")
     }
 
-    /// The engine's time.
+    /// Returns the engine's time.
     pub(super) fn now(&mut self) -> Time {
         self.with(self.warden, |_, cx| cx.now())
     }
 
-    /// The counters of the last turn.
+    /// Returns the counters of the last turn.
     pub(super) fn counters(&self) -> Counters {
         self.metrics.read()
     }
 
-    /// Asks for a stop.
+    /// Requests a stop.
     pub(super) fn stop(&mut self, grace: Duration) {
         self.with(self.warden, |_, cx| cx.stop(grace));
     }
@@ -100,7 +100,7 @@ impl Rig {
         self.listen_with(service, &ListenOptions::default(), make)
     }
 
-    /// The same, with options.
+    /// Listens on any port of the loopback, with options.
     pub(super) fn listen_with<C: Items, L: Layer>(
         &mut self,
         service: ServiceId<Probe<C, L>>,
@@ -133,7 +133,7 @@ impl Rig {
         self.connect_with(service, address, &ConnectOptions::default(), stream)
     }
 
-    /// The same, with options.
+    /// Begins to connect, with options.
     pub(super) fn connect_with<C: Items, L: Layer>(
         &mut self,
         service: ServiceId<Probe<C, L>>,
@@ -144,7 +144,7 @@ impl Rig {
         Ok(self.with(service, |_, cx| cx.connect_with(address, options, stream))?)
     }
 
-    /// One turn; whether a handler was called.
+    /// Makes one turn. Returns true if it called a handler.
     pub(super) fn turn(&mut self, max_wait: Duration) -> Result<bool, Stop> {
         Ok(self.runtime.turn(Some(max_wait))?)
     }
@@ -154,13 +154,13 @@ impl Rig {
         until(slice::from_mut(self), what, |rigs| done(&mut rigs[0]))
     }
 
-    /// Turns until the runtime is over, and gives its receipt.
+    /// Turns until the runtime is over, and returns its receipt.
     pub(super) fn run(&mut self) -> Result<Receipt, Stop> {
         self.until("the runtime is over", |rig| rig.runtime.is_over())?;
         Ok(self.runtime.run()?)
     }
 
-    /// Turns without waiting until several in a row called nobody.
+    /// Turns without waiting until several turns in a row call no handler.
     pub(super) fn settle(&mut self) -> Outcome {
         let mut idle = 0;
         for _ in 0..SETTLE_TURNS_MAX {
@@ -172,8 +172,9 @@ impl Rig {
         Err(format!("after {SETTLE_TURNS_MAX} turns handlers are still called").into())
     }
 
-    /// Checks that for 25 ms nothing is called, and that the turns take their time. A turn in which input arrives that
-    /// nobody takes any more, as of a stream that closes, is no early return: the time begins anew behind it.
+    /// Checks that for 25 ms the runtime calls no handler, and that the turns take their time. A turn may end
+    /// early because input arrives that no handler receives, for example at a stream that closes. Then the
+    /// time starts anew.
     pub(super) fn rests(&mut self) -> Outcome {
         let (mut end, mut early) = (self.now() + REST, 0);
         for _ in 0..SETTLE_TURNS_MAX {
@@ -192,7 +193,7 @@ impl Rig {
         Err(format!("after {SETTLE_TURNS_MAX} turns input still arrives").into())
     }
 
-    /// Looks that it rests, stops it gracefully, and looks that nothing is left.
+    /// Checks that the runtime rests, stops it gracefully, and checks that nothing is left.
     pub(super) fn finish(self) -> Outcome {
         finish([self])
     }
@@ -208,10 +209,11 @@ pub(super) fn until(rigs: &mut [Rig], what: &str, mut done: impl FnMut(&mut [Rig
             return Ok(());
         }
         check!(Instant::now() < end, "after {LIMIT:?} and {round} turns, not yet: {what}");
-        // Virtual time passes quickly, but what other threads do takes its time all the same.
+        // Virtual time passes quickly, but the work of other threads takes real time.
         let is_stuck = idle > IDLE_TURNS_MAX && since.elapsed() > IDLE_MAX;
         check!(!is_stuck, "nobody is called any more, but not yet: {what}");
-        // Of several only every so often one waits: the others may have what it waits for.
+        // With several runtimes, wait only in one round of sixteen, because another runtime may have the
+        // awaited data.
         let wait = if alone || round % 16 == 15 { STEP } else { Duration::ZERO };
         let mut handled = false;
         for rig in &mut *rigs {
@@ -222,7 +224,7 @@ pub(super) fn until(rigs: &mut [Rig], what: &str, mut done: impl FnMut(&mut [Rig
     Ok(())
 }
 
-/// Looks that they rest, stops them gracefully, and looks that nothing is left.
+/// Checks that the runtimes rest, stops them gracefully, and checks that nothing is left.
 pub(super) fn finish(rigs: impl IntoIterator<Item = Rig>) -> Outcome {
     let mut rigs: Vec<Rig> = rigs.into_iter().collect();
     for rig in &mut rigs {
@@ -242,7 +244,7 @@ pub(super) fn finish(rigs: impl IntoIterator<Item = Rig>) -> Outcome {
     Ok(())
 }
 
-/// Two streams of one runtime that are each other's peer.
+/// Two streams of one runtime, connected to each other.
 pub(super) struct Pair<C: Codec = reactor::Bytes, L: Layer = ()> {
     pub(super) rig: Rig,
     pub(super) server: ServiceId<Probe<C, L>>,
@@ -253,22 +255,22 @@ pub(super) struct Pair<C: Codec = reactor::Bytes, L: Layer = ()> {
 }
 
 impl Pair {
-    /// A pair that passes bytes as they come.
+    /// Makes a pair that passes bytes unchanged.
     pub(super) fn new(world: &mut World<'_>) -> Result<Pair, Stop> {
         Pair::of(world, || Stream::new(reactor::Bytes))
     }
 
-    /// A pair whose sockets take little at a time.
+    /// Makes a pair whose sockets take little at a time.
     pub(super) fn narrow(world: &mut World<'_>) -> Result<Pair, Stop> {
         let (mut listen, mut connect) = (ListenOptions::default(), ConnectOptions::default());
-        // A narrow receive buffer would bring the timers of TCP against silly windows into play.
+        // A narrow receive buffer would start TCP's timers against silly windows.
         (listen.socket.send_buffer, connect.socket.send_buffer) = (Some(1), Some(1));
         Pair::with(Rig::new(world)?, &listen, &connect, || Stream::new(reactor::Bytes))
     }
 }
 
 impl<C: Items, L: Layer> Pair<C, L> {
-    /// A pair of these streams.
+    /// Makes a pair of these streams.
     pub(super) fn of(
         world: &mut World<'_>,
         make: impl FnMut() -> Stream<C, L> + 'static,
@@ -276,7 +278,7 @@ impl<C: Items, L: Layer> Pair<C, L> {
         Pair::with(Rig::new(world)?, &ListenOptions::default(), &ConnectOptions::default(), make)
     }
 
-    /// A pair with everything chosen.
+    /// Makes a pair over this rig, with these options and streams.
     pub(super) fn with(
         mut rig: Rig,
         listen: &ListenOptions,
@@ -294,12 +296,12 @@ impl<C: Items, L: Layer> Pair<C, L> {
         Ok(Pair { rig, server, client, address, at_server, at_client })
     }
 
-    /// The probe that accepted.
+    /// Returns the probe that accepted.
     pub(super) fn server(&self) -> &Probe<C, L> {
         self.rig.get(self.server)
     }
 
-    /// The probe that connected.
+    /// Returns the probe that connected.
     pub(super) fn client(&self) -> &Probe<C, L> {
         self.rig.get(self.client)
     }
@@ -322,19 +324,19 @@ impl<C: Items, L: Layer> Pair<C, L> {
         self.rig.with(self.client, |_, cx| f(cx, id))
     }
 
-    /// Turns until the server has so many bytes of its stream.
+    /// Turns until the server has received this many bytes on its stream.
     pub(super) fn until_arrived(&mut self, count: usize) -> Outcome {
         let (server, id) = (self.server, self.at_server);
         self.rig.until("all bytes have arrived", |rig| rig.get(server).received(id) >= count)
     }
 
-    /// Turns until the client has so many bytes of its stream.
+    /// Turns until the client has received this many bytes on its stream.
     pub(super) fn until_returned(&mut self, count: usize) -> Outcome {
         let (client, id) = (self.client, self.at_client);
         self.rig.until("all bytes have returned", |rig| rig.get(client).received(id) >= count)
     }
 
-    /// Why the stream closed that was the `at`-th to close at the server, counted from 0.
+    /// Returns the reason of the `at`-th close at the server, counted from 0.
     pub(super) fn why(&self, at: usize) -> &Closed {
         &self.server().closed[at].2
     }
@@ -345,7 +347,7 @@ impl<C: Items, L: Layer> Pair<C, L> {
         self.rig.until("the accepted stream has closed", |rig| !rig.get(server).closed.is_empty())
     }
 
-    /// Ends both streams without ado, and the runtime.
+    /// Aborts both streams, and finishes the runtime.
     pub(super) fn finish(mut self) -> Outcome {
         self.by_client(|cx, id| cx.abort(id));
         self.by_server(|cx, id| cx.abort(id));
@@ -353,16 +355,17 @@ impl<C: Items, L: Layer> Pair<C, L> {
     }
 }
 
-/// After so long the expected has not come.
+/// The condition must hold within this time.
 const LIMIT: Duration = Duration::from_secs(20);
-/// Turns in a row that call nobody, and how long they take: on a system's engine the limit above is less.
+/// How many turns in a row may call no handler, and for how long. On a real engine the limit is smaller than
+/// the one above.
 const IDLE_TURNS_MAX: u32 = 20_000;
 const IDLE_MAX: Duration = Duration::from_secs(5);
-/// How long one turn waits at most.
+/// The longest wait of one turn.
 const STEP: Duration = Duration::from_millis(2);
 const SETTLED: u32 = 8;
 const SETTLE_TURNS_MAX: u32 = 100_000;
 const REST: Duration = Duration::from_millis(25);
-/// A few early returns are allowed; a spinning loop makes thousands.
+/// Allows a few early returns. A spinning loop makes thousands.
 const REST_TURNS_MAX: u32 = 20;
 const GRACE: Duration = Duration::from_secs(3);

@@ -55,11 +55,11 @@ fn full_queues(world: &mut World<'_>) -> Outcome {
     let (to, from) = (rig.get(server).open.clone(), rig.get(client).open.clone());
     rig.with(client, |_, cx| from.iter().for_each(|id| cx.pause(*id)));
     rig.settle()?;
-    // More than sockets take: it cannot leave while nobody reads.
+    // The item is larger than the sockets' buffers, so it cannot leave while the clients do not read.
     let item = vec![7; sized(world, 3 << 20, 200_000)];
     rig.with(server, |_, cx| to.iter().for_each(|id| _ = cx.send(*id, &item)));
     rig.settle()?;
-    // The clients' service does not close its streams: only the grace ends this.
+    // The clients' service does not close its streams, so only the end of the grace period ends this.
     let begun = rig.now();
     rig.stop(2 * SHORT);
     rig.until("the grace is over", |rig| rig.runtime.is_over())?;
@@ -89,7 +89,7 @@ fn answers_leave(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// Connects so many peers, whose connections wait in the backlog.
+/// Connects this many peers, whose connections wait in the backlog.
 fn waiting(address: &Address, count: usize) -> Result<Vec<TcpStream>, Stop> {
     let address = address.ip().ok_or("it is no address of IP")?;
     let connect = || -> Result<TcpStream, Stop> {
@@ -111,7 +111,7 @@ fn backlog(world: &mut World<'_>) -> Outcome {
             Ok(())
         })
     };
-    // More than a batch, on a listener alone, then on two of one port, of which one stops.
+    // Test more connections than a batch: first on one listener, then on two of one port, of which one stops.
     let mut rig = Rig::new(world)?;
     let server = rig.add(greets())?;
     let (_, address) = rig.listen(server, || Stream::new(Bytes))?;
@@ -143,7 +143,7 @@ fn backlog(world: &mut World<'_>) -> Outcome {
     served(peers)
 }
 
-/// Each peer was greeted, and sees an orderly end.
+/// Checks that each peer received the greeting, and an orderly end.
 fn served(peers: Vec<TcpStream>) -> Outcome {
     for mut peer in peers {
         let mut got = Vec::new();
@@ -178,7 +178,7 @@ fn outstanding(world: &mut World<'_>) -> Outcome {
     let receipt = rig.run()?.check()?;
     check!((receipt.jobs_running, receipt.holds) == (0, 0), "{receipt:?}");
     check!(rig.get(probe).messages == [7], "{:?}", rig.get(probe).messages);
-    // What is never let go holds until the grace is over, and is told.
+    // A hold that is never dropped lasts until the end of the grace period, and the receipt reports it.
     let mut rig = Rig::new(world)?;
     let probe = rig.add(Probe::<Bytes>::quiet())?;
     let hold = rig.with(probe, |_, cx| cx.hold());
@@ -191,7 +191,7 @@ fn outstanding(world: &mut World<'_>) -> Outcome {
 }
 
 fn stops(world: &mut World<'_>) -> Outcome {
-    // Before the first turn, and twice.
+    // Stop before the first turn, and twice.
     let mut rig = Rig::new(world)?;
     let probe = rig.add(Probe::<Bytes>::quiet())?;
     rig.listen(probe, || Stream::new(Bytes))?;
@@ -204,9 +204,9 @@ fn stops(world: &mut World<'_>) -> Outcome {
         "stop was told {} times",
         rig.get(probe).count(&What::Stop)
     );
-    // It may be run again: there is nothing left to do.
+    // A second run returns at once, because nothing is left to do.
     rig.runtime.run()?;
-    // From callbacks, several times, with a stream that is open.
+    // Stop several times from callbacks, with an open stream.
     let mut pair = Pair::new(world)?;
     for probe in [pair.server, pair.client] {
         pair.rig.get_mut(probe).act(|cx, _, what| {
@@ -223,7 +223,7 @@ fn stops(world: &mut World<'_>) -> Outcome {
     for probe in [pair.server(), pair.client()] {
         check!(probe.count(&What::Stop) == 1 && probe.closed.len() == 1, "{:?}", probe.log);
     }
-    // After a panic, and by another thread.
+    // Stop from another thread after a panic.
     let mut rig = Rig::new(world)?;
     let probe = rig.add(Probe::<Bytes>::acting(|_, _, what| match what {
         What::Message(_) => panic!("a panic of the suite"),
@@ -260,7 +260,7 @@ fn dropped(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// Waits for the reactor it runs in, when it is told to.
+/// On request, joins the reactor in which it runs.
 struct Selfish;
 
 impl Service for Selfish {}
@@ -274,7 +274,7 @@ impl Receive<Wait> for Selfish {
     }
 }
 
-/// A reactor in a thread of its own, over the engine of this name.
+/// Spawns a reactor in its own thread, over the engine of this name.
 fn spawn<S: Service + Send>(name: &str, service: S) -> Result<Reactor<S>, Error> {
     let name = name.to_owned();
     let make = move || {
@@ -298,12 +298,13 @@ fn waits_for_itself(world: &mut World<'_>) -> Outcome {
     let answer = controller.ask(|reply| Wait(reactor, reply)).wait();
     check!(matches!(answer, Ok(true)), "{answer:?}");
     controller.stop(Duration::ZERO);
-    // The thread was left alone by the join that failed: it is gone when its mailbox is.
+    // The failed join detached the thread. The thread is gone once its mailbox is.
     let end = std::time::Instant::now() + Duration::from_secs(20);
     while controller.ask(Alive).wait().is_ok() {
         check!(std::time::Instant::now() < end, "it does not stop");
     }
-    // Nobody can join it any more; it has ended when what it had open is closed. A controller holds the waker.
+    // Nobody can join it any more. It has ended once its descriptors are closed. A controller holds the
+    // waker.
     drop(controller);
     while open_descriptors() != before {
         check!(std::time::Instant::now() < end, "it leaves descriptors open");
@@ -313,7 +314,7 @@ fn waits_for_itself(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// Asks whether it still runs.
+/// A question that shows whether the service still runs.
 struct Alive(reactor::Reply<()>);
 
 impl Receive<Alive> for Selfish {
@@ -352,7 +353,7 @@ fn restarts(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// Fails all waits while it is told to.
+/// Makes all waits fail while the flag is set.
 struct Broken(Rc<Cell<bool>>);
 
 impl Tamper for Broken {
@@ -367,7 +368,7 @@ fn waits_fail(world: &mut World<'_>) -> Outcome {
     let mut rig = Rig::over(Box::new(engine), reactor::Limits::default())?;
     let probe = rig.add(Probe::<Bytes>::quiet())?;
     rig.listen(probe, || Stream::new(Bytes))?;
-    // Once is passed over.
+    // The runtime ignores a single failure.
     fails.set(true);
     rig.turn(Duration::ZERO)?;
     fails.set(false);
@@ -385,7 +386,8 @@ fn waits_fail(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// What two services of lines tell, over any engine: each stream's own order, and the ends.
+/// Plays lines between two services over any engine. Returns the events of each stream in order, with the
+/// ends.
 fn script(mut rig: Rig) -> Result<Vec<Vec<What>>, Stop> {
     let server = rig.add(Probe::<Lines>::acting(|cx, id, what| {
         match (id, what) {
@@ -421,7 +423,7 @@ fn script(mut rig: Rig) -> Result<Vec<Vec<What>>, Stop> {
         for id in &rig.get(probe).open {
             let log = rig.get(probe).log.iter().filter(|(of, _)| *of == Some(*id));
             let mut log: Vec<What> = log.map(|(_, what)| what.clone()).collect();
-            // How much arrives before a reset is chance.
+            // The amount of input before a reset is random.
             if log.last() == Some(&What::closed("Failed")) {
                 log.retain(|what| !matches!(what, What::Got(_)));
             }
@@ -463,7 +465,7 @@ fn torture(world: &mut World<'_>) -> Outcome {
             rig.with(client, |_, cx| ids.iter().for_each(|id| _ = cx.send(*id, b"hello")));
             let ended = |rig: &Rig, id| rig.get(client).closed.iter().any(|(of, ..)| *of == id);
             rig.until("each has its echo, or its end", |rig| {
-                // One that the listener never took waits for ever, and its fault was told.
+                // A connection that the listener never accepted stays open, and its fault was reported.
                 let faults = rig.get(server).faults().len();
                 let open =
                     ids.iter().filter(|id| rig.get(client).received(**id) < 5 && !ended(rig, **id)).count();

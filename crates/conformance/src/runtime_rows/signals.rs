@@ -1,6 +1,6 @@
-//! H at runtime level: signals, told as events and otherwise not noticed.
+//! H at runtime level: signals arrive as events, and have no other effect.
 //!
-//! The rows send signals to the thread they run in, so that they interrupt the engine's own wait.
+//! The rows send signals to their own thread, so that the signals interrupt the engine's own wait.
 
 use std::{
     process,
@@ -41,7 +41,7 @@ pub(super) const ROWS: &[Row] = &[
     row("H4r2", "the second SIGTERM cuts what is left", SOCKETS, fast),
 ];
 
-/// Notes what arrived, and counts the ticks of a timer.
+/// Records the signals, and counts the ticks of a timer.
 #[derive(Default)]
 struct Watch {
     arrived: Vec<Arrived>,
@@ -87,8 +87,8 @@ fn long_storm(world: &mut World<'_>) -> Outcome {
     storm(world, Duration::from_secs(5))
 }
 
-/// One of ten signals is told to the runtime. The others are handled and wake nobody: all that they do is to
-/// interrupt what this thread waits in.
+/// Runs a storm in which the runtime watches one of ten signals. The others have a handler and wake no
+/// service, so they only interrupt the calls in which this thread waits.
 fn storm(world: &mut World<'_>, lasts: Duration) -> Outcome {
     let mut rig = Rig::new(world)?;
     let silent = Signals::of_process([Signal::USR2])?;
@@ -111,7 +111,7 @@ fn storm(world: &mut World<'_>, lasts: Duration) -> Outcome {
     outcome?;
     check!(told + silenced > (lasts.as_millis() / 20) as u32, "only {told} and {silenced} were sent");
     rig.settle()?;
-    // The kernel makes one of those that come while this thread does not run.
+    // The kernel merges signals that arrive while this thread does not run.
     let times = rig.get(watch).times(Signal::USR1);
     check!((1..=told).contains(&times), "{told} sent, {times} told");
     raise(Number::SIGUSR1)?;
@@ -123,8 +123,8 @@ fn storm(world: &mut World<'_>, lasts: Duration) -> Outcome {
 
 type Services = (reactor::ServiceId<Watch>, reactor::ServiceId<Probe>);
 
-/// First bytes go to and fro, so that operations are interrupted; then nothing happens but a timer, so that
-/// waits are.
+/// First echoes bytes, so that the signals interrupt operations. Then only a timer runs, so that they
+/// interrupt waits.
 fn stormy(rig: &mut Rig, (watch, client): Services, stream: Id<Stream>, lasts: Duration) -> Outcome {
     let begun = rig.now();
     rig.with(client, |_, cx| cx.send(stream, &pattern(4096)));
@@ -136,7 +136,7 @@ fn stormy(rig: &mut Rig, (watch, client): Services, stream: Id<Stream>, lasts: D
     rig.with(watch, |_, cx| cx.after(TICK, Tick));
     rig.until("the storm is over", |rig| rig.now() >= quiet + lasts / 2)?;
     let ticks = &rig.get(watch).ticks;
-    // A wait that begins anew with each interruption would never be over.
+    // A wait that starts anew after each interruption would never end.
     let least = (lasts.as_millis() / 2 / TICK.as_millis() / 4) as usize;
     check!(ticks.len() >= least, "{} ticks, of at least {least}", ticks.len());
     let early = ticks.windows(2).find(|pair| pair[1].since(pair[0]) < TICK);
@@ -155,7 +155,7 @@ fn many(world: &mut World<'_>) -> Outcome {
     rig.settle()?;
     let arrived = &rig.get(watch).arrived;
     check!(arrived.len() == 1 && arrived[0].times == 1000, "each ran the handler: {arrived:?}");
-    // Of a blocked signal the kernel keeps one.
+    // The kernel keeps one instance of a blocked signal.
     let mask = Blocked::new(Number::SIGUSR1)?;
     for _ in 0..1000 {
         raise(Number::SIGUSR1)?;
@@ -220,7 +220,8 @@ fn pending(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-/// A server that has answered more than sockets take, a client that does not read yet, and a first SIGTERM.
+/// A server that has answered with more than the sockets take, a client that does not read yet, and a first
+/// SIGTERM.
 struct Load {
     rigs: [Rig; 2],
     graceful: reactor::ServiceId<Graceful>,
@@ -233,7 +234,7 @@ impl Load {
         let (mut here, mut there) = (Rig::new(world)?, Rig::new(world)?);
         let graceful = here.add(Graceful::within(GRACE))?;
         let (server, client) = (here.add(Probe::quiet())?, there.add(Probe::quiet())?);
-        // A ring of eight buffers takes seconds for the answer, and no deadline is to cut it.
+        // With a ring of eight buffers the answer takes seconds, and no deadline should cut it off.
         let patient = Arc::new(StreamOptions { close: GRACE, ..StreamOptions::DEFAULT });
         let (_, address) = here.listen(server, move || Stream::new(Bytes).options(patient.clone()))?;
         let stream = there.connect(client, &address, Stream::new(Bytes))?;
@@ -277,7 +278,7 @@ fn fast(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// Blocks a signal in this thread; the mask from before comes back with its drop.
+/// Blocks a signal in this thread. The drop restores the earlier mask.
 struct Blocked(SigSet);
 
 impl Blocked {
@@ -294,7 +295,7 @@ impl Drop for Blocked {
     }
 }
 
-/// To this thread: handled when it returns, unless it is blocked.
+/// Sends a signal to this thread. Its handler runs before this returns, unless the signal is blocked.
 fn raise(number: Number) -> Outcome {
     signal::raise(number).map_err(system)
 }
@@ -306,5 +307,5 @@ fn system(error: nix::Error) -> Stop {
 const TICK: Duration = SHORT.checked_div(2).expect("two is not zero");
 /// More than the sockets of a connection take.
 const ANSWER: usize = 16 << 20;
-/// Longer than a row may take: the end must come by itself.
+/// Longer than a row may take, so the stop must complete by itself.
 const GRACE: Duration = Duration::from_secs(600);

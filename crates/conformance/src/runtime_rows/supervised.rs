@@ -1,4 +1,4 @@
-//! O8 at runtime level: services that are made again after a panic, what of them stays, and how often.
+//! O8 at runtime level: restarts of services after a panic, what survives them, and their limit.
 
 use std::{
     cell::{Cell, RefCell},
@@ -26,7 +26,7 @@ pub(super) const ROWS: &[Row] = &[
     row("O8r6", "a stop does not wait for a restart", &[], stopped),
 ];
 
-/// How a life of a [`Server`] starts.
+/// The way in which a life of a [`Server`] starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Start {
     Well,
@@ -34,17 +34,17 @@ enum Start {
     Panics,
 }
 
-/// What all lives share.
+/// The state that all lives share.
 struct Plan {
-    /// The addresses that are listened on.
+    /// The listening addresses.
     addresses: RefCell<Vec<String>>,
     start: Cell<Start>,
     lives: Cell<u32>,
-    /// What was received, and by which life.
+    /// The received messages, each with the life that received it.
     received: RefCell<Vec<(u32, u64)>>,
 }
 
-/// Echoes. Each life has a number.
+/// Echoes bytes. Each life has a number.
 struct Server {
     plan: Rc<Plan>,
     life: u32,
@@ -52,9 +52,9 @@ struct Server {
     closed: usize,
 }
 
-/// What the panics say.
+/// The text of the panics.
 const SAYING: &str = "a panic of a life";
-/// Has the receiver panic.
+/// The message that makes its receiver panic.
 const POISON: u64 = 666;
 
 impl Service for Server {
@@ -137,7 +137,7 @@ impl Scene {
         self.rig.runtime.controller(self.server)
     }
 
-    /// Has it panic, and waits until it did.
+    /// Makes the server panic, and waits for the panic.
     fn poison(&mut self) -> Outcome {
         let panics = self.rig.counters().panics;
         check!(self.controller().send(POISON).is_ok(), "there is room");
@@ -151,7 +151,7 @@ impl Scene {
         })
     }
 
-    /// What a life has received.
+    /// Returns the messages that a life has received.
     fn received(&self, life: u32) -> Vec<u64> {
         let received = self.plan.received.borrow();
         received.iter().filter(|(by, _)| *by == life).map(|(_, number)| *number).collect()
@@ -163,7 +163,7 @@ impl Scene {
         self.rig.until("it has received all", |_| by_it() == count)
     }
 
-    /// Says something, and waits for the echo.
+    /// Sends a greeting, and waits for the echo.
     fn echoes(&mut self, id: Id<Stream>) -> Outcome {
         let client = self.client;
         let before = self.rig.get(client).received(id);
@@ -202,14 +202,14 @@ fn lives_again(world: &mut World<'_>) -> Outcome {
         let (listener, address) = scene.rig.get(scene.server).listeners[0].clone();
         let old = scene.connect(&address)?;
         scene.echoes(old)?;
-        // A panic of a connection, then one of a command.
+        // First a handler of a connection panics, then one of a command.
         scene.rig.with(scene.client, |_, cx| cx.send(old, b"!"));
         scene.until_closed(old)?;
         let why = &scene.rig.get(scene.client).closed[0].2;
         check!(matches!(why, Closed::Failed(_)), "the old life's peer saw {why:?}");
         scene.until_life(2)?;
         scene.poison()?;
-        // These come while there is no service, or just after it.
+        // These arrive while there is no service, or just after that.
         let meanwhile = [scene.connect(&address)?, scene.connect(&address)?];
         scene.until_life(3)?;
         for id in meanwhile {
@@ -227,7 +227,7 @@ fn lives_again(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// Another service, which tells the server something.
+/// Another service, which sends messages to the server.
 struct Teller;
 
 impl Service for Teller {}
@@ -237,7 +237,7 @@ fn commands_wait(world: &mut World<'_>) -> Outcome {
     let mut scene = Scene::new(rig, DELAY, 0)?;
     let teller = scene.rig.add(Teller)?;
     let controller = scene.controller();
-    // Behind the poison, in the same queue.
+    // Commands 2 and 3 follow the poison in the same queue.
     for number in [1, POISON, 2, 3] {
         check!(controller.send(number).is_ok(), "there is room");
     }
@@ -279,7 +279,7 @@ fn forgets(world: &mut World<'_>) -> Outcome {
     scene.until_life(2)?;
     scene.rig.with(server, |_, cx| cx.after(3 * DELAY, 20));
     scene.until_received(2, 1)?;
-    // An answer may have come before the panic.
+    // An answer may have arrived before the panic.
     let old = scene.received(1).len() as u64;
     scene.rig.until("the answers were dropped", |rig| rig.counters().stale + old == 2)?;
     check!(scene.received(2) == [20], "{:?}", scene.received(2));
@@ -294,7 +294,8 @@ fn listeners(world: &mut World<'_>) -> Outcome {
         return Err("three".into());
     };
     let (first, second, third) = (first.clone(), second.clone(), third.clone());
-    // By what it was asked for with, and by the address that it has.
+    // The new life asks for the first listener by its original address, and for the third by the address that
+    // it got.
     *scene.plan.addresses.borrow_mut() = vec!["127.0.0.1:0".to_owned(), third.1.to_string()];
     scene.poison()?;
     scene.until_life(2)?;

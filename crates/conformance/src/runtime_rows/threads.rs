@@ -35,7 +35,7 @@ pub(super) const ROWS: &[Row] = &[
     row("G10r", "a handler that blocks shows in the lag, and loses nothing", &[], blocking_handler),
 ];
 
-/// Takes commands, and notes who sent what.
+/// Takes commands, and records the order of each sender's.
 #[derive(Default)]
 struct Counter {
     last: [Option<u64>; 4],
@@ -50,7 +50,7 @@ struct Command {
     n: u64,
 }
 
-/// Asks for the count.
+/// A question for the count.
 struct Count(Reply<u64>);
 
 impl Service for Counter {}
@@ -75,7 +75,7 @@ impl Receive<Count> for Counter {
     }
 }
 
-/// Sends so many commands, and tries again while the queue is full.
+/// Sends this many commands, and retries while the queue is full.
 fn send_all(controller: &Controller<Counter>, sender: usize, count: u64) -> Result<(), &'static str> {
     for n in 0..count {
         let mut command = Command { sender, n };
@@ -99,7 +99,7 @@ fn four_threads(world: &mut World<'_>) -> Outcome {
     by_four_threads(rig, each, send_all)
 }
 
-/// Sends so many commands; while the queue is full each of them waits.
+/// Sends this many commands. Each waits while the queue is full.
 fn send_waiting(controller: &Controller<Counter>, sender: usize, count: u64) -> Result<(), &'static str> {
     let to = controller.sender();
     for n in 0..count {
@@ -124,7 +124,7 @@ fn waiting_senders(world: &mut World<'_>) -> Outcome {
             let sent = controller.send_timeout(Command { sender: 0, n }, STUCK);
             check!(sent.is_ok(), "{n} of {limit}: {sent:?}");
         }
-        // Nobody but this thread makes room.
+        // Only this thread could make room.
         match controller.send_timeout(Command { sender: 1, n: 77 }, STUCK) {
             Err(Refused::WouldDeadlock(back)) => {
                 check!((back.sender, back.n) == (1, 77), "another came back")
@@ -139,7 +139,7 @@ fn waiting_senders(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// Drives the runtime while four threads send so many commands each, in such a way.
+/// Drives the runtime while each of four threads sends this many commands with `send`.
 fn by_four_threads(
     mut rig: Rig,
     each: u64,
@@ -152,7 +152,7 @@ fn by_four_threads(
             thread::spawn(move || send(&controller, sender, each))
         })
         .collect();
-    // A wait is long: a wake that is lost shows, on a clock that does not jump.
+    // Waits are long, so that a lost wake shows on a clock that does not jump.
     let mut lost = false;
     let end = Instant::now() + 10 * STUCK;
     while !lost && !rig.runtime.is_over() {
@@ -160,7 +160,7 @@ fn by_four_threads(
         check!(before < end, "{executed} of {} commands were executed", 4 * each);
         rig.turn(STUCK)?;
         lost = before.elapsed() >= STUCK && rig.get(counter).count > executed;
-        // Whoever is still sending is told.
+        // The stop also ends the threads that are still sending.
         if before.elapsed() >= STUCK {
             rig.stop(Duration::ZERO);
         }
@@ -213,7 +213,7 @@ fn from_handler(world: &mut World<'_>) -> Outcome {
     pair.rig.until("the commands have come", |rig| rig.get(server).messages.len() >= 2)?;
     pair.rig.settle()?;
     check!(pair.server().messages == [1, 0], "{:?}", pair.server().messages);
-    // It is its own question that it would wait for.
+    // The handler would wait for its own thread to answer.
     let counter = pair.rig.add(Counter::default())?;
     let asks = pair.rig.runtime.controller(counter);
     let blocked = pair.rig.with(counter, |_, _| asks.ask(Count).wait().is_err());
@@ -319,7 +319,7 @@ fn command_flood(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-/// Passes each command on to the other runtime, and counts those that are refused.
+/// Passes each command on to the other runtime, and counts the refused ones.
 struct Crossed {
     other: Option<Controller<Crossed>>,
     received: usize,
@@ -332,7 +332,7 @@ impl Receive<u64> for Crossed {
     fn receive(&mut self, _: &mut Context<'_, Self>, left: u64) -> Result {
         self.received += 1;
         if let (Some(other), 1..) = (&self.other, left) {
-            // Twice as many go on as have come: the queues fill.
+            // Each command causes two more, so the queues fill up.
             for _ in 0..2 {
                 match other.send(left - 1) {
                     Ok(()) => (),
@@ -384,7 +384,7 @@ fn last_controller(world: &mut World<'_>) -> Outcome {
     rig.rests()?;
     check!(!rig.runtime.is_over(), "it is over while a controller lives");
     let thread = thread::spawn(move || two.ask(Count).wait());
-    // It ends when the last controller is dropped.
+    // The run ends once the last controller is dropped.
     let receipt = rig.run();
     drop(rig);
     let answer = thread.join().map_err(|_| "the asking thread panicked")?;
@@ -416,7 +416,7 @@ fn blocking_handler(world: &mut World<'_>) -> Outcome {
     pair.rig.until("both have arrived", |rig| {
         rig.get(server).received(ids[0]) == 3 && rig.get(server).received(ids[1]) == 7
     })?;
-    // Above 32 ms, by the engine's clock; a virtual one stands still in a handler.
+    // Check the buckets above 32 ms by the engine's clock. A virtual clock stands still in a handler.
     let lags: u64 = pair.rig.counters().turn_micros[15..].iter().sum();
     check!(lags > 0 || world.is_virtual(), "the lag is not in the histogram");
     pair.rig.with(client, |_, cx| cx.abort(other));

@@ -39,7 +39,7 @@ pub(super) const ROWS: &[Row] = &[
     row("F11r", "a timer of thirty days lets the loop rest", &[], thirty_days),
 ];
 
-/// Notes which timer fired, and when.
+/// Records which timer fired, and when.
 #[derive(Default)]
 struct Clock {
     fired: Vec<(u64, Time)>,
@@ -103,7 +103,7 @@ fn never_early(world: &mut World<'_>) -> Outcome {
         (0..COUNT).map(|_| Duration::from_micros(world.up_to(100_000) as u64)).collect();
     let set = rig.now();
     rig.with(clock, |_, cx| after.iter().enumerate().for_each(|(at, after)| _ = cx.after(*after, at as u64)));
-    // As many turns as timers, and some that the wheel needs.
+    // As many turns as there are timers, and some more for the timer wheel.
     for _ in 0..2 * COUNT {
         if rig.get(clock).fired.len() == COUNT {
             break;
@@ -153,7 +153,7 @@ fn stopped(world: &mut World<'_>) -> Outcome {
     rig.with(clock, |_, cx| cx.after(SHORT, 1));
     rig.until("it fires", |rig| !rig.get(clock).fired.is_empty())?;
     let me = std::process::id().to_string();
-    // The child goes on while this process is stopped, and continues it.
+    // The child continues this process after the pause, because it runs while this process is stopped.
     let script = "kill -STOP $1; sleep 1; kill -CONT $1";
     let Ok(mut child) = Command::new("/bin/sh").args(["-c", script, "sh", &me]).spawn() else {
         return Err(Stop::Skipped("needs the program /bin/sh".to_owned()));
@@ -161,7 +161,7 @@ fn stopped(world: &mut World<'_>) -> Outcome {
     let ended = rig.until("the child has ended", |_| !matches!(child.try_wait(), Ok(None)));
     child.wait()?;
     ended?;
-    // The stop may have come before this thread made another turn.
+    // The stop may have happened before this thread made another turn.
     let before = rig.get(clock).fired.len();
     rig.until("it fires after the stop", |rig| rig.get(clock).fired.len() > before)?;
     let fired = &rig.get(clock).fired;
@@ -178,7 +178,7 @@ fn cancelled(world: &mut World<'_>) -> Outcome {
     let timers = Rc::new(RefCell::new(Vec::<TimerId>::new()));
     let (known, cancelled) = (timers.clone(), Rc::new(Cell::new(0)));
     let count = cancelled.clone();
-    // The first of each batch cancels the others of it, and sets itself again, three times.
+    // The first timer of each batch cancels the others. It sets itself again three times.
     let probe = rig.add(Probe::<Bytes>::acting(move |cx, _, what| {
         if let What::Message(round) = what {
             for timer in known.borrow_mut().drain(..) {
@@ -219,7 +219,7 @@ fn slow_handler(world: &mut World<'_>) -> Outcome {
             if *left > 0 {
                 cx.after(period, left - 1);
             }
-            // Works for three periods; a virtual clock stands still meanwhile.
+            // Work for three periods. A virtual clock stands still in the meantime.
             let begun = Instant::now();
             while !is_virtual && begun.elapsed() < 3 * period {
                 std::hint::spin_loop();
