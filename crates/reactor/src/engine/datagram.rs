@@ -1,10 +1,10 @@
-//! Datagrams as they are handed over: one that arrived, one to be sent, and the queue of those that are to leave.
+//! Datagrams: a received one, one to send, and the queue of those to send.
 
 use std::{collections::VecDeque, net::IpAddr};
 
 use crate::address::Address;
 
-/// Explicit congestion notification: what the two bits of an IP header say (RFC 3168, section 5).
+/// Explicit congestion notification: the two bits of an IP header (RFC 3168, section 5).
 ///
 /// ```
 /// use reactor::Ecn;
@@ -25,7 +25,7 @@ pub enum Ecn {
 }
 
 impl Ecn {
-    /// Of the lowest two bits of a traffic class; the others are not looked at.
+    /// Decodes the lowest two bits of a traffic class, and ignores the others.
     pub fn from_bits(bits: u8) -> Ecn {
         match bits & 0b11 {
             0b00 => Ecn::NotCapable,
@@ -35,7 +35,7 @@ impl Ecn {
         }
     }
 
-    /// As two bits.
+    /// Returns the two bits.
     pub fn bits(self) -> u8 {
         self as u8
     }
@@ -52,22 +52,22 @@ impl Ecn {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Datagram<'a> {
-    /// Who sent it; [`Address::Unnamed`] if that cannot be answered.
+    /// The sender's address; [`Address::Unnamed`] if it has none to answer to.
     pub from: &'a Address,
-    /// The address at this end that an answer should come from, where the system tells: of UDP on Linux and under
-    /// simulation. It is the one to which the datagram was sent; of a broadcast or a multicast over IPv4 it is the
-    /// receiving interface's own, and of a multicast over IPv6 `None`.
+    /// The local address from which an answer should leave, where the system reports it: for UDP on Linux and
+    /// under simulation. It is the address to which the datagram was sent. For a broadcast or a multicast
+    /// over IPv4 it is the receiving interface's own address, and for a multicast over IPv6 it is `None`.
     pub to: Option<IpAddr>,
-    /// What routers on the way said, where the system tells; as [`Ecn::NotCapable`] otherwise.
+    /// The mark of the routers on the way, where the system reports it; otherwise [`Ecn::NotCapable`].
     pub ecn: Ecn,
-    /// It was longer than the buffer: `bytes` is its beginning, and the rest is gone.
+    /// The datagram was longer than the buffer: `bytes` is its beginning, and the rest is lost.
     pub truncated: bool,
-    /// The bytes. None of them is a datagram, too, and no end.
+    /// The bytes. A datagram of no bytes is a datagram, too, and not an end.
     pub bytes: &'a [u8],
 }
 
 impl<'a> Datagram<'a> {
-    /// An answer to its sender, from the address to which it was sent.
+    /// Makes an answer to its sender, from the address to which it was sent.
     pub fn answer<'b>(&self, bytes: &'b [u8]) -> Outbound<'b>
     where
         'a: 'b,
@@ -76,8 +76,8 @@ impl<'a> Datagram<'a> {
     }
 }
 
-/// A datagram to be sent, or several of one length to one address: what `send` of
-/// [`Datagrams`](crate::Datagrams) takes.
+/// A datagram to send, or several of one length to one address: the argument of `send` of
+/// [`Datagrams`](crate::Datagrams).
 ///
 /// ```
 /// use reactor::{Address, Ecn, Outbound};
@@ -89,54 +89,55 @@ impl<'a> Datagram<'a> {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Outbound<'a> {
-    /// To whom; `None`: to whom the socket is connected.
+    /// The receiver. `None`: the address that the socket is connected to.
     pub to: Option<&'a Address>,
-    /// From which address of the machine; `None`: the system's choice.
+    /// The local address to send from. `None`: the system chooses.
     pub from: Option<IpAddr>,
     /// The bits of the IP header.
     pub ecn: Ecn,
-    /// How long each datagram is; 0: all of `bytes` are one.
+    /// The length of each datagram. 0: all of `bytes` are one datagram.
     pub segment: usize,
     /// The bytes.
     pub bytes: &'a [u8],
 }
 
 impl<'a> Outbound<'a> {
-    /// To the address that the socket is connected to ([`BindOptions::peer`](crate::BindOptions::peer)).
+    /// Addresses bytes to the peer that the socket is connected to
+    /// ([`BindOptions::peer`](crate::BindOptions::peer)).
     pub fn new(bytes: &'a [u8]) -> Outbound<'a> {
         Outbound { to: None, from: None, ecn: Ecn::NotCapable, segment: 0, bytes }
     }
 
-    /// To an address.
+    /// Addresses bytes to this address.
     pub fn to(address: &'a Address, bytes: &'a [u8]) -> Outbound<'a> {
         Outbound { to: Some(address), ..Outbound::new(bytes) }
     }
 
-    /// From this address of the machine, where the system lets it be chosen; the system's choice by default.
+    /// Sends from this local address, where the system allows the choice. By default the system chooses.
     pub fn from(self, address: IpAddr) -> Outbound<'a> {
         Outbound { from: Some(address), ..self }
     }
 
-    /// With these bits, where the system lets them be set.
+    /// Sets the ECN bits, where the system allows it.
     pub fn ecn(self, ecn: Ecn) -> Outbound<'a> {
         Outbound { ecn, ..self }
     }
 
-    /// Cuts the bytes into datagrams of this many bytes each, the last one perhaps shorter. Zero, the default,
-    /// is one datagram of all.
+    /// Splits the bytes into datagrams of this many bytes each; the last may be shorter. Zero, the default,
+    /// means one datagram.
     ///
-    /// It spares the calls of `send`, and not more: equal datagrams that follow each other leave together also
-    /// if they were sent one by one, where the system can do that (UDP_SEGMENT, udp(7)).
+    /// This only saves calls of `send`. Equal datagrams that follow each other leave together even if they
+    /// were sent one by one, where the system can do that (UDP_SEGMENT, udp(7)).
     pub fn segments(self, bytes: usize) -> Outbound<'a> {
         Outbound { segment: bytes, ..self }
     }
 
-    /// How many datagrams it is.
+    /// Returns the number of datagrams.
     pub(crate) fn count(&self) -> usize {
         if self.segment == 0 { 1 } else { self.bytes.len().div_ceil(self.segment).max(1) }
     }
 
-    /// Its datagrams, each as an item of its own.
+    /// Splits it into its datagrams, each as an item of its own.
     pub(crate) fn split(self) -> impl Iterator<Item = Outbound<'a>> {
         let step = if self.segment == 0 { self.bytes.len() } else { self.segment };
         (0..self.count()).map(move |n| {
@@ -146,8 +147,8 @@ impl<'a> Outbound<'a> {
     }
 }
 
-/// Datagrams that are to leave, in their order: what [`Engine::send_datagrams`](super::Engine::send_datagrams)
-/// takes from.
+/// Datagrams to send, in order. [`Engine::send_datagrams`](super::Engine::send_datagrams) takes them from
+/// here.
 ///
 /// ```
 /// use reactor::{Address, Outbound, engine::DatagramQueue};
@@ -162,7 +163,7 @@ impl<'a> Outbound<'a> {
 /// ```
 #[derive(Default, Debug)]
 pub struct DatagramQueue {
-    /// The bytes of all, one behind the other; those before `start` have left.
+    /// The bytes of all datagrams, back to back. Those before `start` have left.
     memory: Vec<u8>,
     start: usize,
     heads: VecDeque<Head>,
@@ -185,7 +186,7 @@ pub(crate) struct Run<'a> {
 }
 
 impl DatagramQueue {
-    /// Appends one, or each of its segments.
+    /// Appends a datagram, or each of its segments.
     pub fn push(&mut self, item: Outbound<'_>) {
         if self.start > self.memory.len() / 2 {
             self.memory.drain(..self.start);
@@ -197,34 +198,34 @@ impl DatagramQueue {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of datagrams.
     pub fn len(&self) -> usize {
         self.heads.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.heads.is_empty()
     }
 
-    /// How many bytes they have.
+    /// Returns the number of their bytes.
     pub fn bytes(&self) -> usize {
         self.memory.len() - self.start
     }
 
-    /// The memory of all; an empty queue keeps at most 256 KiB of it, which do not count.
+    /// Returns the size of its memory. An empty queue keeps at most 256 KiB, which do not count.
     pub(crate) fn memory(&self) -> usize {
         if self.is_empty() { 0 } else { self.memory.capacity() + self.heads.capacity() * size_of::<Head>() }
     }
 
-    /// The first.
+    /// Returns the first datagram.
     pub fn front(&self) -> Option<Outbound<'_>> {
         let Head { to, from, ecn, len } = self.heads.front()?;
         let bytes = &self.memory[self.start..self.start + len];
         Some(Outbound { to: to.as_ref(), from: *from, ecn: *ecn, segment: 0, bytes })
     }
 
-    /// Drops the first; says to whom it was.
+    /// Drops the first datagram, and returns its receiver.
     pub fn pop(&mut self) -> Option<Option<Address>> {
         let head = self.heads.pop_front()?;
         self.start += head.len;
@@ -236,8 +237,8 @@ impl DatagramQueue {
         Some(head.to)
     }
 
-    /// What leaves together: each run is one datagram, or up to `together` of one length (the last perhaps
-    /// shorter) to one address.
+    /// Groups the datagrams that can leave together. Each run is one datagram, or up to `together` of one
+    /// length (the last may be shorter) to one address.
     pub(crate) fn runs(&self, together: usize) -> impl Iterator<Item = Run<'_>> {
         let (mut next, mut at) = (0, self.start);
         std::iter::from_fn(move || {
@@ -264,9 +265,9 @@ impl DatagramQueue {
     }
 }
 
-/// The most bytes of a run: what one packet carries over IPv6, and a little less than over IPv4.
+/// The most bytes of a run: the payload of one packet over IPv6, and a little less than over IPv4.
 const RUN_MAX: usize = 65_487;
-/// How much memory an empty queue keeps, in bytes.
+/// The memory in bytes that an empty queue keeps at most.
 const KEPT_MAX: usize = 256 << 10;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Datagrams by calls: what an engine that waits for readiness does with a socket that is ready.
+//! Datagrams by system calls, for engines that wait until a socket is ready.
 
 use std::{cell::Cell, collections::HashMap, io};
 
@@ -12,18 +12,18 @@ use crate::{
     },
 };
 
-/// Memory for batches, lent and taken back.
+/// Memory for batches, which the engine lends and takes back.
 #[derive(Default)]
 pub(crate) struct Batches {
     free: Vec<Batch>,
-    /// Without memory of their own.
+    /// Batches without memory of their own.
     shells: Vec<Batch>,
-    /// The sockets that receive longer datagrams than usual, and how long ones.
+    /// The limit of each socket that receives longer datagrams than usual.
     longest: HashMap<Key, usize>,
 }
 
 impl Batches {
-    /// Has a socket receive datagrams of so many bytes whole.
+    /// Lets a socket receive datagrams of up to this many bytes whole.
     pub(crate) fn set_longest(&mut self, key: Key, bytes: usize) {
         self.longest.insert(key, bytes.clamp(USUAL_BYTES, DATAGRAM_MAX));
     }
@@ -43,7 +43,7 @@ impl Batches {
         self.free.pop().unwrap_or_else(|| Batch::with_room(BATCH_BYTES))
     }
 
-    /// A batch for memory of somebody else.
+    /// Takes a batch for memory that somebody else owns.
     #[cfg(all(target_os = "linux", feature = "io-uring"))]
     pub(crate) fn shell(&mut self) -> Batch {
         self.shells.pop().unwrap_or_default()
@@ -58,7 +58,7 @@ impl Batches {
     }
 }
 
-/// What a receive found.
+/// The result of a receive.
 pub(crate) enum Arrival {
     /// Datagrams, and whether there may be more.
     Got(Batch, bool),
@@ -86,7 +86,7 @@ pub(crate) fn receive(
     match error {
         error if error.kind() == io::ErrorKind::WouldBlock => Arrival::Nothing,
         error if !is_report(&error) => Arrival::Broken(error),
-        // The same report may wait with the address.
+        // The same report may be in the error queue, with the address.
         error => match undelivered(socket, calls) {
             Some((to, error)) => Arrival::Undelivered(to, error),
             None => Arrival::Undelivered(None, error),
@@ -100,14 +100,14 @@ pub(crate) fn undelivered(
     calls: &Cell<u64>,
 ) -> Option<(Option<Address>, io::Error)> {
     count(calls);
-    // What cannot even be asked for this tells so when it is read.
+    // A socket without an error queue reports the error when it is read.
     sys::datagram::undelivered(socket).ok().flatten()
 }
 
-/// How far a send came.
+/// The result of a send.
 #[derive(Default)]
 pub(crate) struct Departure {
-    /// So many datagrams were taken by the system.
+    /// The number of datagrams that the system took.
     pub(crate) taken: usize,
     /// There was no room for the rest.
     pub(crate) is_blocked: bool,
@@ -115,7 +115,7 @@ pub(crate) struct Departure {
     pub(crate) has_report: bool,
 }
 
-/// Sends until the queue is empty or there is no room; tells `lost` of each datagram that cannot be sent.
+/// Sends until the queue is empty or there is no room. Calls `lost` for each datagram that cannot be sent.
 pub(crate) fn send(
     socket: sys::Borrowed<'_>,
     facts: Facts,
@@ -124,7 +124,7 @@ pub(crate) fn send(
     mut lost: impl FnMut(Option<Address>, io::Error),
 ) -> Departure {
     let mut departure = Departure::default();
-    // An error that was met at the front already, and whether the front was sent by itself.
+    // An error that the datagram at the front has met already, and whether that one is sent by itself.
     let (mut met, mut is_apart) = (None, false);
     while !queue.is_empty() {
         count(calls);
@@ -134,7 +134,7 @@ pub(crate) fn send(
                 departure.taken += gone.datagrams;
                 departure.has_report |= gone.is_stopped && facts.has_reports();
                 is_apart = false;
-                // Where no queue of errors keeps it, it would be lost.
+                // Without an error queue, nobody else would report it.
                 if let Some(error) = met.take().filter(|_| !facts.has_reports()) {
                     lost(None, error);
                 }
@@ -143,10 +143,11 @@ pub(crate) fn send(
                 departure.is_blocked = true;
                 return departure;
             }
-            // What the kernel does not take as one packet (longer than the way allows, say) it may take apart.
+            // The kernel may accept one by one what it refuses as one packet, for example because it is too
+            // long for the path.
             Err(_) if together => (is_apart, departure.has_report) = (true, true),
-            // A socket tells what it learned of an earlier datagram at the next call, whatever that is: only
-            // the second error is surely of this one.
+            // A socket reports the fate of an earlier datagram at its next call, of any kind. So only the
+            // second error certainly concerns this datagram.
             Err(error) if met.is_none() && is_report(&error) => {
                 departure.has_report = true;
                 met = Some(error);
@@ -162,8 +163,8 @@ pub(crate) fn send(
     departure
 }
 
-/// Whether it is the receiver that has no room: of a Unix socket which is not connected nobody tells when it
-/// has, and the socket itself is always ready.
+/// Returns whether the receiver is the one that has no room. Nothing reports when the receiver of an
+/// unconnected Unix socket has room again, and the socket itself is always ready.
 fn is_peer_full(facts: Facts, queue: &DatagramQueue) -> bool {
     facts.is_unix && queue.front().is_some_and(|front| front.to.is_some())
 }
@@ -172,11 +173,11 @@ fn count(calls: &Cell<u64>) {
     calls.set(calls.get() + 1);
 }
 
-/// The memory of a batch: as many packets of the usual length as one call receives, or fewer longer ones. The system gives
-/// no memory to what was never written to.
+/// The memory of a batch: as many packets of the usual length as one call receives, or fewer longer ones. The
+/// system provides no memory for pages that were never written to.
 const BATCH_BYTES: usize = PACKETS_MAX * USUAL_BYTES;
-/// How long a datagram is received whole without being asked to: every one of UDP.
+/// The length up to which a socket receives a datagram whole by default. It covers every datagram of UDP.
 const USUAL_BYTES: usize = 64 << 10;
 const _: () = assert!(DATAGRAM_MAX <= BATCH_BYTES, "one of the longest fits");
-/// How many batches are kept for the next receives; a runtime holds one at a time.
+/// The number of batches kept for the next receives. A runtime holds one at a time.
 const BATCHES_MAX: usize = 2;

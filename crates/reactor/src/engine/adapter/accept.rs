@@ -1,4 +1,4 @@
-//! Accepting: a few connections a batch, and what happens when there are no descriptors left.
+//! Accepting: a few connections in each batch, and failures for want of descriptors.
 
 use std::io;
 
@@ -35,7 +35,7 @@ impl<P: Poll> Calls<P> {
                     entry.set(READABLE, false);
                     return None;
                 }
-                // It concerns one connection only, unless nothing else ever comes.
+                // The error concerns only one connection, unless the listener yields nothing but errors.
                 Err(e) if sys::is_passing(&e) && !is_hopeless => {}
                 Err(e) => {
                     entry.set(READING, false);

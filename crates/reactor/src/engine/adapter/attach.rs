@@ -1,4 +1,4 @@
-//! Transports come, and go elsewhere.
+//! Taking transports in, and giving them back.
 
 use super::{Calls, ENDED, READING, WRITABLE, interest::set_interest, table::Entry};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl<P: Poll> Calls<P> {
-    /// Stores the transport, and has it watched.
+    /// Stores the transport, and begins to watch it.
     pub(super) fn take_in(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
         let taken = Taken::of(transport, role, self.table.is_vacant(key), &self.calls)?;
         let trigger = self.poll.trigger();
@@ -39,7 +39,7 @@ impl<P: Poll> Calls<P> {
         Ok(())
     }
 
-    /// Tells what is parked, and the transport, which is watched no more.
+    /// Reports a parked send, stops watching the transport, and reports it as detached.
     pub(super) fn give_out(&mut self, key: Key) {
         if self.table.get(key).and_then(Entry::owned).is_none() {
             return;

@@ -1,4 +1,4 @@
-//! Datagrams: batches of them in, what a queue has out, and the reports about those that were sent.
+//! Datagrams: received in batches, sent from a queue, with reports about those that were sent.
 
 use super::{
     BLOCKED, Calls, ENDED, HANGUP, IS_UNIX, Part, READABLE, READING, TOGETHER, WRITABLE, table::Entry,
@@ -21,7 +21,7 @@ impl Entry {
 }
 
 impl<P: Poll> Calls<P> {
-    /// Tells of room, then of reports, then of one batch.
+    /// Reports room, then a report about a sent datagram, then one batch.
     pub(super) fn step_datagrams(&mut self, key: Key) -> Option<Event> {
         let entry = self.table.get_mut(key)?;
         if entry.has(BLOCKED) && entry.has(WRITABLE) {
@@ -73,7 +73,7 @@ impl<P: Poll> Calls<P> {
         }
     }
 
-    /// Sends what there is room for.
+    /// Sends as many datagrams as there is room for.
     pub(super) fn depart(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
         let Calls { table, told, calls, .. } = self;
         let Some(entry) = table.get_mut(key).filter(|entry| entry.part == Part::Datagrams) else { return 0 };

@@ -1,7 +1,7 @@
 //! Streams at rest, which the engine does not read: is the peer gone, and is input before the end?
 //!
-//! A look costs a call. So the adapter looks only when the poll has reported a hang-up or an error, or input, if the poll
-//! does not tell an end from input.
+//! A look costs a call. So the adapter looks only after the poll has reported a hang-up or an error. If the
+//! poll does not distinguish an end from input, it also looks after reported input.
 
 use std::io;
 
@@ -15,8 +15,8 @@ use crate::{
 };
 
 impl<P: Poll> Calls<P> {
-    /// Looks at a stream at rest, if the poll has reported news of its peer, and queues what it finds: an event that
-    /// came from two places would be copied with each read.
+    /// Looks at a stream at rest, if the poll has reported news of its peer, and queues the resulting event.
+    /// Returning it would give the caller a second source of events, and each read would pay for a copy.
     #[cold]
     #[inline(never)]
     pub(super) fn look(&mut self, key: Key) {
@@ -48,9 +48,10 @@ impl<P: Poll> Calls<P> {
                 self.mark_changed(key);
                 Some(Event::Broken(error))
             }
-            // The poll has reported what a read does not find. The next rest looks again.
+            // The poll reported more than a read finds. The next time that reading is off, the adapter looks
+            // again.
             Err(_) => {
-                // A level-triggered poll would report it for ever.
+                // A level-triggered poll would report it forever.
                 entry.set(TOLD_ALL, is_level && entry.has(HANGUP));
                 [READABLE, HANGUP, FAILED].into_iter().for_each(|bit| entry.set(bit, false));
                 self.mark_changed(key);
@@ -59,7 +60,7 @@ impl<P: Poll> Calls<P> {
         }
     }
 
-    /// Reports that the peer is gone behind input, unless that is known.
+    /// Reports that the peer is gone behind input, unless it has been reported.
     fn tell_hangup(&mut self, key: Key) -> Option<Event> {
         let is_level = self.poll.trigger() == Trigger::Level;
         let entry = self.table.get_mut(key)?;
@@ -69,7 +70,7 @@ impl<P: Poll> Calls<P> {
         if is_failed {
             self.calls.set(self.calls.get() + 1);
             if let Some(error) = sys::take_error(sys::borrow(entry.owned()?)) {
-                // The system does not report it again: a read behind the input would find an end.
+                // The system does not report it again, and a read after the input would find an end.
                 entry.failed = error_number(Some(&error));
             }
         }
@@ -81,7 +82,7 @@ impl<P: Poll> Calls<P> {
         if event.is_some() {
             entry.set(TOLD_END, true);
         }
-        // A level-triggered poll would report it for ever.
+        // A level-triggered poll would report it forever.
         if entry.failed != 0 || is_failed && !is_news && is_level {
             entry.set(TOLD_ALL, true);
         }

@@ -1,4 +1,4 @@
-//! Interest: keeps the poll in step with what is wanted.
+//! Interest: keeps the poll in step with the wishes of the runtime.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl<P: Poll> Calls<P> {
-    /// Has the interest looked at before the next wait.
+    /// Marks the key, so that its interest is updated before the next wait.
     pub(super) fn mark_changed(&mut self, key: Key) {
         if self.is_edge() {
             return;
@@ -24,7 +24,7 @@ impl<P: Poll> Calls<P> {
         }
     }
 
-    /// Brings a level-triggered poll in step with what is wanted.
+    /// Updates the interest of all marked keys in a level-triggered poll.
     pub(super) fn sync(&mut self) {
         for at in 0..self.changed.len() {
             let key = self.changed[at];
@@ -38,13 +38,14 @@ impl<P: Poll> Calls<P> {
         self.changed.clear();
     }
 
-    /// Has room told of from now on, for datagrams or for who writes past the engine.
+    /// Watches for room from now on, for datagrams or for a caller that writes past the engine.
     pub(super) fn block(&mut self, key: Key) {
         let Some(entry) = self.table.get_mut(key) else { return };
         entry.set(WRITABLE, false);
         entry.set(BLOCKED, true);
         if self.poll.trigger() == Trigger::Edge {
-            // Asked anew even if it is watched already: an edge since room was not found is told again.
+            // Requests it again even if it is watched already, because the poll then repeats an edge that
+            // came after the failed write.
             entry.set_watching(Watching::For(Interest::Read));
             if let Err(error) = set_interest(&mut self.poll, entry, Some(Interest::Both), Trigger::Edge) {
                 return self.lose(key, error);
@@ -53,11 +54,11 @@ impl<P: Poll> Calls<P> {
         self.mark_changed(key);
     }
 
-    /// There is room for who waited for it.
+    /// Reports room to the caller that waits for it.
     pub(super) fn tell_room(&mut self, key: Key) -> Option<Event> {
         let entry = self.table.get_mut(key)?;
         entry.set(BLOCKED, false);
-        // An edge of room comes with each datagram that has left the machine: nobody wants these.
+        // Every datagram that leaves the machine causes an edge of room, and nobody wants those.
         if self.poll.trigger() == Trigger::Edge
             && let Err(error) = set_interest(&mut self.poll, entry, Some(Interest::Read), Trigger::Edge)
         {
@@ -68,7 +69,7 @@ impl<P: Poll> Calls<P> {
         Some(Event::Room)
     }
 
-    /// Tells that a transport cannot be watched any more.
+    /// Reports that the poll can no longer watch a transport.
     pub(super) fn lose(&mut self, key: Key, error: io::Error) {
         let Some(entry) = self.table.get_mut(key) else { return };
         let parked = entry.parked.take();
@@ -93,7 +94,7 @@ impl<P: Poll> Calls<P> {
     }
 }
 
-/// Has the poll watch the entry for `interest`; what it does already costs nothing.
+/// Watches the entry for `interest`. Without a change it costs nothing.
 ///
 /// After an error the entry is not watched.
 pub(super) fn set_interest(
@@ -105,7 +106,7 @@ pub(super) fn set_interest(
     set_watching(poll, entry, interest.into(), trigger)
 }
 
-/// The same of any way to watch.
+/// Changes the way in which the poll watches the entry, as [`set_interest`] does.
 fn set_watching(
     poll: &mut impl Poll,
     entry: &mut Entry,
@@ -132,7 +133,7 @@ fn set_watching(
     result.map(|_| ())
 }
 
-/// The same error once more, for the second of two who must be told.
+/// Copies an error, because two events must carry it.
 fn copy(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }

@@ -1,20 +1,23 @@
-//! The adapter: any poll is an engine, with ordinary system calls.
+//! The adapter: makes an engine from any poll, with ordinary system calls.
 //!
-//! **Readiness is a hint that holds until drained.** For each stream there is a readable and a writable
-//! bit, set by an event and cleared when an operation finds the opposite: it would block, or it moved
-//! less than it could. A hang-up is the exception: after it a short read does not mean that nothing is
-//! left. So an edge is never lost by a budget, a pause or a parked send.
+//! **Readiness is a hint that holds until drained.** Each stream has a readable and a writable bit. An event
+//! sets them, and an operation clears them when it finds the opposite: it would block, or it moved less than
+//! it could. A hang-up is the exception, because after it a short read does not mean that nothing is left. So
+//! a budget, a pause or a parked send never loses an edge.
 //!
-//! **Order.** A batch is what the poll reported, then what was on the `again` list when the wait ended.
-//! Each stream is read once in a batch and each listener accepts a few times; what is left goes to the
-//! end of `again`, behind all others, and the next wait does not block. What is in both is driven once.
+//! **Order.** A batch consists of the poll's reports, followed by the keys that were in `again`, the resume
+//! queue, when the wait ended. In a batch, each stream is read once and each listener accepts a few
+//! connections. If a key has more to do, it goes to the end of `again`, behind all others, and the next wait
+//! does not block. A key in both parts is driven once.
 //!
-//! **Watching.** An edge-triggered poll watches a stream for input from attach to close, and for room too
-//! from the first write that found none; it is told of nothing else. Closing the descriptor ends the
-//! watching, and an event that is still in the batch misses by its key. With a level-triggered poll the interest is brought in step once a wait, for those streams
-//! only whose interest changed. A stream that the engine does not read stays in the set for its hang-up alone, and leaves it after that. Users' resources are always
-//! watched level-triggered; one that reports a hang-up or an error and nothing else is told of it once
-//! and leaves the set until it is watched again, since no read would make it silent.
+//! **Watching.** An edge-triggered poll watches a stream for input from attach to close, and also for room
+//! from the first write that found none. The adapter makes no other changes to it. Closing the descriptor
+//! ends the watching, and an event that is still in the batch finds no entry for its key. With a
+//! level-triggered poll, the adapter updates the interest once a wait, and only for streams whose interest
+//! changed. A stream that the engine does not read stays in the set only for its hang-up, and leaves the set
+//! after that. Users' resources are always watched level-triggered. If one reports only a hang-up or an
+//! error, the adapter reports that once and removes it from the set until it is watched again, because no
+//! read would silence it.
 
 mod accept;
 mod attach;
@@ -55,47 +58,48 @@ use crate::{
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Calls<P: Poll> {
-    // Dropped before the descriptors in the table, which then leave no set one by one.
+    // Dropped before the descriptors in the table, so that these need not leave the set one by one.
     poll: P,
     table: Table,
-    /// A child of a fork shares the poll and the sockets: it does nothing to them.
+    /// A child of a fork shares the poll and the sockets, and must leave them alone.
     birthplace: sys::Birthplace,
-    /// What the poll reported, up to `cursor` already driven.
+    /// The poll's reports. Those before `cursor` have been driven.
     batch: Vec<(Key, Ready)>,
     cursor: usize,
-    /// What is driven now.
+    /// The key that is being driven.
     driven: Option<Driven>,
-    /// What a budget stopped, each key once.
+    /// The resume queue: keys that a budget stopped, each once.
     again: VecDeque<Key>,
-    /// How many of `again` belong to this batch.
+    /// The number of keys in `again` that belong to this batch.
     again_left: usize,
-    /// Events which are there already.
+    /// Events that are ready to be pulled.
     told: VecDeque<(Key, Event)>,
-    /// Level-triggered: whose interest may have changed, each key once.
+    /// Level-triggered: the keys whose interest may have changed, each once.
     changed: Vec<Key>,
-    /// Kept for the next read: a runtime lends one buffer at a time.
+    /// Kept for the next read. A runtime borrows one buffer at a time.
     spare: Option<Box<[u8]>>,
     buffer_bytes: usize,
     batches: Batches,
     reserve: Option<sys::Reserve>,
     stale: u64,
     calls: Cell<u64>,
-    /// Whether somebody waits for the poll's descriptor, and so must be woken for what `again` holds.
+    /// Whether another loop waits for the poll's descriptor, and must be woken when `again` has entries.
     is_driven_from_outside: Cell<bool>,
     is_woken: bool,
 }
 
-/// What is being driven, and its budget.
+/// The key that is being driven, and its budget.
 struct Driven {
     key: Key,
-    /// How many more connections a listener may accept, or reports a socket for datagrams may tell.
+    /// The number of connections that a listener may still accept, or of reports that a socket for datagrams
+    /// may still deliver.
     accepts_left: u32,
-    /// Whether it accepted one.
+    /// Whether it has accepted one.
     accepted: bool,
 }
 
 impl<P: Poll> Calls<P> {
-    /// Makes an engine of a poll.
+    /// Makes an engine from a poll.
     pub fn new(poll: P) -> Calls<P> {
         Calls {
             poll,
@@ -119,15 +123,15 @@ impl<P: Poll> Calls<P> {
         }
     }
 
-    /// Sets how much one read takes at most, in bytes: 65,536 by default, at least one. Of
-    /// streams: datagrams have memory of their own.
+    /// Sets the most bytes that one read of a stream takes: 65,536 by default, at least one. Datagrams have
+    /// memory of their own.
     pub fn with_buffer(mut self, bytes: usize) -> Calls<P> {
         self.buffer_bytes = bytes.max(1);
         self.spare = None;
         self
     }
 
-    /// How many events of the poll were for a key that was gone.
+    /// Returns the number of poll events for keys that were gone.
     pub fn stale(&self) -> u64 {
         self.stale
     }
@@ -136,7 +140,7 @@ impl<P: Poll> Calls<P> {
         self.calls.set(self.calls.get() + 1);
     }
 
-    /// The descriptor of a transport, for a call, which is counted.
+    /// Returns the descriptor of a transport for a system call, and counts the call.
     fn called(&self, key: Key) -> io::Result<sys::Borrowed<'_>> {
         let descriptor = self.table.get(key).and_then(Entry::owned).ok_or(io::ErrorKind::NotFound)?;
         self.count_call();
@@ -147,7 +151,7 @@ impl<P: Poll> Calls<P> {
         self.poll.trigger() == Trigger::Edge
     }
 
-    /// Drives the key in the next batch.
+    /// Puts the key into the resume queue, for the next batch.
     fn queue_again(&mut self, key: Key) {
         if let Some(entry) = self.table.get_mut(key).filter(|entry| !entry.has(QUEUED)) {
             entry.set(QUEUED, true);
@@ -161,7 +165,7 @@ impl<P: Poll> Calls<P> {
         self.wake_outside();
     }
 
-    /// Makes the poll's descriptor readable, since the next wait has something to do.
+    /// Makes the poll's descriptor readable, because the next wait has something to do.
     fn wake_outside(&mut self) {
         if self.is_driven_from_outside.get() && !self.is_woken {
             self.is_woken = true;
@@ -170,7 +174,8 @@ impl<P: Poll> Calls<P> {
         }
     }
 
-    /// Notes what the poll reported, and has it driven; of a user's resource, tells it.
+    /// Records a report of the poll and drives the key. For a user's resource it returns the report as an
+    /// event.
     #[inline(always)]
     fn absorb(&mut self, key: Key, ready: Ready) -> Option<Event> {
         let Some(entry) = self.table.get_mut(key) else {
@@ -203,7 +208,7 @@ impl<P: Poll> Calls<P> {
         None
     }
 
-    /// Notes that the poll has reported a hang-up or an error.
+    /// Records that the poll has reported a hang-up or an error.
     #[cold]
     fn absorb_failure(&mut self, key: Key, ready: Ready) {
         let is_edge = self.is_edge();
@@ -212,7 +217,7 @@ impl<P: Poll> Calls<P> {
         if ready.error {
             entry.set(FAILED, true);
         }
-        // A level-triggered poll would report it for ever.
+        // A level-triggered poll would report it forever.
         if entry.part == Part::Stream
             && !is_edge
             && !entry.has(READING)
@@ -226,14 +231,14 @@ impl<P: Poll> Calls<P> {
 
     fn tell_ready(&mut self, key: Key, ready: Ready) -> Option<Event> {
         let entry = self.table.get_mut(key)?;
-        // A handler may have changed the interest since the poll looked.
+        // A handler may have changed the interest after the poll reported.
         let ready = ready.masked(entry.in_poll()?);
         if !(ready.readable || ready.writable) {
             if !(ready.hangup || ready.error) {
                 return None;
             }
-            // Level-triggered it would be reported for ever. A descriptor that its owner closed is in
-            // no set any more, and that is all that can fail here.
+            // A level-triggered poll would report it forever. This can only fail if the owner has closed the
+            // descriptor, which is then in no set any more.
             let _ = set_interest(&mut self.poll, entry, None, Trigger::Level);
         }
         Some(Event::Ready(ready))
@@ -243,7 +248,7 @@ impl<P: Poll> Calls<P> {
         self.driven = Some(Driven { key, accepts_left: ACCEPTS_MAX, accepted: false });
     }
 
-    /// Performs what can be performed for the key until there is an event; `None` when it is done.
+    /// Performs operations for the key until there is an event. `None` when it is done.
     #[inline(never)]
     fn step(&mut self, key: Key) -> Option<Event> {
         match self.table.get(key)?.part {
@@ -268,7 +273,7 @@ impl<P: Poll> Engine for Calls<P> {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.birthplace.check()?;
         self.is_woken = false;
-        // What was reported and not pulled comes first; to ask for more would let it grow.
+        // Events that were reported and not pulled come first. Waiting for more would let them pile up.
         if self.driven.is_some() || self.cursor < self.batch.len() || self.again_left > 0 {
             return Ok(());
         }
@@ -340,11 +345,11 @@ impl<P: Poll> Engine for Calls<P> {
     fn unwatch(&mut self, key: Key, source: Source<'_>) {
         let Some(entry) = self.table.get(key).filter(|entry| entry.part == Part::Watched) else { return };
         if entry.in_poll().is_some() && self.birthplace.is_here() {
-            // Fails only when its owner closed it first; then the system forgot it already.
+            // Fails only if the owner closed it first. The system has then forgotten it already.
             let _ = match entry.is_exchanged(source) {
                 false => self.poll.unwatch(key, source),
-                // The owner has put another source in its place. The one that is watched may live on
-                // elsewhere and must leave the set, unless its number already names something of ours.
+                // The owner has put another source in its place. The watched one may live on elsewhere and
+                // must leave the set, unless its number now belongs to another entry of ours.
                 true if self.table.is_shared(entry) => Ok(()),
                 true => entry.with_source(|watched| self.poll.unwatch(key, watched)),
             };
@@ -363,7 +368,7 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Transport> {
-        // socket, bind and listen; options are rare enough not to be counted.
+        // socket, bind and listen. Options are too rare to count.
         self.calls.set(self.calls.get() + 3);
         sys::listen(address, options).map(Transport::new)
     }
@@ -388,7 +393,7 @@ impl<P: Poll> Engine for Calls<P> {
             return;
         }
         entry.set(READING, on);
-        // A new rest reports the hang-up again.
+        // The next time that reading is off, the adapter reports the hang-up again.
         [AHEAD, TOLD_END, TOLD_ALL].into_iter().for_each(|bit| entry.set(bit, false));
         let is_gone = entry.part == Part::Stream && entry.has(HANGUP) && !entry.has(ENDED);
         let is_listener = entry.part == Part::Listener;
@@ -450,12 +455,13 @@ impl<P: Poll> Engine for Calls<P> {
     fn close(&mut self, key: Key, how: Ending) {
         self.batches.forget(key);
         if !self.birthplace.is_here() {
-            // Its descriptor is closed, and nothing else.
+            // Close its descriptor, and do nothing else.
             return drop(self.table.remove(key));
         }
         let is_reset = forget_told(&mut self.told, key, how == Ending::Reset);
         let Some(mut entry) = self.table.remove(key) else { return };
-        // A listener is shared more often than a stream, and closed seldom.
+        // Removes listeners even from an edge-triggered set, because they are shared more often than streams,
+        // and closed seldom.
         if !self.is_edge() || matches!(entry.part, Part::Listener | Part::Watched) {
             let _ = set_interest(&mut self.poll, &mut entry, None, Trigger::Level);
         }
@@ -515,7 +521,7 @@ impl<P: Poll> Engine for Calls<P> {
     }
 }
 
-/// What one read takes at most, in bytes.
+/// The default for the most bytes that one read takes.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// How many connections a listener accepts in one batch.
+/// The number of connections that a listener accepts in one batch.
 const ACCEPTS_MAX: u32 = 16;

@@ -1,4 +1,4 @@
-//! Streams: the end of a connect, one read and one write.
+//! Streams: the end of a connect, one read, and one write.
 
 use std::{cell::Cell, io};
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl<P: Poll> Calls<P> {
-    /// Finds out how the connect ended, if it did.
+    /// Finds out how the connect ended, if it has.
     pub(super) fn step_connecting(&mut self, key: Key) -> Option<Event> {
         let entry = self.table.get_mut(key).filter(|entry| entry.has(WRITABLE))?;
         let result = sys::is_connected(sys::borrow(entry.owned()?));
@@ -22,7 +22,7 @@ impl<P: Poll> Calls<P> {
         let result = match result {
             Ok(sys::Connect::Up(failure)) => {
                 entry.part = Part::Stream;
-                // Told behind the input that may still be there.
+                // Reported after input that may still be there.
                 entry.failed = error_number(failure.as_ref());
                 Ok(())
             }
@@ -39,7 +39,7 @@ impl<P: Poll> Calls<P> {
         Some(Event::Connected(result))
     }
 
-    /// Tells of room or writes what is parked, then reads once.
+    /// Reports room or writes the parked queue, then reads once.
     pub(super) fn step_stream(&mut self, key: Key) -> Option<Event> {
         let entry = self.table.get_mut(key)?;
         if entry.has(WRITABLE) && entry.has(BLOCKED) {
@@ -60,7 +60,7 @@ impl<P: Poll> Calls<P> {
         self.receive(key)
     }
 
-    /// Reads once, if input is wanted and may be there.
+    /// Reads once, if the runtime wants input and there may be some.
     #[inline(always)]
     pub(super) fn receive(&mut self, key: Key) -> Option<Event> {
         let entry = self.table.get_mut(key)?;
@@ -80,10 +80,11 @@ impl<P: Poll> Calls<P> {
         self.calls.set(self.calls.get() + 1);
         let end = match result {
             Ok(0) if entry.failed == 0 => Event::End,
-            // The system tells an error once: a send was told of it, and now it looks like an end.
+            // The system reports an error once. A send received it, so now it looks like an end.
             Ok(0) => Event::Broken(io::Error::from_raw_os_error(i32::from(entry.failed))),
             Ok(count) => {
-                // A terminal gives one line a read, whatever waits behind it: only a socket's short read says more.
+                // A terminal returns one line per read, even if more is waiting. So only a short read of a
+                // socket means that nothing is left.
                 if count < buffer.len() && !entry.has(HANGUP) && entry.medium.is_socket() {
                     entry.set(READABLE, false);
                 } else {
@@ -105,7 +106,7 @@ impl<P: Poll> Calls<P> {
         Some(end)
     }
 
-    /// Sends once, at once if there may be room, otherwise when there is.
+    /// Sends once: at once if there may be room, otherwise as soon as there is.
     #[inline(always)]
     pub(super) fn send_or_park(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
         let Some(entry) = self.table.get_mut(key) else { return refused(queue, io::ErrorKind::NotFound) };
@@ -123,7 +124,7 @@ impl<P: Poll> Calls<P> {
         None
     }
 
-    /// A send of what is not simply a stream with something to send.
+    /// Handles a send in any other case than a connected stream with something to send.
     #[cold]
     fn send_elsewhere(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
         let Some(entry) = self.table.get(key) else { return refused(queue, io::ErrorKind::NotFound) };
@@ -142,7 +143,8 @@ impl<P: Poll> Calls<P> {
     fn park(&mut self, key: Key, queue: Box<Outgoing>) {
         if let Some(entry) = self.table.get_mut(key) {
             entry.parked = Some(queue);
-            // Room is watched from the first write that found none: a poll that need not look at it is cheaper.
+            // Room is watched only from the first write that found none, because watching for it costs the
+            // poll something.
             if self.poll.trigger() == Trigger::Edge
                 && let Err(error) = set_interest(&mut self.poll, entry, Some(Interest::Both), Trigger::Edge)
             {
@@ -153,7 +155,7 @@ impl<P: Poll> Calls<P> {
     }
 }
 
-/// One write of the queue's front; the queue comes back as the error when there is no room.
+/// Writes the front of the queue once. If there is no room, the queue comes back as the error.
 #[inline(always)]
 fn send_once(entry: &mut Entry, calls: &Cell<u64>, mut queue: Box<Outgoing>) -> Result<Sent, Box<Outgoing>> {
     let Some(descriptor) = entry.owned() else { return Err(queue) };
@@ -161,7 +163,7 @@ fn send_once(entry: &mut Entry, calls: &Cell<u64>, mut queue: Box<Outgoing>) -> 
     calls.set(calls.get() + 1);
     let result = match result {
         Ok(written) => {
-            // A file that takes a part of it still has room, or the next write says why not.
+            // A file that takes a part still has room, or its next write returns the error.
             if written.taken < written.offered && !entry.medium.is_unwaited() {
                 entry.set(WRITABLE, false);
             }
@@ -173,7 +175,7 @@ fn send_once(entry: &mut Entry, calls: &Cell<u64>, mut queue: Box<Outgoing>) -> 
             return Err(queue);
         }
         Err(e) => {
-            // A broken pipe says nothing of the read side; any other error is the stream's end.
+            // A broken pipe does not concern the read side. Any other error is the stream's end.
             if e.kind() != io::ErrorKind::BrokenPipe {
                 entry.failed = error_number(Some(&e));
             }
@@ -183,7 +185,7 @@ fn send_once(entry: &mut Entry, calls: &Cell<u64>, mut queue: Box<Outgoing>) -> 
     Ok(Sent { queue, result })
 }
 
-/// The system's number of an error, zero for none.
+/// Returns the system's number of an error, or zero if there is none.
 pub(super) fn error_number(error: Option<&io::Error>) -> u16 {
     error.and_then(io::Error::raw_os_error).and_then(|number| u16::try_from(number).ok()).unwrap_or(0)
 }

@@ -1,6 +1,6 @@
-//! The table of an adapter: what it knows of each key, by slot.
+//! The adapter's table: its state for each key, by slot.
 //!
-//! An idle connection costs one entry of 32 bytes, so the table grows by an eighth and not to the double.
+//! An idle connection costs one entry of 32 bytes, so the table grows by an eighth instead of doubling.
 
 use session::Outgoing;
 
@@ -14,18 +14,18 @@ use crate::{
     sys,
 };
 
-/// What is registered under one key.
+/// The state of one key.
 pub(super) struct Entry {
-    /// Whose entry it is: another key of the same slot is another life.
+    /// The key of the entry. Another key of the same slot is another life.
     pub(super) key: Key,
     pub(super) held: Held,
-    /// A send that waits until there is room.
+    /// A send that waits for room.
     pub(super) parked: Option<Box<Outgoing>>,
     bits: u32,
-    /// The number of an error that the system has reported once and does not report again, zero for none.
+    /// The number of an error that the system reported once and will not report again, or zero.
     pub(super) failed: u16,
     pub(super) part: Part,
-    /// What the transport can do.
+    /// The abilities of the transport.
     pub(super) medium: Medium,
 }
 
@@ -33,34 +33,34 @@ pub(super) struct Entry {
 #[derive(Clone, Copy)]
 pub(super) struct Bit(u32);
 
-/// Input is wanted.
+/// The runtime wants input.
 pub(super) const READING: Bit = Bit(1 << 0);
-/// There may be input: holds until an operation said otherwise.
+/// There may be input. Holds until an operation shows otherwise.
 pub(super) const READABLE: Bit = Bit(1 << 1);
-/// There may be room: holds until an operation said otherwise.
+/// There may be room. Holds until an operation shows otherwise.
 pub(super) const WRITABLE: Bit = Bit(1 << 2);
-/// A hang-up or an error was reported: a short read does not mean that nothing is left.
+/// The poll reported a hang-up or an error, so a short read does not mean that nothing is left.
 pub(super) const HANGUP: Bit = Bit(1 << 3);
-/// The end or the failure of the read side was told.
+/// The adapter has reported the end or the failure of the read side.
 pub(super) const ENDED: Bit = Bit(1 << 4);
-/// The key is on the list of what is driven again.
+/// The key is in the resume queue.
 pub(super) const QUEUED: Bit = Bit(1 << 5);
-/// The key is on the list of those whose interest may have changed.
+/// The key is on the list of keys whose interest may have changed.
 pub(super) const CHANGED: Bit = Bit(1 << 6);
 const IN_POLL_READ: Bit = Bit(1 << 7);
 const IN_POLL_WRITE: Bit = Bit(1 << 8);
-/// Room is waited for: by datagrams that were left in the queue, or by who writes past the engine.
+/// Something waits for room: datagrams left in the queue, or a caller that writes past the engine.
 pub(super) const BLOCKED: Bit = Bit(1 << 9);
-/// Of datagrams: what `sys` told of the socket.
+/// For datagrams: the facts about the socket.
 pub(super) const IS_UNIX: Bit = Bit(1 << 10);
 pub(super) const TOGETHER: Bit = Bit(1 << 11);
 /// The poll reported an error, and no look has dealt with it.
 pub(super) const FAILED: Bit = Bit(1 << 12);
-/// Of a stream at rest, which the engine does not read: a look found input.
+/// For a stream at rest, which the engine does not read: a look found input.
 pub(super) const AHEAD: Bit = Bit(1 << 13);
-/// Of a stream at rest: the engine has reported the hang-up. From then on only a failure is news.
+/// For a stream at rest: the adapter has reported the hang-up. From then on only a failure is news.
 pub(super) const TOLD_END: Bit = Bit(1 << 14);
-/// Of a stream at rest: the engine has reported the failure, or can learn nothing more.
+/// For a stream at rest: the adapter has reported the failure, or can learn nothing more.
 pub(super) const TOLD_ALL: Bit = Bit(1 << 15);
 const IN_POLL_REST: Bit = Bit(1 << 16);
 const IN_POLL_ENDS: Bit = Bit(1 << 17);
@@ -99,12 +99,12 @@ impl Entry {
         }
     }
 
-    /// What the poll watches it for now. Hang-ups alone are `None`.
+    /// Returns the interest that the poll has now. `None` if it watches for hang-ups alone.
     pub(super) fn in_poll(&self) -> Option<Interest> {
         Interest::from_parts(self.has(IN_POLL_READ), self.has(IN_POLL_WRITE))
     }
 
-    /// How the poll watches it now.
+    /// Returns how the poll watches the entry now.
     pub(super) fn watching(&self) -> Watching {
         match self.has(IN_POLL_REST) {
             true => Watching::Rest(Rest { room: self.has(IN_POLL_WRITE), ends: self.has(IN_POLL_ENDS) }),
@@ -112,7 +112,7 @@ impl Entry {
         }
     }
 
-    /// Notes how the poll watches it.
+    /// Records how the poll watches the entry.
     pub(super) fn set_watching(&mut self, watching: Watching) {
         let (read, write, rest, ends) = match watching {
             Watching::Nothing => (false, false, false, false),
@@ -125,7 +125,8 @@ impl Entry {
         self.set(IN_POLL_ENDS, ends);
     }
 
-    /// How a level-triggered poll should watch it. `tells_ends`: the poll tells an end from input.
+    /// Returns how a level-triggered poll should watch the entry. `tells_ends`: the poll distinguishes an end
+    /// from input.
     pub(super) fn wanted(&self, tells_ends: bool) -> Watching {
         let is_read = self.has(READING) && !self.has(ENDED);
         match self.part {
@@ -147,7 +148,7 @@ impl Entry {
         }
     }
 
-    /// The transport's descriptor, unless it is a user's resource.
+    /// Returns the transport's descriptor. `None` for a user's resource.
     #[inline]
     pub(super) fn owned(&self) -> Option<&sys::Owned> {
         match &self.held {
@@ -156,7 +157,7 @@ impl Entry {
         }
     }
 
-    /// Whether the source is another one than that which is watched.
+    /// Returns whether the source is not the watched one.
     pub(super) fn is_exchanged(&self, source: Source<'_>) -> bool {
         self.with_source(|watched| watched.identity() != source.identity())
     }
@@ -175,31 +176,32 @@ impl Entry {
 pub(super) struct Table(Vec<Option<Entry>>);
 
 impl Table {
-    /// Whether the key's slot is free.
+    /// Returns whether the key's slot is free.
     pub(super) fn is_vacant(&self, key: Key) -> bool {
         self.0.get(key.slot()).is_none_or(Option::is_none)
     }
 
-    /// The entry, if the key is alive.
+    /// Returns the entry, if the key is alive.
     #[inline]
     pub(super) fn get(&self, key: Key) -> Option<&Entry> {
         self.0.get(key.slot())?.as_ref().filter(|entry| entry.key == key)
     }
 
-    /// The entry, to be changed.
+    /// Returns the mutable entry, if the key is alive.
     #[inline]
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Entry> {
         self.0.get_mut(key.slot())?.as_mut().filter(|entry| entry.key == key)
     }
 
-    /// Stores an entry in its slot, which is vacant.
+    /// Stores an entry in its slot, which must be vacant.
     pub(super) fn insert(&mut self, entry: Entry) -> &mut Entry {
         let slot = entry.key.slot();
         reach(&mut self.0, slot, || None);
         self.0[slot].insert(entry)
     }
 
-    /// Whether another entry's descriptor has the same number. Looks at all: for a misuse.
+    /// Returns whether the descriptor of another entry has the same number. Scans the whole table, so it is
+    /// only for a misuse.
     pub(super) fn is_shared(&self, entry: &Entry) -> bool {
         let others = self.0.iter().flatten().filter(|other| other.key != entry.key);
         others.into_iter().any(|other| other.with_source(|source| !entry.is_exchanged(source)))
