@@ -1,16 +1,17 @@
-//! Buffers that all streams share: the kernel takes one when there is input for it, and gets it back when the
-//! chunk goes.
+//! Buffers that all streams share. The kernel takes one when it has input for it, and gets it back when the
+//! chunk is dropped.
 //!
-//! The memory is mapped once, is not inherited by a fork, and lives as long as the engine or a chunk of it.
-//! Not all buffers circulate: the kernel takes the one that was given back first, so as many as there are
-//! pass through the caches. A few circulate at the beginning, and twice as many each time a stream found none
-//! because others had them all.
+//! The memory is mapped once, is not inherited by a fork, and lives as long as the engine or any chunk of it.
+//! Not all buffers circulate: the kernel takes the buffer that was given back first, so all that circulate
+//! pass through the caches. A few circulate at first. Each time a stream finds none because others hold them
+//! all, the number doubles.
 //!
-//! Where the kernel knows how (Linux 6.12), a buffer is used up piece by piece: what comes next is put behind what
-//! came before, for whomever it is, and the buffer goes back to the ring when it is full and all its pieces are.
-//! Then several are made one: small input lies close together, and large input comes in large chunks. The kernel
-//! does not say where a piece begins; it does tell of all pieces in the order in which it cut them, for as long as
-//! it works for this ring in one thread only. So pieces are left out where it may do otherwise.
+//! If the kernel supports it (Linux 6.12), it uses a buffer up piece by piece. It puts the next input behind
+//! the previous, for any stream. The buffer goes back to the ring when it is full and all its pieces are
+//! back. In this mode several buffers are joined into one, so that small input lies close together, and large
+//! input comes in large chunks. The kernel does not report where a piece begins. It does report all pieces in
+//! the order in which it cut them, as long as it works for this ring in only one thread. So the engine does
+//! not use pieces where the kernel may do otherwise.
 #![allow(unsafe_code)]
 
 use std::{
@@ -29,42 +30,42 @@ use super::{
 };
 use crate::sys::Birthplace;
 
-/// The shared buffers, and the ring by which the kernel is given them.
+/// The shared buffers, and the ring that hands them to the kernel.
 pub(super) struct Pool {
     ring: Mapping,
     memory: Mapping,
-    /// No other process has these mappings.
+    /// The process that made the mappings. No other process has them.
     birthplace: Birthplace,
     buffers: u16,
     buffer_bytes: usize,
-    /// How many of the buffers circulate: are in the ring or lent.
+    /// The number of buffers that circulate: that are in the ring or lent.
     circulating: Cell<u16>,
-    /// How many of them at first, and each stands for how many streams' input.
+    /// The initial number of these, and the number of streams that one buffer can serve.
     circulating_min: u16,
     pieces: u16,
-    /// Where the next one goes; the kernel learns of it by [`Pool::publish`].
+    /// The position for the next buffer. [`Pool::publish`] shows it to the kernel.
     tail: Cell<u16>,
-    /// What is lent of each.
+    /// The use of each buffer.
     uses: Box<[Cell<Use>]>,
-    /// How many are full, and lent.
+    /// The number of buffers that are full and lent.
     away: Cell<u16>,
-    /// How many chunks are lent.
+    /// The number of chunks that are lent.
     lent: Cell<usize>,
 }
 
 /// How one buffer is used.
 #[derive(Clone, Copy, Default)]
 struct Use {
-    /// How much of it is used up.
+    /// The number of bytes used up.
     filled: u32,
-    /// How many chunks are in it.
+    /// The number of lent chunks in it.
     chunks: u32,
-    /// Nothing more will be put into it.
+    /// The kernel puts nothing more into it.
     is_full: bool,
 }
 
 impl Pool {
-    /// Maps the buffers and shows the ring to the kernel; what that does not take is among the operations no more.
+    /// Maps the buffers and registers their ring. Turns off each operation for which the kernel refuses it.
     ///
     /// # Errors
     /// As mmap(2).
@@ -77,7 +78,7 @@ impl Pool {
         let buffer_bytes = of.buffer_bytes.clamp(1, BUFFER_BYTES_MAX);
         operations.pieces &= operations.receive;
         if operations.pieces {
-            // Joined, they hold no more than a stream may hand over at once.
+            // Joined buffers hold no more than a stream may hand over at once.
             let within = u16::try_from(AT_ONCE / buffer_bytes).unwrap_or(PIECES_MAX).clamp(1, PIECES_MAX);
             let pieces = (buffers / JOINED_MIN).clamp(1, within);
             let pool = Pool::new(buffers / pieces, buffer_bytes * usize::from(pieces), pieces)?;
@@ -91,7 +92,7 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Maps as many buffers, a power of two and at most 32,768, each for so many pieces.
+    /// Maps this many buffers, a power of two and at most 32,768, each for this many pieces.
     ///
     /// # Errors
     /// As mmap(2).
@@ -117,42 +118,42 @@ impl Pool {
         Ok(Rc::new(pool))
     }
 
-    /// Where the ring is, for its registration.
+    /// Returns the address of the ring, for its registration.
     pub(super) fn address(&self) -> u64 {
         self.ring.start as u64
     }
 
-    /// How many buffers there are.
+    /// Returns the number of buffers.
     pub(super) fn buffers(&self) -> u16 {
         self.buffers
     }
 
-    /// How many bytes are mapped; what never circulated is not real yet.
+    /// Returns the number of mapped bytes. Memory that never circulated takes no real memory yet.
     pub(super) fn memory(&self) -> usize {
         mapped(self.buffers, self.buffer_bytes)
     }
 
-    /// How many bytes all buffers have together.
+    /// Returns the number of bytes in all buffers.
     pub(super) fn bytes(&self) -> usize {
         usize::from(self.buffers) * self.buffer_bytes
     }
 
-    /// For how many streams there is a buffer, or a piece of one.
+    /// Returns the number of streams for which there is a buffer, or a piece of one.
     pub(super) fn free(&self) -> usize {
         usize::from(self.circulating.get() - self.away.get()) * usize::from(self.pieces)
     }
 
-    /// How many chunks are lent.
+    /// Returns the number of lent chunks.
     pub(super) fn lent(&self) -> usize {
         self.lent.get()
     }
 
-    /// Lets twice as many circulate, if there are more.
+    /// Doubles the number of circulating buffers, as far as there are more.
     pub(super) fn grow(&self) {
         self.circulate(self.circulating.get());
     }
 
-    /// Adds up to `count` buffers that were never used.
+    /// Adds up to `count` unused buffers.
     fn circulate(&self, count: u16) {
         let from = self.circulating.get();
         let to = from.saturating_add(count).min(self.buffers);
@@ -162,11 +163,11 @@ impl Pool {
         self.circulating.set(to);
     }
 
-    /// Shows the kernel all that was put since the last time.
+    /// Shows the kernel all buffers that were put since the last call.
     pub(super) fn publish(&self) {
         // SAFETY: the mapping begins with an entry, zeroed or written by `put`.
         let tail = unsafe { BufRingEntry::tail(self.ring.start.cast::<BufRingEntry>()) };
-        // SAFETY: the field is aligned, lives as long as the mapping, and is read by the kernel only.
+        // SAFETY: the field is aligned, lives as long as the mapping, and only the kernel reads it.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
         tail.store(self.tail.get(), Ordering::Release);
     }
@@ -176,22 +177,23 @@ impl Pool {
         let at = usize::from(tail & (self.buffers - 1));
         // SAFETY: `at` is below the number of entries that were mapped.
         let entry = unsafe { self.ring.start.cast::<BufRingEntry>().add(at) };
-        // SAFETY: the kernel reads entries before the published tail only, and this one lies behind it; at
-        // most as many as there are entries circulate, so it does not lap.
+        // SAFETY: the kernel reads only entries before the published tail, and this one lies behind it. At
+        // most as many buffers circulate as there are entries, so the tail does not lap.
         let entry = unsafe { &mut *entry };
         entry.set_addr(self.start_of(buffer) as u64);
-        // A buffer is at most as long as its mapping was allowed to be.
+        // A buffer is no longer than its mapping was allowed to be.
         entry.set_len(self.buffer_bytes as u32);
         entry.set_bid(buffer);
         self.tail.set(tail.wrapping_add(1));
     }
 
     fn start_of(&self, buffer: u16) -> *mut u8 {
-        // SAFETY: a buffer's number is below how many were mapped.
+        // SAFETY: a buffer's number is below the number of mapped buffers.
         unsafe { self.memory.start.add(usize::from(buffer) * self.buffer_bytes) }
     }
 
-    /// Takes over the next `len` bytes of a buffer, which the kernel filled, and says whether it goes on there.
+    /// Lends the next `len` bytes of a buffer, which the kernel filled. `goes_on`: the kernel will put more
+    /// into it.
     #[inline]
     pub(super) fn lend(self: &Rc<Pool>, buffer: u16, len: usize, goes_on: bool) -> Provided {
         let of = &self.uses[usize::from(buffer)];
@@ -205,7 +207,7 @@ impl Pool {
         Provided { pool: Rc::clone(self), buffer, from: filled, len }
     }
 
-    /// Takes a chunk back; the ring has the buffer again when that was the last of one that is full.
+    /// Takes a chunk back. If it was the last of a full buffer, puts the buffer into the ring again.
     #[inline]
     fn take_back(&self, buffer: u16) {
         if !self.birthplace.is_here() {
@@ -224,7 +226,7 @@ impl Pool {
     }
 }
 
-/// One shared buffer, or a piece of it, with input in it. Its drop gives it back.
+/// A shared buffer with input, or a piece of one. It goes back on drop.
 pub(in crate::engine) struct Provided {
     pool: Rc<Pool>,
     buffer: u16,
@@ -238,7 +240,7 @@ impl Provided {
         let start = self.pool.start_of(self.buffer);
         // SAFETY: the piece lies within its buffer: see `lend`.
         let start = unsafe { start.add(self.from as usize) };
-        // SAFETY: the buffer lies within the mapping, which the pool keeps; the kernel has given the piece up with
+        // SAFETY: the buffer lies within the mapping, which the pool keeps. The kernel gave the piece up with
         // its completion, and nobody else has it until the buffer is put back after its drop.
         unsafe { std::slice::from_raw_parts_mut(start, self.len as usize) }
     }
@@ -257,7 +259,7 @@ impl std::fmt::Debug for Provided {
     }
 }
 
-/// Private memory of its own pages.
+/// Private memory with pages of its own.
 struct Mapping {
     start: *mut u8,
     bytes: usize,
@@ -296,30 +298,30 @@ impl Drop for Mapping {
     }
 }
 
-/// How many bytes are mapped for so many buffers and their ring.
+/// Returns the number of bytes mapped for these buffers and their ring.
 pub(super) fn mapped(buffers: u16, buffer_bytes: usize) -> usize {
     let buffers = usize::from(buffers);
     whole_pages(buffers * size_of::<BufRingEntry>()) + whole_pages(buffers * buffer_bytes)
 }
 
-/// So many bytes as a mapping takes them: in whole pages.
+/// Rounds up to whole pages, as a mapping does.
 pub(super) fn whole_pages(bytes: usize) -> usize {
     // SAFETY: the call concerns no memory.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     bytes.next_multiple_of(usize::try_from(page).unwrap_or(PAGE_BYTES).max(1))
 }
 
-/// The size of a page where the system does not tell.
+/// The size of a page if the system does not report it.
 const PAGE_BYTES: usize = 4096;
-/// The most shared buffers a kernel takes.
+/// The most shared buffers that a kernel takes.
 const BUFFERS_MAX: u16 = 1 << 15;
-/// The most bytes of one of them, before several are made one.
+/// The most bytes of one buffer, before several are joined.
 const BUFFER_BYTES_MAX: usize = 1 << 24;
-/// How many are made one where it is used piece by piece.
+/// The most buffers that are joined for use piece by piece.
 const PIECES_MAX: u16 = 16;
-/// And how many are left at least: while one is lent, others are there.
+/// The fewest joined buffers, so that others are free while one is lent.
 const JOINED_MIN: u16 = 4;
-/// How many buffers circulate at first.
+/// The number of buffers that circulate at first.
 const CIRCULATING_MIN: u16 = 32;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Datagrams out, by calls for many at once; and in by a call, where the kernel does not receive by itself.
+//! Datagrams: sent by calls, many at once; received by calls if the kernel does not receive by itself.
 
 use std::{cell::Cell, collections::VecDeque};
 
@@ -33,14 +33,14 @@ impl IoUring {
         }
     }
 
-    /// Has a socket receive longer datagrams than the shared buffers have room for: by calls.
+    /// Lets a socket receive longer datagrams than the shared buffers can hold, by calls.
     pub(super) fn receive_long(&mut self, key: Key, bytes: usize) {
         let Some(entry) = self.table.find(key).and_then(|index| self.table.get_mut(index)) else { return };
         entry.set(CALLED_INPUT, true);
         self.batches.set_longest(key, bytes);
     }
 
-    /// Tells of reports, if some were announced, and receives one batch.
+    /// Queues reports, if the poll announced some, and receives one batch.
     pub(super) fn call_receive_batch(&mut self, index: u32, has_reports: bool) -> Option<Event> {
         let IoUring { table, batches, calls, told, .. } = self;
         let entry = table.get_mut(index)?;
@@ -62,7 +62,7 @@ impl IoUring {
         event
     }
 
-    /// Sends what there is room for.
+    /// Sends as many datagrams as there is room for.
     pub(super) fn depart(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
         let Some(index) = self.table.find(key) else { return 0 };
         let IoUring { table, told, calls, ring, .. } = self;
@@ -73,7 +73,8 @@ impl IoUring {
         let departure = letters::send(sys::borrow(descriptor), entry.facts(), queue, calls, |to, error| {
             told.push_back((key, Event::Undelivered(to, error)));
         });
-        // What a send has met nobody else does: the receive that is out sees only what it meets itself.
+        // Handle here the reports that the send has met, because the receive in flight sees only those that
+        // it meets itself.
         if departure.has_report {
             tell_reports(key, sys::borrow(descriptor), calls, told);
         }
@@ -85,7 +86,7 @@ impl IoUring {
     }
 }
 
-/// Tells of reports about datagrams that were sent; whether there was one.
+/// Queues reports about datagrams that were sent. Returns whether there was one.
 pub(super) fn tell_reports(
     key: Key,
     socket: sys::Borrowed<'_>,
@@ -100,5 +101,5 @@ pub(super) fn tell_reports(
     told.len() > before
 }
 
-/// How many reports one socket tells in one go.
+/// The most reports that one call queues for a socket.
 const REPORTS_MAX: u32 = 16;

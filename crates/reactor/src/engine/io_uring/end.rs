@@ -1,8 +1,9 @@
-//! Ends: a descriptor's number is free when nothing in the kernel refers to it any more.
+//! Ends: frees a descriptor's number only when nothing in the kernel refers to it any more.
 //!
-//! close(2) with a receive parked in the kernel would send the peer no end. So a close cancels what is out, by its
-//! tag and never by the descriptor, looks at the last completion of each, and closes then. The same holds
-//! for the memory: what the kernel may still write to or read from is not freed before.
+//! While a receive is parked in the kernel, close(2) would not send the peer an end. So a close cancels the
+//! operations in flight, by their tags and never by the descriptor, waits for the last completion of each,
+//! and only then closes. The same holds for memory: the engine frees none that the kernel may still write to
+//! or read from.
 
 use std::{
     mem,
@@ -37,7 +38,8 @@ impl IoUring {
         entry.set(CLOSING, true);
         if entry.part == Part::Listener {
             let place = Place { index, life: entry.life };
-            // What a listener has accepted and not handed over is reset, as what waits in its backlog is.
+            // Reset accepted connections that were not handed over, as the kernel does with those in the
+            // backlog.
             self.held.retain(|(of, accepted)| {
                 if let (true, Ok(accepted)) = (*of == place, accepted) {
                     sys::reset_at_close(sys::borrow(accepted));
@@ -75,7 +77,7 @@ impl IoUring {
         self.cancel_hangup(index);
     }
 
-    /// Cancels what is out for the input of an entry.
+    /// Cancels the operation in flight for an entry's input.
     pub(super) fn cancel_input(&mut self, index: u32) {
         let Some(entry) = self.table.get_mut(index) else { return };
         let kind = match (entry.input, entry.part) {
@@ -101,13 +103,13 @@ impl IoUring {
         self.ring.cancel(Tag::new(kind, entry.life, index));
     }
 
-    /// Lets an entry go that is to go, if nothing is out for it any more.
+    /// Removes an entry that is closing or detaching, once no operation is in flight for it.
     pub(super) fn settle(&mut self, index: u32) {
         let Some(entry) = self.table.get(index).filter(|entry| !entry.is_out()) else { return };
         let place = Place { index, life: entry.life };
         if entry.has(CLOSING) {
             if let Some(Entry { held: Held::Owned(descriptor), queue, .. }) = self.table.remove(index) {
-                // A part of what was sent is not to be taken for the whole.
+                // The peer must not mistake a part of the output for the whole.
                 if queue.is_some_and(|queue| !queue.is_empty()) {
                     sys::reset_at_close(sys::borrow(&descriptor));
                     self.count_call();
@@ -131,12 +133,12 @@ impl IoUring {
 impl Drop for IoUring {
     fn drop(&mut self) {
         if !self.birthplace.is_here() {
-            // The ring, its operations and its memory are the parent's. Nothing of it is touched.
+            // The ring, its operations and its memory belong to the parent. Leave all of it alone.
             self.leak();
             return self.files.forget_answers();
         }
-        // No users' code runs before the kernel has given everything back, or what it kept was leaked. Should anything
-        // panic nevertheless, nobody knows what the kernel still has.
+        // No users' code runs before the kernel has given everything back, or before the engine has leaked
+        // what the kernel kept. If anything panics nevertheless, nobody knows what the kernel still has.
         let is_reaped = catch_unwind(AssertUnwindSafe(|| self.reap_all())).unwrap_or(false);
         if !is_reaped {
             self.leak();
@@ -146,7 +148,8 @@ impl Drop for IoUring {
 }
 
 impl IoUring {
-    /// Reaps until nothing is out for an entry that closes: each was cancelled, which the kernel answers at once.
+    /// Reaps until no operation is in flight for a closing entry. Each was cancelled, and the kernel answers
+    /// a cancel at once.
     pub(super) fn reap_closing(&mut self) {
         for _ in 0..CLOSING_REAPS_MAX {
             while let Some(completion) = self.batch.pop_front() {
@@ -155,7 +158,7 @@ impl IoUring {
             }
             let is_closing = |index: &u32| self.table.get(*index).is_some_and(|entry| entry.has(CLOSING));
             let is_done = !self.table.indexes().iter().any(is_closing);
-            // A ring that fails is reported by the next wait.
+            // The next wait reports a ring that fails.
             if is_done || self.ring.enter(Some(REAP_STEP)).is_err() {
                 return;
             }
@@ -163,8 +166,8 @@ impl IoUring {
         }
     }
 
-    /// Cancels and reaps what is out, and takes the shared buffers away from the kernel. Says whether the kernel gave
-    /// everything back.
+    /// Cancels and reaps all operations in flight, and takes the shared buffers away from the kernel. Returns
+    /// whether the kernel gave everything back.
     fn reap_all(&mut self) -> bool {
         self.told.clear();
         for index in self.table.indexes() {
@@ -180,19 +183,21 @@ impl IoUring {
                 drop(self.complete(completion));
             }
             self.told.clear();
-            // A disk that hangs is not waited for as the rest is, which is always given back at once.
+            // Do not wait as long for a disk that hangs. The kernel always gives back the other operations at
+            // once.
             let hangs = self.ring.out() == self.files.out() && round >= FILE_REAPS_MAX;
             if self.ring.out() == 0 || hangs || failures >= FAILURES_MAX {
                 break;
             }
-            // A cancel has a completion of its own, which would end a wait at once: so the two take turns.
+            // A cancel has a completion of its own, which would end a wait at once. So cancels and waits take
+            // turns.
             let patience = if round % 2 == 0 {
                 self.ring.cancel_all();
                 Duration::ZERO
             } else {
                 REAP_STEP
             };
-            // A call that fails leaves it to the next; a ring that fails again and again is broken.
+            // After a failed call, the next one tries again. A ring that fails again and again is broken.
             failures += u32::from(self.ring.enter(Some(patience)).is_err());
             self.reap();
         }
@@ -203,7 +208,7 @@ impl IoUring {
         self.ring.out() == 0
     }
 
-    /// Leaks all memory that the kernel may still use: it is never freed under the kernel.
+    /// Leaks all memory that the kernel may still use, so that it is never freed while the kernel does.
     fn leak(&mut self) {
         mem::forget(Rc::clone(&self.pool));
         if let Some(mail) = self.mail.take() {
@@ -220,13 +225,13 @@ impl IoUring {
     }
 }
 
-/// How often what is out for entries that close is waited for while the engine goes on.
+/// The most attempts to reap the operations of closing entries while the engine goes on.
 const CLOSING_REAPS_MAX: u32 = 500;
-/// How often what is out is cancelled or waited for at the end.
+/// The most rounds of cancelling and waiting at the end.
 const REAPS_MAX: u32 = 2000;
-/// And how often if nothing but operations on files is out.
+/// The most rounds if only file operations are in flight.
 const FILE_REAPS_MAX: u32 = 1000;
-/// How many of these calls may fail.
+/// The most failed calls in these rounds.
 const FAILURES_MAX: u32 = 100;
-/// How long each of these waits lasts at most.
+/// The longest time of each of these waits.
 const REAP_STEP: Duration = Duration::from_millis(2);

@@ -1,9 +1,10 @@
 //! Streams at rest, which the engine does not read: is the peer gone, and is input before the end?
 //!
-//! When a stream rests for the first time, the engine sends a multishot wait for its hang-up, and leaves it out until the
-//! stream goes. So a stream that rests and reads in turns costs one operation for all its rests. The kernel reports
-//! changes only, so the engine notes what it reported, and looks at the stream by a call. It does so only when no
-//! operation is out for the stream's input, because earlier input may still be on its way through the ring.
+//! When a stream rests for the first time, the engine arms a multishot wait for its hang-up, and leaves it
+//! armed until the stream goes. So a stream that rests and reads in turns costs one operation for all its
+//! rests. The kernel reports only changes, so the engine records the report, and looks at the stream by a
+//! call. It does so only when no operation is in flight for the stream's input, because earlier input may
+//! still be on its way through the ring.
 
 use std::io;
 
@@ -80,7 +81,7 @@ impl IoUring {
                 self.list(index);
             }
         } else if result < 0 && !is_over {
-            // The kernel does not know such a wait. The next rest asks again.
+            // The kernel has no such wait. The next time that reading is off, the engine tries again.
             entry.set(HUNG_UP, true);
         }
         if is_last {
@@ -106,7 +107,7 @@ impl IoUring {
                 if is_failed && let Some(descriptor) = entry.owned() {
                     self.calls.set(self.calls.get() + 1);
                     if let Some(error) = sys::take_error(sys::borrow(descriptor)) {
-                        // The system does not report it again: a read behind the input would find an end.
+                        // The system does not report it again, and a read after the input would find an end.
                         entry.failed = error_number(Some(&error));
                     }
                 }
@@ -120,7 +121,8 @@ impl IoUring {
             Ok(false) => self.call_receive(index),
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => self.ended(index, Some(error)),
             Err(_) => {
-                // The kernel has reported what a read does not find. The next rest looks again.
+                // The kernel reported more than a read finds. The next time that reading is off, the engine
+                // looks again.
                 if let Some(entry) = self.table.get_mut(index) {
                     entry.set(SEEN_GONE, false);
                     entry.set(HUNG_UP, true);

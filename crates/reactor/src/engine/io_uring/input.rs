@@ -1,7 +1,7 @@
-//! Input: what is armed in the kernel, brought in step with what is wanted, and what came of it.
+//! Input: arms and cancels operations as the wishes require, and handles their completions.
 //!
-//! A multishot is armed in one place, before the wait, after the shared buffers were shown to the kernel.
-//! Where the kernel cannot do an operation, or has no buffer for it, the ring waits for readiness and the
+//! A multishot is armed in one place: before the wait, after the shared buffers were shown to the kernel. If
+//! the kernel does not have an operation, or has no buffer for it, the ring waits for readiness and the
 //! engine makes the call.
 #![allow(unsafe_code)]
 
@@ -27,7 +27,7 @@ use crate::{
 };
 
 impl IoUring {
-    /// Has the entry looked at before the next wait.
+    /// Lists the entry, so that it is brought in step before the next wait.
     pub(super) fn list(&mut self, index: u32) {
         let Some(entry) = self.table.get_mut(index).filter(|entry| !entry.has(LISTED)) else { return };
         entry.set(LISTED, true);
@@ -35,18 +35,19 @@ impl IoUring {
         self.stir();
     }
 
-    /// Has the entry armed when there is a buffer for it: behind all that wait already if it had some since
-    /// it was armed last, and before those that came later if it had none.
+    /// Puts the entry into the line for a buffer. If it received input since it was last armed, it goes
+    /// behind all others in the line. If it received none, it goes before entries that came to the line
+    /// later.
     fn starve(&mut self, index: u32) {
         let Some(entry) = self.table.get_mut(index).filter(|entry| !entry.has(LISTED)) else { return };
         if entry.has(LATE) {
-            // It is armed when nothing is late any more.
+            // It is armed once it has no more late input.
             return;
         }
         entry.set(LISTED, true);
         let place = Place { index, life: entry.life };
         if entry.has(FED) {
-            // One that would take whatever there is; that it stops here bounds what a turn brings.
+            // It would take all buffers that there are. Stopping it here bounds the input of a turn.
             self.starved.push_back(place);
         } else {
             self.pool.grow();
@@ -56,7 +57,8 @@ impl IoUring {
         self.stir();
     }
 
-    /// Arms what is wanted and is not out, and cancels what is out and no longer wanted.
+    /// Arms operations that are wanted and not in flight, and cancels operations that are in flight and no
+    /// longer wanted.
     pub(super) fn arm_all(&mut self) {
         self.pool.publish();
         if let Some(mail) = &self.mail {
@@ -72,10 +74,10 @@ impl IoUring {
         self.due.clear();
     }
 
-    /// Arms those that found no buffer, before all others: what is armed first takes the buffers that there are.
+    /// Arms the entries that found no buffer, before all others, because the first armed take the buffers.
     fn arm_starved(&mut self) {
-        // As many as can find a buffer. Without any left, whoever holds them may hold them for ever: then
-        // the rest is waited for, and called for into memory of its own.
+        // Arm as many as can find a buffer. If none is left, the holders may hold them forever. Then the
+        // engine waits for the readiness of all others, and receives by calls into separate memory.
         self.passed_over = 0;
         if self.starved.is_empty() {
             return;
@@ -93,7 +95,7 @@ impl IoUring {
         }
     }
 
-    /// Brings what is out for the entry's input in step with what is wanted.
+    /// Brings the operation for the entry's input in step with the wish.
     fn sync(&mut self, index: u32) {
         let Some(entry) = self.table.get(index) else { return };
         if entry.has(CLOSING) || entry.has(DETACHING) {
@@ -118,8 +120,8 @@ impl IoUring {
         }
     }
 
-    /// Whether the kernel reads a stream's transport by itself that is no socket: a pipe. (A terminal may stop the
-    /// process, and not every device minds that nobody waits.)
+    /// Returns whether the kernel reads a transport by itself that is not a socket: only a pipe. A terminal
+    /// may stop the process, and not every device copes with a read that does not wait.
     pub(super) fn is_read(&self, role: Role, descriptor: &sys::Owned, medium: Medium) -> bool {
         if role != Role::Stream || medium.is_socket() || !medium.has_input() || medium.is_terminal() {
             return false;
@@ -146,7 +148,7 @@ impl IoUring {
             (Part::Stream, _) if operations.receive && !is_called => {
                 let operation = match entry.medium.is_socket() {
                     true => opcode::RecvMulti::new(descriptor, GROUP).build(),
-                    // As many bytes as the buffer has.
+                    // Reads as many bytes as the buffer can hold.
                     false => opcode::ReadMulti::new(descriptor, 0, GROUP).build(),
                 };
                 (Kind::Receive, operation)
@@ -162,11 +164,11 @@ impl IoUring {
         ring.start(operation, Tag::new(kind, entry.life, index));
     }
 
-    /// One completion of a multishot receive.
+    /// Handles one completion of a multishot receive.
     #[inline]
     pub(super) fn received(&mut self, index: u32, completion: Completion) -> Option<(Key, Event)> {
         let Completion { result, flags, .. } = completion;
-        // Whatever becomes of it, the buffer goes back.
+        // Take the buffer first, so that it goes back in every case.
         let buffer = cqueue::buffer_select(flags);
         let provided =
             buffer.map(|buffer| self.pool.lend(buffer, result.max(0) as usize, cqueue::buffer_more(flags)));
@@ -202,12 +204,13 @@ impl IoUring {
         event
     }
 
-    /// A receive that ended without input.
+    /// Handles a receive that ended without input.
     fn not_received(&mut self, index: u32, error: i32) -> Option<Event> {
         match error {
             libc::ENOBUFS => self.starve(index),
             libc::ECANCELED | libc::EINTR | libc::EAGAIN => self.list(index),
-            // No socket, no pipe, or a kernel that knows no multishot: the call will tell.
+            // It is neither a socket nor a pipe, or the kernel has no multishot. The call will return the
+            // error.
             libc::ENOTSOCK | libc::EBADFD | libc::EINVAL | libc::EOPNOTSUPP => {
                 if let Some(entry) = self.table.get_mut(index) {
                     entry.set(CALLED_INPUT, true);
@@ -219,22 +222,23 @@ impl IoUring {
         None
     }
 
-    /// The read side is over.
+    /// Ends the read side.
     pub(super) fn ended(&mut self, index: u32, error: Option<io::Error>) -> Option<Event> {
         let entry = self.table.get_mut(index)?;
         entry.input = Input::Ended;
         Some(match error {
             Some(error) => Event::Broken(error),
             None if entry.failed == 0 => Event::End,
-            // The system tells an error once: a send was told of it, and now it looks like an end.
+            // The system reports an error once. A send received it, so now it looks like an end.
             None => Event::Broken(io::Error::from_raw_os_error(i32::from(entry.failed))),
         })
     }
 
-    /// One completion of a multishot accept.
+    /// Handles one completion of a multishot accept.
     pub(super) fn accepted(&mut self, index: u32, completion: Completion) {
         let Completion { result, flags, .. } = completion;
-        // SAFETY: the kernel gives each accepted descriptor to one completion, and this one is looked at once.
+        // SAFETY: the kernel gives each accepted descriptor to one completion, and each completion is handled
+        // once.
         let descriptor = (result >= 0).then(|| unsafe { OwnedFd::from_raw_fd(result) });
         let is_last = !cqueue::more(flags);
         let Some(entry) = self.table.get_mut(index) else { return };
@@ -243,7 +247,8 @@ impl IoUring {
             entry.input = Input::Idle;
         }
         let place = Place { index, life: entry.life };
-        // One that was accepted while the listener was cancelled is reset, as what waits in a backlog is.
+        // Reset a connection that was accepted while the listener was being cancelled, as the kernel does
+        // with those in a backlog.
         if entry.has(CLOSING) {
             if let Some(descriptor) = descriptor {
                 sys::reset_at_close(sys::borrow(&descriptor));
@@ -262,9 +267,9 @@ impl IoUring {
         }
     }
 
-    /// The next connection, as far as this batch may have more.
+    /// Returns the next connection, if this batch may have more.
     ///
-    /// A multishot accept has no place for addresses: they are asked for. A peer that has reset its
+    /// A multishot accept cannot return addresses, so the engine asks for them. A peer that has reset its
     /// connection meanwhile has none any more.
     pub(super) fn release_held(&mut self) -> Option<(Key, Event)> {
         if self.held.is_empty() || self.accepts_left == 0 {
@@ -279,7 +284,7 @@ impl IoUring {
                 self.list(place.index);
             }
         }
-        // A listener takes its connections with it when it goes.
+        // The connections of a listener that is gone go with it.
         let key = self.table.at(place)?.key;
         Some((key, self.welcome(accepted)))
     }
@@ -295,7 +300,7 @@ impl IoUring {
         }
     }
 
-    /// Tells of all connections of a listener that is about to be given back.
+    /// Queues the events of all connections of a listener that is about to be given back.
     pub(super) fn tell_held(&mut self, of: Place, key: Key) {
         for _ in 0..self.held.len() {
             match self.held.pop_front() {
@@ -309,7 +314,7 @@ impl IoUring {
         }
     }
 
-    /// What a failed accept is to the listener: nothing, or its failure.
+    /// Handles a failed accept. Returns the error if the listener has failed.
     fn not_accepted(&mut self, index: u32, error: io::Error) -> Option<io::Error> {
         let entry = self.table.get_mut(index)?;
         match error.raw_os_error() {
@@ -317,7 +322,7 @@ impl IoUring {
             Some(libc::EINVAL | libc::EOPNOTSUPP) if !entry.has(CALLED_INPUT) => {
                 entry.set(CALLED_INPUT, true)
             }
-            // It concerns one connection only, unless nothing else ever comes.
+            // The error concerns only one connection, unless the listener yields nothing but errors.
             _ if sys::is_passing(&error) && entry.failed < FAILURES_MAX => entry.failed += 1,
             _ => {
                 entry.failed = 0;
@@ -342,7 +347,7 @@ impl IoUring {
         has_closed
     }
 
-    /// The end of a wait for input, or for a connect.
+    /// Handles the end of a wait for input, or for a connect.
     pub(super) fn readable(&mut self, index: u32, completion: Completion) -> Option<(Key, Event)> {
         self.ring.ended();
         let entry = self.table.get_mut(index)?;
@@ -355,7 +360,7 @@ impl IoUring {
                 self.list(index);
                 None
             }
-            // What is wrong with the descriptor is told by the call.
+            // If something is wrong with the descriptor, the call returns the error.
             Part::Connecting => self.connected(index),
             Part::Listener if entry.has(READING) => self.call_accept(index),
             Part::Stream if entry.has(READING) => self.call_receive(index),
@@ -380,9 +385,9 @@ impl IoUring {
         let result = match sys::is_connected(sys::borrow(entry.owned()?)) {
             Ok(sys::Connect::Up(failure)) => {
                 entry.part = Part::Stream;
-                // Told behind the input that may still be there.
+                // Reported after input that may still be there.
                 entry.failed = error_number(failure.as_ref());
-                // Asked for while the connect was under way.
+                // The runtime requested a send while the connect was in progress.
                 if entry.queue.is_some()
                     && let Some(sent) = self.launch(index)
                 {
@@ -428,7 +433,7 @@ impl IoUring {
         event
     }
 
-    /// Accepts what waits, up to a limit.
+    /// Accepts waiting connections, up to a limit.
     fn call_accept(&mut self, index: u32) -> Option<Event> {
         let key = self.table.get(index)?.key;
         let mut first = None;
@@ -459,13 +464,13 @@ impl IoUring {
     }
 }
 
-/// How many accepts in a row may fail for a reason that passes, before the listener is told of it.
+/// The number of passing errors in a row before the engine reports that the listener failed.
 const FAILURES_MAX: u16 = 16;
-/// With so many connections that were not told of yet, no more are accepted.
+/// With this many unreported connections, the engine accepts no more.
 const HELD_MAX: usize = 256;
-/// A greedy stream of which a call receives less than this share of its buffer is received from by the kernel again.
+/// If a call fills less than this share of its buffer, the kernel may receive for the greedy stream again.
 const GREEDY_SHARE: usize = 16;
-/// How many connections are accepted by calls in one go.
+/// The most connections that one round of calls accepts.
 const ACCEPTS_MAX: u32 = 16;
 
 #[cfg(test)]

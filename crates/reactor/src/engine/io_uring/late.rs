@@ -1,13 +1,15 @@
-//! Late input: it came, and its stream may not hand it over yet.
+//! Late input: it has arrived, but its stream may not hand it over yet.
 //!
-//! A multishot receive goes on until it is cancelled. So input may come after reading was switched off, and one stream
-//! may receive in one turn as much as there are buffers. A stream hands over at most [`AT_ONCE`] bytes in a turn, as it
-//! does on engines that read by calls, and nothing while it is not to be read; the rest is kept here, in its order.
+//! A multishot receive goes on until it is cancelled. So input may arrive after reading was switched off, and
+//! in one turn a stream may receive as much as there are buffers. A stream hands over at most [`AT_ONCE`]
+//! bytes in a turn, as on engines that read by calls, and nothing while reading is off. The engine keeps the
+//! rest here, in order.
 //!
-//! What is kept stays in the shared buffers, which count already, so the sum is bounded. The exception is a small chunk
-//! of a stream that may rest for long: it would keep a large buffer from going back, so it is copied, as long as few
-//! bytes are. A stream that received more than it may hand over is greedy: from there on it is waited for and read by
-//! calls, which leave in its socket what nobody wants yet.
+//! Late input stays in the shared buffers, which already count, so the total is bounded. The exception is a
+//! small chunk of a stream that may rest for long: it would keep a large buffer from going back. Such a chunk
+//! is copied, as long as the copies have few bytes. A stream that received more than it may hand over is
+//! greedy: from then on the engine waits for its input and reads it by calls, which leave in the socket what
+//! nobody wants yet.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -25,25 +27,25 @@ use crate::{
 /// The late input of all streams.
 pub(super) struct Late {
     of: HashMap<u32, VecDeque<Kept>>,
-    /// Bytes that were copied out of shared buffers.
+    /// The number of bytes that were copied out of shared buffers.
     copied: usize,
     copied_max: usize,
 }
 
-/// Input, or the end behind it.
+/// Input, or the end after it.
 struct Kept {
     event: Event,
-    /// How many of its bytes are a copy.
+    /// The number of its bytes that are a copy.
     copied: usize,
 }
 
 impl Late {
-    /// Keeps nothing; copies at most so many bytes.
+    /// Creates an empty one that copies at most this many bytes.
     pub(super) fn new(copied_max: usize) -> Late {
         Late { of: HashMap::new(), copied: 0, copied_max }
     }
 
-    /// How many bytes are copied at most.
+    /// Returns the limit of copied bytes.
     pub(super) fn copied_max(&self) -> usize {
         self.copied_max
     }
@@ -61,7 +63,7 @@ impl Late {
         self.of.entry(index).or_default().push_back(Kept { event, copied });
     }
 
-    /// The next of a stream, and whether it is the last.
+    /// Takes the next event of a stream, and returns whether it was the last.
     fn take(&mut self, index: u32) -> Option<(Event, bool)> {
         let queue = self.of.get_mut(&index)?;
         let Kept { event, copied } = queue.pop_front()?;
@@ -73,7 +75,7 @@ impl Late {
         Some((event, is_last))
     }
 
-    /// The bytes of the next chunk; zero for an end.
+    /// Returns the bytes of the next chunk, or zero if an end is next.
     fn next_bytes(&mut self, index: u32) -> usize {
         match self.of.get_mut(&index).and_then(|queue| queue.front_mut()) {
             Some(Kept { event: Event::Got(chunk), .. }) => chunk.bytes().len(),
@@ -81,13 +83,13 @@ impl Late {
         }
     }
 
-    /// The end behind the late input of a stream, if the kernel has reported it.
+    /// Returns the end after the late input of a stream, if the kernel has reported it.
     pub(super) fn end_of(&self, index: u32) -> Option<&Event> {
         let last = &self.of.get(&index)?.back()?.event;
         (!matches!(last, Event::Got(_))).then_some(last)
     }
 
-    /// Lets the late input of a stream go.
+    /// Drops the late input of a stream.
     pub(super) fn forget(&mut self, index: u32) {
         for kept in self.of.remove(&index).into_iter().flatten() {
             self.copied -= kept.copied;
@@ -96,7 +98,7 @@ impl Late {
 }
 
 impl IoUring {
-    /// Tells of a chunk, unless its stream may not hand it over now.
+    /// Reports a chunk, or keeps it if its stream may not hand it over now.
     #[inline]
     pub(super) fn hand_over(&mut self, index: u32, mut chunk: Chunk) -> Option<(Key, Event)> {
         let turn = self.turn;
@@ -108,7 +110,7 @@ impl IoUring {
         None
     }
 
-    /// Tells of the end of a stream's input, behind all that is late.
+    /// Reports the end of a stream's input, or keeps it behind late input.
     pub(super) fn tell_behind(&mut self, index: u32, event: Event) -> Option<(Key, Event)> {
         let entry = self.table.get(index)?;
         if !entry.has(LATE) {
@@ -134,14 +136,14 @@ impl IoUring {
         self.list(index);
     }
 
-    /// Has the late input of a stream told in its turn: behind what came back before.
+    /// Queues the late input of a stream behind the completions that came before.
     pub(super) fn queue_late(&mut self, index: u32) {
         let Some(entry) = self.table.get(index).filter(|entry| entry.has(READING)) else { return };
         let user_data = Tag::new(Kind::Late, entry.life, index).to_bits();
         self.batch.push_back(Completion { user_data, result: 0, flags: 0 });
     }
 
-    /// The next late input of a stream, if it may hand it over in this turn.
+    /// Reports the next late input of a stream, if this turn may hand it over.
     pub(super) fn tell_late(&mut self, place: Place) -> Option<(Key, Event)> {
         let (turn, bytes) = (self.turn, self.late.next_bytes(place.index));
         let entry = self.table.at(place).filter(|entry| entry.has(LATE) && !entry.has(CLOSING))?;
@@ -165,7 +167,7 @@ impl IoUring {
         Some((key, event))
     }
 
-    /// Tells of all late input of a stream that is about to be given back.
+    /// Queues all late input of a stream that is about to be given back.
     pub(super) fn tell_all_late(&mut self, index: u32) {
         let Some(entry) = self.table.get_mut(index) else { return };
         let key = entry.key;
@@ -176,7 +178,7 @@ impl IoUring {
     }
 }
 
-/// How many bytes of one stream a turn hands over at most; the same as one read by a call.
+/// The most bytes of one stream that a turn hands over; the same as one read by a call.
 pub(super) const AT_ONCE: usize = 64 << 10;
 /// The most bytes of a chunk that is copied.
 const COPY_MAX: usize = 4 << 10;

@@ -1,8 +1,9 @@
-//! Datagrams received by the kernel itself: one multishot recvmsg for each socket, into buffers of its own group.
+//! Datagrams that the kernel receives by itself: one multishot recvmsg for each socket, into a separate group
+//! of buffers.
 //!
-//! A buffer has room for the longest packet with its sender's name and what else the kernel tells of it, so there
-//! are few of them, made with the first socket. A packet lies in its buffer until its datagrams were handed
-//! over. When all are lent, a socket is waited for and read by a call into other memory.
+//! A buffer can hold the longest packet with its sender's name and the control messages. So there are few of
+//! them, and the first socket makes them. A packet lies in its buffer until its datagrams have been handed
+//! over. If all are lent, the engine waits for a socket and reads it by a call into other memory.
 #![allow(unsafe_code)]
 
 use std::{io, mem, rc::Rc};
@@ -27,15 +28,15 @@ use crate::{
     },
 };
 
-/// The buffers of datagrams, and what the kernel is told of how it fills them.
+/// The buffers of datagrams, and the header by which the kernel lays them out.
 pub(super) struct Mail {
     pool: Rc<Pool>,
-    /// Only the lengths of name and control are looked at. The kernel reads it when it takes an operation.
+    /// The kernel uses only the lengths of name and control. It reads the header when it takes an operation.
     header: Box<libc::msghdr>,
 }
 
 impl Mail {
-    /// Makes so many buffers, a power of two, if the kernel takes them.
+    /// Makes this many buffers, a power of two, if the kernel takes them.
     pub(super) fn open(ring: &Ring, buffers: u16) -> Option<Mail> {
         let pool = Pool::new(buffers, BUFFER_BYTES, 1).ok()?;
         ring.register_mail(pool.address(), pool.buffers()).ok()?;
@@ -46,7 +47,7 @@ impl Mail {
         Some(Mail { pool, header })
     }
 
-    /// The operation that receives from a socket until it is cancelled.
+    /// Builds the operation that receives from a socket until it is cancelled.
     pub(super) fn receive(&self, from: Fd) -> squeue::Entry {
         opcode::RecvMsgMulti::new(from, &raw const *self.header, GROUP).build()
     }
@@ -56,27 +57,27 @@ impl Mail {
         self.pool.publish();
     }
 
-    /// Never frees what the kernel may still write to.
+    /// Leaks the memory that the kernel may still write to.
     pub(super) fn leak(self) {
         mem::forget(self);
     }
 }
 
-/// So many buffers as are made where so many are asked for.
+/// Rounds the requested number of buffers to the number that is made.
 pub(super) fn rounded(buffers: u16) -> u16 {
     if buffers == 0 { 0 } else { buffers.min(BUFFERS_MAX).next_power_of_two() }
 }
 
-/// How many bytes are mapped for so many buffers.
+/// Returns the number of bytes mapped for these buffers.
 pub(super) fn memory(buffers: u16) -> usize {
     if buffers == 0 { 0 } else { buffers::mapped(buffers, BUFFER_BYTES) }
 }
 
 impl IoUring {
-    /// One completion of a multishot recvmsg.
+    /// Handles one completion of a multishot recvmsg.
     pub(super) fn received_mail(&mut self, index: u32, completion: Completion) -> Option<(Key, Event)> {
         let Completion { result, flags, .. } = completion;
-        // Whatever becomes of it, the buffer goes back.
+        // Take the buffer first, so that it goes back in every case.
         let provided = match (cqueue::buffer_select(flags), &self.mail) {
             (Some(buffer), Some(mail)) => Some(mail.pool.lend(buffer, result.max(0) as usize, false)),
             _ => None,
@@ -103,28 +104,28 @@ impl IoUring {
         event.map(|event| (key, event))
     }
 
-    /// Makes a batch of a buffer that the kernel filled.
+    /// Makes a batch from a buffer that the kernel filled.
     fn open_mail(&mut self, mut provided: Provided) -> Option<Event> {
         let header = &self.mail.as_ref()?.header;
         let parsed = RecvMsgOut::parse(provided.bytes(), header).ok()?;
         let at = RECORD_BYTES + NAME_BYTES + CONTROL_BYTES;
         let (len, is_cut) = (parsed.payload_data().len(), parsed.is_payload_truncated());
-        // SAFETY: the kernel wrote name and control; the buffer begins at a multiple of 8, and so does what lies
-        // behind the record and the name.
+        // SAFETY: the kernel wrote name and control. The buffer begins at a multiple of 8, and so does the
+        // part behind the record and the name.
         let packet = unsafe { packet(parsed.name_data(), parsed.control_data(), at, len, is_cut) };
         let mut batch = self.batches.shell();
         batch.hold(provided, packet);
         Some(Event::Datagrams(batch))
     }
 
-    /// A recvmsg that ended without a datagram.
+    /// Handles a recvmsg that ended without a datagram.
     fn not_received_mail(&mut self, index: u32, error: i32) -> Option<Event> {
         let IoUring { table, told, calls, .. } = self;
         let entry = table.get_mut(index)?;
         match error {
             libc::ENOBUFS => entry.set(STARVED, true),
             libc::ECANCELED | libc::EINTR | libc::EAGAIN => (),
-            // A kernel that knows no multishot: the call will tell.
+            // The kernel has no multishot. The call will return the error.
             libc::ENOTSOCK | libc::EINVAL | libc::EOPNOTSUPP => entry.set(CALLED_INPUT, true),
             error => {
                 let error = io::Error::from_raw_os_error(error);
@@ -134,7 +135,8 @@ impl IoUring {
                 }
                 let (key, facts) = (entry.key, entry.facts());
                 let is_told = super::datagram::tell_reports(key, sys::borrow(entry.owned()?), calls, told);
-                // Without its report it was told already, after a send that met it, too.
+                // On a socket with an error queue, an error without its report was reported already, after a
+                // send that met it.
                 if !is_told && !facts.has_reports() {
                     return Some(Event::Undelivered(None, error));
                 }
@@ -146,9 +148,9 @@ impl IoUring {
 
 /// The name of the group of these buffers.
 pub(super) const GROUP: u16 = 1;
-/// How many there are at most.
+/// The most buffers.
 const BUFFERS_MAX: u16 = 1 << 12;
-/// What the kernel puts before name, control and bytes: four numbers (io_uring_recvmsg_out).
+/// The four numbers that the kernel puts before name, control and bytes (io_uring_recvmsg_out).
 const RECORD_BYTES: usize = 16;
 /// A packet of 64 KiB with all of that.
 const BUFFER_BYTES: usize = RECORD_BYTES + NAME_BYTES + CONTROL_BYTES + (64 << 10);

@@ -1,45 +1,48 @@
-//! io_uring(7): operations performed by the kernel, and completions pulled: Linux.
+//! io_uring(7), on Linux: the kernel performs operations, and the engine pulls their completions.
 //!
 //! # How it fulfils the contract
 //!
-//! **One call a turn.** Whatever a turn asks for is queued, and leaves with the one io_uring_enter(2) by which
-//! the engine waits. Input comes by one multishot receive for each stream, into buffers that all streams
-//! share; connections come by one multishot accept for each listener. So in the steady state there is no
-//! call but this one.
+//! **One call a turn.** The engine queues all requests of a turn. They leave with the io_uring_enter(2) with
+//! which it waits. One multishot receive per stream brings input, into buffers that all streams share. One
+//! multishot accept per listener brings connections. So in the steady state this is the only call.
 //!
-//! **Wanted and armed are two states.** `reading` only notes the wish. Before each wait, once, what is wanted
-//! and not out is armed, and what is out and not wanted is cancelled; a wish that changed back and forth
-//! costs nothing. What ends by itself (a multishot may, at any time) is armed again there.
+//! **Wanted and armed are two states.** `reading` only records the wish. Once before each wait, the engine
+//! arms operations that are wanted and not in flight, and cancels operations that are in flight and not
+//! wanted. A wish that changes back and forth costs nothing. An operation that ends by itself, as a multishot
+//! may at any time, is armed again there.
 //!
-//! **Who names whom.** An operation carries its kind, the index of its entry and the entry's life; that is how
-//! its completion finds the entry, and how a cancel finds the operation. A key leads to an entry only until
-//! it is closed; the entry, and with it the descriptor's number, stays until nothing is out for it.
+//! **Names.** An operation carries its kind, the index of its entry, and the entry's life. By these its
+//! completion finds the entry, and a cancel finds the operation. A key leads to an entry only until it is
+//! closed. The entry, and with it the descriptor's number, stays until no operation is in flight for it.
 //!
-//! **Buffers.** A chunk lends a shared buffer, or a piece of one, and gives it back by its drop, so a stream that
-//! is slow or paused holds none. A receive that found no buffer waits in a line, and as many are armed as there
-//! are buffers. When whoever holds chunks holds all of them, streams are read by a call into memory of their own.
+//! **Buffers.** A chunk borrows a shared buffer, or a piece of one, and gives it back on drop, so a stream
+//! that is slow or paused holds none. A receive that found no buffer waits in a line, and the engine arms as
+//! many of these as there are buffers. If the holders of chunks hold all buffers, the engine reads streams by
+//! calls, into separate memory.
 //!
-//! **Greedy streams.** A multishot receive brings all that is in a socket, as far as there are buffers. A stream that
-//! brings more than one turn may hand over is waited for and read by calls until little comes at once. So what nobody
-//! wants yet stays in its socket, the shared buffers are there for the other streams, and greedy streams are read behind
-//! these, one of them in each turn at least. What came too early is kept in `late.rs`.
+//! **Greedy streams.** A multishot receive delivers all the input of a socket, as long as there are buffers.
+//! If a stream delivers more than one turn may hand over, the engine waits for its input and reads it by
+//! calls, until little comes at once. So input that nobody wants yet stays in its socket, and the shared
+//! buffers stay free for the other streams. Greedy streams are read after the others, but at least one of
+//! them in each turn. `late.rs` keeps input that came too early.
 //!
-//! **Files.** An operation on files is a flight: one operation of the kernel after the other, whose memory it owns. Most
-//! are over when they are submitted; what waits for a disk does so in the kernel. After an opening the file is looked at
-//! by a call that asks no disk and no server, since the kernel gives each statx to a thread.
+//! **Files.** A file operation is a flight: a sequence of kernel operations, whose memory the flight owns.
+//! Most finish when they are submitted. Those that wait for a disk do so in the kernel. After an open, the
+//! engine examines the file by a call that accesses neither a disk nor a server, because the kernel hands
+//! each statx to a thread.
 //!
-//! **Pipes** are read by multishot, too. Only the first input is waited for: to a read, a named pipe without a writer so
-//! far looks like one whose writers have left.
+//! **Pipes** are read by multishot, too. Only for the first input the engine waits for readiness, because to
+//! a read, a named pipe that has had no writer yet looks like one whose writers have left.
 //!
-//! **What a kernel does not know** (an old one, or one in a sandbox) is waited for in the ring, and then done
-//! by a call: for each operation by itself. Without the ring itself, or without the operations that everything
-//! needs, the engine does not open, and [`Missing`] says what it was.
+//! **Unknown operations** of an old kernel, or of one in a sandbox, are replaced one by one: the ring waits
+//! for readiness, and the engine makes the call. Without the ring itself, or without the operations that
+//! everything depends on, the engine does not open, and [`Missing`] names them.
 //!
 //! **Order between input and end.** The kernel completes the operations of one stream in the order in which
-//! they happened, and completions are pulled in their order.
+//! they happened, and the engine pulls completions in order.
 //!
-//! **Threads and processes.** The ring is made in the thread that uses it, and no other may enter it. Its memory
-//! is not inherited by a fork.
+//! **Threads and processes.** The ring is made in the thread that uses it, and no other may enter it. A fork
+//! does not inherit its memory.
 
 mod buffers;
 mod datagram;
@@ -103,7 +106,7 @@ use crate::{
     waker::Signal,
 };
 
-/// The engine `io_uring`: Linux 6.0, and with less effect 5.11.
+/// The engine `io_uring`: needs Linux 5.11, and uses more of the kernel up to 6.12 (see [`Operations`]).
 ///
 /// ```no_run
 /// use reactor::{Runtime, engine::IoUring};
@@ -118,51 +121,52 @@ pub struct IoUring {
     pool: Rc<Pool>,
     table: Table,
     operations: Operations,
-    /// What came back and was not looked at.
+    /// Completions that the engine has not handled yet.
     batch: VecDeque<Completion>,
-    /// Accepts among it, which are looked at first.
+    /// Accepts among the completions, which are handled first.
     accepts: Vec<Completion>,
-    /// Greedy streams among it that are to be read, which are looked at last.
+    /// Readiness of greedy streams among the completions, which is handled last.
     greedy: VecDeque<Completion>,
-    /// Whether one of these is read in this turn whatever else there is.
+    /// Whether this turn must still read one of these, whatever else there is.
     owes_greedy: bool,
-    /// Counts turns.
+    /// The number of the turn.
     turn: u16,
     late: Late,
-    /// How many chunks of it this turn may tell of, and how many bytes in them.
+    /// The number of chunks that this turn may still deliver, and of their bytes.
     chunks_left: usize,
     bytes_left: usize,
-    /// Events which are there already.
+    /// Events that are ready to be pulled.
     told: VecDeque<(Key, Event)>,
-    /// What is brought in step before the next wait, each entry once.
+    /// Entries to bring in step before the next wait, each once.
     due: Vec<Place>,
-    /// What found no buffer, in the order in which it did.
+    /// Entries that found no buffer, in order.
     starved: VecDeque<Place>,
-    /// How many at the front of that line were armed in the last turn, and found no buffer again.
+    /// The number of entries at the front of that line that were armed in the last turn and again found no
+    /// buffer.
     passed_over: usize,
-    /// Which resource is watched, by the number of its descriptor.
+    /// The index of the watched resource with each descriptor number.
     numbers: HashMap<RawFd, u32>,
-    /// Connections that were accepted and not told of, and failures between them, in the order in which they
-    /// came; each with its listener.
+    /// Accepted connections that have not been reported, and failures between them, in order, each with its
+    /// listener.
     held: VecDeque<(Place, io::Result<OwnedFd>)>,
-    /// Listeners that rest because of them.
+    /// Listeners that rest because too many connections are held.
     crowded: Vec<Place>,
-    /// How many more connections are told of in this batch.
+    /// The number of connections that this batch may still report.
     accepts_left: u32,
     headers: Headers,
-    /// Memory for what is received by a call.
+    /// Memory for receives by calls.
     spare: Vec<Box<[u8]>>,
-    /// How many bytes one call receives at most.
+    /// The most bytes that one call receives.
     call_bytes: usize,
     batches: Batches,
-    /// Buffers for datagrams, once there is a socket for them.
+    /// Buffers for datagrams, once there is a socket that needs them.
     mail: Option<Mail>,
-    /// How many; none where the kernel does not receive by itself.
+    /// The number of these buffers. Zero if the kernel does not receive by itself.
     mail_buffers: u16,
     files: Files,
     reserve: Option<sys::Reserve>,
     signal: Arc<Bell>,
-    /// Where the kernel writes how often the waker was used.
+    /// The kernel writes here how often the waker was used.
     counter: Box<[u8; 8]>,
     is_waker_read: bool,
     is_woken: bool,
@@ -171,7 +175,7 @@ pub struct IoUring {
 }
 
 impl IoUring {
-    /// Creates one of the usual size.
+    /// Creates one of the default size.
     ///
     /// # Errors
     /// As [`IoUring::with_options`].
@@ -182,7 +186,7 @@ impl IoUring {
     /// Creates one with these options.
     ///
     /// # Errors
-    /// `Unsupported` with a [`Missing`] inside; else as io_uring_setup(2), mmap(2), eventfd(2).
+    /// `Unsupported` with a [`Missing`] inside; otherwise as io_uring_setup(2), mmap(2), eventfd(2).
     pub fn with_options(options: IoUringOptions) -> io::Result<IoUring> {
         let (ring, mut operations, known) = probe::open(&options)?;
         let ring = Ring::new(ring);
@@ -191,8 +195,8 @@ impl IoUring {
         let late = Late::new(pool.bytes() / COPIED_SHARE);
         let mail_buffers = if operations.receive { mail::rounded(options.datagram_buffers) } else { 0 };
         let signal = Arc::new(Bell::new()?);
-        // A read of one that does not block would not wait in the ring either. A wake never blocks: that
-        // needs 2^64 of them.
+        // On a non-blocking descriptor, a read would not wait in the ring either. A wake never blocks,
+        // because that would need 2^64 wakes.
         SockRef::from(&signal.fd()).set_nonblocking(false)?;
         let mut this = IoUring {
             ring,
@@ -236,12 +240,13 @@ impl IoUring {
         Ok(this)
     }
 
-    /// How many chunks in shared buffers are lent.
+    /// Returns the number of chunks in shared buffers that are lent.
     pub fn lent(&self) -> usize {
         self.pool.lent()
     }
 
-    /// How many descriptors the engine knows, those included that only wait for the end of their operations.
+    /// Returns the number of descriptors in the engine, including those that only wait for their operations
+    /// to end.
     pub fn descriptors(&self) -> usize {
         self.table.len()
     }
@@ -250,7 +255,7 @@ impl IoUring {
         self.calls.set(self.calls.get() + 1);
     }
 
-    /// The descriptor of a transport, for a call, which is counted.
+    /// Returns the descriptor of a transport for a system call, and counts the call.
     fn called(&self, key: Key) -> io::Result<sys::Borrowed<'_>> {
         let descriptor = self.table.of(key).and_then(|entry| entry.owned()).ok_or(io::ErrorKind::NotFound)?;
         self.count_call();
@@ -307,7 +312,7 @@ impl Engine for IoUring {
     }
 
     fn give(&mut self, chunk: Chunk) {
-        // A shared buffer goes back by its drop.
+        // A shared buffer goes back when it is dropped.
         let buffer = chunk.into_buffer();
         if self.spare.len() < SPARE_MAX && buffer.len() == self.call_bytes {
             self.spare.push(buffer);
@@ -334,7 +339,7 @@ impl Engine for IoUring {
     }
 
     fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Transport> {
-        // socket, bind and listen; options are rare enough not to be counted.
+        // socket, bind and listen. Options are too rare to count.
         self.calls.set(self.calls.get() + 3);
         sys::listen(address, options).map(Transport::new)
     }
@@ -379,7 +384,7 @@ impl Engine for IoUring {
         }
         entry.set(READING, on);
         if entry.part == Part::Stream {
-            // A new rest reports the hang-up again.
+            // The next time that reading is off, the engine reports the hang-up again.
             entry.set(HUNG_UP, false);
         }
         if on && entry.part == Part::Listener && self.reserve.is_none() {
@@ -432,7 +437,7 @@ impl Engine for IoUring {
 
     fn shutdown(&mut self, key: Key) -> io::Result<()> {
         self.birthplace.check()?;
-        // As an operation it would go to a thread of the kernel.
+        // As an operation, the kernel would hand it to a thread.
         sys::shutdown_write(self.called(key)?)
     }
 
@@ -443,7 +448,7 @@ impl Engine for IoUring {
     }
 
     fn close(&mut self, key: Key, how: Ending) {
-        // In a child of a fork its copy of the descriptor is closed by the engine's drop.
+        // In a child of a fork, the drop of the engine closes the child's copy of the descriptor.
         if self.birthplace.is_here() {
             self.close_key(key, how);
         }
@@ -466,7 +471,8 @@ impl Engine for IoUring {
     }
 
     fn memory(&self) -> usize {
-        // The buffers for datagrams are made with the first socket for these, and may be at any time.
+        // The first socket for datagrams makes their buffers. It may come at any time, so they count from the
+        // start.
         self.ring.memory()
             + self.pool.memory()
             + mail::memory(self.mail_buffers)
@@ -475,12 +481,12 @@ impl Engine for IoUring {
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
-        // The ring's own descriptor would not do: work that the kernel has put off for this thread does not make it
-        // readable.
+        // The ring's own descriptor would not do, because work that the kernel has put off for this thread
+        // does not make it readable.
         let Some(outside) = self.signal.outside() else {
             let outside = Arc::new(Signal::new().ok()?);
             self.ring.tell(outside.fd()).ok()?;
-            // What came before is not told.
+            // The eventfd does not report earlier completions.
             outside.wake_by_ref();
             self.calls.set(self.calls.get() + 3);
             return Some(self.signal.add_outside(outside).fd());
@@ -492,7 +498,7 @@ impl Engine for IoUring {
     }
 }
 
-/// How many buffers are kept for the next calls; a runtime holds one at a time.
+/// The number of buffers kept for the next calls. A runtime borrows one at a time.
 const SPARE_MAX: usize = 2;
-/// How much is copied of late input at most, as a share of the shared buffers.
+/// The limit of copied late input, as a share of the shared buffers.
 const COPIED_SHARE: usize = 4;

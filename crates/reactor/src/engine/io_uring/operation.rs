@@ -1,6 +1,6 @@
-//! What an operation is, and whose: the 64 bits that go to the kernel and come back with each completion.
+//! The identity of an operation: the 64 bits that go to the kernel and come back with each completion.
 
-/// What was asked of the kernel.
+/// The kind of an operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(super) enum Kind {
@@ -8,32 +8,32 @@ pub(super) enum Kind {
     Receive = 1,
     /// A multishot accept.
     Accept,
-    /// A wait for the end of a connect, or for input of a stream or a listener; a call follows.
+    /// A wait for the end of a connect, or for input of a stream or a listener. A call follows.
     Readable,
     /// A send.
     Send,
-    /// A wait for room of a stream; a call follows.
+    /// A wait for room of a stream. A call follows.
     Writable,
     /// A wait until a user's resource is ready.
     Watch,
     /// A read of the waker's counter.
     Wake,
-    /// A cancel that failed: what it was for is over already.
+    /// A cancel that failed, because its operation had already finished.
     Cancel,
     /// A multishot receive of datagrams.
     Mail,
-    /// An operation on files; its index and life are those of a flight.
+    /// A file operation. Its index and life are those of a flight.
     File,
-    /// The engine's own: late input of a stream is to be told.
+    /// Internal to the engine: reports late input of a stream.
     Late,
     /// A multishot wait for the hang-up of a stream that the engine does not read.
     HungUp,
 }
 
-/// Names one operation: its kind, and the entry and life it was asked for.
+/// The name of one operation: its kind, and the entry and life that it belongs to.
 ///
-/// The kernel finds an operation by these bits to cancel it, so a cancel that comes too late must not find
-/// the next one: hence the life, which differs for two entries that follow each other at one index.
+/// The kernel finds an operation to cancel by these bits, so a cancel that comes too late must not find the
+/// next one. For that the name contains the life, which differs for two successive entries at one index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Tag {
     pub(super) kind: Kind,
@@ -52,13 +52,13 @@ impl Tag {
         (self.kind as u64) << 56 | u64::from(self.life) << 32 | u64::from(self.index)
     }
 
-    /// Whether these bits are those of an operation of this kind.
+    /// Returns whether these bits belong to an operation of this kind.
     #[inline]
     pub(super) fn is_of(kind: Kind, bits: u64) -> bool {
         bits >> 56 == kind as u64
     }
 
-    /// The tag of a completion; `None` for bits that were never made here.
+    /// Decodes the tag of a completion. `None` for bits that were never made here.
     #[inline]
     pub(super) fn from_bits(bits: u64) -> Option<Tag> {
         let kind = match bits >> 56 {
@@ -80,7 +80,7 @@ impl Tag {
     }
 }
 
-/// The last life; after it they begin again, 16 million entries later.
+/// The last life. The next one is 0 again, 16 million entries later.
 pub(super) const LIFE_MAX: u32 = (1 << 24) - 1;
 
 #[cfg(test)]

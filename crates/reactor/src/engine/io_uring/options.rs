@@ -1,12 +1,13 @@
-//! How a ring is made: its sizes, and which operations are asked of the kernel.
+//! Options of a ring: its sizes, and the operations that the kernel performs.
 
-/// Sizes and operations of an [`IoUring`](super::IoUring). Begin with the default, and set what should be
-/// otherwise.
+/// Sizes and operations of an [`IoUring`](super::IoUring). Start with the default, and change single fields.
 ///
-/// The shared buffers take at most `buffers * buffer_bytes` of memory, 4 MiB by default, those for datagrams 2 MiB once
-/// there is a socket for these, and the queues 68 bytes for each entry and 16 for each completion, 136 KiB. Two buffers
-/// for calls, of 64 KiB, and copies of input that came after reading was switched off, a quarter of the shared buffers at
-/// most, come on top. All of it counts against [`Limits::bytes`](crate::Limits::bytes) from the beginning, although only what was ever used of it is
+/// The shared buffers take at most `buffers * buffer_bytes` of memory, 4 MiB by default. Those for datagrams
+/// take 2 MiB once there is a socket that needs them. The queues take 68 bytes for each entry and 16 for each
+/// completion, 136 KiB in all. In addition there are two buffers for calls, of 64 KiB, and copies of input
+/// that arrived after reading was switched off, at most a quarter of the shared buffers. All of it counts
+/// against [`Limits::bytes`](crate::Limits::bytes) from the start, although only used memory is real. Make
+/// the ring smaller for a runtime with a lower limit.
 /// real: for a runtime that may hold less, make the ring smaller.
 ///
 /// ```no_run
@@ -21,22 +22,23 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct IoUringOptions {
-    /// Entries of the submission queue; 1,024. Rounded up to a power of two, at least 2. More operations than
-    /// these in one turn cost a further call.
+    /// Entries of the submission queue; 1,024. Rounded up to a power of two, at least 2. More operations in
+    /// one turn cost another call.
     pub entries: u32,
     /// Entries of the completion queue; 4,096. Rounded up to a power of two, at least twice `entries`. The
-    /// kernel keeps what does not fit.
+    /// kernel keeps completions that do not fit.
     pub completions: u32,
     /// Buffers that all streams share; 1,024. Rounded up to a power of two, at most 32,768.
     pub buffers: u16,
-    /// Bytes of one shared buffer, the most that one [`Event::Got`](super::super::Event::Got) brings where buffers
-    /// are not used in [pieces](Operations::pieces); 4,096, at least one.
+    /// Bytes of one shared buffer; 4,096, at least one. If buffers are not used in
+    /// [pieces](Operations::pieces), this is the most that one [`Event::Got`](super::super::Event::Got)
+    /// delivers.
     pub buffer_bytes: usize,
-    /// Buffers for datagrams, of 64 KiB and a little each; 32. Rounded up to a power of two, at most 4,096. They are
-    /// made with the first socket for datagrams; with 0 each batch is waited for and received by a call, as it is for a socket
-    /// that receives longer datagrams.
+    /// Buffers for datagrams, each a little over 64 KiB; 32. Rounded up to a power of two, at most 4,096. The
+    /// first socket for datagrams makes them. With 0, the engine waits for each batch and receives it by a
+    /// call, as it also does for a socket that receives longer datagrams.
     pub datagram_buffers: u16,
-    /// Which operations are left to the kernel; all by default.
+    /// The operations that the kernel performs; all by default.
     pub operations: Operations,
 }
 
@@ -53,8 +55,8 @@ impl Default for IoUringOptions {
     }
 }
 
-/// Which operations are left to the kernel. For one that is not, the ring waits for readiness and the
-/// engine makes the call, as it also does for each operation the kernel turns out not to know.
+/// The operations that the kernel performs. For all others, the ring waits for readiness and the engine makes
+/// the call. It does the same for each operation that the kernel turns out not to have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Operations {
@@ -62,14 +64,14 @@ pub struct Operations {
     pub accept: bool,
     /// Multishot receive into shared buffers: Linux 6.0.
     pub receive: bool,
-    /// Shared buffers that are used up piece by piece: Linux 6.12. Up to sixteen are made one then.
+    /// Shared buffers that are used up piece by piece: Linux 6.12. Up to sixteen are then joined into one.
     pub pieces: bool,
     /// Send and sendmsg.
     pub send: bool,
     /// Multishot read of pipes into shared buffers: Linux 6.7.
     pub read: bool,
-    /// Operations on regular files and on names, each that the kernel knows: Linux 5.6 to 6.9. Those that are not left
-    /// to it are done by the runtime's [threads](crate::Limits::file_threads).
+    /// Operations on regular files and on names, each if the kernel has it: Linux 5.6 to 6.9. The runtime's
+    /// [threads](crate::Limits::file_threads) perform the others.
     pub files: bool,
 }
 

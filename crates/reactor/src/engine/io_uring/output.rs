@@ -1,6 +1,7 @@
 //! Output: one send for each stream, queued for the call that ends the turn.
 //!
-//! The bytes stay in the queue that was handed over, which the table keeps until the kernel is done with it.
+//! The bytes stay in the queue that the runtime handed over. The table keeps it until the kernel is done with
+//! it.
 #![allow(unsafe_code)]
 
 use std::{
@@ -24,7 +25,7 @@ use crate::{
 };
 
 impl IoUring {
-    /// Begins a send, or says at once why not.
+    /// Begins a send, or refuses it at once.
     #[inline]
     pub(super) fn begin_send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
         let Some(index) = self.table.find(key) else { return refused(queue, io::ErrorKind::NotFound) };
@@ -36,11 +37,12 @@ impl IoUring {
             _ if queue.is_empty() => return Some(Sent { queue, result: Ok(0) }),
             Part::Connecting | Part::Stream => entry.queue = Some(queue),
         }
-        // Who waits for room sends when there is some.
+        // If a wait for room is in flight, the send follows when there is room.
         if entry.part == Part::Connecting || entry.output != Output::Idle { None } else { self.launch(index) }
     }
 
-    /// Hands the entry's queue to the kernel; by a call where it must be, which may be over at once.
+    /// Hands the entry's queue to the kernel. If the engine must use a call instead, the send may finish at
+    /// once.
     #[inline]
     pub(super) fn launch(&mut self, index: u32) -> Option<Sent> {
         let IoUring { table, ring, headers, operations, .. } = self;
@@ -55,7 +57,7 @@ impl IoUring {
         None
     }
 
-    /// The completion of a send.
+    /// Handles the completion of a send.
     #[inline]
     pub(super) fn sent(&mut self, index: u32, completion: Completion) -> Option<(Key, Event)> {
         self.ring.ended();
@@ -96,7 +98,8 @@ impl IoUring {
         Some((key, Event::Sent(sent)))
     }
 
-    /// Has room told of once to who writes past the engine; not while a send is out.
+    /// Requests one report of room for a caller that writes past the engine. Refuses it while a send is in
+    /// flight.
     pub(super) fn begin_room(&mut self, key: Key) -> bool {
         let Some(index) = self.table.find(key) else { return false };
         let is_free = |entry: &&mut Entry| entry.part == Part::Stream && entry.queue.is_none();
@@ -109,7 +112,7 @@ impl IoUring {
         true
     }
 
-    /// The end of a wait for room.
+    /// Handles the end of a wait for room.
     pub(super) fn writable(&mut self, index: u32) -> Option<(Key, Event)> {
         self.ring.ended();
         let entry = self.table.get_mut(index)?;
@@ -134,7 +137,7 @@ impl IoUring {
         sent
     }
 
-    /// Sends by a call, once; when there is no room, waits for it.
+    /// Sends by a call, once. If there is no room, waits for it.
     fn call_send(&mut self, index: u32) -> Option<Sent> {
         self.count_call();
         let IoUring { table, ring, .. } = self;
@@ -154,11 +157,12 @@ impl IoUring {
         self.give_back(index, result)
     }
 
-    /// The queue with the result; notes a failure that the read side is not told of again.
+    /// Returns the queue with the result. Records a failure that the system will not report to the read side
+    /// again.
     fn give_back(&mut self, index: u32, result: io::Result<usize>) -> Option<Sent> {
         let entry = self.table.get_mut(index)?;
         if let Err(error) = &result
-            // A broken pipe says nothing of the read side; any other error is the stream's end.
+            // A broken pipe does not concern the read side. Any other error is the stream's end.
             && error.kind() != io::ErrorKind::BrokenPipe
         {
             entry.failed = error_number(Some(error));
@@ -167,7 +171,7 @@ impl IoUring {
     }
 }
 
-/// The system's number of an error, zero for none.
+/// Returns the system's number of an error, or zero if there is none.
 pub(super) fn error_number(error: Option<&io::Error>) -> u16 {
     error.and_then(io::Error::raw_os_error).and_then(|number| u16::try_from(number).ok()).unwrap_or(0)
 }
@@ -176,8 +180,8 @@ fn refused(queue: Box<Outgoing>, kind: io::ErrorKind) -> Option<Sent> {
     Some(Sent { queue, result: Err(kind.into()) })
 }
 
-/// The headers of sends of many parts, each kept until the kernel has read it: when it has taken the
-/// operation.
+/// The headers of sends with many parts. Each is kept until the kernel has read it, which is when it has
+/// taken the operation.
 #[derive(Default)]
 #[expect(clippy::vec_box, reason = "the kernel has their addresses")]
 pub(super) struct Headers {
@@ -191,7 +195,7 @@ struct Header {
 }
 
 impl Headers {
-    /// The operation that sends the front of a queue: all of it up to a limit of parts.
+    /// Builds the operation that sends the front of a queue: all of it, up to a limit of parts.
     #[inline]
     fn send(&mut self, to: Fd, queue: &Outgoing) -> squeue::Entry {
         let front = queue.front();
@@ -217,7 +221,7 @@ impl Headers {
         message
     }
 
-    /// Takes the headers back: the kernel has taken all that was queued.
+    /// Takes the headers back, because the kernel has taken all queued operations.
     pub(super) fn release(&mut self) {
         if !self.used.is_empty() {
             self.free.append(&mut self.used);
@@ -225,7 +229,7 @@ impl Headers {
         }
     }
 
-    /// Never frees what the kernel may still read.
+    /// Leaks the headers that the kernel may still read.
     pub(super) fn leak(&mut self) {
         mem::take(&mut self.used).into_iter().for_each(mem::forget);
     }
@@ -239,9 +243,9 @@ impl Header {
     }
 }
 
-/// The most parts of a queue that leave in one send: a page of the kernel's memory for their addresses.
+/// The most parts of a queue that one send takes: a page of the kernel's memory for their addresses.
 const PARTS_MAX: usize = 64;
-/// The most bytes that leave in one send.
+/// The most bytes that one send takes.
 const BYTES_MAX: usize = 1 << 30;
-/// How many headers are kept.
+/// The most headers that are kept.
 const HEADERS_MAX: usize = 64;

@@ -1,4 +1,5 @@
-//! What this kernel can do: the ring with the best flags it takes, and what the engine cannot be without.
+//! Detection of the kernel's abilities: opens the ring with the best flags, and checks the operations that
+//! the engine needs.
 
 use std::{error::Error, fmt, io};
 
@@ -6,9 +7,11 @@ use io_uring::{Builder, IoUring, Probe, opcode};
 
 use super::options::{IoUringOptions, Operations};
 
-/// What this kernel, or a sandbox around the program, lacks for the engine `io_uring`.
+/// The features that the engine `io_uring` needs and that this kernel, or a sandbox around the program, does
+/// not have.
 ///
-/// It is inside of the [`io::Error`] with which the engine does not open, whose kind is then `Unsupported`.
+/// It is inside the [`io::Error`] with which the engine fails to open. The error's kind is then
+/// `Unsupported`.
 ///
 /// ```
 /// use reactor::engine::{IoUring, Missing};
@@ -26,7 +29,7 @@ pub struct Missing {
 }
 
 impl Missing {
-    /// The names of what is missing: of system calls, features, operations.
+    /// Returns the names of the missing system calls, features and operations.
     pub fn what(&self) -> &[&'static str] {
         &self.what
     }
@@ -53,7 +56,7 @@ impl Error for Missing {
     }
 }
 
-/// Says what refuses a ring with this error, as far as it is known; `disabled` is the content of [`DISABLED`].
+/// Explains why a ring is refused with this error, if known. `disabled` is the content of [`DISABLED`].
 fn why(number: i32, disabled: Option<&str>) -> Option<&'static str> {
     match (number, disabled.map(str::trim)) {
         (libc::ENOSYS, _) => Some(
@@ -77,12 +80,12 @@ fn why(number: i32, disabled: Option<&str>) -> Option<&'static str> {
     }
 }
 
-/// The operations on files that a kernel knows, by their numbers; none by default.
+/// The file operations that a kernel has, by number. None by default.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Known(u64);
 
 impl Known {
-    /// All that the kernel says it knows.
+    /// Collects all operations that the kernel reports.
     fn of(probe: &Probe) -> Known {
         Known(
             (0..u64::BITS as u8)
@@ -95,17 +98,17 @@ impl Known {
         u32::from(code) < u64::BITS && self.0 & 1 << code != 0
     }
 
-    /// The same without one of them.
+    /// Returns a copy without one of them.
     #[cfg(test)]
     pub(super) fn without(self, code: u8) -> Known {
         Known(self.0 & !(1 << code))
     }
 }
 
-/// Makes the ring, and says which of the wanted operations it has, and which on files.
+/// Makes the ring. Returns which of the wanted operations it has, and which file operations.
 ///
 /// # Errors
-/// [`Missing`] inside; or as io_uring_setup(2): ENOMEM, EMFILE, ..
+/// [`Missing`] inside; otherwise as io_uring_setup(2), for example ENOMEM or EMFILE.
 pub(super) fn open(options: &IoUringOptions) -> io::Result<(IoUring, Operations, Known)> {
     let (ring, is_in_one_thread) = build(options)?;
     let parameters = ring.params();
@@ -145,7 +148,7 @@ pub(super) fn open(options: &IoUringOptions) -> io::Result<(IoUring, Operations,
     Ok((ring, operations, known))
 }
 
-/// Makes the ring with as many of the flags as the kernel knows, and says whether they are all.
+/// Makes the ring with as many flags as the kernel has. Returns whether these are all.
 fn build(options: &IoUringOptions) -> io::Result<(IoUring, bool)> {
     let entries = options.entries.clamp(2, ENTRIES_MAX);
     let completions = options.completions.clamp(entries * 2, ENTRIES_MAX * 2);
@@ -165,18 +168,18 @@ fn build(options: &IoUringOptions) -> io::Result<(IoUring, bool)> {
     Err(Missing::refusal(vec!["completion queue of a chosen size"], None))
 }
 
-/// Names what was refused for lack of something that may be there later; the kind stays.
+/// Explains a refusal for lack of something that may be available later. Keeps the kind.
 fn refused(error: io::Error) -> io::Error {
     let why = error.raw_os_error().and_then(|number| why(number, None)).unwrap_or("nothing more is known");
     io::Error::new(error.kind(), format!("io_uring_setup(2): {error}; {why}"))
 }
 
 type SetFlags = fn(&mut Builder);
-/// One thread makes all calls, and what became ready is worked off where it waits (Linux 6.1).
+/// One thread makes all calls, and the kernel finishes work for the ring where that thread waits (Linux 6.1).
 const FLAGS: SetFlags = |builder| {
     builder.setup_submit_all().setup_single_issuer().setup_defer_taskrun();
 };
-/// In any of its calls (Linux 6.0).
+/// The kernel finishes work for the ring in any call of that thread (Linux 6.0).
 const FLAGS_6_0: SetFlags = |builder| {
     builder.setup_submit_all().setup_coop_taskrun().setup_single_issuer();
 };
@@ -185,9 +188,9 @@ const FLAGS_5_19: SetFlags = |builder| {
     builder.setup_submit_all().setup_coop_taskrun();
 };
 
-/// Where the kernel says who may use io_uring (Linux 6.6).
+/// The kernel's setting of who may use io_uring (Linux 6.6).
 const DISABLED: &str = "/proc/sys/kernel/io_uring_disabled";
-/// The most entries of a submission queue a kernel makes.
+/// The most entries of a submission queue that a kernel makes.
 const ENTRIES_MAX: u32 = 1 << 15;
 
 #[cfg(test)]

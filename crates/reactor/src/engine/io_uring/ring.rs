@@ -1,7 +1,8 @@
-//! The ring itself: what is queued for the kernel, the one call of a turn, and what came back.
+//! The ring itself: queued operations, the one call of a turn, and completions.
 //!
-//! Nothing that was queued is ever lost: what finds no place goes to a backlog, and what the kernel does not
-//! take now (EBUSY, EAGAIN) stays queued. A queued operation is never taken back either, only cancelled.
+//! No queued operation is ever lost. Operations that find no place go to a backlog, and those that the kernel
+//! does not take now (EBUSY, EAGAIN) stay queued. A queued operation is never taken back either, only
+//! cancelled.
 #![allow(unsafe_code)]
 
 use std::{
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{engine::timeout, sys::Birthplace};
 
-/// What the kernel said of one operation.
+/// The kernel's answer for one operation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Completion {
     pub(super) user_data: u64,
@@ -29,25 +30,25 @@ pub(super) struct Completion {
     pub(super) flags: u32,
 }
 
-/// How a call ended.
+/// The result of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Entered {
-    /// As asked.
+    /// It succeeded.
     Done,
-    /// A signal came.
+    /// A signal interrupted it.
     Interrupted,
-    /// The kernel takes nothing now: it has no memory, or wants its completions to be looked at first.
+    /// The kernel takes nothing now: it has no memory, or requires that its completions are handled first.
     Busy,
 }
 
-/// The queues that are shared with the kernel.
+/// The queues shared with the kernel.
 pub(super) struct Ring {
     ring: ManuallyDrop<IoUring>,
-    /// A child of a fork has the ring's descriptor without its mappings: it leaves the ring alone.
+    /// A child of a fork has the ring's descriptor without its mappings, and must leave the ring alone.
     birthplace: Birthplace,
     /// Operations that found no place, each with whether it is linked to the next.
     backlog: VecDeque<(squeue::Entry, bool)>,
-    /// Operations whose last completion was not looked at, queued ones included.
+    /// The number of operations whose last completion has not been handled, including queued ones.
     out: usize,
     calls: u64,
 }
@@ -63,17 +64,17 @@ impl Ring {
         }
     }
 
-    /// Queues an operation whose last completion is counted by [`Ring::ended`].
+    /// Queues an operation. [`Ring::ended`] counts its last completion.
     ///
-    /// What the entry points to must live until then.
+    /// The memory that the entry points to must live until then.
     #[inline]
     pub(super) fn start(&mut self, entry: squeue::Entry, tag: Tag) {
         self.out += 1;
         self.push(entry.user_data(tag.to_bits()));
     }
 
-    /// Queues two operations of which the second begins when the first has succeeded, which is not told.
-    /// Together they have one last completion.
+    /// Queues two operations. The second begins when the first has succeeded, and that success has no
+    /// completion. Together they have one last completion.
     pub(super) fn start_linked(&mut self, first: squeue::Entry, second: squeue::Entry, tag: Tag) {
         let flags = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
         let pair = [first.flags(flags).user_data(tag.to_bits()), second.user_data(tag.to_bits())];
@@ -81,7 +82,7 @@ impl Ring {
         if !self.birthplace.is_here() {
             return;
         }
-        // A link ends where a submission does, so both go at once.
+        // A link ends where a submission does, so both must go at once.
         let capacity = self.ring.submission().capacity();
         if self.backlog.is_empty() && self.ring.submission().len() + pair.len() > capacity {
             self.submit();
@@ -94,13 +95,13 @@ impl Ring {
         self.backlog.extend([(first, true), (second, false)]);
     }
 
-    /// Asks for an operation's end. It still has its last completion.
+    /// Requests the end of an operation, which still has its last completion.
     pub(super) fn cancel(&mut self, tag: Tag) {
         let entry = opcode::AsyncCancel::new(tag.to_bits()).build().flags(squeue::Flags::SKIP_SUCCESS);
         self.push(entry.user_data(Tag::new(Kind::Cancel, 0, 0).to_bits()));
     }
 
-    /// Asks for the end of every operation there is.
+    /// Requests the end of every operation.
     pub(super) fn cancel_all(&mut self) {
         let entry = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
         self.push(entry.user_data(Tag::new(Kind::Cancel, 0, 0).to_bits()));
@@ -112,22 +113,23 @@ impl Ring {
         self.out -= 1;
     }
 
-    /// How many operations are out.
+    /// Returns the number of operations in flight.
     pub(super) fn out(&self) -> usize {
         self.out
     }
 
-    /// Whether the kernel has taken all that was queued, and with it what only submissions point to.
+    /// Returns whether the kernel has taken all queued operations, and so has read the memory that only a
+    /// submission points to.
     pub(super) fn is_taken(&mut self) -> bool {
         !self.birthplace.is_here() || self.backlog.is_empty() && self.ring.submission().is_empty()
     }
 
-    /// Whether something waits for place.
+    /// Returns whether the backlog is not empty.
     pub(super) fn has_backlog(&self) -> bool {
         !self.backlog.is_empty()
     }
 
-    /// How many bytes the queues take that are shared with the kernel.
+    /// Returns the number of bytes in the queues shared with the kernel.
     pub(super) fn memory(&self) -> usize {
         let parameters = self.ring.params();
         let (entries, completions) = (parameters.sq_entries() as usize, parameters.cq_entries() as usize);
@@ -135,7 +137,7 @@ impl Ring {
         buffers::whole_pages(queues) + buffers::whole_pages(entries * size_of::<squeue::Entry>())
     }
 
-    /// How many calls were made.
+    /// Returns the number of calls so far.
     pub(super) fn calls(&self) -> u64 {
         self.calls
     }
@@ -164,13 +166,13 @@ impl Ring {
 
     #[inline]
     fn has_pushed(&mut self, entry: &squeue::Entry) -> bool {
-        // SAFETY: an operation's memory (a queue, a header, the waker's counter) is kept by the engine until
-        // its last completion, and by nobody freed if that never comes.
+        // SAFETY: the engine keeps an operation's memory (a queue, a header, the waker's counter) until its
+        // last completion, and nobody frees it if that never comes.
         unsafe { self.ring.submission().push(entry) }.is_ok()
     }
 
-    /// Hands over what is queued without looking for completions, to have place. What the kernel does not
-    /// take stays queued.
+    /// Hands queued operations to the kernel without handling completions, to gain place. Those that the
+    /// kernel does not take stay queued.
     pub(super) fn submit(&mut self) {
         if !self.birthplace.is_here() {
             return;
@@ -181,7 +183,7 @@ impl Ring {
         let _ = unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, 0, None) };
     }
 
-    /// Moves what has place now out of the backlog, pairs together.
+    /// Moves operations that now have place out of the backlog, pairs together.
     fn refill(&mut self) {
         while let Some((_, is_linked)) = self.backlog.front() {
             let count = if *is_linked { 2 } else { 1 };
@@ -197,7 +199,7 @@ impl Ring {
         }
     }
 
-    /// Hands over what is queued, and waits until there is a completion, or `timeout` is over.
+    /// Hands queued operations to the kernel, and waits until there is a completion or `timeout` is over.
     ///
     /// # Errors
     /// The ring is broken.
@@ -208,11 +210,11 @@ impl Ring {
         let queued = self.ring.submission().len() as u32;
         let (wanted, timeout) = match timeout {
             Some(Duration::ZERO) => (0, None),
-            // The rest of the backlog needs place.
+            // The rest of the backlog still needs place.
             _ if !self.backlog.is_empty() => (0, None),
             timeout => (1, timeout),
         };
-        // Without it deferred work is not done when nothing is waited for.
+        // Without this flag, the kernel does not do deferred work in a call that does not wait.
         let flags = EnterFlags::GETEVENTS;
         self.calls += 1;
         let result = match timeout {
@@ -237,7 +239,7 @@ impl Ring {
         }
     }
 
-    /// Takes all completions there are, accepts apart from the others.
+    /// Takes all completions, and separates accepts from the others.
     pub(super) fn reap(&mut self, into: &mut VecDeque<Completion>, accepts: &mut Vec<Completion>) {
         for entry in self.ring.completion() {
             let (user_data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
@@ -250,7 +252,7 @@ impl Ring {
         }
     }
 
-    /// Registers the ring of the shared buffers, to be used piece by piece or each at once.
+    /// Registers the ring of the shared buffers, for use piece by piece or as whole buffers.
     ///
     /// # Errors
     /// As io_uring_register(2): EINVAL before Linux 5.19, and before 6.12 for pieces.
@@ -263,7 +265,7 @@ impl Ring {
 
     /// Takes the shared buffers away from the kernel.
     pub(super) fn unregister_buffers(&self) {
-        // Fails only where there is nothing to take away.
+        // Fails only if there is nothing to take away.
         let _ = self.ring.submitter().unregister_buf_ring(GROUP);
     }
 
@@ -278,11 +280,12 @@ impl Ring {
 
     /// Takes the buffers for datagrams away from the kernel.
     pub(super) fn unregister_mail(&self) {
-        // Fails only where there is nothing to take away.
+        // Fails only if there is nothing to take away.
         let _ = self.ring.submitter().unregister_buf_ring(mail::GROUP);
     }
 
-    /// Has an eventfd(2) count whatever comes: completions, and work put off for this thread that will bring some.
+    /// Registers an eventfd(2) that counts completions, and also work put off for this thread that will cause
+    /// some.
     ///
     /// # Errors
     /// As io_uring_register(2).
@@ -295,17 +298,18 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         if self.birthplace.is_here() {
-            // SAFETY: the ring is dropped here only, and never used again.
+            // SAFETY: the ring is dropped only here, and never used again.
             unsafe { ManuallyDrop::drop(&mut self.ring) };
             return;
         }
-        // What lies at the addresses of its mappings in this process is somebody else's.
-        // SAFETY: the number is this process's own copy, and nobody closes it again: the ring is never dropped.
+        // In this process, the addresses of its mappings belong to somebody else.
+        // SAFETY: the number is this process's own copy, and nobody closes it again, because the ring is
+        // never dropped.
         unsafe { libc::close(self.ring.as_raw_fd()) };
     }
 }
 
-/// What the kernel puts before the two queues, rounded up: heads, tails and flags.
+/// The kernel's header before the two queues, rounded up: heads, tails and flags.
 const HEADER_BYTES: usize = 320;
-/// The name of the group of the shared buffers.
+/// The number of the group of the shared buffers.
 pub(super) const GROUP: u16 = 0;

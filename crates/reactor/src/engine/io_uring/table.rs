@@ -1,8 +1,8 @@
-//! The table of the engine: what it knows of each descriptor, for as long as the kernel does.
+//! The engine's table: its state for each descriptor, for as long as the kernel uses it.
 //!
-//! A runtime's slot may be free while an operation of its last life is still out. So entries have an index
-//! of their own, by which completions name them, and a second table leads from a key to its entry. An idle
-//! connection costs 44 bytes; both tables grow by an eighth and not to the double.
+//! A runtime's slot may be free while an operation of its last life is still in flight. So entries have
+//! separate indexes, by which completions name them, and a second table leads from a key to its entry. An
+//! idle connection costs 44 bytes. Both tables grow by an eighth instead of doubling.
 
 use std::os::fd::{AsRawFd as _, RawFd};
 
@@ -20,31 +20,31 @@ use crate::{
     sys,
 };
 
-/// One descriptor.
+/// The state of one descriptor.
 pub(super) struct Entry {
     pub(super) key: Key,
     pub(super) held: Held,
-    /// A send that is out, or waits for the connect.
+    /// A send that is in flight, or waits for the connect.
     pub(super) queue: Option<Box<Outgoing>>,
-    /// Tells this entry from the one that had its index before.
+    /// Distinguishes this entry from the previous one at its index.
     pub(super) life: u32,
-    /// Of a stream: the system's number of the error that a send ended with, zero for none. Of a listener: how
-    /// many accepts in a row failed for a reason that passes.
+    /// For a stream: the system's number of the error that ended a send, or zero. For a listener: the number
+    /// of passing errors of accepts in a row.
     pub(super) failed: u16,
     bits: u16,
-    /// The last turn in which the stream handed something over, and how many bytes; one less than 64 KiB stands for
-    /// these, too.
+    /// The last turn in which the stream handed input over, and the number of bytes. 65,535 also stands for
+    /// 64 KiB and more.
     turn: u16,
     handed: u16,
     pub(super) part: Part,
     pub(super) input: Input,
     pub(super) output: Output,
-    /// What the transport can do.
+    /// The abilities of the transport.
     pub(super) medium: Medium,
 }
 
-/// What is out in the kernel for the input of an entry: accept, receive, or a wait for readiness. What is
-/// wanted is another state, [`READING`]; the two are brought in step before each wait.
+/// The operation in flight for the input of an entry: accept, receive, or a wait for readiness. The wish is a
+/// separate state, [`READING`]. The engine brings the two in step before each wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Input {
     /// Nothing.
@@ -55,11 +55,11 @@ pub(super) enum Input {
     Polling,
     /// Either, being cancelled.
     Cancelled,
-    /// Nothing, and nothing ever will be: the end was told.
+    /// Nothing now and ever again, because the end was reported.
     Ended,
 }
 
-/// What is out for the output of an entry.
+/// The operation in flight for the output of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Output {
     /// Nothing.
@@ -76,42 +76,43 @@ pub(super) enum Output {
 #[derive(Clone, Copy)]
 pub(super) struct Bit(u16);
 
-/// Input is wanted.
+/// The runtime wants input.
 pub(super) const READING: Bit = Bit(1 << 0);
-/// It is on the list of what is armed next, or of those that found no buffer.
+/// The entry is on the list of those to bring in step, or in the line for a buffer.
 pub(super) const LISTED: Bit = Bit(1 << 1);
-/// The key is gone; the descriptor goes when no operation is out.
+/// The key is gone. The descriptor is closed when no operation is in flight.
 pub(super) const CLOSING: Bit = Bit(1 << 2);
-/// The transport is given back when no operation is out.
+/// The transport is given back when no operation is in flight.
 pub(super) const DETACHING: Bit = Bit(1 << 3);
-/// Its input is waited for and then called for: the kernel does not do it by itself.
+/// The engine waits for input and then receives by a call, because the kernel does not do it by itself.
 pub(super) const CALLED_INPUT: Bit = Bit(1 << 4);
-/// The same for its output.
+/// The same for output.
 pub(super) const CALLED_OUTPUT: Bit = Bit(1 << 5);
-/// There was no shared buffer: the next input is called for, once.
+/// There was no shared buffer, so the next input is received by a call, once.
 pub(super) const STARVED: Bit = Bit(1 << 6);
-/// A watched resource told a hang-up and nothing else: it rests until it is watched again. Of a stream at rest, which the
-/// engine does not read: the engine has reported the hang-up, or can learn nothing more.
+/// For a watched resource: it reported only a hang-up, and rests until it is watched again. For a stream at
+/// rest, which the engine does not read: the engine has reported the hang-up, or can learn nothing more.
 pub(super) const HUNG_UP: Bit = Bit(1 << 7);
-/// Input came since it was armed.
+/// Input came since it was last armed.
 pub(super) const FED: Bit = Bit(1 << 8);
-// The next four mean something else for each part.
-/// Of a watched resource: what for.
+// The next four have a different meaning for each part.
+/// For a watched resource: its interest.
 const WANTS_READ: Bit = Bit(1 << 9);
 const WANTS_WRITE: Bit = Bit(1 << 10);
-/// Of a stream: the kernel has reported a hang-up, and a failure that no look has dealt with.
+/// For a stream: the kernel has reported a hang-up, and a failure that no look has dealt with.
 pub(super) const SEEN_GONE: Bit = Bit(1 << 9);
 pub(super) const SEEN_FAILED: Bit = Bit(1 << 10);
-/// Of datagrams: what `sys` told of the socket.
+/// For datagrams: the facts about the socket.
 pub(super) const IS_UNIX: Bit = Bit(1 << 11);
 pub(super) const TOGETHER: Bit = Bit(1 << 12);
-/// Of a stream: a wait for its hang-up is out.
+/// For a stream: a wait for its hang-up is in flight.
 pub(super) const HANGUP_OUT: Bit = Bit(1 << 11);
-/// Room is waited for by who writes past the engine.
+/// A caller that writes past the engine waits for room.
 pub(super) const AWAITED: Bit = Bit(1 << 13);
 /// Some of its input is late.
 pub(super) const LATE: Bit = Bit(1 << 14);
-/// It received more than it may hand over at once: its input is waited for and called for.
+/// It received more than it may hand over at once, so the engine waits for its input and receives it by
+/// calls.
 pub(super) const GREEDY: Bit = Bit(1 << 15);
 
 impl Entry {
@@ -129,7 +130,8 @@ impl Entry {
         }
     }
 
-    /// Notes what the transport can do: what is no socket is waited for, and read and written by calls.
+    /// Records the abilities of the transport. If it is not a socket, the engine waits for it, and reads and
+    /// writes by calls.
     pub(super) fn set_medium(&mut self, medium: Medium) {
         self.medium = medium;
         self.set(CALLED_INPUT, !medium.is_socket());
@@ -139,14 +141,14 @@ impl Entry {
         }
     }
 
-    /// Has the kernel read a pipe by itself, after the first input, which is waited for: a named pipe without a writer
-    /// looks to a read like one whose writers have left.
+    /// Lets the kernel read a pipe by itself after the first input, for which the engine waits. To a read, a
+    /// named pipe without a writer looks like one whose writers have left.
     pub(super) fn read_by_kernel(&mut self) {
         self.set(CALLED_INPUT, false);
         self.set(STARVED, true);
     }
 
-    /// What a user's resource is watched for.
+    /// Returns the interest in a user's resource.
     pub(super) fn interest(&self) -> Option<Interest> {
         Interest::from_parts(self.has(WANTS_READ), self.has(WANTS_WRITE))
     }
@@ -156,24 +158,24 @@ impl Entry {
         self.set(WANTS_WRITE, interest.is_some_and(Interest::is_write));
     }
 
-    /// Whether the stream may hand over so many bytes right now; then they count.
+    /// Returns whether the stream may hand over this many bytes right now. If so, they count.
     #[inline]
     pub(super) fn hands_over(&mut self, turn: u16, bytes: usize) -> bool {
         if self.has(DETACHING) {
-            // All of it is told before the transport is.
+            // The engine reports all of it before the transport.
             return true;
         }
         self.bits & (READING.0 | LATE.0) == READING.0 && self.has_left(turn, bytes)
     }
 
-    /// Whether so many bytes are within what a stream hands over in one turn; then they count.
+    /// Returns whether this many bytes fit in the stream's share of this turn. If so, they count.
     #[inline]
     pub(super) fn has_left(&mut self, turn: u16, bytes: usize) -> bool {
         if self.turn != turn {
             (self.turn, self.handed) = (turn, 0);
         }
         let handed = usize::from(self.handed) + bytes;
-        // A larger buffer than usual was asked for; it is handed over whole.
+        // A buffer that is larger than usual was requested by the options, and is handed over whole.
         let is_left = handed <= AT_ONCE || self.handed == 0;
         if is_left {
             self.handed = u16::try_from(handed).unwrap_or(u16::MAX);
@@ -181,7 +183,7 @@ impl Entry {
         is_left
     }
 
-    /// The descriptor's number, for an operation.
+    /// Returns the descriptor's number, for an operation.
     #[inline]
     pub(super) fn number(&self) -> RawFd {
         match &self.held {
@@ -192,7 +194,7 @@ impl Entry {
         }
     }
 
-    /// The transport's descriptor, unless it is a user's resource.
+    /// Returns the transport's descriptor. `None` for a user's resource.
     #[inline]
     pub(super) fn owned(&self) -> Option<&sys::Owned> {
         match &self.held {
@@ -201,13 +203,13 @@ impl Entry {
         }
     }
 
-    /// The operation that waits for room, which is out from now on.
+    /// Builds the operation that waits for room, and records it as in flight.
     pub(super) fn poll_output(&mut self) -> squeue::Entry {
         self.output = Output::Polling;
         opcode::PollAdd::new(Fd(self.number()), libc::POLLOUT as u32).build()
     }
 
-    /// Whether an operation is out.
+    /// Returns whether an operation is in flight.
     #[inline]
     pub(super) fn is_out(&self) -> bool {
         matches!(self.input, Input::Multishot | Input::Polling | Input::Cancelled)
@@ -216,7 +218,7 @@ impl Entry {
     }
 }
 
-/// Names an entry in the engine's own lists, which may outlive it.
+/// The name of an entry in the engine's own lists, which may outlive it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Place {
     pub(super) index: u32,
@@ -229,26 +231,26 @@ pub(super) struct Table {
     entries: Vec<Option<Entry>>,
     /// Indexes without an entry.
     free: Vec<u32>,
-    /// By the slot of the key: the index of the entry plus one, zero for none.
+    /// By the slot of the key: the index of the entry plus one, or zero for none.
     by_slot: Vec<u32>,
     lives: u32,
 }
 
 impl Table {
-    /// The index of the key's entry, if the key is alive.
+    /// Returns the index of the key's entry, if the key is alive.
     #[inline]
     pub(super) fn find(&self, key: Key) -> Option<u32> {
         let index = self.by_slot.get(key.slot())?.checked_sub(1)?;
         self.entries.get(index as usize)?.as_ref().filter(|entry| entry.key == key).map(|_| index)
     }
 
-    /// The entry of a key that is alive.
+    /// Returns the entry of a key that is alive.
     #[inline]
     pub(super) fn of(&self, key: Key) -> Option<&Entry> {
         self.get(self.find(key)?)
     }
 
-    /// Whether no key that is alive has this one's slot.
+    /// Returns whether no key that is alive has the same slot.
     pub(super) fn is_vacant(&self, key: Key) -> bool {
         self.by_slot.get(key.slot()).is_none_or(|index| *index == 0)
     }
@@ -263,7 +265,7 @@ impl Table {
         self.entries.get_mut(index as usize)?.as_mut()
     }
 
-    /// The entry of a list's place, if it is still the same.
+    /// Returns the entry of a list's place, if it is still the same.
     #[inline]
     pub(super) fn at(&mut self, place: Place) -> Option<&mut Entry> {
         self.get_mut(place.index).filter(|entry| entry.life == place.life)
@@ -291,7 +293,7 @@ impl Table {
             None => {
                 let index = self.entries.len();
                 reach(&mut self.entries, index, || None);
-                // One for each descriptor, of which a process has at most 2^31.
+                // One for each descriptor, and a process has at most 2^31 of them.
                 index as u32
             }
         };
@@ -302,14 +304,14 @@ impl Table {
         index
     }
 
-    /// Makes the key unknown; its entry stays until it is removed.
+    /// Makes the key unknown. Its entry stays until it is removed.
     pub(super) fn forget(&mut self, key: Key) {
         if self.find(key).is_some() {
             self.by_slot[key.slot()] = 0;
         }
     }
 
-    /// Takes an entry out, whose key may be forgotten already.
+    /// Takes an entry out. Its key may be forgotten already.
     pub(super) fn remove(&mut self, index: u32) -> Option<Entry> {
         let entry = self.entries.get_mut(index as usize)?.take()?;
         if self.by_slot.get(entry.key.slot()) == Some(&(index + 1)) {
@@ -322,13 +324,13 @@ impl Table {
         Some(entry)
     }
 
-    /// The indexes of all entries.
+    /// Returns the indexes of all entries.
     pub(super) fn indexes(&self) -> Vec<u32> {
         let taken = self.entries.iter().enumerate().filter(|(_, entry)| entry.is_some());
         taken.map(|(index, _)| index as u32).collect()
     }
 
-    /// How many entries there are, forgotten ones included.
+    /// Returns the number of entries, including forgotten ones.
     pub(super) fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }

@@ -1,4 +1,4 @@
-//! A turn of the engine: what is asked for goes to the kernel, and what came back is looked at.
+//! A turn of the engine: hands requests to the kernel, and handles completions.
 
 use std::{io, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl IoUring {
-    /// Waits until there is something to tell, a wake, or the time is over.
+    /// Waits until there is an event or a wake, or the timeout is over.
     ///
     /// # Errors
     /// The ring is broken.
@@ -29,8 +29,8 @@ impl IoUring {
             if self.turn(patience)? {
                 break;
             }
-            // What came concerned the engine alone. What it wants to do next is tried even when time is up, and
-            // so is what the kernel has left to tell: it tells a part at a time.
+            // The completions concerned only the engine itself. Even when time is up, try the engine's next
+            // step and take the kernel's remaining completions, because the kernel reports them in parts.
             patience = match deadline {
                 Some(deadline) => Some(deadline.since(self.now())),
                 None => timeout,
@@ -42,7 +42,7 @@ impl IoUring {
         Ok(())
     }
 
-    /// Looks at one completion.
+    /// Handles one completion.
     #[inline]
     pub(super) fn complete(&mut self, completion: Completion) -> Option<(Key, Event)> {
         let Tag { kind, index, life } = Tag::from_bits(completion.user_data)?;
@@ -71,8 +71,8 @@ impl IoUring {
         }
     }
 
-    /// The next event: what is there already, then connections, so that no input keeps them waiting, then what came
-    /// back.
+    /// Returns the next event: first queued events, then connections, so that no input keeps them waiting,
+    /// and then completions.
     #[inline]
     pub(super) fn pull(&mut self) -> Option<(Key, Event)> {
         loop {
@@ -95,7 +95,7 @@ impl IoUring {
         }
     }
 
-    /// What is looked at next: greedy streams behind all others, but one of them in each turn.
+    /// Returns the next completion to handle: greedy streams after all others, but one of them in each turn.
     #[inline]
     fn next_completion(&mut self) -> Option<Completion> {
         while self.chunks_left > 0
@@ -119,8 +119,8 @@ impl IoUring {
         self.table.get(index).is_some_and(|entry| entry.has(GREEDY))
     }
 
-    /// Takes what came back from the kernel. Accepts are looked at here, so that they do not wait behind input; says
-    /// whether there were some.
+    /// Takes completions from the kernel. Handles accepts here, so that they do not wait behind input, and
+    /// returns whether there were some.
     pub(super) fn reap(&mut self) -> bool {
         let mut accepts = std::mem::take(&mut self.accepts);
         self.ring.reap(&mut self.batch, &mut accepts);
@@ -132,7 +132,7 @@ impl IoUring {
         has_accepts
     }
 
-    /// Whether there is something to tell without a wait.
+    /// Returns whether there is something to report without a wait.
     pub(super) fn has_events(&self) -> bool {
         !self.told.is_empty()
             || !self.held.is_empty()
@@ -141,14 +141,14 @@ impl IoUring {
             || self.files.has_answers()
     }
 
-    /// Queues what is due, enters the kernel once, and takes what came back. Whether the wait is over: with
-    /// an event, a wake, or because nothing came.
+    /// Queues due operations, enters the kernel once, and takes completions. Returns whether the wait is
+    /// over: because of an event or a wake, or because nothing came.
     fn turn(&mut self, patience: Option<Duration>) -> io::Result<bool> {
         if !self.is_waker_read {
             self.read_waker();
         }
         self.arm_all();
-        // Those who wait for a buffer are armed some at a time.
+        // Entries that wait for a buffer are armed a few at a time.
         let is_short = !self.starved.is_empty();
         let is_ready = is_short || self.has_events();
         let entered = self.ring.enter(if is_ready { Some(Duration::ZERO) } else { patience })?;
@@ -173,16 +173,16 @@ impl IoUring {
     }
 }
 
-/// How many connections are told of in one batch, so that those that are there have their turn.
+/// The most connections that one batch reports, so that other events have their turn.
 pub(super) const ACCEPTS_MAX: u32 = 16;
-/// How many chunks one turn tells of. With more, what the first streams received would have left the caches when
-/// it is sent.
+/// The most chunks that one turn delivers. With more, the input of the first streams would have left the
+/// caches by the time it is sent.
 const CHUNKS_MAX: usize = 64;
-/// How many bytes in them, for the same reason; the chunk that passes the limit is told of whole.
+/// The most bytes in these chunks, for the same reason. The chunk that passes the limit is delivered whole.
 const BYTES_MAX: usize = 256 << 10;
-/// With so many completions that were not looked at, no more are taken from the kernel.
+/// With this many unhandled completions, the engine takes no more from the kernel.
 const BATCH_MAX: usize = 4096;
-/// How long a kernel that takes nothing is left alone.
+/// The pause after the kernel takes nothing.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
-/// How often a wait whose time is up enters the kernel again for what the engine itself has to do.
+/// The most times that a wait whose time is up enters the kernel again for the engine's own work.
 const EXTRA_ROUNDS_MAX: u32 = 64;

@@ -1,4 +1,4 @@
-//! Wakes: the read by which the waker ends a wait, and how who drives this from outside is woken.
+//! Wakes: the read by which the waker ends a wait, and the wake of an outside loop that drives the runtime.
 
 use std::{
     io,
@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{engine::Event, id::Key, waker::Signal};
 
-/// What wakes the engine: a read in the ring, and who drives it from outside.
+/// The target of the waker: a read in the ring, and an outside loop, if one drives the runtime.
 ///
-/// It is written to both: Linux 6.18 tells of a completion that an eventfd(2) brought by a second eventfd once, and
-/// never again.
+/// A wake writes to both, because Linux 6.18 reports a completion caused by one eventfd(2) through a second
+/// eventfd only once, and never again.
 pub(super) struct Bell {
     counter: Arc<Signal>,
     outside: OnceLock<Arc<Signal>>,
@@ -33,18 +33,18 @@ impl Bell {
         Ok(Bell { counter: Arc::new(Signal::new()?), outside: OnceLock::new() })
     }
 
-    /// What the ring reads.
+    /// Returns the descriptor that the ring reads.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.counter.fd()
     }
 
-    /// What who drives this from outside waits for, if somebody does.
+    /// Returns the signal that an outside loop waits for, if there is one.
     #[inline]
     pub(super) fn outside(&self) -> Option<&Arc<Signal>> {
         self.outside.get()
     }
 
-    /// Wakes who drives this from outside, too, from now on.
+    /// Wakes an outside loop as well, from now on.
     pub(super) fn add_outside(&self, signal: Arc<Signal>) -> &Arc<Signal> {
         self.outside.get_or_init(|| signal)
     }
@@ -64,7 +64,7 @@ impl Wake for Bell {
 }
 
 impl IoUring {
-    /// Wakes who drives this from outside, since the next wait has something to do.
+    /// Wakes the outside loop, because the next wait has something to do.
     #[inline]
     pub(super) fn stir(&mut self) {
         if let Some(outside) = self.signal.outside()
@@ -76,8 +76,8 @@ impl IoUring {
         }
     }
 
-    /// Wakes who drives this from outside for what a turn has left to the next: the kernel has told of it already, and
-    /// does not ring for it again.
+    /// Wakes the outside loop for events that a turn left to the next one. The kernel has already reported
+    /// them, and does not signal them again.
     #[inline]
     pub(super) fn stir_for_rest(&mut self) {
         if self.signal.outside().is_some() && self.has_events() {
@@ -85,8 +85,8 @@ impl IoUring {
         }
     }
 
-    /// Begins anew with waking who drives this from outside. What comes while a wait lasts wakes once more, and what it
-    /// finds then may be nothing.
+    /// Resets the wake of the outside loop. A completion that comes during a wait wakes the loop once more,
+    /// which may then find nothing.
     pub(super) fn settle_down(&mut self) {
         self.is_stirred = false;
         if let Some(outside) = self.signal.outside() {
@@ -95,7 +95,7 @@ impl IoUring {
         }
     }
 
-    /// Has the next wake, or one that was not noticed yet, end a wait.
+    /// Arms the read that ends a wait at the next wake, or at one that was not noticed yet.
     pub(super) fn read_waker(&mut self) {
         if std::mem::replace(&mut self.is_waker_read, true) {
             return;
@@ -105,12 +105,12 @@ impl IoUring {
         self.ring.start(read.build(), Tag::new(Kind::Wake, 0, 0));
     }
 
-    /// The waker was used.
+    /// Handles the completion of the waker's read.
     pub(super) fn noticed_wake(&mut self) -> Option<(Key, Event)> {
         self.ring.ended();
         (self.is_waker_read, self.is_woken) = (false, true);
         if self.signal.outside().is_some() {
-            // Nobody may enter the ring before the next wake.
+            // Nobody may enter the ring before the next wake, so submit now.
             self.read_waker();
             self.ring.submit();
         }

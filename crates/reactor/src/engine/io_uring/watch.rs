@@ -1,9 +1,10 @@
-//! Users' resources: each a wait for readiness that is asked for again before every wait of the engine.
+//! Users' resources: for each, a wait for readiness that is requested again before every wait of the engine.
 //!
-//! Asked anew, a wait tells what holds now: that is what level-triggered means, and it costs no call, since
-//! it goes with the next one. A multishot would tell only of changes. The kernel keeps a file open for as
-//! long as something waits for it, even when its owner has closed it. So each is two operations in a row: when
-//! the first finds it ready, the second looks the descriptor up again, and tells what it finds then.
+//! Each new wait reports the present readiness, which makes it level-triggered. It costs no call, because it
+//! goes with the next one. A multishot would report only changes. The kernel keeps a file open as long as an
+//! operation waits for it, even after its owner has closed it. So each wait consists of two linked
+//! operations. When the first finds the resource ready, the second looks the descriptor up again, and reports
+//! its state then.
 
 use std::io;
 
@@ -25,7 +26,7 @@ use crate::{
 };
 
 impl IoUring {
-    /// Sets what a resource is watched for.
+    /// Sets the interest in a resource.
     ///
     /// # Errors
     /// EBADF, EEXIST as epoll_ctl(2), and those of poll(2).
@@ -87,7 +88,7 @@ impl IoUring {
         }
     }
 
-    /// Ends watching; the entry stays until nothing waits for it any more.
+    /// Ends watching. The entry stays until no operation waits for it any more.
     pub(super) fn forget_watched(&mut self, key: Key) {
         let Some(index) = self.table.find(key) else { return };
         let Some(entry) = self.table.get_mut(index).filter(|entry| entry.part == Part::Watched) else {
@@ -108,7 +109,7 @@ impl IoUring {
         }
     }
 
-    /// Asks for the readiness of a resource, if it is wanted and not asked for.
+    /// Requests the readiness of a resource, if it is wanted and no request is in flight.
     pub(super) fn sync_watched(&mut self, index: u32) {
         let IoUring { table, ring, .. } = self;
         let Some(entry) = table.get_mut(index) else { return };
@@ -121,7 +122,7 @@ impl IoUring {
         entry.input = Input::Polling;
     }
 
-    /// The end of a wait for a resource.
+    /// Handles the end of a wait for a resource.
     pub(super) fn watched(&mut self, index: u32, completion: Completion) -> Option<(Key, Event)> {
         self.ring.ended();
         let entry = self.table.get_mut(index)?;
@@ -131,7 +132,7 @@ impl IoUring {
             self.settle(index);
             return None;
         }
-        // A handler may have let it rest since the kernel looked.
+        // A handler may have set it to rest after the kernel looked.
         let interest = entry.interest()?;
         if matches!(-completion.result, libc::ECANCELED | libc::EINTR | libc::EAGAIN) {
             self.list(index);
@@ -143,7 +144,7 @@ impl IoUring {
                 self.list(index);
                 return None;
             }
-            // It would be told for ever: no read makes it silent.
+            // It would be reported forever, because no read would silence it.
             entry.set(HUNG_UP, true);
             let number = entry.number();
             self.release_number(number, index);
@@ -160,7 +161,7 @@ fn mask(interest: Interest) -> u32 {
     (read | write) as u32
 }
 
-/// What the kernel found; an error of the wait itself is the descriptor's.
+/// Decodes the kernel's answer. An error of the wait itself counts as one of the descriptor.
 fn readiness(result: i32) -> Ready {
     let bits = if result < 0 { libc::POLLERR } else { result as libc::c_short };
     Ready {
@@ -178,7 +179,7 @@ mod tests {
     use super::*;
     use crate::engine::Engine as _;
 
-    /// An engine that has found a resource readable and has not told it yet.
+    /// Returns an engine that has found a resource readable and has not reported it yet.
     fn found() -> (IoUring, Key, UnixStream, UnixStream) {
         let mut engine = IoUring::new().expect("this kernel has io_uring");
         let (ours, mut theirs) = UnixStream::pair().expect("a pair");

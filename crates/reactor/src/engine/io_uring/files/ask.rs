@@ -1,7 +1,7 @@
-//! What the kernel is asked of files: each operation with the memory it refers to, and what comes after it.
+//! The kernel operations of a file operation: each with the memory that it refers to, and the step after it.
 //!
-//! All memory lies on the heap, so an [`Ask`] may be moved while the kernel has its addresses. It lives until its
-//! completion was looked at.
+//! All memory lies on the heap, so an [`Ask`] may be moved while the kernel has its addresses. It lives until
+//! its completion has been handled.
 #![allow(unsafe_code)]
 
 use std::{
@@ -22,7 +22,7 @@ use crate::{
     sys,
 };
 
-/// One operation of the kernel, and what it is a part of.
+/// One operation of the kernel, with its state.
 pub(super) enum Ask {
     Open { path: CString, beneath: Option<File>, how: Box<libc::open_how>, then: Then },
     Read { from: From, at: u64, buffer: Vec<u8>, bytes_max: usize },
@@ -36,32 +36,32 @@ pub(super) enum Ask {
     Close { descriptor: OwnedFd },
 }
 
-/// What a file is opened for.
+/// The purpose of opening a file.
 pub(super) enum Then {
-    /// To be handed over, with so many of its first bytes.
+    /// To hand it over, with up to this many of its first bytes.
     HandOver { prefetch: usize },
-    /// To be read as a whole, if it has no more bytes than these.
+    /// To read it as a whole, if it has no more bytes than this.
     ReadWhole { bytes_max: usize },
-    /// To be synced.
+    /// To sync it.
     Sync,
 }
 
-/// What is read from.
+/// The source of a read.
 pub(super) enum From {
     Shared(File),
-    /// It is handed over with its first bytes.
+    /// A file to hand over with its first bytes.
     Opened(Box<Opened>),
-    /// It is read as a whole.
+    /// A file to read as a whole.
     Whole(fs::File),
 }
 
-/// What is synced.
+/// The target of a sync.
 pub(super) enum Synced {
     File(File),
     Directory(fs::File),
 }
 
-/// What comes after an operation.
+/// The step after an operation.
 pub(super) enum Step {
     Ask(Ask),
     /// A thread reads the whole of this file.
@@ -69,21 +69,21 @@ pub(super) enum Step {
     Done(io::Result<Answer>),
 }
 
-/// A place that says: where the file stands.
+/// An offset that means the file's current position.
 pub(super) const WHERE_IT_STANDS: u64 = u64::MAX;
 
 impl Ask {
-    /// The operation as it is queued; of a read or a write, what is left of it.
+    /// Builds the operation to queue. For a read or a write, it covers the rest.
     pub(super) fn entry(&mut self) -> squeue::Entry {
         match self {
             Ask::Open { path, beneath, how, .. } => {
                 let directory = beneath.as_ref().map_or(HERE, number);
-                // The crate's type is the kernel's three numbers, as this one is.
+                // The crate's type is the kernel's struct of three numbers, as this one is.
                 opcode::OpenAt2::new(directory, path.as_ptr(), (&raw const **how).cast()).build()
             }
             Ask::Read { from, at, buffer, bytes_max } => {
                 if buffer.len() == buffer.capacity() {
-                    // A file longer than it said: twice as much.
+                    // The file is longer than it reported, so double the buffer.
                     buffer.reserve(buffer.len().min(*bytes_max - buffer.len()));
                 }
                 let left = *bytes_max - buffer.len();
@@ -116,15 +116,16 @@ impl Ask {
         }
     }
 
-    /// Whether it may be asked for once more after an error that passes. A close is over whatever it says.
+    /// Returns whether the operation may be repeated after a passing error. A close is final whatever its
+    /// result.
     pub(super) fn is_repeatable(&self) -> bool {
         !matches!(self, Ask::Close { .. })
     }
 
-    /// What the result makes of it.
+    /// Decides the next step from the result.
     pub(super) fn after(self, result: io::Result<u32>) -> Step {
         if let Ask::Close { descriptor } = self {
-            // Whatever it says, it is closed; only one that was cancelled is not.
+            // The descriptor is closed whatever the result, unless the operation was cancelled.
             match result {
                 Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => drop(descriptor),
                 _ => drop(descriptor.into_raw_fd()),
@@ -137,14 +138,16 @@ impl Ask {
         };
         match (count, self) {
             (number, Ask::Open { path, how, then, .. }) => {
-                // SAFETY: the kernel gives each opened descriptor to one completion, and this one is looked at once.
+                // SAFETY: the kernel gives each opened descriptor to one completion, and each completion is
+                // handled once.
                 let owned = unsafe { OwnedFd::from_raw_fd(number as i32) };
                 let path = PathBuf::from(OsString::from_vec(path.into_bytes()));
                 then.opened(owned.into(), path, how.flags).unwrap_or_else(|error| Step::Done(Err(error)))
             }
             (count, Ask::Read { from, at, mut buffer, bytes_max }) => {
                 let len = buffer.len() + count;
-                // SAFETY: the kernel was given the capacity behind the old length, and has written so many bytes.
+                // SAFETY: the kernel was given the capacity behind the old length, and has written this many
+                // bytes there.
                 unsafe { buffer.set_len(len) };
                 if count == 0 || len >= bytes_max {
                     return Step::Done(from.read(buffer, bytes_max));
@@ -173,23 +176,25 @@ fn behind(at: u64, count: usize) -> u64 {
     if at == WHERE_IT_STANDS { at } else { at + count as u64 }
 }
 
-/// The descriptor of a file of the system's.
+/// Returns the descriptor of a file of the system.
 fn number(file: &File) -> Fd {
     Fd(file.system().map_or(-1, |file| file.as_raw_fd()))
 }
 
 impl Then {
-    /// Goes on with a file that was opened with these flags.
+    /// Continues with a file that was opened with these flags.
     fn opened(self, file: fs::File, path: PathBuf, flags: u64) -> io::Result<Step> {
         match self {
             Then::Sync => Ok(Step::Ask(Ask::Sync { what: Synced::Directory(file) })),
             Then::ReadWhole { bytes_max } => {
                 let (metadata, is_plain) = look(&file, flags)?;
                 if !is_plain {
-                    // The ring has no read of such a file that does not wait. A call of read(2) has: it was opened so.
+                    // The ring has no read of such a file that does not wait. A call of read(2) does not
+                    // wait, because of the flags of the open.
                     return Ok(Step::Leave(file));
                 }
-                // One more than there are tells that these are all, and one more than there may be that these are too many.
+                // Reading one byte more than the file has shows that these are all. Reading one byte more
+                // than the limit shows that there are too many.
                 let bytes_max = bytes_max.saturating_add(1);
                 let capacity = len(&metadata).saturating_add(1).max(CAPACITY_MIN).min(bytes_max);
                 let (from, buffer) = (From::Whole(file), Vec::with_capacity(capacity));
@@ -210,12 +215,14 @@ impl Then {
     }
 }
 
-/// What was opened, and whether it is a plain file, which has its bytes or gets them from its disk. From here on operations on
-/// such a one wait for that. Others stay as they were opened, so that nobody waits for what may never come.
+/// Examines an opened file. Returns its metadata, and whether it is a plain file, which has its bytes or gets
+/// them from its disk. Operations on a plain file wait for the disk from here on. Other files stay as they
+/// were opened, so that nobody waits for bytes that may never come.
 fn look(file: &fs::File, flags: u64) -> io::Result<(Metadata, bool)> {
     let metadata = sys::stat_known(file)?;
     let is_regular = metadata.kind == FileKind::Regular;
-    // The kernel calls many a file of its own a regular one that has no bytes, also such as wait for them: /proc/kmsg.
+    // The kernel reports many of its own files as regular and empty, even those that wait for bytes, such as
+    // /proc/kmsg.
     let is_plain = is_regular && (metadata.len > 0 || sys::is_always_ready(file.as_fd()));
     if is_plain {
         sys::make_waiting(file, flags)?;
@@ -236,7 +243,7 @@ impl From {
         }
     }
 
-    /// The answer, once all was read.
+    /// Makes the answer, once everything was read.
     fn read(self, buffer: Vec<u8>, bytes_max: usize) -> io::Result<Answer> {
         match self {
             From::Whole(_) if buffer.len() >= bytes_max => Err(ErrorKind::FileTooLarge.into()),
@@ -246,11 +253,11 @@ impl From {
     }
 }
 
-/// A path that is looked up from where the process stands.
+/// Resolves paths from the current directory of the process.
 const HERE: Fd = Fd(libc::AT_FDCWD);
-/// What a new directory allows, as far as the process's mask does.
+/// The mode of a new directory, before the process's mask.
 const DIRECTORY_MODE: libc::mode_t = 0o777;
-/// The most bytes of one read or write of the kernel's.
+/// The most bytes of one read or write in the kernel.
 const BYTES_MAX: usize = 1 << 30;
-/// The fewest bytes that are made room for where a file does not say how long it is.
+/// The smallest buffer for a file that does not report its length.
 const CAPACITY_MIN: usize = 4096;

@@ -1,7 +1,7 @@
-//! Which operations on files are taken, and how each begins.
+//! The file operations that the engine takes, and their first steps.
 //!
-//! What the kernel does not know, what it would do otherwise than the calls, and what is not in order is left to the
-//! threads: they do it, or find the error.
+//! The engine leaves an operation to the threads if the kernel does not have it or would behave otherwise
+//! than the calls, and if its arguments are wrong. The threads perform it, or find the error.
 #![allow(unsafe_code)]
 
 use std::{ffi::CString, mem, os::unix::ffi::OsStrExt as _, path::Path};
@@ -15,7 +15,7 @@ use crate::{
     sys,
 };
 
-/// The first step of an action; `None`, and the action as it was, if it is for the threads.
+/// Returns the first step of an action. `None`, with the action unchanged, if it is for the threads.
 pub(super) fn begin(action: &mut Action, known: Known) -> Option<Step> {
     let can = |code| known.has(code).then_some(());
     Some(Step::Ask(match action {
@@ -91,8 +91,9 @@ pub(super) fn begin(action: &mut Action, known: Known) -> Option<Step> {
                 None => return Some(Step::Done(Ok(Answer::Done))),
             }
         }
-        // There is no operation that reads a directory. A synced append waits for its disk anyway. A replace that began is to be brought to its end even if the
-        // engine is dropped meanwhile, and sets permissions, for which there is none either.
+        // The kernel has no operation that reads a directory. A synced append waits for its disk anyway. A
+        // replace that has begun must be finished even if the engine is dropped meanwhile. It also sets
+        // permissions, for which there is no operation either.
         Action::ReadDirectory { .. } | Action::AppendSynced { .. } | Action::Replace { .. } => return None,
     }))
 }
@@ -117,15 +118,16 @@ fn open(path: &Path, options: &OpenOptions) -> Option<Ask> {
 }
 
 fn how(options: &OpenOptions, resolve: u64) -> Option<Box<libc::open_how>> {
-    // SAFETY: the struct is plain numbers, for which zeros are a value; the kernel wants what is not known zeroed.
+    // SAFETY: the struct is plain numbers, for which zero is a value. The kernel requires zeroes in fields
+    // that it does not know.
     let mut how: Box<libc::open_how> = Box::new(unsafe { mem::zeroed() });
     (how.flags, how.mode) = sys::open_flags(options).ok()?;
     how.resolve = resolve;
     Some(how)
 }
 
-/// Whether a write raises no signal in the loop's thread, where the kernel performs it: no limit of the size of files is
-/// set. The threads block such signals.
+/// Returns whether a write raises no signal in the loop's thread, where the kernel performs it: whether there
+/// is no limit of file size. The threads block such signals.
 fn raises_no_signal() -> Option<()> {
     (!sys::has_file_size_limit()).then_some(())
 }
@@ -137,12 +139,13 @@ fn write(to: File, at: u64, bytes: Vec<u8>) -> Step {
     }
 }
 
-/// A place in a file; none for the number that means another place to the ring, and is none to a call.
+/// Converts an offset in a file. `None` for the number that means the current position to the ring, and is
+/// invalid in a call.
 fn place(offset: u64) -> Option<u64> {
     Some(offset).filter(|offset| *offset != WHERE_IT_STANDS)
 }
 
-/// A path as the kernel takes it; none with a zero in it.
+/// Converts a path for the kernel. `None` if it contains a zero.
 fn name(path: &Path) -> Option<CString> {
     CString::new(path.as_os_str().as_bytes()).ok()
 }
@@ -151,8 +154,8 @@ fn of_the_system(file: &File) -> Option<File> {
     file.system().map(|_| file.clone())
 }
 
-/// A file on which reads and writes have a place, and wait in the kernel. A pipe, which the ring would read without
-/// minding the place, is for the threads.
+/// Returns a file whose reads and writes have an offset, and wait in the kernel. A pipe is for the threads,
+/// because the ring would read it and ignore the offset.
 fn plain(file: &File) -> Option<File> {
     file.is_plain().then(|| file.clone())
 }
@@ -174,7 +177,7 @@ mod tests {
         File::new(log.expect("it is there"), "/dev/null")
     }
 
-    /// Makes an action, which needs these operations of the kernel.
+    /// Makes an action that needs these operations of the kernel.
     type Needs = (fn() -> Action, &'static [u8]);
 
     fn actions() -> Vec<Needs> {

@@ -1,8 +1,10 @@
-//! Operations on files that the kernel performs: taken from the runtime, done step by step, and answered.
+//! File operations that the kernel performs: the engine takes them from the runtime, does them step by step,
+//! and answers them.
 //!
-//! Each is one flight: the job, and the one operation of the kernel that is out for it. What the flight refers to
-//! lives in it until the operation's completion was looked at. Most operations are over when they are submitted, since
-//! what they need is in memory; those that wait do so in the kernel, and nobody waits for them here.
+//! Each is one flight: the job, and its one kernel operation in flight. The flight owns all memory that the
+//! operation refers to, until the completion has been handled. Most operations finish when they are
+//! submitted, because their data is in memory. Those that wait do so in the kernel, and nobody waits for them
+//! here.
 
 mod ask;
 mod begin;
@@ -24,16 +26,16 @@ use crate::{
     guard,
 };
 
-/// What is out, and what is over.
+/// The flights, and the results that are ready.
 pub(super) struct Files {
     known: Known,
     flights: Vec<Option<Flight>>,
     /// Indexes without a flight.
     free: Vec<u32>,
     lives: u32,
-    /// Over, and not answered.
+    /// Finished, and not yet answered.
     over: Vec<(FileJob, io::Result<Answer>)>,
-    /// For the threads after all.
+    /// Left for the threads after all.
     left: VecDeque<FileJob>,
     is_ending: bool,
 }
@@ -43,39 +45,40 @@ struct Flight {
     job: FileJob,
     ask: Ask,
     life: u32,
-    /// How often the kernel wanted to be asked once more.
+    /// The number of times that the kernel requested a repetition.
     repeats: u32,
 }
 
 impl Files {
-    /// With what the kernel knows; with nothing, no operation is taken.
+    /// Creates one for these operations of the kernel. Without any, it takes no job.
     pub(super) fn new(known: Known) -> Files {
         let (flights, free, over, left) = (Vec::new(), Vec::new(), Vec::new(), VecDeque::new());
         Files { known, flights, free, lives: 0, over, left, is_ending: false }
     }
 
-    /// How many are out.
+    /// Returns the number of flights.
     pub(super) fn out(&self) -> usize {
         self.flights.len() - self.free.len()
     }
 
-    /// Whether some are over or for the threads, and the runtime does not know.
+    /// Returns whether there are jobs that have finished or are for the threads, of which the runtime does
+    /// not know.
     pub(super) fn has_answers(&self) -> bool {
         !self.over.is_empty() || !self.left.is_empty()
     }
 
-    /// The next of those that turned out to be for the threads.
+    /// Takes the next job that turned out to be for the threads.
     pub(super) fn next_left(&mut self) -> Option<FileJob> {
         self.left.pop_front()
     }
 
-    /// From here on each ends with the operation of the kernel that is out for it.
+    /// Ends each flight with its present kernel operation, from now on.
     pub(super) fn begin_end(&mut self) {
         self.is_ending = true;
     }
 
-    /// Leaks the memory that the kernel may still use. Each operation is over then, and its answer says that its result
-    /// is unknown.
+    /// Leaks the memory that the kernel may still use. Each operation then has finished, and its answer says
+    /// that the result is unknown.
     pub(super) fn leak(&mut self) {
         for Flight { job, ask, .. } in mem::take(&mut self.flights).into_iter().flatten() {
             mem::forget(ask);
@@ -85,7 +88,7 @@ impl Files {
         self.free.clear();
     }
 
-    /// Leaks what is over or for the threads: it is answered in another process.
+    /// Leaks the jobs that have finished or are for the threads, because another process answers them.
     pub(super) fn forget_answers(&mut self) {
         mem::forget(mem::take(&mut self.over));
         mem::forget(mem::take(&mut self.left));
@@ -105,7 +108,7 @@ impl Files {
 }
 
 impl IoUring {
-    /// Takes an operation, or gives it back for the threads.
+    /// Takes a file operation, or gives it back for the threads.
     pub(super) fn take_file(&mut self, mut job: FileJob) -> Option<FileJob> {
         if self.files.out() >= FLIGHTS_MAX {
             return Some(job);
@@ -129,7 +132,7 @@ impl IoUring {
         }
     }
 
-    /// The completion of an operation on files: on with the next, or it is over.
+    /// Handles the completion of a file operation: starts the next step, or finishes.
     pub(super) fn advance_file(&mut self, index: u32, completion: Completion) {
         self.ring.ended();
         let Some(slot) = self.files.flights.get_mut(index as usize) else { return };
@@ -161,7 +164,8 @@ impl IoUring {
         self.files.free.push(index);
     }
 
-    /// Answers what is over, which runs users' code. The loop is awake then, so an answer needs no wake.
+    /// Answers finished operations, which runs users' code. The loop is awake at that point, so an answer
+    /// needs no wake.
     pub(super) fn answer_files(&mut self) {
         for (job, result) in self.files.over.drain(..) {
             guard::quietly(|| job.perform(|_| result));
@@ -169,9 +173,9 @@ impl IoUring {
     }
 }
 
-/// How many are out at once; more are left to the threads.
+/// The most flights. Further jobs are left to the threads.
 const FLIGHTS_MAX: usize = 1024;
-/// How often an operation is asked for once more that a signal or a rename elsewhere has stopped.
+/// The most repetitions of an operation that a signal or a concurrent rename has stopped.
 const REPEATS_MAX: u32 = 64;
 
 #[cfg(test)]
