@@ -38,7 +38,7 @@ pub(crate) struct Played {
 }
 
 /// Rare branches that have to be reached over many runs.
-pub(crate) const RARE: [&str; 17] = [
+pub(crate) const RARE: [&str; 18] = [
     "an end after a cut",
     "a send to a stream that is gone",
     "a queue above its high mark",
@@ -56,6 +56,7 @@ pub(crate) const RARE: [&str; 17] = [
     "an operation on files was cut short",
     "a note was there that nobody had waited for",
     "a read was overtaken by a sync",
+    "a hang-up was told",
 ];
 
 /// Is told the digest after each step.
