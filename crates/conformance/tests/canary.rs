@@ -1,4 +1,4 @@
-//! The test of the tests: an engine that is broken must not pass.
+//! The test of the tests: a broken engine must not pass.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ fn on_the_double(flaw: Flaw, only: &str) -> Report {
     Suite::new(|| broken(Box::new(network.double()), flaw, SEED)).bare().only(only).run()
 }
 
-/// The system's best engine, and the one that performs the operations itself.
+/// Returns the system's best engine, and the one that performs the operations itself.
 fn of_the_system() -> impl Iterator<Item = &'static str> {
     let names: Vec<_> = Candidates::default().names().collect();
     let best = names.first().copied();
@@ -30,9 +30,10 @@ fn opened(engine: &str) -> Box<dyn Engine> {
     Candidates::default().open(Some(engine)).expect("the platform has it")
 }
 
-/// Asserts that the row fails on each engine of the system that has the flaw, and passes on one that has not.
+/// Asserts that the row fails on each engine of the system with the flaw, and passes on the same engine
+/// without it.
 ///
-/// It is given several tries: what a row does to provoke the flaw in real time may rest on a busy machine.
+/// Each engine gets several tries, because on a busy machine a row may fail to provoke the flaw in real time.
 #[track_caller]
 fn is_found_out(flaw: Flaw, row: &str) {
     for engine in of_the_system() {
@@ -82,7 +83,7 @@ fn changed_bytes_are_found_out() {
     is_found_out(Flaw::ChangesBytes(1), "C1");
 }
 
-/// Which rows about datagrams fail in a world of their own.
+/// Returns the rows about bare datagrams that fail, each in its own world.
 fn in_the_world(flaw: Flaw) -> Vec<&'static str> {
     let mut failed = Vec::new();
     for row in rows().iter().filter(|row| row.needs.contains(&Need::Datagrams) && !row.is_whole()) {
@@ -112,15 +113,16 @@ fn waits_that_begin_anew_when_interrupted_are_found_out() {
     is_found_out(Flaw::WaitsAnew, "H1");
 }
 
-/// The rows that fail on the double, each in a network of its own: a row whose wait ends at the end of time would
-/// leave the others no time. Then those that fail on the engines of the system.
+/// Returns the rows that fail on the double or on the engines of the system. On the double each row gets its
+/// own network, because a row whose wait ends at the end of time would leave the others no time.
 fn rows_that_fail(flaw: Flaw) -> BTreeSet<&'static str> {
     let mut failed = BTreeSet::new();
     for row in rows().iter().filter(|row| !row.is_whole()) {
         let report = on_the_double(flaw, row.id);
         failed.extend(report.failed().map(|finding| finding.id));
     }
-    // An event that is lost there makes a row wait for ten seconds, so there is one; the double's time costs none.
+    // There a lost event makes a row wait for ten real seconds, so test only one such row. The double's time
+    // is free.
     let on_the_system = match flaw {
         Flaw::LosesWakes(_) => &["G"][..],
         Flaw::FiresEarly => &["F1", "F2", "F3"],

@@ -1,4 +1,4 @@
-//! The same scripts on every engine: what a service is told differs only where it may.
+//! The same scripts on every engine: the events of a service differ only where they may.
 //!
 //! `DIFFERENTIAL_SEED=5 cargo test -p io-reactor-conformance --test differential` repeats the script of that seed.
 
@@ -10,10 +10,10 @@ use conformance::{
 use reactor::engine::{Candidates, Engine};
 use sim::{Kind, World, WorldOptions};
 
-/// An engine to be compared, by a name, and how one is made for the script of a seed.
+/// An engine to compare: its name, and the function that makes it for the script of a seed.
 type Contender = (&'static str, fn(u64) -> Box<dyn Engine>);
 
-/// The engines with a world of their own: one line each. Those of the system are the library's candidates.
+/// The engines with their own world, one line each. The system's engines are the library's candidates.
 const VIRTUAL: &[Contender] = &[("double, roomy", roomy), ("double, tight", tight), ("sim", simulated)];
 
 fn roomy(seed: u64) -> Box<dyn Engine> {
@@ -24,7 +24,7 @@ fn tight(seed: u64) -> Box<dyn Engine> {
     Box::new(Network::new(Tuning::tight(seed)).double())
 }
 
-/// A world whose faults are only such as a contract of engines allows.
+/// Makes an engine of a world whose faults all conform to the engine contract.
 fn simulated(seed: u64) -> Box<dyn Engine> {
     let mut options = WorldOptions::default();
     for kind in
@@ -42,13 +42,14 @@ fn open(name: &str) -> Box<dyn Engine> {
     Candidates::default().open(Some(name)).expect("it opens on this platform")
 }
 
-/// The engine that all are compared with: the named one where there is one, else the first.
+/// Returns the engine with which all others are compared: `REFERENCE` if it exists here, else the first.
 fn reference() -> &'static str {
     let names: Vec<&str> = Candidates::default().names().collect();
     names.iter().find(|name| **name == REFERENCE).unwrap_or(&names[0])
 }
 
-/// Fails with the first event that differs, all that was told of this resource, and how to repeat it.
+/// Fails with the first event that differs, after it has printed all events of this resource and the command
+/// to repeat the run.
 #[track_caller]
 fn assert_same(name: &str, script: &Script, reference: &Trace, other: &Trace) {
     let Err(difference) = reference.compare(other) else { return };
@@ -63,7 +64,7 @@ fn assert_same(name: &str, script: &Script, reference: &Trace, other: &Trace) {
     );
 }
 
-/// Plays the scripts on all, and says how many events were compared.
+/// Plays the scripts on all engines, and prints how many events were compared.
 fn compare_all(seeds: impl Iterator<Item = u64>) {
     let seeds: Vec<u64> = match std::env::var("DIFFERENTIAL_SEED") {
         Ok(seed) => vec![seed.parse().expect("DIFFERENTIAL_SEED is a number")],
@@ -111,7 +112,7 @@ fn what_may_differ_does_differ() {
     assert!(many > 10 * few, "{} has {few} pieces, the tight double {many}", reference());
 }
 
-/// The first difference over some seeds, when the engine that is compared is broken so.
+/// Returns the first difference over some seeds between the reference and an engine with this flaw.
 fn found(flaw: Flaw, make: fn(u64) -> Box<dyn Engine>) -> Box<Difference> {
     let found = (0..10).find_map(|seed| {
         let script = Script::draw(seed, LINKS);

@@ -1,4 +1,4 @@
-//! Every engine of the library, and the double in all its tunings, against the whole table.
+//! Every engine of the library, and the double in all its tunings, against the whole table of rows.
 
 mod floor;
 
@@ -13,18 +13,18 @@ use floor::{QUICK_ROWS_MIN, ROWS_MIN};
 use reactor::engine::Candidates;
 use sim::{Faults, Kind, Leaks};
 
-/// Names a row, or the beginning of several: only those are run, by each engine.
+/// Selects the rows whose ids begin with this text.
 const ONLY_VARIABLE: &str = "CONFORMANCE_ONLY";
-/// Names one row alone.
+/// Selects exactly one row.
 const ROW_VARIABLE: &str = "CONFORMANCE_ROW";
-/// How many rows there are at least where the system is no Unix.
+/// The least number of rows on systems other than Unix.
 const WINDOWS_ROWS_MIN: usize = 173;
-/// How many of the quick rows run at least on a virtual engine.
+/// The least number of quick rows that run on a virtual engine.
 const VIRTUAL_ROWS_MIN: usize = 147;
-/// The same in a simulated world.
+/// The least number of quick rows that run in a simulated world.
 const SIMULATED_ROWS_MIN: usize = 147;
 
-/// Nothing is to be done where the platform does not have it.
+/// Runs the suite on an engine. Does nothing if the platform does not have it.
 fn on_engine(name: &str, rows_min: usize, put: impl Fn(Suite<'_>) -> Report) {
     let candidates = Candidates::default();
     if !candidates.names().any(|there| there == name) {
@@ -45,7 +45,7 @@ fn on_engine(name: &str, rows_min: usize, put: impl Fn(Suite<'_>) -> Report) {
     }
 }
 
-/// Tests of their own, so that each engine may have a process.
+/// Makes separate tests, so that each engine may have its own process.
 macro_rules! on_each_engine {
     ($($engine:ident)*) => {
         const ENGINES: &[&str] = &[$(stringify!($engine)),*];
@@ -119,7 +119,7 @@ fn each_row_has_an_id_of_its_own() {
     assert_eq!(twice, None);
 }
 
-/// A world's engines, without faults and with every fault of an operation that leaves a connection alive.
+/// Runs the suite on a world's engines, first without faults, then with faults that leave a connection alive.
 fn on_the_simulator(seeds: std::ops::Range<u64>, put: impl Fn(Suite<'_>) -> Report) {
     for seed in seeds {
         for faults in [Faults::none(), harmless()] {
@@ -139,7 +139,8 @@ fn on_the_simulator(seeds: std::ops::Range<u64>, put: impl Fn(Suite<'_>) -> Repo
     }
 }
 
-/// Faults that a contract of engines allows: late, early, in pieces, in another order.
+/// Returns faults that conform to the engine contract: operations are late, early, in pieces, or in another
+/// order.
 fn harmless() -> Faults {
     [Kind::TinyRead, Kind::PartialSend, Kind::LateSend, Kind::LateInput, Kind::Reorder]
         .into_iter()
@@ -162,7 +163,7 @@ fn the_simulator_passes_the_slow_rows_too_with_many_seeds() {
 fn the_rows_by_name() {
     let rows = conformance::rows();
     rows.iter().for_each(|row| println!("{}", row.id));
-    // Pipes, children and signals have rows on Unix only.
+    // Pipes, children and signals have rows only on Unix.
     let rows_min = if cfg!(unix) { ROWS_MIN } else { WINDOWS_ROWS_MIN };
     assert!(rows.len() >= rows_min, "{} rows", rows.len());
 }

@@ -1,4 +1,5 @@
-//! The `engines` example in small: its table has a line for each engine, and its ends are told apart by exit codes.
+//! A small run of the `engines` example: its table has a line for each engine, and its exit codes distinguish
+//! the results.
 #![cfg(unix)]
 
 use std::{
@@ -10,21 +11,21 @@ use reactor::engine::Candidates;
 
 fn engines(args: &[&str]) -> Output {
     let tests = env::current_exe().expect("a test knows its own path");
-    // Cargo puts the examples beside the folder of the tests: target/debug/{deps,examples}.
+    // Cargo puts the examples next to the folder of the tests: target/debug/{deps,examples}.
     let built =
         tests.parent().and_then(|deps| deps.parent()).expect("it lies in target").join("examples/engines");
     assert!(built.exists(), "{} was not built: run `cargo build --examples`", built.display());
     Command::new(built).args(args).stdin(Stdio::null()).output().expect("it runs")
 }
 
-/// The cells of an engine's line.
+/// Returns the cells of an engine's line.
 #[track_caller]
 fn cells(output: &Output, engine: &str) -> Vec<String> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut lines = text.lines().filter(|line| line.split(' ').next() == Some(engine));
     let line = lines.next().unwrap_or_else(|| panic!("{engine} has no line: {text}"));
     assert!(lines.next().is_none(), "{engine} has two lines: {text}");
-    // Between two columns there are at least two spaces.
+    // At least two spaces separate two columns.
     line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect()
 }
 

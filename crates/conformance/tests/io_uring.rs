@@ -1,5 +1,5 @@
-//! The engine `io_uring` against the whole table: in a tight size, and without the kernel's own operations. In its usual
-//! size the tests of all engines have it.
+//! The engine `io_uring` against the whole table of rows: with a small ring, and without the kernel's own
+//! operations. The tests of all engines cover its usual size.
 #![cfg(all(target_os = "linux", feature = "io-uring"))]
 
 mod floor;
@@ -8,7 +8,7 @@ use conformance::{Report, Suite};
 use floor::{QUICK_ROWS_MIN, ROWS_MIN};
 use reactor::engine::{IoUring, IoUringOptions};
 
-/// A ring so small that everything that can run out does.
+/// Returns a ring so small that everything that can run out does.
 fn tight() -> IoUringOptions {
     let mut options = IoUringOptions::default();
     (options.entries, options.completions) = (8, 16);
@@ -16,14 +16,14 @@ fn tight() -> IoUringOptions {
     options
 }
 
-/// The same where a buffer is used by one stream at a time.
+/// Returns a small ring in which only one stream at a time uses a buffer.
 fn tight_and_whole() -> IoUringOptions {
     let mut options = tight();
     options.operations.pieces = false;
     options
 }
 
-/// Each operation waited for in the ring, and done by a call.
+/// Returns options with which the ring waits for each operation, and a system call performs it.
 fn by_calls() -> IoUringOptions {
     let mut options = IoUringOptions::default();
     (options.operations.accept, options.operations.receive, options.operations.send) = (false, false, false);

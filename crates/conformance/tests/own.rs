@@ -1,4 +1,4 @@
-//! An engine from outside the library, the one of the example `select`, against the whole table.
+//! An engine from outside the library, from the example `select`, against the whole table of rows.
 #![cfg(unix)]
 
 #[path = "../../reactor/examples/select/engine/mod.rs"]
@@ -18,7 +18,7 @@ use reactor::{
     engine::{Calls, Poll as _, Trigger},
 };
 
-/// Lets one test run at a time: a row counts the descriptors of the process.
+/// Lets one test run at a time, because a row counts the descriptors of the process.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,18 +1,18 @@
-//! The command line: what is asked for, with a clear line for what cannot be.
+//! The command line: parses it, and explains each mistake in one line.
 
 use std::{fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration};
 
-/// What the command line asks for.
+/// The request on the command line.
 pub(crate) enum Request {
     Work(Work),
     Help,
 }
 
-/// What is done with each engine.
+/// The work to do with each engine.
 pub(crate) struct Work {
-    /// Only this one.
+    /// Test only this engine.
     engine: Option<String>,
-    /// How the ids of the rows begin that are run; `None`: no row is.
+    /// Run the rows whose ids begin with this. `None` runs no row.
     pub(crate) rows: Option<String>,
     pub(crate) connections: usize,
     pub(crate) size: usize,
@@ -20,7 +20,7 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// Whether this engine is looked at.
+    /// Reports whether this engine is selected.
     pub(crate) fn wants(&self, name: &str) -> bool {
         self.engine.as_ref().is_none_or(|only| only == name)
     }
@@ -29,7 +29,7 @@ impl Work {
 /// Reads the command line.
 ///
 /// # Errors
-/// One line that says what is wrong with it.
+/// One line that explains the mistake.
 pub(crate) fn parse(mut words: impl Iterator<Item = String>, known: &[&str]) -> Result<Request, String> {
     let mut work = Work {
         engine: None,
@@ -39,7 +39,7 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>, known: &[&str]) -> 
         duration: Duration::from_secs(2),
     };
     while let Some(word) = words.next() {
-        // Both `--size 64` and `--size=64`.
+        // Accept both `--size 64` and `--size=64`.
         let (name, attached) = match word.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (word.as_str(), None),
@@ -88,7 +88,7 @@ where
     })
 }
 
-/// What `--help` prints.
+/// The text for `--help`.
 pub(crate) const HELP: &str = "\
 engines: which poll engines this machine has, whether they keep their contract, and what they cost
 

@@ -1,5 +1,5 @@
-//! The client: keeps one message in flight on each connection, and checks what comes back. It runs on the best engine
-//! there is, the same one for all servers.
+//! The client: keeps one message in flight on each connection, and checks the returned bytes. It always runs
+//! on the best available engine, so that it is the same for all servers.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use reactor::{
 
 use crate::args::Work;
 
-/// Connections to a server, all open.
+/// Open connections to a server.
 pub(crate) struct Talk {
     runtime: Runtime,
     client: ServiceId<Client>,
@@ -20,11 +20,11 @@ struct Client {
     size: usize,
     lines: IdMap<Stream, Line>,
     open: usize,
-    /// Whether what came back is followed by the next message.
+    /// The next message follows each returned one.
     talks: bool,
     flying: usize,
     round_trips: u64,
-    /// The first thing that was not right.
+    /// The first failure.
     wrong: Option<String>,
 }
 
@@ -33,7 +33,7 @@ struct Client {
 struct Line {
     /// The message in flight consists of this byte.
     byte: u8,
-    /// How much of it has come back.
+    /// How many of its bytes have come back.
     back: usize,
 }
 
@@ -62,10 +62,10 @@ impl Talk {
         Ok(talk)
     }
 
-    /// Talks for so long, waits for what is still in flight, and says how many round trips there were a second.
+    /// Talks for this long, and then waits for the messages in flight. Returns the round trips per second.
     ///
     /// # Errors
-    /// Something else came back than was sent, or nothing more.
+    /// The returned bytes differ from the sent ones, or nothing more returns.
     pub(crate) fn run(&mut self, duration: Duration) -> Result<f64> {
         let began = Instant::now();
         self.with(|client, cx| {
@@ -146,5 +146,5 @@ impl Handle<Stream> for Client {
     }
 }
 
-/// How long what should come at once may take.
+/// The longest time for something that should happen at once.
 const PATIENCE: Duration = Duration::from_secs(10);

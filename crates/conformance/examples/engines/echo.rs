@@ -1,4 +1,4 @@
-//! The echo service over an engine, in a thread of its own, and what a message costs there.
+//! The echo service over an engine, in its own thread, and the cost of a message there.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,18 +10,15 @@ use reactor::{
 
 use crate::{args::Work, client};
 
-/// What was measured.
+/// The results of the measurement.
 pub(crate) struct Measured {
     pub(crate) round_trips_per_second: f64,
-    /// Of the serving thread, for one message; `None` where the system does not tell.
+    /// The processor time of the serving thread for one message. `None` if the system does not report it.
     pub(crate) processor_time: Option<Duration>,
     pub(crate) calls_per_message: f64,
 }
 
 /// Serves over the engine, and talks to it.
-///
-/// # Errors
-/// The engine or the machine failed, or something else came back than was sent.
 pub(crate) fn measure(
     open: impl FnOnce() -> std::result::Result<Box<dyn Engine>, EngineError> + Send + 'static,
     work: &Work,
@@ -61,10 +58,10 @@ struct Server {
     address: Option<Address>,
 }
 
-/// Asks for what the server knows of itself.
+/// A question for the server's own figures.
 struct Look(Reply<Known>);
 
-/// What it knows: the counters as of the end of the last turn.
+/// The server's figures. The counters are those of the last turn's end.
 struct Known {
     address: Address,
     counters: Counters,
@@ -96,7 +93,7 @@ impl Receive<Look> for Server {
     }
 }
 
-/// The processor time that this thread has used.
+/// Returns the processor time that this thread has used.
 fn processor_time() -> Option<Duration> {
     #[cfg(target_os = "linux")]
     {
@@ -107,5 +104,5 @@ fn processor_time() -> Option<Duration> {
     None
 }
 
-/// How long the other thread may take for what should come at once.
+/// The longest time that the other thread may take for an immediate answer.
 const PATIENCE: Duration = Duration::from_secs(10);

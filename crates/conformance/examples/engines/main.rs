@@ -1,11 +1,13 @@
-//! What each engine is worth here: `cargo run --release --example engines`, or with `-- --help` for its options.
+//! A comparison of the engines on this machine: `cargo run --release --example engines`, or with `-- --help`
+//! for its options.
 //!
-//! For each engine that this build of the library has it tells whether the kernel opens it, puts it to the quick rows
-//! of the conformance suite, and measures an echo service over it: one thread serves, another one talks over some
-//! connections with one message in flight on each, and checks what comes back. Then it prints a table. The exit code is
-//! 1 if a row failed or a wrong byte came back, and 2 if the input was bad; an engine that does not open is no failure.
+//! For each engine in this build of the library, the example checks whether the kernel opens it, and runs the
+//! quick rows of the conformance suite on it. Then it measures an echo service over it: one thread serves,
+//! and another one talks over some connections with one message in flight on each, and checks the returned
+//! bytes. At the end it prints a table. The exit code is 1 if a row failed or a wrong byte came back, and 2
+//! if the input was bad. An engine that does not open is no failure.
 //!
-//! An engine that needs a feature of the library is there when the example is built with that feature.
+//! To test an engine that needs a feature of the library, build the example with that feature.
 
 mod args;
 mod client;
@@ -39,7 +41,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // Services that panic are part of the suite, which tells itself what should not have.
+    // Some services of the suite panic on purpose, and the suite itself reports the unexpected panics.
     panic::set_hook(Box::new(|_| ()));
     let lines: Vec<Line> =
         known.into_iter().filter(|name| work.wants(name)).map(|name| look(name, &work)).collect();
@@ -47,7 +49,7 @@ fn main() -> ExitCode {
     if lines.iter().all(Line::is_good) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Everything about one engine. What went wrong is also told at once.
+/// Collects everything about one engine. Reports failures at once, too.
 fn look(name: &'static str, work: &Work) -> Line {
     let mut line = Line::new(name);
     if let Some((_, make)) = VIRTUAL.iter().find(|(known, _)| *known == name) {
@@ -79,12 +81,12 @@ fn put(name: &str, work: &Work, make: impl FnMut() -> Box<dyn Engine>) -> Option
     Some(report)
 }
 
-/// Makes engines, as many as a row asks for.
+/// A function that makes as many engines as a row needs.
 type Make = Box<dyn FnMut() -> Box<dyn Engine>>;
 type Virtual = (&'static str, fn() -> Make);
 
-/// Engines with a world of their own, which all of a run share: they are put to the suite, and have no system to be
-/// measured on.
+/// Engines with their own world, which all engines of a run share. The example runs the suite on them, but
+/// there is no system on which it could measure them.
 const VIRTUAL: [Virtual; 2] = [
     ("sim", || {
         let mut world = conformance::simulated(SEED, sim::Faults::none());

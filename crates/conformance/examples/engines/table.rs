@@ -6,10 +6,10 @@ use conformance::Report;
 
 use crate::{args::Work, echo::Measured};
 
-/// What is known of one engine.
+/// The results of one engine.
 pub(crate) struct Line {
     name: &'static str,
-    /// Why it does not open.
+    /// The reason why it does not open.
     pub(crate) missing: Option<String>,
     pub(crate) report: Option<Report>,
     pub(crate) echo: Option<Result<Measured, String>>,
@@ -20,7 +20,7 @@ impl Line {
         Line { name, missing: None, report: None, echo: None }
     }
 
-    /// Whether nothing of what was run failed.
+    /// Reports whether nothing failed.
     pub(crate) fn is_good(&self) -> bool {
         self.report.as_ref().is_none_or(Report::is_passed) && !matches!(self.echo, Some(Err(_)))
     }
@@ -45,19 +45,19 @@ impl Line {
     }
 }
 
-/// All lines, below a heading, with a word on what the numbers are.
+/// Formats all lines below a heading, with an explanation of the numbers.
 pub(crate) fn of(lines: &[Line], work: &Work) -> String {
     let mut rows = vec![HEADING.map(str::to_owned)];
     rows.extend(lines.iter().map(Line::cells));
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..COLUMNS).map(width).collect();
-    // Not every system tells the release of its kernel as a file.
+    // Not every system has a file with the release of its kernel.
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut text = format!("{} {}\n", std::env::consts::OS, release.trim());
     for row in &rows {
         let cells: Vec<String> =
             row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        // Writing to a text cannot fail.
+        // A write to a string cannot fail.
         let _ = writeln!(text, "{}", cells.join("  ").trim_end());
     }
     let Work { connections, size, duration, .. } = work;

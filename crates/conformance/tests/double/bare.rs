@@ -1,4 +1,4 @@
-//! An engine that implements what it must and nothing else: what was added to the trait later is refused, in words.
+//! An engine with only the required methods: it refuses all optional operations with a clear message.
 
 use std::{io, task::Waker};
 
@@ -8,7 +8,7 @@ use reactor::{
 
 use super::*;
 
-/// The double, less what an engine need not have.
+/// The double without the optional methods of an engine.
 struct Bare(Double);
 
 impl Engine for Bare {

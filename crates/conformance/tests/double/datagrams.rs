@@ -1,4 +1,4 @@
-//! Datagrams: how many a socket keeps, when there is room again, and what is open.
+//! Datagrams: how many a socket keeps, when it has room again, and which sockets are open.
 
 use reactor::{BindOptions, Outbound, engine::DatagramQueue};
 
@@ -15,7 +15,7 @@ fn bind(engine: &mut Double, key: Key, address: &Address, peer: Option<&Address>
     engine.local(key).expect("it has a name")
 }
 
-/// Sends so many numbered datagrams, as there is room; at most so many turns.
+/// Sends this many numbered datagrams whenever there is room, within a limited number of turns.
 fn send(engine: &mut Double, to: Option<&Address>, count: usize) -> DatagramQueue {
     let mut queue = DatagramQueue::default();
     for number in 0..count {
@@ -36,7 +36,7 @@ fn send(engine: &mut Double, to: Option<&Address>, count: usize) -> DatagramQueu
     queue
 }
 
-/// The numbers of the datagrams that come to the second socket.
+/// Returns the numbers of the datagrams that reach the second socket.
 fn received(engine: &mut Double) -> Vec<usize> {
     let mut numbers = Vec::new();
     for _ in 0..1_000 {

@@ -1,4 +1,4 @@
-//! Listeners, connects and watched sources: what is told, and what is refused.
+//! Listeners, connects and watched sources: their events, and the refused calls.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The double against the prose of the engine contract, sentence by sentence, over many seeds.
+//! The double against the text of the engine contract, sentence by sentence, over many seeds.
 
 mod bare;
 mod datagrams;
@@ -34,7 +34,7 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at * 7 + at / 256) as u8).collect()
 }
 
-/// A turn that does not wait: all its events.
+/// Makes a turn that does not wait, and returns all its events.
 fn turn(engine: &mut Double) -> Vec<(Key, Event)> {
     engine.wait(Some(Duration::ZERO)).expect("the double does not break");
     std::iter::from_fn(|| engine.next()).collect()
@@ -59,7 +59,7 @@ fn accepted(engine: &mut Double) -> Transport {
     panic!("nothing was accepted");
 }
 
-/// An engine with one stream, attached as `FIRST`, and the stream's other end.
+/// Makes an engine with one stream, attached as `FIRST`, and the stream's other end.
 fn stream(tuning: Tuning) -> (Network, Double, Peer) {
     let network = Network::new(tuning);
     let mut engine = network.double();
@@ -85,7 +85,7 @@ fn read_available(peer: &mut Peer, into: &mut Vec<u8>) -> bool {
     }
 }
 
-/// What a stream told, in short: its bytes and what came after them.
+/// The events of a stream in short: its bytes, and the ends after them.
 #[derive(Default, Debug, PartialEq, Eq)]
 struct Told {
     bytes: Vec<u8>,

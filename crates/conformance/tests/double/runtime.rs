@@ -1,4 +1,4 @@
-//! An unchanged service over the double: the runtime copes with completion.
+//! An ordinary service over the double: the runtime handles completion.
 
 use reactor::{Bytes, Context, Handle, Id, Result, Runtime, Service, Stream};
 

@@ -1,4 +1,4 @@
-//! The virtual clock, wakes, threads, jobs, and what is left after a drop.
+//! The virtual clock, wakes, threads, jobs, and leaks after a drop.
 
 use super::*;
 

@@ -1,5 +1,5 @@
-//! Services that were not made for it, over the completion double: echo, proxy, release, pause and stop, whatever
-//! the seed; and one seed is one run.
+//! Ordinary services over the completion double: echo, proxy, release, pause and stop work with every seed,
+//! and one seed always gives the same run.
 
 mod resource;
 
@@ -23,7 +23,7 @@ const BEHIND: &str = "127.0.0.1:7008";
 const SEEDS: std::ops::Range<u64> = 0..50;
 const TURNS_MAX: usize = 50_000;
 
-/// Runs a test in both tunings of each seed, and looks that nothing is left.
+/// Runs a test in both tunings of each seed, and checks for leaks.
 fn for_each_world(test: impl Fn(&Network, u64)) {
     for seed in SEEDS {
         for tuning in [Tuning::roomy(seed), Tuning::tight(seed)] {
@@ -40,13 +40,13 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at.wrapping_mul(31) ^ (at >> 8)) as u8).collect()
 }
 
-/// What a peer has said and heard so far.
+/// The bytes that a peer has sent and received so far.
 struct Talk {
     peer: Peer,
     to_say: Vec<u8>,
     said: usize,
     heard: Vec<u8>,
-    /// Ends its side after the last byte.
+    /// The peer finishes its side after the last byte.
     ends: bool,
     is_over: bool,
     was_reset: bool,
@@ -66,7 +66,7 @@ impl Talk {
         }
     }
 
-    /// Says and hears what there is room for.
+    /// Sends as many bytes as fit, and receives.
     fn go_on(&mut self) {
         while self.said < self.to_say.len() {
             match self.peer.write(&self.to_say[self.said..]) {
@@ -142,7 +142,7 @@ fn an_echo_serves_several_peers_byte_for_byte() {
     });
 }
 
-/// Passes bytes between those who connect and a service behind.
+/// Passes bytes between clients and a service behind it.
 #[derive(Default)]
 struct Proxy {
     others: HashMap<Key, Id<Stream>>,
@@ -197,7 +197,7 @@ fn a_proxy_passes_bytes_and_ends_both_ways() {
     });
 }
 
-/// Echoes, and hands each stream out after its first input; takes back what it is given.
+/// Echoes. With `releases`, it also listens, and releases each stream after its input.
 struct Lender {
     out: Rc<Cell<Option<Stream>>>,
     releases: bool,
@@ -308,7 +308,7 @@ fn no_input_comes_while_paused_and_none_is_lost() {
     });
 }
 
-/// Greets with much, and stops when told.
+/// Sends a long greeting, and stops on request.
 struct Greeter {
     greeting: Vec<u8>,
     closed: Rc<Cell<usize>>,
@@ -344,7 +344,7 @@ fn a_stop_lets_what_is_queued_leave() {
         let greeting = pattern(3_000);
         runtime.add(Greeter { greeting: greeting.clone(), closed: closed.clone() }).expect("it starts");
         let mut talks: Vec<Talk> = (0..3).map(|_| Talk::new(network, &[])).collect();
-        // All hear the beginning before one of them asks for the stop.
+        // All peers receive the beginning before one of them requests the stop.
         until(&mut [&mut runtime], || {
             talks.iter_mut().for_each(Talk::go_on);
             talks.iter().all(|talk| !talk.heard.is_empty())
@@ -375,14 +375,14 @@ fn a_stop_is_over_in_time_when_nobody_reads() {
         let network = Network::new(Tuning::tight(seed));
         let mut runtime = Runtime::with_engine(network.double());
         let closed = Rc::new(Cell::new(0));
-        // More than the way to the peer holds, and little enough for the service to go on reading.
+        // More than the path to the peer holds, but little enough for the service to continue reading.
         runtime.add(Greeter { greeting: pattern(20_000), closed: closed.clone() }).expect("it starts");
         let mut peer = network.connect(ADDRESS).expect("it listens");
         assert_eq!(peer.write(b"stop").ok(), Some(4));
         let begun = network.now();
         let receipt = runtime.run().expect("the double does not break");
         let took = network.now() - begun;
-        // The close of a stream has a deadline of its own, which is before the end of the grace.
+        // The close of a stream has its own deadline, which is before the end of the grace period.
         assert!(
             took <= Duration::from_secs(60) && took >= StreamOptions::DEFAULT.close,
             "seed {seed}: {took:?}"
@@ -424,7 +424,7 @@ fn without_transports_a_listener_tells_one_fault_rests_and_recovers() {
         let faults = Rc::new(Cell::new(0));
         runtime.add(Counting(faults.clone())).expect("it starts");
         for episode in 1..=2 {
-            // The listener itself, and two connections.
+            // The limit allows the listener itself, and two connections.
             network.limit_transports(Some(3));
             let mut talks: Vec<Talk> = (0..4).map(|_| Talk::new(network, b"hello")).collect();
             talks.iter_mut().for_each(|talk| talk.ends = false);
@@ -453,12 +453,12 @@ fn without_transports_a_listener_tells_one_fault_rests_and_recovers() {
     });
 }
 
-/// The listener tries again by the clock, which stands still in turns that do not wait.
+/// Advances the clock. The listener retries by the clock, which stands still in turns that do not wait.
 fn runtime_is_patient(network: &Network) {
     network.advance(Duration::from_millis(1));
 }
 
-/// The digest of all that a proxy's runtimes and peers see.
+/// Computes the digest of everything that a proxy's runtimes and peers see.
 fn digest(tuning: Tuning) -> u64 {
     let network = Network::new(tuning);
     let (mut front, mut behind) =

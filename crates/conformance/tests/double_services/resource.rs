@@ -1,8 +1,8 @@
-//! A resource of a user's own whose source is virtual.
+//! A user's own resource over a virtual source.
 
 use super::*;
 
-/// A resource of a user's own, over a virtual source.
+/// A user's own resource over a virtual source.
 struct Wire(Source<'static>);
 
 impl Resource for Wire {

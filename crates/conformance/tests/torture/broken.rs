@@ -1,4 +1,4 @@
-//! An engine that breaks for a while: what was asked meanwhile is not forgotten.
+//! An engine that fails for a while: the runtime must not forget requests from that time.
 
 use std::time::Duration;
 

@@ -29,7 +29,7 @@ fn connects(stage: &mut Stage) -> Played {
     let count = closed.clone();
     let client = stage
         .add(Player::<Bytes>::silent(&stage.ledger).closed(move |_, _, _, _| count.set(count.get() + 1)))?;
-    // Port 1 of the loopback: nobody listens there.
+    // No program listens at port 1 of the loopback.
     let nobody = "127.0.0.1:1".parse().expect("an address");
     let mut begun = 0;
     for number in 0..STORM {
@@ -79,7 +79,7 @@ fn broadcast(stage: &mut Stage) -> Played {
             Told::Open => members.push(id),
             Told::Got(bytes) => {
                 let shared = Shared::from(bytes.repeat(100));
-                // Also to those that are gone.
+                // Send also to the members that are gone.
                 for member in &members {
                     cx.send_shared(*member, &shared);
                 }

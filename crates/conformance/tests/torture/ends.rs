@@ -23,7 +23,7 @@ pub const SCRIPTS: &[Script] = &[
     script("stop under load", stop_under_load),
 ];
 
-/// A request that ends with the client's half; the answer comes after it.
+/// Lets the client send a request and finish its side. The answer arrives after that.
 fn half_close_of_the_client(stage: &mut Stage) -> Played {
     let server = stage.add(Player::<Bytes>::new(&stage.ledger, |cx, id, told| {
         if told == Told::End {
@@ -52,7 +52,7 @@ fn half_close_of_the_client(stage: &mut Stage) -> Played {
     should(got.get() == 400, "the answer came")
 }
 
-/// A server that ends its half at once and reads on.
+/// Lets the server finish its side at once and continue to read.
 fn half_close_of_the_server(stage: &mut Stage) -> Played {
     let got = Rc::new(Cell::new(0));
     let count = got.clone();
@@ -83,7 +83,7 @@ fn half_close_of_the_server(stage: &mut Stage) -> Played {
     stage.until(|| ended.get() && got.get() == 300)
 }
 
-/// Gives a stream back in the middle of the input, and takes it again.
+/// Releases a stream in the middle of the input, and adds it again.
 fn release(stage: &mut Stage) -> Played {
     let got: Rc<RefCell<Vec<u8>>> = Rc::default();
     let input = got.clone();
@@ -140,7 +140,7 @@ fn deadlines(stage: &mut Stage) -> Played {
     let server = Player::<Bytes>::new(&stage.ledger, |cx, id, told| {
         match told {
             Told::Open => cx.deadline(id, Duration::from_millis(1)),
-            // Moved with each message, then taken away and set again.
+            // Each message postpones the deadline: remove it, then set it again.
             Told::Got(_) => {
                 cx.deadline(id, None);
                 cx.deadline(id, Duration::from_millis(2));
@@ -166,7 +166,7 @@ fn deadlines(stage: &mut Stage) -> Played {
     stage.until(|| over.get() == 2)
 }
 
-/// The peer rests while the stream closes; all bytes arrive nevertheless.
+/// Checks that a peer which rests while the stream closes receives all bytes.
 fn slow_reader(stage: &mut Stage) -> Played {
     let done = Rc::new(Cell::new(false));
     let clean = done.clone();
@@ -233,7 +233,7 @@ fn abort(stage: &mut Stage) -> Played {
     stage.until(|| ended.get() == 2)
 }
 
-/// Clients and servers that send to each other without end, until the stop.
+/// Clients and servers send to each other without end, until the stop.
 fn stop_under_load(stage: &mut Stage) -> Played {
     let rounds = Rc::new(Cell::new(0));
     let count = rounds.clone();
@@ -263,5 +263,5 @@ fn stop_under_load(stage: &mut Stage) -> Played {
     stage.until(|| rounds.get() >= 12)
 }
 
-/// More than a double's stream takes at once, little enough for a quick test.
+/// More than a double's stream takes at once, and little enough for a quick test.
 const LARGE: usize = 3_000;

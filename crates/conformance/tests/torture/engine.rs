@@ -1,4 +1,4 @@
-//! A small echo over the double with its n-th call failing, for every n: the wrapper keeps the contract.
+//! A small echo over the double whose n-th call fails, for every n: the wrapper keeps the contract.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use conformance::{
 };
 use reactor::{Address, ConnectOptions, Interest, ListenOptions, engine::Role};
 
-/// Connects, sends, echoes and ends; stops at the first error. The drive checks every event.
+/// Connects, sends, echoes and ends. Stops at the first error. The drive checks every event.
 fn script(network: &Network, drive: &mut Drive) -> Result<(), Stop> {
     let any: Address = "127.0.0.1:0".parse().expect("an address");
     let feed = network.source();
@@ -58,7 +58,7 @@ fn each_call_fails_once_and_nothing_leaks_or_breaks_the_contract() {
             let outcome = script(&network, &mut drive);
             if let Err(Stop::Failed(how)) = &outcome {
                 let is_ours = how.contains(&std::io::Error::from_raw_os_error(libc::ENOMEM).to_string());
-                // A connect that failed, or a shutdown after it, is told in the engine's own words.
+                // The engine reports a failed connect, or a shutdown after it, with its own error.
                 assert!(is_ours || how.contains("NotConnected"), "call {nth}, seed {seed}: {how}");
             }
             drop(drive);

@@ -1,4 +1,5 @@
-//! Each script, with each call of its engine failing once: nothing leaks, panics, hangs, or loses an end.
+//! Each script, with each call of its engine failing once: the runtime must not leak, panic, hang, or lose an
+//! end.
 //!
 //! `TORTURE_SEED=5 cargo test -p io-reactor-conformance --test torture` repeats a run with that seed.
 #![allow(unreachable_pub, reason = "one binary of several modules")]
@@ -17,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use stage::{Ground, sweep};
 
-/// Lets one test of this process run at a time: each run counts the descriptors of the process.
+/// Lets one test of this process run at a time, because each run counts the descriptors of the process.
 fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Scripts of messages: between services, from threads, of jobs and of timers.
+//! Scripts of messages: between services, from threads, from jobs and from timers.
 
 use std::{
     cell::{Cell, RefCell},
@@ -41,7 +41,8 @@ fn tell(stage: &mut Stage) -> Played {
     stage.until(|| heard.get() == 11 && sums.get() == 55)
 }
 
-/// Each command is executed or comes back; each question is answered, or known to be never.
+/// Each command is executed or comes back. Each question gets an answer, or the asker learns that it never
+/// will.
 fn thread_asks(stage: &mut Stage) -> Played {
     let sum = Rc::new(Cell::new(0));
     let executed = sum.clone();
@@ -67,7 +68,7 @@ fn thread_asks(stage: &mut Stage) -> Played {
     });
     let played = stage.until(|| thread.is_finished());
     if played.is_err() {
-        // The loop broke: its end must set the thread free.
+        // The loop has failed. Its end must release the thread.
         drop(stage.runtime.run());
     }
     let sent = thread.join().expect("each question is resolved");
@@ -86,7 +87,7 @@ fn offload(stage: &mut Stage) -> Played {
         stage.runtime.with(service, |_, cx| {
             cx.offload(move || {
                 if number == 3 {
-                    // Resumed, so that the panic prints nothing.
+                    // Resume instead of panic, so that the panic prints nothing.
                     std::panic::resume_unwind(Box::new("a job may panic"));
                 }
                 number * number

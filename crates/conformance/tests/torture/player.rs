@@ -1,4 +1,4 @@
-//! A service that keeps the ledger and does what its script says.
+//! A service that keeps the ledger and acts as its script defines.
 
 use std::rc::Rc;
 
@@ -8,7 +8,7 @@ use reactor::{
 
 use crate::stage::Ledger;
 
-/// What a player is told of a stream.
+/// An event of a stream, as a player sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Told {
     Open,
@@ -48,7 +48,7 @@ where
         }
     }
 
-    /// Without streams, or with such that need no answer.
+    /// Makes a player without streams, or with streams that need no answer.
     pub fn silent(ledger: &Rc<Ledger>) -> Self {
         Player::new(ledger, |_, _, _| Ok(()))
     }

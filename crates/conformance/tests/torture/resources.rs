@@ -27,7 +27,7 @@ pub const SCRIPTS: &[Script] = &[
     on_systems("bare descriptors", bare),
 ];
 
-/// What a resource of the user's own is made over.
+/// The transport below a user's own resource.
 trait Link: 'static {
     fn source(&self) -> Source<'_>;
 }
@@ -44,7 +44,7 @@ impl Link for Rc<Feed> {
     }
 }
 
-/// A byte pipe that does all by hand.
+/// A byte pipe that implements everything by hand.
 struct Pipe<T>(T);
 
 impl<T: Link> Resource for Pipe<T> {
@@ -100,7 +100,7 @@ fn pair() -> io::Result<(TcpStream, TcpStream)> {
     Ok((one, other))
 }
 
-/// Sends from one to the other in pieces; `pump` moves what lies between.
+/// Sends from one pipe to the other in pieces. `pump` moves the bytes in between.
 fn carry<T: Link>(stage: &mut Stage, one: Pipe<T>, other: Pipe<T>, mut pump: impl FnMut()) -> Played {
     let got: Rc<RefCell<Vec<u8>>> = Rc::default();
     let service = stage.add(Piper { ledger: stage.ledger.clone(), got: got.clone() })?;

@@ -1,9 +1,10 @@
-//! Where a script plays: a runtime under torture, and what must hold when it is over.
+//! The stage for a script: a runtime under torture, and the checks after its end.
 //!
-//! A stage has one runtime whose engine fails its n-th call. After the script, whatever came of it, the stage stops
-//! the runtime and checks: no service panicked, every resource that was opened was told closed once, and nothing was
-//! told of it afterwards; the registry and the queues are empty; the descriptors are as before; a double has all its
-//! buffers back. Every loop here is bounded: a runtime that hangs or spins fails the run.
+//! A stage has one runtime whose engine fails its n-th call. After the script, whatever its result, the stage
+//! stops the runtime and checks: no service panicked; every opened resource was reported closed exactly once,
+//! and no event followed that; the registry and the queues are empty; the process has as many descriptors as
+//! before; a double has all its buffers back. Every loop here is bounded, so a runtime that hangs or spins
+//! fails the run.
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,7 +25,7 @@ use reactor::{
 
 use crate::player::Player;
 
-/// What a runtime under torture runs on.
+/// The engine below a runtime under torture.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ground {
     /// An engine of the system, by name.
@@ -33,7 +34,7 @@ pub enum Ground {
     Double,
 }
 
-/// Why a script did not come to its end. Allowed only when a call failed.
+/// The reason why a script did not finish. Allowed only if a call failed.
 pub struct Spoiled(pub String);
 
 impl<E: std::error::Error> From<E> for Spoiled {
@@ -44,17 +45,17 @@ impl<E: std::error::Error> From<E> for Spoiled {
 
 pub type Played = Result<(), Spoiled>;
 
-/// What is known of the resources of a run.
+/// The record of the resources of a run.
 #[derive(Default)]
 pub struct Ledger {
-    /// By key: how often `closed` was called.
+    /// How often `closed` was called, by key.
     closed: RefCell<BTreeMap<Key, u32>>,
     listeners: Cell<u64>,
     violation: RefCell<Option<String>>,
 }
 
 impl Ledger {
-    /// The resource lives: it was made, or an event of it came.
+    /// Records that the resource is alive, because it was made or has an event.
     pub fn lives<R: Resource>(&self, id: Id<R>) {
         if *self.closed.borrow_mut().entry(id.key()).or_default() > 0 {
             self.violate(format!("{id:?} was told of after its end"));
@@ -92,7 +93,7 @@ impl Ledger {
     }
 }
 
-/// Asks the runtime to stop, through the context of the first service.
+/// A function that requests the stop through the context of the first service.
 type AskToStop = Box<dyn FnOnce(&mut Runtime)>;
 
 /// One run of a script.
@@ -126,7 +127,7 @@ impl Stage {
         self.network.as_ref()
     }
 
-    /// Adds a service; the first one is also the one that stops the runtime.
+    /// Adds a service. The first one also stops the runtime.
     pub fn add<S: Service>(&mut self, service: S) -> Result<ServiceId<S>, Spoiled> {
         let id = self.runtime.add(service)?;
         self.stop.get_or_insert_with(|| {
@@ -137,12 +138,12 @@ impl Stage {
         Ok(id)
     }
 
-    /// An address to listen at, of a free port.
+    /// Returns an address to listen at, with any free port.
     pub fn port(&self) -> Address {
         "127.0.0.1:0".parse().expect("an address")
     }
 
-    /// The name of a Unix socket that nobody else uses.
+    /// Makes a unique name for a Unix socket.
     pub fn unix(&mut self) -> Address {
         self.addresses += 1;
         let began = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
@@ -182,7 +183,7 @@ impl Stage {
         Ok(id)
     }
 
-    /// Makes turns until it is so. When a call failed and nothing happens any more, it never will be.
+    /// Turns until the condition holds. Gives up once nothing happens any more after a failed call.
     pub fn until(&mut self, mut done: impl FnMut() -> bool) -> Played {
         let (quiet_max, began) = match self.ground {
             Ground::System(_) => (4, Instant::now()),
@@ -204,7 +205,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Makes so many turns, whatever they do.
+    /// Makes this many turns, whatever they do.
     pub fn turns(&mut self, count: usize) -> Played {
         for _ in 0..count {
             self.runtime.turn(Some(Duration::ZERO))?;
@@ -243,7 +244,7 @@ impl Stage {
     }
 }
 
-/// Says that the script came to another end than it should.
+/// Fails the script if its result is not the expected one.
 pub fn should(holds: bool, what: &str) -> Played {
     if holds { Ok(()) } else { Err(Spoiled(format!("not so: {what}"))) }
 }
@@ -252,12 +253,12 @@ fn gone() -> Spoiled {
     Spoiled("the service has ended".to_owned())
 }
 
-/// A script: plays on a stage, and says whether it came to its end.
+/// A script: it plays on a stage, and returns whether it finished.
 #[derive(Clone, Copy)]
 pub struct Script {
     pub name: &'static str,
     pub play: fn(&mut Stage) -> Played,
-    /// Whether it can be played there.
+    /// Reports whether the script can play there.
     pub on: fn(Ground) -> bool,
 }
 
@@ -267,12 +268,12 @@ impl fmt::Debug for Script {
     }
 }
 
-/// Plays a script with its n-th engine call failing, for every n until a run has no failure left. Returns how many
-/// runs had one.
+/// Plays a script with its n-th engine call failing, for every n until a run has no failure left. Returns the
+/// number of runs with a failure.
 pub fn sweep(script: &Script, ground: Ground, seed: u64, times: u64) -> u64 {
     for nth in 1..=CALLS_MAX {
         let torture = FailNth::drawn(nth, seed).times(times);
-        // Printed by the test harness when something below panics.
+        // The test harness prints this if the code below panics.
         println!(
             "{script:?} on {ground:?}: call {nth} fails {times} times, errno {}, seed {seed}",
             torture.errno()
@@ -281,7 +282,7 @@ pub fn sweep(script: &Script, ground: Ground, seed: u64, times: u64) -> u64 {
         let mut stage = Stage::new(ground, torture.clone(), seed);
         let played = (script.play)(&mut stage);
         stage.end();
-        // The thread of a job lets go of the waker a moment after its result has come.
+        // The thread of a job drops the waker a moment after its result has arrived.
         let ended = Instant::now();
         while descriptors() != before {
             assert!(ended.elapsed() < LONG, "descriptors are left open: {} of {before}", descriptors());
@@ -308,12 +309,12 @@ const TURNS_MAX: u64 = 20_000;
 const STOP_TURNS_MAX: u32 = 3_000;
 const CALLS_MAX: u64 = 3_000;
 
-/// A script for every ground.
+/// Makes a script for every ground.
 pub const fn script(name: &'static str, play: fn(&mut Stage) -> Played) -> Script {
     Script { name, play, on: |_| true }
 }
 
-/// A script that needs descriptors, or time that passes by itself.
+/// Makes a script that needs descriptors, or real time.
 pub const fn on_systems(name: &'static str, play: fn(&mut Stage) -> Played) -> Script {
     Script { name, play, on: |ground| ground != Ground::Double }
 }
