@@ -209,6 +209,9 @@ impl Drive {
     }
 
     /// Turns as [`Drive::turn`] does, and calls `react` after each event, before it pulls the next.
+    ///
+    /// # Errors
+    /// As [`Drive::turn`].
     pub fn turn_with(
         &mut self,
         timeout: Duration,
@@ -249,6 +252,9 @@ impl Drive {
     }
 
     /// Turns without waiting until `count` turns in a row bring no event.
+    ///
+    /// # Errors
+    /// Fails the row after 20,000 turns, or as [`Drive::turn`] does.
     pub fn settle(&mut self, count: usize) -> Outcome {
         let mut idle = 0;
         for _ in 0..TURNS_MAX {

@@ -1,6 +1,7 @@
 //! The same scripts on every engine: the events of a service differ only where they may.
 //!
-//! `DIFFERENTIAL_SEED=5 cargo test -p io-reactor-conformance --test differential` repeats the script of that seed.
+//! `DIFFERENTIAL_SEED=5 cargo test -p io-reactor-conformance --test differential`
+//! repeats the script of that seed.
 
 use conformance::{
     canary::{Flaw, broken},

@@ -19,6 +19,9 @@ pub(crate) struct Measured {
 }
 
 /// Serves over the engine, and talks to it.
+///
+/// # Errors
+/// The engine or the machine failed, or the returned bytes differ from the sent ones.
 pub(crate) fn measure(
     open: impl FnOnce() -> std::result::Result<Box<dyn Engine>, EngineError> + Send + 'static,
     work: &Work,

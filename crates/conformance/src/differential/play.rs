@@ -23,7 +23,6 @@ impl Script {
     ///
     /// # Panics
     /// If the machine has no loopback address.
-    /// When the machine has no loopback address.
     pub fn play(&self, engine: Box<dyn Engine>) -> Trace {
         // These sockets are bound and do not listen, so no other process gets their ports in the meantime.
         let sockets: Vec<Socket> = (0..=Kind::all().count()).map(|_| bound()).collect();

@@ -77,6 +77,9 @@ impl Peer {
     }
 
     /// Shuts down the write side.
+    ///
+    /// # Errors
+    /// ENOTCONN after a reset.
     pub fn shutdown(&mut self) -> io::Result<()> {
         self.shared.change(|state| state.shut(self.number))
     }

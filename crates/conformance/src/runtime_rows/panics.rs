@@ -77,7 +77,7 @@ const PLACES: [Place; 20] = [
 const SAYING: &str = "a panic of the suite";
 
 impl Place {
-    /// Whether the stream's own code panics, so that nobody knows what its state is.
+    /// Reports whether the stream's own code panics, so that its state is unknown.
     fn is_of_stream(self) -> bool {
         use Place::*;
         matches!(self, Decode | Encode | CodecEnd | LayerStart | LayerReady | LayerOpen)

@@ -233,7 +233,7 @@ fn abort(stage: &mut Stage) -> Played {
     stage.until(|| ended.get() == 2)
 }
 
-/// Clients and servers send to each other without end, until the stop.
+/// Lets clients and servers send to each other without end, until the stop.
 fn stop_under_load(stage: &mut Stage) -> Played {
     let rounds = Rc::new(Cell::new(0));
     let count = rounds.clone();

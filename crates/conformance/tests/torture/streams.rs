@@ -138,7 +138,7 @@ fn delimited(stage: &mut Stage) -> Played {
     stage.until(|| answers.get() == SIZES.len())
 }
 
-/// A client, a proxy, and a server that answers at the end of its input.
+/// Connects a client through a proxy to a server that answers at the end of its input.
 fn proxy(stage: &mut Stage) -> Played {
     let asked = Rc::new(Cell::new(0));
     let count = asked.clone();
@@ -191,7 +191,7 @@ fn proxy(stage: &mut Stage) -> Played {
     should(asked.get() == 1_000, "the server got all")
 }
 
-/// A reader that rests after each piece, until a timer resumes it.
+/// Pauses a reader after each piece, until a timer resumes it.
 fn pause(stage: &mut Stage) -> Played {
     let got = Rc::new(Cell::new(0));
     let count = got.clone();
