@@ -1,14 +1,14 @@
 //! How many messages a simulated world carries in a second of real time, with faults and digest on.
 //!
-//! `cargo bench -p io-reactor-sim --bench throughput -- [NODES] [CONNECTIONS] [MESSAGES]`; a message is one
-//! call of a handler for one item of 64 bytes that travelled one link in a packet of its own.
+//! `cargo bench -p io-reactor-sim --bench throughput -- [NODES] [CONNECTIONS] [MESSAGES]`. A message is one
+//! call of a handler for one item of 64 bytes, which crossed one link in its own packet.
 
 use std::time::{Duration, Instant};
 
 use reactor::{Bytes, Context, Event, Handle, Id, Result, Runtime, Service, Stream};
 use sim::{Kind, World, WorldOptions};
 
-/// Sends back each item, and connects to so many others and begins.
+/// Echoes each item, connects to a number of peers, and starts the exchange.
 struct Node {
     peers: Vec<String>,
     received: u64,
@@ -50,7 +50,7 @@ fn arguments() -> [usize; 3] {
 fn main() {
     let [nodes, connections, messages] = arguments();
     let mut options = WorldOptions::default();
-    // Faults of operations that leave a message whole, each as often as a hostile network has them.
+    // Faults of operations that leave a message whole, each as frequent as in a hostile network.
     for kind in [Kind::LateSend, Kind::LateInput, Kind::EarlyWake, Kind::Reorder, Kind::Spike] {
         options.faults = options.faults.with(kind, 1_000);
     }
@@ -61,7 +61,7 @@ fn main() {
     let mut ids = Vec::new();
     for node in 0..nodes {
         let next = (1..=each).map(|step| (node + step) % nodes);
-        // Addresses are dealt out in order, from 10.0.0.1 on.
+        // Addresses are assigned in order, from 10.0.0.1 on.
         let peers: Vec<String> = next
             .map(|node| {
                 let [_, a, b, c] = (node as u32 + 1).to_be_bytes();

@@ -8,8 +8,9 @@
 //! $ cargo run --release --example gossip -- 127.0.0.1:7103 127.0.0.1:7102
 //! ```
 //!
-//! Each prints what it knows when that changes; soon all three know both. Type a line into any of them: it is
-//! one more fact. End one with Ctrl-C, tell the others something, start it again: it catches up.
+//! Each prints its facts when they change, and soon all three know both. A line that you type into any of
+//! them is one more fact. End one with Ctrl-C, add a fact to another one, and start the first one again: it
+//! catches up.
 
 #[path = "../gossip_service/mod.rs"]
 mod gossip_service;
@@ -28,7 +29,7 @@ use reactor::{Address, Context, Controller, Reactor, Receive, Result, Service};
 
 use self::gossip_service::{Facts, Gossip, Watch};
 
-/// What the command line asks for.
+/// The parsed command line.
 struct Request {
     listen: Address,
     peers: Vec<Address>,
@@ -36,7 +37,7 @@ struct Request {
     time: Option<Duration>,
 }
 
-/// Prints what becomes of the node.
+/// Prints the events of the node.
 struct Print {
     has_listened: bool,
 }
@@ -50,7 +51,7 @@ impl Watch for Print {
     fn not_listening(&mut self, why: &dyn Display) {
         eprintln!("gossip: {why}");
         if !self.has_listened {
-            // The service would try again; but a wrong address is told to whoever typed it.
+            // The service would try again, but the user must hear of a wrong address.
             std::process::exit(1);
         }
     }
@@ -64,7 +65,7 @@ impl Watch for Print {
     }
 }
 
-/// A line that was typed.
+/// A typed line.
 struct Typed(String);
 
 impl Receive<Typed> for Gossip {
@@ -78,7 +79,7 @@ impl Receive<Typed> for Gossip {
 
 /// Ends the node after a while.
 struct Leave(Duration);
-/// Timer: that while is over.
+/// The timer of `Leave`.
 struct Enough;
 
 impl Service for Leave {
@@ -120,13 +121,14 @@ fn main() -> Result<ExitCode> {
         runtime.add(Gossip::new(listen, peers, facts, Print { has_listened: false }))
     })?;
     let node = reactor.controller();
-    // Nobody waits for this thread: a read of the terminal cannot be called off, and holds nothing.
+    // Nothing joins this thread, because a read of the terminal cannot be cancelled. The thread holds no
+    // resources.
     thread::spawn(move || type_in(&node));
     reactor.join()?.check()?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Passes on what is typed, until that ends; the node goes on without it.
+/// Passes typed lines on until the input ends. The node continues without it.
 fn type_in(node: &Controller<Gossip>) {
     for line in io::stdin().lock().lines().map_while(io::Result::ok) {
         if node.send(Typed(line)).is_err() {
@@ -141,12 +143,12 @@ fn show(facts: &Facts) {
     print(format_args!("{} known: {}", texts.len(), texts.join("; ")));
 }
 
-/// Prints a line. Nobody may be there to read it: the node does not mind.
+/// Prints a line. A missing reader does not stop the node.
 fn print(line: impl Display) {
     _ = writeln!(io::stdout(), "{line}");
 }
 
-/// Reads the command line; `None` when it asks for help.
+/// Parses the command line. Returns `None` if it asks for help.
 fn parse(words: impl Iterator<Item = String>) -> Result<Option<Request>, String> {
     let (mut addresses, mut facts, mut time) = (Vec::new(), Facts::default(), None);
     let mut words = words.into_iter();

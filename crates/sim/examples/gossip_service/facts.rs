@@ -1,11 +1,11 @@
-//! The facts a node knows: a set that only grows, ordered by id, with a sum that tells two sets apart.
+//! The facts that a node knows: a set that only grows, ordered by id, with a sum that distinguishes two sets.
 
 use std::{collections::BTreeMap, fmt};
 
 /// A fact's name: a hash of its text.
 pub(crate) type FactId = u64;
 
-/// How many facts, and their ids combined: equal sets have equal sums.
+/// The number of facts, and their combined ids. Equal sets have equal sums.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Sum {
     pub(crate) count: u64,
@@ -18,7 +18,7 @@ impl Sum {
     }
 }
 
-/// A set of facts, of bounded size. A node keeps it over a crash.
+/// A set of facts of bounded size, which survives a crash of its node.
 #[derive(Default)]
 pub(crate) struct Facts {
     texts: BTreeMap<FactId, String>,
@@ -36,10 +36,10 @@ pub(crate) enum Unfit {
 }
 
 impl Facts {
-    /// Adds a fact; `None` when it is known already.
+    /// Adds a fact. Returns `None` if it is known already.
     ///
-    /// Two texts of one id cannot both be known. With 64 bits this does not happen by chance, but whoever
-    /// wants it can make it happen: among peers that are not trusted the hash would be a cryptographic one.
+    /// Two texts with the same id cannot both be known. With 64 bits that does not happen by chance, but an
+    /// attacker can cause it. Among untrusted peers the hash would have to be cryptographic.
     pub(crate) fn add(&mut self, text: &str) -> Result<Option<FactId>, Unfit> {
         match text {
             "" => return Err(Unfit::Empty),
@@ -63,9 +63,9 @@ impl Facts {
         self.texts.get(&id).map(String::as_str)
     }
 
-    /// Those with an id from `first` to `last`, both included, in the order of the ids.
+    /// Returns the facts with an id from `first` to `last`, both included, in the order of the ids.
     pub(crate) fn between(&self, first: FactId, last: FactId) -> impl Iterator<Item = (FactId, &str)> {
-        // An empty range is an answer, not a panic: the bounds come from a peer.
+        // The bounds come from a peer, so an empty range must not panic.
         let range = (first <= last).then(|| self.texts.range(first..=last));
         range.into_iter().flatten().map(|(id, text)| (*id, text.as_str()))
     }
@@ -74,12 +74,12 @@ impl Facts {
         self.texts.values().map(String::as_str)
     }
 
-    /// The sum of all.
+    /// Returns the sum of all facts.
     pub(crate) fn sum(&self) -> Sum {
         self.sum
     }
 
-    /// The sum of those with an id from `first` to `last`, both included.
+    /// Returns the sum of the facts with an id from `first` to `last`, both included.
     pub(crate) fn sum_between(&self, first: FactId, last: FactId) -> Sum {
         if (first, last) == (FactId::MIN, FactId::MAX) {
             return self.sum;
@@ -88,7 +88,7 @@ impl Facts {
     }
 }
 
-/// FNV-1a, with its bits mixed once more so that sums of similar texts differ.
+/// Hashes a text by FNV-1a, and mixes the bits once more, so that sums of similar texts differ.
 fn id_of(text: &str) -> FactId {
     let fnv = text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -111,5 +111,5 @@ impl std::error::Error for Unfit {}
 
 /// The longest fact, in bytes.
 pub(crate) const TEXT_MAX: usize = 512;
-/// How many facts a node takes.
+/// The most facts of a node.
 const FACTS_MAX: usize = 4096;

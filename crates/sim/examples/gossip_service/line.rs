@@ -1,4 +1,4 @@
-//! What two nodes say to each other: one line of text each.
+//! The protocol between two nodes. Each message is one line of text.
 //!
 //! ```text
 //! sum 0 ffffffffffffffff 3 9f86d0818  of the ids in this range I know three, which sum up to this
@@ -86,7 +86,7 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// How many ids one line names.
+/// The most ids in one line.
 pub(crate) const PAGE_MAX: usize = 64;
 /// The longest line, in bytes: a page with its range, or a fact.
 pub(crate) const LINE_MAX: usize = "have ".len() + 17 * (PAGE_MAX + 2) + TEXT_MAX;

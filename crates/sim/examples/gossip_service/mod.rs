@@ -1,13 +1,14 @@
-//! A gossip service: nodes that come to agree on a set of facts, through partitions, crashes and slow links.
+//! A gossip service: nodes that agree on a set of facts, through partitions, crashes and slow links.
 //!
-//! A fact that is new to a node is passed on at once to a few of its links, as a rumour. What rumours missed
-//! is found by comparing: about once a second the connecting side of each link tells the sum of its facts.
-//! Where sums differ, the sums of narrower ranges are told, to and fro, until a range has so few facts that
-//! they are listed; then each tells what the other lacks. So it costs what differs, not what is known. A link that is silent for too long is dead, and a dead link is made again, later and later, with
-//! jitter. So nodes that can reach each other, directly or not, come to know the same facts.
+//! A node passes a new fact at once to a few of its links, as a rumour. A comparison finds the facts that the
+//! rumours missed: about once a second, the connecting side of each link sends the sum of its facts. Where
+//! the sums differ, the two sides exchange sums of narrower ranges, until a range has so few facts that they
+//! list them. Then each sends the facts that the other one lacks. So the cost depends on the differences, not
+//! on the size of the sets. A link that is silent for too long is dead. The node connects it again, after
+//! growing delays with jitter. So nodes that can reach each other, directly or not, learn the same facts.
 //!
-//! Time and chance come from the [`Context`] alone, and everything kept is ordered: so the service runs
-//! unchanged on sockets and in a simulated world, and there one seed gives one run.
+//! Time and chance come from the [`Context`] alone, and every collection is ordered. So the service runs
+//! unchanged on sockets and in a simulated world, where one seed gives one run.
 
 mod facts;
 mod line;
@@ -25,24 +26,24 @@ use self::{
     line::{LINE_MAX, Line, PAGE_MAX},
 };
 
-/// Is told what becomes of a node; by default it does not care.
+/// Observes a node. By default it ignores all events.
 pub(crate) trait Watch {
-    /// The node listens here.
+    /// Reports that the node listens.
     fn listening(&mut self, at: &Address) {
         let _ = at;
     }
 
-    /// The node cannot listen, for now: it tries again.
+    /// Reports that the node cannot listen for now. It tries again.
     fn not_listening(&mut self, why: &dyn Display) {
         let _ = why;
     }
 
-    /// A link to a peer ended, or did not come about: it is tried again after this time.
+    /// Reports that a link to a peer ended or failed to connect. The node tries again after this time.
     fn lost(&mut self, peer: &Address, why: &dyn Display, again: Duration) {
         let _ = (peer, why, again);
     }
 
-    /// The node learned a fact, its own or a peer's.
+    /// Reports that the node learned a fact, its own or a peer's.
     fn learned(&mut self, facts: &Facts) {
         let _ = facts;
     }
@@ -57,7 +58,7 @@ pub(crate) struct Gossip {
     listen_tries: u32,
     peers: Vec<Peer>,
     links: IdMap<Wire, Link>,
-    /// Shared, so that whoever made the node can keep them when it crashes.
+    /// Shared, so that the node's owner can keep the facts over a crash.
     facts: Rc<RefCell<Facts>>,
     watch: Box<dyn Watch>,
     options: Arc<StreamOptions>,
@@ -66,14 +67,14 @@ pub(crate) struct Gossip {
 /// A node that this one connects to.
 struct Peer {
     address: Address,
-    /// How often in a row that did not end in a talk.
+    /// How many tries in a row did not lead to an exchange.
     tries: u32,
 }
 
-/// What is known of one connection.
+/// The state of one connection.
 #[derive(Default)]
 struct Link {
-    /// The peer that was connected to; none when the other side connected.
+    /// The peer that the node connected to, or none if the peer connected.
     peer: Option<usize>,
     is_open: bool,
 }
@@ -86,7 +87,7 @@ struct Connect(usize);
 struct Compare(Id<Wire>);
 
 impl Gossip {
-    /// Creates a node that listens here and connects to these.
+    /// Creates a node that listens at this address and connects to these peers.
     pub(crate) fn new(
         address: Address,
         peers: impl IntoIterator<Item = Address>,
@@ -111,10 +112,10 @@ impl Gossip {
         }
     }
 
-    /// Adds a fact of one's own, and passes it on.
+    /// Adds a fact of its own, and passes it on.
     ///
     /// # Errors
-    /// The text is no fact, or no more fit in.
+    /// The text is not a fact, or the set is full.
     pub(crate) fn publish(&mut self, cx: &mut Context<Self>, text: &str) -> Result<(), Unfit> {
         self.learn(cx, text, None)
     }
@@ -174,7 +175,7 @@ impl Gossip {
         Ok(())
     }
 
-    /// Tells the sum, now and about every second.
+    /// Sends the sum, now and about every second.
     fn compare(&mut self, cx: &mut Context<Self>, id: Id<Wire>) {
         if self.links.contains(id) {
             let ((first, last), sum) = (ALL, self.facts.borrow().sum());
@@ -194,7 +195,7 @@ impl Gossip {
                 tell(cx, id, ids.into_iter().filter_map(|fact| facts.get(fact)));
             }
             Line::Fact(text) => match self.learn(cx, text, Some(id)) {
-                // A full set is no fault of the peer's.
+                // A full set is not the peer's fault.
                 Ok(()) | Err(Unfit::Full) => (),
                 Err(unfit) => return Err(unfit.into()),
             },
@@ -202,7 +203,7 @@ impl Gossip {
         Ok(())
     }
 
-    /// Answers the sum of a range: with what there is if that is little, with narrower sums otherwise.
+    /// Answers the sum of a range: with its ids if they are few, with narrower sums otherwise.
     fn narrow(&mut self, cx: &mut Context<Self>, id: Id<Wire>, (first, last): (FactId, FactId), sum: Sum) {
         let facts = self.facts.borrow();
         let own = facts.sum_between(first, last);
@@ -226,7 +227,7 @@ impl Gossip {
         }
     }
 
-    /// Tells what the peer lacks of a range, and asks for what it alone has.
+    /// Sends the facts that the peer lacks in a range, and requests those that only the peer has.
     fn level(&mut self, cx: &mut Context<Self>, id: Id<Wire>, first: FactId, last: FactId, has: Vec<FactId>) {
         let facts = self.facts.borrow();
         let wanted: Vec<FactId> = has.iter().copied().filter(|fact| facts.get(*fact).is_none()).collect();
@@ -296,18 +297,19 @@ fn say(cx: &mut Context<Gossip>, id: Id<Wire>, line: &Line<'_>) -> Flow {
     cx.send(id, &line.to_string())
 }
 
-/// Tells facts as far as the link takes them at once; the next comparison finds the rest.
+/// Sends facts as long as the link takes them at once. The next comparison finds the rest.
 fn tell<'a>(cx: &mut Context<Gossip>, id: Id<Wire>, mut texts: impl Iterator<Item = &'a str>) {
     _ = texts.find(|text| say(cx, id, &Line::Fact(text)) != Flow::Queued);
 }
 
-/// How long to wait after so many failures: twice as long each time, up to a limit, with jitter.
+/// Returns the delay after this many failures. It doubles each time up to a limit, and has jitter.
 fn backoff(cx: &mut Context<Gossip>, tries: u32) -> Duration {
     let longest = BACKOFF_MIN.saturating_mul(2_u32.saturating_pow(tries));
     jittered(cx, longest.min(BACKOFF_MAX))
 }
 
-/// From a half to one and a half of this time: so nodes that failed together do not come again together.
+/// Draws from half of this time to one and a half of it, so that nodes that failed together do not return
+/// together.
 fn jittered(cx: &mut Context<Gossip>, time: Duration) -> Duration {
     let nanos = time.as_nanos() as u64;
     Duration::from_nanos(nanos / 2 + cx.random() % nanos.max(1))
@@ -315,17 +317,17 @@ fn jittered(cx: &mut Context<Gossip>, time: Duration) -> Duration {
 
 /// The range of all ids.
 const ALL: (FactId, FactId) = (FactId::MIN, FactId::MAX);
-/// Into how many parts a range is cut.
+/// The number of parts into which a range is split.
 const PARTS: u64 = 16;
-/// To how many links a new fact is passed on at once.
+/// The number of links to which a node passes a new fact at once.
 const RUMOURS: usize = 2;
-/// How many connections a node has, in both directions.
+/// The most connections of a node, in both directions.
 const LINKS_MAX: usize = 256;
-/// How many bytes of a link wait to be sent, or to be looked at.
+/// The most bytes of a link that wait to be sent or handled.
 const QUEUE_MAX: usize = 256 << 10;
-/// How often the sums of a link are compared.
+/// The interval between two comparisons on a link.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
-/// After how long without a word a link is dead; each side has more than one comparison in this time.
+/// A link is dead after this long without a line. Each side compares more than once in this time.
 const SILENCE_MAX: Duration = Duration::from_secs(4);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(3);

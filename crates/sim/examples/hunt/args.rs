@@ -6,13 +6,13 @@ use sim::{Faults, Plan};
 
 use crate::scenario;
 
-/// What is to be played.
+/// The parsed arguments.
 pub(crate) struct Args {
-    /// One plan only.
+    /// Play only one plan.
     pub(crate) one: bool,
     pub(crate) first: u64,
     pub(crate) seeds: u64,
-    /// In how many runs it is to be found out which kinds of fault alone suffice.
+    /// The number of runs for the search for the kinds of fault that alone suffice.
     pub(crate) isolate: Option<u32>,
     nodes: Option<usize>,
     time: Option<Duration>,
@@ -20,10 +20,10 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Takes the arguments apart.
+    /// Parses the arguments.
     ///
     /// # Errors
-    /// What is wrong with them, in one line.
+    /// One line that names the mistake.
     pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Args, String> {
         let mut args =
             Args { one: false, first: 1, seeds: 100, isolate: None, nodes: None, time: None, faults: None };
@@ -50,7 +50,7 @@ impl Args {
         Ok(args)
     }
 
-    /// The plan of a seed, as far as nothing else was asked for.
+    /// Returns the plan of a seed, with the arguments' changes.
     pub(crate) fn plan(&self, seed: u64) -> Plan {
         let plan = scenario::plan(seed);
         Plan {
@@ -62,7 +62,7 @@ impl Args {
     }
 }
 
-/// The arguments that play a plan.
+/// Returns the arguments that play a plan.
 pub(crate) fn command(plan: &Plan) -> String {
     let faults = plan.faults.to_string().replace(' ', ",");
     let time = plan.time.as_millis();

@@ -1,7 +1,7 @@
-//! Hunts for a seed under which the checking scenario fails, replays it, and makes it small.
+//! Hunts for a seed under which the checking scenario fails, replays it, and shrinks it.
 //!
-//! `cargo run --release -p io-reactor-sim --example hunt -- --seeds 1000`; with `--isolate 400` it also says which kinds
-//! of fault alone suffice for what it found.
+//! `cargo run --release -p io-reactor-sim --example hunt -- --seeds 1000`. With `--isolate 400` it also
+//! prints the kinds of fault that alone suffice for the failure.
 
 mod args;
 #[path = "../../tests/scenario/mod.rs"]

@@ -1,26 +1,26 @@
-//! The command line: what is asked for, with a clear line for what cannot be.
+//! The command line, with a clear line for each mistake.
 
 use std::{fmt, fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
-/// What the command line asks for.
+/// The parsed command line.
 pub(crate) struct Request {
     pub(crate) nodes: usize,
     pub(crate) seed: u64,
-    /// How long the time of faults lasts, in seconds.
+    /// The length of the period with faults, in seconds.
     pub(crate) seconds: u64,
     pub(crate) picture: Option<PathBuf>,
 }
 
 impl Request {
-    /// How long the time of faults lasts.
+    /// Returns the length of the period with faults.
     pub(crate) fn time(&self) -> Duration {
         Duration::from_secs(self.seconds)
     }
 
-    /// Reads the command line; `None` when it asks for help.
+    /// Parses the command line. Returns `None` if it asks for help.
     ///
     /// # Errors
-    /// One line that says what is wrong with it.
+    /// One line that names the mistake.
     pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Option<Request>, String> {
         let mut request = Request { nodes: 50, seed: 7, seconds: 20, picture: None };
         let mut words = words.into_iter();
@@ -52,7 +52,7 @@ where
     })
 }
 
-/// The command that plays the same again.
+/// The command that repeats the run.
 impl Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Request { nodes, seed, seconds, .. } = self;
@@ -60,7 +60,7 @@ impl Display for Request {
     }
 }
 
-/// What `--help` prints.
+/// The output of `--help`.
 pub(crate) const HELP: &str = "\
 simulate: nodes that gossip in a simulated world, through faults drawn from a seed
 
@@ -76,6 +76,6 @@ Exit codes: 0 they did, 1 they did not (or the picture could not be written), 2 
 ";
 
 const NODES_MAX: usize = 1000;
-/// More would have no row of their own.
+/// With more nodes, a node would have no row of its own.
 const DRAWN_NODES_MAX: usize = 200;
 const SECONDS_MAX: u64 = 600;

@@ -5,9 +5,9 @@
 //! $ cargo run --release --example simulate -- --nodes 5 --seed 7 --picture run.svg
 //! ```
 //!
-//! The service is that of the example `gossip`, unchanged. Which faults there are comes from the seed. When
-//! their time is over, everything is repaired, and all nodes have to come to know the same facts within 30
-//! virtual seconds. The same seed prints the same, digest included; the picture shows what happened.
+//! The service is that of the example `gossip`, unchanged. The seed draws the faults. Then everything is
+//! repaired, and all nodes must agree on the same facts within 30 virtual seconds. The same seed prints the
+//! same output, with the same digest. The picture shows the run.
 
 mod args;
 #[path = "../gossip_service/mod.rs"]

@@ -1,4 +1,4 @@
-//! The summary that is printed: what was played, what befell it, and what came of it.
+//! The printed summary: the request, the faults, and the outcome.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use sim::Kind;
 
 use crate::{args::Request, scenario::LIVENESS_MAX, scenario::Played};
 
-/// A summary, to be printed.
+/// A summary that can be printed.
 pub(crate) struct Report<'a> {
     pub(crate) request: &'a Request,
     pub(crate) played: &'a Played,
@@ -29,7 +29,7 @@ impl fmt::Display for Report<'_> {
         line("facts", &played.facts)?;
         line("crashes", &summary.crashes)?;
         line("restarts", &played.restarts)?;
-        // Both ways between the groups are cut, or held, and each is counted in the table.
+        // A partition or a hold obstructs both directions between the groups, and the table counts each.
         line("partitions", &(tally.injected(Kind::Partition) / 2))?;
         line("one-way cuts", &tally.injected(Kind::OneWay))?;
         line("holds", &(tally.injected(Kind::Hold) / 2))?;

@@ -1,4 +1,4 @@
-//! What is played: nodes that publish facts while faults befall them, and then have to agree.
+//! The scenario: nodes publish facts during faults, and then have to agree.
 
 use std::{
     cell::{Cell, RefCell},
@@ -15,48 +15,48 @@ use crate::{
     gossip_service::{Facts, Gossip, Watch},
 };
 
-/// What came of it.
+/// The outcome of a run.
 pub(crate) struct Played {
     pub(crate) faults: Faults,
     pub(crate) began: Time,
     pub(crate) healed: Time,
     pub(crate) ended: Time,
-    /// How long after the faults had ended all agreed.
+    /// The time from the end of the faults until all agreed.
     pub(crate) converged: Option<Duration>,
-    /// What went wrong.
+    /// The violation, if there was one.
     pub(crate) wrong: Option<String>,
     pub(crate) summary: Summary,
     pub(crate) facts: u64,
     pub(crate) restarts: u64,
-    /// Where and when facts came up.
+    /// The nodes and times at which facts were published.
     pub(crate) published: Vec<(Time, NodeNumber)>,
-    /// Which part of all that there was to know was known, over time.
+    /// The known part of all facts, over time.
     pub(crate) known: Vec<(Time, f64)>,
     pub(crate) history: Vec<Happening>,
     pub(crate) history_left_out: u64,
 }
 
-/// The world with what the test knows of it.
+/// The world with the test's records.
 struct Stage {
     world: World,
     nodes: Vec<NodeId<Gossip>>,
-    /// What each node keeps over a crash.
+    /// The data of each node that survives a crash.
     disks: Vec<Rc<RefCell<Facts>>>,
-    /// How many facts each had when last looked at.
+    /// The number of facts of each node at the last look.
     counts: Vec<u64>,
     all: Facts,
     begins: Rc<Cell<u64>>,
-    /// What the test itself leaves to chance.
+    /// The test's own chance.
     chance: Chance,
     published: Vec<(Time, NodeNumber)>,
     known: Vec<(Time, f64)>,
 }
 
-/// In this world nobody watches; the test looks at the disks.
+/// An observer that ignores all events, because the test looks at the disks.
 struct Nobody;
 impl Watch for Nobody {}
 
-/// Plays it: first with faults, then without.
+/// Plays a run: first with faults, then without.
 pub(crate) fn play(request: &Request) -> Played {
     let faults = draw_faults(request.seed);
     let mut options = WorldOptions::default();
@@ -98,7 +98,7 @@ pub(crate) fn play(request: &Request) -> Played {
 }
 
 impl Stage {
-    /// Adds the nodes. Each knows one fact, and connects to up to three of those before it.
+    /// Adds the nodes. Each knows one fact, and connects to up to three earlier nodes.
     fn new(request: &Request, world: World) -> Stage {
         let mut stage = Stage {
             world,
@@ -137,7 +137,7 @@ impl Stage {
         }));
     }
 
-    /// The time of faults: facts come up, none is forgotten, and none is invented.
+    /// Plays the period with faults. Nodes publish facts, and must neither forget nor invent one.
     fn safety(&mut self, time: Duration) -> Option<String> {
         let end = time.as_nanos() / SLICE.as_nanos();
         for _ in 0..end {
@@ -157,7 +157,7 @@ impl Stage {
         None
     }
 
-    /// A new fact comes up at a drawn node, if that is up.
+    /// Publishes a new fact at a drawn node, if that node is up.
     fn publish(&mut self) {
         let node = self.nodes[self.chance.below(self.nodes.len() as u64) as usize];
         let text = format!("fact {} comes from node {}", self.published.len(), node.node().number());
@@ -167,8 +167,8 @@ impl Stage {
         }
     }
 
-    /// The time without faults: how long it takes until all agree, if they do. Then it goes on for a while,
-    /// and they must still.
+    /// Plays the period without faults. Returns the time until all agree, if they do. Then the run continues
+    /// for a while, and they must still agree.
     fn liveness(&mut self, healed: Time, calm: Duration) -> Option<Duration> {
         let all = self.all.sum();
         for _ in 0..LIVENESS_MAX.as_nanos() / SLICE.as_nanos() {
@@ -186,7 +186,7 @@ impl Stage {
         None
     }
 
-    /// The first node whose facts are not those that there are.
+    /// Describes the first node whose facts differ from the published ones.
     fn disagreement(&self) -> Option<String> {
         let all: Vec<&str> = self.all.texts().collect();
         self.disks.iter().enumerate().find_map(|(node, disk)| {
@@ -205,7 +205,8 @@ impl Stage {
     }
 }
 
-/// A drawn mix. Partitions and crashes are what gossip is for: they are in each, as heavy as what is heaviest.
+/// Draws a mix. Partitions and crashes are in each mix, with the weight of the heaviest kind, because gossip
+/// exists to survive them.
 fn draw_faults(seed: u64) -> Faults {
     let faults = Faults::draw(seed);
     let heaviest = faults.kinds().filter(|kind| kind.is_of_world()).map(|kind| faults.of(kind)).max();
@@ -218,17 +219,17 @@ fn address_of(ip: std::net::Ipv4Addr) -> Address {
 }
 
 const PORT: u16 = 7946;
-/// To how many others a node connects.
+/// The most peers that a node connects to.
 const PEERS_MAX: usize = 3;
-/// How often the test looks, and perhaps publishes.
+/// The interval at which the test looks, and perhaps publishes.
 const SLICE: Duration = Duration::from_millis(100);
 /// About two new facts a second.
 const PUBLISH_PER_MILLION: u32 = 200_000;
-/// How far apart troubles are on average.
+/// The average interval between two troubles.
 const TROUBLE_EVERY: Duration = Duration::from_secs(1);
-/// How long agreeing may take once the faults have ended.
+/// The most time for agreement after the end of the faults.
 pub(crate) const LIVENESS_MAX: Duration = Duration::from_secs(30);
-/// How long it goes on at least when all agree.
+/// The least time that the run continues after agreement.
 const CALM_MIN: Duration = Duration::from_secs(1);
-/// How many happenings a picture is drawn from: more than 200 nodes make in ten minutes.
+/// The most events for a picture. 200 nodes make fewer in ten minutes.
 const HISTORY_MAX: usize = 4_000_000;

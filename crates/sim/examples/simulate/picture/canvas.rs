@@ -1,11 +1,11 @@
-//! The sheet: where times and nodes lie on it, and the few shapes it is drawn with.
+//! The canvas: the positions of times and nodes, and the few shapes of the picture.
 
 use std::fmt::Display;
 
 use reactor::Time;
 use sim::NodeNumber;
 
-/// A picture in the making.
+/// A picture in progress.
 pub(crate) struct Canvas {
     out: String,
     began: Time,
@@ -31,22 +31,22 @@ impl Canvas {
         }
     }
 
-    /// Where a moment lies.
+    /// Returns the position of a moment.
     pub(crate) fn x(&self, at: Time) -> f64 {
         LEFT + at.since(self.began).as_secs_f64() * self.scale
     }
 
-    /// Where so many seconds after the beginning lie.
+    /// Returns the position of a number of seconds after the beginning.
     pub(crate) fn x_of_second(&self, second: f64) -> f64 {
         LEFT + second * self.scale
     }
 
-    /// The middle of a node's row.
+    /// Returns the middle of a node's row.
     pub(crate) fn y(&self, node: NodeNumber) -> f64 {
         self.top + (f64::from(node) + 0.5) * self.row
     }
 
-    /// The lower edge of the last row.
+    /// Returns the lower edge of the last row.
     pub(crate) fn bottom(&self) -> f64 {
         self.top + self.nodes as f64 * self.row
     }
@@ -76,12 +76,12 @@ impl Canvas {
         }
     }
 
-    /// Writes text; `class` says how large it is and where its anchor is.
+    /// Writes text. `class` sets its size and its anchor.
     pub(crate) fn text(&mut self, class: &str, (x, y): (f64, f64), text: impl Display) {
         self.raw(&format!(r#"<text class="{class}" x="{x:.1}" y="{y:.1}">{text}</text>"#));
     }
 
-    /// The picture, with its height and attributes.
+    /// Returns the picture, with its height and attributes.
     pub(crate) fn finish(self, height: f64, attributes: &str) -> String {
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height:.0}\" \
@@ -93,10 +93,10 @@ impl Canvas {
 }
 
 const WIDTH: f64 = 1600.0;
-/// The edges of what has a time.
+/// The edges of the time axis.
 pub(crate) const LEFT: f64 = 70.0;
 pub(crate) const RIGHT: f64 = 1570.0;
-/// How high all rows together are meant to be, and each of them may be.
+/// The height of all rows together, and the limits for each of them.
 const ROWS: f64 = 900.0;
 const ROW_MIN: f64 = 3.0;
 const ROW_MAX: f64 = 84.0;

@@ -1,4 +1,4 @@
-//! What stands around the diagram: title, counts, legend, axis, the curve of what was known, the faults.
+//! The frame of the diagram: title, counts, legend, axis, the curve of known facts, the table of faults.
 
 use std::fmt::Write;
 
@@ -97,7 +97,7 @@ pub(crate) fn grid(canvas: &mut Canvas, played: &Played) {
     }
 }
 
-/// Draws where the faults end, and where all agree.
+/// Draws the moment when the faults end, and the one when all agree.
 pub(crate) fn ends(canvas: &mut Canvas, played: &Played) {
     let (top, bottom) = (canvas.top - 18.0, canvas.bottom() + CURVE_TOP + CURVE);
     let x = canvas.x(played.healed);
@@ -110,7 +110,7 @@ pub(crate) fn ends(canvas: &mut Canvas, played: &Played) {
     }
 }
 
-/// Draws what was known, and the table of faults; the height of the whole.
+/// Draws the curve of known facts and the table of faults. Returns the height of the whole.
 pub(crate) fn foot(canvas: &mut Canvas, played: &Played) -> f64 {
     let top = canvas.bottom() + CURVE_TOP;
     canvas.text("node", (LEFT - 10.0, top + 10.0), "100 %");
@@ -140,7 +140,7 @@ pub(crate) fn foot(canvas: &mut Canvas, played: &Played) -> f64 {
     top + 20.0 + TABLE_ROWS as f64 * 17.0 + 10.0
 }
 
-/// What the picture says of itself to programs.
+/// Returns the attributes of the picture for programs.
 pub(crate) fn attributes(request: &Request, played: &Played, counts: &Counts, drawn: usize) -> String {
     let numbers = [
         ("nodes", request.nodes as u64),
@@ -165,9 +165,9 @@ pub(crate) fn attributes(request: &Request, played: &Played, counts: &Counts, dr
     text
 }
 
-/// Where the bars begin.
+/// The upper edge of the bars.
 pub(crate) const HEAD: f64 = 136.0;
-/// How far below the rows the curve lies, and how high it is.
+/// The distance of the curve from the rows, and its height.
 const CURVE_TOP: f64 = 34.0;
 const CURVE: f64 = 56.0;
 const COLUMNS: usize = 6;

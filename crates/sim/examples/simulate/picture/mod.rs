@@ -1,5 +1,5 @@
 //! The picture: a space-time diagram of a run. Time goes to the right, each node is a line, and each message
-//! a stroke from where and when it was sent to where and when it arrived.
+//! is a stroke from its sending to its arrival.
 
 mod canvas;
 mod frame;
@@ -15,7 +15,7 @@ use self::{
 };
 use crate::{args::Request, scenario::Played};
 
-/// Draws a run, as SVG.
+/// Draws a run as SVG.
 pub(crate) fn draw(request: &Request, played: &Played) -> String {
     let timeline = Timeline::of(&played.history, played.ended);
     let lanes = lanes_of(&timeline.spans);
@@ -36,13 +36,13 @@ pub(crate) fn draw(request: &Request, played: &Played) -> String {
     canvas.finish(height, &frame::attributes(request, played, &timeline.counts, drawn.len()))
 }
 
-/// Every message, or if there are too many to be seen, some of them, evenly chosen.
+/// Returns every message, or an even sample if there are too many to distinguish.
 fn sample(strokes: &[Stroke]) -> Vec<&Stroke> {
     let count = strokes.len().min(STROKES_MAX);
     (0..count).map(|at| &strokes[at * strokes.len() / count]).collect()
 }
 
-/// For each span the lane of its bar: the first that is free when it begins.
+/// Returns the lane of each span's bar: the first lane that is free at its beginning.
 fn lanes_of(spans: &[Span]) -> Vec<usize> {
     let mut busy_until = Vec::new();
     let lanes = spans.iter().map(|span| {
@@ -55,7 +55,7 @@ fn lanes_of(spans: &[Span]) -> Vec<usize> {
     lanes.collect()
 }
 
-/// Tints the rows of those who do not reach each other, while they do not.
+/// Tints the rows of nodes that cannot reach each other, for as long as that lasts.
 fn bands(canvas: &mut Canvas, spans: &[Span]) {
     for span in spans {
         let (these, those) = match span.kind {
@@ -71,7 +71,7 @@ fn bands(canvas: &mut Canvas, spans: &[Span]) {
     }
 }
 
-/// Neighbouring rows become one rectangle.
+/// Draws neighbouring rows as one rectangle.
 fn band(canvas: &mut Canvas, class: &str, span: &Span, nodes: &[NodeNumber]) {
     let (x, width) = (canvas.x(span.begin), canvas.x(span.end) - canvas.x(span.begin));
     for run in nodes.chunk_by(|one, next| one + 1 == *next) {
@@ -80,7 +80,7 @@ fn band(canvas: &mut Canvas, class: &str, span: &Span, nodes: &[NodeNumber]) {
     }
 }
 
-/// Above the rows, one bar for each obstacle: what it is, and how long it lasted.
+/// Draws one bar above the rows for each obstacle, with its kind and its duration.
 fn bars(canvas: &mut Canvas, spans: &[Span], lanes: &[usize]) {
     for (span, lane) in spans.iter().zip(lanes) {
         let (class, label) = match span.kind {
@@ -98,7 +98,7 @@ fn bars(canvas: &mut Canvas, spans: &[Span], lanes: &[usize]) {
     }
 }
 
-/// The lines of the nodes, broken while a node is down, thick while it stands still.
+/// Draws the lines of the nodes, interrupted while a node is down, and thick while it is paused.
 fn nodes(canvas: &mut Canvas, count: usize, timeline: &Timeline) {
     let every = (LABEL_MIN / canvas.row).ceil() as usize;
     for node in 0..count as NodeNumber {
@@ -167,13 +167,13 @@ fn mark_at(canvas: &mut Canvas, kind: MarkKind, (x, y): (f64, f64), size: f64) {
     }
 }
 
-/// The most messages that are drawn: more would be one grey area.
+/// The most messages in a picture. More would form one grey area.
 const STROKES_MAX: usize = 4000;
-/// Up to so many messages each has its end marked.
+/// Up to this many messages, each arrival gets a mark.
 const FEW: usize = 1500;
-/// A message that took longer was held up by something.
+/// An obstacle delayed a message that took longer than this.
 const LATE_MS: u128 = 250;
 /// The height of a bar.
 const LANE: f64 = 16.0;
-/// How far apart the names of nodes are at least.
+/// The least distance between two names of nodes.
 const LABEL_MIN: f64 = 12.0;

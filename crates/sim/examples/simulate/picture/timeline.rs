@@ -1,9 +1,9 @@
-//! The history put in order for drawing: what lasted from when to when, single moments, and how many of each.
+//! The history sorted for drawing: spans, moments, and counts.
 
 use reactor::Time;
 use sim::{Happening, Kind, NodeNumber};
 
-/// How often each thing stands in the history.
+/// The counts of the history's events.
 #[derive(Default)]
 pub(crate) struct Counts {
     pub(crate) messages: u64,
@@ -17,7 +17,7 @@ pub(crate) struct Counts {
     pub(crate) wall_steps: u64,
 }
 
-/// A message on its way.
+/// A message in flight.
 pub(crate) struct Stroke {
     pub(crate) from: NodeNumber,
     pub(crate) to: NodeNumber,
@@ -25,19 +25,19 @@ pub(crate) struct Stroke {
     pub(crate) arrived: Time,
 }
 
-/// Something between nodes, while it lasted.
+/// An obstacle between nodes, with its duration.
 pub(crate) struct Span {
     pub(crate) kind: Kind,
     pub(crate) begin: Time,
     pub(crate) end: Time,
     pub(crate) these: Vec<NodeNumber>,
     pub(crate) those: Vec<NodeNumber>,
-    /// The way back is obstructed too.
+    /// Set if the reverse direction is obstructed, too.
     is_both_ways: bool,
     is_open: bool,
 }
 
-/// A state of one node, while it lasted.
+/// A state of one node, with its duration.
 pub(crate) struct Stay {
     pub(crate) node: NodeNumber,
     pub(crate) begin: Time,
@@ -60,7 +60,7 @@ pub(crate) enum MarkKind {
     WallStep,
 }
 
-/// A history in order.
+/// A sorted history.
 #[derive(Default)]
 pub(crate) struct Timeline {
     pub(crate) counts: Counts,
@@ -72,7 +72,7 @@ pub(crate) struct Timeline {
 }
 
 impl Timeline {
-    /// Puts a history in order that ended at `end`.
+    /// Sorts a history that ended at `end`.
     pub(crate) fn of(history: &[Happening], end: Time) -> Timeline {
         let mut timeline = Timeline::default();
         history.iter().for_each(|happening| timeline.take(happening));
@@ -112,13 +112,13 @@ impl Timeline {
                 counts.wall_steps += 1;
                 self.marks.push(Mark { kind: MarkKind::WallStep, node, at });
             }
-            // What may come in later versions is not drawn.
+            // Events of later versions are not drawn.
             _ => (),
         }
     }
 
     fn obstructed(&mut self, at: Time, kind: Kind, from: &[NodeNumber], to: &[NodeNumber]) {
-        // A cut in both directions is told as two ways, one right after the other.
+        // The history reports a cut in both directions as two obstacles, one right after the other.
         if let Some(span) = self.spans.last_mut()
             && matches!(kind, Kind::Partition | Kind::Hold)
             && (span.kind, span.begin, span.is_both_ways) == (kind, at, false)
@@ -141,7 +141,7 @@ impl Timeline {
     fn cleared(&mut self, at: Time, kind: Kind, from: &[NodeNumber], to: &[NodeNumber]) {
         let open = |span: &&mut Span| span.is_open;
         if from == to {
-            // All ways of all nodes: everything is repaired.
+            // A repair clears all links of all nodes.
             self.spans.iter_mut().filter(open).for_each(|span| (span.end, span.is_open) = (at, false));
         } else if let Some(span) = self
             .spans
