@@ -1,5 +1,5 @@
-//! A supervisor that opens sockets before a service begins, keeps them while it does not live, and stores what it
-//! is given.
+//! A supervisor that opens sockets before a service begins, holds them while the service is down, and stores
+//! its descriptors.
 #![cfg(unix)]
 
 mod guest;
@@ -16,10 +16,10 @@ use sim::{Leaks, NodeId, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Echoes over what its supervisor gave it, and over nothing else.
+/// Echoes over the sockets from its supervisor, and over no others.
 struct Web {
     supervised: ServiceId<Supervised>,
-    /// What it was given at its beginning, in each life.
+    /// The sockets that it got at its start, in each life.
     given: Rc<RefCell<Vec<Vec<String>>>>,
     open: Vec<Id<Stream>>,
 }
@@ -82,7 +82,7 @@ impl Scene {
         Guest::add(&mut self.world, self.web, 80)
     }
 
-    /// Has a client say something; whether the echo comes within a second.
+    /// Sends a client's text. Returns whether the echo arrives within a second.
     fn has_echo(&mut self, client: NodeId<Guest>, text: &[u8]) -> bool {
         let before = Guest::heard(&self.world, client).len();
         Guest::say(&mut self.world, client, text);
@@ -150,7 +150,7 @@ fn a_connection_that_is_stored_goes_on_in_the_next_life() {
             .expect("it lives")
             .expect("it is not closing");
         scene.world.run_for(SECOND);
-        // Said between two lives, to whom it may concern.
+        // Sent between two lives, so the next one answers it.
         Guest::say(&mut scene.world, kept, b"meanwhile");
         if crashes {
             scene.world.crash(scene.web);
@@ -197,7 +197,7 @@ fn addresses_that_are_none_or_taken_are_refused() {
     }
 }
 
-/// Asks what it was given.
+/// Requests its activated sockets.
 #[derive(Default)]
 struct Asks(Rc<RefCell<Option<Vec<Activated>>>>);
 

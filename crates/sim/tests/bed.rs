@@ -1,4 +1,4 @@
-//! The bed: what a test sees of one service, and what it can do to it.
+//! The bed: a test's view of one service, and its control over it.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use reactor::{
 };
 use sim::{Bed, Peer};
 
-/// Echoes; connects out on demand, and notes how things ended.
+/// Echoes, connects out on demand, and notes how connections ended.
 #[derive(Default)]
 struct Echo {
     begins_with: Option<&'static str>,
@@ -70,7 +70,7 @@ fn an_echo_is_there_as_soon_as_the_call_returns() {
     assert!(matches!(peer.closed().as_deref(), Some(Closed::End)), "{:?}", peer.closed());
 }
 
-/// All that was sent came back.
+/// Checks that all sent bytes came back.
 #[track_caller]
 fn came_back(bed: &Bed<Echo>, peer: &Peer, sent: &[u8]) {
     let (got, echo) = (peer.received(), bed.service());
@@ -215,7 +215,7 @@ fn a_failed_start_and_a_panic_are_told() {
     assert_eq!(receipt.services[0].panicked.as_deref(), Some("as asked"));
 }
 
-/// Passes each number on to whoever it knows, one less.
+/// Passes each number on, minus one, to the service that it knows.
 #[derive(Default)]
 struct Passes {
     to: Option<ServiceId<Echo>>,
@@ -261,7 +261,7 @@ fn several_services_of_one_bed_tell_each_other_and_each_has_its_peers() {
     let first = bed.connect("127.0.0.1:7007").expect("an address");
     first.send(b"one");
     assert_eq!(first.received(), b"one");
-    // It tells itself.
+    // The service sends the message to itself.
     bed.with_service(second, |passes, cx| passes.back = Some(cx.me()));
     bed.with_service(second, |passes, cx| passes.receive(cx, 3)).expect("there is room");
     assert_eq!(bed.service_of(second).got, [3, 2, 1, 0]);

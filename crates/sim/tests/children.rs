@@ -1,5 +1,5 @@
-//! Pipes, standard streams and child processes of a world: what a service sees of them is what it sees on a real
-//! system, and the same seed gives the same run.
+//! Pipes, standard streams and child processes of a world. A service sees the same as on a real system, and
+//! the same seed gives the same run.
 #![cfg(unix)]
 
 #[path = "../../reactor/examples/broadcast/service.rs"]
@@ -23,7 +23,7 @@ use sim::{Digest, Faults, Hand, Kind, Leaks, NodeId, Program, World, WorldOption
 struct Input;
 type In = Stream<Bytes, (), Input>;
 
-/// Has one child, and notes what it is told of it.
+/// Has one child, and notes its events.
 #[derive(Default)]
 struct Parent {
     told: Vec<Told>,
@@ -53,7 +53,7 @@ impl Parent {
 
 impl Service for Parent {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
-        // It lives on when its child has ended.
+        // Keeps the service alive after its child has ended.
         cx.listen("0.0.0.0:1", |_| None::<Stream>)?;
         Ok(())
     }
@@ -90,17 +90,17 @@ impl Handle<In> for Parent {
 /// A program of a few words.
 #[derive(Clone, Copy)]
 enum Tool {
-    /// Says what it is told, and ends with its input.
+    /// Echoes its input, and ends with it.
     Cat,
-    /// Says 300,000 bytes, and exits with 4.
+    /// Writes 300,000 bytes, and exits with 4.
     Flood,
     /// Closes its output, and exits with 5 a second later.
     Mute,
-    /// Exits with 6, and leaves somebody behind who holds its output for a second.
+    /// Exits with 6, and leaves a descendant behind that holds its output for a second.
     Parting,
-    /// Closes its input, and lives.
+    /// Closes its input, and lives on.
     Deaf,
-    /// Lives, whatever it is told by SIGTERM.
+    /// Lives on, even after SIGTERM.
     Stubborn,
 }
 
@@ -236,7 +236,7 @@ fn exit_and_end_of_output_are_two_events() {
         let told = told(&world, node);
         assert!(told.contains(&last), "{told:?}");
     }
-    // Unless the rest of the group is to end with its leader.
+    // The descendant dies if the rest of the group ends with its leader.
     let mut options = SpawnOptions::default();
     (options.group, options.kill_rest) = (true, true);
     let (mut world, node) = started(Tool::Parting, &options);

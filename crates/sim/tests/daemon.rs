@@ -1,4 +1,5 @@
-//! The example `daemon` in a world, unchanged: its sockets, its notices, its signals, and its next life.
+//! The example `daemon` in a world, unchanged: its sockets, its notifications, its signals, and its next
+//! life.
 #![cfg(unix)]
 
 #[path = "../../reactor/examples/daemon/service.rs"]
@@ -16,7 +17,7 @@ use sim::{Faults, Kind, Leaks, NodeId, World, WorldOptions};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Says a line each second, over one connection after the other, and notes what comes back.
+/// Sends a line each second, over one connection after the other, and notes the answers.
 struct Talker {
     to: Address,
     got: Rc<RefCell<Vec<String>>>,
@@ -50,7 +51,7 @@ impl reactor::Receive<()> for Talker {
     }
 }
 
-/// A daemon over a socket of its supervisor's, and a talker.
+/// Makes a world with a daemon over its supervisor's socket, and a talker.
 fn scene(seed: u64, faults: Faults) -> (World, NodeId<Daemon>, Rc<RefCell<Vec<String>>>) {
     let mut options = WorldOptions::default();
     (options.faults, options.watchdog) = (faults, Some(4 * SECOND));
@@ -101,7 +102,7 @@ fn over_a_restart_nobody_is_refused() {
         for life in 1..=5 {
             world.run_for(3 * SECOND);
             world.signal(daemon, Signal::TERM);
-            // As long as it is still there it answers, and until it is there again the supervisor listens.
+            // The daemon answers until it ends. After that, the supervisor listens until it is back.
             world.run_for(30 * SECOND);
             assert!(!world.is_up(daemon), "seed {seed}");
             let before = got.borrow().len();

@@ -1,4 +1,5 @@
-//! Datagrams in the world: lost, doubled, overtaken, cut off, refused; and the same in each run of a seed.
+//! Datagrams in the world: lost, duplicated, reordered, truncated, refused, and the same in each run of a
+//! seed.
 
 use std::{io::ErrorKind, time::Duration};
 
@@ -8,7 +9,7 @@ use reactor::{
 };
 use sim::{DatagramSummary, Digest, Faults, Kind, Link, NodeId, World, WorldOptions};
 
-/// Notes what it is told, and answers if asked to.
+/// Notes its events, and answers if asked to.
 #[derive(Default)]
 struct Post {
     id: Option<Id<Datagrams>>,
@@ -76,7 +77,7 @@ fn numbers(world: &World, node: NodeId<Post>) -> Vec<u32> {
     got.iter().map(|(_, bytes)| u32::from_be_bytes(bytes[..].try_into().expect("a number"))).collect()
 }
 
-/// Sends so many numbers, one each millisecond, and waits for what comes of them.
+/// Sends this many numbers, one each millisecond, and waits for their arrival.
 fn stream(world: &mut World, from: NodeId<Post>, to: NodeId<Post>, count: u32) {
     let at = address(world, to, 7007);
     for number in 0..count {
@@ -153,7 +154,7 @@ fn nobody_at_the_port_is_a_report_and_no_machine_is_silence() {
     }
     world.run_for(Duration::from_secs(1));
     assert_eq!(world.service(one).expect("it lives").refused, [nobody.clone(), nobody.clone()]);
-    // A machine without power says nothing; one whose program ended refuses.
+    // A machine without power does not answer. A machine whose program ended refuses.
     let at = address(&world, other, 7007);
     world.vanish(other);
     send(&mut world, one, &at, b"anyone?");
@@ -189,7 +190,7 @@ fn a_group_reaches_its_members_on_all_nodes_and_broadcast_everybody() {
     world.run_for(Duration::from_secs(1));
     assert_eq!([one, two, outside].map(|node| numbers(&world, node)), [vec![1, 2], vec![1, 2], vec![2]]);
     assert_eq!(numbers(&world, sender), [2], "also itself");
-    // Without the option it is an error of that send.
+    // Without the option, the send fails.
     send(&mut world, outside, &to_all, b"not allowed");
     world.run_for(Duration::from_secs(1));
     assert_eq!(world.service(outside).expect("it lives").failed, [ErrorKind::PermissionDenied]);
@@ -206,7 +207,7 @@ fn a_receive_buffer_is_bounded() {
         let other =
             world.add(move |runtime| runtime.add(Post { options: options.clone(), ..Post::default() }));
         let at = address(&world, other, 7007);
-        // A node that stands still reads nothing.
+        // A paused node reads nothing.
         world.pause(other);
         for _ in 0..count {
             send(&mut world, one, &at, &[7; 100]);
@@ -238,7 +239,7 @@ fn only_so_many_are_under_way() {
     }
 }
 
-/// A run with faults of every kind that datagrams meet.
+/// Plays a run with every kind of fault that affects datagrams.
 fn rough(seed: u64) -> (Digest, DatagramSummary, u64) {
     let mut world = world(seed, |options| {
         options.link = Link { lost: 20_000, doubled: 20_000, ..Link::wan() };
@@ -275,5 +276,5 @@ fn one_seed_is_one_run_with_faults_too() {
     assert_ne!(rough(0).0, rough(1).0);
 }
 
-/// What the world lets be under way.
+/// The most datagrams in flight in the world.
 const UNDER_WAY_MAX: usize = 65_536;

@@ -8,14 +8,14 @@ use log_service::{Log, Outside};
 use reactor::Runtime;
 use sim::{Chance, DiskCounts, DiskOptions, Happening, World, WorldOptions};
 
-/// What became of a log.
+/// The outcome of a log.
 struct Played {
     outside: Rc<RefCell<Outside>>,
     disk: DiskCounts,
     digest: sim::Digest,
 }
 
-/// Lets a log write through so many ends of its node, at drawn moments: power cuts, or now and then a crash.
+/// Runs a log through this many ends of its node at drawn moments. Most are power cuts, and some are crashes.
 fn play(seed: u64, ends: u32, syncs: bool, options: &DiskOptions) -> Played {
     let mut world = World::new(seed);
     let outside = Rc::new(RefCell::new(Outside::default()));
@@ -31,7 +31,7 @@ fn play(seed: u64, ends: u32, syncs: bool, options: &DiskOptions) -> Played {
         }
         world.restart(node);
     }
-    // The last life is left alone until it has read its log.
+    // The last life must have the time to read its log.
     let before = outside.borrow().recovered;
     world.run_until(Duration::from_secs(10), |_| outside.borrow().recovered > before);
     Played { outside, disk: world.disk(node), digest: world.digest() }
@@ -59,7 +59,7 @@ fn a_log_that_syncs_loses_nothing_it_acknowledged_in_a_thousand_power_cuts() {
     );
 }
 
-/// The canary: if this one loses nothing, the test above shows nothing.
+/// The canary: if this log loses nothing, the test above proves nothing.
 #[test]
 fn the_same_log_without_syncs_loses_what_it_acknowledged() {
     let lost = |seed| play(seed, 52, false, &DiskOptions::default()).outside.borrow().lost;
@@ -87,7 +87,8 @@ fn a_log_whose_disk_fails_loses_nothing_either() {
 fn a_rotten_bit_is_noticed_by_the_checksum_and_stays_rotten() {
     let mut options = DiskOptions::default();
     options.rot = 200_000;
-    // A log cannot bring back what the disk has eaten: it must end before it, and not invent anything.
+    // A log cannot restore the bytes that the disk has lost. It must end before them, and must not invent
+    // any.
     let shrunk = (0..10).filter(|seed| {
         let played = play(*seed, 52, true, &options);
         let outside = played.outside.borrow();
@@ -116,7 +117,7 @@ fn a_full_disk_is_an_error_with_its_kind_in_the_history() {
     assert!(failed, "{:?}", world.history());
     let faults = outside.borrow().faults.clone();
     assert!(faults.len() == 1 && faults[0].starts_with("write /log: "), "{faults:?}");
-    // After a power cut it begins again with what it acknowledged.
+    // After a power cut, it restarts with the records that it acknowledged.
     world.vanish(node);
     world.restart(node);
     world.run_for(Duration::from_secs(1));
@@ -125,7 +126,7 @@ fn a_full_disk_is_an_error_with_its_kind_in_the_history() {
     assert!(cut, "{:?}", world.history());
 }
 
-/// The service under test is the same as on real files: no condition in it asks where it is.
+/// The service under test is the same as on real files: it has no condition on the place where it runs.
 #[test]
 fn the_same_log_runs_on_the_systems_files() {
     let directory = std::env::temp_dir().join(format!("log-service-{}", std::process::id()));
@@ -135,7 +136,7 @@ fn the_same_log_runs_on_the_systems_files() {
         let mut runtime = Runtime::new().expect("an engine opens");
         runtime.add(Log::new(outside.clone(), &directory, true)).expect("it starts");
         outside.borrow_mut().enough = Some(20 * life);
-        // Nothing is out when it has enough, so it ends by itself.
+        // The service ends by itself, because no operation is in flight once it has enough records.
         runtime.run().expect("it ends");
         let outside = outside.borrow();
         assert_eq!(outside.faults, Vec::<String>::new());

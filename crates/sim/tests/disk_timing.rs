@@ -1,5 +1,5 @@
-//! The timing of disks, drawn with the world's faults: within its bounds, off in a calm world, and such that it finds
-//! services which believe that a disk is fast, or that answers come in the order of what was done.
+//! The timing of disks, drawn with the world's faults. It stays within its bounds, and is off in a calm
+//! world. It finds services that assume a fast disk, or completions in the order of the operations.
 
 mod keeper;
 
@@ -12,7 +12,7 @@ use reactor::{
 };
 use sim::{Chance, DiskOptions, Failure, Faults, Happening, Kind, Plan, World, WorldOptions, hunt, isolate};
 
-/// Lets a keeper work through power cuts, and says whether it lost what it acknowledged.
+/// Runs a keeper through power cuts. Fails if it lost an acknowledged record.
 fn keep(plan: &Plan, belief: Belief) -> std::result::Result<(), String> {
     let mut world = plan.world();
     let outside = Rc::new(RefCell::new(Outside::default()));
@@ -40,7 +40,7 @@ fn plans(count: u64) -> impl Iterator<Item = Plan> {
     (0..count).map(|seed| Plan::draw(seed, 1, Duration::from_secs(2)))
 }
 
-/// Finds a bug in some drawn mix, and asks which kinds of fault alone suffice.
+/// Finds a bug in some drawn mix. Returns the kinds of fault that alone suffice for it.
 fn kinds_of(belief: Belief) -> Vec<Kind> {
     let failure: Box<Failure> = hunt(plans(100), |plan| keep(plan, belief)).expect_err("it is found");
     // Every kind gets its chance, not only those of the mix that failed first.
@@ -74,7 +74,7 @@ fn one_that_trusts_in_the_order_of_answers_loses_records_when_they_are_late_only
     assert_eq!(kinds_of(Belief::Answer), [Kind::LateFile]);
 }
 
-/// Asks for an operation and a sync each time it is told to, and notes how long each took.
+/// Requests an operation and a sync each time the test asks, and notes their durations.
 struct Clock {
     took: Rc<RefCell<Vec<(&'static str, Duration)>>>,
     file: Option<reactor::file::File>,
@@ -118,7 +118,7 @@ impl Receive<Done> for Clock {
     }
 }
 
-/// How long writes and syncs take at most under these faults, how long the shortest, and the world.
+/// Measures writes and syncs under these faults. Returns the two longest times, all of them, and the world.
 fn timed(faults: Faults, is_slow: bool) -> ([Duration; 2], Vec<(&'static str, Duration)>, World) {
     let mut options = WorldOptions::default();
     (options.faults, options.history_max) = (faults, 100_000);
@@ -139,7 +139,7 @@ fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// A turn and its flush, on both sides of an operation.
+/// A turn and its flush, before and after an operation.
 const TURNS: Duration = Duration::from_micros(20);
 
 #[test]
@@ -172,7 +172,7 @@ fn while_syncs_stand_still_no_sync_is_done_and_every_write_is() {
     let (_, took, world) = timed(Faults::none().with(Kind::StallSync, 10_000), false);
     let stalls = world.history().iter().filter(|it| matches!(it, Happening::SyncStalled { .. })).count();
     assert!(stalls > 0 && stalls as u64 == world.disk(world.nodes().next().expect("one")).stalls);
-    // One stall of seconds holds up the syncs that are asked for every 20 ms meanwhile.
+    // One stall of seconds delays all the syncs that start every 20 ms meanwhile.
     let held = took.iter().filter(|(what, took)| *what == "sync" && *took > ms(100)).count();
     assert!(held > 10 * stalls, "{held} syncs by {stalls} stalls");
     assert!(took.iter().all(|(what, took)| *what == "sync" || *took <= ms(1)));
@@ -220,7 +220,7 @@ fn the_disk_s_own_options_and_the_faults_add_up() {
     world.set_disk(node, disk);
     world.run_for(Duration::from_secs(60));
     let longest = took.borrow().iter().map(|(_, took)| *took).max();
-    // A slow operation takes no less than its disk needs anyway.
+    // A slow operation takes no less time than its disk needs anyway.
     assert!(
         longest.is_some_and(|longest| longest > ms(2_000) && longest <= ms(3_000) + TURNS),
         "{longest:?}"

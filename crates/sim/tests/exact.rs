@@ -1,4 +1,4 @@
-//! Exact replay: one seed gives one run, byte by byte; and what is not of the seed is found.
+//! Exact replay: one seed gives one run, byte by byte, and a replay finds a cause outside the seed.
 
 mod scenario;
 
@@ -60,9 +60,9 @@ fn one_changed_byte_changes_the_digest() {
     }
 }
 
-// A service with something of its own.
+// A service with state outside the seed.
 
-/// Where the order of what is sent comes from.
+/// The source of the order in which the service sends.
 #[derive(Clone, Copy)]
 enum Order {
     Seed,
@@ -129,7 +129,7 @@ fn a_service_that_asks_the_seed_is_played_again_exactly() {
 fn a_service_with_an_order_or_a_counter_of_its_own_is_found_where_it_first_differs() {
     for order in [Order::HashMap, Order::Counter] {
         let difference = played_twice(order).expect_err("two runs differ");
-        // The timers go off after 3 ms; connecting takes less than 1 ms; nothing is sent before that.
+        // The timers fire after 3 ms, connecting takes less than 1 ms, and nothing is sent before that.
         assert!(difference.contains("what was done until 1.003"), "{difference}");
         assert!(difference.contains(" differs: "), "{difference}");
     }

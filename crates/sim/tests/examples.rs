@@ -1,5 +1,5 @@
-//! The examples do what their headers say: one seed prints one run, the picture counts what the summary
-//! counts, and the same service agrees over real sockets.
+//! The examples match their headers: one seed prints one run, the picture's counts equal the summary's, and
+//! the same service agrees over real sockets.
 #![cfg(unix)]
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 };
 
 fn example(name: &str) -> Command {
-    // Cargo puts the examples beside the folder of the tests: target/debug/{deps,examples}.
+    // Cargo puts the examples next to the directory of the tests: target/debug/{deps,examples}.
     let tests = env::current_exe().expect("a test knows its own path");
     let target = tests.parent().and_then(Path::parent).expect("it lies in target/debug/deps");
     let path = target.join("examples").join(name);
@@ -22,7 +22,7 @@ fn output(name: &str, args: &[&str]) -> Output {
     example(name).args(args).stdin(Stdio::null()).output().expect("the example runs")
 }
 
-/// What a run prints that succeeds.
+/// Runs the example, and returns its output. The run must succeed.
 #[track_caller]
 fn simulate(args: &[&str]) -> String {
     let output = output("simulate", args);
@@ -31,14 +31,14 @@ fn simulate(args: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("it prints text")
 }
 
-/// The value of a line of the summary.
+/// Returns the value of a line of the summary.
 #[track_caller]
 fn value<'a>(summary: &'a str, name: &str) -> &'a str {
     let mut lines = summary.lines().filter_map(|line| line.strip_prefix(name));
     lines.next().unwrap_or_else(|| panic!("a line `{name}`: {summary}")).trim()
 }
 
-/// Bad input: exit code 2, and one line which names the program and what was wrong.
+/// Checks the answer to bad input: exit code 2, and one line that names the program and the mistake.
 #[track_caller]
 fn assert_refused(name: &str, args: &[&str], says: &str) {
     let output = output(name, args);
@@ -78,7 +78,7 @@ fn all_agree_after_the_faults_of_many_seeds_some_of_which_have_every_kind_of_tro
     assert!(seen.iter().all(|seen| *seen > 0), "{TROUBLES:?}: {seen:?}");
 }
 
-/// A folder of its own, gone when it is dropped.
+/// A directory of its own, which is removed when it is dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -91,12 +91,12 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What is left of it is the system's to clean.
+        // The system cleans up the rest.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// The picture's own number of something, by its attribute.
+/// Reads a number from an attribute of the picture.
 #[track_caller]
 fn attribute<'a>(picture: &'a str, name: &str) -> &'a str {
     let begin = format!(" data-{name}=\"");
@@ -127,7 +127,8 @@ fn the_picture_counts_what_the_summary_counts() {
     }
 }
 
-/// As many strokes as are said to be drawn; and if that is not all, it says how many of how many.
+/// Checks that the picture has as many strokes as it claims. If it leaves some out, it must say how many of
+/// how many it has.
 fn assert_strokes(picture: &str) {
     let strokes = picture
         .lines()
@@ -138,7 +139,7 @@ fn assert_strokes(picture: &str) {
     assert_eq!(picture.contains(&format!("(drawn: {drawn} of {all})")), drawn != all);
 }
 
-/// One cross for each crash, one triangle for each restart; the legend has one of each kind.
+/// Checks for one cross for each crash and one triangle for each restart. The legend has one of each kind.
 fn assert_marks(picture: &str) {
     let count = |class: &str| picture.matches(&format!("<path class=\"{class}\"")).count();
     let told = |name: &str| attribute(picture, name).parse::<usize>().expect("a number");
@@ -188,7 +189,7 @@ fn a_picture_that_cannot_be_written_is_told() {
     assert!(complaint.contains(path), "{complaint}");
 }
 
-/// A node on real sockets, killed and reaped when it is dropped.
+/// A node on real sockets, which is killed and reaped when it is dropped.
 struct Node {
     child: Child,
     address: String,
@@ -196,7 +197,7 @@ struct Node {
 }
 
 impl Node {
-    /// Starts one on a free port. It ends by itself if the test hangs.
+    /// Starts a node on a free port. It ends by itself if the test hangs.
     fn start(peers: &[&Node], facts: &[&str]) -> Node {
         let mut command = example("gossip");
         command.args(["127.0.0.1:0", "--seconds", "60"]).args(peers.iter().map(|peer| &peer.address));
@@ -209,7 +210,7 @@ impl Node {
         node
     }
 
-    /// Reads its lines until one begins like this; the rest of that one.
+    /// Reads the node's lines until one has this beginning. Returns the rest of that line.
     #[track_caller]
     fn wait_for(&mut self, beginning: &str) -> String {
         let mut seen = String::new();
@@ -232,7 +233,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // Both fail only if it is gone already, which the test has noticed by other means.
+        // Both fail only if the process is gone already, which the test has noticed otherwise.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -250,7 +251,7 @@ fn three_real_nodes_in_a_row_agree_also_with_one_that_begins_again() {
     for node in [&mut first, &mut second, &mut third] {
         assert_eq!(node.wait_for("4 known: "), "a; b; c; d");
     }
-    // One is gone, and with it what it knew; the others tell whoever comes.
+    // One node is gone with its facts. The others pass theirs to any new node.
     drop(first);
     second.type_in("e");
     assert_eq!(third.wait_for("5 known: "), "a; b; c; d; e");
@@ -258,6 +259,6 @@ fn three_real_nodes_in_a_row_agree_also_with_one_that_begins_again() {
     assert_eq!(again.wait_for("5 known: "), "a; b; c; d; e");
 }
 
-/// The lines of the summary that count what befell the nodes.
+/// The lines of the summary that count the troubles of nodes.
 const TROUBLES: [&str; 7] =
     ["crashes", "restarts", "partitions", "one-way cuts", "holds", "pauses", "wall steps"];

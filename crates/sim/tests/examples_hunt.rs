@@ -1,4 +1,4 @@
-//! The `hunt` example in small: what it prints, and what it says of wrong arguments.
+//! The `hunt` example in small: its output, and its answers to wrong arguments.
 
 use std::{
     env,
@@ -7,7 +7,7 @@ use std::{
 
 fn hunt(args: &[&str]) -> Output {
     let tests = env::current_exe().expect("a test knows its own path");
-    // Cargo puts the examples beside the folder of the tests: target/debug/{deps,examples}.
+    // Cargo puts the examples next to the directory of the tests: target/debug/{deps,examples}.
     let built =
         tests.parent().and_then(|deps| deps.parent()).expect("it lies in target").join("examples/hunt");
     assert!(built.exists(), "{} was not built: run `cargo build --examples`", built.display());

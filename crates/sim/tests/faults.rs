@@ -1,4 +1,4 @@
-//! The checking scenario over many seeds: nothing is violated, and every fault and rare branch is met.
+//! The checking scenario over many seeds: nothing is violated, and every fault and rare branch occurs.
 
 mod scenario;
 
@@ -8,14 +8,14 @@ use sim::{Tally, hunt};
 
 use self::scenario::{RARE, plan, play};
 
-/// What many runs met.
+/// The counts of many runs.
 #[derive(Default)]
 struct Met {
     faults: Tally,
     reached: BTreeMap<&'static str, u64>,
 }
 
-/// Plays these seeds; a violation fails the test with the plan that replays it.
+/// Plays these seeds. A violation fails the test with the plan that replays it.
 fn play_all(seeds: std::ops::Range<u64>) -> Met {
     let mut met = Met::default();
     let played = hunt(seeds.map(plan), |plan| {

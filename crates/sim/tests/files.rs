@@ -1,4 +1,5 @@
-//! Files on a simulated disk: replaced as a whole or not at all, copied by a reader and a writer, listed and moved.
+//! Files on a simulated disk: replaced as a whole or not at all, copied by a reader and a writer, listed and
+//! moved.
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
@@ -8,7 +9,7 @@ use reactor::{
 };
 use sim::{Chance, DiskOptions, World};
 
-/// Replaces one file again and again by a content that shows whether it is whole.
+/// Replaces one file again and again, with content that shows whether it is whole.
 struct Replacer {
     outside: Rc<RefCell<Replaced>>,
     next: u64,
@@ -17,7 +18,7 @@ struct Replacer {
 
 #[derive(Default)]
 struct Replaced {
-    /// The last content that was acknowledged, and the last that was asked for.
+    /// The last content that was acknowledged, and the last that was requested.
     acknowledged: u64,
     asked: u64,
     failed: u64,
@@ -26,7 +27,7 @@ struct Replaced {
 struct Kept(Result<(), Error>);
 struct Listed(Result<Vec<Entry>, Error>);
 
-/// Nine hundred times the same number: a mixture is seen.
+/// Repeats the number nine hundred times, so that a mixture shows.
 fn content(number: u64) -> Vec<u8> {
     format!("{number} ").repeat(900).into_bytes()
 }
@@ -68,7 +69,7 @@ impl Receive<Listed> for Replacer {
     }
 }
 
-/// The number whose content this is; none for a mixture.
+/// Returns the number of this content, or `None` for a mixture.
 fn number_of(bytes: &[u8]) -> Option<u64> {
     let number = std::str::from_utf8(bytes).ok()?.split(' ').next()?.parse().ok()?;
     (content(number) == bytes).then_some(number)
@@ -122,7 +123,7 @@ fn a_replace_that_fails_leaves_the_old_content_and_no_temporary_file() {
     let failed: u64 = (100..110).map(|seed| replace_through_cuts(seed, &options).1).sum();
     assert!(failed > 20, "{failed}");
 
-    // Without a power cut nothing of a failure is left.
+    // Without a power cut, a failure leaves nothing behind.
     let mut world = World::new(1);
     let outside = Rc::new(RefCell::new(Replaced::default()));
     let kept = outside.clone();
@@ -142,7 +143,7 @@ fn a_replace_that_fails_leaves_the_old_content_and_no_temporary_file() {
     assert_eq!(names, ["value"]);
 }
 
-/// Copies a file by a reader and a writer, with the writer's marks as the reader's pace.
+/// Copies a file by a reader and a writer. The writer's marks pace the reader.
 #[derive(Default)]
 struct Copier {
     reader: Option<Id<FileReader>>,
@@ -211,7 +212,7 @@ impl Handle<FileWriter> for Copier {
 
     fn closed(&mut self, cx: &mut Context<Self>, _: Id<FileWriter>, _: FileWriter, why: Closed) {
         self.closed.push(format!("writer {why}"));
-        // What keeps the node up.
+        // This timer keeps the node up.
         cx.after(Duration::from_secs(1_000_000), Forever);
     }
 }

@@ -1,5 +1,5 @@
-//! Peers that both have much to say, with small windows between them, alone and through proxies: nobody waits for
-//! ever, and nobody is ended.
+//! Two peers that both send much, with small windows between them, directly and through proxies. Neither may
+//! wait for ever, and neither connection may end early.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use sim::{Link, NodeId, World, WorldOptions};
 
 type Items = Stream<Delimited<U32>>;
 
-/// What one side says, and how it listens.
+/// The behaviour of one side as a sender and as a reader.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
-    /// How many items it queues at once when the stream is open, and how long they are.
+    /// How many items it queues at once when the stream opens, and their length.
     count: usize,
     item: usize,
-    /// How long its answer to each item of the other side is; 0: it does not answer.
+    /// The length of its answer to each item of the other side. 0 means no answer.
     answer: usize,
-    /// It reads nothing before all of its own has left.
+    /// It does not read before all its own items have left.
     uploads_first: bool,
 }
 
@@ -50,7 +50,7 @@ impl Service for Peer {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
         if self.dials {
             cx.connect(&*self.address, Peer::stream())?;
-            // A runtime with nothing left to do would end, and could not be asked why.
+            // A runtime with nothing left to do would end, and the test could not ask it for the reason.
             cx.after(1_000_000 * SECOND, ());
         } else {
             cx.listen(&*self.address, |_| Some(Peer::stream()))?;
@@ -98,7 +98,7 @@ struct Outbound;
 type Client = Stream<Bytes, (), Inbound>;
 type Target = Stream<Bytes, (), Outbound>;
 
-/// Couples each connection to one that goes on to the next.
+/// Joins each connection to another one, to the next hop.
 struct Proxy {
     next: String,
     targets: IdMap<Client, Id<Target>>,
@@ -152,7 +152,7 @@ impl Handle<Target> for Proxy {
     }
 }
 
-/// Two peers, and so many proxies between them.
+/// Two peers, and the proxies between them.
 struct Line {
     world: World,
     near: NodeId<Peer>,
@@ -183,7 +183,7 @@ impl Line {
         Line { world, near, proxies, far, plans }
     }
 
-    /// Runs until each side has all of the other; says how long that took.
+    /// Runs until each side has all items of the other. Returns the time that took.
     fn run(mut self, limit: Duration, what: &str) -> Duration {
         let (near, far, plans) = (self.near, self.far, self.plans);
         let begin = self.world.now();
@@ -225,7 +225,7 @@ impl Draw {
         all[self.up_to(all.len()) - 1]
     }
 
-    /// Any size, small ones as often as large ones.
+    /// Draws a size. Each order of magnitude is equally probable.
     fn size(&mut self, most: usize) -> usize {
         let bits = self.up_to(most.ilog2() as usize + 1);
         self.up_to((1 << bits).min(most))
@@ -254,13 +254,13 @@ fn floods_of_any_size_in_both_directions_arrive_without_a_rest() {
             let total = draw.size(CAP / 2 - (64 << 10));
             let item = draw.size(total.min(64 << 10));
             let count = (total / item).clamp(1, 3_000);
-            // An acknowledgement is small; it is caused by input all the same.
+            // An acknowledgement is small, but it is still caused by input.
             let answer = draw.one_of(&[0, 1, 10]);
             Plan { count, item, answer, uploads_first: false }
         });
         let what = format!("seed {seed}, {hops} proxies, window {window}");
         let took = Line::new(seed, window, hops, plans).run(60 * SECOND, &what);
-        // The slowest way there is: one window for each round trip, and the proxies' windows one behind the other.
+        // The slowest correct way: one window for each round trip, with the proxies' windows in sequence.
         let bytes = plans.iter().map(|plan| plan.count * (plan.item + 18)).sum::<usize>();
         let ideal = Duration::from_micros(1_000) * (bytes / window + 10 * (hops + 1)) as u32;
         assert!(took < ideal + SECOND / 2, "{what}: {took:?}, where {ideal:?} is plenty: {plans:?}");
@@ -297,7 +297,7 @@ fn a_side_that_uploads_before_it_reads_gets_all_through_any_number_of_proxies() 
         let mut draw = Draw(seed ^ 0xf00d);
         let (hops, window) = (draw.up_to(4) - 1, draw.one_of(&[1 << 10, 8 << 10, 64 << 10]));
         let near = Plan { count: 100 + draw.up_to(1_900), item: 1 << 10, answer: 0, uploads_first: true };
-        // What it says by itself and its answers have room in its queue, at worst all at once.
+        // Its queue has room for its own items and its answers, even all at once.
         let far = Plan { count: draw.up_to(1_500), item: 1 << 10, answer: 0, uploads_first: false };
         let far = Plan { answer: draw.one_of(&[0, 1, 100, CAP / 2 / near.count]), ..far };
         let what = format!("seed {seed}, {hops} proxies, window {window}");

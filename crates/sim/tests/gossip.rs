@@ -1,4 +1,4 @@
-//! The gossip service of the examples at its limits: large sets, few differences, peers that talk nonsense.
+//! The gossip service of the examples at its limits: large sets, few differences, malformed input from peers.
 
 #[path = "../examples/gossip_service/mod.rs"]
 mod gossip_service;
@@ -28,7 +28,7 @@ fn numbered(name: &str, count: usize) -> impl Iterator<Item = String> {
     (0..count).map(move |number| format!("{name} {number}"))
 }
 
-/// A node that begins with these facts.
+/// Makes a node that begins with these facts.
 fn node(world: &mut World, peers: &[NodeId<Gossip>], disk: &Disk) -> NodeId<Gossip> {
     watched_node(world, peers, disk, Nobody)
 }
@@ -48,7 +48,7 @@ fn watched_node(
     })
 }
 
-/// Runs until both have the same number of facts, and checks that they have the same.
+/// Runs until both have this number of facts, and checks that the facts are the same.
 #[track_caller]
 fn assert_agree(world: &mut World, one: &Disk, other: &Disk, count: u64) {
     let agreed = |_: &mut World| [one, other].iter().all(|disk| disk.borrow().sum().count == count);
@@ -111,7 +111,8 @@ fn a_fact_is_one_line_of_at_most_512_bytes() {
     assert_eq!(facts.sum().count, 2);
 }
 
-/// Connects so many times, says one line each time, and notes what it hears and how many connections end.
+/// Connects this many times, sends one line each time, and notes the answers and the number of ended
+/// connections.
 struct Talker {
     to: String,
     times: usize,
@@ -150,12 +151,12 @@ impl Handle<Stream<Lines>> for Talker {
     }
 }
 
-/// What a node answers within a second to a line, and how many of so many connections it ended.
+/// Returns a node's answers to a line within a second, and the number of connections that it ended.
 fn talk(times: usize, line: &str) -> (Vec<String>, usize) {
     let mut world = World::new(4);
     let node = node(&mut world, &[], &facts(["the sky is blue".to_owned()]));
     let (to, line) = (format!("{}:7946", world.ip(node)), line.to_owned());
-    // Outside of the node, which is over when all its connections are.
+    // Outside of the node, because the node ends with its last connection.
     let notes: Rc<RefCell<Notes>> = Rc::default();
     let kept = notes.clone();
     world.add(move |runtime| {
@@ -176,7 +177,7 @@ fn a_peer_that_talks_nonsense_is_refused_and_nothing_else_is() {
     }
     for (count, ended) in [(63, 0), (64, 0), (65, 1)] {
         assert_eq!(talk(1, &format!("want{}", ids(count))), (vec![], ended), "{count} wanted");
-        // What lies in an empty range is nothing, but what is listed there is asked for.
+        // An empty range has no facts to send, but the ids that the peer listed are still requested.
         let (heard, ends) = talk(1, &format!("have 1 0{}", ids(count)));
         assert_eq!((heard.len(), ends), (1 - ended, ended), "{count} had");
     }
@@ -192,7 +193,7 @@ fn a_node_has_at_most_256_links() {
     assert_eq!(talk(257, "").1, 1);
 }
 
-/// Notes why links were lost, and when they are tried again.
+/// Notes the reasons of lost links, and the times of the next tries.
 #[derive(Clone, Default)]
 struct Losses(Rc<RefCell<Vec<(String, Duration)>>>);
 
@@ -220,7 +221,8 @@ fn a_silent_link_is_ended_and_made_again_later_and_later_until_the_way_is_free()
     assert_eq!(lost[0].0, "the deadline passed");
     assert!(lost[1..].iter().all(|(why, _)| why == "connecting took too long"), "{lost:?}");
     assert!(lost.len() > 6, "{lost:?}");
-    // A tenth of a second, twice as long each time up to three; each from a half to one and a half of that.
+    // The delay starts at a tenth of a second and doubles up to three. Jitter takes it from half to one and a
+    // half of that.
     for (try_number, (_, again)) in lost.iter().enumerate() {
         let middle = Duration::from_millis((100 << try_number.min(10)).min(3000));
         assert!((middle / 2..=middle * 3 / 2).contains(again), "try {try_number}: {again:?}");

@@ -1,4 +1,5 @@
-//! Troubles: the history tells each between nodes, and its end; and those that are drawn keep to what was asked for.
+//! Troubles: the history has each obstacle between nodes, with its end, and drawn troubles keep to the
+//! request.
 
 use std::time::Duration;
 

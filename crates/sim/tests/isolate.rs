@@ -1,4 +1,4 @@
-//! Isolating a planted deadlock: the kind of fault that brings it about is named, and no other.
+//! The isolation of a planted deadlock names the kind of fault that causes it, and no other.
 
 mod desk;
 
@@ -21,18 +21,18 @@ fn the_kind_of_fault_that_makes_a_deadlock_is_named_and_no_other() {
     let found = isolate(&failure, 150, with_the_bug);
     assert_eq!(found.kinds(), [Kind::SlowJob], "{found}");
     assert_eq!(found.without_faults(), None);
-    // What is printed can be played.
+    // The printed plan can be played.
     let text = found.to_string();
     let plan = text.split('\'').nth(1).expect("the plan is quoted");
     let plan: Plan = plan.parse().expect("it is one");
     assert_eq!(plan.faults.kinds().collect::<Vec<_>>(), [Kind::SlowJob]);
     assert!(with_the_bug(&plan).is_err());
-    // It is the bug: without it the plan fails no more, nor does any other.
+    // The bug is the cause: without it, neither this plan nor any other fails.
     assert_eq!(desk::play(&plan, false), Ok(()));
     hunt(plans(), |plan| desk::play(plan, false)).expect("without the bug nothing fails");
 }
 
-/// What `the_hunt_of_a_child` says with these variables.
+/// Returns the output of `the_hunt_of_a_child` with these variables.
 fn hunted(variables: &[(&str, &str)]) -> String {
     let test = env::current_exe().expect("a test knows its own path");
     let mut child = Command::new(test);

@@ -1,4 +1,4 @@
-//! Moments and sources of a world: what was once told too early, too often, or not any more.
+//! Moments and sources of a world: regressions for events that came too early, too often, or too late.
 
 use std::{cell::RefCell, io, rc::Rc, time::Duration};
 
@@ -14,7 +14,7 @@ struct Tap(u64, Rc<RefCell<Told>>);
 #[derive(Default)]
 struct Told {
     bytes: Vec<u8>,
-    /// Steps that found nothing.
+    /// Steps without an event.
     idle: u32,
 }
 
@@ -80,7 +80,7 @@ fn a_source_that_was_due_when_its_node_crashed_is_read_in_the_next_life() {
         let feed = world.feed();
         let (node, told) = reader(&mut world, &feed);
         world.run_for(Duration::from_millis(1));
-        // It is on the list of an engine that goes: with the crash, or after the node was told once.
+        // The source is on the list of an engine that goes away, before or after the node had an event.
         feed.put(b"ab");
         (0..part).for_each(|_| assert!(world.step()));
         world.crash(node);
@@ -126,7 +126,7 @@ fn a_node_that_begins_again_while_its_turn_is_due_makes_one() {
     assert_eq!(turns(true), turns(false));
 }
 
-/// Resumes a stream with input in the same turn in which it sets a timer for at once.
+/// Resumes a stream with input in the same turn in which it sets an immediate timer.
 struct Eager(Rc<RefCell<Vec<(Time, Time)>>>);
 struct Resume(Id<Stream>);
 struct Alarm(Time);

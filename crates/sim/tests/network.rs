@@ -1,4 +1,4 @@
-//! The network of a world: what the verbs do to connections, and how links bound them.
+//! The network of a world: the effect of troubles on connections, and the limits of links.
 
 mod common;
 

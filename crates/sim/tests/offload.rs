@@ -1,11 +1,11 @@
-//! Offloaded work: done at a moment of the seed, and lost with its node.
+//! Offloaded work: done at a moment drawn from the seed, and lost with its node.
 
 use std::time::Duration;
 
 use reactor::{Context, Receive, Result, Service};
 use sim::{Faults, Kind, NodeId, World, WorldOptions};
 
-/// Offloads some jobs, and notes which were done when.
+/// Offloads some jobs, and notes when each was done.
 #[derive(Default)]
 struct Worker {
     done: Vec<(u32, u64)>,
@@ -16,7 +16,7 @@ impl Service for Worker {
         for number in 0..JOBS {
             cx.offload(move || number).map_err(|_| "no room")?;
         }
-        // What keeps the node up when all are done.
+        // This timer keeps the node up after all jobs are done.
         cx.after(Duration::from_secs(1_000_000), JOBS);
         Ok(())
     }

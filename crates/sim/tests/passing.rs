@@ -1,4 +1,4 @@
-//! Descriptors that pass in the simulated world: services are those that run on a real engine.
+//! Descriptors that pass in the simulated world, with services that also run on a real engine.
 #![cfg(unix)]
 
 use std::{
@@ -47,7 +47,7 @@ impl Handle<Stream> for Dispatcher {
     }
 
     fn closed(&mut self, cx: &mut Context<Self>, _: Id<Stream>, stream: Stream, why: Closed) {
-        // What was read already goes along with the descriptor: a byte says how much that is.
+        // Bytes that were already read accompany the descriptor, behind a byte with their number.
         let mut bytes = vec![u8::try_from(stream.unread().len()).expect("a client says little")];
         bytes.extend(stream.unread());
         if let (Closed::Released, Some(transport), Some(worker)) = (why, stream.into_transport(), self.worker)
@@ -75,7 +75,7 @@ impl Receive<()> for Dispatcher {
     }
 }
 
-/// Echoes over the connections that are passed to it.
+/// Echoes over the connections that it receives.
 #[derive(Default)]
 struct Worker {
     bytes: Vec<u8>,
@@ -100,7 +100,7 @@ impl Handle<Descriptors> for Worker {
                 self.waiting.extend(descriptors);
             }
             Passed::Refused { .. } => {
-                // Which message had lost its own is not known any more.
+                // The worker does not know which message lost its descriptor.
                 self.refused += 1;
                 cx.close(id);
             }
@@ -134,7 +134,7 @@ impl Handle<Stream> for Worker {
     }
 }
 
-/// Connects, says something, waits for the echo, and begins anew.
+/// Connects, sends something, waits for the echo, and starts again.
 struct Client {
     to: Address,
     got: usize,
@@ -214,7 +214,8 @@ fn connections_are_passed_to_a_worker_that_serves_them() {
     assert_ne!(run(1), run(2));
 }
 
-/// With all faults, and without any: each connection is served by its own worker or ends, and none is left over.
+/// With all faults and without any: its own worker serves each connection, or the connection ends, and none
+/// is left over.
 #[test]
 fn whatever_happens_no_descriptor_is_left_over() {
     let mut sometimes = Sometimes::of(["a descriptor was refused", "the server was down"]);
@@ -273,7 +274,7 @@ impl Handle<Descriptors> for Owner {
     }
 }
 
-/// Writes to what it is passed.
+/// Writes to the descriptors that it receives.
 struct Writer;
 
 impl Service for Writer {

@@ -1,4 +1,4 @@
-//! Signals and a supervisor in the simulated world: services are those that run on a real engine.
+//! Signals and a supervisor in the simulated world, with services that also run on a real engine.
 #![cfg(unix)]
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
@@ -70,7 +70,7 @@ fn signals_of_a_kind_that_wait_together_become_one() {
         assert_eq!((noted.len(), times(Signal::HUP)), (2, Some(1)), "{noted:?}");
         counts.extend(times(Signal::USR1));
     }
-    // At least once, and as often as it was sent at most; both are among twenty seeds.
+    // Each signal is counted at least once, and at most as often as it was sent. Twenty seeds show both.
     assert!(counts.iter().all(|times| (1..=3).contains(times)));
     assert!(counts.contains(&1) && counts.contains(&3), "{counts:?}");
 }
@@ -85,7 +85,7 @@ fn one_that_nobody_waits_for_does_what_the_system_does() {
     }
     assert!(!world.signal(node, Signal::TERM) && !world.is_up(node));
     assert!(!world.signal(node, Signal::HUP), "it is down");
-    // The next life waits anew, and has nothing from before.
+    // The next life waits again, and gets no signal of the former life.
     world.restart(node);
     world.run_for(MOMENT);
     assert!(noted.borrow().is_empty());
@@ -132,7 +132,7 @@ fn it_is_in_the_history_and_in_the_digest() {
     assert_ne!(run(&[Signal::CHLD]), run(&[Signal::WINCH]), "also one that nobody waits for");
 }
 
-/// Answers with more than leaves at once.
+/// Sends an answer that does not leave at once.
 struct Server {
     supervised: ServiceId<Supervised>,
 }
@@ -160,11 +160,11 @@ struct Client {
     got: Rc<RefCell<Got>>,
 }
 
-/// What came to a client, also to one that has ended since.
+/// The input of a client, even of one that has ended since.
 #[derive(Default)]
 struct Got {
     bytes: usize,
-    /// Whether it was closed, and in order.
+    /// Whether it was closed in an orderly way.
     closed: Option<bool>,
 }
 

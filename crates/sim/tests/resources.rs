@@ -1,4 +1,4 @@
-//! A user's resource, unchanged, over a virtual source and over a real socket: both give the same trace.
+//! A user's resource, unchanged, over a virtual source and over a real socket. Both give the same trace.
 #![cfg(unix)]
 
 use std::{
@@ -14,7 +14,7 @@ use reactor::{
 };
 use sim::{Faults, Feed, Kind, NodeId, World, WorldOptions};
 
-/// What a pipe is made over.
+/// The source under a pipe.
 trait Base: 'static {
     fn source(&self) -> Source<'_>;
 }
@@ -86,7 +86,7 @@ impl<T> Noting<T> {
     }
 }
 
-/// What the other side of a source can do, and the service over it.
+/// The other side of a source, and the service over it.
 trait Rig {
     type Base: Base;
     fn put(&mut self, bytes: &[u8]);
@@ -101,7 +101,7 @@ struct Simulated {
     world: World,
     node: NodeId<Noting<Rc<Feed>>>,
     feed: Rc<Feed>,
-    /// While it lives the runtime does not end by itself.
+    /// Keeps the runtime from ending by itself.
     _alive: Controller<Noting<Rc<Feed>>>,
 }
 
@@ -200,7 +200,7 @@ impl Rig for Real {
     }
 
     fn settle(&mut self) {
-        // A local socket is ready as soon as it was written to: what is to come is there in these turns.
+        // A local socket is ready as soon as it was written to, so these turns see all events.
         for _ in 0..4 {
             self.runtime.turn(Some(Duration::ZERO)).expect("the engine works");
         }
@@ -211,7 +211,7 @@ impl Rig for Real {
     }
 }
 
-/// Input in pieces, a pause, output, and the end.
+/// Plays input in pieces, a pause, output, and the end.
 fn life(rig: &mut impl Rig) -> (Vec<String>, Vec<u8>) {
     rig.put(b"abcdef");
     rig.settle();
@@ -243,7 +243,7 @@ fn a_whole_life_has_one_trace_on_both() {
     assert_eq!(life(&mut Real::new()), simulated);
 }
 
-/// A handler that refuses.
+/// Plays a handler that refuses its input.
 fn refusal(rig: &mut impl Rig) -> Vec<String> {
     rig.put(b"bad!");
     rig.settle();
@@ -258,7 +258,7 @@ fn a_refusal_has_one_trace_on_both() {
     assert_eq!(refusal(&mut Real::new()), simulated);
 }
 
-/// A release, after which the service sees nothing more.
+/// Plays a release, after which the service gets no further events.
 fn release(rig: &mut impl Rig) -> Vec<String> {
     rig.act(|service, cx| cx.release(service.id.expect("added")).expect("it is not closing"));
     rig.settle();

@@ -1,4 +1,5 @@
-//! Nodes that end by themselves, and are begun again by the world: when, how often, with which disk, and what it finds.
+//! Nodes that end by themselves, and that the world restarts: when, how often, with which disk, and the bugs
+//! that this finds.
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -13,11 +14,11 @@ const SECOND: Duration = Duration::from_secs(1);
 /// How a life ends, a second after it began.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum End {
-    /// Its service has nothing to do any more.
+    /// Its service has nothing left to do.
     Idle,
     Panic,
     Error,
-    /// The builder fails, at once.
+    /// The builder fails at once.
     Build,
 }
 
@@ -40,7 +41,7 @@ impl Receive<()> for Mortal {
     }
 }
 
-/// A world with one node whose lives end like this, and how many there were.
+/// Makes a world with one node whose lives end like this, and a counter of its lives.
 fn mortal(end: End) -> (World, NodeId<Mortal>, Rc<Cell<usize>>) {
     let mut options = WorldOptions::default();
     options.history_max = 1_000;
@@ -91,7 +92,7 @@ fn every_end_of_its_own_is_followed_by_so_many_lives() {
             };
             assert!(ended.last.contains(says), "{end:?}: {}", ended.last);
             assert!(!world.is_up(node) && world.ended(node).is_some());
-            // Asked anew it counts anew, also for the end that was.
+            // A second request counts anew, even for the end before it.
             world.restart_ended(node, restarts(1));
             world.run_for(60 * SECOND);
             assert_eq!(lives.get() as u32, times_max + 2, "{end:?}");
@@ -145,7 +146,7 @@ fn what_befalls_a_node_from_outside_is_no_end_of_its_own() {
 
 #[test]
 fn a_restart_that_something_forestalled_does_not_happen() {
-    // Somebody else begins it: that life goes on.
+    // The test restarts the node first, and that life goes on.
     let (mut world, node, lives) = mortal(End::Panic);
     world.restart_ended(node, restarts(1));
     world.run_for(SECOND + Duration::from_millis(50));
@@ -155,7 +156,7 @@ fn a_restart_that_something_forestalled_does_not_happen() {
     assert!(world.is_up(node) && lives.get() == 2);
     world.run_for(60 * SECOND);
     assert_eq!((lives.get(), world.summary().ended[0].restarts), (3, 1), "the one it has is left");
-    // Its machine loses its power meanwhile: it stays down with it.
+    // The machine loses its power in the meantime, so the node stays down.
     let (mut world, node, lives) = mortal(End::Panic);
     world.restart_ended(node, restarts(5));
     world.run_for(SECOND + Duration::from_millis(50));
@@ -167,7 +168,7 @@ fn a_restart_that_something_forestalled_does_not_happen() {
     assert_eq!(lives.get(), 7, "from then on it begins again as was asked");
 }
 
-/// Asks for a write that takes long, and panics before it is done.
+/// Starts a write that takes long, and panics before it is done.
 struct Hasty {
     is_first: bool,
 }
@@ -227,9 +228,9 @@ fn an_operation_of_a_former_life_is_never_done_in_the_next() {
     assert!(lengths.iter().any(|length| (1..100).contains(length)), "done in part: {lengths:?}");
 }
 
-/// Takes deposits, writes each down, and acknowledges it; now and then one is more than it can bear.
+/// Takes deposits, records each, and acknowledges it. Now and then one makes it panic.
 struct Till {
-    /// The planted bug: it acknowledges before its write is answered.
+    /// The planted bug: it acknowledges before its write completes.
     is_rash: bool,
     acknowledged: Rc<Cell<u64>>,
     lost: Rc<Cell<u64>>,
@@ -279,13 +280,13 @@ impl Receive<Deposit> for Till {
 impl Receive<Kept> for Till {
     fn receive(&mut self, _: &mut Context<Self>, Kept(taken, result): Kept) -> Result {
         result?;
-        // Appends that are out at once are done in any order, so only their number counts.
+        // Concurrent appends run in any order, so only their number counts.
         self.acknowledged.set(self.acknowledged.get().max(taken.min(self.acknowledged.get() + 1)));
         Ok(())
     }
 }
 
-/// Lets a till work for a while; what is lost shows in its next life only.
+/// Lets a till work for a while. Only its next life shows the lost deposits.
 fn till(plan: &Plan, is_rash: bool, begins_again: bool) -> std::result::Result<(), String> {
     let mut world = plan.world();
     let (acknowledged, lost) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));

@@ -1,4 +1,5 @@
-//! Serial ports, unchanged, over a pseudo-terminal and over a simulated line: bytes, a slow reader, a hang-up.
+//! Serial ports, unchanged, over a pseudo-terminal and over a simulated line: bytes, a slow reader, a
+//! hang-up.
 #![cfg(all(target_os = "linux", feature = "serial"))]
 
 use std::time::{Duration, Instant};
@@ -13,14 +14,14 @@ use sim::{NodeId, World};
 struct Meter {
     port: Option<Serial>,
     id: Option<Id<Serial>>,
-    /// While it lives the runtime does not end by itself.
+    /// Keeps the runtime from ending by itself.
     alive: Option<Controller<Meter>>,
     sent: usize,
     rested: u32,
     ends: Vec<Option<i32>>,
 }
 
-/// Reads them; may be told to rest.
+/// Reads them, and rests on request.
 struct Reader {
     port: Option<Serial>,
     id: Option<Id<Serial>>,
@@ -29,7 +30,7 @@ struct Reader {
     ends: Vec<Option<i32>>,
 }
 
-/// As many lines make more than the high mark and what the line itself holds.
+/// This many lines exceed the high mark and the line's own capacity together.
 const LINES: usize = 20_000;
 
 fn line(number: usize) -> String {
@@ -171,7 +172,7 @@ fn one_seed_gives_one_run() {
     assert_eq!(digest(), digest());
 }
 
-/// Turns until it is so.
+/// Turns until the condition holds.
 fn until(runtime: &mut Runtime, reader: ServiceId<Reader>, done: impl Fn(&Reader) -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !done(runtime.service(reader).expect("it lives")) {

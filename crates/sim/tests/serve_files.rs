@@ -1,4 +1,4 @@
-//! The example `serve_files`, as it is, on a simulated disk: what takes ten seconds, or a disk that fails.
+//! The example `serve_files`, unchanged, on a simulated disk: its timeouts, and a disk that fails.
 #![allow(dead_code, reason = "the example's own tests use the rest")]
 
 #[path = "../../reactor/examples/serve_files/answer.rs"]
@@ -18,7 +18,7 @@ use reactor::{Bytes, Closed, Context, Event, Handle, Id, Receive, Result, Servic
 use server::Server;
 use sim::{DiskOptions, NodeId, World};
 
-/// Sends a request, in pieces and with a pause between them, and keeps the answer.
+/// Sends a request in pieces with pauses between them, and keeps the answer.
 struct Client {
     address: String,
     pieces: Vec<(u64, &'static str)>,
@@ -33,7 +33,7 @@ impl Service for Client {
         for (after_ms, piece) in self.pieces.clone() {
             cx.after(Duration::from_millis(after_ms), piece);
         }
-        // What keeps the node up.
+        // This timer keeps the node up.
         cx.after(Duration::from_secs(1_000_000), "");
         Ok(())
     }
@@ -85,7 +85,7 @@ impl Scene {
         })
     }
 
-    /// What a client has got after so long, and whether it was told the end.
+    /// Returns a client's answer after this time, and when the end arrived.
     fn answer(&mut self, pieces: &[(u64, &'static str)], time: Duration) -> (Vec<u8>, Option<Duration>) {
         let client = self.client(pieces);
         let began = Duration::from_nanos(self.world.now().as_nanos());
@@ -123,7 +123,7 @@ fn a_head_that_does_not_come_in_its_time_is_408_however_slowly_it_goes_on() {
     assert_eq!(status(&answer), "408");
     let closed = closed.expect("and the connection is closed");
     assert!(closed >= Duration::from_secs(10) && closed < Duration::from_secs(17), "{closed:?}");
-    // One that says nothing has a minute, and is told nothing.
+    // A silent client has a minute, and then gets a close without an answer.
     let (answer, closed) = scene.answer(&[], Duration::from_secs(90));
     assert_eq!(answer, b"");
     let closed = closed.expect("it is closed");

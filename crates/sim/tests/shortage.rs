@@ -1,4 +1,4 @@
-//! A shortage of bytes that peers bring about with half items: it does not last, and whoever is polite is served.
+//! A shortage of bytes that peers cause with half items. It does not last, and polite peers are served.
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
@@ -10,17 +10,17 @@ use sim::{Faults, Kind, Leaks, NodeId, World, WorldOptions};
 
 type Items = Stream<Delimited<U32>>;
 
-/// What became of whom.
+/// The outcome for all peers.
 #[derive(Default)]
 struct Seen {
     shortages: u32,
-    /// How the server's streams ended that hoarders had.
+    /// How many of the hoarders' streams the server ended for their budget.
     over_budget: u32,
     hoards: u32,
     answers: u32,
-    /// How long a polite peer waited for its answer at most.
+    /// The longest time that a polite peer waited for its answer.
     longest: Duration,
-    /// How polite peers ended otherwise than they wanted to.
+    /// How polite peers ended, unless it was by their own close.
     cut: Vec<String>,
 }
 
@@ -54,7 +54,7 @@ impl Handle<Items> for Server {
     }
 }
 
-/// Sends the most of an item, and no more; as soon as it is cut it does so again.
+/// Sends the most of an item, and no more. When it is cut off, it starts again.
 struct Hoarder {
     address: String,
     seen: Rc<RefCell<Seen>>,
@@ -86,7 +86,7 @@ impl Handle<Stream> for Hoarder {
     }
 }
 
-/// Asks over a connection of its own each time.
+/// Asks over a new connection each time.
 struct Polite {
     address: String,
     asked: Time,
@@ -127,7 +127,7 @@ impl Handle<Items> for Polite {
     }
 }
 
-/// Faults that change when and in which pieces things happen, and break nothing.
+/// Draws faults that change only the timing and the chunking, and that break nothing.
 fn harmless(seed: u64) -> Faults {
     let breaks = |kind: Kind| {
         let cuts = [Kind::AcceptFails, Kind::AcceptAborts, Kind::Refuse, Kind::Reset, Kind::AttachFails];
@@ -137,7 +137,7 @@ fn harmless(seed: u64) -> Faults {
     drawn.kinds().filter(|kind| breaks(*kind)).fold(drawn.clone(), |faults, kind| faults.with(kind, 0))
 }
 
-/// Lets hoarders and polite peers at a server, whose two services are for the one and the other if it `parts` them.
+/// Plays hoarders and polite peers against a server. If it `parts` them, each group has its own service.
 fn play(seed: u64, parts: bool) -> Seen {
     let mut options = WorldOptions::default();
     options.faults = harmless(seed);

@@ -1,4 +1,4 @@
-//! A stop waits for what is under way: what a node has acknowledged is on its disk when SIGTERM has ended it.
+//! A stop waits for work in flight: the disk has every acknowledged number when SIGTERM has ended the node.
 #![cfg(unix)]
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
@@ -10,7 +10,7 @@ use reactor::{
 };
 use sim::{Chance, Faults, Kind, World, WorldOptions};
 
-/// Acknowledges numbers, and keeps each in a file, by one of several ways.
+/// Acknowledges numbers, and stores each in a file, by one of several ways.
 struct Store {
     acknowledged: Rc<RefCell<Vec<u64>>>,
     file: Option<File>,
@@ -89,7 +89,7 @@ impl Receive<Told> for Store {
 impl Receive<Late> for Store {
     fn receive(&mut self, cx: &mut Context<Self>, Late(number, hold): Late) -> Result {
         self.keep(cx, number)?;
-        // From here on the operation itself is waited for.
+        // From here on, the stop waits for the operation itself.
         drop(hold);
         Ok(())
     }
@@ -102,7 +102,8 @@ impl Receive<Kept> for Store {
     }
 }
 
-/// Whatever takes long: work up to a second, operations on files likewise, and answers that others overtake.
+/// Returns faults that delay: work and file operations of up to a second, and completions that others
+/// overtake.
 fn slow() -> Faults {
     let kinds = [Kind::SlowJob, Kind::SlowFile, Kind::LateFile];
     kinds.into_iter().fold(Faults::none(), |faults, kind| faults.with(kind, 50_000))
@@ -118,7 +119,7 @@ fn what_was_acknowledged_is_kept_although_work_and_disk_are_slow() {
     (0..300).for_each(|seed| stop(seed, slow()));
 }
 
-/// Stops a store in the middle, and compares what it has acknowledged with what it has kept.
+/// Stops a store in the middle, and compares its acknowledged numbers with its stored ones.
 fn stop(seed: u64, faults: Faults) {
     let mut options = WorldOptions::default();
     options.faults = faults;

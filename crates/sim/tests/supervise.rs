@@ -14,7 +14,7 @@ use reactor::signals::Signal;
 use service::Supervise;
 use sim::{Faults, Hand, Kind, Leaks, NodeId, Program, World, WorldOptions};
 
-/// Says how often it has begun, and exits a while later with 1.
+/// Prints how often it has begun, and exits a while later with 1.
 struct Failing(Rc<Cell<u32>>);
 
 impl Program for Failing {
@@ -30,7 +30,7 @@ impl Program for Failing {
     }
 }
 
-/// Says which signals come; SIGTERM ends it after so many seconds, or never.
+/// Prints its signals. SIGTERM ends it after this many seconds, or never.
 struct Steady(Option<u64>);
 
 impl Program for Steady {
@@ -63,14 +63,14 @@ fn a_program_that_fails_begins_again_later_and_later() {
     let count = begun.clone();
     world.program("failing", move |_| Failing(count.clone()));
     let node = supervise(&mut world, &["failing"]);
-    // It begins after 0, 0.1, 0.3, 0.7, .. seconds, each time with what a run takes.
+    // It begins after 0, 0.1, 0.3, 0.7, .. seconds, each time plus the duration of a run.
     world.run_for(Duration::from_secs(1));
     assert_eq!(begun.get(), 4);
     let said = printed(&mut world, node);
     for line in ["failing[1000]: begun 1", "failing[1000]! not again", "again in 100 ms", "again in 800 ms"] {
         assert!(said.contains(line), "{line:?} is not in {said}");
     }
-    // In the end once in 30 seconds.
+    // In the end it begins once in 30 seconds.
     world.run_for(Duration::from_secs(600));
     let before = begun.get();
     world.run_for(Duration::from_secs(300));

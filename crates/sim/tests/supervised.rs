@@ -1,11 +1,12 @@
-//! A supervised service panics at drawn moments while clients ask it: none of them is refused, and none waits for ever.
+//! A supervised service panics at drawn moments while clients ask it. It refuses none of them, and none waits
+//! for ever.
 
 use std::{cell::Cell, panic::resume_unwind, rc::Rc, time::Duration};
 
 use reactor::{Bytes, Closed, Context, Event, Handle, Id, Receive, Restart, Result as Done, Service, Stream};
 use sim::{Digest, Leaks, NodeId, World};
 
-/// Answers, and panics wherever the world's chance says so.
+/// Answers, and panics where the world's chance decides so.
 struct Server {
     /// How many lives there were, whether they could start or not.
     lives: Rc<Cell<u32>>,
@@ -14,7 +15,7 @@ struct Server {
 struct Tick;
 
 impl Server {
-    /// Panics in one of so many cases. Resumed, so that nothing is printed.
+    /// Panics in one of `of` cases. It resumes a panic, so that no message is printed.
     fn chance(cx: &mut Context<Self>, of: u64) {
         if cx.random().is_multiple_of(of) {
             resume_unwind(Box::new("a drawn panic"));
@@ -25,7 +26,7 @@ impl Server {
 impl Service for Server {
     fn start(&mut self, cx: &mut Context<Self>) -> Done {
         cx.listen("0.0.0.0:80", |_| Some(Stream::new(Bytes)))?;
-        // The first life starts well, or nobody would supervise it.
+        // The first life starts well. Otherwise the supervisor would not take it.
         if self.lives.replace(self.lives.get() + 1) > 0 {
             Server::chance(cx, 5);
         }
@@ -61,12 +62,12 @@ impl Handle<Stream> for Server {
     }
 }
 
-/// Asks one thing after the other, again where it was not answered.
+/// Asks one thing after the other, and again if it got no answer.
 struct Client {
     to: String,
     stream: Option<Id<Stream>>,
     answered: u32,
-    /// The bytes of the answer that have come.
+    /// The bytes of the answer that have arrived.
     got: usize,
     /// Ends other than a reset or an end.
     refused: Vec<String>,
@@ -87,7 +88,7 @@ impl Client {
 
 impl Service for Client {
     fn start(&mut self, cx: &mut Context<Self>) -> Done {
-        // It lives as long as the world: a runtime with nothing left to do would end.
+        // A runtime with nothing left to do would end, so this timer keeps it up.
         cx.after(Duration::from_secs(1 << 30), ());
         self.ask(cx)
     }
@@ -128,7 +129,7 @@ impl Handle<Stream> for Client {
     }
 }
 
-/// What became of one world.
+/// The outcome of one world.
 struct Outcome {
     digest: Digest,
     lives: u32,
@@ -138,7 +139,7 @@ fn play(seed: u64) -> Outcome {
     let mut world = World::new(seed);
     let lives = Rc::new(Cell::new(0));
     let count = lives.clone();
-    // Without a wait, with a short one, and with one that grows.
+    // Without a delay, with a short one, and with one that grows.
     let mut restart = Restart::default();
     restart.max = u32::MAX;
     restart.delay = Duration::from_millis([0, 2, 1][(seed % 3) as usize]);

@@ -1,4 +1,4 @@
-//! A directory watch, unchanged, over a real directory and over its twin: both give the same trace.
+//! A directory watch, unchanged, over a real directory and over its twin. Both give the same trace.
 #![cfg(target_os = "linux")]
 
 use std::{fs, time::Duration};
@@ -9,7 +9,7 @@ use reactor::{
 };
 use sim::{Folder, World};
 
-/// Takes what is put into its folder, as a spooler does: whole files only, and all again after an overflow.
+/// Takes files from its directory, as a spooler does: whole files only, and all again after an overflow.
 #[derive(Default)]
 struct Spool {
     watch: Option<Watch>,
@@ -50,7 +50,7 @@ impl Handle<Watch> for Spool {
     }
 }
 
-/// What is done to the folder.
+/// A change to the directory.
 enum Act {
     Write(&'static str),
     Rename(&'static str, &'static str),
@@ -82,7 +82,7 @@ fn real() -> Vec<String> {
             Act::End => fs::remove_dir(&folder),
         }
         .expect("it is ours");
-        // What the kernel was asked for it has queued.
+        // The kernel has queued the events of these changes.
         (0..4).for_each(|_| _ = runtime.turn(Some(Duration::ZERO)).expect("whole"));
     }
     runtime.service(spool).expect("it lives").trace.clone()

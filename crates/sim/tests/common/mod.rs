@@ -1,4 +1,4 @@
-//! Two services for the tests of the world: one that echoes, and one that calls it.
+//! Two services for the tests of the world: an echo server, and its caller.
 
 use std::{
     cell::Cell,
@@ -11,7 +11,7 @@ use reactor::{
 };
 use sim::{NodeId, World, WorldOptions};
 
-/// Echoes, and stays open when a peer has ended.
+/// Echoes, and stays open after a peer has ended.
 #[derive(Default)]
 pub(crate) struct Server {
     address: String,
@@ -35,12 +35,12 @@ pub(crate) struct Caller {
     ends: u32,
 }
 
-/// How a stream ended: the system's word for it, or the library's.
+/// Names how a stream ended: by the system's error kind, or by the library's variant.
 fn word(why: &Closed) -> String {
     why.io().map_or_else(|| format!("{why:?}"), |error| format!("{:?}", error.kind()))
 }
 
-/// It reads while much waits to be sent: two ends that do not would wait for each other.
+/// Makes a stream that reads even while much output waits. Two ends that do not would wait for each other.
 fn stream() -> Stream {
     let options = StreamOptions { backpressure: false, ..StreamOptions::default() };
     Stream::new(Bytes).half_open(true).options(options)
@@ -79,7 +79,7 @@ impl Handle<Stream> for Server {
 impl Service for Caller {
     fn start(&mut self, cx: &mut Context<Self>) -> Done {
         self.ids.push(cx.connect(&self.address, stream())?);
-        // It lives as long as the world: a runtime with nothing left to do would end.
+        // A runtime with nothing left to do would end, so this timer keeps it up.
         cx.after(FOREVER, ());
         Ok(())
     }
@@ -108,7 +108,7 @@ impl Receive<()> for Caller {
     }
 }
 
-/// A world with both, connected.
+/// Makes a world with both, connected.
 pub(crate) fn pair(seed: u64) -> (World, NodeId<Server>, NodeId<Caller>) {
     pair_with(seed, WorldOptions::default())
 }

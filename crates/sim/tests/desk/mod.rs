@@ -1,5 +1,5 @@
-//! A desk that computes answers in a few places, and clients that ask it for ever: with a planted bug it loses a place
-//! whenever work takes too long, until there is none left.
+//! A desk that computes answers in a few places, and clients that ask it for ever. With a planted bug, it
+//! loses a place whenever work takes too long, until no place is left.
 
 use std::{
     cell::Cell,
@@ -11,9 +11,9 @@ use std::{
 use reactor::{Closed, Context, Event, Handle, Id, Lines, Receive, Result, Service, ServiceId, Stream};
 use sim::{Leaks, NodeId, Plan, World};
 
-/// Answers questions by offloaded work, so many at once.
+/// Answers questions by offloaded work, a limited number at once.
 pub(crate) struct Desk {
-    /// The planted bug: work that was given up keeps its place.
+    /// The planted bug: abandoned work keeps its place.
     has_bug: bool,
     places: u32,
     next: u64,
@@ -77,7 +77,7 @@ impl Receive<TooLate> for Desk {
     }
 }
 
-/// Asks, waits for the answer, and asks again; whatever happens to its connection.
+/// Asks, waits for the answer, and asks again, whatever happens to its connection.
 pub(crate) struct Client {
     address: String,
     answers: Rc<Cell<u64>>,
@@ -120,7 +120,7 @@ impl Handle<Stream<Lines>> for Client {
     }
 }
 
-/// Plays a desk and its clients: when the faults are over, somebody must be answered again.
+/// Plays a desk and its clients. After the faults, some client must get an answer again.
 pub(crate) fn play(plan: &Plan, has_bug: bool) -> std::result::Result<(), String> {
     let mut world = plan.world();
     let desk: NodeId<Desk> = world.add(move |runtime| {
@@ -149,5 +149,5 @@ pub(crate) fn play(plan: &Plan, has_bug: bool) -> std::result::Result<(), String
     }
 }
 
-/// How long the desk waits for its work.
+/// The desk abandons its work after this time.
 const PATIENCE: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! A guest: a node that connects to another one, keeps what it hears, and stays as long as the world.
+//! A guest: a node that connects to another one, keeps its input, and stays up as long as the world.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl Receive<()> for Guest {
 }
 
 impl Guest {
-    /// Adds one, which connects to this port of a host.
+    /// Adds a guest, which connects to this port of a host.
     pub(crate) fn add(world: &mut World, host: impl Into<Node>, port: u16) -> NodeId<Guest> {
         let to = format!("{}:{port}", world.ip(host));
         world.add(move |runtime| {

@@ -1,4 +1,4 @@
-//! A keeper of records, which are eight bytes each: it acknowledges a record when it believes it safe, and each of its
+//! A keeper of records of eight bytes each. It acknowledges a record when it believes it safe. Each of its
 //! beliefs but one is a planted bug.
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
@@ -8,23 +8,23 @@ use reactor::{
     file::{File, OpenOptions, Opened, Operation},
 };
 
-/// When a record is believed to be safe.
+/// When the keeper believes a record to be safe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Belief {
-    /// A sync that was asked for after its write was answered was answered itself.
+    /// A sync that started after the completion of the write has completed.
     Sync,
-    /// The planted bug: some time after its sync was asked for, which no fast disk needs.
+    /// The planted bug: some time has passed since the sync started, more than a fast disk needs.
     Time,
-    /// The planted bug: its write was answered before a sync was, whenever that was asked for.
+    /// The planted bug: the write completed before a sync did, whenever that sync started.
     Answer,
 }
 
-/// What outlives the keeper.
+/// The state that outlives the keeper.
 #[derive(Default)]
 pub(crate) struct Outside {
-    /// How many records it acknowledged: the first so many.
+    /// How many records it acknowledged, counted from the first.
     pub(crate) acknowledged: u64,
-    /// How many of them were not found again, over all lives.
+    /// How many of them were missing later, over all lives.
     pub(crate) lost: u64,
     /// How often it has read its file.
     pub(crate) lives: u64,
@@ -35,7 +35,7 @@ pub(crate) struct Keeper {
     belief: Belief,
     outside: Rc<RefCell<Outside>>,
     file: Option<File>,
-    /// Records whose write was asked for, and was answered.
+    /// `asked`: records whose write started. `written`: records whose write completed.
     asked: u64,
     written: u64,
     is_syncing: bool,
@@ -46,7 +46,7 @@ struct Named(Result<(), Error>);
 struct Recovered(Result<Vec<u8>, Error>);
 struct Write;
 struct Written(Result<(), Error>);
-/// A sync, and how many records were written when it was asked for.
+/// A sync, and the number of records that were written when it started.
 struct Synced(u64, Result<(), Error>);
 struct TimeIsUp(u64);
 
@@ -97,7 +97,7 @@ impl Receive<Recovered> for Keeper {
         let mut outside = self.outside.borrow_mut();
         outside.lost += outside.acknowledged.saturating_sub(found);
         (outside.acknowledged, outside.lives) = (outside.acknowledged.min(found), outside.lives + 1);
-        // Only what it knows to be safe counts: the rest is written anew.
+        // Only the records that it knows to be safe count. It writes the rest again.
         (self.asked, self.written) = (outside.acknowledged, outside.acknowledged);
         drop(outside);
         let after = Duration::from_micros(cx.random() % 3_000);
@@ -108,7 +108,7 @@ impl Receive<Recovered> for Keeper {
 
 impl Receive<Write> for Keeper {
     fn receive(&mut self, cx: &mut Context<Self>, _: Write) -> Result {
-        // One write is out at a time, and a sync may be out beside it.
+        // One write at a time is in flight, perhaps with a sync beside it.
         let record = (self.asked + 1).to_le_bytes();
         cx.file(Operation::write_at(self.file()?, self.asked * 8, record), Written)?;
         self.asked += 1;
@@ -154,5 +154,5 @@ impl Receive<TimeIsUp> for Keeper {
     }
 }
 
-/// Many times what a disk without faults takes.
+/// Many times the time of a disk without faults.
 const PATIENCE: Duration = Duration::from_millis(20);

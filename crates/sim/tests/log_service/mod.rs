@@ -1,4 +1,4 @@
-//! A small write-ahead log: records with a checksum, appended and synced, read back when it begins again.
+//! A small write-ahead log: records with a checksum, appended and synced, and read back at the start.
 
 use std::{
     cell::RefCell,
@@ -11,19 +11,19 @@ use reactor::{
     file::{File, OpenOptions, Opened, Operation},
 };
 
-/// What outlives the log: what it promised, and what its lives found.
+/// The state that outlives the log: its promises, and the findings of its lives.
 #[derive(Default)]
 pub(crate) struct Outside {
-    /// Records that were acknowledged: the first so many.
+    /// How many records were acknowledged, counted from the first.
     pub(crate) acknowledged: u64,
-    /// How often it began and had read its log.
+    /// How often it started and had read its log.
     pub(crate) recovered: u64,
-    /// Records that were acknowledged and not found again.
+    /// Acknowledged records that were missing later.
     pub(crate) lost: u64,
     /// Lives that found the end of the log torn.
     pub(crate) torn: u64,
     pub(crate) faults: Vec<String>,
-    /// How many records are enough; it rests then.
+    /// The log rests after this many records.
     pub(crate) enough: Option<u64>,
 }
 
@@ -31,13 +31,13 @@ pub(crate) struct Outside {
 pub(crate) struct Log {
     outside: Rc<RefCell<Outside>>,
     directory: PathBuf,
-    /// Whether what it acknowledges is safe; a log that does not care is what a test has to notice.
+    /// Whether its acknowledged records are synced. The test must notice a log that does not sync.
     syncs: bool,
     file: Option<File>,
-    /// Where the next record goes, and which it is.
+    /// The position and the number of the next record.
     end: u64,
     next: u64,
-    /// How many records go with the write that is out.
+    /// The number of records in the write that is in flight.
     batch: u64,
 }
 
@@ -62,7 +62,7 @@ impl Log {
         self.batch = cx.random() % 4 + 1;
         let mut bytes = Vec::new();
         for number in self.next..self.next + self.batch {
-            // Records differ in length, so that a write ends anywhere.
+            // Records differ in length, so that a write may end anywhere.
             let body = format!("record {number}").repeat((number % 3) as usize + 1);
             bytes.extend((body.len() as u32).to_le_bytes());
             bytes.extend(checksum(number, body.as_bytes()).to_le_bytes());
@@ -97,7 +97,7 @@ impl Service for Log {
 impl Receive<Opening> for Log {
     fn receive(&mut self, cx: &mut Context<Self>, Opening(opened): Opening) -> Result {
         self.file = Some(opened?.file);
-        // Its name is to be as safe as what will be in it.
+        // The name must be as durable as the content will be.
         match self.syncs {
             true => cx.file(Operation::sync_directory(&self.directory), Named)?,
             false => self.receive(cx, Named(Ok(())))?,
@@ -121,11 +121,11 @@ impl Receive<Recovered> for Log {
         let mut outside = self.outside.borrow_mut();
         outside.recovered += 1;
         outside.torn += u64::from(self.end < bytes.len() as u64);
-        // What was written and not acknowledged may be there; what was acknowledged must be.
+        // Records that were written but not acknowledged may exist. Acknowledged ones must.
         outside.lost += outside.acknowledged.saturating_sub(self.next);
         outside.acknowledged = outside.acknowledged.min(self.next);
         drop(outside);
-        // It is written anew: what can be read is not always safe, neither after a crash nor after a failed sync.
+        // Write the log again, because readable data is not always safe after a crash or a failed sync.
         bytes.truncate(self.end as usize);
         cx.file(Operation::write_at(self.file()?, 0, bytes), Rewritten)?;
         Ok(())
@@ -161,7 +161,7 @@ impl Receive<Written> for Log {
 
 impl Receive<Synced> for Log {
     fn receive(&mut self, cx: &mut Context<Self>, Synced(result): Synced) -> Result {
-        // After a failed sync nothing is known of the log but what is read anew: this life is over.
+        // After a failed sync, only a new read shows the state of the log, so this life ends.
         result?;
         self.acknowledge(cx)
     }
@@ -183,7 +183,7 @@ fn replay(bytes: &[u8]) -> (u64, u64) {
     (count, end as u64)
 }
 
-/// FNV-1a, of the record's number too: one from another place is none.
+/// Hashes a record and its number by FNV-1a, so that a record from another position is invalid.
 fn checksum(number: u64, body: &[u8]) -> u64 {
     let all = number.to_le_bytes().into_iter().chain(body.iter().copied());
     all.fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))

@@ -1,4 +1,4 @@
-//! What the scenario knows from outside: each connection as both of its ends see it, and each node.
+//! The scenario's outside view: each connection as both of its ends see it, and each node.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -10,10 +10,10 @@ use reactor::{Closed, Controller, Time};
 
 use crate::scenario::peer::Peer;
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mode {
-    /// All is sent back; the client ends first.
+    /// The server echoes everything, and the client ends first.
     Echo,
     /// The client sends and closes at once.
     Push,
@@ -23,9 +23,9 @@ pub(crate) enum Mode {
     Abort,
     /// The client queues more than its cap.
     Overflow,
-    /// The client says nothing until its deadline.
+    /// The client sends nothing until its deadline.
     Mute,
-    /// Nobody listens.
+    /// The client connects to a port without a listener.
     Refused,
 }
 
@@ -37,13 +37,13 @@ pub(crate) const MODES: [Mode; 7] =
 #[derive(Default, Debug)]
 pub(crate) struct Side {
     pub(crate) is_open: bool,
-    /// Bytes that it sent, and that it received.
+    /// The bytes that it sent, and the bytes that it received.
     pub(crate) sent: u64,
     pub(crate) got: u64,
     pub(crate) got_end: bool,
-    /// It has asked for its end to be told after what it sent.
+    /// It has requested an end after its output.
     pub(crate) has_finished: bool,
-    /// What it sent may not leave any more: it crashed, or ended otherwise than gracefully.
+    /// Its output may be lost, because it crashed or did not end gracefully.
     pub(crate) is_cut: bool,
     pub(crate) closed: Option<String>,
 }
@@ -53,11 +53,11 @@ pub(crate) struct Side {
 pub(crate) struct Talk {
     pub(crate) mode: Mode,
     pub(crate) target: SocketAddr,
-    /// How much is sent by whom the mode says.
+    /// How much the sender of the mode sends.
     pub(crate) size: u64,
-    /// Begun when there were no faults any more: it has to go well.
+    /// Set if it began after the faults had ended, so it must succeed.
     pub(crate) is_strict: bool,
-    /// Its first byte is another one.
+    /// Set if its first byte is changed.
     is_twisted: bool,
     pub(crate) client: Side,
     pub(crate) server: Side,
@@ -72,28 +72,29 @@ impl Talk {
 /// A node, over its lives.
 #[derive(Default)]
 pub(crate) struct Book {
-    /// Resources and timers that its service believes in.
+    /// The resources and timers that its service counts.
     pub(crate) resources: u64,
     pub(crate) timers: u64,
     pub(crate) controller: Option<Controller<Peer>>,
-    /// Commands that are out: when each was sent. The number of the next to arrive.
+    /// `commands`: the sending times of the commands in flight. `commands_got`: the number of the next one to
+    /// arrive.
     pub(crate) commands: VecDeque<Time>,
     pub(crate) commands_got: u64,
     pub(crate) commands_sent: u64,
-    /// Operations on files that are out, and how many notes are safe on the disk.
+    /// The file operations in flight, and the number of notes that are safe on the disk.
     pub(crate) operations: u32,
     pub(crate) notes: u64,
-    /// Offloaded work that is out, by its number.
+    /// The offloaded jobs in flight, by number.
     pub(crate) jobs: BTreeSet<u64>,
-    /// Bytes of its virtual source.
+    /// The bytes of its virtual source.
     pub(crate) fed: u64,
     pub(crate) tapped: u64,
-    /// Talks that it has to begin in the time without faults, and that are not over.
+    /// The talks that it must still begin after the faults, and those that are not over.
     pub(crate) strict_left: u32,
     pub(crate) strict_open: u32,
 }
 
-/// All that is known.
+/// All records of the scenario.
 #[derive(Default)]
 pub(crate) struct Ledger {
     pub(crate) violation: Option<String>,
@@ -101,30 +102,30 @@ pub(crate) struct Ledger {
     /// By the client's address.
     pub(crate) talks: BTreeMap<SocketAddr, Talk>,
     pub(crate) books: Vec<Book>,
-    /// The peer that an accept was told last.
+    /// The peer of the last accept.
     pub(crate) accepting: Option<SocketAddr>,
-    /// Since when there are no faults any more.
+    /// The end of the faults.
     pub(crate) strict_since: Option<Time>,
-    /// One byte is still to be changed.
+    /// Set while one byte is still to be changed.
     pub(crate) is_twisted: bool,
     /// How often rare branches were reached.
     pub(crate) reached: BTreeMap<&'static str, u64>,
 }
 
 impl Ledger {
-    /// Notes a violation; the first one counts.
+    /// Notes a violation. Only the first one counts.
     pub(crate) fn violate(&mut self, what: impl FnOnce() -> String) {
         self.violation.get_or_insert_with(what);
     }
 
-    /// What must hold.
+    /// Checks a condition, and notes a violation if it does not hold.
     pub(crate) fn must(&mut self, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
             self.violate(what);
         }
     }
 
-    /// A rare branch was reached.
+    /// Notes that a rare branch was reached.
     pub(crate) fn sometimes(&mut self, what: &'static str) {
         *self.reached.entry(what).or_default() += 1;
     }
@@ -133,14 +134,14 @@ impl Ledger {
         self.strict_since.is_some()
     }
 
-    /// How late something is that was due at a moment, not counted what faults have delayed.
+    /// Returns how late an event is. Delays by faults do not count.
     pub(crate) fn late(&self, due: Time, now: Time) -> Duration {
         self.strict_since.map_or(Duration::ZERO, |since| now.since(due.max(since)))
     }
 
     pub(crate) fn begin_talk(&mut self, client: SocketAddr, mode: Mode, target: SocketAddr, size: u64) {
         let is_strict = self.is_strict();
-        // The first one whose bytes all get there.
+        // The first talk whose bytes all arrive.
         let sends = is_strict && size > 0 && matches!(mode, Mode::Echo | Mode::Push | Mode::Pull);
         let is_twisted = sends && std::mem::take(&mut self.is_twisted);
         let (one, other) = (Side::default(), Side::default());
@@ -148,7 +149,7 @@ impl Ledger {
         self.talks.insert(client, talk);
     }
 
-    /// Notes that a side sent more, and says what: the bytes follow from the place in the stream.
+    /// Fills a buffer with a side's next bytes, which follow from the position in the stream.
     pub(crate) fn bytes(&self, client: SocketAddr, by_client: bool, from: u64, into: &mut [u8]) {
         let is_twisted = self.talks.get(&client).is_some_and(|talk| talk.is_twisted);
         for (at, byte) in (from..).zip(into.iter_mut()) {
@@ -156,7 +157,7 @@ impl Ledger {
         }
     }
 
-    /// Checks what a side received, and notes it.
+    /// Checks a side's input, and notes it.
     pub(crate) fn received(&mut self, client: SocketAddr, by_client: bool, bytes: &[u8]) {
         let Some(talk) = self.talks.get_mut(&client) else {
             return self.violate(|| format!("received from {client}, which never connected"));
@@ -174,7 +175,7 @@ impl Ledger {
         });
     }
 
-    /// Checks that an end is told behind all that was sent, by a peer that has ended.
+    /// Checks that an end arrives after all bytes, and only from a peer that has ended.
     pub(crate) fn ended(&mut self, client: SocketAddr, by_client: bool) {
         let Some(talk) = self.talks.get_mut(&client) else { return };
         talk.side(by_client).got_end = true;
@@ -230,7 +231,7 @@ impl Ledger {
         });
     }
 
-    /// A command arrived.
+    /// Checks a command at its arrival.
     pub(crate) fn command(&mut self, node: usize, number: u64, now: Time) {
         let book = &mut self.books[node];
         let (due, sent) = (book.commands_got, book.commands.pop_front());
@@ -246,7 +247,7 @@ impl Ledger {
     }
 }
 
-/// The byte at a place of a stream.
+/// Returns the byte at a position of a stream.
 fn byte_at(client: SocketAddr, by_client: bool, at: u64) -> u8 {
     let std::net::IpAddr::V4(ip) = client.ip() else { return 0 };
     let salt = u64::from(u32::from(ip)) << 17 | u64::from(client.port()) << 1 | u64::from(by_client);
@@ -254,5 +255,5 @@ fn byte_at(client: SocketAddr, by_client: bool, at: u64) -> u8 {
     (mixed >> 56) as u8
 }
 
-/// How long a command may wait for a node that has nothing to do.
+/// The longest that a command may wait for an idle node.
 const WAKE_MAX: Duration = Duration::from_millis(1);

@@ -1,8 +1,8 @@
-//! The checking scenario: a world of strict peers under faults, which has to come right when they end.
+//! The checking scenario: a world of strict peers under faults, which must recover when the faults end.
 //!
-//! One [`Plan`] is played in two phases. While there are faults everything that a runtime promises at each
-//! moment is checked. When they are over, everything has to converge in bounded virtual time, and nothing
-//! may be left at the end.
+//! One [`Plan`] is played in two phases. During the faults, the scenario checks every promise of a runtime at
+//! each moment. After them, everything must converge in bounded virtual time, and nothing may be left at the
+//! end.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 mod ledger;
@@ -28,16 +28,16 @@ use self::{
     probe::{Left, Right},
 };
 
-/// What a run of the scenario gives when nothing was violated.
+/// The result of a run without a violation.
 #[derive(Debug)]
 pub(crate) struct Played {
-    /// What happened.
+    /// The counts of the world.
     pub(crate) summary: Summary,
     /// How often each rare branch was reached.
     pub(crate) reached: BTreeMap<&'static str, u64>,
 }
 
-/// Rare branches that have to be reached over many runs.
+/// The rare branches that many runs together must reach.
 pub(crate) const RARE: [&str; 18] = [
     "an end after a cut",
     "a send to a stream that is gone",
@@ -59,10 +59,10 @@ pub(crate) const RARE: [&str; 18] = [
     "a hang-up was told",
 ];
 
-/// Is told the digest after each step.
+/// A function that gets the digest after each step.
 pub(crate) type Note<'a> = &'a mut dyn FnMut(Digest);
 
-/// The plan of a seed.
+/// Returns the plan of a seed.
 pub(crate) fn plan(seed: u64) -> Plan {
     Plan::draw(seed, 4, Duration::from_secs(4))
 }
@@ -70,12 +70,12 @@ pub(crate) fn plan(seed: u64) -> Plan {
 /// Plays a plan.
 ///
 /// # Errors
-/// What was violated first.
+/// The first violation.
 pub(crate) fn play(plan: &Plan) -> Result<Played, String> {
     Stage::new(plan, false).play(&mut |_| ())
 }
 
-/// Plays a plan, and tells the digest after each step.
+/// Plays a plan, and reports the digest after each step.
 ///
 /// # Errors
 /// As [`play`].
@@ -141,7 +141,8 @@ impl Stage {
         Ok(Played { summary, reached })
     }
 
-    /// Lets time pass in slices, and does something from outside between them; whether it was done earlier.
+    /// Lets time pass in slices, and sends input from outside between them. Returns whether it was done
+    /// early.
     fn run(&mut self, time: Duration, note: Note<'_>, done: fn(&mut Stage) -> bool) -> Result<bool, String> {
         let mut left = time;
         while !left.is_zero() {
@@ -200,7 +201,7 @@ impl Stage {
         }
     }
 
-    /// Whether all talks are over, and all that was sent has arrived.
+    /// Returns whether all talks are over, and all sent bytes have arrived.
     fn is_calm(&mut self) -> bool {
         let ledger = self.ledger.borrow();
         ledger.books.iter().all(is_book_calm)
@@ -229,9 +230,9 @@ impl Stage {
         )
     }
 
-    /// What holds when nothing goes on.
+    /// Checks the conditions of an idle world.
     fn at_rest(&mut self, note: Note<'_>) -> Result<(), String> {
-        // Ends that linger in the network get there.
+        // The last packets in flight arrive.
         self.run(Duration::from_secs(1), note, |_| false)?;
         for (client, talk) in self.ledger.borrow().talks.iter().filter(|(_, talk)| talk.is_strict) {
             let is_over =
@@ -264,7 +265,7 @@ fn is_book_calm(book: &Book) -> bool {
         && (book.strict_left, book.strict_open) == (0, 0)
 }
 
-/// What holds after each step: no violation, and the runtime holds what its service believes in.
+/// Checks after each step that there is no violation, and that the runtime's counts match its service's.
 fn check(
     world: &mut World,
     ledger: &RefCell<Ledger>,
@@ -275,13 +276,13 @@ fn check(
     if *steps > STEPS_MAX {
         return Err(format!("more than {STEPS_MAX} steps at {:?}: it spins", world.now()));
     }
-    // One node after the other: a leak stays, so it is found a few steps later.
+    // One node for each step: a leak stays, so a later step finds it.
     let number = *steps as usize % nodes.len();
     let counters = world.runtime(nodes[number]).map(|runtime| Metrics::read(&runtime.metrics()));
     let mut ledger = ledger.borrow_mut();
     let book = &ledger.books[number];
     let believed = (book.resources, book.timers);
-    // Before its first turn a runtime has not said anything.
+    // A runtime has no counts before its first turn.
     if let Some(counters) = counters.filter(|counters| counters.turns > 0) {
         let is_right = (counters.resources, counters.timers) == believed;
         ledger.must(is_right, || {
@@ -294,8 +295,8 @@ fn check(
     ledger.violation.take().map_or(Ok(()), Err)
 }
 
-/// In so much virtual time everything has to come right.
+/// The most virtual time for the recovery.
 const LIVENESS: Duration = Duration::from_secs(60);
-/// Talks that each node begins when there are no faults.
+/// The talks that each node begins after the faults.
 const STRICT_TALKS: u32 = 12;
 const STEPS_MAX: u64 = 3_000_000;

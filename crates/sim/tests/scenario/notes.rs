@@ -1,4 +1,4 @@
-//! Notes on a node's disk: each operation is answered once, and what was synced is found again in every life.
+//! Notes on a node's disk: each operation completes once, and every later life finds the synced notes.
 
 use reactor::{
     Context, Error, Receive, Result,
@@ -11,7 +11,7 @@ use crate::scenario::peer::Peer;
 #[derive(Default)]
 pub(crate) struct Notes {
     file: Option<File>,
-    /// It has read what it had, and nothing is out.
+    /// It has read its notes, and no operation is in flight.
     is_idle: bool,
 }
 
@@ -19,7 +19,7 @@ pub(crate) struct Open(Result<Opened, Error>);
 pub(crate) struct Named(Result<(), Error>);
 pub(crate) struct Found(Result<Vec<u8>, Error>);
 pub(crate) struct Written(Result<(), Error>);
-/// A note that was read while its sync was out, and its number.
+/// A note that was read while its sync was in flight, and its number.
 pub(crate) struct Seen(u64, Result<Vec<u8>, Error>);
 pub(crate) struct Synced(Result<(), Error>);
 
@@ -42,7 +42,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Counts an answer, and takes it apart.
+    /// Counts a completion, and returns its result.
     fn answered<T>(&mut self, what: &str, result: Result<T, Error>) -> Result<T> {
         let me = self.me;
         let mut ledger = self.ledger();
@@ -134,5 +134,5 @@ impl Receive<Synced> for Peer {
     }
 }
 
-/// More than a run makes.
+/// More notes than a run makes.
 const NOTES_MAX: usize = 1 << 20;

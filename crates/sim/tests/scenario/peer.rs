@@ -1,4 +1,4 @@
-//! The strict service: it checks everything that a runtime promises, and begins talks (see `talk`).
+//! The strict service: it checks every promise of a runtime, and begins talks (see `talk`).
 
 use std::{
     cell::{RefCell, RefMut},
@@ -23,7 +23,7 @@ use crate::scenario::{
 /// The port that each node listens on.
 pub(crate) const PORT: u16 = 7000;
 
-/// A stream as its service believes it to be.
+/// A stream in the records of its service.
 #[derive(Clone, Copy)]
 pub(super) struct Life {
     pub(super) client: SocketAddr,
@@ -34,19 +34,19 @@ pub(super) struct Life {
     pub(super) is_paused: bool,
     pub(super) is_hung_up: bool,
     pub(super) is_high: bool,
-    /// It was given back, and added again: it opens once more.
+    /// Set if it was given back and added again, so that it opens once more.
     pub(super) is_moved: bool,
     pub(super) is_leaving: bool,
     pub(super) deadline: Option<Time>,
 }
 
-/// What is next to be done.
+/// The timer for the next action.
 pub(crate) struct Tick;
-/// A stream that was paused goes on.
+/// The timer that resumes a paused stream.
 pub(crate) struct Resume(pub(super) Id<Stream>);
-/// A stream is aborted.
+/// The timer that aborts a stream.
 pub(crate) struct Abort(pub(super) Id<Stream>);
-/// A timer that is cancelled: it must never be told.
+/// A timer that is cancelled, so it must never fire.
 pub(crate) struct Never;
 
 /// The service of each node.
@@ -72,7 +72,7 @@ impl Peer {
         self.ledger.borrow_mut()
     }
 
-    /// Whether what happens to a stream may happen to it now.
+    /// Checks that an event of a stream is allowed now.
     pub(super) fn must(&self, id: Id<Stream>, holds: bool, what: &str) {
         let me = self.me;
         self.ledger().must(holds, || format!("node {me}: {id:?}: {what}"));
@@ -97,7 +97,7 @@ impl Peer {
         }
     }
 
-    /// Ids of former lives: everything answers that they are gone, and does nothing.
+    /// Checks an id of a former life: every call reports that it is gone, and does nothing.
     fn look_at_stale(&mut self, cx: &mut Context<Self>) {
         let Some(id) = self.stale.get(cx.random() as usize % STALE_MAX).copied() else { return };
         let is_gone = cx.get(id).is_none()
@@ -135,7 +135,7 @@ impl Service for Peer {
         match fault {
             Fault::Accept(_) => ledger.sometimes("an accept failed"),
             Fault::Register(_) => {
-                // It was accepted, and closed at once.
+                // The stream was accepted, and closed at once.
                 ledger.accepting = None;
                 ledger.sometimes("a stream could not be registered");
             }
@@ -204,7 +204,7 @@ impl Handle<Stream> for Peer {
             return;
         }
         let mut ledger = self.ledger();
-        // What could not be added again was dropped with all that it held.
+        // A stream that could not be added again was dropped with all its contents.
         let why = if is_released { Closed::Aborted } else { why };
         ledger.closed(life.client, life.is_client, &why);
         let is_strict = life.is_client && ledger.talks.get(&life.client).is_some_and(|talk| talk.is_strict);
@@ -236,7 +236,7 @@ impl Receive<Tick> for Peer {
             self.ledger().books[self.me].strict_left -= 1;
         }
         if is_strict && left == 0 {
-            // From here on the node has nothing to do but what it is told.
+            // From here on, only input gives the node work.
             self.cancel_spare(cx);
             return Ok(());
         }
@@ -267,7 +267,7 @@ impl Receive<Abort> for Peer {
 
 impl Receive<Never> for Peer {
     fn receive(&mut self, _: &mut Context<Self>, _: Never) -> Result {
-        // The tick that cancels it comes first, also when both are late: it is due earlier.
+        // The tick that cancels it comes first, even when both are late, because it is due earlier.
         let mut ledger = self.ledger();
         ledger.books[self.me].timers -= 1;
         ledger.violate(|| "a timer was told that was cancelled".to_owned());
@@ -277,7 +277,8 @@ impl Receive<Never> for Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // Its node crashed: what it had queued is lost, whatever its kernel says to the peers.
+        // The node crashed, so its queued output is lost, although its kernel may still close in an orderly
+        // way.
         let mut ledger = self.ledger.borrow_mut();
         for (_, life) in self.lives.iter() {
             if let Some(talk) = ledger.talks.get_mut(&life.client) {

@@ -1,4 +1,4 @@
-//! Timers, commands, offloaded work and a watched source: each checked against what was promised.
+//! Timers, commands, offloaded work and a watched source, each checked against its promise.
 
 use std::{collections::VecDeque, io, time::Duration};
 
@@ -14,7 +14,7 @@ pub(crate) struct Alarm {
     number: u64,
 }
 
-/// The alarms that are set, in the order in which they have to be told.
+/// The pending alarms, in the order in which they must fire.
 #[derive(Default)]
 pub(crate) struct Alarms {
     set: u64,
@@ -24,9 +24,9 @@ pub(crate) struct Alarms {
 /// Offloaded work, with its number.
 pub(crate) struct Job(u64);
 
-/// Commands of two types, which have one order.
+/// Commands of two types, which share one order.
 pub(crate) struct Left(pub(crate) u64);
-/// The other one.
+/// The other command.
 pub(crate) struct Right(pub(crate) u64);
 
 /// A user's resource over a virtual source.
@@ -50,7 +50,7 @@ impl Resource for Tap {
 }
 
 impl Peer {
-    /// Sets a few alarms, some of them for one moment, offloads something, and asks for the time of day.
+    /// Sets a few alarms, some of them for one moment, offloads a job, and reads the wall clock.
     pub(crate) fn probe(&mut self, cx: &mut Context<Self>) {
         let wall = cx.wall();
         self.ledger().must(wall > std::time::UNIX_EPOCH, || "the wall clock says nothing".to_owned());
@@ -133,5 +133,5 @@ impl Handle<Tap> for Peer {
     }
 }
 
-/// How late a timer may be in a time without faults: a job may have slowed a turn, nothing else.
+/// The most delay of a timer after the faults. Only a job may have slowed a turn.
 const LATE_MAX: Duration = Duration::from_millis(1);

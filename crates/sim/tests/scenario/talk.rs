@@ -19,7 +19,7 @@ impl Peer {
             (ledger.addresses[draw as usize % ledger.addresses.len()], ledger.is_strict())
         };
         let mode = MODES[(draw >> 8) as usize % MODES.len()];
-        // Most are small; some are more than a window and the high marks.
+        // Most are small. Some exceed a window and the high marks.
         let size = if size % 8 == 0 { 1 + (size >> 8) % 200_000 } else { (size >> 8) % 3_000 };
         let target = match mode {
             Mode::Refused => SocketAddr::new(to.ip(), NOBODY),
@@ -70,7 +70,8 @@ impl Peer {
         self.must(id, before.is_none(), "two living resources have one id");
     }
 
-    /// A stream that was accepted: its peer is the one that the accept told, and has connected to here.
+    /// Registers an accepted stream. Its peer must be the one that the accept reported, and must have
+    /// connected to this address.
     pub(super) fn accepted(&mut self, cx: &mut Context<Self>, id: Id<Stream>) -> Option<Life> {
         let told = self.ledger().accepting.take();
         let (peer, local) = (address(cx.peer(id)), address(cx.local(id)));
@@ -94,7 +95,7 @@ impl Peer {
         self.lives.get(id).copied()
     }
 
-    // What comes.
+    // Events.
 
     pub(super) fn open(&mut self, cx: &mut Context<Self>, id: Id<Stream>, life: Life) {
         self.must(id, !life.is_open && !life.is_closing, "it opened twice");
@@ -132,7 +133,7 @@ impl Peer {
         }
     }
 
-    /// Sends more of a stream; whether all was taken.
+    /// Sends more bytes of a stream. Returns whether the stream took all of them.
     fn send(&mut self, cx: &mut Context<Self>, id: Id<Stream>, mut count: u64) {
         let Some(life) = self.lives.get(id).copied() else { return };
         let mut piece = [0; 4096];
@@ -168,7 +169,7 @@ impl Peer {
         }
     }
 
-    /// Sends until the cap: each answer is the one that the marks ask for.
+    /// Sends up to the cap, and checks each answer against the marks.
     fn overflow(&mut self, cx: &mut Context<Self>, id: Id<Stream>) {
         let Some(life) = self.lives.get(id).copied() else { return };
         let options = options();
@@ -252,7 +253,7 @@ impl Peer {
         }
     }
 
-    /// Takes a stream that was given back in again, under another id; whether there was a place for it.
+    /// Adds a returned stream again, under another id. Returns whether there was room for it.
     pub(super) fn add_again(&mut self, cx: &mut Context<Self>, stream: Stream, life: Life) -> bool {
         let Ok(id) = cx.add(stream) else {
             self.ledger().sometimes("a stream could not be added again");
@@ -284,7 +285,7 @@ fn address(address: Result<Address, Error>) -> Option<SocketAddr> {
     address.ok().and_then(|address| address.ip())
 }
 
-/// Low marks, so that they are passed; short waits, so that troubles last longer than they do.
+/// Low marks, so that the queue crosses them, and short timeouts, so that troubles outlast them.
 pub(super) fn options() -> StreamOptions {
     StreamOptions {
         high: 16 << 10,
@@ -297,5 +298,5 @@ pub(super) fn options() -> StreamOptions {
 }
 
 const CAP: usize = 48 << 10;
-/// Where nobody listens.
+/// A port without a listener.
 const NOBODY: u16 = 9;
