@@ -328,7 +328,7 @@ impl<S: Service> Bed<S> {
     /// use reactor::{Context, Receive, Result, Service, ServiceId};
     /// use sim::Bed;
     ///
-    /// /// Keeps the sum.
+    /// /// Adds up the numbers.
     /// #[derive(Default)]
     /// struct Store(u64);
     /// /// Passes numbers on.

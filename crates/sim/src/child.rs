@@ -32,7 +32,7 @@ use crate::{
 /// ```
 /// use sim::{Hand, Program, World};
 ///
-/// /// Says what it is told, and ends with its input: `cat`.
+/// /// Echoes its input, and ends with it: `cat`.
 /// struct Cat;
 ///
 /// impl Program for Cat {

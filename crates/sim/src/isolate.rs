@@ -67,7 +67,7 @@ impl Isolated {
 /// ```
 /// use sim::{Failure, Faults, Kind, Plan, RUNS, isolate};
 /// use std::time::Duration;
-/// // Refused connects are the cause, but not under each seed.
+/// // Refused connects are the cause, but not under every seed.
 /// let scenario = |plan: &Plan| match plan.faults.of(Kind::Refuse) > 0 && plan.seed % 3 == 0 {
 ///     true => Err("nobody asks again".to_owned()),
 ///     false => Ok(()),

@@ -70,7 +70,7 @@ impl World {
     ///
     /// let mut world = World::new(7);
     /// let node = world.add(|runtime| {
-    ///     // .. and the services that are to be stopped.
+    ///     // .. and the services that it stops.
     ///     # struct Idle; impl reactor::Service for Idle {}
     ///     # impl reactor::Receive<()> for Idle {
     ///     #     fn receive(&mut self, _: &mut reactor::Context<Self>, (): ()) -> reactor::Result { Ok(()) }

@@ -47,7 +47,8 @@ pub(crate) struct Socket {
     /// The longest datagram that it receives whole, and the longest that it sends to a Unix socket.
     pub(crate) longest: usize,
     unix_length_max: usize,
-    /// The number of datagrams that it sent, and the highest sender's number among the arrivals.
+    /// The number of datagrams that it sent, and the highest number among the arrivals, as their senders
+    /// count.
     pub(crate) sent: u64,
     latest: u64,
 }

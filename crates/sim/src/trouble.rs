@@ -106,7 +106,7 @@ impl World {
     /// let mut world = World::new(7);
     /// let node = world.add(|runtime| runtime.add(Reader(None)));
     /// world.put_file(node, "/file", b"content");
-    /// // The operation began with the node: the next life meets the slow disk.
+    /// // The operation began with the node, so only the next life uses the slow disk.
     /// world.slow_disk(node, 100);
     /// world.crash(node);
     /// world.restart(node);
@@ -282,7 +282,8 @@ impl World {
         (host.is_waiting, host.run_at) = (false, None);
     }
 
-    /// Drops the descriptors of a node's supervisor, because its machine has gone.
+    /// Drops the stored descriptors and waiting connections of a node's supervisor, because its machine has
+    /// gone.
     fn end_supervisor(&mut self, number: u32) {
         #[cfg(unix)]
         self.state.borrow_mut().supervisor_gone(number);

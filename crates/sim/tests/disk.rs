@@ -126,7 +126,7 @@ fn a_full_disk_is_an_error_with_its_kind_in_the_history() {
     assert!(cut, "{:?}", world.history());
 }
 
-/// The service under test is the same as on real files: it has no condition on the place where it runs.
+/// Runs the same service on real files. It has no condition on the place where it runs.
 #[test]
 fn the_same_log_runs_on_the_systems_files() {
     let directory = std::env::temp_dir().join(format!("log-service-{}", std::process::id()));

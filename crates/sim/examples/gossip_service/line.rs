@@ -1,10 +1,10 @@
-//! The protocol between two nodes. Each message is one line of text.
+//! The protocol of two nodes. Each message is one line of text.
 //!
 //! ```text
-//! sum 0 ffffffffffffffff 3 9f86d0818  of the ids in this range I know three, which sum up to this
-//! same                                so do I (said of the range of all ids)
-//! have 0 ffffffffffffffff ..          of the ids in this range I know exactly these (at most 64)
-//! want ..                             tell me these (at most 64)
+//! sum 0 ffffffffffffffff 3 9f86d0818  I know three ids in this range, with this sum
+//! same                                so do I (only for the range of all ids)
+//! have 0 ffffffffffffffff ..          I know exactly these ids in this range (at most 64)
+//! want ..                             send me these (at most 64)
 //! fact the sky is blue                a fact
 //! ```
 

@@ -91,8 +91,8 @@ impl State {
         result
     }
 
-    /// Ends the operations of a node. After a power cut, its disk keeps only durable data. Returns the
-    /// operations, which the caller must drop.
+    /// Ends the operations of a node. A power cut also loses, keeps or tears the data that is not durable.
+    /// Returns the operations, which the caller must drop.
     pub(crate) fn end_files(&mut self, host: u32, kind: Kind) -> Vec<FileJob> {
         let numbers: Vec<u64> =
             self.files.out.iter().filter(|(_, out)| out.host == host).map(|(number, _)| *number).collect();
