@@ -25,22 +25,22 @@ use crate::{
     service::{Handled, Received, Service, ServiceId},
 };
 
-/// What a service can ask of its runtime. Lent for one call; nothing asked here calls a handler before
-/// the call has returned.
+/// The interface of a service to its runtime, lent for one call. No request made here calls a handler before
+/// the present call has returned.
 ///
-/// Time, wall clock, randomness, network and blocking work reach a service through its context only: so
-/// the same service runs in a simulated world.
+/// Time, wall clock, randomness, network and blocking work reach a service only through its context, so the
+/// same service runs in a simulated world.
 ///
-/// Every call takes a stale id, or one of another service or runtime, as gone: harmless.
+/// Every call treats a stale id, or one of another service or runtime, as gone, which is harmless.
 pub struct Context<'a, S> {
     pub(crate) core: &'a mut Core,
     pub(crate) index: u16,
     of: PhantomData<fn(S)>,
 }
 
-/// A resource that could not be added comes back with the cause.
+/// The error of a resource that could not be added: the resource comes back with the cause.
 ///
-/// `?` in a handler turns it into a [`Failure`](crate::Failure) of the cause; the resource is dropped then.
+/// `?` in a handler turns it into a [`Failure`](crate::Failure) of the cause, and drops the resource.
 ///
 /// The resource needs no `Debug`: `Rejected` names its type.
 ///
@@ -52,9 +52,9 @@ pub struct Context<'a, S> {
 /// assert_eq!(must(Ok(7)), 7);
 /// ```
 pub struct Rejected<R> {
-    /// As it was given.
+    /// The resource, unchanged.
     pub resource: R,
-    /// Why it could not be added.
+    /// The cause.
     pub error: Error,
 }
 
@@ -80,18 +80,18 @@ impl<'a, S> Context<'a, S> {
         Context { core, index, of: PhantomData }
     }
 
-    /// What stands between the service and the system.
+    /// Returns the engine, which stands between the service and the system.
     #[cfg(unix)]
     pub(crate) fn engine(&mut self) -> &mut dyn crate::engine::Engine {
         &mut *self.core.engine
     }
 
-    /// Notes an error that the service did not take.
+    /// Records an error that the service did not take.
     pub(crate) fn note_error(&mut self, text: String) {
         self.core.note_error(self.index, text);
     }
 
-    /// Notes why a resource ended, if that is an error that the service did not take.
+    /// Records why a resource ended, if the reason is an error that the service did not take.
     pub(crate) fn ended_unheard(&mut self, key: Key, why: &Closed) {
         let is_connect = match why {
             Closed::Failed(Error::Os { operation, .. }) => *operation == "connect",
@@ -105,18 +105,18 @@ impl<'a, S> Context<'a, S> {
         }
     }
 
-    /// Whether the key names a live resource of this service.
+    /// Returns whether the key names a live resource of this service.
     #[inline]
     pub(crate) fn owns(&self, key: Key) -> bool {
         self.core.registry.peek(key).is_some_and(|slot| slot.service == self.index)
     }
 
-    /// The same, as the answer of an operation that needs it.
+    /// Checks that the key names a live resource of this service, for operations that need one.
     pub(crate) fn find(&self, key: Key) -> io::Result<()> {
         if self.owns(key) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
-    /// Which life of the service is called.
+    /// Returns the number of the service's present life.
     pub(crate) fn life(&self) -> u32 {
         self.core.records.get(self.index as usize).map_or(0, |record| record.life)
     }
@@ -127,30 +127,31 @@ impl<'a, S> Context<'a, S> {
 
     // Time and chance.
 
-    /// Monotonic time, fixed for one turn.
+    /// Returns the monotonic time, which is fixed for one turn.
     pub fn now(&self) -> Time {
         self.core.now
     }
 
-    /// Wall-clock time, for people and protocols; it may jump.
+    /// Returns the wall-clock time, for people and protocols. It may jump.
     pub fn wall(&self) -> SystemTime {
         self.core.engine.wall()
     }
 
-    /// A random number. Good for jitter and sampling, seeded under simulation; not for cryptography.
+    /// Returns a random number for jitter and sampling, seeded under simulation. It is not for cryptography.
     pub fn random(&mut self) -> u64 {
         self.core.next_random()
     }
 
     // Any resource.
 
-    /// A resource, to look at. `None` once it has ended or was aborted.
+    /// Returns a resource. `None` once it has ended or was aborted.
     pub fn get<R: Resource>(&self, id: Id<R>) -> Option<&R> {
         let slot = self.core.registry.peek(id.key()).filter(|slot| slot.service == self.index)?;
         R::view(&**slot.resource.as_ref()?)
     }
 
-    /// A resource, to be changed. Of a stream this reaches codec, layer and settings, never the transport.
+    /// Returns a mutable resource. For a stream this reaches the codec, layer and settings, but never the
+    /// transport.
     pub fn get_mut<R: Resource>(&mut self, id: Id<R>) -> Option<&mut R> {
         let index = self.index;
         self.core.mark(id.key());
@@ -158,41 +159,45 @@ impl<'a, S> Context<'a, S> {
         R::view_mut(&mut **slot.resource.as_mut()?)
     }
 
-    /// Begins a graceful close: what was sent leaves, our end is told, the peer's is waited for, all under
-    /// one deadline ([`StreamOptions::close`](crate::StreamOptions::close)). Only `closed` follows. If that deadline
-    /// passes while output is queued, a TCP peer sees a reset, so that it does not take a part for the whole. A file that is
-    /// [under way](Context::send_file) on a stream leaves whole before that deadline begins.
+    /// Begins a graceful close: the runtime sends queued output, ends its side, and waits for the peer's end,
+    /// all under one deadline ([`StreamOptions::close`](crate::StreamOptions::close)). Only `closed` follows.
+    /// If the deadline passes while output is queued, a TCP peer sees a reset, so that it does not mistake a
+    /// part for the whole. A file that is [in progress](Context::send_file) on a stream leaves completely
+    /// before that deadline begins.
     pub fn close<R: Resource>(&mut self, id: Id<R>) {
         if self.owns(id.key()) {
             self.core.close(id.key(), Closed::Done);
         }
     }
 
-    /// Ends a resource at once: what is queued is dropped, a TCP peer sees a reset. `closed` follows.
+    /// Ends a resource at once. The runtime drops queued output, and a TCP peer sees a reset. `closed`
+    /// follows.
     pub fn abort<R: Resource>(&mut self, id: Id<R>) {
         if self.owns(id.key()) {
             self.core.end(id.key(), Closed::Aborted, Ending::Reset);
         }
     }
 
-    /// Stops reading, and when nothing of the resource is in flight gives it back by `closed` with
+    /// Stops reading. Once nothing of the resource is in flight, gives it back through `closed`, with
     /// [`Closed::Released`]. It can be added again, here or in another runtime.
     ///
-    /// A stream goes on in its next life as it was: with its transport, codec and layer, with the bytes that were not read
-    /// and those that were not sent (what is sent between this call and `closed` included), with what is left of its
-    /// deadline, paused if it was, and between its marks if it was. `Open` and `End` that were told are not told again. A
-    /// stream that still connects is given back when it is connected.
+    /// A stream continues in its next life as it was: with its transport, codec and layer, the unread bytes,
+    /// the unsent bytes (including those sent between this call and `closed`), and the rest of its deadline.
+    /// If it was paused or between its marks, it still is. The runtime does not repeat `Open` and `End`. A
+    /// stream that still connects is given back once it is connected.
     ///
-    /// * A [transfer](Context::send_file) ends before its stream is given back, also as `Released`, and says what was not
-    ///   sent.
-    /// * The other one of a [couple](Context::couple) stays open, and is coupled no more.
-    /// * A [`FileWriter`](crate::file::FileWriter) writes first what was sent to it, and so does a resource of your own.
-    /// * Deadline and pause of what is no stream end with the id, and so does the message of
-    ///   [`deadline_with`](Context::deadline_with).
+    /// * A [transfer](Context::send_file) ends before its stream is given back, also as `Released`, and
+    ///   reports the unsent rest.
+    /// * The other stream of a [couple](Context::couple) stays open, and is no longer coupled.
+    /// * A [`FileWriter`](crate::file::FileWriter) first writes everything that was sent to it, and so does a
+    ///   resource of your own.
+    /// * If the resource is not a stream, its deadline and its pause end with the id, and so does the message
+    ///   of [`deadline_with`](Context::deadline_with).
     ///
     /// # Errors
-    /// [`Error::Misuse`]: it is closing already, so `closed` comes with another reason; or it is a listener, which nobody is
-    /// given back. An id that is gone is no error: its `closed` was called, or is about to be.
+    /// [`Error::Misuse`] if it is closing already, because `closed` then comes with another reason, and if it
+    /// is a listener, because listeners are not given back. An id that is gone is no error: its `closed` was
+    /// called, or will be soon.
     pub fn release<R: Resource>(&mut self, id: Id<R>) -> Result<(), Error> {
         match self.table_of(id.key()) {
             Some(table) => (table.release)(self.core, id.key())?,
@@ -209,31 +214,34 @@ impl<'a, S> Context<'a, S> {
         }
     }
 
-    /// Hands over no input (of a listener: no connections) until [`resume`](Context::resume).
+    /// Hands over no input (from a listener: no connections) until [`resume`](Context::resume).
     ///
-    /// The runtime still tells the service that the peer of a paused stream is gone:
+    /// The runtime still notifies the service if the peer of a paused stream is gone:
     ///
-    /// * If the connection fails, for example because the peer resets it, the stream ends at once, and `closed` gives the
-    ///   reason. [`Stream::unread`](crate::Stream::unread) has the input that arrived before, up to
-    ///   [`StreamOptions::unread`](crate::StreamOptions::unread) bytes.
-    /// * If the peer ends its side and all its input was handed over, [`Event::End`](crate::Event::End) comes at once. The
-    ///   stream then closes, unless it is [`half_open`](crate::Stream::half_open). A service that pauses a stream while it
-    ///   works on an answer needs half-open streams, if a client may end its side before it reads the answer.
-    /// * If the peer ends its side behind unread input, [`Event::HungUp`](crate::Event::HungUp) comes at once, and `End`
-    ///   comes in its order after a resume. The unread input may be a further command, or the last record of a layer.
+    /// * If the connection fails, for example because the peer resets it, the stream ends at once, and
+    ///   `closed` gives the reason. [`Stream::unread`](crate::Stream::unread) has the input that arrived
+    ///   before, up to [`StreamOptions::unread`](crate::StreamOptions::unread) bytes.
+    /// * If the peer ends its side and all its input was handed over, [`Event::End`](crate::Event::End) comes
+    ///   at once. The stream then closes, unless it is [`half_open`](crate::Stream::half_open). A service
+    ///   that pauses a stream while it works on an answer needs half-open streams, if a client may end its
+    ///   side before it reads the answer.
+    /// * If the peer ends its side behind unread input, [`Event::HungUp`](crate::Event::HungUp) comes at
+    ///   once, and `End` comes in its order after a resume. The unread input may be a further command, or the
+    ///   last record of a layer.
     ///
     /// The runtime does not notice:
     ///
     /// * a peer that disappears without a word, because its machine or the network failed. Set a deadline or
     ///   [`SocketOptions::keepalive`](crate::SocketOptions::keepalive) for that.
-    /// * on the engine `polling`, the end of a TCP peer's side while the kernel has unread input of this peer.
+    /// * on the engine `polling`, the end of a TCP peer's side while the kernel has unread input of this
+    ///   peer.
     ///
-    /// The runtime does not watch a paused resource that is no stream: a serial port, `Descriptors`, or a resource of your
-    /// own.
+    /// The runtime does not watch a paused resource that is not a stream: a serial port, `Descriptors`, or a
+    /// resource of your own.
     ///
-    /// A resource is either paused or not. A service that has several reasons for a pause keeps count of them itself. The
-    /// runtime has reasons of its own for not reading a stream, such as a full queue. A resume does not overrule them, and
-    /// when they end, a paused stream stays paused.
+    /// A resource is either paused or not. A service that has several reasons for a pause must count them
+    /// itself. The runtime also has its own reasons not to read a stream, such as a full queue. A resume does
+    /// not overrule them, and when they end, a paused stream stays paused.
     ///
     /// ```
     /// use reactor::{Closed, Context, Event, Handle, Id, Lines, Result, Service, Stream};
@@ -277,7 +285,7 @@ impl<'a, S> Context<'a, S> {
         self.set_paused(id.key(), true);
     }
 
-    /// Goes on where [`pause`](Context::pause) stopped; nothing is lost between.
+    /// Continues where [`pause`](Context::pause) stopped. Nothing in between is lost.
     pub fn resume<R: Resource>(&mut self, id: Id<R>) {
         self.set_paused(id.key(), false);
     }
@@ -288,9 +296,9 @@ impl<'a, S> Context<'a, S> {
         }
     }
 
-    /// Sets, moves or (`None`) takes away the resource's deadline, counted from the end of this turn. When
-    /// it passes, one more read is tried, then the resource ends with [`Closed::Deadline`]. Moving it
-    /// costs next to nothing: it is meant to be moved with each message. A message of
+    /// Sets or moves the resource's deadline, counted from the end of this turn, or removes it (`None`). When
+    /// it passes, the runtime tries one more read, and then the resource ends with [`Closed::Deadline`]. A
+    /// move costs next to nothing, so you can move the deadline with each message. A message of
     /// [`deadline_with`](Context::deadline_with) stays with the deadline, and is dropped with it.
     pub fn deadline<R: Resource>(&mut self, id: Id<R>, after: impl Into<Option<Duration>>) {
         if self.owns(id.key()) {
@@ -298,20 +306,21 @@ impl<'a, S> Context<'a, S> {
         }
     }
 
-    /// Sets or moves the resource's deadline like [`deadline`](Context::deadline), with last words: when the deadline
-    /// passes, the service receives `message` while the resource is still alive, may send, and then the resource closes
-    /// gracefully.
+    /// Sets or moves the resource's deadline like [`deadline`](Context::deadline), with last words: when the
+    /// deadline passes, the service receives `message` while the resource is still alive, may send, and then
+    /// the resource closes gracefully.
     ///
-    /// * The runtime first tries one more read, as for every deadline, and the handler gets what it brings. If a handler
-    ///   moves the deadline meanwhile, the message waits for the new deadline.
+    /// * The runtime first tries one more read, as for every deadline, and the handler gets the input. If a
+    ///   handler moves the deadline meanwhile, the message waits for the new deadline.
     /// * When [`receive`](crate::Receive::receive) has returned, the resource [closes](Context::close) with
-    ///   [`Closed::Deadline`]. What was sent leaves, bounded by [`StreamOptions::close`](crate::StreamOptions::close). A
-    ///   listener ends at once.
-    /// * If `receive` sets a deadline again, or removes it with `None`, the resource lives on. The message is used up: call
-    ///   `deadline_with` again for the next one. If `receive` closes, aborts or releases the resource, that is what happens.
-    /// * Move the deadline with [`deadline`](Context::deadline), which keeps the message and costs next to nothing. Another
-    ///   `deadline_with` replaces the message. The message is dropped when the deadline is removed, and when the resource
-    ///   closes, ends or is released.
+    ///   [`Closed::Deadline`]. Output sent before leaves, bounded by
+    ///   [`StreamOptions::close`](crate::StreamOptions::close). A listener ends at once.
+    /// * If `receive` sets a deadline again, or removes it with `None`, the resource lives on. The message is
+    ///   used up: call `deadline_with` again for the next one. If `receive` closes, aborts or releases the
+    ///   resource, that is what happens.
+    /// * Move the deadline with [`deadline`](Context::deadline), which keeps the message and costs next to
+    ///   nothing. Another `deadline_with` replaces the message. The message is dropped when the deadline is
+    ///   removed, and when the resource closes, ends or is released.
     /// * A waiting message counts as a timer. At the limit of timers it is dropped, the service gets
     ///   [`Fault::TimersFull`], and the deadline has no last words.
     ///
@@ -360,7 +369,7 @@ impl<'a, S> Context<'a, S> {
     /// Adds a resource.
     ///
     /// # Errors
-    /// [`Rejected`] gives it back: the engine cannot watch it, a limit is reached, or it is a stream
+    /// [`Rejected`] gives it back if the engine cannot watch it, if a limit is reached, or if it is a stream
     /// without a transport.
     pub fn add<R: Resource + Handled<S>>(&mut self, resource: R) -> Result<Id<R>, Rejected<R>> {
         match resource.enroll(self.core, self.index, R::table_for()) {
@@ -369,7 +378,8 @@ impl<'a, S> Context<'a, S> {
         }
     }
 
-    /// Waits for signals of the process: the process ends by them no more, and the service is told instead.
+    /// Receives the process's signals. They no longer end the process, and the service gets them as events
+    /// instead.
     ///
     /// # Errors
     /// As [`Signals::of_process`](crate::signals::Signals::of_process), and as [`add`](Context::add).
@@ -385,8 +395,8 @@ impl<'a, S> Context<'a, S> {
         self.add(signals).map_err(|rejected| rejected.error)
     }
 
-    /// Keeps a resource in the background from now on: the runtime ends when nothing else is left to do, and
-    /// closes it then.
+    /// Keeps a resource in the background from now on: when nothing else is left to do, the runtime closes it
+    /// and ends.
     pub fn background<R: Resource>(&mut self, id: Id<R>) {
         if self.owns(id.key()) {
             self.core.keep_in_background(id.key());
@@ -395,42 +405,47 @@ impl<'a, S> Context<'a, S> {
 
     // Output.
 
-    /// Queues an item; all items of a turn leave at its end in one write. Never blocks, never calls a
-    /// handler, and has no error: what cannot be queued ends that resource, and its `closed` says why.
+    /// Queues an item. All items of a turn leave at its end in one write. Never blocks, never calls a
+    /// handler, and returns no error: if the item cannot be queued, the resource ends, and its `closed` gives
+    /// the reason.
     #[inline]
     pub fn send<R: Output>(&mut self, id: Id<R>, item: R::Item<'_>) -> Flow {
         R::post(self.core, self.index, id.key(), item)
     }
 
-    /// Queues bytes as they are, past the codec, with their memory: without a copy, unless they are fewer than 512.
+    /// Queues bytes as they are, past the codec, and takes their memory: without a copy, unless they are
+    /// fewer than 512.
     pub fn send_owned<R: AnyStream>(&mut self, id: Id<R>, bytes: Vec<u8>) -> Flow {
         R::give(self.core, self.index, id.key(), bytes)
     }
 
-    /// Queues bytes that were encoded once for many streams ([`Shared::encode`]), or a [slice](Shared::slice) of such,
-    /// without a copy.
+    /// Queues bytes that were encoded once for many streams ([`Shared::encode`]), or a [slice](Shared::slice)
+    /// of those, without a copy.
     pub fn send_shared<R: AnyStream>(&mut self, id: Id<R>, bytes: &Shared) -> Flow {
         R::share(self.core, self.index, id.key(), bytes)
     }
 
-    /// Ends the write side after what is queued; reading goes on until the peer ends.
+    /// Ends the write side after queued output. Reading continues until the peer ends its side.
     pub fn finish<R: AnyStream>(&mut self, id: Id<R>) {
         if self.owns(id.key()) {
             self.core.finish(id.key());
         }
     }
 
-    /// Makes a proxy of two streams: reads of one rest while the other's queue is high, an end of one is
-    /// passed on as a half-close of the other, and when one has closed the other closes: in order if the first did,
-    /// otherwise with a reset once what was passed on has left ([`Closed::Partner`]). The handler still passes the bytes. Both belong to this service; nothing happens if one is gone.
+    /// Makes a proxy of two streams. Reads of one rest while the other's queue is above its high mark. An end
+    /// of one is passed on as a half-close of the other. When one has closed, the other closes: in order if
+    /// the first did, and otherwise with a reset once the output passed on so far has left
+    /// ([`Closed::Partner`]). The handler still passes the bytes. Both streams belong to this service.
+    /// Nothing happens if one is gone.
     ///
-    /// An end that the service was told before it coupled the two is passed on, too, after this handler: until then the
-    /// service may send the other one what it has kept. A stream that may end before it is coupled has to be
-    /// [`half_open`](Stream::half_open), because otherwise it closes at its end.
+    /// An end that the runtime reported before the service coupled the two is passed on, too, after this
+    /// handler. Until then the service may send the other stream the bytes that it has kept. A stream that
+    /// may end before it is coupled must be [`half_open`](Stream::half_open), because otherwise it closes at
+    /// its end.
     ///
     /// # Errors
-    /// [`Error::Misuse`] if one is coupled, is being released or has a transfer already, or if both are the same. Nothing is
-    /// changed.
+    /// [`Error::Misuse`] if one of them is coupled, is being released or has a transfer already, or if both
+    /// are the same. Nothing changes then.
     pub fn couple<A: AnyStream, B: AnyStream>(&mut self, a: Id<A>, b: Id<B>) -> Result<(), Error> {
         let (a, b) = (a.key(), b.key());
         if !self.owns(a) || !self.owns(b) {
@@ -457,8 +472,8 @@ impl<'a, S> Context<'a, S> {
         Ok(())
     }
 
-    /// Asks something of a stream's layer that needs its buffers (a key update, say). What it puts on the
-    /// wire leaves at the end of the turn. `None` when the stream is gone.
+    /// Calls a function of a stream's layer that needs the layer's buffers, for example for a key update.
+    /// Bytes that it puts on the wire leave at the end of the turn. `None` when the stream is gone.
     pub fn layer<C: Codec, L: Layer, R: 'static, T>(
         &mut self,
         id: Id<Stream<C, L, R>>,
@@ -470,16 +485,18 @@ impl<'a, S> Context<'a, S> {
         crate::resource::with_layer::<C, L, R, T>(self.core, id.key(), ask)
     }
 
-    /// Puts another codec in the place of a stream's: HTTP becomes WebSocket. `make` is lent the old one.
+    /// Replaces a stream's codec, for example when HTTP becomes WebSocket. `make` borrows the old one.
     ///
-    /// The connection, its layer, queue, deadline and pause stay, and no event tells of the change. What was sent before
-    /// leaves in its old form; what is unread, also of the input in which the handler that asks for this was called, is cut by
-    /// the new codec and goes to the handler of the new type. The old id finds the stream no more in calls that know its
-    /// type ([`get`](Context::get), [`send`](Context::send), ..); `closed` comes for the new type.
+    /// The connection, its layer, queue, deadline and pause stay, and no event reports the change. Output
+    /// sent before leaves in its old form. The new codec cuts the unread input into items, including the rest
+    /// of the input that the calling handler is being called for, and they go to the handler of the new type.
+    /// The old id no longer finds the stream in calls that know its type, for example [`get`](Context::get)
+    /// and [`send`](Context::send). `closed` comes for the new type.
     ///
     /// # Errors
-    /// [`Error::Os`] with `NotFound` when it is gone; [`Error::Misuse`] when it is closing, is released, has ended, or is bound
-    /// to a file or another stream. The stream is then as it was, and `make` was not called.
+    /// [`Error::Os`] with `NotFound` if it is gone. [`Error::Misuse`] if it is closing, is released, has
+    /// ended, or is bound to a file or another stream. The stream is then unchanged, and `make` was not
+    /// called.
     pub fn map_codec<C: Codec, L: Layer, R: 'static, D: Codec>(
         &mut self,
         id: Id<Stream<C, L, R>>,
@@ -498,21 +515,23 @@ impl<'a, S> Context<'a, S> {
         Ok(Id::new(id.key()))
     }
 
-    /// Puts another layer in the place of a stream's: STARTTLS. `make` is lent the old one, and is not to break it.
+    /// Replaces a stream's layer, for example for STARTTLS. `make` borrows the old one, and must not break
+    /// it.
     ///
-    /// What was sent before leaves first, as the old layer seals it; the new layer's handshake follows, under the stream's
-    /// deadline for handshakes, and [`Event::Open`](crate::Event::Open) tells the handler of the new type of its end. What is
-    /// sent meanwhile waits. For the ids see [`map_codec`](Context::map_codec).
+    /// Output sent before leaves first, sealed by the old layer. The handshake of the new layer follows,
+    /// under the stream's deadline for handshakes. [`Event::Open`](crate::Event::Open) notifies the handler
+    /// of the new type when it has finished. Items sent meanwhile wait. For the ids see
+    /// [`map_codec`](Context::map_codec).
     ///
-    /// Clear bytes that came before the change never pass for bytes that came under the new layer: somebody on the way may have put
-    /// them there. If any follow in the input in which the handler that asks for this was called, the stream ends as
-    /// [`Closed::Refused`] with [`LayerError::Early`](session::LayerError::Early). Where they are to be
-    /// expected, [`release`](Context::release) the stream, [take](Stream::take_unread) them, and
-    /// [`Stream::map_layer`].
+    /// Clear bytes that came before the change never pass for bytes of the new layer, because an attacker on
+    /// the path may have put them there. If any follow in the input that the calling handler is being called
+    /// for, the stream ends as [`Closed::Refused`] with [`LayerError::Early`](session::LayerError::Early). If
+    /// you expect such bytes, [`release`](Context::release) the stream, [take](Stream::take_unread) them, and
+    /// use [`Stream::map_layer`].
     ///
     /// # Errors
-    /// As [`map_codec`](Context::map_codec), and [`Error::Misuse`] when clear bytes are unread, or the old layer is in its
-    /// handshake.
+    /// As [`map_codec`](Context::map_codec), and [`Error::Misuse`] if clear bytes are unread, or the old
+    /// layer is in its handshake.
     pub fn map_layer<C: Codec, L: Layer, R: 'static, M: Layer>(
         &mut self,
         id: Id<Stream<C, L, R>>,
@@ -533,14 +552,14 @@ impl<'a, S> Context<'a, S> {
 
     // Sockets.
 
-    /// Begins to connect; `Open` or `closed` follows. Items may be sent at once: they wait.
+    /// Begins to connect. `Open` or `closed` follows. Items may be sent at once, and wait.
     ///
-    /// A refusal that passes by itself is not an error: while the accept queue of a Unix listener is full (Linux), it is
-    /// asked again, until the connect's deadline (of `Descriptors`: 30 s). All other refusals are final, because the system
-    /// does not tell those that pass from those that do not.
+    /// A refusal that passes by itself is not an error: while the accept queue of a Unix listener is full
+    /// (Linux), the runtime tries again until the deadline of the connect (for `Descriptors`: 30 s). All
+    /// other refusals are final, because the system does not distinguish those that pass.
     ///
     /// # Errors
-    /// The address is not one (names are not resolved), or the system refuses at once.
+    /// The address is invalid (names are not resolved), or the system refuses at once.
     pub fn connect<R: Connection + Handled<S>>(
         &mut self,
         address: impl ToAddress,
@@ -549,7 +568,7 @@ impl<'a, S> Context<'a, S> {
         self.connect_with(address, &ConnectOptions::default(), stream)
     }
 
-    /// The same, with options.
+    /// Begins to connect with these options.
     ///
     /// # Errors
     /// As [`connect`](Context::connect).
@@ -570,7 +589,7 @@ impl<'a, S> Context<'a, S> {
         key.map(Id::new).map_err(|(_, error)| error)
     }
 
-    /// The address at this end of a stream or listener: so a service learns which port it got.
+    /// Returns the local address of a stream or listener. A service learns its listener's port from it.
     ///
     /// # Errors
     /// [`Error::Os`], as getsockname(2); `NotFound` when it is gone.
@@ -579,7 +598,7 @@ impl<'a, S> Context<'a, S> {
         answer.map_err(|error| Error::os("local", name_of(id), error))
     }
 
-    /// The address at the other end of a stream.
+    /// Returns the peer's address of a stream.
     ///
     /// # Errors
     /// [`Error::Os`], as getpeername(2); `NotFound` when it is gone.
@@ -588,7 +607,7 @@ impl<'a, S> Context<'a, S> {
         answer.map_err(|error| Error::os("peer", name_of(id), error))
     }
 
-    /// Who is at the other end of a Unix socket, as the system noted when it was connected.
+    /// Returns the credentials of the peer of a Unix socket, as the system recorded them at the connect.
     ///
     /// # Errors
     /// [`Error::Os`], as `Credentials::of_peer`; `NotFound` when it is gone.
@@ -599,10 +618,11 @@ impl<'a, S> Context<'a, S> {
 
     // Messages.
 
-    /// Sets a timer: `message` comes after `after`, counted from the end of this turn: never early, and
-    /// never in the turn that set it. Two of one instant come in the order they were set.
+    /// Sets a timer: the service receives `message` when `after` has passed, counted from the end of this
+    /// turn. It never comes early, and never in the turn that set it. Two timers of one instant fire in the
+    /// order in which they were set.
     ///
-    /// At the limit of timers the message is dropped, and the service is told [`Fault::TimersFull`].
+    /// At the limit of timers the runtime drops the message, and the service gets [`Fault::TimersFull`].
     pub fn after<M: Received<S>>(&mut self, after: Duration, message: M) -> TimerId {
         match self.core.lanes.set(self.index, message, M::hand()) {
             Some(id) => {
@@ -622,7 +642,7 @@ impl<'a, S> Context<'a, S> {
         self.core.faults_due.push(self.index, Fault::TimersFull(limit));
     }
 
-    /// Cancels a timer; `true` when it was still pending: its message will not come, also when it is due
+    /// Cancels a timer. Returns `true` if it was still pending: its message will not come, even if it is due
     /// in this very turn.
     pub fn cancel(&mut self, timer: TimerId) -> bool {
         let cancelled = self.core.lanes.cancel(self.index, timer);
@@ -632,11 +652,11 @@ impl<'a, S> Context<'a, S> {
         cancelled.is_some()
     }
 
-    /// Sends a message to a service of this runtime, perhaps to this one: it comes after this call, in
-    /// the order told.
+    /// Sends a message to a service of this runtime, perhaps to this one. It arrives after this call, in the
+    /// order sent.
     ///
     /// # Errors
-    /// [`Refused`] gives the message back: too many wait, or the service is gone.
+    /// [`Refused`] gives the message back if too many wait, or the service is gone.
     pub fn tell<T, M: Received<T>>(&mut self, to: ServiceId<T>, message: M) -> Result<(), Refused<M>> {
         let known = to.runtime == self.core.registry.runtime();
         if !known || !self.core.is_reachable(to.index) {
@@ -645,11 +665,11 @@ impl<'a, S> Context<'a, S> {
         self.core.lanes.tell(self.index, to.index, message, M::hand())
     }
 
-    /// Runs blocking work on a thread of the runtime's small pool; its result comes as a message. A panic
-    /// of the job is told as [`Fault::Job`].
+    /// Runs blocking work on a thread of the runtime's small pool. The service receives its result as a
+    /// message. It gets a panic of the job as [`Fault::Job`].
     ///
     /// # Errors
-    /// [`Refused::Full`] gives the job back when too many wait.
+    /// [`Refused::Full`] gives the job back if too many wait.
     pub fn offload<M, F>(&mut self, job: F) -> Result<(), Refused<F>>
     where
         M: Received<S> + Send,
@@ -664,14 +684,14 @@ impl<'a, S> Context<'a, S> {
         let job = Kept::new(job);
         let run = move || {
             let result = Finished { life, what: Offloaded::of(|| job.into_inner()()) };
-            // A service that has gone wants no result.
+            // A service that is gone needs no result.
             let _ = mailbox.send_reserved(service, result, M::deliver_job());
         };
         let job = self.core.engine.run_blocking(Box::new(run));
         if let Some(record) = self.core.records.get_mut(index) {
             record.jobs += 1;
         }
-        // Room was checked above; what still fails is the system's refusal of the first thread.
+        // Room was checked above. The only remaining failure is the system's refusal of the first thread.
         if let Some(Err(refused)) = job.map(|job| self.core.jobs.run(job)) {
             let fault = Fault::Job(refused.to_string());
             self.core.faults_due.push(self.index, fault);
@@ -684,25 +704,27 @@ impl<'a, S> Context<'a, S> {
 
     // The runtime.
 
-    /// Asks for one call of [`Service::end_of_turn`] at the end of this turn. Asking again before the call changes nothing.
+    /// Requests one call of [`Service::end_of_turn`] at the end of this turn. Further requests before the
+    /// call change nothing.
     ///
-    /// A request from a handler that runs after that, namely [`closed`](crate::Handle::closed), or from outside of a turn
-    /// ([`Service::start`], [`Runtime::with`](crate::Runtime::with)), is met at the end of the next turn, which then does
-    /// not wait.
+    /// A request from a handler that runs after that, namely [`closed`](crate::Handle::closed), or from
+    /// outside a turn ([`Service::start`], [`Runtime::with`](crate::Runtime::with)), is met at the end of the
+    /// next turn, which then does not wait.
     ///
-    /// A request from within `end_of_turn` is also met at the end of the next turn, but does not cause one: a service that
-    /// asks in each call gets one call in each turn, and an idle loop still rests. A service that has more to do at once
-    /// [tells](Context::tell) itself a message instead.
+    /// A request from within `end_of_turn` is also met at the end of the next turn, but does not cause one.
+    /// So a service that makes a request in each call gets one call in each turn, and an idle loop still
+    /// rests. A service that has more to do at once should [send](Context::tell) itself a message instead.
     pub fn at_end_of_turn(&mut self) {
         self.core.turn_ends.ask(self.index);
     }
 
-    /// The name of this service, for others to tell it something.
+    /// Returns the id of this service, with which others can send it messages.
     pub fn me(&self) -> ServiceId<S> {
         ServiceId::new(self.core.registry.runtime(), self.index)
     }
 
-    /// A handle by which other threads reach this service. While one lives, `run` does not end by itself.
+    /// Returns a handle by which other threads reach this service. While one lives, `run` does not end by
+    /// itself.
     pub fn controller(&self) -> Controller<S>
     where
         S: Service,
@@ -710,19 +732,20 @@ impl<'a, S> Context<'a, S> {
         Controller::new(self.index, &self.core.mailbox)
     }
 
-    /// Keeps the runtime from ending by itself, and a stop from being over before its grace, until what this returns is
-    /// dropped. See [`Hold`] for what needs none.
+    /// Keeps the runtime from ending by itself, and a stop from finishing before its grace, until the
+    /// returned value is dropped. See [`Hold`] for the cases that need none.
     pub fn hold(&self) -> Hold {
         Hold::new(Held::new(&self.core.mailbox))
     }
 
-    /// Begins a graceful stop of the whole runtime; what is left after `grace` is cut. The earliest of
-    /// several deadlines wins.
+    /// Begins a graceful stop of the whole runtime. Resources that remain after `grace` are cut off. The
+    /// earliest of several deadlines wins.
     ///
-    /// Connections that wait in the listeners' backlogs are accepted first, in the next turns; then the listeners close, and
-    /// [`Service::stop`] is called. The stop is over when no resource is left but in the background, and no job, operation on
-    /// files, message between services or [`Hold`] is outstanding. When only messages between services are left, it waits for
-    /// them for at most 1,024 turns, because a service that always tells itself another one has no end.
+    /// In the next turns, the runtime first accepts the connections in the listeners' backlogs. Then it
+    /// closes the listeners, and calls [`Service::stop`]. The stop is over when only background resources
+    /// remain, and no job, file operation, message between services or [`Hold`] is outstanding. If only
+    /// messages between services remain, the runtime waits for them for at most 1,024 turns, because a
+    /// service that always sends itself another one would never finish.
     pub fn stop(&mut self, grace: Duration) {
         self.core.mailbox.stop((Time::ZERO + grace).as_nanos());
     }
@@ -732,7 +755,7 @@ pub(crate) fn to_address(operation: &'static str, address: &impl ToAddress) -> R
     address.to_address().map_err(|error| Error::os(operation, "address", error))
 }
 
-/// A resource as errors name it.
+/// Returns the name of a resource for errors.
 pub(crate) fn name_of<R: Resource>(id: Id<R>) -> String {
     format!("{} {id:?}", crate::log::short(type_name::<R>()))
 }

@@ -1,8 +1,10 @@
-//! What the loop knows: the tables that handlers change through a context, and never while a borrow lives.
+//! The state of the loop: the tables that handlers change through a context, but never while they are
+//! borrowed.
 //!
-//! Invariants. No borrow of a table lives while a handler runs: each step looks its resource up again by
-//! key. Whoever changes a resource marks it dirty; the end of the turn writes, and tells the engine what
-//! is wanted. Whoever ends a resource queues its `closed`; nothing is freed before it was called.
+//! Invariants. No borrow of a table lives while a handler runs: each step looks its resource up again by key.
+//! Code that changes a resource marks it dirty. The end of the turn then writes its output, and passes its
+//! wishes to the engine. Code that ends a resource queues its `closed`, and the runtime frees nothing before
+//! it has called that.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -38,15 +40,15 @@ use crate::{
 /// The size of the buffer lent to a resource's step.
 const SCRATCH: usize = 64 << 10;
 
-/// The most errors of a service whose texts are kept for the receipt.
+/// The most errors of a service whose texts the receipt keeps.
 const ERRORS_KEPT: usize = 8;
 /// The most bytes of such a text.
 const ERROR_BYTES_MAX: usize = 1024;
-/// Empty buffers are kept for reuse up to this part of the bytes, and up to so many.
+/// Limits of the empty buffers kept for reuse: this part of the bytes, and a number.
 const POOL_SHARE: usize = 16;
 const POOL_MAX: usize = 8 << 20;
 
-/// Keeps the first few texts, and so much of each.
+/// Keeps the first few texts, each cut to a limit.
 fn keep_first(kept: &mut Vec<String>, text: &str) {
     if kept.len() < ERRORS_KEPT {
         let end = (0..=ERROR_BYTES_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
@@ -54,7 +56,7 @@ fn keep_first(kept: &mut Vec<String>, text: &str) {
     }
 }
 
-/// Whose time is over.
+/// The owner of an expired timer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Due {
     Timer {
@@ -62,42 +64,42 @@ pub(crate) enum Due {
         index: u32,
     },
     Resource(Key),
-    /// An item that a peer began may be unfinished for too long.
+    /// A peer may have left an item unfinished for too long.
     Item(Key),
-    /// A period of a shortage of bytes.
+    /// The end of a period in a shortage of bytes.
     Shortage,
-    /// A service that panicked is made again.
+    /// The restart of a service that panicked.
     Restart(u16),
 }
 
 /// The deadline of an item that a peer has begun.
 #[derive(Default)]
 pub(crate) struct Item {
-    /// `None`: it is complete, or others keep it from being so.
+    /// `None` if the item is complete, or if its completion does not depend on the peer.
     pub(crate) by: Option<Time>,
-    /// Looks after that; it may be set while nothing is begun.
+    /// The timer that checks the deadline. It may be set while no item has begun.
     pub(crate) timer: TimerKey,
 }
 
-/// What counts from the end of this turn.
+/// A duration that starts at the end of this turn.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fresh {
     Timer { lane: u32, index: u32, generation: u32, after: Duration },
     Deadline(Key),
 }
 
-/// A call of a service, as an observer is told of it. See [`Runtime::observe`](crate::Runtime::observe).
+/// A call of a service, as an observer sees it. See [`Runtime::observe`](crate::Runtime::observe).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Call {
-    /// A handler is called with an event.
+    /// The runtime calls a handler with an event.
     Handle {
         /// The service, counted from 0 in the order added.
         service: u16,
         /// The resource.
         resource: Key,
     },
-    /// A receiver is called with a message, a timer's, or a command.
+    /// The runtime calls a receiver with a message of a service, a timer or a command.
     Receive {
         /// The service.
         service: u16,
@@ -109,17 +111,17 @@ pub enum Call {
         /// The resource.
         resource: Key,
     },
-    /// A service is called at the end of a turn, because it asked for that.
+    /// The runtime calls a service at the end of a turn, because the service asked for that.
     EndOfTurn {
         /// The service.
         service: u16,
     },
 }
 
-/// What is told of each call.
+/// The function that observes each call.
 pub(crate) type Observer = Box<dyn FnMut(Call)>;
 
-/// What is known of a service for its receipt.
+/// The record of a service, for its receipt.
 #[derive(Default)]
 pub(crate) struct Record {
     /// The type of the service.
@@ -129,22 +131,22 @@ pub(crate) struct Record {
     pub(crate) closed: u64,
     pub(crate) cut: u64,
     pub(crate) bytes_dropped: u64,
-    /// Bytes of streams that it released and that were dropped then, in whatever thread.
+    /// Bytes of released streams that were dropped later, in any thread.
     pub(crate) losses: Option<Losses>,
     pub(crate) jobs: u32,
-    /// Errors that nobody took, and the first of them.
+    /// Errors that no code took, and the texts of the first of them.
     pub(crate) errors: u64,
     pub(crate) first_errors: Vec<String>,
     pub(crate) panics: u64,
     pub(crate) first_panics: Vec<String>,
-    /// How often it was made again.
+    /// The number of restarts.
     pub(crate) restarts: u64,
-    /// Which of its lives it is in; what an earlier one asked for is not for this one.
+    /// The number of the service's present life. The runtime discards requests of an earlier life.
     pub(crate) life: u32,
 }
 
 impl Record {
-    /// Bytes of the service's streams that did not leave, so far.
+    /// Returns the bytes of the service's streams that have not left, so far.
     pub(crate) fn bytes_dropped(&self) -> u64 {
         let released = self.losses.as_ref().map_or(0, |losses| losses.load(Ordering::Relaxed));
         self.bytes_dropped + released
@@ -160,63 +162,64 @@ pub struct Core {
     pub(crate) lanes: Lanes,
     pub(crate) mailbox: Arc<Mailbox<Deliver>>,
     pub(crate) jobs: Jobs,
-    /// Those whose service ended before them.
+    /// Jobs whose service ended before them.
     pub(crate) jobs_abandoned: u32,
     pub(crate) files: Files,
-    /// To be flushed at the end of the turn; each slot is on it once.
+    /// Resources to flush at the end of the turn. Each slot is on the list once.
     pub(crate) dirty: Vec<Key>,
-    /// To be driven again in the next turn.
+    /// Resources to drive again in the next turn.
     pub(crate) again: Vec<Key>,
-    /// Live resources for which alone the runtime does not go on.
+    /// Live resources that do not by themselves keep the runtime going.
     pub(crate) background: BTreeSet<Key>,
     /// Emptied lists, kept for their memory.
     flushing: Vec<Key>,
     starting: Vec<Fresh>,
-    /// Ended, `closed` not called yet.
+    /// Resources that have ended, and whose `closed` has not been called yet.
     pub(crate) ended: Vec<(Key, Closed)>,
     pub(crate) fresh: Vec<Fresh>,
-    /// Resources with a deadline of the runtime's own that the wheel does not know yet.
+    /// Resources with an internal deadline that is not in the wheel yet.
     unarmed: Vec<Key>,
     /// The earliest of these.
     pub(crate) unarmed_next: Time,
-    /// Their deadline has passed; they end in the next turn unless a read moves it.
+    /// Resources whose deadline has passed. They end in the next turn unless a read moves it.
     pub(crate) lapsed: Vec<Key>,
-    /// The messages that services receive when the deadline of a resource has passed.
+    /// The messages that services receive when the deadline of a resource passes.
     pub(crate) last_words: HashMap<Key, TimerId>,
     pub(crate) listeners: Vec<Key>,
-    /// The addresses that listeners were asked for with.
+    /// The addresses with which listeners were requested.
     pub(crate) asked: HashMap<Key, Address>,
-    /// Services that panicked and are made again soon.
+    /// Services that panicked and will restart soon.
     pub(crate) remaking: Vec<u16>,
-    /// Listeners that rest since descriptors ran out.
+    /// Listeners that rest because descriptors ran out.
     pub(crate) starved: Vec<Key>,
     pub(crate) couples: HashMap<Key, Key>,
-    /// Streams whose peer has begun an item, lately.
+    /// Streams whose peer has recently begun an item.
     pub(crate) items: HashMap<Key, Item>,
     pub(crate) budget: Bytes,
     pub(crate) handlers: Handlers,
     pub(crate) now: Time,
     pub(crate) random: u64,
     pub(crate) counters: Counters,
-    /// Grows with what happens and has no counter: timers and deadlines that were due, ends told, commands refused.
+    /// Counts activity that has no other counter: expired timers and deadlines, reported ends, refused
+    /// commands.
     pub(crate) steps: u64,
     pub(crate) records: Vec<Record>,
-    /// By service: whether it can still be called.
+    /// By service: whether the runtime can still call it.
     pub(crate) alive: Vec<bool>,
     /// Faults found while their service was being called.
     pub(crate) faults_due: Faults,
-    /// Resources that close because their handler returned an error: how they are called, and what it said.
+    /// Resources that close because their handler returned an error: each with its name and the error's text.
     pub(crate) refused: HashMap<Key, String>,
     lines: Lines,
     /// The services that get a call at the end of a turn.
     pub(crate) turn_ends: TurnEnds,
-    /// Services whose code panicked outside of a call of theirs, and what it said.
+    /// Services whose code panicked outside of a call of the service, and the text of the panic.
     pub(crate) panics_due: Vec<(u16, String, Blame)>,
-    /// Resources whose own code panicked while a handler used it, perhaps that of another resource.
+    /// Resources whose own code panicked while a handler used it, perhaps the handler of another resource.
     pub(crate) broken: Vec<Key>,
-    /// The panic that unwinds is one of a handler, and not of its resource's own code.
+    /// Set if the unwinding panic comes from a handler, and not from its resource's own code.
     pub(crate) has_handler_panicked: bool,
-    /// The accepted connection that is told of now, if one is.
+    /// The accepted connection that is being reported now, if any.
     pub(crate) opening: Key,
     pub(crate) limits: Limits,
     pub(crate) scratch: Option<Box<[u8]>>,
@@ -225,7 +228,7 @@ pub struct Core {
     /// The stream whose input is being handled, or none.
     pub(crate) input: Key,
     pub(crate) stopping: bool,
-    /// Told of each call of a handler.
+    /// The observer of each call of a handler.
     pub(crate) observer: Option<Observer>,
 }
 
@@ -233,14 +236,14 @@ impl Core {
     pub(crate) fn new(mut engine: Box<dyn Engine>, runtime: u16, limits: Limits) -> (Core, Inbox<Deliver>) {
         let (mailbox, inbox) = Mailbox::new(limits.commands, engine.waker());
         let random = engine.entropy();
-        // What the pool keeps for all is not counted for anybody.
+        // Memory that the engine keeps for all streams counts for no single one.
         let bytes = limits.bytes.saturating_sub(engine.memory());
         let pool_bytes = (bytes / POOL_SHARE).min(POOL_MAX);
         let now = engine.now();
         let core = Core {
             registry: Registry::new(runtime, limits.resources),
             pool: Pool::with_limit(pool_bytes),
-            // Deadlines of resources never fail: they have room beside the users' timers.
+            // Deadlines of resources never fail, because they have room beside the users' timers.
             timers: Wheel::new(
                 limits
                     .timers
@@ -317,7 +320,7 @@ impl Core {
         }
     }
 
-    /// Has what is coupled to this stream rest, or go on, and has it look at what is wanted of it.
+    /// Holds or resumes the stream that is coupled to this one, and marks it, so that its wishes are checked.
     pub(crate) fn hold_partner(&mut self, key: Key, held: bool) {
         let Some(partner) = self.couples.get(&key).copied() else { return };
         let Some(slot) = self.registry.live(partner) else { return };
@@ -334,7 +337,7 @@ impl Core {
         }
     }
 
-    /// Begins a graceful close.
+    /// Begins a graceful close of a resource.
     pub(crate) fn close(&mut self, key: Key, why: Closed) {
         self.drop_last_words(key);
         if let Some(slot) = self.registry.live(key) {
@@ -374,14 +377,14 @@ impl Core {
         self.feed_listeners();
     }
 
-    /// Ends a resource by an error of the system.
+    /// Ends a resource because of a system error.
     pub(crate) fn fail(&mut self, key: Key, operation: &'static str, error: std::io::Error) {
         let error = Error::os(operation, self.name(key), error);
         self.end(key, Closed::Failed(error), Ending::Orderly);
     }
 
-    /// Closes a resource because its handler returned an error. What the error says is noted for the case that the
-    /// service does not look at it in `closed` either.
+    /// Closes a resource because its handler returned an error. Keeps the text of the error, in case the
+    /// service does not handle it in `closed` either.
     #[cold]
     pub(crate) fn refuse(&mut self, key: Key, failure: Failure) {
         let text = format!("{}: {}", self.name(key), guard::text(&failure));
@@ -389,7 +392,7 @@ impl Core {
         self.close(key, Closed::Refused(failure));
     }
 
-    /// How a live resource is called: by its peer's address, a listener by its own, another by its type.
+    /// Returns the name of a live resource: its peer's address, a listener's own address, or else its type.
     pub(crate) fn name(&self, key: Key) -> String {
         let Some(slot) = self.registry.peek(key) else { return format!("{key:?}") };
         let address = if slot.table.listener { self.engine.local(key) } else { self.engine.peer(key) };
@@ -399,28 +402,28 @@ impl Core {
         }
     }
 
-    /// Notes an error of a service that nobody took: for the receipt, and as a line on standard error.
+    /// Records an error of a service that no code took: in the receipt, and as a line on standard error.
     #[cold]
     pub(crate) fn note_error(&mut self, service: u16, text: String) {
         self.complain(service, &text);
         self.record_error(service, text);
     }
 
-    /// Counts an error of a service that its caller is told, and keeps it for the receipt.
+    /// Counts an error of a service that its caller receives, and keeps it for the receipt.
     pub(crate) fn record_error(&mut self, service: u16, text: String) {
         let Some(record) = self.records.get_mut(service as usize) else { return };
         record.errors += 1;
         keep_first(&mut record.first_errors, &text);
     }
 
-    /// Counts a panic of a service, and keeps what it said for the receipt.
+    /// Counts a panic of a service, and keeps its text for the receipt.
     pub(crate) fn record_panic(&mut self, service: u16, text: &str) {
         let Some(record) = self.records.get_mut(service as usize) else { return };
         record.panics += 1;
         keep_first(&mut record.first_panics, text);
     }
 
-    /// Writes a line about a service to standard error, if there were not too many.
+    /// Writes a line about a service to standard error, unless there were too many.
     #[cold]
     pub(crate) fn complain(&mut self, service: u16, text: &str) {
         let name = self.records.get(service as usize).map_or("", |record| record.name);
@@ -433,7 +436,7 @@ impl Core {
         }
     }
 
-    /// Writes how many lines were left out since the last one.
+    /// Writes the number of lines that were left out since the last one.
     pub(crate) fn end_complaints(&mut self) {
         if let Some(line) = self.lines.last() {
             self.engine.print_error(&line);
@@ -468,7 +471,7 @@ impl Core {
         }
     }
 
-    /// A descriptor was freed: the listeners that ran out of them try again.
+    /// Lets listeners that ran out of descriptors try again, because one was freed.
     fn feed_listeners(&mut self) {
         for key in std::mem::take(&mut self.starved) {
             self.mark(key);
@@ -479,19 +482,19 @@ impl Core {
         Error::Full { what: "resources", limit: self.registry.limit() }
     }
 
-    /// The buffer that is lent to a step. It comes back by `self.scratch = Some(..)`.
+    /// Takes the buffer that is lent to a step. `self.scratch = Some(..)` gives it back.
     pub(crate) fn take_scratch(&mut self) -> Box<[u8]> {
         self.scratch.take().unwrap_or_else(|| vec![0; SCRATCH].into_boxed_slice())
     }
 
     // Time.
 
-    /// Sets the runtime's own deadline of a resource, from this turn's time on.
+    /// Sets the internal deadline of a resource, counted from this turn's time.
     pub(crate) fn set_guard(&mut self, key: Key, after: Option<Duration>) {
         self.set_guard_at(key, after.map_or(Time::NEVER, |after| self.now + after));
     }
 
-    /// Sets the runtime's own deadline of a resource to this moment.
+    /// Sets the internal deadline of a resource to this moment.
     pub(crate) fn set_guard_at(&mut self, key: Key, at: Time) {
         let Some(slot) = self.registry.live(key) else { return };
         if slot.guard != at {
@@ -500,8 +503,8 @@ impl Core {
         }
     }
 
-    /// Sets the runtime's own deadline for something that is likely to be over in the next turn: the wheel is
-    /// told then, if it is not.
+    /// Sets the internal deadline for something that is likely to finish by the next turn. The deadline
+    /// enters the wheel only if it does not.
     pub(crate) fn set_guard_later(&mut self, key: Key, after: Duration) {
         let at = self.now + after;
         let Some(slot) = self.registry.live(key) else { return };
@@ -510,7 +513,7 @@ impl Core {
         self.unarmed_next = self.unarmed_next.min(at);
     }
 
-    /// Tells the wheel of what is not over.
+    /// Arms the deadlines of resources that have not finished.
     pub(crate) fn arm_unarmed(&mut self) {
         if self.unarmed.is_empty() {
             return;
@@ -521,14 +524,14 @@ impl Core {
         self.unarmed = unarmed;
     }
 
-    /// Sets the service's deadline of a resource, from the end of this turn on.
+    /// Sets the service's deadline of a resource, counted from the end of this turn.
     pub(crate) fn set_deadline(&mut self, key: Key, after: Option<Duration>) {
         let Some(slot) = self.registry.live(key) else { return };
         let Some(after) = after else {
             self.drop_last_words(key);
             let Some(slot) = self.registry.live(key) else { return };
             (slot.deadline, slot.standing) = (Time::NEVER, Standing::Set);
-            // While it had lapsed nothing was armed.
+            // While the deadline had lapsed, no timer was armed.
             return self.arm(key);
         };
         slot.deadline = Time::ZERO + after;
@@ -537,7 +540,7 @@ impl Core {
         }
     }
 
-    /// Returns how much of the service's deadline of a resource is left.
+    /// Returns the rest of the service's deadline of a resource.
     pub(crate) fn deadline_left(&self, key: Key) -> Option<Duration> {
         let slot = self.registry.peek(key)?;
         match slot.standing {
@@ -548,7 +551,7 @@ impl Core {
         }
     }
 
-    /// Lets the wheel wake at the earlier of both deadlines. One that moved later costs nothing: its entry
+    /// Arms the wheel for the earlier of both deadlines. A deadline that moved later costs nothing: its timer
     /// fires early, and is armed again.
     pub(crate) fn arm(&mut self, key: Key) {
         let Some(slot) = self.registry.live(key) else { return };
@@ -563,7 +566,7 @@ impl Core {
         }
     }
 
-    /// A deadline of a resource may be over.
+    /// Handles the timer of a resource. One of its deadlines may have passed.
     pub(crate) fn resource_due(&mut self, key: Key) {
         let now = self.now;
         let Some(slot) = self.registry.live(key) else { return };
@@ -573,7 +576,7 @@ impl Core {
             let table = slot.table;
             (table.expired)(self, key);
         } else if slot.standing == Standing::Set && slot.deadline <= now {
-            // A slow handler elsewhere must not kill a healthy peer: one more read is tried first.
+            // A slow handler elsewhere must not kill a healthy peer, so the engine tries one more read first.
             slot.standing = Standing::Lapsed;
             self.lapsed.push(key);
             self.engine.probe(key);
@@ -581,7 +584,7 @@ impl Core {
         self.arm(key);
     }
 
-    /// An item may be unfinished for too long.
+    /// Handles the timer of an item, which may have been unfinished for too long.
     pub(crate) fn item_due(&mut self, key: Key) {
         if let Some(slot) = self.registry.live(key) {
             let table = slot.table;
@@ -589,7 +592,8 @@ impl Core {
         }
     }
 
-    /// Starts what was set in this turn to count: from `end`, the one clock read at its end.
+    /// Starts the timers and deadlines that were set in this turn. They count from `end`, the only clock read
+    /// at its end.
     pub(crate) fn start_fresh(&mut self, end: Time) {
         let mut starting = std::mem::replace(&mut self.fresh, std::mem::take(&mut self.starting));
         for fresh in starting.drain(..) {
@@ -617,7 +621,7 @@ impl Core {
 
     // Budgets.
 
-    /// Counts a call of a handler; writes what is queued when many were called since the last write.
+    /// Counts a call of a handler. Writes queued output if there were many calls since the last write.
     #[inline]
     pub(crate) fn spend(&mut self) {
         self.counters.handled += 1;
@@ -626,7 +630,7 @@ impl Core {
         }
     }
 
-    /// Tells whoever observes the loop of a call that comes now.
+    /// Reports a call to the observer, right before it happens.
     #[inline]
     pub(crate) fn observe(&mut self, call: Call) {
         if self.observer.is_some() {
@@ -634,7 +638,8 @@ impl Core {
         }
     }
 
-    /// An observer that panics is told nothing more: what it observes is not to suffer from it.
+    /// Calls the observer. After a panic it gets no more calls, because the observed services must not suffer
+    /// from it.
     #[cold]
     fn tell_observer(&mut self, call: Call) {
         let Some(observer) = &mut self.observer else { return };
@@ -651,16 +656,16 @@ impl Core {
         }
     }
 
-    /// Writes every stream that has something queued, once, and begins the operations on files that were asked for.
+    /// Writes every stream with queued output, once, and begins the requested file operations.
     pub(crate) fn flush(&mut self) {
         if self.budget.has_begun() {
             self.begin_shortage();
         }
-        // What a flush marks is for the next one.
+        // Resources that this flush marks belong to the next one.
         let mut dirty = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.flushing));
         let mut at = 0;
         while at < dirty.len() {
-            // A layer or a resource may panic: that costs its service, and the others are still written.
+            // A panic of a layer or a resource costs only its service. The other streams are still written.
             let written = guard::call(|| {
                 while let Some(key) = dirty.get(at) {
                     at += 1;
@@ -677,14 +682,14 @@ impl Core {
         dirty.clear();
         self.flushing = dirty;
         self.give_files();
-        // What layers made of it may be more than was let in.
+        // Layers may have made more bytes than the budget admitted.
         self.make_room();
         if self.budget.is_relieved() {
             self.wake_resting();
         }
     }
 
-    /// Lets those who rest for want of bytes look again.
+    /// Wakes resources that rest for want of bytes, so that they check again.
     pub(crate) fn wake_resting(&mut self) {
         for key in self.budget.take_resting() {
             if let Some(slot) = self.registry.live(key) {
@@ -710,7 +715,7 @@ impl Core {
         }
     }
 
-    /// SplitMix64 (Steele, Lea, Flood 2014): small, seedable, good enough for jitter and sampling.
+    /// Advances SplitMix64 (Steele, Lea, Flood 2014): small, seedable, good enough for jitter and sampling.
     pub(crate) fn next_random(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.random;

@@ -1,4 +1,4 @@
-//! What a user writes: services, which handle resources and receive messages.
+//! Services, which the user writes: they handle resources and receive messages.
 
 use crate::{
     address::Address,
@@ -13,12 +13,14 @@ use crate::{
 
 /// Business logic: plain state behind `&mut self`, called by one runtime, never re-entered.
 ///
-/// A service owns a set of resources of different kinds; it implements [`Handle`] once for each kind
-/// and [`Receive`] once for each type of message. It needs not be `Send`. All its calls come from the
-/// runtime's thread, one after the other; what a call asks of the [`Context`] is done after it returned.
+/// A service owns resources of different kinds. It implements [`Handle`] once for each kind, and [`Receive`]
+/// once for each type of message. It need not be `Send`. The runtime makes all its calls from one thread, one
+/// after the other, and carries out the requests that a call makes of the [`Context`] after the call has
+/// returned.
 ///
 /// A panic in any of its calls ends this service and its resources (without `closed`), unless
-/// [`panicked`](Service::panicked) says otherwise; the others go on, and the receipt names it.
+/// [`panicked`](Service::panicked) decides otherwise. The other services continue, and the receipt names this
+/// one.
 ///
 /// ```
 /// use reactor::{Context, Receive, Result, Service};
@@ -51,30 +53,31 @@ use crate::{
     note = "add `impl Service for {Self} {{}}`: each of its methods has a default"
 )]
 pub trait Service: Sized + 'static {
-    /// Called once, before any other call: the place to listen and connect.
+    /// Starts the service: the place to listen and connect. Called once, before any other call.
     ///
     /// # Errors
-    /// An error ends the service with what it has registered; `add`, `run` and `spawn` return it.
+    /// An error ends the service and its resources. `add`, `run` and `spawn` return the error.
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
         let _ = cx;
         Ok(())
     }
 
-    /// Called once when a graceful stop begins. The listeners are closed already; what waited in their backlogs was accepted
-    /// before.
+    /// Ends the service's work when a graceful stop begins. Called once. The listeners are closed by then,
+    /// and the runtime has accepted the connections in their backlogs.
     ///
-    /// The runtime ends when no resource is left and nothing is [outstanding](Context::stop), or at the end of the grace.
-    /// By default closes all.
+    /// The runtime ends when no resource is left and nothing is [outstanding](Context::stop), or at the end
+    /// of the grace. The default closes all resources.
     fn stop(&mut self, cx: &mut Context<Self>) {
         cx.close_all();
     }
 
-    /// Called at the end of a turn, after all its handlers and before its writes, if the service asked for it by
+    /// Finishes a turn: called after all its handlers and before its writes, if the service requested it with
     /// [`Context::at_end_of_turn`].
     ///
-    /// However often a service asks, it gets one call. This is the place to write in one batch what the handlers collected.
-    /// Everything that is sent here leaves with the rest of the turn. What is told here, or asked of files, takes the usual
-    /// way. Where a stop executes the last commands, one last call follows them. No resource is left then.
+    /// A service gets one call however often it makes the request. This is the place to write in one batch
+    /// what the handlers collected. Everything sent here leaves with the rest of the turn. Messages to
+    /// services and file operations go their usual way. When a stop executes the last commands, one last call
+    /// follows them. No resource is left then.
     ///
     /// ```
     /// use reactor::{Context, IdMap, Receive, Result, Service, Shared, Stream};
@@ -114,38 +117,40 @@ pub trait Service: Sized + 'static {
         let _ = cx;
     }
 
-    /// Called for an error that passes, or that has no live resource. It is counted already, and part of
-    /// the receipt.
+    /// Handles an error that passes, or that has no live resource. The runtime has counted it already, and
+    /// put it into the receipt.
     ///
-    /// A service that overrides this deals with its faults. By default nobody does: each is an error of the service, of
-    /// which [`Receipt::check`](crate::Receipt::check) and [`run`](crate::run) tell, and one line on standard error says
-    /// what it was. With the feature `tracing` and a subscriber that hears warnings it is a warning instead. The lines
-    /// are bounded: 16 at once, then one a second; each has at most 500 bytes, and is left out rather than waited for
-    /// if standard error has no room. How many were left out is said by the next line.
+    /// A service that overrides this handles its own faults. By default, each is an error of the service:
+    /// [`Receipt::check`](crate::Receipt::check) and [`run`](crate::run) report it, and the runtime writes
+    /// one line about it to standard error. With the feature `tracing` and a subscriber that receives
+    /// warnings, it is a warning instead. The lines are bounded: 16 at once, then one a second, each of at
+    /// most 500 bytes. If standard error has no room, the runtime leaves a line out rather than wait. The
+    /// next line reports how many were left out.
     fn fault(&mut self, cx: &mut Context<Self>, fault: Fault) {
         cx.note_error(guard::text(&fault));
     }
 
-    /// Called after a panic in any call of this service but `start`, or in a codec, a layer or a resource of it: says
-    /// whether the service lives on.
+    /// Decides, after a panic in a call of this service or in a codec, a layer or a resource of it, whether
+    /// the service lives on. The runtime does not ask after a panic in `start`.
     ///
-    /// By default it ends, because `self` may be half changed: whatever the call had begun is not finished, and a later
-    /// call would work with that. A service that keeps its state whole between any two statements that may panic, or
-    /// mends it here, may answer [`AfterPanic::EndResource`]. Then a bug that one peer provokes costs that peer's
-    /// connection:
+    /// By default the service ends, because `self` may be half changed: the work of the call is not finished,
+    /// and a later call would build on that. A service may answer [`AfterPanic::EndResource`] if it keeps its
+    /// state whole between any two statements that may panic, or mends it here. A bug that one peer provokes
+    /// then costs only that peer's connection:
     ///
-    /// * The [resource](Panic::resource) whose event was handled is reset: its input and output are dropped, and counted
-    ///   as such. Its `closed` follows with [`Closed::Panicked`]. One whose own code panicked while this handler sent to
-    ///   it ends in the same way; nothing of the half item leaves.
+    /// * The [resource](Panic::resource) whose event was handled is reset: its input and output are dropped,
+    ///   and counted as dropped. Its `closed` follows with [`Closed::Panicked`]. A resource whose own code
+    ///   panicked while this handler sent to it ends in the same way, and nothing of the half item leaves.
     /// * A panic in `closed` ends nothing more.
-    /// * Where no resource is to blame nothing ends. What the call was made with is lost, and [`fault`](Service::fault) is
-    ///   told so by [`Fault::Panicked`]: a message, a command, a timer's message, a connection that was to be accepted
-    ///   (it is reset; the listener goes on).
-    /// * A panic in `stop`, `fault` or `end_of_turn` is told here only.
+    /// * If no resource is to blame, nothing ends. The argument of the call is lost: a message, a command, a
+    ///   timer's message, or a connection to accept (it is reset, and the listener continues).
+    ///   [`fault`](Service::fault) gets [`Fault::Panicked`].
+    /// * A panic in `stop`, `fault` or `end_of_turn` is reported only here.
     ///
-    /// A panic in here ends the service. One that ends may be made again:
-    /// [`Runtime::add_supervised`](crate::Runtime::add_supervised). Each panic is counted, in [`Counters::panics`](crate::Counters::panics) and in
-    /// the [receipt](crate::ServiceReceipt::panics), and written to standard error as [`fault`](Service::fault) says.
+    /// A panic in this function ends the service. A service that ends can be made again:
+    /// [`Runtime::add_supervised`](crate::Runtime::add_supervised). The runtime counts each panic in
+    /// [`Counters::panics`](crate::Counters::panics) and in the [receipt](crate::ServiceReceipt::panics), and
+    /// writes it to standard error as [`fault`](Service::fault) describes.
     ///
     /// ```
     /// use reactor::{AfterPanic, Bytes, Closed, Context, Event, Handle, Id, Panic, Result, Service, Stream};
@@ -214,20 +219,21 @@ pub trait Service: Sized + 'static {
     note = "add `impl Handle<{R}> for {Self} {{ fn handle(&mut self, cx: &mut Context<Self>, id: Id<{R}>, event: ..) -> Result {{ .. }} }}`"
 )]
 pub trait Handle<R: Resource>: Service {
-    /// Called with each event of each resource of this kind, in the order of the events.
+    /// Handles one event of a resource of this kind. Events of one resource come in order.
     ///
-    /// The event borrows the runtime's buffer for this call. The resource may be sent to, closed,
-    /// released or looked at meanwhile; all that is done after the call.
+    /// The event borrows the runtime's buffer for this call. The service may send to the resource, close it,
+    /// release it or look at it meanwhile. The runtime carries all of that out after the call.
     ///
     /// # Errors
-    /// An error ends this resource gracefully: what was sent before still leaves, then
-    /// [`closed`](Handle::closed) gets it as [`Closed::Refused`].
+    /// An error ends this resource gracefully. Output sent before still leaves, and then
+    /// [`closed`](Handle::closed) gets the error as [`Closed::Refused`].
     fn handle(&mut self, cx: &mut Context<Self>, id: Id<R>, event: R::Event<'_>) -> Result;
 
-    /// Called for each connection of a listener of [`Context::listen_asking`], before it becomes a resource. `listener` may
-    /// be closed or paused here.
+    /// Decides on a connection of a listener of [`Context::listen_asking`], before it becomes a resource.
+    /// `listener` may be closed or paused here.
     ///
-    /// By default each is refused, and [`Service::fault`] is told [`Fault::Accept`]: the service listens so and has no answer.
+    /// By default it refuses each, and [`Service::fault`] gets [`Fault::Accept`], because a service that
+    /// listens in this way must have an answer.
     fn accept(&mut self, cx: &mut Context<Self>, listener: Id<Listener<R>>, peer: &Address) -> Accept<R>
     where
         R: Connection,
@@ -238,37 +244,39 @@ pub trait Handle<R: Resource>: Service {
         Accept::Refuse
     }
 
-    /// Called exactly once for each resource, as the last call for its id, and gives it back.
+    /// Takes a resource back that has ended. Called exactly once for each resource, as the last call for its
+    /// id.
     ///
-    /// By default it is dropped. Two reasons are then errors that nobody takes, and told as those of
-    /// [`Service::fault`]: [`handle`](Handle::handle) returned an error, or a connection that the service wanted was not
-    /// made. What a peer does is no error of the service.
+    /// The default drops it. Two reasons are then errors that no code takes, and the runtime reports them
+    /// like those of [`Service::fault`]: [`handle`](Handle::handle) returned an error, or a connection that
+    /// the service requested was not made. The actions of a peer are no errors of the service.
     fn closed(&mut self, cx: &mut Context<Self>, id: Id<R>, resource: R, why: Closed) {
         cx.ended_unheard(id.key(), &why);
         drop(resource);
     }
 }
 
-/// A service's receiver for one type of message: timer payloads, commands of other threads, results of
-/// offloaded work, and what other services tell.
+/// A service's receiver for one type of message: the payload of a timer, a command from another thread, the
+/// result of offloaded work, or a message from another service.
 #[diagnostic::on_unimplemented(
     message = "service `{Self}` does not receive messages of type `{M}`",
     label = "`{Self}` needs a receiver for `{M}`",
     note = "add `impl Receive<{M}> for {Self} {{ fn receive(&mut self, cx: &mut Context<Self>, message: {M}) -> Result {{ .. }} }}`"
 )]
 pub trait Receive<M>: Service {
-    /// Called with each message; those of one sender come in the order they were sent.
+    /// Receives one message. Messages of one sender come in the order sent.
     ///
     /// # Errors
-    /// An error is told to [`Service::fault`].
+    /// [`Service::fault`] gets the error.
     fn receive(&mut self, cx: &mut Context<Self>, message: M) -> Result;
 }
 
-/// Mirrors [`Handle`] from the resource's side: implemented for whatever `S` handles, and by nobody else.
+/// Mirrors [`Handle`] from the resource's side: implemented for all resources that `S` handles, and by
+/// nothing else.
 ///
-/// A bound `S: Handle<R>` on a method would let the compiler guess `R` from the service's only handler,
-/// and then report a mismatch far from the mistake; a bound on `R` lets it report the missing handler.
-/// What such a method needs of the handler it gets from here.
+/// A bound `S: Handle<R>` on a method would let the compiler guess `R` from the service's only handler, and
+/// then report a mismatch far from the mistake. A bound on `R` lets it report the missing handler. Methods
+/// with such a bound use the handler through this trait.
 pub trait Handled<S>: Resource {
     #[doc(hidden)]
     fn table_for() -> &'static Table;
@@ -292,7 +300,7 @@ impl<S: Handle<R>, R: Resource> Handled<S> for R {
     }
 }
 
-/// Mirrors [`Receive`] from the message's side, for the reason that [`Handled`] tells.
+/// Mirrors [`Receive`] from the message's side, for the same reason as [`Handled`].
 pub trait Received<S>: Sized + 'static {
     #[doc(hidden)]
     fn hand() -> Hand;
@@ -340,7 +348,7 @@ impl<S: Receive<M>, M: 'static> Received<S> for M {
     }
 }
 
-/// Names a service of a runtime by its type, for `tell` and for controllers.
+/// The id of a service in a runtime, with its type, for `tell` and for controllers.
 pub struct ServiceId<S> {
     pub(crate) runtime: u16,
     pub(crate) index: u16,
