@@ -112,7 +112,7 @@ fn told_before(world: &mut World<'_>) -> Outcome {
         let mut relay = Relay::new(world, true)?;
         relay.end(ends);
         relay.until_told(ends, &What::End)?;
-        // The proxy sends the request that it kept only after the couple call.
+        // The proxy has kept the request, and sends it after the call that couples.
         let (a, b, to) = (relay.near[first], relay.near[1 - first], relay.near[other]);
         let flow = relay.rig.with(relay.proxy, |_, cx| -> Result<_, Stop> {
             cx.couple(a, b)?;

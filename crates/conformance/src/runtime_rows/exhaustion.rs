@@ -544,7 +544,7 @@ fn shortage(world: &mut World<'_>) -> Outcome {
     let (server, client) = (rig.add(Probe::<Lines>::quiet())?, rig.add(Probe::<Bytes>::quiet())?);
     let (_, address) = rig.listen(server, || Stream::new(Lines::max(1 << 30)))?;
     let mut ids = Vec::new();
-    // If bytes move slowly, a shortage may begin while they move, and end before all have arrived.
+    // If bytes move slowly, a shortage may begin while they move, and be over once they have arrived.
     let least = if world.moves_little() { 0 } else { budget as u64 / 4 * 3 };
     let is_short = |rig: &Rig| !rig.get(server).faults().is_empty() && rig.counters().queue_bytes > least;
     // A shortage that began while bytes moved may delay newcomers until the first streams have ended.

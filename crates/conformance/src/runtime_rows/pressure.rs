@@ -310,8 +310,10 @@ impl Pulses {
         Ok(Pulses { peers, written: vec![0; count], read: vec![0; count], round: 0 })
     }
 
-    /// Plays one round. Returns true once each peer has received this many bytes, or one of them cannot
-    /// continue.
+    /// Plays one round. Returns true once each peer has read this many bytes.
+    ///
+    /// # Errors
+    /// One of the peers cannot continue.
     fn go_on(&mut self, block: &mut [u8], total: usize) -> std::io::Result<bool> {
         self.round += 1;
         for (at, peer) in self.peers.iter_mut().enumerate() {

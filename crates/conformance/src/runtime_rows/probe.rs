@@ -63,7 +63,7 @@ pub(super) struct Probe<C: Codec = Bytes, L: Layer = ()> {
     pub(super) messages: Vec<u64>,
     bytes: HashMap<Key, usize>,
     act: Act<C, L>,
-    /// Keep the bytes in the log. Otherwise the probe only counts them.
+    /// Record the calls in the log. Otherwise the probe counts bytes, but keeps none.
     keeps: bool,
 }
 

@@ -357,8 +357,7 @@ impl<C: Items, L: Layer> Pair<C, L> {
 
 /// The condition must hold within this time.
 const LIMIT: Duration = Duration::from_secs(20);
-/// How many turns in a row may call no handler, and for how long. On a real engine the limit is smaller than
-/// the one above.
+/// How many turns in a row may call no handler, and for how long. On a real engine `LIMIT` passes before.
 const IDLE_TURNS_MAX: u32 = 20_000;
 const IDLE_MAX: Duration = Duration::from_secs(5);
 /// The longest wait of one turn.

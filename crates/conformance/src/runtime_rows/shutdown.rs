@@ -353,7 +353,7 @@ fn restarts(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-/// Makes all waits fail while the flag is set.
+/// Makes all fallible calls of the engine fail while the flag is set.
 struct Broken(Rc<Cell<bool>>);
 
 impl Tamper for Broken {

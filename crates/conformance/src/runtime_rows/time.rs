@@ -178,7 +178,7 @@ fn cancelled(world: &mut World<'_>) -> Outcome {
     let timers = Rc::new(RefCell::new(Vec::<TimerId>::new()));
     let (known, cancelled) = (timers.clone(), Rc::new(Cell::new(0)));
     let count = cancelled.clone();
-    // The first timer of each batch cancels the others. It sets itself again three times.
+    // The first timer of each batch cancels the others. Its handler sets a new batch three times.
     let probe = rig.add(Probe::<Bytes>::acting(move |cx, _, what| {
         if let What::Message(round) = what {
             for timer in known.borrow_mut().drain(..) {
