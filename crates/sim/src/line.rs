@@ -1,4 +1,4 @@
-//! A serial line: two virtual sources, each of which is the other end of the other one.
+//! A serial line: two joined virtual sources, one for each end.
 
 use reactor::Source;
 

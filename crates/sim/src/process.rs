@@ -346,7 +346,7 @@ fn merged(pending: Option<[u8; RECORD]>, signal: Signal, is_counted: bool) -> Op
 pub(crate) const RECORD: usize = 8;
 const SIGNAL: u64 = 0x516;
 const NOTICE: u64 = 0x4e;
-/// The default of systemd's `Backlog=`.
+/// The backlog of a systemd socket, as the default `somaxconn` of Linux caps it.
 const BACKLOG: u32 = 4096;
 
 /// The most lines of standard error that a world keeps.
