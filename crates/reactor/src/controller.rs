@@ -1,4 +1,4 @@
-//! How other threads reach a service.
+//! Handles by which other threads reach a service.
 
 use std::{any::type_name, fmt, marker::PhantomData, time::Duration};
 
@@ -10,11 +10,12 @@ use crate::{
     sync::Arc,
 };
 
-/// Sends commands to a service from any thread. `Clone` and `Send`, also where the service is not.
+/// Sends commands to a service from any thread. It is `Clone` and `Send`, even if the service is not.
 ///
-/// Commands of one controller come in the order sent, over all their types. A command is executed, or comes
-/// back: after the runtime began to stop it still executes what was queued, then answers `Gone`. In a child of fork(2),
-/// which does not have the loop, each command comes back as `Gone` at once, and a stop does nothing.
+/// Commands of one controller, of all types, arrive in the order sent. The runtime executes a command or
+/// gives it back: after it begins to stop, it still executes queued commands, and then answers `Gone`. In a
+/// child of fork(2), which does not have the loop, each command comes back as `Gone` at once, and a stop does
+/// nothing.
 pub struct Controller<S> {
     service: u16,
     outside: Outside<Deliver>,
@@ -38,13 +39,13 @@ impl<S: Service> Controller<S> {
         Controller { service, outside: Outside::new(mailbox), of: PhantomData }
     }
 
-    /// Sends a command. Never blocks; wakes the loop if it sleeps.
+    /// Sends a command. Never blocks, and wakes the loop if it sleeps.
     ///
-    /// A turn handles its input first and then executes the commands that have come by then. So a command that arrives while
-    /// the handlers of input run is executed in the same turn, before input that arrived meanwhile. Nothing else is promised
-    /// between commands and input: a turn takes a bounded part of the input, so the service may also see a command before
-    /// input that the peer sent earlier. Where the order matters, send both the same way, or wait for an
-    /// [answer](Controller::ask).
+    /// A turn handles its input first, and then executes the commands that have arrived by then. So a command
+    /// that arrives while the handlers of input run is executed in the same turn, before input that arrived
+    /// meanwhile. Nothing else is promised between commands and input: a turn takes a bounded part of the
+    /// input, so the service may also see a command before input that the peer sent earlier. If the order
+    /// matters, send both the same way, or wait for an [answer](Controller::ask).
     ///
     /// # Errors
     /// [`Refused`] gives the command back: too many wait, or the service has stopped.
@@ -54,9 +55,9 @@ impl<S: Service> Controller<S> {
 
     /// Sends a command. While the queue is full, blocks the calling thread up to this long.
     ///
-    /// Threads that wait get room in no particular order, and a [`send`](Controller::send) may take the room before them.
-    /// Call it from any thread but the loop's own, where it never waits. In the thread of another loop it blocks that
-    /// loop, and two loops that wait for each other do so until the time is over.
+    /// Threads that wait get room in no particular order, and a [`send`](Controller::send) may take the room
+    /// before them. Call it from any thread but the loop's own, where it never waits. In the thread of
+    /// another loop it blocks that loop, and two loops that wait for each other do so until the time is over.
     ///
     /// ```no_run
     /// # use reactor::*;
@@ -76,23 +77,23 @@ impl<S: Service> Controller<S> {
     /// }
     /// # }
     /// ```
-    ///
     /// # Errors
-    /// [`Refused`] gives the command back: `Full` when the time is over, `Gone` when the service has stopped or stops
-    /// during the wait, and at once `WouldDeadlock` when the queue is full and the calling thread is the loop's own.
+    /// [`Refused`] gives the command back: `Full` when the time is over, `Gone` when the service has stopped
+    /// or stops during the wait, and at once `WouldDeadlock` when the queue is full and the calling thread is
+    /// the loop's own.
     pub fn send_timeout<M: Received<S> + Send>(&self, message: M, up_to: Duration) -> Result<(), Refused<M>> {
         send_timeout(&self.outside, self.service, message, M::deliver_command(), up_to)
     }
 
-    /// Returns a handle for commands of one type that does not name the service, for code that need not know to whom it
-    /// sends.
+    /// Returns a handle for commands of one type that does not name the service, for code that need not know
+    /// the receiver.
     pub fn sender<M: Received<S> + Send>(&self) -> Sender<M> {
         let (service, outside) = (self.service, self.outside.clone());
         Sender { service, outside, deliver: M::deliver_command(), of: PhantomData }
     }
 
-    /// Sends a command that carries a [`Reply`], and returns what the answer will be: to wait for, or to
-    /// await in any executor. When the command cannot be sent the answer is `Gone` at once.
+    /// Sends a command that carries a [`Reply`], and returns the pending answer, to wait for or to await in
+    /// any executor. If the command cannot be sent, the answer is `Gone` at once.
     ///
     /// ```no_run
     /// # use reactor::*;
@@ -109,8 +110,8 @@ impl<S: Service> Controller<S> {
         ask(&self.outside, |reply| self.send(command(reply)))
     }
 
-    /// Begins a graceful stop of the whole runtime; what is left after `grace` is cut. The earliest of
-    /// several deadlines wins. Always possible, however many commands wait.
+    /// Begins a graceful stop of the whole runtime. Resources that remain after `grace` are cut off. The
+    /// earliest of several deadlines wins. A full queue of commands does not delay it.
     pub fn stop(&self, grace: Duration) {
         self.outside.stop((Time::ZERO + grace).as_nanos());
     }
@@ -118,8 +119,9 @@ impl<S: Service> Controller<S> {
 
 /// Sends commands of one type from any thread to a service whose type it does not name.
 ///
-/// It is `Clone`, `Send` and `Sync`, even if the service is not. Like the [`Controller`] that made it, it keeps
-/// [`run`](crate::run) from ending by itself. Commands that one thread sends through both arrive in the order sent.
+/// It is `Clone`, `Send` and `Sync`, even if the service is not. Like the [`Controller`] that made it, it
+/// keeps [`run`](crate::run) from ending by itself. Commands that one thread sends through both arrive in the
+/// order sent.
 ///
 /// ```
 /// use reactor::{Context, Reactor, Receive, Result, Sender, Service};

@@ -1,4 +1,4 @@
-//! Errors, sorted by who is at fault: the system, or the caller. (A peer's faults end its resource: [`Closed`].)
+//! Errors, sorted by culprit: the system or the caller. (A peer's faults end its resource: [`Closed`].)
 
 use std::{fmt, io};
 
@@ -6,40 +6,40 @@ pub use session::{Failure, Result};
 
 use crate::{engine::EngineError, log::short, panics::Panic, runtime::Receipt};
 
-/// What the library's own calls answer. A handler returns it by `?`, as any other error.
+/// The error of the library's own calls. A handler returns it by `?`, as any other error.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// The system refused an operation.
     Os {
-        /// What was asked for: `listen`, `connect`, `wait`, ..
+        /// The requested operation, for example `listen`, `connect` or `wait`.
         operation: &'static str,
-        /// On what.
+        /// The resource of the operation.
         resource: String,
-        /// The system's answer, with its errno.
+        /// The system's error, with its errno.
         source: io::Error,
     },
     /// No engine could be opened.
     Engine(EngineError),
-    /// The caller asked for what cannot be.
+    /// The caller requested something impossible.
     Misuse {
-        /// What was asked for.
+        /// The requested operation.
         operation: &'static str,
-        /// Why it cannot be.
+        /// The reason why it is impossible.
         why: &'static str,
     },
     /// A limit of the runtime is reached.
     Full {
-        /// Which: `resources`, ..
+        /// The name of the limit, for example `resources`.
         what: &'static str,
-        /// How many there may be.
+        /// The largest allowed number.
         limit: usize,
     },
-    /// A service ended by a panic; the others went on.
+    /// A service ended because of a panic. The others continued.
     Panicked {
         /// The type of the service.
         service: &'static str,
-        /// What it said.
+        /// The panic's message.
         message: String,
     },
     /// A service could not start.
@@ -49,8 +49,8 @@ pub enum Error {
         /// Its error.
         failure: Failure,
     },
-    /// The runtime has ended, and some of its services failed: each that panicked, could not start, or had an error
-    /// that nobody took. What became of all of them is in the receipt.
+    /// The runtime has ended, and some of its services failed: they panicked, could not start, or had an
+    /// error that no code took. The receipt describes the end of all services.
     Failed(Box<Receipt>),
 }
 
@@ -59,7 +59,7 @@ impl Error {
         Error::Os { operation, resource: resource.to_string(), source }
     }
 
-    /// The system's error, if it was the system.
+    /// Returns the system's error, if the system is the culprit.
     pub fn io(&self) -> Option<&io::Error> {
         match self {
             Error::Os { source, .. } => Some(source),
@@ -86,7 +86,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// Lists the services that failed, each with what it said first.
+/// Lists the failed services, each with its first message.
 fn fmt_failed(f: &mut fmt::Formatter<'_>, receipt: &Receipt) -> fmt::Result {
     let failed = receipt.services.iter().filter(|service| service.is_failed());
     for (at, service) in failed.enumerate() {
@@ -122,53 +122,54 @@ impl From<EngineError> for Error {
     }
 }
 
-/// Why a resource ended: the last word about it, given to [`Handle::closed`](crate::Handle::closed).
+/// The reason why a resource ended, given to [`Handle::closed`](crate::Handle::closed).
 ///
-/// How many bytes did not reach the kernel is asked of the resource itself
+/// The resource itself knows how many bytes did not reach the kernel
 /// ([`Stream::unsent`](crate::Stream::unsent)).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Closed {
-    /// The service closed it, and all that was queued has left.
+    /// The service closed it, and all queued output has left.
     Done,
-    /// The peer ended, and the stream was closed in turn with all that was queued.
+    /// The peer ended its side. The stream then closed, after all queued output had left.
     End,
     /// The service aborted it.
     Aborted,
-    /// The service took it back with `release`; the resource is whole.
+    /// The service took it back with `release`. The resource is whole.
     Released,
-    /// An operation failed; the errno is in the source.
+    /// An operation failed. The source has the errno.
     Failed(Error),
-    /// A handler, codec or layer refused. Queued output left before, unless a layer failed.
+    /// A handler, codec or layer returned an error. Queued output left before, unless a layer failed.
     Refused(Failure),
-    /// The write queue passed its cap, or an item its largest size.
+    /// The write queue passed its limit, or an item its largest size.
     Overflow,
-    /// Input that no handler took passed [`StreamOptions::unread`](crate::StreamOptions::unread): the stream was paused, or
-    /// an item was larger than that.
+    /// Input that no handler took passed [`StreamOptions::unread`](crate::StreamOptions::unread), because the
+    /// stream was paused, or an item was larger than that.
     Unread,
-    /// The runtime's bytes were short, and this stream held most of those that made no progress, or asked for more when
-    /// nothing could be freed. See [`Limits::shortage`](crate::Limits::shortage).
+    /// The runtime ran short of bytes. This stream held most of those that made no progress, or requested
+    /// more when nothing could be freed. See [`Limits::shortage`](crate::Limits::shortage).
     OverBudget,
     /// The write queue made no progress for `write_stall`.
     Stalled,
-    /// The deadline set by the service passed.
+    /// The deadline that the service set has passed.
     Deadline,
     /// Connecting, the handshake of a layer, an item of the peer, or the graceful close took too long.
     TimedOut(Phase),
     /// The transport ended where the layer or the codec allows no end.
     Truncated(Failure),
-    /// The stream it was coupled to did not end in order. All that was queued left; but since that is perhaps not the
-    /// whole, the peer saw a reset.
+    /// The stream that it was coupled to did not end in order. All queued output left. The peer saw a reset,
+    /// because that output may not be the whole.
     Partner,
-    /// The runtime stopped, and the grace was over before the resource had closed.
+    /// The runtime stopped, and the grace ended before the resource had closed.
     Stopped,
-    /// The service did what it must not: it exchanged the source of a registered resource.
+    /// The service broke a rule: it exchanged the source of a registered resource.
     Misuse(&'static str),
-    /// A call for it panicked, and the service lives on: [`Service::panicked`](crate::Service::panicked).
+    /// A call for this resource panicked, and the service lives on:
+    /// [`Service::panicked`](crate::Service::panicked).
     Panicked(Panic),
 }
 
-/// What a stream was doing when its time was over.
+/// The phase of a stream whose time was over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
     /// Connecting the transport.
@@ -179,12 +180,12 @@ pub enum Phase {
     Item,
     /// Flushing and lingering of a graceful close.
     Close,
-    /// Letting a part of a file arrive that a thread was moving to the stream when its transfer was to end.
+    /// Waiting for a part of a file that a thread was moving to the stream when its transfer was to end.
     File,
 }
 
 impl Closed {
-    /// The system's error, if that is why.
+    /// Returns the system's error, if that is the reason.
     pub fn io(&self) -> Option<&io::Error> {
         match self {
             Closed::Failed(error) => error.io(),
@@ -192,7 +193,7 @@ impl Closed {
         }
     }
 
-    /// Whether it ended as intended: closed by the service, by the peer's orderly end, or released.
+    /// Returns whether it ended as intended: closed by the service, by the peer's orderly end, or released.
     pub fn is_clean(&self) -> bool {
         matches!(self, Closed::Done | Closed::End | Closed::Released)
     }
@@ -228,34 +229,35 @@ impl fmt::Display for Closed {
     }
 }
 
-/// An error that concerns no live resource, or one that goes on: told to
-/// [`Service::fault`](crate::Service::fault), counted, and in the receipt.
+/// An error without a live resource, or of a resource that goes on. [`Service::fault`](crate::Service::fault)
+/// gets it. It is counted, and in the receipt.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Fault {
-    /// A listener could not accept (EMFILE and its kin); it rests, and tries again. Once per episode.
+    /// A listener could not accept, for example because of EMFILE. It rests, and tries again. Reported once
+    /// per episode.
     Accept(Error),
     /// An accepted connection could not be registered, and was closed.
     Register(Error),
-    /// An offloaded job panicked, or could not be run: what it said.
+    /// An offloaded job panicked with this message, or could not run.
     Job(String),
     /// A `receive` returned an error.
     Receive(Failure),
     /// A timer could not be set: the limit of timers is reached.
     TimersFull(usize),
-    /// So many further faults of this service happened in the same turn. They are counted, but what they were is not
-    /// kept, because one turn keeps 1,024 faults.
+    /// This many further faults of this service happened in the same turn. They are counted, but not
+    /// described, because one turn keeps at most 1,024 faults.
     More(u64),
-    /// A call panicked, the service lives on ([`Service::panicked`](crate::Service::panicked)), and what the call was made
-    /// with is lost: a message, or a connection that was to be accepted.
+    /// A call panicked, and the service lives on ([`Service::panicked`](crate::Service::panicked)). The
+    /// call's argument is lost: a message, or a connection to accept.
     Panicked(Panic),
-    /// Bytes are short, and this service holds more than its share: it accepts nobody, and does not read streams that
-    /// have output, until others or its own peers let go. Once per shortage. See
-    /// [`Limits::shortage`](crate::Limits::shortage).
+    /// Bytes are short, and this service holds more than its share. It accepts no connections, and does not
+    /// read streams that have output, until others or its own peers release some. Reported once per shortage.
+    /// See [`Limits::shortage`](crate::Limits::shortage).
     BytesShort {
-        /// So many bytes are held by all.
+        /// The number of bytes in use by all services.
         used: usize,
-        /// So many may be held, without those of the engine.
+        /// The limit, without the engine's own bytes.
         limit: usize,
     },
 }
@@ -301,7 +303,7 @@ impl std::error::Error for Fault {
     }
 }
 
-/// Keeps the kind of the system's error; the end itself is what the new error holds.
+/// Keeps the kind of the system's error. The new error contains the `Closed` itself.
 impl From<Closed> for io::Error {
     fn from(closed: Closed) -> io::Error {
         let kind = match &closed {
@@ -315,7 +317,7 @@ impl From<Closed> for io::Error {
     }
 }
 
-/// Keeps the kind of the system's error; the fault itself is what the new error holds.
+/// Keeps the kind of the system's error. The new error contains the `Fault` itself.
 impl From<Fault> for io::Error {
     fn from(fault: Fault) -> io::Error {
         let system = match &fault {

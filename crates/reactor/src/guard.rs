@@ -1,15 +1,15 @@
-//! The one way in which the library calls what users wrote, and drops what they gave.
+//! The only place where the library calls users' code, and drops users' values.
 //!
-//! A panic of users' code is caught here, at once, and becomes a text that its caller attributes to a service. So it
-//! never unwinds through a table that is half changed, through an engine whose memory the kernel still uses, or out of
-//! a drop of the library's own. Only the drop of io_uring catches more: it must leak memory that the kernel may still
-//! write to, whoever panicked.
+//! It catches a panic of users' code at once, and turns it into a text that the caller attributes to a
+//! service. So a panic never unwinds through a table that is half changed, through an engine whose memory the
+//! kernel still uses, or out of one of the library's own drops. Only the drop of io_uring catches more,
+//! because it must leak memory that the kernel may still write to, whoever panicked.
 //!
-//! Values count as code, too: a message, an item, a codec or what a panic carries may panic while it is dropped.
-//! [`Kept`] holds such a value wherever the library stores it, in whatever collection and thread that is.
+//! Values count as code, too: a message, an item, a codec or the payload of a panic may panic while it is
+//! dropped. [`Kept`] holds such a value wherever the library stores it, in any collection and thread.
 //!
-//! Two panics at once are beyond any library: when a handler panics, and a value that it holds panics while that panic
-//! drops it, the language aborts the process.
+//! No library can survive two panics at once. If a handler panics, and a value that it holds panics while
+//! that panic drops it, the language aborts the process.
 
 use std::{
     any::{Any, type_name},
@@ -17,41 +17,41 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-/// Calls users' code; an error is what its panic said.
+/// Calls users' code. The error is the text of its panic.
 ///
-/// Unwind safe, because no borrow of a table lives while users' code runs, and because what a panicking call leaves
-/// behind is ended: its resource, or its whole service.
+/// It is unwind safe for two reasons. No borrow of a table lives while users' code runs. And the runtime ends
+/// everything that a panicking call leaves behind: its resource, or its whole service.
 #[inline]
 pub(crate) fn call<T>(users: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(users)).map_err(said)
 }
 
-/// Returns the text of what a user gave, an error for example. If making the text panics, it says so.
+/// Returns the text of a user's value, for example of an error. If making the text panics, it says so.
 #[cold]
 pub(crate) fn text(given: &(impl fmt::Display + ?Sized)) -> String {
     call(|| given.to_string()).unwrap_or_else(|said| format!("(its text panicked: {said})"))
 }
 
-/// Drops what a user gave; an error is what its panic said.
+/// Drops a user's value. The error is the text of its panic.
 pub(crate) fn drop<T>(given: T) -> Result<(), String> {
     call(|| mem::drop(given))
 }
 
-/// Drops what a user gave and nobody answers for any more; a panic is logged under this name.
+/// Drops a user's value for which no service answers any more. Logs a panic under this name.
 pub(crate) fn discard<T>(given: T, whose: &str) {
     if let Err(text) = drop(given) {
         crate::log::drop_panicked(whose, &text);
     }
 }
 
-/// Calls users' code that nobody answers for any more: a panic of it is logged.
+/// Calls users' code for which no service answers any more. Logs its panic.
 pub(crate) fn quietly(users: impl FnOnce()) {
     if let Err(text) = call(users) {
         crate::log::drop_panicked("a call for somebody who is gone", &text);
     }
 }
 
-/// Returns what a panic said, and drops what it carried, which may panic again.
+/// Returns the text of a panic, and drops its payload, which may panic again.
 #[cold]
 pub(crate) fn said(mut payload: Box<dyn Any + Send>) -> String {
     let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
@@ -65,12 +65,12 @@ pub(crate) fn said(mut payload: Box<dyn Any + Send>) -> String {
             Err(another) => payload = another,
         }
     }
-    // Each drop panics with the next payload: this one is leaked.
+    // Each drop panics with the next payload, so this one is leaked.
     mem::forget(payload);
     text
 }
 
-/// What a user gave and the library stores. If the library drops it, a panic of its drop ends here.
+/// A user's value that the library stores. If the library drops it, a panic of its drop ends here.
 pub(crate) struct Kept<T>(Option<T>);
 
 impl<T> Kept<T> {
@@ -79,7 +79,7 @@ impl<T> Kept<T> {
         Kept(Some(given))
     }
 
-    /// Gives it back to whoever it is for, who drops it as any other value.
+    /// Returns the value to its receiver, who drops it as any other value.
     #[inline]
     pub(crate) fn into_inner(mut self) -> T {
         self.0.take().expect("only this call takes it out, and it takes `self`")
@@ -97,7 +97,7 @@ impl<T> Drop for Kept<T> {
     }
 }
 
-/// How many payloads in a row may panic while they are dropped.
+/// The number of payloads in a row that may panic while they are dropped.
 const DROPS_MAX: usize = 8;
 
 #[cfg(test)]
@@ -105,13 +105,13 @@ mod tests {
     use super::*;
     use std::panic::resume_unwind;
 
-    /// Panics while it is dropped, with itself as what the panic carries, so many times.
+    /// Panics while it is dropped, this many times, each time with the next as the payload.
     struct Bomb(u32);
 
     impl Drop for Bomb {
         fn drop(&mut self) {
             if self.0 > 0 {
-                // Resumed, so that the panic prints nothing.
+                // Resume it, so that the panic prints nothing.
                 resume_unwind(Box::new(Bomb(self.0 - 1)));
             }
         }

@@ -1,67 +1,67 @@
 //! Names of lives: [`Key`] for engines, [`Id`] for services, and side tables by id.
 //!
-//! A slot of the registry is used by many resources one after the other. A key names *one* of these
-//! lives: it holds the slot, the slot's generation and the runtime, so a key kept too long never
-//! reaches the next tenant of the slot, nor a resource of another runtime. Slots are reused
-//! first-in-first-out, and a slot whose generations are used up is retired. Runtimes that are alive at once have
-//! different numbers, up to 65,536 of them; the number of one that has gone rests while 65,535 further runtimes are made.
+//! Many resources use a slot of the registry, one after the other. A key names *one* of these lives: it holds
+//! the slot, the slot's generation and the runtime. So a key that is kept too long never reaches the next
+//! tenant of the slot, nor a resource of another runtime. Slots are reused first-in-first-out, and a slot
+//! whose generations are used up is retired. Up to 65,536 runtimes that are alive at once have different
+//! numbers. The number of a runtime that has ended rests while 65,535 further runtimes are made.
 
 use std::{fmt, hash, marker::PhantomData};
 
-/// The name of one life of one slot of one runtime, as engines see it.
+/// The name of one life of one slot of one runtime, for engines.
 ///
-/// Eight bytes: 24 bits of slot, 24 bits of generation, 16 bits of runtime. An engine gives it back
-/// with each event, and may use [`Key::slot`] as an index into a dense table of its own.
+/// Eight bytes: 24 bits of slot, 24 bits of generation, 16 bits of runtime. An engine returns it with each
+/// event, and may use [`Key::slot`] as an index into a dense table of its own.
 ///
-/// Keys are ordered by their numbers, for tables that need a fixed order. The order says nothing about age, because slots
-/// are reused.
+/// Keys are ordered by their numbers, for tables that need a fixed order. The order does not reflect age,
+/// because slots are reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(u64);
 
 impl Key {
-    /// The most slots a runtime has.
+    /// The most slots of a runtime.
     pub const SLOTS_MAX: u32 = (1 << 24) - 1;
-    /// The last generation of a slot; after it the slot is retired.
+    /// The last generation of a slot. After it the slot is retired.
     pub const GENERATION_MAX: u32 = (1 << 24) - 1;
 
-    /// No resource's name.
+    /// The key that names no resource.
     pub(crate) const NONE: Key = Key(u64::MAX);
 
-    /// Composes a key; what exceeds a field's bits is cut off.
+    /// Composes a key. Bits beyond a field's size are cut off.
     pub const fn new(slot: u32, generation: u32, runtime: u16) -> Key {
         Key((slot & 0xff_ffff) as u64 | ((generation & 0xff_ffff) as u64) << 24 | (runtime as u64) << 48)
     }
 
-    /// The key as a number, as a system keeps it for a poll. [`Key::from_bits`] is the way back.
+    /// Returns the key as a number, for the data of a poll. [`Key::from_bits`] is the inverse.
     #[inline]
     pub const fn to_bits(self) -> u64 {
         self.0
     }
 
-    /// The key that [`Key::to_bits`] made this number of.
+    /// Returns the key from which [`Key::to_bits`] made this number.
     #[inline]
     pub const fn from_bits(bits: u64) -> Key {
         Key(bits)
     }
 
-    /// The same key with a slot that no runtime has: it names nothing, and keeps its generation.
+    /// Returns the same key with a slot that no runtime has: it names nothing, and keeps its generation.
     pub(crate) const fn dead(self) -> Key {
         Key(self.0 | 0xff_ffff)
     }
 
-    /// The slot: dense, reused, below the greatest number of resources alive at once.
+    /// Returns the slot, which is dense, reused, and below the greatest number of resources alive at once.
     #[inline]
     pub const fn slot(self) -> usize {
         (self.0 & 0xff_ffff) as usize
     }
 
-    /// How many lives the slot had before this one.
+    /// Returns the number of lives that the slot had before this one.
     #[inline]
     pub const fn generation(self) -> u32 {
         (self.0 >> 24) as u32 & 0xff_ffff
     }
 
-    /// The runtime this key belongs to.
+    /// Returns the number of the runtime that this key belongs to.
     #[inline]
     pub const fn runtime(self) -> u16 {
         (self.0 >> 48) as u16
@@ -70,19 +70,20 @@ impl Key {
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The runtime is left out: it counts the runtimes of the process, and would make two equal
-        // simulated runs print differently.
+        // The runtime's number is left out, because it counts the runtimes of the process, and would make two
+        // equal simulated runs print differently.
         write!(f, "#{}.{}", self.slot(), self.generation())
     }
 }
 
 /// A typed [`Key`]: names one life of one resource of type `R`.
 ///
-/// `Copy`, eight bytes, and harmless when stale: every call of the context answers a stale id, or one
-/// of another runtime or service, as gone.
+/// `Copy`, eight bytes, and harmless when stale: every call of the context treats a stale id, or one of
+/// another runtime or service, as gone.
 ///
-/// Ids have no order: it would look like an order by age, which it is not, because slots are reused. Use an [`IdMap`] or a
-/// `HashMap` for a table by id. A `BTreeMap` can use the [key](Id::key), whose order is fixed but has no meaning.
+/// Ids have no order, because it would look like an order by age, and slots are reused. Use an [`IdMap`] or a
+/// `HashMap` for a table by id. A `BTreeMap` can use the [key](Id::key), whose order is fixed but has no
+/// meaning.
 ///
 /// ```compile_fail
 /// fn older(a: reactor::Id<reactor::Stream>, b: reactor::Id<reactor::Stream>) -> bool {
@@ -99,7 +100,7 @@ impl<R: ?Sized> Id<R> {
         Id { key, of: PhantomData }
     }
 
-    /// The untyped name, as engines and logs show it.
+    /// Returns the untyped name, as engines and logs show it.
     #[inline]
     pub const fn key(self) -> Key {
         self.key
@@ -129,11 +130,11 @@ impl<R: ?Sized> fmt::Debug for Id<R> {
     }
 }
 
-/// A dense side table of a service: what it knows about each of its resources, without hashing.
+/// A dense side table of a service: its data for each of its resources, without hashing.
 ///
-/// Lookups are O(1), a stale id misses, and iteration is over a dense vector in an order that depends
-/// only on the inserts and removes made. Remove the entry in `closed`: the table does not watch the
-/// resources.
+/// A lookup is O(1), and a stale id finds nothing. Iteration runs over a dense vector, in an order that
+/// depends only on the inserts and removes. Remove the entry in `closed`, because the table does not watch
+/// the resources.
 ///
 /// ```
 /// # use reactor::{IdMap, Stream};
@@ -141,13 +142,13 @@ impl<R: ?Sized> fmt::Debug for Id<R> {
 /// assert!(map.is_empty());
 /// ```
 pub struct IdMap<R: ?Sized, T> {
-    /// By slot: the position in `entries`, plus one; zero is none.
+    /// By slot: the position in `entries` plus one, or zero for none.
     positions: Vec<u32>,
     entries: Vec<(Id<R>, T)>,
 }
 
 impl<R: ?Sized, T> IdMap<R, T> {
-    /// Creates an empty table; nothing is allocated before the first insert.
+    /// Creates an empty table. It allocates nothing before the first insert.
     pub const fn new() -> IdMap<R, T> {
         IdMap { positions: Vec::new(), entries: Vec::new() }
     }
@@ -157,7 +158,7 @@ impl<R: ?Sized, T> IdMap<R, T> {
         (self.entries[position].0 == id).then_some(position)
     }
 
-    /// Stores `value` for `id`, and gives back what was stored for the same slot before, if anything.
+    /// Stores `value` for `id`. Returns the value stored for the same slot before, if any.
     pub fn insert(&mut self, id: Id<R>, value: T) -> Option<T> {
         let slot = id.key.slot();
         if self.positions.len() <= slot {
@@ -173,22 +174,22 @@ impl<R: ?Sized, T> IdMap<R, T> {
         }
     }
 
-    /// What is stored for `id`.
+    /// Returns the value of `id`.
     pub fn get(&self, id: Id<R>) -> Option<&T> {
         self.position(id).map(|at| &self.entries[at].1)
     }
 
-    /// What is stored for `id`, to be changed.
+    /// Returns the mutable value of `id`.
     pub fn get_mut(&mut self, id: Id<R>) -> Option<&mut T> {
         self.position(id).map(|at| &mut self.entries[at].1)
     }
 
-    /// Whether something is stored for `id`.
+    /// Returns whether there is a value for `id`.
     pub fn contains(&self, id: Id<R>) -> bool {
         self.position(id).is_some()
     }
 
-    /// Takes out what is stored for `id`; the last entry moves into its place.
+    /// Removes and returns the value of `id`. The last entry moves into its place.
     pub fn remove(&mut self, id: Id<R>) -> Option<T> {
         let position = self.position(id)?;
         let (_, value) = self.entries.swap_remove(position);
@@ -199,27 +200,27 @@ impl<R: ?Sized, T> IdMap<R, T> {
         Some(value)
     }
 
-    /// All entries.
+    /// Returns all entries.
     pub fn iter(&self) -> impl Iterator<Item = (Id<R>, &T)> {
         self.entries.iter().map(|(id, value)| (*id, value))
     }
 
-    /// All entries, to be changed.
+    /// Returns all entries, with mutable values.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Id<R>, &mut T)> {
         self.entries.iter_mut().map(|(id, value)| (*id, value))
     }
 
-    /// All ids.
+    /// Returns all ids.
     pub fn ids(&self) -> impl Iterator<Item = Id<R>> {
         self.entries.iter().map(|(id, _)| *id)
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is no entry.
+    /// Returns whether there is no entry.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -1,9 +1,9 @@
 //! Concurrent I/O in plain synchronous Rust: the reactor pattern with pluggable poll engines.
 //!
-//! *Resources* give input or take output; the *runtime* is the event loop that blocks on all of them and
-//! calls a *service* when an operation will not block; a service is plain synchronous business logic, and
-//! makes and ends its resources through its *context*. One thread serves ten thousand connections. There
-//! is no `async`, no `Send + 'static` on business logic, and no lock in it.
+//! *Resources* give input or take output. The *runtime* is the event loop: it blocks on all of them, and
+//! calls a *service* when an operation will not block. A service is plain synchronous business logic, and
+//! makes and ends its resources through its *context*. One thread serves ten thousand connections. There is
+//! no `async`, no `Send + 'static` on business logic, and no lock in it.
 //!
 //! ```no_run
 //! use reactor::{Bytes, Context, Event, Handle, Id, Result, Service, Stream};
@@ -32,7 +32,7 @@
 //! }
 //! ```
 //!
-//! # What is promised
+//! # Guarantees
 //!
 //! 1. After `close` only `closed` comes for that id; after `closed` nothing, on any engine, even when the
 //!    descriptor's number is reused.
@@ -132,7 +132,7 @@ pub use self::{
     resource::{Descriptors, Message, Passed},
 };
 
-/// Compiles the program of the project's front page.
+/// Compiles the program in the project's README.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct FrontPage;

@@ -1,4 +1,4 @@
-//! A runtime in a thread of its own.
+//! A runtime in a separate thread.
 
 use std::{io, mem, sync::mpsc, thread, time::Duration};
 
@@ -11,12 +11,13 @@ use crate::{
     sys::Birthplace,
 };
 
-/// A runtime in a thread of its own, reached by the controller of one of its services.
+/// A runtime in a separate thread, reached by the controller of one of its services.
 ///
-/// Dropping it stops it without grace, and joins the thread; [`join`](Reactor::join) waits for its own end.
+/// Dropping it stops the runtime without grace, and joins the thread. [`join`](Reactor::join) waits until the
+/// runtime ends by itself.
 ///
-/// A child of fork(2) does not have the thread. So there the drop does nothing, each other use is an error, as the
-/// uses of its controllers are, and the parent's runtime goes on. A child makes a reactor of its own.
+/// A child of fork(2) does not have the thread. There the drop does nothing, and any other use is an error,
+/// as with its controllers. The parent's runtime continues. A child must make its own reactor.
 #[derive(Debug)]
 pub struct Reactor<S: Service> {
     controller: Option<Controller<S>>,
@@ -25,7 +26,7 @@ pub struct Reactor<S: Service> {
 }
 
 impl<S: Service> Reactor<S> {
-    /// Starts a thread, makes a runtime in it, and lets `build` add the services there: they need not be
+    /// Starts a thread, makes a runtime in it, and lets `build` add the services there, so they need not be
     /// `Send`. Returns when they have started.
     ///
     /// ```
@@ -39,14 +40,14 @@ impl<S: Service> Reactor<S> {
     /// ```
     ///
     /// # Errors
-    /// No thread, no engine, or what `build` answered; nothing is left behind.
+    /// The error of the thread, of the engine, or of `build`. Nothing is left behind.
     pub fn spawn(
         build: impl FnOnce(&mut Runtime) -> Result<ServiceId<S>, Error> + Send + 'static,
     ) -> Result<Reactor<S>, Error> {
         Reactor::spawn_with(Runtime::new, build)
     }
 
-    /// The same with a runtime of your own making, which is made in the new thread.
+    /// Starts a runtime that `make` makes in the new thread.
     ///
     /// # Errors
     /// As [`spawn`](Reactor::spawn).
@@ -57,7 +58,7 @@ impl<S: Service> Reactor<S> {
         Reactor::spawn_on(thread::Builder::new().name("reactor".to_owned()), make, build)
     }
 
-    /// The same in a thread of this name and with a stack of this size.
+    /// Starts such a runtime in a thread with this name and stack size.
     ///
     /// ```
     /// use reactor::{Reactor, Runtime, Service};
@@ -81,7 +82,7 @@ impl<S: Service> Reactor<S> {
         let body = move || {
             let mut runtime = make()?;
             let service = build(&mut runtime)?;
-            // The receiver waits below; it cannot be gone.
+            // The receiver waits below, so it cannot be gone.
             let _ = started.send(runtime.controller(service));
             drop(started);
             runtime.run()
@@ -102,17 +103,17 @@ impl<S: Service> Reactor<S> {
         }
     }
 
-    /// A handle to the service that `build` returned.
+    /// Returns a controller of the service that `build` returned.
     pub fn controller(&self) -> Controller<S> {
         self.controller.clone().expect("only join and drop take the controller")
     }
 
     /// Waits until the runtime has ended: after a stop, or when nothing is left to do. The reactor's own
-    /// controller does not keep it alive; clones do.
+    /// controller does not keep it alive, but its clones do.
     ///
     /// # Errors
-    /// The engine broke, or on the reactor's own thread: [`Error::Misuse`], since it would wait for itself. In a child of
-    /// fork(2) [`Error::Os`] at once.
+    /// The error of a broken engine. [`Error::Misuse`] on the reactor's own thread, because it would wait for
+    /// itself. In a child of fork(2), [`Error::Os`] at once.
     pub fn join(mut self) -> Result<Receipt, Error> {
         self.birthplace.check().map_err(|error| Error::os("join", "reactor thread", error))?;
         self.controller = None;
@@ -126,7 +127,7 @@ impl<S: Service> Reactor<S> {
 impl<S: Service> Drop for Reactor<S> {
     fn drop(&mut self) {
         if !self.birthplace.is_here() {
-            // The handle is one of a thread that does not exist here: not even to detach it is safe.
+            // The thread does not exist in this process, so not even detaching its handle is safe.
             return mem::forget(self.thread.take());
         }
         if let Some(controller) = self.controller.take() {
@@ -135,7 +136,7 @@ impl<S: Service> Drop for Reactor<S> {
         if let Some(thread) = self.thread.take()
             && thread.thread().id() != thread::current().id()
         {
-            // What it said is lost to who drops; `join` is for who wants to know.
+            // A drop cannot return the result. Callers that need it use `join`.
             let _ = joined(thread);
         }
     }

@@ -270,8 +270,9 @@ pub trait Engine {
         Some(job)
     }
 
-    /// Gives back a file operation that the engine took but cannot perform, for the runtime's threads. The
-    /// runtime calls it at the end of each turn while operations are in flight, until it returns `None`.
+    /// Gives back a file operation that the engine took but cannot perform, for the runtime's threads. While
+    /// operations are in flight, the runtime calls it whenever it flushes output, and so at the end of each
+    /// turn, until it returns `None`.
     fn left_file(&mut self) -> Option<FileJob> {
         None
     }
