@@ -163,7 +163,8 @@ impl<'a, S> Context<'a, S> {
     /// all under one deadline ([`StreamOptions::close`](crate::StreamOptions::close)). Only `closed` follows.
     /// If the deadline passes while output is queued, a TCP peer sees a reset, so that it does not mistake a
     /// part for the whole. A file that is [in progress](Context::send_file) on a stream leaves completely
-    /// before that deadline begins.
+    /// before that deadline begins. The resource takes no output from now on:
+    /// [`send`](Context::send) drops the item and answers [`Flow::Gone`].
     pub fn close<R: Resource>(&mut self, id: Id<R>) {
         if self.owns(id.key()) {
             self.core.close(id.key(), Closed::Done);
@@ -190,7 +191,7 @@ impl<'a, S> Context<'a, S> {
     ///   reports the unsent rest.
     /// * The other stream of a [couple](Context::couple) stays open, and is no longer coupled.
     /// * A [`FileWriter`](crate::file::FileWriter) first writes everything that was sent to it, and so does a
-    ///   resource of your own.
+    ///   resource of your own. Neither takes more output.
     /// * If the resource is not a stream, its deadline and its pause end with the id, and so does the message
     ///   of [`deadline_with`](Context::deadline_with).
     ///
@@ -233,6 +234,9 @@ impl<'a, S> Context<'a, S> {
     ///
     /// * a peer that disappears without a word, because its machine or the network failed. Set a deadline or
     ///   [`SocketOptions::keepalive`](crate::SocketOptions::keepalive) for that.
+    /// * an end that cannot arrive, because the peer's bytes before it fill the receive window: a client sends
+    ///   1 MB and then closes, say. The runtime reads nothing ahead of a paused stream, so
+    ///   [`StreamOptions::unread`](crate::StreamOptions::unread) does not bound this. Only a deadline does.
     /// * on the engine `polling`, the end of a TCP peer's side while the kernel has unread input of this
     ///   peer.
     ///
@@ -321,6 +325,8 @@ impl<'a, S> Context<'a, S> {
     /// * Move the deadline with [`deadline`](Context::deadline), which keeps the message and costs next to
     ///   nothing. Another `deadline_with` replaces the message. The message is dropped when the deadline is
     ///   removed, and when the resource closes, ends or is released.
+    /// * The resource lives until `closed`, up to `StreamOptions::close` after the message. A service that
+    ///   counts its clients counts this one until then.
     /// * A waiting message counts as a timer. At the limit of timers it is dropped, the service gets
     ///   [`Fault::TimersFull`], and the deadline has no last words.
     ///
@@ -406,8 +412,13 @@ impl<'a, S> Context<'a, S> {
     // Output.
 
     /// Queues an item. All items of a turn leave at its end in one write. Never blocks, never calls a
-    /// handler, and returns no error: if the item cannot be queued, the resource ends, and its `closed` gives
-    /// the reason.
+    /// handler, and returns no error. The runtime drops an item in two cases:
+    ///
+    /// * It finds no room, or the codec refuses it. The resource then ends, and its `closed` gives the reason.
+    ///   ([`Datagrams`](crate::Datagrams) live on, and answer [`Flow::Full`].)
+    /// * The resource is gone or closing already, for example because of [`close`](Context::close). The answer
+    ///   is [`Flow::Gone`], and `closed` does not mention this item. So bytes that are sent to a closing
+    ///   [`FileWriter`](crate::file::FileWriter) do not reach the file, and only the answer tells.
     #[inline]
     pub fn send<R: Output>(&mut self, id: Id<R>, item: R::Item<'_>) -> Flow {
         R::post(self.core, self.index, id.key(), item)
@@ -435,13 +446,35 @@ impl<'a, S> Context<'a, S> {
     /// Makes a proxy of two streams. Reads of one rest while the other's queue is above its high mark. An end
     /// of one is passed on as a half-close of the other. When one has closed, the other closes: in order if
     /// the first did, and otherwise with a reset once the output passed on so far has left
-    /// ([`Closed::Partner`]). The handler still passes the bytes. Both streams belong to this service.
-    /// Nothing happens if one is gone.
+    /// ([`Closed::Partner`]). Both streams belong to this service. Nothing happens if one is gone.
+    ///
+    /// The runtime passes no bytes. The handler gets them as before, and sends them to the other stream.
     ///
     /// An end that the runtime reported before the service coupled the two is passed on, too, after this
     /// handler. Until then the service may send the other stream the bytes that it has kept. A stream that
     /// may end before it is coupled must be [`half_open`](Stream::half_open), because otherwise it closes at
     /// its end.
+    ///
+    /// ```
+    /// # use reactor::{Bytes, Context, Event, Handle, Id, IdMap, Result, Service, Stream};
+    /// /// The example `proxy` has the rest: `start`, and `closed`, which removes from the map.
+    /// struct Proxy(String, IdMap<Stream, Id<Stream>>);
+    /// # impl Service for Proxy {}
+    /// impl Handle<Stream> for Proxy {
+    ///     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
+    ///         match event {
+    ///             Event::Open if !cx.get(id).is_some_and(Stream::is_outbound) => {
+    ///                 let other = cx.connect(&self.0, Stream::new(Bytes))?;
+    ///                 cx.couple(id, other)?;
+    ///                 _ = (self.1.insert(id, other), self.1.insert(other, id));
+    ///             }
+    ///             Event::Received(bytes) => _ = self.1.get(id).map(|other| cx.send(*other, bytes)),
+    ///             _ => (),
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Misuse`] if one of them is coupled, is being released or has a transfer already, or if both

@@ -141,9 +141,12 @@ pub trait Service: Sized + 'static {
     /// * The [resource](Panic::resource) whose event was handled is reset: its input and output are dropped,
     ///   and counted as dropped. Its `closed` follows with [`Closed::Panicked`]. A resource whose own code
     ///   panicked while this handler sent to it ends in the same way, and nothing of the half item leaves.
+    /// * A panic in the receiver of last words ([`Context::deadline_with`]) resets the resource whose deadline
+    ///   had passed.
     /// * A panic in `closed` ends nothing more.
-    /// * If no resource is to blame, nothing ends. The argument of the call is lost: a message, a command, a
-    ///   timer's message, or a connection to accept (it is reset, and the listener continues).
+    /// * If no resource is to blame, nothing ends. The argument of the call is lost: a message, a command, the
+    ///   message of a timer that is no deadline, or a connection to accept (it is reset, and the listener
+    ///   continues).
     ///   [`fault`](Service::fault) gets [`Fault::Panicked`].
     /// * A panic in `stop`, `fault` or `end_of_turn` is reported only here.
     ///
@@ -232,6 +235,11 @@ pub trait Handle<R: Resource>: Service {
     /// Decides on a connection of a listener of [`Context::listen_asking`], before it becomes a resource.
     /// `listener` may be closed or paused here.
     ///
+    /// The connection has no id yet. If it is [taken](Accept::Take) and has no layer, the next call of this
+    /// service is [`handle`](Handle::handle) with its `Open`. With a layer, `Open` comes after the handshake,
+    /// and other calls come before. No `Open` comes if the runtime has no room for one more resource
+    /// ([`Fault::Register`]). [`Context::listen_asking`] has an example: a limit for each address.
+    ///
     /// By default it refuses each, and [`Service::fault`] gets [`Fault::Accept`], because a service that
     /// listens in this way must have an answer.
     fn accept(&mut self, cx: &mut Context<Self>, listener: Id<Listener<R>>, peer: &Address) -> Accept<R>
@@ -246,6 +254,9 @@ pub trait Handle<R: Resource>: Service {
 
     /// Takes a resource back that has ended. Called exactly once for each resource, as the last call for its
     /// id.
+    ///
+    /// The id finds nothing any more: [`Context::get`] returns `None`, and [`Context::peer`] fails with
+    /// `NotFound`. A service that needs the peer's address here notes it at `Open`.
     ///
     /// The default drops it. Two reasons are then errors that no code takes, and the runtime reports them
     /// like those of [`Service::fault`]: [`handle`](Handle::handle) returned an error, or a connection that

@@ -16,14 +16,15 @@ use crate::{
 
 /// A writer for a file, from one position on. Sent bytes are queued, and written outside the loop.
 ///
-/// As with streams, `send` never blocks and returns no error. It returns [`Flow::High`] while more than 256
+/// As with streams, `send` never blocks and returns no error. It drops the bytes and returns [`Flow::Gone`] if the
+/// writer has ended, is closing or is being released. Otherwise it queues the bytes, and returns [`Flow::High`] while more than 256
 /// KiB wait, and [`WriterEvent::Drained`] follows at 64 KiB. Above the [cap](FileWriter::cap), 4 MiB by
 /// default, the writer ends with [`Closed::Overflow`]. A log that must know which bytes are safe calls
 /// [`sync`](FileWriter::sync) from time to time.
 ///
 /// A graceful [`close`](crate::Context::close) writes the queued bytes, syncs the file if
-/// [`synced`](FileWriter::synced) is set, and ends with [`Closed::Done`]. Then all bytes are in the file. If
-/// the disk fails, the writer ends with [`Closed::Failed`], and [`unwritten`](FileWriter::unwritten) returns
+/// [`synced`](FileWriter::synced) is set, and ends with [`Closed::Done`]. Then all bytes that were sent before
+/// `close` are in the file. A writer that is closing takes no more bytes, and reports no more events. If the disk fails, the writer ends with [`Closed::Failed`], and [`unwritten`](FileWriter::unwritten) returns
 /// how many bytes may be missing.
 ///
 /// ```
@@ -65,6 +66,75 @@ use crate::{
 /// # std::fs::remove_file(&path)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # At a stop
+///
+/// By default [`Service::stop`](crate::Service::stop) closes everything at once. A log that acknowledges records would
+/// then neither get the last [`Synced`](WriterEvent::Synced) nor be able to send the last acknowledgements. Such a
+/// service leaves its writer and its clients open in `stop`, asks for one more sync, acknowledges when that sync is
+/// done, and then closes:
+///
+/// ```
+/// use reactor::{Closed, Context, Event, Handle, Id, Lines, Result, Service, Stream};
+/// use reactor::file::{FileWriter, WriterEvent};
+/// use std::collections::VecDeque;
+///
+/// /// Writes the lines of its clients to a file, and answers each when it is safe.
+/// struct Log {
+///     file: Id<FileWriter>,
+///     sent: u64,
+///     /// Up to where a line reaches in the file, and who waits for it.
+///     waiting: VecDeque<(u64, Id<Stream<Lines>>)>,
+///     is_stopping: bool,
+/// }
+///
+/// impl Service for Log {
+///     fn stop(&mut self, cx: &mut Context<Self>) {
+///         self.is_stopping = true;
+///         // `Synced` follows, even if no byte waits.
+///         cx.get_mut(self.file).map(FileWriter::sync);
+///     }
+/// }
+///
+/// impl Handle<Stream<Lines>> for Log {
+///     fn handle(&mut self, cx: &mut Context<Self>, client: Id<Stream<Lines>>, event: Event<Lines>) -> Result {
+///         match event {
+///             Event::Received(line) if !self.is_stopping => {
+///                 let line = format!("{line}\n");
+///                 cx.send(self.file, line.as_bytes());
+///                 cx.get_mut(self.file).map(FileWriter::sync);
+///                 self.sent += line.len() as u64;
+///                 self.waiting.push_back((self.sent, client));
+///             }
+///             _ => (),
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// impl Handle<FileWriter> for Log {
+///     fn handle(&mut self, cx: &mut Context<Self>, _: Id<FileWriter>, event: WriterEvent) -> Result {
+///         if let WriterEvent::Synced(safe) = event {
+///             let count = self.waiting.partition_point(|(end, _)| *end <= safe);
+///             for (_, client) in self.waiting.drain(..count) {
+///                 cx.send(client, "safe");
+///             }
+///         }
+///         if self.is_stopping && self.waiting.is_empty() {
+///             cx.close_all();
+///         }
+///         Ok(())
+///     }
+///
+///     fn closed(&mut self, cx: &mut Context<Self>, _: Id<FileWriter>, _: FileWriter, _: Closed) {
+///         // After an error of the disk nobody can be answered any more.
+///         self.waiting.clear();
+///         cx.close_all();
+///     }
+/// }
+/// ```
+///
+/// The runtime waits for all this within the grace of the stop.
 #[derive(Debug)]
 pub struct FileWriter {
     file: File,

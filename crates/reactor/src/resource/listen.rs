@@ -57,6 +57,72 @@ impl<S> Context<'_, S> {
     /// Listens as [`listen_with`](Context::listen_with), and asks [`Handle::accept`](crate::Handle::accept) for each
     /// connection: so the answer may depend on the service, and use its context.
     ///
+    /// ```
+    /// use reactor::{Accept, Address, Bytes, Closed, Context, Event, Handle, Id, IdMap, Listener, ListenOptions};
+    /// use reactor::{Result, Service, Stream};
+    /// use std::{collections::HashMap, net::IpAddr};
+    ///
+    /// /// Takes at most ten connections of one address.
+    /// #[derive(Default)]
+    /// struct Server {
+    ///     counts: HashMap<IpAddr, u32>,
+    ///     /// `closed` cannot ask for the peer any more, so it looks here.
+    ///     peers: IdMap<Stream, IpAddr>,
+    ///     accepted: Option<IpAddr>,
+    /// }
+    ///
+    /// impl Service for Server {
+    ///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+    ///         let listener = cx.listen_asking::<Stream>("127.0.0.1:0", &ListenOptions::default())?;
+    ///         # let address = cx.local(listener)?;
+    ///         # for _ in 0..11 {
+    ///         #     cx.connect(&address, Stream::new(Bytes))?;
+    ///         # }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// impl Handle<Stream> for Server {
+    ///     fn accept(&mut self, _: &mut Context<Self>, _: Id<Listener<Stream>>, peer: &Address) -> Accept<Stream> {
+    ///         self.accepted = peer.ip().map(|peer| peer.ip());
+    ///         match self.accepted.and_then(|ip| self.counts.get(&ip)) {
+    ///             Some(10..) => Accept::Refuse,
+    ///             _ => Accept::Take(Stream::new(Bytes)),
+    ///         }
+    ///     }
+    ///
+    ///     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
+    ///         # if cx.get(id).is_some_and(Stream::is_outbound) {
+    ///         #     return Ok(());
+    ///         # }
+    ///         // This is the connection that `accept` has just taken.
+    ///         if let (Event::Open, Some(ip)) = (event, self.accepted.take()) {
+    ///             *self.counts.entry(ip).or_default() += 1;
+    ///             self.peers.insert(id, ip);
+    ///         }
+    ///         # let _ = cx;
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn closed(&mut self, cx: &mut Context<Self>, id: Id<Stream>, _: Stream, _: Closed) {
+    ///         # if self.peers.len() == 10 {
+    ///         #     cx.stop(std::time::Duration::ZERO);
+    ///         # }
+    ///         if let Some(ip) = self.peers.remove(id)
+    ///             && let Some(count) = self.counts.get_mut(&ip)
+    ///         {
+    ///             *count -= 1;
+    ///             if *count == 0 {
+    ///                 self.counts.remove(&ip);
+    ///             }
+    ///         }
+    ///         # let _ = cx;
+    ///     }
+    /// }
+    /// # reactor::run(Server::default())?;
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`listen`](Context::listen).
     pub fn listen_asking<R: Connection + Handled<S>>(

@@ -145,6 +145,10 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
     }
 
     /// Keeps the stream open when the peer has ended: it closes when the service closes it.
+    ///
+    /// A peer that ends only its write side (`shutdown(SHUT_WR)`, as `nc -N` does at the end of its input) looks the same as
+    /// a peer that is gone. Without half-open streams both are an end: after [`Event::End`] the stream closes, and
+    /// an answer that the service sends later is dropped. What the handler sends during that call still leaves.
     pub fn half_open(mut self, half_open: bool) -> Stream<C, L, R> {
         self.half_open = half_open;
         self
@@ -298,7 +302,9 @@ pub enum Flow {
     Queued,
     /// Queued, and the queue is above its high mark: hold back until [`Event::Drained`].
     High,
-    /// There is no such resource any more, it is closing, or it is a stream that is only read; the item is dropped.
+    /// The item is dropped: there is no such resource any more, this item ended it, or it is a stream that is only read. Or
+    /// the resource is closing: because the service closed or finished it, or for any other reason whose `closed` is on its
+    /// way. That `closed` does not mention the item.
     Gone,
     /// The queue has no room, and the item is dropped: an answer of [`Datagrams`](crate::Datagrams) only,
     /// since a stream without room ends. Hold back until [`DatagramEvent::Drained`](crate::DatagramEvent::Drained).

@@ -26,7 +26,10 @@ pub struct StreamOptions {
     /// of a handler sends for its input, if the queue was not high when the call began. Behind either there is room
     /// for `cap` more bytes.
     pub item: usize,
-    /// Bytes that arrived and wait for a handler (while paused, or for the rest of an item); 32 MiB.
+    /// Above so many bytes that were read and that no handler has seen, the stream ends as `Unread`; 32 MiB. They wait for
+    /// the rest of their item, or were read before the service paused the stream. The runtime does not read ahead of a
+    /// paused stream, so what the peer sends meanwhile waits in the kernel and does not count. If the connection of a paused stream
+    /// fails, the runtime takes up to so many bytes from the kernel, for [`Stream::unread`](crate::Stream::unread).
     pub unread: usize,
     /// Whether the stream rests while too much output waits that its own input caused, or more than half of `cap` by
     /// anyone; on. A coupled stream rests for its partner's queue, whatever this says.
