@@ -51,19 +51,19 @@
 //! no bytes, and there is no end. [`send_datagrams`](Engine::send_datagrams) borrows a queue and takes
 //! datagrams from its front while there is room. A system copies a datagram in the call, so an engine owns
 //! none of them. If it left some in the queue, it reports [`Event::Room`] once, when there is room. If a
-//! datagram could not be sent, the engine takes it off the queue and reports [`Event::Undelivered`]. It does
-//! the same for a later report about a datagram that it did send (ICMP). Such a report concerns only that
-//! datagram, and never ends the socket. It may come while reading is off, and comes at the latest when
-//! reading is on again.
+//! datagram could not be sent, the engine takes it off the queue and reports [`Event::Undelivered`]. It also
+//! reports [`Event::Undelivered`] when the system learns later (by ICMP) that a sent datagram did not arrive.
+//! Such a report concerns only that datagram, and never ends the socket. It may come while reading is off,
+//! and comes at the latest when reading is on again.
 //!
 //! **Fairness.** An engine reports accepted connections before input, some in each turn, and streams take
 //! turns: none of them waits for more than one turn of each other stream.
 //!
 //! **Waiting.** [`wait`](Engine::wait) makes progress with every operation requested before it. It returns
 //! when there is an event, when the waker was used since the last `wait` returned, or when the timeout is
-//! over. It may return early for none of these reasons, but only rarely and never in a tight loop, because an
-//! engine does not spin. An interrupted wait (EINTR) is not an error. An `Err` means that the engine is
-//! broken.
+//! over. It may also return early without any of these reasons, but only rarely and never in a tight loop,
+//! because an engine does not spin. An interrupted wait (EINTR) is not an error. An `Err` means that the
+//! engine is broken.
 //!
 //! **The waker** may be used from any thread and any number of times, also before `wait` and after the engine
 //! is gone. Wakes coalesce, and none is lost.
@@ -75,8 +75,8 @@
 //! fails, `next` returns no event, and the drop closes the child's copies of descriptors and nothing else.
 //!
 //! **Drop** cancels and reaps the operations in flight, then answers the file operations that the engine
-//! took, and then closes each descriptor that the engine still owns, once. Answers run users' code, so an
-//! engine answers only when a panic could leave no memory behind that a kernel still uses.
+//! took, and then closes each descriptor that the engine still owns, once. Answers run users' code, which may
+//! panic. So an engine answers only when a panic cannot leave memory behind that a kernel still uses.
 
 mod adapter;
 mod batch;
