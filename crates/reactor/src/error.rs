@@ -224,7 +224,7 @@ impl fmt::Display for Closed {
             Closed::Partner => f.write_str("the stream it was coupled to was cut off"),
             Closed::Stopped => f.write_str("the runtime stopped"),
             Closed::Misuse(why) => write!(f, "misuse: {why}"),
-            Closed::Panicked(panic) => panic.fmt(f),
+            Closed::Panicked(panic) => write!(f, "panicked: {panic}"),
         }
     }
 }
@@ -275,7 +275,7 @@ impl fmt::Display for Fault {
                 )
             }
             Fault::Panicked(panic) => {
-                write!(f, "{} is lost: its call {panic}", panic.lost().unwrap_or("nothing"))
+                write!(f, "{} is lost: its call panicked: {panic}", panic.lost().unwrap_or("nothing"))
             }
             Fault::More(count) => write!(f, "{count} further faults in the same turn"),
             Fault::TimersFull(limit) => write!(f, "the limit of {limit} timers is reached"),

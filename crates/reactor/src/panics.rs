@@ -84,9 +84,10 @@ impl Panic {
     }
 }
 
+/// Writes the message of the panic.
 impl fmt::Display for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "panicked: {}", self.message)
+        f.write_str(&self.message)
     }
 }
 

@@ -95,6 +95,39 @@ fn errors_of_a_service_added_after_run_are_in_the_next_receipt() {
     });
 }
 
+/// Notes the messages that it receives.
+#[derive(Default)]
+struct Worker(Vec<&'static str>);
+struct Came(&'static str);
+
+impl Service for Worker {}
+impl Receive<Came> for Worker {
+    fn receive(&mut self, _: &mut Context<Self>, Came(what): Came) -> Result {
+        self.0.push(what);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_second_run_has_timers_and_messages_and_no_commands_or_jobs() {
+    for_each_engine(|engine| {
+        let mut runtime = engine.runtime();
+        let worker = runtime.add(Worker::default()).expect("it starts");
+        run(&mut runtime);
+        runtime.with(worker, |_, cx| {
+            cx.after(Duration::ZERO, Came("timer"));
+            cx.tell(cx.me(), Came("told")).expect("room");
+            cx.offload(|| Came("job")).expect("room");
+        });
+        assert!(runtime.controller(worker).send(Came("command")).is_err());
+        let receipt = run(&mut runtime);
+        assert_eq!(receipt.services[0].first_faults, ["an offloaded job failed: the runtime has ended"]);
+        let mut came = runtime.service(worker).expect("it lives").0.clone();
+        came.sort_unstable();
+        assert_eq!(came, ["timer", "told"]);
+    });
+}
+
 /// Has a listener, a stream and a resource of its own, and ends by a panic or by a stop.
 struct Owner {
     ours: Option<(TcpStream, TcpStream)>,

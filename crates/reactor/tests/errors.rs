@@ -32,7 +32,7 @@ impl Service for Program {
             }
             "job" => cx.offload(|| -> u32 { panic!("the job broke\nin two lines") })?,
             "panic" => _ = cx.after(Duration::ZERO, "panic"),
-            "handle" => {
+            "handle" | "broken" => {
                 let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
                 let address = cx.local(listener)?;
                 cx.connect(address, Stream::new(Bytes))?;
@@ -61,6 +61,7 @@ impl Handle<Stream> for Program {
             Event::Open if cx.get(id).is_some_and(Stream::is_outbound) => _ = cx.send(id, b"x"),
             Event::Received(_) => {
                 cx.stop(Duration::from_secs(1));
+                assert_ne!(self.0, "broken", "the request breaks it");
                 return Err("the request is wrong".into());
             }
             _ => (),
@@ -107,6 +108,7 @@ fn each_error_that_nobody_takes_is_a_line_and_an_error_of_run() {
         ("job", r"reactor: service Program: an offloaded job failed: the job broke\nin two lines"),
         ("panic", "reactor: service Program: panicked: panic: the state is broken"),
         ("handle", "the request is wrong"),
+        ("broken", "panicked: assertion `left != right` failed: the request breaks it"),
     ];
     for engine in Candidates::default().names() {
         for (case, expected) in cases {
@@ -127,11 +129,14 @@ fn each_error_that_nobody_takes_is_a_line_and_an_error_of_run() {
 }
 
 #[test]
-fn a_handlers_error_names_the_peer() {
-    let output = program("epoll", "handle").output().expect("it starts");
-    let said = lines(&output);
-    let rest = said[0].strip_prefix("reactor: service Program: 127.0.0.1:").expect("the address");
-    assert!(rest.split(':').next().is_some_and(|port| port.parse::<u16>().is_ok()), "{said:?}");
+fn a_handlers_error_and_its_panic_name_the_peer() {
+    for (case, expected) in [("handle", "the request is wrong"), ("broken", "panicked: assertion")] {
+        let output = program("epoll", case).output().expect("it starts");
+        let said = lines(&output);
+        let rest = said[0].strip_prefix("reactor: service Program: 127.0.0.1:").expect("the address");
+        let (port, text) = rest.split_once(": ").expect("a text");
+        assert!(port.parse::<u16>().is_ok() && text.starts_with(expected), "{said:?}");
+    }
 }
 
 #[test]

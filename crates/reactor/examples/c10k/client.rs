@@ -227,7 +227,7 @@ impl Client {
                 (now - self.talking_since).as_secs_f64() / self.work.duration.as_secs_f64(),
                 format!("{} messages came back right", grouped(self.messages)),
             ),
-            Phase::Ending => (part(self.open), format!("{} connections still end", grouped(self.open))),
+            Phase::Ending => (part(self.open), format!("closing {} connections", grouped(self.open))),
         };
         self.progress.show(now, done, &words);
     }

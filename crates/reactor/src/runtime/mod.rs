@@ -416,6 +416,17 @@ impl Runtime {
     /// Runs until the stop is complete, or until no service has a resource, timer, message, job, operation on files or
     /// [hold](crate::Hold) left and no controller lives outside.
     ///
+    /// A runtime may run again, with services that were added meanwhile and those of before. What the end of a run takes
+    /// away is gone by then:
+    ///
+    /// * Each resource was closed, listeners and those in the [background](Context::background) included. So
+    ///   [`Graceful`](crate::signals::Graceful) hears no more signals: add it again.
+    /// * Commands of other threads are refused, an [offloaded](Context::offload) job fails as
+    ///   [`Fault::Job`](crate::Fault::Job), and operations on files get no answer.
+    /// * A stop stays in force: a runtime that was stopped opens no listener, and the next run ends as soon as it may.
+    ///
+    /// Timers, messages between services, connections and new listeners work as before. For all else make a new runtime.
+    ///
     /// A service that failed is told by the receipt: [`Receipt::check`] makes an error of it.
     ///
     /// # Errors

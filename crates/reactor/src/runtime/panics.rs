@@ -25,7 +25,7 @@ impl Runtime {
         self.core.input = Key::NONE;
         let is_handlers = mem::take(&mut self.core.has_handler_panicked);
         let panic = Panic::new(message, blame);
-        self.count_panic(index, &panic.message);
+        self.count_panic(index, &panic.message, panic.resource);
         let is_alive = self.core.alive[index as usize];
         match self.ask_after(index, &panic) {
             AfterPanic::EndResource => self.core.end_blamed(index, panic),
@@ -53,14 +53,16 @@ impl Runtime {
         match guard::call(|| ask(core, &mut **service, index, panic)) {
             Ok(answer) => answer,
             Err(message) => {
-                self.count_panic(index, &message);
+                self.count_panic(index, &message, None);
                 AfterPanic::EndService
             }
         }
     }
 
-    pub(super) fn count_panic(&mut self, index: u16, message: &str) {
-        self.core.complain(index, &format!("panicked: {message}"));
+    /// Counts a panic, and reports it in a line that names the resource to blame.
+    pub(super) fn count_panic(&mut self, index: u16, message: &str, resource: Option<Key>) {
+        let place = resource.map_or(String::new(), |key| format!("{}: ", self.core.name(key)));
+        self.core.complain(index, &format!("{place}panicked: {message}"));
         self.core.counters.panics += 1;
         self.core.record_panic(index, message);
     }

@@ -158,7 +158,7 @@ impl Runtime {
         match guard::call(|| (supervised.make)()) {
             Ok(service) => entry.service = Some(service),
             Err(message) => {
-                self.count_panic(index, &message);
+                self.count_panic(index, &message, None);
                 return self.end_or_restart(index, message);
             }
         }
