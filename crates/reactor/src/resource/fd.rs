@@ -1,4 +1,4 @@
-//! The pure reactor: any descriptor, told as ready; the service does the I/O itself.
+//! The pure reactor: reports that a descriptor is ready, and the service does the I/O itself.
 
 use std::{
     fmt, io,
@@ -15,10 +15,11 @@ use std::os::windows::io::AsSocket as AsDescriptor;
 
 /// Any owner of a descriptor as a resource whose event is [`Ready`].
 ///
-/// Level-triggered: the service is told in each turn while it holds, so it may read as little as it
-/// likes. It reaches the owner through [`Context::get_mut`](crate::Context::get_mut). The descriptor must
-/// be non-blocking. A hang-up or error alone is told once, then the descriptor rests until
-/// [`resume`](crate::Context::resume) or a changed interest: it is for the service to close it.
+/// It is level-triggered: the service gets an event in each turn in which the descriptor is ready, so it may
+/// read as little as it likes. It reaches the owner through [`Context::get_mut`](crate::Context::get_mut).
+/// The descriptor must be non-blocking. The runtime reports a hang-up or error without other readiness once.
+/// Then the descriptor rests until [`resume`](crate::Context::resume) or until its interest changes. The
+/// service has to close it.
 ///
 /// ```
 /// use reactor::{Context, Fd, Handle, Id, Interest, Ready, Result, Service};
@@ -57,7 +58,7 @@ impl<T: AsDescriptor> Fd<T> {
         Fd { owner, interest: Some(interest) }
     }
 
-    /// Changes what it is watched for, from the end of this turn on.
+    /// Changes the interest, from the end of this turn on.
     pub fn set_interest(&mut self, interest: Option<Interest>) {
         self.interest = interest;
     }

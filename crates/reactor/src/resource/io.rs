@@ -1,4 +1,4 @@
-//! The operations lent to a resource for one step: so the runtime sees what they found.
+//! The operations that the runtime lends to a resource for one step. The runtime sees their results.
 
 use std::io::Result;
 
@@ -6,8 +6,10 @@ use std::io::Result;
 use crate::engine::{Delivery, Descriptor};
 use crate::engine::{Engine, Outgoing, Source};
 
-/// Reads and writes for a [`Resource`](crate::Resource): through the engine, so that a resource whose source is virtual
-/// works in a simulated world, and so that the runtime knows when the input is drained.
+/// Reads and writes for a [`Resource`](crate::Resource) through the engine.
+///
+/// A resource that does its I/O here also works in a simulated world, where its source is virtual, and the
+/// runtime learns when the input is drained.
 pub struct Io<'a> {
     engine: &'a mut dyn Engine,
     first: bool,
@@ -23,13 +25,13 @@ impl<'a> Io<'a> {
         Io { engine, first, drained: true, ended: false, over: false, bytes_in: 0, bytes_out: 0 }
     }
 
-    /// Reads what is there, as read(2). An interrupted call is repeated.
+    /// Reads available bytes, as read(2). Repeats an interrupted call.
     ///
-    /// `Ok(0)` for a buffer that is not empty is the end of the input: the runtime then waits for input no
-    /// more, until [`resume`](crate::Context::resume).
+    /// `Ok(0)` for a buffer that is not empty is the end of the input. The runtime then stops waiting for
+    /// input until [`resume`](crate::Context::resume).
     ///
     /// # Errors
-    /// As read(2); `WouldBlock` when there is nothing.
+    /// The errors of read(2). `WouldBlock` if there is no input.
     pub fn read(&mut self, source: Source<'_>, into: &mut [u8]) -> Result<usize> {
         let result = self.engine.read(source, into);
         if let Ok(count) = result {
@@ -40,11 +42,11 @@ impl<'a> Io<'a> {
         result
     }
 
-    /// Writes the front of a queue, as writev(2); the caller advances it. A broken pipe is an error, never
-    /// a signal.
+    /// Writes the front of a queue, as writev(2). The caller advances the queue. A broken pipe is an error,
+    /// never a signal.
     ///
     /// # Errors
-    /// As writev(2); `WouldBlock` when there is no room.
+    /// The errors of writev(2). `WouldBlock` if there is no room.
     pub fn write(&mut self, source: Source<'_>, from: &Outgoing) -> Result<usize> {
         let result = self.engine.write(source, from);
         if let Ok(count) = result {
@@ -53,23 +55,23 @@ impl<'a> Io<'a> {
         result
     }
 
-    /// Whether this is the first step since the resource became ready.
+    /// Returns whether this is the first step since the resource became ready.
     pub fn is_first(&self) -> bool {
         self.first
     }
 
-    /// Says that there may be more, for a resource that reads without [`Io::read`].
+    /// Notes that there may be more input, for a resource that reads without [`Io::read`].
     pub fn may_have_more(&mut self) {
         self.drained = false;
     }
 
-    /// Says that the resource is over with this step: after its event, if there is one, it ends as
+    /// Ends the resource with this step. The service still gets the step's event, if there is one, and then
     /// [`Closed::End`](crate::Closed::End).
     pub fn close(&mut self) {
         self.over = true;
     }
 
-    /// Sends bytes through a Unix socket, and descriptors with the first of them: as [`Engine::pass`].
+    /// Sends bytes through a Unix socket, and descriptors with the first of them, as [`Engine::pass`].
     #[cfg(unix)]
     pub(crate) fn pass(
         &mut self,
@@ -84,7 +86,7 @@ impl<'a> Io<'a> {
         result
     }
 
-    /// Receives from a Unix socket, with the descriptors that came: as [`Engine::receive`].
+    /// Receives bytes and descriptors from a Unix socket, as [`Engine::receive`].
     #[cfg(unix)]
     pub(crate) fn receive(&mut self, from: Source<'_>, into: &mut [u8]) -> Result<Delivery> {
         let result = self.engine.receive(from, into);
@@ -94,7 +96,7 @@ impl<'a> Io<'a> {
         result
     }
 
-    /// Says that the input ended, for a resource that reads without [`Io::read`].
+    /// Notes that the input ended, for a resource that reads without [`Io::read`].
     #[cfg(unix)]
     pub(crate) fn input_ended(&mut self) {
         self.ended = true;
@@ -111,13 +113,12 @@ impl<'a> Io<'a> {
     }
 }
 
-/// What a step's operations found.
+/// The results of the operations of one step.
 pub(crate) struct Outcome {
-    /// Nothing more is there: a short read, or none.
+    /// There is no more input, because the last read was short or there was none.
     pub(crate) drained: bool,
-    /// The input ended.
     pub(crate) ended: bool,
-    /// The resource is over.
+    /// The resource ends after this step.
     pub(crate) over: bool,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,

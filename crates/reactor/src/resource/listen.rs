@@ -1,4 +1,4 @@
-//! What a service asks of its context for listeners.
+//! The calls by which a service opens listeners.
 
 use super::{Connection, Listener, listener};
 use crate::{
@@ -12,11 +12,11 @@ use crate::{
 };
 
 impl<S> Context<'_, S> {
-    /// Listens on an IP address and port or a Unix socket. `accept` is asked for each connection, by its
-    /// peer's address: `None` closes it.
+    /// Listens on an IP address and port or on a Unix socket. The runtime calls `accept` with the peer's
+    /// address of each connection. `None` closes the connection.
     ///
     /// # Errors
-    /// The address is not one, or the system refuses it (EADDRINUSE, ..).
+    /// The address is invalid, or the system refuses it (for example EADDRINUSE).
     pub fn listen<R: Connection + Handled<S>>(
         &mut self,
         address: impl ToAddress,
@@ -25,7 +25,7 @@ impl<S> Context<'_, S> {
         self.listen_with(address, &ListenOptions::default(), accept)
     }
 
-    /// The same, with options.
+    /// Listens as [`listen`](Context::listen), with options.
     ///
     /// # Errors
     /// As [`listen`](Context::listen).
@@ -38,10 +38,10 @@ impl<S> Context<'_, S> {
         self.listen_for(&address, options, listener::Accepting::new(Some(Box::new(accept))))
     }
 
-    /// Listens on a socket that somebody else opened: one of [`Transport::listener`].
+    /// Listens on a socket that other code opened, which is a transport made by [`Transport::listener`].
     ///
     /// # Errors
-    /// The engine cannot take it, or a limit is reached.
+    /// The engine cannot take the socket, a limit is reached, or the runtime is stopping.
     pub fn listen_on<R: Connection + Handled<S>>(
         &mut self,
         listener: Transport,
@@ -54,8 +54,8 @@ impl<S> Context<'_, S> {
         listener::enroll(self.core, self.index, R::listener_table(), listener, accepting).map(Id::new)
     }
 
-    /// Listens as [`listen_with`](Context::listen_with), and asks [`Handle::accept`](crate::Handle::accept) for each
-    /// connection: so the answer may depend on the service, and use its context.
+    /// Listens as [`listen_with`](Context::listen_with), but asks [`Handle::accept`](crate::Handle::accept)
+    /// for each connection. So the answer may depend on the service's state and use its context.
     ///
     /// ```
     /// use reactor::{Accept, Address, Bytes, Closed, Context, Event, Handle, Id, IdMap, Listener, ListenOptions};

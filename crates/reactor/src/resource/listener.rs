@@ -1,4 +1,5 @@
-//! Listeners: accept, ask the service for a stream, register it; rest when descriptors run out.
+//! Listeners: they accept connections, ask the service for a stream and register it. They rest when
+//! descriptors run out.
 
 use std::{
     any::Any,
@@ -21,42 +22,43 @@ use crate::{
     sys,
 };
 
-/// How long a listener rests at most when descriptors ran out.
+/// The longest rest of a listener that ran out of descriptors.
 const REST: Duration = Duration::from_millis(100);
 
 const NOT_GIVEN_BACK: &str =
     "nobody is given a listener back: pass a duplicate of its socket on, or close it";
 
-/// Asks the service whether it wants a connection, and as what.
+/// Decides on a connection by its peer's address. `None` refuses it.
 pub(crate) type Make<R> = Box<dyn FnMut(&Address) -> Option<R>>;
 
-/// What becomes of a connection: the answer of [`Handle::accept`](crate::Handle::accept).
+/// The answer of [`Handle::accept`](crate::Handle::accept), which decides on a connection.
 #[derive(Debug)]
 pub enum Accept<R> {
-    /// Takes it: `Open` follows.
+    /// Takes the connection. `Open` follows.
     Take(R),
-    /// Takes it for last words: what is [queued](super::Stream::queue) in it leaves, then it closes gracefully. The handler
-    /// gets `closed` with [`Closed::Done`], and no event before.
+    /// Takes the connection only to send last words. The runtime sends the items that the service
+    /// [queued](super::Stream::queue) in the stream, and then closes it gracefully. The handler gets `closed`
+    /// with [`Closed::Done`], and no event before.
     Dismiss(R),
-    /// Closes it without a word. Nothing follows.
+    /// Closes the connection without sending anything. No event follows.
     Refuse,
 }
 
 /// A listening socket whose connections become streams of type `R`.
 ///
-/// Made by [`listen`](crate::Context::listen), closed with `close`. It has no events of its own: its
-/// connections tell `Open`, its errors are faults.
+/// [`listen`](crate::Context::listen) makes it, and `close` closes it. It has no events of its own: the
+/// service gets `Open` for each connection, and a [fault](crate::Fault) for each error.
 pub struct Listener<R> {
     of: PhantomData<fn() -> R>,
 }
 
 pub(crate) struct Accepting<R> {
     view: Listener<R>,
-    /// `None` asks the service itself.
+    /// Decides on each connection. With `None` the runtime asks the service itself.
     make: Option<Make<R>>,
     reading: bool,
     paused: bool,
-    /// It ran out of descriptors, and has told so.
+    /// Descriptors ran out, and the service has got the fault.
     starved: bool,
     turns_away: bool,
 }
@@ -67,7 +69,7 @@ impl<R> Accepting<R> {
         Accepting { view, make, reading: true, paused: false, starved: false, turns_away: false }
     }
 
-    /// Closes a connection each time there is no descriptor for it.
+    /// Sets whether the listener closes a connection whenever there is no descriptor for it.
     pub(crate) fn turning_away(self, turns_away: bool) -> Accepting<R> {
         Accepting { turns_away, ..self }
     }
@@ -105,7 +107,7 @@ fn find<R: 'static>(core: &mut Core, key: Key) -> Option<&mut Accepting<R>> {
     core.registry.live(key)?.resource.as_mut()?.downcast_mut()
 }
 
-/// What the runtime does with listeners whose connections this service handles.
+/// Returns the vtable for listeners whose connections this service handles.
 pub(crate) fn table<S: Handle<R>, R: Connection>() -> &'static Table {
     &Table {
         name: std::any::type_name::<Listener<R>>,
@@ -121,7 +123,7 @@ pub(crate) fn table<S: Handle<R>, R: Connection>() -> &'static Table {
     }
 }
 
-/// What the runtime does with a listener whose service is made again: connections wait in its backlog.
+/// The vtable of a listener whose service is restarting. Connections wait in its backlog.
 static ORPHAN: Table = Table {
     name: || "a listener of an earlier life",
     close: |core, key, why| core.end(key, why, Ending::Orderly),
@@ -131,7 +133,7 @@ static ORPHAN: Table = Table {
     ..Table::NOTHING
 };
 
-/// Keeps a listener open without anybody who accepts. What its service gave for it comes back.
+/// Keeps a listener open while no service accepts from it. Returns the state that its service gave for it.
 pub(crate) fn orphan(core: &mut Core, key: Key) -> Option<Box<dyn Any>> {
     core.starved.retain(|starved| *starved != key);
     core.set_guard(key, None);
@@ -141,12 +143,12 @@ pub(crate) fn orphan(core: &mut Core, key: Key) -> Option<Box<dyn Any>> {
     slot.resource.replace(Box::new(()))
 }
 
-/// Whether it is a listener of an earlier life that nobody has asked for.
+/// Returns whether this is a listener of an earlier life that the service has not requested again.
 pub(crate) fn is_orphan(core: &Core, key: Key) -> bool {
     core.registry.peek(key).is_some_and(|slot| std::ptr::eq(slot.table, &ORPHAN))
 }
 
-/// Gives a listener of an earlier life to the service, which asked for it again.
+/// Gives a listener of an earlier life to the service, which has requested it again.
 pub(crate) fn adopt<R: Connection>(
     core: &mut Core,
     key: Key,
@@ -199,7 +201,8 @@ fn accepted<S: Handle<R>, R: Connection>(
     let answer = match catch_unwind(AssertUnwindSafe(|| ask::<S, R>(core, to, key, peer))) {
         Ok(answer) => answer,
         Err(panic) => {
-            // The peer takes it for accepted, and must not take this for an end in order.
+            // The peer considers the connection accepted. It must see a reset, because an orderly end would
+            // look like an answer.
             core.reset(index, transport);
             resume_unwind(panic);
         }
@@ -226,7 +229,7 @@ fn accepted<S: Handle<R>, R: Connection>(
     }
 }
 
-/// Asks whether a connection is wanted, and as what.
+/// Asks the closure or the service whether it wants a connection, and with which stream.
 fn ask<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, peer: &Address) -> Accept<R> {
     let index = core.calling;
     let Some(accepting) = find::<R>(core, key) else { return Accept::Refuse };
@@ -237,8 +240,9 @@ fn ask<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, peer:
     }
 }
 
-/// Descriptors (or memory) ran out: the listener rests until one of ours is freed or a moment has passed. Who waits to be
-/// accepted waits on, unless the listener is to turn them away. Told once an episode.
+/// Handles a lack of descriptors or memory. The listener rests until one of our descriptors is freed or a
+/// moment has passed. Waiting connections stay in the backlog, unless the listener is to turn them away. The
+/// service gets one fault for each episode.
 fn starved<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, error: io::Error) {
     let Some(slot) = core.registry.live(key) else { return };
     let index = slot.service;
@@ -251,7 +255,7 @@ fn starved<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, e
         core.counters.turned_away += u64::from(core.engine.turn_away(key));
     }
     core.set_guard(key, Some(REST));
-    // Streams that only wait for their peer's end give up their descriptors first.
+    // Streams that only wait for the peer's FIN give up their descriptors first.
     let lingering = core.registry.lingering();
     for key in &lingering {
         if let Some(slot) = core.registry.live(*key) {
@@ -276,7 +280,7 @@ fn retry(core: &mut Core, key: Key) {
     core.mark(key);
 }
 
-/// Says whether connections are wanted.
+/// Starts or stops accepting in the engine when the listener's wish has changed.
 fn flush<R: 'static>(core: &mut Core, key: Key) {
     let Some(slot) = core.registry.peek(key) else { return };
     let rests = core.budget.rests(slot.service) || core.starved.contains(&key);
@@ -290,7 +294,7 @@ fn flush<R: 'static>(core: &mut Core, key: Key) {
 fn pause<R: 'static>(core: &mut Core, key: Key, paused: bool) {
     if let Some(accepting) = find::<R>(core, key) {
         accepting.paused = paused;
-        // At once: a connection may be next in this very batch.
+        // Flush at once, because the next event of this batch may be a connection.
         flush::<R>(core, key);
     }
 }

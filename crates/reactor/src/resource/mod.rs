@@ -1,4 +1,5 @@
-//! Resources: what gives input to a program or takes output from it. Users' own are first class.
+//! Resources: the sources of a program's input and the targets of its output. Resources of users are first
+//! class.
 
 mod custom;
 mod datagram;
@@ -42,15 +43,15 @@ use crate::{
     service::Handle,
 };
 
-/// Anything that can be waited for.
+/// A source of events that the runtime can wait for.
 ///
-/// Implement it for what the library does not know: a timer descriptor, a device, a socket family of
-/// your own. The runtime watches [`source`](Resource::source) level-triggered for
+/// Implement it for sources that the library does not know, for example a timer descriptor, a device or
+/// another socket family. The runtime watches [`source`](Resource::source) level-triggered for
 /// [`interest`](Resource::interest), calls [`step`](Resource::step) when an operation will not block, and
 /// hands the event to the service.
 ///
-/// The runtime notes the source when the resource is added; a resource that shows another one later ends
-/// as [`Closed::Misuse`], since a foreign descriptor may be behind the number.
+/// The runtime notes the source when it adds the resource. A resource that shows another source later ends as
+/// [`Closed::Misuse`], because the number may belong to a foreign descriptor.
 ///
 /// ```
 /// use reactor::{Io, Ready, Resource, Source};
@@ -74,28 +75,28 @@ use crate::{
 /// }
 /// ```
 pub trait Resource: Sized + 'static {
-    /// What `step` learns. It may borrow the lent buffer, never the resource: so the service can look at
-    /// the resource while it holds the event.
+    /// The result of `step`. It may borrow the lent buffer, but never the resource, so that the service can
+    /// look at the resource while it holds the event.
     type Event<'a>;
 
-    /// What to watch: non-blocking, and the same for the whole life.
+    /// Returns the source to watch. It must be non-blocking, and stay the same for the whole life.
     fn source(&self) -> Source<'_>;
 
-    /// What to watch it for; `None` lets it rest. Asked again after each call of its handler. While
-    /// output is queued ([`Output`]) the runtime watches for room as well.
+    /// Returns the readiness to watch for. `None` lets the resource rest. The runtime asks again after each
+    /// call of the handler. While output is queued ([`Output`]), the runtime watches for room as well.
     fn interest(&self) -> Option<Interest> {
         Some(Interest::Read)
     }
 
-    /// Performs one operation, through [`Io::read`] or [`Io::write`], and says what it learned.
+    /// Performs one operation, through [`Io::read`] or [`Io::write`], and returns its result.
     ///
-    /// Called again while it returns an event and its read filled the buffer, at most 64 times in a turn.
-    /// `Ok(None)` is for an operation that told nothing worth an event. A loop inside that returns a
-    /// borrow of `buffer` early does not pass the borrow checker: read first, keep the count, and borrow
-    /// in the last expression.
+    /// The runtime calls it again while it returns an event and its read filled the buffer, at most 64 times
+    /// in a turn. Return `Ok(None)` if an operation found nothing worth an event. A loop in the step that
+    /// returns a borrow of `buffer` early does not pass the borrow checker: read first, keep the count, and
+    /// borrow in the last expression.
     ///
     /// # Errors
-    /// `WouldBlock` ends the turn for this resource; any other error ends the resource.
+    /// `WouldBlock` ends the turn for this resource. Any other error ends the resource.
     fn step<'a>(
         &mut self,
         ready: Ready,
@@ -108,7 +109,7 @@ pub trait Resource: Sized + 'static {
         custom::table::<S, Self>()
     }
 
-    /// Asks again for a connection that the system refused for now.
+    /// Tries again to connect after the system refused for now.
     #[doc(hidden)]
     fn reconnect(&mut self, _: &mut dyn engine::Engine) -> std_io::Result<()> {
         Ok(())
@@ -130,27 +131,28 @@ pub trait Resource: Sized + 'static {
     }
 }
 
-/// A resource that takes output: what `send` can carry.
+/// A resource that takes output, which `send` queues.
 #[diagnostic::on_unimplemented(
     message = "nothing can be sent to resources of type `{Self}`",
     label = "`{Self}` takes no output",
     note = "streams, sockets for datagrams and serial ports take output, and your own resources that implement `Output`"
 )]
 pub trait Output: Resource {
-    /// What is sent.
+    /// The type of an item to send.
     type Item<'a>;
 
-    /// Appends an item to the write queue, in the form in which it leaves.
+    /// Appends an item to the write queue, in its form on the wire.
     ///
     /// # Errors
-    /// An item that has no such form (too long, ..) ends the resource; what it appended is undone.
+    /// An item that cannot be encoded, for example because it is too long, ends the resource. The runtime
+    /// removes the part that it appended.
     fn encode(&mut self, item: Self::Item<'_>, out: &mut Outgoing) -> Result;
 
-    /// Writes from the queue, once, and advances it by what was taken. By default one vectored write;
-    /// a datagram socket writes one item a call.
+    /// Writes once from the queue, and advances the queue by the count of written bytes. The default makes
+    /// one vectored write. A datagram socket writes one item a call.
     ///
     /// # Errors
-    /// `WouldBlock` waits for room; any other error ends the resource.
+    /// After `WouldBlock` the runtime waits for room. Any other error ends the resource.
     fn flush(&mut self, io: &mut Io<'_>, out: &mut Outgoing) -> std_io::Result<()> {
         let taken = io.write(self.source(), out)?;
         out.advance(taken);
@@ -158,9 +160,9 @@ pub trait Output: Resource {
     }
 
     /// Returns how long queued output may make no progress before the resource ends as
-    /// [`Closed::Stalled`](crate::Closed::Stalled). The runtime asks with each item that is sent. By default there is no
-    /// such limit, because a device or a pipe may rest for as long as its user likes; a peer should have one, because
-    /// otherwise one that never reads keeps its queue for ever.
+    /// [`Closed::Stalled`](crate::Closed::Stalled). The runtime asks with each item that the service sends.
+    /// By default there is no limit, because a device or a pipe may rest for as long as its user likes. Set a
+    /// limit for a peer, because otherwise a peer that never reads keeps its queue for ever.
     fn write_stall(&self) -> Option<Duration> {
         None
     }
@@ -171,52 +173,53 @@ pub trait Output: Resource {
     }
 }
 
-/// Gives the reason of an end back, or keeps it for later.
+/// Returns the reason of an end, or keeps it for later.
 pub(crate) type Defer = fn(&mut Core, Key, Closed) -> Option<Closed>;
 
-/// What the runtime does with a kind of resource of a kind of service: the erased part of the loop.
+/// The vtable for a kind of resource of a kind of service: the erased part of the loop.
 #[doc(hidden)]
 pub struct Table {
     pub(crate) name: fn() -> &'static str,
-    /// Input of a stream. Apart from the other events, so that the chunk survives a panic of the handler.
+    /// Handles input of a stream. It is separate from the other events, so that the chunk survives a panic of
+    /// the handler.
     pub(crate) got: fn(&mut Core, &mut dyn Any, Key, &mut [u8]),
     pub(crate) event: fn(&mut Core, &mut dyn Any, Key, engine::Event),
     pub(crate) sent: fn(&mut Core, Key, Sent),
     pub(crate) detached: fn(&mut Core, Key, Transport),
-    /// What was kept (unread input, a drained queue) goes on.
+    /// Continues with kept work: unread input or a drained queue.
     pub(crate) again: fn(&mut Core, &mut dyn Any, Key),
-    /// Writes what is queued, and tells the engine what is wanted.
+    /// Writes queued output, and updates the engine's interest.
     pub(crate) flush: fn(&mut Core, Key),
     /// Begins a graceful close.
     pub(crate) close: fn(&mut Core, Key, Closed),
-    /// Ends the write side after what is queued.
+    /// Ends the write side after the queued output.
     pub(crate) finish: fn(&mut Core, Key),
-    /// Begins to give the resource back, or says why not.
+    /// Begins to give the resource back, or returns an error.
     pub(crate) release: fn(&mut Core, Key) -> Result<(), Error>,
-    /// What it was coupled with was released: it goes on alone.
+    /// Continues alone after the coupled partner was released.
     pub(crate) uncouple: fn(&mut Core, Key),
     pub(crate) pause: fn(&mut Core, Key, bool),
-    /// Keeps input that the driver of another type has left: the type was changed in a handler.
+    /// Keeps input that the driver of another type has left, because a handler changed the type.
     pub(crate) keep: fn(&mut Core, Key, Rest<'_>),
-    /// The queue of its partner in a couple is high, or is not any more.
+    /// Notes that the queue of the coupled partner is high, or no longer high.
     pub(crate) hold: fn(&mut Core, Key, bool),
-    /// The runtime's own deadline passed.
+    /// Handles the end of the runtime's internal deadline.
     pub(crate) expired: fn(&mut Core, Key),
-    /// Asked before it ends: gives the reason back, or keeps it and ends the resource later, because something of it is
-    /// under way that nobody can take back.
+    /// Called before the resource ends. Returns the reason, or keeps it and ends the resource later, because
+    /// an operation of it is under way that cannot be cancelled.
     pub(crate) defer: Option<Defer>,
-    /// An item that the peer began may be unfinished for too long.
+    /// Handles the deadline of an item that the peer began.
     pub(crate) item_due: fn(&mut Core, Key),
-    /// Gives back memory that is not used, and says what the resource holds.
+    /// Frees unused memory, and returns the resource's holding.
     pub(crate) holding: fn(&mut Core, Key) -> Holding,
-    /// Takes it from the engine; the slot still lives.
+    /// Removes the resource from the engine, while its slot still lives.
     pub(crate) leave: fn(&mut Core, Key, Ending),
     pub(crate) closed: fn(&mut Core, &mut dyn Any, Key, Box<dyn Any>, Closed),
     pub(crate) listener: bool,
 }
 
 impl Table {
-    /// Does nothing: the parts that a kind of resource leaves as they are.
+    /// Does nothing. A kind of resource takes from it the entries that it does not need.
     pub(crate) const NOTHING: Table = Table {
         name: || "a resource",
         got: |_, _, _, _| (),
@@ -242,18 +245,18 @@ impl Table {
     };
 }
 
-/// What [`release`](Context::release) answers of a resource that is closing.
+/// Returns the error of a [`release`](Context::release) that the resource refuses.
 pub(crate) fn release_refused(why: &'static str) -> Error {
     Error::Misuse { operation: "release", why }
 }
 
-/// What refuses the release of a resource that is closing.
+/// The reason for which a closing resource refuses its release.
 pub(crate) const CLOSING: &str = "the resource is closing: `closed` follows";
 
-/// Appends an item to a queue, whole or not at all, and says where the queue was before.
+/// Appends an item to a queue, whole or not at all, and returns the queue's earlier position.
 ///
-/// If the encoder panics, nothing of the item stays in the queue, and the resource is noted as broken: what its encoder
-/// did to itself is unknown.
+/// If the encoder panics, no part of the item stays in the queue. The resource is noted as broken, because
+/// the state of its encoder is unknown.
 #[inline]
 pub(crate) fn encode_whole(
     out: &mut Outgoing,
@@ -271,7 +274,7 @@ pub(crate) fn encode_whole(
     (encoded, mark)
 }
 
-/// An item that is being encoded: dropped only by a panic.
+/// An item that is being encoded. Only a panic drops it.
 struct Half<'a> {
     out: &'a mut Outgoing,
     mark: Mark,
@@ -287,7 +290,8 @@ impl Drop for Half<'_> {
     }
 }
 
-/// Calls users' code of a resource that another one's handler uses. A panic goes on, and breaks this resource as well.
+/// Calls user code of a resource that another resource's handler uses. A panic continues, and breaks this
+/// resource as well.
 pub(crate) fn breaking<T>(core: &mut Core, key: Key, users: impl FnOnce(&mut Core) -> T) -> T {
     let broken = Broken { core, key };
     let value = users(broken.core);
@@ -295,7 +299,7 @@ pub(crate) fn breaking<T>(core: &mut Core, key: Key, users: impl FnOnce(&mut Cor
     value
 }
 
-/// A resource whose code is called: dropped only by a panic.
+/// A resource whose user code runs. Only a panic drops it.
 struct Broken<'a> {
     core: &'a mut Core,
     key: Key,
@@ -308,7 +312,7 @@ impl Drop for Broken<'_> {
     }
 }
 
-/// A service that handles an event: dropped only by its panic.
+/// A service that handles an event. Only a panic of its handler drops it.
 struct Called<'a>(&'a mut Core);
 
 impl Drop for Called<'_> {
@@ -318,7 +322,7 @@ impl Drop for Called<'_> {
     }
 }
 
-/// Hands an event to the service. `false`: the handler refused, and the resource is closing.
+/// Hands an event to the service. Returns `false` if the handler refused, and the resource is closing.
 #[inline(always)]
 pub(crate) fn emit<S: Handle<R>, R: Resource>(
     core: &mut Core,
@@ -341,7 +345,7 @@ pub(crate) fn emit<S: Handle<R>, R: Resource>(
     }
 }
 
-/// Finds the service behind the erasure.
+/// Returns the service behind the erased type.
 #[inline]
 pub(crate) fn service<S: 'static>(service: &mut dyn Any) -> &mut S {
     service.downcast_mut().expect("a table is only used with the service it was made for")
@@ -351,7 +355,7 @@ pub(crate) fn service<S: 'static>(service: &mut dyn Any) -> &mut S {
 pub(crate) mod tests {
     use super::*;
 
-    /// A table for tests of the registry, which never call through it.
+    /// Returns a vtable for tests of the registry, which never call through it.
     pub(crate) fn table() -> &'static Table {
         struct Nobody;
         impl crate::Service for Nobody {}

@@ -1,9 +1,9 @@
-//! Pauses between the tries of what the system refuses for now.
+//! Pauses between attempts after the system refused an operation for now.
 
 use std::{io, time::Duration};
 
-/// The pause until the next try. Each further one is twice as long, up to the longest: a listener that is only busy is
-/// asked again soon, and one that stands still costs its clients little.
+/// The pause until the next attempt. Each pause is twice as long as the last, up to a maximum. So a busy
+/// listener gets the next attempt soon, and a listener that stands still costs its clients little.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Pause(Duration);
 
@@ -18,8 +18,8 @@ impl Pause {
     }
 }
 
-/// Returns whether the system refuses to send for a reason that passes by itself, and of which nothing tells: more
-/// descriptors of this user are in flight than its processes may have open (ETOOMANYREFS, unix(7)).
+/// Returns whether the system refuses to send for a temporary reason whose end it does not report. This is
+/// ETOOMANYREFS: more descriptors of this user are in flight than its processes may have open (unix(7)).
 pub(super) fn is_passing_send(error: &io::Error) -> bool {
     #[cfg(unix)]
     return error.raw_os_error() == Some(libc::ETOOMANYREFS);

@@ -1,4 +1,4 @@
-//! Byte streams: a codec over layers over any transport. This file says what a user sees of one.
+//! Byte streams: a codec over layers over any transport. This file holds the types that a user sees.
 
 mod attempt;
 mod change;
@@ -38,20 +38,21 @@ use crate::{
     service::Handle,
 };
 
-/// A byte stream over TCP, a Unix socket, a pipe's two ends or a simulated link: the transport is not in
-/// the type.
+/// A byte stream over TCP, a Unix socket, the two ends of a pipe or a simulated link. Its type does not name
+/// the transport.
 ///
-/// `C` cuts the bytes into items, `L` is what lies between the codec and the wire (TLS, a proxy
-/// handshake, ..; `()` is nothing), and `Role` tells two uses of the same stack apart, so that a service
-/// can handle its public and its administrative connections by two `Handle` impls.
+/// `C` cuts the bytes into items. `L` stands between the codec and the wire, for example TLS or a proxy
+/// handshake; `()` is no layer. `Role` distinguishes two uses of the same stack, so that a service can handle
+/// its public and its administrative connections by two `Handle` impls.
 ///
-/// Made by the service, it comes to life by [`listen`](crate::Context::listen),
-/// [`connect`](crate::Context::connect) or [`add`](crate::Context::add). Its life is
-/// `Open, (Received | Drained)*, End?`, then `closed`.
+/// The service makes a stream, and [`listen`](crate::Context::listen), [`connect`](crate::Context::connect)
+/// or [`add`](crate::Context::add) brings it to life. Its life is `Open, (Received | Drained)*, End?`, then
+/// `closed`.
 ///
-/// Whenever output that was accepted does not leave whole, whatever the reason, a TCP peer sees a reset and no end in
-/// order, and a layer tells no end of its own. This holds for a stream that was released and is dropped, too. A Unix socket and a pipe know no reset: their peer sees an end, and can tell
-/// a part from the whole only by what the bytes themselves say, for example by a length or a mark at the end.
+/// If any accepted output does not leave, for whatever reason, a TCP peer sees a reset and not an orderly
+/// end, and a layer does not announce its own end. This also holds for a stream that was released and then
+/// dropped. Unix sockets and pipes have no reset: their peer sees an end, and can recognize truncated output
+/// only by the bytes themselves, for example by a length or an end mark.
 ///
 /// ```
 /// use reactor::{Lines, Stream};
@@ -66,7 +67,7 @@ pub struct Stream<C = Bytes, L = (), Role = ()> {
     options: Option<Arc<StreamOptions>>,
     half_open: bool,
     outbound: bool,
-    /// What a stream owns outside of a runtime.
+    /// The state of a stream outside of a runtime.
     carried: Option<Box<Carried>>,
     role: PhantomData<fn() -> Role>,
 }
@@ -80,37 +81,37 @@ struct Carried {
     raw: Vec<u8>,
     /// The codec has seen all of `unread`, and needs more.
     partial: bool,
-    /// Bytes of the queue that its own input caused.
+    /// How many queued bytes the stream's own input caused.
     caused: usize,
-    /// Handed to the engine, and not taken by the kernel when it was closed.
+    /// Bytes that the engine had, and that the kernel had not taken when the transport closed.
     lost: usize,
-    /// `Open` was told.
+    /// The service has got `Open`.
     opened: bool,
     paused: bool,
-    /// The service was told to hold back, and not yet to go on.
+    /// The service has got `High`, and not yet `Drained`.
     high: bool,
     ended: bool,
     end_told: bool,
     /// The service has got `HungUp`.
     hung_up: bool,
     shut: bool,
-    /// Why the input ended, which was not told yet.
+    /// The error that ended the input, if the service has not got it yet.
     error: Option<(&'static str, io::Error)>,
-    /// How much of the service's deadline was left.
+    /// The time that was left until the service's deadline.
     deadline: Option<Duration>,
-    /// Where the transport's connect, which is under way, leads.
+    /// The target of the transport's connect, while that is under way.
     target: Option<Address>,
 }
 
 impl<C: Codec> Stream<C> {
-    /// Creates a stream of this codec without layers.
+    /// Creates a stream with this codec and without layers.
     pub fn new(codec: C) -> Stream<C> {
         Stream::over(codec, ())
     }
 }
 
 impl<C: Codec, L: Layer> Stream<C, L> {
-    /// Creates a stream of this codec over this layer (or stack of layers).
+    /// Creates a stream with this codec over this layer or stack of layers.
     pub fn over(codec: C, layer: L) -> Stream<C, L> {
         Stream {
             codec,
@@ -125,7 +126,7 @@ impl<C: Codec, L: Layer> Stream<C, L> {
 }
 
 impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
-    /// The same stream in another role.
+    /// Returns the same stream in another role.
     pub fn role<Other: 'static>(self) -> Stream<C, L, Other> {
         Stream {
             codec: self.codec,
@@ -138,23 +139,24 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
         }
     }
 
-    /// Sets marks, limits and deadlines; one set may be shared by all streams.
+    /// Sets marks, limits and deadlines. All streams may share one set.
     pub fn options(mut self, options: impl Into<Arc<StreamOptions>>) -> Stream<C, L, R> {
         self.options = Some(options.into());
         self
     }
 
-    /// Keeps the stream open when the peer has ended: it closes when the service closes it.
+    /// Keeps the stream open after the peer has ended its side, until the service closes it.
     ///
-    /// A peer that ends only its write side (`shutdown(SHUT_WR)`, as `nc -N` does at the end of its input) looks the same as
-    /// a peer that is gone. Without half-open streams both are an end: after [`Event::End`] the stream closes, and
-    /// an answer that the service sends later is dropped. What the handler sends during that call still leaves.
+    /// A peer that ends only its write side (`shutdown(SHUT_WR)`, as `nc -N` does at the end of its input)
+    /// looks the same as a peer that is gone. Without half-open streams both are an end: after [`Event::End`]
+    /// the stream closes, and an answer that the service sends later is dropped. Output that the handler
+    /// sends during that call still leaves.
     pub fn half_open(mut self, half_open: bool) -> Stream<C, L, R> {
         self.half_open = half_open;
         self
     }
 
-    /// Gives the stream a connected socket, an end of a pipe or a device: `add` takes it then.
+    /// Gives the stream a connected socket, an end of a pipe or a device, for [`add`](crate::Context::add).
     ///
     /// # Errors
     /// As [`Transport::adopt`].
@@ -163,7 +165,7 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
         self.on_descriptor(descriptor.into())
     }
 
-    /// Gives the stream a connected transport: `add` takes it then.
+    /// Gives the stream a connected transport, for [`add`](crate::Context::add).
     ///
     /// # Errors
     /// The socket cannot be made non-blocking.
@@ -176,26 +178,27 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
         Ok(self.through(Transport::adopt(descriptor)?))
     }
 
-    /// Gives the stream this transport: standard input, a pipe of a child process, or one that a simulated
-    /// world made. `add` takes it then.
+    /// Gives the stream this transport, for [`add`](crate::Context::add). It may be standard input, a pipe of
+    /// a child process, or a transport of a simulated world.
     ///
-    /// What the transport cannot do the stream cannot either; see [`Medium`](crate::engine::Medium). A
-    /// *read-only* stream answers a `send` with [`Flow::Gone`], and closes at once, since it has nothing to
-    /// flush. A *write-only* one has no input; it is told [`Event::End`] when its reader has left, and when it
-    /// closes or is [`finish`](crate::Context::finish)ed its reader sees the end. A write that meets no reader any
-    /// more ends it as [`Closed::Failed`](crate::Closed::Failed) with EPIPE, never with a signal.
+    /// The stream can do only what its transport can; see [`Medium`](crate::engine::Medium). A *read-only*
+    /// stream answers a `send` with [`Flow::Gone`], and closes at once, because it has nothing to flush. A
+    /// *write-only* stream has no input. Its service gets [`Event::End`] when its reader has left. Its reader
+    /// sees the end when the stream closes or is [`finish`](crate::Context::finish)ed. A write without a
+    /// reader ends the stream as [`Closed::Failed`](crate::Closed::Failed) with EPIPE, never with a signal.
     pub fn through(mut self, transport: Transport) -> Stream<C, L, R> {
         let unsent = self.session.queued();
         self.carried.get_or_insert_default().loose = Some(Loose::new(transport).with(unsent, false));
         self
     }
 
-    /// Gives the stream a socket whose connect to `target` is under way: `add` takes it then, and `Open` or `closed`
-    /// follows as after [`Context::connect`](crate::Context::connect), under the same deadline. The socket becomes
-    /// non-blocking and CLOEXEC.
+    /// Gives the stream a socket whose connect to `target` is under way, for [`add`](crate::Context::add).
+    /// `Open` or `closed` then follows as after [`Context::connect`](crate::Context::connect), under the same
+    /// deadline. The socket becomes non-blocking and CLOEXEC.
     ///
-    /// For a connect that needs what [`ConnectOptions`] lacks, for example an option that is set before it. A socket
-    /// that was not asked to connect must not be given: it costs turns until the deadline.
+    /// Use it if a connect needs something that [`ConnectOptions`] lacks, for example an option that must be
+    /// set before it. Do not give a socket that was not asked to connect, because it costs turns until the
+    /// deadline.
     ///
     /// # Errors
     /// As [`Transport::adopt`].
@@ -209,11 +212,11 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
         Ok(stream)
     }
 
-    /// Queues an item in a stream outside of a runtime: it is the first to leave. For the last words of
-    /// [`Accept::Dismiss`](crate::Accept::Dismiss), for example.
+    /// Queues an item in a stream outside of a runtime. It leaves first. Use it for example for the last
+    /// words of [`Accept::Dismiss`](crate::Accept::Dismiss).
     ///
     /// # Errors
-    /// What the codec says of an item that it cannot encode; nothing of it is queued.
+    /// The codec's error for an item that it cannot encode. None of the item is queued then.
     pub fn queue(mut self, item: C::Out<'_>) -> Result<Self> {
         let out = self.session.out(&mut session::Pool::new());
         let mark = out.mark();
@@ -228,40 +231,40 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
         encoded.map(|()| self)
     }
 
-    /// The codec.
+    /// Returns the codec.
     pub fn codec(&self) -> &C {
         &self.codec
     }
 
-    /// The codec, to be changed: the next item is cut by what it is then.
+    /// Returns the codec, to change it. The changed codec cuts the next item.
     pub fn codec_mut(&mut self) -> &mut C {
         &mut self.codec
     }
 
-    /// The layer, to ask what it learned. What needs its buffers goes through
+    /// Returns the layer, to read its state. For operations that need its buffers, use
     /// [`Context::layer`](crate::Context::layer).
     pub fn layer(&self) -> &L {
         self.session.layer()
     }
 
-    /// Whether this end connected (and did not accept).
+    /// Returns whether this end connected (and did not accept).
     pub fn is_outbound(&self) -> bool {
         self.outbound
     }
 
-    /// Bytes that the kernel has not taken: queued now, or lost when the stream ended.
+    /// Returns how many bytes the kernel has not taken: queued now, or lost when the stream ended.
     pub fn unsent(&self) -> usize {
         self.session.queued() + self.carried.as_ref().map_or(0, |carried| carried.lost)
     }
 
-    /// Bytes that arrived and that no handler saw, of a stream that was released, or whose connection failed while the
-    /// service paused it.
+    /// Returns bytes that arrived and that no handler saw. There may be some if the stream was released, or
+    /// if its connection failed while the service paused it.
     pub fn unread(&self) -> &[u8] {
         self.carried.as_ref().map_or(&[], |carried| &carried.unread)
     }
 
-    /// The transport of a stream that was released: to go on with it in another way, or to pass it to another
-    /// process. What was unread or unsent is dropped, and how the transport ends is up to the caller.
+    /// Returns the transport of a released stream, to use it in another way or to pass it to another process.
+    /// Unread and unsent bytes are dropped, and the caller decides how the transport ends.
     pub fn into_transport(self) -> Option<Transport> {
         self.carried.and_then(|carried| carried.loose).and_then(Loose::take)
     }
@@ -277,45 +280,47 @@ impl<C: fmt::Debug, L, R> fmt::Debug for Stream<C, L, R> {
     }
 }
 
-/// What happens to a stream.
+/// An event of a stream.
 pub enum Event<'a, C: Codec> {
-    /// It is connected, and every layer has finished its handshake. Comes first, and once.
+    /// The stream is connected, and every layer has finished its handshake. It is the first event, and comes
+    /// once.
     Open,
     /// An item arrived. It borrows the runtime's buffer for the call.
     Received(C::In<'a>),
     /// The peer sends no more. After this call the stream closes gracefully, unless it is
-    /// [`half_open`](Stream::half_open) or coupled. It also comes while the stream is
-    /// [paused](crate::Context::pause), if no unread input is before it.
+    /// [`half_open`](Stream::half_open) or coupled. The event also comes while the stream is
+    /// [paused](crate::Context::pause), if there is no unread input before it.
     End,
     /// The write queue was above its high mark, and is below its low mark again.
     Drained,
-    /// The stream is [paused](crate::Context::pause), and the peer has ended its side behind input that no handler has seen.
-    /// [`End`](Event::End) comes behind that input, after a resume. This event comes at most once. The peer has probably
-    /// gone, but a peer that waits for an answer before it closes looks the same.
+    /// The stream is [paused](crate::Context::pause), and the peer has ended its side behind input that no
+    /// handler has seen. After a resume, [`End`](Event::End) follows that input. This event comes at most
+    /// once. The peer has probably gone, but a peer that waits for an answer before it closes looks the same.
     HungUp,
 }
 
-/// What became of a `send`. Not a `Result`: a `?` in a broadcast would end the wrong connection.
+/// The result of a `send`. It is no `Result`, because a `?` in a broadcast would end the wrong connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flow {
-    /// Queued; leaves at the end of the turn.
+    /// The item is queued, and leaves at the end of the turn.
     Queued,
-    /// Queued, and the queue is above its high mark: hold back until [`Event::Drained`].
+    /// The item is queued, and the queue is above its high mark. Hold back until [`Event::Drained`].
     High,
-    /// The item is dropped: there is no such resource any more, this item ended it, or it is a stream that is only read. Or
-    /// the resource is closing: because the service closed or finished it, or for any other reason whose `closed` is on its
-    /// way. That `closed` does not mention the item.
+    /// The item is dropped. Either the resource no longer exists, or this item ended it, or it is a read-only
+    /// stream. Or the resource is closing, because the service closed or finished it, or for another reason.
+    /// Then its `closed` follows, and does not mention the item.
     Gone,
-    /// The queue has no room, and the item is dropped: an answer of [`Datagrams`](crate::Datagrams) only,
-    /// since a stream without room ends. Hold back until [`DatagramEvent::Drained`](crate::DatagramEvent::Drained).
+    /// The queue has no room, and the item is dropped. Only [`Datagrams`](crate::Datagrams) answer so,
+    /// because a stream without room ends. Hold back until
+    /// [`DatagramEvent::Drained`](crate::DatagramEvent::Drained).
     Full,
 }
 
-/// What listeners accept and `connect` takes.
+/// A connection that listeners accept and `connect` makes.
 ///
-/// Implemented by [`Stream`] and, on Unix, by `Descriptors` alone.
+/// Only [`Stream`] and, on Unix, `Descriptors` implement it.
 pub trait Connection: Resource + Output + sealed::Sealed {
-    /// Registers it with its transport: connected, or on its way to `target`.
+    /// Registers it with its transport, which is connected or connecting to `target`.
     #[doc(hidden)]
     fn attach(
         self,
@@ -326,7 +331,8 @@ pub trait Connection: Resource + Output + sealed::Sealed {
         target: Option<&Address>,
     ) -> Result<Key, (Self, Error)>;
 
-    /// Registers it on its way to `target`, which refuses it for now: it is asked again until the connect's deadline.
+    /// Registers it while the system refuses the connect to `target` for now. The runtime tries again until
+    /// the connect's deadline.
     #[doc(hidden)]
     fn attempt(
         self,
@@ -341,14 +347,14 @@ pub trait Connection: Resource + Output + sealed::Sealed {
     #[doc(hidden)]
     fn up<S: Handle<Self>>(core: &mut Core, service: &mut S, key: Key);
 
-    /// Who is at the other end.
+    /// Returns the credentials of the peer.
     #[doc(hidden)]
     fn credentials(core: &Core, key: Key) -> io::Result<Credentials>;
 }
 
-/// A stream, whatever its codec, layers and role.
+/// A stream with any codec, layers and role.
 ///
-/// Implemented by [`Stream`] alone.
+/// Only [`Stream`] implements it.
 pub trait AnyStream: Connection {
     #[doc(hidden)]
     fn couple(core: &mut Core, key: Key);
@@ -398,7 +404,7 @@ impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {
     type Event<'a> = Event<'a, C>;
 
     fn source(&self) -> Source<'_> {
-        // Only a stream outside of a runtime has its transport; the runtime never asks.
+        // Only a stream outside of a runtime owns its transport. The runtime never calls this.
         let loose = self.carried.as_ref().and_then(|carried| carried.loose.as_ref());
         loose.and_then(Loose::source).unwrap_or(Source::hosted(u64::MAX))
     }
@@ -444,7 +450,7 @@ impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {
                 if target.is_some() {
                     return Ok(key);
                 }
-                // It starts, or goes on from where it was released, in the next turn.
+                // The next turn starts the stream, or continues from the point of its release.
                 if let Some(link) = link::find::<C, L, R>(core, key) {
                     link.open_due = true;
                     if is_cut {
@@ -455,7 +461,7 @@ impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {
                     core.set_deadline(key, deadline);
                 }
                 core.drive_again(key);
-                // A stream that was paused is not read meanwhile.
+                // The flush then stops the engine from reading a paused stream meanwhile.
                 core.mark(key);
                 Ok(key)
             }
@@ -520,7 +526,8 @@ impl<C: Codec, L: Layer, R: 'static> AnyStream for Stream<C, L, R> {
         if let Some(link) = link::find::<C, L, R>(core, key) {
             link.coupled = true;
             if link.end_told {
-                // It is passed on when the handler has returned, which may still send what it has kept.
+                // Drive it again after the handler has returned, because the handler may still send the
+                // output that it kept.
                 core.drive_again(key);
             }
         }
