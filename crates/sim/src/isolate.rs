@@ -3,7 +3,11 @@
 //! Shrinking keeps the seed, but a world without one kind of fault draws other numbers from it, so its
 //! result is partly an accident. Isolation gives each kind a world of its own, under many seeds.
 
-use std::fmt;
+use std::{
+    fmt,
+    io::{self, Write as _},
+    time::{Duration, Instant},
+};
 
 use crate::{
     chance::Chance,
@@ -62,6 +66,10 @@ impl Isolated {
 /// Under every other seed, a fault of operations gets the highest rate of a drawn mix, so that a rare fault
 /// shows.
 ///
+/// A search that takes long reports about every ten seconds how far it is and what it has found, in a line on
+/// standard error. So you can interrupt it as soon as you know enough. The time of these lines is the only use of a
+/// real clock, and has no influence on the result.
+///
 /// A kind that did not fail is not cleared. The result states the number of seeds under which it was tried.
 ///
 /// ```
@@ -83,9 +91,21 @@ pub fn isolate(
     runs_max: u32,
     mut scenario: impl FnMut(&Plan) -> Result<(), String>,
 ) -> Isolated {
+    // Written past the capture of `cargo test`, which would keep the line until the test has ended.
+    let mut print = |line: String| _ = io::stderr().write_all(line.as_bytes());
+    let reporter = Reporter::new(REPORT_EVERY, runs_max, &mut print);
+    search(failure, runs_max, &mut scenario, reporter)
+}
+
+fn search<'a>(
+    failure: &'a Failure,
+    runs_max: u32,
+    scenario: &'a mut dyn FnMut(&Plan) -> Result<(), String>,
+    reporter: Reporter<'a>,
+) -> Isolated {
     let of = &failure.plan;
     let kinds: Vec<Kind> = of.faults.kinds().collect();
-    let mut search = Search { of, scenario: &mut scenario, runs: 0 };
+    let mut search = Search { of, scenario, runs: 0, reporter };
     let mut tried = alone(&kinds);
     let pairs = pairs(&kinds);
     search.try_all(&mut tried, runs_max / 2);
@@ -130,6 +150,37 @@ struct Search<'a> {
     of: &'a Plan,
     scenario: &'a mut dyn FnMut(&Plan) -> Result<(), String>,
     runs: u32,
+    reporter: Reporter<'a>,
+}
+
+/// Reports the progress of a search that takes long.
+struct Reporter<'a> {
+    /// The least time between two reports.
+    every: Duration,
+    last: Instant,
+    runs_max: u32,
+    /// The sets that have failed.
+    found: Vec<String>,
+    print: &'a mut dyn FnMut(String),
+}
+
+impl<'a> Reporter<'a> {
+    fn new(every: Duration, runs_max: u32, print: &'a mut dyn FnMut(String)) -> Reporter<'a> {
+        Reporter { every, last: Instant::now(), runs_max, found: Vec::new(), print }
+    }
+
+    /// Notes a run, and reports if it is time.
+    fn note(&mut self, runs: u32, tried: &Tried) {
+        if tried.failure.is_some() {
+            self.found.push(Named(&tried.kinds).to_string());
+        }
+        if self.last.elapsed() < self.every {
+            return;
+        }
+        self.last = Instant::now();
+        let found = if self.found.is_empty() { "nothing so far" } else { &self.found.join(", ") };
+        (self.print)(format!("isolate: {runs} of at most {} runs; it failed with: {found}\n", self.runs_max));
+    }
 }
 
 impl Search<'_> {
@@ -154,6 +205,7 @@ impl Search<'_> {
                 tried.seeds += 1;
                 let plan = self.plan(&tried.kinds, seed, round % 2 == 1);
                 tried.failure = play(&plan, self.scenario).err().map(|what| Failure::new(plan, what));
+                self.reporter.note(self.runs, tried);
                 if tried.is_control() && tried.failure.is_some() {
                     return;
                 }
@@ -230,13 +282,14 @@ impl fmt::Display for Shown<'_> {
 /// The usual `runs_max` of [`isolate`].
 pub const RUNS: u32 = 400;
 
+/// How long a search is silent.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
+
 /// The least number of seeds for the trial without faults, as far as the runs allow.
 const CONTROL_SEEDS: u32 = 8;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const FOUR: [Kind; 4] = [Kind::TinyRead, Kind::Refuse, Kind::Crash, Kind::Pause];
@@ -332,6 +385,25 @@ mod tests {
             assert_eq!(plans, first);
             assert!(!found.to_string().is_empty());
         }
+    }
+
+    #[test]
+    fn a_search_reports_its_progress_and_finds_the_same() {
+        let scenario = || when(|plan| has(plan, Kind::Pause));
+        let reported = |every| {
+            let mut lines = Vec::new();
+            let mut print = |line| lines.push(line);
+            let failure = failure();
+            let mut pause = scenario();
+            let found = search(&failure, 20, &mut pause, Reporter::new(every, 20, &mut print));
+            assert_eq!(found, isolate(&failure, 20, scenario()));
+            lines
+        };
+        assert_eq!(reported(Duration::MAX), [] as [String; 0]);
+        let lines = reported(Duration::ZERO);
+        assert_eq!(lines.len(), 20);
+        assert_eq!(lines[3], "isolate: 4 of at most 20 runs; it failed with: nothing so far\n");
+        assert_eq!(lines[19], "isolate: 20 of at most 20 runs; it failed with: Pause\n");
     }
 
     #[test]
