@@ -108,8 +108,22 @@ impl Receive<Came> for Worker {
     }
 }
 
+impl Handle<Stream> for Worker {
+    fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
+        match event {
+            Event::Open if cx.get(id).is_some_and(Stream::is_outbound) => _ = cx.send(id, b"x"),
+            Event::Received(_) => {
+                self.0.push("input");
+                cx.close_all();
+            }
+            _ => (),
+        }
+        Ok(())
+    }
+}
+
 #[test]
-fn a_second_run_has_timers_and_messages_and_no_commands_or_jobs() {
+fn a_second_run_has_timers_messages_and_connections_but_no_commands_or_jobs() {
     for_each_engine(|engine| {
         let mut runtime = engine.runtime();
         let worker = runtime.add(Worker::default()).expect("it starts");
@@ -118,13 +132,16 @@ fn a_second_run_has_timers_and_messages_and_no_commands_or_jobs() {
             cx.after(Duration::ZERO, Came("timer"));
             cx.tell(cx.me(), Came("told")).expect("room");
             cx.offload(|| Came("job")).expect("room");
+            let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes))).expect("a port");
+            let address = cx.local(listener).expect("it has one");
+            cx.connect(address, Stream::new(Bytes)).expect("it connects");
         });
         assert!(runtime.controller(worker).send(Came("command")).is_err());
         let receipt = run(&mut runtime);
         assert_eq!(receipt.services[0].first_faults, ["an offloaded job failed: the runtime has ended"]);
         let mut came = runtime.service(worker).expect("it lives").0.clone();
         came.sort_unstable();
-        assert_eq!(came, ["timer", "told"]);
+        assert_eq!(came, ["input", "timer", "told"]);
     });
 }
 

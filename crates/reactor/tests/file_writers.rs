@@ -368,3 +368,57 @@ fn what_a_service_left_behind_gives_its_place_back_and_wakes_who_waits_for_it() 
         assert!(matches!(scribe.closed[..], [(Closed::Done, 4, 0)]));
     });
 }
+
+/// Acknowledges what is safe, also what was sent shortly before a stop.
+#[derive(Default)]
+struct Log {
+    file: Option<Id<FileWriter>>,
+    safe: u64,
+    is_stopping: bool,
+    closed: Option<(Closed, u64)>,
+}
+
+impl Service for Log {
+    fn stop(&mut self, cx: &mut Context<Self>) {
+        self.is_stopping = true;
+        self.file.and_then(|file| cx.get_mut(file).map(FileWriter::sync)).expect("it lives");
+    }
+}
+
+impl Handle<FileWriter> for Log {
+    fn handle(&mut self, cx: &mut Context<Self>, _: Id<FileWriter>, event: WriterEvent) -> Result {
+        if let WriterEvent::Synced(safe) = event {
+            assert!(self.is_stopping);
+            self.safe = safe;
+            cx.close_all();
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<Self>, _: Id<FileWriter>, writer: FileWriter, why: Closed) {
+        self.closed = Some((why, writer.written()));
+    }
+}
+
+#[test]
+fn a_stop_may_sync_and_acknowledge_before_it_closes() {
+    for_each_engine(|engine| {
+        for sent in [0, 300_000] {
+            let dir = Scratch::new();
+            let mut runtime = engine.runtime();
+            let log = runtime.add(Log::default()).expect("it starts");
+            let writer = FileWriter::new(create(&dir, "log"));
+            runtime.with(log, |log, cx| {
+                let file = cx.add(writer).expect("room");
+                cx.send(file, &vec![7; sent]);
+                cx.stop(common::LONG);
+                log.file = Some(file);
+            });
+            let receipt = runtime.run().expect("the engine is whole").check().expect("nothing failed");
+            assert_eq!((receipt.cut, receipt.bytes_dropped), (0, 0));
+            let log = runtime.service(log).expect("it lives");
+            assert_eq!(log.safe, sent as u64);
+            assert!(matches!(log.closed, Some((Closed::Done, written)) if written == sent as u64));
+        }
+    });
+}
