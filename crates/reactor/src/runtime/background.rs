@@ -1,30 +1,31 @@
-//! Resources in the background: the runtime does not go on for them alone.
+//! Resources in the background. They alone do not keep the runtime running.
 
 use crate::{core::Core, engine::Ending, error::Closed, id::Key};
 
 impl Core {
-    /// Lets the runtime end without waiting for this one.
+    /// Lets the runtime end without waiting for this resource.
     pub(crate) fn keep_in_background(&mut self, key: Key) {
         self.background.insert(key);
     }
 
-    /// Whether there is no resource but in the background.
+    /// Returns whether all resources are in the background.
     pub(crate) fn is_without_resources(&self) -> bool {
         self.registry.occupied() == self.background.len()
     }
 
-    /// Whether something is under way whose outcome a service waits for: jobs, operations on files, what services told
-    /// each other, and what a [`Hold`](crate::Hold) stands for.
+    /// Returns whether a service waits for the outcome of running work: jobs, operations on files, messages
+    /// between services, and the work behind a [`Hold`](crate::Hold).
     pub(crate) fn is_at_work(&self) -> bool {
         self.lanes.told() > 0 || self.is_awaited()
     }
 
-    /// The same without what services told each other: what somebody else has to finish.
+    /// Returns the same, but without messages between services. Other threads or the kernel have to finish
+    /// this work.
     pub(crate) fn is_awaited(&self) -> bool {
         self.files.out() > 0 || self.mailbox.holds() > 0 || self.records.iter().any(|record| record.jobs > 0)
     }
 
-    /// Ends what is in the background: nothing else is left.
+    /// Ends the resources in the background, because nothing else is left.
     pub(crate) fn end_background(&mut self) {
         for key in self.background.clone() {
             self.end(key, Closed::Done, Ending::Orderly);

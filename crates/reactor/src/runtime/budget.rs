@@ -6,32 +6,32 @@ use crate::{clock::Time, id::Key};
 
 /// The bytes that all queues and buffers of a runtime hold, against a limit.
 ///
-/// Above 75 % bytes are short, and what follows from that is in `pressure.rs`.
+/// Bytes are short above 75 % of the limit. `pressure.rs` handles a shortage.
 pub(crate) struct Bytes {
     used: usize,
     limit: usize,
-    /// Above it bytes are short.
+    /// Bytes are short above this.
     ease: usize,
     tight: bool,
-    /// Whether the pressure that there is was asked for.
+    /// Set once the caller has seen the current pressure.
     noticed: bool,
     resting: Vec<Key>,
-    /// A shortage lasts: it began, and at the end of its last period bytes were still short.
+    /// Whether a shortage lasts. It has begun, and at the end of its last period bytes were still short.
     lasts: bool,
     /// Counts the periods of shortages; it wraps around.
     period: u16,
-    /// The last attempt to make room was in vain, and things are as they were.
+    /// Whether the last attempt to make room failed, and nothing has changed since.
     hopeless: bool,
     shares: Shares,
 }
 
-/// What each service holds, as it was found out last.
+/// The bytes of each service, as of the last survey.
 #[derive(Default)]
 struct Shares {
     held: Vec<usize>,
-    /// What each may hold while bytes are short.
+    /// The bytes that each service may hold while bytes are short.
     share: usize,
-    /// Which services were told in this shortage.
+    /// The services that got a fault in this shortage.
     told: Vec<bool>,
 }
 
@@ -51,7 +51,8 @@ impl Bytes {
         }
     }
 
-    /// Counts the memory that one resource holds now instead of what it held; `false` when the limit is passed.
+    /// Replaces the counted memory of one resource with its present memory. Returns `false` if the memory
+    /// grew and the limit is passed.
     #[inline]
     pub(crate) fn recount(&mut self, counted: &mut usize, holds: usize) -> bool {
         self.used = self.used.wrapping_sub(*counted).wrapping_add(holds);
@@ -61,8 +62,8 @@ impl Bytes {
         !grew || self.used <= self.limit
     }
 
-    /// Counts the memory by which a queue has grown, as [`Outgoing::count`](session::Outgoing::count) says it; `false`
-    /// when it is time to look closer.
+    /// Counts the memory by which a queue has grown, as [`Outgoing::count`](session::Outgoing::count) reports
+    /// it. Returns `false` if bytes are short, and the caller must look closer.
     #[inline]
     pub(crate) fn add(&mut self, counted: &mut usize, more: usize) -> bool {
         self.used = self.used.wrapping_add(more);
@@ -70,14 +71,14 @@ impl Bytes {
         self.used <= self.ease
     }
 
-    /// Counts what is left of a resource whose queue has gone. It cannot be more than there was.
+    /// Counts the remaining memory of a resource whose queue has gone. It is never more than before.
     #[inline]
     pub(crate) fn settle(&mut self, counted: &mut usize, holds: usize) {
         self.used = self.used.wrapping_sub(*counted).wrapping_add(holds);
         *counted = holds;
     }
 
-    /// Looks closer after [`Bytes::add`]: `false` when the limit is passed.
+    /// Looks closer after [`Bytes::add`]. Returns `false` if the limit is passed.
     pub(crate) fn is_within(&mut self) -> bool {
         self.tight |= self.used > self.ease;
         self.used <= self.limit
@@ -91,24 +92,24 @@ impl Bytes {
         self.limit
     }
 
-    /// Whether bytes are short.
+    /// Returns whether bytes are short.
     #[inline]
     pub(crate) fn is_tight(&self) -> bool {
         self.tight
     }
 
-    /// Whether pressure has begun since it was last asked. What was asked for and refused has not begun any.
+    /// Returns whether pressure has begun since the last call. A refused request does not begin any.
     #[inline]
     pub(crate) fn has_begun(&mut self) -> bool {
         self.tight && self.used > self.ease && !std::mem::replace(&mut self.noticed, true)
     }
 
-    /// Remembers a stream that rests, to be woken at relief.
+    /// Remembers a resting stream, to wake it at relief.
     pub(crate) fn rest(&mut self, key: Key) {
         self.resting.push(key);
     }
 
-    /// Whether the pressure has gone since it was last asked.
+    /// Returns whether the pressure has gone since the last call.
     #[inline]
     pub(crate) fn is_relieved(&mut self) -> bool {
         let relieved = self.tight && self.used <= self.ease;
@@ -118,18 +119,19 @@ impl Bytes {
         relieved
     }
 
-    /// Whether the reads and accepts of a service rest: bytes are short, and it holds more than its share.
+    /// Returns whether the reads and accepts of a service rest, because bytes are short and it holds more
+    /// than its share.
     pub(crate) fn rests(&self, service: u16) -> bool {
         self.tight && self.is_greedy(service)
     }
 
-    /// The period of shortages that it is.
+    /// Returns the number of the current period.
     #[inline]
     pub(crate) fn period(&self) -> u16 {
         self.period
     }
 
-    /// Begins a shortage; `false`: one lasts.
+    /// Begins a shortage. Returns `false` if one lasts already.
     pub(crate) fn begin_shortage(&mut self) -> bool {
         if std::mem::replace(&mut self.lasts, true) {
             return false;
@@ -148,8 +150,8 @@ impl Bytes {
         self.shares = Shares::default();
     }
 
-    /// Notes what each of so many services holds, and returns those that hold more than their share and were not told
-    /// yet.
+    /// Notes the bytes of each service, out of this many live services. Returns the services that hold more
+    /// than their share and have not got a fault yet.
     pub(crate) fn note_shares(&mut self, held: Vec<usize>, services: usize) -> Vec<u16> {
         let Shares { told, .. } = std::mem::take(&mut self.shares);
         self.shares = Shares { share: self.ease / services.max(1), told, held };
@@ -161,29 +163,30 @@ impl Bytes {
             .collect()
     }
 
-    /// Whether a service holds more than its share.
+    /// Returns whether a service holds more than its share.
     pub(crate) fn is_greedy(&self, service: u16) -> bool {
         self.shares.held.get(service as usize).is_some_and(|held| *held > self.shares.share)
     }
 
-    /// A resource of a service is about to end with so many bytes.
+    /// Subtracts the bytes of a resource that is about to end from its service.
     pub(crate) fn let_go(&mut self, service: u16, bytes: usize) {
         if let Some(held) = self.shares.held.get_mut(service as usize) {
             *held = held.saturating_sub(bytes);
         }
     }
 
-    /// Whether enough is free: for those who make no progress that bytes are not short; for the others a sixteenth.
+    /// Returns whether enough is free to stop ending resources. For idle ones, bytes must no longer be short.
+    /// For others, a sixteenth of the limit must be free.
     pub(crate) fn has_room(&self, of_idle: bool) -> bool {
         self.used <= if of_idle { self.ease } else { self.limit - self.limit / 16 }
     }
 
-    /// Whether it is in vain to look for room.
+    /// Returns whether another attempt to make room is pointless.
     pub(crate) fn is_hopeless(&self) -> bool {
         self.hopeless
     }
 
-    /// It was looked for room.
+    /// Notes the result of an attempt to make room.
     pub(crate) fn has_looked(&mut self) {
         self.hopeless = self.used > self.limit;
     }
@@ -193,7 +196,7 @@ impl Bytes {
     }
 }
 
-/// How many handlers may run, and how long, before what they queued is written.
+/// How many handlers may run, and for how long, before the runtime writes their output.
 pub(crate) struct Handlers {
     calls: u32,
     since: Time,
@@ -202,26 +205,26 @@ pub(crate) struct Handlers {
 impl Handlers {
     const CALLS_MAX: u32 = 1024;
     const TIME_MAX: Duration = Duration::from_millis(1);
-    /// The clock is read once in so many calls.
+    /// The runtime reads the clock once in this many calls.
     const SAMPLE: u32 = 128;
 
     pub(crate) fn new(now: Time) -> Handlers {
         Handlers { calls: 0, since: now }
     }
 
-    /// A flush was made.
+    /// Starts again after a flush.
     pub(crate) fn renew(&mut self, now: Time) {
         *self = Handlers::new(now);
     }
 
-    /// Counts a call; `true` when it is time to look at the clock.
+    /// Counts a call. Returns `true` if it is time to read the clock.
     #[inline]
     pub(crate) fn spend(&mut self) -> bool {
         self.calls += 1;
         self.calls.is_multiple_of(Handlers::SAMPLE)
     }
 
-    /// Whether it is time to write; renews the budget then.
+    /// Returns whether it is time to write, and renews the budget if so.
     pub(crate) fn is_over(&mut self, now: Time) -> bool {
         let over = self.calls >= Handlers::CALLS_MAX || now.since(self.since) >= Handlers::TIME_MAX;
         if over {

@@ -1,26 +1,27 @@
-//! The watch over the loop itself: turns that it asks for, and in which nothing happens.
+//! The watch over the loop itself: it counts requested turns in which nothing happens.
 //!
-//! A turn follows at once while something is marked. Whoever marks something that cannot go on yet keeps a core busy
-//! for nothing, and no other test sees that: everything arrives all the same.
+//! The next turn follows at once while a resource is marked. Code that marks a resource which cannot continue
+//! yet keeps a core busy for nothing. No other test sees that, because all data still arrives.
 
 use super::Runtime;
 use crate::{core::Core, id::Key};
 
-/// How many empty turns in a row are too many. An end or a hand-over may take three or four steps, one a turn.
+/// How many empty turns in a row are too many. An end or a hand-over may take three or four steps, with one
+/// step a turn.
 const EMPTY_MAX: u32 = 64;
-/// How many resources a failure names.
+/// The most resources that a failure names.
 const NAMED_MAX: usize = 8;
 
-/// How many empty turns there were in a row.
+/// The number of empty turns in a row.
 #[derive(Default)]
 pub(super) struct Empty(u32);
 
 impl Runtime {
-    /// Counts a turn that was asked for without a wait, if it was empty: `before` is [`happened`] at its begin.
+    /// Counts a turn that did not wait, if it was empty. `before` is the value of [`happened`] at its start.
     ///
     /// # Panics
-    /// In a build with debug assertions, after more than [`EMPTY_MAX`] empty turns in a row: the runtime has broken its
-    /// own promise that an idle loop makes no turns.
+    /// In a build with debug assertions, after more than [`EMPTY_MAX`] empty turns in a row, because the
+    /// runtime has broken its own promise that an idle loop makes no turns.
     pub(super) fn count_empty(&mut self, before: u64) {
         if happened(&self.core) != before {
             self.empty.0 = 0;
@@ -29,7 +30,7 @@ impl Runtime {
         self.core.counters.turns_empty += 1;
         self.empty.0 += 1;
         if cfg!(debug_assertions) && self.empty.0 > EMPTY_MAX {
-            // Once is enough: whoever catches it may still want to end the runtime.
+            // Panic only once, because a caller that catches the panic may still want to end the runtime.
             self.empty.0 = 0;
             panic!(
                 "{EMPTY_MAX} turns in a row did nothing, and each asked for another. To be written: {}. To be driven \
@@ -41,7 +42,7 @@ impl Runtime {
         }
     }
 
-    /// The loop could have waited, or its owner has asked something of a service in between.
+    /// Resets the count, because the loop could have waited, or its owner has called a service in between.
     #[inline]
     pub(super) fn was_not_empty(&mut self) {
         self.empty.0 = 0;
@@ -65,7 +66,7 @@ impl Runtime {
     }
 }
 
-/// A number that grows whenever something happens.
+/// Returns a number that grows with each thing that happens.
 pub(super) fn happened(core: &Core) -> u64 {
     let counters = &core.counters;
     counters.events

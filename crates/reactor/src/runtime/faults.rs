@@ -1,20 +1,20 @@
-//! Faults that wait for their services until the end of the turn, at most so many.
+//! Faults that wait for their services until the end of the turn, in a bounded list.
 
 use crate::error::Fault;
 
-/// How many faults of one turn are kept. What exceeds them is counted.
+/// The most faults of one turn that are kept. The runtime only counts further ones.
 pub(crate) const FAULTS_MAX: usize = 1_024;
 
 /// The faults of a turn, each with its service.
 #[derive(Default)]
 pub(crate) struct Faults {
     due: Vec<(u16, Fault)>,
-    /// How many faults of a service were not kept. Only services that went past the limit are listed.
+    /// The number of dropped faults of each service that passed the limit.
     more: Vec<(u16, u64)>,
 }
 
 impl Faults {
-    /// Keeps a fault for the service, or counts it at the limit.
+    /// Keeps a fault for the service, or only counts it at the limit.
     pub(crate) fn push(&mut self, service: u16, fault: Fault) {
         if self.due.len() < FAULTS_MAX {
             return self.due.push((service, fault));
@@ -35,7 +35,7 @@ impl Faults {
         self.due.is_empty()
     }
 
-    /// Takes all faults in their order. The counts of those that were not kept come last.
+    /// Takes all faults in their order. The counts of dropped faults come last.
     pub(crate) fn take(&mut self) -> impl Iterator<Item = (u16, Fault)> + use<> {
         let more = std::mem::take(&mut self.more).into_iter();
         let more = more.map(|(service, count)| (service, Fault::More(count)));

@@ -40,8 +40,8 @@ impl Core {
         }
     }
 
-    /// Handles a deadline that has passed and that the last read did not move. Returns the message to deliver now. If there
-    /// is none, ends the resource.
+    /// Handles a passed deadline that the last read did not move. Returns the message to deliver now. Ends
+    /// the resource if there is none.
     pub(crate) fn lapse(&mut self, key: Key) -> Option<LastWords> {
         let slot = self.registry.live(key).filter(|slot| slot.standing == Standing::Lapsed)?;
         let Some(TimerId { lane, index, .. }) = self.last_words.remove(&key) else {
@@ -53,14 +53,16 @@ impl Core {
         Some(LastWords { service, lane, index, hand })
     }
 
-    /// Closes a resource whose service got the message, unless the service set a deadline again or removed it.
+    /// Closes a resource whose service got the message, unless the service has set a new deadline or removed
+    /// it.
     pub(crate) fn close_told(&mut self, key: Key) {
         if self.registry.peek(key).is_some_and(|slot| slot.standing == Standing::Told) {
             self.close(key, Closed::Deadline);
         }
     }
 
-    /// Makes the deadline of a released resource a plain one. A deadline whose message was delivered no longer closes it.
+    /// Makes the deadline of a released resource a plain one, because a deadline whose message was delivered
+    /// no longer closes it.
     pub(crate) fn release_deadline(&mut self, key: Key) {
         self.drop_last_words(key);
         let now = self.now;

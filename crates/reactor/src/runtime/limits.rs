@@ -2,49 +2,50 @@
 
 use std::time::Duration;
 
-/// How much of everything a runtime holds. At a limit the answer is `Full`, a fault or an end, never growth.
+/// The limits of a runtime. At a limit the runtime answers `Full`, reports a fault or ends a resource, but
+/// never grows.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
     /// Resources alive at once; 65,536 by default, at most 16,777,215.
     pub resources: usize,
-    /// Commands of other threads that wait; 65,536.
+    /// Waiting commands from other threads; 65,536.
     pub commands: usize,
-    /// Messages between services that wait; 65,536.
+    /// Waiting messages between services; 65,536.
     pub messages: usize,
-    /// Timers pending, and messages for deadlines; 1,048,576.
+    /// Pending timers and messages for deadlines; 1,048,576.
     pub timers: usize,
     /// Offloaded jobs that wait for a thread; 1,024.
     pub jobs: usize,
-    /// Threads for offloaded jobs; 4. None is started before the first job.
+    /// Threads for offloaded jobs; 4. The first job starts the first thread.
     pub job_threads: usize,
-    /// Operations on files that are out; 1,024. With 0 every one is refused.
+    /// Operations on files in flight; 1,024. With 0 the runtime refuses each of them.
     pub file_operations: usize,
-    /// Threads for operations on files that the engine does not perform itself; 4. None is started before the first of
-    /// these.
+    /// Threads for operations on files that the engine does not perform itself; 4. The first such operation
+    /// starts the first thread.
     pub file_threads: usize,
-    /// Bytes of the operations on files that are out: to be read, or to be written; 64 MiB.
+    /// Bytes that the operations on files in flight are to read or write; 64 MiB.
     pub file_bytes: usize,
-    /// Memory of the queues and buffers of all resources, used or not, and of what the engine holds for itself
+    /// Memory of the queues and buffers of all resources, used or not, and of the engine itself
     /// ([`Engine::memory`](crate::engine::Engine::memory)); 512 MiB.
     ///
-    /// A sixteenth, at most 8 MiB, is for empty buffers that are kept for reuse. Shared bytes count on each stream that
-    /// holds them. An engine that would leave nothing for streams does not open.
-    /// When more is asked for, those end who hold most: see [`Limits::shortage`].
+    /// A sixteenth, at most 8 MiB, is for empty buffers that the runtime keeps for reuse. Shared bytes count
+    /// on each stream that holds them. An engine that would leave nothing for streams does not open. If more
+    /// is needed, the runtime ends the resources that hold most: see [`Limits::shortage`].
     pub bytes: usize,
-    /// How long bytes may be short, which they are above three quarters of [`Limits::bytes`]; 5 s.
+    /// How long bytes may be short, that is, above three quarters of [`Limits::bytes`]; 5 s.
     ///
-    /// Meanwhile services that hold more than their share (three quarters, divided by the number of services) accept
-    /// nobody and do not read streams that have output, and learn of it by
-    /// [`Fault::BytesShort`](crate::Fault::BytesShort). Then, and again after each such time, streams that hold most
-    /// and made no progress meanwhile end as [`Closed::OverBudget`](crate::Closed::OverBudget), until bytes are no
-    /// longer short.
+    /// Meanwhile services that hold more than their share (three quarters, divided by the number of services)
+    /// accept no connections and do not read streams that have output. They get
+    /// [`Fault::BytesShort`](crate::Fault::BytesShort). After this time, and again after each further one,
+    /// the runtime ends streams as [`Closed::OverBudget`](crate::Closed::OverBudget) until bytes are no
+    /// longer short. It begins with those that hold most and made no progress meanwhile.
     pub shortage: Duration,
-    /// Commands, timers and messages taken in one turn, of each kind; 1,024. With 0 one is taken all the same: a loop
-    /// that took none would never be done.
+    /// Commands, timers and messages in one turn, of each kind; 1,024. With 0 the runtime still takes one,
+    /// because a loop that took none would never finish.
     pub per_turn: usize,
-    /// How long to look for events without sleeping before each wait, adaptively; none by default. Pays for
-    /// one busy connection on a core of its own, and costs processor time.
+    /// How long the runtime polls for events without sleeping before each wait, adaptively; none by default.
+    /// It helps if one busy connection has a core of its own, and costs processor time.
     pub busy_poll: Option<Duration>,
 }
 

@@ -48,16 +48,16 @@ use crate::{
     sys::Birthplace,
 };
 
-/// The event loop over one engine. Lives and dies in one thread: it is not `Send`.
+/// The event loop over one engine. It lives in one thread: it is not `Send`.
 ///
-/// It belongs to its process, too. In a child of fork(2), and of what calls it, as daemon(3) does, each use is an error
-/// or finds nothing, and the drop closes the child's copies of descriptors and runs no users' code: the parent goes on
-/// unharmed. The child makes a runtime of its own. On io_uring the bytes of an event in whose handler the process forked
-/// are not there in the child.
+/// It also belongs to one process. In a child of fork(2), and so after daemon(3), each call returns an error
+/// or finds nothing. The drop closes the child's copies of descriptors and runs no user code, so the parent
+/// continues unharmed. The child can make a runtime of its own. On io_uring, if a handler forks, the child
+/// does not have the bytes of its event.
 ///
-/// Most programs use [`run`](crate::run) or [`Reactor::spawn`](crate::Reactor::spawn). Who owns the thread
-/// calls [`turn`](Runtime::turn); a foreign loop waits for [`fd`](Runtime::fd) to be readable or
-/// [`next_deadline`](Runtime::next_deadline) to pass, then calls `turn(Some(Duration::ZERO))`.
+/// Most programs use [`run`](crate::run) or [`Reactor::spawn`](crate::Reactor::spawn). Programs that own the
+/// thread call [`turn`](Runtime::turn). A foreign loop waits until [`fd`](Runtime::fd) is readable or
+/// [`next_deadline`](Runtime::next_deadline) has passed, and then calls `turn(Some(Duration::ZERO))`.
 ///
 /// ```
 /// use reactor::{Runtime, Service};
@@ -85,14 +85,14 @@ pub struct Runtime {
     first: Option<(Key, Event)>,
     /// An emptied list, kept for its memory.
     driving: Vec<Key>,
-    /// The end of the last turn: from here the next wait counts.
+    /// The end of the last turn. The next wait counts from here.
     turned: Time,
-    /// Waits in a row that failed.
+    /// The number of failed waits in a row.
     wait_errors: u32,
     empty: empty::Empty,
     spin: turn::Spin,
     stop_by: Option<Time>,
-    /// Turns in a row of a stop in which nothing was left but messages between services.
+    /// The number of turns in a row of a stop in which only messages between services were left.
     talk_turns: u32,
     drain: Option<shutdown::Drain>,
     bytes_out_at_stop: u64,
@@ -106,13 +106,13 @@ struct Entry {
     fault: fn(&mut Core, &mut dyn Any, u16, Fault),
     end_of_turn: fn(&mut Core, &mut dyn Any, u16),
     panicked: fn(&mut Core, &mut dyn Any, u16, &Panic) -> AfterPanic,
-    /// What the panic said by which it ended.
+    /// The message of the panic that ended the service.
     panic: Option<String>,
-    /// How it is made again after a panic, if it is.
+    /// How to restart it after a panic, if it is supervised.
     supervised: Option<Supervised>,
 }
 
-/// How a runtime is made. Begin with the default, and set what should be otherwise.
+/// The options of a runtime. Begin with the default, and set the fields that you want to change.
 ///
 /// ```
 /// use reactor::{Runtime, RuntimeOptions};
@@ -126,12 +126,12 @@ struct Entry {
 #[derive(Default)]
 #[non_exhaustive]
 pub struct RuntimeOptions {
-    /// The engine's name; by default the environment variable `REACTOR_ENGINE` says it, and without that
-    /// the first candidate that opens is taken.
+    /// The engine's name. By default the environment variable `REACTOR_ENGINE` names it. Without the
+    /// variable, the runtime takes the first candidate that opens.
     pub engine: Option<String>,
-    /// Which engines there are, in the order of preference.
+    /// The available engines, in order of preference.
     pub candidates: Candidates,
-    /// Limits.
+    /// The limits of the runtime.
     pub limits: Limits,
 }
 
@@ -139,8 +139,9 @@ impl Runtime {
     /// Creates a runtime with the engine that `REACTOR_ENGINE` names, or else the best one that opens.
     ///
     /// # Errors
-    /// [`Error::Engine`]: the engine asked for is unknown or cannot be opened (it is never replaced
-    /// silently), or none can. One whose own memory would leave nothing of [`Limits::bytes`] cannot.
+    /// [`Error::Engine`] if the requested engine is unknown or cannot be opened, or if no engine can. The
+    /// runtime never replaces a requested engine silently. An engine whose own memory would leave nothing of
+    /// [`Limits::bytes`] does not open.
     pub fn new() -> Result<Runtime, Error> {
         Runtime::with_options(RuntimeOptions::default())
     }
@@ -157,7 +158,7 @@ impl Runtime {
         Ok(Runtime::assemble(engine, options.limits))
     }
 
-    /// Creates a runtime over this engine, whatever the environment says.
+    /// Creates a runtime over this engine and ignores the environment.
     pub fn with_engine(engine: impl Engine + 'static) -> Runtime {
         Runtime::assemble(Box::new(engine), Limits::default())
     }
@@ -195,33 +196,36 @@ impl Runtime {
     /// Adds a service, and starts it.
     ///
     /// # Errors
-    /// [`Error::Start`] with the service's own error, or [`Error::Panicked`]; what it had registered is
-    /// closed.
+    /// [`Error::Start`] with the service's own error, or [`Error::Panicked`]. The runtime then closes the
+    /// resources that the service had registered.
     pub fn add<S: Service>(&mut self, service: S) -> Result<ServiceId<S>, Error> {
         self.enter(service)
     }
 
-    /// Adds a service that `make` makes, and starts it. When it ends by a panic, `make` makes another one, which is started
-    /// in its place: so often as `restart` allows, and after the waits that it asks for.
+    /// Adds a service that `make` makes, and starts it. When a panic ends the service, `make` makes another
+    /// one, which the runtime starts in its place. `restart` sets the number of restarts and the waits before
+    /// them.
     ///
-    /// What the new life has of the old one:
+    /// The new life keeps from the old one:
     ///
-    /// * The name. [`ServiceId`]s and [`Controller`]s stay good.
-    /// * Listeners. They stay open meanwhile, and who connects waits in the backlog. When the service listens again in
-    ///   [`Service::start`], by [`listen`](Context::listen), `listen_with` or `listen_asking`, with the address that an old
-    ///   listener was asked for with (also with port 0) or has, it gets that listener: the same socket with the options it was opened
-    ///   with, the same port and the same id. Those that it did not ask for when `start` returns are closed, and so are
-    ///   those of [`listen_on`](Context::listen_on).
-    /// * What was sent to it and not received: commands of other threads, and what other services told it. It waits, and
-    ///   counts against the queues' limits. The message whose receiver panicked is lost.
+    /// * The name. [`ServiceId`]s and [`Controller`]s stay valid.
+    /// * Listeners. They stay open meanwhile, and clients that connect wait in the backlog. In
+    ///   [`Service::start`] the service gets an old listener back when it listens again by
+    ///   [`listen`](Context::listen), `listen_with` or `listen_asking`, with the address that was requested
+    ///   for that listener (even with port 0) or that it has. It is the same socket with its original
+    ///   options, port and id. When `start` returns, the runtime closes the listeners that the service did
+    ///   not request again, and those of [`listen_on`](Context::listen_on).
+    /// * Messages that it has not received: commands from other threads, and messages from other services.
+    ///   They wait, and count against the queues' limits. The message whose receiver panicked is lost.
     ///
     /// All else ends with the old life. Its connections are reset. Other resources end without
-    /// [`closed`](crate::Handle::closed). Timers, and what the service told itself, are dropped. Answers to its jobs and
-    /// operations on files are dropped when they come, and counted in [`Counters::stale`](crate::Counters::stale).
+    /// [`closed`](crate::Handle::closed). The runtime drops its timers and its messages to itself. It drops
+    /// answers to its jobs and operations on files when they arrive, and counts them in
+    /// [`Counters::stale`](crate::Counters::stale).
     ///
-    /// A life that cannot start counts as one that panicked. When the restarts are used up, the service ends like any
-    /// other that panicked; a line on standard error and the receipt say so. A stop does not wait for a restart.
-    /// [`ServiceReceipt::restarts`] counts them.
+    /// A life that cannot start counts as one that panicked. When the restarts are used up, the service ends
+    /// like any other that panicked, and a line on standard error and the receipt report it. A stop does not
+    /// wait for a restart. [`ServiceReceipt::restarts`] counts the restarts.
     ///
     /// ```
     /// use reactor::{Context, Receive, Restart, Result, Runtime, Service};
@@ -250,7 +254,8 @@ impl Runtime {
     /// ```
     ///
     /// # Errors
-    /// As [`add`](Runtime::add), about the first life: it is not made again. [`Error::Panicked`] also when `make` panics.
+    /// As [`add`](Runtime::add), for the first life, which is not restarted. Also [`Error::Panicked`] if
+    /// `make` panics.
     pub fn add_supervised<S: Service>(
         &mut self,
         mut make: impl FnMut() -> S + 'static,
@@ -293,7 +298,7 @@ impl Runtime {
         });
         self.core.give_files();
         if let Some(failure) = failure {
-            // The caller is told, so nothing is written to standard error.
+            // The caller gets the error, so write nothing to standard error.
             self.core.record_error(index, format!("could not start: {}", guard::text(&failure)));
             self.end_service(index);
             return Err(Error::Start { service: type_name::<S>(), failure });
@@ -306,18 +311,19 @@ impl Runtime {
         Ok(ServiceId::new(self.core.registry.runtime(), index))
     }
 
-    /// A service, to look at between turns. `None` when it ended.
+    /// Returns a service, to look at it between turns. `None` if it has ended.
     pub fn service<S: Service>(&self, id: ServiceId<S>) -> Option<&S> {
         self.entry(id)?.service.as_ref()?.downcast_ref()
     }
 
-    /// A service, to be changed between turns.
+    /// Returns a service, to change it between turns.
     pub fn service_mut<S: Service>(&mut self, id: ServiceId<S>) -> Option<&mut S> {
         self.entry(id)?;
         self.services[id.index as usize].service.as_mut()?.downcast_mut()
     }
 
-    /// Calls a service between turns with its context: to make it do something from outside.
+    /// Calls a service with its context between turns, to start an action from outside. `None` if it has
+    /// ended.
     pub fn with<S: Service, T>(
         &mut self,
         id: ServiceId<S>,
@@ -337,7 +343,7 @@ impl Runtime {
         result
     }
 
-    /// Starts to count, from now on, what was set outside of a turn.
+    /// Starts the deadlines and timers that were set outside of a turn.
     fn start_fresh(&mut self) {
         self.turned = self.core.engine.now();
         self.core.start_fresh(self.turned);
@@ -347,18 +353,18 @@ impl Runtime {
         (id.runtime == self.core.registry.runtime()).then(|| self.services.get(id.index as usize))?
     }
 
-    /// A handle by which other threads reach a service.
+    /// Returns a handle by which other threads reach a service.
     pub fn controller<S: Service>(&self, id: ServiceId<S>) -> Controller<S> {
         Controller::new(id.index, &self.core.mailbox)
     }
 
-    /// The counters, for any thread.
+    /// Returns the counters, for any thread.
     pub fn metrics(&self) -> Arc<Metrics> {
         self.metrics.clone()
     }
 
-    /// Has `observer` told of each call of a service, just before it is made: for traces and for comparing
-    /// runs. A later observer takes the place of an earlier one. It costs nothing while there is none.
+    /// Calls `observer` just before each call of a service, for example to trace or to compare runs. A later
+    /// observer replaces an earlier one. Without an observer it costs nothing.
     ///
     /// ```
     /// use reactor::{Call, Context, Receive, Result, Runtime, Service};
@@ -390,21 +396,21 @@ impl Runtime {
         self.core.observer = Some(Box::new(observer));
     }
 
-    /// The engine's name.
+    /// Returns the engine's name.
     pub fn engine_name(&self) -> &'static str {
         self.core.engine.name()
     }
 
-    /// A descriptor that is readable when a turn has something to do: for driving from another loop,
-    /// together with [`next_deadline`](Runtime::next_deadline). `None` when the engine has none.
+    /// Returns a descriptor that is readable when a turn has work. Use it to drive the runtime from another
+    /// loop, together with [`next_deadline`](Runtime::next_deadline). `None` if the engine has none.
     #[cfg(unix)]
     pub fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         self.core.engine.fd()
     }
 
-    /// How long a foreign loop may wait before it must call [`turn`](Runtime::turn), as of now; `None` when
-    /// only events count. Asked before each wait: from here on whoever sends a command makes
-    /// [`fd`](Runtime::fd) readable.
+    /// Returns how long a foreign loop may wait from now before it must call [`turn`](Runtime::turn). `None`
+    /// if only events count. Call it before each wait, because after this call a command from another thread
+    /// makes [`fd`](Runtime::fd) readable.
     pub fn next_deadline(&self) -> Option<Duration> {
         match self.patience(self.core.engine.now()) {
             Some(Duration::ZERO) => Some(Duration::ZERO),
@@ -413,24 +419,25 @@ impl Runtime {
         }
     }
 
-    /// Runs until the stop is complete, or until no service has a resource, timer, message, job, operation on files or
-    /// [hold](crate::Hold) left and no controller lives outside.
+    /// Runs until the stop is complete, or until no service has a resource, timer, message, job, operation on
+    /// files or [hold](crate::Hold) left and no controller lives outside.
     ///
-    /// A runtime may run again, with services that were added meanwhile and those of before. What the end of a run takes
-    /// away is gone by then:
+    /// A runtime may run again, with its earlier services and with those added meanwhile. The end of a run
+    /// has lasting effects:
     ///
-    /// * Each resource was closed, listeners and those in the [background](Context::background) included. So
-    ///   [`Graceful`](crate::signals::Graceful) hears no more signals: add it again.
-    /// * Commands of other threads are refused, an [offloaded](Context::offload) job fails as
+    /// * It closes each resource, also listeners and resources in the [background](Context::background). So
+    ///   [`Graceful`](crate::signals::Graceful) gets no more signals until you add it again.
+    /// * The runtime refuses commands from other threads. An [offloaded](Context::offload) job fails as
     ///   [`Fault::Job`](crate::Fault::Job), and operations on files get no answer.
-    /// * A stop stays in force: a runtime that was stopped opens no listener, and the next run ends as soon as it may.
+    /// * A stop stays in force: a stopped runtime opens no listener, and the next run ends as soon as it may.
     ///
-    /// Timers, messages between services, connections and new listeners work as before. For all else make a new runtime.
+    /// Timers, messages between services, connections and new listeners work as before. For all else make a
+    /// new runtime.
     ///
-    /// A service that failed is told by the receipt: [`Receipt::check`] makes an error of it.
+    /// The receipt reports failed services, and [`Receipt::check`] makes an error of them.
     ///
     /// # Errors
-    /// The engine is broken: what it said. The services are stopped then, too.
+    /// The engine's error, if it is broken. The services are stopped then, too.
     pub fn run(&mut self) -> Result<Receipt, Error> {
         self.check_process("run")?;
         while !self.is_over() {
@@ -448,8 +455,8 @@ impl Runtime {
         self.birthplace.check().map_err(|error| Error::os(operation, "runtime", error))
     }
 
-    /// Leaks what its own drop would do something with that the parent of this child of a fork shares, and whatever is
-    /// the users'.
+    /// Leaks everything that belongs to users, and everything whose drop would act on state that this child
+    /// of a fork shares with its parent.
     fn leave_to_parent(&mut self) {
         mem::forget(mem::take(&mut self.services));
         mem::forget(mem::replace(&mut self.core.registry, Registry::new(0, 0)));
@@ -459,7 +466,7 @@ impl Runtime {
         mem::forget(self.first.take());
     }
 
-    /// Calls into a service. A panic costs the service, or the resource that is to blame; the others go on.
+    /// Calls a service. A panic ends the service or the resource to blame. The others continue.
     #[inline(always)]
     fn call(&mut self, index: u16, blame: Blame, f: impl FnOnce(&mut Core, &mut dyn Any)) {
         let Runtime { core, services, .. } = self;
@@ -510,22 +517,22 @@ impl fmt::Debug for Runtime {
 /// Runs one service in this thread until it stops.
 ///
 /// # Errors
-/// No engine, a failed start or a broken engine; and [`Error::Failed`] if the service panicked, or had an error that
-/// nobody took ([`Receipt::check`]).
+/// No engine opens, the start fails or the engine is broken. Also [`Error::Failed`] if the service panicked,
+/// or had an error that no code took ([`Receipt::check`]).
 pub fn run<S: Service>(service: S) -> Result<Receipt, Error> {
     let mut runtime = Runtime::new()?;
     runtime.add(service)?;
     runtime.run()?.check()
 }
 
-/// Calls a service at the end of a turn, as it asked for.
+/// Calls a service at the end of a turn, at its own request.
 fn end_of_turn<S: Service>(core: &mut Core, erased: &mut dyn Any, index: u16) {
     core.spend();
     core.observe(Call::EndOfTurn { service: index });
     crate::resource::service::<S>(erased).end_of_turn(&mut Context::new(core, index));
 }
 
-/// How often in a row a wait may fail before the loop gives up.
+/// How many waits in a row may fail before the loop gives up.
 const WAIT_ERRORS_MAX: u32 = 3;
 
 fn broken(engine: &str, error: io::Error) -> Error {

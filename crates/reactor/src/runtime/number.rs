@@ -1,8 +1,9 @@
-//! The numbers by which ids tell runtimes apart.
+//! The numbers in ids that distinguish runtimes.
 //!
-//! An id has 16 bits for its runtime. Runtimes that live at the same time have different numbers, as long as there are no
-//! more than 65,536 of them. A number is used again after its runtime has gone, and the one that has been free for longest
-//! first: so an id of a runtime that has gone finds nothing before 65,536 further ones were made.
+//! An id has 16 bits for its runtime. Runtimes that live at the same time have different numbers, as long as
+//! there are no more than 65,536 of them. A number is reused after its runtime has gone, and the number that
+//! has been free for longest comes first. So an id of a dropped runtime finds nothing until 65,536 further
+//! runtimes were made.
 
 use std::{
     collections::VecDeque,
@@ -11,7 +12,7 @@ use std::{
 
 /// The numbers of one process.
 struct Numbers {
-    /// The first that was never used; 65,536 when all were.
+    /// The first number that was never used; 65,536 when all were.
     next: u32,
     free: VecDeque<u16>,
 }
@@ -24,12 +25,12 @@ impl Numbers {
     fn take(&mut self) -> u16 {
         let fresh = u16::try_from(self.next).ok();
         self.next += u32::from(fresh.is_some());
-        // With more runtimes alive than there are numbers some share the last one.
+        // If more runtimes are alive than there are numbers, some share the last number.
         fresh.or_else(|| self.free.pop_front()).unwrap_or(u16::MAX)
     }
 
     fn give_back(&mut self, number: u16) {
-        // More are given back than there are where some were shared.
+        // Shared numbers come back more than once, so bound the list.
         if self.free.len() <= usize::from(u16::MAX) {
             self.free.push_back(number);
         }
@@ -41,7 +42,7 @@ pub(super) fn take() -> u16 {
     NUMBERS.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-/// Gives the number of a runtime back that has gone.
+/// Gives back the number of a dropped runtime.
 pub(super) fn give_back(number: u16) {
     NUMBERS.lock().unwrap_or_else(PoisonError::into_inner).give_back(number);
 }

@@ -1,4 +1,4 @@
-//! After a panic of a service's code: whom it costs what.
+//! The consequences of a panic in a service's code.
 
 use std::mem;
 
@@ -14,10 +14,10 @@ use crate::{
 };
 
 impl Runtime {
-    /// Does what follows from a panic: the service is asked, and then it ends, or the resource does.
+    /// Handles a panic. The runtime asks the service, and then ends the service or the resource.
     #[cold]
     pub(super) fn panicked(&mut self, index: u16, message: String, mut blame: Blame) {
-        // A connection that was just accepted has a name of its own.
+        // A connection that was just accepted has a key of its own.
         let opening = mem::replace(&mut self.core.opening, Key::NONE);
         if opening != Key::NONE {
             blame = Blame::on(During::Handle, opening);
@@ -30,7 +30,7 @@ impl Runtime {
         match self.ask_after(index, &panic) {
             AfterPanic::EndResource => self.core.end_blamed(index, panic),
             AfterPanic::EndService if is_alive => {
-                // What a resource has sent whose own code panicked may be a part of the whole.
+                // The peer of a resource whose own code panicked may have got only a part of its output.
                 let is_its_own = matches!(panic.during, During::Handle | During::Output) && !is_handlers;
                 self.core.broken.extend(panic.resource.filter(|_| is_its_own));
                 self.end_or_restart(index, panic.message);
@@ -39,14 +39,14 @@ impl Runtime {
         }
     }
 
-    /// Asks the service what is to become of it. One that cannot be asked ends.
+    /// Asks the service what to do after a panic. A service that cannot be asked ends.
     fn ask_after(&mut self, index: u16, panic: &Panic) -> AfterPanic {
         let Runtime { core, services, .. } = self;
         let entry = &mut services[index as usize];
         let (ask, Some(service)) = (entry.panicked, &mut entry.service) else {
             return AfterPanic::EndService;
         };
-        // One that did not start has no state to go on with.
+        // A service that did not start has no state to continue with.
         if panic.during == During::Start {
             return AfterPanic::EndService;
         }
@@ -67,7 +67,8 @@ impl Runtime {
         self.core.record_panic(index, message);
     }
 
-    /// Does what follows from panics outside of a call of their service: while output was written, or a resource ended.
+    /// Handles panics outside of a call of their service, for example while output was written or a resource
+    /// ended.
     pub(super) fn end_panicked(&mut self) {
         for _ in 0..ROUNDS_MAX {
             if self.core.panics_due.is_empty() {
@@ -84,13 +85,14 @@ impl Runtime {
 }
 
 impl Core {
-    /// Notes that a service's code panicked outside of a call of its own: what follows comes soon.
+    /// Notes that a service's code panicked outside of its own call. The runtime handles the panic soon.
     #[cold]
     pub(crate) fn note_panic(&mut self, service: u16, message: String, blame: Blame) {
         self.panics_due.push((service, message, blame));
     }
 
-    /// Ends the resources that a panic leaves in an unknown state. If it cost something else, the service is told so.
+    /// Ends the resources that a panic leaves in an unknown state. If the panic cost something else, the
+    /// service gets a fault.
     fn end_blamed(&mut self, service: u16, panic: Panic) {
         if let Some(key) = panic.resource {
             self.end(key, Closed::Panicked(panic.clone()), Ending::Reset);
@@ -101,7 +103,7 @@ impl Core {
         }
     }
 
-    /// Ends the resources whose own code panicked while another's handler used it.
+    /// Ends the resources whose own code panicked while another resource's handler used it.
     fn end_broken(&mut self, panic: &Panic) {
         for key in mem::take(&mut self.broken) {
             let panic = Panic { resource: Some(key), ..panic.clone() };
@@ -120,7 +122,8 @@ impl Core {
     }
 }
 
-/// What a service answers to a panic may have others panic; what is left after so many rounds comes in the next turn.
+/// A service's answer to a panic may cause further panics. After this many rounds, the next turn handles the
+/// rest.
 const ROUNDS_MAX: usize = 8;
 
 const CAUGHT: &str = "a panic that the service caught itself";

@@ -1,10 +1,12 @@
-//! What happens when bytes run short: who rests, who is told, and who goes.
+//! The steps against a shortage of bytes: which resources rest, which services get a fault, and which
+//! resources end.
 //!
-//! Above three quarters of [`Limits::bytes`](crate::Limits::bytes) bytes are short. Services that hold more than their
-//! share rest: their streams with output are not read, and their listeners do not accept. When this has lasted for
-//! [`Limits::shortage`](crate::Limits::shortage), or at once when the limit itself is passed, streams that hold most go,
-//! those first that made no progress for longest. All live resources are looked at once for each shortage, once for each
-//! of its periods, and once for each quarter of the limit that was freed: never once a turn.
+//! Bytes are short above three quarters of [`Limits::bytes`](crate::Limits::bytes). Services that hold more
+//! than their share rest: the runtime does not read their streams with output, and their listeners do not
+//! accept. After [`Limits::shortage`](crate::Limits::shortage), or at once when the limit itself is passed,
+//! the runtime ends the streams that hold most, beginning with those that made no progress for longest. It
+//! looks at all live resources once for each shortage, once for each of its periods, and once for each
+//! quarter of the limit that was freed, but never once a turn.
 
 use std::cmp::Reverse;
 
@@ -15,28 +17,28 @@ use crate::{
     id::Key,
 };
 
-/// What a resource holds, as the budget counts it.
+/// The memory of a resource, as the budget counts it.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Holding {
     pub(crate) bytes: usize,
-    /// The period in which it last made progress; `None`: it is never ended for what it holds.
+    /// The period in which it last made progress. `None` means that the runtime never ends it for its memory.
     pub(crate) moved: Option<u16>,
 }
 
-/// A resource that may be ended for what it holds.
+/// A resource that the runtime may end for its memory.
 struct Holder {
     key: Key,
     service: u16,
     bytes: usize,
-    /// How many periods it has made no progress, as far as it matters.
+    /// How many periods it has made no progress, up to [`AGE_MAX`].
     age: u16,
 }
 
-/// Older than this is as old as anything.
+/// A greater age makes no difference.
 const AGE_MAX: u16 = 2;
 
 impl Core {
-    /// Bytes run short, perhaps again in the same shortage.
+    /// Handles the start of pressure, which may belong to a shortage that already lasts.
     #[cold]
     pub(crate) fn begin_shortage(&mut self) {
         if self.budget.begin_shortage() {
@@ -47,7 +49,8 @@ impl Core {
         self.mark_listeners();
     }
 
-    /// A period of a shortage is over: those who made no progress in it go, until bytes are no longer short.
+    /// Handles the end of a shortage's period. Ends resources that made no progress in it, until bytes are no
+    /// longer short.
     #[cold]
     pub(crate) fn shortage_due(&mut self) {
         if !self.budget.is_tight() {
@@ -63,11 +66,12 @@ impl Core {
 
     fn await_next_period(&mut self) {
         let at = self.now + self.limits.shortage;
-        // There is a place for it in the wheel.
+        // The wheel keeps a place for this timer.
         let _ = self.timers.set(at, Due::Shortage);
     }
 
-    /// The limit is passed: ends those who hold most. `false`: it is passed still, because what is left may not be ended.
+    /// Ends the resources that hold most if the limit is passed. Returns `false` if it stays passed, because
+    /// no other resource may be ended.
     pub(crate) fn make_room(&mut self) -> bool {
         self.budget.is_within() || !self.budget.is_hopeless() && self.shed_now()
     }
@@ -80,8 +84,8 @@ impl Core {
         self.budget.is_within()
     }
 
-    /// Looks at what each resource holds, notes which services hold more than their share and tells them so, and
-    /// returns the resources that may be ended, those to end first in front.
+    /// Counts the memory of each resource, sends a fault to services that hold more than their share, and
+    /// returns the resources that may be ended, in the order in which to end them.
     fn survey(&mut self) -> Vec<Holder> {
         let mut held = vec![0; self.alive.len()];
         let mut holders = Vec::new();
@@ -106,14 +110,14 @@ impl Core {
         holders
     }
 
-    /// Ends holders that made no progress for at least so many periods, until bytes are no longer short; those that made
-    /// progress only until there is some room below the limit.
+    /// Ends holders that made no progress for at least this many periods, until bytes are no longer short.
+    /// Ends holders that made progress only until there is some room below the limit.
     fn shed(&mut self, holders: Vec<Holder>, age_min: u16) {
         for Holder { key, service, bytes, age } in holders {
             if age < age_min || self.budget.has_room(age > 0) {
                 return;
             }
-            // Nobody goes for what another service holds.
+            // End no resource because of another service's memory.
             if self.budget.is_greedy(service) {
                 self.budget.let_go(service, bytes);
                 self.counters.evicted += 1;

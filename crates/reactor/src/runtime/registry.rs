@@ -1,28 +1,28 @@
-//! The registry: a slot for each live resource, found by key; a key of another life finds nothing.
+//! The registry: a slot for each live resource, found by its key. A key of another life finds nothing.
 //!
-//! Slots are reused first-in-first-out, so that a stale key meets its slot's next tenant as late as
-//! possible, and a slot whose generations are used up is retired. A slot is free again only after
-//! `closed` was called: until then side tables by slot still hold the old life.
+//! Slots are reused first-in-first-out, so that a stale key meets its slot's next tenant as late as possible.
+//! A slot whose generations are used up is retired. A slot becomes free only after `closed` was called,
+//! because until then side tables by slot still hold the old life.
 
 use std::{any::Any, collections::VecDeque};
 
 use super::timers::TimerKey;
 use crate::{clock::Time, growth::grow, id::Key, resource::Table};
 
-/// A life of a resource, in one line of the cache: with ten thousand connections each line is a miss.
+/// The life of a resource, in one cache line, because with ten thousand connections each line is a miss.
 #[repr(align(64))]
 pub(crate) struct Slot {
-    /// The key of the live resource; of an ended or free slot its dead form, which no key equals.
+    /// The key of the live resource. An ended or free slot has its dead form, which no key equals.
     live: Key,
     pub(crate) service: u16,
     state: State,
-    /// On the list of streams to flush.
+    /// It is on the list of streams to flush.
     pub(crate) dirty: bool,
-    /// On the list of resources to drive again.
+    /// It is in the resume queue.
     pub(crate) again: bool,
-    /// Its write queue is above the high mark: what is coupled to it rests.
+    /// Its write queue is above the high mark, so the stream coupled to it rests.
     pub(crate) high: bool,
-    /// It is not read while the runtime's bytes are short, and is woken when they are not.
+    /// The runtime does not read it while bytes are short, and wakes it afterwards.
     pub(crate) resting: bool,
     pub(crate) standing: Standing,
     pub(crate) table: &'static Table,
@@ -36,14 +36,14 @@ pub(crate) struct Slot {
 
 const _: () = assert!(size_of::<Slot>() <= 64, "a slot is one line of the cache");
 
-/// How the service's deadline of a resource stands.
+/// The state of a resource's deadline that the service set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Standing {
     /// `deadline` is the moment, or never.
     Set,
-    /// It was set in this turn: `deadline` holds the time from the turn's end.
+    /// The service set it in this turn. `deadline` holds the duration, which counts from the end of the turn.
     Fresh,
-    /// It has passed, and one more read is tried.
+    /// It has passed, and the runtime tries one more read.
     Lapsed,
     /// It has passed, and the service received its message.
     Told,
@@ -53,9 +53,9 @@ pub(crate) enum Standing {
 enum State {
     Free,
     Live,
-    /// Live; its end was told, and only the peer's is waited for.
+    /// It is alive, and has sent its end. It only waits for the peer's end.
     Lingering,
-    /// Its end is queued; only `closed` comes.
+    /// Its end is queued. Only `closed` follows.
     Ended,
 }
 
@@ -81,12 +81,12 @@ impl Registry {
         self.limit
     }
 
-    /// How many slots are not free: live, or waiting for `closed`.
+    /// Returns how many slots are not free: live, or waiting for `closed`.
     pub(crate) fn occupied(&self) -> usize {
         self.occupied
     }
 
-    /// Puts a resource into a free slot; gives it back at the limit.
+    /// Puts a resource into a free slot. Gives it back at the limit.
     pub(crate) fn insert(
         &mut self,
         service: u16,
@@ -120,19 +120,19 @@ impl Registry {
         (slot.live == key.dead() && slot.state == State::Ended).then_some(slot)
     }
 
-    /// The live resource of this name.
+    /// Returns the slot of the live resource with this key, mutably.
     #[inline]
     pub(crate) fn live(&mut self, key: Key) -> Option<&mut Slot> {
         self.slots.get_mut(key.slot()).filter(|slot| slot.live == key)
     }
 
-    /// The live resource of this name, to look at.
+    /// Returns the slot of the live resource with this key.
     #[inline]
     pub(crate) fn peek(&self, key: Key) -> Option<&Slot> {
         self.slots.get(key.slot()).filter(|slot| slot.live == key)
     }
 
-    /// Marks a live resource as ended: nothing finds it any more but [`Registry::take_ended`].
+    /// Marks a live resource as ended. After that only [`Registry::take_ended`] finds it.
     pub(crate) fn end(&mut self, key: Key) -> Option<&mut Slot> {
         let slot = self.live(key)?;
         slot.state = State::Ended;
@@ -140,12 +140,12 @@ impl Registry {
         Some(slot)
     }
 
-    /// Whose an ended resource is.
+    /// Returns the service of an ended resource.
     pub(crate) fn service_of_ended(&mut self, key: Key) -> Option<u16> {
         self.ended(key).map(|slot| slot.service)
     }
 
-    /// Whose a resource is, which lives or waits for its `closed`.
+    /// Returns the service of a resource that is alive or waits for its `closed`.
     pub(crate) fn service_of(&mut self, key: Key) -> Option<u16> {
         self.peek(key).map(|slot| slot.service).or_else(|| self.service_of_ended(key))
     }
@@ -169,7 +169,7 @@ impl Registry {
         self.occupied -= 1;
     }
 
-    /// Takes a resource back of whose life nobody was told, and frees its slot.
+    /// Takes back a resource of which no service has heard, and frees its slot.
     pub(crate) fn take_back(&mut self, key: Key) -> Option<Box<dyn Any>> {
         self.end(key)?;
         let (.., back) = self.take_ended(key)?;
@@ -177,7 +177,8 @@ impl Registry {
         Some(back)
     }
 
-    /// The keys of all live resources, or of one service's. Looks at every slot: for rare moments.
+    /// Returns the keys of all live resources, or of one service's. It looks at every slot, so it is only for
+    /// rare moments.
     pub(crate) fn keys(&self, service: Option<u16>) -> Vec<Key> {
         let of = |slot: &Slot| {
             matches!(slot.state, State::Live | State::Lingering) && service.is_none_or(|n| slot.service == n)
@@ -186,7 +187,8 @@ impl Registry {
         all.map(|slot| slot.live).collect()
     }
 
-    /// The keys of all streams that linger. Looks at every slot: for when descriptors ran out.
+    /// Returns the keys of all lingering streams. It looks at every slot, so it is only for a lack of
+    /// descriptors.
     pub(crate) fn lingering(&self) -> Vec<Key> {
         let all = self.slots.iter().filter(|slot| slot.state == State::Lingering);
         all.map(|slot| slot.live).collect()
@@ -199,7 +201,7 @@ impl Registry {
 }
 
 impl Slot {
-    /// Notes that only the peer's end is waited for.
+    /// Notes that the stream only waits for the peer's end.
     pub(crate) fn linger(&mut self) {
         self.state = State::Lingering;
     }

@@ -1,4 +1,5 @@
-//! Supervised services: made again after a panic, so often and no more, and what the new life has of the old one.
+//! Supervised services: the runtime restarts them after a panic, within a budget, and the new life keeps a
+//! part of the old one.
 
 use std::{any::Any, collections::VecDeque, mem, time::Duration};
 
@@ -16,7 +17,7 @@ use crate::{
     service::Service,
 };
 
-/// How often, and how soon, a service is made again after a panic. See
+/// How often, and how soon, the runtime restarts a service after a panic. See
 /// [`Runtime::add_supervised`](crate::Runtime::add_supervised).
 ///
 /// ```
@@ -32,12 +33,12 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Restart {
-    /// How many restarts there are within the time [`within`](Restart::within); 5. The next panic ends the service. With 0
-    /// the first does.
+    /// The most restarts within the time [`within`](Restart::within); 5. The next panic ends the service.
+    /// With 0 the first panic does.
     pub max: u32,
-    /// The time that counts; 60 s.
+    /// The time within which restarts count; 60 s.
     pub within: Duration,
-    /// How long to wait before a restart; zero. Each restart within the time doubles it.
+    /// How long to wait before a restart; zero. Each restart within [`within`](Restart::within) doubles it.
     pub delay: Duration,
     /// The longest wait; 10 s.
     pub delay_max: Duration,
@@ -55,19 +56,19 @@ impl Default for Restart {
 }
 
 impl Restart {
-    /// How long to wait before a restart that so many came before.
+    /// Returns the wait before a restart that this many others came before.
     fn wait(&self, before: usize) -> Duration {
         let times = 1_u32.checked_shl(before as u32).unwrap_or(u32::MAX);
         self.delay.saturating_mul(times).min(self.delay_max.max(self.delay))
     }
 }
 
-/// How a service is made, and when it was made again.
+/// How to make a service, and the times of its restarts.
 pub(super) struct Supervised {
     make: Box<dyn FnMut() -> Box<dyn Any>>,
     start: fn(&mut Core, &mut dyn Any, u16) -> Result,
     restart: Restart,
-    /// Its restarts within the time, at most so many as are allowed.
+    /// The restarts within the time. There are at most as many as are allowed.
     restarted: VecDeque<Time>,
     /// Connections that the engine had accepted when the service panicked.
     accepted: Vec<(Key, Event)>,
@@ -84,7 +85,7 @@ impl Supervised {
         }
     }
 
-    /// Takes a restart off the budget: how long to wait before it.
+    /// Takes a restart off the budget. Returns the wait before it.
     fn take(&mut self, now: Time) -> Option<Duration> {
         let Restart { max, within, .. } = self.restart;
         while self.restarted.front().is_some_and(|at| now.since(*at) >= within) {
@@ -100,7 +101,8 @@ impl Supervised {
 }
 
 impl Runtime {
-    /// Ends a service by a panic, or by a failed restart. A supervised one is made again, if its budget allows it.
+    /// Ends a service after a panic or a failed restart. Restarts a supervised service if its budget allows
+    /// it.
     pub(super) fn end_or_restart(&mut self, index: u16, message: String) {
         let now = self.core.now;
         let entry = &mut self.services[index as usize];
@@ -116,11 +118,11 @@ impl Runtime {
         };
         entry.panic = Some(message);
         self.end_life(index);
-        // The wheel has room for one of each service.
+        // The wheel has room for one timer of each service.
         let _ = self.core.timers.set(now + wait, Due::Restart(index));
     }
 
-    /// Ends one life of a service. Its listeners stay open, and what others have sent it is kept.
+    /// Ends one life of a service. Keeps its listeners open, and the messages from others.
     fn end_life(&mut self, index: u16) {
         let entry = &mut self.services[index as usize];
         let name = entry.name;
@@ -147,7 +149,7 @@ impl Runtime {
         self.core.jobs_abandoned = self.core.jobs_abandoned.saturating_add(mem::take(&mut record.jobs));
     }
 
-    /// Makes a service again.
+    /// Makes and starts a service again.
     pub(super) fn restart(&mut self, index: u16) {
         let entry = &mut self.services[index as usize];
         let Some(supervised) = entry.supervised.as_mut().filter(|_| self.core.remaking.contains(&index))
@@ -179,7 +181,8 @@ impl Runtime {
         }
     }
 
-    /// The service has started again: closes the listeners that it did not ask for, and lets it have what was kept.
+    /// Begins the new life of a service. Closes the listeners that it did not request again, and delivers the
+    /// kept messages.
     fn begin_life(&mut self, index: u16) {
         self.core.remaking.retain(|remaking| *remaking != index);
         for key in self.core.listeners.clone() {
@@ -196,7 +199,7 @@ impl Runtime {
         }
     }
 
-    /// Keeps a connection that was accepted for a service which is made again.
+    /// Keeps a connection that was accepted for a service that is being restarted.
     #[cold]
     pub(super) fn keep_accepted(&mut self, index: u16, key: Key, event: Event) {
         let supervised = self.services[index as usize].supervised.as_mut();
@@ -205,7 +208,8 @@ impl Runtime {
         }
     }
 
-    /// A stop begins: services that wait to be made again end. Their senders get what they sent as `Gone`.
+    /// Ends the services that wait for a restart, because a stop begins. Senders get their messages back as
+    /// `Gone`.
     pub(super) fn end_restarts(&mut self) {
         for index in mem::take(&mut self.core.remaking) {
             self.end_service(index);
@@ -214,13 +218,13 @@ impl Runtime {
 }
 
 impl Core {
-    /// Whether messages to a service are taken: it can be called, or will be.
+    /// Returns whether a service takes messages, because it can be called now or after a restart.
     pub(crate) fn is_reachable(&self, service: u16) -> bool {
         self.alive.get(service as usize).is_some_and(|alive| *alive) || self.remaking.contains(&service)
     }
 
-    /// Finds the listener of an earlier life that a service asks for again: by the address it was asked for with, or by
-    /// the one it has.
+    /// Finds the listener of an earlier life that a service requests again, by the address that it requested
+    /// for it, or by the address that the listener has.
     pub(crate) fn orphan(&self, service: u16, address: &Address) -> Option<Key> {
         if !self.remaking.contains(&service) {
             return None;
@@ -235,5 +239,5 @@ impl Core {
     }
 }
 
-/// What is said of a service whose restarts are used up.
+/// The error text of a service whose restarts are used up.
 const EXHAUSTED: &str = "panicked too often: it is not started again";

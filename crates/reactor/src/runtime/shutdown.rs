@@ -1,4 +1,4 @@
-//! The stop: graceful within its grace, then a cut; and the one receipt of it all.
+//! The stop: graceful within its grace, then a cut, and one receipt of it all.
 
 use std::time::Duration;
 
@@ -13,85 +13,87 @@ use crate::{
     resource::listener,
 };
 
-/// The beginning of a stop: connections that wait in the listeners' backlogs are still accepted.
+/// The beginning of a stop, when listeners still accept the connections that wait in their backlogs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Drain {
-    /// Connections accepted when it began, and when it was last looked at.
+    /// The count of accepted connections when the drain began, and at the last look.
     begun: u64,
     seen: u64,
-    /// Looks in a row, one a turn, between which none was accepted.
+    /// How many looks in a row, one a turn, found no further connection.
     quiet: u32,
 }
 
-/// What a runtime did until its end, given once by `run` and `join`.
+/// A summary of a runtime's work until its end. `run` and `join` return it once.
 ///
-/// A runtime that goes on after its `run` and runs again tells all it did since it was made, services and errors of
-/// before included.
+/// If a runtime runs again, its receipt covers everything since it was made, including earlier services and
+/// errors.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Receipt {
     /// Bytes that left after the stop began.
     pub bytes_flushed: u64,
-    /// Bytes that did not leave: of streams that were cut, aborted or failed, or were dropped after their release.
+    /// Bytes that did not leave, because their streams were cut, aborted or failed, or were dropped after
+    /// their release.
     pub bytes_dropped: u64,
-    /// Resources that were cut at the end of the grace.
+    /// Resources that were cut off at the end of the grace.
     pub cut: u64,
-    /// Offloaded jobs that still run, on threads that were left alone.
+    /// Offloaded jobs that still run, on threads that the runtime abandoned.
     pub jobs_running: usize,
     /// Offloaded jobs that were dropped before they ran.
     pub jobs_dropped: usize,
-    /// Operations on files that still run, on threads that were left alone.
+    /// Operations on files that still run, on threads that the runtime abandoned.
     pub file_operations_running: usize,
     /// Operations on files that were dropped before they ran.
     pub file_operations_dropped: usize,
-    /// [Holds](crate::Hold) that nobody had let go when the grace was over.
+    /// [Holds](crate::Hold) that were still held at the end of the grace.
     pub holds: usize,
-    /// Of each service, in the order added.
+    /// A receipt for each service, in the order added.
     pub services: Vec<ServiceReceipt>,
 }
 
-/// What became of one service.
+/// A summary of one service.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ServiceReceipt {
-    /// Its type.
+    /// The name of its type.
     pub name: &'static str,
-    /// What the panic said by which it ended.
+    /// The message of the panic that ended it.
     pub panicked: Option<String>,
-    /// How many panics it had, those included after which it [lived on](crate::Service::panicked).
+    /// How many panics it had, including those that it [survived](crate::Service::panicked).
     pub panics: u64,
-    /// What the first of them said.
+    /// The messages of the first of them.
     pub first_panics: Vec<String>,
-    /// How often it was [made again](crate::Runtime::add_supervised) after a panic.
+    /// How often the runtime [restarted](crate::Runtime::add_supervised) it after a panic.
     pub restarts: u64,
-    /// Resources that ended, all told.
+    /// All resources that ended.
     pub closed: u64,
-    /// Those of them that were cut at the end of the grace.
+    /// Those of them that were cut off at the end of the grace.
     pub cut: u64,
     /// Bytes of its streams that did not leave.
     pub bytes_dropped: u64,
-    /// How many faults it had.
+    /// The number of its faults.
     pub faults: u64,
     /// The first of them.
     pub first_faults: Vec<String>,
-    /// How many errors it had that nobody took: see [`Service::fault`](crate::Service::fault).
+    /// The number of its errors that no code took: see [`Service::fault`](crate::Service::fault).
     pub errors: u64,
     /// The first of them.
     pub first_errors: Vec<String>,
 }
 
 impl ServiceReceipt {
-    /// Whether it ended by a panic, could not start, or had an error that nobody took.
+    /// Returns whether it ended by a panic, could not start, or had an error that no code took.
     pub fn is_failed(&self) -> bool {
         self.panicked.is_some() || self.errors > 0
     }
 }
 
 impl Receipt {
-    /// Makes an error of the receipt if anything failed.
+    /// Returns an error with the receipt if anything failed.
     ///
     /// # Errors
-    /// [`Error::Failed`] with the receipt, when a service ended by a panic, could not start, or had an error that nobody took.
+    /// [`Error::Failed`] with the receipt, if a service ended by a panic, could not start, or had an error
+    /// that no code took.
     pub fn check(self) -> Result<Receipt, Error> {
         match self.services.iter().any(ServiceReceipt::is_failed) {
             true => Err(Error::Failed(Box::new(self))),
@@ -101,11 +103,11 @@ impl Receipt {
 }
 
 impl Runtime {
-    /// Begins the stop when one was asked for; a later call with an earlier deadline moves it.
+    /// Begins a requested stop. A later call with an earlier deadline moves it.
     pub(super) fn begin_stop_if_asked(&mut self) {
         let Some(grace) = self.core.mailbox.grace() else { return };
         let by = self.core.now + Duration::from_nanos(grace);
-        // The earliest wins: seen again in a later turn, the same grace ends later.
+        // The earliest deadline wins, because the same grace seen in a later turn ends later.
         self.stop_by = Some(self.stop_by.map_or(by, |before| before.min(by)));
         if !std::mem::replace(&mut self.core.stopping, true) {
             crate::log::stop(self.core.registry.occupied());
@@ -123,8 +125,8 @@ impl Runtime {
         self.talk_turns = if is_talk { self.talk_turns.saturating_add(1) } else { 0 };
     }
 
-    /// Looks whether the listeners have handed over the connections that waited in their backlogs: closed with its
-    /// listener, each of these would be reset, although its peer takes it for accepted.
+    /// Returns whether the listeners have handed over the connections that waited in their backlogs. A close
+    /// of the listener would reset each of these, although its peer considers it accepted.
     fn is_drained(&mut self) -> bool {
         let Some(drain) = &mut self.drain else { return true };
         let core = &mut self.core;
@@ -142,7 +144,7 @@ impl Runtime {
         false
     }
 
-    /// Closes the listeners, and tells each service of the stop.
+    /// Closes the listeners, and notifies each service of the stop.
     fn tell_stop(&mut self) {
         for listener in self.core.listeners.clone() {
             self.core.end(listener, Closed::Done, Ending::Orderly);
@@ -154,8 +156,8 @@ impl Runtime {
         }
     }
 
-    /// Whether [`run`](Runtime::run) has nothing left to do but to write the receipt: who drives the turns by
-    /// hand stops when this is true, and calls `run` for it.
+    /// Returns whether [`run`](Runtime::run) only has to write the receipt. Callers that drive the turns by
+    /// hand stop when this is true, and then call `run`.
     pub fn is_over(&self) -> bool {
         let core = &self.core;
         let is_due = !core.panics_due.is_empty() || core.turn_ends.is_due();
@@ -164,7 +166,7 @@ impl Runtime {
         }
         if core.stopping {
             let late = self.stop_by.is_some_and(|by| core.now >= by);
-            // What was begun by the last message that the stop waits for is waited for like any other work.
+            // The stop waits for work that the last message began, as for any other work.
             let is_talk = core.lanes.told() > 0 && self.talk_turns < TALK_TURNS_MAX;
             let is_at_work = core.is_awaited() || is_talk;
             return self.drain.is_none() && (late || core.is_without_resources() && !is_at_work);
@@ -172,37 +174,38 @@ impl Runtime {
         if core.mailbox.grace().is_some() {
             return false;
         }
-        // First: when none lives outside, all that they sent is seen below.
+        // Read this first: if no controller lives outside, the checks below see all of their commands.
         let controllers = core.mailbox.controllers();
         let idle = core.is_without_resources()
-            // A message for the deadline of a resource in the background holds nothing up.
+            // A message for the deadline of a resource in the background does not keep the runtime running.
             && core.lanes.timers() == core.last_words.len()
             && self.inbox.is_empty()
             && !core.is_at_work();
         core.remaking.is_empty() && (idle && controllers == 0 || core.alive.iter().all(|alive| !alive))
     }
 
-    /// Cuts what is left, executes what was commanded before, and writes the receipt.
+    /// Cuts off the remaining resources, executes the commands that are already queued, and writes the
+    /// receipt.
     pub(super) fn finish(&mut self) -> Receipt {
         self.core.end_background();
         for key in self.core.registry.keys(None) {
             self.core.end(key, Closed::Stopped, Ending::Orderly);
         }
         self.closings();
-        // From here on senders get their commands back; those that came before are executed.
+        // From here on senders get their commands back. Commands that came before are executed.
         self.core.mailbox.close();
         while !self.inbox.is_empty() {
             self.inbox.drain();
             self.walk_commands(usize::MAX);
         }
-        // Services that collected something have not seen the end of a turn since.
+        // Services that collected work have not seen the end of a turn since.
         self.turn_ends();
-        // What these last calls registered has no loop any more.
+        // No loop remains for the resources that these last calls registered.
         for key in self.core.registry.keys(None) {
             self.core.end(key, Closed::Stopped, Ending::Orderly);
         }
         self.closings();
-        // No turn need follow, and the peers are to hear of their ends now.
+        // No turn need follow, and the peers must see their ends now.
         self.core.engine.finish_closes();
         let left = self.jobs_left();
         let files_left = self.core.files.end();
@@ -211,8 +214,8 @@ impl Runtime {
         self.receipt(left, files_left)
     }
 
-    /// What the pool did not finish. A job whose result is there has ended, although its thread may not have
-    /// counted that yet.
+    /// Returns the jobs that the pool did not finish. A job whose result has arrived has ended, although its
+    /// thread may not have counted that yet.
     fn jobs_left(&self) -> Left {
         let waited_for: u32 = self.core.records.iter().map(|record| record.jobs).sum();
         let left = self.core.jobs.join(Duration::ZERO);
@@ -221,7 +224,7 @@ impl Runtime {
     }
 
     fn receipt(&self, jobs_left: Left, files_left: Left) -> Receipt {
-        // The records stay: the runtime may go on, and add others.
+        // Keep the records, because the runtime may run on and add others.
         let services: Vec<ServiceReceipt> = self
             .services
             .iter()
@@ -255,8 +258,8 @@ impl Runtime {
         }
     }
 
-    /// Ends a service that cannot be called any more: its resources close without `closed`, its timers and
-    /// messages are dropped, senders get `Gone`.
+    /// Ends a service that cannot be called any more. Its resources close without `closed`, the runtime drops
+    /// its timers and messages, and senders get `Gone`.
     pub(super) fn end_service(&mut self, index: u16) {
         let entry = &mut self.services[index as usize];
         let name = entry.name;
@@ -264,7 +267,7 @@ impl Runtime {
         self.core.alive[index as usize] = false;
         self.core.turn_ends.forget(index);
         self.inbox.end_service(index);
-        // Of a stream whose own code panicked it is not known whether what has left is whole.
+        // A stream whose own code panicked may have sent only a part of its output, so reset it.
         for key in std::mem::take(&mut self.core.broken) {
             self.core.end(key, Closed::Aborted, Ending::Reset);
         }
@@ -276,8 +279,8 @@ impl Runtime {
         self.core.jobs_abandoned = self.core.jobs_abandoned.saturating_add(jobs);
     }
 
-    /// Ends the resources of a service that cannot be called, without `closed`; not the listeners that wait for its next
-    /// life.
+    /// Ends the resources of a service that cannot be called, without `closed`. Listeners that wait for its
+    /// next life stay open.
     pub(super) fn end_resources(&mut self, index: u16, how: Ending) {
         let name = self.services[index as usize].name;
         let waits = self.core.remaking.contains(&index);
@@ -300,10 +303,11 @@ impl Runtime {
     }
 }
 
-/// For so many turns a stop waits for messages between services when nothing else is left: a service that tells itself
-/// one message after the other has no end.
+/// For this many turns a stop waits for messages between services when nothing else is left. It is bounded
+/// because a service may send itself one message after the other without end.
 const TALK_TURNS_MAX: u32 = 1_024;
-/// The first look asks each listener to try, the engine does so in the turn after that, and the next look sees it.
+/// The first look asks each listener to try. The engine accepts in the turn after that, and the next look
+/// sees the result.
 const QUIET_TURNS: u32 = 2;
-/// The most connections that are accepted while a stop begins: as many as a backlog holds by default.
+/// The most connections that listeners accept while a stop begins, which is the default length of a backlog.
 const DRAINED_MAX: u64 = 4096;

@@ -4,8 +4,8 @@
 //! wait -> stop flag -> events -> again -> commands -> timers -> messages -> end of turn   (handlers run)
 //!      -> flush, interest -> closed                                        (one write per stream)
 //! ```
-//! Each phase takes only what was queued when it began; what it queues for itself comes in the next turn,
-//! which then does not wait. Handlers never nest: what they ask is queued.
+//! Each phase takes only work that was queued when it began. Work that it queues for itself comes in the next
+//! turn, which then does not wait. Handlers never nest, because their requests are queued.
 
 use std::time::Duration;
 
@@ -21,18 +21,18 @@ use crate::{
 };
 
 impl Runtime {
-    /// Makes one turn: waits at most `max_wait` (`None`: as long as it takes), handles what there is, writes
-    /// what was queued. Returns whether it called a handler.
+    /// Makes one turn: waits at most `max_wait` (`None` is without limit), handles the events and writes the
+    /// queued output. Returns whether it called a handler.
     ///
     /// # Errors
     /// The engine is broken: its wait failed several times in a row.
     pub fn turn(&mut self, max_wait: Option<Duration>) -> Result<bool, Error> {
         if max_wait != Some(Duration::ZERO) {
-            // Who drives the turns may have done something else since the last one.
+            // The caller that drives the turns may have done other work since the last one.
             self.turned = self.core.engine.now();
         }
         let result = self.next_turn(max_wait);
-        // What was written is on its way, whenever the next turn is made.
+        // Submit now, because the next turn may come much later.
         self.core.engine.submit();
         result
     }
@@ -45,7 +45,8 @@ impl Runtime {
         self.core.now = self.core.engine.now();
         self.core.handlers.renew(self.core.now);
         self.begin_stop_if_asked();
-        // Taken before the events: what these keep for later is for the next turn.
+        // Take the resume queue before the events, because the work that they keep for later belongs to the
+        // next turn.
         let again = std::mem::replace(&mut self.core.again, std::mem::take(&mut self.driving));
         self.events();
         self.again(again);
@@ -66,7 +67,7 @@ impl Runtime {
         Ok(self.core.counters.handled != handled)
     }
 
-    /// How long the wait may be, seen from `now`; `None`: only events count.
+    /// Returns how long the wait may be, seen from `now`. `None` if only events count.
     pub(super) fn patience(&self, now: Time) -> Option<Duration> {
         let core = &self.core;
         let pending = !core.again.is_empty()
@@ -81,7 +82,7 @@ impl Runtime {
             || !self.inbox.is_empty()
             || self.first.is_some()
             || self.drain.is_some()
-            // The news of a stop is told once, perhaps to a turn whose wait failed.
+            // The stop wakes the loop once, and that may have been in a turn whose wait failed.
             || !core.stopping && core.mailbox.grace().is_some();
         if pending {
             return Some(Duration::ZERO);
@@ -91,7 +92,7 @@ impl Runtime {
         next.map(|next| next.since(now))
     }
 
-    /// Waits; `true` when the runtime itself asked not to wait.
+    /// Waits for events. Returns `true` if the runtime itself asked not to wait.
     fn wait(&mut self, max_wait: Option<Duration>) -> Result<bool, Error> {
         let own = self.patience(self.turned);
         let mut patience = match (own, max_wait) {
@@ -101,7 +102,7 @@ impl Runtime {
         if patience != Some(Duration::ZERO) && self.spin(patience) {
             patience = Some(Duration::ZERO);
         }
-        // From here on a sender wakes the engine; a command that came before is seen now.
+        // From here on a sender wakes the engine. The runtime sees commands that came before now.
         if patience != Some(Duration::ZERO) && !self.inbox.sleep() {
             patience = Some(Duration::ZERO);
         }
@@ -119,7 +120,7 @@ impl Runtime {
         Ok(own == Some(Duration::ZERO))
     }
 
-    /// Looks for events for a while without sleeping, if that paid lately. `true`: there are some.
+    /// Polls for events for a while without sleeping, if that paid recently. Returns `true` if it found any.
     fn spin(&mut self, patience: Option<Duration>) -> bool {
         let Some(limit) = self.spin.begin() else { return false };
         let start = self.core.engine.now();
@@ -141,7 +142,7 @@ impl Runtime {
         self.first_event();
         while let Some((key, event)) = self.core.engine.next() {
             self.core.counters.events += 1;
-            // Input is most of what there is, so it is not copied as an event of another kind would be.
+            // Most events are input, so this path does not copy it like an event of another kind.
             match event {
                 Event::Got(chunk) => self.input(key, chunk),
                 event => self.event(key, event),
@@ -149,7 +150,7 @@ impl Runtime {
         }
     }
 
-    /// Handles the event that a look without sleeping has found.
+    /// Handles the event that a poll without sleeping has found.
     #[cold]
     #[inline(never)]
     fn first_event(&mut self) {
@@ -175,7 +176,7 @@ impl Runtime {
         self.core.engine.give(chunk);
     }
 
-    /// Handles an event that is not input.
+    /// Handles an event other than input.
     #[inline(never)]
     pub(super) fn event(&mut self, key: Key, event: Event) {
         let Some(slot) = self.core.registry.live(key) else {
@@ -187,7 +188,7 @@ impl Runtime {
             Event::Sent(sent) => (table.sent)(&mut self.core, key, sent),
             Event::Detached(transport) => (table.detached)(&mut self.core, key, transport),
             event => {
-                // A listener is not to blame for what the service is asked or told because of it.
+                // A listener is not to blame for calls of the service because of it.
                 let blame = match &event {
                     Event::Accepted(..) if !self.core.alive[service as usize] => {
                         return self.keep_accepted(service, key, event);
@@ -201,7 +202,7 @@ impl Runtime {
         }
     }
 
-    /// Streams with something kept: unread input, `Drained` to be told.
+    /// Resumes streams with kept work: unread input, or a due `Drained`.
     fn again(&mut self, mut again: Vec<Key>) {
         for key in again.drain(..) {
             let Some(slot) = self.core.registry.live(key) else { continue };
@@ -213,7 +214,7 @@ impl Runtime {
         self.driving = again;
     }
 
-    /// Commands of other threads.
+    /// Executes commands from other threads.
     fn commands(&mut self) {
         if self.inbox.is_empty() {
             return;
@@ -239,7 +240,7 @@ impl Runtime {
         }
     }
 
-    /// Timers and deadlines that are over.
+    /// Handles timers and deadlines that have passed.
     fn timers(&mut self) {
         self.core.arm_unarmed();
         self.lapsed();
@@ -278,7 +279,7 @@ impl Runtime {
         }
     }
 
-    /// What services told each other, and faults found while they were called.
+    /// Delivers faults of this turn, and messages between services.
     fn messages(&mut self) {
         for (index, fault) in self.core.faults_due.take() {
             if let Some(entry) = self.services.get(index as usize) {
@@ -289,19 +290,19 @@ impl Runtime {
         }
         for _ in 0..self.core.lanes.told().min(self.core.limits.per_turn) {
             let Some((lane, service, hand)) = self.core.lanes.next_told(&self.core.alive) else { return };
-            // What was told to a service leaves with it (`Lanes::clear`): this one lives.
+            // The service is alive, because `Lanes::clear` drops the messages of a service that ends.
             let blame = Blame::none(During::Message);
             self.call(service, blame, |core, erased| hand(core, erased, service, lane, None));
         }
     }
 
-    /// Writes what was queued.
+    /// Writes the queued output.
     pub(super) fn flush(&mut self) {
         self.core.flush();
         self.end_panicked();
     }
 
-    /// The last call for each resource that ended; after it the slot is free.
+    /// Makes the last call for each ended resource, and then frees its slot.
     pub(super) fn closings(&mut self) {
         for (key, why) in std::mem::take(&mut self.core.ended) {
             self.core.steps += 1;
@@ -322,7 +323,7 @@ impl Runtime {
         self.end_panicked();
     }
 
-    /// One clock read: what was set in this turn counts from here.
+    /// Reads the clock once. Deadlines that were set in this turn count from here.
     fn end_turn(&mut self) {
         let core = &mut self.core;
         let end = core.engine.now();
@@ -335,7 +336,7 @@ impl Runtime {
         self.publish();
     }
 
-    /// Lets other threads see the counters as they are now.
+    /// Publishes the present counters to other threads.
     pub(super) fn publish(&mut self) {
         let core = &mut self.core;
         core.counters.engine_calls = core.engine.calls();
@@ -346,10 +347,10 @@ impl Runtime {
     }
 }
 
-/// Whether to look for events without sleeping: adaptive, so that a loop whose peers are slow stops trying.
+/// Decides adaptively whether to poll without sleeping, so that a loop with slow peers stops trying.
 pub(super) struct Spin {
     limit: Option<Duration>,
-    /// Waits to pass before the next try; doubles with each try that found nothing.
+    /// Waits to pass before the next try. The number doubles with each try that found nothing.
     skip: u32,
     penalty: u32,
 }
@@ -380,7 +381,7 @@ impl Spin {
 mod tests {
     use super::{Duration, Spin};
 
-    /// How many waits pass before the next try.
+    /// Returns how many waits pass before the next try.
     fn passes(spin: &mut Spin) -> usize {
         (0..1_000).take_while(|_| spin.begin().is_none()).count()
     }

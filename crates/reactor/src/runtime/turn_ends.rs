@@ -1,20 +1,20 @@
-//! The services that asked for a call at the end of a turn.
+//! The services that requested a call at the end of a turn.
 
 use std::mem;
 
 use super::Runtime;
 use crate::panics::{Blame, During};
 
-/// Which services get a call at the end of a turn.
+/// The services that get a call at the end of a turn.
 #[derive(Default)]
 pub(crate) struct TurnEnds {
-    /// In the order asked. Each service is on the list at most once.
+    /// The services in the order of their requests. Each is on the list at most once.
     asked: Vec<u16>,
     /// An emptied list, kept for its memory.
     spare: Vec<u16>,
-    /// By service: whether it is on the list.
+    /// For each service, whether it is on the list.
     is_asked: Vec<bool>,
-    /// Whether one of them asked outside of such a call, so that a turn must follow.
+    /// Whether a service made a request outside of such a call, so that a turn must follow.
     is_due: bool,
     /// Whether such a call runs now.
     is_calling: bool,
@@ -33,13 +33,13 @@ impl TurnEnds {
         }
     }
 
-    /// Whether a turn must follow at once.
+    /// Returns whether a turn must follow at once.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
         self.is_due
     }
 
-    /// Takes a service that ends off the list.
+    /// Takes an ending service off the list.
     pub(crate) fn forget(&mut self, service: u16) {
         if let Some(is_asked) = self.is_asked.get_mut(usize::from(service)) {
             *is_asked = false;
@@ -48,7 +48,7 @@ impl TurnEnds {
         }
     }
 
-    /// Takes the list, and is due no more.
+    /// Takes the list, and clears the due flag.
     fn take(&mut self) -> Vec<u16> {
         let asked = mem::replace(&mut self.asked, mem::take(&mut self.spare));
         for service in &asked {
@@ -67,7 +67,8 @@ impl TurnEnds {
 }
 
 impl Runtime {
-    /// Calls each service that asked, once. A service that asks again meanwhile is called in a later turn.
+    /// Calls each service that requested it, once. A service that requests it again meanwhile gets its call
+    /// in a later turn.
     #[inline]
     pub(super) fn turn_ends(&mut self) {
         if !self.core.turn_ends.asked.is_empty() {
