@@ -357,12 +357,17 @@ impl Core {
                 None => return,
             },
         };
+        let is_cut = matches!(why, Closed::Stopped);
+        let why = match (table.noted)(self, key, &why) {
+            Some(noted) => noted,
+            None => why,
+        };
         let Some(timer) = self.registry.live(key).map(|slot| slot.timer) else { return };
         self.timers.cancel(timer);
         (table.leave)(self, key, how);
         self.files.forget(key);
         self.registry.end(key);
-        self.count_end(service, &why);
+        self.count_end(service, &why, is_cut);
         if table.listener {
             self.listeners.retain(|listener| *listener != key);
             self.asked.remove(&key);
@@ -451,7 +456,7 @@ impl Core {
         }
     }
 
-    fn count_end(&mut self, service: u16, why: &Closed) {
+    fn count_end(&mut self, service: u16, why: &Closed, is_cut: bool) {
         match why {
             Closed::Failed(_) => self.counters.errors_os += 1,
             Closed::Refused(_) | Closed::Truncated(_) | Closed::Misuse(_) => {
@@ -467,7 +472,7 @@ impl Core {
         }
         if let Some(record) = self.records.get_mut(service as usize) {
             record.closed += 1;
-            record.cut += matches!(why, Closed::Stopped) as u64;
+            record.cut += is_cut as u64;
         }
     }
 

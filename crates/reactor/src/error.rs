@@ -197,6 +197,28 @@ impl Closed {
     pub fn is_clean(&self) -> bool {
         matches!(self, Closed::Done | Closed::End | Closed::Released)
     }
+
+    /// Whether it only says that the runtime, a deadline or the partner did not let the resource go on.
+    pub(crate) fn is_cut(&self) -> bool {
+        matches!(
+            self,
+            Closed::Stopped | Closed::Deadline | Closed::TimedOut(_) | Closed::Stalled | Closed::Partner
+        )
+    }
+
+    /// Takes the noted reason of a close, if it is a failure. A noted cut says that all that was queued has left, and so it
+    /// gives way to the end that left something.
+    pub(crate) fn take_noted(noted: &mut Option<Closed>) -> Option<Closed> {
+        noted.take_if(|noted| !noted.is_clean() && !noted.is_cut())
+    }
+
+    /// Notes why a closing resource has failed, unless a failure is noted already.
+    pub(crate) fn note_failure(noted: &mut Option<Closed>, why: Closed) {
+        let is_failure = matches!(why, Closed::Refused(_) | Closed::Truncated(_));
+        if is_failure && noted.as_ref().is_none_or(Closed::is_clean) {
+            *noted = Some(why);
+        }
+    }
 }
 
 impl fmt::Display for Closed {

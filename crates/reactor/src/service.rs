@@ -229,7 +229,8 @@ pub trait Handle<R: Resource>: Service {
     ///
     /// # Errors
     /// An error ends this resource gracefully. Output sent before still leaves, and then
-    /// [`closed`](Handle::closed) gets the error as [`Closed::Refused`].
+    /// [`closed`](Handle::closed) gets the error as [`Closed::Refused`], even if a stop, a deadline or the peer
+    /// ends the resource before all output has left.
     fn handle(&mut self, cx: &mut Context<Self>, id: Id<R>, event: R::Event<'_>) -> Result;
 
     /// Decides on a connection of a listener of [`Context::listen_asking`], before it becomes a resource.

@@ -32,6 +32,7 @@ mod pipes;
 mod pressure;
 mod probe;
 mod readiness;
+mod reasons;
 mod release;
 mod rig;
 mod shutdown;
@@ -64,6 +65,7 @@ pub(crate) fn rows() -> Vec<Row> {
         pressure::ROWS,
         ends::ROWS,
         couples::ROWS,
+        reasons::ROWS,
         exhaustion::ROWS,
         files::ROWS,
         time::ROWS,

@@ -169,6 +169,11 @@ impl Resource for FileReader {
             close: |core, key, why| core.end(key, why, Ending::Orderly),
             release,
             pause,
+            // The service may not have seen yet that the file cannot be read.
+            noted: |core, key, end| match end.is_cut() {
+                true => Closed::take_noted(&mut find(core, key)?.end),
+                false => None,
+            },
             // The service waits for a file here, and no peer is involved. So this counts, but is never
             // evicted.
             holding: |core, key| Holding {

@@ -275,6 +275,7 @@ impl Resource for FileWriter {
                 }
             },
             expired: |core, key| core.end(key, Closed::TimedOut(Phase::Close), Ending::Orderly),
+            noted: |core, key, _| Closed::take_noted(&mut find(core, key)?.closing),
             // The service waits for a file here, and no peer is involved. So this counts, but is never
             // evicted.
             holding: |core, key| Holding {
@@ -470,7 +471,10 @@ fn landed<S: Handle<FileWriter>>(queue: &mut dyn Any, to: Option<(&mut Core, &mu
 }
 
 fn close(core: &mut Core, key: Key, why: Closed) {
-    let Some(writing) = find(core, key).filter(|writing| writing.closing.is_none()) else { return };
+    let Some(writing) = find(core, key) else { return };
+    if writing.closing.is_some() {
+        return Closed::note_failure(&mut writing.closing, why);
+    }
     writing.closing = Some(why);
     core.set_guard(key, Some(CLOSE_MAX));
     core.mark(key);

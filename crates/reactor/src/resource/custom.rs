@@ -115,6 +115,7 @@ pub(super) fn table<S: Handle<R>, R: Resource>() -> &'static Table {
         release: release::<R>,
         pause: pause::<R>,
         expired: expired::<R>,
+        noted: |core, key, _| Closed::take_noted(&mut find::<R>(core, key)?.closing),
         holding: |core, key| {
             let of = |custom: &mut Custom<R>| Holding { bytes: custom.counted, moved: Some(custom.moved) };
             find::<R>(core, key).map(of).unwrap_or_default()
@@ -377,15 +378,16 @@ fn flush<R: Resource>(core: &mut Core, key: Key) {
 fn close<R: Resource>(core: &mut Core, key: Key, why: Closed) {
     let by = core.now + CLOSE_MAX;
     let Some(custom) = find::<R>(core, key) else { return };
-    if custom.closing.is_none() {
-        custom.closing = Some(why);
-        if custom.queued() > 0 {
-            custom.close_by = Some(by);
-            let guard = custom.guard();
-            core.set_guard_at(key, guard);
-        }
-        core.mark(key);
+    if custom.closing.is_some() {
+        return Closed::note_failure(&mut custom.closing, why);
     }
+    custom.closing = Some(why);
+    if custom.queued() > 0 {
+        custom.close_by = Some(by);
+        let guard = custom.guard();
+        core.set_guard_at(key, guard);
+    }
+    core.mark(key);
 }
 
 /// Lets it rest until the next try.

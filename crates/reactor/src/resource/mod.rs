@@ -175,6 +175,8 @@ pub trait Output: Resource {
 
 /// Returns the reason of an end, or keeps it for later.
 pub(crate) type Defer = fn(&mut Core, Key, Closed) -> Option<Closed>;
+/// Returns the reason that was noted before this end, if it says more.
+pub(crate) type Noted = fn(&mut Core, Key, &Closed) -> Option<Closed>;
 
 /// The vtable for a kind of resource of a kind of service: the erased part of the loop.
 #[doc(hidden)]
@@ -208,6 +210,9 @@ pub struct Table {
     /// Called before the resource ends. Returns the reason, or keeps it and ends the resource later, because
     /// an operation of it is under way that cannot be cancelled.
     pub(crate) defer: Option<Defer>,
+    /// Called when the resource ends. Returns the reason that was noted before, so that a failure is not lost, however the
+    /// resource leaves.
+    pub(crate) noted: Noted,
     /// Handles the deadline of an item that the peer began.
     pub(crate) item_due: fn(&mut Core, Key),
     /// Frees unused memory, and returns the resource's holding.
@@ -237,6 +242,7 @@ impl Table {
         hold: |_, _, _| (),
         expired: |_, _| (),
         defer: None,
+        noted: |_, _, _| None,
         item_due: |_, _| (),
         holding: |_, _| Holding::default(),
         leave: |_, _, _| (),

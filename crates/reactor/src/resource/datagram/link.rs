@@ -71,6 +71,7 @@ pub(super) fn table<S: Handle<Datagrams<R>>, R: 'static>() -> &'static Table {
         release: release::<R>,
         pause: pause::<R>,
         expired: |core, key| core.end(key, Closed::TimedOut(Phase::Close), Ending::Orderly),
+        noted: |core, key, _| Closed::take_noted(&mut find::<R>(core, key)?.closing),
         // Its queues have limits of their own, and there are few of it.
         holding: |core, key| Holding {
             bytes: find::<R>(core, key).map_or(0, |link| link.counted),
@@ -150,7 +151,10 @@ fn unwrap<R: 'static>(link: Box<dyn Any>, transport: Option<Transport>) -> Datag
 
 fn close<R: 'static>(core: &mut Core, key: Key, why: Closed) {
     let Some(link) = find::<R>(core, key) else { return };
-    if link.closing.is_some() || link.detaching {
+    if link.closing.is_some() {
+        return Closed::note_failure(&mut link.closing, why);
+    }
+    if link.detaching {
         return;
     }
     link.closing = Some(why);

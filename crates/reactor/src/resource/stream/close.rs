@@ -23,7 +23,10 @@ use crate::{
 /// brings was asked for before: all of it comes first, and the close has its deadline from there on.
 pub(super) fn close<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, why: Closed) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    if link.closing || link.detaching {
+    if link.closing {
+        return Closed::note_failure(&mut link.rare().why, why);
+    }
+    if link.detaching {
         return;
     }
     // What has failed already is not closed in order, whoever asks for it.
@@ -41,6 +44,24 @@ pub(super) fn close<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, w
     core.set_deadline(key, None);
     conclude::<C, L, R>(core, key);
     core.mark(key);
+}
+
+/// Takes why the stream ends, if it was noted before this end: why it closes, or a failure of the connection that the
+/// service has not been told.
+pub(super) fn noted<C: Codec, L: Layer, R: 'static>(
+    core: &mut Core,
+    key: Key,
+    end: &Closed,
+) -> Option<Closed> {
+    let rare = find::<C, L, R>(core, key)?.rare.as_mut()?;
+    if let Some(why) = Closed::take_noted(&mut rare.why) {
+        return Some(why);
+    }
+    if !end.is_cut() {
+        return None;
+    }
+    let (operation, error) = rare.error.take()?;
+    Some(Closed::Failed(Error::os(operation, core.name(key), error)))
 }
 
 /// Closes a stream whose layer has failed. Its alert leaves; what was not sealed never will, and so the peer must not see

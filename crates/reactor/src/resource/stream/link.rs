@@ -490,6 +490,7 @@ pub(super) fn table<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         hold: pressure::hold::<C, L, R>,
         expired: close::expired::<C, L, R>,
         defer: None,
+        noted: close::noted::<C, L, R>,
         item_due: item::due::<C, L, R>,
         holding: holding::<C, L, R>,
         leave: leave::<C, L, R>,
