@@ -374,7 +374,12 @@ impl Core {
         }
         if let Some(other) = self.couples.remove(&key) {
             self.couples.remove(&other);
-            self.close(other, if why.is_clean() { Closed::Done } else { Closed::Partner });
+            let passed = match why {
+                Closed::End => Closed::End,
+                _ if why.is_clean() => Closed::Done,
+                _ => Closed::Partner,
+            };
+            self.close(other, passed);
         }
         self.background.remove(&key);
         self.drop_last_words(key);

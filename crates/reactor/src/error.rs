@@ -131,7 +131,8 @@ impl From<EngineError> for Error {
 pub enum Closed {
     /// The service closed it, and all queued output has left.
     Done,
-    /// The peer ended its side. The stream then closed, after all queued output had left.
+    /// The peer ended its side. The stream then closed, after all queued output had left. A stream closes in this
+    /// way, too, when the stream that it is [coupled](crate::Context::couple) to has ended like this.
     End,
     /// The service aborted it.
     Aborted,

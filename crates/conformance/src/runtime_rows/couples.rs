@@ -5,7 +5,7 @@ use reactor::{Bytes, Closed, Id, ServiceId, Stream};
 
 use super::{
     probe::{Probe, What},
-    rig::Rig,
+    rig::{self, Rig},
     row,
 };
 use crate::{
@@ -25,6 +25,7 @@ pub(super) const ROWS: &[Row] = &[
         closing,
     ),
     row("N17r6", "a stream that is being released is not coupled", &[], leaving),
+    row("N17r7", "both of a couple are told an end that comes from both peers", &[], told_ends),
 ];
 
 /// A client, a target, and a proxy with a stream to each. The two streams are not coupled yet.
@@ -253,4 +254,67 @@ fn leaving(world: &mut World<'_>) -> Outcome {
     relay.until_peer(1, &request())?;
     relay.end(1);
     relay.finish()
+}
+
+fn told_ends(world: &mut World<'_>) -> Outcome {
+    for (first, answer) in [(0, &b"answer"[..]), (1, b"answer"), (0, b""), (1, b"")] {
+        told_ends_of(world, first, answer)?;
+    }
+    // `Done` is for what the service closed.
+    let mut relay = Relay::new(world, true)?;
+    let (proxy, [one, _]) = (relay.proxy, relay.near);
+    relay.couple(0)?;
+    relay.rig.with(proxy, |_, cx| cx.close(one));
+    for of in [0, 1] {
+        relay.until_peer(of, &[What::Open, What::End])?;
+        let id = relay.far[of];
+        relay.rig.with(relay.peers, |_, cx| cx.close(id));
+    }
+    relay.rig.until("both of the couple have closed", |rig| rig.get(proxy).closed.len() == 2)?;
+    let why = relay.rig.get(proxy).closed.iter().find(|(id, ..)| *id == one).map(|(.., why)| why);
+    check!(matches!(why, Some(Closed::Done)), "the service was told {why:?}");
+    relay.finish()
+}
+
+/// Has one peer end first. The other one answers and closes while the proxy makes no turn, so that the answer is still in
+/// the engine's hands when the proxy is told the end behind it.
+fn told_ends_of(world: &mut World<'_>, first: usize, answer: &[u8]) -> Outcome {
+    let mut rigs = [Rig::new(world)?, Rig::new(world)?];
+    let peers = rigs[0].add(Probe::quiet())?;
+    let proxy = rigs[1].add(Probe::quiet())?;
+    let (_, address) = rigs[1].listen(proxy, || Stream::new(Bytes))?;
+    let mut far = Vec::new();
+    for count in 1..=2 {
+        far.push(rigs[0].connect(peers, &address, Stream::new(Bytes).half_open(true))?);
+        rig::until(&mut rigs, "a connection is up", |rigs| {
+            rigs[1].get(proxy).open.len() == count && rigs[0].get(peers).open.len() == count
+        })?;
+    }
+    let near = [rigs[1].get(proxy).open[0], rigs[1].get(proxy).open[1]];
+    rigs[1].get_mut(proxy).act(move |cx, id, what| {
+        if let What::Got(bytes) = what {
+            cx.send(if id == Some(near[0]) { near[1] } else { near[0] }, bytes);
+        }
+        Ok(())
+    });
+    rigs[1].with(proxy, |_, cx| cx.couple(near[0], near[1]))?;
+    let (begins, ends) = (far[first], far[1 - first]);
+    rigs[0].with(peers, |_, cx| {
+        cx.send(begins, b"request");
+        cx.finish(begins);
+    });
+    rig::until(&mut rigs, "the request is passed on", |rigs| rigs[0].get(peers).of(ends) == request())?;
+    rigs[0].with(peers, |_, cx| {
+        cx.send(ends, answer);
+        cx.close(ends);
+    });
+    rigs[0].settle()?;
+    rig::until(&mut rigs, "all have closed", |rigs| {
+        rigs[0].get(peers).closed.len() == 2 && rigs[1].get(proxy).closed.len() == 2
+    })?;
+    for (id, _, why) in &rigs[1].get(proxy).closed {
+        check!(matches!(why, Closed::End), "first {first}, answer {answer:?}: {id:?} was told {why:?}");
+    }
+    check!(rigs[0].get(peers).bytes(begins) == answer, "the answer is not whole");
+    rig::finish(rigs)
 }
