@@ -25,37 +25,37 @@ use crate::{
 
 /// A Unix socket as a resource over which descriptors pass.
 ///
-/// Made by the service, it comes to life by [`listen`](crate::Context::listen) or
-/// [`connect`](crate::Context::connect) over a Unix stream, or by [`on`](Descriptors::on) and
-/// [`add`](crate::Context::add) over any connected Unix socket: a stream, sequenced packets or datagrams. What is
-/// sent are [`Message`]s, what is told are [`Passed`]s: `Open` first, and `End` last.
+/// The service makes it. [`listen`](crate::Context::listen) or [`connect`](crate::Context::connect) brings it
+/// to life over a Unix stream. With [`on`](Descriptors::on), [`add`](crate::Context::add) brings it to life
+/// over any connected Unix socket: a stream, sequenced packets or datagrams. The service sends [`Message`]s
+/// and gets [`Passed`] events: `Open` first, and `End` last.
 ///
 /// # What stays together
 ///
-/// Between packets, and between datagrams, the boundaries are kept: each is one event. Of one that is longer
-/// than 64 KiB the rest is lost, and the event says that it is truncated.
+/// Packets and datagrams keep their boundaries: each is one event. If one is longer than 64 KiB, the rest is
+/// lost, and the event reports that it is truncated.
 ///
-/// A stream has no boundaries, and its bytes are cut and joined at will. The descriptors of a message come in
-/// the event that has its first byte; bytes of earlier messages may be in front of that, but no event has the
-/// descriptors of two messages (unix(7) has an example). So a protocol says in its bytes where a message ends
-/// and how many descriptors it has; the receiver queues those that come, and takes them from the front: they
-/// are in the order sent, and never later than the bytes that speak of them.
+/// A stream has no boundaries, and the kernel may cut and join its bytes anywhere. The descriptors of a
+/// message come in the event that has its first byte. Bytes of earlier messages may precede that byte, but no
+/// event has the descriptors of two messages (unix(7) has an example). So a protocol must encode in its bytes
+/// where a message ends and how many descriptors it has. The receiver queues the descriptors that arrive, and
+/// takes them from the front. They are in the order sent, and never later than the bytes that refer to them.
 ///
 /// # Bounds
 ///
-/// A message has at most [`per_message`](Descriptors::per_message) descriptors, 16 by default: one with more
-/// does not leave, and one that arrives with more is told as [`Passed::Refused`], with its descriptors closed.
-/// At most 1,024 descriptors wait to be sent, and at most 4,096 messages: packets, or such as came with
-/// descriptors; one more ends the resource. The bytes are bounded as for any [`Output`].
+/// A message has at most [`per_message`](Descriptors::per_message) descriptors, 16 by default. A message with
+/// more does not leave. A message that arrives with more becomes [`Passed::Refused`], with its descriptors
+/// closed. At most 1,024 descriptors wait to be sent, and at most 4,096 messages that are packets or have
+/// descriptors. One more ends the resource. The bytes are bounded as for any [`Output`].
 ///
 /// # Who owns what
 ///
-/// A descriptor that is sent is closed here once it has left. One that did not leave before the resource ended
-/// is still in it ([`unsent`](Descriptors::unsent)), and is closed with it. One that arrives belongs to whoever
-/// takes the event, and is CLOEXEC.
+/// A sent descriptor is closed here once it has left. If it has not left when the resource ends, it stays in
+/// the resource ([`unsent`](Descriptors::unsent)), and is closed with it. A descriptor that arrives is
+/// CLOEXEC, and belongs to the code that takes the event.
 ///
-/// In a simulated world a descriptor is whatever has a transport there: an end of a connection, a listener. The
-/// service is the same.
+/// In a simulated world, anything that has a transport there can pass as a descriptor, for example an end of
+/// a connection or a listener. The service needs no change.
 ///
 /// ```
 /// use reactor::{Context, Descriptor, Descriptors, Handle, Id, Message, Passed, Result, Service};
@@ -110,23 +110,23 @@ use crate::{
 pub struct Descriptors {
     socket: Option<Descriptor>,
     kind: Kind,
-    /// What is asked for a connection, as long as it refuses one for now.
+    /// The target and options of a connect that the system refuses for now.
     target: Option<Box<(Address, ConnectOptions)>>,
-    /// That it is open is still to be told.
+    /// The service has not got `Open` yet.
     is_new: bool,
     per_message: usize,
-    /// Apart, so that what is handed over is small.
+    /// Boxed, so that a handed-over resource is small.
     queue: Box<Queue>,
 }
 
-/// Which of the queued bytes have descriptors, and how long they may make no progress.
+/// The messages behind the queued bytes, and the time within which they must make progress.
 struct Queue {
     write_stall: Option<Duration>,
-    /// Messages that wait and whose beginning matters, in order.
+    /// Waiting messages whose first byte matters, in order.
     waiting: VecDeque<Waiting>,
-    /// How many descriptors these have together.
+    /// The number of their descriptors.
     unsent: usize,
-    /// Bytes queued since it began, and those of them that have left.
+    /// The count of all bytes queued, and of those that have left.
     put: u64,
     gone: u64,
 }
@@ -134,7 +134,7 @@ struct Queue {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     Stream,
-    /// Sequenced packets, or datagrams, which have no end.
+    /// Sequenced packets, or datagrams. Datagrams have no end.
     Packets {
         have_end: bool,
     },
@@ -147,37 +147,37 @@ impl Default for Queue {
 }
 
 struct Waiting {
-    /// Where its first byte is, counted as `put` is.
+    /// The position of its first byte, counted like `put`.
     begin: u64,
     descriptors: Vec<Descriptor>,
 }
 
-/// What is sent over [`Descriptors`].
+/// A message to send over [`Descriptors`].
 #[derive(Debug)]
 pub struct Message<'a> {
-    /// At least one byte.
+    /// The bytes, at least one.
     pub bytes: &'a [u8],
-    /// They leave with the first byte.
+    /// The descriptors. They leave with the first byte.
     pub descriptors: Vec<Descriptor>,
 }
 
-/// What arrives at [`Descriptors`].
+/// An event of [`Descriptors`].
 #[derive(Debug)]
 pub enum Passed<'a> {
-    /// It is connected. Comes first, and once.
+    /// The socket is connected. This event is the first, and comes once.
     Open,
-    /// Bytes, and the descriptors that came with them.
+    /// Bytes arrived, with their descriptors.
     Received {
-        /// Never empty, but for an empty datagram.
+        /// The bytes. They are empty only for an empty datagram.
         bytes: &'a [u8],
-        /// In the order sent. Dropping one closes it.
+        /// The descriptors in the order sent. Dropping one closes it.
         descriptors: Vec<Descriptor>,
-        /// The packet was longer than the buffer: `bytes` is its beginning, and the rest is gone. Never of a
-        /// stream.
+        /// Whether the packet was longer than the buffer. Then `bytes` is its beginning, and the rest is
+        /// lost. Always false for a stream.
         truncated: bool,
     },
-    /// The same, but more descriptors came than are taken, or than this process may open. All of them are
-    /// closed. It goes on.
+    /// Bytes arrived with more descriptors than the resource takes, or than this process may open. All of the
+    /// descriptors are closed. The resource continues.
     Refused {
         /// As in [`Passed::Received`].
         bytes: &'a [u8],
@@ -189,7 +189,7 @@ pub enum Passed<'a> {
 }
 
 impl Descriptors {
-    /// Creates one without a socket, for [`listen`](crate::Context::listen) and
+    /// Creates a resource without a socket, for [`listen`](crate::Context::listen) and
     /// [`connect`](crate::Context::connect).
     pub fn new() -> Descriptors {
         Descriptors {
@@ -202,15 +202,18 @@ impl Descriptors {
         }
     }
 
-    /// Gives it a connected Unix socket, which becomes non-blocking and CLOEXEC: `add` takes it then.
+    /// Gives it a connected Unix socket, for [`add`](crate::Context::add). The socket becomes non-blocking
+    /// and CLOEXEC.
     ///
     /// # Errors
-    /// `InvalidInput` for what is no Unix socket of a kind that messages can be sent through; as fcntl(2).
+    /// `InvalidInput` if it is no Unix socket of a type that carries messages. Otherwise the errors of
+    /// fcntl(2).
     pub fn on(self, socket: impl Into<OwnedFd>) -> io::Result<Descriptors> {
         self.over(Descriptor::new(socket))
     }
 
-    /// Gives it a connected transport, of a Unix socket or of a simulated world: `add` takes it then.
+    /// Gives it a connected transport of a Unix socket or of a simulated world, for
+    /// [`add`](crate::Context::add).
     ///
     /// # Errors
     /// As [`on`](Descriptors::on).
@@ -218,7 +221,7 @@ impl Descriptors {
         self.over(transport.into())
     }
 
-    /// Makes it new for another life: what waited is dropped.
+    /// Resets it for another life. Drops the waiting messages.
     fn begin(&mut self) {
         self.is_new = true;
         *self.queue = Queue { write_stall: self.queue.write_stall, ..Queue::default() };
@@ -249,34 +252,34 @@ impl Descriptors {
         Ok(())
     }
 
-    /// The same over what a virtual world has in place of a socket for datagrams.
+    /// Creates one over a virtual world's substitute for a datagram socket.
     pub(crate) fn through_packets(transport: Transport) -> Descriptors {
         let (socket, kind) = (Some(transport.into()), Kind::Packets { have_end: false });
         Descriptors { socket, kind, ..Descriptors::new() }
     }
 
-    /// Sets how many descriptors a message may have, in either direction: at most 253, the limit of Linux.
+    /// Sets how many descriptors a message may have in either direction, at most 253, the limit of Linux.
     pub fn per_message(mut self, most: usize) -> Descriptors {
         self.per_message = most.min(rights::DESCRIPTORS_MAX);
         self
     }
 
     /// Sets how long queued messages may make no progress before the resource ends as
-    /// [`Closed::Stalled`](crate::Closed::Stalled): a minute by default, because a peer that never reads would keep the
-    /// descriptors open. `None`: for ever.
+    /// [`Closed::Stalled`](crate::Closed::Stalled). The default is a minute, because a peer that never reads
+    /// would keep the descriptors open. `None` is without limit.
     pub fn write_stall(mut self, most: Option<Duration>) -> Descriptors {
         self.queue.write_stall = most;
         self
     }
 
-    /// Takes the descriptors that have not left, in the order sent. Of a live resource their messages leave
-    /// without them.
+    /// Takes the descriptors that have not left, in the order sent. If the resource is live, their messages
+    /// leave without them.
     pub fn unsent(&mut self) -> Vec<Descriptor> {
         self.queue.unsent = 0;
         self.queue.waiting.iter_mut().flat_map(|waiting| std::mem::take(&mut waiting.descriptors)).collect()
     }
 
-    /// Gives the socket back, if it has one; what waits to be sent is dropped.
+    /// Gives the socket back, if there is one. Drops the messages that wait.
     pub fn into_socket(self) -> Option<Descriptor> {
         self.socket
     }
@@ -285,7 +288,7 @@ impl Descriptors {
         self.kind != Kind::Stream
     }
 
-    /// Whether it matters where its first byte is.
+    /// Returns whether the position of the message's first byte matters.
     fn has_begin(&self, message: &Message<'_>) -> bool {
         self.is_packets() || !message.descriptors.is_empty()
     }
@@ -307,7 +310,7 @@ impl Descriptors {
         }
     }
 
-    /// Sends the front of the queue once; how many bytes left.
+    /// Sends once from the front of the queue.
     fn send_front(&mut self, io: &mut Io<'_>, out: &mut Outgoing) -> io::Result<()> {
         let queued = out.len();
         let begins = self.queue.waiting.front().is_some_and(|first| first.begin == self.queue.gone);
@@ -351,7 +354,7 @@ impl Resource for Descriptors {
     }
 
     fn interest(&self) -> Option<Interest> {
-        // That it is connected shows as room.
+        // Writability shows that the socket is connected.
         Some(if self.is_new { Interest::Both } else { Interest::Read })
     }
 
@@ -373,7 +376,7 @@ impl Resource for Descriptors {
             io.input_ended();
             return Ok(Some(Passed::End));
         }
-        // A short read of a stream may have ended where the descriptors of another message begin.
+        // A short read of a stream may have ended at the descriptors of another message.
         io.may_have_more();
         let Delivery { bytes, descriptors, is_cut, truncated } = got;
         let bytes = &buffer[..bytes];
@@ -395,7 +398,7 @@ impl Resource for Descriptors {
             let why = "it has no socket: use listen, connect or on";
             return Err((self, Error::Misuse { operation: "add", why }));
         }
-        // What an earlier life did not send is not of this one's queue.
+        // The queue of an earlier life does not belong to this life.
         self.begin();
         custom::enroll(self, core, service, table)
     }
@@ -431,7 +434,7 @@ impl Connection for Descriptors {
     }
 
     fn up<S: Handle<Self>>(_: &mut Core, _: &mut S, _: Key) {
-        // It says so by itself, as soon as it is watched.
+        // The resource reports it by itself, as soon as it is watched.
     }
 
     fn credentials(core: &Core, key: Key) -> io::Result<Credentials> {
@@ -454,7 +457,7 @@ fn source_of(socket: Option<&Descriptor>) -> Source<'_> {
     socket.map_or(Source::hosted(u64::MAX), Descriptor::source)
 }
 
-// Who forgets an `impl` of their own is not helped by hearing of this one.
+// A user who forgot an `impl` gains nothing from a hint at this one.
 #[diagnostic::do_not_recommend]
 impl Output for Descriptors {
     type Item<'a> = Message<'a>;
@@ -498,17 +501,17 @@ impl fmt::Debug for Descriptors {
 }
 
 const PER_MESSAGE: usize = 16;
-/// How long queued messages may make no progress, by default.
+/// The default time within which queued messages must make progress.
 const WRITE_STALL: Duration = Duration::from_secs(60);
-/// How long a listener is asked again whose queue is full, as by a stream.
+/// How long to retry a connect to a listener whose queue is full. It is the same as for a stream.
 const CONNECT_MAX: Duration = StreamOptions::DEFAULT.connect;
-/// What waits to be sent keeps descriptors of this process open.
+/// A bound, because waiting descriptors stay open in this process.
 const QUEUED_MAX: usize = 1024;
-/// A message that waits takes memory of its own, however short it is.
+/// A bound, because each waiting message takes memory of its own, however short it is.
 const WAITING_MAX: usize = 4096;
-/// What the receiver's buffer has room for.
+/// The space in the receiver's buffer.
 const PACKET_MAX: usize = 64 << 10;
-/// Parts of the queue in one send: a packet has at most three.
+/// The most parts of the queue in one send. A packet has at most three.
 const SLICES_MAX: usize = 16;
-/// Sends of one turn; the next ones come in the next.
+/// The most sends of one turn. Further ones follow in the next turn.
 const SENDS_MAX: usize = 64;

@@ -1,4 +1,4 @@
-//! What a service asks of its context for sockets of datagrams.
+//! The calls by which a service opens datagram sockets.
 
 use super::{Datagrams, link::attach};
 use crate::{
@@ -11,11 +11,12 @@ use crate::{
 };
 
 impl<S> Context<'_, S> {
-    /// Opens a socket for datagrams, bound to an IP address and port, to a Unix path or name, or to
-    /// [`Address::Unnamed`](crate::Address::Unnamed): a Unix socket without a name, to which nobody can answer.
+    /// Opens a datagram socket, bound to an IP address and port, to a Unix path or name, or to
+    /// [`Address::Unnamed`](crate::Address::Unnamed). The last is a Unix socket without a name, to which no
+    /// peer can answer.
     ///
     /// # Errors
-    /// The address is not one, the system refuses it (EADDRINUSE, ..), or the engine has no datagrams
+    /// The address is invalid, the system refuses it (for example EADDRINUSE), or the engine has no datagrams
     /// (`Unsupported`).
     pub fn bind<R: 'static>(
         &mut self,
@@ -28,7 +29,8 @@ impl<S> Context<'_, S> {
         self.bind_with(address, &BindOptions::default(), datagrams)
     }
 
-    /// The same, with options: connected to a peer, for broadcast, ..
+    /// Opens a socket as [`bind`](Context::bind), with options, for example connected to a peer or for
+    /// broadcast.
     ///
     /// # Errors
     /// As [`bind`](Context::bind).
@@ -49,10 +51,12 @@ impl<S> Context<'_, S> {
         key.map(Id::new).map_err(|(_, error)| error)
     }
 
-    /// Enters a multicast group: from now on the socket receives what is sent to it and to its port.
+    /// Joins a multicast group. From now on the socket receives datagrams sent to the group and the socket's
+    /// port.
     ///
     /// # Errors
-    /// [`Error::Os`], as setsockopt(2) of IP_ADD_MEMBERSHIP and IPV6_JOIN_GROUP; `NotFound` when it is gone.
+    /// [`Error::Os`] with the errors of setsockopt(2) for IP_ADD_MEMBERSHIP and IPV6_JOIN_GROUP. `NotFound`
+    /// if the socket is gone.
     pub fn join<R: 'static>(&mut self, id: Id<Datagrams<R>>, group: &Group) -> Result<(), Error> {
         self.set_member("join", id, group, true)
     }
@@ -60,7 +64,7 @@ impl<S> Context<'_, S> {
     /// Leaves a multicast group.
     ///
     /// # Errors
-    /// As [`join`](Context::join); EADDRNOTAVAIL when it is not in it.
+    /// As [`join`](Context::join). EADDRNOTAVAIL if the socket is not in the group.
     pub fn leave<R: 'static>(&mut self, id: Id<Datagrams<R>>, group: &Group) -> Result<(), Error> {
         self.set_member("leave", id, group, false)
     }

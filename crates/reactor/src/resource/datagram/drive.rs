@@ -23,7 +23,7 @@ pub(super) fn event<S: Handle<Datagrams<R>>, R: 'static>(
     let to = service::<S>(erased);
     match event {
         engine::Event::Datagrams(mut batch) => {
-            // What was kept comes first.
+            // Kept datagrams come first.
             if find::<R>(core, key).is_some_and(|link| link.kept.is_empty()) {
                 deliver::<S, R>(core, to, key, &mut batch);
             }
@@ -51,7 +51,7 @@ pub(super) fn event<S: Handle<Datagrams<R>>, R: 'static>(
     }
 }
 
-/// Hands datagrams over, one by one, for as long as the service takes them.
+/// Hands datagrams over, one by one, as long as the service takes them.
 fn deliver<S: Handle<Datagrams<R>>, R: 'static>(core: &mut Core, to: &mut S, key: Key, batch: &mut Batch) {
     loop {
         let Core { registry, counters, .. } = &mut *core;
@@ -66,7 +66,7 @@ fn deliver<S: Handle<Datagrams<R>>, R: 'static>(core: &mut Core, to: &mut S, key
     }
 }
 
-/// Keeps what was not handed over, as far as it may be kept; the rest is dropped and counted.
+/// Keeps the remaining datagrams up to the limit. Drops and counts the rest.
 fn keep<R: 'static>(core: &mut Core, key: Key, batch: &mut Batch) {
     if batch.is_empty() {
         return;
@@ -94,7 +94,7 @@ fn keep<R: 'static>(core: &mut Core, key: Key, batch: &mut Batch) {
     }
 }
 
-/// What was kept goes on, and `Drained` is told.
+/// Resumes the socket: emits a due `Drained`, and hands over kept datagrams.
 pub(super) fn again<S: Handle<Datagrams<R>>, R: 'static>(core: &mut Core, erased: &mut dyn Any, key: Key) {
     let to = service::<S>(erased);
     let Some(slot) = core.registry.live(key) else { return };
@@ -107,12 +107,12 @@ pub(super) fn again<S: Handle<Datagrams<R>>, R: 'static>(core: &mut Core, erased
     let mut kept = mem::take(&mut link.kept);
     link.kept_bytes = 0;
     deliver::<S, R>(core, to, key, &mut kept);
-    // The service paused it again.
+    // Keep the rest if the service has paused the socket again.
     keep::<R>(core, key, &mut kept);
     recount::<R>(core, key);
 }
 
-/// Counts anew what it holds.
+/// Counts the socket's memory again.
 pub(super) fn recount<R: 'static>(core: &mut Core, key: Key) {
     let Core { registry, budget, .. } = core;
     if let Some(link) = registry.live(key).and_then(|slot| cast::<R>(&mut slot.resource)) {
@@ -147,7 +147,7 @@ pub(super) fn post<R: 'static>(core: &mut Core, index: u16, key: Key, item: Outb
     if is_high { Flow::High } else { Flow::Queued }
 }
 
-/// Whether there is room for the item, perhaps after older ones were dropped.
+/// Returns whether there is room for the item. May drop older items first.
 fn make_room<R: 'static>(link: &mut Link<R>, item: &Outbound<'_>) -> bool {
     let options = link.datagrams.settings();
     let (queue, bytes, when_full) = (options.queue, options.queue_bytes, options.when_full);
@@ -168,7 +168,7 @@ fn refuse<R: 'static>(link: &mut Link<R>, item: &Outbound<'_>) -> Flow {
     Flow::Full
 }
 
-/// Sends what is queued, tells the engine what is wanted, and ends what is to end.
+/// Sends the queue, updates the engine's interest, and ends a socket that is due to end.
 pub(super) fn flush<R: 'static>(core: &mut Core, key: Key) {
     let Core { registry, engine, counters, budget, .. } = core;
     let Some(link) = registry.live(key).and_then(|slot| cast::<R>(&mut slot.resource)) else { return };
@@ -202,5 +202,5 @@ pub(super) fn flush<R: 'static>(core: &mut Core, key: Key) {
     }
 }
 
-/// What a datagram that is kept counts beside its bytes: its address and what else is known of it.
+/// The bytes that a kept datagram counts in addition to its own, for its address and other metadata.
 pub(super) const KEPT_EACH: usize = 128;

@@ -1,4 +1,4 @@
-//! A socket for datagrams in its slot: what the runtime knows of it, and how it enters and leaves.
+//! A datagram socket in its slot: its state in the runtime, and how it enters and leaves.
 
 use std::{any::Any, mem};
 
@@ -18,34 +18,34 @@ use crate::{
 pub(super) struct Link<R> {
     pub(super) datagrams: Datagrams<R>,
     pub(super) queue: DatagramQueue,
-    /// Arrived while it was paused.
+    /// The datagrams that arrived while it was paused.
     pub(super) kept: Batch,
-    /// How many bytes that counts.
+    /// The bytes that `kept` counts.
     pub(super) kept_bytes: usize,
-    /// What the byte budget counts for it.
+    /// The bytes that the budget counts for it.
     pub(super) counted: usize,
     pub(super) paused: bool,
-    /// What the engine was told last about reading.
+    /// Whether the engine reads it, as last requested.
     pub(super) reading: bool,
-    /// The engine left some in the queue, and tells when there is room.
+    /// The engine left some datagrams in the queue, and reports room.
     pub(super) blocked: bool,
-    /// `send` said that the queue is above a mark; `Drained` is to follow.
+    /// `send` answered that the queue is above a mark, and `Drained` is to follow.
     pub(super) high: bool,
     pub(super) drained_due: bool,
     pub(super) closing: Option<Closed>,
     pub(super) releasing: bool,
-    /// The engine has it no more, or was asked to give it back.
+    /// The engine no longer has it, or has to give it back.
     pub(super) detaching: bool,
     pub(super) detached: bool,
 }
 
 impl<R: 'static> Link<R> {
-    /// The memory that the budget counts.
+    /// Returns the memory that the budget counts.
     pub(super) fn holds(&self) -> usize {
         self.queue.memory() + self.kept.memory()
     }
 
-    /// Whether datagrams may be handed to the service now.
+    /// Returns whether the service may get datagrams now.
     pub(super) fn takes_input(&self) -> bool {
         !self.paused && self.closing.is_none() && !self.releasing
     }
@@ -55,7 +55,7 @@ pub(super) fn cast<R: 'static>(resource: &mut Option<Box<dyn Any>>) -> Option<&m
     resource.as_mut()?.downcast_mut()
 }
 
-/// Finds the live socket of this name.
+/// Finds the live socket with this key.
 pub(super) fn find<R: 'static>(core: &mut Core, key: Key) -> Option<&mut Link<R>> {
     cast(&mut core.registry.live(key)?.resource)
 }
@@ -72,7 +72,8 @@ pub(super) fn table<S: Handle<Datagrams<R>>, R: 'static>() -> &'static Table {
         pause: pause::<R>,
         expired: |core, key| core.end(key, Closed::TimedOut(Phase::Close), Ending::Orderly),
         noted: |core, key, _| Closed::take_noted(&mut find::<R>(core, key)?.closing),
-        // Its queues have limits of their own, and there are few of it.
+        // It is never ended for its bytes, because its queues have limits of their own and there are few such
+        // sockets.
         holding: |core, key| Holding {
             bytes: find::<R>(core, key).map_or(0, |link| link.counted),
             moved: None,
@@ -129,18 +130,18 @@ pub(super) fn attach<R: 'static>(
     if deadline.is_some() {
         core.set_deadline(key, deadline);
     }
-    // What an earlier life left over goes on.
+    // Continue with the rest of an earlier life.
     drive::recount::<R>(core, key);
     core.drive_again(key);
     core.mark(key);
     Ok(key)
 }
 
-/// Takes the socket out of its link, with what belongs to it.
+/// Takes the socket and its belongings out of its link.
 fn unwrap<R: 'static>(link: Box<dyn Any>, transport: Option<Transport>) -> Datagrams<R> {
     let link = *link.downcast::<Link<R>>().expect("a table is only used with the resource it was made for");
     let Link { mut datagrams, queue, kept, paused, .. } = link;
-    // `Drained` that was not told yet is told in the next life.
+    // The next life emits a `Drained` that is still due.
     let high = link.high || link.drained_due;
     let before = datagrams.carried.take().map(|carried| *carried).unwrap_or_default();
     let (transport, deadline) = (transport.or(before.transport), before.deadline);

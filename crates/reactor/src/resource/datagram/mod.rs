@@ -1,4 +1,5 @@
-//! Datagrams: a socket whose messages have bounds, and no connection. This file says what a user sees of one.
+//! Datagrams: a socket whose messages have bounds, without a connection. This file holds the types that a
+//! user sees.
 
 mod calls;
 mod drive;
@@ -19,18 +20,19 @@ use crate::{
     service::Handle,
 };
 
-/// A socket for datagrams: UDP, a Unix socket of that type, or a simulated one; the transport is not in the
-/// type. `Role` tells two uses apart, so that a service can handle them by two `Handle` impls.
+/// A datagram socket: UDP, a Unix socket of that type, or a simulated one. Its type does not name the
+/// transport. `Role` distinguishes two uses, so that a service can handle them by two `Handle` impls.
 ///
-/// It comes to life by [`bind`](crate::Context::bind), or with a socket of its own ([`Datagrams::on`]) by
-/// [`add`](crate::Context::add). Its life is `(Received | Undelivered | Drained)*`, then `closed`: nothing a
-/// peer or a network does ends it. One call of the handler is one datagram; what
-/// [`send`](crate::Context::send) queues leaves at the end of the turn, many with one call where the system
-/// has such calls.
+/// [`bind`](crate::Context::bind) brings it to life, or [`add`](crate::Context::add) does with a socket of
+/// its own ([`Datagrams::on`]). Its life is `(Received | Undelivered | Drained)*`, then `closed`. No act of a
+/// peer or of the network ends it. The handler gets one datagram a call. Datagrams that
+/// [`send`](crate::Context::send) queues leave at the end of the turn, many with one system call where the
+/// system has such calls.
 ///
-/// Sending is not promised to arrive: the queue is bounded ([`DatagramOptions`]), and what finds no room is
-/// dropped and counted ([`Datagrams::counts`]). A closing socket sends what is queued, and hands over no more:
-/// what arrived before and was not handed over is dropped and counted, too. A paused one keeps it.
+/// Delivery is not promised. The queue is bounded ([`DatagramOptions`]), and the runtime drops and counts
+/// datagrams that find no room ([`Datagrams::counts`]). A closing socket sends its queue and hands over no
+/// more: it also drops and counts datagrams that arrived before and were not handed over. A paused socket
+/// keeps them.
 ///
 /// ```no_run
 /// use reactor::{Context, DatagramEvent, Datagrams, Handle, Id, Result, Service};
@@ -57,7 +59,7 @@ use crate::{
 pub struct Datagrams<Role = ()> {
     options: Option<Arc<DatagramOptions>>,
     counts: DatagramCounts,
-    /// What it owns outside of a runtime.
+    /// The state of a socket outside of a runtime.
     carried: Option<Box<Carried>>,
     role: PhantomData<fn() -> Role>,
 }
@@ -69,32 +71,33 @@ struct Carried {
     queue: DatagramQueue,
     kept: Kept,
     paused: bool,
-    /// The service was told to hold back, and not yet to go on.
+    /// The service has to hold back, and has not got `Drained` yet.
     high: bool,
-    /// How much of the service's deadline was left.
+    /// The time that was left until the service's deadline.
     deadline: Option<Duration>,
 }
 
-/// What happens to a socket for datagrams.
+/// An event of a datagram socket.
 #[derive(Debug)]
 pub enum DatagramEvent<'a> {
     /// A datagram arrived. It borrows the runtime's buffer for the call.
     Received(Datagram<'a>),
-    /// A datagram of ours did not get to its receiver, as far as is known. It comes for the send that failed
-    /// (EMSGSIZE: too long; ENETUNREACH; EAGAIN: the queue of a Unix socket that it was for is full), or later,
-    /// by a report of the network (ECONNREFUSED: nobody is bound there). The socket goes on.
+    /// A datagram of ours probably did not reach its receiver. The event comes for a send that failed, or
+    /// later, for a report from the network. Examples of a failed send are EMSGSIZE (too long), ENETUNREACH,
+    /// and EAGAIN (the queue of the receiving Unix socket is full). An example of a report is ECONNREFUSED
+    /// (no socket is bound there). The socket continues.
     Undelivered {
-        /// To whom it was sent. `None`: to whom the socket is connected, or the system does not tell (all
-        /// but Linux, of reports).
+        /// The receiver. `None` if it is the peer to which the socket is connected, or if the system does not
+        /// name it in reports (all but Linux).
         to: Option<Address>,
-        /// Why.
+        /// The reason.
         error: io::Error,
     },
     /// The queue was above one of its high marks, or full, and at least three quarters of it are free again.
     Drained,
 }
 
-/// What became of the datagrams of one socket so far.
+/// Counts of the datagrams of one socket so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct DatagramCounts {
@@ -102,18 +105,18 @@ pub struct DatagramCounts {
     pub received: u64,
     /// Those of them that were truncated.
     pub truncated: u64,
-    /// Arrived and were not handed over: the socket closed, or too much was kept while it was paused.
+    /// Arrived but not handed over, because the socket closed or too much was kept while it was paused.
     pub unread: u64,
     /// Taken by the system.
     pub sent: u64,
-    /// Found no room in the queue, or made room for a later one.
+    /// Dropped because they found no room in the queue, or made room for a later one.
     pub dropped: u64,
-    /// Reports that one was not delivered.
+    /// Reports that a datagram was not delivered.
     pub undelivered: u64,
 }
 
 impl Datagrams {
-    /// Creates one without a socket, with the options' defaults.
+    /// Creates one without a socket, with the default options.
     pub fn new() -> Datagrams {
         Datagrams { options: None, counts: DatagramCounts::default(), carried: None, role: PhantomData }
     }
@@ -126,19 +129,19 @@ impl Default for Datagrams {
 }
 
 impl<R: 'static> Datagrams<R> {
-    /// The same in another role.
+    /// Returns the same socket in another role.
     pub fn role<Other: 'static>(self) -> Datagrams<Other> {
         let Datagrams { options, counts, carried, .. } = self;
         Datagrams { options, counts, carried, role: PhantomData }
     }
 
-    /// Sets bounds; one set may be shared by all sockets.
+    /// Sets bounds. All sockets may share one set.
     pub fn options(mut self, options: impl Into<Arc<DatagramOptions>>) -> Datagrams<R> {
         self.options = Some(options.into());
         self
     }
 
-    /// Gives it a socket that somebody else opened: `add` takes it then.
+    /// Gives it a socket that other code opened, for [`add`](crate::Context::add).
     ///
     /// # Errors
     /// The socket cannot be made non-blocking.
@@ -147,7 +150,7 @@ impl<R: 'static> Datagrams<R> {
         self.on_descriptor(socket.into())
     }
 
-    /// Gives it a socket that somebody else opened: `add` takes it then.
+    /// Gives it a socket that other code opened, for [`add`](crate::Context::add).
     ///
     /// # Errors
     /// The socket cannot be made non-blocking.
@@ -162,12 +165,12 @@ impl<R: 'static> Datagrams<R> {
         Ok(self)
     }
 
-    /// What became of its datagrams so far.
+    /// Returns the counts of its datagrams so far.
     pub fn counts(&self) -> DatagramCounts {
         self.counts
     }
 
-    /// How many datagrams were queued when it ended, and did not leave.
+    /// Returns how many datagrams were queued when it ended, and did not leave.
     pub fn unsent(&self) -> usize {
         self.carried.as_ref().map_or(0, |carried| carried.queue.len())
     }
@@ -187,7 +190,7 @@ impl<R: 'static> Resource for Datagrams<R> {
     type Event<'a> = DatagramEvent<'a>;
 
     fn source(&self) -> Source<'_> {
-        // Only outside of a runtime it has its transport; the runtime never asks.
+        // Only a socket outside of a runtime owns its transport. The runtime never calls this.
         match self.carried.as_ref().and_then(|carried| carried.transport.as_ref()) {
             Some(transport) => transport.source(),
             None => Source::hosted(u64::MAX),
@@ -236,7 +239,8 @@ impl<R: 'static> Resource for Datagrams<R> {
 impl<R: 'static> Output for Datagrams<R> {
     type Item<'a> = Outbound<'a>;
 
-    /// Refuses: `send` goes past it. A queue of bytes would lose where a datagram ends and to whom it goes.
+    /// Refuses, because `send` bypasses it. A queue of bytes would lose the boundaries and receivers of
+    /// datagrams.
     fn encode(&mut self, _: Outbound<'_>, _: &mut Outgoing) -> Result {
         Err(Failure::from("a datagram does not fit into a queue of bytes: only `send` takes it"))
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// How many datagrams a socket holds, and what happens to one too many.
+/// The most datagrams that a socket holds, and the choice of the dropped one.
 ///
 /// ```
 /// use reactor::{DatagramOptions, Datagrams, WhenFull};
@@ -13,32 +13,31 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatagramOptions {
-    /// How many datagrams may wait to leave; 4,096. Above half of it `send` answers `High`.
+    /// The most datagrams that may wait to leave; 4,096. Above half of it `send` answers `High`.
     pub queue: usize,
-    /// How many bytes they may have together; 4 MiB. Above half of it `send` answers `High`.
+    /// The most bytes that they may have together; 4 MiB. Above half of it `send` answers `High`.
     pub queue_bytes: usize,
-    /// Which one is dropped when there would be more.
+    /// The datagram to drop when the queue is full.
     pub when_full: WhenFull,
-    /// How long a datagram is received whole, in bytes; 64 KiB, which no datagram of UDP reaches. Of a longer one the
-    /// beginning arrives, and [`Datagram::truncated`](crate::Datagram::truncated) says so. Less than 64 KiB means that, and
-    /// more than 2 MiB means 2 MiB. How long a datagram a Unix socket sends is bounded by its
-    /// [`send_buffer`](crate::BindOptions::send_buffer).
+    /// The most bytes of a datagram that the socket receives whole; 64 KiB, which no UDP datagram reaches. Of
+    /// a longer datagram only the beginning arrives, and [`Datagram::truncated`](crate::Datagram::truncated)
+    /// is set. A value below 64 KiB means 64 KiB, and a value above 2 MiB means 2 MiB.
+    /// [`send_buffer`](crate::BindOptions::send_buffer) bounds the datagrams that a Unix socket sends.
     pub longest: usize,
-    /// How many bytes that arrived are kept while the socket is paused, and 128 more for each datagram; 4 MiB.
-    /// The later ones are dropped.
-    /// What the system itself keeps is bounded by SO_RCVBUF.
+    /// The most bytes that a paused socket keeps, where each datagram counts 128 more; 4 MiB. The runtime
+    /// drops later datagrams. SO_RCVBUF bounds the kernel's own queue.
     pub unread: usize,
-    /// How long a graceful close may take to send what is queued; 5 s.
+    /// How long a graceful close may take to send the queue; 5 s.
     pub close: Duration,
 }
 
-/// Which datagram is dropped when the queue is full.
+/// The datagram to drop when the queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
-    /// The one that comes: `send` answers [`Flow::Full`](crate::Flow::Full), so who wants to keep it can.
+    /// The new datagram. `send` answers [`Flow::Full`](crate::Flow::Full), so that the caller can keep it.
     RefuseNewest,
-    /// Those that wait longest, until there is room for the one that comes: for what is soon out of date. One
-    /// that would not fit into an empty queue is refused all the same.
+    /// The oldest datagrams, until there is room for the new one. Use it for data that is soon out of date. A
+    /// datagram that would not fit into an empty queue is still refused.
     DropOldest,
 }
 

@@ -21,15 +21,16 @@ use crate::{
 
 /// A serial port, or another terminal device in raw mode, as a resource of bytes.
 ///
-/// A device that is unplugged, a modem that hangs up and the end of a pseudo-terminal's other side all end it
-/// the same way: what had arrived is told, then `closed` comes once, with [`Closed::Failed`] and EIO.
+/// An unplugged device, a modem that hangs up and the end of a pseudo-terminal's other side all end it the
+/// same way: the service gets the input that had arrived, then `closed` once, with [`Closed::Failed`] and
+/// EIO.
 ///
-/// What is sent waits in the runtime's queue: above 64 KiB `send` answers [`Flow::High`], and when the
-/// queue has shrunk to a quarter of that [`SerialEvent::Drained`] follows; above 4 MiB the resource ends.
+/// Output waits in the runtime's queue. Above 64 KiB `send` answers [`Flow::High`]. When the queue has shrunk
+/// to a quarter of that, [`SerialEvent::Drained`] follows. Above 4 MiB the resource ends.
 ///
-/// Closing a real port blocks while the kernel's own buffer (some KiB) leaves, up to 30 s where flow control
-/// stops it: [`discard_output`](Serial::discard_output) in `closed` avoids that. [`configure`](Serial::configure)
-/// waits likewise.
+/// Closing a real port blocks while the kernel's own buffer (some KiB) leaves, up to 30 s if flow control
+/// stops it. Call [`discard_output`](Serial::discard_output) in `closed` to avoid that.
+/// [`configure`](Serial::configure) also waits.
 ///
 /// ```no_run
 /// use reactor::{
@@ -63,7 +64,7 @@ use crate::{
 /// [`Flow::High`]: crate::Flow::High
 pub struct Serial {
     port: Port,
-    /// The queue was above the high mark, and that it has drained is to be told.
+    /// The queue was above the high mark, and `Drained` is due after it has drained.
     is_high: bool,
     is_drained: bool,
 }
@@ -73,7 +74,7 @@ enum Port {
     Hosted(Source<'static>),
 }
 
-/// What a serial port tells.
+/// An event of a serial port.
 ///
 /// ```
 /// use reactor::serial::SerialEvent;
@@ -83,13 +84,13 @@ enum Port {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SerialEvent<'a> {
-    /// Bytes arrived; never none. Where one message ends is for the service to know.
+    /// Bytes arrived, at least one. The service has to find the ends of messages.
     Received(&'a [u8]),
     /// The write queue was above its high mark, and has shrunk below the low one.
     Drained,
 }
 
-/// The lines of a modem that the other side sets.
+/// The modem lines that the other side sets.
 ///
 /// ```
 /// let lines = reactor::serial::ModemLines { cts: true, dsr: true, ring: false, carrier: false };
@@ -111,8 +112,8 @@ impl Serial {
     /// Opens a device and sets it. Does not wait for a carrier.
     ///
     /// # Errors
-    /// As open(2) and tcsetattr(3): EBUSY when somebody has it exclusively, ENOTTY for what is no terminal;
-    /// `Other` when the device does not take all the settings.
+    /// The errors of open(2) and tcsetattr(3). For example EBUSY if another process has it exclusively, and
+    /// ENOTTY if it is no terminal. `Other` if the device does not accept all settings.
     pub fn open(path: impl AsRef<Path>, options: &SerialOptions) -> Result<Serial, Error> {
         let path = path.as_ref();
         let open = || {
@@ -123,24 +124,24 @@ impl Serial {
         open().map_err(|error| Error::os("open", path.display(), error))
     }
 
-    /// Takes a terminal device that is open and non-blocking, with its settings as they are. It should be in raw
-    /// mode, with a VMIN of at least 1: an empty read counts as a hang-up.
+    /// Takes an open, non-blocking terminal device with its present settings. It should be in raw mode, with
+    /// a VMIN of at least 1, because an empty read counts as a hang-up.
     pub fn adopt(device: impl Into<OwnedFd>) -> Serial {
         Serial::of(Port::System(device.into().into()))
     }
 
-    /// Opens a pseudo-terminal: two ports connected to each other, to try a service without a device.
+    /// Opens a pseudo-terminal: two connected ports, to try a service without a device.
     ///
     /// # Errors
-    /// As posix_openpt(3) and open(2).
+    /// The errors of posix_openpt(3) and open(2).
     pub fn pair() -> Result<(Serial, Serial), Error> {
         let (one, other) =
             SerialPort::pair().map_err(|error| Error::os("open", "a pseudo-terminal", error))?;
         Ok((Serial::of(Port::System(one)), Serial::of(Port::System(other))))
     }
 
-    /// The twin for tests: the other side is a virtual source of a simulated engine. Settings are accepted and
-    /// change nothing, and there are no modem lines (`Unsupported`).
+    /// Creates a twin for tests, whose other side is a virtual source of a simulated engine. It accepts
+    /// settings, which change nothing, and has no modem lines (`Unsupported`).
     pub fn hosted(source: Source<'static>) -> Serial {
         Serial::of(Port::Hosted(source))
     }
@@ -149,7 +150,7 @@ impl Serial {
         Serial { port, is_high: false, is_drained: false }
     }
 
-    /// Sets it anew. May block until the kernel has sent what it took before.
+    /// Sets it again. May block until the kernel has sent the output that it took before.
     ///
     /// # Errors
     /// As [`open`](Serial::open).
@@ -167,10 +168,11 @@ impl Serial {
         }
     }
 
-    /// The lines that the other side sets, as they are now. Their changes are not told.
+    /// Returns the present state of the lines that the other side sets. The port does not report their
+    /// changes.
     ///
     /// # Errors
-    /// As ioctl_tty(2): ENOTTY or EINVAL where the device has none.
+    /// The errors of ioctl_tty(2), for example ENOTTY or EINVAL if the device has no such lines.
     pub fn modem_lines(&self) -> io::Result<ModemLines> {
         let port = self.system()?;
         Ok(ModemLines {
@@ -197,26 +199,26 @@ impl Serial {
         self.system()?.set_dtr(is_on)
     }
 
-    /// Begins or ends a break: the line stays low until it ends. How long that takes is for a timer.
+    /// Begins or ends a break, during which the line stays low. Use a timer for its length.
     ///
     /// # Errors
-    /// As ioctl_tty(2).
+    /// The errors of ioctl_tty(2).
     pub fn set_break(&self, is_on: bool) -> io::Result<()> {
         self.system()?.set_break(is_on)
     }
 
-    /// Throws away what has arrived and was not read.
+    /// Discards input that has arrived and was not read.
     ///
     /// # Errors
-    /// As tcflush(3).
+    /// The errors of tcflush(3).
     pub fn discard_input(&self) -> io::Result<()> {
         self.system()?.discard_input_buffer()
     }
 
-    /// Throws away what the kernel took and has not sent. What waits in the runtime's queue stays.
+    /// Discards output that the kernel took and has not sent. The runtime's queue stays.
     ///
     /// # Errors
-    /// As tcflush(3).
+    /// The errors of tcflush(3).
     pub fn discard_output(&self) -> io::Result<()> {
         self.system()?.discard_output_buffer()
     }
@@ -225,7 +227,7 @@ impl Serial {
 fn set(port: &mut SerialPort, options: &SerialOptions) -> io::Result<()> {
     let mut settings = port.get_configuration()?;
     options.apply(&mut settings)?;
-    // It waits for the output to leave, which a signal may interrupt.
+    // The call waits for the output to leave, and a signal may interrupt it.
     again_if_interrupted(|| port.set_configuration(&settings))?;
     if options.exclusive { make_exclusive(port.as_fd()) } else { Ok(()) }
 }
@@ -241,7 +243,7 @@ impl Resource for Serial {
     }
 
     fn interest(&self) -> Option<Interest> {
-        // Room for output is what calls `step` to tell that the queue has drained.
+        // Writability makes the runtime call `step`, which then reports that the queue has drained.
         Some(if self.is_drained { Interest::Both } else { Interest::Read })
     }
 
@@ -261,7 +263,8 @@ impl Resource for Serial {
             return Ok(None);
         }
         match io.read(self.source(), buffer)? {
-            // A terminal that was hung up reads as ended; a pseudo-terminal's other end fails with EIO.
+            // A read from a hung-up terminal returns the end. The other end of a pseudo-terminal fails with
+            // EIO.
             0 => Err(io::Error::from_raw_os_error(libc::EIO)),
             count => Ok(Some(SerialEvent::Received(&buffer[..count]))),
         }
@@ -297,5 +300,5 @@ impl fmt::Debug for Serial {
     }
 }
 
-/// Below this the service is told that the queue has drained.
+/// The queue length below which the service gets `Drained`.
 const QUEUE_LOW: usize = QUEUE_HIGH / 4;

@@ -1,10 +1,10 @@
-//! How a serial line is set: speed, frame and flow control.
+//! The settings of a serial line: speed, frame and flow control.
 
 use std::io;
 
 use serial2::Settings;
 
-/// How a serial port is set when it is opened.
+/// The settings that a serial port gets when it opens.
 ///
 /// ```
 /// use reactor::serial::{Parity, SerialOptions, StopBits};
@@ -13,18 +13,18 @@ use serial2::Settings;
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SerialOptions {
-    /// Bits per second, the same in both directions, at least 1. Any number that the device can make; it may
-    /// differ from what was asked for by 2.5 %.
+    /// Bits per second, the same in both directions, at least 1. Use any number that the device supports. The
+    /// real speed may differ from it by 2.5 %.
     pub speed: u32,
-    /// How many bits a character has.
+    /// The number of bits of a character.
     pub data_bits: DataBits,
     /// The parity bit.
     pub parity: Parity,
-    /// How many stop bits follow a character.
+    /// The number of stop bits behind a character.
     pub stop_bits: StopBits,
-    /// How one side stops the other.
+    /// The method by which one side stops the other.
     pub flow_control: FlowControl,
-    /// Refuses the port to other processes that open it later (EBUSY; the superuser is let in all the same).
+    /// Refuses the port to other processes that open it later (EBUSY). The superuser can still open it.
     pub exclusive: bool,
 }
 
@@ -39,7 +39,7 @@ impl SerialOptions {
         exclusive: true,
     };
 
-    /// Puts them into what the system keeps of the port, with everything else raw.
+    /// Writes the options into the system's settings of the port, and makes everything else raw.
     pub(super) fn apply(&self, settings: &mut Settings) -> io::Result<()> {
         if self.speed == 0 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a speed of 0 hangs the line up"));
@@ -76,7 +76,7 @@ impl Default for SerialOptions {
     }
 }
 
-/// How many bits a character has.
+/// The number of bits of a character.
 ///
 /// ```
 /// assert_eq!(reactor::serial::SerialOptions::DEFAULT.data_bits, reactor::serial::DataBits::Eight);
@@ -93,14 +93,14 @@ pub enum DataBits {
     Eight,
 }
 
-/// The parity bit of each character. One that arrives with the wrong parity is dropped.
+/// The parity bit of each character. The port drops a character with the wrong parity.
 ///
 /// ```
 /// assert_eq!(reactor::serial::SerialOptions::DEFAULT.parity, reactor::serial::Parity::None);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Parity {
-    /// There is none.
+    /// There is no parity bit.
     None,
     /// The number of ones is odd.
     Odd,
@@ -108,7 +108,7 @@ pub enum Parity {
     Even,
 }
 
-/// How many stop bits follow a character.
+/// The number of stop bits behind a character.
 ///
 /// ```
 /// assert_eq!(reactor::serial::SerialOptions::DEFAULT.stop_bits, reactor::serial::StopBits::One);
@@ -121,18 +121,18 @@ pub enum StopBits {
     Two,
 }
 
-/// How one side of a serial line stops the other.
+/// The method by which one side of a serial line stops the other.
 ///
 /// ```
 /// assert_eq!(reactor::serial::SerialOptions::DEFAULT.flow_control, reactor::serial::FlowControl::None);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FlowControl {
-    /// It does not.
+    /// There is no flow control.
     None,
-    /// By the characters XON and XOFF, which then are no data.
+    /// The characters XON and XOFF, which then cannot be data.
     Software,
-    /// By the lines RTS and CTS.
+    /// The lines RTS and CTS.
     Hardware,
 }
 

@@ -1,4 +1,4 @@
-//! What changed: records of inotify(7), parsed where they lie, and renames paired by their cookies.
+//! Changes: records of inotify(7), parsed in place, and renames paired by their cookies.
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
 
@@ -15,18 +15,18 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct WatchId(pub(super) i32);
 
-/// What a change is of: an entry of a watched directory, or what is watched itself.
+/// The subject of a change: an entry of a watched directory, or the watched file or directory itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry<'a> {
-    /// By which watch it was seen.
+    /// The watch that saw it.
     pub watch: WatchId,
-    /// The name in the directory; empty for what is watched itself.
+    /// The name in the directory. It is empty for the watched file or directory itself.
     pub name: &'a OsStr,
     /// Whether it is a directory.
     pub is_dir: bool,
 }
 
-/// One thing that happened.
+/// One change.
 ///
 /// ```
 /// use reactor::watch::Change;
@@ -40,11 +40,11 @@ pub struct Entry<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Change<'a> {
-    /// It was made: a file, a directory, a link, ..
+    /// It was created: for example a file, a directory or a link.
     Created(Entry<'a>),
-    /// It was written to or truncated. Several in a row may be told as one.
+    /// It was written to or truncated. Several changes in a row may come as one.
     Modified(Entry<'a>),
-    /// It had been open for writing, and was closed.
+    /// It was closed after it had been open for writing.
     Written(Entry<'a>),
     /// Its owner, mode, times or number of links changed.
     Attributes(Entry<'a>),
@@ -52,44 +52,46 @@ pub enum Change<'a> {
     Deleted(Entry<'a>),
     /// It was renamed, or moved from one watched directory to another.
     Moved {
-        /// As it was.
+        /// The entry before.
         from: Entry<'a>,
-        /// As it is.
+        /// The entry after.
         to: Entry<'a>,
     },
-    /// It was moved to where nothing is watched. Also one half of a rename that was read while it happened (then
-    /// [`MovedIn`](Change::MovedIn) follows in a later batch), and of more than 16 that are interleaved.
+    /// It was moved to a place that is not watched. This is also one half of a rename that was read while it
+    /// happened (then [`MovedIn`](Change::MovedIn) follows in a later batch), or of more than 16 interleaved
+    /// renames.
     MovedOut(Entry<'a>),
-    /// It was moved here from where nothing is watched.
+    /// It was moved here from a place that is not watched.
     MovedIn(Entry<'a>),
-    /// What is watched was itself renamed or moved. The watch goes on, but its path may name something else.
+    /// The watched file or directory was itself renamed or moved. The watch continues, but its path may name
+    /// something else.
     Relocated(WatchId),
-    /// The kernel's queue was full, and changes were lost: look at everything anew.
+    /// The kernel's queue was full, and changes were lost. Read everything again.
     Overflow,
-    /// The last word about a watch.
+    /// A watch has ended. This is its last change.
     Ended {
-        /// Which.
+        /// The watch.
         watch: WatchId,
-        /// Why.
+        /// The reason.
         why: WatchEnd,
     },
 }
 
-/// Why a watch ended by itself.
+/// The reason why a watch ended by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WatchEnd {
-    /// What it watched was removed. The kernel says so when nobody has it open any more, and of a directory not while
-    /// anybody has a removed file open that was in it.
+    /// The watched file or directory was removed. The kernel reports it when no process has it open any more.
+    /// For a directory it also waits while a process has a removed file from it open.
     Deleted,
     /// The file system was unmounted.
     Unmounted,
-    /// The kernel gave it up without saying why.
+    /// The kernel dropped the watch without a reason.
     Ignored,
 }
 
-/// A batch of changes, in the order in which they happened; lent for one call of the handler.
+/// A batch of changes in the order in which they happened. The runtime lends it for one call of the handler.
 ///
-/// A rename stands where its first half stood. A batch is never empty.
+/// A rename stands at the place of its first half. A batch is never empty.
 ///
 /// ```
 /// use reactor::watch::{Change, Changes};
@@ -101,7 +103,7 @@ pub enum WatchEnd {
 #[derive(Clone, Debug)]
 pub struct Changes<'a> {
     rest: &'a [u8],
-    /// Cookies of renames that were told, and whose second half is still to come.
+    /// Cookies of renames that were reported, and whose second half is still to come.
     told: [u32; MOVES_MAX],
     told_count: usize,
 }
@@ -111,7 +113,7 @@ impl<'a> Changes<'a> {
         Changes { rest: records, told: [0; MOVES_MAX], told_count: 0 }
     }
 
-    /// The second half of a rename, if it is in this batch and may be remembered.
+    /// Returns the second half of a rename, if it is in this batch and there is room to remember it.
     fn other_half(&mut self, cookie: u32) -> Option<Entry<'a>> {
         if self.told_count == MOVES_MAX {
             return None;
@@ -128,7 +130,7 @@ impl<'a> Changes<'a> {
         None
     }
 
-    /// Whether this second half was told with the first.
+    /// Returns whether this second half was reported with the first.
     fn was_told(&mut self, cookie: u32) -> bool {
         let at = self.told[..self.told_count].iter().position(|told| *told == cookie);
         if let Some(at) = at {
@@ -164,25 +166,26 @@ impl<'a> Iterator for Changes<'a> {
                     None => Change::MovedOut(entry),
                 },
                 () if has(libc::IN_MOVED_TO) && !self.was_told(record.cookie) => Change::MovedIn(entry),
-                // The second half of a rename that was told, or what a later kernel tells.
+                // The second half of a reported rename, or an event of a later kernel.
                 () => continue,
             });
         }
     }
 }
 
-/// One record of the kernel's, as inotify(7) has it.
+/// One record of the kernel, as in inotify(7).
 pub(super) struct Record<'a> {
     pub(super) watch: WatchId,
     mask: u32,
     cookie: u32,
     name: &'a [u8],
-    /// With the head and the padding of the name.
+    /// The length with the head and the padding of the name.
     pub(super) len: usize,
 }
 
 impl<'a> Record<'a> {
-    /// The first of several; `None` when there is no whole one. The kernel writes only whole ones.
+    /// Returns the first of several records. `None` if there is no whole one. The kernel writes only whole
+    /// ones.
     pub(super) fn first(bytes: &'a [u8]) -> Option<Record<'a>> {
         let (watch, rest) = bytes.split_first_chunk()?;
         let (mask, rest) = rest.split_first_chunk()?;
@@ -199,12 +202,12 @@ impl<'a> Record<'a> {
         })
     }
 
-    /// Whether records were lost here.
+    /// Returns whether records were lost here.
     pub(super) fn is_overflow(&self) -> bool {
         self.mask & libc::IN_Q_OVERFLOW != 0
     }
 
-    /// Whether it is the last of its watch that matters.
+    /// Returns whether it is the last relevant record of its watch.
     pub(super) fn ends(&self) -> bool {
         self.mask & (libc::IN_UNMOUNT | libc::IN_DELETE_SELF | libc::IN_IGNORED) != 0
     }
@@ -218,11 +221,11 @@ impl<'a> Record<'a> {
     }
 }
 
-/// How many renames are remembered between their halves.
+/// The most renames that are remembered between their halves.
 const MOVES_MAX: usize = 16;
-/// What a record has before its name.
+/// The length of a record before its name.
 const HEAD: usize = 16;
-/// What a record with the longest name takes: the kernel refuses to read into less.
+/// The length of a record with the longest name. The kernel refuses to read into less.
 pub(super) const BYTES_MIN: usize = HEAD + 256;
 
 #[cfg(test)]

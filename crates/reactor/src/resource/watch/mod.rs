@@ -1,4 +1,4 @@
-//! Directory watch: what changes in directories and files, by inotify(7). Linux.
+//! Directory watch: reports changes in directories and files, by inotify(7). Linux.
 
 mod change;
 
@@ -19,17 +19,17 @@ use crate::{
     sys::{inotify_add, inotify_open, inotify_remove},
 };
 
-/// A resource that tells what changes in directories and files.
+/// A resource that reports changes in directories and files.
 ///
-/// One resource watches many paths, each by a [`WatchId`]; they are added and removed at any time through
-/// [`Context::get_mut`](crate::Context::get_mut). Its event is a batch of [`Changes`] in the order in which
-/// they happened; names in it are lent. What it is, and what it is not, is told in inotify(7): a watch is of
-/// the file behind the path and not of the path, of a directory without its subdirectories, and it sees
-/// nothing of what other machines do on a shared disk.
+/// One resource watches many paths, each by a [`WatchId`]. The service adds and removes them at any time
+/// through [`Context::get_mut`](crate::Context::get_mut). Its event is a batch of [`Changes`] in the order in
+/// which they happened, with borrowed names. The limits of inotify(7) hold. A watch belongs to the file
+/// behind the path and not to the path. A watch of a directory does not cover its subdirectories. No watch
+/// sees changes by other machines on a shared disk.
 ///
-/// The kernel's queue is finite (`fs.inotify.max_queued_events`). When it was full changes are lost, and
-/// [`Change::Overflow`] says so: the service then looks at everything anew. A program that has to know what
-/// is there adds the watch first and reads the directory after.
+/// The kernel's queue is finite (`fs.inotify.max_queued_events`). When it overflows, changes are lost, and
+/// [`Change::Overflow`] reports it: the service must then read everything again. A program that needs the
+/// present content must add the watch first and read the directory afterwards.
 ///
 /// ```
 /// use reactor::{
@@ -73,7 +73,7 @@ enum Origin {
     Hosted { source: Source<'static>, added: i32 },
 }
 
-/// How much one [`Watch`] may hold and tell.
+/// The limits of one [`Watch`].
 ///
 /// ```
 /// use reactor::watch::WatchLimits;
@@ -82,11 +82,11 @@ enum Origin {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WatchLimits {
-    /// How many paths it watches at most. The kernel has a limit of its own for each user.
+    /// The most paths that it watches. The kernel has a limit of its own for each user.
     pub watches: usize,
-    /// How many bytes of the kernel's records one batch has at most, and a turn sees one batch. A record takes
-    /// 16 bytes and its name, rounded up to 16. At least 272, which the longest name takes. To find the other half
-    /// of a rename one batch may be as long again.
+    /// The most bytes of the kernel's records in one batch. A turn sees one batch. A record takes 16 bytes
+    /// and its name, rounded up to 16. The minimum is 272, for the longest name. A batch may be twice as
+    /// long, to find the other half of a rename.
     pub batch_bytes: usize,
 }
 
@@ -101,7 +101,7 @@ impl Default for WatchLimits {
     }
 }
 
-/// What a path is watched for. That it moves or ends is always told.
+/// The changes for which to watch a path. Its move and its end are always reported.
 ///
 /// ```
 /// use reactor::watch::WatchFor;
@@ -110,20 +110,20 @@ impl Default for WatchLimits {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WatchFor {
-    /// Entries of a directory: created, moved, deleted.
+    /// Entries of a directory were created, moved or deleted.
     pub entries: bool,
-    /// Each write and truncation: [`Change::Modified`].
+    /// Each write and truncation, as [`Change::Modified`].
     pub modified: bool,
-    /// A file that was open for writing was closed: [`Change::Written`].
+    /// The close of a file that was open for writing, as [`Change::Written`].
     pub written: bool,
-    /// Owner, mode, times, number of links: [`Change::Attributes`].
+    /// Changes of owner, mode, times or number of links, as [`Change::Attributes`].
     pub attributes: bool,
 }
 
 impl WatchFor {
-    /// All of it.
+    /// All changes.
     pub const ALL: WatchFor = WatchFor { entries: true, modified: true, written: true, attributes: true };
-    /// Only that it moves or ends.
+    /// Only the move or the end of the path.
     pub const NOTHING: WatchFor =
         WatchFor { entries: false, modified: false, written: false, attributes: false };
 
@@ -139,16 +139,16 @@ impl WatchFor {
 }
 
 impl Watch {
-    /// Opens one that watches nothing yet.
+    /// Opens a resource that watches nothing yet.
     ///
     /// # Errors
-    /// As inotify_init(2): EMFILE, also when the user has too many of them
+    /// The errors of inotify_init(2). For example EMFILE, also if the user has too many instances
     /// (`fs.inotify.max_user_instances`).
     pub fn new() -> Result<Watch, Error> {
         Watch::with_limits(WatchLimits::DEFAULT)
     }
 
-    /// The same, with limits.
+    /// Opens a resource as [`new`](Watch::new), with limits.
     ///
     /// # Errors
     /// As [`new`](Watch::new).
@@ -157,27 +157,29 @@ impl Watch {
         Ok(Watch { origin: Origin::Kernel(descriptor), limits, paths: BTreeMap::new() })
     }
 
-    /// The twin for tests: what changes is what a virtual source of a simulated engine says, record by record, in the
-    /// form of inotify(7). Paths are only noted, and their watches are numbered from 1.
+    /// Creates a twin for tests, whose changes come from a virtual source of a simulated engine, record by
+    /// record, in the form of inotify(7). It only notes paths, and numbers their watches from 1.
     pub fn hosted(source: Source<'static>, limits: WatchLimits) -> Watch {
         Watch { origin: Origin::Hosted { source, added: 0 }, limits, paths: BTreeMap::new() }
     }
 
-    /// Watches a directory, or a file, for everything.
+    /// Watches a directory or a file for all changes.
     ///
-    /// A path of the form `/proc/self/fd/N` watches what is open as N, whatever its name is by now.
+    /// A path of the form `/proc/self/fd/N` watches the file that is open as N, whatever its present name.
     ///
-    /// A file that is watched already, by whatever path, keeps its watch and gives the same id; it takes no more
-    /// room, so this is also allowed at the limit.
+    /// A file that is watched already, by any path, keeps its watch and gives the same id. It takes no more
+    /// room, so this works even at the limit.
     ///
     /// # Errors
-    /// [`Error::Full`] for one more file at [`WatchLimits::watches`]; otherwise as inotify_add_watch(2): ENOENT, and ENOSPC when
-    /// the user has too many watches (`fs.inotify.max_user_watches`).
+    /// [`Error::Full`] for one more file at [`WatchLimits::watches`]. Otherwise the errors of
+    /// inotify_add_watch(2), for example ENOENT, or ENOSPC if the user has too many watches
+    /// (`fs.inotify.max_user_watches`).
     pub fn add(&mut self, path: impl AsRef<Path>) -> Result<WatchId, Error> {
         self.add_for(path, WatchFor::ALL)
     }
 
-    /// The same, for some of it; what the same file was watched for before is replaced.
+    /// Watches as [`add`](Watch::add), but only for these changes. They replace the earlier ones of the same
+    /// file.
     ///
     /// # Errors
     /// As [`add`](Watch::add).
@@ -193,7 +195,8 @@ impl Watch {
             }
         };
         if self.paths.len() >= self.limits.watches && !self.paths.contains_key(&id) {
-            // Which file is behind a path the kernel tells by adding it, and so only then whether it is a new one.
+            // The kernel identifies the file behind a path only when it adds the watch, so only now is it
+            // clear that the file is new.
             self.forget(id);
             return Err(Error::Full { what: "watches", limit: self.limits.watches });
         }
@@ -204,7 +207,7 @@ impl Watch {
         Ok(id)
     }
 
-    /// Ends a watch. No change of it comes in later batches, and no [`Change::Ended`]; `false` when it had
+    /// Ends a watch. Later batches have no change of it and no [`Change::Ended`]. Returns `false` if it had
     /// ended.
     pub fn remove(&mut self, id: WatchId) -> bool {
         let was_there = self.paths.remove(&id).is_some();
@@ -214,30 +217,31 @@ impl Watch {
         was_there
     }
 
-    /// Has the kernel watch it no more.
+    /// Removes the watch from the kernel.
     fn forget(&self, id: WatchId) {
         if let Origin::Kernel(descriptor) = &self.origin {
-            // It fails when the file is gone, which a batch under way was about to say.
+            // It fails if the file is gone, and then a batch under way was about to report that.
             let _ = inotify_remove(descriptor.as_fd(), id.0);
         }
     }
 
-    /// The path by which a watch was added; `None` once it has ended.
+    /// Returns the path by which a watch was added. `None` once it has ended.
     pub fn path(&self, id: WatchId) -> Option<&Path> {
         self.paths.get(&id).map(PathBuf::as_path)
     }
 
-    /// How many paths are watched.
+    /// Returns how many paths are watched.
     pub fn len(&self) -> usize {
         self.paths.len()
     }
 
-    /// Whether nothing is watched.
+    /// Returns whether no path is watched.
     pub fn is_empty(&self) -> bool {
         self.paths.is_empty()
     }
 
-    /// Leaves only records of live watches in the batch, and forgets those that end in it; how many bytes are left.
+    /// Keeps only records of live watches in the batch, and forgets watches that end in it. Returns the
+    /// length of the remaining records.
     fn sift(&mut self, batch: &mut [u8]) -> usize {
         let (mut from, mut to) = (0, 0);
         while let Some(record) = Record::first(&batch[from..]) {
@@ -273,13 +277,13 @@ impl Resource for Watch {
         buffer: &'a mut [u8],
     ) -> io::Result<Option<Changes<'a>>> {
         if !io.is_first() {
-            // One batch a turn; what is left keeps the descriptor readable.
+            // Take one batch a turn. Further records keep the descriptor readable.
             return Err(ErrorKind::WouldBlock.into());
         }
         let most = self.limits.batch_bytes.clamp(BYTES_MIN, buffer.len() / 2);
         let mut filled = io.read(self.source(), &mut buffer[..most])?;
         if Changes::new(&buffer[..filled]).any(|change| matches!(change, Change::MovedOut(_))) {
-            // The other half may have come meanwhile. An error is told to the next step, if it stays.
+            // The other half may have arrived meanwhile. If an error lasts, the next step reports it.
             filled += io.read(self.source(), &mut buffer[filled..filled + most]).unwrap_or(0);
         }
         let left = self.sift(&mut buffer[..filled]);
