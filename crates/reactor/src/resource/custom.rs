@@ -1,4 +1,4 @@
-//! How the loop drives a user's resource: watched level-triggered, stepped, its write queue flushed.
+//! The driver of user resources: watches level-triggered, calls `step`, and flushes the write queue.
 
 use std::{any::Any, io, time::Duration};
 
@@ -22,50 +22,53 @@ use crate::{
 
 /// The most steps of one resource in one turn.
 const STEPS_MAX: u32 = 64;
-/// Above this the service is told to hold back.
+/// Above this queue length the service has to hold back.
 pub(super) const QUEUE_HIGH: usize = 64 << 10;
-/// Above this the resource ends.
+/// Above this queue length the resource ends.
 const QUEUE_CAP: usize = 4 << 20;
-/// How long a graceful close may flush.
+/// How long a graceful close may go without progress.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
-/// How long the last write may take before output that stands still ends its resource.
+/// The time for a last write before stalled output ends its resource.
 const LAST_TRY: Duration = Duration::from_millis(1);
 
 const EXCHANGED: &str = "the source of a registered resource was exchanged";
 
-/// A user's resource with what the runtime knows of it.
+/// A user's resource and its state in the runtime.
 struct Custom<R> {
     resource: R,
     out: Option<Box<Outgoing>>,
-    /// As noted when it was added; another one later is misuse.
+    /// The identity at registration. Another one later is misuse.
     identity: Identity,
     watched: Option<Interest>,
-    /// The engine is asked again even if the interest is the same, because it may have let a hang-up rest by itself.
+    /// Whether to ask the engine again even with the same interest, because the engine may have stopped
+    /// watching after a hang-up.
     again: bool,
     paused: bool,
-    /// The input ended: waiting for it would spin.
+    /// The input ended. Waiting for it would spin.
     ended: bool,
     closing: Option<Closed>,
     counted: usize,
-    /// The period of the budget in which output left last.
+    /// The period of the budget in which output last left.
     moved: u16,
     flush: Option<Flush<R>>,
-    /// The system refuses for now to send what is queued, or to connect: nothing is tried until then.
+    /// The system refuses for now to send or to connect. Nothing is tried before this time.
     rests: Option<Time>,
     pause: Pause,
-    /// It has no connection yet, so it is not watched. Until then it asks for one.
+    /// The resource has no connection yet, so it is not watched. It tries to connect until this time.
     connect_by: Option<Time>,
     close_by: Option<Time>,
-    /// How long output may make no progress, as the resource said when the last item was sent.
+    /// How long output may make no progress, as of the last sent item.
     stall: Option<Duration>,
-    /// Output has to make progress until then.
+    /// The time by which output has to make progress.
     stall_by: Option<Time>,
-    /// That time is over, and one more write is tried: a busy loop may not have noticed that there is room.
+    /// `stall_by` has passed, and one more write is tried, because a busy loop may not have noticed that
+    /// there is room.
     last_try: bool,
 }
 
-/// How a resource writes its queue: noted by the first item, since not every resource is an [`Output`].
+/// The function that writes a resource's queue. The first item sets it, because not every resource is an
+/// [`Output`].
 type Flush<R> = fn(&mut R, &mut Io<'_>, &mut Outgoing) -> io::Result<()>;
 
 impl<R: Resource> Custom<R> {
@@ -73,12 +76,12 @@ impl<R: Resource> Custom<R> {
         self.out.as_ref().map_or(0, |out| out.len())
     }
 
-    /// The memory that the budget counts.
+    /// Returns the memory that the budget counts.
     fn holds(&self) -> usize {
         self.out.as_ref().map_or(0, |out| out.memory())
     }
 
-    /// What is to be watched now.
+    /// Returns the present interest.
     fn wanted(&self) -> Option<Interest> {
         let own = self.resource.interest();
         let read =
@@ -87,7 +90,7 @@ impl<R: Resource> Custom<R> {
         Interest::from_parts(read, write || self.queued() > 0 && self.rests.is_none())
     }
 
-    /// The earliest of the runtime's own deadlines.
+    /// Returns the earliest of the runtime's internal deadlines.
     fn guard(&self) -> Time {
         let all = [self.rests, self.connect_by, self.close_by, self.stall_by];
         all.into_iter().flatten().min().unwrap_or(Time::NEVER)
@@ -147,7 +150,7 @@ pub(super) fn enroll<R: Resource>(
     }
 }
 
-/// Registers a resource that has no connection so far, because the system refuses one for now: it asks again, at most
+/// Registers a resource without a connection, because the system refuses one for now. The runtime tries again
 /// until this time is over.
 #[cfg(unix)]
 pub(super) fn attempt<R: Resource>(
@@ -170,7 +173,7 @@ fn insert<R: Resource>(
     table: &'static Table,
     connect_by: Option<Time>,
 ) -> Result<Key, (R, Error)> {
-    // A resource that cannot say what is to be watched comes back: nothing is half registered then.
+    // If a resource cannot show its source, it comes back, and nothing is half registered.
     let refused = |resource, error| {
         Err((resource, Error::os("watch", crate::log::short(std::any::type_name::<R>()), error)))
     };
@@ -209,7 +212,7 @@ fn insert<R: Resource>(
 
 fn event<S: Handle<R>, R: Resource>(core: &mut Core, erased: &mut dyn Any, key: Key, event: engine::Event) {
     let engine::Event::Ready(ready) = event else { return };
-    // The readiness of a write queue is the runtime's business; the rest is the resource's.
+    // The runtime handles writability for its queue. The resource handles everything else.
     if ready.can_write() && find::<R>(core, key).is_some_and(|custom| custom.queued() > 0) {
         core.mark(key);
     }
@@ -269,7 +272,7 @@ fn step_on<S: Handle<R>, R: Resource>(
     }
 }
 
-/// Keeps the engine's interest as it is wanted now.
+/// Updates the engine's interest.
 fn sync<R: Resource>(core: &mut Core, key: Key, ready: Ready) {
     let Core { registry, engine, .. } = core;
     let Some(custom) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>())
@@ -277,7 +280,7 @@ fn sync<R: Resource>(core: &mut Core, key: Key, ready: Ready) {
         return;
     };
     let wanted = custom.wanted();
-    // After a hang-up or error alone the engine let it rest by itself; only a change wakes it.
+    // After a hang-up or error alone the engine has stopped watching. Only a change of interest resumes it.
     if custom.connect_by.is_some()
         || wanted == custom.watched && !custom.again
         || (ready.hangup || ready.error) && !ready.readable && !ready.writable
@@ -390,7 +393,7 @@ fn close<R: Resource>(core: &mut Core, key: Key, why: Closed) {
     core.mark(key);
 }
 
-/// Lets it rest until the next try.
+/// Lets the resource rest until the next try.
 fn rest<R: Resource>(core: &mut Core, key: Key) {
     let now = core.now;
     let Some(custom) = find::<R>(core, key) else { return };
@@ -399,7 +402,7 @@ fn rest<R: Resource>(core: &mut Core, key: Key) {
     core.set_guard_at(key, guard);
 }
 
-/// The runtime's own deadline passed: that of a close, of a connect or of output that stands still, or the end of a pause.
+/// Handles the internal deadline: of a close, of a connect, of stalled output, or the end of a pause.
 fn expired<R: Resource>(core: &mut Core, key: Key) {
     let now = core.now;
     let Some(custom) = find::<R>(core, key) else { return };
@@ -427,7 +430,8 @@ fn expired<R: Resource>(core: &mut Core, key: Key) {
     core.mark(key);
 }
 
-/// Asks again for a connection; whether there is one now. Otherwise it rests on, or has ended.
+/// Tries again to connect. Returns whether there is a connection now. Otherwise the resource rests on or has
+/// ended.
 fn has_connected<R: Resource>(core: &mut Core, key: Key) -> bool {
     let Core { registry, engine, counters, .. } = core;
     let Some(custom) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>())
@@ -466,7 +470,7 @@ fn pause<R: Resource>(core: &mut Core, key: Key, paused: bool) {
     if let Some(custom) = find::<R>(core, key) {
         custom.paused = paused;
         if !paused {
-            // What rests after an end or a hang-up is watched anew.
+            // Watch again, because the engine stopped after an end or a hang-up.
             custom.ended = false;
             custom.again = true;
         }
@@ -474,8 +478,8 @@ fn pause<R: Resource>(core: &mut Core, key: Key, paused: bool) {
     }
 }
 
-/// Forgets the resource. Output that is dropped is counted, and has the peer of a TCP socket see a reset once the socket
-/// is closed: the owner may take that back by its SO_LINGER.
+/// Forgets the resource. Counts dropped output, and then a TCP peer sees a reset once the socket is closed.
+/// The owner may prevent the reset by SO_LINGER.
 fn leave<R: Resource>(core: &mut Core, key: Key, how: Ending) {
     let Core { registry, engine, budget, records, .. } = core;
     let Some(slot) = registry.live(key) else { return };
@@ -487,8 +491,8 @@ fn leave<R: Resource>(core: &mut Core, key: Key, how: Ending) {
     if let Some(record) = records.get_mut(service as usize) {
         record.bytes_dropped += dropped as u64;
     }
-    // Ends are told from anywhere, also from the end of the runtime. A resource that cannot show its source any more
-    // is forgotten by its key.
+    // A resource may end from anywhere, even at the end of the runtime. If it cannot show its source any
+    // more, the engine forgets it by its key.
     match guard::call(|| custom.resource.source()) {
         Ok(source) => {
             if (dropped > 0 || how == Ending::Reset)

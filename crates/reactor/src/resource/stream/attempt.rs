@@ -1,4 +1,5 @@
-//! A connect that the system refuses for now: asked for again, until it is taken or the connect's deadline ends it.
+//! A connect that the system refuses for now. The runtime retries it until it succeeds or the connect's
+//! deadline ends it.
 
 use std::{io, time::Duration};
 
@@ -16,22 +17,22 @@ use crate::{
     resource::pause::Pause,
 };
 
-/// A connect that is to be tried again.
+/// The state of the retries of a connect.
 pub(super) struct Attempt {
     options: ConnectOptions,
-    /// From here on it is not tried any more.
+    /// No try follows after this time.
     until: Time,
-    /// From the last try to the next.
+    /// The time from the last try to the next.
     pause: Pause,
 }
 
-/// Returns whether a refusal to connect passes by itself: the queue of a Unix listener is full (Linux; elsewhere such a
-/// listener refuses as one that is not there).
+/// Returns whether a refusal to connect is temporary, because the queue of a Unix listener is full. This is
+/// so on Linux; elsewhere such a listener refuses like an absent one.
 pub(crate) fn is_passing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
 
-/// Begins to wait for the first repetition.
+/// Starts to wait for the first retry.
 pub(super) fn begin<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, options: &ConnectOptions) {
     let now = core.now;
     let Some(link) = find::<C, L, R>(core, key) else { return };
@@ -39,13 +40,14 @@ pub(super) fn begin<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, o
     let mut pause = Pause::default();
     let first = pause.next();
     let attempt = Attempt { options: options.clone(), until, pause };
-    // The engine has nothing of it yet.
+    // The engine does not have it yet.
     link.detached = true;
     link.rare().attempt = Some(Box::new(attempt));
     core.set_guard(key, Some(until.since(now).min(first)));
 }
 
-/// Bounds the repetitions anew: a close has a deadline of its own. Returns whether there are any.
+/// Sets a new deadline for the retries, because a close has a deadline of its own. Returns whether there are
+/// any.
 pub(super) fn bound<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, after: Duration) -> bool {
     let until = core.now + after;
     let Some(link) = find::<C, L, R>(core, key) else { return false };
@@ -53,7 +55,7 @@ pub(super) fn bound<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, a
     attempt.map(|attempt| attempt.until = until).is_some()
 }
 
-/// It is time for the next repetition, or for the end.
+/// Makes the next try, or ends the stream.
 pub(super) fn again<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let now = core.now;
     let Some(link) = find::<C, L, R>(core, key) else { return };

@@ -1,7 +1,8 @@
-//! Another codec or layer for a stream that lives: the type changes, the connection and its key stay.
+//! Another codec or layer for a live stream: the type changes, but the connection and its key stay.
 //!
-//! The handler that asks for it runs in the middle of the stream's input. What it did not see yet is in the hands of the
-//! driver, which finds a link of another type when the handler returns, and hands the rest on through the slot's table.
+//! The handler that requests it runs in the middle of the stream's input. The driver has the input that the
+//! handler has not seen. When the handler returns, the driver finds a link of another type, and hands the
+//! rest on through the slot's vtable.
 
 use std::io;
 
@@ -20,37 +21,38 @@ use crate::{
     resource::{Table, breaking},
 };
 
-/// Input that the driver of the old type has left.
+/// Input that the driver of the old type has not delivered.
 #[derive(Clone, Copy)]
 pub(crate) enum Rest<'a> {
-    /// Behind the layers of the old type.
+    /// Input behind the layers of the old type.
     Clear(&'a [u8]),
-    /// As the wire carried it.
+    /// Input from the wire.
     Wire(&'a [u8]),
-    /// There was an authentic end of a layer.
+    /// An authentic end of a layer.
     End,
 }
 
 impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
-    /// Puts another codec in the place of this one, for a stream outside of a runtime. What is unread is cut into items
-    /// by the new one; what was sent keeps the form in which it was sent.
+    /// Replaces the codec of a stream outside of a runtime. The new codec cuts unread input into items. Sent
+    /// items keep their form.
     ///
-    /// For a stream in a runtime there is [`Context::map_codec`](crate::Context::map_codec).
+    /// For a stream in a runtime use [`Context::map_codec`](crate::Context::map_codec).
     pub fn map_codec<D: Codec>(self, make: impl FnOnce(C) -> D) -> Stream<D, L, R> {
         let Stream { codec, session, options, half_open, outbound, carried, role } = self;
         Stream { codec: make(codec), session, options, half_open, outbound, carried, role }
     }
 
-    /// Puts another layer in the place of this one, for a stream outside of a runtime. What was sent leaves first, as
-    /// it was sent; then the new layer begins its handshake. [`Event::Open`](super::Event::Open) tells of its end.
+    /// Replaces the layer of a stream outside of a runtime. Sent output leaves first, in its old form. Then
+    /// the new layer begins its handshake. [`Event::Open`](super::Event::Open) reports its end.
     ///
-    /// For a stream in a runtime there is [`Context::map_layer`](crate::Context::map_layer).
+    /// For a stream in a runtime use [`Context::map_layer`](crate::Context::map_layer).
     ///
     /// # Errors
-    /// [`Rejected`] gives the stream back when bytes are [unread](Stream::unread): they came before the change, and
-    /// whoever sent them may not be the one who ends the handshake. A protocol in which nothing may come here ends;
-    /// another takes them with [`take_unread`](Stream::take_unread). Also when one of both sides has ended, when the old
-    /// layer is in its handshake, or cannot seal what was sent.
+    /// [`Rejected`] gives the stream back if bytes are [unread](Stream::unread), because they came before the
+    /// change, and their sender may not be the peer that completes the handshake. If the protocol allows no
+    /// bytes here, end the stream. Otherwise take them with [`take_unread`](Stream::take_unread). It also
+    /// gives the stream back if either side has ended, if the old layer is in its handshake, or if it cannot
+    /// seal the sent output.
     pub fn map_layer<M: Layer>(
         mut self,
         make: impl FnOnce(L) -> M,
@@ -69,21 +71,21 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
         }
         let Stream { codec, session, options, half_open, outbound, mut carried, role } = self;
         if let Some(carried) = &mut carried {
-            // The open of the new layer is still to be told.
+            // The new layer's `Open` is still due.
             carried.opened = false;
         }
         let session = session.change(make);
         Ok(Stream { codec, session, options, half_open, outbound, carried, role })
     }
 
-    /// Takes the bytes that arrived and no handler saw, of a stream that was released: from here on they are the
+    /// Takes bytes that arrived and that no handler saw from a released stream. From here on they are the
     /// caller's.
     pub fn take_unread(&mut self) -> Vec<u8> {
         self.carried.as_mut().map(|carried| std::mem::take(&mut carried.unread)).unwrap_or_default()
     }
 }
 
-/// Whether a living stream may change at all.
+/// Returns an error if a live stream may not change.
 fn check<C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
     key: Key,
@@ -101,7 +103,7 @@ fn check<C: Codec, L: Layer, R: 'static>(
     Err(Error::Misuse { operation, why })
 }
 
-/// Gives a living stream another codec, and its slot the table of its new type.
+/// Replaces the codec of a live stream, and the vtable of its slot.
 pub(crate) fn map_codec<C: Codec, L: Layer, R: 'static, D: Codec>(
     core: &mut Core,
     key: Key,
@@ -109,7 +111,7 @@ pub(crate) fn map_codec<C: Codec, L: Layer, R: 'static, D: Codec>(
     make: impl FnOnce(&mut C) -> D,
 ) -> Result<(), Error> {
     check::<C, L, R>(core, key, "map_codec")?;
-    // The old one stays in its place until users' code has run.
+    // The old codec stays in its place until user code has run.
     let codec =
         breaking(core, key, |core| find::<C, L, R>(core, key).map(|link| make(&mut link.stream.codec)));
     let Some(codec) = codec else { return Ok(()) };
@@ -125,7 +127,7 @@ pub(crate) fn map_codec<C: Codec, L: Layer, R: 'static, D: Codec>(
     Ok(())
 }
 
-/// Gives a living stream another layer, which begins its handshake behind what was sent.
+/// Replaces the layer of a live stream. The new layer begins its handshake behind the sent output.
 pub(crate) fn map_layer<C: Codec, L: Layer, R: 'static, M: Layer>(
     core: &mut Core,
     key: Key,
@@ -162,14 +164,14 @@ pub(crate) fn map_layer<C: Codec, L: Layer, R: 'static, M: Layer>(
             });
             Stream { codec, session, options, half_open, outbound, carried, role }
         });
-        // As a stream that was just added: it starts in the next turn.
+        // It starts in the next turn, like a stream that was just added.
         (link.state, link.open_due) = (State::Handshake, true);
         link
     });
     Ok(())
 }
 
-/// Puts a link of another type into the slot. What was kept goes on in the next turn.
+/// Puts a link of another type into the slot. Kept work resumes in the next turn.
 fn replace<C: Codec, L: Layer, R: 'static, D: Codec, M: Layer>(
     core: &mut Core,
     key: Key,
@@ -184,14 +186,14 @@ fn replace<C: Codec, L: Layer, R: 'static, D: Codec, M: Layer>(
     core.mark(key);
 }
 
-/// Keeps what the driver of the old type could not hand over, for the new one.
+/// Keeps the input that the driver of the old type could not deliver, for the new type.
 pub(super) fn keep_rest<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, rest: Rest<'_>) {
     let Some(slot) = core.registry.live(key) else { return };
     let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else { return };
     let is_new_layer = link.stream.session.phase() == Phase::Idle;
     match rest {
         Rest::End => link.ended = true,
-        // Clear bytes from before must never pass for bytes that the new layer has opened.
+        // Earlier clear bytes must never pass for bytes that the new layer has opened.
         Rest::Clear(bytes) if is_new_layer => {
             link.open_due = false;
             link.stream.session.give_up();

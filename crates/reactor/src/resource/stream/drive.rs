@@ -21,14 +21,14 @@ use crate::{
     service::Handle,
 };
 
-/// The most items of one stream that are handed over in one turn; the others go on in the next.
+/// The most items of one stream in one turn. Further items follow in the next turn.
 const ITEMS_MAX: u32 = 1024;
-/// The most input that a codec is lent at once, unless an item needs more: the marks of the queues are looked at
-/// between two pieces, however much arrived while the stream rested.
+/// The most input that a codec gets at once, unless an item needs more. So the runtime looks at the queues'
+/// marks between two pieces, however much arrived while the stream rested.
 const LENT_MAX: usize = 64 << 10;
-/// From so many bytes on, kept input grows by a quarter.
+/// From this length on, kept input grows by a quarter.
 const GROWN_LATE: usize = 16 << 10;
-/// The most steps in a row for which a layer may ask without using any input.
+/// The most steps in a row that a layer may request without using any input.
 const IDLE_STEPS_MAX: u32 = 1024;
 
 pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
@@ -79,12 +79,12 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     }
     open_if_due::<S, C, L, R>(core, to, key);
     let Some(link) = find::<C, L, R>(core, key) else { return hand_on(core, key, Rest::Wire(bytes)) };
-    // A closing stream throws its input away, unless a handshake still has to be finished for what is queued.
+    // A closing stream discards its input, unless a handshake has to finish for queued output.
     if link.state == State::Lingering || link.closing && link.state == State::Open {
         return;
     }
     if again {
-        // What was kept comes first, later in this turn: then this is handed over behind it.
+        // Kept input comes first, later in this turn. This input goes behind it.
         return match link.stream.session.direct() {
             true => keep::<C, L, R>(core, key, bytes),
             false => {
@@ -101,7 +101,7 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     }
 }
 
-/// The handler has changed the stream's type: what was not handed over goes to what it is now.
+/// Hands the rest on to the stream's new type, because the handler has changed it.
 #[cold]
 fn hand_on(core: &mut Core, key: Key, rest: Rest<'_>) {
     if let Some(slot) = core.registry.live(key) {
@@ -110,7 +110,7 @@ fn hand_on(core: &mut Core, key: Key, rest: Rest<'_>) {
     }
 }
 
-/// Appends clear input to what waits for the handler.
+/// Appends clear input to the input that waits for the handler.
 fn keep<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, bytes: &[u8]) {
     let Core { registry, pool, budget, .. } = core;
     let Some(slot) = registry.live(key) else { return };
@@ -122,15 +122,15 @@ fn keep<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, bytes: &[u8])
     }
     let (room, len) = (link.unread.capacity() - link.unread.len(), link.unread.len());
     if room < bytes.len() && len >= GROWN_LATE {
-        // By a quarter and not to twice as much: what is not used of it is memory all the same.
+        // Grow by a quarter and not to twice the size, because unused capacity is memory too.
         link.unread.reserve_exact(bytes.len().max(len / 4));
     }
     link.unread.extend_from_slice(bytes);
     bound_input::<C, L, R>(core, key);
 }
 
-/// Counts the input that waits, clear and sealed, and ends a stream that keeps more than it or the runtime may.
-/// Whatever adds to either calls this: no other place bounds them.
+/// Counts the waiting input, clear and sealed, and ends a stream that keeps more than it or the runtime may.
+/// All code that adds to either calls this, because no other place bounds them.
 pub(super) fn bound_input<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Core { registry, budget, .. } = core;
     let Some(slot) = registry.live(key) else { return };
@@ -152,7 +152,7 @@ pub(super) fn bound_input<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: 
     }
 }
 
-/// Hands over what waits, as far as the codec cuts items of it.
+/// Delivers waiting input, as far as the codec cuts items from it.
 fn unread<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut Core, to: &mut S, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if link.unread.is_empty() {
@@ -185,7 +185,8 @@ fn unread<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut
     item::watch::<C, L, R>(core, key, used > 0);
 }
 
-/// Cuts items and hands them over; says how many bytes are used up. All of them, when nobody wants the rest.
+/// Cuts items and delivers them. Returns how many bytes are used up, which is all of them if the service
+/// takes no more.
 #[inline]
 fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
@@ -203,13 +204,13 @@ fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         let Some(slot) = core.registry.live(key) else { return input.len() };
         let index = slot.service;
         let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
-        // The handler has changed its type: the caller hands the rest on.
+        // The handler has changed the stream's type. The caller hands the rest on.
         let Some(link) = link else { return at };
         if !link.takes_items() {
             return if link.closing { input.len() } else { at };
         }
         let rest = len - at;
-        // What the codec has seen already comes whole, with what is new.
+        // Bytes that the codec has already seen come again in full, together with new ones.
         let lent = if link.partial { rest } else { rest.min(LENT_MAX) };
         match link.stream.codec.decode(&mut input[at..at + lent]) {
             Ok(Decoded::Item(used, item)) if used > 0 && used <= lent => {
@@ -234,7 +235,7 @@ fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         }
     }
     if at < input.len() {
-        // No more is read meanwhile: a peer that is faster than its turn must not fill the memory.
+        // Stop reading meanwhile, because a peer that is faster than its turn must not fill the memory.
         if let Some(link) = find::<C, L, R>(core, key) {
             link.backlog = true;
         }
@@ -244,7 +245,7 @@ fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     at
 }
 
-/// Why a codec's answer ends the stream: its own error, or that it breaks its contract.
+/// Returns why a codec's answer ends the stream: its own error, or a breach of its contract.
 #[cold]
 fn refusal<C, T>(answer: session::Result<Decoded<T>>, given: usize) -> Failure {
     let what = match answer {
@@ -255,7 +256,7 @@ fn refusal<C, T>(answer: session::Result<Decoded<T>>, given: usize) -> Failure {
     CodecError::Contract { codec: std::any::type_name::<C>(), what }.into()
 }
 
-/// Hands an item to the service: what that sends meanwhile is caused by this stream's input.
+/// Hands an item to the service. This stream's input causes the output that the service sends meanwhile.
 #[inline(always)]
 fn received<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
@@ -270,7 +271,7 @@ fn received<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     goes_on
 }
 
-/// Sealed input: through the layer, then to the handler.
+/// Passes sealed input through the layer, and then to the handler.
 fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
     to: &mut S,
@@ -309,7 +310,7 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
                 (step.used, step.next)
             }
             Err(failure) => {
-                // The alert still leaves; everything behind the bad record is worthless.
+                // The alert still leaves. Input behind the bad record is worthless.
                 at = input.len();
                 close::layer_failed::<C, L, R>(core, key, failure);
                 break;
@@ -351,7 +352,7 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     }
 }
 
-/// The transport is up: starts the layers, and tells `Open` if they are ready at once.
+/// Starts the layers after the transport is up, and emits `Open` if they are ready at once.
 pub(super) fn up<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
     to: &mut S,
@@ -370,13 +371,13 @@ pub(super) fn up<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         return close::layer_failed::<C, L, R>(core, key, failure);
     }
     if link.stream.session.direct() && !link.raw_is_empty() {
-        // Of a layer that was changed for none: from here on nobody opens it.
+        // These bytes come from a layer that was replaced by none, so no layer will open them.
         let raw = mem::take(&mut link.rare().raw);
         link.unread.extend_from_slice(&raw);
         core.drive_again(key);
     }
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    // A closing stream has its deadline already.
+    // A closing stream already has its deadline.
     if !link.is_concluding() {
         let handshake = (link.stream.session.phase() == Phase::Handshake).then(|| link.options().handshake);
         core.set_guard(key, handshake);
@@ -387,7 +388,8 @@ pub(super) fn up<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     opened::<S, C, L, R>(core, to, key);
 }
 
-/// Opens a stream that was added with a transport, before anything that had arrived on it already is told.
+/// Opens a stream that was added with a transport, before the service gets any input that had already
+/// arrived.
 fn open_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
     to: &mut S,
@@ -398,7 +400,7 @@ fn open_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     }
 }
 
-/// Tells `Open` once, when the layers are ready.
+/// Emits `Open` once, when the layers are ready.
 fn opened<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut Core, to: &mut S, key: Key) {
     let Some(slot) = core.registry.live(key) else { return };
     let index = slot.service;
@@ -416,7 +418,8 @@ fn opened<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut
     if closing {
         return core.mark(key);
     }
-    // The peer waits for the last flight of the handshake, and the handler may take its time, or end the stream.
+    // Flush first, because the peer waits for the last flight of the handshake, and the handler may take long
+    // or end the stream.
     if find::<C, L, R>(core, key).is_some_and(|link| link.stream.session.spoke()) {
         write::flush_now::<C, L, R>(core, key);
         if find::<C, L, R>(core, key).is_none_or(|link| link.closing) {
@@ -475,7 +478,7 @@ pub(super) fn event<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     }
 }
 
-/// What was kept goes on: a re-added stream opens, `Drained` is told, unread input is handed over.
+/// Resumes kept work: opens an added stream, emits a due `Drained`, and delivers unread input.
 pub(super) fn again<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
     erased: &mut dyn Any,
@@ -498,8 +501,8 @@ pub(super) fn again<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     core.mark(key);
 }
 
-/// Goes on with a stream whose peer has ended before: in an earlier life, before it was coupled, or while it was. It
-/// passes the end on, and closes if nothing keeps it open now.
+/// Continues with a stream whose peer had ended before: in an earlier life, or before or while the stream was
+/// coupled. Passes the end on, and closes the stream if nothing keeps it open now.
 fn after_earlier_end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     pass_end_on::<C, L, R>(core, key);
     let Some(link) = find::<C, L, R>(core, key).filter(|link| link.end_told) else { return };
@@ -509,8 +512,9 @@ fn after_earlier_end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) 
     }
 }
 
-/// Ends the write side of the stream that this one is coupled to, if all input of this one was handed over and its end
-/// was told. An end that the service has refused is none: the other is cut when this one has closed.
+/// Ends the write side of the coupled stream, if all input of this one was delivered and its end was
+/// reported. An end that the service has refused does not count: the other stream is cut when this one has
+/// closed.
 fn pass_end_on<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if link.end_told
@@ -522,7 +526,7 @@ fn pass_end_on<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     }
 }
 
-/// Tells the end of the input, when all of it was handed over.
+/// Reports the end of the input, when all of it was delivered.
 fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
     to: &mut S,
@@ -532,7 +536,7 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     let (index, again) = (slot.service, slot.again);
     let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return };
-    // What is due on the `again` list (more items than one turn takes, say) comes before the end.
+    // Work in the resume queue comes before the end, for example more items than one turn takes.
     if !link.has_gone() || again {
         return;
     }
@@ -540,7 +544,7 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         return tell_hangup::<S, C, L, R>(core, to, key);
     }
     if link.closing || link.state == State::Lingering {
-        // What a transfer still brings has nobody to go to.
+        // The output of a running transfer has no receiver any more.
         let broken = link.feeding.then(|| link.take_error()).flatten();
         return match broken {
             Some((operation, error)) => core.fail(key, operation, error),
@@ -548,12 +552,12 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         };
     }
     if link.releasing {
-        return; // The next life tells the end.
+        return; // The next life reports the end.
     }
     let is_kept = !link.unread.is_empty() || !link.raw_is_empty() || link.paused && link.skipped;
     let is_failed = link.paused && link.rare.as_ref().is_some_and(|rare| rare.error.is_some());
     if is_kept && !link.takes_items() && !is_failed {
-        // The end follows when the input before it may be handed over.
+        // The end follows when the input before it may be delivered.
         return tell_hangup::<S, C, L, R>(core, to, key);
     }
     let may_have_failed = link.feeding && link.rare.as_ref().is_none_or(|rare| rare.error.is_none());
@@ -562,7 +566,7 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     }
     let Some(link) = find::<C, L, R>(core, key) else { return };
     link.end_told = true;
-    // The input that arrived before the failure of a paused stream leaves with the stream.
+    // Input that arrived before the failure of a paused stream leaves with the stream.
     if let Some((operation, error)) = link.take_error() {
         return core.fail(key, operation, error);
     }
@@ -585,7 +589,7 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     }
 }
 
-/// Tells the service that the peer is gone behind unread input, if it has paused the stream.
+/// Emits `HungUp` if the peer is gone behind unread input and the service has paused the stream.
 fn tell_hangup<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
     to: &mut S,
@@ -607,7 +611,7 @@ fn end_of_layers<C: Codec, L: Layer, R: 'static>(link: &mut Link<C, L, R>) -> se
     if link.stream.session.ended() { Ok(()) } else { link.stream.session.end(&raw) }
 }
 
-/// The peer has ended: the stream closes too, unless it is half open; a coupled one passes the end on.
+/// Closes the stream after the peer's end, unless it is half open. A coupled stream passes the end on.
 fn after_end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     pass_end_on::<C, L, R>(core, key);
     let Some(link) = find::<C, L, R>(core, key) else { return };
@@ -627,7 +631,7 @@ pub(super) fn pause<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, p
     }
 }
 
-/// Lends a layer its buffers for something the service asks of it.
+/// Lends a layer its buffers for a request of the service.
 pub(crate) fn with_layer<C: Codec, L: Layer, R: 'static, T>(
     core: &mut Core,
     key: Key,

@@ -1,4 +1,4 @@
-//! A stream that is fed from elsewhere: bytes past its codec, and no more than its peer takes.
+//! A stream that a transfer feeds: the bytes bypass its codec, and are limited to the pace of its peer.
 
 use session::{Codec, Layer};
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{core::Core, error::Closed, id::Key, resource::Flow};
 
-/// Binds a stream to what feeds it; `false`: it takes nothing more, or is bound already.
+/// Binds a stream to a transfer. Returns `false` if it takes no more output, or is already bound.
 pub(super) fn begin<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bool {
     let Some(link) = find::<C, L, R>(core, key) else { return false };
     let over = link.closing || link.finishing || link.releasing || link.write_failed;
@@ -20,7 +20,7 @@ pub(super) fn begin<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -
     true
 }
 
-/// Queues bytes as they are. The queue counts as high until it is at its low mark, and then tells who feeds it.
+/// Queues bytes unchanged. The queue counts as high until it is at its low mark. Then the transfer continues.
 pub(super) fn feed<C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
     index: u16,
@@ -38,16 +38,17 @@ pub(super) fn feed<C: Codec, L: Layer, R: 'static>(
     flow
 }
 
-/// How what feeds a stream gets to its peer.
+/// The path from a transfer to the stream's peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
-    /// Straight into the socket: no layer is in between, and nothing is queued.
+    /// Straight into the socket, because there is no layer and nothing is queued.
     Socket,
-    /// The same as soon as there is room in it; who feeds the stream is marked then.
+    /// The same, as soon as the socket has room. The runtime then marks the transfer.
     Full,
-    /// The same as soon as what is queued, or on its way, has left: an engine may have taken it without having sent it.
+    /// The same, as soon as queued output and output in flight have left, because an engine may have taken it
+    /// without having sent it.
     Behind,
-    /// By its queue.
+    /// Through the stream's queue.
     Queue,
 }
 
@@ -65,12 +66,12 @@ pub(super) fn way<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> 
     }
 }
 
-/// Has the queue count as high, so that who feeds it is marked when it is at its low mark. Something is queued.
+/// Lets the non-empty queue count as high, so that the runtime marks the transfer when it is at its low mark.
 pub(super) fn await_low<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     set_high::<C, L, R>(core, key, true);
 }
 
-/// Waits for room in the socket, as long as a queue would; `false` if the engine does not tell of it.
+/// Waits for room in the socket, as long as for a queue. Returns `false` if the engine does not report room.
 pub(super) fn await_room<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bool {
     if !core.engine.await_room(key) {
         return false;
@@ -83,7 +84,7 @@ pub(super) fn await_room<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: K
     true
 }
 
-/// There is room in the socket.
+/// Marks the waiting transfer, because the socket has room.
 pub(super) fn room<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     if stop_waiting::<C, L, R>(core, key)
         && let Some(other) = core.couples.get(&key).copied()
@@ -92,7 +93,7 @@ pub(super) fn room<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     }
 }
 
-/// Nobody waits for room any more; `true` if somebody did.
+/// Stops waiting for room. Returns `true` if the stream waited.
 fn stop_waiting<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bool {
     let Some(link) = find::<C, L, R>(core, key) else { return false };
     let waited = std::mem::take(&mut link.awaits_room);
@@ -102,14 +103,15 @@ fn stop_waiting<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bo
     waited
 }
 
-/// Sets the stream free, with all that it was to be fed or without a part. A peer that has ended meanwhile is answered
-/// now, and a close that waited goes on.
+/// Frees the stream after all of the transfer's output, or only a part of it. If the peer has ended
+/// meanwhile, the stream now closes, and a waiting close continues.
 pub(super) fn end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, is_whole: bool) {
     stop_waiting::<C, L, R>(core, key);
     let Some(link) = find::<C, L, R>(core, key) else { return };
     link.feeding = false;
     if !is_whole && (link.closing || link.finishing) {
-        // The service has said its last word, and takes the file for a part of it.
+        // The service has already closed or finished the stream, so the peer would take a part of the file
+        // for the whole.
         link.rare().is_cut = true;
     }
     let high = link.queued() > link.options().high;
@@ -119,7 +121,7 @@ pub(super) fn end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, is_
     if ended {
         core.close(key, Closed::End);
     }
-    // What the queue held back goes on.
+    // Resume the input that the queue held back.
     core.drive_again(key);
     core.mark(key);
 }

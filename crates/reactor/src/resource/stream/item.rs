@@ -1,5 +1,6 @@
-//! The deadline of an item that the peer has begun. It counts while the codec waits for the rest, and begins again only
-//! with an item that is complete: a peer that sends a byte now and then holds memory as much as one that sends nothing.
+//! The deadline of an item that the peer has begun. It counts while the codec waits for the rest, and starts
+//! again only with a complete item, because a peer that sends a byte now and then holds as much memory as a
+//! silent one.
 
 use session::{Codec, Layer};
 
@@ -12,18 +13,18 @@ use crate::{
     runtime::timers::TimerKey,
 };
 
-/// Whether the peer has begun an item, and nobody but the peer keeps it from being complete.
+/// Returns whether the peer has begun an item, and only the peer delays its end.
 fn is_begun<C: Codec, L: Layer, R: 'static>(link: &Link<C, L, R>) -> bool {
     let waits = !link.unread.is_empty() || !link.raw_is_empty();
     waits && link.remote && link.state == State::Open && link.takes_items() && !link.backlog && !link.ended
 }
 
-/// Input was looked at: starts the deadline, lets it go on, or stops it.
+/// Starts, keeps or stops the deadline after a look at the input.
 pub(super) fn watch<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, is_new: bool) {
     let now = core.now;
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if !is_begun(link) {
-        // Most streams never begin one.
+        // Most streams never begin an item.
         if !core.items.is_empty()
             && let Some(item) = core.items.get_mut(&key)
         {
@@ -37,12 +38,12 @@ pub(super) fn watch<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, i
         item.by = Some(by);
     }
     if item.timer == TimerKey::NONE {
-        // The wheel has room for one of each resource.
+        // The wheel has room for one timer of each resource.
         item.timer = core.timers.set(by, Due::Item(key)).unwrap_or(TimerKey::NONE);
     }
 }
 
-/// The deadline was over when its timer was set; it may have moved since.
+/// Handles the timer. The deadline may have moved since the timer was set.
 pub(super) fn due<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let begun = find::<C, L, R>(core, key).is_some_and(|link| is_begun(link));
     let Some(item) = core.items.get_mut(&key) else { return };
@@ -53,7 +54,7 @@ pub(super) fn due<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     }
 }
 
-/// The stream ends.
+/// Forgets a stream that ends.
 pub(super) fn forget(core: &mut Core, key: Key) {
     if !core.items.is_empty()
         && let Some(item) = core.items.remove(&key)

@@ -1,4 +1,4 @@
-//! A stream in its slot: what the runtime knows of one connection, and how it enters and leaves.
+//! A stream in its slot: the runtime's state of one connection, and how it enters and leaves.
 
 use std::{any::Any, io, mem, time::Duration};
 
@@ -28,109 +28,110 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
     Connecting,
-    /// The transport is up; the layers are not.
+    /// The transport is up, but the layers are not.
     Handshake,
     Open,
-    /// All was sent and our end told; input is thrown away until the peer's end, so that the kernel does
-    /// not answer late input with a reset which destroys our last bytes.
+    /// All output and our FIN were sent. The runtime discards input until the peer's FIN, because the kernel
+    /// would answer late input with a reset that destroys our last bytes.
     Lingering,
 }
 
-/// Whether the peer is gone behind input that no handler has seen.
+/// What the runtime knows of a peer that is gone behind input that no handler has seen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Hangup {
-    /// The runtime does not know of it.
+    /// The engine has reported nothing.
     None,
     /// The engine has reported an end.
     Noted,
-    /// The engine has reported a failure. The link has the error.
+    /// The engine has reported a failure. The link keeps the error.
     Failed,
     /// The service has got `HungUp`.
     Told,
 }
 
-/// A stream and its state in the runtime. Small: ten thousand idle ones count.
+/// A stream and its state in the runtime. It is small, because programs have ten thousand idle ones.
 pub(super) struct Link<C, L, R> {
     pub(super) stream: Stream<C, L, R>,
-    /// Clear input that no handler has seen: the rest of an item, or all while paused.
+    /// Clear input that no handler has seen: the rest of an item, or everything while paused.
     pub(super) unread: Vec<u8>,
     pub(super) rare: Option<Box<Rare>>,
-    /// Bytes in the engine's hands, and the memory of the queue they are in.
+    /// Bytes in the engine's hands, and the memory of their queue.
     pub(super) flying: usize,
     pub(super) flight: usize,
-    /// What the byte budget counts for this stream.
+    /// The bytes that the budget counts for this stream.
     pub(super) counted: usize,
-    /// Bytes in the queue that were put there while its own input was handled. What leaves is taken off it first: while
-    /// others queue as well it may be too low, and it never has a stream rest for what has left.
+    /// Queued bytes that the stream's own input caused. Bytes that leave are subtracted from it first. So it
+    /// may be too low while others queue as well, but the stream never rests for bytes that have left.
     pub(super) caused: usize,
-    /// The call, by its lowest bits, in which the queue passed its high mark.
+    /// The lowest bits of the number of the call in which the queue passed its high mark.
     pub(super) crossed: u32,
     pub(super) state: State,
     pub(super) paused: bool,
-    /// The period of the budget in which it last made progress: output left, or an item was begun or completed.
+    /// The period of the budget in which it last made progress: output left, or an item was begun or
+    /// completed.
     pub(super) moved: u16,
-    /// What the engine was told last about reading.
+    /// Whether the engine reads it, as last requested.
     pub(super) reading: bool,
     pub(super) high: bool,
-    /// It is not read: too much of the queue is what its own input caused.
+    /// It is not read, because its own input caused too much of the queue.
     pub(super) rests: bool,
-    /// It is not read: the queue of the stream that it is coupled to is high.
+    /// It is not read, because the queue of its coupled stream is high.
     pub(super) held: bool,
-    /// All of `unread` was offered to the codec, which needs more.
+    /// The codec has seen all of `unread`, and needs more.
     pub(super) partial: bool,
-    /// The codec has skipped bytes since the last item: it may keep a part of the next one.
+    /// The codec has skipped bytes since the last item, so it may keep a part of the next one.
     pub(super) skipped: bool,
     pub(super) drained_due: bool,
     pub(super) open_due: bool,
-    /// The engine delivered all input there will be.
+    /// The engine has delivered all input.
     pub(super) ended: bool,
     pub(super) end_told: bool,
     /// Whether the engine has reported that the peer is gone behind input.
     pub(super) hangup: Hangup,
     pub(super) closing: bool,
     pub(super) finishing: bool,
-    /// Our end was told to the peer.
+    /// We have sent FIN.
     pub(super) shut: bool,
     pub(super) releasing: bool,
-    /// The engine was asked to give it back, or has nothing of it: not yet, or no more.
+    /// The engine has to give it back, or does not have it.
     pub(super) detaching: bool,
     pub(super) detached: bool,
     pub(super) coupled: bool,
-    /// What it sends comes from a transfer, which waits for its queue.
+    /// A transfer sends through it, and waits for its queue.
     pub(super) feeding: bool,
     /// The transfer waits for room in the socket.
     pub(super) awaits_room: bool,
     pub(super) write_failed: bool,
-    /// A budget stopped the handing over: nothing more is read until the kept input was handed over.
+    /// A budget stopped the delivery. The runtime reads no more until the kept input was delivered.
     pub(super) backlog: bool,
-    /// Its transport takes no output, or has no input.
+    /// Whether its transport takes no output, or has no input.
     pub(super) mute: bool,
     pub(super) deaf: bool,
-    /// Who is at the other end may be anywhere: it must not keep an item unfinished for ever.
+    /// The peer may be on another host, so it must not keep an item unfinished for ever.
     pub(super) remote: bool,
 }
 
-/// What few streams need.
+/// State that few streams need.
 #[derive(Default)]
 pub(super) struct Rare {
     /// Sealed input that the layer has not used.
     pub(super) raw: Vec<u8>,
     pub(super) why: Option<Closed>,
     pub(super) error: Option<(&'static str, io::Error)>,
-    /// Where it connects to, until it is connected.
+    /// The target of the connect, until it is connected.
     pub(super) target: Option<Address>,
     /// Bytes of accepted output that a failed layer left unsealed.
     pub(super) lost: usize,
-    /// What was queued is not all that the peer was to get: its layer failed, its file or its partner was cut short.
+    /// A part of the output is missing, because its layer failed, or its file or its partner was cut short.
     pub(super) is_cut: bool,
-    /// How the connect is tried again, while the target refuses it for now.
+    /// The retries of the connect, while the system refuses it for now.
     pub(super) attempt: Option<Box<Attempt>>,
     pub(super) pressure: Pressure,
 }
 
-/// How long the queue of a socket may make no progress by default.
+/// The default time within which the queue of a socket must make progress.
 const WRITE_STALL: Duration = Duration::from_secs(60);
-/// What an input buffer that is hardly used keeps when bytes are short.
+/// The capacity that a mostly unused input buffer keeps when bytes are short.
 const UNREAD_KEPT: usize = 4 << 10;
 
 impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
@@ -166,7 +167,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             end_told: carried.end_told,
             hangup: if carried.hung_up { Hangup::Told } else { Hangup::None },
             closing: false,
-            // An end that was asked for in an earlier life is still to be told.
+            // An end that an earlier life requested is still due.
             finishing: carried.shut || stream.session.closing(),
             shut: carried.shut,
             releasing: false,
@@ -184,7 +185,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         }
     }
 
-    /// The same link with another codec or layer in its stream.
+    /// Returns the same link with another codec or layer in its stream.
     pub(super) fn with<D, M>(self, change: impl FnOnce(Stream<C, L, R>) -> Stream<D, M, R>) -> Link<D, M, R> {
         let Link {
             stream,
@@ -202,7 +203,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             high,
             rests,
             held,
-            // The new codec has seen nothing.
+            // The new codec has seen no bytes.
             partial: _,
             skipped: _,
             drained_due,
@@ -270,32 +271,32 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         self.stream.settings()
     }
 
-    /// Bytes that wait to leave: clear, sealed and in the engine's hands.
+    /// Returns the bytes that wait to leave: clear, sealed and in the engine's hands.
     #[inline]
     pub(super) fn queued(&self) -> usize {
         self.stream.session.queued() + self.flying
     }
 
-    /// Bytes that arrived and wait.
+    /// Returns the bytes that arrived and wait.
     #[inline]
     pub(super) fn waiting(&self) -> usize {
         self.unread.len() + self.rare.as_ref().map_or(0, |rare| rare.raw.len())
     }
 
-    /// The memory of the input that waits.
+    /// Returns the memory of the waiting input.
     #[inline]
     pub(super) fn kept(&self) -> usize {
         self.unread.capacity() + self.rare.as_ref().map_or(0, |rare| rare.raw.capacity())
     }
 
-    /// Counts all memory that it holds: whatever is in queues and buffers, used or not. `false` when the runtime's
+    /// Counts all memory that it holds in queues and buffers, used or not. Returns `false` if the runtime's
     /// limit is passed.
     pub(super) fn recount(&mut self, budget: &mut Bytes) -> bool {
         let holds = self.stream.session.layer().held() + self.recount_queues();
         budget.recount(&mut self.counted, holds)
     }
 
-    /// The memory of its queues and buffers: all that it holds, but for what is in its layer.
+    /// Returns the memory of its queues and buffers, without that of its layer.
     pub(super) fn memory(&self) -> usize {
         self.stream.session.queues() + self.kept() + self.flight
     }
@@ -305,17 +306,17 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         self.memory()
     }
 
-    /// Counts what it holds less than `before`, its [`memory`](Link::memory) then. Asks no layer: a user's code is not
-    /// called where an engine has sent, or while others are looked at.
+    /// Counts the decrease since `before`, its earlier [`memory`](Link::memory). It asks no layer, because
+    /// user code must not run after an engine's send or while the runtime looks at other streams.
     pub(super) fn recount_less(&mut self, budget: &mut Bytes, before: usize) {
         let less = before.saturating_sub(self.recount_queues());
-        // A layer may have added what is not counted yet.
+        // A layer may hold memory that is not counted yet.
         let holds = self.counted.saturating_sub(less);
         budget.settle(&mut self.counted, holds);
     }
 
-    /// Whether nothing but reading and writing goes on: what a flush of most streams finds. The flags are looked
-    /// at together, in one branch.
+    /// Returns whether the stream only reads and writes, as most streams do at a flush. One branch tests all
+    /// flags together.
     #[inline]
     pub(super) fn is_plain(&self) -> bool {
         let is_special = self.paused
@@ -335,58 +336,58 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             && self.stream.session.direct()
     }
 
-    /// Whether items may still be appended to its queue. What is sent to a stream that is being released is handed over
-    /// with it.
+    /// Returns whether its queue takes more items. Items sent to a stream that is being released go with it.
     #[inline]
     pub(super) fn takes_output(&self) -> bool {
         !(self.closing | self.finishing | self.write_failed | self.mute)
     }
 
-    /// Whether items may be handed to the service now.
+    /// Returns whether the service may get items now.
     #[inline]
     pub(super) fn takes_items(&self) -> bool {
         !(self.paused | self.closing | self.releasing | self.rests | self.held)
     }
 
-    /// Whether it keeps input, or the end of it, that no handler has seen.
+    /// Returns whether it keeps input, or an end of input, that no handler has seen.
     pub(super) fn has_kept(&self) -> bool {
         !self.unread.is_empty() || !self.raw_is_empty() || self.ended && !self.end_told
     }
 
-    /// Whether the peer would take a part of the output for the whole if the stream ended in order now. What the engine
-    /// has is the engine's to judge.
+    /// Returns whether an orderly end now would make the peer take a part of the output for the whole. The
+    /// engine judges the output that it has.
     pub(super) fn is_cut_short(&self) -> bool {
         let is_fed = self.feeding || self.coupled && !self.closing && !self.finishing;
         is_fed || self.stream.session.queued() > 0 || self.is_marked_cut()
     }
 
-    /// Whether a part of its output is known to be missing, so that its end is to be a reset.
+    /// Returns whether a part of its output is known to be missing, so that it must end with a reset.
     pub(super) fn is_marked_cut(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| rare.is_cut)
     }
 
-    /// How long its queue may make no progress.
+    /// Returns how long its queue may make no progress.
     pub(super) fn write_stall(&self) -> Option<Duration> {
         self.options().write_stall.or(self.remote.then_some(WRITE_STALL))
     }
 
-    /// How long its close may stand still: as long as a queue may, where a reader may pause as long as it likes.
+    /// Returns how long its close may make no progress. If its reader may pause as long as it likes, this is
+    /// the limit of a queue.
     pub(super) fn close_stall(&self) -> Option<Duration> {
         if self.remote || self.queued() == 0 { Some(self.options().close) } else { self.write_stall() }
     }
 
-    /// Bytes of accepted output that have not left.
+    /// Returns the bytes of accepted output that have not left.
     pub(super) fn unsent(&self) -> usize {
         self.queued() + self.rare.as_ref().map_or(0, |rare| rare.lost)
     }
 
-    /// Whether it closes, and no transfer brings output any more: then it has the deadline of the close.
+    /// Returns whether it closes, and no transfer brings more output. Then it has the deadline of the close.
     #[inline]
     pub(super) fn is_concluding(&self) -> bool {
         self.closing && !self.feeding
     }
 
-    /// Whether the engine should read, as far as this stream alone says.
+    /// Returns whether the engine should read, as far as this stream alone decides.
     #[inline]
     pub(super) fn wants_input(&self) -> bool {
         !self.ended
@@ -396,25 +397,25 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             }
     }
 
-    /// Whether the engine reads it although it is paused: the connection has failed, and the runtime hands over the input
-    /// that had arrived with the stream.
+    /// Returns whether the engine reads it although it is paused. It does so if the connection has failed,
+    /// because the runtime hands over the input that had arrived together with the stream.
     #[inline]
     pub(super) fn salvages(&self) -> bool {
         self.hangup == Hangup::Failed && self.paused && !self.releasing
     }
 
-    /// Whether the peer is gone, and the service has not got the end.
+    /// Returns whether the peer is gone, and the service has not got the end.
     pub(super) fn has_gone(&self) -> bool {
         (self.ended || self.hangup != Hangup::None) && !self.end_told
     }
 
-    /// Whether the engine would take more at once. What waits for a handshake is driven by the peer's input instead:
-    /// another turn would find it as it is.
+    /// Returns whether the engine would take more at once. The peer's input drives output that waits for a
+    /// handshake, because another turn would find it unchanged.
     pub(super) fn has_more_to_write(&self) -> bool {
         self.flying == 0 && !self.write_failed && !self.detaching && self.stream.session.has_output()
     }
 
-    /// Whether a stream that has just come up has something to write, to end or to give back.
+    /// Returns whether a stream that has just come up has to write, to end or to leave.
     pub(super) fn has_to_do(&mut self) -> bool {
         self.queued() > 0 || self.closing || self.finishing || self.releasing
     }
@@ -429,7 +430,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
 
     /// Notes that the peer is gone behind input, or that the connection has failed.
     pub(super) fn note_hangup(&mut self, error: Option<io::Error>) {
-        // A failure may have been noted in an earlier life.
+        // An earlier life may have noted a failure.
         let was_noted = !self.write_failed && self.rare.as_ref().is_some_and(|rare| rare.error.is_some());
         if was_noted || error.is_some() {
             self.hangup = Hangup::Failed;
@@ -441,7 +442,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         }
     }
 
-    /// The connect is over: says where it went, and gives back memory that only it needed.
+    /// Ends the connect. Returns its target, and frees memory that only the connect needed.
     pub(super) fn take_target(&mut self) -> Option<Address> {
         let rare = self.rare.as_mut()?;
         let target = rare.target.take();
@@ -451,12 +452,12 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         target
     }
 
-    /// The failure that was noted and not told yet.
+    /// Takes the noted failure, if the service has not got it yet.
     pub(super) fn take_error(&mut self) -> Option<(&'static str, io::Error)> {
         self.rare.as_mut()?.error.take()
     }
 
-    /// Whether nothing is known yet for which it will not end in order.
+    /// Returns whether no reason is known yet for a disorderly end.
     pub(super) fn is_in_order(&self) -> bool {
         self.rare.as_ref().and_then(|rare| rare.why.as_ref()).is_none_or(Closed::is_clean)
     }
@@ -466,7 +467,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     }
 }
 
-/// Finds the live stream of this name.
+/// Finds the live stream with this key.
 #[inline]
 pub(super) fn find<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Option<&mut Link<C, L, R>> {
     core.registry.live(key)?.resource.as_mut()?.downcast_mut()
@@ -499,7 +500,7 @@ pub(super) fn table<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     }
 }
 
-/// Registers a stream with its transport: connected, or on its way to `target`.
+/// Registers a stream with its transport, which is connected or connecting to `target`.
 pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
     mut stream: Stream<C, L, R>,
     core: &mut Core,
@@ -549,7 +550,7 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
     Ok(key)
 }
 
-/// Registers a stream without a transport: `target` refuses it for now.
+/// Registers a stream without a transport, because the system refuses the connect to `target` for now.
 pub(super) fn attempt<C: Codec, L: Layer, R: 'static>(
     mut stream: Stream<C, L, R>,
     core: &mut Core,
@@ -571,12 +572,12 @@ pub(super) fn attempt<C: Codec, L: Layer, R: 'static>(
     }
 }
 
-/// Takes the stream out of its link, with what belongs to it.
+/// Takes the stream and its belongings out of its link.
 fn unwrap<C: Codec, L: Layer, R: 'static>(link: Box<dyn Any>, loose: Option<Loose>) -> Stream<C, L, R> {
     let link =
         *link.downcast::<Link<C, L, R>>().expect("a table is only used with the resource it was made for");
     let opened = link.state == State::Open;
-    // `Drained` that was not told yet is told in the next life.
+    // The next life emits a `Drained` that is still due.
     let high = link.high || link.drained_due;
     let hung_up = link.hangup == Hangup::Told;
     let Link { mut stream, unread, rare, flying, ended, end_told, shut, paused, partial, caused, .. } = link;
@@ -608,7 +609,7 @@ fn unwrap<C: Codec, L: Layer, R: 'static>(link: Box<dyn Any>, loose: Option<Loos
     stream
 }
 
-/// What it holds, after what it does not need was given back.
+/// Frees unused memory, and returns the rest.
 fn holding<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Holding {
     let Core { registry, budget, .. } = core;
     let link = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
@@ -619,12 +620,12 @@ fn holding<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Holding
     }
     link.stream.session.trim();
     link.recount_less(budget, before);
-    // One that is on its way out of the runtime is as good as gone.
+    // A stream on its way out of the runtime is never ended for its memory.
     Holding { bytes: link.counted, moved: (!link.detaching).then_some(link.moved) }
 }
 
-/// Takes the stream from the engine. Whoever ends it and why: if output is dropped, it is counted here, and the peer sees
-/// a reset.
+/// Removes the stream from the engine. Whatever the reason of the end, this counts dropped output, and then
+/// the peer sees a reset.
 fn leave<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, how: Ending) {
     let Core { registry, engine, budget, records, .. } = core;
     let Some(slot) = registry.live(key) else { return };
@@ -632,7 +633,8 @@ fn leave<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, how: Ending)
     let link = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return };
     budget.recount(&mut link.counted, 0);
-    // What was released is not dropped. A connect that is tried again has nothing in the engine, and loses its output.
+    // Output of a released stream is not dropped. A connect under retry has nothing in the engine, and loses
+    // its output.
     let is_released = link.stream.carried.is_some();
     if let (false, Some(record)) = (is_released, record) {
         record.bytes_dropped += link.unsent() as u64;

@@ -1,4 +1,5 @@
-//! The transport of a stream outside of a runtime. If it is dropped there with output left, its peer sees a reset.
+//! The transport of a stream outside of a runtime. If it is dropped with unsent output, its peer sees a
+//! reset.
 
 use crate::{
     core::Core,
@@ -10,7 +11,7 @@ use crate::{
     sys::Birthplace,
 };
 
-/// Where the bytes are counted that a service released and that were dropped then.
+/// A counter of bytes that were dropped after the service had released their stream.
 pub(crate) type Losses = Arc<AtomicU64>;
 
 /// A transport that no runtime drives.
@@ -19,9 +20,9 @@ pub(super) struct Loose {
     transport: Option<Transport>,
     /// Accepted output that has not left.
     pub(super) unsent: usize,
-    /// More of the output is missing than is queued.
+    /// Whether more output is missing than is queued.
     pub(super) is_cut: bool,
-    /// Of the service that released the stream.
+    /// The counter of the service that released the stream.
     losses: Option<Losses>,
     birthplace: Birthplace,
 }
@@ -32,7 +33,7 @@ impl Loose {
         Loose { transport: Some(transport), unsent: 0, is_cut: false, losses: None, birthplace }
     }
 
-    /// Makes one that this service of a runtime answers for.
+    /// Creates one whose losses count for this service of a runtime.
     pub(super) fn of(core: &mut Core, service: u16, transport: Transport) -> Loose {
         let record = core.records.get_mut(service as usize);
         let losses = record.map(|record| record.losses.get_or_insert_with(Losses::default).clone());
@@ -41,7 +42,7 @@ impl Loose {
         loose
     }
 
-    /// Notes the output that has not left.
+    /// Notes output that has not left.
     pub(super) fn with(mut self, unsent: usize, is_cut: bool) -> Loose {
         (self.unsent, self.is_cut) = (unsent, is_cut);
         self
@@ -51,7 +52,7 @@ impl Loose {
         self.transport.as_ref().map(Transport::source)
     }
 
-    /// Takes the transport: whoever has it now ends it as they like.
+    /// Takes the transport. The caller decides how it ends.
     pub(super) fn take(mut self) -> Option<Transport> {
         self.transport.take()
     }
@@ -60,7 +61,7 @@ impl Loose {
 impl Drop for Loose {
     fn drop(&mut self) {
         let Some(transport) = &mut self.transport else { return };
-        // In a child of a fork the socket is still the parent's, which may send the rest.
+        // In a child of a fork the socket still belongs to the parent, which may send the rest.
         if self.unsent == 0 && !self.is_cut || !self.birthplace.is_here() {
             return;
         }

@@ -1,12 +1,14 @@
-//! Back-pressure: when a stream rests, which is to say that its input is not read, and what frees it.
+//! Back-pressure: when a stream rests, so that the runtime does not read its input, and what frees it.
 //!
-//! A stream rests for output that its own input causes, because only then does resting slow whoever causes it. What
-//! others queue on it counts only once it takes up half of the cap. A coupled stream rests for its partner's queue
-//! ([`Link::held`]) and for what its own input puts into its own queue, which is nothing in a proxy.
+//! A stream rests for output that its own input causes, because only then does the rest slow the peer that
+//! causes it. Output that others queue counts only once it takes up half of the cap. A coupled stream rests
+//! for its partner's queue ([`Link::held`]) and for output that its own input puts into its own queue, which
+//! is nothing in a proxy.
 //!
-//! Two peers that both rest would wait for each other. So the output of a stream at rest must make progress: after
-//! [`StreamOptions::rest`] without any, the valve opens and the stream reads on until its input has caused some more
-//! output; each further opening allows twice as much, and none allows more than half of the cap.
+//! Two peers that both rest would wait for each other. So the output of a resting stream must make progress.
+//! After [`StreamOptions::rest`] without any, the valve opens, and the stream reads on until its input has
+//! caused some more output. Each further opening allows twice as much, and none allows more than half of the
+//! cap.
 //!
 //! [`StreamOptions::rest`]: super::StreamOptions::rest
 
@@ -17,31 +19,31 @@ use session::{Codec, Layer};
 use super::link::{Link, find};
 use crate::{clock::Time, core::Core, id::Key};
 
-/// What is to be known of a stream whose queue was above its marks.
+/// The state of a stream whose queue was above its marks.
 #[derive(Default)]
 pub(super) struct Pressure {
-    /// So much weight the valve allows; 0: it has not opened since the queue was low.
+    /// The weight that the valve allows. 0 if it has not opened since the queue was low.
     level: usize,
     /// How often it has opened since then.
     openings: u32,
-    /// How long the output has made no progress, as of the last look.
+    /// How long the output had made no progress at the last look.
     waited: Duration,
-    /// How long after that the next look comes; zero: only the stall's deadline is set.
+    /// The time from the last look to the next. Zero if only the stall's deadline is set.
     next: Duration,
-    /// The length of a queue that passed the cap, and was allowed to. Behind it there is room as usual.
+    /// The length of a queue that was allowed to pass the cap. Behind it there is room as usual.
     large: usize,
 }
 
 impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
-    /// What weighs against reading: the output that its own input caused, and that of others as far as it takes up
-    /// more than half of the cap.
+    /// Returns the weight against reading: the output that the stream's own input caused, and other output
+    /// beyond half of the cap.
     fn weight(&self) -> usize {
         let (queued, options) = (self.queued(), self.options());
         let free = if self.coupled { queued } else { (options.cap / 2).saturating_sub(options.high) };
         self.caused.min(queued).max(queued.saturating_sub(free))
     }
 
-    /// Has the stream rest if it must; `true` if it begins to.
+    /// Lets the stream rest if it must. Returns `true` if it begins to rest.
     pub(super) fn begin_rest(&mut self) -> bool {
         let level = self.rare.as_ref().map_or(0, |rare| rare.pressure.level).max(self.options().high);
         let begins = !self.rests && self.options().backpressure && self.weight() > level;
@@ -49,7 +51,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         begins
     }
 
-    /// Ends the rest at the low mark; `true` if it rested.
+    /// Ends the rest at the low mark. Returns `true` if the stream rested.
     pub(super) fn end_rest(&mut self) -> bool {
         let queued = self.queued();
         let (low, cap) = (self.options().low, self.options().cap);
@@ -66,8 +68,9 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         is_low && std::mem::take(&mut self.rests)
     }
 
-    /// Whether what is queued may stay. Above the cap there is room for one item that is alone in the queue, and for what
-    /// one call of a handler sends for its input; behind either there is room up to the cap as usual.
+    /// Returns whether the queued output may stay. Above the cap there is room for one item that is alone in
+    /// the queue, and for the output of one call of a handler for its input. Behind either there is room up
+    /// to the cap as usual.
     pub(super) fn has_room(&mut self, is_alone: bool, is_answer: bool) -> bool {
         let (queued, options) = (self.queued(), self.options());
         if queued <= options.cap {
@@ -81,7 +84,8 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         queued <= cap.saturating_add(self.rare.as_ref().map_or(0, |rare| rare.pressure.large))
     }
 
-    /// How long output that is now in the engine's hands may make no progress before somebody looks; `None`: for ever.
+    /// Returns how long the output in the engine's hands may make no progress before the next look. `None` is
+    /// without limit.
     pub(super) fn patience(&mut self) -> Option<Duration> {
         if !self.rests {
             self.progressed();
@@ -97,14 +101,15 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         self.write_stall().unwrap_or(Duration::MAX)
     }
 
-    /// Output has left: what was waited does not count.
+    /// Clears the waiting time, because output has left.
     pub(super) fn progressed(&mut self) {
         if let Some(rare) = &mut self.rare {
             rare.pressure.next = Duration::ZERO;
         }
     }
 
-    /// No progress since the last look. Says how long to wait for the next one; `None`: the output is stalled.
+    /// Notes that there was no progress since the last look. Returns the time to the next one. `None` if the
+    /// output is stalled.
     fn look(&mut self) -> Option<Duration> {
         let (rest, stall) = (self.options().rest, self.stall());
         let pressure = &mut self.rare.as_mut()?.pressure;
@@ -116,7 +121,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         Some(pressure.next)
     }
 
-    /// Lets a stream at rest read on, for a bounded amount of further output; `true` if it does.
+    /// Lets a resting stream read on, for a bounded amount of further output. Returns `true` if it does.
     fn open_valve(&mut self) -> bool {
         let room = (self.options().cap / 2).saturating_sub(self.caused);
         if !self.rests || room == 0 {
@@ -131,7 +136,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     }
 }
 
-/// Output was queued above the high mark: looks whether the stream is to rest from now on.
+/// Lets the stream rest if needed, after output was queued above the high mark.
 pub(super) fn pressed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let now = core.now;
     let Some(slot) = core.registry.live(key) else { return };
@@ -141,11 +146,12 @@ pub(super) fn pressed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
     if !link.begin_rest() || link.flying == 0 || link.is_concluding() {
         return;
     }
-    // The valve was open, and the next look is due as it was.
+    // The valve was open, and the next look is due as before.
     if link.rare.as_ref().is_some_and(|rare| !rare.pressure.next.is_zero()) {
         return;
     }
-    // What is in flight has the stall's deadline: the first look comes earlier, and counts what has passed.
+    // The output in flight has the stall's deadline. The first look comes earlier, and counts the time that
+    // has passed.
     let (mut next, stall) = (link.patience(), link.write_stall());
     if let (Some(next), Some(stall)) = (&mut next, stall)
         && guard != Time::NEVER
@@ -158,13 +164,13 @@ pub(super) fn pressed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
     core.set_guard(key, next);
 }
 
-/// The output has made no progress for a while. `false`: for too long.
+/// Handles a time without progress of the output. Returns `false` if it was too long.
 pub(super) fn waited<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bool {
     let Some(link) = find::<C, L, R>(core, key) else { return true };
     let Some(next) = link.look() else { return false };
     let opened = link.open_valve();
     if !opened && link.write_stall().is_none() {
-        // Nothing more is to be done, and no deadline counts: the next look comes when the stream rests again.
+        // Nothing remains to do, and no deadline counts. The next look comes when the stream rests again.
         link.progressed();
         core.set_guard(key, None);
         return true;
@@ -177,7 +183,7 @@ pub(super) fn waited<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) 
     true
 }
 
-/// Has a stream rest for its partner's queue, or go on.
+/// Lets a stream rest for its partner's queue, or ends that rest.
 pub(super) fn hold<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, held: bool) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     let was_held = std::mem::replace(&mut link.held, held);
@@ -186,5 +192,5 @@ pub(super) fn hold<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, he
     }
 }
 
-/// The shortest time between two looks: a rest of zero would look in every turn.
+/// The shortest time between two looks, because a rest of zero would look in every turn.
 const SHORTEST: Duration = Duration::from_millis(1);

@@ -1,4 +1,4 @@
-//! Output of a stream: items into the queue, the queue into one write a turn, and what the engine is told.
+//! Output of a stream: items into the queue, the queue into one write a turn, and the engine's interest.
 
 use std::{any::Any, io};
 
@@ -24,7 +24,7 @@ fn cast<C: Codec, L: Layer, R: 'static>(resource: &mut Option<Box<dyn Any>>) -> 
     resource.as_mut()?.downcast_mut()
 }
 
-/// Appends one item, by whatever `encode` puts, and says what became of it.
+/// Appends one item by calling `encode`, and returns the result of the send.
 #[inline]
 pub(super) fn post<C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
@@ -35,7 +35,7 @@ pub(super) fn post<C: Codec, L: Layer, R: 'static>(
     post_if::<C, L, R>(core, (index, key), Link::takes_output, encode)
 }
 
-/// The same, of a stream of which this holds.
+/// Does the same for a stream that satisfies `takes`.
 #[inline]
 pub(super) fn post_if<C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
@@ -60,7 +60,7 @@ pub(super) fn post_if<C: Codec, L: Layer, R: 'static>(
         dirty.push(key);
     }
     let plenty = budget.add(&mut link.counted, more);
-    // Without a layer in between, this queue and what is in flight are all that is queued.
+    // Without a layer, this queue and the output in flight are all of the queued output.
     let high = link.stream.settings().high;
     let is_low = link.stream.session.direct() && len + link.flying <= high || link.queued() <= high;
     if plenty && encoded.is_ok() && !link.high && is_low {
@@ -69,7 +69,7 @@ pub(super) fn post_if<C: Codec, L: Layer, R: 'static>(
     posted::<C, L, R>(core, key, encoded, mark)
 }
 
-/// An item that passed a mark or a limit, or could not be encoded.
+/// Handles an item that passed a mark or a limit, or that could not be encoded.
 #[cold]
 fn posted<C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
@@ -96,7 +96,8 @@ fn posted<C: Codec, L: Layer, R: 'static>(
         }
         Ok(()) if !link.has_room(is_alone, is_answer) => Closed::Overflow,
         Ok(()) if !within => {
-            // Others hold more, or made no progress for longer: then this goes on.
+            // If others hold more, or made no progress for longer, they end instead, and this stream
+            // continues.
             if core.make_room() {
                 return posted::<C, L, R>(core, key, Ok(()), mark);
             }
@@ -116,12 +117,12 @@ fn posted<C: Codec, L: Layer, R: 'static>(
     Flow::Gone
 }
 
-/// Writes what is queued, once, and settles what follows from it.
+/// Writes the queue once, and handles the consequences.
 pub(super) fn flush<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Core { registry, engine, pool, counters, budget, .. } = core;
     let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) else { return };
-    // The common case, with one look at the tables: an open stream without layers, whose queue the kernel
-    // takes whole.
+    // The common case, with one table look-up: an open stream without layers, whose queue the kernel takes
+    // whole.
     if link.is_plain() && !budget.is_tight() {
         let Some(queue) = link.stream.session.take_wire() else { return };
         let (len, memory) = (queue.len(), queue.memory());
@@ -151,7 +152,7 @@ pub(super) fn flush<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
         return;
     }
     let session = &mut link.stream.session;
-    // A direct session has nothing to seal; its end is still to be noted.
+    // A direct session has nothing to seal, but its end must still be noted.
     if (session.closing() || !session.direct())
         && session.phase() != Phase::Idle
         && let Err(failure) = session.fill(pool)
@@ -162,15 +163,15 @@ pub(super) fn flush<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     settle::<C, L, R>(core, key);
 }
 
-/// Writes what is queued in the middle of a turn, and lets an engine that performs operations begin it at once.
+/// Writes the queue in the middle of a turn, and lets a completion-based engine begin the write at once.
 pub(super) fn flush_now<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     flush::<C, L, R>(core, key);
     core.engine.submit();
 }
 
-/// Hands the queue to the engine, unless it has one already.
+/// Hands the queue to the engine, unless it already has one.
 fn write<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
-    // A partial write is offered once more: so the engine keeps the rest until there is room.
+    // Offer a partial write once more, so that the engine keeps the rest until there is room.
     for _ in 0..2 {
         let Core { registry, engine, .. } = core;
         let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) else {
@@ -194,7 +195,7 @@ fn write<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     core.mark(key);
 }
 
-/// The engine keeps the queue until there is room: from now on it must make progress.
+/// Notes that the engine keeps the queue until there is room. From now on it must make progress.
 fn flies<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, len: usize, memory: usize) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     (link.flying, link.flight) = (len, memory);
@@ -206,7 +207,7 @@ fn flies<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, len: usize, 
     }
 }
 
-/// A send is over: the rest goes in front of the queue. `true`: there is a rest.
+/// Ends a send, and puts the rest in front of the queue. Returns `true` if there is a rest.
 fn take_back<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Sent) -> bool {
     let Core { registry, pool, counters, budget, .. } = core;
     let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) else {
@@ -236,14 +237,14 @@ fn take_back<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Se
     }
 }
 
-/// Nothing can be written any more. Input that arrived before is delivered first; then the stream ends.
+/// Handles a failed write side. Input that arrived before is delivered first. Then the stream ends.
 pub(super) fn write_failed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, error: io::Error) {
     let Some(slot) = core.registry.live(key) else { return };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return };
     if std::mem::replace(&mut link.write_failed, true) {
         return;
     }
-    // The queue will not drain any more: what it held back is read now.
+    // The queue will not drain any more, so read the input that it held back.
     (link.high, slot.high, link.rests) = (false, false, false);
     // Without input there is nothing to wait for.
     let over = link.end_told || link.closing || link.deaf;
@@ -262,10 +263,10 @@ pub(super) fn write_failed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key:
     core.set_guard(key, Some(close));
 }
 
-/// A send that was not at once is over.
+/// Handles the end of a send that took a while.
 pub(super) fn sent<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Sent) {
     let Core { registry, pool, counters, budget, .. } = core;
-    // The common case, with one look at the tables: an open stream without layers, all of whose output has left.
+    // The common case, with one table look-up: an open stream without layers, all of whose output has left.
     if let (true, Ok(taken)) = (sent.queue.is_empty() && !budget.is_tight(), &sent.result)
         && let Some(slot) = registry.live(key)
         && let Some(link) = cast::<C, L, R>(&mut slot.resource)
@@ -293,7 +294,7 @@ pub(super) fn sent<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, se
     core.mark(key);
 }
 
-/// What follows when output was written: marks, closing, releasing, reading.
+/// Handles the consequences of a write: marks, closing, releasing, reading.
 fn settle<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Core { registry, budget, .. } = core;
     let Some(slot) = registry.live(key) else { return };
@@ -301,7 +302,7 @@ fn settle<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     link.recount(budget);
     let queued = link.queued();
     if link.high && queued <= link.options().low {
-        // Who feeds it learns of it instead of the service.
+        // A transfer that feeds the stream learns of it instead of the service.
         (link.high, slot.high, link.drained_due) = (false, false, !link.feeding);
         let bound = link.coupled || link.feeding;
         core.drive_again(key);
@@ -322,7 +323,7 @@ fn settle<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     sync::<C, L, R>(core, key);
 }
 
-/// Tells the engine whether input is wanted, if that has changed.
+/// Updates the engine's interest in input, if it has changed.
 #[inline]
 pub(super) fn sync<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Core { registry, engine, budget, .. } = core;
@@ -330,7 +331,7 @@ pub(super) fn sync<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return };
     let mut wanted = link.wants_input();
     if wanted && link.state == State::Open && !link.closing && !link.salvages() {
-        // A stream without output goes on: its input is not what a rest would let drain.
+        // A stream without output reads on, because a rest would not drain anything.
         let drains = link.queued() > 0 || link.coupled;
         if budget.rests(slot.service) && drains && link.options().backpressure {
             wanted = false;
