@@ -210,8 +210,8 @@ pub struct Table {
     /// Called before the resource ends. Returns the reason, or keeps it and ends the resource later, because
     /// an operation of it is under way that cannot be cancelled.
     pub(crate) defer: Option<Defer>,
-    /// Called when the resource ends. Returns the reason that was noted before, so that a failure is not lost, however the
-    /// resource leaves.
+    /// Called when the resource ends. Returns the reason that was noted before, so that no kind of end loses
+    /// a failure.
     pub(crate) noted: Noted,
     /// Handles the deadline of an item that the peer began.
     pub(crate) item_due: fn(&mut Core, Key),

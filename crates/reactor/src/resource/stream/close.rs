@@ -19,8 +19,9 @@ use crate::{
     resource::{CLOSING, release_refused},
 };
 
-/// Begins a graceful close: what is queued leaves, then our end is told, then the peer's is waited for. What a transfer
-/// brings was asked for before: all of it comes first, and the close has its deadline from there on.
+/// Begins a graceful close: the queued output leaves, then our end, and then the stream waits for the peer's
+/// end. A running transfer was requested earlier, so all of its output leaves first, and the deadline of the
+/// close starts after it.
 pub(super) fn close<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, why: Closed) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if link.closing {
@@ -29,7 +30,7 @@ pub(super) fn close<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, w
     if link.detaching {
         return;
     }
-    // What has failed already is not closed in order, whoever asks for it.
+    // A stream that has already failed does not close in order, whatever the caller requested.
     if why.is_clean()
         && let Some((operation, error)) = link.take_error()
     {
@@ -46,8 +47,8 @@ pub(super) fn close<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, w
     core.mark(key);
 }
 
-/// Takes why the stream ends, if it was noted before this end: why it closes, or a failure of the connection that the
-/// service has not been told.
+/// Takes the reason that was noted before this end: the reason of the close, or a connection failure that the
+/// service has not got yet.
 pub(super) fn noted<C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
     key: Key,
@@ -64,8 +65,8 @@ pub(super) fn noted<C: Codec, L: Layer, R: 'static>(
     Some(Closed::Failed(Error::os(operation, core.name(key), error)))
 }
 
-/// Closes a stream whose layer has failed. Its alert leaves; what was not sealed never will, and so the peer must not see
-/// an end in order.
+/// Closes a stream whose layer has failed. The layer's alert still leaves. Unsealed output never will, so the
+/// peer must not see an orderly end.
 pub(super) fn layer_failed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, failure: Failure) {
     let Core { registry, pool, .. } = core;
     let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<super::Link<C, L, R>>());
@@ -79,11 +80,12 @@ pub(super) fn layer_failed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key:
     core.close(key, Closed::Refused(failure));
 }
 
-/// Goes on with a close or an end of the write side, unless a transfer still brings output.
+/// Continues a close or an end of the write side, unless a transfer still brings output.
 pub(super) fn conclude<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = find::<C, L, R>(core, key).filter(|link| !link.feeding) else { return };
     if (link.closing || link.finishing) && !link.is_marked_cut() {
-        // A direct session has no end of its own: the transport's is enough.
+        // The end of the transport is enough if the session is direct, because such a session has no end of
+        // its own.
         link.stream.session.close();
     }
     if link.closing {
@@ -94,14 +96,14 @@ pub(super) fn conclude<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key
     }
 }
 
-/// Bytes of a stream that closes have left: only standing still is bounded by time, and too little speed if that is asked
-/// for.
+/// Moves the deadline of a close, because bytes have left. A deadline bounds only a standstill, and too low a
+/// speed if `close_speed` is set.
 pub(super) fn progress<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, taken: usize) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     let (speed, after) = (link.options().close_speed, link.close_stall());
     let is_last = link.queued() == 0;
     let mut guard = after.map_or(Time::NEVER, |after| core.now + after);
-    // The end has the whole time again.
+    // The peer's end gets the full time again.
     if speed > 0 && !is_last {
         let bought = Duration::from_secs_f64(taken as f64 / f64::from(speed));
         guard = guard.min(core.registry.live(key).map_or(Time::NEVER, |slot| slot.guard) + bought);
@@ -109,11 +111,11 @@ pub(super) fn progress<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key
     core.set_guard_at(key, guard);
 }
 
-/// Ends the write side after what is queued; the stream goes on reading.
+/// Ends the write side after the queued output. The stream continues to read.
 pub(super) fn finish<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if link.deaf {
-        // One of two directions cannot be ended alone where there is only one.
+        // The stream has only one direction, so its end is the end of the stream.
         return core.close(key, Closed::Done);
     }
     if !link.finishing && !link.mute {
@@ -123,9 +125,9 @@ pub(super) fn finish<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) 
     }
 }
 
-/// Begins to give the stream back. A transfer ends first: what a thread moves for it is still waited for, because the
-/// stream's next owner must be the only one that writes to the socket.
-/// One of a couple leaves alone.
+/// Begins to give the stream back. If a transfer feeds it, the transfer ends first, and the release waits for
+/// a thread that still moves bytes for it, because only the stream's next owner may write to the socket. A
+/// coupled stream leaves alone.
 pub(super) fn release<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Result<(), Error> {
     let Some(link) = find::<C, L, R>(core, key) else { return Ok(()) };
     if link.closing {
@@ -149,20 +151,21 @@ pub(super) fn release<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
     Ok(())
 }
 
-/// What it was coupled with does not concern it any more. One whose peer has ended closes then as it would have.
+/// Separates the stream from its partner. If its peer has ended, the stream then closes as it would have
+/// without the couple.
 pub(super) fn uncouple<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    // Nobody would tell it any more that the other's queue has drained.
+    // After this, no partner would report that its queue has drained.
     (link.coupled, link.held) = (false, false);
     core.drive_again(key);
     core.mark(key);
 }
 
-/// After a write: whether the close, the half-close or the release has come a step further.
+/// Takes the next step of the close, the half-close or the release after a write.
 pub(super) fn proceed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if link.releasing {
-        // A send that is out comes back before the transport does.
+        // A send in flight comes back before the transport does.
         if !link.detaching && !link.feeding && link.state != State::Connecting {
             link.detaching = true;
             core.engine.detach(key);
@@ -170,17 +173,17 @@ pub(super) fn proceed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
         return;
     }
     if link.closing && link.is_marked_cut() && (link.queued() == 0 || link.write_failed) {
-        // The layer's end would be as false as that of the transport.
+        // An orderly end of the layer would be as false as one of the transport.
         return end_with_why::<C, L, R>(core, key);
     }
-    // A handshake is driven to its end for what is queued behind it, and for nothing else.
+    // A handshake continues only for output that is queued behind it.
     let handshake = matches!(link.stream.session.phase(), Phase::Idle | Phase::Handshake);
     let waits = if handshake {
         link.stream.session.queued() > 0
     } else {
         link.stream.session.phase() != Phase::Finished
     };
-    // The peer has ended inside the handshake: what is queued behind it can never leave.
+    // The peer has ended inside the handshake, so output queued behind it can never leave.
     let is_hopeless = link.ended && link.stream.session.phase() == Phase::Handshake;
     if !is_hopeless && (link.queued() > 0 && !link.write_failed || waits && !link.write_failed && !link.shut)
     {
@@ -191,7 +194,7 @@ pub(super) fn proceed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
         let why = if link.closing { link.take_why() } else { Closed::End };
         return core.end(key, why, Ending::Orderly);
     }
-    // A socket that is only read or only written here has another user, for whom it is not shut down.
+    // A read-only or write-only socket may have another user, so do not shut it down.
     if (link.mute || link.deaf) && link.closing {
         return end_with_why::<C, L, R>(core, key);
     }
@@ -200,7 +203,7 @@ pub(super) fn proceed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
         let closing = link.closing;
         let told = core.engine.shutdown(key);
         match told {
-            // The peer is gone: nothing is left to wait for.
+            // The peer is gone, so there is nothing left to wait for.
             Err(_) if closing => return end_with_why::<C, L, R>(core, key),
             Err(_) => (),
             Ok(()) if find::<C, L, R>(core, key).is_some_and(|link| link.end_told && !link.closing) => {
@@ -230,7 +233,7 @@ fn end_with_why<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     }
 }
 
-/// The engine gave the transport back: the stream is whole, and leaves.
+/// Ends the stream with its transport, which the engine gave back.
 pub(super) fn detached<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, transport: Transport) {
     let deadline = core.deadline_left(key);
     let Some(service) = core.registry.peek(key).map(|slot| slot.service) else { return };
@@ -243,7 +246,7 @@ pub(super) fn detached<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key
     core.end(key, Closed::Released, Ending::Orderly);
 }
 
-/// The runtime's own deadline of this stream passed: which one it was follows from the state.
+/// Handles the internal deadline. The state shows which deadline it was.
 pub(super) fn expired<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if link.rare.as_ref().is_some_and(|rare| rare.attempt.is_some()) {
