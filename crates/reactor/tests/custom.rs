@@ -176,6 +176,22 @@ fn output_waits_for_room_and_is_exact() {
 }
 
 #[test]
+fn a_refusal_is_told_although_a_stop_cuts_the_resource() {
+    for_each_engine(|engine| {
+        let (mut runtime, service, id, mut peer) = owner(engine.runtime(), false);
+        // The peer does not read, and so the close of the refusal cannot come to its end.
+        runtime.with(service, |_, cx| (0..1 << 20).for_each(|_| _ = cx.send(id, 1)));
+        peer.write_all(b"no").expect("room");
+        until(&mut runtime, |runtime| runtime.service(service).expect("it lives").bytes == b"no");
+        runtime.with(service, |_, cx| cx.stop(Duration::ZERO));
+        let receipt = runtime.run().expect("it runs");
+        let closed = &runtime.service(service).expect("it lives").closed;
+        assert!(closed.len() == 1 && closed[0].starts_with("Refused"), "{closed:?}");
+        assert!(receipt.cut == 1 && receipt.bytes_dropped > 0, "{receipt:?}");
+    });
+}
+
+#[test]
 fn a_close_flushes_first_and_release_gives_it_back_to_be_added_again() {
     for_each_engine(|engine| {
         let (mut runtime, service, id, mut peer) = owner(engine.runtime(), false);
