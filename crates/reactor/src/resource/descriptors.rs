@@ -457,7 +457,7 @@ fn source_of(socket: Option<&Descriptor>) -> Source<'_> {
     socket.map_or(Source::hosted(u64::MAX), Descriptor::source)
 }
 
-// A user who forgot an `impl` gains nothing from a hint at this one.
+// A hint at this `impl` would not help a user who forgot one of their own.
 #[diagnostic::do_not_recommend]
 impl Output for Descriptors {
     type Item<'a> = Message<'a>;

@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Runtime {
-    /// Handles a panic. The runtime asks the service, and then ends the service or the resource.
+    /// Handles a panic. Asks the service, and then ends the service, or only the resource to blame.
     #[cold]
     pub(super) fn panicked(&mut self, index: u16, message: String, mut blame: Blame) {
         // A connection that was just accepted has a key of its own.

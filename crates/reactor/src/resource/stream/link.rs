@@ -36,7 +36,7 @@ pub(super) enum State {
     Lingering,
 }
 
-/// What the runtime knows of a peer that is gone behind input that no handler has seen.
+/// The knowledge of a peer that is gone behind input that no handler has seen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Hangup {
     /// The engine has reported nothing.

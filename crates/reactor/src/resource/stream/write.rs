@@ -35,7 +35,7 @@ pub(super) fn post<C: Codec, L: Layer, R: 'static>(
     post_if::<C, L, R>(core, (index, key), Link::takes_output, encode)
 }
 
-/// Does the same for a stream that satisfies `takes`.
+/// Appends one item as [`post`] does, if `takes` holds for the stream.
 #[inline]
 pub(super) fn post_if<C: Codec, L: Layer, R: 'static>(
     core: &mut Core,
