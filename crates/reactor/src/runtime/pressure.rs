@@ -6,7 +6,7 @@
 //! accept. After [`Limits::shortage`](crate::Limits::shortage), or at once when the limit itself is passed,
 //! the runtime ends the streams that hold most, beginning with those that made no progress for longest. It
 //! looks at all live resources once for each shortage, once for each of its periods, and once for each
-//! quarter of the limit that was freed, but never once a turn.
+//! sixteenth of the limit or more that it frees, but never once a turn.
 
 use std::cmp::Reverse;
 
