@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{ErrorKind, PipeReader, PipeWriter, Read as _, Seek as _, SeekFrom, Write as _, pipe},
+    io::{ErrorKind, PipeReader, PipeWriter, Read as _, Write as _, pipe},
     os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
     process::Command,
     time::Duration,
@@ -241,6 +241,8 @@ fn files(world: &mut World<'_>) -> Outcome {
 /// process's own memory, which is unmapped at its beginning and behind the stack.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn unreadable(drive: &mut Drive) -> Outcome {
+    use std::io::{Seek as _, SeekFrom};
+
     let maps = std::fs::read_to_string("/proc/self/maps")?;
     let stack = maps.lines().find(|line| line.ends_with("[stack]"));
     let end = stack.and_then(|line| line.split(['-', ' ']).nth(1));
