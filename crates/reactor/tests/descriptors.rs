@@ -22,8 +22,8 @@ use std::{
 
 use common::{for_each_engine, settle, until};
 use reactor::{
-    Address, Closed, Context, Descriptor, Descriptors, Flow, Handle, Id, Message, Passed, Result, Runtime,
-    Service, ServiceId,
+    Closed, Context, Descriptor, Descriptors, Flow, Handle, Id, Message, Passed, Result, Runtime, Service,
+    ServiceId,
 };
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg,
@@ -184,7 +184,7 @@ fn a_full_queue_of_a_listener_keeps_descriptors_waiting() {
         let _first = UnixStream::connect_addr(&address).expect("there is room");
         let mut runtime = engine.runtime();
         let service = runtime.add(Keeper::default()).expect("it starts");
-        let address = Address::Abstract(name.into_bytes());
+        let address = reactor::Address::Abstract(name.into_bytes());
         let turns = runtime.metrics().read().turns;
         let (writers, readers) = pipes(1);
         runtime
