@@ -10,8 +10,9 @@ use std::{
 
 use common::{LONG, for_each_engine, tcp_pair};
 use reactor::{
-    Bytes, Context, Error, Event, Fd, Handle, Id, Interest, Ready, Receipt, Receive, Result, Runtime,
-    Service, ServiceId, Stream,
+    Bytes, Context, Error, Event, Fd, Handle, Id, Interest, Ready, Receipt, Receive, Refused, Result,
+    Runtime, Service, ServiceId, Stream,
+    file::{File, FileEvent, FileReader, FileWriter, Operation, WriterEvent},
 };
 
 /// Ends at once.
@@ -205,5 +206,50 @@ fn the_ends_are_complete_when_run_returns_and_the_runtime_lives() {
             TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
             drop(runtime);
         }
+    });
+}
+
+/// Uses files, and counts the answers.
+#[derive(Default)]
+struct Clerk(usize);
+
+impl Service for Clerk {}
+
+impl Receive<()> for Clerk {
+    fn receive(&mut self, _: &mut Context<Self>, (): ()) -> Result {
+        self.0 += 1;
+        Ok(())
+    }
+}
+
+impl Handle<FileWriter> for Clerk {
+    fn handle(&mut self, _: &mut Context<Self>, _: Id<FileWriter>, _: WriterEvent) -> Result {
+        Ok(())
+    }
+}
+
+impl Handle<FileReader> for Clerk {
+    fn handle(&mut self, _: &mut Context<Self>, _: Id<FileReader>, _: FileEvent<'_>) -> Result {
+        Ok(())
+    }
+}
+
+#[test]
+fn files_are_refused_after_run_and_nobody_waits_for_their_answer() {
+    for_each_engine(|engine| {
+        let (mut runtime, _) = ran(engine);
+        let clerk = runtime.add(Clerk::default()).expect("it starts");
+        let asked = runtime.with(clerk, |_, cx| cx.file(Operation::stat("/"), |_| ()));
+        assert!(matches!(asked, Some(Err(Refused::Gone(_)))));
+        let null = || File::new(std::fs::File::open("/dev/null").expect("it is there"), "/dev/null");
+        let read = runtime.with(clerk, |_, cx| cx.add(FileReader::new(null())).map(drop));
+        let written = runtime.with(clerk, |_, cx| cx.add(FileWriter::new(null())).map(drop));
+        let read = read.expect("it lives").expect_err("it is refused").error;
+        let written = written.expect("it lives").expect_err("it is refused").error;
+        for error in [read, written] {
+            assert!(error.to_string().contains("run to its end"), "{error}");
+        }
+        run(&mut runtime).check().expect("nothing failed");
+        assert_eq!(runtime.service(clerk).expect("it lives").0, 0);
     });
 }

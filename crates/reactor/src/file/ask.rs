@@ -21,7 +21,8 @@ impl<S> Context<'_, S> {
     /// contract.
     ///
     /// # Errors
-    /// [`Refused::Full`] returns the operation if too many operations or bytes are in flight.
+    /// [`Refused::Gone`] returns the operation if the runtime has [run](crate::Runtime::run) to its end before.
+    /// [`Refused::Full`] returns it if too many operations or bytes are in flight.
     /// [`Refused::TooLarge`] returns it if it needs more bytes than
     /// [`Limits::file_bytes`](crate::Limits::file_bytes) ever allows.
     pub fn file<T: 'static, M: Received<S> + Send>(
@@ -29,6 +30,9 @@ impl<S> Context<'_, S> {
         operation: Operation<T>,
         then: impl FnOnce(Result<T, Error>) -> M + Send + 'static,
     ) -> Result<(), Refused<Operation<T>>> {
+        if self.core.files.is_over() {
+            return Err(Refused::Gone(operation));
+        }
         let asked = operation.action.bytes();
         if let Some((what, limit)) = self.core.files.never_fits(asked) {
             return Err(Refused::TooLarge { message: operation, what, asked, limit });

@@ -121,6 +121,8 @@ mod writer;
 
 /// Why a range is refused.
 const BACKWARDS: &str = "the range ends before it begins";
+/// Why a file is refused after the end of a run.
+const OVER: &str = "the runtime has run to its end: make a new one to use files";
 
 pub(crate) use self::held::Writes;
 pub(crate) use self::pool::{Answered, Files};

@@ -27,6 +27,8 @@ pub(crate) struct Files {
     operations_max: usize,
     bytes_max: usize,
     line: Line,
+    /// The runtime has run to its end, so nobody would answer any more.
+    is_over: bool,
 }
 
 /// The load of the operations in flight.
@@ -75,6 +77,7 @@ impl Files {
             operations_max: limits.file_operations,
             bytes_max: limits.file_bytes,
             line: Line::default(),
+            is_over: false,
         }
     }
 
@@ -85,11 +88,17 @@ impl Files {
 
     /// Drops operations that have not begun and abandons those that hang. Returns the number of both.
     pub(crate) fn end(&mut self) -> Left {
+        self.is_over = true;
         let dropped = mem::take(&mut self.asked).len() + self.jobs.close().dropped;
         let running = self.out();
         // If all operations are answered, the threads have nothing left to wait for.
         self.jobs.join(if running == 0 { JOIN_MAX } else { Duration::ZERO });
         Left { dropped, running }
+    }
+
+    /// Returns whether no operation is answered any more, because the runtime has run to its end.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
     }
 
     /// Returns how many of `bytes` one operation may use, or 0 if the runtime allows no operations.

@@ -198,6 +198,9 @@ impl Resource for FileReader {
         if self.end.is_some_and(|end| end < self.at) {
             return Err((self, Error::Misuse { operation: "add", why: super::BACKWARDS }));
         }
+        if core.files.is_over() {
+            return Err((self, Error::Misuse { operation: "add", why: super::OVER }));
+        }
         let reading = Reading {
             reader: self,
             ready: VecDeque::new(),

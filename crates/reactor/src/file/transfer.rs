@@ -173,6 +173,9 @@ pub(super) fn begin<R: AnyStream>(
     if transfer.at > transfer.end {
         return Err((transfer, misuse(super::BACKWARDS)));
     }
+    if core.files.is_over() {
+        return Err((transfer, misuse(super::OVER)));
+    }
     if core.registry.peek(to).is_none_or(|slot| slot.service != index) {
         return Err((transfer, misuse("the stream is gone")));
     }

@@ -297,6 +297,9 @@ impl Resource for FileWriter {
     }
 
     fn enroll(self, core: &mut Core, service: u16, table: &'static Table) -> Result<Key, (Self, Error)> {
+        if core.files.is_over() {
+            return Err((self, Error::Misuse { operation: "add", why: super::OVER }));
+        }
         let writing = Writing {
             writer: FileWriter { unwritten: 0, ..self },
             queue: None,

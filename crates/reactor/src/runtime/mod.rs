@@ -428,7 +428,8 @@ impl Runtime {
     /// * It closes each resource, also listeners and resources in the [background](Context::background). So
     ///   [`Graceful`](crate::signals::Graceful) gets no more signals until you add it again.
     /// * The runtime refuses commands from other threads. An [offloaded](Context::offload) job fails as
-    ///   [`Fault::Job`](crate::Fault::Job), and operations on files get no answer.
+    ///   [`Fault::Job`](crate::Fault::Job), and operations on files, readers, writers and transfers are
+    ///   refused.
     /// * A stop stays in force: a stopped runtime opens no listener, and the next run ends as soon as it may.
     ///
     /// Timers, messages between services, connections and new listeners work as before. For all else make a
