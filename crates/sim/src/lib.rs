@@ -74,74 +74,41 @@
 //! the real engines.
 #![forbid(unsafe_code)]
 
-// The engine's modules name no service and no handler. Only the bed, nodes and the world do. The order
-// follows the data: chance and faults, the network between nodes, the engine, the world.
-mod arrival;
-mod bed;
-mod bell;
-mod buffer;
-mod chance;
-#[cfg(unix)]
-mod child;
-mod close;
-mod connect;
-#[cfg(unix)]
-mod console;
-mod digest;
-mod disk;
-mod drive;
-mod engine;
+// Only `testing::harness`, the nodes and the world name services and handlers. The order follows the data:
+// the faults, the network between hosts, the hosts' systems, the engines, the world, and the tests' tools.
 mod error;
-mod fault;
-mod feed;
-mod flight;
-mod folder;
-pub mod guide;
-mod input;
-mod isolate;
-mod line;
-mod link;
-mod listener;
+mod faults;
 mod net;
-mod node;
-#[cfg(unix)]
-mod passing;
-#[cfg(unix)]
-mod pipe;
-mod plan;
-#[cfg(unix)]
-mod process;
-mod queue;
-mod record;
-mod replay;
-mod restarts;
-mod socket;
-mod sometimes;
-mod state;
-mod table;
-mod trouble;
+mod os;
+
+mod engine;
 mod world;
 
+pub mod guide;
+mod testing;
+
 #[cfg(unix)]
-pub use self::child::{Hand, Program};
+pub use self::os::child::{Hand, Program};
 pub use self::{
-    bed::{Bed, Peer},
-    chance::Chance,
-    digest::Digest,
-    disk::{DiskCounts, DiskOptions},
     engine::SimEngine,
-    fault::{Faults, KINDS, Kind, Tally},
-    feed::Feed,
-    flight::DatagramSummary,
-    folder::Folder,
-    isolate::{Isolated, RUNS, Tried, isolate},
-    line::Line,
-    link::Link,
-    node::{Node, NodeId},
-    plan::{Failure, ISOLATE, PLAN, Plan},
-    record::{Happening, NodeNumber},
-    replay::{hunt, replay, shrink},
-    restarts::{Ended, Restarts},
-    sometimes::Sometimes,
-    world::{Leaks, Summary, World, WorldOptions},
+    faults::{Faults, KINDS, Kind, Tally, chance::Chance},
+    net::{flight::DatagramSummary, link::Link},
+    os::disk::{DiskCounts, DiskOptions},
+    testing::{
+        coverage::Sometimes,
+        feed::Feed,
+        folder::Folder,
+        harness::{Bed, Peer},
+        isolate::{Isolated, RUNS, Tried, isolate},
+        line::Line,
+        plan::{Failure, ISOLATE, PLAN, Plan},
+        replay::{hunt, replay, shrink},
+    },
+    world::{
+        Leaks, Summary, World, WorldOptions,
+        digest::Digest,
+        node::{Node, NodeId},
+        record::{Happening, NodeNumber},
+        restarts::{Ended, Restarts},
+    },
 };

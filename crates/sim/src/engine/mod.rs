@@ -1,0 +1,487 @@
+//! The engine of a simulated world. It answers a runtime's requests to the system from the world.
+
+pub(crate) mod bell;
+mod drive;
+pub(crate) mod table;
+
+use std::{
+    cell::RefCell,
+    fmt,
+    io::{self, ErrorKind},
+    rc::Rc,
+    sync::Arc,
+    task::Waker,
+    time::{Duration, SystemTime},
+};
+
+use reactor::{
+    Address, BindOptions, ConnectOptions, Group, Key, ListenOptions, Time,
+    engine::{
+        Chunk, DatagramQueue, Ending, Engine, Event, Interest, Job, Outgoing, Refused, Role, Sent, Source,
+        Transport,
+    },
+    file::FileJob,
+};
+
+use crate::{
+    engine::bell::Bell,
+    engine::table::{Entry, Held},
+    error,
+    faults::Kind,
+    net::input::Told,
+    net::listener::LISTENER,
+    net::socket::SOCKET,
+    testing::feed::FEED,
+    world::state::{Item, State},
+};
+
+/// One engine of a [`World`](crate::World). A node's runtime holds one, and
+/// [`World::engine`](crate::World::engine) makes more.
+///
+/// An engine of a node never moves the clock, because the world does. An engine that
+/// [`World::engine`](crate::World::engine) made moves the world in its `wait`: up to the next moment that has
+/// an event for it, or to its timeout, and by at least the cost of a turn.
+///
+/// ```
+/// use reactor::engine::Engine;
+/// use std::time::Duration;
+/// let mut engine = sim::World::new(3).engine();
+/// let before = engine.now();
+/// engine.wait(Some(Duration::from_secs(5)))?;
+/// assert_eq!(engine.now() - before, Duration::from_secs(5));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct SimEngine {
+    pub(crate) state: Rc<RefCell<State>>,
+    pub(crate) process: u32,
+    host: u32,
+    is_driven: bool,
+    pub(crate) bell: Arc<Bell>,
+    /// Indexed by the slot of the key.
+    pub(crate) table: Vec<Option<Entry>>,
+    /// How many items of the ready list belong to this batch.
+    pub(crate) batch: usize,
+    calls: u64,
+}
+
+impl SimEngine {
+    pub(crate) fn new(state: &Rc<RefCell<State>>, host: u32, node: Option<u32>) -> SimEngine {
+        let (process, bell) = state.borrow_mut().add_process(node);
+        SimEngine {
+            state: state.clone(),
+            process,
+            host,
+            is_driven: node.is_some(),
+            bell,
+            table: Vec::new(),
+            batch: 0,
+            calls: 0,
+        }
+    }
+
+    /// Makes the engine never move the clock, because another driver moves the world.
+    pub(crate) fn still(mut self) -> SimEngine {
+        self.is_driven = true;
+        self
+    }
+}
+
+impl Engine for SimEngine {
+    fn name(&self) -> &'static str {
+        "sim"
+    }
+
+    fn now(&self) -> Time {
+        Time::from_nanos(self.state.borrow().now)
+    }
+
+    fn wall(&self) -> SystemTime {
+        let mut state = self.state.borrow_mut();
+        if std::mem::take(&mut state.hosts[self.host as usize].wall_stepped) {
+            state.tally.observe(Kind::WallStep);
+        }
+        let offset = state.hosts[self.host as usize].wall_offset;
+        let since = (state.now as i64).saturating_add(offset);
+        let (origin, by) = (SystemTime::UNIX_EPOCH + WALL_ORIGIN, Duration::from_nanos(since.unsigned_abs()));
+        // The wall clock may be set to a time before the world began.
+        let wall = if since < 0 { origin.checked_sub(by) } else { origin.checked_add(by) };
+        wall.unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    fn entropy(&mut self) -> u64 {
+        self.state.borrow_mut().chance.bits()
+    }
+
+    fn run_blocking(&mut self, job: Job) -> Option<Job> {
+        self.state.borrow_mut().add_job(job);
+        None
+    }
+
+    fn run_file(&mut self, job: FileJob) -> Option<FileJob> {
+        self.state.borrow_mut().add_file_job(self.host, job);
+        None
+    }
+
+    #[cfg(unix)]
+    fn print_error(&mut self, line: &str) -> bool {
+        self.state.borrow_mut().print_error(self.host, line)
+    }
+
+    fn waker(&self) -> Waker {
+        Arc::clone(&self.bell).into()
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.calls += 1;
+        if self.is_driven {
+            self.bell.answer();
+        } else {
+            self.drive(timeout);
+        }
+        self.begin_batch();
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<(Key, Event)> {
+        while self.batch > 0 {
+            self.batch -= 1;
+            let told = {
+                let state = &mut *self.state.borrow_mut();
+                let item = state.processes[self.process as usize].as_mut()?.ready.pop_front()?;
+                match item {
+                    Item::End(at, generation) => state.end_event(at, generation, self.process),
+                    Item::Listener(number) => state.listener_event(number),
+                    Item::Feed(number) => state.feed_event(number, self.process).map(Told::Event),
+                    Item::Socket(number) => state.socket_event(number, self.process),
+                }
+            };
+            let (key, mut event) = match told {
+                Some(Told::Event(event)) => event,
+                Some(Told::Detached(key)) => match self.remove(key) {
+                    Some(
+                        Held::End(_, transport) | Held::Listener(_, transport) | Held::Socket(_, transport),
+                    ) => (key, Event::Detached(transport)),
+                    _ => continue,
+                },
+                None => continue,
+            };
+            self.state.borrow_mut().note_answer(self.process, key, &mut event);
+            return Some((key, event));
+        }
+        None
+    }
+
+    fn give(&mut self, chunk: Chunk) {
+        self.state.borrow_mut().buffers.give(chunk.into_buffer());
+    }
+
+    fn watch(&mut self, key: Key, source: Source<'_>, interest: Option<Interest>) -> io::Result<()> {
+        self.calls += 1;
+        let number = source.number().ok_or_else(error::no_descriptors)?;
+        let process = self.process;
+        let mut state = self.state.borrow_mut();
+        #[cfg(unix)]
+        if number & FEED == 0 {
+            let (at, generation) = state.watch_end(number, (process, key), interest)?;
+            drop(state);
+            self.insert(key, Held::Watched(at, generation));
+            return Ok(());
+        }
+        let number = number as u32;
+        let fed = state.feeds.get_mut(number as usize).and_then(Option::as_mut);
+        let fed = fed.ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?;
+        if fed.watcher.is_some_and(|watcher| watcher != (process, key)) {
+            return Err(error::os(error::EXISTS));
+        }
+        (fed.watcher, fed.interest, fed.told) = (Some((process, key)), interest, false);
+        state.look_at_feed(number);
+        drop(state);
+        self.insert(key, Held::Feed(number));
+        Ok(())
+    }
+
+    fn unwatch(&mut self, key: Key, _: Source<'_>) {
+        self.calls += 1;
+        if let Some(held) = self.remove(key) {
+            self.state.borrow_mut().let_go(held);
+        }
+    }
+
+    fn read(&mut self, source: Source<'_>, into: &mut [u8]) -> io::Result<usize> {
+        self.calls += 1;
+        let number = feed_of(source)?;
+        let mut state = self.state.borrow_mut();
+        let fed = state.feeds.get_mut(number as usize).and_then(Option::as_mut);
+        let result = fed.ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?.read(into);
+        if let Ok(count) = result {
+            state.digest.bytes(&into[..count]);
+            state.was_read(number, count);
+        }
+        result
+    }
+
+    fn write(&mut self, source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
+        self.calls += 1;
+        let number = feed_of(source)?;
+        let mut state = self.state.borrow_mut();
+        let fed = state.feeds.get_mut(number as usize).and_then(Option::as_mut);
+        let result = fed.ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?.write(from);
+        if let Ok(count) = result {
+            state.digest.bytes(&from.front()[..count]);
+            state.was_written(number);
+        }
+        result
+    }
+
+    #[cfg(unix)]
+    fn pass(
+        &mut self,
+        to: Source<'_>,
+        bytes: &[io::IoSlice<'_>],
+        with: &mut Vec<reactor::Descriptor>,
+    ) -> io::Result<usize> {
+        self.calls += 1;
+        let number = to.number().ok_or_else(error::no_descriptors)?;
+        let state = &mut *self.state.borrow_mut();
+        if number & FEED != 0 {
+            state.notify(number as u32, bytes, with)
+        } else {
+            state.pass(number, bytes, with)
+        }
+    }
+
+    #[cfg(unix)]
+    fn receive(&mut self, from: Source<'_>, into: &mut [u8]) -> io::Result<reactor::engine::Delivery> {
+        self.calls += 1;
+        let number = from.number().ok_or_else(error::no_descriptors)?;
+        self.state.borrow_mut().receive(number, into)
+    }
+
+    #[cfg(unix)]
+    fn activated(&mut self) -> Option<Vec<reactor::systemd::Activated>> {
+        self.calls += 1;
+        Some(self.state.borrow_mut().activated(self.host, self.process))
+    }
+
+    #[cfg(unix)]
+    fn stand_in(&mut self, of: reactor::engine::StandIn) -> Option<io::Result<Transport>> {
+        self.calls += 1;
+        self.state.borrow_mut().stand_in(self.host, of)
+    }
+
+    #[cfg(unix)]
+    fn spawn(
+        &mut self,
+        command: &mut std::process::Command,
+        options: &reactor::process::SpawnOptions,
+    ) -> io::Result<reactor::process::Child> {
+        self.calls += 1;
+        crate::os::child::spawn(&self.state, self.host, command, options)
+    }
+
+    fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Transport> {
+        self.calls += 1;
+        let mut state = self.state.borrow_mut();
+        let number = state.listen(self.host, address, options.backlog)?;
+        Ok(state.transport(number))
+    }
+
+    fn connect(&mut self, address: &Address, options: &ConnectOptions) -> io::Result<Transport> {
+        self.calls += 1;
+        let mut state = self.state.borrow_mut();
+        let number = state.connect((self.host, self.process), address, options.local.as_ref())?;
+        Ok(state.transport(number))
+    }
+
+    fn bind(&mut self, address: &Address, options: &BindOptions) -> io::Result<Transport> {
+        self.calls += 1;
+        let mut state = self.state.borrow_mut();
+        let number = state.bind_socket(self.host, address, options)?;
+        Ok(state.transport(number))
+    }
+
+    fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
+        self.calls += 1;
+        let Some(Held::Socket(number, _)) = self.held(key) else { return 0 };
+        self.state.borrow_mut().send_datagrams(*number, queue)
+    }
+
+    fn set_longest(&mut self, key: Key, bytes: usize) {
+        self.calls += 1;
+        let Some(Held::Socket(number, _)) = self.held(key) else { return };
+        if let Some(socket) = self.state.borrow_mut().socket(*number) {
+            socket.longest = bytes;
+        }
+    }
+
+    fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
+        self.calls += 1;
+        let Some(Held::Socket(number, _)) = self.held(key) else { return Err(ErrorKind::NotFound.into()) };
+        self.state.borrow_mut().set_socket_member(*number, group, member)
+    }
+
+    fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
+        self.calls += 1;
+        let Some(number) = transport.source().number() else {
+            return Err(Refused { transport, error: error::no_descriptors() });
+        };
+        if self.held(key).is_some() {
+            return Err(Refused { transport, error: error::os(error::EXISTS) });
+        }
+        let mut state = self.state.borrow_mut();
+        if role == Role::Stream && state.strikes(Kind::AttachFails) {
+            state.tally.observe(Kind::AttachFails);
+            return Err(Refused { transport, error: error::os(error::NO_SPACE) });
+        }
+        let owner = Some((self.process, key));
+        let held = if number & SOCKET != 0 && number & LISTENER == 0 {
+            if role != Role::Datagrams || !state.attach_socket(number as u32, (self.process, key)) {
+                return Err(Refused { transport, error: error::os(error::BAD_DESCRIPTOR) });
+            }
+            Held::Socket(number as u32, transport)
+        } else if number & LISTENER != 0 {
+            let number = number as u32;
+            let Some(listener) = state.listener(number) else {
+                return Err(Refused { transport, error: error::os(error::BAD_DESCRIPTOR) });
+            };
+            (listener.owner, listener.wants) = (owner, true);
+            state.look_at_listener(number);
+            Held::Listener(number, transport)
+        } else {
+            let Some(at) = state.end_of(number) else {
+                return Err(Refused { transport, error: error::os(error::BAD_DESCRIPTOR) });
+            };
+            let end = &mut state.ends[at as usize];
+            (end.owner, end.wants, end.detaching, end.queued) = (owner, true, false, false);
+            (end.hangup_told, end.break_told) = (false, false);
+            state.look_at_end(at);
+            Held::End(at, transport)
+        };
+        drop(state);
+        self.insert(key, held);
+        Ok(())
+    }
+
+    fn reading(&mut self, key: Key, on: bool) {
+        self.calls += 1;
+        let state = &mut *self.state.borrow_mut();
+        match self.held(key) {
+            Some(Held::End(at, _)) => state.set_reading(*at, on),
+            Some(Held::Socket(number, _)) => state.set_socket_reading(*number, on),
+            Some(Held::Listener(number, _)) => {
+                if let Some(listener) = state.listener(*number) {
+                    listener.wants = on;
+                    state.look_at_listener(*number);
+                }
+            }
+            _ => (),
+        }
+    }
+
+    fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
+        self.calls += 1;
+        let Some(at) = self.end(key) else {
+            return Some(Sent { queue, result: Err(ErrorKind::NotFound.into()) });
+        };
+        let state = &mut *self.state.borrow_mut();
+        if state.ends[at as usize].parked.is_some() || state.ends[at as usize].detaching {
+            return Some(Sent { queue, result: Err(error::os(error::INVALID)) });
+        }
+        state.send(at, queue)
+    }
+
+    fn shutdown(&mut self, key: Key) -> io::Result<()> {
+        self.calls += 1;
+        let at = self.end(key).ok_or(ErrorKind::NotFound)?;
+        self.state.borrow_mut().shut(at)
+    }
+
+    fn detach(&mut self, key: Key) {
+        self.calls += 1;
+        let state = &mut *self.state.borrow_mut();
+        match self.held(key) {
+            Some(Held::End(at, _)) => state.detach(*at),
+            Some(Held::Socket(number, _)) => state.detach_socket(*number),
+            Some(Held::Listener(number, _)) => {
+                let number = *number;
+                if let Some(listener) = state.listener(number) {
+                    (listener.wants, listener.detaching) = (false, true);
+                    state.mark_ready(self.process, Item::Listener(number));
+                }
+            }
+            _ => (),
+        }
+    }
+
+    fn close(&mut self, key: Key, how: Ending) {
+        self.calls += 1;
+        if !matches!(self.held(key), Some(Held::End(..) | Held::Listener(..) | Held::Socket(..))) {
+            return;
+        }
+        match self.remove(key) {
+            Some(Held::End(at, _)) => self.state.borrow_mut().close_end(at, how),
+            Some(Held::Listener(number, _)) => self.state.borrow_mut().close_listener(number),
+            Some(Held::Socket(number, _)) => self.state.borrow_mut().close_socket(number),
+            _ => (),
+        }
+    }
+
+    fn local(&self, key: Key) -> io::Result<Address> {
+        let mut state = self.state.borrow_mut();
+        match self.held(key) {
+            Some(Held::End(at, _)) => Ok(state.ends[*at as usize].local.clone()),
+            Some(Held::Listener(number, _)) => state
+                .listener(*number)
+                .map(|listener| listener.address.clone())
+                .ok_or(ErrorKind::NotFound.into()),
+            Some(Held::Socket(number, _)) => {
+                state.socket(*number).map(|socket| socket.address.clone()).ok_or(ErrorKind::NotFound.into())
+            }
+            _ => Err(ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn peer(&self, key: Key) -> io::Result<Address> {
+        match self.held(key) {
+            Some(Held::End(at, _)) => Ok(self.state.borrow().ends[*at as usize].peer.clone()),
+            Some(Held::Listener(..)) => Err(error::os(error::NOT_CONNECTED)),
+            Some(Held::Socket(number, _)) => {
+                let peer = self.state.borrow_mut().socket(*number).and_then(|socket| socket.peer.clone());
+                peer.ok_or_else(|| error::os(error::NOT_CONNECTED))
+            }
+            _ => Err(ErrorKind::NotFound.into()),
+        }
+    }
+
+    #[cfg(unix)]
+    fn peer_credentials(&self, key: Key) -> io::Result<reactor::Credentials> {
+        match self.held(key) {
+            Some(Held::End(at, _) | Held::Watched(at, _)) => self.state.borrow().credentials_of_peer(*at),
+            Some(_) => Err(ErrorKind::Unsupported.into()),
+            None => Err(ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn calls(&self) -> u64 {
+        self.calls
+    }
+}
+
+impl fmt::Debug for SimEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let attached = self.table.iter().flatten().count();
+        f.debug_struct("SimEngine")
+            .field("host", &self.host)
+            .field("attached", &attached)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Returns the number of the feed behind a source.
+fn feed_of(source: Source<'_>) -> io::Result<u32> {
+    let number = source.number().ok_or_else(error::no_descriptors)?;
+    if number & FEED == 0 { Err(error::os(error::BAD_DESCRIPTOR)) } else { Ok(number as u32) }
+}
+
+/// A day in November 2023.
+pub(crate) const WALL_ORIGIN: Duration = Duration::from_secs(1_700_000_000);

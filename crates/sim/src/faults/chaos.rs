@@ -1,0 +1,404 @@
+//! Troubles: failures of nodes, disks and links. A test orders them, or the world draws them from the seed.
+
+use std::time::Duration;
+
+use crate::{
+    faults::Kind,
+    net::link::{Link, nanos},
+    world::World,
+    world::node::Node,
+    world::record::Happening,
+    world::state::What,
+};
+
+/// The drawn troubles and the times of their ends.
+#[derive(Default)]
+pub(crate) struct Troubles {
+    /// The end of the drawing, and the average interval between two troubles.
+    until: u64,
+    every: u64,
+    /// How often the test requested troubles. Only the last request counts.
+    round: u32,
+    open: Vec<Option<Open>>,
+}
+
+/// The state that the end of a trouble needs.
+enum Open {
+    Ways { kind: Kind, from: Vec<u32>, to: Vec<u32> },
+    Slow(u32),
+    SlowDisk(u32),
+    Down(u32),
+    Paused(u32),
+}
+
+impl World {
+    // Ordered by a test.
+
+    /// Sets the link between two nodes.
+    pub fn set_link(&mut self, one: impl Into<Node>, other: impl Into<Node>, link: Link) {
+        self.state.borrow_mut().links.set(one.into().0, other.into().0, link);
+    }
+
+    /// Cuts the links between two groups, in both directions. Packets wait, and connects get no answer.
+    pub fn partition(&mut self, these: &[Node], those: &[Node]) {
+        self.obstruct(Kind::Partition, these, those);
+        self.obstruct(Kind::Partition, those, these);
+    }
+
+    /// Cuts the links from one group to another. The other direction still works.
+    pub fn partition_one_way(&mut self, from: &[Node], to: &[Node]) {
+        self.obstruct(Kind::OneWay, from, to);
+    }
+
+    /// Holds the packets between two nodes until [`World::release`].
+    pub fn hold(&mut self, one: impl Into<Node>, other: impl Into<Node>) {
+        let (one, other) = (one.into(), other.into());
+        self.obstruct(Kind::Hold, &[one], &[other]);
+        self.obstruct(Kind::Hold, &[other], &[one]);
+    }
+
+    /// Releases the held packets.
+    pub fn release(&mut self, one: impl Into<Node>, other: impl Into<Node>) {
+        let (one, other) = (one.into().0, other.into().0);
+        self.clear(Kind::Hold, &[one], &[other]);
+        self.clear(Kind::Hold, &[other], &[one]);
+    }
+
+    /// Multiplies the latency of a node's links by this factor. 1 restores the speed.
+    pub fn slow(&mut self, node: impl Into<Node>, factor: u32) {
+        let node = node.into().0;
+        let mut state = self.state.borrow_mut();
+        state.tally.inject(Kind::Slow);
+        drop(state);
+        self.set_slow(node, factor);
+    }
+
+    /// Multiplies the time of a node's disk operations by this factor. 1 restores the speed. Operations in
+    /// flight are not affected.
+    ///
+    /// ```
+    /// use reactor::{Context, Error, Receive, Result, Service, file::Operation};
+    /// use sim::World;
+    /// use std::time::Duration;
+    ///
+    /// /// Reads a file, and notes how long it took.
+    /// struct Reader(Option<Duration>);
+    ///
+    /// struct Read(reactor::Time, Result<Vec<u8>, Error>);
+    ///
+    /// impl Service for Reader {
+    ///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+    ///         let now = cx.now();
+    ///         cx.file(Operation::read("/file", 1024), move |result| Read(now, result))?;
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// impl Receive<Read> for Reader {
+    ///     fn receive(&mut self, cx: &mut Context<Self>, Read(since, bytes): Read) -> Result {
+    ///         bytes?;
+    ///         self.0 = Some(cx.now().since(since));
+    ///         cx.after(Duration::from_secs(3600), Read(since, Ok(Vec::new())));
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut world = World::new(7);
+    /// let node = world.add(|runtime| runtime.add(Reader(None)));
+    /// world.put_file(node, "/file", b"content");
+    /// // The operation began with the node, so only the next life uses the slow disk.
+    /// world.slow_disk(node, 100);
+    /// world.crash(node);
+    /// world.restart(node);
+    /// world.run_for(Duration::from_secs(1));
+    /// let took = world.service(node).expect("it lives").0.expect("it was read");
+    /// assert!(took > Duration::from_millis(5) && took < Duration::from_millis(51), "{took:?}");
+    /// ```
+    pub fn slow_disk(&mut self, node: impl Into<Node>, factor: u32) {
+        let mut state = self.state.borrow_mut();
+        state.tally.inject(Kind::SlowDisk);
+        state.slow_disk(node.into().0, factor);
+    }
+
+    /// Ends all partitions, holds and slowness, also of disks. Packets that waited on links arrive.
+    pub fn repair(&mut self) {
+        let mut state = self.state.borrow_mut();
+        state.links.repair();
+        for host in 0..state.hosts.len() as u32 {
+            if state.hosts[host as usize].disk.speed.factor > 1 {
+                state.slow_disk(host, 1);
+            }
+        }
+        state.unstall();
+        for open in &mut self.troubles.open {
+            // The scheduled end of an old trouble must not end a newer one.
+            if matches!(open, Some(Open::Ways { .. } | Open::Slow(_) | Open::SlowDisk(_))) {
+                *open = None;
+            }
+        }
+        let at = reactor::Time::from_nanos(state.now);
+        let all: Vec<u32> = (0..self.nodes.len() as u32).collect();
+        state.record.keep(|| Happening::Cleared { at, kind: Kind::Partition, from: all.clone(), to: all });
+    }
+
+    /// Ends a node at once. Its kernel closes its connections, so its peers notice.
+    pub fn crash(&mut self, node: impl Into<Node>) {
+        self.take_down(node.into().0, Kind::Crash);
+    }
+
+    /// Ends a node at once, as by a power cut. Its peers get no notice and no answer.
+    pub fn vanish(&mut self, node: impl Into<Node>) {
+        self.take_down(node.into().0, Kind::Vanish);
+    }
+
+    /// Restarts a node that is down, by another call of its builder. Does nothing if the node is up.
+    pub fn restart(&mut self, node: impl Into<Node>) {
+        let node = node.into().0;
+        if self.nodes[node as usize].runtime.is_some() {
+            return;
+        }
+        self.begin(node);
+        let mut state = self.state.borrow_mut();
+        // The host now answers packets that are in flight to its former life.
+        state.unstall();
+        let at = reactor::Time::from_nanos(state.now);
+        state.record.keep(|| Happening::Restarted { at, node });
+    }
+
+    /// Stops a node, as by SIGSTOP. Its kernel keeps running, but its runtime does not.
+    pub fn pause(&mut self, node: impl Into<Node>) {
+        self.set_paused(node.into().0, true);
+    }
+
+    /// Continues a paused node, as by SIGCONT.
+    pub fn resume(&mut self, node: impl Into<Node>) {
+        self.set_paused(node.into().0, false);
+    }
+
+    /// Moves a node's wall clock forward, or backward if `back` is set. Monotonic time does not change.
+    pub fn step_wall(&mut self, node: impl Into<Node>, by: Duration, back: bool) {
+        let node = node.into().0;
+        let by = i64::try_from(by.as_nanos()).unwrap_or(i64::MAX);
+        let by = if back { -by } else { by };
+        let mut state = self.state.borrow_mut();
+        state.tally.inject(Kind::WallStep);
+        let host = &mut state.hosts[node as usize];
+        host.wall_offset = host.wall_offset.saturating_add(by);
+        host.wall_stepped = true;
+        let at = reactor::Time::from_nanos(state.now);
+        state.record.keep(|| Happening::WallStepped { at, node, nanos: by });
+    }
+
+    /// Draws troubles for this much time, on average one every `every`, with the kinds and weights of the
+    /// world's [`Faults`](crate::Faults). Each trouble ends by itself after a drawn time of at most four
+    /// times `every`. Another call replaces the earlier one.
+    pub fn draw_troubles(&mut self, time: Duration, every: Duration) {
+        let mut state = self.state.borrow_mut();
+        self.troubles.until = state.now.saturating_add(nanos(time));
+        self.troubles.every = nanos(every).max(1);
+        self.troubles.round += 1;
+        let first = state.now + state.chance.below(2 * self.troubles.every);
+        state.queue.put(first, What::Trouble { round: self.troubles.round });
+    }
+
+    /// Ends all faults for good. Obstructed links are free, nodes that are down restart, and paused nodes
+    /// continue. From here on the services must recover.
+    pub fn heal(&mut self) {
+        self.troubles.until = 0;
+        self.troubles.open.clear();
+        self.state.borrow_mut().faults = crate::faults::Faults::none();
+        self.repair();
+        for node in 0..self.nodes.len() as u32 {
+            self.set_paused(node, false);
+            self.restart(Node(node));
+        }
+    }
+
+    // The parts of the methods above.
+
+    fn obstruct(&mut self, kind: Kind, from: &[Node], to: &[Node]) {
+        let (from, to): (Vec<u32>, Vec<u32>) =
+            (from.iter().map(|node| node.0).collect(), to.iter().map(|node| node.0).collect());
+        let mut state = self.state.borrow_mut();
+        state.tally.inject(kind);
+        for &from in &from {
+            for &to in to.iter().filter(|to| **to != from) {
+                match kind {
+                    Kind::Hold => state.links.hold(from, to),
+                    kind => state.links.cut(from, to, kind),
+                }
+            }
+        }
+        let at = reactor::Time::from_nanos(state.now);
+        state.record.keep(|| Happening::Obstructed { at, kind, from, to });
+    }
+
+    fn clear(&mut self, kind: Kind, from: &[u32], to: &[u32]) {
+        let mut state = self.state.borrow_mut();
+        for &from in from {
+            for &to in to.iter().filter(|to| **to != from) {
+                state.links.clear(from, to, kind);
+            }
+        }
+        state.unstall();
+        let at = reactor::Time::from_nanos(state.now);
+        state.record.keep(|| Happening::Cleared { at, kind, from: from.to_vec(), to: to.to_vec() });
+    }
+
+    pub(crate) fn take_down(&mut self, number: u32, kind: Kind) {
+        let node = &mut self.nodes[number as usize];
+        let runtime = node.runtime.take();
+        if runtime.is_none() && kind == Kind::Crash {
+            return;
+        }
+        node.made = None;
+        node.ends.forget();
+        {
+            let mut state = self.state.borrow_mut();
+            // A host that is down closes silently. A host whose runtime crashed refuses connections.
+            state.hosts[number as usize].is_up = kind == Kind::Crash;
+            // The node's services may have ended before. A crash still affects their writes and operations.
+            if runtime.is_some() {
+                state.tally.inject(kind);
+                state.tally.observe(kind);
+                state.record.crashes += 1;
+                let at = reactor::Time::from_nanos(state.now);
+                state.record.keep(|| Happening::Crashed { at, kind, node: number });
+            }
+        }
+        drop(runtime);
+        self.end_operations(number, kind);
+        if kind == Kind::Vanish {
+            self.end_supervisor(number);
+        }
+        let mut state = self.state.borrow_mut();
+        state.hear();
+        #[cfg(unix)]
+        {
+            state.console_gone(number);
+            state.children_gone(number);
+        }
+        let host = &mut state.hosts[number as usize];
+        (host.is_waiting, host.run_at) = (false, None);
+    }
+
+    /// Drops the stored descriptors and waiting connections of a node's supervisor, because its machine has
+    /// gone.
+    fn end_supervisor(&mut self, number: u32) {
+        #[cfg(unix)]
+        self.state.borrow_mut().supervisor_gone(number);
+        #[cfg(not(unix))]
+        let _ = number;
+    }
+
+    fn set_slow(&mut self, node: u32, factor: u32) {
+        let others = (0..self.nodes.len() as u32).filter(|other| *other != node);
+        let mut state = self.state.borrow_mut();
+        state.links.set_slow(node, factor);
+        let (at, kind) = (reactor::Time::from_nanos(state.now), Kind::Slow);
+        let (from, to) = (vec![node], others.collect());
+        state.record.keep(|| match factor {
+            0 | 1 => Happening::Cleared { at, kind, from, to },
+            _ => Happening::Obstructed { at, kind, from, to },
+        });
+    }
+
+    fn set_paused(&mut self, node: u32, on: bool) {
+        let mut state = self.state.borrow_mut();
+        let host = &mut state.hosts[node as usize];
+        if std::mem::replace(&mut host.is_paused, on) == on {
+            return;
+        }
+        if on {
+            state.tally.inject(Kind::Pause);
+        } else if std::mem::take(&mut host.is_waiting) {
+            state.tally.observe(Kind::Pause);
+            state.make_runnable(node);
+        }
+        let at = reactor::Time::from_nanos(state.now);
+        state.record.keep(|| Happening::Paused { at, node, on });
+    }
+
+    /// Draws the next trouble, and the time of the one after it.
+    pub(crate) fn trouble(&mut self, round: u32) {
+        let (kind, node, other, lasts, groups) = {
+            let mut state = self.state.borrow_mut();
+            let is_over = state.now >= self.troubles.until || self.troubles.round != round;
+            if is_over || self.nodes.is_empty() {
+                return;
+            }
+            let next = state.now + 1 + state.chance.below(2 * self.troubles.every);
+            state.queue.put(next, What::Trouble { round });
+            let state = &mut *state;
+            let Some(kind) = state.faults.draw_of_world(&mut state.chance) else { return };
+            let count = self.nodes.len() as u64;
+            let node = state.chance.below(count) as u32;
+            let other = ((u64::from(node) + 1 + state.chance.below(count.saturating_sub(1))) % count) as u32;
+            let lasts = 1 + state.chance.below(4 * self.troubles.every);
+            let groups: Vec<bool> = (0..count).map(|_| state.chance.below(2) == 0).collect();
+            (kind, node, other, lasts, groups)
+        };
+        let group = |side: bool| -> Vec<Node> {
+            groups.iter().enumerate().filter(|(_, is)| **is == side).map(|(at, _)| Node(at as u32)).collect()
+        };
+        let numbers = |nodes: &[Node]| nodes.iter().map(|node| node.0).collect::<Vec<u32>>();
+        let (these, those) = (group(true), group(false));
+        let ways = |kind, from, to| Open::Ways { kind, from, to };
+        let mut open = Vec::new();
+        match kind {
+            Kind::Partition => {
+                self.partition(&these, &those);
+                open.push(ways(kind, numbers(&these), numbers(&those)));
+                open.push(ways(kind, numbers(&those), numbers(&these)));
+            }
+            Kind::OneWay => {
+                self.partition_one_way(&these, &those);
+                open.push(ways(kind, numbers(&these), numbers(&those)));
+            }
+            Kind::Hold => {
+                self.hold(Node(node), Node(other));
+                open.push(ways(kind, vec![node], vec![other]));
+                open.push(ways(kind, vec![other], vec![node]));
+            }
+            Kind::Slow => {
+                self.slow(Node(node), 10);
+                open.push(Open::Slow(node));
+            }
+            Kind::SlowDisk => {
+                self.slow_disk(Node(node), DISK_FACTOR);
+                open.push(Open::SlowDisk(node));
+            }
+            Kind::Crash | Kind::Vanish => {
+                self.take_down(node, kind);
+                open.push(Open::Down(node));
+            }
+            Kind::Pause => {
+                self.pause(Node(node));
+                open.push(Open::Paused(node));
+            }
+            _ => self.step_wall(Node(node), Duration::from_nanos(lasts), groups[0]),
+        }
+        let mut state = self.state.borrow_mut();
+        let end = state.now.saturating_add(lasts);
+        for open in open {
+            let number = self.troubles.open.len() as u32;
+            self.troubles.open.push(Some(open));
+            state.queue.put(end, What::Relief { number });
+        }
+    }
+
+    /// Ends a drawn trouble.
+    pub(crate) fn relieve(&mut self, number: u32) {
+        match self.troubles.open.get_mut(number as usize).and_then(Option::take) {
+            Some(Open::Ways { kind, from, to }) => self.clear(kind, &from, &to),
+            Some(Open::Slow(node)) => self.set_slow(node, 1),
+            Some(Open::SlowDisk(node)) => self.state.borrow_mut().slow_disk(node, 1),
+            Some(Open::Down(node)) => self.restart(Node(node)),
+            Some(Open::Paused(node)) => self.set_paused(node, false),
+            None => (),
+        }
+    }
+}
+
+/// The factor by which a drawn trouble slows a disk.
+const DISK_FACTOR: u32 = 100;

@@ -1,0 +1,125 @@
+//! Ending: half-closes, closes and resets, hosts that vanish silently, and slots that become free.
+
+use std::io;
+
+use reactor::engine::{Ending, Sent};
+
+use crate::{
+    error,
+    net::end::{Holder, Packet},
+    net::listener::LISTENER,
+    net::socket::SOCKET,
+    world::state::State,
+};
+
+impl State {
+    /// Ends the write side.
+    pub(crate) fn shut(&mut self, at: u32) -> io::Result<()> {
+        let end = &mut self.ends[at as usize];
+        if !end.medium.is_socket() {
+            return Err(error::os(error::NOT_SOCKET));
+        }
+        if end.other.is_none() || end.failed.is_some() {
+            return Err(error::os(error::NOT_CONNECTED));
+        }
+        if !std::mem::replace(&mut end.shut, true) {
+            self.put(at, Packet::Fin);
+        }
+        Ok(())
+    }
+
+    /// Closes the object with this transport number, if it is still open.
+    pub(crate) fn close_number(&mut self, number: u64, how: Ending) {
+        #[cfg(unix)]
+        if number & crate::testing::feed::FEED != 0 {
+            return self.close_stand_in(number as u32);
+        }
+        if number & LISTENER != 0 {
+            self.close_listener(number as u32);
+        } else if number & SOCKET != 0 {
+            self.close_socket(number as u32);
+        } else if let Some(end) = self.end_of(number) {
+            self.close_end(end, how);
+        }
+    }
+
+    pub(crate) fn close_end(&mut self, at: u32, how: Ending) {
+        let end = &mut self.ends[at as usize];
+        if matches!(end.holder, Holder::Nobody | Holder::Free) {
+            return;
+        }
+        if !self.hosts[end.host as usize].is_up {
+            return self.vanish(at);
+        }
+        end.holder = Holder::Nobody;
+        // As with TCP, a close with unread input sends a reset, because the peer must not believe that its
+        // bytes were read. A close with a partly sent queue sends a reset, too. In a pipe, written bytes stay
+        // readable.
+        let is_left = |sent: &Sent| !sent.queue.is_empty();
+        let is_part = end.parked.is_some() || end.sent.as_ref().is_some_and(is_left);
+        let is_reset = (how == Ending::Reset || is_part || !end.input.is_empty()) && end.medium.is_socket();
+        let (is_shut, is_over) = (end.shut, end.failed.is_some());
+        self.empty(at);
+        if is_reset && !is_over {
+            self.drop_wire_to_other(at);
+            self.put(at, Packet::Reset);
+        } else if !is_shut && !is_over {
+            self.put(at, Packet::Fin);
+        }
+        self.free_if_over(at);
+    }
+
+    /// Ends silently, without a packet.
+    fn vanish(&mut self, at: u32) {
+        let end = &mut self.ends[at as usize];
+        if !matches!(end.holder, Holder::Nobody | Holder::Free) {
+            end.holder = Holder::Nobody;
+            self.empty(at);
+            self.free_if_over(at);
+        }
+    }
+
+    /// Drops the contents of an end.
+    fn empty(&mut self, at: u32) {
+        let end = &mut self.ends[at as usize];
+        (end.owner, end.parked, end.sent, end.connected) = (None, None, None, None);
+        #[cfg(unix)]
+        {
+            (end.mover, end.watch) = (None, None);
+        }
+        end.input_bytes = 0;
+        for segment in std::mem::take(&mut end.input) {
+            self.buffers.give(segment.buffer);
+        }
+    }
+
+    /// Drops the packets in flight to the peer.
+    fn drop_wire_to_other(&mut self, at: u32) {
+        let Some(other) = self.ends[at as usize].other else { return };
+        let end = &mut self.ends[other as usize];
+        end.wire_bytes = 0;
+        for packet in &mut end.wire {
+            if let Packet::Data(segment) = std::mem::replace(packet, Packet::Lost) {
+                self.buffers.give(segment.buffer);
+            }
+        }
+    }
+
+    /// Frees both slots when nobody refers to them any more.
+    fn free_if_over(&mut self, at: u32) {
+        let other = self.ends[at as usize].other;
+        if other.is_some_and(|other| self.ends[other as usize].holder != Holder::Nobody) {
+            return;
+        }
+        for at in [Some(at), other].into_iter().flatten() {
+            let wire = std::mem::take(&mut self.ends[at as usize].wire);
+            for packet in wire {
+                if let Packet::Data(segment) = packet {
+                    self.buffers.give(segment.buffer);
+                }
+            }
+            self.ends[at as usize].holder = Holder::Free;
+            self.free_ends.push_back(at);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Connecting: the first packet, its answer, and the retries without an answer.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+use reactor::Address;
+
+use crate::{
+    error,
+    faults::Kind,
+    net::end::{End, Holder, SECOND},
+    world::state::{State, What},
+};
+
+impl State {
+    /// Makes a connecting end, and sends its first packet.
+    pub(crate) fn connect(
+        &mut self,
+        (host, process): (u32, u32),
+        to: &Address,
+        from: Option<&Address>,
+    ) -> io::Result<u64> {
+        let (local, peer) = match (from, to) {
+            (Some(from), _) => (from.clone(), to.clone()),
+            (None, Address::Ip(ip)) => {
+                let is_here = ip.ip().is_loopback() || ip.ip().is_unspecified();
+                let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
+                let local = if is_here { loopback } else { self.hosts[host as usize].ip.into() };
+                let to = if ip.ip().is_unspecified() { loopback } else { ip.ip() };
+                let port = self.free_port(host);
+                (Address::Ip(SocketAddr::new(local, port)), Address::Ip(SocketAddr::new(to, ip.port())))
+            }
+            (None, Address::Unnamed) => return Err(error::os(error::INVALID)),
+            (None, _) if self.listening_at(host, to).is_none() => {
+                // On a Unix socket connect(2) fails at once.
+                let is_path = matches!(to, Address::Path(_));
+                return Err(error::os(if is_path { error::NO_ENTRY } else { error::CONNECTION_REFUSED }));
+            }
+            (None, _) => {
+                let number = self.listening_at(host, to);
+                let listener = number.and_then(|number| self.listener(number));
+                if listener.is_some_and(|listener| listener.waiting.len() >= listener.backlog) {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                (Address::Unnamed, to.clone())
+            }
+        };
+        let end = self.add_end(host, local, peer, Holder::Transport);
+        self.ends[end as usize].maker = Some(process);
+        self.send_connect(end, 0);
+        Ok(self.ends[end as usize].number(end))
+    }
+
+    fn target_of(&self, end: &End) -> Option<u32> {
+        match &end.peer {
+            Address::Ip(ip) => self.host_of(end.host, ip.ip()),
+            _ => Some(end.host),
+        }
+    }
+
+    fn send_connect(&mut self, at: u32, tries: u32) {
+        let end = &self.ends[at as usize];
+        let (generation, from) = (end.generation, end.host);
+        let to = self.target_of(end).unwrap_or(from);
+        let is_lost = self.strikes(Kind::LoseConnect);
+        if is_lost {
+            self.tally.observe(Kind::LoseConnect);
+            self.retry_connect(at, tries);
+        } else {
+            let arrival = self.arrival(from, to);
+            self.queue.put(arrival, What::Connect { end: at, generation, tries });
+        }
+    }
+
+    /// Schedules another try, as TCP does after 1, 2, 4, .. seconds. After the last try the connect times
+    /// out.
+    fn retry_connect(&mut self, at: u32, tries: u32) {
+        let generation = self.ends[at as usize].generation;
+        // Connects that failed together should not all return together.
+        let jitter = self.chance.below(SECOND / 100);
+        let again = self.now + (SECOND << tries.min(CONNECT_TRIES_MAX)) + jitter;
+        if tries < CONNECT_TRIES_MAX {
+            self.queue.put(again, What::Connect { end: at, generation, tries: tries + 1 });
+        } else {
+            self.queue.put(again, What::Answer { end: at, generation, error: error::TIMED_OUT });
+        }
+    }
+
+    /// Handles a connect's packet at its target.
+    pub(crate) fn try_connect(&mut self, at: u32, generation: u32, tries: u32) {
+        if !self.alive(at, generation) || self.ends[at as usize].holder == Holder::Nobody {
+            return;
+        }
+        let end = &self.ends[at as usize];
+        let from = end.host;
+        let (Some(to), peer) = (self.target_of(end), end.peer.clone()) else {
+            return self.retry_connect(at, tries);
+        };
+        if let Some(kind) = self.links.obstacle(from, to).or_else(|| self.links.obstacle(to, from)) {
+            self.tally.observe(kind);
+            return self.retry_connect(at, tries);
+        }
+        if !self.hosts[to as usize].is_up {
+            return self.retry_connect(at, tries);
+        }
+        let back = self.arrival(to, from);
+        let refused = What::Answer { end: at, generation, error: error::CONNECTION_REFUSED };
+        let is_refused = self.strikes(Kind::Refuse);
+        if is_refused {
+            self.tally.observe(Kind::Refuse);
+        }
+        let Some(number) = self.listening_at(to, &peer).filter(|_| !is_refused) else {
+            return self.queue.put(back, refused);
+        };
+        if self.listener(number).is_some_and(|listener| listener.waiting.len() >= listener.backlog) {
+            return self.retry_connect(at, tries);
+        }
+        let local = self.ends[at as usize].local.clone();
+        let accepted = self.add_end(to, peer, local, Holder::Queue);
+        self.ends[accepted as usize].other = Some(at);
+        self.ends[at as usize].other = Some(accepted);
+        if let Some(listener) = self.listener(number) {
+            listener.waiting.push_back(accepted);
+            let process = listener.owner.map(|(process, _)| process);
+            self.ends[accepted as usize].maker = process;
+        }
+        self.ends[at as usize].last_arrival = back;
+        self.queue.put(back, What::Answer { end: at, generation, error: 0 });
+        self.look_at_listener(number);
+    }
+
+    /// Handles the answer to a connect.
+    pub(crate) fn answer(&mut self, at: u32, generation: u32, error: i32) {
+        if self.alive(at, generation) && self.ends[at as usize].holder == Holder::Transport {
+            let end = &mut self.ends[at as usize];
+            // A failure in the meantime is reported after the connection's input.
+            end.connected = Some(error);
+            if error != 0 {
+                end.failed = Some(error);
+            }
+            self.look_at_end(at);
+        }
+    }
+}
+
+/// As in tcp_syn_retries(7): a connect times out after about two minutes.
+const CONNECT_TRIES_MAX: u32 = 6;

@@ -1,0 +1,398 @@
+//! Connections: two ends each, and the packets in flight between them.
+//!
+//! The packets of one direction arrive in order, and none is lost, because TCP retransmits them. During a
+//! partition they stay on the wire, until the link is free or the sender gives up.
+
+use std::{collections::VecDeque, io};
+
+use reactor::{
+    Address, Key,
+    engine::{Medium, Outgoing, Sent},
+};
+
+use crate::{
+    error,
+    faults::Kind,
+    net::buffer::PACKET_MAX,
+    net::listener::LISTENER,
+    net::socket::SOCKET,
+    world::state::{Item, State, What},
+};
+
+/// The owner of an end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Holder {
+    /// A listener's accept queue.
+    Queue,
+    /// A transport.
+    Transport,
+    /// The end is closed, and only its peer still refers to it.
+    Nobody,
+    /// The slot is free.
+    Free,
+}
+
+/// A packet in flight to an end.
+pub(crate) enum Packet {
+    Data(Segment),
+    Fin,
+    Reset,
+    /// A packet that was dropped in flight. It stays in the queue, because each arrival event takes one
+    /// packet.
+    Lost,
+}
+
+/// A range of bytes in a buffer.
+pub(crate) struct Segment {
+    pub(crate) buffer: Box<[u8]>,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    pub(crate) sent: u64,
+    /// The descriptors that accompany its first byte. They are boxed, because few segments have any and
+    /// segments are moved often.
+    #[cfg(unix)]
+    pub(crate) with: Option<Box<crate::net::passing::Load>>,
+}
+
+impl Segment {
+    pub(crate) fn of(buffer: Box<[u8]>, len: usize) -> Segment {
+        Segment {
+            buffer,
+            start: 0,
+            end: len,
+            sent: 0,
+            #[cfg(unix)]
+            with: None,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Closes the descriptors, because the reader asked for bytes only.
+    pub(crate) fn close_passed(&mut self) {
+        #[cfg(unix)]
+        drop(self.with.take());
+    }
+}
+
+/// One end of a connection.
+pub(crate) struct End {
+    pub(crate) generation: u32,
+    pub(crate) host: u32,
+    /// The engine and the key that it is attached with.
+    pub(crate) owner: Option<(u32, Key)>,
+    pub(crate) local: Address,
+    pub(crate) peer: Address,
+    pub(crate) other: Option<u32>,
+    pub(crate) holder: Holder,
+    /// Set while its item is on its engine's list.
+    pub(crate) queued: bool,
+    /// `wants`: the engine wants input. `late`: an injected fault delivers input although the engine wants
+    /// none.
+    pub(crate) wants: bool,
+    pub(crate) late: bool,
+    pub(crate) detaching: bool,
+    /// The packets in flight to this end, and their size in bytes.
+    pub(crate) wire: VecDeque<Packet>,
+    pub(crate) wire_bytes: usize,
+    pub(crate) last_arrival: u64,
+    /// The number of packets at the front of the wire that met an obstacle.
+    pub(crate) stalled: u32,
+    /// Counts the arrivals.
+    pub(crate) progress: u64,
+    /// The time at which the last byte from this end has left.
+    pub(crate) busy_until: u64,
+    /// Segments that arrived and were not read yet.
+    pub(crate) input: VecDeque<Segment>,
+    pub(crate) input_bytes: usize,
+    pub(crate) finished: bool,
+    pub(crate) broken: Option<i32>,
+    pub(crate) end_told: bool,
+    /// Set once the engine, while it wants no input, knows of an end behind unread input, or of a failure.
+    pub(crate) hangup_told: bool,
+    pub(crate) break_told: bool,
+    /// `shut`: this end shut down its write side. `failed`: the error of every further send.
+    pub(crate) shut: bool,
+    pub(crate) failed: Option<i32>,
+    /// A send in flight, and a completed one.
+    pub(crate) parked: Option<Box<Outgoing>>,
+    pub(crate) sent: Option<Sent>,
+    /// The result of the connect: an error number, or 0.
+    pub(crate) connected: Option<i32>,
+    /// The injected fault that broke it, if any.
+    pub(crate) by_fault: Option<Kind>,
+    pub(crate) room_due: bool,
+    /// The directions that it has. An end of a pipe has only one.
+    pub(crate) medium: Medium,
+    /// The part of the world that reads and writes this end, if no engine does.
+    #[cfg(unix)]
+    pub(crate) mover: Option<crate::net::pipe::Mover>,
+    /// The watch of a resource that reads and writes this end itself.
+    #[cfg(unix)]
+    pub(crate) watch: Option<crate::net::passing::Watch>,
+    /// The engine that connected or listened.
+    pub(crate) maker: Option<u32>,
+}
+
+impl End {
+    fn new(generation: u32, host: u32, local: Address, peer: Address, holder: Holder) -> End {
+        End {
+            generation,
+            host,
+            owner: None,
+            local,
+            peer,
+            other: None,
+            holder,
+            queued: false,
+            wants: false,
+            late: false,
+            detaching: false,
+            wire: VecDeque::new(),
+            wire_bytes: 0,
+            last_arrival: 0,
+            stalled: 0,
+            progress: 0,
+            busy_until: 0,
+            input: VecDeque::new(),
+            input_bytes: 0,
+            finished: false,
+            broken: None,
+            end_told: false,
+            hangup_told: false,
+            break_told: false,
+            shut: false,
+            failed: None,
+            parked: None,
+            sent: None,
+            connected: None,
+            by_fault: None,
+            room_due: false,
+            medium: Medium::SOCKET,
+            #[cfg(unix)]
+            mover: None,
+            #[cfg(unix)]
+            watch: None,
+            maker: None,
+        }
+    }
+
+    /// Returns the number of its transport.
+    pub(crate) fn number(&self, at: u32) -> u64 {
+        u64::from(self.generation & 0x1fff_ffff) << 32 | u64::from(at)
+    }
+
+    fn waits_for_room(&self) -> bool {
+        #[cfg(unix)]
+        if self.watch.as_ref().is_some_and(crate::net::passing::Watch::wants_room) {
+            return true;
+        }
+        self.parked.is_some()
+    }
+
+    pub(crate) fn has_input(&self) -> bool {
+        !self.input.is_empty() || (!self.end_told && (self.finished || self.broken.is_some()))
+    }
+
+    fn is_telling(&self) -> bool {
+        self.connected.is_some()
+            || self.sent.is_some()
+            || self.detaching
+            || ((self.wants || self.late) && self.other.is_some() && self.has_input())
+            || self.has_hangup()
+    }
+
+    /// Returns whether the engine must still notice the peer's end, although it wants no input.
+    pub(crate) fn has_hangup(&self) -> bool {
+        if self.wants || self.owner.is_none() || self.other.is_none() || self.end_told {
+            return false;
+        }
+        match self.broken {
+            Some(_) => self.input.is_empty() || !self.break_told,
+            None => self.finished && (self.input.is_empty() || !self.hangup_told),
+        }
+    }
+}
+
+impl State {
+    pub(crate) fn add_end(&mut self, host: u32, local: Address, peer: Address, holder: Holder) -> u32 {
+        match self.free_ends.pop_front() {
+            Some(at) => {
+                let generation = self.ends[at as usize].generation + 1;
+                self.ends[at as usize] = End::new(generation, host, local, peer, holder);
+                at
+            }
+            None => {
+                self.ends.push(End::new(0, host, local, peer, holder));
+                self.ends.len() as u32 - 1
+            }
+        }
+    }
+
+    /// Returns the end that a transport's number names.
+    pub(crate) fn end_of(&self, number: u64) -> Option<u32> {
+        let at = number as u32;
+        let end = self.ends.get(at as usize)?;
+        let is_it =
+            number & (LISTENER | SOCKET) == 0 && end.number(at) == number && end.holder != Holder::Free;
+        is_it.then_some(at)
+    }
+
+    pub(crate) fn alive(&self, end: u32, generation: u32) -> bool {
+        self.ends
+            .get(end as usize)
+            .is_some_and(|end| end.generation == generation && end.holder != Holder::Free)
+    }
+
+    /// Queues an end for its engine if it has an event after a change.
+    #[inline]
+    pub(crate) fn look_at_end(&mut self, at: u32) {
+        let end = &mut self.ends[at as usize];
+        if end.queued {
+            return;
+        }
+        #[cfg(unix)]
+        if end.watch.is_some() {
+            return self.look_at_watched(at);
+        }
+        if !end.is_telling() {
+            return;
+        }
+        if let Some((process, _)) = end.owner {
+            end.queued = true;
+            let item = Item::End(at, end.generation);
+            self.mark_ready(process, item);
+        } else {
+            #[cfg(unix)]
+            if let Some(mover) = end.mover {
+                self.moved(at, mover);
+            }
+        }
+    }
+
+    /// Puts a packet on the wire to the peer.
+    pub(crate) fn put(&mut self, from: u32, packet: Packet) {
+        let Some(other) = self.ends[from as usize].other else { return };
+        let (host, there) = (self.ends[from as usize].host, self.ends[other as usize].host);
+        let bytes = if let Packet::Data(segment) = &packet { segment.len() } else { 0 };
+        let speed = self.links.of(host, there).bytes_per_second;
+        let now = self.now;
+        let end = &mut self.ends[from as usize];
+        // The transmission time, rounded down to whole nanoseconds.
+        let took = (bytes as u64 * SECOND).checked_div(speed).unwrap_or(0);
+        end.busy_until = end.busy_until.max(now) + took;
+        let delay = end.busy_until - now;
+        let arrival = self.arrival(host, there) + delay;
+        let end = &mut self.ends[other as usize];
+        end.last_arrival = end.last_arrival.max(arrival);
+        end.wire.push_back(packet);
+        end.wire_bytes += bytes;
+        let (at, generation) = (end.last_arrival, end.generation);
+        self.queue.put(at, What::Arrive { end: other, generation });
+    }
+
+    /// Sends as many bytes as there is room for. Returns `Ok(0)` if there is no room.
+    pub(crate) fn transfer(&mut self, from: u32, queue: &mut Outgoing) -> io::Result<usize> {
+        let end = &self.ends[from as usize];
+        if !end.medium.has_output() {
+            return Err(error::os(error::BAD_DESCRIPTOR));
+        }
+        let other = match (end.failed, end.shut, end.other) {
+            (Some(number), ..) => return Err(error::os(number)),
+            (None, true, _) => return Err(error::os(error::BROKEN_PIPE)),
+            (None, false, None) => return Err(error::os(error::NOT_CONNECTED)),
+            (None, false, Some(other)) => other,
+        };
+        let there = &self.ends[other as usize];
+        let window = self.links.of(end.host, there.host).window_bytes.max(1);
+        let mut left = window.saturating_sub(there.wire_bytes + there.input_bytes).min(queue.len());
+        if left > 1 && self.strikes(Kind::PartialSend) {
+            self.tally.observe(Kind::PartialSend);
+            left = self.chance.up_to(left - 1);
+        }
+        let count = left;
+        while left > 0 {
+            let front = queue.front();
+            let len = front.len().min(left).min(PACKET_MAX);
+            let segment = self.segment_of(from, &front[..len]);
+            queue.advance(len);
+            left -= len;
+            self.put(from, Packet::Data(segment));
+        }
+        if count > 0 && self.ends[from as usize].medium.is_socket() && self.strikes(Kind::Reset) {
+            self.break_both(from, other);
+        }
+        Ok(count)
+    }
+
+    /// Copies a packet's bytes, at most [`PACKET_MAX`], into a segment.
+    #[inline]
+    pub(crate) fn segment_of(&mut self, from: u32, bytes: &[u8]) -> Segment {
+        let mut buffer = self.buffers.take(bytes.len());
+        buffer[..bytes.len()].copy_from_slice(bytes);
+        self.digest.number(u64::from(from) << 8 | 0x5e);
+        self.digest.bytes(bytes);
+        let mut segment = Segment::of(buffer, bytes.len());
+        segment.sent = self.now;
+        segment
+    }
+
+    /// Resets a connection from the network, for both ends.
+    fn break_both(&mut self, one: u32, other: u32) {
+        for (end, peer) in [(one, other), (other, one)] {
+            self.ends[end as usize].by_fault = Some(Kind::Reset);
+            self.put(peer, Packet::Reset);
+        }
+    }
+
+    /// Sends an engine's output, now or as soon as there is room.
+    pub(crate) fn send(&mut self, from: u32, mut queue: Box<Outgoing>) -> Option<Sent> {
+        let is_late = !queue.is_empty() && self.strikes(Kind::LateSend);
+        let result = if is_late { Ok(0) } else { self.transfer(from, &mut queue) };
+        if !matches!(result, Ok(0)) || queue.is_empty() {
+            return Some(Sent { queue, result });
+        }
+        self.ends[from as usize].parked = Some(queue);
+        if is_late {
+            self.tally.observe(Kind::LateSend);
+            let at = self.now + self.chance.between(1, self.late_max);
+            let generation = self.ends[from as usize].generation;
+            self.ends[from as usize].room_due = true;
+            self.queue.put(at, What::Room { end: from, generation });
+        }
+        None
+    }
+
+    /// Retries a waiting send of an end that notices room.
+    pub(crate) fn room_again(&mut self, at: u32, generation: u32) {
+        if !self.alive(at, generation) {
+            return;
+        }
+        self.ends[at as usize].room_due = false;
+        let Some(mut queue) = self.ends[at as usize].parked.take() else { return self.look_at_end(at) };
+        let result = self.transfer(at, &mut queue);
+        if matches!(result, Ok(0)) {
+            self.ends[at as usize].parked = Some(queue);
+        } else {
+            self.ends[at as usize].sent = Some(Sent { queue, result });
+            self.look_at_end(at);
+        }
+    }
+
+    /// Schedules an event for a sender that waits for room, one latency after a read.
+    pub(crate) fn freed(&mut self, reader: u32) {
+        let end = &self.ends[reader as usize];
+        let (Some(other), host) = (end.other, end.host) else { return };
+        let sender = &self.ends[other as usize];
+        if sender.waits_for_room() && !sender.room_due {
+            let (there, generation) = (sender.host, sender.generation);
+            let at = self.arrival(host, there);
+            self.ends[other as usize].room_due = true;
+            self.queue.put(at, What::Room { end: other, generation });
+        }
+    }
+}
+
+pub(crate) const SECOND: u64 = 1_000_000_000;

@@ -1,0 +1,490 @@
+//! Child processes: programs that a test writes, and that services start like real ones.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    io,
+    mem::take,
+    process::Command,
+    rc::Rc,
+    time::Duration,
+};
+
+use reactor::{
+    Source, Time,
+    engine::{Ending, Transport},
+    process::{Child as Started, Hosted, Process, SpawnOptions, Standard},
+};
+
+use crate::{
+    error,
+    net::link::nanos,
+    net::pipe::Mover,
+    testing::feed::Feed,
+    world::state::{State, What},
+};
+
+/// A program in a simulated world. It defines the reactions of a child process, event by event.
+///
+/// [`Context::spawn`](reactor::Context::spawn) starts it by the name that
+/// [`World::program`](crate::World::program) gave it.
+///
+/// ```
+/// use sim::{Hand, Program, World};
+///
+/// /// Echoes its input, and ends with it: `cat`.
+/// struct Cat;
+///
+/// impl Program for Cat {
+///     fn input(&mut self, hand: &mut Hand<'_>, bytes: &[u8]) {
+///         hand.say(bytes);
+///     }
+///
+///     fn input_ended(&mut self, hand: &mut Hand<'_>) {
+///         hand.exit(0);
+///     }
+/// }
+///
+/// World::new(1).program("cat", |_args| Cat);
+/// ```
+pub trait Program: 'static {
+    /// Runs when the child begins.
+    fn begin(&mut self, hand: &mut Hand<'_>) {
+        let _ = hand;
+    }
+
+    /// Handles input, if the input is piped.
+    fn input(&mut self, hand: &mut Hand<'_>, bytes: &[u8]) {
+        let _ = (hand, bytes);
+    }
+
+    /// Handles the end of the input. If the input is not piped, this is called at once.
+    fn input_ended(&mut self, hand: &mut Hand<'_>) {
+        let _ = hand;
+    }
+
+    /// Handles a signal. By default the child dies of it. SIGKILL never arrives here, because the child
+    /// always dies of it.
+    fn signal(&mut self, hand: &mut Hand<'_>, number: i32) {
+        hand.die(number);
+    }
+
+    /// Handles the timer of [`Hand::after`].
+    fn time(&mut self, hand: &mut Hand<'_>, token: u64) {
+        let _ = (hand, token);
+    }
+
+    /// Handles a write to a pipe whose reader has closed. By default the child dies of SIGPIPE.
+    fn unheard(&mut self, hand: &mut Hand<'_>) {
+        hand.die(PIPE);
+    }
+}
+
+/// The operations of a running program. See [`Program`] for an example.
+pub struct Hand<'a> {
+    state: &'a RefCell<State>,
+    child: u32,
+}
+
+impl Hand<'_> {
+    /// Returns the virtual time.
+    pub fn now(&self) -> Time {
+        Time::from_nanos(self.state.borrow().now)
+    }
+
+    /// Draws a random number from the world's seed.
+    pub fn random(&mut self) -> u64 {
+        self.state.borrow_mut().chance.bits()
+    }
+
+    /// Returns the child's process id.
+    pub fn pid(&self) -> u32 {
+        pid(self.child)
+    }
+
+    /// Writes to the standard output. Bytes that do not fit in the pipe wait, and the child's end waits for
+    /// them.
+    pub fn say(&mut self, bytes: &[u8]) {
+        self.write(0, bytes);
+    }
+
+    /// Writes to the standard error.
+    pub fn complain(&mut self, bytes: &[u8]) {
+        self.write(1, bytes);
+    }
+
+    fn write(&mut self, which: usize, bytes: &[u8]) {
+        let mut state = self.state.borrow_mut();
+        let child = state.children.known(self.child);
+        if child.ending.is_none() && child.outs[which].is_some() {
+            child.backlog[which].extend_from_slice(bytes);
+            state.wake_child(self.child);
+        }
+    }
+
+    /// Starts or stops reading the input.
+    pub fn listen(&mut self, on: bool) {
+        let mut state = self.state.borrow_mut();
+        let child = state.children.known(self.child);
+        child.is_listening = on;
+        if let Some(at) = child.stdin {
+            state.ends[at as usize].wants = on;
+            state.look_at_end(at);
+        }
+    }
+
+    /// Closes the standard input. A later write to it fails with a broken pipe.
+    pub fn close_input(&mut self) {
+        let mut state = self.state.borrow_mut();
+        if let Some(at) = state.children.known(self.child).stdin.take() {
+            state.close_end(at, Ending::Orderly);
+        }
+    }
+
+    /// Closes the standard output and standard error. The child lives on, and its waiting output is lost.
+    pub fn close_output(&mut self) {
+        self.state.borrow_mut().close_outputs(self.child);
+    }
+
+    /// Calls [`Program::time`] after this time.
+    pub fn after(&mut self, time: Duration, token: u64) {
+        let mut state = self.state.borrow_mut();
+        let at = state.now.saturating_add(nanos(time));
+        state.queue.put(at, What::Child { child: self.child, happening: Happening::Time(token) });
+    }
+
+    /// Leaves a descendant behind, which holds the output open for this long after the child's end, unless
+    /// that end kills the group.
+    pub fn leave_behind(&mut self, time: Duration) {
+        self.state.borrow_mut().children.known(self.child).left_behind = Some(nanos(time));
+    }
+
+    /// Ends with this code.
+    pub fn exit(&mut self, code: u8) {
+        self.end(i32::from(code) << 8);
+    }
+
+    /// Ends by a signal.
+    pub fn die(&mut self, signal: i32) {
+        self.end(signal & 0x7f);
+    }
+
+    fn end(&mut self, status: i32) {
+        self.state.borrow_mut().children.known(self.child).ending.get_or_insert(status);
+    }
+}
+
+/// An event of a child.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Happening {
+    Begin,
+    /// The child's pipes have changed.
+    Progress,
+    Signal(i32),
+    Time(u64),
+    /// The descendant that the child left behind has gone, too.
+    Rest,
+}
+
+/// All children and all programs.
+#[derive(Default)]
+pub(crate) struct Children {
+    /// By number. A child leaves the map once it has ended and nobody holds its output. Numbers are not
+    /// reused.
+    all: BTreeMap<u32, Child>,
+    started: u32,
+    programs: HashMap<String, Known>,
+}
+
+/// The constructor of a program, or the error number with which its execution fails.
+type Known = Result<Rc<dyn Fn(&[String]) -> Box<dyn Program>>, i32>;
+
+struct Child {
+    host: u32,
+    /// `None` during a call of the program, and after its end.
+    program: Option<Box<dyn Program>>,
+    stdin: Option<u32>,
+    outs: [Option<u32>; 2],
+    /// Output that does not fit in the pipe yet.
+    backlog: [Vec<u8>; 2],
+    /// The number of the source that delivers the exit status.
+    status: u32,
+    of_group: bool,
+    ends_group: bool,
+    left_behind: Option<u64>,
+    is_listening: bool,
+    /// The exit status of a child that ends as soon as all its output is in the pipes.
+    ending: Option<i32>,
+    is_over: bool,
+    is_queued: bool,
+}
+
+impl Children {
+    pub(crate) fn know(&mut self, name: &str, program: Known) {
+        self.programs.insert(name.to_owned(), program);
+    }
+
+    pub(crate) fn running(&self) -> usize {
+        self.all.values().filter(|child| !child.is_over).count()
+    }
+
+    /// Returns a child that must exist, because its program is running or it was found just before.
+    fn known(&mut self, number: u32) -> &mut Child {
+        self.all.get_mut(&number).expect("it leaves only after its end")
+    }
+}
+
+/// The handle that a [`Process`] has of its child.
+struct Handle {
+    state: Rc<RefCell<State>>,
+    child: u32,
+    status: Feed,
+}
+
+impl Hosted for Handle {
+    fn source(&self) -> Source<'_> {
+        self.status.source()
+    }
+
+    fn signal(&self, number: i32) -> io::Result<()> {
+        // The state is borrowed if a panic inside the world drops a process.
+        let gone = || error::os(error::NO_PROCESS);
+        let mut state = self.state.try_borrow_mut().map_err(|_| gone())?;
+        if state.children.all.get(&self.child).is_none_or(|child| child.is_over) {
+            return Err(gone());
+        }
+        if number != 0 {
+            let now = state.now;
+            state.queue.put(now, What::Child { child: self.child, happening: Happening::Signal(number) });
+        }
+        Ok(())
+    }
+}
+
+/// Starts a program on a host.
+pub(crate) fn spawn(
+    state: &Rc<RefCell<State>>,
+    host: u32,
+    command: &Command,
+    options: &SpawnOptions,
+) -> io::Result<Started> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let args: Vec<String> = command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let known = state.borrow().children.programs.get(&name).cloned();
+    let program = match known {
+        Some(Ok(make)) => make(&args),
+        Some(Err(number)) => return Err(error::os(number)),
+        None => return Err(error::os(error::NO_ENTRY)),
+    };
+    let status = Feed::new(state);
+    let mut guard = state.borrow_mut();
+    let world = &mut *guard;
+    let number = world.children.started;
+    world.children.started += 1;
+    let mut pipe = |standard: Standard, is_read_by_child: bool| {
+        (standard == Standard::Piped).then(|| {
+            let (reader, writer) = world.add_pipe(host);
+            let (theirs, ours) = if is_read_by_child { (reader, writer) } else { (writer, reader) };
+            world.give_end(theirs, Mover::Child(number));
+            (theirs, world.transport_of_end(ours))
+        })
+    };
+    let ends = [pipe(options.stdin, true), pipe(options.stdout, false), pipe(options.stderr, false)];
+    let theirs = |at: usize| ends[at].as_ref().map(|(theirs, _)| *theirs);
+    let child = Child {
+        host,
+        program: Some(program),
+        stdin: theirs(0),
+        outs: [theirs(1), theirs(2)],
+        backlog: [Vec::new(), Vec::new()],
+        status: status.number(),
+        of_group: options.group,
+        ends_group: options.group && options.kill_rest,
+        left_behind: None,
+        is_listening: true,
+        ending: None,
+        is_over: false,
+        // Events of the pipes wait until the child begins.
+        is_queued: true,
+    };
+    world.children.all.insert(number, child);
+    world.digest.number(u64::from(number) << 8 | 0xc4);
+    let begins = world.now + world.chance.between(50_000, 1_000_000);
+    world.queue.put(begins, What::Child { child: number, happening: Happening::Begin });
+    drop(guard);
+    let [stdin, stdout, stderr] = ends.map(|end| end.map(|(_, ours): (u32, Transport)| ours));
+    let handle = Handle { state: state.clone(), child: number, status };
+    Ok(Started { process: Process::hosted(Box::new(handle), pid(number), options), stdin, stdout, stderr })
+}
+
+/// Runs an event of a child. The world is not borrowed while the child's program runs.
+pub(crate) fn happen(state: &RefCell<State>, number: u32, happening: Happening) {
+    let program = {
+        let mut state = state.borrow_mut();
+        if happening == Happening::Rest {
+            return state.close_outputs(number);
+        }
+        // Events of a child that has gone are ignored.
+        let Some(child) = state.children.all.get_mut(&number) else { return };
+        // A child that is ending reacts to nothing more, except that SIGKILL ends it at once.
+        match (&mut child.program, child.ending) {
+            (Some(_), None) => child.program.take(),
+            _ => None,
+        }
+    };
+    if let Some(mut program) = program {
+        let hand = &mut Hand { state, child: number };
+        match happening {
+            Happening::Begin => begin(&mut *program, hand),
+            Happening::Progress => progress(&mut *program, hand),
+            Happening::Signal(KILL) => hand.die(KILL),
+            Happening::Signal(signal) => program.signal(hand, signal),
+            Happening::Time(token) => program.time(hand, token),
+            Happening::Rest => (),
+        }
+        state.borrow_mut().children.known(number).program = Some(program);
+    }
+    let is_killed = happening == Happening::Signal(KILL);
+    state.borrow_mut().end_child_if_due(number, is_killed);
+}
+
+fn begin(program: &mut dyn Program, hand: &mut Hand<'_>) {
+    program.begin(hand);
+    let has_input = hand.state.borrow_mut().children.known(hand.child).stdin.is_some();
+    if !has_input {
+        program.input_ended(hand);
+    }
+    let mut state = hand.state.borrow_mut();
+    state.children.known(hand.child).is_queued = false;
+    state.wake_child(hand.child);
+}
+
+fn progress(program: &mut dyn Program, hand: &mut Hand<'_>) {
+    let (is_heard, input) = {
+        let mut state = hand.state.borrow_mut();
+        state.children.known(hand.child).is_queued = false;
+        (state.write_backlogs(hand.child), state.input_of_child(hand.child))
+    };
+    if !is_heard {
+        return program.unheard(hand);
+    }
+    if let Some((bytes, has_ended)) = input {
+        if !bytes.is_empty() {
+            program.input(hand, &bytes);
+        }
+        if has_ended {
+            program.input_ended(hand);
+        }
+    }
+}
+
+impl State {
+    /// Schedules a child's progress, because its pipes have changed.
+    pub(crate) fn wake_child(&mut self, number: u32) {
+        let Some(child) = self.children.all.get_mut(&number) else { return };
+        if !child.is_over && !std::mem::replace(&mut child.is_queued, true) {
+            let now = self.now;
+            self.queue.put(now, What::Child { child: number, happening: Happening::Progress });
+        }
+    }
+
+    fn input_of_child(&mut self, number: u32) -> Option<(Vec<u8>, bool)> {
+        let child = self.children.known(number);
+        let at = child.stdin.filter(|_| child.is_listening)?;
+        Some(self.read_end_of(at))
+    }
+
+    /// Writes the waiting output. Returns `false` if a reader has closed.
+    fn write_backlogs(&mut self, number: u32) -> bool {
+        let mut is_heard = true;
+        for which in [0, 1] {
+            let child = self.children.known(number);
+            let Some(at) = child.outs[which] else { continue };
+            let mut backlog = take(&mut child.backlog[which]);
+            let has_sent = self.ends[at as usize].sent.is_some();
+            if (has_sent || !backlog.is_empty()) && !self.write_end(at, &mut backlog) {
+                is_heard = false;
+                backlog.clear();
+            }
+            self.children.known(number).backlog[which] = backlog;
+        }
+        is_heard
+    }
+
+    /// Ends a child that is ending, once all its output is in the pipes or nobody reads it.
+    fn end_child_if_due(&mut self, number: u32, is_killed: bool) {
+        let child = self.children.known(number);
+        let Some(status) = child.ending.filter(|_| !child.is_over) else { return };
+        child.is_queued = false;
+        let is_heard = is_killed || self.write_backlogs(number);
+        let outs = self.children.known(number).outs;
+        let waits = |at: u32| self.ends[at as usize].parked.is_some();
+        if !is_killed && is_heard && outs.into_iter().flatten().any(waits) {
+            return;
+        }
+        self.end_child(number, if is_killed { KILL } else { status });
+    }
+
+    fn end_child(&mut self, number: u32, status: i32) {
+        let is_killed = status & 0x7f != 0;
+        let child = self.children.known(number);
+        child.is_over = true;
+        let is_alone = child.ends_group || child.of_group && is_killed;
+        let (stdin, feed, left_behind) = (child.stdin.take(), child.status, child.left_behind.take());
+        child.program = None;
+        self.digest.number(u64::from(number) << 40 | (status as u64) << 8 | 0xde);
+        if let Some(at) = stdin {
+            self.close_end(at, Ending::Orderly);
+        }
+        match left_behind.filter(|_| !is_alone) {
+            Some(time) => {
+                let at = self.now.saturating_add(time);
+                self.queue.put(at, What::Child { child: number, happening: Happening::Rest });
+            }
+            None => self.close_outputs(number),
+        }
+        if let Some(Some(fed)) = self.feeds.get_mut(feed as usize) {
+            fed.finish(&status.to_ne_bytes());
+            self.look_at_feed(feed);
+        }
+    }
+
+    /// Closes the outputs. Forgets the child if it has ended, because only its number can refer to it now.
+    fn close_outputs(&mut self, number: u32) {
+        let Some(child) = self.children.all.get_mut(&number) else { return };
+        child.backlog = Default::default();
+        let outs = take(&mut child.outs);
+        if child.is_over {
+            self.children.all.remove(&number);
+        }
+        for at in outs.into_iter().flatten() {
+            self.close_end(at, Ending::Orderly);
+        }
+    }
+
+    /// Ends the children of a host whose process has gone.
+    pub(crate) fn children_gone(&mut self, host: u32) {
+        let of_host = self.children.all.iter().filter(|(_, child)| child.host == host);
+        let of_host: Vec<(u32, bool)> = of_host.map(|(number, child)| (*number, child.is_over)).collect();
+        for (number, is_over) in of_host {
+            if is_over {
+                // Only the descendant that it left behind remains.
+                self.close_outputs(number);
+            } else {
+                self.children.known(number).left_behind = None;
+                self.end_child(number, KILL);
+            }
+        }
+    }
+}
+
+fn pid(child: u32) -> u32 {
+    child + PID_FIRST
+}
+
+const PID_FIRST: u32 = 1000;
+const KILL: i32 = 9;
+const PIPE: i32 = 13;
+
+#[cfg(test)]
+mod tests;

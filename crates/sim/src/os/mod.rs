@@ -1,0 +1,10 @@
+//! The parts of a host's system besides the network: its disk, child processes, standard streams, signals,
+//! and supervisor.
+
+#[cfg(unix)]
+pub(crate) mod child;
+#[cfg(unix)]
+mod console;
+pub(crate) mod disk;
+#[cfg(unix)]
+pub(crate) mod process;

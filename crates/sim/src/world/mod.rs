@@ -1,0 +1,510 @@
+//! The world: its nodes, the loop that runs their events, and the methods with which a test observes it.
+
+pub(crate) mod digest;
+pub(crate) mod node;
+pub(crate) mod queue;
+pub(crate) mod record;
+pub(crate) mod restarts;
+pub(crate) mod state;
+
+use std::{
+    cell::{Ref, RefCell},
+    fmt,
+    net::Ipv4Addr,
+    rc::Rc,
+    time::Duration,
+};
+
+use reactor::{Context, Error, Limits, Receipt, Runtime, Service, ServiceId, Time};
+
+use crate::{
+    engine::SimEngine,
+    faults::chaos::Troubles,
+    faults::{Faults, Kind, Tally},
+    net::end::Holder,
+    net::flight::DatagramSummary,
+    net::link::{Link, nanos},
+    os::disk::{DiskCounts, DiskOptions},
+    testing::feed::Feed,
+    world::digest::Digest,
+    world::node::{Driven, Node, NodeId},
+    world::record::Happening,
+    world::restarts::Ended,
+    world::state::{State, Task},
+};
+
+/// The options of a world. Begin with the default, and change single fields.
+///
+/// ```
+/// use sim::{Faults, Link, World, WorldOptions};
+/// let mut options = WorldOptions::default();
+/// options.faults = Faults::draw(7);
+/// options.link = Link::wan();
+/// assert_eq!(World::with_options(7, options).seed(), 7);
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct WorldOptions {
+    /// The rates of the faults. There are none by default.
+    pub faults: Faults,
+    /// The link between two nodes, unless [`World::set_link`] replaces it.
+    pub link: Link,
+    /// The link within a node.
+    pub loopback: Link,
+    /// The time that each turn of a runtime takes, whatever it does: 1 microsecond.
+    pub turn_cost: Duration,
+    /// The longest delay between the end of a send or a file operation and its completion event, if a fault
+    /// delays the event ([`Kind::LateSend`], [`Kind::LateFile`]): 5 milliseconds.
+    pub late_max: Duration,
+    /// A connection times out after this time without an answer: 2 minutes.
+    pub give_up: Duration,
+    /// The interval in which each node's supervisor expects a keep-alive; none by default. `World::notices`
+    /// has a node's notifications. A silent node has no consequences.
+    pub watchdog: Option<Duration>,
+    /// The limits of each runtime.
+    pub limits: Limits,
+    /// The capacity of [`World::history`]. It is 0 by default, which keeps nothing.
+    pub history_max: usize,
+}
+
+impl Default for WorldOptions {
+    fn default() -> WorldOptions {
+        WorldOptions {
+            faults: Faults::none(),
+            link: Link::lan(),
+            loopback: Link::loopback(),
+            turn_cost: Duration::from_micros(1),
+            late_max: Duration::from_millis(5),
+            give_up: Duration::from_secs(120),
+            watchdog: None,
+            limits: Limits::default(),
+            history_max: 0,
+        }
+    }
+}
+
+/// A simulated world: nodes with runtimes, virtual time, a network, and faults, all drawn from one seed.
+///
+/// See the [crate's documentation](crate) for an example.
+pub struct World {
+    pub(crate) seed: u64,
+    pub(crate) state: Rc<RefCell<State>>,
+    pub(crate) nodes: Vec<Driven>,
+    pub(crate) troubles: Troubles,
+    limits: Limits,
+}
+
+/// The counts of a world so far.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Summary {
+    /// The virtual time since the world began.
+    pub elapsed: Duration,
+    /// How many packets with bytes and datagrams arrived.
+    pub messages: u64,
+    /// How many bytes arrived.
+    pub bytes: u64,
+    /// How many turns all runtimes made.
+    pub turns: u64,
+    /// How many nodes crashed or vanished.
+    pub crashes: u64,
+    /// The nodes that ended by themselves.
+    pub ended: Vec<Ended>,
+    /// The fates of the datagrams.
+    pub datagrams: DatagramSummary,
+    /// Faults by kind.
+    pub faults: Tally,
+    /// The digest.
+    pub digest: Digest,
+}
+
+/// The objects that the world still holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Leaks {
+    /// The ends of connections that a transport holds, or that wait in an accept queue.
+    pub ends: usize,
+    /// The listeners, except those that a supervisor holds.
+    pub listeners: usize,
+    /// The datagram sockets.
+    pub sockets: usize,
+    /// The watched virtual sources.
+    pub watched: usize,
+    /// The engines.
+    pub engines: usize,
+    /// The running child processes.
+    pub children: usize,
+}
+
+impl World {
+    /// Makes a world without faults.
+    pub fn new(seed: u64) -> World {
+        World::with_options(seed, WorldOptions::default())
+    }
+
+    /// Makes a world with these options.
+    pub fn with_options(seed: u64, options: WorldOptions) -> World {
+        let mut state = State::new(seed, options.faults, options.link, options.loopback);
+        state.turn_cost = nanos(options.turn_cost).max(1);
+        state.late_max = nanos(options.late_max).max(1);
+        state.give_up = nanos(options.give_up);
+        #[cfg(unix)]
+        if let Some(watchdog) = options.watchdog {
+            state.stand_ins.watchdog = (nanos(watchdog) / 1000).max(1);
+        }
+        state.record.kept = (options.history_max > 0).then(Vec::new);
+        state.record.kept_max = options.history_max;
+        World {
+            seed,
+            state: Rc::new(RefCell::new(state)),
+            nodes: Vec::new(),
+            troubles: Troubles::default(),
+            limits: options.limits,
+        }
+    }
+
+    /// Returns the seed.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Adds a node. `build` adds the services to its runtime, now and at each restart of the node, and
+    /// returns the service that [`World::service`] accesses. Only the values that `build` captures survive a
+    /// crash. If `build` fails, the node is down, and [`World::ended`] returns the error.
+    pub fn add<S: 'static>(
+        &mut self,
+        build: impl FnMut(&mut Runtime) -> Result<ServiceId<S>, Error> + 'static,
+    ) -> NodeId<S> {
+        let number = self.enter(build);
+        self.begin(number);
+        NodeId::new(number)
+    }
+
+    /// Makes a node's host.
+    pub(crate) fn enter<S: 'static>(
+        &mut self,
+        build: impl FnMut(&mut Runtime) -> Result<ServiceId<S>, Error> + 'static,
+    ) -> u32 {
+        let number = self.state.borrow_mut().add_host();
+        debug_assert_eq!(number as usize, self.nodes.len(), "each node has a host, and only nodes do");
+        self.nodes.push(Driven::new(build));
+        number
+    }
+
+    pub(crate) fn begin(&mut self, number: u32) {
+        // The service may close a source in its start, and its host must already be up to notice.
+        self.state.borrow_mut().hosts[number as usize].is_up = true;
+        self.nodes[number as usize].begin(&self.state, number, &self.limits);
+        let mut state = self.state.borrow_mut();
+        // A turn that was due in the node's former life now counts for the new one.
+        state.hosts[number as usize].is_waiting = false;
+        state.make_runnable(number);
+        drop(state);
+        if self.nodes[number as usize].runtime.is_none() {
+            self.note_end(number);
+        }
+    }
+
+    /// Returns the number of nodes.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Returns whether there are no nodes.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// Returns all nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = Node> + use<> {
+        (0..self.nodes.len() as u32).map(Node)
+    }
+
+    /// Returns a node's address. On its own node it also works as the loopback address.
+    pub fn ip(&self, node: impl Into<Node>) -> Ipv4Addr {
+        self.state.borrow().hosts[node.into().0 as usize].ip
+    }
+
+    /// Returns a node's runtime, or `None` while the node is down.
+    pub fn runtime(&mut self, node: impl Into<Node>) -> Option<&mut Runtime> {
+        self.nodes[node.into().0 as usize].runtime.as_mut()
+    }
+
+    /// Returns the service that a node's builder returned, or `None` while the node is down.
+    pub fn service<S: Service>(&self, id: NodeId<S>) -> Option<&S> {
+        let node = &self.nodes[id.number as usize];
+        let service = node.made.as_ref()?.downcast_ref::<ServiceId<S>>()?;
+        node.runtime.as_ref()?.service(*service)
+    }
+
+    /// Calls the service that a node's builder returned, with its context. Returns `None` while the node is
+    /// down.
+    pub fn with<S: Service, T>(
+        &mut self,
+        id: NodeId<S>,
+        f: impl FnOnce(&mut S, &mut Context<S>) -> T,
+    ) -> Option<T> {
+        let node = &mut self.nodes[id.number as usize];
+        let service = *node.made.as_ref()?.downcast_ref::<ServiceId<S>>()?;
+        let result = node.runtime.as_mut()?.with(service, f);
+        self.state.borrow_mut().make_runnable(id.number);
+        result
+    }
+
+    /// Returns how a node last ended by itself: its receipt, or its error.
+    pub fn ended(&self, node: impl Into<Node>) -> Option<&Result<Receipt, Error>> {
+        self.nodes[node.into().0 as usize].ended.as_ref()
+    }
+
+    /// Returns whether a node is up.
+    pub fn is_up(&self, node: impl Into<Node>) -> bool {
+        self.nodes[node.into().0 as usize].runtime.is_some()
+    }
+
+    /// Makes a bare engine that belongs to no node, and that moves the world in its own `wait`. All such
+    /// engines are on one host, and reach each other by the loopback.
+    pub fn engine(&mut self) -> SimEngine {
+        if self.state.borrow().hosts.is_empty() {
+            self.state.borrow_mut().add_host();
+            self.nodes.push(Driven::new::<()>(|_| {
+                Err(Error::Misuse { operation: "restart", why: "this host has no node" })
+            }));
+        }
+        SimEngine::new(&self.state, 0, None)
+    }
+
+    /// Makes an open virtual source, with nothing to read and no room for output.
+    pub fn feed(&mut self) -> Feed {
+        Feed::new(&self.state)
+    }
+
+    /// Sets the options of a node's disk. Its files stay.
+    pub fn set_disk(&mut self, node: impl Into<Node>, options: DiskOptions) {
+        self.state.borrow_mut().hosts[node.into().0 as usize].disk.options = options;
+    }
+
+    /// Returns the counts of a node's disk so far.
+    pub fn disk(&self, node: impl Into<Node>) -> DiskCounts {
+        self.state.borrow().hosts[node.into().0 as usize].disk.counts
+    }
+
+    /// Puts a file on a node's disk, safe from power cuts. Makes missing directories.
+    pub fn put_file(&mut self, node: impl Into<Node>, path: &str, content: &[u8]) {
+        let mut state = self.state.borrow_mut();
+        let now = state.now;
+        state.hosts[node.into().0 as usize].disk.put(path, content, now);
+    }
+
+    /// Returns the content of a file on a node's disk, as a read would find it now.
+    pub fn file(&self, node: impl Into<Node>, path: &str) -> Option<Vec<u8>> {
+        self.state.borrow().hosts[node.into().0 as usize].disk.content(path).map(<[u8]>::to_vec)
+    }
+
+    // Time.
+
+    /// Returns the virtual time.
+    pub fn now(&self) -> Time {
+        Time::from_nanos(self.state.borrow().now)
+    }
+
+    /// Runs one event: a turn of a node, or an event of the network. Returns `false` if no event is left.
+    pub fn step(&mut self) -> bool {
+        self.step_until(u64::MAX)
+    }
+
+    pub(crate) fn step_until(&mut self, end: u64) -> bool {
+        let task = {
+            let mut state = self.state.borrow_mut();
+            state.hear();
+            if let Some(node) = state.runnable.pop_front() {
+                let host = &mut state.hosts[node as usize];
+                host.is_queued = false;
+                // The node may have been paused while its turn was due.
+                host.is_waiting |= host.is_paused;
+                (!host.is_paused).then_some(Task::Run(node))
+            } else if state.queue.next_at().is_some_and(|at| at <= end) {
+                state.advance()
+            } else {
+                return false;
+            }
+        };
+        match task {
+            Some(Task::Run(node)) => self.run_node(node),
+            Some(Task::Job(job)) => job(),
+            #[cfg(unix)]
+            Some(Task::Child(child, happening)) => crate::os::child::happen(&self.state, child, happening),
+            Some(Task::File(due)) => due.tell(&self.state),
+            Some(Task::Trouble { round }) => self.trouble(round),
+            Some(Task::Relief(number)) => self.relieve(number),
+            Some(Task::Restart { node, life }) => self.restart_planned(node, life),
+            None => (),
+        }
+        true
+    }
+
+    /// Lets this much virtual time pass.
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.state.borrow().now.saturating_add(nanos(time));
+        while self.step_until(end) {}
+        self.state.borrow_mut().now = end;
+    }
+
+    /// Runs until the condition holds, and tests it after each event. Gives up after this much virtual time.
+    /// Returns whether the condition held.
+    pub fn run_until(&mut self, time_max: Duration, mut done: impl FnMut(&mut World) -> bool) -> bool {
+        let end = self.state.borrow().now.saturating_add(nanos(time_max));
+        loop {
+            if done(self) {
+                return true;
+            }
+            if !self.step_until(end) {
+                self.state.borrow_mut().now = end;
+                return done(self);
+            }
+        }
+    }
+
+    /// Lets this much virtual time pass, and checks the invariants after each event.
+    ///
+    /// # Errors
+    /// The first violation that `check` returns.
+    pub fn run_checked<E>(
+        &mut self,
+        time: Duration,
+        mut check: impl FnMut(&mut World) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let end = self.state.borrow().now.saturating_add(nanos(time));
+        while self.step_until(end) {
+            check(self)?;
+        }
+        self.state.borrow_mut().now = end;
+        Ok(())
+    }
+
+    fn run_node(&mut self, number: u32) {
+        let node = &mut self.nodes[number as usize];
+        let Some(runtime) = &mut node.runtime else { return };
+        let (now, busy) = {
+            let mut state = self.state.borrow_mut();
+            let (now, busy) = (state.now, state.now + state.turn_cost);
+            // Set this before the turn: an object that becomes ready in the turn waits for the next one,
+            // which is later.
+            state.hosts[number as usize].busy_until = busy;
+            (now, busy)
+        };
+        let turned = runtime.turn(Some(Duration::ZERO));
+        let is_over = turned.is_err() || runtime.is_over();
+        let wait = if is_over { None } else { runtime.next_deadline() };
+        let mut state = self.state.borrow_mut();
+        state.record.turns += 1;
+        let has_more = state.has_more(number);
+        if is_over {
+            drop(state);
+            return self.finish(number, turned.err());
+        }
+        let due = wait.map(|wait| now.saturating_add(nanos(wait)));
+        let due = if has_more { Some(busy) } else { due };
+        if let Some(at) = due.filter(|at| *at < u64::MAX) {
+            state.run_at(number, at.max(busy));
+        }
+        // Wake the runtime without an event. It must tolerate that.
+        if state.strikes(Kind::EarlyWake) {
+            state.tally.observe(Kind::EarlyWake);
+            let at = busy + state.chance.between(1, 1_000_000);
+            state.run_at(number, at);
+        }
+    }
+
+    /// Takes down a runtime that has ended by itself.
+    fn finish(&mut self, number: u32, error: Option<Error>) {
+        let node = &mut self.nodes[number as usize];
+        let Some(mut runtime) = node.runtime.take() else { return };
+        node.made = None;
+        // The host stays up, and refuses connections.
+        node.ended = Some(error.map_or_else(|| runtime.run(), Err));
+        drop(runtime);
+        self.end_operations(number, Kind::Crash);
+        self.note_end(number);
+    }
+
+    // The past.
+
+    /// Returns the digest of all events: each answer of an engine, each call of a handler, each byte sent.
+    pub fn digest(&self) -> Digest {
+        self.state.borrow().digest
+    }
+
+    /// Returns the number of packets with bytes that have arrived so far. This is cheaper than
+    /// [`World::summary`].
+    pub fn messages(&self) -> u64 {
+        self.state.borrow().record.messages
+    }
+
+    /// Returns the counts so far.
+    pub fn summary(&self) -> Summary {
+        let state = self.state.borrow();
+        Summary {
+            elapsed: Duration::from_nanos(state.now - BEGIN),
+            messages: state.record.messages,
+            bytes: state.record.bytes,
+            turns: state.record.turns,
+            crashes: state.record.crashes,
+            ended: (0..).zip(&self.nodes).filter_map(|(number, node)| node.ends.told(number)).collect(),
+            datagrams: state.datagrams,
+            faults: state.tally.clone(),
+            digest: state.digest,
+        }
+    }
+
+    /// Returns the recorded events; see [`WorldOptions::history_max`].
+    pub fn history(&self) -> Ref<'_, [Happening]> {
+        Ref::map(self.state.borrow(), |state| state.record.kept.as_deref().unwrap_or_default())
+    }
+
+    /// Returns the number of events that found no room in the history.
+    pub fn history_left_out(&self) -> u64 {
+        self.state.borrow().record.left_out
+    }
+
+    /// Returns the number of scheduled events.
+    pub fn pending(&self) -> usize {
+        self.state.borrow().queue.len()
+    }
+
+    /// Returns the objects that the world still holds.
+    pub fn leaks(&self) -> Leaks {
+        let mut state = self.state.borrow_mut();
+        state.hear();
+        let held = |holder: Holder| matches!(holder, Holder::Transport | Holder::Queue);
+        Leaks {
+            ends: state.ends.iter().filter(|end| held(end.holder)).count(),
+            listeners: state.listeners.iter().flatten().filter(|listener| !listener.is_kept).count(),
+            sockets: state.sockets.iter().flatten().count(),
+            watched: state.feeds.iter().flatten().filter(|fed| fed.watcher.is_some()).count(),
+            engines: state.processes.iter().flatten().count(),
+            #[cfg(unix)]
+            children: state.children.running(),
+            #[cfg(not(unix))]
+            children: 0,
+        }
+    }
+
+    /// Ends all nodes at once, without an orderly stop, and returns the objects that are left. There should
+    /// be none.
+    pub fn end(&mut self) -> Leaks {
+        for number in 0..self.nodes.len() as u32 {
+            self.take_down(number, Kind::Vanish);
+        }
+        self.leaks()
+    }
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("World")
+            .field("seed", &self.seed)
+            .field("nodes", &self.nodes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+const BEGIN: u64 = 1_000_000_000;
