@@ -174,6 +174,8 @@ mod credentials;
 mod error;
 mod growth;
 mod guard;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod hold;
 mod id;
 mod log;

@@ -1,0 +1,16 @@
+//! The guide: how to write, test, tune and migrate services, one chapter a task.
+//!
+//! Each program in it is complete, and `cargo test --doc` compiles and runs it.
+//!
+//! | you want to | read |
+//! |---|---|
+//! | write your first server | [`first_service`] |
+//! | know who calls you, when, and in which order | [`the_loop`] |
+
+pub mod first_service {
+    #![doc = include_str!("first_service.md")]
+}
+
+pub mod the_loop {
+    #![doc = include_str!("the_loop.md")]
+}
