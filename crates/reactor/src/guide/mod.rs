@@ -6,6 +6,8 @@
 //! |---|---|
 //! | write your first server | [`first_service`] |
 //! | know who calls you, when, and in which order | [`the_loop`] |
+//! | end connections, slow down fast peers, and bound memory | [`ends_and_limits`] |
+//! | speak a protocol of your own | [`own_codec`] |
 
 pub mod first_service {
     #![doc = include_str!("first_service.md")]
@@ -13,4 +15,12 @@ pub mod first_service {
 
 pub mod the_loop {
     #![doc = include_str!("the_loop.md")]
+}
+
+pub mod ends_and_limits {
+    #![doc = include_str!("ends_and_limits.md")]
+}
+
+pub mod own_codec {
+    #![doc = include_str!("own_codec.md")]
 }
