@@ -38,7 +38,7 @@ pub mod torture;
 pub use self::{
     drive::{Drive, Letter, Told},
     rows::rows,
-    simulated::simulated,
+    simulated::{harsh, simulated},
     suite::{Finding, Need, Outcome, Report, Row, Stop, Suite, Verdict, run},
     world::{Pair, World},
 };

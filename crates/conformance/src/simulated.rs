@@ -16,9 +16,18 @@ use sim::{Faults, World, WorldOptions};
 pub fn simulated(seed: u64, faults: Faults) -> World {
     let mut options = WorldOptions::default();
     options.faults = faults;
+    options.loopback.window_bytes = 2048;
+    prompt(seed, options)
+}
+
+/// Makes a [harsh](WorldOptions::harsh) world whose engines can run the rows.
+pub fn harsh(seed: u64) -> World {
+    prompt(seed, WorldOptions::harsh())
+}
+
+fn prompt(seed: u64, mut options: WorldOptions) -> World {
     options.loopback.latency_min = Duration::ZERO;
     options.loopback.latency_max = Duration::ZERO;
-    options.loopback.window_bytes = 2048;
     options.late_max = Duration::from_micros(3);
     World::with_options(seed, options)
 }

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use conformance::{
     Report, Suite,
     double::{Network, Tuning},
-    simulated,
+    harsh, simulated,
 };
 use floor::{QUICK_ROWS_MIN, ROWS_MIN};
 use reactor::engine::Candidates;
@@ -122,8 +122,8 @@ fn each_row_has_an_id_of_its_own() {
 /// Runs the suite on a world's engines, first without faults, then with faults that leave a connection alive.
 fn on_the_simulator(seeds: std::ops::Range<u64>, put: impl Fn(Suite<'_>) -> Report) {
     for seed in seeds {
-        for faults in [Faults::none(), harmless()] {
-            let world = RefCell::new(simulated(seed, faults));
+        for world in [simulated(seed, Faults::none()), simulated(seed, harmless()), harsh(seed)] {
+            let world = RefCell::new(world);
             let left = || match world.borrow().leaks() {
                 leaks if leaks == Leaks::default() => Ok(()),
                 leaks => Err(format!("{leaks:?}")),

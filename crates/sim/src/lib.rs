@@ -90,7 +90,7 @@ mod testing;
 #[cfg(unix)]
 pub use self::os::child::{Hand, Program};
 pub use self::{
-    engine::SimEngine,
+    engine::{SimEngine, options::EngineOptions},
     faults::{Faults, KINDS, Kind, Tally, chance::Chance},
     net::{flight::DatagramSummary, link::Link},
     os::disk::{DiskCounts, DiskOptions},

@@ -78,7 +78,7 @@ impl SimEngine {
     pub(crate) fn begin_batch(&mut self) {
         let state = &mut *self.state.borrow_mut();
         let Some(Some(me)) = state.processes.get_mut(self.process as usize) else { return };
-        self.batch = me.ready.len();
+        self.batch = me.ready.len().min(state.engine_options.events_max);
         if self.batch > 1 && state.faults.of(Kind::Reorder) > 0 {
             let by = state.chance.below(self.batch as u64) as usize;
             if by > 0 && state.strikes(Kind::Reorder) {

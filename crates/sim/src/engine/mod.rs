@@ -2,6 +2,7 @@
 
 pub(crate) mod bell;
 mod drive;
+pub(crate) mod options;
 pub(crate) mod table;
 
 use std::{
@@ -61,6 +62,9 @@ pub struct SimEngine {
     pub(crate) table: Vec<Option<Entry>>,
     /// How many items of the ready list belong to this batch.
     pub(crate) batch: usize,
+    /// What the runtime has closed and the next wait closes; see
+    /// [`EngineOptions::closes_late`](crate::EngineOptions::closes_late).
+    pub(crate) closing: Vec<(Held, Ending)>,
     calls: u64,
 }
 
@@ -75,6 +79,7 @@ impl SimEngine {
             bell,
             table: Vec::new(),
             batch: 0,
+            closing: Vec::new(),
             calls: 0,
         }
     }
@@ -133,6 +138,7 @@ impl Engine for SimEngine {
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.calls += 1;
+        self.finish_closes();
         if self.is_driven {
             self.bell.answer();
         } else {
@@ -140,6 +146,12 @@ impl Engine for SimEngine {
         }
         self.begin_batch();
         Ok(())
+    }
+
+    fn finish_closes(&mut self) {
+        for (held, how) in self.closing.drain(..) {
+            self.state.borrow_mut().close_held(held, how);
+        }
     }
 
     fn next(&mut self) -> Option<(Key, Event)> {
@@ -172,7 +184,7 @@ impl Engine for SimEngine {
     }
 
     fn give(&mut self, chunk: Chunk) {
-        self.state.borrow_mut().buffers.give(chunk.into_buffer());
+        self.state.borrow_mut().give_back(self.process, chunk.into_buffer());
     }
 
     fn watch(&mut self, key: Key, source: Source<'_>, interest: Option<Interest>) -> io::Result<()> {
@@ -368,12 +380,7 @@ impl Engine for SimEngine {
         match self.held(key) {
             Some(Held::End(at, _)) => state.set_reading(*at, on),
             Some(Held::Socket(number, _)) => state.set_socket_reading(*number, on),
-            Some(Held::Listener(number, _)) => {
-                if let Some(listener) = state.listener(*number) {
-                    listener.wants = on;
-                    state.look_at_listener(*number);
-                }
-            }
+            Some(Held::Listener(number, _)) => state.set_accepting(*number, on),
             _ => (),
         }
     }
@@ -384,7 +391,8 @@ impl Engine for SimEngine {
             return Some(Sent { queue, result: Err(ErrorKind::NotFound.into()) });
         };
         let state = &mut *self.state.borrow_mut();
-        if state.ends[at as usize].parked.is_some() || state.ends[at as usize].detaching {
+        let end = &state.ends[at as usize];
+        if end.parked.is_some() || end.sent.is_some() || end.detaching {
             return Some(Sent { queue, result: Err(error::os(error::INVALID)) });
         }
         state.send(at, queue)
@@ -402,13 +410,7 @@ impl Engine for SimEngine {
         match self.held(key) {
             Some(Held::End(at, _)) => state.detach(*at),
             Some(Held::Socket(number, _)) => state.detach_socket(*number),
-            Some(Held::Listener(number, _)) => {
-                let number = *number;
-                if let Some(listener) = state.listener(number) {
-                    (listener.wants, listener.detaching) = (false, true);
-                    state.mark_ready(self.process, Item::Listener(number));
-                }
-            }
+            Some(Held::Listener(number, _)) => state.detach_listener(*number, self.process),
             _ => (),
         }
     }
@@ -418,11 +420,13 @@ impl Engine for SimEngine {
         if !matches!(self.held(key), Some(Held::End(..) | Held::Listener(..) | Held::Socket(..))) {
             return;
         }
-        match self.remove(key) {
-            Some(Held::End(at, _)) => self.state.borrow_mut().close_end(at, how),
-            Some(Held::Listener(number, _)) => self.state.borrow_mut().close_listener(number),
-            Some(Held::Socket(number, _)) => self.state.borrow_mut().close_socket(number),
-            _ => (),
+        let Some(held) = self.remove(key) else { return };
+        let state = &mut *self.state.borrow_mut();
+        if state.engine_options.closes_late {
+            let how = state.disown(&held, how);
+            self.closing.push((held, how));
+        } else {
+            state.close_held(held, how);
         }
     }
 

@@ -51,19 +51,52 @@ impl SimEngine {
 impl Drop for SimEngine {
     fn drop(&mut self) {
         let mut state = self.state.borrow_mut();
-        for entry in self.table.drain(..).flatten() {
-            match entry.held {
-                Held::End(at, _) => state.close_end(at, Ending::Orderly),
-                Held::Listener(number, _) => state.close_listener(number),
-                Held::Socket(number, _) => state.close_socket(number),
-                held => state.let_go(held),
-            }
+        for (held, how) in self.closing.drain(..) {
+            state.close_held(held, how);
         }
-        state.processes[self.process as usize] = None;
+        for entry in self.table.drain(..).flatten() {
+            state.close_held(entry.held, Ending::Orderly);
+        }
+        let engine = state.processes[self.process as usize].take();
+        state.buffers_lost += engine.map_or(0, |engine| engine.lent);
     }
 }
 
 impl State {
+    /// Closes a transport, or releases an object that the engine only watched.
+    pub(crate) fn close_held(&mut self, held: Held, how: Ending) {
+        match held {
+            Held::End(at, _) => self.close_end(at, how),
+            Held::Listener(number, _) => self.close_listener(number),
+            Held::Socket(number, _) => self.close_socket(number),
+            held => self.let_go(held),
+        }
+    }
+
+    /// Takes a transport from its engine, which gets no more events of it. Returns how it must be closed.
+    pub(crate) fn disown(&mut self, held: &Held, how: Ending) -> Ending {
+        match held {
+            Held::End(at, _) => {
+                let end = &mut self.ends[*at as usize];
+                let is_part = end.has_unsent();
+                (end.owner, end.parked, end.sent, end.detaching) = (None, None, None, false);
+                return if is_part { Ending::Reset } else { how };
+            }
+            Held::Listener(number, _) => {
+                if let Some(listener) = self.listener(*number) {
+                    (listener.owner, listener.wants) = (None, false);
+                }
+            }
+            Held::Socket(number, _) => {
+                if let Some(socket) = self.socket(*number) {
+                    socket.owner = None;
+                }
+            }
+            _ => (),
+        }
+        how
+    }
+
     /// Releases an object that the engine only watched.
     pub(crate) fn let_go(&mut self, held: Held) {
         match held {

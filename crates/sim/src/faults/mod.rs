@@ -140,6 +140,12 @@ impl Faults {
         Faults { rates: [0; KINDS.len()] }
     }
 
+    /// Returns the kinds of fault that conform to the engine contract, at this rate: an operation is late, or
+    /// in pieces, or in another order, or an engine wakes for nothing. No connection ends by them.
+    pub fn harmless(rate: u32) -> Faults {
+        HARMLESS.into_iter().fold(Faults::none(), |faults, kind| faults.with(kind, rate))
+    }
+
     /// Draws a mix from a seed: whether each kind is present, and its rate.
     pub fn draw(seed: u64) -> Faults {
         let mut chance = Chance::new(seed ^ 0x000f_a017_0000);
@@ -287,6 +293,16 @@ impl fmt::Display for Tally {
     }
 }
 
+/// The kinds that conform to the engine contract.
+const HARMLESS: [Kind; 7] = [
+    Kind::TinyRead,
+    Kind::PartialSend,
+    Kind::LateSend,
+    Kind::LateInput,
+    Kind::EarlyWake,
+    Kind::SpuriousReady,
+    Kind::Reorder,
+];
 /// The highest rate of a drawn mix: one in ten.
 const RATE_MAX: u32 = 100_000;
 

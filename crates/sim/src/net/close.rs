@@ -2,7 +2,7 @@
 
 use std::io;
 
-use reactor::engine::{Ending, Sent};
+use reactor::engine::Ending;
 
 use crate::{
     error,
@@ -55,9 +55,8 @@ impl State {
         // As with TCP, a close with unread input sends a reset, because the peer must not believe that its
         // bytes were read. A close with a partly sent queue sends a reset, too. In a pipe, written bytes stay
         // readable.
-        let is_left = |sent: &Sent| !sent.queue.is_empty();
-        let is_part = end.parked.is_some() || end.sent.as_ref().is_some_and(is_left);
-        let is_reset = (how == Ending::Reset || is_part || !end.input.is_empty()) && end.medium.is_socket();
+        let is_reset =
+            (how == Ending::Reset || end.has_unsent() || !end.input.is_empty()) && end.medium.is_socket();
         let (is_shut, is_over) = (end.shut, end.failed.is_some());
         self.empty(at);
         if is_reset && !is_over {

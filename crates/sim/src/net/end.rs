@@ -184,6 +184,11 @@ impl End {
         u64::from(self.generation & 0x1fff_ffff) << 32 | u64::from(at)
     }
 
+    /// Returns whether a send has bytes left that were not taken.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.parked.is_some() || self.sent.as_ref().is_some_and(|sent| !sent.queue.is_empty())
+    }
+
     fn waits_for_room(&self) -> bool {
         #[cfg(unix)]
         if self.watch.as_ref().is_some_and(crate::net::passing::Watch::wants_room) {
@@ -308,6 +313,7 @@ impl State {
         let there = &self.ends[other as usize];
         let window = self.links.of(end.host, there.host).window_bytes.max(1);
         let mut left = window.saturating_sub(there.wire_bytes + there.input_bytes).min(queue.len());
+        left = left.min(self.engine_options.send_bytes_max);
         if left > 1 && self.strikes(Kind::PartialSend) {
             self.tally.observe(Kind::PartialSend);
             left = self.chance.up_to(left - 1);
@@ -352,7 +358,12 @@ impl State {
         let is_late = !queue.is_empty() && self.strikes(Kind::LateSend);
         let result = if is_late { Ok(0) } else { self.transfer(from, &mut queue) };
         if !matches!(result, Ok(0)) || queue.is_empty() {
-            return Some(Sent { queue, result });
+            if !self.engine_options.acknowledges_late {
+                return Some(Sent { queue, result });
+            }
+            self.ends[from as usize].sent = Some(Sent { queue, result });
+            self.look_at_end(from);
+            return None;
         }
         self.ends[from as usize].parked = Some(queue);
         if is_late {

@@ -5,7 +5,13 @@ use reactor::{
     engine::{Chunk, Event, Sent},
 };
 
-use crate::{error, faults::Kind, net::buffer::PACKET_MAX, net::end::Segment, world::state::State};
+use crate::{
+    error,
+    faults::Kind,
+    net::buffer::PACKET_MAX,
+    net::end::Segment,
+    world::state::{Process, State},
+};
 
 /// An event, or the key of a transport that can be given back.
 pub(crate) enum Told {
@@ -47,6 +53,10 @@ impl State {
         if end.other.is_none() || !(end.wants || end.late) {
             return self.hangup(at);
         }
+        if !end.input.is_empty() && self.is_starved(at) {
+            return None;
+        }
+        let end = &mut self.ends[at as usize];
         if !end.wants {
             end.late = false;
             self.tally.observe(Kind::LateInput);
@@ -55,15 +65,49 @@ impl State {
         let Some(mut first) = end.input.pop_front() else { return self.read_end(at) };
         first.close_passed();
         let mut chunk = if end.input.is_empty() && first.start == 0 { first } else { self.gather(at, first) };
+        let most = self.engine_options.buffer_bytes;
+        if chunk.len() > most {
+            chunk = self.split(at, chunk, most);
+        }
         if chunk.len() > 1 && self.strikes(Kind::TinyRead) {
             self.tally.observe(Kind::TinyRead);
             let count = self.chance.up_to(chunk.len() - 1);
             chunk = self.split(at, chunk, count);
         }
         let len = chunk.len();
+        self.lend(at);
         self.ends[at as usize].input_bytes -= len;
         self.freed(at);
         Some(Event::Got(Chunk::new(chunk.buffer, len)))
+    }
+
+    /// Returns whether the runtime holds all buffers of the engine. The end's input then waits for one.
+    fn is_starved(&mut self, at: u32) -> bool {
+        let most = self.engine_options.buffers;
+        let Some(engine) = self.engine_of(at).filter(|engine| engine.lent >= most) else { return false };
+        engine.starved.insert(at);
+        true
+    }
+
+    fn lend(&mut self, at: u32) {
+        if let Some(engine) = self.engine_of(at) {
+            engine.lent += 1;
+        }
+    }
+
+    fn engine_of(&mut self, at: u32) -> Option<&mut Process> {
+        let (process, _) = self.ends[at as usize].owner?;
+        self.processes.get_mut(process as usize)?.as_mut()
+    }
+
+    /// Takes a buffer of an engine back, which may let input arrive that waits for one.
+    pub(crate) fn give_back(&mut self, process: u32, buffer: Box<[u8]>) {
+        self.buffers.give(buffer);
+        let Some(Some(engine)) = self.processes.get_mut(process as usize) else { return };
+        engine.lent = engine.lent.saturating_sub(1);
+        for at in std::mem::take(&mut engine.starved) {
+            self.look_at_end(at);
+        }
     }
 
     /// Reports an end or a failure while the engine wants no input, even if unread input precedes it.

@@ -26,7 +26,9 @@ pub(crate) struct Listener {
     pub(crate) backlog: usize,
     pub(crate) waiting: VecDeque<u32>,
     pub(crate) owner: Option<(u32, Key)>,
+    /// `wants`: the engine wants connections. `late`: it gets one more, although it wants none.
     pub(crate) wants: bool,
+    late: bool,
     queued: bool,
     pub(crate) detaching: bool,
     /// Set if a supervisor holds it. A close by a process then only detaches it.
@@ -82,6 +84,7 @@ impl State {
             waiting: VecDeque::new(),
             owner: None,
             wants: false,
+            late: false,
             queued: false,
             detaching: false,
             is_kept: false,
@@ -106,8 +109,8 @@ impl State {
 
     pub(crate) fn close_listener(&mut self, number: u32) {
         if let Some(listener) = self.listener(number).filter(|listener| listener.is_kept) {
-            (listener.owner, listener.wants, listener.queued, listener.detaching) =
-                (None, false, false, false);
+            (listener.owner, listener.queued, listener.detaching) = (None, false, false);
+            (listener.wants, listener.late) = (false, false);
             return;
         }
         let Some(listener) = self.listeners.get_mut(number as usize).and_then(Option::take) else { return };
@@ -120,11 +123,28 @@ impl State {
     /// Queues a listener for its engine if it can accept after a change.
     pub(crate) fn look_at_listener(&mut self, number: u32) {
         let Some(listener) = self.listener(number) else { return };
-        if listener.queued || !listener.wants || listener.waiting.is_empty() {
+        if listener.queued || !(listener.wants || listener.late) || listener.waiting.is_empty() {
             return;
         }
         if let Some((process, _)) = listener.owner {
             listener.queued = true;
+            self.mark_ready(process, Item::Listener(number));
+        }
+    }
+
+    /// Starts or stops accepting. One connection may still be in flight.
+    pub(crate) fn set_accepting(&mut self, number: u32, on: bool) {
+        let accepts_late = self.engine_options.accepts_late;
+        let Some(listener) = self.listener(number) else { return };
+        listener.late = accepts_late && !on && listener.wants && !listener.waiting.is_empty();
+        listener.wants = on;
+        self.look_at_listener(number);
+    }
+
+    /// Begins to detach a listener.
+    pub(crate) fn detach_listener(&mut self, number: u32, process: u32) {
+        if let Some(listener) = self.listener(number) {
+            (listener.wants, listener.late, listener.detaching) = (false, false, true);
             self.mark_ready(process, Item::Listener(number));
         }
     }
@@ -138,9 +158,10 @@ impl State {
             listener.owner = None;
             return Some(Told::Detached(key));
         }
-        if !listener.wants || listener.waiting.is_empty() {
+        if !(listener.wants || listener.late) || listener.waiting.is_empty() {
             return None;
         }
+        listener.late = false;
         if self.strikes(Kind::AcceptFails) {
             self.tally.observe(Kind::AcceptFails);
             self.listener(number)?.wants = false;

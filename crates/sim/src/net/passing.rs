@@ -146,6 +146,7 @@ impl State {
         if left == 0 {
             return Err(error::os(error::AGAIN));
         }
+        left = left.min(self.engine_options.send_bytes_max);
         if left > 1 && self.strikes(Kind::PartialSend) {
             self.tally.observe(Kind::PartialSend);
             left = self.chance.up_to(left - 1);
@@ -167,7 +168,7 @@ impl State {
     /// with their own bytes.
     pub(crate) fn receive(&mut self, number: u64, into: &mut [u8]) -> io::Result<Delivery> {
         let at = self.end_of(number).ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?;
-        let mut room = into.len();
+        let mut room = into.len().min(self.engine_options.buffer_bytes);
         if room > 1 && self.ends[at as usize].input_bytes > 1 && self.strikes(Kind::TinyRead) {
             self.tally.observe(Kind::TinyRead);
             room = self.chance.up_to(room.min(self.ends[at as usize].input_bytes) - 1);

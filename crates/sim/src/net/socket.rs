@@ -298,6 +298,10 @@ impl State {
             return taken;
         }
         while let Some(front) = queue.front() {
+            if taken == self.engine_options.send_datagrams_max {
+                self.block(number);
+                return taken;
+            }
             let Some(socket) = self.socket(number) else { return taken };
             let to = front.to.cloned().or_else(|| socket.peer.clone());
             let is_unix = !matches!(to, Some(Address::Ip(_)));

@@ -19,6 +19,7 @@ use reactor::{Context, Error, Limits, Receipt, Runtime, Service, ServiceId, Time
 
 use crate::{
     engine::SimEngine,
+    engine::options::EngineOptions,
     faults::chaos::Troubles,
     faults::{Faults, Kind, Tally},
     net::end::Holder,
@@ -47,6 +48,8 @@ use crate::{
 pub struct WorldOptions {
     /// The rates of the faults. There are none by default.
     pub faults: Faults,
+    /// The sizes and the habits of the engines.
+    pub engine: EngineOptions,
     /// The link between two nodes, unless [`World::set_link`] replaces it.
     pub link: Link,
     /// The link within a node.
@@ -71,6 +74,7 @@ impl Default for WorldOptions {
     fn default() -> WorldOptions {
         WorldOptions {
             faults: Faults::none(),
+            engine: EngineOptions::default(),
             link: Link::lan(),
             loopback: Link::loopback(),
             turn_cost: Duration::from_micros(1),
@@ -79,6 +83,26 @@ impl Default for WorldOptions {
             watchdog: None,
             limits: Limits::default(),
             history_max: 0,
+        }
+    }
+}
+
+impl WorldOptions {
+    /// Returns a world in which little fits anywhere, and everything is late or in pieces:
+    /// [`EngineOptions::harsh`], windows of 256 bytes, and the [harmless](Faults::harmless) faults in three
+    /// of ten operations. Whatever a service can do in another world, it can do in this one.
+    ///
+    /// ```
+    /// use sim::{EngineOptions, WorldOptions};
+    /// assert_eq!(WorldOptions::harsh().engine, EngineOptions::harsh());
+    /// ```
+    pub fn harsh() -> WorldOptions {
+        WorldOptions {
+            faults: Faults::harmless(300_000),
+            engine: EngineOptions::harsh(),
+            link: Link { window_bytes: 256, ..Link::lan() },
+            loopback: Link { window_bytes: 256, ..Link::loopback() },
+            ..WorldOptions::default()
         }
     }
 }
@@ -133,6 +157,8 @@ pub struct Leaks {
     pub engines: usize,
     /// The running child processes.
     pub children: usize,
+    /// The buffers of input that a runtime has not given back to its engine.
+    pub buffers: usize,
 }
 
 impl World {
@@ -144,6 +170,7 @@ impl World {
     /// Makes a world with these options.
     pub fn with_options(seed: u64, options: WorldOptions) -> World {
         let mut state = State::new(seed, options.faults, options.link, options.loopback);
+        state.engine_options = options.engine.within_bounds();
         state.turn_cost = nanos(options.turn_cost).max(1);
         state.late_max = nanos(options.late_max).max(1);
         state.give_up = nanos(options.give_up);
@@ -485,6 +512,8 @@ impl World {
             children: state.children.running(),
             #[cfg(not(unix))]
             children: 0,
+            buffers: state.buffers_lost
+                + state.processes.iter().flatten().map(|engine| engine.lent).sum::<usize>(),
         }
     }
 

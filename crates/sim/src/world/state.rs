@@ -4,7 +4,7 @@
 //! it without a borrow of the state.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::Duration,
@@ -17,6 +17,7 @@ use reactor::{
 
 use crate::{
     engine::bell::{Bell, News, Outside},
+    engine::options::EngineOptions,
     faults::chance::Chance,
     faults::{Faults, Kind, Tally},
     net::end::End,
@@ -99,6 +100,9 @@ pub(crate) struct Process {
     pub(crate) ready: VecDeque<Item>,
     /// The version at which it gave way to another engine with work to do.
     pub(crate) gave_way: u64,
+    /// How many buffers the runtime holds, and the ends whose input waits for one of them.
+    pub(crate) lent: usize,
+    pub(crate) starved: BTreeSet<u32>,
     /// Set once it has taken the sockets that its supervisor opened.
     #[cfg(unix)]
     pub(crate) is_activated: bool,
@@ -167,6 +171,9 @@ pub(crate) struct State {
     pub(crate) outside: Arc<Outside>,
     pub(crate) record: Record,
     pub(crate) buffers: crate::net::buffer::Buffers,
+    /// How many buffers runtimes still held when their engines were dropped.
+    pub(crate) buffers_lost: usize,
+    pub(crate) engine_options: EngineOptions,
 }
 
 impl State {
@@ -210,6 +217,8 @@ impl State {
             outside: Arc::default(),
             record: Record::default(),
             buffers: crate::net::buffer::Buffers::default(),
+            buffers_lost: 0,
+            engine_options: EngineOptions::default(),
         }
     }
 
@@ -246,6 +255,8 @@ impl State {
             node,
             ready: VecDeque::new(),
             gave_way: 0,
+            lent: 0,
+            starved: BTreeSet::new(),
             #[cfg(unix)]
             is_activated: false,
         };
