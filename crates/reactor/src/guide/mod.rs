@@ -8,6 +8,8 @@
 //! | know who calls you, when, and in which order | [`the_loop`] |
 //! | end connections, slow down fast peers, and bound memory | [`ends_and_limits`] |
 //! | speak a protocol of your own | [`own_codec`] |
+//! | encrypt, or put a handshake in front | [`own_layer`] |
+//! | watch a device, or any other descriptor | [`own_resource`] |
 
 pub mod first_service {
     #![doc = include_str!("first_service.md")]
@@ -23,4 +25,12 @@ pub mod ends_and_limits {
 
 pub mod own_codec {
     #![doc = include_str!("own_codec.md")]
+}
+
+pub mod own_layer {
+    #![doc = include_str!("own_layer.md")]
+}
+
+pub mod own_resource {
+    #![doc = include_str!("own_resource.md")]
 }
