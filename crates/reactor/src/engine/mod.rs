@@ -78,27 +78,16 @@
 //! took, and then closes each descriptor that the engine still owns, once. Answers run users' code, which may
 //! panic. So an engine answers only when a panic cannot leave memory behind that a kernel still uses.
 
-mod adapter;
-mod batch;
 mod candidates;
 mod chunk;
 pub(crate) mod datagram;
 #[cfg(unix)]
 mod descriptor;
-#[cfg(any(target_os = "linux", target_os = "android"))]
-mod epoll;
 mod held;
 mod interest;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 mod io_uring;
-pub(crate) mod letters;
 mod medium;
-#[cfg(all(unix, feature = "mio", target_pointer_width = "64"))]
-mod mio;
-#[cfg(unix)]
-mod poll;
-#[cfg(all(feature = "polling", target_pointer_width = "64"))]
-mod polling;
 mod readiness;
 mod source;
 #[cfg(unix)]
@@ -109,16 +98,15 @@ use std::{io, time::Duration};
 pub use session::Outgoing;
 
 pub use self::{
-    batch::Batch,
     chunk::Chunk,
-    datagram::{Datagram, DatagramQueue, Ecn, Outbound},
+    datagram::{Batch, Datagram, DatagramQueue, Ecn, Outbound},
     interest::{Interest, Ready},
 };
 /// The length in bytes of the longest datagram that a socket can receive whole: see [`Engine::set_longest`].
 pub const DATAGRAM_MAX: usize = 2 << 20;
 
 pub(crate) use self::{
-    batch::{Kept, Packet},
+    datagram::{Kept, Packet},
     source::Identity,
 };
 
@@ -126,21 +114,20 @@ pub(crate) use self::{
 pub(crate) use self::descriptor::virtual_one;
 #[cfg(unix)]
 pub use self::descriptor::{Delivery, Descriptor};
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub use self::epoll::Epoll;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 pub use self::io_uring::{IoUring, IoUringOptions, Missing, Operations};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub use self::readiness::Epoll;
 #[cfg(all(unix, feature = "mio", target_pointer_width = "64"))]
-pub use self::mio::Mio;
+pub use self::readiness::Mio;
 #[cfg(unix)]
-pub use self::poll::PollCall;
+pub use self::readiness::PollCall;
 #[cfg(all(feature = "polling", target_pointer_width = "64"))]
-pub use self::polling::Polling;
+pub use self::readiness::Polling;
 pub use self::{
-    adapter::Calls,
     candidates::{Candidates, ENGINE_VARIABLE, EngineError},
     medium::Medium,
-    readiness::{Poll, Rest, Trigger},
+    readiness::{Calls, Poll, Rest, Trigger},
     source::{Source, StandIn, Transport, TransportGuard},
 };
 use crate::{

@@ -9,7 +9,7 @@ use super::{
     table::{CALLED_INPUT, Entry, IS_UNIX, Input, Output, STARVED, TOGETHER},
 };
 use crate::{
-    engine::{DatagramQueue, Event, held::Part, letters},
+    engine::{DatagramQueue, Event, datagram::syscalls, held::Part},
     id::Key,
     sys::{self, datagram::Facts},
 };
@@ -49,11 +49,11 @@ impl IoUring {
         if has_reports {
             tell_reports(key, socket, calls, told);
         }
-        let event = match letters::receive((key, socket), batches, calls) {
-            letters::Arrival::Got(batch, _) => Some(Event::Datagrams(batch)),
-            letters::Arrival::Nothing => None,
-            letters::Arrival::Undelivered(to, error) => Some(Event::Undelivered(to, error)),
-            letters::Arrival::Broken(error) => {
+        let event = match syscalls::receive((key, socket), batches, calls) {
+            syscalls::Arrival::Got(batch, _) => Some(Event::Datagrams(batch)),
+            syscalls::Arrival::Nothing => None,
+            syscalls::Arrival::Undelivered(to, error) => Some(Event::Undelivered(to, error)),
+            syscalls::Arrival::Broken(error) => {
                 entry.input = Input::Ended;
                 return Some(Event::Broken(error));
             }
@@ -70,7 +70,7 @@ impl IoUring {
             return 0;
         };
         let Some(descriptor) = entry.owned() else { return 0 };
-        let departure = letters::send(sys::borrow(descriptor), entry.facts(), queue, calls, |to, error| {
+        let departure = syscalls::send(sys::borrow(descriptor), entry.facts(), queue, calls, |to, error| {
             told.push_back((key, Event::Undelivered(to, error)));
         });
         // Handle here the reports that the send has met, because the receive in flight sees only those that
@@ -95,7 +95,7 @@ pub(super) fn tell_reports(
 ) -> bool {
     let before = told.len();
     for _ in 0..REPORTS_MAX {
-        let Some((to, error)) = letters::undelivered(socket, calls) else { break };
+        let Some((to, error)) = syscalls::undelivered(socket, calls) else { break };
         told.push_back((key, Event::Undelivered(to, error)));
     }
     told.len() > before

@@ -94,8 +94,8 @@ pub use self::{
 };
 use super::{
     Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Refused, Role, Sent, Source, Transport,
+    datagram::Batches,
     held::{Held, Part, Taken},
-    letters::Batches,
 };
 use crate::{
     address::Address,

@@ -133,7 +133,7 @@ mod linux {
 
     use super::*;
     use crate::{
-        engine::{Ecn, letters},
+        engine::{Ecn, datagram::syscalls},
         sys::datagram::linux::set,
     };
 
@@ -204,7 +204,7 @@ mod linux {
         let refused = send(from.as_fd(), &mut queue, true).expect_err("without checksums it cannot");
         assert_eq!((refused.raw_os_error(), queue.len()), (Some(libc::EINVAL), 10));
         let departure =
-            letters::send(from.as_fd(), facts, &mut queue, &Cell::new(0), |to, e| panic!("{to:?}: {e}"));
+            syscalls::send(from.as_fd(), facts, &mut queue, &Cell::new(0), |to, e| panic!("{to:?}: {e}"));
         assert_eq!((departure.taken, queue.len()), (10, 0));
         assert_eq!(lengths(&to, &mut batch()), [100; 10]);
     }
@@ -236,7 +236,7 @@ mod linux {
             queue.push(Outbound::to(&nobody, b"lost"));
             queue.push(Outbound::to(&name, b"kept"));
             let departure =
-                letters::send(from.as_fd(), facts, &mut queue, &Cell::new(0), |to, e| panic!("{to:?}: {e}"));
+                syscalls::send(from.as_fd(), facts, &mut queue, &Cell::new(0), |to, e| panic!("{to:?}: {e}"));
             assert_eq!(departure.taken, 2);
         }
         assert_eq!(lengths(&to, &mut batch()), [4, 4, 4]);

@@ -4,7 +4,7 @@ use super::{
     BLOCKED, Calls, ENDED, HANGUP, IS_UNIX, Part, READABLE, READING, TOGETHER, WRITABLE, table::Entry,
 };
 use crate::{
-    engine::{DatagramQueue, Event, Poll, letters},
+    engine::{DatagramQueue, Event, Poll, datagram::syscalls},
     id::Key,
     sys::{self, datagram::Facts},
 };
@@ -31,7 +31,8 @@ impl<P: Poll> Calls<P> {
             let driven = self.driven.as_mut()?;
             if driven.accepts_left == 0 {
                 self.queue_again(key);
-            } else if let Some((to, error)) = letters::undelivered(sys::borrow(entry.owned()?), &self.calls) {
+            } else if let Some((to, error)) = syscalls::undelivered(sys::borrow(entry.owned()?), &self.calls)
+            {
                 driven.accepts_left -= 1;
                 return Some(Event::Undelivered(to, error));
             } else {
@@ -48,24 +49,24 @@ impl<P: Poll> Calls<P> {
         if !(entry.has(READING) && entry.has(READABLE)) || entry.has(ENDED) {
             return None;
         }
-        match letters::receive((key, sys::borrow(entry.owned()?)), batches, calls) {
-            letters::Arrival::Got(batch, has_more) => {
+        match syscalls::receive((key, sys::borrow(entry.owned()?)), batches, calls) {
+            syscalls::Arrival::Got(batch, has_more) => {
                 entry.set(READABLE, has_more);
                 if has_more {
                     self.queue_again(key);
                 }
                 Some(Event::Datagrams(batch))
             }
-            letters::Arrival::Nothing => {
+            syscalls::Arrival::Nothing => {
                 entry.set(READABLE, false);
                 None
             }
-            letters::Arrival::Undelivered(to, error) => {
+            syscalls::Arrival::Undelivered(to, error) => {
                 entry.set(HANGUP, true);
                 self.queue_again(key);
                 Some(Event::Undelivered(to, error))
             }
-            letters::Arrival::Broken(error) => {
+            syscalls::Arrival::Broken(error) => {
                 entry.set(ENDED, true);
                 self.mark_changed(key);
                 Some(Event::Broken(error))
@@ -79,7 +80,7 @@ impl<P: Poll> Calls<P> {
         let Some(entry) = table.get_mut(key).filter(|entry| entry.part == Part::Datagrams) else { return 0 };
         let Some(descriptor) = entry.owned() else { return 0 };
         let (before, facts) = (told.len(), entry.facts());
-        let departure = letters::send(sys::borrow(descriptor), facts, queue, calls, |to, error| {
+        let departure = syscalls::send(sys::borrow(descriptor), facts, queue, calls, |to, error| {
             told.push_back((key, Event::Undelivered(to, error)));
         });
         let has_told = told.len() > before;

@@ -147,7 +147,7 @@ impl<'a> Outbound<'a> {
     }
 }
 
-/// Datagrams to send, in order. [`Engine::send_datagrams`](super::Engine::send_datagrams) takes them from
+/// Datagrams to send, in order. [`Engine::send_datagrams`](crate::engine::Engine::send_datagrams) takes them from
 /// here.
 ///
 /// ```

@@ -2,11 +2,11 @@
 
 use std::{marker::PhantomData, net::IpAddr};
 
-use super::datagram::{Datagram, Ecn};
+use super::queue::{Datagram, Ecn};
 use crate::address::Address;
 
 /// Datagrams that arrived together, in memory lent by the engine. It goes back with
-/// [`Engine::give_batch`](super::Engine::give_batch), or on drop.
+/// [`Engine::give_batch`](crate::engine::Engine::give_batch), or on drop.
 ///
 /// ```
 /// use reactor::{Address, Ecn, engine::Batch};
@@ -22,7 +22,7 @@ pub struct Batch {
     buffer: Vec<u8>,
     /// Memory that the kernel chose. `buffer` is empty then.
     #[cfg(all(target_os = "linux", feature = "io-uring"))]
-    provided: Option<super::io_uring::Provided>,
+    provided: Option<crate::engine::io_uring::Provided>,
     packets: Vec<Packet>,
     /// The first packet that was not taken completely, and the number of its bytes that were taken.
     next: usize,
@@ -140,7 +140,7 @@ impl Batch {
 
     /// Takes memory of the kernel's that holds one packet.
     #[cfg(all(target_os = "linux", feature = "io-uring"))]
-    pub(in crate::engine) fn hold(&mut self, provided: super::io_uring::Provided, packet: Packet) {
+    pub(in crate::engine) fn hold(&mut self, provided: crate::engine::io_uring::Provided, packet: Packet) {
         self.provided = Some(provided);
         self.note(packet);
     }

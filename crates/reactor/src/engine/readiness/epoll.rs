@@ -14,8 +14,12 @@ use std::{
     time::Duration,
 };
 
-use super::{Interest, Poll, Ready, Source, Trigger, timeout};
-use crate::{id::Key, waker::Signal};
+use super::{Poll, Trigger};
+use crate::{
+    engine::{Interest, Ready, Source, timeout},
+    id::Key,
+    waker::Signal,
+};
 
 /// The epoll instance, its batch of events, and the eventfd that wakes it.
 pub struct Epoll {

@@ -16,8 +16,11 @@ use std::{
 
 use mio::{Events, Token, event::Event, unix::SourceFd};
 
-use super::{Interest, Poll, Ready, Source, Trigger};
-use crate::id::Key;
+use super::{Poll, Trigger};
+use crate::{
+    engine::{Interest, Ready, Source},
+    id::Key,
+};
 
 /// mio's poll, its batch of events, and its waker.
 pub struct Mio {

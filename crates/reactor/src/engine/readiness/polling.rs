@@ -24,7 +24,8 @@ use std::{
 
 use polling::{Event, Events, PollMode, Poller};
 
-use super::{Interest, Poll, Ready, Rest, Source, Trigger};
+use super::{Poll, Rest, Trigger};
+use crate::engine::{Interest, Ready, Source};
 #[cfg(unix)]
 use crate::growth::reach;
 use crate::id::Key;

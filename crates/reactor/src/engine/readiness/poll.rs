@@ -12,8 +12,13 @@ use std::{
     time::Duration,
 };
 
-use super::{Interest, Poll, Ready, Rest, Source, Trigger, timeout};
-use crate::{id::Key, sys, waker::Signal};
+use super::{Poll, Rest, Trigger};
+use crate::{
+    engine::{Interest, Ready, Source, timeout},
+    id::Key,
+    sys,
+    waker::Signal,
+};
 
 /// The set of descriptors of poll(2) and the signal that wakes it.
 pub struct PollCall {

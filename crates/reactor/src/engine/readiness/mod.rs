@@ -1,9 +1,30 @@
 //! Readiness: the pluggable poll system call, from which the adapter makes an engine.
 
+mod adapter;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod epoll;
+#[cfg(all(unix, feature = "mio", target_pointer_width = "64"))]
+mod mio;
+#[cfg(unix)]
+mod poll;
+#[cfg(all(feature = "polling", target_pointer_width = "64"))]
+mod polling;
+
 use std::{io, time::Duration};
 
-use super::{Interest, Ready, Source};
-use crate::id::Key;
+pub use self::adapter::Calls;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub use self::epoll::Epoll;
+#[cfg(all(unix, feature = "mio", target_pointer_width = "64"))]
+pub use self::mio::Mio;
+#[cfg(unix)]
+pub use self::poll::PollCall;
+#[cfg(all(feature = "polling", target_pointer_width = "64"))]
+pub use self::polling::Polling;
+use crate::{
+    engine::{Interest, Ready, Source},
+    id::Key,
+};
 
 /// Whether a poll reports readiness once when it begins, or repeatedly while it holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -25,7 +46,7 @@ pub struct Rest {
 }
 
 /// The pluggable poll system call: readiness and nothing else. [`Calls`](super::Calls) makes an
-/// [`Engine`](super::Engine) from it.
+/// [`Engine`](crate::engine::Engine) from it.
 ///
 /// Contract: [`wait`](Poll::wait) appends `(key, ready)` with the key given to `watch`. A poll may report
 /// more readiness than is true, and may report a key that was unwatched earlier in the same batch, because

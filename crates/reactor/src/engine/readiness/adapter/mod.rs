@@ -36,14 +36,15 @@ use self::table::{
     AHEAD, BLOCKED, CHANGED, ENDED, Entry, FAILED, HANGUP, IS_UNIX, QUEUED, READABLE, READING, TOGETHER,
     TOLD_ALL, TOLD_END, Table, WRITABLE,
 };
-use super::{
-    Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Poll, Ready, Refused, Role, Sent, Source,
-    Transport, Trigger,
-    held::{Held, Part, forget_told},
-    letters::Batches,
-};
+use super::{Poll, Trigger};
 use crate::{
     address::Address,
+    engine::{
+        Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Ready, Refused, Role, Sent, Source,
+        Transport,
+        datagram::Batches,
+        held::{Held, Part, forget_told},
+    },
     id::Key,
     options::{BindOptions, ConnectOptions, Group, ListenOptions},
     sys,

@@ -2,9 +2,10 @@
 
 use std::{cell::Cell, collections::HashMap, io};
 
-use super::{Batch, DATAGRAM_MAX, DatagramQueue};
+use super::{Batch, DatagramQueue};
 use crate::{
     address::Address,
+    engine::DATAGRAM_MAX,
     id::Key,
     sys::{
         self,

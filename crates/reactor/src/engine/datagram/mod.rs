@@ -1,0 +1,15 @@
+//! Datagrams: in batches from the engine, in a queue to it, and the system calls that move them.
+
+mod batch;
+mod queue;
+pub(crate) mod syscalls;
+
+pub use self::{
+    batch::Batch,
+    queue::{Datagram, DatagramQueue, Ecn, Outbound},
+};
+pub(crate) use self::{
+    batch::{Kept, Packet},
+    queue::Run,
+    syscalls::Batches,
+};
