@@ -392,12 +392,12 @@ impl<'a, S> Context<'a, S> {
     #[cfg(unix)]
     pub fn signals(
         &mut self,
-        signals: impl IntoIterator<Item = crate::signals::Signal>,
-    ) -> Result<Id<crate::signals::Signals>, Error>
+        signals: impl IntoIterator<Item = crate::os::signals::Signal>,
+    ) -> Result<Id<crate::os::signals::Signals>, Error>
     where
-        crate::signals::Signals: Handled<S>,
+        crate::os::signals::Signals: Handled<S>,
     {
-        let signals = crate::signals::open(self.engine(), signals)?;
+        let signals = crate::os::signals::open(self.engine(), signals)?;
         self.add(signals).map_err(|rejected| rejected.error)
     }
 

@@ -148,16 +148,9 @@ mod waker;
 mod core;
 mod runtime;
 
+#[cfg(unix)]
+mod os;
 mod resource;
-#[cfg(unix)]
-pub mod signals;
-#[cfg(unix)]
-pub mod systemd;
-
-#[cfg(unix)]
-pub mod process;
-#[cfg(unix)]
-pub mod stdio;
 
 pub mod file;
 
@@ -184,8 +177,6 @@ mod options;
 mod panics;
 mod sync;
 mod sys;
-#[cfg(unix)]
-pub mod terminal;
 
 pub use session::{
     self, Boxed, Bytes, Codec, CodecError, Decoded, Delimited, Either, Layer, Lines, Outgoing, Shared, Stack,
@@ -193,9 +184,9 @@ pub use session::{
 };
 
 #[cfg(all(unix, feature = "serial"))]
-pub use self::resource::serial;
+pub use self::os::serial;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub use self::resource::watch;
+pub use self::os::watch;
 pub use self::{
     address::{Address, NotAnAddress, ToAddress},
     clock::Time,
@@ -223,7 +214,7 @@ pub use self::{
 #[cfg(unix)]
 pub use self::{
     engine::Descriptor,
-    resource::{Descriptors, Message, Passed},
+    os::{Descriptors, Message, Passed, process, signals, stdio, systemd, terminal},
 };
 
 /// Compiles the program in the project's README.

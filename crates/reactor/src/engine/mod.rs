@@ -356,7 +356,7 @@ pub trait Engine {
     /// Returns the descriptors that the supervisor of a virtual world opened for a program before it started.
     /// By default `None`: the runtime takes the process's own.
     #[cfg(unix)]
-    fn activated(&mut self) -> Option<Vec<crate::systemd::Activated>> {
+    fn activated(&mut self) -> Option<Vec<crate::os::systemd::Activated>> {
         None
     }
 
@@ -368,8 +368,8 @@ pub trait Engine {
     fn spawn(
         &mut self,
         command: &mut std::process::Command,
-        options: &crate::process::SpawnOptions,
-    ) -> io::Result<crate::process::Child> {
+        options: &crate::os::process::SpawnOptions,
+    ) -> io::Result<crate::os::process::Child> {
         crate::sys::process::spawn(command, options)
     }
 

@@ -103,7 +103,7 @@ pub enum StandIn {
     /// These signals. Each read returns one pending kind, in the format of
     /// [`Signals::record`](crate::signals::Signals::record).
     #[cfg(unix)]
-    Signals(crate::signals::SignalSet),
+    Signals(crate::os::signals::SignalSet),
     /// The supervisor that the environment names; `NotFound` if there is none. The first read returns the
     /// watchdog's interval: eight bytes of microseconds, lowest first, 0 if there is no watchdog.
     /// [Passing](super::Engine::pass) sends notices, each whole, together with the descriptors to store.

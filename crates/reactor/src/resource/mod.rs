@@ -1,30 +1,22 @@
 //! Resources: the sources of a program's input and the targets of its output. Resources of users are first
 //! class.
 
-mod custom;
 mod datagram;
-#[cfg(unix)]
-mod descriptors;
 mod fd;
 mod io;
 mod listen;
 pub(crate) mod listener;
 mod pause;
-#[cfg(all(unix, feature = "serial"))]
-pub mod serial;
+pub(crate) mod polled;
 mod stream;
 pub(crate) mod unwatched;
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub mod watch;
 
 use std::{any::Any, io as std_io, mem, time::Duration};
 
 use session::Mark;
 
 #[cfg(all(unix, feature = "serial"))]
-use self::custom::QUEUE_HIGH;
-#[cfg(unix)]
-pub use self::descriptors::{Descriptors, Message, Passed};
+pub(crate) use self::polled::QUEUE_HIGH;
 pub(crate) use self::stream::{Losses, Rest, Way, is_passing, map_codec, map_layer, with_layer};
 pub use self::{
     datagram::{DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, WhenFull},
@@ -106,7 +98,7 @@ pub trait Resource: Sized + 'static {
 
     #[doc(hidden)]
     fn table<S: Handle<Self>>() -> &'static Table {
-        custom::table::<S, Self>()
+        polled::table::<S, Self>()
     }
 
     /// Tries again to connect after the system refused for now.
@@ -117,17 +109,17 @@ pub trait Resource: Sized + 'static {
 
     #[doc(hidden)]
     fn view(slot: &dyn Any) -> Option<&Self> {
-        custom::view(slot)
+        polled::view(slot)
     }
 
     #[doc(hidden)]
     fn view_mut(slot: &mut dyn Any) -> Option<&mut Self> {
-        custom::view_mut(slot)
+        polled::view_mut(slot)
     }
 
     #[doc(hidden)]
     fn enroll(self, core: &mut Core, service: u16, table: &'static Table) -> Result<Key, (Self, Error)> {
-        custom::enroll(self, core, service, table)
+        polled::enroll(self, core, service, table)
     }
 }
 
@@ -169,7 +161,7 @@ pub trait Output: Resource {
 
     #[doc(hidden)]
     fn post(core: &mut Core, index: u16, key: Key, item: Self::Item<'_>) -> Flow {
-        custom::post::<Self>(core, index, key, item)
+        polled::post::<Self>(core, index, key, item)
     }
 }
 

@@ -397,7 +397,7 @@ mod sealed {
     pub trait Sealed {}
     impl<C, L, R> Sealed for super::Stream<C, L, R> {}
     #[cfg(unix)]
-    impl Sealed for crate::resource::Descriptors {}
+    impl Sealed for crate::os::Descriptors {}
 }
 
 impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {

@@ -19,7 +19,7 @@ pub(crate) use self::{pidfd::Pidfd, reaper::hand_on};
 use crate::{
     engine::Transport,
     guard,
-    process::{Child, Process, SpawnOptions},
+    os::process::{Child, Process, SpawnOptions},
 };
 
 /// Starts a program.

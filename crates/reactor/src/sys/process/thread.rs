@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     Source,
-    process::{Hosted, SpawnOptions},
+    os::process::{Hosted, SpawnOptions},
 };
 
 /// A child that a thread waits for.

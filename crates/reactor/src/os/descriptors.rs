@@ -10,7 +10,6 @@ use std::{
 
 use socket2::{SockRef, Type};
 
-use super::{Connection, Io, Output, Resource, StreamOptions, Table, custom};
 use crate::{
     address::Address,
     core::Core,
@@ -19,6 +18,7 @@ use crate::{
     error::{Error, Failure, Result},
     id::Key,
     options::ConnectOptions,
+    resource::{Connection, Io, Output, Resource, StreamOptions, Table, polled},
     service::Handle,
     sys::rights,
 };
@@ -400,7 +400,7 @@ impl Resource for Descriptors {
         }
         // The queue of an earlier life does not belong to this life.
         self.begin();
-        custom::enroll(self, core, service, table)
+        polled::enroll(self, core, service, table)
     }
 }
 
@@ -430,7 +430,7 @@ impl Connection for Descriptors {
     ) -> Result<Key, (Self, Error)> {
         self.begin();
         self.target = Some(Box::new((target.clone(), options.clone())));
-        custom::attempt(self, core, service, table, CONNECT_MAX)
+        polled::attempt(self, core, service, table, CONNECT_MAX)
     }
 
     fn up<S: Handle<Self>>(_: &mut Core, _: &mut S, _: Key) {

@@ -12,10 +12,10 @@ use std::{
 
 use self::change::{BYTES_MIN, Record};
 pub use self::change::{Change, Changes, Entry, WatchEnd, WatchId};
-use super::{Io, Resource};
 use crate::{
     engine::{Ready, Source},
     error::Error,
+    resource::{Io, Resource},
     sys::{inotify_add, inotify_open, inotify_remove},
 };
 

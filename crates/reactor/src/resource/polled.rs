@@ -23,7 +23,7 @@ use crate::{
 /// The most steps of one resource in one turn.
 const STEPS_MAX: u32 = 64;
 /// Above this queue length the service has to hold back.
-pub(super) const QUEUE_HIGH: usize = 64 << 10;
+pub(crate) const QUEUE_HIGH: usize = 64 << 10;
 /// Above this queue length the resource ends.
 const QUEUE_CAP: usize = 4 << 20;
 /// How long a graceful close may go without progress.
@@ -129,7 +129,7 @@ pub(super) fn table<S: Handle<R>, R: Resource>() -> &'static Table {
     }
 }
 
-pub(super) fn enroll<R: Resource>(
+pub(crate) fn enroll<R: Resource>(
     resource: R,
     core: &mut Core,
     index: u16,
@@ -153,7 +153,7 @@ pub(super) fn enroll<R: Resource>(
 /// Registers a resource without a connection, because the system refuses one for now. The runtime tries again
 /// until this time is over.
 #[cfg(unix)]
-pub(super) fn attempt<R: Resource>(
+pub(crate) fn attempt<R: Resource>(
     resource: R,
     core: &mut Core,
     index: u16,

@@ -12,10 +12,10 @@ use std::{
 use serial2::SerialPort;
 
 pub use self::options::{DataBits, FlowControl, Parity, SerialOptions, StopBits};
-use super::{Io, Output, QUEUE_HIGH, Resource};
 use crate::{
     engine::{Interest, Outgoing, Ready, Source},
     error::{Error, Result},
+    resource::{Io, Output, QUEUE_HIGH, Resource},
     sys::{again_if_interrupted, make_exclusive},
 };
 

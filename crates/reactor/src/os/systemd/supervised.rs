@@ -12,7 +12,8 @@ use crate::{
     engine::{Descriptor, Engine, Interest, Outgoing, Ready, Source, StandIn, Transport},
     error::{Closed, Error, Result},
     id::Id,
-    resource::{Descriptors, Io, Message, Output, Resource},
+    os::{Descriptors, Message},
+    resource::{Io, Output, Resource},
     service::{Handle, Receive, Service},
     sys,
 };
