@@ -145,7 +145,6 @@ pub mod engine;
 #[cfg(unix)]
 mod waker;
 
-mod core;
 mod runtime;
 
 #[cfg(unix)]
@@ -154,12 +153,8 @@ mod resource;
 
 pub mod file;
 
-mod context;
 mod message;
-mod service;
-
-mod controller;
-mod reactor;
+mod threads;
 
 mod address;
 mod clock;
@@ -169,7 +164,6 @@ mod growth;
 mod guard;
 #[cfg(any(doc, doctest))]
 pub mod guide;
-mod hold;
 mod id;
 mod log;
 mod metrics;
@@ -190,25 +184,22 @@ pub use self::os::watch;
 pub use self::{
     address::{Address, NotAnAddress, ToAddress},
     clock::Time,
-    context::{Context, Rejected},
-    controller::{Controller, Sender},
-    core::Call,
     credentials::Credentials,
     engine::{Datagram, Ecn, Interest, Outbound, Ready, Source},
     error::{Closed, Error, Failure, Fault, Phase, Result},
-    hold::Hold,
     id::{Id, IdMap, Key},
-    message::{Pending, Refused, Reply, TimerId, Unanswered},
+    message::{Pending, Refused, Reply, Unanswered},
     metrics::{Counters, Metrics, TURN_BUCKETS},
     options::{BindOptions, ConnectOptions, Group, Keepalive, ListenOptions, SocketOptions},
     panics::{AfterPanic, During, Panic},
-    reactor::Reactor,
     resource::{
         Accept, AnyStream, Connection, DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, Event, Fd,
         Flow, Io, Listener, Output, Resource, Stream, StreamOptions, WhenFull,
     },
-    runtime::{Limits, Receipt, Restart, Runtime, RuntimeOptions, ServiceReceipt, run},
-    service::{Handle, Handled, Receive, Received, Service, ServiceId},
+    runtime::{
+        Call, Context, Controller, Handle, Handled, Hold, Limits, Reactor, Receipt, Receive, Received,
+        Rejected, Restart, Runtime, RuntimeOptions, Sender, Service, ServiceId, ServiceReceipt, TimerId, run,
+    },
 };
 
 #[cfg(unix)]

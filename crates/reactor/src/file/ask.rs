@@ -4,13 +4,12 @@ use std::ops::Range;
 
 use super::{Answered, File, FileJob, FileTransfer, Operation, transfer};
 use crate::{
-    context::{Context, Rejected},
     error::Error,
     guard::Kept,
     id::Id,
     message::{Offloaded, Refused},
     resource::AnyStream,
-    service::{Handled, Received},
+    runtime::{Context, Handled, Received, Rejected},
 };
 
 impl<S> Context<'_, S> {

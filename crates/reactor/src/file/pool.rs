@@ -7,15 +7,15 @@ use super::{
     waiting::{Line, Room},
 };
 use crate::{
-    core::Core,
     error::Error,
     id::Key,
-    message::{Deliver, Job, Jobs, Left, Offloaded},
-    runtime::limits::Limits,
+    message::Offloaded,
+    runtime::{Core, dispatch::Deliver, limits::Limits},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    threads::{Job, Jobs, Left},
 };
 
 /// The threads for files, and the limits.

@@ -4,14 +4,15 @@ use std::{any::Any, collections::VecDeque, io, mem, ops::Range};
 
 use super::{Action, Answer, File, pool::Landed};
 use crate::{
-    context::Context,
-    core::Core,
     engine::{Ending, Interest, Ready, Source},
     error::{Closed, Error},
     id::{Id, Key},
-    resource::{Io, Resource, Table, emit, service, unwatched},
-    runtime::pressure::Holding,
-    service::Handle,
+    resource::{Io, Resource, Table, unwatched},
+    runtime::{
+        Context, Core, Handle,
+        dispatch::{emit, service},
+        pressure::Holding,
+    },
 };
 
 /// A reader for a file or a part of it, chunk by chunk: a resource like a stream, which can be paused.

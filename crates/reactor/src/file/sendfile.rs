@@ -15,12 +15,12 @@ use std::{any::Any, fs, io};
 
 use super::{File, pool::Claim, system};
 use crate::{
-    core::Core,
     engine::Source,
     error::Error,
     id::Key,
-    message::{Deliver, Mailbox},
+    message::Mailbox,
     resource::unwatched,
+    runtime::{Core, dispatch::Deliver},
     sync::Arc,
     sys,
 };

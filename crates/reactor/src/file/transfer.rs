@@ -8,13 +8,11 @@ use super::{
     sendfile::{self, Moved, Next, Outlet, Part},
 };
 use crate::{
-    context::Context,
-    core::Core,
     engine::{Ending, Interest, Ready, Source},
     error::{Closed, Error, Phase},
     id::{Id, Key},
-    resource::{AnyStream, Flow, Io, Resource, Table, Way, service, unwatched},
-    service::Handle,
+    resource::{AnyStream, Flow, Io, Resource, Table, Way, unwatched},
+    runtime::{Context, Core, Handle, dispatch::service},
 };
 
 /// A part of a file on its way to a stream. [`Context::send_file`](crate::Context::send_file) makes it and

@@ -4,14 +4,15 @@ use std::{any::Any, io, mem, time::Duration};
 
 use super::{Action, Answer, File, pool::Landed};
 use crate::{
-    context::Context,
-    core::Core,
     engine::{Ending, Interest, Outgoing, Ready, Source},
     error::{Closed, Error, Phase, Result},
     id::{Id, Key},
-    resource::{CLOSING, Flow, Io, Output, Resource, Table, emit, release_refused, service, unwatched},
-    runtime::pressure::Holding,
-    service::Handle,
+    resource::{CLOSING, Flow, Io, Output, Resource, Table, release_refused, unwatched},
+    runtime::{
+        Context, Core, Handle,
+        dispatch::{emit, service},
+        pressure::Holding,
+    },
 };
 
 /// A writer for a file, from one position on. Sent bytes are queued, and written outside the loop.

@@ -3,10 +3,10 @@
 //! Run: `RUSTFLAGS="--cfg loom" cargo test -p io-reactor --lib models --release`. A lost wake shows as a
 //! deadlock, which the checker reports.
 
-use super::jobs::{Job, Jobs, Left};
 use super::mailbox::{Inbox, Mailbox, Outside, Refused};
 use super::pending::{Reply, Unanswered};
 use crate::sync::{Condvar, Mutex, lock, wait_while};
+use crate::threads::{Job, Jobs, Left};
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Notify};
 use loom::thread;

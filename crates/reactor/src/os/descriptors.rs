@@ -12,14 +12,13 @@ use socket2::{SockRef, Type};
 
 use crate::{
     address::Address,
-    core::Core,
     credentials::Credentials,
     engine::{Delivery, Descriptor, Engine, Interest, Outgoing, Ready, Source, Transport},
     error::{Error, Failure, Result},
     id::Key,
     options::ConnectOptions,
     resource::{Connection, Io, Output, Resource, StreamOptions, Table, polled},
-    service::Handle,
+    runtime::{Core, Handle},
     sys::rights,
 };
 

@@ -79,10 +79,10 @@ use std::{
 #[cfg(target_os = "linux")]
 use crate::sys::process::Pidfd;
 use crate::{
-    context::Context,
     engine::{Ready, Source, Transport},
     error::Error,
     resource::{Io, Resource},
+    runtime::Context,
 };
 
 impl<S> Context<'_, S> {

@@ -85,9 +85,9 @@ use std::{
 use socket2::{Domain, Socket, Type};
 
 use crate::{
-    context::Context,
     engine::{Medium, StandIn, Transport},
     error::Error,
+    runtime::Context,
     sys,
 };
 

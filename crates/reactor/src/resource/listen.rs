@@ -3,12 +3,11 @@
 use super::{Connection, Listener, listener};
 use crate::{
     address::{Address, ToAddress},
-    context::{Context, to_address},
     engine::Transport,
     error::{Error, Result},
     id::Id,
     options::ListenOptions,
-    service::Handled,
+    runtime::{Context, Handled, context::to_address},
 };
 
 impl<S> Context<'_, S> {

@@ -9,16 +9,16 @@ use std::{
     time::Duration,
 };
 
-use super::{Connection, Io, Resource, Table, release_refused, service};
+use super::{Connection, Io, Resource, Table, release_refused};
 use crate::{
     address::Address,
-    context::Context,
-    core::Core,
     engine::{self, Ending, Interest, Ready, Role, Source, Transport},
     error::{Closed, Error, Fault},
     id::{Id, Key},
-    message::fault,
-    service::Handle,
+    runtime::{
+        Context, Core, Handle,
+        dispatch::{fault, service},
+    },
     sys,
 };
 

@@ -26,13 +26,10 @@ pub use self::{
     stream::{AnyStream, Connection, Event, Flow, Stream, StreamOptions},
 };
 use crate::{
-    context::Context,
-    core::{Call, Core},
     engine::{self, Ending, Interest, Outgoing, Ready, Sent, Source, Transport},
     error::{Closed, Error, Result},
-    id::{Id, Key},
-    runtime::pressure::Holding,
-    service::Handle,
+    id::Key,
+    runtime::{Core, Handle, pressure::Holding},
 };
 
 /// A source of events that the runtime can wait for.
@@ -310,48 +307,10 @@ impl Drop for Broken<'_> {
     }
 }
 
-/// A service that handles an event. Only a panic of its handler drops it.
-struct Called<'a>(&'a mut Core);
-
-impl Drop for Called<'_> {
-    #[cold]
-    fn drop(&mut self) {
-        self.0.has_handler_panicked = true;
-    }
-}
-
-/// Hands an event to the service. Returns `false` if the handler refused, and the resource is closing.
-#[inline(always)]
-pub(crate) fn emit<S: Handle<R>, R: Resource>(
-    core: &mut Core,
-    service: &mut S,
-    key: Key,
-    index: u16,
-    event: R::Event<'_>,
-) -> bool {
-    core.spend();
-    core.observe(Call::Handle { service: index, resource: key });
-    let called = Called(&mut *core);
-    let result = service.handle(&mut Context::new(called.0, index), Id::new(key), event);
-    mem::forget(called);
-    match result {
-        Ok(()) => true,
-        Err(failure) => {
-            core.refuse(key, failure);
-            false
-        }
-    }
-}
-
-/// Returns the service behind the erased type.
-#[inline]
-pub(crate) fn service<S: 'static>(service: &mut dyn Any) -> &mut S {
-    service.downcast_mut().expect("a table is only used with the service it was made for")
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::{id::Id, runtime::Context};
 
     /// Returns a vtable for tests of the registry, which never call through it.
     pub(crate) fn table() -> &'static Table {

@@ -3,21 +3,22 @@
 use std::{any::Any, io, time::Duration};
 
 use super::{
-    CLOSING, Flow, Io, Output, Resource, Table, emit, encode_whole, is_passing,
+    CLOSING, Flow, Io, Output, Resource, Table, encode_whole, is_passing,
     pause::{Pause, is_passing_send},
-    release_refused, service,
+    release_refused,
 };
 use crate::{
     clock::Time,
-    context::Context,
-    core::Core,
     engine::{self, Ending, Identity, Interest, Outgoing, Ready, Source},
     error::{Closed, Error, Phase},
     guard,
     id::{Id, Key},
     panics::{Blame, During},
-    runtime::pressure::Holding,
-    service::Handle,
+    runtime::{
+        Context, Core, Handle,
+        dispatch::{emit, service},
+        pressure::Holding,
+    },
 };
 
 /// The most steps of one resource in one turn.

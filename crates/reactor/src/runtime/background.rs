@@ -1,6 +1,6 @@
 //! Resources in the background. They alone do not keep the runtime running.
 
-use crate::{core::Core, engine::Ending, error::Closed, id::Key};
+use crate::{engine::Ending, error::Closed, id::Key, runtime::Core};
 
 impl Core {
     /// Lets the runtime end without waiting for this resource.

@@ -4,7 +4,7 @@
 //! yet keeps a core busy for nothing. No other test sees that, because all data still arrives.
 
 use super::Runtime;
-use crate::{core::Core, id::Key};
+use crate::{id::Key, runtime::Core};
 
 /// How many empty turns in a row are too many. An end or a hand-over may take three or four steps, with one
 /// step a turn.

@@ -2,19 +2,27 @@
 
 mod background;
 pub(crate) mod budget;
+pub(crate) mod context;
+mod controller;
+mod deadlines;
+pub(crate) mod dispatch;
 mod empty;
 pub(crate) mod faults;
-mod last_words;
+mod hold;
 pub(crate) mod limits;
 mod number;
 mod panics;
 pub(crate) mod pressure;
+mod reactor;
 pub(crate) mod registry;
 mod restart;
+mod service;
 mod shutdown;
+mod state;
 pub(crate) mod timers;
 mod turn;
 pub(crate) mod turn_ends;
+pub(crate) mod typed_queues;
 
 use std::{
     any::{Any, type_name},
@@ -25,26 +33,34 @@ use std::{
     time::Duration,
 };
 
-use self::restart::Supervised;
+pub(crate) use self::state::{Core, Due, Fresh, Record};
 pub use self::{
+    context::{Context, Rejected},
+    controller::{Controller, Sender},
+    dispatch::Call,
+    hold::Hold,
     limits::Limits,
+    reactor::Reactor,
     restart::Restart,
+    service::{Handle, Handled, Receive, Received, Service, ServiceId},
     shutdown::{Receipt, ServiceReceipt},
+    typed_queues::TimerId,
+};
+use self::{
+    dispatch::{Deliver, fault},
+    registry::Registry,
+    restart::Supervised,
+    typed_queues::Lanes,
 };
 use crate::{
     clock::Time,
-    context::Context,
-    controller::Controller,
-    core::{Call, Core, Record},
     engine::{Candidates, Ending, Engine, Event},
     error::{Closed, Error, Fault},
     guard,
     id::Key,
-    message::{Deliver, Inbox, Lanes, fault},
+    message::Inbox,
     metrics::Metrics,
     panics::{AfterPanic, Blame, During, Panic},
-    runtime::registry::Registry,
-    service::{Service, ServiceId},
     sys::Birthplace,
 };
 
@@ -277,13 +293,11 @@ impl Runtime {
             name: type_name::<S>(),
             service: Some(Box::new(service)),
             stop: |core, erased, index| {
-                crate::resource::service::<S>(erased).stop(&mut Context::new(core, index));
+                dispatch::service::<S>(erased).stop(&mut Context::new(core, index));
             },
-            fault: |core, erased, index, what| {
-                fault(core, crate::resource::service::<S>(erased), index, what)
-            },
+            fault: |core, erased, index, what| fault(core, dispatch::service::<S>(erased), index, what),
             panicked: |core, erased, index, panic| {
-                crate::resource::service::<S>(erased).panicked(&mut Context::new(core, index), panic)
+                dispatch::service::<S>(erased).panicked(&mut Context::new(core, index), panic)
             },
             end_of_turn: end_of_turn::<S>,
             panic: None,
@@ -335,7 +349,7 @@ impl Runtime {
         self.core.now = self.core.engine.now();
         self.was_not_empty();
         self.call(index, Blame::none(During::With), |core, erased| {
-            result = Some(f(crate::resource::service::<S>(erased), &mut Context::new(core, index)));
+            result = Some(f(dispatch::service::<S>(erased), &mut Context::new(core, index)));
         });
         self.end_panicked();
         self.core.give_files();
@@ -483,7 +497,7 @@ impl Runtime {
 
 /// Starts a service.
 fn start<S: Service>(core: &mut Core, erased: &mut dyn Any, index: u16) -> session::Result {
-    crate::resource::service::<S>(erased).start(&mut Context::new(core, index))
+    dispatch::service::<S>(erased).start(&mut Context::new(core, index))
 }
 
 impl Drop for Runtime {
@@ -530,7 +544,7 @@ pub fn run<S: Service>(service: S) -> Result<Receipt, Error> {
 fn end_of_turn<S: Service>(core: &mut Core, erased: &mut dyn Any, index: u16) {
     core.spend();
     core.observe(Call::EndOfTurn { service: index });
-    crate::resource::service::<S>(erased).end_of_turn(&mut Context::new(core, index));
+    dispatch::service::<S>(erased).end_of_turn(&mut Context::new(core, index));
 }
 
 /// How many waits in a row may fail before the loop gives up.

@@ -4,13 +4,13 @@ use std::mem;
 
 use super::Runtime;
 use crate::{
-    core::Core,
     engine::{Ending, Role, Transport},
     error::{Closed, Fault},
     guard,
     id::Key,
     panics::{AfterPanic, Blame, During, Panic},
     resource::Table,
+    runtime::Core,
 };
 
 impl Runtime {

@@ -11,10 +11,10 @@
 use std::cmp::Reverse;
 
 use crate::{
-    core::{Core, Due},
     engine::Ending,
     error::{Closed, Fault},
     id::Key,
+    runtime::{Core, Due},
 };
 
 /// The memory of a resource, as the budget counts it.

@@ -7,14 +7,13 @@ use super::Runtime;
 use crate::{
     address::Address,
     clock::Time,
-    core::{Core, Due},
     engine::{Ending, Event},
     error::{Closed, Failure, Result},
     guard,
     id::Key,
     panics::{Blame, During},
     resource::listener,
-    service::Service,
+    runtime::{Core, Due, Service},
 };
 
 /// How often, and how soon, the runtime restarts a service after a panic. See

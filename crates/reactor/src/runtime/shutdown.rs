@@ -8,9 +8,9 @@ use crate::{
     error::{Closed, Error},
     guard,
     id::Key,
-    message::Left,
     panics::{Blame, During},
     resource::listener,
+    threads::Left,
 };
 
 /// The beginning of a stop, when listeners still accept the connections that wait in their backlogs.

@@ -9,15 +9,15 @@
 
 use std::time::Duration;
 
-use super::{Runtime, WAIT_ERRORS_MAX, broken, empty, last_words::LastWords};
+use super::{Runtime, WAIT_ERRORS_MAX, broken, deadlines::LastWords, empty};
 use crate::{
     clock::Time,
-    core::{Call, Due},
     engine::{Chunk, Event},
     error::Error,
     guard,
     id::Key,
     panics::{Blame, During},
+    runtime::{Call, Due},
 };
 
 impl Runtime {

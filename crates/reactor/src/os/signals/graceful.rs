@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use super::{Arrived, Signal, Signals};
-use crate::{context::Context, error::Result, id::Id, service::Handle, service::Service};
+use crate::{
+    error::Result,
+    id::Id,
+    runtime::{Context, Handle, Service},
+};
 
 /// A service that stops its runtime gracefully on the first SIGTERM or SIGINT, and at once on the second.
 ///

@@ -7,9 +7,9 @@ use std::{
 
 use super::environment::{Environment, bad};
 use crate::{
-    context::Context,
     engine::{Descriptor, Transport},
     error::Error,
+    runtime::Context,
     sys::inherited,
 };
 

@@ -8,13 +8,12 @@ use super::{
 };
 use crate::{
     address::Address,
-    context::Context,
     engine::{Descriptor, Engine, Interest, Outgoing, Ready, Source, StandIn, Transport},
     error::{Closed, Error, Result},
     id::Id,
     os::{Descriptors, Message},
     resource::{Io, Output, Resource},
-    service::{Handle, Receive, Service},
+    runtime::{Context, Handle, Receive, Service},
     sys,
 };
 
@@ -236,7 +235,11 @@ mod tests {
     use std::{ffi::OsString, io::Write as _};
 
     use super::*;
-    use crate::{engine::Candidates, runtime::Runtime, service::ServiceId, sys::rights};
+    use crate::{
+        engine::Candidates,
+        runtime::{Runtime, ServiceId},
+        sys::rights,
+    };
 
     /// Makes a runtime with the service on a socket of the test, and returns the other end, too.
     struct Supervisor {

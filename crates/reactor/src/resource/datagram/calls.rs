@@ -3,11 +3,13 @@
 use super::{Datagrams, link::attach};
 use crate::{
     address::ToAddress,
-    context::{Context, name_of, to_address},
     error::{Error, Result},
     id::Id,
     options::{BindOptions, Group},
-    service::Handled,
+    runtime::{
+        Context, Handled,
+        context::{name_of, to_address},
+    },
 };
 
 impl<S> Context<'_, S> {

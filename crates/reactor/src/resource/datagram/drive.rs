@@ -7,11 +7,12 @@ use super::{
     link::{Link, cast, find},
 };
 use crate::{
-    core::Core,
     engine::{self, Batch, Ending, Outbound},
     id::Key,
-    resource::{emit, service},
-    service::Handle,
+    runtime::{
+        Core, Handle,
+        dispatch::{emit, service},
+    },
 };
 
 pub(super) fn event<S: Handle<Datagrams<R>>, R: 'static>(

@@ -4,14 +4,11 @@ use std::{any::Any, mem};
 
 use super::{Carried, DatagramOptions, Datagrams, drive};
 use crate::{
-    context::Context,
-    core::Core,
     engine::{Batch, DATAGRAM_MAX, DatagramQueue, Ending, Role, Transport},
     error::{Closed, Error, Phase},
     id::{Id, Key},
-    resource::{CLOSING, Table, release_refused, service},
-    runtime::pressure::Holding,
-    service::Handle,
+    resource::{CLOSING, Table, release_refused},
+    runtime::{Context, Core, Handle, dispatch::service, pressure::Holding},
 };
 
 /// A socket and its state in the runtime.

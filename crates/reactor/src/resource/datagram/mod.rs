@@ -13,11 +13,10 @@ pub use self::options::{DatagramOptions, WhenFull};
 use super::{Flow, Io, Output, Resource, Table};
 use crate::{
     address::Address,
-    core::Core,
     engine::{Datagram, DatagramQueue, Interest, Kept, Outbound, Outgoing, Ready, Source, Transport},
     error::{Error, Failure, Result},
     id::Key,
-    service::Handle,
+    runtime::{Core, Handle},
 };
 
 /// A datagram socket: UDP, a Unix socket of that type, or a simulated one. Its type does not name the

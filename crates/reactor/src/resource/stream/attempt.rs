@@ -9,12 +9,12 @@ use super::link::{State, find};
 use crate::{
     address::Address,
     clock::Time,
-    core::Core,
     engine::{Ending, Role},
     error::{Closed, Error, Phase},
     id::Key,
     options::ConnectOptions,
     resource::pause::Pause,
+    runtime::Core,
 };
 
 /// The state of the retries of a connect.

@@ -14,11 +14,10 @@ use super::{
     link::{Link, State, find},
 };
 use crate::{
-    context::Rejected,
-    core::Core,
     error::{Error, Result},
     id::Key,
     resource::{Table, breaking},
+    runtime::{Core, Rejected},
 };
 
 /// Input that the driver of the old type has not delivered.

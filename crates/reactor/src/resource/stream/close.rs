@@ -12,11 +12,11 @@ use super::{
 };
 use crate::{
     clock::Time,
-    core::Core,
     engine::{Ending, Transport},
     error::{self, Closed, Error},
     id::Key,
     resource::{CLOSING, release_refused},
+    runtime::Core,
 };
 
 /// Begins a graceful close: the queued output leaves, then our end, and then the stream waits for the peer's

@@ -12,13 +12,15 @@ use super::{
     write,
 };
 use crate::{
-    core::Core,
     engine::{self, Ending},
     error::{Closed, Error},
     file,
     id::Key,
-    resource::{breaking, emit, service},
-    service::Handle,
+    resource::breaking,
+    runtime::{
+        Core, Handle,
+        dispatch::{emit, service},
+    },
 };
 
 /// The most items of one stream in one turn. Further items follow in the next turn.

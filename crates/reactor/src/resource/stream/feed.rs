@@ -7,7 +7,7 @@ use super::{
     link::{Link, State, find},
     write,
 };
-use crate::{core::Core, error::Closed, id::Key, resource::Flow};
+use crate::{error::Closed, id::Key, resource::Flow, runtime::Core};
 
 /// Binds a stream to a transfer. Returns `false` if it takes no more output, or is already bound.
 pub(super) fn begin<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bool {

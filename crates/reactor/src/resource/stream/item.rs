@@ -6,11 +6,10 @@ use session::{Codec, Layer};
 
 use super::link::{Link, State, find};
 use crate::{
-    core::{Core, Due},
     engine::Ending,
     error::{Closed, Phase},
     id::Key,
-    runtime::timers::TimerKey,
+    runtime::{Core, Due, timers::TimerKey},
 };
 
 /// Returns whether the peer has begun an item, and only the peer delays its end.

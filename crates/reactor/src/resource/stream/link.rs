@@ -14,15 +14,12 @@ use super::{
 };
 use crate::{
     address::Address,
-    context::Context,
-    core::Core,
     engine::{Ending, Medium, Role, Transport},
     error::{Closed, Error},
     id::{Id, Key},
     options::ConnectOptions,
-    resource::{Table, service},
-    runtime::{budget::Bytes, pressure::Holding},
-    service::Handle,
+    resource::Table,
+    runtime::{Context, Core, Handle, budget::Bytes, dispatch::service, pressure::Holding},
 };
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,8 +2,8 @@
 //! reset.
 
 use crate::{
-    core::Core,
     engine::{Source, Transport},
+    runtime::Core,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},

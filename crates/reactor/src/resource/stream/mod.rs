@@ -28,14 +28,13 @@ use self::{link::Link, loose::Loose};
 use super::{Output, Resource, Table};
 use crate::{
     address::Address,
-    core::Core,
     credentials::Credentials,
     engine::{Interest, Outgoing, Ready, Source, Transport},
     error::{Error, Result},
     id::Key,
     options::ConnectOptions,
     resource::Io,
-    service::Handle,
+    runtime::{Core, Handle},
 };
 
 /// A byte stream over TCP, a Unix socket, the two ends of a pipe or a simulated link. Its type does not name

@@ -17,7 +17,7 @@ use std::time::Duration;
 use session::{Codec, Layer};
 
 use super::link::{Link, find};
-use crate::{clock::Time, core::Core, id::Key};
+use crate::{clock::Time, id::Key, runtime::Core};
 
 /// The state of a stream whose queue was above its marks.
 #[derive(Default)]

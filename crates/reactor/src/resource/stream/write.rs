@@ -11,11 +11,11 @@ use super::{
 };
 use crate::{
     clock::Time,
-    core::Core,
     engine::{Ending, Outgoing, Sent},
     error::Closed,
     id::Key,
     resource::{Flow, encode_whole},
+    runtime::Core,
 };
 
 /// Borrows a stream's link out of a slot's erased resource.

@@ -5,8 +5,8 @@ use std::{
     collections::VecDeque,
 };
 
-use super::{mailbox::Refused, receive};
-use crate::{core::Core, guard::Kept, runtime::timers::TimerKey, service::Receive};
+use super::{Core, Receive, dispatch::receive, timers::TimerKey};
+use crate::{guard::Kept, message::Refused};
 
 /// The name of a timer that was set with [`after`](crate::Context::after). A stale one is harmless.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::message::{Deliver, Held};
+use crate::{message::Held, runtime::dispatch::Deliver};
 
 /// Keeps the runtime running until it is dropped. A stop waits for it, up to the end of the grace.
 ///

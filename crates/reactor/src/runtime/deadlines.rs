@@ -1,12 +1,10 @@
 //! Last words: the message a service receives when the deadline of a live resource has passed.
 
 use crate::{
-    core::Core,
     engine::Ending,
     error::Closed,
     id::Key,
-    message::{Hand, TimerId},
-    runtime::registry::Standing,
+    runtime::{Core, TimerId, registry::Standing, typed_queues::Hand},
 };
 
 /// A stored message, its service, and the function that delivers it.

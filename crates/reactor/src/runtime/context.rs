@@ -12,17 +12,14 @@ use session::{Codec, Layer, Shared};
 use crate::{
     address::{Address, ToAddress},
     clock::Time,
-    controller::Controller,
-    core::{Core, Fresh},
     engine::Ending,
     error::{Closed, Error, Fault, Phase, Result},
     guard::{self, Kept},
-    hold::Hold,
     id::{Id, Key},
-    message::{Finished, Held, Offloaded, Refused, TimerId},
+    message::{Finished, Held, Offloaded, Refused},
     options::ConnectOptions,
     resource::{AnyStream, Connection, Flow, Output, Resource, Stream, Table, is_passing},
-    service::{Handled, Received, Service, ServiceId},
+    runtime::{Controller, Core, Fresh, Handled, Hold, Received, Service, ServiceId, TimerId},
 };
 
 /// The interface of a service to its runtime, lent for one call. No request made here calls a handler before

@@ -3,11 +3,9 @@
 use std::{io, mem, sync::mpsc, thread, time::Duration};
 
 use crate::{
-    controller::Controller,
     error::Error,
     guard,
-    runtime::{Receipt, Runtime},
-    service::{Service, ServiceId},
+    runtime::{Controller, Receipt, Runtime, Service, ServiceId},
     sys::Birthplace,
 };
 

@@ -2,13 +2,16 @@
 
 use crate::{
     address::Address,
-    context::Context,
     error::{Closed, Error, Fault, Result},
     guard,
     id::Id,
-    message::{self, Deliver, Hand},
     panics::{AfterPanic, Panic},
     resource::{Accept, Connection, Listener, Resource, Table, listener},
+    runtime::{
+        Context,
+        dispatch::{self, Deliver},
+        typed_queues::{self, Hand},
+    },
 };
 
 /// Business logic: plain state behind `&mut self`, called by one runtime, never re-entered.
@@ -335,28 +338,28 @@ pub trait Received<S>: Sized + 'static {
 
 impl<S: Receive<M>, M: 'static> Received<S> for M {
     fn hand() -> Hand {
-        message::hand::<S, M>
+        typed_queues::hand::<S, M>
     }
 
     fn deliver_command() -> Deliver
     where
         M: Send,
     {
-        message::deliver_command::<S, M>
+        dispatch::deliver_command::<S, M>
     }
 
     fn deliver_job() -> Deliver
     where
         M: Send,
     {
-        message::deliver_job::<S, M>
+        dispatch::deliver_job::<S, M>
     }
 
     fn deliver_file() -> Deliver
     where
         M: Send,
     {
-        message::deliver_file::<S, M>
+        dispatch::deliver_file::<S, M>
     }
 }
 

@@ -5,8 +5,8 @@ use std::{any::type_name, fmt, marker::PhantomData, time::Duration};
 use crate::{
     clock::Time,
     guard::Kept,
-    message::{Deliver, Mailbox, Outside, Pending, Refused, Reply},
-    service::{Received, Service},
+    message::{Mailbox, Outside, Pending, Refused, Reply},
+    runtime::{Received, Service, dispatch::Deliver},
     sync::Arc,
 };
 

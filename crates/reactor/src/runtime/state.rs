@@ -22,19 +22,23 @@ use crate::{
     guard,
     id::Key,
     log::{Lines, short},
-    message::{Deliver, Inbox, Jobs, Lanes, Mailbox, TimerId},
+    message::{Inbox, Mailbox},
     metrics::Counters,
     panics::{Blame, During},
     resource::Losses,
     runtime::{
+        TimerId,
         budget::{Bytes, Handlers},
+        dispatch::{Deliver, Observer},
         faults::Faults,
         limits::Limits,
         registry::{Registry, Standing},
         timers::{TimerKey, Wheel},
         turn_ends::TurnEnds,
+        typed_queues::Lanes,
     },
     sync::{Arc, atomic::Ordering},
+    threads::Jobs,
 };
 
 /// The size of the buffer lent to a resource's step.
@@ -87,39 +91,6 @@ pub(crate) enum Fresh {
     Timer { lane: u32, index: u32, generation: u32, after: Duration },
     Deadline(Key),
 }
-
-/// A call of a service, as an observer sees it. See [`Runtime::observe`](crate::Runtime::observe).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Call {
-    /// The runtime calls a handler with an event.
-    Handle {
-        /// The service, counted from 0 in the order added.
-        service: u16,
-        /// The resource.
-        resource: Key,
-    },
-    /// The runtime calls a receiver with a message of a service, a timer or a command.
-    Receive {
-        /// The service.
-        service: u16,
-    },
-    /// A resource has ended.
-    Closed {
-        /// The service.
-        service: u16,
-        /// The resource.
-        resource: Key,
-    },
-    /// The runtime calls a service at the end of a turn, because the service asked for that.
-    EndOfTurn {
-        /// The service.
-        service: u16,
-    },
-}
-
-/// The function that observes each call.
-pub(crate) type Observer = Box<dyn FnMut(Call)>;
 
 /// The record of a service, for its receipt.
 #[derive(Default)]
@@ -629,38 +600,8 @@ impl Core {
         self.starting = starting;
     }
 
-    // Budgets.
-
-    /// Counts a call of a handler. Writes queued output if there were many calls since the last write.
-    #[inline]
-    pub(crate) fn spend(&mut self) {
-        self.counters.handled += 1;
-        if self.handlers.spend() {
-            self.spent();
-        }
-    }
-
-    /// Reports a call to the observer, right before it happens.
-    #[inline]
-    pub(crate) fn observe(&mut self, call: Call) {
-        if self.observer.is_some() {
-            self.tell_observer(call);
-        }
-    }
-
-    /// Calls the observer. After a panic it gets no more calls, because the observed services must not suffer
-    /// from it.
     #[cold]
-    fn tell_observer(&mut self, call: Call) {
-        let Some(observer) = &mut self.observer else { return };
-        if let Err(text) = guard::call(|| observer(call)) {
-            crate::log::observer_panicked(&text);
-            guard::discard(self.observer.take(), "the observer");
-        }
-    }
-
-    #[cold]
-    fn spent(&mut self) {
+    pub(super) fn spent(&mut self) {
         if self.handlers.is_over(self.engine.now()) {
             self.flush();
         }
