@@ -1,10 +1,14 @@
-//! Last words: the message a service receives when the deadline of a live resource has passed.
+//! Deadlines of resources: the internal one, the one that its service set, and the last words, which the
+//! service receives when the latter has passed. Also the timers and deadlines that count from the end of a turn.
+
+use std::time::Duration;
 
 use crate::{
+    clock::Time,
     engine::Ending,
     error::Closed,
     id::Key,
-    runtime::{Core, TimerId, registry::Standing, typed_queues::Hand},
+    runtime::{Core, Due, Fresh, TimerId, registry::Standing, timers::TimerKey, typed_queues::Hand},
 };
 
 /// A stored message, its service, and the function that delivers it.
@@ -16,6 +20,136 @@ pub(crate) struct LastWords {
 }
 
 impl Core {
+    /// Sets the internal deadline of a resource, counted from this turn's time.
+    pub(crate) fn set_guard(&mut self, key: Key, after: Option<Duration>) {
+        self.set_guard_at(key, after.map_or(Time::NEVER, |after| self.now + after));
+    }
+
+    /// Sets the internal deadline of a resource to this moment.
+    pub(crate) fn set_guard_at(&mut self, key: Key, at: Time) {
+        let Some(slot) = self.registry.live(key) else { return };
+        if slot.guard != at {
+            slot.guard = at;
+            self.arm(key);
+        }
+    }
+
+    /// Sets the internal deadline for something that is likely to finish by the next turn. The deadline
+    /// enters the wheel only if it does not.
+    pub(crate) fn set_guard_later(&mut self, key: Key, after: Duration) {
+        let at = self.now + after;
+        let Some(slot) = self.registry.live(key) else { return };
+        slot.guard = at;
+        self.unarmed.push(key);
+        self.unarmed_next = self.unarmed_next.min(at);
+    }
+
+    /// Arms the deadlines of resources that have not finished.
+    pub(crate) fn arm_unarmed(&mut self) {
+        if self.unarmed.is_empty() {
+            return;
+        }
+        self.unarmed_next = Time::NEVER;
+        let mut unarmed = std::mem::take(&mut self.unarmed);
+        unarmed.drain(..).for_each(|key| self.arm(key));
+        self.unarmed = unarmed;
+    }
+
+    /// Sets the service's deadline of a resource, counted from the end of this turn.
+    pub(crate) fn set_deadline(&mut self, key: Key, after: Option<Duration>) {
+        let Some(slot) = self.registry.live(key) else { return };
+        let Some(after) = after else {
+            self.drop_last_words(key);
+            let Some(slot) = self.registry.live(key) else { return };
+            (slot.deadline, slot.standing) = (Time::NEVER, Standing::Set);
+            // While the deadline had lapsed, no timer was armed.
+            return self.arm(key);
+        };
+        slot.deadline = Time::ZERO + after;
+        if std::mem::replace(&mut slot.standing, Standing::Fresh) != Standing::Fresh {
+            self.fresh.push(Fresh::Deadline(key));
+        }
+    }
+
+    /// Returns the rest of the service's deadline of a resource.
+    pub(crate) fn deadline_left(&self, key: Key) -> Option<Duration> {
+        let slot = self.registry.peek(key)?;
+        match slot.standing {
+            Standing::Set if slot.deadline == Time::NEVER => None,
+            Standing::Set => Some(slot.deadline.since(self.now)),
+            Standing::Fresh => Some(slot.deadline.since(Time::ZERO)),
+            Standing::Lapsed | Standing::Told => Some(Duration::ZERO),
+        }
+    }
+
+    /// Arms the wheel for the earlier of both deadlines. A deadline that moved later costs nothing: its timer
+    /// fires early, and is armed again.
+    pub(crate) fn arm(&mut self, key: Key) {
+        let Some(slot) = self.registry.live(key) else { return };
+        let deadline = if slot.standing == Standing::Set { slot.deadline } else { Time::NEVER };
+        let at = deadline.min(slot.guard);
+        if at == Time::NEVER {
+            return;
+        }
+        let later = self.timers.deadline(slot.timer).is_none_or(|armed| armed > at);
+        if later && !self.timers.reset(slot.timer, at) {
+            slot.timer = self.timers.set(at, Due::Resource(key)).unwrap_or(TimerKey::NONE);
+        }
+    }
+
+    /// Handles the timer of a resource. One of its deadlines may have passed.
+    pub(crate) fn resource_due(&mut self, key: Key) {
+        let now = self.now;
+        let Some(slot) = self.registry.live(key) else { return };
+        slot.timer = TimerKey::NONE;
+        if slot.guard <= now {
+            slot.guard = Time::NEVER;
+            let table = slot.table;
+            (table.expired)(self, key);
+        } else if slot.standing == Standing::Set && slot.deadline <= now {
+            // A slow handler elsewhere must not kill a healthy peer, so the engine tries one more read first.
+            slot.standing = Standing::Lapsed;
+            self.lapsed.push(key);
+            self.engine.probe(key);
+        }
+        self.arm(key);
+    }
+
+    /// Handles the timer of an item, which may have been unfinished for too long.
+    pub(crate) fn item_due(&mut self, key: Key) {
+        if let Some(slot) = self.registry.live(key) {
+            let table = slot.table;
+            (table.item_due)(self, key);
+        }
+    }
+
+    /// Starts the timers and deadlines that were set in this turn. They count from `end`, the only clock read
+    /// at its end.
+    pub(crate) fn start_fresh(&mut self, end: Time) {
+        let mut starting = std::mem::replace(&mut self.fresh, std::mem::take(&mut self.starting));
+        for fresh in starting.drain(..) {
+            match fresh {
+                Fresh::Timer { lane, index, generation, after } => {
+                    if self.lanes.is_set(lane, index, generation)
+                        && let Ok(key) = self.timers.set(end + after, Due::Timer { lane, index })
+                    {
+                        self.lanes.armed(lane, index, key);
+                    }
+                }
+                Fresh::Deadline(key) => {
+                    if let Some(slot) = self.registry.live(key)
+                        && slot.standing == Standing::Fresh
+                    {
+                        slot.standing = Standing::Set;
+                        slot.deadline = end + slot.deadline.since(Time::ZERO);
+                        self.arm(key);
+                    }
+                }
+            }
+        }
+        self.starting = starting;
+    }
+
     /// Keeps a stored message for a resource's deadline.
     pub(crate) fn keep_last_words(&mut self, key: Key, message: TimerId) {
         self.last_words.insert(key, message);

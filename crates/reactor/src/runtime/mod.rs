@@ -1,19 +1,21 @@
 //! The runtime: one engine, several services, one thread.
 
-mod background;
 pub(crate) mod budget;
 pub(crate) mod context;
 mod controller;
 mod deadlines;
 pub(crate) mod dispatch;
 mod empty;
+mod ends;
 pub(crate) mod faults;
+mod flush;
 mod hold;
 pub(crate) mod limits;
 mod number;
 mod panics;
 pub(crate) mod pressure;
 mod reactor;
+mod records;
 pub(crate) mod registry;
 mod restart;
 mod service;
@@ -33,7 +35,6 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use self::state::{Core, Due, Fresh, Record};
 pub use self::{
     context::{Context, Rejected},
     controller::{Controller, Sender},
@@ -51,6 +52,10 @@ use self::{
     registry::Registry,
     restart::Supervised,
     typed_queues::Lanes,
+};
+pub(crate) use self::{
+    records::Record,
+    state::{Core, Due, Fresh},
 };
 use crate::{
     clock::Time,
