@@ -119,10 +119,7 @@ mod transfer;
 mod waiting;
 mod writer;
 
-/// Why a range is refused.
-const BACKWARDS: &str = "the range ends before it begins";
-/// Why a file is refused after the end of a run.
-const OVER: &str = "the runtime has run to its end: make a new one to use files";
+use std::{any::Any, collections::VecDeque};
 
 pub(crate) use self::held::Writes;
 pub(crate) use self::pool::{Answered, Files};
@@ -138,3 +135,22 @@ pub use self::{
     transfer::FileTransfer,
     writer::{FileWriter, WriterEvent},
 };
+
+use crate::engine::Source;
+
+/// Why a range is refused.
+const BACKWARDS: &str = "the range ends before it begins";
+/// Why a file is refused after the end of a run.
+const OVER: &str = "the runtime has run to its end: make a new one to use files";
+
+/// Returns the source of a resource that the runtime never gives to an engine, because answers that arrive as
+/// messages drive it.
+fn no_source() -> Source<'static> {
+    Source::hosted(u64::MAX)
+}
+
+/// Takes the next answer from a lane's queue.
+fn next_landed<T: 'static>(queue: &mut dyn Any) -> Option<T> {
+    let queue: &mut VecDeque<T> = queue.downcast_mut().expect("a lane keeps the type it was made for");
+    queue.pop_front()
+}

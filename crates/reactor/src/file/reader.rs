@@ -7,7 +7,7 @@ use crate::{
     engine::{Ending, Interest, Ready, Source},
     error::{Closed, Error},
     id::{Id, Key},
-    resource::{Io, Resource, Table, unwatched},
+    resource::{Io, Resource, Table},
     runtime::{
         Context, Core, Handle,
         dispatch::{emit, service},
@@ -151,7 +151,7 @@ impl Resource for FileReader {
     type Event<'a> = FileEvent<'a>;
 
     fn source(&self) -> Source<'_> {
-        unwatched::source()
+        super::no_source()
     }
 
     fn interest(&self) -> Option<Interest> {
@@ -183,7 +183,7 @@ impl Resource for FileReader {
             },
             leave,
             closed: closed::<S>,
-            ..unwatched::TABLE
+            ..Table::NOTHING
         }
     }
 
@@ -251,7 +251,7 @@ fn flush<S: Handle<FileReader>>(core: &mut Core, key: Key) {
 
 /// Takes the result of a read.
 fn landed<S: Handle<FileReader>>(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, _: u16) {
-    let Some(Landed::<FileReader> { key, result, .. }) = unwatched::next_landed(queue) else { return };
+    let Some(Landed::<FileReader> { key, result, .. }) = super::next_landed(queue) else { return };
     let Some((core, erased)) = to else { return };
     let Some(reading) = find(core, key) else { return };
     reading.is_out = false;

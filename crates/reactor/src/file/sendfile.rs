@@ -19,7 +19,6 @@ use crate::{
     error::Error,
     id::Key,
     message::Mailbox,
-    resource::unwatched,
     runtime::{Core, dispatch::Deliver},
     sync::Arc,
     sys,
@@ -143,7 +142,7 @@ impl Place {
 
 /// Takes the next answer out of a lane's queue.
 pub(super) fn next_moved(queue: &mut dyn Any) -> Option<Moved> {
-    unwatched::next_landed(queue)
+    super::next_landed(queue)
 }
 
 fn move_some(

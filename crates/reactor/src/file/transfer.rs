@@ -11,7 +11,7 @@ use crate::{
     engine::{Ending, Interest, Ready, Source},
     error::{Closed, Error, Phase},
     id::{Id, Key},
-    resource::{AnyStream, Flow, Io, Resource, Table, Way, unwatched},
+    resource::{AnyStream, Flow, Io, Resource, Table, Way},
     runtime::{Context, Core, Handle, dispatch::service},
 };
 
@@ -221,7 +221,7 @@ impl Resource for FileTransfer {
     type Event<'a> = Infallible;
 
     fn source(&self) -> Source<'_> {
-        unwatched::source()
+        super::no_source()
     }
 
     fn interest(&self) -> Option<Interest> {
@@ -251,7 +251,7 @@ impl Resource for FileTransfer {
             defer: Some(defer),
             leave,
             closed: closed::<S>,
-            ..unwatched::TABLE
+            ..Table::NOTHING
         }
     }
 
@@ -455,7 +455,7 @@ fn wait_for_room(core: &mut Core, key: Key) {
 
 /// Takes the result of reading a chunk.
 fn landed(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16) {
-    let Some(Landed::<FileTransfer> { key, result, .. }) = unwatched::next_landed(queue) else { return };
+    let Some(Landed::<FileTransfer> { key, result, .. }) = super::next_landed(queue) else { return };
     let Some((core, _)) = to else { return };
     let Some(moving) = find(core, key) else { return };
     moving.out = None;

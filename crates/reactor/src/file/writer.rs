@@ -7,7 +7,7 @@ use crate::{
     engine::{Ending, Interest, Outgoing, Ready, Source},
     error::{Closed, Error, Phase, Result},
     id::{Id, Key},
-    resource::{CLOSING, Flow, Io, Output, Resource, Table, release_refused, unwatched},
+    resource::{CLOSING, Flow, Io, Output, Resource, Table, release_refused},
     runtime::{
         Context, Core, Handle,
         dispatch::{emit, service},
@@ -252,7 +252,7 @@ impl Resource for FileWriter {
     type Event<'a> = WriterEvent;
 
     fn source(&self) -> Source<'_> {
-        unwatched::source()
+        super::no_source()
     }
 
     fn interest(&self) -> Option<Interest> {
@@ -285,7 +285,7 @@ impl Resource for FileWriter {
             },
             leave,
             closed: closed::<S>,
-            ..unwatched::TABLE
+            ..Table::NOTHING
         }
     }
 
@@ -434,7 +434,7 @@ fn take(queue: &mut Outgoing, most: usize) -> Vec<u8> {
 
 /// Takes the result of a write or a sync.
 fn landed<S: Handle<FileWriter>>(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16) {
-    let Some(Landed::<FileWriter> { key, result, .. }) = unwatched::next_landed(queue) else { return };
+    let Some(Landed::<FileWriter> { key, result, .. }) = super::next_landed(queue) else { return };
     let Some((core, erased)) = to else { return };
     let Core { registry, budget, counters, .. } = core;
     let writing = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Writing>());

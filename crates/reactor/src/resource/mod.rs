@@ -4,12 +4,10 @@
 mod datagram;
 mod fd;
 mod io;
-mod listen;
 pub(crate) mod listener;
 mod pause;
 pub(crate) mod polled;
 mod stream;
-pub(crate) mod unwatched;
 
 use std::{any::Any, io as std_io, mem, time::Duration};
 

@@ -8,8 +8,6 @@ mod address;
 mod bind;
 pub(crate) mod datagram;
 #[cfg(unix)]
-mod device;
-#[cfg(unix)]
 pub(crate) mod file;
 mod fork;
 #[cfg(unix)]
@@ -42,10 +40,6 @@ pub(crate) use std::os::fd::{BorrowedFd as Borrowed, OwnedFd as Owned};
 #[cfg(windows)]
 pub(crate) use std::os::windows::io::{BorrowedSocket as Borrowed, OwnedSocket as Owned};
 
-#[cfg(all(unix, feature = "serial"))]
-pub(crate) use self::device::make_exclusive;
-#[cfg(unix)]
-pub(crate) use self::device::{is_foreground, window_size};
 #[cfg(unix)]
 pub(crate) use self::file::block_write_signals;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
@@ -67,6 +61,10 @@ pub(crate) use self::socket::connect_datagram;
 pub(crate) use self::statx::{
     STATX_MASK, is_always_ready, is_plain, make_waiting, metadata_of, stat_known, statx_record,
 };
+#[cfg(all(unix, feature = "serial"))]
+pub(crate) use self::terminal::make_exclusive;
+#[cfg(unix)]
+pub(crate) use self::terminal::{is_foreground, window_size};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use self::unix::lost_peer;
 #[cfg(unix)]

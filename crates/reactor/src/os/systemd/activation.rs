@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use super::environment::{Environment, bad};
+use super::{Environment, bad};
 use crate::{
     engine::{Descriptor, Transport},
     error::Error,

@@ -2,10 +2,7 @@
 
 use std::{io, os::unix::net::UnixDatagram, time::Duration};
 
-use super::{
-    Notice,
-    environment::{Environment, bad},
-};
+use super::{Environment, Notice, bad};
 use crate::{
     address::Address,
     engine::{Descriptor, Engine, Interest, Outgoing, Ready, Source, StandIn, Transport},
