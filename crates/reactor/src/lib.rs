@@ -140,18 +140,17 @@
 //! watches Linux.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-// In the order of the data: from the engine through the loop and the resources to the service.
+// In the order of the data: from the engine through the loop to the resources.
 pub mod engine;
 #[cfg(unix)]
 mod waker;
 
 mod runtime;
 
+pub mod file;
 #[cfg(unix)]
 mod os;
 mod resource;
-
-pub mod file;
 
 mod message;
 mod threads;

@@ -83,7 +83,7 @@ mod chunk;
 pub(crate) mod datagram;
 #[cfg(unix)]
 mod descriptor;
-mod held;
+mod entry;
 mod interest;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 mod io_uring;

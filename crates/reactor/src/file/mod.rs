@@ -105,12 +105,12 @@
 //! about earlier writes, because the system may have dropped them, and a second sync may report `Ok`
 //! (fsync(2)). [`replace`] does all of this as one operation.
 
-mod ask;
-mod held;
+mod context;
+mod handle;
+mod in_flight;
 mod job;
 mod operation;
 mod options;
-mod pool;
 mod reader;
 mod replace;
 mod sendfile;
@@ -121,13 +121,13 @@ mod writer;
 
 use std::{any::Any, collections::VecDeque};
 
-pub(crate) use self::held::Writes;
-pub(crate) use self::pool::{Answered, Files};
+pub(crate) use self::handle::Writes;
+pub(crate) use self::in_flight::{Answered, Files};
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 pub(crate) use self::system::PREFETCH_MAX;
 pub(crate) use self::transfer::hold_end;
 pub use self::{
-    held::File,
+    handle::File,
     job::{Action, Answer, FileJob},
     operation::Operation,
     options::{Entry, FileKind, Metadata, OpenOptions, Opened},

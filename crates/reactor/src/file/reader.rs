@@ -2,7 +2,7 @@
 
 use std::{any::Any, collections::VecDeque, io, mem, ops::Range};
 
-use super::{Action, Answer, File, pool::Landed};
+use super::{Action, Answer, File, in_flight::Landed};
 use crate::{
     engine::{Ending, Interest, Ready, Source},
     error::{Closed, Error},

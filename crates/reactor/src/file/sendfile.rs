@@ -13,7 +13,7 @@
 
 use std::{any::Any, fs, io};
 
-use super::{File, pool::Claim, system};
+use super::{File, in_flight::Claim, system};
 use crate::{
     engine::Source,
     error::Error,

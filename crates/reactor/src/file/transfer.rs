@@ -4,7 +4,7 @@ use std::{any::Any, convert::Infallible, io, mem, ops::Range, time::Duration};
 
 use super::{
     Action, Answer, File,
-    pool::Landed,
+    in_flight::Landed,
     sendfile::{self, Moved, Next, Outlet, Part},
 };
 use crate::{

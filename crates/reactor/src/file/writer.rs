@@ -2,7 +2,7 @@
 
 use std::{any::Any, io, mem, time::Duration};
 
-use super::{Action, Answer, File, pool::Landed};
+use super::{Action, Answer, File, in_flight::Landed};
 use crate::{
     engine::{Ending, Interest, Outgoing, Ready, Source},
     error::{Closed, Error, Phase, Result},

@@ -4,12 +4,12 @@ use std::{cell::Cell, collections::VecDeque};
 
 use super::{
     IoUring,
-    mail::Mail,
     operation::{Kind, Tag},
+    recvmsg::Mail,
     table::{CALLED_INPUT, Entry, IS_UNIX, Input, Output, STARVED, TOGETHER},
 };
 use crate::{
-    engine::{DatagramQueue, Event, datagram::syscalls, held::Part},
+    engine::{DatagramQueue, Event, datagram::syscalls, entry::Part},
     id::Key,
     sys::{self, datagram::Facts},
 };

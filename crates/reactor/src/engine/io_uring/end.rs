@@ -20,7 +20,7 @@ use super::{
 use crate::{
     engine::{
         Ending, Event, Sent, Transport,
-        held::{Held, Part, forget_told},
+        entry::{Held, Part, forget_told},
     },
     id::Key,
     sys,

@@ -18,7 +18,7 @@ use super::{
     table::{CLOSING, DETACHING, HANGUP_OUT, HUNG_UP, Input, LATE, READING, SEEN_FAILED, SEEN_GONE},
 };
 use crate::{
-    engine::{Event, held::Part},
+    engine::{Event, entry::Part},
     sys,
 };
 

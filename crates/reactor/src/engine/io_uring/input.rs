@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     address::Address,
-    engine::{Chunk, Event, Medium, Role, Transport, held::Part},
+    engine::{Chunk, Event, Medium, Role, Transport, entry::Part},
     id::Key,
     sys,
 };
@@ -476,7 +476,7 @@ const ACCEPTS_MAX: u32 = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::held::Held;
+    use crate::engine::entry::Held;
 
     #[test]
     fn who_had_no_buffer_so_far_stands_before_who_had_some_each_in_the_order_it_came() {

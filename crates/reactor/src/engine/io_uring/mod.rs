@@ -51,11 +51,11 @@ mod files;
 mod hangup;
 mod input;
 mod late;
-mod mail;
 mod operation;
 mod options;
 mod output;
 mod probe;
+mod recvmsg;
 mod ring;
 mod table;
 mod turn;
@@ -81,8 +81,8 @@ use self::{
     buffers::Pool,
     files::Files,
     late::{AT_ONCE, Late},
-    mail::Mail,
     output::Headers,
+    recvmsg::Mail,
     ring::{Completion, Ring},
     table::{HUNG_UP, Place, READING, Table},
     turn::ACCEPTS_MAX,
@@ -95,7 +95,7 @@ pub use self::{
 use super::{
     Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Refused, Role, Sent, Source, Transport,
     datagram::Batches,
-    held::{Held, Part, Taken},
+    entry::{Held, Part, Taken},
 };
 use crate::{
     address::Address,
@@ -193,7 +193,7 @@ impl IoUring {
         let pool = Pool::open(&ring, &options, &mut operations)?;
         let call_bytes = pool.bytes().min(AT_ONCE);
         let late = Late::new(pool.bytes() / COPIED_SHARE);
-        let mail_buffers = if operations.receive { mail::rounded(options.datagram_buffers) } else { 0 };
+        let mail_buffers = if operations.receive { recvmsg::rounded(options.datagram_buffers) } else { 0 };
         let signal = Arc::new(Bell::new()?);
         // On a non-blocking descriptor, a read would not wait in the ring either. A wake never blocks,
         // because that would need 2^64 wakes.
@@ -475,7 +475,7 @@ impl Engine for IoUring {
         // start.
         self.ring.memory()
             + self.pool.memory()
-            + mail::memory(self.mail_buffers)
+            + recvmsg::memory(self.mail_buffers)
             + SPARE_MAX * self.call_bytes
             + self.late.copied_max()
     }

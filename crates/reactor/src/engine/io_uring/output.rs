@@ -19,7 +19,7 @@ use super::{
     table::{AWAITED, CALLED_OUTPUT, CLOSING, DETACHING, Entry, Output},
 };
 use crate::{
-    engine::{Event, Sent, held::Part},
+    engine::{Event, Sent, entry::Part},
     id::Key,
     sys,
 };

@@ -17,8 +17,8 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 
 use super::{
     buffers::{self, Pool},
-    mail,
     operation::{Kind, Tag},
+    recvmsg,
 };
 use crate::{engine::timeout, sys::Birthplace};
 
@@ -275,13 +275,13 @@ impl Ring {
     /// As io_uring_register(2).
     pub(super) fn register_mail(&self, address: u64, buffers: u16) -> io::Result<()> {
         // SAFETY: the engine keeps the ring of these buffers mapped for longer than this ring lives.
-        unsafe { self.ring.submitter().register_buf_ring_with_flags(address, buffers, mail::GROUP, 0) }
+        unsafe { self.ring.submitter().register_buf_ring_with_flags(address, buffers, recvmsg::GROUP, 0) }
     }
 
     /// Takes the buffers for datagrams away from the kernel.
     pub(super) fn unregister_mail(&self) {
         // Fails only if there is nothing to take away.
-        let _ = self.ring.submitter().unregister_buf_ring(mail::GROUP);
+        let _ = self.ring.submitter().unregister_buf_ring(recvmsg::GROUP);
     }
 
     /// Registers an eventfd(2) that counts completions, and also work put off for this thread that will cause

@@ -13,7 +13,7 @@ use super::{late::AT_ONCE, operation::LIFE_MAX};
 use crate::{
     engine::{
         Interest, Medium,
-        held::{Held, Part},
+        entry::{Held, Part},
     },
     growth::{grow, reach},
     id::Key,

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     engine::{
         Event, Interest, Ready, Source,
-        held::{Held, Part},
+        entry::{Held, Part},
     },
     id::Key,
     sys,

@@ -10,7 +10,7 @@ use session::{Codec, Layer, LayerError, Phase};
 
 use super::{
     Stream, close,
-    drive::bound_input,
+    input::bound_input,
     link::{Link, State, find},
 };
 use crate::{

@@ -5,7 +5,7 @@ use session::{Codec, Layer};
 use super::{
     close,
     link::{Link, State, find},
-    write,
+    output,
 };
 use crate::{error::Closed, id::Key, resource::Flow, runtime::Core};
 
@@ -28,7 +28,7 @@ pub(super) fn feed<C: Codec, L: Layer, R: 'static>(
     bytes: Vec<u8>,
 ) -> Flow {
     let takes = |link: &Link<C, L, R>| !(link.releasing || link.write_failed || link.mute);
-    let flow = write::post_if::<C, L, R>(core, (index, key), takes, |_, out| {
+    let flow = output::post_if::<C, L, R>(core, (index, key), takes, |_, out| {
         out.give(bytes);
         Ok(())
     });

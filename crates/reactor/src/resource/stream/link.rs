@@ -7,10 +7,10 @@ use session::{Codec, Layer};
 use super::{
     Carried, Stream, StreamOptions,
     attempt::{self, Attempt},
-    change, close, drive, item,
+    change, close, input, item,
     loose::Loose,
+    output,
     pressure::{self, Pressure},
-    write,
 };
 use crate::{
     address::Address,
@@ -473,17 +473,17 @@ pub(super) fn find<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) ->
 pub(super) fn table<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>() -> &'static Table {
     &Table {
         name: std::any::type_name::<Stream<C, L, R>>,
-        got: drive::got::<S, C, L, R>,
-        event: drive::event::<S, C, L, R>,
-        sent: write::sent::<C, L, R>,
+        got: input::got::<S, C, L, R>,
+        event: input::event::<S, C, L, R>,
+        sent: output::sent::<C, L, R>,
         detached: close::detached::<C, L, R>,
-        again: drive::again::<S, C, L, R>,
-        flush: write::flush::<C, L, R>,
+        again: input::again::<S, C, L, R>,
+        flush: output::flush::<C, L, R>,
         close: close::close::<C, L, R>,
         finish: close::finish::<C, L, R>,
         release: close::release::<C, L, R>,
         uncouple: close::uncouple::<C, L, R>,
-        pause: drive::pause::<C, L, R>,
+        pause: input::pause::<C, L, R>,
         keep: change::keep_rest::<C, L, R>,
         hold: pressure::hold::<C, L, R>,
         expired: close::expired::<C, L, R>,

@@ -3,14 +3,14 @@
 mod attempt;
 mod change;
 mod close;
-mod drive;
 mod feed;
+mod input;
 mod item;
 mod link;
 mod loose;
 mod options;
+mod output;
 mod pressure;
-mod write;
 
 use std::{any::Any, fmt, io, marker::PhantomData, sync::Arc, time::Duration};
 
@@ -21,8 +21,8 @@ pub use self::options::StreamOptions;
 pub(crate) use self::{
     attempt::is_passing,
     change::{Rest, map_codec, map_layer},
-    drive::with_layer,
     feed::Way,
+    input::with_layer,
 };
 use self::{link::Link, loose::Loose};
 use super::{Output, Resource, Table};
@@ -484,7 +484,7 @@ impl<C: Codec, L: Layer, R: 'static> Output for Stream<C, L, R> {
 
     #[inline]
     fn post(core: &mut Core, index: u16, key: Key, item: C::Out<'_>) -> Flow {
-        write::post::<C, L, R>(core, index, key, |codec, out| codec.encode(item, out))
+        output::post::<C, L, R>(core, index, key, |codec, out| codec.encode(item, out))
     }
 }
 
@@ -512,7 +512,7 @@ impl<C: Codec, L: Layer, R: 'static> Connection for Stream<C, L, R> {
     }
 
     fn up<S: Handle<Self>>(core: &mut Core, service: &mut S, key: Key) {
-        drive::up::<S, C, L, R>(core, service, key);
+        input::up::<S, C, L, R>(core, service, key);
     }
 
     fn credentials(core: &Core, key: Key) -> io::Result<Credentials> {
@@ -538,14 +538,14 @@ impl<C: Codec, L: Layer, R: 'static> AnyStream for Stream<C, L, R> {
     }
 
     fn share(core: &mut Core, index: u16, key: Key, bytes: &Shared) -> Flow {
-        write::post::<C, L, R>(core, index, key, |_, out| {
+        output::post::<C, L, R>(core, index, key, |_, out| {
             out.share(bytes.clone());
             Ok(())
         })
     }
 
     fn give(core: &mut Core, index: u16, key: Key, bytes: Vec<u8>) -> Flow {
-        write::post::<C, L, R>(core, index, key, |_, out| {
+        output::post::<C, L, R>(core, index, key, |_, out| {
             out.give(bytes);
             Ok(())
         })
@@ -572,7 +572,7 @@ impl<C: Codec, L: Layer, R: 'static> AnyStream for Stream<C, L, R> {
     }
 
     fn fail_feed(core: &mut Core, key: Key, error: io::Error) {
-        write::write_failed::<C, L, R>(core, key, error);
+        output::write_failed::<C, L, R>(core, key, error);
     }
 
     fn end_feed(core: &mut Core, key: Key, is_whole: bool) {

@@ -8,7 +8,7 @@ use std::{ffi::CString, mem, os::unix::ffi::OsStrExt as _, path::Path};
 
 use io_uring::opcode;
 
-use super::ask::{Ask, From, Step, Synced, Then, WHERE_IT_STANDS};
+use super::step::{Ask, From, Step, Synced, Then, WHERE_IT_STANDS};
 use crate::{
     engine::io_uring::probe::Known,
     file::{Action, Answer, File, OpenOptions, Writes},

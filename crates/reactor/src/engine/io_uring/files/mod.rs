@@ -6,14 +6,14 @@
 //! submitted, because their data is in memory. Those that wait do so in the kernel, and nobody waits for them
 //! here.
 
-mod ask;
 mod begin;
+mod step;
 
 use std::{collections::VecDeque, io, mem};
 
 use self::{
-    ask::{Ask, Step},
     begin::begin,
+    step::{Ask, Step},
 };
 use super::{
     IoUring,

@@ -4,7 +4,7 @@ use super::{Calls, ENDED, READING, WRITABLE, interest::set_interest, table::Entr
 use crate::{
     engine::{
         Event, Interest, Poll, Refused, Role, Sent, Source, Transport, Trigger,
-        held::{Held, Taken},
+        entry::{Held, Taken},
     },
     id::Key,
 };

@@ -43,7 +43,7 @@ use crate::{
         Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Ready, Refused, Role, Sent, Source,
         Transport,
         datagram::Batches,
-        held::{Held, Part, forget_told},
+        entry::{Held, Part, forget_told},
     },
     id::Key,
     options::{BindOptions, ConnectOptions, Group, ListenOptions},

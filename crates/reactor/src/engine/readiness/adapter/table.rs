@@ -7,7 +7,7 @@ use session::Outgoing;
 use crate::{
     engine::{
         Interest, Medium, Rest, Source,
-        held::{Held, Part},
+        entry::{Held, Part},
     },
     growth::reach,
     id::Key,

@@ -9,7 +9,7 @@ use super::{
     change::Rest,
     close, feed, item,
     link::{Hangup, Link, State, find},
-    write,
+    output,
 };
 use crate::{
     engine::{self, Ending},
@@ -423,7 +423,7 @@ fn opened<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut
     // Flush first, because the peer waits for the last flight of the handshake, and the handler may take long
     // or end the stream.
     if find::<C, L, R>(core, key).is_some_and(|link| link.stream.session.spoke()) {
-        write::flush_now::<C, L, R>(core, key);
+        output::flush_now::<C, L, R>(core, key);
         if find::<C, L, R>(core, key).is_none_or(|link| link.closing) {
             return;
         }
