@@ -10,6 +10,8 @@
 //! | speak a protocol of your own | [`own_codec`] |
 //! | encrypt, or put a handshake in front | [`own_layer`] |
 //! | watch a device, or any other descriptor | [`own_resource`] |
+//! | choose, wrap or write the system call that waits | [`own_engine`] |
+//! | read and write files without blocking the loop | [`files`] |
 
 pub mod first_service {
     #![doc = include_str!("first_service.md")]
@@ -33,4 +35,12 @@ pub mod own_layer {
 
 pub mod own_resource {
     #![doc = include_str!("own_resource.md")]
+}
+
+pub mod own_engine {
+    #![doc = include_str!("own_engine.md")]
+}
+
+pub mod files {
+    #![doc = include_str!("files.md")]
 }
