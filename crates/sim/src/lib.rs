@@ -78,6 +78,7 @@
 // the faults, the network between hosts, the hosts' systems, the engines, the world, and the tests' tools.
 mod error;
 mod faults;
+mod ids;
 mod net;
 mod os;
 
@@ -108,7 +109,7 @@ pub use self::{
         Leaks, Summary, World, WorldOptions,
         digest::Digest,
         node::{Node, NodeId},
-        record::{Happening, NodeNumber},
+        record::Happening,
         restarts::{Ended, Restarts},
     },
 };

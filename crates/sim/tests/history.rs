@@ -17,7 +17,8 @@ fn slowness_stands_in_the_history_with_its_end() {
     let nodes: Vec<_> = (0..3).map(|_| world.add(|runtime| runtime.add(Idle))).collect();
     world.slow(nodes[1], 10);
     world.slow(nodes[1], 1);
-    let (at, kind, from, to) = (world.now(), Kind::Slow, vec![1], vec![0, 2]);
+    let (at, kind, from, to) =
+        (world.now(), Kind::Slow, vec![nodes[1].node()], vec![nodes[0].node(), nodes[2].node()]);
     let expected = [
         Happening::Obstructed { at, kind, from: from.clone(), to: to.clone() },
         Happening::Cleared { at, kind, from, to },

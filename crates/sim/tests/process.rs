@@ -120,7 +120,7 @@ fn it_is_in_the_history_and_in_the_digest() {
             .history()
             .iter()
             .filter_map(|happening| match happening {
-                Happening::Signalled { node: 0, signal, .. } => Some(*signal),
+                Happening::Signalled { node: at, signal, .. } if *at == node.node() => Some(*signal),
                 _ => None,
             })
             .collect();

@@ -83,7 +83,7 @@ fn every_end_of_its_own_is_followed_by_so_many_lives() {
             assert_eq!(lives.get() as u32, times_max + 1, "{end:?}");
             let ended = world.summary().ended.remove(0);
             let counts = (ended.node, ended.times, ended.restarts);
-            assert_eq!(counts, (0, times_max + 1, times_max), "{end:?}");
+            assert_eq!(counts, (node.node(), times_max + 1, times_max), "{end:?}");
             let says = match end {
                 End::Idle => "in order",
                 End::Panic => "a planted panic",
@@ -111,8 +111,11 @@ fn it_begins_after_its_delay_and_the_history_says_so() {
     let (mut ends, mut begins): (Vec<Time>, Vec<Time>) = (Vec::new(), Vec::new());
     for happening in world.history().iter() {
         match happening {
-            Happening::Ended { at, node: 0, error: Some(error) } if error.contains("panic") => ends.push(*at),
-            Happening::Restarted { at, node: 0 } => begins.push(*at),
+            Happening::Ended { at, node: of, error: Some(error) } if *of == node.node() => {
+                assert!(error.contains("panic"), "{error}");
+                ends.push(*at);
+            }
+            Happening::Restarted { at, node: of } if *of == node.node() => begins.push(*at),
             other => panic!("{other:?}"),
         }
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use reactor::{Address, Time};
-use sim::{Chance, Faults, Happening, Kind, Leaks, Link, NodeId, NodeNumber, Summary, World, WorldOptions};
+use sim::{Chance, Faults, Happening, Kind, Leaks, Link, Node, NodeId, Summary, World, WorldOptions};
 
 use crate::{
     args::Request,
@@ -29,7 +29,7 @@ pub(crate) struct Played {
     pub(crate) facts: u64,
     pub(crate) restarts: u64,
     /// The nodes and times at which facts were published.
-    pub(crate) published: Vec<(Time, NodeNumber)>,
+    pub(crate) published: Vec<(Time, Node)>,
     /// The known part of all facts, over time.
     pub(crate) known: Vec<(Time, f64)>,
     pub(crate) history: Vec<Happening>,
@@ -48,7 +48,7 @@ struct Stage {
     begins: Rc<Cell<u64>>,
     /// The test's own chance.
     chance: Chance,
-    published: Vec<(Time, NodeNumber)>,
+    published: Vec<(Time, Node)>,
     known: Vec<(Time, f64)>,
 }
 
@@ -162,7 +162,7 @@ impl Stage {
         let node = self.nodes[self.chance.below(self.nodes.len() as u64) as usize];
         let text = format!("fact {} comes from node {}", self.published.len(), node.node().number());
         if let Some(Ok(())) = self.world.with(node, |gossip, cx| gossip.publish(cx, &text)) {
-            self.published.push((self.world.now(), node.node().number()));
+            self.published.push((self.world.now(), node.node()));
             self.all.add(&text).expect("what a node took is a fact");
         }
     }

@@ -10,6 +10,8 @@ use std::{
 
 use reactor::engine::{Ending, TransportGuard};
 
+use crate::ids::{EngineId, ObjectId};
+
 /// Messages to a world from other threads and from dropped values: the woken engines, and the dropped
 /// transports.
 #[derive(Default)]
@@ -21,9 +23,9 @@ pub(crate) struct Outside {
 #[derive(Default)]
 pub(crate) struct News {
     /// The woken engines.
-    pub(crate) woken: Vec<u32>,
-    /// The numbers of the dropped transports, and how they end.
-    pub(crate) dropped: Vec<(u64, Ending)>,
+    pub(crate) woken: Vec<EngineId>,
+    /// The objects of the dropped transports, and how they end.
+    pub(crate) dropped: Vec<(ObjectId, Ending)>,
 }
 
 impl Outside {
@@ -46,13 +48,13 @@ impl Outside {
 /// The ownership of an end or a listener. Dropping it closes that object.
 pub(crate) struct Lease {
     outside: Arc<Outside>,
-    number: u64,
+    object: ObjectId,
     how: Ending,
 }
 
 impl Lease {
-    pub(crate) fn new(outside: &Arc<Outside>, number: u64) -> Lease {
-        Lease { outside: outside.clone(), number, how: Ending::Orderly }
+    pub(crate) fn new(outside: &Arc<Outside>, object: ObjectId) -> Lease {
+        Lease { outside: outside.clone(), object, how: Ending::Orderly }
     }
 }
 
@@ -64,20 +66,20 @@ impl TransportGuard for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.outside.tell(|news| news.dropped.push((self.number, self.how)));
+        self.outside.tell(|news| news.dropped.push((self.object, self.how)));
     }
 }
 
 /// The target of an engine's waker.
 pub(crate) struct Bell {
-    engine: u32,
+    engine: EngineId,
     outside: Arc<Outside>,
     rung: Mutex<bool>,
     changed: Condvar,
 }
 
 impl Bell {
-    pub(crate) fn new(engine: u32, outside: &Arc<Outside>) -> Bell {
+    pub(crate) fn new(engine: EngineId, outside: &Arc<Outside>) -> Bell {
         Bell { engine, outside: outside.clone(), rung: Mutex::default(), changed: Condvar::new() }
     }
 

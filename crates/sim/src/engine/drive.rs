@@ -23,7 +23,7 @@ impl SimEngine {
         loop {
             let mut state = self.state.borrow_mut();
             state.hear();
-            let me = state.processes[self.process as usize].as_ref();
+            let me = state.processes.get(self.process);
             let is_ready = me.is_some_and(|me| !me.ready.is_empty());
             is_done = is_done || is_ready || self.bell.answer() || self.gives_way(&mut state);
             // Events of the same moment, or within the cost of this poll, belong to one batch.
@@ -65,25 +65,24 @@ impl SimEngine {
     fn gives_way(&self, state: &mut State) -> bool {
         let version = state.version;
         let busy = |other: &Process| other.node.is_none() && !other.ready.is_empty();
-        let others =
-            state.processes.iter().enumerate().filter(|(number, _)| *number != self.process as usize);
-        if !others.filter_map(|(_, other)| other.as_ref()).any(busy) {
+        let others = state.processes.iter().filter(|(id, _)| *id != self.process);
+        if !others.map(|(_, other)| other).any(busy) {
             return false;
         }
-        let Some(me) = state.processes[self.process as usize].as_mut() else { return false };
+        let Some(me) = state.processes.get_mut(self.process) else { return false };
         std::mem::replace(&mut me.gave_way, version) != version
     }
 
     /// Draws the order of the events in this batch.
     pub(crate) fn begin_batch(&mut self) {
         let state = &mut *self.state.borrow_mut();
-        let Some(Some(me)) = state.processes.get_mut(self.process as usize) else { return };
+        let Some(me) = state.processes.get_mut(self.process) else { return };
         self.batch = me.ready.len().min(state.engine_options.events_max);
         if self.batch > 1 && state.faults.of(Kind::Reorder) > 0 {
             let by = state.chance.below(self.batch as u64) as usize;
             if by > 0 && state.strikes(Kind::Reorder) {
                 state.tally.observe(Kind::Reorder);
-                if let Some(Some(me)) = state.processes.get_mut(self.process as usize) {
+                if let Some(me) = state.processes.get_mut(self.process) {
                     me.ready.rotate_left(by);
                 }
             }

@@ -29,10 +29,8 @@ use crate::{
     engine::table::{Entry, Held},
     error,
     faults::Kind,
+    ids::{EngineId, HostId, ObjectId, SourceId},
     net::input::Told,
-    net::listener::LISTENER,
-    net::socket::SOCKET,
-    testing::feed::FEED,
     world::state::{Item, State},
 };
 
@@ -54,8 +52,8 @@ use crate::{
 /// ```
 pub struct SimEngine {
     pub(crate) state: Rc<RefCell<State>>,
-    pub(crate) process: u32,
-    host: u32,
+    pub(crate) process: EngineId,
+    host: HostId,
     is_driven: bool,
     pub(crate) bell: Arc<Bell>,
     /// Indexed by the slot of the key.
@@ -69,7 +67,7 @@ pub struct SimEngine {
 }
 
 impl SimEngine {
-    pub(crate) fn new(state: &Rc<RefCell<State>>, host: u32, node: Option<u32>) -> SimEngine {
+    pub(crate) fn new(state: &Rc<RefCell<State>>, host: HostId, node: Option<HostId>) -> SimEngine {
         let (process, bell) = state.borrow_mut().add_process(node);
         SimEngine {
             state: state.clone(),
@@ -102,10 +100,10 @@ impl Engine for SimEngine {
 
     fn wall(&self) -> SystemTime {
         let mut state = self.state.borrow_mut();
-        if std::mem::take(&mut state.hosts[self.host as usize].wall_stepped) {
+        if std::mem::take(&mut state.hosts[self.host].wall_stepped) {
             state.tally.observe(Kind::WallStep);
         }
-        let offset = state.hosts[self.host as usize].wall_offset;
+        let offset = state.hosts[self.host].wall_offset;
         let since = (state.now as i64).saturating_add(offset);
         let (origin, by) = (SystemTime::UNIX_EPOCH + WALL_ORIGIN, Duration::from_nanos(since.unsigned_abs()));
         // The wall clock may be set to a time before the world began.
@@ -159,9 +157,9 @@ impl Engine for SimEngine {
             self.batch -= 1;
             let told = {
                 let state = &mut *self.state.borrow_mut();
-                let item = state.processes[self.process as usize].as_mut()?.ready.pop_front()?;
+                let item = state.processes.get_mut(self.process)?.ready.pop_front()?;
                 match item {
-                    Item::End(at, generation) => state.end_event(at, generation, self.process),
+                    Item::End(at) => state.end_event(at, self.process),
                     Item::Listener(number) => state.listener_event(number),
                     Item::Feed(number) => state.feed_event(number, self.process).map(Told::Event),
                     Item::Socket(number) => state.socket_event(number, self.process),
@@ -189,18 +187,18 @@ impl Engine for SimEngine {
 
     fn watch(&mut self, key: Key, source: Source<'_>, interest: Option<Interest>) -> io::Result<()> {
         self.calls += 1;
-        let number = source.number().ok_or_else(error::no_descriptors)?;
+        let object = object_of(source)?;
         let process = self.process;
         let mut state = self.state.borrow_mut();
         #[cfg(unix)]
-        if number & FEED == 0 {
-            let (at, generation) = state.watch_end(number, (process, key), interest)?;
+        if !matches!(object, ObjectId::Source(_)) {
+            let at = state.watch_end(object, (process, key), interest)?;
             drop(state);
-            self.insert(key, Held::Watched(at, generation));
+            self.insert(key, Held::Watched(at));
             return Ok(());
         }
-        let number = number as u32;
-        let fed = state.feeds.get_mut(number as usize).and_then(Option::as_mut);
+        let number = as_feed(object)?;
+        let fed = state.feeds.get_mut(number);
         let fed = fed.ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?;
         if fed.watcher.is_some_and(|watcher| watcher != (process, key)) {
             return Err(error::os(error::EXISTS));
@@ -221,9 +219,9 @@ impl Engine for SimEngine {
 
     fn read(&mut self, source: Source<'_>, into: &mut [u8]) -> io::Result<usize> {
         self.calls += 1;
-        let number = feed_of(source)?;
+        let number = as_feed(object_of(source)?)?;
         let mut state = self.state.borrow_mut();
-        let fed = state.feeds.get_mut(number as usize).and_then(Option::as_mut);
+        let fed = state.feeds.get_mut(number);
         let result = fed.ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?.read(into);
         if let Ok(count) = result {
             state.digest.bytes(&into[..count]);
@@ -234,9 +232,9 @@ impl Engine for SimEngine {
 
     fn write(&mut self, source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
         self.calls += 1;
-        let number = feed_of(source)?;
+        let number = as_feed(object_of(source)?)?;
         let mut state = self.state.borrow_mut();
-        let fed = state.feeds.get_mut(number as usize).and_then(Option::as_mut);
+        let fed = state.feeds.get_mut(number);
         let result = fed.ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?.write(from);
         if let Ok(count) = result {
             state.digest.bytes(&from.front()[..count]);
@@ -253,20 +251,19 @@ impl Engine for SimEngine {
         with: &mut Vec<reactor::Descriptor>,
     ) -> io::Result<usize> {
         self.calls += 1;
-        let number = to.number().ok_or_else(error::no_descriptors)?;
+        let object = object_of(to)?;
         let state = &mut *self.state.borrow_mut();
-        if number & FEED != 0 {
-            state.notify(number as u32, bytes, with)
-        } else {
-            state.pass(number, bytes, with)
+        match object {
+            ObjectId::Source(feed) => state.notify(feed, bytes, with),
+            object => state.pass(object, bytes, with),
         }
     }
 
     #[cfg(unix)]
     fn receive(&mut self, from: Source<'_>, into: &mut [u8]) -> io::Result<reactor::engine::Delivery> {
         self.calls += 1;
-        let number = from.number().ok_or_else(error::no_descriptors)?;
-        self.state.borrow_mut().receive(number, into)
+        let object = object_of(from)?;
+        self.state.borrow_mut().receive(object, into)
     }
 
     #[cfg(unix)]
@@ -294,22 +291,22 @@ impl Engine for SimEngine {
     fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Transport> {
         self.calls += 1;
         let mut state = self.state.borrow_mut();
-        let number = state.listen(self.host, address, options.backlog)?;
-        Ok(state.transport(number))
+        let listener = state.listen(self.host, address, options.backlog)?;
+        Ok(state.transport(ObjectId::Listener(listener)))
     }
 
     fn connect(&mut self, address: &Address, options: &ConnectOptions) -> io::Result<Transport> {
         self.calls += 1;
         let mut state = self.state.borrow_mut();
-        let number = state.connect((self.host, self.process), address, options.local.as_ref())?;
-        Ok(state.transport(number))
+        let end = state.connect((self.host, self.process), address, options.local.as_ref())?;
+        Ok(state.transport(end))
     }
 
     fn bind(&mut self, address: &Address, options: &BindOptions) -> io::Result<Transport> {
         self.calls += 1;
         let mut state = self.state.borrow_mut();
-        let number = state.bind_socket(self.host, address, options)?;
-        Ok(state.transport(number))
+        let socket = state.bind_socket(self.host, address, options)?;
+        Ok(state.transport(ObjectId::Socket(socket)))
     }
 
     fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
@@ -334,8 +331,9 @@ impl Engine for SimEngine {
 
     fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
         self.calls += 1;
-        let Some(number) = transport.source().number() else {
-            return Err(Refused { transport, error: error::no_descriptors() });
+        let object = match object_of(transport.source()) {
+            Ok(object) => object,
+            Err(error) => return Err(Refused { transport, error }),
         };
         if self.held(key).is_some() {
             return Err(Refused { transport, error: error::os(error::EXISTS) });
@@ -345,29 +343,14 @@ impl Engine for SimEngine {
             state.tally.observe(Kind::AttachFails);
             return Err(Refused { transport, error: error::os(error::NO_SPACE) });
         }
-        let owner = Some((self.process, key));
-        let held = if number & SOCKET != 0 && number & LISTENER == 0 {
-            if role != Role::Datagrams || !state.attach_socket(number as u32, (self.process, key)) {
-                return Err(Refused { transport, error: error::os(error::BAD_DESCRIPTOR) });
+        let owner = (self.process, key);
+        let held = match object {
+            ObjectId::Socket(socket) if role == Role::Datagrams && state.attach_socket(socket, owner) => {
+                Held::Socket(socket, transport)
             }
-            Held::Socket(number as u32, transport)
-        } else if number & LISTENER != 0 {
-            let number = number as u32;
-            let Some(listener) = state.listener(number) else {
-                return Err(Refused { transport, error: error::os(error::BAD_DESCRIPTOR) });
-            };
-            (listener.owner, listener.wants) = (owner, true);
-            state.look_at_listener(number);
-            Held::Listener(number, transport)
-        } else {
-            let Some(at) = state.end_of(number) else {
-                return Err(Refused { transport, error: error::os(error::BAD_DESCRIPTOR) });
-            };
-            let end = &mut state.ends[at as usize];
-            (end.owner, end.wants, end.detaching, end.queued) = (owner, true, false, false);
-            (end.hangup_told, end.break_told) = (false, false);
-            state.look_at_end(at);
-            Held::End(at, transport)
+            ObjectId::Listener(id) if state.attach_listener(id, owner) => Held::Listener(id, transport),
+            ObjectId::End(end) if state.attach_end(end, owner) => Held::End(end, transport),
+            _ => return Err(Refused { transport, error: error::os(error::BAD_DESCRIPTOR) }),
         };
         drop(state);
         self.insert(key, held);
@@ -391,7 +374,7 @@ impl Engine for SimEngine {
             return Some(Sent { queue, result: Err(ErrorKind::NotFound.into()) });
         };
         let state = &mut *self.state.borrow_mut();
-        let end = &state.ends[at as usize];
+        let end = &state.ends[at];
         if end.parked.is_some() || end.sent.is_some() || end.detaching {
             return Some(Sent { queue, result: Err(error::os(error::INVALID)) });
         }
@@ -433,7 +416,7 @@ impl Engine for SimEngine {
     fn local(&self, key: Key) -> io::Result<Address> {
         let mut state = self.state.borrow_mut();
         match self.held(key) {
-            Some(Held::End(at, _)) => Ok(state.ends[*at as usize].local.clone()),
+            Some(Held::End(at, _)) => Ok(state.ends[*at].local.clone()),
             Some(Held::Listener(number, _)) => state
                 .listener(*number)
                 .map(|listener| listener.address.clone())
@@ -447,7 +430,7 @@ impl Engine for SimEngine {
 
     fn peer(&self, key: Key) -> io::Result<Address> {
         match self.held(key) {
-            Some(Held::End(at, _)) => Ok(self.state.borrow().ends[*at as usize].peer.clone()),
+            Some(Held::End(at, _)) => Ok(self.state.borrow().ends[*at].peer.clone()),
             Some(Held::Listener(..)) => Err(error::os(error::NOT_CONNECTED)),
             Some(Held::Socket(number, _)) => {
                 let peer = self.state.borrow_mut().socket(*number).and_then(|socket| socket.peer.clone());
@@ -460,7 +443,7 @@ impl Engine for SimEngine {
     #[cfg(unix)]
     fn peer_credentials(&self, key: Key) -> io::Result<reactor::Credentials> {
         match self.held(key) {
-            Some(Held::End(at, _) | Held::Watched(at, _)) => self.state.borrow().credentials_of_peer(*at),
+            Some(Held::End(at, _) | Held::Watched(at)) => self.state.borrow().credentials_of_peer(*at),
             Some(_) => Err(ErrorKind::Unsupported.into()),
             None => Err(ErrorKind::NotFound.into()),
         }
@@ -481,10 +464,17 @@ impl fmt::Debug for SimEngine {
     }
 }
 
-/// Returns the number of the feed behind a source.
-fn feed_of(source: Source<'_>) -> io::Result<u32> {
-    let number = source.number().ok_or_else(error::no_descriptors)?;
-    if number & FEED == 0 { Err(error::os(error::BAD_DESCRIPTOR)) } else { Ok(number as u32) }
+/// Returns the object behind a source.
+fn object_of(source: Source<'_>) -> io::Result<ObjectId> {
+    source.number().map(ObjectId::of).ok_or_else(error::no_descriptors)
+}
+
+/// Returns the id of a virtual source.
+fn as_feed(object: ObjectId) -> io::Result<SourceId> {
+    match object {
+        ObjectId::Source(feed) => Ok(feed),
+        _ => Err(error::os(error::BAD_DESCRIPTOR)),
+    }
 }
 
 /// A day in November 2023.

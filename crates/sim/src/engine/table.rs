@@ -5,7 +5,11 @@ use reactor::{
     engine::{Ending, Transport},
 };
 
-use crate::{engine::SimEngine, world::state::State};
+use crate::{
+    engine::SimEngine,
+    ids::{EndId, ListenerId, SocketId, SourceId},
+    world::state::State,
+};
 
 pub(crate) struct Entry {
     pub(crate) key: Key,
@@ -13,13 +17,13 @@ pub(crate) struct Entry {
 }
 
 pub(crate) enum Held {
-    End(u32, Transport),
-    Listener(u32, Transport),
-    Feed(u32),
-    Socket(u32, Transport),
+    End(EndId, Transport),
+    Listener(ListenerId, Transport),
+    Feed(SourceId),
+    Socket(SocketId, Transport),
     /// An end that a resource reads and writes itself.
     #[cfg(unix)]
-    Watched(u32, u32),
+    Watched(EndId),
 }
 
 impl SimEngine {
@@ -28,7 +32,7 @@ impl SimEngine {
         (entry.key == key).then_some(&entry.held)
     }
 
-    pub(crate) fn end(&self, key: Key) -> Option<u32> {
+    pub(crate) fn end(&self, key: Key) -> Option<EndId> {
         match self.held(key) {
             Some(Held::End(end, _)) => Some(*end),
             _ => None,
@@ -57,7 +61,7 @@ impl Drop for SimEngine {
         for entry in self.table.drain(..).flatten() {
             state.close_held(entry.held, Ending::Orderly);
         }
-        let engine = state.processes[self.process as usize].take();
+        let engine = state.processes.take(self.process);
         state.buffers_lost += engine.map_or(0, |engine| engine.lent);
     }
 }
@@ -77,7 +81,7 @@ impl State {
     pub(crate) fn disown(&mut self, held: &Held, how: Ending) -> Ending {
         match held {
             Held::End(at, _) => {
-                let end = &mut self.ends[*at as usize];
+                let end = &mut self.ends[*at];
                 let is_part = end.has_unsent();
                 (end.owner, end.parked, end.sent, end.detaching) = (None, None, None, false);
                 return if is_part { Ending::Reset } else { how };
@@ -101,12 +105,12 @@ impl State {
     pub(crate) fn let_go(&mut self, held: Held) {
         match held {
             Held::Feed(number) => {
-                if let Some(Some(fed)) = self.feeds.get_mut(number as usize) {
+                if let Some(fed) = self.feeds.get_mut(number) {
                     (fed.watcher, fed.interest) = (None, None);
                 }
             }
             #[cfg(unix)]
-            Held::Watched(at, generation) => self.unwatch_end(at, generation),
+            Held::Watched(at) => self.unwatch_end(at),
             Held::End(..) | Held::Listener(..) | Held::Socket(..) => (),
         }
     }

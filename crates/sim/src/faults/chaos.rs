@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     faults::Kind,
+    ids::{HostId, Id as _, Slots, TroubleId},
     net::link::{Link, nanos},
     world::World,
     world::node::Node,
@@ -19,16 +20,16 @@ pub(crate) struct Troubles {
     every: u64,
     /// How often the test requested troubles. Only the last request counts.
     round: u32,
-    open: Vec<Option<Open>>,
+    open: Slots<TroubleId, Open>,
 }
 
 /// The state that the end of a trouble needs.
 enum Open {
-    Ways { kind: Kind, from: Vec<u32>, to: Vec<u32> },
-    Slow(u32),
-    SlowDisk(u32),
-    Down(u32),
-    Paused(u32),
+    Ways { kind: Kind, from: Vec<Node>, to: Vec<Node> },
+    Slow(HostId),
+    SlowDisk(HostId),
+    Down(HostId),
+    Paused(HostId),
 }
 
 impl World {
@@ -59,7 +60,7 @@ impl World {
 
     /// Releases the held packets.
     pub fn release(&mut self, one: impl Into<Node>, other: impl Into<Node>) {
-        let (one, other) = (one.into().0, other.into().0);
+        let (one, other) = (one.into(), other.into());
         self.clear(Kind::Hold, &[one], &[other]);
         self.clear(Kind::Hold, &[other], &[one]);
     }
@@ -124,20 +125,17 @@ impl World {
     pub fn repair(&mut self) {
         let mut state = self.state.borrow_mut();
         state.links.repair();
-        for host in 0..state.hosts.len() as u32 {
-            if state.hosts[host as usize].disk.speed.factor > 1 {
+        for host in state.hosts.ids() {
+            if state.hosts[host].disk.speed.factor > 1 {
                 state.slow_disk(host, 1);
             }
         }
         state.unstall();
-        for open in &mut self.troubles.open {
-            // The scheduled end of an old trouble must not end a newer one.
-            if matches!(open, Some(Open::Ways { .. } | Open::Slow(_) | Open::SlowDisk(_))) {
-                *open = None;
-            }
-        }
+        // The scheduled end of an old trouble must not end a newer one.
+        let is_over = |open: &Open| matches!(open, Open::Ways { .. } | Open::Slow(_) | Open::SlowDisk(_));
+        self.troubles.open.take_if(is_over);
         let at = reactor::Time::from_nanos(state.now);
-        let all: Vec<u32> = (0..self.nodes.len() as u32).collect();
+        let all: Vec<Node> = self.nodes().collect();
         state.record.keep(|| Happening::Cleared { at, kind: Kind::Partition, from: all.clone(), to: all });
     }
 
@@ -154,7 +152,7 @@ impl World {
     /// Restarts a node that is down, by another call of its builder. Does nothing if the node is up.
     pub fn restart(&mut self, node: impl Into<Node>) {
         let node = node.into().0;
-        if self.nodes[node as usize].runtime.is_some() {
+        if self.nodes[node].runtime.is_some() {
             return;
         }
         self.begin(node);
@@ -162,7 +160,7 @@ impl World {
         // The host now answers packets that are in flight to its former life.
         state.unstall();
         let at = reactor::Time::from_nanos(state.now);
-        state.record.keep(|| Happening::Restarted { at, node });
+        state.record.keep(|| Happening::Restarted { at, node: Node(node) });
     }
 
     /// Stops a node, as by SIGSTOP. Its kernel keeps running, but its runtime does not.
@@ -182,11 +180,11 @@ impl World {
         let by = if back { -by } else { by };
         let mut state = self.state.borrow_mut();
         state.tally.inject(Kind::WallStep);
-        let host = &mut state.hosts[node as usize];
+        let host = &mut state.hosts[node];
         host.wall_offset = host.wall_offset.saturating_add(by);
         host.wall_stepped = true;
         let at = reactor::Time::from_nanos(state.now);
-        state.record.keep(|| Happening::WallStepped { at, node, nanos: by });
+        state.record.keep(|| Happening::WallStepped { at, node: Node(node), nanos: by });
     }
 
     /// Draws troubles for this much time, on average one every `every`, with the kinds and weights of the
@@ -208,7 +206,7 @@ impl World {
         self.troubles.open.clear();
         self.state.borrow_mut().faults = crate::faults::Faults::none();
         self.repair();
-        for node in 0..self.nodes.len() as u32 {
+        for node in self.nodes.ids() {
             self.set_paused(node, false);
             self.restart(Node(node));
         }
@@ -217,12 +215,11 @@ impl World {
     // The parts of the methods above.
 
     fn obstruct(&mut self, kind: Kind, from: &[Node], to: &[Node]) {
-        let (from, to): (Vec<u32>, Vec<u32>) =
-            (from.iter().map(|node| node.0).collect(), to.iter().map(|node| node.0).collect());
         let mut state = self.state.borrow_mut();
         state.tally.inject(kind);
-        for &from in &from {
-            for &to in to.iter().filter(|to| **to != from) {
+        let (from, to) = (from.to_vec(), to.to_vec());
+        for &Node(from) in &from {
+            for &Node(to) in to.iter().filter(|to| to.0 != from) {
                 match kind {
                     Kind::Hold => state.links.hold(from, to),
                     kind => state.links.cut(from, to, kind),
@@ -233,10 +230,10 @@ impl World {
         state.record.keep(|| Happening::Obstructed { at, kind, from, to });
     }
 
-    fn clear(&mut self, kind: Kind, from: &[u32], to: &[u32]) {
+    fn clear(&mut self, kind: Kind, from: &[Node], to: &[Node]) {
         let mut state = self.state.borrow_mut();
-        for &from in from {
-            for &to in to.iter().filter(|to| **to != from) {
+        for &Node(from) in from {
+            for &Node(to) in to.iter().filter(|to| to.0 != from) {
                 state.links.clear(from, to, kind);
             }
         }
@@ -245,8 +242,8 @@ impl World {
         state.record.keep(|| Happening::Cleared { at, kind, from: from.to_vec(), to: to.to_vec() });
     }
 
-    pub(crate) fn take_down(&mut self, number: u32, kind: Kind) {
-        let node = &mut self.nodes[number as usize];
+    pub(crate) fn take_down(&mut self, number: HostId, kind: Kind) {
+        let node = &mut self.nodes[number];
         let runtime = node.runtime.take();
         if runtime.is_none() && kind == Kind::Crash {
             return;
@@ -256,14 +253,14 @@ impl World {
         {
             let mut state = self.state.borrow_mut();
             // A host that is down closes silently. A host whose runtime crashed refuses connections.
-            state.hosts[number as usize].is_up = kind == Kind::Crash;
+            state.hosts[number].is_up = kind == Kind::Crash;
             // The node's services may have ended before. A crash still affects their writes and operations.
             if runtime.is_some() {
                 state.tally.inject(kind);
                 state.tally.observe(kind);
                 state.record.crashes += 1;
                 let at = reactor::Time::from_nanos(state.now);
-                state.record.keep(|| Happening::Crashed { at, kind, node: number });
+                state.record.keep(|| Happening::Crashed { at, kind, node: Node(number) });
             }
         }
         drop(runtime);
@@ -278,34 +275,34 @@ impl World {
             state.console_gone(number);
             state.children_gone(number);
         }
-        let host = &mut state.hosts[number as usize];
+        let host = &mut state.hosts[number];
         (host.is_waiting, host.run_at) = (false, None);
     }
 
     /// Drops the stored descriptors and waiting connections of a node's supervisor, because its machine has
     /// gone.
-    fn end_supervisor(&mut self, number: u32) {
+    fn end_supervisor(&mut self, number: HostId) {
         #[cfg(unix)]
         self.state.borrow_mut().supervisor_gone(number);
         #[cfg(not(unix))]
         let _ = number;
     }
 
-    fn set_slow(&mut self, node: u32, factor: u32) {
-        let others = (0..self.nodes.len() as u32).filter(|other| *other != node);
+    fn set_slow(&mut self, node: HostId, factor: u32) {
+        let others = self.nodes().filter(|other| other.0 != node);
         let mut state = self.state.borrow_mut();
         state.links.set_slow(node, factor);
         let (at, kind) = (reactor::Time::from_nanos(state.now), Kind::Slow);
-        let (from, to) = (vec![node], others.collect());
+        let (from, to) = (vec![Node(node)], others.collect());
         state.record.keep(|| match factor {
             0 | 1 => Happening::Cleared { at, kind, from, to },
             _ => Happening::Obstructed { at, kind, from, to },
         });
     }
 
-    fn set_paused(&mut self, node: u32, on: bool) {
+    fn set_paused(&mut self, node: HostId, on: bool) {
         let mut state = self.state.borrow_mut();
-        let host = &mut state.hosts[node as usize];
+        let host = &mut state.hosts[node];
         if std::mem::replace(&mut host.is_paused, on) == on {
             return;
         }
@@ -316,7 +313,7 @@ impl World {
             state.make_runnable(node);
         }
         let at = reactor::Time::from_nanos(state.now);
-        state.record.keep(|| Happening::Paused { at, node, on });
+        state.record.keep(|| Happening::Paused { at, node: Node(node), on });
     }
 
     /// Draws the next trouble, and the time of the one after it.
@@ -332,64 +329,63 @@ impl World {
             let state = &mut *state;
             let Some(kind) = state.faults.draw_of_world(&mut state.chance) else { return };
             let count = self.nodes.len() as u64;
-            let node = state.chance.below(count) as u32;
-            let other = ((u64::from(node) + 1 + state.chance.below(count.saturating_sub(1))) % count) as u32;
+            let node = state.chance.below(count);
+            let other = (node + 1 + state.chance.below(count.saturating_sub(1))) % count;
             let lasts = 1 + state.chance.below(4 * self.troubles.every);
             let groups: Vec<bool> = (0..count).map(|_| state.chance.below(2) == 0).collect();
-            (kind, node, other, lasts, groups)
+            let drawn = |index: u64| Node(HostId::new(index as usize));
+            (kind, drawn(node), drawn(other), lasts, groups)
         };
         let group = |side: bool| -> Vec<Node> {
-            groups.iter().enumerate().filter(|(_, is)| **is == side).map(|(at, _)| Node(at as u32)).collect()
+            self.nodes().zip(&groups).filter(|(_, is)| **is == side).map(|(node, _)| node).collect()
         };
-        let numbers = |nodes: &[Node]| nodes.iter().map(|node| node.0).collect::<Vec<u32>>();
         let (these, those) = (group(true), group(false));
         let ways = |kind, from, to| Open::Ways { kind, from, to };
         let mut open = Vec::new();
         match kind {
             Kind::Partition => {
                 self.partition(&these, &those);
-                open.push(ways(kind, numbers(&these), numbers(&those)));
-                open.push(ways(kind, numbers(&those), numbers(&these)));
+                open.push(ways(kind, these.clone(), those.clone()));
+                open.push(ways(kind, those.clone(), these.clone()));
             }
             Kind::OneWay => {
                 self.partition_one_way(&these, &those);
-                open.push(ways(kind, numbers(&these), numbers(&those)));
+                open.push(ways(kind, these.clone(), those.clone()));
             }
             Kind::Hold => {
-                self.hold(Node(node), Node(other));
+                self.hold(node, other);
                 open.push(ways(kind, vec![node], vec![other]));
                 open.push(ways(kind, vec![other], vec![node]));
             }
             Kind::Slow => {
-                self.slow(Node(node), 10);
-                open.push(Open::Slow(node));
+                self.slow(node, 10);
+                open.push(Open::Slow(node.0));
             }
             Kind::SlowDisk => {
-                self.slow_disk(Node(node), DISK_FACTOR);
-                open.push(Open::SlowDisk(node));
+                self.slow_disk(node, DISK_FACTOR);
+                open.push(Open::SlowDisk(node.0));
             }
             Kind::Crash | Kind::Vanish => {
-                self.take_down(node, kind);
-                open.push(Open::Down(node));
+                self.take_down(node.0, kind);
+                open.push(Open::Down(node.0));
             }
             Kind::Pause => {
-                self.pause(Node(node));
-                open.push(Open::Paused(node));
+                self.pause(node);
+                open.push(Open::Paused(node.0));
             }
-            _ => self.step_wall(Node(node), Duration::from_nanos(lasts), groups[0]),
+            _ => self.step_wall(node, Duration::from_nanos(lasts), groups[0]),
         }
         let mut state = self.state.borrow_mut();
         let end = state.now.saturating_add(lasts);
         for open in open {
-            let number = self.troubles.open.len() as u32;
-            self.troubles.open.push(Some(open));
+            let number = self.troubles.open.push(open);
             state.queue.put(end, What::Relief { number });
         }
     }
 
     /// Ends a drawn trouble.
-    pub(crate) fn relieve(&mut self, number: u32) {
-        match self.troubles.open.get_mut(number as usize).and_then(Option::take) {
+    pub(crate) fn relieve(&mut self, number: TroubleId) {
+        match self.troubles.open.take(number) {
             Some(Open::Ways { kind, from, to }) => self.clear(kind, &from, &to),
             Some(Open::Slow(node)) => self.set_slow(node, 1),
             Some(Open::SlowDisk(node)) => self.state.borrow_mut().slow_disk(node, 1),

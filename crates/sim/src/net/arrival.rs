@@ -4,29 +4,30 @@ use reactor::engine::Sent;
 
 use crate::{
     error,
+    ids::{EndId, HostId},
     net::end::{Holder, Packet, Segment},
-    world::record::Happening,
     world::state::{State, What},
+    world::{node::Node, record::Happening},
 };
 
 impl State {
     /// Delivers the first packet on an end's wire, unless an obstacle is in its way.
-    pub(crate) fn arrive(&mut self, at: u32, generation: u32) {
-        if !self.alive(at, generation) {
+    pub(crate) fn arrive(&mut self, at: EndId) {
+        if !self.ends.is_alive(at) {
             return;
         }
-        let end = &self.ends[at as usize];
+        let end = &self.ends[at];
         let (host, other) = (end.host, end.other);
-        let from = other.map_or(host, |other| self.ends[other as usize].host);
+        let from = other.map_or(host, |other| self.ends[other].host);
         let obstacle = if from == host { None } else { self.links.obstacle(from, host) };
-        let is_down = !self.hosts[host as usize].is_up;
+        let is_down = !self.hosts[host].is_up;
         if obstacle.is_some() || is_down {
             if let Some(kind) = obstacle {
                 self.tally.observe(kind);
             }
             return self.stall(at);
         }
-        let end = &mut self.ends[at as usize];
+        let end = &mut self.ends[at];
         let Some(packet) = end.wire.pop_front() else { return };
         end.progress += 1;
         if let Packet::Data(segment) = &packet {
@@ -47,8 +48,8 @@ impl State {
         self.look_at_end(at);
     }
 
-    fn take_in(&mut self, at: u32, from: u32, segment: Segment) {
-        let end = &mut self.ends[at as usize];
+    fn take_in(&mut self, at: EndId, from: HostId, segment: Segment) {
+        let end = &mut self.ends[at];
         if end.broken.is_some() {
             return self.buffers.give(segment.buffer);
         }
@@ -59,11 +60,17 @@ impl State {
         self.record.bytes += bytes as u64;
         let time = reactor::Time::from_nanos;
         let (sent, arrived) = (time(sent), time(self.now));
-        self.record.keep(|| Happening::Message { sent, arrived, from, to, bytes: bytes as u32 });
+        self.record.keep(|| Happening::Message {
+            sent,
+            arrived,
+            from: Node(from),
+            to: Node(to),
+            bytes: bytes as u32,
+        });
     }
 
-    fn take_reset(&mut self, at: u32) {
-        let end = &mut self.ends[at as usize];
+    fn take_reset(&mut self, at: EndId) {
+        let end = &mut self.ends[at];
         let had_ended = end.finished && end.input.is_empty();
         let number = if had_ended { error::BROKEN_PIPE } else { error::CONNECTION_RESET };
         end.failed.get_or_insert(number);
@@ -76,7 +83,7 @@ impl State {
     }
 
     /// Drops a packet for a closed end. Answers data with a reset.
-    fn refuse(&mut self, at: u32, packet: Packet) {
+    fn refuse(&mut self, at: EndId, packet: Packet) {
         if let Packet::Data(segment) = packet {
             self.buffers.give(segment.buffer);
             self.put(at, Packet::Reset);
@@ -84,47 +91,46 @@ impl State {
     }
 
     /// Keeps a packet until its link is free. Its sender eventually gives up.
-    fn stall(&mut self, at: u32) {
-        let end = &mut self.ends[at as usize];
+    fn stall(&mut self, at: EndId) {
+        let end = &mut self.ends[at];
         end.stalled += 1;
         let (progress, other) = (end.progress, end.other);
         if let Some(other) = other.filter(|_| end.stalled == 1) {
-            let generation = self.ends[other as usize].generation;
-            self.queue.put(self.now + self.give_up, What::GiveUp { end: other, generation, progress });
+            self.queue.put(self.now + self.give_up, What::GiveUp { end: other, progress });
         }
     }
 
     /// Restarts the waiting packets, because their links may be free.
     pub(crate) fn unstall(&mut self) {
         self.release_flights();
-        for at in 0..self.ends.len() as u32 {
-            let end = &mut self.ends[at as usize];
+        for at in self.ends.ids() {
+            let end = &mut self.ends[at];
             let count = std::mem::take(&mut end.stalled);
-            let (generation, host, other) = (end.generation, end.host, end.other);
+            let (host, other) = (end.host, end.other);
             if count == 0 || end.holder == Holder::Free {
                 continue;
             }
-            let from = other.map_or(host, |other| self.ends[other as usize].host);
+            let from = other.map_or(host, |other| self.ends[other].host);
             let arrival = self.arrival(from, host);
-            let end = &mut self.ends[at as usize];
+            let end = &mut self.ends[at];
             end.last_arrival = end.last_arrival.max(arrival);
             for _ in 0..count {
-                self.queue.put(arrival, What::Arrive { end: at, generation });
+                self.queue.put(arrival, What::Arrive { end: at });
             }
         }
     }
 
     /// Times out an end whose packets got no answer for too long.
-    pub(crate) fn give_up(&mut self, at: u32, generation: u32, progress: u64) {
-        if !self.alive(at, generation) || self.ends[at as usize].holder == Holder::Nobody {
+    pub(crate) fn give_up(&mut self, at: EndId, progress: u64) {
+        if !self.ends.is_alive(at) || self.ends[at].holder == Holder::Nobody {
             return;
         }
-        let Some(other) = self.ends[at as usize].other else { return };
-        let there = &self.ends[other as usize];
+        let Some(other) = self.ends[at].other else { return };
+        let there = &self.ends[other];
         if there.stalled == 0 || there.progress != progress {
             return;
         }
-        let end = &mut self.ends[at as usize];
+        let end = &mut self.ends[at];
         end.failed.get_or_insert(error::TIMED_OUT);
         end.broken.get_or_insert(error::TIMED_OUT);
         if let Some(queue) = end.parked.take() {

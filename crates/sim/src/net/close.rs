@@ -6,16 +6,15 @@ use reactor::engine::Ending;
 
 use crate::{
     error,
+    ids::{EndId, ObjectId},
     net::end::{Holder, Packet},
-    net::listener::LISTENER,
-    net::socket::SOCKET,
     world::state::State,
 };
 
 impl State {
     /// Ends the write side.
-    pub(crate) fn shut(&mut self, at: u32) -> io::Result<()> {
-        let end = &mut self.ends[at as usize];
+    pub(crate) fn shut(&mut self, at: EndId) -> io::Result<()> {
+        let end = &mut self.ends[at];
         if !end.medium.is_socket() {
             return Err(error::os(error::NOT_SOCKET));
         }
@@ -28,27 +27,24 @@ impl State {
         Ok(())
     }
 
-    /// Closes the object with this transport number, if it is still open.
-    pub(crate) fn close_number(&mut self, number: u64, how: Ending) {
-        #[cfg(unix)]
-        if number & crate::testing::feed::FEED != 0 {
-            return self.close_stand_in(number as u32);
-        }
-        if number & LISTENER != 0 {
-            self.close_listener(number as u32);
-        } else if number & SOCKET != 0 {
-            self.close_socket(number as u32);
-        } else if let Some(end) = self.end_of(number) {
-            self.close_end(end, how);
+    /// Closes an object whose transport was dropped, if it is still open.
+    pub(crate) fn close(&mut self, object: ObjectId, how: Ending) {
+        match object {
+            ObjectId::End(end) if self.ends.is_alive(end) => self.close_end(end, how),
+            ObjectId::Listener(listener) => self.close_listener(listener),
+            ObjectId::Socket(socket) => self.close_socket(socket),
+            #[cfg(unix)]
+            ObjectId::Source(source) => self.close_stand_in(source),
+            _ => (),
         }
     }
 
-    pub(crate) fn close_end(&mut self, at: u32, how: Ending) {
-        let end = &mut self.ends[at as usize];
+    pub(crate) fn close_end(&mut self, at: EndId, how: Ending) {
+        let end = &mut self.ends[at];
         if matches!(end.holder, Holder::Nobody | Holder::Free) {
             return;
         }
-        if !self.hosts[end.host as usize].is_up {
+        if !self.hosts[end.host].is_up {
             return self.vanish(at);
         }
         end.holder = Holder::Nobody;
@@ -69,8 +65,8 @@ impl State {
     }
 
     /// Ends silently, without a packet.
-    fn vanish(&mut self, at: u32) {
-        let end = &mut self.ends[at as usize];
+    fn vanish(&mut self, at: EndId) {
+        let end = &mut self.ends[at];
         if !matches!(end.holder, Holder::Nobody | Holder::Free) {
             end.holder = Holder::Nobody;
             self.empty(at);
@@ -79,8 +75,8 @@ impl State {
     }
 
     /// Drops the contents of an end.
-    fn empty(&mut self, at: u32) {
-        let end = &mut self.ends[at as usize];
+    fn empty(&mut self, at: EndId) {
+        let end = &mut self.ends[at];
         (end.owner, end.parked, end.sent, end.connected) = (None, None, None, None);
         #[cfg(unix)]
         {
@@ -93,9 +89,9 @@ impl State {
     }
 
     /// Drops the packets in flight to the peer.
-    fn drop_wire_to_other(&mut self, at: u32) {
-        let Some(other) = self.ends[at as usize].other else { return };
-        let end = &mut self.ends[other as usize];
+    fn drop_wire_to_other(&mut self, at: EndId) {
+        let Some(other) = self.ends[at].other else { return };
+        let end = &mut self.ends[other];
         end.wire_bytes = 0;
         for packet in &mut end.wire {
             if let Packet::Data(segment) = std::mem::replace(packet, Packet::Lost) {
@@ -105,20 +101,19 @@ impl State {
     }
 
     /// Frees both slots when nobody refers to them any more.
-    fn free_if_over(&mut self, at: u32) {
-        let other = self.ends[at as usize].other;
-        if other.is_some_and(|other| self.ends[other as usize].holder != Holder::Nobody) {
+    fn free_if_over(&mut self, at: EndId) {
+        let other = self.ends[at].other;
+        if other.is_some_and(|other| self.ends[other].holder != Holder::Nobody) {
             return;
         }
         for at in [Some(at), other].into_iter().flatten() {
-            let wire = std::mem::take(&mut self.ends[at as usize].wire);
+            let wire = std::mem::take(&mut self.ends[at].wire);
             for packet in wire {
                 if let Packet::Data(segment) = packet {
                     self.buffers.give(segment.buffer);
                 }
             }
-            self.ends[at as usize].holder = Holder::Free;
-            self.free_ends.push_back(at);
+            self.ends.free(at);
         }
     }
 }

@@ -10,6 +10,7 @@ use reactor::Address;
 use crate::{
     error,
     faults::Kind,
+    ids::{EndId, EngineId, HostId, ObjectId},
     net::end::{End, Holder, SECOND},
     world::state::{State, What},
 };
@@ -18,16 +19,16 @@ impl State {
     /// Makes a connecting end, and sends its first packet.
     pub(crate) fn connect(
         &mut self,
-        (host, process): (u32, u32),
+        (host, process): (HostId, EngineId),
         to: &Address,
         from: Option<&Address>,
-    ) -> io::Result<u64> {
+    ) -> io::Result<ObjectId> {
         let (local, peer) = match (from, to) {
             (Some(from), _) => (from.clone(), to.clone()),
             (None, Address::Ip(ip)) => {
                 let is_here = ip.ip().is_loopback() || ip.ip().is_unspecified();
                 let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
-                let local = if is_here { loopback } else { self.hosts[host as usize].ip.into() };
+                let local = if is_here { loopback } else { self.hosts[host].ip.into() };
                 let to = if ip.ip().is_unspecified() { loopback } else { ip.ip() };
                 let port = self.free_port(host);
                 (Address::Ip(SocketAddr::new(local, port)), Address::Ip(SocketAddr::new(to, ip.port())))
@@ -47,22 +48,22 @@ impl State {
                 (Address::Unnamed, to.clone())
             }
         };
-        let end = self.add_end(host, local, peer, Holder::Transport);
-        self.ends[end as usize].maker = Some(process);
+        let end = self.ends.add(host, local, peer, Holder::Transport);
+        self.ends[end].maker = Some(process);
         self.send_connect(end, 0);
-        Ok(self.ends[end as usize].number(end))
+        Ok(ObjectId::End(end))
     }
 
-    fn target_of(&self, end: &End) -> Option<u32> {
+    fn target_of(&self, end: &End) -> Option<HostId> {
         match &end.peer {
             Address::Ip(ip) => self.host_of(end.host, ip.ip()),
             _ => Some(end.host),
         }
     }
 
-    fn send_connect(&mut self, at: u32, tries: u32) {
-        let end = &self.ends[at as usize];
-        let (generation, from) = (end.generation, end.host);
+    fn send_connect(&mut self, at: EndId, tries: u32) {
+        let end = &self.ends[at];
+        let from = end.host;
         let to = self.target_of(end).unwrap_or(from);
         let is_lost = self.strikes(Kind::LoseConnect);
         if is_lost {
@@ -70,30 +71,29 @@ impl State {
             self.retry_connect(at, tries);
         } else {
             let arrival = self.arrival(from, to);
-            self.queue.put(arrival, What::Connect { end: at, generation, tries });
+            self.queue.put(arrival, What::Connect { end: at, tries });
         }
     }
 
     /// Schedules another try, as TCP does after 1, 2, 4, .. seconds. After the last try the connect times
     /// out.
-    fn retry_connect(&mut self, at: u32, tries: u32) {
-        let generation = self.ends[at as usize].generation;
+    fn retry_connect(&mut self, at: EndId, tries: u32) {
         // Connects that failed together should not all return together.
         let jitter = self.chance.below(SECOND / 100);
         let again = self.now + (SECOND << tries.min(CONNECT_TRIES_MAX)) + jitter;
         if tries < CONNECT_TRIES_MAX {
-            self.queue.put(again, What::Connect { end: at, generation, tries: tries + 1 });
+            self.queue.put(again, What::Connect { end: at, tries: tries + 1 });
         } else {
-            self.queue.put(again, What::Answer { end: at, generation, error: error::TIMED_OUT });
+            self.queue.put(again, What::Answer { end: at, error: error::TIMED_OUT });
         }
     }
 
     /// Handles a connect's packet at its target.
-    pub(crate) fn try_connect(&mut self, at: u32, generation: u32, tries: u32) {
-        if !self.alive(at, generation) || self.ends[at as usize].holder == Holder::Nobody {
+    pub(crate) fn try_connect(&mut self, at: EndId, tries: u32) {
+        if !self.ends.is_alive(at) || self.ends[at].holder == Holder::Nobody {
             return;
         }
-        let end = &self.ends[at as usize];
+        let end = &self.ends[at];
         let from = end.host;
         let (Some(to), peer) = (self.target_of(end), end.peer.clone()) else {
             return self.retry_connect(at, tries);
@@ -102,11 +102,11 @@ impl State {
             self.tally.observe(kind);
             return self.retry_connect(at, tries);
         }
-        if !self.hosts[to as usize].is_up {
+        if !self.hosts[to].is_up {
             return self.retry_connect(at, tries);
         }
         let back = self.arrival(to, from);
-        let refused = What::Answer { end: at, generation, error: error::CONNECTION_REFUSED };
+        let refused = What::Answer { end: at, error: error::CONNECTION_REFUSED };
         let is_refused = self.strikes(Kind::Refuse);
         if is_refused {
             self.tally.observe(Kind::Refuse);
@@ -117,24 +117,24 @@ impl State {
         if self.listener(number).is_some_and(|listener| listener.waiting.len() >= listener.backlog) {
             return self.retry_connect(at, tries);
         }
-        let local = self.ends[at as usize].local.clone();
-        let accepted = self.add_end(to, peer, local, Holder::Queue);
-        self.ends[accepted as usize].other = Some(at);
-        self.ends[at as usize].other = Some(accepted);
+        let local = self.ends[at].local.clone();
+        let accepted = self.ends.add(to, peer, local, Holder::Queue);
+        self.ends[accepted].other = Some(at);
+        self.ends[at].other = Some(accepted);
         if let Some(listener) = self.listener(number) {
             listener.waiting.push_back(accepted);
             let process = listener.owner.map(|(process, _)| process);
-            self.ends[accepted as usize].maker = process;
+            self.ends[accepted].maker = process;
         }
-        self.ends[at as usize].last_arrival = back;
-        self.queue.put(back, What::Answer { end: at, generation, error: 0 });
+        self.ends[at].last_arrival = back;
+        self.queue.put(back, What::Answer { end: at, error: 0 });
         self.look_at_listener(number);
     }
 
     /// Handles the answer to a connect.
-    pub(crate) fn answer(&mut self, at: u32, generation: u32, error: i32) {
-        if self.alive(at, generation) && self.ends[at as usize].holder == Holder::Transport {
-            let end = &mut self.ends[at as usize];
+    pub(crate) fn answer(&mut self, at: EndId, error: i32) {
+        if self.ends.is_alive(at) && self.ends[at].holder == Holder::Transport {
+            let end = &mut self.ends[at];
             // A failure in the meantime is reported after the connection's input.
             end.connected = Some(error);
             if error != 0 {

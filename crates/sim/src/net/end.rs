@@ -3,7 +3,11 @@
 //! The packets of one direction arrive in order, and none is lost, because TCP retransmits them. During a
 //! partition they stay on the wire, until the link is free or the sender gives up.
 
-use std::{collections::VecDeque, io};
+use std::{
+    collections::VecDeque,
+    io,
+    ops::{Index, IndexMut},
+};
 
 use reactor::{
     Address, Key,
@@ -13,9 +17,8 @@ use reactor::{
 use crate::{
     error,
     faults::Kind,
+    ids::{EndId, EngineId, HostId, ObjectId},
     net::buffer::PACKET_MAX,
-    net::listener::LISTENER,
-    net::socket::SOCKET,
     world::state::{Item, State, What},
 };
 
@@ -79,13 +82,13 @@ impl Segment {
 
 /// One end of a connection.
 pub(crate) struct End {
-    pub(crate) generation: u32,
-    pub(crate) host: u32,
+    pub(crate) id: EndId,
+    pub(crate) host: HostId,
     /// The engine and the key that it is attached with.
-    pub(crate) owner: Option<(u32, Key)>,
+    pub(crate) owner: Option<(EngineId, Key)>,
     pub(crate) local: Address,
     pub(crate) peer: Address,
-    pub(crate) other: Option<u32>,
+    pub(crate) other: Option<EndId>,
     pub(crate) holder: Holder,
     /// Set while its item is on its engine's list.
     pub(crate) queued: bool,
@@ -133,13 +136,13 @@ pub(crate) struct End {
     #[cfg(unix)]
     pub(crate) watch: Option<crate::net::passing::Watch>,
     /// The engine that connected or listened.
-    pub(crate) maker: Option<u32>,
+    pub(crate) maker: Option<EngineId>,
 }
 
 impl End {
-    fn new(generation: u32, host: u32, local: Address, peer: Address, holder: Holder) -> End {
+    fn new(id: EndId, host: HostId, local: Address, peer: Address, holder: Holder) -> End {
         End {
-            generation,
+            id,
             host,
             owner: None,
             local,
@@ -179,11 +182,6 @@ impl End {
         }
     }
 
-    /// Returns the number of its transport.
-    pub(crate) fn number(&self, at: u32) -> u64 {
-        u64::from(self.generation & 0x1fff_ffff) << 32 | u64::from(at)
-    }
-
     /// Returns whether a send has bytes left that were not taken.
     pub(crate) fn has_unsent(&self) -> bool {
         self.parked.is_some() || self.sent.as_ref().is_some_and(|sent| !sent.queue.is_empty())
@@ -221,40 +219,95 @@ impl End {
     }
 }
 
-impl State {
-    pub(crate) fn add_end(&mut self, host: u32, local: Address, peer: Address, holder: Holder) -> u32 {
-        match self.free_ends.pop_front() {
-            Some(at) => {
-                let generation = self.ends[at as usize].generation + 1;
-                self.ends[at as usize] = End::new(generation, host, local, peer, holder);
-                at
+/// All ends, by id. A free slot is reused, the one first that has been free longest.
+#[derive(Default)]
+pub(crate) struct Ends {
+    all: Vec<End>,
+    free: VecDeque<EndId>,
+}
+
+impl Ends {
+    pub(crate) fn add(&mut self, host: HostId, local: Address, peer: Address, holder: Holder) -> EndId {
+        match self.free.pop_front() {
+            Some(free) => {
+                let id = free.next();
+                self.all[id.index()] = End::new(id, host, local, peer, holder);
+                id
             }
             None => {
-                self.ends.push(End::new(0, host, local, peer, holder));
-                self.ends.len() as u32 - 1
+                let id = EndId::first(self.all.len());
+                self.all.push(End::new(id, host, local, peer, holder));
+                id
             }
         }
     }
 
-    /// Returns the end that a transport's number names.
-    pub(crate) fn end_of(&self, number: u64) -> Option<u32> {
-        let at = number as u32;
-        let end = self.ends.get(at as usize)?;
-        let is_it =
-            number & (LISTENER | SOCKET) == 0 && end.number(at) == number && end.holder != Holder::Free;
-        is_it.then_some(at)
+    /// Frees a slot.
+    pub(crate) fn free(&mut self, id: EndId) {
+        self[id].holder = Holder::Free;
+        self.free.push_back(id);
     }
 
-    pub(crate) fn alive(&self, end: u32, generation: u32) -> bool {
-        self.ends
-            .get(end as usize)
-            .is_some_and(|end| end.generation == generation && end.holder != Holder::Free)
+    /// Returns whether an end still has its slot.
+    pub(crate) fn is_alive(&self, id: EndId) -> bool {
+        self.all.get(id.index()).is_some_and(|end| end.id == id && end.holder != Holder::Free)
+    }
+
+    /// Returns the existing end that an object's id names.
+    pub(crate) fn of(&self, object: ObjectId) -> io::Result<EndId> {
+        match object {
+            ObjectId::End(id) if self.is_alive(id) => Ok(id),
+            _ => Err(error::os(error::BAD_DESCRIPTOR)),
+        }
+    }
+
+    /// Returns the id in each slot, also of those that are free.
+    pub(crate) fn ids(&self) -> Vec<EndId> {
+        self.all.iter().map(|end| end.id).collect()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &End> {
+        self.all.iter()
+    }
+}
+
+impl Index<EndId> for Ends {
+    type Output = End;
+
+    #[inline]
+    fn index(&self, id: EndId) -> &End {
+        let end = &self.all[id.index()];
+        debug_assert_eq!(end.id, id, "this end has gone");
+        end
+    }
+}
+
+impl IndexMut<EndId> for Ends {
+    #[inline]
+    fn index_mut(&mut self, id: EndId) -> &mut End {
+        let end = &mut self.all[id.index()];
+        debug_assert_eq!(end.id, id, "this end has gone");
+        end
+    }
+}
+
+impl State {
+    /// Attaches an end to an engine. Returns `false` if the end has gone.
+    pub(crate) fn attach_end(&mut self, at: EndId, owner: (EngineId, Key)) -> bool {
+        if !self.ends.is_alive(at) {
+            return false;
+        }
+        let end = &mut self.ends[at];
+        (end.owner, end.wants, end.detaching, end.queued) = (Some(owner), true, false, false);
+        (end.hangup_told, end.break_told) = (false, false);
+        self.look_at_end(at);
+        true
     }
 
     /// Queues an end for its engine if it has an event after a change.
     #[inline]
-    pub(crate) fn look_at_end(&mut self, at: u32) {
-        let end = &mut self.ends[at as usize];
+    pub(crate) fn look_at_end(&mut self, at: EndId) {
+        let end = &mut self.ends[at];
         if end.queued {
             return;
         }
@@ -267,7 +320,7 @@ impl State {
         }
         if let Some((process, _)) = end.owner {
             end.queued = true;
-            let item = Item::End(at, end.generation);
+            let item = Item::End(at);
             self.mark_ready(process, item);
         } else {
             #[cfg(unix)]
@@ -278,29 +331,29 @@ impl State {
     }
 
     /// Puts a packet on the wire to the peer.
-    pub(crate) fn put(&mut self, from: u32, packet: Packet) {
-        let Some(other) = self.ends[from as usize].other else { return };
-        let (host, there) = (self.ends[from as usize].host, self.ends[other as usize].host);
+    pub(crate) fn put(&mut self, from: EndId, packet: Packet) {
+        let Some(other) = self.ends[from].other else { return };
+        let (host, there) = (self.ends[from].host, self.ends[other].host);
         let bytes = if let Packet::Data(segment) = &packet { segment.len() } else { 0 };
         let speed = self.links.of(host, there).bytes_per_second;
         let now = self.now;
-        let end = &mut self.ends[from as usize];
+        let end = &mut self.ends[from];
         // The transmission time, rounded down to whole nanoseconds.
         let took = (bytes as u64 * SECOND).checked_div(speed).unwrap_or(0);
         end.busy_until = end.busy_until.max(now) + took;
         let delay = end.busy_until - now;
         let arrival = self.arrival(host, there) + delay;
-        let end = &mut self.ends[other as usize];
+        let end = &mut self.ends[other];
         end.last_arrival = end.last_arrival.max(arrival);
         end.wire.push_back(packet);
         end.wire_bytes += bytes;
-        let (at, generation) = (end.last_arrival, end.generation);
-        self.queue.put(at, What::Arrive { end: other, generation });
+        let at = end.last_arrival;
+        self.queue.put(at, What::Arrive { end: other });
     }
 
     /// Sends as many bytes as there is room for. Returns `Ok(0)` if there is no room.
-    pub(crate) fn transfer(&mut self, from: u32, queue: &mut Outgoing) -> io::Result<usize> {
-        let end = &self.ends[from as usize];
+    pub(crate) fn transfer(&mut self, from: EndId, queue: &mut Outgoing) -> io::Result<usize> {
+        let end = &self.ends[from];
         if !end.medium.has_output() {
             return Err(error::os(error::BAD_DESCRIPTOR));
         }
@@ -310,7 +363,7 @@ impl State {
             (None, false, None) => return Err(error::os(error::NOT_CONNECTED)),
             (None, false, Some(other)) => other,
         };
-        let there = &self.ends[other as usize];
+        let there = &self.ends[other];
         let window = self.links.of(end.host, there.host).window_bytes.max(1);
         let mut left = window.saturating_sub(there.wire_bytes + there.input_bytes).min(queue.len());
         left = left.min(self.engine_options.send_bytes_max);
@@ -327,7 +380,7 @@ impl State {
             left -= len;
             self.put(from, Packet::Data(segment));
         }
-        if count > 0 && self.ends[from as usize].medium.is_socket() && self.strikes(Kind::Reset) {
+        if count > 0 && self.ends[from].medium.is_socket() && self.strikes(Kind::Reset) {
             self.break_both(from, other);
         }
         Ok(count)
@@ -335,10 +388,10 @@ impl State {
 
     /// Copies a packet's bytes, at most [`PACKET_MAX`], into a segment.
     #[inline]
-    pub(crate) fn segment_of(&mut self, from: u32, bytes: &[u8]) -> Segment {
+    pub(crate) fn segment_of(&mut self, from: EndId, bytes: &[u8]) -> Segment {
         let mut buffer = self.buffers.take(bytes.len());
         buffer[..bytes.len()].copy_from_slice(bytes);
-        self.digest.number(u64::from(from) << 8 | 0x5e);
+        self.digest.number(u64::from(from.number()) << 8 | 0x5e);
         self.digest.bytes(bytes);
         let mut segment = Segment::of(buffer, bytes.len());
         segment.sent = self.now;
@@ -346,62 +399,61 @@ impl State {
     }
 
     /// Resets a connection from the network, for both ends.
-    fn break_both(&mut self, one: u32, other: u32) {
+    fn break_both(&mut self, one: EndId, other: EndId) {
         for (end, peer) in [(one, other), (other, one)] {
-            self.ends[end as usize].by_fault = Some(Kind::Reset);
+            self.ends[end].by_fault = Some(Kind::Reset);
             self.put(peer, Packet::Reset);
         }
     }
 
     /// Sends an engine's output, now or as soon as there is room.
-    pub(crate) fn send(&mut self, from: u32, mut queue: Box<Outgoing>) -> Option<Sent> {
+    pub(crate) fn send(&mut self, from: EndId, mut queue: Box<Outgoing>) -> Option<Sent> {
         let is_late = !queue.is_empty() && self.strikes(Kind::LateSend);
         let result = if is_late { Ok(0) } else { self.transfer(from, &mut queue) };
         if !matches!(result, Ok(0)) || queue.is_empty() {
             if !self.engine_options.acknowledges_late {
                 return Some(Sent { queue, result });
             }
-            self.ends[from as usize].sent = Some(Sent { queue, result });
+            self.ends[from].sent = Some(Sent { queue, result });
             self.look_at_end(from);
             return None;
         }
-        self.ends[from as usize].parked = Some(queue);
+        self.ends[from].parked = Some(queue);
         if is_late {
             self.tally.observe(Kind::LateSend);
             let at = self.now + self.chance.between(1, self.late_max);
-            let generation = self.ends[from as usize].generation;
-            self.ends[from as usize].room_due = true;
-            self.queue.put(at, What::Room { end: from, generation });
+            self.ends[from].room_due = true;
+            self.queue.put(at, What::Room { end: from });
         }
         None
     }
 
     /// Retries a waiting send of an end that notices room.
-    pub(crate) fn room_again(&mut self, at: u32, generation: u32) {
-        if !self.alive(at, generation) {
+    pub(crate) fn room_again(&mut self, at: EndId) {
+        if !self.ends.is_alive(at) {
             return;
         }
-        self.ends[at as usize].room_due = false;
-        let Some(mut queue) = self.ends[at as usize].parked.take() else { return self.look_at_end(at) };
+        self.ends[at].room_due = false;
+        let Some(mut queue) = self.ends[at].parked.take() else { return self.look_at_end(at) };
         let result = self.transfer(at, &mut queue);
         if matches!(result, Ok(0)) {
-            self.ends[at as usize].parked = Some(queue);
+            self.ends[at].parked = Some(queue);
         } else {
-            self.ends[at as usize].sent = Some(Sent { queue, result });
+            self.ends[at].sent = Some(Sent { queue, result });
             self.look_at_end(at);
         }
     }
 
     /// Schedules an event for a sender that waits for room, one latency after a read.
-    pub(crate) fn freed(&mut self, reader: u32) {
-        let end = &self.ends[reader as usize];
+    pub(crate) fn freed(&mut self, reader: EndId) {
+        let end = &self.ends[reader];
         let (Some(other), host) = (end.other, end.host) else { return };
-        let sender = &self.ends[other as usize];
+        let sender = &self.ends[other];
         if sender.waits_for_room() && !sender.room_due {
-            let (there, generation) = (sender.host, sender.generation);
+            let there = sender.host;
             let at = self.arrival(host, there);
-            self.ends[other as usize].room_due = true;
-            self.queue.put(at, What::Room { end: other, generation });
+            self.ends[other].room_due = true;
+            self.queue.put(at, What::Room { end: other });
         }
     }
 }

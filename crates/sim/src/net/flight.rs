@@ -13,9 +13,10 @@ use reactor::{Address, Ecn};
 use crate::{
     error,
     faults::Kind,
+    ids::{HostId, Id as _, SocketId},
     net::socket::Waiting,
-    world::record::Happening,
     world::state::{State, What},
+    world::{node::Node, record::Happening},
 };
 
 /// The counts of a world's datagrams so far.
@@ -51,9 +52,9 @@ pub(crate) struct Content {
 /// A packet in flight between two sockets.
 pub(crate) struct Flight {
     /// The sending socket, and its host.
-    socket: u32,
-    from_host: u32,
-    to_host: u32,
+    socket: SocketId,
+    from_host: HostId,
+    to_host: HostId,
     sent: u64,
     load: Load,
 }
@@ -63,7 +64,7 @@ enum Load {
         from: Address,
         to: Address,
         /// The one receiver, if the address alone does not decide.
-        only: Option<u32>,
+        only: Option<SocketId>,
         order: u64,
         content: Content,
     },
@@ -75,7 +76,7 @@ impl State {
     /// Sends a datagram to an address of any kind.
     pub(crate) fn take_off(
         &mut self,
-        socket: u32,
+        socket: SocketId,
         to: Address,
         from: Option<IpAddr>,
         content: Content,
@@ -83,7 +84,7 @@ impl State {
         let Some(sender) = self.socket(socket) else { return Ok(()) };
         sender.sent += 1;
         let (host, may_broadcast) = (sender.host, sender.may_broadcast);
-        self.digest.number(u64::from(socket) << 8 | 0xd6);
+        self.digest.number(u64::from(socket.number()) << 8 | 0xd6);
         self.digest.bytes(&content.bytes);
         let Address::Ip(ip) = to else { return self.send_local(socket, host, to, content) };
         let from = self.sender_name(socket, from, ip.ip());
@@ -105,7 +106,13 @@ impl State {
     }
 
     /// Sends a Unix datagram. It arrives at once, or the send fails.
-    fn send_local(&mut self, socket: u32, host: u32, to: Address, content: Content) -> Result<(), i32> {
+    fn send_local(
+        &mut self,
+        socket: SocketId,
+        host: HostId,
+        to: Address,
+        content: Content,
+    ) -> Result<(), i32> {
         let is_path = matches!(to, Address::Path(_));
         let nobody = if is_path { error::NO_ENTRY } else { error::CONNECTION_REFUSED };
         let receiver = self.socket_at(host, &to).ok_or(nobody)?;
@@ -124,45 +131,53 @@ impl State {
     }
 
     /// Returns the sender's address as the receiver sees it.
-    fn sender_name(&self, socket: u32, from: Option<IpAddr>, to: IpAddr) -> Address {
-        let Some(Some(sender)) = self.sockets.get(socket as usize) else { return Address::Unnamed };
+    fn sender_name(&self, socket: SocketId, from: Option<IpAddr>, to: IpAddr) -> Address {
+        let Some(sender) = self.sockets.get(socket) else { return Address::Unnamed };
         let Address::Ip(own) = sender.address else { return sender.address.clone() };
         let ip = match from {
             Some(from) => from,
             None if !own.ip().is_unspecified() => own.ip(),
             None if to.is_loopback() || to.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            None => self.hosts[sender.host as usize].ip.into(),
+            None => self.hosts[sender.host].ip.into(),
         };
         Address::Ip(SocketAddr::new(ip, own.port()))
     }
 
     /// Returns the sockets in a multicast group with this port, in the order of their creation.
-    fn members(&self, group: SocketAddr) -> Vec<u32> {
+    fn members(&self, group: SocketAddr) -> Vec<SocketId> {
         self.sockets_where(|socket, address| {
             socket.groups.contains(&group.ip()) && address.port() == group.port()
         })
     }
 
     /// Returns the sockets bound to this port of every address, in the order of their creation.
-    fn bound_to(&self, port: u16) -> Vec<u32> {
+    fn bound_to(&self, port: u16) -> Vec<SocketId> {
         self.sockets_where(|_, address| address.port() == port && address.ip().is_unspecified())
     }
 
-    fn sockets_where(&self, is_it: impl Fn(&crate::net::socket::Socket, SocketAddr) -> bool) -> Vec<u32> {
-        let all = self.sockets.iter().enumerate();
-        let them = all.filter(|(_, socket)| {
-            socket.as_ref().is_some_and(|socket| socket.address.ip().is_some_and(|ip| is_it(socket, ip)))
-        });
-        them.map(|(number, _)| number as u32).collect()
+    fn sockets_where(
+        &self,
+        is_it: impl Fn(&crate::net::socket::Socket, SocketAddr) -> bool,
+    ) -> Vec<SocketId> {
+        let all = self.sockets.iter();
+        let them = all.filter(|(_, socket)| socket.address.ip().is_some_and(|ip| is_it(socket, ip)));
+        them.map(|(number, _)| number).collect()
     }
 
     /// Sends one datagram. The link may lose or duplicate it.
-    fn launch(&mut self, socket: u32, from: &Address, to: &Address, only: Option<u32>, content: Content) {
+    fn launch(
+        &mut self,
+        socket: SocketId,
+        from: &Address,
+        to: &Address,
+        only: Option<SocketId>,
+        content: Content,
+    ) {
         self.datagrams.sent += 1;
-        let Some(Some(sender)) = self.sockets.get(socket as usize) else { return };
+        let Some(sender) = self.sockets.get(socket) else { return };
         let (from_host, order) = (sender.host, sender.sent);
         let to_host = match (only, to.ip()) {
-            (Some(only), _) => self.sockets[only as usize].as_ref().map(|receiver| receiver.host),
+            (Some(only), _) => self.sockets.get(only).map(|receiver| receiver.host),
             (None, Some(ip)) => self.host_of(from_host, ip.ip()),
             (None, None) => None,
         };
@@ -216,7 +231,7 @@ impl State {
             }
             return;
         }
-        if !self.hosts[to as usize].is_up {
+        if !self.hosts[to].is_up {
             self.datagrams.dropped += 1;
             return;
         }
@@ -234,7 +249,7 @@ impl State {
         let Load::Datagram { from, to, only, order, content } = load else { return };
         let receiver = only.or_else(|| self.socket_at(to_host, &to));
         // A connected socket receives only from its peer. For other senders the port is unreachable.
-        let is_for = |state: &mut State, number: u32| {
+        let is_for = |state: &mut State, number: SocketId| {
             let receiver = state.socket(number)?;
             let is_peer = receiver.peer.as_ref().is_none_or(|peer| *peer == from);
             is_peer.then_some(number)
@@ -257,9 +272,15 @@ impl State {
         let time = reactor::Time::from_nanos;
         let (sent, arrived) = (time(sent), time(self.now));
         let bytes = bytes as u32;
-        self.record.keep(|| Happening::Message { sent, arrived, from: from_host, to: to_host, bytes });
+        self.record.keep(|| Happening::Message {
+            sent,
+            arrived,
+            from: Node(from_host),
+            to: Node(to_host),
+            bytes,
+        });
         // For a group or a broadcast, pass the host's own address, because an answer must come from it.
-        let own = self.hosts[to_host as usize].ip;
+        let own = self.hosts[to_host].ip;
         let to = to.ip().map(|ip| ip.ip()).map(|ip| match ip {
             IpAddr::V4(ip) if ip.is_multicast() || ip.is_broadcast() => own.into(),
             ip => ip,

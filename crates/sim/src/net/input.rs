@@ -8,6 +8,7 @@ use reactor::{
 use crate::{
     error,
     faults::Kind,
+    ids::{EndId, EngineId, Id as _},
     net::buffer::PACKET_MAX,
     net::end::Segment,
     world::state::{Process, State},
@@ -21,18 +22,18 @@ pub(crate) enum Told {
 
 impl State {
     /// Returns the next event of an end, if there is one.
-    pub(crate) fn end_event(&mut self, at: u32, generation: u32, process: u32) -> Option<Told> {
-        if !self.alive(at, generation) {
+    pub(crate) fn end_event(&mut self, at: EndId, process: EngineId) -> Option<Told> {
+        if !self.ends.is_alive(at) {
             return None;
         }
-        let end = &mut self.ends[at as usize];
+        let end = &mut self.ends[at];
         let (_, key) = end.owner.filter(|(owner, _)| *owner == process)?;
         end.queued = false;
         #[cfg(unix)]
         if end.watch.is_some() {
             return self.watched_event(at).map(|event| Told::Event((key, event)));
         }
-        let end = &mut self.ends[at as usize];
+        let end = &mut self.ends[at];
         let event = if let Some(number) = end.connected.take() {
             Event::Connected(if number == 0 { Ok(()) } else { Err(error::os(number)) })
         } else if let Some(sent) = end.sent.take() {
@@ -48,20 +49,20 @@ impl State {
     }
 
     /// Returns an end's input, its end, or its failure.
-    fn read(&mut self, at: u32) -> Option<Event> {
-        let end = &mut self.ends[at as usize];
+    fn read(&mut self, at: EndId) -> Option<Event> {
+        let end = &mut self.ends[at];
         if end.other.is_none() || !(end.wants || end.late) {
             return self.hangup(at);
         }
         if !end.input.is_empty() && self.is_starved(at) {
             return None;
         }
-        let end = &mut self.ends[at as usize];
+        let end = &mut self.ends[at];
         if !end.wants {
             end.late = false;
             self.tally.observe(Kind::LateInput);
         }
-        let end = &mut self.ends[at as usize];
+        let end = &mut self.ends[at];
         let Some(mut first) = end.input.pop_front() else { return self.read_end(at) };
         first.close_passed();
         let mut chunk = if end.input.is_empty() && first.start == 0 { first } else { self.gather(at, first) };
@@ -76,43 +77,46 @@ impl State {
         }
         let len = chunk.len();
         self.lend(at);
-        self.ends[at as usize].input_bytes -= len;
+        self.ends[at].input_bytes -= len;
         self.freed(at);
         Some(Event::Got(Chunk::new(chunk.buffer, len)))
     }
 
     /// Returns whether the runtime holds all buffers of the engine. The end's input then waits for one.
-    fn is_starved(&mut self, at: u32) -> bool {
+    fn is_starved(&mut self, at: EndId) -> bool {
         let most = self.engine_options.buffers;
         let Some(engine) = self.engine_of(at).filter(|engine| engine.lent >= most) else { return false };
         engine.starved.insert(at);
         true
     }
 
-    fn lend(&mut self, at: u32) {
+    fn lend(&mut self, at: EndId) {
         if let Some(engine) = self.engine_of(at) {
             engine.lent += 1;
         }
     }
 
-    fn engine_of(&mut self, at: u32) -> Option<&mut Process> {
-        let (process, _) = self.ends[at as usize].owner?;
-        self.processes.get_mut(process as usize)?.as_mut()
+    fn engine_of(&mut self, at: EndId) -> Option<&mut Process> {
+        let (process, _) = self.ends[at].owner?;
+        self.processes.get_mut(process)
     }
 
     /// Takes a buffer of an engine back, which may let input arrive that waits for one.
-    pub(crate) fn give_back(&mut self, process: u32, buffer: Box<[u8]>) {
+    pub(crate) fn give_back(&mut self, process: EngineId, buffer: Box<[u8]>) {
         self.buffers.give(buffer);
-        let Some(Some(engine)) = self.processes.get_mut(process as usize) else { return };
+        let Some(engine) = self.processes.get_mut(process) else { return };
         engine.lent = engine.lent.saturating_sub(1);
         for at in std::mem::take(&mut engine.starved) {
-            self.look_at_end(at);
+            // The end may have gone while it waited.
+            if self.ends.is_alive(at) {
+                self.look_at_end(at);
+            }
         }
     }
 
     /// Reports an end or a failure while the engine wants no input, even if unread input precedes it.
-    fn hangup(&mut self, at: u32) -> Option<Event> {
-        let end = &mut self.ends[at as usize];
+    fn hangup(&mut self, at: EndId) -> Option<Event> {
+        let end = &mut self.ends[at];
         if !end.has_hangup() {
             return None;
         }
@@ -125,8 +129,8 @@ impl State {
 
     /// Gathers waiting segments into one buffer, as far as it has room, because a read does not see packet
     /// borders.
-    fn gather(&mut self, at: u32, first: Segment) -> Segment {
-        let waiting = first.len() + self.ends[at as usize].input.iter().map(Segment::len).sum::<usize>();
+    fn gather(&mut self, at: EndId, first: Segment) -> Segment {
+        let waiting = first.len() + self.ends[at].input.iter().map(Segment::len).sum::<usize>();
         let mut buffer = self.buffers.take(waiting.min(PACKET_MAX));
         let mut len = 0;
         let mut next = Some(first);
@@ -136,26 +140,26 @@ impl State {
             buffer[len..len + count].copy_from_slice(&segment.buffer[segment.start..segment.start + count]);
             (len, segment.start) = (len + count, segment.start + count);
             if segment.len() > 0 {
-                self.ends[at as usize].input.push_front(segment);
+                self.ends[at].input.push_front(segment);
                 break;
             }
             self.buffers.give(segment.buffer);
-            next = self.ends[at as usize].input.pop_front();
+            next = self.ends[at].input.pop_front();
         }
         Segment::of(buffer, len)
     }
 
     /// Takes the first bytes of a chunk, and puts the rest back in front.
-    fn split(&mut self, at: u32, mut chunk: Segment, count: usize) -> Segment {
+    fn split(&mut self, at: EndId, mut chunk: Segment, count: usize) -> Segment {
         let mut buffer = self.buffers.take(count);
         buffer[..count].copy_from_slice(&chunk.buffer[..count]);
         chunk.start = count;
-        self.ends[at as usize].input.push_front(chunk);
+        self.ends[at].input.push_front(chunk);
         Segment::of(buffer, count)
     }
 
-    fn read_end(&mut self, at: u32) -> Option<Event> {
-        let end = &mut self.ends[at as usize];
+    fn read_end(&mut self, at: EndId) -> Option<Event> {
+        let end = &mut self.ends[at];
         if end.end_told {
             return None;
         }
@@ -172,17 +176,17 @@ impl State {
     }
 
     /// Starts or stops input. Some input may still be in flight.
-    pub(crate) fn set_reading(&mut self, at: u32, on: bool) {
-        let may_come = !on && self.ends[at as usize].wants && !self.ends[at as usize].input.is_empty();
+    pub(crate) fn set_reading(&mut self, at: EndId, on: bool) {
+        let may_come = !on && self.ends[at].wants && !self.ends[at].input.is_empty();
         let is_late = may_come && self.strikes(Kind::LateInput);
-        let end = &mut self.ends[at as usize];
+        let end = &mut self.ends[at];
         (end.wants, end.late, end.hangup_told, end.break_told) = (on, is_late, false, false);
         self.look_at_end(at);
     }
 
     /// Begins to detach an end. A send in flight is returned first.
-    pub(crate) fn detach(&mut self, at: u32) {
-        let end = &mut self.ends[at as usize];
+    pub(crate) fn detach(&mut self, at: EndId) {
+        let end = &mut self.ends[at];
         (end.wants, end.late, end.detaching) = (false, false, true);
         if let Some(queue) = end.parked.take() {
             end.sent = Some(Sent { queue, result: Ok(0) });
@@ -191,7 +195,7 @@ impl State {
     }
 
     /// Adds an engine's event to the digest.
-    pub(crate) fn note_answer(&mut self, process: u32, key: Key, event: &mut Event) {
+    pub(crate) fn note_answer(&mut self, process: EngineId, key: Key, event: &mut Event) {
         let (tag, more) = match event {
             Event::Got(chunk) => (1, chunk.bytes().len() as u64),
             Event::End => (2, 0),
@@ -208,7 +212,7 @@ impl State {
             Event::Ready(ready) => (9, u64::from(ready.readable) | u64::from(ready.writable) << 1),
         };
         let slot = key.slot() as u64 | u64::from(key.generation()) << 24;
-        self.digest.number(self.now ^ u64::from(process) << 48);
+        self.digest.number(self.now ^ u64::from(process.number()) << 48);
         self.digest.number(slot << 8 | tag);
         self.digest.number(more);
         if let Event::Got(chunk) = event {

@@ -5,6 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use crate::{
     faults::chance::Chance,
     faults::{Faults, Kind, Tally},
+    ids::{HostId, IdVec},
 };
 
 /// The properties of a link between two hosts, in each direction.
@@ -95,15 +96,15 @@ impl Obstacle {
 pub(crate) struct Links {
     pub(crate) default: Link,
     loopback: Link,
-    special: HashMap<(u32, u32), Link>,
-    obstacles: HashMap<(u32, u32), Obstacle>,
+    special: HashMap<(HostId, HostId), Link>,
+    obstacles: HashMap<(HostId, HostId), Obstacle>,
     /// The factor by which a host's links are slowed, by host.
-    slow: Vec<u32>,
+    slow: IdVec<HostId, u32>,
 }
 
 impl Links {
     pub(crate) fn new(default: Link, loopback: Link) -> Links {
-        Links { default, loopback, special: HashMap::new(), obstacles: HashMap::new(), slow: Vec::new() }
+        Links { default, loopback, special: HashMap::new(), obstacles: HashMap::new(), slow: IdVec::new() }
     }
 
     pub(crate) fn add_host(&mut self) {
@@ -111,13 +112,13 @@ impl Links {
     }
 
     /// Sets the link between two hosts, in both directions.
-    pub(crate) fn set(&mut self, one: u32, other: u32, link: Link) {
+    pub(crate) fn set(&mut self, one: HostId, other: HostId, link: Link) {
         self.special.insert((one, other), link);
         self.special.insert((other, one), link);
     }
 
     #[inline]
-    pub(crate) fn of(&self, from: u32, to: u32) -> Link {
+    pub(crate) fn of(&self, from: HostId, to: HostId) -> Link {
         match from == to {
             true => self.loopback,
             false if self.special.is_empty() => self.default,
@@ -125,14 +126,14 @@ impl Links {
         }
     }
 
-    pub(crate) fn set_slow(&mut self, host: u32, factor: u32) {
-        self.slow[host as usize] = factor.max(1);
+    pub(crate) fn set_slow(&mut self, host: HostId, factor: u32) {
+        self.slow[host] = factor.max(1);
     }
 
     /// Draws a packet's latency in nanoseconds.
     pub(crate) fn latency(
         &self,
-        (from, to): (u32, u32),
+        (from, to): (HostId, HostId),
         chance: &mut Chance,
         faults: &Faults,
         tally: &mut Tally,
@@ -145,7 +146,7 @@ impl Links {
             tally.observe(Kind::Spike);
             took = took.saturating_mul(10);
         }
-        let factor = self.slow[from as usize].max(self.slow[to as usize]);
+        let factor = self.slow[from].max(self.slow[to]);
         if factor > 1 && from != to {
             tally.observe(Kind::Slow);
             took = took.saturating_mul(u64::from(factor));
@@ -155,25 +156,25 @@ impl Links {
 
     /// Returns the kind of the obstacle between two hosts, if there is one.
     #[inline]
-    pub(crate) fn obstacle(&self, from: u32, to: u32) -> Option<Kind> {
+    pub(crate) fn obstacle(&self, from: HostId, to: HostId) -> Option<Kind> {
         match self.obstacles.is_empty() {
             true => None,
             false => self.obstacles.get(&(from, to)).map(|obstacle| obstacle.kind()),
         }
     }
 
-    pub(crate) fn cut(&mut self, from: u32, to: u32, kind: Kind) {
+    pub(crate) fn cut(&mut self, from: HostId, to: HostId, kind: Kind) {
         let obstacle = self.obstacles.entry((from, to)).or_default();
         obstacle.cuts += 1;
         obstacle.cut_by.get_or_insert(kind);
     }
 
-    pub(crate) fn hold(&mut self, from: u32, to: u32) {
+    pub(crate) fn hold(&mut self, from: HostId, to: HostId) {
         self.obstacles.entry((from, to)).or_default().holds += 1;
     }
 
     /// Removes one cut or hold.
-    pub(crate) fn clear(&mut self, from: u32, to: u32, kind: Kind) {
+    pub(crate) fn clear(&mut self, from: HostId, to: HostId, kind: Kind) {
         let Some(obstacle) = self.obstacles.get_mut(&(from, to)) else { return };
         match kind {
             Kind::Hold => obstacle.holds = obstacle.holds.saturating_sub(1),
@@ -187,7 +188,9 @@ impl Links {
     /// Removes every obstacle and slowness.
     pub(crate) fn repair(&mut self) {
         self.obstacles.clear();
-        self.slow.fill(1);
+        for host in self.slow.ids() {
+            self.slow[host] = 1;
+        }
     }
 }
 
@@ -198,6 +201,11 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Id as _;
+
+    fn host(index: usize) -> HostId {
+        HostId::new(index)
+    }
 
     fn links() -> Links {
         let mut links = Links::new(Link::lan(), Link::loopback());
@@ -210,26 +218,32 @@ mod tests {
         let (mut links, mut chance, mut tally) = (links(), Chance::new(1), Tally::default());
         let faults = Faults::none();
         for _ in 0..100 {
-            let took = links.latency((0, 1), &mut chance, &faults, &mut tally);
+            let took = links.latency((host(0), host(1)), &mut chance, &faults, &mut tally);
             assert!((100_000..=300_000).contains(&took), "{took}");
         }
-        links.set_slow(1, 4);
-        assert!(links.latency((0, 1), &mut chance, &faults, &mut tally) >= 400_000);
-        assert!(links.latency((0, 2), &mut chance, &faults, &mut tally) <= 300_000);
-        assert!(links.latency((1, 1), &mut chance, &faults, &mut tally) <= 20_000, "not its loopback");
+        links.set_slow(host(1), 4);
+        assert!(links.latency((host(0), host(1)), &mut chance, &faults, &mut tally) >= 400_000);
+        assert!(links.latency((host(0), host(2)), &mut chance, &faults, &mut tally) <= 300_000);
+        assert!(
+            links.latency((host(1), host(1)), &mut chance, &faults, &mut tally) <= 20_000,
+            "not its loopback"
+        );
     }
 
     #[test]
     fn obstacles_add_up_and_go_one_by_one() {
         let mut links = links();
-        links.cut(0, 1, Kind::OneWay);
-        links.cut(0, 1, Kind::Partition);
-        links.hold(0, 1);
-        assert_eq!((links.obstacle(0, 1), links.obstacle(1, 0)), (Some(Kind::OneWay), None));
-        links.clear(0, 1, Kind::Partition);
-        links.clear(0, 1, Kind::OneWay);
-        assert_eq!(links.obstacle(0, 1), Some(Kind::Hold));
-        links.clear(0, 1, Kind::Hold);
-        assert_eq!(links.obstacle(0, 1), None);
+        links.cut(host(0), host(1), Kind::OneWay);
+        links.cut(host(0), host(1), Kind::Partition);
+        links.hold(host(0), host(1));
+        assert_eq!(
+            (links.obstacle(host(0), host(1)), links.obstacle(host(1), host(0))),
+            (Some(Kind::OneWay), None)
+        );
+        links.clear(host(0), host(1), Kind::Partition);
+        links.clear(host(0), host(1), Kind::OneWay);
+        assert_eq!(links.obstacle(host(0), host(1)), Some(Kind::Hold));
+        links.clear(host(0), host(1), Kind::Hold);
+        assert_eq!(links.obstacle(host(0), host(1)), None);
     }
 }

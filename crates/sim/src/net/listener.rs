@@ -15,17 +15,18 @@ use crate::{
     engine::bell::Lease,
     error,
     faults::Kind,
+    ids::{EndId, EngineId, HostId, ListenerId, ObjectId},
     net::end::Holder,
     net::input::Told,
     world::state::{Item, State},
 };
 
 pub(crate) struct Listener {
-    pub(crate) host: u32,
+    pub(crate) host: HostId,
     pub(crate) address: Address,
     pub(crate) backlog: usize,
-    pub(crate) waiting: VecDeque<u32>,
-    pub(crate) owner: Option<(u32, Key)>,
+    pub(crate) waiting: VecDeque<EndId>,
+    pub(crate) owner: Option<(EngineId, Key)>,
     /// `wants`: the engine wants connections. `late`: it gets one more, although it wants none.
     pub(crate) wants: bool,
     late: bool,
@@ -35,12 +36,9 @@ pub(crate) struct Listener {
     pub(crate) is_kept: bool,
 }
 
-/// The bit that marks a transport's number as a listener's.
-pub(crate) const LISTENER: u64 = 1 << 63;
-
 impl State {
     /// Returns the address of a new listener, with a free port in the place of port 0.
-    fn bind(&mut self, host: u32, address: &Address) -> io::Result<Address> {
+    fn bind(&mut self, host: HostId, address: &Address) -> io::Result<Address> {
         let Address::Ip(ip) = address else {
             return match address {
                 Address::Unnamed => Err(error::os(error::INVALID)),
@@ -63,21 +61,20 @@ impl State {
         Err(error::os(error::ADDRESS_IN_USE))
     }
 
-    pub(crate) fn free_port(&mut self, host: u32) -> u16 {
-        let host = &mut self.hosts[host as usize];
+    pub(crate) fn free_port(&mut self, host: HostId) -> u16 {
+        let host = &mut self.hosts[host];
         host.next_port = host.next_port.checked_add(1).unwrap_or(PORT_MIN);
         host.next_port
     }
 
     /// Opens a listener, and returns its transport's number.
-    pub(crate) fn listen(&mut self, host: u32, address: &Address, backlog: u32) -> io::Result<u64> {
+    pub(crate) fn listen(&mut self, host: HostId, address: &Address, backlog: u32) -> io::Result<ListenerId> {
         let address = self.bind(host, address)?;
         if self.names.contains_key(&(host, address.clone())) {
             return Err(error::os(error::ADDRESS_IN_USE));
         }
-        let number = self.listeners.len() as u32;
-        self.names.insert((host, address.clone()), number);
-        self.listeners.push(Some(Listener {
+        let name = (host, address.clone());
+        let number = self.listeners.push(Listener {
             host,
             address,
             backlog: backlog.max(1) as usize,
@@ -88,16 +85,25 @@ impl State {
             queued: false,
             detaching: false,
             is_kept: false,
-        }));
-        Ok(u64::from(number) | LISTENER)
+        });
+        self.names.insert(name, number);
+        Ok(number)
     }
 
-    pub(crate) fn listener(&mut self, number: u32) -> Option<&mut Listener> {
-        self.listeners.get_mut(number as usize)?.as_mut()
+    pub(crate) fn listener(&mut self, number: ListenerId) -> Option<&mut Listener> {
+        self.listeners.get_mut(number)
+    }
+
+    /// Attaches a listener to an engine. Returns `false` if the listener has gone.
+    pub(crate) fn attach_listener(&mut self, number: ListenerId, owner: (EngineId, Key)) -> bool {
+        let Some(listener) = self.listener(number) else { return false };
+        (listener.owner, listener.wants) = (Some(owner), true);
+        self.look_at_listener(number);
+        true
     }
 
     /// Returns the listener that a connect to this address of the host reaches.
-    pub(crate) fn listening_at(&self, host: u32, address: &Address) -> Option<u32> {
+    pub(crate) fn listening_at(&self, host: HostId, address: &Address) -> Option<ListenerId> {
         let at = |address: Address| self.names.get(&(host, address)).copied();
         let wild = |ip: IpAddr, port| at(Address::Ip(SocketAddr::new(ip, port)));
         at(address.clone()).or_else(|| match address {
@@ -107,13 +113,13 @@ impl State {
         })
     }
 
-    pub(crate) fn close_listener(&mut self, number: u32) {
+    pub(crate) fn close_listener(&mut self, number: ListenerId) {
         if let Some(listener) = self.listener(number).filter(|listener| listener.is_kept) {
             (listener.owner, listener.queued, listener.detaching) = (None, false, false);
             (listener.wants, listener.late) = (false, false);
             return;
         }
-        let Some(listener) = self.listeners.get_mut(number as usize).and_then(Option::take) else { return };
+        let Some(listener) = self.listeners.take(number) else { return };
         self.names.remove(&(listener.host, listener.address));
         for end in listener.waiting {
             self.close_end(end, Ending::Reset);
@@ -121,7 +127,7 @@ impl State {
     }
 
     /// Queues a listener for its engine if it can accept after a change.
-    pub(crate) fn look_at_listener(&mut self, number: u32) {
+    pub(crate) fn look_at_listener(&mut self, number: ListenerId) {
         let Some(listener) = self.listener(number) else { return };
         if listener.queued || !(listener.wants || listener.late) || listener.waiting.is_empty() {
             return;
@@ -133,7 +139,7 @@ impl State {
     }
 
     /// Starts or stops accepting. One connection may still be in flight.
-    pub(crate) fn set_accepting(&mut self, number: u32, on: bool) {
+    pub(crate) fn set_accepting(&mut self, number: ListenerId, on: bool) {
         let accepts_late = self.engine_options.accepts_late;
         let Some(listener) = self.listener(number) else { return };
         listener.late = accepts_late && !on && listener.wants && !listener.waiting.is_empty();
@@ -142,7 +148,7 @@ impl State {
     }
 
     /// Begins to detach a listener.
-    pub(crate) fn detach_listener(&mut self, number: u32, process: u32) {
+    pub(crate) fn detach_listener(&mut self, number: ListenerId, process: EngineId) {
         if let Some(listener) = self.listener(number) {
             (listener.wants, listener.late, listener.detaching) = (false, false, true);
             self.mark_ready(process, Item::Listener(number));
@@ -150,7 +156,7 @@ impl State {
     }
 
     /// Returns the next event of a listener.
-    pub(crate) fn listener_event(&mut self, number: u32) -> Option<Told> {
+    pub(crate) fn listener_event(&mut self, number: ListenerId) -> Option<Told> {
         let listener = self.listener(number)?;
         listener.queued = false;
         let (_, key) = listener.owner?;
@@ -170,27 +176,30 @@ impl State {
         }
         let end = self.listener(number)?.waiting.pop_front()?;
         let event = if self.strikes(Kind::AcceptAborts) {
-            self.ends[end as usize].by_fault = Some(Kind::AcceptAborts);
-            let other = self.ends[end as usize].other;
+            self.ends[end].by_fault = Some(Kind::AcceptAborts);
+            let other = self.ends[end].other;
             if let Some(other) = other {
-                self.ends[other as usize].by_fault = Some(Kind::AcceptAborts);
+                self.ends[other].by_fault = Some(Kind::AcceptAborts);
             }
             self.close_end(end, Ending::Reset);
             None
         } else {
-            let accepted = &mut self.ends[end as usize];
+            let accepted = &mut self.ends[end];
             accepted.holder = Holder::Transport;
-            let (peer, number) = (accepted.peer.clone(), accepted.number(end));
-            Some(Told::Event((key, Event::Accepted(self.transport(number), peer))))
+            let peer = accepted.peer.clone();
+            Some(Told::Event((key, Event::Accepted(self.transport(ObjectId::End(end)), peer))))
         };
         self.look_at_listener(number);
         event
     }
 
     /// Makes the transport of an end or a listener.
-    pub(crate) fn transport(&self, number: u64) -> Transport {
-        let medium = self.end_of(number).map_or(Medium::SOCKET, |end| self.ends[end as usize].medium);
-        Transport::hosted_as(number, medium, Lease::new(&self.outside, number))
+    pub(crate) fn transport(&self, object: ObjectId) -> Transport {
+        let medium = match object {
+            ObjectId::End(end) => self.ends[end].medium,
+            _ => Medium::SOCKET,
+        };
+        Transport::hosted_as(object.number(), medium, Lease::new(&self.outside, object))
     }
 }
 

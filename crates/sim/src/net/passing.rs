@@ -10,6 +10,7 @@ use reactor::{
 use crate::{
     error,
     faults::Kind,
+    ids::{EndId, EngineId, Id as _, ObjectId},
     net::buffer::PACKET_MAX,
     net::end::{Holder, Packet},
     world::state::{Item, State},
@@ -37,12 +38,12 @@ impl State {
     /// Watches an end for a resource, or changes the interest.
     pub(crate) fn watch_end(
         &mut self,
-        number: u64,
-        owner: (u32, Key),
+        object: ObjectId,
+        owner: (EngineId, Key),
         interest: Option<Interest>,
-    ) -> io::Result<(u32, u32)> {
-        let at = self.end_of(number).ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?;
-        let end = &mut self.ends[at as usize];
+    ) -> io::Result<EndId> {
+        let at = self.ends.of(object)?;
+        let end = &mut self.ends[at];
         if end.owner.is_some_and(|other| other != owner) {
             return Err(error::os(error::EXISTS));
         }
@@ -52,25 +53,25 @@ impl State {
         let before = end.watch.take();
         let is_up = before.map_or(end.other.is_some() && end.connected.is_none(), |before| before.is_up);
         end.watch = Some(Watch { interest, is_up, is_told: false });
-        let generation = end.generation;
+
         if end.owner.replace(owner).is_none() {
             end.queued = false;
         }
         self.look_at_end(at);
-        Ok((at, generation))
+        Ok(at)
     }
 
     /// Forgets the watcher of an end. The transport closes the end.
-    pub(crate) fn unwatch_end(&mut self, at: u32, generation: u32) {
-        if self.alive(at, generation) {
-            let end = &mut self.ends[at as usize];
+    pub(crate) fn unwatch_end(&mut self, at: EndId) {
+        if self.ends.is_alive(at) {
+            let end = &mut self.ends[at];
             (end.owner, end.watch, end.queued) = (None, None, false);
         }
     }
 
     /// Returns the readiness of a watched end.
-    fn ready_of(&self, at: u32) -> Option<Ready> {
-        let end = &self.ends[at as usize];
+    fn ready_of(&self, at: EndId) -> Option<Ready> {
+        let end = &self.ends[at];
         let watch = end.watch.as_ref()?;
         let interest = watch.interest?;
         let is_up = watch.is_up || end.connected == Some(0);
@@ -86,27 +87,27 @@ impl State {
     }
 
     /// Queues a watched end for its engine if it is ready after a change.
-    pub(crate) fn look_at_watched(&mut self, at: u32) {
+    pub(crate) fn look_at_watched(&mut self, at: EndId) {
         let is_ready = self.ready_of(at).is_some();
-        let end = &mut self.ends[at as usize];
+        let end = &mut self.ends[at];
         if let (true, Some((process, _))) = (is_ready, end.owner) {
             end.queued = true;
-            let item = Item::End(at, end.generation);
+            let item = Item::End(at);
             self.mark_ready(process, item);
         }
     }
 
     /// Returns how many bytes the peer has room for.
-    fn room_of(&self, at: u32) -> usize {
-        let end = &self.ends[at as usize];
-        let Some(there) = end.other.map(|other| &self.ends[other as usize]) else { return 0 };
+    fn room_of(&self, at: EndId) -> usize {
+        let end = &self.ends[at];
+        let Some(there) = end.other.map(|other| &self.ends[other]) else { return 0 };
         let window = self.links.of(end.host, there.host).window_bytes.max(1);
         window.saturating_sub(there.wire_bytes + there.input_bytes)
     }
 
     /// Returns the event of a watched end. It is level-triggered, so it repeats while it holds.
-    pub(crate) fn watched_event(&mut self, at: u32) -> Option<Event> {
-        let end = &mut self.ends[at as usize];
+    pub(crate) fn watched_event(&mut self, at: EndId) -> Option<Event> {
+        let end = &mut self.ends[at];
         if let (Some(watch), Some(error)) = (&mut end.watch, end.connected.take()) {
             watch.is_up |= error == 0;
             if error != 0 {
@@ -114,7 +115,7 @@ impl State {
             }
         }
         let ready = self.ready_of(at)?;
-        if let Some(watch) = &mut self.ends[at as usize].watch {
+        if let Some(watch) = &mut self.ends[at].watch {
             watch.is_told = !(ready.readable || ready.writable);
         }
         self.look_at_end(at);
@@ -124,12 +125,12 @@ impl State {
     /// Sends bytes from a watched end, and descriptors with the first byte.
     pub(crate) fn pass(
         &mut self,
-        number: u64,
+        object: ObjectId,
         bytes: &[IoSlice<'_>],
         with: &mut Vec<Descriptor>,
     ) -> io::Result<usize> {
-        let from = self.end_of(number).ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?;
-        let end = &self.ends[from as usize];
+        let from = self.ends.of(object)?;
+        let end = &self.ends[from];
         let is_up = end.watch.as_ref().is_none_or(|watch| watch.is_up);
         let other = match (end.failed, end.shut, end.other) {
             _ if with.len() > PASSED_MAX => return Err(error::os(error::INVALID)),
@@ -139,7 +140,7 @@ impl State {
             (None, false, _) => return Err(error::os(error::AGAIN)),
         };
         // A Unix socket notices at once that its peer is gone.
-        if self.ends[other as usize].holder == Holder::Nobody {
+        if self.ends[other].holder == Holder::Nobody {
             return Err(error::os(error::BROKEN_PIPE));
         }
         let mut left = bytes.iter().map(|part| part.len()).sum::<usize>().min(self.room_of(from));
@@ -152,7 +153,7 @@ impl State {
             left = self.chance.up_to(left - 1);
         }
         let taken = left;
-        self.digest.number(u64::from(from) << 24 | (with.len() as u64) << 8 | 0x5d);
+        self.digest.number(u64::from(from.number()) << 24 | (with.len() as u64) << 8 | 0x5d);
         for part in bytes {
             for piece in part[..part.len().min(left)].chunks(PACKET_MAX) {
                 let mut segment = self.segment_of(from, piece);
@@ -166,39 +167,39 @@ impl State {
 
     /// Receives at a watched end as recvmsg(2) does: bytes up to the next descriptors, and the descriptors
     /// with their own bytes.
-    pub(crate) fn receive(&mut self, number: u64, into: &mut [u8]) -> io::Result<Delivery> {
-        let at = self.end_of(number).ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?;
+    pub(crate) fn receive(&mut self, object: ObjectId, into: &mut [u8]) -> io::Result<Delivery> {
+        let at = self.ends.of(object)?;
         let mut room = into.len().min(self.engine_options.buffer_bytes);
-        if room > 1 && self.ends[at as usize].input_bytes > 1 && self.strikes(Kind::TinyRead) {
+        if room > 1 && self.ends[at].input_bytes > 1 && self.strikes(Kind::TinyRead) {
             self.tally.observe(Kind::TinyRead);
-            room = self.chance.up_to(room.min(self.ends[at as usize].input_bytes) - 1);
+            room = self.chance.up_to(room.min(self.ends[at].input_bytes) - 1);
         }
         let mut got = Delivery { bytes: 0, descriptors: Vec::new(), is_cut: false, truncated: false };
         while got.bytes < room && got.descriptors.is_empty() {
-            let Some(mut segment) = self.ends[at as usize].input.pop_front() else { break };
+            let Some(mut segment) = self.ends[at].input.pop_front() else { break };
             let count = segment.len().min(room - got.bytes);
             let bytes = &segment.buffer[segment.start..segment.start + count];
             into[got.bytes..got.bytes + count].copy_from_slice(bytes);
             got.descriptors = segment.with.take().map_or(Vec::new(), |load| load.0);
             (got.bytes, segment.start) = (got.bytes + count, segment.start + count);
             if segment.len() > 0 {
-                self.ends[at as usize].input.push_front(segment);
+                self.ends[at].input.push_front(segment);
             } else {
                 self.buffers.give(segment.buffer);
             }
         }
         if got.bytes > 0 {
-            self.ends[at as usize].input_bytes -= got.bytes;
+            self.ends[at].input_bytes -= got.bytes;
             self.freed(at);
             if !got.descriptors.is_empty() && self.strikes(Kind::AcceptFails) {
                 self.tally.observe(Kind::AcceptFails);
                 (got.descriptors, got.is_cut) = (Vec::new(), true);
             }
-            self.digest.number(u64::from(at) << 24 | (got.descriptors.len() as u64) << 8 | 0x5f);
+            self.digest.number(u64::from(at.number()) << 24 | (got.descriptors.len() as u64) << 8 | 0x5f);
             self.digest.bytes(&into[..got.bytes]);
             return Ok(got);
         }
-        let end = &self.ends[at as usize];
+        let end = &self.ends[at];
         match (end.broken, end.finished) {
             _ if into.is_empty() => Ok(got),
             (Some(number), _) => Err(error::os(number)),
@@ -208,14 +209,14 @@ impl State {
     }
 
     /// Returns the credentials of the peer of a Unix link: those of the engine that connected or listened.
-    pub(crate) fn credentials_of_peer(&self, at: u32) -> io::Result<Credentials> {
-        let end = &self.ends[at as usize];
-        let other = end.other.map(|other| &self.ends[other as usize]);
+    pub(crate) fn credentials_of_peer(&self, at: EndId) -> io::Result<Credentials> {
+        let end = &self.ends[at];
+        let other = end.other.map(|other| &self.ends[other]);
         match (&end.local, other) {
             (Address::Ip(_), _) => Err(io::ErrorKind::Unsupported.into()),
             (_, None) => Err(error::os(error::NOT_CONNECTED)),
             (_, Some(other)) => {
-                let process = other.maker.map(|process| process + PROCESS_FIRST);
+                let process = other.maker.map(|engine| engine.number() + PROCESS_FIRST);
                 Ok(Credentials { process, user: USER, group: USER })
             }
         }

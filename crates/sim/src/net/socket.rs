@@ -14,23 +14,21 @@ use reactor::{
 use crate::{
     error,
     faults::Kind,
+    ids::{EngineId, HostId, Id as _, SocketId},
     net::flight::{Content, LENGTH_MAX, UNIX_LENGTH_MAX},
     net::input::Told,
     world::state::{Item, State, What},
 };
 
-/// The bit that marks a transport's number as a socket's.
-pub(crate) const SOCKET: u64 = 1 << 62;
-
 /// One datagram socket.
 pub(crate) struct Socket {
-    pub(crate) host: u32,
+    pub(crate) host: HostId,
     pub(crate) address: Address,
     pub(crate) peer: Option<Address>,
     pub(crate) may_broadcast: bool,
     pub(crate) groups: Vec<IpAddr>,
     /// The engine and the key that it is attached with.
-    pub(crate) owner: Option<(u32, Key)>,
+    pub(crate) owner: Option<(EngineId, Key)>,
     /// `wants`: the engine wants input. `late`: an injected fault delivers one batch although it wants none.
     wants: bool,
     late: bool,
@@ -78,19 +76,19 @@ impl State {
     /// Opens a socket, and returns its transport's number.
     pub(crate) fn bind_socket(
         &mut self,
-        host: u32,
+        host: HostId,
         address: &Address,
         options: &BindOptions,
-    ) -> io::Result<u64> {
+    ) -> io::Result<SocketId> {
         let address = self.socket_name(host, address, options)?;
-        let number = self.sockets.len() as u32;
+        let number = self.sockets.next_id();
         if address != Address::Unnamed {
             if self.socket_names.contains_key(&(host, address.clone())) && !options.reuse_address {
                 return Err(error::os(error::ADDRESS_IN_USE));
             }
             self.socket_names.insert((host, address.clone()), number);
         }
-        self.sockets.push(Some(Socket {
+        self.sockets.push(Socket {
             host,
             address,
             peer: options.peer.clone(),
@@ -114,12 +112,12 @@ impl State {
                 .map_or(UNIX_LENGTH_MAX, |bytes| (2 * bytes).saturating_sub(32)),
             sent: 0,
             latest: 0,
-        }));
-        Ok(u64::from(number) | SOCKET)
+        });
+        Ok(number)
     }
 
     /// Returns the name of a new socket, with a free port in the place of port 0.
-    fn socket_name(&mut self, host: u32, address: &Address, options: &BindOptions) -> io::Result<Address> {
+    fn socket_name(&mut self, host: HostId, address: &Address, options: &BindOptions) -> io::Result<Address> {
         let ip = match (address, &options.peer) {
             (Address::Ip(ip), _) => *ip,
             (Address::Unnamed, Some(Address::Ip(_))) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
@@ -141,12 +139,12 @@ impl State {
         Err(error::os(error::ADDRESS_IN_USE))
     }
 
-    pub(crate) fn socket(&mut self, number: u32) -> Option<&mut Socket> {
-        self.sockets.get_mut(number as usize)?.as_mut()
+    pub(crate) fn socket(&mut self, number: SocketId) -> Option<&mut Socket> {
+        self.sockets.get_mut(number)
     }
 
     /// Returns the socket that receives datagrams for this address of the host.
-    pub(crate) fn socket_at(&self, host: u32, address: &Address) -> Option<u32> {
+    pub(crate) fn socket_at(&self, host: HostId, address: &Address) -> Option<SocketId> {
         let at = |address: Address| self.socket_names.get(&(host, address)).copied();
         let wild = |ip: IpAddr, port| at(Address::Ip(SocketAddr::new(ip, port)));
         at(address.clone()).or_else(|| match address {
@@ -156,8 +154,8 @@ impl State {
         })
     }
 
-    pub(crate) fn close_socket(&mut self, number: u32) {
-        let Some(socket) = self.sockets.get_mut(number as usize).and_then(Option::take) else { return };
+    pub(crate) fn close_socket(&mut self, number: SocketId) {
+        let Some(socket) = self.sockets.take(number) else { return };
         let name = (socket.host, socket.address);
         if self.socket_names.get(&name) == Some(&number) {
             self.socket_names.remove(&name);
@@ -166,7 +164,7 @@ impl State {
     }
 
     /// Attaches a socket to an engine.
-    pub(crate) fn attach_socket(&mut self, number: u32, owner: (u32, Key)) -> bool {
+    pub(crate) fn attach_socket(&mut self, number: SocketId, owner: (EngineId, Key)) -> bool {
         let Some(socket) = self.socket(number) else { return false };
         (socket.owner, socket.wants, socket.queued) = (Some(owner), true, false);
         self.look_at_socket(number);
@@ -174,7 +172,7 @@ impl State {
     }
 
     /// Queues a socket for its engine if it has an event after a change.
-    pub(crate) fn look_at_socket(&mut self, number: u32) {
+    pub(crate) fn look_at_socket(&mut self, number: SocketId) {
         let Some(socket) = self.socket(number).filter(|socket| !socket.queued && socket.is_telling()) else {
             return;
         };
@@ -185,7 +183,7 @@ impl State {
     }
 
     /// Returns the next event of a socket.
-    pub(crate) fn socket_event(&mut self, number: u32, process: u32) -> Option<Told> {
+    pub(crate) fn socket_event(&mut self, number: SocketId, process: EngineId) -> Option<Told> {
         let socket = self.socket(number)?;
         let (_, key) = socket.owner.filter(|(owner, _)| *owner == process)?;
         socket.queued = false;
@@ -204,7 +202,7 @@ impl State {
     }
 
     /// Moves waiting datagrams into a batch.
-    fn collect(&mut self, number: u32) -> Option<Batch> {
+    fn collect(&mut self, number: SocketId) -> Option<Batch> {
         let is_short = self.strikes(Kind::TinyRead);
         let socket = self.socket(number)?;
         if socket.waiting.is_empty() || !(socket.wants || socket.late) {
@@ -229,14 +227,14 @@ impl State {
             batch.put(given, &from, to, ecn, given.len() < bytes.len());
             self.datagrams.cut += u64::from(given.len() < bytes.len());
             self.datagrams.received += 1;
-            self.digest.number(u64::from(number) << 32 | given.len() as u64);
+            self.digest.number(u64::from(number.number()) << 32 | given.len() as u64);
             self.digest.bytes(given);
         }
         Some(batch)
     }
 
     /// Queues a datagram that arrived.
-    pub(crate) fn put_waiting(&mut self, number: u32, order: u64, waiting: Waiting) {
+    pub(crate) fn put_waiting(&mut self, number: SocketId, order: u64, waiting: Waiting) {
         let Some(socket) = self.socket(number) else { return };
         let is_overtaken = order < socket.latest;
         socket.latest = socket.latest.max(order);
@@ -247,7 +245,7 @@ impl State {
     }
 
     /// Reports an undelivered datagram. Drops the report if too many wait, as a kernel does.
-    pub(crate) fn report(&mut self, number: u32, to: Option<Address>, error: i32) {
+    pub(crate) fn report(&mut self, number: SocketId, to: Option<Address>, error: i32) {
         if let Some(socket) = self.socket(number).filter(|socket| socket.reports.len() < REPORTS_MAX) {
             socket.reports.push_back((to, error));
             self.look_at_socket(number);
@@ -255,7 +253,7 @@ impl State {
     }
 
     /// Starts or stops input. A batch may still be in flight.
-    pub(crate) fn set_socket_reading(&mut self, number: u32, on: bool) {
+    pub(crate) fn set_socket_reading(&mut self, number: SocketId, on: bool) {
         let Some(socket) = self.socket(number) else { return };
         let may_come = !on && socket.wants && !socket.waiting.is_empty();
         let is_late = may_come && self.strikes(Kind::LateInput);
@@ -266,7 +264,7 @@ impl State {
     }
 
     /// Begins to detach a socket.
-    pub(crate) fn detach_socket(&mut self, number: u32) {
+    pub(crate) fn detach_socket(&mut self, number: SocketId) {
         if let Some(socket) = self.socket(number) {
             (socket.wants, socket.late, socket.detaching) = (false, false, true);
             socket.longest = RECEIVE_MAX;
@@ -274,7 +272,12 @@ impl State {
         }
     }
 
-    pub(crate) fn set_socket_member(&mut self, number: u32, group: &Group, member: bool) -> io::Result<()> {
+    pub(crate) fn set_socket_member(
+        &mut self,
+        number: SocketId,
+        group: &Group,
+        member: bool,
+    ) -> io::Result<()> {
         let address = group.address();
         let socket = self.socket(number).ok_or(io::ErrorKind::NotFound)?;
         let at = socket.groups.iter().position(|other| *other == address);
@@ -290,7 +293,7 @@ impl State {
 
     /// Sends from the front of a queue, and returns the number of sent datagrams. As with the system's call,
     /// a failed datagram is reported, and the rest still go out.
-    pub(crate) fn send_datagrams(&mut self, number: u32, queue: &mut DatagramQueue) -> usize {
+    pub(crate) fn send_datagrams(&mut self, number: SocketId, queue: &mut DatagramQueue) -> usize {
         let mut taken = 0;
         if self.strikes(Kind::LateSend) {
             self.tally.observe(Kind::LateSend);
@@ -333,7 +336,7 @@ impl State {
     }
 
     /// Blocks a socket, and schedules the end of that.
-    fn block(&mut self, number: u32) {
+    fn block(&mut self, number: SocketId) {
         let at = self.now + self.chance.between(1, self.late_max);
         if let Some(socket) = self.socket(number)
             && !std::mem::replace(&mut socket.is_blocked, true)
@@ -343,7 +346,7 @@ impl State {
     }
 
     /// Unblocks a socket, which may have room again.
-    pub(crate) fn socket_room(&mut self, number: u32) {
+    pub(crate) fn socket_room(&mut self, number: SocketId) {
         if let Some(socket) = self.socket(number) {
             (socket.is_blocked, socket.has_room) = (false, true);
             self.look_at_socket(number);

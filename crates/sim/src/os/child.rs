@@ -18,6 +18,7 @@ use reactor::{
 
 use crate::{
     error,
+    ids::{ChildId, EndId, HostId, Id as _, SourceId},
     net::link::nanos,
     net::pipe::Mover,
     testing::feed::Feed,
@@ -83,7 +84,7 @@ pub trait Program: 'static {
 /// The operations of a running program. See [`Program`] for an example.
 pub struct Hand<'a> {
     state: &'a RefCell<State>,
-    child: u32,
+    child: ChildId,
 }
 
 impl Hand<'_> {
@@ -128,7 +129,7 @@ impl Hand<'_> {
         let child = state.children.known(self.child);
         child.is_listening = on;
         if let Some(at) = child.stdin {
-            state.ends[at as usize].wants = on;
+            state.ends[at].wants = on;
             state.look_at_end(at);
         }
     }
@@ -191,8 +192,8 @@ pub(crate) enum Happening {
 pub(crate) struct Children {
     /// By number. A child leaves the map once it has ended and nobody holds its output. Numbers are not
     /// reused.
-    all: BTreeMap<u32, Child>,
-    started: u32,
+    all: BTreeMap<ChildId, Child>,
+    next: u32,
     programs: HashMap<String, Known>,
 }
 
@@ -200,15 +201,15 @@ pub(crate) struct Children {
 type Known = Result<Rc<dyn Fn(&[String]) -> Box<dyn Program>>, i32>;
 
 struct Child {
-    host: u32,
+    host: HostId,
     /// `None` during a call of the program, and after its end.
     program: Option<Box<dyn Program>>,
-    stdin: Option<u32>,
-    outs: [Option<u32>; 2],
+    stdin: Option<EndId>,
+    outs: [Option<EndId>; 2],
     /// Output that does not fit in the pipe yet.
     backlog: [Vec<u8>; 2],
     /// The number of the source that delivers the exit status.
-    status: u32,
+    status: SourceId,
     of_group: bool,
     ends_group: bool,
     left_behind: Option<u64>,
@@ -224,12 +225,17 @@ impl Children {
         self.programs.insert(name.to_owned(), program);
     }
 
+    fn next_id(&mut self) -> ChildId {
+        self.next += 1;
+        ChildId::new(self.next as usize - 1)
+    }
+
     pub(crate) fn running(&self) -> usize {
         self.all.values().filter(|child| !child.is_over).count()
     }
 
     /// Returns a child that must exist, because its program is running or it was found just before.
-    fn known(&mut self, number: u32) -> &mut Child {
+    fn known(&mut self, number: ChildId) -> &mut Child {
         self.all.get_mut(&number).expect("it leaves only after its end")
     }
 }
@@ -237,7 +243,7 @@ impl Children {
 /// The handle that a [`Process`] has of its child.
 struct Handle {
     state: Rc<RefCell<State>>,
-    child: u32,
+    child: ChildId,
     status: Feed,
 }
 
@@ -264,7 +270,7 @@ impl Hosted for Handle {
 /// Starts a program on a host.
 pub(crate) fn spawn(
     state: &Rc<RefCell<State>>,
-    host: u32,
+    host: HostId,
     command: &Command,
     options: &SpawnOptions,
 ) -> io::Result<Started> {
@@ -279,8 +285,7 @@ pub(crate) fn spawn(
     let status = Feed::new(state);
     let mut guard = state.borrow_mut();
     let world = &mut *guard;
-    let number = world.children.started;
-    world.children.started += 1;
+    let number = world.children.next_id();
     let mut pipe = |standard: Standard, is_read_by_child: bool| {
         (standard == Standard::Piped).then(|| {
             let (reader, writer) = world.add_pipe(host);
@@ -308,17 +313,17 @@ pub(crate) fn spawn(
         is_queued: true,
     };
     world.children.all.insert(number, child);
-    world.digest.number(u64::from(number) << 8 | 0xc4);
+    world.digest.number(u64::from(number.number()) << 8 | 0xc4);
     let begins = world.now + world.chance.between(50_000, 1_000_000);
     world.queue.put(begins, What::Child { child: number, happening: Happening::Begin });
     drop(guard);
-    let [stdin, stdout, stderr] = ends.map(|end| end.map(|(_, ours): (u32, Transport)| ours));
+    let [stdin, stdout, stderr] = ends.map(|end| end.map(|(_, ours): (EndId, Transport)| ours));
     let handle = Handle { state: state.clone(), child: number, status };
     Ok(Started { process: Process::hosted(Box::new(handle), pid(number), options), stdin, stdout, stderr })
 }
 
 /// Runs an event of a child. The world is not borrowed while the child's program runs.
-pub(crate) fn happen(state: &RefCell<State>, number: u32, happening: Happening) {
+pub(crate) fn happen(state: &RefCell<State>, number: ChildId, happening: Happening) {
     let program = {
         let mut state = state.borrow_mut();
         if happening == Happening::Rest {
@@ -380,7 +385,7 @@ fn progress(program: &mut dyn Program, hand: &mut Hand<'_>) {
 
 impl State {
     /// Schedules a child's progress, because its pipes have changed.
-    pub(crate) fn wake_child(&mut self, number: u32) {
+    pub(crate) fn wake_child(&mut self, number: ChildId) {
         let Some(child) = self.children.all.get_mut(&number) else { return };
         if !child.is_over && !std::mem::replace(&mut child.is_queued, true) {
             let now = self.now;
@@ -388,20 +393,20 @@ impl State {
         }
     }
 
-    fn input_of_child(&mut self, number: u32) -> Option<(Vec<u8>, bool)> {
+    fn input_of_child(&mut self, number: ChildId) -> Option<(Vec<u8>, bool)> {
         let child = self.children.known(number);
         let at = child.stdin.filter(|_| child.is_listening)?;
         Some(self.read_end_of(at))
     }
 
     /// Writes the waiting output. Returns `false` if a reader has closed.
-    fn write_backlogs(&mut self, number: u32) -> bool {
+    fn write_backlogs(&mut self, number: ChildId) -> bool {
         let mut is_heard = true;
         for which in [0, 1] {
             let child = self.children.known(number);
             let Some(at) = child.outs[which] else { continue };
             let mut backlog = take(&mut child.backlog[which]);
-            let has_sent = self.ends[at as usize].sent.is_some();
+            let has_sent = self.ends[at].sent.is_some();
             if (has_sent || !backlog.is_empty()) && !self.write_end(at, &mut backlog) {
                 is_heard = false;
                 backlog.clear();
@@ -412,27 +417,27 @@ impl State {
     }
 
     /// Ends a child that is ending, once all its output is in the pipes or nobody reads it.
-    fn end_child_if_due(&mut self, number: u32, is_killed: bool) {
+    fn end_child_if_due(&mut self, number: ChildId, is_killed: bool) {
         let child = self.children.known(number);
         let Some(status) = child.ending.filter(|_| !child.is_over) else { return };
         child.is_queued = false;
         let is_heard = is_killed || self.write_backlogs(number);
         let outs = self.children.known(number).outs;
-        let waits = |at: u32| self.ends[at as usize].parked.is_some();
+        let waits = |at: EndId| self.ends[at].parked.is_some();
         if !is_killed && is_heard && outs.into_iter().flatten().any(waits) {
             return;
         }
         self.end_child(number, if is_killed { KILL } else { status });
     }
 
-    fn end_child(&mut self, number: u32, status: i32) {
+    fn end_child(&mut self, number: ChildId, status: i32) {
         let is_killed = status & 0x7f != 0;
         let child = self.children.known(number);
         child.is_over = true;
         let is_alone = child.ends_group || child.of_group && is_killed;
         let (stdin, feed, left_behind) = (child.stdin.take(), child.status, child.left_behind.take());
         child.program = None;
-        self.digest.number(u64::from(number) << 40 | (status as u64) << 8 | 0xde);
+        self.digest.number(u64::from(number.number()) << 40 | (status as u64) << 8 | 0xde);
         if let Some(at) = stdin {
             self.close_end(at, Ending::Orderly);
         }
@@ -443,14 +448,14 @@ impl State {
             }
             None => self.close_outputs(number),
         }
-        if let Some(Some(fed)) = self.feeds.get_mut(feed as usize) {
+        if let Some(fed) = self.feeds.get_mut(feed) {
             fed.finish(&status.to_ne_bytes());
             self.look_at_feed(feed);
         }
     }
 
     /// Closes the outputs. Forgets the child if it has ended, because only its number can refer to it now.
-    fn close_outputs(&mut self, number: u32) {
+    fn close_outputs(&mut self, number: ChildId) {
         let Some(child) = self.children.all.get_mut(&number) else { return };
         child.backlog = Default::default();
         let outs = take(&mut child.outs);
@@ -463,9 +468,9 @@ impl State {
     }
 
     /// Ends the children of a host whose process has gone.
-    pub(crate) fn children_gone(&mut self, host: u32) {
+    pub(crate) fn children_gone(&mut self, host: HostId) {
         let of_host = self.children.all.iter().filter(|(_, child)| child.host == host);
-        let of_host: Vec<(u32, bool)> = of_host.map(|(number, child)| (*number, child.is_over)).collect();
+        let of_host: Vec<(ChildId, bool)> = of_host.map(|(number, child)| (*number, child.is_over)).collect();
         for (number, is_over) in of_host {
             if is_over {
                 // Only the descendant that it left behind remains.
@@ -478,8 +483,8 @@ impl State {
     }
 }
 
-fn pid(child: u32) -> u32 {
-    child + PID_FIRST
+fn pid(child: ChildId) -> u32 {
+    child.number() + PID_FIRST
 }
 
 const PID_FIRST: u32 = 1000;

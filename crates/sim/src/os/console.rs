@@ -18,7 +18,7 @@ impl World {
 
     /// Takes the bytes that a node wrote to its standard output and standard error since the last call.
     pub fn printed(&mut self, node: impl Into<Node>) -> (Vec<u8>, Vec<u8>) {
-        let [out, errors] = &mut self.state.borrow_mut().consoles[node.into().0 as usize].printed;
+        let [out, errors] = &mut self.state.borrow_mut().consoles[node.into().0].printed;
         (std::mem::take(out), std::mem::take(errors))
     }
 

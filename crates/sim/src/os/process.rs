@@ -10,10 +10,9 @@ use reactor::{
 };
 
 use crate::{
-    engine::bell::Lease,
     error,
     faults::Kind,
-    testing::feed::FEED,
+    ids::{EngineId, HostId, Id as _, ListenerId, ObjectId, SourceId},
     testing::harness::Bed,
     world::World,
     world::node::{Node, NodeId},
@@ -27,26 +26,26 @@ pub(crate) struct StandIns {
     /// The waiting signal sources, in the order of their creation.
     signals: Vec<Waiting>,
     /// The sources of the connections to a supervisor, with their host.
-    supervisors: Vec<(u32, u32)>,
+    supervisors: Vec<(SourceId, HostId)>,
     notices: Vec<Notified>,
     /// The lines that runtimes wrote to standard error.
     errors: Vec<Notified>,
     /// The sockets that supervisors hold for starting nodes, by name and listener number, and the stored
     /// descriptors.
-    sockets: Vec<(u32, String, u64)>,
-    stored: Vec<(u32, String, Descriptor)>,
+    sockets: Vec<(HostId, String, ListenerId)>,
+    stored: Vec<(HostId, String, Descriptor)>,
     /// The supervisors' watchdog interval in microseconds, or 0 for none.
     pub(crate) watchdog: u64,
 }
 
 struct Waiting {
-    feed: u32,
-    host: u32,
+    feed: SourceId,
+    host: HostId,
     set: SignalSet,
 }
 
 struct Notified {
-    host: u32,
+    host: HostId,
     at: Time,
     text: String,
 }
@@ -86,7 +85,7 @@ impl World {
     /// ```
     pub fn signal(&mut self, node: impl Into<Node>, signal: Signal) -> bool {
         let number = node.into().0;
-        if self.nodes[number as usize].runtime.is_none() {
+        if self.nodes[number].runtime.is_none() {
             return false;
         }
         let is_handled = self.state.borrow_mut().signal(number, signal);
@@ -172,24 +171,24 @@ impl<S: Service> Bed<S> {
     /// Returns the lines that the service's runtime wrote to standard error so far, as [`World::errors`]
     /// does.
     pub fn errors(&mut self) -> Vec<(Time, String)> {
-        self.with_world(|world| world.errors(Node(0)))
+        self.with_world(|world| world.errors(Node(HostId::FIRST)))
     }
 
     /// Sends a signal to the service's process, as [`World::signal`] does. Returns whether the process
     /// handled it. If not, the signal may have ended the service.
     pub fn signal(&mut self, signal: Signal) -> bool {
-        self.with_world(|world| world.signal(Node(0), signal))
+        self.with_world(|world| world.signal(Node(HostId::FIRST), signal))
     }
 
     /// Returns the service's notifications to its supervisor so far, as [`World::notices`] does.
     pub fn notices(&mut self) -> Vec<(Time, String)> {
-        self.with_world(|world| world.notices(Node(0)))
+        self.with_world(|world| world.notices(Node(HostId::FIRST)))
     }
 }
 
 impl State {
     /// Stores a line of standard error, if there is room for it.
-    pub(crate) fn print_error(&mut self, host: u32, line: &str) -> bool {
+    pub(crate) fn print_error(&mut self, host: HostId, line: &str) -> bool {
         let has_room = self.stand_ins.errors.len() < ERRORS_MAX;
         if has_room {
             let at = Time::from_nanos(self.now);
@@ -199,7 +198,7 @@ impl State {
     }
 
     /// Opens the stand-in that an engine on this host requests.
-    pub(crate) fn stand_in(&mut self, host: u32, of: StandIn) -> Option<io::Result<Transport>> {
+    pub(crate) fn stand_in(&mut self, host: HostId, of: StandIn) -> Option<io::Result<Transport>> {
         let feed = match of {
             StandIn::Signals(set) => {
                 let feed = self.add_feed();
@@ -210,7 +209,7 @@ impl State {
                 let feed = self.add_feed();
                 self.stand_ins.supervisors.push((feed, host));
                 let watchdog = self.stand_ins.watchdog.to_le_bytes();
-                if let Some(Some(fed)) = self.feeds.get_mut(feed as usize) {
+                if let Some(fed) = self.feeds.get_mut(feed) {
                     fed.is_roomy();
                     fed.put(&watchdog);
                 }
@@ -221,30 +220,30 @@ impl State {
             StandIn::Stderr => return Some(Ok(self.open_output(host, 1))),
             _ => return Some(Err(io::ErrorKind::Unsupported.into())),
         };
-        let number = FEED | u64::from(feed);
-        let lease = Lease::new(&self.outside, number);
-        Some(Ok(Transport::hosted(number, lease)))
+        Some(Ok(self.transport(ObjectId::Source(feed))))
     }
 
     /// Removes a stand-in that its engine closed.
-    pub(crate) fn close_stand_in(&mut self, feed: u32) {
+    pub(crate) fn close_stand_in(&mut self, feed: SourceId) {
         self.stand_ins.signals.retain(|waiting| waiting.feed != feed);
         self.stand_ins.supervisors.retain(|(of, _)| *of != feed);
-        self.feeds[feed as usize] = None;
+        self.feeds.take(feed);
     }
 
     /// Sends a signal to all sources of a host that wait for it. Returns whether there is one.
-    fn signal(&mut self, host: u32, signal: Signal) -> bool {
+    fn signal(&mut self, host: HostId, signal: Signal) -> bool {
         let at = Time::from_nanos(self.now);
-        self.record.keep(|| Happening::Signalled { at, node: host, signal });
-        self.digest.number(u64::from(host) << 32 | u64::from(signal.number().unsigned_abs()) << 8 | SIGNAL);
+        self.record.keep(|| Happening::Signalled { at, node: Node(host), signal });
+        self.digest
+            .number(u64::from(host.number()) << 32 | u64::from(signal.number().unsigned_abs()) << 8 | SIGNAL);
         // Sources that were dropped before get no signal.
         self.hear();
         let hears = |waiting: &&Waiting| waiting.host == host && waiting.set.contains(signal);
-        let all: Vec<u32> = self.stand_ins.signals.iter().filter(hears).map(|waiting| waiting.feed).collect();
+        let all: Vec<SourceId> =
+            self.stand_ins.signals.iter().filter(hears).map(|waiting| waiting.feed).collect();
         for feed in &all {
             let is_counted = self.chance.per_million(500_000);
-            if let Some(Some(fed)) = self.feeds.get_mut(*feed as usize) {
+            if let Some(fed) = self.feeds.get_mut(*feed) {
                 fed.merge_record(|pending| merged(pending, signal, is_counted));
             }
             self.look_at_feed(*feed);
@@ -255,7 +254,7 @@ impl State {
     /// Takes a notification and its descriptors, if a supervisor reads this source.
     pub(crate) fn notify(
         &mut self,
-        feed: u32,
+        feed: SourceId,
         bytes: &[IoSlice<'_>],
         with: &mut Vec<Descriptor>,
     ) -> io::Result<usize> {
@@ -263,17 +262,17 @@ impl State {
         let host = host.ok_or_else(|| error::os(error::NOT_SOCKET))?;
         let at = Time::from_nanos(self.now);
         let bytes: Vec<u8> = bytes.iter().flat_map(|part| part.iter().copied()).collect();
-        self.digest.number(u64::from(feed) << 24 | (with.len() as u64) << 8 | NOTICE);
+        self.digest.number(u64::from(feed.number()) << 24 | (with.len() as u64) << 8 | NOTICE);
         self.digest.bytes(&bytes);
         let text = String::from_utf8_lossy(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).into_owned();
         self.store(host, &text, std::mem::take(with));
-        self.record.keep(|| Happening::Notified { at, node: host, text: text.clone() });
+        self.record.keep(|| Happening::Notified { at, node: Node(host), text: text.clone() });
         self.stand_ins.notices.push(Notified { host, at, text });
         Ok(bytes.len())
     }
 
     /// Stores or removes descriptors, if a notification asks for that.
-    fn store(&mut self, host: u32, notice: &str, descriptors: Vec<Descriptor>) {
+    fn store(&mut self, host: HostId, notice: &str, descriptors: Vec<Descriptor>) {
         let value = |name: &str| notice.lines().filter_map(|line| line.strip_prefix(name)).next_back();
         let name = value("FDNAME=").unwrap_or("stored").to_owned();
         if value("FDSTORE=") == Some("1") {
@@ -286,9 +285,9 @@ impl State {
     }
 
     /// Opens a listener that a host's supervisor holds.
-    fn keep_listener(&mut self, host: u32, name: &str, address: &Address) -> io::Result<()> {
+    fn keep_listener(&mut self, host: HostId, name: &str, address: &Address) -> io::Result<()> {
         let number = self.listen(host, address, BACKLOG)?;
-        if let Some(listener) = self.listener(number as u32) {
+        if let Some(listener) = self.listener(number) {
             listener.is_kept = true;
         }
         self.stand_ins.sockets.push((host, name.to_owned(), number));
@@ -296,14 +295,14 @@ impl State {
     }
 
     /// Ends a host's supervisor with its machine. The peers of waiting connections get no notice.
-    pub(crate) fn supervisor_gone(&mut self, host: u32) {
+    pub(crate) fn supervisor_gone(&mut self, host: HostId) {
         self.stand_ins.stored.retain(|(of, ..)| *of != host);
-        let kept: Vec<u32> = self
+        let kept: Vec<ListenerId> = self
             .stand_ins
             .sockets
             .iter()
             .filter(|(of, ..)| *of == host)
-            .map(|(.., number)| *number as u32)
+            .map(|(.., number)| *number)
             .collect();
         for number in kept {
             let waiting = self.listener(number).map(|listener| std::mem::take(&mut listener.waiting));
@@ -315,18 +314,20 @@ impl State {
 
     /// Returns the descriptors that a host's supervisor passes to a starting process: its sockets, then the
     /// stored ones. Only the first call returns them.
-    pub(crate) fn activated(&mut self, host: u32, process: u32) -> Vec<Activated> {
+    pub(crate) fn activated(&mut self, host: HostId, process: EngineId) -> Vec<Activated> {
         // First close the descriptors that the former process dropped.
         self.hear();
-        let process = self.processes[process as usize].as_mut();
+        let process = self.processes.get_mut(process);
         if process.is_none_or(|process| std::mem::replace(&mut process.is_activated, true)) {
             return Vec::new();
         }
         let StandIns { sockets, stored, .. } = &mut self.stand_ins;
-        let is_its = |(of, ..): &mut (u32, String, Descriptor)| *of == host;
+        let is_its = |(of, ..): &mut (HostId, String, Descriptor)| *of == host;
         let stored: Vec<_> = stored.extract_if(.., is_its).collect();
         let sockets: Vec<_> = sockets.iter().filter(|(of, ..)| *of == host).cloned().collect();
-        let sockets = sockets.into_iter().map(|(_, name, number)| (name, self.transport(number).into()));
+        let sockets = sockets
+            .into_iter()
+            .map(|(_, name, number)| (name, self.transport(ObjectId::Listener(number)).into()));
         let all = sockets.chain(stored.into_iter().map(|(_, name, descriptor)| (name, descriptor)));
         all.map(|(name, descriptor)| Activated::new(&name, descriptor)).collect()
     }

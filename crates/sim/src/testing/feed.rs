@@ -7,7 +7,11 @@ use reactor::{
     engine::{Interest, Outgoing, Ready, Source},
 };
 
-use crate::{error, world::state::State};
+use crate::{
+    error,
+    ids::{EngineId, Id as _, ObjectId, SourceId},
+    world::state::State,
+};
 
 /// The state of one virtual source.
 #[derive(Default)]
@@ -16,16 +20,16 @@ pub(crate) struct Fed {
     /// The lengths of the input's records, if a read takes whole records.
     records: Option<VecDeque<usize>>,
     /// The source at the other end of a line. The output of one is the input of the other.
-    pub(crate) peer: Option<u32>,
+    pub(crate) peer: Option<SourceId>,
     ended: bool,
     failed: Option<i32>,
     output: Vec<u8>,
     room: usize,
     /// `watcher` and `interest`: the engine and key that watch it, and for which events. `queued`: the engine
     /// whose ready list has it, which may be gone.
-    pub(crate) watcher: Option<(u32, Key)>,
+    pub(crate) watcher: Option<(EngineId, Key)>,
     pub(crate) interest: Option<Interest>,
-    pub(crate) queued: Option<u32>,
+    pub(crate) queued: Option<EngineId>,
     /// Set if an injected fault reports it as ready although it is not.
     pub(crate) is_lie: bool,
     /// Set once a hang-up without other readiness was reported. It is not reported again.
@@ -150,7 +154,7 @@ impl Fed {
 /// ```
 pub struct Feed {
     state: Rc<RefCell<State>>,
-    number: u32,
+    number: SourceId,
 }
 
 impl Feed {
@@ -161,7 +165,7 @@ impl Feed {
 
     fn change<T>(&self, change: impl FnOnce(&mut Fed) -> T) -> T {
         let mut state = self.state.borrow_mut();
-        let fed = state.feeds[self.number as usize].as_mut().expect("a feed lives as long as its handle");
+        let fed = state.feeds.get_mut(self.number).expect("a feed lives as long as its handle");
         fed.told = false;
         let result = change(fed);
         state.look_at_feed(self.number);
@@ -169,13 +173,13 @@ impl Feed {
     }
 
     #[cfg(unix)]
-    pub(crate) fn number(&self) -> u32 {
+    pub(crate) fn number(&self) -> SourceId {
         self.number
     }
 
     /// Returns the source, for a resource to watch.
     pub fn source(&self) -> Source<'static> {
-        Source::hosted(FEED | u64::from(self.number))
+        Source::hosted(ObjectId::Source(self.number).number())
     }
 
     /// Adds input.
@@ -223,16 +227,13 @@ impl Drop for Feed {
     fn drop(&mut self) {
         // The world is not borrowed when a test drops its handles, except during a panic.
         if let Ok(mut state) = self.state.try_borrow_mut() {
-            state.feeds[self.number as usize] = None;
+            state.feeds.take(self.number);
         }
     }
 }
 
 impl std::fmt::Debug for Feed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Feed({})", self.number)
+        write!(f, "Feed({})", self.number.number())
     }
 }
-
-/// The bit that marks a source's number as a feed's, and a transport's as one over a feed.
-pub(crate) const FEED: u64 = 1 << 61;

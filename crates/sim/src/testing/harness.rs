@@ -19,6 +19,7 @@ use reactor::{
 
 use crate::{
     engine::SimEngine,
+    ids::{EngineId, HostId},
     net::link::Link,
     world::node::NodeId,
     world::state::State,
@@ -110,7 +111,7 @@ struct Stage {
     hands: Runtime,
     hand: ServiceId<Hands>,
     /// The number of the engine that runs the test's ends.
-    process: usize,
+    process: EngineId,
 }
 
 /// The service that holds the test's ends of the connections.
@@ -191,7 +192,7 @@ impl Stage {
 
     fn serve_hands(&mut self) {
         let has_more = |state: &State| {
-            state.processes[self.process].as_ref().is_some_and(|process| !process.ready.is_empty())
+            state.processes.get(self.process).is_some_and(|process| !process.ready.is_empty())
         };
         if has_more(&self.world.state.borrow()) {
             self.turn_hands();
@@ -253,10 +254,11 @@ impl<S: Service> Bed<S> {
             runtime.observe(move |call| note(&mut log.borrow_mut(), call));
             runtime.add(service)
         });
-        if let Some(Err(error)) = world.nodes[0].ended.take() {
+        if let Some(Err(error)) = world.nodes[FIRST].ended.take() {
             return Err(error);
         }
-        let id = *world.nodes[0].made.as_ref().and_then(|made| made.downcast_ref()).expect("it has started");
+        let id =
+            *world.nodes[FIRST].made.as_ref().and_then(|made| made.downcast_ref()).expect("it has started");
         let runtime = world.runtime(node).expect("it has started");
         let (controller, metrics) = (runtime.controller(id), runtime.metrics());
         let (hands, hand, process) = hands.take().expect("made before the service");
@@ -366,7 +368,7 @@ impl<S: Service> Bed<S> {
         let stage = &mut *self.stage.borrow_mut();
         let runtime = stage.world.runtime(self.node).expect("the runtime has ended");
         let added = runtime.add(service);
-        stage.world.state.borrow_mut().make_runnable(self.node.node().number());
+        stage.world.state.borrow_mut().make_runnable(self.node.number);
         stage.settle();
         added
     }
@@ -382,7 +384,7 @@ impl<S: Service> Bed<S> {
     /// The service has ended, by a panic or a stop, or the id is of another bed.
     pub fn service_of<T: Service>(&self, id: ServiceId<T>) -> Ref<'_, T> {
         Ref::map(self.stage.borrow(), |stage| {
-            let runtime = stage.world.nodes[0].runtime.as_ref();
+            let runtime = stage.world.nodes[FIRST].runtime.as_ref();
             runtime.and_then(|runtime| runtime.service(id)).expect("the service has ended")
         })
     }
@@ -399,7 +401,7 @@ impl<S: Service> Bed<S> {
         let stage = &mut *self.stage.borrow_mut();
         let runtime = stage.world.runtime(self.node);
         let result = runtime.and_then(|runtime| runtime.with(id, f)).expect("the service has ended");
-        stage.world.state.borrow_mut().make_runnable(self.node.node().number());
+        stage.world.state.borrow_mut().make_runnable(self.node.number);
         stage.settle();
         result
     }
@@ -448,7 +450,7 @@ impl<S: Service> Bed<S> {
 
     /// Returns the time until the next deadline of the runtime: a timer, or a deadline of a stream.
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.stage.borrow().world.nodes[0].runtime.as_ref()?.next_deadline()
+        self.stage.borrow().world.nodes[FIRST].runtime.as_ref()?.next_deadline()
     }
 
     /// Stops the runtime, and lets time pass until it has ended. That takes the grace at most.
@@ -461,7 +463,7 @@ impl<S: Service> Bed<S> {
         let end = stage.world.now() + grace + SETTLE;
         loop {
             stage.settle();
-            if let Some(ended) = stage.world.nodes[0].ended.take() {
+            if let Some(ended) = stage.world.nodes[FIRST].ended.take() {
                 return ended.expect("a simulated engine does not break");
             }
             assert!(stage.world.is_up(self.node) && stage.world.now() <= end, "it was stopped before");
@@ -543,12 +545,12 @@ impl std::fmt::Debug for Peer {
     }
 }
 
-type Made = (Runtime, ServiceId<Hands>, usize);
+type Made = (Runtime, ServiceId<Hands>, EngineId);
 
 /// Makes the runtime of the test's ends, on the bed's host.
 fn make_hands(state: &Rc<RefCell<State>>, doors: &[String]) -> Result<Made, Error> {
-    let process = state.borrow().processes.len();
-    let engine = SimEngine::new(state, 0, None).still();
+    let process = state.borrow().processes.next_id();
+    let engine = SimEngine::new(state, FIRST, None).still();
     let mut hands = Runtime::assemble(Box::new(engine), Limits::default());
     let hand = hands.add(Hands::default())?;
     for address in doors {
@@ -572,5 +574,6 @@ fn to_address(address: &impl ToAddress) -> Result<Address, Error> {
     })
 }
 
+const FIRST: HostId = HostId::FIRST;
 const SETTLE: Duration = Duration::from_micros(1);
 const CALLS_MAX: usize = 1 << 16;

@@ -22,6 +22,7 @@ use crate::{
     engine::options::EngineOptions,
     faults::chaos::Troubles,
     faults::{Faults, Kind, Tally},
+    ids::{HostId, Id as _, IdVec},
     net::end::Holder,
     net::flight::DatagramSummary,
     net::link::{Link, nanos},
@@ -113,7 +114,7 @@ impl WorldOptions {
 pub struct World {
     pub(crate) seed: u64,
     pub(crate) state: Rc<RefCell<State>>,
-    pub(crate) nodes: Vec<Driven>,
+    pub(crate) nodes: IdVec<HostId, Driven>,
     pub(crate) troubles: Troubles,
     limits: Limits,
 }
@@ -183,7 +184,7 @@ impl World {
         World {
             seed,
             state: Rc::new(RefCell::new(state)),
-            nodes: Vec::new(),
+            nodes: IdVec::new(),
             troubles: Troubles::default(),
             limits: options.limits,
         }
@@ -210,23 +211,23 @@ impl World {
     pub(crate) fn enter<S: 'static>(
         &mut self,
         build: impl FnMut(&mut Runtime) -> Result<ServiceId<S>, Error> + 'static,
-    ) -> u32 {
+    ) -> HostId {
         let number = self.state.borrow_mut().add_host();
-        debug_assert_eq!(number as usize, self.nodes.len(), "each node has a host, and only nodes do");
+        debug_assert_eq!(number.index(), self.nodes.len(), "each node has a host, and only nodes do");
         self.nodes.push(Driven::new(build));
         number
     }
 
-    pub(crate) fn begin(&mut self, number: u32) {
+    pub(crate) fn begin(&mut self, number: HostId) {
         // The service may close a source in its start, and its host must already be up to notice.
-        self.state.borrow_mut().hosts[number as usize].is_up = true;
-        self.nodes[number as usize].begin(&self.state, number, &self.limits);
+        self.state.borrow_mut().hosts[number].is_up = true;
+        self.nodes[number].begin(&self.state, number, &self.limits);
         let mut state = self.state.borrow_mut();
         // A turn that was due in the node's former life now counts for the new one.
-        state.hosts[number as usize].is_waiting = false;
+        state.hosts[number].is_waiting = false;
         state.make_runnable(number);
         drop(state);
-        if self.nodes[number as usize].runtime.is_none() {
+        if self.nodes[number].runtime.is_none() {
             self.note_end(number);
         }
     }
@@ -243,22 +244,22 @@ impl World {
 
     /// Returns all nodes.
     pub fn nodes(&self) -> impl Iterator<Item = Node> + use<> {
-        (0..self.nodes.len() as u32).map(Node)
+        self.nodes.ids().map(Node)
     }
 
     /// Returns a node's address. On its own node it also works as the loopback address.
     pub fn ip(&self, node: impl Into<Node>) -> Ipv4Addr {
-        self.state.borrow().hosts[node.into().0 as usize].ip
+        self.state.borrow().hosts[node.into().0].ip
     }
 
     /// Returns a node's runtime, or `None` while the node is down.
     pub fn runtime(&mut self, node: impl Into<Node>) -> Option<&mut Runtime> {
-        self.nodes[node.into().0 as usize].runtime.as_mut()
+        self.nodes[node.into().0].runtime.as_mut()
     }
 
     /// Returns the service that a node's builder returned, or `None` while the node is down.
     pub fn service<S: Service>(&self, id: NodeId<S>) -> Option<&S> {
-        let node = &self.nodes[id.number as usize];
+        let node = &self.nodes[id.number];
         let service = node.made.as_ref()?.downcast_ref::<ServiceId<S>>()?;
         node.runtime.as_ref()?.service(*service)
     }
@@ -270,7 +271,7 @@ impl World {
         id: NodeId<S>,
         f: impl FnOnce(&mut S, &mut Context<S>) -> T,
     ) -> Option<T> {
-        let node = &mut self.nodes[id.number as usize];
+        let node = &mut self.nodes[id.number];
         let service = *node.made.as_ref()?.downcast_ref::<ServiceId<S>>()?;
         let result = node.runtime.as_mut()?.with(service, f);
         self.state.borrow_mut().make_runnable(id.number);
@@ -279,12 +280,12 @@ impl World {
 
     /// Returns how a node last ended by itself: its receipt, or its error.
     pub fn ended(&self, node: impl Into<Node>) -> Option<&Result<Receipt, Error>> {
-        self.nodes[node.into().0 as usize].ended.as_ref()
+        self.nodes[node.into().0].ended.as_ref()
     }
 
     /// Returns whether a node is up.
     pub fn is_up(&self, node: impl Into<Node>) -> bool {
-        self.nodes[node.into().0 as usize].runtime.is_some()
+        self.nodes[node.into().0].runtime.is_some()
     }
 
     /// Makes a bare engine that belongs to no node, and that moves the world in its own `wait`. All such
@@ -296,7 +297,7 @@ impl World {
                 Err(Error::Misuse { operation: "restart", why: "this host has no node" })
             }));
         }
-        SimEngine::new(&self.state, 0, None)
+        SimEngine::new(&self.state, HostId::FIRST, None)
     }
 
     /// Makes an open virtual source, with nothing to read and no room for output.
@@ -306,24 +307,24 @@ impl World {
 
     /// Sets the options of a node's disk. Its files stay.
     pub fn set_disk(&mut self, node: impl Into<Node>, options: DiskOptions) {
-        self.state.borrow_mut().hosts[node.into().0 as usize].disk.options = options;
+        self.state.borrow_mut().hosts[node.into().0].disk.options = options;
     }
 
     /// Returns the counts of a node's disk so far.
     pub fn disk(&self, node: impl Into<Node>) -> DiskCounts {
-        self.state.borrow().hosts[node.into().0 as usize].disk.counts
+        self.state.borrow().hosts[node.into().0].disk.counts
     }
 
     /// Puts a file on a node's disk, safe from power cuts. Makes missing directories.
     pub fn put_file(&mut self, node: impl Into<Node>, path: &str, content: &[u8]) {
         let mut state = self.state.borrow_mut();
         let now = state.now;
-        state.hosts[node.into().0 as usize].disk.put(path, content, now);
+        state.hosts[node.into().0].disk.put(path, content, now);
     }
 
     /// Returns the content of a file on a node's disk, as a read would find it now.
     pub fn file(&self, node: impl Into<Node>, path: &str) -> Option<Vec<u8>> {
-        self.state.borrow().hosts[node.into().0 as usize].disk.content(path).map(<[u8]>::to_vec)
+        self.state.borrow().hosts[node.into().0].disk.content(path).map(<[u8]>::to_vec)
     }
 
     // Time.
@@ -343,7 +344,7 @@ impl World {
             let mut state = self.state.borrow_mut();
             state.hear();
             if let Some(node) = state.runnable.pop_front() {
-                let host = &mut state.hosts[node as usize];
+                let host = &mut state.hosts[node];
                 host.is_queued = false;
                 // The node may have been paused while its turn was due.
                 host.is_waiting |= host.is_paused;
@@ -407,15 +408,15 @@ impl World {
         Ok(())
     }
 
-    fn run_node(&mut self, number: u32) {
-        let node = &mut self.nodes[number as usize];
+    fn run_node(&mut self, number: HostId) {
+        let node = &mut self.nodes[number];
         let Some(runtime) = &mut node.runtime else { return };
         let (now, busy) = {
             let mut state = self.state.borrow_mut();
             let (now, busy) = (state.now, state.now + state.turn_cost);
             // Set this before the turn: an object that becomes ready in the turn waits for the next one,
             // which is later.
-            state.hosts[number as usize].busy_until = busy;
+            state.hosts[number].busy_until = busy;
             (now, busy)
         };
         let turned = runtime.turn(Some(Duration::ZERO));
@@ -442,8 +443,8 @@ impl World {
     }
 
     /// Takes down a runtime that has ended by itself.
-    fn finish(&mut self, number: u32, error: Option<Error>) {
-        let node = &mut self.nodes[number as usize];
+    fn finish(&mut self, number: HostId, error: Option<Error>) {
+        let node = &mut self.nodes[number];
         let Some(mut runtime) = node.runtime.take() else { return };
         node.made = None;
         // The host stays up, and refuses connections.
@@ -475,7 +476,7 @@ impl World {
             bytes: state.record.bytes,
             turns: state.record.turns,
             crashes: state.record.crashes,
-            ended: (0..).zip(&self.nodes).filter_map(|(number, node)| node.ends.told(number)).collect(),
+            ended: self.nodes.iter().filter_map(|(id, node)| node.ends.told(Node(id))).collect(),
             datagrams: state.datagrams,
             faults: state.tally.clone(),
             digest: state.digest,
@@ -504,23 +505,23 @@ impl World {
         let held = |holder: Holder| matches!(holder, Holder::Transport | Holder::Queue);
         Leaks {
             ends: state.ends.iter().filter(|end| held(end.holder)).count(),
-            listeners: state.listeners.iter().flatten().filter(|listener| !listener.is_kept).count(),
-            sockets: state.sockets.iter().flatten().count(),
-            watched: state.feeds.iter().flatten().filter(|fed| fed.watcher.is_some()).count(),
-            engines: state.processes.iter().flatten().count(),
+            listeners: state.listeners.iter().filter(|(_, listener)| !listener.is_kept).count(),
+            sockets: state.sockets.iter().count(),
+            watched: state.feeds.iter().filter(|(_, fed)| fed.watcher.is_some()).count(),
+            engines: state.processes.iter().count(),
             #[cfg(unix)]
             children: state.children.running(),
             #[cfg(not(unix))]
             children: 0,
             buffers: state.buffers_lost
-                + state.processes.iter().flatten().map(|engine| engine.lent).sum::<usize>(),
+                + state.processes.iter().map(|(_, engine)| engine.lent).sum::<usize>(),
         }
     }
 
     /// Ends all nodes at once, without an orderly stop, and returns the objects that are left. There should
     /// be none.
     pub fn end(&mut self) -> Leaks {
-        for number in 0..self.nodes.len() as u32 {
+        for number in self.nodes.ids() {
             self.take_down(number, Kind::Vanish);
         }
         self.leaks()

@@ -4,16 +4,21 @@ use std::{cell::RefCell, fmt, marker::PhantomData, rc::Rc};
 
 use reactor::{Call, Error, Limits, Receipt, Runtime, ServiceId};
 
-use crate::{engine::SimEngine, world::restarts::Ends, world::state::State};
+use crate::{
+    engine::SimEngine,
+    ids::{HostId, Id as _},
+    world::restarts::Ends,
+    world::state::State,
+};
 
 /// The id of a node, with the type of the service that its builder returned.
 pub struct NodeId<S> {
-    pub(crate) number: u32,
+    pub(crate) number: HostId,
     of: PhantomData<fn(S)>,
 }
 
 impl<S> NodeId<S> {
-    pub(crate) fn new(number: u32) -> NodeId<S> {
+    pub(crate) fn new(number: HostId) -> NodeId<S> {
         NodeId { number, of: PhantomData }
     }
 
@@ -31,18 +36,25 @@ impl<S> Clone for NodeId<S> {
 impl<S> Copy for NodeId<S> {}
 impl<S> fmt::Debug for NodeId<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "node {}", self.number)
+        write!(f, "node {}", self.number.number())
     }
 }
 
 /// The id of a node, without the type of its service.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Node(pub(crate) u32);
+pub struct Node(pub(crate) HostId);
 
 impl Node {
     /// Returns its number. Nodes are numbered in the order in which they were added.
     pub fn number(self) -> u32 {
-        self.0
+        self.0.number()
+    }
+}
+
+/// Its number.
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.number(), f)
     }
 }
 
@@ -77,7 +89,7 @@ impl Driven {
     }
 
     /// Makes the runtime and its services.
-    pub(crate) fn begin(&mut self, state: &Rc<RefCell<State>>, number: u32, limits: &Limits) {
+    pub(crate) fn begin(&mut self, state: &Rc<RefCell<State>>, number: HostId, limits: &Limits) {
         self.ends.begin();
         let engine = SimEngine::new(state, number, Some(number));
         let mut runtime = Runtime::assemble(Box::new(engine), limits.clone());
@@ -94,7 +106,7 @@ impl Driven {
 }
 
 /// Adds a call of a handler to the digest.
-fn note_call(state: &mut State, node: u32, call: Call) {
+fn note_call(state: &mut State, node: HostId, call: Call) {
     let (tag, service, slot) = match call {
         Call::Handle { service, resource } => (11, service, resource.slot() as u64),
         Call::Receive { service } => (12, service, 0),
@@ -102,6 +114,6 @@ fn note_call(state: &mut State, node: u32, call: Call) {
         Call::EndOfTurn { service } => (15, service, 0),
         _ => (14, 0, 0),
     };
-    state.digest.number(state.now ^ u64::from(node) << 48);
+    state.digest.number(state.now ^ u64::from(node.number()) << 48);
     state.digest.number(slot << 24 | u64::from(service) << 8 | tag);
 }

@@ -2,10 +2,7 @@
 
 use reactor::Time;
 
-use crate::faults::Kind;
-
-/// A node's number. Nodes are numbered in the order in which they were added.
-pub type NodeNumber = u32;
+use crate::{faults::Kind, world::node::Node};
 
 /// An event of the history, with its time.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -18,9 +15,9 @@ pub enum Happening {
         /// When it arrived.
         arrived: Time,
         /// The sender.
-        from: NodeNumber,
+        from: Node,
         /// The receiver.
-        to: NodeNumber,
+        to: Node,
         /// The number of bytes.
         bytes: u32,
     },
@@ -31,9 +28,9 @@ pub enum Happening {
         /// The kind of obstacle.
         kind: Kind,
         /// The senders of the affected packets.
-        from: Vec<NodeNumber>,
+        from: Vec<Node>,
         /// Their receivers.
-        to: Vec<NodeNumber>,
+        to: Vec<Node>,
     },
     /// An obstacle ended.
     Cleared {
@@ -42,9 +39,9 @@ pub enum Happening {
         /// The kind of obstacle.
         kind: Kind,
         /// The senders of the affected packets.
-        from: Vec<NodeNumber>,
+        from: Vec<Node>,
         /// Their receivers.
-        to: Vec<NodeNumber>,
+        to: Vec<Node>,
     },
     /// A node crashed ([`Kind::Crash`]), which its peers notice, or vanished ([`Kind::Vanish`]), which they
     /// do not.
@@ -54,14 +51,14 @@ pub enum Happening {
         /// The kind of end.
         kind: Kind,
         /// The node.
-        node: NodeNumber,
+        node: Node,
     },
     /// A node ended by itself.
     Ended {
         /// The time.
         at: Time,
         /// The node.
-        node: NodeNumber,
+        node: Node,
         /// The error, if one ended it.
         error: Option<String>,
     },
@@ -70,14 +67,14 @@ pub enum Happening {
         /// The time.
         at: Time,
         /// The node.
-        node: NodeNumber,
+        node: Node,
     },
     /// A node was paused (`true`) or continued.
     Paused {
         /// The time.
         at: Time,
         /// The node.
-        node: NodeNumber,
+        node: Node,
         /// Whether it is paused.
         on: bool,
     },
@@ -87,7 +84,7 @@ pub enum Happening {
         /// The time.
         at: Time,
         /// The node.
-        node: NodeNumber,
+        node: Node,
         /// The signal.
         signal: reactor::signals::Signal,
     },
@@ -97,7 +94,7 @@ pub enum Happening {
         /// The time.
         at: Time,
         /// The node.
-        node: NodeNumber,
+        node: Node,
         /// The notification.
         text: String,
     },
@@ -106,7 +103,7 @@ pub enum Happening {
         /// The time.
         at: Time,
         /// The node.
-        node: NodeNumber,
+        node: Node,
         /// The operation and its file.
         operation: String,
         /// The kind of error.
@@ -117,7 +114,7 @@ pub enum Happening {
         /// The time.
         at: Time,
         /// The node.
-        node: NodeNumber,
+        node: Node,
         /// The factor.
         factor: u32,
     },
@@ -126,7 +123,7 @@ pub enum Happening {
         /// The start.
         at: Time,
         /// The node.
-        node: NodeNumber,
+        node: Node,
         /// The end.
         until: Time,
     },
@@ -135,7 +132,7 @@ pub enum Happening {
         /// The time.
         at: Time,
         /// The node.
-        node: NodeNumber,
+        node: Node,
         /// The lost writes.
         writes_lost: u64,
         /// The writes of which only a part is left.
@@ -148,7 +145,7 @@ pub enum Happening {
         /// The time.
         at: Time,
         /// The node.
-        node: NodeNumber,
+        node: Node,
         /// The jump in nanoseconds.
         nanos: i64,
     },
@@ -184,10 +181,11 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{HostId, Id as _};
 
     #[test]
     fn a_history_is_kept_up_to_its_limit_and_the_rest_is_counted() {
-        let restarted = |node| Happening::Restarted { at: Time::ZERO, node };
+        let restarted = |node| Happening::Restarted { at: Time::ZERO, node: Node(HostId::new(node)) };
         let mut record = Record::default();
         record.keep(|| restarted(0));
         assert_eq!(record.left_out, 0, "nobody asked for it");

@@ -6,10 +6,11 @@ use reactor::Time;
 
 use crate::{
     faults::Kind,
+    ids::{HostId, Id as _},
     net::link::nanos,
     world::World,
     world::node::Node,
-    world::record::{Happening, NodeNumber},
+    world::record::Happening,
     world::state::What,
 };
 
@@ -43,7 +44,7 @@ use crate::{
 /// world.restart_ended(node, restarts);
 /// world.run_for(Duration::from_secs(60));
 /// let ended = &world.summary().ended[0];
-/// assert_eq!((ended.node, ended.times, ended.restarts), (0, 4, 3));
+/// assert_eq!((ended.node, ended.times, ended.restarts), (node.node(), 4, 3));
 /// assert!(ended.last.contains("a bug") && !world.is_up(node));
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -68,7 +69,7 @@ impl Default for Restarts {
 #[non_exhaustive]
 pub struct Ended {
     /// The node.
-    pub node: NodeNumber,
+    pub node: Node,
     /// How often it ended.
     pub times: u32,
     /// How often the world has restarted it.
@@ -106,7 +107,7 @@ impl Ends {
     }
 
     /// Returns the node's summary, if it has ended by itself.
-    pub(crate) fn told(&self, node: NodeNumber) -> Option<Ended> {
+    pub(crate) fn told(&self, node: Node) -> Option<Ended> {
         let Ends { times, restarts, ref last, .. } = *self;
         (times > 0).then(|| Ended { node, times, restarts, last: last.clone() })
     }
@@ -127,15 +128,15 @@ impl World {
     /// count.
     pub fn restart_ended(&mut self, node: impl Into<Node>, restarts: Restarts) {
         let number = node.into().0;
-        let ends = &mut self.nodes[number as usize].ends;
+        let ends = &mut self.nodes[number].ends;
         ends.left = restarts.times_max;
         ends.asked = Some(restarts);
         self.plan_restart(number);
     }
 
     /// Records that a node has ended by itself.
-    pub(crate) fn note_end(&mut self, number: u32) {
-        let node = &mut self.nodes[number as usize];
+    pub(crate) fn note_end(&mut self, number: HostId) {
+        let node = &mut self.nodes[number];
         let error = match &node.ended {
             Some(Ok(receipt)) => receipt.clone().check().err().map(|error| error.to_string()),
             Some(Err(error)) => Some(error.to_string()),
@@ -146,16 +147,16 @@ impl World {
         ends.times += 1;
         ends.last = error.clone().unwrap_or_else(|| "in order".to_owned());
         let mut state = self.state.borrow_mut();
-        state.digest.number(u64::from(number) << 16 | ENDED | u64::from(error.is_some()));
+        state.digest.number(u64::from(number.number()) << 16 | ENDED | u64::from(error.is_some()));
         let at = Time::from_nanos(state.now);
-        state.record.keep(|| Happening::Ended { at, node: number, error });
+        state.record.keep(|| Happening::Ended { at, node: Node(number), error });
         drop(state);
         self.plan_restart(number);
     }
 
     /// Plans the restart of a node that ended by itself, if restarts are wanted and left.
-    fn plan_restart(&mut self, number: u32) {
-        let ends = &self.nodes[number as usize].ends;
+    fn plan_restart(&mut self, number: HostId) {
+        let ends = &self.nodes[number].ends;
         let Some(asked) = &ends.asked else { return };
         if ends.is_down && ends.left > 0 && (ends.has_failed || !asked.only_failed) {
             let mut state = self.state.borrow_mut();
@@ -165,8 +166,8 @@ impl World {
     }
 
     /// Restarts a node at the planned time, unless the node has changed since.
-    pub(crate) fn restart_planned(&mut self, number: u32, life: u32) {
-        let ends = &mut self.nodes[number as usize].ends;
+    pub(crate) fn restart_planned(&mut self, number: HostId, life: u32) {
+        let ends = &mut self.nodes[number].ends;
         if ends.is_down && ends.life == life && ends.left > 0 {
             ends.left -= 1;
             ends.restarts += 1;
@@ -175,7 +176,7 @@ impl World {
     }
 
     /// Ends the file operations of a node whose process is gone.
-    pub(crate) fn end_operations(&mut self, number: u32, kind: Kind) {
+    pub(crate) fn end_operations(&mut self, number: HostId, kind: Kind) {
         let left = self.state.borrow_mut().end_files(number, kind);
         // Dropping them may notify the state, so it happens without a borrow.
         drop(left);

@@ -20,7 +20,8 @@ use crate::{
     engine::options::EngineOptions,
     faults::chance::Chance,
     faults::{Faults, Kind, Tally},
-    net::end::End,
+    ids::{EndId, EngineId, HostId, Id as _, IdVec, JobId, ListenerId, Slots, SocketId, SourceId, TroubleId},
+    net::end::Ends,
     net::flight::{DatagramSummary, Flight},
     net::link::{Link, Links, nanos},
     net::listener::Listener,
@@ -36,50 +37,50 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum What {
     /// The first packet on an end's wire arrives.
-    Arrive { end: u32, generation: u32 },
+    Arrive { end: EndId },
     /// A connect's packet arrives at its target.
-    Connect { end: u32, generation: u32, tries: u32 },
+    Connect { end: EndId, tries: u32 },
     /// The answer to a connect arrives: an error number, or 0.
-    Answer { end: u32, generation: u32, error: i32 },
+    Answer { end: EndId, error: i32 },
     /// An end notices that its peer has room again.
-    Room { end: u32, generation: u32 },
+    Room { end: EndId },
     /// An end gives up, unless it made progress since.
-    GiveUp { end: u32, generation: u32, progress: u64 },
+    GiveUp { end: EndId, progress: u64 },
     /// A node makes a turn.
-    Run { node: u32 },
+    Run { node: HostId },
     /// Offloaded work is done.
-    Job { number: u32 },
+    Job { number: JobId },
     /// A datagram arrives at its receiver, or a report about one arrives at its sender.
     Land { flight: u64 },
     /// A datagram socket notices that there is room again.
-    SocketRoom { number: u32 },
+    SocketRoom { number: SocketId },
     /// An event of a child process is due.
     #[cfg(unix)]
-    Child { child: u32, happening: crate::os::child::Happening },
+    Child { child: crate::ids::ChildId, happening: crate::os::child::Happening },
     /// A file operation is done, or its completion is due.
     File { number: u64 },
     /// The next trouble is due, unless the troubles were restarted since.
     Trouble { round: u32 },
     /// A trouble ends.
-    Relief { number: u32 },
+    Relief { number: TroubleId },
     /// A node that ended by itself restarts, if this was its last life.
-    Restart { node: u32, life: u32 },
+    Restart { node: HostId, life: u32 },
 }
 
 /// Work that must run without a borrow of the state.
 pub(crate) enum Task {
-    Run(u32),
+    Run(HostId),
     #[cfg(unix)]
-    Child(u32, crate::os::child::Happening),
+    Child(crate::ids::ChildId, crate::os::child::Happening),
     Job(Job),
     /// A file operation completes.
     File(Due),
     Trouble {
         round: u32,
     },
-    Relief(u32),
+    Relief(TroubleId),
     Restart {
-        node: u32,
+        node: HostId,
         life: u32,
     },
 }
@@ -87,22 +88,22 @@ pub(crate) enum Task {
 /// An object of an engine that may have an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Item {
-    End(u32, u32),
-    Listener(u32),
-    Feed(u32),
-    Socket(u32),
+    End(EndId),
+    Listener(ListenerId),
+    Feed(SourceId),
+    Socket(SocketId),
 }
 
 /// The world's record of one engine.
 pub(crate) struct Process {
     /// The node that drives the engine. Without a node, the engine's own `wait` moves the world.
-    pub(crate) node: Option<u32>,
+    pub(crate) node: Option<HostId>,
     pub(crate) ready: VecDeque<Item>,
     /// The version at which it gave way to another engine with work to do.
     pub(crate) gave_way: u64,
     /// How many buffers the runtime holds, and the ends whose input waits for one of them.
     pub(crate) lent: usize,
-    pub(crate) starved: BTreeSet<u32>,
+    pub(crate) starved: BTreeSet<EndId>,
     /// Set once it has taken the sockets that its supervisor opened.
     #[cfg(unix)]
     pub(crate) is_activated: bool,
@@ -112,7 +113,7 @@ pub(crate) struct Process {
 pub(crate) struct Host {
     pub(crate) ip: Ipv4Addr,
     /// The engine of its node.
-    pub(crate) process: Option<u32>,
+    pub(crate) process: Option<EngineId>,
     pub(crate) next_port: u16,
     /// How many nanoseconds its wall clock is ahead of the world's.
     pub(crate) wall_offset: i64,
@@ -136,15 +137,14 @@ pub(crate) struct State {
     pub(crate) tally: Tally,
     pub(crate) links: Links,
     pub(crate) queue: Queue<What>,
-    pub(crate) hosts: Vec<Host>,
-    pub(crate) processes: Vec<Option<Process>>,
-    pub(crate) ends: Vec<End>,
-    pub(crate) free_ends: VecDeque<u32>,
-    pub(crate) listeners: Vec<Option<Listener>>,
-    pub(crate) names: HashMap<(u32, Address), u32>,
-    pub(crate) feeds: Vec<Option<Fed>>,
-    pub(crate) sockets: Vec<Option<Socket>>,
-    pub(crate) socket_names: HashMap<(u32, Address), u32>,
+    pub(crate) hosts: IdVec<HostId, Host>,
+    pub(crate) processes: Slots<EngineId, Process>,
+    pub(crate) ends: Ends,
+    pub(crate) listeners: Slots<ListenerId, Listener>,
+    pub(crate) names: HashMap<(HostId, Address), ListenerId>,
+    pub(crate) feeds: Slots<SourceId, Fed>,
+    pub(crate) sockets: Slots<SocketId, Socket>,
+    pub(crate) socket_names: HashMap<(HostId, Address), SocketId>,
     /// The datagrams in flight, by number. A hold keeps its datagrams in `held`.
     pub(crate) flights: BTreeMap<u64, Flight>,
     pub(crate) flown: u64,
@@ -152,15 +152,15 @@ pub(crate) struct State {
     pub(crate) datagrams: DatagramSummary,
     #[cfg(unix)]
     pub(crate) stand_ins: crate::os::process::StandIns,
-    pub(crate) jobs: Vec<Option<Job>>,
+    pub(crate) jobs: Slots<JobId, Job>,
     /// The standard streams, by host.
     #[cfg(unix)]
-    pub(crate) consoles: Vec<crate::net::pipe::Console>,
+    pub(crate) consoles: IdVec<HostId, crate::net::pipe::Console>,
     #[cfg(unix)]
     pub(crate) children: crate::os::child::Children,
     pub(crate) files: FileJobs,
     /// The nodes that are due to make a turn now.
-    pub(crate) runnable: VecDeque<u32>,
+    pub(crate) runnable: VecDeque<HostId>,
     /// Increases whenever an object becomes ready.
     pub(crate) version: u64,
     pub(crate) turn_cost: u64,
@@ -187,14 +187,13 @@ impl State {
             tally: Tally::default(),
             links: Links::new(link, loopback),
             queue: Queue::new(),
-            hosts: Vec::new(),
-            processes: Vec::new(),
-            ends: Vec::new(),
-            free_ends: VecDeque::new(),
-            listeners: Vec::new(),
+            hosts: IdVec::new(),
+            processes: Slots::new(),
+            ends: Ends::default(),
+            listeners: Slots::new(),
             names: HashMap::new(),
-            feeds: Vec::new(),
-            sockets: Vec::new(),
+            feeds: Slots::new(),
+            sockets: Slots::new(),
             socket_names: HashMap::new(),
             flights: BTreeMap::new(),
             flown: 0,
@@ -202,9 +201,9 @@ impl State {
             datagrams: DatagramSummary::default(),
             #[cfg(unix)]
             stand_ins: crate::os::process::StandIns::default(),
-            jobs: Vec::new(),
+            jobs: Slots::new(),
             #[cfg(unix)]
-            consoles: Vec::new(),
+            consoles: IdVec::new(),
             #[cfg(unix)]
             children: crate::os::child::Children::default(),
             files: FileJobs::default(),
@@ -222,9 +221,8 @@ impl State {
         }
     }
 
-    pub(crate) fn add_host(&mut self) -> u32 {
-        let number = self.hosts.len() as u32;
-        let [_, a, b, c] = (number + 1).to_be_bytes();
+    pub(crate) fn add_host(&mut self) -> HostId {
+        let [_, a, b, c] = (self.hosts.len() as u32 + 1).to_be_bytes();
         self.links.add_host();
         #[cfg(unix)]
         self.consoles.push(crate::net::pipe::Console::default());
@@ -241,17 +239,11 @@ impl State {
             busy_until: 0,
             run_at: None,
             disk: Disk::default(),
-        });
-        number
+        })
     }
 
-    pub(crate) fn add_process(&mut self, node: Option<u32>) -> (u32, Arc<Bell>) {
-        let number = self.processes.len() as u32;
-        let bell = Arc::new(Bell::new(number, &self.outside));
-        if let Some(node) = node {
-            self.hosts[node as usize].process = Some(number);
-        }
-        let process = Process {
+    pub(crate) fn add_process(&mut self, node: Option<HostId>) -> (EngineId, Arc<Bell>) {
+        let id = self.processes.push(Process {
             node,
             ready: VecDeque::new(),
             gave_way: 0,
@@ -259,25 +251,26 @@ impl State {
             starved: BTreeSet::new(),
             #[cfg(unix)]
             is_activated: false,
-        };
-        self.processes.push(Some(process));
-        (number, bell)
+        });
+        if let Some(node) = node {
+            self.hosts[node].process = Some(id);
+        }
+        (id, Arc::new(Bell::new(id, &self.outside)))
     }
 
-    pub(crate) fn add_feed(&mut self) -> u32 {
-        self.feeds.push(Some(Fed::default()));
-        self.feeds.len() as u32 - 1
+    pub(crate) fn add_feed(&mut self) -> SourceId {
+        self.feeds.push(Fed::default())
     }
 
     /// Returns the host that an IP address names, as seen from another host.
-    pub(crate) fn host_of(&self, from: u32, ip: IpAddr) -> Option<u32> {
+    pub(crate) fn host_of(&self, from: HostId, ip: IpAddr) -> Option<HostId> {
         if self.is_alone || ip.is_loopback() || ip.is_unspecified() {
             return Some(from);
         }
         let IpAddr::V4(ip) = ip else { return None };
         let number = u32::from_be_bytes(ip.octets()) & 0x00ff_ffff;
-        let host = number.checked_sub(1)?;
-        (self.hosts.get(host as usize)?.ip == ip).then_some(host)
+        let host = HostId::new(number.checked_sub(1)? as usize);
+        (self.hosts.get(host)?.ip == ip).then_some(host)
     }
 
     /// Draws whether an operation meets a fault, and counts it if so.
@@ -294,16 +287,15 @@ impl State {
     // Readiness.
 
     /// Returns whether events wait for a node.
-    pub(crate) fn has_more(&self, node: u32) -> bool {
-        let process =
-            self.hosts[node as usize].process.and_then(|process| self.processes[process as usize].as_ref());
+    pub(crate) fn has_more(&self, node: HostId) -> bool {
+        let process = self.hosts[node].process.and_then(|process| self.processes.get(process));
         process.is_some_and(|process| !process.ready.is_empty())
     }
 
     /// Queues an object of an engine that may have an event now.
     #[inline]
-    pub(crate) fn mark_ready(&mut self, process: u32, item: Item) {
-        let Some(Some(entry)) = self.processes.get_mut(process as usize) else { return };
+    pub(crate) fn mark_ready(&mut self, process: EngineId, item: Item) {
+        let Some(entry) = self.processes.get_mut(process) else { return };
         entry.ready.push_back(item);
         self.version += 1;
         if let Some(node) = entry.node {
@@ -313,8 +305,8 @@ impl State {
 
     /// Schedules a turn of a node: now, or at the end of its current turn.
     #[inline]
-    pub(crate) fn make_runnable(&mut self, node: u32) {
-        let host = &mut self.hosts[node as usize];
+    pub(crate) fn make_runnable(&mut self, node: HostId) {
+        let host = &mut self.hosts[node];
         if host.is_queued || !host.is_up {
         } else if host.is_paused {
             host.is_waiting = true;
@@ -328,8 +320,8 @@ impl State {
     }
 
     /// Schedules a turn of a node at this moment, unless one is due earlier.
-    pub(crate) fn run_at(&mut self, node: u32, at: u64) {
-        let host = &mut self.hosts[node as usize];
+    pub(crate) fn run_at(&mut self, node: HostId, at: u64) {
+        let host = &mut self.hosts[node];
         if host.run_at.is_none_or(|before| before > at) {
             host.run_at = Some(at);
             self.queue.put(at, What::Run { node });
@@ -337,9 +329,9 @@ impl State {
     }
 
     /// Checks a virtual source after a change, and queues it if it is ready.
-    pub(crate) fn look_at_feed(&mut self, number: u32) {
+    pub(crate) fn look_at_feed(&mut self, number: SourceId) {
         let may_lie = self.faults.of(Kind::SpuriousReady);
-        let Some(Some(fed)) = self.feeds.get_mut(number as usize) else { return };
+        let Some(fed) = self.feeds.get_mut(number) else { return };
         let Some((process, _)) = fed.watcher.filter(|(process, _)| fed.queued != Some(*process)) else {
             return;
         };
@@ -348,28 +340,28 @@ impl State {
             if !is_ready {
                 self.tally.inject(Kind::SpuriousReady);
             }
-            if let Some(Some(fed)) = self.feeds.get_mut(number as usize) {
+            if let Some(fed) = self.feeds.get_mut(number) {
                 (fed.queued, fed.is_lie) = (Some(process), !is_ready);
             }
             self.mark_ready(process, Item::Feed(number));
         }
     }
 
-    fn peer_of(&mut self, number: u32) -> Option<(u32, &mut Fed)> {
-        let peer = self.feeds.get(number as usize)?.as_ref()?.peer?;
-        Some((peer, self.feeds.get_mut(peer as usize)?.as_mut()?))
+    fn peer_of(&mut self, number: SourceId) -> Option<(SourceId, &mut Fed)> {
+        let peer = self.feeds.get(number)?.peer?;
+        Some((peer, self.feeds.get_mut(peer)?))
     }
 
     /// Notes a read from a virtual source. On a line, the peer gets room for as many bytes.
-    pub(crate) fn was_read(&mut self, number: u32, count: usize) {
+    pub(crate) fn was_read(&mut self, number: SourceId, count: usize) {
         let Some((peer, fed)) = self.peer_of(number) else { return };
         fed.make_room(count);
         self.look_at_feed(peer);
     }
 
     /// Notes a write to a virtual source. On a line, the bytes arrive at the other end.
-    pub(crate) fn was_written(&mut self, number: u32) {
-        let fed = self.feeds.get_mut(number as usize).and_then(Option::as_mut);
+    pub(crate) fn was_written(&mut self, number: SourceId) {
+        let fed = self.feeds.get_mut(number);
         let Some(bytes) = fed.filter(|fed| fed.peer.is_some()).map(Fed::take_output) else { return };
         let Some((peer, fed)) = self.peer_of(number) else { return };
         fed.put(&bytes);
@@ -377,8 +369,8 @@ impl State {
     }
 
     /// Returns the event of a virtual source, if it has one.
-    pub(crate) fn feed_event(&mut self, number: u32, process: u32) -> Option<(Key, Event)> {
-        let fed = self.feeds.get_mut(number as usize)?.as_mut()?;
+    pub(crate) fn feed_event(&mut self, number: SourceId, process: EngineId) -> Option<(Key, Event)> {
+        let fed = self.feeds.get_mut(number)?;
         if fed.queued != Some(process) {
             return None;
         }
@@ -418,13 +410,13 @@ impl State {
         while let Some(News { woken, dropped }) = self.outside.take() {
             for process in woken {
                 self.version += 1;
-                if let Some(Some(Process { node: Some(node), .. })) = self.processes.get(process as usize) {
+                if let Some(Process { node: Some(node), .. }) = self.processes.get(process) {
                     let node = *node;
                     self.make_runnable(node);
                 }
             }
-            for (number, how) in dropped {
-                self.close_number(number, how);
+            for (object, how) in dropped {
+                self.close(object, how);
             }
         }
     }
@@ -434,15 +426,15 @@ impl State {
         let (at, what) = self.queue.pop()?;
         self.now = self.now.max(at);
         match what {
-            What::Arrive { end, generation } => self.arrive(end, generation),
-            What::Connect { end, generation, tries } => self.try_connect(end, generation, tries),
-            What::Answer { end, generation, error } => self.answer(end, generation, error),
-            What::Room { end, generation } => self.room_again(end, generation),
-            What::GiveUp { end, generation, progress } => self.give_up(end, generation, progress),
+            What::Arrive { end } => self.arrive(end),
+            What::Connect { end, tries } => self.try_connect(end, tries),
+            What::Answer { end, error } => self.answer(end, error),
+            What::Room { end } => self.room_again(end),
+            What::GiveUp { end, progress } => self.give_up(end, progress),
             What::Land { flight } => self.land(flight),
             What::SocketRoom { number } => self.socket_room(number),
             What::Run { node } => {
-                let host = &mut self.hosts[node as usize];
+                let host = &mut self.hosts[node];
                 if host.run_at == Some(at) {
                     host.run_at = None;
                     host.is_waiting |= host.is_paused;
@@ -454,7 +446,7 @@ impl State {
                     return (!host.is_paused && host.is_up).then_some(Task::Run(node));
                 }
             }
-            What::Job { number } => return self.jobs[number as usize].take().map(Task::Job),
+            What::Job { number } => return self.jobs.take(number).map(Task::Job),
             #[cfg(unix)]
             What::Child { child, happening } => return Some(Task::Child(child, happening)),
             What::File { number } => return self.take_file_job(number).map(Task::File),
@@ -473,14 +465,13 @@ impl State {
         }
         let most = if is_slow { 1_000_000_000 } else { 5_000_000 };
         let at = self.now + self.chance.between(1_000, most);
-        let number = self.jobs.len() as u32;
-        self.digest.number(u64::from(number) << 32 | 0x10b);
-        self.jobs.push(Some(job));
+        let number = self.jobs.push(job);
+        self.digest.number(u64::from(number.number()) << 32 | 0x10b);
         self.queue.put(at, What::Job { number });
     }
 
     /// Returns the arrival time of a packet that one host sends to another now.
-    pub(crate) fn arrival(&mut self, from: u32, to: u32) -> u64 {
+    pub(crate) fn arrival(&mut self, from: HostId, to: HostId) -> u64 {
         self.now + self.links.latency((from, to), &mut self.chance, &self.faults, &mut self.tally)
     }
 }

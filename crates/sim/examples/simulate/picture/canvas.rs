@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use reactor::Time;
-use sim::NodeNumber;
+use sim::Node;
 
 /// A picture in progress.
 pub(crate) struct Canvas {
@@ -42,8 +42,13 @@ impl Canvas {
     }
 
     /// Returns the middle of a node's row.
-    pub(crate) fn y(&self, node: NodeNumber) -> f64 {
-        self.top + (f64::from(node) + 0.5) * self.row
+    pub(crate) fn y(&self, node: Node) -> f64 {
+        self.y_of_row(node.number() as usize)
+    }
+
+    /// Returns the middle of a row.
+    pub(crate) fn y_of_row(&self, row: usize) -> f64 {
+        self.top + (row as f64 + 0.5) * self.row
     }
 
     /// Returns the lower edge of the last row.

@@ -7,7 +7,7 @@ mod timeline;
 
 use std::fmt::Write;
 
-use sim::{Kind, NodeNumber};
+use sim::{Kind, Node};
 
 use self::{
     canvas::Canvas,
@@ -72,9 +72,9 @@ fn bands(canvas: &mut Canvas, spans: &[Span]) {
 }
 
 /// Draws neighbouring rows as one rectangle.
-fn band(canvas: &mut Canvas, class: &str, span: &Span, nodes: &[NodeNumber]) {
+fn band(canvas: &mut Canvas, class: &str, span: &Span, nodes: &[Node]) {
     let (x, width) = (canvas.x(span.begin), canvas.x(span.end) - canvas.x(span.begin));
-    for run in nodes.chunk_by(|one, next| one + 1 == *next) {
+    for run in nodes.chunk_by(|one, next| one.number() + 1 == next.number()) {
         let y = canvas.y(run[0]) - canvas.row / 2.0;
         canvas.rect(class, (x, y), (width, canvas.row * run.len() as f64));
     }
@@ -101,11 +101,11 @@ fn bars(canvas: &mut Canvas, spans: &[Span], lanes: &[usize]) {
 /// Draws the lines of the nodes, interrupted while a node is down, and thick while it is paused.
 fn nodes(canvas: &mut Canvas, count: usize, timeline: &Timeline) {
     let every = (LABEL_MIN / canvas.row).ceil() as usize;
-    for node in 0..count as NodeNumber {
-        let y = canvas.y(node);
+    for row in 0..count {
+        let y = canvas.y_of_row(row);
         canvas.line("life", (canvas::LEFT, y), (canvas::RIGHT, y));
-        if (node as usize).is_multiple_of(every) {
-            canvas.text("node", (canvas::LEFT - 10.0, y + 4.0), node);
+        if row.is_multiple_of(every) {
+            canvas.text("node", (canvas::LEFT - 10.0, y + 4.0), row);
         }
     }
     for down in &timeline.downs {

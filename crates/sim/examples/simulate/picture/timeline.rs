@@ -1,7 +1,7 @@
 //! The history sorted for drawing: spans, moments, and counts.
 
 use reactor::Time;
-use sim::{Happening, Kind, NodeNumber};
+use sim::{Happening, Kind, Node};
 
 /// The counts of the history's events.
 #[derive(Default)]
@@ -19,8 +19,8 @@ pub(crate) struct Counts {
 
 /// A message in flight.
 pub(crate) struct Stroke {
-    pub(crate) from: NodeNumber,
-    pub(crate) to: NodeNumber,
+    pub(crate) from: Node,
+    pub(crate) to: Node,
     pub(crate) sent: Time,
     pub(crate) arrived: Time,
 }
@@ -30,8 +30,8 @@ pub(crate) struct Span {
     pub(crate) kind: Kind,
     pub(crate) begin: Time,
     pub(crate) end: Time,
-    pub(crate) these: Vec<NodeNumber>,
-    pub(crate) those: Vec<NodeNumber>,
+    pub(crate) these: Vec<Node>,
+    pub(crate) those: Vec<Node>,
     /// Set if the reverse direction is obstructed, too.
     is_both_ways: bool,
     is_open: bool,
@@ -39,7 +39,7 @@ pub(crate) struct Span {
 
 /// A state of one node, with its duration.
 pub(crate) struct Stay {
-    pub(crate) node: NodeNumber,
+    pub(crate) node: Node,
     pub(crate) begin: Time,
     pub(crate) end: Time,
     is_open: bool,
@@ -48,7 +48,7 @@ pub(crate) struct Stay {
 /// A moment of one node.
 pub(crate) struct Mark {
     pub(crate) kind: MarkKind,
-    pub(crate) node: NodeNumber,
+    pub(crate) node: Node,
     pub(crate) at: Time,
 }
 
@@ -117,7 +117,7 @@ impl Timeline {
         }
     }
 
-    fn obstructed(&mut self, at: Time, kind: Kind, from: &[NodeNumber], to: &[NodeNumber]) {
+    fn obstructed(&mut self, at: Time, kind: Kind, from: &[Node], to: &[Node]) {
         // The history reports a cut in both directions as two obstacles, one right after the other.
         if let Some(span) = self.spans.last_mut()
             && matches!(kind, Kind::Partition | Kind::Hold)
@@ -138,7 +138,7 @@ impl Timeline {
         self.spans.push(span);
     }
 
-    fn cleared(&mut self, at: Time, kind: Kind, from: &[NodeNumber], to: &[NodeNumber]) {
+    fn cleared(&mut self, at: Time, kind: Kind, from: &[Node], to: &[Node]) {
         let open = |span: &&mut Span| span.is_open;
         if from == to {
             // A repair clears all links of all nodes.
@@ -154,11 +154,11 @@ impl Timeline {
     }
 }
 
-fn begin(stays: &mut Vec<Stay>, node: NodeNumber, at: Time) {
+fn begin(stays: &mut Vec<Stay>, node: Node, at: Time) {
     stays.push(Stay { node, begin: at, end: at, is_open: true });
 }
 
-fn end(stays: &mut [Stay], node: NodeNumber, at: Time) {
+fn end(stays: &mut [Stay], node: Node, at: Time) {
     if let Some(stay) = stays.iter_mut().find(|stay| stay.is_open && stay.node == node) {
         (stay.end, stay.is_open) = (at, false);
     }

@@ -11,8 +11,9 @@ use reactor::{
 use super::{Moment, timing::Times};
 use crate::{
     faults::Kind,
-    world::record::Happening,
+    ids::HostId,
     world::state::{State, What},
+    world::{node::Node, record::Happening},
 };
 
 /// The operations in flight in a world, by number.
@@ -24,7 +25,7 @@ pub(crate) struct FileJobs {
 
 /// An operation in flight.
 struct Out {
-    host: u32,
+    host: HostId,
     job: FileJob,
     /// The delay between its execution and its completion.
     lag: u64,
@@ -46,7 +47,7 @@ impl Due {
 
 impl State {
     /// Queues an operation, which runs at a drawn moment.
-    pub(crate) fn add_file_job(&mut self, host: u32, job: FileJob) {
+    pub(crate) fn add_file_job(&mut self, host: HostId, job: FileJob) {
         let Times { done, lag, met } = self.draw_times(host, job.action());
         let number = self.files.next;
         self.files.next += 1;
@@ -75,8 +76,8 @@ impl State {
     }
 
     /// Performs an operation, and adds its result to the digest.
-    pub(crate) fn perform_file(&mut self, host: u32, action: &mut Action) -> io::Result<Answer> {
-        let disk = &mut self.hosts[host as usize].disk;
+    pub(crate) fn perform_file(&mut self, host: HostId, action: &mut Action) -> io::Result<Answer> {
+        let disk = &mut self.hosts[host].disk;
         let mut moment = Moment { chance: &mut self.chance, now: self.now };
         let result = disk.perform(action, &mut moment);
         match &result {
@@ -85,7 +86,7 @@ impl State {
             Err(error) => {
                 self.digest.bytes(error.to_string().as_bytes());
                 let (at, operation, error) = (Time::from_nanos(self.now), action.to_string(), error.kind());
-                self.record.keep(|| Happening::FileFailed { at, node: host, operation, error });
+                self.record.keep(|| Happening::FileFailed { at, node: Node(host), operation, error });
             }
         }
         result
@@ -93,11 +94,11 @@ impl State {
 
     /// Ends the operations of a node. A power cut also loses, keeps or tears the data that is not durable.
     /// Returns the operations, which the caller must drop.
-    pub(crate) fn end_files(&mut self, host: u32, kind: Kind) -> Vec<FileJob> {
+    pub(crate) fn end_files(&mut self, host: HostId, kind: Kind) -> Vec<FileJob> {
         let numbers: Vec<u64> =
             self.files.out.iter().filter(|(_, out)| out.host == host).map(|(number, _)| *number).collect();
         let mut left = Vec::new();
-        let disk = &mut self.hosts[host as usize].disk;
+        let disk = &mut self.hosts[host].disk;
         let mut moment = Moment { chance: &mut self.chance, now: self.now };
         for number in numbers {
             let Some(mut out) = self.files.out.remove(&number) else { continue };
@@ -115,7 +116,13 @@ impl State {
             let writes_torn = after.writes_torn - before.writes_torn;
             let names_lost = after.names_lost - before.names_lost;
             self.digest.number(writes_lost << 32 ^ writes_torn << 16 ^ names_lost);
-            self.record.keep(|| Happening::PowerCut { at, node: host, writes_lost, writes_torn, names_lost });
+            self.record.keep(|| Happening::PowerCut {
+                at,
+                node: Node(host),
+                writes_lost,
+                writes_torn,
+                names_lost,
+            });
         }
         left
     }

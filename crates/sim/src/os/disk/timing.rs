@@ -6,7 +6,13 @@
 
 use reactor::{Time, file::Action};
 
-use crate::{faults::Kind, net::link::nanos, world::record::Happening, world::state::State};
+use crate::{
+    faults::Kind,
+    ids::HostId,
+    net::link::nanos,
+    world::state::State,
+    world::{node::Node, record::Happening},
+};
 
 /// The times at which an operation runs and completes.
 pub(super) struct Times {
@@ -33,9 +39,9 @@ impl Default for Speed {
 
 impl State {
     /// Draws the time at which an operation runs.
-    pub(super) fn draw_times(&mut self, host: u32, action: &Action) -> Times {
+    pub(super) fn draw_times(&mut self, host: HostId, action: &Action) -> Times {
         let is_sync = is_sync(action);
-        let disk = &mut self.hosts[host as usize].disk;
+        let disk = &mut self.hosts[host].disk;
         let base = nanos(if is_sync { disk.options.sync } else { disk.options.operation });
         let factor = disk.speed.factor;
         let is_slow = self.chance.per_million(disk.options.slow);
@@ -44,7 +50,7 @@ impl State {
         let mut most = base.saturating_mul(u64::from(factor));
         if is_slow || is_struck {
             most = most.max(SLOW_MAX);
-            self.hosts[host as usize].disk.counts.slow += 1;
+            self.hosts[host].disk.counts.slow += 1;
         }
         if is_struck {
             met = Some(Kind::SlowFile);
@@ -62,23 +68,23 @@ impl State {
     }
 
     /// Returns the time until which the syncs of a host's disk stall, after a new sync has started.
-    fn stall_syncs(&mut self, host: u32) -> u64 {
+    fn stall_syncs(&mut self, host: HostId) -> u64 {
         if self.strikes(Kind::StallSync) {
             let until = self.now + self.chance.between(STALL_MAX / 10, STALL_MAX);
-            let disk = &mut self.hosts[host as usize].disk;
+            let disk = &mut self.hosts[host].disk;
             disk.counts.stalls += 1;
             disk.speed.stalled_until = disk.speed.stalled_until.max(until);
             let (at, until) = (Time::from_nanos(self.now), Time::from_nanos(until));
-            self.record.keep(|| Happening::SyncStalled { at, node: host, until });
+            self.record.keep(|| Happening::SyncStalled { at, node: Node(host), until });
         }
-        self.hosts[host as usize].disk.speed.stalled_until
+        self.hosts[host].disk.speed.stalled_until
     }
 
     /// Multiplies the time of a host's disk operations by this factor. 1 restores the speed.
-    pub(crate) fn slow_disk(&mut self, host: u32, factor: u32) {
-        self.hosts[host as usize].disk.speed.factor = factor.max(1);
+    pub(crate) fn slow_disk(&mut self, host: HostId, factor: u32) {
+        self.hosts[host].disk.speed.factor = factor.max(1);
         let at = Time::from_nanos(self.now);
-        self.record.keep(|| Happening::DiskSlowed { at, node: host, factor: factor.max(1) });
+        self.record.keep(|| Happening::DiskSlowed { at, node: Node(host), factor: factor.max(1) });
     }
 }
 
