@@ -12,6 +12,8 @@
 //! | watch a device, or any other descriptor | [`own_resource`] |
 //! | choose, wrap or write the system call that waits | [`own_engine`] |
 //! | read and write files without blocking the loop | [`files`] |
+//! | keep every change that you acknowledged | [`write_ahead_log`] |
+//! | test all this | [`testing`] |
 
 pub mod first_service {
     #![doc = include_str!("first_service.md")]
@@ -43,4 +45,12 @@ pub mod own_engine {
 
 pub mod files {
     #![doc = include_str!("files.md")]
+}
+
+pub mod write_ahead_log {
+    #![doc = include_str!("write_ahead_log.md")]
+}
+
+pub mod testing {
+    #![doc = include_str!("testing.md")]
 }
