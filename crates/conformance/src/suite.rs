@@ -211,18 +211,21 @@ impl<'a> Suite<'a> {
 
     /// Also calls this function after each row, to check whether the row leaked anything. `Err` describes the
     /// leak.
+    #[must_use]
     pub fn left(mut self, left: impl FnMut() -> Result<(), String> + 'a) -> Suite<'a> {
         self.left = Box::new(left);
         self
     }
 
     /// Runs only rows whose id begins with `prefix`.
+    #[must_use]
     pub fn only(mut self, prefix: &str) -> Suite<'a> {
         self.only = Some(prefix.to_owned());
         self
     }
 
     /// Runs only the row with exactly this id.
+    #[must_use]
     pub fn row(mut self, id: &str) -> Suite<'a> {
         self.row = Some(id.to_owned());
         self
@@ -230,12 +233,14 @@ impl<'a> Suite<'a> {
 
     /// Moves less data in rows that otherwise move megabytes, because an engine with buffers of a few bytes
     /// would need minutes for them.
+    #[must_use]
     pub fn moves_little(mut self) -> Suite<'a> {
         self.moves_little = true;
         self
     }
 
     /// Skips the slow rows, by name.
+    #[must_use]
     pub fn quick(mut self) -> Suite<'a> {
         self.quick = true;
         self
@@ -243,18 +248,21 @@ impl<'a> Suite<'a> {
 
     /// Leaves out the rows that run whole runtimes ([`Row::is_whole`]). On an engine that is broken on
     /// purpose, they would wait for events that never arrive.
+    #[must_use]
     pub fn bare(mut self) -> Suite<'a> {
         self.bare = true;
         self
     }
 
     /// Seeds the random choices of the rows. A failure names the seed.
+    #[must_use]
     pub fn seed(mut self, seed: u64) -> Suite<'a> {
         self.seed = seed;
         self
     }
 
     /// Makes crowds smaller for an engine that takes only descriptors below this number, as select(2) does.
+    #[must_use]
     pub fn descriptors_max(mut self, descriptors: usize) -> Suite<'a> {
         self.descriptors_max = descriptors;
         self

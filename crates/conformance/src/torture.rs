@@ -59,6 +59,7 @@ impl FailNth {
     }
 
     /// Fails this many calls in a row, beginning with the `nth`.
+    #[must_use]
     pub fn times(mut self, times: u64) -> FailNth {
         self.times = times;
         self

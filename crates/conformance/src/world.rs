@@ -1,6 +1,6 @@
 //! The world of a row: fresh engines, random numbers, and ready-made connections.
 
-use std::{io::ErrorKind, net::TcpListener};
+use std::{fmt, io::ErrorKind, net::TcpListener};
 
 use reactor::{
     Address, BindOptions, ConnectOptions, Key, ListenOptions,
@@ -22,6 +22,12 @@ pub struct World<'a> {
     passes_descriptors: bool,
     descriptors_max: usize,
     moves_little: bool,
+}
+
+impl fmt::Debug for World<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("World").field("is_virtual", &self.is_virtual).finish_non_exhaustive()
+    }
 }
 
 /// The two ends of one connection, both streams of one engine.

@@ -29,6 +29,7 @@ pub struct Candidates(Vec<(&'static str, Make)>);
 
 impl Candidates {
     /// Puts an engine first in the list. It replaces one of the same name.
+    #[must_use]
     pub fn with(mut self, name: &'static str, make: fn() -> io::Result<Box<dyn Engine>>) -> Candidates {
         self.0.retain(|candidate| candidate.0 != name);
         self.0.insert(0, (name, make));

@@ -61,6 +61,7 @@ impl Ready {
     /// assert_eq!(all.masked(Interest::Read), Ready { writable: false, ..all });
     /// assert_eq!(all.masked(Interest::Write), Ready { readable: false, ..all });
     /// ```
+    #[must_use]
     pub fn masked(self, interest: Interest) -> Ready {
         Ready {
             readable: self.readable && interest.is_read(),

@@ -80,18 +80,21 @@ impl FileReader {
 
     /// Limits reading to this range. It is an error if the file ends before. A range that ends before it begins
     /// is refused when the reader is added.
+    #[must_use]
     pub fn range(mut self, range: Range<u64>) -> FileReader {
         (self.at, self.end) = (range.start, Some(range.end));
         self
     }
 
     /// Sets how many bytes to read at a time, at least 1.
+    #[must_use]
     pub fn chunk(mut self, bytes: usize) -> FileReader {
         self.chunk = bytes.max(1);
         self
     }
 
     /// Sets how many chunks to keep that the service has not seen, at least 1.
+    #[must_use]
     pub fn ahead(mut self, chunks: usize) -> FileReader {
         self.ahead = chunks.max(1);
         self

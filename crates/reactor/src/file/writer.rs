@@ -156,18 +156,21 @@ impl FileWriter {
     }
 
     /// Starts at this offset.
+    #[must_use]
     pub fn at(mut self, offset: u64) -> FileWriter {
         self.at = Some(offset);
         self
     }
 
     /// Writes at the end of a file that was opened with [`OpenOptions::append`](super::OpenOptions::append).
+    #[must_use]
     pub fn append(mut self) -> FileWriter {
         self.at = None;
         self
     }
 
     /// Sets whether a graceful close syncs the file.
+    #[must_use]
     pub fn synced(mut self, synced: bool) -> FileWriter {
         self.synced = synced;
         self
@@ -175,6 +178,7 @@ impl FileWriter {
 
     /// Sets how many bytes may be queued or in flight, 4 MiB by default. More bytes end the writer with
     /// [`Closed::Overflow`].
+    #[must_use]
     pub fn cap(mut self, bytes: usize) -> FileWriter {
         self.cap = bytes;
         self

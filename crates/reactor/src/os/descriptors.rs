@@ -258,6 +258,7 @@ impl Descriptors {
     }
 
     /// Sets how many descriptors a message may have in either direction, at most 253, the limit of Linux.
+    #[must_use]
     pub fn per_message(mut self, most: usize) -> Descriptors {
         self.per_message = most.min(rights::DESCRIPTORS_MAX);
         self
@@ -266,6 +267,7 @@ impl Descriptors {
     /// Sets how long queued messages may make no progress before the resource ends as
     /// [`Closed::Stalled`](crate::Closed::Stalled). The default is a minute, because a peer that never reads
     /// would keep the descriptors open. `None` is without limit.
+    #[must_use]
     pub fn write_stall(mut self, most: Option<Duration>) -> Descriptors {
         self.queue.write_stall = most;
         self

@@ -1,6 +1,6 @@
 //! The operations that the runtime lends to a resource for one step. The runtime sees their results.
 
-use std::io::Result;
+use std::{fmt, io::Result};
 
 #[cfg(unix)]
 use crate::engine::{Delivery, Descriptor};
@@ -18,6 +18,15 @@ pub struct Io<'a> {
     over: bool,
     bytes_in: u64,
     bytes_out: u64,
+}
+
+impl fmt::Debug for Io<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Io")
+            .field("drained", &self.drained)
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> Io<'a> {

@@ -3,7 +3,7 @@
 
 use std::{
     any::Any,
-    io,
+    fmt, io,
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     time::Duration,
@@ -52,6 +52,12 @@ pub enum Accept<R> {
 /// service gets `Open` for each connection, and a [fault](crate::Fault) for each error.
 pub struct Listener<R> {
     of: PhantomData<fn() -> R>,
+}
+
+impl<R> fmt::Debug for Listener<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").finish_non_exhaustive()
+    }
 }
 
 impl<S> Context<'_, S> {

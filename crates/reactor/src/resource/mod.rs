@@ -9,7 +9,7 @@ mod pause;
 pub(crate) mod polled;
 mod stream;
 
-use std::{any::Any, io as std_io, mem, time::Duration};
+use std::{any::Any, fmt, io as std_io, mem, time::Duration};
 
 use session::Mark;
 
@@ -208,6 +208,12 @@ pub struct Table {
     pub(crate) leave: fn(&mut Core, Key, Ending),
     pub(crate) closed: fn(&mut Core, &mut dyn Any, Key, Box<dyn Any>, Closed),
     pub(crate) listener: bool,
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("name", &(self.name)()).finish_non_exhaustive()
+    }
 }
 
 impl Table {

@@ -35,6 +35,12 @@ pub struct Context<'a, S> {
     of: PhantomData<fn(S)>,
 }
 
+impl<S> fmt::Debug for Context<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Context of {}", crate::log::short(type_name::<S>()))
+    }
+}
+
 /// The error of a resource that could not be added: the resource comes back with the cause.
 ///
 /// `?` in a handler turns it into a [`Failure`](crate::Failure) of the cause, and drops the resource.

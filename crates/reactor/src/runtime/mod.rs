@@ -144,7 +144,7 @@ struct Entry {
 /// assert_eq!(Runtime::with_options(options)?.engine_name(), "poll");
 /// # Ok::<(), reactor::Error>(())
 /// ```
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RuntimeOptions {
     /// The engine's name. By default the environment variable `REACTOR_ENGINE` names it. Without the

@@ -8,6 +8,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    fmt,
     time::Duration,
 };
 
@@ -155,6 +156,12 @@ pub struct Core {
     pub(crate) stopping: bool,
     /// The observer of each call of a handler.
     pub(crate) observer: Option<Observer>,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").finish_non_exhaustive()
+    }
 }
 
 impl Core {

@@ -83,6 +83,7 @@ impl ProxyHeader {
     }
 
     /// Adds a value. Only version 2 can carry it.
+    #[must_use]
     pub fn with(mut self, kind: u8, value: impl Into<Vec<u8>>) -> ProxyHeader {
         self.values.push(Tlv { kind, value: value.into() });
         self

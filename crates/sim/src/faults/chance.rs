@@ -61,6 +61,7 @@ impl Chance {
     }
 
     /// Splits off an independent generator.
+    #[must_use]
     pub fn fork(&mut self) -> Chance {
         Chance(self.bits() ^ 0x5851_f42d_4c95_7f2d)
     }

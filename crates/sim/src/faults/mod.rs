@@ -163,6 +163,7 @@ impl Faults {
     }
 
     /// Sets this kind's rate.
+    #[must_use]
     pub fn with(mut self, kind: Kind, rate: u32) -> Faults {
         self.rates[kind as usize] = rate;
         self

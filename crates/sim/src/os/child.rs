@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap},
-    io,
+    fmt, io,
     mem::take,
     process::Command,
     rc::Rc,
@@ -85,6 +85,12 @@ pub trait Program: 'static {
 pub struct Hand<'a> {
     state: &'a RefCell<State>,
     child: ChildId,
+}
+
+impl fmt::Debug for Hand<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hand").field("child", &self.child).finish_non_exhaustive()
+    }
 }
 
 impl Hand<'_> {

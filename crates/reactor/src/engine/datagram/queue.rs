@@ -114,11 +114,13 @@ impl<'a> Outbound<'a> {
     }
 
     /// Sends from this local address, where the system allows the choice. By default the system chooses.
+    #[must_use]
     pub fn from(self, address: IpAddr) -> Outbound<'a> {
         Outbound { from: Some(address), ..self }
     }
 
     /// Sets the ECN bits, where the system allows it.
+    #[must_use]
     pub fn ecn(self, ecn: Ecn) -> Outbound<'a> {
         Outbound { ecn, ..self }
     }
@@ -128,6 +130,7 @@ impl<'a> Outbound<'a> {
     ///
     /// This only saves calls of `send`. Equal datagrams that follow each other leave together even if they
     /// were sent one by one, where the system can do that (UDP_SEGMENT, udp(7)).
+    #[must_use]
     pub fn segments(self, bytes: usize) -> Outbound<'a> {
         Outbound { segment: bytes, ..self }
     }

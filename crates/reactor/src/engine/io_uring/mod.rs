@@ -65,7 +65,7 @@ mod watch;
 use std::{
     cell::Cell,
     collections::{HashMap, VecDeque},
-    io,
+    fmt, io,
     os::fd::{BorrowedFd, OwnedFd, RawFd},
     rc::Rc,
     sync::Arc,
@@ -172,6 +172,12 @@ pub struct IoUring {
     is_woken: bool,
     calls: Cell<u64>,
     is_stirred: bool,
+}
+
+impl fmt::Debug for IoUring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IoUring").field("operations", &self.operations).finish_non_exhaustive()
+    }
 }
 
 impl IoUring {

@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use std::{
-    io,
+    fmt, io,
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
     ptr,
     sync::Arc,
@@ -30,6 +30,12 @@ pub struct Epoll {
     /// Cleared when the kernel has no epoll_pwait2(2), which is of Linux 5.11.
     has_nanos: bool,
     calls: u64,
+}
+
+impl fmt::Debug for Epoll {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Epoll").field("epoll", &self.epoll).finish_non_exhaustive()
+    }
 }
 
 impl Epoll {

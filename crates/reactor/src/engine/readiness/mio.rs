@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::{
-    io,
+    fmt, io,
     os::fd::{AsRawFd as _, BorrowedFd, RawFd},
     sync::Arc,
     task::{Wake, Waker},
@@ -30,6 +30,12 @@ pub struct Mio {
     /// The sources that are watched level-triggered, by slot.
     levels: Vec<Option<Level>>,
     calls: u64,
+}
+
+impl fmt::Debug for Mio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mio").finish_non_exhaustive()
+    }
 }
 
 /// A source that is registered again after each report.

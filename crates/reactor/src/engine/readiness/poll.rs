@@ -5,7 +5,7 @@
 //! it once, as an error, and removes it from the set.
 
 use std::{
-    io,
+    fmt, io,
     os::fd::{AsRawFd as _, RawFd},
     sync::Arc,
     task::Waker,
@@ -30,6 +30,12 @@ pub struct PollCall {
     positions: Vec<u32>,
     signal: Arc<Signal>,
     calls: u64,
+}
+
+impl fmt::Debug for PollCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PollCall").field("watched", &self.keys.len()).finish_non_exhaustive()
+    }
 }
 
 impl PollCall {

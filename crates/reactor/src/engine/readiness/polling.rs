@@ -15,7 +15,7 @@
 #![allow(unsafe_code)]
 
 use std::{
-    io,
+    fmt, io,
     num::NonZeroUsize,
     sync::{Arc, Weak},
     task::{Wake, Waker},
@@ -42,6 +42,12 @@ pub struct Polling {
     #[cfg(unix)]
     watched: Vec<Option<(Key, crate::sys::Watched)>>,
     calls: u64,
+}
+
+impl fmt::Debug for Polling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Polling").finish_non_exhaustive()
+    }
 }
 
 /// Wakes the poller without keeping it alive, because a waker may outlive its engine.

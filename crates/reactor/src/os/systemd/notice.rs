@@ -81,6 +81,7 @@ impl Notice {
 
     /// Combines two notices into one message. Descriptors that are stored by one message all get the last
     /// name.
+    #[must_use]
     pub fn and(mut self, other: Notice) -> Notice {
         self.text.push_str(&other.text);
         self.descriptors.extend(other.descriptors);

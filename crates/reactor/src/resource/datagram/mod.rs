@@ -133,6 +133,7 @@ impl<R: 'static> Datagrams<R> {
     }
 
     /// Sets bounds. All sockets may share one set.
+    #[must_use]
     pub fn options(mut self, options: impl Into<Arc<DatagramOptions>>) -> Datagrams<R> {
         self.options = Some(options.into());
         self

@@ -139,6 +139,7 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
     }
 
     /// Sets marks, limits and deadlines. All streams may share one set.
+    #[must_use]
     pub fn options(mut self, options: impl Into<Arc<StreamOptions>>) -> Stream<C, L, R> {
         self.options = Some(options.into());
         self
@@ -150,6 +151,7 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
     /// looks the same as a peer that is gone. Without half-open streams both are an end: after [`Event::End`]
     /// the stream closes, and an answer that the service sends later is dropped. Output that the handler
     /// sends during that call still leaves.
+    #[must_use]
     pub fn half_open(mut self, half_open: bool) -> Stream<C, L, R> {
         self.half_open = half_open;
         self
@@ -185,6 +187,7 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
     /// *write-only* stream has no input. Its service gets [`Event::End`] when its reader has left. Its reader
     /// sees the end when the stream closes or is [`finish`](crate::Context::finish)ed. A write without a
     /// reader ends the stream as [`Closed::Failed`](crate::Closed::Failed) with EPIPE, never with a signal.
+    #[must_use]
     pub fn through(mut self, transport: Transport) -> Stream<C, L, R> {
         let unsent = self.session.queued();
         self.carried.get_or_insert_default().loose = Some(Loose::new(transport).with(unsent, false));
@@ -296,6 +299,18 @@ pub enum Event<'a, C: Codec> {
     /// handler has seen. After a resume, [`End`](Event::End) follows that input. This event comes at most
     /// once. The peer has probably gone, but a peer that waits for an answer before it closes looks the same.
     HungUp,
+}
+
+impl<'a, C: Codec<In<'a>: fmt::Debug>> fmt::Debug for Event<'a, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Open => f.write_str("Open"),
+            Event::Received(item) => f.debug_tuple("Received").field(item).finish(),
+            Event::End => f.write_str("End"),
+            Event::Drained => f.write_str("Drained"),
+            Event::HungUp => f.write_str("HungUp"),
+        }
+    }
 }
 
 /// The result of a `send`. It is no `Result`, because a `?` in a broadcast would end the wrong connection.

@@ -27,7 +27,7 @@ mod interest;
 mod stream;
 mod table;
 
-use std::{cell::Cell, collections::VecDeque, io, task::Waker, time::Duration};
+use std::{cell::Cell, collections::VecDeque, fmt, io, task::Waker, time::Duration};
 
 use session::Outgoing;
 
@@ -89,6 +89,12 @@ pub struct Calls<P: Poll> {
     is_woken: bool,
 }
 
+impl<P: Poll> fmt::Debug for Calls<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Calls").field("poll", &self.poll.name()).finish_non_exhaustive()
+    }
+}
+
 /// The key that is being driven, and its budget.
 struct Driven {
     key: Key,
@@ -126,6 +132,7 @@ impl<P: Poll> Calls<P> {
 
     /// Sets the most bytes that one read of a stream takes: 65,536 by default, at least one. Datagrams have
     /// memory of their own.
+    #[must_use]
     pub fn with_buffer(mut self, bytes: usize) -> Calls<P> {
         self.buffer_bytes = bytes.max(1);
         self.spare = None;
