@@ -115,11 +115,11 @@ impl Tamper for Canary {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, inner: &mut dyn Engine) -> io::Result<()> {
-        let begun = inner.now();
+        let begun = inner.host().now();
         loop {
-            let before = inner.now();
+            let before = inner.host().now();
             inner.wait(timeout)?;
-            let now = inner.now();
+            let now = inner.host().now();
             let is_whole = timeout.is_none_or(|timeout| now.since(before) >= timeout);
             if self.flaw != Flaw::WaitsAnew || is_whole || now.since(begun) >= WAIT_MAX {
                 return Ok(());

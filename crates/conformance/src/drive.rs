@@ -274,9 +274,9 @@ impl Drive {
     /// # Errors
     /// Fails the row if an event arrives or the engine spins.
     pub fn rests(&mut self) -> Outcome {
-        let end = self.engine.now() + REST;
+        let end = self.engine.host().now() + REST;
         for _ in 0..REST_TURNS_MAX {
-            let left = end - self.engine.now();
+            let left = end - self.engine.host().now();
             if left.is_zero() {
                 return Ok(());
             }

@@ -9,8 +9,9 @@ use std::{
 
 use reactor::{
     Address, BindOptions, ConnectOptions, Group, Interest, Key, ListenOptions, Outgoing, Source, Time,
-    engine::{Batch, Chunk, DatagramQueue, Ending, Engine, Event, Job, Refused, Role, Sent, Transport},
+    engine::{Batch, Chunk, DatagramQueue, Ending, Engine, Event, Refused, Role, Sent, Transport},
     file::FileJob,
+    host::{Host, Job},
 };
 
 /// The hooks of a wrapper. Every method's default changes nothing.
@@ -67,33 +68,67 @@ impl<T: Tamper> Tampered<T> {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
+impl<T: Tamper> Host for Tampered<T> {
+    fn now(&self) -> Time {
+        self.tamper.now(self.inner.host().now())
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.inner.host().wall()
+    }
+
+    fn entropy(&mut self) -> u64 {
+        self.inner.host_mut().entropy()
+    }
+
+    fn print_error(&mut self, line: &str) -> bool {
+        self.inner.host_mut().print_error(line)
+    }
+
+    fn run_blocking(&mut self, job: Job) -> Option<Job> {
+        self.inner.host_mut().run_blocking(job)
+    }
+
+    fn run_file(&mut self, job: FileJob) -> Option<FileJob> {
+        self.inner.host_mut().run_file(job)
+    }
+
+    fn left_file(&mut self) -> Option<FileJob> {
+        self.inner.host_mut().left_file()
+    }
+
+    #[cfg(unix)]
+    fn spawn(
+        &mut self,
+        command: &mut std::process::Command,
+        options: &reactor::process::SpawnOptions,
+    ) -> io::Result<reactor::process::Child> {
+        self.inner.host_mut().spawn(command, options)
+    }
+
+    #[cfg(unix)]
+    fn activated(&mut self) -> Option<Vec<reactor::systemd::Activated>> {
+        self.inner.host_mut().activated()
+    }
+
+    #[cfg(unix)]
+    fn stand_in(&mut self, of: reactor::host::StandIn) -> Option<io::Result<Transport>> {
+        self.inner.host_mut().stand_in(of)
+    }
+}
+
 impl<T: Tamper> Engine for Tampered<T> {
     fn name(&self) -> &'static str {
         self.inner.name()
     }
 
-    fn now(&self) -> Time {
-        self.tamper.now(self.inner.now())
+    fn host(&self) -> &dyn Host {
+        self
     }
 
-    fn wall(&self) -> SystemTime {
-        self.inner.wall()
-    }
-
-    fn entropy(&mut self) -> u64 {
-        self.inner.entropy()
-    }
-
-    fn run_blocking(&mut self, job: Job) -> Option<Job> {
-        self.inner.run_blocking(job)
-    }
-
-    fn run_file(&mut self, job: FileJob) -> Option<FileJob> {
-        self.inner.run_file(job)
-    }
-
-    fn left_file(&mut self) -> Option<FileJob> {
-        self.inner.left_file()
+    fn host_mut(&mut self) -> &mut dyn Host {
+        self
     }
 
     fn outlet(&self, key: Key) -> Option<Source<'_>> {
@@ -203,6 +238,10 @@ impl<T: Tamper> Engine for Tampered<T> {
         self.inner.reading(key, on);
     }
 
+    fn turn_away(&mut self, key: Key) -> bool {
+        self.inner.turn_away(key)
+    }
+
     fn probe(&mut self, key: Key) {
         self.inner.probe(key);
     }
@@ -239,19 +278,6 @@ impl<T: Tamper> Engine for Tampered<T> {
     }
 
     #[cfg(unix)]
-    fn spawn(
-        &mut self,
-        command: &mut std::process::Command,
-        options: &reactor::process::SpawnOptions,
-    ) -> io::Result<reactor::process::Child> {
-        self.inner.spawn(command, options)
-    }
-
-    fn stand_in(&mut self, of: reactor::engine::StandIn) -> Option<io::Result<Transport>> {
-        self.inner.stand_in(of)
-    }
-
-    #[cfg(unix)]
     fn pass(
         &mut self,
         to: Source<'_>,
@@ -266,11 +292,6 @@ impl<T: Tamper> Engine for Tampered<T> {
     fn receive(&mut self, from: Source<'_>, into: &mut [u8]) -> io::Result<reactor::engine::Delivery> {
         self.may_fail()?;
         self.inner.receive(from, into)
-    }
-
-    #[cfg(unix)]
-    fn activated(&mut self) -> Option<Vec<reactor::systemd::Activated>> {
-        self.inner.activated()
     }
 
     fn calls(&self) -> u64 {

@@ -145,6 +145,8 @@ pub mod engine;
 #[cfg(unix)]
 mod waker;
 
+pub mod host;
+
 mod runtime;
 
 pub mod file;

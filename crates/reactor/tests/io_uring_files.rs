@@ -128,7 +128,7 @@ fn an_answer_never_comes_within_the_call_that_asked_and_a_wait_ends_with_it() {
         let (tell, told) = channel();
         let action = Action::Read { file: file.clone(), offset: 0, bytes_max, buffer: Vec::new() };
         let job = FileJob::new(action, move |result| tell.send(result).expect("somebody listens"));
-        assert!(engine.run_file(job).is_none());
+        assert!(engine.host_mut().run_file(job).is_none());
         assert!(told.try_recv().is_err(), "not yet");
         engine.wait(None).expect("the engine is whole");
         assert!(told.try_recv().is_err(), "a wait tells nothing");
@@ -149,13 +149,13 @@ fn a_file_that_may_have_nothing_to_read_is_left_to_the_threads_and_answered_at_t
         let job = FileJob::new(Action::ReadWhole { path: path.into(), bytes_max }, move |result| {
             tell.send(result).expect("somebody listens");
         });
-        assert!(engine.run_file(job).is_none(), "the engine opens it");
+        assert!(engine.host_mut().run_file(job).is_none(), "the engine opens it");
     }
     let mut left = Vec::new();
     while left.len() < 2 {
         engine.wait(None).expect("the engine is whole");
         assert!(engine.next().is_none(), "nothing has a key");
-        left.extend(std::iter::from_fn(|| engine.left_file()));
+        left.extend(std::iter::from_fn(|| engine.host_mut().left_file()));
     }
     let limits = left.iter().map(|job| job.action().bytes()).collect::<Vec<_>>();
     assert_eq!(limits, [1 << 20, 1 << 21], "in the order asked");
@@ -167,7 +167,7 @@ fn a_file_that_may_have_nothing_to_read_is_left_to_the_threads_and_answered_at_t
         let tell = tell.clone();
         let action = Action::ReadWhole { path: path.into(), bytes_max: 9 };
         let job = FileJob::new(action, move |result| tell.send(result).expect("somebody listens"));
-        assert!(engine.run_file(job).is_none(), "the engine opens it");
+        assert!(engine.host_mut().run_file(job).is_none(), "the engine opens it");
         if count == 1 {
             engine.wait(None).expect("the engine is whole");
         }
@@ -187,7 +187,7 @@ fn a_full_disk_is_told_with_the_operation_and_the_path() {
     let (tell, told) = channel();
     let action = Action::Write { file: File::new(full, "/dev/full"), offset: 0, bytes: vec![1; 10] };
     let job = FileJob::new(action, move |result| tell.send(result).expect("somebody listens"));
-    assert!(engine.run_file(job).is_none(), "the engine writes it");
+    assert!(engine.host_mut().run_file(job).is_none(), "the engine writes it");
     let error = answers(&mut engine, &told, 1).remove(0).expect_err("it is full");
     assert_eq!(error.io().map(std::io::Error::kind), Some(ErrorKind::StorageFull));
     assert!(error.to_string().starts_with("write /dev/full: "), "{error}");
@@ -205,7 +205,7 @@ fn more_operations_than_the_ring_has_entries_are_all_answered_and_beyond_its_own
         let tell = tell.clone();
         let action = Action::Read { file: file.clone(), offset, bytes_max: 9, buffer: Vec::new() };
         let job = FileJob::new(action, move |result| tell.send((offset, result)).expect("somebody listens"));
-        if let Some(job) = engine.run_file(job) {
+        if let Some(job) = engine.host_mut().run_file(job) {
             assert_eq!(offset, 1_024, "1,023 and 1,024 are taken");
             back += 1;
             job.perform(|_| Ok(Answer::Bytes(Vec::new())));
@@ -234,7 +234,7 @@ fn an_engine_that_is_dropped_answers_what_is_out_and_frees_it() {
         let job = FileJob::new(action, move |result| {
             tell.send(result.map(|_| at)).expect("somebody listens");
         });
-        assert!(engine.run_file(job).is_none());
+        assert!(engine.host_mut().run_file(job).is_none());
     }
     // Some operations are submitted to the kernel, and some not yet.
     engine.submit();
@@ -242,7 +242,7 @@ fn an_engine_that_is_dropped_answers_what_is_out_and_frees_it() {
     let job = FileJob::new(last, move |result| {
         tell.send(result.map(|_| 16)).expect("somebody listens");
     });
-    assert!(engine.run_file(job).is_none());
+    assert!(engine.host_mut().run_file(job).is_none());
     drop(engine);
     let answered = told.iter().collect::<Vec<_>>();
     assert_eq!(answered.len(), 17, "each is answered once");

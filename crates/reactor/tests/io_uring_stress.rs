@@ -401,7 +401,7 @@ fn ask_for_bombs(engine: &mut IoUring, answers: &Sender<bool>) {
                 resume_unwind(Box::new(Bomb(at as u32 % 3)));
             }
         });
-        assert!(engine.run_file(job).is_none(), "this kernel knows all of these");
+        assert!(engine.host_mut().run_file(job).is_none(), "this kernel knows all of these");
     }
     engine.submit();
 }

@@ -12,9 +12,10 @@ use std::{
 use reactor::{
     Address, BindOptions, ConnectOptions, Group, Key, ListenOptions, Time,
     engine::{
-        Chunk, DatagramQueue, Ending, Engine, Event, Interest, Job, Outgoing, Refused, Role, Sent, Source,
+        Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Outgoing, Refused, Role, Sent, Source,
         Transport,
     },
+    host::{Host, Job},
 };
 use sim::Chance;
 
@@ -31,7 +32,7 @@ use super::{
 ///
 /// ```
 /// use conformance::double::{Network, Tuning};
-/// use reactor::engine::Engine;
+/// use reactor::{engine::Engine, host::Host};
 /// use std::time::Duration;
 /// let mut engine = Network::new(Tuning::tight(3)).double();
 /// let before = engine.now();
@@ -180,11 +181,7 @@ impl Double {
     }
 }
 
-impl Engine for Double {
-    fn name(&self) -> &'static str {
-        "double"
-    }
-
+impl Host for Double {
     fn now(&self) -> Time {
         self.network.now()
     }
@@ -203,6 +200,51 @@ impl Engine for Double {
         }
         self.jobs.push_back(job);
         self.touch();
+        None
+    }
+}
+
+impl Engine for Double {
+    fn name(&self) -> &'static str {
+        "double"
+    }
+
+    fn host(&self) -> &dyn Host {
+        self
+    }
+
+    fn host_mut(&mut self) -> &mut dyn Host {
+        self
+    }
+
+    fn submit(&mut self) {}
+
+    fn finish_closes(&mut self) {}
+
+    fn turn_away(&mut self, _: Key) -> bool {
+        false
+    }
+
+    fn probe(&mut self, _: Key) {}
+
+    fn give_batch(&mut self, batch: Batch) {
+        drop(batch);
+    }
+
+    fn outlet(&self, _: Key) -> Option<Source<'_>> {
+        None
+    }
+
+    fn await_room(&mut self, _: Key) -> bool {
+        false
+    }
+
+    fn memory(&self) -> usize {
+        0
+    }
+
+    #[cfg(unix)]
+    fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         None
     }
 

@@ -24,10 +24,10 @@ fn interrupted(world: &mut World<'_>) -> Outcome {
     let engine = &mut *world.engine();
     let (outcome, [_, sent]) = under_storm(None, Number::SIGUSR2, || -> Outcome {
         for _ in 0..WAITS {
-            let (begun, real) = (engine.now(), Instant::now());
+            let (begun, real) = (engine.host().now(), Instant::now());
             loop {
                 // Read the clock once, because a busy machine may take long between two readings.
-                let left = WAIT.saturating_sub(engine.now().since(begun));
+                let left = WAIT.saturating_sub(engine.host().now().since(begun));
                 if left.is_zero() {
                     break;
                 }

@@ -105,9 +105,9 @@ fn never_early(world: &mut World<'_>) -> Outcome {
     let mut waits = 0;
     for _ in 0..WAITS {
         let timeout = Duration::from_micros(world.up_to(3_000) as u64);
-        let deadline = engine.now() + timeout;
-        while engine.now() < deadline {
-            engine.wait(Some(deadline - engine.now()))?;
+        let deadline = engine.host().now() + timeout;
+        while engine.host().now() < deadline {
+            engine.wait(Some(deadline - engine.host().now()))?;
             waits += 1;
             check!(engine.next().is_none(), "an event came from nowhere");
             check!(waits <= 2 * WAITS, "{waits} waits returned for {WAITS} timeouts");
@@ -119,9 +119,9 @@ fn never_early(world: &mut World<'_>) -> Outcome {
 fn clock_ahead(world: &mut World<'_>) -> Outcome {
     let mut engine = world.engine();
     for _ in 0..20 {
-        let (theirs, ours) = (engine.now(), Instant::now());
+        let (theirs, ours) = (engine.host().now(), Instant::now());
         engine.wait(Some(Duration::from_millis(5)))?;
-        let told = engine.now() - theirs;
+        let told = engine.host().now() - theirs;
         // Read this clock after the engine's, so that it can only be ahead.
         let passed = ours.elapsed();
         check!(told <= passed + CLOCK_GRAIN, "the engine says that {told:?} passed in {passed:?}");
@@ -178,10 +178,10 @@ fn many_wakes(world: &mut World<'_>) -> Outcome {
     for _ in 0..200_000 {
         waker.wake_by_ref();
     }
-    let before = drive.engine.now();
+    let before = drive.engine.host().now();
     drive.engine.wait(Some(LONG))?;
     check!(drive.engine.next().is_none(), "a wake is no event");
-    check!(drive.engine.now() - before < LONG, "the wakes were lost");
+    check!(drive.engine.host().now() - before < LONG, "the wakes were lost");
     drive.rests()
 }
 
@@ -202,9 +202,9 @@ fn wake_in_batch(world: &mut World<'_>) -> Outcome {
             }
         }
         check!(woken, "no event in round {round}");
-        let before = drive.engine.now();
+        let before = drive.engine.host().now();
         drive.turn(LONG)?;
-        check!(drive.engine.now() - before < LONG, "the wake of round {round} was lost");
+        check!(drive.engine.host().now() - before < LONG, "the wake of round {round} was lost");
         drive.until("the send is over", |drive| !drive.told(pair.client).is_sending())?;
         drive.settle(3)?;
     }

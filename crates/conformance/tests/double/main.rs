@@ -1,6 +1,5 @@
 //! The double against the text of the engine contract, sentence by sentence, over many seeds.
 
-mod bare;
 mod datagrams;
 mod listeners;
 mod runtime;

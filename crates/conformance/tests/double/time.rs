@@ -6,10 +6,10 @@ use super::*;
 fn the_clock_jumps_to_the_timeout_when_nothing_happens() {
     let network = Network::new(Tuning::roomy(1));
     let mut engine = network.double();
-    let (before, wall) = (engine.now(), engine.wall());
+    let (before, wall) = (engine.host().now(), engine.host().wall());
     engine.wait(Some(Duration::from_secs(30 * 86_400))).expect("the double does not break");
-    assert_eq!(engine.now() - before, Duration::from_secs(30 * 86_400));
-    assert_eq!(engine.wall().duration_since(wall).ok(), Some(Duration::from_secs(30 * 86_400)));
+    assert_eq!(engine.host().now() - before, Duration::from_secs(30 * 86_400));
+    assert_eq!(engine.host().wall().duration_since(wall).ok(), Some(Duration::from_secs(30 * 86_400)));
     engine.wait(Some(Duration::MAX)).expect("the double does not break");
     engine.wait(Some(Duration::MAX)).expect("time does not overflow");
 }
@@ -23,16 +23,16 @@ fn the_clock_does_not_pass_a_sibling_that_has_something_to_do() {
     let transport = client.connect(&address, &ConnectOptions::default()).expect("it begins");
     client.attach(FIRST, transport, Role::Connecting).expect("a connect of this network");
     assert_eq!(turn(&mut client).len(), 1);
-    let before = client.now();
+    let before = client.host().now();
     client.wait(Some(Duration::from_secs(5))).expect("the double does not break");
-    assert_eq!(client.now(), before, "the server has a connection to accept first");
+    assert_eq!(client.host().now(), before, "the server has a connection to accept first");
     drop(accepted(&mut server));
     turn(&mut server);
     let told: Vec<_> = (0..3).flat_map(|_| turn(&mut client)).collect();
     assert!(matches!(told[..], [(FIRST, Event::End)]), "{told:?}");
     turn(&mut server);
     client.wait(Some(Duration::from_secs(5))).expect("the double does not break");
-    assert_eq!(client.now() - before, Duration::from_secs(5));
+    assert_eq!(client.host().now() - before, Duration::from_secs(5));
 }
 
 #[test]
@@ -48,11 +48,11 @@ fn doubles_in_threads_see_one_clock_in_the_order_of_their_deadlines() {
             let thread = thread::spawn(move || {
                 let mut engine = network.double();
                 ready.send(()).expect("the test waits");
-                let deadline = engine.now() + Duration::from_secs(seconds);
-                while engine.now() < deadline {
-                    engine.wait(Some(deadline - engine.now())).expect("the double does not break");
+                let deadline = engine.host().now() + Duration::from_secs(seconds);
+                while engine.host().now() < deadline {
+                    engine.wait(Some(deadline - engine.host().now())).expect("the double does not break");
                 }
-                tell.send((seconds, engine.now() - origin)).expect("the test waits");
+                tell.send((seconds, engine.host().now() - origin)).expect("the test waits");
             });
             is_ready.recv().expect("the thread made its double");
             thread
@@ -77,9 +77,9 @@ fn a_wake_ends_a_wait_from_any_thread_and_none_is_lost() {
         waker.wake_by_ref();
     }
     engine.wait(None).expect("the double does not break");
-    let before = engine.now();
+    let before = engine.host().now();
     engine.wait(Some(Duration::from_secs(1))).expect("the double does not break");
-    assert_eq!(engine.now() - before, Duration::from_secs(1), "wakes coalesce");
+    assert_eq!(engine.host().now() - before, Duration::from_secs(1), "wakes coalesce");
     let (turns, count) = mpsc::channel();
     let thread = thread::spawn({
         let waker = waker.clone();
@@ -119,7 +119,7 @@ fn a_peer_in_another_thread_ends_a_wait_without_timeout() {
 #[test]
 fn jobs_run_in_a_wait_when_the_tuning_says_so() {
     let mut engine = Network::new(Tuning::roomy(1)).double();
-    assert!(engine.run_blocking(Box::new(|| ())).is_some());
+    assert!(engine.host_mut().run_blocking(Box::new(|| ())).is_some());
     let mut engine = Network::new(Tuning { runs_jobs: true, ..Tuning::roomy(1) }).double();
     let (tell, told) = mpsc::channel();
     let waker = engine.waker();
@@ -127,7 +127,7 @@ fn jobs_run_in_a_wait_when_the_tuning_says_so() {
         tell.send(()).expect("the test waits");
         waker.wake();
     };
-    assert!(engine.run_blocking(Box::new(job)).is_none());
+    assert!(engine.host_mut().run_blocking(Box::new(job)).is_none());
     assert!(told.try_recv().is_err(), "not before the wait");
     engine.wait(None).expect("the double does not break");
     assert_eq!(told.try_recv(), Ok(()));
@@ -137,7 +137,7 @@ fn jobs_run_in_a_wait_when_the_tuning_says_so() {
 fn one_seed_is_one_run() {
     let run = |seed| {
         let (_, mut engine, mut peer) = stream(Tuning::tight(seed));
-        let mut trace = vec![engine.entropy()];
+        let mut trace = vec![engine.host_mut().entropy()];
         assert!(engine.send(FIRST, queue(&pattern(2_000))).is_none());
         for _ in 0..200 {
             let _ = peer.write(&pattern(30));

@@ -128,12 +128,11 @@ pub use self::{
     candidates::{Candidates, ENGINE_VARIABLE, EngineError},
     medium::Medium,
     readiness::{Calls, Poll, Rest, Trigger},
-    source::{Source, StandIn, Transport, TransportGuard},
+    source::{Source, Transport, TransportGuard},
 };
 use crate::{
     address::Address,
-    clock::Time,
-    file::FileJob,
+    host::Host,
     id::Key,
     options::{BindOptions, ConnectOptions, Group, ListenOptions},
 };
@@ -218,60 +217,23 @@ pub enum Event {
     Room,
 }
 
-/// A piece of blocking work that runs on another thread, or at a moment that a simulator chooses.
-pub type Job = Box<dyn FnOnce() + Send>;
-
-/// The operations that a runtime requests from the system. The module's documentation is the contract.
+/// Waits for events and moves bytes. The module's documentation is the contract.
 ///
-/// Methods added in later versions have defaults, so an engine written today will still compile.
+/// No method has a default, so neither an engine nor a wrapper of one can forget a method. Time, files,
+/// processes and all else that is neither waiting nor bytes is in the [`Host`].
 pub trait Engine {
     /// Returns the name that selects this engine, for example `epoll` or `poll`.
     fn name(&self) -> &'static str;
 
-    /// Returns the monotonic time, which is virtual under simulation.
-    fn now(&self) -> Time {
-        crate::clock::monotonic()
-    }
+    /// Returns the machine around the engine. An engine of the real machine returns
+    /// [`Machine`](crate::host::Machine), and a wrapper returns that of the engine within.
+    fn host(&self) -> &dyn Host;
 
-    /// Returns the wall-clock time, which is virtual under simulation.
-    fn wall(&self) -> std::time::SystemTime {
-        crate::clock::wall()
-    }
-
-    /// Returns a seed for the runtime's random numbers, which are not for cryptography. The runtime asks
-    /// once.
-    fn entropy(&mut self) -> u64 {
-        use std::hash::{BuildHasher, Hasher};
-        std::collections::hash_map::RandomState::new().build_hasher().finish()
-    }
-
-    /// Takes a job that the engine wants to run itself, as a simulator does at a seeded moment. Otherwise
-    /// gives it back for the runtime's own threads.
-    fn run_blocking(&mut self, job: Job) -> Option<Job> {
-        Some(job)
-    }
-
-    /// Takes a file operation that the engine wants to perform itself. Otherwise gives it back for the
-    /// runtime's own threads. See [`file`](crate::file).
-    fn run_file(&mut self, job: FileJob) -> Option<FileJob> {
-        Some(job)
-    }
-
-    /// Gives back a file operation that the engine took but cannot perform, for the runtime's threads. While
-    /// operations are in flight, the runtime calls it whenever it flushes output, and so at the end of each
-    /// turn, until it returns `None`.
-    fn left_file(&mut self) -> Option<FileJob> {
-        None
-    }
+    /// Returns the same machine for requests.
+    fn host_mut(&mut self) -> &mut dyn Host;
 
     /// Returns the waker with which another thread ends a [`wait`](Engine::wait).
     fn waker(&self) -> std::task::Waker;
-
-    /// Writes one line to standard error if there is room for it, and never waits. Returns whether it wrote
-    /// the line. The default writes to the process's own standard error; a virtual world has its own.
-    fn print_error(&mut self, line: &str) -> bool {
-        crate::sys::print_error(line.as_bytes())
-    }
 
     /// Waits for events: without a limit, or at most for `timeout`, rounded up to the system's resolution.
     ///
@@ -282,13 +244,13 @@ pub trait Engine {
     /// Hands queued requests over to the kernel without waiting. The runtime calls it when the next
     /// [`wait`](Engine::wait) may be far away. An engine that performs each request at once has nothing to
     /// do.
-    fn submit(&mut self) {}
+    fn submit(&mut self);
 
     /// Completes the requested closes without waiting for any peer, so that peers learn of the ends and
     /// addresses are free. The runtime calls it when no [`wait`](Engine::wait) may follow. The engine keeps
     /// events that occur meanwhile for [`next`](Engine::next). An engine that closes at once has nothing to
     /// do.
-    fn finish_closes(&mut self) {}
+    fn finish_closes(&mut self);
 
     /// Takes the next event of this turn. `None` ends the turn's events.
     fn next(&mut self) -> Option<(Key, Event)>;
@@ -313,17 +275,13 @@ pub trait Engine {
     ///
     /// # Errors
     /// As read(2).
-    fn read(&mut self, source: Source<'_>, into: &mut [u8]) -> io::Result<usize> {
-        crate::sys::read(source, into)
-    }
+    fn read(&mut self, source: Source<'_>, into: &mut [u8]) -> io::Result<usize>;
 
     /// Writes the front of a queue to the source of a watched resource. The caller advances the queue.
     ///
     /// # Errors
     /// As writev(2). A broken pipe is an error, never a signal.
-    fn write(&mut self, source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
-        crate::sys::write(source, from)
-    }
+    fn write(&mut self, source: Source<'_>, from: &Outgoing) -> io::Result<usize>;
 
     /// Sends as many of the bytes as there is room for through a watched Unix socket, and the descriptors
     /// with the first byte. Takes the descriptors out of `with` once the system has taken a byte.
@@ -336,52 +294,14 @@ pub trait Engine {
         to: Source<'_>,
         bytes: &[io::IoSlice<'_>],
         with: &mut Vec<Descriptor>,
-    ) -> io::Result<usize> {
-        let taken = crate::sys::rights::send(to, bytes, with)?;
-        if taken > 0 {
-            with.clear();
-        }
-        Ok(taken)
-    }
+    ) -> io::Result<usize>;
 
     /// Receives bytes from a watched Unix socket, and the descriptors that came with them.
     ///
     /// # Errors
     /// As recvmsg(2).
     #[cfg(unix)]
-    fn receive(&mut self, from: Source<'_>, into: &mut [u8]) -> io::Result<Delivery> {
-        crate::sys::rights::receive(from, into)
-    }
-
-    /// Returns the descriptors that the supervisor of a virtual world opened for a program before it started.
-    /// By default `None`: the runtime takes the process's own.
-    #[cfg(unix)]
-    fn activated(&mut self) -> Option<Vec<crate::os::systemd::Activated>> {
-        None
-    }
-
-    /// Starts a child process, with its pipes.
-    ///
-    /// # Errors
-    /// As fork(2) and execve(2), for example ENOENT or EACCES. No child is left then.
-    #[cfg(unix)]
-    fn spawn(
-        &mut self,
-        command: &mut std::process::Command,
-        options: &crate::os::process::SpawnOptions,
-    ) -> io::Result<crate::os::process::Child> {
-        crate::sys::process::spawn(command, options)
-    }
-
-    /// Opens a virtual world's replacement for something that the process has. The runtime watches, reads and
-    /// writes its source. By default `None`: the runtime takes the process's own.
-    ///
-    /// # Errors
-    /// The world has a replacement, but cannot open another.
-    fn stand_in(&mut self, of: StandIn) -> Option<io::Result<Transport>> {
-        let _ = of;
-        None
-    }
+    fn receive(&mut self, from: Source<'_>, into: &mut [u8]) -> io::Result<Delivery>;
 
     /// Opens a listening transport, bound to `address`. It accepts connections once it is attached.
     ///
@@ -400,11 +320,7 @@ pub trait Engine {
     ///
     /// # Errors
     /// As socket(2), bind(2), connect(2). `Unsupported` from an engine without datagrams.
-    fn bind(&mut self, address: &Address, options: &BindOptions) -> io::Result<Transport> {
-        let _ = (address, options);
-        let error = format!("the engine `{}` has no datagrams", self.name());
-        Err(io::Error::new(io::ErrorKind::Unsupported, error))
-    }
+    fn bind(&mut self, address: &Address, options: &BindOptions) -> io::Result<Transport>;
 
     /// Takes ownership of a transport, to perform its operations. Reading is on.
     ///
@@ -417,65 +333,44 @@ pub trait Engine {
 
     /// Accepts one connection of a listener with a descriptor held in reserve, and closes it, so that its
     /// peer learns at once that nobody serves it. The runtime calls it after a listener has run out of
-    /// descriptors. Returns whether it closed a connection. The default does nothing, and the connection
-    /// waits.
-    fn turn_away(&mut self, key: Key) -> bool {
-        let _ = key;
-        false
-    }
+    /// descriptors. Returns whether it closed a connection. If the engine holds no descriptor in reserve, the
+    /// connection waits.
+    fn turn_away(&mut self, key: Key) -> bool;
 
     /// Tries to read from a stream, or to accept on a listener, although the system has reported nothing. The
     /// runtime calls it before a deadline ends the stream, and before a stop closes the listener. An engine
     /// whose operations are always in flight need not do anything.
-    fn probe(&mut self, key: Key) {
-        let _ = key;
-    }
+    fn probe(&mut self, key: Key);
 
     /// Performs one send of the queue's front. See the module's contract.
     fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent>;
 
     /// Sends datagrams from the front of the queue, as many as there is room for. Returns how many the system
     /// took. See the module's contract.
-    fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
-        let _ = (key, queue);
-        0
-    }
+    fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize;
 
     /// Sets the length of the longest datagram that a socket receives whole. The runtime calls it right after
     /// it attached the socket, and only for more than the usual 64 KiB. The limit is [`DATAGRAM_MAX`].
-    fn set_longest(&mut self, key: Key, bytes: usize) {
-        let _ = (key, bytes);
-    }
+    fn set_longest(&mut self, key: Key, bytes: usize);
 
     /// Takes a batch's memory back.
-    fn give_batch(&mut self, batch: Batch) {
-        drop(batch);
-    }
+    fn give_batch(&mut self, batch: Batch);
 
     /// Joins a multicast group with a socket for datagrams, or leaves it.
     ///
     /// # Errors
     /// As setsockopt(2) of IP_ADD_MEMBERSHIP and similar options. `NotFound` for an unknown key,
     /// `Unsupported` from an engine without groups.
-    fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
-        let _ = (key, group, member);
-        Err(io::ErrorKind::Unsupported.into())
-    }
+    fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()>;
 
     /// Returns the source of a stream, for callers that write to it directly, as sendfile(2) does, while the
-    /// engine has nothing queued for it. `None`, the default, if only the engine may write.
-    fn outlet(&self, key: Key) -> Option<Source<'_>> {
-        let _ = key;
-        None
-    }
+    /// engine has nothing queued for it. `None` if only the engine may write.
+    fn outlet(&self, key: Key) -> Option<Source<'_>>;
 
     /// Requests one [`Event::Room`] once the stream has room. A caller that found no room in its
-    /// [`outlet`](Engine::outlet) calls this, while no send is in flight. Returns `false`, the default, if
-    /// the engine cannot report it; the caller then sends its bytes instead.
-    fn await_room(&mut self, key: Key) -> bool {
-        let _ = key;
-        false
-    }
+    /// [`outlet`](Engine::outlet) calls this, while no send is in flight. Returns `false` if the engine
+    /// cannot report it; the caller then sends its bytes instead.
+    fn await_room(&mut self, key: Key) -> bool;
 
     /// Ends the write side: the peer sees the end after the bytes already sent. The runtime never calls it
     /// while a send is in flight.
@@ -509,27 +404,18 @@ pub trait Engine {
     ///
     /// # Errors
     /// As `Credentials::of_peer`. `NotFound` for an unknown key.
-    fn peer_credentials(&self, key: Key) -> io::Result<crate::Credentials> {
-        let _ = key;
-        Err(io::ErrorKind::Unsupported.into())
-    }
+    fn peer_credentials(&self, key: Key) -> io::Result<crate::Credentials>;
 
     /// Returns the number of system calls (or of operations in their place) so far.
-    fn calls(&self) -> u64 {
-        0
-    }
+    fn calls(&self) -> u64;
 
     /// Returns the largest number of bytes that the engine holds for itself under any load: rings and shared
     /// buffers. They count against [`Limits::bytes`](crate::Limits::bytes), and the rest is for streams. The
     /// runtime asks once.
-    fn memory(&self) -> usize {
-        0
-    }
+    fn memory(&self) -> usize;
 
     /// Returns a descriptor that is readable when [`wait`](Engine::wait) would return, so that another loop
     /// can drive the runtime.
     #[cfg(unix)]
-    fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        None
-    }
+    fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>>;
 }

@@ -96,30 +96,6 @@ pub(crate) enum Identity {
     Descriptor(std::os::windows::io::RawSocket),
 }
 
-/// A thing of the process that a resource uses, and that a virtual world may replace.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum StandIn {
-    /// These signals. Each read returns one pending kind, in the format of
-    /// [`Signals::record`](crate::signals::Signals::record).
-    #[cfg(unix)]
-    Signals(crate::os::signals::SignalSet),
-    /// The supervisor that the environment names; `NotFound` if there is none. The first read returns the
-    /// watchdog's interval: eight bytes of microseconds, lowest first, 0 if there is no watchdog.
-    /// [Passing](super::Engine::pass) sends notices, each whole, together with the descriptors to store.
-    #[cfg(unix)]
-    Supervisor,
-    /// Standard input, as a read-only transport.
-    #[cfg(unix)]
-    Stdin,
-    /// Standard output, as a write-only transport.
-    #[cfg(unix)]
-    Stdout,
-    /// Standard error, as a write-only transport.
-    #[cfg(unix)]
-    Stderr,
-}
-
 /// An owned connection to the other side: a socket, an end of a pipe, or a virtual one of a simulated engine.
 /// Closed on drop.
 pub struct Transport(Held);

@@ -159,7 +159,7 @@ impl Core {
     /// Passes a job to the engine, or at the end of the turn to a thread. If neither takes it, its drop
     /// answers it.
     pub(super) fn start_file(&mut self, job: FileJob) {
-        if let Some(job) = self.engine.run_file(job) {
+        if let Some(job) = self.engine.host_mut().run_file(job) {
             self.run_file(Box::new(move || job.perform_here()));
         }
     }
@@ -173,7 +173,7 @@ impl Core {
     #[inline]
     pub(crate) fn give_files(&mut self) {
         if self.files.out() > 0 {
-            while let Some(job) = self.engine.left_file() {
+            while let Some(job) = self.engine.host_mut().left_file() {
                 self.run_file(Box::new(move || job.perform_here()));
             }
         }

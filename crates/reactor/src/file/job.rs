@@ -1,11 +1,11 @@
-//! A submitted operation, which an engine may take, perform and answer.
+//! A submitted operation, which a host may take, perform and answer.
 
 use std::{fmt, fs, io, path::PathBuf};
 
 use super::{Entry, File, Metadata, OpenOptions, Opened, system};
 use crate::{error::Error, guard};
 
-/// The operations that an engine may perform itself. See [`Operation`](super::Operation) for the meaning of
+/// The operations that a host may perform itself. See [`Operation`](super::Operation) for the meaning of
 /// each.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -181,7 +181,7 @@ type Tell = Box<dyn FnOnce(Result<Answer, Error>) + Send>;
 /// use reactor::file::FileJob;
 /// use std::io::{Error, ErrorKind};
 ///
-/// /// `Engine::run_file` of an engine whose world has no files: it takes each job and refuses it.
+/// /// `Host::run_file` of a world without files: it takes each job and refuses it.
 /// fn run_file(job: FileJob) -> Option<FileJob> {
 ///     job.perform(|_| Err(Error::new(ErrorKind::Unsupported, "there are no files here")));
 ///     None

@@ -47,7 +47,7 @@
 //!
 //! # The contract
 //!
-//! **Where.** The engine may take an operation ([`Engine::run_file`](crate::engine::Engine::run_file)). A
+//! **Where.** The host may take an operation ([`Host::run_file`](crate::host::Host::run_file)). A
 //! simulated world does, and asks its own disk. `io_uring` does, and asks the kernel. Otherwise threads of
 //! the runtime perform it. They do nothing else ([`Limits::file_threads`](crate::Limits::file_threads)), so
 //! files and offloaded work do not wait for each other.

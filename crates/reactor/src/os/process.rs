@@ -92,7 +92,7 @@ impl<S> Context<'_, S> {
     /// The program cannot be executed (ENOENT, EACCES and others), or the system has run out of processes or
     /// descriptors. No child is left then.
     pub fn spawn(&mut self, command: &mut Command, options: &SpawnOptions) -> Result<Child, Error> {
-        let child = self.engine().spawn(command, options);
+        let child = self.host().spawn(command, options);
         child.map_err(|error| Error::os("spawn", program(command), error))
     }
 }

@@ -85,8 +85,9 @@ use std::{
 use socket2::{Domain, Socket, Type};
 
 use crate::{
-    engine::{Medium, StandIn, Transport},
+    engine::{Medium, Transport},
     error::Error,
+    host::StandIn,
     runtime::Context,
     sys,
 };
@@ -123,7 +124,7 @@ impl<S> Context<'_, S> {
         name: &'static str,
         own: impl FnOnce() -> io::Result<Transport>,
     ) -> Result<Transport, Error> {
-        let result = self.engine().stand_in(of).unwrap_or_else(own);
+        let result = self.host().stand_in(of).unwrap_or_else(own);
         result.map_err(|error| Error::os("open", name, error))
     }
 }

@@ -83,10 +83,10 @@ impl<'a, S> Context<'a, S> {
         Context { core, index, of: PhantomData }
     }
 
-    /// Returns the engine, which stands between the service and the system.
+    /// Returns the machine that the service runs on.
     #[cfg(unix)]
-    pub(crate) fn engine(&mut self) -> &mut dyn crate::engine::Engine {
-        &mut *self.core.engine
+    pub(crate) fn host(&mut self) -> &mut dyn crate::host::Host {
+        self.core.engine.host_mut()
     }
 
     /// Records an error that the service did not take.
@@ -137,7 +137,7 @@ impl<'a, S> Context<'a, S> {
 
     /// Returns the wall-clock time, for people and protocols. It may jump.
     pub fn wall(&self) -> SystemTime {
-        self.core.engine.wall()
+        self.core.engine.host().wall()
     }
 
     /// Returns a random number for jitter and sampling, seeded under simulation. It is not for cryptography.
@@ -400,7 +400,7 @@ impl<'a, S> Context<'a, S> {
     where
         crate::os::signals::Signals: Handled<S>,
     {
-        let signals = crate::os::signals::open(self.engine(), signals)?;
+        let signals = crate::os::signals::open(self.host(), signals)?;
         self.add(signals).map_err(|rejected| rejected.error)
     }
 
@@ -723,7 +723,7 @@ impl<'a, S> Context<'a, S> {
             // A service that is gone needs no result.
             let _ = mailbox.send_reserved(service, result, M::deliver_job());
         };
-        let job = self.core.engine.run_blocking(Box::new(run));
+        let job = self.core.engine.host_mut().run_blocking(Box::new(run));
         if let Some(record) = self.core.records.get_mut(index) {
             record.jobs += 1;
         }

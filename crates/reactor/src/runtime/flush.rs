@@ -29,7 +29,7 @@ impl Core {
 
     #[cold]
     pub(super) fn spent(&mut self) {
-        if self.handlers.is_over(self.engine.now()) {
+        if self.handlers.is_over(self.engine.host().now()) {
             self.flush();
         }
     }

@@ -311,7 +311,7 @@ impl Runtime {
         self.core.records.push(Record { name: type_name::<S>(), ..Record::default() });
         self.core.alive.push(true);
         let mut failure = None;
-        self.core.now = self.core.engine.now();
+        self.core.now = self.core.engine.host().now();
         self.call(index, Blame::none(During::Start), |core, erased| {
             failure = start::<S>(core, erased, index).err();
         });
@@ -351,7 +351,7 @@ impl Runtime {
         self.entry(id).filter(|_| self.birthplace.is_here())?;
         let index = id.index;
         let mut result = None;
-        self.core.now = self.core.engine.now();
+        self.core.now = self.core.engine.host().now();
         self.was_not_empty();
         self.call(index, Blame::none(During::With), |core, erased| {
             result = Some(f(dispatch::service::<S>(erased), &mut Context::new(core, index)));
@@ -364,7 +364,7 @@ impl Runtime {
 
     /// Starts the deadlines and timers that were set outside of a turn.
     fn start_fresh(&mut self) {
-        self.turned = self.core.engine.now();
+        self.turned = self.core.engine.host().now();
         self.core.start_fresh(self.turned);
     }
 
@@ -431,7 +431,7 @@ impl Runtime {
     /// if only events count. Call it before each wait, because after this call a command from another thread
     /// makes [`fd`](Runtime::fd) readable.
     pub fn next_deadline(&self) -> Option<Duration> {
-        match self.patience(self.core.engine.now()) {
+        match self.patience(self.core.engine.host().now()) {
             Some(Duration::ZERO) => Some(Duration::ZERO),
             _ if !self.inbox.sleep() => Some(Duration::ZERO),
             patience => patience,

@@ -77,7 +77,7 @@ impl Core {
             return;
         }
         let line = self.lines.line(self.now, &format!("service {}: {text}", short(name)));
-        if line.is_some_and(|line| !self.engine.print_error(&line)) {
+        if line.is_some_and(|line| !self.engine.host_mut().print_error(&line)) {
             self.lines.keep_back();
         }
     }
@@ -85,7 +85,7 @@ impl Core {
     /// Writes the number of lines that were left out since the last one.
     pub(crate) fn end_complaints(&mut self) {
         if let Some(line) = self.lines.last() {
-            self.engine.print_error(&line);
+            self.engine.host_mut().print_error(&line);
         }
     }
 

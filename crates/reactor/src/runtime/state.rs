@@ -167,11 +167,11 @@ impl fmt::Debug for Core {
 impl Core {
     pub(crate) fn new(mut engine: Box<dyn Engine>, runtime: u16, limits: Limits) -> (Core, Inbox<Deliver>) {
         let (mailbox, inbox) = Mailbox::new(limits.commands, engine.waker());
-        let random = engine.entropy();
+        let random = engine.host_mut().entropy();
         // Memory that the engine keeps for all streams counts for no single one.
         let bytes = limits.bytes.saturating_sub(engine.memory());
         let pool_bytes = (bytes / POOL_SHARE).min(POOL_MAX);
-        let now = engine.now();
+        let now = engine.host().now();
         let core = Core {
             registry: Registry::new(runtime, limits.resources),
             pool: Pool::with_limit(pool_bytes),

@@ -29,7 +29,7 @@ impl Runtime {
     pub fn turn(&mut self, max_wait: Option<Duration>) -> Result<bool, Error> {
         if max_wait != Some(Duration::ZERO) {
             // The caller that drives the turns may have done other work since the last one.
-            self.turned = self.core.engine.now();
+            self.turned = self.core.engine.host().now();
         }
         let result = self.next_turn(max_wait);
         // Submit now, because the next turn may come much later.
@@ -42,7 +42,7 @@ impl Runtime {
         let handled = self.core.counters.handled;
         let asked = self.wait(max_wait)?;
         let happened = empty::happened(&self.core);
-        self.core.now = self.core.engine.now();
+        self.core.now = self.core.engine.host().now();
         self.core.handlers.renew(self.core.now);
         self.begin_stop_if_asked();
         // Take the resume queue before the events, because the work that they keep for later belongs to the
@@ -123,14 +123,14 @@ impl Runtime {
     /// Polls for events for a while without sleeping, if that paid recently. Returns `true` if it found any.
     fn spin(&mut self, patience: Option<Duration>) -> bool {
         let Some(limit) = self.spin.begin() else { return false };
-        let start = self.core.engine.now();
+        let start = self.core.engine.host().now();
         let limit = patience.map_or(limit, |patience| patience.min(limit));
         loop {
             if self.core.engine.wait(Some(Duration::ZERO)).is_ok() {
                 self.first = self.core.engine.next();
             }
             let found = self.first.is_some() || !self.inbox.is_empty();
-            if found || self.core.engine.now().since(start) >= limit {
+            if found || self.core.engine.host().now().since(start) >= limit {
                 self.spin.ended(found);
                 return found;
             }
@@ -326,7 +326,7 @@ impl Runtime {
     /// Reads the clock once. Deadlines that were set in this turn count from here.
     fn end_turn(&mut self) {
         let core = &mut self.core;
-        let end = core.engine.now();
+        let end = core.engine.host().now();
         self.turned = end;
         if !core.fresh.is_empty() {
             core.start_fresh(end);

@@ -12,13 +12,25 @@ use libc::{c_int, c_uint, cmsghdr, msghdr};
 
 use crate::engine::{Delivery, Descriptor, Source, virtual_one};
 
-/// Sends bytes, with descriptors attached to the first byte. The receiver gets copies, and the originals stay
-/// open.
+/// Sends bytes, with descriptors attached to the first byte. The receiver gets copies. Once the system has
+/// taken a byte, closes the originals.
 ///
 /// # Errors
 /// As sendmsg(2). `WouldBlock` if there is no room. A broken pipe is an error, never a signal. `InvalidInput`
 /// for more than [`DESCRIPTORS_MAX`] descriptors, which is Linux' limit. `Unsupported` in a virtual world.
-pub(crate) fn send(to: Source<'_>, slices: &[IoSlice<'_>], descriptors: &[Descriptor]) -> io::Result<usize> {
+pub(crate) fn pass(
+    to: Source<'_>,
+    slices: &[IoSlice<'_>],
+    descriptors: &mut Vec<Descriptor>,
+) -> io::Result<usize> {
+    let taken = send(to, slices, descriptors)?;
+    if taken > 0 {
+        descriptors.clear();
+    }
+    Ok(taken)
+}
+
+fn send(to: Source<'_>, slices: &[IoSlice<'_>], descriptors: &[Descriptor]) -> io::Result<usize> {
     let to = to.descriptor().ok_or_else(virtual_one)?;
     if descriptors.len() > DESCRIPTORS_MAX {
         return Err(io::ErrorKind::InvalidInput.into());

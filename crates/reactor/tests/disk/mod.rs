@@ -115,7 +115,7 @@ impl Disk {
         let tell = self.tell.clone();
         let job = FileJob::new(action, move |result| tell.send((at, result)).expect("the disk is there"));
         self.asked += 1;
-        assert!(engine.run_file(job).is_none(), "this kernel knows all of these");
+        assert!(engine.host_mut().run_file(job).is_none(), "this kernel knows all of these");
     }
 
     /// Compares the answers that have arrived.

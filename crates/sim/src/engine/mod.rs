@@ -18,10 +18,11 @@ use std::{
 use reactor::{
     Address, BindOptions, ConnectOptions, Group, Key, ListenOptions, Time,
     engine::{
-        Chunk, DatagramQueue, Ending, Engine, Event, Interest, Job, Outgoing, Refused, Role, Sent, Source,
+        Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Outgoing, Refused, Role, Sent, Source,
         Transport,
     },
     file::FileJob,
+    host::{Host, Job},
 };
 
 use crate::{
@@ -42,7 +43,7 @@ use crate::{
 /// an event for it, or to its timeout, and by at least the cost of a turn.
 ///
 /// ```
-/// use reactor::engine::Engine;
+/// use reactor::{engine::Engine, host::Host};
 /// use std::time::Duration;
 /// let mut engine = sim::World::new(3).engine();
 /// let before = engine.now();
@@ -89,11 +90,9 @@ impl SimEngine {
     }
 }
 
-impl Engine for SimEngine {
-    fn name(&self) -> &'static str {
-        "sim"
-    }
-
+/// The world is the machine: nothing real enters it.
+#[deny(clippy::missing_trait_methods)]
+impl Host for SimEngine {
     fn now(&self) -> Time {
         Time::from_nanos(self.state.borrow().now)
     }
@@ -115,6 +114,11 @@ impl Engine for SimEngine {
         self.state.borrow_mut().chance.bits()
     }
 
+    #[cfg(unix)]
+    fn print_error(&mut self, line: &str) -> bool {
+        self.state.borrow_mut().print_error(self.host, line)
+    }
+
     fn run_blocking(&mut self, job: Job) -> Option<Job> {
         self.state.borrow_mut().add_job(job);
         None
@@ -125,9 +129,45 @@ impl Engine for SimEngine {
         None
     }
 
+    fn left_file(&mut self) -> Option<FileJob> {
+        // The world's disk performs each operation.
+        None
+    }
+
     #[cfg(unix)]
-    fn print_error(&mut self, line: &str) -> bool {
-        self.state.borrow_mut().print_error(self.host, line)
+    fn spawn(
+        &mut self,
+        command: &mut std::process::Command,
+        options: &reactor::process::SpawnOptions,
+    ) -> io::Result<reactor::process::Child> {
+        self.calls += 1;
+        crate::os::child::spawn(&self.state, self.host, command, options)
+    }
+
+    #[cfg(unix)]
+    fn activated(&mut self) -> Option<Vec<reactor::systemd::Activated>> {
+        self.calls += 1;
+        Some(self.state.borrow_mut().activated(self.host, self.process))
+    }
+
+    #[cfg(unix)]
+    fn stand_in(&mut self, of: reactor::host::StandIn) -> Option<io::Result<Transport>> {
+        self.calls += 1;
+        self.state.borrow_mut().stand_in(self.host, of)
+    }
+}
+
+impl Engine for SimEngine {
+    fn name(&self) -> &'static str {
+        "sim"
+    }
+
+    fn host(&self) -> &dyn Host {
+        self
+    }
+
+    fn host_mut(&mut self) -> &mut dyn Host {
+        self
     }
 
     fn waker(&self) -> Waker {
@@ -145,6 +185,9 @@ impl Engine for SimEngine {
         self.begin_batch();
         Ok(())
     }
+
+    // The world performs each request at once.
+    fn submit(&mut self) {}
 
     fn finish_closes(&mut self) {
         for (held, how) in self.closing.drain(..) {
@@ -266,28 +309,6 @@ impl Engine for SimEngine {
         self.state.borrow_mut().receive(object, into)
     }
 
-    #[cfg(unix)]
-    fn activated(&mut self) -> Option<Vec<reactor::systemd::Activated>> {
-        self.calls += 1;
-        Some(self.state.borrow_mut().activated(self.host, self.process))
-    }
-
-    #[cfg(unix)]
-    fn stand_in(&mut self, of: reactor::engine::StandIn) -> Option<io::Result<Transport>> {
-        self.calls += 1;
-        self.state.borrow_mut().stand_in(self.host, of)
-    }
-
-    #[cfg(unix)]
-    fn spawn(
-        &mut self,
-        command: &mut std::process::Command,
-        options: &reactor::process::SpawnOptions,
-    ) -> io::Result<reactor::process::Child> {
-        self.calls += 1;
-        crate::os::child::spawn(&self.state, self.host, command, options)
-    }
-
     fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Transport> {
         self.calls += 1;
         let mut state = self.state.borrow_mut();
@@ -313,6 +334,10 @@ impl Engine for SimEngine {
         self.calls += 1;
         let Some(Held::Socket(number, _)) = self.held(key) else { return 0 };
         self.state.borrow_mut().send_datagrams(*number, queue)
+    }
+
+    fn give_batch(&mut self, batch: Batch) {
+        drop(batch);
     }
 
     fn set_longest(&mut self, key: Key, bytes: usize) {
@@ -368,6 +393,14 @@ impl Engine for SimEngine {
         }
     }
 
+    fn turn_away(&mut self, _: Key) -> bool {
+        // A virtual listener never runs out of descriptors.
+        false
+    }
+
+    // The engine sees all that has arrived.
+    fn probe(&mut self, _: Key) {}
+
     fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
         self.calls += 1;
         let Some(at) = self.end(key) else {
@@ -379,6 +412,15 @@ impl Engine for SimEngine {
             return Some(Sent { queue, result: Err(error::os(error::INVALID)) });
         }
         state.send(at, queue)
+    }
+
+    fn outlet(&self, _: Key) -> Option<Source<'_>> {
+        // Only the engine writes to a virtual stream.
+        None
+    }
+
+    fn await_room(&mut self, _: Key) -> bool {
+        false
     }
 
     fn shutdown(&mut self, key: Key) -> io::Result<()> {
@@ -449,8 +491,22 @@ impl Engine for SimEngine {
         }
     }
 
+    #[cfg(not(unix))]
+    fn peer_credentials(&self, _: Key) -> io::Result<reactor::Credentials> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
     fn calls(&self) -> u64 {
         self.calls
+    }
+
+    fn memory(&self) -> usize {
+        0
+    }
+
+    #[cfg(unix)]
+    fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        None
     }
 }
 

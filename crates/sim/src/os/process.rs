@@ -4,7 +4,8 @@ use std::io::{self, IoSlice};
 
 use reactor::{
     Address, Descriptor, Error, Runtime, Service, ServiceId, Time, ToAddress as _,
-    engine::{Ending, StandIn, Transport},
+    engine::{Ending, Transport},
+    host::StandIn,
     signals::{Signal, SignalSet, Signals},
     systemd::Activated,
 };

@@ -10,10 +10,7 @@ use std::{
     time::Duration,
 };
 
-use reactor::{
-    Address, Key,
-    engine::{Event, Job},
-};
+use reactor::{Address, Key, engine::Event, host::Job};
 
 use crate::{
     engine::bell::{Bell, News, Outside},

@@ -93,13 +93,16 @@ pub use self::{
     probe::Missing,
 };
 use super::{
-    Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Refused, Role, Sent, Source, Transport,
+    Batch, Chunk, DatagramQueue, Delivery, Descriptor, Ending, Engine, Event, Interest, Refused, Role, Sent,
+    Source, Transport,
     datagram::Batches,
     entry::{Held, Part, Taken},
 };
 use crate::{
+    Credentials,
     address::Address,
     file::FileJob,
+    host::Host,
     id::Key,
     options::{BindOptions, ConnectOptions, Group, ListenOptions},
     sys,
@@ -269,21 +272,32 @@ impl IoUring {
     }
 }
 
-impl Engine for IoUring {
-    fn name(&self) -> &'static str {
-        "io_uring"
-    }
-
-    fn waker(&self) -> Waker {
-        Arc::clone(&self.signal).into()
-    }
-
+/// The real machine, but the kernel performs file operations in the ring.
+impl Host for IoUring {
     fn run_file(&mut self, job: FileJob) -> Option<FileJob> {
         self.take_file(job)
     }
 
     fn left_file(&mut self) -> Option<FileJob> {
         self.files.next_left()
+    }
+}
+
+impl Engine for IoUring {
+    fn name(&self) -> &'static str {
+        "io_uring"
+    }
+
+    fn host(&self) -> &dyn Host {
+        self
+    }
+
+    fn host_mut(&mut self) -> &mut dyn Host {
+        self
+    }
+
+    fn waker(&self) -> Waker {
+        Arc::clone(&self.signal).into()
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -344,6 +358,21 @@ impl Engine for IoUring {
         sys::write(source, from)
     }
 
+    fn pass(
+        &mut self,
+        to: Source<'_>,
+        bytes: &[io::IoSlice<'_>],
+        with: &mut Vec<Descriptor>,
+    ) -> io::Result<usize> {
+        self.count_call();
+        sys::rights::pass(to, bytes, with)
+    }
+
+    fn receive(&mut self, from: Source<'_>, into: &mut [u8]) -> io::Result<Delivery> {
+        self.count_call();
+        sys::rights::receive(from, into)
+    }
+
     fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Transport> {
         // socket, bind and listen. Options are too rare to count.
         self.calls.set(self.calls.get() + 3);
@@ -402,6 +431,9 @@ impl Engine for IoUring {
     fn turn_away(&mut self, key: Key) -> bool {
         self.close_one(key)
     }
+
+    // An operation is always in flight.
+    fn probe(&mut self, _: Key) {}
 
     fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
         if let Err(error) = self.birthplace.check() {
@@ -468,8 +500,8 @@ impl Engine for IoUring {
         sys::peer(self.called(key)?)
     }
 
-    fn peer_credentials(&self, key: Key) -> io::Result<crate::Credentials> {
-        crate::Credentials::of_peer(self.called(key)?)
+    fn peer_credentials(&self, key: Key) -> io::Result<Credentials> {
+        Credentials::of_peer(self.called(key)?)
     }
 
     fn calls(&self) -> u64 {

@@ -8,10 +8,7 @@ use super::{
     ring::{Completion, Entered},
     table::{GREEDY, Place},
 };
-use crate::{
-    engine::{Engine as _, Event},
-    id::Key,
-};
+use crate::{clock::monotonic, engine::Event, id::Key};
 
 impl IoUring {
     /// Waits until there is an event or a wake, or the timeout is over.
@@ -23,7 +20,7 @@ impl IoUring {
         self.settle_down();
         (self.accepts_left, self.chunks_left, self.bytes_left) = (ACCEPTS_MAX, CHUNKS_MAX, BYTES_MAX);
         (self.turn, self.owes_greedy) = (self.turn.wrapping_add(1), true);
-        let deadline = timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| self.now() + timeout);
+        let deadline = timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| monotonic() + timeout);
         let mut patience = timeout;
         for round in 0.. {
             if self.turn(patience)? {
@@ -32,7 +29,7 @@ impl IoUring {
             // The completions concerned only the engine itself. Even when time is up, try the engine's next
             // step and take the kernel's remaining completions, because the kernel reports them in parts.
             patience = match deadline {
-                Some(deadline) => Some(deadline.since(self.now())),
+                Some(deadline) => Some(deadline.since(monotonic())),
                 None => timeout,
             };
             if patience == Some(Duration::ZERO) && round >= EXTRA_ROUNDS_MAX {

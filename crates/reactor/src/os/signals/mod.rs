@@ -36,18 +36,15 @@ pub use self::{
     resource::{Arrived, Signals},
 };
 use crate::{
-    engine::{Engine, StandIn},
     error::Error,
+    host::{Host, StandIn},
     sys::signals as system,
 };
 
-/// Waits for signals of the process, or of the engine's virtual world.
-pub(crate) fn open(
-    engine: &mut dyn Engine,
-    signals: impl IntoIterator<Item = Signal>,
-) -> Result<Signals, Error> {
+/// Waits for signals of the process, or of the host's virtual world.
+pub(crate) fn open(host: &mut dyn Host, signals: impl IntoIterator<Item = Signal>) -> Result<Signals, Error> {
     let set = resource::not_empty(signals)?;
-    match engine.stand_in(StandIn::Signals(set)) {
+    match host.stand_in(StandIn::Signals(set)) {
         None => Signals::of_process(set.iter()),
         Some(Ok(transport)) => Ok(Signals::stand_in(set, transport)),
         Some(Err(error)) => Err(Error::os("signals", format!("{set:?}"), error)),

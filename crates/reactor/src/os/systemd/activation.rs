@@ -22,7 +22,7 @@ pub struct Activated {
 
 impl Activated {
     /// Wraps a descriptor that the supervisor of a virtual world opened, for
-    /// [`Engine::activated`](crate::engine::Engine::activated).
+    /// [`Host::activated`](crate::host::Host::activated).
     pub fn new(name: &str, descriptor: Descriptor) -> Activated {
         Activated { name: name.to_owned(), descriptor }
     }
@@ -118,7 +118,7 @@ impl<S> Context<'_, S> {
     /// }
     /// ```
     pub fn activated(&mut self) -> Result<Vec<Activated>, Error> {
-        self.engine().activated().map_or_else(activated, Ok)
+        self.host().activated().map_or_else(activated, Ok)
     }
 }
 

@@ -5,8 +5,9 @@ use std::{io, os::unix::net::UnixDatagram, time::Duration};
 use super::{Environment, Notice, bad};
 use crate::{
     address::Address,
-    engine::{Descriptor, Engine, Interest, Outgoing, Ready, Source, StandIn, Transport},
+    engine::{Descriptor, Engine, Interest, Outgoing, Ready, Source, Transport},
     error::{Closed, Error, Result},
+    host::StandIn,
     id::Id,
     os::{Descriptors, Message},
     resource::{Io, Output, Resource},
@@ -104,7 +105,7 @@ impl Supervised {
 #[diagnostic::do_not_recommend]
 impl Service for Supervised {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
-        let Some((link, interval)) = open(cx.engine())? else { return Ok(()) };
+        let Some((link, interval)) = open(&mut *cx.core.engine)? else { return Ok(()) };
         let link = cx.add(link)?;
         cx.background(link);
         (self.link, self.interval) = (Some(link), interval);
@@ -151,7 +152,7 @@ pub struct Link(Descriptors);
 
 /// Connects to the supervisor, if there is one, and returns the watchdog's interval.
 fn open(engine: &mut dyn Engine) -> Result<Option<(Link, Option<Duration>)>, Error> {
-    match engine.stand_in(StandIn::Supervisor) {
+    match engine.host_mut().stand_in(StandIn::Supervisor) {
         None => of_process(&Environment::of_process()),
         Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Some(found) => {

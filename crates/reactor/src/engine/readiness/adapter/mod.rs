@@ -37,7 +37,10 @@ use self::table::{
     TOLD_ALL, TOLD_END, Table, WRITABLE,
 };
 use super::{Poll, Trigger};
+#[cfg(unix)]
+use crate::engine::{Delivery, Descriptor};
 use crate::{
+    Credentials,
     address::Address,
     engine::{
         Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Ready, Refused, Role, Sent, Source,
@@ -45,6 +48,7 @@ use crate::{
         datagram::Batches,
         entry::{Held, Part, forget_told},
     },
+    host::{Host, Machine},
     id::Key,
     options::{BindOptions, ConnectOptions, Group, ListenOptions},
     sys,
@@ -59,6 +63,7 @@ use crate::{
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Calls<P: Poll> {
+    machine: Machine,
     // Dropped before the descriptors in the table, so that these need not leave the set one by one.
     poll: P,
     table: Table,
@@ -109,6 +114,7 @@ impl<P: Poll> Calls<P> {
     /// Makes an engine from a poll.
     pub fn new(poll: P) -> Calls<P> {
         Calls {
+            machine: Machine,
             poll,
             table: Table::default(),
             birthplace: sys::Birthplace::here(),
@@ -274,6 +280,14 @@ impl<P: Poll> Engine for Calls<P> {
         self.poll.name()
     }
 
+    fn host(&self) -> &dyn Host {
+        &self.machine
+    }
+
+    fn host_mut(&mut self) -> &mut dyn Host {
+        &mut self.machine
+    }
+
     fn waker(&self) -> Waker {
         self.poll.waker()
     }
@@ -293,6 +307,11 @@ impl<P: Poll> Engine for Calls<P> {
         self.again_left = self.again.len();
         Ok(())
     }
+
+    // Each request is performed at once, a close included.
+    fn submit(&mut self) {}
+
+    fn finish_closes(&mut self) {}
 
     fn next(&mut self) -> Option<(Key, Event)> {
         if !self.birthplace.is_here() {
@@ -373,6 +392,23 @@ impl<P: Poll> Engine for Calls<P> {
     fn write(&mut self, source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
         self.count_call();
         sys::write(source, from)
+    }
+
+    #[cfg(unix)]
+    fn pass(
+        &mut self,
+        to: Source<'_>,
+        bytes: &[io::IoSlice<'_>],
+        with: &mut Vec<Descriptor>,
+    ) -> io::Result<usize> {
+        self.count_call();
+        sys::rights::pass(to, bytes, with)
+    }
+
+    #[cfg(unix)]
+    fn receive(&mut self, from: Source<'_>, into: &mut [u8]) -> io::Result<Delivery> {
+        self.count_call();
+        sys::rights::receive(from, into)
     }
 
     fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Transport> {
@@ -513,12 +549,22 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     #[cfg(unix)]
-    fn peer_credentials(&self, key: Key) -> io::Result<crate::Credentials> {
-        crate::Credentials::of_peer(self.called(key)?)
+    fn peer_credentials(&self, key: Key) -> io::Result<Credentials> {
+        Credentials::of_peer(self.called(key)?)
+    }
+
+    #[cfg(not(unix))]
+    fn peer_credentials(&self, _: Key) -> io::Result<Credentials> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn calls(&self) -> u64 {
         self.calls.get() + self.poll.calls()
+    }
+
+    fn memory(&self) -> usize {
+        // One buffer, and memory that follows the load.
+        0
     }
 
     #[cfg(unix)]
