@@ -47,9 +47,9 @@ pub enum Flaw {
 /// Breaks an engine. The seed places the faults that happen by chance.
 ///
 /// ```
-/// use conformance::{Suite, canary::{Flaw, broken}, double::{Network, Tuning}};
-/// let network = Network::new(Tuning::roomy(1));
-/// let make = || broken(Box::new(network.double()), Flaw::TellsOfTheDead, 1);
+/// use conformance::{Suite, canary::{Flaw, broken}};
+/// let mut world = sim::World::new(1);
+/// let make = || broken(Box::new(world.engine()), Flaw::TellsOfTheDead, 1);
 /// assert!(!Suite::new(make).only("A1").run().is_passed());
 /// ```
 pub fn broken(engine: Box<dyn Engine>, flaw: Flaw, seed: u64) -> Box<dyn Engine> {

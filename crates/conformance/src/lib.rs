@@ -1,19 +1,18 @@
-//! The engine contract of `reactor` as tests for any engine, and engines made for tests.
+//! The engine contract of `reactor` as tests for any engine, and engines that break it.
 //!
 //! [`run`] runs all [`rows`] on an engine and returns a [`Report`]. A row is one scenario that a reactor must
 //! survive. It gets the engine from a [`World`], and drives it with a [`Drive`], which also checks the order
 //! of the events. The suite skips by name the rows that an engine cannot run, and gives the reason.
 //!
 //! ```
-//! use conformance::double::{Network, Tuning};
-//! let network = Network::new(Tuning::tight(1));
-//! let report = conformance::Suite::new(|| Box::new(network.double())).only("D1").run();
+//! let mut world = conformance::harsh(1);
+//! let report = conformance::Suite::new(|| Box::new(world.engine())).only("D1").run();
 //! assert!(report.is_passed(), "{report}");
 //! ```
 //!
-//! [`double`] is a completion engine in memory. Each of its operations completes at least a turn later, in
-//! pieces, at moments drawn from a seed. [`canary`] contains engines that are broken on purpose, and the
-//! suite must detect each of them. [`torture`] fails the n-th call of an engine, to test how the engine's
+//! [`simulated`] and [`harsh`] make worlds in memory for the rows. In a harsh world, operations complete late
+//! and in pieces, at moments drawn from a seed. [`canary`] contains engines that are broken on purpose, and
+//! the suite must detect each of them. [`torture`] fails the n-th call of an engine, to test how the engine's
 //! user handles that.
 #![forbid(unsafe_code)]
 

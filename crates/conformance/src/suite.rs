@@ -330,8 +330,7 @@ impl fmt::Debug for Suite<'_> {
 /// Runs all rows on an engine.
 ///
 /// ```no_run
-/// # use conformance::double::{Double, Network, Tuning};
-/// # fn my_engine() -> Double { Network::new(Tuning::roomy(1)).double() }
+/// # fn my_engine() -> sim::SimEngine { sim::World::new(1).engine() }
 /// let report = conformance::run(my_engine);
 /// println!("{report}");
 /// assert!(report.is_passed());

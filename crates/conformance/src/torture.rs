@@ -28,10 +28,10 @@ pub const ERRNOS: [i32; 7] =
 /// Makes engines whose n-th fallible call fails, and reports whether the run reached that call.
 ///
 /// ```
-/// use conformance::{double::{Network, Tuning}, torture::FailNth};
+/// use conformance::torture::FailNth;
 /// use reactor::engine::Engine;
 /// let torture = FailNth::new(2, 12);
-/// let mut engine = torture.engine(Box::new(Network::new(Tuning::roomy(1)).double()));
+/// let mut engine = torture.engine(Box::new(sim::World::new(1).engine()));
 /// assert!(engine.wait(Some(std::time::Duration::ZERO)).is_ok());
 /// assert_eq!(engine.wait(None).expect_err("the second fails").raw_os_error(), Some(12));
 /// assert!(torture.has_failed());

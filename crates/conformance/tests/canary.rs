@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use conformance::{
     Need, Report, Suite,
     canary::{Flaw, broken},
-    double::{Network, Tuning},
     rows, simulated,
 };
 use reactor::engine::{Candidates, Engine};
@@ -13,9 +12,9 @@ use sim::Faults;
 
 const SEED: u64 = 77;
 
-fn on_the_double(flaw: Flaw, only: &str) -> Report {
-    let network = Network::new(Tuning::roomy(SEED));
-    Suite::new(|| broken(Box::new(network.double()), flaw, SEED)).bare().only(only).run()
+fn simulator(flaw: Flaw, only: &str) -> Report {
+    let mut world = simulated(SEED, Faults::none());
+    Suite::new(|| broken(Box::new(world.engine()), flaw, SEED)).bare().only(only).run()
 }
 
 /// Returns the system's best engine, and the one that performs the operations itself.
@@ -50,14 +49,14 @@ fn fails(report: &Report, id: &str) -> bool {
 
 #[test]
 fn lost_events_are_found_out() {
-    let report = on_the_double(Flaw::LosesEvents(1_000), "");
+    let report = simulator(Flaw::LosesEvents(1_000), "");
     assert!(report.failed().next().is_some(), "{report}");
 }
 
 #[test]
 fn lost_wakes_are_found_out() {
     is_found_out(Flaw::LosesWakes(100), "G1");
-    let report = on_the_double(Flaw::LosesWakes(1), "G");
+    let report = simulator(Flaw::LosesWakes(1), "G");
     assert!(fails(&report, "G2") && fails(&report, "G3"), "{report}");
 }
 
@@ -68,7 +67,7 @@ fn early_waits_are_found_out() {
 
 #[test]
 fn events_of_closed_keys_are_found_out() {
-    let report = on_the_double(Flaw::TellsOfTheDead, "A");
+    let report = simulator(Flaw::TellsOfTheDead, "A");
     assert!(fails(&report, "A1a") && fails(&report, "A2"), "{report}");
     is_found_out(Flaw::TellsOfTheDead, "A1a");
 }
@@ -113,16 +112,16 @@ fn waits_that_begin_anew_when_interrupted_are_found_out() {
     is_found_out(Flaw::WaitsAnew, "H1");
 }
 
-/// Returns the rows that fail on the double or on the engines of the system. On the double each row gets its
-/// own network, because a row whose wait ends at the end of time would leave the others no time.
+/// Returns the rows that fail on the simulator or on the engines of the system. On the simulator each row gets
+/// its own world, because a row whose wait ends at the end of time would leave the others no time.
 fn rows_that_fail(flaw: Flaw) -> BTreeSet<&'static str> {
     let mut failed = BTreeSet::new();
     for row in rows().iter().filter(|row| !row.is_whole()) {
-        let report = on_the_double(flaw, row.id);
+        let report = simulator(flaw, row.id);
         failed.extend(report.failed().map(|finding| finding.id));
     }
-    // There a lost event makes a row wait for ten real seconds, so test only one such row. The double's time
-    // is free.
+    // There a lost event makes a row wait for ten real seconds, so test only one such row. Simulated
+    // time is free.
     let on_the_system = match flaw {
         Flaw::LosesWakes(_) => &["G"][..],
         Flaw::FiresEarly => &["F1", "F2", "F3"],

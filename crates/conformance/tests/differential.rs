@@ -6,7 +6,6 @@
 use conformance::{
     canary::{Flaw, broken},
     differential::{Difference, Entry, Script, Trace},
-    double::{Network, Tuning},
 };
 use reactor::engine::{Candidates, Engine};
 use sim::{Kind, World, WorldOptions};
@@ -15,18 +14,18 @@ use sim::{Kind, World, WorldOptions};
 type Contender = (&'static str, fn(u64) -> Box<dyn Engine>);
 
 /// The engines with their own world, one line each. The system's engines are the library's candidates.
-const VIRTUAL: &[Contender] = &[("double, roomy", roomy), ("double, tight", tight), ("sim", simulated)];
+const VIRTUAL: &[Contender] = &[("sim", roomy), ("sim, harsh", harsh), ("sim, with faults", with_faults)];
 
 fn roomy(seed: u64) -> Box<dyn Engine> {
-    Box::new(Network::new(Tuning::roomy(seed)).double())
+    Box::new(World::new(seed).engine())
 }
 
-fn tight(seed: u64) -> Box<dyn Engine> {
-    Box::new(Network::new(Tuning::tight(seed)).double())
+fn harsh(seed: u64) -> Box<dyn Engine> {
+    Box::new(conformance::harsh(seed).engine())
 }
 
 /// Makes an engine of a world whose faults all conform to the engine contract.
-fn simulated(seed: u64) -> Box<dyn Engine> {
+fn with_faults(seed: u64) -> Box<dyn Engine> {
     let mut options = WorldOptions::default();
     for kind in
         [Kind::TinyRead, Kind::PartialSend, Kind::LateSend, Kind::LateInput, Kind::Reorder, Kind::Spike]
@@ -107,10 +106,10 @@ fn what_may_differ_does_differ() {
     let traces = |make: fn(u64) -> Box<dyn Engine>| {
         (0..4).map(move |seed| Script::draw(seed, LINKS).play(make(seed))).collect::<Vec<_>>()
     };
-    let (real, tight) = (traces(|_| open(reference())), traces(tight));
+    let (real, harsh) = (traces(|_| open(reference())), traces(harsh));
     let sum = |traces: &[Trace]| traces.iter().map(Trace::pieces).sum::<usize>();
-    let (few, many) = (sum(&real), sum(&tight));
-    assert!(many > 10 * few, "{} has {few} pieces, the tight double {many}", reference());
+    let (few, many) = (sum(&real), sum(&harsh));
+    assert!(many > 10 * few, "{} has {few} pieces, the harsh world {many}", reference());
 }
 
 /// Returns the first difference over some seeds between the reference and an engine with this flaw.
@@ -130,7 +129,7 @@ fn a_broken_engine_is_found_out() {
     for flaw in [Flaw::LosesEvents(20), Flaw::LosesEvents(200)] {
         let difference = found(flaw, roomy);
         let text = difference.to_string();
-        for word in [format!("seed {}", difference.seed), reference().to_owned(), "double".to_owned()] {
+        for word in [format!("seed {}", difference.seed), reference().to_owned(), "sim".to_owned()] {
             assert!(text.contains(&word), "{word}: {text}");
         }
     }

@@ -1,17 +1,13 @@
-//! Every engine of the library, and the double in all its tunings, against the whole table of rows.
+//! Every engine of the library, and the simulator in three worlds, against the whole table of rows.
 
 mod floor;
 
 use std::cell::RefCell;
 
-use conformance::{
-    Report, Suite,
-    double::{Network, Tuning},
-    harsh, simulated,
-};
+use conformance::{Report, Suite, harsh, simulated};
 use floor::{QUICK_ROWS_MIN, ROWS_MIN};
-use reactor::engine::Candidates;
-use sim::{Faults, Kind, Leaks};
+use reactor::engine::{Candidates, Engine};
+use sim::{Faults, Leaks};
 
 /// Selects the rows whose ids begin with this text.
 const ONLY_VARIABLE: &str = "CONFORMANCE_ONLY";
@@ -19,10 +15,8 @@ const ONLY_VARIABLE: &str = "CONFORMANCE_ONLY";
 const ROW_VARIABLE: &str = "CONFORMANCE_ROW";
 /// The least number of rows on systems other than Unix.
 const WINDOWS_ROWS_MIN: usize = 173;
-/// The least number of quick rows that run on a virtual engine.
-const VIRTUAL_ROWS_MIN: usize = 147;
 /// The least number of quick rows that run in a simulated world.
-const SIMULATED_ROWS_MIN: usize = 147;
+const SIMULATED_ROWS_MIN: usize = 219;
 
 /// Runs the suite on an engine. Does nothing if the platform does not have it.
 fn on_engine(name: &str, rows_min: usize, put: impl Fn(Suite<'_>) -> Report) {
@@ -73,42 +67,13 @@ fn each_engine_of_the_platform_has_its_tests() {
     assert!(candidates.names().all(|name| ENGINES.contains(&name)), "{candidates:?}");
 }
 
-fn on_the_double(seeds: std::ops::Range<u64>, put: impl Fn(Suite<'_>) -> Report) {
-    for seed in seeds {
-        for tuning in [Tuning::roomy(seed), Tuning::tight(seed)] {
-            let network = Network::new(tuning.clone());
-            let left = || match network.leaks() {
-                report if report.is_clean() => Ok(()),
-                report => Err(report.to_string()),
-            };
-            let only = std::env::var(ONLY_VARIABLE).unwrap_or_default();
-            let suite = Suite::new(|| Box::new(network.double())).left(left).seed(seed);
-            let report = put(suite.only(&only));
-            println!("{report}");
-            assert!(report.failed().count() == 0, "{tuning:?}\n{report}");
-            let is_whole = report.counts().0 >= VIRTUAL_ROWS_MIN;
-            assert!(is_whole || !only.is_empty(), "fewer rows run than did: {report}");
-        }
-    }
-}
-
 #[test]
 fn a_row_runs_alone_by_its_id_and_with_others_by_their_beginning() {
-    let network = Network::new(Tuning::roomy(1));
+    let world = RefCell::new(simulated(1, Faults::none()));
+    let make = || Box::new(world.borrow_mut().engine()) as Box<dyn Engine>;
     let ids = |suite: Suite<'_>| suite.run().findings.iter().map(|finding| finding.id).collect::<Vec<_>>();
-    assert_eq!(ids(Suite::new(|| Box::new(network.double())).row("D1")), ["D1"]);
-    assert!(ids(Suite::new(|| Box::new(network.double())).only("D1")).contains(&"D10r"));
-}
-
-#[test]
-fn the_double_passes_whatever_its_seed() {
-    on_the_double(0..3, |suite| suite.quick().run());
-}
-
-#[test]
-#[ignore = "slow rows: the slow tests of .ci/run have them"]
-fn the_double_passes_the_slow_rows_too_with_many_seeds() {
-    on_the_double(0..40, |suite| suite.run());
+    assert_eq!(ids(Suite::new(make).row("D1")), ["D1"]);
+    assert!(ids(Suite::new(make).only("D1")).contains(&"D10r"));
 }
 
 #[test]
@@ -119,10 +84,12 @@ fn each_row_has_an_id_of_its_own() {
     assert_eq!(twice, None);
 }
 
-/// Runs the suite on a world's engines, first without faults, then with faults that leave a connection alive.
+/// Runs the suite on the engines of a world without faults, of one with harmless faults, and of a harsh one.
 fn on_the_simulator(seeds: std::ops::Range<u64>, put: impl Fn(Suite<'_>) -> Report) {
     for seed in seeds {
-        for world in [simulated(seed, Faults::none()), simulated(seed, harmless()), harsh(seed)] {
+        for world in
+            [simulated(seed, Faults::none()), simulated(seed, Faults::harmless(200_000)), harsh(seed)]
+        {
             let world = RefCell::new(world);
             let left = || match world.borrow().leaks() {
                 leaks if leaks == Leaks::default() => Ok(()),
@@ -139,23 +106,15 @@ fn on_the_simulator(seeds: std::ops::Range<u64>, put: impl Fn(Suite<'_>) -> Repo
     }
 }
 
-/// Returns faults that conform to the engine contract: operations are late, early, in pieces, or in another
-/// order.
-fn harmless() -> Faults {
-    [Kind::TinyRead, Kind::PartialSend, Kind::LateSend, Kind::LateInput, Kind::Reorder]
-        .into_iter()
-        .fold(Faults::none(), |faults, kind| faults.with(kind, 200_000))
-}
-
 #[test]
 fn the_simulator_passes_whatever_its_seed() {
-    on_the_simulator(0..2, |suite| suite.quick().run());
+    on_the_simulator(0..3, |suite| suite.quick().run());
 }
 
 #[test]
 #[ignore = "slow rows: the slow tests of .ci/run have them"]
 fn the_simulator_passes_the_slow_rows_too_with_many_seeds() {
-    on_the_simulator(0..20, |suite| suite.run());
+    on_the_simulator(0..40, |suite| suite.run());
 }
 
 #[test]

@@ -16,10 +16,7 @@ mod table;
 
 use std::{env, panic, process::ExitCode};
 
-use conformance::{
-    Report, Suite,
-    double::{Network, Tuning},
-};
+use conformance::{Report, Suite};
 use reactor::engine::{Candidates, Engine};
 
 use self::{
@@ -85,16 +82,16 @@ fn put(name: &str, work: &Work, make: impl FnMut() -> Box<dyn Engine>) -> Option
 type Make = Box<dyn FnMut() -> Box<dyn Engine>>;
 type Virtual = (&'static str, fn() -> Make);
 
-/// Engines with their own world, which all engines of a run share. The example runs the suite on them, but
+/// Engines of a simulated world, ordinary or harsh, which all engines of a run share. The example runs the suite on them, but
 /// there is no system on which it could measure them.
 const VIRTUAL: [Virtual; 2] = [
     ("sim", || {
         let mut world = conformance::simulated(SEED, sim::Faults::none());
         Box::new(move || Box::new(world.engine()))
     }),
-    ("double", || {
-        let network = Network::new(Tuning::roomy(SEED));
-        Box::new(move || Box::new(network.double()))
+    ("harsh", || {
+        let mut world = conformance::harsh(SEED);
+        Box::new(move || Box::new(world.engine()))
     }),
 ];
 const SEED: u64 = 1;

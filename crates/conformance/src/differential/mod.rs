@@ -37,11 +37,11 @@
 //! step, and that no event follows a final one.
 //!
 //! ```
-//! use conformance::{differential::Script, double::{Network, Tuning}};
+//! use conformance::differential::Script;
 //! let script = Script::draw(7, 3);
-//! let roomy = script.play(Box::new(Network::new(Tuning::roomy(1)).double()));
-//! let tight = script.play(Box::new(Network::new(Tuning::tight(2)).double()));
-//! assert!(roomy.compare(&tight).is_ok());
+//! let roomy = script.play(Box::new(sim::World::new(1).engine()));
+//! let harsh = script.play(Box::new(conformance::harsh(2).engine()));
+//! assert!(roomy.compare(&harsh).is_ok());
 //! ```
 
 mod content;

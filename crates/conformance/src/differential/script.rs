@@ -209,7 +209,7 @@ const STEPS_MAX: usize = 6;
 const SIZE_MAX: usize = 300_000;
 /// Less than the default high mark.
 const CROSSING_MAX: usize = 32 << 10;
-/// Sizes near the buffer sizes of the library and of the double.
+/// Sizes near the buffer sizes of the library and of a harsh world.
 const EDGES: [usize; 9] = [1, 47, 48, 49, 64, 16 << 10, (64 << 10) - 1, 64 << 10, (64 << 10) + 1];
 
 #[cfg(test)]

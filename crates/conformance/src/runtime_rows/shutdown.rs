@@ -13,6 +13,7 @@ use reactor::{
     Address, Bytes, Closed, Context, Error, Lines, ListenOptions, Reactor, Receive, Result, Runtime,
     RuntimeOptions, Service, Stream, engine::Candidates,
 };
+use sim::Faults;
 
 use super::{
     SHORT, SOCKETS,
@@ -21,8 +22,9 @@ use super::{
     row, sized, slow,
 };
 use crate::{
-    double::{Network, Tuning},
+    harsh,
     rows::pattern,
+    simulated,
     suite::{Outcome, Row, Stop, check, open_descriptors},
     tamper::{Tamper, Tampered},
     torture::FailNth,
@@ -39,7 +41,7 @@ pub(super) const ROWS: &[Row] = &[
     row("J3r2", "a reactor cannot wait for itself, and its drop stops it", &[], waits_for_itself),
     row("J4r", "a hundred runtimes follow each other on one address", &[], restarts),
     row("K1r", "waits that fail are tried again a few times, then end the run", &[], waits_fail),
-    row("K5r", "the engine and the double tell a service the same", &[], differential),
+    row("K5r", "the engine and the simulator tell a service the same", &[], differential),
     slow("K6r", "whichever call fails, nothing is lost without a last word", &[], torture),
 ];
 
@@ -437,11 +439,10 @@ fn script(mut rig: Rig) -> Result<Vec<Vec<What>>, Stop> {
 fn differential(world: &mut World<'_>) -> Outcome {
     let told = script(Rig::new(world)?)?;
     for seed in 0..4 {
-        for tuning in [Tuning::roomy(seed), Tuning::tight(seed)] {
-            let network = Network::new(tuning);
-            let rig = Rig::over(Box::new(network.double()), reactor::Limits::default())?;
-            let double = script(rig)?;
-            check!(told == double, "{told:?}, but the double with seed {seed} told {double:?}");
+        for mut other in [simulated(seed, Faults::none()), harsh(seed)] {
+            let rig = Rig::over(Box::new(other.engine()), reactor::Limits::default())?;
+            let other = script(rig)?;
+            check!(told == other, "{told:?}, but the simulator with seed {seed} told {other:?}");
         }
     }
     Ok(())

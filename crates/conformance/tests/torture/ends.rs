@@ -263,5 +263,5 @@ fn stop_under_load(stage: &mut Stage) -> Played {
     stage.until(|| rounds.get() >= 12)
 }
 
-/// More than a double's stream takes at once, and little enough for a quick test.
+/// More than the window of a harsh world, and little enough for a quick test.
 const LARGE: usize = 3_000;

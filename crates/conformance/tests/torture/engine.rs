@@ -1,18 +1,15 @@
-//! A small echo over the double whose n-th call fails, for every n: the wrapper keeps the contract.
+//! A small echo in a harsh world whose engine's n-th call fails, for every n: the wrapper keeps the contract.
 
 use std::time::Duration;
 
-use conformance::{
-    Drive, Stop,
-    double::{Network, Tuning},
-    torture::FailNth,
-};
+use conformance::{Drive, Stop, torture::FailNth};
 use reactor::{Address, ConnectOptions, Interest, ListenOptions, engine::Role};
+use sim::{Leaks, World};
 
 /// Connects, sends, echoes and ends. Stops at the first error. The drive checks every event.
-fn script(network: &Network, drive: &mut Drive) -> Result<(), Stop> {
+fn script(world: &mut World, drive: &mut Drive) -> Result<(), Stop> {
     let any: Address = "127.0.0.1:0".parse().expect("an address");
-    let feed = network.source();
+    let feed = world.feed();
     feed.put(b"x");
     let watched = drive.watch(feed.source(), Interest::Read)?;
     drive.engine.read(feed.source(), &mut [0; 4])?;
@@ -27,7 +24,7 @@ fn script(network: &Network, drive: &mut Drive) -> Result<(), Stop> {
         drive.turn(Duration::ZERO)?;
         if let Some((transport, _)) = drive.note(listener).accepted.pop() {
             server = Some(drive.attach(transport, Role::Stream)?);
-            drive.send(client, b"hello");
+            drive.send(client, &SAID);
         }
         let Some(server) = server else { continue };
         drive.send_rest(client);
@@ -37,7 +34,7 @@ fn script(network: &Network, drive: &mut Drive) -> Result<(), Stop> {
             echoed += bytes.len();
             drive.send(server, &bytes);
         }
-        if drive.told(client).bytes.len() == 5 {
+        if drive.told(client).bytes.len() == SAID.len() {
             break;
         }
     }
@@ -52,17 +49,17 @@ fn each_call_fails_once_and_nothing_leaks_or_breaks_the_contract() {
     for seed in 0..5 {
         let mut nth = 1;
         loop {
-            let network = Network::new(Tuning::tight(seed));
+            let mut world = conformance::harsh(seed);
             let torture = FailNth::new(nth, libc::ENOMEM);
-            let mut drive = Drive::new(torture.engine(Box::new(network.double())));
-            let outcome = script(&network, &mut drive);
+            let mut drive = Drive::new(torture.engine(Box::new(world.engine())));
+            let outcome = script(&mut world, &mut drive);
             if let Err(Stop::Failed(how)) = &outcome {
                 let is_ours = how.contains(&std::io::Error::from_raw_os_error(libc::ENOMEM).to_string());
                 // The engine reports a failed connect, or a shutdown after it, with its own error.
                 assert!(is_ours || how.contains("NotConnected"), "call {nth}, seed {seed}: {how}");
             }
             drop(drive);
-            assert!(network.leaks().is_clean(), "call {nth}, seed {seed}: {}", network.leaks());
+            assert_eq!(world.leaks(), Leaks::default(), "call {nth}, seed {seed}");
             if !torture.has_failed() {
                 assert_eq!(outcome, Ok(()), "nothing failed in seed {seed}");
                 break;
@@ -72,3 +69,6 @@ fn each_call_fails_once_and_nothing_leaks_or_breaks_the_contract() {
         assert!(nth > 20, "only {nth} calls were counted");
     }
 }
+
+/// More than one send of a harsh world takes.
+const SAID: [u8; 100] = [7; 100];

@@ -69,13 +69,13 @@ fn each_call_fails_once_on_polling() {
 }
 
 #[test]
-fn each_call_fails_once_on_the_double() {
-    torture(Ground::Double, 1);
+fn each_call_fails_once_in_the_harsh_world() {
+    torture(Ground::Harsh, 1);
 }
 
 #[test]
-fn calls_fail_without_end_on_the_double() {
-    torture(Ground::Double, u64::MAX);
+fn calls_fail_without_end_in_the_harsh_world() {
+    torture(Ground::Harsh, u64::MAX);
 }
 
 #[test]

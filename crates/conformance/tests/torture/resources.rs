@@ -7,10 +7,10 @@ use std::{
     rc::Rc,
 };
 
-use conformance::double::Feed;
 use reactor::{
     Closed, Context, Fd, Handle, Id, Interest, Io, Outgoing, Output, Ready, Resource, Result, Service, Source,
 };
+use sim::Feed;
 
 use crate::stage::{Ground, Ledger, Played, Script, Spoiled, Stage, on_systems, should};
 
@@ -22,7 +22,7 @@ pub const SCRIPTS: &[Script] = &[
     Script {
         name: "a resource with output over virtual sources",
         play: feeds,
-        on: |ground| ground == Ground::Double,
+        on: |ground| ground == Ground::Harsh,
     },
     on_systems("bare descriptors", bare),
 ];
@@ -127,8 +127,8 @@ fn carry<T: Link>(stage: &mut Stage, one: Pipe<T>, other: Pipe<T>, mut pump: imp
 }
 
 fn feeds(stage: &mut Stage) -> Played {
-    let Some(network) = stage.network() else { return Ok(()) };
-    let (one, other) = (Rc::new(network.source()), Rc::new(network.source()));
+    let Some(world) = stage.world() else { return Ok(()) };
+    let (one, other) = (Rc::new(world.feed()), Rc::new(world.feed()));
     let (from, to) = (one.clone(), other.clone());
     carry(stage, Pipe(one), Pipe(other), move || {
         from.allow(30);

@@ -3,7 +3,7 @@
 //! A stage has one runtime whose engine fails its n-th call. After the script, whatever its result, the stage
 //! stops the runtime and checks: no service panicked; every opened resource was reported closed exactly once,
 //! and no event followed that; the registry and the queues are empty; the process has as many descriptors as
-//! before; a double has all its buffers back. Every loop here is bounded, so a runtime that hangs or spins
+//! before; a world holds nothing, and has all its buffers back. Every loop here is bounded, so a runtime that hangs or spins
 //! fails the run.
 
 use std::{
@@ -14,14 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conformance::{
-    double::{Network, Tuning},
-    torture::FailNth,
-};
+use conformance::torture::FailNth;
 use reactor::{
     Address, Codec, Id, Key, Layer, Limits, Receipt, Resource, Runtime, Service, ServiceId, Stream,
     engine::Candidates,
 };
+use sim::{Leaks, World};
 
 use crate::player::Player;
 
@@ -30,8 +28,8 @@ use crate::player::Player;
 pub enum Ground {
     /// An engine of the system, by name.
     System(&'static str),
-    /// The double, in tight tuning.
-    Double,
+    /// The simulator, in a harsh world.
+    Harsh,
 }
 
 /// The reason why a script did not finish. Allowed only if a call failed.
@@ -102,29 +100,29 @@ pub struct Stage {
     pub ground: Ground,
     pub ledger: Rc<Ledger>,
     torture: FailNth,
-    network: Option<Network>,
+    world: Option<World>,
     stop: Option<AskToStop>,
     addresses: u32,
 }
 
 impl Stage {
     fn new(ground: Ground, torture: FailNth, seed: u64) -> Stage {
-        let (engine, network): (Box<dyn reactor::engine::Engine>, _) = match ground {
+        let (engine, world): (Box<dyn reactor::engine::Engine>, _) = match ground {
             Ground::System(name) => {
                 (Candidates::default().open(Some(name)).expect("the platform has it"), None)
             }
-            Ground::Double => {
-                let network = Network::new(Tuning { runs_jobs: true, ..Tuning::tight(seed) });
-                (Box::new(network.double()), Some(network))
+            Ground::Harsh => {
+                let mut world = conformance::harsh(seed);
+                (Box::new(world.engine()), Some(world))
             }
         };
         let runtime = Runtime::assemble(torture.engine(engine), Limits::default());
         let ledger = Rc::default();
-        Stage { runtime, ground, ledger, torture, network, stop: None, addresses: 0 }
+        Stage { runtime, ground, ledger, torture, world, stop: None, addresses: 0 }
     }
 
-    pub fn network(&self) -> Option<&Network> {
-        self.network.as_ref()
+    pub fn world(&mut self) -> Option<&mut World> {
+        self.world.as_mut()
     }
 
     /// Adds a service. The first one also stops the runtime.
@@ -187,7 +185,7 @@ impl Stage {
     pub fn until(&mut self, mut done: impl FnMut() -> bool) -> Played {
         let (quiet_max, began) = match self.ground {
             Ground::System(_) => (4, Instant::now()),
-            Ground::Double => (30, Instant::now()),
+            Ground::Harsh => (30, Instant::now()),
         };
         let mut quiet = 0;
         for turn in 0_u64.. {
@@ -238,8 +236,8 @@ impl Stage {
         }
         drop(self.runtime);
         self.ledger.check(receipt.as_ref().ok());
-        if let Some(network) = self.network {
-            assert!(network.leaks().is_clean(), "{}", network.leaks());
+        if let Some(world) = self.world {
+            assert_eq!(world.leaks(), Leaks::default());
         }
     }
 }
@@ -316,5 +314,5 @@ pub const fn script(name: &'static str, play: fn(&mut Stage) -> Played) -> Scrip
 
 /// Makes a script that needs descriptors, or real time.
 pub const fn on_systems(name: &'static str, play: fn(&mut Stage) -> Played) -> Script {
-    Script { name, play, on: |ground| ground != Ground::Double }
+    Script { name, play, on: |ground| ground != Ground::Harsh }
 }
