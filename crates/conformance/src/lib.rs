@@ -1,8 +1,9 @@
 //! The engine contract of `reactor` as tests for any engine, and engines that break it.
 //!
-//! [`run`] runs all [`rows`] on an engine and returns a [`Report`]. A row is one scenario that a reactor must
-//! survive. It gets the engine from a [`World`], and drives it with a [`Drive`], which also checks the order
-//! of the events. The suite skips by name the rows that an engine cannot run, and gives the reason.
+//! [`run`] runs all [`rows`] on an engine and returns a [`Report`]. A row plays one of the scenarios that a
+//! reactor must survive; SCENARIOS.md lists them, with the rows of each. It gets the engine from a [`World`],
+//! and drives it with a [`Drive`], which also checks the order of the events. The suite skips by name the rows
+//! that an engine cannot run, and gives the reason.
 //!
 //! ```
 //! let mut world = conformance::harsh(1);

@@ -14,7 +14,7 @@ use crate::{rows::rows, world::World};
 /// One scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// The scenario's number, with a letter if several rows cover it: `A1`, `A2b`.
+    /// The number of its scenario in SCENARIOS.md, with a letter if several rows cover it: `A1`, `A2b`.
     pub id: &'static str,
     /// The behaviour, in words.
     pub name: &'static str,

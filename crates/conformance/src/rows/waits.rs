@@ -34,7 +34,7 @@ pub(super) const ROWS: &[Row] = &[
     row("G2", "many wakes coalesce into one", &[], many_wakes),
     row("G3", "a wake between two events of a batch ends the next wait", &[], wake_in_batch),
     row("G8", "a waker outlives its engine", &[], waker_outlives),
-    row("K1", "after every misuse a wait still works", &[], misuse),
+    row("K9", "after every misuse a wait still works", &[], misuse),
     row("M3", "a chunk shows the bytes that came, and no others", &[], chunk_is_exact),
 ];
 

@@ -1,7 +1,7 @@
 //! Rows about a whole runtime over the engine: services run, and the row checks their events.
 //!
-//! Their ids have an `r` behind the scenario's number. In most of them both ends of the connections are in
-//! the same runtime, so that they also run on a virtual engine.
+//! Their ids have an `r` behind the number of the scenario (SCENARIOS.md). In most of them both ends of the
+//! connections are in the same runtime, so that they also run on a virtual engine.
 
 mod bombs;
 #[cfg(unix)]
