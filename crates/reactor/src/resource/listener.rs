@@ -33,7 +33,7 @@ const NOT_GIVEN_BACK: &str =
 /// Decides on a connection by its peer's address. `None` refuses it.
 pub(crate) type Make<R> = Box<dyn FnMut(&Address) -> Option<R>>;
 
-/// The answer of [`Handle::accept`](crate::Handle::accept), which decides on a connection.
+/// The answer of [`Handle::accept`], which decides on a connection.
 #[derive(Debug)]
 pub enum Accept<R> {
     /// Takes the connection. `Open` follows.
@@ -103,7 +103,7 @@ impl<S> Context<'_, S> {
         enroll(self.core, self.index, R::listener_table(), listener, accepting).map(Id::new)
     }
 
-    /// Listens as [`listen_with`](Context::listen_with), but asks [`Handle::accept`](crate::Handle::accept)
+    /// Listens as [`listen_with`](Context::listen_with), but asks [`Handle::accept`]
     /// for each connection. So the answer may depend on the service's state and use its context.
     ///
     /// ```

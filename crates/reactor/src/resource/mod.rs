@@ -147,7 +147,7 @@ pub trait Output: Resource {
     }
 
     /// Returns how long queued output may make no progress before the resource ends as
-    /// [`Closed::Stalled`](crate::Closed::Stalled). The runtime asks with each item that the service sends.
+    /// [`Closed::Stalled`]. The runtime asks with each item that the service sends.
     /// By default there is no limit, because a device or a pipe may rest for as long as its user likes. Set a
     /// limit for a peer, because otherwise a peer that never reads keeps its queue for ever.
     fn write_stall(&self) -> Option<Duration> {
@@ -244,7 +244,7 @@ impl Table {
     };
 }
 
-/// Returns the error of a [`release`](Context::release) that the resource refuses.
+/// Returns the error of a [`release`](crate::Context::release) that the resource refuses.
 pub(crate) fn release_refused(why: &'static str) -> Error {
     Error::Misuse { operation: "release", why }
 }

@@ -76,7 +76,7 @@ use crate::{
 /// continues unharmed. The child can make a runtime of its own. On io_uring, if a handler forks, the child
 /// does not have the bytes of its event.
 ///
-/// Most programs use [`run`](crate::run) or [`Reactor::spawn`](crate::Reactor::spawn). Programs that own the
+/// Most programs use [`run`] or [`Reactor::spawn`]. Programs that own the
 /// thread call [`turn`](Runtime::turn). A foreign loop waits until [`fd`](Runtime::fd) is readable or
 /// [`next_deadline`](Runtime::next_deadline) has passed, and then calls `turn(Some(Duration::ZERO))`.
 ///
@@ -447,7 +447,7 @@ impl Runtime {
     /// * It closes each resource, also listeners and resources in the [background](Context::background). So
     ///   [`Graceful`](crate::signals::Graceful) gets no more signals until you add it again.
     /// * The runtime refuses commands from other threads. An [offloaded](Context::offload) job fails as
-    ///   [`Fault::Job`](crate::Fault::Job), and operations on files, readers, writers and transfers are
+    ///   [`Fault::Job`], and operations on files, readers, writers and transfers are
     ///   refused.
     /// * A stop stays in force: a stopped runtime opens no listener, and the next run ends as soon as it may.
     ///

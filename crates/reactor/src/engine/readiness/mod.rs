@@ -45,7 +45,7 @@ pub struct Rest {
     pub ends: bool,
 }
 
-/// The pluggable poll system call: readiness and nothing else. [`Calls`](super::Calls) makes an
+/// The pluggable poll system call: readiness and nothing else. [`Calls`] makes an
 /// [`Engine`](crate::engine::Engine) from it.
 ///
 /// Contract: [`wait`](Poll::wait) appends `(key, ready)` with the key given to `watch`. A poll may report

@@ -280,7 +280,7 @@ pub struct DatagramOptions {
 /// The datagram to drop when the queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
-    /// The new datagram. `send` answers [`Flow::Full`](crate::Flow::Full), so that the caller can keep it.
+    /// The new datagram. `send` answers [`Flow::Full`], so that the caller can keep it.
     RefuseNewest,
     /// The oldest datagrams, until there is room for the new one. Use it for data that is soon out of date. A
     /// datagram that would not fit into an empty queue is still refused.
