@@ -4,12 +4,13 @@ mod batch;
 mod queue;
 pub(crate) mod syscalls;
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) use self::queue::Run;
 pub use self::{
     batch::Batch,
     queue::{Datagram, DatagramQueue, Ecn, Outbound},
 };
 pub(crate) use self::{
     batch::{Kept, Packet},
-    queue::Run,
     syscalls::Batches,
 };
