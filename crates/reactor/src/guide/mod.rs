@@ -14,6 +14,9 @@
 //! | read and write files without blocking the loop | [`files`] |
 //! | keep every change that you acknowledged | [`write_ahead_log`] |
 //! | test all this | [`testing`] |
+//! | find what is slow, and use more threads | [`what_is_slow`] |
+//! | decide whether to take tokio, mio or this | [`alternatives`] |
+//! | move a program here | [`migration`] |
 
 pub mod first_service {
     #![doc = include_str!("first_service.md")]
@@ -53,4 +56,44 @@ pub mod write_ahead_log {
 
 pub mod testing {
     #![doc = include_str!("testing.md")]
+}
+
+pub mod what_is_slow {
+    #![doc = include_str!("what_is_slow.md")]
+}
+
+pub mod alternatives {
+    #![doc = include_str!("alternatives.md")]
+}
+
+pub mod migration {
+    //! How to move a program here.
+    //!
+    //! | from | read |
+    //! |---|---|
+    //! | io-reactor 0.5 | [`from_0_5`] |
+    //! | radicle's fork of it | [`from_radicle`] |
+    //! | netservices | [`from_netservices`] |
+    //! | mio | [`from_mio`] |
+    //! | tokio | [`from_tokio`] |
+
+    pub mod from_0_5 {
+        #![doc = include_str!("migration/from_0_5.md")]
+    }
+
+    pub mod from_radicle {
+        #![doc = include_str!("migration/from_radicle.md")]
+    }
+
+    pub mod from_netservices {
+        #![doc = include_str!("migration/from_netservices.md")]
+    }
+
+    pub mod from_mio {
+        #![doc = include_str!("migration/from_mio.md")]
+    }
+
+    pub mod from_tokio {
+        #![doc = include_str!("migration/from_tokio.md")]
+    }
 }
