@@ -105,7 +105,6 @@
 //! about earlier writes, because the system may have dropped them, and a second sync may report `Ok`
 //! (fsync(2)). [`replace`] does all of this as one operation.
 
-mod context;
 mod handle;
 mod in_flight;
 mod job;
@@ -114,6 +113,7 @@ mod options;
 mod reader;
 mod replace;
 mod sendfile;
+mod submit;
 mod system;
 mod transfer;
 mod waiting;
@@ -123,9 +123,10 @@ use std::{any::Any, collections::VecDeque};
 
 pub(crate) use self::handle::Writes;
 pub(crate) use self::in_flight::{Answered, Files};
+pub(crate) use self::submit::submit;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 pub(crate) use self::system::PREFETCH_MAX;
-pub(crate) use self::transfer::hold_end;
+pub(crate) use self::transfer::{begin as begin_transfer, hold_end};
 pub use self::{
     handle::File,
     job::{Action, Answer, FileJob},

@@ -76,7 +76,7 @@ pub struct FileTransfer {
 }
 
 impl FileTransfer {
-    pub(super) fn new(file: File, range: Range<u64>) -> FileTransfer {
+    fn new(file: File, range: Range<u64>) -> FileTransfer {
         FileTransfer { file, at: range.start, end: range.end, sent: 0 }
     }
 
@@ -160,13 +160,15 @@ pub(crate) fn hold_end(core: &mut Core, stream: Key) -> bool {
 }
 
 /// Registers a transfer, and binds the stream to it.
-pub(super) fn begin<R: AnyStream>(
+pub(crate) fn begin<R: AnyStream>(
     core: &mut Core,
     index: u16,
     table: &'static Table,
     to: Key,
-    transfer: FileTransfer,
+    file: File,
+    range: Range<u64>,
 ) -> Result<Key, (FileTransfer, Error)> {
+    let transfer = FileTransfer::new(file, range);
     let misuse = |why| Error::Misuse { operation: "send file", why };
     if transfer.at > transfer.end {
         return Err((transfer, misuse(super::BACKWARDS)));

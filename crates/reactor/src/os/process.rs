@@ -80,22 +80,8 @@ use std::{
 use crate::sys::process::Pidfd;
 use crate::{
     engine::{Ready, Source, Transport},
-    error::Error,
     resource::{Io, Resource},
-    runtime::Context,
 };
-
-impl<S> Context<'_, S> {
-    /// Starts a program; see [`process`](crate::process). The service then adds the parts of the [`Child`].
-    ///
-    /// # Errors
-    /// The program cannot be executed (ENOENT, EACCES and others), or the system has run out of processes or
-    /// descriptors. No child is left then.
-    pub fn spawn(&mut self, command: &mut Command, options: &SpawnOptions) -> Result<Child, Error> {
-        let child = self.host().spawn(command, options);
-        child.map_err(|error| Error::os("spawn", program(command), error))
-    }
-}
 
 /// How to set up one of a child's three standard streams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -315,6 +301,6 @@ fn status_unknown() -> io::Error {
 }
 
 /// Returns the command's program, for error messages.
-fn program(command: &Command) -> String {
+pub(crate) fn program(command: &Command) -> String {
     command.get_program().to_string_lossy().into_owned()
 }

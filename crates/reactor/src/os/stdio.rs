@@ -86,48 +86,8 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{
     engine::{Medium, Transport},
-    error::Error,
-    host::StandIn,
-    runtime::Context,
     sys,
 };
-
-impl<S> Context<'_, S> {
-    /// Returns standard input, for a read-only stream; see [`stdio`](crate::stdio). In a simulated world, it
-    /// carries the simulated keyboard's input.
-    ///
-    /// # Errors
-    /// As [`stdio::stdin`](crate::stdio::stdin).
-    pub fn stdin(&mut self) -> Result<Transport, Error> {
-        self.standard(StandIn::Stdin, "stdin", stdin)
-    }
-
-    /// Returns standard output, for a write-only stream.
-    ///
-    /// # Errors
-    /// As [`stdio::stdout`](crate::stdio::stdout).
-    pub fn stdout(&mut self) -> Result<Transport, Error> {
-        self.standard(StandIn::Stdout, "stdout", stdout)
-    }
-
-    /// Returns standard error, for a write-only stream.
-    ///
-    /// # Errors
-    /// As [`stdio::stderr`](crate::stdio::stderr).
-    pub fn stderr(&mut self) -> Result<Transport, Error> {
-        self.standard(StandIn::Stderr, "stderr", stderr)
-    }
-
-    fn standard(
-        &mut self,
-        of: StandIn,
-        name: &'static str,
-        own: impl FnOnce() -> io::Result<Transport>,
-    ) -> Result<Transport, Error> {
-        let result = self.host().stand_in(of).unwrap_or_else(own);
-        result.map_err(|error| Error::os("open", name, error))
-    }
-}
 
 /// Returns standard input, for a read-only stream.
 ///

@@ -1,7 +1,7 @@
 //! Resources: the sources of a program's input and the targets of its output. Resources of users are first
 //! class.
 
-mod datagram;
+pub(crate) mod datagram;
 mod fd;
 mod io;
 pub(crate) mod listener;

@@ -9,7 +9,6 @@ use super::{Environment, bad};
 use crate::{
     engine::{Descriptor, Transport},
     error::Error,
-    runtime::Context,
     sys::inherited,
 };
 
@@ -74,52 +73,6 @@ pub fn activated() -> Result<Vec<Activated>, Error> {
     })?;
     let all = names.into_iter().zip(descriptors);
     Ok(all.map(|(name, descriptor)| Activated { name, descriptor: descriptor.into() }).collect())
-}
-
-impl<S> Context<'_, S> {
-    /// Takes the descriptors that a supervisor opened for this process, in the supervisor's order, as
-    /// [`activated`] does. In a simulated world, it takes those that the world's supervisor opened for the
-    /// node.
-    ///
-    /// # Errors
-    /// As [`activated`].
-    ///
-    /// ```no_run
-    /// use reactor::{Bytes, Context, Event, Handle, Id, Result, Service, Stream};
-    ///
-    /// struct Echo;
-    ///
-    /// impl Service for Echo {
-    ///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
-    ///         let sockets = cx.activated()?;
-    ///         // An empty list means that a person started the program by hand.
-    ///         if sockets.is_empty() {
-    ///             cx.listen("127.0.0.1:7007", |_| Some(Stream::new(Bytes)))?;
-    ///         }
-    ///         for socket in sockets {
-    ///             cx.listen_on(socket.into_listener()?, |_| Some(Stream::new(Bytes)))?;
-    ///         }
-    ///         Ok(())
-    ///     }
-    /// }
-    ///
-    /// impl Handle<Stream> for Echo {
-    ///     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
-    ///         if let Event::Received(bytes) = event {
-    ///             cx.send(id, bytes);
-    ///         }
-    ///         Ok(())
-    ///     }
-    /// }
-    ///
-    /// fn main() -> Result {
-    ///     reactor::run(Echo)?;
-    ///     Ok(())
-    /// }
-    /// ```
-    pub fn activated(&mut self) -> Result<Vec<Activated>, Error> {
-        self.host().activated().map_or_else(activated, Ok)
-    }
 }
 
 /// Returns the name of each descriptor.

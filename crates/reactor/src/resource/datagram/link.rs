@@ -82,7 +82,7 @@ pub(super) fn table<S: Handle<Datagrams<R>>, R: 'static>() -> &'static Table {
 }
 
 /// Registers a socket.
-pub(super) fn attach<R: 'static>(
+pub(crate) fn attach<R: 'static>(
     mut datagrams: Datagrams<R>,
     core: &mut Core,
     index: u16,

@@ -1,13 +1,13 @@
 //! Datagrams: a socket whose messages have bounds, without a connection. This file holds the types that a
 //! user sees.
 
-mod calls;
 mod drive;
 mod link;
 
 use std::{any::Any, fmt, io, marker::PhantomData, sync::Arc, time::Duration};
 
-use self::link::{Link, attach};
+use self::link::Link;
+pub(crate) use self::link::attach;
 use super::{Flow, Io, Output, Resource, Table};
 use crate::{
     address::Address,

@@ -1,17 +1,18 @@
 //! The calls by which a service opens datagram sockets.
 
-use super::{Datagrams, link::attach};
+use super::{Context, name_of, to_address};
 use crate::{
     address::ToAddress,
     error::{Error, Result},
     id::Id,
     options::{BindOptions, Group},
-    runtime::{
-        Context, Handled,
-        context::{name_of, to_address},
-    },
+    resource::{Datagrams, datagram::attach},
+    runtime::Handled,
 };
 
+/// # Datagrams
+///
+/// [`send`](Context::send) sends a datagram, and everything else works as for a stream.
 impl<S> Context<'_, S> {
     /// Opens a datagram socket, bound to an IP address and port, to a Unix path or name, or to
     /// [`Address::Unnamed`](crate::Address::Unnamed). The last is a Unix socket without a name, to which no

@@ -1,17 +1,20 @@
-//! Operations on files that a service submits through its context.
+//! Operations on files, and files that move to a stream.
 
 use std::ops::Range;
 
-use super::{Answered, File, FileJob, FileTransfer, Operation, transfer};
+use super::Context;
 use crate::{
     error::Error,
-    guard::Kept,
+    file::{File, FileTransfer, Operation, begin_transfer, submit},
     id::Id,
-    message::{Offloaded, Refused},
+    message::Refused,
     resource::AnyStream,
-    runtime::{Context, Handled, Received, Rejected},
+    runtime::{Handled, Received, Rejected},
 };
 
+/// # Files
+///
+/// A file is never ready or unready, so a service submits operations, and gets the answers as messages.
 impl<S> Context<'_, S> {
     /// Submits an operation on files. `then` turns its result into a message, on the thread that has the
     /// result. The message arrives in a later turn.
@@ -29,36 +32,7 @@ impl<S> Context<'_, S> {
         operation: Operation<T>,
         then: impl FnOnce(Result<T, Error>) -> M + Send + 'static,
     ) -> Result<(), Refused<Operation<T>>> {
-        if self.core.files.is_over() {
-            return Err(Refused::Gone(operation));
-        }
-        let asked = operation.action.bytes();
-        if let Some((what, limit)) = self.core.files.never_fits(asked) {
-            return Err(Refused::TooLarge { message: operation, what, asked, limit });
-        }
-        let Some(claim) = self.core.files.claim(asked) else {
-            return Err(Refused::Full(operation));
-        };
-        let (mailbox, service, life) = (self.core.mailbox.clone(), self.index, self.life());
-        let Operation { action, take } = operation;
-        let then = Kept::new(then);
-        let tell = move |result: Result<_, Error>| {
-            let result = result.and_then(|answer| {
-                let mismatch =
-                    Error::Misuse { operation: "file", why: "the engine gave another kind of answer" };
-                take(answer).ok_or(mismatch)
-            });
-            let what = Offloaded::of(|| then.into_inner()(result));
-            let answered = Answered { life, what, _claim: claim };
-            if let Err(refused) = mailbox.send_reserved(service, answered, M::deliver_file()) {
-                // A service that has ended needs no answer, but this place is free now, and others may wait
-                // for it.
-                drop(refused);
-                mailbox.announce();
-            }
-        };
-        self.core.start_file(FileJob::new(action, tell));
-        Ok(())
+        submit(self, operation, then)
     }
 
     /// Sends a part of a file to a stream, unchanged: it bypasses the codec and passes the layers. Earlier
@@ -109,10 +83,7 @@ impl<S> Context<'_, S> {
         FileTransfer: Handled<S>,
     {
         let table = <FileTransfer as Handled<S>>::table_for();
-        let transfer = FileTransfer::new(file, range);
-        match transfer::begin::<R>(self.core, self.index, table, to.key(), transfer) {
-            Ok(key) => Ok(Id::new(key)),
-            Err((resource, error)) => Err(Rejected { resource, error }),
-        }
+        let begun = begin_transfer::<R>(self.core, self.index, table, to.key(), file, range);
+        begun.map(Id::new).map_err(|(resource, error)| Rejected { resource, error })
     }
 }
