@@ -32,7 +32,6 @@ mod world;
 
 pub mod canary;
 pub mod differential;
-pub mod double;
 pub mod torture;
 
 pub use self::{
