@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crate::{clock::Time, error::Closed, id::Key};
+use crate::{clock::Time, error::Closed, id::Key, resource::rest::Rests};
 
 /// The most lines that may be written at once.
 const LINES_MAX: u32 = 16;
@@ -50,19 +50,29 @@ pub(crate) fn error(service: &str, error: &str) -> bool {
     }
 }
 
-/// Reports that a resource ended. The guard is needed because printing the reason may run users' code.
+/// Reports that a resource ended, and why it was not read before. The guard is needed because printing the
+/// reason may run users' code.
 #[inline]
-pub(crate) fn closed(service: &str, key: Key, why: &Closed) {
+pub(crate) fn closed(service: &str, key: Key, why: &Closed, rests: impl FnOnce() -> Rests) {
     #[cfg(feature = "tracing")]
     let _ = crate::guard::call(|| {
         if why.is_clean() {
             tracing::trace!(service, ?key, %why, "closed");
         } else {
-            tracing::debug!(service, ?key, %why, "closed");
+            tracing::debug!(service, ?key, %why, rests = %rests(), "closed");
         }
     });
     #[cfg(not(feature = "tracing"))]
-    let _ = (service, key, why);
+    let _ = (service, key, why, rests);
+}
+
+/// Reports that the runtime stops reading a stream or reads it again, and why it does not.
+#[inline]
+pub(crate) fn reading(key: Key, reads: bool, rests: Rests) {
+    #[cfg(feature = "tracing")]
+    tracing::trace!(?key, reads, %rests, "reading");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (key, reads, rests);
 }
 
 /// Reports that a user's value panicked while the library dropped it, where no service is to blame.

@@ -341,7 +341,7 @@ fn flush(core: &mut Core, key: Key) {
     if moving.out.is_some() || moving.is_paused {
         return;
     }
-    if mem::take(&mut moving.is_full) && core.registry.peek(stream).is_some_and(|slot| slot.high) {
+    if mem::take(&mut moving.is_full) && core.registry.peek(stream).is_some_and(|slot| slot.look().is_high) {
         if let Some(moving) = find(core, key) {
             moving.is_full = true;
         }

@@ -7,6 +7,7 @@ mod io;
 pub(crate) mod listener;
 mod pause;
 pub(crate) mod polled;
+pub(crate) mod rest;
 mod stream;
 
 use std::{any::Any, fmt, io as std_io, mem, time::Duration};
@@ -15,7 +16,8 @@ use session::Mark;
 
 #[cfg(all(unix, feature = "serial"))]
 pub(crate) use self::polled::QUEUE_HIGH;
-pub(crate) use self::stream::{Losses, Rest, Way, is_passing, map_codec, map_layer, with_layer};
+use self::rest::Rests;
+pub(crate) use self::stream::{Losses, Undelivered, Way, is_passing, map_codec, map_layer, with_layer};
 pub use self::{
     datagram::{DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, WhenFull},
     fd::Fd,
@@ -189,7 +191,7 @@ pub struct Table {
     pub(crate) uncouple: fn(&mut Core, Key),
     pub(crate) pause: fn(&mut Core, Key, bool),
     /// Keeps input that the driver of another type has left, because a handler changed the type.
-    pub(crate) keep: fn(&mut Core, Key, Rest<'_>),
+    pub(crate) keep: fn(&mut Core, Key, Undelivered<'_>),
     /// Notes that the queue of the coupled partner is high, or no longer high.
     pub(crate) hold: fn(&mut Core, Key, bool),
     /// Handles the end of the runtime's internal deadline.
@@ -207,6 +209,8 @@ pub struct Table {
     /// Removes the resource from the engine, while its slot still lives.
     pub(crate) leave: fn(&mut Core, Key, Ending),
     pub(crate) closed: fn(&mut Core, &mut dyn Any, Key, Box<dyn Any>, Closed),
+    /// Returns what can be seen of the resource without its type.
+    pub(crate) look: fn(&dyn Any) -> Look,
     pub(crate) listener: bool,
 }
 
@@ -214,6 +218,15 @@ impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table").field("name", &(self.name)()).finish_non_exhaustive()
     }
+}
+
+/// What can be seen of a resource without its type.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Look {
+    /// Its write queue is above the high mark.
+    pub(crate) is_high: bool,
+    /// Why it is not read, and by whom.
+    pub(crate) rests: Rests,
 }
 
 impl Table {
@@ -240,6 +253,7 @@ impl Table {
         holding: |_, _| Holding::default(),
         leave: |_, _, _| (),
         closed: |_, _, _, _, _| (),
+        look: |_| Look::default(),
         listener: false,
     };
 }

@@ -7,7 +7,12 @@
 use std::{any::Any, collections::VecDeque};
 
 use super::timers::TimerKey;
-use crate::{clock::Time, growth::grow, id::Key, resource::Table};
+use crate::{
+    clock::Time,
+    growth::grow,
+    id::Key,
+    resource::{Look, Table, rest::Rest},
+};
 
 /// The life of a resource, in one cache line, because with ten thousand connections each line is a miss.
 #[repr(align(64))]
@@ -20,8 +25,6 @@ pub(crate) struct Slot {
     pub(crate) dirty: bool,
     /// It is in the resume queue.
     pub(crate) again: bool,
-    /// Its write queue is above the high mark, so the stream coupled to it rests.
-    pub(crate) high: bool,
     /// The runtime does not read it while bytes are short, and wakes it afterwards.
     pub(crate) resting: bool,
     pub(crate) standing: Standing,
@@ -201,6 +204,12 @@ impl Registry {
 }
 
 impl Slot {
+    /// Returns what can be seen of the resource without its type.
+    pub(crate) fn look(&self) -> Look {
+        let look = self.resource.as_deref().map(self.table.look).unwrap_or_default();
+        Look { rests: look.rests.with(Rest::Shortage, self.resting), ..look }
+    }
+
     /// Notes that the stream only waits for the peer's end.
     pub(crate) fn linger(&mut self) {
         self.state = State::Lingering;
@@ -213,7 +222,6 @@ impl Slot {
             state: State::Free,
             dirty: false,
             again: false,
-            high: false,
             resting: false,
             standing: Standing::Set,
             table,

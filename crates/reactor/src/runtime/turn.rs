@@ -308,7 +308,7 @@ impl Runtime {
             self.core.steps += 1;
             let Some((service, table, resource)) = self.core.registry.take_ended(key) else { continue };
             let name = self.services[service as usize].name;
-            crate::log::closed(name, key, &why);
+            crate::log::closed(name, key, &why, || (table.look)(&*resource).rests);
             if !self.core.alive[service as usize] {
                 guard::discard(resource, name);
                 guard::discard(why, name);

@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 
 use session::{Codec, Layer};
 
-use super::link::{State, find};
+use super::link::find;
 use crate::{
     address::Address,
     clock::Time,
@@ -41,7 +41,7 @@ pub(super) fn begin<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, o
     let first = pause.next();
     let attempt = Attempt { options: options.clone(), until, pause };
     // The engine does not have it yet.
-    link.detached = true;
+    link.conn.retry();
     link.rare().attempt = Some(Box::new(attempt));
     core.set_guard(key, Some(until.since(now).min(first)));
 }
@@ -59,7 +59,7 @@ pub(super) fn bound<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, a
 pub(super) fn again<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let now = core.now;
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    let closing = link.is_concluding();
+    let closing = link.conn.is_concluding();
     let rare = link.rare();
     let (Some(target), Some(mut attempt)) = (rare.target.clone(), rare.attempt.take()) else { return };
     let left = attempt.until.since(now);
@@ -70,8 +70,7 @@ pub(super) fn again<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     match connect(core, key, &target, &attempt.options) {
         Ok(()) => {
             let Some(link) = find::<C, L, R>(core, key) else { return };
-            debug_assert_eq!(link.state, State::Connecting, "it was not connected");
-            (link.detached, link.reading) = (false, true);
+            link.conn.retried();
             core.set_guard(key, Some(left));
         }
         Err(error) if is_passing(&error) => {

@@ -11,7 +11,7 @@ use session::{Codec, Layer, LayerError, Phase};
 use super::{
     Stream, close,
     input::bound_input,
-    link::{Link, State, find},
+    link::{Link, find},
 };
 use crate::{
     error::{Error, Result},
@@ -22,7 +22,7 @@ use crate::{
 
 /// Input that the driver of the old type has not delivered.
 #[derive(Clone, Copy)]
-pub(crate) enum Rest<'a> {
+pub(crate) enum Undelivered<'a> {
     /// Input behind the layers of the old type.
     Clear(&'a [u8]),
     /// Input from the wire.
@@ -56,7 +56,7 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
         mut self,
         make: impl FnOnce(L) -> M,
     ) -> Result<Stream<C, M, R>, Rejected<Self>> {
-        let is_over = self.carried.as_ref().is_some_and(|one| one.ended || one.shut || one.error.is_some());
+        let is_over = self.carried.as_ref().is_some_and(|one| one.conn.is_over() || one.error.is_some());
         let refused = if !self.unread().is_empty() {
             Some(UNREAD)
         } else if is_over {
@@ -71,7 +71,7 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
         let Stream { codec, session, options, half_open, outbound, mut carried, role } = self;
         if let Some(carried) = &mut carried {
             // The new layer's `Open` is still due.
-            carried.opened = false;
+            carried.conn.restart(false);
         }
         let session = session.change(make);
         Ok(Stream { codec, session, options, half_open, outbound, carried, role })
@@ -92,9 +92,9 @@ fn check<C: Codec, L: Layer, R: 'static>(
 ) -> Result<(), Error> {
     let gone = || Error::os(operation, format!("{key:?}"), io::ErrorKind::NotFound.into());
     let link = find::<C, L, R>(core, key).ok_or_else(gone)?;
-    let why = if link.closing | link.releasing | link.end_told | link.write_failed | link.detaching {
+    let why = if link.conn.is_leaving() || link.conn.is_end_delivered() || link.conn.is_broken() {
         OVER
-    } else if link.feeding | link.coupled {
+    } else if link.conn.has_partner() {
         "a file or another stream feeds it, or it is coupled"
     } else {
         return Ok(());
@@ -140,10 +140,10 @@ pub(crate) fn map_layer<C: Codec, L: Layer, R: 'static, M: Layer>(
     if !link.unread.is_empty() {
         return misuse(UNREAD);
     }
-    if link.ended || link.finishing {
+    if link.conn.has_ended() || link.conn.ends_output() {
         return misuse(OVER);
     }
-    if link.state != State::Open {
+    if !link.conn.is_open() {
         return misuse(UNSEALED);
     }
     let layer = breaking(core, key, |core| {
@@ -164,7 +164,7 @@ pub(crate) fn map_layer<C: Codec, L: Layer, R: 'static, M: Layer>(
             Stream { codec, session, options, half_open, outbound, carried, role }
         });
         // It starts in the next turn, like a stream that was just added.
-        (link.state, link.open_due) = (State::Handshake, true);
+        link.conn.restart(true);
         link
     });
     Ok(())
@@ -186,21 +186,21 @@ fn replace<C: Codec, L: Layer, R: 'static, D: Codec, M: Layer>(
 }
 
 /// Keeps the input that the driver of the old type could not deliver, for the new type.
-pub(super) fn keep_rest<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, rest: Rest<'_>) {
+pub(super) fn keep_rest<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, rest: Undelivered<'_>) {
     let Some(slot) = core.registry.live(key) else { return };
     let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else { return };
     let is_new_layer = link.stream.session.phase() == Phase::Idle;
     match rest {
-        Rest::End => link.ended = true,
+        Undelivered::End => link.conn.end_input(),
         // Earlier clear bytes must never pass for bytes that the new layer has opened.
-        Rest::Clear(bytes) if is_new_layer => {
-            link.open_due = false;
+        Undelivered::Clear(bytes) if is_new_layer => {
+            link.conn.forget_start();
             link.stream.session.give_up();
             let early = LayerError::Early { len: bytes.len() };
             return close::layer_failed::<C, L, R>(core, key, early.into());
         }
-        Rest::Wire(bytes) if !link.stream.session.direct() => link.rare().raw.extend_from_slice(bytes),
-        Rest::Clear(bytes) | Rest::Wire(bytes) => link.unread.extend_from_slice(bytes),
+        Undelivered::Wire(bytes) if !link.stream.session.direct() => link.rare().raw.extend_from_slice(bytes),
+        Undelivered::Clear(bytes) | Undelivered::Wire(bytes) => link.unread.extend_from_slice(bytes),
     }
     bound_input::<C, L, R>(core, key);
 }

@@ -2,21 +2,23 @@
 
 use std::time::Duration;
 
-use session::{Codec, Failure, Layer, Phase};
+use session::{Codec, Failure, Layer};
 
 use super::{
     attempt,
-    link::{State, find},
+    conn::{Expired, Next, Tail},
+    input,
+    link::find,
     loose::Loose,
     pressure,
 };
 use crate::{
     clock::Time,
     engine::{Ending, Transport},
-    error::{self, Closed, Error},
+    error::{Closed, Error, Phase},
     id::Key,
     resource::{CLOSING, release_refused},
-    runtime::Core,
+    runtime::{Core, registry::Slot},
 };
 
 /// Begins a graceful close: the queued output leaves, then our end, and then the stream waits for the peer's
@@ -24,20 +26,13 @@ use crate::{
 /// close starts after it.
 pub(super) fn close<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, why: Closed) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    if link.closing {
-        return Closed::note_failure(&mut link.rare().why, why);
+    let has_failed = why.is_clean() && link.has_error();
+    match link.conn.close(has_failed) {
+        Next::Note => return Closed::note_failure(&mut link.rare().why, why),
+        Next::Fail => return input::fail_noted::<C, L, R>(core, key),
+        Next::Conclude => (),
+        _ => return,
     }
-    if link.detaching {
-        return;
-    }
-    // A stream that has already failed does not close in order, whatever the caller requested.
-    if why.is_clean()
-        && let Some((operation, error)) = link.take_error()
-    {
-        return core.fail(key, operation, error);
-    }
-    link.closing = true;
-    link.releasing = false;
     let rare = link.rare();
     rare.is_cut |= matches!(why, Closed::Partner);
     rare.why = Some(why);
@@ -82,13 +77,13 @@ pub(super) fn layer_failed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key:
 
 /// Continues a close or an end of the write side, unless a transfer still brings output.
 pub(super) fn conclude<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
-    let Some(link) = find::<C, L, R>(core, key).filter(|link| !link.feeding) else { return };
-    if (link.closing || link.finishing) && !link.is_marked_cut() {
+    let Some(link) = find::<C, L, R>(core, key).filter(|link| !link.conn.is_fed()) else { return };
+    if link.conn.ends_output() && !link.is_marked_cut() {
         // The end of the transport is enough if the session is direct, because such a session has no end of
         // its own.
         link.stream.session.close();
     }
-    if link.closing {
+    if link.conn.is_closing() {
         let (bound, after) = (link.options().close, link.close_stall());
         if !attempt::bound::<C, L, R>(core, key, bound) {
             core.set_guard(key, after);
@@ -114,14 +109,13 @@ pub(super) fn progress<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key
 /// Ends the write side after the queued output. The stream continues to read.
 pub(super) fn finish<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    if link.deaf {
-        // The stream has only one direction, so its end is the end of the stream.
-        return core.close(key, Closed::Done);
-    }
-    if !link.finishing && !link.mute {
-        link.finishing = true;
-        conclude::<C, L, R>(core, key);
-        core.mark(key);
+    match link.conn.finish() {
+        Next::Close => core.close(key, Closed::Done),
+        Next::Conclude => {
+            conclude::<C, L, R>(core, key);
+            core.mark(key);
+        }
+        _ => (),
     }
 }
 
@@ -130,11 +124,10 @@ pub(super) fn finish<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) 
 /// coupled stream leaves alone.
 pub(super) fn release<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Result<(), Error> {
     let Some(link) = find::<C, L, R>(core, key) else { return Ok(()) };
-    if link.closing {
+    if !link.conn.release() {
         return Err(release_refused(CLOSING));
     }
-    link.releasing = true;
-    let feeding = link.feeding;
+    let feeding = link.conn.is_fed();
     core.mark(key);
     let Some(other) = core.couples.get(&key).copied() else { return Ok(()) };
     if feeding {
@@ -155,8 +148,7 @@ pub(super) fn release<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
 /// without the couple.
 pub(super) fn uncouple<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    // After this, no partner would report that its queue has drained.
-    (link.coupled, link.held) = (false, false);
+    link.conn.uncouple();
     core.drive_again(key);
     core.mark(key);
 }
@@ -164,65 +156,24 @@ pub(super) fn uncouple<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key
 /// Takes the next step of the close, the half-close or the release after a write.
 pub(super) fn proceed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    if link.releasing {
-        // A send in flight comes back before the transport does.
-        if !link.detaching && !link.feeding && link.state != State::Connecting {
-            link.detaching = true;
-            core.engine.detach(key);
-        }
-        return;
-    }
-    if link.closing && link.is_marked_cut() && (link.queued() == 0 || link.write_failed) {
-        // An orderly end of the layer would be as false as one of the transport.
-        return end_with_why::<C, L, R>(core, key);
-    }
-    // A handshake continues only for output that is queued behind it.
-    let handshake = matches!(link.stream.session.phase(), Phase::Idle | Phase::Handshake);
-    let waits = if handshake {
-        link.stream.session.queued() > 0
-    } else {
-        link.stream.session.phase() != Phase::Finished
+    let tail = Tail {
+        is_empty: link.queued() == 0,
+        is_sealed: link.stream.session.queued() == 0,
+        phase: link.stream.session.phase(),
+        is_cut: link.is_marked_cut(),
     };
-    // The peer has ended inside the handshake, so output queued behind it can never leave.
-    let is_hopeless = link.ended && link.stream.session.phase() == Phase::Handshake;
-    if !is_hopeless && (link.queued() > 0 && !link.write_failed || waits && !link.write_failed && !link.shut)
-    {
-        return;
+    let mut next = link.conn.proceed(tail);
+    if next == Next::Shutdown {
+        let is_sent = core.engine.shutdown(key).is_ok();
+        let Some(link) = find::<C, L, R>(core, key) else { return };
+        next = link.conn.shut_down(is_sent);
     }
-    let gone = link.ended || link.write_failed;
-    if link.closing && gone || link.finishing && link.end_told && link.shut {
-        let why = if link.closing { link.take_why() } else { Closed::End };
-        return core.end(key, why, Ending::Orderly);
-    }
-    // A read-only or write-only socket may have another user, so do not shut it down.
-    if (link.mute || link.deaf) && link.closing {
-        return end_with_why::<C, L, R>(core, key);
-    }
-    if !link.shut {
-        link.shut = true;
-        let closing = link.closing;
-        let told = core.engine.shutdown(key);
-        match told {
-            // The peer is gone, so there is nothing left to wait for.
-            Err(_) if closing => return end_with_why::<C, L, R>(core, key),
-            Err(_) => (),
-            Ok(()) if find::<C, L, R>(core, key).is_some_and(|link| link.end_told && !link.closing) => {
-                return core.end(key, Closed::End, Ending::Orderly);
-            }
-            Ok(()) => (),
-        }
-    }
-    linger::<C, L, R>(core, key);
-}
-
-fn linger<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
-    let Some(slot) = core.registry.live(key) else { return };
-    let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<super::Link<C, L, R>>());
-    if let Some(link) = link
-        && link.closing
-    {
-        link.state = State::Lingering;
-        slot.linger();
+    match next {
+        Next::Detach => core.engine.detach(key),
+        Next::End => end_with_why::<C, L, R>(core, key),
+        Next::EndBoth => core.end(key, Closed::End, Ending::Orderly),
+        Next::Linger => core.registry.live(key).map(Slot::linger).unwrap_or_default(),
+        _ => (),
     }
 }
 
@@ -239,7 +190,7 @@ pub(super) fn detached<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key
     let Some(service) = core.registry.peek(key).map(|slot| slot.service) else { return };
     let loose = Loose::of(core, service, transport);
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    link.detached = true;
+    link.conn.detached();
     let loose = loose.with(link.unsent(), link.is_marked_cut());
     let carried = link.stream.carried.get_or_insert_default();
     (carried.loose, carried.deadline) = (Some(loose), deadline);
@@ -252,21 +203,17 @@ pub(super) fn expired<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
     if link.rare.as_ref().is_some_and(|rare| rare.attempt.is_some()) {
         return attempt::again::<C, L, R>(core, key);
     }
-    let is_in_flight = link.state == State::Open && !link.is_concluding() && !link.write_failed;
-    if is_in_flight && pressure::waited::<C, L, R>(core, key) {
+    let expired = link.conn.expired();
+    if expired == Expired::Stall && pressure::waited::<C, L, R>(core, key) {
         return;
     }
-    let Some(link) = find::<C, L, R>(core, key) else { return };
-    let (why, how) = match link.state {
-        State::Lingering => return end_with_why::<C, L, R>(core, key),
-        _ if link.is_concluding() => (Closed::TimedOut(error::Phase::Close), Ending::Orderly),
-        State::Connecting => (Closed::TimedOut(error::Phase::Connect), Ending::Orderly),
-        State::Handshake => (Closed::TimedOut(error::Phase::Handshake), Ending::Orderly),
-        State::Open if link.write_failed => match link.take_error() {
-            Some((operation, error)) => return core.fail(key, operation, error),
-            None => (Closed::Stalled, Ending::Reset),
-        },
-        State::Open => (Closed::Stalled, Ending::Reset),
+    let (why, how) = match expired {
+        Expired::Linger => return end_with_why::<C, L, R>(core, key),
+        Expired::Broken => return input::fail_noted::<C, L, R>(core, key),
+        Expired::Close => (Closed::TimedOut(Phase::Close), Ending::Orderly),
+        Expired::Connect => (Closed::TimedOut(Phase::Connect), Ending::Orderly),
+        Expired::Handshake => (Closed::TimedOut(Phase::Handshake), Ending::Orderly),
+        Expired::Stall => (Closed::Stalled, Ending::Reset),
     };
     core.end(key, why, how);
 }

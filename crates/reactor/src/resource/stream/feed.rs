@@ -4,7 +4,7 @@ use session::{Codec, Layer};
 
 use super::{
     close,
-    link::{Link, State, find},
+    link::{Link, find},
     output,
 };
 use crate::{error::Closed, id::Key, resource::Flow, runtime::Core};
@@ -12,12 +12,7 @@ use crate::{error::Closed, id::Key, resource::Flow, runtime::Core};
 /// Binds a stream to a transfer. Returns `false` if it takes no more output, or is already bound.
 pub(super) fn begin<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bool {
     let Some(link) = find::<C, L, R>(core, key) else { return false };
-    let over = link.closing || link.finishing || link.releasing || link.write_failed;
-    if over || link.coupled || link.feeding {
-        return false;
-    }
-    link.feeding = true;
-    true
+    link.conn.begin_feed()
 }
 
 /// Queues bytes unchanged. The queue counts as high until it is at its low mark. Then the transfer continues.
@@ -27,13 +22,13 @@ pub(super) fn feed<C: Codec, L: Layer, R: 'static>(
     key: Key,
     bytes: Vec<u8>,
 ) -> Flow {
-    let takes = |link: &Link<C, L, R>| !(link.releasing || link.write_failed || link.mute);
+    let takes = |link: &Link<C, L, R>| link.conn.takes_feed();
     let flow = output::post_if::<C, L, R>(core, (index, key), takes, |_, out| {
         out.give(bytes);
         Ok(())
     });
     if flow != Flow::Gone {
-        set_high::<C, L, R>(core, key, true);
+        await_low::<C, L, R>(core, key);
     }
     flow
 }
@@ -54,10 +49,9 @@ pub enum Way {
 
 pub(super) fn way<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Way {
     let Some(link) = find::<C, L, R>(core, key) else { return Way::Queue };
-    let over = link.releasing || link.write_failed || link.shut;
-    if link.awaits_room {
+    if link.conn.awaits_room() {
         Way::Full
-    } else if link.state != State::Open || !link.stream.session.direct() || over {
+    } else if !link.conn.takes_direct_writes() || !link.stream.session.direct() {
         Way::Queue
     } else if link.queued() > 0 {
         Way::Behind
@@ -68,7 +62,9 @@ pub(super) fn way<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> 
 
 /// Lets the non-empty queue count as high, so that the runtime marks the transfer when it is at its low mark.
 pub(super) fn await_low<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
-    set_high::<C, L, R>(core, key, true);
+    if let Some(link) = find::<C, L, R>(core, key) {
+        link.conn.set_high(true);
+    }
 }
 
 /// Waits for room in the socket, as long as for a queue. Returns `false` if the engine does not report room.
@@ -77,7 +73,7 @@ pub(super) fn await_room<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: K
         return false;
     }
     let Some(link) = find::<C, L, R>(core, key) else { return false };
-    link.awaits_room = true;
+    link.conn.await_room(true);
     if let Some(stall) = link.write_stall() {
         core.set_guard_later(key, stall);
     }
@@ -96,7 +92,7 @@ pub(super) fn room<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
 /// Stops waiting for room. Returns `true` if the stream waited.
 fn stop_waiting<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bool {
     let Some(link) = find::<C, L, R>(core, key) else { return false };
-    let waited = std::mem::take(&mut link.awaits_room);
+    let waited = link.conn.await_room(false);
     if waited {
         core.set_guard(key, None);
     }
@@ -108,15 +104,14 @@ fn stop_waiting<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bo
 pub(super) fn end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, is_whole: bool) {
     stop_waiting::<C, L, R>(core, key);
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    link.feeding = false;
-    if !is_whole && (link.closing || link.finishing) {
+    let ended = link.conn.end_feed() && !link.stream.half_open;
+    if !is_whole && link.conn.ends_output() {
         // The service has already closed or finished the stream, so the peer would take a part of the file
         // for the whole.
         link.rare().is_cut = true;
     }
     let high = link.queued() > link.options().high;
-    let ended = link.end_told && !link.stream.half_open && !link.releasing;
-    set_high::<C, L, R>(core, key, high);
+    link.conn.set_high(high);
     close::conclude::<C, L, R>(core, key);
     if ended {
         core.close(key, Closed::End);
@@ -124,13 +119,4 @@ pub(super) fn end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, is_
     // Resume the input that the queue held back.
     core.drive_again(key);
     core.mark(key);
-}
-
-fn set_high<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, high: bool) {
-    if let Some(link) = find::<C, L, R>(core, key) {
-        link.high = high;
-    }
-    if let Some(slot) = core.registry.live(key) {
-        slot.high = high;
-    }
 }

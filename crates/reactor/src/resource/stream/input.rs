@@ -6,9 +6,11 @@ use session::{Codec, CodecError, Decoded, Failure, Layer, LayerError, Next, Phas
 
 use super::{
     Event, Stream,
-    change::Rest,
-    close, feed, item,
-    link::{Hangup, Link, State, find},
+    change::Undelivered,
+    close,
+    conn::{AtEnd, Kept},
+    feed, item,
+    link::{Link, find},
     output,
 };
 use crate::{
@@ -16,7 +18,7 @@ use crate::{
     error::{Closed, Error},
     file,
     id::Key,
-    resource::breaking,
+    resource::{breaking, rest::Rest},
     runtime::{
         Core, Handle,
         dispatch::{emit, service},
@@ -47,10 +49,10 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     // The common case: all of the input is one item, or several that end with it.
     if link.stream.session.direct()
         && link.unread.is_empty()
-        && link.state == State::Open
+        && link.conn.is_open()
         && !again
         && bytes.len() <= LENT_MAX
-        && link.takes_items()
+        && link.conn.takes_items()
     {
         let len = bytes.len();
         let used = match link.stream.codec.decode(bytes) {
@@ -80,9 +82,8 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         return;
     }
     open_if_due::<S, C, L, R>(core, to, key);
-    let Some(link) = find::<C, L, R>(core, key) else { return hand_on(core, key, Rest::Wire(bytes)) };
-    // A closing stream discards its input, unless a handshake has to finish for queued output.
-    if link.state == State::Lingering || link.closing && link.state == State::Open {
+    let Some(link) = find::<C, L, R>(core, key) else { return hand_on(core, key, Undelivered::Wire(bytes)) };
+    if link.conn.discards_input() {
         return;
     }
     if again {
@@ -105,7 +106,7 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 
 /// Hands the rest on to the stream's new type, because the handler has changed it.
 #[cold]
-fn hand_on(core: &mut Core, key: Key, rest: Rest<'_>) {
+fn hand_on(core: &mut Core, key: Key, rest: Undelivered<'_>) {
     if let Some(slot) = core.registry.live(key) {
         let table = slot.table;
         (table.keep)(core, key, rest);
@@ -117,7 +118,7 @@ fn keep<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, bytes: &[u8])
     let Core { registry, pool, budget, .. } = core;
     let Some(slot) = registry.live(key) else { return };
     let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else {
-        return hand_on(core, key, Rest::Clear(bytes));
+        return hand_on(core, key, Undelivered::Clear(bytes));
     };
     if link.unread.capacity() == 0 {
         (link.unread, link.moved) = (pool.take(), budget.period());
@@ -140,7 +141,7 @@ pub(super) fn bound_input<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: 
     let within = link.recount(budget);
     let over = link.waiting() > link.options().unread;
     if (over || !within)
-        && link.salvages()
+        && link.conn.salvages()
         && let Some((operation, error)) = link.take_error()
     {
         // The stream takes along as much input as there is room for.
@@ -160,17 +161,17 @@ fn unread<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut
     if link.unread.is_empty() {
         return;
     }
-    if !link.takes_items() {
+    if !link.conn.takes_items() {
         return bound_input::<C, L, R>(core, key);
     }
     let mut input = mem::take(&mut link.unread);
-    link.backlog = false;
+    link.conn.rest(Rest::Backlog, false);
     let used = deliver::<S, C, L, R>(core, to, key, &mut input, ITEMS_MAX);
     let Core { registry, pool, budget, .. } = core;
     let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else {
         if used < input.len() {
-            hand_on(core, key, Rest::Clear(&input[used..]));
+            hand_on(core, key, Undelivered::Clear(&input[used..]));
         }
         return core.pool.give(input);
     };
@@ -208,8 +209,8 @@ fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
         // The handler has changed the stream's type. The caller hands the rest on.
         let Some(link) = link else { return at };
-        if !link.takes_items() {
-            return if link.closing { input.len() } else { at };
+        if !link.conn.takes_items() {
+            return if link.conn.is_closing() { input.len() } else { at };
         }
         let rest = len - at;
         // Bytes that the codec has already seen come again in full, together with new ones.
@@ -239,7 +240,7 @@ fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     if at < input.len() {
         // Stop reading meanwhile, because a peer that is faster than its turn must not fill the memory.
         if let Some(link) = find::<C, L, R>(core, key) {
-            link.backlog = true;
+            link.conn.rest(Rest::Backlog, true);
         }
         core.drive_again(key);
         core.mark(key);
@@ -296,7 +297,7 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         let Core { registry, pool, budget, .. } = core;
         let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
         let Some(link) = link else { break };
-        if link.state == State::Open && (!link.takes_items() || link.backlog) {
+        if !link.conn.opens_input() {
             break;
         }
         if link.unread.capacity() == 0 {
@@ -338,7 +339,9 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     }
     let left = input.len() - at;
     if let Some(link) = find::<C, L, R>(core, key) {
-        link.ended |= ended;
+        if ended {
+            link.conn.end_input();
+        }
         if left > 0 {
             link.rare().raw.extend_from_slice(&input[at..]);
             bound_input::<C, L, R>(core, key);
@@ -348,9 +351,9 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         end_if_due::<S, C, L, R>(core, to, key);
         return;
     }
-    hand_on(core, key, Rest::Wire(&input[at..]));
+    hand_on(core, key, Undelivered::Wire(&input[at..]));
     if ended {
-        hand_on(core, key, Rest::End);
+        hand_on(core, key, Undelivered::End);
     }
 }
 
@@ -363,10 +366,7 @@ pub(super) fn up<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     let Core { registry, pool, .. } = core;
     let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return };
-    link.open_due = false;
-    if link.state == State::Connecting {
-        link.state = State::Handshake;
-    }
+    link.conn.start();
     if link.stream.session.phase() == Phase::Idle
         && let Err(failure) = link.stream.session.start(pool)
     {
@@ -380,7 +380,7 @@ pub(super) fn up<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     }
     let Some(link) = find::<C, L, R>(core, key) else { return };
     // A closing stream already has its deadline.
-    if !link.is_concluding() {
+    if !link.conn.is_concluding() {
         let handshake = (link.stream.session.phase() == Phase::Handshake).then(|| link.options().handshake);
         core.set_guard(key, handshake);
     }
@@ -397,7 +397,7 @@ fn open_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     to: &mut S,
     key: Key,
 ) {
-    if find::<C, L, R>(core, key).is_some_and(|link| link.open_due) {
+    if find::<C, L, R>(core, key).is_some_and(|link| link.conn.is_start_due()) {
         up::<S, C, L, R>(core, to, key);
     }
 }
@@ -408,12 +408,10 @@ fn opened<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut
     let index = slot.service;
     let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return };
-    if link.state != State::Handshake || matches!(link.stream.session.phase(), Phase::Idle | Phase::Handshake)
-    {
+    if matches!(link.stream.session.phase(), Phase::Idle | Phase::Handshake) || !link.conn.open() {
         return;
     }
-    link.state = State::Open;
-    let (closing, concluding) = (link.closing, link.is_concluding());
+    let (closing, concluding) = (link.conn.is_closing(), link.conn.is_concluding());
     if !concluding {
         core.set_guard(key, None);
     }
@@ -424,7 +422,7 @@ fn opened<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut
     // or end the stream.
     if find::<C, L, R>(core, key).is_some_and(|link| link.stream.session.spoke()) {
         output::flush_now::<C, L, R>(core, key);
-        if find::<C, L, R>(core, key).is_none_or(|link| link.closing) {
+        if find::<C, L, R>(core, key).is_none_or(|link| link.conn.is_closing()) {
             return;
         }
     }
@@ -453,13 +451,13 @@ pub(super) fn event<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         engine::Event::End => {
             open_if_due::<S, C, L, R>(core, to, key);
             if let Some(link) = find::<C, L, R>(core, key) {
-                link.ended = true;
+                link.conn.end_input();
                 end_if_due::<S, C, L, R>(core, to, key);
             }
         }
         engine::Event::HungUp(error) => {
             open_if_due::<S, C, L, R>(core, to, key);
-            if let Some(link) = find::<C, L, R>(core, key).filter(|link| !link.ended) {
+            if let Some(link) = find::<C, L, R>(core, key).filter(|link| !link.conn.has_ended()) {
                 link.note_hangup(error);
                 core.mark(key);
                 end_if_due::<S, C, L, R>(core, to, key);
@@ -469,8 +467,8 @@ pub(super) fn event<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         engine::Event::Broken(error) => {
             open_if_due::<S, C, L, R>(core, to, key);
             if let Some(link) = find::<C, L, R>(core, key) {
-                link.ended = true;
-                if !link.write_failed {
+                link.conn.end_input();
+                if !link.conn.is_broken() {
                     link.rare().error = Some(("read", error));
                 }
                 end_if_due::<S, C, L, R>(core, to, key);
@@ -491,7 +489,7 @@ pub(super) fn again<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     let Some(slot) = core.registry.live(key) else { return };
     let index = slot.service;
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    if mem::take(&mut link.drained_due) && !link.closing && !link.high {
+    if link.conn.take_drained() {
         emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Drained);
     }
     unread::<S, C, L, R>(core, to, key);
@@ -507,9 +505,8 @@ pub(super) fn again<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 /// coupled. Passes the end on, and closes the stream if nothing keeps it open now.
 fn after_earlier_end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     pass_end_on::<C, L, R>(core, key);
-    let Some(link) = find::<C, L, R>(core, key).filter(|link| link.end_told) else { return };
-    let is_kept = link.stream.half_open || link.coupled || link.feeding || link.releasing;
-    if !is_kept && !link.closing {
+    let Some(link) = find::<C, L, R>(core, key) else { return };
+    if link.conn.closes_after_earlier_end(link.stream.half_open) {
         core.close(key, Closed::End);
     }
 }
@@ -519,8 +516,8 @@ fn after_earlier_end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) 
 /// closed.
 fn pass_end_on<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    if link.end_told
-        && link.coupled
+    if link.conn.is_end_delivered()
+        && link.conn.is_coupled()
         && link.is_in_order()
         && let Some(other) = core.couples.get(&key).copied()
     {
@@ -538,36 +535,45 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     let (index, again) = (slot.service, slot.again);
     let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return };
-    // Work in the resume queue comes before the end, for example more items than one turn takes.
-    if !link.has_gone() || again {
-        return;
+    let kept = Kept {
+        is_resuming: again,
+        has_input: !link.unread.is_empty() || !link.raw_is_empty(),
+        has_skipped: link.skipped,
+        has_error: link.has_error(),
+    };
+    match link.conn.at_end(kept) {
+        AtEnd::Deliver => deliver_end::<S, C, L, R>(core, to, key, index),
+        AtEnd::Wait => (),
+        AtEnd::HungUp if link.conn.tell_hangup() => {
+            emit::<S, Stream<C, L, R>>(core, to, key, index, Event::HungUp);
+        }
+        AtEnd::HungUp => (),
+        AtEnd::Flush => core.mark(key),
+        AtEnd::Fail => fail_noted::<C, L, R>(core, key),
+        AtEnd::Ask => {
+            if !file::hold_end(core, key) {
+                deliver_end::<S, C, L, R>(core, to, key, index);
+            }
+        }
     }
-    if !link.ended {
-        return tell_hangup::<S, C, L, R>(core, to, key);
+}
+
+/// Ends the stream with the failure of its connection that it keeps.
+pub(super) fn fail_noted<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+    if let Some((operation, error)) = find::<C, L, R>(core, key).and_then(Link::take_error) {
+        core.fail(key, operation, error);
     }
-    if link.closing || link.state == State::Lingering {
-        // The output of a running transfer has no receiver any more.
-        let broken = link.feeding.then(|| link.take_error()).flatten();
-        return match broken {
-            Some((operation, error)) => core.fail(key, operation, error),
-            None => core.mark(key),
-        };
-    }
-    if link.releasing {
-        return; // The next life reports the end.
-    }
-    let is_kept = !link.unread.is_empty() || !link.raw_is_empty() || link.paused && link.skipped;
-    let is_failed = link.paused && link.rare.as_ref().is_some_and(|rare| rare.error.is_some());
-    if is_kept && !link.takes_items() && !is_failed {
-        // The end follows when the input before it may be delivered.
-        return tell_hangup::<S, C, L, R>(core, to, key);
-    }
-    let may_have_failed = link.feeding && link.rare.as_ref().is_none_or(|rare| rare.error.is_none());
-    if may_have_failed && file::hold_end(core, key) {
-        return;
-    }
+}
+
+/// Hands the end of the input on, behind the rest that the layers and the codec keep.
+fn deliver_end<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
+    core: &mut Core,
+    to: &mut S,
+    key: Key,
+    index: u16,
+) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    link.end_told = true;
+    link.conn.deliver_end();
     // Input that arrived before the failure of a paused stream leaves with the stream.
     if let Some((operation, error)) = link.take_error() {
         return core.fail(key, operation, error);
@@ -585,26 +591,9 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         }
     };
     core.pool.give(input);
-    if more && find::<C, L, R>(core, key).is_some_and(|link| !link.closing) {
+    if more && find::<C, L, R>(core, key).is_some_and(|link| !link.conn.is_closing()) {
         emit::<S, Stream<C, L, R>>(core, to, key, index, Event::End);
         after_end::<C, L, R>(core, key);
-    }
-}
-
-/// Emits `HungUp` if the peer is gone behind unread input and the service has paused the stream.
-fn tell_hangup<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
-    core: &mut Core,
-    to: &mut S,
-    key: Key,
-) {
-    let Some(slot) = core.registry.live(key) else { return };
-    let index = slot.service;
-    let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
-    let Some(link) = link else { return };
-    let is_new = matches!(link.hangup, Hangup::None | Hangup::Noted);
-    if is_new && link.paused && link.state == State::Open && !link.closing && !link.releasing {
-        link.hangup = Hangup::Told;
-        emit::<S, Stream<C, L, R>>(core, to, key, index, Event::HungUp);
     }
 }
 
@@ -617,16 +606,15 @@ fn end_of_layers<C: Codec, L: Layer, R: 'static>(link: &mut Link<C, L, R>) -> se
 fn after_end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     pass_end_on::<C, L, R>(core, key);
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    if link.shut || !link.coupled && !link.feeding && !link.stream.half_open {
+    if link.conn.closes_after_end(link.stream.half_open) {
         core.close(key, Closed::End);
     }
 }
 
 pub(super) fn pause<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, paused: bool) {
     if let Some(link) = find::<C, L, R>(core, key) {
-        let resumed = link.paused && !paused;
-        link.paused = paused;
-        if resumed && link.has_kept() || paused && link.has_gone() {
+        let has_kept = link.has_kept();
+        if link.conn.pause(paused, has_kept) {
             core.drive_again(key);
         }
         core.mark(key);

@@ -4,7 +4,7 @@
 
 use session::{Codec, Layer};
 
-use super::link::{Link, State, find};
+use super::link::{Link, find};
 use crate::{
     engine::Ending,
     error::{Closed, Phase},
@@ -15,7 +15,7 @@ use crate::{
 /// Returns whether the peer has begun an item, and only the peer delays its end.
 fn is_begun<C: Codec, L: Layer, R: 'static>(link: &Link<C, L, R>) -> bool {
     let waits = !link.unread.is_empty() || !link.raw_is_empty();
-    waits && link.remote && link.state == State::Open && link.takes_items() && !link.backlog && !link.ended
+    waits && link.conn.awaits_item()
 }
 
 /// Starts, keeps or stops the deadline after a look at the input.

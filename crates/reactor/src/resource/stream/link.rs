@@ -1,13 +1,15 @@
 //! A stream in its slot: the runtime's state of one connection, and how it enters and leaves.
 
-use std::{any::Any, io, mem, time::Duration};
+use std::{any::Any, io, time::Duration};
 
 use session::{Codec, Layer};
 
 use super::{
     Carried, Stream, StreamOptions,
     attempt::{self, Attempt},
-    change, close, input, item,
+    change, close,
+    conn::{Conn, Entry},
+    input, item,
     loose::Loose,
     output,
     pressure::{self, Pressure},
@@ -18,33 +20,9 @@ use crate::{
     error::{Closed, Error},
     id::{Id, Key},
     options::ConnectOptions,
-    resource::Table,
+    resource::{Look, Table},
     runtime::{Context, Core, Handle, budget::Bytes, dispatch::service, pressure::Holding},
 };
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum State {
-    Connecting,
-    /// The transport is up, but the layers are not.
-    Handshake,
-    Open,
-    /// All output and our FIN were sent. The runtime discards input until the peer's FIN, because the kernel
-    /// would answer late input with a reset that destroys our last bytes.
-    Lingering,
-}
-
-/// The knowledge of a peer that is gone behind input that no handler has seen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Hangup {
-    /// The engine has reported nothing.
-    None,
-    /// The engine has reported an end.
-    Noted,
-    /// The engine has reported a failure. The link keeps the error.
-    Failed,
-    /// The service has got `HungUp`.
-    Told,
-}
 
 /// A stream and its state in the runtime. It is small, because programs have ten thousand idle ones.
 pub(super) struct Link<C, L, R> {
@@ -62,50 +40,14 @@ pub(super) struct Link<C, L, R> {
     pub(super) caused: usize,
     /// The lowest bits of the number of the call in which the queue passed its high mark.
     pub(super) crossed: u32,
-    pub(super) state: State,
-    pub(super) paused: bool,
     /// The period of the budget in which it last made progress: output left, or an item was begun or
     /// completed.
     pub(super) moved: u16,
-    /// Whether the engine reads it, as last requested.
-    pub(super) reading: bool,
-    pub(super) high: bool,
-    /// It is not read, because its own input caused too much of the queue.
-    pub(super) rests: bool,
-    /// It is not read, because the queue of its coupled stream is high.
-    pub(super) held: bool,
     /// The codec has seen all of `unread`, and needs more.
     pub(super) partial: bool,
     /// The codec has skipped bytes since the last item, so it may keep a part of the next one.
     pub(super) skipped: bool,
-    pub(super) drained_due: bool,
-    pub(super) open_due: bool,
-    /// The engine has delivered all input.
-    pub(super) ended: bool,
-    pub(super) end_told: bool,
-    /// Whether the engine has reported that the peer is gone behind input.
-    pub(super) hangup: Hangup,
-    pub(super) closing: bool,
-    pub(super) finishing: bool,
-    /// We have sent FIN.
-    pub(super) shut: bool,
-    pub(super) releasing: bool,
-    /// The engine has to give it back, or does not have it.
-    pub(super) detaching: bool,
-    pub(super) detached: bool,
-    pub(super) coupled: bool,
-    /// A transfer sends through it, and waits for its queue.
-    pub(super) feeding: bool,
-    /// The transfer waits for room in the socket.
-    pub(super) awaits_room: bool,
-    pub(super) write_failed: bool,
-    /// A budget stopped the delivery. The runtime reads no more until the kept input was delivered.
-    pub(super) backlog: bool,
-    /// Whether its transport takes no output, or has no input.
-    pub(super) mute: bool,
-    pub(super) deaf: bool,
-    /// The peer may be on another host, so it must not keep an item unfinished for ever.
-    pub(super) remote: bool,
+    pub(super) conn: Conn,
 }
 
 /// State that few streams need.
@@ -134,10 +76,12 @@ const UNREAD_KEPT: usize = 4 << 10;
 impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     fn new(mut stream: Stream<C, L, R>, role: Role, medium: Medium) -> Link<C, L, R> {
         let carried = stream.carried.take().map(|carried| *carried).unwrap_or_default();
-        let state = match role {
-            Role::Connecting => State::Connecting,
-            _ if carried.opened => State::Open,
-            _ => State::Handshake,
+        let entry = Entry {
+            medium,
+            is_connecting: role == Role::Connecting,
+            // An end that an earlier life requested is still due.
+            is_ending: stream.session.closing(),
+            is_high: stream.session.queued() > stream.settings().high,
         };
         let raw = carried.raw;
         Link {
@@ -149,119 +93,21 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             counted: 0,
             caused: carried.caused,
             crossed: 0,
-            state,
-            paused: carried.paused,
             moved: 0,
-            reading: true,
-            high: carried.high || stream.session.queued() > stream.settings().high,
-            rests: false,
-            held: false,
             partial: carried.partial,
             skipped: false,
-            drained_due: false,
-            open_due: false,
-            ended: carried.ended,
-            end_told: carried.end_told,
-            hangup: if carried.hung_up { Hangup::Told } else { Hangup::None },
-            closing: false,
-            // An end that an earlier life requested is still due.
-            finishing: carried.shut || stream.session.closing(),
-            shut: carried.shut,
-            releasing: false,
-            detaching: false,
-            detached: false,
-            coupled: false,
-            feeding: false,
-            awaits_room: false,
-            write_failed: false,
-            backlog: false,
-            mute: !medium.has_output(),
-            deaf: !medium.has_input(),
-            remote: medium.is_socket(),
+            conn: carried.conn.enter(entry),
             stream,
         }
     }
 
     /// Returns the same link with another codec or layer in its stream.
     pub(super) fn with<D, M>(self, change: impl FnOnce(Stream<C, L, R>) -> Stream<D, M, R>) -> Link<D, M, R> {
-        let Link {
-            stream,
-            unread,
-            rare,
-            flying,
-            flight,
-            counted,
-            caused,
-            crossed,
-            state,
-            paused,
-            moved,
-            reading,
-            high,
-            rests,
-            held,
-            // The new codec has seen no bytes.
-            partial: _,
-            skipped: _,
-            drained_due,
-            open_due,
-            ended,
-            end_told,
-            hangup,
-            closing,
-            finishing,
-            shut,
-            releasing,
-            detaching,
-            detached,
-            coupled,
-            feeding,
-            awaits_room,
-            write_failed,
-            backlog,
-            mute,
-            deaf,
-            remote,
-        } = self;
+        let Link { stream, unread, rare, flying, flight, counted, caused, crossed, moved, conn, .. } = self;
         let stream = change(stream);
-        Link {
-            stream,
-            unread,
-            rare,
-            flying,
-            flight,
-            counted,
-            caused,
-            crossed,
-            state,
-            paused,
-            moved,
-            reading,
-            high,
-            rests,
-            held,
-            partial: false,
-            skipped: false,
-            drained_due,
-            open_due,
-            ended,
-            end_told,
-            hangup,
-            closing,
-            finishing,
-            shut,
-            releasing,
-            detaching,
-            detached,
-            coupled,
-            feeding,
-            awaits_room,
-            write_failed,
-            backlog,
-            mute,
-            deaf,
-            remote,
-        }
+        // The new codec has seen no bytes.
+        let (partial, skipped) = (false, false);
+        Link { stream, unread, rare, flying, flight, counted, caused, crossed, moved, partial, skipped, conn }
     }
 
     pub(super) fn options(&self) -> &StreamOptions {
@@ -312,49 +158,22 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         budget.settle(&mut self.counted, holds);
     }
 
-    /// Returns whether the stream only reads and writes, as most streams do at a flush. One branch tests all
-    /// flags together.
+    /// Returns whether the stream only reads and writes, as most streams do at a flush.
     #[inline]
     pub(super) fn is_plain(&self) -> bool {
-        let is_special = self.paused
-            | self.high
-            | self.rests
-            | self.held
-            | self.ended
-            | self.closing
-            | self.finishing
-            | self.releasing
-            | self.write_failed
-            | self.backlog;
-        !is_special
-            && self.state == State::Open
-            && self.reading
-            && self.flying == 0
-            && self.stream.session.direct()
-    }
-
-    /// Returns whether its queue takes more items. Items sent to a stream that is being released go with it.
-    #[inline]
-    pub(super) fn takes_output(&self) -> bool {
-        !(self.closing | self.finishing | self.write_failed | self.mute)
-    }
-
-    /// Returns whether the service may get items now.
-    #[inline]
-    pub(super) fn takes_items(&self) -> bool {
-        !(self.paused | self.closing | self.releasing | self.rests | self.held)
+        self.conn.is_plain() & (self.flying == 0) && self.stream.session.direct()
     }
 
     /// Returns whether it keeps input, or an end of input, that no handler has seen.
     pub(super) fn has_kept(&self) -> bool {
-        !self.unread.is_empty() || !self.raw_is_empty() || self.ended && !self.end_told
+        let is_end_due = self.conn.has_ended() && !self.conn.is_end_delivered();
+        !self.unread.is_empty() || !self.raw_is_empty() || is_end_due
     }
 
     /// Returns whether an orderly end now would make the peer take a part of the output for the whole. The
     /// engine judges the output that it has.
     pub(super) fn is_cut_short(&self) -> bool {
-        let is_fed = self.feeding || self.coupled && !self.closing && !self.finishing;
-        is_fed || self.stream.session.queued() > 0 || self.is_marked_cut()
+        self.conn.is_fed_partly() || self.stream.session.queued() > 0 || self.is_marked_cut()
     }
 
     /// Returns whether a part of its output is known to be missing, so that it must end with a reset.
@@ -364,13 +183,17 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
 
     /// Returns how long its queue may make no progress.
     pub(super) fn write_stall(&self) -> Option<Duration> {
-        self.options().write_stall.or(self.remote.then_some(WRITE_STALL))
+        self.options().write_stall.or(self.conn.is_remote().then_some(WRITE_STALL))
     }
 
     /// Returns how long its close may make no progress. If its reader may pause as long as it likes, this is
     /// the limit of a queue.
     pub(super) fn close_stall(&self) -> Option<Duration> {
-        if self.remote || self.queued() == 0 { Some(self.options().close) } else { self.write_stall() }
+        if self.conn.is_remote() || self.queued() == 0 {
+            Some(self.options().close)
+        } else {
+            self.write_stall()
+        }
     }
 
     /// Returns the bytes of accepted output that have not left.
@@ -378,43 +201,15 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         self.queued() + self.rare.as_ref().map_or(0, |rare| rare.lost)
     }
 
-    /// Returns whether it closes, and no transfer brings more output. Then it has the deadline of the close.
-    #[inline]
-    pub(super) fn is_concluding(&self) -> bool {
-        self.closing && !self.feeding
-    }
-
-    /// Returns whether the engine should read, as far as this stream alone decides.
-    #[inline]
-    pub(super) fn wants_input(&self) -> bool {
-        !self.ended
-            && match self.state {
-                State::Connecting | State::Handshake | State::Lingering => !self.releasing,
-                State::Open => self.closing || self.takes_items() && !self.backlog || self.salvages(),
-            }
-    }
-
-    /// Returns whether the engine reads it although it is paused. It does so if the connection has failed,
-    /// because the runtime hands over the input that had arrived together with the stream.
-    #[inline]
-    pub(super) fn salvages(&self) -> bool {
-        self.hangup == Hangup::Failed && self.paused && !self.releasing
-    }
-
-    /// Returns whether the peer is gone, and the service has not got the end.
-    pub(super) fn has_gone(&self) -> bool {
-        (self.ended || self.hangup != Hangup::None) && !self.end_told
-    }
-
     /// Returns whether the engine would take more at once. The peer's input drives output that waits for a
     /// handshake, because another turn would find it unchanged.
     pub(super) fn has_more_to_write(&self) -> bool {
-        self.flying == 0 && !self.write_failed && !self.detaching && self.stream.session.has_output()
+        self.flying == 0 && self.conn.may_write() && self.stream.session.has_output()
     }
 
     /// Returns whether a stream that has just come up has to write, to end or to leave.
     pub(super) fn has_to_do(&mut self) -> bool {
-        self.queued() > 0 || self.closing || self.finishing || self.releasing
+        self.queued() > 0 || self.conn.ends_output() || self.conn.is_releasing()
     }
 
     pub(super) fn rare(&mut self) -> &mut Rare {
@@ -428,12 +223,8 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     /// Notes that the peer is gone behind input, or that the connection has failed.
     pub(super) fn note_hangup(&mut self, error: Option<io::Error>) {
         // An earlier life may have noted a failure.
-        let was_noted = !self.write_failed && self.rare.as_ref().is_some_and(|rare| rare.error.is_some());
-        if was_noted || error.is_some() {
-            self.hangup = Hangup::Failed;
-        } else if self.hangup == Hangup::None {
-            self.hangup = Hangup::Noted;
-        }
+        let was_noted = !self.conn.is_broken() && self.has_error();
+        self.conn.note_hangup(was_noted || error.is_some());
         if let Some(error) = error {
             self.rare().error.get_or_insert(("read", error));
         }
@@ -447,6 +238,11 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             self.rare = None;
         }
         target
+    }
+
+    /// Returns whether it keeps a failure of the connection that the service has not got yet.
+    pub(super) fn has_error(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.error.is_some())
     }
 
     /// Takes the noted failure, if the service has not got it yet.
@@ -493,6 +289,7 @@ pub(super) fn table<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         holding: holding::<C, L, R>,
         leave: leave::<C, L, R>,
         closed: closed::<S, C, L, R>,
+        look: look::<C, L, R>,
         listener: false,
     }
 }
@@ -510,7 +307,6 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
     stream.outbound |= target.is_some();
     let mut link = Link::new(stream, role, transport.medium());
     link.begin_rest();
-    let high = link.high;
     let key = match core.registry.insert(index, table, Box::new(link)) {
         Ok(key) => key,
         Err(back) => {
@@ -529,12 +325,10 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
         ));
     }
     let Core { registry, budget, .. } = core;
-    if let Some(slot) = registry.live(key) {
-        slot.high = high;
-        if let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) {
-            link.moved = budget.period();
-            link.recount(budget);
-        }
+    if let Some(link) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>())
+    {
+        link.moved = budget.period();
+        link.recount(budget);
     }
     if let Some(link) = find::<C, L, R>(core, key)
         && let Some(target) = target
@@ -573,11 +367,7 @@ pub(super) fn attempt<C: Codec, L: Layer, R: 'static>(
 fn unwrap<C: Codec, L: Layer, R: 'static>(link: Box<dyn Any>, loose: Option<Loose>) -> Stream<C, L, R> {
     let link =
         *link.downcast::<Link<C, L, R>>().expect("a table is only used with the resource it was made for");
-    let opened = link.state == State::Open;
-    // The next life emits a `Drained` that is still due.
-    let high = link.high || link.drained_due;
-    let hung_up = link.hangup == Hangup::Told;
-    let Link { mut stream, unread, rare, flying, ended, end_told, shut, paused, partial, caused, .. } = link;
+    let Link { mut stream, unread, rare, flying, partial, caused, conn, .. } = link;
     let Rare { raw, error, lost, .. } = rare.map(|rare| *rare).unwrap_or_default();
     let lost = lost + flying;
     let refused = loose.map(|loose| loose.with(stream.session.queued(), false));
@@ -591,19 +381,18 @@ fn unwrap<C: Codec, L: Layer, R: 'static>(link: Box<dyn Any>, loose: Option<Loos
             partial,
             caused,
             lost,
-            opened,
-            paused,
-            high,
-            ended,
-            end_told,
-            hung_up,
-            shut,
+            conn,
             error,
             deadline,
             target: None,
         }));
     }
     stream
+}
+
+fn look<C: Codec, L: Layer, R: 'static>(resource: &dyn Any) -> Look {
+    let conn = resource.downcast_ref::<Link<C, L, R>>().map(|link| link.conn).unwrap_or_default();
+    Look { is_high: conn.is_high(), rests: conn.rests() }
 }
 
 /// Frees unused memory, and returns the rest.
@@ -618,7 +407,7 @@ fn holding<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Holding
     link.stream.session.trim();
     link.recount_less(budget, before);
     // A stream on its way out of the runtime is never ended for its memory.
-    Holding { bytes: link.counted, moved: (!link.detaching).then_some(link.moved) }
+    Holding { bytes: link.counted, moved: (!link.conn.is_detaching()).then_some(link.moved) }
 }
 
 /// Removes the stream from the engine. Whatever the reason of the end, this counts dropped output, and then
@@ -636,7 +425,7 @@ fn leave<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, how: Ending)
     if let (false, Some(record)) = (is_released, record) {
         record.bytes_dropped += link.unsent() as u64;
     }
-    if !mem::replace(&mut link.detached, true) {
+    if link.conn.is_attached() {
         engine.close(key, if link.is_cut_short() { Ending::Reset } else { how });
     }
     item::forget(core, key);

@@ -3,6 +3,7 @@
 mod attempt;
 mod change;
 mod close;
+mod conn;
 mod feed;
 mod input;
 mod item;
@@ -20,11 +21,11 @@ pub(crate) use self::loose::Losses;
 pub use self::options::StreamOptions;
 pub(crate) use self::{
     attempt::is_passing,
-    change::{Rest, map_codec, map_layer},
+    change::{Undelivered, map_codec, map_layer},
     feed::Way,
     input::with_layer,
 };
-use self::{link::Link, loose::Loose};
+use self::{conn::Conn, link::Link, loose::Loose};
 use super::{Output, Resource, Table};
 use crate::{
     address::Address,
@@ -84,16 +85,8 @@ struct Carried {
     caused: usize,
     /// Bytes that the engine had, and that the kernel had not taken when the transport closed.
     lost: usize,
-    /// The service has got `Open`.
-    opened: bool,
-    paused: bool,
-    /// The service has got `High`, and not yet `Drained`.
-    high: bool,
-    ended: bool,
-    end_told: bool,
-    /// The service has got `HungUp`.
-    hung_up: bool,
-    shut: bool,
+    /// How far its earlier life had come.
+    conn: Conn,
     /// The error that ended the input, if the service has not got it yet.
     error: Option<(&'static str, io::Error)>,
     /// The time that was left until the service's deadline.
@@ -466,7 +459,7 @@ impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {
                 }
                 // The next turn starts the stream, or continues from the point of its release.
                 if let Some(link) = link::find::<C, L, R>(core, key) {
-                    link.open_due = true;
+                    link.conn.start_later();
                     if is_cut {
                         link.rare().is_cut = true;
                     }
@@ -537,19 +530,16 @@ impl<C: Codec, L: Layer, R: 'static> Connection for Stream<C, L, R> {
 
 impl<C: Codec, L: Layer, R: 'static> AnyStream for Stream<C, L, R> {
     fn couple(core: &mut Core, key: Key) {
-        if let Some(link) = link::find::<C, L, R>(core, key) {
-            link.coupled = true;
-            if link.end_told {
-                // Drive it again after the handler has returned, because the handler may still send the
-                // output that it kept.
-                core.drive_again(key);
-            }
+        if link::find::<C, L, R>(core, key).is_some_and(|link| link.conn.couple()) {
+            // Drive it again after the handler has returned, because the handler may still send the output
+            // that it kept.
+            core.drive_again(key);
         }
         core.mark(key);
     }
 
     fn is_leaving(core: &mut Core, key: Key) -> bool {
-        link::find::<C, L, R>(core, key).is_some_and(|link| link.releasing)
+        link::find::<C, L, R>(core, key).is_some_and(|link| link.conn.is_releasing())
     }
 
     fn share(core: &mut Core, index: u16, key: Key, bytes: &Shared) -> Flow {

@@ -6,7 +6,8 @@ use session::{Codec, Layer, Mark, Phase};
 
 use super::{
     close,
-    link::{Hangup, Link, State, find},
+    conn::Next,
+    link::{Link, find},
     pressure,
 };
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
     engine::{Ending, Outgoing, Sent},
     error::Closed,
     id::Key,
-    resource::{Flow, encode_whole},
+    resource::{Flow, encode_whole, rest::Rest},
     runtime::Core,
 };
 
@@ -32,7 +33,7 @@ pub(super) fn post<C: Codec, L: Layer, R: 'static>(
     key: Key,
     encode: impl FnOnce(&mut C, &mut Outgoing) -> session::Result,
 ) -> Flow {
-    post_if::<C, L, R>(core, (index, key), Link::takes_output, encode)
+    post_if::<C, L, R>(core, (index, key), |link| link.conn.takes_output(), encode)
 }
 
 /// Appends one item as [`post`] does, if `takes` holds for the stream.
@@ -63,7 +64,7 @@ pub(super) fn post_if<C: Codec, L: Layer, R: 'static>(
     // Without a layer, this queue and the output in flight are all of the queued output.
     let high = link.stream.settings().high;
     let is_low = link.stream.session.direct() && len + link.flying <= high || link.queued() <= high;
-    if plenty && encoded.is_ok() && !link.high && is_low {
+    if plenty && encoded.is_ok() && !link.conn.is_high() && is_low {
         return Flow::Queued;
     }
     posted::<C, L, R>(core, key, encoded, mark)
@@ -84,7 +85,7 @@ fn posted<C: Codec, L: Layer, R: 'static>(
     let queued = link.queued();
     let within = budget.is_within();
     let is_alone = link.stream.session.out(pool).since(mark) == queued;
-    let passes = !link.high && queued > link.options().high;
+    let passes = !link.conn.is_high() && queued > link.options().high;
     if passes {
         link.crossed = call;
     }
@@ -103,10 +104,10 @@ fn posted<C: Codec, L: Layer, R: 'static>(
             }
             Closed::OverBudget
         }
-        Ok(()) if !link.high && !passes => return Flow::Queued,
+        Ok(()) if !link.conn.is_high() && !passes => return Flow::Queued,
         Ok(()) => {
-            (link.high, slot.high) = (true, true);
-            if passes && link.coupled {
+            link.conn.set_high(true);
+            if passes && link.conn.is_coupled() {
                 core.hold_partner(key, true);
             }
             pressure::pressed::<C, L, R>(core, key);
@@ -144,8 +145,8 @@ pub(super) fn flush<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
             None => flies::<C, L, R>(core, key, len, memory),
         };
     }
-    if link.state == State::Connecting {
-        if link.is_concluding() && link.queued() == 0 {
+    if link.conn.is_connecting() {
+        if link.conn.is_concluding() && link.queued() == 0 {
             let why = link.take_why();
             core.end(key, why, Ending::Orderly);
         }
@@ -177,7 +178,7 @@ fn write<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
         let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) else {
             return;
         };
-        if link.flying > 0 || link.write_failed || link.detaching {
+        if link.flying > 0 || !link.conn.may_write() {
             return;
         }
         let Some(queue) = link.stream.session.take_wire() else { return };
@@ -199,8 +200,7 @@ fn write<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
 fn flies<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, len: usize, memory: usize) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     (link.flying, link.flight) = (len, memory);
-    if !link.is_concluding()
-        && link.state == State::Open
+    if link.conn.is_timed()
         && let Some(patience) = link.patience()
     {
         core.set_guard_later(key, patience);
@@ -224,7 +224,7 @@ fn take_back<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Se
             link.caused = link.caused.saturating_sub(taken);
             if taken > 0 {
                 link.moved = budget.period();
-                if link.is_concluding() {
+                if link.conn.is_concluding() {
                     close::progress::<C, L, R>(core, key, taken);
                 }
             }
@@ -241,18 +241,13 @@ fn take_back<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Se
 pub(super) fn write_failed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, error: io::Error) {
     let Some(slot) = core.registry.live(key) else { return };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return };
-    if std::mem::replace(&mut link.write_failed, true) {
-        return;
+    match link.conn.write_failed() {
+        Next::Fail => return core.fail(key, "write", error),
+        Next::Note => (),
+        _ => return,
     }
-    // The queue will not drain any more, so read the input that it held back.
-    (link.high, slot.high, link.rests) = (false, false, false);
-    // Without input there is nothing to wait for.
-    let over = link.end_told || link.closing || link.deaf;
     let close = link.options().close;
-    let (bound, goes_on) = (link.feeding || link.coupled, link.has_kept());
-    if over {
-        return core.fail(key, "write", error);
-    }
+    let (bound, goes_on) = (link.conn.has_partner(), link.has_kept());
     link.rare().error.get_or_insert(("write", error));
     if goes_on {
         core.drive_again(key);
@@ -284,9 +279,8 @@ pub(super) fn sent<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, se
     }
     take_back::<C, L, R>(core, key, sent);
     if let Some(link) = find::<C, L, R>(core, key)
-        && !link.is_concluding()
-        && !link.write_failed
-        && link.state == State::Open
+        && link.conn.is_timed()
+        && !link.conn.is_broken()
     {
         link.progressed();
         core.set_guard(key, None);
@@ -301,10 +295,8 @@ fn settle<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return };
     link.recount(budget);
     let queued = link.queued();
-    if link.high && queued <= link.options().low {
-        // A transfer that feeds the stream learns of it instead of the service.
-        (link.high, slot.high, link.drained_due) = (false, false, !link.feeding);
-        let bound = link.coupled || link.feeding;
+    if queued <= link.options().low && link.conn.drained() {
+        let bound = link.conn.has_partner();
         core.drive_again(key);
         if bound {
             core.hold_partner(key, false);
@@ -314,7 +306,7 @@ fn settle<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
         core.drive_again(key);
     }
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    if link.releasing || (link.closing || link.finishing) && !link.feeding {
+    if link.conn.is_ending() {
         close::proceed::<C, L, R>(core, key);
     }
     if find::<C, L, R>(core, key).is_some_and(|link| link.has_more_to_write()) {
@@ -329,10 +321,10 @@ pub(super) fn sync<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     let Core { registry, engine, budget, .. } = core;
     let Some(slot) = registry.live(key) else { return };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return };
-    let mut wanted = link.wants_input();
-    if wanted && link.state == State::Open && !link.closing && !link.salvages() {
+    let mut wanted = link.conn.wants_input();
+    if wanted && link.conn.may_rest_for_bytes() {
         // A stream without output reads on, because a rest would not drain anything.
-        let drains = link.queued() > 0 || link.coupled;
+        let drains = link.queued() > 0 || link.conn.is_coupled();
         if budget.rests(slot.service) && drains && link.options().backpressure {
             wanted = false;
             if !std::mem::replace(&mut slot.resting, true) {
@@ -340,12 +332,8 @@ pub(super) fn sync<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
             }
         }
     }
-    if link.reading != wanted && !link.detaching {
-        link.reading = wanted;
-        if wanted && link.hangup == Hangup::Noted {
-            // The engine reports it again if the stream rests again before its end.
-            link.hangup = Hangup::None;
-        }
-        engine.reading(key, wanted);
+    if let Some(reads) = link.conn.sync(wanted) {
+        crate::log::reading(key, reads, link.conn.rests().with(Rest::Shortage, slot.resting));
+        engine.reading(key, reads);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A stream rests for output that its own input causes, because only then does the rest slow the peer that
 //! causes it. Output that others queue counts only once it takes up half of the cap. A coupled stream rests
-//! for its partner's queue ([`Link::held`]) and for output that its own input puts into its own queue, which
+//! for its partner's queue ([`Rest::Partner`]) and for output that its own input puts into its own queue, which
 //! is nothing in a proxy.
 //!
 //! Two peers that both rest would wait for each other. So the output of a resting stream must make progress.
@@ -17,7 +17,7 @@ use std::time::Duration;
 use session::{Codec, Layer};
 
 use super::link::{Link, find};
-use crate::{clock::Time, id::Key, runtime::Core};
+use crate::{clock::Time, id::Key, resource::rest::Rest, runtime::Core};
 
 /// The state of a stream whose queue was above its marks.
 #[derive(Default)]
@@ -39,15 +39,19 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     /// beyond half of the cap.
     fn weight(&self) -> usize {
         let (queued, options) = (self.queued(), self.options());
-        let free = if self.coupled { queued } else { (options.cap / 2).saturating_sub(options.high) };
+        let free =
+            if self.conn.is_coupled() { queued } else { (options.cap / 2).saturating_sub(options.high) };
         self.caused.min(queued).max(queued.saturating_sub(free))
     }
 
     /// Lets the stream rest if it must. Returns `true` if it begins to rest.
     pub(super) fn begin_rest(&mut self) -> bool {
         let level = self.rare.as_ref().map_or(0, |rare| rare.pressure.level).max(self.options().high);
-        let begins = !self.rests && self.options().backpressure && self.weight() > level;
-        self.rests |= begins;
+        let rests = self.conn.rests_for(Rest::Output);
+        let begins = !rests && self.options().backpressure && self.weight() > level;
+        if begins {
+            self.conn.rest(Rest::Output, true);
+        }
         begins
     }
 
@@ -65,7 +69,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
                 (pressure.level, pressure.openings) = (0, 0);
             }
         }
-        is_low && std::mem::take(&mut self.rests)
+        is_low && self.conn.rest(Rest::Output, false)
     }
 
     /// Returns whether the queued output may stay. Above the cap there is room for one item that is alone in
@@ -87,7 +91,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     /// Returns how long the output in the engine's hands may make no progress before the next look. `None` is
     /// without limit.
     pub(super) fn patience(&mut self) -> Option<Duration> {
-        if !self.rests {
+        if !self.conn.rests_for(Rest::Output) {
             self.progressed();
             return self.write_stall();
         }
@@ -124,14 +128,14 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     /// Lets a resting stream read on, for a bounded amount of further output. Returns `true` if it does.
     fn open_valve(&mut self) -> bool {
         let room = (self.options().cap / 2).saturating_sub(self.caused);
-        if !self.rests || room == 0 {
+        if !self.conn.rests_for(Rest::Output) || room == 0 {
             return false;
         }
         let (weight, high) = (self.weight(), self.options().high.max(1));
         let pressure = &mut self.rare().pressure;
         let more = high.saturating_mul(1 << pressure.openings.min(20)).min(room);
         (pressure.level, pressure.openings) = (weight.saturating_add(more), pressure.openings + 1);
-        self.rests = false;
+        self.conn.rest(Rest::Output, false);
         true
     }
 }
@@ -143,7 +147,7 @@ pub(super) fn pressed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
     let guard = slot.guard;
     let link = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return };
-    if !link.begin_rest() || link.flying == 0 || link.is_concluding() {
+    if !link.begin_rest() || link.flying == 0 || link.conn.is_concluding() {
         return;
     }
     // The valve was open, and the next look is due as before.
@@ -186,8 +190,8 @@ pub(super) fn waited<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) 
 /// Lets a stream rest for its partner's queue, or ends that rest.
 pub(super) fn hold<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, held: bool) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    let was_held = std::mem::replace(&mut link.held, held);
-    if was_held && !held && link.has_kept() {
+    let has_kept = link.has_kept();
+    if link.conn.hold(held, has_kept) {
         core.drive_again(key);
     }
 }
