@@ -17,6 +17,7 @@
 //! | find what is slow, and use more threads | [`what_is_slow`] |
 //! | decide whether to take tokio, mio or this | [`alternatives`] |
 //! | move a program here | [`migration`] |
+//! | handle signals, reload, and stop without a loss | [`daemon`] |
 
 pub mod first_service {
     #![doc = include_str!("first_service.md")]
@@ -96,4 +97,8 @@ pub mod migration {
     pub mod from_tokio {
         #![doc = include_str!("migration/from_tokio.md")]
     }
+}
+
+pub mod daemon {
+    #![doc = include_str!("daemon.md")]
 }
