@@ -17,7 +17,7 @@ use reactor::{
 };
 use sim::Chance;
 
-use crate::tamper::{Tamper, Tampered};
+use crate::intercept::{Intercept, Intercepted};
 
 /// A flaw of an engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,7 +53,7 @@ pub enum Flaw {
 /// assert!(!Suite::new(make).only("A1").run().is_passed());
 /// ```
 pub fn broken(engine: Box<dyn Engine>, flaw: Flaw, seed: u64) -> Box<dyn Engine> {
-    Box::new(Tampered::new(engine, Canary { flaw, chance: Chance::new(seed), ahead: Duration::ZERO }))
+    Box::new(Intercepted::new(engine, Canary { flaw, chance: Chance::new(seed), ahead: Duration::ZERO }))
 }
 
 struct Canary {
@@ -63,7 +63,7 @@ struct Canary {
     ahead: Duration,
 }
 
-impl Tamper for Canary {
+impl Intercept for Canary {
     fn event(&mut self, key: Key, event: Event, out: &mut VecDeque<(Key, Event)>, inner: &mut dyn Engine) {
         match (self.flaw, event) {
             (Flaw::LosesEvents(one_in), event) if self.chance.bits().is_multiple_of(one_in.max(1)) => {

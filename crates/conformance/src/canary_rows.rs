@@ -12,8 +12,8 @@ use reactor::{
 };
 
 use crate::{
+    fixture::Fixture,
     suite::{Need, Outcome, Row, Stop, check},
-    world::World,
 };
 
 pub(crate) const ROWS: &[Row] = &[
@@ -24,7 +24,7 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 /// Makes a row that needs sockets, because real time must pass in it.
-const fn row(id: &'static str, name: &'static str, run: fn(&mut World<'_>) -> Outcome) -> Row {
+const fn row(id: &'static str, name: &'static str, run: fn(&mut Fixture<'_>) -> Outcome) -> Row {
     Row { id, name, needs: &[Need::Sockets], slow: false, run }
 }
 
@@ -69,16 +69,16 @@ impl Handle<Stream> for Sleeper {
     }
 }
 
-fn runtime(world: &mut World<'_>) -> Runtime {
-    Runtime::assemble(world.engine(), Limits::default())
+fn runtime(fixture: &mut Fixture<'_>) -> Runtime {
+    Runtime::assemble(fixture.engine(), Limits::default())
 }
 
 fn failed(error: impl std::fmt::Display) -> Stop {
     Stop::Failed(error.to_string())
 }
 
-fn timer_early(world: &mut World<'_>) -> Outcome {
-    let mut runtime = runtime(world);
+fn timer_early(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut runtime = runtime(fixture);
     let sleeper = runtime.add(Sleeper::default()).map_err(failed)?;
     for round in 0..5 {
         let began = Instant::now();
@@ -96,8 +96,8 @@ fn timer_early(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn deadline_early(world: &mut World<'_>) -> Outcome {
-    let mut runtime = runtime(world);
+fn deadline_early(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut runtime = runtime(fixture);
     let sleeper = runtime.add(Sleeper::default()).map_err(failed)?;
     let began = Instant::now();
     let opened = runtime.with(sleeper, |_, cx| -> Result {
@@ -133,10 +133,10 @@ fn ask(controller: &Controller<Sleeper>, count: usize) -> std::result::Result<()
 
 /// Runs the runtime while a thread works with its controller. The run ends once the thread has ended.
 fn run_beside(
-    world: &mut World<'_>,
+    fixture: &mut Fixture<'_>,
     work: impl FnOnce(Controller<Sleeper>) -> std::result::Result<(), String> + Send + 'static,
 ) -> Outcome {
-    let mut runtime = runtime(world);
+    let mut runtime = runtime(fixture);
     let sleeper = runtime.add(Sleeper::default()).map_err(failed)?;
     let controller = runtime.controller(sleeper);
     let (done, is_done) = mpsc::channel();
@@ -161,14 +161,14 @@ fn run_beside(
     Ok(())
 }
 
-fn questions(world: &mut World<'_>) -> Outcome {
-    run_beside(world, |controller| ask(&controller, QUESTIONS))
+fn questions(fixture: &mut Fixture<'_>) -> Outcome {
+    run_beside(fixture, |controller| ask(&controller, QUESTIONS))
 }
 
-fn stops(world: &mut World<'_>) -> Outcome {
+fn stops(fixture: &mut Fixture<'_>) -> Outcome {
     for questions in 0..4 {
         let (stopped, stop) = mpsc::channel();
-        run_beside(world, move |controller| {
+        run_beside(fixture, move |controller| {
             ask(&controller, questions)?;
             stopped.send(Instant::now()).map_err(|error| error.to_string())?;
             controller.stop(Duration::ZERO);

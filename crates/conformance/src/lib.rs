@@ -1,8 +1,8 @@
 //! The engine contract of `reactor` as tests for any engine, and engines that break it.
 //!
 //! [`run`] runs all [`rows`] on an engine and returns a [`Report`]. A row plays one of the scenarios that a
-//! reactor must survive; SCENARIOS.md lists them, with the rows of each. It gets the engine from a [`World`],
-//! and drives it with a [`Drive`], which also checks the order of the events. The suite skips by name the rows
+//! reactor must survive; SCENARIOS.md lists them, with the rows of each. It gets the engine from a [`Fixture`],
+//! and drives it with an [`EngineDriver`], which also checks the order of the events. The suite skips by name the rows
 //! that an engine cannot run, and gives the reason.
 //!
 //! ```
@@ -18,7 +18,9 @@
 #![forbid(unsafe_code)]
 
 mod canary_rows;
-mod drive;
+mod driver;
+mod fixture;
+mod intercept;
 #[cfg(unix)]
 mod line;
 mod rows;
@@ -27,17 +29,15 @@ mod simulated;
 #[cfg(unix)]
 mod storm;
 mod suite;
-mod tamper;
-mod world;
 
 pub mod canary;
 pub mod differential;
 pub mod torture;
 
 pub use self::{
-    drive::{Drive, Letter, Told},
+    driver::{EngineDriver, Events, ReceivedDatagram},
+    fixture::{Fixture, Pair},
     rows::rows,
     simulated::{harsh, simulated},
     suite::{Finding, Need, Outcome, Report, Row, Stop, Suite, Verdict, run},
-    world::{Pair, World},
 };

@@ -9,7 +9,7 @@ use std::{
 
 use reactor::engine::Engine;
 
-use crate::{rows::rows, world::World};
+use crate::{fixture::Fixture, rows::rows};
 
 /// One scenario.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ pub struct Row {
     /// The row takes more than a second on a real engine. [`Suite::quick`] leaves it out.
     pub slow: bool,
     /// The function that runs the row.
-    pub run: fn(&mut World<'_>) -> Outcome,
+    pub run: fn(&mut Fixture<'_>) -> Outcome,
 }
 
 impl Row {
@@ -51,12 +51,12 @@ pub enum Need {
 
 impl Need {
     /// Returns the reason why a row with this need cannot run here, if there is one.
-    fn missing(self, world: &World<'_>) -> Option<&'static str> {
+    fn missing(self, fixture: &Fixture<'_>) -> Option<&'static str> {
         match self {
-            Need::Sockets if world.is_virtual() => Some("a virtual engine has no descriptors"),
+            Need::Sockets if fixture.is_virtual() => Some("a virtual engine has no descriptors"),
             Need::Linux if cfg!(not(any(target_os = "linux", target_os = "android"))) => Some("needs Linux"),
-            Need::Datagrams if !world.has_datagrams() => Some("the engine has no datagrams"),
-            Need::Descriptors if !world.passes_descriptors() => Some("no descriptors pass over the engine"),
+            Need::Datagrams if !fixture.has_datagrams() => Some("the engine has no datagrams"),
+            Need::Descriptors if !fixture.passes_descriptors() => Some("no descriptors pass over the engine"),
             Need::DescriptorList if open_descriptors().is_none() => Some("needs /proc/self/fd"),
             _ => None,
         }
@@ -299,13 +299,13 @@ impl<'a> Suite<'a> {
         if row.slow && self.quick {
             return Err(Stop::Skipped("slow".to_owned()));
         }
-        let world = World::new(&mut *self.make, self.seed).with_descriptors_max(self.descriptors_max);
-        let mut world = world.with_little_moved(self.moves_little);
-        if let Some(why) = row.needs.iter().find_map(|need| need.missing(&world)) {
+        let fixture = Fixture::new(&mut *self.make, self.seed).with_descriptors_max(self.descriptors_max);
+        let mut fixture = fixture.with_little_moved(self.moves_little);
+        if let Some(why) = row.needs.iter().find_map(|need| need.missing(&fixture)) {
             return Err(Stop::Skipped(why.to_owned()));
         }
         let before = open_descriptors();
-        let outcome = catch_unwind(AssertUnwindSafe(|| (row.run)(&mut world)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| (row.run)(&mut fixture)));
         outcome.unwrap_or_else(|payload| Err(Stop::Failed(format!("panicked: {}", message(&*payload)))))?;
         let after = open_descriptors();
         check!(before == after, "{before:?} descriptors were open before, {after:?} after");

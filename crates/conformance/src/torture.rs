@@ -19,7 +19,7 @@ use reactor::{
 };
 use sim::Chance;
 
-use crate::tamper::{Tamper, Tampered};
+use crate::intercept::{Intercept, Intercepted};
 
 /// The errors with which a system call may fail at any time, whatever the program does.
 pub const ERRNOS: [i32; 7] =
@@ -72,7 +72,7 @@ impl FailNth {
 
     /// Wraps an engine. All engines of one `FailNth` share its counter.
     pub fn engine(&self, inner: Box<dyn Engine>) -> Box<dyn Engine> {
-        Box::new(Tampered::new(inner, Failing { torture: self.clone(), silenced: BTreeSet::new() }))
+        Box::new(Intercepted::new(inner, Failing { torture: self.clone(), silenced: BTreeSet::new() }))
     }
 
     /// Reports whether the run reached the call to fail. A test that raises n is done once it did not.
@@ -104,7 +104,7 @@ struct Failing {
     silenced: BTreeSet<Key>,
 }
 
-impl Tamper for Failing {
+impl Intercept for Failing {
     fn fails(&mut self) -> Option<io::Error> {
         self.torture.count()
     }

@@ -15,8 +15,8 @@ use reactor::{
 
 use super::{carry, pattern};
 use crate::{
+    fixture::{Fixture, connect, listen, pair, pairs},
     suite::{Need, Outcome, Row, check},
-    world::{World, connect, listen, pair, pairs},
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -47,7 +47,7 @@ const fn row(
     id: &'static str,
     name: &'static str,
     needs: &'static [Need],
-    run: fn(&mut World<'_>) -> Outcome,
+    run: fn(&mut Fixture<'_>) -> Outcome,
 ) -> Row {
     Row { id, name, needs, slow: false, run }
 }
@@ -60,22 +60,22 @@ pub(crate) fn socket_pair() -> std::io::Result<(TcpStream, TcpStream)> {
     Ok((ours, theirs))
 }
 
-fn closed_in_batch(world: &mut World<'_>) -> Outcome {
+fn closed_in_batch(fixture: &mut Fixture<'_>) -> Outcome {
     for _ in 0..20 {
-        let drive = &mut world.drive();
-        let pairs = pairs(drive, 2, &Default::default())?;
+        let driver = &mut fixture.driver();
+        let pairs = pairs(driver, 2, &Default::default())?;
         for pair in &pairs {
-            drive.send(pair.client, b"both are ready");
+            driver.send(pair.client, b"both are ready");
         }
         let keys = [pairs[0].server, pairs[1].server];
         let mut closed = false;
-        // The first stream with an event closes the other. The drive fails if an event for that one follows.
+        // The first stream with an event closes the other. The driver fails if an event for that one follows.
         for _ in 0..20 {
-            drive.turn_with(Duration::ZERO, |drive, key| {
+            driver.turn_with(Duration::ZERO, |driver, key| {
                 if let Some(at) = keys.iter().position(|server| *server == key)
                     && !std::mem::replace(&mut closed, true)
                 {
-                    drive.close(keys[1 - at]);
+                    driver.close(keys[1 - at]);
                 }
             })?;
         }
@@ -84,99 +84,99 @@ fn closed_in_batch(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn unwatched_in_batch(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
+fn unwatched_in_batch(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
     let sockets = [socket_pair()?, socket_pair()?];
     let mut keys = Vec::new();
     for (ours, theirs) in &sockets {
         (&mut &*theirs).write_all(b"x")?;
-        keys.push(drive.watch(Source::of(ours), Interest::Read)?);
+        keys.push(driver.watch(Source::of(ours), Interest::Read)?);
     }
     let mut first = None;
     for _ in 0..5 {
-        drive.turn_with(Duration::from_millis(20), |drive, key| {
+        driver.turn_with(Duration::from_millis(20), |driver, key| {
             if first.is_none()
                 && let Some(at) = keys.iter().position(|watched| *watched == key)
             {
                 first = Some(at);
-                drive.unwatch(keys[1 - at], Source::of(&sockets[1 - at].0));
+                driver.unwatch(keys[1 - at], Source::of(&sockets[1 - at].0));
             }
         })?;
     }
     let Some(first) = first else { return Err("neither socket was told of".into()) };
-    drive.unwatch(keys[first], Source::of(&sockets[first].0));
+    driver.unwatch(keys[first], Source::of(&sockets[first].0));
     Ok(())
 }
 
-fn number_reused(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let (listener, address) = listen(drive, &world.any_address())?;
+fn number_reused(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let (listener, address) = listen(driver, &fixture.any_address())?;
     for round in 0..20 {
-        let client = connect(drive, &address)?;
-        let transport = crate::world::accept(drive, listener, client)?;
-        let old = drive.attach(transport, Role::Stream)?;
-        drive.send(client, &pattern(100));
-        drive.until("the old stream has input", |drive| !drive.told(old).bytes.is_empty())?;
-        drive.close(old);
-        let new = connect(drive, &address)?;
-        drive.until("the new stream is up", |drive| !drive.told(new).connected.is_empty())?;
-        drive.settle(3)?;
-        let told = drive.told(new);
+        let client = connect(driver, &address)?;
+        let transport = crate::fixture::accept(driver, listener, client)?;
+        let old = driver.attach(transport, Role::Stream)?;
+        driver.send(client, &pattern(100));
+        driver.until("the old stream has input", |driver| !driver.events(old).bytes.is_empty())?;
+        driver.close(old);
+        let new = connect(driver, &address)?;
+        driver.until("the new stream is up", |driver| !driver.events(new).connected.is_empty())?;
+        driver.settle(3)?;
+        let told = driver.events(new);
         check!(
             told.bytes.is_empty() && !told.is_over() && told.connected.len() == 1,
             "in round {round} the new stream was told of what concerns the old: {told:?}"
         );
-        drive.close(new);
-        drive.close(client);
-        drive.note(listener).accepted.clear();
-        drive.settle(3)?;
-        drive.note(listener).accepted.clear();
+        driver.close(new);
+        driver.close(client);
+        driver.events_mut(listener).accepted.clear();
+        driver.settle(3)?;
+        driver.events_mut(listener).accepted.clear();
     }
     Ok(())
 }
 
-fn closed_behind(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
+fn closed_behind(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
     let (ours, mut theirs) = socket_pair()?;
-    let key = drive.watch(Source::of(&ours), Interest::Read)?;
-    drive.settle(2)?;
+    let key = driver.watch(Source::of(&ours), Interest::Read)?;
+    driver.settle(2)?;
     drop(ours);
     // The peer is gone now, so the write may fail.
     let _ = theirs.write_all(b"x");
     for _ in 0..20 {
-        drive.turn(Duration::ZERO)?;
+        driver.turn(Duration::ZERO)?;
     }
-    let odd = drive.told(key).ready.iter().filter(|ready| !ready.error && !ready.hangup).count();
+    let odd = driver.events(key).ready.iter().filter(|ready| !ready.error && !ready.hangup).count();
     check!(odd == 0, "{odd} readinesses were told of a descriptor that is closed");
-    let pair = pair(drive)?;
-    carry(drive, pair.client, pair.server, b"the engine goes on")
+    let pair = pair(driver)?;
+    carry(driver, pair.client, pair.server, b"the engine goes on")
 }
 
-fn duplicate_open(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
+fn duplicate_open(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
     let (watched, mut to_watched) = socket_pair()?;
     let (owned, mut to_owned) = socket_pair()?;
     let duplicates = [watched.try_clone()?, owned.try_clone()?];
-    let key = drive.watch(Source::of(&watched), Interest::Read)?;
-    let stream = drive.attach(Transport::new(owned), Role::Stream)?;
-    drive.settle(2)?;
-    drive.unwatch(key, Source::of(&watched));
+    let key = driver.watch(Source::of(&watched), Interest::Read)?;
+    let stream = driver.attach(Transport::new(owned), Role::Stream)?;
+    driver.settle(2)?;
+    driver.unwatch(key, Source::of(&watched));
     drop(watched);
-    drive.close(stream);
+    driver.close(stream);
     to_watched.write_all(b"ghost")?;
     to_owned.write_all(b"ghost")?;
-    drive.rests()?;
+    driver.rests()?;
     drop(duplicates);
     Ok(())
 }
 
-fn unknown_keys(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let pair = pair(drive)?;
-    drive.close(pair.client);
-    let never = drive.key();
+fn unknown_keys(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let pair = pair(driver)?;
+    driver.close(pair.client);
+    let never = driver.key();
     for key in [pair.client, never] {
-        let engine = &mut drive.engine;
+        let engine = &mut driver.engine;
         engine.close(key, Ending::Reset);
         engine.reading(key, true);
         engine.detach(key);
@@ -193,98 +193,98 @@ fn unknown_keys(world: &mut World<'_>) -> Outcome {
             None => return Err("a send of an unknown key never comes back".into()),
         }
     }
-    drive.until("the other end is told", |drive| drive.told(pair.server).is_over())?;
-    drive.settle(3)
+    driver.until("the other end is told", |driver| driver.events(pair.server).is_over())?;
+    driver.settle(3)
 }
 
-fn watched_twice(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
+fn watched_twice(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
     let (ours, mut theirs) = socket_pair()?;
-    let key = drive.watch(Source::of(&ours), Interest::Read)?;
-    drive.settle(2)?;
-    drive.engine.watch(key, Source::of(&ours), Some(Interest::Write))?;
-    drive.until("it is writable", |drive| drive.told(key).ready.iter().any(|ready| ready.writable))?;
+    let key = driver.watch(Source::of(&ours), Interest::Read)?;
+    driver.settle(2)?;
+    driver.engine.watch(key, Source::of(&ours), Some(Interest::Write))?;
+    driver.until("it is writable", |driver| driver.events(key).ready.iter().any(|ready| ready.writable))?;
     theirs.write_all(b"x")?;
-    drive.unwatch(key, Source::of(&ours));
-    drive.unwatch(key, Source::of(&ours));
-    drive.rests()?;
-    let again = drive.watch(Source::of(&ours), Interest::Read)?;
-    drive.until("it is readable", |drive| drive.told(again).ready.iter().any(|ready| ready.readable))?;
-    drive.unwatch(again, Source::of(&ours));
+    driver.unwatch(key, Source::of(&ours));
+    driver.unwatch(key, Source::of(&ours));
+    driver.rests()?;
+    let again = driver.watch(Source::of(&ours), Interest::Read)?;
+    driver.until("it is readable", |driver| driver.events(again).ready.iter().any(|ready| ready.readable))?;
+    driver.unwatch(again, Source::of(&ours));
     Ok(())
 }
 
 #[cfg(not(unix))]
-fn regular_file(_: &mut World<'_>) -> Outcome {
+fn regular_file(_: &mut Fixture<'_>) -> Outcome {
     Err(crate::Stop::Skipped("a file is no socket, and only sockets are watched here".to_owned()))
 }
 
 #[cfg(unix)]
-fn regular_file(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
+fn regular_file(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
     for path in [std::env::current_exe()?, std::env::temp_dir()] {
         let Ok(file) = File::open(&path) else { continue };
-        let key = drive.key();
-        match drive.engine.watch(key, Source::of(&file), Some(Interest::Read)) {
+        let key = driver.key();
+        match driver.engine.watch(key, Source::of(&file), Some(Interest::Read)) {
             Err(error) => check!(error.raw_os_error().is_some(), "refused without a number: {error}"),
             Ok(()) => {
-                drive.until("it is ready", |drive| !drive.told(key).ready.is_empty())?;
-                drive.unwatch(key, Source::of(&file));
+                driver.until("it is ready", |driver| !driver.events(key).ready.is_empty())?;
+                driver.unwatch(key, Source::of(&file));
             }
         }
     }
-    drive.settle(3)
+    driver.settle(3)
 }
 
-fn handed_over(world: &mut World<'_>) -> Outcome {
+fn handed_over(fixture: &mut Fixture<'_>) -> Outcome {
     for round in 0..10 {
-        let (drive, other) = (&mut world.drive(), &mut world.drive());
-        let pair = pair(drive)?;
+        let (driver, other) = (&mut fixture.driver(), &mut fixture.driver());
+        let pair = pair(driver)?;
         let bytes = pattern(300);
-        drive.send(pair.client, &bytes[..100]);
+        driver.send(pair.client, &bytes[..100]);
         if round % 2 == 1 {
-            drive.turn(Duration::ZERO)?;
+            driver.turn(Duration::ZERO)?;
         }
-        drive.detach(pair.server);
-        drive.until("it is detached", |drive| drive.told(pair.server).detached.is_some())?;
+        driver.detach(pair.server);
+        driver.until("it is detached", |driver| driver.events(pair.server).detached.is_some())?;
         let (first, transport) = {
-            let told = drive.note(pair.server);
+            let told = driver.events_mut(pair.server);
             (std::mem::take(&mut told.bytes), told.detached.take())
         };
         let Some(transport) = transport else { return Err("no transport came back".into()) };
-        drive.note(pair.server).detached = None;
+        driver.events_mut(pair.server).detached = None;
         let moved = other.attach(transport, Role::Stream)?;
-        drive.send_rest(pair.client);
+        driver.send_rest(pair.client);
         let mut sent_second = false;
         for _ in 0..2_000 {
-            drive.turn(Duration::ZERO)?;
+            driver.turn(Duration::ZERO)?;
             other.turn(Duration::from_millis(1))?;
-            drive.send_rest(pair.client);
-            if drive.told(pair.client).is_sent() && !std::mem::replace(&mut sent_second, true) {
-                drive.send(pair.client, &bytes[100..]);
+            driver.send_rest(pair.client);
+            if driver.events(pair.client).is_sent() && !std::mem::replace(&mut sent_second, true) {
+                driver.send(pair.client, &bytes[100..]);
             }
-            if first.len() + other.told(moved).bytes.len() >= bytes.len() {
+            if first.len() + other.events(moved).bytes.len() >= bytes.len() {
                 break;
             }
         }
-        let all = [&first[..], &other.told(moved).bytes].concat();
+        let all = [&first[..], &other.events(moved).bytes].concat();
         check!(all == bytes, "{} of {} bytes arrived in order", all.len(), bytes.len());
     }
     Ok(())
 }
 
-fn closed_once(world: &mut World<'_>) -> Outcome {
-    let mut drive = world.drive();
+fn closed_once(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut driver = fixture.driver();
     let (ours, mut theirs) = socket_pair()?;
-    let key = drive.attach(Transport::new(ours), Role::Stream)?;
-    drive.settle(2)?;
-    drive.close(key);
-    drive.settle(2)?;
+    let key = driver.attach(Transport::new(ours), Role::Stream)?;
+    driver.settle(2)?;
+    driver.close(key);
+    driver.settle(2)?;
     let mut end = [0; 1];
     check!(theirs.read(&mut end)? == 0, "the peer has no end");
     // These take the number that has become free, so a second close would hit them.
     let (mut one, mut two) = socket_pair()?;
-    drop(drive);
+    drop(driver);
     two.write_all(b"alive")?;
     let mut bytes = [0; 5];
     one.set_nonblocking(false)?;
@@ -293,22 +293,22 @@ fn closed_once(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn orders_in_batch(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let (listener, address) = listen(drive, &world.any_address())?;
-    let client = connect(drive, &address)?;
+fn orders_in_batch(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let (listener, address) = listen(driver, &fixture.any_address())?;
+    let client = connect(driver, &address)?;
     let mut chained = Vec::new();
     for _ in 0..200 {
-        drive.turn_with(Duration::from_millis(20), |drive, key| {
+        driver.turn_with(Duration::from_millis(20), |driver, key| {
             if key != listener || chained.len() >= 5 {
                 return;
             }
             // Each accept opens the next connection, and closes its own, in the middle of the batch.
-            for (transport, _) in std::mem::take(&mut drive.note(listener).accepted) {
-                if let Ok(key) = drive.attach(transport, Role::Stream) {
-                    drive.close(key);
+            for (transport, _) in std::mem::take(&mut driver.events_mut(listener).accepted) {
+                if let Ok(key) = driver.attach(transport, Role::Stream) {
+                    driver.close(key);
                 }
-                if let Ok(key) = connect(drive, &address) {
+                if let Ok(key) = connect(driver, &address) {
                     chained.push(key);
                 }
             }
@@ -318,7 +318,7 @@ fn orders_in_batch(world: &mut World<'_>) -> Outcome {
         }
     }
     check!(chained.len() >= 5, "only {} connections were made from within a batch", chained.len());
-    drive.until("the first client sees the end", |drive| drive.told(client).is_over())?;
-    check!(matches!(drive.engine.local(listener)?, Address::Ip(_)), "the listener lost its address");
+    driver.until("the first client sees the end", |driver| driver.events(client).is_over())?;
+    check!(matches!(driver.engine.local(listener)?, Address::Ip(_)), "the listener lost its address");
     Ok(())
 }

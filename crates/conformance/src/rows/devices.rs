@@ -5,9 +5,9 @@ use std::io::Write as _;
 use reactor::{Interest, Source};
 
 use crate::{
+    fixture::Fixture,
     line::{is_hang_up, line},
     suite::{Need, Outcome, Row, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[Row {
@@ -18,22 +18,23 @@ pub(super) const ROWS: &[Row] = &[Row {
     run: hang_up,
 }];
 
-fn hang_up(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
+fn hang_up(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
     let (near, mut far) = line()?;
-    let key = drive.watch(Source::of(&near), Interest::Read)?;
-    drive.rests()?;
+    let key = driver.watch(Source::of(&near), Interest::Read)?;
+    driver.rests()?;
     far.write_all(b"bytes")?;
-    drive.until("there are bytes", |drive| drive.told(key).ready.iter().any(|ready| ready.can_read()))?;
+    driver
+        .until("there are bytes", |driver| driver.events(key).ready.iter().any(|ready| ready.can_read()))?;
     let mut bytes = [0; 16];
-    let mut count = drive.engine.read(Source::of(&near), &mut bytes)?;
+    let mut count = driver.engine.read(Source::of(&near), &mut bytes)?;
     far.write_all(b" last")?;
     drop(far);
     let mut read = Ok(1);
-    drive.until("the hang-up is read", |drive| {
-        let before = std::mem::take(&mut drive.note(key).ready).len();
+    driver.until("the hang-up is read", |driver| {
+        let before = std::mem::take(&mut driver.events_mut(key).ready).len();
         if before > 0 {
-            read = drive.engine.read(Source::of(&near), &mut bytes[count..]);
+            read = driver.engine.read(Source::of(&near), &mut bytes[count..]);
             count += *read.as_ref().unwrap_or(&0);
         }
         is_hang_up(&read)
@@ -41,6 +42,6 @@ fn hang_up(world: &mut World<'_>) -> Outcome {
     check!(&bytes[..count] == b"bytes last", "{:?} came", bytes[..count].escape_ascii().to_string());
     // An engine that cannot distinguish a hang-up from input repeats the event until the resource is
     // unwatched.
-    drive.unwatch(key, Source::of(&near));
-    drive.rests()
+    driver.unwatch(key, Source::of(&near));
+    driver.rests()
 }

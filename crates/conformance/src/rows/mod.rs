@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 use reactor::Key;
 
 use crate::{
-    drive::Drive,
+    driver::EngineDriver,
     suite::{Outcome, Row, check},
 };
 
@@ -47,14 +47,14 @@ pub(crate) fn pattern(len: usize) -> Vec<u8> {
 }
 
 /// Sends all of `bytes`, and turns until the other end has them, too.
-fn carry(drive: &mut Drive, from: Key, to: Key, bytes: &[u8]) -> Outcome {
-    let before = drive.told(to).bytes.len();
-    drive.send(from, bytes);
-    drive.until("all bytes have arrived", |drive| {
-        drive.send_rest(from);
-        drive.told(to).bytes.len() - before >= bytes.len() && !drive.told(from).is_sending()
+fn carry(driver: &mut EngineDriver, from: Key, to: Key, bytes: &[u8]) -> Outcome {
+    let before = driver.events(to).bytes.len();
+    driver.send(from, bytes);
+    driver.until("all bytes have arrived", |driver| {
+        driver.send_rest(from);
+        driver.events(to).bytes.len() - before >= bytes.len() && !driver.events(from).is_sending()
     })?;
-    check!(drive.told(to).bytes[before..] == *bytes, "what arrived differs from what was sent");
+    check!(driver.events(to).bytes[before..] == *bytes, "what arrived differs from what was sent");
     Ok(())
 }
 

@@ -8,8 +8,8 @@ use reactor::{ConnectOptions, Outgoing, Shared};
 
 use super::{carry, pattern};
 use crate::{
+    fixture::{Fixture, Pair, pair, pairs},
     suite::{Outcome, Row, check},
-    world::{Pair, World, pair, pairs},
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -22,7 +22,7 @@ pub(super) const ROWS: &[Row] = &[
     row("C10", "room for who writes past the engine is told once, even if it was there before", room_outside),
 ];
 
-const fn row(id: &'static str, name: &'static str, run: fn(&mut World<'_>) -> Outcome) -> Row {
+const fn row(id: &'static str, name: &'static str, run: fn(&mut Fixture<'_>) -> Outcome) -> Row {
     Row { id, name, needs: &[], slow: false, run }
 }
 
@@ -33,154 +33,154 @@ fn narrow() -> ConnectOptions {
     options
 }
 
-fn every_size(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let pair = pairs(drive, 1, &narrow())?[0];
+fn every_size(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let pair = pairs(driver, 1, &narrow())?[0];
     for len in (1..=130).chain([4_095, 4_096, 4_097, 20_000]) {
-        carry(drive, pair.client, pair.server, &pattern(len))?;
+        carry(driver, pair.client, pair.server, &pattern(len))?;
     }
     Ok(())
 }
 
-fn tail(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let pair = pair(drive)?;
-    let bytes = pattern(if world.is_virtual() { 100_000 } else { 8 << 20 });
-    drive.send(pair.client, &bytes);
+fn tail(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let pair = pair(driver)?;
+    let bytes = pattern(if fixture.is_virtual() { 100_000 } else { 8 << 20 });
+    driver.send(pair.client, &bytes);
     for turn in 0..TURNS_MAX {
-        if drive.told(pair.server).bytes.len() >= bytes.len() {
+        if driver.events(pair.server).bytes.len() >= bytes.len() {
             break;
         }
         // A slow reader, which reads in one turn of three.
         let reads = turn % 3 == 0;
-        drive.engine.reading(pair.server, reads);
-        drive.turn(if reads { Duration::from_millis(20) } else { Duration::ZERO })?;
-        drive.send_rest(pair.client);
+        driver.engine.reading(pair.server, reads);
+        driver.turn(if reads { Duration::from_millis(20) } else { Duration::ZERO })?;
+        driver.send_rest(pair.client);
     }
-    let arrived = drive.told(pair.server).bytes.len();
+    let arrived = driver.events(pair.server).bytes.len();
     check!(arrived == bytes.len(), "{arrived} of {} bytes have arrived", bytes.len());
-    check!(drive.told(pair.server).bytes == bytes, "what arrived differs");
+    check!(driver.events(pair.server).bytes == bytes, "what arrived differs");
     Ok(())
 }
 
-fn at_once(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let Pair { client, server } = pair(drive)?;
-    let bytes = pattern(if world.is_virtual() { 100_000 } else { 8 << 20 });
-    drive.send(client, &bytes);
+fn at_once(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let Pair { client, server } = pair(driver)?;
+    let bytes = pattern(if fixture.is_virtual() { 100_000 } else { 8 << 20 });
+    driver.send(client, &bytes);
     for turn in 0..TURNS_MAX {
-        let before = drive.told(server).bytes.len();
+        let before = driver.events(server).bytes.len();
         if before >= bytes.len() {
             break;
         }
         // Read in one turn of three, so that much input waits at each read.
         let reads = turn % 3 == 0;
-        drive.engine.reading(server, reads);
-        drive.turn(if reads { Duration::from_millis(20) } else { Duration::ZERO })?;
-        drive.send_rest(client);
-        let came = drive.told(server).bytes.len() - before;
+        driver.engine.reading(server, reads);
+        driver.turn(if reads { Duration::from_millis(20) } else { Duration::ZERO })?;
+        driver.send_rest(client);
+        let came = driver.events(server).bytes.len() - before;
         check!(came <= AT_ONCE, "{came} bytes of one stream in one turn, which reads: {reads}");
     }
-    let arrived = drive.told(server).bytes.len();
+    let arrived = driver.events(server).bytes.len();
     check!(arrived == bytes.len(), "{arrived} of {} bytes have arrived", bytes.len());
-    check!(drive.told(server).bytes == bytes, "what arrived differs");
+    check!(driver.events(server).bytes == bytes, "what arrived differs");
     Ok(())
 }
 
-fn drip(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let pair = pair(drive)?;
+fn drip(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let pair = pair(driver)?;
     let bytes = pattern(500);
     for byte in &bytes {
-        drive.send(pair.client, &[*byte]);
-        drive.until("the byte is taken", |drive| !drive.told(pair.client).is_sending())?;
+        driver.send(pair.client, &[*byte]);
+        driver.until("the byte is taken", |driver| !driver.events(pair.client).is_sending())?;
     }
-    drive.until("all bytes have arrived", |drive| drive.told(pair.server).bytes.len() >= bytes.len())?;
-    check!(drive.told(pair.server).bytes == bytes, "what arrived differs");
+    driver.until("all bytes have arrived", |driver| driver.events(pair.server).bytes.len() >= bytes.len())?;
+    check!(driver.events(pair.server).bytes == bytes, "what arrived differs");
     Ok(())
 }
 
-fn vectored(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let pair = pairs(drive, 1, &narrow())?[0];
+fn vectored(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let pair = pairs(driver, 1, &narrow())?[0];
     let mut queue = Box::new(Outgoing::new());
     let mut bytes = Vec::new();
     for _ in 0..100 {
-        let part = pattern(world.up_to(3_000));
+        let part = pattern(fixture.up_to(3_000));
         bytes.extend_from_slice(&part);
-        if world.up_to(2) == 1 {
+        if fixture.up_to(2) == 1 {
             queue.put(&part);
         } else {
             queue.share(Shared::from(part));
         }
     }
-    drive.send_queue(pair.client, queue);
-    drive.until("all bytes have arrived", |drive| {
-        drive.send_rest(pair.client);
-        drive.told(pair.server).bytes.len() >= bytes.len()
+    driver.send_queue(pair.client, queue);
+    driver.until("all bytes have arrived", |driver| {
+        driver.send_rest(pair.client);
+        driver.events(pair.server).bytes.len() >= bytes.len()
     })?;
-    check!(drive.told(pair.server).bytes == bytes, "what arrived differs");
+    check!(driver.events(pair.server).bytes == bytes, "what arrived differs");
     Ok(())
 }
 
 #[cfg(not(unix))]
-fn room_outside(_: &mut World<'_>) -> Outcome {
+fn room_outside(_: &mut Fixture<'_>) -> Outcome {
     Err(crate::Stop::Skipped("nobody writes past an engine here".to_owned()))
 }
 
 #[cfg(unix)]
-fn room_outside(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let pair = pairs(drive, 1, &narrow())?[0];
+fn room_outside(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let pair = pairs(driver, 1, &narrow())?[0];
     let (client, server) = (pair.client, pair.server);
     // From here on the engine has waited for room itself, and may receive an event about it unasked.
-    carry(drive, client, server, &pattern(300_000))?;
-    drive.note(server).bytes.clear();
+    carry(driver, client, server, &pattern(300_000))?;
+    driver.events_mut(server).bytes.clear();
     let outlet =
-        drive.engine.outlet(client).and_then(|source| source.descriptor()?.try_clone_to_owned().ok());
+        driver.engine.outlet(client).and_then(|source| source.descriptor()?.try_clone_to_owned().ok());
     let Some(outlet) = outlet else {
         return Err(crate::Stop::Skipped("nobody may write past this engine".to_owned()));
     };
     let mut outlet = std::fs::File::from(outlet);
     let mut written = 0;
     for comes_before in [true, false, true] {
-        drive.engine.reading(server, false);
-        drive.settle(2)?;
+        driver.engine.reading(server, false);
+        driver.settle(2)?;
         while let Ok(count) = outlet.write(&[0; 4096]) {
             written += count;
         }
-        let rooms = drive.told(client).rooms;
+        let rooms = driver.events(client).rooms;
         if comes_before {
-            drive.engine.reading(server, true);
-            drive.until("all is read", |drive| drive.told(server).bytes.len() == written)?;
-            drive.settle(2)?;
+            driver.engine.reading(server, true);
+            driver.until("all is read", |driver| driver.events(server).bytes.len() == written)?;
+            driver.settle(2)?;
         }
-        check!(drive.told(client).rooms == rooms, "room was told unasked");
-        check!(drive.await_room(client), "an engine with an outlet tells of room");
+        check!(driver.events(client).rooms == rooms, "room was told unasked");
+        check!(driver.await_room(client), "an engine with an outlet tells of room");
         if !comes_before {
-            drive.settle(3)?;
-            check!(drive.told(client).rooms == rooms, "room was told where there is none");
-            drive.engine.reading(server, true);
+            driver.settle(3)?;
+            check!(driver.events(client).rooms == rooms, "room was told where there is none");
+            driver.engine.reading(server, true);
         }
-        drive.until("there is room", |drive| drive.told(client).rooms > rooms)?;
-        drive.until("all is read", |drive| drive.told(server).bytes.len() == written)?;
-        drive.settle(3)?;
-        check!(drive.told(client).rooms == rooms + 1, "room was told more than once");
+        driver.until("there is room", |driver| driver.events(client).rooms > rooms)?;
+        driver.until("all is read", |driver| driver.events(server).bytes.len() == written)?;
+        driver.settle(3)?;
+        check!(driver.events(client).rooms == rooms + 1, "room was told more than once");
     }
     // The engine's own later sends work as before.
-    drive.note(server).bytes.clear();
-    carry(drive, client, server, &pattern(10_000))
+    driver.events_mut(server).bytes.clear();
+    carry(driver, client, server, &pattern(10_000))
 }
 
-fn empty_send(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let pair = pair(drive)?;
-    drive.send(pair.client, b"");
-    drive.until("it comes back", |drive| !drive.told(pair.client).is_sending())?;
-    check!(drive.told(pair.client).send_failed.is_none(), "{:?}", drive.told(pair.client));
-    drive.turn(Duration::ZERO)?;
-    check!(!drive.told(pair.server).is_over(), "an empty send is no end");
-    carry(drive, pair.client, pair.server, b"more")
+fn empty_send(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let pair = pair(driver)?;
+    driver.send(pair.client, b"");
+    driver.until("it comes back", |driver| !driver.events(pair.client).is_sending())?;
+    check!(driver.events(pair.client).send_failed.is_none(), "{:?}", driver.events(pair.client));
+    driver.turn(Duration::ZERO)?;
+    check!(!driver.events(pair.server).is_over(), "an empty send is no end");
+    carry(driver, pair.client, pair.server, b"more")
 }
 
 /// The most bytes of one stream that an engine hands over in one turn.

@@ -15,9 +15,9 @@ use reactor::{
 
 use super::pattern;
 use crate::{
-    drive::Drive,
+    driver::EngineDriver,
+    fixture::Fixture,
     suite::{Need, Outcome, Row, Stop, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -32,74 +32,74 @@ pub(super) const ROWS: &[Row] = &[
     row("H7h", "an open file that others share is not made non-blocking", shared_stays),
 ];
 
-const fn row(id: &'static str, name: &'static str, run: fn(&mut World<'_>) -> Outcome) -> Row {
+const fn row(id: &'static str, name: &'static str, run: fn(&mut Fixture<'_>) -> Outcome) -> Row {
     Row { id, name, needs: &[Need::Sockets], slow: false, run }
 }
 
 /// Makes a pipe whose reading end belongs to the engine.
-fn reading(drive: &mut Drive) -> Result<(reactor::Key, PipeWriter), Stop> {
+fn reading(driver: &mut EngineDriver) -> Result<(reactor::Key, PipeWriter), Stop> {
     let (reader, writer) = pipe()?;
-    Ok((drive.attach(Transport::adopt(reader)?, Role::Stream)?, writer))
+    Ok((driver.attach(Transport::adopt(reader)?, Role::Stream)?, writer))
 }
 
 /// Makes a pipe whose writing end belongs to the engine.
-fn writing(drive: &mut Drive) -> Result<(reactor::Key, PipeReader), Stop> {
+fn writing(driver: &mut EngineDriver) -> Result<(reactor::Key, PipeReader), Stop> {
     let (reader, writer) = pipe()?;
-    Ok((drive.attach(Transport::adopt(writer)?, Role::Stream)?, reader))
+    Ok((driver.attach(Transport::adopt(writer)?, Role::Stream)?, reader))
 }
 
-fn read_to_the_end(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let (key, mut writer) = reading(drive)?;
-    drive.settle(2)?;
-    drive.rests()?;
+fn read_to_the_end(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let (key, mut writer) = reading(driver)?;
+    driver.settle(2)?;
+    driver.rests()?;
     // Nobody else reads, but as many bytes as a pipe holds leave without waiting.
     let bytes = pattern(20_000);
     for part in bytes.chunks(5_000) {
         writer.write_all(part)?;
-        let before = drive.told(key).bytes.len();
-        drive.until("the part arrives", |drive| drive.told(key).bytes.len() >= before + part.len())?;
+        let before = driver.events(key).bytes.len();
+        driver.until("the part arrives", |driver| driver.events(key).bytes.len() >= before + part.len())?;
     }
-    drive.settle(2)?;
-    drive.rests()?;
+    driver.settle(2)?;
+    driver.rests()?;
     writer.write_all(b"last")?;
     drop(writer);
-    drive.until("the end is told", |drive| drive.told(key).is_over())?;
-    let told = drive.told(key);
+    driver.until("the end is told", |driver| driver.events(key).is_over())?;
+    let told = driver.events(key);
     check!(told.ends == 1 && told.bytes[..bytes.len()] == bytes, "{} ends, other bytes", told.ends);
     check!(told.bytes[bytes.len()..] == *b"last", "what came before the end is told before it");
-    drive.rests()
+    driver.rests()
 }
 
-fn written_whole(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let (key, mut reader) = writing(drive)?;
+fn written_whole(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let (key, mut reader) = writing(driver)?;
     let bytes = pattern(1 << 20);
-    drive.send(key, &bytes);
+    driver.send(key, &bytes);
     let mut got = Vec::new();
     let mut buffer = [0; 3_000];
     while got.len() < bytes.len() {
-        drive.turn(Duration::ZERO)?;
-        drive.send_rest(key);
+        driver.turn(Duration::ZERO)?;
+        driver.send_rest(key);
         // The sent bytes have arrived, so this read does not wait.
-        while got.len() < drive.told(key).sent {
+        while got.len() < driver.events(key).sent {
             let count = reader.read(&mut buffer)?;
             got.extend_from_slice(&buffer[..count]);
         }
     }
     check!(got == bytes, "what arrived differs");
-    check!(drive.told(key).is_sent(), "something is left");
-    drive.settle(2)?;
-    drive.rests()?;
-    drive.close(key);
-    drop(drive.engine.next());
-    drive.settle(2)?;
+    check!(driver.events(key).is_sent(), "something is left");
+    driver.settle(2)?;
+    driver.rests()?;
+    driver.close(key);
+    drop(driver.engine.next());
+    driver.settle(2)?;
     check!(reader.read(&mut buffer)? == 0, "the reader sees the end");
     Ok(())
 }
 
-fn ended_before(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
+fn ended_before(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
     let (reader, writer) = pipe()?;
     drop(writer);
     // A named pipe that is opened anew after its last writer left would never report the end.
@@ -110,9 +110,9 @@ fn ended_before(world: &mut World<'_>) -> Outcome {
         stdio::input_from(named.as_fd())?,
     ];
     for transport in transports {
-        let key = drive.attach(transport, Role::Stream)?;
-        drive.until("the end is told", |drive| drive.told(key).is_over())?;
-        check!(drive.told(key).ends == 1, "{:?}", drive.told(key));
+        let key = driver.attach(transport, Role::Stream)?;
+        driver.until("the end is told", |driver| driver.events(key).is_over())?;
+        check!(driver.events(key).ends == 1, "{:?}", driver.events(key));
     }
     Ok(())
 }
@@ -131,107 +131,111 @@ fn named_without_writer() -> Result<File, Stop> {
     Ok(reader)
 }
 
-fn one_direction(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let (read, _writer) = reading(drive)?;
-    let (written, _reader) = writing(drive)?;
-    drive.send(read, b"against the stream");
-    drive.until("the send is over", |drive| !drive.told(read).is_sending())?;
-    check!(drive.told(read).send_failed.is_some(), "an end that is read took output");
+fn one_direction(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let (read, _writer) = reading(driver)?;
+    let (written, _reader) = writing(driver)?;
+    driver.send(read, b"against the stream");
+    driver.until("the send is over", |driver| !driver.events(read).is_sending())?;
+    check!(driver.events(read).send_failed.is_some(), "an end that is read took output");
     for key in [read, written] {
-        check!(drive.engine.shutdown(key).is_err(), "half of a pipe was shut down");
-        check!(!drive.told(key).is_over(), "and that ended it");
+        check!(driver.engine.shutdown(key).is_err(), "half of a pipe was shut down");
+        check!(!driver.events(key).is_over(), "and that ended it");
     }
-    drive.settle(2)?;
-    drive.rests()
+    driver.settle(2)?;
+    driver.rests()
 }
 
-fn given_back(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let (read, mut writer) = reading(drive)?;
-    let (written, _reader) = writing(drive)?;
+fn given_back(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let (read, mut writer) = reading(driver)?;
+    let (written, _reader) = writing(driver)?;
     writer.write_all(b"before")?;
-    drive.until("it arrives", |drive| drive.told(read).bytes.len() == 6)?;
+    driver.until("it arrives", |driver| driver.events(read).bytes.len() == 6)?;
     for (key, medium) in [(read, Medium::READER), (written, Medium::WRITER)] {
-        drive.detach(key);
-        drive.until("it is given back", |drive| drive.told(key).detached.is_some())?;
-        let transport = drive.note(key).detached.take().ok_or("it was given back")?;
+        driver.detach(key);
+        driver.until("it is given back", |driver| driver.events(key).detached.is_some())?;
+        let transport = driver.events_mut(key).detached.take().ok_or("it was given back")?;
         check!(transport.medium() == medium, "{:?} became {:?}", medium, transport.medium());
         writer.write_all(b"behind")?;
         // This also holds if the engine refuses the transport.
-        let key = drive.key();
+        let key = driver.key();
         let refused =
-            drive.engine.attach(key, transport, Role::Datagrams).err().ok_or("it has no datagrams")?;
+            driver.engine.attach(key, transport, Role::Datagrams).err().ok_or("it has no datagrams")?;
         let transport = refused.transport;
         check!(transport.medium() == medium, "{:?} became {:?}", medium, transport.medium());
-        let again = drive.attach(transport, Role::Stream)?;
+        let again = driver.attach(transport, Role::Stream)?;
         if medium == Medium::READER {
-            drive.until("the rest arrives", |drive| drive.told(again).bytes == b"behind")?;
+            driver.until("the rest arrives", |driver| driver.events(again).bytes == b"behind")?;
         }
     }
     Ok(())
 }
 
-fn reader_leaves(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let (key, reader) = writing(drive)?;
-    drive.settle(2)?;
-    check!(!drive.told(key).is_over(), "the reader is there");
+fn reader_leaves(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let (key, reader) = writing(driver)?;
+    driver.settle(2)?;
+    check!(!driver.events(key).is_over(), "the reader is there");
     drop(reader);
-    drive.until("its leaving is told", |drive| drive.told(key).is_over())?;
-    check!(drive.told(key).ends == 1, "{:?}", drive.told(key).broken);
-    drive.rests()?;
-    drive.send(key, b"to nobody");
-    drive.until("the send is over", |drive| !drive.told(key).is_sending())?;
-    let failed = drive.told(key).send_failed.as_ref().map(std::io::Error::kind);
+    driver.until("its leaving is told", |driver| driver.events(key).is_over())?;
+    check!(driver.events(key).ends == 1, "{:?}", driver.events(key).broken);
+    driver.rests()?;
+    driver.send(key, b"to nobody");
+    driver.until("the send is over", |driver| !driver.events(key).is_sending())?;
+    let failed = driver.events(key).send_failed.as_ref().map(std::io::Error::kind);
     check!(failed == Some(ErrorKind::BrokenPipe), "the send ended with {failed:?}");
     Ok(())
 }
 
-fn reader_leaves_while_full(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let (key, reader) = writing(drive)?;
+fn reader_leaves_while_full(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let (key, reader) = writing(driver)?;
     // The runtime wants no input. The engine must nevertheless report the failure of a send that waits for
     // room.
-    drive.engine.reading(key, false);
-    drive.send(key, &pattern(1 << 20));
+    driver.engine.reading(key, false);
+    driver.send(key, &pattern(1 << 20));
     for _ in 0..4 {
-        drive.turn(Duration::ZERO)?;
-        drive.send_rest(key);
+        driver.turn(Duration::ZERO)?;
+        driver.send_rest(key);
     }
-    check!(drive.told(key).is_sending(), "a pipe takes no megabyte");
-    drive.rests()?;
+    check!(driver.events(key).is_sending(), "a pipe takes no megabyte");
+    driver.rests()?;
     drop(reader);
-    drive.until("the send is over", |drive| !drive.told(key).is_sending())?;
-    let failed = drive.told(key).send_failed.as_ref().map(std::io::Error::kind);
+    driver.until("the send is over", |driver| !driver.events(key).is_sending())?;
+    let failed = driver.events(key).send_failed.as_ref().map(std::io::Error::kind);
     check!(failed == Some(ErrorKind::BrokenPipe), "the send ended with {failed:?}");
     Ok(())
 }
 
-fn files(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
+fn files(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
     let bytes = pattern(300_000);
     let file = Unnamed::new()?;
-    let written = drive.attach(stdio::output_to(file.0.as_fd())?, Role::Stream)?;
-    drive.send(written, &bytes);
-    drive.until("all is written", |drive| {
-        drive.send_rest(written);
-        drive.told(written).is_sent()
+    let written = driver.attach(stdio::output_to(file.0.as_fd())?, Role::Stream)?;
+    driver.send(written, &bytes);
+    driver.until("all is written", |driver| {
+        driver.send_rest(written);
+        driver.events(written).is_sent()
     })?;
-    drive.rests()?;
-    drive.close(written);
+    driver.rests()?;
+    driver.close(written);
     let mut input = file.again()?;
-    let read = drive.attach(stdio::input_from(input.as_fd())?, Role::Stream)?;
-    drive.until("the end is told", |drive| drive.told(read).is_over())?;
-    check!(drive.told(read).bytes == bytes, "{} bytes came", drive.told(read).bytes.len());
+    let read = driver.attach(stdio::input_from(input.as_fd())?, Role::Stream)?;
+    driver.until("the end is told", |driver| driver.events(read).is_over())?;
+    check!(driver.events(read).bytes == bytes, "{} bytes came", driver.events(read).bytes.len());
     check!(input.read(&mut [0])? == 0, "it was read through the file that was given");
-    drive.close(read);
+    driver.close(read);
     let nothing = File::open("/dev/null")?;
-    let read = drive.attach(stdio::input_from(nothing.as_fd())?, Role::Stream)?;
-    drive.until("the end is told", |drive| drive.told(read).is_over())?;
-    check!(drive.told(read).bytes.is_empty() && drive.told(read).ends == 1, "{:?}", drive.told(read));
+    let read = driver.attach(stdio::input_from(nothing.as_fd())?, Role::Stream)?;
+    driver.until("the end is told", |driver| driver.events(read).is_over())?;
+    check!(
+        driver.events(read).bytes.is_empty() && driver.events(read).ends == 1,
+        "{:?}",
+        driver.events(read)
+    );
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    unreadable(drive)?;
+    unreadable(driver)?;
     let folder = File::open("/")?;
     check!(stdio::input_from(folder.as_fd()).is_err(), "a folder was taken for input");
     Ok(())
@@ -240,7 +244,7 @@ fn files(world: &mut World<'_>) -> Outcome {
 /// Checks that the engine reports a read error of a file as a failure, and not as an end. The file is this
 /// process's own memory, which is unmapped at its beginning and behind the stack.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn unreadable(drive: &mut Drive) -> Outcome {
+fn unreadable(driver: &mut EngineDriver) -> Outcome {
     use std::io::{Seek as _, SeekFrom};
 
     let maps = std::fs::read_to_string("/proc/self/maps")?;
@@ -250,12 +254,12 @@ fn unreadable(drive: &mut Drive) -> Outcome {
     for (at, least) in [(0, 0), (end.saturating_sub(1_000), 1_000)] {
         let mut memory = File::open("/proc/self/mem")?;
         memory.seek(SeekFrom::Start(at))?;
-        let read = drive.attach(stdio::input_from(memory.as_fd())?, Role::Stream)?;
-        drive.until("the end is told", |drive| drive.told(read).is_over())?;
-        let told = drive.told(read);
+        let read = driver.attach(stdio::input_from(memory.as_fd())?, Role::Stream)?;
+        driver.until("the end is told", |driver| driver.events(read).is_over())?;
+        let told = driver.events(read);
         check!(told.ends == 0 && told.broken.len() == 1, "a read error was told as an end");
         check!(told.bytes.len() >= least, "{} bytes came before it", told.bytes.len());
-        drive.close(read);
+        driver.close(read);
     }
     Ok(())
 }
@@ -282,19 +286,20 @@ impl Drop for Unnamed {
     }
 }
 
-fn shared_stays(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
+fn shared_stays(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
     let (mut reader, writer) = pipe()?;
     let (theirs, mut input) = pipe()?;
-    let written = drive.attach(stdio::output_to(writer.as_fd())?, Role::Stream)?;
-    let read = drive.attach(stdio::input_from(theirs.as_fd())?, Role::Stream)?;
+    let written = driver.attach(stdio::output_to(writer.as_fd())?, Role::Stream)?;
+    let read = driver.attach(stdio::input_from(theirs.as_fd())?, Role::Stream)?;
     for descriptor in [writer.as_fd(), theirs.as_fd()] {
         check!(!is_nonblocking(descriptor)?, "whoever shares it would find it non-blocking");
     }
     input.write_all(b"in")?;
-    drive.send(written, b"out");
-    drive
-        .until("both have moved", |drive| drive.told(read).bytes == b"in" && drive.told(written).is_sent())?;
+    driver.send(written, b"out");
+    driver.until("both have moved", |driver| {
+        driver.events(read).bytes == b"in" && driver.events(written).is_sent()
+    })?;
     let mut out = [0; 3];
     reader.read_exact(&mut out)?;
     check!(&out == b"out", "{out:?} came out");

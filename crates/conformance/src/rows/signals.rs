@@ -6,9 +6,9 @@ use nix::sys::signal::Signal as Number;
 use reactor::signals::{Signal, Signals};
 
 use crate::{
+    fixture::Fixture,
     storm::under_storm,
     suite::{Need, Outcome, Row, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[Row {
@@ -19,9 +19,9 @@ pub(super) const ROWS: &[Row] = &[Row {
     run: interrupted,
 }];
 
-fn interrupted(world: &mut World<'_>) -> Outcome {
+fn interrupted(fixture: &mut Fixture<'_>) -> Outcome {
     let _handled = Signals::of_process([Signal::USR2])?;
-    let engine = &mut *world.engine();
+    let engine = &mut *fixture.engine();
     let (outcome, [_, sent]) = under_storm(None, Number::SIGUSR2, || -> Outcome {
         for _ in 0..WAITS {
             let (begun, real) = (engine.host().now(), Instant::now());

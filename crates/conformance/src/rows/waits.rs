@@ -14,8 +14,8 @@ use reactor::{
 
 use super::{carry, pattern};
 use crate::{
+    fixture::{Fixture, connect, listen, pair},
     suite::{Need, Outcome, Row, Stop, check},
-    world::{World, connect, listen, pair},
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -42,23 +42,23 @@ const fn row(
     id: &'static str,
     name: &'static str,
     needs: &'static [Need],
-    run: fn(&mut World<'_>) -> Outcome,
+    run: fn(&mut Fixture<'_>) -> Outcome,
 ) -> Row {
     Row { id, name, needs, slow: false, run }
 }
 
-fn no_descriptors(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let (listener, address) = listen(drive, &world.any_address())?;
-    drive.engine.reading(listener, false);
-    drive.settle(2)?;
+fn no_descriptors(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let (listener, address) = listen(driver, &fixture.any_address())?;
+    driver.engine.reading(listener, false);
+    driver.settle(2)?;
     let mut clients = Vec::new();
     for _ in 0..4 {
-        let client = connect(drive, &address)?;
-        drive.until("it is connected", |drive| !drive.told(client).connected.is_empty())?;
+        let client = connect(driver, &address)?;
+        driver.until("it is connected", |driver| !driver.events(client).connected.is_empty())?;
         clients.push(client);
     }
-    drive.note(listener).accepted.clear();
+    driver.events_mut(listener).accepted.clear();
     let mut taken = Vec::new();
     loop {
         match File::open("/dev/null") {
@@ -70,41 +70,43 @@ fn no_descriptors(world: &mut World<'_>) -> Outcome {
             return Err(Stop::Skipped(format!("needs a limit of descriptors below {DESCRIPTORS_MAX}")));
         }
     }
-    drive.engine.reading(listener, true);
-    let outcome = drive.until("the failure is told", |drive| !drive.told(listener).not_accepted.is_empty());
-    let rested = drive.settle(3).and_then(|()| drive.rests());
+    driver.engine.reading(listener, true);
+    let outcome =
+        driver.until("the failure is told", |driver| !driver.events(listener).not_accepted.is_empty());
+    let rested = driver.settle(3).and_then(|()| driver.rests());
     drop(taken);
     outcome?;
     rested?;
-    check!(drive.told(listener).not_accepted.len() == 1, "{:?}", drive.told(listener).not_accepted);
-    drive.engine.reading(listener, true);
-    drive.until("each client is served", |drive| drive.told(listener).accepted.len() >= clients.len())?;
-    check!(clients.iter().all(|client| !drive.told(*client).is_over()), "one was sent away");
+    check!(driver.events(listener).not_accepted.len() == 1, "{:?}", driver.events(listener).not_accepted);
+    driver.engine.reading(listener, true);
+    driver
+        .until("each client is served", |driver| driver.events(listener).accepted.len() >= clients.len())?;
+    check!(clients.iter().all(|client| !driver.events(*client).is_over()), "one was sent away");
     Ok(())
 }
 
-fn address_in_use(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let (_, address) = listen(drive, &world.any_address())?;
-    let second = drive.engine.listen(&address, &ListenOptions::default()).map(drop);
+fn address_in_use(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let (_, address) = listen(driver, &fixture.any_address())?;
+    let second = driver.engine.listen(&address, &ListenOptions::default()).map(drop);
     check!(second.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrInUse), "{second:?}");
     Ok(())
 }
 
-fn address_not_ours(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
+fn address_not_ours(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
     // This address is reserved for documentation, so no host has it.
     let address = reactor::Address::Ip(([192, 0, 2, 1], 0).into());
-    let result = drive.engine.listen(&address, &ListenOptions::default()).map(drop);
+    let result = driver.engine.listen(&address, &ListenOptions::default()).map(drop);
     check!(result.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable), "{result:?}");
     Ok(())
 }
 
-fn never_early(world: &mut World<'_>) -> Outcome {
-    let mut engine = world.engine();
+fn never_early(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut engine = fixture.engine();
     let mut waits = 0;
     for _ in 0..WAITS {
-        let timeout = Duration::from_micros(world.up_to(3_000) as u64);
+        let timeout = Duration::from_micros(fixture.up_to(3_000) as u64);
         let deadline = engine.host().now() + timeout;
         while engine.host().now() < deadline {
             engine.wait(Some(deadline - engine.host().now()))?;
@@ -116,8 +118,8 @@ fn never_early(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn clock_ahead(world: &mut World<'_>) -> Outcome {
-    let mut engine = world.engine();
+fn clock_ahead(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut engine = fixture.engine();
     for _ in 0..20 {
         let (theirs, ours) = (engine.host().now(), Instant::now());
         engine.wait(Some(Duration::from_millis(5)))?;
@@ -129,8 +131,8 @@ fn clock_ahead(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn endless_timeout(world: &mut World<'_>) -> Outcome {
-    let mut engine = world.engine();
+fn endless_timeout(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut engine = fixture.engine();
     for timeout in [Duration::from_secs(30 * 86_400), Duration::from_millis(1 << 31), Duration::MAX] {
         engine.waker().wake();
         engine.wait(Some(timeout))?;
@@ -139,8 +141,8 @@ fn endless_timeout(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn wakes_of_a_thread(world: &mut World<'_>) -> Outcome {
-    let mut engine = world.engine();
+fn wakes_of_a_thread(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut engine = fixture.engine();
     let waker = engine.waker();
     let (seen, is_seen) = std::sync::mpsc::channel::<()>();
     let thread = thread::spawn(move || {
@@ -172,28 +174,28 @@ fn wakes_of_a_thread(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn many_wakes(world: &mut World<'_>) -> Outcome {
-    let mut drive = world.drive();
-    let waker = drive.engine.waker();
+fn many_wakes(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut driver = fixture.driver();
+    let waker = driver.engine.waker();
     for _ in 0..200_000 {
         waker.wake_by_ref();
     }
-    let before = drive.engine.host().now();
-    drive.engine.wait(Some(LONG))?;
-    check!(drive.engine.next().is_none(), "a wake is no event");
-    check!(drive.engine.host().now() - before < LONG, "the wakes were lost");
-    drive.rests()
+    let before = driver.engine.host().now();
+    driver.engine.wait(Some(LONG))?;
+    check!(driver.engine.next().is_none(), "a wake is no event");
+    check!(driver.engine.host().now() - before < LONG, "the wakes were lost");
+    driver.rests()
 }
 
-fn wake_in_batch(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let pair = pair(drive)?;
-    let waker = drive.engine.waker();
+fn wake_in_batch(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let pair = pair(driver)?;
+    let waker = driver.engine.waker();
     for round in 0..20 {
-        drive.send(pair.client, b"x");
+        driver.send(pair.client, b"x");
         let mut woken = false;
         for _ in 0..50 {
-            drive.turn_with(Duration::from_millis(20), |_, _| {
+            driver.turn_with(Duration::from_millis(20), |_, _| {
                 waker.wake_by_ref();
                 woken = true;
             })?;
@@ -202,60 +204,60 @@ fn wake_in_batch(world: &mut World<'_>) -> Outcome {
             }
         }
         check!(woken, "no event in round {round}");
-        let before = drive.engine.host().now();
-        drive.turn(LONG)?;
-        check!(drive.engine.host().now() - before < LONG, "the wake of round {round} was lost");
-        drive.until("the send is over", |drive| !drive.told(pair.client).is_sending())?;
-        drive.settle(3)?;
+        let before = driver.engine.host().now();
+        driver.turn(LONG)?;
+        check!(driver.engine.host().now() - before < LONG, "the wake of round {round} was lost");
+        driver.until("the send is over", |driver| !driver.events(pair.client).is_sending())?;
+        driver.settle(3)?;
     }
     Ok(())
 }
 
-fn waker_outlives(world: &mut World<'_>) -> Outcome {
-    let engine = world.engine();
+fn waker_outlives(fixture: &mut Fixture<'_>) -> Outcome {
+    let engine = fixture.engine();
     let (one, two) = (engine.waker(), engine.waker());
     drop(engine);
     one.wake_by_ref();
     thread::spawn(move || two.wake()).join().map_err(|_| "the waking thread panicked".into())
 }
 
-fn misuse(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let pair = pair(drive)?;
-    for key in [drive.key(), drive.key()] {
-        drive.engine.close(key, Ending::Orderly);
-        drive.engine.detach(key);
-        drive.engine.probe(key);
-        drive.engine.reading(key, false);
+fn misuse(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let pair = pair(driver)?;
+    for key in [driver.key(), driver.key()] {
+        driver.engine.close(key, Ending::Orderly);
+        driver.engine.detach(key);
+        driver.engine.probe(key);
+        driver.engine.reading(key, false);
     }
-    drive.rests()?;
-    carry(drive, pair.client, pair.server, b"still here")
+    driver.rests()?;
+    carry(driver, pair.client, pair.server, b"still here")
 }
 
-fn chunk_is_exact(world: &mut World<'_>) -> Outcome {
-    let drive = &mut world.drive();
-    let pair = pair(drive)?;
+fn chunk_is_exact(fixture: &mut Fixture<'_>) -> Outcome {
+    let driver = &mut fixture.driver();
+    let pair = pair(driver)?;
     // The long ones fill the buffers. A later short one would then show bytes that it does not own.
     for len in [3_000, 1, 200, 2] {
         let bytes = pattern(len);
-        drive.send(pair.client, &bytes);
+        driver.send(pair.client, &bytes);
         let mut got = Vec::new();
         for _ in 0..20_000 {
-            drive.engine.wait(Some(Duration::from_millis(20)))?;
-            while let Some((_, event)) = drive.engine.next() {
+            driver.engine.wait(Some(Duration::from_millis(20)))?;
+            while let Some((_, event)) = driver.engine.next() {
                 match event {
                     Event::Got(mut chunk) => {
                         check!(!chunk.bytes().is_empty(), "a chunk is empty");
                         got.extend_from_slice(chunk.bytes());
                         chunk.bytes().fill(0xcc);
-                        drive.engine.give(chunk);
+                        driver.engine.give(chunk);
                     }
-                    Event::Sent(sent) if !sent.queue.is_empty() => drive.send_queue(pair.client, sent.queue),
+                    Event::Sent(sent) if !sent.queue.is_empty() => driver.send_queue(pair.client, sent.queue),
                     Event::Sent(_) => {}
                     other => return Err(format!("it told {other:?}").into()),
                 }
             }
-            drive.send_rest(pair.client);
+            driver.send_rest(pair.client);
             if got.len() >= len {
                 break;
             }

@@ -23,9 +23,9 @@ use super::{
     row,
 };
 use crate::{
+    fixture::Fixture,
     rows::descriptors::socket_pair,
     suite::{Outcome, Row, Stop, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -142,8 +142,8 @@ fn hoard(cx: &mut Context<'_, Hoarder>) -> Result {
     Ok(())
 }
 
-fn left_behind(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn left_behind(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let bystander = Bystander::beside(&mut rig)?;
     let hoarder = rig.add(Hoarder { _bomb: Bomb })?;
     let controller = rig.runtime.controller(hoarder);
@@ -156,10 +156,10 @@ fn left_behind(world: &mut World<'_>) -> Outcome {
     bystander.ends(rig, 1)
 }
 
-fn dropped_with_runtime(world: &mut World<'_>) -> Outcome {
+fn dropped_with_runtime(fixture: &mut Fixture<'_>) -> Outcome {
     // After different numbers of turns, jobs, answers and connections are in different stages.
     for turns in 0..3 {
-        let mut rig = Rig::new(world)?;
+        let mut rig = Rig::new(fixture)?;
         let bystander = Bystander::beside(&mut rig)?;
         let hoarder = rig.add(Hoarder { _bomb: Bomb })?;
         rig.with(hoarder, |_, cx| hoard(cx)).map_err(|failure| failure.to_string())?;
@@ -187,8 +187,8 @@ impl Receive<u64> for Employer {
     }
 }
 
-fn elsewhere(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn elsewhere(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let bystander = Bystander::beside(&mut rig)?;
     let employer = rig.add(Employer::default())?;
     let asked = rig.with(employer, |_, cx| -> Result {
@@ -204,8 +204,8 @@ fn elsewhere(world: &mut World<'_>) -> Outcome {
     bystander.ends(rig, 0)
 }
 
-fn observer(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn observer(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let told = Rc::new(Cell::new(0));
     let count = told.clone();
     let bomb = Bomb;
@@ -312,10 +312,10 @@ impl Handle<Device> for Owner {
     }
 }
 
-fn of_resources(world: &mut World<'_>) -> Outcome {
+fn of_resources(fixture: &mut Fixture<'_>) -> Outcome {
     for place in PLACES {
         for is_dropped_with_runtime in [false, true] {
-            let mut rig = Rig::new(world)?;
+            let mut rig = Rig::new(fixture)?;
             let bystander = Bystander::beside(&mut rig)?;
             let (near, far) = socket_pair()?;
             let owner = rig.add(Owner(place))?;
@@ -341,7 +341,7 @@ fn of_resources(world: &mut World<'_>) -> Outcome {
     }
     // The runtime rejects a device that panics from the start, and returns it with the cause.
     for place in [Place::Source, Place::Interest] {
-        let mut rig = Rig::new(world)?;
+        let mut rig = Rig::new(fixture)?;
         let owner = rig.add(Owner(place))?;
         let (near, _far) = socket_pair()?;
         let device = Device { socket: near, place: Rc::new(Cell::new(place)) };
@@ -375,8 +375,8 @@ impl Receive<u64> for Careless {
     }
 }
 
-fn nobody_takes(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn nobody_takes(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let bystander = Bystander::beside(&mut rig)?;
     let careless = rig.add(Careless)?;
     let address = rig.with(careless, |_, cx| -> Result<_, Error> {
@@ -431,8 +431,8 @@ fn are_told(receipt: Receipt, expected: &[&str]) -> Outcome {
     Ok(())
 }
 
-fn names_the_peer(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn names_the_peer(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let server = rig.add(Probe::quiet())?;
     let (_, address) = rig.listen(server, || Stream::new(Bytes))?;
     let client = rig.add(Probe::quiet())?;
@@ -449,7 +449,7 @@ fn names_the_peer(world: &mut World<'_>) -> Outcome {
         let is_told = is_named || cfg!(not(any(target_os = "linux", target_os = "android")));
         check!(is_told && !text.contains("::Stream"), "{text}");
     } else {
-        check!(world.is_virtual(), "the reset ended it as {why:?}");
+        check!(fixture.is_virtual(), "the reset ended it as {why:?}");
     }
     rig.finish()
 }

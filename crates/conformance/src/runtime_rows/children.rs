@@ -12,14 +12,14 @@ use reactor::{
 
 use super::{
     SOCKETS,
-    nursery::{Kept, Nursery, Told, exists, silent, spoken, until_gone},
+    child_fixtures::{ChildEvent, Kept, Parent, exists, silent, spoken, until_gone},
     rig::Rig,
     row,
 };
 use crate::{
+    fixture::Fixture,
     rows::pattern,
     suite::{Need, Outcome, Row, Stop, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -60,43 +60,43 @@ pub(super) const ROWS: &[Row] = &[
 
 const PROC: &[Need] = &[Need::Sockets, Need::Linux, Need::DescriptorList];
 
-fn many_at_once(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
-    let nursery = rig.add(Nursery::default())?;
+fn many_at_once(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
+    let parent = rig.add(Parent::default())?;
     let mut options = silent();
     options.stdin = Standard::Piped;
-    let count = if world.descriptors_max() < 1024 { 60 } else { 200 };
+    let count = if fixture.descriptors_max() < 1024 { 60 } else { 200 };
     for code in 0..count {
         let script = format!("read word; exit {}", code % 200);
-        rig.with(nursery, |nursery, cx| nursery.start(cx, &script, &options))?;
+        rig.with(parent, |parent, cx| parent.start(cx, &script, &options))?;
     }
     // No child ends before the end of its input.
     rig.settle()?;
-    check!(rig.get(nursery).exited() == 0, "{} ended by themselves", rig.get(nursery).exited());
-    rig.with(nursery, |nursery, cx| {
-        nursery.children.iter().filter_map(|child| child.input).for_each(|id| cx.close(id))
+    check!(rig.get(parent).exited() == 0, "{} ended by themselves", rig.get(parent).exited());
+    rig.with(parent, |parent, cx| {
+        parent.children.iter().filter_map(|child| child.input).for_each(|id| cx.close(id))
     });
     rig.until("all have closed", |rig| {
-        let told = &rig.get(nursery).told;
-        told.iter().filter(|(_, told)| *told == Told::Gone).count() == count
+        let told = &rig.get(parent).told;
+        told.iter().filter(|(_, told)| *told == ChildEvent::Gone).count() == count
     })?;
     for child in 0..count {
-        let exits: Vec<_> = rig.get(nursery).of(child).into_iter().filter_map(exit_code).collect();
+        let exits: Vec<_> = rig.get(parent).of(child).into_iter().filter_map(exit_code).collect();
         check!(exits == [child as i32 % 200], "child {child} ended with {exits:?}");
     }
     rig.finish()
 }
 
-fn exit_code(told: Told) -> Option<i32> {
+fn exit_code(told: ChildEvent) -> Option<i32> {
     match told {
-        Told::Exit(status) => status.code(),
+        ChildEvent::Exit(status) => status.code(),
         _ => None,
     }
 }
 
-fn two_libraries(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
-    let nursery = rig.add(Nursery::default())?;
+fn two_libraries(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
+    let parent = rig.add(Parent::default())?;
     let other = std::thread::spawn(|| {
         let codes = (0..50).map(|code| {
             let mut child = Command::new("/bin/sh").args(["-c", &format!("exit {code}")]).spawn()?;
@@ -105,21 +105,21 @@ fn two_libraries(world: &mut World<'_>) -> Outcome {
         codes.collect::<std::io::Result<Vec<_>>>()
     });
     for code in 0..50 {
-        rig.with(nursery, |nursery, cx| nursery.start(cx, &format!("exit {code}"), &silent()))?;
+        rig.with(parent, |parent, cx| parent.start(cx, &format!("exit {code}"), &silent()))?;
         rig.turn(Duration::ZERO)?;
     }
-    rig.until("all of ours have ended", |rig| rig.get(nursery).exited() == 50)?;
-    let codes: Vec<_> = (0..50).flat_map(|child| rig.get(nursery).of(child)).filter_map(exit_code).collect();
+    rig.until("all of ours have ended", |rig| rig.get(parent).exited() == 50)?;
+    let codes: Vec<_> = (0..50).flat_map(|child| rig.get(parent).of(child)).filter_map(exit_code).collect();
     check!(codes == (0..50).collect::<Vec<_>>(), "ours ended with {codes:?}");
     let theirs = other.join().map_err(|_| "the other library panicked")??;
     check!(theirs == (0..50).map(Some).collect::<Vec<_>>(), "theirs ended with {theirs:?}");
     rig.finish()
 }
 
-fn ended_before_added(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
-    let nursery = rig.add(Nursery::default())?;
-    rig.with(nursery, |nursery, cx| -> Outcome {
+fn ended_before_added(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
+    let parent = rig.add(Parent::default())?;
+    rig.with(parent, |parent, cx| -> Outcome {
         let child = cx.spawn(Command::new("/bin/sh").args(["-c", "exit 5"]), &silent())?;
         let stat = format!("/proc/{}/stat", child.process.pid());
         while !std::fs::read_to_string(&stat)?.contains(") Z ") {
@@ -127,33 +127,33 @@ fn ended_before_added(world: &mut World<'_>) -> Outcome {
         }
         let pid = child.process.pid();
         let process = cx.add(child.process).map_err(|rejected| rejected.error)?;
-        nursery.children.push(Kept { process, pid, input: None, output: None });
+        parent.children.push(Kept { process, pid, input: None, output: None });
         Ok(())
     })?;
-    rig.until("its end is told", |rig| rig.get(nursery).has(0, Told::Gone))?;
+    rig.until("its end is told", |rig| rig.get(parent).has(0, ChildEvent::Gone))?;
     check!(
-        rig.get(nursery).of(0).iter().filter_map(|told| exit_code(*told)).eq([5]),
+        rig.get(parent).of(0).iter().filter_map(|told| exit_code(*told)).eq([5]),
         "{:?}",
-        rig.get(nursery).told
+        rig.get(parent).told
     );
     rig.finish()
 }
 
-fn beyond_the_limit(world: &mut World<'_>) -> Outcome {
+fn beyond_the_limit(fixture: &mut Fixture<'_>) -> Outcome {
     const LIMIT: usize = 5;
-    let mut rig = Rig::limited(world, |limits| limits.resources = LIMIT)?;
-    let nursery = rig.add(Nursery::default())?;
+    let mut rig = Rig::limited(fixture, |limits| limits.resources = LIMIT)?;
+    let parent = rig.add(Parent::default())?;
     let mut options = silent();
     options.kill_on_close = true;
     let mut refused = None;
     for count in 1..=LIMIT + 1 {
-        let child = rig.with(nursery, |_, cx| cx.spawn(Command::new("sleep").arg("60"), &options))?;
+        let child = rig.with(parent, |_, cx| cx.spawn(Command::new("sleep").arg("60"), &options))?;
         let pid = child.process.pid();
-        match rig.with(nursery, |_, cx| cx.add(child.process)) {
+        match rig.with(parent, |_, cx| cx.add(child.process)) {
             Ok(process) => {
                 check!(count <= LIMIT, "{count} were taken");
                 let kept = Kept { process, pid, input: None, output: None };
-                rig.get_mut(nursery).children.push(kept);
+                rig.get_mut(parent).children.push(kept);
             }
             Err(rejected) => {
                 check!(count == LIMIT + 1, "number {count} was rejected: {}", rejected.error);
@@ -164,102 +164,110 @@ fn beyond_the_limit(world: &mut World<'_>) -> Outcome {
     }
     // The drop kills it.
     until_gone(&[refused.ok_or("none was rejected")?])?;
-    let ids: Vec<_> = rig.get(nursery).children.iter().map(|child| child.process).collect();
-    rig.with(nursery, |_, cx| ids.iter().for_each(|id| cx.close(*id)));
-    let pids: Vec<_> = rig.get(nursery).children.iter().map(|child| child.pid).collect();
+    let ids: Vec<_> = rig.get(parent).children.iter().map(|child| child.process).collect();
+    rig.with(parent, |_, cx| ids.iter().for_each(|id| cx.close(*id)));
+    let pids: Vec<_> = rig.get(parent).children.iter().map(|child| child.pid).collect();
     until_gone_while_turning(&mut rig, &pids)?;
     rig.finish()
 }
 
-fn exit_and_end_are_two(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
-    let nursery = rig.add(Nursery::default())?;
+fn exit_and_end_are_two(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
+    let parent = rig.add(Parent::default())?;
     // The child closes its output and lives until its input ends.
     let first =
-        rig.with(nursery, |nursery, cx| nursery.start(cx, "echo a; exec >&-; read word; exit 1", &spoken()))?;
-    rig.until("its output has ended", |rig| rig.get(nursery).has(first, Told::OutputClosed))?;
-    check!(rig.get(nursery).exited() == 0, "its exit was told with the end of its output");
-    let input = rig.get(nursery).children[first].input.ok_or("it is piped")?;
-    rig.with(nursery, |_, cx| cx.close(input));
-    rig.until("it has ended", |rig| rig.get(nursery).has(first, Told::Gone))?;
+        rig.with(parent, |parent, cx| parent.start(cx, "echo a; exec >&-; read word; exit 1", &spoken()))?;
+    rig.until("its output has ended", |rig| rig.get(parent).has(first, ChildEvent::OutputClosed))?;
+    check!(rig.get(parent).exited() == 0, "its exit was told with the end of its output");
+    let input = rig.get(parent).children[first].input.ok_or("it is piped")?;
+    rig.with(parent, |_, cx| cx.close(input));
+    rig.until("it has ended", |rig| rig.get(parent).has(first, ChildEvent::Gone))?;
     // The child ends, but its own child holds both pipes until the input ends.
-    let second = rig.with(nursery, |nursery, cx| {
-        nursery.start(cx, "exec 3<&0; (read word; echo late) <&3 & exit 2", &spoken())
+    let second = rig.with(parent, |parent, cx| {
+        parent.start(cx, "exec 3<&0; (read word; echo late) <&3 & exit 2", &spoken())
     })?;
-    rig.until("it has ended", |rig| rig.get(nursery).has(second, Told::Gone))?;
+    rig.until("it has ended", |rig| rig.get(parent).has(second, ChildEvent::Gone))?;
     rig.settle()?;
-    check!(!rig.get(nursery).has(second, Told::OutputEnd), "the end of the output was told with the exit");
-    let input = rig.get(nursery).children[second].input.ok_or("it is piped")?;
-    rig.with(nursery, |_, cx| cx.close(input));
-    rig.until("the output has ended", |rig| rig.get(nursery).has(second, Told::OutputClosed))?;
-    check!(rig.get(nursery).output == b"a\nlate\n", "{:?} was said", rig.get(nursery).output);
+    check!(
+        !rig.get(parent).has(second, ChildEvent::OutputEnd),
+        "the end of the output was told with the exit"
+    );
+    let input = rig.get(parent).children[second].input.ok_or("it is piped")?;
+    rig.with(parent, |_, cx| cx.close(input));
+    rig.until("the output has ended", |rig| rig.get(parent).has(second, ChildEvent::OutputClosed))?;
+    check!(rig.get(parent).output == b"a\nlate\n", "{:?} was said", rig.get(parent).output);
     rig.finish()
 }
 
-fn child_that_does_not_read(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
-    let nursery = rig.add(Nursery::default())?;
+fn child_that_does_not_read(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
+    let parent = rig.add(Parent::default())?;
     let child =
-        rig.with(nursery, |nursery, cx| nursery.start(cx, "exec <&-; echo gone; exec sleep 60", &spoken()))?;
-    let input = rig.get(nursery).children[child].input.ok_or("it is piped")?;
-    rig.with(nursery, |_, cx| cx.send(input, &pattern(1 << 20)));
-    rig.until("the input has ended", |rig| rig.get(nursery).has(child, Told::InputClosed { failed: true }))?;
-    rig.until("its word has arrived", |rig| rig.get(nursery).output == b"gone\n")?;
-    check!(!rig.get(nursery).has(child, Told::Gone), "the child lives on");
-    let process = rig.get(nursery).children[child].process;
-    rig.with(nursery, |_, cx| cx.get(process).map(Process::kill)).ok_or("it lives")??;
-    rig.until("it has ended", |rig| rig.get(nursery).has(child, Told::Gone))?;
+        rig.with(parent, |parent, cx| parent.start(cx, "exec <&-; echo gone; exec sleep 60", &spoken()))?;
+    let input = rig.get(parent).children[child].input.ok_or("it is piped")?;
+    rig.with(parent, |_, cx| cx.send(input, &pattern(1 << 20)));
+    rig.until("the input has ended", |rig| {
+        rig.get(parent).has(child, ChildEvent::InputClosed { failed: true })
+    })?;
+    rig.until("its word has arrived", |rig| rig.get(parent).output == b"gone\n")?;
+    check!(!rig.get(parent).has(child, ChildEvent::Gone), "the child lives on");
+    let process = rig.get(parent).children[child].process;
+    rig.with(parent, |_, cx| cx.get(process).map(Process::kill)).ok_or("it lives")??;
+    rig.until("it has ended", |rig| rig.get(parent).has(child, ChildEvent::Gone))?;
     rig.finish()
 }
 
-fn flood(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
-    let nursery = rig.add(Nursery::default())?;
+fn flood(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
+    let parent = rig.add(Parent::default())?;
     let script = "exec head -c 3000000 /dev/zero";
-    let child = rig.with(nursery, |nursery, cx| nursery.start(cx, script, &spoken()))?;
-    let output = rig.get(nursery).children[child].output.ok_or("it is piped")?;
-    rig.with(nursery, |_, cx| cx.pause(output));
+    let child = rig.with(parent, |parent, cx| parent.start(cx, script, &spoken()))?;
+    let output = rig.get(parent).children[child].output.ok_or("it is piped")?;
+    rig.with(parent, |_, cx| cx.pause(output));
     rig.settle()?;
     let before = rig.counters().bytes_in;
     rig.rests()?;
     check!(rig.counters().bytes_in == before && before <= 1 << 20, "{before} bytes were read though paused");
-    check!(!rig.get(nursery).has(child, Told::Gone), "it waits for its reader");
-    rig.with(nursery, |_, cx| cx.resume(output));
+    check!(!rig.get(parent).has(child, ChildEvent::Gone), "it waits for its reader");
+    rig.with(parent, |_, cx| cx.resume(output));
     rig.until("it has ended", |rig| {
-        rig.get(nursery).has(child, Told::Gone) && rig.get(nursery).has(child, Told::OutputClosed)
+        rig.get(parent).has(child, ChildEvent::Gone) && rig.get(parent).has(child, ChildEvent::OutputClosed)
     })?;
-    check!(rig.get(nursery).output.len() == 3_000_000, "{} bytes came", rig.get(nursery).output.len());
+    check!(rig.get(parent).output.len() == 3_000_000, "{} bytes came", rig.get(parent).output.len());
     rig.finish()
 }
 
-fn through_a_child(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
-    let nursery = rig.add(Nursery::default())?;
-    let child = rig.with(nursery, |nursery, cx| nursery.start(cx, "exec cat", &spoken()))?;
-    let input = rig.get(nursery).children[child].input.ok_or("it is piped")?;
+fn through_a_child(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
+    let parent = rig.add(Parent::default())?;
+    let child = rig.with(parent, |parent, cx| parent.start(cx, "exec cat", &spoken()))?;
+    let input = rig.get(parent).children[child].input.ok_or("it is piped")?;
     let bytes = pattern(2 << 20);
-    rig.with(nursery, |_, cx| {
+    rig.with(parent, |_, cx| {
         cx.send(input, &bytes);
         cx.finish(input);
     });
     rig.until("all has come back", |rig| {
-        rig.get(nursery).has(child, Told::OutputClosed) && rig.get(nursery).has(child, Told::Gone)
+        rig.get(parent).has(child, ChildEvent::OutputClosed) && rig.get(parent).has(child, ChildEvent::Gone)
     })?;
-    check!(rig.get(nursery).output == bytes, "what came back differs");
-    check!(rig.get(nursery).has(child, Told::InputClosed { failed: false }), "{:?}", rig.get(nursery).told);
+    check!(rig.get(parent).output == bytes, "what came back differs");
+    check!(
+        rig.get(parent).has(child, ChildEvent::InputClosed { failed: false }),
+        "{:?}",
+        rig.get(parent).told
+    );
     rig.finish()
 }
 
-fn not_executed(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
-    let nursery = rig.add(Nursery::default())?;
+fn not_executed(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
+    let parent = rig.add(Parent::default())?;
     let before = children_of_this_process()?;
     for (program, kind) in [
         ("/no/such/program", std::io::ErrorKind::NotFound),
         ("/etc/passwd", std::io::ErrorKind::PermissionDenied),
     ] {
-        let result =
-            rig.with(nursery, |_, cx| cx.spawn(&mut Command::new(program), &SpawnOptions::default()));
+        let result = rig.with(parent, |_, cx| cx.spawn(&mut Command::new(program), &SpawnOptions::default()));
         let Err(error) = result else { return Err(format!("{program} was executed").into()) };
         check!(error.io().is_some_and(|error| error.kind() == kind), "{program}: {error}");
         check!(error.to_string().contains(program), "the error names the program: {error}");
@@ -285,32 +293,32 @@ fn children_of_this_process() -> Result<Vec<u32>, Stop> {
 /// Starts a group leader, which starts another process. Returns the numbers of both.
 fn family(
     rig: &mut Rig,
-    nursery: reactor::ServiceId<Nursery>,
+    parent: reactor::ServiceId<Parent>,
     options: &SpawnOptions,
 ) -> Result<[u32; 2], Stop> {
     let script = "sleep 60 & echo $!; wait";
-    let child = rig.with(nursery, |nursery, cx| nursery.start(cx, script, options))?;
-    rig.until("it has said its child's number", |rig| rig.get(nursery).output.ends_with(b"\n"))?;
-    let said = std::mem::take(&mut rig.get_mut(nursery).output);
+    let child = rig.with(parent, |parent, cx| parent.start(cx, script, options))?;
+    rig.until("it has said its child's number", |rig| rig.get(parent).output.ends_with(b"\n"))?;
+    let said = std::mem::take(&mut rig.get_mut(parent).output);
     let pid = String::from_utf8_lossy(&said).trim().parse::<u32>().map_err(|error| error.to_string())?;
-    Ok([rig.get(nursery).children[child].pid, pid])
+    Ok([rig.get(parent).children[child].pid, pid])
 }
 
-fn group(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
-    let nursery = rig.add(Nursery::default())?;
+fn group(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
+    let parent = rig.add(Parent::default())?;
     let mut options = spoken();
     options.group = true;
-    let family = family(&mut rig, nursery, &options)?;
-    let process = rig.get(nursery).children[0].process;
-    rig.with(nursery, |_, cx| cx.get(process).map(Process::terminate)).ok_or("it lives")??;
-    rig.until("it has ended", |rig| rig.get(nursery).has(0, Told::Gone))?;
+    let family = family(&mut rig, parent, &options)?;
+    let process = rig.get(parent).children[0].process;
+    rig.with(parent, |_, cx| cx.get(process).map(Process::terminate)).ok_or("it lives")??;
+    rig.until("it has ended", |rig| rig.get(parent).has(0, ChildEvent::Gone))?;
     until_gone(&family)?;
     // By the time of the exit event the child is already reaped, and its number may belong to another
     // process.
     let mut options = silent();
     options.group = true;
-    let child = rig.with(nursery, |_, cx| cx.spawn(&mut Command::new("true"), &options))?;
+    let child = rig.with(parent, |_, cx| cx.spawn(&mut Command::new("true"), &options))?;
     let late = rig.add(Late::default())?;
     rig.with(late, |_, cx| cx.add(child.process)).map_err(|rejected| rejected.error)?;
     rig.until("its exit was told", |rig| rig.get(late).errno.is_some())?;
@@ -334,22 +342,22 @@ impl Handle<Process> for Late {
     }
 }
 
-fn killed_on_close(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
-    let nursery = rig.add(Nursery::default())?;
+fn killed_on_close(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
+    let parent = rig.add(Parent::default())?;
     let mut options = spoken();
     (options.group, options.kill_on_close) = (true, true);
-    let both = family(&mut rig, nursery, &options)?;
-    let process = rig.get(nursery).children[0].process;
-    rig.with(nursery, |_, cx| cx.close(process));
+    let both = family(&mut rig, parent, &options)?;
+    let process = rig.get(parent).children[0].process;
+    rig.with(parent, |_, cx| cx.close(process));
     until_gone_while_turning(&mut rig, &both)?;
     // With `kill_rest`, the rest of a group ends with its leader.
     let mut options = spoken();
     (options.group, options.kill_rest) = (true, true);
-    let both = family(&mut rig, nursery, &options)?;
+    let both = family(&mut rig, parent, &options)?;
     Command::new("/bin/sh").args(["-c", &format!("kill -KILL {}", both[0])]).status()?;
     until_gone_while_turning(&mut rig, &both)?;
-    rig.until("the output has ended", |rig| rig.get(nursery).has(1, Told::OutputClosed))?;
+    rig.until("the output has ended", |rig| rig.get(parent).has(1, ChildEvent::OutputClosed))?;
     rig.finish()
 }
 
@@ -357,17 +365,17 @@ fn until_gone_while_turning(rig: &mut Rig, pids: &[u32]) -> Outcome {
     rig.until("they are gone", |_| !pids.iter().any(|pid| exists(*pid)))
 }
 
-fn dropped_with_the_runtime(world: &mut World<'_>) -> Outcome {
+fn dropped_with_the_runtime(fixture: &mut Fixture<'_>) -> Outcome {
     let mut pids = Vec::new();
     for kill in [true, false] {
-        let mut rig = Rig::new(world)?;
-        let nursery = rig.add(Nursery::default())?;
+        let mut rig = Rig::new(fixture)?;
+        let parent = rig.add(Parent::default())?;
         let mut options = silent();
         (options.kill_on_close, options.stdin) = (kill, Standard::Piped);
         for _ in 0..20 {
             // Without its input the child ends, killed or not.
-            let child = rig.with(nursery, |nursery, cx| nursery.start(cx, "read word", &options))?;
-            pids.push(rig.get(nursery).children[child].pid);
+            let child = rig.with(parent, |parent, cx| parent.start(cx, "read word", &options))?;
+            pids.push(rig.get(parent).children[child].pid);
         }
         drop(rig);
     }
@@ -387,36 +395,36 @@ fn names_of_threads() -> Result<Vec<String>, Stop> {
     Ok(tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok()).collect())
 }
 
-fn nothing_inherited(world: &mut World<'_>) -> Outcome {
+fn nothing_inherited(fixture: &mut Fixture<'_>) -> Outcome {
     // This process may have inherited descriptors itself, and those are not ours to close.
     let given = descriptors()?;
-    let mut rig = Rig::new(world)?;
+    let mut rig = Rig::new(fixture)?;
     let (echo, address) = rig.echo()?;
-    let nursery = rig.add(Nursery::default())?;
+    let parent = rig.add(Parent::default())?;
     let peer = std::net::TcpStream::connect(address.ip().ok_or("an IP address")?)?;
     rig.until("a connection is open", |rig| rig.get(echo).opened == 1)?;
     // A living child has a pidfd and pipes open here.
-    rig.with(nursery, |nursery, cx| nursery.start(cx, "read word", &spoken()))?;
+    rig.with(parent, |parent, cx| parent.start(cx, "read word", &spoken()))?;
     let script = "for fd in /proc/self/fd/*; do [ -e $fd ] && echo ${fd##*/}; done; kill -PIPE $$; exit 9";
     let ours = descriptors()?.len();
-    let child = rig.with(nursery, |nursery, cx| nursery.start(cx, script, &spoken()))?;
+    let child = rig.with(parent, |parent, cx| parent.start(cx, script, &spoken()))?;
     rig.until("it has ended", |rig| {
-        rig.get(nursery).has(child, Told::Gone) && rig.get(nursery).has(child, Told::OutputClosed)
+        rig.get(parent).has(child, ChildEvent::Gone) && rig.get(parent).has(child, ChildEvent::OutputClosed)
     })?;
-    let said = String::from_utf8_lossy(&rig.get(nursery).output).into_owned();
+    let said = String::from_utf8_lossy(&rig.get(parent).output).into_owned();
     let mut numbers: Vec<u32> = said.split_whitespace().filter_map(|number| number.parse().ok()).collect();
     numbers.retain(|number| *number <= 2 || !given.contains(number));
     check!(ours >= given.len() + 8, "only {ours} descriptors are open, {} were before", given.len());
     check!(numbers == [0, 1, 2], "of {ours} descriptors the child has {said:?}");
-    let signal = rig.get(nursery).of(child).into_iter().find_map(|told| match told {
-        Told::Exit(status) => std::os::unix::process::ExitStatusExt::signal(&status),
+    let signal = rig.get(parent).of(child).into_iter().find_map(|told| match told {
+        ChildEvent::Exit(status) => std::os::unix::process::ExitStatusExt::signal(&status),
         _ => None,
     });
     check!(signal == Some(libc::SIGPIPE), "SIGPIPE is ignored or blocked in the child: {signal:?}");
-    let input = rig.get(nursery).children[0].input.ok_or("it is piped")?;
-    rig.with(nursery, |_, cx| cx.close(input));
+    let input = rig.get(parent).children[0].input.ok_or("it is piped")?;
+    rig.with(parent, |_, cx| cx.close(input));
     drop(peer);
-    rig.until("the other has ended, too", |rig| rig.get(nursery).has(0, Told::Gone))?;
+    rig.until("the other has ended, too", |rig| rig.get(parent).has(0, ChildEvent::Gone))?;
     rig.finish()
 }
 

@@ -9,8 +9,8 @@ use super::{
     row,
 };
 use crate::{
+    fixture::Fixture,
     suite::{Outcome, Row, Stop, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -40,8 +40,8 @@ struct Relay {
 }
 
 impl Relay {
-    fn new(world: &mut World<'_>, half_open: bool) -> Result<Relay, Stop> {
-        let mut rig = Rig::new(world)?;
+    fn new(fixture: &mut Fixture<'_>, half_open: bool) -> Result<Relay, Stop> {
+        let mut rig = Rig::new(fixture)?;
         let (peers, proxy) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
         let (_, address) = rig.listen(proxy, move || Stream::new(Bytes).half_open(half_open))?;
         let mut far = Vec::new();
@@ -107,10 +107,10 @@ fn request() -> [What; 3] {
     [What::Open, What::got(b"request"), What::End]
 }
 
-fn told_before(world: &mut World<'_>) -> Outcome {
+fn told_before(fixture: &mut Fixture<'_>) -> Outcome {
     for (first, ends) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
         let other = 1 - ends;
-        let mut relay = Relay::new(world, true)?;
+        let mut relay = Relay::new(fixture, true)?;
         relay.end(ends);
         relay.until_told(ends, &What::End)?;
         // The proxy has kept the request, and sends it after the call that couples.
@@ -136,8 +136,8 @@ fn told_before(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn both_told_before(world: &mut World<'_>) -> Outcome {
-    let mut relay = Relay::new(world, true)?;
+fn both_told_before(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut relay = Relay::new(fixture, true)?;
     for of in [0, 1] {
         relay.end(of);
         relay.until_told(of, &What::End)?;
@@ -146,9 +146,9 @@ fn both_told_before(world: &mut World<'_>) -> Outcome {
     relay.finish()
 }
 
-fn while_paused(world: &mut World<'_>) -> Outcome {
+fn while_paused(fixture: &mut Fixture<'_>) -> Outcome {
     // Couple behind unread input. The end follows the input.
-    let mut relay = Relay::new(world, true)?;
+    let mut relay = Relay::new(fixture, true)?;
     let (proxy, [paused, _]) = (relay.proxy, relay.near);
     relay.rig.with(proxy, |_, cx| cx.pause(paused));
     relay.end(0);
@@ -162,7 +162,7 @@ fn while_paused(world: &mut World<'_>) -> Outcome {
     relay.end(1);
     relay.finish()?;
     // Couple without input. The proxy saw the end during the pause, and needs no resume.
-    let mut relay = Relay::new(world, true)?;
+    let mut relay = Relay::new(fixture, true)?;
     let (proxy, [paused, _]) = (relay.proxy, relay.near);
     let client = relay.far[0];
     relay.rig.with(proxy, |_, cx| cx.pause(paused));
@@ -174,8 +174,8 @@ fn while_paused(world: &mut World<'_>) -> Outcome {
     relay.finish()
 }
 
-fn at_its_end(world: &mut World<'_>) -> Outcome {
-    let mut relay = Relay::new(world, false)?;
+fn at_its_end(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut relay = Relay::new(fixture, false)?;
     let [one, other] = relay.near;
     relay.rig.get_mut(relay.proxy).act(move |cx, id, what| {
         match what {
@@ -192,10 +192,10 @@ fn at_its_end(world: &mut World<'_>) -> Outcome {
     relay.finish()
 }
 
-fn closing(world: &mut World<'_>) -> Outcome {
+fn closing(fixture: &mut Fixture<'_>) -> Outcome {
     // The stream closes in order, with or without an earlier end.
     for ends in [true, false] {
-        let mut relay = Relay::new(world, true)?;
+        let mut relay = Relay::new(fixture, true)?;
         let [one, other] = relay.near;
         if ends {
             relay.end(0);
@@ -213,7 +213,7 @@ fn closing(world: &mut World<'_>) -> Outcome {
         relay.finish()?;
     }
     // The handler refuses the end. The target must not take the forwarded part for the whole.
-    let mut relay = Relay::new(world, true)?;
+    let mut relay = Relay::new(fixture, true)?;
     let [one, other] = relay.near;
     relay.rig.get_mut(relay.proxy).act(move |cx, id, what| {
         if (id, what) == (Some(one), &What::End) {
@@ -234,8 +234,8 @@ fn closing(world: &mut World<'_>) -> Outcome {
     relay.rig.finish()
 }
 
-fn leaving(world: &mut World<'_>) -> Outcome {
-    let mut relay = Relay::new(world, true)?;
+fn leaving(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut relay = Relay::new(fixture, true)?;
     let (proxy, [one, other]) = (relay.proxy, relay.near);
     let refused = relay.rig.with(proxy, |_, cx| -> Result<_, Stop> {
         cx.release(one)?;
@@ -256,12 +256,12 @@ fn leaving(world: &mut World<'_>) -> Outcome {
     relay.finish()
 }
 
-fn told_ends(world: &mut World<'_>) -> Outcome {
+fn told_ends(fixture: &mut Fixture<'_>) -> Outcome {
     for (first, answer) in [(0, &b"answer"[..]), (1, b"answer"), (0, b""), (1, b"")] {
-        told_ends_of(world, first, answer)?;
+        told_ends_of(fixture, first, answer)?;
     }
     // `Done` is for what the service closed.
-    let mut relay = Relay::new(world, true)?;
+    let mut relay = Relay::new(fixture, true)?;
     let (proxy, [one, _]) = (relay.proxy, relay.near);
     relay.couple(0)?;
     relay.rig.with(proxy, |_, cx| cx.close(one));
@@ -278,8 +278,8 @@ fn told_ends(world: &mut World<'_>) -> Outcome {
 
 /// Has one peer end first. The other one answers and closes while the proxy makes no turn, so that the answer is still in
 /// the engine's hands when the proxy is told the end behind it.
-fn told_ends_of(world: &mut World<'_>, first: usize, answer: &[u8]) -> Outcome {
-    let mut rigs = [Rig::new(world)?, Rig::new(world)?];
+fn told_ends_of(fixture: &mut Fixture<'_>, first: usize, answer: &[u8]) -> Outcome {
+    let mut rigs = [Rig::new(fixture)?, Rig::new(fixture)?];
     let peers = rigs[0].add(Probe::quiet())?;
     let proxy = rigs[1].add(Probe::quiet())?;
     let (_, address) = rigs[1].listen(proxy, || Stream::new(Bytes))?;

@@ -9,9 +9,9 @@ use reactor::{
 
 use super::{rig::Rig, row};
 use crate::{
+    fixture::Fixture,
     rows::pattern,
     suite::{Need, Outcome, Row, Stop, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -99,8 +99,8 @@ struct Two {
 }
 
 impl Two {
-    fn new(world: &mut World<'_>) -> std::result::Result<Two, Stop> {
-        Two::with(Rig::new(world)?, DatagramOptions::DEFAULT, DatagramOptions::DEFAULT)
+    fn new(fixture: &mut Fixture<'_>) -> std::result::Result<Two, Stop> {
+        Two::with(Rig::new(fixture)?, DatagramOptions::DEFAULT, DatagramOptions::DEFAULT)
     }
 
     fn with(
@@ -147,8 +147,8 @@ fn bind(
     })
 }
 
-fn empty(world: &mut World<'_>) -> Outcome {
-    let mut two = Two::new(world)?;
+fn empty(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut two = Two::new(fixture)?;
     two.send(&[b"", b"abc", b"", b"d"]);
     two.until_got(4)?;
     check!(two.got() == [&b""[..], b"abc", b"", b"d"], "{:?}", two.got());
@@ -156,8 +156,8 @@ fn empty(world: &mut World<'_>) -> Outcome {
     two.rig.finish()
 }
 
-fn paused(world: &mut World<'_>) -> Outcome {
-    let mut two = Two::new(world)?;
+fn paused(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut two = Two::new(fixture)?;
     two.rig.get_mut(two.other).act = Box::new(|cx, id, said| {
         if matches!(said, Said::Got(_, bytes) if bytes == b"3") {
             cx.pause(id);
@@ -179,8 +179,8 @@ fn paused(world: &mut World<'_>) -> Outcome {
     two.rig.finish()
 }
 
-fn closed(world: &mut World<'_>) -> Outcome {
-    let mut two = Two::new(world)?;
+fn closed(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut two = Two::new(fixture)?;
     two.rig.get_mut(two.other).act = Box::new(|cx, id, said| {
         if matches!(said, Said::Got(_, bytes) if bytes == b"2") {
             cx.close(id);
@@ -204,8 +204,8 @@ fn closed(world: &mut World<'_>) -> Outcome {
     two.rig.finish()
 }
 
-fn released(world: &mut World<'_>) -> Outcome {
-    let mut two = Two::new(world)?;
+fn released(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut two = Two::new(fixture)?;
     two.rig.get_mut(two.other).act = Box::new(|cx, id, said| {
         if matches!(said, Said::Got(_, bytes) if bytes == b"2") {
             cx.release(id)?;
@@ -228,8 +228,8 @@ fn released(world: &mut World<'_>) -> Outcome {
     two.rig.finish()
 }
 
-fn stopped(world: &mut World<'_>) -> Outcome {
-    let mut two = Two::new(world)?;
+fn stopped(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut two = Two::new(fixture)?;
     let all: Vec<Vec<u8>> = (0..100_u8).map(|n| vec![n; usize::from(n)]).collect();
     two.send(&all.iter().map(|bytes| &bytes[..]).collect::<Vec<_>>());
     let (one, id) = (two.one, two.at_one);
@@ -241,8 +241,8 @@ fn stopped(world: &mut World<'_>) -> Outcome {
     two.rig.finish()
 }
 
-fn echoed(world: &mut World<'_>) -> Outcome {
-    let mut two = Two::new(world)?;
+fn echoed(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut two = Two::new(fixture)?;
     two.rig.get_mut(two.other).act = Box::new(|cx, id, said| {
         if let Said::Got(from, bytes) = said {
             check_queued(cx.send(id, Outbound::to(from, bytes)))?;
@@ -268,8 +268,8 @@ fn check_queued(flow: Flow) -> Result {
     if matches!(flow, Flow::Queued | Flow::High) { Ok(()) } else { Err(format!("{flow:?}").into()) }
 }
 
-fn too_long(world: &mut World<'_>) -> Outcome {
-    let mut two = Two::new(world)?;
+fn too_long(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut two = Two::new(fixture)?;
     let long = pattern(LENGTH_MAX + 1);
     two.send(&[b"before", &long, b"behind"]);
     two.until_got(2)?;
@@ -286,8 +286,12 @@ fn too_long(world: &mut World<'_>) -> Outcome {
 }
 
 /// Opens two Unix sockets. One receives datagrams up to this length, and the other one is connected to it.
-fn unix(world: &mut World<'_>, longest: usize, send_buffer: Option<usize>) -> std::result::Result<Two, Stop> {
-    let mut rig = Rig::new(world)?;
+fn unix(
+    fixture: &mut Fixture<'_>,
+    longest: usize,
+    send_buffer: Option<usize>,
+) -> std::result::Result<Two, Stop> {
+    let mut rig = Rig::new(fixture)?;
     let (one, other) = (rig.add(Post::quiet())?, rig.add(Post::quiet())?);
     let name = format!("reactor-conformance-{}-{longest}", std::process::id());
     let other_address = Address::Abstract(name.into_bytes());
@@ -309,10 +313,10 @@ fn pass(two: &mut Two, bytes: &[u8]) -> std::result::Result<(Vec<u8>, bool), Sto
     Ok((got, two.rig.get(two.other).is_cut))
 }
 
-fn longest(world: &mut World<'_>) -> Outcome {
+fn longest(fixture: &mut Fixture<'_>) -> Outcome {
     const USUAL: usize = 64 << 10;
     for (set, limit) in [(USUAL, USUAL), (1, USUAL), (USUAL + 1, USUAL + 1), (100_000, 100_000)] {
-        let mut two = unix(world, set, None)?;
+        let mut two = unix(fixture, set, None)?;
         for length in [limit - 1, limit, limit + 1] {
             let sent = pattern(length);
             let (got, is_cut) = pass(&mut two, &sent)?;
@@ -336,8 +340,8 @@ fn longest(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn send_buffer(world: &mut World<'_>) -> Outcome {
-    let mut two = unix(world, usize::MAX, Some(60_000))?;
+fn send_buffer(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut two = unix(fixture, usize::MAX, Some(60_000))?;
     // Linux doubles the requested size, and uses a little of it for itself.
     let limit = 2 * 60_000 - 32;
     for length in [limit - 1, limit] {
@@ -355,13 +359,13 @@ fn send_buffer(world: &mut World<'_>) -> Outcome {
     two.rig.finish()
 }
 
-fn refuses(world: &mut World<'_>) -> Outcome {
+fn refuses(fixture: &mut Fixture<'_>) -> Outcome {
     use Flow::{Full, High, Queued};
     // Limit the queue by number, and by bytes.
     let by_number = DatagramOptions { queue: 4, ..DatagramOptions::DEFAULT };
     let by_bytes = DatagramOptions { queue_bytes: 8, ..DatagramOptions::DEFAULT };
     for options in [by_number, by_bytes] {
-        let mut two = Two::with(Rig::new(world)?, options, DatagramOptions::DEFAULT)?;
+        let mut two = Two::with(Rig::new(fixture)?, options, DatagramOptions::DEFAULT)?;
         let flows = two.send(&[b"11", b"22", b"33", b"44", b"55", b"66"]);
         check!(flows == [Queued, Queued, High, High, Full, Full], "{flows:?}");
         two.until_got(4)?;
@@ -377,7 +381,7 @@ fn refuses(world: &mut World<'_>) -> Outcome {
     }
     // Test a datagram that fits exactly, and one that never fits.
     let small = DatagramOptions { queue_bytes: 8, ..DatagramOptions::DEFAULT };
-    let mut two = Two::with(Rig::new(world)?, small, DatagramOptions::DEFAULT)?;
+    let mut two = Two::with(Rig::new(fixture)?, small, DatagramOptions::DEFAULT)?;
     for (length, fits) in [(7, true), (8, true), (9, false)] {
         let flow = two.send(&[&vec![0; length]])[0];
         check!((flow == High) == fits && (flow == Full) != fits, "{length} bytes: {flow:?}");
@@ -386,14 +390,14 @@ fn refuses(world: &mut World<'_>) -> Outcome {
     two.rig.finish()
 }
 
-fn drops(world: &mut World<'_>) -> Outcome {
+fn drops(fixture: &mut Fixture<'_>) -> Outcome {
     let options = DatagramOptions {
         queue: 3,
         queue_bytes: 8,
         when_full: WhenFull::DropOldest,
         ..DatagramOptions::DEFAULT
     };
-    let mut two = Two::with(Rig::new(world)?, options, DatagramOptions::DEFAULT)?;
+    let mut two = Two::with(Rig::new(fixture)?, options, DatagramOptions::DEFAULT)?;
     let flows = two.send(&[b"1", b"2", b"3", b"4", b"5", b"666666", b"7"]);
     check!(!flows.contains(&Flow::Full), "{flows:?}");
     let too_large = two.send(&[b"999999999"])[0];
@@ -407,12 +411,12 @@ fn drops(world: &mut World<'_>) -> Outcome {
     two.rig.finish()
 }
 
-fn keeps(world: &mut World<'_>) -> Outcome {
+fn keeps(fixture: &mut Fixture<'_>) -> Outcome {
     // Each datagram counts 128 bytes in addition to its own two. The handler gets the first, and then two
     // more fit.
     for (unread, kept) in [(259, 1), (260, 2), (261, 2)] {
         let options = DatagramOptions { unread, ..DatagramOptions::DEFAULT };
-        let mut two = Two::with(Rig::new(world)?, DatagramOptions::DEFAULT, options)?;
+        let mut two = Two::with(Rig::new(fixture)?, DatagramOptions::DEFAULT, options)?;
         two.rig.get_mut(two.other).act = Box::new(|cx, id, said| {
             if matches!(said, Said::Got(_, bytes) if bytes == b"11") {
                 cx.pause(id);
@@ -434,17 +438,17 @@ fn keeps(world: &mut World<'_>) -> Outcome {
         let got = two.got();
         check!(got.len() as u64 + unread == 4, "{got:?}, {unread} unread");
         // A simulated engine may deliver them in batches of any size, and keeps the undelivered ones itself.
-        let is_kept = got.len() == 1 + kept || world.is_virtual() && got.len() > 1 + kept;
+        let is_kept = got.len() == 1 + kept || fixture.is_virtual() && got.len() > 1 + kept;
         check!(is_kept, "{got:?}, {unread} unread, of {kept} to keep");
         two.rig.finish()?;
     }
     Ok(())
 }
 
-fn budget(world: &mut World<'_>) -> Outcome {
+fn budget(fixture: &mut Fixture<'_>) -> Outcome {
     // In addition to the bytes a queue has a table, and both may have grown to twice the necessary size.
     for (limit, fits) in [(1_999, false), (6_000, true)] {
-        let engine = world.engine();
+        let engine = fixture.engine();
         let mut limits = Limits::default();
         limits.bytes = limit + engine.memory();
         let rig = Rig::over(engine, limits)?;
@@ -462,8 +466,8 @@ fn budget(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn refused(world: &mut World<'_>) -> Outcome {
-    let mut two = Two::new(world)?;
+fn refused(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut two = Two::new(fixture)?;
     let (one, at_one) = (two.one, two.at_one);
     let nobody = two.rig.with(one, |_, cx| -> std::result::Result<Address, Stop> {
         let id = cx.bind("127.0.0.1:0", Datagrams::new())?;
@@ -476,7 +480,7 @@ fn refused(world: &mut World<'_>) -> Outcome {
     options.peer = Some(nobody.clone());
     let connected = two.rig.with(one, |_, cx| cx.bind_with("127.0.0.1:0", &options, Datagrams::new()))?;
     // Only Linux reports to a socket that is not connected.
-    let reports = if cfg!(target_os = "linux") || world.is_virtual() { 2 } else { 1 };
+    let reports = if cfg!(target_os = "linux") || fixture.is_virtual() { 2 } else { 1 };
     two.rig.with(one, |_, cx| {
         cx.send(at_one, Outbound::to(&nobody, b"lost"));
         cx.send(connected, Outbound::new(b"lost, too"));

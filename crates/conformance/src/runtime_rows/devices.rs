@@ -9,18 +9,18 @@ use reactor::{Closed, Context, Handle, Id, Io, Ready, Resource, Result, Service,
 
 use super::{SOCKETS, rig::Rig, row};
 use crate::{
+    fixture::Fixture,
     line::line,
     suite::{Outcome, Row, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
     row("B4r2", "a device resumed and paused in one turn stays paused, and does not spin", SOCKETS, toggled),
-    row("H9r", "a terminal's hang-up comes after its bytes, as one end", SOCKETS, |world| {
-        hang_up(world, false)
+    row("H9r", "a terminal's hang-up comes after its bytes, as one end", SOCKETS, |fixture| {
+        hang_up(fixture, false)
     }),
-    row("H9r2", "a hang-up during a pause does not spin, and ends it after", SOCKETS, |world| {
-        hang_up(world, true)
+    row("H9r2", "a hang-up during a pause does not spin, and ends it after", SOCKETS, |fixture| {
+        hang_up(fixture, true)
     }),
 ];
 
@@ -62,8 +62,8 @@ impl Handle<Terminal> for Noting {
     }
 }
 
-fn hang_up(world: &mut World<'_>, paused: bool) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn hang_up(fixture: &mut Fixture<'_>, paused: bool) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let noting = rig.add(Noting::default())?;
     let (near, mut far) = line()?;
     let id = rig.with(noting, |_, cx| cx.add(Terminal(near)).map_err(|rejected| rejected.error))?;
@@ -89,8 +89,8 @@ fn hang_up(world: &mut World<'_>, paused: bool) -> Outcome {
     rig.finish()
 }
 
-fn toggled(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn toggled(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let noting = rig.add(Noting::default())?;
     let (near, mut far) = line()?;
     let id = rig.with(noting, |_, cx| cx.add(Terminal(near)).map_err(|rejected| rejected.error))?;

@@ -18,9 +18,9 @@ use super::{
     row, sized, slow,
 };
 use crate::{
+    fixture::Fixture,
     rows::pattern,
     suite::{Outcome, Row, Stop, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -33,8 +33,8 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row("N4r3", "output that has left whole ends in order, whatever ends its stream", &[], whole_output),
     row("N5r", "a proxy whose target resets passes on what came, then resets its client", &[], reset_target),
-    row("N6r", "a slow reader that still reads gets all of it during a graceful close", &[], |world| {
-        if world.is_virtual() { slow_reader(world) } else { Err(Stop::Skipped("slow: N6r2".to_owned())) }
+    row("N6r", "a slow reader that still reads gets all of it during a graceful close", &[], |fixture| {
+        if fixture.is_virtual() { slow_reader(fixture) } else { Err(Stop::Skipped("slow: N6r2".to_owned())) }
     }),
     slow("N6r2", "the same by the system's clock", SOCKETS, slow_reader),
     row("N6r3", "a reader slower than the speed asked for is cut", &[], too_slow_reader),
@@ -95,8 +95,8 @@ struct Halves {
 impl Halves {
     /// Connects both runtimes. The server's sockets take little at a time. Message 0 makes the server panic,
     /// and a higher one makes it send itself the next lower one.
-    fn new(world: &mut World<'_>, options: StreamOptions) -> std::result::Result<Halves, Stop> {
-        let mut rigs = vec![Rig::new(world)?, Rig::limited(world, |limits| limits.bytes = BUDGET)?];
+    fn new(fixture: &mut Fixture<'_>, options: StreamOptions) -> std::result::Result<Halves, Stop> {
+        let mut rigs = vec![Rig::new(fixture)?, Rig::limited(fixture, |limits| limits.bytes = BUDGET)?];
         let client = rigs[0].add(Probe::quiet())?;
         let server = rigs[1].add(Probe::quiet())?;
         rigs[1].get_mut(server).act(move |cx, _, what| match what {
@@ -155,9 +155,9 @@ impl Halves {
     }
 }
 
-fn dropped_output(world: &mut World<'_>) -> Outcome {
+fn dropped_output(fixture: &mut Fixture<'_>) -> Outcome {
     for cause in CAUSES {
-        drop_output(world, cause).map_err(|stop| match stop {
+        drop_output(fixture, cause).map_err(|stop| match stop {
             Stop::Failed(how) => Stop::Failed(format!("{cause:?}: {how}")),
             skipped => skipped,
         })?;
@@ -165,13 +165,13 @@ fn dropped_output(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn drop_output(world: &mut World<'_>, cause: Cause) -> Outcome {
-    let size = sized(world, 3_500_000, 200_000);
+fn drop_output(fixture: &mut Fixture<'_>, cause: Cause) -> Outcome {
+    let size = sized(fixture, 3_500_000, 200_000);
     let of = |this: Cause| if cause == this { SHORT } else { Duration::from_secs(3600) };
     let cap = if cause == Cause::Overflow { size } else { usize::MAX };
     let (close, write_stall) = (of(Cause::Close), Some(of(Cause::Stall)));
     let options = StreamOptions { close, write_stall, cap, item: cap, ..StreamOptions::DEFAULT };
-    let mut halves = Halves::new(world, options)?;
+    let mut halves = Halves::new(fixture, options)?;
     halves.ask(|cx, id| cx.pause(id));
     let output = pattern(size);
     halves.serve(|cx, id| cx.send(id, &output));
@@ -276,9 +276,9 @@ impl Layer for Failing {
     }
 }
 
-fn failed_layer(world: &mut World<'_>) -> Outcome {
-    let size = sized(world, 3_500_000, 400_000);
-    let mut rig = Rig::new(world)?;
+fn failed_layer(fixture: &mut Fixture<'_>) -> Outcome {
+    let size = sized(fixture, 3_500_000, 400_000);
+    let mut rig = Rig::new(fixture)?;
     let server = rig.add(Probe::<Bytes, Failing>::quiet())?;
     let client = rig.add(Probe::quiet())?;
     let mut narrow = ListenOptions::default();
@@ -310,11 +310,11 @@ fn failed_layer(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn whole_output(world: &mut World<'_>) -> Outcome {
+fn whole_output(fixture: &mut Fixture<'_>) -> Outcome {
     for cause in
         [Cause::Deadline, Cause::Panic, Cause::Stop, Cause::Release, Cause::ReleasePanic, Cause::Drop]
     {
-        let mut halves = Halves::new(world, StreamOptions::DEFAULT)?;
+        let mut halves = Halves::new(fixture, StreamOptions::DEFAULT)?;
         halves.serve(|cx, id| cx.send(id, b"all there is"));
         let (client, at_client) = (halves.client, halves.at_client);
         rig::until(&mut halves.rigs, "the output has come", |rigs| {
@@ -333,8 +333,8 @@ fn whole_output(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn reset_target(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn reset_target(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let (client, proxy, target) =
         (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
     let (_, address) = rig.listen(target, || Stream::new(Bytes))?;
@@ -399,12 +399,12 @@ fn read_slowly(halves: &mut Halves, every: Duration, output: &[u8]) -> std::resu
     Ok(halves.rigs[1].get_mut(server).closed.remove(0).2)
 }
 
-fn slow_reader(world: &mut World<'_>) -> Outcome {
+fn slow_reader(fixture: &mut Fixture<'_>) -> Outcome {
     let close = Duration::from_secs(1);
-    let output = pattern(sized(world, 3_500_000, 600_000));
-    let every = close / if world.is_virtual() { 4 } else { 20 };
+    let output = pattern(sized(fixture, 3_500_000, 600_000));
+    let every = close / if fixture.is_virtual() { 4 } else { 20 };
     let options = StreamOptions { close, item: output.len(), ..StreamOptions::DEFAULT };
-    let mut halves = Halves::new(world, options)?;
+    let mut halves = Halves::new(fixture, options)?;
     let begun = halves.rigs[0].now();
     let why = read_slowly(&mut halves, every, &output)?;
     let took = halves.rigs[0].now().since(begun);
@@ -414,13 +414,13 @@ fn slow_reader(world: &mut World<'_>) -> Outcome {
     rig::finish(halves.rigs)
 }
 
-fn too_slow_reader(world: &mut World<'_>) -> Outcome {
+fn too_slow_reader(fixture: &mut Fixture<'_>) -> Outcome {
     // With more output than the reader reads, a byte buys almost no time. So the close ends with its first
     // deadline.
-    let output = pattern(sized(world, 3_500_000, 400_000));
+    let output = pattern(sized(fixture, 3_500_000, 400_000));
     let (close, item) = (2 * SHORT, output.len());
     let options = StreamOptions { close, close_speed: u32::MAX, item, ..StreamOptions::DEFAULT };
-    let mut halves = Halves::new(world, options)?;
+    let mut halves = Halves::new(fixture, options)?;
     let why = read_slowly(&mut halves, SHORT, &output)?;
     check!(matches!(why, Closed::TimedOut(Phase::Close)), "{why}");
     let probe = halves.rigs[0].get(halves.client);
@@ -436,8 +436,8 @@ fn check_early(probe: &Probe, id: Id<Stream>) -> Outcome {
     check_reset(probe, &probe.closed[0].2)
 }
 
-fn early_reset(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn early_reset(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let client = rig.add(Probe::quiet())?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let id = rig.connect(client, &Address::Ip(listener.local_addr()?), Stream::new(Bytes))?;
@@ -451,8 +451,8 @@ fn early_reset(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn early_abort(world: &mut World<'_>) -> Outcome {
-    let mut rigs = vec![Rig::new(world)?, Rig::new(world)?];
+fn early_abort(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rigs = vec![Rig::new(fixture)?, Rig::new(fixture)?];
     let client = rigs[0].add(Probe::quiet())?;
     let server = rigs[1].add(Probe::acting(|cx, id, what| {
         if let (Some(id), What::Open) = (id, what) {

@@ -16,10 +16,10 @@ use super::{
     row, sized, slow,
 };
 use crate::{
+    fixture::Fixture,
     rows::pattern,
     suite::{Need, Outcome, Row, Stop, check, open_descriptors},
     torture::FailNth,
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -72,16 +72,16 @@ fn exhaust() -> Result<Vec<File>, Stop> {
     Err(Stop::Skipped(format!("needs a limit of descriptors below {DESCRIPTORS_MAX}")))
 }
 
-fn no_descriptors(world: &mut World<'_>) -> Outcome {
-    without_descriptors(world, false)
+fn no_descriptors(fixture: &mut Fixture<'_>) -> Outcome {
+    without_descriptors(fixture, false)
 }
 
-fn turned_away(world: &mut World<'_>) -> Outcome {
-    without_descriptors(world, true)
+fn turned_away(fixture: &mut Fixture<'_>) -> Outcome {
+    without_descriptors(fixture, true)
 }
 
-fn without_descriptors(world: &mut World<'_>, turn_away: bool) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn without_descriptors(fixture: &mut Fixture<'_>, turn_away: bool) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let server = rig.add(Probe::<Bytes>::quiet())?;
     let mut options = ListenOptions::default();
     options.turn_away = turn_away;
@@ -123,8 +123,8 @@ fn without_descriptors(world: &mut World<'_>, turn_away: bool) -> Outcome {
     rig.finish()
 }
 
-fn no_runtime(world: &mut World<'_>) -> Outcome {
-    let name = world.engine().name();
+fn no_runtime(fixture: &mut Fixture<'_>) -> Outcome {
+    let name = fixture.engine().name();
     let candidates = Candidates::default();
     if !candidates.names().any(|candidate| candidate == name) {
         return Err(Stop::Skipped(
@@ -145,11 +145,11 @@ fn no_runtime(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn engine_refuses(world: &mut World<'_>) -> Outcome {
+fn engine_refuses(fixture: &mut Fixture<'_>) -> Outcome {
     let (mut registers, mut rejected, mut ended) = (0, 0, 0);
     for nth in 1..=NTH_MAX {
         let torture = FailNth::new(nth, libc::ENOMEM);
-        let mut rig = Rig::over(torture.engine(world.engine()), Limits::default())?;
+        let mut rig = Rig::over(torture.engine(fixture.engine()), Limits::default())?;
         let probe = rig.add(Probe::<Bytes>::quiet())?;
         let begun = rig.with(probe, |_, cx| -> Result<_, Error> {
             let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes)))?;
@@ -185,7 +185,7 @@ fn engine_refuses(world: &mut World<'_>) -> Outcome {
         rig.finish().map_err(|stop| Stop::Failed(format!("call {nth}: {stop:?}")))?;
         if !torture.has_failed() {
             // In a virtual engine it is random which call is the n-th.
-            let is_complete = (registers > 0 || world.is_virtual()) && rejected > 0 && ended > 0;
+            let is_complete = (registers > 0 || fixture.is_virtual()) && rejected > 0 && ended > 0;
             check!(is_complete, "of {nth} calls {registers} were faults, {rejected} errors, {ended} ends");
             return Ok(());
         }
@@ -193,9 +193,9 @@ fn engine_refuses(world: &mut World<'_>) -> Outcome {
     Err(format!("{NTH_MAX} calls were not enough").into())
 }
 
-fn too_many_resources(world: &mut World<'_>) -> Outcome {
+fn too_many_resources(fixture: &mut Fixture<'_>) -> Outcome {
     for limit in [6, 7, 8] {
-        let mut rig = Rig::limited(world, |limits| limits.resources = limit)?;
+        let mut rig = Rig::limited(fixture, |limits| limits.resources = limit)?;
         let probe = rig.add(Probe::quiet())?;
         let (_, address) = rig.listen(probe, || Stream::new(Bytes))?;
         // A listener and three connections with two ends each are seven.
@@ -224,8 +224,8 @@ fn too_many_resources(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn bad_addresses(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn bad_addresses(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let probe = rig.add(Probe::quiet())?;
     let (_, address) = rig.listen(probe, || Stream::new(Bytes))?;
     // This address is reserved for documentation, so no host has it.
@@ -244,8 +244,8 @@ fn bad_addresses(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn full_queue(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn full_queue(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
     let mut options = ListenOptions::default();
     options.backlog = 1;
@@ -285,8 +285,8 @@ fn paused_unix_listener(
 }
 
 /// Checks connects that are cut off by a deadline, by the service, and by the end of the runtime.
-fn unconnected(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn unconnected(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
     let (_, address) = paused_unix_listener(&mut rig, server)?;
     for _ in 0..4 {
@@ -311,9 +311,9 @@ fn unconnected(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn full_unix_queue(world: &mut World<'_>) -> Outcome {
-    let is_virtual = world.is_virtual();
-    let mut rig = Rig::new(world)?;
+fn full_unix_queue(fixture: &mut Fixture<'_>) -> Outcome {
+    let is_virtual = fixture.is_virtual();
+    let mut rig = Rig::new(fixture)?;
     let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
     let (listener, address) = paused_unix_listener(&mut rig, server)?;
     let mut ids = Vec::new();
@@ -372,8 +372,8 @@ impl Receive<u32> for Worker {
     }
 }
 
-fn too_many_jobs(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::limited(world, |limits| (limits.jobs, limits.job_threads) = (3, 1))?;
+fn too_many_jobs(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::limited(fixture, |limits| (limits.jobs, limits.job_threads) = (3, 1))?;
     let worker = rig.add(Worker::default())?;
     let refused = rig.with(worker, |_, cx| {
         let mut refused = Vec::new();
@@ -387,7 +387,7 @@ fn too_many_jobs(world: &mut World<'_>) -> Outcome {
     check!(refused == [3, 4], "{refused:?} came back");
     rig.until("the jobs are done", |rig| rig.get(worker).done.len() == 3)?;
     let mut done = rig.get(worker).done.clone();
-    if world.is_virtual() {
+    if fixture.is_virtual() {
         // One thread of the runtime takes them in order. A simulated world completes each at its own time.
         done.sort_unstable();
     }
@@ -398,9 +398,9 @@ fn too_many_jobs(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn over_budget(world: &mut World<'_>) -> Outcome {
-    let budget = sized(world, 4 << 20, 600_000);
-    let engine = world.engine();
+fn over_budget(fixture: &mut Fixture<'_>) -> Outcome {
+    let budget = sized(fixture, 4 << 20, 600_000);
+    let engine = fixture.engine();
     let mut limits = Limits::default();
     limits.bytes = budget + engine.memory();
     let mut rig = Rig::over(engine, limits)?;
@@ -454,9 +454,9 @@ impl Layer for Coat {
     }
 }
 
-fn layered_input(world: &mut World<'_>) -> Outcome {
-    let unread = sized(world, 200_000, 20_000);
-    let mut rig = Rig::new(world)?;
+fn layered_input(fixture: &mut Fixture<'_>) -> Outcome {
+    let unread = sized(fixture, 200_000, 20_000);
+    let mut rig = Rig::new(fixture)?;
     let server = rig.add(Probe::<Lines, Coat>::quiet())?;
     let client = rig.add(Probe::<Bytes>::quiet())?;
     let options = StreamOptions { unread, ..StreamOptions::DEFAULT };
@@ -480,12 +480,12 @@ fn layered_input(world: &mut World<'_>) -> Outcome {
 }
 
 /// Makes a runtime with a limited budget for streams, and with a short timeout for shortages.
-fn scarce(world: &mut World<'_>) -> Result<(Rig, usize), Stop> {
-    let budget = sized(world, 4 << 20, 1 << 20);
-    let engine = world.engine();
+fn scarce(fixture: &mut Fixture<'_>) -> Result<(Rig, usize), Stop> {
+    let budget = sized(fixture, 4 << 20, 1 << 20);
+    let engine = fixture.engine();
     let mut limits = Limits::default();
     // Longer than a hoarder takes to send.
-    let shortage = if world.moves_little() { 100 * SHORT } else { 2 * SHORT };
+    let shortage = if fixture.moves_little() { 100 * SHORT } else { 2 * SHORT };
     (limits.bytes, limits.shortage) = (budget + engine.memory(), shortage);
     Ok((Rig::over(engine, limits)?, budget))
 }
@@ -507,8 +507,8 @@ fn hoard(
     Ok(id)
 }
 
-fn hoarders(world: &mut World<'_>) -> Outcome {
-    let (mut rig, budget) = scarce(world)?;
+fn hoarders(fixture: &mut Fixture<'_>) -> Outcome {
+    let (mut rig, budget) = scarce(fixture)?;
     let (server, client) = (rig.add(Probe::<Lines>::quiet())?, rig.add(Probe::<Bytes>::quiet())?);
     let (_, address) = rig.listen(server, || Stream::new(Lines::max(1 << 30)))?;
     let (echo, polite_address) = rig.echo()?;
@@ -539,13 +539,13 @@ fn hoarders(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn shortage(world: &mut World<'_>) -> Outcome {
-    let (mut rig, budget) = scarce(world)?;
+fn shortage(fixture: &mut Fixture<'_>) -> Outcome {
+    let (mut rig, budget) = scarce(fixture)?;
     let (server, client) = (rig.add(Probe::<Lines>::quiet())?, rig.add(Probe::<Bytes>::quiet())?);
     let (_, address) = rig.listen(server, || Stream::new(Lines::max(1 << 30)))?;
     let mut ids = Vec::new();
     // If bytes move slowly, a shortage may begin while they move, and be over once they have arrived.
-    let least = if world.moves_little() { 0 } else { budget as u64 / 4 * 3 };
+    let least = if fixture.moves_little() { 0 } else { budget as u64 / 4 * 3 };
     let is_short = |rig: &Rig| !rig.get(server).faults().is_empty() && rig.counters().queue_bytes > least;
     // A shortage that began while bytes moved may delay newcomers until the first streams have ended.
     while rig.get(server).closed.is_empty() && !is_short(&rig) {
@@ -571,8 +571,8 @@ fn shortage(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn unfinished(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn unfinished(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let (server, client) = (rig.add(Probe::<Lines>::quiet())?, rig.add(Probe::<Bytes>::quiet())?);
     let allowed = 5 * SHORT;
     let options = StreamOptions { unfinished: allowed, ..StreamOptions::DEFAULT };
@@ -580,7 +580,7 @@ fn unfinished(world: &mut World<'_>) -> Outcome {
         rig.listen(server, move || Stream::new(Lines::max(1 << 30)).options(options.clone()))?;
     let id = rig.connect(client, &address, Stream::new(Bytes))?;
     // Only with virtual time can the test be sure that each line arrives in time.
-    for _ in 0..if world.is_virtual() { 5 } else { 0 } {
+    for _ in 0..if fixture.is_virtual() { 5 } else { 0 } {
         rig.with(client, |_, cx| cx.send(id, b"an end\nand a begin"));
         let end = rig.now() + allowed * 4 / 5;
         rig.until("most of the time is over", |rig| rig.now() >= end)?;
@@ -599,13 +599,13 @@ fn unfinished(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn ids_not_reused(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn ids_not_reused(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let probe = rig.add(Probe::quiet())?;
     let (_, address) = rig.listen(probe, || Stream::new(Bytes))?;
     let mut seen = HashSet::new();
     let mut gone = Vec::new();
-    for round in 0..sized(world, 400, 100) {
+    for round in 0..sized(fixture, 400, 100) {
         let id = rig.connect(probe, &address, Stream::new(Bytes))?;
         rig.until("both ends are open", |rig| rig.get(probe).open.len() == 2)?;
         let open = std::mem::take(&mut rig.get_mut(probe).open);
@@ -622,9 +622,9 @@ fn ids_not_reused(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn thousand(world: &mut World<'_>) -> Outcome {
-    let count = sized(world, 1_000, 50).min(world.descriptors_max() / 4);
-    let mut rig = Rig::new(world)?;
+fn thousand(fixture: &mut Fixture<'_>) -> Outcome {
+    let count = sized(fixture, 1_000, 50).min(fixture.descriptors_max() / 4);
+    let mut rig = Rig::new(fixture)?;
     let (echo, address) = rig.echo()?;
     let client = rig.add(Probe::quiet())?;
     let mut ids = Vec::new();

@@ -20,9 +20,9 @@ use reactor::{
 
 use super::{SOCKETS, probe::Probe, rig::Rig, row, sized};
 use crate::{
+    fixture::Fixture,
     rows::pattern,
     suite::{Outcome, Row, Stop, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -168,9 +168,9 @@ fn under_way(rig: &mut Rig, content: &[u8]) -> Result<UnderWay, Stop> {
     Ok(UnderWay { path, file, server, client, address, first })
 }
 
-fn closed_meanwhile(world: &mut World<'_>) -> Outcome {
-    let len = sized(world, 20 << 20, 300_000) as u64;
-    let mut rig = Rig::new(world)?;
+fn closed_meanwhile(fixture: &mut Fixture<'_>) -> Outcome {
+    let len = sized(fixture, 20 << 20, 300_000) as u64;
+    let mut rig = Rig::new(fixture)?;
     let UnderWay { path, server, client, first, .. } = under_way(&mut rig, &vec![0; len as usize])?;
     check!(rig.get(server).ended.is_empty(), "the whole file has left to nobody who reads");
     rig.with(server, |_, cx| cx.close_all());
@@ -186,10 +186,10 @@ fn closed_meanwhile(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn released(world: &mut World<'_>) -> Outcome {
+fn released(fixture: &mut Fixture<'_>) -> Outcome {
     for round in 0..2 {
-        let content = pattern(sized(world, 12 << 20, 300_000));
-        let mut rig = Rig::new(world)?;
+        let content = pattern(sized(fixture, 12 << 20, 300_000));
+        let mut rig = Rig::new(fixture)?;
         let UnderWay { path, file, server, client, first, .. } = under_way(&mut rig, &content)?;
         rig.with(client, |_, cx| cx.resume(first));
         for _ in 0..round {
@@ -221,8 +221,8 @@ fn released(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn stopped(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn stopped(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let server = rig.add(Server::default())?;
     let path = path(&mut rig, server)?;
     let content = pattern(4 << 20);
@@ -240,7 +240,7 @@ fn stopped(world: &mut World<'_>) -> Outcome {
     check!(std::fs::read(&path)? == content, "not what was written");
     std::fs::remove_file(path)?;
     // The runtime refuses an operation above the limit, because it could never perform it.
-    let mut rig = Rig::limited(world, |limits| limits.file_bytes = 100)?;
+    let mut rig = Rig::limited(fixture, |limits| limits.file_bytes = 100)?;
     let server = rig.add(Server::default())?;
     let asked = [100, 101].map(|len| {
         let operation = Operation::replace("/nowhere/at/all", vec![0; len]);
@@ -253,9 +253,9 @@ fn stopped(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn cut_off(world: &mut World<'_>) -> Outcome {
-    let len = sized(world, 64 << 20, 4 << 20) as u64;
-    let mut rig = Rig::new(world)?;
+fn cut_off(fixture: &mut Fixture<'_>) -> Outcome {
+    let len = sized(fixture, 64 << 20, 4 << 20) as u64;
+    let mut rig = Rig::new(fixture)?;
     let UnderWay { path, file, server, client, address, first } =
         under_way(&mut rig, &vec![0; len as usize])?;
     done(&mut rig, server, Operation::set_len(&file, SHORT_LEN))??;
@@ -276,8 +276,8 @@ fn cut_off(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn full(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn full(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let server = rig.add(Server::default())?;
     let path = path(&mut rig, server)?;
     let good = open(&mut rig, server, path.clone(), OpenOptions::write())??.file;
@@ -285,7 +285,7 @@ fn full(world: &mut World<'_>) -> Outcome {
     // Use full(4) of the system, or write beyond the end of the engine's own disk.
     let (bad, offset) = match open(&mut rig, server, "/dev/full".into(), write)? {
         Ok(opened) => (opened.file, 0),
-        Err(_) if world.is_virtual() => (good.clone(), 1 << 40),
+        Err(_) if fixture.is_virtual() => (good.clone(), 1 << 40),
         Err(_) => {
             done(&mut rig, server, Operation::remove(path))??;
             return Err(Stop::Skipped("needs /dev/full, or a disk of the engine's own".to_owned()));

@@ -9,9 +9,9 @@ use super::{
     row, sized,
 };
 use crate::{
+    fixture::Fixture,
     rows::pattern,
     suite::{Outcome, Row, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -24,10 +24,10 @@ pub(super) const ROWS: &[Row] = &[
     row("D13r", "a peer that floods an echo is held back", &[], flood),
 ];
 
-fn never_reads(world: &mut World<'_>) -> Outcome {
-    let cap = sized(world, 256 << 10, 2_000);
+fn never_reads(fixture: &mut Fixture<'_>) -> Outcome {
+    let cap = sized(fixture, 256 << 10, 2_000);
     let options = StreamOptions { high: cap / 4, low: cap / 8, cap, item: cap, ..StreamOptions::DEFAULT };
-    let mut pair = Pair::of(world, move || Stream::new(Bytes).options(options.clone()))?;
+    let mut pair = Pair::of(fixture, move || Stream::new(Bytes).options(options.clone()))?;
     pair.by_client(|cx, id| cx.pause(id));
     let other = pair.rig.connect(pair.client, &pair.address, Stream::new(Bytes))?;
     let (server, client, id) = (pair.server, pair.client, pair.at_server);
@@ -52,12 +52,12 @@ fn never_reads(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn stalled(world: &mut World<'_>) -> Outcome {
+fn stalled(fixture: &mut Fixture<'_>) -> Outcome {
     let options = StreamOptions { write_stall: Some(2 * SHORT), ..StreamOptions::DEFAULT };
-    let mut pair = Pair::of(world, move || Stream::new(Bytes).options(options.clone()))?;
+    let mut pair = Pair::of(fixture, move || Stream::new(Bytes).options(options.clone()))?;
     pair.by_client(|cx, id| cx.pause(id));
     pair.rig.settle()?;
-    let len = sized(world, 12 << 20, 300_000);
+    let len = sized(fixture, 12 << 20, 300_000);
     pair.by_server(|cx, id| cx.send(id, &pattern(len)));
     pair.until_server_closed()?;
     let (_, stream, why) = &pair.server().closed[0];
@@ -65,9 +65,9 @@ fn stalled(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn slow_peers(world: &mut World<'_>) -> Outcome {
-    let count = sized(world, 100, 20);
-    let mut rig = Rig::new(world)?;
+fn slow_peers(fixture: &mut Fixture<'_>) -> Outcome {
+    let count = sized(fixture, 100, 20);
+    let mut rig = Rig::new(fixture)?;
     let deadline = 5 * SHORT;
     let server = rig.add(Probe::<Lines>::acting(move |cx, id, what| {
         match (id, what) {
@@ -87,7 +87,7 @@ fn slow_peers(world: &mut World<'_>) -> Outcome {
     rig.until("the slow ones are open", |rig| rig.get(client).open.len() == count)?;
     let (mut new, mut served) = (None, 0);
     // A virtual clock moves only while there is nothing else to do.
-    let (every, mut round) = (sized(world, 1, 30), 0);
+    let (every, mut round) = (sized(fixture, 1, 30), 0);
     rig.until("the slow ones have ended", |rig| {
         round += 1;
         if round % every == 0 {
@@ -116,9 +116,9 @@ fn slow_peers(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn connect_flood(world: &mut World<'_>) -> Outcome {
-    let count = sized(world, 400, 40);
-    let mut rig = Rig::new(world)?;
+fn connect_flood(fixture: &mut Fixture<'_>) -> Outcome {
+    let count = sized(fixture, 400, 40);
+    let mut rig = Rig::new(fixture)?;
     let (echo, address) = rig.echo()?;
     let (client, crowd) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
     let there = rig.connect(client, &address, Stream::new(Bytes))?;
@@ -144,10 +144,10 @@ fn connect_flood(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn pipelined(world: &mut World<'_>) -> Outcome {
-    let count = sized(world, 10_000, 1_500);
-    let virtual_engine = world.is_virtual();
-    let mut pair = Pair::of(world, || Stream::new(Lines::new()))?;
+fn pipelined(fixture: &mut Fixture<'_>) -> Outcome {
+    let count = sized(fixture, 10_000, 1_500);
+    let virtual_engine = fixture.is_virtual();
+    let mut pair = Pair::of(fixture, || Stream::new(Lines::new()))?;
     let other = pair.rig.connect(pair.client, &pair.address, Stream::new(Lines::new()))?;
     let (server, id) = (pair.server, pair.at_server);
     pair.rig.until("the other is open", |rig| rig.get(server).open.len() == 2)?;
@@ -184,15 +184,15 @@ fn pipelined(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn flood(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn flood(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let (echo, address) = rig.echo()?;
     let client = rig.add(Probe::quiet())?;
     let options = StreamOptions { backpressure: false, ..StreamOptions::DEFAULT };
     let id = rig.connect(client, &address, Stream::new(Bytes).options(options))?;
     rig.until("it is open", |rig| !rig.get(client).open.is_empty())?;
     rig.with(client, |_, cx| cx.pause(id));
-    let item = pattern(sized(world, 64 << 10, 2_000));
+    let item = pattern(sized(fixture, 64 << 10, 2_000));
     let (mut most, mut sent, mut held, mut drained) = (0, 0, 0, None);
     // The client floods and does not read. Soon the queues of both ends are above their marks, and stay
     // there.
@@ -216,10 +216,10 @@ fn flood(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn newcomers(world: &mut World<'_>) -> Outcome {
+fn newcomers(fixture: &mut Fixture<'_>) -> Outcome {
     let (flooders, count, item) =
-        (sized(world, 8, 2), sized(world, 64, 8), pattern(sized(world, 64 << 10, 2_000)));
-    let mut rig = Rig::new(world)?;
+        (sized(fixture, 8, 2), sized(fixture, 64, 8), pattern(sized(fixture, 64 << 10, 2_000)));
+    let mut rig = Rig::new(fixture)?;
     let (echo, address) = rig.echo()?;
     let (crowd, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
     rig.get_mut(crowd).forget();

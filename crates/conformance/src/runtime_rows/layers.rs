@@ -18,8 +18,8 @@ use super::{
     row,
 };
 use crate::{
+    fixture::Fixture,
     suite::{Outcome, Row, Stop, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -46,17 +46,17 @@ pub(super) const ROWS: &[Row] = &[
     ),
 ];
 
-fn last_flight(world: &mut World<'_>) -> Outcome {
-    of_layers(world, (Toy::client(1), || Toy::server(2)))?;
-    of_layers(world, (Preamble::new("HELLO\n", "WELCOME\n"), || Preamble::new("WELCOME\n", "HELLO\n")))
+fn last_flight(fixture: &mut Fixture<'_>) -> Outcome {
+    of_layers(fixture, (Toy::client(1), || Toy::server(2)))?;
+    of_layers(fixture, (Preamble::new("HELLO\n", "WELCOME\n"), || Preamble::new("WELCOME\n", "HELLO\n")))
 }
 
 /// Checks that the server answers a hello. Once its stream is open, the answer is with the engine.
 fn of_layers<A: Layer, B: Layer>(
-    world: &mut World<'_>,
+    fixture: &mut Fixture<'_>,
     (ours, mut theirs): (A, impl FnMut() -> B + 'static),
 ) -> Outcome {
-    let mut rig = Rig::new(world)?;
+    let mut rig = Rig::new(fixture)?;
     let waiting = Rc::new(RefCell::new(Vec::new()));
     let noted = waiting.clone();
     let server = rig.add(Probe::<Bytes, B>::acting(move |cx, id, what| {
@@ -75,8 +75,8 @@ fn of_layers<A: Layer, B: Layer>(
     rig.finish()
 }
 
-fn last_flight_arrives(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn last_flight_arrives(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let mut far = Peer::new(Toy::client(1));
     let hello = far.flight();
     let answer = {
@@ -259,8 +259,8 @@ struct Switches {
 }
 
 impl Switches {
-    fn new(world: &mut World<'_>) -> Result<Switches, Stop> {
-        let mut rig = Rig::new(world)?;
+    fn new(fixture: &mut Fixture<'_>) -> Result<Switches, Stop> {
+        let mut rig = Rig::new(fixture)?;
         let server = rig.add(Switch::default())?;
         let client = rig.add(Switch { is_client: true, ..Switch::default() })?;
         let address = rig.with(server, |_, cx| -> Result<_, Stop> {
@@ -293,8 +293,8 @@ impl Switches {
     }
 }
 
-fn other_codec(world: &mut World<'_>) -> Outcome {
-    let mut pair = Switches::new(world)?;
+fn other_codec(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Switches::new(fixture)?;
     let (server, client) = (pair.server, pair.client);
     pair.say(&["first", "bytes", "behind", "it"]);
     pair.rig.until("what is behind has come", |rig| rig.get(server).bytes.len() == 10)?;
@@ -319,9 +319,9 @@ fn other_codec(world: &mut World<'_>) -> Outcome {
     pair.close()
 }
 
-fn other_codec_kept(world: &mut World<'_>) -> Outcome {
+fn other_codec_kept(fixture: &mut Fixture<'_>) -> Outcome {
     // Half an item is unread, and no handler is running.
-    let mut pair = Switches::new(world)?;
+    let mut pair = Switches::new(fixture)?;
     let (server, client) = (pair.server, pair.client);
     pair.rig.with(server, |switch, cx| cx.pause(switch.lines.expect("it is open")));
     pair.say(&["kept while paused"]);
@@ -348,8 +348,8 @@ fn other_codec_kept(world: &mut World<'_>) -> Outcome {
     pair.close()
 }
 
-fn other_layer(world: &mut World<'_>) -> Outcome {
-    let mut pair = Switches::new(world)?;
+fn other_layer(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Switches::new(fixture)?;
     let (server, client) = (pair.server, pair.client);
     pair.say(&["first", "seal"]);
     for of in [server, client] {
@@ -370,19 +370,19 @@ fn other_layer(world: &mut World<'_>) -> Outcome {
     pair.close()
 }
 
-fn injected(world: &mut World<'_>) -> Outcome {
+fn injected(fixture: &mut Fixture<'_>) -> Outcome {
     // The clear bytes arrive in one piece with the line that requests the layer, and later.
-    let mut pair = Switches::new(world)?;
+    let mut pair = Switches::new(fixture)?;
     let (server, client) = (pair.server, pair.client);
     pair.rig.get_mut(client).is_client = true;
     pair.say(&["seal", "evil"]);
     pair.until_log(server, "closed sealed Refused")?;
     let log = pair.rig.get(server).log.clone();
     // A virtual engine may have split them. The layer then refuses the later bytes.
-    check!(log.len() == 1 && (world.is_virtual() || log[0].contains("5 clear bytes")), "{log:?}");
+    check!(log.len() == 1 && (fixture.is_virtual() || log[0].contains("5 clear bytes")), "{log:?}");
     pair.close()?;
 
-    let mut rig = Rig::new(world)?;
+    let mut rig = Rig::new(fixture)?;
     let server = rig.add(Switch::default())?;
     let plain = rig.add(Probe::<Lines>::acting(|cx, id, what| {
         if let (Some(id), What::Got(line)) = (id, what)
@@ -404,15 +404,15 @@ fn injected(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn other_layer_outside(world: &mut World<'_>) -> Outcome {
-    let mut pair = Switches::new(world)?;
+fn other_layer_outside(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Switches::new(fixture)?;
     let (server, client) = (pair.server, pair.client);
     // A virtual engine may split the write. The third line would then arrive too late.
     let lines = ["first", "release", "unread"];
-    pair.say(&lines[..if world.is_virtual() { 2 } else { 3 }]);
+    pair.say(&lines[..if fixture.is_virtual() { 2 } else { 3 }]);
     pair.until_log(server, "closed clear Released")?;
     let mut stream = pair.rig.get_mut(server).released.take().ok_or("it was released")?;
-    if !world.is_virtual() {
+    if !fixture.is_virtual() {
         stream = with_unread(stream)?;
     }
     let sealed = stream.map_layer(|()| Toy::server(2)).map_err(|rejected| rejected.error)?;
@@ -479,8 +479,8 @@ impl Handle<Stream<Lines>> for Porter {
     }
 }
 
-fn accepts(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn accepts(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let (server, client) = (rig.add(Porter::default())?, rig.add(Probe::<Bytes>::quiet())?);
     let address = rig.with(server, |_, cx| -> Result<_, Stop> {
         let listener = cx.listen_asking::<Stream<Lines>>("127.0.0.1:0", &ListenOptions::default())?;
@@ -557,8 +557,8 @@ impl Items for Masked {
 }
 
 /// Accepts streams of this codec, and connects a plain one.
-fn masked(world: &mut World<'_>, lie: Option<Lie>) -> Result<MaskedPair, Stop> {
-    let mut rig = Rig::new(world)?;
+fn masked(fixture: &mut Fixture<'_>, lie: Option<Lie>) -> Result<MaskedPair, Stop> {
+    let mut rig = Rig::new(fixture)?;
     let (server, client) = (rig.add(Probe::<Masked>::quiet())?, rig.add(Probe::<Bytes>::quiet())?);
     let (_, address) = rig.listen(server, move || Stream::new(Masked { lie, ..Masked::default() }))?;
     let id = rig.connect(client, &address, Stream::new(Bytes))?;
@@ -568,10 +568,10 @@ fn masked(world: &mut World<'_>, lie: Option<Lie>) -> Result<MaskedPair, Stop> {
 
 type MaskedPair = (Rig, ServiceId<Probe<Masked>>, ServiceId<Probe>, Id<Stream>);
 
-fn unmasked(world: &mut World<'_>) -> Outcome {
+fn unmasked(fixture: &mut Fixture<'_>) -> Outcome {
     let wire = b"\0\x03FOO\0\0\x06BARBAZ\x01X\0";
     for cut in 1..wire.len() {
-        let (mut rig, server, client, id) = masked(world, None)?;
+        let (mut rig, server, client, id) = masked(fixture, None)?;
         let at = rig.get(server).open[0];
         for part in [&wire[..cut], &wire[cut..]] {
             rig.with(client, |_, cx| cx.send(id, part));
@@ -590,9 +590,9 @@ fn unmasked(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn lying_codecs(world: &mut World<'_>) -> Outcome {
+fn lying_codecs(fixture: &mut Fixture<'_>) -> Outcome {
     for lie in [Lie::Nothing, Lie::TooMuch, Lie::SkipsNothing, Lie::SkipsTooMuch] {
-        let (mut rig, server, client, id) = masked(world, Some(lie))?;
+        let (mut rig, server, client, id) = masked(fixture, Some(lie))?;
         rig.with(client, |_, cx| cx.send(id, b"some"));
         rig.until("it has ended", |rig| rig.get(server).closed.len() == 1)?;
         let why = &rig.get(server).closed[0].2;
@@ -646,7 +646,7 @@ impl Layer for Liar {
     }
 }
 
-fn lying_layers(world: &mut World<'_>) -> Outcome {
+fn lying_layers(fixture: &mut Fixture<'_>) -> Outcome {
     let breaches = [
         Breach::UsesTooMuch,
         Breach::UsesNothingForEver,
@@ -656,7 +656,7 @@ fn lying_layers(world: &mut World<'_>) -> Outcome {
         Breach::TakesAway,
     ];
     for breach in breaches {
-        let mut rig = Rig::new(world)?;
+        let mut rig = Rig::new(fixture)?;
         let server = rig.add(Probe::<Bytes, Liar>::acting(|cx, id, what| {
             if let (Some(id), What::Got(bytes)) = (id, what) {
                 cx.send(id, bytes);

@@ -19,8 +19,8 @@ use super::{
     row, sized, slow,
 };
 use crate::{
+    fixture::Fixture,
     suite::{Outcome, Row, check, open_descriptors},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -30,8 +30,8 @@ pub(super) const ROWS: &[Row] = &[
     row("M6r", "a service that holds its own controller is freed", &[], cycle),
 ];
 
-fn churn(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn churn(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let (echo, address) = rig.echo()?;
     let client = rig.add(Probe::acting(|cx, id, what| {
         if let (Some(id), What::Got(_)) = (id, what) {
@@ -40,10 +40,10 @@ fn churn(world: &mut World<'_>) -> Outcome {
         Ok(())
     }))?;
     rig.get_mut(client).forget();
-    let rounds = sized(world, 50, 5);
+    let rounds = sized(fixture, 50, 5);
     let mut first = None;
     for round in 0..rounds {
-        let size = sized(world, 100, 20);
+        let size = sized(fixture, 100, 20);
         for _ in 0..size {
             let id = rig.connect(client, &address, Stream::new(Bytes))?;
             rig.with(client, |_, cx| cx.send(id, b"x"));
@@ -66,16 +66,16 @@ fn resident() -> Option<usize> {
     text.split(' ').nth(1)?.parse::<usize>().ok().map(|pages| pages * 4_096)
 }
 
-fn bursts(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn bursts(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
     let (_, address) = rig.listen(server, || Stream::new(Bytes))?;
-    let count = sized(world, 12, 4);
+    let count = sized(fixture, 12, 4);
     let ids: Vec<_> =
         (0..count).map(|_| rig.connect(client, &address, Stream::new(Bytes))).collect::<Result<_, _>>()?;
     rig.until("all are open", |rig| rig.get(server).open.len() == count)?;
     rig.get_mut(server).forget();
-    let item = vec![7; sized(world, 2 << 20, 3_000)];
+    let item = vec![7; sized(fixture, 2 << 20, 3_000)];
     let (mut memory, open) = (Vec::new(), rig.get(server).open.clone());
     for burst in 1..=3 {
         rig.with(client, |_, cx| ids.iter().for_each(|id| _ = cx.send(*id, &item)));
@@ -93,9 +93,9 @@ fn bursts(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn fan_out(world: &mut World<'_>) -> Outcome {
-    let (count, size) = (sized(world, 60, 20), sized(world, 4 << 20, 300_000));
-    let mut rig = Rig::new(world)?;
+fn fan_out(fixture: &mut Fixture<'_>) -> Outcome {
+    let (count, size) = (sized(fixture, 60, 20), sized(fixture, 4 << 20, 300_000));
+    let mut rig = Rig::new(fixture)?;
     let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
     let options = StreamOptions { item: 16 << 20, ..StreamOptions::DEFAULT };
     let (_, address) = rig.listen(server, move || Stream::new(Bytes).options(options.clone()))?;
@@ -112,7 +112,7 @@ fn fan_out(world: &mut World<'_>) -> Outcome {
     rig.settle()?;
     let queued = rig.counters().queue_bytes;
     check!(queued > (count * size / 8) as u64, "only {queued} bytes are queued");
-    if let (Some(before), Some(after), false) = (before, resident(), world.is_virtual()) {
+    if let (Some(before), Some(after), false) = (before, resident(), fixture.is_virtual()) {
         let grown = after.saturating_sub(before);
         check!(grown < count * size / 8, "{grown} bytes for {size} shared by {count}");
     }
@@ -149,9 +149,9 @@ impl Receive<Arc<AtomicUsize>> for Holder {
     }
 }
 
-fn cycle(world: &mut World<'_>) -> Outcome {
+fn cycle(fixture: &mut Fixture<'_>) -> Outcome {
     for stops in [true, false] {
-        let mut rig = Rig::new(world)?;
+        let mut rig = Rig::new(fixture)?;
         let (mark, count) = (Rc::new(()), Arc::new(AtomicUsize::new(0)));
         let weak: Weak<()> = Rc::downgrade(&mark);
         let id = rig.add(Holder { controller: None, _mark: mark, _count: count.clone() })?;

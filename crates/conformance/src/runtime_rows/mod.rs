@@ -5,6 +5,8 @@
 
 mod bombs;
 #[cfg(unix)]
+mod child_fixtures;
+#[cfg(unix)]
 mod children;
 mod couples;
 mod datagrams;
@@ -15,10 +17,8 @@ mod exhaustion;
 mod files;
 mod floods;
 mod layers;
-mod lives;
+mod lifecycle;
 mod memory;
-#[cfg(unix)]
-mod nursery;
 mod order;
 mod outlived;
 mod panics;
@@ -45,15 +45,15 @@ mod time;
 use std::time::Duration;
 
 use crate::{
+    fixture::Fixture,
     suite::{Need, Outcome, Row},
-    world::World,
 };
 
 /// Returns all rows of this kind.
 pub(crate) fn rows() -> Vec<Row> {
     #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has children"))]
     let mut all = [
-        lives::ROWS,
+        lifecycle::ROWS,
         release::ROWS,
         paused::ROWS,
         readiness::ROWS,
@@ -96,7 +96,7 @@ const fn row(
     id: &'static str,
     name: &'static str,
     needs: &'static [Need],
-    run: fn(&mut World<'_>) -> Outcome,
+    run: fn(&mut Fixture<'_>) -> Outcome,
 ) -> Row {
     Row { id, name, needs, slow: false, run }
 }
@@ -106,19 +106,19 @@ const fn slow(
     id: &'static str,
     name: &'static str,
     needs: &'static [Need],
-    run: fn(&mut World<'_>) -> Outcome,
+    run: fn(&mut Fixture<'_>) -> Outcome,
 ) -> Row {
     Row { id, name, needs, slow: true, run }
 }
 
 /// Chooses the size that suits the engine, because a virtual one moves little at a time.
-fn sized(world: &World<'_>, real: usize, in_memory: usize) -> usize {
-    if world.is_virtual() { in_memory } else { real }
+fn sized(fixture: &Fixture<'_>, real: usize, in_memory: usize) -> usize {
+    if fixture.is_virtual() { in_memory } else { real }
 }
 
 /// Chooses the size as [`sized`] does, for bytes that must move whatever the kernel's buffers hold.
-fn moved(world: &World<'_>, real: usize, little: usize) -> usize {
-    if world.moves_little() { little } else { sized(world, real, little) }
+fn moved(fixture: &Fixture<'_>, real: usize, little: usize) -> usize {
+    if fixture.moves_little() { little } else { sized(fixture, real, little) }
 }
 
 /// A timeout that passes while a row waits.

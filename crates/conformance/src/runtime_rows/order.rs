@@ -10,8 +10,8 @@ use super::{
     row,
 };
 use crate::{
+    fixture::Fixture,
     suite::{Outcome, Row, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -19,9 +19,9 @@ pub(super) const ROWS: &[Row] = &[
     row("G12r", "the end of a turn comes once, after its handlers and before its writes", &[], end_of_turn),
 ];
 
-fn meanwhile(world: &mut World<'_>) -> Outcome {
-    let mut near = Rig::new(world)?;
-    let mut far = Rig::new(world)?;
+fn meanwhile(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut near = Rig::new(fixture)?;
+    let mut far = Rig::new(fixture)?;
     let server = near.add(Probe::quiet())?;
     let client = far.add(Probe::quiet())?;
     let (_, address) = near.listen(server, || Stream::new(Bytes))?;
@@ -68,8 +68,8 @@ fn meanwhile(world: &mut World<'_>) -> Outcome {
     rig::finish([near, far])
 }
 
-fn end_of_turn(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
+fn end_of_turn(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
     let (server, id) = (pair.server, pair.at_server);
     pair.rig.settle()?;
     let mut asks_again = 3;

@@ -15,8 +15,8 @@ use reactor::{
 
 use super::{probe::Probe, rig::Rig, row};
 use crate::{
+    fixture::Fixture,
     suite::{Outcome, Row, Stop, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -265,8 +265,8 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(world: &mut World<'_>) -> Result<Scene, Stop> {
-        let mut rig = Rig::new(world)?;
+    fn new(fixture: &mut Fixture<'_>) -> Result<Scene, Stop> {
+        let mut rig = Rig::new(fixture)?;
         let armed = Armed::new();
         let survivor = rig.add(Survivor::new(&armed))?;
         let fuse = armed.clone();
@@ -339,7 +339,7 @@ fn of_survivor(receipt: &Receipt) -> Result<&ServiceReceipt, Stop> {
     of.ok_or_else(|| "the receipt knows nothing of it".into())
 }
 
-fn costs_a_resource(world: &mut World<'_>) -> Outcome {
+fn costs_a_resource(fixture: &mut Fixture<'_>) -> Outcome {
     let places = [
         (Place::Open, During::Handle),
         (Place::Decode, During::Handle),
@@ -355,14 +355,14 @@ fn costs_a_resource(world: &mut World<'_>) -> Outcome {
         (Place::LayerEnd, During::Handle),
     ];
     for (place, during) in places {
-        costs_it(world, place, during).map_err(|stop| format!("{place:?}: {stop:?}"))?;
+        costs_it(fixture, place, during).map_err(|stop| format!("{place:?}: {stop:?}"))?;
     }
     Ok(())
 }
 
 /// Connects a peer that sends bytes, and finishes. The stream panics at one of these steps.
-fn costs_it(world: &mut World<'_>, place: Place, during: During) -> Outcome {
-    let mut scene = Scene::new(world)?;
+fn costs_it(fixture: &mut Fixture<'_>, place: Place, during: During) -> Outcome {
+    let mut scene = Scene::new(fixture)?;
     scene.arm(place);
     let (client, id) = (scene.client, scene.connect()?);
     scene.rig.with(client, |_, cx| cx.send(id, b"some"));
@@ -389,7 +389,7 @@ fn costs_it(world: &mut World<'_>, place: Place, during: During) -> Outcome {
     scene.ends(1)
 }
 
-fn costs_a_message(world: &mut World<'_>) -> Outcome {
+fn costs_a_message(fixture: &mut Fixture<'_>) -> Outcome {
     let places = [
         (Place::Timer, During::Timer),
         (Place::Message, During::Message),
@@ -398,7 +398,7 @@ fn costs_a_message(world: &mut World<'_>) -> Outcome {
         (Place::Fault, During::Command),
     ];
     for (place, during) in places {
-        let mut scene = Scene::new(world)?;
+        let mut scene = Scene::new(fixture)?;
         scene.arm(place);
         let survivor = scene.survivor;
         match place {
@@ -442,9 +442,9 @@ const USES: [(Use, bool); 6] = [
 /// The item that the handler sends to another peer.
 const ITEM: &[u8] = b"an item of two halves";
 
-fn half_an_item(world: &mut World<'_>) -> Outcome {
+fn half_an_item(fixture: &mut Fixture<'_>) -> Outcome {
     for (how, is_caught) in USES {
-        let mut scene = Scene::new(world)?;
+        let mut scene = Scene::new(fixture)?;
         let (client, survivor) = (scene.client, scene.survivor);
         // The second stream's handler sends to the third.
         let second = scene.connect()?;
@@ -483,8 +483,8 @@ fn half_an_item(world: &mut World<'_>) -> Outcome {
 }
 
 /// Checks a panic in the answer to a panic.
-fn in_the_answer(world: &mut World<'_>) -> Outcome {
-    let mut scene = Scene::new(world)?;
+fn in_the_answer(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut scene = Scene::new(fixture)?;
     let id = scene.connect()?;
     let survivor = scene.survivor;
     scene.rig.until("it is open", |rig| rig.get(survivor).open.len() == 2)?;

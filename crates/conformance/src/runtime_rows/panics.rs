@@ -15,8 +15,8 @@ use super::{
     row,
 };
 use crate::{
+    fixture::Fixture,
     suite::{Outcome, Row, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -216,9 +216,9 @@ impl Receive<u64> for Fragile {
     }
 }
 
-fn in_each_callback(world: &mut World<'_>) -> Outcome {
+fn in_each_callback(fixture: &mut Fixture<'_>) -> Outcome {
     for place in PLACES {
-        let mut rig = Rig::new(world)?;
+        let mut rig = Rig::new(fixture)?;
         let probe = rig.add(Probe::<Bytes>::acting(|cx, id, what| {
             if let (Some(id), What::Got(bytes)) = (id, what) {
                 cx.send(id, bytes);
@@ -346,9 +346,9 @@ impl Handle<Stream<Exploding>> for Owner {
     }
 }
 
-fn in_drop(world: &mut World<'_>) -> Outcome {
+fn in_drop(fixture: &mut Fixture<'_>) -> Outcome {
     for is_dropped_with_runtime in [true, false] {
-        let mut rig = Rig::new(world)?;
+        let mut rig = Rig::new(fixture)?;
         let owner = rig.add(Owner)?;
         let address = rig.with(owner, |_, cx| -> Result<_> {
             let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Exploding)))?;
@@ -405,8 +405,8 @@ impl Handle<Stream> for Asker {
     }
 }
 
-fn endless_asker(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn endless_asker(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let asked = Rc::new(Cell::new(0));
     let asker = rig.add(Asker { asked: asked.clone() })?;
     let client = rig.add(Probe::quiet())?;

@@ -16,9 +16,9 @@ use super::{
     row, sized,
 };
 use crate::{
+    fixture::Fixture,
     rows::pattern,
     suite::{Outcome, Row, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -31,8 +31,8 @@ pub(super) const ROWS: &[Row] = &[
     row("C10r2", "a resource at the end of its input rests", SOCKETS, end_of_input),
 ];
 
-fn every_size(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::narrow(world)?;
+fn every_size(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::narrow(fixture)?;
     pair.rig.get_mut(pair.server).act(|cx, id, what| {
         if let (Some(id), What::Got(bytes)) = (id, what) {
             cx.send(id, bytes);
@@ -53,9 +53,9 @@ fn every_size(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn tail(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
-    let bytes = pattern(sized(world, 8 << 20, 20_000));
+fn tail(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
+    let bytes = pattern(sized(fixture, 8 << 20, 20_000));
     pair.by_client(|cx, id| cx.send(id, &bytes));
     let (server, id) = (pair.server, pair.at_server);
     let mut turn = 0;
@@ -69,8 +69,8 @@ fn tail(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn drip(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::of(world, || Stream::new(Lines::new()))?;
+fn drip(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::of(fixture, || Stream::new(Lines::new()))?;
     let mut rig = pair.rig;
     // This client sends raw bytes to the listener for lines.
     let raw = rig.add(super::probe::Probe::<Bytes>::quiet())?;
@@ -102,17 +102,17 @@ fn drip(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn vectored(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::narrow(world)?;
+fn vectored(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::narrow(fixture)?;
     let mut bytes = Vec::new();
     for _ in 0..100 {
-        let part = pattern(world.up_to(3_000));
+        let part = pattern(fixture.up_to(3_000));
         bytes.extend_from_slice(&part);
-        match world.up_to(2) {
+        match fixture.up_to(2) {
             1 => pair.by_client(|cx, id| cx.send(id, &part)),
             _ => pair.by_client(|cx, id| cx.send_shared(id, &Shared::from(part))),
         };
-        if world.up_to(10) == 1 {
+        if fixture.up_to(10) == 1 {
             pair.rig.turn(std::time::Duration::ZERO)?;
         }
     }
@@ -121,8 +121,8 @@ fn vectored(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn empty_item(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
+fn empty_item(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
     pair.by_client(|cx, id| cx.send(id, b""));
     pair.rig.settle()?;
     pair.rig.rests()?;
@@ -184,8 +184,8 @@ impl Handle<Counted> for Numbers {
     }
 }
 
-fn empty_datagram(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn empty_datagram(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let numbers = rig.add(Numbers::default())?;
     let ours = UdpSocket::bind("127.0.0.1:0")?;
     ours.set_nonblocking(true)?;
@@ -201,8 +201,8 @@ fn empty_datagram(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn end_of_input(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn end_of_input(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let numbers = rig.add(Numbers::default())?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut peer = TcpStream::connect(listener.local_addr()?)?;

@@ -1,6 +1,6 @@
 //! A7 at runtime level: descriptors over Unix sockets arrive once, with their bytes, or are closed once.
 //!
-//! The rows pass ends of connections, because every world has those. A probe holds the other ends, and sees
+//! The rows pass ends of connections, because every system has those. A probe holds the other ends, and sees
 //! the close once no copy is left.
 
 use std::{
@@ -23,8 +23,8 @@ use super::{
     row,
 };
 use crate::{
+    fixture::Fixture,
     suite::{Need, Outcome, Row, Stop, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -107,13 +107,13 @@ struct Link {
 }
 
 impl Link {
-    fn new(world: &mut World<'_>) -> Result<Link, Stop> {
-        Link::taking(world, 16)
+    fn new(fixture: &mut Fixture<'_>) -> Result<Link, Stop> {
+        Link::taking(fixture, 16)
     }
 
     /// Makes a link whose receiver takes this many descriptors in a message.
-    fn taking(world: &mut World<'_>, most: usize) -> Result<Link, Stop> {
-        let mut rig = Rig::new(world)?;
+    fn taking(fixture: &mut Fixture<'_>, most: usize) -> Result<Link, Stop> {
+        let mut rig = Rig::new(fixture)?;
         let (from, to) = (rig.add(Keeper::default())?, rig.add(Keeper::default())?);
         let name = Name::new();
         let make = move |_: &Address| Some(Descriptors::new().per_message(most));
@@ -126,8 +126,8 @@ impl Link {
     }
 
     /// Makes a link over sockets of the system.
-    fn on(world: &mut World<'_>, ours: Descriptors, theirs: Descriptors) -> Result<Link, Stop> {
-        let mut rig = Rig::new(world)?;
+    fn on(fixture: &mut Fixture<'_>, ours: Descriptors, theirs: Descriptors) -> Result<Link, Stop> {
+        let mut rig = Rig::new(fixture)?;
         let (from, to) = (rig.add(Keeper::default())?, rig.add(Keeper::default())?);
         let sender = rig.with(from, |_, cx| cx.add(ours)).map_err(|rejected| rejected.error)?;
         let receiver = rig.with(to, |_, cx| cx.add(theirs)).map_err(|rejected| rejected.error)?;
@@ -237,8 +237,8 @@ fn check_with_first_byte(events: &[(usize, Option<usize>)], messages: &[(usize, 
     Ok(())
 }
 
-fn with_first_byte(world: &mut World<'_>) -> Outcome {
-    let mut link = Link::new(world)?;
+fn with_first_byte(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut link = Link::new(fixture)?;
     let (mut ends, others) = link.ends(3)?;
     let third = ends.split_off(2);
     link.send(b"none", Vec::new());
@@ -255,8 +255,8 @@ fn with_first_byte(world: &mut World<'_>) -> Outcome {
     link.finish()
 }
 
-fn used(world: &mut World<'_>) -> Outcome {
-    let mut link = Link::new(world)?;
+fn used(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut link = Link::new(fixture)?;
     let (ends, others) = link.ends(3)?;
     link.send(b"x", ends);
     link.until_bytes(1)?;
@@ -279,10 +279,10 @@ fn used(world: &mut World<'_>) -> Outcome {
     link.finish()
 }
 
-fn boundaries(world: &mut World<'_>) -> Outcome {
+fn boundaries(fixture: &mut Fixture<'_>) -> Outcome {
     for kind in [Type::SEQPACKET, Type::DGRAM] {
         let (ours, theirs) = Socket::pair(Domain::UNIX, kind, None)?;
-        let mut link = Link::on(world, Descriptors::new().on(ours)?, Descriptors::new().on(theirs)?)?;
+        let mut link = Link::on(fixture, Descriptors::new().on(ours)?, Descriptors::new().on(theirs)?)?;
         let (ends, others) = link.ends(1)?;
         link.send(b"ab", Vec::new());
         link.send(b"cde", ends);
@@ -297,11 +297,11 @@ fn boundaries(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn too_long(world: &mut World<'_>) -> Outcome {
+fn too_long(fixture: &mut Fixture<'_>) -> Outcome {
     let (ours, theirs) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None)?;
     // Send directly, because the resource would refuse such a packet.
     let raw = ours.try_clone()?;
-    let mut link = Link::on(world, Descriptors::new().on(ours)?, Descriptors::new().on(theirs)?)?;
+    let mut link = Link::on(fixture, Descriptors::new().on(ours)?, Descriptors::new().on(theirs)?)?;
     for length in [PACKET - 1, PACKET, PACKET + 1] {
         check!(raw.send(&vec![7; length])? == length, "a packet leaves whole or not");
         let expected = link.receiver().bytes.len() + length.min(PACKET);
@@ -316,8 +316,8 @@ fn too_long(world: &mut World<'_>) -> Outcome {
     link.finish()
 }
 
-fn too_many(world: &mut World<'_>) -> Outcome {
-    let mut link = Link::taking(world, 2)?;
+fn too_many(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut link = Link::taking(fixture, 2)?;
     let mut all = Vec::new();
     for count in [1, 2, 3, 1] {
         let (ends, others) = link.ends(count)?;
@@ -335,8 +335,8 @@ fn too_many(world: &mut World<'_>) -> Outcome {
     link.finish()
 }
 
-fn unsent(world: &mut World<'_>) -> Outcome {
-    let mut link = Link::new(world)?;
+fn unsent(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut link = Link::new(fixture)?;
     let (from, to, sender, receiver) = (link.from, link.to, link.sender, link.receiver);
     let (ends, others) = link.ends(2)?;
     link.rig.with(to, |_, cx| cx.pause(receiver));
@@ -356,14 +356,14 @@ fn unsent(world: &mut World<'_>) -> Outcome {
     link.finish()
 }
 
-fn narrow(world: &mut World<'_>) -> Outcome {
+fn narrow(fixture: &mut Fixture<'_>) -> Outcome {
     // The socket of a simulated world is narrow anyway.
-    let mut link = if world.is_virtual() {
-        Link::new(world)?
+    let mut link = if fixture.is_virtual() {
+        Link::new(fixture)?
     } else {
         let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None)?;
         ours.set_send_buffer_size(1)?;
-        Link::on(world, Descriptors::new().on(ours)?, Descriptors::new().on(theirs)?)?
+        Link::on(fixture, Descriptors::new().on(ours)?, Descriptors::new().on(theirs)?)?
     };
     let (mut expected, mut all) = (Vec::new(), Vec::new());
     for number in 0..40_u8 {
@@ -383,8 +383,8 @@ fn narrow(world: &mut World<'_>) -> Outcome {
     link.finish()
 }
 
-fn ended(world: &mut World<'_>) -> Outcome {
-    let mut link = Link::new(world)?;
+fn ended(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut link = Link::new(fixture)?;
     let (from, to, sender, receiver) = (link.from, link.to, link.sender, link.receiver);
     link.rig.get_mut(to).keeps_open = true;
     let (ends, others) = link.ends(1)?;
@@ -411,10 +411,10 @@ fn ended(world: &mut World<'_>) -> Outcome {
     link.finish()
 }
 
-fn under_way(world: &mut World<'_>) -> Outcome {
+fn under_way(fixture: &mut Fixture<'_>) -> Outcome {
     // No service keeps them: the handler drops them, or the close or the abort of the link does.
     for way in ["dropped", "closed", "ended"] {
-        let mut link = Link::new(world)?;
+        let mut link = Link::new(fixture)?;
         let (to, receiver) = (link.to, link.receiver);
         let (ends, others) = link.ends(2)?;
         link.rig.get_mut(to).takes_none = true;
@@ -443,8 +443,8 @@ fn under_way(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn released(world: &mut World<'_>) -> Outcome {
-    let mut link = Link::new(world)?;
+fn released(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut link = Link::new(fixture)?;
     let (to, receiver) = (link.to, link.receiver);
     link.send(b"before", Vec::new());
     link.until_bytes(6)?;
@@ -464,9 +464,9 @@ fn released(world: &mut World<'_>) -> Outcome {
     link.finish()
 }
 
-fn credentials(world: &mut World<'_>) -> Outcome {
-    let is_virtual = world.is_virtual();
-    let mut link = Link::new(world)?;
+fn credentials(fixture: &mut Fixture<'_>) -> Outcome {
+    let is_virtual = fixture.is_virtual();
+    let mut link = Link::new(fixture)?;
     let (from, to, sender, receiver) = (link.from, link.to, link.sender, link.receiver);
     let of_receiver = link.rig.with(from, |_, cx| cx.peer_credentials(sender))?;
     let of_sender = link.rig.with(to, |_, cx| cx.peer_credentials(receiver))?;

@@ -11,9 +11,9 @@ use super::{
     row, sized,
 };
 use crate::{
+    fixture::Fixture,
     rows::pattern,
     suite::{Outcome, Row, Stop, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -61,8 +61,8 @@ fn need_failures(rig: &Rig) -> Outcome {
     if notices_failures(rig) { Ok(()) } else { Err(Stop::Skipped("select(2) tells input only".to_owned())) }
 }
 
-fn paused(world: &mut World<'_>) -> Result<Pair, Stop> {
-    let mut pair = Pair::new(world)?;
+fn paused(fixture: &mut Fixture<'_>) -> Result<Pair, Stop> {
+    let mut pair = Pair::new(fixture)?;
     pair.by_server(|cx, id| cx.pause(id));
     pair.rig.settle()?;
     Ok(pair)
@@ -90,9 +90,9 @@ fn until_told<C: super::probe::Items>(pair: &mut Pair<C>, what: What) -> Outcome
     pair.rig.until("it is told", |rig| rig.get(server).of(id).contains(&what))
 }
 
-fn reset(world: &mut World<'_>) -> Outcome {
+fn reset(fixture: &mut Fixture<'_>) -> Outcome {
     for bytes in [&b""[..], b"last words"] {
-        let mut pair = paused(world)?;
+        let mut pair = paused(fixture)?;
         if !bytes.is_empty() && !notices_failures(&pair.rig) {
             return pair.finish();
         }
@@ -104,15 +104,15 @@ fn reset(world: &mut World<'_>) -> Outcome {
         check_told(&pair, &[What::Open, What::closed("Failed")])?;
         let (_, stream, _) = &pair.server().closed[0];
         // On a virtual network a reset may overtake bytes that have not arrived.
-        let is_whole = stream.unread() == bytes || world.is_virtual() && bytes.starts_with(stream.unread());
+        let is_whole = stream.unread() == bytes || fixture.is_virtual() && bytes.starts_with(stream.unread());
         check!(is_whole, "{:?} is handed over", stream.unread());
         pair.finish()?;
     }
     Ok(())
 }
 
-fn ended(world: &mut World<'_>) -> Outcome {
-    let mut pair = paused(world)?;
+fn ended(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = paused(fixture)?;
     pair.by_client(|cx, id| cx.close(id));
     pair.until_server_closed()?;
     pair.rig.settle()?;
@@ -120,8 +120,8 @@ fn ended(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn half_open(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::of(world, || Stream::new(Bytes).half_open(true))?;
+fn half_open(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::of(fixture, || Stream::new(Bytes).half_open(true))?;
     pair.by_server(|cx, id| cx.pause(id));
     pair.by_client(|cx, id| cx.finish(id));
     until_told(&mut pair, What::End)?;
@@ -139,8 +139,8 @@ fn half_open(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn behind_input(world: &mut World<'_>) -> Outcome {
-    let mut pair = paused(world)?;
+fn behind_input(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = paused(fixture)?;
     pair.by_client(|cx, id| {
         cx.send(id, b"a further command");
         cx.close(id);
@@ -169,8 +169,8 @@ fn behind_input(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn paused_late(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::of(world, || Stream::new(Lines::new()))?;
+fn paused_late(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::of(fixture, || Stream::new(Lines::new()))?;
     let server = pair.server;
     pair.rig.get_mut(server).act(|cx, id, what| {
         if let (Some(id), What::Got(_)) = (id, what) {
@@ -198,8 +198,8 @@ fn paused_late(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn ended_then_reset(world: &mut World<'_>) -> Outcome {
-    let mut pair = paused(world)?;
+fn ended_then_reset(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = paused(fixture)?;
     need_failures(&pair.rig)?;
     pair.by_client(|cx, id| {
         cx.send(id, b"a further command");
@@ -220,11 +220,11 @@ fn ended_then_reset(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn reset_behind_much(world: &mut World<'_>) -> Outcome {
+fn reset_behind_much(fixture: &mut Fixture<'_>) -> Outcome {
     const LIMIT: usize = 1000;
     for (sent, is_whole) in [(LIMIT - 1, true), (LIMIT, true), (LIMIT + 1, false)] {
         let options = StreamOptions { unread: LIMIT, ..StreamOptions::DEFAULT };
-        let mut pair = Pair::of(world, move || Stream::new(Bytes).options(options.clone()))?;
+        let mut pair = Pair::of(fixture, move || Stream::new(Bytes).options(options.clone()))?;
         need_failures(&pair.rig)?;
         pair.by_server(|cx, id| cx.pause(id));
         pair.rig.settle()?;
@@ -236,19 +236,23 @@ fn reset_behind_much(world: &mut World<'_>) -> Outcome {
         let (_, stream, why) = &pair.server().closed[0];
         let came = stream.unread();
         // An engine may have read before it learned of the pause.
-        let is_over = matches!(why, Closed::Unread) && world.is_virtual() && !is_whole;
+        let is_over = matches!(why, Closed::Unread) && fixture.is_virtual() && !is_whole;
         check!(why.io().is_some() || is_over, "{sent} bytes: {why}");
         check!(bytes.starts_with(came), "{sent} bytes: what is handed over differs");
-        check!(came.len() == sent || !is_whole || world.is_virtual(), "of {sent} bytes {} came", came.len());
+        check!(
+            came.len() == sent || !is_whole || fixture.is_virtual(),
+            "of {sent} bytes {} came",
+            came.len()
+        );
         pair.finish()?;
     }
     Ok(())
 }
 
 /// Checks that a stream with two reasons not to read reads again only once both are gone.
-fn causes(world: &mut World<'_>) -> Outcome {
-    rest_and_pause(world)?;
-    hold_and_pause(world)
+fn causes(fixture: &mut Fixture<'_>) -> Outcome {
+    rest_and_pause(fixture)?;
+    hold_and_pause(fixture)
 }
 
 /// Returns options with low marks, so that streams rest. The timeout `rest` is long, so that it does not
@@ -260,9 +264,9 @@ fn low_marks() -> StreamOptions {
 
 /// Checks a stream that rests because of its own output, and is paused. Neither the low mark nor the resume
 /// alone makes it read.
-fn rest_and_pause(world: &mut World<'_>) -> Outcome {
-    let answer = sized(world, MUCH, 200_000);
-    let mut pair = Pair::of(world, || Stream::new(Bytes).options(low_marks()))?;
+fn rest_and_pause(fixture: &mut Fixture<'_>) -> Outcome {
+    let answer = sized(fixture, MUCH, 200_000);
+    let mut pair = Pair::of(fixture, || Stream::new(Bytes).options(low_marks()))?;
     let server = pair.server;
     pair.rig.get_mut(server).act(move |cx, id, what| {
         if let (Some(id), What::Got(_)) = (id, what) {
@@ -328,9 +332,9 @@ impl Handle<Stream> for Proxy {
 }
 
 /// Checks a stream that is held because of its partner's queue, and is paused.
-fn hold_and_pause(world: &mut World<'_>) -> Outcome {
-    let total = sized(world, MUCH, 300_000);
-    let mut rig = Rig::new(world)?;
+fn hold_and_pause(fixture: &mut Fixture<'_>) -> Outcome {
+    let total = sized(fixture, MUCH, 300_000);
+    let mut rig = Rig::new(fixture)?;
     let peers = rig.add(Probe::quiet())?;
     let proxy = rig.add(Proxy::default())?;
     let address = rig.with(proxy, |_, cx| -> std::result::Result<_, Stop> {
@@ -375,10 +379,10 @@ fn hold_and_pause(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn at_rest(world: &mut World<'_>) -> Outcome {
+fn at_rest(fixture: &mut Fixture<'_>) -> Outcome {
     for resets in [false, true] {
-        let answer = sized(world, MUCH, 200_000);
-        let mut pair = Pair::of(world, || Stream::new(Bytes).options(low_marks()))?;
+        let answer = sized(fixture, MUCH, 200_000);
+        let mut pair = Pair::of(fixture, || Stream::new(Bytes).options(low_marks()))?;
         let (server, seen) = (pair.server, Rc::new(Cell::new(0)));
         let counted = seen.clone();
         pair.rig.get_mut(server).act(move |cx, id, what| {
@@ -423,8 +427,8 @@ fn at_rest(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn released(world: &mut World<'_>) -> Outcome {
-    let mut pair = paused(world)?;
+fn released(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = paused(fixture)?;
     pair.by_client(|cx, id| {
         cx.send(id, b"a further command");
         cx.close(id);
@@ -457,9 +461,9 @@ fn released(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn crowd(world: &mut World<'_>) -> Outcome {
-    let count = sized(world, 500, 30).min(world.descriptors_max() / 4);
-    let mut rig = Rig::new(world)?;
+fn crowd(fixture: &mut Fixture<'_>) -> Outcome {
+    let count = sized(fixture, 500, 30).min(fixture.descriptors_max() / 4);
+    let mut rig = Rig::new(fixture)?;
     let server = rig.add(Probe::acting(|cx, id, what| {
         match (id, what) {
             (Some(id), What::Open) => cx.pause(id),
@@ -499,11 +503,11 @@ fn crowd(world: &mut World<'_>) -> Outcome {
 }
 
 #[cfg(unix)]
-fn unix(world: &mut World<'_>) -> Outcome {
+fn unix(fixture: &mut Fixture<'_>) -> Outcome {
     use std::{io::Write as _, os::unix::net::UnixStream};
 
     for bytes in [&b""[..], b"last words"] {
-        let mut rig = Rig::new(world)?;
+        let mut rig = Rig::new(fixture)?;
         let probe = rig.add(Probe::quiet())?;
         let (ours, mut theirs) = UnixStream::pair()?;
         let stream = Stream::new(Bytes).on(ours)?;
@@ -538,11 +542,11 @@ fn unix(world: &mut World<'_>) -> Outcome {
 }
 
 #[cfg(unix)]
-fn pipe(world: &mut World<'_>) -> Outcome {
+fn pipe(fixture: &mut Fixture<'_>) -> Outcome {
     use std::io::Write as _;
 
     for bytes in [&b""[..], b"last words"] {
-        let mut rig = Rig::new(world)?;
+        let mut rig = Rig::new(fixture)?;
         let probe = rig.add(Probe::quiet())?;
         let (reader, mut writer) = std::io::pipe()?;
         let stream = Stream::new(Bytes).on(reader)?;

@@ -17,9 +17,9 @@ use super::{
     row, sized,
 };
 use crate::{
+    fixture::Fixture,
     rows::pattern,
     suite::{Outcome, Row, Stop, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -37,8 +37,8 @@ pub(super) const ROWS: &[Row] = &[
     row("D12r", "an unreachable datagram is an error of that send only", SOCKETS, unreachable),
 ];
 
-fn half_close(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::of(world, || Stream::new(Bytes).half_open(true))?;
+fn half_close(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::of(fixture, || Stream::new(Bytes).half_open(true))?;
     pair.by_client(|cx, id| {
         cx.send(id, b"question");
         cx.finish(id);
@@ -47,7 +47,7 @@ fn half_close(world: &mut World<'_>) -> Outcome {
     pair.rig.until("the half-close is told", |rig| rig.get(server).count(&What::End) > 0)?;
     pair.rig.settle()?;
     pair.rig.rests()?;
-    let answer = pattern(sized(world, 200_000, 3_000));
+    let answer = pattern(sized(fixture, 200_000, 3_000));
     pair.by_server(|cx, id| cx.send(id, &answer));
     pair.until_returned(answer.len())?;
     pair.by_server(|cx, id| cx.close(id));
@@ -59,8 +59,8 @@ fn half_close(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn reset_while_idle(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
+fn reset_while_idle(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
     pair.rig.settle()?;
     pair.by_client(|cx, id| cx.abort(id));
     pair.until_server_closed()?;
@@ -72,9 +72,9 @@ fn reset_while_idle(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn reset_while_writing(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
-    let len = sized(world, 12 << 20, 300_000);
+fn reset_while_writing(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
+    let len = sized(fixture, 12 << 20, 300_000);
     pair.by_client(|cx, id| cx.pause(id));
     pair.by_server(|cx, id| cx.send(id, &pattern(len)));
     pair.rig.settle()?;
@@ -88,8 +88,8 @@ fn reset_while_writing(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn reset_in_queue(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn reset_in_queue(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
     let (listener, address) = rig.listen(server, || Stream::new(Bytes))?;
     rig.with(server, |_, cx| cx.pause(listener));
@@ -115,8 +115,8 @@ fn reset_in_queue(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn write_after_close(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn write_after_close(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let server = rig.add(Probe::quiet())?;
     let (_, address) = rig.listen(server, || Stream::new(Bytes).half_open(true))?;
     let peer = TcpStream::connect(ip(&address)?)?;
@@ -135,8 +135,8 @@ fn write_after_close(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn idle_deadline(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn idle_deadline(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let idle = 3 * SHORT;
     let server = rig.add(Probe::acting(move |cx, id, what| {
         if let (Some(id), What::Open | What::Got(_)) = (id, what) {
@@ -151,7 +151,7 @@ fn idle_deadline(world: &mut World<'_>) -> Outcome {
     let begun = rig.now();
     let talking = rig.connect(client, &address, Stream::new(Bytes))?;
     // A virtual clock moves only while there is nothing else to do.
-    let (every, mut round) = (sized(world, 1, 8), 0);
+    let (every, mut round) = (sized(fixture, 1, 8), 0);
     rig.until("the silent one has ended", |rig| {
         round += 1;
         if round % every == 0 {
@@ -170,10 +170,10 @@ fn idle_deadline(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn last_words(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
+fn last_words(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
     let (server, id) = (pair.server, pair.at_server);
-    let said = pattern(sized(world, 50_000, 2_000));
+    let said = pattern(sized(fixture, 50_000, 2_000));
     let words = said.clone();
     pair.rig.get_mut(server).act(move |cx, _, what| {
         match what {
@@ -233,13 +233,13 @@ impl Layer for Waiting {
     }
 }
 
-fn no_handshake(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn no_handshake(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let server = rig.add(Probe::<Bytes, Waiting>::quiet())?;
     let client = rig.add(Probe::<Bytes>::quiet())?;
     let options = StreamOptions { handshake: 2 * SHORT, close: SHORT, ..StreamOptions::DEFAULT };
     let (_, address) = rig.listen(server, move || Stream::over(Bytes, Waiting).options(options.clone()))?;
-    let count = sized(world, 50, 20);
+    let count = sized(fixture, 50, 20);
     for _ in 0..count {
         rig.connect(client, &address, Stream::new(Bytes))?;
     }
@@ -253,8 +253,8 @@ fn no_handshake(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn garbage(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::of(world, || Stream::new(Lines::max(100)))?;
+fn garbage(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::of(fixture, || Stream::new(Lines::max(100)))?;
     let raw = pair.rig.add(Probe::<Bytes>::quiet())?;
     let long = vec![b'x'; 500];
     let broken: [&[u8]; 3] =
@@ -273,11 +273,11 @@ fn garbage(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn foreign_garbage(world: &mut World<'_>) -> Outcome {
+fn foreign_garbage(fixture: &mut Fixture<'_>) -> Outcome {
     let options = StreamOptions { close: SHORT, ..StreamOptions::DEFAULT };
-    let mut pair = Pair::of(world, move || Stream::new(Lines::max(1_000)).options(options.clone()))?;
+    let mut pair = Pair::of(fixture, move || Stream::new(Lines::max(1_000)).options(options.clone()))?;
     for round in 0..50 {
-        let bytes: Vec<u8> = (0..world.up_to(5_000)).map(|_| world.up_to(256) as u8).collect();
+        let bytes: Vec<u8> = (0..fixture.up_to(5_000)).map(|_| fixture.up_to(256) as u8).collect();
         let mut peer = TcpStream::connect(ip(&pair.address)?)?;
         // The stream may end during this write.
         let _ = peer.write_all(&bytes).and_then(|()| peer.shutdown(Shutdown::Write));
@@ -291,13 +291,13 @@ fn foreign_garbage(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn same_port(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn same_port(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
     let addresses =
         [rig.listen(server, || Stream::new(Bytes))?.1, rig.listen(server, || Stream::new(Bytes))?.1];
     // Use a separate host address, so that connections of other programs do not occupy its ports.
-    let host = [127, 77, world.up_to(250) as u8, world.up_to(250) as u8];
+    let host = [127, 77, fixture.up_to(250) as u8, fixture.up_to(250) as u8];
     let mut options = ConnectOptions::default();
     options.local = Some(Address::Ip((host, 0).into()));
     for round in 1..=10 {
@@ -343,8 +343,8 @@ impl Handle<Fd<UdpSocket>> for Datagrams {
     }
 }
 
-fn unreachable(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn unreachable(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let service = rig.add(Datagrams::default())?;
     let (ours, peer) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
     ours.set_nonblocking(true)?;

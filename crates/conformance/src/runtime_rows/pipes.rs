@@ -15,9 +15,9 @@ use super::{
     row,
 };
 use crate::{
+    fixture::Fixture,
     rows::pattern,
     suite::{Outcome, Row, Stop, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -32,8 +32,8 @@ fn add(rig: &mut Rig, probe: ServiceId<Probe>, stream: Stream) -> Result<Id<Stre
     Ok(rig.with(probe, |_, cx| cx.add(stream)).map_err(|rejected| rejected.error)?)
 }
 
-fn read_only(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn read_only(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let probe = rig.add(Probe::quiet())?;
     let (reader, mut writer) = pipe()?;
     let id = add(&mut rig, probe, Stream::new(Bytes).on(reader)?)?;
@@ -57,9 +57,9 @@ fn read_only(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn write_only(world: &mut World<'_>) -> Outcome {
+fn write_only(fixture: &mut Fixture<'_>) -> Outcome {
     for finishes in [false, true] {
-        let mut rig = Rig::new(world)?;
+        let mut rig = Rig::new(fixture)?;
         let probe = rig.add(Probe::quiet())?;
         let (mut reader, writer) = pipe()?;
         let id = add(&mut rig, probe, Stream::new(Bytes).on(writer)?)?;
@@ -83,8 +83,8 @@ fn write_only(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn coupled(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn coupled(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let probe = rig.add(Probe::quiet())?;
     let (reader, mut into) = pipe()?;
     let (mut out, writer) = pipe()?;
@@ -111,8 +111,8 @@ fn coupled(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn shared_socket(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn shared_socket(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let probe = rig.add(Probe::quiet())?;
     let (ours, mut peer) = UnixStream::pair()?;
     let input = add(&mut rig, probe, Stream::new(Bytes).through(stdio::input_from(ours.as_fd())?))?;
@@ -140,8 +140,8 @@ fn shared_socket(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn released(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn released(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let probe = rig.add(Probe::quiet())?;
     let (reader, mut writer) = pipe()?;
     let id = add(&mut rig, probe, Stream::new(Bytes).on(reader)?)?;

@@ -19,9 +19,9 @@ use super::{
     row, sized,
 };
 use crate::{
+    fixture::Fixture,
     rows::pattern,
     suite::{Outcome, Row, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -59,12 +59,12 @@ impl Layer for Greeting {
     }
 }
 
-fn silent_handshake(world: &mut World<'_>) -> Outcome {
-    silent(world, |cx, id| _ = cx.send(id, &pattern(5_000)))
+fn silent_handshake(fixture: &mut Fixture<'_>) -> Outcome {
+    silent(fixture, |cx, id| _ = cx.send(id, &pattern(5_000)))
 }
 
-fn silent_handshake_with_end(world: &mut World<'_>) -> Outcome {
-    silent(world, |cx, id| {
+fn silent_handshake_with_end(fixture: &mut Fixture<'_>) -> Outcome {
+    silent(fixture, |cx, id| {
         cx.send(id, &pattern(5_000));
         cx.finish(id);
     })
@@ -73,10 +73,10 @@ fn silent_handshake_with_end(world: &mut World<'_>) -> Outcome {
 type Greeted = Probe<Bytes, Greeting>;
 
 fn silent(
-    world: &mut World<'_>,
+    fixture: &mut Fixture<'_>,
     act: impl FnOnce(&mut Context<'_, Greeted>, Id<Stream<Bytes, Greeting>>),
 ) -> Outcome {
-    let mut rig = Rig::new(world)?;
+    let mut rig = Rig::new(fixture)?;
     let server = rig.add(Probe::<Bytes>::quiet())?;
     let client = rig.add(Greeted::quiet())?;
     let (_, address) = rig.listen(server, || Stream::new(Bytes).half_open(true))?;
@@ -101,9 +101,9 @@ fn silent(
     rig.finish()
 }
 
-fn both_flood(world: &mut World<'_>) -> Outcome {
-    let count = sized(world, 1_024, 150);
-    let mut pair = Pair::narrow(world)?;
+fn both_flood(fixture: &mut Fixture<'_>) -> Outcome {
+    let count = sized(fixture, 1_024, 150);
+    let mut pair = Pair::narrow(fixture)?;
     let item = pattern(1 << 10);
     pair.by_client(|cx, id| (0..count).for_each(|_| _ = cx.send(id, &item)));
     pair.by_server(|cx, id| (0..count).for_each(|_| _ = cx.send(id, &item)));
@@ -115,10 +115,10 @@ fn both_flood(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn both_answer(world: &mut World<'_>) -> Outcome {
-    let count = sized(world, 1_500, 150);
+fn both_answer(fixture: &mut Fixture<'_>) -> Outcome {
+    let count = sized(fixture, 1_500, 150);
     let options = StreamOptions { rest: SHORT, ..StreamOptions::DEFAULT };
-    let mut pair = Pair::of(world, move || Stream::new(Lines::new()).options(options.clone()))?;
+    let mut pair = Pair::of(fixture, move || Stream::new(Lines::new()).options(options.clone()))?;
     let answer = "a".repeat(1_000);
     for service in [pair.server, pair.client] {
         let answer = answer.clone();
@@ -212,9 +212,9 @@ fn pump(cx: &mut Context<'_, Probe>, id: Id<Stream>, left: &mut usize) {
     }
 }
 
-fn upload_first(world: &mut World<'_>) -> Outcome {
-    let total = moved(world, 8 << 20, 300_000);
-    let mut rig = Rig::new(world)?;
+fn upload_first(fixture: &mut Fixture<'_>) -> Outcome {
+    let total = moved(fixture, 8 << 20, 300_000);
+    let mut rig = Rig::new(fixture)?;
     let mut left = total;
     // The server answers at once, with as many bytes as it will receive, and reads all the time.
     let server = rig.add(Probe::acting(move |cx, id, what| {
@@ -253,7 +253,7 @@ fn upload_first(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn blocking_echo(world: &mut World<'_>) -> Outcome {
+fn blocking_echo(fixture: &mut Fixture<'_>) -> Outcome {
     const TOTAL: usize = 8 << 20;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let at = listener.local_addr()?;
@@ -269,7 +269,7 @@ fn blocking_echo(world: &mut World<'_>) -> Outcome {
             socket.write_all(&buffer[..count])?;
         }
     });
-    let mut rig = Rig::new(world)?;
+    let mut rig = Rig::new(fixture)?;
     let address = proxy(&mut rig, Address::Ip(at))?;
     let mut left = TOTAL;
     let client = rig.add(Probe::acting(move |cx, id, what| {
@@ -378,22 +378,22 @@ fn tight_echo(rig: &mut Rig) -> Result<Address, crate::suite::Stop> {
     Ok(rig.listen(echo, move || Stream::new(Bytes).options(options.clone()))?.1)
 }
 
-fn pulses_at_echo(world: &mut World<'_>) -> Outcome {
+fn pulses_at_echo(fixture: &mut Fixture<'_>) -> Outcome {
     for count in [2, 5, 8] {
-        let mut rig = Rig::new(world)?;
+        let mut rig = Rig::new(fixture)?;
         let address = tight_echo(&mut rig)?;
-        pulses(&mut rig, &address, count, moved(world, 6 << 20, 300_000))?;
+        pulses(&mut rig, &address, count, moved(fixture, 6 << 20, 300_000))?;
         rig.finish()?;
     }
     Ok(())
 }
 
-fn pulses_at_proxy(world: &mut World<'_>) -> Outcome {
+fn pulses_at_proxy(fixture: &mut Fixture<'_>) -> Outcome {
     for count in [2, 8] {
-        let mut rig = Rig::new(world)?;
+        let mut rig = Rig::new(fixture)?;
         let address = tight_echo(&mut rig)?;
         let address = proxy(&mut rig, address)?;
-        pulses(&mut rig, &address, count, moved(world, 6 << 20, 300_000))?;
+        pulses(&mut rig, &address, count, moved(fixture, 6 << 20, 300_000))?;
         rig.finish()?;
     }
     Ok(())

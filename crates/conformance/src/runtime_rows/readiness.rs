@@ -18,9 +18,9 @@ use super::{
     row, sized,
 };
 use crate::{
+    fixture::Fixture,
     rows::pattern,
     suite::{Outcome, Row, Stop, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -38,9 +38,9 @@ pub(super) const ROWS: &[Row] = &[
     row("B11r", "urgent data does not spin", SOCKETS, urgent),
 ];
 
-fn burst(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
-    let len = sized(world, 4 << 20, 20_000);
+fn burst(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
+    let len = sized(fixture, 4 << 20, 20_000);
     let other = pair.rig.connect(pair.client, &pair.address, Stream::new(Bytes))?;
     let (server, client) = (pair.server, pair.client);
     pair.rig.until("the other is open", |rig| rig.get(server).open.len() == 2)?;
@@ -64,8 +64,8 @@ fn burst(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn before_accept(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn before_accept(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
     let (listener, address) = rig.listen(server, || Stream::new(Bytes))?;
     rig.with(server, |_, cx| cx.pause(listener));
@@ -84,8 +84,8 @@ fn before_accept(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn before_add(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn before_add(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let server = rig.add(Probe::quiet())?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut peer = TcpStream::connect(listener.local_addr()?)?;
@@ -100,9 +100,9 @@ fn before_add(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn toggled(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
-    let len = sized(world, 300_000, 6_000);
+fn toggled(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
+    let len = sized(fixture, 300_000, 6_000);
     let bytes = pattern(len);
     let paused = Rc::new(Cell::new(false));
     let (violated, is_paused) = (Rc::new(Cell::new(0)), paused.clone());
@@ -137,8 +137,8 @@ fn toggled(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn reset_while_paused(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
+fn reset_while_paused(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
     pair.by_server(|cx, id| cx.pause(id));
     pair.rig.settle()?;
     pair.by_client(|cx, id| cx.abort(id));
@@ -150,9 +150,9 @@ fn reset_while_paused(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn bytes_before_end(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
-    let bytes = pattern(sized(world, 1 << 20, 5_000));
+fn bytes_before_end(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
+    let bytes = pattern(sized(fixture, 1 << 20, 5_000));
     pair.by_client(|cx, id| {
         cx.send(id, &bytes);
         cx.close(id);
@@ -173,8 +173,8 @@ fn bytes_before_end(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn refused(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn refused(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let probe = rig.add(Probe::quiet())?;
     let (listener, address) = rig.listen(probe, || Stream::new(Bytes))?;
     rig.with(probe, |_, cx| cx.close(listener));
@@ -195,8 +195,8 @@ fn refused(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn connect_hangs(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn connect_hangs(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let probe = rig.add(Probe::quiet())?;
     let mut options = ListenOptions::default();
     options.backlog = 1;
@@ -229,10 +229,10 @@ fn connect_hangs(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn connected_at_once(world: &mut World<'_>) -> Outcome {
-    let name = format!("conformance-{}-{}", process::id(), world.up_to(1 << 30));
-    for wanted in [world.any_address(), Address::Abstract(name.into_bytes())] {
-        let mut rig = Rig::new(world)?;
+fn connected_at_once(fixture: &mut Fixture<'_>) -> Outcome {
+    let name = format!("conformance-{}-{}", process::id(), fixture.up_to(1 << 30));
+    for wanted in [fixture.any_address(), Address::Abstract(name.into_bytes())] {
+        let mut rig = Rig::new(fixture)?;
         let probe = rig.add(Probe::quiet())?;
         let listener = rig.with(probe, |_, cx| cx.listen(&wanted, |_| Some(Stream::new(Bytes))));
         let listener = match (listener, &wanted) {
@@ -253,9 +253,9 @@ fn connected_at_once(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn bytes_then_reset(world: &mut World<'_>) -> Outcome {
+fn bytes_then_reset(fixture: &mut Fixture<'_>) -> Outcome {
     for paused in [true, false] {
-        let mut pair = Pair::new(world)?;
+        let mut pair = Pair::new(fixture)?;
         if paused && !notices_failures(&pair.rig) {
             pair.finish()?;
             continue;
@@ -276,13 +276,13 @@ fn bytes_then_reset(world: &mut World<'_>) -> Outcome {
             [What::Open, What::Closed(why)] if paused => {
                 why == "Failed"
                     && b"last words".starts_with(unread)
-                    && (world.is_virtual() || !unread.is_empty())
+                    && (fixture.is_virtual() || !unread.is_empty())
             }
             [What::Open, What::Got(bytes), What::Closed(why)] => {
                 why == "Failed" && b"last words".starts_with(bytes)
             }
             // A reset destroys input that has not arrived. On a network, nobody can promise more.
-            [What::Open, What::Closed(why)] => why == "Failed" && world.is_virtual(),
+            [What::Open, What::Closed(why)] => why == "Failed" && fixture.is_virtual(),
             _ => false,
         };
         check!(is_right, "{told:?}");
@@ -291,9 +291,9 @@ fn bytes_then_reset(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn many_ready(world: &mut World<'_>) -> Outcome {
-    let count = sized(world, 200, 30);
-    let mut rig = Rig::new(world)?;
+fn many_ready(fixture: &mut Fixture<'_>) -> Outcome {
+    let count = sized(fixture, 200, 30);
+    let mut rig = Rig::new(fixture)?;
     let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
     let (_, address) = rig.listen(server, || Stream::new(Bytes))?;
     for _ in 0..count {
@@ -314,8 +314,8 @@ fn many_ready(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn urgent(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn urgent(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let server = rig.add(Probe::quiet())?;
     let (_, address) = rig.listen(server, || Stream::new(Bytes))?;
     let Address::Ip(ip) = address else { return Err(Stop::Skipped("needs IP".to_owned())) };

@@ -11,8 +11,8 @@ use super::{
     row, sized,
 };
 use crate::{
+    fixture::Fixture,
     suite::{Outcome, Row, Stop, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -55,9 +55,9 @@ struct Case {
 }
 
 impl Case {
-    fn new(world: &mut World<'_>, answer: Answer, close: Duration) -> Result<Case, Stop> {
-        let item = vec![7; if answer.sends { sized(world, 8 << 20, 200_000) } else { 0 }];
-        let mut rigs = vec![Rig::new(world)?, Rig::new(world)?];
+    fn new(fixture: &mut Fixture<'_>, answer: Answer, close: Duration) -> Result<Case, Stop> {
+        let item = vec![7; if answer.sends { sized(fixture, 8 << 20, 200_000) } else { 0 }];
+        let mut rigs = vec![Rig::new(fixture)?, Rig::new(fixture)?];
         let client = rigs[0].add(Probe::quiet())?;
         let server = rigs[1].add(Probe::acting(move |cx, id, what| {
             let (Some(id), What::Got(_)) = (id, what) else { return Ok(()) };
@@ -114,11 +114,11 @@ impl Case {
     }
 }
 
-fn refused(world: &mut World<'_>) -> Outcome {
+fn refused(fixture: &mut Fixture<'_>) -> Outcome {
     for way in WAYS {
         for (sends, closes) in [(false, false), (true, false), (false, true), (true, true)] {
             let close = if way == Way::TimeOut { SHORT } else { LONG };
-            let mut case = Case::new(world, Answer { sends, closes, refuses: true }, close)?;
+            let mut case = Case::new(fixture, Answer { sends, closes, refuses: true }, close)?;
             let why = case.leave(way, sends)?;
             let is_told = matches!(&why, Closed::Refused(failure) if failure.to_string() == REFUSAL);
             check!(is_told, "{way:?}, sends {sends}, closes {closes}: the service was told {why:?}");
@@ -127,10 +127,10 @@ fn refused(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn closed(world: &mut World<'_>) -> Outcome {
+fn closed(fixture: &mut Fixture<'_>) -> Outcome {
     for way in WAYS {
         let close = if way == Way::TimeOut { SHORT } else { LONG };
-        let mut case = Case::new(world, Answer { sends: true, closes: true, refuses: false }, close)?;
+        let mut case = Case::new(fixture, Answer { sends: true, closes: true, refuses: false }, close)?;
         let why = case.leave(way, true)?;
         let is_told = match way {
             Way::Stop => matches!(why, Closed::Stopped),

@@ -11,8 +11,8 @@ use super::{
     row,
 };
 use crate::{
+    fixture::Fixture,
     suite::{Outcome, Row, Stop, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -35,8 +35,8 @@ fn add_again(pair: &mut Pair) -> Result<Released, Stop> {
     Ok((id, told))
 }
 
-fn as_it_was(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
+fn as_it_was(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
     let late = pair.by_server(|cx, id| -> Result<Flow, Stop> {
         cx.pause(id);
         cx.deadline(id, SHORT);
@@ -56,8 +56,8 @@ fn as_it_was(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn of_a_couple(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
+fn of_a_couple(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
     let second = pair.rig.connect(pair.client, &pair.address, Stream::new(Bytes))?;
     let (server, client) = (pair.server, pair.client);
     pair.rig
@@ -83,8 +83,8 @@ fn of_a_couple(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn refused(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn refused(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
     let (listener, address) = rig.listen(server, || Stream::new(Bytes))?;
     let released = rig.with(server, |_, cx| cx.release(listener));
@@ -105,8 +105,8 @@ fn refused(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn in_a_handshake(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn in_a_handshake(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let make = || Stream::over(Bytes, Toy::server(3));
     let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
     let (_, address) = rig.listen(server, make)?;
@@ -126,8 +126,8 @@ fn in_a_handshake(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn ended(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::with(Rig::new(world)?, &Default::default(), &Default::default(), || {
+fn ended(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::with(Rig::new(fixture)?, &Default::default(), &Default::default(), || {
         Stream::new(Bytes).half_open(true)
     })?;
     pair.by_client(|cx, id| cx.finish(id));

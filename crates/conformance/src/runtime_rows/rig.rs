@@ -13,8 +13,8 @@ use reactor::{
 
 use super::probe::{Echo, Items, Probe};
 use crate::{
+    fixture::Fixture,
     suite::{Outcome, Stop, check},
-    world::World,
 };
 
 /// A runtime over the engine under test.
@@ -34,15 +34,15 @@ impl Service for Warden {}
 
 impl Rig {
     /// Makes a runtime with default limits.
-    pub(super) fn new(world: &mut World<'_>) -> Result<Rig, Stop> {
-        Rig::limited(world, |_| ())
+    pub(super) fn new(fixture: &mut Fixture<'_>) -> Result<Rig, Stop> {
+        Rig::limited(fixture, |_| ())
     }
 
     /// Makes a runtime with changed limits.
-    pub(super) fn limited(world: &mut World<'_>, change: impl FnOnce(&mut Limits)) -> Result<Rig, Stop> {
+    pub(super) fn limited(fixture: &mut Fixture<'_>, change: impl FnOnce(&mut Limits)) -> Result<Rig, Stop> {
         let mut limits = Limits::default();
         change(&mut limits);
-        Rig::over(world.engine(), limits)
+        Rig::over(fixture.engine(), limits)
     }
 
     /// Makes a runtime over this engine.
@@ -256,26 +256,26 @@ pub(super) struct Pair<C: Codec = reactor::Bytes, L: Layer = ()> {
 
 impl Pair {
     /// Makes a pair that passes bytes unchanged.
-    pub(super) fn new(world: &mut World<'_>) -> Result<Pair, Stop> {
-        Pair::of(world, || Stream::new(reactor::Bytes))
+    pub(super) fn new(fixture: &mut Fixture<'_>) -> Result<Pair, Stop> {
+        Pair::of(fixture, || Stream::new(reactor::Bytes))
     }
 
     /// Makes a pair whose sockets take little at a time.
-    pub(super) fn narrow(world: &mut World<'_>) -> Result<Pair, Stop> {
+    pub(super) fn narrow(fixture: &mut Fixture<'_>) -> Result<Pair, Stop> {
         let (mut listen, mut connect) = (ListenOptions::default(), ConnectOptions::default());
         // A narrow receive buffer would start TCP's timers against silly windows.
         (listen.socket.send_buffer, connect.socket.send_buffer) = (Some(1), Some(1));
-        Pair::with(Rig::new(world)?, &listen, &connect, || Stream::new(reactor::Bytes))
+        Pair::with(Rig::new(fixture)?, &listen, &connect, || Stream::new(reactor::Bytes))
     }
 }
 
 impl<C: Items, L: Layer> Pair<C, L> {
     /// Makes a pair of these streams.
     pub(super) fn of(
-        world: &mut World<'_>,
+        fixture: &mut Fixture<'_>,
         make: impl FnMut() -> Stream<C, L> + 'static,
     ) -> Result<Pair<C, L>, Stop> {
-        Pair::with(Rig::new(world)?, &ListenOptions::default(), &ConnectOptions::default(), make)
+        Pair::with(Rig::new(fixture)?, &ListenOptions::default(), &ConnectOptions::default(), make)
     }
 
     /// Makes a pair over this rig, with these options and streams.

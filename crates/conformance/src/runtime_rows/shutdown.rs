@@ -22,13 +22,13 @@ use super::{
     row, sized, slow,
 };
 use crate::{
+    fixture::Fixture,
     harsh,
+    intercept::{Intercept, Intercepted},
     rows::pattern,
     simulated,
     suite::{Outcome, Row, Stop, check, open_descriptors},
-    tamper::{Tamper, Tampered},
     torture::FailNth,
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -45,9 +45,9 @@ pub(super) const ROWS: &[Row] = &[
     slow("K6r", "whichever call fails, nothing is lost without a last word", &[], torture),
 ];
 
-fn full_queues(world: &mut World<'_>) -> Outcome {
-    let count = sized(world, 40, 4);
-    let mut rig = Rig::new(world)?;
+fn full_queues(fixture: &mut Fixture<'_>) -> Outcome {
+    let count = sized(fixture, 40, 4);
+    let mut rig = Rig::new(fixture)?;
     let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
     let (_, address) = rig.listen(server, || Stream::new(Bytes))?;
     for _ in 0..count {
@@ -58,7 +58,7 @@ fn full_queues(world: &mut World<'_>) -> Outcome {
     rig.with(client, |_, cx| from.iter().for_each(|id| cx.pause(*id)));
     rig.settle()?;
     // The item is larger than the sockets' buffers, so it cannot leave while the clients do not read.
-    let item = vec![7; sized(world, 3 << 20, 200_000)];
+    let item = vec![7; sized(fixture, 3 << 20, 200_000)];
     rig.with(server, |_, cx| to.iter().for_each(|id| _ = cx.send(*id, &item)));
     rig.settle()?;
     // The clients' service does not close its streams, so only the end of the grace period ends this.
@@ -78,9 +78,9 @@ fn full_queues(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn answers_leave(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
-    let answer = pattern(sized(world, 1 << 20, 20_000));
+fn answers_leave(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
+    let answer = pattern(sized(fixture, 1 << 20, 20_000));
     pair.by_server(|cx, id| cx.send(id, &answer));
     pair.rig.stop(Duration::from_secs(3));
     let receipt = pair.rig.run()?.check()?;
@@ -104,7 +104,7 @@ fn waiting(address: &Address, count: usize) -> Result<Vec<TcpStream>, Stop> {
     (0..count).map(|_| connect()).collect()
 }
 
-fn backlog(world: &mut World<'_>) -> Outcome {
+fn backlog(fixture: &mut Fixture<'_>) -> Outcome {
     let greets = || {
         Probe::<Bytes>::acting(|cx, id, what| {
             if let (Some(id), What::Open) = (id, what) {
@@ -114,7 +114,7 @@ fn backlog(world: &mut World<'_>) -> Outcome {
         })
     };
     // Test more connections than a batch: first on one listener, then on two of one port, of which one stops.
-    let mut rig = Rig::new(world)?;
+    let mut rig = Rig::new(fixture)?;
     let server = rig.add(greets())?;
     let (_, address) = rig.listen(server, || Stream::new(Bytes))?;
     let peers = waiting(&address, 40)?;
@@ -127,7 +127,7 @@ fn backlog(world: &mut World<'_>) -> Outcome {
     }
     let mut options = ListenOptions::default();
     options.reuse_port = true;
-    let mut rigs = [Rig::new(world)?, Rig::new(world)?];
+    let mut rigs = [Rig::new(fixture)?, Rig::new(fixture)?];
     let mut at = "127.0.0.1:0".to_owned();
     for rig in &mut rigs {
         let server = rig.add(greets())?;
@@ -155,12 +155,12 @@ fn served(peers: Vec<TcpStream>) -> Outcome {
     Ok(())
 }
 
-fn outstanding(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn outstanding(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let probe = rig.add(Probe::<Bytes>::quiet())?;
     let (release, held) = mpsc::channel::<()>();
     // On a virtual engine the job runs in this thread.
-    let waits = !world.is_virtual();
+    let waits = !fixture.is_virtual();
     let job = move || {
         if waits {
             let _ = held.recv();
@@ -181,7 +181,7 @@ fn outstanding(world: &mut World<'_>) -> Outcome {
     check!((receipt.jobs_running, receipt.holds) == (0, 0), "{receipt:?}");
     check!(rig.get(probe).messages == [7], "{:?}", rig.get(probe).messages);
     // A hold that is never dropped lasts until the end of the grace period, and the receipt reports it.
-    let mut rig = Rig::new(world)?;
+    let mut rig = Rig::new(fixture)?;
     let probe = rig.add(Probe::<Bytes>::quiet())?;
     let hold = rig.with(probe, |_, cx| cx.hold());
     let begun = rig.now();
@@ -192,9 +192,9 @@ fn outstanding(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn stops(world: &mut World<'_>) -> Outcome {
+fn stops(fixture: &mut Fixture<'_>) -> Outcome {
     // Stop before the first turn, and twice.
-    let mut rig = Rig::new(world)?;
+    let mut rig = Rig::new(fixture)?;
     let probe = rig.add(Probe::<Bytes>::quiet())?;
     rig.listen(probe, || Stream::new(Bytes))?;
     rig.stop(Duration::from_secs(9));
@@ -209,7 +209,7 @@ fn stops(world: &mut World<'_>) -> Outcome {
     // A second run returns at once, because nothing is left to do.
     rig.runtime.run()?;
     // Stop several times from callbacks, with an open stream.
-    let mut pair = Pair::new(world)?;
+    let mut pair = Pair::new(fixture)?;
     for probe in [pair.server, pair.client] {
         pair.rig.get_mut(probe).act(|cx, _, what| {
             match what {
@@ -226,7 +226,7 @@ fn stops(world: &mut World<'_>) -> Outcome {
         check!(probe.count(&What::Stop) == 1 && probe.closed.len() == 1, "{:?}", probe.log);
     }
     // Stop from another thread after a panic.
-    let mut rig = Rig::new(world)?;
+    let mut rig = Rig::new(fixture)?;
     let probe = rig.add(Probe::<Bytes>::acting(|_, _, what| match what {
         What::Message(_) => panic!("a panic of the suite"),
         _ => Ok(()),
@@ -241,9 +241,9 @@ fn stops(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn dropped(world: &mut World<'_>) -> Outcome {
+fn dropped(fixture: &mut Fixture<'_>) -> Outcome {
     let before = open_descriptors();
-    let (mut one, mut other) = (Rig::new(world)?, Rig::new(world)?);
+    let (mut one, mut other) = (Rig::new(fixture)?, Rig::new(fixture)?);
     let (server, client) = (one.add(Probe::quiet())?, other.add(Probe::quiet())?);
     let (_, address) = one.listen(server, || Stream::new(Bytes))?;
     for _ in 0..5 {
@@ -287,8 +287,8 @@ fn spawn<S: Service + Send>(name: &str, service: S) -> Result<Reactor<S>, Error>
     Reactor::spawn_with(make, |runtime| runtime.add(service))
 }
 
-fn waits_for_itself(world: &mut World<'_>) -> Outcome {
-    let name = world.engine().name();
+fn waits_for_itself(fixture: &mut Fixture<'_>) -> Outcome {
+    let name = fixture.engine().name();
     if !Candidates::default().names().any(|candidate| candidate == name) {
         return Err(Stop::Skipped(
             "needs an engine that is made in another thread: one of the library's".to_owned(),
@@ -326,11 +326,11 @@ impl Receive<Alive> for Selfish {
     }
 }
 
-fn restarts(world: &mut World<'_>) -> Outcome {
-    let mut address = world.any_address();
+fn restarts(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut address = fixture.any_address();
     let mut first = None;
     for round in 0..100 {
-        let mut rig = Rig::new(world)?;
+        let mut rig = Rig::new(fixture)?;
         let probe = rig.add(Probe::quiet())?;
         address = rig.with(probe, |_, cx| -> Result<_, Stop> {
             let listener = cx.listen(&address, |_| Some(Stream::new(Bytes)))?;
@@ -358,15 +358,15 @@ fn restarts(world: &mut World<'_>) -> Outcome {
 /// Makes all fallible calls of the engine fail while the flag is set.
 struct Broken(Rc<Cell<bool>>);
 
-impl Tamper for Broken {
+impl Intercept for Broken {
     fn fails(&mut self) -> Option<io::Error> {
         self.0.get().then(|| io::Error::from_raw_os_error(libc::EINVAL))
     }
 }
 
-fn waits_fail(world: &mut World<'_>) -> Outcome {
+fn waits_fail(fixture: &mut Fixture<'_>) -> Outcome {
     let fails = Rc::new(Cell::new(false));
-    let engine = Tampered::new(world.engine(), Broken(fails.clone()));
+    let engine = Intercepted::new(fixture.engine(), Broken(fails.clone()));
     let mut rig = Rig::over(Box::new(engine), reactor::Limits::default())?;
     let probe = rig.add(Probe::<Bytes>::quiet())?;
     rig.listen(probe, || Stream::new(Bytes))?;
@@ -436,8 +436,8 @@ fn script(mut rig: Rig) -> Result<Vec<Vec<What>>, Stop> {
     Ok(told)
 }
 
-fn differential(world: &mut World<'_>) -> Outcome {
-    let told = script(Rig::new(world)?)?;
+fn differential(fixture: &mut Fixture<'_>) -> Outcome {
+    let told = script(Rig::new(fixture)?)?;
     for seed in 0..4 {
         for mut other in [simulated(seed, Faults::none()), harsh(seed)] {
             let rig = Rig::over(Box::new(other.engine()), reactor::Limits::default())?;
@@ -448,10 +448,10 @@ fn differential(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn torture(world: &mut World<'_>) -> Outcome {
+fn torture(fixture: &mut Fixture<'_>) -> Outcome {
     for nth in 1..=NTH_MAX {
         let torture = FailNth::new(nth, libc::ENOBUFS);
-        let mut rig = Rig::over(torture.engine(world.engine()), reactor::Limits::default())?;
+        let mut rig = Rig::over(torture.engine(fixture.engine()), reactor::Limits::default())?;
         let server = rig.add(Probe::<Bytes>::acting(|cx, id, what| {
             if let (Some(id), What::Got(bytes)) = (id, what) {
                 cx.send(id, bytes);

@@ -25,10 +25,10 @@ use super::{
     row, slow,
 };
 use crate::{
+    fixture::Fixture,
     rows::pattern,
     storm::under_storm,
     suite::{Outcome, Row, Stop, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -79,18 +79,18 @@ impl Watch {
     }
 }
 
-fn short_storm(world: &mut World<'_>) -> Outcome {
-    storm(world, Duration::from_millis(400))
+fn short_storm(fixture: &mut Fixture<'_>) -> Outcome {
+    storm(fixture, Duration::from_millis(400))
 }
 
-fn long_storm(world: &mut World<'_>) -> Outcome {
-    storm(world, Duration::from_secs(5))
+fn long_storm(fixture: &mut Fixture<'_>) -> Outcome {
+    storm(fixture, Duration::from_secs(5))
 }
 
 /// Runs a storm in which the runtime watches one of ten signals. The others have a handler and wake no
 /// service, so they only interrupt the calls in which this thread waits.
-fn storm(world: &mut World<'_>, lasts: Duration) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn storm(fixture: &mut Fixture<'_>, lasts: Duration) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let silent = Signals::of_process([Signal::USR2])?;
     let watch = rig.add(Watch::default())?;
     rig.with(watch, |_, cx| cx.signals([Signal::USR1]))?;
@@ -144,8 +144,8 @@ fn stormy(rig: &mut Rig, (watch, client): Services, stream: Id<Stream>, lasts: D
     Ok(())
 }
 
-fn many(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn many(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let watch = rig.add(Watch::default())?;
     let id = rig.with(watch, |_, cx| cx.signals([Signal::USR1]))?;
     for _ in 0..1000 {
@@ -169,8 +169,8 @@ fn many(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn other_threads(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn other_threads(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let watch = rig.add(Watch::default())?;
     rig.with(watch, |_, cx| cx.signals([Signal::TERM]))?;
     let outcome = thread::scope(|scope| {
@@ -199,9 +199,9 @@ fn other_threads(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn pending(world: &mut World<'_>) -> Outcome {
+fn pending(fixture: &mut Fixture<'_>) -> Outcome {
     let before = SigSet::thread_get_mask().map_err(system)?;
-    let mut rig = Rig::new(world)?;
+    let mut rig = Rig::new(fixture)?;
     let watch = rig.add(Watch::default())?;
     let blocked = Blocked::new(Number::SIGUSR1)?;
     raise(Number::SIGUSR1)?;
@@ -230,8 +230,8 @@ struct Load {
 }
 
 impl Load {
-    fn new(world: &mut World<'_>) -> Result<Load, Stop> {
-        let (mut here, mut there) = (Rig::new(world)?, Rig::new(world)?);
+    fn new(fixture: &mut Fixture<'_>) -> Result<Load, Stop> {
+        let (mut here, mut there) = (Rig::new(fixture)?, Rig::new(fixture)?);
         let graceful = here.add(Graceful::within(GRACE))?;
         let (server, client) = (here.add(Probe::quiet())?, there.add(Probe::quiet())?);
         // With a ring of eight buffers the answer takes seconds, and no deadline should cut it off.
@@ -254,8 +254,8 @@ impl Load {
     }
 }
 
-fn graceful(world: &mut World<'_>) -> Outcome {
-    let Load { mut rigs, client, stream, .. } = Load::new(world)?;
+fn graceful(fixture: &mut Fixture<'_>) -> Outcome {
+    let Load { mut rigs, client, stream, .. } = Load::new(fixture)?;
     rigs[1].with(client, |_, cx| cx.resume(stream));
     rig::until(&mut rigs, "the server is over", |rigs| rigs[0].runtime.is_over())?;
     rig::until(&mut rigs, "the client has all", |rigs| !rigs[1].get(client).closed.is_empty())?;
@@ -266,8 +266,8 @@ fn graceful(world: &mut World<'_>) -> Outcome {
     there.finish()
 }
 
-fn fast(world: &mut World<'_>) -> Outcome {
-    let Load { mut rigs, graceful, .. } = Load::new(world)?;
+fn fast(fixture: &mut Fixture<'_>) -> Outcome {
+    let Load { mut rigs, graceful, .. } = Load::new(fixture)?;
     raise(Number::SIGTERM)?;
     rig::until(&mut rigs, "the server is over", |rigs| rigs[0].runtime.is_over())?;
     let [mut here, there] = rigs;

@@ -13,8 +13,8 @@ use reactor::{
 
 use super::{probe::Probe, rig::Rig, row};
 use crate::{
+    fixture::Fixture,
     suite::{Outcome, Row, Stop, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -196,9 +196,9 @@ fn of_server(receipt: &Receipt) -> Result<&ServiceReceipt, Stop> {
 
 const DELAY: Duration = Duration::from_millis(30);
 
-fn lives_again(world: &mut World<'_>) -> Outcome {
+fn lives_again(fixture: &mut Fixture<'_>) -> Outcome {
     for delay in [Duration::ZERO, DELAY] {
-        let mut scene = Scene::new(Rig::new(world)?, delay, 1)?;
+        let mut scene = Scene::new(Rig::new(fixture)?, delay, 1)?;
         let (listener, address) = scene.rig.get(scene.server).listeners[0].clone();
         let old = scene.connect(&address)?;
         scene.echoes(old)?;
@@ -232,8 +232,8 @@ struct Teller;
 
 impl Service for Teller {}
 
-fn commands_wait(world: &mut World<'_>) -> Outcome {
-    let rig = Rig::limited(world, |limits| limits.commands = 6)?;
+fn commands_wait(fixture: &mut Fixture<'_>) -> Outcome {
+    let rig = Rig::limited(fixture, |limits| limits.commands = 6)?;
     let mut scene = Scene::new(rig, DELAY, 0)?;
     let teller = scene.rig.add(Teller)?;
     let controller = scene.controller();
@@ -262,8 +262,8 @@ fn commands_wait(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn forgets(world: &mut World<'_>) -> Outcome {
-    let mut scene = Scene::new(Rig::new(world)?, DELAY, 0)?;
+fn forgets(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut scene = Scene::new(Rig::new(fixture)?, DELAY, 0)?;
     let server = scene.server;
     let asked = scene.rig.with(server, |_, cx| -> Result {
         cx.after(DELAY / 3, 10);
@@ -288,8 +288,8 @@ fn forgets(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn listeners(world: &mut World<'_>) -> Outcome {
-    let mut scene = Scene::new(Rig::new(world)?, DELAY, 3)?;
+fn listeners(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut scene = Scene::new(Rig::new(fixture)?, DELAY, 3)?;
     let [first, second, third] = &scene.rig.get(scene.server).listeners[..] else {
         return Err("three".into());
     };
@@ -314,9 +314,9 @@ fn listeners(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn used_up(world: &mut World<'_>) -> Outcome {
+fn used_up(fixture: &mut Fixture<'_>) -> Outcome {
     for start in [Start::Well, Start::Refuses, Start::Panics] {
-        let mut scene = Scene::new(Rig::new(world)?, Duration::ZERO, 1)?;
+        let mut scene = Scene::new(Rig::new(fixture)?, Duration::ZERO, 1)?;
         let address = scene.rig.get(scene.server).listeners[0].1.clone();
         scene.plan.start.set(start);
         scene.poison()?;
@@ -343,8 +343,8 @@ fn used_up(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn stopped(world: &mut World<'_>) -> Outcome {
-    let mut scene = Scene::new(Rig::new(world)?, Duration::from_secs(3600), 1)?;
+fn stopped(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut scene = Scene::new(Rig::new(fixture)?, Duration::from_secs(3600), 1)?;
     scene.poison()?;
     let controller = scene.controller();
     let mut life = controller.ask(|reply: Reply<u32>| reply);

@@ -18,8 +18,8 @@ use super::{
     row, sized,
 };
 use crate::{
+    fixture::Fixture,
     suite::{Outcome, Row, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -93,9 +93,9 @@ fn send_all(controller: &Controller<Counter>, sender: usize, count: u64) -> Resu
     Ok(())
 }
 
-fn four_threads(world: &mut World<'_>) -> Outcome {
-    let each = sized(world, 50_000, 5_000) as u64;
-    let rig = Rig::new(world)?;
+fn four_threads(fixture: &mut Fixture<'_>) -> Outcome {
+    let each = sized(fixture, 50_000, 5_000) as u64;
+    let rig = Rig::new(fixture)?;
     by_four_threads(rig, each, send_all)
 }
 
@@ -114,10 +114,10 @@ fn send_waiting(controller: &Controller<Counter>, sender: usize, count: u64) -> 
     Ok(())
 }
 
-fn waiting_senders(world: &mut World<'_>) -> Outcome {
-    let each = sized(world, 2_000, 500) as u64;
+fn waiting_senders(fixture: &mut Fixture<'_>) -> Outcome {
+    let each = sized(fixture, 2_000, 500) as u64;
     for limit in [1, 2, 100] {
-        let mut rig = Rig::limited(world, |limits| limits.commands = limit)?;
+        let mut rig = Rig::limited(fixture, |limits| limits.commands = limit)?;
         let counter = rig.add(Counter::default())?;
         let controller = rig.runtime.controller(counter);
         for n in 0..limit as u64 {
@@ -133,7 +133,7 @@ fn waiting_senders(world: &mut World<'_>) -> Outcome {
         }
         drop(controller);
         rig.finish()?;
-        let rig = Rig::limited(world, |limits| limits.commands = limit)?;
+        let rig = Rig::limited(fixture, |limits| limits.commands = limit)?;
         by_four_threads(rig, each, send_waiting)?;
     }
     Ok(())
@@ -176,8 +176,8 @@ fn by_four_threads(
     Ok(())
 }
 
-fn command_limit(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::limited(world, |limits| limits.commands = 100)?;
+fn command_limit(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::limited(fixture, |limits| limits.commands = 100)?;
     let counter = rig.add(Counter::default())?;
     let controller = rig.runtime.controller(counter);
     for round in 1..=3 {
@@ -197,8 +197,8 @@ fn command_limit(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn from_handler(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
+fn from_handler(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
     let controller = pair.rig.runtime.controller(pair.server);
     pair.rig.get_mut(pair.server).act(move |_, _, what| {
         match what {
@@ -222,9 +222,9 @@ fn from_handler(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn to_the_ended(world: &mut World<'_>) -> Outcome {
+fn to_the_ended(fixture: &mut Fixture<'_>) -> Outcome {
     for is_stopped in [true, false] {
-        let mut rig = Rig::new(world)?;
+        let mut rig = Rig::new(fixture)?;
         let counter = rig.add(Counter::default())?;
         let controller = rig.runtime.controller(counter);
         let waits = controller.send(Command { sender: 0, n: 1 });
@@ -245,9 +245,9 @@ fn to_the_ended(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn race_with_stop(world: &mut World<'_>) -> Outcome {
-    for round in 0..sized(world, 60, 20) as u64 {
-        let mut rig = Rig::new(world)?;
+fn race_with_stop(fixture: &mut Fixture<'_>) -> Outcome {
+    for round in 0..sized(fixture, 60, 20) as u64 {
+        let mut rig = Rig::new(fixture)?;
         let counter = rig.add(Counter { stops_at: Some(1 + round * 7), ..Counter::default() })?;
         let threads: Vec<_> = (0..2)
             .map(|sender| {
@@ -278,8 +278,8 @@ fn race_with_stop(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn command_flood(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
+fn command_flood(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
     let counter = pair.rig.add(Counter::default())?;
     let controller = pair.rig.runtime.controller(counter);
     let over = Arc::new(AtomicBool::new(false));
@@ -305,7 +305,7 @@ fn command_flood(world: &mut World<'_>) -> Outcome {
     }
     let begun = pair.rig.counters();
     pair.by_client(|cx, id| cx.send(id, b"x"));
-    let trips = sized(world, 100, 40);
+    let trips = sized(fixture, 100, 40);
     let outcome = pair.until_returned(trips);
     over.store(true, Ordering::Relaxed);
     let sent = producer.join().map_err(|_| "the producer panicked")?;
@@ -345,11 +345,11 @@ impl Receive<u64> for Crossed {
     }
 }
 
-fn crossed(world: &mut World<'_>) -> Outcome {
+fn crossed(fixture: &mut Fixture<'_>) -> Outcome {
     let mut rigs = Vec::new();
     let mut ids = Vec::new();
     for _ in 0..2 {
-        let mut rig = Rig::limited(world, |limits| limits.commands = 16)?;
+        let mut rig = Rig::limited(fixture, |limits| limits.commands = 16)?;
         ids.push(rig.add(Crossed { other: None, received: 0, refused: 0 })?);
         rigs.push(rig);
     }
@@ -375,8 +375,8 @@ fn crossed(world: &mut World<'_>) -> Outcome {
     rig::finish(rigs)
 }
 
-fn last_controller(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn last_controller(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let counter = rig.add(Counter::default())?;
     let (one, two) = (rig.runtime.controller(counter), rig.runtime.controller(counter));
     drop(one);
@@ -393,8 +393,8 @@ fn last_controller(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn blocking_handler(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
+fn blocking_handler(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
     let mut first = true;
     pair.rig.get_mut(pair.server).act(move |_, _, what| {
         if matches!(what, What::Got(_)) && std::mem::take(&mut first) {
@@ -418,7 +418,7 @@ fn blocking_handler(world: &mut World<'_>) -> Outcome {
     })?;
     // Check the buckets above 32 ms by the engine's clock. A virtual clock stands still in a handler.
     let lags: u64 = pair.rig.counters().turn_micros[15..].iter().sum();
-    check!(lags > 0 || world.is_virtual(), "the lag is not in the histogram");
+    check!(lags > 0 || fixture.is_virtual(), "the lag is not in the histogram");
     pair.rig.with(client, |_, cx| cx.abort(other));
     pair.finish()
 }

@@ -16,9 +16,9 @@ use super::{
     row, sized, slow,
 };
 use crate::{
+    fixture::Fixture,
+    intercept::{Intercept, Intercepted},
     suite::{Need, Outcome, Row, Stop, check},
-    tamper::{Tamper, Tampered},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -62,8 +62,8 @@ fn numbers(clock: &Clock) -> Vec<u64> {
     clock.fired.iter().map(|(number, _)| *number).collect()
 }
 
-fn in_order(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn in_order(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let clock = rig.add(Clock::default())?;
     rig.with(clock, |_, cx| {
         for (millis, number) in [(9, 5), (3, 1), (3, 2), (6, 4), (3, 3), (9, 6)] {
@@ -75,8 +75,8 @@ fn in_order(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn extremes(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn extremes(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let clock = rig.add(Clock::default())?;
     let endless: Vec<TimerId> = rig.with(clock, |_, cx| {
         cx.after(Duration::ZERO, 1);
@@ -95,12 +95,12 @@ fn extremes(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn never_early(world: &mut World<'_>) -> Outcome {
+fn never_early(fixture: &mut Fixture<'_>) -> Outcome {
     const COUNT: usize = 300;
-    let mut rig = Rig::new(world)?;
+    let mut rig = Rig::new(fixture)?;
     let clock = rig.add(Clock::default())?;
     let after: Vec<Duration> =
-        (0..COUNT).map(|_| Duration::from_micros(world.up_to(100_000) as u64)).collect();
+        (0..COUNT).map(|_| Duration::from_micros(fixture.up_to(100_000) as u64)).collect();
     let set = rig.now();
     rig.with(clock, |_, cx| after.iter().enumerate().for_each(|(at, after)| _ = cx.after(*after, at as u64)));
     // As many turns as there are timers, and some more for the timer wheel.
@@ -121,15 +121,15 @@ fn never_early(world: &mut World<'_>) -> Outcome {
 /// Shifts an engine's clock.
 struct Shifted(Duration);
 
-impl Tamper for Shifted {
+impl Intercept for Shifted {
     fn now(&self, now: Time) -> Time {
         now + self.0
     }
 }
 
-fn far_clock(world: &mut World<'_>) -> Outcome {
+fn far_clock(fixture: &mut Fixture<'_>) -> Outcome {
     for years in [0, 3, 100, 300] {
-        let engine = Tampered::new(world.engine(), Shifted(Duration::from_secs(years * 365 * 86_400)));
+        let engine = Intercepted::new(fixture.engine(), Shifted(Duration::from_secs(years * 365 * 86_400)));
         let mut rig = Rig::over(Box::new(engine), Limits::default())?;
         let clock = rig.add(Clock::default())?;
         let set = rig.now();
@@ -147,8 +147,8 @@ fn far_clock(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn stopped(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn stopped(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let clock = rig.add(Clock { again: Some(SHORT), ..Clock::default() })?;
     rig.with(clock, |_, cx| cx.after(SHORT, 1));
     rig.until("it fires", |rig| !rig.get(clock).fired.is_empty())?;
@@ -173,8 +173,8 @@ fn stopped(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn cancelled(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn cancelled(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let timers = Rc::new(RefCell::new(Vec::<TimerId>::new()));
     let (known, cancelled) = (timers.clone(), Rc::new(Cell::new(0)));
     let count = cancelled.clone();
@@ -208,9 +208,9 @@ fn cancelled(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn slow_handler(world: &mut World<'_>) -> Outcome {
-    let (period, is_virtual) = (Duration::from_millis(3), world.is_virtual());
-    let mut rig = Rig::new(world)?;
+fn slow_handler(fixture: &mut Fixture<'_>) -> Outcome {
+    let (period, is_virtual) = (Duration::from_millis(3), fixture.is_virtual());
+    let mut rig = Rig::new(fixture)?;
     let fired = Rc::new(RefCell::new(Vec::new()));
     let noted = fired.clone();
     let probe = rig.add(Probe::<Bytes>::acting(move |cx, _, what| {
@@ -238,8 +238,8 @@ fn slow_handler(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn timers_and_streams(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
+fn timers_and_streams(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
     let clock = pair.rig.add(Clock { again: Some(Duration::ZERO), ..Clock::default() })?;
     for probe in [pair.server, pair.client] {
         pair.rig.get_mut(probe).act(|cx, id, what| {
@@ -251,7 +251,7 @@ fn timers_and_streams(world: &mut World<'_>) -> Outcome {
     }
     pair.rig.with(clock, |_, cx| (0..50).for_each(|at| _ = cx.after(Duration::ZERO, at)));
     pair.by_client(|cx, id| cx.send(id, b"x"));
-    let trips = sized(world, 300, 60);
+    let trips = sized(fixture, 300, 60);
     let before = pair.rig.counters().turns;
     pair.until_returned(trips)?;
     let turns = pair.rig.counters().turns - before;
@@ -264,12 +264,12 @@ fn timers_and_streams(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn very_many(world: &mut World<'_>) -> Outcome {
+fn very_many(fixture: &mut Fixture<'_>) -> Outcome {
     const COUNT: usize = 100_000;
-    let mut rig = Rig::new(world)?;
+    let mut rig = Rig::new(fixture)?;
     let clock = rig.add(Clock::default())?;
     let after: Vec<Duration> =
-        (0..COUNT).map(|_| Duration::from_micros(world.up_to(50_000) as u64)).collect();
+        (0..COUNT).map(|_| Duration::from_micros(fixture.up_to(50_000) as u64)).collect();
     let timers: Vec<TimerId> = rig.with(clock, |_, cx| {
         after.iter().enumerate().map(|(at, after)| cx.after(*after, at as u64)).collect()
     });
@@ -286,14 +286,14 @@ fn very_many(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn thirty_days(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn thirty_days(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let clock = rig.add(Clock::default())?;
     let month = Duration::from_secs(30 * 86_400);
     let timer = rig.with(clock, |_, cx| cx.after(month, 1));
     rig.rests()?;
     check!(rig.get(clock).fired.is_empty(), "it has fired");
-    if world.is_virtual() {
+    if fixture.is_virtual() {
         let set = rig.now();
         for _ in 0..100 {
             rig.turn(month)?;

@@ -5,7 +5,7 @@ use std::{cell::Cell, rc::Rc};
 use reactor::{Bytes, Id, Shared, Stream};
 
 use crate::{
-    player::{Player, Told},
+    player::{Player, Seen},
     stage::{Played, Script, Stage, script},
 };
 
@@ -17,7 +17,7 @@ pub const SCRIPTS: &[Script] = &[
 
 fn connects(stage: &mut Stage) -> Played {
     let server = stage.add(Player::<Bytes>::new(&stage.ledger, |cx, id, told| {
-        if told == Told::Open {
+        if told == Seen::Open {
             cx.send(id, b"hello");
             cx.close(id);
         }
@@ -42,7 +42,7 @@ fn connects(stage: &mut Stage) -> Played {
 
 fn accepts(stage: &mut Stage) -> Played {
     let server = stage.add(Player::<Bytes>::new(&stage.ledger, |cx, id, told| {
-        if let Told::Got(bytes) = told {
+        if let Seen::Got(bytes) = told {
             cx.send(id, &bytes);
             cx.close(id);
         }
@@ -57,7 +57,7 @@ fn accepts(stage: &mut Stage) -> Played {
     let closed = Rc::new(Cell::new(0));
     let count = closed.clone();
     let client = Player::<Bytes>::new(&stage.ledger, |cx, id, told| {
-        if told == Told::Open {
+        if told == Seen::Open {
             cx.send(id, b"are you there?");
         }
         Ok(())
@@ -76,8 +76,8 @@ fn broadcast(stage: &mut Stage) -> Played {
     let mut members: Vec<Id<Stream>> = Vec::new();
     let server = stage.add(Player::<Bytes>::new(&stage.ledger, move |cx, id, told| {
         match told {
-            Told::Open => members.push(id),
-            Told::Got(bytes) => {
+            Seen::Open => members.push(id),
+            Seen::Got(bytes) => {
                 let shared = Shared::from(bytes.repeat(100));
                 // Send also to the members that are gone.
                 for member in &members {
@@ -94,8 +94,8 @@ fn broadcast(stage: &mut Stage) -> Played {
     let (opened, count) = (open.clone(), got.clone());
     let client = stage.add(Player::<Bytes>::new(&stage.ledger, move |_, _, told| {
         match told {
-            Told::Open => opened.set(opened.get() + 1),
-            Told::Got(bytes) => count.set(count.get() + bytes.len()),
+            Seen::Open => opened.set(opened.get() + 1),
+            Seen::Got(bytes) => count.set(count.get() + bytes.len()),
             _ => (),
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::{
 use reactor::{Bytes, Closed, Id, Stream};
 
 use crate::{
-    player::{Player, Told},
+    player::{Player, Seen},
     stage::{Played, Script, Stage, script, should},
 };
 
@@ -26,7 +26,7 @@ pub const SCRIPTS: &[Script] = &[
 /// Lets the client send a request and finish its side. The answer arrives after that.
 fn half_close_of_the_client(stage: &mut Stage) -> Played {
     let server = stage.add(Player::<Bytes>::new(&stage.ledger, |cx, id, told| {
-        if told == Told::End {
+        if told == Seen::End {
             cx.send(id, &[2; 400]);
         }
         Ok(())
@@ -37,11 +37,11 @@ fn half_close_of_the_client(stage: &mut Stage) -> Played {
     let (count, end) = (got.clone(), ended.clone());
     let client = Player::<Bytes>::new(&stage.ledger, move |cx, id, told| {
         match told {
-            Told::Open => {
+            Seen::Open => {
                 cx.send(id, b"request");
                 cx.finish(id);
             }
-            Told::Got(bytes) => count.set(count.get() + bytes.len()),
+            Seen::Got(bytes) => count.set(count.get() + bytes.len()),
             _ => (),
         }
         Ok(())
@@ -58,11 +58,11 @@ fn half_close_of_the_server(stage: &mut Stage) -> Played {
     let count = got.clone();
     let server = stage.add(Player::<Bytes>::new(&stage.ledger, move |cx, id, told| {
         match told {
-            Told::Open => {
+            Seen::Open => {
                 cx.send(id, b"hello");
                 cx.finish(id);
             }
-            Told::Got(bytes) => count.set(count.get() + bytes.len()),
+            Seen::Got(bytes) => count.set(count.get() + bytes.len()),
             _ => (),
         }
         Ok(())
@@ -72,7 +72,7 @@ fn half_close_of_the_server(stage: &mut Stage) -> Played {
     let ended = Rc::new(Cell::new(false));
     let end = ended.clone();
     let client = Player::<Bytes>::new(&stage.ledger, |cx, id, told| {
-        if told == Told::End {
+        if told == Seen::End {
             cx.send(id, &[4; 300]);
             cx.close(id);
         }
@@ -91,7 +91,7 @@ fn release(stage: &mut Stage) -> Played {
     let releases = Rc::new(Cell::new(0));
     let count = releases.clone();
     let server = Player::<Bytes>::new(&stage.ledger, move |cx, id, told| {
-        if let Told::Got(bytes) = told {
+        if let Seen::Got(bytes) = told {
             input.borrow_mut().extend(bytes);
             if count.get() < 2 {
                 cx.send(id, b"before the release");
@@ -114,7 +114,7 @@ fn release(stage: &mut Stage) -> Played {
     let mut left = 10_u8;
     let client = stage.add(
         Player::<Bytes>::new(&stage.ledger, |cx, _, told| {
-            if told == Told::Open {
+            if told == Seen::Open {
                 cx.after(Duration::from_micros(100), 0_u64);
             }
             Ok(())
@@ -139,9 +139,9 @@ fn deadlines(stage: &mut Stage) -> Played {
     let count = over.clone();
     let server = Player::<Bytes>::new(&stage.ledger, |cx, id, told| {
         match told {
-            Told::Open => cx.deadline(id, Duration::from_millis(1)),
+            Seen::Open => cx.deadline(id, Duration::from_millis(1)),
             // Each message postpones the deadline: remove it, then set it again.
-            Told::Got(_) => {
+            Seen::Got(_) => {
                 cx.deadline(id, None);
                 cx.deadline(id, Duration::from_millis(2));
             }
@@ -155,7 +155,7 @@ fn deadlines(stage: &mut Stage) -> Played {
     let at = stage.port();
     let at = stage.listen(server, &at, || Some(Stream::new(Bytes)))?;
     let client = stage.add(Player::<Bytes>::new(&stage.ledger, |cx, id, told| {
-        if told == Told::Open {
+        if told == Seen::Open {
             cx.send(id, b"one message, then silence");
         }
         Ok(())
@@ -171,7 +171,7 @@ fn slow_reader(stage: &mut Stage) -> Played {
     let done = Rc::new(Cell::new(false));
     let clean = done.clone();
     let server = Player::<Bytes>::new(&stage.ledger, |cx, id, told| {
-        if told == Told::Open {
+        if told == Seen::Open {
             cx.send(id, &[5; LARGE]);
             cx.close(id);
         }
@@ -188,12 +188,12 @@ fn slow_reader(stage: &mut Stage) -> Played {
     let rested = resting.clone();
     let client = Player::<Bytes>::new(&stage.ledger, move |cx, id, told| {
         match told {
-            Told::Open => {
+            Seen::Open => {
                 cx.pause(id);
                 resting.set(Some(id));
                 cx.after(Duration::from_millis(1), 0_u64);
             }
-            Told::Got(bytes) => count.set(count.get() + bytes.len()),
+            Seen::Got(bytes) => count.set(count.get() + bytes.len()),
             _ => (),
         }
         Ok(())
@@ -210,7 +210,7 @@ fn abort(stage: &mut Stage) -> Played {
     let ended = Rc::new(Cell::new(0));
     let (one, two) = (ended.clone(), ended.clone());
     let server = Player::<Bytes>::new(&stage.ledger, |cx, id, told| {
-        if let Told::Got(_) = told {
+        if let Seen::Got(_) = told {
             cx.send(id, &[6; 500]);
             cx.abort(id);
         }
@@ -220,7 +220,7 @@ fn abort(stage: &mut Stage) -> Played {
     let at = stage.port();
     let at = stage.listen(server, &at, || Some(Stream::new(Bytes)))?;
     let client = Player::<Bytes>::new(&stage.ledger, |cx, id, told| {
-        if told == Told::Open {
+        if told == Seen::Open {
             cx.send(id, b"go away");
         }
         Ok(())
@@ -238,7 +238,7 @@ fn stop_under_load(stage: &mut Stage) -> Played {
     let rounds = Rc::new(Cell::new(0));
     let count = rounds.clone();
     let server = stage.add(Player::<Bytes>::new(&stage.ledger, move |cx, id, told| {
-        if let Told::Got(bytes) = told {
+        if let Seen::Got(bytes) = told {
             count.set(count.get() + 1);
             cx.send(id, &bytes);
             if count.get() == 12 {
@@ -251,8 +251,8 @@ fn stop_under_load(stage: &mut Stage) -> Played {
     let at = stage.listen(server, &at, || Some(Stream::new(Bytes)))?;
     let client = stage.add(Player::<Bytes>::new(&stage.ledger, |cx, id, told| {
         match told {
-            Told::Open => _ = cx.send(id, b"ping"),
-            Told::Got(bytes) => _ = cx.send(id, &bytes),
+            Seen::Open => _ = cx.send(id, b"ping"),
+            Seen::Got(bytes) => _ = cx.send(id, &bytes),
             _ => (),
         }
         Ok(())

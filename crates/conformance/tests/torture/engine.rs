@@ -2,44 +2,44 @@
 
 use std::time::Duration;
 
-use conformance::{Drive, Stop, torture::FailNth};
+use conformance::{EngineDriver, Stop, torture::FailNth};
 use reactor::{Address, ConnectOptions, Interest, ListenOptions, engine::Role};
 use sim::{Leaks, World};
 
-/// Connects, sends, echoes and ends. Stops at the first error. The drive checks every event.
-fn script(world: &mut World, drive: &mut Drive) -> Result<(), Stop> {
+/// Connects, sends, echoes and ends. Stops at the first error. The driver checks every event.
+fn script(world: &mut World, driver: &mut EngineDriver) -> Result<(), Stop> {
     let any: Address = "127.0.0.1:0".parse().expect("an address");
     let feed = world.feed();
     feed.put(b"x");
-    let watched = drive.watch(feed.source(), Interest::Read)?;
-    drive.engine.read(feed.source(), &mut [0; 4])?;
-    let listener = drive.engine.listen(&any, &ListenOptions::default())?;
-    let listener = drive.attach(listener, Role::Listener)?;
-    let address = drive.engine.local(listener)?;
-    let client = drive.engine.connect(&address, &ConnectOptions::default())?;
-    let client = drive.attach(client, Role::Connecting)?;
+    let watched = driver.watch(feed.source(), Interest::Read)?;
+    driver.engine.read(feed.source(), &mut [0; 4])?;
+    let listener = driver.engine.listen(&any, &ListenOptions::default())?;
+    let listener = driver.attach(listener, Role::Listener)?;
+    let address = driver.engine.local(listener)?;
+    let client = driver.engine.connect(&address, &ConnectOptions::default())?;
+    let client = driver.attach(client, Role::Connecting)?;
     let mut server = None;
     let mut echoed = 0;
     for _ in 0..200 {
-        drive.turn(Duration::ZERO)?;
-        if let Some((transport, _)) = drive.note(listener).accepted.pop() {
-            server = Some(drive.attach(transport, Role::Stream)?);
-            drive.send(client, &SAID);
+        driver.turn(Duration::ZERO)?;
+        if let Some((transport, _)) = driver.events_mut(listener).accepted.pop() {
+            server = Some(driver.attach(transport, Role::Stream)?);
+            driver.send(client, &SAID);
         }
         let Some(server) = server else { continue };
-        drive.send_rest(client);
-        drive.send_rest(server);
-        if drive.told(server).bytes.len() > echoed && !drive.told(server).is_sending() {
-            let bytes = drive.told(server).bytes[echoed..].to_vec();
+        driver.send_rest(client);
+        driver.send_rest(server);
+        if driver.events(server).bytes.len() > echoed && !driver.events(server).is_sending() {
+            let bytes = driver.events(server).bytes[echoed..].to_vec();
             echoed += bytes.len();
-            drive.send(server, &bytes);
+            driver.send(server, &bytes);
         }
-        if drive.told(client).bytes.len() == SAID.len() {
+        if driver.events(client).bytes.len() == SAID.len() {
             break;
         }
     }
-    drive.engine.shutdown(client)?;
-    drive.unwatch(watched, feed.source());
+    driver.engine.shutdown(client)?;
+    driver.unwatch(watched, feed.source());
     Ok(())
 }
 
@@ -51,14 +51,14 @@ fn each_call_fails_once_and_nothing_leaks_or_breaks_the_contract() {
         loop {
             let mut world = conformance::harsh(seed);
             let torture = FailNth::new(nth, libc::ENOMEM);
-            let mut drive = Drive::new(torture.engine(Box::new(world.engine())));
-            let outcome = script(&mut world, &mut drive);
+            let mut driver = EngineDriver::new(torture.engine(Box::new(world.engine())));
+            let outcome = script(&mut world, &mut driver);
             if let Err(Stop::Failed(how)) = &outcome {
                 let is_ours = how.contains(&std::io::Error::from_raw_os_error(libc::ENOMEM).to_string());
                 // The engine reports a failed connect, or a shutdown after it, with its own error.
                 assert!(is_ours || how.contains("NotConnected"), "call {nth}, seed {seed}: {how}");
             }
-            drop(drive);
+            drop(driver);
             assert_eq!(world.leaks(), Leaks::default(), "call {nth}, seed {seed}");
             if !torture.has_failed() {
                 assert_eq!(outcome, Ok(()), "nothing failed in seed {seed}");

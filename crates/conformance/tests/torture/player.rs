@@ -10,7 +10,7 @@ use crate::stage::Ledger;
 
 /// An event of a stream, as a player sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Told {
+pub enum Seen {
     Open,
     Got(Vec<u8>),
     End,
@@ -18,7 +18,7 @@ pub enum Told {
     HungUp,
 }
 
-type Act<C, L> = Box<dyn FnMut(&mut Context<Player<C, L>>, Id<Stream<C, L>>, Told) -> Result>;
+type Act<C, L> = Box<dyn FnMut(&mut Context<Player<C, L>>, Id<Stream<C, L>>, Seen) -> Result>;
 type OnClosed<C, L> = Box<dyn FnMut(&mut Context<Player<C, L>>, Id<Stream<C, L>>, Stream<C, L>, Closed)>;
 type OnMessage<C, L> = Box<dyn FnMut(&mut Context<Player<C, L>>, u64) -> Result>;
 
@@ -38,7 +38,7 @@ where
 {
     pub fn new(
         ledger: &Rc<Ledger>,
-        act: impl FnMut(&mut Context<Self>, Id<Stream<C, L>>, Told) -> Result + 'static,
+        act: impl FnMut(&mut Context<Self>, Id<Stream<C, L>>, Seen) -> Result + 'static,
     ) -> Self {
         Player {
             ledger: ledger.clone(),
@@ -76,11 +76,11 @@ where
     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream<C, L>>, event: Event<'_, C>) -> Result {
         self.ledger.lives(id);
         let told = match event {
-            Event::Open => Told::Open,
-            Event::Received(item) => Told::Got(item.as_ref().to_vec()),
-            Event::End => Told::End,
-            Event::Drained => Told::Drained,
-            Event::HungUp => Told::HungUp,
+            Event::Open => Seen::Open,
+            Event::Received(item) => Seen::Got(item.as_ref().to_vec()),
+            Event::End => Seen::End,
+            Event::Drained => Seen::Drained,
+            Event::HungUp => Seen::HungUp,
         };
         (self.act)(cx, id, told)
     }

@@ -5,7 +5,7 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 use reactor::{Bytes, Codec, Delimited, Id, IdMap, Layer, Lines, Stream, U16, session::kit::Toy};
 
 use crate::{
-    player::{Player, Told},
+    player::{Player, Seen},
     stage::{Played, Script, Stage, script, should},
 };
 
@@ -41,7 +41,7 @@ where
     L: Layer,
 {
     let echoing = stage.add(Player::<C, L>::new(&stage.ledger, |cx, id, told| {
-        if let Told::Got(bytes) = told {
+        if let Seen::Got(bytes) = told {
             cx.send(id, &bytes);
         }
         Ok(())
@@ -51,8 +51,8 @@ where
     let count = back.clone();
     let asking = stage.add(Player::<C, L>::new(&stage.ledger, move |cx, id, told| {
         let is_turn = match told {
-            Told::Open => true,
-            Told::Got(bytes) => {
+            Seen::Open => true,
+            Seen::Got(bytes) => {
                 let expected = (count.get()..).map(|at| at as u8);
                 assert!(bytes.iter().copied().zip(expected).all(|(got, sent)| got == sent), "bytes differ");
                 count.set(count.get() + bytes.len());
@@ -72,7 +72,7 @@ where
 
 fn lines(stage: &mut Stage) -> Played {
     let server = stage.add(Player::<Lines>::new(&stage.ledger, |cx, id, told| {
-        if let Told::Got(line) = told {
+        if let Seen::Got(line) = told {
             let text = String::from_utf8(line)?;
             cx.send(id, &text.to_uppercase());
             if text == "bye" {
@@ -88,17 +88,17 @@ fn lines(stage: &mut Stage) -> Played {
     let (count, end) = (got.clone(), ended.clone());
     let client = stage.add(Player::<Lines>::new(&stage.ledger, move |cx, id, told| {
         match told {
-            Told::Open => {
+            Seen::Open => {
                 for line in ["one", "two", "three", "bye", "not read any more"] {
                     cx.send(id, line);
                 }
             }
-            Told::Got(line) => {
+            Seen::Got(line) => {
                 assert_eq!(line, line.to_ascii_uppercase());
                 count.set(count.get() + 1);
             }
-            Told::End => end.set(true),
-            Told::Drained | Told::HungUp => (),
+            Seen::End => end.set(true),
+            Seen::Drained | Seen::HungUp => (),
         }
         Ok(())
     }))?;
@@ -109,7 +109,7 @@ fn lines(stage: &mut Stage) -> Played {
 
 fn delimited(stage: &mut Stage) -> Played {
     let server = stage.add(Player::<Delimited<U16>>::new(&stage.ledger, |cx, id, told| {
-        if let Told::Got(item) = told {
+        if let Seen::Got(item) = told {
             let length = item.len() as u16;
             cx.send(id, &length.to_be_bytes());
         }
@@ -121,12 +121,12 @@ fn delimited(stage: &mut Stage) -> Played {
     let count = answers.clone();
     let client = stage.add(Player::<Delimited<U16>>::new(&stage.ledger, move |cx, id, told| {
         match told {
-            Told::Open => {
+            Seen::Open => {
                 for size in SIZES {
                     cx.send(id, &vec![7; size]);
                 }
             }
-            Told::Got(item) => {
+            Seen::Got(item) => {
                 assert_eq!(item, (SIZES[count.get()] as u16).to_be_bytes());
                 count.set(count.get() + 1);
             }
@@ -144,8 +144,8 @@ fn proxy(stage: &mut Stage) -> Played {
     let count = asked.clone();
     let server = stage.add(Player::<Bytes>::new(&stage.ledger, move |cx, id, told| {
         match told {
-            Told::Got(bytes) => count.set(count.get() + bytes.len()),
-            Told::End => _ = cx.send(id, b"all of it"),
+            Seen::Got(bytes) => count.set(count.get() + bytes.len()),
+            Seen::End => _ = cx.send(id, b"all of it"),
             _ => (),
         }
         Ok(())
@@ -156,14 +156,14 @@ fn proxy(stage: &mut Stage) -> Played {
     let mut other = IdMap::new();
     let relay = stage.add(Player::<Bytes>::new(&stage.ledger, move |cx, id: Id<Stream>, told| {
         match told {
-            Told::Open if !cx.get(id).is_some_and(Stream::is_outbound) => {
+            Seen::Open if !cx.get(id).is_some_and(Stream::is_outbound) => {
                 let out = cx.connect(&behind, Stream::new(Bytes))?;
                 ledger.lives(out);
                 cx.couple(id, out)?;
                 other.insert(id, out);
                 other.insert(out, id);
             }
-            Told::Got(bytes) => {
+            Seen::Got(bytes) => {
                 if let Some(other) = other.get(id) {
                     cx.send(*other, &bytes);
                 }
@@ -177,11 +177,11 @@ fn proxy(stage: &mut Stage) -> Played {
     let count = answered.clone();
     let client = stage.add(Player::<Bytes>::new(&stage.ledger, move |cx, id, told| {
         match told {
-            Told::Open => {
+            Seen::Open => {
                 cx.send(id, &[1; 1_000]);
                 cx.finish(id);
             }
-            Told::Got(bytes) => count.set(count.get() + bytes.len()),
+            Seen::Got(bytes) => count.set(count.get() + bytes.len()),
             _ => (),
         }
         Ok(())
@@ -198,7 +198,7 @@ fn pause(stage: &mut Stage) -> Played {
     let paused: Rc<Cell<Option<Id<Stream>>>> = Rc::default();
     let resting = paused.clone();
     let reader = Player::<Bytes>::new(&stage.ledger, move |cx, id, told| {
-        if let Told::Got(bytes) = told {
+        if let Seen::Got(bytes) = told {
             assert!(paused.get().is_none(), "input came while it rests");
             count.set(count.get() + bytes.len());
             cx.pause(id);
@@ -216,7 +216,7 @@ fn pause(stage: &mut Stage) -> Played {
     let at = stage.port();
     let at = stage.listen(reader, &at, || Some(Stream::new(Bytes)))?;
     let writer = stage.add(Player::<Bytes>::new(&stage.ledger, |cx, id, told| {
-        if told == Told::Open {
+        if told == Seen::Open {
             for _ in 0..5 {
                 cx.send(id, &[3; 60]);
             }

@@ -1,4 +1,4 @@
-//! The world of a row: fresh engines, random numbers, and ready-made connections.
+//! The fixture of a row: fresh engines, random numbers, and ready-made connections.
 
 use std::{fmt, io::ErrorKind, net::TcpListener};
 
@@ -9,12 +9,12 @@ use reactor::{
 use sim::Chance;
 
 use crate::{
-    drive::Drive,
+    driver::EngineDriver,
     suite::{Stop, check},
 };
 
-/// The world of one row. It makes as many engines as the row needs.
-pub struct World<'a> {
+/// The fixture of one row. It makes as many engines as the row needs.
+pub struct Fixture<'a> {
     make: &'a mut dyn FnMut() -> Box<dyn Engine>,
     chance: Chance,
     is_virtual: bool,
@@ -24,9 +24,9 @@ pub struct World<'a> {
     moves_little: bool,
 }
 
-impl fmt::Debug for World<'_> {
+impl fmt::Debug for Fixture<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("World").field("is_virtual", &self.is_virtual).finish_non_exhaustive()
+        f.debug_struct("Fixture").field("is_virtual", &self.is_virtual).finish_non_exhaustive()
     }
 }
 
@@ -39,8 +39,8 @@ pub struct Pair {
     pub server: Key,
 }
 
-impl<'a> World<'a> {
-    pub(crate) fn new(make: &'a mut dyn FnMut() -> Box<dyn Engine>, seed: u64) -> World<'a> {
+impl<'a> Fixture<'a> {
+    pub(crate) fn new(make: &'a mut dyn FnMut() -> Box<dyn Engine>, seed: u64) -> Fixture<'a> {
         let is_virtual = TcpListener::bind("127.0.0.1:0").is_ok_and(|listener| {
             let mut engine = make();
             let (key, source) = (Key::new(0, 0, 0), Source::of(&listener));
@@ -55,7 +55,7 @@ impl<'a> World<'a> {
         let bound = make().bind(&Address::Ip(([127, 0, 0, 1], 0).into()), &BindOptions::default());
         let has_datagrams = !bound.is_err_and(|error| error.kind() == ErrorKind::Unsupported);
         let passes_descriptors = passes_descriptors(&mut *make(), is_virtual);
-        World {
+        Fixture {
             make,
             chance: Chance::new(seed),
             is_virtual,
@@ -81,17 +81,17 @@ impl<'a> World<'a> {
         (self.make)()
     }
 
-    /// Makes a fresh engine with a drive.
-    pub fn drive(&mut self) -> Drive {
-        Drive::new(self.engine())
+    /// Makes a fresh engine with a driver.
+    pub fn driver(&mut self) -> EngineDriver {
+        EngineDriver::new(self.engine())
     }
 
-    pub(crate) fn with_descriptors_max(mut self, descriptors: usize) -> World<'a> {
+    pub(crate) fn with_descriptors_max(mut self, descriptors: usize) -> Fixture<'a> {
         self.descriptors_max = descriptors;
         self
     }
 
-    pub(crate) fn with_little_moved(mut self, moves_little: bool) -> World<'a> {
+    pub(crate) fn with_little_moved(mut self, moves_little: bool) -> Fixture<'a> {
         self.moves_little = moves_little;
         self
     }
@@ -136,53 +136,57 @@ fn passes_descriptors(_: &mut dyn Engine, _: bool) -> bool {
 }
 
 /// Opens a listener and attaches it.
-pub(crate) fn listen(drive: &mut Drive, address: &Address) -> Result<(Key, Address), Stop> {
-    let transport = drive.engine.listen(address, &ListenOptions::default())?;
-    let listener = drive.attach(transport, Role::Listener)?;
-    let address = drive.engine.local(listener)?;
+pub(crate) fn listen(driver: &mut EngineDriver, address: &Address) -> Result<(Key, Address), Stop> {
+    let transport = driver.engine.listen(address, &ListenOptions::default())?;
+    let listener = driver.attach(transport, Role::Listener)?;
+    let address = driver.engine.local(listener)?;
     Ok((listener, address))
 }
 
 /// Begins to connect.
-pub(crate) fn connect(drive: &mut Drive, address: &Address) -> Result<Key, Stop> {
-    connect_with(drive, address, &ConnectOptions::default())
+pub(crate) fn connect(driver: &mut EngineDriver, address: &Address) -> Result<Key, Stop> {
+    connect_with(driver, address, &ConnectOptions::default())
 }
 
 pub(crate) fn connect_with(
-    drive: &mut Drive,
+    driver: &mut EngineDriver,
     address: &Address,
     options: &ConnectOptions,
 ) -> Result<Key, Stop> {
-    let transport = drive.engine.connect(address, options)?;
-    drive.attach(transport, Role::Connecting)
+    let transport = driver.engine.connect(address, options)?;
+    driver.attach(transport, Role::Connecting)
 }
 
 /// Turns until the listener has accepted a connection and the client is connected. Returns the accepted
 /// transport.
-pub(crate) fn accept(drive: &mut Drive, listener: Key, client: Key) -> Result<Transport, Stop> {
-    drive.until("a connection is accepted", |drive| {
-        !drive.told(listener).accepted.is_empty() && !drive.told(client).connected.is_empty()
+pub(crate) fn accept(driver: &mut EngineDriver, listener: Key, client: Key) -> Result<Transport, Stop> {
+    driver.until("a connection is accepted", |driver| {
+        !driver.events(listener).accepted.is_empty() && !driver.events(client).connected.is_empty()
     })?;
-    check!(matches!(drive.told(client).connected[..], [Ok(())]), "{:?}", drive.told(client).connected);
-    let (transport, _) = drive.note(listener).accepted.remove(0);
+    check!(matches!(driver.events(client).connected[..], [Ok(())]), "{:?}", driver.events(client).connected);
+    let (transport, _) = driver.events_mut(listener).accepted.remove(0);
     Ok(transport)
 }
 
 /// Makes a connection whose two ends are streams of this engine.
-pub(crate) fn pair(drive: &mut Drive) -> Result<Pair, Stop> {
-    Ok(pairs(drive, 1, &ConnectOptions::default())?[0])
+pub(crate) fn pair(driver: &mut EngineDriver) -> Result<Pair, Stop> {
+    Ok(pairs(driver, 1, &ConnectOptions::default())?[0])
 }
 
 /// Makes `count` connections whose two ends are streams of this engine.
-pub(crate) fn pairs(drive: &mut Drive, count: usize, options: &ConnectOptions) -> Result<Vec<Pair>, Stop> {
-    let (listener, address) = listen(drive, &Address::Ip(([127, 0, 0, 1], 0).into()))?;
+pub(crate) fn pairs(
+    driver: &mut EngineDriver,
+    count: usize,
+    options: &ConnectOptions,
+) -> Result<Vec<Pair>, Stop> {
+    let (listener, address) = listen(driver, &Address::Ip(([127, 0, 0, 1], 0).into()))?;
     let mut made = Vec::with_capacity(count);
     for _ in 0..count {
-        let client = connect_with(drive, &address, options)?;
-        let transport = accept(drive, listener, client)?;
-        let server = drive.attach(transport, Role::Stream)?;
+        let client = connect_with(driver, &address, options)?;
+        let transport = accept(driver, listener, client)?;
+        let server = driver.attach(transport, Role::Stream)?;
         made.push(Pair { client, server });
     }
-    drive.close(listener);
+    driver.close(listener);
     Ok(made)
 }

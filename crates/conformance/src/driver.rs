@@ -1,6 +1,6 @@
 //! Drives an engine by hand, records its events, and checks the rules for every event.
 //!
-//! Whatever the row tests, the drive fails it in these cases: an event has a key that is closed or was never
+//! Whatever the row tests, the driver fails it in these cases: an event has a key that is closed or was never
 //! attached, input follows an end, an end or a connect is reported twice, a send comes back that is not in
 //! flight, or the returned queue is not the submitted one less the bytes taken.
 
@@ -15,10 +15,10 @@ use reactor::{
 use crate::suite::{Outcome, Stop, check};
 
 /// An engine that a row drives by hand.
-pub struct Drive {
-    /// The engine itself. The drive does not record calls that bypass its own methods.
+pub struct EngineDriver {
+    /// The engine itself. The driver does not record calls that bypass its own methods.
     pub engine: Box<dyn Engine>,
-    told: BTreeMap<Key, Told>,
+    events: BTreeMap<Key, Events>,
     slots: u32,
     violation: Option<String>,
     turns: u64,
@@ -26,7 +26,7 @@ pub struct Drive {
 
 /// The events of one key so far.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct Events {
     /// The input of all chunks, joined.
     pub bytes: Vec<u8>,
     /// The number of chunks.
@@ -54,7 +54,7 @@ pub struct Told {
     /// The transport that a detach gave back.
     pub detached: Option<Transport>,
     /// The received datagrams, in order.
-    pub datagrams: Vec<Letter>,
+    pub datagrams: Vec<ReceivedDatagram>,
     /// The datagrams that were not delivered: the destination, and the error.
     pub undelivered: Vec<(Option<Address>, std::io::Error)>,
     /// How often the engine reported room for datagrams.
@@ -68,7 +68,7 @@ pub struct Told {
 
 /// A received datagram.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Letter {
+pub struct ReceivedDatagram {
     /// The sender.
     pub from: Address,
     /// The address to which it was sent, if the engine reports that.
@@ -81,17 +81,17 @@ pub struct Letter {
     pub bytes: Vec<u8>,
 }
 
-impl Drive {
+impl EngineDriver {
     /// Takes an engine.
-    pub fn new(engine: Box<dyn Engine>) -> Drive {
-        Drive { engine, told: BTreeMap::new(), slots: 0, violation: None, turns: 0 }
+    pub fn new(engine: Box<dyn Engine>) -> EngineDriver {
+        EngineDriver { engine, events: BTreeMap::new(), slots: 0, violation: None, turns: 0 }
     }
 
     /// Makes a new key.
     pub fn key(&mut self) -> Key {
         let key = Key::new(self.slots, 0, 9);
         self.slots += 1;
-        self.told.insert(key, Told::default());
+        self.events.insert(key, Events::default());
         key
     }
 
@@ -120,7 +120,7 @@ impl Drive {
     /// Stops watching.
     pub fn unwatch(&mut self, key: Key, source: Source<'_>) {
         self.engine.unwatch(key, source);
-        self.note(key).closed = true;
+        self.events_mut(key).closed = true;
     }
 
     /// Closes the key in an orderly way.
@@ -131,16 +131,16 @@ impl Drive {
     /// Closes the key in the given way.
     pub fn close_with(&mut self, key: Key, how: Ending) {
         self.engine.close(key, how);
-        self.note(key).closed = true;
+        self.events_mut(key).closed = true;
     }
 
-    /// Detaches the key. The transport arrives in [`Told::detached`].
+    /// Detaches the key. The transport arrives in [`Events::detached`].
     pub fn detach(&mut self, key: Key) {
-        self.note(key).detaching = true;
+        self.events_mut(key).detaching = true;
         self.engine.detach(key);
     }
 
-    /// Sends bytes. The bytes that the engine does not take come back in [`Told::unsent`].
+    /// Sends bytes. The bytes that the engine does not take come back in [`Events::unsent`].
     pub fn send(&mut self, key: Key, bytes: &[u8]) {
         let mut queue = Box::new(Outgoing::new());
         queue.put(bytes);
@@ -149,7 +149,7 @@ impl Drive {
 
     /// Sends a queue.
     pub fn send_queue(&mut self, key: Key, queue: Box<Outgoing>) {
-        self.note(key).out_bytes = Some(queue.len());
+        self.events_mut(key).out_bytes = Some(queue.len());
         if let Some(sent) = self.engine.send(key, queue) {
             self.note_sent(key, sent);
         }
@@ -158,13 +158,13 @@ impl Drive {
     /// Sends datagrams. Those without room stay in the queue, and the engine reports room later.
     pub fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
         let taken = self.engine.send_datagrams(key, queue);
-        self.note(key).waits_for_room |= !queue.is_empty();
+        self.events_mut(key).waits_for_room |= !queue.is_empty();
         taken
     }
 
     /// Asks the engine to report room, for a caller that found none by bypassing the engine.
     pub fn await_room(&mut self, key: Key) -> bool {
-        self.note(key).waits_for_room = true;
+        self.events_mut(key).waits_for_room = true;
         self.engine.await_room(key)
     }
 
@@ -177,7 +177,7 @@ impl Drive {
 
     /// Sends the rest of the last send again, if there is any.
     pub fn send_rest(&mut self, key: Key) {
-        if let Some(queue) = self.note(key).unsent.take_if(|queue| !queue.is_empty()) {
+        if let Some(queue) = self.events_mut(key).unsent.take_if(|queue| !queue.is_empty()) {
             self.send_queue(key, queue);
         }
     }
@@ -185,14 +185,14 @@ impl Drive {
     /// Returns the events of a key.
     ///
     /// # Panics
-    /// If the key is not of this drive.
-    pub fn told(&self, key: Key) -> &Told {
-        &self.told[&key]
+    /// If the key is not of this driver.
+    pub fn events(&self, key: Key) -> &Events {
+        &self.events[&key]
     }
 
     /// Returns the events of a key, so that the caller can take some out.
-    pub fn note(&mut self, key: Key) -> &mut Told {
-        self.told.entry(key).or_default()
+    pub fn events_mut(&mut self, key: Key) -> &mut Events {
+        self.events.entry(key).or_default()
     }
 
     /// Returns the number of waits so far.
@@ -208,14 +208,14 @@ impl Drive {
         self.turn_with(timeout, |_, _| ())
     }
 
-    /// Turns as [`Drive::turn`] does, and calls `react` after each event, before it pulls the next.
+    /// Turns as [`EngineDriver::turn`] does, and calls `react` after each event, before it pulls the next.
     ///
     /// # Errors
-    /// As [`Drive::turn`].
+    /// As [`EngineDriver::turn`].
     pub fn turn_with(
         &mut self,
         timeout: Duration,
-        mut react: impl FnMut(&mut Drive, Key),
+        mut react: impl FnMut(&mut EngineDriver, Key),
     ) -> Result<usize, Stop> {
         self.turns += 1;
         self.engine.wait(Some(timeout))?;
@@ -236,7 +236,7 @@ impl Drive {
     ///
     /// # Errors
     /// Fails the row if ten seconds of waiting bring no event, or after 20,000 turns.
-    pub fn until(&mut self, what: &str, mut done: impl FnMut(&mut Drive) -> bool) -> Outcome {
+    pub fn until(&mut self, what: &str, mut done: impl FnMut(&mut EngineDriver) -> bool) -> Outcome {
         let mut idle = 0;
         for _ in 0..TURNS_MAX {
             if done(self) {
@@ -246,7 +246,7 @@ impl Drive {
                 0 => idle += 1,
                 _ => idle = 0,
             }
-            check!(idle < IDLE_MAX, "nothing is told any more, but not yet: {what}");
+            check!(idle < IDLE_MAX, "no event arrives any more, but not yet: {what}");
         }
         Err(format!("after {TURNS_MAX} turns, not yet: {what}").into())
     }
@@ -254,7 +254,7 @@ impl Drive {
     /// Turns without waiting until `count` turns in a row bring no event.
     ///
     /// # Errors
-    /// Fails the row after 20,000 turns, or as [`Drive::turn`] does.
+    /// Fails the row after 20,000 turns, or as [`EngineDriver::turn`] does.
     pub fn settle(&mut self, count: usize) -> Outcome {
         let mut idle = 0;
         for _ in 0..TURNS_MAX {
@@ -291,43 +291,43 @@ impl Drive {
     }
 
     fn note_event(&mut self, key: Key, event: Event) {
-        let Some(told) = self.told.get_mut(&key) else {
-            return self.violate(format!("{key:?} was never attached, and told {event:?}"));
+        let Some(events) = self.events.get_mut(&key) else {
+            return self.violate(format!("{key:?} was never attached, and reported {event:?}"));
         };
-        if told.closed || told.detached.is_some() {
-            return self.violate(format!("{key:?} is closed, and told {event:?}"));
+        if events.closed || events.detached.is_some() {
+            return self.violate(format!("{key:?} is closed, and reported {event:?}"));
         }
-        let is_over = told.ends + told.broken.len() > 0;
+        let is_over = events.ends + events.broken.len() > 0;
         match event {
             Event::Got(_) | Event::End | Event::Broken(_) | Event::HungUp(_) if is_over => {
-                self.violate(format!("{key:?} had ended, and told {event:?}"));
+                self.violate(format!("{key:?} had ended, and reported {event:?}"));
             }
             Event::Got(mut chunk) => {
-                told.bytes.extend_from_slice(chunk.bytes());
-                told.chunks += 1;
+                events.bytes.extend_from_slice(chunk.bytes());
+                events.chunks += 1;
                 // Overwrite the chunk, as a layer that decrypts in place does. Later chunks must not show the
                 // change.
                 chunk.bytes().fill(0xee);
                 self.engine.give(chunk);
             }
-            Event::End => told.ends += 1,
-            Event::Broken(error) => told.broken.push(error),
-            Event::HungUp(error) => told.hung_up.push(error),
+            Event::End => events.ends += 1,
+            Event::Broken(error) => events.broken.push(error),
+            Event::HungUp(error) => events.hung_up.push(error),
             Event::Connected(result) => {
-                told.connected.push(result);
-                if told.connected.len() > 1 {
+                events.connected.push(result);
+                if events.connected.len() > 1 {
                     self.violate(format!("{key:?} was connected twice"));
                 }
             }
-            Event::Accepted(transport, peer) => told.accepted.push((transport, peer)),
-            Event::NotAccepted(error) => told.not_accepted.push(error),
-            Event::Ready(ready) => told.ready.push(ready),
+            Event::Accepted(transport, peer) => events.accepted.push((transport, peer)),
+            Event::NotAccepted(error) => events.not_accepted.push(error),
+            Event::Ready(ready) => events.ready.push(ready),
             Event::Datagrams(batch) if batch.is_empty() => {
                 self.violate(format!("{key:?}: a batch without datagrams"));
             }
             Event::Datagrams(mut batch) => {
                 while let Some(datagram) = batch.take() {
-                    told.datagrams.push(Letter {
+                    events.datagrams.push(ReceivedDatagram {
                         from: datagram.from.clone(),
                         to: datagram.to,
                         ecn: datagram.ecn,
@@ -337,35 +337,35 @@ impl Drive {
                 }
                 self.engine.give_batch(batch);
             }
-            Event::Undelivered(to, error) => told.undelivered.push((to, error)),
+            Event::Undelivered(to, error) => events.undelivered.push((to, error)),
             Event::Room => {
-                told.rooms += 1;
-                if !std::mem::take(&mut told.waits_for_room) {
-                    self.violate(format!("{key:?}: room was told to nobody who waits for it"));
+                events.rooms += 1;
+                if !std::mem::take(&mut events.waits_for_room) {
+                    self.violate(format!("{key:?}: room was reported, and nobody waits for it"));
                 }
             }
             Event::Sent(sent) => self.note_sent(key, sent),
             Event::Detached(transport) => {
-                if !told.detaching || told.out_bytes.is_some() {
+                if !events.detaching || events.out_bytes.is_some() {
                     self.violate(format!("{key:?} was detached unasked, or with a send out"));
                 }
-                self.note(key).detached = Some(transport);
+                self.events_mut(key).detached = Some(transport);
             }
         }
     }
 
     fn note_sent(&mut self, key: Key, sent: Sent) {
-        let told = self.note(key);
-        let Some(out) = told.out_bytes.take() else {
+        let events = self.events_mut(key);
+        let Some(out) = events.out_bytes.take() else {
             return self.violate(format!("{key:?}: a send came back that was not out"));
         };
         let left = sent.queue.len();
         // A failed send does not report how much it took before. The rest cannot be more than the whole.
         let taken = *sent.result.as_ref().unwrap_or(&out.saturating_sub(left));
-        let is_idle = sent.result.is_ok() && taken == 0 && out > 0 && !told.detaching;
-        told.sent += *sent.result.as_ref().unwrap_or(&0);
-        told.unsent = Some(sent.queue);
-        told.send_failed = sent.result.err().or(told.send_failed.take());
+        let is_idle = sent.result.is_ok() && taken == 0 && out > 0 && !events.detaching;
+        events.sent += *sent.result.as_ref().unwrap_or(&0);
+        events.unsent = Some(sent.queue);
+        events.send_failed = sent.result.err().or(events.send_failed.take());
         if left + taken != out {
             self.violate(format!("{key:?}: of {out} bytes {taken} were taken, but {left} came back"));
         }
@@ -375,7 +375,7 @@ impl Drive {
     }
 }
 
-impl Told {
+impl Events {
     /// Reports whether a send is in flight.
     pub fn is_sending(&self) -> bool {
         self.out_bytes.is_some()
@@ -392,13 +392,16 @@ impl Told {
     }
 }
 
-impl std::fmt::Debug for Drive {
+impl std::fmt::Debug for EngineDriver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Drive").field("engine", &self.engine.name()).field("told", &self.told).finish()
+        f.debug_struct("EngineDriver")
+            .field("engine", &self.engine.name())
+            .field("events", &self.events)
+            .finish()
     }
 }
 
-/// One wait of [`Drive::until`].
+/// One wait of [`EngineDriver::until`].
 const STEP: Duration = Duration::from_millis(200);
 /// Ten seconds of such waits without an event are a failure.
 const IDLE_MAX: usize = 50;

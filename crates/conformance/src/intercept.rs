@@ -15,7 +15,7 @@ use reactor::{
 };
 
 /// The hooks of a wrapper. Every method's default changes nothing.
-pub(crate) trait Tamper {
+pub(crate) trait Intercept {
     /// Returns an error to make a call fail. The wrapper calls this before each call that can fail.
     fn fails(&mut self) -> Option<io::Error> {
         None
@@ -52,26 +52,26 @@ pub(crate) trait Tamper {
 }
 
 /// An engine with its hooks.
-pub(crate) struct Tampered<T> {
+pub(crate) struct Intercepted<T> {
     inner: Box<dyn Engine>,
-    tamper: T,
+    intercept: T,
     pending: VecDeque<(Key, Event)>,
 }
 
-impl<T: Tamper> Tampered<T> {
-    pub(crate) fn new(inner: Box<dyn Engine>, tamper: T) -> Tampered<T> {
-        Tampered { inner, tamper, pending: VecDeque::new() }
+impl<T: Intercept> Intercepted<T> {
+    pub(crate) fn new(inner: Box<dyn Engine>, intercept: T) -> Intercepted<T> {
+        Intercepted { inner, intercept, pending: VecDeque::new() }
     }
 
     fn may_fail(&mut self) -> io::Result<()> {
-        self.tamper.fails().map_or(Ok(()), Err)
+        self.intercept.fails().map_or(Ok(()), Err)
     }
 }
 
 #[deny(clippy::missing_trait_methods)]
-impl<T: Tamper> Host for Tampered<T> {
+impl<T: Intercept> Host for Intercepted<T> {
     fn now(&self) -> Time {
-        self.tamper.now(self.inner.host().now())
+        self.intercept.now(self.inner.host().now())
     }
 
     fn wall(&self) -> SystemTime {
@@ -118,7 +118,7 @@ impl<T: Tamper> Host for Tampered<T> {
     }
 }
 
-impl<T: Tamper> Engine for Tampered<T> {
+impl<T: Intercept> Engine for Intercepted<T> {
     fn name(&self) -> &'static str {
         self.inner.name()
     }
@@ -140,13 +140,13 @@ impl<T: Tamper> Engine for Tampered<T> {
     }
 
     fn waker(&self) -> Waker {
-        self.tamper.waker(self.inner.waker())
+        self.intercept.waker(self.inner.waker())
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.may_fail()?;
-        let timeout = self.tamper.timeout(timeout);
-        self.tamper.wait(timeout, &mut *self.inner)
+        let timeout = self.intercept.timeout(timeout);
+        self.intercept.wait(timeout, &mut *self.inner)
     }
 
     fn submit(&mut self) {
@@ -163,7 +163,7 @@ impl<T: Tamper> Engine for Tampered<T> {
                 return Some(event);
             }
             let (key, event) = self.inner.next()?;
-            self.tamper.event(key, event, &mut self.pending, &mut *self.inner);
+            self.intercept.event(key, event, &mut self.pending, &mut *self.inner);
         }
     }
 
@@ -182,7 +182,7 @@ impl<T: Tamper> Engine for Tampered<T> {
 
     fn unwatch(&mut self, key: Key, source: Source<'_>) {
         self.inner.unwatch(key, source);
-        self.tamper.closed(key, &mut self.pending);
+        self.intercept.closed(key, &mut self.pending);
     }
 
     fn read(&mut self, source: Source<'_>, into: &mut [u8]) -> io::Result<usize> {
@@ -248,7 +248,7 @@ impl<T: Tamper> Engine for Tampered<T> {
 
     fn send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
         let sent = self.inner.send(key, queue)?;
-        Some(self.tamper.sent(sent))
+        Some(self.intercept.sent(sent))
     }
 
     fn shutdown(&mut self, key: Key) -> io::Result<()> {
@@ -262,7 +262,7 @@ impl<T: Tamper> Engine for Tampered<T> {
 
     fn close(&mut self, key: Key, how: Ending) {
         self.inner.close(key, how);
-        self.tamper.closed(key, &mut self.pending);
+        self.intercept.closed(key, &mut self.pending);
     }
 
     fn local(&self, key: Key) -> io::Result<Address> {

@@ -22,9 +22,9 @@ use super::{
     row, sized,
 };
 use crate::{
+    fixture::Fixture,
     rows::pattern,
     suite::{Need, Outcome, Row, Stop, check},
-    world::World,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -46,9 +46,9 @@ pub(super) const ROWS: &[Row] = &[
     row("A12r", "a handler may open another resource and close its own", &[], orders_in_callback),
 ];
 
-fn reopened_in_callback(world: &mut World<'_>) -> Outcome {
+fn reopened_in_callback(fixture: &mut Fixture<'_>) -> Outcome {
     for _ in 0..3 {
-        let mut rig = Rig::new(world)?;
+        let mut rig = Rig::new(fixture)?;
         let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
         let (_, address) = rig.listen(server, || Stream::new(Bytes))?;
         for _ in 0..2 {
@@ -87,8 +87,8 @@ fn reopened_in_callback(world: &mut World<'_>) -> Outcome {
     Ok(())
 }
 
-fn orders_to_the_gone(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
+fn orders_to_the_gone(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
     pair.by_server(|cx, id| cx.abort(id));
     pair.rig.settle()?;
     let after = pair.server().log.len();
@@ -142,8 +142,8 @@ impl Handle<Fd<File>> for Readiness {
     }
 }
 
-fn added_twice(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn added_twice(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let service = rig.add(Readiness::default())?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let socket = Rc::new(TcpStream::connect(listener.local_addr()?)?);
@@ -164,13 +164,13 @@ fn added_twice(world: &mut World<'_>) -> Outcome {
 }
 
 #[cfg(not(unix))]
-fn files(_: &mut World<'_>) -> Outcome {
+fn files(_: &mut Fixture<'_>) -> Outcome {
     Err(Stop::Skipped("a file is no socket, and only sockets are watched here".to_owned()))
 }
 
 #[cfg(unix)]
-fn files(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn files(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let service = rig.add(Readiness::default())?;
     for path in [std::env::current_exe()?, std::env::temp_dir()] {
         let Ok(file) = File::open(&path) else { continue };
@@ -195,8 +195,8 @@ fn files(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn released_and_added(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
+fn released_and_added(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
     let (there, back) = (pattern(3_000), pattern(2_000));
     let answer = back.clone();
     let releases = Cell::new(0);
@@ -245,14 +245,14 @@ fn released_and_added(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn moved(world: &mut World<'_>) -> Outcome {
+fn moved(fixture: &mut Fixture<'_>) -> Outcome {
     for round in 0..4 {
-        let mut pair = Pair::new(world)?;
-        let mut other = Rig::new(world)?;
-        let bytes = pattern(sized(world, 200_000, 2_000));
+        let mut pair = Pair::new(fixture)?;
+        let mut other = Rig::new(fixture)?;
+        let bytes = pattern(sized(fixture, 200_000, 2_000));
         // The server's queue moves to the other runtime with the stream, because the client does not read it
         // yet.
-        let back = pattern(sized(world, 3 << 20, 2_000));
+        let back = pattern(sized(fixture, 3 << 20, 2_000));
         pair.by_client(|cx, id| {
             cx.pause(id);
             cx.send(id, &bytes[..round * 100])
@@ -294,8 +294,8 @@ fn moved(world: &mut World<'_>) -> Outcome {
 }
 
 /// Checks adopted listeners, because a supervisor passes its sockets in this way (`LISTEN_FDS`).
-fn adopted(world: &mut World<'_>) -> Outcome {
-    let mut rig = Rig::new(world)?;
+fn adopted(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut rig = Rig::new(fixture)?;
     let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = Address::Ip(listener.local_addr()?);
@@ -320,8 +320,8 @@ fn adopted(world: &mut World<'_>) -> Outcome {
     rig.finish()
 }
 
-fn released_and_dropped(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
+fn released_and_dropped(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
     pair.by_server(|cx, id| cx.release(id))?;
     pair.until_server_closed()?;
     pair.rig.settle()?;
@@ -348,19 +348,19 @@ fn of_a_child() -> Result<Vec<String>, Stop> {
     Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
 }
 
-fn inherited(world: &mut World<'_>) -> Outcome {
+fn inherited(fixture: &mut Fixture<'_>) -> Outcome {
     let before = of_a_child()?;
     if before.len() < 4 {
         return Err(Stop::Skipped("needs /proc/self/fd".to_owned()));
     }
-    let pair = Pair::new(world)?;
+    let pair = Pair::new(fixture)?;
     let during = of_a_child()?;
     check!(before == during, "a child had {before:?}, and with a runtime has {during:?}");
     pair.finish()
 }
 
-fn child_in_callback(world: &mut World<'_>) -> Outcome {
-    let mut pair = Pair::new(world)?;
+fn child_in_callback(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut pair = Pair::new(fixture)?;
     let failed = Rc::new(RefCell::new(None));
     let noted = failed.clone();
     pair.rig.get_mut(pair.server).act(move |cx, id, what| {
@@ -380,9 +380,9 @@ fn child_in_callback(world: &mut World<'_>) -> Outcome {
     pair.finish()
 }
 
-fn orders_in_callback(world: &mut World<'_>) -> Outcome {
+fn orders_in_callback(fixture: &mut Fixture<'_>) -> Outcome {
     let options = StreamOptions { close: super::SHORT, ..StreamOptions::DEFAULT };
-    let mut pair = Pair::of(world, move || Stream::new(Bytes).options(options.clone()))?;
+    let mut pair = Pair::of(fixture, move || Stream::new(Bytes).options(options.clone()))?;
     let to = pair.address.clone();
     let made = Rc::new(Cell::new(None));
     let noted = made.clone();

@@ -14,15 +14,15 @@ use crate::suite::{Outcome, check};
 
 /// Holds children, and records their events in order.
 #[derive(Default)]
-pub(super) struct Nursery {
-    pub(super) told: Vec<(usize, Told)>,
+pub(super) struct Parent {
+    pub(super) told: Vec<(usize, ChildEvent)>,
     /// In the order in which they started.
     pub(super) children: Vec<Kept>,
     pub(super) output: Vec<u8>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Told {
+pub(super) enum ChildEvent {
     Exit(ExitStatus),
     Gone,
     OutputEnd,
@@ -42,10 +42,10 @@ pub(super) struct Input;
 pub(super) type In = Stream<Bytes, (), Input>;
 pub(super) type Out = Stream<Bytes>;
 
-impl Nursery {
+impl Parent {
     pub(super) fn start(
         &mut self,
-        cx: &mut Context<'_, Nursery>,
+        cx: &mut Context<'_, Parent>,
         script: &str,
         options: &SpawnOptions,
     ) -> Result<usize, Error> {
@@ -60,41 +60,41 @@ impl Nursery {
         Ok(self.children.len() - 1)
     }
 
-    pub(super) fn of(&self, child: usize) -> Vec<Told> {
+    pub(super) fn of(&self, child: usize) -> Vec<ChildEvent> {
         self.told.iter().filter(|(of, _)| *of == child).map(|(_, told)| *told).collect()
     }
 
-    pub(super) fn has(&self, child: usize, told: Told) -> bool {
+    pub(super) fn has(&self, child: usize, told: ChildEvent) -> bool {
         self.told.contains(&(child, told))
     }
 
     pub(super) fn exited(&self) -> usize {
-        self.told.iter().filter(|(_, told)| matches!(told, Told::Exit(_))).count()
+        self.told.iter().filter(|(_, told)| matches!(told, ChildEvent::Exit(_))).count()
     }
 }
 
-impl Service for Nursery {}
+impl Service for Parent {}
 
-impl Handle<Process> for Nursery {
+impl Handle<Process> for Parent {
     fn handle(&mut self, _: &mut Context<'_, Self>, id: Id<Process>, status: ExitStatus) -> Result {
         let at = self.children.iter().position(|child| child.process == id).ok_or("a child of ours")?;
-        self.told.push((at, Told::Exit(status)));
+        self.told.push((at, ChildEvent::Exit(status)));
         Ok(())
     }
 
     fn closed(&mut self, _: &mut Context<'_, Self>, id: Id<Process>, _: Process, _: Closed) {
         let at = self.children.iter().position(|child| child.process == id);
-        self.told.push((at.expect("a child of ours"), Told::Gone));
+        self.told.push((at.expect("a child of ours"), ChildEvent::Gone));
     }
 }
 
-impl Handle<Out> for Nursery {
+impl Handle<Out> for Parent {
     fn handle(&mut self, _: &mut Context<'_, Self>, id: Id<Out>, event: Event<'_, Bytes>) -> Result {
         match event {
             Event::Received(bytes) => self.output.extend_from_slice(bytes),
             Event::End => {
                 let at = self.children.iter().position(|child| child.output == Some(id));
-                self.told.push((at.ok_or("a child of ours")?, Told::OutputEnd));
+                self.told.push((at.ok_or("a child of ours")?, ChildEvent::OutputEnd));
             }
             Event::Open | Event::Drained | Event::HungUp => (),
         }
@@ -103,15 +103,15 @@ impl Handle<Out> for Nursery {
 
     fn closed(&mut self, _: &mut Context<'_, Self>, id: Id<Out>, _: Out, _: Closed) {
         let at = self.children.iter().position(|child| child.output == Some(id));
-        self.told.push((at.expect("a child of ours"), Told::OutputClosed));
+        self.told.push((at.expect("a child of ours"), ChildEvent::OutputClosed));
     }
 }
 
-impl Handle<In> for Nursery {
+impl Handle<In> for Parent {
     fn handle(&mut self, _: &mut Context<'_, Self>, id: Id<In>, event: Event<'_, Bytes>) -> Result {
         if let Event::End = event {
             let at = self.children.iter().position(|child| child.input == Some(id));
-            self.told.push((at.ok_or("a child of ours")?, Told::InputEnd));
+            self.told.push((at.ok_or("a child of ours")?, ChildEvent::InputEnd));
         }
         Ok(())
     }
@@ -119,7 +119,7 @@ impl Handle<In> for Nursery {
     fn closed(&mut self, _: &mut Context<'_, Self>, id: Id<In>, _: In, why: Closed) {
         let failed = why.io().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
         let at = self.children.iter().position(|child| child.input == Some(id));
-        self.told.push((at.expect("a child of ours"), Told::InputClosed { failed }));
+        self.told.push((at.expect("a child of ours"), ChildEvent::InputClosed { failed }));
     }
 }
 
