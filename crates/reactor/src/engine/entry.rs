@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The descriptor and its owner.
-pub(super) enum Held {
+pub(super) enum Ownership {
     /// The engine's: closed with the entry.
     Owned(sys::Owned),
     /// A user's resource.
@@ -19,7 +19,7 @@ pub(super) enum Held {
 
 /// How an entry is driven.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Part {
+pub(super) enum EntryKind {
     /// A user's resource, which the engine only reports.
     Watched,
     Listener,
@@ -30,13 +30,13 @@ pub(super) enum Part {
     Datagrams,
 }
 
-impl From<Role> for Part {
-    fn from(role: Role) -> Part {
+impl From<Role> for EntryKind {
+    fn from(role: Role) -> EntryKind {
         match role {
-            Role::Listener => Part::Listener,
-            Role::Connecting => Part::Connecting,
-            Role::Stream => Part::Stream,
-            Role::Datagrams => Part::Datagrams,
+            Role::Listener => EntryKind::Listener,
+            Role::Connecting => EntryKind::Connecting,
+            Role::Stream => EntryKind::Stream,
+            Role::Datagrams => EntryKind::Datagrams,
         }
     }
 }

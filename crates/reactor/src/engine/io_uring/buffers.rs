@@ -31,7 +31,7 @@ use super::{
 use crate::sys::Birthplace;
 
 /// The shared buffers, and the ring that hands them to the kernel.
-pub(super) struct Pool {
+pub(super) struct SharedBuffers {
     ring: Mapping,
     memory: Mapping,
     /// The process that made the mappings. No other process has them.
@@ -43,7 +43,7 @@ pub(super) struct Pool {
     /// The initial number of these, and the number of streams that one buffer can serve.
     circulating_min: u16,
     pieces: u16,
-    /// The position for the next buffer. [`Pool::publish`] shows it to the kernel.
+    /// The position for the next buffer. [`SharedBuffers::publish`] shows it to the kernel.
     tail: Cell<u16>,
     /// The use of each buffer.
     uses: Box<[Cell<Use>]>,
@@ -64,7 +64,7 @@ struct Use {
     is_full: bool,
 }
 
-impl Pool {
+impl SharedBuffers {
     /// Maps the buffers and registers their ring. Turns off each operation for which the kernel refuses it.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl Pool {
         ring: &Ring,
         of: &IoUringOptions,
         operations: &mut Operations,
-    ) -> io::Result<Rc<Pool>> {
+    ) -> io::Result<Rc<SharedBuffers>> {
         let buffers = of.buffers.clamp(1, BUFFERS_MAX).next_power_of_two();
         let buffer_bytes = of.buffer_bytes.clamp(1, BUFFER_BYTES_MAX);
         operations.pieces &= operations.receive;
@@ -81,13 +81,13 @@ impl Pool {
             // Joined buffers hold no more than a stream may hand over at once.
             let within = u16::try_from(AT_ONCE / buffer_bytes).unwrap_or(PIECES_MAX).clamp(1, PIECES_MAX);
             let pieces = (buffers / JOINED_MIN).clamp(1, within);
-            let pool = Pool::new(buffers / pieces, buffer_bytes * usize::from(pieces), pieces)?;
+            let pool = SharedBuffers::new(buffers / pieces, buffer_bytes * usize::from(pieces), pieces)?;
             if ring.register_buffers(&pool, true).is_ok() {
                 return Ok(pool);
             }
             operations.pieces = false;
         }
-        let pool = Pool::new(buffers, buffer_bytes, 1)?;
+        let pool = SharedBuffers::new(buffers, buffer_bytes, 1)?;
         operations.receive &= ring.register_buffers(&pool, false).is_ok();
         Ok(pool)
     }
@@ -96,10 +96,10 @@ impl Pool {
     ///
     /// # Errors
     /// As mmap(2).
-    pub(super) fn new(buffers: u16, buffer_bytes: usize, pieces: u16) -> io::Result<Rc<Pool>> {
+    pub(super) fn new(buffers: u16, buffer_bytes: usize, pieces: u16) -> io::Result<Rc<SharedBuffers>> {
         let too_large = || io::Error::from(io::ErrorKind::InvalidInput);
         let memory_bytes = usize::from(buffers).checked_mul(buffer_bytes).ok_or_else(too_large)?;
-        let pool = Pool {
+        let pool = SharedBuffers {
             ring: Mapping::new(usize::from(buffers) * size_of::<BufRingEntry>())?,
             memory: Mapping::new(memory_bytes)?,
             birthplace: Birthplace::here(),
@@ -195,7 +195,7 @@ impl Pool {
     /// Lends the next `len` bytes of a buffer, which the kernel filled. `goes_on`: the kernel will put more
     /// into it.
     #[inline]
-    pub(super) fn lend(self: &Rc<Pool>, buffer: u16, len: usize, goes_on: bool) -> Provided {
+    pub(super) fn lend(self: &Rc<SharedBuffers>, buffer: u16, len: usize, goes_on: bool) -> Provided {
         let of = &self.uses[usize::from(buffer)];
         let Use { filled, chunks, is_full } = of.get();
         let left = self.buffer_bytes - filled as usize;
@@ -228,7 +228,7 @@ impl Pool {
 
 /// A shared buffer with input, or a piece of one. It goes back on drop.
 pub(in crate::engine) struct Provided {
-    pool: Rc<Pool>,
+    pool: Rc<SharedBuffers>,
     buffer: u16,
     from: u32,
     len: u32,
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_dropped_buffer_is_free_again_even_after_the_engine() {
-        let pool = Pool::new(4, 64, 1).expect("memory");
+        let pool = SharedBuffers::new(4, 64, 1).expect("memory");
         assert_eq!((pool.free(), pool.lent()), (4, 0));
         let mut one = pool.lend(3, 64, false);
         let two = pool.lend(0, 5, false);
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_buffer_used_piece_by_piece_goes_back_after_the_last_of_them() {
-        let pool = Pool::new(2, 64, 16).expect("memory");
+        let pool = SharedBuffers::new(2, 64, 16).expect("memory");
         assert_eq!((pool.free(), pool.tail.get()), (32, 2));
         let mut first = pool.lend(0, 10, true);
         let mut second = pool.lend(0, 50, true);
@@ -369,7 +369,7 @@ mod tests {
         for (buffers, pieces, expected) in
             [(16, 1, [16, 16, 16]), (32, 1, [32, 32, 32]), (128, 1, [32, 64, 128]), (64, 16, [2, 4, 8])]
         {
-            let pool = Pool::new(buffers, 16, pieces).expect("memory");
+            let pool = SharedBuffers::new(buffers, 16, pieces).expect("memory");
             let mut seen = vec![pool.circulating.get()];
             for _ in 0..2 {
                 pool.grow();

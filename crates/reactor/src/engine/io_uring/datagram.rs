@@ -5,11 +5,11 @@ use std::{cell::Cell, collections::VecDeque};
 use super::{
     IoUring,
     operation::{Kind, Tag},
-    recvmsg::Mail,
-    table::{CALLED_INPUT, Entry, IS_UNIX, Input, Output, STARVED, TOGETHER},
+    recvmsg::RecvMsg,
+    table::{CALLED_INPUT, Entry, IS_UNIX, InputState, OutputState, STARVED, TOGETHER},
 };
 use crate::{
-    engine::{DatagramQueue, Event, datagram::syscalls, entry::Part},
+    engine::{DatagramQueue, Event, datagram::syscalls, entry::EntryKind},
     id::Key,
     sys::{self, datagram::Facts},
 };
@@ -28,8 +28,8 @@ impl Entry {
 impl IoUring {
     /// Makes buffers for the first socket for datagrams.
     pub(super) fn make_mail(&mut self) {
-        if self.mail.is_none() && self.mail_buffers > 0 {
-            self.mail = Mail::open(&self.ring, self.mail_buffers);
+        if self.recvmsg.is_none() && self.recvmsg_buffers > 0 {
+            self.recvmsg = RecvMsg::open(&self.ring, self.recvmsg_buffers);
         }
     }
 
@@ -54,7 +54,7 @@ impl IoUring {
             syscalls::Arrival::Nothing => None,
             syscalls::Arrival::Undelivered(to, error) => Some(Event::Undelivered(to, error)),
             syscalls::Arrival::Broken(error) => {
-                entry.input = Input::Ended;
+                entry.input = InputState::Ended;
                 return Some(Event::Broken(error));
             }
         };
@@ -66,7 +66,7 @@ impl IoUring {
     pub(super) fn depart(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
         let Some(index) = self.table.find(key) else { return 0 };
         let IoUring { table, told, calls, ring, .. } = self;
-        let Some(entry) = table.get_mut(index).filter(|entry| entry.part == Part::Datagrams) else {
+        let Some(entry) = table.get_mut(index).filter(|entry| entry.kind == EntryKind::Datagrams) else {
             return 0;
         };
         let Some(descriptor) = entry.owned() else { return 0 };
@@ -78,7 +78,7 @@ impl IoUring {
         if departure.has_report {
             tell_reports(key, sys::borrow(descriptor), calls, told);
         }
-        if departure.is_blocked && entry.output == Output::Idle {
+        if departure.is_blocked && entry.output == OutputState::Idle {
             ring.start(entry.poll_output(), Tag::new(Kind::Writable, entry.life, index));
         }
         self.stir();

@@ -15,12 +15,12 @@ use std::{
 use super::{
     IoUring,
     operation::{Kind, Tag},
-    table::{CLOSING, DETACHING, Entry, Input, LATE, Output, Place},
+    table::{CLOSING, DETACHING, Entry, EntryRef, InputState, LATE, OutputState},
 };
 use crate::{
     engine::{
         Ending, Event, Sent, Transport,
-        entry::{Held, Part, forget_told},
+        entry::{EntryKind, Ownership, forget_told},
     },
     id::Key,
     sys,
@@ -32,15 +32,15 @@ impl IoUring {
         let is_reset = forget_told(&mut self.told, key, how == Ending::Reset);
         let Some(index) = self.table.find(key) else { return };
         let Some(entry) = self.table.get_mut(index) else { return };
-        if entry.part == Part::Watched {
+        if entry.kind == EntryKind::Watched {
             return self.forget_watched(key);
         }
         entry.set(CLOSING, true);
-        if entry.part == Part::Listener {
-            let place = Place { index, life: entry.life };
+        if entry.kind == EntryKind::Listener {
+            let place = EntryRef { index, life: entry.life };
             // Reset accepted connections that were not handed over, as the kernel does with those in the
             // backlog.
-            self.held.retain(|(of, accepted)| {
+            self.accepted.retain(|(of, accepted)| {
                 if let (true, Ok(accepted)) = (*of == place, accepted) {
                     sys::reset_at_close(sys::borrow(accepted));
                 }
@@ -80,35 +80,37 @@ impl IoUring {
     /// Cancels the operation in flight for an entry's input.
     pub(super) fn cancel_input(&mut self, index: u32) {
         let Some(entry) = self.table.get_mut(index) else { return };
-        let kind = match (entry.input, entry.part) {
-            (Input::Multishot, Part::Listener) => Kind::Accept,
-            (Input::Multishot, Part::Datagrams) => Kind::Mail,
-            (Input::Multishot, _) => Kind::Receive,
-            (Input::Polling, Part::Watched) => Kind::Watch,
-            (Input::Polling, _) => Kind::Readable,
-            (Input::Idle | Input::Cancelled | Input::Ended, _) => return,
+        let kind = match (entry.input, entry.kind) {
+            (InputState::Multishot, EntryKind::Listener) => Kind::Accept,
+            (InputState::Multishot, EntryKind::Datagrams) => Kind::RecvMsg,
+            (InputState::Multishot, _) => Kind::Receive,
+            (InputState::Polling, EntryKind::Watched) => Kind::Watch,
+            (InputState::Polling, _) => Kind::Readable,
+            (InputState::Idle | InputState::Cancelled | InputState::Ended, _) => return,
         };
-        entry.input = Input::Cancelled;
+        entry.input = InputState::Cancelled;
         self.ring.cancel(Tag::new(kind, entry.life, index));
     }
 
     fn cancel_output(&mut self, index: u32) {
         let Some(entry) = self.table.get_mut(index) else { return };
         let kind = match entry.output {
-            Output::Sending => Kind::Send,
-            Output::Polling => Kind::Writable,
-            Output::Idle | Output::Cancelled => return,
+            OutputState::Sending => Kind::Send,
+            OutputState::Polling => Kind::Writable,
+            OutputState::Idle | OutputState::Cancelled => return,
         };
-        entry.output = Output::Cancelled;
+        entry.output = OutputState::Cancelled;
         self.ring.cancel(Tag::new(kind, entry.life, index));
     }
 
     /// Removes an entry that is closing or detaching, once no operation is in flight for it.
     pub(super) fn settle(&mut self, index: u32) {
         let Some(entry) = self.table.get(index).filter(|entry| !entry.is_out()) else { return };
-        let place = Place { index, life: entry.life };
+        let place = EntryRef { index, life: entry.life };
         if entry.has(CLOSING) {
-            if let Some(Entry { held: Held::Owned(descriptor), queue, .. }) = self.table.remove(index) {
+            if let Some(Entry { descriptor: Ownership::Owned(descriptor), queue, .. }) =
+                self.table.remove(index)
+            {
                 // The peer must not mistake a part of the output for the whole.
                 if queue.is_some_and(|queue| !queue.is_empty()) {
                     sys::reset_at_close(sys::borrow(&descriptor));
@@ -118,10 +120,10 @@ impl IoUring {
                 self.count_call();
             }
         } else if entry.has(DETACHING)
-            && let Some(Entry { key, queue, held: Held::Owned(descriptor), medium, .. }) =
+            && let Some(Entry { key, queue, descriptor: Ownership::Owned(descriptor), medium, .. }) =
                 self.table.remove(index)
         {
-            self.tell_held(place, key);
+            self.flush_accepted(place, key);
             if let Some(queue) = queue {
                 self.told.push_back((key, Event::Sent(Sent { queue, result: Ok(0) })));
             }
@@ -202,7 +204,7 @@ impl IoUring {
             self.reap();
         }
         self.ring.unregister_buffers();
-        if self.mail.is_some() {
+        if self.recvmsg.is_some() {
             self.ring.unregister_mail();
         }
         self.ring.out() == 0
@@ -211,8 +213,8 @@ impl IoUring {
     /// Leaks all memory that the kernel may still use, so that it is never freed while the kernel does.
     fn leak(&mut self) {
         mem::forget(Rc::clone(&self.pool));
-        if let Some(mail) = self.mail.take() {
-            mail.leak();
+        if let Some(recvmsg) = self.recvmsg.take() {
+            recvmsg.leak();
         }
         mem::forget(mem::take(&mut self.counter));
         self.headers.leak();

@@ -15,10 +15,10 @@ use super::{
     operation::{Kind, Tag},
     output::error_number,
     ring::Completion,
-    table::{CLOSING, DETACHING, HANGUP_OUT, HUNG_UP, Input, LATE, READING, SEEN_FAILED, SEEN_GONE},
+    table::{CLOSING, DETACHING, HANGUP_OUT, HUNG_UP, InputState, LATE, READING, SEEN_FAILED, SEEN_GONE},
 };
 use crate::{
-    engine::{Event, entry::Part},
+    engine::{Event, entry::EntryKind},
     sys,
 };
 
@@ -26,7 +26,7 @@ impl IoUring {
     /// Cancels the input of a stream that begins to rest, then waits for its hang-up.
     pub(super) fn sync_rest(&mut self, index: u32) {
         match self.table.get(index).map(|entry| entry.input) {
-            Some(Input::Multishot | Input::Polling) => self.cancel_input(index),
+            Some(InputState::Multishot | InputState::Polling) => self.cancel_input(index),
             _ => self.watch_hangup(index),
         }
     }
@@ -39,7 +39,7 @@ impl IoUring {
             return;
         }
         match entry.input {
-            Input::Ended => {
+            InputState::Ended => {
                 let told = late.end_of(index).and_then(|end| match end {
                     Event::End => Some(Event::HungUp(None)),
                     Event::Broken(error) => Some(Event::HungUp(error.raw_os_error().map(from_number))),
@@ -51,8 +51,8 @@ impl IoUring {
                     self.told.push_back((entry.key, event));
                 }
             }
-            Input::Idle if entry.has(SEEN_GONE) => self.look(index),
-            Input::Idle if !entry.has(HANGUP_OUT) => {
+            InputState::Idle if entry.has(SEEN_GONE) => self.look(index),
+            InputState::Idle if !entry.has(HANGUP_OUT) => {
                 entry.set(HANGUP_OUT, true);
                 let mask = libc::POLLRDHUP as u32;
                 let wait = opcode::PollAdd::new(Fd(entry.number()), mask).multi(true).build();
@@ -71,7 +71,7 @@ impl IoUring {
             self.ring.ended();
             entry.set(HANGUP_OUT, false);
         }
-        let is_over = entry.has(CLOSING) || entry.has(DETACHING) || entry.part != Part::Stream;
+        let is_over = entry.has(CLOSING) || entry.has(DETACHING) || entry.kind != EntryKind::Stream;
         if result > 0 && !is_over {
             entry.set(SEEN_GONE, true);
             if result & i32::from(libc::POLLERR) != 0 {
@@ -138,7 +138,7 @@ impl IoUring {
     /// Cancels the wait for the hang-up of a stream that goes.
     pub(super) fn cancel_hangup(&mut self, index: u32) {
         if let Some(entry) = self.table.get(index)
-            && entry.part == Part::Stream
+            && entry.kind == EntryKind::Stream
             && entry.has(HANGUP_OUT)
         {
             self.ring.cancel(Tag::new(Kind::HungUp, entry.life, index));

@@ -17,11 +17,13 @@ use super::{
     operation::{Kind, Tag},
     output::error_number,
     ring::{Completion, GROUP},
-    table::{CALLED_INPUT, CLOSING, DETACHING, FED, GREEDY, Input, LATE, LISTED, Place, READING, STARVED},
+    table::{
+        CALLED_INPUT, CLOSING, DETACHING, EntryRef, FED, GREEDY, InputState, LATE, LISTED, READING, STARVED,
+    },
 };
 use crate::{
     address::Address,
-    engine::{Chunk, Event, Medium, Role, Transport, entry::Part},
+    engine::{Chunk, Event, Medium, Role, Transport, entry::EntryKind},
     id::Key,
     sys,
 };
@@ -31,7 +33,7 @@ impl IoUring {
     pub(super) fn list(&mut self, index: u32) {
         let Some(entry) = self.table.get_mut(index).filter(|entry| !entry.has(LISTED)) else { return };
         entry.set(LISTED, true);
-        self.due.push(Place { index, life: entry.life });
+        self.due.push(EntryRef { index, life: entry.life });
         self.stir();
     }
 
@@ -45,7 +47,7 @@ impl IoUring {
             return;
         }
         entry.set(LISTED, true);
-        let place = Place { index, life: entry.life };
+        let place = EntryRef { index, life: entry.life };
         if entry.has(FED) {
             // It would take all buffers that there are. Stopping it here bounds the input of a turn.
             self.starved.push_back(place);
@@ -61,8 +63,8 @@ impl IoUring {
     /// longer wanted.
     pub(super) fn arm_all(&mut self) {
         self.pool.publish();
-        if let Some(mail) = &self.mail {
-            mail.publish();
+        if let Some(recvmsg) = &self.recvmsg {
+            recvmsg.publish();
         }
         self.arm_starved();
         for at in 0..self.due.len() {
@@ -101,21 +103,21 @@ impl IoUring {
         if entry.has(CLOSING) || entry.has(DETACHING) {
             return;
         }
-        let is_wanted = match entry.part {
-            Part::Watched => return self.sync_watched(index),
-            Part::Refused => false,
-            Part::Connecting => true,
-            Part::Listener if self.held.len() >= HELD_MAX => {
-                self.crowded.push(Place { index, life: entry.life });
+        let is_wanted = match entry.kind {
+            EntryKind::Watched => return self.sync_watched(index),
+            EntryKind::Refused => false,
+            EntryKind::Connecting => true,
+            EntryKind::Listener if self.accepted.len() >= ACCEPTED_MAX => {
+                self.crowded.push(EntryRef { index, life: entry.life });
                 false
             }
-            Part::Stream if !entry.has(READING) => return self.sync_rest(index),
-            Part::Stream if entry.has(LATE) => return self.queue_late(index),
-            Part::Listener | Part::Stream | Part::Datagrams => entry.has(READING),
+            EntryKind::Stream if !entry.has(READING) => return self.sync_rest(index),
+            EntryKind::Stream if entry.has(LATE) => return self.queue_late(index),
+            EntryKind::Listener | EntryKind::Stream | EntryKind::Datagrams => entry.has(READING),
         };
         match entry.input {
-            Input::Idle if is_wanted => self.arm(index),
-            Input::Multishot | Input::Polling if !is_wanted => self.cancel_input(index),
+            InputState::Idle if is_wanted => self.arm(index),
+            InputState::Multishot | InputState::Polling if !is_wanted => self.cancel_input(index),
             _ => {}
         }
     }
@@ -134,18 +136,18 @@ impl IoUring {
     }
 
     fn arm(&mut self, index: u32) {
-        let IoUring { table, ring, operations, mail, .. } = self;
+        let IoUring { table, ring, operations, recvmsg, .. } = self;
         let Some(entry) = table.get_mut(index) else { return };
         let descriptor = Fd(entry.number());
         let is_called = entry.has(CALLED_INPUT) || entry.has(STARVED) || entry.has(GREEDY);
-        let mail = mail.as_mut().filter(|_| entry.part == Part::Datagrams && !is_called);
-        let (kind, operation) = match (entry.part, mail) {
-            (Part::Datagrams, Some(mail)) => (Kind::Mail, mail.receive(descriptor)),
-            (Part::Listener, _) if operations.accept && !is_called => {
+        let recvmsg = recvmsg.as_mut().filter(|_| entry.kind == EntryKind::Datagrams && !is_called);
+        let (kind, operation) = match (entry.kind, recvmsg) {
+            (EntryKind::Datagrams, Some(recvmsg)) => (Kind::RecvMsg, recvmsg.receive(descriptor)),
+            (EntryKind::Listener, _) if operations.accept && !is_called => {
                 let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
                 (Kind::Accept, opcode::AcceptMulti::new(descriptor).flags(flags).build())
             }
-            (Part::Stream, _) if operations.receive && !is_called => {
+            (EntryKind::Stream, _) if operations.receive && !is_called => {
                 let operation = match entry.medium.is_socket() {
                     true => opcode::RecvMulti::new(descriptor, GROUP).build(),
                     // Reads as many bytes as the buffer can hold.
@@ -153,14 +155,17 @@ impl IoUring {
                 };
                 (Kind::Receive, operation)
             }
-            (part, _) => {
-                let mask =
-                    if part == Part::Connecting { libc::POLLOUT } else { libc::POLLIN | libc::POLLRDHUP };
+            (kind, _) => {
+                let mask = if kind == EntryKind::Connecting {
+                    libc::POLLOUT
+                } else {
+                    libc::POLLIN | libc::POLLRDHUP
+                };
                 (Kind::Readable, opcode::PollAdd::new(descriptor, mask as u32).build())
             }
         };
         entry.set(FED, false);
-        entry.input = if kind == Kind::Readable { Input::Polling } else { Input::Multishot };
+        entry.input = if kind == Kind::Readable { InputState::Polling } else { InputState::Multishot };
         ring.start(operation, Tag::new(kind, entry.life, index));
     }
 
@@ -184,7 +189,7 @@ impl IoUring {
         let is_last = !cqueue::more(flags);
         if is_last {
             self.ring.ended();
-            entry.input = Input::Idle;
+            entry.input = InputState::Idle;
         }
         let event = if entry.has(CLOSING) {
             None
@@ -225,7 +230,7 @@ impl IoUring {
     /// Ends the read side.
     pub(super) fn ended(&mut self, index: u32, error: Option<io::Error>) -> Option<Event> {
         let entry = self.table.get_mut(index)?;
-        entry.input = Input::Ended;
+        entry.input = InputState::Ended;
         Some(match error {
             Some(error) => Event::Broken(error),
             None if entry.failed == 0 => Event::End,
@@ -235,7 +240,7 @@ impl IoUring {
     }
 
     /// Handles one completion of a multishot accept.
-    pub(super) fn accepted(&mut self, index: u32, completion: Completion) {
+    pub(super) fn on_accepted(&mut self, index: u32, completion: Completion) {
         let Completion { result, flags, .. } = completion;
         // SAFETY: the kernel gives each accepted descriptor to one completion, and each completion is handled
         // once.
@@ -244,9 +249,9 @@ impl IoUring {
         let Some(entry) = self.table.get_mut(index) else { return };
         if is_last {
             self.ring.ended();
-            entry.input = Input::Idle;
+            entry.input = InputState::Idle;
         }
-        let place = Place { index, life: entry.life };
+        let place = EntryRef { index, life: entry.life };
         // Reset a connection that was accepted while the listener was being cancelled, as the kernel does
         // with those in a backlog.
         if entry.has(CLOSING) {
@@ -255,12 +260,12 @@ impl IoUring {
             }
         } else if let Some(descriptor) = descriptor {
             entry.failed = 0;
-            self.held.push_back((place, Ok(descriptor)));
-            if is_last || self.held.len() >= HELD_MAX {
+            self.accepted.push_back((place, Ok(descriptor)));
+            if is_last || self.accepted.len() >= ACCEPTED_MAX {
                 self.list(index);
             }
         } else if let Some(error) = self.not_accepted(index, io::Error::from_raw_os_error(-result)) {
-            self.held.push_back((place, Err(error)));
+            self.accepted.push_back((place, Err(error)));
         }
         if is_last {
             self.settle(index);
@@ -271,13 +276,13 @@ impl IoUring {
     ///
     /// A multishot accept cannot return addresses, so the engine asks for them. A peer that has reset its
     /// connection meanwhile has none any more.
-    pub(super) fn release_held(&mut self) -> Option<(Key, Event)> {
-        if self.held.is_empty() || self.accepts_left == 0 {
+    pub(super) fn next_accepted(&mut self) -> Option<(Key, Event)> {
+        if self.accepted.is_empty() || self.accepts_left == 0 {
             return None;
         }
         self.accepts_left -= 1;
-        let (place, accepted) = self.held.pop_front()?;
-        while self.held.len() < HELD_MAX
+        let (place, accepted) = self.accepted.pop_front()?;
+        while self.accepted.len() < ACCEPTED_MAX
             && let Some(place) = self.crowded.pop()
         {
             if self.table.at(place).is_some() {
@@ -301,14 +306,14 @@ impl IoUring {
     }
 
     /// Queues the events of all connections of a listener that is about to be given back.
-    pub(super) fn tell_held(&mut self, of: Place, key: Key) {
-        for _ in 0..self.held.len() {
-            match self.held.pop_front() {
+    pub(super) fn flush_accepted(&mut self, of: EntryRef, key: Key) {
+        for _ in 0..self.accepted.len() {
+            match self.accepted.pop_front() {
                 Some((place, accepted)) if place == of => {
                     let event = self.welcome(accepted);
                     self.told.push_back((key, event));
                 }
-                Some(other) => self.held.push_back(other),
+                Some(other) => self.accepted.push_back(other),
                 None => {}
             }
         }
@@ -352,22 +357,22 @@ impl IoUring {
         self.ring.ended();
         let entry = self.table.get_mut(index)?;
         let key = entry.key;
-        entry.input = Input::Idle;
+        entry.input = InputState::Idle;
         let is_passing = matches!(-completion.result, libc::ECANCELED | libc::EINTR | libc::EAGAIN);
-        let event = match entry.part {
+        let event = match entry.kind {
             _ if entry.has(CLOSING) || entry.has(DETACHING) => None,
             _ if is_passing => {
                 self.list(index);
                 None
             }
             // If something is wrong with the descriptor, the call returns the error.
-            Part::Connecting => self.connected(index),
-            Part::Listener if entry.has(READING) => self.call_accept(index),
-            Part::Stream if entry.has(READING) => self.call_receive(index),
-            Part::Datagrams if entry.has(READING) => {
+            EntryKind::Connecting => self.connected(index),
+            EntryKind::Listener if entry.has(READING) => self.call_accept(index),
+            EntryKind::Stream if entry.has(READING) => self.call_receive(index),
+            EntryKind::Datagrams if entry.has(READING) => {
                 self.call_receive_batch(index, completion.result & i32::from(libc::POLLERR) != 0)
             }
-            Part::Stream => {
+            EntryKind::Stream => {
                 // The stream rests now, so the engine waits for its hang-up.
                 self.list(index);
                 None
@@ -384,7 +389,7 @@ impl IoUring {
         let key = entry.key;
         let result = match sys::is_connected(sys::borrow(entry.owned()?)) {
             Ok(sys::Connect::Up(failure)) => {
-                entry.part = Part::Stream;
+                entry.kind = EntryKind::Stream;
                 // Reported after input that may still be there.
                 entry.failed = error_number(failure.as_ref());
                 // The runtime requested a send while the connect was in progress.
@@ -400,7 +405,7 @@ impl IoUring {
                 return None;
             }
             Err(error) => {
-                entry.part = Part::Refused;
+                entry.kind = EntryKind::Refused;
                 Err(error)
             }
         };
@@ -467,7 +472,7 @@ impl IoUring {
 /// The number of passing errors in a row before the engine reports that the listener failed.
 const FAILURES_MAX: u16 = 16;
 /// With this many unreported connections, the engine accepts no more.
-const HELD_MAX: usize = 256;
+const ACCEPTED_MAX: usize = 256;
 /// If a call fills less than this share of its buffer, the kernel may receive for the greedy stream again.
 const GREEDY_SHARE: usize = 16;
 /// The most connections that one round of calls accepts.
@@ -476,7 +481,7 @@ const ACCEPTS_MAX: u32 = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::entry::Held;
+    use crate::engine::entry::Ownership;
 
     #[test]
     fn who_had_no_buffer_so_far_stands_before_who_had_some_each_in_the_order_it_came() {
@@ -484,10 +489,11 @@ mod tests {
         let mut line = Vec::new();
         for (slot, is_fed) in [(0, true), (1, false), (2, true), (3, false)] {
             let descriptor = std::fs::File::open("/dev/null").expect("it opens").into();
-            let index = engine.table.insert(Key::new(slot, 0, 0), Held::Owned(descriptor), Part::Stream);
+            let index =
+                engine.table.insert(Key::new(slot, 0, 0), Ownership::Owned(descriptor), EntryKind::Stream);
             let entry = engine.table.get_mut(index).expect("it was inserted");
             entry.set(FED, is_fed);
-            line.push(Place { index, life: entry.life });
+            line.push(EntryRef { index, life: entry.life });
             engine.starve(index);
             // It is in the line already.
             engine.starve(index);

@@ -17,7 +17,7 @@ use super::{
     IoUring,
     operation::{Kind, Tag},
     ring::Completion,
-    table::{CLOSING, GREEDY, LATE, Place, READING},
+    table::{CLOSING, EntryRef, GREEDY, LATE, READING},
 };
 use crate::{
     engine::{Chunk, Event},
@@ -26,14 +26,14 @@ use crate::{
 
 /// The late input of all streams.
 pub(super) struct Late {
-    of: HashMap<u32, VecDeque<Kept>>,
+    of: HashMap<u32, VecDeque<LateItem>>,
     /// The number of bytes that were copied out of shared buffers.
     copied: usize,
     copied_max: usize,
 }
 
 /// Input, or the end after it.
-struct Kept {
+struct LateItem {
     event: Event,
     /// The number of its bytes that are a copy.
     copied: usize,
@@ -60,13 +60,13 @@ impl Late {
             }
         }
         self.copied += copied;
-        self.of.entry(index).or_default().push_back(Kept { event, copied });
+        self.of.entry(index).or_default().push_back(LateItem { event, copied });
     }
 
     /// Takes the next event of a stream, and returns whether it was the last.
     fn take(&mut self, index: u32) -> Option<(Event, bool)> {
         let queue = self.of.get_mut(&index)?;
-        let Kept { event, copied } = queue.pop_front()?;
+        let LateItem { event, copied } = queue.pop_front()?;
         self.copied -= copied;
         let is_last = queue.is_empty();
         if is_last {
@@ -78,7 +78,7 @@ impl Late {
     /// Returns the bytes of the next chunk, or zero if an end is next.
     fn next_bytes(&mut self, index: u32) -> usize {
         match self.of.get_mut(&index).and_then(|queue| queue.front_mut()) {
-            Some(Kept { event: Event::Got(chunk), .. }) => chunk.bytes().len(),
+            Some(LateItem { event: Event::Got(chunk), .. }) => chunk.bytes().len(),
             _ => 0,
         }
     }
@@ -144,7 +144,7 @@ impl IoUring {
     }
 
     /// Reports the next late input of a stream, if this turn may hand it over.
-    pub(super) fn tell_late(&mut self, place: Place) -> Option<(Key, Event)> {
+    pub(super) fn tell_late(&mut self, place: EntryRef) -> Option<(Key, Event)> {
         let (turn, bytes) = (self.turn, self.late.next_bytes(place.index));
         let entry = self.table.at(place).filter(|entry| entry.has(LATE) && !entry.has(CLOSING))?;
         let key = entry.key;

@@ -78,15 +78,15 @@ use socket2::SockRef;
 
 pub(super) use self::buffers::Provided;
 use self::{
-    buffers::Pool,
-    files::Files,
+    buffers::SharedBuffers,
+    files::FileOperations,
     late::{AT_ONCE, Late},
     output::Headers,
-    recvmsg::Mail,
+    recvmsg::RecvMsg,
     ring::{Completion, Ring},
-    table::{HUNG_UP, Place, READING, Table},
+    table::{EntryRef, HUNG_UP, READING, Table},
     turn::ACCEPTS_MAX,
-    wake::Bell,
+    wake::RingWaker,
 };
 pub use self::{
     options::{IoUringOptions, Operations},
@@ -96,7 +96,7 @@ use super::{
     Batch, Chunk, DatagramQueue, Delivery, Descriptor, Ending, Engine, Event, Interest, Refused, Role, Sent,
     Source, Transport,
     datagram::Batches,
-    entry::{Held, Part, Taken},
+    entry::{EntryKind, Ownership, Taken},
 };
 use crate::{
     Credentials,
@@ -121,7 +121,7 @@ use crate::{
 pub struct IoUring {
     ring: Ring,
     birthplace: sys::Birthplace,
-    pool: Rc<Pool>,
+    pool: Rc<SharedBuffers>,
     table: Table,
     operations: Operations,
     /// Completions that the engine has not handled yet.
@@ -141,9 +141,9 @@ pub struct IoUring {
     /// Events that are ready to be pulled.
     told: VecDeque<(Key, Event)>,
     /// Entries to bring in step before the next wait, each once.
-    due: Vec<Place>,
+    due: Vec<EntryRef>,
     /// Entries that found no buffer, in order.
-    starved: VecDeque<Place>,
+    starved: VecDeque<EntryRef>,
     /// The number of entries at the front of that line that were armed in the last turn and again found no
     /// buffer.
     passed_over: usize,
@@ -151,9 +151,9 @@ pub struct IoUring {
     numbers: HashMap<RawFd, u32>,
     /// Accepted connections that have not been reported, and failures between them, in order, each with its
     /// listener.
-    held: VecDeque<(Place, io::Result<OwnedFd>)>,
+    accepted: VecDeque<(EntryRef, io::Result<OwnedFd>)>,
     /// Listeners that rest because too many connections are held.
-    crowded: Vec<Place>,
+    crowded: Vec<EntryRef>,
     /// The number of connections that this batch may still report.
     accepts_left: u32,
     headers: Headers,
@@ -163,12 +163,12 @@ pub struct IoUring {
     call_bytes: usize,
     batches: Batches,
     /// Buffers for datagrams, once there is a socket that needs them.
-    mail: Option<Mail>,
+    recvmsg: Option<RecvMsg>,
     /// The number of these buffers. Zero if the kernel does not receive by itself.
-    mail_buffers: u16,
-    files: Files,
+    recvmsg_buffers: u16,
+    files: FileOperations,
     reserve: Option<sys::Reserve>,
-    signal: Arc<Bell>,
+    signal: Arc<RingWaker>,
     /// The kernel writes here how often the waker was used.
     counter: Box<[u8; 8]>,
     is_waker_read: bool,
@@ -199,11 +199,11 @@ impl IoUring {
     pub fn with_options(options: IoUringOptions) -> io::Result<IoUring> {
         let (ring, mut operations, known) = probe::open(&options)?;
         let ring = Ring::new(ring);
-        let pool = Pool::open(&ring, &options, &mut operations)?;
+        let pool = SharedBuffers::open(&ring, &options, &mut operations)?;
         let call_bytes = pool.bytes().min(AT_ONCE);
         let late = Late::new(pool.bytes() / COPIED_SHARE);
-        let mail_buffers = if operations.receive { recvmsg::rounded(options.datagram_buffers) } else { 0 };
-        let signal = Arc::new(Bell::new()?);
+        let recvmsg_buffers = if operations.receive { recvmsg::rounded(options.datagram_buffers) } else { 0 };
+        let signal = Arc::new(RingWaker::new()?);
         // On a non-blocking descriptor, a read would not wait in the ring either. A wake never blocks,
         // because that would need 2^64 wakes.
         SockRef::from(&signal.fd()).set_nonblocking(false)?;
@@ -226,16 +226,16 @@ impl IoUring {
             starved: VecDeque::new(),
             passed_over: 0,
             numbers: HashMap::new(),
-            held: VecDeque::new(),
+            accepted: VecDeque::new(),
             crowded: Vec::new(),
             accepts_left: ACCEPTS_MAX,
             headers: Headers::default(),
             spare: Vec::new(),
             call_bytes,
             batches: Batches::default(),
-            mail: None,
-            mail_buffers,
-            files: Files::new(known),
+            recvmsg: None,
+            recvmsg_buffers,
+            files: FileOperations::new(known),
             reserve: sys::Reserve::take(),
             signal,
             counter: Box::default(),
@@ -394,7 +394,7 @@ impl Engine for IoUring {
             self.make_mail();
         }
         let is_read = self.is_read(role, &descriptor, medium);
-        let index = self.table.insert(key, Held::Owned(descriptor), role.into());
+        let index = self.table.insert(key, Ownership::Owned(descriptor), role.into());
         if let Some(entry) = self.table.get_mut(index) {
             entry.set(READING, true);
             if let Some(facts) = facts {
@@ -411,18 +411,18 @@ impl Engine for IoUring {
 
     fn reading(&mut self, key: Key, on: bool) {
         let Some(index) = self.table.find(key) else { return };
-        let Some(entry) = self.table.get_mut(index).filter(|entry| entry.part != Part::Watched) else {
+        let Some(entry) = self.table.get_mut(index).filter(|entry| entry.kind != EntryKind::Watched) else {
             return;
         };
         if entry.has(READING) == on {
             return;
         }
         entry.set(READING, on);
-        if entry.part == Part::Stream {
+        if entry.kind == EntryKind::Stream {
             // The next time that reading is off, the engine reports the hang-up again.
             entry.set(HUNG_UP, false);
         }
-        if on && entry.part == Part::Listener && self.reserve.is_none() {
+        if on && entry.kind == EntryKind::Listener && self.reserve.is_none() {
             self.reserve = sys::Reserve::take();
         }
         self.list(index);
@@ -465,7 +465,7 @@ impl Engine for IoUring {
     }
 
     fn outlet(&self, key: Key) -> Option<Source<'_>> {
-        let entry = self.table.of(key).filter(|entry| entry.part == Part::Stream)?;
+        let entry = self.table.of(key).filter(|entry| entry.kind == EntryKind::Stream)?;
         entry.owned().map(Source::of)
     }
 
@@ -513,7 +513,7 @@ impl Engine for IoUring {
         // start.
         self.ring.memory()
             + self.pool.memory()
-            + recvmsg::memory(self.mail_buffers)
+            + recvmsg::memory(self.recvmsg_buffers)
             + SPARE_MAX * self.call_bytes
             + self.late.copied_max()
     }

@@ -21,7 +21,7 @@ pub(super) enum Kind {
     /// A cancel that failed, because its operation had already finished.
     Cancel,
     /// A multishot receive of datagrams.
-    Mail,
+    RecvMsg,
     /// A file operation. Its index and life are those of a flight.
     File,
     /// Internal to the engine: reports late input of a stream.
@@ -70,7 +70,7 @@ impl Tag {
             6 => Kind::Watch,
             7 => Kind::Wake,
             8 => Kind::Cancel,
-            9 => Kind::Mail,
+            9 => Kind::RecvMsg,
             10 => Kind::File,
             11 => Kind::Late,
             12 => Kind::HungUp,
@@ -98,7 +98,7 @@ mod tests {
             Kind::Watch,
             Kind::Wake,
             Kind::Cancel,
-            Kind::Mail,
+            Kind::RecvMsg,
             Kind::File,
             Kind::Late,
             Kind::HungUp,

@@ -16,10 +16,10 @@ use super::{
     IoUring,
     operation::{Kind, Tag},
     ring::Completion,
-    table::{AWAITED, CALLED_OUTPUT, CLOSING, DETACHING, Entry, Output},
+    table::{AWAITED, CALLED_OUTPUT, CLOSING, DETACHING, Entry, OutputState},
 };
 use crate::{
-    engine::{Event, Sent, entry::Part},
+    engine::{Event, Sent, entry::EntryKind},
     id::Key,
     sys,
 };
@@ -30,15 +30,19 @@ impl IoUring {
     pub(super) fn begin_send(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
         let Some(index) = self.table.find(key) else { return refused(queue, io::ErrorKind::NotFound) };
         let Some(entry) = self.table.get_mut(index) else { return refused(queue, io::ErrorKind::NotFound) };
-        match entry.part {
-            Part::Listener | Part::Refused => return refused(queue, io::ErrorKind::NotConnected),
-            Part::Watched | Part::Datagrams => return refused(queue, io::ErrorKind::InvalidInput),
+        match entry.kind {
+            EntryKind::Listener | EntryKind::Refused => return refused(queue, io::ErrorKind::NotConnected),
+            EntryKind::Watched | EntryKind::Datagrams => return refused(queue, io::ErrorKind::InvalidInput),
             _ if entry.queue.is_some() => return refused(queue, io::ErrorKind::InvalidInput),
             _ if queue.is_empty() => return Some(Sent { queue, result: Ok(0) }),
-            Part::Connecting | Part::Stream => entry.queue = Some(queue),
+            EntryKind::Connecting | EntryKind::Stream => entry.queue = Some(queue),
         }
         // If a wait for room is in flight, the send follows when there is room.
-        if entry.part == Part::Connecting || entry.output != Output::Idle { None } else { self.launch(index) }
+        if entry.kind == EntryKind::Connecting || entry.output != OutputState::Idle {
+            None
+        } else {
+            self.launch(index)
+        }
     }
 
     /// Hands the entry's queue to the kernel. If the engine must use a call instead, the send may finish at
@@ -51,7 +55,7 @@ impl IoUring {
             return self.call_send(index);
         }
         let operation = headers.send(Fd(entry.number()), entry.queue.as_ref()?);
-        entry.output = Output::Sending;
+        entry.output = OutputState::Sending;
         ring.start(operation, Tag::new(Kind::Send, entry.life, index));
         self.stir();
         None
@@ -62,7 +66,7 @@ impl IoUring {
     pub(super) fn sent(&mut self, index: u32, completion: Completion) -> Option<(Key, Event)> {
         self.ring.ended();
         let entry = self.table.get_mut(index)?;
-        entry.output = Output::Idle;
+        entry.output = OutputState::Idle;
         let key = entry.key;
         if entry.has(CLOSING) {
             if let (Some(queue), taken @ 1..) = (&mut entry.queue, completion.result) {
@@ -102,10 +106,10 @@ impl IoUring {
     /// flight.
     pub(super) fn begin_room(&mut self, key: Key) -> bool {
         let Some(index) = self.table.find(key) else { return false };
-        let is_free = |entry: &&mut Entry| entry.part == Part::Stream && entry.queue.is_none();
+        let is_free = |entry: &&mut Entry| entry.kind == EntryKind::Stream && entry.queue.is_none();
         let Some(entry) = self.table.get_mut(index).filter(is_free) else { return false };
         entry.set(AWAITED, true);
-        if entry.output == Output::Idle {
+        if entry.output == OutputState::Idle {
             self.ring.start(entry.poll_output(), Tag::new(Kind::Writable, entry.life, index));
             self.stir();
         }
@@ -116,8 +120,8 @@ impl IoUring {
     pub(super) fn writable(&mut self, index: u32) -> Option<(Key, Event)> {
         self.ring.ended();
         let entry = self.table.get_mut(index)?;
-        let is_told = entry.part == Part::Datagrams || entry.has(AWAITED);
-        entry.output = Output::Idle;
+        let is_told = entry.kind == EntryKind::Datagrams || entry.has(AWAITED);
+        entry.output = OutputState::Idle;
         entry.set(AWAITED, false);
         let key = entry.key;
         if entry.has(CLOSING) {

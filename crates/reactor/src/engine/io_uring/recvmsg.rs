@@ -15,9 +15,9 @@ use io_uring::{
 
 use super::{
     IoUring,
-    buffers::{self, Pool, Provided},
+    buffers::{self, Provided, SharedBuffers},
     ring::{Completion, Ring},
-    table::{CALLED_INPUT, CLOSING, Input, STARVED},
+    table::{CALLED_INPUT, CLOSING, InputState, STARVED},
 };
 use crate::{
     engine::Event,
@@ -29,22 +29,22 @@ use crate::{
 };
 
 /// The buffers of datagrams, and the header by which the kernel lays them out.
-pub(super) struct Mail {
-    pool: Rc<Pool>,
+pub(super) struct RecvMsg {
+    pool: Rc<SharedBuffers>,
     /// The kernel uses only the lengths of name and control. It reads the header when it takes an operation.
     header: Box<libc::msghdr>,
 }
 
-impl Mail {
+impl RecvMsg {
     /// Makes this many buffers, a power of two, if the kernel takes them.
-    pub(super) fn open(ring: &Ring, buffers: u16) -> Option<Mail> {
-        let pool = Pool::new(buffers, BUFFER_BYTES, 1).ok()?;
+    pub(super) fn open(ring: &Ring, buffers: u16) -> Option<RecvMsg> {
+        let pool = SharedBuffers::new(buffers, BUFFER_BYTES, 1).ok()?;
         ring.register_mail(pool.address(), pool.buffers()).ok()?;
         // SAFETY: all zeroes is a valid msghdr: null pointers with lengths of zero.
         let mut header: Box<libc::msghdr> = Box::new(unsafe { mem::zeroed() });
         header.msg_namelen = NAME_BYTES as libc::socklen_t;
         header.msg_controllen = CONTROL_BYTES as _;
-        Some(Mail { pool, header })
+        Some(RecvMsg { pool, header })
     }
 
     /// Builds the operation that receives from a socket until it is cancelled.
@@ -75,11 +75,11 @@ pub(super) fn memory(buffers: u16) -> usize {
 
 impl IoUring {
     /// Handles one completion of a multishot recvmsg.
-    pub(super) fn received_mail(&mut self, index: u32, completion: Completion) -> Option<(Key, Event)> {
+    pub(super) fn on_recvmsg(&mut self, index: u32, completion: Completion) -> Option<(Key, Event)> {
         let Completion { result, flags, .. } = completion;
         // Take the buffer first, so that it goes back in every case.
-        let provided = match (cqueue::buffer_select(flags), &self.mail) {
-            (Some(buffer), Some(mail)) => Some(mail.pool.lend(buffer, result.max(0) as usize, false)),
+        let provided = match (cqueue::buffer_select(flags), &self.recvmsg) {
+            (Some(buffer), Some(recvmsg)) => Some(recvmsg.pool.lend(buffer, result.max(0) as usize, false)),
             _ => None,
         };
         let is_last = !cqueue::more(flags);
@@ -87,7 +87,7 @@ impl IoUring {
         let key = entry.key;
         if is_last {
             self.ring.ended();
-            entry.input = Input::Idle;
+            entry.input = InputState::Idle;
         }
         let is_closing = entry.has(CLOSING);
         if is_last && !is_closing {
@@ -106,7 +106,7 @@ impl IoUring {
 
     /// Makes a batch from a buffer that the kernel filled.
     fn open_mail(&mut self, mut provided: Provided) -> Option<Event> {
-        let header = &self.mail.as_ref()?.header;
+        let header = &self.recvmsg.as_ref()?.header;
         let parsed = RecvMsgOut::parse(provided.bytes(), header).ok()?;
         let at = RECORD_BYTES + NAME_BYTES + CONTROL_BYTES;
         let (len, is_cut) = (parsed.payload_data().len(), parsed.is_payload_truncated());
@@ -130,7 +130,7 @@ impl IoUring {
             error => {
                 let error = io::Error::from_raw_os_error(error);
                 if !is_report(&error) {
-                    entry.input = Input::Ended;
+                    entry.input = InputState::Ended;
                     return Some(Event::Broken(error));
                 }
                 let (key, facts) = (entry.key, entry.facts());

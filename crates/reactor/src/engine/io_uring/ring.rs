@@ -16,7 +16,7 @@ use std::{
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 
 use super::{
-    buffers::{self, Pool},
+    buffers::{self, SharedBuffers},
     operation::{Kind, Tag},
     recvmsg,
 };
@@ -256,7 +256,7 @@ impl Ring {
     ///
     /// # Errors
     /// As io_uring_register(2): EINVAL before Linux 5.19, and before 6.12 for pieces.
-    pub(super) fn register_buffers(&self, pool: &Pool, in_pieces: bool) -> io::Result<()> {
+    pub(super) fn register_buffers(&self, pool: &SharedBuffers, in_pieces: bool) -> io::Result<()> {
         let flags = if in_pieces { types::IOU_PBUF_RING_INC as u16 } else { 0 };
         let submitter = self.ring.submitter();
         // SAFETY: the pool keeps the ring mapped for longer than this ring lives.

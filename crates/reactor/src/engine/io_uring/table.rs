@@ -13,7 +13,7 @@ use super::{late::AT_ONCE, operation::LIFE_MAX};
 use crate::{
     engine::{
         Interest, Medium,
-        entry::{Held, Part},
+        entry::{EntryKind, Ownership},
     },
     growth::{grow, reach},
     id::Key,
@@ -23,7 +23,7 @@ use crate::{
 /// The state of one descriptor.
 pub(super) struct Entry {
     pub(super) key: Key,
-    pub(super) held: Held,
+    pub(super) descriptor: Ownership,
     /// A send that is in flight, or waits for the connect.
     pub(super) queue: Option<Box<Outgoing>>,
     /// Distinguishes this entry from the previous one at its index.
@@ -36,9 +36,9 @@ pub(super) struct Entry {
     /// 64 KiB and more.
     turn: u16,
     handed: u16,
-    pub(super) part: Part,
-    pub(super) input: Input,
-    pub(super) output: Output,
+    pub(super) kind: EntryKind,
+    pub(super) input: InputState,
+    pub(super) output: OutputState,
     /// The abilities of the transport.
     pub(super) medium: Medium,
 }
@@ -46,7 +46,7 @@ pub(super) struct Entry {
 /// The operation in flight for the input of an entry: accept, receive, or a wait for readiness. The wish is a
 /// separate state, [`READING`]. The engine brings the two in step before each wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Input {
+pub(super) enum InputState {
     /// Nothing.
     Idle,
     /// An operation that has many completions.
@@ -61,7 +61,7 @@ pub(super) enum Input {
 
 /// The operation in flight for the output of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Output {
+pub(super) enum OutputState {
     /// Nothing.
     Idle,
     /// A send.
@@ -95,7 +95,7 @@ pub(super) const STARVED: Bit = Bit(1 << 6);
 pub(super) const HUNG_UP: Bit = Bit(1 << 7);
 /// Input came since it was last armed.
 pub(super) const FED: Bit = Bit(1 << 8);
-// The next four have a different meaning for each part.
+// The next four have a different meaning for each kind of entry.
 /// For a watched resource: its interest.
 const WANTS_READ: Bit = Bit(1 << 9);
 const WANTS_WRITE: Bit = Bit(1 << 10);
@@ -137,7 +137,7 @@ impl Entry {
         self.set(CALLED_INPUT, !medium.is_socket());
         self.set(CALLED_OUTPUT, !medium.is_socket());
         if medium.is_unwaited() {
-            self.input = Input::Ended;
+            self.input = InputState::Ended;
         }
     }
 
@@ -186,9 +186,9 @@ impl Entry {
     /// Returns the descriptor's number, for an operation.
     #[inline]
     pub(super) fn number(&self) -> RawFd {
-        match &self.held {
-            Held::Owned(descriptor) => descriptor.as_raw_fd(),
-            Held::Watched(watched) => {
+        match &self.descriptor {
+            Ownership::Owned(descriptor) => descriptor.as_raw_fd(),
+            Ownership::Watched(watched) => {
                 watched.with(|source| source.descriptor().map_or(-1, |descriptor| descriptor.as_raw_fd()))
             }
         }
@@ -197,30 +197,30 @@ impl Entry {
     /// Returns the transport's descriptor. `None` for a user's resource.
     #[inline]
     pub(super) fn owned(&self) -> Option<&sys::Owned> {
-        match &self.held {
-            Held::Owned(descriptor) => Some(descriptor),
-            Held::Watched(_) => None,
+        match &self.descriptor {
+            Ownership::Owned(descriptor) => Some(descriptor),
+            Ownership::Watched(_) => None,
         }
     }
 
     /// Builds the operation that waits for room, and records it as in flight.
     pub(super) fn poll_output(&mut self) -> squeue::Entry {
-        self.output = Output::Polling;
+        self.output = OutputState::Polling;
         opcode::PollAdd::new(Fd(self.number()), libc::POLLOUT as u32).build()
     }
 
     /// Returns whether an operation is in flight.
     #[inline]
     pub(super) fn is_out(&self) -> bool {
-        matches!(self.input, Input::Multishot | Input::Polling | Input::Cancelled)
-            || self.output != Output::Idle
-            || self.part == Part::Stream && self.has(HANGUP_OUT)
+        matches!(self.input, InputState::Multishot | InputState::Polling | InputState::Cancelled)
+            || self.output != OutputState::Idle
+            || self.kind == EntryKind::Stream && self.has(HANGUP_OUT)
     }
 }
 
 /// The name of an entry in the engine's own lists, which may outlive it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Place {
+pub(super) struct EntryRef {
     pub(super) index: u32,
     pub(super) life: u32,
 }
@@ -267,25 +267,25 @@ impl Table {
 
     /// Returns the entry of a list's place, if it is still the same.
     #[inline]
-    pub(super) fn at(&mut self, place: Place) -> Option<&mut Entry> {
+    pub(super) fn at(&mut self, place: EntryRef) -> Option<&mut Entry> {
         self.get_mut(place.index).filter(|entry| entry.life == place.life)
     }
 
     /// Adds an entry for a key whose slot is vacant.
-    pub(super) fn insert(&mut self, key: Key, held: Held, part: Part) -> u32 {
+    pub(super) fn insert(&mut self, key: Key, descriptor: Ownership, kind: EntryKind) -> u32 {
         self.lives = (self.lives + 1) & LIFE_MAX;
         let entry = Entry {
             key,
-            held,
+            descriptor,
             queue: None,
             life: self.lives,
             failed: 0,
             bits: 0,
             turn: 0,
             handed: 0,
-            part,
-            input: Input::Idle,
-            output: Output::Idle,
+            kind,
+            input: InputState::Idle,
+            output: OutputState::Idle,
             medium: Medium::SOCKET,
         };
         let index = match self.free.pop() {
@@ -342,27 +342,27 @@ const _: () = assert!(size_of::<Option<Entry>>() <= 40, "an idle connection is c
 mod tests {
     use super::*;
 
-    fn held() -> Held {
-        Held::Owned(std::fs::File::open("/dev/null").expect("it opens").into())
+    fn held() -> Ownership {
+        Ownership::Owned(std::fs::File::open("/dev/null").expect("it opens").into())
     }
 
     #[test]
     fn a_forgotten_entry_stays_while_its_slot_has_a_new_one() {
         let mut table = Table::default();
         let (old, new) = (Key::new(3, 0, 0), Key::new(3, 1, 0));
-        let first = table.insert(old, held(), Part::Stream);
+        let first = table.insert(old, held(), EntryKind::Stream);
         assert!(!table.is_vacant(new) && table.find(new).is_none());
         table.forget(old);
         assert!(table.is_vacant(new) && table.find(old).is_none() && table.get(first).is_some());
-        let second = table.insert(new, held(), Part::Stream);
+        let second = table.insert(new, held(), EntryKind::Stream);
         assert_ne!(first, second);
         table.forget(old);
         assert_eq!(table.find(new), Some(second), "a stale key forgets nobody");
         let removed = table.remove(first).expect("it stayed");
         assert_eq!((removed.key, table.len(), table.find(new)), (old, 1, Some(second)));
-        let third = table.insert(Key::new(0, 0, 0), held(), Part::Stream);
+        let third = table.insert(Key::new(0, 0, 0), held(), EntryKind::Stream);
         assert_eq!(third, first, "the index is used again");
-        let stale = Place { index: first, life: removed.life };
+        let stale = EntryRef { index: first, life: removed.life };
         assert!(table.at(stale).is_none(), "and the old life misses");
     }
 }

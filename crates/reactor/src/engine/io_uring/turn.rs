@@ -6,7 +6,7 @@ use super::{
     IoUring,
     operation::{Kind, Tag},
     ring::{Completion, Entered},
-    table::{GREEDY, Place},
+    table::{EntryRef, GREEDY},
 };
 use crate::{clock::monotonic, engine::Event, id::Key};
 
@@ -47,19 +47,19 @@ impl IoUring {
             Kind::Receive => self.received(index, completion),
             Kind::Send => self.sent(index, completion),
             Kind::Accept => {
-                self.accepted(index, completion);
+                self.on_accepted(index, completion);
                 None
             }
             Kind::Readable => self.readable(index, completion),
             Kind::Writable => self.writable(index),
             Kind::Watch => self.watched(index, completion),
             Kind::Wake => self.noticed_wake(),
-            Kind::Mail => self.received_mail(index, completion),
+            Kind::RecvMsg => self.on_recvmsg(index, completion),
             Kind::File => {
                 self.advance_file(index, completion);
                 None
             }
-            Kind::Late => self.tell_late(Place { index, life }),
+            Kind::Late => self.tell_late(EntryRef { index, life }),
             Kind::HungUp => {
                 self.noticed_hangup(index, completion);
                 None
@@ -76,8 +76,8 @@ impl IoUring {
             if let Some(told) = self.told.pop_front() {
                 return Some(told);
             }
-            while !self.held.is_empty() && self.accepts_left > 0 {
-                if let Some(accepted) = self.release_held() {
+            while !self.accepted.is_empty() && self.accepts_left > 0 {
+                if let Some(accepted) = self.next_accepted() {
                     return Some(accepted);
                 }
             }
@@ -132,7 +132,7 @@ impl IoUring {
     /// Returns whether there is something to report without a wait.
     pub(super) fn has_events(&self) -> bool {
         !self.told.is_empty()
-            || !self.held.is_empty()
+            || !self.accepted.is_empty()
             || !self.batch.is_empty()
             || !self.greedy.is_empty()
             || self.files.has_answers()

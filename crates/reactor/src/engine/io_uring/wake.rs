@@ -19,18 +19,18 @@ use crate::{engine::Event, id::Key, waker::Signal};
 ///
 /// A wake writes to both, because Linux 6.18 reports a completion caused by one eventfd(2) through a second
 /// eventfd only once, and never again.
-pub(super) struct Bell {
+pub(super) struct RingWaker {
     counter: Arc<Signal>,
     outside: OnceLock<Arc<Signal>>,
 }
 
-impl Bell {
+impl RingWaker {
     /// Creates one that nobody has rung.
     ///
     /// # Errors
     /// As eventfd(2).
-    pub(super) fn new() -> io::Result<Bell> {
-        Ok(Bell { counter: Arc::new(Signal::new()?), outside: OnceLock::new() })
+    pub(super) fn new() -> io::Result<RingWaker> {
+        Ok(RingWaker { counter: Arc::new(Signal::new()?), outside: OnceLock::new() })
     }
 
     /// Returns the descriptor that the ring reads.
@@ -50,7 +50,7 @@ impl Bell {
     }
 }
 
-impl Wake for Bell {
+impl Wake for RingWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

@@ -14,12 +14,12 @@ use super::{
     IoUring,
     operation::{Kind, Tag},
     ring::Completion,
-    table::{CLOSING, HUNG_UP, Input},
+    table::{CLOSING, HUNG_UP, InputState},
 };
 use crate::{
     engine::{
         Event, Interest, Ready, Source,
-        entry::{Held, Part},
+        entry::{EntryKind, Ownership},
     },
     id::Key,
     sys,
@@ -38,7 +38,8 @@ impl IoUring {
     ) -> io::Result<()> {
         let watched = sys::Watched::new(source).ok_or(io::ErrorKind::Unsupported)?;
         let known = self.table.find(key);
-        let is_ours = known.and_then(|index| self.table.get(index)).is_some_and(|e| e.part == Part::Watched);
+        let is_ours =
+            known.and_then(|index| self.table.get(index)).is_some_and(|e| e.kind == EntryKind::Watched);
         if !is_ours && !self.table.is_vacant(key) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -50,10 +51,11 @@ impl IoUring {
             self.forget_watched(key);
             return Err(error);
         }
-        let index = known.unwrap_or_else(|| self.table.insert(key, Held::Watched(watched), Part::Watched));
+        let index =
+            known.unwrap_or_else(|| self.table.insert(key, Ownership::Watched(watched), EntryKind::Watched));
         let Some(entry) = self.table.get_mut(index) else { return Ok(()) };
         let (before, asked) = (entry.number(), entry.interest());
-        entry.held = Held::Watched(watched);
+        entry.descriptor = Ownership::Watched(watched);
         entry.set_interest(interest);
         entry.set(HUNG_UP, false);
         let number = entry.number();
@@ -91,7 +93,7 @@ impl IoUring {
     /// Ends watching. The entry stays until no operation waits for it any more.
     pub(super) fn forget_watched(&mut self, key: Key) {
         let Some(index) = self.table.find(key) else { return };
-        let Some(entry) = self.table.get_mut(index).filter(|entry| entry.part == Part::Watched) else {
+        let Some(entry) = self.table.get_mut(index).filter(|entry| entry.kind == EntryKind::Watched) else {
             return;
         };
         entry.set(CLOSING, true);
@@ -114,12 +116,12 @@ impl IoUring {
         let IoUring { table, ring, .. } = self;
         let Some(entry) = table.get_mut(index) else { return };
         let Some(interest) = entry.interest().filter(|_| !entry.has(HUNG_UP)) else { return };
-        if entry.input != Input::Idle {
+        if entry.input != InputState::Idle {
             return;
         }
         let wait = || opcode::PollAdd::new(Fd(entry.number()), mask(interest)).build();
         ring.start_linked(wait(), wait(), Tag::new(Kind::Watch, entry.life, index));
-        entry.input = Input::Polling;
+        entry.input = InputState::Polling;
     }
 
     /// Handles the end of a wait for a resource.
@@ -127,7 +129,7 @@ impl IoUring {
         self.ring.ended();
         let entry = self.table.get_mut(index)?;
         let key = entry.key;
-        entry.input = Input::Idle;
+        entry.input = InputState::Idle;
         if entry.has(CLOSING) {
             self.settle(index);
             return None;

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// The flights, and the results that are ready.
-pub(super) struct Files {
+pub(super) struct FileOperations {
     known: Known,
     flights: Vec<Option<Flight>>,
     /// Indexes without a flight.
@@ -49,11 +49,11 @@ struct Flight {
     repeats: u32,
 }
 
-impl Files {
+impl FileOperations {
     /// Creates one for these operations of the kernel. Without any, it takes no job.
-    pub(super) fn new(known: Known) -> Files {
+    pub(super) fn new(known: Known) -> FileOperations {
         let (flights, free, over, left) = (Vec::new(), Vec::new(), Vec::new(), VecDeque::new());
-        Files { known, flights, free, lives: 0, over, left, is_ending: false }
+        FileOperations { known, flights, free, lives: 0, over, left, is_ending: false }
     }
 
     /// Returns the number of flights.

@@ -4,7 +4,7 @@ use super::{Calls, ENDED, READING, WRITABLE, interest::set_interest, table::Entr
 use crate::{
     engine::{
         Event, Interest, Poll, Refused, Role, Sent, Source, Transport, Trigger,
-        entry::{Held, Taken},
+        entry::{Ownership, Taken},
     },
     id::Key,
 };
@@ -26,7 +26,7 @@ impl<P: Poll> Calls<P> {
             return Err(taken.refused(error));
         }
         let Taken { descriptor, medium, facts } = taken;
-        let entry = self.table.insert(Entry::new(key, Held::Owned(descriptor), role.into()));
+        let entry = self.table.insert(Entry::new(key, Ownership::Owned(descriptor), role.into()));
         entry.medium = medium;
         entry.set_watching(interest.into());
         entry.set(ENDED, medium.is_unwaited());
@@ -49,7 +49,7 @@ impl<P: Poll> Calls<P> {
         if let Some(queue) = entry.parked.take() {
             self.tell(key, Event::Sent(Sent { queue, result: Ok(0) }));
         }
-        if let Held::Owned(descriptor) = entry.held {
+        if let Ownership::Owned(descriptor) = entry.descriptor {
             self.tell(key, Event::Detached(Transport::of(descriptor, entry.medium)));
         }
     }

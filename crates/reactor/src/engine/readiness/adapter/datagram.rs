@@ -1,7 +1,7 @@
 //! Datagrams: received in batches, sent from a queue, with reports about those that were sent.
 
 use super::{
-    BLOCKED, Calls, ENDED, HANGUP, IS_UNIX, Part, READABLE, READING, TOGETHER, WRITABLE, table::Entry,
+    BLOCKED, Calls, ENDED, EntryKind, HANGUP, IS_UNIX, READABLE, READING, TOGETHER, WRITABLE, table::Entry,
 };
 use crate::{
     engine::{DatagramQueue, Event, Poll, datagram::syscalls},
@@ -77,7 +77,9 @@ impl<P: Poll> Calls<P> {
     /// Sends as many datagrams as there is room for.
     pub(super) fn depart(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
         let Calls { table, told, calls, .. } = self;
-        let Some(entry) = table.get_mut(key).filter(|entry| entry.part == Part::Datagrams) else { return 0 };
+        let Some(entry) = table.get_mut(key).filter(|entry| entry.kind == EntryKind::Datagrams) else {
+            return 0;
+        };
         let Some(descriptor) = entry.owned() else { return 0 };
         let (before, facts) = (told.len(), entry.facts());
         let departure = syscalls::send(sys::borrow(descriptor), facts, queue, calls, |to, error| {

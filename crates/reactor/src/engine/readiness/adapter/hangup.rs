@@ -6,7 +6,8 @@
 use std::io;
 
 use super::{
-    AHEAD, Calls, ENDED, FAILED, HANGUP, Part, READABLE, READING, TOLD_ALL, TOLD_END, stream::error_number,
+    AHEAD, Calls, ENDED, EntryKind, FAILED, HANGUP, READABLE, READING, TOLD_ALL, TOLD_END,
+    stream::error_number,
 };
 use crate::{
     engine::{Event, Poll, Trigger},
@@ -29,7 +30,7 @@ impl<P: Poll> Calls<P> {
         let is_level = self.poll.trigger() == Trigger::Level;
         let is_told_as_input = is_level && !self.poll.tells_ends();
         let entry = self.table.get_mut(key)?;
-        if entry.part != Part::Stream || entry.has(READING) || entry.has(ENDED) || entry.has(TOLD_ALL) {
+        if entry.kind != EntryKind::Stream || entry.has(READING) || entry.has(ENDED) || entry.has(TOLD_ALL) {
             return None;
         }
         let is_due = entry.has(HANGUP) && !entry.has(TOLD_END)

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{
-    BLOCKED, CHANGED, Calls, ENDED, Part, READING, WRITABLE,
+    BLOCKED, CHANGED, Calls, ENDED, EntryKind, READING, WRITABLE,
     table::{Entry, Watching},
 };
 use crate::{
@@ -73,13 +73,13 @@ impl<P: Poll> Calls<P> {
     pub(super) fn lose(&mut self, key: Key, error: io::Error) {
         let Some(entry) = self.table.get_mut(key) else { return };
         let parked = entry.parked.take();
-        let event = match entry.part {
-            Part::Listener => {
+        let event = match entry.kind {
+            EntryKind::Listener => {
                 entry.set(READING, false);
                 Event::NotAccepted(copy(&error))
             }
-            Part::Connecting => {
-                entry.part = Part::Refused;
+            EntryKind::Connecting => {
+                entry.kind = EntryKind::Refused;
                 Event::Connected(Err(copy(&error)))
             }
             _ => {

@@ -46,7 +46,7 @@ use crate::{
         Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Ready, Refused, Role, Sent, Source,
         Transport,
         datagram::Batches,
-        entry::{Held, Part, forget_told},
+        entry::{EntryKind, Ownership, forget_told},
     },
     host::{Host, Machine},
     id::Key,
@@ -196,7 +196,7 @@ impl<P: Poll> Calls<P> {
             self.stale += 1;
             return None;
         };
-        if entry.part == Part::Watched {
+        if entry.kind == EntryKind::Watched {
             return self.tell_ready(key, ready);
         }
         let failed = ready.hangup || ready.error;
@@ -215,7 +215,7 @@ impl<P: Poll> Calls<P> {
         if entry.has(QUEUED) {
             return None;
         }
-        if entry.part == Part::Stream && entry.parked.is_none() && !entry.has(BLOCKED) {
+        if entry.kind == EntryKind::Stream && entry.parked.is_none() && !entry.has(BLOCKED) {
             return self.receive(key);
         }
         self.drive(key);
@@ -232,7 +232,7 @@ impl<P: Poll> Calls<P> {
             entry.set(FAILED, true);
         }
         // A level-triggered poll would report it forever.
-        if entry.part == Part::Stream
+        if entry.kind == EntryKind::Stream
             && !is_edge
             && !entry.has(READING)
             && entry.has(TOLD_END)
@@ -265,12 +265,12 @@ impl<P: Poll> Calls<P> {
     /// Performs operations for the key until there is an event. `None` when it is done.
     #[inline(never)]
     fn step(&mut self, key: Key) -> Option<Event> {
-        match self.table.get(key)?.part {
-            Part::Listener => self.step_listener(key),
-            Part::Connecting => self.step_connecting(key),
-            Part::Stream => self.step_stream(key),
-            Part::Datagrams => self.step_datagrams(key),
-            Part::Watched | Part::Refused => None,
+        match self.table.get(key)?.kind {
+            EntryKind::Listener => self.step_listener(key),
+            EntryKind::Connecting => self.step_connecting(key),
+            EntryKind::Stream => self.step_stream(key),
+            EntryKind::Datagrams => self.step_datagrams(key),
+            EntryKind::Watched | EntryKind::Refused => None,
         }
     }
 }
@@ -357,11 +357,11 @@ impl<P: Poll> Engine for Calls<P> {
         self.birthplace.check()?;
         let watched = sys::Watched::new(source).ok_or(io::ErrorKind::Unsupported)?;
         if self.table.is_vacant(key) {
-            self.table.insert(Entry::new(key, Held::Watched(watched), Part::Watched));
+            self.table.insert(Entry::new(key, Ownership::Watched(watched), EntryKind::Watched));
         }
-        let entry = self.table.get_mut(key).filter(|entry| entry.part == Part::Watched);
+        let entry = self.table.get_mut(key).filter(|entry| entry.kind == EntryKind::Watched);
         let entry = entry.ok_or(io::ErrorKind::AlreadyExists)?;
-        entry.held = Held::Watched(watched);
+        entry.descriptor = Ownership::Watched(watched);
         let result = set_interest(&mut self.poll, entry, interest, Trigger::Level);
         if result.is_err() && entry.in_poll().is_none() {
             self.table.remove(key);
@@ -370,7 +370,9 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn unwatch(&mut self, key: Key, source: Source<'_>) {
-        let Some(entry) = self.table.get(key).filter(|entry| entry.part == Part::Watched) else { return };
+        let Some(entry) = self.table.get(key).filter(|entry| entry.kind == EntryKind::Watched) else {
+            return;
+        };
         if entry.in_poll().is_some() && self.birthplace.is_here() {
             // Fails only if the owner closed it first. The system has then forgotten it already.
             let _ = match entry.is_exchanged(source) {
@@ -430,7 +432,7 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn reading(&mut self, key: Key, on: bool) {
-        let Some(entry) = self.table.get_mut(key).filter(|entry| entry.part != Part::Watched) else {
+        let Some(entry) = self.table.get_mut(key).filter(|entry| entry.kind != EntryKind::Watched) else {
             return;
         };
         if entry.has(READING) == on {
@@ -439,8 +441,8 @@ impl<P: Poll> Engine for Calls<P> {
         entry.set(READING, on);
         // The next time that reading is off, the adapter reports the hang-up again.
         [AHEAD, TOLD_END, TOLD_ALL].into_iter().for_each(|bit| entry.set(bit, false));
-        let is_gone = entry.part == Part::Stream && entry.has(HANGUP) && !entry.has(ENDED);
-        let is_listener = entry.part == Part::Listener;
+        let is_gone = entry.kind == EntryKind::Stream && entry.has(HANGUP) && !entry.has(ENDED);
+        let is_listener = entry.kind == EntryKind::Listener;
         let may_have_input = entry.has(READABLE) && !entry.has(ENDED);
         if on && is_listener && self.reserve.is_none() {
             self.reserve = sys::Reserve::take();
@@ -506,10 +508,10 @@ impl<P: Poll> Engine for Calls<P> {
         let Some(mut entry) = self.table.remove(key) else { return };
         // Removes listeners even from an edge-triggered set, because they are shared more often than streams,
         // and closed seldom.
-        if !self.is_edge() || matches!(entry.part, Part::Listener | Part::Watched) {
+        if !self.is_edge() || matches!(entry.kind, EntryKind::Listener | EntryKind::Watched) {
             let _ = set_interest(&mut self.poll, &mut entry, None, Trigger::Level);
         }
-        let Held::Owned(descriptor) = entry.held else { return };
+        let Ownership::Owned(descriptor) = entry.descriptor else { return };
         if is_reset || entry.parked.is_some() {
             self.count_call();
             sys::reset_at_close(sys::borrow(&descriptor));
@@ -518,8 +520,9 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn probe(&mut self, key: Key) {
-        let is_read =
-            |entry: &&mut Entry| matches!(entry.part, Part::Stream | Part::Datagrams | Part::Listener);
+        let is_read = |entry: &&mut Entry| {
+            matches!(entry.kind, EntryKind::Stream | EntryKind::Datagrams | EntryKind::Listener)
+        };
         if let Some(entry) = self.table.get_mut(key).filter(is_read) {
             entry.set(READABLE, true);
             self.queue_again(key);
@@ -527,12 +530,12 @@ impl<P: Poll> Engine for Calls<P> {
     }
 
     fn outlet(&self, key: Key) -> Option<Source<'_>> {
-        let entry = self.table.get(key).filter(|entry| entry.part == Part::Stream)?;
+        let entry = self.table.get(key).filter(|entry| entry.kind == EntryKind::Stream)?;
         entry.owned().map(Source::of)
     }
 
     fn await_room(&mut self, key: Key) -> bool {
-        let is_free = |entry: &Entry| entry.part == Part::Stream && entry.parked.is_none();
+        let is_free = |entry: &Entry| entry.kind == EntryKind::Stream && entry.parked.is_none();
         let is_awaited = self.birthplace.is_here() && self.table.get(key).is_some_and(is_free);
         if is_awaited {
             self.block(key);

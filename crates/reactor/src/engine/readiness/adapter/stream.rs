@@ -5,7 +5,8 @@ use std::{cell::Cell, io};
 use session::Outgoing;
 
 use super::{
-    BLOCKED, Calls, ENDED, HANGUP, Part, READABLE, READING, WRITABLE, interest::set_interest, table::Entry,
+    BLOCKED, Calls, ENDED, EntryKind, HANGUP, READABLE, READING, WRITABLE, interest::set_interest,
+    table::Entry,
 };
 use crate::{
     engine::{Chunk, Event, Interest, Poll, Sent, Trigger},
@@ -21,7 +22,7 @@ impl<P: Poll> Calls<P> {
         self.calls.set(self.calls.get() + 2);
         let result = match result {
             Ok(sys::Connect::Up(failure)) => {
-                entry.part = Part::Stream;
+                entry.kind = EntryKind::Stream;
                 // Reported after input that may still be there.
                 entry.failed = error_number(failure.as_ref());
                 Ok(())
@@ -31,7 +32,7 @@ impl<P: Poll> Calls<P> {
                 return None;
             }
             Err(error) => {
-                entry.part = Part::Refused;
+                entry.kind = EntryKind::Refused;
                 Err(error)
             }
         };
@@ -110,7 +111,7 @@ impl<P: Poll> Calls<P> {
     #[inline(always)]
     pub(super) fn send_or_park(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
         let Some(entry) = self.table.get_mut(key) else { return refused(queue, io::ErrorKind::NotFound) };
-        if entry.part != Part::Stream || entry.parked.is_some() || queue.is_empty() {
+        if entry.kind != EntryKind::Stream || entry.parked.is_some() || queue.is_empty() {
             return self.send_elsewhere(key, queue);
         }
         let queue = match entry.has(WRITABLE) {
@@ -128,12 +129,12 @@ impl<P: Poll> Calls<P> {
     #[cold]
     fn send_elsewhere(&mut self, key: Key, queue: Box<Outgoing>) -> Option<Sent> {
         let Some(entry) = self.table.get(key) else { return refused(queue, io::ErrorKind::NotFound) };
-        match entry.part {
-            Part::Listener | Part::Refused => refused(queue, io::ErrorKind::NotConnected),
-            Part::Watched | Part::Datagrams => refused(queue, io::ErrorKind::InvalidInput),
+        match entry.kind {
+            EntryKind::Listener | EntryKind::Refused => refused(queue, io::ErrorKind::NotConnected),
+            EntryKind::Watched | EntryKind::Datagrams => refused(queue, io::ErrorKind::InvalidInput),
             _ if entry.parked.is_some() => refused(queue, io::ErrorKind::InvalidInput),
             _ if queue.is_empty() => Some(Sent { queue, result: Ok(0) }),
-            Part::Connecting | Part::Stream => {
+            EntryKind::Connecting | EntryKind::Stream => {
                 self.park(key, queue);
                 None
             }

@@ -7,7 +7,7 @@ use session::Outgoing;
 use crate::{
     engine::{
         Interest, Medium, Rest, Source,
-        entry::{Held, Part},
+        entry::{EntryKind, Ownership},
     },
     growth::reach,
     id::Key,
@@ -18,13 +18,13 @@ use crate::{
 pub(super) struct Entry {
     /// The key of the entry. Another key of the same slot is another life.
     pub(super) key: Key,
-    pub(super) held: Held,
+    pub(super) descriptor: Ownership,
     /// A send that waits for room.
     pub(super) parked: Option<Box<Outgoing>>,
     bits: u32,
     /// The number of an error that the system reported once and will not report again, or zero.
     pub(super) failed: u16,
-    pub(super) part: Part,
+    pub(super) kind: EntryKind,
     /// The abilities of the transport.
     pub(super) medium: Medium,
 }
@@ -81,8 +81,8 @@ impl From<Option<Interest>> for Watching {
 }
 
 impl Entry {
-    pub(super) fn new(key: Key, held: Held, part: Part) -> Entry {
-        Entry { key, held, parked: None, failed: 0, bits: 0, part, medium: Medium::SOCKET }
+    pub(super) fn new(key: Key, descriptor: Ownership, kind: EntryKind) -> Entry {
+        Entry { key, descriptor, parked: None, failed: 0, bits: 0, kind, medium: Medium::SOCKET }
     }
 
     #[inline]
@@ -129,11 +129,11 @@ impl Entry {
     /// from input.
     pub(super) fn wanted(&self, tells_ends: bool) -> Watching {
         let is_read = self.has(READING) && !self.has(ENDED);
-        match self.part {
-            Part::Watched => self.watching(),
-            Part::Listener => Interest::from_parts(self.has(READING), false).into(),
-            Part::Connecting => Watching::For(Interest::Write),
-            Part::Stream => {
+        match self.kind {
+            EntryKind::Watched => self.watching(),
+            EntryKind::Listener => Interest::from_parts(self.has(READING), false).into(),
+            EntryKind::Connecting => Watching::For(Interest::Write),
+            EntryKind::Stream => {
                 let is_full = self.parked.is_some() || self.has(BLOCKED);
                 if is_read || self.has(ENDED) || self.has(TOLD_ALL) {
                     Interest::from_parts(is_read, is_full).into()
@@ -143,17 +143,17 @@ impl Entry {
                     Interest::from_parts(true, is_full).into()
                 }
             }
-            Part::Refused => Watching::Nothing,
-            Part::Datagrams => Interest::from_parts(is_read, self.has(BLOCKED)).into(),
+            EntryKind::Refused => Watching::Nothing,
+            EntryKind::Datagrams => Interest::from_parts(is_read, self.has(BLOCKED)).into(),
         }
     }
 
     /// Returns the transport's descriptor. `None` for a user's resource.
     #[inline]
     pub(super) fn owned(&self) -> Option<&sys::Owned> {
-        match &self.held {
-            Held::Owned(descriptor) => Some(descriptor),
-            Held::Watched(_) => None,
+        match &self.descriptor {
+            Ownership::Owned(descriptor) => Some(descriptor),
+            Ownership::Watched(_) => None,
         }
     }
 
@@ -164,9 +164,9 @@ impl Entry {
 
     /// Calls `tell` with the source, for a poll.
     pub(super) fn with_source<T>(&self, tell: impl FnOnce(Source<'_>) -> T) -> T {
-        match &self.held {
-            Held::Owned(descriptor) => tell(Source::of(descriptor)),
-            Held::Watched(watched) => watched.with(tell),
+        match &self.descriptor {
+            Ownership::Owned(descriptor) => tell(Source::of(descriptor)),
+            Ownership::Watched(watched) => watched.with(tell),
         }
     }
 }
@@ -222,7 +222,7 @@ mod tests {
 
     fn entry(slot: u32, generation: u32) -> Entry {
         let file = std::fs::File::open("/dev/null").expect("it opens");
-        Entry::new(Key::new(slot, generation, 0), Held::Owned(file.into()), Part::Stream)
+        Entry::new(Key::new(slot, generation, 0), Ownership::Owned(file.into()), EntryKind::Stream)
     }
 
     #[test]
