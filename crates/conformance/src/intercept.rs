@@ -9,7 +9,7 @@ use std::{
 
 use reactor::{
     Address, BindOptions, ConnectOptions, Group, Interest, Key, ListenOptions, Outgoing, Source, Time,
-    engine::{Batch, Chunk, DatagramQueue, Ending, Engine, Event, Refused, Role, Sent, Transport},
+    engine::{AttachError, Batch, Chunk, DatagramQueue, Ending, Engine, Event, Role, Sent, Transport},
     file::FileJob,
     host::{Host, Job},
 };
@@ -227,10 +227,10 @@ impl<T: Intercept> Engine for Intercepted<T> {
         self.inner.set_member(key, group, member)
     }
 
-    fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
+    fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), AttachError> {
         match self.may_fail() {
             Ok(()) => self.inner.attach(key, transport, role),
-            Err(error) => Err(Refused { transport, error }),
+            Err(error) => Err(AttachError { transport, error }),
         }
     }
 

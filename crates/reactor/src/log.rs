@@ -100,7 +100,7 @@ pub(crate) fn stop(resources: usize) {
 }
 
 /// Limits the rate of lines: [`LINES_MAX`] at once, then one for each [`LINE_EVERY`].
-pub(crate) struct Lines {
+pub(crate) struct LineLimit {
     left: u32,
     /// The time of the last refill.
     since: Time,
@@ -108,9 +108,9 @@ pub(crate) struct Lines {
     kept_back: u64,
 }
 
-impl Lines {
-    pub(crate) fn new(now: Time) -> Lines {
-        Lines { left: LINES_MAX, since: now, kept_back: 0 }
+impl LineLimit {
+    pub(crate) fn new(now: Time) -> LineLimit {
+        LineLimit { left: LINES_MAX, since: now, kept_back: 0 }
     }
 
     /// Makes a line of a text, unless the rate is exceeded.
@@ -128,7 +128,7 @@ impl Lines {
         Some(line(text, std::mem::take(&mut self.kept_back)))
     }
 
-    /// Counts a line that [`Lines::line`] made but standard error did not take.
+    /// Counts a line that [`LineLimit::line`] made but standard error did not take.
     pub(crate) fn keep_back(&mut self) {
         self.kept_back += 1;
     }
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn so_many_lines_are_written_at_once_and_then_one_a_second() {
         let start = Time::ZERO + Duration::from_secs(7);
-        let mut lines = Lines::new(start);
+        let mut lines = LineLimit::new(start);
         let mut count = |at: Time, tries: usize| (0..tries).filter_map(|_| lines.line(at, "x")).count();
         assert_eq!(count(start, LINES_MAX as usize - 1), LINES_MAX as usize - 1);
         assert_eq!(count(start, 1), 1, "the limit");

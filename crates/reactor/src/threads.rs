@@ -26,7 +26,7 @@ pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs jobs on at most `threads_max` threads. At most `queue_max` more wait for a free one.
 pub(crate) struct Jobs {
-    shared: Arc<Shared>,
+    shared: Arc<PoolShared>,
     threads_max: usize,
     queue_max: usize,
     spawn: Spawn,
@@ -45,8 +45,8 @@ impl Jobs {
     }
 
     fn with_spawn(name: &'static str, threads_max: usize, queue_max: usize, spawn: Spawn) -> Self {
-        let (state, work, ended) = (Mutex::new(State::default()), Condvar::new(), Condvar::new());
-        let shared = Shared { name, state, work, ended };
+        let (state, work, ended) = (Mutex::new(PoolState::default()), Condvar::new(), Condvar::new());
+        let shared = PoolShared { name, state, work, ended };
         Jobs { shared: Arc::new(shared), threads_max, queue_max, spawn, birthplace: Birthplace::here() }
     }
 
@@ -79,7 +79,7 @@ impl Jobs {
     }
 
     /// Queues a job, and starts a thread for it if none is free. Otherwise gives it back.
-    fn take(&self, state: &mut State, job: Job) -> Result<(), (Job, NotRun)> {
+    fn take(&self, state: &mut PoolState, job: Job) -> Result<(), (Job, NotRun)> {
         if state.closed {
             return Err((job, NotRun::Closed));
         }
@@ -184,17 +184,17 @@ pub(crate) struct Left {
     pub(crate) running: usize,
 }
 
-struct Shared {
+struct PoolShared {
     /// The name of the threads.
     name: &'static str,
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
     /// Signals that a thread was called, or that the pool closed.
     work: Condvar,
     /// Signals that a thread ended.
     ended: Condvar,
 }
 
-impl Shared {
+impl PoolShared {
     /// Wakes a called thread. The caller has released the lock.
     fn wake(&self, calls: bool) {
         if calls {
@@ -204,7 +204,7 @@ impl Shared {
 }
 
 #[derive(Default)]
-struct State {
+struct PoolState {
     queue: VecDeque<Job>,
     /// Threads that sleep and were not called.
     asleep: usize,
@@ -219,7 +219,7 @@ struct State {
     ended: Vec<ThreadId>,
 }
 
-impl State {
+impl PoolState {
     /// Returns how many threads have no job.
     fn free(&self) -> usize {
         self.asleep + self.called + self.starting
@@ -242,9 +242,9 @@ impl State {
     }
 }
 
-type Spawn = fn(Arc<Shared>) -> io::Result<JoinHandle<()>>;
+type Spawn = fn(Arc<PoolShared>) -> io::Result<JoinHandle<()>>;
 
-fn spawn_worker(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+fn spawn_worker(shared: Arc<PoolShared>) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name(shared.name.into()).spawn(move || {
         crate::sys::block_write_signals();
         work(&shared);
@@ -252,7 +252,7 @@ fn spawn_worker(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
 }
 
 /// Runs one thread. The code that started it has counted it.
-fn work(shared: &Shared) {
+fn work(shared: &PoolShared) {
     let mut state = lock(&shared.state);
     state.starting -= 1;
     loop {

@@ -15,7 +15,7 @@ use std::{
 use common::{for_each_engine, until, until_woken};
 use reactor::{
     Closed, Context, Error, Handle, Id, Limits, Receive, Refused, Result, Runtime, Service, ServiceId,
-    file::{Action, Entry, File, FileEvent, FileKind, FileReader, OpenOptions, Opened, Operation},
+    file::{Action, DirEntry, File, FileEvent, FileKind, FileReader, OpenOptions, Opened, Operation},
 };
 use scratch::{Scratch, hang};
 
@@ -25,7 +25,7 @@ struct Clerk {
     opened: VecDeque<Result<Opened, Error>>,
     bytes: VecDeque<Result<Vec<u8>, Error>>,
     done: VecDeque<Result<(), Error>>,
-    entries: Vec<Entry>,
+    entries: Vec<DirEntry>,
     chunks: Vec<Vec<u8>>,
     ends: usize,
     closed: Vec<(Closed, u64)>,
@@ -37,7 +37,7 @@ struct Clerk {
 
 impl Service for Clerk {}
 
-struct Listed(Result<Vec<Entry>, Error>);
+struct Listed(Result<Vec<DirEntry>, Error>);
 
 impl Receive<Result<Opened, Error>> for Clerk {
     fn receive(&mut self, _: &mut Context<Self>, result: Result<Opened, Error>) -> Result {
@@ -166,7 +166,7 @@ fn operations_do_what_they_say_and_errors_name_them() {
         desk.with(|_, cx| cx.file(Operation::read_directory(dir.path(""), 8), Listed).is_ok());
         desk.until(|clerk| !clerk.entries.is_empty());
         let entries = desk.with(|clerk, _| clerk.entries.clone());
-        assert_eq!(entries, [Entry { name: "sub".into(), kind: FileKind::Directory }]);
+        assert_eq!(entries, [DirEntry { name: "sub".into(), kind: FileKind::Directory }]);
         desk.done(Operation::remove(dir.path("sub/moved"))).expect("removed");
 
         let error = desk.bytes(Operation::read(&log, 3)).expect_err("it is gone");

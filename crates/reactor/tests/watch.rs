@@ -13,7 +13,7 @@ use std::{
 use common::{Engine, SHORT, for_each_engine, settle, until};
 use reactor::{
     Context, Error, Handle, Id, Result, Runtime, Service, ServiceId,
-    watch::{Change, Changes, Entry, Watch, WatchFor, WatchId, WatchLimits},
+    watch::{Change, Changes, Subject, Watch, WatchFor, WatchId, WatchLimits},
 };
 use scratch::Scratch;
 
@@ -35,7 +35,7 @@ impl Handle<Watch> for Noting {
 }
 
 fn line(change: Change<'_>) -> String {
-    let name = |entry: Entry<'_>| {
+    let name = |entry: Subject<'_>| {
         let mark = if entry.is_dir { "/" } else { "" };
         format!("{}{mark}", entry.name.to_str().expect("names of a test"))
     };

@@ -28,7 +28,7 @@ pub struct Outgoing {
     /// How many bytes of `front` have been sent.
     at: usize,
     /// The bytes after `front`. No part is ever empty.
-    parts: VecDeque<Part>,
+    parts: VecDeque<Segment>,
     /// The memory of `parts`: their bytes, and the table itself.
     beside: usize,
     /// The memory in use at the last count.
@@ -66,7 +66,7 @@ impl Outgoing {
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) {
         if bytes.len() > CHUNK {
-            self.push(Held::Own(bytes.to_vec()), 0);
+            self.push(SegmentBytes::Own(bytes.to_vec()), 0);
         } else if !bytes.is_empty() {
             self.tail(bytes.len()).extend_from_slice(bytes);
         }
@@ -84,7 +84,7 @@ impl Outgoing {
             return self.put(&bytes);
         }
         self.appended += bytes.len() as u64;
-        self.push(Held::Shared(bytes), 0);
+        self.push(SegmentBytes::Shared(bytes), 0);
     }
 
     /// Queues the bytes together with their memory, which then belongs to the queue. Fewer than 512 bytes are
@@ -105,7 +105,7 @@ impl Outgoing {
             bytes.shrink_to_fit();
         }
         self.appended += bytes.len() as u64;
-        self.push(Held::Own(bytes), 0);
+        self.push(SegmentBytes::Own(bytes), 0);
     }
 
     /// Appends bytes that `write` puts into a zeroed slice of `room` bytes. It returns how many of them
@@ -148,7 +148,7 @@ impl Outgoing {
         } else {
             if other.front.len() - other.at > COPY_MAX {
                 let front = std::mem::take(&mut other.front);
-                self.push(Held::Own(front), other.at);
+                self.push(SegmentBytes::Own(front), other.at);
             } else if other.front.len() > other.at {
                 let rest = &other.front[other.at..];
                 self.tail(rest.len()).extend_from_slice(rest);
@@ -156,8 +156,8 @@ impl Outgoing {
             for part in other.parts.drain(..) {
                 let rest = part.rest();
                 let large = match part.bytes {
-                    Held::Own(_) => rest.len() > COPY_MAX,
-                    Held::Shared(_) => rest.len() >= SHARED_MIN,
+                    SegmentBytes::Own(_) => rest.len() > COPY_MAX,
+                    SegmentBytes::Shared(_) => rest.len() >= SHARED_MIN,
                 };
                 if large {
                     self.push(part.bytes, part.at);
@@ -177,7 +177,7 @@ impl Outgoing {
         if self.front.len() > self.at {
             return &self.front[self.at..];
         }
-        self.parts.front().map_or(&[], Part::rest)
+        self.parts.front().map_or(&[], Segment::rest)
     }
 
     /// Fills `into` with the first bytes, for one vectored write, and returns how many slices it has set.
@@ -185,7 +185,9 @@ impl Outgoing {
         let front = &self.front[self.at..];
         let first = (!front.is_empty()).then_some(front);
         let mut set = 0;
-        for (slot, bytes) in into.iter_mut().zip(first.into_iter().chain(self.parts.iter().map(Part::rest))) {
+        for (slot, bytes) in
+            into.iter_mut().zip(first.into_iter().chain(self.parts.iter().map(Segment::rest)))
+        {
             *slot = IoSlice::new(bytes);
             set += 1;
         }
@@ -236,13 +238,13 @@ impl Outgoing {
             };
             let rest = part.rest().len();
             match &mut part.bytes {
-                Held::Own(bytes) if rest > excess => {
+                SegmentBytes::Own(bytes) if rest > excess => {
                     bytes.truncate(bytes.len() - excess);
                     self.appended -= excess as u64;
                     break;
                 }
                 // A mark never falls inside shared bytes, because one call queued them all.
-                held @ (Held::Own(_) | Held::Shared(_)) => {
+                held @ (SegmentBytes::Own(_) | SegmentBytes::Shared(_)) => {
                     self.beside -= held.held();
                     self.parts.pop_back();
                     self.appended -= rest as u64;
@@ -330,7 +332,7 @@ impl Outgoing {
 
     /// Returns the memory of the table of parts.
     fn table(&self) -> usize {
-        self.parts.capacity() * size_of::<Part>()
+        self.parts.capacity() * size_of::<Segment>()
     }
 
     /// Returns the buffer to which `room` more bytes may be appended.
@@ -344,17 +346,17 @@ impl Outgoing {
 
     fn tail_part(&mut self, room: usize) -> &mut Vec<u8> {
         let (joins, least) = match self.parts.back().map(|part| &part.bytes) {
-            Some(Held::Own(bytes)) if bytes.len() + room <= CHUNK => (true, 0),
+            Some(SegmentBytes::Own(bytes)) if bytes.len() + room <= CHUNK => (true, 0),
             // After small items, more of them are likely to follow. After shared bytes, the item may be tiny.
-            Some(Held::Own(_)) | None => (false, PART_MIN),
-            Some(Held::Shared(_)) => (false, SEPARATOR_MIN),
+            Some(SegmentBytes::Own(_)) | None => (false, PART_MIN),
+            Some(SegmentBytes::Shared(_)) => (false, SEPARATOR_MIN),
         };
         if !joins {
             // An empty front gives its buffer away, so that a queue that never runs empty need not allocate.
             let bytes = if self.front.is_empty() { std::mem::take(&mut self.front) } else { Vec::new() };
-            self.push(Held::Own(bytes), 0);
+            self.push(SegmentBytes::Own(bytes), 0);
         }
-        let Some(Held::Own(bytes)) = self.parts.back_mut().map(|part| &mut part.bytes) else {
+        let Some(SegmentBytes::Own(bytes)) = self.parts.back_mut().map(|part| &mut part.bytes) else {
             unreachable!("the last part was checked or pushed above")
         };
         let had = bytes.capacity();
@@ -366,10 +368,10 @@ impl Outgoing {
         bytes
     }
 
-    fn push(&mut self, bytes: Held, at: usize) {
+    fn push(&mut self, bytes: SegmentBytes, at: usize) {
         let table = self.table();
         self.beside += bytes.held();
-        self.parts.push_back(Part { bytes, at });
+        self.parts.push_back(Segment { bytes, at });
         self.beside += self.table() - table;
     }
 
@@ -384,7 +386,7 @@ impl Outgoing {
             count -= rest;
             let Some(part) = self.parts.pop_front() else { return };
             self.beside -= part.bytes.held();
-            if let Held::Own(mut bytes) = part.bytes
+            if let SegmentBytes::Own(mut bytes) = part.bytes
                 && self.front.capacity() == 0
                 && bytes.capacity() <= CHUNK
             {
@@ -441,32 +443,32 @@ impl Drop for Grown<'_> {
 
 /// Contiguous bytes, and how many of them have been sent.
 #[derive(Debug)]
-struct Part {
-    bytes: Held,
+struct Segment {
+    bytes: SegmentBytes,
     at: usize,
 }
 
 #[derive(Debug)]
-enum Held {
+enum SegmentBytes {
     Own(Vec<u8>),
     Shared(Shared),
 }
 
-impl Held {
+impl SegmentBytes {
     /// Returns the memory that this keeps alive.
     fn held(&self) -> usize {
         match self {
-            Held::Own(bytes) => bytes.capacity(),
-            Held::Shared(bytes) => bytes.len() + Shared::HEADER,
+            SegmentBytes::Own(bytes) => bytes.capacity(),
+            SegmentBytes::Shared(bytes) => bytes.len() + Shared::HEADER,
         }
     }
 }
 
-impl Part {
+impl Segment {
     fn rest(&self) -> &[u8] {
         match &self.bytes {
-            Held::Own(bytes) => &bytes[self.at..],
-            Held::Shared(bytes) => &bytes[self.at..],
+            SegmentBytes::Own(bytes) => &bytes[self.at..],
+            SegmentBytes::Shared(bytes) => &bytes[self.at..],
         }
     }
 }

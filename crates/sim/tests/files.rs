@@ -5,7 +5,7 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use reactor::{
     Closed, Context, Error, Flow, Handle, Id, Receive, Result, Service,
-    file::{Entry, FileEvent, FileReader, FileWriter, OpenOptions, Opened, Operation, WriterEvent},
+    file::{DirEntry, FileEvent, FileReader, FileWriter, OpenOptions, Opened, Operation, WriterEvent},
 };
 use sim::{Chance, DiskOptions, World};
 
@@ -13,7 +13,7 @@ use sim::{Chance, DiskOptions, World};
 struct Replacer {
     outside: Rc<RefCell<Replaced>>,
     next: u64,
-    listed: Vec<Entry>,
+    listed: Vec<DirEntry>,
 }
 
 #[derive(Default)]
@@ -25,7 +25,7 @@ struct Replaced {
 }
 
 struct Kept(Result<(), Error>);
-struct Listed(Result<Vec<Entry>, Error>);
+struct Listed(Result<Vec<DirEntry>, Error>);
 
 /// Repeats the number nine hundred times, so that a mixture shows.
 fn content(number: u64) -> Vec<u8> {

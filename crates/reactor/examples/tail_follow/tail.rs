@@ -4,7 +4,7 @@ use std::{ffi::OsString, io, path::PathBuf, process::ExitCode, time::Duration};
 
 use reactor::{
     Context, Handle, Id, Receive, Result, Service,
-    watch::{Change, Changes, Entry, Watch, WatchFor, WatchId},
+    watch::{Change, Changes, Subject, Watch, WatchFor, WatchId},
 };
 
 use crate::follow::{Followed, Found};
@@ -60,7 +60,7 @@ impl Slot {
         })
     }
 
-    fn is_about(&self, entry: Entry<'_>) -> bool {
+    fn is_about(&self, entry: Subject<'_>) -> bool {
         let here = |place: &Place| place.watch == Some(entry.watch) && place.name == entry.name;
         self.file == Some(entry.watch) || self.places.iter().any(here)
     }
@@ -110,7 +110,7 @@ impl Tail {
         }
     }
 
-    fn note_entry(&mut self, entry: Entry<'_>) {
+    fn note_entry(&mut self, entry: Subject<'_>) {
         for slot in &mut self.slots {
             slot.is_due |= slot.is_about(entry);
         }

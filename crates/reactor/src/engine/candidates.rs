@@ -12,7 +12,7 @@ use super::PollCall;
 pub const ENGINE_VARIABLE: &str = "REACTOR_ENGINE";
 
 /// A constructor of an engine.
-type Make = fn() -> io::Result<Box<dyn Engine>>;
+type OpenFn = fn() -> io::Result<Box<dyn Engine>>;
 
 /// An ordered list of named engines. The first that opens is used, unless the caller names another.
 ///
@@ -25,7 +25,7 @@ type Make = fn() -> io::Result<Box<dyn Engine>>;
 /// # Ok::<(), EngineError>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Candidates(Vec<(&'static str, Make)>);
+pub struct Candidates(Vec<(&'static str, OpenFn)>);
 
 impl Candidates {
     /// Puts an engine first in the list. It replaces one of the same name.
@@ -120,7 +120,7 @@ impl Default for Candidates {
 }
 
 /// Makes an engine, but refuses it if its own memory would leave nothing of `bytes`.
-fn make_within(make: Make, bytes: usize) -> io::Result<Box<dyn Engine>> {
+fn make_within(make: OpenFn, bytes: usize) -> io::Result<Box<dyn Engine>> {
     let engine = make()?;
     match engine.memory() {
         memory if memory > 0 && memory >= bytes => {

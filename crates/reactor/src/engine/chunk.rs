@@ -11,13 +11,13 @@ use super::io_uring::Provided;
 /// It stays in the thread of its engine, because the buffer may have to go back to a kernel.
 #[derive(Debug)]
 pub struct Chunk {
-    held: Held,
+    held: ChunkStorage,
     stays: PhantomData<*const ()>,
 }
 
 /// The place of a chunk's bytes.
 #[derive(Debug)]
-enum Held {
+enum ChunkStorage {
     /// The first bytes, this many, of a buffer that the chunk owns.
     Own(Box<[u8]>, usize),
     /// In a buffer that the kernel chose.
@@ -33,21 +33,21 @@ impl Chunk {
     #[inline(always)]
     pub fn new(buffer: Box<[u8]>, len: usize) -> Chunk {
         assert!(len <= buffer.len(), "the chunk lies within its buffer");
-        Chunk { held: Held::Own(buffer, len), stays: PhantomData }
+        Chunk { held: ChunkStorage::Own(buffer, len), stays: PhantomData }
     }
 
     #[cfg(all(target_os = "linux", feature = "io-uring"))]
     pub(super) fn provided(provided: Provided) -> Chunk {
-        Chunk { held: Held::Provided(provided), stays: PhantomData }
+        Chunk { held: ChunkStorage::Provided(provided), stays: PhantomData }
     }
 
     /// Returns the bytes. A layer may decrypt them in place.
     #[inline]
     pub fn bytes(&mut self) -> &mut [u8] {
         match &mut self.held {
-            Held::Own(buffer, len) => &mut buffer[..*len],
+            ChunkStorage::Own(buffer, len) => &mut buffer[..*len],
             #[cfg(all(target_os = "linux", feature = "io-uring"))]
-            Held::Provided(provided) => provided.bytes(),
+            ChunkStorage::Provided(provided) => provided.bytes(),
         }
     }
 
@@ -56,9 +56,9 @@ impl Chunk {
     #[inline]
     pub fn into_buffer(self) -> Box<[u8]> {
         match self.held {
-            Held::Own(buffer, _) => buffer,
+            ChunkStorage::Own(buffer, _) => buffer,
             #[cfg(all(target_os = "linux", feature = "io-uring"))]
-            Held::Provided(_) => Box::default(),
+            ChunkStorage::Provided(_) => Box::default(),
         }
     }
 }

@@ -20,9 +20,9 @@ use super::{Source, Transport};
 /// # drop(stream);
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub struct Descriptor(Held);
+pub struct Descriptor(DescriptorBacking);
 
-enum Held {
+enum DescriptorBacking {
     System(OwnedFd),
     Virtual(Transport),
 }
@@ -30,7 +30,7 @@ enum Held {
 impl Descriptor {
     /// Wraps a file, a socket, an end of a pipe or another descriptor, and leaves it as it is.
     pub fn new(descriptor: impl Into<OwnedFd>) -> Descriptor {
-        Descriptor(Held::System(descriptor.into()))
+        Descriptor(DescriptorBacking::System(descriptor.into()))
     }
 
     /// Returns the descriptor itself, for direct system calls.
@@ -39,8 +39,8 @@ impl Descriptor {
     /// `Unsupported` for a descriptor of a virtual world, which is closed.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         match self.0 {
-            Held::System(descriptor) => Ok(descriptor),
-            Held::Virtual(_) => Err(virtual_one()),
+            DescriptorBacking::System(descriptor) => Ok(descriptor),
+            DescriptorBacking::Virtual(_) => Err(virtual_one()),
         }
     }
 
@@ -50,8 +50,8 @@ impl Descriptor {
     /// As [`Transport::adopt`]. The descriptor is closed then.
     pub fn into_transport(self) -> io::Result<Transport> {
         match self.0 {
-            Held::System(descriptor) => Transport::adopt(descriptor),
-            Held::Virtual(transport) => Ok(transport),
+            DescriptorBacking::System(descriptor) => Transport::adopt(descriptor),
+            DescriptorBacking::Virtual(transport) => Ok(transport),
         }
     }
 
@@ -61,24 +61,24 @@ impl Descriptor {
     /// As [`Transport::listener`]. The descriptor is closed then.
     pub fn into_listener(self) -> io::Result<Transport> {
         match self.0 {
-            Held::System(descriptor) => Transport::listener(descriptor),
-            Held::Virtual(transport) => Ok(transport),
+            DescriptorBacking::System(descriptor) => Transport::listener(descriptor),
+            DescriptorBacking::Virtual(transport) => Ok(transport),
         }
     }
 
     /// Returns the descriptor, unless it belongs to a virtual world.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.0 {
-            Held::System(descriptor) => Some(descriptor.as_fd()),
-            Held::Virtual(_) => None,
+            DescriptorBacking::System(descriptor) => Some(descriptor.as_fd()),
+            DescriptorBacking::Virtual(_) => None,
         }
     }
 
     /// Returns the source to watch.
     pub fn source(&self) -> Source<'_> {
         match &self.0 {
-            Held::System(descriptor) => Source::of(descriptor),
-            Held::Virtual(transport) => transport.source(),
+            DescriptorBacking::System(descriptor) => Source::of(descriptor),
+            DescriptorBacking::Virtual(transport) => transport.source(),
         }
     }
 }
@@ -93,7 +93,7 @@ impl From<Transport> for Descriptor {
     fn from(transport: Transport) -> Descriptor {
         match transport.into_descriptor() {
             Ok(descriptor) => Descriptor::new(descriptor),
-            Err(transport) => Descriptor(Held::Virtual(transport)),
+            Err(transport) => Descriptor(DescriptorBacking::Virtual(transport)),
         }
     }
 }
@@ -101,8 +101,8 @@ impl From<Transport> for Descriptor {
 impl fmt::Debug for Descriptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Held::System(descriptor) => f.debug_tuple("Descriptor").field(descriptor).finish(),
-            Held::Virtual(transport) => f.debug_tuple("Descriptor").field(transport).finish(),
+            DescriptorBacking::System(descriptor) => f.debug_tuple("Descriptor").field(descriptor).finish(),
+            DescriptorBacking::Virtual(transport) => f.debug_tuple("Descriptor").field(transport).finish(),
         }
     }
 }

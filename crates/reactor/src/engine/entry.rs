@@ -3,7 +3,7 @@
 
 use std::{cell::Cell, collections::VecDeque, io};
 
-use super::{Event, Medium, Refused, Role, Transport};
+use super::{AttachError, Event, Medium, Role, Transport};
 use crate::{
     id::Key,
     sys::{self, datagram::Facts},
@@ -78,11 +78,11 @@ impl Taken {
         role: Role,
         is_vacant: bool,
         calls: &Cell<u64>,
-    ) -> Result<Taken, Refused> {
+    ) -> Result<Taken, AttachError> {
         let medium = transport.medium();
         let descriptor = transport
             .into_descriptor()
-            .map_err(|transport| Refused { transport, error: io::ErrorKind::Unsupported.into() })?;
+            .map_err(|transport| AttachError { transport, error: io::ErrorKind::Unsupported.into() })?;
         let mut taken = Taken { descriptor, medium, facts: None };
         if !is_vacant {
             return Err(taken.refused(io::ErrorKind::AlreadyExists.into()));
@@ -98,7 +98,7 @@ impl Taken {
     }
 
     /// Gives the transport back as it was.
-    pub(super) fn refused(self, error: io::Error) -> Refused {
-        Refused { transport: Transport::of(self.descriptor, self.medium), error }
+    pub(super) fn refused(self, error: io::Error) -> AttachError {
+        AttachError { transport: Transport::of(self.descriptor, self.medium), error }
     }
 }

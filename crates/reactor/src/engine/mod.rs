@@ -106,7 +106,7 @@ pub use self::{
 pub const DATAGRAM_MAX: usize = 2 << 20;
 
 pub(crate) use self::{
-    datagram::{Kept, Packet},
+    datagram::{KeptDatagrams, Packet},
     source::Identity,
 };
 
@@ -173,7 +173,7 @@ pub struct Sent {
 
 /// The answer to a failed attach: the transport comes back with the cause.
 #[derive(Debug)]
-pub struct Refused {
+pub struct AttachError {
     /// The transport, unchanged.
     pub transport: Transport,
     /// The cause, for example ENOSPC or ENOMEM.
@@ -325,8 +325,8 @@ pub trait Engine {
     /// Takes ownership of a transport, to perform its operations. Reading is on.
     ///
     /// # Errors
-    /// [`Refused`] gives the transport back.
-    fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused>;
+    /// [`AttachError`] gives the transport back.
+    fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), AttachError>;
 
     /// Sets whether the runtime wants input, or connections if the transport is a listener.
     fn reading(&mut self, key: Key, on: bool);

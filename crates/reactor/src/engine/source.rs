@@ -12,10 +12,10 @@ use super::Medium;
 /// A borrowed source of events: a descriptor (on Windows a socket), or a virtual source of a simulated
 /// engine.
 #[derive(Clone, Copy, Debug)]
-pub struct Source<'a>(Watched<'a>);
+pub struct Source<'a>(SourceKind<'a>);
 
 #[derive(Clone, Copy, Debug)]
-enum Watched<'a> {
+enum SourceKind<'a> {
     Descriptor(Borrowed<'a>),
     Virtual(u64),
 }
@@ -23,7 +23,7 @@ enum Watched<'a> {
 /// Wraps a borrowed descriptor, for the same lifetime.
 impl<'a> From<Borrowed<'a>> for Source<'a> {
     fn from(descriptor: Borrowed<'a>) -> Source<'a> {
-        Source(Watched::Descriptor(descriptor))
+        Source(SourceKind::Descriptor(descriptor))
     }
 }
 
@@ -31,26 +31,26 @@ impl<'a> Source<'a> {
     /// Borrows the descriptor of a file, a socket or another owner.
     #[cfg(unix)]
     pub fn of(owner: &'a impl AsDescriptor) -> Source<'a> {
-        Source(Watched::Descriptor(owner.as_fd()))
+        Source(SourceKind::Descriptor(owner.as_fd()))
     }
 
     /// Borrows the socket of its owner.
     #[cfg(windows)]
     pub fn of(owner: &'a impl AsDescriptor) -> Source<'a> {
-        Source(Watched::Descriptor(owner.as_socket()))
+        Source(SourceKind::Descriptor(owner.as_socket()))
     }
 
     /// Names a source that only a simulated engine knows, by its number there.
     pub fn hosted(number: u64) -> Source<'static> {
-        Source(Watched::Virtual(number))
+        Source(SourceKind::Virtual(number))
     }
 
     /// Returns the descriptor, unless the source is virtual.
     #[inline]
     pub fn descriptor(self) -> Option<Borrowed<'a>> {
         match self.0 {
-            Watched::Descriptor(descriptor) => Some(descriptor),
-            Watched::Virtual(_) => None,
+            SourceKind::Descriptor(descriptor) => Some(descriptor),
+            SourceKind::Virtual(_) => None,
         }
     }
 
@@ -65,14 +65,14 @@ impl<'a> Source<'a> {
     pub(crate) fn identity(self) -> Identity {
         match self.0 {
             #[cfg(unix)]
-            Watched::Descriptor(descriptor) => {
+            SourceKind::Descriptor(descriptor) => {
                 Identity::Descriptor(std::os::fd::AsRawFd::as_raw_fd(&descriptor))
             }
             #[cfg(windows)]
-            Watched::Descriptor(socket) => {
+            SourceKind::Descriptor(socket) => {
                 Identity::Descriptor(std::os::windows::io::AsRawSocket::as_raw_socket(&socket))
             }
-            Watched::Virtual(number) => Identity::Virtual(number),
+            SourceKind::Virtual(number) => Identity::Virtual(number),
         }
     }
 
@@ -80,8 +80,8 @@ impl<'a> Source<'a> {
     #[inline]
     pub fn number(self) -> Option<u64> {
         match self.0 {
-            Watched::Descriptor(_) => None,
-            Watched::Virtual(number) => Some(number),
+            SourceKind::Descriptor(_) => None,
+            SourceKind::Virtual(number) => Some(number),
         }
     }
 }
@@ -98,9 +98,9 @@ pub(crate) enum Identity {
 
 /// An owned connection to the other side: a socket, an end of a pipe, or a virtual one of a simulated engine.
 /// Closed on drop.
-pub struct Transport(Held);
+pub struct Transport(TransportBacking);
 
-enum Held {
+enum TransportBacking {
     Descriptor(Owned, Medium),
     Virtual { number: u64, medium: Medium, guard: Box<dyn TransportGuard> },
 }
@@ -125,7 +125,7 @@ impl Transport {
     /// Wraps a descriptor that is non-blocking and CLOEXEC, and whose abilities are known. An engine uses it
     /// to give a transport back.
     pub fn of(descriptor: impl Into<Owned>, medium: Medium) -> Transport {
-        Transport(Held::Descriptor(descriptor.into(), medium))
+        Transport(TransportBacking::Descriptor(descriptor.into(), medium))
     }
 
     /// Takes a descriptor that somebody else opened, for example a connected socket, either end of a pipe, or
@@ -158,14 +158,14 @@ impl Transport {
 
     /// Makes such a transport with fewer abilities than a socket.
     pub fn hosted_as(number: u64, medium: Medium, guard: impl TransportGuard) -> Transport {
-        Transport(Held::Virtual { number, medium, guard: Box::new(guard) })
+        Transport(TransportBacking::Virtual { number, medium, guard: Box::new(guard) })
     }
 
     /// Returns the abilities of the transport.
     #[inline]
     pub fn medium(&self) -> Medium {
         match &self.0 {
-            Held::Descriptor(_, medium) | Held::Virtual { medium, .. } => *medium,
+            TransportBacking::Descriptor(_, medium) | TransportBacking::Virtual { medium, .. } => *medium,
         }
     }
 
@@ -173,16 +173,18 @@ impl Transport {
     #[inline]
     pub fn source(&self) -> Source<'_> {
         match &self.0 {
-            Held::Descriptor(descriptor, _) => Source::of(descriptor),
-            Held::Virtual { number, .. } => Source::hosted(*number),
+            TransportBacking::Descriptor(descriptor, _) => Source::of(descriptor),
+            TransportBacking::Virtual { number, .. } => Source::hosted(*number),
         }
     }
 
     /// Makes the close by drop a reset, if the transport has resets.
     pub(crate) fn reset_at_drop(&mut self) {
         match &mut self.0 {
-            Held::Descriptor(descriptor, _) => crate::sys::reset_at_close(crate::sys::borrow(descriptor)),
-            Held::Virtual { guard, .. } => guard.reset_at_drop(),
+            TransportBacking::Descriptor(descriptor, _) => {
+                crate::sys::reset_at_close(crate::sys::borrow(descriptor))
+            }
+            TransportBacking::Virtual { guard, .. } => guard.reset_at_drop(),
         }
     }
 
@@ -192,7 +194,7 @@ impl Transport {
     /// A virtual transport has none, and comes back.
     pub fn into_descriptor(self) -> Result<Owned, Transport> {
         match self.0 {
-            Held::Descriptor(descriptor, _) => Ok(descriptor),
+            TransportBacking::Descriptor(descriptor, _) => Ok(descriptor),
             held => Err(Transport(held)),
         }
     }
@@ -201,8 +203,10 @@ impl Transport {
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Held::Descriptor(descriptor, _) => f.debug_tuple("Transport").field(descriptor).finish(),
-            Held::Virtual { number, .. } => write!(f, "Transport(virtual {number})"),
+            TransportBacking::Descriptor(descriptor, _) => {
+                f.debug_tuple("Transport").field(descriptor).finish()
+            }
+            TransportBacking::Virtual { number, .. } => write!(f, "Transport(virtual {number})"),
         }
     }
 }

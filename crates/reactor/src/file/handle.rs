@@ -24,7 +24,7 @@ use std::{
 pub struct File(Arc<Named>);
 
 struct Named {
-    held: Held,
+    held: FileBacking,
     path: PathBuf,
     /// Determined once; see [`File::writes`].
     writes: std::sync::OnceLock<Writes>,
@@ -44,7 +44,7 @@ pub(crate) enum Writes {
     Anywhere,
 }
 
-enum Held {
+enum FileBacking {
     System(fs::File),
     Hosted(Box<dyn Any + Send + Sync>),
 }
@@ -52,15 +52,15 @@ enum Held {
 impl File {
     /// Wraps a file of the standard library, with a path for error messages.
     pub fn new(file: fs::File, path: impl Into<PathBuf>) -> File {
-        File::of(Held::System(file), path.into())
+        File::of(FileBacking::System(file), path.into())
     }
 
     /// Wraps a file that only a simulated disk knows. The last drop drops `held`.
     pub fn hosted(held: impl Any + Send + Sync, path: impl Into<PathBuf>) -> File {
-        File::of(Held::Hosted(Box::new(held)), path.into())
+        File::of(FileBacking::Hosted(Box::new(held)), path.into())
     }
 
-    fn of(held: Held, path: PathBuf) -> File {
+    fn of(held: FileBacking, path: PathBuf) -> File {
         File(Arc::new(Named {
             held,
             path,
@@ -78,8 +78,8 @@ impl File {
     /// Returns the file of the standard library, or `None` on a simulated disk.
     pub fn system(&self) -> Option<&fs::File> {
         match &self.0.held {
-            Held::System(file) => Some(file),
-            Held::Hosted(_) => None,
+            FileBacking::System(file) => Some(file),
+            FileBacking::Hosted(_) => None,
         }
     }
 
@@ -91,8 +91,8 @@ impl File {
     /// Returns the value that [`File::hosted`] was given, if it has this type.
     pub fn hosted_as<T: Any>(&self) -> Option<&T> {
         match &self.0.held {
-            Held::System(_) => None,
-            Held::Hosted(held) => held.downcast_ref(),
+            FileBacking::System(_) => None,
+            FileBacking::Hosted(held) => held.downcast_ref(),
         }
     }
 }
@@ -114,8 +114,8 @@ impl File {
     /// Returns the file of the standard library if this was the last clone. Otherwise drops this clone.
     pub(crate) fn into_last(self) -> Option<fs::File> {
         match Arc::into_inner(self.0)?.held {
-            Held::System(file) => Some(file),
-            Held::Hosted(_) => None,
+            FileBacking::System(file) => Some(file),
+            FileBacking::Hosted(_) => None,
         }
     }
 }

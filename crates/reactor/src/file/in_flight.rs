@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The threads for files, and the limits.
-pub(crate) struct Files {
+pub(crate) struct FilesInFlight {
     jobs: Jobs,
     /// Jobs of this turn. The threads get them together at its end, so one wake is enough.
     asked: Vec<Job>,
@@ -67,10 +67,10 @@ pub(super) struct Landed<R> {
     of: PhantomData<fn() -> R>,
 }
 
-impl Files {
-    pub(crate) fn new(limits: &Limits) -> Files {
+impl FilesInFlight {
+    pub(crate) fn new(limits: &Limits) -> FilesInFlight {
         let load = Load { operations: AtomicUsize::new(0), bytes: AtomicUsize::new(0) };
-        Files {
+        FilesInFlight {
             jobs: Jobs::named("reactor-file", limits.file_threads, limits.file_operations),
             asked: Vec::new(),
             load: Arc::new(load),

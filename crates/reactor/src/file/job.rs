@@ -2,7 +2,7 @@
 
 use std::{fmt, fs, io, path::PathBuf};
 
-use super::{Entry, File, Metadata, OpenOptions, Opened, system};
+use super::{DirEntry, File, Metadata, OpenOptions, Opened, system};
 use crate::{error::Error, guard};
 
 /// The operations that a host may perform itself. See [`Operation`](super::Operation) for the meaning of
@@ -151,7 +151,7 @@ pub enum Answer {
     /// The result of `Stat` and `StatFile`.
     Metadata(Metadata),
     /// The result of `ReadDirectory`.
-    Entries(Vec<Entry>),
+    Entries(Vec<DirEntry>),
     /// The result of all others.
     Done,
 }

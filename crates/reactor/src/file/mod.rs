@@ -19,7 +19,7 @@
 //! | [`set_len`], [`sync`] | nothing | none | a failed sync: see durability |
 //! | [`stat`], [`stat_file`] | [`Metadata`] | none | |
 //! | [`rename`], [`remove`], [`create_directory`], [`sync_directory`] | nothing | none | |
-//! | [`read_directory`] | [`Entry`]s, sorted by name | none | `FileTooLarge` above its limit of entries |
+//! | [`read_directory`] | [`DirEntry`]s, sorted by name | none | `FileTooLarge` above its limit of entries |
 //! | [`replace`] | nothing: the new content is there, durably | the written ones | the old content stays |
 //! | [`close`] | nothing | none | |
 //!
@@ -122,7 +122,7 @@ mod writer;
 use std::{any::Any, collections::VecDeque};
 
 pub(crate) use self::handle::Writes;
-pub(crate) use self::in_flight::{Answered, Files};
+pub(crate) use self::in_flight::{Answered, FilesInFlight};
 pub(crate) use self::submit::submit;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 pub(crate) use self::system::PREFETCH_MAX;
@@ -131,7 +131,7 @@ pub use self::{
     handle::File,
     job::{Action, Answer, FileJob},
     operation::Operation,
-    options::{Entry, FileKind, Metadata, OpenOptions, Opened},
+    options::{DirEntry, FileKind, Metadata, OpenOptions, Opened},
     reader::{FileEvent, FileReader},
     transfer::FileTransfer,
     writer::{FileWriter, WriterEvent},

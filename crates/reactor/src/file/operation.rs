@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use super::{Action, Answer, Entry, File, Metadata, OpenOptions, Opened};
+use super::{Action, Answer, DirEntry, File, Metadata, OpenOptions, Opened};
 
 /// An operation on files whose answer is a `T`. Submitted by [`Context::file`](crate::Context::file).
 ///
@@ -179,10 +179,10 @@ impl Operation<Metadata> {
     }
 }
 
-impl Operation<Vec<Entry>> {
+impl Operation<Vec<DirEntry>> {
     /// Lists a directory, sorted by name. If it has more than `entries_max` entries, the error is of kind
     /// `FileTooLarge`.
-    pub fn read_directory(path: impl Into<PathBuf>, entries_max: usize) -> Operation<Vec<Entry>> {
+    pub fn read_directory(path: impl Into<PathBuf>, entries_max: usize) -> Operation<Vec<DirEntry>> {
         let take = |answer| match answer {
             Answer::Entries(entries) => Some(entries),
             _ => None,

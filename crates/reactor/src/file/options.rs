@@ -99,7 +99,7 @@ pub enum FileKind {
 
 /// An entry of a directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Entry {
+pub struct DirEntry {
     /// The name within the directory.
     pub name: OsString,
     /// The kind of the entry.

@@ -76,7 +76,7 @@ impl Outlet {
     ) -> bool {
         let rest_max = core.files.fitting(REST);
         let Some(claim) = core.claim_file(key, rest_max) else { return false };
-        let place = Place { mailbox: core.mailbox.clone(), service, key, deliver, claim };
+        let place = InFlight { mailbox: core.mailbox.clone(), service, key, deliver, claim };
         let errand = Errand { file, offset, bytes_max, rest_max, to: self.clone(), place: Some(place) };
         core.run_file(Box::new(move || errand.perform()));
         true
@@ -90,11 +90,11 @@ struct Errand {
     bytes_max: u64,
     rest_max: usize,
     to: Outlet,
-    place: Option<Place>,
+    place: Option<InFlight>,
 }
 
 /// The receiver of the answer, and the place among the operations in flight.
-struct Place {
+struct InFlight {
     mailbox: Arc<Mailbox<Deliver>>,
     service: u16,
     key: Key,
@@ -127,9 +127,9 @@ impl Drop for Errand {
     }
 }
 
-impl Place {
+impl InFlight {
     fn answer(self, file: &File, moved: io::Result<Part>) {
-        let Place { mailbox, service, key, deliver, claim } = self;
+        let InFlight { mailbox, service, key, deliver, claim } = self;
         let result = moved.map_err(|error| Error::os("send", file.path().display(), error));
         if let Err(refused) = mailbox.send_reserved(service, Moved { key, result, _claim: claim }, deliver) {
             // A service that has ended needs no answer, but this place is free now, and others may wait for

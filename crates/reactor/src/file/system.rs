@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::{Action, Answer, Entry, File, FileKind, Metadata, OpenOptions, Opened, Writes, replace};
+use super::{Action, Answer, DirEntry, File, FileKind, Metadata, OpenOptions, Opened, Writes, replace};
 use crate::sys;
 
 /// The most bytes that an open may read.
@@ -123,14 +123,14 @@ pub(super) fn read_rest(file: fs::File, bytes_max: usize) -> io::Result<Vec<u8>>
     if bytes.len() > bytes_max { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
-fn read_directory(path: &Path, entries_max: usize) -> io::Result<Vec<Entry>> {
+fn read_directory(path: &Path, entries_max: usize) -> io::Result<Vec<DirEntry>> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         if entries.len() >= entries_max {
             return Err(ErrorKind::FileTooLarge.into());
         }
-        entries.push(Entry { kind: kind(entry.file_type()?), name: entry.file_name() });
+        entries.push(DirEntry { kind: kind(entry.file_type()?), name: entry.file_name() });
     }
     entries.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(entries)

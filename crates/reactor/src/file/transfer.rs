@@ -121,7 +121,7 @@ struct To {
 
 /// An operation in flight for a transfer.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Out {
+enum TransferInFlight {
     /// A read of a chunk. If the transfer ends meanwhile, the answer is dropped.
     Chunk,
     /// A thread writes to the stream's socket. Nothing else may write until it has answered.
@@ -132,7 +132,7 @@ enum Out {
 struct Moving {
     transfer: FileTransfer,
     to: To,
-    out: Option<Out>,
+    out: Option<TransferInFlight>,
     /// The stream's input has ended, and the stream reports that when the current part has been moved.
     holds_end: bool,
     is_paused: bool,
@@ -154,7 +154,9 @@ fn find(core: &mut Core, key: Key) -> Option<&mut Moving> {
 /// have taken the failure of the connection, and then this is no end. The stream is driven when the thread has answered.
 pub(crate) fn hold_end(core: &mut Core, stream: Key) -> bool {
     let Some(key) = core.couples.get(&stream).copied() else { return false };
-    let Some(moving) = find(core, key).filter(|moving| moving.out == Some(Out::Part)) else { return false };
+    let Some(moving) = find(core, key).filter(|moving| moving.out == Some(TransferInFlight::Part)) else {
+        return false;
+    };
     moving.holds_end = true;
     true
 }
@@ -291,7 +293,7 @@ fn defer(core: &mut Core, key: Key, why: Closed) -> Option<Closed> {
     let is_last =
         matches!(why, Closed::Stopped) || !core.alive.get(index as usize).is_some_and(|alive| *alive);
     let Some(moving) = find(core, key) else { return Some(why) };
-    if is_last || moving.out != Some(Out::Part) {
+    if is_last || moving.out != Some(TransferInFlight::Part) {
         return Some(moving.ending.take().unwrap_or(why));
     }
     moving.ending.get_or_insert(why);
@@ -304,7 +306,7 @@ fn defer(core: &mut Core, key: Key, why: Closed) -> Option<Closed> {
 /// answers, so the socket is cut off from the peer first.
 fn expired(core: &mut Core, key: Key) {
     let Some(moving) = find(core, key) else { return };
-    if moving.out != Some(Out::Part) {
+    if moving.out != Some(TransferInFlight::Part) {
         return;
     }
     moving.out = None;
@@ -371,7 +373,7 @@ fn flush(core: &mut Core, key: Key) {
     let action = Action::Read { file, offset, bytes_max, buffer: Vec::new() };
     let is_out = core.ask_file::<FileTransfer>((index, key), action, landed).is_ok();
     if let Some(moving) = find(core, key) {
-        moving.out = is_out.then_some(Out::Chunk);
+        moving.out = is_out.then_some(TransferInFlight::Chunk);
     }
 }
 
@@ -400,7 +402,7 @@ fn ask_sendfile(core: &mut Core, key: Key, (stream, way): (Key, Way), part: (Fil
     }
     let is_out = outlet.ask(core, (index, key), part, moved);
     if let Some(moving) = find(core, key) {
-        moving.out = is_out.then_some(Out::Part);
+        moving.out = is_out.then_some(TransferInFlight::Part);
     }
     true
 }

@@ -220,7 +220,7 @@ pub enum WriterEvent {
 
 /// An operation in flight for a writer.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Out {
+enum WriteInFlight {
     Write,
     Sync,
 }
@@ -230,8 +230,8 @@ struct Writing {
     writer: FileWriter,
     queue: Option<Box<Outgoing>>,
     /// How many bytes are in flight.
-    flying: usize,
-    out: Option<Out>,
+    in_flight: usize,
+    out: Option<WriteInFlight>,
     is_paused: bool,
     is_high: bool,
     is_synced: bool,
@@ -244,7 +244,7 @@ struct Writing {
 impl Writing {
     /// Returns the memory that the budget counts.
     fn holds(&self) -> usize {
-        self.queue.as_ref().map_or(0, |queue| queue.memory()) + self.flying
+        self.queue.as_ref().map_or(0, |queue| queue.memory()) + self.in_flight
     }
 }
 
@@ -308,7 +308,7 @@ impl Resource for FileWriter {
         let writing = Writing {
             writer: FileWriter { unwritten: 0, ..self },
             queue: None,
-            flying: 0,
+            in_flight: 0,
             out: None,
             is_paused: false,
             is_high: false,
@@ -387,7 +387,7 @@ fn flush<S: Handle<FileWriter>>(core: &mut Core, key: Key) {
         } else {
             writing.queue = Some(queue);
         }
-        writing.flying = bytes.len();
+        writing.in_flight = bytes.len();
         let holds = writing.holds();
         budget.recount(&mut writing.counted, holds);
         match writing.writer.at {
@@ -402,7 +402,8 @@ fn flush<S: Handle<FileWriter>>(core: &mut Core, key: Key) {
         let why = writing.closing.take().unwrap_or(Closed::Done);
         return core.end(key, why, Ending::Orderly);
     };
-    writing.out = Some(if matches!(action, Action::Sync { .. }) { Out::Sync } else { Out::Write });
+    writing.out =
+        Some(if matches!(action, Action::Sync { .. }) { WriteInFlight::Sync } else { WriteInFlight::Write });
     if let Err(action) = core.ask_file::<FileWriter>((index, key), action, landed::<S>) {
         put_back(core, key, action);
     }
@@ -413,7 +414,7 @@ fn put_back(core: &mut Core, key: Key, action: Action) {
     let Core { registry, pool, .. } = core;
     let writing = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Writing>());
     let Some(writing) = writing else { return };
-    (writing.out, writing.flying) = (None, 0);
+    (writing.out, writing.in_flight) = (None, 0);
     let (Action::Write { bytes, .. } | Action::Append { bytes, .. }) = action else { return };
     let mut queue = pool.take_outgoing();
     queue.put(&bytes);
@@ -443,8 +444,8 @@ fn landed<S: Handle<FileWriter>>(queue: &mut dyn Any, to: Option<(&mut Core, &mu
     let Core { registry, budget, counters, .. } = core;
     let writing = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Writing>());
     let Some(writing) = writing else { return };
-    let is_sync = writing.out.take() == Some(Out::Sync);
-    let count = mem::take(&mut writing.flying);
+    let is_sync = writing.out.take() == Some(WriteInFlight::Sync);
+    let count = mem::take(&mut writing.in_flight);
     match result {
         Ok(Answer::Done) => (),
         Ok(_) => {

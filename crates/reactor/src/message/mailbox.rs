@@ -125,7 +125,7 @@ impl<M> Error for Refused<M> {}
 ///
 /// `D` is the loop's means to deliver one command of a lane, in practice a function pointer.
 pub(crate) struct Mailbox<D> {
-    shared: Mutex<Shared<D>>,
+    shared: Mutex<MailboxState<D>>,
     /// Signals that there may be room, or that no room will be needed.
     room: Condvar,
     /// Whether the next sender has to wake the loop. Set under the lock, but may be cleared without it.
@@ -134,10 +134,10 @@ pub(crate) struct Mailbox<D> {
     filled: AtomicBool,
     grace: AtomicU64,
     controllers: AtomicUsize,
-    /// How many [`Held`] exist.
+    /// How many [`WorkGuard`]s exist.
     holds: AtomicUsize,
     /// How many commands the loop has consumed, modulo the range. Only the loop writes this.
-    walked: Line<AtomicUsize>,
+    walked: CacheLine<AtomicUsize>,
     waker: Waker,
     loop_thread: thread::ThreadId,
     birthplace: Birthplace,
@@ -148,7 +148,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
     /// Makes a mailbox for at most `limit` commands, and the inbox for the calling thread's loop.
     pub(crate) fn new(limit: usize, waker: Waker) -> (Arc<Self>, Inbox<D>) {
         let mailbox = Arc::new(Mailbox {
-            shared: Mutex::new(Shared {
+            shared: Mutex::new(MailboxState {
                 commands: Commands::new(),
                 taken: 0,
                 walked: 0,
@@ -164,7 +164,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
             grace: AtomicU64::new(NEVER),
             controllers: AtomicUsize::new(0),
             holds: AtomicUsize::new(0),
-            walked: Line(AtomicUsize::new(0)),
+            walked: CacheLine(AtomicUsize::new(0)),
             waker,
             loop_thread: thread::current().id(),
             birthplace: Birthplace::here(),
@@ -196,7 +196,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
     }
 
     /// Takes the lock, unless this is a child of the loop's process.
-    fn open(&self) -> Option<MutexGuard<'_, Shared<D>>> {
+    fn open(&self) -> Option<MutexGuard<'_, MailboxState<D>>> {
         self.birthplace.is_here().then(|| lock(&self.shared))
     }
 
@@ -212,7 +212,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
         deliver: D,
     ) -> Result<(), Refused<M>> {
         let Some(mut shared) = self.open() else { return Err(Refused::Gone(message)) };
-        let must_wait = |shared: &Shared<D>| !shared.refuses(service) && self.is_full(shared);
+        let must_wait = |shared: &MailboxState<D>| !shared.refuses(service) && self.is_full(shared);
         // With a limit of 0 there is never room.
         if self.limit > 0 && !up_to.is_zero() && must_wait(&shared) {
             if thread::current().id() == self.loop_thread {
@@ -233,7 +233,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
     }
 
     /// Returns whether the limit is reached, as far as the holder of the lock knows.
-    fn is_full(&self, shared: &Shared<D>) -> bool {
+    fn is_full(&self, shared: &MailboxState<D>) -> bool {
         shared.taken.wrapping_sub(self.walked.0.load(Ordering::Acquire)) >= self.limit
     }
 
@@ -244,7 +244,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
     }
 
     /// Wakes the senders that wait for room, so that they look again. The caller holds the lock.
-    fn tell_waiting(&self, shared: &Shared<D>) {
+    fn tell_waiting(&self, shared: &MailboxState<D>) {
         if shared.waiting > 0 {
             self.room.notify_all();
         }
@@ -269,7 +269,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
 
     fn queue<M: Send + 'static>(
         &self,
-        mut shared: MutexGuard<'_, Shared<D>>,
+        mut shared: MutexGuard<'_, MailboxState<D>>,
         limit: usize,
         service: u16,
         message: M,
@@ -327,7 +327,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
         self.controllers.load(Ordering::Acquire)
     }
 
-    /// Returns the number of [`Held`] that exist.
+    /// Returns the number of [`WorkGuard`]s that exist.
     pub(crate) fn holds(&self) -> usize {
         self.holds.load(Ordering::Acquire)
     }
@@ -460,7 +460,7 @@ impl<D: Copy + Send + 'static> Inbox<D> {
     ///
     /// False means that commands are left here or in the mailbox, that a sender waits for room, or that an
     /// announcement came since the last call, while the loop was awake: a stop, or the drop of the last
-    /// [`Outside`] or [`Held`]. True means that any of these wakes the loop from now on, once.
+    /// [`Outside`] or [`WorkGuard`]. True means that any of these wakes the loop from now on, once.
     pub(crate) fn sleep(&self) -> bool {
         if !self.is_empty() {
             return false;
@@ -525,19 +525,19 @@ impl<D: Copy + Send + 'static> Drop for Inbox<D> {
 }
 
 /// Counts as pending work until it is dropped. The last drop notifies the loop.
-pub(crate) struct Held<D: Copy + Send + 'static> {
+pub(crate) struct WorkGuard<D: Copy + Send + 'static> {
     mailbox: Arc<Mailbox<D>>,
 }
 
-impl<D: Copy + Send + 'static> Held<D> {
+impl<D: Copy + Send + 'static> WorkGuard<D> {
     /// Makes one, and counts it.
     pub(crate) fn new(mailbox: &Arc<Mailbox<D>>) -> Self {
         mailbox.holds.fetch_add(1, Ordering::Relaxed);
-        Held { mailbox: mailbox.clone() }
+        WorkGuard { mailbox: mailbox.clone() }
     }
 }
 
-impl<D: Copy + Send + 'static> Drop for Held<D> {
+impl<D: Copy + Send + 'static> Drop for WorkGuard<D> {
     fn drop(&mut self) {
         if self.mailbox.holds.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.mailbox.announce();
@@ -582,7 +582,7 @@ impl<D: Copy + Send + 'static> ops::Deref for Outside<D> {
 }
 
 /// The state that the lock guards.
-struct Shared<D> {
+struct MailboxState<D> {
     commands: Commands<D>,
     /// How many commands were accepted, modulo the range.
     taken: usize,
@@ -599,7 +599,7 @@ struct Shared<D> {
     news: bool,
 }
 
-impl<D> Shared<D> {
+impl<D> MailboxState<D> {
     /// Whether no command for this service will be taken any more.
     fn refuses(&self, service: u16) -> bool {
         self.closed || self.has_ended(service)
@@ -686,7 +686,7 @@ impl<D: Copy> Commands<D> {
 
 /// Keeps a value that one thread writes often out of the cache lines that others read often.
 #[repr(align(128))]
-struct Line<T>(T);
+struct CacheLine<T>(T);
 
 /// Means that no stop is requested.
 const NEVER: u64 = u64::MAX;

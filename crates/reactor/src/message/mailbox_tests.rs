@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Moves the front of the queue to the log.
-type Deliver = fn(&mut dyn Any, &mut Vec<u64>);
+type DeliverFn = fn(&mut dyn Any, &mut Vec<u64>);
 
 fn take<M: Into<u64> + 'static>(queue: &mut dyn Any, log: &mut Vec<u64>) {
     let queue = queue.downcast_mut::<VecDeque<M>>().expect("the queue of the lane");
@@ -19,18 +19,18 @@ fn take<M: Into<u64> + 'static>(queue: &mut dyn Any, log: &mut Vec<u64>) {
 }
 
 /// A waker that counts its wakes, and unparks the thread that made it.
-struct Bell(AtomicUsize, thread::Thread);
+struct CountingWaker(AtomicUsize, thread::Thread);
 
-impl Wake for Bell {
+impl Wake for CountingWaker {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::Relaxed);
         self.1.unpark();
     }
 }
 
-impl Bell {
+impl CountingWaker {
     fn new() -> Arc<Self> {
-        Arc::new(Bell(AtomicUsize::new(0), thread::current()))
+        Arc::new(CountingWaker(AtomicUsize::new(0), thread::current()))
     }
 
     fn rung(&self) -> usize {
@@ -38,14 +38,14 @@ impl Bell {
     }
 }
 
-fn mailbox(limit: usize) -> (Arc<Mailbox<Deliver>>, Inbox<Deliver>, Arc<Bell>) {
-    let bell = Bell::new();
+fn mailbox(limit: usize) -> (Arc<Mailbox<DeliverFn>>, Inbox<DeliverFn>, Arc<CountingWaker>) {
+    let bell = CountingWaker::new();
     let (mailbox, inbox) = Mailbox::new(limit, Waker::from(bell.clone()));
     (mailbox, inbox, bell)
 }
 
 /// Consumes at most `budget` commands, and returns each one's service and number.
-fn walk(inbox: &mut Inbox<Deliver>, budget: usize) -> Vec<(u16, u64)> {
+fn walk(inbox: &mut Inbox<DeliverFn>, budget: usize) -> Vec<(u16, u64)> {
     inbox.drain();
     let (mut services, mut log) = (Vec::new(), Vec::new());
     while services.len() < budget
@@ -102,7 +102,7 @@ fn the_limit_counts_both_sides_and_gives_the_message_back() {
 
 const LONG: Duration = Duration::from_secs(60);
 
-fn wait_for_a_sender(mailbox: &Mailbox<Deliver>) {
+fn wait_for_a_sender(mailbox: &Mailbox<DeliverFn>) {
     while mailbox.waiting() == 0 {
         thread::yield_now();
     }
@@ -156,7 +156,7 @@ fn a_wait_for_room_ends_with_its_time_and_where_there_is_never_room_at_once() {
 
 #[test]
 fn who_waits_for_room_learns_that_there_will_be_none() {
-    type End = fn(&Mailbox<Deliver>, &mut Option<Inbox<Deliver>>);
+    type End = fn(&Mailbox<DeliverFn>, &mut Option<Inbox<DeliverFn>>);
     let ends: [End; 3] = [
         |mailbox, _| mailbox.close(),
         |_, inbox| assert_eq!(inbox.as_mut().expect("it is there").end_service(7), 1),
@@ -330,8 +330,8 @@ fn what_is_held_counts_against_the_limit_until_it_is_walked_or_dropped() {
         let watch = Arc::new(());
         inbox.hold(1);
         for number in 0..3_u64 {
-            let kept = Kept(number, watch.clone());
-            assert!(mailbox.send(1, kept, take::<Kept>).is_ok(), "below the limit");
+            let kept = CountedNumber(number, watch.clone());
+            assert!(mailbox.send(1, kept, take::<CountedNumber>).is_ok(), "below the limit");
             inbox.drain();
         }
         assert!(matches!(mailbox.send(2, 3_u8, take::<u8>), Err(Refused::Full(3))));
@@ -349,10 +349,10 @@ fn what_is_held_counts_against_the_limit_until_it_is_walked_or_dropped() {
 }
 
 /// A number that is counted while it is kept.
-struct Kept(u64, #[expect(dead_code, reason = "counted")] Arc<()>);
+struct CountedNumber(u64, #[expect(dead_code, reason = "counted")] Arc<()>);
 
-impl From<Kept> for u64 {
-    fn from(kept: Kept) -> u64 {
+impl From<CountedNumber> for u64 {
+    fn from(kept: CountedNumber) -> u64 {
         kept.0
     }
 }
@@ -395,7 +395,7 @@ fn a_closed_mailbox_refuses_and_still_delivers() {
 fn dropping_the_inbox_closes_and_drops_on_both_sides() {
     let (mailbox, mut inbox, _) = mailbox(8);
     let watch = Arc::new(());
-    let deliver: Deliver = |_, _| unreachable!("it is dropped");
+    let deliver: DeliverFn = |_, _| unreachable!("it is dropped");
     mailbox.send(0, watch.clone(), deliver).unwrap();
     inbox.drain();
     mailbox.send(0, watch.clone(), deliver).unwrap();
@@ -406,14 +406,14 @@ fn dropping_the_inbox_closes_and_drops_on_both_sides() {
 
 #[test]
 fn a_command_whose_drop_sends_does_not_deadlock() {
-    struct Sends(Arc<Mailbox<Deliver>>, mpsc::Sender<bool>);
+    struct Sends(Arc<Mailbox<DeliverFn>>, mpsc::Sender<bool>);
     impl Drop for Sends {
         fn drop(&mut self) {
             let refused = self.0.send(0, 1_u8, take::<u8>).is_err();
             self.1.send(refused).expect("the test listens");
         }
     }
-    let deliver: Deliver = |_, _| unreachable!("it is dropped");
+    let deliver: DeliverFn = |_, _| unreachable!("it is dropped");
     let (mailbox, mut inbox, _) = mailbox(8);
     let (told, hears) = mpsc::channel();
     mailbox.send(0, Sends(mailbox.clone(), told.clone()), deliver).unwrap();
@@ -426,7 +426,7 @@ fn a_command_whose_drop_sends_does_not_deadlock() {
 #[test]
 fn a_panic_in_a_delivery_leaves_the_rest_in_order() {
     let (mailbox, mut inbox, _) = mailbox(8);
-    let fails: Deliver = |queue, log| {
+    let fails: DeliverFn = |queue, log| {
         take::<u32>(queue, log);
         std::panic::resume_unwind(Box::new("a handler's own"));
     };

@@ -11,7 +11,7 @@ mod mailbox_tests;
 mod models;
 mod pending;
 
-pub(crate) use self::mailbox::{Held, Inbox, Mailbox, Outside};
+pub(crate) use self::mailbox::{Inbox, Mailbox, Outside, WorkGuard};
 pub use self::{
     mailbox::Refused,
     pending::{Pending, Reply, Unanswered},

@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-type Deliver = fn(&mut dyn Any, &mut Vec<u32>);
+type DeliverFn = fn(&mut dyn Any, &mut Vec<u32>);
 
 fn take<M: Into<u32> + 'static>(queue: &mut dyn Any, log: &mut Vec<u32>) {
     let queue = queue.downcast_mut::<VecDeque<M>>().expect("the queue of the lane");
@@ -25,28 +25,28 @@ fn take<M: Into<u32> + 'static>(queue: &mut dyn Any, log: &mut Vec<u32>) {
 }
 
 /// Wakes a sleeping loop.
-struct Bell(Notify);
+struct LoopWaker(Notify);
 
-impl Wake for Bell {
+impl Wake for LoopWaker {
     fn wake(self: std::sync::Arc<Self>) {
         self.0.notify();
     }
 }
 
 struct Loop {
-    inbox: Inbox<Deliver>,
-    bell: std::sync::Arc<Bell>,
+    inbox: Inbox<DeliverFn>,
+    bell: std::sync::Arc<LoopWaker>,
     log: Vec<u32>,
 }
 
 impl Loop {
     fn new(limit: usize) -> Self {
-        let bell = std::sync::Arc::new(Bell(Notify::new()));
+        let bell = std::sync::Arc::new(LoopWaker(Notify::new()));
         let (_, inbox) = Mailbox::new(limit, Waker::from(bell.clone()));
         Loop { inbox, bell, log: Vec::new() }
     }
 
-    fn mailbox(&self) -> Arc<Mailbox<Deliver>> {
+    fn mailbox(&self) -> Arc<Mailbox<DeliverFn>> {
         self.inbox.mailbox().clone()
     }
 
@@ -239,7 +239,7 @@ fn a_command_that_races_the_end_of_its_service_or_loop_resolves_its_reply() {
         let mut looping = Loop::new(2);
         let mailbox = looping.mailbox();
         let asker = thread::spawn(move || {
-            let deliver: Deliver = |_, _| unreachable!("nothing is delivered");
+            let deliver: DeliverFn = |_, _| unreachable!("nothing is delivered");
             let loop_thread = mailbox.loop_thread();
             [0, 1].map(|service| {
                 let (reply, pending) = Reply::<u8>::channel(loop_thread);
@@ -259,7 +259,7 @@ fn a_question_that_races_two_stops_is_answered_or_gone_and_the_shorter_grace_is_
         let mut looping = Loop::new(2);
         let mailbox = looping.mailbox();
         let asker = thread::spawn(move || {
-            let deliver: Deliver = |queue, log| {
+            let deliver: DeliverFn = |queue, log| {
                 let queue = queue.downcast_mut::<VecDeque<Reply<u32>>>().expect("the queue of the lane");
                 queue.pop_front().expect("one message for each walk").send(7);
                 log.push(7);
@@ -337,7 +337,7 @@ fn a_future_is_woken_for_the_answer() {
     loom::model(|| {
         let (reply, mut pending) = Reply::channel(thread::current().id());
         let asker = thread::spawn(move || {
-            let bell = std::sync::Arc::new(Bell(Notify::new()));
+            let bell = std::sync::Arc::new(LoopWaker(Notify::new()));
             let waker = Waker::from(bell.clone());
             loop {
                 match Pin::new(&mut pending).poll(&mut Context::from_waker(&waker)) {

@@ -31,21 +31,21 @@ use std::{fmt, mem};
 /// assert_eq!(pending.try_take().unwrap().unwrap(), 42);
 /// ```
 pub struct Reply<T> {
-    shared: Arc<Shared<T>>,
+    shared: Arc<ReplyState<T>>,
 }
 
 impl<T> Reply<T> {
     /// Makes the two ends of one answer. The pending refuses to block on `loop_thread`.
     pub fn channel(loop_thread: ThreadId) -> (Reply<T>, Pending<T>) {
-        let (slot, changed) = (Mutex::new(Slot::Open(None)), Condvar::new());
-        let shared = Arc::new(Shared { slot, changed, birthplace: Birthplace::here() });
+        let (slot, changed) = (Mutex::new(AnswerState::Open(None)), Condvar::new());
+        let shared = Arc::new(ReplyState { slot, changed, birthplace: Birthplace::here() });
         (Reply { shared: shared.clone() }, Pending { shared, loop_thread })
     }
 
     /// Gives the answer and wakes the asker. It neither blocks nor fails. If the asker is gone, the answer is
     /// dropped.
     pub fn send(self, answer: T) {
-        self.resolve(Slot::Answered(answer));
+        self.resolve(AnswerState::Answered(answer));
     }
 
     /// Returns whether the [`Pending`] still exists, so that a service can skip costly work that nobody
@@ -53,19 +53,19 @@ impl<T> Reply<T> {
     ///
     /// A result of true may be out of date at once, but false is final.
     pub fn is_wanted(&self) -> bool {
-        self.shared.open().is_some_and(|slot| !matches!(*slot, Slot::Unwanted))
+        self.shared.open().is_some_and(|slot| !matches!(*slot, AnswerState::Unwanted))
     }
 
-    fn resolve(&self, answer: Slot<T>) {
+    fn resolve(&self, answer: AnswerState<T>) {
         let Some(mut slot) = self.shared.open() else { return };
-        if !matches!(*slot, Slot::Open(_)) {
+        if !matches!(*slot, AnswerState::Open(_)) {
             // `return` releases the lock before it drops `answer`, because a parameter outlives the locals.
             return;
         }
         let before = mem::replace(&mut *slot, answer);
         drop(slot);
         self.shared.changed.notify_all();
-        if let Slot::Open(Some(waker)) = before {
+        if let AnswerState::Open(Some(waker)) = before {
             // This runs an executor's code. A panic in it must not harm the service that answers.
             let _ = guard::call(|| waker.wake());
         }
@@ -75,10 +75,10 @@ impl<T> Reply<T> {
 impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
         if !self.shared.birthplace.is_here() {
-            return Shared::leak(&self.shared);
+            return ReplyState::leak(&self.shared);
         }
         // This does nothing if the answer was given.
-        self.resolve(Slot::Gone);
+        self.resolve(AnswerState::Gone);
     }
 }
 
@@ -101,7 +101,7 @@ impl<T> fmt::Debug for Reply<T> {
 /// ```
 #[must_use = "dropping it says that the answer is not wanted"]
 pub struct Pending<T> {
-    shared: Arc<Shared<T>>,
+    shared: Arc<ReplyState<T>>,
     loop_thread: ThreadId,
 }
 
@@ -115,7 +115,7 @@ impl<T> Pending<T> {
     /// [`Unanswered::Gone`] if no answer will come. [`Unanswered::WouldDeadlock`], at once, if there is no
     /// answer yet and the calling thread is the one that has to give it.
     pub fn wait(self) -> Result<T, Unanswered<T>> {
-        self.block(|changed, slot| wait_while(changed, slot, Slot::is_open))
+        self.block(|changed, slot| wait_while(changed, slot, AnswerState::is_open))
     }
 
     /// Blocks until the answer arrives, or for this long.
@@ -124,7 +124,7 @@ impl<T> Pending<T> {
     /// As [`Pending::wait`], and [`Unanswered::TimedOut`] if the time is over. The caller can then go on
     /// waiting.
     pub fn wait_for(self, up_to: Duration) -> Result<T, Unanswered<T>> {
-        self.block(|changed, slot| wait_while_for(changed, slot, up_to, Slot::is_open))
+        self.block(|changed, slot| wait_while_for(changed, slot, up_to, AnswerState::is_open))
     }
 
     /// Takes the answer if it has arrived, or returns `None` if it has not arrived yet.
@@ -164,7 +164,7 @@ impl<T> Future for Pending<T> {
         let mut waker = Some(cx.waker().clone());
         let Some(mut slot) = self.shared.open() else { return Poll::Ready(Err(Unanswered::Gone)) };
         let taken = slot.take();
-        if let Slot::Open(waiting) = &mut *slot {
+        if let AnswerState::Open(waiting) = &mut *slot {
             mem::swap(waiting, &mut waker);
         }
         drop(slot);
@@ -174,8 +174,8 @@ impl<T> Future for Pending<T> {
 
 impl<T> Drop for Pending<T> {
     fn drop(&mut self) {
-        let Some(mut slot) = self.shared.open() else { return Shared::leak(&self.shared) };
-        let before = mem::replace(&mut *slot, Slot::Unwanted);
+        let Some(mut slot) = self.shared.open() else { return ReplyState::leak(&self.shared) };
+        let before = mem::replace(&mut *slot, AnswerState::Unwanted);
         drop(slot);
         drop(before);
     }
@@ -232,13 +232,13 @@ impl<T> fmt::Display for Unanswered<T> {
 
 impl<T> Error for Unanswered<T> {}
 
-struct Shared<T> {
-    slot: Mutex<Slot<T>>,
+struct ReplyState<T> {
+    slot: Mutex<AnswerState<T>>,
     changed: Condvar,
     birthplace: Birthplace,
 }
 
-impl<T> Shared<T> {
+impl<T> ReplyState<T> {
     /// Takes the lock, unless this is a child of the process that asked.
     fn open(&self) -> Option<Guard<'_, T>> {
         self.birthplace.is_here().then(|| lock(&self.slot))
@@ -250,9 +250,9 @@ impl<T> Shared<T> {
     }
 }
 
-type Guard<'a, T> = crate::sync::MutexGuard<'a, Slot<T>>;
+type Guard<'a, T> = crate::sync::MutexGuard<'a, AnswerState<T>>;
 
-enum Slot<T> {
+enum AnswerState<T> {
     /// No answer yet. Contains the waker of the task that awaits it, if there is one.
     Open(Option<Waker>),
     Answered(T),
@@ -262,16 +262,16 @@ enum Slot<T> {
     Unwanted,
 }
 
-impl<T> Slot<T> {
+impl<T> AnswerState<T> {
     fn is_open(&self) -> bool {
-        matches!(self, Slot::Open(_))
+        matches!(self, AnswerState::Open(_))
     }
 
     fn take(&mut self) -> Option<Result<T, Unanswered<T>>> {
-        match mem::replace(self, Slot::Gone) {
-            Slot::Answered(answer) => Some(Ok(answer)),
-            Slot::Gone | Slot::Unwanted => Some(Err(Unanswered::Gone)),
-            open @ Slot::Open(_) => {
+        match mem::replace(self, AnswerState::Gone) {
+            AnswerState::Answered(answer) => Some(Ok(answer)),
+            AnswerState::Gone | AnswerState::Unwanted => Some(Err(Unanswered::Gone)),
+            open @ AnswerState::Open(_) => {
                 *self = open;
                 None
             }

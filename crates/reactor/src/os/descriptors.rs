@@ -115,14 +115,14 @@ pub struct Descriptors {
     is_new: bool,
     per_message: usize,
     /// Boxed, so that a handed-over resource is small.
-    queue: Box<Queue>,
+    queue: Box<MessageQueue>,
 }
 
 /// The messages behind the queued bytes, and the time within which they must make progress.
-struct Queue {
+struct MessageQueue {
     write_stall: Option<Duration>,
     /// Waiting messages whose first byte matters, in order.
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<WaitingMessage>,
     /// The number of their descriptors.
     unsent: usize,
     /// The count of all bytes queued, and of those that have left.
@@ -139,13 +139,13 @@ enum Kind {
     },
 }
 
-impl Default for Queue {
-    fn default() -> Queue {
-        Queue { write_stall: Some(WRITE_STALL), waiting: VecDeque::new(), unsent: 0, put: 0, gone: 0 }
+impl Default for MessageQueue {
+    fn default() -> MessageQueue {
+        MessageQueue { write_stall: Some(WRITE_STALL), waiting: VecDeque::new(), unsent: 0, put: 0, gone: 0 }
     }
 }
 
-struct Waiting {
+struct WaitingMessage {
     /// The position of its first byte, counted like `put`.
     begin: u64,
     descriptors: Vec<Descriptor>,
@@ -223,7 +223,7 @@ impl Descriptors {
     /// Resets it for another life. Drops the waiting messages.
     fn begin(&mut self) {
         self.is_new = true;
-        *self.queue = Queue { write_stall: self.queue.write_stall, ..Queue::default() };
+        *self.queue = MessageQueue { write_stall: self.queue.write_stall, ..MessageQueue::default() };
     }
 
     fn over(mut self, socket: Descriptor) -> io::Result<Descriptors> {
@@ -473,7 +473,9 @@ impl Output for Descriptors {
         }
         if self.has_begin(&message) {
             self.queue.unsent += message.descriptors.len();
-            self.queue.waiting.push_back(Waiting { begin: self.queue.put, descriptors: message.descriptors });
+            self.queue
+                .waiting
+                .push_back(WaitingMessage { begin: self.queue.put, descriptors: message.descriptors });
         }
         self.queue.put += message.bytes.len() as u64;
         out.put(message.bytes);

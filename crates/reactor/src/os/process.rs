@@ -156,13 +156,13 @@ pub struct Child {
 ///
 /// See the [module](self) for an example and for the guarantees.
 pub struct Process {
-    held: Option<Held>,
+    held: Option<ChildBacking>,
     pid: u32,
     kill_on_close: bool,
     status: Option<ExitStatus>,
 }
 
-enum Held {
+enum ChildBacking {
     #[cfg(target_os = "linux")]
     Pidfd(Pidfd),
     Hosted(Box<dyn Hosted>),
@@ -186,13 +186,13 @@ impl Process {
     pub(crate) fn by_pidfd(mut pidfd: Pidfd, pid: u32, options: &SpawnOptions) -> Process {
         (pidfd.of_group, pidfd.ends_group) = (options.group, options.ends_group());
         let kill_on_close = options.kill_on_close;
-        Process { held: Some(Held::Pidfd(pidfd)), pid, kill_on_close, status: None }
+        Process { held: Some(ChildBacking::Pidfd(pidfd)), pid, kill_on_close, status: None }
     }
 
     /// Wraps a process that the engine watches.
     pub fn hosted(by: Box<dyn Hosted>, pid: u32, options: &SpawnOptions) -> Process {
         let kill_on_close = options.kill_on_close;
-        Process { held: Some(Held::Hosted(by)), pid, kill_on_close, status: None }
+        Process { held: Some(ChildBacking::Hosted(by)), pid, kill_on_close, status: None }
     }
 
     /// Returns the process number. After the exit it may belong to another process.
@@ -215,8 +215,8 @@ impl Process {
         match &self.held {
             _ if self.status.is_some() => Err(io::Error::from_raw_os_error(libc::ESRCH)),
             #[cfg(target_os = "linux")]
-            Some(Held::Pidfd(pidfd)) => pidfd.signal(number),
-            Some(Held::Hosted(hosted)) => hosted.signal(number),
+            Some(ChildBacking::Pidfd(pidfd)) => pidfd.signal(number),
+            Some(ChildBacking::Hosted(hosted)) => hosted.signal(number),
             None => Err(io::Error::from_raw_os_error(libc::ESRCH)),
         }
     }
@@ -244,8 +244,8 @@ impl Resource for Process {
     fn source(&self) -> Source<'_> {
         match &self.held {
             #[cfg(target_os = "linux")]
-            Some(Held::Pidfd(pidfd)) => Source::of(pidfd.descriptor()),
-            Some(Held::Hosted(hosted)) => hosted.source(),
+            Some(ChildBacking::Pidfd(pidfd)) => Source::of(pidfd.descriptor()),
+            Some(ChildBacking::Hosted(hosted)) => hosted.source(),
             None => Source::hosted(u64::MAX),
         }
     }
@@ -253,11 +253,11 @@ impl Resource for Process {
     fn step(&mut self, _: Ready, io: &mut Io<'_>, _: &mut [u8]) -> io::Result<Option<ExitStatus>> {
         let status = match &self.held {
             #[cfg(target_os = "linux")]
-            Some(Held::Pidfd(pidfd)) => pidfd.reap().map_err(|error| match error.raw_os_error() {
+            Some(ChildBacking::Pidfd(pidfd)) => pidfd.reap().map_err(|error| match error.raw_os_error() {
                 Some(libc::ECHILD) => status_unknown(),
                 _ => error,
             })?,
-            Some(Held::Hosted(hosted)) => {
+            Some(ChildBacking::Hosted(hosted)) => {
                 let mut raw = [0; 4];
                 match io.read(hosted.source(), &mut raw)? {
                     4 => ExitStatus::from_raw(i32::from_ne_bytes(raw)),
@@ -280,7 +280,7 @@ impl Drop for Process {
             let _ = self.kill();
         }
         #[cfg(target_os = "linux")]
-        if let Some(Held::Pidfd(pidfd)) = self.held.take()
+        if let Some(ChildBacking::Pidfd(pidfd)) = self.held.take()
             && self.status.is_none()
         {
             crate::sys::process::hand_on(pidfd);

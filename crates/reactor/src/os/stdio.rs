@@ -133,7 +133,7 @@ pub fn stderr() -> io::Result<Transport> {
 /// ```
 #[derive(Debug)]
 pub struct Raw {
-    change: sys::terminal::Change,
+    change: sys::terminal::RawChange,
 }
 
 impl Raw {

@@ -29,7 +29,7 @@ const NOT_GIVEN_BACK: &str =
     "nobody is given a listener back: pass a duplicate of its socket on, or close it";
 
 /// Decides on a connection by its peer's address. `None` refuses it.
-pub(crate) type Make<R> = Box<dyn FnMut(&Address) -> Option<R>>;
+pub(crate) type AcceptFn<R> = Box<dyn FnMut(&Address) -> Option<R>>;
 
 /// The answer of [`Handle::accept`], which decides on a connection.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl<R> fmt::Debug for Listener<R> {
 pub(crate) struct Accepting<R> {
     view: Listener<R>,
     /// Decides on each connection. With `None` the runtime asks the service itself.
-    make: Option<Make<R>>,
+    make: Option<AcceptFn<R>>,
     reading: bool,
     paused: bool,
     /// Descriptors ran out, and the service has got the fault.
@@ -70,7 +70,7 @@ pub(crate) struct Accepting<R> {
 }
 
 impl<R> Accepting<R> {
-    pub(crate) fn new(make: Option<Make<R>>) -> Accepting<R> {
+    pub(crate) fn new(make: Option<AcceptFn<R>>) -> Accepting<R> {
         let view = Listener { of: PhantomData };
         Accepting { view, make, reading: true, paused: false, starved: false, turns_away: false }
     }

@@ -7,7 +7,7 @@ use crate::{clock::Time, id::Key};
 /// The bytes that all queues and buffers of a runtime hold, against a limit.
 ///
 /// Bytes are short above 75 % of the limit. `pressure.rs` handles a shortage.
-pub(crate) struct Bytes {
+pub(crate) struct ByteBudget {
     used: usize,
     limit: usize,
     /// Bytes are short above this.
@@ -35,9 +35,9 @@ struct Shares {
     told: Vec<bool>,
 }
 
-impl Bytes {
-    pub(crate) fn new(limit: usize) -> Bytes {
-        Bytes {
+impl ByteBudget {
+    pub(crate) fn new(limit: usize) -> ByteBudget {
+        ByteBudget {
             used: 0,
             limit,
             ease: limit / 4 * 3,
@@ -78,7 +78,7 @@ impl Bytes {
         *counted = holds;
     }
 
-    /// Looks closer after [`Bytes::add`]. Returns `false` if the limit is passed.
+    /// Looks closer after [`ByteBudget::add`]. Returns `false` if the limit is passed.
     pub(crate) fn is_within(&mut self) -> bool {
         self.tight |= self.used > self.ease;
         self.used <= self.limit
@@ -197,36 +197,36 @@ impl Bytes {
 }
 
 /// How many handlers may run, and for how long, before the runtime writes their output.
-pub(crate) struct Handlers {
+pub(crate) struct HandlerBudget {
     calls: u32,
     since: Time,
 }
 
-impl Handlers {
+impl HandlerBudget {
     const CALLS_MAX: u32 = 1024;
     const TIME_MAX: Duration = Duration::from_millis(1);
     /// The runtime reads the clock once in this many calls.
     const SAMPLE: u32 = 128;
 
-    pub(crate) fn new(now: Time) -> Handlers {
-        Handlers { calls: 0, since: now }
+    pub(crate) fn new(now: Time) -> HandlerBudget {
+        HandlerBudget { calls: 0, since: now }
     }
 
     /// Starts again after a flush.
     pub(crate) fn renew(&mut self, now: Time) {
-        *self = Handlers::new(now);
+        *self = HandlerBudget::new(now);
     }
 
     /// Counts a call. Returns `true` if it is time to read the clock.
     #[inline]
     pub(crate) fn spend(&mut self) -> bool {
         self.calls += 1;
-        self.calls.is_multiple_of(Handlers::SAMPLE)
+        self.calls.is_multiple_of(HandlerBudget::SAMPLE)
     }
 
     /// Returns whether it is time to write, and renews the budget if so.
     pub(crate) fn is_over(&mut self, now: Time) -> bool {
-        let over = self.calls >= Handlers::CALLS_MAX || now.since(self.since) >= Handlers::TIME_MAX;
+        let over = self.calls >= HandlerBudget::CALLS_MAX || now.since(self.since) >= HandlerBudget::TIME_MAX;
         if over {
             self.renew(now);
         }
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn the_limit_is_met_exactly_and_a_shrinking_stream_is_never_refused() {
-        let mut bytes = Bytes::new(100);
+        let mut bytes = ByteBudget::new(100);
         let (mut a, mut b) = (0, 0);
         assert!(bytes.recount(&mut a, 99), "limit - 1");
         assert!(bytes.recount(&mut b, 1), "limit");
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn what_is_added_wraps_with_the_queue_and_settles_to_what_is_left() {
-        let mut bytes = Bytes::new(100);
+        let mut bytes = ByteBudget::new(100);
         let (mut a, mut b) = (0, 0);
         assert!(bytes.add(&mut a, 75), "three quarters");
         assert!(!bytes.add(&mut b, 1), "one more");
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn pressure_begins_above_three_quarters_and_relief_is_told_once() {
-        let mut bytes = Bytes::new(100);
+        let mut bytes = ByteBudget::new(100);
         let (mut a, mut b) = (0, 0);
         bytes.recount(&mut a, 75);
         assert!(!bytes.is_tight() && bytes.is_within() && !bytes.is_tight());
@@ -286,7 +286,7 @@ mod tests {
         assert!(bytes.is_relieved() && !bytes.is_relieved() && !bytes.is_tight() && !bytes.has_begun());
         bytes.recount(&mut a, 76);
         assert!(bytes.is_tight() && bytes.has_begun(), "another one");
-        let mut refused = Bytes::new(100);
+        let mut refused = ByteBudget::new(100);
         let mut a = 0;
         refused.recount(&mut a, 101);
         refused.recount(&mut a, 10);
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_service_above_its_share_is_told_once_and_rests_while_bytes_are_short() {
-        let mut bytes = Bytes::new(100);
+        let mut bytes = ByteBudget::new(100);
         let mut a = 0;
         assert!(bytes.begin_shortage() && !bytes.begin_shortage());
         // Of three services, each has 25.
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn room_is_made_for_the_idle_and_a_little_for_the_others() {
-        let mut bytes = Bytes::new(160);
+        let mut bytes = ByteBudget::new(160);
         let mut a = 0;
         for (holds, of_idle, of_others) in
             [(120, true, true), (121, false, true), (150, false, true), (151, false, false)]
@@ -339,8 +339,8 @@ mod tests {
 
     #[test]
     fn a_flush_is_due_after_1024_calls_or_a_millisecond() {
-        let mut handlers = Handlers::new(Time::ZERO);
-        for call in 1..Handlers::CALLS_MAX {
+        let mut handlers = HandlerBudget::new(Time::ZERO);
+        for call in 1..HandlerBudget::CALLS_MAX {
             assert_eq!(handlers.spend(), call % 128 == 0);
         }
         assert!(!handlers.is_over(Time::ZERO), "limit - 1");

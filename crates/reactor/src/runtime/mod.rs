@@ -50,11 +50,11 @@ pub use self::{
 use self::{
     dispatch::{Deliver, fault},
     registry::Registry,
-    restart::Supervised,
+    restart::RestartPlan,
     typed_queues::Lanes,
 };
 pub(crate) use self::{
-    records::Record,
+    records::ServiceRecord,
     state::{Core, Due, Fresh},
 };
 use crate::{
@@ -100,7 +100,7 @@ pub struct Runtime {
     birthplace: Birthplace,
     core: Core,
     inbox: Inbox<Deliver>,
-    services: Vec<Entry>,
+    services: Vec<ServiceEntry>,
     metrics: Arc<Metrics>,
     /// An event taken while spinning.
     first: Option<(Key, Event)>,
@@ -120,7 +120,7 @@ pub struct Runtime {
     not_send: PhantomData<*const ()>,
 }
 
-struct Entry {
+struct ServiceEntry {
     name: &'static str,
     service: Option<Box<dyn Any>>,
     stop: fn(&mut Core, &mut dyn Any, u16),
@@ -130,7 +130,7 @@ struct Entry {
     /// The message of the panic that ended the service.
     panic: Option<String>,
     /// How to restart it after a panic, if it is supervised.
-    supervised: Option<Supervised>,
+    supervised: Option<RestartPlan>,
 }
 
 /// The options of a runtime. Begin with the default, and set the fields that you want to change.
@@ -285,7 +285,7 @@ impl Runtime {
         let service = guard::call(&mut make);
         let service = service.map_err(|message| Error::Panicked { service: type_name::<S>(), message })?;
         let id = self.enter(service)?;
-        self.services[id.index as usize].supervised = Some(Supervised::new(make, restart));
+        self.services[id.index as usize].supervised = Some(RestartPlan::new(make, restart));
         Ok(id)
     }
 
@@ -294,7 +294,7 @@ impl Runtime {
         let Ok(index) = u16::try_from(self.services.len()) else {
             return Err(Error::Full { what: "services", limit: u16::MAX as usize });
         };
-        self.services.push(Entry {
+        self.services.push(ServiceEntry {
             name: type_name::<S>(),
             service: Some(Box::new(service)),
             stop: |core, erased, index| {
@@ -308,7 +308,7 @@ impl Runtime {
             panic: None,
             supervised: None,
         });
-        self.core.records.push(Record { name: type_name::<S>(), ..Record::default() });
+        self.core.records.push(ServiceRecord { name: type_name::<S>(), ..ServiceRecord::default() });
         self.core.alive.push(true);
         let mut failure = None;
         self.core.now = self.core.engine.host().now();
@@ -368,7 +368,7 @@ impl Runtime {
         self.core.start_fresh(self.turned);
     }
 
-    fn entry<S>(&self, id: ServiceId<S>) -> Option<&Entry> {
+    fn entry<S>(&self, id: ServiceId<S>) -> Option<&ServiceEntry> {
         (id.runtime == self.core.registry.runtime()).then(|| self.services.get(id.index as usize))?
     }
 

@@ -17,7 +17,7 @@ fn keep_first(kept: &mut Vec<String>, text: &str) {
 
 /// The record of a service, for its receipt.
 #[derive(Default)]
-pub(crate) struct Record {
+pub(crate) struct ServiceRecord {
     /// The type of the service.
     pub(crate) name: &'static str,
     pub(crate) faults: u64,
@@ -39,7 +39,7 @@ pub(crate) struct Record {
     pub(crate) life: u32,
 }
 
-impl Record {
+impl ServiceRecord {
     /// Returns the bytes of the service's streams that have not left, so far.
     pub(crate) fn bytes_dropped(&self) -> u64 {
         let released = self.losses.as_ref().map_or(0, |losses| losses.load(Ordering::Relaxed));

@@ -63,7 +63,7 @@ impl Restart {
 }
 
 /// How to make a service, and the times of its restarts.
-pub(super) struct Supervised {
+pub(super) struct RestartPlan {
     make: Box<dyn FnMut() -> Box<dyn Any>>,
     start: fn(&mut Core, &mut dyn Any, u16) -> Result,
     restart: Restart,
@@ -73,9 +73,9 @@ pub(super) struct Supervised {
     accepted: Vec<(Key, Event)>,
 }
 
-impl Supervised {
-    pub(super) fn new<S: Service>(mut make: impl FnMut() -> S + 'static, restart: Restart) -> Supervised {
-        Supervised {
+impl RestartPlan {
+    pub(super) fn new<S: Service>(mut make: impl FnMut() -> S + 'static, restart: Restart) -> RestartPlan {
+        RestartPlan {
             make: Box::new(move || Box::new(make())),
             start: super::start::<S>,
             restart,

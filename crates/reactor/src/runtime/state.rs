@@ -19,15 +19,15 @@ use crate::{
     clock::Time,
     engine::Engine,
     error::Closed,
-    file::Files,
+    file::FilesInFlight,
     id::Key,
-    log::Lines,
+    log::LineLimit,
     message::{Inbox, Mailbox},
     metrics::Counters,
     panics::Blame,
     runtime::{
-        Record, TimerId,
-        budget::{Bytes, Handlers},
+        ServiceRecord, TimerId,
+        budget::{ByteBudget, HandlerBudget},
         dispatch::{Deliver, Observer},
         faults::Faults,
         limits::Limits,
@@ -65,7 +65,7 @@ pub(crate) enum Due {
 
 /// The deadline of an item that a peer has begun.
 #[derive(Default)]
-pub(crate) struct Item {
+pub(crate) struct ItemDeadline {
     /// `None` if the item is complete, or if its completion does not depend on the peer.
     pub(crate) by: Option<Time>,
     /// The timer that checks the deadline. It may be set while no item has begun.
@@ -90,7 +90,7 @@ pub struct Core {
     pub(crate) jobs: Jobs,
     /// Jobs whose service ended before them.
     pub(crate) jobs_abandoned: u32,
-    pub(crate) files: Files,
+    pub(crate) files: FilesInFlight,
     /// Resources to flush at the end of the turn. Each slot is on the list once.
     pub(crate) dirty: Vec<Key>,
     /// Resources to drive again in the next turn.
@@ -120,23 +120,23 @@ pub struct Core {
     pub(crate) starved: Vec<Key>,
     pub(crate) couples: HashMap<Key, Key>,
     /// Streams whose peer has recently begun an item.
-    pub(crate) items: HashMap<Key, Item>,
-    pub(crate) budget: Bytes,
-    pub(crate) handlers: Handlers,
+    pub(crate) items: HashMap<Key, ItemDeadline>,
+    pub(crate) budget: ByteBudget,
+    pub(crate) handlers: HandlerBudget,
     pub(crate) now: Time,
     pub(crate) random: u64,
     pub(crate) counters: Counters,
     /// Counts activity that has no other counter: expired timers and deadlines, reported ends, refused
     /// commands.
     pub(crate) steps: u64,
-    pub(crate) records: Vec<Record>,
+    pub(crate) records: Vec<ServiceRecord>,
     /// By service: whether the runtime can still call it.
     pub(crate) alive: Vec<bool>,
     /// Faults found while their service was being called.
     pub(crate) faults_due: Faults,
     /// Resources that close because their handler returned an error: each with its name and the error's text.
     pub(crate) refused: HashMap<Key, String>,
-    pub(super) lines: Lines,
+    pub(super) lines: LineLimit,
     /// The services that get a call at the end of a turn.
     pub(crate) turn_ends: TurnEnds,
     /// Services whose code panicked outside of a call of the service, and the text of the panic.
@@ -186,7 +186,7 @@ impl Core {
             mailbox,
             jobs: Jobs::new(limits.job_threads, limits.jobs),
             jobs_abandoned: 0,
-            files: Files::new(&limits),
+            files: FilesInFlight::new(&limits),
             dirty: Vec::new(),
             again: Vec::new(),
             background: BTreeSet::new(),
@@ -204,8 +204,8 @@ impl Core {
             starved: Vec::new(),
             couples: HashMap::new(),
             items: HashMap::new(),
-            budget: Bytes::new(bytes - pool_bytes),
-            handlers: Handlers::new(now),
+            budget: ByteBudget::new(bytes - pool_bytes),
+            handlers: HandlerBudget::new(now),
             now,
             random,
             counters: Counters::default(),
@@ -214,7 +214,7 @@ impl Core {
             alive: Vec::new(),
             faults_due: Faults::default(),
             refused: HashMap::new(),
-            lines: Lines::new(now),
+            lines: LineLimit::new(now),
             turn_ends: TurnEnds::default(),
             panics_due: Vec::new(),
             broken: Vec::new(),

@@ -96,7 +96,7 @@ impl Drop for Registration {
 }
 
 /// The handler's view of one registration.
-struct Slot {
+struct RegistrationSlot {
     /// A bit for each signal; 0 if the slot is free.
     wanted: AtomicU64,
     /// The number of handlers between their first look at `wanted` and the end of their write.
@@ -106,9 +106,9 @@ struct Slot {
     times: [AtomicU32; NUMBER_MAX as usize + 1],
 }
 
-impl Slot {
-    const fn free() -> Slot {
-        Slot {
+impl RegistrationSlot {
+    const fn free() -> RegistrationSlot {
+        RegistrationSlot {
             wanted: AtomicU64::new(0),
             busy: AtomicU32::new(0),
             pipe: AtomicI32::new(-1),
@@ -142,20 +142,20 @@ impl Slot {
     }
 }
 
-static SLOTS: [Slot; REGISTRATIONS_MAX] = [const { Slot::free() }; REGISTRATIONS_MAX];
+static SLOTS: [RegistrationSlot; REGISTRATIONS_MAX] = [const { RegistrationSlot::free() }; REGISTRATIONS_MAX];
 
 /// The handler from before ours by number. Our handler calls it afterwards. 0 is the default action.
 static BEFORE: [AtomicUsize; NUMBER_MAX as usize + 1] =
     [const { AtomicUsize::new(libc::SIG_DFL) }; NUMBER_MAX as usize + 1];
 
 /// The registrations. The handler never uses this table.
-static TABLE: Mutex<Table> = Mutex::new(Table {
+static TABLE: Mutex<Registrations> = Mutex::new(Registrations {
     taken: [false; REGISTRATIONS_MAX],
     users: [0; NUMBER_MAX as usize + 1],
     before: [const { None }; NUMBER_MAX as usize + 1],
 });
 
-struct Table {
+struct Registrations {
     taken: [bool; REGISTRATIONS_MAX],
     /// How many registrations want each signal, by number.
     users: [usize; NUMBER_MAX as usize + 1],
@@ -163,7 +163,7 @@ struct Table {
     before: [Option<libc::sigaction>; NUMBER_MAX as usize + 1],
 }
 
-impl Table {
+impl Registrations {
     /// Adds a registration for the signal, and installs the handler for the first one.
     fn begin(&mut self, number: u32) -> io::Result<()> {
         if self.before[number as usize].is_none() {
@@ -194,7 +194,7 @@ impl Table {
     }
 }
 
-fn table() -> MutexGuard<'static, Table> {
+fn table() -> MutexGuard<'static, Registrations> {
     TABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

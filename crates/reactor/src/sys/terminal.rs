@@ -17,14 +17,14 @@ use super::{Birthplace, again_if_interrupted, file::holding};
 
 /// Names one change of a terminal.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Change {
+pub(crate) struct RawChange {
     number: u64,
     birthplace: Birthplace,
 }
 
 /// A raw terminal, with its previous attributes.
 struct Changed {
-    change: Change,
+    change: RawChange,
     terminal: OwnedFd,
     before: libc::termios,
 }
@@ -39,14 +39,14 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 ///
 /// # Errors
 /// As tcgetattr(3) and tcsetattr(3): ENOTTY if it is not a terminal. An error if there is no descriptor left.
-pub(crate) fn make_raw(terminal: BorrowedFd<'_>) -> io::Result<Change> {
+pub(crate) fn make_raw(terminal: BorrowedFd<'_>) -> io::Result<RawChange> {
     let terminal = terminal.try_clone_to_owned()?;
     let before = attributes(terminal.as_fd())?;
     let mut raw = before;
     // SAFETY: the pointer is to a live value that tcgetattr has filled.
     unsafe { libc::cfmakeraw(&mut raw) };
     restore_at_exit();
-    let change = Change { number: NEXT.fetch_add(1, Ordering::Relaxed), birthplace: Birthplace::here() };
+    let change = RawChange { number: NEXT.fetch_add(1, Ordering::Relaxed), birthplace: Birthplace::here() };
     let mut changed = CHANGED.lock().unwrap_or_else(PoisonError::into_inner);
     set_attributes(terminal.as_fd(), &raw)?;
     changed.push(Changed { change, terminal, before });
@@ -57,7 +57,7 @@ pub(crate) fn make_raw(terminal: BorrowedFd<'_>) -> io::Result<Change> {
 ///
 /// # Errors
 /// As tcsetattr(3). An error in a child of the process that made the change.
-pub(crate) fn restore(change: Change) -> io::Result<()> {
+pub(crate) fn restore(change: RawChange) -> io::Result<()> {
     // Checked before the lock, which another thread of the parent may have held.
     change.birthplace.check()?;
     let mut changed = CHANGED.lock().unwrap_or_else(PoisonError::into_inner);

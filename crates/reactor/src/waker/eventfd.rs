@@ -10,14 +10,14 @@ use std::{
 };
 
 /// A counter in the kernel that is readable while it is not zero.
-pub(crate) struct Signal(File);
+pub(crate) struct WakeSignal(File);
 
-impl Signal {
+impl WakeSignal {
     /// Creates a signal that is not woken.
     ///
     /// # Errors
     /// As eventfd(2).
-    pub(crate) fn new() -> io::Result<Signal> {
+    pub(crate) fn new() -> io::Result<WakeSignal> {
         // SAFETY: eventfd takes no pointer.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if fd < 0 {
@@ -25,7 +25,7 @@ impl Signal {
         }
         // SAFETY: the call above gave this descriptor to nobody else.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Signal(fd.into()))
+        Ok(WakeSignal(fd.into()))
     }
 
     /// Returns the descriptor that becomes readable.
@@ -40,7 +40,7 @@ impl Signal {
     }
 }
 
-impl Wake for Signal {
+impl Wake for WakeSignal {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

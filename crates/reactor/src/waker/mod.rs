@@ -1,6 +1,6 @@
 //! Wakers: they let another thread end a wait.
 //!
-//! A [`Signal`] is a descriptor that becomes readable when any thread wakes it. Several wakes before a clear
+//! A [`WakeSignal`] is a descriptor that becomes readable when any thread wakes it. Several wakes before a clear
 //! coalesce into one. An `Arc` shares it, so a waker that outlives its engine is harmless: it wakes nobody. A
 //! poll that watches it edge-triggered need not clear it, because each wake is a new edge.
 
@@ -10,9 +10,9 @@ mod eventfd;
 mod pair;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) use self::eventfd::Signal;
+pub(crate) use self::eventfd::WakeSignal;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) use self::pair::Signal;
+pub(crate) use self::pair::WakeSignal;
 
 #[cfg(test)]
 mod tests {
@@ -30,7 +30,7 @@ mod tests {
         ($($mechanism:ident),*) => {$(
             #[test]
             fn $mechanism() {
-                let signal = Arc::new(super::$mechanism::Signal::new().expect("a signal"));
+                let signal = Arc::new(super::$mechanism::WakeSignal::new().expect("a signal"));
                 let waker = Waker::from(Arc::clone(&signal));
                 assert!(!is_readable(signal.fd()), "not woken yet");
                 for _ in 0..3 {
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_full_pair_swallows_wakes_and_is_cleared_whole() {
-        let signal = Arc::new(super::pair::Signal::new().expect("a signal"));
+        let signal = Arc::new(super::pair::WakeSignal::new().expect("a signal"));
         let waker = Waker::from(Arc::clone(&signal));
         for _ in 0..100_000 {
             waker.wake_by_ref();

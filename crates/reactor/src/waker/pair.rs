@@ -12,21 +12,21 @@ use std::{
 
 /// Both ends of a socket pair. The reading end lives as long as the writing end, so a wake never meets a
 /// broken pipe.
-pub(crate) struct Signal {
+pub(crate) struct WakeSignal {
     reader: UnixStream,
     writer: UnixStream,
 }
 
-impl Signal {
+impl WakeSignal {
     /// Creates a signal that is not woken.
     ///
     /// # Errors
     /// As socketpair(2).
-    pub(crate) fn new() -> io::Result<Signal> {
+    pub(crate) fn new() -> io::Result<WakeSignal> {
         let (reader, writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
         writer.set_nonblocking(true)?;
-        Ok(Signal { reader, writer })
+        Ok(WakeSignal { reader, writer })
     }
 
     /// Returns the descriptor that becomes readable.
@@ -43,7 +43,7 @@ impl Signal {
     }
 }
 
-impl Wake for Signal {
+impl Wake for WakeSignal {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

@@ -18,8 +18,8 @@ use std::{
 use reactor::{
     Address, BindOptions, ConnectOptions, Group, Key, ListenOptions, Time,
     engine::{
-        Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Outgoing, Refused, Role, Sent, Source,
-        Transport,
+        AttachError, Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Outgoing, Role, Sent,
+        Source, Transport,
     },
     file::FileJob,
     host::{Host, Job},
@@ -354,19 +354,19 @@ impl Engine for SimEngine {
         self.state.borrow_mut().set_socket_member(*number, group, member)
     }
 
-    fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
+    fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), AttachError> {
         self.calls += 1;
         let object = match object_of(transport.source()) {
             Ok(object) => object,
-            Err(error) => return Err(Refused { transport, error }),
+            Err(error) => return Err(AttachError { transport, error }),
         };
         if self.held(key).is_some() {
-            return Err(Refused { transport, error: error::os(error::EXISTS) });
+            return Err(AttachError { transport, error: error::os(error::EXISTS) });
         }
         let mut state = self.state.borrow_mut();
         if role == Role::Stream && state.strikes(Kind::AttachFails) {
             state.tally.observe(Kind::AttachFails);
-            return Err(Refused { transport, error: error::os(error::NO_SPACE) });
+            return Err(AttachError { transport, error: error::os(error::NO_SPACE) });
         }
         let owner = (self.process, key);
         let held = match object {
@@ -375,7 +375,7 @@ impl Engine for SimEngine {
             }
             ObjectId::Listener(id) if state.attach_listener(id, owner) => Held::Listener(id, transport),
             ObjectId::End(end) if state.attach_end(end, owner) => Held::End(end, transport),
-            _ => return Err(Refused { transport, error: error::os(error::BAD_DESCRIPTOR) }),
+            _ => return Err(AttachError { transport, error: error::os(error::BAD_DESCRIPTOR) }),
         };
         drop(state);
         self.insert(key, held);

@@ -32,7 +32,7 @@ pub struct Batch {
 
 /// Datagrams in memory of their own, for a socket that moves to another thread.
 #[derive(Default, Debug)]
-pub(crate) struct Kept {
+pub(crate) struct KeptDatagrams {
     buffer: Vec<u8>,
     packets: Vec<Packet>,
 }
@@ -146,17 +146,17 @@ impl Batch {
     }
 
     /// Copies the datagrams that were not taken.
-    pub(crate) fn into_kept(mut self) -> Kept {
+    pub(crate) fn into_kept(mut self) -> KeptDatagrams {
         let mut kept = Batch::default();
         while let Some(datagram) = self.take() {
             kept.put(datagram.bytes, datagram.from, datagram.to, datagram.ecn, datagram.truncated);
         }
-        Kept { buffer: kept.buffer, packets: kept.packets }
+        KeptDatagrams { buffer: kept.buffer, packets: kept.packets }
     }
 }
 
-impl From<Kept> for Batch {
-    fn from(kept: Kept) -> Batch {
+impl From<KeptDatagrams> for Batch {
+    fn from(kept: KeptDatagrams) -> Batch {
         Batch { buffer: kept.buffer, packets: kept.packets, ..Batch::default() }
     }
 }
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn what_is_kept_may_change_its_thread() {
         fn is_send<T: Send>() {}
-        is_send::<Kept>();
+        is_send::<KeptDatagrams>();
         is_send::<crate::Datagrams>();
         let mut batch = Batch::default();
         for bytes in [b"one", b"two"] {

@@ -11,6 +11,6 @@ pub use self::{
     queue::{Datagram, DatagramQueue, Ecn, Outbound},
 };
 pub(crate) use self::{
-    batch::{Kept, Packet},
+    batch::{KeptDatagrams, Packet},
     syscalls::Batches,
 };

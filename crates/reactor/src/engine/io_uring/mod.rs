@@ -93,8 +93,8 @@ pub use self::{
     probe::Missing,
 };
 use super::{
-    Batch, Chunk, DatagramQueue, Delivery, Descriptor, Ending, Engine, Event, Interest, Refused, Role, Sent,
-    Source, Transport,
+    AttachError, Batch, Chunk, DatagramQueue, Delivery, Descriptor, Ending, Engine, Event, Interest, Role,
+    Sent, Source, Transport,
     datagram::Batches,
     entry::{EntryKind, Ownership, Taken},
 };
@@ -106,7 +106,7 @@ use crate::{
     id::Key,
     options::{BindOptions, ConnectOptions, Group, ListenOptions},
     sys,
-    waker::Signal,
+    waker::WakeSignal,
 };
 
 /// The engine `io_uring`: needs Linux 5.11, and uses more of the kernel up to 6.12 (see [`Operations`]).
@@ -384,9 +384,9 @@ impl Engine for IoUring {
         sys::connect(address, options).map(Transport::new)
     }
 
-    fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
+    fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), AttachError> {
         if let Err(error) = self.birthplace.check() {
-            return Err(Refused { transport, error });
+            return Err(AttachError { transport, error });
         }
         let Taken { descriptor, medium, facts } =
             Taken::of(transport, role, self.table.is_vacant(key), &self.calls)?;
@@ -522,7 +522,7 @@ impl Engine for IoUring {
         // The ring's own descriptor would not do, because work that the kernel has put off for this thread
         // does not make it readable.
         let Some(outside) = self.signal.outside() else {
-            let outside = Arc::new(Signal::new().ok()?);
+            let outside = Arc::new(WakeSignal::new().ok()?);
             self.ring.tell(outside.fd()).ok()?;
             // The eventfd does not report earlier completions.
             outside.wake_by_ref();

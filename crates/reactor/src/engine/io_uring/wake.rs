@@ -13,15 +13,15 @@ use super::{
     IoUring,
     operation::{Kind, Tag},
 };
-use crate::{engine::Event, id::Key, waker::Signal};
+use crate::{engine::Event, id::Key, waker::WakeSignal};
 
 /// The target of the waker: a read in the ring, and an outside loop, if one drives the runtime.
 ///
 /// A wake writes to both, because Linux 6.18 reports a completion caused by one eventfd(2) through a second
 /// eventfd only once, and never again.
 pub(super) struct RingWaker {
-    counter: Arc<Signal>,
-    outside: OnceLock<Arc<Signal>>,
+    counter: Arc<WakeSignal>,
+    outside: OnceLock<Arc<WakeSignal>>,
 }
 
 impl RingWaker {
@@ -30,7 +30,7 @@ impl RingWaker {
     /// # Errors
     /// As eventfd(2).
     pub(super) fn new() -> io::Result<RingWaker> {
-        Ok(RingWaker { counter: Arc::new(Signal::new()?), outside: OnceLock::new() })
+        Ok(RingWaker { counter: Arc::new(WakeSignal::new()?), outside: OnceLock::new() })
     }
 
     /// Returns the descriptor that the ring reads.
@@ -40,12 +40,12 @@ impl RingWaker {
 
     /// Returns the signal that an outside loop waits for, if there is one.
     #[inline]
-    pub(super) fn outside(&self) -> Option<&Arc<Signal>> {
+    pub(super) fn outside(&self) -> Option<&Arc<WakeSignal>> {
         self.outside.get()
     }
 
     /// Wakes an outside loop as well, from now on.
-    pub(super) fn add_outside(&self, signal: Arc<Signal>) -> &Arc<Signal> {
+    pub(super) fn add_outside(&self, signal: Arc<WakeSignal>) -> &Arc<WakeSignal> {
         self.outside.get_or_init(|| signal)
     }
 }

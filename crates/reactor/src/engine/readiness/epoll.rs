@@ -18,7 +18,7 @@ use super::{Poll, Trigger};
 use crate::{
     engine::{Interest, Ready, Source, timeout},
     id::Key,
-    waker::Signal,
+    waker::WakeSignal,
 };
 
 /// The epoll instance, its batch of events, and the eventfd that wakes it.
@@ -26,7 +26,7 @@ pub struct Epoll {
     epoll: OwnedFd,
     /// As many as the batch is large. The kernel fills the front.
     events: Vec<libc::epoll_event>,
-    signal: Arc<Signal>,
+    signal: Arc<WakeSignal>,
     /// Cleared when the kernel has no epoll_pwait2(2), which is of Linux 5.11.
     has_nanos: bool,
     calls: u64,
@@ -61,7 +61,7 @@ impl Epoll {
         }
         // SAFETY: the call above returned this descriptor, and nothing else owns it.
         let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
-        let signal = Arc::new(Signal::new()?);
+        let signal = Arc::new(WakeSignal::new()?);
         let events = vec![libc::epoll_event { events: 0, u64: 0 }; events.clamp(1, EVENTS_MAX)];
         let mut this = Epoll { epoll, events, signal: Arc::clone(&signal), has_nanos: true, calls: 0 };
         // Edge-triggered, the eventfd reports each wake once, so nobody needs to read it.

@@ -26,7 +26,7 @@ use crate::{
 pub struct Mio {
     poll: mio::Poll,
     events: Events,
-    signal: Arc<Signal>,
+    signal: Arc<MioWaker>,
     /// The sources that are watched level-triggered, by slot.
     levels: Vec<Option<Level>>,
     calls: u64,
@@ -46,7 +46,7 @@ struct Level {
     interest: Interest,
 }
 
-struct Signal(mio::Waker);
+struct MioWaker(mio::Waker);
 
 impl Mio {
     /// Creates one that takes up to 32 events per wait, as [`Epoll`](super::Epoll) does.
@@ -63,7 +63,7 @@ impl Mio {
     /// As [`Mio::new`].
     pub fn with_capacity(events: usize) -> io::Result<Mio> {
         let poll = mio::Poll::new()?;
-        let signal = Arc::new(Signal(mio::Waker::new(poll.registry(), WAKE)?));
+        let signal = Arc::new(MioWaker(mio::Waker::new(poll.registry(), WAKE)?));
         let events = Events::with_capacity(events.clamp(1, EVENTS_MAX));
         Ok(Mio { poll, events, signal, levels: Vec::new(), calls: 0 })
     }
@@ -163,7 +163,7 @@ impl Poll for Mio {
     }
 }
 
-impl Wake for Signal {
+impl Wake for MioWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

@@ -17,7 +17,7 @@ use crate::{
     engine::{Interest, Ready, Source, timeout},
     id::Key,
     sys,
-    waker::Signal,
+    waker::WakeSignal,
 };
 
 /// The set of descriptors of poll(2) and the signal that wakes it.
@@ -28,7 +28,7 @@ pub struct PollCall {
     keys: Vec<Key>,
     /// The position of each descriptor, by its number. Zero, the signal's position, means that there is none.
     positions: Vec<u32>,
-    signal: Arc<Signal>,
+    signal: Arc<WakeSignal>,
     calls: u64,
 }
 
@@ -44,7 +44,7 @@ impl PollCall {
     /// # Errors
     /// As eventfd(2) or socketpair(2).
     pub fn new() -> io::Result<PollCall> {
-        let signal = Arc::new(Signal::new()?);
+        let signal = Arc::new(WakeSignal::new()?);
         let first = libc::pollfd { fd: signal.fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let nobody = Key::from_bits(u64::MAX);
         Ok(PollCall { entries: vec![first], keys: vec![nobody], positions: Vec::new(), signal, calls: 0 })

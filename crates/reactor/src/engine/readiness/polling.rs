@@ -36,7 +36,7 @@ pub struct Polling {
     events: Events,
     /// The number of events of the last wait that have been reported.
     told: usize,
-    signal: Arc<Signal>,
+    signal: Arc<PollerWaker>,
     birthplace: crate::sys::Birthplace,
     /// The watched sources, by slot, so that poll(2) can check them.
     #[cfg(unix)]
@@ -51,7 +51,7 @@ impl fmt::Debug for Polling {
 }
 
 /// Wakes the poller without keeping it alive, because a waker may outlive its engine.
-struct Signal(Weak<Poller>);
+struct PollerWaker(Weak<Poller>);
 
 impl Polling {
     /// Creates one that takes up to 256 events per wait.
@@ -74,7 +74,7 @@ impl Polling {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "polling knows no levels here"));
         }
         let capacity = NonZeroUsize::new(events.clamp(1, EVENTS_MAX)).unwrap_or(NonZeroUsize::MIN);
-        let signal = Arc::new(Signal(Arc::downgrade(&poller)));
+        let signal = Arc::new(PollerWaker(Arc::downgrade(&poller)));
         Ok(Polling {
             poller,
             events: Events::with_capacity(capacity),
@@ -201,7 +201,7 @@ impl Poll for Polling {
     }
 }
 
-impl Wake for Signal {
+impl Wake for PollerWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

@@ -55,10 +55,10 @@ pub struct Arrived {
 /// ```
 pub struct Signals {
     set: SignalSet,
-    held: Held,
+    held: SignalsBacking,
 }
 
-enum Held {
+enum SignalsBacking {
     Process(Registration),
     /// In a virtual world. Each read returns one pending kind as one complete record of [`Signals::record`].
     StandIn(Transport),
@@ -75,11 +75,11 @@ impl Signals {
         let set = not_empty(signals)?;
         let registration =
             Registration::new(set.0).map_err(|error| Error::os("signals", format!("{set:?}"), error))?;
-        Ok(Signals { set, held: Held::Process(registration) })
+        Ok(Signals { set, held: SignalsBacking::Process(registration) })
     }
 
     pub(crate) fn stand_in(set: SignalSet, transport: Transport) -> Signals {
-        Signals { set, held: Held::StandIn(transport) }
+        Signals { set, held: SignalsBacking::StandIn(transport) }
     }
 
     /// Returns the signals that it waits for.
@@ -111,13 +111,13 @@ impl Resource for Signals {
 
     fn source(&self) -> Source<'_> {
         match &self.held {
-            Held::Process(registration) => Source::of(registration.pipe()),
-            Held::StandIn(transport) => transport.source(),
+            SignalsBacking::Process(registration) => Source::of(registration.pipe()),
+            SignalsBacking::StandIn(transport) => transport.source(),
         }
     }
 
     fn step(&mut self, _: Ready, io: &mut Io<'_>, buffer: &mut [u8]) -> io::Result<Option<Arrived>> {
-        let Held::Process(registration) = &self.held else {
+        let SignalsBacking::Process(registration) = &self.held else {
             let (record, _) =
                 buffer.split_first_chunk_mut::<8>().expect("the lent buffer is larger than this");
             if io.read(self.source(), record)? < record.len() {

@@ -50,7 +50,7 @@ use crate::{
 /// ```
 #[derive(Debug, Default)]
 pub struct Supervised {
-    link: Option<Id<Link>>,
+    link: Option<Id<SupervisorLink>>,
     interval: Option<Duration>,
     told: u64,
     failure: Option<String>,
@@ -59,7 +59,7 @@ pub struct Supervised {
 /// The timer that feeds the watchdog.
 #[doc(hidden)]
 #[derive(Debug)]
-pub struct Feed(());
+pub struct WatchdogFeed(());
 
 impl Supervised {
     /// Creates the service for the supervisor that the environment names.
@@ -109,7 +109,7 @@ impl Service for Supervised {
         let link = cx.add(link)?;
         cx.background(link);
         (self.link, self.interval) = (Some(link), interval);
-        self.receive(cx, Feed(()))
+        self.receive(cx, WatchdogFeed(()))
     }
 
     fn stop(&mut self, cx: &mut Context<Self>) {
@@ -126,8 +126,8 @@ impl Receive<Notice> for Supervised {
 }
 
 #[diagnostic::do_not_recommend]
-impl Receive<Feed> for Supervised {
-    fn receive(&mut self, cx: &mut Context<Self>, feed: Feed) -> Result {
+impl Receive<WatchdogFeed> for Supervised {
+    fn receive(&mut self, cx: &mut Context<Self>, feed: WatchdogFeed) -> Result {
         let (Some(interval), true) = (self.interval, self.link.is_some()) else { return Ok(()) };
         cx.after(interval / 2, feed);
         self.tell(cx, Notice::watchdog())
@@ -135,12 +135,12 @@ impl Receive<Feed> for Supervised {
 }
 
 #[diagnostic::do_not_recommend]
-impl Handle<Link> for Supervised {
-    fn handle(&mut self, _: &mut Context<Self>, _: Id<Link>, _: ()) -> Result {
+impl Handle<SupervisorLink> for Supervised {
+    fn handle(&mut self, _: &mut Context<Self>, _: Id<SupervisorLink>, _: ()) -> Result {
         Ok(())
     }
 
-    fn closed(&mut self, _: &mut Context<Self>, _: Id<Link>, _: Link, why: Closed) {
+    fn closed(&mut self, _: &mut Context<Self>, _: Id<SupervisorLink>, _: SupervisorLink, why: Closed) {
         self.link = None;
         self.failure = (!why.is_clean()).then(|| why.to_string());
     }
@@ -148,10 +148,10 @@ impl Handle<Link> for Supervised {
 
 /// The connection to the supervisor.
 #[derive(Debug)]
-pub struct Link(Descriptors);
+pub struct SupervisorLink(Descriptors);
 
 /// Connects to the supervisor, if there is one, and returns the watchdog's interval.
-fn open(engine: &mut dyn Engine) -> Result<Option<(Link, Option<Duration>)>, Error> {
+fn open(engine: &mut dyn Engine) -> Result<Option<(SupervisorLink, Option<Duration>)>, Error> {
     match engine.host_mut().stand_in(StandIn::Supervisor) {
         None => of_process(&Environment::of_process()),
         Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -164,15 +164,15 @@ fn open(engine: &mut dyn Engine) -> Result<Option<(Link, Option<Duration>)>, Err
 
 /// Connects to the supervisor of a virtual world. It first sends the interval in microseconds, lowest byte
 /// first.
-fn of_world(engine: &mut dyn Engine, transport: Transport) -> io::Result<(Link, Option<Duration>)> {
+fn of_world(engine: &mut dyn Engine, transport: Transport) -> io::Result<(SupervisorLink, Option<Duration>)> {
     let mut micros = [0; 8];
     if engine.read(transport.source(), &mut micros)? < micros.len() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok((Link(Descriptors::through_packets(transport)), interval(u64::from_le_bytes(micros))))
+    Ok((SupervisorLink(Descriptors::through_packets(transport)), interval(u64::from_le_bytes(micros))))
 }
 
-fn of_process(environment: &Environment<'_>) -> Result<Option<(Link, Option<Duration>)>, Error> {
+fn of_process(environment: &Environment<'_>) -> Result<Option<(SupervisorLink, Option<Duration>)>, Error> {
     let Some(name) = environment.text("NOTIFY_SOCKET")? else { return Ok(None) };
     let address = match name.strip_prefix('@') {
         Some(name) if !name.is_empty() => Address::Abstract(name.as_bytes().to_vec()),
@@ -189,14 +189,14 @@ fn of_process(environment: &Environment<'_>) -> Result<Option<(Link, Option<Dura
         (Some(micros), None | Some(true)) => micros,
         _ => 0,
     };
-    Ok(Some((Link(socket), interval(micros))))
+    Ok(Some((SupervisorLink(socket), interval(micros))))
 }
 
 fn interval(micros: u64) -> Option<Duration> {
     (micros > 0).then(|| Duration::from_micros(micros))
 }
 
-impl Resource for Link {
+impl Resource for SupervisorLink {
     type Event<'a> = ();
 
     fn source(&self) -> Source<'_> {
@@ -213,7 +213,7 @@ impl Resource for Link {
 }
 
 #[diagnostic::do_not_recommend]
-impl Output for Link {
+impl Output for SupervisorLink {
     type Item<'a> = (String, Vec<Descriptor>);
 
     fn encode(&mut self, (text, descriptors): Self::Item<'_>, out: &mut Outgoing) -> Result {
@@ -249,7 +249,7 @@ mod tests {
     impl Supervisor {
         fn new() -> Supervisor {
             let (ours, socket) = UnixDatagram::pair().expect("a pair");
-            let link = Link(Descriptors::new().on(ours).expect("a Unix socket"));
+            let link = SupervisorLink(Descriptors::new().on(ours).expect("a Unix socket"));
             let mut runtime = Runtime::new().expect("an engine");
             let service = runtime.add(Supervised::new()).expect("it starts");
             let linked = runtime.with(service, |service, cx| {

@@ -17,7 +17,7 @@ pub struct WatchId(pub(super) i32);
 
 /// The subject of a change: an entry of a watched directory, or the watched file or directory itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Entry<'a> {
+pub struct Subject<'a> {
     /// The watch that saw it.
     pub watch: WatchId,
     /// The name in the directory. It is empty for the watched file or directory itself.
@@ -41,28 +41,28 @@ pub struct Entry<'a> {
 #[non_exhaustive]
 pub enum Change<'a> {
     /// It was created: for example a file, a directory or a link.
-    Created(Entry<'a>),
+    Created(Subject<'a>),
     /// It was written to or truncated. Several changes in a row may come as one.
-    Modified(Entry<'a>),
+    Modified(Subject<'a>),
     /// It was closed after it had been open for writing.
-    Written(Entry<'a>),
+    Written(Subject<'a>),
     /// Its owner, mode, times or number of links changed.
-    Attributes(Entry<'a>),
+    Attributes(Subject<'a>),
     /// It was removed.
-    Deleted(Entry<'a>),
+    Deleted(Subject<'a>),
     /// It was renamed, or moved from one watched directory to another.
     Moved {
         /// The entry before.
-        from: Entry<'a>,
+        from: Subject<'a>,
         /// The entry after.
-        to: Entry<'a>,
+        to: Subject<'a>,
     },
     /// It was moved to a place that is not watched. This is also one half of a rename that was read while it
     /// happened (then [`MovedIn`](Change::MovedIn) follows in a later batch), or of more than 16 interleaved
     /// renames.
-    MovedOut(Entry<'a>),
+    MovedOut(Subject<'a>),
     /// It was moved here from a place that is not watched.
-    MovedIn(Entry<'a>),
+    MovedIn(Subject<'a>),
     /// The watched file or directory was itself renamed or moved. The watch continues, but its path may name
     /// something else.
     Relocated(WatchId),
@@ -114,12 +114,12 @@ impl<'a> Changes<'a> {
     }
 
     /// Returns the second half of a rename, if it is in this batch and there is room to remember it.
-    fn other_half(&mut self, cookie: u32) -> Option<Entry<'a>> {
+    fn other_half(&mut self, cookie: u32) -> Option<Subject<'a>> {
         if self.told_count == MOVES_MAX {
             return None;
         }
         let mut rest = self.rest;
-        while let Some(record) = Record::first(rest) {
+        while let Some(record) = InotifyRecord::first(rest) {
             if record.mask & libc::IN_MOVED_TO != 0 && record.cookie == cookie {
                 self.told[self.told_count] = cookie;
                 self.told_count += 1;
@@ -146,7 +146,7 @@ impl<'a> Iterator for Changes<'a> {
 
     fn next(&mut self) -> Option<Change<'a>> {
         loop {
-            let record = Record::first(self.rest)?;
+            let record = InotifyRecord::first(self.rest)?;
             self.rest = &self.rest[record.len..];
             let (watch, entry) = (record.watch, record.entry());
             let has = |flag: u32| record.mask & flag != 0;
@@ -174,7 +174,7 @@ impl<'a> Iterator for Changes<'a> {
 }
 
 /// One record of the kernel, as in inotify(7).
-pub(super) struct Record<'a> {
+pub(super) struct InotifyRecord<'a> {
     pub(super) watch: WatchId,
     mask: u32,
     cookie: u32,
@@ -183,17 +183,17 @@ pub(super) struct Record<'a> {
     pub(super) len: usize,
 }
 
-impl<'a> Record<'a> {
+impl<'a> InotifyRecord<'a> {
     /// Returns the first of several records. `None` if there is no whole one. The kernel writes only whole
     /// ones.
-    pub(super) fn first(bytes: &'a [u8]) -> Option<Record<'a>> {
+    pub(super) fn first(bytes: &'a [u8]) -> Option<InotifyRecord<'a>> {
         let (watch, rest) = bytes.split_first_chunk()?;
         let (mask, rest) = rest.split_first_chunk()?;
         let (cookie, rest) = rest.split_first_chunk()?;
         let (padded, rest) = rest.split_first_chunk()?;
         let padded = u32::from_ne_bytes(*padded) as usize;
         let name = rest.get(..padded)?.split(|byte| *byte == 0).next()?;
-        Some(Record {
+        Some(InotifyRecord {
             watch: WatchId(i32::from_ne_bytes(*watch)),
             mask: u32::from_ne_bytes(*mask),
             cookie: u32::from_ne_bytes(*cookie),
@@ -212,8 +212,8 @@ impl<'a> Record<'a> {
         self.mask & (libc::IN_UNMOUNT | libc::IN_DELETE_SELF | libc::IN_IGNORED) != 0
     }
 
-    fn entry(&self) -> Entry<'a> {
-        Entry {
+    fn entry(&self) -> Subject<'a> {
+        Subject {
             watch: self.watch,
             name: OsStr::from_bytes(self.name),
             is_dir: self.mask & libc::IN_ISDIR != 0,
@@ -244,7 +244,7 @@ mod tests {
     }
 
     fn told(records: &[Vec<u8>]) -> Vec<String> {
-        let name = |entry: Entry<'_>| entry.name.to_string_lossy().into_owned();
+        let name = |entry: Subject<'_>| entry.name.to_string_lossy().into_owned();
         let told = |change| match change {
             Change::Moved { from, to } => format!("{} to {}", name(from), name(to)),
             Change::MovedOut(entry) => format!("{} out", name(entry)),
@@ -313,9 +313,9 @@ mod tests {
     fn a_record_that_is_cut_off_anywhere_is_no_record() {
         let whole = record(1, libc::IN_CREATE, 0, "name");
         for len in 0..whole.len() {
-            assert!(Record::first(&whole[..len]).is_none(), "{len}");
+            assert!(InotifyRecord::first(&whole[..len]).is_none(), "{len}");
         }
-        let record = Record::first(&whole).expect("it is whole");
+        let record = InotifyRecord::first(&whole).expect("it is whole");
         assert_eq!((record.len, record.name), (whole.len(), b"name".as_slice()));
     }
 }

@@ -10,8 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use self::change::{BYTES_MIN, Record};
-pub use self::change::{Change, Changes, Entry, WatchEnd, WatchId};
+use self::change::{BYTES_MIN, InotifyRecord};
+pub use self::change::{Change, Changes, Subject, WatchEnd, WatchId};
 use crate::{
     engine::{Ready, Source},
     error::Error,
@@ -244,7 +244,7 @@ impl Watch {
     /// length of the remaining records.
     fn sift(&mut self, batch: &mut [u8]) -> usize {
         let (mut from, mut to) = (0, 0);
-        while let Some(record) = Record::first(&batch[from..]) {
+        while let Some(record) = InotifyRecord::first(&batch[from..]) {
             let end = from + record.len;
             let is_known = self.paths.contains_key(&record.watch);
             if is_known && record.ends() {

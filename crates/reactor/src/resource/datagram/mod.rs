@@ -11,7 +11,9 @@ pub(crate) use self::link::attach;
 use super::{Flow, Io, Output, Resource, Table};
 use crate::{
     address::Address,
-    engine::{Datagram, DatagramQueue, Interest, Kept, Outbound, Outgoing, Ready, Source, Transport},
+    engine::{
+        Datagram, DatagramQueue, Interest, KeptDatagrams, Outbound, Outgoing, Ready, Source, Transport,
+    },
     error::{Error, Failure, Result},
     id::Key,
     runtime::{Core, Handle},
@@ -66,7 +68,7 @@ pub struct Datagrams<Role = ()> {
 struct Carried {
     transport: Option<Transport>,
     queue: DatagramQueue,
-    kept: Kept,
+    kept: KeptDatagrams,
     paused: bool,
     /// The service has to hold back, and has not got `Drained` yet.
     high: bool,

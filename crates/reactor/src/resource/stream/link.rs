@@ -21,7 +21,7 @@ use crate::{
     id::{Id, Key},
     options::ConnectOptions,
     resource::{Look, Table},
-    runtime::{Context, Core, Handle, budget::Bytes, dispatch::service, pressure::Holding},
+    runtime::{Context, Core, Handle, budget::ByteBudget, dispatch::service, pressure::Holding},
 };
 
 /// A stream and its state in the runtime. It is small, because programs have ten thousand idle ones.
@@ -134,7 +134,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
 
     /// Counts all memory that it holds in queues and buffers, used or not. Returns `false` if the runtime's
     /// limit is passed.
-    pub(super) fn recount(&mut self, budget: &mut Bytes) -> bool {
+    pub(super) fn recount(&mut self, budget: &mut ByteBudget) -> bool {
         let holds = self.stream.session.layer().held() + self.recount_queues();
         budget.recount(&mut self.counted, holds)
     }
@@ -151,7 +151,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
 
     /// Counts the decrease since `before`, its earlier [`memory`](Link::memory). It asks no layer, because
     /// user code must not run after an engine's send or while the runtime looks at other streams.
-    pub(super) fn recount_less(&mut self, budget: &mut Bytes, before: usize) {
+    pub(super) fn recount_less(&mut self, budget: &mut ByteBudget, before: usize) {
         let less = before.saturating_sub(self.recount_queues());
         // A layer may hold memory that is not counted yet.
         let holds = self.counted.saturating_sub(less);

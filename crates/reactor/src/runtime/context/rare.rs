@@ -7,7 +7,7 @@ use super::{Context, name_of};
 use crate::{
     error::{Error, Result},
     id::Id,
-    message::Held,
+    message::WorkGuard,
     resource::{AnyStream, Resource, Stream, map_codec, map_layer, with_layer},
     runtime::{Handled, Hold},
 };
@@ -201,6 +201,6 @@ impl<S> Context<'_, S> {
     /// Keeps the runtime from ending by itself, and a stop from finishing before its grace, until the
     /// returned value is dropped. See [`Hold`] for the cases that need none.
     pub fn hold(&self) -> Hold {
-        Hold::new(Held::new(&self.core.mailbox))
+        Hold::new(WorkGuard::new(&self.core.mailbox))
     }
 }

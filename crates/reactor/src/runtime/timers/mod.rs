@@ -48,14 +48,14 @@ mod near;
 #[cfg(test)]
 mod tests;
 
-use self::near::{Item, Near};
+use self::near::{Near, NearTimer};
 use crate::clock::Time;
 
 /// The pending timers of a runtime, each with a small payload.
 #[derive(Debug)]
 pub(crate) struct Wheel<T> {
-    entries: Vec<Entry<T>>,
-    slots: Box<[Slot; SLOTS]>,
+    entries: Vec<Timer<T>>,
+    slots: Box<[WheelSlot; SLOTS]>,
     occupied: [u64; LEVELS + 1],
     near: Near,
     /// The tick up to which slots are empty. It lags behind `now` only if a limit stopped the emptying.
@@ -91,7 +91,7 @@ impl TimerKey {
 pub(crate) struct Full<T>(pub(crate) T);
 
 #[derive(Debug)]
-struct Entry<T> {
+struct Timer<T> {
     at: u64,
     sequence: u64,
     /// The neighbours in the slot. In `near`, `prev` is the position there. In a free entry, `next` is the
@@ -104,7 +104,7 @@ struct Entry<T> {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Slot {
+struct WheelSlot {
     /// A lower bound of the deadlines in the slot. It is exact until an entry is removed or moved.
     soonest: u64,
     head: u32,
@@ -231,11 +231,13 @@ impl<T: Copy> Wheel<T> {
     /// Returns the bytes of heap memory in use.
     #[cfg(test)]
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry<T>>() + self.near.heap_bytes() + size_of::<[Slot; SLOTS]>()
+        self.entries.capacity() * size_of::<Timer<T>>()
+            + self.near.heap_bytes()
+            + size_of::<[WheelSlot; SLOTS]>()
     }
 
     /// Finds the live entry of a key. Releasing an entry changes its generation, so comparing that is enough.
-    fn entry(&self, key: TimerKey) -> Option<&Entry<T>> {
+    fn entry(&self, key: TimerKey) -> Option<&Timer<T>> {
         self.entries.get(key.index as usize).filter(|entry| entry.generation == key.generation)
     }
 
@@ -258,7 +260,7 @@ impl<T: Copy> Wheel<T> {
             let wanted = (count / GROWTH).max(GROWTH_MIN);
             self.entries.reserve_exact(wanted.min(self.limit.saturating_sub(count)).max(1));
         }
-        self.entries.push(Entry { at, sequence, prev: NIL, next: NIL, generation: 0, place: ASIDE, payload });
+        self.entries.push(Timer { at, sequence, prev: NIL, next: NIL, generation: 0, place: ASIDE, payload });
         // Entries are not reused once their generations are used up. There are few of them, so this stays
         // close to the limit.
         count as u32
@@ -301,7 +303,7 @@ impl<T: Copy> Wheel<T> {
         let tick = entry.at >> TICK_BITS;
         if tick <= self.tick {
             entry.place = NEAR;
-            self.near.append(Item { at: entry.at, sequence: entry.sequence, index });
+            self.near.append(NearTimer { at: entry.at, sequence: entry.sequence, index });
             return;
         }
         let level = (tick ^ self.tick).ilog2() / SLOT_BITS;
@@ -339,7 +341,7 @@ impl<T: Copy> Wheel<T> {
 
     /// Removes an entry from its list or from the heap.
     fn detach(&mut self, index: u32) {
-        let Entry { prev, next, place, .. } = self.entries[index as usize];
+        let Timer { prev, next, place, .. } = self.entries[index as usize];
         match place {
             ASIDE => return,
             NEAR => return self.near.remove(&mut self.entries, prev as usize),
@@ -390,7 +392,7 @@ const ASIDE: u16 = FRESH + 2;
 
 const NIL: u32 = u32::MAX;
 const NEVER: u64 = Time::NEVER.as_nanos();
-const EMPTY: Slot = Slot { soonest: NEVER, head: NIL };
+const EMPTY: WheelSlot = WheelSlot { soonest: NEVER, head: NIL };
 const LIMIT_MAX: usize = 1 << 31;
 
 /// The slab grows by this fraction, because doubling it would take twice the memory in use.

@@ -5,23 +5,23 @@
 //! need while it is here. So an entry can really be removed from the middle, and nothing stale stays behind.
 //! The heap holds copies of the keys, so that comparing does not touch the slab.
 
-use super::Entry;
+use super::Timer;
 
 /// The timers that are due or nearly due, earliest first.
 #[derive(Debug, Default)]
 pub(super) struct Near {
-    heap: Vec<Item>,
+    heap: Vec<NearTimer>,
 }
 
 /// One timer: its sort key, and its entry's index in the slab.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Item {
+pub(super) struct NearTimer {
     pub(super) at: u64,
     pub(super) sequence: u64,
     pub(super) index: u32,
 }
 
-impl Item {
+impl NearTimer {
     fn key(&self) -> (u64, u64) {
         (self.at, self.sequence)
     }
@@ -32,22 +32,22 @@ impl Near {
         self.heap.len()
     }
 
-    pub(super) fn first(&self) -> Option<Item> {
+    pub(super) fn first(&self) -> Option<NearTimer> {
         self.heap.first().copied()
     }
 
     #[cfg(test)]
     pub(super) fn heap_bytes(&self) -> usize {
-        self.heap.capacity() * size_of::<Item>()
+        self.heap.capacity() * size_of::<NearTimer>()
     }
 
     /// Appends a timer out of order. Only `append` may be called until [`Near::settle`].
-    pub(super) fn append(&mut self, item: Item) {
+    pub(super) fn append(&mut self, item: NearTimer) {
         self.heap.push(item);
     }
 
     /// Restores the order after appends to a heap of `settled` timers.
-    pub(super) fn settle<T>(&mut self, entries: &mut [Entry<T>], settled: usize) {
+    pub(super) fn settle<T>(&mut self, entries: &mut [Timer<T>], settled: usize) {
         if settled > 0 {
             for position in settled..self.heap.len() {
                 self.up(entries, position);
@@ -55,14 +55,14 @@ impl Near {
             return;
         }
         // A sorted array is a heap, and one sort is cheaper than as many insertions.
-        self.heap.sort_unstable_by_key(Item::key);
+        self.heap.sort_unstable_by_key(NearTimer::key);
         for (position, item) in self.heap.iter().enumerate() {
             entries[item.index as usize].prev = position as u32;
         }
     }
 
     /// Removes the timer at `position`.
-    pub(super) fn remove<T>(&mut self, entries: &mut [Entry<T>], position: usize) {
+    pub(super) fn remove<T>(&mut self, entries: &mut [Timer<T>], position: usize) {
         self.heap.swap_remove(position);
         if position < self.heap.len() {
             let position = self.up(entries, position);
@@ -73,12 +73,12 @@ impl Near {
         }
     }
 
-    fn place<T>(&mut self, entries: &mut [Entry<T>], position: usize, item: Item) {
+    fn place<T>(&mut self, entries: &mut [Timer<T>], position: usize, item: NearTimer) {
         self.heap[position] = item;
         entries[item.index as usize].prev = position as u32;
     }
 
-    fn up<T>(&mut self, entries: &mut [Entry<T>], mut position: usize) -> usize {
+    fn up<T>(&mut self, entries: &mut [Timer<T>], mut position: usize) -> usize {
         let item = self.heap[position];
         while position > 0 {
             let parent = (position - 1) / ARITY;
@@ -93,7 +93,7 @@ impl Near {
         position
     }
 
-    fn down<T>(&mut self, entries: &mut [Entry<T>], mut position: usize) {
+    fn down<T>(&mut self, entries: &mut [Timer<T>], mut position: usize) {
         let item = self.heap[position];
         loop {
             let children = (position * ARITY + 1)..(position * ARITY + 1 + ARITY).min(self.heap.len());

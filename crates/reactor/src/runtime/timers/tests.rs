@@ -435,9 +435,9 @@ fn a_million_timers_of_all_magnitudes_and_of_one_instant() {
         wheel.set(Time::ZERO + random.distance(ALL), n).expect("there is room");
     }
     assert!(wheel.set(at(1), 0).is_err());
-    let slab = 1_000_000 * size_of::<Entry<u64>>();
+    let slab = 1_000_000 * size_of::<Timer<u64>>();
     // Timers of the wheel's current tick are in the heap, which grows by doubling.
-    let near = wheel.near.len() * 2 * size_of::<Item>();
+    let near = wheel.near.len() * 2 * size_of::<NearTimer>();
     assert!(wheel.heap_bytes() <= slab + near + 65_536, "{} bytes", wheel.heap_bytes());
 
     let (mut before, mut last, mut fired, mut of_the_day) = (Time::ZERO, None, 0, 0);

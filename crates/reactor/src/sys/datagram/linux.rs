@@ -100,10 +100,10 @@ pub(crate) fn receive(from: BorrowedFd<'_>, batch: &mut Batch, room: usize) -> i
 /// Makes the packet of a header that the kernel filled. The bytes are elsewhere.
 ///
 /// # Safety
-/// As [`name`] and [`Told::of`].
+/// As [`name`] and [`HeaderFields::of`].
 unsafe fn packet_of(header: &libc::msghdr, at: usize, len: usize, truncated: bool) -> Packet {
     // SAFETY: as promised by the caller.
-    let (from, told) = unsafe { (name(header), Told::of(header)) };
+    let (from, told) = unsafe { (name(header), HeaderFields::of(header)) };
     Packet { at, len, segment: told.segment, from, to: told.to, ecn: told.ecn, truncated }
 }
 
@@ -151,18 +151,18 @@ unsafe fn name(header: &libc::msghdr) -> Address {
 
 /// The header fields that the kernel reported for a packet.
 #[derive(Default)]
-struct Told {
+struct HeaderFields {
     to: Option<IpAddr>,
     ecn: Ecn,
     segment: Option<usize>,
     error: Option<(u8, i32)>,
 }
 
-impl Told {
+impl HeaderFields {
     /// # Safety
     /// `msg_control` points to `msg_controllen` valid bytes, aligned for `cmsghdr`.
-    unsafe fn of(header: &libc::msghdr) -> Told {
-        let mut told = Told::default();
+    unsafe fn of(header: &libc::msghdr) -> HeaderFields {
+        let mut told = HeaderFields::default();
         // SAFETY: as promised by the caller.
         let mut at = unsafe { libc::CMSG_FIRSTHDR(header) };
         while !at.is_null() {
@@ -349,7 +349,7 @@ pub(crate) fn undelivered(socket: BorrowedFd<'_>) -> io::Result<Option<(Option<A
         match result {
             Ok(()) => {
                 // SAFETY: the kernel filled the name and the control buffer up to the lengths that it set.
-                let (to, told) = unsafe { (name(&header), Told::of(&header)) };
+                let (to, told) = unsafe { (name(&header), HeaderFields::of(&header)) };
                 // An error of this machine was already the result of the send, so skip its report.
                 if let Some((libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6, number)) = told.error {
                     return Ok(Some((Some(to), io::Error::from_raw_os_error(number))));

@@ -17,13 +17,13 @@ use crate::{
 };
 
 /// A child that a thread waits for.
-struct Watched {
+struct WaitedChild {
     ended: PipeReader,
     of_group: bool,
-    state: Arc<State>,
+    state: Arc<WaitState>,
 }
 
-struct State {
+struct WaitState {
     pid: u32,
     is_reaped: Mutex<bool>,
 }
@@ -35,7 +35,7 @@ struct State {
 pub(super) fn watch(pid: u32, options: &SpawnOptions) -> io::Result<Box<dyn Hosted>> {
     let (ended, mut teller) = io::pipe()?;
     super::super::file::make_ours(std::os::fd::AsFd::as_fd(&ended))?;
-    let state = Arc::new(State { pid, is_reaped: Mutex::new(false) });
+    let state = Arc::new(WaitState { pid, is_reaped: Mutex::new(false) });
     let (kept, ends_group) = (state.clone(), options.ends_group());
     let wait = move || {
         // The owner may be gone, so ignore errors.
@@ -44,7 +44,7 @@ pub(super) fn watch(pid: u32, options: &SpawnOptions) -> io::Result<Box<dyn Host
         }
     };
     std::thread::Builder::new().name(format!("reactor-child-{pid}")).spawn(wait)?;
-    Ok(Box::new(Watched { ended, of_group: options.group, state }))
+    Ok(Box::new(WaitedChild { ended, of_group: options.group, state }))
 }
 
 /// Stands for a child that has ended and left no status. Its pipe ends at once, without a report, and it
@@ -56,11 +56,11 @@ pub(super) fn watch(pid: u32, options: &SpawnOptions) -> io::Result<Box<dyn Host
 pub(super) fn forgotten(pid: u32) -> io::Result<Box<dyn Hosted>> {
     let (ended, _) = io::pipe()?;
     super::super::file::make_ours(std::os::fd::AsFd::as_fd(&ended))?;
-    let state = Arc::new(State { pid, is_reaped: Mutex::new(true) });
-    Ok(Box::new(Watched { ended, of_group: false, state }))
+    let state = Arc::new(WaitState { pid, is_reaped: Mutex::new(true) });
+    Ok(Box::new(WaitedChild { ended, of_group: false, state }))
 }
 
-impl State {
+impl WaitState {
     /// Waits without reaping, then reaps while no signal is being sent. An error means that somebody else has
     /// reaped it.
     fn wait(&self, ends_group: bool) -> io::Result<ExitStatus> {
@@ -75,7 +75,7 @@ impl State {
     }
 }
 
-impl Hosted for Watched {
+impl Hosted for WaitedChild {
     fn source(&self) -> Source<'_> {
         Source::of(&self.ended)
     }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use reactor::file::{Action, Answer, Entry, File, FileKind, Metadata, OpenOptions, Opened};
+use reactor::file::{Action, Answer, DirEntry, File, FileKind, Metadata, OpenOptions, Opened};
 
 use super::{Disk, Moment, inode::Inode, names, names::Named};
 use crate::{engine::WALL_ORIGIN, error};
@@ -283,7 +283,7 @@ impl Disk {
         Ok(Answer::Done)
     }
 
-    fn list(&self, path: &Path, entries_max: usize) -> io::Result<Vec<Entry>> {
+    fn list(&self, path: &Path, entries_max: usize) -> io::Result<Vec<DirEntry>> {
         let path = names::normal(path)?;
         match self.names.get(&path) {
             Some(Named::Directory) => (),
@@ -295,8 +295,8 @@ impl Disk {
             Named::Directory => FileKind::Directory,
         };
         let entries = self.names.list(&path);
-        let entries: Vec<Entry> =
-            entries.map(|(name, named)| Entry { name: name.into(), kind: kind(named) }).collect();
+        let entries: Vec<DirEntry> =
+            entries.map(|(name, named)| DirEntry { name: name.into(), kind: kind(named) }).collect();
         if entries.len() > entries_max { Err(ErrorKind::FileTooLarge.into()) } else { Ok(entries) }
     }
 

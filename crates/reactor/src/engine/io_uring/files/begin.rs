@@ -8,7 +8,7 @@ use std::{ffi::CString, mem, os::unix::ffi::OsStrExt as _, path::Path};
 
 use io_uring::opcode;
 
-use super::step::{Ask, From, Step, Synced, Then, WHERE_IT_STANDS};
+use super::step::{Ask, FileStep, From, Synced, Then, WHERE_IT_STANDS};
 use crate::{
     engine::io_uring::probe::Known,
     file::{Action, Answer, File, OpenOptions, Writes},
@@ -16,9 +16,9 @@ use crate::{
 };
 
 /// Returns the first step of an action. `None`, with the action unchanged, if it is for the threads.
-pub(super) fn begin(action: &mut Action, known: Known) -> Option<Step> {
+pub(super) fn begin(action: &mut Action, known: Known) -> Option<FileStep> {
     let can = |code| known.has(code).then_some(());
-    Some(Step::Ask(match action {
+    Some(FileStep::Ask(match action {
         Action::Open { path, options } => {
             can(opcode::OpenAt2::CODE)?;
             open(path, options)?
@@ -29,7 +29,7 @@ pub(super) fn begin(action: &mut Action, known: Known) -> Option<Step> {
             let (mut buffer, bytes_max) = (mem::take(buffer), *bytes_max);
             buffer.clear();
             if bytes_max == 0 {
-                return Some(Step::Done(Ok(Answer::Bytes(buffer))));
+                return Some(FileStep::Done(Ok(Answer::Bytes(buffer))));
             }
             buffer.reserve_exact(bytes_max);
             Ask::Read { from, at, buffer, bytes_max }
@@ -88,7 +88,7 @@ pub(super) fn begin(action: &mut Action, known: Known) -> Option<Step> {
             of_the_system(file.as_ref()?)?;
             match file.take().and_then(File::into_last) {
                 Some(file) => Ask::Close { descriptor: file.into() },
-                None => return Some(Step::Done(Ok(Answer::Done))),
+                None => return Some(FileStep::Done(Ok(Answer::Done))),
             }
         }
         // The kernel has no operation that reads a directory. A synced append waits for its disk anyway. A
@@ -132,10 +132,10 @@ fn raises_no_signal() -> Option<()> {
     (!sys::has_file_size_limit()).then_some(())
 }
 
-fn write(to: File, at: u64, bytes: Vec<u8>) -> Step {
+fn write(to: File, at: u64, bytes: Vec<u8>) -> FileStep {
     match bytes.is_empty() {
-        true => Step::Done(Ok(Answer::Done)),
-        false => Step::Ask(Ask::Write { to, at, bytes, written: 0 }),
+        true => FileStep::Done(Ok(Answer::Done)),
+        false => FileStep::Ask(Ask::Write { to, at, bytes, written: 0 }),
     }
 }
 
@@ -213,7 +213,10 @@ mod tests {
         let (_, _, all) = probe::open(&IoUringOptions::default()).expect("this kernel has io_uring");
         for (make, needs) in actions() {
             let name = make().to_string();
-            assert!(matches!(begin(&mut make(), all), Some(Step::Ask(_))), "{name}: this kernel knows all");
+            assert!(
+                matches!(begin(&mut make(), all), Some(FileStep::Ask(_))),
+                "{name}: this kernel knows all"
+            );
             for code in needs {
                 let mut action = make();
                 assert!(begin(&mut action, all.without(*code)).is_none(), "{name} without {code}");
@@ -269,7 +272,7 @@ mod tests {
             Action::Close { file: Some(file.clone()) },
         ] {
             let name = action.to_string();
-            assert!(matches!(begin(&mut action, all), Some(Step::Done(Ok(_)))), "{name}");
+            assert!(matches!(begin(&mut action, all), Some(FileStep::Done(Ok(_)))), "{name}");
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{collections::VecDeque, io, mem};
 
 use self::{
     begin::begin,
-    step::{Ask, Step},
+    step::{Ask, FileStep},
 };
 use super::{
     IoUring,
@@ -115,9 +115,9 @@ impl IoUring {
         }
         match begin(job.action_mut(), self.files.known) {
             None => return Some(job),
-            Some(Step::Leave(file)) => return Some(job.with_opened(file)),
-            Some(Step::Done(result)) => self.files.over.push((job, result)),
-            Some(Step::Ask(ask)) => {
+            Some(FileStep::Leave(file)) => return Some(job.with_opened(file)),
+            Some(FileStep::Done(result)) => self.files.over.push((job, result)),
+            Some(FileStep::Ask(ask)) => {
                 let index = self.files.add(job, ask);
                 self.launch_file(index);
             }
@@ -143,23 +143,23 @@ impl IoUring {
             && flight.ask.is_repeatable();
         let step = if is_passing && flight.repeats < REPEATS_MAX {
             flight.repeats += 1;
-            Step::Ask(flight.ask)
+            FileStep::Ask(flight.ask)
         } else {
             flight.ask.after(result)
         };
         match step {
-            Step::Ask(ask) if !self.files.is_ending => {
+            FileStep::Ask(ask) if !self.files.is_ending => {
                 *slot = Some(Flight { ask, ..flight });
                 return self.launch_file(index);
             }
-            Step::Leave(file) if !self.files.is_ending => {
+            FileStep::Leave(file) if !self.files.is_ending => {
                 self.files.left.push_back(flight.job.with_opened(file))
             }
-            Step::Ask(_) | Step::Leave(_) => {
+            FileStep::Ask(_) | FileStep::Leave(_) => {
                 let error = io::Error::from_raw_os_error(libc::ECANCELED);
                 self.files.over.push((flight.job, Err(error)));
             }
-            Step::Done(result) => self.files.over.push((flight.job, result)),
+            FileStep::Done(result) => self.files.over.push((flight.job, result)),
         }
         self.files.free.push(index);
     }
@@ -198,7 +198,7 @@ mod tests {
         let mut job = FileJob::new(Action::Stat { path: "/".into() }, move |answer| {
             tell.send(answer).expect("the test listens");
         });
-        let Some(Step::Ask(ask)) = begin(job.action_mut(), engine.files.known) else {
+        let Some(FileStep::Ask(ask)) = begin(job.action_mut(), engine.files.known) else {
             panic!("this kernel knows statx");
         };
         engine.files.add(job, ask);

@@ -62,7 +62,7 @@ pub(super) enum Synced {
 }
 
 /// The step after an operation.
-pub(super) enum Step {
+pub(super) enum FileStep {
     Ask(Ask),
     /// A thread reads the whole of this file.
     Leave(fs::File),
@@ -123,7 +123,7 @@ impl Ask {
     }
 
     /// Decides the next step from the result.
-    pub(super) fn after(self, result: io::Result<u32>) -> Step {
+    pub(super) fn after(self, result: io::Result<u32>) -> FileStep {
         if let Ask::Close { descriptor } = self {
             // The descriptor is closed whatever the result, unless the operation was cancelled.
             match result {
@@ -134,7 +134,7 @@ impl Ask {
         }
         let count = match result {
             Ok(count) => count as usize,
-            Err(error) => return Step::Done(Err(error)),
+            Err(error) => return FileStep::Done(Err(error)),
         };
         match (count, self) {
             (number, Ask::Open { path, how, then, .. }) => {
@@ -142,7 +142,7 @@ impl Ask {
                 // handled once.
                 let owned = unsafe { OwnedFd::from_raw_fd(number as i32) };
                 let path = PathBuf::from(OsString::from_vec(path.into_bytes()));
-                then.opened(owned.into(), path, how.flags).unwrap_or_else(|error| Step::Done(Err(error)))
+                then.opened(owned.into(), path, how.flags).unwrap_or_else(|error| FileStep::Done(Err(error)))
             }
             (count, Ask::Read { from, at, mut buffer, bytes_max }) => {
                 let len = buffer.len() + count;
@@ -150,26 +150,26 @@ impl Ask {
                 // bytes there.
                 unsafe { buffer.set_len(len) };
                 if count == 0 || len >= bytes_max {
-                    return Step::Done(from.read(buffer, bytes_max));
+                    return FileStep::Done(from.read(buffer, bytes_max));
                 }
-                Step::Ask(Ask::Read { from, at: behind(at, count), buffer, bytes_max })
+                FileStep::Ask(Ask::Read { from, at: behind(at, count), buffer, bytes_max })
             }
-            (0, Ask::Write { .. }) => Step::Done(Err(ErrorKind::WriteZero.into())),
+            (0, Ask::Write { .. }) => FileStep::Done(Err(ErrorKind::WriteZero.into())),
             (count, Ask::Write { to, at, bytes, written }) => {
                 let written = written + count;
                 if written >= bytes.len() {
                     return done();
                 }
-                Step::Ask(Ask::Write { to, at: behind(at, count), bytes, written })
+                FileStep::Ask(Ask::Write { to, at: behind(at, count), bytes, written })
             }
-            (_, Ask::Stat { record, .. }) => Step::Done(Ok(Answer::Metadata(sys::metadata_of(&record)))),
+            (_, Ask::Stat { record, .. }) => FileStep::Done(Ok(Answer::Metadata(sys::metadata_of(&record)))),
             _ => done(),
         }
     }
 }
 
-fn done() -> Step {
-    Step::Done(Ok(Answer::Done))
+fn done() -> FileStep {
+    FileStep::Done(Ok(Answer::Done))
 }
 
 fn behind(at: u64, count: usize) -> u64 {
@@ -183,22 +183,22 @@ fn number(file: &File) -> Fd {
 
 impl Then {
     /// Continues with a file that was opened with these flags.
-    fn opened(self, file: fs::File, path: PathBuf, flags: u64) -> io::Result<Step> {
+    fn opened(self, file: fs::File, path: PathBuf, flags: u64) -> io::Result<FileStep> {
         match self {
-            Then::Sync => Ok(Step::Ask(Ask::Sync { what: Synced::Directory(file) })),
+            Then::Sync => Ok(FileStep::Ask(Ask::Sync { what: Synced::Directory(file) })),
             Then::ReadWhole { bytes_max } => {
                 let (metadata, is_plain) = look(&file, flags)?;
                 if !is_plain {
                     // The ring has no read of such a file that does not wait. A call of read(2) does not
                     // wait, because of the flags of the open.
-                    return Ok(Step::Leave(file));
+                    return Ok(FileStep::Leave(file));
                 }
                 // Reading one byte more than the file has shows that these are all. Reading one byte more
                 // than the limit shows that there are too many.
                 let bytes_max = bytes_max.saturating_add(1);
                 let capacity = len(&metadata).saturating_add(1).max(CAPACITY_MIN).min(bytes_max);
                 let (from, buffer) = (From::Whole(file), Vec::with_capacity(capacity));
-                Ok(Step::Ask(Ask::Read { from, at: WHERE_IT_STANDS, buffer, bytes_max }))
+                Ok(FileStep::Ask(Ask::Read { from, at: WHERE_IT_STANDS, buffer, bytes_max }))
             }
             Then::HandOver { prefetch } => {
                 let (metadata, is_plain) = look(&file, flags)?;
@@ -206,10 +206,10 @@ impl Then {
                 let opened = Opened { file, metadata, prefetched: Vec::new() };
                 let bytes_max = prefetch.min(PREFETCH_MAX).min(len(&metadata));
                 if bytes_max == 0 || !is_plain {
-                    return Ok(Step::Done(Ok(Answer::Opened(opened))));
+                    return Ok(FileStep::Done(Ok(Answer::Opened(opened))));
                 }
                 let (from, buffer) = (From::Opened(Box::new(opened)), Vec::with_capacity(bytes_max));
-                Ok(Step::Ask(Ask::Read { from, at: 0, buffer, bytes_max }))
+                Ok(FileStep::Ask(Ask::Read { from, at: 0, buffer, bytes_max }))
             }
         }
     }

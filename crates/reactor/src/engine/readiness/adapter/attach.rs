@@ -3,7 +3,7 @@
 use super::{Calls, ENDED, READING, WRITABLE, interest::set_interest, table::Entry};
 use crate::{
     engine::{
-        Event, Interest, Poll, Refused, Role, Sent, Source, Transport, Trigger,
+        AttachError, Event, Interest, Poll, Role, Sent, Source, Transport, Trigger,
         entry::{Ownership, Taken},
     },
     id::Key,
@@ -11,7 +11,7 @@ use crate::{
 
 impl<P: Poll> Calls<P> {
     /// Stores the transport, and begins to watch it.
-    pub(super) fn take_in(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
+    pub(super) fn take_in(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), AttachError> {
         let taken = Taken::of(transport, role, self.table.is_vacant(key), &self.calls)?;
         let trigger = self.poll.trigger();
         let interest = match (trigger, role) {

@@ -43,7 +43,7 @@ use crate::{
     Credentials,
     address::Address,
     engine::{
-        Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Ready, Refused, Role, Sent, Source,
+        AttachError, Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Ready, Role, Sent, Source,
         Transport,
         datagram::Batches,
         entry::{EntryKind, Ownership, forget_told},
@@ -424,9 +424,9 @@ impl<P: Poll> Engine for Calls<P> {
         sys::connect(address, options).map(Transport::new)
     }
 
-    fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), Refused> {
+    fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), AttachError> {
         if let Err(error) = self.birthplace.check() {
-            return Err(Refused { transport, error });
+            return Err(AttachError { transport, error });
         }
         self.take_in(key, transport, role)
     }
