@@ -53,6 +53,8 @@ pub mod files {
 
 pub mod write_ahead_log {
     #![doc = include_str!("write_ahead_log.md")]
+    #![doc = include_str!("../../examples/wal/log.rs")]
+    #![doc = include_str!("write_ahead_log_tests.md")]
 }
 
 pub mod testing {
