@@ -62,6 +62,37 @@ ids! {
     ChildId
 }
 
+macro_rules! serials {
+    ($($(#[$doc:meta])* $name:ident)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+        pub(crate) struct $name(u64);
+
+        impl $name {
+            /// Returns this number, and moves on to the next one.
+            pub(crate) fn take(&mut self) -> $name {
+                let taken = *self;
+                self.0 += 1;
+                taken
+            }
+        }
+    )*};
+}
+
+serials! {
+    /// A datagram in flight, or a report about one.
+    FlightId
+    /// A file operation in flight.
+    FileJobId
+}
+
+impl FileJobId {
+    /// Returns the number, for a digest.
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+}
+
 impl HostId {
     /// The first host of a world.
     pub(crate) const FIRST: HostId = HostId(0);
@@ -206,11 +237,6 @@ impl<I: Id, T> Slots<I, T> {
         self.all.push(Some(object))
     }
 
-    /// Returns the id that the next object gets.
-    pub(crate) fn next_id(&self) -> I {
-        I::new(self.all.len())
-    }
-
     #[inline]
     pub(crate) fn get(&self, id: I) -> Option<&T> {
         self.all.get(id)?.as_ref()
@@ -281,7 +307,7 @@ mod tests {
         let mut slots = Slots::<JobId, char>::new();
         let (a, b) = (slots.push('a'), slots.push('b'));
         assert_eq!((slots.take(a), slots.take(a)), (Some('a'), None));
-        assert_eq!((slots.get(a), slots.get(b), slots.get(slots.next_id())), (None, Some(&'b'), None));
+        assert_eq!((slots.get(a), slots.get(b), slots.get(JobId(2))), (None, Some(&'b'), None));
         assert_eq!(slots.push('c').number(), 2);
         assert_eq!(slots.iter().map(|(_, object)| *object).collect::<String>(), "bc");
     }

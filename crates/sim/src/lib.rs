@@ -93,17 +93,17 @@ pub use self::os::child::{Hand, Program};
 pub use self::{
     engine::{SimEngine, options::EngineOptions},
     faults::{Faults, KINDS, Kind, Tally, chance::Chance},
-    net::{flight::DatagramSummary, link::Link},
+    net::{datagram::DatagramSummary, link::Link},
     os::disk::{DiskCounts, DiskOptions},
     testing::{
         coverage::Sometimes,
-        feed::Feed,
         folder::Folder,
         harness::{Bed, Peer},
         isolate::{Isolated, RUNS, Tried, isolate},
         line::Line,
         plan::{Failure, ISOLATE, PLAN, Plan},
         replay::{hunt, replay, shrink},
+        source::Feed,
     },
     world::{
         Leaks, Summary, World, WorldOptions,

@@ -1,9 +1,11 @@
 //! The engine of a simulated world. It answers a runtime's requests to the system from the world.
 
-pub(crate) mod bell;
 mod drive;
+pub(crate) mod engines;
 pub(crate) mod options;
+pub(crate) mod sources;
 pub(crate) mod table;
+pub(crate) mod wake;
 
 use std::{
     cell::RefCell,
@@ -18,22 +20,29 @@ use std::{
 use reactor::{
     Address, BindOptions, ConnectOptions, Group, Key, ListenOptions, Time,
     engine::{
-        AttachError, Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Outgoing, Role, Sent,
-        Source, Transport,
+        AttachError, Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Medium, Outgoing, Role,
+        Sent, Source, Transport,
     },
     file::FileJob,
     host::{Host, Job},
 };
 
+use self::{
+    table::{Entry, Held},
+    wake::WakeFlag,
+};
 use crate::{
-    engine::bell::Bell,
-    engine::table::{Entry, Held},
     error,
     faults::Kind,
     ids::{EngineId, HostId, ObjectId, SourceId},
-    net::input::Told,
-    world::state::{Item, State},
+    world::{clock::wall_time, state::State},
 };
+
+/// An event, or the key of a transport that can be given back.
+pub(crate) enum EngineEvent {
+    Event((Key, Event)),
+    Detached(Key),
+}
 
 /// One engine of a [`World`](crate::World). A node's runtime holds one, and
 /// [`World::engine`](crate::World::engine) makes more.
@@ -53,10 +62,10 @@ use crate::{
 /// ```
 pub struct SimEngine {
     pub(crate) state: Rc<RefCell<State>>,
-    pub(crate) process: EngineId,
+    pub(crate) engine: EngineId,
     host: HostId,
     is_driven: bool,
-    pub(crate) bell: Arc<Bell>,
+    pub(crate) wake_flag: Arc<WakeFlag>,
     /// Indexed by the slot of the key.
     pub(crate) table: Vec<Option<Entry>>,
     /// How many items of the ready list belong to this batch.
@@ -69,13 +78,17 @@ pub struct SimEngine {
 
 impl SimEngine {
     pub(crate) fn new(state: &Rc<RefCell<State>>, host: HostId, node: Option<HostId>) -> SimEngine {
-        let (process, bell) = state.borrow_mut().add_process(node);
+        let base = &mut state.borrow_mut().base;
+        let (engine, wake_flag) = base.engines.add(node);
+        if let Some(node) = node {
+            base.hosts[node].engine = Some(engine);
+        }
         SimEngine {
             state: state.clone(),
-            process,
+            engine,
             host,
             is_driven: node.is_some(),
-            bell,
+            wake_flag,
             table: Vec::new(),
             batch: 0,
             closing: Vec::new(),
@@ -94,38 +107,36 @@ impl SimEngine {
 #[deny(clippy::missing_trait_methods)]
 impl Host for SimEngine {
     fn now(&self) -> Time {
-        Time::from_nanos(self.state.borrow().now)
+        self.state.borrow().base.clock.time()
     }
 
     fn wall(&self) -> SystemTime {
-        let mut state = self.state.borrow_mut();
-        if std::mem::take(&mut state.hosts[self.host].wall_stepped) {
-            state.tally.observe(Kind::WallStep);
+        let base = &mut self.state.borrow_mut().base;
+        let host = &mut base.hosts[self.host];
+        if std::mem::take(&mut host.wall_stepped) {
+            base.faults.tally.observe(Kind::WallStep);
         }
-        let offset = state.hosts[self.host].wall_offset;
-        let since = (state.now as i64).saturating_add(offset);
-        let (origin, by) = (SystemTime::UNIX_EPOCH + WALL_ORIGIN, Duration::from_nanos(since.unsigned_abs()));
-        // The wall clock may be set to a time before the world began.
-        let wall = if since < 0 { origin.checked_sub(by) } else { origin.checked_add(by) };
-        wall.unwrap_or(SystemTime::UNIX_EPOCH)
+        wall_time((base.clock.now() as i64).saturating_add(host.wall_offset))
     }
 
     fn entropy(&mut self) -> u64 {
-        self.state.borrow_mut().chance.bits()
+        self.state.borrow_mut().base.faults.chance.bits()
     }
 
     #[cfg(unix)]
     fn print_error(&mut self, line: &str) -> bool {
-        self.state.borrow_mut().print_error(self.host, line)
+        let state = &mut *self.state.borrow_mut();
+        state.consoles.print_error(self.host, state.base.clock.time(), line)
     }
 
     fn run_blocking(&mut self, job: Job) -> Option<Job> {
-        self.state.borrow_mut().add_job(job);
+        self.state.borrow_mut().base.add_job(job);
         None
     }
 
     fn run_file(&mut self, job: FileJob) -> Option<FileJob> {
-        self.state.borrow_mut().add_file_job(self.host, job);
+        let state = &mut *self.state.borrow_mut();
+        state.disks.start(&mut state.base, self.host, job);
         None
     }
 
@@ -147,7 +158,7 @@ impl Host for SimEngine {
     #[cfg(unix)]
     fn activated(&mut self) -> Option<Vec<reactor::systemd::Activated>> {
         self.calls += 1;
-        Some(self.state.borrow_mut().activated(self.host, self.process))
+        Some(self.state.borrow_mut().activated(self.host, self.engine))
     }
 
     #[cfg(unix)]
@@ -171,14 +182,14 @@ impl Engine for SimEngine {
     }
 
     fn waker(&self) -> Waker {
-        Arc::clone(&self.bell).into()
+        Arc::clone(&self.wake_flag).into()
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.calls += 1;
         self.finish_closes();
         if self.is_driven {
-            self.bell.answer();
+            self.wake_flag.take();
         } else {
             self.drive(timeout);
         }
@@ -198,19 +209,14 @@ impl Engine for SimEngine {
     fn next(&mut self) -> Option<(Key, Event)> {
         while self.batch > 0 {
             self.batch -= 1;
-            let told = {
+            let found = {
                 let state = &mut *self.state.borrow_mut();
-                let item = state.processes.get_mut(self.process)?.ready.pop_front()?;
-                match item {
-                    Item::End(at) => state.end_event(at, self.process),
-                    Item::Listener(number) => state.listener_event(number),
-                    Item::Feed(number) => state.feed_event(number, self.process).map(Told::Event),
-                    Item::Socket(number) => state.socket_event(number, self.process),
-                }
+                let item = state.base.engines.get_mut(self.engine)?.ready.pop_front()?;
+                state.event_of(self.engine, item)
             };
-            let (key, mut event) = match told {
-                Some(Told::Event(event)) => event,
-                Some(Told::Detached(key)) => match self.remove(key) {
+            let (key, mut event) = match found {
+                Some(EngineEvent::Event(event)) => event,
+                Some(EngineEvent::Detached(key)) => match self.remove(key) {
                     Some(
                         Held::End(_, transport) | Held::Listener(_, transport) | Held::Socket(_, transport),
                     ) => (key, Event::Detached(transport)),
@@ -218,38 +224,37 @@ impl Engine for SimEngine {
                 },
                 None => continue,
             };
-            self.state.borrow_mut().note_answer(self.process, key, &mut event);
+            self.state.borrow_mut().note_event(self.engine, key, &mut event);
             return Some((key, event));
         }
         None
     }
 
     fn give(&mut self, chunk: Chunk) {
-        self.state.borrow_mut().give_back(self.process, chunk.into_buffer());
+        let state = &mut *self.state.borrow_mut();
+        state.streams.give_back(&mut state.base, self.engine, chunk.into_buffer());
     }
 
     fn watch(&mut self, key: Key, source: Source<'_>, interest: Option<Interest>) -> io::Result<()> {
         self.calls += 1;
         let object = object_of(source)?;
-        let process = self.process;
-        let mut state = self.state.borrow_mut();
-        #[cfg(unix)]
-        if !matches!(object, ObjectId::Source(_)) {
-            let at = state.watch_end(object, (process, key), interest)?;
-            drop(state);
-            self.insert(key, Held::Watched(at));
-            return Ok(());
-        }
-        let number = as_feed(object)?;
-        let fed = state.feeds.get_mut(number);
-        let fed = fed.ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?;
-        if fed.watcher.is_some_and(|watcher| watcher != (process, key)) {
-            return Err(error::os(error::EXISTS));
-        }
-        (fed.watcher, fed.interest, fed.told) = (Some((process, key)), interest, false);
-        state.look_at_feed(number);
-        drop(state);
-        self.insert(key, Held::Feed(number));
+        let watcher = (self.engine, key);
+        let watched = {
+            let state = &mut *self.state.borrow_mut();
+            match object {
+                ObjectId::Source(id) => {
+                    state.sources.watch(&mut state.base, id, watcher, interest)?;
+                    Held::Source(id)
+                }
+                #[cfg(unix)]
+                object => {
+                    Held::Watched(state.streams.watch_end(&mut state.base, object, watcher, interest)?)
+                }
+                #[cfg(not(unix))]
+                _ => return Err(error::os(error::BAD_DESCRIPTOR)),
+            }
+        };
+        self.insert(key, watched);
         Ok(())
     }
 
@@ -262,28 +267,16 @@ impl Engine for SimEngine {
 
     fn read(&mut self, source: Source<'_>, into: &mut [u8]) -> io::Result<usize> {
         self.calls += 1;
-        let number = as_feed(object_of(source)?)?;
-        let mut state = self.state.borrow_mut();
-        let fed = state.feeds.get_mut(number);
-        let result = fed.ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?.read(into);
-        if let Ok(count) = result {
-            state.digest.bytes(&into[..count]);
-            state.was_read(number, count);
-        }
-        result
+        let id = virtual_source(source)?;
+        let state = &mut *self.state.borrow_mut();
+        state.sources.read(&mut state.base, id, into)
     }
 
     fn write(&mut self, source: Source<'_>, from: &Outgoing) -> io::Result<usize> {
         self.calls += 1;
-        let number = as_feed(object_of(source)?)?;
-        let mut state = self.state.borrow_mut();
-        let fed = state.feeds.get_mut(number);
-        let result = fed.ok_or_else(|| error::os(error::BAD_DESCRIPTOR))?.write(from);
-        if let Ok(count) = result {
-            state.digest.bytes(&from.front()[..count]);
-            state.was_written(number);
-        }
-        result
+        let id = virtual_source(source)?;
+        let state = &mut *self.state.borrow_mut();
+        state.sources.write(&mut state.base, id, from)
     }
 
     #[cfg(unix)]
@@ -297,8 +290,8 @@ impl Engine for SimEngine {
         let object = object_of(to)?;
         let state = &mut *self.state.borrow_mut();
         match object {
-            ObjectId::Source(feed) => state.notify(feed, bytes, with),
-            object => state.pass(object, bytes, with),
+            ObjectId::Source(id) => state.supervisors.notify(&mut state.base, id, bytes, with),
+            object => state.streams.pass(&mut state.base, object, bytes, with),
         }
     }
 
@@ -306,34 +299,37 @@ impl Engine for SimEngine {
     fn receive(&mut self, from: Source<'_>, into: &mut [u8]) -> io::Result<reactor::engine::Delivery> {
         self.calls += 1;
         let object = object_of(from)?;
-        self.state.borrow_mut().receive(object, into)
+        let state = &mut *self.state.borrow_mut();
+        state.streams.receive(&mut state.base, object, into)
     }
 
     fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Transport> {
         self.calls += 1;
-        let mut state = self.state.borrow_mut();
-        let listener = state.listen(self.host, address, options.backlog)?;
-        Ok(state.transport(ObjectId::Listener(listener)))
+        let state = &mut *self.state.borrow_mut();
+        let id = state.streams.listen(&mut state.base, self.host, address, options.backlog)?;
+        Ok(state.base.engines.transport(ObjectId::Listener(id), Medium::SOCKET))
     }
 
     fn connect(&mut self, address: &Address, options: &ConnectOptions) -> io::Result<Transport> {
         self.calls += 1;
-        let mut state = self.state.borrow_mut();
-        let end = state.connect((self.host, self.process), address, options.local.as_ref())?;
-        Ok(state.transport(end))
+        let state = &mut *self.state.borrow_mut();
+        let (from, local) = ((self.host, self.engine), options.local.as_ref());
+        let end = state.streams.connect(&mut state.base, from, address, local)?;
+        Ok(state.streams.transport(&state.base, end))
     }
 
     fn bind(&mut self, address: &Address, options: &BindOptions) -> io::Result<Transport> {
         self.calls += 1;
-        let mut state = self.state.borrow_mut();
-        let socket = state.bind_socket(self.host, address, options)?;
-        Ok(state.transport(ObjectId::Socket(socket)))
+        let state = &mut *self.state.borrow_mut();
+        let id = state.datagrams.bind_socket(&mut state.base, self.host, address, options)?;
+        Ok(state.base.engines.transport(ObjectId::Socket(id), Medium::SOCKET))
     }
 
     fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
         self.calls += 1;
         let Some(Held::Socket(number, _)) = self.held(key) else { return 0 };
-        self.state.borrow_mut().send_datagrams(*number, queue)
+        let state = &mut *self.state.borrow_mut();
+        state.datagrams.send_datagrams(&mut state.base, *number, queue)
     }
 
     fn give_batch(&mut self, batch: Batch) {
@@ -343,7 +339,7 @@ impl Engine for SimEngine {
     fn set_longest(&mut self, key: Key, bytes: usize) {
         self.calls += 1;
         let Some(Held::Socket(number, _)) = self.held(key) else { return };
-        if let Some(socket) = self.state.borrow_mut().socket(*number) {
+        if let Some(socket) = self.state.borrow_mut().datagrams.socket(*number) {
             socket.longest = bytes;
         }
     }
@@ -351,7 +347,7 @@ impl Engine for SimEngine {
     fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
         self.calls += 1;
         let Some(Held::Socket(number, _)) = self.held(key) else { return Err(ErrorKind::NotFound.into()) };
-        self.state.borrow_mut().set_socket_member(*number, group, member)
+        self.state.borrow_mut().datagrams.set_socket_member(*number, group, member)
     }
 
     fn attach(&mut self, key: Key, transport: Transport, role: Role) -> Result<(), AttachError> {
@@ -363,32 +359,34 @@ impl Engine for SimEngine {
         if self.held(key).is_some() {
             return Err(AttachError { transport, error: error::os(error::EXISTS) });
         }
-        let mut state = self.state.borrow_mut();
-        if role == Role::Stream && state.strikes(Kind::AttachFails) {
-            state.tally.observe(Kind::AttachFails);
+        let mut guard = self.state.borrow_mut();
+        let State { base, streams, datagrams, .. } = &mut *guard;
+        if role == Role::Stream && base.faults.draw_visible(Kind::AttachFails) {
             return Err(AttachError { transport, error: error::os(error::NO_SPACE) });
         }
-        let owner = (self.process, key);
+        let owner = (self.engine, key);
         let held = match object {
-            ObjectId::Socket(socket) if role == Role::Datagrams && state.attach_socket(socket, owner) => {
-                Held::Socket(socket, transport)
+            ObjectId::Socket(id) if role == Role::Datagrams && datagrams.attach_socket(base, id, owner) => {
+                Held::Socket(id, transport)
             }
-            ObjectId::Listener(id) if state.attach_listener(id, owner) => Held::Listener(id, transport),
-            ObjectId::End(end) if state.attach_end(end, owner) => Held::End(end, transport),
+            ObjectId::Listener(id) if streams.attach_listener(base, id, owner) => {
+                Held::Listener(id, transport)
+            }
+            ObjectId::End(id) if streams.attach_end(base, id, owner) => Held::End(id, transport),
             _ => return Err(AttachError { transport, error: error::os(error::BAD_DESCRIPTOR) }),
         };
-        drop(state);
+        drop(guard);
         self.insert(key, held);
         Ok(())
     }
 
     fn reading(&mut self, key: Key, on: bool) {
         self.calls += 1;
-        let state = &mut *self.state.borrow_mut();
+        let State { base, streams, datagrams, .. } = &mut *self.state.borrow_mut();
         match self.held(key) {
-            Some(Held::End(at, _)) => state.set_reading(*at, on),
-            Some(Held::Socket(number, _)) => state.set_socket_reading(*number, on),
-            Some(Held::Listener(number, _)) => state.set_accepting(*number, on),
+            Some(Held::End(at, _)) => streams.set_reading(base, *at, on),
+            Some(Held::Socket(number, _)) => datagrams.set_socket_reading(base, *number, on),
+            Some(Held::Listener(number, _)) => streams.set_accepting(base, *number, on),
             _ => (),
         }
     }
@@ -407,11 +405,11 @@ impl Engine for SimEngine {
             return Some(Sent { queue, result: Err(ErrorKind::NotFound.into()) });
         };
         let state = &mut *self.state.borrow_mut();
-        let end = &state.ends[at];
+        let end = &state.streams.ends[at];
         if end.parked.is_some() || end.sent.is_some() || end.detaching {
             return Some(Sent { queue, result: Err(error::os(error::INVALID)) });
         }
-        state.send(at, queue)
+        state.streams.send(&mut state.base, at, queue)
     }
 
     fn outlet(&self, _: Key) -> Option<Source<'_>> {
@@ -426,16 +424,17 @@ impl Engine for SimEngine {
     fn shutdown(&mut self, key: Key) -> io::Result<()> {
         self.calls += 1;
         let at = self.end(key).ok_or(ErrorKind::NotFound)?;
-        self.state.borrow_mut().shut(at)
+        let state = &mut *self.state.borrow_mut();
+        state.streams.shut(&mut state.base, at)
     }
 
     fn detach(&mut self, key: Key) {
         self.calls += 1;
-        let state = &mut *self.state.borrow_mut();
+        let State { base, streams, datagrams, .. } = &mut *self.state.borrow_mut();
         match self.held(key) {
-            Some(Held::End(at, _)) => state.detach(*at),
-            Some(Held::Socket(number, _)) => state.detach_socket(*number),
-            Some(Held::Listener(number, _)) => state.detach_listener(*number, self.process),
+            Some(Held::End(at, _)) => streams.detach(base, *at),
+            Some(Held::Socket(number, _)) => datagrams.detach_socket(base, *number),
+            Some(Held::Listener(number, _)) => streams.detach_listener(base, *number, self.engine),
             _ => (),
         }
     }
@@ -447,7 +446,7 @@ impl Engine for SimEngine {
         }
         let Some(held) = self.remove(key) else { return };
         let state = &mut *self.state.borrow_mut();
-        if state.engine_options.closes_late {
+        if state.base.engines.options.closes_late {
             let how = state.disown(&held, how);
             self.closing.push((held, how));
         } else {
@@ -458,13 +457,15 @@ impl Engine for SimEngine {
     fn local(&self, key: Key) -> io::Result<Address> {
         let mut state = self.state.borrow_mut();
         match self.held(key) {
-            Some(Held::End(at, _)) => Ok(state.ends[*at].local.clone()),
+            Some(Held::End(at, _)) => Ok(state.streams.ends[*at].local.clone()),
             Some(Held::Listener(number, _)) => state
+                .streams
                 .listener(*number)
                 .map(|listener| listener.address.clone())
                 .ok_or(ErrorKind::NotFound.into()),
             Some(Held::Socket(number, _)) => {
-                state.socket(*number).map(|socket| socket.address.clone()).ok_or(ErrorKind::NotFound.into())
+                let socket = state.datagrams.socket(*number);
+                socket.map(|socket| socket.address.clone()).ok_or(ErrorKind::NotFound.into())
             }
             _ => Err(ErrorKind::NotFound.into()),
         }
@@ -472,10 +473,11 @@ impl Engine for SimEngine {
 
     fn peer(&self, key: Key) -> io::Result<Address> {
         match self.held(key) {
-            Some(Held::End(at, _)) => Ok(self.state.borrow().ends[*at].peer.clone()),
+            Some(Held::End(at, _)) => Ok(self.state.borrow().streams.ends[*at].peer.clone()),
             Some(Held::Listener(..)) => Err(error::os(error::NOT_CONNECTED)),
             Some(Held::Socket(number, _)) => {
-                let peer = self.state.borrow_mut().socket(*number).and_then(|socket| socket.peer.clone());
+                let peer =
+                    self.state.borrow_mut().datagrams.socket(*number).and_then(|socket| socket.peer.clone());
                 peer.ok_or_else(|| error::os(error::NOT_CONNECTED))
             }
             _ => Err(ErrorKind::NotFound.into()),
@@ -485,7 +487,9 @@ impl Engine for SimEngine {
     #[cfg(unix)]
     fn peer_credentials(&self, key: Key) -> io::Result<reactor::Credentials> {
         match self.held(key) {
-            Some(Held::End(at, _) | Held::Watched(at)) => self.state.borrow().credentials_of_peer(*at),
+            Some(Held::End(at, _) | Held::Watched(at)) => {
+                self.state.borrow().streams.credentials_of_peer(*at)
+            }
             Some(_) => Err(ErrorKind::Unsupported.into()),
             None => Err(ErrorKind::NotFound.into()),
         }
@@ -526,12 +530,9 @@ fn object_of(source: Source<'_>) -> io::Result<ObjectId> {
 }
 
 /// Returns the id of a virtual source.
-fn as_feed(object: ObjectId) -> io::Result<SourceId> {
-    match object {
-        ObjectId::Source(feed) => Ok(feed),
+fn virtual_source(source: Source<'_>) -> io::Result<SourceId> {
+    match object_of(source)? {
+        ObjectId::Source(id) => Ok(id),
         _ => Err(error::os(error::BAD_DESCRIPTOR)),
     }
 }
-
-/// A day in November 2023.
-pub(crate) const WALL_ORIGIN: Duration = Duration::from_secs(1_700_000_000);

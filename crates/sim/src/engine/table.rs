@@ -19,7 +19,7 @@ pub(crate) struct Entry {
 pub(crate) enum Held {
     End(EndId, Transport),
     Listener(ListenerId, Transport),
-    Feed(SourceId),
+    Source(SourceId),
     Socket(SocketId, Transport),
     /// An end that a resource reads and writes itself.
     #[cfg(unix)]
@@ -61,8 +61,7 @@ impl Drop for SimEngine {
         for entry in self.table.drain(..).flatten() {
             state.close_held(entry.held, Ending::Orderly);
         }
-        let engine = state.processes.take(self.process);
-        state.buffers_lost += engine.map_or(0, |engine| engine.lent);
+        state.base.engines.remove(self.engine);
     }
 }
 
@@ -70,9 +69,9 @@ impl State {
     /// Closes a transport, or releases an object that the engine only watched.
     pub(crate) fn close_held(&mut self, held: Held, how: Ending) {
         match held {
-            Held::End(at, _) => self.close_end(at, how),
-            Held::Listener(number, _) => self.close_listener(number),
-            Held::Socket(number, _) => self.close_socket(number),
+            Held::End(at, _) => self.streams.close_end(&mut self.base, at, how),
+            Held::Listener(number, _) => self.streams.close_listener(&mut self.base, number),
+            Held::Socket(number, _) => self.datagrams.close_socket(number),
             held => self.let_go(held),
         }
     }
@@ -81,18 +80,18 @@ impl State {
     pub(crate) fn disown(&mut self, held: &Held, how: Ending) -> Ending {
         match held {
             Held::End(at, _) => {
-                let end = &mut self.ends[*at];
+                let end = &mut self.streams.ends[*at];
                 let is_part = end.has_unsent();
                 (end.owner, end.parked, end.sent, end.detaching) = (None, None, None, false);
                 return if is_part { Ending::Reset } else { how };
             }
             Held::Listener(number, _) => {
-                if let Some(listener) = self.listener(*number) {
+                if let Some(listener) = self.streams.listener(*number) {
                     (listener.owner, listener.wants) = (None, false);
                 }
             }
             Held::Socket(number, _) => {
-                if let Some(socket) = self.socket(*number) {
+                if let Some(socket) = self.datagrams.socket(*number) {
                     socket.owner = None;
                 }
             }
@@ -104,13 +103,9 @@ impl State {
     /// Releases an object that the engine only watched.
     pub(crate) fn let_go(&mut self, held: Held) {
         match held {
-            Held::Feed(number) => {
-                if let Some(fed) = self.feeds.get_mut(number) {
-                    (fed.watcher, fed.interest) = (None, None);
-                }
-            }
+            Held::Source(id) => self.sources.unwatch(id),
             #[cfg(unix)]
-            Held::Watched(at) => self.unwatch_end(at),
+            Held::Watched(at) => self.streams.unwatch_end(at),
             Held::End(..) | Held::Listener(..) | Held::Socket(..) => (),
         }
     }

@@ -6,25 +6,27 @@ use crate::{
     faults::Kind,
     ids::{HostId, Id as _, Slots, TroubleId},
     net::link::{Link, nanos},
-    world::World,
-    world::node::Node,
-    world::record::Happening,
-    world::state::What,
+    world::{
+        World,
+        node::Node,
+        record::Happening,
+        state::{Scheduled, State, WorldTask},
+    },
 };
 
 /// The drawn troubles and the times of their ends.
 #[derive(Default)]
-pub(crate) struct Troubles {
+pub(crate) struct Chaos {
     /// The end of the drawing, and the average interval between two troubles.
     until: u64,
     every: u64,
     /// How often the test requested troubles. Only the last request counts.
     round: u32,
-    open: Slots<TroubleId, Open>,
+    ongoing: Slots<TroubleId, Ongoing>,
 }
 
 /// The state that the end of a trouble needs.
-enum Open {
+enum Ongoing {
     Ways { kind: Kind, from: Vec<Node>, to: Vec<Node> },
     Slow(HostId),
     SlowDisk(HostId),
@@ -37,7 +39,7 @@ impl World {
 
     /// Sets the link between two nodes.
     pub fn set_link(&mut self, one: impl Into<Node>, other: impl Into<Node>, link: Link) {
-        self.state.borrow_mut().links.set(one.into().0, other.into().0, link);
+        self.state.borrow_mut().base.links.set(one.into().0, other.into().0, link);
     }
 
     /// Cuts the links between two groups, in both directions. Packets wait, and connects get no answer.
@@ -68,9 +70,7 @@ impl World {
     /// Multiplies the latency of a node's links by this factor. 1 restores the speed.
     pub fn slow(&mut self, node: impl Into<Node>, factor: u32) {
         let node = node.into().0;
-        let mut state = self.state.borrow_mut();
-        state.tally.inject(Kind::Slow);
-        drop(state);
+        self.state.borrow_mut().base.faults.tally.inject(Kind::Slow);
         self.set_slow(node, factor);
     }
 
@@ -116,27 +116,30 @@ impl World {
     /// assert!(took > Duration::from_millis(5) && took < Duration::from_millis(51), "{took:?}");
     /// ```
     pub fn slow_disk(&mut self, node: impl Into<Node>, factor: u32) {
-        let mut state = self.state.borrow_mut();
-        state.tally.inject(Kind::SlowDisk);
-        state.slow_disk(node.into().0, factor);
+        let state = &mut *self.state.borrow_mut();
+        state.base.faults.tally.inject(Kind::SlowDisk);
+        state.disks.slow(&mut state.base, node.into().0, factor);
     }
 
     /// Ends all partitions, holds and slowness, also of disks. Packets that waited on links arrive.
     pub fn repair(&mut self) {
+        let all: Vec<Node> = self.nodes().collect();
         let mut state = self.state.borrow_mut();
-        state.links.repair();
-        for host in state.hosts.ids() {
-            if state.hosts[host].disk.speed.factor > 1 {
-                state.slow_disk(host, 1);
+        let State { base, disks, .. } = &mut *state;
+        base.links.repair();
+        for host in base.hosts.ids() {
+            if disks[host].speed.factor > 1 {
+                disks.slow(base, host, 1);
             }
         }
         state.unstall();
         // The scheduled end of an old trouble must not end a newer one.
-        let is_over = |open: &Open| matches!(open, Open::Ways { .. } | Open::Slow(_) | Open::SlowDisk(_));
-        self.troubles.open.take_if(is_over);
-        let at = reactor::Time::from_nanos(state.now);
-        let all: Vec<Node> = self.nodes().collect();
-        state.record.keep(|| Happening::Cleared { at, kind: Kind::Partition, from: all.clone(), to: all });
+        let is_over = |ongoing: &Ongoing| {
+            matches!(ongoing, Ongoing::Ways { .. } | Ongoing::Slow(_) | Ongoing::SlowDisk(_))
+        };
+        self.chaos.ongoing.take_if(is_over);
+        let kind = Kind::Partition;
+        state.base.note(|at| Happening::Cleared { at, kind, from: all.clone(), to: all });
     }
 
     /// Ends a node at once. Its kernel closes its connections, so its peers notice.
@@ -159,8 +162,7 @@ impl World {
         let mut state = self.state.borrow_mut();
         // The host now answers packets that are in flight to its former life.
         state.unstall();
-        let at = reactor::Time::from_nanos(state.now);
-        state.record.keep(|| Happening::Restarted { at, node: Node(node) });
+        state.base.note(|at| Happening::Restarted { at, node: Node(node) });
     }
 
     /// Stops a node, as by SIGSTOP. Its kernel keeps running, but its runtime does not.
@@ -178,33 +180,33 @@ impl World {
         let node = node.into().0;
         let by = i64::try_from(by.as_nanos()).unwrap_or(i64::MAX);
         let by = if back { -by } else { by };
-        let mut state = self.state.borrow_mut();
-        state.tally.inject(Kind::WallStep);
-        let host = &mut state.hosts[node];
+        let base = &mut self.state.borrow_mut().base;
+        base.faults.tally.inject(Kind::WallStep);
+        let host = &mut base.hosts[node];
         host.wall_offset = host.wall_offset.saturating_add(by);
         host.wall_stepped = true;
-        let at = reactor::Time::from_nanos(state.now);
-        state.record.keep(|| Happening::WallStepped { at, node: Node(node), nanos: by });
+        base.note(|at| Happening::WallStepped { at, node: Node(node), nanos: by });
     }
 
     /// Draws troubles for this much time, on average one every `every`, with the kinds and weights of the
     /// world's [`Faults`](crate::Faults). Each trouble ends by itself after a drawn time of at most four
     /// times `every`. Another call replaces the earlier one.
     pub fn draw_troubles(&mut self, time: Duration, every: Duration) {
-        let mut state = self.state.borrow_mut();
-        self.troubles.until = state.now.saturating_add(nanos(time));
-        self.troubles.every = nanos(every).max(1);
-        self.troubles.round += 1;
-        let first = state.now + state.chance.below(2 * self.troubles.every);
-        state.queue.put(first, What::Trouble { round: self.troubles.round });
+        let base = &mut self.state.borrow_mut().base;
+        self.chaos.until = base.clock.after(time);
+        self.chaos.every = nanos(every).max(1);
+        self.chaos.round += 1;
+        let first = base.now() + base.faults.chance.below(2 * self.chaos.every);
+        let round = self.chaos.round;
+        base.clock.schedule(first, Scheduled::World(WorldTask::Chaos { round }));
     }
 
     /// Ends all faults for good. Obstructed links are free, nodes that are down restart, and paused nodes
     /// continue. From here on the services must recover.
     pub fn heal(&mut self) {
-        self.troubles.until = 0;
-        self.troubles.open.clear();
-        self.state.borrow_mut().faults = crate::faults::Faults::none();
+        self.chaos.until = 0;
+        self.chaos.ongoing.clear();
+        self.state.borrow_mut().base.faults.stop();
         self.repair();
         for node in self.nodes.ids() {
             self.set_paused(node, false);
@@ -215,31 +217,29 @@ impl World {
     // The parts of the methods above.
 
     fn obstruct(&mut self, kind: Kind, from: &[Node], to: &[Node]) {
-        let mut state = self.state.borrow_mut();
-        state.tally.inject(kind);
-        let (from, to) = (from.to_vec(), to.to_vec());
-        for &Node(from) in &from {
+        let base = &mut self.state.borrow_mut().base;
+        base.faults.tally.inject(kind);
+        for &Node(from) in from {
             for &Node(to) in to.iter().filter(|to| to.0 != from) {
                 match kind {
-                    Kind::Hold => state.links.hold(from, to),
-                    kind => state.links.cut(from, to, kind),
+                    Kind::Hold => base.links.hold(from, to),
+                    kind => base.links.cut(from, to, kind),
                 }
             }
         }
-        let at = reactor::Time::from_nanos(state.now);
-        state.record.keep(|| Happening::Obstructed { at, kind, from, to });
+        let (from, to) = (from.to_vec(), to.to_vec());
+        base.note(|at| Happening::Obstructed { at, kind, from, to });
     }
 
     fn clear(&mut self, kind: Kind, from: &[Node], to: &[Node]) {
         let mut state = self.state.borrow_mut();
         for &Node(from) in from {
             for &Node(to) in to.iter().filter(|to| to.0 != from) {
-                state.links.clear(from, to, kind);
+                state.base.links.clear(from, to, kind);
             }
         }
         state.unstall();
-        let at = reactor::Time::from_nanos(state.now);
-        state.record.keep(|| Happening::Cleared { at, kind, from: from.to_vec(), to: to.to_vec() });
+        state.base.note(|at| Happening::Cleared { at, kind, from: from.to_vec(), to: to.to_vec() });
     }
 
     pub(crate) fn take_down(&mut self, number: HostId, kind: Kind) {
@@ -251,16 +251,15 @@ impl World {
         node.made = None;
         node.ends.forget();
         {
-            let mut state = self.state.borrow_mut();
+            let base = &mut self.state.borrow_mut().base;
             // A host that is down closes silently. A host whose runtime crashed refuses connections.
-            state.hosts[number].is_up = kind == Kind::Crash;
+            base.hosts[number].is_up = kind == Kind::Crash;
             // The node's services may have ended before. A crash still affects their writes and operations.
             if runtime.is_some() {
-                state.tally.inject(kind);
-                state.tally.observe(kind);
-                state.record.crashes += 1;
-                let at = reactor::Time::from_nanos(state.now);
-                state.record.keep(|| Happening::Crashed { at, kind, node: Node(number) });
+                base.faults.tally.inject(kind);
+                base.faults.tally.observe(kind);
+                base.record.crashes += 1;
+                base.note(|at| Happening::Crashed { at, kind, node: Node(number) });
             }
         }
         drop(runtime);
@@ -269,70 +268,68 @@ impl World {
             self.end_supervisor(number);
         }
         let mut state = self.state.borrow_mut();
-        state.hear();
+        state.take_messages();
         #[cfg(unix)]
         {
-            state.console_gone(number);
-            state.children_gone(number);
+            let State { base, streams, sources, consoles, children, .. } = &mut *state;
+            consoles[number].end_process(base, streams);
+            children.end_process(base, streams, sources, number);
         }
-        let host = &mut state.hosts[number];
-        (host.is_waiting, host.run_at) = (false, None);
+        state.base.hosts[number].end_life();
     }
 
     /// Drops the stored descriptors and waiting connections of a node's supervisor, because its machine has
     /// gone.
     fn end_supervisor(&mut self, number: HostId) {
         #[cfg(unix)]
-        self.state.borrow_mut().supervisor_gone(number);
+        {
+            let state = &mut *self.state.borrow_mut();
+            state.supervisors.end_machine(&mut state.base, &mut state.streams, number);
+        }
         #[cfg(not(unix))]
         let _ = number;
     }
 
     fn set_slow(&mut self, node: HostId, factor: u32) {
         let others = self.nodes().filter(|other| other.0 != node);
-        let mut state = self.state.borrow_mut();
-        state.links.set_slow(node, factor);
-        let (at, kind) = (reactor::Time::from_nanos(state.now), Kind::Slow);
+        let base = &mut self.state.borrow_mut().base;
+        base.links.set_slow(node, factor);
+        let kind = Kind::Slow;
         let (from, to) = (vec![Node(node)], others.collect());
-        state.record.keep(|| match factor {
+        base.note(|at| match factor {
             0 | 1 => Happening::Cleared { at, kind, from, to },
             _ => Happening::Obstructed { at, kind, from, to },
         });
     }
 
     fn set_paused(&mut self, node: HostId, on: bool) {
-        let mut state = self.state.borrow_mut();
-        let host = &mut state.hosts[node];
-        if std::mem::replace(&mut host.is_paused, on) == on {
-            return;
-        }
+        let base = &mut self.state.borrow_mut().base;
+        let Some(was_due) = base.hosts.set_paused(node, on, &mut base.clock) else { return };
         if on {
-            state.tally.inject(Kind::Pause);
-        } else if std::mem::take(&mut host.is_waiting) {
-            state.tally.observe(Kind::Pause);
-            state.make_runnable(node);
+            base.faults.tally.inject(Kind::Pause);
+        } else if was_due {
+            base.faults.tally.observe(Kind::Pause);
         }
-        let at = reactor::Time::from_nanos(state.now);
-        state.record.keep(|| Happening::Paused { at, node: Node(node), on });
+        base.note(|at| Happening::Paused { at, node: Node(node), on });
     }
 
     /// Draws the next trouble, and the time of the one after it.
-    pub(crate) fn trouble(&mut self, round: u32) {
+    pub(crate) fn next_chaos(&mut self, round: u32) {
         let (kind, node, other, lasts, groups) = {
-            let mut state = self.state.borrow_mut();
-            let is_over = state.now >= self.troubles.until || self.troubles.round != round;
+            let base = &mut self.state.borrow_mut().base;
+            let is_over = base.now() >= self.chaos.until || self.chaos.round != round;
             if is_over || self.nodes.is_empty() {
                 return;
             }
-            let next = state.now + 1 + state.chance.below(2 * self.troubles.every);
-            state.queue.put(next, What::Trouble { round });
-            let state = &mut *state;
-            let Some(kind) = state.faults.draw_of_world(&mut state.chance) else { return };
+            let next = base.now() + 1 + base.faults.chance.below(2 * self.chaos.every);
+            base.clock.schedule(next, Scheduled::World(WorldTask::Chaos { round }));
+            let Some(kind) = base.faults.draw_chaos() else { return };
+            let chance = &mut base.faults.chance;
             let count = self.nodes.len() as u64;
-            let node = state.chance.below(count);
-            let other = (node + 1 + state.chance.below(count.saturating_sub(1))) % count;
-            let lasts = 1 + state.chance.below(4 * self.troubles.every);
-            let groups: Vec<bool> = (0..count).map(|_| state.chance.below(2) == 0).collect();
+            let node = chance.below(count);
+            let other = (node + 1 + chance.below(count.saturating_sub(1))) % count;
+            let lasts = 1 + chance.below(4 * self.chaos.every);
+            let groups: Vec<bool> = (0..count).map(|_| chance.below(2) == 0).collect();
             let drawn = |index: u64| Node(HostId::new(index as usize));
             (kind, drawn(node), drawn(other), lasts, groups)
         };
@@ -340,57 +337,60 @@ impl World {
             self.nodes().zip(&groups).filter(|(_, is)| **is == side).map(|(node, _)| node).collect()
         };
         let (these, those) = (group(true), group(false));
-        let ways = |kind, from, to| Open::Ways { kind, from, to };
-        let mut open = Vec::new();
+        let ways = |kind, from, to| Ongoing::Ways { kind, from, to };
+        let mut ongoing = Vec::new();
         match kind {
             Kind::Partition => {
                 self.partition(&these, &those);
-                open.push(ways(kind, these.clone(), those.clone()));
-                open.push(ways(kind, those.clone(), these.clone()));
+                ongoing.push(ways(kind, these.clone(), those.clone()));
+                ongoing.push(ways(kind, those.clone(), these.clone()));
             }
             Kind::OneWay => {
                 self.partition_one_way(&these, &those);
-                open.push(ways(kind, these.clone(), those.clone()));
+                ongoing.push(ways(kind, these.clone(), those.clone()));
             }
             Kind::Hold => {
                 self.hold(node, other);
-                open.push(ways(kind, vec![node], vec![other]));
-                open.push(ways(kind, vec![other], vec![node]));
+                ongoing.push(ways(kind, vec![node], vec![other]));
+                ongoing.push(ways(kind, vec![other], vec![node]));
             }
             Kind::Slow => {
                 self.slow(node, 10);
-                open.push(Open::Slow(node.0));
+                ongoing.push(Ongoing::Slow(node.0));
             }
             Kind::SlowDisk => {
                 self.slow_disk(node, DISK_FACTOR);
-                open.push(Open::SlowDisk(node.0));
+                ongoing.push(Ongoing::SlowDisk(node.0));
             }
             Kind::Crash | Kind::Vanish => {
                 self.take_down(node.0, kind);
-                open.push(Open::Down(node.0));
+                ongoing.push(Ongoing::Down(node.0));
             }
             Kind::Pause => {
                 self.pause(node);
-                open.push(Open::Paused(node.0));
+                ongoing.push(Ongoing::Paused(node.0));
             }
             _ => self.step_wall(node, Duration::from_nanos(lasts), groups[0]),
         }
-        let mut state = self.state.borrow_mut();
-        let end = state.now.saturating_add(lasts);
-        for open in open {
-            let number = self.troubles.open.push(open);
-            state.queue.put(end, What::Relief { number });
+        let clock = &mut self.state.borrow_mut().base.clock;
+        let end = clock.now().saturating_add(lasts);
+        for ongoing in ongoing {
+            let number = self.chaos.ongoing.push(ongoing);
+            clock.schedule(end, Scheduled::World(WorldTask::Relief { number }));
         }
     }
 
     /// Ends a drawn trouble.
     pub(crate) fn relieve(&mut self, number: TroubleId) {
-        match self.troubles.open.take(number) {
-            Some(Open::Ways { kind, from, to }) => self.clear(kind, &from, &to),
-            Some(Open::Slow(node)) => self.set_slow(node, 1),
-            Some(Open::SlowDisk(node)) => self.state.borrow_mut().slow_disk(node, 1),
-            Some(Open::Down(node)) => self.restart(Node(node)),
-            Some(Open::Paused(node)) => self.set_paused(node, false),
+        match self.chaos.ongoing.take(number) {
+            Some(Ongoing::Ways { kind, from, to }) => self.clear(kind, &from, &to),
+            Some(Ongoing::Slow(node)) => self.set_slow(node, 1),
+            Some(Ongoing::SlowDisk(node)) => {
+                let state = &mut *self.state.borrow_mut();
+                state.disks.slow(&mut state.base, node, 1);
+            }
+            Some(Ongoing::Down(node)) => self.restart(Node(node)),
+            Some(Ongoing::Paused(node)) => self.set_paused(node, false),
             None => (),
         }
     }

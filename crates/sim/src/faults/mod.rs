@@ -2,6 +2,7 @@
 
 pub(crate) mod chance;
 pub(crate) mod chaos;
+pub(crate) mod injector;
 
 use std::{fmt, str::FromStr};
 

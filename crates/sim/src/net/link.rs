@@ -3,8 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use crate::{
-    faults::chance::Chance,
-    faults::{Faults, Kind, Tally},
+    faults::{Kind, injector::Injector},
     ids::{HostId, IdVec},
 };
 
@@ -131,24 +130,16 @@ impl Links {
     }
 
     /// Draws a packet's latency in nanoseconds.
-    pub(crate) fn latency(
-        &self,
-        (from, to): (HostId, HostId),
-        chance: &mut Chance,
-        faults: &Faults,
-        tally: &mut Tally,
-    ) -> u64 {
+    pub(crate) fn latency(&self, (from, to): (HostId, HostId), faults: &mut Injector) -> u64 {
         let link = self.of(from, to);
         let (low, high) = (nanos(link.latency_min), nanos(link.latency_max));
-        let mut took = chance.between(low, high);
-        if faults.of(Kind::Spike) > 0 && chance.per_million(faults.of(Kind::Spike)) {
-            tally.inject(Kind::Spike);
-            tally.observe(Kind::Spike);
+        let mut took = faults.chance.between(low, high);
+        if faults.draw_visible(Kind::Spike) {
             took = took.saturating_mul(10);
         }
         let factor = self.slow[from].max(self.slow[to]);
         if factor > 1 && from != to {
-            tally.observe(Kind::Slow);
+            faults.tally.observe(Kind::Slow);
             took = took.saturating_mul(u64::from(factor));
         }
         took
@@ -201,7 +192,7 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Id as _;
+    use crate::{faults::Faults, ids::Id as _};
 
     fn host(index: usize) -> HostId {
         HostId::new(index)
@@ -215,19 +206,15 @@ mod tests {
 
     #[test]
     fn a_latency_lies_within_its_link_and_a_slow_host_multiplies_it() {
-        let (mut links, mut chance, mut tally) = (links(), Chance::new(1), Tally::default());
-        let faults = Faults::none();
+        let (mut links, mut faults) = (links(), Injector::new(1, Faults::none(), Duration::ZERO));
         for _ in 0..100 {
-            let took = links.latency((host(0), host(1)), &mut chance, &faults, &mut tally);
+            let took = links.latency((host(0), host(1)), &mut faults);
             assert!((100_000..=300_000).contains(&took), "{took}");
         }
         links.set_slow(host(1), 4);
-        assert!(links.latency((host(0), host(1)), &mut chance, &faults, &mut tally) >= 400_000);
-        assert!(links.latency((host(0), host(2)), &mut chance, &faults, &mut tally) <= 300_000);
-        assert!(
-            links.latency((host(1), host(1)), &mut chance, &faults, &mut tally) <= 20_000,
-            "not its loopback"
-        );
+        assert!(links.latency((host(0), host(1)), &mut faults) >= 400_000);
+        assert!(links.latency((host(0), host(2)), &mut faults) <= 300_000);
+        assert!(links.latency((host(1), host(1)), &mut faults) <= 20_000, "not its loopback");
     }
 
     #[test]

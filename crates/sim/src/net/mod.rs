@@ -1,16 +1,6 @@
-//! The network: connections, pipes, listeners, datagrams, and the links between hosts.
+//! The network: the links between hosts, and what travels on them. Streams are connections and pipes.
 
-mod arrival;
 pub(crate) mod buffer;
-mod close;
-mod connect;
-pub(crate) mod end;
-pub(crate) mod flight;
-pub(crate) mod input;
+pub(crate) mod datagram;
 pub(crate) mod link;
-pub(crate) mod listener;
-#[cfg(unix)]
-pub(crate) mod passing;
-#[cfg(unix)]
-pub(crate) mod pipe;
-pub(crate) mod socket;
+pub(crate) mod stream;

@@ -17,12 +17,17 @@ use reactor::{
 };
 
 use crate::{
+    engine::sources::Sources,
     error,
     ids::{ChildId, EndId, HostId, Id as _, SourceId},
     net::link::nanos,
-    net::pipe::Mover,
-    testing::feed::Feed,
-    world::state::{State, What},
+    net::stream::{Mover, Streams},
+    testing::source::Feed,
+    world::{
+        World,
+        base::Base,
+        state::{Scheduled, State},
+    },
 };
 
 /// A program in a simulated world. It defines the reactions of a child process, event by event.
@@ -37,12 +42,12 @@ use crate::{
 /// struct Cat;
 ///
 /// impl Program for Cat {
-///     fn input(&mut self, hand: &mut Hand<'_>, bytes: &[u8]) {
-///         hand.say(bytes);
+///     fn input(&mut self, cx: &mut Hand<'_>, bytes: &[u8]) {
+///         cx.say(bytes);
 ///     }
 ///
-///     fn input_ended(&mut self, hand: &mut Hand<'_>) {
-///         hand.exit(0);
+///     fn input_ended(&mut self, cx: &mut Hand<'_>) {
+///         cx.exit(0);
 ///     }
 /// }
 ///
@@ -50,34 +55,34 @@ use crate::{
 /// ```
 pub trait Program: 'static {
     /// Runs when the child begins.
-    fn begin(&mut self, hand: &mut Hand<'_>) {
-        let _ = hand;
+    fn begin(&mut self, cx: &mut Hand<'_>) {
+        let _ = cx;
     }
 
     /// Handles input, if the input is piped.
-    fn input(&mut self, hand: &mut Hand<'_>, bytes: &[u8]) {
-        let _ = (hand, bytes);
+    fn input(&mut self, cx: &mut Hand<'_>, bytes: &[u8]) {
+        let _ = (cx, bytes);
     }
 
     /// Handles the end of the input. If the input is not piped, this is called at once.
-    fn input_ended(&mut self, hand: &mut Hand<'_>) {
-        let _ = hand;
+    fn input_ended(&mut self, cx: &mut Hand<'_>) {
+        let _ = cx;
     }
 
     /// Handles a signal. By default the child dies of it. SIGKILL never arrives here, because the child
     /// always dies of it.
-    fn signal(&mut self, hand: &mut Hand<'_>, number: i32) {
-        hand.die(number);
+    fn signal(&mut self, cx: &mut Hand<'_>, number: i32) {
+        cx.die(number);
     }
 
     /// Handles the timer of [`Hand::after`].
-    fn time(&mut self, hand: &mut Hand<'_>, token: u64) {
-        let _ = (hand, token);
+    fn time(&mut self, cx: &mut Hand<'_>, token: u64) {
+        let _ = (cx, token);
     }
 
     /// Handles a write to a pipe whose reader has closed. By default the child dies of SIGPIPE.
-    fn unheard(&mut self, hand: &mut Hand<'_>) {
-        hand.die(PIPE);
+    fn unheard(&mut self, cx: &mut Hand<'_>) {
+        cx.die(PIPE);
     }
 }
 
@@ -96,12 +101,12 @@ impl fmt::Debug for Hand<'_> {
 impl Hand<'_> {
     /// Returns the virtual time.
     pub fn now(&self) -> Time {
-        Time::from_nanos(self.state.borrow().now)
+        Time::from_nanos(self.state.borrow().base.now())
     }
 
     /// Draws a random number from the world's seed.
     pub fn random(&mut self) -> u64 {
-        self.state.borrow_mut().chance.bits()
+        self.state.borrow_mut().base.faults.chance.bits()
     }
 
     /// Returns the child's process id.
@@ -121,43 +126,45 @@ impl Hand<'_> {
     }
 
     fn write(&mut self, which: usize, bytes: &[u8]) {
-        let mut state = self.state.borrow_mut();
+        let state = &mut *self.state.borrow_mut();
         let child = state.children.known(self.child);
         if child.ending.is_none() && child.outs[which].is_some() {
             child.backlog[which].extend_from_slice(bytes);
-            state.wake_child(self.child);
+            state.children.wake(&mut state.base, self.child);
         }
     }
 
     /// Starts or stops reading the input.
     pub fn listen(&mut self, on: bool) {
-        let mut state = self.state.borrow_mut();
+        let state = &mut *self.state.borrow_mut();
         let child = state.children.known(self.child);
         child.is_listening = on;
         if let Some(at) = child.stdin {
-            state.ends[at].wants = on;
-            state.look_at_end(at);
+            state.streams.ends[at].wants = on;
+            state.streams.look_at_end(&mut state.base, at);
+            state.serve_movers();
         }
     }
 
     /// Closes the standard input. A later write to it fails with a broken pipe.
     pub fn close_input(&mut self) {
-        let mut state = self.state.borrow_mut();
+        let state = &mut *self.state.borrow_mut();
         if let Some(at) = state.children.known(self.child).stdin.take() {
-            state.close_end(at, Ending::Orderly);
+            state.streams.close_end(&mut state.base, at, Ending::Orderly);
         }
     }
 
     /// Closes the standard output and standard error. The child lives on, and its waiting output is lost.
     pub fn close_output(&mut self) {
-        self.state.borrow_mut().close_outputs(self.child);
+        let state = &mut *self.state.borrow_mut();
+        state.children.close_outputs(&mut state.base, &mut state.streams, self.child);
     }
 
     /// Calls [`Program::time`] after this time.
     pub fn after(&mut self, time: Duration, token: u64) {
-        let mut state = self.state.borrow_mut();
-        let at = state.now.saturating_add(nanos(time));
-        state.queue.put(at, What::Child { child: self.child, happening: Happening::Time(token) });
+        let clock = &mut self.state.borrow_mut().base.clock;
+        let at = clock.after(time);
+        clock.schedule(at, Scheduled::Child { child: self.child, event: ChildEvent::Time(token) });
     }
 
     /// Leaves a descendant behind, which holds the output open for this long after the child's end, unless
@@ -183,7 +190,7 @@ impl Hand<'_> {
 
 /// An event of a child.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Happening {
+pub(crate) enum ChildEvent {
     Begin,
     /// The child's pipes have changed.
     Progress,
@@ -227,7 +234,7 @@ struct Child {
 }
 
 impl Children {
-    pub(crate) fn know(&mut self, name: &str, program: Known) {
+    fn know(&mut self, name: &str, program: Known) {
         self.programs.insert(name.to_owned(), program);
     }
 
@@ -247,13 +254,13 @@ impl Children {
 }
 
 /// The handle that a [`Process`] has of its child.
-struct Handle {
+struct ChildHandle {
     state: Rc<RefCell<State>>,
     child: ChildId,
     status: Feed,
 }
 
-impl Hosted for Handle {
+impl Hosted for ChildHandle {
     fn source(&self) -> Source<'_> {
         self.status.source()
     }
@@ -266,8 +273,9 @@ impl Hosted for Handle {
             return Err(gone());
         }
         if number != 0 {
-            let now = state.now;
-            state.queue.put(now, What::Child { child: self.child, happening: Happening::Signal(number) });
+            let clock = &mut state.base.clock;
+            let event = ChildEvent::Signal(number);
+            clock.schedule(clock.now(), Scheduled::Child { child: self.child, event });
         }
         Ok(())
     }
@@ -294,10 +302,10 @@ pub(crate) fn spawn(
     let number = world.children.next_id();
     let mut pipe = |standard: Standard, is_read_by_child: bool| {
         (standard == Standard::Piped).then(|| {
-            let (reader, writer) = world.add_pipe(host);
+            let (reader, writer) = world.streams.add_pipe(host);
             let (theirs, ours) = if is_read_by_child { (reader, writer) } else { (writer, reader) };
-            world.give_end(theirs, Mover::Child(number));
-            (theirs, world.transport_of_end(ours))
+            world.streams.give_end(theirs, Mover::Child(number));
+            (theirs, world.streams.transport(&world.base, ours))
         })
     };
     let ends = [pipe(options.stdin, true), pipe(options.stdout, false), pipe(options.stderr, false)];
@@ -308,7 +316,7 @@ pub(crate) fn spawn(
         stdin: theirs(0),
         outs: [theirs(1), theirs(2)],
         backlog: [Vec::new(), Vec::new()],
-        status: status.number(),
+        status: status.id(),
         of_group: options.group,
         ends_group: options.group && options.kill_rest,
         left_behind: None,
@@ -319,21 +327,22 @@ pub(crate) fn spawn(
         is_queued: true,
     };
     world.children.all.insert(number, child);
-    world.digest.number(u64::from(number.number()) << 8 | 0xc4);
-    let begins = world.now + world.chance.between(50_000, 1_000_000);
-    world.queue.put(begins, What::Child { child: number, happening: Happening::Begin });
+    world.base.record.digest.number(u64::from(number.number()) << 8 | 0xc4);
+    let begins = world.base.now() + world.base.faults.chance.between(50_000, 1_000_000);
+    world.base.clock.schedule(begins, Scheduled::Child { child: number, event: ChildEvent::Begin });
     drop(guard);
     let [stdin, stdout, stderr] = ends.map(|end| end.map(|(_, ours): (EndId, Transport)| ours));
-    let handle = Handle { state: state.clone(), child: number, status };
+    let handle = ChildHandle { state: state.clone(), child: number, status };
     Ok(Started { process: Process::hosted(Box::new(handle), pid(number), options), stdin, stdout, stderr })
 }
 
 /// Runs an event of a child. The world is not borrowed while the child's program runs.
-pub(crate) fn happen(state: &RefCell<State>, number: ChildId, happening: Happening) {
+pub(crate) fn happen(state: &RefCell<State>, number: ChildId, event: ChildEvent) {
     let program = {
         let mut state = state.borrow_mut();
-        if happening == Happening::Rest {
-            return state.close_outputs(number);
+        if event == ChildEvent::Rest {
+            let state = &mut *state;
+            return state.children.close_outputs(&mut state.base, &mut state.streams, number);
         }
         // Events of a child that has gone are ignored.
         let Some(child) = state.children.all.get_mut(&number) else { return };
@@ -344,148 +353,188 @@ pub(crate) fn happen(state: &RefCell<State>, number: ChildId, happening: Happeni
         }
     };
     if let Some(mut program) = program {
-        let hand = &mut Hand { state, child: number };
-        match happening {
-            Happening::Begin => begin(&mut *program, hand),
-            Happening::Progress => progress(&mut *program, hand),
-            Happening::Signal(KILL) => hand.die(KILL),
-            Happening::Signal(signal) => program.signal(hand, signal),
-            Happening::Time(token) => program.time(hand, token),
-            Happening::Rest => (),
+        let cx = &mut Hand { state, child: number };
+        match event {
+            ChildEvent::Begin => begin(&mut *program, cx),
+            ChildEvent::Progress => progress(&mut *program, cx),
+            ChildEvent::Signal(KILL) => cx.die(KILL),
+            ChildEvent::Signal(signal) => program.signal(cx, signal),
+            ChildEvent::Time(token) => program.time(cx, token),
+            ChildEvent::Rest => (),
         }
         state.borrow_mut().children.known(number).program = Some(program);
     }
-    let is_killed = happening == Happening::Signal(KILL);
-    state.borrow_mut().end_child_if_due(number, is_killed);
+    let is_killed = event == ChildEvent::Signal(KILL);
+    let state = &mut *state.borrow_mut();
+    let State { base, streams, sources, children, .. } = state;
+    children.end_if_due(base, streams, sources, number, is_killed);
+    state.serve_movers();
 }
 
-fn begin(program: &mut dyn Program, hand: &mut Hand<'_>) {
-    program.begin(hand);
-    let has_input = hand.state.borrow_mut().children.known(hand.child).stdin.is_some();
+fn begin(program: &mut dyn Program, cx: &mut Hand<'_>) {
+    program.begin(cx);
+    let has_input = cx.state.borrow_mut().children.known(cx.child).stdin.is_some();
     if !has_input {
-        program.input_ended(hand);
+        program.input_ended(cx);
     }
-    let mut state = hand.state.borrow_mut();
-    state.children.known(hand.child).is_queued = false;
-    state.wake_child(hand.child);
+    let state = &mut *cx.state.borrow_mut();
+    state.children.known(cx.child).is_queued = false;
+    state.children.wake(&mut state.base, cx.child);
 }
 
-fn progress(program: &mut dyn Program, hand: &mut Hand<'_>) {
+fn progress(program: &mut dyn Program, cx: &mut Hand<'_>) {
     let (is_heard, input) = {
-        let mut state = hand.state.borrow_mut();
-        state.children.known(hand.child).is_queued = false;
-        (state.write_backlogs(hand.child), state.input_of_child(hand.child))
+        let state = &mut *cx.state.borrow_mut();
+        let State { base, streams, children, .. } = state;
+        children.known(cx.child).is_queued = false;
+        (children.write_backlogs(base, streams, cx.child), children.input_of(base, streams, cx.child))
     };
     if !is_heard {
-        return program.unheard(hand);
+        return program.unheard(cx);
     }
     if let Some((bytes, has_ended)) = input {
         if !bytes.is_empty() {
-            program.input(hand, &bytes);
+            program.input(cx, &bytes);
         }
         if has_ended {
-            program.input_ended(hand);
+            program.input_ended(cx);
         }
     }
 }
 
-impl State {
+impl Children {
     /// Schedules a child's progress, because its pipes have changed.
-    pub(crate) fn wake_child(&mut self, number: ChildId) {
-        let Some(child) = self.children.all.get_mut(&number) else { return };
+    pub(crate) fn wake(&mut self, base: &mut Base, number: ChildId) {
+        let Some(child) = self.all.get_mut(&number) else { return };
         if !child.is_over && !std::mem::replace(&mut child.is_queued, true) {
-            let now = self.now;
-            self.queue.put(now, What::Child { child: number, happening: Happening::Progress });
+            let now = base.now();
+            base.clock.schedule(now, Scheduled::Child { child: number, event: ChildEvent::Progress });
         }
     }
 
-    fn input_of_child(&mut self, number: ChildId) -> Option<(Vec<u8>, bool)> {
-        let child = self.children.known(number);
+    fn input_of(
+        &mut self,
+        base: &mut Base,
+        streams: &mut Streams,
+        number: ChildId,
+    ) -> Option<(Vec<u8>, bool)> {
+        let child = self.known(number);
         let at = child.stdin.filter(|_| child.is_listening)?;
-        Some(self.read_end_of(at))
+        Some(streams.read_end_of(base, at))
     }
 
     /// Writes the waiting output. Returns `false` if a reader has closed.
-    fn write_backlogs(&mut self, number: ChildId) -> bool {
+    fn write_backlogs(&mut self, base: &mut Base, streams: &mut Streams, number: ChildId) -> bool {
         let mut is_heard = true;
         for which in [0, 1] {
-            let child = self.children.known(number);
+            let child = self.known(number);
             let Some(at) = child.outs[which] else { continue };
             let mut backlog = take(&mut child.backlog[which]);
-            let has_sent = self.ends[at].sent.is_some();
-            if (has_sent || !backlog.is_empty()) && !self.write_end(at, &mut backlog) {
+            let has_sent = streams.ends[at].sent.is_some();
+            if (has_sent || !backlog.is_empty()) && !streams.write_end(base, at, &mut backlog) {
                 is_heard = false;
                 backlog.clear();
             }
-            self.children.known(number).backlog[which] = backlog;
+            self.known(number).backlog[which] = backlog;
         }
         is_heard
     }
 
     /// Ends a child that is ending, once all its output is in the pipes or nobody reads it.
-    fn end_child_if_due(&mut self, number: ChildId, is_killed: bool) {
-        let child = self.children.known(number);
+    fn end_if_due(
+        &mut self,
+        base: &mut Base,
+        streams: &mut Streams,
+        sources: &mut Sources,
+        number: ChildId,
+        is_killed: bool,
+    ) {
+        let child = self.known(number);
         let Some(status) = child.ending.filter(|_| !child.is_over) else { return };
         child.is_queued = false;
-        let is_heard = is_killed || self.write_backlogs(number);
-        let outs = self.children.known(number).outs;
-        let waits = |at: EndId| self.ends[at].parked.is_some();
+        let is_heard = is_killed || self.write_backlogs(base, streams, number);
+        let outs = self.known(number).outs;
+        let waits = |at: EndId| streams.ends[at].parked.is_some();
         if !is_killed && is_heard && outs.into_iter().flatten().any(waits) {
             return;
         }
-        self.end_child(number, if is_killed { KILL } else { status });
+        self.end(base, streams, sources, number, if is_killed { KILL } else { status });
     }
 
-    fn end_child(&mut self, number: ChildId, status: i32) {
+    fn end(
+        &mut self,
+        base: &mut Base,
+        streams: &mut Streams,
+        sources: &mut Sources,
+        number: ChildId,
+        status: i32,
+    ) {
         let is_killed = status & 0x7f != 0;
-        let child = self.children.known(number);
+        let child = self.known(number);
         child.is_over = true;
         let is_alone = child.ends_group || child.of_group && is_killed;
-        let (stdin, feed, left_behind) = (child.stdin.take(), child.status, child.left_behind.take());
+        let (stdin, source, left_behind) = (child.stdin.take(), child.status, child.left_behind.take());
         child.program = None;
-        self.digest.number(u64::from(number.number()) << 40 | (status as u64) << 8 | 0xde);
+        base.record.digest.number(u64::from(number.number()) << 40 | (status as u64) << 8 | 0xde);
         if let Some(at) = stdin {
-            self.close_end(at, Ending::Orderly);
+            streams.close_end(base, at, Ending::Orderly);
         }
         match left_behind.filter(|_| !is_alone) {
             Some(time) => {
-                let at = self.now.saturating_add(time);
-                self.queue.put(at, What::Child { child: number, happening: Happening::Rest });
+                let at = base.now().saturating_add(time);
+                base.clock.schedule(at, Scheduled::Child { child: number, event: ChildEvent::Rest });
             }
-            None => self.close_outputs(number),
+            None => self.close_outputs(base, streams, number),
         }
-        if let Some(fed) = self.feeds.get_mut(feed) {
-            fed.finish(&status.to_ne_bytes());
-            self.look_at_feed(feed);
-        }
+        sources.change(base, source, |source| source.finish(&status.to_ne_bytes()));
     }
 
     /// Closes the outputs. Forgets the child if it has ended, because only its number can refer to it now.
-    fn close_outputs(&mut self, number: ChildId) {
-        let Some(child) = self.children.all.get_mut(&number) else { return };
+    fn close_outputs(&mut self, base: &mut Base, streams: &mut Streams, number: ChildId) {
+        let Some(child) = self.all.get_mut(&number) else { return };
         child.backlog = Default::default();
         let outs = take(&mut child.outs);
         if child.is_over {
-            self.children.all.remove(&number);
+            self.all.remove(&number);
         }
         for at in outs.into_iter().flatten() {
-            self.close_end(at, Ending::Orderly);
+            streams.close_end(base, at, Ending::Orderly);
         }
     }
 
     /// Ends the children of a host whose process has gone.
-    pub(crate) fn children_gone(&mut self, host: HostId) {
-        let of_host = self.children.all.iter().filter(|(_, child)| child.host == host);
+    pub(crate) fn end_process(
+        &mut self,
+        base: &mut Base,
+        streams: &mut Streams,
+        sources: &mut Sources,
+        host: HostId,
+    ) {
+        let of_host = self.all.iter().filter(|(_, child)| child.host == host);
         let of_host: Vec<(ChildId, bool)> = of_host.map(|(number, child)| (*number, child.is_over)).collect();
         for (number, is_over) in of_host {
             if is_over {
                 // Only the descendant that it left behind remains.
-                self.close_outputs(number);
+                self.close_outputs(base, streams, number);
             } else {
-                self.children.known(number).left_behind = None;
-                self.end_child(number, KILL);
+                self.known(number).left_behind = None;
+                self.end(base, streams, sources, number, KILL);
             }
         }
+    }
+}
+
+/// Child processes, on Unix only.
+impl World {
+    /// Registers a program, which any node may start by this name. `make` gets its arguments. Other programs
+    /// cannot be executed (ENOENT).
+    pub fn program<P: Program>(&mut self, name: &str, make: impl Fn(&[String]) -> P + 'static) {
+        self.state.borrow_mut().children.know(name, Ok(Rc::new(move |args| Box::new(make(args)))));
+    }
+
+    /// Makes the execution of a program fail with this error number of Linux.
+    pub fn refuse_program(&mut self, name: &str, number: i32) {
+        self.state.borrow_mut().children.know(name, Err(number));
     }
 }
 

@@ -4,7 +4,9 @@
 #[cfg(unix)]
 pub(crate) mod child;
 #[cfg(unix)]
-mod console;
+pub(crate) mod console;
 pub(crate) mod disk;
 #[cfg(unix)]
-pub(crate) mod process;
+pub(crate) mod signals;
+#[cfg(unix)]
+pub(crate) mod supervisor;

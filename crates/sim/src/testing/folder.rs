@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use reactor::Source;
 
-use crate::{testing::feed::Feed, world::World};
+use crate::{testing::source::Feed, world::World};
 
 /// The changes in watched directories, which a test reports instead of a disk.
 ///

@@ -111,7 +111,7 @@ struct Stage {
     hands: Runtime,
     hand: ServiceId<Hands>,
     /// The number of the engine that runs the test's ends.
-    process: EngineId,
+    engine: EngineId,
 }
 
 /// The service that holds the test's ends of the connections.
@@ -182,19 +182,17 @@ impl Stage {
             }
         }
         let mut state = self.world.state.borrow_mut();
-        state.now = state.now.max(end);
+        state.base.clock.move_to(end);
     }
 
     fn is_due(&self, end: u64) -> bool {
-        let state = self.world.state.borrow();
-        !state.runnable.is_empty() || state.queue.next_at().is_some_and(|at| at <= end)
+        let base = &self.world.state.borrow().base;
+        base.hosts.is_any_runnable() || base.clock.is_due(end)
     }
 
     fn serve_hands(&mut self) {
-        let has_more = |state: &State| {
-            state.processes.get(self.process).is_some_and(|process| !process.ready.is_empty())
-        };
-        if has_more(&self.world.state.borrow()) {
+        let is_ready = self.world.state.borrow().base.engines.is_ready(self.engine);
+        if is_ready {
             self.turn_hands();
         }
     }
@@ -240,7 +238,7 @@ impl<S: Service> Bed<S> {
         };
         let mut world = World::with_options(0, options);
         let state = world.state.clone();
-        state.borrow_mut().is_alone = true;
+        state.borrow_mut().base.hosts.is_alone = true;
         let doors: Vec<String> = addresses.iter().map(|address| (*address).to_owned()).collect();
         let calls = Rc::<RefCell<Vec<Call>>>::default();
         let (mut service, mut doors, hands) = (Some(service), Some(doors), Rc::new(RefCell::new(None)));
@@ -261,8 +259,8 @@ impl<S: Service> Bed<S> {
             *world.nodes[FIRST].made.as_ref().and_then(|made| made.downcast_ref()).expect("it has started");
         let runtime = world.runtime(node).expect("it has started");
         let (controller, metrics) = (runtime.controller(id), runtime.metrics());
-        let (hands, hand, process) = hands.take().expect("made before the service");
-        let mut stage = Stage { world, hands, hand, process };
+        let (hands, hand, engine) = hands.take().expect("made before the service");
+        let mut stage = Stage { world, hands, hand, engine };
         stage.settle();
         Ok(Bed { stage: Rc::new(RefCell::new(stage)), node, id, controller, metrics, calls })
     }
@@ -368,7 +366,7 @@ impl<S: Service> Bed<S> {
         let stage = &mut *self.stage.borrow_mut();
         let runtime = stage.world.runtime(self.node).expect("the runtime has ended");
         let added = runtime.add(service);
-        stage.world.state.borrow_mut().make_runnable(self.node.number);
+        stage.world.state.borrow_mut().base.make_runnable(self.node.number);
         stage.settle();
         added
     }
@@ -401,7 +399,7 @@ impl<S: Service> Bed<S> {
         let stage = &mut *self.stage.borrow_mut();
         let runtime = stage.world.runtime(self.node);
         let result = runtime.and_then(|runtime| runtime.with(id, f)).expect("the service has ended");
-        stage.world.state.borrow_mut().make_runnable(self.node.number);
+        stage.world.state.borrow_mut().base.make_runnable(self.node.number);
         stage.settle();
         result
     }
@@ -468,7 +466,7 @@ impl<S: Service> Bed<S> {
             }
             assert!(stage.world.is_up(self.node) && stage.world.now() <= end, "it was stopped before");
             // Move to the next event, but not past it.
-            let next = stage.world.state.borrow().queue.next_at().unwrap_or(u64::MAX);
+            let next = stage.world.state.borrow().base.clock.next_at().unwrap_or(u64::MAX);
             stage.run_to(Time::from_nanos(next.min(end.as_nanos())));
         }
     }
@@ -549,15 +547,15 @@ type Made = (Runtime, ServiceId<Hands>, EngineId);
 
 /// Makes the runtime of the test's ends, on the bed's host.
 fn make_hands(state: &Rc<RefCell<State>>, doors: &[String]) -> Result<Made, Error> {
-    let process = state.borrow().processes.next_id();
     let engine = SimEngine::new(state, FIRST, None).still();
+    let id = engine.engine;
     let mut hands = Runtime::assemble(Box::new(engine), Limits::default());
     let hand = hands.add(Hands::default())?;
     for address in doors {
         let address = to_address(address)?;
         hands.with(hand, |hands, cx| hands.listen(cx, &address)).expect("the hands do not panic")?;
     }
-    Ok((hands, hand, process))
+    Ok((hands, hand, id))
 }
 
 fn note(calls: &mut Vec<Call>, call: Call) {

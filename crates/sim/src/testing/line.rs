@@ -2,7 +2,7 @@
 
 use reactor::Source;
 
-use crate::{testing::feed::Feed, world::World};
+use crate::{testing::source::Feed, world::World};
 
 /// A serial line between two services, or within one. Bytes that are written at one end are read at the
 /// other.

@@ -2,10 +2,10 @@
 //! sources.
 
 pub(crate) mod coverage;
-pub(crate) mod feed;
 pub(crate) mod folder;
 pub(crate) mod harness;
 pub(crate) mod isolate;
 pub(crate) mod line;
 pub(crate) mod plan;
 pub(crate) mod replay;
+pub(crate) mod source;

@@ -1,6 +1,9 @@
 //! The world: its nodes, the loop that runs their events, and the methods with which a test observes it.
 
+pub(crate) mod base;
+pub(crate) mod clock;
 pub(crate) mod digest;
+pub(crate) mod hosts;
 pub(crate) mod node;
 pub(crate) mod queue;
 pub(crate) mod record;
@@ -17,22 +20,23 @@ use std::{
 
 use reactor::{Context, Error, Limits, Receipt, Runtime, Service, ServiceId, Time};
 
+use self::{
+    digest::Digest,
+    node::{Driven, Node, NodeId},
+    record::Happening,
+    restarts::Ended,
+    state::{State, Task, WorldTask},
+};
 use crate::{
-    engine::SimEngine,
-    engine::options::EngineOptions,
-    faults::chaos::Troubles,
-    faults::{Faults, Kind, Tally},
+    engine::{SimEngine, options::EngineOptions},
+    faults::{Faults, Kind, Tally, chaos::Chaos},
     ids::{HostId, Id as _, IdVec},
-    net::end::Holder,
-    net::flight::DatagramSummary,
-    net::link::{Link, nanos},
+    net::{
+        datagram::DatagramSummary,
+        link::{Link, nanos},
+    },
     os::disk::{DiskCounts, DiskOptions},
-    testing::feed::Feed,
-    world::digest::Digest,
-    world::node::{Driven, Node, NodeId},
-    world::record::Happening,
-    world::restarts::Ended,
-    world::state::{State, Task},
+    testing::source::Feed,
 };
 
 /// The options of a world. Begin with the default, and change single fields.
@@ -115,7 +119,7 @@ pub struct World {
     pub(crate) seed: u64,
     pub(crate) state: Rc<RefCell<State>>,
     pub(crate) nodes: IdVec<HostId, Driven>,
-    pub(crate) troubles: Troubles,
+    pub(crate) chaos: Chaos,
     limits: Limits,
 }
 
@@ -170,22 +174,12 @@ impl World {
 
     /// Makes a world with these options.
     pub fn with_options(seed: u64, options: WorldOptions) -> World {
-        let mut state = State::new(seed, options.faults, options.link, options.loopback);
-        state.engine_options = options.engine.within_bounds();
-        state.turn_cost = nanos(options.turn_cost).max(1);
-        state.late_max = nanos(options.late_max).max(1);
-        state.give_up = nanos(options.give_up);
-        #[cfg(unix)]
-        if let Some(watchdog) = options.watchdog {
-            state.stand_ins.watchdog = (nanos(watchdog) / 1000).max(1);
-        }
-        state.record.kept = (options.history_max > 0).then(Vec::new);
-        state.record.kept_max = options.history_max;
+        let state = State::new(seed, &options);
         World {
             seed,
             state: Rc::new(RefCell::new(state)),
             nodes: IdVec::new(),
-            troubles: Troubles::default(),
+            chaos: Chaos::default(),
             limits: options.limits,
         }
     }
@@ -220,13 +214,13 @@ impl World {
 
     pub(crate) fn begin(&mut self, number: HostId) {
         // The service may close a source in its start, and its host must already be up to notice.
-        self.state.borrow_mut().hosts[number].is_up = true;
+        self.state.borrow_mut().base.hosts[number].is_up = true;
         self.nodes[number].begin(&self.state, number, &self.limits);
-        let mut state = self.state.borrow_mut();
-        // A turn that was due in the node's former life now counts for the new one.
-        state.hosts[number].is_waiting = false;
-        state.make_runnable(number);
-        drop(state);
+        {
+            let base = &mut self.state.borrow_mut().base;
+            base.hosts[number].begin_life();
+            base.make_runnable(number);
+        }
         if self.nodes[number].runtime.is_none() {
             self.note_end(number);
         }
@@ -249,7 +243,7 @@ impl World {
 
     /// Returns a node's address. On its own node it also works as the loopback address.
     pub fn ip(&self, node: impl Into<Node>) -> Ipv4Addr {
-        self.state.borrow().hosts[node.into().0].ip
+        self.state.borrow().base.hosts[node.into().0].ip
     }
 
     /// Returns a node's runtime, or `None` while the node is down.
@@ -274,7 +268,7 @@ impl World {
         let node = &mut self.nodes[id.number];
         let service = *node.made.as_ref()?.downcast_ref::<ServiceId<S>>()?;
         let result = node.runtime.as_mut()?.with(service, f);
-        self.state.borrow_mut().make_runnable(id.number);
+        self.state.borrow_mut().base.make_runnable(id.number);
         result
     }
 
@@ -291,7 +285,7 @@ impl World {
     /// Makes a bare engine that belongs to no node, and that moves the world in its own `wait`. All such
     /// engines are on one host, and reach each other by the loopback.
     pub fn engine(&mut self) -> SimEngine {
-        if self.state.borrow().hosts.is_empty() {
+        if self.state.borrow().base.hosts.is_empty() {
             self.state.borrow_mut().add_host();
             self.nodes.push(Driven::new::<()>(|_| {
                 Err(Error::Misuse { operation: "restart", why: "this host has no node" })
@@ -307,31 +301,30 @@ impl World {
 
     /// Sets the options of a node's disk. Its files stay.
     pub fn set_disk(&mut self, node: impl Into<Node>, options: DiskOptions) {
-        self.state.borrow_mut().hosts[node.into().0].disk.options = options;
+        self.state.borrow_mut().disks[node.into().0].options = options;
     }
 
     /// Returns the counts of a node's disk so far.
     pub fn disk(&self, node: impl Into<Node>) -> DiskCounts {
-        self.state.borrow().hosts[node.into().0].disk.counts
+        self.state.borrow().disks[node.into().0].counts
     }
 
     /// Puts a file on a node's disk, safe from power cuts. Makes missing directories.
     pub fn put_file(&mut self, node: impl Into<Node>, path: &str, content: &[u8]) {
-        let mut state = self.state.borrow_mut();
-        let now = state.now;
-        state.hosts[node.into().0].disk.put(path, content, now);
+        let state = &mut *self.state.borrow_mut();
+        state.disks[node.into().0].put(path, content, state.base.now());
     }
 
     /// Returns the content of a file on a node's disk, as a read would find it now.
     pub fn file(&self, node: impl Into<Node>, path: &str) -> Option<Vec<u8>> {
-        self.state.borrow().hosts[node.into().0].disk.content(path).map(<[u8]>::to_vec)
+        self.state.borrow().disks[node.into().0].content(path).map(<[u8]>::to_vec)
     }
 
     // Time.
 
     /// Returns the virtual time.
     pub fn now(&self) -> Time {
-        Time::from_nanos(self.state.borrow().now)
+        self.state.borrow().base.clock.time()
     }
 
     /// Runs one event: a turn of a node, or an event of the network. Returns `false` if no event is left.
@@ -342,50 +335,47 @@ impl World {
     pub(crate) fn step_until(&mut self, end: u64) -> bool {
         let task = {
             let mut state = self.state.borrow_mut();
-            state.hear();
-            if let Some(node) = state.runnable.pop_front() {
-                let host = &mut state.hosts[node];
-                host.is_queued = false;
-                // The node may have been paused while its turn was due.
-                host.is_waiting |= host.is_paused;
-                (!host.is_paused).then_some(Task::Run(node))
-            } else if state.queue.next_at().is_some_and(|at| at <= end) {
+            state.take_messages();
+            if let Some(task) = state.next_task() {
+                task.map(Task::World)
+            } else if state.base.clock.is_due(end) {
                 state.advance()
             } else {
                 return false;
             }
         };
-        match task {
-            Some(Task::Run(node)) => self.run_node(node),
-            Some(Task::Job(job)) => job(),
-            #[cfg(unix)]
-            Some(Task::Child(child, happening)) => crate::os::child::happen(&self.state, child, happening),
-            Some(Task::File(due)) => due.tell(&self.state),
-            Some(Task::Trouble { round }) => self.trouble(round),
-            Some(Task::Relief(number)) => self.relieve(number),
-            Some(Task::Restart { node, life }) => self.restart_planned(node, life),
-            None => (),
+        if let Some(task) = task.and_then(|task| task.perform(&self.state)) {
+            self.perform(task);
         }
         true
     }
 
+    fn perform(&mut self, task: WorldTask) {
+        match task {
+            WorldTask::Run { node } => self.run_node(node),
+            WorldTask::Chaos { round } => self.next_chaos(round),
+            WorldTask::Relief { number } => self.relieve(number),
+            WorldTask::Restart { node, life } => self.restart_planned(node, life),
+        }
+    }
+
     /// Lets this much virtual time pass.
     pub fn run_for(&mut self, time: Duration) {
-        let end = self.state.borrow().now.saturating_add(nanos(time));
+        let end = self.state.borrow().base.clock.after(time);
         while self.step_until(end) {}
-        self.state.borrow_mut().now = end;
+        self.state.borrow_mut().base.clock.move_to(end);
     }
 
     /// Runs until the condition holds, and tests it after each event. Gives up after this much virtual time.
     /// Returns whether the condition held.
     pub fn run_until(&mut self, time_max: Duration, mut done: impl FnMut(&mut World) -> bool) -> bool {
-        let end = self.state.borrow().now.saturating_add(nanos(time_max));
+        let end = self.state.borrow().base.clock.after(time_max);
         loop {
             if done(self) {
                 return true;
             }
             if !self.step_until(end) {
-                self.state.borrow_mut().now = end;
+                self.state.borrow_mut().base.clock.move_to(end);
                 return done(self);
             }
         }
@@ -400,11 +390,11 @@ impl World {
         time: Duration,
         mut check: impl FnMut(&mut World) -> Result<(), E>,
     ) -> Result<(), E> {
-        let end = self.state.borrow().now.saturating_add(nanos(time));
+        let end = self.state.borrow().base.clock.after(time);
         while self.step_until(end) {
             check(self)?;
         }
-        self.state.borrow_mut().now = end;
+        self.state.borrow_mut().base.clock.move_to(end);
         Ok(())
     }
 
@@ -412,33 +402,30 @@ impl World {
         let node = &mut self.nodes[number];
         let Some(runtime) = &mut node.runtime else { return };
         let (now, busy) = {
-            let mut state = self.state.borrow_mut();
-            let (now, busy) = (state.now, state.now + state.turn_cost);
-            // Set this before the turn: an object that becomes ready in the turn waits for the next one,
-            // which is later.
-            state.hosts[number].busy_until = busy;
+            let base = &mut self.state.borrow_mut().base;
+            let (now, busy) = (base.now(), base.now() + base.clock.turn_cost);
+            base.hosts[number].begin_turn(busy);
             (now, busy)
         };
         let turned = runtime.turn(Some(Duration::ZERO));
         let is_over = turned.is_err() || runtime.is_over();
         let wait = if is_over { None } else { runtime.next_deadline() };
         let mut state = self.state.borrow_mut();
-        state.record.turns += 1;
-        let has_more = state.has_more(number);
+        let base = &mut state.base;
+        base.record.turns += 1;
         if is_over {
             drop(state);
             return self.finish(number, turned.err());
         }
         let due = wait.map(|wait| now.saturating_add(nanos(wait)));
-        let due = if has_more { Some(busy) } else { due };
+        let due = if base.has_more(number) { Some(busy) } else { due };
         if let Some(at) = due.filter(|at| *at < u64::MAX) {
-            state.run_at(number, at.max(busy));
+            base.hosts.run_at(number, at.max(busy), &mut base.clock);
         }
         // Wake the runtime without an event. It must tolerate that.
-        if state.strikes(Kind::EarlyWake) {
-            state.tally.observe(Kind::EarlyWake);
-            let at = busy + state.chance.between(1, 1_000_000);
-            state.run_at(number, at);
+        if base.faults.draw_visible(Kind::EarlyWake) {
+            let at = busy + base.faults.chance.between(1, 1_000_000);
+            base.hosts.run_at(number, at, &mut base.clock);
         }
     }
 
@@ -458,63 +445,62 @@ impl World {
 
     /// Returns the digest of all events: each answer of an engine, each call of a handler, each byte sent.
     pub fn digest(&self) -> Digest {
-        self.state.borrow().digest
+        self.state.borrow().base.record.digest
     }
 
     /// Returns the number of packets with bytes that have arrived so far. This is cheaper than
     /// [`World::summary`].
     pub fn messages(&self) -> u64 {
-        self.state.borrow().record.messages
+        self.state.borrow().base.record.messages
     }
 
     /// Returns the counts so far.
     pub fn summary(&self) -> Summary {
         let state = self.state.borrow();
+        let record = &state.base.record;
         Summary {
-            elapsed: Duration::from_nanos(state.now - BEGIN),
-            messages: state.record.messages,
-            bytes: state.record.bytes,
-            turns: state.record.turns,
-            crashes: state.record.crashes,
+            elapsed: state.base.clock.elapsed(),
+            messages: record.messages,
+            bytes: record.bytes,
+            turns: record.turns,
+            crashes: record.crashes,
             ended: self.nodes.iter().filter_map(|(id, node)| node.ends.told(Node(id))).collect(),
-            datagrams: state.datagrams,
-            faults: state.tally.clone(),
-            digest: state.digest,
+            datagrams: state.datagrams.summary,
+            faults: state.base.faults.tally.clone(),
+            digest: record.digest,
         }
     }
 
     /// Returns the recorded events; see [`WorldOptions::history_max`].
     pub fn history(&self) -> Ref<'_, [Happening]> {
-        Ref::map(self.state.borrow(), |state| state.record.kept.as_deref().unwrap_or_default())
+        Ref::map(self.state.borrow(), |state| state.base.record.history())
     }
 
     /// Returns the number of events that found no room in the history.
     pub fn history_left_out(&self) -> u64 {
-        self.state.borrow().record.left_out
+        self.state.borrow().base.record.left_out
     }
 
     /// Returns the number of scheduled events.
     pub fn pending(&self) -> usize {
-        self.state.borrow().queue.len()
+        self.state.borrow().base.clock.pending()
     }
 
     /// Returns the objects that the world still holds.
     pub fn leaks(&self) -> Leaks {
         let mut state = self.state.borrow_mut();
-        state.hear();
-        let held = |holder: Holder| matches!(holder, Holder::Transport | Holder::Queue);
+        state.take_messages();
         Leaks {
-            ends: state.ends.iter().filter(|end| held(end.holder)).count(),
-            listeners: state.listeners.iter().filter(|(_, listener)| !listener.is_kept).count(),
-            sockets: state.sockets.iter().count(),
-            watched: state.feeds.iter().filter(|(_, fed)| fed.watcher.is_some()).count(),
-            engines: state.processes.iter().count(),
+            ends: state.streams.ends.held(),
+            listeners: state.streams.listeners.iter().filter(|(_, listener)| !listener.is_kept).count(),
+            sockets: state.datagrams.sockets(),
+            watched: state.sources.watched(),
+            engines: state.base.engines.count(),
             #[cfg(unix)]
             children: state.children.running(),
             #[cfg(not(unix))]
             children: 0,
-            buffers: state.buffers_lost
-                + state.processes.iter().map(|(_, engine)| engine.lent).sum::<usize>(),
+            buffers: state.base.engines.buffers_out(),
         }
     }
 
@@ -536,5 +522,3 @@ impl fmt::Debug for World {
             .finish_non_exhaustive()
     }
 }
-
-const BEGIN: u64 = 1_000_000_000;

@@ -114,6 +114,7 @@ fn note_call(state: &mut State, node: HostId, call: Call) {
         Call::EndOfTurn { service } => (15, service, 0),
         _ => (14, 0, 0),
     };
-    state.digest.number(state.now ^ u64::from(node.number()) << 48);
-    state.digest.number(slot << 24 | u64::from(service) << 8 | tag);
+    let record = &mut state.base.record;
+    record.digest.number(state.base.clock.now() ^ u64::from(node.number()) << 48);
+    record.digest.number(slot << 24 | u64::from(service) << 8 | tag);
 }

@@ -1,8 +1,12 @@
 //! The optional history of a run, for pictures and for debugging.
 
-use reactor::Time;
+use reactor::{Key, Time, engine::Event};
 
-use crate::{faults::Kind, world::node::Node};
+use crate::{
+    faults::Kind,
+    ids::{EngineId, Id as _},
+    world::{digest::Digest, node::Node},
+};
 
 /// An event of the history, with its time.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -151,11 +155,12 @@ pub enum Happening {
     },
 }
 
-/// The counts and the history.
+/// The past of a world: its digest, its counts and its history.
 #[derive(Default)]
 pub(crate) struct Record {
-    pub(crate) kept: Option<Vec<Happening>>,
-    pub(crate) kept_max: usize,
+    pub(crate) digest: Digest,
+    kept: Option<Vec<Happening>>,
+    kept_max: usize,
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
     pub(crate) crashes: u64,
@@ -165,6 +170,43 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// Makes an empty record, with a history of this many events.
+    pub(crate) fn new(history_max: usize) -> Record {
+        let kept = (history_max > 0).then(Vec::new);
+        Record { kept, kept_max: history_max, ..Record::default() }
+    }
+
+    /// Adds an engine's event to the digest.
+    pub(crate) fn note_event(&mut self, now: u64, engine: EngineId, key: Key, event: &mut Event) {
+        let (tag, more) = match event {
+            Event::Got(chunk) => (1, chunk.bytes().len() as u64),
+            Event::End => (2, 0),
+            Event::Broken(error) => (3, number_of(error)),
+            Event::Connected(result) => (4, result.as_ref().err().map_or(0, number_of)),
+            Event::Accepted(..) => (5, 0),
+            Event::NotAccepted(error) => (6, number_of(error)),
+            Event::Sent(sent) => (7, sent.queue.len() as u64),
+            Event::Detached(_) => (8, 0),
+            Event::Datagrams(batch) => (10, batch.len() as u64),
+            Event::Undelivered(_, error) => (11, number_of(error)),
+            Event::Room => (12, 0),
+            Event::HungUp(error) => (13, error.as_ref().map_or(0, number_of)),
+            Event::Ready(ready) => (9, u64::from(ready.readable) | u64::from(ready.writable) << 1),
+        };
+        let slot = key.slot() as u64 | u64::from(key.generation()) << 24;
+        self.digest.number(now ^ u64::from(engine.number()) << 48);
+        self.digest.number(slot << 8 | tag);
+        self.digest.number(more);
+        if let Event::Got(chunk) = event {
+            self.digest.bytes(chunk.bytes());
+        }
+    }
+
+    /// Returns the recorded events.
+    pub(crate) fn history(&self) -> &[Happening] {
+        self.kept.as_deref().unwrap_or_default()
+    }
+
     /// Records an event, if a history is wanted and has room.
     #[inline]
     pub(crate) fn keep(&mut self, happening: impl FnOnce() -> Happening) {
@@ -178,10 +220,14 @@ impl Record {
     }
 }
 
+fn number_of(error: &std::io::Error) -> u64 {
+    error.raw_os_error().map_or(u64::MAX, |number| number as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{HostId, Id as _};
+    use crate::ids::HostId;
 
     #[test]
     fn a_history_is_kept_up_to_its_limit_and_the_rest_is_counted() {
@@ -189,7 +235,7 @@ mod tests {
         let mut record = Record::default();
         record.keep(|| restarted(0));
         assert_eq!(record.left_out, 0, "nobody asked for it");
-        (record.kept, record.kept_max) = (Some(Vec::new()), 2);
+        let mut record = Record::new(2);
         (0..3).for_each(|node| record.keep(|| restarted(node)));
         assert_eq!(record.kept.as_deref(), Some(&[restarted(0), restarted(1)][..]));
         assert_eq!(record.left_out, 1);

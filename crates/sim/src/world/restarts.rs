@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use reactor::Time;
-
 use crate::{
     faults::Kind,
     ids::{HostId, Id as _},
-    net::link::nanos,
-    world::World,
-    world::node::Node,
-    world::record::Happening,
-    world::state::What,
+    world::{
+        World,
+        node::Node,
+        record::Happening,
+        state::{Scheduled, WorldTask},
+    },
 };
 
 /// The policy by which the world restarts a node that ended by itself, as a service manager does.
@@ -146,11 +145,11 @@ impl World {
         (ends.is_down, ends.has_failed) = (true, error.is_some());
         ends.times += 1;
         ends.last = error.clone().unwrap_or_else(|| "in order".to_owned());
-        let mut state = self.state.borrow_mut();
-        state.digest.number(u64::from(number.number()) << 16 | ENDED | u64::from(error.is_some()));
-        let at = Time::from_nanos(state.now);
-        state.record.keep(|| Happening::Ended { at, node: Node(number), error });
-        drop(state);
+        {
+            let base = &mut self.state.borrow_mut().base;
+            base.record.digest.number(u64::from(number.number()) << 16 | ENDED | u64::from(error.is_some()));
+            base.note(|at| Happening::Ended { at, node: Node(number), error });
+        }
         self.plan_restart(number);
     }
 
@@ -159,9 +158,9 @@ impl World {
         let ends = &self.nodes[number].ends;
         let Some(asked) = &ends.asked else { return };
         if ends.is_down && ends.left > 0 && (ends.has_failed || !asked.only_failed) {
-            let mut state = self.state.borrow_mut();
-            let at = state.now.saturating_add(nanos(asked.delay).max(1));
-            state.queue.put(at, What::Restart { node: number, life: ends.life });
+            let clock = &mut self.state.borrow_mut().base.clock;
+            let at = clock.after(asked.delay.max(Duration::from_nanos(1)));
+            clock.schedule(at, Scheduled::World(WorldTask::Restart { node: number, life: ends.life }));
         }
     }
 
@@ -177,7 +176,10 @@ impl World {
 
     /// Ends the file operations of a node whose process is gone.
     pub(crate) fn end_operations(&mut self, number: HostId, kind: Kind) {
-        let left = self.state.borrow_mut().end_files(number, kind);
+        let left = {
+            let state = &mut *self.state.borrow_mut();
+            state.disks.end_operations(&mut state.base, number, kind)
+        };
         // Dropping them may notify the state, so it happens without a borrow.
         drop(left);
     }

@@ -28,7 +28,7 @@ use std::{collections::BTreeMap, time::Duration};
 use self::{inode::Inode, names::Names, timing::Speed};
 use crate::faults::chance::Chance;
 
-pub(crate) use self::jobs::{Due, FileJobs};
+pub(crate) use self::jobs::{Disks, Due};
 
 /// The options of a node's disk. Rates are per million operations.
 ///

@@ -4,13 +4,12 @@ use std::{
     io::{self, ErrorKind},
     path::Path,
     sync::Arc,
-    time::{Duration, SystemTime},
 };
 
 use reactor::file::{Action, Answer, DirEntry, File, FileKind, Metadata, OpenOptions, Opened};
 
 use super::{Disk, Moment, inode::Inode, names, names::Named};
-use crate::{engine::WALL_ORIGIN, error};
+use crate::{error, world::clock::wall_time};
 
 /// An open file of a disk.
 pub(super) struct Open {
@@ -252,7 +251,7 @@ impl Disk {
             return Ok(Metadata { len: 0, kind: FileKind::Directory, modified: None });
         };
         let inode = self.inode(number)?;
-        let modified = SystemTime::UNIX_EPOCH + WALL_ORIGIN + Duration::from_nanos(inode.modified);
+        let modified = wall_time(inode.modified as i64);
         let len = inode.content.len() as u64;
         Ok(Metadata { len, kind: FileKind::Regular, modified: Some(modified) })
     }

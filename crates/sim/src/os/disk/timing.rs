@@ -6,12 +6,12 @@
 
 use reactor::{Time, file::Action};
 
+use super::Disks;
 use crate::{
     faults::Kind,
     ids::HostId,
     net::link::nanos,
-    world::state::State,
-    world::{node::Node, record::Happening},
+    world::{base::Base, node::Node, record::Happening},
 };
 
 /// The times at which an operation runs and completes.
@@ -37,54 +37,54 @@ impl Default for Speed {
     }
 }
 
-impl State {
+impl Disks {
     /// Draws the time at which an operation runs.
-    pub(super) fn draw_times(&mut self, host: HostId, action: &Action) -> Times {
+    pub(super) fn draw_times(&mut self, base: &mut Base, host: HostId, action: &Action) -> Times {
         let is_sync = is_sync(action);
-        let disk = &mut self.hosts[host].disk;
-        let base = nanos(if is_sync { disk.options.sync } else { disk.options.operation });
+        let disk = &mut self[host];
+        let usual = nanos(if is_sync { disk.options.sync } else { disk.options.operation });
         let factor = disk.speed.factor;
-        let is_slow = self.chance.per_million(disk.options.slow);
-        let is_struck = self.strikes(Kind::SlowFile);
+        let is_slow = base.faults.chance.per_million(disk.options.slow);
+        let is_struck = base.faults.draw_fault(Kind::SlowFile);
         let mut met = (factor > 1).then_some(Kind::SlowDisk);
-        let mut most = base.saturating_mul(u64::from(factor));
+        let mut most = usual.saturating_mul(u64::from(factor));
         if is_slow || is_struck {
             most = most.max(SLOW_MAX);
-            self.hosts[host].disk.counts.slow += 1;
+            self[host].counts.slow += 1;
         }
         if is_struck {
             met = Some(Kind::SlowFile);
         }
-        let mut done = self.now.saturating_add(self.chance.between((most / 10).max(1), most.max(1)));
+        let mut done = base.now().saturating_add(base.faults.chance.between((most / 10).max(1), most.max(1)));
         if is_sync {
-            let until = self.stall_syncs(host);
+            let until = self.stall_syncs(base, host);
             if until > done {
                 (done, met) = (until, Some(Kind::StallSync));
             }
         }
-        let is_late = self.strikes(Kind::LateFile);
-        let lag = if is_late { self.chance.between(1, self.late_max) } else { 0 };
+        let is_late = base.faults.draw_fault(Kind::LateFile);
+        let lag = if is_late { base.faults.draw_lateness() } else { 0 };
         Times { done, lag, met }
     }
 
     /// Returns the time until which the syncs of a host's disk stall, after a new sync has started.
-    fn stall_syncs(&mut self, host: HostId) -> u64 {
-        if self.strikes(Kind::StallSync) {
-            let until = self.now + self.chance.between(STALL_MAX / 10, STALL_MAX);
-            let disk = &mut self.hosts[host].disk;
+    fn stall_syncs(&mut self, base: &mut Base, host: HostId) -> u64 {
+        if base.faults.draw_fault(Kind::StallSync) {
+            let until = base.now() + base.faults.chance.between(STALL_MAX / 10, STALL_MAX);
+            let disk = &mut self[host];
             disk.counts.stalls += 1;
             disk.speed.stalled_until = disk.speed.stalled_until.max(until);
-            let (at, until) = (Time::from_nanos(self.now), Time::from_nanos(until));
-            self.record.keep(|| Happening::SyncStalled { at, node: Node(host), until });
+            let (at, until) = (Time::from_nanos(base.now()), Time::from_nanos(until));
+            base.record.keep(|| Happening::SyncStalled { at, node: Node(host), until });
         }
-        self.hosts[host].disk.speed.stalled_until
+        self[host].speed.stalled_until
     }
 
     /// Multiplies the time of a host's disk operations by this factor. 1 restores the speed.
-    pub(crate) fn slow_disk(&mut self, host: HostId, factor: u32) {
-        self.hosts[host].disk.speed.factor = factor.max(1);
-        let at = Time::from_nanos(self.now);
-        self.record.keep(|| Happening::DiskSlowed { at, node: Node(host), factor: factor.max(1) });
+    pub(crate) fn slow(&mut self, base: &mut Base, host: HostId, factor: u32) {
+        self[host].speed.factor = factor.max(1);
+        let at = Time::from_nanos(base.now());
+        base.record.keep(|| Happening::DiskSlowed { at, node: Node(host), factor: factor.max(1) });
     }
 }
 

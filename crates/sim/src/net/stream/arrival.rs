@@ -5,27 +5,30 @@ use reactor::engine::Sent;
 use crate::{
     error,
     ids::{EndId, HostId},
-    net::end::{Holder, Packet, Segment},
-    world::state::{State, What},
+    net::stream::{
+        Streams,
+        end::{Holder, Packet, Segment},
+    },
+    world::{base::Base, state::Scheduled},
     world::{node::Node, record::Happening},
 };
 
-impl State {
+impl Streams {
     /// Delivers the first packet on an end's wire, unless an obstacle is in its way.
-    pub(crate) fn arrive(&mut self, at: EndId) {
+    pub(crate) fn arrive(&mut self, base: &mut Base, at: EndId) {
         if !self.ends.is_alive(at) {
             return;
         }
         let end = &self.ends[at];
         let (host, other) = (end.host, end.other);
         let from = other.map_or(host, |other| self.ends[other].host);
-        let obstacle = if from == host { None } else { self.links.obstacle(from, host) };
-        let is_down = !self.hosts[host].is_up;
+        let obstacle = if from == host { None } else { base.links.obstacle(from, host) };
+        let is_down = !base.hosts[host].is_up;
         if obstacle.is_some() || is_down {
             if let Some(kind) = obstacle {
-                self.tally.observe(kind);
+                base.faults.tally.observe(kind);
             }
-            return self.stall(at);
+            return self.stall(base, at);
         }
         let end = &mut self.ends[at];
         let Some(packet) = end.wire.pop_front() else { return };
@@ -34,21 +37,21 @@ impl State {
             end.wire_bytes -= segment.len();
         }
         if end.holder == Holder::Nobody {
-            self.refuse(at, packet);
+            self.refuse(base, at, packet);
             return;
         }
         match packet {
-            Packet::Data(segment) => self.take_in(at, from, segment),
+            Packet::Data(segment) => self.take_in(base, at, from, segment),
             #[cfg(unix)]
             Packet::Fin | Packet::Reset if !end.medium.has_input() => self.reader_left(at),
             Packet::Fin => end.finished = true,
             Packet::Reset => self.take_reset(at),
             Packet::Lost => (),
         }
-        self.look_at_end(at);
+        self.look_at_end(base, at);
     }
 
-    fn take_in(&mut self, at: EndId, from: HostId, segment: Segment) {
+    fn take_in(&mut self, base: &mut Base, at: EndId, from: HostId, segment: Segment) {
         let end = &mut self.ends[at];
         if end.broken.is_some() {
             return self.buffers.give(segment.buffer);
@@ -56,11 +59,11 @@ impl State {
         let (bytes, sent, to) = (segment.len(), segment.sent, end.host);
         end.input_bytes += bytes;
         end.input.push_back(segment);
-        self.record.messages += 1;
-        self.record.bytes += bytes as u64;
+        base.record.messages += 1;
+        base.record.bytes += bytes as u64;
         let time = reactor::Time::from_nanos;
-        let (sent, arrived) = (time(sent), time(self.now));
-        self.record.keep(|| Happening::Message {
+        let (sent, arrived) = (time(sent), time(base.now()));
+        base.record.keep(|| Happening::Message {
             sent,
             arrived,
             from: Node(from),
@@ -83,26 +86,25 @@ impl State {
     }
 
     /// Drops a packet for a closed end. Answers data with a reset.
-    fn refuse(&mut self, at: EndId, packet: Packet) {
+    fn refuse(&mut self, base: &mut Base, at: EndId, packet: Packet) {
         if let Packet::Data(segment) = packet {
             self.buffers.give(segment.buffer);
-            self.put(at, Packet::Reset);
+            self.put(base, at, Packet::Reset);
         }
     }
 
     /// Keeps a packet until its link is free. Its sender eventually gives up.
-    fn stall(&mut self, at: EndId) {
+    fn stall(&mut self, base: &mut Base, at: EndId) {
         let end = &mut self.ends[at];
         end.stalled += 1;
         let (progress, other) = (end.progress, end.other);
         if let Some(other) = other.filter(|_| end.stalled == 1) {
-            self.queue.put(self.now + self.give_up, What::GiveUp { end: other, progress });
+            base.clock.schedule(base.now() + self.give_up, Scheduled::GiveUp { end: other, progress });
         }
     }
 
     /// Restarts the waiting packets, because their links may be free.
-    pub(crate) fn unstall(&mut self) {
-        self.release_flights();
+    pub(crate) fn unstall(&mut self, base: &mut Base) {
         for at in self.ends.ids() {
             let end = &mut self.ends[at];
             let count = std::mem::take(&mut end.stalled);
@@ -111,17 +113,17 @@ impl State {
                 continue;
             }
             let from = other.map_or(host, |other| self.ends[other].host);
-            let arrival = self.arrival(from, host);
+            let arrival = base.arrival(from, host);
             let end = &mut self.ends[at];
             end.last_arrival = end.last_arrival.max(arrival);
             for _ in 0..count {
-                self.queue.put(arrival, What::Arrive { end: at });
+                base.clock.schedule(arrival, Scheduled::Arrive { end: at });
             }
         }
     }
 
     /// Times out an end whose packets got no answer for too long.
-    pub(crate) fn give_up(&mut self, at: EndId, progress: u64) {
+    pub(crate) fn give_up(&mut self, base: &mut Base, at: EndId, progress: u64) {
         if !self.ends.is_alive(at) || self.ends[at].holder == Holder::Nobody {
             return;
         }
@@ -136,6 +138,6 @@ impl State {
         if let Some(queue) = end.parked.take() {
             end.sent = Some(Sent { queue, result: Err(error::os(error::TIMED_OUT)) });
         }
-        self.look_at_end(at);
+        self.look_at_end(base, at);
     }
 }

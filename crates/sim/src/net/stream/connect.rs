@@ -10,27 +10,31 @@ use reactor::Address;
 use crate::{
     error,
     faults::Kind,
-    ids::{EndId, EngineId, HostId, ObjectId},
-    net::end::{End, Holder, SECOND},
-    world::state::{State, What},
+    ids::{EndId, EngineId, HostId},
+    net::stream::{
+        Streams,
+        end::{End, Holder, SECOND},
+    },
+    world::{base::Base, state::Scheduled},
 };
 
-impl State {
+impl Streams {
     /// Makes a connecting end, and sends its first packet.
     pub(crate) fn connect(
         &mut self,
+        base: &mut Base,
         (host, process): (HostId, EngineId),
         to: &Address,
         from: Option<&Address>,
-    ) -> io::Result<ObjectId> {
+    ) -> io::Result<EndId> {
         let (local, peer) = match (from, to) {
             (Some(from), _) => (from.clone(), to.clone()),
             (None, Address::Ip(ip)) => {
                 let is_here = ip.ip().is_loopback() || ip.ip().is_unspecified();
                 let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
-                let local = if is_here { loopback } else { self.hosts[host].ip.into() };
+                let local = if is_here { loopback } else { base.hosts[host].ip.into() };
                 let to = if ip.ip().is_unspecified() { loopback } else { ip.ip() };
-                let port = self.free_port(host);
+                let port = base.hosts[host].free_port();
                 (Address::Ip(SocketAddr::new(local, port)), Address::Ip(SocketAddr::new(to, ip.port())))
             }
             (None, Address::Unnamed) => return Err(error::os(error::INVALID)),
@@ -50,72 +54,72 @@ impl State {
         };
         let end = self.ends.add(host, local, peer, Holder::Transport);
         self.ends[end].maker = Some(process);
-        self.send_connect(end, 0);
-        Ok(ObjectId::End(end))
+        self.send_connect(base, end, 0);
+        Ok(end)
     }
 
-    fn target_of(&self, end: &End) -> Option<HostId> {
+    fn target_of(&self, base: &Base, end: &End) -> Option<HostId> {
         match &end.peer {
-            Address::Ip(ip) => self.host_of(end.host, ip.ip()),
+            Address::Ip(ip) => base.hosts.of_ip(end.host, ip.ip()),
             _ => Some(end.host),
         }
     }
 
-    fn send_connect(&mut self, at: EndId, tries: u32) {
+    fn send_connect(&mut self, base: &mut Base, at: EndId, tries: u32) {
         let end = &self.ends[at];
         let from = end.host;
-        let to = self.target_of(end).unwrap_or(from);
-        let is_lost = self.strikes(Kind::LoseConnect);
+        let to = self.target_of(base, end).unwrap_or(from);
+        let is_lost = base.faults.draw_fault(Kind::LoseConnect);
         if is_lost {
-            self.tally.observe(Kind::LoseConnect);
-            self.retry_connect(at, tries);
+            base.faults.tally.observe(Kind::LoseConnect);
+            self.retry_connect(base, at, tries);
         } else {
-            let arrival = self.arrival(from, to);
-            self.queue.put(arrival, What::Connect { end: at, tries });
+            let arrival = base.arrival(from, to);
+            base.clock.schedule(arrival, Scheduled::Connect { end: at, tries });
         }
     }
 
     /// Schedules another try, as TCP does after 1, 2, 4, .. seconds. After the last try the connect times
     /// out.
-    fn retry_connect(&mut self, at: EndId, tries: u32) {
+    fn retry_connect(&mut self, base: &mut Base, at: EndId, tries: u32) {
         // Connects that failed together should not all return together.
-        let jitter = self.chance.below(SECOND / 100);
-        let again = self.now + (SECOND << tries.min(CONNECT_TRIES_MAX)) + jitter;
+        let jitter = base.faults.chance.below(SECOND / 100);
+        let again = base.now() + (SECOND << tries.min(CONNECT_TRIES_MAX)) + jitter;
         if tries < CONNECT_TRIES_MAX {
-            self.queue.put(again, What::Connect { end: at, tries: tries + 1 });
+            base.clock.schedule(again, Scheduled::Connect { end: at, tries: tries + 1 });
         } else {
-            self.queue.put(again, What::Answer { end: at, error: error::TIMED_OUT });
+            base.clock.schedule(again, Scheduled::Answer { end: at, error: error::TIMED_OUT });
         }
     }
 
     /// Handles a connect's packet at its target.
-    pub(crate) fn try_connect(&mut self, at: EndId, tries: u32) {
+    pub(crate) fn try_connect(&mut self, base: &mut Base, at: EndId, tries: u32) {
         if !self.ends.is_alive(at) || self.ends[at].holder == Holder::Nobody {
             return;
         }
         let end = &self.ends[at];
         let from = end.host;
-        let (Some(to), peer) = (self.target_of(end), end.peer.clone()) else {
-            return self.retry_connect(at, tries);
+        let (Some(to), peer) = (self.target_of(base, end), end.peer.clone()) else {
+            return self.retry_connect(base, at, tries);
         };
-        if let Some(kind) = self.links.obstacle(from, to).or_else(|| self.links.obstacle(to, from)) {
-            self.tally.observe(kind);
-            return self.retry_connect(at, tries);
+        if let Some(kind) = base.links.obstacle(from, to).or_else(|| base.links.obstacle(to, from)) {
+            base.faults.tally.observe(kind);
+            return self.retry_connect(base, at, tries);
         }
-        if !self.hosts[to].is_up {
-            return self.retry_connect(at, tries);
+        if !base.hosts[to].is_up {
+            return self.retry_connect(base, at, tries);
         }
-        let back = self.arrival(to, from);
-        let refused = What::Answer { end: at, error: error::CONNECTION_REFUSED };
-        let is_refused = self.strikes(Kind::Refuse);
+        let back = base.arrival(to, from);
+        let refused = Scheduled::Answer { end: at, error: error::CONNECTION_REFUSED };
+        let is_refused = base.faults.draw_fault(Kind::Refuse);
         if is_refused {
-            self.tally.observe(Kind::Refuse);
+            base.faults.tally.observe(Kind::Refuse);
         }
         let Some(number) = self.listening_at(to, &peer).filter(|_| !is_refused) else {
-            return self.queue.put(back, refused);
+            return base.clock.schedule(back, refused);
         };
         if self.listener(number).is_some_and(|listener| listener.waiting.len() >= listener.backlog) {
-            return self.retry_connect(at, tries);
+            return self.retry_connect(base, at, tries);
         }
         let local = self.ends[at].local.clone();
         let accepted = self.ends.add(to, peer, local, Holder::Queue);
@@ -127,12 +131,12 @@ impl State {
             self.ends[accepted].maker = process;
         }
         self.ends[at].last_arrival = back;
-        self.queue.put(back, What::Answer { end: at, error: 0 });
-        self.look_at_listener(number);
+        base.clock.schedule(back, Scheduled::Answer { end: at, error: 0 });
+        self.look_at_listener(base, number);
     }
 
     /// Handles the answer to a connect.
-    pub(crate) fn answer(&mut self, at: EndId, error: i32) {
+    pub(crate) fn answer(&mut self, base: &mut Base, at: EndId, error: i32) {
         if self.ends.is_alive(at) && self.ends[at].holder == Holder::Transport {
             let end = &mut self.ends[at];
             // A failure in the meantime is reported after the connection's input.
@@ -140,7 +144,7 @@ impl State {
             if error != 0 {
                 end.failed = Some(error);
             }
-            self.look_at_end(at);
+            self.look_at_end(base, at);
         }
     }
 }

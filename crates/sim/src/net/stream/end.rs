@@ -15,11 +15,12 @@ use reactor::{
 };
 
 use crate::{
+    engine::engines::ReadyItem,
     error,
     faults::Kind,
     ids::{EndId, EngineId, HostId, ObjectId},
-    net::buffer::PACKET_MAX,
-    world::state::{Item, State, What},
+    net::{buffer::PACKET_MAX, stream::Streams},
+    world::{base::Base, state::Scheduled},
 };
 
 /// The owner of an end.
@@ -54,7 +55,7 @@ pub(crate) struct Segment {
     /// The descriptors that accompany its first byte. They are boxed, because few segments have any and
     /// segments are moved often.
     #[cfg(unix)]
-    pub(crate) with: Option<Box<crate::net::passing::Load>>,
+    pub(crate) with: Option<Box<crate::net::stream::passing::Load>>,
 }
 
 impl Segment {
@@ -131,10 +132,10 @@ pub(crate) struct End {
     pub(crate) medium: Medium,
     /// The part of the world that reads and writes this end, if no engine does.
     #[cfg(unix)]
-    pub(crate) mover: Option<crate::net::pipe::Mover>,
+    pub(crate) mover: Option<crate::net::stream::Mover>,
     /// The watch of a resource that reads and writes this end itself.
     #[cfg(unix)]
-    pub(crate) watch: Option<crate::net::passing::Watch>,
+    pub(crate) watch: Option<crate::net::stream::passing::Watch>,
     /// The engine that connected or listened.
     pub(crate) maker: Option<EngineId>,
 }
@@ -189,7 +190,7 @@ impl End {
 
     fn waits_for_room(&self) -> bool {
         #[cfg(unix)]
-        if self.watch.as_ref().is_some_and(crate::net::passing::Watch::wants_room) {
+        if self.watch.as_ref().is_some_and(crate::net::stream::passing::Watch::wants_room) {
             return true;
         }
         self.parked.is_some()
@@ -266,8 +267,10 @@ impl Ends {
         self.all.iter().map(|end| end.id).collect()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &End> {
-        self.all.iter()
+    /// Returns the number of ends that a transport or an accept queue holds.
+    pub(crate) fn held(&self) -> usize {
+        let is_held = |end: &&End| matches!(end.holder, Holder::Transport | Holder::Queue);
+        self.all.iter().filter(is_held).count()
     }
 }
 
@@ -291,68 +294,71 @@ impl IndexMut<EndId> for Ends {
     }
 }
 
-impl State {
+impl Streams {
     /// Attaches an end to an engine. Returns `false` if the end has gone.
-    pub(crate) fn attach_end(&mut self, at: EndId, owner: (EngineId, Key)) -> bool {
+    pub(crate) fn attach_end(&mut self, base: &mut Base, at: EndId, owner: (EngineId, Key)) -> bool {
         if !self.ends.is_alive(at) {
             return false;
         }
         let end = &mut self.ends[at];
         (end.owner, end.wants, end.detaching, end.queued) = (Some(owner), true, false, false);
         (end.hangup_told, end.break_told) = (false, false);
-        self.look_at_end(at);
+        self.look_at_end(base, at);
         true
     }
 
     /// Queues an end for its engine if it has an event after a change.
     #[inline]
-    pub(crate) fn look_at_end(&mut self, at: EndId) {
+    pub(crate) fn look_at_end(&mut self, base: &mut Base, at: EndId) {
         let end = &mut self.ends[at];
         if end.queued {
             return;
         }
         #[cfg(unix)]
         if end.watch.is_some() {
-            return self.look_at_watched(at);
+            return self.look_at_watched(base, at);
         }
         if !end.is_telling() {
             return;
         }
-        if let Some((process, _)) = end.owner {
+        if let Some((engine, _)) = end.owner {
             end.queued = true;
-            let item = Item::End(at);
-            self.mark_ready(process, item);
+            let item = ReadyItem::End(at);
+            base.mark_ready(engine, item);
         } else {
             #[cfg(unix)]
-            if let Some(mover) = end.mover {
-                self.moved(at, mover);
-            }
+            self.to_serve.extend(end.mover.map(|mover| (at, mover)));
         }
     }
 
     /// Puts a packet on the wire to the peer.
-    pub(crate) fn put(&mut self, from: EndId, packet: Packet) {
+    pub(crate) fn put(&mut self, base: &mut Base, from: EndId, packet: Packet) {
         let Some(other) = self.ends[from].other else { return };
         let (host, there) = (self.ends[from].host, self.ends[other].host);
         let bytes = if let Packet::Data(segment) = &packet { segment.len() } else { 0 };
-        let speed = self.links.of(host, there).bytes_per_second;
-        let now = self.now;
+        let speed = base.links.of(host, there).bytes_per_second;
+        let now = base.now();
         let end = &mut self.ends[from];
         // The transmission time, rounded down to whole nanoseconds.
         let took = (bytes as u64 * SECOND).checked_div(speed).unwrap_or(0);
         end.busy_until = end.busy_until.max(now) + took;
         let delay = end.busy_until - now;
-        let arrival = self.arrival(host, there) + delay;
+        let arrival = base.arrival(host, there) + delay;
         let end = &mut self.ends[other];
         end.last_arrival = end.last_arrival.max(arrival);
         end.wire.push_back(packet);
         end.wire_bytes += bytes;
         let at = end.last_arrival;
-        self.queue.put(at, What::Arrive { end: other });
+        base.clock.schedule(at, Scheduled::Arrive { end: other });
     }
 
     /// Sends as many bytes as there is room for. Returns `Ok(0)` if there is no room.
-    pub(crate) fn transfer(&mut self, from: EndId, queue: &mut Outgoing) -> io::Result<usize> {
+    pub(crate) fn transfer(
+        &mut self,
+        base: &mut Base,
+        from: EndId,
+        queue: &mut Outgoing,
+    ) -> io::Result<usize> {
         let end = &self.ends[from];
         if !end.medium.has_output() {
             return Err(error::os(error::BAD_DESCRIPTOR));
@@ -364,96 +370,95 @@ impl State {
             (None, false, Some(other)) => other,
         };
         let there = &self.ends[other];
-        let window = self.links.of(end.host, there.host).window_bytes.max(1);
+        let window = base.links.of(end.host, there.host).window_bytes.max(1);
         let mut left = window.saturating_sub(there.wire_bytes + there.input_bytes).min(queue.len());
-        left = left.min(self.engine_options.send_bytes_max);
-        if left > 1 && self.strikes(Kind::PartialSend) {
-            self.tally.observe(Kind::PartialSend);
-            left = self.chance.up_to(left - 1);
+        left = left.min(base.engines.options.send_bytes_max);
+        if left > 1 && base.faults.draw_visible(Kind::PartialSend) {
+            left = base.faults.chance.up_to(left - 1);
         }
         let count = left;
         while left > 0 {
             let front = queue.front();
             let len = front.len().min(left).min(PACKET_MAX);
-            let segment = self.segment_of(from, &front[..len]);
+            let segment = self.segment_of(base, from, &front[..len]);
             queue.advance(len);
             left -= len;
-            self.put(from, Packet::Data(segment));
+            self.put(base, from, Packet::Data(segment));
         }
-        if count > 0 && self.ends[from].medium.is_socket() && self.strikes(Kind::Reset) {
-            self.break_both(from, other);
+        if count > 0 && self.ends[from].medium.is_socket() && base.faults.draw_fault(Kind::Reset) {
+            self.break_both(base, from, other);
         }
         Ok(count)
     }
 
     /// Copies a packet's bytes, at most [`PACKET_MAX`], into a segment.
     #[inline]
-    pub(crate) fn segment_of(&mut self, from: EndId, bytes: &[u8]) -> Segment {
+    pub(crate) fn segment_of(&mut self, base: &mut Base, from: EndId, bytes: &[u8]) -> Segment {
         let mut buffer = self.buffers.take(bytes.len());
         buffer[..bytes.len()].copy_from_slice(bytes);
-        self.digest.number(u64::from(from.number()) << 8 | 0x5e);
-        self.digest.bytes(bytes);
+        base.record.digest.number(u64::from(from.number()) << 8 | 0x5e);
+        base.record.digest.bytes(bytes);
         let mut segment = Segment::of(buffer, bytes.len());
-        segment.sent = self.now;
+        segment.sent = base.now();
         segment
     }
 
     /// Resets a connection from the network, for both ends.
-    fn break_both(&mut self, one: EndId, other: EndId) {
+    fn break_both(&mut self, base: &mut Base, one: EndId, other: EndId) {
         for (end, peer) in [(one, other), (other, one)] {
             self.ends[end].by_fault = Some(Kind::Reset);
-            self.put(peer, Packet::Reset);
+            self.put(base, peer, Packet::Reset);
         }
     }
 
     /// Sends an engine's output, now or as soon as there is room.
-    pub(crate) fn send(&mut self, from: EndId, mut queue: Box<Outgoing>) -> Option<Sent> {
-        let is_late = !queue.is_empty() && self.strikes(Kind::LateSend);
-        let result = if is_late { Ok(0) } else { self.transfer(from, &mut queue) };
+    pub(crate) fn send(&mut self, base: &mut Base, from: EndId, mut queue: Box<Outgoing>) -> Option<Sent> {
+        let is_late = !queue.is_empty() && base.faults.draw_fault(Kind::LateSend);
+        let result = if is_late { Ok(0) } else { self.transfer(base, from, &mut queue) };
         if !matches!(result, Ok(0)) || queue.is_empty() {
-            if !self.engine_options.acknowledges_late {
+            if !base.engines.options.acknowledges_late {
                 return Some(Sent { queue, result });
             }
             self.ends[from].sent = Some(Sent { queue, result });
-            self.look_at_end(from);
+            self.look_at_end(base, from);
             return None;
         }
         self.ends[from].parked = Some(queue);
         if is_late {
-            self.tally.observe(Kind::LateSend);
-            let at = self.now + self.chance.between(1, self.late_max);
+            base.faults.tally.observe(Kind::LateSend);
+            let at = base.now() + base.faults.draw_lateness();
             self.ends[from].room_due = true;
-            self.queue.put(at, What::Room { end: from });
+            base.clock.schedule(at, Scheduled::Room { end: from });
         }
         None
     }
 
     /// Retries a waiting send of an end that notices room.
-    pub(crate) fn room_again(&mut self, at: EndId) {
+    pub(crate) fn room_again(&mut self, base: &mut Base, at: EndId) {
         if !self.ends.is_alive(at) {
             return;
         }
         self.ends[at].room_due = false;
-        let Some(mut queue) = self.ends[at].parked.take() else { return self.look_at_end(at) };
-        let result = self.transfer(at, &mut queue);
+        let Some(mut queue) = self.ends[at].parked.take() else { return self.look_at_end(base, at) };
+        let result = self.transfer(base, at, &mut queue);
         if matches!(result, Ok(0)) {
             self.ends[at].parked = Some(queue);
         } else {
             self.ends[at].sent = Some(Sent { queue, result });
-            self.look_at_end(at);
+            self.look_at_end(base, at);
         }
     }
 
     /// Schedules an event for a sender that waits for room, one latency after a read.
-    pub(crate) fn freed(&mut self, reader: EndId) {
+    pub(crate) fn freed(&mut self, base: &mut Base, reader: EndId) {
         let end = &self.ends[reader];
         let (Some(other), host) = (end.other, end.host) else { return };
         let sender = &self.ends[other];
         if sender.waits_for_room() && !sender.room_due {
             let there = sender.host;
-            let at = self.arrival(host, there);
+            let at = base.arrival(host, there);
             self.ends[other].room_due = true;
-            self.queue.put(at, What::Room { end: other });
+            base.clock.schedule(at, Scheduled::Room { end: other });
         }
     }
 }

@@ -6,14 +6,17 @@ use reactor::engine::Ending;
 
 use crate::{
     error,
-    ids::{EndId, ObjectId},
-    net::end::{Holder, Packet},
-    world::state::State,
+    ids::EndId,
+    net::stream::{
+        Streams,
+        end::{Holder, Packet},
+    },
+    world::base::Base,
 };
 
-impl State {
+impl Streams {
     /// Ends the write side.
-    pub(crate) fn shut(&mut self, at: EndId) -> io::Result<()> {
+    pub(crate) fn shut(&mut self, base: &mut Base, at: EndId) -> io::Result<()> {
         let end = &mut self.ends[at];
         if !end.medium.is_socket() {
             return Err(error::os(error::NOT_SOCKET));
@@ -22,29 +25,18 @@ impl State {
             return Err(error::os(error::NOT_CONNECTED));
         }
         if !std::mem::replace(&mut end.shut, true) {
-            self.put(at, Packet::Fin);
+            self.put(base, at, Packet::Fin);
         }
         Ok(())
     }
 
-    /// Closes an object whose transport was dropped, if it is still open.
-    pub(crate) fn close(&mut self, object: ObjectId, how: Ending) {
-        match object {
-            ObjectId::End(end) if self.ends.is_alive(end) => self.close_end(end, how),
-            ObjectId::Listener(listener) => self.close_listener(listener),
-            ObjectId::Socket(socket) => self.close_socket(socket),
-            #[cfg(unix)]
-            ObjectId::Source(source) => self.close_stand_in(source),
-            _ => (),
-        }
-    }
-
-    pub(crate) fn close_end(&mut self, at: EndId, how: Ending) {
+    /// Closes an end as its holder.
+    pub(crate) fn close_end(&mut self, base: &mut Base, at: EndId, how: Ending) {
         let end = &mut self.ends[at];
         if matches!(end.holder, Holder::Nobody | Holder::Free) {
             return;
         }
-        if !self.hosts[end.host].is_up {
+        if !base.hosts[end.host].is_up {
             return self.vanish(at);
         }
         end.holder = Holder::Nobody;
@@ -57,9 +49,9 @@ impl State {
         self.empty(at);
         if is_reset && !is_over {
             self.drop_wire_to_other(at);
-            self.put(at, Packet::Reset);
+            self.put(base, at, Packet::Reset);
         } else if !is_shut && !is_over {
-            self.put(at, Packet::Fin);
+            self.put(base, at, Packet::Fin);
         }
         self.free_if_over(at);
     }

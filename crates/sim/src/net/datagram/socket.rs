@@ -12,12 +12,15 @@ use reactor::{
 };
 
 use crate::{
+    engine::{EngineEvent, engines::ReadyItem},
     error,
     faults::Kind,
     ids::{EngineId, HostId, Id as _, SocketId},
-    net::flight::{Content, LENGTH_MAX, UNIX_LENGTH_MAX},
-    net::input::Told,
-    world::state::{Item, State, What},
+    net::datagram::{
+        Datagrams,
+        flight::{Content, LENGTH_MAX, UNIX_LENGTH_MAX},
+    },
+    world::{base::Base, state::Scheduled},
 };
 
 /// One datagram socket.
@@ -72,23 +75,21 @@ impl Socket {
     }
 }
 
-impl State {
-    /// Opens a socket, and returns its transport's number.
+impl Datagrams {
+    /// Opens a socket, and returns its id.
     pub(crate) fn bind_socket(
         &mut self,
+        base: &mut Base,
         host: HostId,
         address: &Address,
         options: &BindOptions,
     ) -> io::Result<SocketId> {
-        let address = self.socket_name(host, address, options)?;
-        let number = self.sockets.next_id();
-        if address != Address::Unnamed {
-            if self.socket_names.contains_key(&(host, address.clone())) && !options.reuse_address {
-                return Err(error::os(error::ADDRESS_IN_USE));
-            }
-            self.socket_names.insert((host, address.clone()), number);
+        let address = self.socket_name(base, host, address, options)?;
+        let name = (address != Address::Unnamed).then(|| (host, address.clone()));
+        if !options.reuse_address && name.as_ref().is_some_and(|name| self.names.contains_key(name)) {
+            return Err(error::os(error::ADDRESS_IN_USE));
         }
-        self.sockets.push(Socket {
+        let id = self.sockets.push(Socket {
             host,
             address,
             peer: options.peer.clone(),
@@ -113,17 +114,24 @@ impl State {
             sent: 0,
             latest: 0,
         });
-        Ok(number)
+        self.names.extend(name.map(|name| (name, id)));
+        Ok(id)
     }
 
     /// Returns the name of a new socket, with a free port in the place of port 0.
-    fn socket_name(&mut self, host: HostId, address: &Address, options: &BindOptions) -> io::Result<Address> {
+    fn socket_name(
+        &mut self,
+        base: &mut Base,
+        host: HostId,
+        address: &Address,
+        options: &BindOptions,
+    ) -> io::Result<Address> {
         let ip = match (address, &options.peer) {
             (Address::Ip(ip), _) => *ip,
             (Address::Unnamed, Some(Address::Ip(_))) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             (other, _) => return Ok(other.clone()),
         };
-        let is_own = self.host_of(host, ip.ip()) == Some(host);
+        let is_own = base.hosts.of_ip(host, ip.ip()) == Some(host);
         if !is_own && !ip.ip().is_multicast() {
             return Err(error::os(error::ADDRESS_NOT_AVAILABLE));
         }
@@ -131,8 +139,8 @@ impl State {
             return Ok(Address::Ip(ip));
         }
         for _ in 0..=u16::MAX {
-            let address = Address::Ip(SocketAddr::new(ip.ip(), self.free_port(host)));
-            if !self.socket_names.contains_key(&(host, address.clone())) {
+            let address = Address::Ip(SocketAddr::new(ip.ip(), base.hosts[host].free_port()));
+            if !self.names.contains_key(&(host, address.clone())) {
                 return Ok(address);
             }
         }
@@ -145,7 +153,7 @@ impl State {
 
     /// Returns the socket that receives datagrams for this address of the host.
     pub(crate) fn socket_at(&self, host: HostId, address: &Address) -> Option<SocketId> {
-        let at = |address: Address| self.socket_names.get(&(host, address)).copied();
+        let at = |address: Address| self.names.get(&(host, address)).copied();
         let wild = |ip: IpAddr, port| at(Address::Ip(SocketAddr::new(ip, port)));
         at(address.clone()).or_else(|| match address {
             Address::Ip(ip) => wild(Ipv4Addr::UNSPECIFIED.into(), ip.port())
@@ -157,35 +165,45 @@ impl State {
     pub(crate) fn close_socket(&mut self, number: SocketId) {
         let Some(socket) = self.sockets.take(number) else { return };
         let name = (socket.host, socket.address);
-        if self.socket_names.get(&name) == Some(&number) {
-            self.socket_names.remove(&name);
+        if self.names.get(&name) == Some(&number) {
+            self.names.remove(&name);
         }
-        self.datagrams.dropped += socket.waiting.len() as u64;
+        self.summary.dropped += socket.waiting.len() as u64;
     }
 
     /// Attaches a socket to an engine.
-    pub(crate) fn attach_socket(&mut self, number: SocketId, owner: (EngineId, Key)) -> bool {
+    pub(crate) fn attach_socket(
+        &mut self,
+        base: &mut Base,
+        number: SocketId,
+        owner: (EngineId, Key),
+    ) -> bool {
         let Some(socket) = self.socket(number) else { return false };
         (socket.owner, socket.wants, socket.queued) = (Some(owner), true, false);
-        self.look_at_socket(number);
+        self.look_at_socket(base, number);
         true
     }
 
     /// Queues a socket for its engine if it has an event after a change.
-    pub(crate) fn look_at_socket(&mut self, number: SocketId) {
+    pub(crate) fn look_at_socket(&mut self, base: &mut Base, number: SocketId) {
         let Some(socket) = self.socket(number).filter(|socket| !socket.queued && socket.is_telling()) else {
             return;
         };
-        if let Some((process, _)) = socket.owner {
+        if let Some((engine, _)) = socket.owner {
             socket.queued = true;
-            self.mark_ready(process, Item::Socket(number));
+            base.mark_ready(engine, ReadyItem::Socket(number));
         }
     }
 
     /// Returns the next event of a socket.
-    pub(crate) fn socket_event(&mut self, number: SocketId, process: EngineId) -> Option<Told> {
+    pub(crate) fn socket_event(
+        &mut self,
+        base: &mut Base,
+        number: SocketId,
+        engine: EngineId,
+    ) -> Option<EngineEvent> {
         let socket = self.socket(number)?;
-        let (_, key) = socket.owner.filter(|(owner, _)| *owner == process)?;
+        let (_, key) = socket.owner.filter(|(owner, _)| *owner == engine)?;
         socket.queued = false;
         let event = if let Some((to, error)) = socket.reports.pop_front() {
             Event::Undelivered(to, error::os(error))
@@ -193,17 +211,17 @@ impl State {
             Event::Room
         } else if std::mem::take(&mut socket.detaching) {
             socket.owner = None;
-            return Some(Told::Detached(key));
+            return Some(EngineEvent::Detached(key));
         } else {
-            Event::Datagrams(self.collect(number)?)
+            Event::Datagrams(self.collect(base, number)?)
         };
-        self.look_at_socket(number);
-        Some(Told::Event((key, event)))
+        self.look_at_socket(base, number);
+        Some(EngineEvent::Event((key, event)))
     }
 
     /// Moves waiting datagrams into a batch.
-    fn collect(&mut self, number: SocketId) -> Option<Batch> {
-        let is_short = self.strikes(Kind::TinyRead);
+    fn collect(&mut self, base: &mut Base, number: SocketId) -> Option<Batch> {
+        let is_short = base.faults.draw_fault(Kind::TinyRead);
         let socket = self.socket(number)?;
         if socket.waiting.is_empty() || !(socket.wants || socket.late) {
             return None;
@@ -212,11 +230,11 @@ impl State {
         socket.late = false;
         let mut count = socket.waiting.len().min(BATCH_MAX);
         if is_late {
-            self.tally.observe(Kind::LateInput);
+            base.faults.tally.observe(Kind::LateInput);
         }
         if is_short && count > 1 {
-            self.tally.observe(Kind::TinyRead);
-            count = self.chance.up_to(count - 1);
+            base.faults.tally.observe(Kind::TinyRead);
+            count = base.faults.chance.up_to(count - 1);
         }
         let mut batch = Batch::default();
         for _ in 0..count {
@@ -225,50 +243,50 @@ impl State {
             socket.waiting_bytes -= bytes.len();
             let given = &bytes[..bytes.len().min(socket.longest)];
             batch.put(given, &from, to, ecn, given.len() < bytes.len());
-            self.datagrams.cut += u64::from(given.len() < bytes.len());
-            self.datagrams.received += 1;
-            self.digest.number(u64::from(number.number()) << 32 | given.len() as u64);
-            self.digest.bytes(given);
+            self.summary.cut += u64::from(given.len() < bytes.len());
+            self.summary.received += 1;
+            base.record.digest.number(u64::from(number.number()) << 32 | given.len() as u64);
+            base.record.digest.bytes(given);
         }
         Some(batch)
     }
 
     /// Queues a datagram that arrived.
-    pub(crate) fn put_waiting(&mut self, number: SocketId, order: u64, waiting: Waiting) {
+    pub(crate) fn put_waiting(&mut self, base: &mut Base, number: SocketId, order: u64, waiting: Waiting) {
         let Some(socket) = self.socket(number) else { return };
         let is_overtaken = order < socket.latest;
         socket.latest = socket.latest.max(order);
         socket.waiting_bytes += waiting.bytes.len();
         socket.waiting.push_back(waiting);
-        self.datagrams.overtaken += u64::from(is_overtaken);
-        self.look_at_socket(number);
+        self.summary.overtaken += u64::from(is_overtaken);
+        self.look_at_socket(base, number);
     }
 
     /// Reports an undelivered datagram. Drops the report if too many wait, as a kernel does.
-    pub(crate) fn report(&mut self, number: SocketId, to: Option<Address>, error: i32) {
+    pub(crate) fn report(&mut self, base: &mut Base, number: SocketId, to: Option<Address>, error: i32) {
         if let Some(socket) = self.socket(number).filter(|socket| socket.reports.len() < REPORTS_MAX) {
             socket.reports.push_back((to, error));
-            self.look_at_socket(number);
+            self.look_at_socket(base, number);
         }
     }
 
     /// Starts or stops input. A batch may still be in flight.
-    pub(crate) fn set_socket_reading(&mut self, number: SocketId, on: bool) {
+    pub(crate) fn set_socket_reading(&mut self, base: &mut Base, number: SocketId, on: bool) {
         let Some(socket) = self.socket(number) else { return };
         let may_come = !on && socket.wants && !socket.waiting.is_empty();
-        let is_late = may_come && self.strikes(Kind::LateInput);
+        let is_late = may_come && base.faults.draw_fault(Kind::LateInput);
         if let Some(socket) = self.socket(number) {
             (socket.wants, socket.late) = (on, is_late);
         }
-        self.look_at_socket(number);
+        self.look_at_socket(base, number);
     }
 
     /// Begins to detach a socket.
-    pub(crate) fn detach_socket(&mut self, number: SocketId) {
+    pub(crate) fn detach_socket(&mut self, base: &mut Base, number: SocketId) {
         if let Some(socket) = self.socket(number) {
             (socket.wants, socket.late, socket.detaching) = (false, false, true);
             socket.longest = RECEIVE_MAX;
-            self.look_at_socket(number);
+            self.look_at_socket(base, number);
         }
     }
 
@@ -293,16 +311,20 @@ impl State {
 
     /// Sends from the front of a queue, and returns the number of sent datagrams. As with the system's call,
     /// a failed datagram is reported, and the rest still go out.
-    pub(crate) fn send_datagrams(&mut self, number: SocketId, queue: &mut DatagramQueue) -> usize {
+    pub(crate) fn send_datagrams(
+        &mut self,
+        base: &mut Base,
+        number: SocketId,
+        queue: &mut DatagramQueue,
+    ) -> usize {
         let mut taken = 0;
-        if self.strikes(Kind::LateSend) {
-            self.tally.observe(Kind::LateSend);
-            self.block(number);
+        if base.faults.draw_visible(Kind::LateSend) {
+            self.block(base, number);
             return taken;
         }
         while let Some(front) = queue.front() {
-            if taken == self.engine_options.send_datagrams_max {
-                self.block(number);
+            if taken == base.engines.options.send_datagrams_max {
+                self.block(base, number);
                 return taken;
             }
             let Some(socket) = self.socket(number) else { return taken };
@@ -314,7 +336,7 @@ impl State {
                 None => Err(error::NO_DESTINATION),
                 Some(to) => {
                     let content = Content { bytes: front.bytes.into(), ecn: front.ecn };
-                    self.take_off(number, to, front.from, content)
+                    self.take_off(base, number, to, front.from, content)
                 }
             };
             let is_connected = front.to.is_none();
@@ -322,12 +344,12 @@ impl State {
                 Ok(()) => taken += 1,
                 // The peer's queue is full. The socket gets an event when there is room.
                 Err(error::AGAIN) if is_connected => {
-                    self.block(number);
+                    self.block(base, number);
                     return taken;
                 }
                 Err(error) => {
                     let to = front.to.cloned();
-                    self.report(number, to, error);
+                    self.report(base, number, to, error);
                 }
             }
             queue.pop();
@@ -336,20 +358,20 @@ impl State {
     }
 
     /// Blocks a socket, and schedules the end of that.
-    fn block(&mut self, number: SocketId) {
-        let at = self.now + self.chance.between(1, self.late_max);
+    fn block(&mut self, base: &mut Base, number: SocketId) {
+        let at = base.now() + base.faults.draw_lateness();
         if let Some(socket) = self.socket(number)
             && !std::mem::replace(&mut socket.is_blocked, true)
         {
-            self.queue.put(at, What::SocketRoom { number });
+            base.clock.schedule(at, Scheduled::SocketRoom { number });
         }
     }
 
     /// Unblocks a socket, which may have room again.
-    pub(crate) fn socket_room(&mut self, number: SocketId) {
+    pub(crate) fn socket_room(&mut self, base: &mut Base, number: SocketId) {
         if let Some(socket) = self.socket(number) {
             (socket.is_blocked, socket.has_room) = (false, true);
-            self.look_at_socket(number);
+            self.look_at_socket(base, number);
         }
     }
 }

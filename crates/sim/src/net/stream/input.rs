@@ -1,37 +1,29 @@
 //! The events of an end: connects, completed sends, input, and a detach.
 
-use reactor::{
-    Key,
-    engine::{Chunk, Event, Sent},
-};
+use reactor::engine::{Chunk, Event, Sent};
 
 use crate::{
+    engine::EngineEvent,
     error,
     faults::Kind,
-    ids::{EndId, EngineId, Id as _},
+    ids::{EndId, EngineId},
     net::buffer::PACKET_MAX,
-    net::end::Segment,
-    world::state::{Process, State},
+    net::stream::{Streams, end::Segment},
+    world::base::Base,
 };
 
-/// An event, or the key of a transport that can be given back.
-pub(crate) enum Told {
-    Event((Key, Event)),
-    Detached(Key),
-}
-
-impl State {
+impl Streams {
     /// Returns the next event of an end, if there is one.
-    pub(crate) fn end_event(&mut self, at: EndId, process: EngineId) -> Option<Told> {
+    pub(crate) fn end_event(&mut self, base: &mut Base, at: EndId, engine: EngineId) -> Option<EngineEvent> {
         if !self.ends.is_alive(at) {
             return None;
         }
         let end = &mut self.ends[at];
-        let (_, key) = end.owner.filter(|(owner, _)| *owner == process)?;
+        let (_, key) = end.owner.filter(|(owner, _)| *owner == engine)?;
         end.queued = false;
         #[cfg(unix)]
         if end.watch.is_some() {
-            return self.watched_event(at).map(|event| Told::Event((key, event)));
+            return self.watched_event(base, at).map(|event| EngineEvent::Event((key, event)));
         }
         let end = &mut self.ends[at];
         let event = if let Some(number) = end.connected.take() {
@@ -40,88 +32,68 @@ impl State {
             Event::Sent(sent)
         } else if std::mem::take(&mut end.detaching) {
             end.owner = None;
-            return Some(Told::Detached(key));
+            return Some(EngineEvent::Detached(key));
         } else {
-            self.read(at)?
+            self.read(base, at)?
         };
-        self.look_at_end(at);
-        Some(Told::Event((key, event)))
+        self.look_at_end(base, at);
+        Some(EngineEvent::Event((key, event)))
     }
 
     /// Returns an end's input, its end, or its failure.
-    fn read(&mut self, at: EndId) -> Option<Event> {
+    fn read(&mut self, base: &mut Base, at: EndId) -> Option<Event> {
         let end = &mut self.ends[at];
         if end.other.is_none() || !(end.wants || end.late) {
-            return self.hangup(at);
+            return self.hangup(base, at);
         }
-        if !end.input.is_empty() && self.is_starved(at) {
+        if !end.input.is_empty() && end.owner.is_some_and(|(engine, _)| base.engines.is_starved(engine, at)) {
             return None;
         }
         let end = &mut self.ends[at];
         if !end.wants {
             end.late = false;
-            self.tally.observe(Kind::LateInput);
+            base.faults.tally.observe(Kind::LateInput);
         }
         let end = &mut self.ends[at];
-        let Some(mut first) = end.input.pop_front() else { return self.read_end(at) };
+        let Some(mut first) = end.input.pop_front() else { return self.read_end(base, at) };
         first.close_passed();
         let mut chunk = if end.input.is_empty() && first.start == 0 { first } else { self.gather(at, first) };
-        let most = self.engine_options.buffer_bytes;
+        let most = base.engines.options.buffer_bytes;
         if chunk.len() > most {
             chunk = self.split(at, chunk, most);
         }
-        if chunk.len() > 1 && self.strikes(Kind::TinyRead) {
-            self.tally.observe(Kind::TinyRead);
-            let count = self.chance.up_to(chunk.len() - 1);
+        if chunk.len() > 1 && base.faults.draw_visible(Kind::TinyRead) {
+            let count = base.faults.chance.up_to(chunk.len() - 1);
             chunk = self.split(at, chunk, count);
         }
         let len = chunk.len();
-        self.lend(at);
         self.ends[at].input_bytes -= len;
-        self.freed(at);
+        if let Some((engine, _)) = self.ends[at].owner {
+            base.engines.lend(engine);
+        }
+        self.freed(base, at);
         Some(Event::Got(Chunk::new(chunk.buffer, len)))
     }
 
-    /// Returns whether the runtime holds all buffers of the engine. The end's input then waits for one.
-    fn is_starved(&mut self, at: EndId) -> bool {
-        let most = self.engine_options.buffers;
-        let Some(engine) = self.engine_of(at).filter(|engine| engine.lent >= most) else { return false };
-        engine.starved.insert(at);
-        true
-    }
-
-    fn lend(&mut self, at: EndId) {
-        if let Some(engine) = self.engine_of(at) {
-            engine.lent += 1;
-        }
-    }
-
-    fn engine_of(&mut self, at: EndId) -> Option<&mut Process> {
-        let (process, _) = self.ends[at].owner?;
-        self.processes.get_mut(process)
-    }
-
     /// Takes a buffer of an engine back, which may let input arrive that waits for one.
-    pub(crate) fn give_back(&mut self, process: EngineId, buffer: Box<[u8]>) {
+    pub(crate) fn give_back(&mut self, base: &mut Base, engine: EngineId, buffer: Box<[u8]>) {
         self.buffers.give(buffer);
-        let Some(engine) = self.processes.get_mut(process) else { return };
-        engine.lent = engine.lent.saturating_sub(1);
-        for at in std::mem::take(&mut engine.starved) {
+        for at in base.engines.give_back(engine) {
             // The end may have gone while it waited.
             if self.ends.is_alive(at) {
-                self.look_at_end(at);
+                self.look_at_end(base, at);
             }
         }
     }
 
     /// Reports an end or a failure while the engine wants no input, even if unread input precedes it.
-    fn hangup(&mut self, at: EndId) -> Option<Event> {
+    fn hangup(&mut self, base: &mut Base, at: EndId) -> Option<Event> {
         let end = &mut self.ends[at];
         if !end.has_hangup() {
             return None;
         }
         if end.input.is_empty() {
-            return self.read_end(at);
+            return self.read_end(base, at);
         }
         (end.hangup_told, end.break_told) = (true, end.broken.is_some());
         Some(Event::HungUp(end.broken.map(error::os)))
@@ -158,7 +130,7 @@ impl State {
         Segment::of(buffer, count)
     }
 
-    fn read_end(&mut self, at: EndId) -> Option<Event> {
+    fn read_end(&mut self, base: &mut Base, at: EndId) -> Option<Event> {
         let end = &mut self.ends[at];
         if end.end_told {
             return None;
@@ -170,57 +142,27 @@ impl State {
         };
         end.end_told = true;
         if let (Some(kind), Event::Broken(_)) = (end.by_fault, &event) {
-            self.tally.observe(kind);
+            base.faults.tally.observe(kind);
         }
         Some(event)
     }
 
     /// Starts or stops input. Some input may still be in flight.
-    pub(crate) fn set_reading(&mut self, at: EndId, on: bool) {
+    pub(crate) fn set_reading(&mut self, base: &mut Base, at: EndId, on: bool) {
         let may_come = !on && self.ends[at].wants && !self.ends[at].input.is_empty();
-        let is_late = may_come && self.strikes(Kind::LateInput);
+        let is_late = may_come && base.faults.draw_fault(Kind::LateInput);
         let end = &mut self.ends[at];
         (end.wants, end.late, end.hangup_told, end.break_told) = (on, is_late, false, false);
-        self.look_at_end(at);
+        self.look_at_end(base, at);
     }
 
     /// Begins to detach an end. A send in flight is returned first.
-    pub(crate) fn detach(&mut self, at: EndId) {
+    pub(crate) fn detach(&mut self, base: &mut Base, at: EndId) {
         let end = &mut self.ends[at];
         (end.wants, end.late, end.detaching) = (false, false, true);
         if let Some(queue) = end.parked.take() {
             end.sent = Some(Sent { queue, result: Ok(0) });
         }
-        self.look_at_end(at);
+        self.look_at_end(base, at);
     }
-
-    /// Adds an engine's event to the digest.
-    pub(crate) fn note_answer(&mut self, process: EngineId, key: Key, event: &mut Event) {
-        let (tag, more) = match event {
-            Event::Got(chunk) => (1, chunk.bytes().len() as u64),
-            Event::End => (2, 0),
-            Event::Broken(error) => (3, number_of(error)),
-            Event::Connected(result) => (4, result.as_ref().err().map_or(0, number_of)),
-            Event::Accepted(..) => (5, 0),
-            Event::NotAccepted(error) => (6, number_of(error)),
-            Event::Sent(sent) => (7, sent.queue.len() as u64),
-            Event::Detached(_) => (8, 0),
-            Event::Datagrams(batch) => (10, batch.len() as u64),
-            Event::Undelivered(_, error) => (11, number_of(error)),
-            Event::Room => (12, 0),
-            Event::HungUp(error) => (13, error.as_ref().map_or(0, number_of)),
-            Event::Ready(ready) => (9, u64::from(ready.readable) | u64::from(ready.writable) << 1),
-        };
-        let slot = key.slot() as u64 | u64::from(key.generation()) << 24;
-        self.digest.number(self.now ^ u64::from(process.number()) << 48);
-        self.digest.number(slot << 8 | tag);
-        self.digest.number(more);
-        if let Event::Got(chunk) = event {
-            self.digest.bytes(chunk.bytes());
-        }
-    }
-}
-
-fn number_of(error: &std::io::Error) -> u64 {
-    error.raw_os_error().map_or(u64::MAX, |number| number as u64)
 }

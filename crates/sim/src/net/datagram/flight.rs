@@ -13,9 +13,12 @@ use reactor::{Address, Ecn};
 use crate::{
     error,
     faults::Kind,
-    ids::{HostId, Id as _, SocketId},
-    net::socket::Waiting,
-    world::state::{State, What},
+    ids::{FlightId, HostId, Id as _, SocketId},
+    net::datagram::{
+        Datagrams,
+        socket::{Socket, Waiting},
+    },
+    world::{base::Base, state::Scheduled},
     world::{node::Node, record::Happening},
 };
 
@@ -72,10 +75,11 @@ enum Load {
     Refused(Address),
 }
 
-impl State {
+impl Datagrams {
     /// Sends a datagram to an address of any kind.
     pub(crate) fn take_off(
         &mut self,
+        base: &mut Base,
         socket: SocketId,
         to: Address,
         from: Option<IpAddr>,
@@ -84,23 +88,23 @@ impl State {
         let Some(sender) = self.socket(socket) else { return Ok(()) };
         sender.sent += 1;
         let (host, may_broadcast) = (sender.host, sender.may_broadcast);
-        self.digest.number(u64::from(socket.number()) << 8 | 0xd6);
-        self.digest.bytes(&content.bytes);
-        let Address::Ip(ip) = to else { return self.send_local(socket, host, to, content) };
-        let from = self.sender_name(socket, from, ip.ip());
+        base.record.digest.number(u64::from(socket.number()) << 8 | 0xd6);
+        base.record.digest.bytes(&content.bytes);
+        let Address::Ip(ip) = to else { return self.send_local(base, socket, host, to, content) };
+        let from = self.sender_name(base, socket, from, ip.ip());
         if ip.ip().is_multicast() {
             for receiver in self.members(ip) {
-                self.launch(socket, &from, &Address::Ip(ip), Some(receiver), content.clone());
+                self.launch(base, socket, &from, &Address::Ip(ip), Some(receiver), content.clone());
             }
         } else if ip.ip() == IpAddr::V4(Ipv4Addr::BROADCAST) {
             if !may_broadcast {
                 return Err(error::PERMISSION);
             }
             for receiver in self.bound_to(ip.port()) {
-                self.launch(socket, &from, &Address::Ip(ip), Some(receiver), content.clone());
+                self.launch(base, socket, &from, &Address::Ip(ip), Some(receiver), content.clone());
             }
         } else {
-            self.launch(socket, &from, &Address::Ip(ip), None, content);
+            self.launch(base, socket, &from, &Address::Ip(ip), None, content);
         }
         Ok(())
     }
@@ -108,6 +112,7 @@ impl State {
     /// Sends a Unix datagram. It arrives at once, or the send fails.
     fn send_local(
         &mut self,
+        base: &mut Base,
         socket: SocketId,
         host: HostId,
         to: Address,
@@ -121,8 +126,9 @@ impl State {
         }
         let Some(sender) = self.socket(socket) else { return Ok(()) };
         let (from, order) = (sender.address.clone(), sender.sent);
-        self.datagrams.sent += 1;
+        self.summary.sent += 1;
         self.put_waiting(
+            base,
             receiver,
             order,
             Waiting { from, to: None, ecn: Ecn::NotCapable, bytes: content.bytes },
@@ -131,14 +137,14 @@ impl State {
     }
 
     /// Returns the sender's address as the receiver sees it.
-    fn sender_name(&self, socket: SocketId, from: Option<IpAddr>, to: IpAddr) -> Address {
+    fn sender_name(&self, base: &Base, socket: SocketId, from: Option<IpAddr>, to: IpAddr) -> Address {
         let Some(sender) = self.sockets.get(socket) else { return Address::Unnamed };
         let Address::Ip(own) = sender.address else { return sender.address.clone() };
         let ip = match from {
             Some(from) => from,
             None if !own.ip().is_unspecified() => own.ip(),
             None if to.is_loopback() || to.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            None => self.hosts[sender.host].ip.into(),
+            None => base.hosts[sender.host].ip.into(),
         };
         Address::Ip(SocketAddr::new(ip, own.port()))
     }
@@ -155,10 +161,7 @@ impl State {
         self.sockets_where(|_, address| address.port() == port && address.ip().is_unspecified())
     }
 
-    fn sockets_where(
-        &self,
-        is_it: impl Fn(&crate::net::socket::Socket, SocketAddr) -> bool,
-    ) -> Vec<SocketId> {
+    fn sockets_where(&self, is_it: impl Fn(&Socket, SocketAddr) -> bool) -> Vec<SocketId> {
         let all = self.sockets.iter();
         let them = all.filter(|(_, socket)| socket.address.ip().is_some_and(|ip| is_it(socket, ip)));
         them.map(|(number, _)| number).collect()
@@ -167,112 +170,112 @@ impl State {
     /// Sends one datagram. The link may lose or duplicate it.
     fn launch(
         &mut self,
+        base: &mut Base,
         socket: SocketId,
         from: &Address,
         to: &Address,
         only: Option<SocketId>,
         content: Content,
     ) {
-        self.datagrams.sent += 1;
+        self.summary.sent += 1;
         let Some(sender) = self.sockets.get(socket) else { return };
         let (from_host, order) = (sender.host, sender.sent);
         let to_host = match (only, to.ip()) {
             (Some(only), _) => self.sockets.get(only).map(|receiver| receiver.host),
-            (None, Some(ip)) => self.host_of(from_host, ip.ip()),
+            (None, Some(ip)) => base.hosts.of_ip(from_host, ip.ip()),
             (None, None) => None,
         };
         // A host that does not exist sends no error.
         let Some(to_host) = to_host else {
-            self.datagrams.dropped += 1;
+            self.summary.dropped += 1;
             return;
         };
-        let link = self.links.of(from_host, to_host);
-        if link.lost > 0 && self.chance.per_million(link.lost) {
-            self.datagrams.lost += 1;
+        let link = base.links.of(from_host, to_host);
+        if link.lost > 0 && base.faults.chance.per_million(link.lost) {
+            self.summary.lost += 1;
             return;
         }
-        let is_doubled = link.doubled > 0 && self.chance.per_million(link.doubled);
-        self.datagrams.doubled += u64::from(is_doubled);
+        let is_doubled = link.doubled > 0 && base.faults.chance.per_million(link.doubled);
+        self.summary.doubled += u64::from(is_doubled);
         for _ in 0..1 + usize::from(is_doubled) {
             let (from, to, content) = (from.clone(), to.clone(), content.clone());
             let load = Load::Datagram { from, to, only, order, content };
-            self.fly(Flight { socket, from_host, to_host, sent: self.now, load });
+            self.fly(base, Flight { socket, from_host, to_host, sent: base.now(), load });
         }
     }
 
-    fn fly(&mut self, flight: Flight) {
+    fn fly(&mut self, base: &mut Base, flight: Flight) {
         if self.flights.len() >= FLIGHTS_MAX {
-            self.datagrams.dropped += 1;
+            self.summary.dropped += 1;
             return;
         }
         let (from, to) = match flight.load {
             Load::Datagram { .. } => (flight.from_host, flight.to_host),
             Load::Refused(_) => (flight.to_host, flight.from_host),
         };
-        let at = self.arrival(from, to);
-        self.flown += 1;
-        self.flights.insert(self.flown, flight);
-        self.queue.put(at, What::Land { flight: self.flown });
+        let at = base.arrival(from, to);
+        let id = self.next_flight.take();
+        self.flights.insert(id, flight);
+        base.clock.schedule(at, Scheduled::Land { flight: id });
     }
 
     /// Delivers a packet at its arrival, unless an obstacle is in its way.
-    pub(crate) fn land(&mut self, number: u64) {
-        let Some(flight) = self.flights.remove(&number) else { return };
+    pub(crate) fn land(&mut self, base: &mut Base, flight: FlightId) {
+        let Some(flight) = self.flights.remove(&flight) else { return };
         let (from, to) = match flight.load {
             Load::Datagram { .. } => (flight.from_host, flight.to_host),
             Load::Refused(_) => (flight.to_host, flight.from_host),
         };
-        if let Some(kind) = self.links.obstacle(from, to).filter(|_| from != to) {
-            self.tally.observe(kind);
+        if let Some(kind) = base.links.obstacle(from, to).filter(|_| from != to) {
+            base.faults.tally.observe(kind);
             match kind {
                 // A hold does not lose it. It starts again as soon as the link is free.
                 Kind::Hold if self.held.len() < FLIGHTS_MAX => self.held.push(flight),
-                _ => self.datagrams.lost += 1,
+                _ => self.summary.lost += 1,
             }
             return;
         }
-        if !self.hosts[to].is_up {
-            self.datagrams.dropped += 1;
+        if !base.hosts[to].is_up {
+            self.summary.dropped += 1;
             return;
         }
         match flight.load {
             Load::Refused(address) => {
-                self.datagrams.refused += 1;
-                self.report(flight.socket, Some(address), error::CONNECTION_REFUSED);
+                self.summary.refused += 1;
+                self.report(base, flight.socket, Some(address), error::CONNECTION_REFUSED);
             }
-            Load::Datagram { .. } => self.deliver(flight),
+            Load::Datagram { .. } => self.deliver(base, flight),
         }
     }
 
-    fn deliver(&mut self, flight: Flight) {
+    fn deliver(&mut self, base: &mut Base, flight: Flight) {
         let Flight { socket, from_host, to_host, sent, load } = flight;
         let Load::Datagram { from, to, only, order, content } = load else { return };
         let receiver = only.or_else(|| self.socket_at(to_host, &to));
         // A connected socket receives only from its peer. For other senders the port is unreachable.
-        let is_for = |state: &mut State, number: SocketId| {
-            let receiver = state.socket(number)?;
-            let is_peer = receiver.peer.as_ref().is_none_or(|peer| *peer == from);
-            is_peer.then_some(number)
+        let is_for = |id: &SocketId| {
+            let receiver = self.sockets.get(*id);
+            receiver.is_some_and(|receiver| receiver.peer.as_ref().is_none_or(|peer| *peer == from))
         };
-        let Some(receiver) = receiver.and_then(|number| is_for(self, number)) else {
+        let Some(receiver) = receiver.filter(is_for) else {
             if only.is_none() {
                 let load = Load::Refused(to);
-                self.fly(Flight { socket, from_host, to_host, sent: self.now, load });
+                self.fly(base, Flight { socket, from_host, to_host, sent: base.now(), load });
             }
-            self.datagrams.dropped += 1;
+            self.summary.dropped += 1;
             return;
         };
         let bytes = content.bytes.len();
         if !self.socket(receiver).is_some_and(|receiver| receiver.has_place(bytes)) {
-            self.datagrams.dropped += 1;
+            self.summary.dropped += 1;
             return;
         }
-        self.record.messages += 1;
-        self.record.bytes += bytes as u64;
+        base.record.messages += 1;
+        base.record.bytes += bytes as u64;
         let time = reactor::Time::from_nanos;
-        let (sent, arrived) = (time(sent), time(self.now));
+        let (sent, arrived) = (time(sent), time(base.now()));
         let bytes = bytes as u32;
-        self.record.keep(|| Happening::Message {
+        base.record.keep(|| Happening::Message {
             sent,
             arrived,
             from: Node(from_host),
@@ -280,18 +283,18 @@ impl State {
             bytes,
         });
         // For a group or a broadcast, pass the host's own address, because an answer must come from it.
-        let own = self.hosts[to_host].ip;
+        let own = base.hosts[to_host].ip;
         let to = to.ip().map(|ip| ip.ip()).map(|ip| match ip {
             IpAddr::V4(ip) if ip.is_multicast() || ip.is_broadcast() => own.into(),
             ip => ip,
         });
-        self.put_waiting(receiver, order, Waiting { from, to, ecn: content.ecn, bytes: content.bytes });
+        self.put_waiting(base, receiver, order, Waiting { from, to, ecn: content.ecn, bytes: content.bytes });
     }
 
     /// Restarts the held packets, because their links may be free.
-    pub(crate) fn release_flights(&mut self) {
+    pub(crate) fn release_flights(&mut self, base: &mut Base) {
         for flight in std::mem::take(&mut self.held) {
-            self.fly(flight);
+            self.fly(base, flight);
         }
     }
 }

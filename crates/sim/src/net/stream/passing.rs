@@ -8,12 +8,16 @@ use reactor::{
 };
 
 use crate::{
+    engine::engines::ReadyItem,
     error,
     faults::Kind,
     ids::{EndId, EngineId, Id as _, ObjectId},
     net::buffer::PACKET_MAX,
-    net::end::{Holder, Packet},
-    world::state::{Item, State},
+    net::stream::{
+        Streams,
+        end::{Holder, Packet},
+    },
+    world::base::Base,
 };
 
 /// The interest of a resource in an end.
@@ -34,10 +38,11 @@ impl Watch {
     }
 }
 
-impl State {
+impl Streams {
     /// Watches an end for a resource, or changes the interest.
     pub(crate) fn watch_end(
         &mut self,
+        base: &mut Base,
         object: ObjectId,
         owner: (EngineId, Key),
         interest: Option<Interest>,
@@ -57,7 +62,7 @@ impl State {
         if end.owner.replace(owner).is_none() {
             end.queued = false;
         }
-        self.look_at_end(at);
+        self.look_at_end(base, at);
         Ok(at)
     }
 
@@ -70,14 +75,14 @@ impl State {
     }
 
     /// Returns the readiness of a watched end.
-    fn ready_of(&self, at: EndId) -> Option<Ready> {
+    fn ready_of(&self, base: &Base, at: EndId) -> Option<Ready> {
         let end = &self.ends[at];
         let watch = end.watch.as_ref()?;
         let interest = watch.interest?;
         let is_up = watch.is_up || end.connected == Some(0);
         let ready = Ready {
             readable: !end.input.is_empty() || end.finished || end.broken.is_some(),
-            writable: is_up && end.failed.is_none() && self.room_of(at) > 0,
+            writable: is_up && end.failed.is_none() && self.room_of(base, at) > 0,
             hangup: end.finished || end.broken.is_some(),
             error: end.failed.is_some(),
         };
@@ -87,26 +92,26 @@ impl State {
     }
 
     /// Queues a watched end for its engine if it is ready after a change.
-    pub(crate) fn look_at_watched(&mut self, at: EndId) {
-        let is_ready = self.ready_of(at).is_some();
+    pub(crate) fn look_at_watched(&mut self, base: &mut Base, at: EndId) {
+        let is_ready = self.ready_of(base, at).is_some();
         let end = &mut self.ends[at];
-        if let (true, Some((process, _))) = (is_ready, end.owner) {
+        if let (true, Some((engine, _))) = (is_ready, end.owner) {
             end.queued = true;
-            let item = Item::End(at);
-            self.mark_ready(process, item);
+            let item = ReadyItem::End(at);
+            base.mark_ready(engine, item);
         }
     }
 
     /// Returns how many bytes the peer has room for.
-    fn room_of(&self, at: EndId) -> usize {
+    fn room_of(&self, base: &Base, at: EndId) -> usize {
         let end = &self.ends[at];
         let Some(there) = end.other.map(|other| &self.ends[other]) else { return 0 };
-        let window = self.links.of(end.host, there.host).window_bytes.max(1);
+        let window = base.links.of(end.host, there.host).window_bytes.max(1);
         window.saturating_sub(there.wire_bytes + there.input_bytes)
     }
 
     /// Returns the event of a watched end. It is level-triggered, so it repeats while it holds.
-    pub(crate) fn watched_event(&mut self, at: EndId) -> Option<Event> {
+    pub(crate) fn watched_event(&mut self, base: &mut Base, at: EndId) -> Option<Event> {
         let end = &mut self.ends[at];
         if let (Some(watch), Some(error)) = (&mut end.watch, end.connected.take()) {
             watch.is_up |= error == 0;
@@ -114,17 +119,18 @@ impl State {
                 end.broken = Some(error);
             }
         }
-        let ready = self.ready_of(at)?;
+        let ready = self.ready_of(base, at)?;
         if let Some(watch) = &mut self.ends[at].watch {
             watch.is_told = !(ready.readable || ready.writable);
         }
-        self.look_at_end(at);
+        self.look_at_end(base, at);
         Some(Event::Ready(ready))
     }
 
     /// Sends bytes from a watched end, and descriptors with the first byte.
     pub(crate) fn pass(
         &mut self,
+        base: &mut Base,
         object: ObjectId,
         bytes: &[IoSlice<'_>],
         with: &mut Vec<Descriptor>,
@@ -143,23 +149,22 @@ impl State {
         if self.ends[other].holder == Holder::Nobody {
             return Err(error::os(error::BROKEN_PIPE));
         }
-        let mut left = bytes.iter().map(|part| part.len()).sum::<usize>().min(self.room_of(from));
+        let mut left = bytes.iter().map(|part| part.len()).sum::<usize>().min(self.room_of(base, from));
         if left == 0 {
             return Err(error::os(error::AGAIN));
         }
-        left = left.min(self.engine_options.send_bytes_max);
-        if left > 1 && self.strikes(Kind::PartialSend) {
-            self.tally.observe(Kind::PartialSend);
-            left = self.chance.up_to(left - 1);
+        left = left.min(base.engines.options.send_bytes_max);
+        if left > 1 && base.faults.draw_visible(Kind::PartialSend) {
+            left = base.faults.chance.up_to(left - 1);
         }
         let taken = left;
-        self.digest.number(u64::from(from.number()) << 24 | (with.len() as u64) << 8 | 0x5d);
+        base.record.digest.number(u64::from(from.number()) << 24 | (with.len() as u64) << 8 | 0x5d);
         for part in bytes {
             for piece in part[..part.len().min(left)].chunks(PACKET_MAX) {
-                let mut segment = self.segment_of(from, piece);
+                let mut segment = self.segment_of(base, from, piece);
                 segment.with = (!with.is_empty()).then(|| Box::new(Load(std::mem::take(with))));
                 left -= piece.len();
-                self.put(from, Packet::Data(segment));
+                self.put(base, from, Packet::Data(segment));
             }
         }
         Ok(taken)
@@ -167,12 +172,16 @@ impl State {
 
     /// Receives at a watched end as recvmsg(2) does: bytes up to the next descriptors, and the descriptors
     /// with their own bytes.
-    pub(crate) fn receive(&mut self, object: ObjectId, into: &mut [u8]) -> io::Result<Delivery> {
+    pub(crate) fn receive(
+        &mut self,
+        base: &mut Base,
+        object: ObjectId,
+        into: &mut [u8],
+    ) -> io::Result<Delivery> {
         let at = self.ends.of(object)?;
-        let mut room = into.len().min(self.engine_options.buffer_bytes);
-        if room > 1 && self.ends[at].input_bytes > 1 && self.strikes(Kind::TinyRead) {
-            self.tally.observe(Kind::TinyRead);
-            room = self.chance.up_to(room.min(self.ends[at].input_bytes) - 1);
+        let mut room = into.len().min(base.engines.options.buffer_bytes);
+        if room > 1 && self.ends[at].input_bytes > 1 && base.faults.draw_visible(Kind::TinyRead) {
+            room = base.faults.chance.up_to(room.min(self.ends[at].input_bytes) - 1);
         }
         let mut got = Delivery { bytes: 0, descriptors: Vec::new(), is_cut: false, truncated: false };
         while got.bytes < room && got.descriptors.is_empty() {
@@ -190,13 +199,14 @@ impl State {
         }
         if got.bytes > 0 {
             self.ends[at].input_bytes -= got.bytes;
-            self.freed(at);
-            if !got.descriptors.is_empty() && self.strikes(Kind::AcceptFails) {
-                self.tally.observe(Kind::AcceptFails);
+            self.freed(base, at);
+            if !got.descriptors.is_empty() && base.faults.draw_visible(Kind::AcceptFails) {
                 (got.descriptors, got.is_cut) = (Vec::new(), true);
             }
-            self.digest.number(u64::from(at.number()) << 24 | (got.descriptors.len() as u64) << 8 | 0x5f);
-            self.digest.bytes(&into[..got.bytes]);
+            base.record
+                .digest
+                .number(u64::from(at.number()) << 24 | (got.descriptors.len() as u64) << 8 | 0x5f);
+            base.record.digest.bytes(&into[..got.bytes]);
             return Ok(got);
         }
         let end = &self.ends[at];

@@ -1,0 +1,33 @@
+//! Datagrams: the sockets, and what is in flight between them.
+
+mod flight;
+mod socket;
+
+use std::collections::{BTreeMap, HashMap};
+
+use reactor::Address;
+
+use self::{flight::Flight, socket::Socket};
+use crate::ids::{FlightId, HostId, Slots, SocketId};
+
+pub use self::flight::DatagramSummary;
+
+/// All datagrams of a world. Every one that was sent is in flight, is held, waits at a socket, or is counted
+/// in the summary.
+#[derive(Default)]
+pub(crate) struct Datagrams {
+    sockets: Slots<SocketId, Socket>,
+    names: HashMap<(HostId, Address), SocketId>,
+    /// The datagrams in flight. A hold keeps its datagrams in `held`.
+    flights: BTreeMap<FlightId, Flight>,
+    next_flight: FlightId,
+    held: Vec<Flight>,
+    pub(crate) summary: DatagramSummary,
+}
+
+impl Datagrams {
+    /// Returns the number of open sockets.
+    pub(crate) fn sockets(&self) -> usize {
+        self.sockets.iter().count()
+    }
+}

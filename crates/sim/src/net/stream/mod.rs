@@ -1,0 +1,58 @@
+//! Streams: connections and pipes as pairs of ends, and the listeners that accept connections.
+
+mod arrival;
+mod close;
+mod connect;
+pub(crate) mod end;
+mod input;
+mod listener;
+#[cfg(unix)]
+pub(crate) mod passing;
+#[cfg(unix)]
+mod pipe;
+
+use std::collections::HashMap;
+#[cfg(unix)]
+use std::collections::VecDeque;
+
+use reactor::Address;
+
+use self::{end::Ends, listener::Listener};
+use crate::{
+    ids::{HostId, ListenerId, Slots},
+    net::buffer::Buffers,
+};
+
+#[cfg(unix)]
+pub(crate) use self::pipe::Mover;
+
+/// All streams of a world.
+///
+/// - Each slot of `names` names an open listener.
+/// - Two ends that know each other keep their slots until neither has a holder.
+/// - The bytes that one end has sent and the other has not read are at most the link's window.
+pub(crate) struct Streams {
+    pub(crate) ends: Ends,
+    pub(crate) listeners: Slots<ListenerId, Listener>,
+    names: HashMap<(HostId, Address), ListenerId>,
+    buffers: Buffers,
+    /// A sender without an answer gives up after this time.
+    give_up: u64,
+    /// Ends without an engine that have an event. Their movers serve them after each step.
+    #[cfg(unix)]
+    to_serve: VecDeque<(crate::ids::EndId, Mover)>,
+}
+
+impl Streams {
+    pub(crate) fn new(give_up: u64) -> Streams {
+        Streams {
+            ends: Ends::default(),
+            listeners: Slots::new(),
+            names: HashMap::new(),
+            buffers: Buffers::default(),
+            give_up,
+            #[cfg(unix)]
+            to_serve: VecDeque::new(),
+        }
+    }
+}
