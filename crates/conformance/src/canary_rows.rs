@@ -13,20 +13,15 @@ use reactor::{
 
 use crate::{
     fixture::Fixture,
-    suite::{Need, Outcome, Row, Stop, check},
+    suite::{Outcome, Row, SOCKETS, Stop, check, row},
 };
 
 pub(crate) const ROWS: &[Row] = &[
-    row("F1s", "a timer is not early by the system's clock", timer_early),
-    row("F2s", "a deadline is not early by the system's clock", deadline_early),
-    row("G4s", "each question of a thread wakes the loop", questions),
-    row("G5s", "a stop of a thread wakes the loop", stops),
+    row("F1s", "a timer is not early by the system's clock", SOCKETS, timer_early),
+    row("F2s", "a deadline is not early by the system's clock", SOCKETS, deadline_early),
+    row("G4s", "each question of a thread wakes the loop", SOCKETS, questions),
+    row("G5s", "a stop of a thread wakes the loop", SOCKETS, stops),
 ];
-
-/// Makes a row that needs sockets, because real time must pass in it.
-const fn row(id: &'static str, name: &'static str, run: fn(&mut Fixture<'_>) -> Outcome) -> Row {
-    Row { id, name, needs: &[Need::Sockets], slow: false, run }
-}
 
 /// Records when its timers fire and its streams end. Answers questions.
 #[derive(Default)]

@@ -34,6 +34,26 @@ impl Row {
     }
 }
 
+/// Makes a row.
+pub(crate) const fn row(
+    id: &'static str,
+    name: &'static str,
+    needs: &'static [Need],
+    run: fn(&mut Fixture<'_>) -> Outcome,
+) -> Row {
+    Row { id, name, needs, slow: false, run }
+}
+
+/// Makes a row that takes more than a second.
+pub(crate) const fn slow(
+    id: &'static str,
+    name: &'static str,
+    needs: &'static [Need],
+    run: fn(&mut Fixture<'_>) -> Outcome,
+) -> Row {
+    Row { id, name, needs, slow: true, run }
+}
+
 /// A requirement of a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Need {
@@ -356,4 +376,6 @@ fn message(payload: &(dyn std::any::Any + Send)) -> String {
 
 static ALONE: Mutex<()> = Mutex::new(());
 
+/// The needs of a row with real descriptors.
+pub(crate) const SOCKETS: &[Need] = &[Need::Sockets];
 const SEED: u64 = 8154;

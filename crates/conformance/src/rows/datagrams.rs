@@ -1,18 +1,9 @@
 //! C8, C9, D12: datagrams stay whole and separate, and the fate of one does not affect the socket.
 
-use std::io::ErrorKind;
+use reactor::{BindOptions, Ecn, Group, Outbound, engine::DatagramQueue};
 
-use reactor::{
-    Address, BindOptions, Ecn, Group, Key, Outbound,
-    engine::{DatagramQueue, Role},
-};
-
-use super::pattern;
-use crate::{
-    driver::{EngineDriver, ReceivedDatagram},
-    fixture::Fixture,
-    suite::{Need, Outcome, Row, Stop, check},
-};
+use super::prelude::*;
+use crate::driver::ReceivedDatagram;
 
 pub(super) const ROWS: &[Row] = &[
     row("C8b", "a datagram of no bytes is one, and no end", DATAGRAMS, empty),
@@ -27,15 +18,6 @@ pub(super) const ROWS: &[Row] = &[
     row("C8e", "while reading is off nothing is told, and nothing lost", DATAGRAMS, off),
     row("C8f", "detached and attached again, a socket goes on", DATAGRAMS, again),
 ];
-
-const fn row(
-    id: &'static str,
-    name: &'static str,
-    needs: &'static [Need],
-    run: fn(&mut Fixture<'_>) -> Outcome,
-) -> Row {
-    Row { id, name, needs, slow: false, run }
-}
 
 /// Opens a socket on any port of the loopback, and attaches it.
 fn bind(driver: &mut EngineDriver) -> Result<(Key, Address), Stop> {

@@ -3,21 +3,13 @@
 #[cfg(unix)]
 use std::fs::File;
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{Read, Write},
     net::{TcpListener, TcpStream},
-    time::Duration,
 };
 
-use reactor::{
-    Address, Interest, Outgoing, Source,
-    engine::{Ending, Role, Transport},
-};
+use reactor::Outgoing;
 
-use super::{carry, pattern};
-use crate::{
-    fixture::{Fixture, connect, listen, pair, pairs},
-    suite::{Need, Outcome, Row, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
     row("A1a", "a stream closed earlier in the batch is not told of", &[], closed_in_batch),
@@ -42,15 +34,6 @@ pub(super) const ROWS: &[Row] = &[
     row("A8", "what is closed is closed once", &[Need::Sockets, Need::DescriptorList], closed_once),
     row("A12", "an engine takes orders between two events of a batch", &[], orders_in_batch),
 ];
-
-const fn row(
-    id: &'static str,
-    name: &'static str,
-    needs: &'static [Need],
-    run: fn(&mut Fixture<'_>) -> Outcome,
-) -> Row {
-    Row { id, name, needs, slow: false, run }
-}
 
 pub(crate) fn socket_pair() -> std::io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -113,7 +96,7 @@ fn number_reused(fixture: &mut Fixture<'_>) -> Outcome {
     let (listener, address) = listen(driver, &fixture.any_address())?;
     for round in 0..20 {
         let client = connect(driver, &address)?;
-        let transport = crate::fixture::accept(driver, listener, client)?;
+        let transport = accept(driver, listener, client)?;
         let old = driver.attach(transport, Role::Stream)?;
         driver.send(client, &pattern(100));
         driver.until("the old stream has input", |driver| !driver.events(old).bytes.is_empty())?;

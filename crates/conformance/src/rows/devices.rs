@@ -2,13 +2,8 @@
 
 use std::io::Write as _;
 
-use reactor::{Interest, Source};
-
-use crate::{
-    fixture::Fixture,
-    line::{is_hang_up, line},
-    suite::{Need, Outcome, Row, check},
-};
+use super::prelude::*;
+use crate::line::{is_hang_up, line};
 
 pub(super) const ROWS: &[Row] = &[Row {
     id: "H9",

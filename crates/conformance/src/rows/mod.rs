@@ -22,6 +22,23 @@ use crate::{
     suite::{Outcome, Row, check},
 };
 
+/// What most rows use.
+mod prelude {
+    pub(super) use std::{io::ErrorKind, time::Duration};
+
+    pub(super) use reactor::{
+        Address, Interest, Key, Source,
+        engine::{Ending, Role, Transport},
+    };
+
+    pub(super) use super::{carry, pattern};
+    pub(super) use crate::{
+        driver::EngineDriver,
+        fixture::{Fixture, accept, connect, listen, pair, pairs},
+        suite::{Need, Outcome, Row, SOCKETS, Stop, check, row},
+    };
+}
+
 /// Returns all rows of the suite.
 pub fn rows() -> &'static [Row] {
     static ROWS: OnceLock<Vec<Row>> = OnceLock::new();

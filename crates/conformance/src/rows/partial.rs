@@ -1,30 +1,31 @@
 //! C: partial sends and reads.
 
+use reactor::{ConnectOptions, Outgoing, Shared};
 #[cfg(unix)]
 use std::io::Write;
-use std::time::Duration;
 
-use reactor::{ConnectOptions, Outgoing, Shared};
-
-use super::{carry, pattern};
-use crate::{
-    fixture::{Fixture, Pair, pair, pairs},
-    suite::{Outcome, Row, check},
-};
+use super::prelude::*;
+use crate::fixture::Pair;
 
 pub(super) const ROWS: &[Row] = &[
-    row("C1", "sends of every size arrive byte for byte through a narrow stream", every_size),
-    row("C2", "the tail of a large send arrives although nobody sends again", tail),
-    row("C3", "a drip of single bytes gives the same as one write", drip),
-    row("C7", "a vectored send that is cut goes on at the right byte", vectored),
-    row("C8", "an empty send comes back, and the stream goes on", empty_send),
-    row("N3", "one turn hands over at most 64 KiB of a stream, and little of one that is not read", at_once),
-    row("C10", "room for who writes past the engine is told once, even if it was there before", room_outside),
+    row("C1", "sends of every size arrive byte for byte through a narrow stream", &[], every_size),
+    row("C2", "the tail of a large send arrives although nobody sends again", &[], tail),
+    row("C3", "a drip of single bytes gives the same as one write", &[], drip),
+    row("C7", "a vectored send that is cut goes on at the right byte", &[], vectored),
+    row("C8", "an empty send comes back, and the stream goes on", &[], empty_send),
+    row(
+        "N3",
+        "one turn hands over at most 64 KiB of a stream, and little of one that is not read",
+        &[],
+        at_once,
+    ),
+    row(
+        "C10",
+        "room for who writes past the engine is told once, even if it was there before",
+        &[],
+        room_outside,
+    ),
 ];
-
-const fn row(id: &'static str, name: &'static str, run: fn(&mut Fixture<'_>) -> Outcome) -> Row {
-    Row { id, name, needs: &[], slow: false, run }
-}
 
 /// Returns the options of a stream that takes only a little at a time.
 fn narrow() -> ConnectOptions {
@@ -139,7 +140,7 @@ fn room_outside(fixture: &mut Fixture<'_>) -> Outcome {
     let outlet =
         driver.engine.outlet(client).and_then(|source| source.descriptor()?.try_clone_to_owned().ok());
     let Some(outlet) = outlet else {
-        return Err(crate::Stop::Skipped("nobody may write past this engine".to_owned()));
+        return Err(Stop::Skipped("nobody may write past this engine".to_owned()));
     };
     let mut outlet = std::fs::File::from(outlet);
     let mut written = 0;

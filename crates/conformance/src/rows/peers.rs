@@ -1,31 +1,15 @@
 //! D: peers that leave, fail, or do not read.
 
-use std::{io::ErrorKind, time::Duration};
-
-use reactor::{
-    Key,
-    engine::{Ending, Role},
-};
-
-use super::{carry, pattern};
-use crate::{
-    driver::EngineDriver,
-    fixture::{Fixture, accept, connect, listen, pair},
-    suite::{Outcome, Row, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
-    row("D1", "a half-close is told once, replies arrive, nothing spins", half_close),
-    row("D2a", "a reset of an idle stream is told once", reset_idle),
-    row("D2b", "a reset while a send is out gives the send back", reset_while_sending),
-    row("D2c", "a connection reset in the accept queue does not stop the listener", reset_in_queue),
-    row("D3", "sending to a peer that left is an error, and no signal", peer_left),
-    row("D5", "a peer that never reads stops the sender, which then waits", never_reads),
+    row("D1", "a half-close is told once, replies arrive, nothing spins", &[], half_close),
+    row("D2a", "a reset of an idle stream is told once", &[], reset_idle),
+    row("D2b", "a reset while a send is out gives the send back", &[], reset_while_sending),
+    row("D2c", "a connection reset in the accept queue does not stop the listener", &[], reset_in_queue),
+    row("D3", "sending to a peer that left is an error, and no signal", &[], peer_left),
+    row("D5", "a peer that never reads stops the sender, which then waits", &[], never_reads),
 ];
-
-const fn row(id: &'static str, name: &'static str, run: fn(&mut Fixture<'_>) -> Outcome) -> Row {
-    Row { id, name, needs: &[], slow: false, run }
-}
 
 fn half_close(fixture: &mut Fixture<'_>) -> Outcome {
     let driver = &mut fixture.driver();

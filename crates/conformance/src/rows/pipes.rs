@@ -2,48 +2,35 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{ErrorKind, PipeReader, PipeWriter, Read as _, Write as _, pipe},
+    io::{PipeReader, PipeWriter, Read as _, Write as _, pipe},
     os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
     process::Command,
-    time::Duration,
 };
 
-use reactor::{
-    engine::{Medium, Role, Transport},
-    stdio,
-};
+use reactor::{engine::Medium, stdio};
 
-use super::pattern;
-use crate::{
-    driver::EngineDriver,
-    fixture::Fixture,
-    suite::{Need, Outcome, Row, Stop, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
-    row("H7c", "a pipe is read to its end, and nothing is told before its time", read_to_the_end),
-    row("H7d", "what a pipe cannot take waits, and leaves byte for byte", written_whole),
-    row("H7e", "a pipe with nothing in it and no writer has ended", ended_before),
-    row("H7f", "a pipe's end is of one direction: the other is refused", one_direction),
-    row("H7g", "a pipe given back is the same pipe, with the rest of its bytes", given_back),
-    row("H7a", "the reader's leaving is told, and a write fails with EPIPE", reader_leaves),
-    row("H7b", "a write that waits for room fails when the reader leaves", reader_leaves_while_full),
-    row("A6b", "input from a file and output to one are whole, and end", files),
-    row("H7h", "an open file that others share is not made non-blocking", shared_stays),
+    row("H7c", "a pipe is read to its end, and nothing is told before its time", SOCKETS, read_to_the_end),
+    row("H7d", "what a pipe cannot take waits, and leaves byte for byte", SOCKETS, written_whole),
+    row("H7e", "a pipe with nothing in it and no writer has ended", SOCKETS, ended_before),
+    row("H7f", "a pipe's end is of one direction: the other is refused", SOCKETS, one_direction),
+    row("H7g", "a pipe given back is the same pipe, with the rest of its bytes", SOCKETS, given_back),
+    row("H7a", "the reader's leaving is told, and a write fails with EPIPE", SOCKETS, reader_leaves),
+    row("H7b", "a write that waits for room fails when the reader leaves", SOCKETS, reader_leaves_while_full),
+    row("A6b", "input from a file and output to one are whole, and end", SOCKETS, files),
+    row("H7h", "an open file that others share is not made non-blocking", SOCKETS, shared_stays),
 ];
 
-const fn row(id: &'static str, name: &'static str, run: fn(&mut Fixture<'_>) -> Outcome) -> Row {
-    Row { id, name, needs: &[Need::Sockets], slow: false, run }
-}
-
 /// Makes a pipe whose reading end belongs to the engine.
-fn reading(driver: &mut EngineDriver) -> Result<(reactor::Key, PipeWriter), Stop> {
+fn reading(driver: &mut EngineDriver) -> Result<(Key, PipeWriter), Stop> {
     let (reader, writer) = pipe()?;
     Ok((driver.attach(Transport::adopt(reader)?, Role::Stream)?, writer))
 }
 
 /// Makes a pipe whose writing end belongs to the engine.
-fn writing(driver: &mut EngineDriver) -> Result<(reactor::Key, PipeReader), Stop> {
+fn writing(driver: &mut EngineDriver) -> Result<(Key, PipeReader), Stop> {
     let (reader, writer) = pipe()?;
     Ok((driver.attach(Transport::adopt(writer)?, Role::Stream)?, reader))
 }

@@ -1,21 +1,8 @@
 //! B: readiness, interest and the order of events.
 
-use std::{
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
-    time::Duration,
-};
+use std::io::{Read, Write};
 
-use reactor::{
-    Interest, Source,
-    engine::{Ending, Role, Transport},
-};
-
-use super::{carry, pattern};
-use crate::{
-    fixture::{Fixture, accept, connect, listen, pair, pairs},
-    suite::{Need, Outcome, Row, check},
-};
+use super::{descriptors::socket_pair, prelude::*};
 
 pub(super) const ROWS: &[Row] = &[
     row("B1", "a read that finds nothing is no event", &[Need::Sockets], read_by_another),
@@ -37,23 +24,6 @@ pub(super) const ROWS: &[Row] = &[
     row("B11", "urgent data makes no spin", &[Need::Sockets, Need::Linux], urgent_data),
 ];
 
-const fn row(
-    id: &'static str,
-    name: &'static str,
-    needs: &'static [Need],
-    run: fn(&mut Fixture<'_>) -> Outcome,
-) -> Row {
-    Row { id, name, needs, slow: false, run }
-}
-
-fn socket_pair() -> std::io::Result<(TcpStream, TcpStream)> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let ours = TcpStream::connect(listener.local_addr()?)?;
-    let (theirs, _) = listener.accept()?;
-    ours.set_nonblocking(true)?;
-    Ok((ours, theirs))
-}
-
 fn read_by_another(fixture: &mut Fixture<'_>) -> Outcome {
     let driver = &mut fixture.driver();
     let (ours, mut theirs) = socket_pair()?;
@@ -67,7 +37,7 @@ fn read_by_another(fixture: &mut Fixture<'_>) -> Outcome {
         let mut bytes = [0; 8];
         match thief.read(&mut bytes) {
             Ok(count) => stolen.extend_from_slice(&bytes[..count]),
-            Err(error) => check!(error.kind() == std::io::ErrorKind::WouldBlock, "{error}"),
+            Err(error) => check!(error.kind() == ErrorKind::WouldBlock, "{error}"),
         }
         driver.turn(Duration::ZERO)?;
     }
@@ -198,14 +168,14 @@ fn refused_connect(fixture: &mut Fixture<'_>) -> Outcome {
     let client = match connect(driver, &address) {
         Ok(client) => client,
         // A kernel may refuse at once. Then the engine has nothing to report.
-        Err(crate::Stop::Failed(how)) if how.contains("refused") => return Ok(()),
+        Err(Stop::Failed(how)) if how.contains("refused") => return Ok(()),
         Err(other) => return Err(other),
     };
     driver.until("the connect is over", |driver| !driver.events(client).connected.is_empty())?;
     driver.rests()?;
     let told = driver.events(client);
     let kind = told.connected[0].as_ref().map_err(|error| error.kind());
-    check!(kind == Err(std::io::ErrorKind::ConnectionRefused), "{told:?}");
+    check!(kind == Err(ErrorKind::ConnectionRefused), "{told:?}");
     check!(!told.is_over(), "a stream that never was has an end: {told:?}");
     driver.close(client);
     Ok(())
@@ -216,7 +186,7 @@ fn connected_once(fixture: &mut Fixture<'_>) -> Outcome {
     let mut addresses = vec![fixture.any_address()];
     if cfg!(target_os = "linux") {
         let name = format!("conformance-{}-{}", std::process::id(), fixture.up_to(1 << 30));
-        addresses.push(reactor::Address::Abstract(name.into_bytes()));
+        addresses.push(Address::Abstract(name.into_bytes()));
     }
     for address in addresses {
         let (listener, address) = listen(driver, &address)?;

@@ -1,15 +1,12 @@
 //! H: signals that interrupt a wait.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::signal::Signal as Number;
 use reactor::signals::{Signal, Signals};
 
-use crate::{
-    fixture::Fixture,
-    storm::under_storm,
-    suite::{Need, Outcome, Row, check},
-};
+use super::prelude::*;
+use crate::storm::under_storm;
 
 pub(super) const ROWS: &[Row] = &[Row {
     id: "H1",

@@ -1,22 +1,10 @@
 //! E, F, G, K, M: exhaustion, time, wakes, faults and memory.
 
-use std::{
-    fs::File,
-    io::ErrorKind,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs::File, thread, time::Instant};
 
-use reactor::{
-    ListenOptions,
-    engine::{Ending, Event},
-};
+use reactor::{ListenOptions, engine::Event};
 
-use super::{carry, pattern};
-use crate::{
-    fixture::{Fixture, connect, listen, pair},
-    suite::{Need, Outcome, Row, Stop, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
     row(
@@ -37,15 +25,6 @@ pub(super) const ROWS: &[Row] = &[
     row("K9", "after every misuse a wait still works", &[], misuse),
     row("M3", "a chunk shows the bytes that came, and no others", &[], chunk_is_exact),
 ];
-
-const fn row(
-    id: &'static str,
-    name: &'static str,
-    needs: &'static [Need],
-    run: fn(&mut Fixture<'_>) -> Outcome,
-) -> Row {
-    Row { id, name, needs, slow: false, run }
-}
 
 fn no_descriptors(fixture: &mut Fixture<'_>) -> Outcome {
     let driver = &mut fixture.driver();
@@ -96,7 +75,7 @@ fn address_in_use(fixture: &mut Fixture<'_>) -> Outcome {
 fn address_not_ours(fixture: &mut Fixture<'_>) -> Outcome {
     let driver = &mut fixture.driver();
     // This address is reserved for documentation, so no host has it.
-    let address = reactor::Address::Ip(([192, 0, 2, 1], 0).into());
+    let address = Address::Ip(([192, 0, 2, 1], 0).into());
     let result = driver.engine.listen(&address, &ListenOptions::default()).map(drop);
     check!(result.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable), "{result:?}");
     Ok(())

@@ -4,29 +4,14 @@
 //! users' values, several at once, and also during the drop of the runtime itself.
 
 use std::{
-    cell::Cell,
     io,
     panic::{panic_any, resume_unwind},
-    rc::Rc,
-    time::Duration,
 };
 
-use reactor::{
-    Bytes, Closed, Context, Error, Event, Fault, Handle, Id, Io, Outgoing, Output, Ready, Receipt, Receive,
-    Resource, Result, Service, ServiceId, Source, Stream, file::Operation,
-};
+use reactor::{Error, Fault, Io, Outgoing, Output, Ready, Receipt, Resource, Source, file::Operation};
 
-use super::{
-    SOCKETS,
-    probe::{Echo, Probe},
-    rig::Rig,
-    row,
-};
-use crate::{
-    fixture::Fixture,
-    rows::descriptors::socket_pair,
-    suite::{Outcome, Row, Stop, check},
-};
+use super::{prelude::*, probe::Echo};
+use crate::rows::descriptors::socket_pair;
 
 pub(super) const ROWS: &[Row] = &[
     row("O1r", "what a service leaves behind may panic while it is dropped", &[], left_behind),

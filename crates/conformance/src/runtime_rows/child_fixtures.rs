@@ -1,16 +1,13 @@
 //! A service that holds child processes, for the rows about them.
 
-use std::{
-    process::{Command, ExitStatus},
-    time::Duration,
-};
+use std::process::{Command, ExitStatus};
 
 use reactor::{
-    Bytes, Closed, Context, Error, Event, Handle, Id, Result, Service, Stream,
+    Error,
     process::{Process, SpawnOptions, Standard},
 };
 
-use crate::suite::{Outcome, check};
+use super::prelude::*;
 
 /// Holds children, and records their events in order.
 #[derive(Default)]
@@ -117,7 +114,7 @@ impl Handle<In> for Parent {
     }
 
     fn closed(&mut self, _: &mut Context<'_, Self>, id: Id<In>, _: In, why: Closed) {
-        let failed = why.io().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
+        let failed = why.io().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe);
         let at = self.children.iter().position(|child| child.input == Some(id));
         self.told.push((at.expect("a child of ours"), ChildEvent::InputClosed { failed }));
     }

@@ -1,25 +1,12 @@
 //! H at runtime level: child processes, their pipes and their ends. Unix only.
 
-use std::{
-    process::{Command, ExitStatus},
-    time::Duration,
-};
+use std::process::{Command, ExitStatus};
 
-use reactor::{
-    Context, Handle, Id, Result, Service,
-    process::{Process, SpawnOptions, Standard},
-};
+use reactor::process::{Process, SpawnOptions, Standard};
 
 use super::{
-    SOCKETS,
     child_fixtures::{ChildEvent, Kept, Parent, exists, silent, spoken, until_gone},
-    rig::Rig,
-    row,
-};
-use crate::{
-    fixture::Fixture,
-    rows::pattern,
-    suite::{Need, Outcome, Row, Stop, check},
+    prelude::*,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -263,10 +250,9 @@ fn not_executed(fixture: &mut Fixture<'_>) -> Outcome {
     let mut rig = Rig::new(fixture)?;
     let parent = rig.add(Parent::default())?;
     let before = children_of_this_process()?;
-    for (program, kind) in [
-        ("/no/such/program", std::io::ErrorKind::NotFound),
-        ("/etc/passwd", std::io::ErrorKind::PermissionDenied),
-    ] {
+    for (program, kind) in
+        [("/no/such/program", ErrorKind::NotFound), ("/etc/passwd", ErrorKind::PermissionDenied)]
+    {
         let result = rig.with(parent, |_, cx| cx.spawn(&mut Command::new(program), &SpawnOptions::default()));
         let Err(error) = result else { return Err(format!("{program} was executed").into()) };
         check!(error.io().is_some_and(|error| error.kind() == kind), "{program}: {error}");
@@ -291,11 +277,7 @@ fn children_of_this_process() -> Result<Vec<u32>, Stop> {
 }
 
 /// Starts a group leader, which starts another process. Returns the numbers of both.
-fn family(
-    rig: &mut Rig,
-    parent: reactor::ServiceId<Parent>,
-    options: &SpawnOptions,
-) -> Result<[u32; 2], Stop> {
+fn family(rig: &mut Rig, parent: ServiceId<Parent>, options: &SpawnOptions) -> Result<[u32; 2], Stop> {
     let script = "sleep 60 & echo $!; wait";
     let child = rig.with(parent, |parent, cx| parent.start(cx, script, options))?;
     rig.until("it has said its child's number", |rig| rig.get(parent).output.ends_with(b"\n"))?;

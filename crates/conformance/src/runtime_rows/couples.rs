@@ -1,17 +1,7 @@
 //! N: ends of coupled streams. An end from one peer reaches the other peer, no matter when the streams are
 //! coupled.
 
-use reactor::{Bytes, Closed, Id, ServiceId, Stream};
-
-use super::{
-    probe::{Probe, What},
-    rig::{self, Rig},
-    row,
-};
-use crate::{
-    fixture::Fixture,
-    suite::{Outcome, Row, Stop, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
     row("N17r", "an end that was told before two streams are coupled is passed on", &[], told_before),
@@ -119,7 +109,7 @@ fn told_before(fixture: &mut Fixture<'_>) -> Outcome {
             cx.couple(a, b)?;
             Ok(cx.send(to, b"request"))
         })?;
-        check!(flow == reactor::Flow::Queued, "the kept request is {flow:?}");
+        check!(flow == Flow::Queued, "the kept request is {flow:?}");
         relay.until_peer(other, &request())?;
         let back = relay.near[ends];
         relay.rig.get_mut(relay.proxy).act(move |cx, _, what| {

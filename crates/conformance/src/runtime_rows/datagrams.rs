@@ -1,18 +1,10 @@
 //! C8, C9, D12 at runtime level: the datagram events of a service, and the limits of its queues.
 
-use std::io::ErrorKind;
-
 use reactor::{
-    Address, BindOptions, Closed, Context, DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, Flow,
-    Handle, Id, Limits, Outbound, Result, Service, ServiceId, WhenFull,
+    BindOptions, DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, Limits, Outbound, WhenFull,
 };
 
-use super::{rig::Rig, row};
-use crate::{
-    fixture::Fixture,
-    rows::pattern,
-    suite::{Need, Outcome, Row, Stop, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
     row("C8r3", "a datagram of no bytes is handed over as one", DATAGRAMS, empty),

@@ -5,14 +5,10 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use reactor::{Closed, Context, Handle, Id, Io, Ready, Resource, Result, Service, Source};
+use reactor::{Io, Ready, Resource, Source};
 
-use super::{SOCKETS, rig::Rig, row};
-use crate::{
-    fixture::Fixture,
-    line::line,
-    suite::{Outcome, Row, check},
-};
+use super::prelude::*;
+use crate::line::line;
 
 pub(super) const ROWS: &[Row] = &[
     row("B4r2", "a device resumed and paused in one turn stays paused, and does not spin", SOCKETS, toggled),

@@ -1,27 +1,10 @@
 //! N: ends. A peer can distinguish a part from the whole, and a service learns of every end at once.
 
-use std::{
-    io::{ErrorKind, Write as _},
-    net::TcpListener,
-    time::Duration,
-};
+use std::{io::Write as _, net::TcpListener};
 
-use reactor::{
-    Address, Bytes, Closed, ConnectOptions, Context, Id, Layer, ListenOptions, Phase, Result, ServiceId,
-    Stream, StreamOptions, session,
-};
+use reactor::{ConnectOptions, Phase, session};
 
-use super::{
-    SHORT, SOCKETS,
-    probe::{Probe, What},
-    rig::{self, Rig},
-    row, sized, slow,
-};
-use crate::{
-    fixture::Fixture,
-    rows::pattern,
-    suite::{Outcome, Row, Stop, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
     row("N4r", "whatever drops output, its peer sees a reset and the receipt counts it", &[], dropped_output),

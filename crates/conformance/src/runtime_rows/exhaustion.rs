@@ -1,26 +1,15 @@
 //! E at runtime level: the runtime at its limits, and its recovery.
 
-use std::{collections::HashSet, fs::File, io::ErrorKind, net::TcpStream};
+use std::{collections::HashSet, fs::File, net::TcpStream};
 
 use reactor::{
-    Address, Bytes, Closed, Context, Error, Fault, Flow, Id, Layer, Limits, Lines, ListenOptions, Phase,
-    Receive, Result, Service, ServiceId, Stream, StreamOptions,
+    Error, Fault, Limits, Phase,
     engine::Candidates,
     session::{Io, Next, Step},
 };
 
-use super::{
-    SHORT, SOCKETS,
-    probe::{Probe, What},
-    rig::Rig,
-    row, sized, slow,
-};
-use crate::{
-    fixture::Fixture,
-    rows::pattern,
-    suite::{Need, Outcome, Row, Stop, check, open_descriptors},
-    torture::FailNth,
-};
+use super::prelude::*;
+use crate::{suite::open_descriptors, torture::FailNth};
 
 pub(super) const ROWS: &[Row] = &[
     row(
@@ -633,7 +622,7 @@ fn thousand(fixture: &mut Fixture<'_>) -> Outcome {
         rig.with(client, |_, cx| cx.send(id, &(at as u32).to_be_bytes()));
         ids.push(id);
         if at % 64 == 0 {
-            rig.turn(std::time::Duration::ZERO)?;
+            rig.turn(Duration::ZERO)?;
         }
     }
     rig.until("all are answered", |rig| ids.iter().all(|id| rig.get(client).received(*id) == 4))?;

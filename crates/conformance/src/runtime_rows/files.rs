@@ -5,25 +5,17 @@
 
 use std::{
     convert::Infallible,
-    io::ErrorKind,
     path::PathBuf,
     process,
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
 };
 
 use reactor::{
-    Address, Bytes, Closed, Context, Error, Event, Handle, Id, Receive, Refused, Result, Service, ServiceId,
-    Stream,
+    Error, Refused,
     file::{File, FileTransfer, OpenOptions, Opened, Operation},
 };
 
-use super::{SOCKETS, probe::Probe, rig::Rig, row, sized};
-use crate::{
-    fixture::Fixture,
-    rows::pattern,
-    suite::{Outcome, Row, Stop, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
     row("C10r3", "a file cut off while it is served ends that answer, and the next is whole", &[], cut_off),

@@ -1,18 +1,6 @@
 //! D at runtime level: peers that are too many, too fast or too slow.
 
-use reactor::{Bytes, Closed, Flow, Lines, Stream, StreamOptions};
-
-use super::{
-    SHORT,
-    probe::{Probe, What},
-    rig::{Pair, Rig},
-    row, sized,
-};
-use crate::{
-    fixture::Fixture,
-    rows::pattern,
-    suite::{Outcome, Row, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
     row("D5r", "a peer that never reads ends when its queue is full", &[], never_reads),

@@ -1,26 +1,16 @@
 //! O and N at runtime level: layers and codecs over the engine, and their replacement on a living stream.
 
-use std::{cell::RefCell, io::Read, net::TcpStream, rc::Rc, time::Duration};
+use std::{io::Read, net::TcpStream};
 
 use reactor::{
-    Accept, Address, Bytes, Closed, Codec, Context, Decoded, Event, Flow, Handle, Id, Layer, Lines,
-    ListenOptions, Listener, Outgoing, Result, Service, ServiceId, Stream,
+    Accept, Codec, Decoded, Listener, Outgoing,
     session::{
         Io, Next, Step,
         kit::{Peer, Preamble, Toy},
     },
 };
 
-use super::{
-    SOCKETS,
-    probe::{Items, Probe, What},
-    rig::Rig,
-    row,
-};
-use crate::{
-    fixture::Fixture,
-    suite::{Outcome, Row, Stop, check},
-};
+use super::{prelude::*, probe::Items};
 
 pub(super) const ROWS: &[Row] = &[
     row("N13r", "the last flight of a handshake has left when the service is told of it", &[], last_flight),

@@ -3,29 +3,13 @@
 #[cfg(unix)]
 use std::fs::File;
 use std::{
-    cell::{Cell, RefCell},
-    io::ErrorKind,
     net::{TcpListener, TcpStream},
     process::Command,
-    rc::Rc,
 };
 
-use reactor::{
-    Address, Bytes, Context, Fd, Flow, Handle, Id, Interest, Ready, Result, Service, Stream, StreamOptions,
-    engine::Transport,
-};
+use reactor::{Fd, Interest, Ready, engine::Transport};
 
-use super::{
-    SOCKETS,
-    probe::{Probe, What},
-    rig::{self, Pair, Rig},
-    row, sized,
-};
-use crate::{
-    fixture::Fixture,
-    rows::pattern,
-    suite::{Need, Outcome, Row, Stop, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
     row("A2r", "a stream opened where another is closed gets nothing of that", &[], reopened_in_callback),
@@ -102,7 +86,7 @@ fn orders_to_the_gone(fixture: &mut Fixture<'_>) -> Outcome {
             cx.pause(id);
             cx.resume(id);
             cx.finish(id);
-            cx.deadline(id, super::SHORT);
+            cx.deadline(id, SHORT);
         }
         check!(cx.local(id).is_err() && cx.peer(id).is_err(), "it has an address");
         Ok(())
@@ -259,13 +243,13 @@ fn moved(fixture: &mut Fixture<'_>) -> Outcome {
         });
         pair.by_server(|cx, id| cx.send(id, &back));
         for _ in 0..round {
-            pair.rig.turn(std::time::Duration::ZERO)?;
+            pair.rig.turn(Duration::ZERO)?;
         }
         pair.by_server(|cx, id| cx.release(id))?;
         pair.until_server_closed()?;
         let Pair { rig, server, client, at_server, at_client, .. } = &mut pair;
         let (_, stream, why) = rig.get_mut(*server).closed.remove(0);
-        check!(matches!(why, reactor::Closed::Released), "{why}");
+        check!(matches!(why, Closed::Released), "{why}");
         let first = rig.get(*server).bytes(*at_server);
         let there = other.add(Probe::quiet())?;
         let id = other.with(there, |_, cx| cx.add(stream)).map_err(|rejected| rejected.error)?;
@@ -381,7 +365,7 @@ fn child_in_callback(fixture: &mut Fixture<'_>) -> Outcome {
 }
 
 fn orders_in_callback(fixture: &mut Fixture<'_>) -> Outcome {
-    let options = StreamOptions { close: super::SHORT, ..StreamOptions::DEFAULT };
+    let options = StreamOptions { close: SHORT, ..StreamOptions::DEFAULT };
     let mut pair = Pair::of(fixture, move || Stream::new(Bytes).options(options.clone()))?;
     let to = pair.address.clone();
     let made = Rc::new(Cell::new(None));

@@ -2,26 +2,17 @@
 
 use std::{
     fs,
-    rc::{Rc, Weak},
+    rc::Weak,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use reactor::{
-    Bytes, ConnectOptions, Context, Controller, Receive, Result, Service, Shared, Stream, StreamOptions,
-};
+use reactor::{ConnectOptions, Controller, Shared};
 
-use super::{
-    probe::{Probe, What},
-    rig::Rig,
-    row, sized, slow,
-};
-use crate::{
-    fixture::Fixture,
-    suite::{Outcome, Row, check, open_descriptors},
-};
+use super::prelude::*;
+use crate::suite::open_descriptors;
 
 pub(super) const ROWS: &[Row] = &[
     slow("M1r", "thousands of connections come and go, and nothing grows", &[], churn),

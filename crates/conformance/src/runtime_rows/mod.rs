@@ -16,6 +16,7 @@ mod ends;
 mod exhaustion;
 mod files;
 mod floods;
+mod fragile;
 mod layers;
 mod lifecycle;
 mod memory;
@@ -44,10 +45,34 @@ mod time;
 
 use std::time::Duration;
 
-use crate::{
-    fixture::Fixture,
-    suite::{Need, Outcome, Row},
-};
+use crate::{fixture::Fixture, suite::Row};
+
+/// What most rows use.
+mod prelude {
+    pub(super) use std::{
+        cell::{Cell, RefCell},
+        io::ErrorKind,
+        rc::Rc,
+        time::Duration,
+    };
+
+    pub(super) use reactor::{
+        Address, Bytes, Closed, Context, Event, Flow, Handle, Id, Layer, Lines, ListenOptions, Receive,
+        Result, Service, ServiceId, Stream, StreamOptions,
+    };
+
+    pub(super) use super::{
+        SHORT, moved,
+        probe::{Probe, What},
+        rig::{self, Pair, Rig},
+        sized,
+    };
+    pub(super) use crate::{
+        fixture::Fixture,
+        rows::pattern,
+        suite::{Need, Outcome, Row, SOCKETS, Stop, check, row, slow},
+    };
+}
 
 /// Returns all rows of this kind.
 pub(crate) fn rows() -> Vec<Row> {
@@ -92,25 +117,6 @@ pub(crate) fn rows() -> Vec<Row> {
     all
 }
 
-const fn row(
-    id: &'static str,
-    name: &'static str,
-    needs: &'static [Need],
-    run: fn(&mut Fixture<'_>) -> Outcome,
-) -> Row {
-    Row { id, name, needs, slow: false, run }
-}
-
-/// Makes a row that takes more than a second.
-const fn slow(
-    id: &'static str,
-    name: &'static str,
-    needs: &'static [Need],
-    run: fn(&mut Fixture<'_>) -> Outcome,
-) -> Row {
-    Row { id, name, needs, slow: true, run }
-}
-
 /// Chooses the size that suits the engine, because a virtual one moves little at a time.
 fn sized(fixture: &Fixture<'_>, real: usize, in_memory: usize) -> usize {
     if fixture.is_virtual() { in_memory } else { real }
@@ -123,4 +129,3 @@ fn moved(fixture: &Fixture<'_>, real: usize, little: usize) -> usize {
 
 /// A timeout that passes while a row waits.
 const SHORT: Duration = Duration::from_millis(20);
-const SOCKETS: &[Need] = &[Need::Sockets];

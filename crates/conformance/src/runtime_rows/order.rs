@@ -1,18 +1,6 @@
 //! G at runtime level: the order of one turn as a service observes it.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
-
-use reactor::{Bytes, Id, Stream};
-
-use super::{
-    probe::{Probe, What},
-    rig::{self, Pair, Rig},
-    row,
-};
-use crate::{
-    fixture::Fixture,
-    suite::{Outcome, Row, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
     row("G11r", "a command that comes while handlers run precedes input that came meanwhile", &[], meanwhile),

@@ -1,22 +1,12 @@
 //! O7 at runtime level: panics that a service survives by its own choice, and the cost of each.
 
-use std::{
-    cell::Cell,
-    panic::{AssertUnwindSafe, catch_unwind},
-    rc::Rc,
-    time::Duration,
-};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use reactor::{
-    Address, AfterPanic, Bytes, Closed, Codec, Context, During, Event, Fault, Handle, Id, Layer, Outgoing,
-    Panic, Receipt, Receive, Result, Service, ServiceId, ServiceReceipt, Stream,
-    session::{Io, Next, Step},
-};
+use reactor::{AfterPanic, During, Fault, Panic, Receipt, ServiceReceipt};
 
-use super::{probe::Probe, rig::Rig, row};
-use crate::{
-    fixture::Fixture,
-    suite::{Outcome, Row, Stop, check},
+use super::{
+    fragile::{Armed, Brittle, FragileBytes, FragileLayer, Place, SAYING},
+    prelude::*,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -35,115 +25,6 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row("O7r4", "a panic in the answer to a panic ends the service", &[], in_the_answer),
 ];
-
-/// The place of the next panic.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Place {
-    Nowhere,
-    Accept,
-    Open,
-    Decode,
-    Received,
-    Encode,
-    CodecEnd,
-    End,
-    Closed,
-    Timer,
-    Message,
-    Command,
-    Fault,
-    LayerStart,
-    LayerOpen,
-    LayerSeal,
-    LayerFinish,
-    LayerEnd,
-}
-
-/// A panic that occurs once, at the armed place.
-#[derive(Clone)]
-struct Armed(Rc<Cell<Place>>);
-
-impl Armed {
-    fn new() -> Armed {
-        Armed(Rc::new(Cell::new(Place::Nowhere)))
-    }
-
-    fn pass(&self, here: Place) {
-        if self.0.get() == here {
-            self.0.set(Place::Nowhere);
-            panic!("{SAYING}");
-        }
-    }
-}
-
-/// The text of the panics.
-const SAYING: &str = "a panic that is outlived";
-
-/// A codec for bytes that can panic. A panic in `encode` leaves half an item in the queue.
-struct FragileBytes(Armed);
-
-impl Codec for FragileBytes {
-    type In<'a> = &'a [u8];
-    type Out<'a> = &'a [u8];
-
-    fn decode<'a>(&mut self, input: &'a mut [u8]) -> Result<reactor::Decoded<&'a [u8]>> {
-        self.0.pass(Place::Decode);
-        Ok(reactor::Decoded::Item(input.len(), input))
-    }
-
-    fn encode(&mut self, item: &[u8], out: &mut Outgoing) -> Result {
-        let half = item.len() / 2;
-        out.put(&item[..half]);
-        self.0.pass(Place::Encode);
-        out.put(&item[half..]);
-        Ok(())
-    }
-
-    fn end<'a>(&mut self, _: &'a mut [u8]) -> Result<Option<&'a [u8]>> {
-        self.0.pass(Place::CodecEnd);
-        Ok(None)
-    }
-}
-
-/// A layer that passes bytes through, and can panic.
-struct FragileLayer(Armed);
-
-impl Layer for FragileLayer {
-    const INPUT_MAX: usize = 0;
-
-    fn start(&mut self, _: &mut Io<'_>) -> Result {
-        self.0.pass(Place::LayerStart);
-        Ok(())
-    }
-
-    fn ready(&self) -> bool {
-        true
-    }
-
-    fn open(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
-        self.0.pass(Place::LayerOpen);
-        io.up.extend_from_slice(input);
-        Ok(Step { used: input.len(), next: Next::Wait })
-    }
-
-    fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
-        self.0.pass(Place::LayerSeal);
-        io.down.put(clear);
-        Ok(clear.len())
-    }
-
-    fn finish(&mut self, _: &mut Io<'_>) -> Result {
-        self.0.pass(Place::LayerFinish);
-        Ok(())
-    }
-
-    fn end(&mut self, _: &[u8]) -> Result {
-        self.0.pass(Place::LayerEnd);
-        Ok(())
-    }
-}
-
-type Brittle = Stream<FragileBytes, FragileLayer>;
 
 /// The way in which a handler uses another stream's code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -267,7 +148,7 @@ struct Scene {
 impl Scene {
     fn new(fixture: &mut Fixture<'_>) -> Result<Scene, Stop> {
         let mut rig = Rig::new(fixture)?;
-        let armed = Armed::new();
+        let armed = Armed::once();
         let survivor = rig.add(Survivor::new(&armed))?;
         let fuse = armed.clone();
         let address = rig.with(survivor, |_, cx| -> Result<_> {
@@ -285,7 +166,7 @@ impl Scene {
     }
 
     fn arm(&self, place: Place) {
-        self.armed.0.set(place);
+        self.armed.place.set(place);
     }
 
     /// Connects another peer.

@@ -1,22 +1,10 @@
 //! I at runtime level: panics of services, and services that always request more work.
 
-use std::{cell::Cell, io::ErrorKind, rc::Rc};
-
-use reactor::{
-    Bytes, Closed, Codec, Context, Controller, Event, Fault, Handle, Id, Layer, Outgoing, Receive, Refused,
-    Result, Service, ServiceId, Stream,
-    session::{Io, Next, Step},
-};
+use reactor::{Codec, Controller, Fault, Outgoing, Refused};
 
 use super::{
-    SHORT,
-    probe::{Probe, What},
-    rig::Rig,
-    row,
-};
-use crate::{
-    fixture::Fixture,
-    suite::{Outcome, Row, check},
+    fragile::{Armed, Brittle, FragileBytes, FragileLayer, PLACES, Place, SAYING},
+    prelude::*,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -25,135 +13,15 @@ pub(super) const ROWS: &[Row] = &[
     row("I4r", "a handler that always asks for more starves nobody, and can be stopped", &[], endless_asker),
 ];
 
-/// The place where a [`Fragile`] panics.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Place {
-    Start,
-    Accept,
-    Open,
-    Decode,
-    Received,
-    Encode,
-    Timer,
-    Message,
-    Command,
-    CodecEnd,
-    End,
-    Closed,
-    Fault,
-    Stop,
-    LayerStart,
-    LayerReady,
-    LayerOpen,
-    LayerSeal,
-    LayerFinish,
-    LayerEnd,
-}
-
-const PLACES: [Place; 20] = [
-    Place::Start,
-    Place::Accept,
-    Place::Open,
-    Place::Decode,
-    Place::Received,
-    Place::Encode,
-    Place::Timer,
-    Place::Message,
-    Place::Command,
-    Place::CodecEnd,
-    Place::End,
-    Place::Closed,
-    Place::Fault,
-    Place::Stop,
-    Place::LayerStart,
-    Place::LayerReady,
-    Place::LayerOpen,
-    Place::LayerSeal,
-    Place::LayerFinish,
-    Place::LayerEnd,
-];
-
-/// The text of the panics.
-const SAYING: &str = "a panic of the suite";
-
-impl Place {
-    /// Reports whether the stream's own code panics, so that its state is unknown.
-    fn is_of_stream(self) -> bool {
-        use Place::*;
-        matches!(self, Decode | Encode | CodecEnd | LayerStart | LayerReady | LayerOpen)
-            || matches!(self, LayerSeal | LayerFinish | LayerEnd)
-    }
-
-    fn pass(self, here: Place) {
-        assert!(self != here, "{SAYING}");
-    }
-}
-
-/// A codec for bytes that panics at its place.
-struct FragileBytes(Place);
-
-impl Codec for FragileBytes {
-    type In<'a> = &'a [u8];
-    type Out<'a> = &'a [u8];
-
-    fn decode<'a>(&mut self, input: &'a mut [u8]) -> Result<reactor::Decoded<&'a [u8]>> {
-        self.0.pass(Place::Decode);
-        Ok(reactor::Decoded::Item(input.len(), input))
-    }
-
-    fn encode(&mut self, item: &[u8], out: &mut Outgoing) -> Result {
-        self.0.pass(Place::Encode);
-        out.put(item);
-        Ok(())
-    }
-
-    fn end<'a>(&mut self, _: &'a mut [u8]) -> Result<Option<&'a [u8]>> {
-        self.0.pass(Place::CodecEnd);
-        Ok(None)
-    }
-}
-
-/// A layer that passes bytes through, and panics at its place.
-struct FragileLayer(Place);
-
-impl Layer for FragileLayer {
-    const INPUT_MAX: usize = 0;
-
-    fn start(&mut self, _: &mut Io<'_>) -> Result {
-        self.0.pass(Place::LayerStart);
-        Ok(())
-    }
-
-    fn ready(&self) -> bool {
-        self.0.pass(Place::LayerReady);
-        true
-    }
-
-    fn open(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Result<Step> {
-        self.0.pass(Place::LayerOpen);
-        io.up.extend_from_slice(input);
-        Ok(Step { used: input.len(), next: Next::Wait })
-    }
-
-    fn seal(&mut self, clear: &[u8], io: &mut Io<'_>) -> Result<usize> {
-        self.0.pass(Place::LayerSeal);
-        io.down.put(clear);
-        Ok(clear.len())
-    }
-
-    fn finish(&mut self, _: &mut Io<'_>) -> Result {
-        self.0.pass(Place::LayerFinish);
-        Ok(())
-    }
-
-    fn end(&mut self, _: &[u8]) -> Result {
-        self.0.pass(Place::LayerEnd);
-        Ok(())
-    }
+/// Reports whether the stream's own code panics, so that its state is unknown.
+fn is_of_stream(place: Place) -> bool {
+    use Place::*;
+    matches!(place, Decode | Encode | CodecEnd | LayerStart | LayerReady | LayerOpen)
+        || matches!(place, LayerSeal | LayerFinish | LayerEnd)
 }
 
 /// Runs through all callbacks, and panics in one.
-struct Fragile(Place);
+struct Fragile(Armed);
 
 /// A message from the service itself or from a timer.
 struct Told(Place);
@@ -173,8 +41,6 @@ impl Service for Fragile {
         self.0.pass(Place::Fault);
     }
 }
-
-type Brittle = Stream<FragileBytes, FragileLayer>;
 
 impl Handle<Brittle> for Fragile {
     fn handle(
@@ -228,7 +94,8 @@ fn in_each_callback(fixture: &mut Fixture<'_>) -> Outcome {
         let (_, healthy) = rig.listen(probe, || Stream::new(Bytes))?;
         let client = rig.add(Probe::quiet())?;
         let there = rig.connect(client, &healthy, Stream::new(Bytes))?;
-        let fragile = match rig.runtime.add(Fragile(place)) {
+        let armed = Armed::always(place);
+        let fragile = match rig.runtime.add(Fragile(armed.clone())) {
             Ok(fragile) => fragile,
             Err(error) => {
                 check!(place == Place::Start && error.to_string().contains(SAYING), "{place:?}: {error}");
@@ -239,8 +106,8 @@ fn in_each_callback(fixture: &mut Fixture<'_>) -> Outcome {
         };
         let address = rig.with(fragile, |_, cx| -> Result<_> {
             let listener = cx.listen("127.0.0.1:0", move |_| {
-                place.pass(Place::Accept);
-                Some(Stream::over(FragileBytes(place), FragileLayer(place)))
+                armed.pass(Place::Accept);
+                Some(Stream::over(FragileBytes(armed.clone()), FragileLayer(armed.clone())))
             })?;
             Ok(cx.local(listener)?)
         });
@@ -265,7 +132,7 @@ fn in_each_callback(fixture: &mut Fixture<'_>) -> Outcome {
             check!(rig.counters().panics == 1, "{place:?}: {} panics", rig.counters().panics);
             gives_back(&rig, &controller, fragile).map_err(|how| format!("{place:?}: {how}"))?;
         }
-        if place.is_of_stream() {
+        if is_of_stream(place) {
             let closed = rig.get(client).closed.iter().find(|(of, ..)| *of == id);
             let error = closed.and_then(|(.., why)| why.io()).map(|error| error.kind());
             // A write finds the reset as a broken pipe.
@@ -380,7 +247,7 @@ struct Asker {
 impl Service for Asker {
     fn start(&mut self, cx: &mut Context<'_, Self>) -> Result {
         cx.tell(cx.me(), 0_u64)?;
-        cx.after(std::time::Duration::ZERO, 1_u64);
+        cx.after(Duration::ZERO, 1_u64);
         Ok(())
     }
 }
@@ -390,7 +257,7 @@ impl Receive<u64> for Asker {
         self.asked.set(self.asked.get() + 1);
         match kind {
             0 => cx.tell(cx.me(), 0_u64)?,
-            _ => _ = cx.after(std::time::Duration::ZERO, kind),
+            _ => _ = cx.after(Duration::ZERO, kind),
         }
         Ok(())
     }

@@ -5,21 +5,9 @@ use std::{
     net::{TcpListener, TcpStream, UdpSocket},
 };
 
-use reactor::{
-    Bytes, Context, Handle, Id, Io, Lines, Ready, Resource, Result, Service, Shared, Source, Stream,
-};
+use reactor::{Io, Ready, Resource, Shared, Source};
 
-use super::{
-    SOCKETS,
-    probe::What,
-    rig::{Pair, Rig},
-    row, sized,
-};
-use crate::{
-    fixture::Fixture,
-    rows::pattern,
-    suite::{Outcome, Row, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
     row("C1r", "items of every size arrive byte for byte through a narrow stream", &[], every_size),
@@ -73,14 +61,14 @@ fn drip(fixture: &mut Fixture<'_>) -> Outcome {
     let mut pair = Pair::of(fixture, || Stream::new(Lines::new()))?;
     let mut rig = pair.rig;
     // This client sends raw bytes to the listener for lines.
-    let raw = rig.add(super::probe::Probe::<Bytes>::quiet())?;
+    let raw = rig.add(Probe::quiet())?;
     let dripping = rig.connect(raw, &pair.address, Stream::new(Bytes))?;
     let server = pair.server;
     rig.until("it is open", |rig| rig.get(server).open.len() == 2 && rig.get(raw).open.len() == 1)?;
     let text = b"one\ntwo and a half\r\n\nthe last\n";
     for byte in text {
         rig.with(raw, |_, cx| cx.send(dripping, &[*byte]));
-        rig.turn(std::time::Duration::ZERO)?;
+        rig.turn(Duration::ZERO)?;
     }
     pair.rig = rig;
     pair.by_client(|cx, id| {
@@ -113,7 +101,7 @@ fn vectored(fixture: &mut Fixture<'_>) -> Outcome {
             _ => pair.by_client(|cx, id| cx.send_shared(id, &Shared::from(part))),
         };
         if fixture.up_to(10) == 1 {
-            pair.rig.turn(std::time::Duration::ZERO)?;
+            pair.rig.turn(Duration::ZERO)?;
         }
     }
     pair.until_arrived(bytes.len())?;

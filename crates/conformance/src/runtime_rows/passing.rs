@@ -10,22 +10,10 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use reactor::{
-    Address, Bytes, Closed, Context, Descriptor, Descriptors, Flow, Handle, Id, Message, Passed, Result,
-    ServiceId, Stream,
-};
+use reactor::{Descriptor, Descriptors, Message, Passed};
 use socket2::{Domain, Socket, Type};
 
-use super::{
-    SOCKETS,
-    probe::{Probe, What},
-    rig::Rig,
-    row,
-};
-use crate::{
-    fixture::Fixture,
-    suite::{Need, Outcome, Row, Stop, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
     row("A7r3", "descriptors come with the first byte of their message", PASSING, with_first_byte),
@@ -61,7 +49,7 @@ pub(super) struct Keeper {
     takes_none: bool,
 }
 
-impl reactor::Service for Keeper {}
+impl Service for Keeper {}
 
 impl Handle<Descriptors> for Keeper {
     fn handle(&mut self, cx: &mut Context<'_, Self>, id: Id<Descriptors>, event: Passed<'_>) -> Result {
@@ -404,7 +392,7 @@ fn ended(fixture: &mut Fixture<'_>) -> Outcome {
     link.rig.until("it has closed", |rig| !rig.get(to).closed.is_empty())?;
     let (mut resource, why) = link.rig.get_mut(to).closed.remove(0);
     let kind = why.io().map(io::Error::kind);
-    check!(kind == Some(io::ErrorKind::BrokenPipe), "it ended by {why}");
+    check!(kind == Some(ErrorKind::BrokenPipe), "it ended by {why}");
     check!(resource.unsent().len() == 1, "what did not leave is gone");
     drop(resource);
     link.until_closed(&others)?;
@@ -491,7 +479,7 @@ fn credentials(fixture: &mut Fixture<'_>) -> Outcome {
     link.rig.until("both ends are open", |rig| rig.get(probe).open.len() == 4)?;
     let refused = link.rig.with(probe, |_, cx| cx.peer_credentials(over_ip));
     let kind = refused.err().and_then(|error| error.io().map(io::Error::kind));
-    check!(kind == Some(io::ErrorKind::Unsupported), "an IP peer was told: {kind:?}");
+    check!(kind == Some(ErrorKind::Unsupported), "an IP peer was told: {kind:?}");
     link.finish()
 }
 

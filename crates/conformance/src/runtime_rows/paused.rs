@@ -1,20 +1,6 @@
 //! N at runtime level: which ends of its peer a paused stream reports, and which it does not.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
-
-use reactor::{Bytes, Closed, Context, Event, Handle, Id, Lines, Result, Service, Stream, StreamOptions};
-
-use super::{
-    SOCKETS,
-    probe::{Probe, What},
-    rig::{Pair, Rig},
-    row, sized,
-};
-use crate::{
-    fixture::Fixture,
-    rows::pattern,
-    suite::{Outcome, Row, Stop, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
     row("N8r", "a reset ends a paused stream at once, and hands over what had arrived", &[], reset),

@@ -1,26 +1,13 @@
 //! D at runtime level: the effects of peers on a service.
 
 use std::{
-    io::{ErrorKind, Write},
+    io::Write,
     net::{Shutdown, TcpStream, UdpSocket},
 };
 
-use reactor::{
-    Address, Bytes, Closed, ConnectOptions, Context, Fd, Handle, Id, Interest, Layer, Lines, Phase, Ready,
-    Result, Service, Stream, StreamOptions,
-};
+use reactor::{ConnectOptions, Fd, Interest, Phase, Ready};
 
-use super::{
-    SHORT, SOCKETS,
-    probe::{Probe, What},
-    rig::{Pair, Rig},
-    row, sized,
-};
-use crate::{
-    fixture::Fixture,
-    rows::pattern,
-    suite::{Outcome, Row, Stop, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
     row("D1r", "after a half-close replies still arrive, and nothing spins", &[], half_close),

@@ -3,22 +3,11 @@
 use std::{
     io::{Read as _, Write as _, pipe},
     os::{fd::AsFd as _, unix::net::UnixStream},
-    time::Duration,
 };
 
-use reactor::{Bytes, Flow, Id, ServiceId, Stream, stdio};
+use reactor::stdio;
 
-use super::{
-    SOCKETS,
-    probe::{Probe, What},
-    rig::Rig,
-    row,
-};
-use crate::{
-    fixture::Fixture,
-    rows::pattern,
-    suite::{Outcome, Row, Stop, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
     row("H7r4", "a stream that is only read takes no output, and closes at once", SOCKETS, read_only),
@@ -136,7 +125,7 @@ fn shared_socket(fixture: &mut Fixture<'_>) -> Outcome {
     peer.read_exact(&mut [0; 4])?;
     peer.set_nonblocking(true)?;
     let open = peer.read(&mut [0; 1]).err().map(|error| error.kind());
-    check!(open == Some(std::io::ErrorKind::WouldBlock), "the peer was told an end: {open:?}");
+    check!(open == Some(ErrorKind::WouldBlock), "the peer was told an end: {open:?}");
     rig.finish()
 }
 

@@ -1,28 +1,17 @@
 //! N and O at runtime level: which stream waits for which, and for how long.
 
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{Read, Write},
     net::{TcpListener, TcpStream},
     thread,
 };
 
 use reactor::{
-    Address, Bytes, Closed, Context, Event, Flow, Handle, Id, IdMap, Layer, Lines, Phase, Result, Service,
-    Stream, StreamOptions,
+    IdMap, Phase,
     session::{Io, Next, Step},
 };
 
-use super::{
-    SHORT, SOCKETS, moved,
-    probe::{Probe, What},
-    rig::{Pair, Rig},
-    row, sized,
-};
-use crate::{
-    fixture::Fixture,
-    rows::pattern,
-    suite::{Outcome, Row, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
     row("N1r", "two sides that both say much before they read get all of it", &[], both_flood),
@@ -192,7 +181,7 @@ impl Handle<Target> for Proxy {
 }
 
 /// Adds a proxy in front of the target, and returns its address.
-fn proxy(rig: &mut Rig, target: Address) -> Result<Address, crate::suite::Stop> {
+fn proxy(rig: &mut Rig, target: Address) -> Result<Address, Stop> {
     let proxy = rig.add(Proxy { target, targets: IdMap::new(), clients: IdMap::new(), closed: 0 })?;
     rig.with(proxy, |_, cx| {
         let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes).role::<Inbound>()))?;
@@ -299,8 +288,8 @@ struct Pulses {
 }
 
 impl Pulses {
-    fn connect(address: &Address, count: usize) -> Result<Pulses, crate::suite::Stop> {
-        let at = address.ip().ok_or_else(|| crate::suite::Stop::Failed(format!("{address} is not IP")))?;
+    fn connect(address: &Address, count: usize) -> Result<Pulses, Stop> {
+        let at = address.ip().ok_or_else(|| Stop::Failed(format!("{address} is not IP")))?;
         let mut peers = Vec::new();
         for _ in 0..count {
             let peer = TcpStream::connect(at)?;
@@ -366,7 +355,7 @@ fn pulses(rig: &mut Rig, address: &Address, count: usize, total: usize) -> Outco
 }
 
 /// Adds an echo service with a small cap, which a few chunks sent at once would exceed.
-fn tight_echo(rig: &mut Rig) -> Result<Address, crate::suite::Stop> {
+fn tight_echo(rig: &mut Rig) -> Result<Address, Stop> {
     let echo = rig.add(Probe::<Bytes>::acting(|cx, id, what| {
         if let (Some(id), What::Got(bytes)) = (id, what) {
             cx.send(id, bytes);

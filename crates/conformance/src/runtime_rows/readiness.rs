@@ -1,27 +1,12 @@
 //! B at runtime level: readiness, pauses and the order of events.
 
 use std::{
-    cell::Cell,
-    io::{ErrorKind, Write},
+    io::Write,
     net::{TcpListener, TcpStream},
     process,
-    rc::Rc,
 };
 
-use reactor::{Address, Bytes, ListenOptions, Stream, StreamOptions};
-
-use super::{
-    SHORT, SOCKETS,
-    paused::notices_failures,
-    probe::{Probe, What},
-    rig::{Pair, Rig},
-    row, sized,
-};
-use crate::{
-    fixture::Fixture,
-    rows::pattern,
-    suite::{Outcome, Row, Stop, check},
-};
+use super::{paused::notices_failures, prelude::*};
 
 pub(super) const ROWS: &[Row] = &[
     row("B2r", "a burst is read to its end, and others are served meanwhile", &[], burst),
@@ -169,7 +154,7 @@ fn bytes_before_end(fixture: &mut Fixture<'_>) -> Outcome {
     let client = pair.client;
     pair.rig.until("the client has closed", |rig| !rig.get(client).closed.is_empty())?;
     let why = &pair.client().closed[0].2;
-    check!(matches!(why, reactor::Closed::Done), "{why}");
+    check!(matches!(why, Closed::Done), "{why}");
     pair.finish()
 }
 
@@ -218,7 +203,7 @@ fn connect_hangs(fixture: &mut Fixture<'_>) -> Outcome {
     let closed = &rig.get(probe).closed;
     check!(!closed.is_empty(), "the queue of one took all");
     for (id, _, why) in closed {
-        check!(matches!(why, reactor::Closed::TimedOut(reactor::Phase::Connect)), "{why}");
+        check!(matches!(why, Closed::TimedOut(reactor::Phase::Connect)), "{why}");
         check!(rig.get(probe).of(*id) == [What::closed("TimedOut")], "{:?}", rig.get(probe).of(*id));
     }
     let accepted = rig.get(probe).open.clone();

@@ -1,19 +1,8 @@
 //! N: why a stream ended. A reason that was noted when the close began is told, however the stream leaves.
 
-use std::time::Duration;
+use reactor::{ConnectOptions, Phase};
 
-use reactor::{Bytes, Closed, ConnectOptions, Id, ListenOptions, Phase, ServiceId, Stream, StreamOptions};
-
-use super::{
-    SHORT,
-    probe::{Probe, What},
-    rig::{self, Rig},
-    row, sized,
-};
-use crate::{
-    fixture::Fixture,
-    suite::{Outcome, Row, Stop, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
     row("N18r", "a handler's error is told, however its stream leaves the runtime", &[], refused),

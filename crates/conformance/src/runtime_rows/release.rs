@@ -1,19 +1,8 @@
 //! O at runtime level: a released resource arrives unchanged, or the runtime refuses it.
 
-use std::time::Duration;
+use reactor::session::kit::Toy;
 
-use reactor::{Bytes, Closed, Flow, Id, Stream, session::kit::Toy};
-
-use super::{
-    SHORT,
-    probe::{Probe, What},
-    rig::{Pair, Rig},
-    row,
-};
-use crate::{
-    fixture::Fixture,
-    suite::{Outcome, Row, Stop, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
     row("O6r", "a released stream goes on as it was: open, paused, with its deadline", &[], as_it_was),

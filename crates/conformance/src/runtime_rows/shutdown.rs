@@ -1,33 +1,20 @@
 //! J and K at runtime level: stops, and engines that fail.
 
 use std::{
-    cell::Cell,
     io::{self, Read as _, Write as _},
     net::{Shutdown, TcpStream},
-    rc::Rc,
     sync::mpsc,
-    time::Duration,
 };
 
-use reactor::{
-    Address, Bytes, Closed, Context, Error, Lines, ListenOptions, Reactor, Receive, Result, Runtime,
-    RuntimeOptions, Service, Stream, engine::Candidates,
-};
+use reactor::{Error, Reactor, Runtime, RuntimeOptions, engine::Candidates};
 use sim::Faults;
 
-use super::{
-    SHORT, SOCKETS,
-    probe::{Probe, What},
-    rig::{self, Pair, Rig},
-    row, sized, slow,
-};
+use super::prelude::*;
 use crate::{
-    fixture::Fixture,
     harsh,
     intercept::{Intercept, Intercepted},
-    rows::pattern,
     simulated,
-    suite::{Outcome, Row, Stop, check, open_descriptors},
+    suite::open_descriptors,
     torture::FailNth,
 };
 

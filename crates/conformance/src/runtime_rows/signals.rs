@@ -6,7 +6,6 @@ use std::{
     process,
     sync::{Arc, mpsc},
     thread,
-    time::Duration,
 };
 
 use nix::{
@@ -14,22 +13,12 @@ use nix::{
     unistd::Pid,
 };
 use reactor::{
-    Bytes, Closed, Context, Handle, Id, Receive, Result, Service, Stream, StreamOptions, Time,
+    Time,
     signals::{Arrived, Graceful, Signal, Signals},
 };
 
-use super::{
-    SHORT, SOCKETS,
-    probe::Probe,
-    rig::{self, Rig},
-    row, slow,
-};
-use crate::{
-    fixture::Fixture,
-    rows::pattern,
-    storm::under_storm,
-    suite::{Outcome, Row, Stop, check},
-};
+use super::prelude::*;
+use crate::storm::under_storm;
 
 pub(super) const ROWS: &[Row] = &[
     row("H1r", "a storm of signals postpones no timer and breaks no stream", SOCKETS, short_storm),
@@ -96,7 +85,7 @@ fn storm(fixture: &mut Fixture<'_>, lasts: Duration) -> Outcome {
     rig.with(watch, |_, cx| cx.signals([Signal::USR1]))?;
     let (echo, address) = rig.echo()?;
     let client = rig.add(Probe::acting(|cx, id, what| {
-        if let (Some(id), super::probe::What::Got(bytes)) = (id, what) {
+        if let (Some(id), What::Got(bytes)) = (id, what) {
             cx.send(id, bytes.as_slice());
         }
         Ok(())
@@ -121,7 +110,7 @@ fn storm(fixture: &mut Fixture<'_>, lasts: Duration) -> Outcome {
     Ok(())
 }
 
-type Services = (reactor::ServiceId<Watch>, reactor::ServiceId<Probe>);
+type Services = (ServiceId<Watch>, ServiceId<Probe>);
 
 /// First echoes bytes, so that the signals interrupt operations. Then only a timer runs, so that they
 /// interrupt waits.
@@ -224,8 +213,8 @@ fn pending(fixture: &mut Fixture<'_>) -> Outcome {
 /// SIGTERM.
 struct Load {
     rigs: [Rig; 2],
-    graceful: reactor::ServiceId<Graceful>,
-    client: reactor::ServiceId<Probe>,
+    graceful: ServiceId<Graceful>,
+    client: ServiceId<Probe>,
     stream: Id<Stream>,
 }
 

@@ -1,21 +1,8 @@
 //! O8 at runtime level: restarts of services after a panic, what survives them, and their limit.
 
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-    time::Duration,
-};
+use reactor::{Controller, Listener, Receipt, Refused, Reply, Restart, ServiceReceipt, file::Operation};
 
-use reactor::{
-    Address, Bytes, Closed, Context, Controller, Event, Handle, Id, Listener, Receipt, Receive, Refused,
-    Reply, Restart, Result, Service, ServiceId, ServiceReceipt, Stream, file::Operation,
-};
-
-use super::{probe::Probe, rig::Rig, row};
-use crate::{
-    fixture::Fixture,
-    suite::{Outcome, Row, Stop, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
     row("O8r", "a supervised service lives again, and who connects meanwhile is served", &[], lives_again),

@@ -6,21 +6,12 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use reactor::{Bytes, Context, Controller, Receive, Refused, Reply, Result, Service, Stream};
+use reactor::{Controller, Refused, Reply};
 
-use super::{
-    SHORT,
-    probe::What,
-    rig::{self, Pair, Rig},
-    row, sized,
-};
-use crate::{
-    fixture::Fixture,
-    suite::{Outcome, Row, check},
-};
+use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
     row("G1r", "no command of four threads is lost, and each keeps its order", &[], four_threads),
@@ -359,7 +350,7 @@ fn crossed(fixture: &mut Fixture<'_>) -> Outcome {
     }
     let first = rigs[0].runtime.controller(ids[0]);
     first.send(40_u64).map_err(|refused| refused.to_string())?;
-    let idle = std::cell::Cell::new((0, 0));
+    let idle = Cell::new((0, 0));
     rig::until(&mut rigs, "nothing is passed on any more", |rigs| {
         let count = rigs[0].get(ids[0]).received + rigs[1].get(ids[1]).received;
         let (last, rounds) = idle.get();

@@ -1,25 +1,11 @@
 //! F at runtime level: timers and deadlines.
 
-use std::{
-    cell::{Cell, RefCell},
-    process::Command,
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{process::Command, time::Instant};
 
-use reactor::{Bytes, Context, Limits, Receive, Result, Service, Time, TimerId};
+use reactor::{Limits, Time, TimerId};
 
-use super::{
-    SHORT,
-    probe::{Probe, What},
-    rig::{Pair, Rig},
-    row, sized, slow,
-};
-use crate::{
-    fixture::Fixture,
-    intercept::{Intercept, Intercepted},
-    suite::{Need, Outcome, Row, Stop, check},
-};
+use super::prelude::*;
+use crate::intercept::{Intercept, Intercepted};
 
 pub(super) const ROWS: &[Row] = &[
     row("F1r", "timers fire in the order of their deadlines, equal ones in the order set", &[], in_order),
