@@ -71,7 +71,10 @@ impl FromStr for Address {
         let name = escaped.or_else(|| text.starts_with(['/', '@']).then_some(text));
         let bytes = |name: &str| if escaped.is_some() { unescape(name) } else { name.as_bytes().to_vec() };
         match name.map(|name| (name.strip_prefix('@'), name)) {
-            Some((Some(name), _)) if !name.is_empty() => Ok(Address::Abstract(bytes(name))),
+            // Linux has an abstract name without a byte. A lone `@` is rather a name that was forgotten.
+            Some((Some(name), _)) if !name.is_empty() || escaped.is_some() => {
+                Ok(Address::Abstract(bytes(name)))
+            }
             Some((None, name)) if !name.is_empty() => Ok(Address::Path(path(bytes(name)))),
             None => match text.parse() {
                 Ok(address) => Ok(Address::Ip(address)),
@@ -244,6 +247,7 @@ mod tests {
             Address::Path("\\x40".into()),
             Address::Path("unix:/x".into()),
             Address::Abstract(b"@".to_vec()),
+            Address::Abstract(Vec::new()),
             Address::Abstract(b"\0\xff\n\\".to_vec()),
             Address::Ip("[fe80::1%7]:80".parse().expect("an address")),
         ];

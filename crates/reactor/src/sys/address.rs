@@ -32,7 +32,8 @@ pub(super) fn from_system(address: &SockAddr) -> Address {
         if let Some(name) = address.as_abstract_namespace() {
             return Address::Abstract(name.to_vec());
         }
-        if let Some(path) = address.as_pathname() {
+        // An empty path names nothing. A system may report one for a socket without a name.
+        if let Some(path) = address.as_pathname().filter(|path| !path.as_os_str().is_empty()) {
             return Address::Path(path.to_owned());
         }
     }
