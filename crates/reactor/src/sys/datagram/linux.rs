@@ -110,7 +110,7 @@ unsafe fn packet_of(header: &libc::msghdr, at: usize, len: usize, truncated: boo
 /// Makes a packet from the sender's name and the control messages that the kernel wrote.
 ///
 /// # Safety
-/// The kernel wrote both, and `control` is aligned for `cmsghdr`.
+/// The kernel wrote the name.
 #[cfg(feature = "io-uring")]
 pub(crate) unsafe fn packet(name: &[u8], control: &[u8], at: usize, len: usize, truncated: bool) -> Packet {
     // SAFETY: all zeroes is a valid msghdr: null pointers with lengths of zero.
@@ -121,6 +121,13 @@ pub(crate) unsafe fn packet(name: &[u8], control: &[u8], at: usize, len: usize, 
     header.msg_controllen = control.len() as _;
     // SAFETY: the lengths are those of the slices, and nothing is written through the pointers.
     unsafe { packet_of(&header, at, len, truncated) }
+}
+
+/// Reads any bytes as a sender's name and control messages, for tests.
+#[cfg(all(any(fuzzing, test), feature = "io-uring"))]
+pub(crate) fn parse(name: &[u8], control: &[u8]) -> Packet {
+    // SAFETY: as far as its length goes, any bytes are a name: at worst one of an unknown family.
+    unsafe { packet(&name[..name.len().min(NAME_BYTES)], control, 0, 0, false) }
 }
 
 /// The most bytes of a name, and of control messages.
@@ -160,57 +167,120 @@ struct HeaderFields {
 
 impl HeaderFields {
     /// # Safety
-    /// `msg_control` points to `msg_controllen` valid bytes, aligned for `cmsghdr`.
+    /// As [`Messages::of`].
     unsafe fn of(header: &libc::msghdr) -> HeaderFields {
         let mut told = HeaderFields::default();
         // SAFETY: as promised by the caller.
-        let mut at = unsafe { libc::CMSG_FIRSTHDR(header) };
-        while !at.is_null() {
-            // SAFETY: it lies within the control buffer, as CMSG_FIRSTHDR and CMSG_NXTHDR ensure.
-            let (level, kind, data) = unsafe { ((*at).cmsg_level, (*at).cmsg_type, libc::CMSG_DATA(at)) };
-            match (level, kind) {
-                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                    // SAFETY: the kernel puts an in_pktinfo after a header of this kind, with any alignment.
-                    let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
-                    // Not `ipi_addr`, because that may be a broadcast or group address, which cannot be a
-                    // sender.
-                    let own = Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes());
-                    told.to = (!own.is_unspecified()).then_some(own.into());
-                }
-                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                    // SAFETY: the kernel puts an in6_pktinfo after a header of this kind, with any alignment.
-                    let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
-                    let to = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-                    // For IPv4, IP_PKTINFO carries the address.
-                    if to.to_ipv4_mapped().is_none() {
-                        told.to = (!to.is_multicast()).then_some(to.into());
-                    }
-                }
-                // SAFETY: the kernel puts one byte after a header of this kind.
-                (libc::IPPROTO_IP, libc::IP_TOS) => told.ecn = Ecn::from_bits(unsafe { *data }),
-                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
-                    // SAFETY: the kernel puts an int after a header of this kind, with any alignment.
-                    told.ecn = Ecn::from_bits(unsafe { data.cast::<i32>().read_unaligned() } as u8);
-                }
-                (libc::IPPROTO_UDP, libc::UDP_GRO) => {
-                    // SAFETY: the kernel puts an int after a header of this kind, with any alignment.
-                    let bytes = unsafe { data.cast::<i32>().read_unaligned() };
-                    told.segment = usize::try_from(bytes).ok().filter(|bytes| *bytes > 0);
-                }
-                (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
-                    // SAFETY: the kernel puts a sock_extended_err after a header of this kind, with any
-                    // alignment.
-                    let error = unsafe { data.cast::<libc::sock_extended_err>().read_unaligned() };
-                    told.error = Some((error.ee_origin, error.ee_errno as i32));
-                }
-                _ => (),
-            }
-            // SAFETY: as above.
-            at = unsafe { libc::CMSG_NXTHDR(header, at) };
+        for message in unsafe { Messages::of(header) } {
+            told.note(&message);
         }
         told
     }
+
+    fn note(&mut self, message: &Message<'_>) {
+        match (message.level, message.kind) {
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                let Some(info) = message.data::<libc::in_pktinfo>() else { return };
+                // Not `ipi_addr`, because that may be a broadcast or group address, which cannot be a sender.
+                let own = Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes());
+                self.to = (!own.is_unspecified()).then_some(own.into());
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                let Some(info) = message.data::<libc::in6_pktinfo>() else { return };
+                let to = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                // For IPv4, IP_PKTINFO carries the address.
+                if to.to_ipv4_mapped().is_none() {
+                    self.to = (!to.is_multicast()).then_some(to.into());
+                }
+            }
+            (libc::IPPROTO_IP, libc::IP_TOS) => {
+                self.ecn = message.data::<u8>().map_or(self.ecn, Ecn::from_bits);
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                self.ecn = message.data::<i32>().map_or(self.ecn, |class| Ecn::from_bits(class as u8));
+            }
+            (libc::IPPROTO_UDP, libc::UDP_GRO) => {
+                let bytes = message.data::<i32>().and_then(|bytes| usize::try_from(bytes).ok());
+                self.segment = bytes.filter(|bytes| *bytes > 0);
+            }
+            (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
+                let Some(error) = message.data::<libc::sock_extended_err>() else { return };
+                self.error = Some((error.ee_origin, error.ee_errno as i32));
+            }
+            _ => (),
+        }
+    }
 }
+
+/// The control messages behind a header, one after the other (cmsg(3)). A message that is cut off ends them,
+/// so that no length in them is trusted.
+struct Messages<'a> {
+    /// The kernel does not write the gaps between two messages.
+    rest: &'a [MaybeUninit<u8>],
+}
+
+/// One control message.
+struct Message<'a> {
+    level: i32,
+    kind: i32,
+    data: &'a [MaybeUninit<u8>],
+}
+
+/// A plain struct of C in which any bytes are valid.
+trait Plain: Copy {}
+
+impl Plain for u8 {}
+impl Plain for i32 {}
+impl Plain for libc::cmsghdr {}
+impl Plain for libc::in_pktinfo {}
+impl Plain for libc::in6_pktinfo {}
+impl Plain for libc::sock_extended_err {}
+
+impl<'a> Messages<'a> {
+    /// # Safety
+    /// `msg_control` points to `msg_controllen` bytes that outlive the messages, or is null and the length
+    /// 0. Each message in them is written as far as its length says.
+    unsafe fn of(header: &'a libc::msghdr) -> Messages<'a> {
+        if header.msg_control.is_null() {
+            return Messages { rest: &[] };
+        }
+        let len: usize = header.msg_controllen as _;
+        // SAFETY: as promised by the caller.
+        Messages { rest: unsafe { std::slice::from_raw_parts(header.msg_control.cast(), len) } }
+    }
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Message<'a>;
+
+    fn next(&mut self) -> Option<Message<'a>> {
+        let header = read::<libc::cmsghdr>(self.rest)?;
+        let len: usize = header.cmsg_len as _;
+        let data = self.rest.get(HEAD_BYTES..len)?;
+        let next = len.checked_next_multiple_of(size_of::<usize>())?;
+        self.rest = self.rest.get(next..).unwrap_or_default();
+        Some(Message { level: header.cmsg_level, kind: header.cmsg_type, data })
+    }
+}
+
+impl Message<'_> {
+    /// Reads what a message carries, or `None` if it is shorter than that.
+    fn data<T: Plain>(&self) -> Option<T> {
+        read(self.data)
+    }
+}
+
+/// Reads a plain struct at the beginning of bytes that the kernel wrote, with any alignment.
+fn read<T: Plain>(bytes: &[MaybeUninit<u8>]) -> Option<T> {
+    let bytes = bytes.get(..size_of::<T>())?;
+    // SAFETY: there are as many bytes, [`Messages::of`] demands that they are written, and any bytes are a
+    // valid T.
+    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
+/// Where the data of a control message begins.
+// SAFETY: the function only computes a length.
+const HEAD_BYTES: usize = unsafe { libc::CMSG_LEN(0) } as usize;
 
 /// Sends at most [`PACKETS_MAX`] packets from the front of a queue, and removes the packets that the kernel
 /// took. Returns how many datagrams those were, and whether the send stopped early.

@@ -12,6 +12,8 @@ use std::io;
 
 use socket2::{SockRef, Socket, Type};
 
+#[cfg(all(any(fuzzing, test), target_os = "linux", feature = "io-uring"))]
+pub(crate) use self::linux::parse;
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 pub(crate) use self::linux::{CONTROL_BYTES, NAME_BYTES, packet};
 #[cfg(target_os = "linux")]

@@ -242,3 +242,27 @@ mod linux {
         assert_eq!(lengths(&to, &mut batch()), [4, 4, 4]);
     }
 }
+
+#[cfg(all(target_os = "linux", feature = "io-uring"))]
+#[test]
+fn no_length_in_a_control_message_is_trusted() {
+    let info = libc::in_pktinfo {
+        ipi_ifindex: 1,
+        ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes([127, 0, 0, 1]) },
+        ipi_addr: libc::in_addr { s_addr: 0 },
+    };
+    let head = size_of::<libc::cmsghdr>();
+    let whole = head + size_of_val(&info);
+    let message = |len: usize| {
+        let numbers = [libc::IPPROTO_IP, libc::IP_PKTINFO, info.ipi_ifindex].map(i32::to_ne_bytes);
+        let addresses = [info.ipi_spec_dst.s_addr, info.ipi_addr.s_addr].map(u32::to_ne_bytes);
+        [&len.to_ne_bytes()[..], numbers.as_flattened(), addresses.as_flattened()].concat()
+    };
+    let to = |control: &[u8]| parse(&[], control).to;
+    for len in 0..=whole {
+        assert_eq!(to(&message(whole)[..len]).is_some(), len == whole, "cut off after {len} bytes");
+        assert_eq!(to(&message(len)).is_some(), len == whole, "said to have {len} bytes");
+    }
+    assert_eq!(to(&message(whole + 1)), None);
+    assert_eq!(to(&message(usize::MAX)), None);
+}
