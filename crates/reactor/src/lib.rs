@@ -161,6 +161,9 @@ mod address;
 mod clock;
 mod credentials;
 mod error;
+/// Opens private parsers to the fuzz targets in `fuzz/`.
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod growth;
 mod guard;
 #[cfg(any(doc, doctest))]

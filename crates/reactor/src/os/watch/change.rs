@@ -109,7 +109,7 @@ pub struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    pub(super) fn new(records: &'a [u8]) -> Changes<'a> {
+    pub(crate) fn new(records: &'a [u8]) -> Changes<'a> {
         Changes { rest: records, told: [0; MOVES_MAX], told_count: 0 }
     }
 
