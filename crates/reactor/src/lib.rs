@@ -56,24 +56,27 @@
 //! | [`Datagrams`] | a resource whose messages have bounds: UDP, Unix, simulated |
 //! | [`Descriptor`](struct.Descriptor.html) | a file or a socket (or a virtual one) that a process passes to another over a Unix socket |
 //!
-//! # Where to look
+//! # Guides
 //!
-//! | task | page |
-//! |---|---|
-//! | serve, connect, send, set timers, close | the methods of [`Context`], in the order in which people need them |
-//! | know what arrives, and when a stream ends | [`Event`], [`Closed`], [`StreamOptions`] |
-//! | bound memory, time and the rate of a peer | [`Limits`], [`StreamOptions`], [`ListenOptions`] |
-//! | reach a service from other threads | [`Controller`], [`Reactor`], [`Context::offload`] |
-//! | several services, restarts, panics | [`Runtime`], [`Restart`], [`AfterPanic`] |
-//! | write a codec or a layer | [`session`] |
-//! | write a resource of your own, or watch a descriptor | [`Resource`], [`Fd`] |
-//! | read and write files, serve them | [`file`](mod@file) |
-//! | child processes, signals, standard streams | [`process`](process/index.html), [`signals`](signals/index.html), [`stdio`](stdio/index.html) |
-//! | run under a service manager | [`systemd`](systemd/index.html) |
-//! | watch directories, use serial ports | [`watch`](watch/index.html), [`serial`](serial/index.html) |
-//! | choose, tune or write an engine | [below](#engines), [`engine`] |
-//! | test a service under faults, from a seed | the crate `io-reactor-sim` |
-//! | know what is slow | [`Metrics`], [`Counters`] |
+//! The [guide] is written as modules, so every program in it is compiled and run.
+//!
+//! | task | guide | reference |
+//! |---|---|---|
+//! | write a first service | [`first_service`](guide::first_service) | [`Context`]: the methods in the order in which people need them |
+//! | know what the loop does, and in which order it calls | [`the_loop`](guide::the_loop) | [`Service`], [`Handle`], [`Receive`], [`Runtime`] |
+//! | know when a stream ends; bound memory, time and the rate of a peer | [`ends_and_limits`](guide::ends_and_limits) | [`Event`], [`Closed`], [`StreamOptions`], [`Limits`] |
+//! | write a codec, a layer | [`own_codec`](guide::own_codec), [`own_layer`](guide::own_layer) | [`Codec`], [`Layer`], [`session`] |
+//! | write a resource, or watch a descriptor | [`own_resource`](guide::own_resource) | [`Resource`], [`Fd`] |
+//! | choose, tune or write an engine | [`own_engine`](guide::own_engine) | [below](#engines), [`engine`] |
+//! | read, write and serve files; keep a log | [`files`](guide::files), [`write_ahead_log`](guide::write_ahead_log) | [`file`](mod@file) |
+//! | test under faults, from a seed | [`testing`](guide::testing) | the crate `io-reactor-sim` |
+//! | find what is slow; use more threads | [`what_is_slow`](guide::what_is_slow) | [`Metrics`], [`Counters`], [`Reactor`], [`Controller`] |
+//! | take another library instead | [`alternatives`](guide::alternatives) | |
+//! | move here from io-reactor 0.5, radicle, netservices, mio or tokio | [`migration`](guide::migration) | |
+//! | run several services; survive panics | | [`Runtime`], [`Restart`], [`AfterPanic`] |
+//! | child processes, signals, standard streams | | [`process`](process/index.html), [`signals`](signals/index.html), [`stdio`](stdio/index.html) |
+//! | run under a service manager | | [`systemd`](systemd/index.html) |
+//! | watch directories, use serial ports | | [`watch`](watch/index.html), [`serial`](serial/index.html) |
 //!
 //! # Guarantees
 //!
