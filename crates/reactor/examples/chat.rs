@@ -16,7 +16,7 @@ impl Chat {
 impl Service for Chat {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
         // The library cuts off a client that leaves more than this unread, so it costs the others nothing.
-        let options = Arc::new(reactor::StreamOptions { cap: 256 << 10, ..Default::default() });
+        let options = Arc::new(reactor::StreamOptions::with(|options| options.cap = 256 << 10));
         let accept = move |_: &Address| Some(Stream::new(Lines::max(512)).options(options.clone()));
         let listener = cx.listen(&self.address, accept)?;
         println!("listening on {}", cx.local(listener)?);

@@ -7,6 +7,25 @@ use std::{
 
 use crate::address::Address;
 
+/// Gives types of options the constructor `with`. They are `non_exhaustive`, because later versions add fields,
+/// and so a literal cannot name the changes.
+macro_rules! with_changes {
+    ($($options:ty),+) => {$(
+        impl $options {
+            /// Returns the defaults with the changes that `change` makes.
+            #[must_use]
+            pub fn with(change: impl FnOnce(&mut $options)) -> $options {
+                let mut options = <$options>::default();
+                change(&mut options);
+                options
+            }
+        }
+    )+};
+}
+pub(crate) use with_changes;
+
+with_changes!(SocketOptions, ListenOptions, ConnectOptions, BindOptions);
+
 /// Keep-alive probes of an idle TCP connection (tcp(7)). The kernel counts both times in whole seconds. The
 /// runtime refuses less than one second, and zero probes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,9 +84,10 @@ impl Default for SocketOptions {
 /// ```
 /// use reactor::ListenOptions;
 ///
-/// let mut options = ListenOptions::default();
-/// options.reuse_port = true;
-/// options.socket.receive_buffer = Some(256 * 1024);
+/// let options = ListenOptions::with(|options| {
+///     options.reuse_port = true;
+///     options.socket.receive_buffer = Some(256 * 1024);
+/// });
 /// assert!(options.socket.nodelay, "on by default");
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -10,7 +10,12 @@ use common::{
 use reactor::{Bytes, Closed, Flow, Lines, Shared, Stream, StreamOptions};
 
 fn options() -> StreamOptions {
-    StreamOptions { high: 1000, low: 100, cap: 2000, item: 5000, ..StreamOptions::DEFAULT }
+    StreamOptions::with(|options| {
+        options.high = 1000;
+        options.low = 100;
+        options.cap = 2000;
+        options.item = 5000;
+    })
 }
 
 #[test]
@@ -73,7 +78,10 @@ fn an_item_above_the_cap_does_not_enter_a_queue_that_is_in_flight() {
         const MIB: usize = 1 << 20;
         let (ours, peer) = tcp_pair();
         small_buffers(&ours);
-        let options = StreamOptions { cap: MIB, item: 16 * MIB, ..StreamOptions::DEFAULT };
+        let options = StreamOptions::with(|options| {
+            options.cap = MIB;
+            options.item = 16 * MIB;
+        });
         let stream = Stream::new(Bytes).options(options);
         let mut world = World::over(engine.runtime(), Probe::quiet(), stream, ours, peer);
         world.until_seen(Seen::Open);
@@ -89,7 +97,10 @@ fn an_item_above_the_cap_does_not_enter_a_queue_that_is_in_flight() {
 #[test]
 fn the_low_mark_itself_is_low() {
     for_each_engine(|engine| {
-        let options = StreamOptions { high: 1000, low: 0, ..StreamOptions::DEFAULT };
+        let options = StreamOptions::with(|options| {
+            options.high = 1000;
+            options.low = 0;
+        });
         let mut world = World::new(engine.runtime(), Probe::quiet(), Stream::new(Bytes).options(options));
         world.until_seen(Seen::Open);
         assert_eq!(world.with(|cx, id| cx.send(id, &[7; 1001][..])), Flow::High);
@@ -119,7 +130,10 @@ fn drained_comes_once_after_high_at_the_low_mark() {
     for_each_engine(|engine| {
         let (ours, peer) = tcp_pair();
         small_buffers(&ours);
-        let options = StreamOptions { high: 1000, low: 100, ..StreamOptions::DEFAULT };
+        let options = StreamOptions::with(|options| {
+            options.high = 1000;
+            options.low = 100;
+        });
         let mut world =
             World::over(engine.runtime(), Probe::quiet(), Stream::new(Bytes).options(options), ours, peer);
         world.until_seen(Seen::Open);
@@ -141,7 +155,7 @@ fn a_stream_is_not_read_while_its_own_queue_is_high_unless_told_so() {
         for backpressure in [true, false] {
             let (ours, peer) = tcp_pair();
             small_buffers(&ours);
-            let options = StreamOptions { backpressure, ..StreamOptions::DEFAULT };
+            let options = StreamOptions::with(|options| options.backpressure = backpressure);
             let probe = Probe::new(|cx, id, seen| {
                 if *seen == Seen::got("big") {
                     cx.send_shared(id, &Shared::from(vec![0; 3 << 20]));
@@ -178,7 +192,7 @@ fn while_bytes_are_short_a_stream_without_output_is_read_on() {
         let mut runtime = engine.with(|limits| (limits.bytes, limits.shortage) = (32 << 20, common::LONG));
         let service = runtime.add(Probe::quiet()).expect("it starts");
         let codec = || reactor::Delimited::<reactor::U16>::max(60_000);
-        let options = StreamOptions { cap: 1 << 30, ..StreamOptions::DEFAULT };
+        let options = StreamOptions::with(|options| options.cap = 1 << 30);
         let (ours, _full) = tcp_pair();
         small_buffers(&ours);
         let full = add(&mut runtime, service, Stream::new(codec()).options(options), ours);
@@ -203,7 +217,7 @@ fn while_bytes_are_short_a_stream_without_output_is_read_on() {
 fn input_that_nobody_takes_is_bounded() {
     for_each_engine(|engine| {
         // A line without an end reaches the limit of unread bytes.
-        let options = StreamOptions { unread: 100_000, ..StreamOptions::DEFAULT };
+        let options = StreamOptions::with(|options| options.unread = 100_000);
         let stream = Stream::new(Lines::max(1 << 30)).options(options);
         let mut world = World::new(engine.runtime(), Probe::quiet(), stream);
         world.until_seen(Seen::Open);
@@ -267,7 +281,7 @@ fn at_three_quarters_reads_and_accepts_rest_and_go_on_with_relief() {
         small_buffers(&ours);
         // Otherwise the kernel grows the buffer until the queue fits into it.
         socket2::SockRef::from(&slow).set_recv_buffer_size(128 << 10).expect("a socket");
-        let roomy = StreamOptions { high: 8 << 20, ..StreamOptions::DEFAULT };
+        let roomy = StreamOptions::with(|options| options.high = 8 << 20);
         let busy = add(&mut runtime, service, Stream::new(Bytes).options(roomy), ours);
         settle(&mut runtime);
         let big = vec![0; (3 << 20) + (1 << 19)];

@@ -74,7 +74,10 @@ fn crowd<L: Layer>(engine: Engine, count: usize, layer: impl Fn() -> L, narrow: 
     let mut runtime = engine.runtime();
     let service = runtime.add(Service::<L>::quiet()).expect("it starts");
     let (mut ids, mut peers) = (Vec::new(), Vec::new());
-    let options = StreamOptions { cap: 64 << 20, item: 64 << 20, ..StreamOptions::DEFAULT };
+    let options = StreamOptions::with(|options| {
+        options.cap = 64 << 20;
+        options.item = 64 << 20;
+    });
     for _ in 0..count {
         let (ours, peer) = tcp_pair();
         if narrow {

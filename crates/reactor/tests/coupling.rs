@@ -139,7 +139,7 @@ fn a_half_end_before_the_other_side_has_connected_is_passed_on_when_it_has() {
 fn a_connect_that_fails_closes_the_coupled_side() {
     for_each_engine(|engine| {
         let unused = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
-        let options = StreamOptions { close: common::SHORT, ..StreamOptions::DEFAULT };
+        let options = StreamOptions::with(|options| options.close = common::SHORT);
         let stream = Stream::new(Bytes).options(options);
         let mut world = World::new(engine.runtime(), Probe::<Bytes>::quiet(), stream);
         world.with(|cx, id| {

@@ -145,7 +145,7 @@ fn a_large_answer_before_close_arrives_whole_at_a_peer_that_never_stops_sending(
             }
             Ok(())
         });
-        let options = StreamOptions { cap: 16 << 20, ..StreamOptions::DEFAULT };
+        let options = StreamOptions::with(|options| options.cap = 16 << 20);
         let mut world = World::new(engine.runtime(), probe, Stream::new(Bytes).options(options));
         let mut reader = std::mem::replace(&mut world.peer, tcp_pair().0);
         let mut writer = reader.try_clone().expect("a socket");
@@ -337,7 +337,7 @@ fn a_queue_without_progress_is_stalled() {
     for_each_engine(|engine| {
         let (ours, peer) = tcp_pair();
         small_buffers(&ours);
-        let options = StreamOptions { write_stall: Some(SHORT), ..StreamOptions::DEFAULT };
+        let options = StreamOptions::with(|options| options.write_stall = Some(SHORT));
         let mut world =
             World::over(engine.runtime(), Probe::quiet(), Stream::new(Bytes).options(options), ours, peer);
         world.until_seen(Seen::Open);
@@ -347,7 +347,7 @@ fn a_queue_without_progress_is_stalled() {
         // A stream that makes progress, however slow, does not stall.
         let (ours, mut slow) = tcp_pair();
         small_buffers(&ours);
-        let options = StreamOptions { write_stall: Some(10 * SHORT), ..StreamOptions::DEFAULT };
+        let options = StreamOptions::with(|options| options.write_stall = Some(10 * SHORT));
         let id = add(&mut world.runtime, world.service, Stream::new(Bytes).options(options), ours);
         world.runtime.with(world.service, |_, cx| cx.send(id, &big)).expect("it lives");
         assert_eq!(common::read(&mut world.runtime, &mut slow, big.len()).len(), big.len());
@@ -366,7 +366,7 @@ fn full(
     let mut runtime = engine.runtime();
     let service = runtime.add(Probe::quiet()).expect("it starts");
     let stream =
-        Stream::new(Bytes).options(StreamOptions { close, ..StreamOptions::DEFAULT }).through(transport);
+        Stream::new(Bytes).options(StreamOptions::with(|options| options.close = close)).through(transport);
     let id =
         runtime.with(service, |_, cx| cx.add(stream).map_err(|e| e.error).expect("room")).expect("it lives");
     (runtime, service, id)
@@ -404,7 +404,7 @@ fn deaf_peer(
         _ => Ok(()),
     });
     let service = runtime.add(refusing).expect("it starts");
-    let options = StreamOptions { close: Duration::from_secs(3600), ..StreamOptions::DEFAULT };
+    let options = StreamOptions::with(|options| options.close = Duration::from_secs(3600));
     let id = add(&mut runtime, service, Stream::new(Bytes).options(options), ours);
     until(&mut runtime, |runtime| runtime.service(service).expect("it lives").saw(&Seen::Open));
     theirs.shutdown(Shutdown::Read).expect("a socket");
@@ -449,7 +449,10 @@ fn a_pipe_whose_reader_pauses_has_no_limit_unless_one_is_set() {
             let mut runtime = engine.runtime();
             let service = runtime.add(Probe::quiet()).expect("it starts");
             // The deadline of the close is short, and the reader pauses for longer.
-            let options = StreamOptions { write_stall: stall, close: SHORT, ..StreamOptions::DEFAULT };
+            let options = StreamOptions::with(|options| {
+                options.write_stall = stall;
+                options.close = SHORT;
+            });
             let id = add(&mut runtime, service, Stream::new(Bytes).options(options), writer);
             let sent = pattern(300_000);
             let pause = runtime.with(service, |_, cx| {

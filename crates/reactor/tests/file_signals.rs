@@ -133,7 +133,10 @@ fn the_writes_of_a_process_whose_files_may_not_grow() {
     let (mut runtime, too_much) = (engine.runtime(), vec![b'x'; 2 * LIMIT]);
     let writer = runtime.add(Writer::default()).expect("it starts");
     let file = open(&mut runtime, writer, &dir.path("written"), OpenOptions::write());
-    let how = OpenOptions { append: true, create: true, ..OpenOptions::default() };
+    let how = OpenOptions::with(|options| {
+        options.append = true;
+        options.create = true;
+    });
     let log = open(&mut runtime, writer, &dir.path("log"), how);
     let asked = [
         Operation::write_at(&file, 2 * LIMIT as u64, *b"x"),
@@ -171,7 +174,7 @@ fn the_writes_of_a_process_whose_files_may_not_grow() {
     assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
     let reader =
         fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).expect("a pipe");
-    let how = OpenOptions { append: true, ..OpenOptions::default() };
+    let how = OpenOptions::with(|options| options.append = true);
     let into = open(&mut runtime, writer, &pipe, how);
     drop(reader);
     let operation = Operation::append(&into, *b"x");

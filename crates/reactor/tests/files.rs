@@ -141,7 +141,11 @@ fn operations_do_what_they_say_and_errors_name_them() {
         let dir = Scratch::new();
         let mut desk = Desk::new(engine, |_| ());
         let log = dir.path("log");
-        let how = OpenOptions { read: true, append: true, create_new: true, ..OpenOptions::default() };
+        let how = OpenOptions::with(|options| {
+            options.read = true;
+            options.append = true;
+            options.create_new = true;
+        });
         let file = desk.open(&log, how.clone()).expect("made").file;
         assert_eq!(kind(desk.open(&log, how)), ErrorKind::AlreadyExists);
         desk.done(Operation::append(&file, *b"one ")).expect("written");
@@ -151,7 +155,11 @@ fn operations_do_what_they_say_and_errors_name_them() {
         assert_eq!(desk.bytes(Operation::read_at(&file, 4, 99)).expect("read"), b"two");
         assert_eq!(desk.bytes(Operation::read_at(&file, 99, 9)).expect("read"), b"");
 
-        let how = OpenOptions { prefetch: 3, read: true, write: true, ..OpenOptions::default() };
+        let how = OpenOptions::with(|options| {
+            options.prefetch = 3;
+            options.read = true;
+            options.write = true;
+        });
         let opened = desk.open(&log, how).expect("opened");
         assert_eq!((opened.metadata.len, opened.metadata.kind), (7, FileKind::Regular));
         assert_eq!(opened.prefetched, b"one");
@@ -185,7 +193,7 @@ fn a_full_disk_is_the_error_of_that_operation_only() {
     for_each_engine(|engine| {
         let dir = Scratch::new();
         let mut desk = Desk::new(engine, |_| ());
-        let write = OpenOptions { write: true, ..OpenOptions::default() };
+        let write = OpenOptions::with(|options| options.write = true);
         // On full(4), each write fails with ENOSPC.
         let full = desk.open("/dev/full".as_ref(), write).expect("Linux has it").file;
         let good = desk.open(&dir.path("good"), OpenOptions::write()).expect("made").file;
@@ -256,8 +264,8 @@ fn what_was_opened_for_the_other_way_of_writing_is_refused() {
         let dir = Scratch::new();
         let path = dir.file("file", b"0123456789");
         let mut desk = Desk::new(engine, |_| ());
-        let writes = OpenOptions { write: true, ..OpenOptions::default() };
-        let appends = OpenOptions { append: true, ..OpenOptions::default() };
+        let writes = OpenOptions::with(|options| options.write = true);
+        let appends = OpenOptions::with(|options| options.append = true);
         let (placed, log) =
             (desk.open(&path, writes).expect("opened").file, desk.open(&path, appends).expect("opened").file);
         // Including a file that the standard library opened.
@@ -289,7 +297,7 @@ fn special_files_are_the_same_on_each_engine_and_hang_no_thread() {
         assert!(made.expect("coreutils are there").success());
         let mut desk = Desk::new(engine, |limits| limits.file_threads = 1);
         // Nothing has the other end open.
-        let writes = OpenOptions { write: true, ..OpenOptions::default() };
+        let writes = OpenOptions::with(|options| options.write = true);
         let refused = desk.open(&pipe, writes.clone()).expect_err("nobody reads");
         assert_eq!(refused.io().and_then(std::io::Error::raw_os_error), Some(libc::ENXIO));
         assert_eq!(desk.bytes(Operation::read(&pipe, 100)).expect("it has no writer"), b"");
@@ -396,7 +404,10 @@ fn the_largest_numbers_mean_nothing_else() {
         let mut desk = Desk::new(engine, |limits| limits.file_bytes = usize::MAX);
         assert_eq!(desk.bytes(Operation::read(&path, usize::MAX)).expect("without a limit"), b"here");
         assert_eq!(kind(desk.bytes(Operation::read(dir.path(""), 9))), ErrorKind::IsADirectory);
-        let how = OpenOptions { read: true, write: true, ..OpenOptions::default() };
+        let how = OpenOptions::with(|options| {
+            options.read = true;
+            options.write = true;
+        });
         let file = desk.open(&path, how).expect("opened").file;
         assert_eq!(kind(desk.bytes(Operation::read_at(&file, u64::MAX, 4))), ErrorKind::InvalidInput);
         assert_eq!(kind(desk.done(Operation::write_at(&file, u64::MAX, *b"no"))), ErrorKind::InvalidInput);
@@ -747,8 +758,7 @@ fn written_places_are_written_and_others_are_not() {
         let dir = Scratch::new();
         let path = dir.file("data", &[0; 64]);
         let mut desk = Desk::new(engine, |_| ());
-        let file =
-            desk.open(&path, OpenOptions { write: true, ..OpenOptions::default() }).expect("there").file;
+        let file = desk.open(&path, OpenOptions::with(|options| options.write = true)).expect("there").file;
         // All at once and in any order, because they do not overlap.
         desk.with(|_, cx| {
             for at in (0..64_u64).step_by(2) {

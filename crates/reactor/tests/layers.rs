@@ -266,7 +266,7 @@ fn an_end_without_the_layers_own_is_truncated_and_told_apart() {
 #[test]
 fn a_handshake_has_its_deadline() {
     for_each_engine(|engine| {
-        let options = StreamOptions { handshake: 2 * SHORT, ..StreamOptions::DEFAULT };
+        let options = StreamOptions::with(|options| options.handshake = 2 * SHORT);
         let mut world = world(engine, Toy::server(2), options);
         world.peer.write_all(b"T").expect("room");
         let began = Instant::now();
@@ -304,7 +304,10 @@ fn a_close_before_the_handshake_is_done_flushes_what_was_queued() {
 #[test]
 fn pause_and_marks_do_not_stop_a_handshake() {
     for_each_engine(|engine| {
-        let options = StreamOptions { high: 10, low: 1, ..StreamOptions::DEFAULT };
+        let options = StreamOptions::with(|options| {
+            options.high = 10;
+            options.low = 1;
+        });
         let mut world = world(engine, Toy::server(2), options);
         world.with(|cx, id| {
             cx.pause(id);

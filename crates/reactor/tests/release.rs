@@ -206,7 +206,10 @@ fn a_reset_that_came_before_the_release_is_told_in_the_next_life() {
 #[test]
 fn drained_comes_in_the_next_life_of_a_stream_between_its_marks() {
     for_each_engine(|engine| {
-        let options = StreamOptions { high: 1_000_000, low: 1_000, ..StreamOptions::DEFAULT };
+        let options = StreamOptions::with(|options| {
+            options.high = 1_000_000;
+            options.low = 1_000;
+        });
         let (ours, peer) = tcp_pair();
         small_buffers(&ours);
         let stream = Stream::new(Bytes).options(options);
@@ -229,7 +232,10 @@ fn drained_comes_in_the_next_life_of_a_stream_between_its_marks() {
 #[test]
 fn the_marks_of_a_full_queue_go_along() {
     for_each_engine(|engine| {
-        let options = StreamOptions { high: 1000, low: 100, ..StreamOptions::DEFAULT };
+        let options = StreamOptions::with(|options| {
+            options.high = 1000;
+            options.low = 100;
+        });
         let (ours, peer) = tcp_pair();
         small_buffers(&ours);
         let big = vec![0; 2 << 20];

@@ -206,7 +206,7 @@ fn a_write_to_a_line_that_was_hung_up_ends_it_once() {
 
 #[test]
 fn the_other_sides_stop_character_holds_the_output_back() {
-    let options = SerialOptions { flow_control: FlowControl::Software, ..SerialOptions::DEFAULT };
+    let options = SerialOptions::with(|options| options.flow_control = FlowControl::Software);
     for_each_engine(|engine| {
         let (mut rig, mut far) = Rig::with(engine, &options);
         far.write_all(b"\x13").expect("room");
@@ -233,21 +233,22 @@ fn settings(device: &PathBuf) -> rustix::termios::Termios {
 #[test]
 fn a_port_is_set_as_asked_for_when_opened_and_later() {
     let (_near, device) = pair();
-    let options = SerialOptions {
-        speed: 4_800,
-        stop_bits: StopBits::Two,
-        flow_control: FlowControl::Hardware,
-        exclusive: false,
-        ..SerialOptions::DEFAULT
-    };
+    let options = SerialOptions::with(|options| {
+        options.speed = 4_800;
+        options.stop_bits = StopBits::Two;
+        options.flow_control = FlowControl::Hardware;
+        options.exclusive = false;
+    });
     let mut port = Serial::open(&device, &options).expect("it is free");
     let set = settings(&device);
     assert_eq!((set.input_speed(), set.output_speed()), (4_800, 4_800));
     assert!(set.control_modes.contains(ControlModes::CSTOPB | ControlModes::CRTSCTS));
     assert!(!set.local_modes.intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG));
     // This speed has no name in termios(3).
-    let options =
-        SerialOptions { speed: 74_880, flow_control: FlowControl::Software, ..SerialOptions::DEFAULT };
+    let options = SerialOptions::with(|options| {
+        options.speed = 74_880;
+        options.flow_control = FlowControl::Software;
+    });
     port.configure(&options).expect("it takes all of it");
     assert!(!settings(&device).control_modes.intersects(ControlModes::CSTOPB | ControlModes::CRTSCTS));
     assert!(settings(&device).input_modes.contains(InputModes::IXON | InputModes::IXOFF));
@@ -257,7 +258,7 @@ fn a_port_is_set_as_asked_for_when_opened_and_later() {
 #[test]
 fn a_setting_that_the_device_does_not_take_is_an_error() {
     let (_near, device) = pair();
-    let even = SerialOptions { parity: Parity::Even, ..SerialOptions::DEFAULT };
+    let even = SerialOptions::with(|options| options.parity = Parity::Even);
     let error = Serial::open(&device, &even).expect_err("a pseudo-terminal has no parity");
     assert!(error.to_string().starts_with(&format!("open {}: ", device.display())), "{error}");
 }
@@ -266,7 +267,7 @@ fn a_setting_that_the_device_does_not_take_is_an_error() {
 fn a_port_is_exclusive_if_that_is_wanted() {
     for exclusive in [true, false] {
         let (_near, device) = pair();
-        let options = SerialOptions { exclusive, ..SerialOptions::DEFAULT };
+        let options = SerialOptions::with(|options| options.exclusive = exclusive);
         let _port = Serial::open(&device, &options).expect("it is free");
         // The kernel does not refuse the superuser, who may be running this. So check the flag itself.
         let mut is_exclusive = 0;

@@ -157,7 +157,7 @@ fn a_connect_that_is_not_answered_ends_at_its_deadline() {
         let address = listener.local_addr().expect("bound").as_socket().expect("IP");
         let mut runtime = engine.runtime();
         let service = started(&mut runtime);
-        let options = StreamOptions { connect: 3 * SHORT, ..StreamOptions::DEFAULT };
+        let options = StreamOptions::with(|options| options.connect = 3 * SHORT);
         let began = Instant::now();
         runtime.with(service, |_, cx| {
             for _ in 0..5 {

@@ -253,7 +253,7 @@ fn what_happens_during_a_pause_is_told_after_it() {
 fn watches_are_added_up_to_their_limit_and_an_ended_one_makes_room() {
     for_each_engine(|engine| {
         let folder = Scratch::new();
-        let mut rig = Rig::new(engine, WatchLimits { watches: 3, ..WatchLimits::DEFAULT });
+        let mut rig = Rig::new(engine, WatchLimits::with(|options| options.watches = 3));
         for name in ["1", "2", "3", "4"] {
             fs::create_dir(folder.path(name)).expect("it is ours");
         }
@@ -273,7 +273,7 @@ fn watches_are_added_up_to_their_limit_and_an_ended_one_makes_room() {
 fn a_file_that_is_watched_already_is_taken_at_the_limit_too_by_whatever_path() {
     for_each_engine(|engine| {
         let folder = Scratch::new();
-        let mut rig = Rig::new(engine, WatchLimits { watches: 2, ..WatchLimits::DEFAULT });
+        let mut rig = Rig::new(engine, WatchLimits::with(|options| options.watches = 2));
         for name in ["1", "2", "3"] {
             fs::create_dir(folder.path(name)).expect("it is ours");
         }
@@ -299,7 +299,7 @@ fn a_file_that_is_watched_already_is_taken_at_the_limit_too_by_whatever_path() {
 fn a_batch_holds_so_many_changes_and_what_is_more_comes_in_the_next_turn() {
     for_each_engine(|engine| {
         // A record with a short name takes 32 bytes, so ten of them fit.
-        let limits = WatchLimits { batch_bytes: 320, ..WatchLimits::DEFAULT };
+        let limits = WatchLimits::with(|options| options.batch_bytes = 320);
         for (count, batches) in [(9, vec![9]), (10, vec![10]), (11, vec![10, 1])] {
             let (folder, mut rig) = (Scratch::new(), Rig::new(engine, limits));
             rig.watch(folder.dir());
@@ -315,7 +315,7 @@ fn a_batch_holds_so_many_changes_and_what_is_more_comes_in_the_next_turn() {
 #[test]
 fn a_rename_on_the_border_of_two_reads_is_paired() {
     for_each_engine(|engine| {
-        let limits = WatchLimits { batch_bytes: 320, ..WatchLimits::DEFAULT };
+        let limits = WatchLimits::with(|options| options.batch_bytes = 320);
         for before in [8, 9, 10] {
             let (folder, mut rig) = (Scratch::new(), Rig::new(engine, limits));
             fs::write(folder.path("a"), "x").expect("it is ours");

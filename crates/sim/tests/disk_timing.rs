@@ -86,7 +86,10 @@ struct Done(&'static str, Time, Result<(), Error>);
 
 impl Service for Clock {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
-        let how = OpenOptions { write: true, create: true, ..OpenOptions::default() };
+        let how = OpenOptions::with(|options| {
+            options.write = true;
+            options.create = true;
+        });
         cx.file(Operation::open("/file", how), Ready)?;
         Ok(())
     }

@@ -181,7 +181,7 @@ struct Done;
 
 impl Service for Hasty {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
-        let how = OpenOptions { write: true, ..OpenOptions::default() };
+        let how = OpenOptions::with(|options| options.write = true);
         if self.is_first {
             cx.file(Operation::open("/file", how), Ready)?;
         } else {
@@ -247,7 +247,7 @@ struct Kept(u64, Result<(), Error>);
 
 impl Service for Till {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
-        let how = OpenOptions { append: true, ..OpenOptions::default() };
+        let how = OpenOptions::with(|options| options.append = true);
         cx.file(Operation::open("/till", how), Counted)?;
         Ok(())
     }

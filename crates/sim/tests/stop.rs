@@ -34,7 +34,7 @@ impl Store {
 
 impl Service for Store {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
-        let how = OpenOptions { append: true, ..OpenOptions::default() };
+        let how = OpenOptions::with(|options| options.append = true);
         cx.file(Operation::open("/state/log", how), Open)?;
         Ok(())
     }

@@ -134,7 +134,7 @@ fn a_path_that_is_watched_already_is_taken_at_the_limit_too_and_a_refused_one_ge
     let folder = Folder::new(&mut world);
     let source = folder.source();
     let node = world.add(move |runtime| {
-        let mut watch = Watch::hosted(source, WatchLimits { watches: 2, ..WatchLimits::DEFAULT });
+        let mut watch = Watch::hosted(source, WatchLimits::with(|options| options.watches = 2));
         let one = watch.add("/one").expect("one below the limit");
         assert_eq!(watch.add("/one").ok(), Some(one));
         let two = watch.add("/two").expect("at the limit");
@@ -160,7 +160,8 @@ fn records_are_read_whole_whatever_a_batch_holds_and_an_overflow_comes_in_its_pl
         let folder = Folder::new(&mut world);
         let source = folder.source();
         let node = world.add(move |runtime| {
-            let mut watch = Watch::hosted(source, WatchLimits { batch_bytes, ..WatchLimits::DEFAULT });
+            let mut watch =
+                Watch::hosted(source, WatchLimits::with(|options| options.batch_bytes = batch_bytes));
             assert!(watch.add("/one").is_ok() && watch.add("/two").is_ok());
             runtime.add(Spool { watch: Some(watch), trace: Vec::new() })
         });

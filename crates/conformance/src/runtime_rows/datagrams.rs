@@ -287,7 +287,7 @@ fn unix(
     let (one, other) = (rig.add(Post::quiet())?, rig.add(Post::quiet())?);
     let name = format!("reactor-conformance-{}-{longest}", std::process::id());
     let other_address = Address::Abstract(name.into_bytes());
-    let options = DatagramOptions { longest, ..DatagramOptions::DEFAULT };
+    let options = DatagramOptions::with(|options| options.longest = longest);
     let to = other_address.clone();
     let at_other = rig.with(other, |_, cx| cx.bind(to, Datagrams::new().options(options)))?;
     let mut options = BindOptions::default();
@@ -354,8 +354,8 @@ fn send_buffer(fixture: &mut Fixture<'_>) -> Outcome {
 fn refuses(fixture: &mut Fixture<'_>) -> Outcome {
     use Flow::{Full, High, Queued};
     // Limit the queue by number, and by bytes.
-    let by_number = DatagramOptions { queue: 4, ..DatagramOptions::DEFAULT };
-    let by_bytes = DatagramOptions { queue_bytes: 8, ..DatagramOptions::DEFAULT };
+    let by_number = DatagramOptions::with(|options| options.queue = 4);
+    let by_bytes = DatagramOptions::with(|options| options.queue_bytes = 8);
     for options in [by_number, by_bytes] {
         let mut two = Two::with(Rig::new(fixture)?, options, DatagramOptions::DEFAULT)?;
         let flows = two.send(&[b"11", b"22", b"33", b"44", b"55", b"66"]);
@@ -372,7 +372,7 @@ fn refuses(fixture: &mut Fixture<'_>) -> Outcome {
         two.rig.finish()?;
     }
     // Test a datagram that fits exactly, and one that never fits.
-    let small = DatagramOptions { queue_bytes: 8, ..DatagramOptions::DEFAULT };
+    let small = DatagramOptions::with(|options| options.queue_bytes = 8);
     let mut two = Two::with(Rig::new(fixture)?, small, DatagramOptions::DEFAULT)?;
     for (length, fits) in [(7, true), (8, true), (9, false)] {
         let flow = two.send(&[&vec![0; length]])[0];
@@ -383,12 +383,11 @@ fn refuses(fixture: &mut Fixture<'_>) -> Outcome {
 }
 
 fn drops(fixture: &mut Fixture<'_>) -> Outcome {
-    let options = DatagramOptions {
-        queue: 3,
-        queue_bytes: 8,
-        when_full: WhenFull::DropOldest,
-        ..DatagramOptions::DEFAULT
-    };
+    let options = DatagramOptions::with(|options| {
+        options.queue = 3;
+        options.queue_bytes = 8;
+        options.when_full = WhenFull::DropOldest;
+    });
     let mut two = Two::with(Rig::new(fixture)?, options, DatagramOptions::DEFAULT)?;
     let flows = two.send(&[b"1", b"2", b"3", b"4", b"5", b"666666", b"7"]);
     check!(!flows.contains(&Flow::Full), "{flows:?}");
@@ -407,7 +406,7 @@ fn keeps(fixture: &mut Fixture<'_>) -> Outcome {
     // Each datagram counts 128 bytes in addition to its own two. The handler gets the first, and then two
     // more fit.
     for (unread, kept) in [(259, 1), (260, 2), (261, 2)] {
-        let options = DatagramOptions { unread, ..DatagramOptions::DEFAULT };
+        let options = DatagramOptions::with(|options| options.unread = unread);
         let mut two = Two::with(Rig::new(fixture)?, DatagramOptions::DEFAULT, options)?;
         two.rig.get_mut(two.other).act = Box::new(|cx, id, said| {
             if matches!(said, Said::Got(_, bytes) if bytes == b"11") {

@@ -153,7 +153,12 @@ fn drop_output(fixture: &mut Fixture<'_>, cause: Cause) -> Outcome {
     let of = |this: Cause| if cause == this { SHORT } else { Duration::from_secs(3600) };
     let cap = if cause == Cause::Overflow { size } else { usize::MAX };
     let (close, write_stall) = (of(Cause::Close), Some(of(Cause::Stall)));
-    let options = StreamOptions { close, write_stall, cap, item: cap, ..StreamOptions::DEFAULT };
+    let options = StreamOptions::with(|options| {
+        options.close = close;
+        options.write_stall = write_stall;
+        options.cap = cap;
+        options.item = cap;
+    });
     let mut halves = Halves::new(fixture, options)?;
     halves.ask(|cx, id| cx.pause(id));
     let output = pattern(size);
@@ -267,7 +272,10 @@ fn failed_layer(fixture: &mut Fixture<'_>) -> Outcome {
     let mut narrow = ListenOptions::default();
     narrow.socket.send_buffer = Some(1);
     // Backpressure would keep the wrong input from the layer.
-    let options = StreamOptions { item: size, backpressure: false, ..StreamOptions::DEFAULT };
+    let options = StreamOptions::with(|options| {
+        options.item = size;
+        options.backpressure = false;
+    });
     let make = move || Stream::over(Bytes, Failing).options(options.clone());
     let (_, address) = rig.listen_with(server, &narrow, make)?;
     let at_client = rig.connect(client, &address, Stream::new(Bytes))?;
@@ -386,7 +394,10 @@ fn slow_reader(fixture: &mut Fixture<'_>) -> Outcome {
     let close = Duration::from_secs(1);
     let output = pattern(sized(fixture, 3_500_000, 600_000));
     let every = close / if fixture.is_virtual() { 4 } else { 20 };
-    let options = StreamOptions { close, item: output.len(), ..StreamOptions::DEFAULT };
+    let options = StreamOptions::with(|options| {
+        options.close = close;
+        options.item = output.len();
+    });
     let mut halves = Halves::new(fixture, options)?;
     let begun = halves.rigs[0].now();
     let why = read_slowly(&mut halves, every, &output)?;
@@ -402,7 +413,11 @@ fn too_slow_reader(fixture: &mut Fixture<'_>) -> Outcome {
     // deadline.
     let output = pattern(sized(fixture, 3_500_000, 400_000));
     let (close, item) = (2 * SHORT, output.len());
-    let options = StreamOptions { close, close_speed: u32::MAX, item, ..StreamOptions::DEFAULT };
+    let options = StreamOptions::with(|options| {
+        options.close = close;
+        options.close_speed = u32::MAX;
+        options.item = item;
+    });
     let mut halves = Halves::new(fixture, options)?;
     let why = read_slowly(&mut halves, SHORT, &output)?;
     check!(matches!(why, Closed::TimedOut(Phase::Close)), "{why}");

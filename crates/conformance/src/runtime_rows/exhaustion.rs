@@ -281,7 +281,7 @@ fn unconnected(fixture: &mut Fixture<'_>) -> Outcome {
     for _ in 0..4 {
         rig.connect(client, &address, Stream::new(Bytes))?;
     }
-    let options = StreamOptions { connect: SHORT, ..StreamOptions::default() };
+    let options = StreamOptions::with(|options| options.connect = SHORT);
     let hasty = rig.connect(client, &address, Stream::new(Bytes).options(options))?;
     let [aborted, cut] = [(); 2].map(|()| rig.connect(client, &address, Stream::new(Bytes)));
     let (aborted, cut) = (aborted?, cut?);
@@ -315,7 +315,7 @@ fn full_unix_queue(fixture: &mut Fixture<'_>) -> Outcome {
     check!(rig.get(client).closed.is_empty(), "one was refused: {:?}", rig.get(client).closed[0].2);
     // One stream has a short timeout, one closes without having sent anything, and one aborts.
     let turns = rig.counters().turns;
-    let options = StreamOptions { connect: SHORT, ..StreamOptions::default() };
+    let options = StreamOptions::with(|options| options.connect = SHORT);
     let hasty = rig.connect(client, &address, Stream::new(Bytes).options(options))?;
     let [closes, aborts] = [(); 2].map(|()| rig.connect(client, &address, Stream::new(Bytes)));
     let (closes, aborts) = (closes?, aborts?);
@@ -448,7 +448,7 @@ fn layered_input(fixture: &mut Fixture<'_>) -> Outcome {
     let mut rig = Rig::new(fixture)?;
     let server = rig.add(Probe::<Lines, Coat>::quiet())?;
     let client = rig.add(Probe::<Bytes>::quiet())?;
-    let options = StreamOptions { unread, ..StreamOptions::DEFAULT };
+    let options = StreamOptions::with(|options| options.unread = unread);
     let (_, address) =
         rig.listen(server, move || Stream::over(Lines::max(1 << 30), Coat).options(options.clone()))?;
     let id = rig.connect(client, &address, Stream::new(Bytes))?;
@@ -564,7 +564,7 @@ fn unfinished(fixture: &mut Fixture<'_>) -> Outcome {
     let mut rig = Rig::new(fixture)?;
     let (server, client) = (rig.add(Probe::<Lines>::quiet())?, rig.add(Probe::<Bytes>::quiet())?);
     let allowed = 5 * SHORT;
-    let options = StreamOptions { unfinished: allowed, ..StreamOptions::DEFAULT };
+    let options = StreamOptions::with(|options| options.unfinished = allowed);
     let (_, address) =
         rig.listen(server, move || Stream::new(Lines::max(1 << 30)).options(options.clone()))?;
     let id = rig.connect(client, &address, Stream::new(Bytes))?;

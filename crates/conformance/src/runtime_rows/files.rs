@@ -145,7 +145,8 @@ fn under_way(rig: &mut Rig, content: &[u8]) -> Result<UnderWay, Stop> {
     let len = content.len() as u64;
     let (server, client) = (rig.add(Server::default())?, rig.add(Probe::<Bytes>::quiet())?);
     let path = path(rig, server)?;
-    let how = OpenOptions { read: true, ..OpenOptions::write() };
+    let mut how = OpenOptions::write();
+    how.read = true;
     let file = open(rig, server, path.clone(), how)??.file;
     done(rig, server, Operation::write_at(&file, 0, content))??;
     let address = rig.with(server, |server, cx| -> Result<_, Stop> {
@@ -273,7 +274,7 @@ fn full(fixture: &mut Fixture<'_>) -> Outcome {
     let server = rig.add(Server::default())?;
     let path = path(&mut rig, server)?;
     let good = open(&mut rig, server, path.clone(), OpenOptions::write())??.file;
-    let write = OpenOptions { write: true, ..OpenOptions::default() };
+    let write = OpenOptions::with(|options| options.write = true);
     // Use full(4) of the system, or write beyond the end of the engine's own disk.
     let (bad, offset) = match open(&mut rig, server, "/dev/full".into(), write)? {
         Ok(opened) => (opened.file, 0),

@@ -14,7 +14,12 @@ pub(super) const ROWS: &[Row] = &[
 
 fn never_reads(fixture: &mut Fixture<'_>) -> Outcome {
     let cap = sized(fixture, 256 << 10, 2_000);
-    let options = StreamOptions { high: cap / 4, low: cap / 8, cap, item: cap, ..StreamOptions::DEFAULT };
+    let options = StreamOptions::with(|options| {
+        options.high = cap / 4;
+        options.low = cap / 8;
+        options.cap = cap;
+        options.item = cap;
+    });
     let mut pair = Pair::of(fixture, move || Stream::new(Bytes).options(options.clone()))?;
     pair.by_client(|cx, id| cx.pause(id));
     let other = pair.rig.connect(pair.client, &pair.address, Stream::new(Bytes))?;
@@ -41,7 +46,7 @@ fn never_reads(fixture: &mut Fixture<'_>) -> Outcome {
 }
 
 fn stalled(fixture: &mut Fixture<'_>) -> Outcome {
-    let options = StreamOptions { write_stall: Some(2 * SHORT), ..StreamOptions::DEFAULT };
+    let options = StreamOptions::with(|options| options.write_stall = Some(2 * SHORT));
     let mut pair = Pair::of(fixture, move || Stream::new(Bytes).options(options.clone()))?;
     pair.by_client(|cx, id| cx.pause(id));
     pair.rig.settle()?;
@@ -176,7 +181,7 @@ fn flood(fixture: &mut Fixture<'_>) -> Outcome {
     let mut rig = Rig::new(fixture)?;
     let (echo, address) = rig.echo()?;
     let client = rig.add(Probe::quiet())?;
-    let options = StreamOptions { backpressure: false, ..StreamOptions::DEFAULT };
+    let options = StreamOptions::with(|options| options.backpressure = false);
     let id = rig.connect(client, &address, Stream::new(Bytes).options(options))?;
     rig.until("it is open", |rig| !rig.get(client).open.is_empty())?;
     rig.with(client, |_, cx| cx.pause(id));
@@ -214,7 +219,7 @@ fn newcomers(fixture: &mut Fixture<'_>) -> Outcome {
     let mut all = Vec::new();
     for _ in 0..flooders {
         // They read even while they have much to write, so only the echo holds them back.
-        let options = StreamOptions { backpressure: false, ..StreamOptions::DEFAULT };
+        let options = StreamOptions::with(|options| options.backpressure = false);
         all.push(rig.connect(crowd, &address, Stream::new(Bytes).options(options))?);
     }
     let mut full = vec![false; flooders];

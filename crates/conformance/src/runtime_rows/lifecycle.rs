@@ -365,7 +365,7 @@ fn child_in_callback(fixture: &mut Fixture<'_>) -> Outcome {
 }
 
 fn orders_in_callback(fixture: &mut Fixture<'_>) -> Outcome {
-    let options = StreamOptions { close: SHORT, ..StreamOptions::DEFAULT };
+    let options = StreamOptions::with(|options| options.close = SHORT);
     let mut pair = Pair::of(fixture, move || Stream::new(Bytes).options(options.clone()))?;
     let to = pair.address.clone();
     let made = Rc::new(Cell::new(None));

@@ -88,7 +88,7 @@ fn fan_out(fixture: &mut Fixture<'_>) -> Outcome {
     let (count, size) = (sized(fixture, 60, 20), sized(fixture, 4 << 20, 300_000));
     let mut rig = Rig::new(fixture)?;
     let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
-    let options = StreamOptions { item: 16 << 20, ..StreamOptions::DEFAULT };
+    let options = StreamOptions::with(|options| options.item = 16 << 20);
     let (_, address) = rig.listen(server, move || Stream::new(Bytes).options(options.clone()))?;
     let ids: Vec<_> = (0..count)
         .map(|_| rig.connect_with(client, &address, &narrow(), Stream::new(Bytes)))

@@ -209,7 +209,7 @@ fn ended_then_reset(fixture: &mut Fixture<'_>) -> Outcome {
 fn reset_behind_much(fixture: &mut Fixture<'_>) -> Outcome {
     const LIMIT: usize = 1000;
     for (sent, is_whole) in [(LIMIT - 1, true), (LIMIT, true), (LIMIT + 1, false)] {
-        let options = StreamOptions { unread: LIMIT, ..StreamOptions::DEFAULT };
+        let options = StreamOptions::with(|options| options.unread = LIMIT);
         let mut pair = Pair::of(fixture, move || Stream::new(Bytes).options(options.clone()))?;
         need_failures(&pair.rig)?;
         pair.by_server(|cx, id| cx.pause(id));
@@ -245,7 +245,13 @@ fn causes(fixture: &mut Fixture<'_>) -> Outcome {
 /// pass.
 fn low_marks() -> StreamOptions {
     let (cap, item) = (64 << 20, 64 << 20);
-    StreamOptions { high: 2_000, low: 500, cap, item, rest: LONG, ..StreamOptions::DEFAULT }
+    StreamOptions::with(|options| {
+        options.high = 2_000;
+        options.low = 500;
+        options.cap = cap;
+        options.item = item;
+        options.rest = LONG;
+    })
 }
 
 /// Checks a stream that rests because of its own output, and is paused. Neither the low mark nor the resume
@@ -327,7 +333,10 @@ fn hold_and_pause(fixture: &mut Fixture<'_>) -> Outcome {
         let listener = cx.listen("127.0.0.1:0", |_| Some(Stream::new(Bytes).options(low_marks())))?;
         Ok(cx.local(listener)?)
     })?;
-    let patient = StreamOptions { cap: 64 << 20, item: 64 << 20, ..StreamOptions::DEFAULT };
+    let patient = StreamOptions::with(|options| {
+        options.cap = 64 << 20;
+        options.item = 64 << 20;
+    });
     let (from, to) = (
         rig.connect(peers, &address, Stream::new(Bytes).options(patient.clone()))?,
         rig.connect(peers, &address, Stream::new(Bytes).options(patient))?,

@@ -224,7 +224,10 @@ fn no_handshake(fixture: &mut Fixture<'_>) -> Outcome {
     let mut rig = Rig::new(fixture)?;
     let server = rig.add(Probe::<Bytes, Waiting>::quiet())?;
     let client = rig.add(Probe::<Bytes>::quiet())?;
-    let options = StreamOptions { handshake: 2 * SHORT, close: SHORT, ..StreamOptions::DEFAULT };
+    let options = StreamOptions::with(|options| {
+        options.handshake = 2 * SHORT;
+        options.close = SHORT;
+    });
     let (_, address) = rig.listen(server, move || Stream::over(Bytes, Waiting).options(options.clone()))?;
     let count = sized(fixture, 50, 20);
     for _ in 0..count {
@@ -261,7 +264,7 @@ fn garbage(fixture: &mut Fixture<'_>) -> Outcome {
 }
 
 fn foreign_garbage(fixture: &mut Fixture<'_>) -> Outcome {
-    let options = StreamOptions { close: SHORT, ..StreamOptions::DEFAULT };
+    let options = StreamOptions::with(|options| options.close = SHORT);
     let mut pair = Pair::of(fixture, move || Stream::new(Lines::max(1_000)).options(options.clone()))?;
     for round in 0..50 {
         let bytes: Vec<u8> = (0..fixture.up_to(5_000)).map(|_| fixture.up_to(256) as u8).collect();

@@ -69,7 +69,7 @@ fn silent(
     let server = rig.add(Probe::<Bytes>::quiet())?;
     let client = rig.add(Greeted::quiet())?;
     let (_, address) = rig.listen(server, || Stream::new(Bytes).half_open(true))?;
-    let options = StreamOptions { handshake: 10 * SHORT, ..StreamOptions::DEFAULT };
+    let options = StreamOptions::with(|options| options.handshake = 10 * SHORT);
     let id = rig.connect(client, &address, Stream::over(Bytes, Greeting).options(options))?;
     rig.with(client, |_, cx| act(cx, id));
     rig.until("the greeting has arrived", |rig| {
@@ -106,7 +106,7 @@ fn both_flood(fixture: &mut Fixture<'_>) -> Outcome {
 
 fn both_answer(fixture: &mut Fixture<'_>) -> Outcome {
     let count = sized(fixture, 1_500, 150);
-    let options = StreamOptions { rest: SHORT, ..StreamOptions::DEFAULT };
+    let options = StreamOptions::with(|options| options.rest = SHORT);
     let mut pair = Pair::of(fixture, move || Stream::new(Lines::new()).options(options.clone()))?;
     let answer = "a".repeat(1_000);
     for service in [pair.server, pair.client] {
@@ -363,7 +363,10 @@ fn tight_echo(rig: &mut Rig) -> Result<Address, Stop> {
         Ok(())
     }))?;
     rig.get_mut(echo).forget();
-    let options = StreamOptions { cap: 256 << 10, item: 256 << 10, ..StreamOptions::DEFAULT };
+    let options = StreamOptions::with(|options| {
+        options.cap = 256 << 10;
+        options.item = 256 << 10;
+    });
     Ok(rig.listen(echo, move || Stream::new(Bytes).options(options.clone()))?.1)
 }
 

@@ -188,7 +188,7 @@ fn connect_hangs(fixture: &mut Fixture<'_>) -> Outcome {
     let (listener, address) = rig.listen_with(probe, &options, || Stream::new(Bytes))?;
     rig.with(probe, |_, cx| cx.pause(listener));
     rig.settle()?;
-    let hasty = StreamOptions { connect: SHORT, ..StreamOptions::DEFAULT };
+    let hasty = StreamOptions::with(|options| options.connect = SHORT);
     let mut ids = Vec::new();
     // A queue of one holds at most two connections. Further ones wait for room in it.
     for _ in 0..6 {

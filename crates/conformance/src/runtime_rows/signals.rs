@@ -224,7 +224,7 @@ impl Load {
         let graceful = here.add(Graceful::within(GRACE))?;
         let (server, client) = (here.add(Probe::quiet())?, there.add(Probe::quiet())?);
         // With a ring of eight buffers the answer takes seconds, and no deadline should cut it off.
-        let patient = Arc::new(StreamOptions { close: GRACE, ..StreamOptions::DEFAULT });
+        let patient = Arc::new(StreamOptions::with(|options| options.close = GRACE));
         let (_, address) = here.listen(server, move || Stream::new(Bytes).options(patient.clone()))?;
         let stream = there.connect(client, &address, Stream::new(Bytes))?;
         let mut rigs = [here, there];

@@ -52,7 +52,7 @@ impl Broadcast {
 
 impl Service for Broadcast {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
-        let options = StreamOptions { write_stall: Some(Duration::from_secs(10)), ..StreamOptions::DEFAULT };
+        let options = StreamOptions::with(|options| options.write_stall = Some(Duration::from_secs(10)));
         let options = Arc::new(options);
         let listener =
             cx.listen(&self.address, move |_| Some(Stream::new(Bytes).options(options.clone())))?;

@@ -80,7 +80,7 @@ impl Client {
             codec: Numbered::new(work.size),
             // The server echoes all bytes. If backpressure stopped us from reading while much is queued,
             // each side would wait for the other.
-            options: Arc::new(StreamOptions { backpressure: false, ..StreamOptions::DEFAULT }),
+            options: Arc::new(StreamOptions::with(|options| options.backpressure = false)),
             work,
             server,
             socket: Some(control),

@@ -93,7 +93,7 @@ pub(crate) fn run(args: Vec<String>) -> ExitCode {
         Ok(terminal) => terminal,
         Err(error) => return refuse(&format!("standard input is no terminal: {error}")),
     };
-    let device = match Serial::open(name, &SerialOptions { speed, ..SerialOptions::DEFAULT }) {
+    let device = match Serial::open(name, &SerialOptions::with(|options| options.speed = speed)) {
         Ok(device) => device,
         Err(error) => return refuse(&error.to_string()),
     };

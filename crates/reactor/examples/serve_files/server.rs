@@ -71,8 +71,9 @@ impl Server {
             Parsed::Whole(len, mut request) => {
                 client.input.drain(..len);
                 request.keep &= !self.is_stopping;
-                let how =
-                    OpenOptions { beneath: Some(self.root.clone()), prefetch: SMALL, ..OpenOptions::read() };
+                let mut how = OpenOptions::read();
+                how.beneath = Some(self.root.clone());
+                how.prefetch = SMALL;
                 let operation = Operation::open(&request.path, how);
                 client.request = Some(request);
                 if cx.file(operation, move |result| Found(id, result)).is_err() {

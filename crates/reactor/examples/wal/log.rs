@@ -114,7 +114,11 @@ impl Log {
 
 impl Service for Log {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
-        let options = OpenOptions { read: true, write: true, create: true, ..OpenOptions::default() };
+        let options = OpenOptions::with(|options| {
+            options.read = true;
+            options.write = true;
+            options.create = true;
+        });
         cx.file(Operation::open(&self.path, options), Open)?;
         Ok(())
     }

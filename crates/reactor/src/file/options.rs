@@ -1,5 +1,6 @@
 //! Options for opening a file, and a file's metadata.
 
+use crate::options::with_changes;
 use std::{ffi::OsString, time::SystemTime};
 
 use super::File;
@@ -12,10 +13,14 @@ use super::File;
 ///
 /// ```
 /// use reactor::file::OpenOptions;
-/// let log = OpenOptions { append: true, create: true, ..OpenOptions::default() };
+/// let log = OpenOptions::with(|options| {
+///     options.append = true;
+///     options.create = true;
+/// });
 /// assert_ne!(log, OpenOptions::read());
 /// ```
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct OpenOptions {
     /// Opens it for reading.
     pub read: bool,
@@ -39,6 +44,8 @@ pub struct OpenOptions {
     /// At most 1 MiB.
     pub prefetch: usize,
 }
+
+with_changes!(OpenOptions);
 
 impl OpenOptions {
     /// Makes options for reading.

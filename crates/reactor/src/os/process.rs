@@ -70,6 +70,7 @@
 //! `spawn` blocks until the kernel has executed the program: some hundred microseconds, or longer if the
 //! program lies on a slow disk.
 
+use crate::options::with_changes;
 use std::{
     fmt, io,
     os::unix::process::ExitStatusExt as _,
@@ -132,6 +133,8 @@ pub struct SpawnOptions {
     /// exited. Off by default: the child lives on.
     pub kill_on_close: bool,
 }
+
+with_changes!(SpawnOptions);
 
 impl SpawnOptions {
     pub(crate) fn ends_group(&self) -> bool {

@@ -1,5 +1,6 @@
 //! The limits of a runtime, all finite.
 
+use crate::options::with_changes;
 use std::time::Duration;
 
 /// The limits of a runtime. At a limit the runtime answers `Full`, reports a fault or ends a resource, but
@@ -48,6 +49,8 @@ pub struct Limits {
     /// It helps if one busy connection has a core of its own, and costs processor time.
     pub busy_poll: Option<Duration>,
 }
+
+with_changes!(Limits);
 
 impl Default for Limits {
     fn default() -> Limits {

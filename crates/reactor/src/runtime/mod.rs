@@ -26,6 +26,7 @@ mod turn;
 pub(crate) mod turn_ends;
 pub(crate) mod typed_queues;
 
+use crate::options::with_changes;
 use std::{
     any::{Any, type_name},
     fmt, io,
@@ -155,6 +156,8 @@ pub struct RuntimeOptions {
     /// The limits of the runtime.
     pub limits: Limits,
 }
+
+with_changes!(RuntimeOptions);
 
 impl Runtime {
     /// Creates a runtime with the engine that `REACTOR_ENGINE` names, or else the best one that opens.

@@ -1,6 +1,7 @@
 //! Supervised services: the runtime restarts them after a panic, within a budget, and the new life keeps a
 //! part of the old one.
 
+use crate::options::with_changes;
 use std::{any::Any, collections::VecDeque, mem, time::Duration};
 
 use super::Runtime;
@@ -42,6 +43,8 @@ pub struct Restart {
     /// The longest wait; 10 s.
     pub delay_max: Duration,
 }
+
+with_changes!(Restart);
 
 impl Default for Restart {
     fn default() -> Restart {

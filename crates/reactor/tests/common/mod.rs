@@ -402,7 +402,7 @@ where
 
 /// Returns options with a short limit for a graceful close, for peers that never end their side.
 pub fn quick_close() -> StreamOptions {
-    StreamOptions { close: 2 * SHORT, ..StreamOptions::DEFAULT }
+    StreamOptions::with(|options| options.close = 2 * SHORT)
 }
 
 /// Returns bytes that reveal a wrong position.

@@ -75,8 +75,12 @@ impl Disk {
             (None, true, 2) => ("remove", Action::Remove { path }, Some(Out::Remove)),
             (None, _, _) => {
                 let prefetch = chance.below(300);
-                let options =
-                    OpenOptions { read: true, write: true, create: true, prefetch, ..OpenOptions::default() };
+                let options = OpenOptions::with(|options| {
+                    options.read = true;
+                    options.write = true;
+                    options.create = true;
+                    options.prefetch = prefetch;
+                });
                 ("open", Action::Open { path, options }, Some(Out::Open { prefetch }))
             }
             (Some(file), _, 0..=1) => {

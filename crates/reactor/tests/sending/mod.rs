@@ -43,11 +43,10 @@ pub struct Sender {
 impl Service for Sender {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
         let half_open = self.half_open;
-        let options = StreamOptions {
-            write_stall: Some(self.write_stall),
-            close: self.close,
-            ..StreamOptions::DEFAULT
-        };
+        let options = StreamOptions::with(|options| {
+            options.write_stall = Some(self.write_stall);
+            options.close = self.close;
+        });
         let options = Arc::new(options);
         let listener = cx.listen("127.0.0.1:0", move |_| {
             Some(Stream::new(Bytes).half_open(half_open).options(options.clone()))

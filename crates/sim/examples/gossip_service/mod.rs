@@ -101,14 +101,13 @@ impl Gossip {
             links: IdMap::new(),
             facts,
             watch: Box::new(watch),
-            options: Arc::new(StreamOptions {
-                cap: QUEUE_MAX,
-                item: LINE_MAX + 1,
-                unread: QUEUE_MAX,
-                connect: SILENCE_MAX,
-                write_stall: Some(SILENCE_MAX),
-                ..StreamOptions::DEFAULT
-            }),
+            options: Arc::new(StreamOptions::with(|options| {
+                options.cap = QUEUE_MAX;
+                options.item = LINE_MAX + 1;
+                options.unread = QUEUE_MAX;
+                options.connect = SILENCE_MAX;
+                options.write_stall = Some(SILENCE_MAX);
+            })),
         }
     }
 

@@ -163,7 +163,7 @@ impl Hands {
 
 /// Makes a stream that ends only when the test ends it, and that reads even while much output waits.
 fn bare() -> Stream {
-    let options = StreamOptions { backpressure: false, ..StreamOptions::default() };
+    let options = StreamOptions::with(|options| options.backpressure = false);
     Stream::new(Bytes).half_open(true).options(options)
 }
 

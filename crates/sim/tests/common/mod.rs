@@ -42,7 +42,7 @@ fn word(why: &Closed) -> String {
 
 /// Makes a stream that reads even while much output waits. Two ends that do not would wait for each other.
 fn stream() -> Stream {
-    let options = StreamOptions { backpressure: false, ..StreamOptions::default() };
+    let options = StreamOptions::with(|options| options.backpressure = false);
     Stream::new(Bytes).half_open(true).options(options)
 }
 

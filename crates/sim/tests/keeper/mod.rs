@@ -67,7 +67,11 @@ impl Keeper {
 
 impl Service for Keeper {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
-        let how = OpenOptions { read: true, write: true, create: true, ..OpenOptions::default() };
+        let how = OpenOptions::with(|options| {
+            options.read = true;
+            options.write = true;
+            options.create = true;
+        });
         cx.file(Operation::open("/records", how), Open)?;
         Ok(())
     }

@@ -84,7 +84,11 @@ impl Log {
 
 impl Service for Log {
     fn start(&mut self, cx: &mut Context<Self>) -> Result {
-        let how = OpenOptions { read: true, write: true, create: true, ..OpenOptions::default() };
+        let how = OpenOptions::with(|options| {
+            options.read = true;
+            options.write = true;
+            options.create = true;
+        });
         cx.file(Operation::open(self.directory.join("log"), how), Opening)?;
         Ok(())
     }

@@ -26,7 +26,11 @@ pub(crate) struct Synced(Result<(), Error>);
 impl Peer {
     /// Opens the notes of former lives.
     pub(crate) fn open_notes(&mut self, cx: &mut Context<Self>) -> Result {
-        let how = OpenOptions { read: true, write: true, create: true, ..OpenOptions::default() };
+        let how = OpenOptions::with(|options| {
+            options.read = true;
+            options.write = true;
+            options.create = true;
+        });
         cx.file(Operation::open("/notes", how), Open)?;
         self.ledger().books[self.me].operations += 1;
         Ok(())

@@ -25,11 +25,9 @@ impl Peer {
             Mode::Refused => SocketAddr::new(to.ip(), NOBODY),
             _ => to,
         };
-        let options = StreamOptions {
-            cap: if mode == Mode::Overflow { CAP } else { StreamOptions::DEFAULT.cap },
-            backpressure: false,
-            ..options()
-        };
+        let mut options = options();
+        options.cap = if mode == Mode::Overflow { CAP } else { StreamOptions::DEFAULT.cap };
+        options.backpressure = false;
         let stream = Stream::new(Bytes).options(Arc::new(options));
         let id = match cx.connect(target, stream) {
             Ok(id) => id,
@@ -287,14 +285,13 @@ fn address(address: Result<Address, Error>) -> Option<SocketAddr> {
 
 /// Low marks, so that the queue crosses them, and short timeouts, so that troubles outlast them.
 pub(super) fn options() -> StreamOptions {
-    StreamOptions {
-        high: 16 << 10,
-        low: 4 << 10,
-        connect: Duration::from_millis(1_500),
-        close: Duration::from_millis(600),
-        write_stall: Some(Duration::from_millis(400)),
-        ..StreamOptions::DEFAULT
-    }
+    StreamOptions::with(|options| {
+        options.high = 16 << 10;
+        options.low = 4 << 10;
+        options.connect = Duration::from_millis(1_500);
+        options.close = Duration::from_millis(600);
+        options.write_stall = Some(Duration::from_millis(400));
+    })
 }
 
 const CAP: usize = 48 << 10;

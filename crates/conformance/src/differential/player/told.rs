@@ -240,7 +240,10 @@ impl Player {
 }
 
 fn stream(kind: Kind) -> Stream {
-    let options = StreamOptions { backpressure: kind.backpressure, close: GRACE, ..StreamOptions::DEFAULT };
+    let options = StreamOptions::with(|options| {
+        options.backpressure = kind.backpressure;
+        options.close = GRACE;
+    });
     Stream::new(Bytes).half_open(kind.half_open).options(options)
 }
 

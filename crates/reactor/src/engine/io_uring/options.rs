@@ -42,6 +42,8 @@ pub struct IoUringOptions {
     pub operations: Operations,
 }
 
+with_changes!(IoUringOptions);
+
 impl Default for IoUringOptions {
     fn default() -> IoUringOptions {
         IoUringOptions {
@@ -80,3 +82,4 @@ impl Default for Operations {
         Operations { accept: true, receive: true, pieces: true, send: true, read: true, files: true }
     }
 }
+use crate::options::with_changes;

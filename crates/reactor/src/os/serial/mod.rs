@@ -42,7 +42,7 @@ use crate::{
 ///
 /// impl Service for Meter {
 ///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
-///         let options = SerialOptions { speed: 9_600, ..SerialOptions::DEFAULT };
+///         let options = SerialOptions::with(|options| options.speed = 9_600);
 ///         let id = cx.add(Serial::open("/dev/ttyUSB0", &options)?)?;
 ///         cx.send(id, b"MEASURE?\r\n");
 ///         Ok(())

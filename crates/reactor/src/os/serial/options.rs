@@ -1,5 +1,6 @@
 //! The settings of a serial line: speed, frame and flow control.
 
+use crate::options::with_changes;
 use std::io;
 
 use serial2::Settings;
@@ -8,10 +9,14 @@ use serial2::Settings;
 ///
 /// ```
 /// use reactor::serial::{Parity, SerialOptions, StopBits};
-/// let options = SerialOptions { speed: 4_800, parity: Parity::Even, ..SerialOptions::DEFAULT };
+/// let options = SerialOptions::with(|options| {
+///     options.speed = 4_800;
+///     options.parity = Parity::Even;
+/// });
 /// assert_eq!(options.stop_bits, StopBits::One);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct SerialOptions {
     /// Bits per second, the same in both directions, at least 1. Use any number that the device supports. The
     /// real speed may differ from it by 2.5 %.
@@ -27,6 +32,8 @@ pub struct SerialOptions {
     /// Refuses the port to other processes that open it later (EBUSY). The superuser can still open it.
     pub exclusive: bool,
 }
+
+with_changes!(SerialOptions);
 
 impl SerialOptions {
     /// 115,200 bits per second, eight data bits, no parity, one stop bit, no flow control, exclusive.

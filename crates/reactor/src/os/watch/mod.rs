@@ -2,6 +2,7 @@
 
 mod change;
 
+use crate::options::with_changes;
 use std::{
     collections::BTreeMap,
     fmt,
@@ -77,10 +78,11 @@ enum Origin {
 ///
 /// ```
 /// use reactor::watch::WatchLimits;
-/// let limits = WatchLimits { watches: 16, ..WatchLimits::DEFAULT };
+/// let limits = WatchLimits::with(|options| options.watches = 16);
 /// assert_eq!(limits.batch_bytes, 4096);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct WatchLimits {
     /// The most paths that it watches. The kernel has a limit of its own for each user.
     pub watches: usize,
@@ -89,6 +91,8 @@ pub struct WatchLimits {
     /// long, to find the other half of a rename.
     pub batch_bytes: usize,
 }
+
+with_changes!(WatchLimits);
 
 impl WatchLimits {
     /// 1,024 paths, and 4 KiB: 128 changes with short names.

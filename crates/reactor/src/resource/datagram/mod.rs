@@ -4,6 +4,7 @@
 mod drive;
 mod link;
 
+use crate::options::with_changes;
 use std::{any::Any, fmt, io, marker::PhantomData, sync::Arc, time::Duration};
 
 use self::link::Link;
@@ -255,11 +256,15 @@ impl<R: 'static> Output for Datagrams<R> {
 /// ```
 /// use reactor::{DatagramOptions, Datagrams, WhenFull};
 ///
-/// let newest = DatagramOptions { when_full: WhenFull::DropOldest, queue: 16, ..DatagramOptions::DEFAULT };
+/// let newest = DatagramOptions::with(|options| {
+///     options.when_full = WhenFull::DropOldest;
+///     options.queue = 16;
+/// });
 /// let video = Datagrams::new().options(newest);
 /// # let _ = video;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DatagramOptions {
     /// The most datagrams that may wait to leave; 4,096. Above half of it `send` answers `High`.
     pub queue: usize,
@@ -278,6 +283,8 @@ pub struct DatagramOptions {
     /// How long a graceful close may take to send the queue; 5 s.
     pub close: Duration,
 }
+
+with_changes!(DatagramOptions);
 
 /// The datagram to drop when the queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Marks, limits and deadlines of a stream, all finite.
 
+use crate::options::with_changes;
 use std::time::Duration;
 
 /// The sizes and times within which a stream works.
@@ -8,11 +9,12 @@ use std::time::Duration;
 /// use reactor::{Bytes, Stream, StreamOptions};
 /// use std::{sync::Arc, time::Duration};
 ///
-/// let patient = Arc::new(StreamOptions { write_stall: Some(Duration::from_secs(300)), ..StreamOptions::DEFAULT });
+/// let patient = Arc::new(StreamOptions::with(|options| options.write_stall = Some(Duration::from_secs(300))));
 /// let stream = Stream::new(Bytes).options(patient.clone());
 /// # let _ = stream;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StreamOptions {
     /// The queue length in bytes above which `send` answers `High`; 64 KiB. Above the same number of bytes of
     /// output that the stream's own input caused, the stream rests: the runtime does not read its input.
@@ -63,6 +65,8 @@ pub struct StreamOptions {
     /// default. The deadline does not count while the stream is paused or rests for its own output.
     pub unfinished: Duration,
 }
+
+with_changes!(StreamOptions);
 
 impl StreamOptions {
     /// The defaults.
