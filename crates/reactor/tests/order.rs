@@ -78,8 +78,10 @@ fn at_most_1024_items_of_a_stream_are_handed_over_in_one_turn() {
                 let count = world.probe().count(&Seen::got("x")) - before;
                 turns.extend((count > 0).then_some(count));
             }
-            let expected = if lines > 1024 { vec![1024, lines - 1024] } else { vec![lines] };
-            assert_eq!(turns, expected);
+            // After 128 calls that took a millisecond, a turn writes first.
+            assert!(turns.iter().all(|count| *count <= 1024), "{turns:?}");
+            assert!(turns[0] >= 128 && turns.iter().sum::<usize>() == lines, "{turns:?}");
+            assert!(lines <= 1024 || turns.len() > 1, "{turns:?}");
         }
     });
 }

@@ -197,9 +197,13 @@ impl ByteBudget {
 }
 
 /// How many handlers may run, and for how long, before the runtime writes their output.
+///
+/// A call only counts. The turn looks between two events whether the budget is spent, and then writes. A
+/// stream in the middle of its input stops there, and its rest is a backlog.
 pub(crate) struct HandlerBudget {
     calls: u32,
     since: Time,
+    is_spent: bool,
 }
 
 impl HandlerBudget {
@@ -209,7 +213,7 @@ impl HandlerBudget {
     const SAMPLE: u32 = 128;
 
     pub(crate) fn new(now: Time) -> HandlerBudget {
-        HandlerBudget { calls: 0, since: now }
+        HandlerBudget { calls: 0, since: now, is_spent: false }
     }
 
     /// Starts again after a flush.
@@ -224,13 +228,16 @@ impl HandlerBudget {
         self.calls.is_multiple_of(HandlerBudget::SAMPLE)
     }
 
-    /// Returns whether it is time to write, and renews the budget if so.
-    pub(crate) fn is_over(&mut self, now: Time) -> bool {
-        let over = self.calls >= HandlerBudget::CALLS_MAX || now.since(self.since) >= HandlerBudget::TIME_MAX;
-        if over {
-            self.renew(now);
-        }
-        over
+    /// Looks at the clock: it is time to write after so many calls, or after so long.
+    pub(crate) fn look(&mut self, now: Time) {
+        self.is_spent |=
+            self.calls >= HandlerBudget::CALLS_MAX || now.since(self.since) >= HandlerBudget::TIME_MAX;
+    }
+
+    /// Returns whether it is time to write.
+    #[inline]
+    pub(crate) fn is_spent(&self) -> bool {
+        self.is_spent
     }
 }
 
@@ -343,9 +350,17 @@ mod tests {
         for call in 1..HandlerBudget::CALLS_MAX {
             assert_eq!(handlers.spend(), call % 128 == 0);
         }
-        assert!(!handlers.is_over(Time::ZERO), "limit - 1");
-        assert!(handlers.spend() && handlers.is_over(Time::ZERO), "limit");
-        assert!(!handlers.is_over(Time::ZERO + Duration::from_micros(999)));
-        assert!(handlers.is_over(Time::ZERO + Duration::from_millis(1)));
+        handlers.look(Time::ZERO);
+        assert!(!handlers.is_spent(), "limit - 1");
+        assert!(handlers.spend());
+        handlers.look(Time::ZERO);
+        assert!(handlers.is_spent(), "limit");
+        handlers.renew(Time::ZERO);
+        for (micros, is_spent) in [(999, false), (1_000, true), (0, true)] {
+            handlers.look(Time::ZERO + Duration::from_micros(micros));
+            assert_eq!(handlers.is_spent(), is_spent, "{micros}");
+        }
+        handlers.renew(Time::ZERO + Duration::from_millis(1));
+        assert!(!handlers.is_spent());
     }
 }

@@ -179,13 +179,18 @@ pub(crate) fn deliver_file<S: Receive<M>, M: Send + 'static>(
 }
 
 impl Core {
-    /// Counts a call of a handler. Writes queued output if there were many calls since the last write.
+    /// Counts a call of a handler. After many calls, or long ones, the turn writes the queued output.
     #[inline]
     pub(crate) fn spend(&mut self) {
         self.counters.handled += 1;
         if self.handlers.spend() {
-            self.spent();
+            self.look_at_clock();
         }
+    }
+
+    #[cold]
+    fn look_at_clock(&mut self) {
+        self.handlers.look(self.engine.host().now());
     }
 
     /// Reports a call to the observer, right before it happens.

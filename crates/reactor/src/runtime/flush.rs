@@ -27,13 +27,6 @@ impl Core {
         }
     }
 
-    #[cold]
-    pub(super) fn spent(&mut self) {
-        if self.handlers.is_over(self.engine.host().now()) {
-            self.flush();
-        }
-    }
-
     /// Writes every stream with queued output, once, and begins the requested file operations.
     pub(crate) fn flush(&mut self) {
         if self.budget.has_begun() {

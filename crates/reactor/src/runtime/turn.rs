@@ -147,6 +147,7 @@ impl Runtime {
                 Event::Got(chunk) => self.input(key, chunk),
                 event => self.event(key, event),
             }
+            self.flush_if_spent();
         }
     }
 
@@ -210,6 +211,7 @@ impl Runtime {
             let (table, service) = (slot.table, slot.service);
             let blame = Blame::on(During::Handle, key);
             self.call(service, blame, |core, erased| (table.again)(core, erased, key));
+            self.flush_if_spent();
         }
         self.driving = again;
     }
@@ -237,6 +239,7 @@ impl Runtime {
             if let Err(text) = guard::call(|| deliver(queue, Some((core, &mut **service)), index)) {
                 self.panicked(index, text, Blame::none(During::Command));
             }
+            self.flush_if_spent();
         }
     }
 
@@ -264,6 +267,7 @@ impl Runtime {
                     }
                 }
             }
+            self.flush_if_spent();
         }
     }
 
@@ -293,7 +297,26 @@ impl Runtime {
             // The service is alive, because `Lanes::clear` drops the messages of a service that ends.
             let blame = Blame::none(During::Message);
             self.call(service, blame, |core, erased| hand(core, erased, service, lane, None));
+            self.flush_if_spent();
         }
+    }
+
+    /// Writes the queued output in the middle of a turn, if handlers have been called often or for long since
+    /// the last write. The peers of the first ones must not wait for the last ones.
+    #[inline]
+    pub(super) fn flush_if_spent(&mut self) {
+        if self.core.handlers.is_spent() {
+            self.flush_early();
+        }
+    }
+
+    #[cold]
+    fn flush_early(&mut self) {
+        self.flush();
+        // An engine that completes writes by itself begins them now.
+        self.core.engine.submit();
+        let now = self.core.engine.host().now();
+        self.core.handlers.renew(now);
     }
 
     /// Writes the queued output.
@@ -319,6 +342,7 @@ impl Runtime {
             let blame = Blame::on(During::Closed, key);
             self.call(service, blame, |core, erased| (table.closed)(core, erased, key, resource, why));
             self.core.forget(key);
+            self.flush_if_spent();
         }
         self.end_panicked();
     }

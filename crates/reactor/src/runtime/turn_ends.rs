@@ -82,6 +82,7 @@ impl Runtime {
             let tell = self.services[usize::from(*index)].end_of_turn;
             let blame = Blame::none(During::EndOfTurn);
             self.call(*index, blame, |core, erased| tell(core, erased, *index));
+            self.flush_if_spent();
         }
         self.core.turn_ends.end(asked);
     }

@@ -204,6 +204,9 @@ fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         if at == input.len() {
             return at;
         }
+        if core.handlers.is_spent() {
+            break;
+        }
         let Some(slot) = core.registry.live(key) else { return input.len() };
         let index = slot.service;
         let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
@@ -238,7 +241,8 @@ fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         }
     }
     if at < input.len() {
-        // Stop reading meanwhile, because a peer that is faster than its turn must not fill the memory.
+        // It has had its share of the turn, or the output of all must be written first. Stop reading
+        // meanwhile, because a peer that is faster than its turn must not fill the memory.
         if let Some(link) = find::<C, L, R>(core, key) {
             link.conn.rest(Rest::Backlog, true);
         }
