@@ -52,8 +52,8 @@ ids! {
     SourceId
     /// Offloaded work.
     JobId
-    /// A drawn trouble.
-    TroubleId
+    /// A drawn fault of the world.
+    WorldFaultId
 }
 
 #[cfg(unix)]

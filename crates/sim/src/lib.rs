@@ -69,9 +69,9 @@
 //! congestion, and no duplicate packet. A lost packet shows as a delay. Datagrams are lost, duplicated and
 //! reordered as their [`Link`] defines, and refused where no socket is bound. They have no fragments, no
 //! bandwidth limit, and no routers that mark them. Handlers take no virtual time, but a turn takes
-//! [`WorldOptions::turn_cost`]. A user's resource over a real descriptor needs a [`Feed`] instead. The model
-//! has no memory limits, no real threads, and no bugs of the kernel. To test those, run the same service on
-//! the real engines.
+//! [`WorldOptions::turn_cost`]. A user's resource over a real descriptor needs a [`VirtualSource`] instead.
+//! The model has no memory limits, no real threads, and no bugs of the kernel. To test those, run the same
+//! service on the real engines.
 #![forbid(unsafe_code)]
 
 // Only `testing::harness`, the nodes and the world name services and handlers. The order follows the data:
@@ -89,7 +89,7 @@ pub mod guide;
 mod testing;
 
 #[cfg(unix)]
-pub use self::os::child::{Hand, Program};
+pub use self::os::child::{Program, ProgramContext};
 pub use self::{
     engine::{SimEngine, options::EngineOptions},
     faults::{Faults, KINDS, Kind, Tally, chance::Chance},
@@ -98,12 +98,12 @@ pub use self::{
     testing::{
         coverage::Sometimes,
         folder::Folder,
-        harness::{Bed, Peer},
+        harness::{Harness, Peer},
         isolate::{Isolated, RUNS, Tried, isolate},
         line::Line,
         plan::{Failure, ISOLATE, PLAN, Plan},
         replay::{hunt, replay, shrink},
-        source::Feed,
+        source::VirtualSource,
     },
     world::{
         Leaks, Summary, World, WorldOptions,

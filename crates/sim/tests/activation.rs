@@ -124,7 +124,7 @@ fn when_the_machine_goes_who_waits_is_told_nothing_and_the_next_is_served() {
     scene.world.crash(scene.web);
     let waiting = scene.client();
     scene.world.run_for(SECOND);
-    scene.world.vanish(scene.web);
+    scene.world.power_off(scene.web);
     scene.world.restart(scene.web);
     scene.world.run_for(SECOND);
     assert!(scene.world.with(scene.web, |web, _| web.open.is_empty()).expect("it lives"));

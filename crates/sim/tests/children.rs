@@ -18,7 +18,7 @@ use reactor::{
     Bytes, Closed, Context, Event, Handle, Id, Result, Service, Stream,
     process::{Process, SpawnOptions},
 };
-use sim::{Digest, Faults, Hand, Kind, Leaks, NodeId, Program, World, WorldOptions};
+use sim::{Digest, Faults, Kind, Leaks, NodeId, Program, ProgramContext, World, WorldOptions};
 
 struct Input;
 type In = Stream<Bytes, (), Input>;
@@ -105,45 +105,45 @@ enum Tool {
 }
 
 impl Program for Tool {
-    fn begin(&mut self, hand: &mut Hand<'_>) {
+    fn begin(&mut self, cx: &mut ProgramContext<'_>) {
         match self {
             Tool::Flood => {
-                hand.say(&[7; 300_000]);
-                hand.exit(4);
+                cx.say(&[7; 300_000]);
+                cx.exit(4);
             }
             Tool::Mute => {
-                hand.close_output();
-                hand.after(Duration::from_secs(1), 0);
+                cx.close_output();
+                cx.after(Duration::from_secs(1), 0);
             }
             Tool::Parting => {
-                hand.leave_behind(Duration::from_secs(1));
-                hand.exit(6);
+                cx.leave_behind(Duration::from_secs(1));
+                cx.exit(6);
             }
-            Tool::Deaf => hand.close_input(),
+            Tool::Deaf => cx.close_input(),
             Tool::Cat | Tool::Stubborn => (),
         }
     }
 
-    fn input(&mut self, hand: &mut Hand<'_>, bytes: &[u8]) {
+    fn input(&mut self, cx: &mut ProgramContext<'_>, bytes: &[u8]) {
         if let Tool::Cat = self {
-            hand.say(bytes);
+            cx.say(bytes);
         }
     }
 
-    fn input_ended(&mut self, hand: &mut Hand<'_>) {
+    fn input_ended(&mut self, cx: &mut ProgramContext<'_>) {
         if let Tool::Cat = self {
-            hand.exit(0);
+            cx.exit(0);
         }
     }
 
-    fn signal(&mut self, hand: &mut Hand<'_>, number: i32) {
+    fn signal(&mut self, cx: &mut ProgramContext<'_>, number: i32) {
         if !matches!((self, number), (Tool::Stubborn, libc_signal::TERM)) {
-            hand.die(number);
+            cx.die(number);
         }
     }
 
-    fn time(&mut self, hand: &mut Hand<'_>, _: u64) {
-        hand.exit(5);
+    fn time(&mut self, cx: &mut ProgramContext<'_>, _: u64) {
+        cx.exit(5);
     }
 }
 

@@ -129,7 +129,7 @@ fn a_partition_loses_them_and_a_hold_keeps_them() {
     world.partition(&[one.into()], &[other.into()]);
     send(&mut world, one, &at, &1_u32.to_be_bytes());
     world.run_for(Duration::from_secs(1));
-    world.heal();
+    world.stop_faults();
     send(&mut world, one, &at, &2_u32.to_be_bytes());
     world.run_for(Duration::from_secs(1));
     assert_eq!(numbers(&world, other), [2], "what a partition met is lost");
@@ -137,7 +137,7 @@ fn a_partition_loses_them_and_a_hold_keeps_them() {
     send(&mut world, one, &at, &3_u32.to_be_bytes());
     world.run_for(Duration::from_secs(1));
     assert_eq!(numbers(&world, other), [2]);
-    world.heal();
+    world.stop_faults();
     world.run_for(Duration::from_secs(1));
     assert_eq!(numbers(&world, other), [2, 3], "what a hold met comes later");
     assert_eq!(world.summary().datagrams.lost, 1);
@@ -156,7 +156,7 @@ fn nobody_at_the_port_is_a_report_and_no_machine_is_silence() {
     assert_eq!(world.service(one).expect("it lives").refused, [nobody.clone(), nobody.clone()]);
     // A machine without power does not answer. A machine whose program ended refuses.
     let at = address(&world, other, 7007);
-    world.vanish(other);
+    world.power_off(other);
     send(&mut world, one, &at, b"anyone?");
     world.run_for(Duration::from_secs(1));
     assert_eq!(world.service(one).expect("it lives").refused.len(), 2);

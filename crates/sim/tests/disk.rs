@@ -27,7 +27,7 @@ fn play(seed: u64, ends: u32, syncs: bool, options: &DiskOptions) -> Played {
         world.run_for(Duration::from_micros(chance.between(0, 20_000)));
         match chance.below(5) {
             0 => world.crash(node),
-            _ => world.vanish(node),
+            _ => world.power_off(node),
         }
         world.restart(node);
     }
@@ -118,7 +118,7 @@ fn a_full_disk_is_an_error_with_its_kind_in_the_history() {
     let faults = outside.borrow().faults.clone();
     assert!(faults.len() == 1 && faults[0].starts_with("write /log: "), "{faults:?}");
     // After a power cut, it restarts with the records that it acknowledged.
-    world.vanish(node);
+    world.power_off(node);
     world.restart(node);
     world.run_for(Duration::from_secs(1));
     assert_eq!((outside.borrow().lost, outside.borrow().recovered), (0, 2));

@@ -19,13 +19,13 @@ fn keep(plan: &Plan, belief: Belief) -> std::result::Result<(), String> {
     let shared = outside.clone();
     let node = world.add(move |runtime| runtime.add(Keeper::new(belief, shared.clone())));
     let mut chance = Chance::new(plan.seed ^ 0xd15c);
-    world.draw_troubles(plan.time, plan.time / 10);
+    world.schedule_chaos(plan.time, plan.time / 10);
     for _ in 0..8 {
         world.run_for(Duration::from_micros(chance.between(0, plan.time.as_micros() as u64 / 4)));
-        world.vanish(node);
+        world.power_off(node);
         world.restart(node);
     }
-    world.heal();
+    world.stop_faults();
     let before = outside.borrow().lives;
     if !world.run_until(Duration::from_secs(20), |_| outside.borrow().lives > before) {
         return Err("it does not begin again".to_owned());
@@ -183,7 +183,7 @@ fn while_syncs_stand_still_no_sync_is_done_and_every_write_is() {
 
 #[test]
 fn a_spell_ends_with_a_repair_and_with_the_faults() {
-    for ends in [World::repair, World::heal] {
+    for ends in [World::repair, World::stop_faults] {
         let mut options = WorldOptions::default();
         options.history_max = 100;
         let mut world = World::with_options(1, options);
@@ -240,9 +240,9 @@ fn one_seed_is_one_run_with_all_of_it() {
         let mut world = plan.world();
         let outside = Rc::new(RefCell::new(Outside::default()));
         let node = world.add(move |runtime| runtime.add(Keeper::new(Belief::Sync, outside.clone())));
-        world.draw_troubles(plan.time, plan.time / 10);
+        world.schedule_chaos(plan.time, plan.time / 10);
         world.run_for(plan.time);
-        world.vanish(node);
+        world.power_off(node);
         world.digest()
     };
     assert_eq!(digest(3), digest(3));

@@ -71,11 +71,11 @@ fn all_agree_after_the_faults_of_many_seeds_some_of_which_have_every_kind_of_tro
     for seed in 0..40_u64 {
         let summary = simulate(&["--nodes", "9", "--seed", &seed.to_string(), "--time", "6"]);
         assert!(value(&summary, "converged").contains("s after the faults had ended"), "{summary}");
-        for (seen, name) in seen.iter_mut().zip(TROUBLES) {
+        for (seen, name) in seen.iter_mut().zip(FAULTS) {
             *seen += value(&summary, name).parse::<u64>().expect("a number");
         }
     }
-    assert!(seen.iter().all(|seen| *seen > 0), "{TROUBLES:?}: {seen:?}");
+    assert!(seen.iter().all(|seen| *seen > 0), "{FAULTS:?}: {seen:?}");
 }
 
 /// A directory of its own, which is removed when it is dropped.
@@ -114,7 +114,7 @@ fn the_picture_counts_what_the_summary_counts() {
         let summary = simulate(&[&arguments[..], &["--picture", path]].concat());
         assert_eq!(simulate(&arguments), summary, "to be drawn changes nothing");
         let picture = fs::read_to_string(path).expect("it was written");
-        for name in ["nodes", "seed", "messages", "bytes", "facts"].iter().chain(&TROUBLES) {
+        for name in ["nodes", "seed", "messages", "bytes", "facts"].iter().chain(&FAULTS) {
             let counted = attribute(&picture, &name.replace(' ', "-"));
             assert_eq!(counted, value(&summary, name), "{name} of {nodes} nodes, seed {seed}");
             let told = [format!("{counted} {name}"), format!("{name} {counted}")];
@@ -143,7 +143,7 @@ fn assert_strokes(picture: &str) {
 fn assert_marks(picture: &str) {
     let count = |class: &str| picture.matches(&format!("<path class=\"{class}\"")).count();
     let told = |name: &str| attribute(picture, name).parse::<usize>().expect("a number");
-    assert_eq!(count("crash") + count("vanish") - 2, told("crashes"));
+    assert_eq!(count("crash") + count("power-off") - 2, told("crashes"));
     assert_eq!(count("restart") - 1, told("restarts"));
     assert_eq!(count("wall") - 1, told("wall-steps"));
     let bars = picture.matches("<rect class=\"bar-partition\"").count();
@@ -259,6 +259,6 @@ fn three_real_nodes_in_a_row_agree_also_with_one_that_begins_again() {
     assert_eq!(again.wait_for("5 known: "), "a; b; c; d; e");
 }
 
-/// The lines of the summary that count the troubles of nodes.
-const TROUBLES: [&str; 7] =
+/// The lines of the summary that count the faults of nodes.
+const FAULTS: [&str; 7] =
     ["crashes", "restarts", "partitions", "one-way cuts", "holds", "pauses", "wall steps"];

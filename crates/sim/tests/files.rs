@@ -89,7 +89,7 @@ fn replace_through_cuts(seed: u64, options: &DiskOptions) -> (u64, u64, bool) {
         if chance.below(4) == 0 {
             world.crash(node)
         } else {
-            world.vanish(node)
+            world.power_off(node)
         }
         let bytes = world.file(node, "/state/value").expect("there is always one");
         let number = number_of(&bytes).unwrap_or_else(|| panic!("seed {seed}: a mixture"));
@@ -237,6 +237,6 @@ fn a_copy_that_was_synced_and_named_survives_the_power_cut_after_it() {
     assert_eq!(copier.closed, ["reader closed", "writer closed"]);
     assert!(copier.pauses > 0, "the writer's marks were never reached");
     assert!(world.file(node, "/to").is_some_and(|copy| copy == content));
-    world.vanish(node);
+    world.power_off(node);
     assert!(world.file(node, "/to").is_some_and(|copy| copy == content), "it was synced");
 }

@@ -6,7 +6,7 @@ use reactor::{
     Bytes, Context, Event, Handle, Id, Interest, Io, Ready, Receive, Resource, Result, Runtime, Service,
     Source, Stream, Time,
 };
-use sim::{Failure, Faults, Feed, Kind, NodeId, Plan, World, shrink};
+use sim::{Failure, Faults, Kind, NodeId, Plan, VirtualSource, World, shrink};
 
 /// A resource over a virtual source.
 struct Tap(u64, Rc<RefCell<Told>>);
@@ -52,7 +52,7 @@ impl Handle<Tap> for Reader {
     }
 }
 
-fn reader(world: &mut World, feed: &Feed) -> (NodeId<Reader>, Rc<RefCell<Told>>) {
+fn reader(world: &mut World, feed: &VirtualSource) -> (NodeId<Reader>, Rc<RefCell<Told>>) {
     let (number, told) =
         (feed.source().number().expect("it is a virtual one"), Rc::<RefCell<Told>>::default());
     let of = told.clone();
@@ -63,7 +63,7 @@ fn reader(world: &mut World, feed: &Feed) -> (NodeId<Reader>, Rc<RefCell<Told>>)
 #[test]
 fn a_source_without_faults_is_told_ready_only_when_it_is() {
     let mut world = World::new(1);
-    let feed = world.feed();
+    let feed = world.virtual_source();
     let (_, told) = reader(&mut world, &feed);
     for part in [b"ab".as_slice(), b"c", b"def"] {
         feed.put(part);
@@ -77,7 +77,7 @@ fn a_source_without_faults_is_told_ready_only_when_it_is() {
 fn a_source_that_was_due_when_its_node_crashed_is_read_in_the_next_life() {
     for part in 0..2 {
         let mut world = World::new(1);
-        let feed = world.feed();
+        let feed = world.virtual_source();
         let (node, told) = reader(&mut world, &feed);
         world.run_for(Duration::from_millis(1));
         // The source is on the list of an engine that goes away, before or after the node had an event.
@@ -94,7 +94,7 @@ fn a_source_that_was_due_when_its_node_crashed_is_read_in_the_next_life() {
 #[test]
 fn a_node_that_stands_makes_no_turn_also_if_it_was_about_to() {
     let mut world = World::new(1);
-    let feed = world.feed();
+    let feed = world.virtual_source();
     let (node, told) = reader(&mut world, &feed);
     world.run_for(Duration::from_millis(1));
     feed.put(b"ab");
@@ -111,7 +111,7 @@ fn a_node_that_stands_makes_no_turn_also_if_it_was_about_to() {
 fn a_node_that_begins_again_while_its_turn_is_due_makes_one() {
     let turns = |is_due: bool| {
         let mut world = World::new(1);
-        let feed = world.feed();
+        let feed = world.virtual_source();
         let (node, _) = reader(&mut world, &feed);
         world.run_for(Duration::from_millis(1));
         if is_due {

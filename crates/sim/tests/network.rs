@@ -1,4 +1,4 @@
-//! The network of a world: the effect of troubles on connections, and the limits of links.
+//! The network of a world: the effect of faults on connections, and the limits of links.
 
 mod common;
 
@@ -69,7 +69,7 @@ fn a_slow_node_answers_late() {
 }
 
 #[test]
-fn a_crash_is_told_to_the_peer_and_a_vanished_node_is_not() {
+fn a_crash_is_told_to_the_peer_and_a_power_cut_is_not() {
     let (mut world, server, caller) = pair(5);
     world.crash(server);
     world.run_for(SECOND);
@@ -78,7 +78,7 @@ fn a_crash_is_told_to_the_peer_and_a_vanished_node_is_not() {
     let mut options = WorldOptions::default();
     options.give_up = 30 * SECOND;
     let (mut world, server, caller) = pair_with(5, options);
-    world.vanish(server);
+    world.power_off(server);
     Caller::send(&mut world, caller, b"anybody?");
     world.run_for(29 * SECOND);
     assert!(Caller::ended(&world, caller).is_empty(), "nobody told it");
@@ -88,9 +88,9 @@ fn a_crash_is_told_to_the_peer_and_a_vanished_node_is_not() {
 }
 
 #[test]
-fn an_idle_connection_to_a_vanished_node_stays_and_is_reset_when_that_is_back() {
+fn an_idle_connection_to_a_node_without_power_stays_and_is_reset_when_that_is_back() {
     let (mut world, server, caller) = pair(6);
-    world.vanish(server);
+    world.power_off(server);
     world.run_for(1000 * SECOND);
     assert!(Caller::ended(&world, caller).is_empty(), "nobody sent anything");
     world.restart(server);
@@ -270,14 +270,14 @@ fn partial_reads_and_writes_lose_nothing_and_cut_differently_by_seed() {
 }
 
 #[test]
-fn a_machine_that_vanishes_answers_nobody_also_when_its_services_had_ended() {
+fn a_machine_without_power_answers_nobody_also_when_its_services_had_ended() {
     let (mut world, server, caller) = pair(20);
     world.crash(server);
     world.run_for(SECOND);
     Caller::dial(&mut world, caller);
     world.run_for(SECOND);
     assert_eq!(Caller::ended(&world, caller), ["ConnectionRefused"], "the host is there");
-    world.vanish(server);
+    world.power_off(server);
     Caller::dial(&mut world, caller);
     world.run_for(10 * SECOND);
     assert_eq!(Caller::ended(&world, caller).len(), 1, "nothing refuses it");

@@ -222,7 +222,7 @@ fn whatever_happens_no_descriptor_is_left_over() {
     let plans = (0..40).map(|seed| Plan::draw(seed, 4, 10 * SECOND));
     let found = sim::hunt(plans, |plan| {
         let Scene { mut world, server, echoes } = scene(plan.world(), plan.nodes - 1);
-        world.draw_troubles(plan.time, SECOND / 5);
+        world.schedule_chaos(plan.time, SECOND / 5);
         world.run_checked(plan.time, |world| {
             match world.service(server) {
                 None => sometimes.reached("the server was down"),
@@ -231,7 +231,7 @@ fn whatever_happens_no_descriptor_is_left_over() {
             }
             Ok::<(), String>(())
         })?;
-        world.heal();
+        world.stop_faults();
         let goal = *echoes.borrow() + 10;
         if !world.run_until(300 * SECOND, |_| *echoes.borrow() >= goal) {
             return Err("nobody is served although nothing is broken".to_owned());

@@ -8,7 +8,7 @@ use reactor::{
     signals::{Arrived, Graceful, Signal, Signals},
     systemd::{Notice, Supervised},
 };
-use sim::{Bed, Happening, NodeId, World, WorldOptions};
+use sim::{Happening, Harness, NodeId, World, WorldOptions};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MOMENT: Duration = Duration::from_millis(1);
@@ -98,12 +98,12 @@ fn one_that_nobody_waits_for_does_what_the_system_does() {
 #[test]
 fn in_a_bed_they_are_told_at_once() {
     let noted = Rc::<RefCell<Vec<Arrived>>>::default();
-    let mut bed = Bed::new(Watch(noted.clone())).expect("it starts");
-    assert!(bed.signal(Signal::HUP));
+    let mut harness = Harness::new(Watch(noted.clone())).expect("it starts");
+    assert!(harness.signal(Signal::HUP));
     assert_eq!(*noted.borrow(), [Arrived { signal: Signal::HUP, times: 1 }]);
-    let mut bed = Bed::new(Supervised::new()).expect("it starts");
-    bed.with(|supervised, cx| supervised.receive(cx, Notice::ready())).expect("it is told");
-    assert!(bed.notices().iter().map(|(_, text)| text.as_str()).eq(["READY=1"]));
+    let mut harness = Harness::new(Supervised::new()).expect("it starts");
+    harness.with(|supervised, cx| supervised.receive(cx, Notice::ready())).expect("it is told");
+    assert!(harness.notices().iter().map(|(_, text)| text.as_str()).eq(["READY=1"]));
 }
 
 #[test]

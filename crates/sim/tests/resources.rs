@@ -12,7 +12,7 @@ use reactor::{
     Closed, Context, Controller, Handle, Id, Io, Outgoing, Output, Ready, Resource, Result, Runtime, Service,
     ServiceId, Source,
 };
-use sim::{Faults, Feed, Kind, NodeId, World, WorldOptions};
+use sim::{Faults, Kind, NodeId, VirtualSource, World, WorldOptions};
 
 /// The source under a pipe.
 trait Base: 'static {
@@ -25,9 +25,9 @@ impl Base for UnixStream {
     }
 }
 
-impl Base for Rc<Feed> {
+impl Base for Rc<VirtualSource> {
     fn source(&self) -> Source<'_> {
-        Feed::source(self)
+        VirtualSource::source(self)
     }
 }
 
@@ -99,10 +99,10 @@ trait Rig {
 
 struct Simulated {
     world: World,
-    node: NodeId<Noting<Rc<Feed>>>,
-    feed: Rc<Feed>,
+    node: NodeId<Noting<Rc<VirtualSource>>>,
+    feed: Rc<VirtualSource>,
     /// Keeps the runtime from ending by itself.
-    _alive: Controller<Noting<Rc<Feed>>>,
+    _alive: Controller<Noting<Rc<VirtualSource>>>,
 }
 
 impl Simulated {
@@ -117,7 +117,7 @@ impl Simulated {
         let mut options = WorldOptions::default();
         options.faults = faults;
         let mut world = World::with_options(5, options);
-        let feed = Rc::new(world.feed());
+        let feed = Rc::new(world.virtual_source());
         let node = world.add(|runtime| runtime.add(Noting::new()));
         let mine = feed.clone();
         let alive = world.with(node, |service, cx| {
@@ -129,7 +129,7 @@ impl Simulated {
 }
 
 impl Rig for Simulated {
-    type Base = Rc<Feed>;
+    type Base = Rc<VirtualSource>;
 
     fn put(&mut self, bytes: &[u8]) {
         self.feed.put(bytes);
@@ -143,7 +143,10 @@ impl Rig for Simulated {
         self.feed.taken()
     }
 
-    fn act(&mut self, f: impl FnOnce(&mut Noting<Rc<Feed>>, &mut Context<Noting<Rc<Feed>>>)) {
+    fn act(
+        &mut self,
+        f: impl FnOnce(&mut Noting<Rc<VirtualSource>>, &mut Context<Noting<Rc<VirtualSource>>>),
+    ) {
         self.world.with(self.node, f).expect("it is up");
     }
 

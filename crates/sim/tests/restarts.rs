@@ -137,7 +137,7 @@ fn if_asked_for_failures_only_an_end_in_order_stays_one() {
 
 #[test]
 fn what_befalls_a_node_from_outside_is_no_end_of_its_own() {
-    let befall: [fn(&mut World, NodeId<Mortal>); 2] = [World::crash, World::vanish];
+    let befall: [fn(&mut World, NodeId<Mortal>); 2] = [World::crash, World::power_off];
     for befall in befall {
         let (mut world, node, lives) = mortal(End::Panic);
         world.restart_ended(node, restarts(5));
@@ -163,7 +163,7 @@ fn a_restart_that_something_forestalled_does_not_happen() {
     let (mut world, node, lives) = mortal(End::Panic);
     world.restart_ended(node, restarts(5));
     world.run_for(SECOND + Duration::from_millis(50));
-    world.vanish(node);
+    world.power_off(node);
     world.run_for(60 * SECOND);
     assert!(!world.is_up(node) && lives.get() == 1);
     world.restart(node);

@@ -12,21 +12,21 @@ use std::{cell::Cell, ffi::OsString, rc::Rc, time::Duration};
 
 use reactor::signals::Signal;
 use service::Supervise;
-use sim::{Faults, Hand, Kind, Leaks, NodeId, Program, World, WorldOptions};
+use sim::{Faults, Kind, Leaks, NodeId, Program, ProgramContext, World, WorldOptions};
 
 /// Prints how often it has begun, and exits a while later with 1.
 struct Failing(Rc<Cell<u32>>);
 
 impl Program for Failing {
-    fn begin(&mut self, hand: &mut Hand<'_>) {
+    fn begin(&mut self, cx: &mut ProgramContext<'_>) {
         self.0.set(self.0.get() + 1);
-        hand.say(format!("begun {}\n", self.0.get()).as_bytes());
-        hand.complain(b"not again");
-        hand.after(Duration::from_millis(10), 0);
+        cx.say(format!("begun {}\n", self.0.get()).as_bytes());
+        cx.complain(b"not again");
+        cx.after(Duration::from_millis(10), 0);
     }
 
-    fn time(&mut self, hand: &mut Hand<'_>, _: u64) {
-        hand.exit(1);
+    fn time(&mut self, cx: &mut ProgramContext<'_>, _: u64) {
+        cx.exit(1);
     }
 }
 
@@ -34,16 +34,16 @@ impl Program for Failing {
 struct Steady(Option<u64>);
 
 impl Program for Steady {
-    fn signal(&mut self, hand: &mut Hand<'_>, number: i32) {
-        hand.say(format!("signal {number}\n").as_bytes());
+    fn signal(&mut self, cx: &mut ProgramContext<'_>, number: i32) {
+        cx.say(format!("signal {number}\n").as_bytes());
         if let (15, Some(seconds)) = (number, self.0) {
-            hand.after(Duration::from_secs(seconds), 0);
+            cx.after(Duration::from_secs(seconds), 0);
         }
     }
 
-    fn time(&mut self, hand: &mut Hand<'_>, _: u64) {
-        hand.say(b"bye\n");
-        hand.exit(0);
+    fn time(&mut self, cx: &mut ProgramContext<'_>, _: u64) {
+        cx.say(b"bye\n");
+        cx.exit(0);
     }
 }
 

@@ -57,7 +57,7 @@ impl Bench {
     fn end(&mut self) {
         match self.chance.below(5) {
             0 => self.world.crash(self.node),
-            _ => self.world.vanish(self.node),
+            _ => self.world.power_off(self.node),
         }
         self.asked.clear();
         self.world.restart(self.node);

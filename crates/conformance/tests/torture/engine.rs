@@ -9,7 +9,7 @@ use sim::{Leaks, World};
 /// Connects, sends, echoes and ends. Stops at the first error. The driver checks every event.
 fn script(world: &mut World, driver: &mut EngineDriver) -> Result<(), Stop> {
     let any: Address = "127.0.0.1:0".parse().expect("an address");
-    let feed = world.feed();
+    let feed = world.virtual_source();
     feed.put(b"x");
     let watched = driver.watch(feed.source(), Interest::Read)?;
     driver.engine.read(feed.source(), &mut [0; 4])?;

@@ -10,7 +10,7 @@ use std::{
 use reactor::{
     Closed, Context, Fd, Handle, Id, Interest, Io, Outgoing, Output, Ready, Resource, Result, Service, Source,
 };
-use sim::Feed;
+use sim::VirtualSource;
 
 use crate::stage::{Ground, Ledger, Played, Script, Spoiled, Stage, on_systems, should};
 
@@ -38,9 +38,9 @@ impl Link for TcpStream {
     }
 }
 
-impl Link for Rc<Feed> {
+impl Link for Rc<VirtualSource> {
     fn source(&self) -> Source<'_> {
-        Feed::source(self)
+        VirtualSource::source(self)
     }
 }
 
@@ -128,7 +128,7 @@ fn carry<T: Link>(stage: &mut Stage, one: Pipe<T>, other: Pipe<T>, mut pump: imp
 
 fn feeds(stage: &mut Stage) -> Played {
     let Some(world) = stage.world() else { return Ok(()) };
-    let (one, other) = (Rc::new(world.feed()), Rc::new(world.feed()));
+    let (one, other) = (Rc::new(world.virtual_source()), Rc::new(world.virtual_source()));
     let (from, to) = (one.clone(), other.clone());
     carry(stage, Pipe(one), Pipe(other), move || {
         from.allow(30);

@@ -19,7 +19,7 @@ use crate::{
 pub(crate) struct Played {
     pub(crate) faults: Faults,
     pub(crate) began: Time,
-    pub(crate) healed: Time,
+    pub(crate) calm_since: Time,
     pub(crate) ended: Time,
     /// The time from the end of the faults until all agreed.
     pub(crate) converged: Option<Duration>,
@@ -66,11 +66,11 @@ pub(crate) fn play(request: &Request) -> Played {
     let mut stage = Stage::new(request, World::with_options(request.seed, options));
     let began = stage.world.now();
 
-    stage.world.draw_troubles(request.time(), TROUBLE_EVERY);
+    stage.world.schedule_chaos(request.time(), CHAOS_EVERY);
     let wrong_with_faults = stage.safety(request.time());
-    stage.world.heal();
-    let healed = stage.world.now();
-    let converged = stage.liveness(healed, CALM_MIN.max(request.time() / 15));
+    stage.world.stop_faults();
+    let calm_since = stage.world.now();
+    let converged = stage.liveness(calm_since, CALM_MIN.max(request.time() / 15));
     let mut wrong = wrong_with_faults.or_else(|| stage.disagreement());
 
     let Stage { mut world, all, begins, published, known, .. } = stage;
@@ -83,7 +83,7 @@ pub(crate) fn play(request: &Request) -> Played {
     Played {
         faults,
         began,
-        healed,
+        calm_since,
         ended,
         converged,
         wrong,
@@ -169,7 +169,7 @@ impl Stage {
 
     /// Plays the period without faults. Returns the time until all agree, if they do. Then the run continues
     /// for a while, and they must still agree.
-    fn liveness(&mut self, healed: Time, calm: Duration) -> Option<Duration> {
+    fn liveness(&mut self, calm_since: Time, calm: Duration) -> Option<Duration> {
         let all = self.all.sum();
         for _ in 0..LIVENESS_MAX.as_nanos() / SLICE.as_nanos() {
             let disks = &self.disks;
@@ -177,7 +177,7 @@ impl Stage {
             let is_agreed = self.world.run_until(SLICE, agreed);
             self.sample();
             if is_agreed {
-                let converged = self.world.now().since(healed);
+                let converged = self.world.now().since(calm_since);
                 self.world.run_for(calm);
                 self.sample();
                 return Some(converged);
@@ -225,8 +225,8 @@ const PEERS_MAX: usize = 3;
 const SLICE: Duration = Duration::from_millis(100);
 /// About two new facts a second.
 const PUBLISH_PER_MILLION: u32 = 200_000;
-/// The average interval between two troubles.
-const TROUBLE_EVERY: Duration = Duration::from_secs(1);
+/// The average interval between two faults.
+const CHAOS_EVERY: Duration = Duration::from_secs(1);
 /// The most time for agreement after the end of the faults.
 pub(crate) const LIVENESS_MAX: Duration = Duration::from_secs(30);
 /// The least time that the run continues after agreement.

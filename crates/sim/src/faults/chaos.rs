@@ -1,10 +1,11 @@
-//! Troubles: failures of nodes, disks and links. A test orders them, or the world draws them from the seed.
+//! Chaos: faults of whole nodes, disks and links. A test orders them, or the world draws a schedule of them
+//! from the seed.
 
 use std::time::Duration;
 
 use crate::{
     faults::Kind,
-    ids::{HostId, Id as _, Slots, TroubleId},
+    ids::{HostId, Id as _, Slots, WorldFaultId},
     net::link::{Link, nanos},
     world::{
         World,
@@ -14,18 +15,18 @@ use crate::{
     },
 };
 
-/// The drawn troubles and the times of their ends.
+/// The chaos schedule: the drawn faults of the world, and what ends each of them.
 #[derive(Default)]
 pub(crate) struct Chaos {
-    /// The end of the drawing, and the average interval between two troubles.
+    /// The end of the drawing, and the average interval between two faults.
     until: u64,
     every: u64,
-    /// How often the test requested troubles. Only the last request counts.
+    /// How often the test requested a schedule. Only the last request counts.
     round: u32,
-    ongoing: Slots<TroubleId, Ongoing>,
+    ongoing: Slots<WorldFaultId, Ongoing>,
 }
 
-/// The state that the end of a trouble needs.
+/// A fault of the world that has not ended yet, with what its end needs.
 enum Ongoing {
     Ways { kind: Kind, from: Vec<Node>, to: Vec<Node> },
     Slow(HostId),
@@ -133,7 +134,7 @@ impl World {
             }
         }
         state.unstall();
-        // The scheduled end of an old trouble must not end a newer one.
+        // The scheduled end of an old fault must not end a newer one.
         let is_over = |ongoing: &Ongoing| {
             matches!(ongoing, Ongoing::Ways { .. } | Ongoing::Slow(_) | Ongoing::SlowDisk(_))
         };
@@ -148,8 +149,8 @@ impl World {
     }
 
     /// Ends a node at once, as by a power cut. Its peers get no notice and no answer.
-    pub fn vanish(&mut self, node: impl Into<Node>) {
-        self.take_down(node.into().0, Kind::Vanish);
+    pub fn power_off(&mut self, node: impl Into<Node>) {
+        self.take_down(node.into().0, Kind::PowerOff);
     }
 
     /// Restarts a node that is down, by another call of its builder. Does nothing if the node is up.
@@ -188,10 +189,10 @@ impl World {
         base.note(|at| Happening::WallStepped { at, node: Node(node), nanos: by });
     }
 
-    /// Draws troubles for this much time, on average one every `every`, with the kinds and weights of the
-    /// world's [`Faults`](crate::Faults). Each trouble ends by itself after a drawn time of at most four
-    /// times `every`. Another call replaces the earlier one.
-    pub fn draw_troubles(&mut self, time: Duration, every: Duration) {
+    /// Schedules chaos for this much time: faults of nodes, disks and links, on average one every `every`,
+    /// drawn with the kinds and weights of the world's [`Faults`](crate::Faults). Each fault ends by itself
+    /// after a drawn time of at most four times `every`. Another call replaces the earlier one.
+    pub fn schedule_chaos(&mut self, time: Duration, every: Duration) {
         let base = &mut self.state.borrow_mut().base;
         self.chaos.until = base.clock.after(time);
         self.chaos.every = nanos(every).max(1);
@@ -203,7 +204,7 @@ impl World {
 
     /// Ends all faults for good. Obstructed links are free, nodes that are down restart, and paused nodes
     /// continue. From here on the services must recover.
-    pub fn heal(&mut self) {
+    pub fn stop_faults(&mut self) {
         self.chaos.until = 0;
         self.chaos.ongoing.clear();
         self.state.borrow_mut().base.faults.stop();
@@ -264,7 +265,7 @@ impl World {
         }
         drop(runtime);
         self.end_operations(number, kind);
-        if kind == Kind::Vanish {
+        if kind == Kind::PowerOff {
             self.end_supervisor(number);
         }
         let mut state = self.state.borrow_mut();
@@ -313,7 +314,7 @@ impl World {
         base.note(|at| Happening::Paused { at, node: Node(node), on });
     }
 
-    /// Draws the next trouble, and the time of the one after it.
+    /// Draws the next fault of the schedule, and the time of the one after it.
     pub(crate) fn next_chaos(&mut self, round: u32) {
         let (kind, node, other, lasts, groups) = {
             let base = &mut self.state.borrow_mut().base;
@@ -362,7 +363,7 @@ impl World {
                 self.slow_disk(node, DISK_FACTOR);
                 ongoing.push(Ongoing::SlowDisk(node.0));
             }
-            Kind::Crash | Kind::Vanish => {
+            Kind::Crash | Kind::PowerOff => {
                 self.take_down(node.0, kind);
                 ongoing.push(Ongoing::Down(node.0));
             }
@@ -380,8 +381,8 @@ impl World {
         }
     }
 
-    /// Ends a drawn trouble.
-    pub(crate) fn relieve(&mut self, number: TroubleId) {
+    /// Ends a drawn fault of the world.
+    pub(crate) fn relieve(&mut self, number: WorldFaultId) {
         match self.chaos.ongoing.take(number) {
             Some(Ongoing::Ways { kind, from, to }) => self.clear(kind, &from, &to),
             Some(Ongoing::Slow(node)) => self.set_slow(node, 1),
@@ -396,5 +397,5 @@ impl World {
     }
 }
 
-/// The factor by which a drawn trouble slows a disk.
+/// The factor by which a drawn fault slows a disk.
 const DISK_FACTOR: u32 = 100;

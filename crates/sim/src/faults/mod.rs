@@ -54,7 +54,7 @@ pub enum Kind {
     /// A node ends at once. Its peers see resets.
     Crash,
     /// A node ends at once, and its peers get no notice.
-    Vanish,
+    PowerOff,
     /// A node does not run for a while, as by SIGSTOP.
     Pause,
     /// A node's wall clock jumps.
@@ -91,7 +91,7 @@ pub const KINDS: [Kind; 27] = [
     Kind::Hold,
     Kind::Slow,
     Kind::Crash,
-    Kind::Vanish,
+    Kind::PowerOff,
     Kind::Pause,
     Kind::WallStep,
     Kind::SlowFile,
@@ -111,7 +111,7 @@ impl Kind {
                 | Kind::Hold
                 | Kind::Slow
                 | Kind::Crash
-                | Kind::Vanish
+                | Kind::PowerOff
                 | Kind::Pause
                 | Kind::WallStep
                 | Kind::SlowDisk
@@ -122,7 +122,7 @@ impl Kind {
 /// The rates of the kinds of fault.
 ///
 /// For an operation's kind, the rate is the number of faults in a million operations. For a kind that affects
-/// whole nodes, links or disks, it is the weight with which a trouble is drawn.
+/// whole nodes, links or disks, it is the weight with which the chaos schedule draws it.
 ///
 /// ```
 /// use sim::{Faults, Kind};
@@ -181,7 +181,7 @@ impl Faults {
         KINDS.into_iter().filter(|kind| self.of(*kind) > 0)
     }
 
-    /// Draws one of the kinds of trouble by weight, or none if all weights are 0.
+    /// Draws one of the kinds of the chaos schedule by weight, or none if all weights are 0.
     pub(crate) fn draw_of_world(&self, chance: &mut Chance) -> Option<Kind> {
         let kinds = || KINDS.into_iter().filter(|kind| kind.is_of_world());
         let total: u64 = kinds().map(|kind| u64::from(self.of(kind))).sum();

@@ -22,7 +22,7 @@ use crate::{
     ids::{ChildId, EndId, HostId, Id as _, SourceId},
     net::link::nanos,
     net::stream::{Mover, Streams},
-    testing::source::Feed,
+    testing::source::VirtualSource,
     world::{
         World,
         base::Base,
@@ -36,17 +36,17 @@ use crate::{
 /// [`World::program`](crate::World::program) gave it.
 ///
 /// ```
-/// use sim::{Hand, Program, World};
+/// use sim::{ProgramContext, Program, World};
 ///
 /// /// Echoes its input, and ends with it: `cat`.
 /// struct Cat;
 ///
 /// impl Program for Cat {
-///     fn input(&mut self, cx: &mut Hand<'_>, bytes: &[u8]) {
+///     fn input(&mut self, cx: &mut ProgramContext<'_>, bytes: &[u8]) {
 ///         cx.say(bytes);
 ///     }
 ///
-///     fn input_ended(&mut self, cx: &mut Hand<'_>) {
+///     fn input_ended(&mut self, cx: &mut ProgramContext<'_>) {
 ///         cx.exit(0);
 ///     }
 /// }
@@ -55,50 +55,50 @@ use crate::{
 /// ```
 pub trait Program: 'static {
     /// Runs when the child begins.
-    fn begin(&mut self, cx: &mut Hand<'_>) {
+    fn begin(&mut self, cx: &mut ProgramContext<'_>) {
         let _ = cx;
     }
 
     /// Handles input, if the input is piped.
-    fn input(&mut self, cx: &mut Hand<'_>, bytes: &[u8]) {
+    fn input(&mut self, cx: &mut ProgramContext<'_>, bytes: &[u8]) {
         let _ = (cx, bytes);
     }
 
     /// Handles the end of the input. If the input is not piped, this is called at once.
-    fn input_ended(&mut self, cx: &mut Hand<'_>) {
+    fn input_ended(&mut self, cx: &mut ProgramContext<'_>) {
         let _ = cx;
     }
 
     /// Handles a signal. By default the child dies of it. SIGKILL never arrives here, because the child
     /// always dies of it.
-    fn signal(&mut self, cx: &mut Hand<'_>, number: i32) {
+    fn signal(&mut self, cx: &mut ProgramContext<'_>, number: i32) {
         cx.die(number);
     }
 
-    /// Handles the timer of [`Hand::after`].
-    fn time(&mut self, cx: &mut Hand<'_>, token: u64) {
+    /// Handles the timer of [`ProgramContext::after`].
+    fn time(&mut self, cx: &mut ProgramContext<'_>, token: u64) {
         let _ = (cx, token);
     }
 
     /// Handles a write to a pipe whose reader has closed. By default the child dies of SIGPIPE.
-    fn unheard(&mut self, cx: &mut Hand<'_>) {
+    fn unheard(&mut self, cx: &mut ProgramContext<'_>) {
         cx.die(PIPE);
     }
 }
 
 /// The operations of a running program. See [`Program`] for an example.
-pub struct Hand<'a> {
+pub struct ProgramContext<'a> {
     state: &'a RefCell<State>,
     child: ChildId,
 }
 
-impl fmt::Debug for Hand<'_> {
+impl fmt::Debug for ProgramContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hand").field("child", &self.child).finish_non_exhaustive()
+        f.debug_struct("ProgramContext").field("child", &self.child).finish_non_exhaustive()
     }
 }
 
-impl Hand<'_> {
+impl ProgramContext<'_> {
     /// Returns the virtual time.
     pub fn now(&self) -> Time {
         Time::from_nanos(self.state.borrow().base.now())
@@ -257,7 +257,7 @@ impl Children {
 struct ChildHandle {
     state: Rc<RefCell<State>>,
     child: ChildId,
-    status: Feed,
+    status: VirtualSource,
 }
 
 impl Hosted for ChildHandle {
@@ -296,7 +296,7 @@ pub(crate) fn spawn(
         Some(Err(number)) => return Err(error::os(number)),
         None => return Err(error::os(error::NO_ENTRY)),
     };
-    let status = Feed::new(state);
+    let status = VirtualSource::new(state);
     let mut guard = state.borrow_mut();
     let world = &mut *guard;
     let number = world.children.next_id();
@@ -353,7 +353,7 @@ pub(crate) fn happen(state: &RefCell<State>, number: ChildId, event: ChildEvent)
         }
     };
     if let Some(mut program) = program {
-        let cx = &mut Hand { state, child: number };
+        let cx = &mut ProgramContext { state, child: number };
         match event {
             ChildEvent::Begin => begin(&mut *program, cx),
             ChildEvent::Progress => progress(&mut *program, cx),
@@ -371,7 +371,7 @@ pub(crate) fn happen(state: &RefCell<State>, number: ChildId, event: ChildEvent)
     state.serve_movers();
 }
 
-fn begin(program: &mut dyn Program, cx: &mut Hand<'_>) {
+fn begin(program: &mut dyn Program, cx: &mut ProgramContext<'_>) {
     program.begin(cx);
     let has_input = cx.state.borrow_mut().children.known(cx.child).stdin.is_some();
     if !has_input {
@@ -382,7 +382,7 @@ fn begin(program: &mut dyn Program, cx: &mut Hand<'_>) {
     state.children.wake(&mut state.base, cx.child);
 }
 
-fn progress(program: &mut dyn Program, cx: &mut Hand<'_>) {
+fn progress(program: &mut dyn Program, cx: &mut ProgramContext<'_>) {
     let (is_heard, input) = {
         let state = &mut *cx.state.borrow_mut();
         let State { base, streams, children, .. } = state;

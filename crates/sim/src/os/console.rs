@@ -13,7 +13,7 @@ use reactor::{
 use crate::{
     ids::{EndId, HostId, IdVec},
     net::stream::{Mover, Streams},
-    testing::harness::Bed,
+    testing::harness::Harness,
     world::{World, base::Base, node::Node},
 };
 
@@ -193,7 +193,7 @@ impl World {
     }
 }
 
-impl<S: Service> Bed<S> {
+impl<S: Service> Harness<S> {
     /// Returns the lines that the service's runtime wrote to standard error so far, as [`World::errors`]
     /// does.
     pub fn errors(&mut self) -> Vec<(Time, String)> {

@@ -9,7 +9,7 @@ use crate::{
     engine::sources::Sources,
     faults::Kind,
     ids::{HostId, Id as _, SourceId},
-    testing::harness::Bed,
+    testing::harness::Harness,
     world::{World, base::Base, node::Node, record::Happening, state::State},
 };
 
@@ -111,7 +111,7 @@ impl World {
     }
 }
 
-impl<S: Service> Bed<S> {
+impl<S: Service> Harness<S> {
     /// Sends a signal to the service's process, as [`World::signal`] does. Returns whether the process
     /// handled it. If not, the signal may have ended the service.
     pub fn signal(&mut self, signal: Signal) -> bool {

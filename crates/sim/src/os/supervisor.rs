@@ -14,7 +14,7 @@ use crate::{
     error,
     ids::{EngineId, HostId, Id as _, ListenerId, ObjectId, SourceId},
     net::stream::Streams,
-    testing::harness::Bed,
+    testing::harness::Harness,
     world::{
         World,
         base::Base,
@@ -222,7 +222,7 @@ impl World {
     }
 }
 
-impl<S: Service> Bed<S> {
+impl<S: Service> Harness<S> {
     /// Returns the service's notifications to its supervisor so far, as [`World::notices`] does.
     pub fn notices(&mut self) -> Vec<(Time, String)> {
         self.with_world(|world| world.notices(Node(HostId::FIRST)))

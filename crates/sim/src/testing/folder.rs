@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use reactor::Source;
 
-use crate::{testing::source::Feed, world::World};
+use crate::{testing::source::VirtualSource, world::World};
 
 /// The changes in watched directories, which a test reports instead of a disk.
 ///
@@ -24,19 +24,19 @@ use crate::{testing::source::Feed, world::World};
 /// ```
 #[derive(Debug)]
 pub struct Folder {
-    feed: Feed,
+    source: VirtualSource,
     cookie: Cell<u32>,
 }
 
 impl Folder {
     /// Makes a folder without changes.
     pub fn new(world: &mut World) -> Folder {
-        Folder { feed: world.feed(), cookie: Cell::new(0) }
+        Folder { source: world.virtual_source(), cookie: Cell::new(0) }
     }
 
     /// Returns the source, for a resource to watch.
     pub fn source(&self) -> Source<'static> {
-        self.feed.source()
+        self.source.source()
     }
 
     /// Reports that a file was created.
@@ -107,7 +107,7 @@ impl Folder {
         }
         record.extend(name.as_bytes());
         record.resize(HEAD + padded, 0);
-        self.feed.put_record(&record);
+        self.source.put_record(&record);
     }
 }
 

@@ -1,8 +1,8 @@
-//! The bed runs one or several services of one runtime under a test, without a network. Like nodes and the
-//! world, and unlike the engine, it knows services.
+//! The harness runs one or several services of one runtime under a test, without a network. Like nodes and
+//! the world, and unlike the engine, it knows services.
 //!
 //! The services run in a world of one host, with links that take no time and without faults. The other
-//! ends of their connections are streams of a second runtime on that host, which the bed drives.
+//! ends of their connections are streams of a second runtime on that host, which the harness drives.
 
 use std::{
     cell::{Ref, RefCell},
@@ -26,19 +26,19 @@ use crate::{
     world::{World, WorldOptions},
 };
 
-/// A test bed for one service: the test controls the virtual time and the bare ends of its connections.
+/// A test harness for one service: the test controls the virtual time and the bare ends of its connections.
 ///
-/// [`add`](Bed::add) adds more services to the same runtime. They can send each other messages, and a test
-/// can look at each of them.
+/// [`add`](Harness::add) adds more services to the same runtime. They can send each other messages, and a
+/// test can look at each of them.
 ///
-/// Every address names the host of the bed, so a service may connect to any address. Each call of the bed
-/// runs everything that follows from it at once, and takes 1 microsecond of virtual time. Only
-/// [`advance`](Bed::advance) lets more time pass. The seed is 0, and offloaded work ends within 5
+/// Every address names the host of the harness, so a service may connect to any address. Each call of the
+/// harness runs everything that follows from it at once, and takes 1 microsecond of virtual time. Only
+/// [`advance`](Harness::advance) lets more time pass. The seed is 0, and offloaded work ends within 5
 /// milliseconds.
 ///
 /// ```
 /// use reactor::{Context, Event, Handle, Id, Lines, Receive, Result, Service, Stream};
-/// use sim::Bed;
+/// use sim::Harness;
 /// use std::time::Duration;
 ///
 /// /// Answers a line a second later.
@@ -68,16 +68,16 @@ use crate::{
 ///     }
 /// }
 ///
-/// let mut bed = Bed::new(Slow)?;
-/// let peer = bed.connect("127.0.0.1:7007")?;
+/// let mut harness = Harness::new(Slow)?;
+/// let peer = harness.connect("127.0.0.1:7007")?;
 /// peer.send(b"please\n");
-/// assert_eq!((peer.received(), bed.timers()), (vec![], 1));
-/// bed.advance(Duration::from_secs(1));
+/// assert_eq!((peer.received(), harness.timers()), (vec![], 1));
+/// harness.advance(Duration::from_secs(1));
 /// assert_eq!(peer.received(), b"done\n");
 /// assert!(peer.is_ended());
 /// # Ok::<(), reactor::Error>(())
 /// ```
-pub struct Bed<S: Service> {
+pub struct Harness<S: Service> {
     stage: Rc<RefCell<Stage>>,
     node: NodeId<S>,
     id: ServiceId<S>,
@@ -87,9 +87,9 @@ pub struct Bed<S: Service> {
     calls: Rc<RefCell<Vec<Call>>>,
 }
 
-/// A test's end of a connection with the service of a [`Bed`].
+/// A test's end of a connection with the service of a [`Harness`].
 ///
-/// Dropping it leaves the connection as it is. See [`Bed`] for an example.
+/// Dropping it leaves the connection as it is. See [`Harness`] for an example.
 pub struct Peer {
     stage: Rc<RefCell<Stage>>,
     id: Id<Stream>,
@@ -214,21 +214,21 @@ impl Stage {
     }
 }
 
-impl<S: Service> Bed<S> {
-    /// Makes a bed, and starts the service.
+impl<S: Service> Harness<S> {
+    /// Makes a harness, and starts the service.
     ///
     /// # Errors
     /// The error of the service's start.
-    pub fn new(service: S) -> Result<Bed<S>, Error> {
-        Bed::listening(&[], service)
+    pub fn new(service: S) -> Result<Harness<S>, Error> {
+        Harness::listening(&[], service)
     }
 
-    /// Makes a bed in which the test already listens at these addresses, so that the service can connect in
-    /// its start.
+    /// Makes a harness in which the test already listens at these addresses, so that the service can connect
+    /// in its start.
     ///
     /// # Errors
     /// The error of the service's start, or an invalid address.
-    pub fn listening(addresses: &[&str], service: S) -> Result<Bed<S>, Error> {
+    pub fn listening(addresses: &[&str], service: S) -> Result<Harness<S>, Error> {
         let instant = Link { latency_min: Duration::ZERO, latency_max: Duration::ZERO, ..Link::loopback() };
         let options = WorldOptions {
             link: instant,
@@ -245,7 +245,7 @@ impl<S: Service> Bed<S> {
         let (log, made) = (calls.clone(), hands.clone());
         let node = world.add(move |runtime| {
             let (Some(service), Some(doors)) = (service.take(), doors.take()) else {
-                return Err(Error::Misuse { operation: "restart", why: "a bed's service starts once" });
+                return Err(Error::Misuse { operation: "restart", why: "a harness's service starts once" });
             };
             *made.borrow_mut() = Some(make_hands(&state, &doors)?);
             let log = log.clone();
@@ -262,7 +262,7 @@ impl<S: Service> Bed<S> {
         let (hands, hand, engine) = hands.take().expect("made before the service");
         let mut stage = Stage { world, hands, hand, engine };
         stage.settle();
-        Ok(Bed { stage: Rc::new(RefCell::new(stage)), node, id, controller, metrics, calls })
+        Ok(Harness { stage: Rc::new(RefCell::new(stage)), node, id, controller, metrics, calls })
     }
 
     /// Changes the world, and then runs everything that follows at once.
@@ -321,12 +321,12 @@ impl<S: Service> Bed<S> {
 
     // The services.
 
-    /// Adds another service to the same runtime, and starts it. All services of a bed can send each other
+    /// Adds another service to the same runtime, and starts it. All services of a harness can send each other
     /// messages.
     ///
     /// ```
     /// use reactor::{Context, Receive, Result, Service, ServiceId};
-    /// use sim::Bed;
+    /// use sim::Harness;
     ///
     /// /// Adds up the numbers.
     /// #[derive(Default)]
@@ -350,10 +350,10 @@ impl<S: Service> Bed<S> {
     ///     }
     /// }
     ///
-    /// let mut bed = Bed::new(Store::default())?;
-    /// let front = bed.add(Front(bed.id()))?;
-    /// bed.with_service(front, |front, cx| front.receive(cx, 7)).expect("there is room");
-    /// assert_eq!(bed.service().0, 7);
+    /// let mut harness = Harness::new(Store::default())?;
+    /// let front = harness.add(Front(harness.id()))?;
+    /// harness.with_service(front, |front, cx| front.receive(cx, 7)).expect("there is room");
+    /// assert_eq!(harness.service().0, 7);
     /// # Ok::<(), reactor::Error>(())
     /// ```
     ///
@@ -376,10 +376,10 @@ impl<S: Service> Bed<S> {
         self.id
     }
 
-    /// Returns a service of the bed by its id. Drop the guard before the next call of the bed.
+    /// Returns a service of the harness by its id. Drop the guard before the next call of the harness.
     ///
     /// # Panics
-    /// The service has ended, by a panic or a stop, or the id is of another bed.
+    /// The service has ended, by a panic or a stop, or the id is of another harness.
     pub fn service_of<T: Service>(&self, id: ServiceId<T>) -> Ref<'_, T> {
         Ref::map(self.stage.borrow(), |stage| {
             let runtime = stage.world.nodes[FIRST].runtime.as_ref();
@@ -387,10 +387,10 @@ impl<S: Service> Bed<S> {
         })
     }
 
-    /// Calls a service of the bed with a real context, by its id.
+    /// Calls a service of the harness with a real context, by its id.
     ///
     /// # Panics
-    /// The service has ended, by a panic or a stop, or the id is of another bed.
+    /// The service has ended, by a panic or a stop, or the id is of another harness.
     pub fn with_service<T: Service, R>(
         &mut self,
         id: ServiceId<T>,
@@ -404,7 +404,7 @@ impl<S: Service> Bed<S> {
         result
     }
 
-    /// Returns the first service. Drop the guard before the next call of the bed.
+    /// Returns the first service. Drop the guard before the next call of the harness.
     ///
     /// # Panics
     /// The service has ended, by a panic or a stop.
@@ -530,9 +530,9 @@ impl Peer {
     }
 }
 
-impl<S: Service> std::fmt::Debug for Bed<S> {
+impl<S: Service> std::fmt::Debug for Harness<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bed").field("node", &self.node).finish_non_exhaustive()
+        f.debug_struct("Harness").field("node", &self.node).finish_non_exhaustive()
     }
 }
 
@@ -545,7 +545,7 @@ impl std::fmt::Debug for Peer {
 
 type Made = (Runtime, ServiceId<Hands>, EngineId);
 
-/// Makes the runtime of the test's ends, on the bed's host.
+/// Makes the runtime of the test's ends, on the harness's host.
 fn make_hands(state: &Rc<RefCell<State>>, doors: &[String]) -> Result<Made, Error> {
     let engine = SimEngine::new(state, FIRST, None).still();
     let id = engine.engine;
@@ -567,7 +567,7 @@ fn note(calls: &mut Vec<Call>, call: Call) {
 fn to_address(address: &impl ToAddress) -> Result<Address, Error> {
     address.to_address().map_err(|source| Error::Os {
         operation: "address",
-        resource: "a bed's peer".to_owned(),
+        resource: "a harness's peer".to_owned(),
         source,
     })
 }

@@ -67,8 +67,8 @@ impl Isolated {
 /// shows.
 ///
 /// A search that takes long reports about every ten seconds how far it is and what it has found, in a line on
-/// standard error. So you can interrupt it as soon as you know enough. The time of these lines is the only use of a
-/// real clock, and has no influence on the result.
+/// standard error. So you can interrupt it as soon as you know enough. The time of these lines is the only
+/// use of a real clock, and has no influence on the result.
 ///
 /// A kind that did not fail is not cleared. The result states the number of seeds under which it was tried.
 ///

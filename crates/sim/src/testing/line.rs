@@ -2,7 +2,7 @@
 
 use reactor::Source;
 
-use crate::{testing::source::Feed, world::World};
+use crate::{testing::source::VirtualSource, world::World};
 
 /// A serial line between two services, or within one. Bytes that are written at one end are read at the
 /// other.
@@ -10,7 +10,7 @@ use crate::{testing::source::Feed, world::World};
 /// `Serial::hosted(line.ends().0)` makes a `Serial` of `reactor` (feature `serial`) over an end. Any other
 /// resource that reads and writes through its `Io` works, too. Bytes arrive at once and in order, and each
 /// direction holds up to 4 KiB of them. Speed, parity and noise are not modelled. For one service alone, a
-/// [`Feed`] can be the other side.
+/// [`VirtualSource`] can be the other side.
 ///
 /// ```
 /// let mut world = sim::World::new(1);
@@ -21,15 +21,15 @@ use crate::{testing::source::Feed, world::World};
 /// ```
 #[derive(Debug)]
 pub struct Line {
-    one: Feed,
-    other: Feed,
+    one: VirtualSource,
+    other: VirtualSource,
 }
 
 impl Line {
     /// Makes a connected line.
     pub fn new(world: &mut World) -> Line {
-        let (one, other) = (world.feed(), world.feed());
-        Feed::join(&one, &other, ROOM);
+        let (one, other) = (world.virtual_source(), world.virtual_source());
+        VirtualSource::join(&one, &other, ROOM);
         Line { one, other }
     }
 

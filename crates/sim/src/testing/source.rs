@@ -13,25 +13,25 @@ use crate::{
 
 /// A virtual source that a test controls. It supplies the input, and takes the output.
 ///
-/// The simulated twin of a user's [`Resource`](reactor::Resource) holds [`Feed::source`], and reads and
-/// writes through its `Io` as usual. After it is dropped, operations on the source fail (EBADF).
+/// The simulated twin of a user's [`Resource`](reactor::Resource) holds [`VirtualSource::source`], and reads
+/// and writes through its `Io` as usual. After it is dropped, operations on the source fail (EBADF).
 ///
 /// ```
 /// let mut world = sim::World::new(1);
-/// let meter = world.feed();
+/// let meter = world.virtual_source();
 /// meter.put(b"abc");
 /// assert!(meter.source().number().is_some());
 /// assert!(meter.taken().is_empty());
 /// ```
-pub struct Feed {
+pub struct VirtualSource {
     state: Rc<RefCell<State>>,
     id: SourceId,
 }
 
-impl Feed {
-    pub(crate) fn new(state: &Rc<RefCell<State>>) -> Feed {
+impl VirtualSource {
+    pub(crate) fn new(state: &Rc<RefCell<State>>) -> VirtualSource {
         let id = state.borrow_mut().sources.add();
-        Feed { state: state.clone(), id }
+        VirtualSource { state: state.clone(), id }
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut SourceState) -> T) -> T {
@@ -58,8 +58,8 @@ impl Feed {
         self.change(|source| source.input.extend(bytes));
     }
 
-    /// Adds input that a read takes whole or not at all. A read into a shorter buffer fails (EINVAL). A source
-    /// has either records or bytes.
+    /// Adds input that a read takes whole or not at all. A read into a shorter buffer fails (EINVAL). A
+    /// source has either records or bytes.
     pub fn put_record(&self, bytes: &[u8]) {
         self.change(|source| {
             source.input.extend(bytes);
@@ -68,7 +68,7 @@ impl Feed {
     }
 
     /// Joins two sources, so that the output of each is the other's input, with this much room between them.
-    pub(crate) fn join(one: &Feed, other: &Feed, room: usize) {
+    pub(crate) fn join(one: &VirtualSource, other: &VirtualSource, room: usize) {
         one.change(|source| (source.peer, source.room) = (Some(other.id), room));
         other.change(|source| (source.peer, source.room) = (Some(one.id), room));
     }
@@ -94,7 +94,7 @@ impl Feed {
     }
 }
 
-impl Drop for Feed {
+impl Drop for VirtualSource {
     fn drop(&mut self) {
         // The world is not borrowed when a test drops its handles, except during a panic.
         if let Ok(mut state) = self.state.try_borrow_mut() {
@@ -103,8 +103,8 @@ impl Drop for Feed {
     }
 }
 
-impl std::fmt::Debug for Feed {
+impl std::fmt::Debug for VirtualSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Feed({})", self.id.number())
+        write!(f, "VirtualSource({})", self.id.number())
     }
 }

@@ -76,8 +76,8 @@ impl Clock {
     }
 }
 
-/// Returns the wall time at a moment of the world's clock. The wall clock of a host may be set to a time before
-/// the world began.
+/// Returns the wall time at a moment of the world's clock. The wall clock of a host may be set to a time
+/// before the world began.
 pub(crate) fn wall_time(nanos: i64) -> SystemTime {
     let (origin, by) = (SystemTime::UNIX_EPOCH + WALL_ORIGIN, Duration::from_nanos(nanos.unsigned_abs()));
     let wall = if nanos < 0 { origin.checked_sub(by) } else { origin.checked_add(by) };

@@ -36,7 +36,7 @@ use crate::{
         link::{Link, nanos},
     },
     os::disk::{DiskCounts, DiskOptions},
-    testing::source::Feed,
+    testing::source::VirtualSource,
 };
 
 /// The options of a world. Begin with the default, and change single fields.
@@ -135,7 +135,7 @@ pub struct Summary {
     pub bytes: u64,
     /// How many turns all runtimes made.
     pub turns: u64,
-    /// How many nodes crashed or vanished.
+    /// How many nodes crashed or were powered off.
     pub crashes: u64,
     /// The nodes that ended by themselves.
     pub ended: Vec<Ended>,
@@ -295,8 +295,8 @@ impl World {
     }
 
     /// Makes an open virtual source, with nothing to read and no room for output.
-    pub fn feed(&mut self) -> Feed {
-        Feed::new(&self.state)
+    pub fn virtual_source(&mut self) -> VirtualSource {
+        VirtualSource::new(&self.state)
     }
 
     /// Sets the options of a node's disk. Its files stay.
@@ -508,7 +508,7 @@ impl World {
     /// be none.
     pub fn end(&mut self) -> Leaks {
         for number in self.nodes.ids() {
-            self.take_down(number, Kind::Vanish);
+            self.take_down(number, Kind::PowerOff);
         }
         self.leaks()
     }

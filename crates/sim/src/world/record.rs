@@ -47,8 +47,8 @@ pub enum Happening {
         /// Their receivers.
         to: Vec<Node>,
     },
-    /// A node crashed ([`Kind::Crash`]), which its peers notice, or vanished ([`Kind::Vanish`]), which they
-    /// do not.
+    /// A node crashed ([`Kind::Crash`]), which its peers notice, or was powered off ([`Kind::PowerOff`]),
+    /// which they do not.
     Crashed {
         /// The time.
         at: Time,

@@ -115,7 +115,8 @@ impl Ends {
 impl World {
     /// Restarts a node each time it ends by itself: its services have ended, it was stopped, a service
     /// panicked, or its builder failed. If the node has ended already, it restarts, too. An end by a test or
-    /// a fault ([`crash`](World::crash), [`vanish`](World::vanish), an unhandled signal) does not count.
+    /// a fault ([`crash`](World::crash), [`power_off`](World::power_off), an unhandled signal) does not
+    /// count.
     ///
     /// The process is gone, but its kernel keeps running, as after a [`crash`](World::crash). The node's disk
     /// keeps all completed writes, whether they are safe from a power cut or not. A file operation in flight

@@ -27,7 +27,7 @@ use crate::{
         wake::Messages,
     },
     faults::injector::Injector,
-    ids::{EndId, EngineId, FileJobId, FlightId, HostId, JobId, ObjectId, SocketId, TroubleId},
+    ids::{EndId, EngineId, FileJobId, FlightId, HostId, JobId, ObjectId, SocketId, WorldFaultId},
     net::{
         datagram::Datagrams,
         link::{Links, nanos},
@@ -74,8 +74,8 @@ pub(crate) enum WorldTask {
     Run { node: HostId },
     /// The next chaos is due, unless another schedule replaced this one since.
     Chaos { round: u32 },
-    /// A drawn trouble ends.
-    Relief { number: TroubleId },
+    /// A drawn fault of the world ends.
+    Relief { number: WorldFaultId },
     /// A node that ended by itself restarts, if this was its last life.
     Restart { node: HostId, life: u32 },
 }

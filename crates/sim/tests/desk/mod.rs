@@ -135,9 +135,9 @@ pub(crate) fn play(plan: &Plan, has_bug: bool) -> std::result::Result<(), String
             runtime.add(Client { address: address.clone(), answers: answers.clone() })
         });
     }
-    world.draw_troubles(plan.time, plan.time / 10);
+    world.schedule_chaos(plan.time, plan.time / 10);
     world.run_for(plan.time);
-    world.heal();
+    world.stop_faults();
     let before = answers.get();
     let is_alive = |_: &mut World| answers.get() >= before + 20;
     if !world.run_until(Duration::from_secs(60), is_alive) {

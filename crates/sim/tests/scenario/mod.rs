@@ -20,7 +20,7 @@ use std::{
 };
 
 use reactor::{Metrics, Runtime};
-use sim::{Chance, Digest, Feed, Leaks, NodeId, Plan, Summary, World};
+use sim::{Chance, Digest, Leaks, NodeId, Plan, Summary, VirtualSource, World};
 
 use self::{
     ledger::{Book, Ledger, Mode},
@@ -95,7 +95,7 @@ struct Stage {
     world: World,
     ledger: Rc<RefCell<Ledger>>,
     nodes: Vec<NodeId<Peer>>,
-    feeds: Vec<Feed>,
+    feeds: Vec<VirtualSource>,
     chance: Chance,
     time: Duration,
     steps: u64,
@@ -107,7 +107,7 @@ impl Stage {
         let ledger = Rc::new(RefCell::new(Ledger { is_twisted, ..Ledger::default() }));
         let (mut nodes, mut feeds) = (Vec::new(), Vec::new());
         for me in 0..plan.nodes {
-            let feed = world.feed();
+            let feed = world.virtual_source();
             let number = feed.source().number().unwrap_or_default();
             feeds.push(feed);
             ledger.borrow_mut().books.push(Book::default());
@@ -123,9 +123,9 @@ impl Stage {
     }
 
     fn play(mut self, note: Note<'_>) -> Result<Played, String> {
-        self.world.draw_troubles(self.time, self.time / 24);
+        self.world.schedule_chaos(self.time, self.time / 24);
         self.run(self.time, note, |_| false)?;
-        self.world.heal();
+        self.world.stop_faults();
         self.begin_liveness();
         let is_calm = self.run(LIVENESS, note, Stage::is_calm)?;
         if !is_calm {

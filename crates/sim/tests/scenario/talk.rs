@@ -283,7 +283,7 @@ fn address(address: Result<Address, Error>) -> Option<SocketAddr> {
     address.ok().and_then(|address| address.ip())
 }
 
-/// Low marks, so that the queue crosses them, and short timeouts, so that troubles outlast them.
+/// Low marks, so that the queue crosses them, and short timeouts, so that faults outlast them.
 pub(super) fn options() -> StreamOptions {
     StreamOptions::with(|options| {
         options.high = 16 << 10;

@@ -124,9 +124,9 @@ const STYLE: &str = "
 .muted{fill:#8e44ad;fill-opacity:.16} .held{fill:#0c9c8c;fill-opacity:.22} .slowed{fill:#8a6d3b;fill-opacity:.2}
 .bar-partition{fill:#4b74b8} .bar-one-way{fill:#8e44ad} .bar-hold{fill:#0c8577} .bar-slow{fill:#8a6d3b}
 .crash{stroke:#d62f3c;fill:none;stroke-width:2.6;stroke-linecap:round}
-.vanish{stroke:#111;fill:none;stroke-width:2.6;stroke-linecap:round}
+.power-off{stroke:#111;fill:none;stroke-width:2.6;stroke-linecap:round}
 .restart{fill:#1d9a5b;stroke:#fdfdfb;stroke-width:.8} .pause{stroke:#f08c00;stroke-width:5;stroke-linecap:round}
 .wall{fill:#fdfdfb;stroke:#8e44ad;stroke-width:1.8} .fact{fill:#1b4f8f;stroke:#fdfdfb;stroke-width:.7}
-.heal{stroke:#1d7f4f;stroke-width:1.6} .agree{stroke:#1d7f4f;stroke-width:1.6;stroke-dasharray:5 3}
+.stop{stroke:#1d7f4f;stroke-width:1.6} .agree{stroke:#1d7f4f;stroke-width:1.6;stroke-dasharray:5 3}
 .known{fill:#1d9a5b;fill-opacity:.25;stroke:#1d7f4f;stroke-width:1.4}
 ";

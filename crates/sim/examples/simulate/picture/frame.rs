@@ -68,7 +68,7 @@ fn legend(canvas: &mut Canvas) {
     canvas.circle("fact", (at + 14.0, y), 4.5);
     for (kind, label) in [
         (MarkKind::Crash, "crash"),
-        (MarkKind::Vanish, "power cut"),
+        (MarkKind::PowerOff, "power cut"),
         (MarkKind::Restart, "restart"),
         (MarkKind::WallStep, "wall clock steps"),
     ] {
@@ -100,11 +100,11 @@ pub(crate) fn grid(canvas: &mut Canvas, played: &Played) {
 /// Draws the moment when the faults end, and the one when all agree.
 pub(crate) fn ends(canvas: &mut Canvas, played: &Played) {
     let (top, bottom) = (canvas.top - 18.0, canvas.bottom() + CURVE_TOP + CURVE);
-    let x = canvas.x(played.healed);
-    canvas.line("heal", (x, top), (x, bottom));
+    let x = canvas.x(played.calm_since);
+    canvas.line("stop", (x, top), (x, bottom));
     canvas.text("before", (x - 5.0, top + 11.0), "the faults end");
     if let Some(time) = played.converged {
-        let x = canvas.x_of_second((played.healed.since(played.began) + time).as_secs_f64());
+        let x = canvas.x_of_second((played.calm_since.since(played.began) + time).as_secs_f64());
         canvas.line("agree", (x, top), (x, bottom));
         canvas.text("after", (x + 5.0, top + 11.0), "all agree");
     }

@@ -154,7 +154,7 @@ fn mark_at(canvas: &mut Canvas, kind: MarkKind, (x, y): (f64, f64), size: f64) {
     let cross = format!("M{:.1} {:.1}l{d:.1} {d:.1}m-{d:.1} 0l{d:.1} -{d:.1}", x - s, y - s);
     match kind {
         MarkKind::Crash => canvas.path("crash", &cross),
-        MarkKind::Vanish => canvas.path("vanish", &cross),
+        MarkKind::PowerOff => canvas.path("power-off", &cross),
         MarkKind::Restart => {
             let triangle =
                 format!("M{:.1} {:.1}l{:.1} {s:.1}l-{:.1} {s:.1}z", x - s * 0.7, y - s, s * 1.7, s * 1.7);

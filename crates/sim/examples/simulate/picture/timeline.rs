@@ -55,7 +55,7 @@ pub(crate) struct Mark {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MarkKind {
     Crash,
-    Vanish,
+    PowerOff,
     Restart,
     WallStep,
 }
@@ -94,7 +94,7 @@ impl Timeline {
             Happening::Cleared { at, kind, from, to } => self.cleared(*at, *kind, from, to),
             &Happening::Crashed { at, kind, node } => {
                 counts.crashes += 1;
-                let kind = if kind == Kind::Vanish { MarkKind::Vanish } else { MarkKind::Crash };
+                let kind = if kind == Kind::PowerOff { MarkKind::PowerOff } else { MarkKind::Crash };
                 self.marks.push(Mark { kind, node, at });
                 begin(&mut self.downs, node, at);
             }

@@ -1,4 +1,4 @@
-//! Ending: half-closes, closes and resets, hosts that vanish silently, and slots that become free.
+//! Ending: half-closes, closes and resets, hosts that are powered off, and slots that become free.
 
 use std::io;
 
@@ -37,7 +37,7 @@ impl Streams {
             return;
         }
         if !base.hosts[end.host].is_up {
-            return self.vanish(at);
+            return self.drop_silently(at);
         }
         end.holder = Holder::Nobody;
         // As with TCP, a close with unread input sends a reset, because the peer must not believe that its
@@ -57,7 +57,7 @@ impl Streams {
     }
 
     /// Ends silently, without a packet.
-    fn vanish(&mut self, at: EndId) {
+    fn drop_silently(&mut self, at: EndId) {
         let end = &mut self.ends[at];
         if !matches!(end.holder, Holder::Nobody | Holder::Free) {
             end.holder = Holder::Nobody;

@@ -39,12 +39,12 @@ enum Tool {
 }
 
 impl Program for Tool {
-    fn begin(&mut self, hand: &mut Hand<'_>) {
+    fn begin(&mut self, cx: &mut ProgramContext<'_>) {
         match self {
-            Tool::Brief => hand.exit(0),
+            Tool::Brief => cx.exit(0),
             Tool::Parting => {
-                hand.leave_behind(Duration::from_secs(1));
-                hand.exit(0);
+                cx.leave_behind(Duration::from_secs(1));
+                cx.exit(0);
             }
             Tool::Lasting => (),
         }

@@ -133,7 +133,7 @@ impl Disks {
             }
             left.push(out.job);
         }
-        if kind == Kind::Vanish && disk.counts.operations > 0 {
+        if kind == Kind::PowerOff && disk.counts.operations > 0 {
             let before = disk.counts;
             disk.cut(&mut moment);
             let after = disk.counts;

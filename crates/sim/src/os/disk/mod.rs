@@ -4,7 +4,8 @@
 //! operation ([`Kind::SlowFile`](crate::Kind), [`Kind::StallSync`](crate::Kind),
 //! [`Kind::SlowDisk`](crate::Kind)) or its completion ([`Kind::LateFile`](crate::Kind)). A delayed completion
 //! may arrive after those of later operations. Every later read sees a completed write. The write is safe
-//! from a power cut ([`World::vanish`](crate::World::vanish)) only once a later sync has completed with `Ok`.
+//! from a power cut ([`World::power_off`](crate::World::power_off)) only once a later sync has completed with
+//! `Ok`.
 //! A power cut keeps some of the unsynced writes, loses others, and tears some in the middle. It decides for
 //! each write alone, without regard to their order. Of the changes of names since the last sync of a
 //! directory, it keeps the oldest ones, as a journal does. A crash of the process alone
