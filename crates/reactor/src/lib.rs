@@ -74,8 +74,8 @@
 //! | take another library instead | [`alternatives`](guide::alternatives) | |
 //! | move here from io-reactor 0.5, radicle, netservices, mio or tokio | [`migration`](guide::migration) | |
 //! | run several services; survive panics | | [`Runtime`], [`Restart`], [`AfterPanic`] |
-//! | child processes, signals, standard streams | | [`process`](process/index.html), [`signals`](signals/index.html), [`stdio`](stdio/index.html) |
-//! | run under a service manager | | [`systemd`](systemd/index.html) |
+//! | run a daemon: signals, reload, a stop without loss | [`daemon`](guide::daemon) | [`systemd`](systemd/index.html), [`signals`](signals/index.html) |
+//! | child processes, standard streams | | [`process`](process/index.html), [`stdio`](stdio/index.html) |
 //! | watch directories, use serial ports | | [`watch`](watch/index.html), [`serial`](serial/index.html) |
 //!
 //! # Guarantees
