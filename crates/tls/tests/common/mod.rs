@@ -1,7 +1,9 @@
 //! Certificates for tests, made on the spot.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PKCS_ED25519};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
+};
 use reactor_tls::{Acceptor, Connector, Identity, Roots};
 
 /// An authority that signs the certificates of a test.
@@ -23,12 +25,24 @@ impl Authority {
         Roots::from_pem(self.0.pem().as_bytes()).expect("it is a root")
     }
 
+    pub fn root_pem(&self) -> String {
+        self.0.pem()
+    }
+
     /// Returns the certificate and the key of these names, in PEM.
     pub fn pem(&self, names: &[&str]) -> (String, String) {
+        self.pem_of(names, &key())
+    }
+
+    /// Returns the same with a key that OpenSSL 3.0 reads (it does not know the form of Ed25519 keys here).
+    pub fn pem_for_openssl(&self, names: &[&str]) -> (String, String) {
+        self.pem_of(names, &KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("ring makes it"))
+    }
+
+    fn pem_of(&self, names: &[&str], key: &KeyPair) -> (String, String) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let key = key();
         let certificate =
-            CertificateParams::new(names).expect("names").signed_by(&key, &self.0).expect("it is signed");
+            CertificateParams::new(names).expect("names").signed_by(key, &self.0).expect("it is signed");
         (certificate.pem(), key.serialize_pem())
     }
 
