@@ -24,7 +24,11 @@ use common::Authority;
 use programs::assert_refused;
 use reactor_tls::{Connector, Roots, Tls, TlsError, Version};
 use server::Server;
-use session::{Truncated, kit::Peer};
+use session::{
+    Phase, Truncated,
+    kit::Peer,
+    proxy::{self, ProxyHeader, SendHeader},
+};
 
 /// A folder with certificates, removed at the end.
 struct Folder(PathBuf);
@@ -363,6 +367,60 @@ fn the_certificate_is_read_again_at_sighup() {
     let mut client = SClient::start(second, &files, &server.address, &["-quiet"]);
     client.say("hello\n");
     client.until("hello");
+}
+
+/// Reads exactly so many bytes of a backend's connection.
+fn read_exactly(socket: &mut TcpStream, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    socket.read_exact(&mut bytes).expect("in time");
+    bytes
+}
+
+#[test]
+fn the_proxy_forwards_and_tells_who_the_client_is() {
+    let files = Files::new();
+    let backend = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = backend.local_addr().expect("it is bound").to_string();
+    let arguments = ["127.0.0.1:0", &address, "--cert", &files.cert, "--key", &files.key, "--proxy-protocol"];
+    let server = Server::start("tls_proxy", &arguments);
+    let roots = Roots::from_file(&files.roots).expect("roots");
+    let connector = Connector::builder(roots).build().expect("whole");
+    let socket = server.client();
+    let (source, destination) =
+        (socket.local_addr().expect("its end"), socket.peer_addr().expect("connected"));
+    let mut client = Client::connect(&connector, socket);
+    client.until("the session", |client| client.peer.session().phase() == Phase::Open);
+    let (mut target, _) = backend.accept().expect("the proxy connects");
+    target.set_read_timeout(Some(programs::PATIENCE)).expect("a timeout can be set");
+
+    let header = ProxyHeader::stream(source, destination);
+    let header = Peer::new(SendHeader::new(&header, proxy::Version::V2).expect("it is short")).flight();
+    assert_eq!(read_exactly(&mut target, header.len()), header);
+    let request: Vec<u8> = (0..300_000_u32).map(|at| (at % 251) as u8).collect();
+    client.peer.send(&request);
+    client.flush();
+    assert_eq!(read_exactly(&mut target, request.len()), request);
+    target.write_all(&request).expect("there is room");
+    client.until("the answer", |client| client.peer.received() == request);
+    // Each end passes on: our close_notify as a FIN, and the server's FIN as a close_notify.
+    client.peer.close();
+    client.flush();
+    assert_eq!(target.read(&mut [0; 1]).expect("in time"), 0, "the end passes on");
+    drop(target);
+    client.until("the end", |client| client.peer.session().ended());
+}
+
+#[test]
+fn the_proxy_refuses_bad_arguments() {
+    let files = Files::new();
+    let (cert, key) = (&*files.cert, &*files.key);
+    assert_refused("tls_proxy", &["--cert", cert, "--key", key], "two addresses are needed");
+    assert_refused("tls_proxy", &["127.0.0.1:0", "--cert", cert, "--key", key], "two addresses are needed");
+    assert_refused("tls_proxy", &["127.0.0.1:0", "127.0.0.1:9", "--cert", cert], "--key is missing");
+    assert_refused("tls_proxy", &["127.0.0.1:0", "x", "--cert", cert, "--key", key], "x");
+    assert_refused("tls_proxy", &["--proxy"], "unexpected argument");
+    let help = programs::output("tls_proxy", &["--help"]);
+    assert!(help.status.success() && help.stdout.starts_with(b"Takes TLS in front of"));
 }
 
 #[test]
