@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     id::Key,
     message::Offloaded,
-    runtime::{Core, dispatch::Deliver, limits::Limits},
+    runtime::{LoopState, dispatch::Deliver, limits::Limits},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -155,7 +155,7 @@ impl FilesInFlight {
     }
 }
 
-impl Core {
+impl LoopState {
     /// Passes a job to the engine, or at the end of the turn to a thread. If neither takes it, its drop
     /// answers it.
     pub(super) fn start_file(&mut self, job: FileJob) {

@@ -7,9 +7,9 @@ use crate::{
     engine::{Ending, Interest, Ready, Source},
     error::{Closed, Error},
     id::{Id, Key},
-    resource::{Io, Resource, Table},
+    resource::{Io, Resource, Vtable},
     runtime::{
-        Context, Core, Handle,
+        Context, Handle, LoopState,
         dispatch::{emit, service},
         pressure::Holding,
     },
@@ -146,7 +146,7 @@ impl Reading {
     }
 }
 
-fn find(core: &mut Core, key: Key) -> Option<&mut Reading> {
+fn find(core: &mut LoopState, key: Key) -> Option<&mut Reading> {
     core.registry.live(key)?.resource.as_mut()?.downcast_mut()
 }
 
@@ -165,8 +165,8 @@ impl Resource for FileReader {
         Ok(None)
     }
 
-    fn table<S: Handle<Self>>() -> &'static Table {
-        &Table {
+    fn table<S: Handle<Self>>() -> &'static Vtable {
+        &Vtable {
             name: std::any::type_name::<FileReader>,
             again: again::<S>,
             flush: flush::<S>,
@@ -186,7 +186,7 @@ impl Resource for FileReader {
             },
             leave,
             closed: closed::<S>,
-            ..Table::NOTHING
+            ..Vtable::NOTHING
         }
     }
 
@@ -198,7 +198,12 @@ impl Resource for FileReader {
         slot.downcast_mut::<Reading>().map(|reading| &mut reading.reader)
     }
 
-    fn enroll(self, core: &mut Core, service: u16, table: &'static Table) -> Result<Key, (Self, Error)> {
+    fn enroll(
+        self,
+        core: &mut LoopState,
+        service: u16,
+        table: &'static Vtable,
+    ) -> Result<Key, (Self, Error)> {
         if self.end.is_some_and(|end| end < self.at) {
             return Err((self, Error::Misuse { operation: "add", why: super::BACKWARDS }));
         }
@@ -228,7 +233,7 @@ impl Resource for FileReader {
 }
 
 /// Submits a read of the next chunk, unless one is in flight, enough are ready, or the input has ended.
-fn flush<S: Handle<FileReader>>(core: &mut Core, key: Key) {
+fn flush<S: Handle<FileReader>>(core: &mut LoopState, key: Key) {
     let Some(reading) = find(core, key) else { return };
     if reading.is_out || reading.end.is_some() || reading.ready.len() >= reading.reader.ahead {
         return;
@@ -253,7 +258,7 @@ fn flush<S: Handle<FileReader>>(core: &mut Core, key: Key) {
 }
 
 /// Takes the result of a read.
-fn landed<S: Handle<FileReader>>(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, _: u16) {
+fn landed<S: Handle<FileReader>>(queue: &mut dyn Any, to: Option<(&mut LoopState, &mut dyn Any)>, _: u16) {
     let Some(Landed::<FileReader> { key, result, .. }) = super::next_landed(queue) else { return };
     let Some((core, erased)) = to else { return };
     let Some(reading) = find(core, key) else { return };
@@ -277,7 +282,7 @@ fn landed<S: Handle<FileReader>>(queue: &mut dyn Any, to: Option<(&mut Core, &mu
 }
 
 /// Delivers the ready chunks, then the end.
-fn again<S: Handle<FileReader>>(core: &mut Core, erased: &mut dyn Any, key: Key) {
+fn again<S: Handle<FileReader>>(core: &mut LoopState, erased: &mut dyn Any, key: Key) {
     let Some(index) = core.registry.peek(key).map(|slot| slot.service) else { return };
     loop {
         let Some(reading) = find(core, key) else { return };
@@ -293,7 +298,7 @@ fn again<S: Handle<FileReader>>(core: &mut Core, erased: &mut dyn Any, key: Key)
             return;
         }
     }
-    let Core { registry, budget, .. } = core;
+    let LoopState { registry, budget, .. } = core;
     let Some(reading) = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Reading>())
     else {
         return;
@@ -316,7 +321,7 @@ fn again<S: Handle<FileReader>>(core: &mut Core, erased: &mut dyn Any, key: Key)
 
 /// Returns the reader at the position that the service has seen. Chunks that were read ahead will be read
 /// again.
-fn release(core: &mut Core, key: Key) -> Result<(), Error> {
+fn release(core: &mut LoopState, key: Key) -> Result<(), Error> {
     if let Some(reading) = find(core, key) {
         reading.reader.at -= reading.unseen();
         core.end(key, Closed::Released, Ending::Orderly);
@@ -324,7 +329,7 @@ fn release(core: &mut Core, key: Key) -> Result<(), Error> {
     Ok(())
 }
 
-fn pause(core: &mut Core, key: Key, paused: bool) {
+fn pause(core: &mut LoopState, key: Key, paused: bool) {
     let Some(reading) = find(core, key) else { return };
     reading.is_paused = paused;
     if !paused {
@@ -332,8 +337,8 @@ fn pause(core: &mut Core, key: Key, paused: bool) {
     }
 }
 
-fn leave(core: &mut Core, key: Key, _: Ending) {
-    let Core { registry, budget, .. } = core;
+fn leave(core: &mut LoopState, key: Key, _: Ending) {
+    let LoopState { registry, budget, .. } = core;
     let reading = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Reading>());
     if let Some(reading) = reading {
         budget.recount(&mut reading.counted, 0);
@@ -341,7 +346,7 @@ fn leave(core: &mut Core, key: Key, _: Ending) {
 }
 
 fn closed<S: Handle<FileReader>>(
-    core: &mut Core,
+    core: &mut LoopState,
     erased: &mut dyn Any,
     key: Key,
     resource: Box<dyn Any>,

@@ -19,7 +19,7 @@ use crate::{
     error::Error,
     id::Key,
     message::Mailbox,
-    runtime::{Core, dispatch::Deliver},
+    runtime::{LoopState, dispatch::Deliver},
     sync::Arc,
     sys,
 };
@@ -69,7 +69,7 @@ impl Outlet {
     /// Moves a part of a file in a thread. Returns false if there is no room for another operation now.
     pub(super) fn ask(
         &self,
-        core: &mut Core,
+        core: &mut LoopState,
         (service, key): (u16, Key),
         (file, offset, bytes_max): (File, u64, u64),
         deliver: Deliver,

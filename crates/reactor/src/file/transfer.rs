@@ -11,8 +11,8 @@ use crate::{
     engine::{Ending, Interest, Ready, Source},
     error::{Closed, Error, Phase},
     id::{Id, Key},
-    resource::{AnyStream, Flow, Io, Resource, Table, Way},
-    runtime::{Context, Core, Handle, dispatch::service},
+    resource::{AnyStream, Flow, Io, Resource, Vtable, Way},
+    runtime::{Context, Handle, LoopState, dispatch::service},
 };
 
 /// A part of a file on its way to a stream. [`Context::send_file`](crate::Context::send_file) makes it and
@@ -109,12 +109,12 @@ impl FileTransfer {
 /// The functions of a transfer's stream, for any stream type.
 struct To {
     key: Key,
-    feed: fn(&mut Core, u16, Key, Vec<u8>) -> Flow,
-    way: fn(&mut Core, Key) -> Way,
-    await_low: fn(&mut Core, Key),
-    await_room: fn(&mut Core, Key) -> bool,
-    end: fn(&mut Core, Key, bool),
-    fail: fn(&mut Core, Key, io::Error),
+    feed: fn(&mut LoopState, u16, Key, Vec<u8>) -> Flow,
+    way: fn(&mut LoopState, Key) -> Way,
+    await_low: fn(&mut LoopState, Key),
+    await_room: fn(&mut LoopState, Key) -> bool,
+    end: fn(&mut LoopState, Key, bool),
+    fail: fn(&mut LoopState, Key, io::Error),
     /// How long a part that is being moved may delay the stream's release, or the transfer's end.
     patience: Duration,
 }
@@ -146,13 +146,13 @@ struct Moving {
     ending: Option<Closed>,
 }
 
-fn find(core: &mut Core, key: Key) -> Option<&mut Moving> {
+fn find(core: &mut LoopState, key: Key) -> Option<&mut Moving> {
     core.registry.live(key)?.resource.as_mut()?.downcast_mut()
 }
 
 /// Returns whether a stream must wait with the end of its input, because a thread writes to its socket. The thread may
 /// have taken the failure of the connection, and then this is no end. The stream is driven when the thread has answered.
-pub(crate) fn hold_end(core: &mut Core, stream: Key) -> bool {
+pub(crate) fn hold_end(core: &mut LoopState, stream: Key) -> bool {
     let Some(key) = core.couples.get(&stream).copied() else { return false };
     let Some(moving) = find(core, key).filter(|moving| moving.out == Some(TransferInFlight::Part)) else {
         return false;
@@ -163,9 +163,9 @@ pub(crate) fn hold_end(core: &mut Core, stream: Key) -> bool {
 
 /// Registers a transfer, and binds the stream to it.
 pub(crate) fn begin<R: AnyStream>(
-    core: &mut Core,
+    core: &mut LoopState,
     index: u16,
-    table: &'static Table,
+    table: &'static Vtable,
     to: Key,
     file: File,
     range: Range<u64>,
@@ -236,8 +236,8 @@ impl Resource for FileTransfer {
         Ok(None)
     }
 
-    fn table<S: Handle<Self>>() -> &'static Table {
-        &Table {
+    fn table<S: Handle<Self>>() -> &'static Vtable {
+        &Vtable {
             name: std::any::type_name::<FileTransfer>,
             flush,
             close,
@@ -255,7 +255,7 @@ impl Resource for FileTransfer {
             defer: Some(defer),
             leave,
             closed: closed::<S>,
-            ..Table::NOTHING
+            ..Vtable::NOTHING
         }
     }
 
@@ -267,14 +267,14 @@ impl Resource for FileTransfer {
         slot.downcast_mut::<Moving>().map(|moving| &mut moving.transfer)
     }
 
-    fn enroll(self, _: &mut Core, _: u16, _: &'static Table) -> Result<Key, (Self, Error)> {
+    fn enroll(self, _: &mut LoopState, _: u16, _: &'static Vtable) -> Result<Key, (Self, Error)> {
         let why = "a transfer needs its stream: use send_file";
         Err((self, Error::Misuse { operation: "add", why }))
     }
 }
 
 /// Lets the transfer finish, as a stream's close does. Without its stream there is nothing to finish.
-fn close(core: &mut Core, key: Key, _: Closed) {
+fn close(core: &mut LoopState, key: Key, _: Closed) {
     if !core.couples.contains_key(&key) {
         return end(core, key, Closed::Aborted);
     }
@@ -287,7 +287,7 @@ fn close(core: &mut Core, key: Key, _: Closed) {
 
 /// Postpones the end while a thread moves a part, because the thread writes to the stream's socket. So the
 /// stream is not free, and the number of sent bytes is unknown.
-fn defer(core: &mut Core, key: Key, why: Closed) -> Option<Closed> {
+fn defer(core: &mut LoopState, key: Key, why: Closed) -> Option<Closed> {
     let index = core.registry.peek(key)?.service;
     // A later end would reach nobody.
     let is_last =
@@ -304,7 +304,7 @@ fn defer(core: &mut Core, key: Key, why: Closed) -> Option<Closed> {
 
 /// Ends the stream, because moving the current part takes too long. The thread may still write when its disk
 /// answers, so the socket is cut off from the peer first.
-fn expired(core: &mut Core, key: Key) {
+fn expired(core: &mut LoopState, key: Key) {
     let Some(moving) = find(core, key) else { return };
     if moving.out != Some(TransferInFlight::Part) {
         return;
@@ -320,12 +320,12 @@ fn expired(core: &mut Core, key: Key) {
 }
 
 /// Ends the transfer, but not its stream.
-fn end(core: &mut Core, key: Key, why: Closed) {
+fn end(core: &mut LoopState, key: Key, why: Closed) {
     core.end(key, why, Ending::Orderly);
 }
 
 /// Sets the stream free, whatever ended the transfer.
-fn leave(core: &mut Core, key: Key, _: Ending) {
+fn leave(core: &mut LoopState, key: Key, _: Ending) {
     let Some(moving) = find(core, key) else { return };
     // Drop our descriptor, so that the socket closes when the stream does.
     moving.outlet = Some(None);
@@ -337,7 +337,7 @@ fn leave(core: &mut Core, key: Key, _: Ending) {
 }
 
 /// Submits the next chunk, unless one is in flight or the stream has enough.
-fn flush(core: &mut Core, key: Key) {
+fn flush(core: &mut LoopState, key: Key) {
     let Some(moving) = find(core, key) else { return };
     let stream = moving.to.key;
     if moving.out.is_some() || moving.is_paused {
@@ -379,8 +379,8 @@ fn flush(core: &mut Core, key: Key) {
 
 /// Submits a part to be moved without a copy. Returns false if the engine or the transport does not allow
 /// that.
-fn ask_sendfile(core: &mut Core, key: Key, (stream, way): (Key, Way), part: (File, u64, u64)) -> bool {
-    let Core { registry, engine, .. } = core;
+fn ask_sendfile(core: &mut LoopState, key: Key, (stream, way): (Key, Way), part: (File, u64, u64)) -> bool {
+    let LoopState { registry, engine, .. } = core;
     let Some(slot) = registry.live(key) else { return false };
     let index = slot.service;
     let moving = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Moving>());
@@ -408,7 +408,7 @@ fn ask_sendfile(core: &mut Core, key: Key, (stream, way): (Key, Way), part: (Fil
 }
 
 /// Takes the result of moving a part. Then continues, waits for room in the socket, or queues a piece.
-fn moved(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16) {
+fn moved(queue: &mut dyn Any, to: Option<(&mut LoopState, &mut dyn Any)>, index: u16) {
     let Some(Moved { key, result, .. }) = sendfile::next_moved(queue) else { return };
     let Some((core, erased)) = to else { return };
     let Some(moving) = find(core, key) else { return };
@@ -446,7 +446,7 @@ fn moved(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16)
 
 /// Waits until the stream marks this resource because it has room. If the stream cannot report that, uses its
 /// queue from now on.
-fn wait_for_room(core: &mut Core, key: Key) {
+fn wait_for_room(core: &mut LoopState, key: Key) {
     let Some(Moving { to: To { key: stream, await_room, .. }, .. }) = find(core, key) else { return };
     let (stream, await_room) = (*stream, *await_room);
     if !await_room(core, stream) {
@@ -458,7 +458,7 @@ fn wait_for_room(core: &mut Core, key: Key) {
 }
 
 /// Takes the result of reading a chunk.
-fn landed(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16) {
+fn landed(queue: &mut dyn Any, to: Option<(&mut LoopState, &mut dyn Any)>, index: u16) {
     let Some(Landed::<FileTransfer> { key, result, .. }) = super::next_landed(queue) else { return };
     let Some((core, _)) = to else { return };
     let Some(moving) = find(core, key) else { return };
@@ -476,7 +476,7 @@ fn landed(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16
 }
 
 /// Queues bytes on the stream, which reports when it has room for more.
-fn feed(core: &mut Core, key: Key, index: u16, bytes: Vec<u8>) {
+fn feed(core: &mut LoopState, key: Key, index: u16, bytes: Vec<u8>) {
     let Some(moving) = find(core, key) else { return };
     let (stream, feed) = (moving.to.key, moving.to.feed);
     moving.transfer.at += bytes.len() as u64;
@@ -491,7 +491,7 @@ fn feed(core: &mut Core, key: Key, index: u16, bytes: Vec<u8>) {
 }
 
 fn closed<S: Handle<FileTransfer>>(
-    core: &mut Core,
+    core: &mut LoopState,
     erased: &mut dyn Any,
     key: Key,
     resource: Box<dyn Any>,

@@ -7,9 +7,9 @@ use crate::{
     engine::{Ending, Interest, Outgoing, Ready, Source},
     error::{Closed, Error, Phase, Result},
     id::{Id, Key},
-    resource::{CLOSING, Flow, Io, Output, Resource, Table, release_refused},
+    resource::{CLOSING, Flow, Io, Output, Resource, Vtable, release_refused},
     runtime::{
-        Context, Core, Handle,
+        Context, Handle, LoopState,
         dispatch::{emit, service},
         pressure::Holding,
     },
@@ -248,7 +248,7 @@ impl Writing {
     }
 }
 
-fn find(core: &mut Core, key: Key) -> Option<&mut Writing> {
+fn find(core: &mut LoopState, key: Key) -> Option<&mut Writing> {
     core.registry.live(key)?.resource.as_mut()?.downcast_mut()
 }
 
@@ -267,8 +267,8 @@ impl Resource for FileWriter {
         Ok(None)
     }
 
-    fn table<S: Handle<Self>>() -> &'static Table {
-        &Table {
+    fn table<S: Handle<Self>>() -> &'static Vtable {
+        &Vtable {
             name: std::any::type_name::<FileWriter>,
             flush: flush::<S>,
             close,
@@ -289,7 +289,7 @@ impl Resource for FileWriter {
             },
             leave,
             closed: closed::<S>,
-            ..Table::NOTHING
+            ..Vtable::NOTHING
         }
     }
 
@@ -301,7 +301,12 @@ impl Resource for FileWriter {
         slot.downcast_mut::<Writing>().map(|writing| &mut writing.writer)
     }
 
-    fn enroll(self, core: &mut Core, service: u16, table: &'static Table) -> Result<Key, (Self, Error)> {
+    fn enroll(
+        self,
+        core: &mut LoopState,
+        service: u16,
+        table: &'static Vtable,
+    ) -> Result<Key, (Self, Error)> {
         if core.files.is_over() {
             return Err((self, Error::Misuse { operation: "add", why: super::OVER }));
         }
@@ -332,8 +337,8 @@ impl Output for FileWriter {
         Ok(())
     }
 
-    fn post(core: &mut Core, index: u16, key: Key, item: &[u8]) -> Flow {
-        let Core { registry, pool, budget, .. } = core;
+    fn post(core: &mut LoopState, index: u16, key: Key, item: &[u8]) -> Flow {
+        let LoopState { registry, pool, budget, .. } = core;
         let slot = registry.live(key).filter(|slot| slot.service == index);
         let writing = slot.and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Writing>());
         let Some(writing) = writing.filter(|writing| writing.closing.is_none()) else { return Flow::Gone };
@@ -360,8 +365,8 @@ impl Output for FileWriter {
 
 /// Submits the next write, unless an operation is in flight. When all is written, submits a final sync or
 /// ends the writer.
-fn flush<S: Handle<FileWriter>>(core: &mut Core, key: Key) {
-    let Core { registry, pool, files, budget, .. } = core;
+fn flush<S: Handle<FileWriter>>(core: &mut LoopState, key: Key) {
+    let LoopState { registry, pool, files, budget, .. } = core;
     let chunk = files.fitting(CHUNK).max(1);
     let Some(slot) = registry.live(key) else { return };
     let index = slot.service;
@@ -410,8 +415,8 @@ fn flush<S: Handle<FileWriter>>(core: &mut Core, key: Key) {
 }
 
 /// Puts the bytes of an action that found no room back in front of the queue.
-fn put_back(core: &mut Core, key: Key, action: Action) {
-    let Core { registry, pool, .. } = core;
+fn put_back(core: &mut LoopState, key: Key, action: Action) {
+    let LoopState { registry, pool, .. } = core;
     let writing = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Writing>());
     let Some(writing) = writing else { return };
     (writing.out, writing.in_flight) = (None, 0);
@@ -438,10 +443,14 @@ fn take(queue: &mut Outgoing, most: usize) -> Vec<u8> {
 }
 
 /// Takes the result of a write or a sync.
-fn landed<S: Handle<FileWriter>>(queue: &mut dyn Any, to: Option<(&mut Core, &mut dyn Any)>, index: u16) {
+fn landed<S: Handle<FileWriter>>(
+    queue: &mut dyn Any,
+    to: Option<(&mut LoopState, &mut dyn Any)>,
+    index: u16,
+) {
     let Some(Landed::<FileWriter> { key, result, .. }) = super::next_landed(queue) else { return };
     let Some((core, erased)) = to else { return };
-    let Core { registry, budget, counters, .. } = core;
+    let LoopState { registry, budget, counters, .. } = core;
     let writing = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Writing>());
     let Some(writing) = writing else { return };
     let is_sync = writing.out.take() == Some(WriteInFlight::Sync);
@@ -479,7 +488,7 @@ fn landed<S: Handle<FileWriter>>(queue: &mut dyn Any, to: Option<(&mut Core, &mu
     }
 }
 
-fn close(core: &mut Core, key: Key, why: Closed) {
+fn close(core: &mut LoopState, key: Key, why: Closed) {
     let Some(writing) = find(core, key) else { return };
     if writing.closing.is_some() {
         return Closed::note_failure(&mut writing.closing, why);
@@ -490,7 +499,7 @@ fn close(core: &mut Core, key: Key, why: Closed) {
 }
 
 /// Returns the writer once all sent bytes are written.
-fn release(core: &mut Core, key: Key) -> Result<(), Error> {
+fn release(core: &mut LoopState, key: Key) -> Result<(), Error> {
     let closing = find(core, key).and_then(|writing| writing.closing.as_ref());
     if closing.is_some_and(|why| !matches!(why, Closed::Released)) {
         return Err(release_refused(CLOSING));
@@ -499,8 +508,8 @@ fn release(core: &mut Core, key: Key) -> Result<(), Error> {
     Ok(())
 }
 
-fn leave(core: &mut Core, key: Key, _: Ending) {
-    let Core { registry, budget, pool, records, .. } = core;
+fn leave(core: &mut LoopState, key: Key, _: Ending) {
+    let LoopState { registry, budget, pool, records, .. } = core;
     let Some(slot) = registry.live(key) else { return };
     let record = records.get_mut(slot.service as usize);
     let writing = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Writing>());
@@ -515,7 +524,7 @@ fn leave(core: &mut Core, key: Key, _: Ending) {
 }
 
 fn closed<S: Handle<FileWriter>>(
-    core: &mut Core,
+    core: &mut LoopState,
     erased: &mut dyn Any,
     key: Key,
     resource: Box<dyn Any>,

@@ -17,8 +17,8 @@ use crate::{
     error::{Error, Failure, Result},
     id::Key,
     options::ConnectOptions,
-    resource::{Connection, Io, Output, Resource, StreamOptions, Table, polled},
-    runtime::{Core, Handle},
+    resource::{Connection, Io, Output, Resource, StreamOptions, Vtable, polled},
+    runtime::{Handle, LoopState},
     sys::rights,
 };
 
@@ -394,7 +394,12 @@ impl Resource for Descriptors {
         self.take(transport.into())
     }
 
-    fn enroll(mut self, core: &mut Core, service: u16, table: &'static Table) -> Result<Key, (Self, Error)> {
+    fn enroll(
+        mut self,
+        core: &mut LoopState,
+        service: u16,
+        table: &'static Vtable,
+    ) -> Result<Key, (Self, Error)> {
         if self.socket.is_none() {
             let why = "it has no socket: use listen, connect or on";
             return Err((self, Error::Misuse { operation: "add", why }));
@@ -408,9 +413,9 @@ impl Resource for Descriptors {
 impl Connection for Descriptors {
     fn attach(
         self,
-        core: &mut Core,
+        core: &mut LoopState,
         service: u16,
-        table: &'static Table,
+        table: &'static Vtable,
         transport: Transport,
         target: Option<&Address>,
     ) -> Result<Key, (Self, Error)> {
@@ -423,9 +428,9 @@ impl Connection for Descriptors {
 
     fn attempt(
         mut self,
-        core: &mut Core,
+        core: &mut LoopState,
         service: u16,
-        table: &'static Table,
+        table: &'static Vtable,
         target: &Address,
         options: &ConnectOptions,
     ) -> Result<Key, (Self, Error)> {
@@ -434,11 +439,11 @@ impl Connection for Descriptors {
         polled::attempt(self, core, service, table, CONNECT_MAX)
     }
 
-    fn up<S: Handle<Self>>(_: &mut Core, _: &mut S, _: Key) {
+    fn up<S: Handle<Self>>(_: &mut LoopState, _: &mut S, _: Key) {
         // The resource reports it by itself, as soon as it is watched.
     }
 
-    fn credentials(core: &Core, key: Key) -> io::Result<Credentials> {
+    fn credentials(core: &LoopState, key: Key) -> io::Result<Credentials> {
         let slot = core.registry.peek(key).and_then(|slot| slot.resource.as_deref());
         let descriptors = slot.and_then(Descriptors::view).ok_or(io::ErrorKind::NotFound)?;
         match descriptors.socket.as_ref().and_then(Descriptor::fd) {

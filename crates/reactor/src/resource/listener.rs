@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-use super::{Connection, Io, Resource, Table, release_refused};
+use super::{Connection, Io, Resource, Vtable, release_refused};
 use crate::{
     address::Address,
     engine::{self, Ending, Interest, Ready, Role, Source, Transport},
     error::{Closed, Error, Fault, Result},
     id::{Id, Key},
     runtime::{
-        Context, Core, Handle,
+        Context, Handle, LoopState,
         dispatch::{fault, service},
     },
     sys,
@@ -104,18 +104,18 @@ impl<R: Connection> Resource for Listener<R> {
         slot.downcast_mut::<Accepting<R>>().map(|accepting| &mut accepting.view)
     }
 
-    fn enroll(self, _: &mut Core, _: u16, _: &'static Table) -> Result<Key, (Self, Error)> {
+    fn enroll(self, _: &mut LoopState, _: u16, _: &'static Vtable) -> Result<Key, (Self, Error)> {
         Err((self, Error::Misuse { operation: "add", why: "a listener is made by listen" }))
     }
 }
 
-fn find<R: 'static>(core: &mut Core, key: Key) -> Option<&mut Accepting<R>> {
+fn find<R: 'static>(core: &mut LoopState, key: Key) -> Option<&mut Accepting<R>> {
     core.registry.live(key)?.resource.as_mut()?.downcast_mut()
 }
 
 /// Returns the vtable for listeners whose connections this service handles.
-pub(crate) fn table<S: Handle<R>, R: Connection>() -> &'static Table {
-    &Table {
+pub(crate) fn table<S: Handle<R>, R: Connection>() -> &'static Vtable {
+    &Vtable {
         name: std::any::type_name::<Listener<R>>,
         event: event::<S, R>,
         flush: flush::<R>,
@@ -125,22 +125,22 @@ pub(crate) fn table<S: Handle<R>, R: Connection>() -> &'static Table {
         expired: |core, key| retry(core, key),
         leave: |core, key, how| core.engine.close(key, how),
         listener: true,
-        ..Table::NOTHING
+        ..Vtable::NOTHING
     }
 }
 
 /// The vtable of a listener whose service is restarting. Connections wait in its backlog.
-static ORPHAN: Table = Table {
+static ORPHAN: Vtable = Vtable {
     name: || "a listener of an earlier life",
     close: |core, key, why| core.end(key, why, Ending::Orderly),
     release: |_, _| Err(release_refused(NOT_GIVEN_BACK)),
     leave: |core, key, how| core.engine.close(key, how),
     listener: true,
-    ..Table::NOTHING
+    ..Vtable::NOTHING
 };
 
 /// Keeps a listener open while no service accepts from it. Returns the state that its service gave for it.
-pub(crate) fn orphan(core: &mut Core, key: Key) -> Option<Box<dyn Any>> {
+pub(crate) fn orphan(core: &mut LoopState, key: Key) -> Option<Box<dyn Any>> {
     core.starved.retain(|starved| *starved != key);
     core.set_guard(key, None);
     core.engine.reading(key, false);
@@ -150,15 +150,15 @@ pub(crate) fn orphan(core: &mut Core, key: Key) -> Option<Box<dyn Any>> {
 }
 
 /// Returns whether this is a listener of an earlier life that the service has not requested again.
-pub(crate) fn is_orphan(core: &Core, key: Key) -> bool {
+pub(crate) fn is_orphan(core: &LoopState, key: Key) -> bool {
     core.registry.peek(key).is_some_and(|slot| std::ptr::eq(slot.table, &ORPHAN))
 }
 
 /// Gives a listener of an earlier life to the service, which has requested it again.
 pub(crate) fn adopt<R: Connection>(
-    core: &mut Core,
+    core: &mut LoopState,
     key: Key,
-    table: &'static Table,
+    table: &'static Vtable,
     accepting: Accepting<R>,
 ) {
     if let Some(slot) = core.registry.live(key) {
@@ -170,9 +170,9 @@ pub(crate) fn adopt<R: Connection>(
 
 /// Registers a listening transport.
 pub(crate) fn enroll<R: Connection>(
-    core: &mut Core,
+    core: &mut LoopState,
     index: u16,
-    table: &'static Table,
+    table: &'static Vtable,
     transport: Transport,
     accepting: Accepting<R>,
 ) -> Result<Key, Error> {
@@ -186,7 +186,12 @@ pub(crate) fn enroll<R: Connection>(
     Ok(key)
 }
 
-fn event<S: Handle<R>, R: Connection>(core: &mut Core, erased: &mut dyn Any, key: Key, event: engine::Event) {
+fn event<S: Handle<R>, R: Connection>(
+    core: &mut LoopState,
+    erased: &mut dyn Any,
+    key: Key,
+    event: engine::Event,
+) {
     let to = service::<S>(erased);
     match event {
         engine::Event::Accepted(transport, peer) => accepted::<S, R>(core, to, key, transport, &peer),
@@ -196,7 +201,7 @@ fn event<S: Handle<R>, R: Connection>(core: &mut Core, erased: &mut dyn Any, key
 }
 
 fn accepted<S: Handle<R>, R: Connection>(
-    core: &mut Core,
+    core: &mut LoopState,
     to: &mut S,
     key: Key,
     transport: Transport,
@@ -236,7 +241,7 @@ fn accepted<S: Handle<R>, R: Connection>(
 }
 
 /// Asks the closure or the service whether it wants a connection, and with which stream.
-fn ask<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, peer: &Address) -> Accept<R> {
+fn ask<S: Handle<R>, R: Connection>(core: &mut LoopState, to: &mut S, key: Key, peer: &Address) -> Accept<R> {
     let index = core.calling;
     let Some(accepting) = find::<R>(core, key) else { return Accept::Refuse };
     accepting.starved = false;
@@ -249,7 +254,7 @@ fn ask<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, peer:
 /// Handles a lack of descriptors or memory. The listener rests until one of our descriptors is freed or a
 /// moment has passed. Waiting connections stay in the backlog, unless the listener is to turn them away. The
 /// service gets one fault for each episode.
-fn starved<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, error: io::Error) {
+fn starved<S: Handle<R>, R: Connection>(core: &mut LoopState, to: &mut S, key: Key, error: io::Error) {
     let Some(slot) = core.registry.live(key) else { return };
     let index = slot.service;
     let Some(accepting) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Accepting<R>>()) else {
@@ -281,13 +286,13 @@ fn starved<S: Handle<R>, R: Connection>(core: &mut Core, to: &mut S, key: Key, e
     }
 }
 
-fn retry(core: &mut Core, key: Key) {
+fn retry(core: &mut LoopState, key: Key) {
     core.starved.retain(|starved| *starved != key);
     core.mark(key);
 }
 
 /// Starts or stops accepting in the engine when the listener's wish has changed.
-fn flush<R: 'static>(core: &mut Core, key: Key) {
+fn flush<R: 'static>(core: &mut LoopState, key: Key) {
     let Some(slot) = core.registry.peek(key) else { return };
     let rests = core.budget.rests(slot.service) || core.starved.contains(&key);
     let Some(accepting) = find::<R>(core, key) else { return };
@@ -297,7 +302,7 @@ fn flush<R: 'static>(core: &mut Core, key: Key) {
     }
 }
 
-fn pause<R: 'static>(core: &mut Core, key: Key, paused: bool) {
+fn pause<R: 'static>(core: &mut LoopState, key: Key, paused: bool) {
     if let Some(accepting) = find::<R>(core, key) {
         accepting.paused = paused;
         // Flush at once, because the next event of this batch may be a connection.

@@ -29,7 +29,7 @@ use crate::{
     engine::{self, Ending, Interest, Outgoing, Ready, Sent, Source, Transport},
     error::{Closed, Error, Result},
     id::Key,
-    runtime::{Core, Handle, pressure::Holding},
+    runtime::{Handle, LoopState, pressure::Holding},
 };
 
 /// A source of events that the runtime can wait for.
@@ -94,7 +94,7 @@ pub trait Resource: Sized + 'static {
     ) -> std_io::Result<Option<Self::Event<'a>>>;
 
     #[doc(hidden)]
-    fn table<S: Handle<Self>>() -> &'static Table {
+    fn table<S: Handle<Self>>() -> &'static Vtable {
         polled::table::<S, Self>()
     }
 
@@ -115,7 +115,12 @@ pub trait Resource: Sized + 'static {
     }
 
     #[doc(hidden)]
-    fn enroll(self, core: &mut Core, service: u16, table: &'static Table) -> Result<Key, (Self, Error)> {
+    fn enroll(
+        self,
+        core: &mut LoopState,
+        service: u16,
+        table: &'static Vtable,
+    ) -> Result<Key, (Self, Error)> {
         polled::enroll(self, core, service, table)
     }
 }
@@ -157,45 +162,45 @@ pub trait Output: Resource {
     }
 
     #[doc(hidden)]
-    fn post(core: &mut Core, index: u16, key: Key, item: Self::Item<'_>) -> Flow {
+    fn post(core: &mut LoopState, index: u16, key: Key, item: Self::Item<'_>) -> Flow {
         polled::post::<Self>(core, index, key, item)
     }
 }
 
 /// Returns the reason of an end, or keeps it for later.
-pub(crate) type Defer = fn(&mut Core, Key, Closed) -> Option<Closed>;
+pub(crate) type Defer = fn(&mut LoopState, Key, Closed) -> Option<Closed>;
 /// Returns the reason that was noted before this end, if it says more.
-pub(crate) type Noted = fn(&mut Core, Key, &Closed) -> Option<Closed>;
+pub(crate) type Noted = fn(&mut LoopState, Key, &Closed) -> Option<Closed>;
 
 /// The vtable for a kind of resource of a kind of service: the erased part of the loop.
 #[doc(hidden)]
-pub struct Table {
+pub struct Vtable {
     pub(crate) name: fn() -> &'static str,
     /// Handles input of a stream. It is separate from the other events, so that the chunk survives a panic of
     /// the handler.
-    pub(crate) got: fn(&mut Core, &mut dyn Any, Key, &mut [u8]),
-    pub(crate) event: fn(&mut Core, &mut dyn Any, Key, engine::Event),
-    pub(crate) sent: fn(&mut Core, Key, Sent),
-    pub(crate) detached: fn(&mut Core, Key, Transport),
+    pub(crate) got: fn(&mut LoopState, &mut dyn Any, Key, &mut [u8]),
+    pub(crate) event: fn(&mut LoopState, &mut dyn Any, Key, engine::Event),
+    pub(crate) sent: fn(&mut LoopState, Key, Sent),
+    pub(crate) detached: fn(&mut LoopState, Key, Transport),
     /// Continues with kept work: unread input or a drained queue.
-    pub(crate) again: fn(&mut Core, &mut dyn Any, Key),
+    pub(crate) again: fn(&mut LoopState, &mut dyn Any, Key),
     /// Writes queued output, and updates the engine's interest.
-    pub(crate) flush: fn(&mut Core, Key),
+    pub(crate) flush: fn(&mut LoopState, Key),
     /// Begins a graceful close.
-    pub(crate) close: fn(&mut Core, Key, Closed),
+    pub(crate) close: fn(&mut LoopState, Key, Closed),
     /// Ends the write side after the queued output.
-    pub(crate) finish: fn(&mut Core, Key),
+    pub(crate) finish: fn(&mut LoopState, Key),
     /// Begins to give the resource back, or returns an error.
-    pub(crate) release: fn(&mut Core, Key) -> Result<(), Error>,
+    pub(crate) release: fn(&mut LoopState, Key) -> Result<(), Error>,
     /// Continues alone after the coupled partner was released.
-    pub(crate) uncouple: fn(&mut Core, Key),
-    pub(crate) pause: fn(&mut Core, Key, bool),
+    pub(crate) uncouple: fn(&mut LoopState, Key),
+    pub(crate) pause: fn(&mut LoopState, Key, bool),
     /// Keeps input that the driver of another type has left, because a handler changed the type.
-    pub(crate) keep: fn(&mut Core, Key, Undelivered<'_>),
+    pub(crate) keep: fn(&mut LoopState, Key, Undelivered<'_>),
     /// Notes that the queue of the coupled partner is high, or no longer high.
-    pub(crate) hold: fn(&mut Core, Key, bool),
+    pub(crate) hold: fn(&mut LoopState, Key, bool),
     /// Handles the end of the runtime's internal deadline.
-    pub(crate) expired: fn(&mut Core, Key),
+    pub(crate) expired: fn(&mut LoopState, Key),
     /// Called before the resource ends. Returns the reason, or keeps it and ends the resource later, because
     /// an operation of it is under way that cannot be cancelled.
     pub(crate) defer: Option<Defer>,
@@ -203,20 +208,20 @@ pub struct Table {
     /// a failure.
     pub(crate) noted: Noted,
     /// Handles the deadline of an item that the peer began.
-    pub(crate) item_due: fn(&mut Core, Key),
+    pub(crate) item_due: fn(&mut LoopState, Key),
     /// Frees unused memory, and returns the resource's holding.
-    pub(crate) holding: fn(&mut Core, Key) -> Holding,
+    pub(crate) holding: fn(&mut LoopState, Key) -> Holding,
     /// Removes the resource from the engine, while its slot still lives.
-    pub(crate) leave: fn(&mut Core, Key, Ending),
-    pub(crate) closed: fn(&mut Core, &mut dyn Any, Key, Box<dyn Any>, Closed),
+    pub(crate) leave: fn(&mut LoopState, Key, Ending),
+    pub(crate) closed: fn(&mut LoopState, &mut dyn Any, Key, Box<dyn Any>, Closed),
     /// Returns what can be seen of the resource without its type.
     pub(crate) look: fn(&dyn Any) -> Look,
     pub(crate) listener: bool,
 }
 
-impl fmt::Debug for Table {
+impl fmt::Debug for Vtable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table").field("name", &(self.name)()).finish_non_exhaustive()
+        f.debug_struct("Vtable").field("name", &(self.name)()).finish_non_exhaustive()
     }
 }
 
@@ -229,9 +234,9 @@ pub(crate) struct Look {
     pub(crate) rests: Rests,
 }
 
-impl Table {
+impl Vtable {
     /// Does nothing. A kind of resource takes from it the entries that it does not need.
-    pub(crate) const NOTHING: Table = Table {
+    pub(crate) const NOTHING: Vtable = Vtable {
         name: || "a resource",
         got: |_, _, _, _| (),
         event: |_, _, _, _| (),
@@ -305,7 +310,7 @@ impl Drop for Half<'_> {
 
 /// Calls user code of a resource that another resource's handler uses. A panic continues, and breaks this
 /// resource as well.
-pub(crate) fn breaking<T>(core: &mut Core, key: Key, users: impl FnOnce(&mut Core) -> T) -> T {
+pub(crate) fn breaking<T>(core: &mut LoopState, key: Key, users: impl FnOnce(&mut LoopState) -> T) -> T {
     let broken = Broken { core, key };
     let value = users(broken.core);
     mem::forget(broken);
@@ -314,7 +319,7 @@ pub(crate) fn breaking<T>(core: &mut Core, key: Key, users: impl FnOnce(&mut Cor
 
 /// A resource whose user code runs. Only a panic drops it.
 struct Broken<'a> {
-    core: &'a mut Core,
+    core: &'a mut LoopState,
     key: Key,
 }
 
@@ -331,7 +336,7 @@ pub(crate) mod tests {
     use crate::{id::Id, runtime::Context};
 
     /// Returns a vtable for tests of the registry, which never call through it.
-    pub(crate) fn table() -> &'static Table {
+    pub(crate) fn table() -> &'static Vtable {
         struct Nobody;
         impl crate::Service for Nobody {}
         impl Handle<Fd<std::net::TcpStream>> for Nobody {

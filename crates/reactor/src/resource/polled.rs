@@ -3,7 +3,7 @@
 use std::{any::Any, io, time::Duration};
 
 use super::{
-    CLOSING, Flow, Io, Output, Resource, Table, encode_whole, is_passing,
+    CLOSING, Flow, Io, Output, Resource, Vtable, encode_whole, is_passing,
     pause::{Pause, is_passing_send},
     release_refused,
 };
@@ -15,7 +15,7 @@ use crate::{
     id::{Id, Key},
     panics::{Blame, During},
     runtime::{
-        Context, Core, Handle,
+        Context, Handle, LoopState,
         dispatch::{emit, service},
         pressure::Holding,
     },
@@ -106,12 +106,12 @@ pub(super) fn view_mut<R: Resource>(slot: &mut dyn Any) -> Option<&mut R> {
     slot.downcast_mut::<Custom<R>>().map(|custom| &mut custom.resource)
 }
 
-fn find<R: Resource>(core: &mut Core, key: Key) -> Option<&mut Custom<R>> {
+fn find<R: Resource>(core: &mut LoopState, key: Key) -> Option<&mut Custom<R>> {
     core.registry.live(key)?.resource.as_mut()?.downcast_mut()
 }
 
-pub(super) fn table<S: Handle<R>, R: Resource>() -> &'static Table {
-    &Table {
+pub(super) fn table<S: Handle<R>, R: Resource>() -> &'static Vtable {
+    &Vtable {
         name: std::any::type_name::<R>,
         event: event::<S, R>,
         flush: flush::<R>,
@@ -126,18 +126,18 @@ pub(super) fn table<S: Handle<R>, R: Resource>() -> &'static Table {
         },
         leave: leave::<R>,
         closed: closed::<S, R>,
-        ..Table::NOTHING
+        ..Vtable::NOTHING
     }
 }
 
 pub(crate) fn enroll<R: Resource>(
     resource: R,
-    core: &mut Core,
+    core: &mut LoopState,
     index: u16,
-    table: &'static Table,
+    table: &'static Vtable,
 ) -> Result<Key, (R, Error)> {
     let key = insert(resource, core, index, table, None)?;
-    let Core { registry, engine, .. } = core;
+    let LoopState { registry, engine, .. } = core;
     let custom = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Custom<R>>());
     let custom = custom.expect("it was inserted above");
     let source = guard::call(|| custom.resource.source()).map_err(io::Error::other);
@@ -156,9 +156,9 @@ pub(crate) fn enroll<R: Resource>(
 #[cfg(unix)]
 pub(crate) fn attempt<R: Resource>(
     resource: R,
-    core: &mut Core,
+    core: &mut LoopState,
     index: u16,
-    table: &'static Table,
+    table: &'static Vtable,
     within: Duration,
 ) -> Result<Key, (R, Error)> {
     let connect_by = core.now + within;
@@ -169,9 +169,9 @@ pub(crate) fn attempt<R: Resource>(
 
 fn insert<R: Resource>(
     resource: R,
-    core: &mut Core,
+    core: &mut LoopState,
     index: u16,
-    table: &'static Table,
+    table: &'static Vtable,
     connect_by: Option<Time>,
 ) -> Result<Key, (R, Error)> {
     // If a resource cannot show its source, it comes back, and nothing is half registered.
@@ -211,7 +211,12 @@ fn insert<R: Resource>(
     }
 }
 
-fn event<S: Handle<R>, R: Resource>(core: &mut Core, erased: &mut dyn Any, key: Key, event: engine::Event) {
+fn event<S: Handle<R>, R: Resource>(
+    core: &mut LoopState,
+    erased: &mut dyn Any,
+    key: Key,
+    event: engine::Event,
+) {
     let engine::Event::Ready(ready) = event else { return };
     // The runtime handles writability for its queue. The resource handles everything else.
     if ready.can_write() && find::<R>(core, key).is_some_and(|custom| custom.queued() > 0) {
@@ -229,14 +234,14 @@ fn event<S: Handle<R>, R: Resource>(core: &mut Core, erased: &mut dyn Any, key: 
 }
 
 fn step_on<S: Handle<R>, R: Resource>(
-    core: &mut Core,
+    core: &mut LoopState,
     to: &mut S,
     key: Key,
     ready: Ready,
     scratch: &mut [u8],
 ) {
     for step in 0..STEPS_MAX {
-        let Core { registry, engine, counters, .. } = core;
+        let LoopState { registry, engine, counters, .. } = core;
         let Some(slot) = registry.live(key) else { return };
         let index = slot.service;
         let Some(custom) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Custom<R>>()) else { return };
@@ -274,8 +279,8 @@ fn step_on<S: Handle<R>, R: Resource>(
 }
 
 /// Updates the engine's interest.
-fn sync<R: Resource>(core: &mut Core, key: Key, ready: Ready) {
-    let Core { registry, engine, .. } = core;
+fn sync<R: Resource>(core: &mut LoopState, key: Key, ready: Ready) {
+    let LoopState { registry, engine, .. } = core;
     let Some(custom) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>())
     else {
         return;
@@ -295,8 +300,8 @@ fn sync<R: Resource>(core: &mut Core, key: Key, ready: Ready) {
     }
 }
 
-pub(super) fn post<R: Output>(core: &mut Core, index: u16, key: Key, item: R::Item<'_>) -> Flow {
-    let Core { registry, pool, budget, broken, .. } = core;
+pub(super) fn post<R: Output>(core: &mut LoopState, index: u16, key: Key, item: R::Item<'_>) -> Flow {
+    let LoopState { registry, pool, budget, broken, .. } = core;
     let slot = registry.live(key).filter(|slot| slot.service == index);
     let Some(custom) = slot.and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>()) else {
         return Flow::Gone;
@@ -326,8 +331,8 @@ pub(super) fn post<R: Output>(core: &mut Core, index: u16, key: Key, item: R::It
     Flow::Gone
 }
 
-fn flush<R: Resource>(core: &mut Core, key: Key) {
-    let Core { registry, engine, pool, counters, budget, .. } = core;
+fn flush<R: Resource>(core: &mut LoopState, key: Key) {
+    let LoopState { registry, engine, pool, counters, budget, .. } = core;
     let Some(custom) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>())
     else {
         return;
@@ -379,7 +384,7 @@ fn flush<R: Resource>(core: &mut Core, key: Key) {
     }
 }
 
-fn close<R: Resource>(core: &mut Core, key: Key, why: Closed) {
+fn close<R: Resource>(core: &mut LoopState, key: Key, why: Closed) {
     let by = core.now + CLOSE_MAX;
     let Some(custom) = find::<R>(core, key) else { return };
     if custom.closing.is_some() {
@@ -395,7 +400,7 @@ fn close<R: Resource>(core: &mut Core, key: Key, why: Closed) {
 }
 
 /// Lets the resource rest until the next try.
-fn rest<R: Resource>(core: &mut Core, key: Key) {
+fn rest<R: Resource>(core: &mut LoopState, key: Key) {
     let now = core.now;
     let Some(custom) = find::<R>(core, key) else { return };
     custom.rests = Some(now + custom.pause.next());
@@ -404,7 +409,7 @@ fn rest<R: Resource>(core: &mut Core, key: Key) {
 }
 
 /// Handles the internal deadline: of a close, of a connect, of stalled output, or the end of a pause.
-fn expired<R: Resource>(core: &mut Core, key: Key) {
+fn expired<R: Resource>(core: &mut LoopState, key: Key) {
     let now = core.now;
     let Some(custom) = find::<R>(core, key) else { return };
     let is_over = |by: Option<Time>| by.is_some_and(|by| by <= now);
@@ -433,8 +438,8 @@ fn expired<R: Resource>(core: &mut Core, key: Key) {
 
 /// Tries again to connect. Returns whether there is a connection now. Otherwise the resource rests on or has
 /// ended.
-fn has_connected<R: Resource>(core: &mut Core, key: Key) -> bool {
-    let Core { registry, engine, counters, .. } = core;
+fn has_connected<R: Resource>(core: &mut LoopState, key: Key) -> bool {
+    let LoopState { registry, engine, counters, .. } = core;
     let Some(custom) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>())
     else {
         return false;
@@ -458,7 +463,7 @@ fn has_connected<R: Resource>(core: &mut Core, key: Key) -> bool {
     }
 }
 
-fn release<R: Resource>(core: &mut Core, key: Key) -> Result<(), Error> {
+fn release<R: Resource>(core: &mut LoopState, key: Key) -> Result<(), Error> {
     let closing = find::<R>(core, key).and_then(|custom| custom.closing.as_ref());
     if closing.is_some_and(|why| !matches!(why, Closed::Released)) {
         return Err(release_refused(CLOSING));
@@ -467,7 +472,7 @@ fn release<R: Resource>(core: &mut Core, key: Key) -> Result<(), Error> {
     Ok(())
 }
 
-fn pause<R: Resource>(core: &mut Core, key: Key, paused: bool) {
+fn pause<R: Resource>(core: &mut LoopState, key: Key, paused: bool) {
     if let Some(custom) = find::<R>(core, key) {
         custom.paused = paused;
         if !paused {
@@ -481,8 +486,8 @@ fn pause<R: Resource>(core: &mut Core, key: Key, paused: bool) {
 
 /// Forgets the resource. Counts dropped output, and then a TCP peer sees a reset once the socket is closed.
 /// The owner may prevent the reset by SO_LINGER.
-fn leave<R: Resource>(core: &mut Core, key: Key, how: Ending) {
-    let Core { registry, engine, budget, records, .. } = core;
+fn leave<R: Resource>(core: &mut LoopState, key: Key, how: Ending) {
+    let LoopState { registry, engine, budget, records, .. } = core;
     let Some(slot) = registry.live(key) else { return };
     let service = slot.service;
     let custom = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Custom<R>>());
@@ -511,7 +516,7 @@ fn leave<R: Resource>(core: &mut Core, key: Key, how: Ending) {
 }
 
 fn closed<S: Handle<R>, R: Resource>(
-    core: &mut Core,
+    core: &mut LoopState,
     erased: &mut dyn Any,
     key: Key,
     resource: Box<dyn Any>,

@@ -8,7 +8,7 @@ use crate::{
     engine::Ending,
     error::Closed,
     id::Key,
-    runtime::{Core, Due, Fresh, TimerId, registry::Standing, timers::TimerKey, typed_queues::Hand},
+    runtime::{Due, Fresh, LoopState, TimerId, registry::Standing, timers::TimerKey, typed_queues::Hand},
 };
 
 /// A stored message, its service, and the function that delivers it.
@@ -19,7 +19,7 @@ pub(crate) struct LastWords {
     pub(crate) hand: Hand,
 }
 
-impl Core {
+impl LoopState {
     /// Sets the internal deadline of a resource, counted from this turn's time.
     pub(crate) fn set_guard(&mut self, key: Key, after: Option<Duration>) {
         self.set_guard_at(key, after.map_or(Time::NEVER, |after| self.now + after));

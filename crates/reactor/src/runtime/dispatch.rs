@@ -9,7 +9,7 @@ use crate::{
     id::{Id, Key},
     message::{Finished, Offloaded},
     resource::Resource,
-    runtime::{Context, Core, Handle, Receive, Service},
+    runtime::{Context, Handle, LoopState, Receive, Service},
 };
 
 /// A call of a service, as an observer sees it. See [`Runtime::observe`](crate::Runtime::observe).
@@ -46,10 +46,10 @@ pub enum Call {
 pub(crate) type Observer = Box<dyn FnMut(Call)>;
 
 /// Takes the next message off a lane's queue, and passes it to the service if that still exists.
-pub(crate) type Deliver = fn(&mut dyn Any, Option<(&mut Core, &mut dyn Any)>, u16);
+pub(crate) type Deliver = fn(&mut dyn Any, Option<(&mut LoopState, &mut dyn Any)>, u16);
 
 /// A service that handles an event. Only a panic of its handler drops it.
-struct Called<'a>(&'a mut Core);
+struct Called<'a>(&'a mut LoopState);
 
 impl Drop for Called<'_> {
     #[cold]
@@ -61,7 +61,7 @@ impl Drop for Called<'_> {
 /// Hands an event to the service. Returns `false` if the handler refused, and the resource is closing.
 #[inline(always)]
 pub(crate) fn emit<S: Handle<R>, R: Resource>(
-    core: &mut Core,
+    core: &mut LoopState,
     service: &mut S,
     key: Key,
     index: u16,
@@ -88,7 +88,7 @@ pub(crate) fn service<S: 'static>(service: &mut dyn Any) -> &mut S {
 }
 
 /// Passes a message to its service. An error becomes a fault.
-pub(crate) fn receive<S: Receive<M>, M>(core: &mut Core, erased: &mut dyn Any, index: u16, message: M) {
+pub(crate) fn receive<S: Receive<M>, M>(core: &mut LoopState, erased: &mut dyn Any, index: u16, message: M) {
     let to = service::<S>(erased);
     core.spend();
     core.observe(Call::Receive { service: index });
@@ -101,7 +101,7 @@ pub(crate) fn receive<S: Receive<M>, M>(core: &mut Core, erased: &mut dyn Any, i
 const FAULTS_KEPT: usize = 8;
 
 /// Counts a fault, records it for the receipt, and reports it to the service.
-pub(crate) fn fault<S: Service>(core: &mut Core, to: &mut S, index: u16, fault: Fault) {
+pub(crate) fn fault<S: Service>(core: &mut LoopState, to: &mut S, index: u16, fault: Fault) {
     let count = if let Fault::More(count) = fault { count } else { 1 };
     core.counters.faults += count;
     if let Some(record) = core.records.get_mut(index as usize) {
@@ -116,7 +116,7 @@ pub(crate) fn fault<S: Service>(core: &mut Core, to: &mut S, index: u16, fault: 
 /// Delivers a command from another thread.
 pub(crate) fn deliver_command<S: Receive<M>, M: Send + 'static>(
     queue: &mut dyn Any,
-    to: Option<(&mut Core, &mut dyn Any)>,
+    to: Option<(&mut LoopState, &mut dyn Any)>,
     index: u16,
 ) {
     let queue: &mut VecDeque<Kept<M>> = queue.downcast_mut().expect("a lane keeps the type it was made for");
@@ -130,7 +130,7 @@ pub(crate) fn deliver_command<S: Receive<M>, M: Send + 'static>(
 /// Delivers the result of a job.
 pub(crate) fn deliver_job<S: Receive<M>, M: Send + 'static>(
     queue: &mut dyn Any,
-    to: Option<(&mut Core, &mut dyn Any)>,
+    to: Option<(&mut LoopState, &mut dyn Any)>,
     index: u16,
 ) {
     let queue: &mut VecDeque<Finished<M>> =
@@ -150,7 +150,7 @@ pub(crate) fn deliver_job<S: Receive<M>, M: Send + 'static>(
 }
 
 /// Whether an answer is for the life of the service that lives now. One for an earlier life is counted.
-fn is_of_this_life(core: &mut Core, index: u16, life: u32) -> bool {
+fn is_of_this_life(core: &mut LoopState, index: u16, life: u32) -> bool {
     let is_it = core.records.get(index as usize).is_some_and(|record| record.life == life);
     if !is_it {
         core.counters.stale += 1;
@@ -162,7 +162,7 @@ fn is_of_this_life(core: &mut Core, index: u16, life: u32) -> bool {
 /// Delivers the answer to an operation on files.
 pub(crate) fn deliver_file<S: Receive<M>, M: Send + 'static>(
     queue: &mut dyn Any,
-    to: Option<(&mut Core, &mut dyn Any)>,
+    to: Option<(&mut LoopState, &mut dyn Any)>,
     index: u16,
 ) {
     let queue: &mut VecDeque<Answered<M>> =
@@ -178,7 +178,7 @@ pub(crate) fn deliver_file<S: Receive<M>, M: Send + 'static>(
     }
 }
 
-impl Core {
+impl LoopState {
     /// Counts a call of a handler. After many calls, or long ones, the turn writes the queued output.
     #[inline]
     pub(crate) fn spend(&mut self) {

@@ -4,7 +4,7 @@
 //! yet keeps a core busy for nothing. No other test sees that, because all data still arrives.
 
 use super::Runtime;
-use crate::{id::Key, runtime::Core};
+use crate::{id::Key, runtime::LoopState};
 
 /// How many empty turns in a row are too many. An end or a hand-over may take three or four steps, with one
 /// step a turn.
@@ -67,7 +67,7 @@ impl Runtime {
 }
 
 /// Returns a number that grows with each thing that happens.
-pub(super) fn happened(core: &Core) -> u64 {
+pub(super) fn happened(core: &LoopState) -> u64 {
     let counters = &core.counters;
     counters.events
         + counters.handled

@@ -8,10 +8,10 @@ use crate::{
     guard,
     id::Key,
     log::short,
-    runtime::Core,
+    runtime::LoopState,
 };
 
-impl Core {
+impl LoopState {
     /// Holds or resumes the stream that is coupled to this one, and marks it, so that its wishes are checked.
     pub(crate) fn hold_partner(&mut self, key: Key, held: bool) {
         let Some(partner) = self.couples.get(&key).copied() else { return };

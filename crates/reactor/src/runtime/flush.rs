@@ -4,10 +4,10 @@ use crate::{
     guard,
     id::Key,
     panics::{Blame, During},
-    runtime::Core,
+    runtime::LoopState,
 };
 
-impl Core {
+impl LoopState {
     /// Puts a resource on the list to flush, once.
     #[inline]
     pub(crate) fn mark(&mut self, key: Key) {

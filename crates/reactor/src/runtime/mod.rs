@@ -56,7 +56,7 @@ use self::{
 };
 pub(crate) use self::{
     records::ServiceRecord,
-    state::{Core, Due, Fresh},
+    state::{Due, Fresh, LoopState},
 };
 use crate::{
     clock::Time,
@@ -99,7 +99,7 @@ use crate::{
 /// ```
 pub struct Runtime {
     birthplace: Birthplace,
-    core: Core,
+    core: LoopState,
     inbox: Inbox<Deliver>,
     services: Vec<ServiceEntry>,
     metrics: Arc<Metrics>,
@@ -124,10 +124,10 @@ pub struct Runtime {
 struct ServiceEntry {
     name: &'static str,
     service: Option<Box<dyn Any>>,
-    stop: fn(&mut Core, &mut dyn Any, u16),
-    fault: fn(&mut Core, &mut dyn Any, u16, Fault),
-    end_of_turn: fn(&mut Core, &mut dyn Any, u16),
-    panicked: fn(&mut Core, &mut dyn Any, u16, &Panic) -> AfterPanic,
+    stop: fn(&mut LoopState, &mut dyn Any, u16),
+    fault: fn(&mut LoopState, &mut dyn Any, u16, Fault),
+    end_of_turn: fn(&mut LoopState, &mut dyn Any, u16),
+    panicked: fn(&mut LoopState, &mut dyn Any, u16, &Panic) -> AfterPanic,
     /// The message of the panic that ended the service.
     panic: Option<String>,
     /// How to restart it after a panic, if it is supervised.
@@ -196,7 +196,7 @@ impl Runtime {
         let number = number::take();
         limits.per_turn = limits.per_turn.max(1);
         let spin = turn::Spin::new(limits.busy_poll);
-        let (core, inbox) = Core::new(engine, number, limits);
+        let (core, inbox) = LoopState::new(engine, number, limits);
         Runtime {
             turned: core.now,
             birthplace: Birthplace::here(),
@@ -491,7 +491,7 @@ impl Runtime {
 
     /// Calls a service. A panic ends the service or the resource to blame. The others continue.
     #[inline(always)]
-    fn call(&mut self, index: u16, blame: Blame, f: impl FnOnce(&mut Core, &mut dyn Any)) {
+    fn call(&mut self, index: u16, blame: Blame, f: impl FnOnce(&mut LoopState, &mut dyn Any)) {
         let Runtime { core, services, .. } = self;
         let Some(service) = services.get_mut(index as usize).and_then(|entry| entry.service.as_mut()) else {
             return;
@@ -504,7 +504,7 @@ impl Runtime {
 }
 
 /// Starts a service.
-fn start<S: Service>(core: &mut Core, erased: &mut dyn Any, index: u16) -> session::Result {
+fn start<S: Service>(core: &mut LoopState, erased: &mut dyn Any, index: u16) -> session::Result {
     dispatch::service::<S>(erased).start(&mut Context::new(core, index))
 }
 
@@ -549,7 +549,7 @@ pub fn run<S: Service>(service: S) -> Result<Receipt, Error> {
 }
 
 /// Calls a service at the end of a turn, at its own request.
-fn end_of_turn<S: Service>(core: &mut Core, erased: &mut dyn Any, index: u16) {
+fn end_of_turn<S: Service>(core: &mut LoopState, erased: &mut dyn Any, index: u16) {
     core.spend();
     core.observe(Call::EndOfTurn { service: index });
     dispatch::service::<S>(erased).end_of_turn(&mut Context::new(core, index));

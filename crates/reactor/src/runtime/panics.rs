@@ -9,8 +9,8 @@ use crate::{
     guard,
     id::Key,
     panics::{AfterPanic, Blame, During, Panic},
-    resource::Table,
-    runtime::Core,
+    resource::Vtable,
+    runtime::LoopState,
 };
 
 impl Runtime {
@@ -84,7 +84,7 @@ impl Runtime {
     }
 }
 
-impl Core {
+impl LoopState {
     /// Notes that a service's code panicked outside of its own call. The runtime handles the panic soon.
     #[cold]
     pub(crate) fn note_panic(&mut self, service: u16, message: String, blame: Blame) {
@@ -114,7 +114,7 @@ impl Core {
     /// Resets a connection that has no resource.
     #[cold]
     pub(crate) fn reset(&mut self, service: u16, transport: Transport) {
-        let Ok(key) = self.registry.insert(service, &Table::NOTHING, Box::new(())) else { return };
+        let Ok(key) = self.registry.insert(service, &Vtable::NOTHING, Box::new(())) else { return };
         if self.engine.attach(key, transport, Role::Stream).is_ok() {
             self.engine.close(key, Ending::Reset);
         }

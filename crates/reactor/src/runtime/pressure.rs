@@ -14,7 +14,7 @@ use crate::{
     engine::Ending,
     error::{Closed, Fault},
     id::Key,
-    runtime::{Core, Due},
+    runtime::{Due, LoopState},
 };
 
 /// The memory of a resource, as the budget counts it.
@@ -37,7 +37,7 @@ struct Holder {
 /// A greater age makes no difference.
 const AGE_MAX: u16 = 2;
 
-impl Core {
+impl LoopState {
     /// Handles the start of pressure, which may belong to a shortage that already lasts.
     #[cold]
     pub(crate) fn begin_shortage(&mut self) {

@@ -1,6 +1,6 @@
 //! Records of the services, for the receipt: errors, faults, panics and ends, and lines on standard error.
 
-use crate::{error::Closed, log::short, resource::Losses, runtime::Core, sync::atomic::Ordering};
+use crate::{error::Closed, log::short, resource::Losses, runtime::LoopState, sync::atomic::Ordering};
 
 /// The most errors of a service whose texts the receipt keeps.
 const ERRORS_KEPT: usize = 8;
@@ -47,7 +47,7 @@ impl ServiceRecord {
     }
 }
 
-impl Core {
+impl LoopState {
     /// Records an error of a service that no code took: in the receipt, and as a line on standard error.
     #[cold]
     pub(crate) fn note_error(&mut self, service: u16, text: String) {

@@ -11,7 +11,7 @@ use crate::{
     clock::Time,
     growth::grow,
     id::Key,
-    resource::{Look, Table, rest::Rest},
+    resource::{Look, Vtable, rest::Rest},
 };
 
 /// The life of a resource, in one cache line, because with ten thousand connections each line is a miss.
@@ -28,7 +28,7 @@ pub(crate) struct Slot {
     /// The runtime does not read it while bytes are short, and wakes it afterwards.
     pub(crate) resting: bool,
     pub(crate) standing: Standing,
-    pub(crate) table: &'static Table,
+    pub(crate) table: &'static Vtable,
     pub(crate) resource: Option<Box<dyn Any>>,
     /// Set by the service.
     pub(crate) deadline: Time,
@@ -93,7 +93,7 @@ impl Registry {
     pub(crate) fn insert(
         &mut self,
         service: u16,
-        table: &'static Table,
+        table: &'static Vtable,
         resource: Box<dyn Any>,
     ) -> Result<Key, Box<dyn Any>> {
         if self.occupied >= self.limit {
@@ -108,7 +108,7 @@ impl Registry {
         Ok(key)
     }
 
-    fn grow(&mut self, table: &'static Table) -> Option<u32> {
+    fn grow(&mut self, table: &'static Vtable) -> Option<u32> {
         let len = self.slots.len();
         if len == Key::SLOTS_MAX as usize {
             return None;
@@ -154,7 +154,7 @@ impl Registry {
     }
 
     /// Takes an ended resource out for its `closed`.
-    pub(crate) fn take_ended(&mut self, key: Key) -> Option<(u16, &'static Table, Box<dyn Any>)> {
+    pub(crate) fn take_ended(&mut self, key: Key) -> Option<(u16, &'static Vtable, Box<dyn Any>)> {
         let slot = self.ended(key)?;
         Some((slot.service, slot.table, slot.resource.take()?))
     }
@@ -215,7 +215,7 @@ impl Slot {
         self.state = State::Lingering;
     }
 
-    fn free(key: Key, table: &'static Table) -> Slot {
+    fn free(key: Key, table: &'static Vtable) -> Slot {
         Slot {
             live: key.dead(),
             service: 0,
@@ -237,7 +237,7 @@ impl Slot {
 mod tests {
     use super::*;
 
-    fn registry(limit: usize) -> (Registry, &'static Table) {
+    fn registry(limit: usize) -> (Registry, &'static Vtable) {
         (Registry::new(9, limit), crate::resource::tests::table())
     }
 

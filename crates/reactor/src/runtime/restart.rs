@@ -14,7 +14,7 @@ use crate::{
     id::Key,
     panics::{Blame, During},
     resource::listener,
-    runtime::{Core, Due, Service},
+    runtime::{Due, LoopState, Service},
 };
 
 /// How often, and how soon, the runtime restarts a service after a panic. See
@@ -68,7 +68,7 @@ impl Restart {
 /// How to make a service, and the times of its restarts.
 pub(super) struct RestartPlan {
     make: Box<dyn FnMut() -> Box<dyn Any>>,
-    start: fn(&mut Core, &mut dyn Any, u16) -> Result,
+    start: fn(&mut LoopState, &mut dyn Any, u16) -> Result,
     restart: Restart,
     /// The restarts within the time. There are at most as many as are allowed.
     restarted: VecDeque<Time>,
@@ -219,7 +219,7 @@ impl Runtime {
     }
 }
 
-impl Core {
+impl LoopState {
     /// Returns whether a service takes messages, because it can be called now or after a restart.
     pub(crate) fn is_reachable(&self, service: u16) -> bool {
         self.alive.get(service as usize).is_some_and(|alive| *alive) || self.remaking.contains(&service)

@@ -6,7 +6,7 @@ use crate::{
     guard,
     id::Id,
     panics::{AfterPanic, Panic},
-    resource::{Accept, Connection, Listener, Resource, Table, listener},
+    resource::{Accept, Connection, Listener, Resource, Vtable, listener},
     runtime::{
         Context,
         dispatch::{self, Deliver},
@@ -294,20 +294,20 @@ pub trait Receive<M>: Service {
 /// with such a bound use the handler through this trait.
 pub trait Handled<S>: Resource {
     #[doc(hidden)]
-    fn table_for() -> &'static Table;
+    fn table_for() -> &'static Vtable;
 
     #[doc(hidden)]
-    fn listener_table() -> &'static Table
+    fn listener_table() -> &'static Vtable
     where
         Self: Connection;
 }
 
 impl<S: Handle<R>, R: Resource> Handled<S> for R {
-    fn table_for() -> &'static Table {
+    fn table_for() -> &'static Vtable {
         R::table::<S>()
     }
 
-    fn listener_table() -> &'static Table
+    fn listener_table() -> &'static Vtable
     where
         R: Connection,
     {

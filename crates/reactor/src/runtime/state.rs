@@ -80,7 +80,7 @@ pub(crate) enum Fresh {
 }
 
 /// The tables of the loop.
-pub struct Core {
+pub struct LoopState {
     pub(crate) engine: Box<dyn Engine>,
     pub(crate) registry: Registry,
     pub(crate) pool: Pool,
@@ -158,21 +158,25 @@ pub struct Core {
     pub(crate) observer: Option<Observer>,
 }
 
-impl fmt::Debug for Core {
+impl fmt::Debug for LoopState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core").finish_non_exhaustive()
+        f.debug_struct("LoopState").finish_non_exhaustive()
     }
 }
 
-impl Core {
-    pub(crate) fn new(mut engine: Box<dyn Engine>, runtime: u16, limits: Limits) -> (Core, Inbox<Deliver>) {
+impl LoopState {
+    pub(crate) fn new(
+        mut engine: Box<dyn Engine>,
+        runtime: u16,
+        limits: Limits,
+    ) -> (LoopState, Inbox<Deliver>) {
         let (mailbox, inbox) = Mailbox::new(limits.commands, engine.waker());
         let random = engine.host_mut().entropy();
         // Memory that the engine keeps for all streams counts for no single one.
         let bytes = limits.bytes.saturating_sub(engine.memory());
         let pool_bytes = (bytes / POOL_SHARE).min(POOL_MAX);
         let now = engine.host().now();
-        let core = Core {
+        let core = LoopState {
             registry: Registry::new(runtime, limits.resources),
             pool: Pool::with_limit(pool_bytes),
             // Deadlines of resources never fail, because they have room beside the users' timers.

@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
 };
 
-use super::{Core, Receive, dispatch::receive, timers::TimerKey};
+use super::{LoopState, Receive, dispatch::receive, timers::TimerKey};
 use crate::{guard::Kept, message::Refused};
 
 /// The name of a timer that was set with [`after`](crate::Context::after). A stale one is harmless.
@@ -22,7 +22,7 @@ impl TimerId {
 }
 
 /// Passes a message of a lane to its service: a timer's payload, or the next message from another service.
-pub(crate) type Hand = fn(&mut Core, &mut dyn Any, u16, u32, Option<u32>);
+pub(crate) type Hand = fn(&mut LoopState, &mut dyn Any, u16, u32, Option<u32>);
 
 pub(crate) struct Lanes {
     lanes: Vec<Lane>,
@@ -120,7 +120,7 @@ impl<M: 'static> Erased for Store<M> {
 
 /// Takes a message out of its lane, and passes it on.
 pub(crate) fn hand<S: Receive<M>, M: 'static>(
-    core: &mut Core,
+    core: &mut LoopState,
     erased: &mut dyn Any,
     index: u16,
     lane: u32,

@@ -10,13 +10,13 @@ use crate::{
     engine::{self, Batch, Ending, Outbound},
     id::Key,
     runtime::{
-        Core, Handle,
+        Handle, LoopState,
         dispatch::{emit, service},
     },
 };
 
 pub(super) fn event<S: Handle<Datagrams<R>>, R: 'static>(
-    core: &mut Core,
+    core: &mut LoopState,
     erased: &mut dyn Any,
     key: Key,
     event: engine::Event,
@@ -53,9 +53,14 @@ pub(super) fn event<S: Handle<Datagrams<R>>, R: 'static>(
 }
 
 /// Hands datagrams over, one by one, as long as the service takes them.
-fn deliver<S: Handle<Datagrams<R>>, R: 'static>(core: &mut Core, to: &mut S, key: Key, batch: &mut Batch) {
+fn deliver<S: Handle<Datagrams<R>>, R: 'static>(
+    core: &mut LoopState,
+    to: &mut S,
+    key: Key,
+    batch: &mut Batch,
+) {
     loop {
-        let Core { registry, counters, .. } = &mut *core;
+        let LoopState { registry, counters, .. } = &mut *core;
         let Some(slot) = registry.live(key) else { return };
         let index = slot.service;
         let Some(link) = cast::<R>(&mut slot.resource).filter(|link| link.takes_input()) else { return };
@@ -68,11 +73,11 @@ fn deliver<S: Handle<Datagrams<R>>, R: 'static>(core: &mut Core, to: &mut S, key
 }
 
 /// Keeps the remaining datagrams up to the limit. Drops and counts the rest.
-fn keep<R: 'static>(core: &mut Core, key: Key, batch: &mut Batch) {
+fn keep<R: 'static>(core: &mut LoopState, key: Key, batch: &mut Batch) {
     if batch.is_empty() {
         return;
     }
-    let Core { registry, budget, .. } = core;
+    let LoopState { registry, budget, .. } = core;
     let Some(link) = registry.live(key).and_then(|slot| cast::<R>(&mut slot.resource)) else { return };
     let may_keep = link.closing.is_none();
     while let Some(datagram) = batch.take() {
@@ -96,7 +101,11 @@ fn keep<R: 'static>(core: &mut Core, key: Key, batch: &mut Batch) {
 }
 
 /// Resumes the socket: emits a due `Drained`, and hands over kept datagrams.
-pub(super) fn again<S: Handle<Datagrams<R>>, R: 'static>(core: &mut Core, erased: &mut dyn Any, key: Key) {
+pub(super) fn again<S: Handle<Datagrams<R>>, R: 'static>(
+    core: &mut LoopState,
+    erased: &mut dyn Any,
+    key: Key,
+) {
     let to = service::<S>(erased);
     let Some(slot) = core.registry.live(key) else { return };
     let index = slot.service;
@@ -114,16 +123,16 @@ pub(super) fn again<S: Handle<Datagrams<R>>, R: 'static>(core: &mut Core, erased
 }
 
 /// Counts the socket's memory again.
-pub(super) fn recount<R: 'static>(core: &mut Core, key: Key) {
-    let Core { registry, budget, .. } = core;
+pub(super) fn recount<R: 'static>(core: &mut LoopState, key: Key) {
+    let LoopState { registry, budget, .. } = core;
     if let Some(link) = registry.live(key).and_then(|slot| cast::<R>(&mut slot.resource)) {
         let holds = link.holds();
         budget.recount(&mut link.counted, holds);
     }
 }
 
-pub(super) fn post<R: 'static>(core: &mut Core, index: u16, key: Key, item: Outbound<'_>) -> Flow {
-    let Core { registry, budget, .. } = core;
+pub(super) fn post<R: 'static>(core: &mut LoopState, index: u16, key: Key, item: Outbound<'_>) -> Flow {
+    let LoopState { registry, budget, .. } = core;
     let slot = registry.live(key).filter(|slot| slot.service == index);
     let Some(link) = slot.and_then(|slot| cast::<R>(&mut slot.resource)) else { return Flow::Gone };
     if link.closing.is_some() {
@@ -170,8 +179,8 @@ fn refuse<R: 'static>(link: &mut Link<R>, item: &Outbound<'_>) -> Flow {
 }
 
 /// Sends the queue, updates the engine's interest, and ends a socket that is due to end.
-pub(super) fn flush<R: 'static>(core: &mut Core, key: Key) {
-    let Core { registry, engine, counters, budget, .. } = core;
+pub(super) fn flush<R: 'static>(core: &mut LoopState, key: Key) {
+    let LoopState { registry, engine, counters, budget, .. } = core;
     let Some(link) = registry.live(key).and_then(|slot| cast::<R>(&mut slot.resource)) else { return };
     if !link.queue.is_empty() && !link.blocked && !link.detaching {
         let before = link.queue.bytes();
@@ -187,7 +196,7 @@ pub(super) fn flush<R: 'static>(core: &mut Core, key: Key) {
         (link.high, link.drained_due) = (false, true);
         core.drive_again(key);
     }
-    let Core { registry, engine, .. } = core;
+    let LoopState { registry, engine, .. } = core;
     let Some(link) = registry.live(key).and_then(|slot| cast::<R>(&mut slot.resource)) else { return };
     let wanted = link.takes_input();
     if link.reading != wanted && !link.detaching {

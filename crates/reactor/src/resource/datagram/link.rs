@@ -7,8 +7,8 @@ use crate::{
     engine::{Batch, DATAGRAM_MAX, DatagramQueue, Ending, Role, Transport},
     error::{Closed, Error, Phase},
     id::{Id, Key},
-    resource::{CLOSING, Table, release_refused},
-    runtime::{Context, Core, Handle, dispatch::service, pressure::Holding},
+    resource::{CLOSING, Vtable, release_refused},
+    runtime::{Context, Handle, LoopState, dispatch::service, pressure::Holding},
 };
 
 /// A socket and its state in the runtime.
@@ -53,12 +53,12 @@ pub(super) fn cast<R: 'static>(resource: &mut Option<Box<dyn Any>>) -> Option<&m
 }
 
 /// Finds the live socket with this key.
-pub(super) fn find<R: 'static>(core: &mut Core, key: Key) -> Option<&mut Link<R>> {
+pub(super) fn find<R: 'static>(core: &mut LoopState, key: Key) -> Option<&mut Link<R>> {
     cast(&mut core.registry.live(key)?.resource)
 }
 
-pub(super) fn table<S: Handle<Datagrams<R>>, R: 'static>() -> &'static Table {
-    &Table {
+pub(super) fn table<S: Handle<Datagrams<R>>, R: 'static>() -> &'static Vtable {
+    &Vtable {
         name: std::any::type_name::<Datagrams<R>>,
         event: drive::event::<S, R>,
         detached: detached::<R>,
@@ -77,16 +77,16 @@ pub(super) fn table<S: Handle<Datagrams<R>>, R: 'static>() -> &'static Table {
         },
         leave: leave::<R>,
         closed: closed::<S, R>,
-        ..Table::NOTHING
+        ..Vtable::NOTHING
     }
 }
 
 /// Registers a socket.
 pub(crate) fn attach<R: 'static>(
     mut datagrams: Datagrams<R>,
-    core: &mut Core,
+    core: &mut LoopState,
     index: u16,
-    table: &'static Table,
+    table: &'static Vtable,
     transport: Transport,
 ) -> Result<Key, (Datagrams<R>, Error)> {
     let carried = datagrams.carried.take().map(|carried| *carried).unwrap_or_default();
@@ -147,7 +147,7 @@ fn unwrap<R: 'static>(link: Box<dyn Any>, transport: Option<Transport>) -> Datag
     datagrams
 }
 
-fn close<R: 'static>(core: &mut Core, key: Key, why: Closed) {
+fn close<R: 'static>(core: &mut LoopState, key: Key, why: Closed) {
     let Some(link) = find::<R>(core, key) else { return };
     if link.closing.is_some() {
         return Closed::note_failure(&mut link.closing, why);
@@ -165,7 +165,7 @@ fn close<R: 'static>(core: &mut Core, key: Key, why: Closed) {
     core.mark(key);
 }
 
-fn release<R: 'static>(core: &mut Core, key: Key) -> Result<(), Error> {
+fn release<R: 'static>(core: &mut LoopState, key: Key) -> Result<(), Error> {
     let Some(link) = find::<R>(core, key) else { return Ok(()) };
     if link.closing.is_some() {
         return Err(release_refused(CLOSING));
@@ -175,7 +175,7 @@ fn release<R: 'static>(core: &mut Core, key: Key) -> Result<(), Error> {
     Ok(())
 }
 
-fn detached<R: 'static>(core: &mut Core, key: Key, transport: Transport) {
+fn detached<R: 'static>(core: &mut LoopState, key: Key, transport: Transport) {
     let deadline = core.deadline_left(key);
     let Some(link) = find::<R>(core, key) else { return };
     link.detached = true;
@@ -184,7 +184,7 @@ fn detached<R: 'static>(core: &mut Core, key: Key, transport: Transport) {
     core.end(key, Closed::Released, Ending::Orderly);
 }
 
-fn pause<R: 'static>(core: &mut Core, key: Key, paused: bool) {
+fn pause<R: 'static>(core: &mut LoopState, key: Key, paused: bool) {
     let Some(link) = find::<R>(core, key) else { return };
     link.paused = paused;
     if !paused && !link.kept.is_empty() {
@@ -193,8 +193,8 @@ fn pause<R: 'static>(core: &mut Core, key: Key, paused: bool) {
     core.mark(key);
 }
 
-fn leave<R: 'static>(core: &mut Core, key: Key, how: Ending) {
-    let Core { registry, engine, budget, records, .. } = core;
+fn leave<R: 'static>(core: &mut LoopState, key: Key, how: Ending) {
+    let LoopState { registry, engine, budget, records, .. } = core;
     let Some(slot) = registry.live(key) else { return };
     let record = records.get_mut(slot.service as usize);
     let Some(link) = cast::<R>(&mut slot.resource) else { return };
@@ -208,7 +208,7 @@ fn leave<R: 'static>(core: &mut Core, key: Key, how: Ending) {
 }
 
 fn closed<S: Handle<Datagrams<R>>, R: 'static>(
-    core: &mut Core,
+    core: &mut LoopState,
     erased: &mut dyn Any,
     key: Key,
     resource: Box<dyn Any>,

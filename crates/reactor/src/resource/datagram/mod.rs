@@ -9,7 +9,7 @@ use std::{any::Any, fmt, io, marker::PhantomData, sync::Arc, time::Duration};
 
 use self::link::Link;
 pub(crate) use self::link::attach;
-use super::{Flow, Io, Output, Resource, Table};
+use super::{Flow, Io, Output, Resource, Vtable};
 use crate::{
     address::Address,
     engine::{
@@ -17,7 +17,7 @@ use crate::{
     },
     error::{Error, Failure, Result},
     id::Key,
-    runtime::{Core, Handle},
+    runtime::{Handle, LoopState},
 };
 
 /// A datagram socket: UDP, a Unix socket of that type, or a simulated one. Its type does not name the
@@ -211,7 +211,7 @@ impl<R: 'static> Resource for Datagrams<R> {
         Ok(None)
     }
 
-    fn table<S: Handle<Self>>() -> &'static Table {
+    fn table<S: Handle<Self>>() -> &'static Vtable {
         link::table::<S, R>()
     }
 
@@ -223,7 +223,12 @@ impl<R: 'static> Resource for Datagrams<R> {
         slot.downcast_mut::<Link<R>>().map(|link| &mut link.datagrams)
     }
 
-    fn enroll(mut self, core: &mut Core, index: u16, table: &'static Table) -> Result<Key, (Self, Error)> {
+    fn enroll(
+        mut self,
+        core: &mut LoopState,
+        index: u16,
+        table: &'static Vtable,
+    ) -> Result<Key, (Self, Error)> {
         match self.carried.as_mut().and_then(|carried| carried.transport.take()) {
             Some(transport) => {
                 let deadline = self.carried.as_ref().and_then(|carried| carried.deadline);
@@ -246,7 +251,7 @@ impl<R: 'static> Output for Datagrams<R> {
         Err(Failure::from("a datagram does not fit into a queue of bytes: only `send` takes it"))
     }
 
-    fn post(core: &mut Core, index: u16, key: Key, item: Outbound<'_>) -> Flow {
+    fn post(core: &mut LoopState, index: u16, key: Key, item: Outbound<'_>) -> Flow {
         drive::post::<R>(core, index, key, item)
     }
 }

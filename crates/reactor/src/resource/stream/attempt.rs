@@ -14,7 +14,7 @@ use crate::{
     id::Key,
     options::ConnectOptions,
     resource::pause::Pause,
-    runtime::Core,
+    runtime::LoopState,
 };
 
 /// The state of the retries of a connect.
@@ -33,7 +33,11 @@ pub(crate) fn is_passing(error: &io::Error) -> bool {
 }
 
 /// Starts to wait for the first retry.
-pub(super) fn begin<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, options: &ConnectOptions) {
+pub(super) fn begin<C: Codec, L: Layer, R: 'static>(
+    core: &mut LoopState,
+    key: Key,
+    options: &ConnectOptions,
+) {
     let now = core.now;
     let Some(link) = find::<C, L, R>(core, key) else { return };
     let until = now + link.options().connect;
@@ -48,7 +52,7 @@ pub(super) fn begin<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, o
 
 /// Sets a new deadline for the retries, because a close has a deadline of its own. Returns whether there are
 /// any.
-pub(super) fn bound<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, after: Duration) -> bool {
+pub(super) fn bound<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, after: Duration) -> bool {
     let until = core.now + after;
     let Some(link) = find::<C, L, R>(core, key) else { return false };
     let attempt = link.rare.as_mut().and_then(|rare| rare.attempt.as_mut());
@@ -56,7 +60,7 @@ pub(super) fn bound<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, a
 }
 
 /// Makes the next try, or ends the stream.
-pub(super) fn again<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+pub(super) fn again<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     let now = core.now;
     let Some(link) = find::<C, L, R>(core, key) else { return };
     let closing = link.conn.is_concluding();
@@ -87,7 +91,7 @@ pub(super) fn again<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     }
 }
 
-fn connect(core: &mut Core, key: Key, target: &Address, options: &ConnectOptions) -> io::Result<()> {
+fn connect(core: &mut LoopState, key: Key, target: &Address, options: &ConnectOptions) -> io::Result<()> {
     let transport = core.engine.connect(target, options)?;
     core.engine.attach(key, transport, Role::Connecting).map_err(|refused| refused.error)
 }

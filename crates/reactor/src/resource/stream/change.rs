@@ -16,8 +16,8 @@ use super::{
 use crate::{
     error::{Error, Result},
     id::Key,
-    resource::{Table, breaking},
-    runtime::{Core, Rejected},
+    resource::{Vtable, breaking},
+    runtime::{LoopState, Rejected},
 };
 
 /// Input that the driver of the old type has not delivered.
@@ -86,7 +86,7 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
 
 /// Returns an error if a live stream may not change.
 fn check<C: Codec, L: Layer, R: 'static>(
-    core: &mut Core,
+    core: &mut LoopState,
     key: Key,
     operation: &'static str,
 ) -> Result<(), Error> {
@@ -104,9 +104,9 @@ fn check<C: Codec, L: Layer, R: 'static>(
 
 /// Replaces the codec of a live stream, and the vtable of its slot.
 pub(crate) fn map_codec<C: Codec, L: Layer, R: 'static, D: Codec>(
-    core: &mut Core,
+    core: &mut LoopState,
     key: Key,
-    table: &'static Table,
+    table: &'static Vtable,
     make: impl FnOnce(&mut C) -> D,
 ) -> Result<(), Error> {
     check::<C, L, R>(core, key, "map_codec")?;
@@ -128,9 +128,9 @@ pub(crate) fn map_codec<C: Codec, L: Layer, R: 'static, D: Codec>(
 
 /// Replaces the layer of a live stream. The new layer begins its handshake behind the sent output.
 pub(crate) fn map_layer<C: Codec, L: Layer, R: 'static, M: Layer>(
-    core: &mut Core,
+    core: &mut LoopState,
     key: Key,
-    table: &'static Table,
+    table: &'static Vtable,
     make: impl FnOnce(&mut L) -> M,
 ) -> Result<(), Error> {
     const OPERATION: &str = "map_layer";
@@ -147,7 +147,7 @@ pub(crate) fn map_layer<C: Codec, L: Layer, R: 'static, M: Layer>(
         return misuse(UNSEALED);
     }
     let layer = breaking(core, key, |core| {
-        let Core { registry, pool, .. } = core;
+        let LoopState { registry, pool, .. } = core;
         let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>())?;
         link.stream.session.prepare_change(pool).ok()?;
         Some(make(link.stream.session.layer_mut()))
@@ -172,9 +172,9 @@ pub(crate) fn map_layer<C: Codec, L: Layer, R: 'static, M: Layer>(
 
 /// Puts a link of another type into the slot. Kept work resumes in the next turn.
 fn replace<C: Codec, L: Layer, R: 'static, D: Codec, M: Layer>(
-    core: &mut Core,
+    core: &mut LoopState,
     key: Key,
-    table: &'static Table,
+    table: &'static Vtable,
     change: impl FnOnce(Link<C, L, R>) -> Link<D, M, R>,
 ) {
     let Some(slot) = core.registry.live(key) else { return };
@@ -186,7 +186,11 @@ fn replace<C: Codec, L: Layer, R: 'static, D: Codec, M: Layer>(
 }
 
 /// Keeps the input that the driver of the old type could not deliver, for the new type.
-pub(super) fn keep_rest<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, rest: Undelivered<'_>) {
+pub(super) fn keep_rest<C: Codec, L: Layer, R: 'static>(
+    core: &mut LoopState,
+    key: Key,
+    rest: Undelivered<'_>,
+) {
     let Some(slot) = core.registry.live(key) else { return };
     let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else { return };
     let is_new_layer = link.stream.session.phase() == Phase::Idle;

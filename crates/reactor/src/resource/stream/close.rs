@@ -18,13 +18,13 @@ use crate::{
     error::{Closed, Error, Phase},
     id::Key,
     resource::{CLOSING, release_refused},
-    runtime::{Core, registry::Slot},
+    runtime::{LoopState, registry::Slot},
 };
 
 /// Begins a graceful close: the queued output leaves, then our end, and then the stream waits for the peer's
 /// end. A running transfer was requested earlier, so all of its output leaves first, and the deadline of the
 /// close starts after it.
-pub(super) fn close<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, why: Closed) {
+pub(super) fn close<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, why: Closed) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     let has_failed = why.is_clean() && link.has_error();
     match link.conn.close(has_failed) {
@@ -45,7 +45,7 @@ pub(super) fn close<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, w
 /// Takes the reason that was noted before this end: the reason of the close, or a connection failure that the
 /// service has not got yet.
 pub(super) fn noted<C: Codec, L: Layer, R: 'static>(
-    core: &mut Core,
+    core: &mut LoopState,
     key: Key,
     end: &Closed,
 ) -> Option<Closed> {
@@ -62,8 +62,8 @@ pub(super) fn noted<C: Codec, L: Layer, R: 'static>(
 
 /// Closes a stream whose layer has failed. The layer's alert still leaves. Unsealed output never will, so the
 /// peer must not see an orderly end.
-pub(super) fn layer_failed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, failure: Failure) {
-    let Core { registry, pool, .. } = core;
+pub(super) fn layer_failed<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, failure: Failure) {
+    let LoopState { registry, pool, .. } = core;
     let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<super::Link<C, L, R>>());
     if let Some(link) = link {
         let lost = link.stream.session.discard(pool);
@@ -76,7 +76,7 @@ pub(super) fn layer_failed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key:
 }
 
 /// Continues a close or an end of the write side, unless a transfer still brings output.
-pub(super) fn conclude<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+pub(super) fn conclude<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     let Some(link) = find::<C, L, R>(core, key).filter(|link| !link.conn.is_fed()) else { return };
     if link.conn.ends_output() && !link.is_marked_cut() {
         // The end of the transport is enough if the session is direct, because such a session has no end of
@@ -93,7 +93,7 @@ pub(super) fn conclude<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key
 
 /// Moves the deadline of a close, because bytes have left. A deadline bounds only a standstill, and too low a
 /// speed if `close_speed` is set.
-pub(super) fn progress<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, taken: usize) {
+pub(super) fn progress<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, taken: usize) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     let (speed, after) = (link.options().close_speed, link.close_stall());
     let is_last = link.queued() == 0;
@@ -107,7 +107,7 @@ pub(super) fn progress<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key
 }
 
 /// Ends the write side after the queued output. The stream continues to read.
-pub(super) fn finish<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+pub(super) fn finish<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     match link.conn.finish() {
         Next::Close => core.close(key, Closed::Done),
@@ -122,7 +122,7 @@ pub(super) fn finish<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) 
 /// Begins to give the stream back. If a transfer feeds it, the transfer ends first, and the release waits for
 /// a thread that still moves bytes for it, because only the stream's next owner may write to the socket. A
 /// coupled stream leaves alone.
-pub(super) fn release<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Result<(), Error> {
+pub(super) fn release<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) -> Result<(), Error> {
     let Some(link) = find::<C, L, R>(core, key) else { return Ok(()) };
     if !link.conn.release() {
         return Err(release_refused(CLOSING));
@@ -146,7 +146,7 @@ pub(super) fn release<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
 
 /// Separates the stream from its partner. If its peer has ended, the stream then closes as it would have
 /// without the couple.
-pub(super) fn uncouple<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+pub(super) fn uncouple<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     link.conn.uncouple();
     core.drive_again(key);
@@ -154,7 +154,7 @@ pub(super) fn uncouple<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key
 }
 
 /// Takes the next step of the close, the half-close or the release after a write.
-pub(super) fn proceed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+pub(super) fn proceed<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     let tail = Tail {
         is_empty: link.queued() == 0,
@@ -177,7 +177,7 @@ pub(super) fn proceed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
     }
 }
 
-fn end_with_why<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+fn end_with_why<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     if let Some(link) = find::<C, L, R>(core, key) {
         let why = link.take_why();
         core.end(key, why, Ending::Orderly);
@@ -185,7 +185,7 @@ fn end_with_why<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
 }
 
 /// Ends the stream with its transport, which the engine gave back.
-pub(super) fn detached<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, transport: Transport) {
+pub(super) fn detached<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, transport: Transport) {
     let deadline = core.deadline_left(key);
     let Some(service) = core.registry.peek(key).map(|slot| slot.service) else { return };
     let loose = Loose::of(core, service, transport);
@@ -198,7 +198,7 @@ pub(super) fn detached<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key
 }
 
 /// Handles the internal deadline. The state shows which deadline it was.
-pub(super) fn expired<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+pub(super) fn expired<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if link.rare.as_ref().is_some_and(|rare| rare.attempt.is_some()) {
         return attempt::again::<C, L, R>(core, key);

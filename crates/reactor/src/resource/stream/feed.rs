@@ -7,17 +7,17 @@ use super::{
     link::{Link, find},
     output,
 };
-use crate::{error::Closed, id::Key, resource::Flow, runtime::Core};
+use crate::{error::Closed, id::Key, resource::Flow, runtime::LoopState};
 
 /// Binds a stream to a transfer. Returns `false` if it takes no more output, or is already bound.
-pub(super) fn begin<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bool {
+pub(super) fn begin<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) -> bool {
     let Some(link) = find::<C, L, R>(core, key) else { return false };
     link.conn.begin_feed()
 }
 
 /// Queues bytes unchanged. The queue counts as high until it is at its low mark. Then the transfer continues.
 pub(super) fn feed<C: Codec, L: Layer, R: 'static>(
-    core: &mut Core,
+    core: &mut LoopState,
     index: u16,
     key: Key,
     bytes: Vec<u8>,
@@ -47,7 +47,7 @@ pub enum Way {
     Queue,
 }
 
-pub(super) fn way<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Way {
+pub(super) fn way<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) -> Way {
     let Some(link) = find::<C, L, R>(core, key) else { return Way::Queue };
     if link.conn.awaits_room() {
         Way::Full
@@ -61,14 +61,14 @@ pub(super) fn way<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> 
 }
 
 /// Lets the non-empty queue count as high, so that the runtime marks the transfer when it is at its low mark.
-pub(super) fn await_low<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+pub(super) fn await_low<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     if let Some(link) = find::<C, L, R>(core, key) {
         link.conn.set_high(true);
     }
 }
 
 /// Waits for room in the socket, as long as for a queue. Returns `false` if the engine does not report room.
-pub(super) fn await_room<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bool {
+pub(super) fn await_room<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) -> bool {
     if !core.engine.await_room(key) {
         return false;
     }
@@ -81,7 +81,7 @@ pub(super) fn await_room<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: K
 }
 
 /// Marks the waiting transfer, because the socket has room.
-pub(super) fn room<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+pub(super) fn room<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     if stop_waiting::<C, L, R>(core, key)
         && let Some(other) = core.couples.get(&key).copied()
     {
@@ -90,7 +90,7 @@ pub(super) fn room<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
 }
 
 /// Stops waiting for room. Returns `true` if the stream waited.
-fn stop_waiting<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bool {
+fn stop_waiting<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) -> bool {
     let Some(link) = find::<C, L, R>(core, key) else { return false };
     let waited = link.conn.await_room(false);
     if waited {
@@ -101,7 +101,7 @@ fn stop_waiting<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bo
 
 /// Frees the stream after all of the transfer's output, or only a part of it. If the peer has ended
 /// meanwhile, the stream now closes, and a waiting close continues.
-pub(super) fn end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, is_whole: bool) {
+pub(super) fn end<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, is_whole: bool) {
     stop_waiting::<C, L, R>(core, key);
     let Some(link) = find::<C, L, R>(core, key) else { return };
     let ended = link.conn.end_feed() && !link.stream.half_open;

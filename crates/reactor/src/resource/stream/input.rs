@@ -20,7 +20,7 @@ use crate::{
     id::Key,
     resource::{breaking, rest::Rest},
     runtime::{
-        Core, Handle,
+        Handle, LoopState,
         dispatch::{emit, service},
     },
 };
@@ -36,7 +36,7 @@ const GROWN_LATE: usize = 16 << 10;
 const IDLE_STEPS_MAX: u32 = 1024;
 
 pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
-    core: &mut Core,
+    core: &mut LoopState,
     erased: &mut dyn Any,
     key: Key,
     bytes: &mut [u8],
@@ -106,7 +106,7 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 
 /// Hands the rest on to the stream's new type, because the handler has changed it.
 #[cold]
-fn hand_on(core: &mut Core, key: Key, rest: Undelivered<'_>) {
+fn hand_on(core: &mut LoopState, key: Key, rest: Undelivered<'_>) {
     if let Some(slot) = core.registry.live(key) {
         let table = slot.table;
         (table.keep)(core, key, rest);
@@ -114,8 +114,8 @@ fn hand_on(core: &mut Core, key: Key, rest: Undelivered<'_>) {
 }
 
 /// Appends clear input to the input that waits for the handler.
-fn keep<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, bytes: &[u8]) {
-    let Core { registry, pool, budget, .. } = core;
+fn keep<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, bytes: &[u8]) {
+    let LoopState { registry, pool, budget, .. } = core;
     let Some(slot) = registry.live(key) else { return };
     let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else {
         return hand_on(core, key, Undelivered::Clear(bytes));
@@ -134,8 +134,8 @@ fn keep<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, bytes: &[u8])
 
 /// Counts the waiting input, clear and sealed, and ends a stream that keeps more than it or the runtime may.
 /// All code that adds to either calls this, because no other place bounds them.
-pub(super) fn bound_input<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
-    let Core { registry, budget, .. } = core;
+pub(super) fn bound_input<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
+    let LoopState { registry, budget, .. } = core;
     let Some(slot) = registry.live(key) else { return };
     let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else { return };
     let within = link.recount(budget);
@@ -156,7 +156,11 @@ pub(super) fn bound_input<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: 
 }
 
 /// Delivers waiting input, as far as the codec cuts items from it.
-fn unread<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut Core, to: &mut S, key: Key) {
+fn unread<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
+    core: &mut LoopState,
+    to: &mut S,
+    key: Key,
+) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if link.unread.is_empty() {
         return;
@@ -167,7 +171,7 @@ fn unread<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut
     let mut input = mem::take(&mut link.unread);
     link.conn.rest(Rest::Backlog, false);
     let used = deliver::<S, C, L, R>(core, to, key, &mut input, ITEMS_MAX);
-    let Core { registry, pool, budget, .. } = core;
+    let LoopState { registry, pool, budget, .. } = core;
     let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else {
         if used < input.len() {
@@ -192,7 +196,7 @@ fn unread<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut
 /// takes no more.
 #[inline]
 fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
-    core: &mut Core,
+    core: &mut LoopState,
     to: &mut S,
     key: Key,
     input: &mut [u8],
@@ -266,7 +270,7 @@ fn refusal<C, T>(answer: session::Result<Decoded<T>>, given: usize) -> Failure {
 /// Hands an item to the service. This stream's input causes the output that the service sends meanwhile.
 #[inline(always)]
 fn received<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
-    core: &mut Core,
+    core: &mut LoopState,
     to: &mut S,
     key: Key,
     index: u16,
@@ -280,7 +284,7 @@ fn received<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 
 /// Passes sealed input through the layer, and then to the handler.
 fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
-    core: &mut Core,
+    core: &mut LoopState,
     to: &mut S,
     key: Key,
     bytes: &mut [u8],
@@ -298,7 +302,7 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     let mut ended = false;
     let mut idle = 0;
     loop {
-        let Core { registry, pool, budget, .. } = core;
+        let LoopState { registry, pool, budget, .. } = core;
         let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
         let Some(link) = link else { break };
         if !link.conn.opens_input() {
@@ -363,11 +367,11 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 
 /// Starts the layers after the transport is up, and emits `Open` if they are ready at once.
 pub(super) fn up<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
-    core: &mut Core,
+    core: &mut LoopState,
     to: &mut S,
     key: Key,
 ) {
-    let Core { registry, pool, .. } = core;
+    let LoopState { registry, pool, .. } = core;
     let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return };
     link.conn.start();
@@ -397,7 +401,7 @@ pub(super) fn up<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 /// Opens a stream that was added with a transport, before the service gets any input that had already
 /// arrived.
 fn open_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
-    core: &mut Core,
+    core: &mut LoopState,
     to: &mut S,
     key: Key,
 ) {
@@ -407,7 +411,11 @@ fn open_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 }
 
 /// Emits `Open` once, when the layers are ready.
-fn opened<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut Core, to: &mut S, key: Key) {
+fn opened<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
+    core: &mut LoopState,
+    to: &mut S,
+    key: Key,
+) {
     let Some(slot) = core.registry.live(key) else { return };
     let index = slot.service;
     let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
@@ -434,7 +442,7 @@ fn opened<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(core: &mut
 }
 
 pub(super) fn event<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
-    core: &mut Core,
+    core: &mut LoopState,
     erased: &mut dyn Any,
     key: Key,
     event: engine::Event,
@@ -484,7 +492,7 @@ pub(super) fn event<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 
 /// Resumes kept work: opens an added stream, emits a due `Drained`, and delivers unread input.
 pub(super) fn again<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
-    core: &mut Core,
+    core: &mut LoopState,
     erased: &mut dyn Any,
     key: Key,
 ) {
@@ -507,7 +515,7 @@ pub(super) fn again<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 
 /// Continues with a stream whose peer had ended before: in an earlier life, or before or while the stream was
 /// coupled. Passes the end on, and closes the stream if nothing keeps it open now.
-fn after_earlier_end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+fn after_earlier_end<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     pass_end_on::<C, L, R>(core, key);
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if link.conn.closes_after_earlier_end(link.stream.half_open) {
@@ -518,7 +526,7 @@ fn after_earlier_end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) 
 /// Ends the write side of the coupled stream, if all input of this one was delivered and its end was
 /// reported. An end that the service has refused does not count: the other stream is cut when this one has
 /// closed.
-fn pass_end_on<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+fn pass_end_on<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if link.conn.is_end_delivered()
         && link.conn.is_coupled()
@@ -531,7 +539,7 @@ fn pass_end_on<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
 
 /// Reports the end of the input, when all of it was delivered.
 fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
-    core: &mut Core,
+    core: &mut LoopState,
     to: &mut S,
     key: Key,
 ) {
@@ -563,7 +571,7 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 }
 
 /// Ends the stream with the failure of its connection that it keeps.
-pub(super) fn fail_noted<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+pub(super) fn fail_noted<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     if let Some((operation, error)) = find::<C, L, R>(core, key).and_then(Link::take_error) {
         core.fail(key, operation, error);
     }
@@ -571,7 +579,7 @@ pub(super) fn fail_noted<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: K
 
 /// Hands the end of the input on, behind the rest that the layers and the codec keep.
 fn deliver_end<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
-    core: &mut Core,
+    core: &mut LoopState,
     to: &mut S,
     key: Key,
     index: u16,
@@ -607,7 +615,7 @@ fn end_of_layers<C: Codec, L: Layer, R: 'static>(link: &mut Link<C, L, R>) -> se
 }
 
 /// Closes the stream after the peer's end, unless it is half open. A coupled stream passes the end on.
-fn after_end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+fn after_end<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     pass_end_on::<C, L, R>(core, key);
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if link.conn.closes_after_end(link.stream.half_open) {
@@ -615,7 +623,7 @@ fn after_end<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
     }
 }
 
-pub(super) fn pause<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, paused: bool) {
+pub(super) fn pause<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, paused: bool) {
     if let Some(link) = find::<C, L, R>(core, key) {
         let has_kept = link.has_kept();
         if link.conn.pause(paused, has_kept) {
@@ -627,12 +635,12 @@ pub(super) fn pause<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, p
 
 /// Lends a layer its buffers for a request of the service.
 pub(crate) fn with_layer<C: Codec, L: Layer, R: 'static, T>(
-    core: &mut Core,
+    core: &mut LoopState,
     key: Key,
     ask: impl FnOnce(&mut L, &mut session::Io<'_>) -> session::Result<T>,
 ) -> Option<session::Result<T>> {
     let result = breaking(core, key, |core| {
-        let Core { registry, pool, .. } = core;
+        let LoopState { registry, pool, .. } = core;
         let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>())?;
         Some(link.stream.session.with_layer(pool, ask))
     })?;

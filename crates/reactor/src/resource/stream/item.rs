@@ -9,7 +9,7 @@ use crate::{
     engine::Ending,
     error::{Closed, Phase},
     id::Key,
-    runtime::{Core, Due, timers::TimerKey},
+    runtime::{Due, LoopState, timers::TimerKey},
 };
 
 /// Returns whether the peer has begun an item, and only the peer delays its end.
@@ -19,7 +19,7 @@ fn is_begun<C: Codec, L: Layer, R: 'static>(link: &Link<C, L, R>) -> bool {
 }
 
 /// Starts, keeps or stops the deadline after a look at the input.
-pub(super) fn watch<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, is_new: bool) {
+pub(super) fn watch<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, is_new: bool) {
     let now = core.now;
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if !is_begun(link) {
@@ -43,7 +43,7 @@ pub(super) fn watch<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, i
 }
 
 /// Handles the timer. The deadline may have moved since the timer was set.
-pub(super) fn due<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+pub(super) fn due<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     let begun = find::<C, L, R>(core, key).is_some_and(|link| is_begun(link));
     let Some(item) = core.items.get_mut(&key) else { return };
     match item.by.filter(|_| begun) {
@@ -54,7 +54,7 @@ pub(super) fn due<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
 }
 
 /// Forgets a stream that ends.
-pub(super) fn forget(core: &mut Core, key: Key) {
+pub(super) fn forget(core: &mut LoopState, key: Key) {
     if !core.items.is_empty()
         && let Some(item) = core.items.remove(&key)
     {

@@ -20,8 +20,8 @@ use crate::{
     error::{Closed, Error},
     id::{Id, Key},
     options::ConnectOptions,
-    resource::{Look, Table},
-    runtime::{Context, Core, Handle, budget::ByteBudget, dispatch::service, pressure::Holding},
+    resource::{Look, Vtable},
+    runtime::{Context, Handle, LoopState, budget::ByteBudget, dispatch::service, pressure::Holding},
 };
 
 /// A stream and its state in the runtime. It is small, because programs have ten thousand idle ones.
@@ -262,12 +262,15 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
 
 /// Finds the live stream with this key.
 #[inline]
-pub(super) fn find<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Option<&mut Link<C, L, R>> {
+pub(super) fn find<C: Codec, L: Layer, R: 'static>(
+    core: &mut LoopState,
+    key: Key,
+) -> Option<&mut Link<C, L, R>> {
     core.registry.live(key)?.resource.as_mut()?.downcast_mut()
 }
 
-pub(super) fn table<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>() -> &'static Table {
-    &Table {
+pub(super) fn table<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>() -> &'static Vtable {
+    &Vtable {
         name: std::any::type_name::<Stream<C, L, R>>,
         got: input::got::<S, C, L, R>,
         event: input::event::<S, C, L, R>,
@@ -297,9 +300,9 @@ pub(super) fn table<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 /// Registers a stream with its transport, which is connected or connecting to `target`.
 pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
     mut stream: Stream<C, L, R>,
-    core: &mut Core,
+    core: &mut LoopState,
     index: u16,
-    table: &'static Table,
+    table: &'static Vtable,
     transport: Transport,
     target: Option<&Address>,
 ) -> Result<Key, (Stream<C, L, R>, Error)> {
@@ -324,7 +327,7 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
             Error::os("attach", crate::log::short(std::any::type_name::<Stream<C, L, R>>()), refused.error),
         ));
     }
-    let Core { registry, budget, .. } = core;
+    let LoopState { registry, budget, .. } = core;
     if let Some(link) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>())
     {
         link.moved = budget.period();
@@ -344,9 +347,9 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
 /// Registers a stream without a transport, because the system refuses the connect to `target` for now.
 pub(super) fn attempt<C: Codec, L: Layer, R: 'static>(
     mut stream: Stream<C, L, R>,
-    core: &mut Core,
+    core: &mut LoopState,
     index: u16,
-    table: &'static Table,
+    table: &'static Vtable,
     target: &Address,
     options: &ConnectOptions,
 ) -> Result<Key, (Stream<C, L, R>, Error)> {
@@ -396,8 +399,8 @@ fn look<C: Codec, L: Layer, R: 'static>(resource: &dyn Any) -> Look {
 }
 
 /// Frees unused memory, and returns the rest.
-fn holding<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Holding {
-    let Core { registry, budget, .. } = core;
+fn holding<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) -> Holding {
+    let LoopState { registry, budget, .. } = core;
     let link = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return Holding::default() };
     let before = link.memory();
@@ -412,8 +415,8 @@ fn holding<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> Holding
 
 /// Removes the stream from the engine. Whatever the reason of the end, this counts dropped output, and then
 /// the peer sees a reset.
-fn leave<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, how: Ending) {
-    let Core { registry, engine, budget, records, .. } = core;
+fn leave<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, how: Ending) {
+    let LoopState { registry, engine, budget, records, .. } = core;
     let Some(slot) = registry.live(key) else { return };
     let record = records.get_mut(slot.service as usize);
     let link = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Link<C, L, R>>());
@@ -432,7 +435,7 @@ fn leave<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, how: Ending)
 }
 
 fn closed<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
-    core: &mut Core,
+    core: &mut LoopState,
     erased: &mut dyn Any,
     key: Key,
     resource: Box<dyn Any>,

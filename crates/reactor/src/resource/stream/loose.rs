@@ -3,7 +3,7 @@
 
 use crate::{
     engine::{Source, Transport},
-    runtime::Core,
+    runtime::LoopState,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -34,7 +34,7 @@ impl Loose {
     }
 
     /// Creates one whose losses count for this service of a runtime.
-    pub(super) fn of(core: &mut Core, service: u16, transport: Transport) -> Loose {
+    pub(super) fn of(core: &mut LoopState, service: u16, transport: Transport) -> Loose {
         let record = core.records.get_mut(service as usize);
         let losses = record.map(|record| record.losses.get_or_insert_with(Losses::default).clone());
         let mut loose = Loose::new(transport);

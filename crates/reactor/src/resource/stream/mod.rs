@@ -26,7 +26,7 @@ pub(crate) use self::{
     input::with_layer,
 };
 use self::{conn::Conn, link::Link, loose::Loose};
-use super::{Output, Resource, Table};
+use super::{Output, Resource, Vtable};
 use crate::{
     address::Address,
     credentials::Credentials,
@@ -35,7 +35,7 @@ use crate::{
     id::Key,
     options::ConnectOptions,
     resource::Io,
-    runtime::{Core, Handle},
+    runtime::{Handle, LoopState},
 };
 
 /// A byte stream over TCP, a Unix socket, the two ends of a pipe or a simulated link. Its type does not name
@@ -331,9 +331,9 @@ pub trait Connection: Resource + Output + sealed::Sealed {
     #[doc(hidden)]
     fn attach(
         self,
-        core: &mut Core,
+        core: &mut LoopState,
         service: u16,
-        table: &'static Table,
+        table: &'static Vtable,
         transport: Transport,
         target: Option<&Address>,
     ) -> Result<Key, (Self, Error)>;
@@ -343,20 +343,20 @@ pub trait Connection: Resource + Output + sealed::Sealed {
     #[doc(hidden)]
     fn attempt(
         self,
-        core: &mut Core,
+        core: &mut LoopState,
         service: u16,
-        table: &'static Table,
+        table: &'static Vtable,
         target: &Address,
         options: &ConnectOptions,
     ) -> Result<Key, (Self, Error)>;
 
     /// Starts an accepted stream, whose transport is up.
     #[doc(hidden)]
-    fn up<S: Handle<Self>>(core: &mut Core, service: &mut S, key: Key);
+    fn up<S: Handle<Self>>(core: &mut LoopState, service: &mut S, key: Key);
 
     /// Returns the credentials of the peer.
     #[doc(hidden)]
-    fn credentials(core: &Core, key: Key) -> io::Result<Credentials>;
+    fn credentials(core: &LoopState, key: Key) -> io::Result<Credentials>;
 }
 
 /// A stream with any codec, layers and role.
@@ -364,40 +364,40 @@ pub trait Connection: Resource + Output + sealed::Sealed {
 /// Only [`Stream`] implements it.
 pub trait AnyStream: Connection {
     #[doc(hidden)]
-    fn couple(core: &mut Core, key: Key);
+    fn couple(core: &mut LoopState, key: Key);
 
     #[doc(hidden)]
-    fn is_leaving(core: &mut Core, key: Key) -> bool;
+    fn is_leaving(core: &mut LoopState, key: Key) -> bool;
 
     #[doc(hidden)]
-    fn share(core: &mut Core, index: u16, key: Key, bytes: &Shared) -> Flow;
+    fn share(core: &mut LoopState, index: u16, key: Key, bytes: &Shared) -> Flow;
 
     #[doc(hidden)]
-    fn give(core: &mut Core, index: u16, key: Key, bytes: Vec<u8>) -> Flow;
+    fn give(core: &mut LoopState, index: u16, key: Key, bytes: Vec<u8>) -> Flow;
 
     #[doc(hidden)]
-    fn begin_feed(core: &mut Core, key: Key) -> bool;
+    fn begin_feed(core: &mut LoopState, key: Key) -> bool;
 
     #[doc(hidden)]
-    fn feed(core: &mut Core, index: u16, key: Key, bytes: Vec<u8>) -> Flow;
+    fn feed(core: &mut LoopState, index: u16, key: Key, bytes: Vec<u8>) -> Flow;
 
     #[doc(hidden)]
-    fn way(core: &mut Core, key: Key) -> Way;
+    fn way(core: &mut LoopState, key: Key) -> Way;
 
     #[doc(hidden)]
-    fn await_low(core: &mut Core, key: Key);
+    fn await_low(core: &mut LoopState, key: Key);
 
     #[doc(hidden)]
-    fn await_room(core: &mut Core, key: Key) -> bool;
+    fn await_room(core: &mut LoopState, key: Key) -> bool;
 
     #[doc(hidden)]
-    fn end_feed(core: &mut Core, key: Key, is_whole: bool);
+    fn end_feed(core: &mut LoopState, key: Key, is_whole: bool);
 
     #[doc(hidden)]
-    fn fail_feed(core: &mut Core, key: Key, error: io::Error);
+    fn fail_feed(core: &mut LoopState, key: Key, error: io::Error);
 
     #[doc(hidden)]
-    fn patience(core: &mut Core, key: Key) -> Duration;
+    fn patience(core: &mut LoopState, key: Key) -> Duration;
 }
 
 mod sealed {
@@ -424,7 +424,7 @@ impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {
         None
     }
 
-    fn table<S: Handle<Self>>() -> &'static Table {
+    fn table<S: Handle<Self>>() -> &'static Vtable {
         link::table::<S, C, L, R>()
     }
 
@@ -436,7 +436,12 @@ impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {
         slot.downcast_mut::<Link<C, L, R>>().map(|link| &mut link.stream)
     }
 
-    fn enroll(mut self, core: &mut Core, service: u16, table: &'static Table) -> Result<Key, (Self, Error)> {
+    fn enroll(
+        mut self,
+        core: &mut LoopState,
+        service: u16,
+        table: &'static Vtable,
+    ) -> Result<Key, (Self, Error)> {
         let loose = self.carried.as_mut().and_then(|carried| carried.loose.take());
         let is_cut = loose.as_ref().is_some_and(|loose| loose.is_cut);
         match loose.and_then(Loose::take) {
@@ -491,7 +496,7 @@ impl<C: Codec, L: Layer, R: 'static> Output for Stream<C, L, R> {
     }
 
     #[inline]
-    fn post(core: &mut Core, index: u16, key: Key, item: C::Out<'_>) -> Flow {
+    fn post(core: &mut LoopState, index: u16, key: Key, item: C::Out<'_>) -> Flow {
         output::post::<C, L, R>(core, index, key, |codec, out| codec.encode(item, out))
     }
 }
@@ -499,9 +504,9 @@ impl<C: Codec, L: Layer, R: 'static> Output for Stream<C, L, R> {
 impl<C: Codec, L: Layer, R: 'static> Connection for Stream<C, L, R> {
     fn attach(
         self,
-        core: &mut Core,
+        core: &mut LoopState,
         service: u16,
-        table: &'static Table,
+        table: &'static Vtable,
         transport: Transport,
         target: Option<&Address>,
     ) -> Result<Key, (Self, Error)> {
@@ -510,26 +515,26 @@ impl<C: Codec, L: Layer, R: 'static> Connection for Stream<C, L, R> {
 
     fn attempt(
         self,
-        core: &mut Core,
+        core: &mut LoopState,
         service: u16,
-        table: &'static Table,
+        table: &'static Vtable,
         target: &Address,
         options: &ConnectOptions,
     ) -> Result<Key, (Self, Error)> {
         link::attempt(self, core, service, table, target, options)
     }
 
-    fn up<S: Handle<Self>>(core: &mut Core, service: &mut S, key: Key) {
+    fn up<S: Handle<Self>>(core: &mut LoopState, service: &mut S, key: Key) {
         input::up::<S, C, L, R>(core, service, key);
     }
 
-    fn credentials(core: &Core, key: Key) -> io::Result<Credentials> {
+    fn credentials(core: &LoopState, key: Key) -> io::Result<Credentials> {
         core.engine.peer_credentials(key)
     }
 }
 
 impl<C: Codec, L: Layer, R: 'static> AnyStream for Stream<C, L, R> {
-    fn couple(core: &mut Core, key: Key) {
+    fn couple(core: &mut LoopState, key: Key) {
         if link::find::<C, L, R>(core, key).is_some_and(|link| link.conn.couple()) {
             // Drive it again after the handler has returned, because the handler may still send the output
             // that it kept.
@@ -538,53 +543,53 @@ impl<C: Codec, L: Layer, R: 'static> AnyStream for Stream<C, L, R> {
         core.mark(key);
     }
 
-    fn is_leaving(core: &mut Core, key: Key) -> bool {
+    fn is_leaving(core: &mut LoopState, key: Key) -> bool {
         link::find::<C, L, R>(core, key).is_some_and(|link| link.conn.is_releasing())
     }
 
-    fn share(core: &mut Core, index: u16, key: Key, bytes: &Shared) -> Flow {
+    fn share(core: &mut LoopState, index: u16, key: Key, bytes: &Shared) -> Flow {
         output::post::<C, L, R>(core, index, key, |_, out| {
             out.share(bytes.clone());
             Ok(())
         })
     }
 
-    fn give(core: &mut Core, index: u16, key: Key, bytes: Vec<u8>) -> Flow {
+    fn give(core: &mut LoopState, index: u16, key: Key, bytes: Vec<u8>) -> Flow {
         output::post::<C, L, R>(core, index, key, |_, out| {
             out.give(bytes);
             Ok(())
         })
     }
 
-    fn begin_feed(core: &mut Core, key: Key) -> bool {
+    fn begin_feed(core: &mut LoopState, key: Key) -> bool {
         feed::begin::<C, L, R>(core, key)
     }
 
-    fn feed(core: &mut Core, index: u16, key: Key, bytes: Vec<u8>) -> Flow {
+    fn feed(core: &mut LoopState, index: u16, key: Key, bytes: Vec<u8>) -> Flow {
         feed::feed::<C, L, R>(core, index, key, bytes)
     }
 
-    fn way(core: &mut Core, key: Key) -> Way {
+    fn way(core: &mut LoopState, key: Key) -> Way {
         feed::way::<C, L, R>(core, key)
     }
 
-    fn await_low(core: &mut Core, key: Key) {
+    fn await_low(core: &mut LoopState, key: Key) {
         feed::await_low::<C, L, R>(core, key);
     }
 
-    fn await_room(core: &mut Core, key: Key) -> bool {
+    fn await_room(core: &mut LoopState, key: Key) -> bool {
         feed::await_room::<C, L, R>(core, key)
     }
 
-    fn fail_feed(core: &mut Core, key: Key, error: io::Error) {
+    fn fail_feed(core: &mut LoopState, key: Key, error: io::Error) {
         output::write_failed::<C, L, R>(core, key, error);
     }
 
-    fn end_feed(core: &mut Core, key: Key, is_whole: bool) {
+    fn end_feed(core: &mut LoopState, key: Key, is_whole: bool) {
         feed::end::<C, L, R>(core, key, is_whole);
     }
 
-    fn patience(core: &mut Core, key: Key) -> Duration {
+    fn patience(core: &mut LoopState, key: Key) -> Duration {
         let link = link::find::<C, L, R>(core, key);
         link.map_or(StreamOptions::DEFAULT.close, |link| link.options().close)
     }

@@ -16,7 +16,7 @@ use crate::{
     error::Closed,
     id::Key,
     resource::{Flow, encode_whole, rest::Rest},
-    runtime::Core,
+    runtime::LoopState,
 };
 
 /// Borrows a stream's link out of a slot's erased resource.
@@ -28,7 +28,7 @@ fn cast<C: Codec, L: Layer, R: 'static>(resource: &mut Option<Box<dyn Any>>) -> 
 /// Appends one item by calling `encode`, and returns the result of the send.
 #[inline]
 pub(super) fn post<C: Codec, L: Layer, R: 'static>(
-    core: &mut Core,
+    core: &mut LoopState,
     index: u16,
     key: Key,
     encode: impl FnOnce(&mut C, &mut Outgoing) -> session::Result,
@@ -39,12 +39,12 @@ pub(super) fn post<C: Codec, L: Layer, R: 'static>(
 /// Appends one item as [`post`] does, if `takes` holds for the stream.
 #[inline]
 pub(super) fn post_if<C: Codec, L: Layer, R: 'static>(
-    core: &mut Core,
+    core: &mut LoopState,
     (index, key): (u16, Key),
     takes: impl FnOnce(&Link<C, L, R>) -> bool,
     encode: impl FnOnce(&mut C, &mut Outgoing) -> session::Result,
 ) -> Flow {
-    let Core { registry, pool, budget, dirty, input, broken, .. } = core;
+    let LoopState { registry, pool, budget, dirty, input, broken, .. } = core;
     let Some(slot) = registry.live(key).filter(|slot| slot.service == index) else { return Flow::Gone };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return Flow::Gone };
     if !takes(link) {
@@ -73,13 +73,13 @@ pub(super) fn post_if<C: Codec, L: Layer, R: 'static>(
 /// Handles an item that passed a mark or a limit, or that could not be encoded.
 #[cold]
 fn posted<C: Codec, L: Layer, R: 'static>(
-    core: &mut Core,
+    core: &mut LoopState,
     key: Key,
     encoded: session::Result,
     mark: Mark,
 ) -> Flow {
     let (call, is_input) = (core.counters.handled as u32, core.input != Key::NONE);
-    let Core { registry, pool, budget, .. } = &mut *core;
+    let LoopState { registry, pool, budget, .. } = &mut *core;
     let Some(slot) = registry.live(key) else { return Flow::Gone };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return Flow::Gone };
     let queued = link.queued();
@@ -119,8 +119,8 @@ fn posted<C: Codec, L: Layer, R: 'static>(
 }
 
 /// Writes the queue once, and handles the consequences.
-pub(super) fn flush<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
-    let Core { registry, engine, pool, counters, budget, .. } = core;
+pub(super) fn flush<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
+    let LoopState { registry, engine, pool, counters, budget, .. } = core;
     let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) else { return };
     // The common case, with one table look-up: an open stream without layers, whose queue the kernel takes
     // whole.
@@ -165,16 +165,16 @@ pub(super) fn flush<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
 }
 
 /// Writes the queue in the middle of a turn, and lets a completion-based engine begin the write at once.
-pub(super) fn flush_now<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+pub(super) fn flush_now<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     flush::<C, L, R>(core, key);
     core.engine.submit();
 }
 
 /// Hands the queue to the engine, unless it already has one.
-fn write<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+fn write<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     // Offer a partial write once more, so that the engine keeps the rest until there is room.
     for _ in 0..2 {
-        let Core { registry, engine, .. } = core;
+        let LoopState { registry, engine, .. } = core;
         let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) else {
             return;
         };
@@ -197,7 +197,7 @@ fn write<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
 }
 
 /// Notes that the engine keeps the queue until there is room. From now on it must make progress.
-fn flies<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, len: usize, memory: usize) {
+fn flies<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, len: usize, memory: usize) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     (link.flying, link.flight) = (len, memory);
     if link.conn.is_timed()
@@ -208,8 +208,8 @@ fn flies<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, len: usize, 
 }
 
 /// Ends a send, and puts the rest in front of the queue. Returns `true` if there is a rest.
-fn take_back<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Sent) -> bool {
-    let Core { registry, pool, counters, budget, .. } = core;
+fn take_back<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, sent: Sent) -> bool {
+    let LoopState { registry, pool, counters, budget, .. } = core;
     let Some(link) = registry.live(key).and_then(|slot| cast::<C, L, R>(&mut slot.resource)) else {
         pool.give_outgoing(sent.queue);
         return false;
@@ -238,7 +238,7 @@ fn take_back<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Se
 }
 
 /// Handles a failed write side. Input that arrived before is delivered first. Then the stream ends.
-pub(super) fn write_failed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, error: io::Error) {
+pub(super) fn write_failed<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, error: io::Error) {
     let Some(slot) = core.registry.live(key) else { return };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return };
     match link.conn.write_failed() {
@@ -259,8 +259,8 @@ pub(super) fn write_failed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key:
 }
 
 /// Handles the end of a send that took a while.
-pub(super) fn sent<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, sent: Sent) {
-    let Core { registry, pool, counters, budget, .. } = core;
+pub(super) fn sent<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, sent: Sent) {
+    let LoopState { registry, pool, counters, budget, .. } = core;
     // The common case, with one table look-up: an open stream without layers, all of whose output has left.
     if let (true, Ok(taken)) = (sent.queue.is_empty() && !budget.is_tight(), &sent.result)
         && let Some(slot) = registry.live(key)
@@ -289,8 +289,8 @@ pub(super) fn sent<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, se
 }
 
 /// Handles the consequences of a write: marks, closing, releasing, reading.
-fn settle<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
-    let Core { registry, budget, .. } = core;
+fn settle<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
+    let LoopState { registry, budget, .. } = core;
     let Some(slot) = registry.live(key) else { return };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return };
     link.recount(budget);
@@ -317,8 +317,8 @@ fn settle<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
 
 /// Updates the engine's interest in input, if it has changed.
 #[inline]
-pub(super) fn sync<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
-    let Core { registry, engine, budget, .. } = core;
+pub(super) fn sync<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
+    let LoopState { registry, engine, budget, .. } = core;
     let Some(slot) = registry.live(key) else { return };
     let Some(link) = cast::<C, L, R>(&mut slot.resource) else { return };
     let mut wanted = link.conn.wants_input();

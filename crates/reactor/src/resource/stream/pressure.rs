@@ -17,7 +17,7 @@ use std::time::Duration;
 use session::{Codec, Layer};
 
 use super::link::{Link, find};
-use crate::{clock::Time, id::Key, resource::rest::Rest, runtime::Core};
+use crate::{clock::Time, id::Key, resource::rest::Rest, runtime::LoopState};
 
 /// The state of a stream whose queue was above its marks.
 #[derive(Default)]
@@ -141,7 +141,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
 }
 
 /// Lets the stream rest if needed, after output was queued above the high mark.
-pub(super) fn pressed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) {
+pub(super) fn pressed<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     let now = core.now;
     let Some(slot) = core.registry.live(key) else { return };
     let guard = slot.guard;
@@ -169,7 +169,7 @@ pub(super) fn pressed<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key)
 }
 
 /// Handles a time without progress of the output. Returns `false` if it was too long.
-pub(super) fn waited<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) -> bool {
+pub(super) fn waited<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) -> bool {
     let Some(link) = find::<C, L, R>(core, key) else { return true };
     let Some(next) = link.look() else { return false };
     let opened = link.open_valve();
@@ -188,7 +188,7 @@ pub(super) fn waited<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key) 
 }
 
 /// Lets a stream rest for its partner's queue, or ends that rest.
-pub(super) fn hold<C: Codec, L: Layer, R: 'static>(core: &mut Core, key: Key, held: bool) {
+pub(super) fn hold<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, held: bool) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     let has_kept = link.has_kept();
     if link.conn.hold(held, has_kept) {

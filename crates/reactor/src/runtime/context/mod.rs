@@ -28,8 +28,8 @@ use crate::{
     error::{Closed, Error, Fault, Phase, Result},
     guard,
     id::{Id, Key},
-    resource::{Resource, Table},
-    runtime::Core,
+    resource::{Resource, Vtable},
+    runtime::LoopState,
 };
 
 /// The interface of a service to its runtime, lent for one call. No request made here calls a handler before
@@ -52,7 +52,7 @@ use crate::{
 /// * [Processes, signals, standard streams](#processes-signals-standard-streams)
 /// * [Rarely needed](#rarely-needed)
 pub struct Context<'a, S> {
-    pub(crate) core: &'a mut Core,
+    pub(crate) core: &'a mut LoopState,
     pub(crate) index: u16,
     of: PhantomData<fn(S)>,
 }
@@ -100,7 +100,7 @@ impl<R> From<Rejected<R>> for Box<dyn std::error::Error + Send + Sync> {
 }
 
 impl<'a, S> Context<'a, S> {
-    pub(crate) fn new(core: &'a mut Core, index: u16) -> Context<'a, S> {
+    pub(crate) fn new(core: &'a mut LoopState, index: u16) -> Context<'a, S> {
         core.calling = index;
         Context { core, index, of: PhantomData }
     }
@@ -146,7 +146,7 @@ impl<'a, S> Context<'a, S> {
         self.core.records.get(self.index as usize).map_or(0, |record| record.life)
     }
 
-    fn table_of(&self, key: Key) -> Option<&'static Table> {
+    fn table_of(&self, key: Key) -> Option<&'static Vtable> {
         self.core.registry.peek(key).filter(|slot| slot.service == self.index).map(|slot| slot.table)
     }
 
