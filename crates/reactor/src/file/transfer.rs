@@ -298,7 +298,7 @@ fn defer(core: &mut LoopState, key: Key, why: Closed) -> Option<Closed> {
     }
     moving.ending.get_or_insert(why);
     let patience = moving.to.patience;
-    core.set_guard(key, Some(patience));
+    core.set_internal_deadline(key, Some(patience));
     None
 }
 

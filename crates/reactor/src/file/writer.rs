@@ -477,7 +477,7 @@ fn landed<S: Handle<FileWriter>>(
     core.mark(key);
     if !is_told {
         // Restart the deadline, because it bounds only a lack of progress.
-        core.set_guard(key, Some(CLOSE_MAX));
+        core.set_internal_deadline(key, Some(CLOSE_MAX));
     }
     let to = service(erased);
     if is_drained && is_told && !emit::<S, FileWriter>(core, to, key, index, WriterEvent::Drained) {
@@ -494,7 +494,7 @@ fn close(core: &mut LoopState, key: Key, why: Closed) {
         return Closed::note_failure(&mut writing.closing, why);
     }
     writing.closing = Some(why);
-    core.set_guard(key, Some(CLOSE_MAX));
+    core.set_internal_deadline(key, Some(CLOSE_MAX));
     core.mark(key);
 }
 

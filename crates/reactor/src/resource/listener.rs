@@ -142,7 +142,7 @@ static ORPHAN: Vtable = Vtable {
 /// Keeps a listener open while no service accepts from it. Returns the state that its service gave for it.
 pub(crate) fn orphan(core: &mut LoopState, key: Key) -> Option<Box<dyn Any>> {
     core.starved.retain(|starved| *starved != key);
-    core.set_guard(key, None);
+    core.set_internal_deadline(key, None);
     core.engine.reading(key, false);
     let slot = core.registry.live(key)?;
     slot.table = &ORPHAN;
@@ -265,7 +265,7 @@ fn starved<S: Handle<R>, R: Connection>(core: &mut LoopState, to: &mut S, key: K
     if accepting.turns_away && sys::is_out_of_descriptors(&error) {
         core.counters.turned_away += u64::from(core.engine.turn_away(key));
     }
-    core.set_guard(key, Some(REST));
+    core.set_internal_deadline(key, Some(REST));
     // Streams that only wait for the peer's FIN give up their descriptors first.
     let lingering = core.registry.lingering();
     for key in &lingering {

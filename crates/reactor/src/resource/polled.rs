@@ -92,7 +92,7 @@ impl<R: Resource> Custom<R> {
     }
 
     /// Returns the earliest of the runtime's internal deadlines.
-    fn guard(&self) -> Time {
+    fn next_deadline(&self) -> Time {
         let all = [self.rests, self.connect_by, self.close_by, self.stall_by];
         all.into_iter().flatten().min().unwrap_or(Time::NEVER)
     }
@@ -364,8 +364,8 @@ fn flush<R: Resource>(core: &mut LoopState, key: Key) {
             custom.last_try = false;
             custom.stall_by = custom.stall.filter(|_| custom.queued() > 0).map(|stall| core.now + stall);
         }
-        let guard = custom.guard();
-        core.set_guard_at(key, guard);
+        let deadline = custom.next_deadline();
+        core.set_internal_deadline_at(key, deadline);
         match result {
             Err(error) if is_passing_send(&error) => rest::<R>(core, key),
             Err(error) if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
@@ -393,8 +393,8 @@ fn close<R: Resource>(core: &mut LoopState, key: Key, why: Closed) {
     custom.closing = Some(why);
     if custom.queued() > 0 {
         custom.close_by = Some(by);
-        let guard = custom.guard();
-        core.set_guard_at(key, guard);
+        let deadline = custom.next_deadline();
+        core.set_internal_deadline_at(key, deadline);
     }
     core.mark(key);
 }
@@ -404,8 +404,8 @@ fn rest<R: Resource>(core: &mut LoopState, key: Key) {
     let now = core.now;
     let Some(custom) = find::<R>(core, key) else { return };
     custom.rests = Some(now + custom.pause.next());
-    let guard = custom.guard();
-    core.set_guard_at(key, guard);
+    let deadline = custom.next_deadline();
+    core.set_internal_deadline_at(key, deadline);
 }
 
 /// Handles the internal deadline: of a close, of a connect, of stalled output, or the end of a pause.
@@ -431,8 +431,8 @@ fn expired<R: Resource>(core: &mut LoopState, key: Key) {
         custom.last_try = true;
         custom.stall_by = Some(now + LAST_TRY);
     }
-    let guard = custom.guard();
-    core.set_guard_at(key, guard);
+    let deadline = custom.next_deadline();
+    core.set_internal_deadline_at(key, deadline);
     core.mark(key);
 }
 

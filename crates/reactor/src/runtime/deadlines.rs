@@ -8,7 +8,9 @@ use crate::{
     engine::Ending,
     error::Closed,
     id::Key,
-    runtime::{Due, Fresh, LoopState, TimerId, registry::Standing, timers::TimerKey, typed_queues::Hand},
+    runtime::{
+        Due, Fresh, LoopState, TimerId, registry::DeadlineState, timers::TimerKey, typed_queues::Hand,
+    },
 };
 
 /// A stored message, its service, and the function that delivers it.
@@ -21,25 +23,25 @@ pub(crate) struct LastWords {
 
 impl LoopState {
     /// Sets the internal deadline of a resource, counted from this turn's time.
-    pub(crate) fn set_guard(&mut self, key: Key, after: Option<Duration>) {
-        self.set_guard_at(key, after.map_or(Time::NEVER, |after| self.now + after));
+    pub(crate) fn set_internal_deadline(&mut self, key: Key, after: Option<Duration>) {
+        self.set_internal_deadline_at(key, after.map_or(Time::NEVER, |after| self.now + after));
     }
 
     /// Sets the internal deadline of a resource to this moment.
-    pub(crate) fn set_guard_at(&mut self, key: Key, at: Time) {
+    pub(crate) fn set_internal_deadline_at(&mut self, key: Key, at: Time) {
         let Some(slot) = self.registry.live(key) else { return };
-        if slot.guard != at {
-            slot.guard = at;
+        if slot.internal_deadline != at {
+            slot.internal_deadline = at;
             self.arm(key);
         }
     }
 
     /// Sets the internal deadline for something that is likely to finish by the next turn. The deadline
     /// enters the wheel only if it does not.
-    pub(crate) fn set_guard_later(&mut self, key: Key, after: Duration) {
+    pub(crate) fn set_internal_deadline_later(&mut self, key: Key, after: Duration) {
         let at = self.now + after;
         let Some(slot) = self.registry.live(key) else { return };
-        slot.guard = at;
+        slot.internal_deadline = at;
         self.unarmed.push(key);
         self.unarmed_next = self.unarmed_next.min(at);
     }
@@ -61,12 +63,12 @@ impl LoopState {
         let Some(after) = after else {
             self.drop_last_words(key);
             let Some(slot) = self.registry.live(key) else { return };
-            (slot.deadline, slot.standing) = (Time::NEVER, Standing::Set);
-            // While the deadline had lapsed, no timer was armed.
+            (slot.deadline, slot.deadline_state) = (Time::NEVER, DeadlineState::Set);
+            // While the deadline was in its grace, no timer was armed.
             return self.arm(key);
         };
         slot.deadline = Time::ZERO + after;
-        if std::mem::replace(&mut slot.standing, Standing::Fresh) != Standing::Fresh {
+        if std::mem::replace(&mut slot.deadline_state, DeadlineState::Fresh) != DeadlineState::Fresh {
             self.fresh.push(Fresh::Deadline(key));
         }
     }
@@ -74,11 +76,11 @@ impl LoopState {
     /// Returns the rest of the service's deadline of a resource.
     pub(crate) fn deadline_left(&self, key: Key) -> Option<Duration> {
         let slot = self.registry.peek(key)?;
-        match slot.standing {
-            Standing::Set if slot.deadline == Time::NEVER => None,
-            Standing::Set => Some(slot.deadline.since(self.now)),
-            Standing::Fresh => Some(slot.deadline.since(Time::ZERO)),
-            Standing::Lapsed | Standing::Told => Some(Duration::ZERO),
+        match slot.deadline_state {
+            DeadlineState::Set if slot.deadline == Time::NEVER => None,
+            DeadlineState::Set => Some(slot.deadline.since(self.now)),
+            DeadlineState::Fresh => Some(slot.deadline.since(Time::ZERO)),
+            DeadlineState::Grace | DeadlineState::Notified => Some(Duration::ZERO),
         }
     }
 
@@ -86,8 +88,8 @@ impl LoopState {
     /// fires early, and is armed again.
     pub(crate) fn arm(&mut self, key: Key) {
         let Some(slot) = self.registry.live(key) else { return };
-        let deadline = if slot.standing == Standing::Set { slot.deadline } else { Time::NEVER };
-        let at = deadline.min(slot.guard);
+        let deadline = if slot.deadline_state == DeadlineState::Set { slot.deadline } else { Time::NEVER };
+        let at = deadline.min(slot.internal_deadline);
         if at == Time::NEVER {
             return;
         }
@@ -102,14 +104,14 @@ impl LoopState {
         let now = self.now;
         let Some(slot) = self.registry.live(key) else { return };
         slot.timer = TimerKey::NONE;
-        if slot.guard <= now {
-            slot.guard = Time::NEVER;
+        if slot.internal_deadline <= now {
+            slot.internal_deadline = Time::NEVER;
             let table = slot.table;
             (table.expired)(self, key);
-        } else if slot.standing == Standing::Set && slot.deadline <= now {
+        } else if slot.deadline_state == DeadlineState::Set && slot.deadline <= now {
             // A slow handler elsewhere must not kill a healthy peer, so the engine tries one more read first.
-            slot.standing = Standing::Lapsed;
-            self.lapsed.push(key);
+            slot.deadline_state = DeadlineState::Grace;
+            self.in_grace.push(key);
             self.engine.probe(key);
         }
         self.arm(key);
@@ -138,9 +140,9 @@ impl LoopState {
                 }
                 Fresh::Deadline(key) => {
                     if let Some(slot) = self.registry.live(key)
-                        && slot.standing == Standing::Fresh
+                        && slot.deadline_state == DeadlineState::Fresh
                     {
-                        slot.standing = Standing::Set;
+                        slot.deadline_state = DeadlineState::Set;
                         slot.deadline = end + slot.deadline.since(Time::ZERO);
                         self.arm(key);
                     }
@@ -174,21 +176,21 @@ impl LoopState {
 
     /// Handles a passed deadline that the last read did not move. Returns the message to deliver now. Ends
     /// the resource if there is none.
-    pub(crate) fn lapse(&mut self, key: Key) -> Option<LastWords> {
-        let slot = self.registry.live(key).filter(|slot| slot.standing == Standing::Lapsed)?;
+    pub(crate) fn end_grace(&mut self, key: Key) -> Option<LastWords> {
+        let slot = self.registry.live(key).filter(|slot| slot.deadline_state == DeadlineState::Grace)?;
         let Some(TimerId { lane, index, .. }) = self.last_words.remove(&key) else {
             self.end(key, Closed::Deadline, Ending::Orderly);
             return None;
         };
-        slot.standing = Standing::Told;
+        slot.deadline_state = DeadlineState::Notified;
         let (service, hand) = self.lanes.of_timer(lane)?;
         Some(LastWords { service, lane, index, hand })
     }
 
     /// Closes a resource whose service got the message, unless the service has set a new deadline or removed
     /// it.
-    pub(crate) fn close_told(&mut self, key: Key) {
-        if self.registry.peek(key).is_some_and(|slot| slot.standing == Standing::Told) {
+    pub(crate) fn close_notified(&mut self, key: Key) {
+        if self.registry.peek(key).is_some_and(|slot| slot.deadline_state == DeadlineState::Notified) {
             self.close(key, Closed::Deadline);
         }
     }
@@ -199,9 +201,9 @@ impl LoopState {
         self.drop_last_words(key);
         let now = self.now;
         if let Some(slot) = self.registry.live(key)
-            && slot.standing == Standing::Told
+            && slot.deadline_state == DeadlineState::Notified
         {
-            (slot.standing, slot.deadline) = (Standing::Set, now);
+            (slot.deadline_state, slot.deadline) = (DeadlineState::Set, now);
         }
     }
 }

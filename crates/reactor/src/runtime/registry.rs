@@ -27,13 +27,13 @@ pub(crate) struct Slot {
     pub(crate) again: bool,
     /// The runtime does not read it while bytes are short, and wakes it afterwards.
     pub(crate) resting: bool,
-    pub(crate) standing: Standing,
+    pub(crate) deadline_state: DeadlineState,
     pub(crate) table: &'static Vtable,
     pub(crate) resource: Option<Box<dyn Any>>,
     /// Set by the service.
     pub(crate) deadline: Time,
     /// Set by the runtime: connect, handshake, stall, close.
-    pub(crate) guard: Time,
+    pub(crate) internal_deadline: Time,
     pub(crate) timer: TimerKey,
 }
 
@@ -41,15 +41,15 @@ const _: () = assert!(size_of::<Slot>() <= 64, "a slot is one line of the cache"
 
 /// The state of a resource's deadline that the service set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Standing {
+pub(crate) enum DeadlineState {
     /// `deadline` is the moment, or never.
     Set,
     /// The service set it in this turn. `deadline` holds the duration, which counts from the end of the turn.
     Fresh,
     /// It has passed, and the runtime tries one more read.
-    Lapsed,
+    Grace,
     /// It has passed, and the service received its message.
-    Told,
+    Notified,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -223,11 +223,11 @@ impl Slot {
             dirty: false,
             again: false,
             resting: false,
-            standing: Standing::Set,
+            deadline_state: DeadlineState::Set,
             table,
             resource: None,
             deadline: Time::NEVER,
-            guard: Time::NEVER,
+            internal_deadline: Time::NEVER,
             timer: TimerKey::NONE,
         }
     }

@@ -108,7 +108,7 @@ pub struct LoopState {
     /// The earliest of these.
     pub(crate) unarmed_next: Time,
     /// Resources whose deadline has passed. They end in the next turn unless a read moves it.
-    pub(crate) lapsed: Vec<Key>,
+    pub(crate) in_grace: Vec<Key>,
     /// The messages that services receive when the deadline of a resource passes.
     pub(crate) last_words: HashMap<Key, TimerId>,
     pub(crate) listeners: Vec<Key>,
@@ -200,7 +200,7 @@ impl LoopState {
             fresh: Vec::new(),
             unarmed: Vec::new(),
             unarmed_next: Time::NEVER,
-            lapsed: Vec::new(),
+            in_grace: Vec::new(),
             last_words: HashMap::new(),
             listeners: Vec::new(),
             asked: HashMap::new(),

@@ -73,7 +73,7 @@ impl Runtime {
         let pending = !core.again.is_empty()
             || !core.dirty.is_empty()
             || !core.ended.is_empty()
-            || !core.lapsed.is_empty()
+            || !core.in_grace.is_empty()
             || !core.faults_due.is_empty()
             || !core.panics_due.is_empty()
             || core.lanes.told() > 0
@@ -246,7 +246,7 @@ impl Runtime {
     /// Handles timers and deadlines that have passed.
     fn timers(&mut self) {
         self.core.arm_unarmed();
-        self.lapsed();
+        self.end_graces();
         if self.core.timers.is_empty() {
             return;
         }
@@ -272,13 +272,13 @@ impl Runtime {
     }
 
     /// Handles the deadlines that an earlier turn found, and that no read has moved since.
-    fn lapsed(&mut self) {
-        for key in std::mem::take(&mut self.core.lapsed) {
+    fn end_graces(&mut self) {
+        for key in std::mem::take(&mut self.core.in_grace) {
             self.core.steps += 1;
-            if let Some(LastWords { service, lane, index, hand }) = self.core.lapse(key) {
+            if let Some(LastWords { service, lane, index, hand }) = self.core.end_grace(key) {
                 let blame = Blame::on(During::Timer, key);
                 self.call(service, blame, |core, erased| hand(core, erased, service, lane, Some(index)));
-                self.core.close_told(key);
+                self.core.close_notified(key);
             }
         }
     }

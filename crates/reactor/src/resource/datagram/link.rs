@@ -160,7 +160,7 @@ fn close<R: 'static>(core: &mut LoopState, key: Key, why: Closed) {
     let (after, waits) = (link.datagrams.settings().close, !link.queue.is_empty());
     core.set_deadline(key, None);
     if waits {
-        core.set_guard(key, Some(after));
+        core.set_internal_deadline(key, Some(after));
     }
     core.mark(key);
 }

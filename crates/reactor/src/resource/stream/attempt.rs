@@ -47,7 +47,7 @@ pub(super) fn begin<C: Codec, L: Layer, R: 'static>(
     // The engine does not have it yet.
     link.conn.retry();
     link.rare().attempt = Some(Box::new(attempt));
-    core.set_guard(key, Some(until.since(now).min(first)));
+    core.set_internal_deadline(key, Some(until.since(now).min(first)));
 }
 
 /// Sets a new deadline for the retries, because a close has a deadline of its own. Returns whether there are
@@ -75,14 +75,14 @@ pub(super) fn again<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: K
         Ok(()) => {
             let Some(link) = find::<C, L, R>(core, key) else { return };
             link.conn.retried();
-            core.set_guard(key, Some(left));
+            core.set_internal_deadline(key, Some(left));
         }
         Err(error) if is_passing(&error) => {
             let pause = attempt.pause.next();
             if let Some(link) = find::<C, L, R>(core, key) {
                 link.rare().attempt = Some(attempt);
             }
-            core.set_guard(key, Some(pause.min(left)));
+            core.set_internal_deadline(key, Some(pause.min(left)));
         }
         Err(error) => {
             let error = Error::os("connect", target, error);

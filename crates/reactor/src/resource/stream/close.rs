@@ -86,7 +86,7 @@ pub(super) fn conclude<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key
     if link.conn.is_closing() {
         let (bound, after) = (link.options().close, link.close_stall());
         if !attempt::bound::<C, L, R>(core, key, bound) {
-            core.set_guard(key, after);
+            core.set_internal_deadline(key, after);
         }
     }
 }
@@ -97,13 +97,14 @@ pub(super) fn progress<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key
     let Some(link) = find::<C, L, R>(core, key) else { return };
     let (speed, after) = (link.options().close_speed, link.close_stall());
     let is_last = link.queued() == 0;
-    let mut guard = after.map_or(Time::NEVER, |after| core.now + after);
+    let mut deadline = after.map_or(Time::NEVER, |after| core.now + after);
     // The peer's end gets the full time again.
     if speed > 0 && !is_last {
         let bought = Duration::from_secs_f64(taken as f64 / f64::from(speed));
-        guard = guard.min(core.registry.live(key).map_or(Time::NEVER, |slot| slot.guard) + bought);
+        deadline =
+            deadline.min(core.registry.live(key).map_or(Time::NEVER, |slot| slot.internal_deadline) + bought);
     }
-    core.set_guard_at(key, guard);
+    core.set_internal_deadline_at(key, deadline);
 }
 
 /// Ends the write side after the queued output. The stream continues to read.

@@ -75,7 +75,7 @@ pub(super) fn await_room<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, k
     let Some(link) = find::<C, L, R>(core, key) else { return false };
     link.conn.await_room(true);
     if let Some(stall) = link.write_stall() {
-        core.set_guard_later(key, stall);
+        core.set_internal_deadline_later(key, stall);
     }
     true
 }
@@ -94,7 +94,7 @@ fn stop_waiting<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) 
     let Some(link) = find::<C, L, R>(core, key) else { return false };
     let waited = link.conn.await_room(false);
     if waited {
-        core.set_guard(key, None);
+        core.set_internal_deadline(key, None);
     }
     waited
 }

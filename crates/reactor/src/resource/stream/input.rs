@@ -390,7 +390,7 @@ pub(super) fn up<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     // A closing stream already has its deadline.
     if !link.conn.is_concluding() {
         let handshake = (link.stream.session.phase() == Phase::Handshake).then(|| link.options().handshake);
-        core.set_guard(key, handshake);
+        core.set_internal_deadline(key, handshake);
     }
     if find::<C, L, R>(core, key).is_some_and(Link::has_to_do) {
         core.mark(key);
@@ -425,7 +425,7 @@ fn opened<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     }
     let (closing, concluding) = (link.conn.is_closing(), link.conn.is_concluding());
     if !concluding {
-        core.set_guard(key, None);
+        core.set_internal_deadline(key, None);
     }
     if closing {
         return core.mark(key);

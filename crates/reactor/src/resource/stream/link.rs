@@ -339,7 +339,7 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
         link.rare().target = Some(target.clone());
         let after = link.options().connect;
         core.counters.connects += 1;
-        core.set_guard(key, Some(after));
+        core.set_internal_deadline(key, Some(after));
     }
     Ok(key)
 }

@@ -203,7 +203,7 @@ fn flies<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, len: us
     if link.conn.is_timed()
         && let Some(patience) = link.patience()
     {
-        core.set_guard_later(key, patience);
+        core.set_internal_deadline_later(key, patience);
     }
 }
 
@@ -255,7 +255,7 @@ pub(super) fn write_failed<C: Codec, L: Layer, R: 'static>(core: &mut LoopState,
     if bound {
         core.hold_partner(key, false);
     }
-    core.set_guard(key, Some(close));
+    core.set_internal_deadline(key, Some(close));
 }
 
 /// Handles the end of a send that took a while.
@@ -269,7 +269,7 @@ pub(super) fn sent<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Ke
         link.flying = 0;
         if link.is_plain() && link.stream.session.has_no_queue() {
             link.flight = 0;
-            slot.guard = Time::NEVER;
+            slot.internal_deadline = Time::NEVER;
             counters.bytes_out += *taken as u64;
             link.caused = 0;
             pool.give_outgoing(sent.queue);
@@ -283,7 +283,7 @@ pub(super) fn sent<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Ke
         && !link.conn.is_broken()
     {
         link.progressed();
-        core.set_guard(key, None);
+        core.set_internal_deadline(key, None);
     }
     core.mark(key);
 }

@@ -144,7 +144,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
 pub(super) fn pressed<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     let now = core.now;
     let Some(slot) = core.registry.live(key) else { return };
-    let guard = slot.guard;
+    let deadline = slot.internal_deadline;
     let link = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return };
     if !link.begin_rest() || link.flying == 0 || link.conn.is_concluding() {
@@ -158,14 +158,14 @@ pub(super) fn pressed<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key:
     // has passed.
     let (mut next, stall) = (link.patience(), link.write_stall());
     if let (Some(next), Some(stall)) = (&mut next, stall)
-        && guard != Time::NEVER
+        && deadline != Time::NEVER
     {
-        let left = guard.since(now);
+        let left = deadline.since(now);
         *next = left.min(*next);
         let pressure = &mut link.rare().pressure;
         (pressure.waited, pressure.next) = (stall.saturating_sub(left), *next);
     }
-    core.set_guard(key, next);
+    core.set_internal_deadline(key, next);
 }
 
 /// Handles a time without progress of the output. Returns `false` if it was too long.
@@ -176,10 +176,10 @@ pub(super) fn waited<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: 
     if !opened && link.write_stall().is_none() {
         // Nothing remains to do, and no deadline counts. The next look comes when the stream rests again.
         link.progressed();
-        core.set_guard(key, None);
+        core.set_internal_deadline(key, None);
         return true;
     }
-    core.set_guard(key, Some(next));
+    core.set_internal_deadline(key, Some(next));
     if opened {
         core.drive_again(key);
         core.mark(key);
