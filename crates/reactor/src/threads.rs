@@ -7,8 +7,8 @@
 //!
 //! These threads block SIGPIPE and SIGXFSZ, so a job's write fails with EPIPE or EFBIG and raises no signal.
 //!
-//! The pool calls a sleeping thread only if no called thread is still on its way to the queue. A called
-//! thread looks at the queue before anything else. A thread that takes a job and leaves others calls the next
+//! The pool claims a sleeping thread only if no claimed thread is still on its way to the queue. A claimed
+//! thread looks at the queue before anything else. A thread that takes a job and leaves others claims the next
 //! sleeper, because its own job may take for ever. So whenever a job waits and a thread sleeps, some thread
 //! is on its way to the queue. And if many short jobs are submitted at once, one thread does them all after
 //! one wake.
@@ -60,9 +60,9 @@ impl Jobs {
     pub(crate) fn run(&self, job: Job) -> Result<(), NotRun> {
         let mut state = lock(&self.shared.state);
         let taken = self.take(&mut state, job);
-        let calls = state.call();
+        let claimed = state.claim_sleeper();
         drop(state);
-        self.shared.wake(calls);
+        self.shared.wake(claimed);
         // Drop the job outside the lock, because its drop may run any code.
         taken.map_err(|(_, why)| why)
     }
@@ -72,9 +72,9 @@ impl Jobs {
     pub(crate) fn run_all(&self, jobs: &mut Vec<Job>) {
         let mut state = lock(&self.shared.state);
         let refused: Vec<_> = jobs.drain(..).filter_map(|job| self.take(&mut state, job).err()).collect();
-        let calls = state.call();
+        let claimed = state.claim_sleeper();
         drop(state);
-        self.shared.wake(calls);
+        self.shared.wake(claimed);
         drop(refused);
     }
 
@@ -188,16 +188,16 @@ struct PoolShared {
     /// The name of the threads.
     name: &'static str,
     state: Mutex<PoolState>,
-    /// Signals that a thread was called, or that the pool closed.
+    /// Signals that a thread was claimed, or that the pool closed.
     work: Condvar,
     /// Signals that a thread ended.
     ended: Condvar,
 }
 
 impl PoolShared {
-    /// Wakes a called thread. The caller has released the lock.
-    fn wake(&self, calls: bool) {
-        if calls {
+    /// Wakes a claimed thread. The caller has released the lock.
+    fn wake(&self, claimed: bool) {
+        if claimed {
             self.work.notify_one();
         }
     }
@@ -206,10 +206,10 @@ impl PoolShared {
 #[derive(Default)]
 struct PoolState {
     queue: VecDeque<Job>,
-    /// Threads that sleep and were not called.
+    /// Threads that sleep and were not claimed.
     asleep: usize,
-    /// Calls that no thread has followed yet. So many threads are on their way to the queue.
-    called: usize,
+    /// Claims that no thread has followed yet. So many threads are on their way to the queue.
+    claimed: usize,
     /// New threads that are on their way to the queue for the first time.
     starting: usize,
     running: usize,
@@ -222,18 +222,18 @@ struct PoolState {
 impl PoolState {
     /// Returns how many threads have no job.
     fn free(&self) -> usize {
-        self.asleep + self.called + self.starting
+        self.asleep + self.claimed + self.starting
     }
 
-    /// Calls a sleeper if a job waits and no thread is on its way to the queue. Returns whether one must be
+    /// Claims a sleeper if a job waits and no thread is on its way to the queue. Returns whether one must be
     /// woken.
-    fn call(&mut self) -> bool {
-        let calls = !self.queue.is_empty() && self.called + self.starting == 0 && self.asleep > 0;
-        if calls {
+    fn claim_sleeper(&mut self) -> bool {
+        let claims = !self.queue.is_empty() && self.claimed + self.starting == 0 && self.asleep > 0;
+        if claims {
             self.asleep -= 1;
-            self.called += 1;
+            self.claimed += 1;
         }
-        calls
+        claims
     }
 
     fn take_ended(&mut self) -> Vec<JoinHandle<()>> {
@@ -261,16 +261,16 @@ fn work(shared: &PoolShared) {
                 break;
             }
             state.asleep += 1;
-            state = wait_while(&shared.work, state, |state| state.called == 0 && !state.closed);
-            // The caller has already counted one sleeper less. Closing the pool calls nobody.
-            let count = if state.called > 0 { &mut state.called } else { &mut state.asleep };
+            state = wait_while(&shared.work, state, |state| state.claimed == 0 && !state.closed);
+            // The claim has already counted one sleeper less. Closing the pool claims nobody.
+            let count = if state.claimed > 0 { &mut state.claimed } else { &mut state.asleep };
             *count -= 1;
             continue;
         };
         state.running += 1;
-        let calls = state.call();
+        let claimed = state.claim_sleeper();
         drop(state);
-        shared.wake(calls);
+        shared.wake(claimed);
         // A panic that escaped here would corrupt the count of threads. The code that submitted the job has
         // reported it.
         let _ = guard::call(job);

@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     id::Key,
     message::Offloaded,
-    runtime::{LoopState, dispatch::Deliver, limits::Limits},
+    runtime::{LoopState, dispatch::DeliverFn, limits::Limits},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -59,7 +59,7 @@ pub(crate) struct Answered<M> {
 }
 
 /// An answer on its way to a resource of kind `R`. Each kind has its own type, because all messages of one
-/// type share a lane and a way of delivery.
+/// type share a typed queue and a way of delivery.
 pub(super) struct Landed<R> {
     pub(super) key: Key,
     pub(super) result: Result<Answer, Error>,
@@ -193,7 +193,7 @@ impl LoopState {
         &mut self,
         (service, key): (u16, Key),
         action: Action,
-        deliver: Deliver,
+        deliver: DeliverFn,
     ) -> Result<(), Action> {
         let asked = action.bytes();
         if let Some((what, limit)) = self.files.never_fits(asked) {

@@ -150,8 +150,8 @@ fn no_source() -> Source<'static> {
     Source::hosted(u64::MAX)
 }
 
-/// Takes the next answer from a lane's queue.
+/// Takes the next answer from a typed queue.
 fn next_landed<T: 'static>(queue: &mut dyn Any) -> Option<T> {
-    let queue: &mut VecDeque<T> = queue.downcast_mut().expect("a lane keeps the type it was made for");
+    let queue: &mut VecDeque<T> = queue.downcast_mut().expect("a typed queue keeps the type it was made for");
     queue.pop_front()
 }

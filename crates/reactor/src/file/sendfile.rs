@@ -19,7 +19,7 @@ use crate::{
     error::Error,
     id::Key,
     message::Mailbox,
-    runtime::{LoopState, dispatch::Deliver},
+    runtime::{LoopState, dispatch::DeliverFn},
     sync::Arc,
     sys,
 };
@@ -72,7 +72,7 @@ impl Outlet {
         core: &mut LoopState,
         (service, key): (u16, Key),
         (file, offset, bytes_max): (File, u64, u64),
-        deliver: Deliver,
+        deliver: DeliverFn,
     ) -> bool {
         let rest_max = core.files.fitting(REST);
         let Some(claim) = core.claim_file(key, rest_max) else { return false };
@@ -95,10 +95,10 @@ struct Errand {
 
 /// The receiver of the answer, and the place among the operations in flight.
 struct InFlight {
-    mailbox: Arc<Mailbox<Deliver>>,
+    mailbox: Arc<Mailbox<DeliverFn>>,
     service: u16,
     key: Key,
-    deliver: Deliver,
+    deliver: DeliverFn,
     claim: Claim,
 }
 
@@ -140,7 +140,7 @@ impl InFlight {
     }
 }
 
-/// Takes the next answer out of a lane's queue.
+/// Takes the next answer out of a typed queue.
 pub(super) fn next_moved(queue: &mut dyn Any) -> Option<Moved> {
     super::next_landed(queue)
 }

@@ -1,10 +1,10 @@
 //! Commands from other threads to the services of one loop: bounded, in order, one wake for each sleep.
 //!
-//! Threads share the [`Mailbox`]. The [`Inbox`] is the loop's own end, and an [`Outside`] is a counted handle
+//! Threads share the [`Mailbox`]. The [`Inbox`] is the loop's own end, and a [`RemoteSender`] is a counted handle
 //! to the mailbox.
 //!
-//! * A command travels in the lane of its service and type, a `VecDeque` of that type. `order` lists the lane
-//!   of each command. So one sender's commands keep their order over all types, and none is boxed. Lanes keep
+//! * A command travels in the typed queue of its service and type, a `VecDeque` of that type. `order` lists the
+//!   queue of each command. So one sender's commands keep their order over all types, and none is boxed. Queues keep
 //!   their capacity, at most `limit` commands each, so a steady stream of commands allocates nothing.
 //! * [`Inbox::drain`] swaps the queued commands with the inbox's own, empty side, so the lock is held only
 //!   for a swap. Commands that a budget left in the inbox come first the next time.
@@ -123,7 +123,7 @@ impl<M> Error for Refused<M> {}
 
 /// Carries commands to one loop. All sending threads share it.
 ///
-/// `D` is the loop's means to deliver one command of a lane, in practice a function pointer.
+/// `D` is the loop's means to deliver one command of a typed queue, in practice a function pointer.
 pub(crate) struct Mailbox<D> {
     shared: Mutex<MailboxState<D>>,
     /// Signals that there may be room, or that no room will be needed.
@@ -137,7 +137,7 @@ pub(crate) struct Mailbox<D> {
     /// How many [`WorkGuard`]s exist.
     holds: AtomicUsize,
     /// How many commands the loop has consumed, modulo the range. Only the loop writes this.
-    walked: CacheLine<AtomicUsize>,
+    consumed: CacheLine<AtomicUsize>,
     waker: Waker,
     loop_thread: thread::ThreadId,
     birthplace: Birthplace,
@@ -151,7 +151,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
             shared: Mutex::new(MailboxState {
                 commands: Commands::new(),
                 taken: 0,
-                walked: 0,
+                consumed: 0,
                 ended: Vec::new(),
                 holding: 0,
                 waiting: 0,
@@ -164,7 +164,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
             grace: AtomicU64::new(NEVER),
             controllers: AtomicUsize::new(0),
             holds: AtomicUsize::new(0),
-            walked: CacheLine(AtomicUsize::new(0)),
+            consumed: CacheLine(AtomicUsize::new(0)),
             waker,
             loop_thread: thread::current().id(),
             birthplace: Birthplace::here(),
@@ -172,7 +172,13 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
         });
         (
             mailbox.clone(),
-            Inbox { mailbox, commands: Commands::new(), held: Vec::new(), again: VecDeque::new(), walked: 0 },
+            Inbox {
+                mailbox,
+                commands: Commands::new(),
+                held: Vec::new(),
+                again: VecDeque::new(),
+                consumed: 0,
+            },
         )
     }
 
@@ -234,7 +240,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
 
     /// Returns whether the limit is reached, as far as the holder of the lock knows.
     fn is_full(&self, shared: &MailboxState<D>) -> bool {
-        shared.taken.wrapping_sub(self.walked.0.load(Ordering::Acquire)) >= self.limit
+        shared.taken.wrapping_sub(self.consumed.0.load(Ordering::Acquire)) >= self.limit
     }
 
     /// Counts the senders that wait for room.
@@ -278,11 +284,11 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
         if shared.refuses(service) {
             return Err(Refused::Gone(message));
         }
-        if shared.taken.wrapping_sub(shared.walked) >= limit {
+        if shared.taken.wrapping_sub(shared.consumed) >= limit {
             // Read the loop's counter only here, so that a sender below the limit leaves the loop's cache
             // line alone.
-            shared.walked = self.walked.0.load(Ordering::Acquire);
-            if shared.taken.wrapping_sub(shared.walked) >= limit {
+            shared.consumed = self.consumed.0.load(Ordering::Acquire);
+            if shared.taken.wrapping_sub(shared.consumed) >= limit {
                 return Err(Refused::Full(message));
             }
         }
@@ -321,7 +327,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
         (grace != NEVER).then_some(grace)
     }
 
-    /// Returns the number of [`Outside`] handles. When it is 0, [`Inbox::is_empty`] sees everything that was
+    /// Returns the number of [`RemoteSender`] handles. When it is 0, [`Inbox::is_empty`] sees everything that was
     /// sent through them.
     pub(crate) fn controllers(&self) -> usize {
         self.controllers.load(Ordering::Acquire)
@@ -368,7 +374,7 @@ pub(crate) struct Inbox<D: Copy + Send + 'static> {
     held: Vec<(u16, Vec<Commands<D>>)>,
     /// Commands for services that were made again: these come first.
     again: VecDeque<Commands<D>>,
-    walked: usize,
+    consumed: usize,
 }
 
 impl<D: Copy + Send + 'static> Inbox<D> {
@@ -438,11 +444,11 @@ impl<D: Copy + Send + 'static> Inbox<D> {
         }
         let is_again = !self.again.is_empty();
         let order = self.again.front_mut().map_or(&mut self.commands.order, |commands| &mut commands.order);
-        let lane = order.pop_front()?;
-        self.count_walked(1);
+        let at = order.pop_front()?;
+        self.count_consumed(1);
         let commands = if is_again { &mut self.again[0] } else { &mut self.commands };
-        let lane = &mut commands.lanes[lane as usize];
-        Some((lane.service, lane.queue.as_mut(), lane.deliver))
+        let queue = &mut commands.queues[at as usize];
+        Some((queue.service, queue.commands.as_mut(), queue.deliver))
     }
 
     /// Returns whether no command is queued, neither here nor in the mailbox, and no sender waits for room.
@@ -460,7 +466,7 @@ impl<D: Copy + Send + 'static> Inbox<D> {
     ///
     /// False means that commands are left here or in the mailbox, that a sender waits for room, or that an
     /// announcement came since the last call, while the loop was awake: a stop, or the drop of the last
-    /// [`Outside`] or [`WorkGuard`]. True means that any of these wakes the loop from now on, once.
+    /// [`RemoteSender`] or [`WorkGuard`]. True means that any of these wakes the loop from now on, once.
     pub(crate) fn sleep(&self) -> bool {
         if !self.is_empty() {
             return false;
@@ -486,9 +492,9 @@ impl<D: Copy + Send + 'static> Inbox<D> {
         let mut here = self.take_held(service);
         here.extend(self.again.iter_mut().map(|commands| commands.split(service)));
         here.push(self.commands.split(service));
-        let walked = here.iter().map(|commands| commands.order.len()).sum();
-        self.count_walked(walked);
-        let Some(mut shared) = self.mailbox.open() else { return walked };
+        let consumed = here.iter().map(|commands| commands.order.len()).sum();
+        self.count_consumed(consumed);
+        let Some(mut shared) = self.mailbox.open() else { return consumed };
         shared.end(service);
         let there = shared.commands.split(service);
         let untaken = there.order.len();
@@ -498,13 +504,13 @@ impl<D: Copy + Send + 'static> Inbox<D> {
         // Not under the lock, because dropping a command may run any code, which may even send.
         drop(shared);
         drop((here, there));
-        walked + untaken
+        consumed + untaken
     }
 
     /// Makes room for this many commands. A store is enough, because no other thread writes the counter.
-    fn count_walked(&mut self, commands: usize) {
-        self.walked = self.walked.wrapping_add(commands);
-        self.mailbox.walked.0.store(self.walked, Ordering::Release);
+    fn count_consumed(&mut self, commands: usize) {
+        self.consumed = self.consumed.wrapping_add(commands);
+        self.mailbox.consumed.0.store(self.consumed, Ordering::Release);
     }
 }
 
@@ -546,25 +552,25 @@ impl<D: Copy + Send + 'static> Drop for WorkGuard<D> {
 }
 
 /// A counted handle to a [`Mailbox`] for use outside the loop. The drop of the last one notifies the loop.
-pub(crate) struct Outside<D: Copy + Send + 'static> {
+pub(crate) struct RemoteSender<D: Copy + Send + 'static> {
     mailbox: Arc<Mailbox<D>>,
 }
 
-impl<D: Copy + Send + 'static> Outside<D> {
+impl<D: Copy + Send + 'static> RemoteSender<D> {
     /// Makes a handle and counts it.
     pub(crate) fn new(mailbox: &Arc<Mailbox<D>>) -> Self {
         mailbox.controllers.fetch_add(1, Ordering::Relaxed);
-        Outside { mailbox: mailbox.clone() }
+        RemoteSender { mailbox: mailbox.clone() }
     }
 }
 
-impl<D: Copy + Send + 'static> Clone for Outside<D> {
+impl<D: Copy + Send + 'static> Clone for RemoteSender<D> {
     fn clone(&self) -> Self {
-        Outside::new(&self.mailbox)
+        RemoteSender::new(&self.mailbox)
     }
 }
 
-impl<D: Copy + Send + 'static> Drop for Outside<D> {
+impl<D: Copy + Send + 'static> Drop for RemoteSender<D> {
     fn drop(&mut self) {
         // AcqRel publishes this handle's sends to a thread that reads 0.
         if self.mailbox.controllers.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -573,7 +579,7 @@ impl<D: Copy + Send + 'static> Drop for Outside<D> {
     }
 }
 
-impl<D: Copy + Send + 'static> ops::Deref for Outside<D> {
+impl<D: Copy + Send + 'static> ops::Deref for RemoteSender<D> {
     type Target = Mailbox<D>;
 
     fn deref(&self) -> &Mailbox<D> {
@@ -587,7 +593,7 @@ struct MailboxState<D> {
     /// How many commands were accepted, modulo the range.
     taken: usize,
     /// How many of them the loop had consumed at the last look. Never ahead of the loop's own counter.
-    walked: usize,
+    consumed: usize,
     /// One bit for each service that has ended.
     ended: Vec<u64>,
     /// How many senders wait for room.
@@ -618,46 +624,46 @@ impl<D> MailboxState<D> {
     }
 }
 
-/// Commands in order of arrival: for each one, the lane that has it at its front.
+/// Commands in order of arrival: for each one, the typed queue that has it at its front.
 struct Commands<D> {
     order: VecDeque<u32>,
-    lanes: Vec<Lane<D>>,
+    queues: Vec<CommandQueue<D>>,
 }
 
-struct Lane<D> {
+struct CommandQueue<D> {
     service: u16,
     message: TypeId,
     /// A `VecDeque` of the message type.
-    queue: Box<dyn Any + Send>,
+    commands: Box<dyn Any + Send>,
     deliver: D,
 }
 
 impl<D: Copy> Commands<D> {
     fn new() -> Self {
-        Commands { order: VecDeque::new(), lanes: Vec::new() }
+        Commands { order: VecDeque::new(), queues: Vec::new() }
     }
 
     /// Appends one command, and returns the new number of commands.
     fn push<M: Send + 'static>(&mut self, service: u16, message: M, deliver: D) -> usize {
-        let at = self.lane::<M>(service, deliver);
-        let queue = self.lanes[at as usize].queue.downcast_mut::<VecDeque<M>>();
-        queue.expect("a lane's queue has the lane's message type").push_back(message);
+        let at = self.queue_of::<M>(service, deliver);
+        let queue = self.queues[at as usize].commands.downcast_mut::<VecDeque<M>>();
+        queue.expect("a typed queue keeps the type it was made for").push_back(message);
         self.order.push_back(at);
         self.order.len()
     }
 
-    /// Finds or makes the lane of a service and message type. Often that is the previous command's lane.
-    fn lane<M: Send + 'static>(&mut self, service: u16, deliver: D) -> u32 {
-        let is_it = |lane: &Lane<D>| lane.service == service && lane.message == TypeId::of::<M>();
+    /// Finds or makes the queue of a service and message type. Often that is the previous command's queue.
+    fn queue_of<M: Send + 'static>(&mut self, service: u16, deliver: D) -> u32 {
+        let is_it = |queue: &CommandQueue<D>| queue.service == service && queue.message == TypeId::of::<M>();
         if let Some(&last) = self.order.back()
-            && is_it(&self.lanes[last as usize])
+            && is_it(&self.queues[last as usize])
         {
             return last;
         }
-        let at = self.lanes.iter().position(is_it).unwrap_or_else(|| {
-            let queue = Box::new(VecDeque::<M>::new());
-            self.lanes.push(Lane { service, message: TypeId::of::<M>(), queue, deliver });
-            self.lanes.len() - 1
+        let at = self.queues.iter().position(is_it).unwrap_or_else(|| {
+            let commands = Box::new(VecDeque::<M>::new());
+            self.queues.push(CommandQueue { service, message: TypeId::of::<M>(), commands, deliver });
+            self.queues.len() - 1
         });
         at as u32
     }
@@ -665,19 +671,19 @@ impl<D: Copy> Commands<D> {
     /// Takes out the commands for a service, in order.
     fn split(&mut self, service: u16) -> Self {
         let mut taken = Commands::new();
-        if self.lanes.iter().all(|lane| lane.service != service) {
+        if self.queues.iter().all(|queue| queue.service != service) {
             return taken;
         }
-        // Where each lane stands from now on, there or here.
+        // Where each queue stands from now on, there or here.
         let mut places = Vec::new();
-        for lane in mem::take(&mut self.lanes) {
-            let is_taken = lane.service == service;
-            let lanes = if is_taken { &mut taken.lanes } else { &mut self.lanes };
-            places.push((is_taken, lanes.len() as u32));
-            lanes.push(lane);
+        for queue in mem::take(&mut self.queues) {
+            let is_taken = queue.service == service;
+            let queues = if is_taken { &mut taken.queues } else { &mut self.queues };
+            places.push((is_taken, queues.len() as u32));
+            queues.push(queue);
         }
-        for lane in mem::take(&mut self.order) {
-            let (is_taken, place) = places[lane as usize];
+        for at in mem::take(&mut self.order) {
+            let (is_taken, place) = places[at as usize];
             if is_taken { &mut taken.order } else { &mut self.order }.push_back(place);
         }
         taken

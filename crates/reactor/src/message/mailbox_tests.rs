@@ -1,6 +1,6 @@
 //! A mailbox's guarantees for its senders and its loop.
 
-use super::mailbox::{Inbox, Mailbox, Outside, Refused};
+use super::mailbox::{Inbox, Mailbox, Refused, RemoteSender};
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +14,7 @@ use std::time::Duration;
 type DeliverFn = fn(&mut dyn Any, &mut Vec<u64>);
 
 fn take<M: Into<u64> + 'static>(queue: &mut dyn Any, log: &mut Vec<u64>) {
-    let queue = queue.downcast_mut::<VecDeque<M>>().expect("the queue of the lane");
+    let queue = queue.downcast_mut::<VecDeque<M>>().expect("the queue of its type");
     log.push(queue.pop_front().expect("one message for each walk").into());
 }
 
@@ -91,10 +91,10 @@ fn the_limit_counts_both_sides_and_gives_the_message_back() {
         }
         assert!(matches!(mailbox.send(0, 77_u64, take::<u64>), Err(Refused::Full(77))));
         assert_eq!(inbox.drain(), limit);
-        assert!(matches!(mailbox.send(0, 77_u64, take::<u64>), Err(Refused::Full(77))), "none was walked");
+        assert!(matches!(mailbox.send(0, 77_u64, take::<u64>), Err(Refused::Full(77))), "none was consumed");
         if let Some((_, queue, deliver)) = inbox.next() {
             deliver(queue, &mut Vec::new());
-            mailbox.send(0, 78_u64, take::<u64>).expect("one was walked");
+            mailbox.send(0, 78_u64, take::<u64>).expect("one was consumed");
             assert_eq!(mailbox.send(0, 79_u64, take::<u64>).unwrap_err().into_message(), 79);
         }
     }
@@ -198,7 +198,7 @@ fn a_steady_stream_keeps_its_queues() {
         inbox.drain();
         let (_, queue, deliver) = inbox.next().expect("the first of forty");
         deliver(queue, &mut Vec::new());
-        let queue = queue.downcast_mut::<VecDeque<u64>>().expect("the queue of the lane");
+        let queue = queue.downcast_mut::<VecDeque<u64>>().expect("the queue of its type");
         capacities.push((std::ptr::from_ref(queue), queue.capacity()));
         assert_eq!(walk(&mut inbox, 64).len(), 39);
     }
@@ -254,7 +254,7 @@ fn a_stop_without_a_deadline_is_a_stop() {
 #[test]
 fn the_last_outside_handle_wakes_or_refuses_one_sleep() {
     let (mailbox, inbox, bell) = mailbox(8);
-    let first = Outside::new(&mailbox);
+    let first = RemoteSender::new(&mailbox);
     let second = first.clone();
     assert_eq!(mailbox.controllers(), 2);
     drop(first);
@@ -262,7 +262,7 @@ fn the_last_outside_handle_wakes_or_refuses_one_sleep() {
     drop(second);
     assert_eq!((mailbox.controllers(), bell.rung()), (0, 1));
     inbox.awake();
-    drop(Outside::new(&mailbox));
+    drop(RemoteSender::new(&mailbox));
     assert!(!inbox.sleep());
     assert!(inbox.sleep());
 }
@@ -272,7 +272,7 @@ fn an_ended_service_refuses_and_drops_only_its_own() {
     let (mailbox, mut inbox, _) = mailbox(8);
     let watch = Arc::new(());
     let keep: fn(&mut dyn Any, &mut Vec<u64>) = |_, _| unreachable!("its service has ended");
-    // On both sides: two lanes of the service that ends, between lanes of others.
+    // On both sides: two queues of the service that ends, between queues of others.
     for _ in 0..2 {
         mailbox.send(64, watch.clone(), keep).unwrap();
         mailbox.send(3, 1_u8, take::<u8>).unwrap();
@@ -373,12 +373,12 @@ fn who_waits_for_room_that_is_held_does_not_keep_the_loop_awake() {
     assert!(inbox.sleep(), "it cannot make room now");
     inbox.awake();
     inbox.release(1);
-    let mut walked = Vec::new();
-    while walked.len() < 2 {
-        walked.extend(walk(&mut inbox, 8));
+    let mut consumed = Vec::new();
+    while consumed.len() < 2 {
+        consumed.extend(walk(&mut inbox, 8));
         thread::yield_now();
     }
-    assert_eq!(walked, [(1, 1), (2, 2)]);
+    assert_eq!(consumed, [(1, 1), (2, 2)]);
     assert!(sender.join().expect("it does not panic"));
 }
 
@@ -441,14 +441,14 @@ fn four_threads_lose_no_wake_and_keep_their_orders() {
     const EACH: u64 = 50_000;
     let (mailbox, mut inbox, _) = mailbox(256);
     let senders = [0_u16, 1, 2, 3].map(|service| {
-        let outside = Outside::new(&mailbox);
+        let remote = RemoteSender::new(&mailbox);
         thread::spawn(move || {
             for number in 0..EACH {
                 if service == 3 {
-                    outside.send_timeout(LONG, service, number, take::<u64>).expect("there will be room");
+                    remote.send_timeout(LONG, service, number, take::<u64>).expect("there will be room");
                     continue;
                 }
-                while outside.send(service, number, take::<u64>).is_err() {
+                while remote.send(service, number, take::<u64>).is_err() {
                     thread::yield_now();
                 }
             }

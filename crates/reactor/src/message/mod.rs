@@ -1,7 +1,7 @@
 //! Messages from other threads: commands and results of jobs, and the answers to commands.
 //!
-//! A service gets them through [`Receive`](crate::Receive). They travel in typed lanes, one for each pair of
-//! service and message type, so that no message is boxed. A list beside the lanes keeps the order over all
+//! A service gets them through [`Receive`](crate::Receive). They travel in typed queues, one for each pair of
+//! service and message type, so that no message is boxed. A list beside the queues keeps the order over all
 //! types.
 
 mod mailbox;
@@ -11,7 +11,7 @@ mod mailbox_tests;
 mod models;
 mod pending;
 
-pub(crate) use self::mailbox::{Inbox, Mailbox, Outside, WorkGuard};
+pub(crate) use self::mailbox::{Inbox, Mailbox, RemoteSender, WorkGuard};
 pub use self::{
     mailbox::Refused,
     pending::{Pending, Reply, Unanswered},

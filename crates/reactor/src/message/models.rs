@@ -3,7 +3,7 @@
 //! Run: `RUSTFLAGS="--cfg loom" cargo test -p io-reactor --lib models --release`. A lost wake shows as a
 //! deadlock, which the checker reports.
 
-use super::mailbox::{Inbox, Mailbox, Outside, Refused};
+use super::mailbox::{Inbox, Mailbox, Refused, RemoteSender};
 use super::pending::{Reply, Unanswered};
 use crate::sync::{Condvar, Mutex, lock, wait_while};
 use crate::threads::{Job, Jobs, Left};
@@ -20,7 +20,7 @@ use std::time::Duration;
 type DeliverFn = fn(&mut dyn Any, &mut Vec<u32>);
 
 fn take<M: Into<u32> + 'static>(queue: &mut dyn Any, log: &mut Vec<u32>) {
-    let queue = queue.downcast_mut::<VecDeque<M>>().expect("the queue of the lane");
+    let queue = queue.downcast_mut::<VecDeque<M>>().expect("the queue of its type");
     log.push(queue.pop_front().expect("one message for each walk").into());
 }
 
@@ -116,11 +116,11 @@ fn what_was_sent_is_found_without_a_further_wake() {
 fn one_sender_keeps_its_order_over_two_types() {
     loom::model(|| {
         let mut looping = Loop::new(3);
-        let outside = Outside::new(looping.inbox.mailbox());
+        let remote = RemoteSender::new(looping.inbox.mailbox());
         let sender = thread::spawn(move || {
-            outside.send(0, 1_u8, take::<u8>).expect("there is room");
-            outside.send(0, 2_u16, take::<u16>).expect("there is room");
-            outside.send(0, 3_u8, take::<u8>).expect("there is room");
+            remote.send(0, 1_u8, take::<u8>).expect("there is room");
+            remote.send(0, 2_u16, take::<u16>).expect("there is room");
+            remote.send(0, 3_u8, take::<u8>).expect("there is room");
         });
         looping.take();
         looping.take();
@@ -217,11 +217,10 @@ fn each_command_that_races_a_stop_is_executed_or_refused() {
 fn the_loop_ends_with_the_last_outside_handle_and_has_everything() {
     bounded(2, || {
         let mut looping = Loop::new(2);
-        let first = Outside::new(looping.inbox.mailbox());
+        let first = RemoteSender::new(looping.inbox.mailbox());
         let handles = [first.clone(), first];
-        let senders = handles.map(|outside| {
-            thread::spawn(move || outside.send(0, 1_u32, take::<u32>).expect("there is room"))
-        });
+        let senders = handles
+            .map(|remote| thread::spawn(move || remote.send(0, 1_u32, take::<u32>).expect("there is room")));
         while looping.mailbox().controllers() > 0 || !looping.inbox.is_empty() {
             looping.take();
             if looping.mailbox().controllers() > 0 {
@@ -260,7 +259,7 @@ fn a_question_that_races_two_stops_is_answered_or_gone_and_the_shorter_grace_is_
         let mailbox = looping.mailbox();
         let asker = thread::spawn(move || {
             let deliver: DeliverFn = |queue, log| {
-                let queue = queue.downcast_mut::<VecDeque<Reply<u32>>>().expect("the queue of the lane");
+                let queue = queue.downcast_mut::<VecDeque<Reply<u32>>>().expect("the queue of its type");
                 queue.pop_front().expect("one message for each walk").send(7);
                 log.push(7);
             };

@@ -5,8 +5,8 @@ use std::{any::type_name, fmt, marker::PhantomData, time::Duration};
 use crate::{
     clock::Time,
     guard::Kept,
-    message::{Mailbox, Outside, Pending, Refused, Reply},
-    runtime::{Received, Service, dispatch::Deliver},
+    message::{Mailbox, Pending, Refused, RemoteSender, Reply},
+    runtime::{Received, Service, dispatch::DeliverFn},
     sync::Arc,
 };
 
@@ -18,13 +18,13 @@ use crate::{
 /// nothing.
 pub struct Controller<S> {
     service: u16,
-    outside: Outside<Deliver>,
+    remote: RemoteSender<DeliverFn>,
     of: PhantomData<fn(S)>,
 }
 
 impl<S> Clone for Controller<S> {
     fn clone(&self) -> Controller<S> {
-        Controller { service: self.service, outside: self.outside.clone(), of: PhantomData }
+        Controller { service: self.service, remote: self.remote.clone(), of: PhantomData }
     }
 }
 
@@ -35,8 +35,8 @@ impl<S> fmt::Debug for Controller<S> {
 }
 
 impl<S: Service> Controller<S> {
-    pub(crate) fn new(service: u16, mailbox: &Arc<Mailbox<Deliver>>) -> Controller<S> {
-        Controller { service, outside: Outside::new(mailbox), of: PhantomData }
+    pub(crate) fn new(service: u16, mailbox: &Arc<Mailbox<DeliverFn>>) -> Controller<S> {
+        Controller { service, remote: RemoteSender::new(mailbox), of: PhantomData }
     }
 
     /// Sends a command. Never blocks, and wakes the loop if it sleeps.
@@ -50,7 +50,7 @@ impl<S: Service> Controller<S> {
     /// # Errors
     /// [`Refused`] gives the command back: too many wait, or the service has stopped.
     pub fn send<M: Received<S> + Send>(&self, message: M) -> Result<(), Refused<M>> {
-        send(&self.outside, self.service, message, M::deliver_command())
+        send(&self.remote, self.service, message, M::deliver_command())
     }
 
     /// Sends a command. While the queue is full, blocks the calling thread up to this long.
@@ -82,14 +82,14 @@ impl<S: Service> Controller<S> {
     /// or stops during the wait, and at once `WouldDeadlock` when the queue is full and the calling thread is
     /// the loop's own.
     pub fn send_timeout<M: Received<S> + Send>(&self, message: M, up_to: Duration) -> Result<(), Refused<M>> {
-        send_timeout(&self.outside, self.service, message, M::deliver_command(), up_to)
+        send_timeout(&self.remote, self.service, message, M::deliver_command(), up_to)
     }
 
     /// Returns a handle for commands of one type that does not name the service, for code that need not know
     /// the receiver.
     pub fn sender<M: Received<S> + Send>(&self) -> Sender<M> {
-        let (service, outside) = (self.service, self.outside.clone());
-        Sender { service, outside, deliver: M::deliver_command(), of: PhantomData }
+        let (service, remote) = (self.service, self.remote.clone());
+        Sender { service, remote, deliver: M::deliver_command(), of: PhantomData }
     }
 
     /// Sends a command that carries a [`Reply`], and returns the pending answer, to wait for or to await in
@@ -107,13 +107,13 @@ impl<S: Service> Controller<S> {
     /// # }
     /// ```
     pub fn ask<T, M: Received<S> + Send>(&self, command: impl FnOnce(Reply<T>) -> M) -> Pending<T> {
-        ask(&self.outside, |reply| self.send(command(reply)))
+        ask(&self.remote, |reply| self.send(command(reply)))
     }
 
     /// Begins a graceful stop of the whole runtime. Resources that remain after `grace` are cut off. The
     /// earliest of several deadlines wins. A full queue of commands does not delay it.
     pub fn stop(&self, grace: Duration) {
-        self.outside.stop((Time::ZERO + grace).as_nanos());
+        self.remote.stop((Time::ZERO + grace).as_nanos());
     }
 }
 
@@ -152,8 +152,8 @@ impl<S: Service> Controller<S> {
 /// ```
 pub struct Sender<M> {
     service: u16,
-    outside: Outside<Deliver>,
-    deliver: Deliver,
+    remote: RemoteSender<DeliverFn>,
+    deliver: DeliverFn,
     of: PhantomData<fn(M)>,
 }
 
@@ -163,7 +163,7 @@ impl<M: Send + 'static> Sender<M> {
     /// # Errors
     /// As for [`Controller::send`].
     pub fn send(&self, message: M) -> Result<(), Refused<M>> {
-        send(&self.outside, self.service, message, self.deliver)
+        send(&self.remote, self.service, message, self.deliver)
     }
 
     /// Sends a command, and blocks while the queue is full, as [`Controller::send_timeout`] does.
@@ -171,19 +171,19 @@ impl<M: Send + 'static> Sender<M> {
     /// # Errors
     /// As for [`Controller::send_timeout`].
     pub fn send_timeout(&self, message: M, up_to: Duration) -> Result<(), Refused<M>> {
-        send_timeout(&self.outside, self.service, message, self.deliver, up_to)
+        send_timeout(&self.remote, self.service, message, self.deliver, up_to)
     }
 
     /// Sends a command that carries a [`Reply`], as [`Controller::ask`] does.
     pub fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> M) -> Pending<T> {
-        ask(&self.outside, |reply| self.send(command(reply)))
+        ask(&self.remote, |reply| self.send(command(reply)))
     }
 }
 
 impl<M> Clone for Sender<M> {
     fn clone(&self) -> Sender<M> {
         let Sender { service, deliver, of, .. } = *self;
-        Sender { service, outside: self.outside.clone(), deliver, of }
+        Sender { service, remote: self.remote.clone(), deliver, of }
     }
 }
 
@@ -194,31 +194,31 @@ impl<M> fmt::Debug for Sender<M> {
 }
 
 fn send<M: Send + 'static>(
-    outside: &Outside<Deliver>,
+    remote: &RemoteSender<DeliverFn>,
     service: u16,
     message: M,
-    deliver: Deliver,
+    deliver: DeliverFn,
 ) -> Result<(), Refused<M>> {
-    let sent = outside.send(service, Kept::new(message), deliver);
+    let sent = remote.send(service, Kept::new(message), deliver);
     sent.map_err(|refused| refused.map(Kept::into_inner))
 }
 
 fn send_timeout<M: Send + 'static>(
-    outside: &Outside<Deliver>,
+    remote: &RemoteSender<DeliverFn>,
     service: u16,
     message: M,
-    deliver: Deliver,
+    deliver: DeliverFn,
     up_to: Duration,
 ) -> Result<(), Refused<M>> {
-    let sent = outside.send_timeout(up_to, service, Kept::new(message), deliver);
+    let sent = remote.send_timeout(up_to, service, Kept::new(message), deliver);
     sent.map_err(|refused| refused.map(Kept::into_inner))
 }
 
 fn ask<T, M>(
-    outside: &Outside<Deliver>,
+    remote: &RemoteSender<DeliverFn>,
     send: impl FnOnce(Reply<T>) -> Result<(), Refused<M>>,
 ) -> Pending<T> {
-    let (reply, pending) = Reply::channel(outside.loop_thread());
+    let (reply, pending) = Reply::channel(remote.loop_thread());
     // A refused command drops its reply, which is the answer.
     let _ = send(reply);
     pending

@@ -9,16 +9,17 @@ use crate::{
     error::Closed,
     id::Key,
     runtime::{
-        Due, Fresh, LoopState, TimerId, registry::DeadlineState, timers::TimerKey, typed_queues::Hand,
+        Due, Fresh, LoopState, TimerId, registry::DeadlineState, timers::TimerKey,
+        typed_queues::DeliverLocalFn,
     },
 };
 
 /// A stored message, its service, and the function that delivers it.
 pub(crate) struct LastWords {
     pub(crate) service: u16,
-    pub(crate) lane: u32,
+    pub(crate) queue: u32,
     pub(crate) index: u32,
-    pub(crate) hand: Hand,
+    pub(crate) deliver: DeliverLocalFn,
 }
 
 impl LoopState {
@@ -131,11 +132,11 @@ impl LoopState {
         let mut starting = std::mem::replace(&mut self.fresh, std::mem::take(&mut self.starting));
         for fresh in starting.drain(..) {
             match fresh {
-                Fresh::Timer { lane, index, generation, after } => {
-                    if self.lanes.is_set(lane, index, generation)
-                        && let Ok(key) = self.timers.set(end + after, Due::Timer { lane, index })
+                Fresh::Timer { queue, index, generation, after } => {
+                    if self.typed_queues.is_set(queue, index, generation)
+                        && let Ok(key) = self.timers.set(end + after, Due::Timer { queue, index })
                     {
-                        self.lanes.armed(lane, index, key);
+                        self.typed_queues.armed(queue, index, key);
                     }
                 }
                 Fresh::Deadline(key) => {
@@ -168,9 +169,9 @@ impl LoopState {
     #[cold]
     fn take_message(&mut self, key: Key) {
         if let Some(message) = self.last_words.remove(&key)
-            && let Some((service, _)) = self.lanes.of_timer(message.lane)
+            && let Some((service, _)) = self.typed_queues.of_timer(message.queue)
         {
-            self.lanes.cancel(service, message);
+            self.typed_queues.cancel(service, message);
         }
     }
 
@@ -178,13 +179,13 @@ impl LoopState {
     /// the resource if there is none.
     pub(crate) fn end_grace(&mut self, key: Key) -> Option<LastWords> {
         let slot = self.registry.live(key).filter(|slot| slot.deadline_state == DeadlineState::Grace)?;
-        let Some(TimerId { lane, index, .. }) = self.last_words.remove(&key) else {
+        let Some(TimerId { queue, index, .. }) = self.last_words.remove(&key) else {
             self.end(key, Closed::Deadline, Ending::Orderly);
             return None;
         };
         slot.deadline_state = DeadlineState::Notified;
-        let (service, hand) = self.lanes.of_timer(lane)?;
-        Some(LastWords { service, lane, index, hand })
+        let (service, deliver) = self.typed_queues.of_timer(queue)?;
+        Some(LastWords { service, queue, index, deliver })
     }
 
     /// Closes a resource whose service got the message, unless the service has set a new deadline or removed

@@ -45,8 +45,8 @@ pub enum Call {
 /// The function that observes each call.
 pub(crate) type Observer = Box<dyn FnMut(Call)>;
 
-/// Takes the next message off a lane's queue, and passes it to the service if that still exists.
-pub(crate) type Deliver = fn(&mut dyn Any, Option<(&mut LoopState, &mut dyn Any)>, u16);
+/// Takes the next message off a typed queue, and passes it to the service if that still exists.
+pub(crate) type DeliverFn = fn(&mut dyn Any, Option<(&mut LoopState, &mut dyn Any)>, u16);
 
 /// A service that handles an event. Only a panic of its handler drops it.
 struct Called<'a>(&'a mut LoopState);
@@ -119,7 +119,8 @@ pub(crate) fn deliver_command<S: Receive<M>, M: Send + 'static>(
     to: Option<(&mut LoopState, &mut dyn Any)>,
     index: u16,
 ) {
-    let queue: &mut VecDeque<Kept<M>> = queue.downcast_mut().expect("a lane keeps the type it was made for");
+    let queue: &mut VecDeque<Kept<M>> =
+        queue.downcast_mut().expect("a typed queue keeps the type it was made for");
     let Some(message) = queue.pop_front() else { return };
     if let Some((core, erased)) = to {
         core.counters.commands += 1;
@@ -134,7 +135,7 @@ pub(crate) fn deliver_job<S: Receive<M>, M: Send + 'static>(
     index: u16,
 ) {
     let queue: &mut VecDeque<Finished<M>> =
-        queue.downcast_mut().expect("a lane keeps the type it was made for");
+        queue.downcast_mut().expect("a typed queue keeps the type it was made for");
     let Some(result) = queue.pop_front() else { return };
     let Some((core, erased)) = to else { return };
     if !is_of_this_life(core, index, result.life) {
@@ -166,7 +167,7 @@ pub(crate) fn deliver_file<S: Receive<M>, M: Send + 'static>(
     index: u16,
 ) {
     let queue: &mut VecDeque<Answered<M>> =
-        queue.downcast_mut().expect("a lane keeps the type it was made for");
+        queue.downcast_mut().expect("a typed queue keeps the type it was made for");
     let Some(answered) = queue.pop_front() else { return };
     let Some((core, erased)) = to else { return };
     if !is_of_this_life(core, index, answered.life) {

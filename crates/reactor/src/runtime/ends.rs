@@ -136,7 +136,7 @@ impl LoopState {
     /// Returns whether a service waits for the outcome of running work: jobs, operations on files, messages
     /// between services, and the work behind a [`Hold`](crate::Hold).
     pub(crate) fn is_at_work(&self) -> bool {
-        self.lanes.told() > 0 || self.is_awaited()
+        self.typed_queues.messages() > 0 || self.is_awaited()
     }
 
     /// Returns the same, but without messages between services. Other threads or the kernel have to finish

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{message::WorkGuard, runtime::dispatch::Deliver};
+use crate::{message::WorkGuard, runtime::dispatch::DeliverFn};
 
 /// Keeps the runtime running until it is dropped. A stop waits for it, up to the end of the grace.
 ///
@@ -45,11 +45,11 @@ use crate::{message::WorkGuard, runtime::dispatch::Deliver};
 #[must_use = "dropped at once it holds nothing"]
 pub struct Hold {
     /// Held only for its `Drop`.
-    _held: WorkGuard<Deliver>,
+    _held: WorkGuard<DeliverFn>,
 }
 
 impl Hold {
-    pub(crate) fn new(held: WorkGuard<Deliver>) -> Hold {
+    pub(crate) fn new(held: WorkGuard<DeliverFn>) -> Hold {
         Hold { _held: held }
     }
 }

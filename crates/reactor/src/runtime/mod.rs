@@ -49,10 +49,10 @@ pub use self::{
     typed_queues::TimerId,
 };
 use self::{
-    dispatch::{Deliver, fault},
+    dispatch::{DeliverFn, fault},
     registry::Registry,
     restart::RestartPlan,
-    typed_queues::Lanes,
+    typed_queues::TypedQueues,
 };
 pub(crate) use self::{
     records::ServiceRecord,
@@ -100,7 +100,7 @@ use crate::{
 pub struct Runtime {
     birthplace: Birthplace,
     core: LoopState,
-    inbox: Inbox<Deliver>,
+    inbox: Inbox<DeliverFn>,
     services: Vec<ServiceEntry>,
     metrics: Arc<Metrics>,
     /// An event taken while spinning.
@@ -483,7 +483,7 @@ impl Runtime {
     fn leave_to_parent(&mut self) {
         mem::forget(mem::take(&mut self.services));
         mem::forget(mem::replace(&mut self.core.registry, Registry::new(0, 0)));
-        mem::forget(mem::replace(&mut self.core.lanes, Lanes::new(0, 0)));
+        mem::forget(mem::replace(&mut self.core.typed_queues, TypedQueues::new(0, 0)));
         mem::forget(mem::take(&mut self.core.ended));
         mem::forget(self.core.observer.take());
         mem::forget(self.first.take());

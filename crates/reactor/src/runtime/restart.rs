@@ -143,7 +143,7 @@ impl Runtime {
         self.end_resources(index, Ending::Reset);
         self.core.faults_due.drop_of(index);
         self.core.turn_ends.forget(index);
-        for timer in self.core.lanes.renew(index) {
+        for timer in self.core.typed_queues.renew(index) {
             self.core.timers.cancel(timer);
         }
         let record = &mut self.core.records[index as usize];
@@ -193,7 +193,7 @@ impl Runtime {
             }
         }
         self.inbox.release(index);
-        self.core.lanes.release(index);
+        self.core.typed_queues.release(index);
         let supervised = self.services[index as usize].supervised.as_mut();
         let accepted = supervised.map(|supervised| mem::take(&mut supervised.accepted)).unwrap_or_default();
         for (key, event) in accepted {

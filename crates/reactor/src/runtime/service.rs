@@ -9,8 +9,8 @@ use crate::{
     resource::{Accept, Connection, Listener, Resource, Vtable, listener},
     runtime::{
         Context,
-        dispatch::{self, Deliver},
-        typed_queues::{self, Hand},
+        dispatch::{self, DeliverFn},
+        typed_queues::{self, DeliverLocalFn},
     },
 };
 
@@ -318,44 +318,44 @@ impl<S: Handle<R>, R: Resource> Handled<S> for R {
 /// Mirrors [`Receive`] from the message's side, for the same reason as [`Handled`].
 pub trait Received<S>: Sized + 'static {
     #[doc(hidden)]
-    fn hand() -> Hand;
+    fn deliver_local() -> DeliverLocalFn;
 
     #[doc(hidden)]
-    fn deliver_command() -> Deliver
+    fn deliver_command() -> DeliverFn
     where
         Self: Send;
 
     #[doc(hidden)]
-    fn deliver_job() -> Deliver
+    fn deliver_job() -> DeliverFn
     where
         Self: Send;
 
     #[doc(hidden)]
-    fn deliver_file() -> Deliver
+    fn deliver_file() -> DeliverFn
     where
         Self: Send;
 }
 
 impl<S: Receive<M>, M: 'static> Received<S> for M {
-    fn hand() -> Hand {
-        typed_queues::hand::<S, M>
+    fn deliver_local() -> DeliverLocalFn {
+        typed_queues::deliver_local::<S, M>
     }
 
-    fn deliver_command() -> Deliver
+    fn deliver_command() -> DeliverFn
     where
         M: Send,
     {
         dispatch::deliver_command::<S, M>
     }
 
-    fn deliver_job() -> Deliver
+    fn deliver_job() -> DeliverFn
     where
         M: Send,
     {
         dispatch::deliver_job::<S, M>
     }
 
-    fn deliver_file() -> Deliver
+    fn deliver_file() -> DeliverFn
     where
         M: Send,
     {

@@ -121,7 +121,7 @@ impl Runtime {
             self.tell_stop();
         }
         let core = &self.core;
-        let is_talk = core.lanes.told() > 0 && core.is_without_resources() && !core.is_awaited();
+        let is_talk = core.typed_queues.messages() > 0 && core.is_without_resources() && !core.is_awaited();
         self.talk_turns = if is_talk { self.talk_turns.saturating_add(1) } else { 0 };
     }
 
@@ -167,7 +167,7 @@ impl Runtime {
         if core.stopping {
             let late = self.stop_by.is_some_and(|by| core.now >= by);
             // The stop waits for work that the last message began, as for any other work.
-            let is_talk = core.lanes.told() > 0 && self.talk_turns < TALK_TURNS_MAX;
+            let is_talk = core.typed_queues.messages() > 0 && self.talk_turns < TALK_TURNS_MAX;
             let is_at_work = core.is_awaited() || is_talk;
             return self.drain.is_none() && (late || core.is_without_resources() && !is_at_work);
         }
@@ -178,7 +178,7 @@ impl Runtime {
         let controllers = core.mailbox.controllers();
         let idle = core.is_without_resources()
             // A message for the deadline of a resource in the background does not keep the runtime running.
-            && core.lanes.timers() == core.last_words.len()
+            && core.typed_queues.timers() == core.last_words.len()
             && self.inbox.is_empty()
             && !core.is_at_work();
         core.remaking.is_empty() && (idle && controllers == 0 || core.alive.iter().all(|alive| !alive))
@@ -272,7 +272,7 @@ impl Runtime {
             self.core.end(key, Closed::Aborted, Ending::Reset);
         }
         self.end_resources(index, Ending::Orderly);
-        for timer in self.core.lanes.clear(index) {
+        for timer in self.core.typed_queues.clear(index) {
             self.core.timers.cancel(timer);
         }
         let jobs = std::mem::take(&mut self.core.records[index as usize].jobs);

@@ -28,13 +28,13 @@ use crate::{
     runtime::{
         ServiceRecord, TimerId,
         budget::{ByteBudget, HandlerBudget},
-        dispatch::{Deliver, Observer},
+        dispatch::{DeliverFn, Observer},
         faults::Faults,
         limits::Limits,
         registry::Registry,
         timers::{TimerKey, Wheel},
         turn_ends::TurnEnds,
-        typed_queues::Lanes,
+        typed_queues::TypedQueues,
     },
     sync::Arc,
     threads::Jobs,
@@ -51,7 +51,7 @@ const POOL_MAX: usize = 8 << 20;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Due {
     Timer {
-        lane: u32,
+        queue: u32,
         index: u32,
     },
     Resource(Key),
@@ -75,7 +75,7 @@ pub(crate) struct ItemDeadline {
 /// A duration that starts at the end of this turn.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fresh {
-    Timer { lane: u32, index: u32, generation: u32, after: Duration },
+    Timer { queue: u32, index: u32, generation: u32, after: Duration },
     Deadline(Key),
 }
 
@@ -85,8 +85,8 @@ pub struct LoopState {
     pub(crate) registry: Registry,
     pub(crate) pool: Pool,
     pub(crate) timers: Wheel<Due>,
-    pub(crate) lanes: Lanes,
-    pub(crate) mailbox: Arc<Mailbox<Deliver>>,
+    pub(crate) typed_queues: TypedQueues,
+    pub(crate) mailbox: Arc<Mailbox<DeliverFn>>,
     pub(crate) jobs: Jobs,
     /// Jobs whose service ended before them.
     pub(crate) jobs_abandoned: u32,
@@ -169,7 +169,7 @@ impl LoopState {
         mut engine: Box<dyn Engine>,
         runtime: u16,
         limits: Limits,
-    ) -> (LoopState, Inbox<Deliver>) {
+    ) -> (LoopState, Inbox<DeliverFn>) {
         let (mailbox, inbox) = Mailbox::new(limits.commands, engine.waker());
         let random = engine.host_mut().entropy();
         // Memory that the engine keeps for all streams counts for no single one.
@@ -186,7 +186,7 @@ impl LoopState {
                     .saturating_add(limits.resources.saturating_mul(2))
                     .saturating_add(1 + usize::from(u16::MAX)),
             ),
-            lanes: Lanes::new(limits.messages, limits.timers),
+            typed_queues: TypedQueues::new(limits.messages, limits.timers),
             mailbox,
             jobs: Jobs::new(limits.job_threads, limits.jobs),
             jobs_abandoned: 0,

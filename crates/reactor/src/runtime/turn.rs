@@ -76,7 +76,7 @@ impl Runtime {
             || !core.in_grace.is_empty()
             || !core.faults_due.is_empty()
             || !core.panics_due.is_empty()
-            || core.lanes.told() > 0
+            || core.typed_queues.messages() > 0
             || core.turn_ends.is_due()
             || core.files.is_due()
             || !self.inbox.is_empty()
@@ -258,11 +258,11 @@ impl Runtime {
                 Due::Item(key) => self.core.item_due(key),
                 Due::Shortage => self.core.shortage_due(),
                 Due::Restart(service) => self.restart(service),
-                Due::Timer { lane, index } => {
-                    if let Some((service, hand)) = self.core.lanes.of_timer(lane) {
+                Due::Timer { queue, index } => {
+                    if let Some((service, deliver)) = self.core.typed_queues.of_timer(queue) {
                         let blame = Blame::none(During::Timer);
                         self.call(service, blame, |core, erased| {
-                            hand(core, erased, service, lane, Some(index))
+                            deliver(core, erased, service, queue, Some(index))
                         });
                     }
                 }
@@ -275,9 +275,9 @@ impl Runtime {
     fn end_graces(&mut self) {
         for key in std::mem::take(&mut self.core.in_grace) {
             self.core.steps += 1;
-            if let Some(LastWords { service, lane, index, hand }) = self.core.end_grace(key) {
+            if let Some(LastWords { service, queue, index, deliver }) = self.core.end_grace(key) {
                 let blame = Blame::on(During::Timer, key);
-                self.call(service, blame, |core, erased| hand(core, erased, service, lane, Some(index)));
+                self.call(service, blame, |core, erased| deliver(core, erased, service, queue, Some(index)));
                 self.core.close_notified(key);
             }
         }
@@ -292,11 +292,14 @@ impl Runtime {
                 self.call(index, blame, |core, erased| tell(core, erased, index, fault));
             }
         }
-        for _ in 0..self.core.lanes.told().min(self.core.limits.per_turn) {
-            let Some((lane, service, hand)) = self.core.lanes.next_told(&self.core.alive) else { return };
-            // The service is alive, because `Lanes::clear` drops the messages of a service that ends.
+        for _ in 0..self.core.typed_queues.messages().min(self.core.limits.per_turn) {
+            let Some((queue, service, deliver)) = self.core.typed_queues.next_message(&self.core.alive)
+            else {
+                return;
+            };
+            // The service is alive, because `TypedQueues::clear` drops the messages of a service that ends.
             let blame = Blame::none(During::Message);
-            self.call(service, blame, |core, erased| hand(core, erased, service, lane, None));
+            self.call(service, blame, |core, erased| deliver(core, erased, service, queue, None));
             self.flush_if_spent();
         }
     }
@@ -366,7 +369,7 @@ impl Runtime {
         core.counters.engine_calls = core.engine.calls();
         core.counters.resources = core.registry.occupied() as u64;
         core.counters.queue_bytes = core.budget.used() as u64;
-        core.counters.timers = core.lanes.timers() as u64;
+        core.counters.timers = core.typed_queues.timers() as u64;
         self.metrics.publish(&core.counters);
     }
 }

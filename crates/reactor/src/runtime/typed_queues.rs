@@ -1,4 +1,4 @@
-//! Typed lanes of the loop's own messages: payloads of timers, and messages between services.
+//! Typed queues of the loop's own messages: payloads of timers, and messages between services.
 
 use std::{
     any::{Any, TypeId},
@@ -11,40 +11,40 @@ use crate::{guard::Kept, message::Refused};
 /// The name of a timer that was set with [`after`](crate::Context::after). A stale one is harmless.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TimerId {
-    pub(crate) lane: u32,
+    pub(crate) queue: u32,
     pub(crate) index: u32,
     pub(crate) generation: u32,
 }
 
 impl TimerId {
     /// Names a timer that was never set.
-    pub(crate) const NONE: TimerId = TimerId { lane: u32::MAX, index: 0, generation: 0 };
+    pub(crate) const NONE: TimerId = TimerId { queue: u32::MAX, index: 0, generation: 0 };
 }
 
-/// Passes a message of a lane to its service: a timer's payload, or the next message from another service.
-pub(crate) type Hand = fn(&mut LoopState, &mut dyn Any, u16, u32, Option<u32>);
+/// Passes a message of a queue to its service: a timer's payload, or the next message from another service.
+pub(crate) type DeliverLocalFn = fn(&mut LoopState, &mut dyn Any, u16, u32, Option<u32>);
 
-pub(crate) struct Lanes {
-    lanes: Vec<Lane>,
-    /// The lanes of each service, by its index. A service has few of them.
+pub(crate) struct TypedQueues {
+    queues: Vec<TypedQueue>,
+    /// The queues of each service, by its index. A service has few of them.
     of: Vec<Vec<(TypeId, u32)>>,
-    /// The order of messages between services, over all lanes, each with its sender.
-    told: VecDeque<(u32, u16)>,
+    /// The order of messages between services, over all queues, each with its sender.
+    messages: VecDeque<(u32, u16)>,
     /// The same of messages to services that are made again.
     held: VecDeque<(u32, u16)>,
-    told_max: usize,
+    messages_max: usize,
     timers: usize,
     timers_max: usize,
 }
 
-struct Lane {
+struct TypedQueue {
     service: u16,
-    store: Box<dyn Erased>,
-    hand: Hand,
+    store: Box<dyn AnyStore>,
+    deliver: DeliverLocalFn,
 }
 
-/// The operations on a lane that do not need its type.
-trait Erased: Any {
+/// The operations on a queue that do not need its type.
+trait AnyStore: Any {
     fn is_set(&self, index: u32, generation: u32) -> bool;
     fn armed(&mut self, index: u32, key: TimerKey);
     /// Drops the payload. Returns `None` if there is none, otherwise the timer's key if it was armed already.
@@ -52,13 +52,13 @@ trait Erased: Any {
     /// Drops all timers. Returns how many there were, and the keys of the armed ones.
     fn clear_timers(&mut self) -> (usize, Vec<TimerKey>);
     /// Drops one message of another service.
-    fn drop_told(&mut self, at: usize);
+    fn drop_message(&mut self, at: usize);
 }
 
 struct Store<M> {
     timers: Vec<Cell<M>>,
     free: Vec<u32>,
-    told: VecDeque<Kept<M>>,
+    messages: VecDeque<Kept<M>>,
 }
 
 struct Cell<M> {
@@ -87,7 +87,7 @@ impl<M> Store<M> {
     }
 }
 
-impl<M: 'static> Erased for Store<M> {
+impl<M: 'static> AnyStore for Store<M> {
     fn is_set(&self, index: u32, generation: u32) -> bool {
         let cell = self.timers.get(index as usize);
         cell.is_some_and(|cell| cell.generation == generation && cell.payload.is_some())
@@ -113,27 +113,27 @@ impl<M: 'static> Erased for Store<M> {
         (taken.len(), taken.into_iter().flatten().collect())
     }
 
-    fn drop_told(&mut self, at: usize) {
-        self.told.remove(at);
+    fn drop_message(&mut self, at: usize) {
+        self.messages.remove(at);
     }
 }
 
-/// Takes a message out of its lane, and passes it on.
-pub(crate) fn hand<S: Receive<M>, M: 'static>(
+/// Takes a message out of its queue, and passes it on.
+pub(crate) fn deliver_local<S: Receive<M>, M: 'static>(
     core: &mut LoopState,
     erased: &mut dyn Any,
     index: u16,
-    lane: u32,
+    queue: u32,
     timer: Option<u32>,
 ) {
-    let Some(store) = core.lanes.store::<M>(lane) else { return };
+    let Some(store) = core.typed_queues.store::<M>(queue) else { return };
     let message = match timer {
         Some(timer) => {
             let taken = store.take(timer).map(|(message, _)| message);
-            core.lanes.timers -= taken.is_some() as usize;
+            core.typed_queues.timers -= taken.is_some() as usize;
             taken
         }
-        None => store.told.pop_front(),
+        None => store.messages.pop_front(),
     };
     if let Some(message) = message {
         core.counters.messages += 1;
@@ -141,121 +141,126 @@ pub(crate) fn hand<S: Receive<M>, M: 'static>(
     }
 }
 
-impl Lanes {
-    pub(crate) fn new(told_max: usize, timers_max: usize) -> Lanes {
-        Lanes {
-            lanes: Vec::new(),
+impl TypedQueues {
+    pub(crate) fn new(messages_max: usize, timers_max: usize) -> TypedQueues {
+        TypedQueues {
+            queues: Vec::new(),
             of: Vec::new(),
-            told: VecDeque::new(),
+            messages: VecDeque::new(),
             held: VecDeque::new(),
-            told_max,
+            messages_max,
             timers: 0,
             timers_max,
         }
     }
 
-    /// Returns the lane of a service and a message type, and opens it on first use.
-    fn lane<M: 'static>(&mut self, service: u16, hand: Hand) -> u32 {
+    /// Returns the queue of a service and a message type, and opens it on first use.
+    fn queue_of<M: 'static>(&mut self, service: u16, deliver: DeliverLocalFn) -> u32 {
         let index = service as usize;
         if self.of.len() <= index {
             self.of.resize_with(index + 1, Vec::new);
         }
         let of = TypeId::of::<M>();
-        if let Some((_, lane)) = self.of[index].iter().find(|(message, _)| *message == of) {
-            return *lane;
+        if let Some((_, queue)) = self.of[index].iter().find(|(message, _)| *message == of) {
+            return *queue;
         }
-        let lane = self.lanes.len() as u32;
-        let store = Store::<M> { timers: Vec::new(), free: Vec::new(), told: VecDeque::new() };
-        self.lanes.push(Lane { service, store: Box::new(store), hand });
-        self.of[index].push((of, lane));
-        lane
+        let queue = self.queues.len() as u32;
+        let store = Store::<M> { timers: Vec::new(), free: Vec::new(), messages: VecDeque::new() };
+        self.queues.push(TypedQueue { service, store: Box::new(store), deliver });
+        self.of[index].push((of, queue));
+        queue
     }
 
-    fn store<M: 'static>(&mut self, lane: u32) -> Option<&mut Store<M>> {
-        let store: &mut dyn Any = &mut *self.lanes.get_mut(lane as usize)?.store;
+    fn store<M: 'static>(&mut self, queue: u32) -> Option<&mut Store<M>> {
+        let store: &mut dyn Any = &mut *self.queues.get_mut(queue as usize)?.store;
         store.downcast_mut()
     }
 
     /// Stores a timer's payload, or returns `None` at the limit.
-    pub(crate) fn set<M: 'static>(&mut self, service: u16, payload: M, hand: Hand) -> Option<TimerId> {
+    pub(crate) fn set<M: 'static>(
+        &mut self,
+        service: u16,
+        payload: M,
+        deliver: DeliverLocalFn,
+    ) -> Option<TimerId> {
         if self.timers >= self.timers_max {
             return None;
         }
-        let lane = self.lane::<M>(service, hand);
-        let (index, generation) = self.store::<M>(lane)?.set(payload);
+        let queue = self.queue_of::<M>(service, deliver);
+        let (index, generation) = self.store::<M>(queue)?.set(payload);
         self.timers += 1;
-        Some(TimerId { lane, index, generation })
+        Some(TimerId { queue, index, generation })
     }
 
-    pub(crate) fn is_set(&self, lane: u32, index: u32, generation: u32) -> bool {
-        self.lanes.get(lane as usize).is_some_and(|lane| lane.store.is_set(index, generation))
+    pub(crate) fn is_set(&self, queue: u32, index: u32, generation: u32) -> bool {
+        self.queues.get(queue as usize).is_some_and(|queue| queue.store.is_set(index, generation))
     }
 
-    pub(crate) fn armed(&mut self, lane: u32, index: u32, key: TimerKey) {
-        if let Some(lane) = self.lanes.get_mut(lane as usize) {
-            lane.store.armed(index, key);
+    pub(crate) fn armed(&mut self, queue: u32, index: u32, key: TimerKey) {
+        if let Some(queue) = self.queues.get_mut(queue as usize) {
+            queue.store.armed(index, key);
         }
     }
 
     /// Cancels a timer of this service. Returns `None` if there is none, otherwise the key to take off the
     /// wheel.
     pub(crate) fn cancel(&mut self, service: u16, timer: TimerId) -> Option<Option<TimerKey>> {
-        let lane = self.lanes.get_mut(timer.lane as usize).filter(|lane| lane.service == service)?;
-        let key = lane.store.cancel(timer.index, timer.generation)?;
+        let queue = self.queues.get_mut(timer.queue as usize).filter(|queue| queue.service == service)?;
+        let key = queue.store.cancel(timer.index, timer.generation)?;
         self.timers -= 1;
         Some(key)
     }
 
     /// Queues a message from one service of this runtime to another.
-    pub(crate) fn tell<M: 'static>(
+    pub(crate) fn post<M: 'static>(
         &mut self,
         from: u16,
         service: u16,
         message: M,
-        hand: Hand,
+        deliver: DeliverLocalFn,
     ) -> Result<(), Refused<M>> {
-        if self.told.len() + self.held.len() >= self.told_max {
+        if self.messages.len() + self.held.len() >= self.messages_max {
             return Err(Refused::Full(message));
         }
-        let lane = self.lane::<M>(service, hand);
-        match self.store::<M>(lane) {
-            Some(store) => store.told.push_back(Kept::new(message)),
+        let queue = self.queue_of::<M>(service, deliver);
+        match self.store::<M>(queue) {
+            Some(store) => store.messages.push_back(Kept::new(message)),
             None => return Err(Refused::Gone(message)),
         }
-        self.told.push_back((lane, from));
+        self.messages.push_back((queue, from));
         Ok(())
     }
 
-    /// Returns the lane of the next message to a service that can be called. Messages to others are held.
-    pub(crate) fn next_told(&mut self, alive: &[bool]) -> Option<(u32, u16, Hand)> {
-        while let Some((lane, from)) = self.told.pop_front() {
-            let (service, hand) = self.of_timer(lane)?;
+    /// Returns the queue of the next message to a service that can be called. Messages to others are held.
+    pub(crate) fn next_message(&mut self, alive: &[bool]) -> Option<(u32, u16, DeliverLocalFn)> {
+        while let Some((queue, from)) = self.messages.pop_front() {
+            let (service, deliver) = self.of_timer(queue)?;
             if alive[service as usize] {
-                return Some((lane, service, hand));
+                return Some((queue, service, deliver));
             }
-            self.held.push_back((lane, from));
+            self.held.push_back((queue, from));
         }
         None
     }
 
     /// Lets the messages that are held for a service come next.
     pub(crate) fn release(&mut self, service: u16) {
-        let Lanes { lanes, told, held, .. } = self;
+        let TypedQueues { queues, messages, held, .. } = self;
         let (mut due, rest): (VecDeque<_>, VecDeque<_>) =
-            held.drain(..).partition(|(lane, _)| lanes[*lane as usize].service == service);
+            held.drain(..).partition(|(queue, _)| queues[*queue as usize].service == service);
         *held = rest;
-        due.append(told);
-        *told = due;
+        due.append(messages);
+        *messages = due;
     }
 
-    /// Returns the service that a timer's lane belongs to, and the function that passes its payload on.
-    pub(crate) fn of_timer(&self, lane: u32) -> Option<(u16, Hand)> {
-        self.lanes.get(lane as usize).map(|lane| (lane.service, lane.hand))
+    /// Returns the service that a timer's queue belongs to, and the function that passes its payload on.
+    pub(crate) fn of_timer(&self, queue: u32) -> Option<(u16, DeliverLocalFn)> {
+        self.queues.get(queue as usize).map(|queue| (queue.service, queue.deliver))
     }
 
     /// Returns how many messages between services wait.
-    pub(crate) fn told(&self) -> usize {
-        self.told.len()
+    pub(crate) fn messages(&self) -> usize {
+        self.messages.len()
     }
 
     pub(crate) fn timers(&self) -> usize {
@@ -264,21 +269,21 @@ impl Lanes {
 
     /// Drops all timers and messages of a service that has ended. Returns the keys to take off the wheel.
     pub(crate) fn clear(&mut self, service: u16) -> Vec<TimerKey> {
-        self.drop_told(service, |_| true);
+        self.drop_messages(service, |_| true);
         self.clear_timers(service)
     }
 
     /// Drops the timers of a service that is made again, and its messages to itself. Returns the keys to take off the
     /// wheel.
     pub(crate) fn renew(&mut self, service: u16) -> Vec<TimerKey> {
-        self.drop_told(service, |from| from == service);
+        self.drop_messages(service, |from| from == service);
         self.clear_timers(service)
     }
 
     fn clear_timers(&mut self, service: u16) -> Vec<TimerKey> {
         let mut keys = Vec::new();
-        for lane in self.lanes.iter_mut().filter(|lane| lane.service == service) {
-            let (count, mut armed) = lane.store.clear_timers();
+        for queue in self.queues.iter_mut().filter(|queue| queue.service == service) {
+            let (count, mut armed) = queue.store.clear_timers();
             self.timers -= count;
             keys.append(&mut armed);
         }
@@ -286,18 +291,18 @@ impl Lanes {
     }
 
     /// Drops the messages of certain senders to a service.
-    fn drop_told(&mut self, service: u16, is_dropped: impl Fn(u16) -> bool) {
-        let Lanes { lanes, told, held, .. } = self;
-        // How many messages of each lane are kept, of those that were looked at.
-        let mut kept = vec![0; lanes.len()];
-        for order in [held, told] {
-            order.retain(|(lane, from)| {
-                let at = *lane as usize;
-                let is_kept = lanes[at].service != service || !is_dropped(*from);
+    fn drop_messages(&mut self, service: u16, is_dropped: impl Fn(u16) -> bool) {
+        let TypedQueues { queues, messages, held, .. } = self;
+        // How many messages of each queue are kept, of those that were looked at.
+        let mut kept = vec![0; queues.len()];
+        for order in [held, messages] {
+            order.retain(|(queue, from)| {
+                let at = *queue as usize;
+                let is_kept = queues[at].service != service || !is_dropped(*from);
                 if is_kept {
                     kept[at] += 1;
                 } else {
-                    lanes[at].store.drop_told(kept[at]);
+                    queues[at].store.drop_message(kept[at]);
                 }
                 is_kept
             });
@@ -312,20 +317,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_told_to_a_service_that_ended_is_dropped_and_the_rest_keeps_its_order() {
-        let hand: Hand = |_, _, _, _, _| ();
-        let mut lanes = Lanes::new(8, 8);
+    fn messages_to_a_service_that_ended_are_dropped_and_the_rest_keeps_its_order() {
+        let deliver: DeliverLocalFn = |_, _, _, _, _| ();
+        let mut queues = TypedQueues::new(8, 8);
         let (first, other) = (Rc::new('a'), Rc::new('b'));
         for (service, message) in [(0, &first), (1, &other), (0, &first), (1, &other)] {
-            assert!(lanes.tell(0, service, Rc::clone(message), hand).is_ok());
-            assert!(lanes.tell(0, service, service, hand).is_ok());
+            assert!(queues.post(0, service, Rc::clone(message), deliver).is_ok());
+            assert!(queues.post(0, service, service, deliver).is_ok());
         }
-        assert!(lanes.set(0, Rc::clone(&first), hand).is_some());
-        assert_eq!((lanes.told(), lanes.timers(), Rc::strong_count(&first)), (8, 1, 4));
-        assert!(lanes.clear(0).is_empty(), "the timer is not armed");
-        assert_eq!((lanes.told(), lanes.timers()), (4, 0));
+        assert!(queues.set(0, Rc::clone(&first), deliver).is_some());
+        assert_eq!((queues.messages(), queues.timers(), Rc::strong_count(&first)), (8, 1, 4));
+        assert!(queues.clear(0).is_empty(), "the timer is not armed");
+        assert_eq!((queues.messages(), queues.timers()), (4, 0));
         assert_eq!((Rc::strong_count(&first), Rc::strong_count(&other)), (1, 3));
-        let mut next = || lanes.next_told(&[true; 3]).map(|(lane, service, _)| (lane, service));
+        let mut next = || queues.next_message(&[true; 3]).map(|(queue, service, _)| (queue, service));
         assert_eq!(
             [next(), next(), next(), next()],
             [Some((2, 1)), Some((3, 1)), Some((2, 1)), Some((3, 1))]
@@ -334,33 +339,33 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_is_made_again_keeps_what_others_told_it_in_order() {
-        let hand: Hand = |_, _, _, _, _| ();
-        let mut lanes = Lanes::new(8, 8);
+    fn a_service_that_is_made_again_keeps_the_messages_of_others_in_order() {
+        let deliver: DeliverLocalFn = |_, _, _, _, _| ();
+        let mut queues = TypedQueues::new(8, 8);
         let own = Rc::new('o');
-        // By turns from service 0 itself and from service 1, in two lanes.
+        // By turns from service 0 itself and from service 1, in two queues.
         for (from, number) in [(0, 1_u32), (1, 2), (0, 3), (1, 4)] {
-            assert!(lanes.tell(from, 0, number, hand).is_ok());
+            assert!(queues.post(from, 0, number, deliver).is_ok());
             if from == 0 {
-                assert!(lanes.tell(0, 0, Rc::clone(&own), hand).is_ok());
+                assert!(queues.post(0, 0, Rc::clone(&own), deliver).is_ok());
             }
         }
-        assert!(lanes.tell(0, 1, 5_u32, hand).is_ok());
-        assert!(lanes.set(0, Rc::clone(&own), hand).is_some());
-        assert!(lanes.renew(0).is_empty(), "the timer is not armed");
-        assert_eq!((lanes.told(), lanes.timers(), Rc::strong_count(&own)), (3, 0, 1));
+        assert!(queues.post(0, 1, 5_u32, deliver).is_ok());
+        assert!(queues.set(0, Rc::clone(&own), deliver).is_some());
+        assert!(queues.renew(0).is_empty(), "the timer is not armed");
+        assert_eq!((queues.messages(), queues.timers(), Rc::strong_count(&own)), (3, 0, 1));
         // Meanwhile only the other one is called, and what is held counts against the limit.
-        assert!(lanes.next_told(&[false, true]).is_some_and(|(_, service, _)| service == 1));
-        assert!(lanes.next_told(&[false, true]).is_none() && lanes.told() == 0);
+        assert!(queues.next_message(&[false, true]).is_some_and(|(_, service, _)| service == 1));
+        assert!(queues.next_message(&[false, true]).is_none() && queues.messages() == 0);
         for number in 6..12_u32 {
-            assert!(lanes.tell(1, 0, number, hand).is_ok(), "{number}");
+            assert!(queues.post(1, 0, number, deliver).is_ok(), "{number}");
         }
-        assert!(matches!(lanes.tell(1, 0, 12_u32, hand), Err(Refused::Full(12))));
-        lanes.release(0);
+        assert!(matches!(queues.post(1, 0, 12_u32, deliver), Err(Refused::Full(12))));
+        queues.release(0);
         let mut numbers = Vec::new();
-        while let Some((lane, ..)) = lanes.next_told(&[true, true]) {
-            let told = lanes.store::<u32>(lane).and_then(|store| store.told.pop_front());
-            numbers.extend(told.map(Kept::into_inner));
+        while let Some((queue, ..)) = queues.next_message(&[true, true]) {
+            let message = queues.store::<u32>(queue).and_then(|store| store.messages.pop_front());
+            numbers.extend(message.map(Kept::into_inner));
         }
         assert_eq!(numbers, [2, 4, 6, 7, 8, 9, 10, 11]);
     }

@@ -554,7 +554,7 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         has_error: link.has_error(),
     };
     match link.conn.at_end(kept) {
-        AtEnd::Deliver => deliver_end::<S, C, L, R>(core, to, key, index),
+        AtEnd::DeliverFn => deliver_end::<S, C, L, R>(core, to, key, index),
         AtEnd::Wait => (),
         AtEnd::HungUp if link.conn.tell_hangup() => {
             emit::<S, Stream<C, L, R>>(core, to, key, index, Event::HungUp);

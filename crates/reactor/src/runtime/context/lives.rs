@@ -176,7 +176,7 @@ impl<S> Context<'_, S> {
         }
         self.core.set_deadline(key, Some(after));
         self.core.drop_last_words(key);
-        match self.core.lanes.set(self.index, message, M::hand()) {
+        match self.core.typed_queues.set(self.index, message, M::deliver_local()) {
             Some(message) => self.core.keep_last_words(key, message),
             None => self.timers_are_full(),
         }

@@ -27,7 +27,7 @@ impl<S> Context<'_, S> {
         if !known || !self.core.is_reachable(to.index) {
             return Err(Refused::Gone(message));
         }
-        self.core.lanes.tell(self.index, to.index, message, M::hand())
+        self.core.typed_queues.post(self.index, to.index, message, M::deliver_local())
     }
 
     /// Returns a handle by which other threads reach this service. While one lives, `run` does not end by

@@ -18,10 +18,10 @@ impl<S> Context<'_, S> {
     ///
     /// At the limit of timers the runtime drops the message, and the service gets [`Fault::TimersFull`](crate::Fault::TimersFull).
     pub fn after<M: Received<S>>(&mut self, after: Duration, message: M) -> TimerId {
-        match self.core.lanes.set(self.index, message, M::hand()) {
+        match self.core.typed_queues.set(self.index, message, M::deliver_local()) {
             Some(id) => {
-                let TimerId { lane, index, generation } = id;
-                self.core.fresh.push(Fresh::Timer { lane, index, generation, after });
+                let TimerId { queue, index, generation } = id;
+                self.core.fresh.push(Fresh::Timer { queue, index, generation, after });
                 id
             }
             None => {
@@ -34,7 +34,7 @@ impl<S> Context<'_, S> {
     /// Cancels a timer. Returns `true` if it was still pending: its message will not come, even if it is due
     /// in this very turn.
     pub fn cancel(&mut self, timer: TimerId) -> bool {
-        let cancelled = self.core.lanes.cancel(self.index, timer);
+        let cancelled = self.core.typed_queues.cancel(self.index, timer);
         if let Some(Some(key)) = cancelled {
             self.core.timers.cancel(key);
         }

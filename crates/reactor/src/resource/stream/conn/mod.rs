@@ -135,10 +135,10 @@ pub(super) enum AtEnd {
     Flush,
     /// A transfer feeds a closing stream, and its output has no receiver any more.
     Fail,
-    /// Ask the transfer whether it has the failure of the connection. If not, it is as `Deliver`.
+    /// Ask the transfer whether it has the failure of the connection. If not, it is as `DeliverFn`.
     Ask,
     /// Hand the end on, and note that by [`Conn::deliver_end`].
-    Deliver,
+    DeliverFn,
 }
 
 /// The queue as the end of the write side sees it.

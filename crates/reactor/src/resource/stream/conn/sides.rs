@@ -158,7 +158,7 @@ impl Conn {
             // The end follows when the input before it may be delivered.
             return AtEnd::HungUp;
         }
-        if self.is_fed() && !kept.has_error { AtEnd::Ask } else { AtEnd::Deliver }
+        if self.is_fed() && !kept.has_error { AtEnd::Ask } else { AtEnd::DeliverFn }
     }
 
     /// Notes that the end is handed on.

@@ -106,7 +106,7 @@ fn steps((conn, is_shutting): Node) -> Vec<Node> {
     for has_error in [true, false] {
         let kept = Kept { has_error, ..NOTHING_KEPT };
         match conn.at_end(kept) {
-            AtEnd::Deliver | AtEnd::Ask => add(&Conn::deliver_end),
+            AtEnd::DeliverFn | AtEnd::Ask => add(&Conn::deliver_end),
             AtEnd::HungUp => add(&|one| _ = one.tell_hangup()),
             AtEnd::Wait | AtEnd::Flush | AtEnd::Fail => (),
         }
@@ -489,13 +489,16 @@ fn an_end_waits_for_the_input_before_it() {
     let kept = NOTHING_KEPT;
     assert_eq!(
         READS.map(|read| reads(read).at_end(kept)),
-        [Wait, HungUp, HungUp, HungUp, Deliver, Deliver, Wait]
+        [Wait, HungUp, HungUp, HungUp, DeliverFn, DeliverFn, Wait]
     );
     assert_eq!(READS.map(|read| reads(read).at_end(Kept { is_resuming: true, ..kept })), [Wait; 7]);
-    assert_eq!(EXITS.map(|exit| Conn { exit, ..ended }.at_end(kept)), [Deliver, Flush, Wait, Wait, Wait]);
-    assert_eq!(PARTNERS.map(|partner| Conn { partner, ..ended }.at_end(kept)), [Deliver, Deliver, Ask, Ask]);
+    assert_eq!(EXITS.map(|exit| Conn { exit, ..ended }.at_end(kept)), [DeliverFn, Flush, Wait, Wait, Wait]);
+    assert_eq!(
+        PARTNERS.map(|partner| Conn { partner, ..ended }.at_end(kept)),
+        [DeliverFn, DeliverFn, Ask, Ask]
+    );
     let failed = Kept { has_error: true, ..kept };
-    assert_eq!(PARTNERS.map(|partner| Conn { partner, ..ended }.at_end(failed)), [Deliver; 4]);
+    assert_eq!(PARTNERS.map(|partner| Conn { partner, ..ended }.at_end(failed)), [DeliverFn; 4]);
     let closes = Conn { exit: Exit::Closing, ..ended };
     assert_eq!(closes.at_end(failed), Flush);
     assert_eq!(Conn { partner: FED, ..closes }.at_end(failed), Fail, "its output has no receiver");
@@ -505,11 +508,11 @@ fn an_end_waits_for_the_input_before_it() {
     let rests = Conn { rests: Rests::NONE.with(Rest::Output, true), ..ended };
     let input = Kept { has_input: true, ..kept };
     let skipped = Kept { has_skipped: true, ..kept };
-    assert_eq!([ended, paused, rests].map(|one| one.at_end(input)), [Deliver, HungUp, HungUp]);
-    assert_eq!([ended, paused, rests].map(|one| one.at_end(skipped)), [Deliver, HungUp, Deliver]);
-    assert_eq!([ended, paused, rests].map(|one| one.at_end(kept)), [Deliver; 3]);
+    assert_eq!([ended, paused, rests].map(|one| one.at_end(input)), [DeliverFn, HungUp, HungUp]);
+    assert_eq!([ended, paused, rests].map(|one| one.at_end(skipped)), [DeliverFn, HungUp, DeliverFn]);
+    assert_eq!([ended, paused, rests].map(|one| one.at_end(kept)), [DeliverFn; 3]);
     let failed = Kept { has_input: true, ..failed };
-    assert_eq!([ended, paused, rests].map(|one| one.at_end(failed)), [Deliver, Deliver, HungUp]);
+    assert_eq!([ended, paused, rests].map(|one| one.at_end(failed)), [DeliverFn, DeliverFn, HungUp]);
 }
 
 #[test]
