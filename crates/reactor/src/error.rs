@@ -4,7 +4,7 @@ use std::{fmt, io};
 
 pub use session::{Failure, Result};
 
-use crate::{engine::EngineError, log::short, panics::Panic, runtime::Receipt};
+use crate::{address::Address, engine::EngineError, log::short, panics::Panic, runtime::Receipt};
 
 /// The error of the library's own calls. A handler returns it by `?`, as any other error.
 #[derive(Debug)]
@@ -172,6 +172,7 @@ pub enum Closed {
 
 /// The phase of a stream whose time was over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Phase {
     /// Connecting the transport.
     Connect,
@@ -261,7 +262,12 @@ pub enum Fault {
     /// per episode.
     Accept(Error),
     /// An accepted connection could not be registered, and was closed.
-    Register(Error),
+    Register {
+        /// The peer of the connection.
+        peer: Address,
+        /// The reason.
+        error: Error,
+    },
     /// An offloaded job panicked with this message, or could not run.
     Job(String),
     /// A `receive` returned an error.
@@ -288,7 +294,8 @@ pub enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Accept(error) | Fault::Register(error) => error.fmt(f),
+            Fault::Accept(error) => error.fmt(f),
+            Fault::Register { peer, error } => write!(f, "the connection of {peer} was closed: {error}"),
             Fault::Job(message) => write!(f, "an offloaded job failed: {message}"),
             Fault::Receive(failure) => failure.fmt(f),
             Fault::BytesShort { used, limit } => {
@@ -319,7 +326,7 @@ impl std::error::Error for Closed {
 impl std::error::Error for Fault {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Fault::Accept(error) | Fault::Register(error) => Some(error),
+            Fault::Accept(error) | Fault::Register { error, .. } => Some(error),
             Fault::Receive(failure) => Some(failure.as_error()),
             _ => None,
         }
@@ -344,7 +351,7 @@ impl From<Closed> for io::Error {
 impl From<Fault> for io::Error {
     fn from(fault: Fault) -> io::Error {
         let system = match &fault {
-            Fault::Accept(error) | Fault::Register(error) => error.io(),
+            Fault::Accept(error) | Fault::Register { error, .. } => error.io(),
             _ => None,
         };
         io::Error::new(system.map_or(io::ErrorKind::Other, io::Error::kind), fault)

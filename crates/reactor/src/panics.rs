@@ -9,6 +9,7 @@ use crate::{
 
 /// What becomes of a service after a panic: the answer of [`Service::panicked`](crate::Service::panicked).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum AfterPanic {
     /// The service ends with all of its resources, without `closed`. The peer of a stream sees a reset if output is dropped,
     /// or if the stream's own codec or layer panicked.

@@ -5,6 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Caller, Server, pair, pair_with};
+use reactor::{Bytes, Context, Event, Handle, Id, Result, Service, Stream};
 use sim::{Faults, Kind, Link, World, WorldOptions};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -291,4 +292,34 @@ fn a_world_at_its_end_holds_nothing() {
     let (mut world, ..) = pair(19);
     assert_ne!(world.leaks(), sim::Leaks::default());
     assert_eq!(world.end(), sim::Leaks::default());
+}
+
+/// Connects once, and takes no end of its connection.
+struct Careless(String);
+
+impl Service for Careless {
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        cx.connect(&self.0, Stream::new(Bytes))?;
+        Ok(())
+    }
+}
+
+impl Handle<Stream> for Careless {
+    fn handle(&mut self, _: &mut Context<Self>, _: Id<Stream>, _: Event<Bytes>) -> Result {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_connect_that_takes_too_long_names_its_target() {
+    let mut world = World::new(9);
+    let server = world.add(|runtime| runtime.add(Server::default()));
+    let address = format!("{}:7", world.ip(server));
+    let target = address.clone();
+    world.crash(server);
+    let caller = world.add(move |runtime| runtime.add(Careless(target.clone())));
+    world.partition(&[server.node()], &[caller.node()]);
+    world.run_for(60 * SECOND);
+    let ended = world.ended(caller).and_then(|ended| ended.as_ref().ok()).expect("it had nothing left to do");
+    assert_eq!(ended.services[0].first_errors, [format!("connect {address}: connecting took too long")]);
 }

@@ -1,6 +1,10 @@
 //! E at runtime level: the runtime at its limits, and its recovery.
 
-use std::{collections::HashSet, fs::File, net::TcpStream};
+use std::{
+    collections::HashSet,
+    fs::File,
+    net::{SocketAddr, TcpStream},
+};
 
 use reactor::{
     Error, Fault, Limits, Phase,
@@ -166,7 +170,12 @@ fn engine_refuses(fixture: &mut Fixture<'_>) -> Outcome {
         }
         rig.settle()?;
         let told = rig.get(probe);
-        registers += told.faults().iter().filter(|fault| fault.starts_with("Register")).count();
+        for fault in told.faults().iter().filter(|fault| fault.starts_with("Register")) {
+            let text = fault.strip_prefix("Register: the connection of ");
+            let peer = text.and_then(|text| text.split_once(" was closed: ")).map(|(peer, _)| peer);
+            check!(peer.is_some_and(|peer| peer.parse::<SocketAddr>().is_ok()), "no peer: {fault}");
+            registers += 1;
+        }
         ended += told.closed.iter().filter(|(.., why)| matches!(why, Closed::Failed(_))).count();
         let all = told.open.clone();
         rig.with(probe, |_, cx| all.iter().for_each(|id| cx.abort(*id)));

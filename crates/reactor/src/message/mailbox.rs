@@ -47,6 +47,7 @@ use std::{fmt, mem, ops};
 /// }
 /// assert_eq!(retry_later(reactor::Refused::Full(7)), Some(7));
 /// ```
+#[non_exhaustive]
 pub enum Refused<M> {
     /// The queue is at its limit. There is room again once the service has taken some.
     Full(M),

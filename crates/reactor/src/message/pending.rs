@@ -200,6 +200,7 @@ impl<T> fmt::Debug for Pending<T> {
 /// drop(reply);
 /// assert!(matches!(asker.join().unwrap(), Err(reactor::Unanswered::Gone)));
 /// ```
+#[non_exhaustive]
 pub enum Unanswered<T> {
     /// No answer will come: the service or the loop ended, or it dropped the [`Reply`]. Or this process is a child of fork(2),
     /// and the question is older.

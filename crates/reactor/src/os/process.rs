@@ -86,6 +86,7 @@ use crate::{
 
 /// How to set up one of a child's three standard streams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub enum Standard {
     /// A pipe to this process.
     #[default]

@@ -33,6 +33,7 @@ pub(crate) type AcceptFn<R> = Box<dyn FnMut(&Address) -> Option<R>>;
 
 /// The answer of [`Handle::accept`], which decides on a connection.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Accept<R> {
     /// Takes the connection. `Open` follows.
     Take(R),
@@ -236,7 +237,7 @@ fn accepted<S: Handle<R>, R: Connection>(
                 core.mark(key);
             }
         }
-        Err((_, error)) => fault(core, to, index, Fault::Register(error)),
+        Err((_, error)) => fault(core, to, index, Fault::Register { peer: peer.clone(), error }),
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::{
     address::Address,
     engine::Ending,
-    error::{Closed, Error, Failure},
+    error::{Closed, Error, Failure, Phase},
     guard,
     id::Key,
     log::short,
@@ -83,6 +83,17 @@ impl LoopState {
     pub(crate) fn fail(&mut self, key: Key, operation: &'static str, error: std::io::Error) {
         let error = Error::os(operation, self.name(key), error);
         self.end(key, Closed::Failed(error), Ending::Orderly);
+    }
+
+    /// Ends a stream whose connect took too long. Keeps a text that names the target, in case the service does
+    /// not handle the end in `closed`.
+    #[cold]
+    pub(crate) fn end_late_connect(&mut self, key: Key, target: Option<&Address>) {
+        let why = Closed::TimedOut(Phase::Connect);
+        if let Some(target) = target {
+            self.refused.insert(key, format!("connect {target}: {why}"));
+        }
+        self.end(key, why, Ending::Orderly);
     }
 
     /// Closes a resource because its handler returned an error. Keeps the text of the error, in case the

@@ -6,6 +6,7 @@ use crate::layer::{Io, Layer, Next, Step};
 
 /// The versions of a header that a receiver accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Accepts {
     /// Version 1 alone.
     V1,

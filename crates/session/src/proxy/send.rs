@@ -6,6 +6,7 @@ use crate::layer::{Io, Layer, Next, Step};
 
 /// The format of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Version {
     /// A line of text. It carries the addresses of TCP connections and nothing else; any other header becomes
     /// `UNKNOWN`.

@@ -11,6 +11,7 @@ use crate::faults::chance::Chance;
 /// A kind of fault.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 #[repr(usize)]
+#[non_exhaustive]
 pub enum Kind {
     /// A read returns fewer bytes than have arrived.
     TinyRead,

@@ -134,7 +134,7 @@ impl Service for Peer {
         let mut ledger = self.ledger();
         match fault {
             Fault::Accept(_) => ledger.sometimes("an accept failed"),
-            Fault::Register(_) => {
+            Fault::Register { .. } => {
                 // The stream was accepted, and closed at once.
                 ledger.accepting = None;
                 ledger.sometimes("a stream could not be registered");

@@ -79,6 +79,7 @@ pub enum Change<'a> {
 
 /// The reason why a watch ended by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum WatchEnd {
     /// The watched file or directory was removed. The kernel reports it when no process has it open any more.
     /// For a directory it also waits while a process has a removed file from it open.

@@ -293,6 +293,7 @@ with_changes!(DatagramOptions);
 
 /// The datagram to drop when the queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WhenFull {
     /// The new datagram. `send` answers [`Flow::Full`], so that the caller can keep it.
     RefuseNewest,

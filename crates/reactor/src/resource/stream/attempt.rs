@@ -68,8 +68,10 @@ pub(super) fn again<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: K
     let (Some(target), Some(mut attempt)) = (rare.target.clone(), rare.attempt.take()) else { return };
     let left = attempt.until.since(now);
     if left == Duration::ZERO {
-        let phase = if closing { Phase::Close } else { Phase::Connect };
-        return core.end(key, Closed::TimedOut(phase), Ending::Orderly);
+        return match closing {
+            true => core.end(key, Closed::TimedOut(Phase::Close), Ending::Orderly),
+            false => core.end_late_connect(key, Some(&target)),
+        };
     }
     match connect(core, key, &target, &attempt.options) {
         Ok(()) => {

@@ -211,8 +211,11 @@ pub(super) fn expired<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key:
     let (why, how) = match expired {
         Expired::Linger => return end_with_why::<C, L, R>(core, key),
         Expired::Broken => return input::fail_noted::<C, L, R>(core, key),
+        Expired::Connect => {
+            let target = find::<C, L, R>(core, key).and_then(|link| link.take_target());
+            return core.end_late_connect(key, target.as_ref());
+        }
         Expired::Close => (Closed::TimedOut(Phase::Close), Ending::Orderly),
-        Expired::Connect => (Closed::TimedOut(Phase::Connect), Ending::Orderly),
         Expired::Handshake => (Closed::TimedOut(Phase::Handshake), Ending::Orderly),
         Expired::Stall => (Closed::Stalled, Ending::Reset),
     };
