@@ -28,7 +28,7 @@ use reactor::{
 };
 
 use self::{
-    table::{Entry, Held},
+    table::{Attached, TableEntry},
     wake::WakeFlag,
 };
 use crate::{
@@ -67,12 +67,12 @@ pub struct SimEngine {
     is_driven: bool,
     pub(crate) wake_flag: Arc<WakeFlag>,
     /// Indexed by the slot of the key.
-    pub(crate) table: Vec<Option<Entry>>,
+    pub(crate) table: Vec<Option<TableEntry>>,
     /// How many items of the ready list belong to this batch.
     pub(crate) batch: usize,
     /// What the runtime has closed and the next wait closes; see
     /// [`EngineOptions::closes_late`](crate::EngineOptions::closes_late).
-    pub(crate) closing: Vec<(Held, Ending)>,
+    pub(crate) closing: Vec<(Attached, Ending)>,
     calls: u64,
 }
 
@@ -201,8 +201,8 @@ impl Engine for SimEngine {
     fn submit(&mut self) {}
 
     fn finish_closes(&mut self) {
-        for (held, how) in self.closing.drain(..) {
-            self.state.borrow_mut().close_held(held, how);
+        for (attached, how) in self.closing.drain(..) {
+            self.state.borrow_mut().close_attached(attached, how);
         }
     }
 
@@ -218,7 +218,9 @@ impl Engine for SimEngine {
                 Some(EngineEvent::Event(event)) => event,
                 Some(EngineEvent::Detached(key)) => match self.remove(key) {
                     Some(
-                        Held::End(_, transport) | Held::Listener(_, transport) | Held::Socket(_, transport),
+                        Attached::End(_, transport)
+                        | Attached::Listener(_, transport)
+                        | Attached::Socket(_, transport),
                     ) => (key, Event::Detached(transport)),
                     _ => continue,
                 },
@@ -244,11 +246,11 @@ impl Engine for SimEngine {
             match object {
                 ObjectId::Source(id) => {
                     state.sources.watch(&mut state.base, id, watcher, interest)?;
-                    Held::Source(id)
+                    Attached::Source(id)
                 }
                 #[cfg(unix)]
                 object => {
-                    Held::Watched(state.streams.watch_end(&mut state.base, object, watcher, interest)?)
+                    Attached::Watched(state.streams.watch_end(&mut state.base, object, watcher, interest)?)
                 }
                 #[cfg(not(unix))]
                 _ => return Err(error::os(error::BAD_DESCRIPTOR)),
@@ -260,8 +262,8 @@ impl Engine for SimEngine {
 
     fn unwatch(&mut self, key: Key, _: Source<'_>) {
         self.calls += 1;
-        if let Some(held) = self.remove(key) {
-            self.state.borrow_mut().let_go(held);
+        if let Some(attached) = self.remove(key) {
+            self.state.borrow_mut().release(attached);
         }
     }
 
@@ -327,7 +329,7 @@ impl Engine for SimEngine {
 
     fn send_datagrams(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
         self.calls += 1;
-        let Some(Held::Socket(number, _)) = self.held(key) else { return 0 };
+        let Some(Attached::Socket(number, _)) = self.attached(key) else { return 0 };
         let state = &mut *self.state.borrow_mut();
         state.datagrams.send_datagrams(&mut state.base, *number, queue)
     }
@@ -338,7 +340,7 @@ impl Engine for SimEngine {
 
     fn set_longest(&mut self, key: Key, bytes: usize) {
         self.calls += 1;
-        let Some(Held::Socket(number, _)) = self.held(key) else { return };
+        let Some(Attached::Socket(number, _)) = self.attached(key) else { return };
         if let Some(socket) = self.state.borrow_mut().datagrams.socket(*number) {
             socket.longest = bytes;
         }
@@ -346,7 +348,9 @@ impl Engine for SimEngine {
 
     fn set_member(&mut self, key: Key, group: &Group, member: bool) -> io::Result<()> {
         self.calls += 1;
-        let Some(Held::Socket(number, _)) = self.held(key) else { return Err(ErrorKind::NotFound.into()) };
+        let Some(Attached::Socket(number, _)) = self.attached(key) else {
+            return Err(ErrorKind::NotFound.into());
+        };
         self.state.borrow_mut().datagrams.set_socket_member(*number, group, member)
     }
 
@@ -356,7 +360,7 @@ impl Engine for SimEngine {
             Ok(object) => object,
             Err(error) => return Err(AttachError { transport, error }),
         };
-        if self.held(key).is_some() {
+        if self.attached(key).is_some() {
             return Err(AttachError { transport, error: error::os(error::EXISTS) });
         }
         let mut guard = self.state.borrow_mut();
@@ -365,28 +369,28 @@ impl Engine for SimEngine {
             return Err(AttachError { transport, error: error::os(error::NO_SPACE) });
         }
         let owner = (self.engine, key);
-        let held = match object {
+        let attached = match object {
             ObjectId::Socket(id) if role == Role::Datagrams && datagrams.attach_socket(base, id, owner) => {
-                Held::Socket(id, transport)
+                Attached::Socket(id, transport)
             }
             ObjectId::Listener(id) if streams.attach_listener(base, id, owner) => {
-                Held::Listener(id, transport)
+                Attached::Listener(id, transport)
             }
-            ObjectId::End(id) if streams.attach_end(base, id, owner) => Held::End(id, transport),
+            ObjectId::End(id) if streams.attach_end(base, id, owner) => Attached::End(id, transport),
             _ => return Err(AttachError { transport, error: error::os(error::BAD_DESCRIPTOR) }),
         };
         drop(guard);
-        self.insert(key, held);
+        self.insert(key, attached);
         Ok(())
     }
 
     fn reading(&mut self, key: Key, on: bool) {
         self.calls += 1;
         let State { base, streams, datagrams, .. } = &mut *self.state.borrow_mut();
-        match self.held(key) {
-            Some(Held::End(at, _)) => streams.set_reading(base, *at, on),
-            Some(Held::Socket(number, _)) => datagrams.set_socket_reading(base, *number, on),
-            Some(Held::Listener(number, _)) => streams.set_accepting(base, *number, on),
+        match self.attached(key) {
+            Some(Attached::End(at, _)) => streams.set_reading(base, *at, on),
+            Some(Attached::Socket(number, _)) => datagrams.set_socket_reading(base, *number, on),
+            Some(Attached::Listener(number, _)) => streams.set_accepting(base, *number, on),
             _ => (),
         }
     }
@@ -431,39 +435,42 @@ impl Engine for SimEngine {
     fn detach(&mut self, key: Key) {
         self.calls += 1;
         let State { base, streams, datagrams, .. } = &mut *self.state.borrow_mut();
-        match self.held(key) {
-            Some(Held::End(at, _)) => streams.detach(base, *at),
-            Some(Held::Socket(number, _)) => datagrams.detach_socket(base, *number),
-            Some(Held::Listener(number, _)) => streams.detach_listener(base, *number, self.engine),
+        match self.attached(key) {
+            Some(Attached::End(at, _)) => streams.detach(base, *at),
+            Some(Attached::Socket(number, _)) => datagrams.detach_socket(base, *number),
+            Some(Attached::Listener(number, _)) => streams.detach_listener(base, *number, self.engine),
             _ => (),
         }
     }
 
     fn close(&mut self, key: Key, how: Ending) {
         self.calls += 1;
-        if !matches!(self.held(key), Some(Held::End(..) | Held::Listener(..) | Held::Socket(..))) {
+        if !matches!(
+            self.attached(key),
+            Some(Attached::End(..) | Attached::Listener(..) | Attached::Socket(..))
+        ) {
             return;
         }
-        let Some(held) = self.remove(key) else { return };
+        let Some(attached) = self.remove(key) else { return };
         let state = &mut *self.state.borrow_mut();
         if state.base.engines.options.closes_late {
-            let how = state.disown(&held, how);
-            self.closing.push((held, how));
+            let how = state.disown(&attached, how);
+            self.closing.push((attached, how));
         } else {
-            state.close_held(held, how);
+            state.close_attached(attached, how);
         }
     }
 
     fn local(&self, key: Key) -> io::Result<Address> {
         let mut state = self.state.borrow_mut();
-        match self.held(key) {
-            Some(Held::End(at, _)) => Ok(state.streams.ends[*at].local.clone()),
-            Some(Held::Listener(number, _)) => state
+        match self.attached(key) {
+            Some(Attached::End(at, _)) => Ok(state.streams.ends[*at].local.clone()),
+            Some(Attached::Listener(number, _)) => state
                 .streams
                 .listener(*number)
                 .map(|listener| listener.address.clone())
                 .ok_or(ErrorKind::NotFound.into()),
-            Some(Held::Socket(number, _)) => {
+            Some(Attached::Socket(number, _)) => {
                 let socket = state.datagrams.socket(*number);
                 socket.map(|socket| socket.address.clone()).ok_or(ErrorKind::NotFound.into())
             }
@@ -472,10 +479,10 @@ impl Engine for SimEngine {
     }
 
     fn peer(&self, key: Key) -> io::Result<Address> {
-        match self.held(key) {
-            Some(Held::End(at, _)) => Ok(self.state.borrow().streams.ends[*at].peer.clone()),
-            Some(Held::Listener(..)) => Err(error::os(error::NOT_CONNECTED)),
-            Some(Held::Socket(number, _)) => {
+        match self.attached(key) {
+            Some(Attached::End(at, _)) => Ok(self.state.borrow().streams.ends[*at].peer.clone()),
+            Some(Attached::Listener(..)) => Err(error::os(error::NOT_CONNECTED)),
+            Some(Attached::Socket(number, _)) => {
                 let peer =
                     self.state.borrow_mut().datagrams.socket(*number).and_then(|socket| socket.peer.clone());
                 peer.ok_or_else(|| error::os(error::NOT_CONNECTED))
@@ -486,8 +493,8 @@ impl Engine for SimEngine {
 
     #[cfg(unix)]
     fn peer_credentials(&self, key: Key) -> io::Result<reactor::Credentials> {
-        match self.held(key) {
-            Some(Held::End(at, _) | Held::Watched(at)) => {
+        match self.attached(key) {
+            Some(Attached::End(at, _) | Attached::Watched(at)) => {
                 self.state.borrow().streams.credentials_of_peer(*at)
             }
             Some(_) => Err(ErrorKind::Unsupported.into()),

@@ -35,7 +35,7 @@ pub(crate) struct SourceState {
     /// Set if an injected fault reports it as ready although it is not.
     is_lie: bool,
     /// Set once a hang-up without other readiness was reported. It is not reported again.
-    pub(crate) told: bool,
+    pub(crate) hangup_delivered: bool,
 }
 
 impl SourceState {
@@ -50,7 +50,7 @@ impl SourceState {
         };
         let ready = ready.masked(interest);
         let is_silent = !(ready.readable || ready.writable);
-        (ready != Ready::default() && !(is_silent && self.told)).then_some(ready)
+        (ready != Ready::default() && !(is_silent && self.hangup_delivered)).then_some(ready)
     }
 
     /// Returns the number of bytes for a read, which takes only whole records.
@@ -78,7 +78,7 @@ impl SourceState {
     /// Adds input.
     pub(crate) fn put(&mut self, bytes: &[u8]) {
         self.input.extend(bytes);
-        self.told = false;
+        self.hangup_delivered = false;
     }
 
     /// Makes room for the bytes that the source at the other end has read.
@@ -124,7 +124,7 @@ impl SourceState {
     #[cfg(unix)]
     pub(crate) fn finish(&mut self, last: &[u8]) {
         self.input.extend(last);
-        (self.ended, self.told) = (true, false);
+        (self.ended, self.hangup_delivered) = (true, false);
     }
 
     pub(crate) fn write(&mut self, from: &Outgoing) -> io::Result<usize> {
@@ -192,7 +192,7 @@ impl Sources {
         if source.watcher.is_some_and(|other| other != watcher) {
             return Err(error::os(error::EXISTS));
         }
-        (source.watcher, source.interest, source.told) = (Some(watcher), interest, false);
+        (source.watcher, source.interest, source.hangup_delivered) = (Some(watcher), interest, false);
         self.look_at(base, id);
         Ok(())
     }
@@ -282,7 +282,7 @@ impl Sources {
             source.queued = Some(engine);
             base.mark_ready(engine, ReadyItem::Source(id));
         } else {
-            source.told = true;
+            source.hangup_delivered = true;
         }
         Some((key, Event::Ready(ready)))
     }

@@ -1,4 +1,4 @@
-//! The objects that an engine holds, by key, and their release.
+//! The objects that are attached to an engine or that it watches, by key, and their release.
 
 use reactor::{
     Key,
@@ -11,12 +11,12 @@ use crate::{
     world::state::State,
 };
 
-pub(crate) struct Entry {
+pub(crate) struct TableEntry {
     pub(crate) key: Key,
-    pub(crate) held: Held,
+    pub(crate) attached: Attached,
 }
 
-pub(crate) enum Held {
+pub(crate) enum Attached {
     End(EndId, Transport),
     Listener(ListenerId, Transport),
     Source(SourceId),
@@ -27,39 +27,39 @@ pub(crate) enum Held {
 }
 
 impl SimEngine {
-    pub(crate) fn held(&self, key: Key) -> Option<&Held> {
+    pub(crate) fn attached(&self, key: Key) -> Option<&Attached> {
         let entry = self.table.get(key.slot())?.as_ref()?;
-        (entry.key == key).then_some(&entry.held)
+        (entry.key == key).then_some(&entry.attached)
     }
 
     pub(crate) fn end(&self, key: Key) -> Option<EndId> {
-        match self.held(key) {
-            Some(Held::End(end, _)) => Some(*end),
+        match self.attached(key) {
+            Some(Attached::End(end, _)) => Some(*end),
             _ => None,
         }
     }
 
-    pub(crate) fn insert(&mut self, key: Key, held: Held) {
+    pub(crate) fn insert(&mut self, key: Key, attached: Attached) {
         if self.table.len() <= key.slot() {
             self.table.resize_with(key.slot() + 1, || None);
         }
-        self.table[key.slot()] = Some(Entry { key, held });
+        self.table[key.slot()] = Some(TableEntry { key, attached });
     }
 
-    pub(crate) fn remove(&mut self, key: Key) -> Option<Held> {
-        self.held(key)?;
-        self.table[key.slot()].take().map(|entry| entry.held)
+    pub(crate) fn remove(&mut self, key: Key) -> Option<Attached> {
+        self.attached(key)?;
+        self.table[key.slot()].take().map(|entry| entry.attached)
     }
 }
 
 impl Drop for SimEngine {
     fn drop(&mut self) {
         let mut state = self.state.borrow_mut();
-        for (held, how) in self.closing.drain(..) {
-            state.close_held(held, how);
+        for (attached, how) in self.closing.drain(..) {
+            state.close_attached(attached, how);
         }
         for entry in self.table.drain(..).flatten() {
-            state.close_held(entry.held, Ending::Orderly);
+            state.close_attached(entry.attached, Ending::Orderly);
         }
         state.base.engines.remove(self.engine);
     }
@@ -67,30 +67,30 @@ impl Drop for SimEngine {
 
 impl State {
     /// Closes a transport, or releases an object that the engine only watched.
-    pub(crate) fn close_held(&mut self, held: Held, how: Ending) {
-        match held {
-            Held::End(at, _) => self.streams.close_end(&mut self.base, at, how),
-            Held::Listener(number, _) => self.streams.close_listener(&mut self.base, number),
-            Held::Socket(number, _) => self.datagrams.close_socket(number),
-            held => self.let_go(held),
+    pub(crate) fn close_attached(&mut self, attached: Attached, how: Ending) {
+        match attached {
+            Attached::End(at, _) => self.streams.close_end(&mut self.base, at, how),
+            Attached::Listener(number, _) => self.streams.close_listener(&mut self.base, number),
+            Attached::Socket(number, _) => self.datagrams.close_socket(number),
+            attached => self.release(attached),
         }
     }
 
     /// Takes a transport from its engine, which gets no more events of it. Returns how it must be closed.
-    pub(crate) fn disown(&mut self, held: &Held, how: Ending) -> Ending {
-        match held {
-            Held::End(at, _) => {
+    pub(crate) fn disown(&mut self, attached: &Attached, how: Ending) -> Ending {
+        match attached {
+            Attached::End(at, _) => {
                 let end = &mut self.streams.ends[*at];
                 let is_part = end.has_unsent();
                 (end.owner, end.parked, end.sent, end.detaching) = (None, None, None, false);
                 return if is_part { Ending::Reset } else { how };
             }
-            Held::Listener(number, _) => {
+            Attached::Listener(number, _) => {
                 if let Some(listener) = self.streams.listener(*number) {
                     (listener.owner, listener.wants) = (None, false);
                 }
             }
-            Held::Socket(number, _) => {
+            Attached::Socket(number, _) => {
                 if let Some(socket) = self.datagrams.socket(*number) {
                     socket.owner = None;
                 }
@@ -101,12 +101,12 @@ impl State {
     }
 
     /// Releases an object that the engine only watched.
-    pub(crate) fn let_go(&mut self, held: Held) {
-        match held {
-            Held::Source(id) => self.sources.unwatch(id),
+    pub(crate) fn release(&mut self, attached: Attached) {
+        match attached {
+            Attached::Source(id) => self.sources.unwatch(id),
             #[cfg(unix)]
-            Held::Watched(at) => self.streams.unwatch_end(at),
-            Held::End(..) | Held::Listener(..) | Held::Socket(..) => (),
+            Attached::Watched(at) => self.streams.unwatch_end(at),
+            Attached::End(..) | Attached::Listener(..) | Attached::Socket(..) => (),
         }
     }
 }

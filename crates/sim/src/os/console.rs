@@ -106,10 +106,9 @@ impl Console {
     /// Closes the console's ends when the process of its host has gone. The next process does not get the
     /// unread input.
     pub(crate) fn end_process(&mut self, base: &mut Base, streams: &mut Streams) {
+        // The console reads output as soon as it arrives, so nothing is left to read.
         let ends = [self.input.take(), self.outputs[0].take(), self.outputs[1].take()];
         for at in ends.into_iter().flatten() {
-            let (mut rest, _) = streams.read_end_of(base, at);
-            self.printed[0].append(&mut rest);
             streams.close_end(base, at, Ending::Orderly);
         }
     }

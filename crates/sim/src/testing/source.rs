@@ -37,7 +37,7 @@ impl VirtualSource {
     fn change<T>(&self, change: impl FnOnce(&mut SourceState) -> T) -> T {
         let state = &mut *self.state.borrow_mut();
         let changed = state.sources.change(&mut state.base, self.id, |source| {
-            source.told = false;
+            source.hangup_delivered = false;
             change(source)
         });
         changed.expect("a virtual source lives as long as its handle")

@@ -464,7 +464,7 @@ impl World {
             bytes: record.bytes,
             turns: record.turns,
             crashes: record.crashes,
-            ended: self.nodes.iter().filter_map(|(id, node)| node.ends.told(Node(id))).collect(),
+            ended: self.nodes.iter().filter_map(|(id, node)| node.ends.summary(Node(id))).collect(),
             datagrams: state.datagrams.summary,
             faults: state.base.faults.tally.clone(),
             digest: record.digest,

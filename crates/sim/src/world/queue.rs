@@ -4,11 +4,11 @@ use std::{cmp::Ordering, collections::BinaryHeap};
 
 /// A queue in which events of one moment keep their order of insertion.
 pub(crate) struct Queue<T> {
-    heap: BinaryHeap<Entry<T>>,
+    heap: BinaryHeap<Timed<T>>,
     sequence: u64,
 }
 
-struct Entry<T> {
+struct Timed<T> {
     at: u64,
     sequence: u64,
     what: T,
@@ -22,16 +22,16 @@ impl<T> Queue<T> {
     /// Schedules an event at a time in nanoseconds.
     pub(crate) fn put(&mut self, at: u64, what: T) {
         self.sequence += 1;
-        self.heap.push(Entry { at, sequence: self.sequence, what });
+        self.heap.push(Timed { at, sequence: self.sequence, what });
     }
 
     /// Returns the time of the next event.
     pub(crate) fn next_at(&self) -> Option<u64> {
-        self.heap.peek().map(|entry| entry.at)
+        self.heap.peek().map(|timed| timed.at)
     }
 
     pub(crate) fn pop(&mut self) -> Option<(u64, T)> {
-        self.heap.pop().map(|entry| (entry.at, entry.what))
+        self.heap.pop().map(|timed| (timed.at, timed.what))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -39,23 +39,23 @@ impl<T> Queue<T> {
     }
 }
 
-impl<T> Ord for Entry<T> {
-    fn cmp(&self, other: &Entry<T>) -> Ordering {
-        // The heap returns its greatest entry, so the order is reversed.
+impl<T> Ord for Timed<T> {
+    fn cmp(&self, other: &Timed<T>) -> Ordering {
+        // The heap returns its greatest timed, so the order is reversed.
         (other.at, other.sequence).cmp(&(self.at, self.sequence))
     }
 }
-impl<T> PartialOrd for Entry<T> {
-    fn partial_cmp(&self, other: &Entry<T>) -> Option<Ordering> {
+impl<T> PartialOrd for Timed<T> {
+    fn partial_cmp(&self, other: &Timed<T>) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
-impl<T> PartialEq for Entry<T> {
-    fn eq(&self, other: &Entry<T>) -> bool {
+impl<T> PartialEq for Timed<T> {
+    fn eq(&self, other: &Timed<T>) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
-impl<T> Eq for Entry<T> {}
+impl<T> Eq for Timed<T> {}
 
 #[cfg(test)]
 mod tests {

@@ -106,7 +106,7 @@ impl Ends {
     }
 
     /// Returns the node's summary, if it has ended by itself.
-    pub(crate) fn told(&self, node: Node) -> Option<Ended> {
+    pub(crate) fn summary(&self, node: Node) -> Option<Ended> {
         let Ends { times, restarts, ref last, .. } = *self;
         (times > 0).then(|| Ended { node, times, restarts, last: last.clone() })
     }

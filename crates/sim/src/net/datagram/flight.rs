@@ -16,7 +16,7 @@ use crate::{
     ids::{FlightId, HostId, Id as _, SocketId},
     net::datagram::{
         Datagrams,
-        socket::{Socket, Waiting},
+        socket::{QueuedDatagram, Socket},
     },
     world::{base::Base, state::Scheduled},
     world::{node::Node, record::Happening},
@@ -59,10 +59,10 @@ pub(crate) struct Flight {
     from_host: HostId,
     to_host: HostId,
     sent: u64,
-    load: Load,
+    payload: Payload,
 }
 
-enum Load {
+enum Payload {
     Datagram {
         from: Address,
         to: Address,
@@ -131,7 +131,7 @@ impl Datagrams {
             base,
             receiver,
             order,
-            Waiting { from, to: None, ecn: Ecn::NotCapable, bytes: content.bytes },
+            QueuedDatagram { from, to: None, ecn: Ecn::NotCapable, bytes: content.bytes },
         );
         Ok(())
     }
@@ -199,8 +199,8 @@ impl Datagrams {
         self.summary.doubled += u64::from(is_doubled);
         for _ in 0..1 + usize::from(is_doubled) {
             let (from, to, content) = (from.clone(), to.clone(), content.clone());
-            let load = Load::Datagram { from, to, only, order, content };
-            self.fly(base, Flight { socket, from_host, to_host, sent: base.now(), load });
+            let payload = Payload::Datagram { from, to, only, order, content };
+            self.fly(base, Flight { socket, from_host, to_host, sent: base.now(), payload });
         }
     }
 
@@ -209,9 +209,9 @@ impl Datagrams {
             self.summary.dropped += 1;
             return;
         }
-        let (from, to) = match flight.load {
-            Load::Datagram { .. } => (flight.from_host, flight.to_host),
-            Load::Refused(_) => (flight.to_host, flight.from_host),
+        let (from, to) = match flight.payload {
+            Payload::Datagram { .. } => (flight.from_host, flight.to_host),
+            Payload::Refused(_) => (flight.to_host, flight.from_host),
         };
         let at = base.arrival(from, to);
         let id = self.next_flight.take();
@@ -222,9 +222,9 @@ impl Datagrams {
     /// Delivers a packet at its arrival, unless an obstacle is in its way.
     pub(crate) fn land(&mut self, base: &mut Base, flight: FlightId) {
         let Some(flight) = self.flights.remove(&flight) else { return };
-        let (from, to) = match flight.load {
-            Load::Datagram { .. } => (flight.from_host, flight.to_host),
-            Load::Refused(_) => (flight.to_host, flight.from_host),
+        let (from, to) = match flight.payload {
+            Payload::Datagram { .. } => (flight.from_host, flight.to_host),
+            Payload::Refused(_) => (flight.to_host, flight.from_host),
         };
         if let Some(kind) = base.links.obstacle(from, to).filter(|_| from != to) {
             base.faults.tally.observe(kind);
@@ -239,18 +239,18 @@ impl Datagrams {
             self.summary.dropped += 1;
             return;
         }
-        match flight.load {
-            Load::Refused(address) => {
+        match flight.payload {
+            Payload::Refused(address) => {
                 self.summary.refused += 1;
                 self.report(base, flight.socket, Some(address), error::CONNECTION_REFUSED);
             }
-            Load::Datagram { .. } => self.deliver(base, flight),
+            Payload::Datagram { .. } => self.deliver(base, flight),
         }
     }
 
     fn deliver(&mut self, base: &mut Base, flight: Flight) {
-        let Flight { socket, from_host, to_host, sent, load } = flight;
-        let Load::Datagram { from, to, only, order, content } = load else { return };
+        let Flight { socket, from_host, to_host, sent, payload } = flight;
+        let Payload::Datagram { from, to, only, order, content } = payload else { return };
         let receiver = only.or_else(|| self.socket_at(to_host, &to));
         // A connected socket receives only from its peer. For other senders the port is unreachable.
         let is_for = |id: &SocketId| {
@@ -259,8 +259,8 @@ impl Datagrams {
         };
         let Some(receiver) = receiver.filter(is_for) else {
             if only.is_none() {
-                let load = Load::Refused(to);
-                self.fly(base, Flight { socket, from_host, to_host, sent: base.now(), load });
+                let payload = Payload::Refused(to);
+                self.fly(base, Flight { socket, from_host, to_host, sent: base.now(), payload });
             }
             self.summary.dropped += 1;
             return;
@@ -288,7 +288,12 @@ impl Datagrams {
             IpAddr::V4(ip) if ip.is_multicast() || ip.is_broadcast() => own.into(),
             ip => ip,
         });
-        self.put_waiting(base, receiver, order, Waiting { from, to, ecn: content.ecn, bytes: content.bytes });
+        self.put_waiting(
+            base,
+            receiver,
+            order,
+            QueuedDatagram { from, to, ecn: content.ecn, bytes: content.bytes },
+        );
     }
 
     /// Restarts the held packets, because their links may be free.

@@ -42,7 +42,7 @@ pub(crate) struct Socket {
     /// `is_blocked`: a send stopped for lack of room. `has_room`: the engine must be notified of room.
     pub(crate) is_blocked: bool,
     has_room: bool,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<QueuedDatagram>,
     waiting_bytes: usize,
     buffer_bytes: usize,
     /// The longest datagram that it receives whole, and the longest that it sends to a Unix socket.
@@ -55,7 +55,7 @@ pub(crate) struct Socket {
 }
 
 /// A datagram that waits for the engine.
-pub(crate) struct Waiting {
+pub(crate) struct QueuedDatagram {
     pub(crate) from: Address,
     pub(crate) to: Option<IpAddr>,
     pub(crate) ecn: Ecn,
@@ -239,7 +239,7 @@ impl Datagrams {
         let mut batch = Batch::default();
         for _ in 0..count {
             let socket = self.socket(number)?;
-            let Some(Waiting { from, to, ecn, bytes }) = socket.waiting.pop_front() else { break };
+            let Some(QueuedDatagram { from, to, ecn, bytes }) = socket.waiting.pop_front() else { break };
             socket.waiting_bytes -= bytes.len();
             let given = &bytes[..bytes.len().min(socket.longest)];
             batch.put(given, &from, to, ecn, given.len() < bytes.len());
@@ -252,7 +252,13 @@ impl Datagrams {
     }
 
     /// Queues a datagram that arrived.
-    pub(crate) fn put_waiting(&mut self, base: &mut Base, number: SocketId, order: u64, waiting: Waiting) {
+    pub(crate) fn put_waiting(
+        &mut self,
+        base: &mut Base,
+        number: SocketId,
+        order: u64,
+        waiting: QueuedDatagram,
+    ) {
         let Some(socket) = self.socket(number) else { return };
         let is_overtaken = order < socket.latest;
         socket.latest = socket.latest.max(order);

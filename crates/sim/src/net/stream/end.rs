@@ -55,7 +55,7 @@ pub(crate) struct Segment {
     /// The descriptors that accompany its first byte. They are boxed, because few segments have any and
     /// segments are moved often.
     #[cfg(unix)]
-    pub(crate) with: Option<Box<crate::net::stream::passing::Load>>,
+    pub(crate) with: Option<Box<crate::net::stream::passing::PassedDescriptors>>,
 }
 
 impl Segment {
@@ -113,10 +113,10 @@ pub(crate) struct End {
     pub(crate) input_bytes: usize,
     pub(crate) finished: bool,
     pub(crate) broken: Option<i32>,
-    pub(crate) end_told: bool,
+    pub(crate) end_delivered: bool,
     /// Set once the engine, while it wants no input, knows of an end behind unread input, or of a failure.
-    pub(crate) hangup_told: bool,
-    pub(crate) break_told: bool,
+    pub(crate) hangup_delivered: bool,
+    pub(crate) failure_delivered: bool,
     /// `shut`: this end shut down its write side. `failed`: the error of every further send.
     pub(crate) shut: bool,
     pub(crate) failed: Option<i32>,
@@ -164,9 +164,9 @@ impl End {
             input_bytes: 0,
             finished: false,
             broken: None,
-            end_told: false,
-            hangup_told: false,
-            break_told: false,
+            end_delivered: false,
+            hangup_delivered: false,
+            failure_delivered: false,
             shut: false,
             failed: None,
             parked: None,
@@ -197,7 +197,7 @@ impl End {
     }
 
     pub(crate) fn has_input(&self) -> bool {
-        !self.input.is_empty() || (!self.end_told && (self.finished || self.broken.is_some()))
+        !self.input.is_empty() || (!self.end_delivered && (self.finished || self.broken.is_some()))
     }
 
     fn is_telling(&self) -> bool {
@@ -210,12 +210,12 @@ impl End {
 
     /// Returns whether the engine must still notice the peer's end, although it wants no input.
     pub(crate) fn has_hangup(&self) -> bool {
-        if self.wants || self.owner.is_none() || self.other.is_none() || self.end_told {
+        if self.wants || self.owner.is_none() || self.other.is_none() || self.end_delivered {
             return false;
         }
         match self.broken {
-            Some(_) => self.input.is_empty() || !self.break_told,
-            None => self.finished && (self.input.is_empty() || !self.hangup_told),
+            Some(_) => self.input.is_empty() || !self.failure_delivered,
+            None => self.finished && (self.input.is_empty() || !self.hangup_delivered),
         }
     }
 }
@@ -302,7 +302,7 @@ impl Streams {
         }
         let end = &mut self.ends[at];
         (end.owner, end.wants, end.detaching, end.queued) = (Some(owner), true, false, false);
-        (end.hangup_told, end.break_told) = (false, false);
+        (end.hangup_delivered, end.failure_delivered) = (false, false);
         self.look_at_end(base, at);
         true
     }

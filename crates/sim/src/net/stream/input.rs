@@ -95,7 +95,7 @@ impl Streams {
         if end.input.is_empty() {
             return self.read_end(base, at);
         }
-        (end.hangup_told, end.break_told) = (true, end.broken.is_some());
+        (end.hangup_delivered, end.failure_delivered) = (true, end.broken.is_some());
         Some(Event::HungUp(end.broken.map(error::os)))
     }
 
@@ -132,7 +132,7 @@ impl Streams {
 
     fn read_end(&mut self, base: &mut Base, at: EndId) -> Option<Event> {
         let end = &mut self.ends[at];
-        if end.end_told {
+        if end.end_delivered {
             return None;
         }
         let event = match (end.broken, end.finished) {
@@ -140,7 +140,7 @@ impl Streams {
             (None, true) => Event::End,
             (None, false) => return None,
         };
-        end.end_told = true;
+        end.end_delivered = true;
         if let (Some(kind), Event::Broken(_)) = (end.by_fault, &event) {
             base.faults.tally.observe(kind);
         }
@@ -152,7 +152,7 @@ impl Streams {
         let may_come = !on && self.ends[at].wants && !self.ends[at].input.is_empty();
         let is_late = may_come && base.faults.draw_fault(Kind::LateInput);
         let end = &mut self.ends[at];
-        (end.wants, end.late, end.hangup_told, end.break_told) = (on, is_late, false, false);
+        (end.wants, end.late, end.hangup_delivered, end.failure_delivered) = (on, is_late, false, false);
         self.look_at_end(base, at);
     }
 

@@ -26,11 +26,11 @@ pub(crate) struct Watch {
     /// Set once the end is connected.
     is_up: bool,
     /// Set once a hang-up without other readiness was reported. It is not reported again.
-    is_told: bool,
+    hangup_delivered: bool,
 }
 
 /// The descriptors that accompany a segment.
-pub(crate) struct Load(Vec<Descriptor>);
+pub(crate) struct PassedDescriptors(Vec<Descriptor>);
 
 impl Watch {
     pub(crate) fn wants_room(&self) -> bool {
@@ -57,7 +57,7 @@ impl Streams {
         }
         let before = end.watch.take();
         let is_up = before.map_or(end.other.is_some() && end.connected.is_none(), |before| before.is_up);
-        end.watch = Some(Watch { interest, is_up, is_told: false });
+        end.watch = Some(Watch { interest, is_up, hangup_delivered: false });
 
         if end.owner.replace(owner).is_none() {
             end.queued = false;
@@ -88,7 +88,7 @@ impl Streams {
         };
         let ready = ready.masked(interest);
         let is_silent = !(ready.readable || ready.writable);
-        (ready != Ready::default() && !(is_silent && watch.is_told)).then_some(ready)
+        (ready != Ready::default() && !(is_silent && watch.hangup_delivered)).then_some(ready)
     }
 
     /// Queues a watched end for its engine if it is ready after a change.
@@ -121,7 +121,7 @@ impl Streams {
         }
         let ready = self.ready_of(base, at)?;
         if let Some(watch) = &mut self.ends[at].watch {
-            watch.is_told = !(ready.readable || ready.writable);
+            watch.hangup_delivered = !(ready.readable || ready.writable);
         }
         self.look_at_end(base, at);
         Some(Event::Ready(ready))
@@ -162,7 +162,7 @@ impl Streams {
         for part in bytes {
             for piece in part[..part.len().min(left)].chunks(PACKET_MAX) {
                 let mut segment = self.segment_of(base, from, piece);
-                segment.with = (!with.is_empty()).then(|| Box::new(Load(std::mem::take(with))));
+                segment.with = (!with.is_empty()).then(|| Box::new(PassedDescriptors(std::mem::take(with))));
                 left -= piece.len();
                 self.put(base, from, Packet::Data(segment));
             }
@@ -189,7 +189,7 @@ impl Streams {
             let count = segment.len().min(room - got.bytes);
             let bytes = &segment.buffer[segment.start..segment.start + count];
             into[got.bytes..got.bytes + count].copy_from_slice(bytes);
-            got.descriptors = segment.with.take().map_or(Vec::new(), |load| load.0);
+            got.descriptors = segment.with.take().map_or(Vec::new(), |passed| passed.0);
             (got.bytes, segment.start) = (got.bytes + count, segment.start + count);
             if segment.len() > 0 {
                 self.ends[at].input.push_front(segment);

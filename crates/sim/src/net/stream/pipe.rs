@@ -91,7 +91,7 @@ impl Streams {
             self.freed(base, at);
         }
         let end = &mut self.ends[at];
-        let has_ended = end.finished && !std::mem::replace(&mut end.end_told, end.finished);
+        let has_ended = end.finished && !std::mem::replace(&mut end.end_delivered, end.finished);
         (bytes, has_ended)
     }
 }

@@ -80,19 +80,19 @@ impl Inode {
     }
 
     /// Loses all or some of the changes that are not durable.
-    pub(super) fn cut(&mut self, chance: &mut Chance, mut told: impl FnMut(Fate)) {
+    pub(super) fn cut(&mut self, chance: &mut Chance, mut note: impl FnMut(Fate)) {
         for change in self.unsafe_changes.drain(..) {
             match (chance.below(3), change) {
-                (0, _) => told(Fate::Lost),
+                (0, _) => note(Fate::Lost),
                 (1, Change::Write(offset, mut bytes)) if bytes.len() > 1 => {
                     // A disk writes whole sectors, but the blocks of one file need not be adjacent.
                     bytes.truncate(chance.between(1, bytes.len() as u64 - 1) as usize);
                     Change::Write(offset, bytes).apply(&mut self.safe);
-                    told(Fate::Torn);
+                    note(Fate::Torn);
                 }
                 (_, change) => {
                     change.apply(&mut self.safe);
-                    told(Fate::Kept);
+                    note(Fate::Kept);
                 }
             }
         }
