@@ -1,0 +1,168 @@
+//! `socks5` behaves as its header describes, with the library's own client and with curl.
+
+mod foreign;
+mod programs;
+mod server;
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    thread,
+};
+
+use programs::{PATIENCE, assert_refused};
+use reactor::session::{
+    Phase,
+    kit::Peer,
+    proxy::{Destination, Reply, Socks5, Socks5Error},
+};
+use server::Server;
+
+fn proxy() -> Server {
+    Server::start("socks5", &["127.0.0.1:0"])
+}
+
+/// A client of the proxy: the library's layer, over a socket that the test drives.
+struct Client {
+    peer: Peer<Socks5>,
+    socket: TcpStream,
+}
+
+impl Client {
+    fn connect(proxy: &Server, to: Destination) -> Client {
+        let mut client = Client { peer: Peer::new(Socks5::new(to)), socket: proxy.client() };
+        while client.peer.session().phase() == Phase::Handshake && client.peer.error().is_none() {
+            client.flush();
+            assert!(client.read() > 0, "the proxy ended before it replied");
+        }
+        client
+    }
+
+    fn flush(&mut self) {
+        let flight = self.peer.flight();
+        self.socket.write_all(&flight).expect("there is room");
+    }
+
+    fn read(&mut self) -> usize {
+        let mut buffer = [0; 4096];
+        let count = self.socket.read(&mut buffer).expect("in time");
+        self.peer.feed(&buffer[..count]);
+        count
+    }
+
+    fn refusal(&self) -> Option<&Socks5Error> {
+        self.peer.error().map(|error| error.downcast_ref().expect("of SOCKS5"))
+    }
+}
+
+/// Accepts one connection, sends back what it reads, and ends after the other side.
+fn echo_once() -> (u16, thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("it is bound").port();
+    let thread = thread::spawn(move || {
+        let (mut socket, _) = listener.accept().expect("the proxy connects");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        let mut all = Vec::new();
+        socket.read_to_end(&mut all).expect("in time");
+        socket.write_all(&all).expect("there is room");
+    });
+    (port, thread)
+}
+
+#[test]
+fn addresses_and_names_are_connected() {
+    for host in ["127.0.0.1", "localhost"] {
+        let proxy = proxy();
+        let (port, backend) = echo_once();
+        let to = match host.parse::<std::net::IpAddr>() {
+            Ok(ip) => Destination::Address((ip, port).into()),
+            Err(_) => Destination::name(host, port).expect("a name"),
+        };
+        let mut client = Client::connect(&proxy, to);
+        assert!(client.peer.error().is_none(), "{host}: {:?}", client.peer.error());
+        let sent = vec![7; 300_000];
+        client.peer.send(&sent);
+        client.flush();
+        client.socket.shutdown(Shutdown::Write).expect("connected");
+        while client.read() > 0 {}
+        assert!(client.peer.received() == sent, "{host}: {} bytes came back", client.peer.received().len());
+        backend.join().expect("the backend is content");
+    }
+}
+
+#[test]
+fn refusals_say_why() {
+    let proxy = proxy();
+    // Nobody listens on a port that was just given back.
+    let port =
+        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    let client = Client::connect(&proxy, Destination::Address(([127, 0, 0, 1], port).into()));
+    assert!(
+        matches!(client.refusal(), Some(Socks5Error::Refused(Reply::ConnectionRefused))),
+        "{:?}",
+        client.refusal()
+    );
+    // No label of a name is that long, so the system's resolver asks nobody.
+    let client = Client::connect(&proxy, Destination::name("x".repeat(64), 80).expect("short enough"));
+    assert!(
+        matches!(client.refusal(), Some(Socks5Error::Refused(Reply::HostUnreachable))),
+        "{:?}",
+        client.refusal()
+    );
+}
+
+#[test]
+fn bad_messages_end_only_their_connection() {
+    let mut proxy = proxy();
+    for (bytes, says) in [
+        (&b"GET / HTTP/1.1\r\n"[..], "does not speak SOCKS5"),
+        (&[5, 1, 2], "insists on authentication"),
+        (&[5, 1, 0, 4, 1, 0, 1], "its request is not of SOCKS5"),
+        (&[5, 1, 0, 5, 1, 0, 9], "unknown kind of address"),
+        (&[5, 1, 0, 5, 1, 0, 1, 127, 0, 0, 1, 0, 9, 9], "sent data before it got a reply"),
+    ] {
+        let mut client = proxy.client();
+        client.write_all(bytes).expect("there is room");
+        let complaint = proxy.complaint();
+        assert!(complaint.contains(says), "{complaint}");
+        // It ends, with or without the answer to its greeting.
+        let mut rest = Vec::new();
+        let _ = client.read_to_end(&mut rest);
+    }
+    // BIND is answered, not dropped.
+    let mut client = proxy.client();
+    client.write_all(&[5, 1, 0, 5, 2, 0, 1, 127, 0, 0, 1, 0, 9]).expect("there is room");
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).expect("an orderly end");
+    assert_eq!(answer, [5, 0, 5, 7, 0, 1, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn curl_goes_through_it() {
+    let Some(mut curl) = foreign::command("curl") else { return };
+    let proxy = proxy();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("it is bound").port();
+    let backend = thread::spawn(move || {
+        let (mut socket, _) = listener.accept().expect("the proxy connects");
+        let mut request = [0; 4096];
+        let len = socket.read(&mut request).expect("a request");
+        assert!(request[..len].starts_with(b"GET / HTTP/1.1\r\n"));
+        socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").expect("there is room");
+    });
+    let url = format!("http://localhost:{port}/");
+    let output = curl
+        .args(["-s", "--max-time", "30", "--noproxy", "", "--socks5-hostname", &proxy.address, &url])
+        .output()
+        .expect("curl runs");
+    assert_eq!(output.stdout, b"hello", "{output:?}");
+    backend.join().expect("the backend is content");
+}
+
+#[test]
+fn bad_arguments_are_refused() {
+    assert_refused("socks5", &["nowhere"], "nowhere");
+    assert_refused("socks5", &["127.0.0.1:0", "127.0.0.1:0"], "at most one address");
+    let help = programs::output("socks5", &["--help"]);
+    assert!(help.status.success() && help.stdout.starts_with(b"A SOCKS5 proxy server"));
+}
