@@ -8,7 +8,7 @@
 mod linux {
     use std::{fs::File, io, io::Read, os::fd::OwnedFd};
 
-    use reactor::{Context, Fd, Handle, Id, Interest, Io, Ready, Resource, Result, Service, Source};
+    use reactor::{Context, Fd, Handle, Id, Interest, Io, Pollable, Ready, Result, Service, Source};
     use rustix::time::{
         Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
         timerfd_settime,
@@ -20,7 +20,7 @@ mod linux {
     /// How often the timer expired since the last read.
     struct Expired(u64);
 
-    impl Resource for Ticker {
+    impl Pollable for Ticker {
         type Event<'a> = Expired;
 
         fn source(&self) -> Source<'_> {

@@ -66,7 +66,7 @@
 //! | know what the loop does, and in which order it calls | [`the_loop`](guide::the_loop) | [`Service`], [`Handle`], [`Receive`], [`Runtime`] |
 //! | know when a stream ends; bound memory, time and the rate of a peer | [`ends_and_limits`](guide::ends_and_limits) | [`Event`], [`Closed`], [`StreamOptions`], [`Limits`] |
 //! | write a codec, a layer | [`own_codec`](guide::own_codec), [`own_layer`](guide::own_layer) | [`Codec`], [`Layer`], [`session`] |
-//! | write a resource, or watch a descriptor | [`own_resource`](guide::own_resource) | [`Resource`], [`Fd`] |
+//! | write a resource, or watch a descriptor | [`own_resource`](guide::own_resource) | [`Pollable`], [`Fd`] |
 //! | choose, tune or write an engine | [`own_engine`](guide::own_engine) | [below](#engines), [`engine`] |
 //! | read, write and serve files; keep a log | [`files`](guide::files), [`write_ahead_log`](guide::write_ahead_log) | [`file`](mod@file) |
 //! | test under faults, from a seed | [`testing`](guide::testing) | the crate `io-reactor-sim` |
@@ -201,7 +201,7 @@ pub use self::{
     panics::{AfterPanic, During, Panic},
     resource::{
         Accept, AnyStream, Connection, DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, Event, Fd,
-        Flow, Io, Listener, Output, Resource, Stream, StreamOptions, WhenFull,
+        Flow, Io, Listener, Output, Pollable, Resource, Stream, StreamOptions, WhenFull, Writable,
     },
     runtime::{
         Call, Context, Controller, Handle, Handled, Hold, Limits, Reactor, Receipt, Receive, Received,

@@ -11,8 +11,8 @@ use std::{
 
 use common::{LONG, SHORT, for_each_engine, settle, until};
 use reactor::{
-    Closed, Context, Fd, Flow, Handle, Id, Interest, Io, Outgoing, Output, Ready, Resource, Result, Runtime,
-    Service, ServiceId, Source,
+    Closed, Context, Fd, Flow, Handle, Id, Interest, Io, Outgoing, Pollable, Ready, Result, Runtime, Service,
+    ServiceId, Source, Writable,
 };
 
 /// A user's resource. Its events are byte counts, and it sends numbers.
@@ -30,7 +30,7 @@ impl Counting {
     }
 }
 
-impl Resource for Counting {
+impl Pollable for Counting {
     type Event<'a> = &'a [u8];
 
     fn source(&self) -> Source<'_> {
@@ -49,7 +49,7 @@ impl Resource for Counting {
     }
 }
 
-impl Output for Counting {
+impl Writable for Counting {
     type Item<'a> = u8;
 
     fn encode(&mut self, item: u8, out: &mut Outgoing) -> Result {

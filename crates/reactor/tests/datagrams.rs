@@ -8,7 +8,7 @@ use std::{io::ErrorKind, net::UdpSocket, path::PathBuf};
 use common::{Engine, for_each_engine, settle, until};
 use reactor::{
     Address, BindOptions, Closed, Context, DatagramEvent, Datagrams, Ecn, Error, Group, Handle, Id, Outbound,
-    Outgoing, Output as _, Result, Runtime, Service, ServiceId,
+    Result, Runtime, Service, ServiceId,
 };
 
 /// A received datagram.
@@ -399,15 +399,4 @@ fn as_many_as_one_call_takes_and_one_more() {
             calls_for(engine, &BindOptions::default(), &vec![10; count]);
         }
     });
-}
-
-#[test]
-fn a_datagram_is_no_piece_of_a_queue_of_bytes() {
-    // Encode directly, as a resource does that passes its items to an inner one.
-    let mut out = Outgoing::new();
-    let peer = "127.0.0.1:9".parse().expect("an address");
-    let refused = Datagrams::new().encode(Outbound::to(&peer, b"whole"), &mut out);
-    let text = refused.expect_err("its end and its address would be lost").to_string();
-    assert!(text.contains("only `send` takes it"), "{text}");
-    assert!(out.is_empty());
 }

@@ -10,7 +10,7 @@ use std::{fs::File, io::Write as _, os::fd::AsRawFd as _, path::PathBuf};
 use common::{Engine, SHORT, for_each_engine, settle, until};
 use line::{pair, taken};
 use reactor::{
-    Closed, Context, Flow, Handle, Id, Resource as _, Result, Runtime, Service, ServiceId,
+    Closed, Context, Flow, Handle, Id, Pollable as _, Result, Runtime, Service, ServiceId,
     serial::{FlowControl, Parity, Serial, SerialEvent, SerialOptions, StopBits},
 };
 use rustix::{

@@ -21,7 +21,7 @@ use std::{
 
 use common::{LONG, SHORT, for_each_engine, settle, until};
 use reactor::{
-    Closed, Context, Error, Handle, Id, Receive, Resource, Result, Runtime, Service, ServiceId,
+    Closed, Context, Error, Handle, Id, Pollable, Receive, Result, Runtime, Service, ServiceId,
     signals::{Arrived, Graceful, Signal, Signals},
 };
 

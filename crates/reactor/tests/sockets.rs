@@ -306,16 +306,18 @@ fn options_reach_the_sockets() {
             ids.iter().for_each(|id| cx.release(*id).expect("it is not closing"));
         });
         until(&mut runtime, |runtime| runtime.service(service).expect("it lives").closed.len() == 2);
-        for (_, stream, _) in &runtime.service(service).expect("it lives").closed {
-            let source = reactor::Resource::source(stream);
-            let descriptor = source.descriptor().expect("a released stream has its socket");
+        let closed = runtime.with(service, |service, _| std::mem::take(&mut service.closed));
+        for (_, stream, _) in closed.expect("it lives") {
+            let is_outbound = stream.is_outbound();
+            let transport = stream.into_transport().expect("a released stream has its socket");
+            let descriptor = transport.source().descriptor().expect("of the system");
             let socket = socket2::SockRef::from(&descriptor);
             assert!(socket.tcp_nodelay().expect("TCP") && socket.keepalive().expect("TCP"));
             assert_eq!(socket.tcp_keepalive_time().expect("TCP"), Duration::from_secs(60));
             assert!(socket.recv_buffer_size().expect("a socket") <= 32 << 10);
             assert!(socket.nonblocking().expect("a socket"));
             #[cfg(target_os = "linux")]
-            assert!(is_port_chosen_late(&descriptor) == stream.is_outbound(), "IP_BIND_ADDRESS_NO_PORT");
+            assert!(is_port_chosen_late(&descriptor) == is_outbound, "IP_BIND_ADDRESS_NO_PORT");
             let flags = rustix::io::fcntl_getfd(descriptor).expect("a descriptor");
             assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
         }

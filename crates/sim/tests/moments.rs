@@ -3,7 +3,7 @@
 use std::{cell::RefCell, io, rc::Rc, time::Duration};
 
 use reactor::{
-    Bytes, Context, Event, Handle, Id, Interest, Io, Ready, Receive, Resource, Result, Runtime, Service,
+    Bytes, Context, Event, Handle, Id, Interest, Io, Pollable, Ready, Receive, Result, Runtime, Service,
     Source, Stream, Time,
 };
 use sim::{Failure, Faults, Kind, NodeId, Plan, VirtualSource, World, shrink};
@@ -18,7 +18,7 @@ struct Told {
     idle: u32,
 }
 
-impl Resource for Tap {
+impl Pollable for Tap {
     type Event<'a> = &'a [u8];
 
     fn source(&self) -> Source<'_> {

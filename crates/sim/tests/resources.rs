@@ -9,8 +9,8 @@ use std::{
 };
 
 use reactor::{
-    Closed, Context, Controller, Handle, Id, Io, Outgoing, Output, Ready, Resource, Result, Runtime, Service,
-    ServiceId, Source,
+    Closed, Context, Controller, Handle, Id, Io, Outgoing, Pollable, Ready, Result, Runtime, Service,
+    ServiceId, Source, Writable,
 };
 use sim::{Faults, Kind, NodeId, VirtualSource, World, WorldOptions};
 
@@ -34,7 +34,7 @@ impl Base for Rc<VirtualSource> {
 /// The resource: up to four bytes a step, and an empty event at the end.
 struct Pipe<T>(T);
 
-impl<T: Base> Resource for Pipe<T> {
+impl<T: Base> Pollable for Pipe<T> {
     type Event<'a> = &'a [u8];
 
     fn source(&self) -> Source<'_> {
@@ -47,7 +47,7 @@ impl<T: Base> Resource for Pipe<T> {
     }
 }
 
-impl<T: Base> Output for Pipe<T> {
+impl<T: Base> Writable for Pipe<T> {
     type Item<'a> = &'a [u8];
 
     fn encode(&mut self, item: &[u8], out: &mut Outgoing) -> Result {

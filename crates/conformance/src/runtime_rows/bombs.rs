@@ -8,7 +8,7 @@ use std::{
     panic::{panic_any, resume_unwind},
 };
 
-use reactor::{Error, Fault, Io, Outgoing, Output, Ready, Receipt, Resource, Source, file::Operation};
+use reactor::{Error, Fault, Io, Outgoing, Pollable, Ready, Receipt, Source, Writable, file::Operation};
 
 use super::{prelude::*, probe::Echo};
 use crate::rows::descriptors::socket_pair;
@@ -242,7 +242,7 @@ impl Drop for Device {
     }
 }
 
-impl Resource for Device {
+impl Pollable for Device {
     type Event<'a> = ();
 
     fn source(&self) -> Source<'_> {
@@ -262,7 +262,7 @@ impl Resource for Device {
     }
 }
 
-impl Output for Device {
+impl Writable for Device {
     type Item<'a> = &'a [u8];
 
     fn encode(&mut self, item: &[u8], out: &mut Outgoing) -> Result {

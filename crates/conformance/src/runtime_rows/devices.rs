@@ -5,7 +5,7 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use reactor::{Io, Ready, Resource, Source};
+use reactor::{Io, Pollable, Ready, Source};
 
 use super::prelude::*;
 use crate::line::line;
@@ -24,7 +24,7 @@ pub(super) const ROWS: &[Row] = &[
 /// EIO.
 struct Terminal(OwnedFd);
 
-impl Resource for Terminal {
+impl Pollable for Terminal {
     type Event<'a> = &'a [u8];
 
     fn source(&self) -> Source<'_> {

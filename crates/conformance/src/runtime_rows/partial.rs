@@ -5,7 +5,7 @@ use std::{
     net::{TcpListener, TcpStream, UdpSocket},
 };
 
-use reactor::{Io, Ready, Resource, Shared, Source};
+use reactor::{Io, Pollable, Ready, Shared, Source};
 
 use super::prelude::*;
 
@@ -123,7 +123,7 @@ fn empty_item(fixture: &mut Fixture<'_>) -> Outcome {
 /// A datagram socket that reports the length of each datagram.
 struct Lengths(UdpSocket);
 
-impl Resource for Lengths {
+impl Pollable for Lengths {
     type Event<'a> = usize;
 
     fn source(&self) -> Source<'_> {
@@ -140,7 +140,7 @@ impl Resource for Lengths {
 /// A socket that reports the number of bytes read.
 struct Counted(TcpStream);
 
-impl Resource for Counted {
+impl Pollable for Counted {
     type Event<'a> = usize;
 
     fn source(&self) -> Source<'_> {

@@ -8,7 +8,8 @@ use std::{
 };
 
 use reactor::{
-    Closed, Context, Fd, Handle, Id, Interest, Io, Outgoing, Output, Ready, Resource, Result, Service, Source,
+    Closed, Context, Fd, Handle, Id, Interest, Io, Outgoing, Pollable, Ready, Result, Service, Source,
+    Writable,
 };
 use sim::VirtualSource;
 
@@ -47,7 +48,7 @@ impl Link for Rc<VirtualSource> {
 /// A byte pipe that implements everything by hand.
 struct Pipe<T>(T);
 
-impl<T: Link> Resource for Pipe<T> {
+impl<T: Link> Pollable for Pipe<T> {
     type Event<'a> = &'a [u8];
 
     fn source(&self) -> Source<'_> {
@@ -60,7 +61,7 @@ impl<T: Link> Resource for Pipe<T> {
     }
 }
 
-impl<T: Link> Output for Pipe<T> {
+impl<T: Link> Writable for Pipe<T> {
     type Item<'a> = &'a [u8];
 
     fn encode(&mut self, item: &[u8], out: &mut Outgoing) -> Result {

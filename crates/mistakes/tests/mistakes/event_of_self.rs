@@ -6,7 +6,7 @@ struct Device {
     mine: Vec<u8>,
 }
 
-impl Resource for Device {
+impl Pollable for Device {
     type Event<'a> = &'a [u8];
 
     fn source(&self) -> Source<'_> {

@@ -137,18 +137,10 @@ pub use self::{
     writer::{FileWriter, WriterEvent},
 };
 
-use crate::engine::Source;
-
 /// Why a range is refused.
 const BACKWARDS: &str = "the range ends before it begins";
 /// Why a file is refused after the end of a run.
 const OVER: &str = "the runtime has run to its end: make a new one to use files";
-
-/// Returns the source of a resource that the runtime never gives to an engine, because answers that arrive as
-/// messages drive it.
-fn no_source() -> Source<'static> {
-    Source::hosted(u64::MAX)
-}
 
 /// Takes the next answer from a typed queue.
 fn next_landed<T: 'static>(queue: &mut dyn Any) -> Option<T> {

@@ -1,13 +1,13 @@
 //! Reads a file as a stream of chunks, with bounded read-ahead.
 
-use std::{any::Any, collections::VecDeque, io, mem, ops::Range};
+use std::{any::Any, collections::VecDeque, mem, ops::Range};
 
 use super::{Action, Answer, File, in_flight::Landed};
 use crate::{
-    engine::{Ending, Interest, Ready, Source},
+    engine::Ending,
     error::{Closed, Error},
     id::{Id, Key},
-    resource::{Io, Resource, Vtable},
+    resource::{Driver, Resource, Served, Vtable},
     runtime::{
         Context, Handle, LoopState,
         dispatch::{emit, service},
@@ -152,20 +152,11 @@ fn find(core: &mut LoopState, key: Key) -> Option<&mut Reading> {
 
 impl Resource for FileReader {
     type Event<'a> = FileEvent<'a>;
+    type Driver = Served;
+}
 
-    fn source(&self) -> Source<'_> {
-        super::no_source()
-    }
-
-    fn interest(&self) -> Option<Interest> {
-        None
-    }
-
-    fn step<'a>(&mut self, _: Ready, _: &mut Io<'_>, _: &'a mut [u8]) -> io::Result<Option<FileEvent<'a>>> {
-        Ok(None)
-    }
-
-    fn table<S: Handle<Self>>() -> &'static Vtable {
+impl Driver<FileReader> for Served {
+    fn table<S: Handle<FileReader>>() -> &'static Vtable {
         &Vtable {
             name: std::any::type_name::<FileReader>,
             again: again::<S>,
@@ -190,28 +181,28 @@ impl Resource for FileReader {
         }
     }
 
-    fn view(slot: &dyn Any) -> Option<&Self> {
+    fn view(slot: &dyn Any) -> Option<&FileReader> {
         slot.downcast_ref::<Reading>().map(|reading| &reading.reader)
     }
 
-    fn view_mut(slot: &mut dyn Any) -> Option<&mut Self> {
+    fn view_mut(slot: &mut dyn Any) -> Option<&mut FileReader> {
         slot.downcast_mut::<Reading>().map(|reading| &mut reading.reader)
     }
 
     fn enroll(
-        self,
+        reader: FileReader,
         core: &mut LoopState,
         service: u16,
         table: &'static Vtable,
-    ) -> Result<Key, (Self, Error)> {
-        if self.end.is_some_and(|end| end < self.at) {
-            return Err((self, Error::Misuse { operation: "add", why: super::BACKWARDS }));
+    ) -> Result<Key, (FileReader, Error)> {
+        if reader.end.is_some_and(|end| end < reader.at) {
+            return Err((reader, Error::Misuse { operation: "add", why: super::BACKWARDS }));
         }
         if core.files.is_over() {
-            return Err((self, Error::Misuse { operation: "add", why: super::OVER }));
+            return Err((reader, Error::Misuse { operation: "add", why: super::OVER }));
         }
         let reading = Reading {
-            reader: self,
+            reader,
             ready: VecDeque::new(),
             spare: Vec::new(),
             is_out: false,

@@ -8,10 +8,10 @@ use super::{
     sendfile::{self, Moved, Next, Outlet, Part},
 };
 use crate::{
-    engine::{Ending, Interest, Ready, Source},
+    engine::Ending,
     error::{Closed, Error, Phase},
     id::{Id, Key},
-    resource::{AnyStream, Flow, Io, Resource, Vtable, Way},
+    resource::{AnyStream, Driver, Flow, Resource, Served, Vtable, Way},
     runtime::{Context, Handle, LoopState, dispatch::service},
 };
 
@@ -223,20 +223,11 @@ pub(crate) fn begin<R: AnyStream>(
 
 impl Resource for FileTransfer {
     type Event<'a> = Infallible;
+    type Driver = Served;
+}
 
-    fn source(&self) -> Source<'_> {
-        super::no_source()
-    }
-
-    fn interest(&self) -> Option<Interest> {
-        None
-    }
-
-    fn step(&mut self, _: Ready, _: &mut Io<'_>, _: &mut [u8]) -> io::Result<Option<Infallible>> {
-        Ok(None)
-    }
-
-    fn table<S: Handle<Self>>() -> &'static Vtable {
+impl Driver<FileTransfer> for Served {
+    fn table<S: Handle<FileTransfer>>() -> &'static Vtable {
         &Vtable {
             name: std::any::type_name::<FileTransfer>,
             flush,
@@ -259,17 +250,22 @@ impl Resource for FileTransfer {
         }
     }
 
-    fn view(slot: &dyn Any) -> Option<&Self> {
+    fn view(slot: &dyn Any) -> Option<&FileTransfer> {
         slot.downcast_ref::<Moving>().map(|moving| &moving.transfer)
     }
 
-    fn view_mut(slot: &mut dyn Any) -> Option<&mut Self> {
+    fn view_mut(slot: &mut dyn Any) -> Option<&mut FileTransfer> {
         slot.downcast_mut::<Moving>().map(|moving| &mut moving.transfer)
     }
 
-    fn enroll(self, _: &mut LoopState, _: u16, _: &'static Vtable) -> Result<Key, (Self, Error)> {
+    fn enroll(
+        transfer: FileTransfer,
+        _: &mut LoopState,
+        _: u16,
+        _: &'static Vtable,
+    ) -> Result<Key, (FileTransfer, Error)> {
         let why = "a transfer needs its stream: use send_file";
-        Err((self, Error::Misuse { operation: "add", why }))
+        Err((transfer, Error::Misuse { operation: "add", why }))
     }
 }
 

@@ -1,13 +1,13 @@
 //! Writes a file as a stream of bytes, with bounded write-behind.
 
-use std::{any::Any, io, mem, time::Duration};
+use std::{any::Any, mem, time::Duration};
 
 use super::{Action, Answer, File, in_flight::Landed};
 use crate::{
-    engine::{Ending, Interest, Outgoing, Ready, Source},
+    engine::{Ending, Outgoing},
     error::{Closed, Error, Phase, Result},
     id::{Id, Key},
-    resource::{CLOSING, Flow, Io, Output, Resource, Vtable, release_refused},
+    resource::{CLOSING, Driver, Flow, Output, OutputDriver, Resource, Served, Vtable, release_refused},
     runtime::{
         Context, Handle, LoopState,
         dispatch::{emit, service},
@@ -254,20 +254,11 @@ fn find(core: &mut LoopState, key: Key) -> Option<&mut Writing> {
 
 impl Resource for FileWriter {
     type Event<'a> = WriterEvent;
+    type Driver = Served;
+}
 
-    fn source(&self) -> Source<'_> {
-        super::no_source()
-    }
-
-    fn interest(&self) -> Option<Interest> {
-        None
-    }
-
-    fn step(&mut self, _: Ready, _: &mut Io<'_>, _: &mut [u8]) -> io::Result<Option<WriterEvent>> {
-        Ok(None)
-    }
-
-    fn table<S: Handle<Self>>() -> &'static Vtable {
+impl Driver<FileWriter> for Served {
+    fn table<S: Handle<FileWriter>>() -> &'static Vtable {
         &Vtable {
             name: std::any::type_name::<FileWriter>,
             flush: flush::<S>,
@@ -293,25 +284,25 @@ impl Resource for FileWriter {
         }
     }
 
-    fn view(slot: &dyn Any) -> Option<&Self> {
+    fn view(slot: &dyn Any) -> Option<&FileWriter> {
         slot.downcast_ref::<Writing>().map(|writing| &writing.writer)
     }
 
-    fn view_mut(slot: &mut dyn Any) -> Option<&mut Self> {
+    fn view_mut(slot: &mut dyn Any) -> Option<&mut FileWriter> {
         slot.downcast_mut::<Writing>().map(|writing| &mut writing.writer)
     }
 
     fn enroll(
-        self,
+        writer: FileWriter,
         core: &mut LoopState,
         service: u16,
         table: &'static Vtable,
-    ) -> Result<Key, (Self, Error)> {
+    ) -> Result<Key, (FileWriter, Error)> {
         if core.files.is_over() {
-            return Err((self, Error::Misuse { operation: "add", why: super::OVER }));
+            return Err((writer, Error::Misuse { operation: "add", why: super::OVER }));
         }
         let writing = Writing {
-            writer: FileWriter { unwritten: 0, ..self },
+            writer: FileWriter { unwritten: 0, ..writer },
             queue: None,
             in_flight: 0,
             out: None,
@@ -331,12 +322,9 @@ impl Resource for FileWriter {
 
 impl Output for FileWriter {
     type Item<'a> = &'a [u8];
+}
 
-    fn encode(&mut self, item: &[u8], out: &mut Outgoing) -> Result {
-        out.put(item);
-        Ok(())
-    }
-
+impl OutputDriver<FileWriter> for Served {
     fn post(core: &mut LoopState, index: u16, key: Key, item: &[u8]) -> Flow {
         let LoopState { registry, pool, budget, .. } = core;
         let slot = registry.live(key).filter(|slot| slot.service == index);

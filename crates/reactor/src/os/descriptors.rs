@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Failure, Result},
     id::Key,
     options::ConnectOptions,
-    resource::{Connection, Io, Output, Resource, StreamOptions, Vtable, polled},
+    resource::{Connection, Io, Pollable, StreamOptions, Vtable, Writable, polled},
     runtime::{Handle, LoopState},
     sys::rights,
 };
@@ -347,7 +347,7 @@ impl Descriptors {
     }
 }
 
-impl Resource for Descriptors {
+impl Pollable for Descriptors {
     type Event<'a> = Passed<'a>;
 
     fn source(&self) -> Source<'_> {
@@ -387,27 +387,23 @@ impl Resource for Descriptors {
         Ok(Some(Passed::Received { bytes, descriptors, truncated }))
     }
 
-    fn reconnect(&mut self, engine: &mut dyn Engine) -> io::Result<()> {
-        let Some((target, options)) = self.target.as_deref() else { return Ok(()) };
-        let transport = engine.connect(target, options)?;
-        self.target = None;
-        self.take(transport.into())
-    }
-
-    fn enroll(
-        mut self,
-        core: &mut LoopState,
-        service: u16,
-        table: &'static Vtable,
-    ) -> Result<Key, (Self, Error)> {
+    fn prepare(&mut self) -> Result<(), Error> {
         if self.socket.is_none() {
             let why = "it has no socket: use listen, connect or on";
-            return Err((self, Error::Misuse { operation: "add", why }));
+            return Err(Error::Misuse { operation: "add", why });
         }
         // The queue of an earlier life does not belong to this life.
         self.begin();
-        polled::enroll(self, core, service, table)
+        Ok(())
     }
+}
+
+/// Tries again to connect after the system refused for now.
+fn reconnect(descriptors: &mut Descriptors, engine: &mut dyn Engine) -> io::Result<()> {
+    let Some((target, options)) = descriptors.target.as_deref() else { return Ok(()) };
+    let transport = engine.connect(target, options)?;
+    descriptors.target = None;
+    descriptors.take(transport.into())
 }
 
 impl Connection for Descriptors {
@@ -421,7 +417,7 @@ impl Connection for Descriptors {
     ) -> Result<Key, (Self, Error)> {
         core.counters.connects += u64::from(target.is_some());
         match self.through(transport) {
-            Ok(descriptors) => descriptors.enroll(core, service, table),
+            Ok(descriptors) => polled::enroll(descriptors, core, service, table),
             Err(error) => Err((Descriptors::new(), Error::os("attach", "descriptors", error))),
         }
     }
@@ -436,7 +432,7 @@ impl Connection for Descriptors {
     ) -> Result<Key, (Self, Error)> {
         self.begin();
         self.target = Some(Box::new((target.clone(), options.clone())));
-        polled::attempt(self, core, service, table, CONNECT_MAX)
+        polled::attempt(self, core, service, table, (CONNECT_MAX, reconnect))
     }
 
     fn up<S: Handle<Self>>(_: &mut LoopState, _: &mut S, _: Key) {
@@ -445,7 +441,7 @@ impl Connection for Descriptors {
 
     fn credentials(core: &LoopState, key: Key) -> io::Result<Credentials> {
         let slot = core.registry.peek(key).and_then(|slot| slot.resource.as_deref());
-        let descriptors = slot.and_then(Descriptors::view).ok_or(io::ErrorKind::NotFound)?;
+        let descriptors = slot.and_then(polled::view::<Descriptors>).ok_or(io::ErrorKind::NotFound)?;
         match descriptors.socket.as_ref().and_then(Descriptor::fd) {
             Some(socket) => Credentials::of_peer(socket),
             None => core.engine.peer_credentials(key),
@@ -465,7 +461,7 @@ fn source_of(socket: Option<&Descriptor>) -> Source<'_> {
 
 // A hint at this `impl` would not help a user who forgot one of their own.
 #[diagnostic::do_not_recommend]
-impl Output for Descriptors {
+impl Writable for Descriptors {
     type Item<'a> = Message<'a>;
 
     fn write_stall(&self) -> Option<Duration> {

@@ -81,7 +81,7 @@ use std::{
 use crate::sys::process::Pidfd;
 use crate::{
     engine::{Ready, Source, Transport},
-    resource::{Io, Resource},
+    resource::{Io, Pollable},
 };
 
 /// How to set up one of a child's three standard streams.
@@ -242,7 +242,7 @@ impl Process {
     }
 }
 
-impl Resource for Process {
+impl Pollable for Process {
     type Event<'a> = ExitStatus;
 
     fn source(&self) -> Source<'_> {

@@ -5,7 +5,7 @@ use std::{
     ops::{Deref, DerefMut},
 };
 
-use super::{Io, Resource};
+use super::{Io, Pollable};
 use crate::engine::{Interest, Ready, Source};
 
 #[cfg(unix)]
@@ -88,7 +88,7 @@ impl<T: fmt::Debug> fmt::Debug for Fd<T> {
     }
 }
 
-impl<T: AsDescriptor + 'static> Resource for Fd<T> {
+impl<T: AsDescriptor + 'static> Pollable for Fd<T> {
     type Event<'a> = Ready;
 
     fn source(&self) -> Source<'_> {

@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Connection, Io, Resource, Vtable, release_refused};
+use super::{Connection, Driver, Resource, Served, Vtable, release_refused};
 use crate::{
     address::Address,
-    engine::{self, Ending, Interest, Ready, Role, Source, Transport},
+    engine::{self, Ending, Role, Transport},
     error::{Closed, Error, Fault, Result},
     id::{Id, Key},
     runtime::{
@@ -84,29 +84,30 @@ impl<R> Accepting<R> {
 
 impl<R: Connection> Resource for Listener<R> {
     type Event<'a> = std::convert::Infallible;
+    type Driver = Served;
+}
 
-    fn source(&self) -> Source<'_> {
-        Source::hosted(u64::MAX)
+impl<R: Connection> Driver<Listener<R>> for Served {
+    fn table<S: Handle<Listener<R>>>() -> &'static Vtable {
+        // A listener has no events. The service that handles its connections has the other vtable.
+        &ORPHAN
     }
 
-    fn interest(&self) -> Option<Interest> {
-        None
-    }
-
-    fn step<'a>(&mut self, _: Ready, _: &mut Io<'_>, _: &'a mut [u8]) -> io::Result<Option<Self::Event<'a>>> {
-        Ok(None)
-    }
-
-    fn view(slot: &dyn Any) -> Option<&Self> {
+    fn view(slot: &dyn Any) -> Option<&Listener<R>> {
         slot.downcast_ref::<Accepting<R>>().map(|accepting| &accepting.view)
     }
 
-    fn view_mut(slot: &mut dyn Any) -> Option<&mut Self> {
+    fn view_mut(slot: &mut dyn Any) -> Option<&mut Listener<R>> {
         slot.downcast_mut::<Accepting<R>>().map(|accepting| &mut accepting.view)
     }
 
-    fn enroll(self, _: &mut LoopState, _: u16, _: &'static Vtable) -> Result<Key, (Self, Error)> {
-        Err((self, Error::Misuse { operation: "add", why: "a listener is made by listen" }))
+    fn enroll(
+        listener: Listener<R>,
+        _: &mut LoopState,
+        _: u16,
+        _: &'static Vtable,
+    ) -> Result<Key, (Listener<R>, Error)> {
+        Err((listener, Error::Misuse { operation: "add", why: "a listener is made by listen" }))
     }
 }
 
@@ -225,7 +226,7 @@ fn accepted<S: Handle<R>, R: Connection>(
         // Dropping the transport closes it.
         Accept::Refuse => return,
     };
-    match stream.attach(core, index, R::table::<S>(), transport, None) {
+    match stream.attach(core, index, <R::Driver as Driver<R>>::table::<S>(), transport, None) {
         Ok(stream) => {
             if is_dismissed {
                 core.close(stream, Closed::Done);

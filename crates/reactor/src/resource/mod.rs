@@ -2,6 +2,7 @@
 //! class.
 
 pub(crate) mod datagram;
+pub(crate) mod driver;
 mod fd;
 mod io;
 pub(crate) mod listener;
@@ -14,6 +15,7 @@ use std::{any::Any, fmt, io as std_io, mem, time::Duration};
 
 use session::Mark;
 
+pub(crate) use self::driver::{Driver, OutputDriver, Served};
 #[cfg(all(unix, feature = "serial"))]
 pub(crate) use self::polled::QUEUE_HIGH;
 use self::rest::Rests;
@@ -29,27 +31,53 @@ use crate::{
     engine::{self, Ending, Interest, Outgoing, Ready, Sent, Source, Transport},
     error::{Closed, Error, Result},
     id::Key,
-    runtime::{Handle, LoopState, pressure::Holding},
+    runtime::{LoopState, pressure::Holding},
 };
 
-/// A source of events that the runtime can wait for.
+/// A thing outside of the program whose events a service handles: a connection, a listener, a file, a child,
+/// a device.
+///
+/// It says only what a service gets of it. Everything else is its driver's: an engine moves the bytes of a
+/// [`Stream`], and threads read the file of a [`FileReader`](crate::file::FileReader). For a resource of your
+/// own, implement [`Pollable`]. It then is a `Resource` as well.
+pub trait Resource: Sized + 'static {
+    /// The event that a [`Handle`](crate::Handle) gets. It may borrow from the runtime, but never from the
+    /// resource, so that the service can look at the resource while it holds the event.
+    type Event<'a>;
+
+    /// The part of the runtime that drives it. Only the library has drivers.
+    type Driver: Driver<Self>;
+}
+
+/// A resource of your own: a source that the runtime watches, and one operation on it.
 ///
 /// Implement it for sources that the library does not know, for example a timer descriptor, a device or
-/// another socket family. The runtime watches [`source`](Resource::source) level-triggered for
-/// [`interest`](Resource::interest), calls [`step`](Resource::step) when an operation will not block, and
-/// hands the event to the service.
+/// another socket family. A resource that also takes output implements [`Writable`].
 ///
-/// The runtime notes the source when it adds the resource. A resource that shows another source later ends as
-/// [`Closed::Misuse`], because the number may belong to a foreign descriptor.
+/// # The contract
+///
+/// **Who calls, and when.** Only the runtime does, in its thread, and never while a handler runs. It watches
+/// [`source`](Pollable::source) level-triggered for [`interest`](Pollable::interest). When an operation will
+/// not block, it calls [`step`](Pollable::step), and then hands the event to the service. It asks for the
+/// interest again after each call of the handler.
+///
+/// **The source stays the same** for the whole life. The runtime notes it when it adds the resource. A resource
+/// that shows another source later ends as [`Closed::Misuse`], because the number may belong to a foreign
+/// descriptor.
+///
+/// **Panics** cost the service, as a panic of its handler does.
+///
+/// **Not promised.** Readiness is a hint: `step` may find nothing, and then says `WouldBlock`. The number of
+/// steps in a turn is not fixed. It is at most 64.
 ///
 /// ```
-/// use reactor::{Io, Ready, Resource, Source};
+/// use reactor::{Io, Pollable, Ready, Source};
 /// use std::{io, net::UdpSocket};
 ///
 /// /// Tells the length of each datagram. The socket is non-blocking.
 /// struct Lengths(UdpSocket);
 ///
-/// impl Resource for Lengths {
+/// impl Pollable for Lengths {
 ///     type Event<'a> = usize;
 ///
 ///     fn source(&self) -> Source<'_> {
@@ -63,7 +91,7 @@ use crate::{
 ///     }
 /// }
 /// ```
-pub trait Resource: Sized + 'static {
+pub trait Pollable: Sized + 'static {
     /// The result of `step`. It may borrow the lent buffer, but never the resource, so that the service can
     /// look at the resource while it holds the event.
     type Event<'a>;
@@ -72,7 +100,7 @@ pub trait Resource: Sized + 'static {
     fn source(&self) -> Source<'_>;
 
     /// Returns the readiness to watch for. `None` lets the resource rest. The runtime asks again after each
-    /// call of the handler. While output is queued ([`Output`]), the runtime watches for room as well.
+    /// call of the handler. While output is queued ([`Writable`]), the runtime watches for room as well.
     fn interest(&self) -> Option<Interest> {
         Some(Interest::Read)
     }
@@ -93,45 +121,48 @@ pub trait Resource: Sized + 'static {
         buffer: &'a mut [u8],
     ) -> std_io::Result<Option<Self::Event<'a>>>;
 
-    #[doc(hidden)]
-    fn table<S: Handle<Self>>() -> &'static Vtable {
-        polled::table::<S, Self>()
-    }
-
-    /// Tries again to connect after the system refused for now.
-    #[doc(hidden)]
-    fn reconnect(&mut self, _: &mut dyn engine::Engine) -> std_io::Result<()> {
+    /// Prepares for a life in a runtime. [`Context::add`](crate::Context::add) calls it once, before the
+    /// first [`source`](Pollable::source). The default has nothing to prepare.
+    ///
+    /// # Errors
+    /// The resource cannot be added now, and comes back with this error.
+    fn prepare(&mut self) -> Result<(), Error> {
         Ok(())
-    }
-
-    #[doc(hidden)]
-    fn view(slot: &dyn Any) -> Option<&Self> {
-        polled::view(slot)
-    }
-
-    #[doc(hidden)]
-    fn view_mut(slot: &mut dyn Any) -> Option<&mut Self> {
-        polled::view_mut(slot)
-    }
-
-    #[doc(hidden)]
-    fn enroll(
-        self,
-        core: &mut LoopState,
-        service: u16,
-        table: &'static Vtable,
-    ) -> Result<Key, (Self, Error)> {
-        polled::enroll(self, core, service, table)
     }
 }
 
-/// A resource that takes output, which `send` queues.
+// Whoever lacks the one is rarely about to write the other.
+#[diagnostic::do_not_recommend]
+impl<R: Pollable> Resource for R {
+    type Event<'a> = <R as Pollable>::Event<'a>;
+    type Driver = driver::Polled;
+}
+
+/// A resource that takes output, which [`send`](crate::Context::send) queues. For a resource of your own,
+/// implement [`Writable`]. It then is an `Output` as well.
 #[diagnostic::on_unimplemented(
     message = "nothing can be sent to resources of type `{Self}`",
     label = "`{Self}` takes no output",
-    note = "streams, sockets for datagrams and serial ports take output, and your own resources that implement `Output`"
+    note = "streams, sockets for datagrams and serial ports take output, and your own resources that implement `Writable`"
 )]
-pub trait Output: Resource {
+pub trait Output: Resource<Driver: OutputDriver<Self>> {
+    /// The type of an item to send.
+    type Item<'a>;
+}
+
+/// A resource of your own that takes output. The runtime keeps its write queue.
+///
+/// # The contract
+///
+/// **Who calls, and when.** [`Context::send`](crate::Context::send) calls [`encode`](Writable::encode) within
+/// the handler. The runtime calls [`flush`](Writable::flush) after the handlers of the turn, and again
+/// whenever the source has room and the queue is not empty. Neither is called after the resource has ended.
+///
+/// **The queue is the runtime's.** It is bounded at 4 MiB, counts against
+/// [`Limits::bytes`](crate::Limits::bytes), and its bytes leave in the order of the sends.
+///
+/// **Not promised.** One flush need not take a whole item, and one item need not leave in one write.
+pub trait Writable: Pollable {
     /// The type of an item to send.
     type Item<'a>;
 
@@ -160,11 +191,11 @@ pub trait Output: Resource {
     fn write_stall(&self) -> Option<Duration> {
         None
     }
+}
 
-    #[doc(hidden)]
-    fn post(core: &mut LoopState, index: u16, key: Key, item: Self::Item<'_>) -> Flow {
-        polled::post::<Self>(core, index, key, item)
-    }
+#[diagnostic::do_not_recommend]
+impl<R: Writable> Output for R {
+    type Item<'a> = <R as Writable>::Item<'a>;
 }
 
 /// Returns the reason of an end, or keeps it for later.
@@ -333,7 +364,10 @@ impl Drop for Broken<'_> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{id::Id, runtime::Context};
+    use crate::{
+        id::Id,
+        runtime::{Context, Handle},
+    };
 
     /// Returns a vtable for tests of the registry, which never call through it.
     pub(crate) fn table() -> &'static Vtable {
@@ -344,6 +378,6 @@ pub(crate) mod tests {
                 Ok(())
             }
         }
-        Fd::<std::net::TcpStream>::table::<Nobody>()
+        <driver::Polled as Driver<Fd<std::net::TcpStream>>>::table::<Nobody>()
     }
 }

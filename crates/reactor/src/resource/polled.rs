@@ -3,13 +3,13 @@
 use std::{any::Any, io, time::Duration};
 
 use super::{
-    CLOSING, Flow, Io, Output, Resource, Vtable, encode_whole, is_passing,
+    CLOSING, Flow, Io, Pollable, Vtable, Writable, encode_whole, is_passing,
     pause::{Pause, is_passing_send},
     release_refused,
 };
 use crate::{
     clock::Time,
-    engine::{self, Ending, Identity, Interest, Outgoing, Ready, Source},
+    engine::{self, Ending, Engine, Identity, Interest, Outgoing, Ready, Source},
     error::{Closed, Error, Phase},
     guard,
     id::{Id, Key},
@@ -58,6 +58,7 @@ struct Custom<R> {
     pause: Pause,
     /// The resource has no connection yet, so it is not watched. It tries to connect until this time.
     connect_by: Option<Time>,
+    reconnect: Option<Reconnect<R>>,
     close_by: Option<Time>,
     /// How long output may make no progress, as of the last sent item.
     stall: Option<Duration>,
@@ -68,11 +69,14 @@ struct Custom<R> {
     last_try: bool,
 }
 
-/// The function that writes a resource's queue. The first item sets it, because not every resource is an
-/// [`Output`].
+/// The function that writes a resource's queue. The first item sets it, because not every resource is
+/// [`Writable`].
 type Flush<R> = fn(&mut R, &mut Io<'_>, &mut Outgoing) -> io::Result<()>;
 
-impl<R: Resource> Custom<R> {
+/// The function that tries again to connect.
+pub(crate) type Reconnect<R> = fn(&mut R, &mut dyn Engine) -> io::Result<()>;
+
+impl<R: Pollable> Custom<R> {
     fn queued(&self) -> usize {
         self.out.as_ref().map_or(0, |out| out.len())
     }
@@ -98,19 +102,19 @@ impl<R: Resource> Custom<R> {
     }
 }
 
-pub(super) fn view<R: Resource>(slot: &dyn Any) -> Option<&R> {
+pub(crate) fn view<R: Pollable>(slot: &dyn Any) -> Option<&R> {
     slot.downcast_ref::<Custom<R>>().map(|custom| &custom.resource)
 }
 
-pub(super) fn view_mut<R: Resource>(slot: &mut dyn Any) -> Option<&mut R> {
+pub(super) fn view_mut<R: Pollable>(slot: &mut dyn Any) -> Option<&mut R> {
     slot.downcast_mut::<Custom<R>>().map(|custom| &mut custom.resource)
 }
 
-fn find<R: Resource>(core: &mut LoopState, key: Key) -> Option<&mut Custom<R>> {
+fn find<R: Pollable>(core: &mut LoopState, key: Key) -> Option<&mut Custom<R>> {
     core.registry.live(key)?.resource.as_mut()?.downcast_mut()
 }
 
-pub(super) fn table<S: Handle<R>, R: Resource>() -> &'static Vtable {
+pub(super) fn table<S: Handle<R>, R: Pollable>() -> &'static Vtable {
     &Vtable {
         name: std::any::type_name::<R>,
         event: event::<S, R>,
@@ -130,12 +134,18 @@ pub(super) fn table<S: Handle<R>, R: Resource>() -> &'static Vtable {
     }
 }
 
-pub(crate) fn enroll<R: Resource>(
+pub(crate) fn enroll<R: Pollable>(
     resource: R,
     core: &mut LoopState,
     index: u16,
     table: &'static Vtable,
 ) -> Result<Key, (R, Error)> {
+    let mut resource = resource;
+    match guard::call(|| resource.prepare()) {
+        Ok(Ok(())) => (),
+        Ok(Err(error)) => return Err((resource, error)),
+        Err(text) => return Err((resource, unshown::<R>(io::Error::other(text)))),
+    }
     let key = insert(resource, core, index, table, None)?;
     let LoopState { registry, engine, .. } = core;
     let custom = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Custom<R>>());
@@ -146,7 +156,7 @@ pub(crate) fn enroll<R: Resource>(
         Err(cause) => {
             let back = core.registry.take_back(key).and_then(|back| back.downcast::<Custom<R>>().ok());
             let back = back.expect("it was inserted above").resource;
-            Err((back, Error::os("watch", crate::log::short(std::any::type_name::<R>()), cause)))
+            Err((back, unshown::<R>(cause)))
         }
     }
 }
@@ -154,30 +164,33 @@ pub(crate) fn enroll<R: Resource>(
 /// Registers a resource without a connection, because the system refuses one for now. The runtime tries again
 /// until this time is over.
 #[cfg(unix)]
-pub(crate) fn attempt<R: Resource>(
+pub(crate) fn attempt<R: Pollable>(
     resource: R,
     core: &mut LoopState,
     index: u16,
     table: &'static Vtable,
-    within: Duration,
+    (within, reconnect): (Duration, Reconnect<R>),
 ) -> Result<Key, (R, Error)> {
     let connect_by = core.now + within;
-    let key = insert(resource, core, index, table, Some(connect_by))?;
+    let key = insert(resource, core, index, table, Some((connect_by, reconnect)))?;
     rest::<R>(core, key);
     Ok(key)
 }
 
-fn insert<R: Resource>(
+/// Returns the error for a resource that cannot be watched.
+fn unshown<R>(cause: io::Error) -> Error {
+    Error::os("watch", crate::log::short(std::any::type_name::<R>()), cause)
+}
+
+fn insert<R: Pollable>(
     resource: R,
     core: &mut LoopState,
     index: u16,
     table: &'static Vtable,
-    connect_by: Option<Time>,
+    connect: Option<(Time, Reconnect<R>)>,
 ) -> Result<Key, (R, Error)> {
     // If a resource cannot show its source, it comes back, and nothing is half registered.
-    let refused = |resource, error| {
-        Err((resource, Error::os("watch", crate::log::short(std::any::type_name::<R>()), error)))
-    };
+    let refused = |resource, error| Err((resource, unshown::<R>(error)));
     let (identity, watched) = match guard::call(|| (resource.source().identity(), resource.interest())) {
         Ok(shown) => shown,
         Err(text) => return refused(resource, io::Error::other(text)),
@@ -196,7 +209,8 @@ fn insert<R: Resource>(
         flush: None,
         rests: None,
         pause: Pause::default(),
-        connect_by,
+        connect_by: connect.map(|(by, _)| by),
+        reconnect: connect.map(|(_, reconnect)| reconnect),
         close_by: None,
         stall: None,
         stall_by: None,
@@ -211,7 +225,7 @@ fn insert<R: Resource>(
     }
 }
 
-fn event<S: Handle<R>, R: Resource>(
+fn event<S: Handle<R>, R: Pollable>(
     core: &mut LoopState,
     erased: &mut dyn Any,
     key: Key,
@@ -233,7 +247,7 @@ fn event<S: Handle<R>, R: Resource>(
     sync::<R>(core, key, ready);
 }
 
-fn step_on<S: Handle<R>, R: Resource>(
+fn step_on<S: Handle<R>, R: Pollable>(
     core: &mut LoopState,
     to: &mut S,
     key: Key,
@@ -279,7 +293,7 @@ fn step_on<S: Handle<R>, R: Resource>(
 }
 
 /// Updates the engine's interest.
-fn sync<R: Resource>(core: &mut LoopState, key: Key, ready: Ready) {
+fn sync<R: Pollable>(core: &mut LoopState, key: Key, ready: Ready) {
     let LoopState { registry, engine, .. } = core;
     let Some(custom) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>())
     else {
@@ -300,7 +314,7 @@ fn sync<R: Resource>(core: &mut LoopState, key: Key, ready: Ready) {
     }
 }
 
-pub(super) fn post<R: Output>(core: &mut LoopState, index: u16, key: Key, item: R::Item<'_>) -> Flow {
+pub(super) fn post<R: Writable>(core: &mut LoopState, index: u16, key: Key, item: R::Item<'_>) -> Flow {
     let LoopState { registry, pool, budget, broken, .. } = core;
     let slot = registry.live(key).filter(|slot| slot.service == index);
     let Some(custom) = slot.and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>()) else {
@@ -331,7 +345,7 @@ pub(super) fn post<R: Output>(core: &mut LoopState, index: u16, key: Key, item: 
     Flow::Gone
 }
 
-fn flush<R: Resource>(core: &mut LoopState, key: Key) {
+fn flush<R: Pollable>(core: &mut LoopState, key: Key) {
     let LoopState { registry, engine, pool, counters, budget, .. } = core;
     let Some(custom) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>())
     else {
@@ -384,7 +398,7 @@ fn flush<R: Resource>(core: &mut LoopState, key: Key) {
     }
 }
 
-fn close<R: Resource>(core: &mut LoopState, key: Key, why: Closed) {
+fn close<R: Pollable>(core: &mut LoopState, key: Key, why: Closed) {
     let by = core.now + CLOSE_MAX;
     let Some(custom) = find::<R>(core, key) else { return };
     if custom.closing.is_some() {
@@ -400,7 +414,7 @@ fn close<R: Resource>(core: &mut LoopState, key: Key, why: Closed) {
 }
 
 /// Lets the resource rest until the next try.
-fn rest<R: Resource>(core: &mut LoopState, key: Key) {
+fn rest<R: Pollable>(core: &mut LoopState, key: Key) {
     let now = core.now;
     let Some(custom) = find::<R>(core, key) else { return };
     custom.rests = Some(now + custom.pause.next());
@@ -409,7 +423,7 @@ fn rest<R: Resource>(core: &mut LoopState, key: Key) {
 }
 
 /// Handles the internal deadline: of a close, of a connect, of stalled output, or the end of a pause.
-fn expired<R: Resource>(core: &mut LoopState, key: Key) {
+fn expired<R: Pollable>(core: &mut LoopState, key: Key) {
     let now = core.now;
     let Some(custom) = find::<R>(core, key) else { return };
     let is_over = |by: Option<Time>| by.is_some_and(|by| by <= now);
@@ -438,13 +452,14 @@ fn expired<R: Resource>(core: &mut LoopState, key: Key) {
 
 /// Tries again to connect. Returns whether there is a connection now. Otherwise the resource rests on or has
 /// ended.
-fn has_connected<R: Resource>(core: &mut LoopState, key: Key) -> bool {
+fn has_connected<R: Pollable>(core: &mut LoopState, key: Key) -> bool {
     let LoopState { registry, engine, counters, .. } = core;
     let Some(custom) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>())
     else {
         return false;
     };
-    if let Err(error) = custom.resource.reconnect(&mut **engine) {
+    let reconnect = custom.reconnect.unwrap_or(|_, _| Ok(()));
+    if let Err(error) = reconnect(&mut custom.resource, &mut **engine) {
         match is_passing(&error) {
             true => rest::<R>(core, key),
             false => core.fail(key, "connect", error),
@@ -463,7 +478,7 @@ fn has_connected<R: Resource>(core: &mut LoopState, key: Key) -> bool {
     }
 }
 
-fn release<R: Resource>(core: &mut LoopState, key: Key) -> Result<(), Error> {
+fn release<R: Pollable>(core: &mut LoopState, key: Key) -> Result<(), Error> {
     let closing = find::<R>(core, key).and_then(|custom| custom.closing.as_ref());
     if closing.is_some_and(|why| !matches!(why, Closed::Released)) {
         return Err(release_refused(CLOSING));
@@ -472,7 +487,7 @@ fn release<R: Resource>(core: &mut LoopState, key: Key) -> Result<(), Error> {
     Ok(())
 }
 
-fn pause<R: Resource>(core: &mut LoopState, key: Key, paused: bool) {
+fn pause<R: Pollable>(core: &mut LoopState, key: Key, paused: bool) {
     if let Some(custom) = find::<R>(core, key) {
         custom.paused = paused;
         if !paused {
@@ -486,7 +501,7 @@ fn pause<R: Resource>(core: &mut LoopState, key: Key, paused: bool) {
 
 /// Forgets the resource. Counts dropped output, and then a TCP peer sees a reset once the socket is closed.
 /// The owner may prevent the reset by SO_LINGER.
-fn leave<R: Resource>(core: &mut LoopState, key: Key, how: Ending) {
+fn leave<R: Pollable>(core: &mut LoopState, key: Key, how: Ending) {
     let LoopState { registry, engine, budget, records, .. } = core;
     let Some(slot) = registry.live(key) else { return };
     let service = slot.service;
@@ -515,7 +530,7 @@ fn leave<R: Resource>(core: &mut LoopState, key: Key, how: Ending) {
     }
 }
 
-fn closed<S: Handle<R>, R: Resource>(
+fn closed<S: Handle<R>, R: Pollable>(
     core: &mut LoopState,
     erased: &mut dyn Any,
     key: Key,

@@ -6,7 +6,7 @@ use crate::{
     guard,
     id::Id,
     panics::{AfterPanic, Panic},
-    resource::{Accept, Connection, Listener, Resource, Vtable, listener},
+    resource::{Accept, Connection, Driver, Listener, Resource, Vtable, listener},
     runtime::{
         Context,
         dispatch::{self, DeliverFn},
@@ -304,7 +304,7 @@ pub trait Handled<S>: Resource {
 
 impl<S: Handle<R>, R: Resource> Handled<S> for R {
     fn table_for() -> &'static Vtable {
-        R::table::<S>()
+        <R::Driver as Driver<R>>::table::<S>()
     }
 
     fn listener_table() -> &'static Vtable

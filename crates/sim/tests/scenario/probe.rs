@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, io, time::Duration};
 
-use reactor::{Context, Handle, Id, Interest, Io, Ready, Receive, Resource, Result, Source, Time};
+use reactor::{Context, Handle, Id, Interest, Io, Pollable, Ready, Receive, Result, Source, Time};
 
 use crate::scenario::peer::Peer;
 
@@ -32,7 +32,7 @@ pub(crate) struct Right(pub(crate) u64);
 /// A user's resource over a virtual source.
 pub(crate) struct Tap(pub(crate) u64);
 
-impl Resource for Tap {
+impl Pollable for Tap {
     type Event<'a> = &'a [u8];
 
     fn source(&self) -> Source<'_> {

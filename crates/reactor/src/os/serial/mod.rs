@@ -15,7 +15,7 @@ pub use self::options::{DataBits, FlowControl, Parity, SerialOptions, StopBits};
 use crate::{
     engine::{Interest, Outgoing, Ready, Source},
     error::{Error, Result},
-    resource::{Io, Output, QUEUE_HIGH, Resource},
+    resource::{Io, Pollable, QUEUE_HIGH, Writable},
     sys::{again_if_interrupted, make_exclusive},
 };
 
@@ -232,7 +232,7 @@ fn set(port: &mut SerialPort, options: &SerialOptions) -> io::Result<()> {
     if options.exclusive { make_exclusive(port.as_fd()) } else { Ok(()) }
 }
 
-impl Resource for Serial {
+impl Pollable for Serial {
     type Event<'a> = SerialEvent<'a>;
 
     fn source(&self) -> Source<'_> {
@@ -272,7 +272,7 @@ impl Resource for Serial {
 }
 
 #[diagnostic::do_not_recommend]
-impl Output for Serial {
+impl Writable for Serial {
     type Item<'a> = &'a [u8];
 
     fn encode(&mut self, item: &[u8], out: &mut Outgoing) -> Result {

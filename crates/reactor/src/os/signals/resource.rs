@@ -6,7 +6,7 @@ use super::{Signal, SignalSet};
 use crate::{
     engine::{Ready, Source, Transport},
     error::Error,
-    resource::{Io, Resource},
+    resource::{Io, Pollable},
     sys::signals::Registration,
 };
 
@@ -106,7 +106,7 @@ pub(crate) fn not_empty(signals: impl IntoIterator<Item = Signal>) -> Result<Sig
     Ok(set)
 }
 
-impl Resource for Signals {
+impl Pollable for Signals {
     type Event<'a> = Arrived;
 
     fn source(&self) -> Source<'_> {

@@ -10,7 +10,7 @@ use crate::{
     host::StandIn,
     id::Id,
     os::{Descriptors, Message},
-    resource::{Io, Output, Resource},
+    resource::{Io, Pollable, Writable},
     runtime::{Context, Handle, Receive, Service},
     sys,
 };
@@ -196,7 +196,7 @@ fn interval(micros: u64) -> Option<Duration> {
     (micros > 0).then(|| Duration::from_micros(micros))
 }
 
-impl Resource for SupervisorLink {
+impl Pollable for SupervisorLink {
     type Event<'a> = ();
 
     fn source(&self) -> Source<'_> {
@@ -213,7 +213,7 @@ impl Resource for SupervisorLink {
 }
 
 #[diagnostic::do_not_recommend]
-impl Output for SupervisorLink {
+impl Writable for SupervisorLink {
     type Item<'a> = (String, Vec<Descriptor>);
 
     fn encode(&mut self, (text, descriptors): Self::Item<'_>, out: &mut Outgoing) -> Result {

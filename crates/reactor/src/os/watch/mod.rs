@@ -16,7 +16,7 @@ pub use self::change::{Change, Changes, Subject, WatchEnd, WatchId};
 use crate::{
     engine::{Ready, Source},
     error::Error,
-    resource::{Io, Resource},
+    resource::{Io, Pollable},
     sys::{inotify_add, inotify_open, inotify_remove},
 };
 
@@ -264,7 +264,7 @@ impl Watch {
     }
 }
 
-impl Resource for Watch {
+impl Pollable for Watch {
     type Event<'a> = Changes<'a>;
 
     fn source(&self) -> Source<'_> {

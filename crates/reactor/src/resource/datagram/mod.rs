@@ -9,13 +9,11 @@ use std::{any::Any, fmt, io, marker::PhantomData, sync::Arc, time::Duration};
 
 use self::link::Link;
 pub(crate) use self::link::attach;
-use super::{Flow, Io, Output, Resource, Vtable};
+use super::{Driver, Flow, Output, OutputDriver, Resource, Served, Vtable};
 use crate::{
     address::Address,
-    engine::{
-        Datagram, DatagramQueue, Interest, KeptDatagrams, Outbound, Outgoing, Ready, Source, Transport,
-    },
-    error::{Error, Failure, Result},
+    engine::{Datagram, DatagramQueue, KeptDatagrams, Outbound, Transport},
+    error::{Error, Result},
     id::Key,
     runtime::{Handle, LoopState},
 };
@@ -189,68 +187,48 @@ impl<R> fmt::Debug for Datagrams<R> {
 
 impl<R: 'static> Resource for Datagrams<R> {
     type Event<'a> = DatagramEvent<'a>;
+    type Driver = Served;
+}
 
-    fn source(&self) -> Source<'_> {
-        // Only a socket outside of a runtime owns its transport. The runtime never calls this.
-        match self.carried.as_ref().and_then(|carried| carried.transport.as_ref()) {
-            Some(transport) => transport.source(),
-            None => Source::hosted(u64::MAX),
-        }
-    }
-
-    fn interest(&self) -> Option<Interest> {
-        None
-    }
-
-    fn step<'a>(
-        &mut self,
-        _: Ready,
-        _: &mut Io<'_>,
-        _: &'a mut [u8],
-    ) -> io::Result<Option<DatagramEvent<'a>>> {
-        Ok(None)
-    }
-
-    fn table<S: Handle<Self>>() -> &'static Vtable {
+impl<R: 'static> Driver<Datagrams<R>> for Served {
+    fn table<S: Handle<Datagrams<R>>>() -> &'static Vtable {
         link::table::<S, R>()
     }
 
-    fn view(slot: &dyn Any) -> Option<&Self> {
+    fn view(slot: &dyn Any) -> Option<&Datagrams<R>> {
         slot.downcast_ref::<Link<R>>().map(|link| &link.datagrams)
     }
 
-    fn view_mut(slot: &mut dyn Any) -> Option<&mut Self> {
+    fn view_mut(slot: &mut dyn Any) -> Option<&mut Datagrams<R>> {
         slot.downcast_mut::<Link<R>>().map(|link| &mut link.datagrams)
     }
 
     fn enroll(
-        mut self,
+        mut datagrams: Datagrams<R>,
         core: &mut LoopState,
         index: u16,
         table: &'static Vtable,
-    ) -> Result<Key, (Self, Error)> {
-        match self.carried.as_mut().and_then(|carried| carried.transport.take()) {
+    ) -> Result<Key, (Datagrams<R>, Error)> {
+        match datagrams.carried.as_mut().and_then(|carried| carried.transport.take()) {
             Some(transport) => {
-                let deadline = self.carried.as_ref().and_then(|carried| carried.deadline);
-                attach(self, core, index, table, transport).map_err(|(mut back, error)| {
+                let deadline = datagrams.carried.as_ref().and_then(|carried| carried.deadline);
+                attach(datagrams, core, index, table, transport).map_err(|(mut back, error)| {
                     back.carried.get_or_insert_default().deadline = deadline;
                     (back, error)
                 })
             }
-            None => Err((self, Error::Misuse { operation: "add", why: "there is no socket yet: use bind" })),
+            None => {
+                Err((datagrams, Error::Misuse { operation: "add", why: "there is no socket yet: use bind" }))
+            }
         }
     }
 }
 
 impl<R: 'static> Output for Datagrams<R> {
     type Item<'a> = Outbound<'a>;
+}
 
-    /// Refuses, because `send` bypasses it. A queue of bytes would lose the boundaries and receivers of
-    /// datagrams.
-    fn encode(&mut self, _: Outbound<'_>, _: &mut Outgoing) -> Result {
-        Err(Failure::from("a datagram does not fit into a queue of bytes: only `send` takes it"))
-    }
-
+impl<R: 'static> OutputDriver<Datagrams<R>> for Served {
     fn post(core: &mut LoopState, index: u16, key: Key, item: Outbound<'_>) -> Flow {
         drive::post::<R>(core, index, key, item)
     }

@@ -2,7 +2,7 @@
 //! reset.
 
 use crate::{
-    engine::{Source, Transport},
+    engine::Transport,
     runtime::LoopState,
     sync::{
         Arc,
@@ -46,10 +46,6 @@ impl Loose {
     pub(super) fn with(mut self, unsent: usize, is_cut: bool) -> Loose {
         (self.unsent, self.is_cut) = (unsent, is_cut);
         self
-    }
-
-    pub(super) fn source(&self) -> Option<Source<'_>> {
-        self.transport.as_ref().map(Transport::source)
     }
 
     /// Takes the transport. The caller decides how it ends.

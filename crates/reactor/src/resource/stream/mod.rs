@@ -26,15 +26,14 @@ pub(crate) use self::{
     input::with_layer,
 };
 use self::{conn::Conn, link::Link, loose::Loose};
-use super::{Output, Resource, Vtable};
+use super::{Driver, Output, OutputDriver, Resource, Served, Vtable};
 use crate::{
     address::Address,
     credentials::Credentials,
-    engine::{Interest, Outgoing, Ready, Source, Transport},
+    engine::Transport,
     error::{Error, Result},
     id::Key,
     options::ConnectOptions,
-    resource::Io,
     runtime::{Handle, LoopState},
 };
 
@@ -409,46 +408,35 @@ mod sealed {
 
 impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {
     type Event<'a> = Event<'a, C>;
+    type Driver = Served;
+}
 
-    fn source(&self) -> Source<'_> {
-        // Only a stream outside of a runtime owns its transport. The runtime never calls this.
-        let loose = self.carried.as_ref().and_then(|carried| carried.loose.as_ref());
-        loose.and_then(Loose::source).unwrap_or(Source::hosted(u64::MAX))
-    }
-
-    fn step<'a>(&mut self, _: Ready, _: &mut Io<'_>, _: &'a mut [u8]) -> io::Result<Option<Event<'a, C>>> {
-        Ok(None)
-    }
-
-    fn interest(&self) -> Option<Interest> {
-        None
-    }
-
-    fn table<S: Handle<Self>>() -> &'static Vtable {
+impl<C: Codec, L: Layer, R: 'static> Driver<Stream<C, L, R>> for Served {
+    fn table<S: Handle<Stream<C, L, R>>>() -> &'static Vtable {
         link::table::<S, C, L, R>()
     }
 
-    fn view(slot: &dyn Any) -> Option<&Self> {
+    fn view(slot: &dyn Any) -> Option<&Stream<C, L, R>> {
         slot.downcast_ref::<Link<C, L, R>>().map(|link| &link.stream)
     }
 
-    fn view_mut(slot: &mut dyn Any) -> Option<&mut Self> {
+    fn view_mut(slot: &mut dyn Any) -> Option<&mut Stream<C, L, R>> {
         slot.downcast_mut::<Link<C, L, R>>().map(|link| &mut link.stream)
     }
 
     fn enroll(
-        mut self,
+        mut stream: Stream<C, L, R>,
         core: &mut LoopState,
         service: u16,
         table: &'static Vtable,
-    ) -> Result<Key, (Self, Error)> {
-        let loose = self.carried.as_mut().and_then(|carried| carried.loose.take());
+    ) -> Result<Key, (Stream<C, L, R>, Error)> {
+        let loose = stream.carried.as_mut().and_then(|carried| carried.loose.take());
         let is_cut = loose.as_ref().is_some_and(|loose| loose.is_cut);
         match loose.and_then(Loose::take) {
             Some(transport) => {
-                let deadline = self.carried.as_ref().and_then(|carried| carried.deadline);
-                let target = self.carried.as_mut().and_then(|carried| carried.target.take());
-                let key = match self.attach(core, service, table, transport, target.as_ref()) {
+                let deadline = stream.carried.as_ref().and_then(|carried| carried.deadline);
+                let target = stream.carried.as_mut().and_then(|carried| carried.target.take());
+                let key = match stream.attach(core, service, table, transport, target.as_ref()) {
                     Ok(key) => key,
                     Err((mut back, error)) => {
                         let carried = back.carried.get_or_insert_default();
@@ -478,7 +466,7 @@ impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {
                 Ok(key)
             }
             None => Err((
-                self,
+                stream,
                 Error::Misuse {
                     operation: "add",
                     why: "the stream has no transport: use listen, connect or on",
@@ -490,11 +478,9 @@ impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {
 
 impl<C: Codec, L: Layer, R: 'static> Output for Stream<C, L, R> {
     type Item<'a> = C::Out<'a>;
+}
 
-    fn encode(&mut self, item: C::Out<'_>, out: &mut Outgoing) -> Result {
-        self.codec.encode(item, out)
-    }
-
+impl<C: Codec, L: Layer, R: 'static> OutputDriver<Stream<C, L, R>> for Served {
     #[inline]
     fn post(core: &mut LoopState, index: u16, key: Key, item: C::Out<'_>) -> Flow {
         output::post::<C, L, R>(core, index, key, |codec, out| codec.encode(item, out))

@@ -8,7 +8,7 @@ use crate::{
     id::Id,
     options::{ConnectOptions, ListenOptions},
     resource::{
-        Connection, Listener, Resource, is_passing,
+        Connection, Driver, Listener, Resource, is_passing,
         listener::{Accepting, adopt, enroll},
     },
     runtime::{Handled, Rejected},
@@ -183,7 +183,7 @@ impl<S> Context<'_, S> {
     /// [`Rejected`] gives it back if the engine cannot watch it, if a limit is reached, or if it is a stream
     /// without a transport.
     pub fn add<R: Resource + Handled<S>>(&mut self, resource: R) -> Result<Id<R>, Rejected<R>> {
-        match resource.enroll(self.core, self.index, R::table_for()) {
+        match <R::Driver as Driver<R>>::enroll(resource, self.core, self.index, R::table_for()) {
             Ok(key) => Ok(Id::new(key)),
             Err((resource, error)) => Err(Rejected { resource, error }),
         }

@@ -8,7 +8,7 @@ use crate::{
     engine::Ending,
     error::Closed,
     id::{Id, Key},
-    resource::Resource,
+    resource::{Driver, Resource},
     runtime::Received,
 };
 
@@ -19,7 +19,7 @@ impl<S> Context<'_, S> {
     /// Returns a resource. `None` once it has ended or was aborted.
     pub fn get<R: Resource>(&self, id: Id<R>) -> Option<&R> {
         let slot = self.core.registry.peek(id.key()).filter(|slot| slot.service == self.index)?;
-        R::view(&**slot.resource.as_ref()?)
+        <R::Driver as Driver<R>>::view(&**slot.resource.as_ref()?)
     }
 
     /// Returns a mutable resource. For a stream this reaches the codec, layer and settings, but never the
@@ -28,7 +28,7 @@ impl<S> Context<'_, S> {
         let index = self.index;
         self.core.mark(id.key());
         let slot = self.core.registry.live(id.key()).filter(|slot| slot.service == index)?;
-        R::view_mut(&mut **slot.resource.as_mut()?)
+        <R::Driver as Driver<R>>::view_mut(&mut **slot.resource.as_mut()?)
     }
 
     /// Hands over no input (from a listener: no connections) until [`resume`](Context::resume).

@@ -5,7 +5,7 @@ use session::Shared;
 use super::Context;
 use crate::{
     id::Id,
-    resource::{AnyStream, Flow, Output},
+    resource::{AnyStream, Flow, Output, OutputDriver},
 };
 
 /// # Send
@@ -22,7 +22,7 @@ impl<S> Context<'_, S> {
     ///   [`FileWriter`](crate::file::FileWriter) do not reach the file, and only the answer tells.
     #[inline]
     pub fn send<R: Output>(&mut self, id: Id<R>, item: R::Item<'_>) -> Flow {
-        R::post(self.core, self.index, id.key(), item)
+        <R::Driver as OutputDriver<R>>::post(self.core, self.index, id.key(), item)
     }
 
     /// Queues bytes as they are, past the codec, and takes their memory: without a copy, unless they are
