@@ -5,7 +5,7 @@ mod floor;
 use std::cell::RefCell;
 
 use conformance::{Report, Suite, harsh, simulated};
-use floor::{QUICK_ROWS_MIN, ROWS_MIN};
+use floor::{QUICK_ROWS_MIN, ROWS_MIN, assert_rows};
 use reactor::engine::{Candidates, Engine};
 use sim::{Faults, Leaks};
 
@@ -35,7 +35,7 @@ fn on_engine(name: &str, rows_min: usize, put: impl Fn(Suite<'_>) -> Report) {
     println!("{report}");
     assert!(report.is_passed(), "{report}");
     if cfg!(target_os = "linux") && only.is_empty() && row.is_none() {
-        assert!(report.counts().0 >= rows_min, "fewer rows run than did: {report}");
+        assert_rows(&report, rows_min);
     }
 }
 

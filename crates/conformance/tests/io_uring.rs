@@ -5,7 +5,7 @@
 mod floor;
 
 use conformance::{Report, Suite};
-use floor::{QUICK_ROWS_MIN, ROWS_MIN};
+use floor::{QUICK_ROWS_MIN, ROWS_MIN, assert_rows};
 use reactor::engine::{IoUring, IoUringOptions};
 
 /// Returns a ring so small that everything that can run out does.
@@ -36,7 +36,7 @@ fn passes(options: IoUringOptions, rows_min: usize, put: impl Fn(Suite<'_>) -> R
     let report = put(Suite::new(|| Box::new(make())));
     println!("{report}");
     assert!(report.is_passed(), "{report}");
-    assert!(report.counts().0 >= rows_min, "fewer rows run than did: {report}");
+    assert_rows(&report, rows_min);
 }
 
 #[test]

@@ -1,20 +1,20 @@
-//! Listening and connecting: addresses, options, refusals, deadlines.
+//! Listening and connecting: addresses, roles, options.
 #![cfg(unix)]
 #![allow(unsafe_code)]
 
 mod common;
 
 use std::{
-    io::{Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
+    io::Write,
+    net::{TcpListener, TcpStream},
     os::unix::net::UnixStream,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use common::{LONG, Probe, SHORT, Seen, World, for_each_engine, is_ended, listen, settle, until};
+use common::{Probe, Seen, for_each_engine, is_ended, listen, settle, until};
 use reactor::{
-    Address, Bytes, Closed, ConnectOptions, Context, Event, Handle, Id, Keepalive, ListenOptions, Result,
-    Runtime, Service, ServiceId, SocketOptions, Stream, StreamOptions,
+    Address, Bytes, ConnectOptions, Context, Event, Handle, Id, Keepalive, ListenOptions, Result, Runtime,
+    Service, ServiceId, SocketOptions, Stream,
 };
 
 fn started(runtime: &mut Runtime) -> ServiceId<Probe> {
@@ -120,74 +120,6 @@ fn two_roles_of_one_stack_have_two_handlers() {
         let mut seen = runtime.service(service).expect("it lives").0.clone();
         seen.sort();
         assert_eq!(seen, ["admin", "public"]);
-    });
-}
-
-#[test]
-fn a_refused_connect_is_told_once_with_its_number() {
-    for_each_engine(|engine| {
-        let unused = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
-        let mut runtime = engine.runtime();
-        let service = started(&mut runtime);
-        runtime.with(service, |_, cx| {
-            let id = cx.connect(unused, Stream::new(Bytes)).expect("it begins");
-            cx.send(id, &b"never"[..]);
-        });
-        until(&mut runtime, |runtime| !runtime.service(service).expect("it lives").closed.is_empty());
-        settle(&mut runtime);
-        let probe = runtime.service(service).expect("it lives");
-        assert_eq!(probe.all(), [Seen::closed("Failed")], "no Open");
-        let (_, stream, why) = &probe.closed[0];
-        assert_eq!(why.io().map(std::io::Error::kind), Some(std::io::ErrorKind::ConnectionRefused));
-        assert!(why.to_string().starts_with("connect "), "{why}");
-        assert_eq!((stream.unsent(), stream.is_outbound()), (5, true));
-    });
-}
-
-#[test]
-fn a_connect_that_is_not_answered_ends_at_its_deadline() {
-    for_each_engine(|engine| {
-        // A listener with a full backlog does not answer.
-        let listener =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-        listener
-            .bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().expect("an address").into())
-            .expect("a port");
-        listener.listen(0).expect("bound");
-        let address = listener.local_addr().expect("bound").as_socket().expect("IP");
-        let mut runtime = engine.runtime();
-        let service = started(&mut runtime);
-        let options = StreamOptions::with(|options| options.connect = 3 * SHORT);
-        let began = Instant::now();
-        runtime.with(service, |_, cx| {
-            for _ in 0..5 {
-                cx.connect(address, Stream::new(Bytes).options(options.clone())).expect("it begins");
-            }
-        });
-        let late = |runtime: &Runtime| {
-            let closed = &runtime.service(service).expect("it lives").closed;
-            closed.iter().filter(|(.., why)| format!("{why:?}") == "TimedOut(Connect)").count()
-        };
-        until(&mut runtime, |runtime| late(runtime) >= 3);
-        assert!(began.elapsed() >= 3 * SHORT);
-    });
-}
-
-#[test]
-fn an_address_that_is_taken_and_one_that_is_none_are_errors_at_once() {
-    for_each_engine(|engine| {
-        let mut runtime = engine.runtime();
-        let service = started(&mut runtime);
-        let address = listen(&mut runtime, service, || Some(Stream::new(Bytes)));
-        runtime.with(service, |_, cx| {
-            let taken = cx.listen(address, |_| Some(Stream::new(Bytes))).expect_err("it is taken");
-            assert_eq!(taken.io().map(std::io::Error::kind), Some(std::io::ErrorKind::AddrInUse));
-            assert!(taken.to_string().starts_with(&format!("listen {address}: ")), "{taken}");
-            let name = cx.connect("localhost:80", Stream::new(Bytes)).expect_err("names are not resolved");
-            assert_eq!(name.io().map(std::io::Error::kind), Some(std::io::ErrorKind::InvalidInput));
-            let nobody = cx.connect("/nonexistent/socket", Stream::new(Bytes)).expect_err("there is none");
-            assert_eq!(nobody.io().map(std::io::Error::kind), Some(std::io::ErrorKind::NotFound));
-        });
     });
 }
 
@@ -344,56 +276,5 @@ fn a_paused_listener_accepts_nobody_until_it_is_resumed() {
         runtime.with(service, |_, cx| cx.close(listener));
         runtime.turn(Some(Duration::ZERO)).expect("whole");
         assert!(TcpStream::connect(address).is_err());
-    });
-}
-
-#[test]
-fn a_thousand_connections_at_once_are_all_served() {
-    for_each_engine(|engine| {
-        let mut runtime = engine.runtime();
-        let echo = Probe::new(|cx, id, seen| {
-            if let Seen::Got(bytes) = seen {
-                cx.send(id, &bytes[..]);
-            }
-            Ok(())
-        });
-        let service = runtime.add(echo).expect("it starts");
-        let address = listen(&mut runtime, service, || Some(Stream::new(Bytes)));
-        let mut peers: Vec<TcpStream> = Vec::new();
-        for _ in 0..1000 {
-            let mut peer = TcpStream::connect(address).expect("the backlog takes it");
-            peer.write_all(b"x").expect("room");
-            peers.push(peer);
-        }
-        until(&mut runtime, |runtime| {
-            runtime.service(service).expect("it lives").count(&Seen::got("x")) == 1000
-        });
-        for mut peer in peers {
-            peer.set_read_timeout(Some(LONG)).expect("a socket");
-            peer.read_exact(&mut [0]).expect("its echo is there");
-            peer.shutdown(Shutdown::Both).expect("a socket");
-        }
-        until(&mut runtime, |runtime| runtime.service(service).expect("it lives").closed.len() == 1000);
-        settle(&mut runtime);
-        assert_eq!(runtime.metrics().read().resources, 1, "the listener");
-    });
-}
-
-#[test]
-fn urgent_bytes_do_not_make_the_loop_spin() {
-    for_each_engine(|engine| {
-        let mut world = World::new(engine.runtime(), Probe::quiet(), Stream::new(Bytes));
-        world.until_seen(Seen::Open);
-        socket2::SockRef::from(&world.peer).send_out_of_band(b"!").expect("TCP");
-        settle(&mut world.runtime);
-        let turns = world.runtime.metrics().read().turns;
-        for _ in 0..3 {
-            world.runtime.turn(Some(SHORT)).expect("whole");
-        }
-        assert!(world.runtime.metrics().read().turns <= turns + 3);
-        world.peer.write_all(b"x").expect("room");
-        world.until_seen(Seen::got("x"));
-        world.with(|cx, id| cx.abort(id));
-        assert!(matches!(world.until_closed(), Closed::Aborted));
     });
 }

@@ -3,21 +3,12 @@
 mod common;
 
 use std::{
-    io::Write,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
     thread,
     time::{Duration, Instant},
 };
 
-use common::{
-    LONG, Probe, SHORT, Seen, World, add, for_each_engine, listen, settle, small_buffers, tcp_pair,
-};
-use reactor::{
-    Bytes, Closed, Context, Error, Hold, Reactor, Receive, Result, Runtime, Service, ServiceId, Stream,
-};
+use common::{LONG, Probe, SHORT, Seen, World, for_each_engine, tcp_pair};
+use reactor::{Bytes, Context, Error, Hold, Reactor, Receive, Result, Runtime, Service, ServiceId, Stream};
 
 #[test]
 fn a_runtime_ends_when_nothing_is_left() {
@@ -28,82 +19,6 @@ fn a_runtime_ends_when_nothing_is_left() {
         runtime.with(service, |_, cx| _ = cx.after(SHORT, 1));
         runtime.run().expect("after the timer");
         assert_eq!(runtime.service(service).expect("it is there").messages, [1]);
-    });
-}
-
-#[test]
-fn a_controller_outside_keeps_it_alive_until_it_is_dropped() {
-    for_each_engine(|engine| {
-        let mut runtime = engine.runtime();
-        let service = runtime.add(Probe::<Bytes>::quiet()).expect("it starts");
-        let controller = runtime.controller(service);
-        let thread = thread::spawn(move || {
-            for n in 0..10 {
-                controller.send(n).expect("room");
-                thread::yield_now();
-            }
-        });
-        runtime.run().expect("it ends with the last controller");
-        thread.join().expect("the sender did not panic");
-        assert_eq!(runtime.service(service).expect("it is there").messages.len(), 10);
-    });
-}
-
-#[test]
-fn a_graceful_stop_flushes_and_the_receipt_says_what() {
-    for_each_engine(|engine| {
-        let mut world = World::new(engine.runtime(), Probe::quiet(), Stream::new(Bytes));
-        world.until_seen(Seen::Open);
-        let address = listen(&mut world.runtime, world.service, || Some(Stream::new(Bytes)));
-        let mut peer = std::mem::replace(&mut world.peer, tcp_pair().0);
-        let reader = thread::spawn(move || {
-            let mut all = Vec::new();
-            std::io::Read::read_to_end(&mut peer, &mut all).expect("all comes");
-            all
-        });
-        world.with(|cx, id| {
-            cx.send(id, &vec![1; 3 << 20][..]);
-            cx.stop(LONG);
-        });
-        let receipt = world.runtime.run().expect("it stops");
-        assert_eq!(reader.join().expect("the reader did not panic").len(), 3 << 20);
-        assert_eq!((receipt.bytes_flushed, receipt.bytes_dropped, receipt.cut), (3 << 20, 0, 0));
-        assert_eq!(receipt.services[0].closed, 2, "the stream and the listener");
-        assert!(matches!(world.probe().closed[0].2, Closed::Done));
-        assert!(std::net::TcpStream::connect(address).is_err(), "the listener is closed");
-    });
-}
-
-#[test]
-fn full_write_buffers_are_cut_at_the_deadline_and_counted() {
-    for_each_engine(|engine| {
-        const STREAMS: usize = 50;
-        let mut runtime = engine.runtime();
-        let service = runtime.add(Probe::<Bytes>::quiet()).expect("it starts");
-        let mut peers = Vec::new();
-        let mut ids = Vec::new();
-        for _ in 0..STREAMS {
-            let (ours, peer) = tcp_pair();
-            small_buffers(&ours);
-            ids.push(add(&mut runtime, service, Stream::new(Bytes), ours));
-            peers.push(peer);
-        }
-        settle(&mut runtime);
-        let big = vec![0; 3 << 20];
-        let began = Instant::now();
-        runtime.with(service, |_, cx| {
-            ids.iter().for_each(|id| _ = cx.send(*id, &big[..]));
-            cx.stop(5 * SHORT);
-        });
-        let receipt = runtime.run().expect("it stops");
-        assert!(began.elapsed() >= 5 * SHORT && began.elapsed() < LONG);
-        assert_eq!(receipt.cut as usize, STREAMS);
-        let probe = runtime.service(service).expect("it is there");
-        assert!(probe.closed.iter().all(|(.., why)| matches!(why, Closed::Stopped)));
-        let unsent: usize = probe.closed.iter().map(|(_, stream, _)| stream.unsent()).sum();
-        assert!(unsent > 0);
-        assert_eq!(receipt.bytes_dropped as usize, unsent);
-        assert_eq!(receipt.bytes_flushed as usize, STREAMS * big.len() - unsent);
     });
 }
 
@@ -126,31 +41,6 @@ fn the_earliest_of_several_deadlines_wins() {
             assert!(began.elapsed() < LONG / 4);
             assert_eq!(receipt.cut, 1);
         }
-    });
-}
-
-#[test]
-fn a_stop_before_the_first_turn_from_a_callback_and_twice_is_one_stop() {
-    struct Stops(Arc<AtomicU64>);
-    impl Service for Stops {
-        fn start(&mut self, cx: &mut Context<Self>) -> Result {
-            cx.stop(LONG);
-            cx.stop(LONG);
-            Ok(())
-        }
-        fn stop(&mut self, cx: &mut Context<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-            cx.stop(LONG);
-            cx.close_all();
-        }
-    }
-    for_each_engine(|engine| {
-        let stops = Arc::new(AtomicU64::new(0));
-        let mut runtime = engine.runtime();
-        runtime.add(Stops(stops.clone())).expect("it starts");
-        runtime.run().expect("it stops");
-        runtime.run().expect("again");
-        assert_eq!(stops.load(Ordering::Relaxed), 1);
     });
 }
 
@@ -256,21 +146,6 @@ fn a_stop_counts_only_the_turns_in_a_row_in_which_messages_alone_hold_it() {
 }
 
 #[test]
-fn a_reactor_dropped_stops_and_is_joined() {
-    struct Witness(#[expect(dead_code, reason = "only its drop counts")] Arc<()>);
-    impl Service for Witness {}
-    for_each_engine(|engine| {
-        let witness = Arc::new(());
-        let copy = witness.clone();
-        let reactor = Reactor::spawn_with(move || Ok(engine.runtime()), |runtime| runtime.add(Witness(copy)))
-            .expect("it starts");
-        assert_eq!(Arc::strong_count(&witness), 2);
-        drop(reactor);
-        assert_eq!(Arc::strong_count(&witness), 1, "the thread is over");
-    });
-}
-
-#[test]
 fn a_reactor_joined_or_dropped_in_its_own_thread_does_not_wait_for_itself() {
     struct Own(std::sync::mpsc::Sender<bool>);
     impl Service for Own {}
@@ -304,32 +179,5 @@ fn a_build_that_fails_is_the_answer_of_spawn_and_leaves_nothing() {
             |_| Err(Error::Misuse { operation: "build", why: "the test says so" }),
         );
         assert!(matches!(refused, Err(Error::Misuse { operation: "build", .. })));
-    });
-}
-
-#[test]
-fn a_hundred_starts_on_the_same_port() {
-    for_each_engine(|engine| {
-        let mut address = None;
-        for _ in 0..100 {
-            let mut runtime = engine.runtime();
-            let service = runtime.add(Probe::quiet()).expect("it starts");
-            let bound = runtime
-                .with(service, |_, cx| {
-                    let at =
-                        address.map_or("127.0.0.1:0".to_owned(), |at: std::net::SocketAddr| at.to_string());
-                    let id = cx.listen(at, |_| Some(Stream::new(Bytes))).expect("the port is free");
-                    cx.local(id).expect("bound").ip().expect("IP")
-                })
-                .expect("it lives");
-            address = Some(bound);
-            let mut peer = std::net::TcpStream::connect(bound).expect("it listens");
-            peer.write_all(b"x").expect("room");
-            common::until(&mut runtime, |runtime| {
-                runtime.service(service).expect("it lives").saw(&Seen::got("x"))
-            });
-            runtime.with(service, |_, cx| cx.stop(Duration::ZERO));
-            runtime.run().expect("it stops");
-        }
     });
 }

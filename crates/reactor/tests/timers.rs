@@ -2,14 +2,10 @@
 
 mod common;
 
-use std::{
-    cell::RefCell,
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{rc::Rc, time::Duration};
 
 use common::{Engine, LONG, Probe, SHORT, for_each_engine, until};
-use reactor::{Bytes, Runtime, ServiceId, TimerId};
+use reactor::{Bytes, Runtime, ServiceId};
 
 fn world(engine: Engine, probe: Probe) -> (Runtime, ServiceId<Probe>) {
     let mut runtime = engine.runtime();
@@ -39,72 +35,6 @@ fn a_timer_of_zero_fires_once_in_the_next_turn() {
         }
         runtime.turn(Some(SHORT)).expect("whole");
         assert_eq!(messages(&runtime, service).len(), 3);
-    });
-}
-
-#[test]
-fn timers_of_one_instant_fire_in_the_order_set_and_others_by_time() {
-    for_each_engine(|engine| {
-        let (mut runtime, service) = world(engine, Probe::quiet());
-        runtime.with(service, |_, cx| {
-            for n in 10..20 {
-                cx.after(SHORT, n);
-            }
-            for n in 0..10 {
-                cx.after(SHORT / 2, n);
-            }
-            cx.after(Duration::from_nanos(1), 100);
-        });
-        until(&mut runtime, |runtime| messages(runtime, service).len() == 21);
-        assert_eq!(messages(&runtime, service), [100].into_iter().chain(0..20).collect::<Vec<u64>>());
-    });
-}
-
-#[test]
-fn a_timer_is_never_early_and_the_loop_does_not_spin_for_it() {
-    for_each_engine(|engine| {
-        let (mut runtime, service) = world(engine, Probe::quiet());
-        let metrics = runtime.metrics();
-        for after in [1_u64, 999, 1_000_000, 1_000_001, 3_300_000, 7_777_777].map(Duration::from_nanos) {
-            let began = Instant::now();
-            runtime.with(service, |_, cx| _ = cx.after(after, 1));
-            let (had, turns) = (messages(&runtime, service).len(), metrics.read().turns);
-            while messages(&runtime, service).len() == had {
-                runtime.turn(None).expect("whole");
-            }
-            assert!(began.elapsed() >= after, "{after:?} took {:?}", began.elapsed());
-            assert!(
-                metrics.read().turns - turns <= 2,
-                "{after:?} took {} turns",
-                metrics.read().turns - turns
-            );
-        }
-    });
-}
-
-#[test]
-fn a_cancelled_timer_never_fires_even_in_its_own_batch() {
-    for_each_engine(|engine| {
-        let second = Rc::new(RefCell::new(None::<TimerId>));
-        let cancel = second.clone();
-        let probe = Probe::<Bytes>::quiet().messages(move |cx, n| {
-            if n == 1 {
-                assert!(cx.cancel(cancel.borrow().expect("it was set")));
-                assert!(!cx.cancel(cancel.borrow().expect("it was set")), "only once");
-            }
-            Ok(())
-        });
-        let (mut runtime, service) = world(engine, probe);
-        runtime.with(service, |_, cx| {
-            cx.after(Duration::ZERO, 1);
-            *second.borrow_mut() = Some(cx.after(Duration::ZERO, 2));
-            cx.after(Duration::ZERO, 3);
-            let fresh = cx.after(Duration::ZERO, 4);
-            assert!(cx.cancel(fresh), "also before it was armed");
-        });
-        until(&mut runtime, |runtime| messages(runtime, service).contains(&3));
-        runtime.turn(Some(SHORT)).expect("whole");
-        assert_eq!(messages(&runtime, service), [1, 3]);
     });
 }
 

@@ -239,6 +239,9 @@ fn bad_addresses(fixture: &mut Fixture<'_>) -> Outcome {
         named.is_some_and(|error| error.io().is_some_and(|error| error.kind() == ErrorKind::InvalidInput)),
         "a name"
     );
+    let nobody = rig.with(probe, |_, cx| cx.connect("/nonexistent/socket", Stream::new(Bytes)).err());
+    let kind = nobody.and_then(|error| error.io().map(std::io::Error::kind));
+    check!(cfg!(not(unix)) || kind == Some(ErrorKind::NotFound), "a path to nothing is {kind:?}");
     rig.finish()
 }
 

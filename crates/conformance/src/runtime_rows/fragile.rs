@@ -17,6 +17,7 @@ pub(super) enum Place {
     Decode,
     Received,
     Encode,
+    Drained,
     CodecEnd,
     End,
     Closed,
@@ -34,13 +35,14 @@ pub(super) enum Place {
 }
 
 /// All places but [`Place::Nowhere`].
-pub(super) const PLACES: [Place; 20] = [
+pub(super) const PLACES: [Place; 21] = [
     Place::Start,
     Place::Accept,
     Place::Open,
     Place::Decode,
     Place::Received,
     Place::Encode,
+    Place::Drained,
     Place::CodecEnd,
     Place::End,
     Place::Closed,

@@ -1,6 +1,6 @@
 //! I at runtime level: panics of services, and services that always request more work.
 
-use reactor::{Codec, Controller, Fault, Outgoing, Refused};
+use reactor::{Codec, Controller, Fault, Outgoing, Refused, Reply, Unanswered};
 
 use super::{
     fragile::{Armed, Brittle, FragileBytes, FragileLayer, PLACES, Place, SAYING},
@@ -54,11 +54,15 @@ impl Handle<Brittle> for Fragile {
             Event::Received(bytes) => {
                 self.0.pass(Place::Received);
                 cx.send(id, bytes);
+                if self.0.place.get() == Place::Drained {
+                    cx.send(id, &[0; ABOVE_THE_MARK]);
+                }
                 cx.after(SHORT / 10, Told(Place::Timer));
                 cx.tell(cx.me(), Told(Place::Message)).map_err(|refused| refused.to_string())?;
             }
             Event::End => self.0.pass(Place::End),
-            Event::Drained | Event::HungUp => (),
+            Event::Drained => self.0.pass(Place::Drained),
+            Event::HungUp => (),
         }
         Ok(())
     }
@@ -117,9 +121,11 @@ fn in_each_callback(fixture: &mut Fixture<'_>) -> Outcome {
         rig.with(client, |_, cx| cx.send(id, b"x"));
         check!(controller.send(0_u64).is_ok(), "{place:?}: a command was refused");
         // Run through all callbacks (input, answer, timer, message, end, closed), or up to the panic.
+        let answer = if place == Place::Drained { ABOVE_THE_MARK } else { 1 };
         let mut finished = false;
         rig.until("all has happened", |rig| {
-            if rig.get(client).received(id) > 0 && !std::mem::replace(&mut finished, true) {
+            let is_answered = rig.get(client).received(id) >= answer;
+            if is_answered && !std::mem::replace(&mut finished, true) {
                 rig.with(client, |_, cx| cx.finish(id));
             }
             rig.get(client).closed.iter().any(|(of, ..)| *of == id)
@@ -146,8 +152,22 @@ fn in_each_callback(fixture: &mut Fixture<'_>) -> Outcome {
     Ok(())
 }
 
-/// Checks that commands to a panicked service come back, and that the runtime no longer lends the service.
+/// A question that the service never answers.
+struct Ask(#[expect(dead_code, reason = "its drop tells the asker")] Reply<()>);
+
+impl Receive<Ask> for Fragile {
+    fn receive(&mut self, _: &mut Context<'_, Self>, _: Ask) -> Result {
+        Ok(())
+    }
+}
+
+/// Checks that commands and questions to a panicked service come back, and that the runtime no longer lends
+/// the service.
 fn gives_back(rig: &Rig, controller: &Controller<Fragile>, id: ServiceId<Fragile>) -> Result<(), String> {
+    match controller.ask(Ask).wait() {
+        Err(Unanswered::Gone) => (),
+        other => return Err(format!("a question got {other:?}")),
+    }
     match controller.send(8_u64) {
         Err(Refused::Gone(8)) if rig.runtime.service(id).is_none() => Ok(()),
         other => Err(format!("it is still there: {other:?}")),
@@ -295,3 +315,6 @@ fn endless_asker(fixture: &mut Fixture<'_>) -> Outcome {
     rig.run()?.check()?;
     Ok(())
 }
+
+/// More than the mark above which a queue is high.
+const ABOVE_THE_MARK: usize = 100 << 10;

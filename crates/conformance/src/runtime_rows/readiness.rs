@@ -177,6 +177,7 @@ fn refused(fixture: &mut Fixture<'_>) -> Outcome {
     check!(rig.get(probe).of(id) == [What::closed("Failed")], "{:?}", rig.get(probe).of(id));
     let why = &rig.get(probe).closed[0].2;
     check!(why.io().is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused), "{why}");
+    check!(why.to_string().starts_with("connect "), "{why}");
     rig.finish()
 }
 

@@ -6,7 +6,7 @@ use std::{
     sync::mpsc,
 };
 
-use reactor::{Error, Reactor, Runtime, RuntimeOptions, engine::Candidates};
+use reactor::{ConnectOptions, Error, Reactor, Runtime, RuntimeOptions, engine::Candidates};
 use sim::Faults;
 
 use super::prelude::*;
@@ -34,35 +34,43 @@ pub(super) const ROWS: &[Row] = &[
 
 fn full_queues(fixture: &mut Fixture<'_>) -> Outcome {
     let count = sized(fixture, 40, 4);
-    let mut rig = Rig::new(fixture)?;
-    let (server, client) = (rig.add(Probe::quiet())?, rig.add(Probe::quiet())?);
-    let (_, address) = rig.listen(server, || Stream::new(Bytes))?;
+    // The peers are in another runtime, which does not stop and does not read.
+    let mut rigs = [Rig::new(fixture)?, Rig::new(fixture)?];
+    let (server, client) = (rigs[0].add(Probe::quiet())?, rigs[1].add(Probe::quiet())?);
+    // Without narrow buffers the kernel would take megabytes that nobody reads.
+    let (mut listen, mut connect) = (ListenOptions::default(), ConnectOptions::default());
+    (listen.socket.send_buffer, connect.socket.receive_buffer) = (Some(1), Some(1));
+    let (_, address) = rigs[0].listen_with(server, &listen, || Stream::new(Bytes))?;
     for _ in 0..count {
-        rig.connect(client, &address, Stream::new(Bytes))?;
+        rigs[1].connect_with(client, &address, &connect, Stream::new(Bytes))?;
     }
-    rig.until("all are open", |rig| rig.get(server).open.len() + rig.get(client).open.len() == 2 * count)?;
-    let (to, from) = (rig.get(server).open.clone(), rig.get(client).open.clone());
-    rig.with(client, |_, cx| from.iter().for_each(|id| cx.pause(*id)));
-    rig.settle()?;
-    // The item is larger than the sockets' buffers, so it cannot leave while the clients do not read.
-    let item = vec![7; sized(fixture, 3 << 20, 200_000)];
-    rig.with(server, |_, cx| to.iter().for_each(|id| _ = cx.send(*id, &item)));
-    rig.settle()?;
-    // The clients' service does not close its streams, so only the end of the grace period ends this.
-    let begun = rig.now();
-    rig.stop(2 * SHORT);
-    rig.until("the grace is over", |rig| rig.runtime.is_over())?;
-    check!(rig.now() >= begun + 2 * SHORT || rig.counters().resources == 0, "it was cut before its grace");
-    let receipt = rig.runtime.run()?;
-    let told = rig.get(server).closed.len() + rig.get(client).closed.len();
-    check!(told == 2 * count, "{told} of {} were told their end", 2 * count);
-    for (id, ..) in &rig.get(server).closed {
-        let ends = rig.get(server).of(*id).iter().filter(|what| matches!(what, What::Closed(_))).count();
-        check!(ends == 1, "one was told {ends} ends");
+    rig::until(&mut rigs, "all are open", |rigs| {
+        rigs[0].get(server).open.len() + rigs[1].get(client).open.len() == 2 * count
+    })?;
+    rigs[1].with(client, |probe, cx| probe.open.iter().for_each(|id| cx.pause(*id)));
+    rigs[1].settle()?;
+    let item = vec![7; sized(fixture, 1 << 20, 200_000)];
+    rigs[0].with(server, |probe, cx| probe.open.iter().for_each(|id| _ = cx.send(*id, &item)));
+    let begun = rigs[0].now();
+    rigs[0].stop(2 * SHORT);
+    rig::until(&mut rigs, "the grace is over", |rigs| rigs[0].runtime.is_over())?;
+    let [mut stopped, mut peers] = rigs;
+    check!(stopped.now() >= begun + 2 * SHORT, "it was cut before its grace");
+    let receipt = stopped.runtime.run()?;
+    let closed = &stopped.get(server).closed;
+    check!(closed.len() == count, "{} of {count} were told their end", closed.len());
+    for (id, _, why) in closed {
+        let ends = stopped.get(server).of(*id).iter().filter(|what| matches!(what, What::Closed(_))).count();
+        check!(ends == 1 && matches!(why, Closed::Stopped), "one was told {ends} ends, the last as {why}");
     }
-    let cut = rig.get(server).closed.iter().filter(|(.., why)| matches!(why, Closed::Stopped)).count();
-    check!(receipt.cut >= cut as u64, "the receipt says {} were cut, {cut} were told so", receipt.cut);
-    Ok(())
+    let unsent: usize = closed.iter().map(|(_, stream, _)| stream.unsent()).sum();
+    let flushed = count * item.len() - unsent;
+    check!(receipt.cut == count as u64 && unsent > 0, "{unsent} bytes are unsent: {receipt:?}");
+    let counted = (receipt.bytes_dropped, receipt.bytes_flushed);
+    check!(counted == (unsent as u64, flushed as u64), "{unsent} bytes are unsent: {receipt:?}");
+    drop(stopped);
+    peers.until("each peer has its end", |rig| rig.get(client).closed.len() == count)?;
+    peers.finish()
 }
 
 fn answers_leave(fixture: &mut Fixture<'_>) -> Outcome {
@@ -72,6 +80,7 @@ fn answers_leave(fixture: &mut Fixture<'_>) -> Outcome {
     pair.rig.stop(Duration::from_secs(3));
     let receipt = pair.rig.run()?.check()?;
     check!(receipt.cut == 0 && receipt.bytes_dropped == 0, "{receipt:?}");
+    check!(receipt.bytes_flushed == answer.len() as u64, "{receipt:?}");
     let why = &pair.server().closed[0].2;
     check!(matches!(why, Closed::Done | Closed::End), "{why}");
     check!(pair.server().closed[0].1.unsent() == 0, "bytes were left");
