@@ -48,6 +48,13 @@ impl Address {
 }
 
 /// A text that is neither an IP address with a port nor the name of a Unix socket.
+///
+/// ```
+/// use reactor::Address;
+///
+/// let error = "localhost:80".parse::<Address>().expect_err("names are not resolved");
+/// assert!(error.to_string().contains("localhost:80"));
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NotAnAddress(pub String);
 
@@ -171,6 +178,16 @@ fn scoped(_: &str) -> Option<Address> {
 }
 
 /// A value that names an address: a text, a `SocketAddr`, an `(IpAddr, u16)`, a `Path` or an [`Address`].
+///
+/// ```
+/// use reactor::{Address, ToAddress};
+/// use std::net::{IpAddr, Ipv4Addr};
+///
+/// let address = "127.0.0.1:80".to_address()?;
+/// assert_eq!(address, (IpAddr::from(Ipv4Addr::LOCALHOST), 80).to_address()?);
+/// assert!(matches!(address, Address::Ip(_)));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an address",
     label = "this is no address",

@@ -7,6 +7,16 @@ pub use session::{Failure, Result};
 use crate::{address::Address, engine::EngineError, log::short, panics::Panic, runtime::Receipt};
 
 /// The error of the library's own calls. A handler returns it by `?`, as any other error.
+///
+/// ```
+/// use reactor::{Error, Runtime, RuntimeOptions};
+///
+/// let options = RuntimeOptions::with(|options| options.engine = Some("abacus".to_owned()));
+/// match Runtime::with_options(options) {
+///     Err(Error::Engine(error)) => assert!(error.to_string().contains("abacus")),
+///     other => panic!("there is no such engine: {other:?}"),
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -126,6 +136,29 @@ impl From<EngineError> for Error {
 ///
 /// The resource itself knows how many bytes did not reach the kernel
 /// ([`Stream::unsent`](crate::Stream::unsent)).
+///
+/// ```
+/// use reactor::{Bytes, Closed, Context, Event, Handle, Id, Phase, Result, Service, Stream};
+///
+/// struct Client;
+///
+/// impl Service for Client {}
+///
+/// impl Handle<Stream> for Client {
+///     fn handle(&mut self, _: &mut Context<Self>, _: Id<Stream>, _: Event<Bytes>) -> Result {
+///         Ok(())
+///     }
+///
+///     fn closed(&mut self, _: &mut Context<Self>, _: Id<Stream>, stream: Stream, why: Closed) {
+///         match why {
+///             why if why.is_clean() => (),
+///             Closed::TimedOut(Phase::Connect) => eprintln!("the server does not answer"),
+///             Closed::Failed(error) => eprintln!("{error}"),
+///             why => eprintln!("{why}; {} bytes did not leave", stream.unsent()),
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Closed {
@@ -171,6 +204,8 @@ pub enum Closed {
 }
 
 /// The phase of a stream whose time was over.
+///
+/// [`Closed`] has an example.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Phase {
@@ -255,6 +290,22 @@ impl fmt::Display for Closed {
 
 /// An error without a live resource, or of a resource that goes on. [`Service::fault`](crate::Service::fault)
 /// gets it. It is counted, and in the receipt.
+///
+/// ```
+/// use reactor::{Context, Fault, Service};
+///
+/// struct Server;
+///
+/// impl Service for Server {
+///     fn fault(&mut self, _: &mut Context<Self>, fault: Fault) {
+///         match fault {
+///             // The runtime closed one connection. The peer may try again.
+///             Fault::Register { peer, error } => eprintln!("{peer}: {error}"),
+///             fault => eprintln!("{fault}"),
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Fault {

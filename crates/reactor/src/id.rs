@@ -15,6 +15,21 @@ use std::{fmt, hash, marker::PhantomData};
 ///
 /// Keys are ordered by their numbers, for tables that need a fixed order. The order does not reflect age,
 /// because slots are reused.
+///
+/// ```
+/// use reactor::{Bytes, Id, Key, Stream};
+/// use std::collections::BTreeMap;
+///
+/// /// The names of streams of any type, in a table that is ordered but not by age.
+/// #[derive(Default)]
+/// struct Names(BTreeMap<Key, String>);
+///
+/// impl Names {
+///     fn name(&mut self, id: Id<Stream<Bytes>>, name: &str) {
+///         self.0.insert(id.key(), name.to_owned());
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(u64);
 

@@ -13,6 +13,15 @@ pub const TURN_BUCKETS: usize = 24;
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// One reading of a runtime's counters.
+        ///
+        /// ```
+        /// let mut runtime = reactor::Runtime::new()?;
+        /// runtime.turn(Some(std::time::Duration::ZERO))?;
+        /// let counters = runtime.metrics().read();
+        /// assert_eq!((counters.turns, counters.resources, counters.bytes_in), (1, 0, 0));
+        /// assert_eq!(counters.turn_micros.iter().sum::<u64>(), 1);
+        /// # Ok::<(), reactor::Error>(())
+        /// ```
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
         #[non_exhaustive]
         pub struct Counters {

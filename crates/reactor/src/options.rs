@@ -28,6 +28,17 @@ with_changes!(SocketOptions, ListenOptions, ConnectOptions, BindOptions);
 
 /// Keep-alive probes of an idle TCP connection (tcp(7)). The kernel counts both times in whole seconds. The
 /// runtime refuses less than one second, and zero probes.
+///
+/// ```
+/// use reactor::{ConnectOptions, Keepalive};
+/// use std::time::Duration;
+///
+/// let options = ConnectOptions::with(|options| {
+///     let idle = Duration::from_secs(30);
+///     options.socket.keepalive = Some(Keepalive { idle, ..Keepalive::default() });
+/// });
+/// # let _ = options;
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Keepalive {
     /// How long the connection must be silent before the first probe.
@@ -48,6 +59,8 @@ impl Default for Keepalive {
 
 /// Options of one connection. An option that the transport does not have, for example a TCP option on a Unix
 /// socket, is ignored.
+///
+/// [`ListenOptions`] and [`Keepalive`] have examples.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct SocketOptions {
@@ -129,6 +142,13 @@ impl Default for ListenOptions {
 }
 
 /// Options of an outgoing connection.
+///
+/// ```
+/// use reactor::ConnectOptions;
+///
+/// let options = ConnectOptions::with(|options| options.local = Some("127.0.0.2:0".parse().expect("an address")));
+/// # let _ = options;
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct ConnectOptions {

@@ -70,6 +70,8 @@ impl PartialEq for OpenOptions {
 }
 
 /// An opened file.
+///
+/// [`Operation`](super::Operation) has an example.
 #[derive(Debug)]
 pub struct Opened {
     /// The file.
@@ -81,6 +83,8 @@ pub struct Opened {
 }
 
 /// The metadata of a file.
+///
+/// [`Operation`](super::Operation) has an example.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Metadata {
     /// The length in bytes.

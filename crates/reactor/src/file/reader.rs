@@ -112,6 +112,8 @@ impl FileReader {
 }
 
 /// An event of a [`FileReader`].
+///
+/// [`FileReader`] has an example.
 #[derive(Debug)]
 pub enum FileEvent<'a> {
     /// The next bytes, at least one.

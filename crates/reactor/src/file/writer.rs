@@ -209,6 +209,8 @@ impl FileWriter {
 }
 
 /// An event of a [`FileWriter`].
+///
+/// [`FileWriter`] has an example.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WriterEvent {
     /// The queue was above its high mark, and is now below its low mark.

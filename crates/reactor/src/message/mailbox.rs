@@ -42,7 +42,8 @@ use std::{fmt, mem, ops};
 /// fn retry_later<M>(refused: reactor::Refused<M>) -> Option<M> {
 ///     match refused {
 ///         reactor::Refused::Full(message) | reactor::Refused::WouldDeadlock(message) => Some(message),
-///         reactor::Refused::Gone(_) | reactor::Refused::TooLarge { .. } => None,
+///         // The others do not pass by waiting.
+///         _ => None,
 ///     }
 /// }
 /// assert_eq!(retry_later(reactor::Refused::Full(7)), Some(7));

@@ -152,6 +152,8 @@ struct WaitingMessage {
 }
 
 /// A message to send over [`Descriptors`].
+///
+/// [`Descriptors`] has an example.
 #[derive(Debug)]
 pub struct Message<'a> {
     /// The bytes, at least one.
@@ -161,6 +163,8 @@ pub struct Message<'a> {
 }
 
 /// An event of [`Descriptors`].
+///
+/// [`Descriptors`] has an example.
 #[derive(Debug)]
 pub enum Passed<'a> {
     /// The socket is connected. This event is the first, and comes once.

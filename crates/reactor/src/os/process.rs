@@ -85,6 +85,8 @@ use crate::{
 };
 
 /// How to set up one of a child's three standard streams.
+///
+/// [`SpawnOptions`] has an example.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Standard {
@@ -144,6 +146,8 @@ impl SpawnOptions {
 }
 
 /// A child that was started, in parts.
+///
+/// The [module](crate::process) has an example.
 #[derive(Debug)]
 pub struct Child {
     /// Reports the exit, and sends signals.
@@ -159,6 +163,8 @@ pub struct Child {
 /// A child process as a resource. Its one event is the exit status; then it closes itself, as `Closed::End`.
 ///
 /// See the [module](self) for an example and for the guarantees.
+///
+/// The [module](crate::process) has an example.
 pub struct Process {
     held: Option<ChildBacking>,
     pid: u32,

@@ -32,6 +32,8 @@ const NOT_GIVEN_BACK: &str =
 pub(crate) type AcceptFn<R> = Box<dyn FnMut(&Address) -> Option<R>>;
 
 /// The answer of [`Handle::accept`], which decides on a connection.
+///
+/// [`Context::listen_asking`](crate::Context::listen_asking) has an example.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Accept<R> {
@@ -49,6 +51,8 @@ pub enum Accept<R> {
 ///
 /// [`listen`](crate::Context::listen) makes it, and `close` closes it. It has no events of its own: the
 /// service gets `Open` for each connection, and a [fault](crate::Fault) for each error.
+///
+/// [`Context::listen_asking`](crate::Context::listen_asking) has an example.
 pub struct Listener<R> {
     of: PhantomData<fn() -> R>,
 }

@@ -5,6 +5,18 @@ use std::time::Duration;
 
 /// The limits of a runtime. At a limit the runtime answers `Full`, reports a fault or ends a resource, but
 /// never grows.
+///
+/// ```
+/// use reactor::{Limits, Runtime, RuntimeOptions};
+///
+/// let limits = Limits::with(|limits| {
+///     limits.resources = 20_000;
+///     limits.bytes = 1 << 30;
+/// });
+/// let runtime = Runtime::with_options(RuntimeOptions::with(|options| options.limits = limits))?;
+/// # let _ = runtime;
+/// # Ok::<(), reactor::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {

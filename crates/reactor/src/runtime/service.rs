@@ -273,6 +273,39 @@ pub trait Handle<R: Resource>: Service {
 
 /// A service's receiver for one type of message: the payload of a timer, a command from another thread, the
 /// result of offloaded work, or a message from another service.
+///
+/// ```
+/// use reactor::{Context, Receive, Result, Runtime, Service};
+/// use std::time::Duration;
+///
+/// /// Counts to three.
+/// struct Clock(u32);
+///
+/// struct Tick;
+///
+/// impl Service for Clock {
+///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+///         cx.after(Duration::ZERO, Tick);
+///         Ok(())
+///     }
+/// }
+///
+/// impl Receive<Tick> for Clock {
+///     fn receive(&mut self, cx: &mut Context<Self>, _: Tick) -> Result {
+///         self.0 += 1;
+///         if self.0 < 3 {
+///             cx.after(Duration::from_millis(1), Tick);
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let mut runtime = Runtime::new()?;
+/// let clock = runtime.add(Clock(0))?;
+/// runtime.run()?;
+/// assert_eq!(runtime.service(clock).expect("it lives").0, 3);
+/// # Ok::<(), reactor::Error>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "service `{Self}` does not receive messages of type `{M}`",
     label = "`{Self}` needs a receiver for `{M}`",
@@ -364,6 +397,37 @@ impl<S: Receive<M>, M: 'static> Received<S> for M {
 }
 
 /// The id of a service in a runtime, with its type, for `tell` and for controllers.
+///
+/// ```
+/// use reactor::{Context, Receive, Result, Runtime, Service, ServiceId};
+///
+/// struct Log(Vec<String>);
+///
+/// impl Service for Log {}
+///
+/// impl Receive<String> for Log {
+///     fn receive(&mut self, _: &mut Context<Self>, line: String) -> Result {
+///         self.0.push(line);
+///         Ok(())
+///     }
+/// }
+///
+/// struct Worker(ServiceId<Log>);
+///
+/// impl Service for Worker {
+///     fn start(&mut self, cx: &mut Context<Self>) -> Result {
+///         cx.tell(self.0, "it begins".to_owned())?;
+///         Ok(())
+///     }
+/// }
+///
+/// let mut runtime = Runtime::new()?;
+/// let log = runtime.add(Log(Vec::new()))?;
+/// runtime.add(Worker(log))?;
+/// runtime.run()?;
+/// assert_eq!(runtime.service(log).expect("it lives").0, ["it begins"]);
+/// # Ok::<(), reactor::Error>(())
+/// ```
 pub struct ServiceId<S> {
     pub(crate) runtime: u16,
     pub(crate) index: u16,

@@ -27,6 +27,22 @@ pub(super) struct Drain {
 ///
 /// If a runtime runs again, its receipt covers everything since it was made, including earlier services and
 /// errors.
+///
+/// ```
+/// use reactor::{Runtime, Service};
+///
+/// struct Idle;
+///
+/// impl Service for Idle {}
+///
+/// let mut runtime = Runtime::new()?;
+/// runtime.add(Idle)?;
+/// // Nothing is left to do.
+/// let receipt = runtime.run()?;
+/// assert_eq!((receipt.bytes_dropped, receipt.services.len()), (0, 1));
+/// assert!(!receipt.services[0].is_failed());
+/// # Ok::<(), reactor::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Receipt {
@@ -52,6 +68,8 @@ pub struct Receipt {
 }
 
 /// A summary of one service.
+///
+/// [`Receipt`] has an example.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ServiceReceipt {

@@ -9,6 +9,34 @@ use super::{LoopState, Receive, dispatch::receive, timers::TimerKey};
 use crate::{guard::Kept, message::Refused};
 
 /// The name of a timer that was set with [`after`](crate::Context::after). A stale one is harmless.
+///
+/// ```
+/// use reactor::{Context, Receive, Result, Service, TimerId};
+/// use std::time::Duration;
+///
+/// /// Does something two seconds after the last request.
+/// struct Lazy(Option<TimerId>);
+///
+/// struct Quiet;
+///
+/// impl Service for Lazy {}
+///
+/// impl Lazy {
+///     fn requested(&mut self, cx: &mut Context<Self>) {
+///         if let Some(timer) = self.0.take() {
+///             cx.cancel(timer);
+///         }
+///         self.0 = Some(cx.after(Duration::from_secs(2), Quiet));
+///     }
+/// }
+///
+/// impl Receive<Quiet> for Lazy {
+///     fn receive(&mut self, _: &mut Context<Self>, _: Quiet) -> Result {
+///         self.0 = None;
+///         Ok(())
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TimerId {
     pub(crate) queue: u32,

@@ -11,6 +11,8 @@ use crate::{
 };
 
 /// The event of a signal's arrival.
+///
+/// [`Signals`](super::Signals) has an example.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Arrived {
     /// The signal.

@@ -13,6 +13,8 @@ use crate::{
 };
 
 /// A descriptor that a supervisor opened for this process.
+///
+/// [`Context::activated`](crate::Context::activated) has an example.
 #[derive(Debug)]
 pub struct Activated {
     name: String,

@@ -76,6 +76,8 @@ struct Carried {
 }
 
 /// An event of a datagram socket.
+///
+/// [`Datagrams`] has an example.
 #[derive(Debug)]
 pub enum DatagramEvent<'a> {
     /// A datagram arrived. It borrows the runtime's buffer for the call.
@@ -96,6 +98,8 @@ pub enum DatagramEvent<'a> {
 }
 
 /// Counts of the datagrams of one socket so far.
+///
+/// [`Datagrams::counts`] returns it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct DatagramCounts {
@@ -270,6 +274,8 @@ pub struct DatagramOptions {
 with_changes!(DatagramOptions);
 
 /// The datagram to drop when the queue is full.
+///
+/// [`DatagramOptions`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenFull {

@@ -306,6 +306,31 @@ impl<'a, C: Codec<In<'a>: fmt::Debug>> fmt::Debug for Event<'a, C> {
 }
 
 /// The result of a `send`. It is no `Result`, because a `?` in a broadcast would end the wrong connection.
+///
+/// ```
+/// use reactor::{Bytes, Context, Event, Flow, Handle, Id, Result, Service, Stream};
+///
+/// /// Sends each client as much as it takes.
+/// struct Source;
+///
+/// impl Source {
+///     fn send(&mut self, cx: &mut Context<Self>, id: Id<Stream>) {
+///         // `High` and `Gone` both end the loop. `Drained` continues it, and `closed` follows a `Gone`.
+///         while cx.send(id, &[b'x'; 4096]) == Flow::Queued {}
+///     }
+/// }
+///
+/// impl Service for Source {}
+///
+/// impl Handle<Stream> for Source {
+///     fn handle(&mut self, cx: &mut Context<Self>, id: Id<Stream>, event: Event<Bytes>) -> Result {
+///         if matches!(event, Event::Open | Event::Drained) {
+///             self.send(cx, id);
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flow {
     /// The item is queued, and leaves at the end of the turn.
