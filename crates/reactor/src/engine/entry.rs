@@ -44,8 +44,8 @@ impl From<Role> for EntryKind {
 /// Drops the queued events of a key that closes. Returns whether the close must be a reset: because the
 /// caller asked for one (`is_reset`), or because a send took a part of its queue and has not been reported. A
 /// transport that was to be given back is reset then, too.
-pub(super) fn forget_told(told: &mut VecDeque<(Key, Event)>, key: Key, mut is_reset: bool) -> bool {
-    told.retain(|(of, event)| {
+pub(super) fn forget_queued(queued: &mut VecDeque<(Key, Event)>, key: Key, mut is_reset: bool) -> bool {
+    queued.retain(|(of, event)| {
         match event {
             _ if *of != key => return true,
             Event::Sent(sent) => is_reset |= !sent.queue.is_empty(),

@@ -178,7 +178,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
                 mailbox,
                 commands: Commands::new(),
                 held: Vec::new(),
-                again: VecDeque::new(),
+                released: VecDeque::new(),
                 consumed: 0,
             },
         )
@@ -252,7 +252,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
     }
 
     /// Wakes the senders that wait for room, so that they look again. The caller holds the lock.
-    fn tell_waiting(&self, shared: &MailboxState<D>) {
+    fn notify_waiting(&self, shared: &MailboxState<D>) {
         if shared.waiting > 0 {
             self.room.notify_all();
         }
@@ -310,7 +310,7 @@ impl<D: Copy + Send + 'static> Mailbox<D> {
     pub(crate) fn close(&self) {
         let Some(mut shared) = self.open() else { return };
         shared.closed = true;
-        self.tell_waiting(&shared);
+        self.notify_waiting(&shared);
     }
 
     /// Asks the loop to stop, and wakes it. The grace is in nanoseconds, counted from when the loop sees the
@@ -375,7 +375,7 @@ pub(crate) struct Inbox<D: Copy + Send + 'static> {
     /// Commands for services that are made again, in order. They still count against the limit.
     held: Vec<(u16, Vec<Commands<D>>)>,
     /// Commands for services that were made again: these come first.
-    again: VecDeque<Commands<D>>,
+    released: VecDeque<Commands<D>>,
     consumed: usize,
 }
 
@@ -393,7 +393,7 @@ impl<D: Copy + Send + 'static> Inbox<D> {
             let Some(mut shared) = self.mailbox.open() else { return 0 };
             mem::swap(&mut shared.commands, &mut self.commands);
             self.mailbox.filled.store(false, Ordering::Release);
-            self.mailbox.tell_waiting(&shared);
+            self.mailbox.notify_waiting(&shared);
             drop(shared);
             self.set_aside();
         }
@@ -404,7 +404,7 @@ impl<D: Copy + Send + 'static> Inbox<D> {
     /// [`end_service`](Inbox::end_service).
     pub(crate) fn hold(&mut self, service: u16) {
         lock(&self.mailbox.shared).holding += 1;
-        let before = self.again.iter_mut().map(|commands| commands.split(service));
+        let before = self.released.iter_mut().map(|commands| commands.split(service));
         let before = before.filter(|commands| !commands.order.is_empty()).collect();
         self.held.push((service, before));
         self.set_aside();
@@ -413,7 +413,7 @@ impl<D: Copy + Send + 'static> Inbox<D> {
     /// Has the commands that were kept for a service consumed next.
     pub(crate) fn release(&mut self, service: u16) {
         let held = self.take_held(service);
-        self.again.extend(held);
+        self.released.extend(held);
     }
 
     fn take_held(&mut self, service: u16) -> Vec<Commands<D>> {
@@ -441,14 +441,15 @@ impl<D: Copy + Send + 'static> Inbox<D> {
     ///
     /// The queue is a `VecDeque<M>`, and the caller must take exactly one message from its front.
     pub(crate) fn next(&mut self) -> Option<(u16, &mut dyn Any, D)> {
-        while self.again.front().is_some_and(|commands| commands.order.is_empty()) {
-            self.again.pop_front();
+        while self.released.front().is_some_and(|commands| commands.order.is_empty()) {
+            self.released.pop_front();
         }
-        let is_again = !self.again.is_empty();
-        let order = self.again.front_mut().map_or(&mut self.commands.order, |commands| &mut commands.order);
+        let is_released = !self.released.is_empty();
+        let order =
+            self.released.front_mut().map_or(&mut self.commands.order, |commands| &mut commands.order);
         let at = order.pop_front()?;
         self.count_consumed(1);
-        let commands = if is_again { &mut self.again[0] } else { &mut self.commands };
+        let commands = if is_released { &mut self.released[0] } else { &mut self.commands };
         let queue = &mut commands.queues[at as usize];
         Some((queue.service, queue.commands.as_mut(), queue.deliver))
     }
@@ -460,7 +461,7 @@ impl<D: Copy + Send + 'static> Inbox<D> {
     /// wait.
     pub(crate) fn is_empty(&self) -> bool {
         self.commands.order.is_empty()
-            && self.again.iter().all(|commands| commands.order.is_empty())
+            && self.released.iter().all(|commands| commands.order.is_empty())
             && !self.mailbox.filled.load(Ordering::Acquire)
     }
 
@@ -492,7 +493,7 @@ impl<D: Copy + Send + 'static> Inbox<D> {
     /// Returns how many commands were dropped.
     pub(crate) fn end_service(&mut self, service: u16) -> usize {
         let mut here = self.take_held(service);
-        here.extend(self.again.iter_mut().map(|commands| commands.split(service)));
+        here.extend(self.released.iter_mut().map(|commands| commands.split(service)));
         here.push(self.commands.split(service));
         let consumed = here.iter().map(|commands| commands.order.len()).sum();
         self.count_consumed(consumed);
@@ -502,7 +503,7 @@ impl<D: Copy + Send + 'static> Inbox<D> {
         let untaken = there.order.len();
         shared.taken = shared.taken.wrapping_sub(untaken);
         self.mailbox.filled.store(!shared.commands.order.is_empty(), Ordering::Release);
-        self.mailbox.tell_waiting(&shared);
+        self.mailbox.notify_waiting(&shared);
         // Not under the lock, because dropping a command may run any code, which may even send.
         drop(shared);
         drop((here, there));
@@ -526,7 +527,7 @@ impl<D: Copy + Send + 'static> Drop for Inbox<D> {
         shared.closed = true;
         let left = mem::replace(&mut shared.commands, Commands::new());
         self.mailbox.filled.store(false, Ordering::Release);
-        self.mailbox.tell_waiting(&shared);
+        self.mailbox.notify_waiting(&shared);
         drop(shared);
         drop(left);
     }

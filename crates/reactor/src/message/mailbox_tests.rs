@@ -239,7 +239,7 @@ fn the_earliest_stop_wins_and_wakes_or_refuses_one_sleep() {
     assert!(inbox.sleep(), "and now is known");
     mailbox.stop(70);
     assert_eq!((mailbox.grace(), bell.rung()), (Some(50), 1));
-    assert!(inbox.sleep(), "the wake has told of it");
+    assert!(inbox.sleep(), "the wake has reported it");
     mailbox.stop(20);
     assert_eq!((mailbox.grace(), bell.rung()), (Some(20), 2));
 }

@@ -32,7 +32,7 @@ struct Shares {
     /// The bytes that each service may hold while bytes are short.
     share: usize,
     /// The services that got a fault in this shortage.
-    told: Vec<bool>,
+    notified: Vec<bool>,
 }
 
 impl ByteBudget {
@@ -153,13 +153,13 @@ impl ByteBudget {
     /// Notes the bytes of each service, out of this many live services. Returns the services that hold more
     /// than their share and have not got a fault yet.
     pub(crate) fn note_shares(&mut self, held: Vec<usize>, services: usize) -> Vec<u16> {
-        let Shares { told, .. } = std::mem::take(&mut self.shares);
-        self.shares = Shares { share: self.ease / services.max(1), told, held };
-        self.shares.told.resize(self.shares.held.len(), false);
+        let Shares { notified, .. } = std::mem::take(&mut self.shares);
+        self.shares = Shares { share: self.ease / services.max(1), notified, held };
+        self.shares.notified.resize(self.shares.held.len(), false);
         let greedy: Vec<u16> = (0..self.shares.held.len() as u16).filter(|at| self.is_greedy(*at)).collect();
         greedy
             .into_iter()
-            .filter(|at| !std::mem::replace(&mut self.shares.told[*at as usize], true))
+            .filter(|at| !std::mem::replace(&mut self.shares.notified[*at as usize], true))
             .collect()
     }
 
@@ -281,7 +281,7 @@ mod tests {
         assert!(!bytes.has_begun(), "nobody has looked");
         assert!(!bytes.is_tight() && bytes.is_within() && bytes.is_tight(), "a closer look finds it");
         assert!(!bytes.is_relieved());
-        assert!(bytes.has_begun() && !bytes.has_begun(), "told once, too");
+        assert!(bytes.has_begun() && !bytes.has_begun(), "reported once, too");
         for holds in [76, 77, 75] {
             bytes.recount(&mut a, holds);
             assert!(
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_above_its_share_is_told_once_and_rests_while_bytes_are_short() {
+    fn a_service_above_its_share_is_notified_once_and_rests_while_bytes_are_short() {
         let mut bytes = ByteBudget::new(100);
         let mut a = 0;
         assert!(bytes.begin_shortage() && !bytes.begin_shortage());
@@ -310,7 +310,7 @@ mod tests {
         assert!(!bytes.rests(0), "bytes are not short");
         bytes.recount(&mut a, 76);
         assert_eq!([0, 1, 2, 3].map(|service| bytes.rests(service)), [true, false, false, false]);
-        assert_eq!(bytes.note_shares(vec![26, 26, 0], 3), [1], "who was told is not told again");
+        assert_eq!(bytes.note_shares(vec![26, 26, 0], 3), [1], "a notified service is not notified again");
         bytes.let_go(0, 1);
         assert_eq!([0, 1].map(|service| bytes.is_greedy(service)), [false, true]);
         bytes.let_go(1, 1_000);

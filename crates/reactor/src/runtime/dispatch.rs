@@ -198,14 +198,14 @@ impl LoopState {
     #[inline]
     pub(crate) fn observe(&mut self, call: Call) {
         if self.observer.is_some() {
-            self.tell_observer(call);
+            self.call_observer(call);
         }
     }
 
     /// Calls the observer. After a panic it gets no more calls, because the observed services must not suffer
     /// from it.
     #[cold]
-    fn tell_observer(&mut self, call: Call) {
+    fn call_observer(&mut self, call: Call) {
         let Some(observer) = &mut self.observer else { return };
         if let Err(text) = guard::call(|| observer(call)) {
             crate::log::observer_panicked(&text);

@@ -136,7 +136,7 @@ impl Runtime {
         }
         if self.drain.is_some() && self.is_drained() {
             self.drain = None;
-            self.tell_stop();
+            self.announce_stop();
         }
         let core = &self.core;
         let is_talk = core.typed_queues.messages() > 0 && core.is_without_resources() && !core.is_awaited();
@@ -163,7 +163,7 @@ impl Runtime {
     }
 
     /// Closes the listeners, and notifies each service of the stop.
-    fn tell_stop(&mut self) {
+    fn announce_stop(&mut self) {
         for listener in self.core.listeners.clone() {
             self.core.end(listener, Closed::Done, Ending::Orderly);
         }

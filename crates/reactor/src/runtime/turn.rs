@@ -287,9 +287,9 @@ impl Runtime {
     fn messages(&mut self) {
         for (index, fault) in self.core.faults_due.take() {
             if let Some(entry) = self.services.get(index as usize) {
-                let tell = entry.fault;
+                let call = entry.fault;
                 let blame = Blame::none(During::Fault);
-                self.call(index, blame, |core, erased| tell(core, erased, index, fault));
+                self.call(index, blame, |core, erased| call(core, erased, index, fault));
             }
         }
         for _ in 0..self.core.typed_queues.messages().min(self.core.limits.per_turn) {

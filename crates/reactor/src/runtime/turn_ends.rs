@@ -79,9 +79,9 @@ impl Runtime {
     fn call_turn_ends(&mut self) {
         let asked = self.core.turn_ends.take();
         for index in &asked {
-            let tell = self.services[usize::from(*index)].end_of_turn;
+            let call = self.services[usize::from(*index)].end_of_turn;
             let blame = Blame::none(During::EndOfTurn);
-            self.call(*index, blame, |core, erased| tell(core, erased, *index));
+            self.call(*index, blame, |core, erased| call(core, erased, *index));
             self.flush_if_spent();
         }
         self.core.turn_ends.end(asked);

@@ -19,13 +19,13 @@ impl Watched {
         source.descriptor().map(|descriptor| Watched(descriptor.as_raw_fd()))
     }
 
-    /// Lends the source to `tell`, which may pass it to a poll and to nothing else.
-    pub(crate) fn with<T>(self, tell: impl FnOnce(Source<'_>) -> T) -> T {
+    /// Lends the source to `read`, which may pass it to a poll and to nothing else.
+    pub(crate) fn with<T>(self, read: impl FnOnce(Source<'_>) -> T) -> T {
         // SAFETY: the engine's contract makes the owner unwatch a descriptor before closing it, and that
         // removes the table entry with `self`. If an owner breaks this, a poll gets a wrong number, and the
         // kernel answers with EBADF or ENOENT. Memory is never at stake.
         let descriptor = unsafe { BorrowedFd::borrow_raw(self.0) };
-        tell(Source::of(&descriptor))
+        read(Source::of(&descriptor))
     }
 }
 

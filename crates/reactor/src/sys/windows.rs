@@ -20,12 +20,12 @@ impl Watched {
         source.descriptor().map(|socket| Watched(socket.as_raw_socket()))
     }
 
-    /// Lends the source to `tell`, which may pass it to a poll and to nothing else.
-    pub(crate) fn with<T>(self, tell: impl FnOnce(Source<'_>) -> T) -> T {
+    /// Lends the source to `read`, which may pass it to a poll and to nothing else.
+    pub(crate) fn with<T>(self, read: impl FnOnce(Source<'_>) -> T) -> T {
         // SAFETY: the engine's contract makes the owner unwatch a socket before closing it, and that removes
         // the table entry with `self`.
         let socket = unsafe { BorrowedSocket::borrow_raw(self.0) };
-        tell(Source::of(&socket))
+        read(Source::of(&socket))
     }
 }
 

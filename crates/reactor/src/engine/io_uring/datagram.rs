@@ -42,12 +42,12 @@ impl IoUring {
 
     /// Queues reports, if the poll announced some, and receives one batch.
     pub(super) fn call_receive_batch(&mut self, index: u32, has_reports: bool) -> Option<Event> {
-        let IoUring { table, batches, calls, told, .. } = self;
+        let IoUring { table, batches, calls, queued, .. } = self;
         let entry = table.get_mut(index)?;
         entry.set(STARVED, false);
         let (key, socket) = (entry.key, sys::borrow(entry.owned()?));
         if has_reports {
-            tell_reports(key, socket, calls, told);
+            queue_reports(key, socket, calls, queued);
         }
         let event = match syscalls::receive((key, socket), batches, calls) {
             syscalls::Arrival::Got(batch, _) => Some(Event::Datagrams(batch)),
@@ -65,18 +65,18 @@ impl IoUring {
     /// Sends as many datagrams as there is room for.
     pub(super) fn depart(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
         let Some(index) = self.table.find(key) else { return 0 };
-        let IoUring { table, told, calls, ring, .. } = self;
+        let IoUring { table, queued, calls, ring, .. } = self;
         let Some(entry) = table.get_mut(index).filter(|entry| entry.kind == EntryKind::Datagrams) else {
             return 0;
         };
         let Some(descriptor) = entry.owned() else { return 0 };
         let departure = syscalls::send(sys::borrow(descriptor), entry.facts(), queue, calls, |to, error| {
-            told.push_back((key, Event::Undelivered(to, error)));
+            queued.push_back((key, Event::Undelivered(to, error)));
         });
         // Handle here the reports that the send has met, because the receive in flight sees only those that
         // it meets itself.
         if departure.has_report {
-            tell_reports(key, sys::borrow(descriptor), calls, told);
+            queue_reports(key, sys::borrow(descriptor), calls, queued);
         }
         if departure.is_blocked && entry.output == OutputState::Idle {
             ring.start(entry.poll_output(), Tag::new(Kind::Writable, entry.life, index));
@@ -87,18 +87,18 @@ impl IoUring {
 }
 
 /// Queues reports about datagrams that were sent. Returns whether there was one.
-pub(super) fn tell_reports(
+pub(super) fn queue_reports(
     key: Key,
     socket: sys::Borrowed<'_>,
     calls: &Cell<u64>,
-    told: &mut VecDeque<(Key, Event)>,
+    queued: &mut VecDeque<(Key, Event)>,
 ) -> bool {
-    let before = told.len();
+    let before = queued.len();
     for _ in 0..REPORTS_MAX {
         let Some((to, error)) = syscalls::undelivered(socket, calls) else { break };
-        told.push_back((key, Event::Undelivered(to, error)));
+        queued.push_back((key, Event::Undelivered(to, error)));
     }
-    told.len() > before
+    queued.len() > before
 }
 
 /// The most reports that one call queues for a socket.

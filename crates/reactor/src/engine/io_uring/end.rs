@@ -20,7 +20,7 @@ use super::{
 use crate::{
     engine::{
         Ending, Event, Sent, Transport,
-        entry::{EntryKind, Ownership, forget_told},
+        entry::{EntryKind, Ownership, forget_queued},
     },
     id::Key,
     sys,
@@ -29,7 +29,7 @@ use crate::{
 impl IoUring {
     pub(super) fn close_key(&mut self, key: Key, how: Ending) {
         self.batches.forget(key);
-        let is_reset = forget_told(&mut self.told, key, how == Ending::Reset);
+        let is_reset = forget_queued(&mut self.queued, key, how == Ending::Reset);
         let Some(index) = self.table.find(key) else { return };
         let Some(entry) = self.table.get_mut(index) else { return };
         if entry.kind == EntryKind::Watched {
@@ -65,7 +65,7 @@ impl IoUring {
         let Some(index) = self.table.find(key) else { return };
         let Some(entry) = self.table.get_mut(index).filter(|entry| entry.owned().is_some()) else { return };
         entry.set(DETACHING, true);
-        self.tell_all_late(index);
+        self.queue_all_late(index);
         self.cancel_all_of(index);
         self.settle(index);
         self.stir();
@@ -125,9 +125,9 @@ impl IoUring {
         {
             self.flush_accepted(place, key);
             if let Some(queue) = queue {
-                self.told.push_back((key, Event::Sent(Sent { queue, result: Ok(0) })));
+                self.queued.push_back((key, Event::Sent(Sent { queue, result: Ok(0) })));
             }
-            self.told.push_back((key, Event::Detached(Transport::of(descriptor, medium))));
+            self.queued.push_back((key, Event::Detached(Transport::of(descriptor, medium))));
         }
     }
 }
@@ -156,7 +156,7 @@ impl IoUring {
         for _ in 0..CLOSING_REAPS_MAX {
             while let Some(completion) = self.batch.pop_front() {
                 let event = self.complete(completion);
-                self.told.extend(event);
+                self.queued.extend(event);
             }
             let is_closing = |index: &u32| self.table.get(*index).is_some_and(|entry| entry.has(CLOSING));
             let is_done = !self.table.indexes().iter().any(is_closing);
@@ -171,7 +171,7 @@ impl IoUring {
     /// Cancels and reaps all operations in flight, and takes the shared buffers away from the kernel. Returns
     /// whether the kernel gave everything back.
     fn reap_all(&mut self) -> bool {
-        self.told.clear();
+        self.queued.clear();
         for index in self.table.indexes() {
             if let Some(entry) = self.table.get_mut(index) {
                 entry.set(CLOSING, true);
@@ -184,7 +184,7 @@ impl IoUring {
             while let Some(completion) = self.batch.pop_front() {
                 drop(self.complete(completion));
             }
-            self.told.clear();
+            self.queued.clear();
             // Do not wait as long for a disk that hangs. The kernel always gives back the other operations at
             // once.
             let hangs = self.ring.out() == self.files.out() && round >= FILE_REAPS_MAX;

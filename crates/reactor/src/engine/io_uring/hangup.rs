@@ -40,15 +40,15 @@ impl IoUring {
         }
         match entry.input {
             InputState::Ended => {
-                let told = late.end_of(index).and_then(|end| match end {
+                let queued = late.end_of(index).and_then(|end| match end {
                     Event::End => Some(Event::HungUp(None)),
                     Event::Broken(error) => Some(Event::HungUp(error.raw_os_error().map(from_number))),
                     _ => None,
                 });
-                if let Some(event) = told {
+                if let Some(event) = queued {
                     entry.set(HUNG_UP, true);
                     entry.set(SEEN_FAILED, false);
-                    self.told.push_back((entry.key, event));
+                    self.queued.push_back((entry.key, event));
                 }
             }
             InputState::Idle if entry.has(SEEN_GONE) => self.look(index),
@@ -131,7 +131,7 @@ impl IoUring {
             }
         };
         if let Some(event) = event {
-            self.told.push_back((key, event));
+            self.queued.push_back((key, event));
         }
     }
 

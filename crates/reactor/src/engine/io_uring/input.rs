@@ -199,8 +199,8 @@ impl IoUring {
                     self.list(index);
                     self.hand_over(index, Chunk::provided(provided))
                 }
-                (_, 0..) => self.ended(index, None).and_then(|end| self.tell_behind(index, end)),
-                (_, error) => self.not_received(index, -error).and_then(|end| self.tell_behind(index, end)),
+                (_, 0..) => self.ended(index, None).and_then(|end| self.report_behind(index, end)),
+                (_, error) => self.not_received(index, -error).and_then(|end| self.report_behind(index, end)),
             }
         };
         if is_last {
@@ -311,7 +311,7 @@ impl IoUring {
             match self.accepted.pop_front() {
                 Some((place, accepted)) if place == of => {
                     let event = self.welcome(accepted);
-                    self.told.push_back((key, event));
+                    self.queued.push_back((key, event));
                 }
                 Some(other) => self.accepted.push_back(other),
                 None => {}
@@ -396,7 +396,7 @@ impl IoUring {
                 if entry.queue.is_some()
                     && let Some(sent) = self.launch(index)
                 {
-                    self.told.push_back((key, Event::Sent(sent)));
+                    self.queued.push_back((key, Event::Sent(sent)));
                 }
                 Ok(())
             }
@@ -458,7 +458,7 @@ impl IoUring {
             let is_over = !matches!(event, Event::Accepted(..));
             match first {
                 None => first = Some(event),
-                Some(_) => self.told.push_back((key, event)),
+                Some(_) => self.queued.push_back((key, event)),
             }
             if is_over {
                 return first;

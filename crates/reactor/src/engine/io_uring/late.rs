@@ -111,7 +111,7 @@ impl IoUring {
     }
 
     /// Reports the end of a stream's input, or keeps it behind late input.
-    pub(super) fn tell_behind(&mut self, index: u32, event: Event) -> Option<(Key, Event)> {
+    pub(super) fn report_behind(&mut self, index: u32, event: Event) -> Option<(Key, Event)> {
         let entry = self.table.get(index)?;
         if !entry.has(LATE) {
             return Some((entry.key, event));
@@ -144,7 +144,7 @@ impl IoUring {
     }
 
     /// Reports the next late input of a stream, if this turn may hand it over.
-    pub(super) fn tell_late(&mut self, place: EntryRef) -> Option<(Key, Event)> {
+    pub(super) fn report_late(&mut self, place: EntryRef) -> Option<(Key, Event)> {
         let (turn, bytes) = (self.turn, self.late.next_bytes(place.index));
         let entry = self.table.at(place).filter(|entry| entry.has(LATE) && !entry.has(CLOSING))?;
         let key = entry.key;
@@ -168,12 +168,12 @@ impl IoUring {
     }
 
     /// Queues all late input of a stream that is about to be given back.
-    pub(super) fn tell_all_late(&mut self, index: u32) {
+    pub(super) fn queue_all_late(&mut self, index: u32) {
         let Some(entry) = self.table.get_mut(index) else { return };
         let key = entry.key;
         entry.set(LATE, false);
         while let Some((event, _)) = self.late.take(index) {
-            self.told.push_back((key, event));
+            self.queued.push_back((key, event));
         }
     }
 }

@@ -139,7 +139,7 @@ pub struct IoUring {
     chunks_left: usize,
     bytes_left: usize,
     /// Events that are ready to be pulled.
-    told: VecDeque<(Key, Event)>,
+    queued: VecDeque<(Key, Event)>,
     /// Entries to bring in step before the next wait, each once.
     due: Vec<EntryRef>,
     /// Entries that found no buffer, in order.
@@ -221,7 +221,7 @@ impl IoUring {
             late,
             chunks_left: 0,
             bytes_left: 0,
-            told: VecDeque::new(),
+            queued: VecDeque::new(),
             due: Vec::new(),
             starved: VecDeque::new(),
             passed_over: 0,
@@ -523,7 +523,7 @@ impl Engine for IoUring {
         // does not make it readable.
         let Some(outside) = self.signal.outside() else {
             let outside = Arc::new(WakeSignal::new().ok()?);
-            self.ring.tell(outside.fd()).ok()?;
+            self.ring.register_counter(outside.fd()).ok()?;
             // The eventfd does not report earlier completions.
             outside.wake_by_ref();
             self.calls.set(self.calls.get() + 3);

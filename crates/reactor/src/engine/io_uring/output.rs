@@ -120,7 +120,7 @@ impl IoUring {
     pub(super) fn writable(&mut self, index: u32) -> Option<(Key, Event)> {
         self.ring.ended();
         let entry = self.table.get_mut(index)?;
-        let is_told = entry.kind == EntryKind::Datagrams || entry.has(AWAITED);
+        let is_queued = entry.kind == EntryKind::Datagrams || entry.has(AWAITED);
         entry.output = OutputState::Idle;
         entry.set(AWAITED, false);
         let key = entry.key;
@@ -134,8 +134,8 @@ impl IoUring {
             return sent.map(|sent| (key, Event::Sent(sent)));
         }
         let sent = self.call_send(index).map(|sent| (key, Event::Sent(sent)));
-        if is_told {
-            self.told.extend(sent);
+        if is_queued {
+            self.queued.extend(sent);
             return Some((key, Event::Room));
         }
         sent

@@ -120,7 +120,7 @@ impl IoUring {
 
     /// Handles a recvmsg that ended without a datagram.
     fn not_received_mail(&mut self, index: u32, error: i32) -> Option<Event> {
-        let IoUring { table, told, calls, .. } = self;
+        let IoUring { table, queued, calls, .. } = self;
         let entry = table.get_mut(index)?;
         match error {
             libc::ENOBUFS => entry.set(STARVED, true),
@@ -134,10 +134,11 @@ impl IoUring {
                     return Some(Event::Broken(error));
                 }
                 let (key, facts) = (entry.key, entry.facts());
-                let is_told = super::datagram::tell_reports(key, sys::borrow(entry.owned()?), calls, told);
+                let is_queued =
+                    super::datagram::queue_reports(key, sys::borrow(entry.owned()?), calls, queued);
                 // On a socket with an error queue, an error without its report was reported already, after a
                 // send that met it.
-                if !is_told && !facts.has_reports() {
+                if !is_queued && !facts.has_reports() {
                     return Some(Event::Undelivered(None, error));
                 }
             }

@@ -289,7 +289,7 @@ impl Ring {
     ///
     /// # Errors
     /// As io_uring_register(2).
-    pub(super) fn tell(&self, counter: BorrowedFd<'_>) -> io::Result<()> {
+    pub(super) fn register_counter(&self, counter: BorrowedFd<'_>) -> io::Result<()> {
         self.birthplace.check()?;
         self.ring.submitter().register_eventfd(counter.as_raw_fd())
     }

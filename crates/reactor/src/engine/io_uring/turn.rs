@@ -59,7 +59,7 @@ impl IoUring {
                 self.advance_file(index, completion);
                 None
             }
-            Kind::Late => self.tell_late(EntryRef { index, life }),
+            Kind::Late => self.report_late(EntryRef { index, life }),
             Kind::HungUp => {
                 self.noticed_hangup(index, completion);
                 None
@@ -73,8 +73,8 @@ impl IoUring {
     #[inline]
     pub(super) fn pull(&mut self) -> Option<(Key, Event)> {
         loop {
-            if let Some(told) = self.told.pop_front() {
-                return Some(told);
+            if let Some(queued) = self.queued.pop_front() {
+                return Some(queued);
             }
             while !self.accepted.is_empty() && self.accepts_left > 0 {
                 if let Some(accepted) = self.next_accepted() {
@@ -131,7 +131,7 @@ impl IoUring {
 
     /// Returns whether there is something to report without a wait.
     pub(super) fn has_events(&self) -> bool {
-        !self.told.is_empty()
+        !self.queued.is_empty()
             || !self.accepted.is_empty()
             || !self.batch.is_empty()
             || !self.greedy.is_empty()
@@ -155,7 +155,7 @@ impl IoUring {
         let has_accepts = self.batch.len() < BATCH_MAX && self.reap();
         let is_empty = self.batch.is_empty() && self.greedy.is_empty() && !has_accepts;
         if let Some(event) = self.pull() {
-            self.told.push_front(event);
+            self.queued.push_front(event);
         }
         let is_over = match entered {
             _ if self.chunks_left == 0 => true,
@@ -166,7 +166,7 @@ impl IoUring {
         if entered == Entered::Busy && is_over && patience != Some(Duration::ZERO) {
             std::thread::sleep(BUSY_PAUSE.min(patience.unwrap_or(BUSY_PAUSE)));
         }
-        Ok(!self.told.is_empty() || self.files.has_answers() || self.is_woken || is_over)
+        Ok(!self.queued.is_empty() || self.files.has_answers() || self.is_woken || is_over)
     }
 }
 

@@ -67,7 +67,7 @@ impl IoUring {
             self.numbers.insert(number, index);
         }
         if is_changed {
-            self.told.retain(|(of, event)| *of != key || !matches!(event, Event::Ready(_)));
+            self.queued.retain(|(of, event)| *of != key || !matches!(event, Event::Ready(_)));
             self.cancel_input(index);
         }
         self.list(index);
@@ -99,7 +99,7 @@ impl IoUring {
         entry.set(CLOSING, true);
         let number = entry.number();
         self.release_number(number, index);
-        self.told.retain(|(of, _)| *of != key);
+        self.queued.retain(|(of, _)| *of != key);
         self.table.forget(key);
         self.cancel_input(index);
         self.settle(index);
@@ -189,12 +189,12 @@ mod tests {
         let key = Key::new(0, 0, 0);
         engine.watch(key, Source::of(&ours), Some(Interest::Read)).expect("it is open");
         engine.wait(None).expect("the engine is whole");
-        assert_eq!(engine.told.len(), 1);
+        assert_eq!(engine.queued.len(), 1);
         (engine, key, ours, theirs)
     }
 
     #[test]
-    fn what_was_found_before_the_interest_changed_is_not_told() {
+    fn what_was_found_before_the_interest_changed_is_not_reported() {
         for interest in [None, Some(Interest::Write)] {
             let (mut engine, key, ours, _theirs) = found();
             engine.watch(key, Source::of(&ours), interest).expect("it is open");
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_found_before_the_watch_ended_is_not_told() {
+    fn what_was_found_before_the_watch_ended_is_not_reported() {
         let (mut engine, key, ours, _theirs) = found();
         engine.unwatch(key, Source::of(&ours));
         assert!(engine.next().is_none());

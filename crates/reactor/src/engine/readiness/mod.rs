@@ -97,7 +97,7 @@ pub trait Poll {
     /// Returns whether [`rest`](Poll::rest) reports [ends](Rest::ends). If not, the engine watches a stream
     /// that it does not read for input until there is some, so that it finds an end that has no input before
     /// it.
-    fn tells_ends(&self) -> bool {
+    fn reports_ends(&self) -> bool {
         false
     }
 

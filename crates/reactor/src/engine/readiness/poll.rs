@@ -121,7 +121,7 @@ impl Poll for PollCall {
         Ok(true)
     }
 
-    fn tells_ends(&self) -> bool {
+    fn reports_ends(&self) -> bool {
         READ_HANGUP != 0
     }
 

@@ -35,7 +35,7 @@ pub struct Polling {
     poller: Arc<Poller>,
     events: Events,
     /// The number of events of the last wait that have been reported.
-    told: usize,
+    reported: usize,
     signal: Arc<PollerWaker>,
     birthplace: crate::sys::Birthplace,
     /// The watched sources, by slot, so that poll(2) can check them.
@@ -78,7 +78,7 @@ impl Polling {
         Ok(Polling {
             poller,
             events: Events::with_capacity(capacity),
-            told: 0,
+            reported: 0,
             signal,
             birthplace: crate::sys::Birthplace::here(),
             #[cfg(unix)]
@@ -100,19 +100,19 @@ impl Polling {
 
     /// Returns the present readiness after a hang-up or an error, instead of the reported one.
     #[cfg(unix)]
-    fn asked(&self, key: Key, told: Ready) -> Ready {
-        let Some(Some((of, watched))) = self.watched.get(key.slot()) else { return told };
+    fn asked(&self, key: Key, ready: Ready) -> Ready {
+        let Some(Some((of, watched))) = self.watched.get(key.slot()) else { return ready };
         if *of != key {
-            return told;
+            return ready;
         }
         watched
             .with(|source| source.descriptor().and_then(|descriptor| super::poll::ask(descriptor).ok()))
-            .unwrap_or(told)
+            .unwrap_or(ready)
     }
 
     #[cfg(windows)]
-    fn asked(&self, _: Key, told: Ready) -> Ready {
-        told
+    fn asked(&self, _: Key, ready: Ready) -> Ready {
+        ready
     }
 }
 
@@ -170,19 +170,19 @@ impl Poll for Polling {
     }
 
     fn wait(&mut self, ready: &mut Vec<(Key, Ready)>, timeout: Option<Duration>) -> io::Result<()> {
-        if self.told >= self.events.len() {
+        if self.reported >= self.events.len() {
             self.calls += 1;
-            self.told = 0;
+            self.reported = 0;
             self.events.clear();
             // A timeout far in the future would not fit the system's clock.
             self.poller.wait(&mut self.events, timeout.map(|timeout| timeout.min(WAIT_MAX)))?;
         }
-        for event in self.events.iter().skip(self.told).take(TOLD_MAX) {
-            self.told += 1;
-            let (key, told) = (Key::from_bits(event.key as u64), readiness(event));
-            let is_over = told.hangup || told.error;
+        for event in self.events.iter().skip(self.reported).take(REPORTS_MAX) {
+            self.reported += 1;
+            let (key, found) = (Key::from_bits(event.key as u64), readiness(event));
+            let is_over = found.hangup || found.error;
             self.calls += u64::from(cfg!(unix) && is_over);
-            ready.push((key, if is_over { self.asked(key, told) } else { told }));
+            ready.push((key, if is_over { self.asked(key, found) } else { found }));
         }
         Ok(())
     }
@@ -230,7 +230,7 @@ fn readiness(event: Event) -> Ready {
 /// The default number of events per wait of the system.
 const EVENTS: usize = 256;
 /// The number of events that one wait reports at most.
-const TOLD_MAX: usize = 32;
+const REPORTS_MAX: usize = 32;
 /// Far more than a wait ever reports.
 const EVENTS_MAX: usize = 1 << 16;
 /// About 68 years.

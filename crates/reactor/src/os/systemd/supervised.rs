@@ -52,7 +52,7 @@ use crate::{
 pub struct Supervised {
     link: Option<Id<SupervisorLink>>,
     interval: Option<Duration>,
-    told: u64,
+    sent: u64,
     failure: Option<String>,
 }
 
@@ -78,8 +78,8 @@ impl Supervised {
     }
 
     /// Returns how many notices were sent, including those for the watchdog.
-    pub fn told(&self) -> u64 {
-        self.told
+    pub fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// Returns why the supervisor is no longer reachable.
@@ -87,7 +87,7 @@ impl Supervised {
         self.failure.as_deref()
     }
 
-    fn tell(&mut self, cx: &mut Context<Self>, notice: Notice) -> Result {
+    fn send(&mut self, cx: &mut Context<Self>, notice: Notice) -> Result {
         let Some(link) = self.link else { return Ok(()) };
         if notice.text().len() > NOTICE_MAX {
             return Err(format!("a notice of {} bytes, of at most {NOTICE_MAX}", notice.text().len()).into());
@@ -96,7 +96,7 @@ impl Supervised {
         let micros =
             if is_virtual { cx.now().as_nanos() / 1000 } else { sys::inherited::monotonic_micros()? };
         cx.send(link, notice.at(micros));
-        self.told += 1;
+        self.sent += 1;
         Ok(())
     }
 }
@@ -114,14 +114,14 @@ impl Service for Supervised {
 
     fn stop(&mut self, cx: &mut Context<Self>) {
         // The only possible error is a failure to read the clock, and `STOPPING` has no timestamp.
-        let _ = self.tell(cx, Notice::stopping());
+        let _ = self.send(cx, Notice::stopping());
     }
 }
 
 #[diagnostic::do_not_recommend]
 impl Receive<Notice> for Supervised {
     fn receive(&mut self, cx: &mut Context<Self>, notice: Notice) -> Result {
-        self.tell(cx, notice)
+        self.send(cx, notice)
     }
 }
 
@@ -130,7 +130,7 @@ impl Receive<WatchdogFeed> for Supervised {
     fn receive(&mut self, cx: &mut Context<Self>, feed: WatchdogFeed) -> Result {
         let (Some(interval), true) = (self.interval, self.link.is_some()) else { return Ok(()) };
         cx.after(interval / 2, feed);
-        self.tell(cx, Notice::watchdog())
+        self.send(cx, Notice::watchdog())
     }
 }
 

@@ -105,25 +105,25 @@ pub enum WatchEnd {
 pub struct Changes<'a> {
     rest: &'a [u8],
     /// Cookies of renames that were reported, and whose second half is still to come.
-    told: [u32; MOVES_MAX],
-    told_count: usize,
+    moves: [u32; MOVES_MAX],
+    moves_count: usize,
 }
 
 impl<'a> Changes<'a> {
     pub(crate) fn new(records: &'a [u8]) -> Changes<'a> {
-        Changes { rest: records, told: [0; MOVES_MAX], told_count: 0 }
+        Changes { rest: records, moves: [0; MOVES_MAX], moves_count: 0 }
     }
 
     /// Returns the second half of a rename, if it is in this batch and there is room to remember it.
     fn other_half(&mut self, cookie: u32) -> Option<Subject<'a>> {
-        if self.told_count == MOVES_MAX {
+        if self.moves_count == MOVES_MAX {
             return None;
         }
         let mut rest = self.rest;
         while let Some(record) = InotifyRecord::first(rest) {
             if record.mask & libc::IN_MOVED_TO != 0 && record.cookie == cookie {
-                self.told[self.told_count] = cookie;
-                self.told_count += 1;
+                self.moves[self.moves_count] = cookie;
+                self.moves_count += 1;
                 return Some(record.entry());
             }
             rest = &rest[record.len..];
@@ -132,11 +132,11 @@ impl<'a> Changes<'a> {
     }
 
     /// Returns whether this second half was reported with the first.
-    fn was_told(&mut self, cookie: u32) -> bool {
-        let at = self.told[..self.told_count].iter().position(|told| *told == cookie);
+    fn is_known_move(&mut self, cookie: u32) -> bool {
+        let at = self.moves[..self.moves_count].iter().position(|known| *known == cookie);
         if let Some(at) = at {
-            self.told_count -= 1;
-            self.told.swap(at, self.told_count);
+            self.moves_count -= 1;
+            self.moves.swap(at, self.moves_count);
         }
         at.is_some()
     }
@@ -166,7 +166,7 @@ impl<'a> Iterator for Changes<'a> {
                     Some(to) => Change::Moved { from: entry, to },
                     None => Change::MovedOut(entry),
                 },
-                () if has(libc::IN_MOVED_TO) && !self.was_told(record.cookie) => Change::MovedIn(entry),
+                () if has(libc::IN_MOVED_TO) && !self.is_known_move(record.cookie) => Change::MovedIn(entry),
                 // The second half of a reported rename, or an event of a later kernel.
                 () => continue,
             });
@@ -244,16 +244,16 @@ mod tests {
         bytes
     }
 
-    fn told(records: &[Vec<u8>]) -> Vec<String> {
+    fn reported(records: &[Vec<u8>]) -> Vec<String> {
         let name = |entry: Subject<'_>| entry.name.to_string_lossy().into_owned();
-        let told = |change| match change {
+        let reported = |change| match change {
             Change::Moved { from, to } => format!("{} to {}", name(from), name(to)),
             Change::MovedOut(entry) => format!("{} out", name(entry)),
             Change::MovedIn(entry) => format!("{} in", name(entry)),
             Change::Created(entry) => format!("{} new", name(entry)),
             other => format!("{other:?}"),
         };
-        Changes::new(&records.concat()).map(told).collect()
+        Changes::new(&records.concat()).map(reported).collect()
     }
 
     #[test]
@@ -267,7 +267,7 @@ mod tests {
         ];
         let expected =
             ["old to a name of more than sixteen bytes", "between new", "stranger in", "leaver out"];
-        assert_eq!(told(&records), expected);
+        assert_eq!(reported(&records), expected);
     }
 
     #[test]
@@ -275,11 +275,11 @@ mod tests {
         for moves in [MOVES_MAX - 1, MOVES_MAX, MOVES_MAX + 1] {
             let half = |mask| (0..moves).map(move |at| record(1, mask, 100 + at as u32, "x"));
             let records: Vec<_> = half(libc::IN_MOVED_FROM).chain(half(libc::IN_MOVED_TO)).collect();
-            let told = told(&records);
-            let count = |what: &str| told.iter().filter(|told| *told == what).count();
+            let reported = reported(&records);
+            let count = |what: &str| reported.iter().filter(|reported| *reported == what).count();
             let lone = moves.saturating_sub(MOVES_MAX);
             assert_eq!((count("x to x"), count("x out"), count("x in")), (moves - lone, lone, lone));
-            assert_eq!(told.len(), moves + lone);
+            assert_eq!(reported.len(), moves + lone);
         }
     }
 
@@ -287,7 +287,7 @@ mod tests {
     fn remembered_renames_make_room_again() {
         let pair = |at| [record(1, libc::IN_MOVED_FROM, at, "x"), record(1, libc::IN_MOVED_TO, at, "x")];
         let records: Vec<_> = (1..=4 * MOVES_MAX as u32).flat_map(pair).collect();
-        assert_eq!(told(&records), vec!["x to x"; 4 * MOVES_MAX]);
+        assert_eq!(reported(&records), vec!["x to x"; 4 * MOVES_MAX]);
     }
 
     #[test]
@@ -307,7 +307,7 @@ mod tests {
             "Ended { watch: WatchId(5), why: Ignored }",
             "Relocated(WatchId(6))",
         ];
-        assert_eq!(told(&records), expected);
+        assert_eq!(reported(&records), expected);
     }
 
     #[test]

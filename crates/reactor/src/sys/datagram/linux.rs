@@ -103,8 +103,8 @@ pub(crate) fn receive(from: BorrowedFd<'_>, batch: &mut Batch, room: usize) -> i
 /// As [`name`] and [`HeaderFields::of`].
 unsafe fn packet_of(header: &libc::msghdr, at: usize, len: usize, truncated: bool) -> Packet {
     // SAFETY: as promised by the caller.
-    let (from, told) = unsafe { (name(header), HeaderFields::of(header)) };
-    Packet { at, len, segment: told.segment, from, to: told.to, ecn: told.ecn, truncated }
+    let (from, fields) = unsafe { (name(header), HeaderFields::of(header)) };
+    Packet { at, len, segment: fields.segment, from, to: fields.to, ecn: fields.ecn, truncated }
 }
 
 /// Makes a packet from the sender's name and the control messages that the kernel wrote.
@@ -169,12 +169,12 @@ impl HeaderFields {
     /// # Safety
     /// As [`Messages::of`].
     unsafe fn of(header: &libc::msghdr) -> HeaderFields {
-        let mut told = HeaderFields::default();
+        let mut fields = HeaderFields::default();
         // SAFETY: as promised by the caller.
         for message in unsafe { Messages::of(header) } {
-            told.note(&message);
+            fields.note(&message);
         }
-        told
+        fields
     }
 
     fn note(&mut self, message: &Message<'_>) {
@@ -419,9 +419,9 @@ pub(crate) fn undelivered(socket: BorrowedFd<'_>) -> io::Result<Option<(Option<A
         match result {
             Ok(()) => {
                 // SAFETY: the kernel filled the name and the control buffer up to the lengths that it set.
-                let (to, told) = unsafe { (name(&header), HeaderFields::of(&header)) };
+                let (to, fields) = unsafe { (name(&header), HeaderFields::of(&header)) };
                 // An error of this machine was already the result of the send, so skip its report.
-                if let Some((libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6, number)) = told.error {
+                if let Some((libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6, number)) = fields.error {
                     return Ok(Some((Some(to), io::Error::from_raw_os_error(number))));
                 }
             }

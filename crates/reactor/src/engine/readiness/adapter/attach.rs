@@ -47,10 +47,10 @@ impl<P: Poll> Calls<P> {
         let Some(mut entry) = self.table.remove(key) else { return };
         let _ = set_interest(&mut self.poll, &mut entry, None, Trigger::Level);
         if let Some(queue) = entry.parked.take() {
-            self.tell(key, Event::Sent(Sent { queue, result: Ok(0) }));
+            self.post(key, Event::Sent(Sent { queue, result: Ok(0) }));
         }
         if let Ownership::Owned(descriptor) = entry.descriptor {
-            self.tell(key, Event::Detached(Transport::of(descriptor, entry.medium)));
+            self.post(key, Event::Detached(Transport::of(descriptor, entry.medium)));
         }
     }
 }

@@ -25,7 +25,7 @@ impl<P: Poll> Calls<P> {
     pub(super) fn step_datagrams(&mut self, key: Key) -> Option<Event> {
         let entry = self.table.get_mut(key)?;
         if entry.has(BLOCKED) && entry.has(WRITABLE) {
-            return self.tell_room(key);
+            return self.report_room(key);
         }
         if entry.has(HANGUP) {
             let driven = self.driven.as_mut()?;
@@ -76,16 +76,16 @@ impl<P: Poll> Calls<P> {
 
     /// Sends as many datagrams as there is room for.
     pub(super) fn depart(&mut self, key: Key, queue: &mut DatagramQueue) -> usize {
-        let Calls { table, told, calls, .. } = self;
+        let Calls { table, queued, calls, .. } = self;
         let Some(entry) = table.get_mut(key).filter(|entry| entry.kind == EntryKind::Datagrams) else {
             return 0;
         };
         let Some(descriptor) = entry.owned() else { return 0 };
-        let (before, facts) = (told.len(), entry.facts());
+        let (before, facts) = (queued.len(), entry.facts());
         let departure = syscalls::send(sys::borrow(descriptor), facts, queue, calls, |to, error| {
-            told.push_back((key, Event::Undelivered(to, error)));
+            queued.push_back((key, Event::Undelivered(to, error)));
         });
-        let has_told = told.len() > before;
+        let has_queued = queued.len() > before;
         if departure.is_blocked {
             self.block(key);
         }
@@ -95,7 +95,7 @@ impl<P: Poll> Calls<P> {
             entry.set(HANGUP, true);
             self.queue_again(key);
         }
-        if has_told {
+        if has_queued {
             self.wake_outside();
         }
         departure.taken

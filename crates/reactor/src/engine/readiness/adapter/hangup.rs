@@ -6,7 +6,7 @@
 use std::io;
 
 use super::{
-    AHEAD, Calls, ENDED, EntryKind, FAILED, HANGUP, READABLE, READING, TOLD_ALL, TOLD_END,
+    AHEAD, Calls, ENDED, EntryKind, FAILED, HANGUP, READABLE, READING, REPORTED_ALL, REPORTED_END,
     stream::error_number,
 };
 use crate::{
@@ -22,27 +22,31 @@ impl<P: Poll> Calls<P> {
     #[inline(never)]
     pub(super) fn look(&mut self, key: Key) {
         if let Some(event) = self.news(key) {
-            self.tell(key, event);
+            self.post(key, event);
         }
     }
 
     fn news(&mut self, key: Key) -> Option<Event> {
         let is_level = self.poll.trigger() == Trigger::Level;
-        let is_told_as_input = is_level && !self.poll.tells_ends();
+        let is_reported_as_input = is_level && !self.poll.reports_ends();
         let entry = self.table.get_mut(key)?;
-        if entry.kind != EntryKind::Stream || entry.has(READING) || entry.has(ENDED) || entry.has(TOLD_ALL) {
+        if entry.kind != EntryKind::Stream
+            || entry.has(READING)
+            || entry.has(ENDED)
+            || entry.has(REPORTED_ALL)
+        {
             return None;
         }
-        let is_due = entry.has(HANGUP) && !entry.has(TOLD_END)
+        let is_due = entry.has(HANGUP) && !entry.has(REPORTED_END)
             || entry.has(FAILED)
-            || is_told_as_input && entry.has(READABLE) && !entry.has(AHEAD);
+            || is_reported_as_input && entry.has(READABLE) && !entry.has(AHEAD);
         if !is_due {
             return None;
         }
         let result = sys::has_input(sys::borrow(entry.owned()?), entry.medium);
         self.calls.set(self.calls.get() + 1);
         match result {
-            Ok(true) => self.tell_hangup(key),
+            Ok(true) => self.report_hangup(key),
             Ok(false) => self.read(key),
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                 entry.set(ENDED, true);
@@ -53,7 +57,7 @@ impl<P: Poll> Calls<P> {
             // again.
             Err(_) => {
                 // A level-triggered poll would report it forever.
-                entry.set(TOLD_ALL, is_level && entry.has(HANGUP));
+                entry.set(REPORTED_ALL, is_level && entry.has(HANGUP));
                 [READABLE, HANGUP, FAILED].into_iter().for_each(|bit| entry.set(bit, false));
                 self.mark_changed(key);
                 None
@@ -62,10 +66,10 @@ impl<P: Poll> Calls<P> {
     }
 
     /// Reports that the peer is gone behind input, unless it has been reported.
-    fn tell_hangup(&mut self, key: Key) -> Option<Event> {
+    fn report_hangup(&mut self, key: Key) -> Option<Event> {
         let is_level = self.poll.trigger() == Trigger::Level;
         let entry = self.table.get_mut(key)?;
-        let (is_failed, is_news) = (entry.has(FAILED), entry.has(HANGUP) && !entry.has(TOLD_END));
+        let (is_failed, is_news) = (entry.has(FAILED), entry.has(HANGUP) && !entry.has(REPORTED_END));
         entry.set(AHEAD, true);
         entry.set(FAILED, false);
         if is_failed {
@@ -81,11 +85,11 @@ impl<P: Poll> Calls<P> {
             number => Some(Event::HungUp(Some(io::Error::from_raw_os_error(number)))),
         };
         if event.is_some() {
-            entry.set(TOLD_END, true);
+            entry.set(REPORTED_END, true);
         }
         // A level-triggered poll would report it forever.
         if entry.failed != 0 || is_failed && !is_news && is_level {
-            entry.set(TOLD_ALL, true);
+            entry.set(REPORTED_ALL, true);
         }
         self.mark_changed(key);
         event

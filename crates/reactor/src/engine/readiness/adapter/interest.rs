@@ -30,7 +30,7 @@ impl<P: Poll> Calls<P> {
             let key = self.changed[at];
             let Some(entry) = self.table.get_mut(key) else { continue };
             entry.set(CHANGED, false);
-            let wanted = entry.wanted(self.poll.tells_ends());
+            let wanted = entry.wanted(self.poll.reports_ends());
             if let Err(error) = set_watching(&mut self.poll, entry, wanted, Trigger::Level) {
                 self.lose(key, error);
             }
@@ -55,7 +55,7 @@ impl<P: Poll> Calls<P> {
     }
 
     /// Reports room to the caller that waits for it.
-    pub(super) fn tell_room(&mut self, key: Key) -> Option<Event> {
+    pub(super) fn report_room(&mut self, key: Key) -> Option<Event> {
         let entry = self.table.get_mut(key)?;
         entry.set(BLOCKED, false);
         // Every datagram that leaves the machine causes an edge of room, and nobody wants those.
@@ -88,9 +88,9 @@ impl<P: Poll> Calls<P> {
             }
         };
         if let Some(queue) = parked {
-            self.tell(key, Event::Sent(Sent { queue, result: Err(error) }));
+            self.post(key, Event::Sent(Sent { queue, result: Err(error) }));
         }
-        self.tell(key, event);
+        self.post(key, event);
     }
 }
 

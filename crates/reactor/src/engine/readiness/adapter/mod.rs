@@ -5,9 +5,9 @@
 //! it could. A hang-up is the exception, because after it a short read does not mean that nothing is left. So
 //! a budget, a pause or a parked send never loses an edge.
 //!
-//! **Order.** A batch consists of the poll's reports, followed by the keys that were in `again`, the resume
+//! **Order.** A batch consists of the poll's reports, followed by the keys that were in `resume`, the resume
 //! queue, when the wait ended. In a batch, each stream is read once and each listener accepts a few
-//! connections. If a key has more to do, it goes to the end of `again`, behind all others, and the next wait
+//! connections. If a key has more to do, it goes to the end of `resume`, behind all others, and the next wait
 //! does not block. A key in both parts is driven once.
 //!
 //! **Watching.** An edge-triggered poll watches a stream for input from attach to close, and also for room
@@ -33,8 +33,8 @@ use session::Outgoing;
 
 use self::interest::set_interest;
 use self::table::{
-    AHEAD, BLOCKED, CHANGED, ENDED, Entry, FAILED, HANGUP, IS_UNIX, QUEUED, READABLE, READING, TOGETHER,
-    TOLD_ALL, TOLD_END, Table, WRITABLE,
+    AHEAD, BLOCKED, CHANGED, ENDED, Entry, FAILED, HANGUP, IS_UNIX, QUEUED, READABLE, READING, REPORTED_ALL,
+    REPORTED_END, TOGETHER, Table, WRITABLE,
 };
 use super::{Poll, Trigger};
 #[cfg(unix)]
@@ -46,7 +46,7 @@ use crate::{
         AttachError, Batch, Chunk, DatagramQueue, Ending, Engine, Event, Interest, Ready, Role, Sent, Source,
         Transport,
         datagram::Batches,
-        entry::{EntryKind, Ownership, forget_told},
+        entry::{EntryKind, Ownership, forget_queued},
     },
     host::{Host, Machine},
     id::Key,
@@ -75,11 +75,11 @@ pub struct Calls<P: Poll> {
     /// The key that is being driven.
     driven: Option<Driven>,
     /// The resume queue: keys that a budget stopped, each once.
-    again: VecDeque<Key>,
-    /// The number of keys in `again` that belong to this batch.
-    again_left: usize,
+    resume: VecDeque<Key>,
+    /// The number of keys in `resume` that belong to this batch.
+    resumes_left: usize,
     /// Events that are ready to be pulled.
-    told: VecDeque<(Key, Event)>,
+    queued: VecDeque<(Key, Event)>,
     /// Level-triggered: the keys whose interest may have changed, each once.
     changed: Vec<Key>,
     /// Kept for the next read. A runtime borrows one buffer at a time.
@@ -89,7 +89,7 @@ pub struct Calls<P: Poll> {
     reserve: Option<sys::Reserve>,
     stale: u64,
     calls: Cell<u64>,
-    /// Whether another loop waits for the poll's descriptor, and must be woken when `again` has entries.
+    /// Whether another loop waits for the poll's descriptor, and must be woken when `resume` has entries.
     is_driven_from_outside: Cell<bool>,
     is_woken: bool,
 }
@@ -121,9 +121,9 @@ impl<P: Poll> Calls<P> {
             batch: Vec::new(),
             cursor: 0,
             driven: None,
-            again: VecDeque::new(),
-            again_left: 0,
-            told: VecDeque::new(),
+            resume: VecDeque::new(),
+            resumes_left: 0,
+            queued: VecDeque::new(),
             changed: Vec::new(),
             spare: None,
             buffer_bytes: BUFFER_BYTES,
@@ -169,13 +169,13 @@ impl<P: Poll> Calls<P> {
     fn queue_again(&mut self, key: Key) {
         if let Some(entry) = self.table.get_mut(key).filter(|entry| !entry.has(QUEUED)) {
             entry.set(QUEUED, true);
-            self.again.push_back(key);
+            self.resume.push_back(key);
             self.wake_outside();
         }
     }
 
-    fn tell(&mut self, key: Key, event: Event) {
-        self.told.push_back((key, event));
+    fn post(&mut self, key: Key, event: Event) {
+        self.queued.push_back((key, event));
         self.wake_outside();
     }
 
@@ -197,7 +197,7 @@ impl<P: Poll> Calls<P> {
             return None;
         };
         if entry.kind == EntryKind::Watched {
-            return self.tell_ready(key, ready);
+            return self.report_ready(key, ready);
         }
         let failed = ready.hangup || ready.error;
         if ready.readable || failed {
@@ -235,15 +235,15 @@ impl<P: Poll> Calls<P> {
         if entry.kind == EntryKind::Stream
             && !is_edge
             && !entry.has(READING)
-            && entry.has(TOLD_END)
+            && entry.has(REPORTED_END)
             && !ready.error
         {
-            entry.set(TOLD_ALL, true);
+            entry.set(REPORTED_ALL, true);
             self.mark_changed(key);
         }
     }
 
-    fn tell_ready(&mut self, key: Key, ready: Ready) -> Option<Event> {
+    fn report_ready(&mut self, key: Key, ready: Ready) -> Option<Event> {
         let entry = self.table.get_mut(key)?;
         // A handler may have changed the interest after the poll reported.
         let ready = ready.masked(entry.in_poll()?);
@@ -296,15 +296,15 @@ impl<P: Poll> Engine for Calls<P> {
         self.birthplace.check()?;
         self.is_woken = false;
         // Events that were reported and not pulled come first. Waiting for more would let them pile up.
-        if self.driven.is_some() || self.cursor < self.batch.len() || self.again_left > 0 {
+        if self.driven.is_some() || self.cursor < self.batch.len() || self.resumes_left > 0 {
             return Ok(());
         }
         self.batch.clear();
         self.cursor = 0;
         self.sync();
-        let is_idle = self.again.is_empty() && self.told.is_empty();
+        let is_idle = self.resume.is_empty() && self.queued.is_empty();
         self.poll.wait(&mut self.batch, if is_idle { timeout } else { Some(Duration::ZERO) })?;
-        self.again_left = self.again.len();
+        self.resumes_left = self.resume.len();
         Ok(())
     }
 
@@ -318,8 +318,8 @@ impl<P: Poll> Engine for Calls<P> {
             return None;
         }
         loop {
-            if let Some(told) = self.told.pop_front() {
-                return Some(told);
+            if let Some(queued) = self.queued.pop_front() {
+                return Some(queued);
             }
             if let Some(key) = self.driven.as_ref().map(|driven| driven.key) {
                 if let Some(event) = self.step(key) {
@@ -333,9 +333,9 @@ impl<P: Poll> Engine for Calls<P> {
                 if let Some(event) = self.absorb(key, ready) {
                     return Some((key, event));
                 }
-            } else if self.again_left > 0 {
-                self.again_left -= 1;
-                let Some(key) = self.again.pop_front() else { continue };
+            } else if self.resumes_left > 0 {
+                self.resumes_left -= 1;
+                let Some(key) = self.resume.pop_front() else { continue };
                 if let Some(entry) = self.table.get_mut(key) {
                     entry.set(QUEUED, false);
                     self.drive(key);
@@ -440,7 +440,7 @@ impl<P: Poll> Engine for Calls<P> {
         }
         entry.set(READING, on);
         // The next time that reading is off, the adapter reports the hang-up again.
-        [AHEAD, TOLD_END, TOLD_ALL].into_iter().for_each(|bit| entry.set(bit, false));
+        [AHEAD, REPORTED_END, REPORTED_ALL].into_iter().for_each(|bit| entry.set(bit, false));
         let is_gone = entry.kind == EntryKind::Stream && entry.has(HANGUP) && !entry.has(ENDED);
         let is_listener = entry.kind == EntryKind::Listener;
         let may_have_input = entry.has(READABLE) && !entry.has(ENDED);
@@ -504,7 +504,7 @@ impl<P: Poll> Engine for Calls<P> {
             // Close its descriptor, and do nothing else.
             return drop(self.table.remove(key));
         }
-        let is_reset = forget_told(&mut self.told, key, how == Ending::Reset);
+        let is_reset = forget_queued(&mut self.queued, key, how == Ending::Reset);
         let Some(mut entry) = self.table.remove(key) else { return };
         // Removes listeners even from an edge-triggered set, because they are shared more often than streams,
         // and closed seldom.

@@ -44,7 +44,7 @@ impl<P: Poll> Calls<P> {
     pub(super) fn step_stream(&mut self, key: Key) -> Option<Event> {
         let entry = self.table.get_mut(key)?;
         if entry.has(WRITABLE) && entry.has(BLOCKED) {
-            return self.tell_room(key);
+            return self.report_room(key);
         }
         if entry.has(WRITABLE)
             && let Some(queue) = entry.parked.take()

@@ -59,9 +59,9 @@ pub(super) const FAILED: Bit = Bit(1 << 12);
 /// For a stream at rest, which the engine does not read: a look found input.
 pub(super) const AHEAD: Bit = Bit(1 << 13);
 /// For a stream at rest: the adapter has reported the hang-up. From then on only a failure is news.
-pub(super) const TOLD_END: Bit = Bit(1 << 14);
+pub(super) const REPORTED_END: Bit = Bit(1 << 14);
 /// For a stream at rest: the adapter has reported the failure, or can learn nothing more.
-pub(super) const TOLD_ALL: Bit = Bit(1 << 15);
+pub(super) const REPORTED_ALL: Bit = Bit(1 << 15);
 const IN_POLL_REST: Bit = Bit(1 << 16);
 const IN_POLL_ENDS: Bit = Bit(1 << 17);
 
@@ -125,9 +125,9 @@ impl Entry {
         self.set(IN_POLL_ENDS, ends);
     }
 
-    /// Returns how a level-triggered poll should watch the entry. `tells_ends`: the poll distinguishes an end
+    /// Returns how a level-triggered poll should watch the entry. `reports_ends`: the poll distinguishes an end
     /// from input.
-    pub(super) fn wanted(&self, tells_ends: bool) -> Watching {
+    pub(super) fn wanted(&self, reports_ends: bool) -> Watching {
         let is_read = self.has(READING) && !self.has(ENDED);
         match self.kind {
             EntryKind::Watched => self.watching(),
@@ -135,10 +135,10 @@ impl Entry {
             EntryKind::Connecting => Watching::For(Interest::Write),
             EntryKind::Stream => {
                 let is_full = self.parked.is_some() || self.has(BLOCKED);
-                if is_read || self.has(ENDED) || self.has(TOLD_ALL) {
+                if is_read || self.has(ENDED) || self.has(REPORTED_ALL) {
                     Interest::from_parts(is_read, is_full).into()
-                } else if tells_ends || self.has(AHEAD) {
-                    Watching::Rest(Rest { room: is_full, ends: tells_ends && !self.has(TOLD_END) })
+                } else if reports_ends || self.has(AHEAD) {
+                    Watching::Rest(Rest { room: is_full, ends: reports_ends && !self.has(REPORTED_END) })
                 } else {
                     Interest::from_parts(true, is_full).into()
                 }
@@ -163,10 +163,10 @@ impl Entry {
     }
 
     /// Calls `tell` with the source, for a poll.
-    pub(super) fn with_source<T>(&self, tell: impl FnOnce(Source<'_>) -> T) -> T {
+    pub(super) fn with_source<T>(&self, read: impl FnOnce(Source<'_>) -> T) -> T {
         match &self.descriptor {
-            Ownership::Owned(descriptor) => tell(Source::of(descriptor)),
-            Ownership::Watched(watched) => watched.with(tell),
+            Ownership::Owned(descriptor) => read(Source::of(descriptor)),
+            Ownership::Watched(watched) => watched.with(read),
         }
     }
 }
