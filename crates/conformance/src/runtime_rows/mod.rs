@@ -8,7 +8,6 @@ mod bombs;
 mod child_fixtures;
 #[cfg(unix)]
 mod children;
-mod couples;
 mod datagrams;
 #[cfg(unix)]
 mod devices;
@@ -39,6 +38,7 @@ mod rig;
 mod shutdown;
 #[cfg(unix)]
 mod signals;
+mod splices;
 mod supervised;
 mod threads;
 mod time;
@@ -89,7 +89,7 @@ pub(crate) fn rows() -> Vec<Row> {
         layers::ROWS,
         pressure::ROWS,
         ends::ROWS,
-        couples::ROWS,
+        splices::ROWS,
         reasons::ROWS,
         exhaustion::ROWS,
         files::ROWS,

@@ -157,13 +157,13 @@ impl Handle<Target> for Proxy {
             Event::Open if self.clients.contains(client) => {
                 let local = cx.local(target)?.ip();
                 cx.send(client, &message::reply(Reply::Granted, local));
-                cx.couple(client, target)?;
+                cx.splice(client, target)?;
                 cx.deadline(client, None);
                 self.clients.insert(client, State::Forwards(target));
             }
             Event::Open => cx.abort(target),
             Event::Received(bytes) => _ = cx.send(client, bytes),
-            // Coupled streams pass their ends on without our help.
+            // Spliced streams pass their ends on without our help.
             Event::End | Event::Drained | Event::HungUp => (),
         }
         Ok(())

@@ -153,7 +153,7 @@ fn find(core: &mut LoopState, key: Key) -> Option<&mut Moving> {
 /// Returns whether a stream must wait with the end of its input, because a thread writes to its socket. The thread may
 /// have taken the failure of the connection, and then this is no end. The stream is driven when the thread has answered.
 pub(crate) fn hold_end(core: &mut LoopState, stream: Key) -> bool {
-    let Some(key) = core.couples.get(&stream).copied() else { return false };
+    let Some(key) = core.partners.get(&stream).copied() else { return false };
     let Some(moving) = find(core, key).filter(|moving| moving.out == Some(TransferInFlight::Part)) else {
         return false;
     };
@@ -181,8 +181,8 @@ pub(crate) fn begin<R: AnyStream>(
     if core.registry.peek(to).is_none_or(|slot| slot.service != index) {
         return Err((transfer, misuse("the stream is gone")));
     }
-    if core.couples.contains_key(&to) || !R::begin_feed(core, to) {
-        return Err((transfer, misuse("the stream is closing, coupled, or has a transfer")));
+    if core.partners.contains_key(&to) || !R::begin_feed(core, to) {
+        return Err((transfer, misuse("the stream is closing, spliced, or has a transfer")));
     }
     let to = To {
         key: to,
@@ -208,8 +208,8 @@ pub(crate) fn begin<R: AnyStream>(
     };
     match core.registry.insert(index, table, Box::new(moving)) {
         Ok(key) => {
-            core.couples.insert(stream, key);
-            core.couples.insert(key, stream);
+            core.partners.insert(stream, key);
+            core.partners.insert(key, stream);
             core.mark(key);
             Ok(key)
         }
@@ -271,7 +271,7 @@ impl Driver<FileTransfer> for Served {
 
 /// Lets the transfer finish, as a stream's close does. Without its stream there is nothing to finish.
 fn close(core: &mut LoopState, key: Key, _: Closed) {
-    if !core.couples.contains_key(&key) {
+    if !core.partners.contains_key(&key) {
         return end(core, key, Closed::Aborted);
     }
     if let Some(moving) = find(core, key)
@@ -309,7 +309,7 @@ fn expired(core: &mut LoopState, key: Key) {
     if let Some(Some(outlet)) = &moving.outlet {
         outlet.sever();
     }
-    if let Some(stream) = core.couples.get(&key).copied() {
+    if let Some(stream) = core.partners.get(&key).copied() {
         core.end(stream, Closed::TimedOut(Phase::File), Ending::Reset);
     }
     end(core, key, Closed::Aborted);
@@ -326,8 +326,8 @@ fn leave(core: &mut LoopState, key: Key, _: Ending) {
     // Drop our descriptor, so that the socket closes when the stream does.
     moving.outlet = Some(None);
     let (stream, end_feed, is_whole) = (moving.to.key, moving.to.end, moving.transfer.left() == 0);
-    if core.couples.remove(&key).is_some() {
-        core.couples.remove(&stream);
+    if core.partners.remove(&key).is_some() {
+        core.partners.remove(&stream);
         end_feed(core, stream, is_whole);
     }
 }

@@ -12,9 +12,9 @@ use crate::{
 };
 
 impl LoopState {
-    /// Holds or resumes the stream that is coupled to this one, and marks it, so that its wishes are checked.
+    /// Holds or resumes the stream that is spliced to this one, and marks it, so that its wishes are checked.
     pub(crate) fn hold_partner(&mut self, key: Key, held: bool) {
-        let Some(partner) = self.couples.get(&key).copied() else { return };
+        let Some(partner) = self.partners.get(&key).copied() else { return };
         let Some(slot) = self.registry.live(partner) else { return };
         let table = slot.table;
         (table.hold)(self, partner, held);
@@ -64,8 +64,8 @@ impl LoopState {
             self.listeners.retain(|listener| *listener != key);
             self.asked.remove(&key);
         }
-        if let Some(other) = self.couples.remove(&key) {
-            self.couples.remove(&other);
+        if let Some(other) = self.partners.remove(&key) {
+            self.partners.remove(&other);
             let passed = match why {
                 Closed::End => Closed::End,
                 _ if why.is_clean() => Closed::Done,

@@ -118,7 +118,8 @@ pub struct LoopState {
     pub(crate) remaking: Vec<u16>,
     /// Listeners that rest because descriptors ran out.
     pub(crate) starved: Vec<Key>,
-    pub(crate) couples: HashMap<Key, Key>,
+    /// Both ways: two spliced streams, or a stream and its transfer.
+    pub(crate) partners: HashMap<Key, Key>,
     /// Streams whose peer has recently begun an item.
     pub(crate) items: HashMap<Key, ItemDeadline>,
     pub(crate) budget: ByteBudget,
@@ -206,7 +207,7 @@ impl LoopState {
             asked: HashMap::new(),
             remaking: Vec::new(),
             starved: Vec::new(),
-            couples: HashMap::new(),
+            partners: HashMap::new(),
             items: HashMap::new(),
             budget: ByteBudget::new(bytes - pool_bytes),
             handlers: HandlerBudget::new(now),

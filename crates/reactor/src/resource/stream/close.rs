@@ -122,7 +122,7 @@ pub(super) fn finish<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: 
 
 /// Begins to give the stream back. If a transfer feeds it, the transfer ends first, and the release waits for
 /// a thread that still moves bytes for it, because only the stream's next owner may write to the socket. A
-/// coupled stream leaves alone.
+/// spliced stream leaves alone.
 pub(super) fn release<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) -> Result<(), Error> {
     let Some(link) = find::<C, L, R>(core, key) else { return Ok(()) };
     if !link.conn.release() {
@@ -130,26 +130,26 @@ pub(super) fn release<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key:
     }
     let feeding = link.conn.is_fed();
     core.mark(key);
-    let Some(other) = core.couples.get(&key).copied() else { return Ok(()) };
+    let Some(other) = core.partners.get(&key).copied() else { return Ok(()) };
     if feeding {
         core.end(other, Closed::Released, Ending::Orderly);
         return Ok(());
     }
-    core.couples.remove(&key);
-    core.couples.remove(&other);
-    uncouple::<C, L, R>(core, key);
+    core.partners.remove(&key);
+    core.partners.remove(&other);
+    unsplice::<C, L, R>(core, key);
     if let Some(slot) = core.registry.peek(other) {
         let table = slot.table;
-        (table.uncouple)(core, other);
+        (table.unsplice)(core, other);
     }
     Ok(())
 }
 
 /// Separates the stream from its partner. If its peer has ended, the stream then closes as it would have
-/// without the couple.
-pub(super) fn uncouple<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
+/// without the splice.
+pub(super) fn unsplice<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    link.conn.uncouple();
+    link.conn.unsplice();
     core.drive_again(key);
     core.mark(key);
 }

@@ -83,7 +83,7 @@ pub(super) fn await_room<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, k
 /// Marks the waiting transfer, because the socket has room.
 pub(super) fn room<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     if stop_waiting::<C, L, R>(core, key)
-        && let Some(other) = core.couples.get(&key).copied()
+        && let Some(other) = core.partners.get(&key).copied()
     {
         core.mark(other);
     }

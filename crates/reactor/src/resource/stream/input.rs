@@ -514,7 +514,7 @@ pub(super) fn again<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 }
 
 /// Continues with a stream whose peer had ended before: in an earlier life, or before or while the stream was
-/// coupled. Passes the end on, and closes the stream if nothing keeps it open now.
+/// spliced. Passes the end on, and closes the stream if nothing keeps it open now.
 fn after_earlier_end<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     pass_end_on::<C, L, R>(core, key);
     let Some(link) = find::<C, L, R>(core, key) else { return };
@@ -523,15 +523,15 @@ fn after_earlier_end<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: 
     }
 }
 
-/// Ends the write side of the coupled stream, if all input of this one was delivered and its end was
+/// Ends the write side of the spliced stream, if all input of this one was delivered and its end was
 /// reported. An end that the service has refused does not count: the other stream is cut when this one has
 /// closed.
 fn pass_end_on<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     if link.conn.is_end_delivered()
-        && link.conn.is_coupled()
+        && link.conn.is_spliced()
         && link.is_in_order()
-        && let Some(other) = core.couples.get(&key).copied()
+        && let Some(other) = core.partners.get(&key).copied()
     {
         core.finish(other);
     }
@@ -614,7 +614,7 @@ fn end_of_layers<C: Codec, L: Layer, R: 'static>(link: &mut Link<C, L, R>) -> se
     if link.stream.session.ended() { Ok(()) } else { link.stream.session.end(&raw) }
 }
 
-/// Closes the stream after the peer's end, unless it is half open. A coupled stream passes the end on.
+/// Closes the stream after the peer's end, unless it is half open. A spliced stream passes the end on.
 fn after_end<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     pass_end_on::<C, L, R>(core, key);
     let Some(link) = find::<C, L, R>(core, key) else { return };

@@ -282,7 +282,7 @@ pub enum Event<'a, C: Codec> {
     /// An item arrived. It borrows the runtime's buffer for the call.
     Received(C::In<'a>),
     /// The peer sends no more. After this call the stream closes gracefully, unless it is
-    /// [`half_open`](Stream::half_open) or coupled. The event also comes while the stream is
+    /// [`half_open`](Stream::half_open) or spliced. The event also comes while the stream is
     /// [paused](crate::Context::pause), if there is no unread input before it.
     End,
     /// The write queue was above its high mark, and is below its low mark again.
@@ -388,7 +388,7 @@ pub trait Connection: Resource + Output + sealed::Sealed {
 /// Only [`Stream`] implements it.
 pub trait AnyStream: Connection {
     #[doc(hidden)]
-    fn couple(core: &mut LoopState, key: Key);
+    fn splice(core: &mut LoopState, key: Key);
 
     #[doc(hidden)]
     fn is_leaving(core: &mut LoopState, key: Key) -> bool;
@@ -545,8 +545,8 @@ impl<C: Codec, L: Layer, R: 'static> Connection for Stream<C, L, R> {
 }
 
 impl<C: Codec, L: Layer, R: 'static> AnyStream for Stream<C, L, R> {
-    fn couple(core: &mut LoopState, key: Key) {
-        if link::find::<C, L, R>(core, key).is_some_and(|link| link.conn.couple()) {
+    fn splice(core: &mut LoopState, key: Key) {
+        if link::find::<C, L, R>(core, key).is_some_and(|link| link.conn.splice()) {
             // Drive it again after the handler has returned, because the handler may still send the output
             // that it kept.
             core.drive_again(key);

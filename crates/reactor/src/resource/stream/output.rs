@@ -107,7 +107,7 @@ fn posted<C: Codec, L: Layer, R: 'static>(
         Ok(()) if !link.conn.is_high() && !passes => return Flow::Queued,
         Ok(()) => {
             link.conn.set_high(true);
-            if passes && link.conn.is_coupled() {
+            if passes && link.conn.is_spliced() {
                 core.hold_partner(key, true);
             }
             pressure::pressed::<C, L, R>(core, key);
@@ -324,7 +324,7 @@ pub(super) fn sync<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Ke
     let mut wanted = link.conn.wants_input();
     if wanted && link.conn.may_rest_for_bytes() {
         // A stream without output reads on, because a rest would not drain anything.
-        let drains = link.queued() > 0 || link.conn.is_coupled();
+        let drains = link.queued() > 0 || link.conn.is_spliced();
         if budget.rests(slot.service) && drains && link.options().backpressure {
             wanted = false;
             if !std::mem::replace(&mut slot.resting, true) {

@@ -1,7 +1,7 @@
 //! Back-pressure: when a stream rests, so that the runtime does not read its input, and what frees it.
 //!
 //! A stream rests for output that its own input causes, because only then does the rest slow the peer that
-//! causes it. Output that others queue counts only once it takes up half of the cap. A coupled stream rests
+//! causes it. Output that others queue counts only once it takes up half of the cap. A spliced stream rests
 //! for its partner's queue ([`Rest::Partner`]) and for output that its own input puts into its own queue, which
 //! is nothing in a proxy.
 //!
@@ -40,7 +40,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     fn weight(&self) -> usize {
         let (queued, options) = (self.queued(), self.options());
         let free =
-            if self.conn.is_coupled() { queued } else { (options.cap / 2).saturating_sub(options.high) };
+            if self.conn.is_spliced() { queued } else { (options.cap / 2).saturating_sub(options.high) };
         self.caused.min(queued).max(queued.saturating_sub(free))
     }
 
