@@ -1,7 +1,9 @@
 //! The suite: rows, their needs, verdicts, the report, and the run itself.
 
 use std::{
-    fmt, io,
+    fmt,
+    fs::File,
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -366,6 +368,19 @@ pub(crate) fn open_descriptors() -> Option<usize> {
     listed.map(Iterator::count)
 }
 
+/// Opens all descriptors that the process may have.
+pub(crate) fn exhaust() -> Result<Vec<File>, Stop> {
+    let mut taken = Vec::new();
+    while taken.len() < DESCRIPTORS_MAX {
+        match File::open("/dev/null") {
+            Ok(file) => taken.push(file),
+            Err(_) if !taken.is_empty() => return Ok(taken),
+            Err(_) => return Err(Stop::Skipped("needs /dev/null".to_owned())),
+        }
+    }
+    Err(Stop::Skipped(format!("needs a limit of descriptors below {DESCRIPTORS_MAX}")))
+}
+
 fn message(payload: &(dyn std::any::Any + Send)) -> String {
     match (payload.downcast_ref::<String>(), payload.downcast_ref::<&str>()) {
         (Some(text), _) => text.clone(),
@@ -379,3 +394,5 @@ static ALONE: Mutex<()> = Mutex::new(());
 /// The needs of a row with real descriptors.
 pub(crate) const SOCKETS: &[Need] = &[Need::Sockets];
 const SEED: u64 = 8154;
+/// To find the limit, the row opens no more descriptors than this.
+const DESCRIPTORS_MAX: usize = 1 << 17;

@@ -1,10 +1,11 @@
 //! E, F, G, K, M: exhaustion, time, wakes, faults and memory.
 
-use std::{fs::File, thread, time::Instant};
+use std::{thread, time::Instant};
 
 use reactor::{ListenOptions, engine::Event};
 
 use super::prelude::*;
+use crate::suite::exhaust;
 
 pub(super) const ROWS: &[Row] = &[
     row(
@@ -38,17 +39,7 @@ fn no_descriptors(fixture: &mut Fixture<'_>) -> Outcome {
         clients.push(client);
     }
     driver.events_mut(listener).accepted.clear();
-    let mut taken = Vec::new();
-    loop {
-        match File::open("/dev/null") {
-            Ok(file) => taken.push(file),
-            Err(_) if !taken.is_empty() => break,
-            Err(_) => return Err(Stop::Skipped("needs /dev/null".to_owned())),
-        }
-        if taken.len() >= DESCRIPTORS_MAX {
-            return Err(Stop::Skipped(format!("needs a limit of descriptors below {DESCRIPTORS_MAX}")));
-        }
-    }
+    let taken = exhaust()?;
     driver.engine.reading(listener, true);
     let outcome =
         driver.until("the failure is told", |driver| !driver.events(listener).not_accepted.is_empty());
@@ -246,8 +237,6 @@ fn chunk_is_exact(fixture: &mut Fixture<'_>) -> Outcome {
     Ok(())
 }
 
-/// To find the limit, the row opens no more descriptors than this.
-const DESCRIPTORS_MAX: usize = 1 << 17;
 const WAITS: usize = 60;
 const WAKES: usize = 5_000;
 /// A wake that takes this long is lost.

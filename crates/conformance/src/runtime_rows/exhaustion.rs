@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashSet,
-    fs::File,
     net::{SocketAddr, TcpStream},
 };
 
@@ -13,7 +12,10 @@ use reactor::{
 };
 
 use super::prelude::*;
-use crate::{suite::open_descriptors, torture::FailNth};
+use crate::{
+    suite::{exhaust, open_descriptors},
+    torture::FailNth,
+};
 
 pub(super) const ROWS: &[Row] = &[
     row(
@@ -51,19 +53,6 @@ pub(super) const ROWS: &[Row] = &[
 ];
 
 const LINUX: &[Need] = &[Need::Linux];
-
-/// Opens all descriptors that the process may have.
-fn exhaust() -> Result<Vec<File>, Stop> {
-    let mut taken = Vec::new();
-    while taken.len() < DESCRIPTORS_MAX {
-        match File::open("/dev/null") {
-            Ok(file) => taken.push(file),
-            Err(_) if !taken.is_empty() => return Ok(taken),
-            Err(_) => return Err(Stop::Skipped("needs /dev/null".to_owned())),
-        }
-    }
-    Err(Stop::Skipped(format!("needs a limit of descriptors below {DESCRIPTORS_MAX}")))
-}
 
 fn no_descriptors(fixture: &mut Fixture<'_>) -> Outcome {
     without_descriptors(fixture, false)
@@ -650,6 +639,4 @@ fn thousand(fixture: &mut Fixture<'_>) -> Outcome {
     rig.finish()
 }
 
-/// To find the limit, the row opens no more descriptors than this.
-const DESCRIPTORS_MAX: usize = 1 << 17;
 const NTH_MAX: u64 = 200;

@@ -647,12 +647,7 @@ fn lying_layers(fixture: &mut Fixture<'_>) -> Outcome {
     ];
     for breach in breaches {
         let mut rig = Rig::new(fixture)?;
-        let server = rig.add(Probe::<Bytes, Liar>::acting(|cx, id, what| {
-            if let (Some(id), What::Got(bytes)) = (id, what) {
-                cx.send(id, bytes);
-            }
-            Ok(())
-        }))?;
+        let server = rig.add(Probe::<Bytes, Liar>::echo())?;
         let client = rig.add(Probe::quiet())?;
         let (_, address) = rig.listen(server, move || Stream::over(Bytes, Liar(breach)))?;
         let id = rig.connect(client, &address, Stream::new(Bytes))?;

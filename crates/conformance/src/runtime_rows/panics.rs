@@ -89,12 +89,7 @@ impl Receive<u64> for Fragile {
 fn in_each_callback(fixture: &mut Fixture<'_>) -> Outcome {
     for place in PLACES {
         let mut rig = Rig::new(fixture)?;
-        let probe = rig.add(Probe::<Bytes>::acting(|cx, id, what| {
-            if let (Some(id), What::Got(bytes)) = (id, what) {
-                cx.send(id, bytes);
-            }
-            Ok(())
-        }))?;
+        let probe = rig.add(Probe::<Bytes>::echo())?;
         let (_, healthy) = rig.listen(probe, || Stream::new(Bytes))?;
         let client = rig.add(Probe::quiet())?;
         let there = rig.connect(client, &healthy, Stream::new(Bytes))?;

@@ -7,7 +7,7 @@ use std::{
 
 use reactor::{Io, Pollable, Ready, Shared, Source};
 
-use super::prelude::*;
+use super::{prelude::*, probe::returns};
 
 pub(super) const ROWS: &[Row] = &[
     row("C1r", "items of every size arrive byte for byte through a narrow stream", &[], every_size),
@@ -21,12 +21,7 @@ pub(super) const ROWS: &[Row] = &[
 
 fn every_size(fixture: &mut Fixture<'_>) -> Outcome {
     let mut pair = Pair::narrow(fixture)?;
-    pair.rig.get_mut(pair.server).act(|cx, id, what| {
-        if let (Some(id), What::Got(bytes)) = (id, what) {
-            cx.send(id, bytes);
-        }
-        Ok(())
-    });
+    pair.rig.get_mut(pair.server).act(returns);
     let mut all = Vec::new();
     for len in (1..=130).chain([4_095, 4_096, 4_097, 20_000]) {
         let item = pattern(len);

@@ -356,12 +356,7 @@ fn pulses(rig: &mut Rig, address: &Address, count: usize, total: usize) -> Outco
 
 /// Adds an echo service with a small cap, which a few chunks sent at once would exceed.
 fn tight_echo(rig: &mut Rig) -> Result<Address, Stop> {
-    let echo = rig.add(Probe::<Bytes>::acting(|cx, id, what| {
-        if let (Some(id), What::Got(bytes)) = (id, what) {
-            cx.send(id, bytes);
-        }
-        Ok(())
-    }))?;
+    let echo = rig.add(Probe::<Bytes>::echo())?;
     rig.get_mut(echo).forget();
     let options = StreamOptions::with(|options| {
         options.cap = 256 << 10;

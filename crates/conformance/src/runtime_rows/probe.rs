@@ -88,6 +88,14 @@ impl<C: Items, L: Layer> Probe<C, L> {
         Probe { act: Box::new(act), ..Probe::quiet() }
     }
 
+    /// Makes a probe that returns what it gets.
+    pub(super) fn echo() -> Probe<C, L>
+    where
+        C: for<'a> Codec<Out<'a> = &'a [u8]>,
+    {
+        Probe::acting(returns)
+    }
+
     /// Replaces the action.
     pub(super) fn act(
         &mut self,
@@ -232,4 +240,19 @@ impl Handle<Stream> for Echo {
     fn closed(&mut self, _: &mut Context<'_, Self>, _: Id<Stream>, _: Stream, _: Closed) {
         self.closed += 1;
     }
+}
+
+/// Sends back what arrived.
+pub(super) fn returns<C, L: Layer>(
+    cx: &mut Context<'_, Probe<C, L>>,
+    id: Option<Of<C, L>>,
+    what: &What,
+) -> Result
+where
+    C: Items + for<'a> Codec<Out<'a> = &'a [u8]>,
+{
+    if let (Some(id), What::Got(bytes)) = (id, what) {
+        cx.send(id, bytes);
+    }
+    Ok(())
 }

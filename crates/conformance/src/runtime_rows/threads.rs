@@ -11,7 +11,7 @@ use std::{
 
 use reactor::{Controller, Refused, Reply};
 
-use super::prelude::*;
+use super::{prelude::*, probe::returns};
 
 pub(super) const ROWS: &[Row] = &[
     row("G1r", "no command of four threads is lost, and each keeps its order", &[], four_threads),
@@ -287,12 +287,7 @@ fn command_flood(fixture: &mut Fixture<'_>) -> Outcome {
         n
     });
     for probe in [pair.server, pair.client] {
-        pair.rig.get_mut(probe).act(|cx, id, what| {
-            if let (Some(id), What::Got(bytes)) = (id, what) {
-                cx.send(id, bytes);
-            }
-            Ok(())
-        });
+        pair.rig.get_mut(probe).act(returns);
     }
     let begun = pair.rig.counters();
     pair.by_client(|cx, id| cx.send(id, b"x"));

@@ -4,7 +4,7 @@ use std::{process::Command, time::Instant};
 
 use reactor::{Limits, Time, TimerId};
 
-use super::prelude::*;
+use super::{prelude::*, probe::returns};
 use crate::intercept::{Intercept, Intercepted};
 
 pub(super) const ROWS: &[Row] = &[
@@ -228,12 +228,7 @@ fn timers_and_streams(fixture: &mut Fixture<'_>) -> Outcome {
     let mut pair = Pair::new(fixture)?;
     let clock = pair.rig.add(Clock { again: Some(Duration::ZERO), ..Clock::default() })?;
     for probe in [pair.server, pair.client] {
-        pair.rig.get_mut(probe).act(|cx, id, what| {
-            if let (Some(id), What::Got(bytes)) = (id, what) {
-                cx.send(id, bytes);
-            }
-            Ok(())
-        });
+        pair.rig.get_mut(probe).act(returns);
     }
     pair.rig.with(clock, |_, cx| (0..50).for_each(|at| _ = cx.after(Duration::ZERO, at)));
     pair.by_client(|cx, id| cx.send(id, b"x"));

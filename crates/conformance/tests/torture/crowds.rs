@@ -23,8 +23,7 @@ fn connects(stage: &mut Stage) -> Played {
         }
         Ok(())
     }))?;
-    let at = stage.port();
-    let at = stage.listen(server, &at, || Some(Stream::new(Bytes)))?;
+    let at = stage.serve(server, || Stream::new(Bytes))?;
     let closed = Rc::new(Cell::new(0));
     let count = closed.clone();
     let client = stage
@@ -88,8 +87,7 @@ fn broadcast(stage: &mut Stage) -> Played {
         }
         Ok(())
     }))?;
-    let at = stage.port();
-    let at = stage.listen(server, &at, || Some(Stream::new(Bytes)))?;
+    let at = stage.serve(server, || Stream::new(Bytes))?;
     let (open, got) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
     let (opened, count) = (open.clone(), got.clone());
     let client = stage.add(Player::<Bytes>::new(&stage.ledger, move |_, _, told| {

@@ -31,8 +31,7 @@ fn half_close_of_the_client(stage: &mut Stage) -> Played {
         }
         Ok(())
     }))?;
-    let at = stage.port();
-    let at = stage.listen(server, &at, || Some(Stream::new(Bytes)))?;
+    let at = stage.serve(server, || Stream::new(Bytes))?;
     let (got, ended) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
     let (count, end) = (got.clone(), ended.clone());
     let client = Player::<Bytes>::new(&stage.ledger, move |cx, id, told| {
@@ -67,8 +66,7 @@ fn half_close_of_the_server(stage: &mut Stage) -> Played {
         }
         Ok(())
     }))?;
-    let at = stage.port();
-    let at = stage.listen(server, &at, || Some(Stream::new(Bytes)))?;
+    let at = stage.serve(server, || Stream::new(Bytes))?;
     let ended = Rc::new(Cell::new(false));
     let end = ended.clone();
     let client = Player::<Bytes>::new(&stage.ledger, |cx, id, told| {
@@ -109,8 +107,7 @@ fn release(stage: &mut Stage) -> Played {
             }
         }
     }))?;
-    let at = stage.port();
-    let at = stage.listen(server, &at, || Some(Stream::new(Bytes)))?;
+    let at = stage.serve(server, || Stream::new(Bytes))?;
     let mut left = 10_u8;
     let client = stage.add(
         Player::<Bytes>::new(&stage.ledger, |cx, _, told| {
@@ -152,8 +149,7 @@ fn deadlines(stage: &mut Stage) -> Played {
     let server = stage.add(server.closed(move |_, _, _, why| {
         count.set(count.get() + u32::from(matches!(why, Closed::Deadline)));
     }))?;
-    let at = stage.port();
-    let at = stage.listen(server, &at, || Some(Stream::new(Bytes)))?;
+    let at = stage.serve(server, || Stream::new(Bytes))?;
     let client = stage.add(Player::<Bytes>::new(&stage.ledger, |cx, id, told| {
         if told == Seen::Open {
             cx.send(id, b"one message, then silence");
@@ -180,8 +176,7 @@ fn slow_reader(stage: &mut Stage) -> Played {
     let server = stage.add(server.closed(move |_, _, stream, why| {
         clean.set(why.is_clean() && stream.unsent() == 0);
     }))?;
-    let at = stage.port();
-    let at = stage.listen(server, &at, || Some(Stream::new(Bytes)))?;
+    let at = stage.serve(server, || Stream::new(Bytes))?;
     let got = Rc::new(Cell::new(0));
     let count = got.clone();
     let resting: Rc<Cell<Option<Id<Stream>>>> = Rc::default();
@@ -217,8 +212,7 @@ fn abort(stage: &mut Stage) -> Played {
         Ok(())
     });
     let server = stage.add(server.closed(move |_, _, _, _| one.set(one.get() + 1)))?;
-    let at = stage.port();
-    let at = stage.listen(server, &at, || Some(Stream::new(Bytes)))?;
+    let at = stage.serve(server, || Stream::new(Bytes))?;
     let client = Player::<Bytes>::new(&stage.ledger, |cx, id, told| {
         if told == Seen::Open {
             cx.send(id, b"go away");
@@ -247,8 +241,7 @@ fn stop_under_load(stage: &mut Stage) -> Played {
         }
         Ok(())
     }))?;
-    let at = stage.port();
-    let at = stage.listen(server, &at, || Some(Stream::new(Bytes)))?;
+    let at = stage.serve(server, || Stream::new(Bytes))?;
     let client = stage.add(Player::<Bytes>::new(&stage.ledger, |cx, id, told| {
         match told {
             Seen::Open => _ = cx.send(id, b"ping"),

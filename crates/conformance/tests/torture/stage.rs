@@ -167,6 +167,19 @@ impl Stage {
         self.runtime.with(service, listen).ok_or_else(gone)?
     }
 
+    /// Listens at any free port.
+    pub fn serve<C: Codec, L: Layer>(
+        &mut self,
+        service: ServiceId<Player<C, L>>,
+        mut make: impl FnMut() -> Stream<C, L> + 'static,
+    ) -> Result<Address, Spoiled>
+    where
+        for<'a> C::In<'a>: AsRef<[u8]>,
+    {
+        let at = self.port();
+        self.listen(service, &at, move || Some(make()))
+    }
+
     pub fn connect<C: Codec, L: Layer>(
         &mut self,
         service: ServiceId<Player<C, L>>,

@@ -81,8 +81,7 @@ fn lines(stage: &mut Stage) -> Played {
         }
         Ok(())
     }))?;
-    let at = stage.port();
-    let at = stage.listen(server, &at, || Some(Stream::new(Lines::new())))?;
+    let at = stage.serve(server, || Stream::new(Lines::new()))?;
     let got = Rc::new(Cell::new(0));
     let ended = Rc::new(Cell::new(false));
     let (count, end) = (got.clone(), ended.clone());
@@ -115,8 +114,7 @@ fn delimited(stage: &mut Stage) -> Played {
         }
         Ok(())
     }))?;
-    let at = stage.port();
-    let at = stage.listen(server, &at, || Some(Stream::new(Delimited::max(2_000))))?;
+    let at = stage.serve(server, || Stream::new(Delimited::max(2_000)))?;
     let answers = Rc::new(Cell::new(0));
     let count = answers.clone();
     let client = stage.add(Player::<Delimited<U16>>::new(&stage.ledger, move |cx, id, told| {
@@ -150,8 +148,7 @@ fn proxy(stage: &mut Stage) -> Played {
         }
         Ok(())
     }))?;
-    let at = stage.port();
-    let behind = stage.listen(server, &at, || Some(Stream::new(Bytes)))?;
+    let behind = stage.serve(server, || Stream::new(Bytes))?;
     let ledger = stage.ledger.clone();
     let mut other = IdMap::new();
     let relay = stage.add(Player::<Bytes>::new(&stage.ledger, move |cx, id: Id<Stream>, told| {
@@ -172,7 +169,7 @@ fn proxy(stage: &mut Stage) -> Played {
         }
         Ok(())
     }))?;
-    let front = stage.listen(relay, &at, || Some(Stream::new(Bytes)))?;
+    let front = stage.serve(relay, || Stream::new(Bytes))?;
     let answered = Rc::new(Cell::new(0));
     let count = answered.clone();
     let client = stage.add(Player::<Bytes>::new(&stage.ledger, move |cx, id, told| {
@@ -213,8 +210,7 @@ fn pause(stage: &mut Stage) -> Played {
         }
         Ok(())
     }))?;
-    let at = stage.port();
-    let at = stage.listen(reader, &at, || Some(Stream::new(Bytes)))?;
+    let at = stage.serve(reader, || Stream::new(Bytes))?;
     let writer = stage.add(Player::<Bytes>::new(&stage.ledger, |cx, id, told| {
         if told == Seen::Open {
             for _ in 0..5 {
