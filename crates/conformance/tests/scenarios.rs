@@ -1,8 +1,14 @@
-//! Compares the page of scenarios with the suite.
+//! Compares the pages for contributors with the repository: the scenarios with the suite, and what they name with the
+//! files.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 const PAGE: &str = include_str!("../SCENARIOS.md");
+const CONTRIBUTING: &str = include_str!("../../../CONTRIBUTING.md");
 
 /// A scenario of the page: a paragraph that begins with its number.
 struct Scenario {
@@ -81,13 +87,41 @@ fn each_scenario_has_rows_or_says_why_not() {
     }
 }
 
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
 #[test]
 fn each_file_that_is_named_exists() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let is_path = |word: &&str| word.starts_with("crates/") || word.starts_with("ci/") || *word == "fuzz";
-    let absent: Vec<_> = quoted(PAGE).filter(is_path).filter(|path| !root.join(path).exists()).collect();
-    assert!(absent.is_empty(), "SCENARIOS.md names files that do not exist: {absent:?}");
+    const BEGINNINGS: [&str; 4] = ["crates/", "ci/", "docs/", "fuzz/"];
+    // A command has arguments behind its path.
+    let path = |word: &'static str| word.split(' ').next().unwrap_or_default();
+    let is_path = |word: &&str| BEGINNINGS.iter().any(|beginning| word.starts_with(beginning));
+    let named = [PAGE, CONTRIBUTING].into_iter().flat_map(quoted).map(path).filter(is_path);
+    let absent: Vec<_> = named.filter(|path| !root().join(path).exists()).collect();
+    assert!(absent.is_empty(), "files that do not exist are named: {absent:?}");
+}
+
+#[test]
+fn each_example_is_in_the_index() {
+    let (_, index) = CONTRIBUTING.split_once("## The examples").expect("the last chapter");
+    let index: BTreeSet<_> = quoted(index).collect();
+    let mut count = 0;
+    for of in ["conformance", "reactor", "sim", "tls"] {
+        let folder = root().join("crates").join(of).join("examples");
+        for entry in fs::read_dir(&folder).expect("it has examples") {
+            let path = entry.expect("it is listed").path();
+            // A folder without a `main.rs` is part of other examples.
+            if path.is_file() || path.join("main.rs").exists() {
+                let name = path.file_stem().and_then(|name| name.to_str()).expect("a name");
+                assert!(index.contains(name), "CONTRIBUTING.md does not list the example {name}");
+                count += 1;
+            }
+        }
+    }
+    assert!(count >= EXAMPLES_MIN, "{count} examples");
 }
 
 /// The least number of scenarios, so that a page that is not understood fails.
 const SCENARIOS_MIN: usize = 150;
+const EXAMPLES_MIN: usize = 21;
