@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crate::{clock::Time, error::Closed, id::Key, resource::rest::Rests};
+use crate::{clock::Time, error::Closed, id::Key, resource::rest::RestReasons};
 
 /// The most lines that may be written at once.
 const LINES_MAX: u32 = 16;
@@ -53,7 +53,7 @@ pub(crate) fn error(service: &str, error: &str) -> bool {
 /// Reports that a resource ended, and why it was not read before. The guard is needed because printing the
 /// reason may run users' code.
 #[inline]
-pub(crate) fn closed(service: &str, key: Key, why: &Closed, rests: impl FnOnce() -> Rests) {
+pub(crate) fn closed(service: &str, key: Key, why: &Closed, rests: impl FnOnce() -> RestReasons) {
     #[cfg(feature = "tracing")]
     let _ = crate::guard::call(|| {
         if why.is_clean() {
@@ -68,7 +68,7 @@ pub(crate) fn closed(service: &str, key: Key, why: &Closed, rests: impl FnOnce()
 
 /// Reports that the runtime stops reading a stream or reads it again, and why it does not.
 #[inline]
-pub(crate) fn reading(key: Key, reads: bool, rests: Rests) {
+pub(crate) fn reading(key: Key, reads: bool, rests: RestReasons) {
     #[cfg(feature = "tracing")]
     tracing::trace!(?key, reads, %rests, "reading");
     #[cfg(not(feature = "tracing"))]

@@ -125,7 +125,10 @@ enum TransferInFlight {
     /// A read of a chunk. If the transfer ends meanwhile, the answer is dropped.
     Chunk,
     /// A thread writes to the stream's socket. Nothing else may write until it has answered.
-    Part,
+    Part {
+        /// The stream's input has ended, and the stream reports that when the part has been moved.
+        holds_end: bool,
+    },
 }
 
 /// A transfer with the runtime's state for it.
@@ -133,8 +136,6 @@ struct Moving {
     transfer: FileTransfer,
     to: To,
     out: Option<TransferInFlight>,
-    /// The stream's input has ended, and the stream reports that when the current part has been moved.
-    holds_end: bool,
     is_paused: bool,
     /// The stream's queue is above its low mark. The stream marks this resource when it no longer is.
     is_full: bool,
@@ -146,6 +147,12 @@ struct Moving {
     ending: Option<Closed>,
 }
 
+impl Moving {
+    fn moves_part(&self) -> bool {
+        matches!(self.out, Some(TransferInFlight::Part { .. }))
+    }
+}
+
 fn find(core: &mut LoopState, key: Key) -> Option<&mut Moving> {
     core.registry.live(key)?.resource.as_mut()?.downcast_mut()
 }
@@ -154,10 +161,9 @@ fn find(core: &mut LoopState, key: Key) -> Option<&mut Moving> {
 /// have taken the failure of the connection, and then this is no end. The stream is driven when the thread has answered.
 pub(crate) fn hold_end(core: &mut LoopState, stream: Key) -> bool {
     let Some(key) = core.partners.get(&stream).copied() else { return false };
-    let Some(moving) = find(core, key).filter(|moving| moving.out == Some(TransferInFlight::Part)) else {
-        return false;
-    };
-    moving.holds_end = true;
+    let moving = find(core, key).and_then(|moving| moving.out.as_mut());
+    let Some(TransferInFlight::Part { holds_end }) = moving else { return false };
+    *holds_end = true;
     true
 }
 
@@ -199,7 +205,6 @@ pub(crate) fn begin<R: AnyStream>(
         transfer,
         to,
         out: None,
-        holds_end: false,
         is_paused: false,
         is_full: false,
         has_waited: false,
@@ -289,7 +294,7 @@ fn defer(core: &mut LoopState, key: Key, why: Closed) -> Option<Closed> {
     let is_last =
         matches!(why, Closed::Stopped) || !core.alive.get(index as usize).is_some_and(|alive| *alive);
     let Some(moving) = find(core, key) else { return Some(why) };
-    if is_last || moving.out != Some(TransferInFlight::Part) {
+    if is_last || !moving.moves_part() {
         return Some(moving.ending.take().unwrap_or(why));
     }
     moving.ending.get_or_insert(why);
@@ -302,7 +307,7 @@ fn defer(core: &mut LoopState, key: Key, why: Closed) -> Option<Closed> {
 /// answers, so the socket is cut off from the peer first.
 fn expired(core: &mut LoopState, key: Key) {
     let Some(moving) = find(core, key) else { return };
-    if moving.out != Some(TransferInFlight::Part) {
+    if !moving.moves_part() {
         return;
     }
     moving.out = None;
@@ -398,7 +403,7 @@ fn ask_sendfile(core: &mut LoopState, key: Key, (stream, way): (Key, Way), part:
     }
     let is_out = outlet.ask(core, (index, key), part, moved);
     if let Some(moving) = find(core, key) {
-        moving.out = is_out.then_some(TransferInFlight::Part);
+        moving.out = is_out.then_some(TransferInFlight::Part { holds_end: false });
     }
     true
 }
@@ -408,8 +413,8 @@ fn moved(queue: &mut dyn Any, to: Option<(&mut LoopState, &mut dyn Any)>, index:
     let Some(Moved { key, result, .. }) = sendfile::next_moved(queue) else { return };
     let Some((core, erased)) = to else { return };
     let Some(moving) = find(core, key) else { return };
-    moving.out = None;
-    let (stream, fail, holds_end) = (moving.to.key, moving.to.fail, mem::take(&mut moving.holds_end));
+    let holds_end = matches!(moving.out.take(), Some(TransferInFlight::Part { holds_end: true }));
+    let (stream, fail) = (moving.to.key, moving.to.fail);
     let sent = result.as_ref().map_or(0, |part| part.sent);
     moving.transfer.at += sent;
     moving.transfer.sent += sent;

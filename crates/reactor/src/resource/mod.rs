@@ -3,6 +3,7 @@
 
 pub(crate) mod datagram;
 pub(crate) mod driver;
+mod exit;
 mod fd;
 mod io;
 pub(crate) mod listener;
@@ -18,7 +19,7 @@ use session::Mark;
 pub(crate) use self::driver::{Driver, OutputDriver, Served};
 #[cfg(all(unix, feature = "serial"))]
 pub(crate) use self::polled::QUEUE_HIGH;
-use self::rest::Rests;
+use self::rest::RestReasons;
 pub(crate) use self::stream::{Losses, Undelivered, Way, is_passing, map_codec, map_layer, with_layer};
 pub use self::{
     datagram::{DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, WhenFull},
@@ -262,7 +263,7 @@ pub(crate) struct Look {
     /// Its write queue is above the high mark.
     pub(crate) is_high: bool,
     /// Why it is not read, and by whom.
-    pub(crate) rests: Rests,
+    pub(crate) rests: RestReasons,
 }
 
 impl Vtable {

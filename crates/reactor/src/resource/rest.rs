@@ -5,7 +5,7 @@ use std::fmt;
 /// A reason not to read a resource.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
-pub(crate) enum Rest {
+pub(crate) enum RestReason {
     /// The service has paused it.
     Paused = 1,
     /// Its own input has caused too much of its write queue.
@@ -18,27 +18,35 @@ pub(crate) enum Rest {
     Shortage = 16,
 }
 
-impl fmt::Display for Rest {
+impl fmt::Display for RestReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Rest::Paused => "its service has paused it",
-            Rest::Output => "its peer does not read the answers to its own input",
-            Rest::Partner => "the peer of its partner does not read",
-            Rest::Backlog => "the runtime has yet to deliver its earlier input",
-            Rest::Shortage => "the runtime is short of bytes, and its service holds more than its share",
+            RestReason::Paused => "its service has paused it",
+            RestReason::Output => "its peer does not read the answers to its own input",
+            RestReason::Partner => "the peer of its partner does not read",
+            RestReason::Backlog => "the runtime has yet to deliver its earlier input",
+            RestReason::Shortage => {
+                "the runtime is short of bytes, and its service holds more than its share"
+            }
         })
     }
 }
 
 /// The reasons not to read a resource. They do not exclude each other.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) struct Rests(u8);
+pub(crate) struct RestReasons(u8);
 
-impl Rests {
-    pub(crate) const NONE: Rests = Rests(0);
-    const ALL: [Rest; 5] = [Rest::Paused, Rest::Output, Rest::Partner, Rest::Backlog, Rest::Shortage];
+impl RestReasons {
+    pub(crate) const NONE: RestReasons = RestReasons(0);
+    const ALL: [RestReason; 5] = [
+        RestReason::Paused,
+        RestReason::Output,
+        RestReason::Partner,
+        RestReason::Backlog,
+        RestReason::Shortage,
+    ];
     /// The reasons that also keep input that was read already from the service.
-    const HOLD: u8 = Rest::Paused as u8 | Rest::Output as u8 | Rest::Partner as u8;
+    const HOLD: u8 = RestReason::Paused as u8 | RestReason::Output as u8 | RestReason::Partner as u8;
 
     #[inline]
     pub(crate) fn is_none(self) -> bool {
@@ -46,30 +54,30 @@ impl Rests {
     }
 
     #[inline]
-    pub(crate) fn has(self, rest: Rest) -> bool {
+    pub(crate) fn has(self, rest: RestReason) -> bool {
         self.0 & rest as u8 != 0
     }
 
     /// Returns whether the service gets no items now.
     #[inline]
     pub(crate) fn hold_items(self) -> bool {
-        self.0 & Rests::HOLD != 0
+        self.0 & RestReasons::HOLD != 0
     }
 
     /// Returns the same reasons with this one or without it.
     #[inline]
     #[must_use]
-    pub(crate) const fn with(self, rest: Rest, rests: bool) -> Rests {
-        Rests(if rests { self.0 | rest as u8 } else { self.0 & !(rest as u8) })
+    pub(crate) const fn with(self, rest: RestReason, rests: bool) -> RestReasons {
+        RestReasons(if rests { self.0 | rest as u8 } else { self.0 & !(rest as u8) })
     }
 
-    fn iter(self) -> impl Iterator<Item = Rest> {
-        Rests::ALL.into_iter().filter(move |rest| self.has(*rest))
+    fn iter(self) -> impl Iterator<Item = RestReason> {
+        RestReasons::ALL.into_iter().filter(move |rest| self.has(*rest))
     }
 }
 
 /// Says in words why the resource is not read, and by whom. The text is empty if nothing hinders it.
-impl fmt::Display for Rests {
+impl fmt::Display for RestReasons {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, rest) in self.iter().enumerate() {
             write!(f, "{}{rest}", if at == 0 { "" } else { "; " })?;
@@ -78,7 +86,7 @@ impl fmt::Display for Rests {
     }
 }
 
-impl fmt::Debug for Rests {
+impl fmt::Debug for RestReasons {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.iter()).finish()
     }
@@ -90,29 +98,29 @@ mod tests {
 
     #[test]
     fn each_reason_comes_and_goes_by_itself_and_says_who_is_the_cause() {
-        for (at, rest) in Rests::ALL.into_iter().enumerate() {
-            let one = Rests::NONE.with(rest, true);
+        for (at, rest) in RestReasons::ALL.into_iter().enumerate() {
+            let one = RestReasons::NONE.with(rest, true);
             assert!(one.has(rest) && !one.is_none());
             assert_eq!(one.hold_items(), at < 3, "{rest:?}");
             assert_eq!(one.with(rest, true), one);
-            assert_eq!(one.with(rest, false), Rests::NONE);
+            assert_eq!(one.with(rest, false), RestReasons::NONE);
             assert_eq!(one.to_string(), rest.to_string());
-            for other in Rests::ALL.into_iter().filter(|other| *other != rest) {
+            for other in RestReasons::ALL.into_iter().filter(|other| *other != rest) {
                 assert!(!one.has(other));
                 let both = one.with(other, true);
                 assert!(
                     both.has(rest)
                         && both.has(other)
-                        && both.with(rest, false) == Rests::NONE.with(other, true)
+                        && both.with(rest, false) == RestReasons::NONE.with(other, true)
                 );
             }
         }
-        let both = Rests::NONE.with(Rest::Backlog, true).with(Rest::Paused, true);
+        let both = RestReasons::NONE.with(RestReason::Backlog, true).with(RestReason::Paused, true);
         assert_eq!(
             both.to_string(),
             "its service has paused it; the runtime has yet to deliver its earlier input"
         );
         assert_eq!(format!("{both:?}"), "{Paused, Backlog}");
-        assert!(Rests::NONE.to_string().is_empty() && Rests::NONE.is_none());
+        assert!(RestReasons::NONE.to_string().is_empty() && RestReasons::NONE.is_none());
     }
 }

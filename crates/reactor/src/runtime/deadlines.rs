@@ -37,16 +37,6 @@ impl LoopState {
         }
     }
 
-    /// Sets the internal deadline for something that is likely to finish by the next turn. The deadline
-    /// enters the wheel only if it does not.
-    pub(crate) fn set_internal_deadline_later(&mut self, key: Key, after: Duration) {
-        let at = self.now + after;
-        let Some(slot) = self.registry.live(key) else { return };
-        slot.internal_deadline = at;
-        self.unarmed.push(key);
-        self.unarmed_next = self.unarmed_next.min(at);
-    }
-
     /// Arms the deadlines of resources that have not finished.
     pub(crate) fn arm_unarmed(&mut self) {
         if self.unarmed.is_empty() {
@@ -85,18 +75,10 @@ impl LoopState {
         }
     }
 
-    /// Arms the wheel for the earlier of both deadlines. A deadline that moved later costs nothing: its timer
-    /// fires early, and is armed again.
+    /// Arms the wheel for the earlier of both deadlines.
     pub(crate) fn arm(&mut self, key: Key) {
-        let Some(slot) = self.registry.live(key) else { return };
-        let deadline = if slot.deadline_state == DeadlineState::Set { slot.deadline } else { Time::NEVER };
-        let at = deadline.min(slot.internal_deadline);
-        if at == Time::NEVER {
-            return;
-        }
-        let later = self.timers.deadline(slot.timer).is_none_or(|armed| armed > at);
-        if later && !self.timers.reset(slot.timer, at) {
-            slot.timer = self.timers.set(at, Due::Resource(key)).unwrap_or(TimerKey::NONE);
+        if let Some(slot) = self.registry.live(key) {
+            slot.arm(key, &mut self.timers);
         }
     }
 

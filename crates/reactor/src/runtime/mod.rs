@@ -13,6 +13,7 @@ mod hold;
 pub(crate) mod limits;
 mod number;
 mod panics;
+pub(crate) mod ports;
 pub(crate) mod pressure;
 mod reactor;
 mod records;

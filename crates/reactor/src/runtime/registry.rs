@@ -4,19 +4,32 @@
 //! A slot whose generations are used up is retired. A slot becomes free only after `closed` was called,
 //! because until then side tables by slot still hold the old life.
 
-use std::{any::Any, collections::VecDeque};
+use std::{
+    any::Any,
+    collections::VecDeque,
+    ops::{Deref, DerefMut},
+};
 
-use super::timers::TimerKey;
+use super::{
+    state::Due,
+    timers::{TimerKey, Wheel},
+};
 use crate::{
     clock::Time,
     growth::grow,
     id::Key,
-    resource::{Look, Vtable, rest::Rest},
+    resource::{Look, Vtable, rest::RestReason},
 };
 
 /// The life of a resource, in one cache line, because with ten thousand connections each line is a miss.
 #[repr(align(64))]
 pub(crate) struct Slot {
+    pub(crate) head: Head,
+    pub(crate) resource: Option<Box<dyn Any>>,
+}
+
+/// A slot without its resource.
+pub(crate) struct Head {
     /// The key of the live resource. An ended or free slot has its dead form, which no key equals.
     live: Key,
     pub(crate) service: u16,
@@ -29,12 +42,48 @@ pub(crate) struct Slot {
     pub(crate) resting: bool,
     pub(crate) deadline_state: DeadlineState,
     pub(crate) table: &'static Vtable,
-    pub(crate) resource: Option<Box<dyn Any>>,
     /// Set by the service.
     pub(crate) deadline: Time,
     /// Set by the runtime: connect, handshake, stall, close.
     pub(crate) internal_deadline: Time,
     pub(crate) timer: TimerKey,
+}
+
+impl Deref for Slot {
+    type Target = Head;
+
+    #[inline(always)]
+    fn deref(&self) -> &Head {
+        &self.head
+    }
+}
+
+impl DerefMut for Slot {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut Head {
+        &mut self.head
+    }
+}
+
+impl Head {
+    /// Notes that the stream only waits for the peer's end.
+    pub(crate) fn linger(&mut self) {
+        self.state = State::Lingering;
+    }
+
+    /// Arms the wheel for the earlier of both deadlines. A deadline that moved later costs nothing: its timer
+    /// fires early, and is armed again.
+    pub(crate) fn arm(&mut self, key: Key, timers: &mut Wheel<Due>) {
+        let deadline = if self.deadline_state == DeadlineState::Set { self.deadline } else { Time::NEVER };
+        let at = deadline.min(self.internal_deadline);
+        if at == Time::NEVER {
+            return;
+        }
+        let later = timers.deadline(self.timer).is_none_or(|armed| armed > at);
+        if later && !timers.reset(self.timer, at) {
+            self.timer = timers.set(at, Due::Resource(key)).unwrap_or(TimerKey::NONE);
+        }
+    }
 }
 
 const _: () = assert!(size_of::<Slot>() <= 64, "a slot is one line of the cache");
@@ -102,8 +151,8 @@ impl Registry {
         let Some(index) = self.free.pop_front().or_else(|| self.grow(table)) else { return Err(resource) };
         let slot = &mut self.slots[index as usize];
         let key = Key::new(index, slot.live.generation(), self.runtime);
-        let free = Slot::free(key, table);
-        *slot = Slot { live: key, service, state: State::Live, resource: Some(resource), ..free };
+        slot.head = Head { live: key, service, state: State::Live, ..Slot::free(key, table).head };
+        slot.resource = Some(resource);
         self.occupied += 1;
         Ok(key)
     }
@@ -207,16 +256,11 @@ impl Slot {
     /// Returns what can be seen of the resource without its type.
     pub(crate) fn look(&self) -> Look {
         let look = self.resource.as_deref().map(self.table.look).unwrap_or_default();
-        Look { rests: look.rests.with(Rest::Shortage, self.resting), ..look }
-    }
-
-    /// Notes that the stream only waits for the peer's end.
-    pub(crate) fn linger(&mut self) {
-        self.state = State::Lingering;
+        Look { rests: look.rests.with(RestReason::Shortage, self.resting), ..look }
     }
 
     fn free(key: Key, table: &'static Vtable) -> Slot {
-        Slot {
+        let head = Head {
             live: key.dead(),
             service: 0,
             state: State::Free,
@@ -225,11 +269,11 @@ impl Slot {
             resting: false,
             deadline_state: DeadlineState::Set,
             table,
-            resource: None,
             deadline: Time::NEVER,
             internal_deadline: Time::NEVER,
             timer: TimerKey::NONE,
-        }
+        };
+        Slot { head, resource: None }
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) fn event<S: Handle<Datagrams<R>>, R: 'static>(
             let index = slot.service;
             let Some(link) = cast::<R>(&mut slot.resource) else { return };
             link.datagrams.counts.undelivered += 1;
-            if link.closing.is_none() {
+            if !link.exit.is_closing() {
                 let event = DatagramEvent::Undelivered { to: address, error };
                 emit::<S, Datagrams<R>>(core, to, key, index, event);
             }
@@ -79,7 +79,7 @@ fn keep<R: 'static>(core: &mut LoopState, key: Key, batch: &mut Batch) {
     }
     let LoopState { registry, budget, .. } = core;
     let Some(link) = registry.live(key).and_then(|slot| cast::<R>(&mut slot.resource)) else { return };
-    let may_keep = link.closing.is_none();
+    let may_keep = !link.exit.is_closing();
     while let Some(datagram) = batch.take() {
         let len = datagram.bytes.len() + KEPT_EACH;
         let fits = link.kept_bytes + len <= link.datagrams.settings().unread;
@@ -110,7 +110,7 @@ pub(super) fn again<S: Handle<Datagrams<R>>, R: 'static>(
     let Some(slot) = core.registry.live(key) else { return };
     let index = slot.service;
     let Some(link) = cast::<R>(&mut slot.resource) else { return };
-    if mem::take(&mut link.drained_due) && link.closing.is_none() && !link.high {
+    if mem::take(&mut link.drained_due) && !link.exit.is_closing() && !link.high {
         emit::<S, Datagrams<R>>(core, to, key, index, DatagramEvent::Drained);
     }
     let Some(link) = find::<R>(core, key).filter(|link| !link.kept.is_empty()) else { return };
@@ -135,7 +135,7 @@ pub(super) fn post<R: 'static>(core: &mut LoopState, index: u16, key: Key, item:
     let LoopState { registry, budget, .. } = core;
     let slot = registry.live(key).filter(|slot| slot.service == index);
     let Some(link) = slot.and_then(|slot| cast::<R>(&mut slot.resource)) else { return Flow::Gone };
-    if link.closing.is_some() {
+    if link.exit.is_closing() {
         return Flow::Gone;
     }
     if !make_room(link, &item) {
@@ -182,7 +182,7 @@ fn refuse<R: 'static>(link: &mut Link<R>, item: &Outbound<'_>) -> Flow {
 pub(super) fn flush<R: 'static>(core: &mut LoopState, key: Key) {
     let LoopState { registry, engine, counters, budget, .. } = core;
     let Some(link) = registry.live(key).and_then(|slot| cast::<R>(&mut slot.resource)) else { return };
-    if !link.queue.is_empty() && !link.blocked && !link.detaching {
+    if !link.queue.is_empty() && !link.blocked && !link.exit.is_detaching() {
         let before = link.queue.bytes();
         link.datagrams.counts.sent += engine.send_datagrams(key, &mut link.queue) as u64;
         counters.bytes_out += (before - link.queue.bytes()) as u64;
@@ -199,14 +199,14 @@ pub(super) fn flush<R: 'static>(core: &mut LoopState, key: Key) {
     let LoopState { registry, engine, .. } = core;
     let Some(link) = registry.live(key).and_then(|slot| cast::<R>(&mut slot.resource)) else { return };
     let wanted = link.takes_input();
-    if link.reading != wanted && !link.detaching {
+    if link.reading != wanted && !link.exit.is_detaching() {
         link.reading = wanted;
         engine.reading(key, wanted);
     }
-    if link.releasing && !mem::replace(&mut link.detaching, true) {
+    if link.exit.detach() {
         engine.detach(key);
     } else if link.queue.is_empty()
-        && let Some(why) = link.closing.take()
+        && let Some(why) = link.why.take()
     {
         core.end(key, why, Ending::Orderly);
     }

@@ -7,7 +7,7 @@ use crate::{
     engine::{Batch, DATAGRAM_MAX, DatagramQueue, Ending, Role, Transport},
     error::{Closed, Error, Phase},
     id::{Id, Key},
-    resource::{CLOSING, Vtable, release_refused},
+    resource::{CLOSING, Look, RestReasons, Vtable, exit::Exit, release_refused, rest::RestReason},
     runtime::{Context, Handle, LoopState, dispatch::service, pressure::Holding},
 };
 
@@ -29,11 +29,9 @@ pub(super) struct Link<R> {
     /// `send` answered that the queue is above a mark, and `Drained` is to follow.
     pub(super) high: bool,
     pub(super) drained_due: bool,
-    pub(super) closing: Option<Closed>,
-    pub(super) releasing: bool,
-    /// The engine no longer has it, or has to give it back.
-    pub(super) detaching: bool,
-    pub(super) detached: bool,
+    pub(super) exit: Exit,
+    /// The reason of its close.
+    pub(super) why: Option<Closed>,
 }
 
 impl<R: 'static> Link<R> {
@@ -44,7 +42,7 @@ impl<R: 'static> Link<R> {
 
     /// Returns whether the service may get datagrams now.
     pub(super) fn takes_input(&self) -> bool {
-        !self.paused && self.closing.is_none() && !self.releasing
+        !self.paused && !self.exit.is_leaving()
     }
 }
 
@@ -68,7 +66,7 @@ pub(super) fn table<S: Handle<Datagrams<R>>, R: 'static>() -> &'static Vtable {
         release: release::<R>,
         pause: pause::<R>,
         expired: |core, key| core.end(key, Closed::TimedOut(Phase::Close), Ending::Orderly),
-        noted: |core, key, _| Closed::take_noted(&mut find::<R>(core, key)?.closing),
+        noted: |core, key, _| Closed::take_noted(&mut find::<R>(core, key)?.why),
         // It is never ended for its bytes, because its queues have limits of their own and there are few such
         // sockets.
         holding: |core, key| Holding {
@@ -77,6 +75,13 @@ pub(super) fn table<S: Handle<Datagrams<R>>, R: 'static>() -> &'static Vtable {
         },
         leave: leave::<R>,
         closed: closed::<S, R>,
+        look: |resource| {
+            let link = resource.downcast_ref::<Link<R>>();
+            link.map_or(Look::default(), |link| Look {
+                is_high: link.high,
+                rests: RestReasons::NONE.with(RestReason::Paused, link.paused),
+            })
+        },
         ..Vtable::NOTHING
     }
 }
@@ -104,10 +109,8 @@ pub(crate) fn attach<R: 'static>(
         blocked: false,
         high,
         drained_due: false,
-        closing: None,
-        releasing: false,
-        detaching: false,
-        detached: false,
+        exit: Exit::Stays,
+        why: None,
     };
     let key = match core.registry.insert(index, table, Box::new(link)) {
         Ok(key) => key,
@@ -149,14 +152,11 @@ fn unwrap<R: 'static>(link: Box<dyn Any>, transport: Option<Transport>) -> Datag
 
 fn close<R: 'static>(core: &mut LoopState, key: Key, why: Closed) {
     let Some(link) = find::<R>(core, key) else { return };
-    if link.closing.is_some() {
-        return Closed::note_failure(&mut link.closing, why);
+    match link.exit {
+        Exit::Closing => return Closed::note_failure(&mut link.why, why),
+        Exit::Detaching | Exit::Detached => return,
+        Exit::Stays | Exit::Releasing => (link.exit, link.why) = (Exit::Closing, Some(why)),
     }
-    if link.detaching {
-        return;
-    }
-    link.closing = Some(why);
-    link.releasing = false;
     let (after, waits) = (link.datagrams.settings().close, !link.queue.is_empty());
     core.set_deadline(key, None);
     if waits {
@@ -167,10 +167,9 @@ fn close<R: 'static>(core: &mut LoopState, key: Key, why: Closed) {
 
 fn release<R: 'static>(core: &mut LoopState, key: Key) -> Result<(), Error> {
     let Some(link) = find::<R>(core, key) else { return Ok(()) };
-    if link.closing.is_some() {
+    if !link.exit.release() {
         return Err(release_refused(CLOSING));
     }
-    link.releasing = true;
     core.mark(key);
     Ok(())
 }
@@ -178,7 +177,7 @@ fn release<R: 'static>(core: &mut LoopState, key: Key) -> Result<(), Error> {
 fn detached<R: 'static>(core: &mut LoopState, key: Key, transport: Transport) {
     let deadline = core.deadline_left(key);
     let Some(link) = find::<R>(core, key) else { return };
-    link.detached = true;
+    link.exit = Exit::Detached;
     let carried = link.datagrams.carried.get_or_insert_default();
     (carried.transport, carried.deadline) = (Some(transport), deadline);
     core.end(key, Closed::Released, Ending::Orderly);
@@ -199,7 +198,7 @@ fn leave<R: 'static>(core: &mut LoopState, key: Key, how: Ending) {
     let record = records.get_mut(slot.service as usize);
     let Some(link) = cast::<R>(&mut slot.resource) else { return };
     budget.recount(&mut link.counted, 0);
-    if !mem::replace(&mut link.detached, true) {
+    if link.exit != Exit::Detached {
         if let Some(record) = record {
             record.bytes_dropped += link.queue.bytes() as u64;
         }

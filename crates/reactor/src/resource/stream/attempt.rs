@@ -5,16 +5,15 @@ use std::{io, time::Duration};
 
 use session::{Codec, Layer};
 
-use super::link::find;
+use super::{after::After, link::Link};
 use crate::{
     address::Address,
     clock::Time,
     engine::{Ending, Role},
     error::{Closed, Error, Phase},
-    id::Key,
     options::ConnectOptions,
     resource::pause::Pause,
-    runtime::LoopState,
+    runtime::ports::Ports,
 };
 
 /// The state of the retries of a connect.
@@ -32,68 +31,60 @@ pub(crate) fn is_passing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
 
-/// Starts to wait for the first retry.
-pub(super) fn begin<C: Codec, L: Layer, R: 'static>(
-    core: &mut LoopState,
-    key: Key,
-    options: &ConnectOptions,
-) {
-    let now = core.now;
-    let Some(link) = find::<C, L, R>(core, key) else { return };
-    let until = now + link.options().connect;
-    let mut pause = Pause::default();
-    let first = pause.next();
-    let attempt = Attempt { options: options.clone(), until, pause };
-    // The engine does not have it yet.
-    link.conn.retry();
-    link.rare().attempt = Some(Box::new(attempt));
-    core.set_internal_deadline(key, Some(until.since(now).min(first)));
-}
-
-/// Sets a new deadline for the retries, because a close has a deadline of its own. Returns whether there are
-/// any.
-pub(super) fn bound<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, after: Duration) -> bool {
-    let until = core.now + after;
-    let Some(link) = find::<C, L, R>(core, key) else { return false };
-    let attempt = link.rare.as_mut().and_then(|rare| rare.attempt.as_mut());
-    attempt.map(|attempt| attempt.until = until).is_some()
-}
-
-/// Makes the next try, or ends the stream.
-pub(super) fn again<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
-    let now = core.now;
-    let Some(link) = find::<C, L, R>(core, key) else { return };
-    let closing = link.conn.is_concluding();
-    let rare = link.rare();
-    let (Some(target), Some(mut attempt)) = (rare.target.clone(), rare.attempt.take()) else { return };
-    let left = attempt.until.since(now);
-    if left == Duration::ZERO {
-        return match closing {
-            true => core.end(key, Closed::TimedOut(Phase::Close), Ending::Orderly),
-            false => core.end_late_connect(key, Some(&target)),
-        };
+impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
+    /// Starts to wait for the first retry.
+    pub(super) fn begin_attempt(&mut self, ports: &mut Ports<'_>, options: &ConnectOptions) {
+        let until = ports.now + self.options().connect;
+        let mut pause = Pause::default();
+        let first = pause.next();
+        // The engine does not have it yet.
+        self.conn.retry();
+        self.rare().attempt = Some(Box::new(Attempt { options: options.clone(), until, pause }));
+        ports.set_internal_deadline(Some(until.since(ports.now).min(first)));
     }
-    match connect(core, key, &target, &attempt.options) {
-        Ok(()) => {
-            let Some(link) = find::<C, L, R>(core, key) else { return };
-            link.conn.retried();
-            core.set_internal_deadline(key, Some(left));
+
+    pub(super) fn is_retrying(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.attempt.is_some())
+    }
+
+    /// Sets a new deadline for the retries, because a close has a deadline of its own. Returns whether there
+    /// are any.
+    pub(super) fn bound_attempt(&mut self, until: Time) -> bool {
+        let attempt = self.rare.as_mut().and_then(|rare| rare.attempt.as_mut());
+        attempt.map(|attempt| attempt.until = until).is_some()
+    }
+
+    /// Makes the next try, or ends the stream.
+    pub(super) fn try_again(&mut self, ports: &mut Ports<'_>, after: &mut After) {
+        let closing = self.conn.is_concluding();
+        let rare = self.rare();
+        let (Some(target), Some(mut attempt)) = (rare.target.clone(), rare.attempt.take()) else { return };
+        let left = attempt.until.since(ports.now);
+        if left == Duration::ZERO {
+            return match closing {
+                true => after.end(Closed::TimedOut(Phase::Close), Ending::Orderly),
+                false => after.end_late_connect(Some(target)),
+            };
         }
-        Err(error) if is_passing(&error) => {
-            let pause = attempt.pause.next();
-            if let Some(link) = find::<C, L, R>(core, key) {
-                link.rare().attempt = Some(attempt);
+        match connect(ports, &target, &attempt.options) {
+            Ok(()) => {
+                self.conn.retried();
+                ports.set_internal_deadline(Some(left));
             }
-            core.set_internal_deadline(key, Some(pause.min(left)));
-        }
-        Err(error) => {
-            let error = Error::os("connect", target, error);
-            core.end(key, Closed::Failed(error), Ending::Orderly);
+            Err(error) if is_passing(&error) => {
+                let pause = attempt.pause.next();
+                self.rare().attempt = Some(attempt);
+                ports.set_internal_deadline(Some(pause.min(left)));
+            }
+            Err(error) => {
+                let error = Error::os("connect", target, error);
+                after.end(Closed::Failed(error), Ending::Orderly);
+            }
         }
     }
 }
 
-fn connect(core: &mut LoopState, key: Key, target: &Address, options: &ConnectOptions) -> io::Result<()> {
-    let transport = core.engine.connect(target, options)?;
-    core.engine.attach(key, transport, Role::Connecting).map_err(|refused| refused.error)
+fn connect(ports: &mut Ports<'_>, target: &Address, options: &ConnectOptions) -> io::Result<()> {
+    let transport = ports.engine.connect(target, options)?;
+    ports.engine.attach(ports.key, transport, Role::Connecting).map_err(|refused| refused.error)
 }

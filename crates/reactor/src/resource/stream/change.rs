@@ -9,8 +9,8 @@ use std::io;
 use session::{Codec, Layer, LayerError, Phase};
 
 use super::{
-    Stream, close,
-    input::bound_input,
+    Stream,
+    after::After,
     link::{Link, find},
 };
 use crate::{
@@ -84,12 +84,12 @@ impl<C: Codec, L: Layer, R: 'static> Stream<C, L, R> {
     }
 }
 
-/// Returns an error if a live stream may not change.
-fn check<C: Codec, L: Layer, R: 'static>(
-    core: &mut LoopState,
+/// Finds a live stream that may change.
+fn changeable<'a, C: Codec, L: Layer, R: 'static>(
+    core: &'a mut LoopState,
     key: Key,
     operation: &'static str,
-) -> Result<(), Error> {
+) -> Result<&'a mut Link<C, L, R>, Error> {
     let gone = || Error::os(operation, format!("{key:?}"), io::ErrorKind::NotFound.into());
     let link = find::<C, L, R>(core, key).ok_or_else(gone)?;
     let why = if link.conn.is_leaving() || link.conn.is_end_delivered() || link.conn.is_broken() {
@@ -97,7 +97,7 @@ fn check<C: Codec, L: Layer, R: 'static>(
     } else if link.conn.has_partner() {
         "a file or another stream feeds it, or it is spliced"
     } else {
-        return Ok(());
+        return Ok(link);
     };
     Err(Error::Misuse { operation, why })
 }
@@ -109,7 +109,7 @@ pub(crate) fn map_codec<C: Codec, L: Layer, R: 'static, D: Codec>(
     table: &'static Vtable,
     make: impl FnOnce(&mut C) -> D,
 ) -> Result<(), Error> {
-    check::<C, L, R>(core, key, "map_codec")?;
+    changeable::<C, L, R>(core, key, "map_codec")?;
     // The old codec stays in its place until user code has run.
     let codec =
         breaking(core, key, |core| find::<C, L, R>(core, key).map(|link| make(&mut link.stream.codec)));
@@ -134,9 +134,8 @@ pub(crate) fn map_layer<C: Codec, L: Layer, R: 'static, M: Layer>(
     make: impl FnOnce(&mut L) -> M,
 ) -> Result<(), Error> {
     const OPERATION: &str = "map_layer";
-    check::<C, L, R>(core, key, OPERATION)?;
     let misuse = |why| Err(Error::Misuse { operation: OPERATION, why });
-    let Some(link) = find::<C, L, R>(core, key) else { return Ok(()) };
+    let link = changeable::<C, L, R>(core, key, OPERATION)?;
     if !link.unread.is_empty() {
         return misuse(UNREAD);
     }
@@ -147,9 +146,8 @@ pub(crate) fn map_layer<C: Codec, L: Layer, R: 'static, M: Layer>(
         return misuse(UNSEALED);
     }
     let layer = breaking(core, key, |core| {
-        let LoopState { registry, pool, .. } = core;
-        let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>())?;
-        link.stream.session.prepare_change(pool).ok()?;
+        let (link, ports) = core.enter::<Link<C, L, R>>(key)?;
+        link.stream.session.prepare_change(ports.pool).ok()?;
         Some(make(link.stream.session.layer_mut()))
     });
     let Some(layer) = layer else { return misuse(UNSEALED) };
@@ -191,8 +189,8 @@ pub(super) fn keep_rest<C: Codec, L: Layer, R: 'static>(
     key: Key,
     rest: Undelivered<'_>,
 ) {
-    let Some(slot) = core.registry.live(key) else { return };
-    let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else { return };
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return };
+    let mut after = After::default();
     let is_new_layer = link.stream.session.phase() == Phase::Idle;
     match rest {
         Undelivered::End => link.conn.end_input(),
@@ -201,12 +199,14 @@ pub(super) fn keep_rest<C: Codec, L: Layer, R: 'static>(
             link.conn.forget_start();
             link.stream.session.give_up();
             let early = LayerError::Early { len: bytes.len() };
-            return close::layer_failed::<C, L, R>(core, key, early.into());
+            link.layer_failed(&mut ports, early.into(), &mut after);
+            return after.apply(core, key);
         }
         Undelivered::Wire(bytes) if !link.stream.session.direct() => link.rare().raw.extend_from_slice(bytes),
         Undelivered::Clear(bytes) | Undelivered::Wire(bytes) => link.unread.extend_from_slice(bytes),
     }
-    bound_input::<C, L, R>(core, key);
+    link.bound_input(&mut ports, &mut after);
+    after.apply(core, key);
 }
 
 const UNREAD: &str = "bytes that came before the change are unread";

@@ -5,12 +5,10 @@ use std::time::Duration;
 use session::{Codec, Failure, Layer};
 
 use super::{
-    attempt,
-    conn::{Expired, Next, Tail},
-    input,
-    link::find,
+    after::After,
+    conn::{Expired, NextStep, Tail},
+    link::{Link, find},
     loose::Loose,
-    pressure,
 };
 use crate::{
     clock::Time,
@@ -18,28 +16,110 @@ use crate::{
     error::{Closed, Error, Phase},
     id::Key,
     resource::{CLOSING, release_refused},
-    runtime::{LoopState, registry::Slot},
+    runtime::{LoopState, ports::Ports},
 };
 
-/// Begins a graceful close: the queued output leaves, then our end, and then the stream waits for the peer's
-/// end. A running transfer was requested earlier, so all of its output leaves first, and the deadline of the
-/// close starts after it.
+/// Begins a graceful close.
 pub(super) fn close<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, why: Closed) {
-    let Some(link) = find::<C, L, R>(core, key) else { return };
-    let has_failed = why.is_clean() && link.has_error();
-    match link.conn.close(has_failed) {
-        Next::Note => return Closed::note_failure(&mut link.rare().why, why),
-        Next::Fail => return input::fail_noted::<C, L, R>(core, key),
-        Next::Conclude => (),
-        _ => return,
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return };
+    let mut after = After::default();
+    link.close(&mut ports, why, &mut after);
+    after.apply(core, key);
+}
+
+impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
+    /// Begins a graceful close: the queued output leaves, then our end, and then the stream waits for the
+    /// peer's end. A running transfer was requested earlier, so all of its output leaves first, and the
+    /// deadline of the close starts after it.
+    pub(super) fn close(&mut self, ports: &mut Ports<'_>, why: Closed, after: &mut After) {
+        let has_failed = why.is_clean() && self.has_error();
+        match self.conn.close(has_failed) {
+            NextStep::Note => return Closed::note_failure(&mut self.rare().why, why),
+            NextStep::Fail => return self.fail_noted(after),
+            NextStep::Conclude => (),
+            _ => return,
+        }
+        let rare = self.rare();
+        rare.is_cut |= matches!(why, Closed::Partner);
+        rare.why = Some(why);
+        // From here on there is one deadline: that of the close.
+        ports.forget_deadline();
+        after.drop_last_words();
+        self.conclude(ports);
+        ports.mark();
     }
-    let rare = link.rare();
-    rare.is_cut |= matches!(why, Closed::Partner);
-    rare.why = Some(why);
-    // From here on there is one deadline: that of the close.
-    core.set_deadline(key, None);
-    conclude::<C, L, R>(core, key);
-    core.mark(key);
+
+    /// Ends the stream with the failure of its connection that it keeps.
+    pub(super) fn fail_noted(&mut self, after: &mut After) {
+        if let Some(error) = self.take_error() {
+            after.fail(error);
+        }
+    }
+
+    /// Closes a stream whose layer has failed. The layer's alert still leaves. Unsealed output never will, so
+    /// the peer must not see an orderly end.
+    pub(super) fn layer_failed(&mut self, ports: &mut Ports<'_>, failure: Failure, after: &mut After) {
+        let lost = self.stream.session.discard(ports.pool);
+        if lost > 0 {
+            let rare = self.rare();
+            (rare.lost, rare.is_cut) = (rare.lost + lost, true);
+        }
+        self.close(ports, Closed::Refused(failure), after);
+    }
+
+    /// Continues a close or an end of the write side, unless a transfer still brings output.
+    pub(super) fn conclude(&mut self, ports: &mut Ports<'_>) {
+        if self.conn.is_fed() {
+            return;
+        }
+        if self.conn.ends_output() && !self.is_marked_cut() {
+            // The end of the transport is enough if the session is direct, because such a session has no end
+            // of its own.
+            self.stream.session.close();
+        }
+        if self.conn.is_closing() {
+            let (bound, after) = (self.options().close, self.close_stall());
+            if !self.bound_attempt(ports.now + bound) {
+                ports.set_internal_deadline(after);
+            }
+        }
+    }
+
+    /// Moves the deadline of a close, because bytes have left. A deadline bounds only a standstill, and too
+    /// low a speed if `close_speed` is set.
+    pub(super) fn close_progressed(&mut self, ports: &mut Ports<'_>, taken: usize) {
+        let (speed, after) = (self.options().close_speed, self.close_stall());
+        let is_last = self.queued() == 0;
+        let mut guard = after.map_or(Time::NEVER, |after| ports.now + after);
+        // The peer's end gets the full time again.
+        if speed > 0 && !is_last {
+            let bought = Duration::from_secs_f64(taken as f64 / f64::from(speed));
+            guard = guard.min(ports.head.internal_deadline + bought);
+        }
+        ports.set_internal_deadline_at(guard);
+    }
+
+    /// Takes the next step of the close, the half-close or the release after a write.
+    pub(super) fn proceed(&mut self, ports: &mut Ports<'_>, after: &mut After) {
+        let tail = Tail {
+            is_empty: self.queued() == 0,
+            is_sealed: self.stream.session.queued() == 0,
+            phase: self.stream.session.phase(),
+            is_cut: self.is_marked_cut(),
+        };
+        let mut next = self.conn.proceed(tail);
+        if next == NextStep::Shutdown {
+            let is_sent = ports.engine.shutdown(ports.key).is_ok();
+            next = self.conn.shut_down(is_sent);
+        }
+        match next {
+            NextStep::Detach => ports.engine.detach(ports.key),
+            NextStep::End => after.end(self.take_why(), Ending::Orderly),
+            NextStep::EndBoth => after.end(Closed::End, Ending::Orderly),
+            NextStep::Linger => ports.head.linger(),
+            _ => (),
+        }
+    }
 }
 
 /// Takes the reason that was noted before this end: the reason of the close, or a connection failure that the
@@ -60,76 +140,31 @@ pub(super) fn noted<C: Codec, L: Layer, R: 'static>(
     Some(Closed::Failed(Error::os(operation, core.name(key), error)))
 }
 
-/// Closes a stream whose layer has failed. The layer's alert still leaves. Unsealed output never will, so the
-/// peer must not see an orderly end.
-pub(super) fn layer_failed<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, failure: Failure) {
-    let LoopState { registry, pool, .. } = core;
-    let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<super::Link<C, L, R>>());
-    if let Some(link) = link {
-        let lost = link.stream.session.discard(pool);
-        if lost > 0 {
-            let rare = link.rare();
-            (rare.lost, rare.is_cut) = (rare.lost + lost, true);
-        }
-    }
-    core.close(key, Closed::Refused(failure));
-}
-
-/// Continues a close or an end of the write side, unless a transfer still brings output.
-pub(super) fn conclude<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
-    let Some(link) = find::<C, L, R>(core, key).filter(|link| !link.conn.is_fed()) else { return };
-    if link.conn.ends_output() && !link.is_marked_cut() {
-        // The end of the transport is enough if the session is direct, because such a session has no end of
-        // its own.
-        link.stream.session.close();
-    }
-    if link.conn.is_closing() {
-        let (bound, after) = (link.options().close, link.close_stall());
-        if !attempt::bound::<C, L, R>(core, key, bound) {
-            core.set_internal_deadline(key, after);
-        }
-    }
-}
-
-/// Moves the deadline of a close, because bytes have left. A deadline bounds only a standstill, and too low a
-/// speed if `close_speed` is set.
-pub(super) fn progress<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, taken: usize) {
-    let Some(link) = find::<C, L, R>(core, key) else { return };
-    let (speed, after) = (link.options().close_speed, link.close_stall());
-    let is_last = link.queued() == 0;
-    let mut deadline = after.map_or(Time::NEVER, |after| core.now + after);
-    // The peer's end gets the full time again.
-    if speed > 0 && !is_last {
-        let bought = Duration::from_secs_f64(taken as f64 / f64::from(speed));
-        deadline =
-            deadline.min(core.registry.live(key).map_or(Time::NEVER, |slot| slot.internal_deadline) + bought);
-    }
-    core.set_internal_deadline_at(key, deadline);
-}
-
 /// Ends the write side after the queued output. The stream continues to read.
 pub(super) fn finish<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
-    let Some(link) = find::<C, L, R>(core, key) else { return };
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return };
+    let mut after = After::default();
     match link.conn.finish() {
-        Next::Close => core.close(key, Closed::Done),
-        Next::Conclude => {
-            conclude::<C, L, R>(core, key);
-            core.mark(key);
+        NextStep::Close => link.close(&mut ports, Closed::Done, &mut after),
+        NextStep::Conclude => {
+            link.conclude(&mut ports);
+            ports.mark();
         }
         _ => (),
     }
+    after.apply(core, key);
 }
 
 /// Begins to give the stream back. If a transfer feeds it, the transfer ends first, and the release waits for
 /// a thread that still moves bytes for it, because only the stream's next owner may write to the socket. A
 /// spliced stream leaves alone.
 pub(super) fn release<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) -> Result<(), Error> {
-    let Some(link) = find::<C, L, R>(core, key) else { return Ok(()) };
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return Ok(()) };
     if !link.conn.release() {
         return Err(release_refused(CLOSING));
     }
+    ports.mark();
     let feeding = link.conn.is_fed();
-    core.mark(key);
     let Some(other) = core.partners.get(&key).copied() else { return Ok(()) };
     if feeding {
         core.end(other, Closed::Released, Ending::Orderly);
@@ -148,41 +183,10 @@ pub(super) fn release<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key:
 /// Separates the stream from its partner. If its peer has ended, the stream then closes as it would have
 /// without the splice.
 pub(super) fn unsplice<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
-    let Some(link) = find::<C, L, R>(core, key) else { return };
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return };
     link.conn.unsplice();
-    core.drive_again(key);
-    core.mark(key);
-}
-
-/// Takes the next step of the close, the half-close or the release after a write.
-pub(super) fn proceed<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
-    let Some(link) = find::<C, L, R>(core, key) else { return };
-    let tail = Tail {
-        is_empty: link.queued() == 0,
-        is_sealed: link.stream.session.queued() == 0,
-        phase: link.stream.session.phase(),
-        is_cut: link.is_marked_cut(),
-    };
-    let mut next = link.conn.proceed(tail);
-    if next == Next::Shutdown {
-        let is_sent = core.engine.shutdown(key).is_ok();
-        let Some(link) = find::<C, L, R>(core, key) else { return };
-        next = link.conn.shut_down(is_sent);
-    }
-    match next {
-        Next::Detach => core.engine.detach(key),
-        Next::End => end_with_why::<C, L, R>(core, key),
-        Next::EndBoth => core.end(key, Closed::End, Ending::Orderly),
-        Next::Linger => core.registry.live(key).map(Slot::linger).unwrap_or_default(),
-        _ => (),
-    }
-}
-
-fn end_with_why<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
-    if let Some(link) = find::<C, L, R>(core, key) {
-        let why = link.take_why();
-        core.end(key, why, Ending::Orderly);
-    }
+    ports.drive_again();
+    ports.mark();
 }
 
 /// Ends the stream with its transport, which the engine gave back.
@@ -200,24 +204,27 @@ pub(super) fn detached<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key
 
 /// Handles the internal deadline. The state shows which deadline it was.
 pub(super) fn expired<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
-    let Some(link) = find::<C, L, R>(core, key) else { return };
-    if link.rare.as_ref().is_some_and(|rare| rare.attempt.is_some()) {
-        return attempt::again::<C, L, R>(core, key);
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return };
+    let mut after = After::default();
+    if link.is_retrying() {
+        link.try_again(&mut ports, &mut after);
+    } else {
+        link.expired(&mut ports, &mut after);
     }
-    let expired = link.conn.expired();
-    if expired == Expired::Stall && pressure::waited::<C, L, R>(core, key) {
-        return;
+    after.apply(core, key);
+}
+
+impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
+    fn expired(&mut self, ports: &mut Ports<'_>, after: &mut After) {
+        let (why, how) = match self.conn.expired() {
+            Expired::Stall if self.waited(ports) => return,
+            Expired::Linger => (self.take_why(), Ending::Orderly),
+            Expired::Broken => return self.fail_noted(after),
+            Expired::Close => (Closed::TimedOut(Phase::Close), Ending::Orderly),
+            Expired::Connect => return after.end_late_connect(self.take_target()),
+            Expired::Handshake => (Closed::TimedOut(Phase::Handshake), Ending::Orderly),
+            Expired::Stall => (Closed::Stalled, Ending::Reset),
+        };
+        after.end(why, how);
     }
-    let (why, how) = match expired {
-        Expired::Linger => return end_with_why::<C, L, R>(core, key),
-        Expired::Broken => return input::fail_noted::<C, L, R>(core, key),
-        Expired::Connect => {
-            let target = find::<C, L, R>(core, key).and_then(|link| link.take_target());
-            return core.end_late_connect(key, target.as_ref());
-        }
-        Expired::Close => (Closed::TimedOut(Phase::Close), Ending::Orderly),
-        Expired::Handshake => (Closed::TimedOut(Phase::Handshake), Ending::Orderly),
-        Expired::Stall => (Closed::Stalled, Ending::Reset),
-    };
-    core.end(key, why, how);
 }

@@ -3,11 +3,16 @@
 use session::{Codec, Layer};
 
 use super::{
-    close,
+    after::After,
     link::{Link, find},
     output,
 };
-use crate::{error::Closed, id::Key, resource::Flow, runtime::LoopState};
+use crate::{
+    error::Closed,
+    id::Key,
+    resource::Flow,
+    runtime::{LoopState, ports::Ports},
+};
 
 /// Binds a stream to a transfer. Returns `false` if it takes no more output, or is already bound.
 pub(super) fn begin<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) -> bool {
@@ -69,42 +74,34 @@ pub(super) fn await_low<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, ke
 
 /// Waits for room in the socket, as long as for a queue. Returns `false` if the engine does not report room.
 pub(super) fn await_room<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) -> bool {
-    if !core.engine.await_room(key) {
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return false };
+    if !ports.engine.await_room(key) {
         return false;
     }
-    let Some(link) = find::<C, L, R>(core, key) else { return false };
     link.conn.await_room(true);
     if let Some(stall) = link.write_stall() {
-        core.set_internal_deadline_later(key, stall);
+        ports.set_internal_deadline_later(stall);
     }
     true
 }
 
 /// Marks the waiting transfer, because the socket has room.
 pub(super) fn room<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
-    if stop_waiting::<C, L, R>(core, key)
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return };
+    if link.stop_waiting(&mut ports)
         && let Some(other) = core.partners.get(&key).copied()
     {
         core.mark(other);
     }
 }
 
-/// Stops waiting for room. Returns `true` if the stream waited.
-fn stop_waiting<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) -> bool {
-    let Some(link) = find::<C, L, R>(core, key) else { return false };
-    let waited = link.conn.await_room(false);
-    if waited {
-        core.set_internal_deadline(key, None);
-    }
-    waited
-}
-
 /// Frees the stream after all of the transfer's output, or only a part of it. If the peer has ended
 /// meanwhile, the stream now closes, and a waiting close continues.
 pub(super) fn end<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, is_whole: bool) {
-    stop_waiting::<C, L, R>(core, key);
-    let Some(link) = find::<C, L, R>(core, key) else { return };
-    let ended = link.conn.end_feed() && !link.stream.half_open;
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return };
+    let mut after = After::default();
+    link.stop_waiting(&mut ports);
+    let has_ended = link.conn.end_feed() && !link.stream.half_open;
     if !is_whole && link.conn.ends_output() {
         // The service has already closed or finished the stream, so the peer would take a part of the file
         // for the whole.
@@ -112,11 +109,23 @@ pub(super) fn end<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key
     }
     let high = link.queued() > link.options().high;
     link.conn.set_high(high);
-    close::conclude::<C, L, R>(core, key);
-    if ended {
-        core.close(key, Closed::End);
+    link.conclude(&mut ports);
+    if has_ended {
+        link.close(&mut ports, Closed::End, &mut after);
     }
     // Resume the input that the queue held back.
-    core.drive_again(key);
-    core.mark(key);
+    ports.drive_again();
+    ports.mark();
+    after.apply(core, key);
+}
+
+impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
+    /// Stops waiting for room. Returns `true` if the stream waited.
+    fn stop_waiting(&mut self, ports: &mut Ports<'_>) -> bool {
+        let waited = self.conn.await_room(false);
+        if waited {
+            ports.set_internal_deadline(None);
+        }
+        waited
+    }
 }

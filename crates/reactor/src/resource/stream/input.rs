@@ -1,15 +1,15 @@
 //! Input of a stream: from the engine through the layers and the codec to the handler.
 
-use std::{any::Any, mem};
+use std::{any::Any, io, mem};
 
 use session::{Codec, CodecError, Decoded, Failure, Layer, LayerError, Next, Phase};
 
 use super::{
     Event, Stream,
+    after::After,
     change::Undelivered,
-    close,
-    conn::{AtEnd, Kept},
-    feed, item,
+    conn::{AtEnd, KeptInput},
+    feed,
     link::{Link, find},
     output,
 };
@@ -18,10 +18,11 @@ use crate::{
     error::{Closed, Error},
     file,
     id::Key,
-    resource::{breaking, rest::Rest},
+    resource::{breaking, rest::RestReason},
     runtime::{
         Handle, LoopState,
         dispatch::{emit, service},
+        ports::Ports,
     },
 };
 
@@ -42,9 +43,8 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     bytes: &mut [u8],
 ) {
     core.counters.bytes_in += bytes.len() as u64;
-    let Some(slot) = core.registry.live(key) else { return };
-    let (index, again) = (slot.service, slot.again);
-    let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else { return };
+    let Some((link, ports)) = core.enter::<Link<C, L, R>>(key) else { return };
+    let (index, again) = (ports.head.service, ports.head.again);
     let to = service::<S>(erased);
     // The common case: all of the input is one item, or several that end with it.
     if link.stream.session.direct()
@@ -55,53 +55,141 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         && link.conn.takes_items()
     {
         let len = bytes.len();
-        let used = match link.stream.codec.decode(bytes) {
-            Ok(Decoded::Item(used, item)) if used > 0 && used <= len => {
-                link.skipped = false;
-                if !received::<S, C, L, R>(core, to, key, index, item) || used == len {
-                    return;
+        let used = {
+            let decoded = link.stream.codec.decode(bytes);
+            if matches!(decoded, Ok(Decoded::More)) {
+                drop(decoded);
+                let (mut ports, mut after) = (ports, After::default());
+                link.keep(&mut ports, bytes, &mut after);
+                link.watch_item(&mut ports, false);
+                return after.apply(core, key);
+            }
+            match decoded {
+                Ok(Decoded::Item(used, item)) if used > 0 && used <= len => {
+                    link.skipped = false;
+                    if !received::<S, C, L, R>(core, to, key, index, item) || used == len {
+                        return;
+                    }
+                    used
                 }
-                used
+                Ok(Decoded::Skip(used)) if used > 0 && used <= len => {
+                    link.skipped = true;
+                    used
+                }
+                other => return core.close(key, Closed::Refused(refusal::<C, _>(other, len))),
             }
-            Ok(Decoded::Skip(used)) if used > 0 && used <= len => {
-                link.skipped = true;
-                used
-            }
-            Ok(Decoded::More) => 0,
-            other => return core.close(key, Closed::Refused(refusal::<C, _>(other, len))),
         };
-        if used == 0 {
-            keep::<C, L, R>(core, key, bytes);
-            return item::watch::<C, L, R>(core, key, false);
-        }
         let used = used + deliver::<S, C, L, R>(core, to, key, &mut bytes[used..], ITEMS_MAX - 1);
         if used < bytes.len() {
-            keep::<C, L, R>(core, key, &bytes[used..]);
-            item::watch::<C, L, R>(core, key, used > 0);
+            keep_rest::<C, L, R>(core, key, &bytes[used..]);
         }
         return;
     }
-    open_if_due::<S, C, L, R>(core, to, key);
-    let Some(link) = find::<C, L, R>(core, key) else { return hand_on(core, key, Undelivered::Wire(bytes)) };
-    if link.conn.discards_input() {
-        return;
-    }
-    if again {
-        // Kept input comes first, later in this turn. This input goes behind it.
-        return match link.stream.session.direct() {
-            true => keep::<C, L, R>(core, key, bytes),
-            false => {
-                link.rare().raw.extend_from_slice(bytes);
-                bound_input::<C, L, R>(core, key);
-            }
+    let (mut ports, mut after) = (ports, After::default());
+    let next = if link.conn.is_start_due() {
+        up::<S, C, L, R>(core, to, key);
+        let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else {
+            return hand_on(core, key, Undelivered::Wire(bytes));
         };
-    }
-    if !link.stream.session.direct() {
-        open::<S, C, L, R>(core, to, key, bytes);
+        link.take_in(&mut ports, bytes, &mut after)
     } else {
-        keep::<C, L, R>(core, key, bytes);
-        unread::<S, C, L, R>(core, to, key);
+        link.take_in(&mut ports, bytes, &mut after)
+    };
+    after.apply(core, key);
+    match next {
+        Taken::Kept => (),
+        Taken::Sealed => open::<S, C, L, R>(core, to, key, bytes),
+        Taken::Clear => unread::<S, C, L, R>(core, to, key),
     }
+}
+
+/// Where input goes that is not delivered at once.
+enum Taken {
+    /// It is kept, or dropped.
+    Kept,
+    /// It goes through the layers.
+    Sealed,
+    /// It is behind the unread input, which may be delivered.
+    Clear,
+}
+
+impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
+    /// Takes input that is not delivered at once.
+    fn take_in(&mut self, ports: &mut Ports<'_>, bytes: &[u8], after: &mut After) -> Taken {
+        if self.conn.discards_input() {
+            return Taken::Kept;
+        }
+        let is_clear = self.stream.session.direct();
+        if is_clear {
+            self.keep(ports, bytes, after);
+        }
+        // Kept input comes first, later in this turn. This input goes behind it.
+        match (ports.head.again, is_clear) {
+            (true, true) => Taken::Kept,
+            (true, false) => {
+                self.rare().raw.extend_from_slice(bytes);
+                self.bound_input(ports, after);
+                Taken::Kept
+            }
+            (false, true) => Taken::Clear,
+            (false, false) => Taken::Sealed,
+        }
+    }
+
+    /// Appends clear input to the input that waits for the handler.
+    fn keep(&mut self, ports: &mut Ports<'_>, bytes: &[u8], after: &mut After) {
+        if self.unread.capacity() == 0 {
+            (self.unread, self.moved) = (ports.pool.take(), ports.budget.period());
+        }
+        let (room, len) = (self.unread.capacity() - self.unread.len(), self.unread.len());
+        if room < bytes.len() && len >= GROWN_LATE {
+            // Grow by a quarter and not to twice the size, because unused capacity is memory too.
+            self.unread.reserve_exact(bytes.len().max(len / 4));
+        }
+        self.unread.extend_from_slice(bytes);
+        self.bound_input(ports, after);
+    }
+
+    /// Counts the waiting input, clear and sealed, and ends a stream that keeps more than it or the runtime
+    /// may. All code that adds to either calls this, because no other place bounds them.
+    pub(super) fn bound_input(&mut self, ports: &mut Ports<'_>, after: &mut After) {
+        let within = self.recount(ports.budget);
+        let over = self.waiting() > self.options().unread;
+        if (over || !within) && self.conn.salvages() && self.has_error() {
+            // The stream takes along as much input as there is room for.
+            self.fail_noted(after);
+        } else if over {
+            after.end(Closed::Unread, Ending::Orderly);
+        } else if !within {
+            after.need_room();
+        } else if ports.budget.is_tight() {
+            ports.mark();
+        }
+    }
+
+    /// Takes the unread input, to deliver it. `None` if there is none, or the service takes none now.
+    fn take_unread(&mut self, ports: &mut Ports<'_>, after: &mut After) -> Option<Vec<u8>> {
+        if self.unread.is_empty() {
+            return None;
+        }
+        if !self.conn.takes_items() {
+            self.bound_input(ports, after);
+            return None;
+        }
+        self.conn.rest(RestReason::Backlog, false);
+        Some(mem::take(&mut self.unread))
+    }
+}
+
+/// Keeps the rest of an input of which items were delivered.
+fn keep_rest<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, bytes: &[u8]) {
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else {
+        return hand_on(core, key, Undelivered::Clear(bytes));
+    };
+    let mut after = After::default();
+    link.keep(&mut ports, bytes, &mut after);
+    link.watch_item(&mut ports, true);
+    after.apply(core, key);
 }
 
 /// Hands the rest on to the stream's new type, because the handler has changed it.
@@ -113,83 +201,48 @@ fn hand_on(core: &mut LoopState, key: Key, rest: Undelivered<'_>) {
     }
 }
 
-/// Appends clear input to the input that waits for the handler.
-fn keep<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, bytes: &[u8]) {
-    let LoopState { registry, pool, budget, .. } = core;
-    let Some(slot) = registry.live(key) else { return };
-    let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else {
-        return hand_on(core, key, Undelivered::Clear(bytes));
-    };
-    if link.unread.capacity() == 0 {
-        (link.unread, link.moved) = (pool.take(), budget.period());
-    }
-    let (room, len) = (link.unread.capacity() - link.unread.len(), link.unread.len());
-    if room < bytes.len() && len >= GROWN_LATE {
-        // Grow by a quarter and not to twice the size, because unused capacity is memory too.
-        link.unread.reserve_exact(bytes.len().max(len / 4));
-    }
-    link.unread.extend_from_slice(bytes);
-    bound_input::<C, L, R>(core, key);
-}
-
-/// Counts the waiting input, clear and sealed, and ends a stream that keeps more than it or the runtime may.
-/// All code that adds to either calls this, because no other place bounds them.
-pub(super) fn bound_input<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
-    let LoopState { registry, budget, .. } = core;
-    let Some(slot) = registry.live(key) else { return };
-    let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else { return };
-    let within = link.recount(budget);
-    let over = link.waiting() > link.options().unread;
-    if (over || !within)
-        && link.conn.salvages()
-        && let Some((operation, error)) = link.take_error()
-    {
-        // The stream takes along as much input as there is room for.
-        core.fail(key, operation, error);
-    } else if over {
-        core.end(key, Closed::Unread, Ending::Orderly);
-    } else if !within && !core.make_room() {
-        core.end(key, Closed::OverBudget, Ending::Orderly);
-    } else if core.budget.is_tight() {
-        core.mark(key);
-    }
-}
-
 /// Delivers waiting input, as far as the codec cuts items from it.
 fn unread<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     core: &mut LoopState,
     to: &mut S,
     key: Key,
 ) {
-    let Some(link) = find::<C, L, R>(core, key) else { return };
-    if link.unread.is_empty() {
-        return;
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return };
+    let mut after = After::default();
+    let input = link.take_unread(&mut ports, &mut after);
+    after.apply(core, key);
+    if let Some(input) = input {
+        deliver_unread::<S, C, L, R>(core, to, key, input);
     }
-    if !link.conn.takes_items() {
-        return bound_input::<C, L, R>(core, key);
-    }
-    let mut input = mem::take(&mut link.unread);
-    link.conn.rest(Rest::Backlog, false);
+}
+
+/// Delivers input that was taken as unread, and keeps the rest.
+fn deliver_unread<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
+    core: &mut LoopState,
+    to: &mut S,
+    key: Key,
+    mut input: Vec<u8>,
+) {
     let used = deliver::<S, C, L, R>(core, to, key, &mut input, ITEMS_MAX);
-    let LoopState { registry, pool, budget, .. } = core;
-    let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
-    let Some(link) = link else {
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else {
         if used < input.len() {
             hand_on(core, key, Undelivered::Clear(&input[used..]));
         }
         return core.pool.give(input);
     };
     if used > 0 {
-        link.moved = budget.period();
+        link.moved = ports.budget.period();
     }
     if used < input.len() {
         input.drain(..used);
         link.unread = input;
     } else {
-        pool.give(input);
+        ports.pool.give(input);
     }
-    bound_input::<C, L, R>(core, key);
-    item::watch::<C, L, R>(core, key, used > 0);
+    let mut after = After::default();
+    link.bound_input(&mut ports, &mut after);
+    link.watch_item(&mut ports, used > 0);
+    after.apply(core, key);
 }
 
 /// Cuts items and delivers them. Returns how many bytes are used up, which is all of them if the service
@@ -211,11 +264,11 @@ fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         if core.handlers.is_spent() {
             break;
         }
-        let Some(slot) = core.registry.live(key) else { return input.len() };
-        let index = slot.service;
-        let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
-        // The handler has changed the stream's type. The caller hands the rest on.
-        let Some(link) = link else { return at };
+        let Some((link, ports)) = core.enter::<Link<C, L, R>>(key) else {
+            // If it lives, the handler has changed its type, and the caller hands the rest on.
+            return if core.registry.peek(key).is_some() { at } else { input.len() };
+        };
+        let index = ports.head.service;
         if !link.conn.takes_items() {
             return if link.conn.is_closing() { input.len() } else { at };
         }
@@ -247,11 +300,11 @@ fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     if at < input.len() {
         // It has had its share of the turn, or the output of all must be written first. Stop reading
         // meanwhile, because a peer that is faster than its turn must not fill the memory.
-        if let Some(link) = find::<C, L, R>(core, key) {
-            link.conn.rest(Rest::Backlog, true);
+        if let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) {
+            link.conn.rest(RestReason::Backlog, true);
+            ports.drive_again();
+            ports.mark();
         }
-        core.drive_again(key);
-        core.mark(key);
     }
     at
 }
@@ -301,34 +354,33 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     let mut at = 0;
     let mut ended = false;
     let mut idle = 0;
-    loop {
-        let LoopState { registry, pool, budget, .. } = core;
-        let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
-        let Some(link) = link else { break };
+    while let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) {
         if !link.conn.opens_input() {
             break;
         }
-        if link.unread.capacity() == 0 {
-            (link.unread, link.moved) = (pool.take(), budget.period());
-        }
-        let result = link.stream.session.step(&mut input[at..], &mut link.unread, pool);
-        if link.unread.is_empty() {
-            pool.give(mem::take(&mut link.unread));
-        }
-        let (used, next) = match result {
-            Ok(step) => {
-                at += step.used;
-                (step.used, step.next)
-            }
-            Err(failure) => {
-                // The alert still leaves. Input behind the bad record is worthless.
-                at = input.len();
-                close::layer_failed::<C, L, R>(core, key, failure);
-                break;
-            }
+        let mut after = After::default();
+        let index = ports.head.service;
+        let Some((used, next)) = link.open_step(&mut ports, &mut input[at..], &mut after) else {
+            // The alert still leaves. Input behind the bad record is worthless.
+            at = input.len();
+            after.apply(core, key);
+            break;
         };
-        opened::<S, C, L, R>(core, to, key);
-        unread::<S, C, L, R>(core, to, key);
+        at += used;
+        match link.come_up(&mut ports) {
+            Up::Not => {
+                let unread = link.take_unread(&mut ports, &mut after);
+                after.apply(core, key);
+                if let Some(unread) = unread {
+                    deliver_unread::<S, C, L, R>(core, to, key, unread);
+                }
+            }
+            up => {
+                after.apply(core, key);
+                emit_open::<S, C, L, R>(core, to, key, index, up);
+                unread::<S, C, L, R>(core, to, key);
+            }
+        }
         match next {
             Next::Again if used == 0 && idle == IDLE_STEPS_MAX => {
                 at = input.len();
@@ -345,24 +397,37 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
             }
         }
     }
-    let left = input.len() - at;
-    if let Some(link) = find::<C, L, R>(core, key) {
+    end_open::<S, C, L, R>(core, to, key, &input[at..], ended);
+}
+
+/// Keeps the input that the layer has not used, and notes its end.
+fn end_open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
+    core: &mut LoopState,
+    to: &mut S,
+    key: Key,
+    left: &[u8],
+    ended: bool,
+) {
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else {
+        hand_on(core, key, Undelivered::Wire(left));
         if ended {
-            link.conn.end_input();
+            hand_on(core, key, Undelivered::End);
         }
-        if left > 0 {
-            link.rare().raw.extend_from_slice(&input[at..]);
-            bound_input::<C, L, R>(core, key);
-        }
-        item::watch::<C, L, R>(core, key, false);
-        core.mark(key);
-        end_if_due::<S, C, L, R>(core, to, key);
         return;
-    }
-    hand_on(core, key, Undelivered::Wire(&input[at..]));
+    };
+    let mut after = After::default();
     if ended {
-        hand_on(core, key, Undelivered::End);
+        link.conn.end_input();
     }
+    if !left.is_empty() {
+        link.rare().raw.extend_from_slice(left);
+        link.bound_input(&mut ports, &mut after);
+    }
+    link.watch_item(&mut ports, false);
+    ports.mark();
+    let (index, at) = (ports.head.service, link.at_end(&mut ports, &mut after));
+    after.apply(core, key);
+    go_on_at_end::<S, C, L, R>(core, to, key, index, at);
 }
 
 /// Starts the layers after the transport is up, and emits `Open` if they are ready at once.
@@ -371,71 +436,106 @@ pub(super) fn up<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     to: &mut S,
     key: Key,
 ) {
-    let LoopState { registry, pool, .. } = core;
-    let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
-    let Some(link) = link else { return };
-    link.conn.start();
-    if link.stream.session.phase() == Phase::Idle
-        && let Err(failure) = link.stream.session.start(pool)
-    {
-        return close::layer_failed::<C, L, R>(core, key, failure);
-    }
-    if link.stream.session.direct() && !link.raw_is_empty() {
-        // These bytes come from a layer that was replaced by none, so no layer will open them.
-        let raw = mem::take(&mut link.rare().raw);
-        link.unread.extend_from_slice(&raw);
-        core.drive_again(key);
-    }
-    let Some(link) = find::<C, L, R>(core, key) else { return };
-    // A closing stream already has its deadline.
-    if !link.conn.is_concluding() {
-        let handshake = (link.stream.session.phase() == Phase::Handshake).then(|| link.options().handshake);
-        core.set_internal_deadline(key, handshake);
-    }
-    if find::<C, L, R>(core, key).is_some_and(Link::has_to_do) {
-        core.mark(key);
-    }
-    opened::<S, C, L, R>(core, to, key);
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return };
+    let mut after = After::default();
+    let (index, up) = (ports.head.service, link.start(&mut ports, &mut after));
+    after.apply(core, key);
+    emit_open::<S, C, L, R>(core, to, key, index, up);
 }
 
-/// Opens a stream that was added with a transport, before the service gets any input that had already
-/// arrived.
-fn open_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
+/// Whether a stream has just come up.
+enum Up {
+    Not,
+    /// Its service gets `Open`.
+    Now,
+    /// Its service gets `Open` behind the last flight of the handshake.
+    Flushed,
+}
+
+impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
+    /// Starts the layers.
+    fn start(&mut self, ports: &mut Ports<'_>, after: &mut After) -> Up {
+        self.conn.start();
+        if self.stream.session.phase() == Phase::Idle
+            && let Err(failure) = self.stream.session.start(ports.pool)
+        {
+            self.layer_failed(ports, failure, after);
+            return Up::Not;
+        }
+        if self.stream.session.direct() && !self.raw_is_empty() {
+            // These bytes come from a layer that was replaced by none, so no layer will open them.
+            let raw = mem::take(&mut self.rare().raw);
+            self.unread.extend_from_slice(&raw);
+            ports.drive_again();
+        }
+        // A closing stream already has its deadline.
+        if !self.conn.is_concluding() {
+            let shakes = self.stream.session.phase() == Phase::Handshake;
+            ports.set_internal_deadline(shakes.then(|| self.options().handshake));
+        }
+        if self.has_to_do() {
+            ports.mark();
+        }
+        self.come_up(ports)
+    }
+
+    /// Notes that the layers are ready, if they are.
+    fn come_up(&mut self, ports: &mut Ports<'_>) -> Up {
+        if matches!(self.stream.session.phase(), Phase::Idle | Phase::Handshake) || !self.conn.open() {
+            return Up::Not;
+        }
+        if !self.conn.is_concluding() {
+            ports.set_internal_deadline(None);
+        }
+        if self.conn.is_closing() {
+            ports.mark();
+            return Up::Not;
+        }
+        if self.stream.session.spoke() { Up::Flushed } else { Up::Now }
+    }
+
+    /// Passes input through the layer once. `None` if the layer has failed.
+    fn open_step(
+        &mut self,
+        ports: &mut Ports<'_>,
+        input: &mut [u8],
+        after: &mut After,
+    ) -> Option<(usize, Next)> {
+        if self.unread.capacity() == 0 {
+            (self.unread, self.moved) = (ports.pool.take(), ports.budget.period());
+        }
+        let result = self.stream.session.step(input, &mut self.unread, ports.pool);
+        if self.unread.is_empty() {
+            ports.pool.give(mem::take(&mut self.unread));
+        }
+        match result {
+            Ok(step) => Some((step.used, step.next)),
+            Err(failure) => {
+                self.layer_failed(ports, failure, after);
+                None
+            }
+        }
+    }
+}
+
+/// Emits `Open`, if the stream has come up.
+fn emit_open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     core: &mut LoopState,
     to: &mut S,
     key: Key,
+    index: u16,
+    up: Up,
 ) {
-    if find::<C, L, R>(core, key).is_some_and(|link| link.conn.is_start_due()) {
-        up::<S, C, L, R>(core, to, key);
-    }
-}
-
-/// Emits `Open` once, when the layers are ready.
-fn opened<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
-    core: &mut LoopState,
-    to: &mut S,
-    key: Key,
-) {
-    let Some(slot) = core.registry.live(key) else { return };
-    let index = slot.service;
-    let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
-    let Some(link) = link else { return };
-    if matches!(link.stream.session.phase(), Phase::Idle | Phase::Handshake) || !link.conn.open() {
-        return;
-    }
-    let (closing, concluding) = (link.conn.is_closing(), link.conn.is_concluding());
-    if !concluding {
-        core.set_internal_deadline(key, None);
-    }
-    if closing {
-        return core.mark(key);
-    }
-    // Flush first, because the peer waits for the last flight of the handshake, and the handler may take long
-    // or end the stream.
-    if find::<C, L, R>(core, key).is_some_and(|link| link.stream.session.spoke()) {
-        output::flush_now::<C, L, R>(core, key);
-        if find::<C, L, R>(core, key).is_none_or(|link| link.conn.is_closing()) {
-            return;
+    match up {
+        Up::Not => return,
+        Up::Now => (),
+        Up::Flushed => {
+            // Flush first, because the peer waits for the last flight of the handshake, and the handler may
+            // take long or end the stream.
+            output::flush_now::<C, L, R>(core, key);
+            if find::<C, L, R>(core, key).is_none_or(|link| link.conn.is_closing()) {
+                return;
+            }
         }
     }
     emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Open);
@@ -448,45 +548,58 @@ pub(super) fn event<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     event: engine::Event,
 ) {
     let to = service::<S>(erased);
-    match event {
-        engine::Event::Connected(result) => {
-            let target = find::<C, L, R>(core, key).and_then(Link::take_target);
-            match (result, target) {
-                (Ok(()), _) => up::<S, C, L, R>(core, to, key),
-                (Err(error), Some(target)) => {
-                    let error = Error::os("connect", target, error);
-                    core.end(key, Closed::Failed(error), Ending::Orderly);
-                }
-                (Err(error), None) => core.fail(key, "connect", error),
-            }
+    let gone = match event {
+        engine::Event::Connected(result) => return connected::<S, C, L, R>(core, to, key, result),
+        engine::Event::Room => return feed::room::<C, L, R>(core, key),
+        engine::Event::End => Gone::Ended,
+        engine::Event::HungUp(error) => Gone::HungUp(error),
+        engine::Event::Broken(error) => Gone::Broken(error),
+        _ => return,
+    };
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return };
+    let index = ports.head.service;
+    let mut after = After::default();
+    let at = if link.conn.is_start_due() {
+        // It was added with its transport, so its service gets `Open` first.
+        up::<S, C, L, R>(core, to, key);
+        let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return };
+        link.note_gone(&mut ports, gone, &mut after)
+    } else {
+        link.note_gone(&mut ports, gone, &mut after)
+    };
+    after.apply(core, key);
+    go_on_at_end::<S, C, L, R>(core, to, key, index, at);
+}
+
+/// What the engine has reported about the peer's side.
+enum Gone {
+    Ended,
+    /// The peer is gone, or the connection has failed, behind input that is still to be read.
+    HungUp(Option<io::Error>),
+    Broken(io::Error),
+}
+
+/// Goes on after a connect.
+fn connected<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
+    core: &mut LoopState,
+    to: &mut S,
+    key: Key,
+    result: io::Result<()>,
+) {
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return };
+    let target = link.take_target();
+    match (result, target) {
+        (Ok(()), _) => {
+            let mut after = After::default();
+            let (index, up) = (ports.head.service, link.start(&mut ports, &mut after));
+            after.apply(core, key);
+            emit_open::<S, C, L, R>(core, to, key, index, up);
         }
-        engine::Event::End => {
-            open_if_due::<S, C, L, R>(core, to, key);
-            if let Some(link) = find::<C, L, R>(core, key) {
-                link.conn.end_input();
-                end_if_due::<S, C, L, R>(core, to, key);
-            }
+        (Err(error), Some(target)) => {
+            let error = Error::os("connect", target, error);
+            core.end(key, Closed::Failed(error), Ending::Orderly);
         }
-        engine::Event::HungUp(error) => {
-            open_if_due::<S, C, L, R>(core, to, key);
-            if let Some(link) = find::<C, L, R>(core, key).filter(|link| !link.conn.has_ended()) {
-                link.note_hangup(error);
-                core.mark(key);
-                end_if_due::<S, C, L, R>(core, to, key);
-            }
-        }
-        engine::Event::Room => feed::room::<C, L, R>(core, key),
-        engine::Event::Broken(error) => {
-            open_if_due::<S, C, L, R>(core, to, key);
-            if let Some(link) = find::<C, L, R>(core, key) {
-                link.conn.end_input();
-                if !link.conn.is_broken() {
-                    link.rare().error = Some(("read", error));
-                }
-                end_if_due::<S, C, L, R>(core, to, key);
-            }
-        }
-        _ => (),
+        (Err(error), None) => core.fail(key, "connect", error),
     }
 }
 
@@ -497,10 +610,11 @@ pub(super) fn again<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     key: Key,
 ) {
     let to = service::<S>(erased);
-    open_if_due::<S, C, L, R>(core, to, key);
-    let Some(slot) = core.registry.live(key) else { return };
-    let index = slot.service;
-    let Some(link) = find::<C, L, R>(core, key) else { return };
+    if find::<C, L, R>(core, key).is_some_and(|link| link.conn.is_start_due()) {
+        up::<S, C, L, R>(core, to, key);
+    }
+    let Some((link, ports)) = core.enter::<Link<C, L, R>>(key) else { return };
+    let index = ports.head.service;
     if link.conn.take_drained() {
         emit::<S, Stream<C, L, R>>(core, to, key, index, Event::Drained);
     }
@@ -516,24 +630,24 @@ pub(super) fn again<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 /// Continues with a stream whose peer had ended before: in an earlier life, or before or while the stream was
 /// spliced. Passes the end on, and closes the stream if nothing keeps it open now.
 fn after_earlier_end<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
-    pass_end_on::<C, L, R>(core, key);
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    if link.conn.closes_after_earlier_end(link.stream.half_open) {
-        core.close(key, Closed::End);
-    }
+    let (passes, closes) = (link.passes_end_on(), link.conn.closes_after_earlier_end(link.stream.half_open));
+    go_on_after_end(core, key, passes, closes);
 }
 
-/// Ends the write side of the spliced stream, if all input of this one was delivered and its end was
-/// reported. An end that the service has refused does not count: the other stream is cut when this one has
-/// closed.
-fn pass_end_on<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
+/// Closes the stream after the peer's end, unless it is half open. A spliced stream passes the end on.
+fn after_end<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
-    if link.conn.is_end_delivered()
-        && link.conn.is_spliced()
-        && link.is_in_order()
-        && let Some(other) = core.partners.get(&key).copied()
-    {
+    let (passes, closes) = (link.passes_end_on(), link.conn.closes_after_end(link.stream.half_open));
+    go_on_after_end(core, key, passes, closes);
+}
+
+fn go_on_after_end(core: &mut LoopState, key: Key, passes: bool, closes: bool) {
+    if passes && let Some(other) = core.partners.get(&key).copied() {
         core.finish(other);
+    }
+    if closes {
+        core.close(key, Closed::End);
     }
 }
 
@@ -543,37 +657,82 @@ fn end_if_due<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
     to: &mut S,
     key: Key,
 ) {
-    let Some(slot) = core.registry.live(key) else { return };
-    let (index, again) = (slot.service, slot.again);
-    let link = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>());
-    let Some(link) = link else { return };
-    let kept = Kept {
-        is_resuming: again,
-        has_input: !link.unread.is_empty() || !link.raw_is_empty(),
-        has_skipped: link.skipped,
-        has_error: link.has_error(),
-    };
-    match link.conn.at_end(kept) {
-        AtEnd::DeliverFn => deliver_end::<S, C, L, R>(core, to, key, index),
-        AtEnd::Wait => (),
-        AtEnd::HungUp if link.conn.tell_hangup() => {
-            emit::<S, Stream<C, L, R>>(core, to, key, index, Event::HungUp);
-        }
-        AtEnd::HungUp => (),
-        AtEnd::Flush => core.mark(key),
-        AtEnd::Fail => fail_noted::<C, L, R>(core, key),
-        AtEnd::Ask => {
-            if !file::hold_end(core, key) {
-                deliver_end::<S, C, L, R>(core, to, key, index);
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return };
+    let mut after = After::default();
+    let (index, at) = (ports.head.service, link.at_end(&mut ports, &mut after));
+    after.apply(core, key);
+    go_on_at_end::<S, C, L, R>(core, to, key, index, at);
+}
+
+impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
+    /// Notes what the engine has reported about the peer's side.
+    fn note_gone(&mut self, ports: &mut Ports<'_>, gone: Gone, after: &mut After) -> AtEnd {
+        match gone {
+            Gone::Ended => self.conn.end_input(),
+            Gone::HungUp(_) if self.conn.has_ended() => return AtEnd::Wait,
+            Gone::HungUp(error) => {
+                self.note_hangup(error);
+                ports.mark();
+            }
+            Gone::Broken(error) => {
+                self.conn.end_input();
+                if !self.conn.is_broken() {
+                    self.rare().error = Some(("read", error));
+                }
             }
         }
+        self.at_end(ports, after)
+    }
+
+    /// Decides what follows if the input may have ended, and does what concerns this stream alone.
+    fn at_end(&mut self, ports: &mut Ports<'_>, after: &mut After) -> AtEnd {
+        if after.is_over() {
+            return AtEnd::Wait;
+        }
+        let kept = KeptInput {
+            is_resuming: ports.head.again,
+            has_input: !self.unread.is_empty() || !self.raw_is_empty(),
+            has_skipped: self.skipped,
+            has_error: self.has_error(),
+        };
+        match self.conn.at_end(kept) {
+            AtEnd::HungUp if !self.conn.tell_hangup() => AtEnd::Wait,
+            AtEnd::Flush => {
+                ports.mark();
+                AtEnd::Wait
+            }
+            AtEnd::Fail => {
+                self.fail_noted(after);
+                AtEnd::Wait
+            }
+            at => at,
+        }
+    }
+
+    /// Returns whether the write side of the spliced stream ends now, because all input of this one was
+    /// delivered and its end was reported. An end that the service has refused does not count: the other
+    /// stream is cut when this one has closed.
+    fn passes_end_on(&self) -> bool {
+        self.conn.is_end_delivered() && self.conn.is_spliced() && self.is_in_order()
     }
 }
 
-/// Ends the stream with the failure of its connection that it keeps.
-pub(super) fn fail_noted<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
-    if let Some((operation, error)) = find::<C, L, R>(core, key).and_then(Link::take_error) {
-        core.fail(key, operation, error);
+/// Does what an end of the input asks for and [`Link::at_end`] has not done.
+fn go_on_at_end<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
+    core: &mut LoopState,
+    to: &mut S,
+    key: Key,
+    index: u16,
+    at: AtEnd,
+) {
+    match at {
+        // Room may have been made for other streams meanwhile, at the cost of this one.
+        AtEnd::HungUp if core.registry.peek(key).is_some() => {
+            emit::<S, Stream<C, L, R>>(core, to, key, index, Event::HungUp);
+        }
+        AtEnd::Ask if file::hold_end(core, key) => (),
+        AtEnd::Ask | AtEnd::Deliver => deliver_end::<S, C, L, R>(core, to, key, index),
+        _ => (),
     }
 }
 
@@ -614,23 +773,13 @@ fn end_of_layers<C: Codec, L: Layer, R: 'static>(link: &mut Link<C, L, R>) -> se
     if link.stream.session.ended() { Ok(()) } else { link.stream.session.end(&raw) }
 }
 
-/// Closes the stream after the peer's end, unless it is half open. A spliced stream passes the end on.
-fn after_end<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
-    pass_end_on::<C, L, R>(core, key);
-    let Some(link) = find::<C, L, R>(core, key) else { return };
-    if link.conn.closes_after_end(link.stream.half_open) {
-        core.close(key, Closed::End);
-    }
-}
-
 pub(super) fn pause<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, paused: bool) {
-    if let Some(link) = find::<C, L, R>(core, key) {
-        let has_kept = link.has_kept();
-        if link.conn.pause(paused, has_kept) {
-            core.drive_again(key);
-        }
-        core.mark(key);
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return };
+    let has_kept = link.has_kept();
+    if link.conn.pause(paused, has_kept) {
+        ports.drive_again();
     }
+    ports.mark();
 }
 
 /// Lends a layer its buffers for a request of the service.
@@ -640,9 +789,8 @@ pub(crate) fn with_layer<C: Codec, L: Layer, R: 'static, T>(
     ask: impl FnOnce(&mut L, &mut session::Io<'_>) -> session::Result<T>,
 ) -> Option<session::Result<T>> {
     let result = breaking(core, key, |core| {
-        let LoopState { registry, pool, .. } = core;
-        let link = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>())?;
-        Some(link.stream.session.with_layer(pool, ask))
+        let (link, ports) = core.enter::<Link<C, L, R>>(key)?;
+        Some(link.stream.session.with_layer(ports.pool, ask))
     })?;
     core.mark(key);
     Some(result)

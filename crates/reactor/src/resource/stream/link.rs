@@ -6,9 +6,9 @@ use session::{Codec, Layer};
 
 use super::{
     Carried, Stream, StreamOptions,
-    attempt::{self, Attempt},
+    attempt::Attempt,
     change, close,
-    conn::{Conn, Entry},
+    conn::{Conn, Entering},
     input, item,
     loose::Loose,
     output,
@@ -76,7 +76,7 @@ const UNREAD_KEPT: usize = 4 << 10;
 impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     fn new(mut stream: Stream<C, L, R>, role: Role, medium: Medium) -> Link<C, L, R> {
         let carried = stream.carried.take().map(|carried| *carried).unwrap_or_default();
-        let entry = Entry {
+        let entry = Entering {
             medium,
             is_connecting: role == Role::Connecting,
             // An end that an earlier life requested is still due.
@@ -327,19 +327,13 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
             Error::os("attach", crate::log::short(std::any::type_name::<Stream<C, L, R>>()), refused.error),
         ));
     }
-    let LoopState { registry, budget, .. } = core;
-    if let Some(link) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Link<C, L, R>>())
-    {
-        link.moved = budget.period();
-        link.recount(budget);
-    }
-    if let Some(link) = find::<C, L, R>(core, key)
-        && let Some(target) = target
-    {
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return Ok(key) };
+    link.moved = ports.budget.period();
+    link.recount(ports.budget);
+    if let Some(target) = target {
         link.rare().target = Some(target.clone());
-        let after = link.options().connect;
-        core.counters.connects += 1;
-        core.set_internal_deadline(key, Some(after));
+        ports.set_internal_deadline(Some(link.options().connect));
+        ports.counters.connects += 1;
     }
     Ok(key)
 }
@@ -359,7 +353,9 @@ pub(super) fn attempt<C: Codec, L: Layer, R: 'static>(
     match core.registry.insert(index, table, Box::new(link)) {
         Ok(key) => {
             core.counters.connects += 1;
-            attempt::begin::<C, L, R>(core, key, options);
+            if let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) {
+                link.begin_attempt(&mut ports, options);
+            }
             Ok(key)
         }
         Err(back) => Err((unwrap::<C, L, R>(back, None), core.full_of_resources())),
@@ -400,15 +396,13 @@ fn look<C: Codec, L: Layer, R: 'static>(resource: &dyn Any) -> Look {
 
 /// Frees unused memory, and returns the rest.
 fn holding<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) -> Holding {
-    let LoopState { registry, budget, .. } = core;
-    let link = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Link<C, L, R>>());
-    let Some(link) = link else { return Holding::default() };
+    let Some((link, ports)) = core.enter::<Link<C, L, R>>(key) else { return Holding::default() };
     let before = link.memory();
     if link.unread.len() < link.unread.capacity() / 4 {
         link.unread.shrink_to(UNREAD_KEPT);
     }
     link.stream.session.trim();
-    link.recount_less(budget, before);
+    link.recount_less(ports.budget, before);
     // A stream on its way out of the runtime is never ended for its memory.
     Holding { bytes: link.counted, moved: (!link.conn.is_detaching()).then_some(link.moved) }
 }

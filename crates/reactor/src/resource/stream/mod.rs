@@ -1,5 +1,6 @@
 //! Byte streams: a codec over layers over any transport. This file holds the types that a user sees.
 
+mod after;
 mod attempt;
 mod change;
 mod close;

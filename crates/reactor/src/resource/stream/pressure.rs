@@ -2,7 +2,7 @@
 //!
 //! A stream rests for output that its own input causes, because only then does the rest slow the peer that
 //! causes it. Output that others queue counts only once it takes up half of the cap. A spliced stream rests
-//! for its partner's queue ([`Rest::Partner`]) and for output that its own input puts into its own queue, which
+//! for its partner's queue ([`RestReason::Partner`]) and for output that its own input puts into its own queue, which
 //! is nothing in a proxy.
 //!
 //! Two peers that both rest would wait for each other. So the output of a resting stream must make progress.
@@ -16,8 +16,13 @@ use std::time::Duration;
 
 use session::{Codec, Layer};
 
-use super::link::{Link, find};
-use crate::{clock::Time, id::Key, resource::rest::Rest, runtime::LoopState};
+use super::link::Link;
+use crate::{
+    clock::Time,
+    id::Key,
+    resource::rest::RestReason,
+    runtime::{LoopState, ports::Ports},
+};
 
 /// The state of a stream whose queue was above its marks.
 #[derive(Default)]
@@ -47,10 +52,10 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     /// Lets the stream rest if it must. Returns `true` if it begins to rest.
     pub(super) fn begin_rest(&mut self) -> bool {
         let level = self.rare.as_ref().map_or(0, |rare| rare.pressure.level).max(self.options().high);
-        let rests = self.conn.rests_for(Rest::Output);
+        let rests = self.conn.rests_for(RestReason::Output);
         let begins = !rests && self.options().backpressure && self.weight() > level;
         if begins {
-            self.conn.rest(Rest::Output, true);
+            self.conn.rest(RestReason::Output, true);
         }
         begins
     }
@@ -69,7 +74,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
                 (pressure.level, pressure.openings) = (0, 0);
             }
         }
-        is_low && self.conn.rest(Rest::Output, false)
+        is_low && self.conn.rest(RestReason::Output, false)
     }
 
     /// Returns whether the queued output may stay. Above the cap there is room for one item that is alone in
@@ -91,7 +96,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     /// Returns how long the output in the engine's hands may make no progress before the next look. `None` is
     /// without limit.
     pub(super) fn patience(&mut self) -> Option<Duration> {
-        if !self.conn.rests_for(Rest::Output) {
+        if !self.conn.rests_for(RestReason::Output) {
             self.progressed();
             return self.write_stall();
         }
@@ -128,71 +133,65 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     /// Lets a resting stream read on, for a bounded amount of further output. Returns `true` if it does.
     fn open_valve(&mut self) -> bool {
         let room = (self.options().cap / 2).saturating_sub(self.caused);
-        if !self.conn.rests_for(Rest::Output) || room == 0 {
+        if !self.conn.rests_for(RestReason::Output) || room == 0 {
             return false;
         }
         let (weight, high) = (self.weight(), self.options().high.max(1));
         let pressure = &mut self.rare().pressure;
         let more = high.saturating_mul(1 << pressure.openings.min(20)).min(room);
         (pressure.level, pressure.openings) = (weight.saturating_add(more), pressure.openings + 1);
-        self.conn.rest(Rest::Output, false);
+        self.conn.rest(RestReason::Output, false);
+        true
+    }
+
+    /// Lets the stream rest if needed, after output was queued above the high mark.
+    pub(super) fn pressed(&mut self, ports: &mut Ports<'_>) {
+        if !self.begin_rest() || self.flying == 0 || self.conn.is_concluding() {
+            return;
+        }
+        // The valve was open, and the next look is due as before.
+        if self.rare.as_ref().is_some_and(|rare| !rare.pressure.next.is_zero()) {
+            return;
+        }
+        // The output in flight has the stall's deadline. The first look comes earlier, and counts the time
+        // that has passed.
+        let (mut next, stall) = (self.patience(), self.write_stall());
+        if let (Some(next), Some(stall)) = (&mut next, stall)
+            && ports.head.internal_deadline != Time::NEVER
+        {
+            let left = ports.head.internal_deadline.since(ports.now);
+            *next = left.min(*next);
+            let pressure = &mut self.rare().pressure;
+            (pressure.waited, pressure.next) = (stall.saturating_sub(left), *next);
+        }
+        ports.set_internal_deadline(next);
+    }
+
+    /// Handles a time without progress of the output. Returns `false` if it was too long.
+    pub(super) fn waited(&mut self, ports: &mut Ports<'_>) -> bool {
+        let Some(next) = self.look() else { return false };
+        let opened = self.open_valve();
+        if !opened && self.write_stall().is_none() {
+            // Nothing remains to do, and no deadline counts. The next look comes when the stream rests again.
+            self.progressed();
+            ports.set_internal_deadline(None);
+            return true;
+        }
+        ports.set_internal_deadline(Some(next));
+        if opened {
+            ports.drive_again();
+            ports.mark();
+        }
         true
     }
 }
 
-/// Lets the stream rest if needed, after output was queued above the high mark.
-pub(super) fn pressed<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
-    let now = core.now;
-    let Some(slot) = core.registry.live(key) else { return };
-    let deadline = slot.internal_deadline;
-    let link = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Link<C, L, R>>());
-    let Some(link) = link else { return };
-    if !link.begin_rest() || link.flying == 0 || link.conn.is_concluding() {
-        return;
-    }
-    // The valve was open, and the next look is due as before.
-    if link.rare.as_ref().is_some_and(|rare| !rare.pressure.next.is_zero()) {
-        return;
-    }
-    // The output in flight has the stall's deadline. The first look comes earlier, and counts the time that
-    // has passed.
-    let (mut next, stall) = (link.patience(), link.write_stall());
-    if let (Some(next), Some(stall)) = (&mut next, stall)
-        && deadline != Time::NEVER
-    {
-        let left = deadline.since(now);
-        *next = left.min(*next);
-        let pressure = &mut link.rare().pressure;
-        (pressure.waited, pressure.next) = (stall.saturating_sub(left), *next);
-    }
-    core.set_internal_deadline(key, next);
-}
-
-/// Handles a time without progress of the output. Returns `false` if it was too long.
-pub(super) fn waited<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) -> bool {
-    let Some(link) = find::<C, L, R>(core, key) else { return true };
-    let Some(next) = link.look() else { return false };
-    let opened = link.open_valve();
-    if !opened && link.write_stall().is_none() {
-        // Nothing remains to do, and no deadline counts. The next look comes when the stream rests again.
-        link.progressed();
-        core.set_internal_deadline(key, None);
-        return true;
-    }
-    core.set_internal_deadline(key, Some(next));
-    if opened {
-        core.drive_again(key);
-        core.mark(key);
-    }
-    true
-}
-
 /// Lets a stream rest for its partner's queue, or ends that rest.
 pub(super) fn hold<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, held: bool) {
-    let Some(link) = find::<C, L, R>(core, key) else { return };
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return };
     let has_kept = link.has_kept();
     if link.conn.hold(held, has_kept) {
-        core.drive_again(key);
+        ports.drive_again();
     }
 }
 

@@ -22,7 +22,10 @@ use session::Phase;
 
 use crate::{
     engine::Medium,
-    resource::rest::{Rest, Rests},
+    resource::{
+        exit::Exit,
+        rest::{RestReason, RestReasons},
+    },
 };
 
 /// Where the life of a connection stands.
@@ -37,20 +40,6 @@ pub(super) enum Life {
     /// All output and our FIN were sent. The runtime discards input until the peer's FIN, because the kernel
     /// would answer late input with a reset that destroys our last bytes. Its exit is `Closing`.
     Lingering,
-}
-
-/// How a connection leaves its runtime, if it does.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Exit {
-    Stays,
-    /// It closes in order. Its link keeps the reason.
-    Closing,
-    /// Its service takes it back. A send in flight or a transfer ends first.
-    Releasing,
-    /// The engine was asked to give the transport back.
-    Detaching,
-    /// The engine has given the transport back.
-    Detached,
 }
 
 /// What is known of the peer's side.
@@ -101,7 +90,7 @@ pub(super) enum Partner {
 
 /// What the caller of a step has to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Next {
+pub(super) enum NextStep {
     /// There is nothing to do now.
     Wait,
     /// Note the reason beside the one that the close has already.
@@ -135,10 +124,10 @@ pub(super) enum AtEnd {
     Flush,
     /// A transfer feeds a closing stream, and its output has no receiver any more.
     Fail,
-    /// Ask the transfer whether it has the failure of the connection. If not, it is as `DeliverFn`.
+    /// Ask the transfer whether it has the failure of the connection. If not, it is as `Deliver`.
     Ask,
     /// Hand the end on, and note that by [`Conn::deliver_end`].
-    DeliverFn,
+    Deliver,
 }
 
 /// The queue as the end of the write side sees it.
@@ -155,7 +144,7 @@ pub(super) struct Tail {
 
 /// The input before an end.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Kept {
+pub(super) struct KeptInput {
     /// The stream is in the resume queue.
     pub(super) is_resuming: bool,
     /// Some input was not delivered.
@@ -188,7 +177,7 @@ pub(super) struct Conn {
     read: ReadSide,
     write: WriteSide,
     partner: Partner,
-    rests: Rests,
+    rests: RestReasons,
     medium: Medium,
     /// Whether the engine reads it, as last requested.
     reading: bool,
@@ -209,7 +198,7 @@ impl Default for Conn {
             read: ReadSide::Open,
             write: WriteSide::Open,
             partner: Partner::None,
-            rests: Rests::NONE,
+            rests: RestReasons::NONE,
             medium: Medium::SOCKET,
             reading: true,
             high: false,
@@ -221,7 +210,7 @@ impl Default for Conn {
 
 /// How a connection enters a runtime.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
+pub(super) struct Entering {
     pub(super) medium: Medium,
     pub(super) is_connecting: bool,
     /// Its layers were asked to end in an earlier life.
@@ -232,7 +221,7 @@ pub(super) struct Entry {
 /// The life of a connection: how it enters, comes up and leaves.
 impl Conn {
     /// Returns the state of a stream that enters a runtime, from its state before.
-    pub(super) fn enter(self, entry: Entry) -> Conn {
+    pub(super) fn enter(self, entry: Entering) -> Conn {
         let life = match self.life {
             _ if entry.is_connecting => Life::Connecting,
             Life::Open => Life::Open,
@@ -254,7 +243,7 @@ impl Conn {
             read,
             write,
             medium: entry.medium,
-            rests: Rests::NONE.with(Rest::Paused, self.is_paused()),
+            rests: RestReasons::NONE.with(RestReason::Paused, self.is_paused()),
             // A `Drained` that is still due is due in this life.
             high: self.high || self.drained_due || entry.is_high,
             ..Conn::default()
@@ -332,23 +321,23 @@ impl Conn {
     /// Returns whether it is on its way out of its runtime.
     #[inline]
     pub(super) fn is_leaving(self) -> bool {
-        self.exit != Exit::Stays
+        self.exit.is_leaving()
     }
 
     #[inline]
     pub(super) fn is_closing(self) -> bool {
-        self.exit == Exit::Closing
+        self.exit.is_closing()
     }
 
     #[inline]
     pub(super) fn is_releasing(self) -> bool {
-        matches!(self.exit, Exit::Releasing | Exit::Detaching | Exit::Detached)
+        self.exit.is_releasing()
     }
 
     /// Returns whether its transport is on its way out of the engine.
     #[inline]
     pub(super) fn is_detaching(self) -> bool {
-        matches!(self.exit, Exit::Detaching | Exit::Detached)
+        self.exit.is_detaching()
     }
 
     /// Returns whether it closes, and no transfer brings more output. Then it has the deadline of the close.
@@ -365,33 +354,33 @@ impl Conn {
 
     /// Begins a close. `has_failed` says that a clean close comes behind a failure that the service has not
     /// got yet. Then the stream does not close in order, whatever the caller requested.
-    pub(super) fn close(&mut self, has_failed: bool) -> Next {
+    pub(super) fn close(&mut self, has_failed: bool) -> NextStep {
         match self.exit {
-            Exit::Closing => return Next::Note,
-            Exit::Detaching | Exit::Detached => return Next::Wait,
+            Exit::Closing => return NextStep::Note,
+            Exit::Detaching | Exit::Detached => return NextStep::Wait,
             Exit::Stays | Exit::Releasing => (),
         }
         if has_failed {
-            return Next::Fail;
+            return NextStep::Fail;
         }
         self.exit = Exit::Closing;
         self.drain();
-        Next::Conclude
+        NextStep::Conclude
     }
 
     /// Ends the write side behind the queue.
-    pub(super) fn finish(&mut self) -> Next {
+    pub(super) fn finish(&mut self) -> NextStep {
         // A stream of one direction ends with it.
         if !self.medium.has_input() {
-            return Next::Close;
+            return NextStep::Close;
         }
         match self.write {
             WriteSide::Open => {
                 self.drain();
-                Next::Conclude
+                NextStep::Conclude
             }
             // A stream that closes drains already, and one whose write has failed has nothing to end.
-            _ => Next::Wait,
+            _ => NextStep::Wait,
         }
     }
 
@@ -403,10 +392,7 @@ impl Conn {
 
     /// Begins to give it back to its service. Returns `false` if it closes.
     pub(super) fn release(&mut self) -> bool {
-        if self.exit == Exit::Stays {
-            self.exit = Exit::Releasing;
-        }
-        !self.is_closing()
+        self.exit.release()
     }
 
     /// Notes that the engine has given its transport back.
@@ -427,36 +413,33 @@ impl Conn {
     }
 
     /// Takes the next step of the close, the half-close or the release after a write.
-    pub(super) fn proceed(&mut self, tail: Tail) -> Next {
+    pub(super) fn proceed(&mut self, tail: Tail) -> NextStep {
         if self.is_releasing() {
             // A send in flight comes back before the transport does.
-            if self.exit == Exit::Releasing && !self.is_fed() && !self.is_connecting() {
-                self.exit = Exit::Detaching;
-                return Next::Detach;
-            }
-            return Next::Wait;
+            let may_detach = !self.is_fed() && !self.is_connecting();
+            return if may_detach && self.exit.detach() { NextStep::Detach } else { NextStep::Wait };
         }
         let is_broken = self.write == WriteSide::Broken;
         if self.is_closing() && tail.is_cut && (tail.is_empty || is_broken) {
             // An orderly end of the layer would be as false as one of the transport.
-            return Next::End;
+            return NextStep::End;
         }
         if !is_broken && self.waits_for(tail) {
-            return Next::Wait;
+            return NextStep::Wait;
         }
         if self.is_closing() && (self.has_ended() || is_broken) {
-            return Next::End;
+            return NextStep::End;
         }
         if self.read == ReadSide::Delivered && self.write == WriteSide::FinSent {
-            return Next::EndBoth;
+            return NextStep::EndBoth;
         }
         // A read-only or write-only socket may have another user, so do not shut it down.
         if self.is_closing() && !(self.medium.has_input() && self.medium.has_output()) {
-            return Next::End;
+            return NextStep::End;
         }
         if self.write == WriteSide::Draining {
             self.write = WriteSide::FinSent;
-            return Next::Shutdown;
+            return NextStep::Shutdown;
         }
         self.linger()
     }
@@ -477,21 +460,21 @@ impl Conn {
     }
 
     /// Continues after our FIN, which the kernel has sent or refused.
-    pub(super) fn shut_down(&mut self, is_sent: bool) -> Next {
+    pub(super) fn shut_down(&mut self, is_sent: bool) -> NextStep {
         match (is_sent, self.is_closing()) {
             // The peer is gone, so there is nothing left to wait for.
-            (false, true) => Next::End,
-            (true, false) if self.read == ReadSide::Delivered => Next::EndBoth,
+            (false, true) => NextStep::End,
+            (true, false) if self.read == ReadSide::Delivered => NextStep::EndBoth,
             _ => self.linger(),
         }
     }
 
-    fn linger(&mut self) -> Next {
+    fn linger(&mut self) -> NextStep {
         if !self.is_closing() {
-            return Next::Wait;
+            return NextStep::Wait;
         }
         self.life = Life::Lingering;
-        Next::Linger
+        NextStep::Linger
     }
 
     /// Returns which of the runtime's deadlines has passed.

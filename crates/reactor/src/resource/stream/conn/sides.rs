@@ -1,7 +1,7 @@
 //! The two sides of a connection, and the partner that it may have.
 
-use super::{AtEnd, Conn, Exit, Kept, Life, Next, Partner, ReadSide, WriteSide};
-use crate::resource::rest::{Rest, Rests};
+use super::{AtEnd, Conn, Exit, KeptInput, Life, NextStep, Partner, ReadSide, WriteSide};
+use crate::resource::rest::{RestReason, RestReasons};
 
 /// The read side.
 impl Conn {
@@ -49,7 +49,7 @@ impl Conn {
 
     #[inline]
     pub(in super::super) fn is_paused(self) -> bool {
-        self.rests.has(Rest::Paused)
+        self.rests.has(RestReason::Paused)
     }
 
     /// Returns whether the service may get items now.
@@ -61,7 +61,7 @@ impl Conn {
     /// Returns whether input goes through the layers now.
     #[inline]
     pub(in super::super) fn opens_input(self) -> bool {
-        self.life != Life::Open || self.takes_items() && !self.rests.has(Rest::Backlog)
+        self.life != Life::Open || self.takes_items() && !self.rests.has(RestReason::Backlog)
     }
 
     /// Returns whether input is dropped. A closing stream drops it, unless a handshake has to finish for
@@ -108,18 +108,18 @@ impl Conn {
     }
 
     /// Returns why it is not read, besides a shortage of bytes.
-    pub(in super::super) fn rests(self) -> Rests {
+    pub(in super::super) fn rests(self) -> RestReasons {
         self.rests
     }
 
     #[inline]
-    pub(in super::super) fn rests_for(self, rest: Rest) -> bool {
+    pub(in super::super) fn rests_for(self, rest: RestReason) -> bool {
         self.rests.has(rest)
     }
 
     /// Begins or ends a rest. Returns whether it rested for this reason before.
     #[inline]
-    pub(in super::super) fn rest(&mut self, rest: Rest, rests: bool) -> bool {
+    pub(in super::super) fn rest(&mut self, rest: RestReason, rests: bool) -> bool {
         let rested = self.rests.has(rest);
         self.rests = self.rests.with(rest, rests);
         rested
@@ -127,17 +127,17 @@ impl Conn {
 
     /// Pauses or resumes it. Returns whether it has to be driven again.
     pub(in super::super) fn pause(&mut self, paused: bool, has_kept: bool) -> bool {
-        let resumed = self.rest(Rest::Paused, paused) && !paused;
+        let resumed = self.rest(RestReason::Paused, paused) && !paused;
         resumed && has_kept || paused && self.has_gone()
     }
 
     /// Lets it rest for its partner's queue, or ends that rest. Returns whether it has to be driven again.
     pub(in super::super) fn hold(&mut self, held: bool, has_kept: bool) -> bool {
-        self.rest(Rest::Partner, held) && !held && has_kept
+        self.rest(RestReason::Partner, held) && !held && has_kept
     }
 
     /// Returns what to do if its input may have ended.
-    pub(in super::super) fn at_end(self, kept: Kept) -> AtEnd {
+    pub(in super::super) fn at_end(self, kept: KeptInput) -> AtEnd {
         // Work in the resume queue comes before the end, for example more items than one turn takes.
         if !self.has_gone() || kept.is_resuming {
             return AtEnd::Wait;
@@ -158,7 +158,7 @@ impl Conn {
             // The end follows when the input before it may be delivered.
             return AtEnd::HungUp;
         }
-        if self.is_fed() && !kept.has_error { AtEnd::Ask } else { AtEnd::DeliverFn }
+        if self.is_fed() && !kept.has_error { AtEnd::Ask } else { AtEnd::Deliver }
     }
 
     /// Notes that the end is handed on.
@@ -259,16 +259,16 @@ impl Conn {
 
     /// Notes that a write has failed. The input that arrived before is delivered first, unless there can be
     /// none: then the stream fails at once. `Wait` is for a failure that was noted before.
-    pub(in super::super) fn write_failed(&mut self) -> Next {
+    pub(in super::super) fn write_failed(&mut self) -> NextStep {
         if matches!(self.write, WriteSide::Broken | WriteSide::Absent) {
-            return Next::Wait;
+            return NextStep::Wait;
         }
         self.write = WriteSide::Broken;
         // The queue will not drain any more, so read the input that it held back.
         self.high = false;
-        self.rest(Rest::Output, false);
+        self.rest(RestReason::Output, false);
         let is_over = self.is_end_delivered() || self.is_closing() || !self.medium.has_input();
-        if is_over { Next::Fail } else { Next::Note }
+        if is_over { NextStep::Fail } else { NextStep::Note }
     }
 
     /// Returns whether the peer may be on another host, so that it must not keep an item unfinished for ever.
@@ -305,7 +305,7 @@ impl Conn {
     /// Separates it from another stream, which would not report that its queue has drained any more.
     pub(in super::super) fn unsplice(&mut self) {
         self.partner = Partner::None;
-        self.rest(Rest::Partner, false);
+        self.rest(RestReason::Partner, false);
     }
 
     /// Binds it to a transfer. Returns `false` if it takes no more output, or is already bound.

@@ -6,9 +6,9 @@ use super::*;
 
 const SENT: Tail = Tail { is_empty: true, is_sealed: true, phase: Phase::Finished, is_cut: false };
 const QUEUED: Tail = Tail { is_empty: false, is_sealed: false, phase: Phase::Open, is_cut: false };
-const NOTHING_KEPT: Kept =
-    Kept { is_resuming: false, has_input: false, has_skipped: false, has_error: false };
-const PAUSED: Rests = Rests::NONE.with(Rest::Paused, true);
+const NOTHING_KEPT: KeptInput =
+    KeptInput { is_resuming: false, has_input: false, has_skipped: false, has_error: false };
+const PAUSED: RestReasons = RestReasons::NONE.with(RestReason::Paused, true);
 
 fn open() -> Conn {
     Conn { life: Life::Open, ..Conn::default() }
@@ -100,13 +100,13 @@ fn steps((conn, is_shutting): Node) -> Vec<Node> {
     }
     for on in [true, false] {
         add(&|one| _ = one.pause(on, true));
-        add(&|one| _ = one.rest(Rest::Backlog, on));
+        add(&|one| _ = one.rest(RestReason::Backlog, on));
         add(&|one| _ = one.await_room(on));
     }
     for has_error in [true, false] {
-        let kept = Kept { has_error, ..NOTHING_KEPT };
+        let kept = KeptInput { has_error, ..NOTHING_KEPT };
         match conn.at_end(kept) {
-            AtEnd::DeliverFn | AtEnd::Ask => add(&Conn::deliver_end),
+            AtEnd::Deliver | AtEnd::Ask => add(&Conn::deliver_end),
             AtEnd::HungUp => add(&|one| _ = one.tell_hangup()),
             AtEnd::Wait | AtEnd::Flush | AtEnd::Fail => (),
         }
@@ -123,7 +123,7 @@ fn steps((conn, is_shutting): Node) -> Vec<Node> {
     if conn.is_ending() && !conn.is_connecting() {
         for tail in [SENT, QUEUED, Tail { is_cut: true, ..SENT }] {
             let (next, what) = after(conn, |one| one.proceed(tail));
-            all.push((next, what == Next::Shutdown));
+            all.push((next, what == NextStep::Shutdown));
         }
     }
     all
@@ -136,7 +136,7 @@ fn reachable() -> HashMap<Node, Node> {
     let media = [Medium::SOCKET, Medium::DUPLEX, Medium::READER, Medium::WRITER];
     for medium in media {
         for is_connecting in [false, true] {
-            let entry = Entry { medium, is_connecting, is_ending: false, is_high: false };
+            let entry = Entering { medium, is_connecting, is_ending: false, is_high: false };
             let first = Conn::default().enter(entry);
             let retrying = after(first, Conn::retry).0;
             queue.extend([(first, false)].into_iter().chain(is_connecting.then_some((retrying, false))));
@@ -190,7 +190,7 @@ fn holds((conn, is_shutting): Node, before: Node) {
     if conn.is_concluding() && !conn.is_connecting() && !is_shutting {
         let ended = after(conn, Conn::end_input).0;
         let (_, next) = after(ended, |one| one.proceed(SENT));
-        says(next == Next::End, "a close ends when both sides have ended");
+        says(next == NextStep::End, "a close ends when both sides have ended");
     }
 }
 
@@ -210,10 +210,10 @@ fn goes_on((from, _): Node, (to, _): Node) {
 
 #[test]
 fn a_stream_enters_with_what_its_earlier_life_has_left() {
-    let entry = Entry { medium: Medium::SOCKET, is_connecting: false, is_ending: false, is_high: false };
+    let entry = Entering { medium: Medium::SOCKET, is_connecting: false, is_ending: false, is_high: false };
     let fresh = Conn::default().enter(entry);
     assert_eq!(fresh, Conn { life: Life::Handshake, ..Conn::default() });
-    let connecting = Entry { is_connecting: true, ..entry };
+    let connecting = Entering { is_connecting: true, ..entry };
     for life in LIVES {
         assert_eq!(lives(life).enter(connecting).life, Life::Connecting);
         let expected = if life == Life::Open { Life::Open } else { Life::Handshake };
@@ -227,22 +227,25 @@ fn a_stream_enters_with_what_its_earlier_life_has_left() {
         let sent = write == WriteSide::FinSent;
         let expected = |otherwise| if sent { WriteSide::FinSent } else { otherwise };
         assert_eq!(writes(write).enter(entry).write, expected(WriteSide::Open));
-        let ending = Entry { is_ending: true, ..entry };
+        let ending = Entering { is_ending: true, ..entry };
         assert_eq!(writes(write).enter(ending).write, expected(WriteSide::Draining));
-        let reader = Entry { medium: Medium::READER, ..ending };
+        let reader = Entering { medium: Medium::READER, ..ending };
         assert_eq!(writes(write).enter(reader).write, WriteSide::Absent);
     }
-    let every = Rests::NONE.with(Rest::Paused, true).with(Rest::Output, true).with(Rest::Partner, true);
+    let every = RestReasons::NONE
+        .with(RestReason::Paused, true)
+        .with(RestReason::Output, true)
+        .with(RestReason::Partner, true);
     let before = Conn { rests: every, partner: FED, exit: Exit::Detached, reading: false, ..open() };
     let expected = Conn { rests: PAUSED, ..open() };
     assert_eq!(before.enter(entry), expected, "only the service's own pause stays");
     for (high, drained_due, is_high) in [(true, false, false), (false, true, false), (false, false, true)] {
         let before = Conn { high, drained_due, ..open() };
-        let now = before.enter(Entry { is_high, ..entry });
+        let now = before.enter(Entering { is_high, ..entry });
         assert!(now.is_high() && !now.drained_due, "a `Drained` is due in this life");
     }
     assert!(!open().enter(entry).is_high());
-    let writer = Entry { medium: Medium::WRITER, ..entry };
+    let writer = Entering { medium: Medium::WRITER, ..entry };
     assert_eq!(open().enter(writer).medium, Medium::WRITER);
     assert_eq!(READS.map(|read| reads(read).is_over()), [false, false, false, false, true, true, true]);
     assert_eq!(WRITES.map(|write| writes(write).is_over()), [false, false, false, true, false]);
@@ -274,19 +277,23 @@ fn a_life_begins_with_the_transport_and_the_layers() {
 
 #[test]
 fn a_close_begins_once_and_not_behind_a_failure() {
-    for (exit, next) in
-        EXITS.into_iter().zip([Next::Conclude, Next::Note, Next::Conclude, Next::Wait, Next::Wait])
-    {
+    for (exit, next) in EXITS.into_iter().zip([
+        NextStep::Conclude,
+        NextStep::Note,
+        NextStep::Conclude,
+        NextStep::Wait,
+        NextStep::Wait,
+    ]) {
         let (now, what) = after(exits(exit), |one| one.close(false));
         assert_eq!(what, next, "{exit:?}");
-        let expected = if next == Next::Conclude { closing(WriteSide::Draining) } else { exits(exit) };
+        let expected = if next == NextStep::Conclude { closing(WriteSide::Draining) } else { exits(exit) };
         assert_eq!(now, expected);
         let (now, what) = after(exits(exit), |one| one.close(true));
-        let expected = if next == Next::Conclude { Next::Fail } else { next };
+        let expected = if next == NextStep::Conclude { NextStep::Fail } else { next };
         assert_eq!((now, what), (exits(exit), expected), "{exit:?}");
     }
     for write in [WriteSide::Absent, WriteSide::Draining, WriteSide::FinSent, WriteSide::Broken] {
-        assert_eq!(after(writes(write), |one| one.close(false)), (closing(write), Next::Conclude));
+        assert_eq!(after(writes(write), |one| one.close(false)), (closing(write), NextStep::Conclude));
     }
 }
 
@@ -295,13 +302,13 @@ fn the_write_side_is_finished_once() {
     for write in WRITES {
         let (now, next) = after(writes(write), Conn::finish);
         let expected = if write == WriteSide::Open {
-            (writes(WriteSide::Draining), Next::Conclude)
+            (writes(WriteSide::Draining), NextStep::Conclude)
         } else {
-            (writes(write), Next::Wait)
+            (writes(write), NextStep::Wait)
         };
         assert_eq!((now, next), expected, "{write:?}");
         let writer = Conn { medium: Medium::WRITER, ..writes(write) };
-        assert_eq!(after(writer, Conn::finish), (writer, Next::Close), "its only side");
+        assert_eq!(after(writer, Conn::finish), (writer, NextStep::Close), "its only side");
     }
 }
 
@@ -319,17 +326,17 @@ fn a_release_is_refused_to_a_stream_that_closes_and_detaches_once() {
     }
     assert_eq!(
         after(exits(Exit::Releasing), |one| one.proceed(QUEUED)),
-        (exits(Exit::Detaching), Next::Detach)
+        (exits(Exit::Detaching), NextStep::Detach)
     );
     for exit in [Exit::Detaching, Exit::Detached] {
-        assert_eq!(after(exits(exit), |one| one.proceed(SENT)), (exits(exit), Next::Wait));
+        assert_eq!(after(exits(exit), |one| one.proceed(SENT)), (exits(exit), NextStep::Wait));
     }
     for waits in [
         Conn { partner: FED, ..exits(Exit::Releasing) },
         Conn { life: Life::Connecting, ..exits(Exit::Releasing) },
         Conn { life: Life::Retrying, ..exits(Exit::Releasing) },
     ] {
-        assert_eq!(after(waits, |one| one.proceed(SENT)), (waits, Next::Wait));
+        assert_eq!(after(waits, |one| one.proceed(SENT)), (waits, NextStep::Wait));
     }
     assert_eq!(after(exits(Exit::Detaching), Conn::detached).0, exits(Exit::Detached));
     assert_eq!(EXITS.map(|exit| exits(exit).is_releasing()), [false, false, true, true, true]);
@@ -346,37 +353,37 @@ fn our_fin_leaves_behind_the_queue_and_the_layers() {
     let fin = closing(WriteSide::FinSent);
     let handshake = Tail { phase: Phase::Handshake, ..SENT };
     for (tail, next) in [
-        (SENT, Next::Shutdown),
-        (QUEUED, Next::Wait),
+        (SENT, NextStep::Shutdown),
+        (QUEUED, NextStep::Wait),
         // The engine holds the last bytes.
-        (Tail { is_empty: false, ..SENT }, Next::Wait),
+        (Tail { is_empty: false, ..SENT }, NextStep::Wait),
         // The layers have not ended yet.
-        (Tail { phase: Phase::Open, ..SENT }, Next::Wait),
+        (Tail { phase: Phase::Open, ..SENT }, NextStep::Wait),
         // A handshake goes on only for output behind it.
-        (handshake, Next::Shutdown),
-        (Tail { phase: Phase::Idle, ..SENT }, Next::Shutdown),
-        (Tail { is_sealed: false, ..handshake }, Next::Wait),
-        (Tail { is_sealed: false, phase: Phase::Idle, ..SENT }, Next::Wait),
+        (handshake, NextStep::Shutdown),
+        (Tail { phase: Phase::Idle, ..SENT }, NextStep::Shutdown),
+        (Tail { is_sealed: false, ..handshake }, NextStep::Wait),
+        (Tail { is_sealed: false, phase: Phase::Idle, ..SENT }, NextStep::Wait),
         // Output is missing, so no end is orderly; but first it all leaves.
-        (Tail { is_cut: true, ..SENT }, Next::End),
-        (Tail { is_cut: true, ..QUEUED }, Next::Wait),
+        (Tail { is_cut: true, ..SENT }, NextStep::End),
+        (Tail { is_cut: true, ..QUEUED }, NextStep::Wait),
     ] {
         let (now, what) = after(draining, |one| one.proceed(tail));
-        assert_eq!((what, now.write == WriteSide::FinSent), (next, next == Next::Shutdown), "{tail:?}");
+        assert_eq!((what, now.write == WriteSide::FinSent), (next, next == NextStep::Shutdown), "{tail:?}");
     }
     // A half-close of a cut stream is as any other: only its close tells.
     let cut = Tail { is_cut: true, ..SENT };
-    assert_eq!(after(writes(WriteSide::Draining), |one| one.proceed(cut)).1, Next::Shutdown);
-    assert_eq!(after(fin, |one| one.proceed(Tail { phase: Phase::Open, ..SENT })).1, Next::Linger);
-    assert_eq!(after(fin, |one| one.proceed(QUEUED)).1, Next::Wait);
+    assert_eq!(after(writes(WriteSide::Draining), |one| one.proceed(cut)).1, NextStep::Shutdown);
+    assert_eq!(after(fin, |one| one.proceed(Tail { phase: Phase::Open, ..SENT })).1, NextStep::Linger);
+    assert_eq!(after(fin, |one| one.proceed(QUEUED)).1, NextStep::Wait);
     // The peer has ended inside the handshake.
     let hopeless = Conn { read: ReadSide::Eof { told: false }, ..draining };
     let queued = Tail { is_empty: false, is_sealed: false, phase: Phase::Handshake, is_cut: false };
-    assert_eq!(after(hopeless, |one| one.proceed(queued)).1, Next::End);
-    assert_eq!(after(hopeless, |one| one.proceed(QUEUED)).1, Next::Wait, "it is up");
-    assert_eq!(after(draining, |one| one.proceed(queued)).1, Next::Wait, "it has not ended");
+    assert_eq!(after(hopeless, |one| one.proceed(queued)).1, NextStep::End);
+    assert_eq!(after(hopeless, |one| one.proceed(QUEUED)).1, NextStep::Wait, "it is up");
+    assert_eq!(after(draining, |one| one.proceed(queued)).1, NextStep::Wait, "it has not ended");
     let finished = Conn { read: ReadSide::Eof { told: false }, ..writes(WriteSide::Draining) };
-    assert_eq!(after(finished, |one| one.proceed(queued)).1, Next::Shutdown, "it only finishes");
+    assert_eq!(after(finished, |one| one.proceed(queued)).1, NextStep::Shutdown, "it only finishes");
 }
 
 #[test]
@@ -385,24 +392,24 @@ fn a_close_ends_when_nothing_is_left_to_wait_for() {
         for write in [WriteSide::Draining, WriteSide::FinSent] {
             let one = Conn { read, ..closing(write) };
             let (_, next) = after(one, |one| one.proceed(SENT));
-            let goes_on = if write == WriteSide::Draining { Next::Shutdown } else { Next::Linger };
-            assert_eq!(next, if one.has_ended() { Next::End } else { goes_on }, "{one:?}");
+            let goes_on = if write == WriteSide::Draining { NextStep::Shutdown } else { NextStep::Linger };
+            assert_eq!(next, if one.has_ended() { NextStep::End } else { goes_on }, "{one:?}");
         }
         let broken = Conn { read, ..closing(WriteSide::Broken) };
-        assert_eq!(after(broken, |one| one.proceed(QUEUED)).1, Next::End);
+        assert_eq!(after(broken, |one| one.proceed(QUEUED)).1, NextStep::End);
         let cut = Tail { is_cut: true, ..QUEUED };
-        assert_eq!(after(broken, |one| one.proceed(cut)).1, Next::End);
+        assert_eq!(after(broken, |one| one.proceed(cut)).1, NextStep::End);
         // The half-close of a stream that stays ends with the peer's side.
         let finished = Conn { read, ..writes(WriteSide::FinSent) };
-        let next = if read == ReadSide::Delivered { Next::EndBoth } else { Next::Wait };
+        let next = if read == ReadSide::Delivered { NextStep::EndBoth } else { NextStep::Wait };
         assert_eq!(after(finished, |one| one.proceed(SENT)), (finished, next), "{read:?}");
         let draining = Conn { read, ..writes(WriteSide::Draining) };
-        assert_eq!(after(draining, |one| one.proceed(SENT)), (finished, Next::Shutdown));
+        assert_eq!(after(draining, |one| one.proceed(SENT)), (finished, NextStep::Shutdown));
     }
     // One direction only: the descriptor may have another user.
     for (medium, write) in [(Medium::READER, WriteSide::Absent), (Medium::WRITER, WriteSide::Draining)] {
         let one = Conn { medium, ..closing(write) };
-        assert_eq!(after(one, |one| one.proceed(SENT)), (one, Next::End), "{medium:?}");
+        assert_eq!(after(one, |one| one.proceed(SENT)), (one, NextStep::End), "{medium:?}");
     }
 }
 
@@ -410,13 +417,13 @@ fn a_close_ends_when_nothing_is_left_to_wait_for() {
 fn behind_our_fin_a_close_lingers_and_a_half_close_waits() {
     let lingers = Conn { life: Life::Lingering, ..closing(WriteSide::FinSent) };
     let close = closing(WriteSide::FinSent);
-    assert_eq!(after(close, |one| one.shut_down(true)), (lingers, Next::Linger));
-    assert_eq!(after(close, |one| one.shut_down(false)), (close, Next::End), "the peer is gone");
+    assert_eq!(after(close, |one| one.shut_down(true)), (lingers, NextStep::Linger));
+    assert_eq!(after(close, |one| one.shut_down(false)), (close, NextStep::End), "the peer is gone");
     for read in READS {
         let half = Conn { read, ..writes(WriteSide::FinSent) };
-        let next = if read == ReadSide::Delivered { Next::EndBoth } else { Next::Wait };
+        let next = if read == ReadSide::Delivered { NextStep::EndBoth } else { NextStep::Wait };
         assert_eq!(after(half, |one| one.shut_down(true)), (half, next));
-        assert_eq!(after(half, |one| one.shut_down(false)), (half, Next::Wait));
+        assert_eq!(after(half, |one| one.shut_down(false)), (half, NextStep::Wait));
     }
 }
 
@@ -489,30 +496,27 @@ fn an_end_waits_for_the_input_before_it() {
     let kept = NOTHING_KEPT;
     assert_eq!(
         READS.map(|read| reads(read).at_end(kept)),
-        [Wait, HungUp, HungUp, HungUp, DeliverFn, DeliverFn, Wait]
+        [Wait, HungUp, HungUp, HungUp, Deliver, Deliver, Wait]
     );
-    assert_eq!(READS.map(|read| reads(read).at_end(Kept { is_resuming: true, ..kept })), [Wait; 7]);
-    assert_eq!(EXITS.map(|exit| Conn { exit, ..ended }.at_end(kept)), [DeliverFn, Flush, Wait, Wait, Wait]);
-    assert_eq!(
-        PARTNERS.map(|partner| Conn { partner, ..ended }.at_end(kept)),
-        [DeliverFn, DeliverFn, Ask, Ask]
-    );
-    let failed = Kept { has_error: true, ..kept };
-    assert_eq!(PARTNERS.map(|partner| Conn { partner, ..ended }.at_end(failed)), [DeliverFn; 4]);
+    assert_eq!(READS.map(|read| reads(read).at_end(KeptInput { is_resuming: true, ..kept })), [Wait; 7]);
+    assert_eq!(EXITS.map(|exit| Conn { exit, ..ended }.at_end(kept)), [Deliver, Flush, Wait, Wait, Wait]);
+    assert_eq!(PARTNERS.map(|partner| Conn { partner, ..ended }.at_end(kept)), [Deliver, Deliver, Ask, Ask]);
+    let failed = KeptInput { has_error: true, ..kept };
+    assert_eq!(PARTNERS.map(|partner| Conn { partner, ..ended }.at_end(failed)), [Deliver; 4]);
     let closes = Conn { exit: Exit::Closing, ..ended };
     assert_eq!(closes.at_end(failed), Flush);
     assert_eq!(Conn { partner: FED, ..closes }.at_end(failed), Fail, "its output has no receiver");
     assert_eq!(Conn { partner: FED, ..closes }.at_end(kept), Flush);
     // Input is kept: the service that has paused the stream may take it later.
     let paused = Conn { rests: PAUSED, ..ended };
-    let rests = Conn { rests: Rests::NONE.with(Rest::Output, true), ..ended };
-    let input = Kept { has_input: true, ..kept };
-    let skipped = Kept { has_skipped: true, ..kept };
-    assert_eq!([ended, paused, rests].map(|one| one.at_end(input)), [DeliverFn, HungUp, HungUp]);
-    assert_eq!([ended, paused, rests].map(|one| one.at_end(skipped)), [DeliverFn, HungUp, DeliverFn]);
-    assert_eq!([ended, paused, rests].map(|one| one.at_end(kept)), [DeliverFn; 3]);
-    let failed = Kept { has_input: true, ..failed };
-    assert_eq!([ended, paused, rests].map(|one| one.at_end(failed)), [DeliverFn, DeliverFn, HungUp]);
+    let rests = Conn { rests: RestReasons::NONE.with(RestReason::Output, true), ..ended };
+    let input = KeptInput { has_input: true, ..kept };
+    let skipped = KeptInput { has_skipped: true, ..kept };
+    assert_eq!([ended, paused, rests].map(|one| one.at_end(input)), [Deliver, HungUp, HungUp]);
+    assert_eq!([ended, paused, rests].map(|one| one.at_end(skipped)), [Deliver, HungUp, Deliver]);
+    assert_eq!([ended, paused, rests].map(|one| one.at_end(kept)), [Deliver; 3]);
+    let failed = KeptInput { has_input: true, ..failed };
+    assert_eq!([ended, paused, rests].map(|one| one.at_end(failed)), [Deliver, Deliver, HungUp]);
 }
 
 #[test]
@@ -538,8 +542,8 @@ fn behind_the_end_a_stream_closes_unless_something_keeps_it() {
 
 #[test]
 fn input_is_read_as_long_as_somebody_takes_it() {
-    let rest = |rest| Conn { rests: Rests::NONE.with(rest, true), ..open() };
-    let rests = [Rest::Paused, Rest::Output, Rest::Partner, Rest::Backlog];
+    let rest = |rest| Conn { rests: RestReasons::NONE.with(rest, true), ..open() };
+    let rests = [RestReason::Paused, RestReason::Output, RestReason::Partner, RestReason::Backlog];
     assert_eq!(rests.map(|why| rest(why).takes_items()), [false, false, false, true]);
     assert_eq!(rests.map(|why| rest(why).opens_input()), [false; 4]);
     assert_eq!(rests.map(|why| rest(why).wants_input()), [false; 4]);
@@ -615,7 +619,7 @@ fn a_stream_is_driven_again_when_something_kept_may_go_on() {
         assert_eq!(again, reads(read).has_gone(), "then the service gets `HungUp`: {read:?}");
         assert!(!after(reads(read), |one| one.pause(false, true)).1);
     }
-    let held = Conn { rests: Rests::NONE.with(Rest::Partner, true), ..open() };
+    let held = Conn { rests: RestReasons::NONE.with(RestReason::Partner, true), ..open() };
     assert_eq!(after(open(), |one| one.hold(true, true)), (held, false));
     assert_eq!(after(held, |one| one.hold(false, true)), (open(), true));
     assert_eq!(after(held, |one| one.hold(false, false)), (open(), false));
@@ -655,19 +659,22 @@ fn output_is_taken_while_the_side_is_open() {
 
 #[test]
 fn a_failed_write_lets_the_input_be_delivered_if_there_can_be_any() {
-    let pressed =
-        Conn { high: true, rests: Rests::NONE.with(Rest::Output, true).with(Rest::Paused, true), ..open() };
+    let pressed = Conn {
+        high: true,
+        rests: RestReasons::NONE.with(RestReason::Output, true).with(RestReason::Paused, true),
+        ..open()
+    };
     let (now, next) = after(pressed, Conn::write_failed);
     let expected = Conn { rests: PAUSED, ..writes(WriteSide::Broken) };
-    assert_eq!((now, next), (expected, Next::Note), "what the queue held back is read");
-    assert_eq!(after(now, Conn::write_failed), (now, Next::Wait), "once");
+    assert_eq!((now, next), (expected, NextStep::Note), "what the queue held back is read");
+    assert_eq!(after(now, Conn::write_failed), (now, NextStep::Wait), "once");
     let over =
         [closing(WriteSide::Draining), reads(ReadSide::Delivered), Conn { medium: Medium::WRITER, ..open() }];
     for one in over {
-        assert_eq!(after(one, Conn::write_failed).1, Next::Fail, "{one:?}");
+        assert_eq!(after(one, Conn::write_failed).1, NextStep::Fail, "{one:?}");
     }
     for goes_on in [reads(ReadSide::Eof { told: true }), exits(Exit::Releasing), writes(WriteSide::FinSent)] {
-        assert_eq!(after(goes_on, Conn::write_failed).1, Next::Note, "{goes_on:?}");
+        assert_eq!(after(goes_on, Conn::write_failed).1, NextStep::Note, "{goes_on:?}");
     }
 }
 
@@ -703,7 +710,7 @@ fn a_partner_binds_a_stream_until_it_lets_go() {
     let ended = reads(ReadSide::Delivered);
     assert!(after(ended, Conn::splice).1, "its end is passed on");
     let held = Conn {
-        rests: Rests::NONE.with(Rest::Partner, true).with(Rest::Paused, true),
+        rests: RestReasons::NONE.with(RestReason::Partner, true).with(RestReason::Paused, true),
         ..with(Partner::Stream)
     };
     assert_eq!(after(held, Conn::unsplice).0, Conn { rests: PAUSED, ..open() });
