@@ -45,7 +45,7 @@ use crate::{
 /// A message has at most [`per_message`](Descriptors::per_message) descriptors, 16 by default. A message with
 /// more does not leave. A message that arrives with more becomes [`Passed::Refused`], with its descriptors
 /// closed. At most 1,024 descriptors wait to be sent, and at most 4,096 messages that are packets or have
-/// descriptors. One more ends the resource. The bytes are bounded as for any [`Output`].
+/// descriptors. One more ends the resource. The bytes are bounded as for any [`Output`](crate::Output).
 ///
 /// # Who owns what
 ///
