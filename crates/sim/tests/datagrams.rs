@@ -1,11 +1,11 @@
 //! Datagrams in the world: lost, duplicated, reordered, truncated, refused, and the same in each run of a
 //! seed.
 
-use std::{io::ErrorKind, time::Duration};
+use std::{io::ErrorKind, net::Ipv4Addr, time::Duration};
 
 use reactor::{
-    Address, BindOptions, Context, DatagramEvent, Datagrams, Ecn, Group, Handle, Id, Outbound, Result,
-    Service,
+    Address, BindOptions, Closed, Context, DatagramEvent, Datagrams, Ecn, Group, Handle, Id, Outbound,
+    Receive, Result, Service,
 };
 use sim::{DatagramSummary, Digest, Faults, Kind, Link, NodeId, World, WorldOptions};
 
@@ -278,3 +278,82 @@ fn one_seed_is_one_run_with_faults_too() {
 
 /// The most datagrams in flight in the world.
 const UNDER_WAY_MAX: usize = 65_536;
+
+/// Releases its socket, and adds it again.
+#[derive(Default)]
+struct Passing {
+    id: Option<Id<Datagrams>>,
+    closed: Vec<String>,
+    got: usize,
+    last_words: usize,
+}
+
+struct LastWords;
+
+impl Service for Passing {
+    fn start(&mut self, cx: &mut Context<Self>) -> Result {
+        self.id = Some(cx.bind("0.0.0.0:7007", Datagrams::new())?);
+        Ok(())
+    }
+}
+
+impl Handle<Datagrams> for Passing {
+    fn handle(&mut self, _: &mut Context<Self>, _: Id<Datagrams>, event: DatagramEvent) -> Result {
+        self.got += usize::from(matches!(event, DatagramEvent::Received(_)));
+        Ok(())
+    }
+
+    fn closed(&mut self, cx: &mut Context<Self>, _: Id<Datagrams>, socket: Datagrams, why: Closed) {
+        if let Closed::Released = why {
+            self.id = Some(cx.add(socket).map_err(|rejected| rejected.error).expect("there is room"));
+        }
+        // The service keeps its node up.
+        cx.after(Duration::from_secs(60), LastWords);
+        self.closed.push(why.to_string());
+    }
+}
+
+impl Receive<LastWords> for Passing {
+    fn receive(&mut self, _: &mut Context<Self>, _: LastWords) -> Result {
+        self.last_words += 1;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_released_socket_keeps_its_deadline_and_its_pause_and_not_its_last_words() {
+    let mut world = World::new(12);
+    let receiver = world.add(|runtime| runtime.add(Passing::default()));
+    let sender = add(&mut world, false);
+    world.run_for(Duration::from_millis(1));
+    world.with(receiver, |passing, cx| {
+        let id = passing.id.take().expect("it is bound");
+        cx.deadline_with(id, Duration::from_secs(5), LastWords);
+        cx.pause(id);
+        cx.release(id)
+    });
+    world.run_for(Duration::from_millis(1));
+    let to = Address::Ip((world.ip(receiver), 7007).into());
+    send(&mut world, sender, &to, b"hello");
+    world.run_for(Duration::from_secs(1));
+    assert_eq!(world.service(receiver).expect("it lives").got, 0, "it is paused");
+    world.with(receiver, |passing, cx| passing.id.map(|id| cx.resume(id)));
+    world.run_for(Duration::from_secs(1));
+    let passing = world.service(receiver).expect("it lives");
+    assert_eq!((passing.got, &passing.closed[..]), (1, &["released".to_owned()][..]));
+    world.run_for(Duration::from_secs(10));
+    let passing = world.service(receiver).expect("it lives");
+    assert_eq!((passing.last_words, &passing.closed[1..]), (0, &["the deadline passed".to_owned()][..]));
+}
+
+#[test]
+fn a_group_that_was_not_joined_cannot_be_left() {
+    let mut world = World::new(13);
+    let post = add(&mut world, false);
+    world.run_for(Duration::from_millis(1));
+    let group = Group::V4 { group: Ipv4Addr::new(239, 1, 2, 3), interface: Ipv4Addr::UNSPECIFIED };
+    let left = world.with(post, |post, cx| post.id.map(|id| cx.leave(id, &group))).flatten();
+    let error = left.expect("it is bound").expect_err("it is no member");
+    assert_eq!(error.io().map(std::io::Error::kind), Some(ErrorKind::AddrNotAvailable));
+    assert!(error.to_string().starts_with("leave 239.1.2.3 on Datagrams "), "{error}");
+}

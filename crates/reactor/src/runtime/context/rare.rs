@@ -92,8 +92,9 @@ impl<S> Context<'_, S> {
     /// * The other stream of a [splice](Context::splice) stays open, and is no longer spliced.
     /// * A [`FileWriter`](crate::file::FileWriter) first writes everything that was sent to it, and so does a
     ///   resource of your own. Neither takes more output.
-    /// * If the resource is not a stream, its deadline and its pause end with the id, and so does the message
-    ///   of [`deadline_with`](Context::deadline_with).
+    /// * [`Datagrams`](crate::Datagrams) also continue as they were: with their queue, their pause and the rest of
+    ///   their deadline. The deadline and the pause of any other resource end with the id.
+    /// * The message of [`deadline_with`](Context::deadline_with) always ends with the id.
     ///
     /// # Errors
     /// [`Error::Misuse`] if it is closing already, because `closed` then comes with another reason, and if it
