@@ -107,3 +107,62 @@ impl Ports<'_> {
         *self.unarmed_next = at.min(*self.unarmed_next);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{engine::Candidates, runtime::limits::Limits};
+
+    fn state() -> (LoopState, Key) {
+        let engine = Candidates::default().open(None).expect("an engine opens");
+        let (mut core, _) = LoopState::new(engine, 0, Limits::default());
+        let key = core.registry.insert(0, crate::resource::tests::table(), Box::new(7_u8)).expect("room");
+        (core, key)
+    }
+
+    #[test]
+    fn a_resource_is_found_by_its_key_and_its_type() {
+        let (mut core, key) = state();
+        assert!(core.enter::<u16>(key).is_none(), "it has another type");
+        let (found, ports) = core.enter::<u8>(key).expect("it is there");
+        assert_eq!((*found, ports.key), (7, key));
+        core.registry.end(key);
+        assert!(core.enter::<u8>(key).is_none(), "it has ended");
+    }
+
+    #[test]
+    fn a_resource_is_on_each_list_once() {
+        let (mut core, key) = state();
+        let (_, mut ports) = core.enter::<u8>(key).expect("it is there");
+        for _ in 0..2 {
+            ports.mark();
+            ports.drive_again();
+        }
+        assert_eq!((&core.dirty[..], &core.again[..]), (&[key][..], &[key][..]));
+    }
+
+    #[test]
+    fn the_internal_deadline_is_armed_at_once_or_later() {
+        let (mut core, key) = state();
+        let second = Duration::from_secs(1);
+        let now = core.now;
+        let (_, mut ports) = core.enter::<u8>(key).expect("it is there");
+        ports.set_internal_deadline_later(second);
+        assert_eq!(ports.head.internal_deadline, now + second);
+        assert_eq!((core.timers.next(), core.unarmed_next), (None, now + second));
+        let (_, mut ports) = core.enter::<u8>(key).expect("it is there");
+        ports.set_internal_deadline_later(2 * second);
+        assert_eq!(core.unarmed_next, now + second, "the earlier one");
+        let (_, mut ports) = core.enter::<u8>(key).expect("it is there");
+        ports.set_internal_deadline(Some(second));
+        assert!(core.timers.next().is_some(), "it is in the wheel");
+        let (_, mut ports) = core.enter::<u8>(key).expect("it is there");
+        ports.set_internal_deadline(None);
+        assert_eq!(ports.head.internal_deadline, Time::NEVER);
+        core.set_deadline(key, Some(second));
+        let (_, mut ports) = core.enter::<u8>(key).expect("it is there");
+        ports.forget_deadline();
+        assert_eq!((ports.head.deadline, ports.head.deadline_state), (Time::NEVER, DeadlineState::Set));
+        assert_eq!(core.deadline_left(key), None);
+    }
+}

@@ -352,4 +352,17 @@ mod tests {
         let foreign = Key::new(key.slot() as u32, key.generation(), 10);
         assert!(registry.live(foreign).is_none() && registry.peek(foreign).is_none());
     }
+
+    #[test]
+    fn a_lingering_stream_is_live_and_known_as_such() {
+        let (mut registry, table) = registry(2);
+        let [first, second] =
+            [0, 1].map(|service| registry.insert(service, table, Box::new(service)).expect("room"));
+        assert!(registry.lingering().is_empty());
+        registry.live(second).expect("it is live").linger();
+        assert_eq!(registry.lingering(), [second]);
+        assert_eq!(registry.keys(None), [first, second]);
+        leave(&mut registry, second);
+        assert!(registry.lingering().is_empty());
+    }
 }

@@ -74,7 +74,7 @@ const WRITE_STALL: Duration = Duration::from_secs(60);
 const UNREAD_KEPT: usize = 4 << 10;
 
 impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
-    fn new(mut stream: Stream<C, L, R>, role: Role, medium: Medium) -> Link<C, L, R> {
+    pub(super) fn new(mut stream: Stream<C, L, R>, role: Role, medium: Medium) -> Link<C, L, R> {
         let carried = stream.carried.take().map(|carried| *carried).unwrap_or_default();
         let entry = Entering {
             medium,

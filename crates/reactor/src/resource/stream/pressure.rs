@@ -197,3 +197,133 @@ pub(super) fn hold<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Ke
 
 /// The shortest time between two looks, because a rest of zero would look in every turn.
 const SHORTEST: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use session::Bytes;
+
+    use super::*;
+    use crate::{
+        Stream,
+        engine::{Medium, Role},
+        resource::StreamOptions,
+    };
+
+    const HIGH: usize = 1_000;
+    const LOW: usize = 100;
+    const CAP: usize = 10_000;
+    const ITEM: usize = 20_000;
+    const REST: Duration = Duration::from_secs(1);
+    const STALL: Duration = Duration::from_secs(5);
+
+    /// Returns a stream with so many bytes in the engine's hands, of which its own input caused so many.
+    fn link(medium: Medium, queued: usize, caused: usize) -> Link<Bytes, (), ()> {
+        let options = StreamOptions {
+            high: HIGH,
+            low: LOW,
+            cap: CAP,
+            item: ITEM,
+            rest: REST,
+            write_stall: medium.is_socket().then_some(STALL),
+            ..StreamOptions::DEFAULT
+        };
+        let stream = Stream::new(Bytes).options(options);
+        let mut link = Link::new(stream, Role::Stream, medium);
+        (link.flying, link.caused) = (queued, caused);
+        link
+    }
+
+    fn rests(link: &Link<Bytes, (), ()>) -> bool {
+        link.conn.rests_for(RestReason::Output)
+    }
+
+    #[test]
+    fn a_stream_rests_for_what_its_input_causes_until_that_is_low() {
+        for (queued, caused, begins) in
+            [(HIGH, HIGH, false), (HIGH + 1, HIGH + 1, true), (HIGH + 1, HIGH, false), (CAP / 2, 0, false)]
+        {
+            let mut one = link(Medium::SOCKET, queued, caused);
+            assert_eq!((one.begin_rest(), rests(&one)), (begins, begins), "{queued} {caused}");
+            assert!(!one.begin_rest(), "it begins once");
+        }
+        // Half of the cap less the high mark is free of output that others cause.
+        let free = CAP / 2 - HIGH;
+        for (queued, begins) in [(free + HIGH, false), (free + HIGH + 1, true)] {
+            assert_eq!(link(Medium::SOCKET, queued, 0).begin_rest(), begins, "{queued}");
+        }
+        let mut one = link(Medium::SOCKET, HIGH + 1, HIGH + 1);
+        assert!(one.begin_rest());
+        for (left, ends) in [(LOW + 1, false), (LOW, true), (LOW, false)] {
+            (one.flying, one.caused) = (left, left);
+            assert_eq!((one.end_rest(), rests(&one)), (ends, !ends && left > LOW), "{left}");
+        }
+        let mut spliced = link(Medium::SOCKET, CAP, HIGH);
+        spliced.conn.splice();
+        assert!(!spliced.begin_rest(), "a spliced one rests only for its own input");
+    }
+
+    #[test]
+    fn a_queue_has_room_up_to_the_cap_and_behind_one_large_item() {
+        for (queued, room) in [(CAP - 1, [true; 4]), (CAP, [true; 4]), (CAP + 1, [false, true, true, true])] {
+            let cases = [(false, false), (true, false), (false, true), (true, true)];
+            let got = cases
+                .map(|(is_alone, is_answer)| link(Medium::SOCKET, queued, 0).has_room(is_alone, is_answer));
+            assert_eq!(got, room, "{queued}");
+        }
+        assert!(link(Medium::SOCKET, ITEM, 0).has_room(true, false));
+        assert!(!link(Medium::SOCKET, ITEM + 1, 0).has_room(true, false), "it is too large");
+        let mut one = link(Medium::SOCKET, ITEM, 0);
+        assert!(one.has_room(true, false));
+        for (queued, fits) in [(ITEM + CAP, true), (ITEM + CAP + 1, false)] {
+            one.flying = queued;
+            assert_eq!(one.has_room(false, false), fits, "{queued} behind the large one");
+        }
+        one.flying = CAP;
+        one.end_rest();
+        one.flying = CAP + 1;
+        assert!(!one.has_room(false, false), "the large one has left");
+    }
+
+    #[test]
+    fn output_without_progress_is_looked_at_until_it_stalls() {
+        let mut one = link(Medium::SOCKET, HIGH + 1, HIGH + 1);
+        assert_eq!(one.patience(), Some(STALL), "it does not rest, so only the stall counts");
+        assert_eq!(one.look(), None, "and then it is over");
+        assert!(one.begin_rest());
+        assert_eq!(one.patience(), Some(REST));
+        for _ in 1..5 {
+            assert_eq!(one.look(), Some(REST));
+        }
+        assert_eq!(one.look(), None, "five seconds");
+        assert_eq!(one.patience(), Some(REST));
+        one.progressed();
+        assert_eq!(one.look(), None, "output has left, and the look was for the stall only");
+        let mut pipe = link(Medium::WRITER, HIGH + 1, HIGH + 1);
+        assert_eq!(pipe.patience(), None, "a reader of a pipe takes its time");
+        assert!(pipe.begin_rest());
+        assert_eq!(pipe.patience(), Some(REST));
+        assert_eq!(pipe.look(), Some(REST));
+    }
+
+    #[test]
+    fn the_valve_opens_for_twice_as_much_each_time_and_never_beyond_half_of_the_cap() {
+        let mut one = link(Medium::SOCKET, HIGH + 1, HIGH + 1);
+        assert!(!one.open_valve(), "it does not rest");
+        let mut level = HIGH + 1;
+        for more in [HIGH, 2 * HIGH] {
+            assert!(one.begin_rest() && one.open_valve() && !rests(&one));
+            level += more;
+            for (caused, begins) in [(level, false), (level + 1, true)] {
+                (one.flying, one.caused) = (caused, caused);
+                let mut copy = link(Medium::SOCKET, caused, caused);
+                copy.rare = one.rare.take();
+                assert_eq!(copy.begin_rest(), begins, "{caused} of {level}");
+                one.rare = copy.rare;
+            }
+            level += 1;
+        }
+        (one.flying, one.caused) = (CAP / 2, CAP / 2);
+        assert!(one.begin_rest());
+        assert!(!one.open_valve(), "half of the cap");
+    }
+}
