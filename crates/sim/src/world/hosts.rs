@@ -60,7 +60,7 @@ impl Host {
     }
 }
 
-/// All hosts. A host is among the runnable ones at most once, and only while it is up.
+/// All hosts. A host is among the runnable ones at most once.
 pub(crate) struct Hosts {
     all: IdVec<HostId, Host>,
     /// The nodes that are due to make a turn now.
@@ -109,6 +109,14 @@ impl Hosts {
         let number = u32::from_be_bytes(ip.octets()) & 0x00ff_ffff;
         let host = HostId::new(number.checked_sub(1)? as usize);
         (self.all.get(host)?.ip == ip).then_some(host)
+    }
+
+    /// Panics if a host is not among the runnable ones exactly when it says so.
+    pub(crate) fn check(&self) {
+        for (id, host) in self.all.iter() {
+            let times = self.runnable.iter().filter(|runnable| **runnable == id).count();
+            assert_eq!(times, usize::from(host.is_queued), "{id:?}");
+        }
     }
 
     // Turns.

@@ -490,6 +490,9 @@ impl World {
     pub fn leaks(&self) -> Leaks {
         let mut state = self.state.borrow_mut();
         state.take_messages();
+        if cfg!(debug_assertions) {
+            state.check();
+        }
         Leaks {
             ends: state.streams.ends.held(),
             listeners: state.streams.listeners.iter().filter(|(_, listener)| !listener.is_kept).count(),

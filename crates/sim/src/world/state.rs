@@ -157,6 +157,16 @@ impl State {
         self.base.add_host()
     }
 
+    /// Checks the invariants of the parts.
+    ///
+    /// # Panics
+    /// One of them does not hold, which is a bug of the simulator.
+    pub(crate) fn check(&self) {
+        self.base.hosts.check();
+        self.streams.check();
+        self.datagrams.check();
+    }
+
     // Engines.
 
     /// Returns the next event of an object of an engine, if it has one.

@@ -26,6 +26,15 @@ pub(crate) struct Datagrams {
 }
 
 impl Datagrams {
+    /// Panics if an invariant does not hold.
+    pub(crate) fn check(&self) {
+        let is_open = |id: &SocketId| self.sockets.get(*id).is_some();
+        assert!(self.names.values().all(is_open), "a name without its socket");
+        for (id, socket) in self.sockets.iter() {
+            assert!(socket.counts_its_bytes(), "{id:?}");
+        }
+    }
+
     /// Returns the number of open sockets.
     pub(crate) fn sockets(&self) -> usize {
         self.sockets.iter().count()

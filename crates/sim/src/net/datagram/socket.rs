@@ -68,6 +68,11 @@ impl Socket {
         has_input || !self.reports.is_empty() || self.has_room || self.detaching
     }
 
+    /// Returns whether the bytes that it counts are those that wait.
+    pub(crate) fn counts_its_bytes(&self) -> bool {
+        self.waiting_bytes == self.waiting.iter().map(|waiting| waiting.bytes.len()).sum::<usize>()
+    }
+
     /// Returns whether it has room for this many bytes. An empty queue takes one datagram of any length.
     pub(crate) fn has_place(&self, bytes: usize) -> bool {
         let is_within = self.waiting_bytes + bytes <= self.buffer_bytes && self.waiting.len() < WAITING_MAX;

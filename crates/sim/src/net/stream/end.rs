@@ -255,6 +255,7 @@ impl Ends {
     }
 
     /// Returns the existing end that an object's id names.
+    #[cfg(unix)]
     pub(crate) fn of(&self, object: ObjectId) -> io::Result<EndId> {
         match object {
             ObjectId::End(id) if self.is_alive(id) => Ok(id),
@@ -265,6 +266,17 @@ impl Ends {
     /// Returns the id in each slot, also of those that are free.
     pub(crate) fn ids(&self) -> Vec<EndId> {
         self.all.iter().map(|end| end.id).collect()
+    }
+
+    /// Panics if the bytes that an end counts are not those that it has.
+    pub(crate) fn check(&self) {
+        for end in self.all.iter().filter(|end| end.holder != Holder::Free) {
+            let data = |packet: &Packet| if let Packet::Data(segment) = packet { segment.len() } else { 0 };
+            assert_eq!(end.wire_bytes, end.wire.iter().map(data).sum::<usize>(), "{:?}: wire", end.id);
+            let input: usize = end.input.iter().map(Segment::len).sum();
+            assert_eq!(end.input_bytes, input, "{:?}: input", end.id);
+        }
+        assert!(self.free.iter().all(|id| self[*id].holder == Holder::Free), "a free slot has a holder");
     }
 
     /// Returns the number of ends that a transport or an accept queue holds.

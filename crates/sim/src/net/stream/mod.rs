@@ -28,7 +28,7 @@ pub(crate) use self::pipe::Mover;
 
 /// All streams of a world.
 ///
-/// - Each slot of `names` names an open listener.
+/// - Each name names an open listener, and each listener has a name.
 /// - Two ends that know each other keep their slots until neither has a holder.
 /// - The bytes that one end has sent and the other has not read are at most the link's window.
 pub(crate) struct Streams {
@@ -54,5 +54,16 @@ impl Streams {
             #[cfg(unix)]
             to_serve: VecDeque::new(),
         }
+    }
+    /// Panics if an invariant does not hold.
+    pub(crate) fn check(&self) {
+        self.ends.check();
+        let is_named = |(name, id): (&(HostId, Address), &ListenerId)| {
+            self.listeners
+                .get(*id)
+                .is_some_and(|listener| (listener.host, &listener.address) == (name.0, &name.1))
+        };
+        assert!(self.names.iter().all(is_named), "a name without its listener");
+        assert_eq!(self.names.len(), self.listeners.iter().count(), "a listener without a name");
     }
 }
