@@ -3,7 +3,7 @@
 use std::{io, marker::PhantomData, mem, time::Duration};
 
 use super::{
-    Action, Answer, FileJob,
+    Action, Answer, FileJob, system,
     waiting::{Line, Room},
 };
 use crate::{
@@ -160,7 +160,7 @@ impl LoopState {
     /// answers it.
     pub(super) fn start_file(&mut self, job: FileJob) {
         if let Some(job) = self.engine.host_mut().run_file(job) {
-            self.run_file(Box::new(move || job.perform_here()));
+            self.run_file(Box::new(move || system::perform_job(job)));
         }
     }
 
@@ -174,7 +174,7 @@ impl LoopState {
     pub(crate) fn give_files(&mut self) {
         if self.files.out() > 0 {
             while let Some(job) = self.engine.host_mut().left_file() {
-                self.run_file(Box::new(move || job.perform_here()));
+                self.run_file(Box::new(move || system::perform_job(job)));
             }
         }
         if !self.files.asked.is_empty() {

@@ -105,11 +105,8 @@
 //! about earlier writes, because the system may have dropped them, and a second sync may report `Ok`
 //! (fsync(2)). [`replace`] does all of this as one operation.
 
-mod handle;
 mod in_flight;
-mod job;
 mod operation;
-mod options;
 mod reader;
 mod replace;
 mod sendfile;
@@ -121,20 +118,18 @@ mod writer;
 
 use std::{any::Any, collections::VecDeque};
 
-pub(crate) use self::handle::Writes;
 pub(crate) use self::in_flight::{Answered, FilesInFlight};
 pub(crate) use self::submit::submit;
-#[cfg(all(target_os = "linux", feature = "io-uring"))]
-pub(crate) use self::system::PREFETCH_MAX;
 pub(crate) use self::transfer::{begin as begin_transfer, hold_end};
 pub use self::{
-    handle::File,
-    job::{Action, Answer, FileJob},
     operation::Operation,
-    options::{DirEntry, FileKind, Metadata, OpenOptions, Opened},
     reader::{FileEvent, FileReader},
     transfer::FileTransfer,
     writer::{FileWriter, WriterEvent},
+};
+
+pub use crate::host::file::{
+    Action, Answer, DirEntry, File, FileJob, FileKind, Metadata, OpenOptions, Opened,
 };
 
 /// Why a range is refused.

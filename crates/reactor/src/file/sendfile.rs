@@ -122,7 +122,7 @@ impl Errand {
 impl Drop for Errand {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
-            place.answer(&self.file, Err(io::Error::other(super::job::NO_THREAD)));
+            place.answer(&self.file, Err(io::Error::other(crate::host::file::NO_THREAD)));
         }
     }
 }

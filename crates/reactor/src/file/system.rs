@@ -6,11 +6,20 @@ use std::{
     path::Path,
 };
 
-use super::{Action, Answer, DirEntry, File, FileKind, Metadata, OpenOptions, Opened, Writes, replace};
-use crate::sys;
+use super::{Action, Answer, DirEntry, File, FileJob, FileKind, Metadata, OpenOptions, Opened, replace};
+use crate::{
+    host::file::{PREFETCH_MAX, Writes},
+    sys,
+};
 
-/// The most bytes that an open may read.
-pub(crate) const PREFETCH_MAX: usize = 1 << 20;
+/// Performs a job on the system's files, on this thread.
+pub(super) fn perform_job(mut job: FileJob) {
+    let opened = job.take_opened();
+    job.perform(|action| match (action, opened) {
+        (Action::ReadWhole { bytes_max, .. }, Some(file)) => read_rest(file, *bytes_max).map(Answer::Bytes),
+        (action, _) => perform(action),
+    });
+}
 
 /// Performs one action. Takes the bytes of a write out of it.
 pub(super) fn perform(action: &mut Action) -> io::Result<Answer> {

@@ -30,21 +30,30 @@
 //! **Faults.** No method panics because of the system. In a child of fork(2), a host does what it does
 //! elsewhere, because nothing here is shared with the parent but what the engine shares.
 
+#[cfg(unix)]
+pub(crate) mod activated;
+#[cfg(unix)]
+pub(crate) mod child;
+pub(crate) mod file;
+#[cfg(unix)]
+pub(crate) mod signal;
+
 use std::time::SystemTime;
 #[cfg(unix)]
 use std::{io, process::Command};
 
-use crate::{
-    clock::{self, Time},
-    file::FileJob,
-    sys,
+use self::file::FileJob;
+#[cfg(unix)]
+use self::{
+    activated::Activated,
+    child::{Child, SpawnOptions},
+    signal::SignalSet,
 };
 #[cfg(unix)]
+use crate::engine::Transport;
 use crate::{
-    engine::Transport,
-    os::process::{Child, SpawnOptions},
-    os::signals::SignalSet,
-    os::systemd::Activated,
+    clock::{self, Time},
+    sys,
 };
 
 /// A piece of blocking work that runs on another thread, or at a moment that a simulator chooses.

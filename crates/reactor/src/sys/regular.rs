@@ -7,7 +7,7 @@ use std::{
     path::{Component, Path},
 };
 
-use crate::file::{OpenOptions as Asked, Writes};
+use crate::host::file::{OpenOptions as Asked, Writes};
 
 /// A file that is read and written at a position of this value's own. The file's own position does not
 /// change.

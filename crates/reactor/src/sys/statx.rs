@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::file::look;
-use crate::file::{FileKind, Metadata};
+use crate::host::file::{FileKind, Metadata};
 
 /// The fields to request: all those of [`Metadata`].
 pub(crate) const STATX_MASK: u32 = libc::STATX_TYPE | libc::STATX_SIZE | libc::STATX_MTIME;

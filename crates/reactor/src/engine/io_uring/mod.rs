@@ -101,8 +101,7 @@ use super::{
 use crate::{
     Credentials,
     address::Address,
-    file::FileJob,
-    host::Host,
+    host::{Host, file::FileJob},
     id::Key,
     options::{BindOptions, ConnectOptions, Group, ListenOptions},
     sys,

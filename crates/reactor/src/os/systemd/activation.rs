@@ -6,48 +6,8 @@ use std::{
 };
 
 use super::{Environment, bad};
-use crate::{
-    engine::{Descriptor, Transport},
-    error::Error,
-    sys::inherited,
-};
-
-/// A descriptor that a supervisor opened for this process.
-///
-/// [`Context::activated`](crate::Context::activated) has an example.
-#[derive(Debug)]
-pub struct Activated {
-    name: String,
-    descriptor: Descriptor,
-}
-
-impl Activated {
-    /// Wraps a descriptor that the supervisor of a virtual world opened, for
-    /// [`Host::activated`](crate::host::Host::activated).
-    pub fn new(name: &str, descriptor: Descriptor) -> Activated {
-        Activated { name: name.to_owned(), descriptor }
-    }
-
-    /// Returns the descriptor's name (`FileDescriptorName=` of the socket's unit), or `unknown` if the
-    /// supervisor gave none.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Returns the descriptor itself. Use this for a datagram socket, for a connection that the supervisor
-    /// accepted (`Accept=yes`), and for a [stored](super::Notice::store) descriptor.
-    pub fn into_descriptor(self) -> Descriptor {
-        self.descriptor
-    }
-
-    /// Converts it to a listener, for [`Context::listen_on`](crate::Context::listen_on).
-    ///
-    /// # Errors
-    /// It is not a listening stream socket.
-    pub fn into_listener(self) -> Result<Transport, Error> {
-        self.descriptor.into_listener().map_err(|error| Error::os("listen", self.name, error))
-    }
-}
+pub use crate::host::activated::Activated;
+use crate::{error::Error, sys::inherited};
 
 /// Takes the descriptors that a supervisor opened for this process, in the supervisor's order:
 /// sd_listen_fds(3).
@@ -74,7 +34,7 @@ pub fn activated() -> Result<Vec<Activated>, Error> {
         Error::os("activation", which, error)
     })?;
     let all = names.into_iter().zip(descriptors);
-    Ok(all.map(|(name, descriptor)| Activated { name, descriptor: descriptor.into() }).collect())
+    Ok(all.map(|(name, descriptor)| Activated::new(&name, descriptor.into())).collect())
 }
 
 /// Returns the name of each descriptor.

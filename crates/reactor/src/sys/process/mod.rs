@@ -19,7 +19,7 @@ pub(crate) use self::{pidfd::Pidfd, reaper::hand_on};
 use crate::{
     engine::Transport,
     guard,
-    os::process::{Child, Process, SpawnOptions},
+    host::child::{Child, Process, SpawnOptions},
 };
 
 /// Starts a program.

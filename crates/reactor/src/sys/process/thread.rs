@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     Source,
-    os::process::{Hosted, SpawnOptions},
+    host::child::{Hosted, SpawnOptions},
 };
 
 /// A child that a thread waits for.

@@ -11,7 +11,7 @@ use io_uring::opcode;
 use super::step::{Ask, FileStep, From, Synced, Then, WHERE_IT_STANDS};
 use crate::{
     engine::io_uring::probe::Known,
-    file::{Action, Answer, File, OpenOptions, Writes},
+    host::file::{Action, Answer, File, OpenOptions, Writes},
     sys,
 };
 

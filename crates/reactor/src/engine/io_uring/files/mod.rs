@@ -22,8 +22,8 @@ use super::{
     ring::Completion,
 };
 use crate::{
-    file::{Answer, FileJob},
     guard,
+    host::file::{Answer, FileJob},
 };
 
 /// The flights, and the results that are ready.
@@ -188,7 +188,7 @@ mod tests {
     use io_uring::opcode;
 
     use super::*;
-    use crate::file::Action;
+    use crate::host::file::Action;
 
     #[test]
     fn an_operation_that_hangs_is_waited_for_and_then_answered_when_the_engine_goes() {

@@ -18,7 +18,7 @@ use std::{
 use io_uring::{opcode, squeue, types::Fd};
 
 use crate::{
-    file::{Answer, File, FileKind, Metadata, Opened, PREFETCH_MAX},
+    host::file::{Answer, File, FileKind, Metadata, Opened, PREFETCH_MAX},
     sys,
 };
 

@@ -10,7 +10,7 @@ use std::{
 /// An open file. A clone refers to the same open file, and dropping the last clone closes it.
 ///
 /// Operations on it go through [`Context::file`](crate::Context::file), so it has no blocking methods. If
-/// closing may block (a network file system), [`Operation::close`](super::Operation::close) closes it outside
+/// closing may block (a network file system), [`Operation::close`](crate::file::Operation::close) closes it outside
 /// the loop.
 ///
 /// ```

@@ -2,10 +2,10 @@
 
 use std::{fmt, fs, io, path::PathBuf};
 
-use super::{DirEntry, File, Metadata, OpenOptions, Opened, system};
+use super::{DirEntry, File, Metadata, OpenOptions, Opened};
 use crate::{error::Error, guard};
 
-/// The operations that a host may perform itself. See [`Operation`](super::Operation) for the meaning of
+/// The operations that a host may perform itself. See [`Operation`](crate::file::Operation) for the meaning of
 /// each.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -157,14 +157,14 @@ pub enum Answer {
 }
 
 impl Answer {
-    pub(super) fn into_bytes(self) -> Option<Vec<u8>> {
+    pub(crate) fn into_bytes(self) -> Option<Vec<u8>> {
         match self {
             Answer::Bytes(bytes) => Some(bytes),
             _ => None,
         }
     }
 
-    pub(super) fn into_metadata(self) -> Option<Metadata> {
+    pub(crate) fn into_metadata(self) -> Option<Metadata> {
         match self {
             Answer::Metadata(metadata) => Some(metadata),
             _ => None,
@@ -229,15 +229,9 @@ impl FileJob {
         self.tell(result);
     }
 
-    /// Performs the action on the system's files, on this thread.
-    pub(super) fn perform_here(mut self) {
-        let opened = self.opened.take();
-        self.perform(|action| match (action, opened) {
-            (Action::ReadWhole { bytes_max, .. }, Some(file)) => {
-                system::read_rest(file, *bytes_max).map(Answer::Bytes)
-            }
-            (action, _) => system::perform(action),
-        });
+    /// Takes the file that was opened for the job.
+    pub(crate) fn take_opened(&mut self) -> Option<fs::File> {
+        self.opened.take()
     }
 
     fn tell(&mut self, result: io::Result<Answer>) {
@@ -269,4 +263,4 @@ impl fmt::Debug for FileJob {
     }
 }
 
-pub(super) const NO_THREAD: &str = "no thread took the operation";
+pub(crate) const NO_THREAD: &str = "no thread took the operation";

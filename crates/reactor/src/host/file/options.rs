@@ -71,7 +71,7 @@ impl PartialEq for OpenOptions {
 
 /// An opened file.
 ///
-/// [`Operation`](super::Operation) has an example.
+/// [`Operation`](crate::file::Operation) has an example.
 #[derive(Debug)]
 pub struct Opened {
     /// The file.
@@ -84,7 +84,7 @@ pub struct Opened {
 
 /// The metadata of a file.
 ///
-/// [`Operation`](super::Operation) has an example.
+/// [`Operation`](crate::file::Operation) has an example.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Metadata {
     /// The length in bytes.
@@ -102,7 +102,7 @@ pub enum FileKind {
     Regular,
     /// A directory.
     Directory,
-    /// A symbolic link. Only [`Operation::read_directory`](super::Operation::read_directory) reports these.
+    /// A symbolic link. Only [`Operation::read_directory`](crate::file::Operation::read_directory) reports these.
     Link,
     /// A device, a pipe, a socket.
     Other,
@@ -116,3 +116,6 @@ pub struct DirEntry {
     /// The kind of the entry.
     pub kind: FileKind,
 }
+
+/// The most bytes that an open may read.
+pub(crate) const PREFETCH_MAX: usize = 1 << 20;
