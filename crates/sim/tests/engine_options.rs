@@ -91,7 +91,7 @@ impl Pair {
 #[test]
 fn one_wait_returns_only_so_many_objects_and_the_others_wait_their_turn() {
     for (events_max, expected) in [(1, vec![1, 1, 1]), (2, vec![2, 1]), (3, vec![3]), (4, vec![3])] {
-        let mut world = world(EngineOptions { events_max, ..EngineOptions::default() });
+        let mut world = world(EngineOptions::with(|options| options.events_max = events_max));
         let mut engine = world.engine();
         let at = listen(&mut engine, key(0));
         (1..4).for_each(|slot| connect(&mut engine, &at, key(slot)));
@@ -106,7 +106,7 @@ fn one_wait_returns_only_so_many_objects_and_the_others_wait_their_turn() {
 
 #[test]
 fn no_input_arrives_while_all_buffers_are_lent() {
-    let mut world = world(EngineOptions { buffers: 1, buffer_bytes: 4, ..EngineOptions::default() });
+    let mut world = world(EngineOptions::with(|options| (options.buffers, options.buffer_bytes) = (1, 4)));
     let mut pair = Pair::new(&mut world);
     assert_eq!(pair.send(b"abcdefgh"), Some(8));
     let mut got = turn(&mut pair.engine);
@@ -132,12 +132,12 @@ fn a_buffer_that_never_comes_back_is_a_leak() {
 #[test]
 fn a_chunk_is_no_longer_than_a_buffer_and_a_send_takes_no_more_than_its_limit() {
     for (limit, expected) in [(9, vec![9, 1]), (10, vec![10]), (11, vec![10])] {
-        let buffers = EngineOptions { buffer_bytes: limit, ..EngineOptions::default() };
+        let buffers = EngineOptions::with(|options| options.buffer_bytes = limit);
         let mut world_of_buffers = world(buffers);
         let mut pair = Pair::new(&mut world_of_buffers);
         assert_eq!(pair.send(&[7; 10]), Some(10));
         assert_eq!(pair.chunks(), expected, "{limit}");
-        let sends = EngineOptions { send_bytes_max: limit, ..EngineOptions::default() };
+        let sends = EngineOptions::with(|options| options.send_bytes_max = limit);
         let mut world_of_sends = world(sends);
         assert_eq!(Pair::new(&mut world_of_sends).send(&[7; 10]), Some(limit.min(10)), "{limit}");
     }
@@ -145,7 +145,7 @@ fn a_chunk_is_no_longer_than_a_buffer_and_a_send_takes_no_more_than_its_limit() 
 
 #[test]
 fn a_send_is_acknowledged_in_a_later_wait_and_its_bytes_do_not_wait_for_that() {
-    let mut world = world(EngineOptions { acknowledges_late: true, ..EngineOptions::default() });
+    let mut world = world(EngineOptions::with(|options| options.acknowledges_late = true));
     let mut pair = Pair::new(&mut world);
     assert_eq!(pair.send(b"abc"), None, "it is in flight");
     pair.engine.reading(pair.server, false);
@@ -163,7 +163,9 @@ fn a_send_is_acknowledged_in_a_later_wait_and_its_bytes_do_not_wait_for_that() {
 #[test]
 fn a_listener_that_rests_may_deliver_one_more_connection() {
     for (accepts_late, expected) in [(false, 0), (true, 1)] {
-        let mut world = world(EngineOptions { accepts_late, events_max: 1, ..EngineOptions::default() });
+        let mut world = world(EngineOptions::with(|options| {
+            (options.accepts_late, options.events_max) = (accepts_late, 1)
+        }));
         let mut engine = world.engine();
         let at = listen(&mut engine, key(0));
         (1..4).for_each(|slot| connect(&mut engine, &at, key(slot)));
@@ -178,7 +180,7 @@ fn a_listener_that_rests_may_deliver_one_more_connection() {
 #[test]
 fn a_close_waits_for_the_next_wait_unless_it_is_to_finish_now() {
     for (closes_late, finishes, in_use) in [(false, false, false), (true, false, true), (true, true, false)] {
-        let mut world = world(EngineOptions { closes_late, ..EngineOptions::default() });
+        let mut world = world(EngineOptions::with(|options| options.closes_late = closes_late));
         let mut pair = Pair::new(&mut world);
         let at = pair.engine.local(pair.listener).expect("it listens");
         for key in [pair.listener, pair.server, pair.client] {

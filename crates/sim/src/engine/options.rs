@@ -10,10 +10,11 @@ use crate::net::buffer::PACKET_MAX;
 /// ```
 /// use sim::{EngineOptions, World, WorldOptions};
 /// let mut options = WorldOptions::default();
-/// options.engine = EngineOptions { events_max: 1, ..EngineOptions::default() };
+/// options.engine = EngineOptions::with(|engine| engine.events_max = 1);
 /// assert!(World::with_options(7, options).is_empty());
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct EngineOptions {
     /// The most objects whose events one wait returns: no limit by default. The others wait their turn. At
     /// least 1.
@@ -51,6 +52,13 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
+    /// Returns the default with a change.
+    pub fn with(change: impl FnOnce(&mut EngineOptions)) -> EngineOptions {
+        let mut options = EngineOptions::default();
+        change(&mut options);
+        options
+    }
+
     /// Returns the smallest sizes that work, because small sizes provoke races: 8 events, 8 buffers of 64
     /// bytes, 48 bytes and 3 datagrams a send, and everything late.
     pub const fn harsh() -> EngineOptions {
