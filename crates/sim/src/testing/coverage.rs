@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt};
 
 /// Counts of named branches, over any number of runs.
 ///
+/// The name is Antithesis' term: a "sometimes assertion" holds if some run out of many reaches it.
+///
 /// A run without rare events proves little. So a scenario names the branches that must be reached now and
 /// then, and after all seeds the test asks for those that never were.
 ///
