@@ -191,6 +191,11 @@ impl ByteBudget {
         self.hopeless = self.used > self.limit;
     }
 
+    /// Returns the streams to wake at relief.
+    pub(crate) fn resting(&self) -> &[Key] {
+        &self.resting
+    }
+
     pub(crate) fn take_resting(&mut self) -> Vec<Key> {
         std::mem::take(&mut self.resting)
     }

@@ -71,7 +71,7 @@ impl LoopState {
             DeadlineState::Set if slot.deadline == Time::NEVER => None,
             DeadlineState::Set => Some(slot.deadline.since(self.now)),
             DeadlineState::Fresh => Some(slot.deadline.since(Time::ZERO)),
-            DeadlineState::Grace | DeadlineState::Notified => Some(Duration::ZERO),
+            DeadlineState::Grace | DeadlineState::Notified | DeadlineState::Passed => Some(Duration::ZERO),
         }
     }
 
@@ -162,6 +162,8 @@ impl LoopState {
     pub(crate) fn end_grace(&mut self, key: Key) -> Option<LastWords> {
         let slot = self.registry.live(key).filter(|slot| slot.deadline_state == DeadlineState::Grace)?;
         let Some(TimerId { queue, index, .. }) = self.last_words.remove(&key) else {
+            // A thread that moves a part of a file may put the end off.
+            slot.deadline_state = DeadlineState::Passed;
             self.end(key, Closed::Deadline, Ending::Orderly);
             return None;
         };
@@ -178,15 +180,13 @@ impl LoopState {
         }
     }
 
-    /// Makes the deadline of a released resource a plain one, because a deadline whose message was delivered
-    /// no longer closes it.
+    /// Notes that the deadline of a released resource no longer closes it, although its message was delivered.
     pub(crate) fn release_deadline(&mut self, key: Key) {
         self.drop_last_words(key);
-        let now = self.now;
         if let Some(slot) = self.registry.live(key)
             && slot.deadline_state == DeadlineState::Notified
         {
-            (slot.deadline_state, slot.deadline) = (DeadlineState::Set, now);
+            slot.deadline_state = DeadlineState::Passed;
         }
     }
 }

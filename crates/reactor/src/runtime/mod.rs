@@ -1,6 +1,7 @@
 //! The runtime: one engine, several services, one thread.
 
 pub(crate) mod budget;
+mod check;
 pub(crate) mod context;
 mod controller;
 mod deadlines;
@@ -108,6 +109,7 @@ pub struct Runtime {
     first: Option<(Key, Event)>,
     /// An emptied list, kept for its memory.
     driving: Vec<Key>,
+    pace: check::Pace,
     /// The end of the last turn. The next wait counts from here.
     turned: Time,
     /// The number of failed waits in a row.
@@ -207,6 +209,7 @@ impl Runtime {
             metrics: Arc::default(),
             first: None,
             driving: Vec::new(),
+            pace: check::Pace::default(),
             wait_errors: 0,
             empty: empty::Empty::default(),
             spin,

@@ -99,6 +99,8 @@ pub(crate) enum DeadlineState {
     Grace,
     /// It has passed, and the service received its message.
     Notified,
+    /// It has passed, and the resource leaves. Nothing waits for it any more.
+    Passed,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -244,6 +246,70 @@ impl Registry {
     pub(crate) fn lingering(&self) -> Vec<Key> {
         let all = self.slots.iter().filter(|slot| slot.state == State::Lingering);
         all.map(|slot| slot.live).collect()
+    }
+
+    /// Returns how many slots there are, used or free.
+    pub(crate) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Returns all live resources with their keys. It looks at every slot.
+    pub(crate) fn all_live(&self) -> impl Iterator<Item = (Key, &Slot)> {
+        let is_live = |slot: &&Slot| matches!(slot.state, State::Live | State::Lingering);
+        self.slots.iter().filter(is_live).map(|slot| (slot.live, slot))
+    }
+
+    /// Returns the live resource in a slot.
+    pub(crate) fn live_at(&self, index: usize) -> Option<(Key, &Slot)> {
+        let slot = self.slots.get(index)?;
+        matches!(slot.state, State::Live | State::Lingering).then_some((slot.live, slot))
+    }
+
+    /// Returns whether this resource waits for its `closed`.
+    pub(crate) fn has_ended(&self, key: Key) -> bool {
+        let slot = self.slots.get(key.slot());
+        slot.is_some_and(|slot| slot.live == key.dead() && slot.state == State::Ended)
+    }
+
+    /// Returns how many resources wait for their `closed`. It looks at every slot.
+    pub(crate) fn ended_count(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.state == State::Ended).count()
+    }
+
+    /// Returns a description of the first invariant that does not hold: each slot is live, ended, on the free
+    /// list, or retired.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        for index in &self.free {
+            match self.slots.get(*index as usize).map(|slot| slot.state) {
+                Some(State::Free) => (),
+                Some(state) => return Err(format!("slot {index} is {state:?}, and on the free list")),
+                None => return Err(format!("slot {index} is on the free list, and does not exist")),
+            }
+        }
+        let (mut occupied, mut free, mut spent) = (0, 0, 0);
+        for (index, slot) in self.slots.iter().enumerate() {
+            match slot.state {
+                State::Free if slot.live.generation() >= Key::GENERATION_MAX => spent += 1,
+                State::Free => free += 1,
+                State::Live | State::Lingering if slot.resource.is_none() || slot.live.slot() != index => {
+                    return Err(format!("slot {index} is {:?}, without its resource or its key", slot.state));
+                }
+                State::Live | State::Lingering | State::Ended => occupied += 1,
+            }
+        }
+        let listed = self.free.len();
+        if occupied != self.occupied || !(free..=free + spent).contains(&listed) {
+            let counted = self.occupied;
+            return Err(format!(
+                "{counted} and {listed} slots are counted, {occupied} occupied and {free} free"
+            ));
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn spoil(&mut self, key: Key) {
+        self.free.push_back(key.slot() as u32);
     }
 
     #[cfg(test)]

@@ -64,6 +64,7 @@ impl Runtime {
             self.was_not_empty();
         }
         self.end_turn();
+        self.check();
         Ok(self.core.counters.handled != handled)
     }
 

@@ -81,6 +81,8 @@ trait AnyStore: Any {
     fn clear_timers(&mut self) -> (usize, Vec<TimerKey>);
     /// Drops one message of another service.
     fn drop_message(&mut self, at: usize);
+    /// Returns how many messages and timers are stored, or `None` if a cell is both used and free.
+    fn stored(&self) -> Option<(usize, usize)>;
 }
 
 struct Store<M> {
@@ -143,6 +145,11 @@ impl<M: 'static> AnyStore for Store<M> {
 
     fn drop_message(&mut self, at: usize) {
         self.messages.remove(at);
+    }
+
+    fn stored(&self) -> Option<(usize, usize)> {
+        let used = self.timers.iter().filter(|cell| cell.payload.is_some()).count();
+        (used + self.free.len() == self.timers.len()).then_some((self.messages.len(), used))
     }
 }
 
@@ -306,6 +313,30 @@ impl TypedQueues {
     pub(crate) fn renew(&mut self, service: u16) -> Vec<TimerKey> {
         self.drop_messages(service, |from| from == service);
         self.clear_timers(service)
+    }
+
+    /// Returns a description of the first invariant that does not hold: the counts and the order are those of
+    /// what is stored.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let (mut messages, mut timers) = (0, 0);
+        for queue in &self.queues {
+            let Some(stored) = queue.store.stored() else {
+                return Err(format!("a queue of service {} lost a cell", queue.service));
+            };
+            (messages, timers) = (messages + stored.0, timers + stored.1);
+        }
+        let counted = (self.messages.len() + self.held.len(), self.timers);
+        match counted == (messages, timers) {
+            true => Ok(()),
+            false => {
+                Err(format!("messages and timers: {counted:?} are counted, {:?} stored", (messages, timers)))
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn spoil(&mut self) {
+        self.timers += 1;
     }
 
     fn clear_timers(&mut self, service: u16) -> Vec<TimerKey> {

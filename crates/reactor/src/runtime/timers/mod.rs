@@ -44,6 +44,7 @@
 //! with every message: the entry stays in its slot, and only its deadline changes. When the slot is emptied,
 //! the entry is filed where it belongs.
 
+mod check;
 mod near;
 #[cfg(test)]
 mod tests;

@@ -73,6 +73,23 @@ impl Near {
         }
     }
 
+    /// Returns a description of a timer that is before an earlier one, or that does not know its position.
+    pub(super) fn check<T>(&self, entries: &[Timer<T>]) -> Result<(), String> {
+        for (position, item) in self.heap.iter().enumerate() {
+            let parent = &self.heap[position.saturating_sub(1) / ARITY];
+            if parent.key() > item.key() {
+                return Err(format!(
+                    "the timer at place {position} of the heap is earlier than the one above it"
+                ));
+            }
+            let entry = entries.get(item.index as usize);
+            if entry.is_none_or(|entry| (entry.at, entry.prev) != (item.at, position as u32)) {
+                return Err(format!("the timer at place {position} of the heap does not know it"));
+            }
+        }
+        Ok(())
+    }
+
     fn place<T>(&mut self, entries: &mut [Timer<T>], position: usize, item: NearTimer) {
         self.heap[position] = item;
         entries[item.index as usize].prev = position as u32;
