@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Failure, Result},
     id::Key,
     options::ConnectOptions,
-    resource::{Connection, Io, Pollable, StreamOptions, Vtable, Writable, polled},
+    resource::{Connecting, Connection, Io, Pollable, StreamOptions, Vtable, Writable, polled},
     runtime::{Handle, LoopState},
     sys::rights,
 };
@@ -410,7 +410,9 @@ fn reconnect(descriptors: &mut Descriptors, engine: &mut dyn Engine) -> io::Resu
     descriptors.take(transport.into())
 }
 
-impl Connection for Descriptors {
+impl Connection for Descriptors {}
+
+impl Connecting for Descriptors {
     fn attach(
         self,
         core: &mut LoopState,

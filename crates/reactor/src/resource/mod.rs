@@ -20,6 +20,7 @@ pub(crate) use self::driver::{Driver, OutputDriver, Served};
 #[cfg(all(unix, feature = "serial"))]
 pub(crate) use self::polled::QUEUE_HIGH;
 use self::rest::RestReasons;
+pub(crate) use self::stream::sealed::Connecting;
 pub(crate) use self::stream::{Losses, Undelivered, Way, is_passing, map_codec, map_layer, with_layer};
 pub use self::{
     datagram::{DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, WhenFull},
@@ -205,6 +206,7 @@ pub(crate) type Defer = fn(&mut LoopState, Key, Closed) -> Option<Closed>;
 pub(crate) type Noted = fn(&mut LoopState, Key, &Closed) -> Option<Closed>;
 
 /// The vtable for a kind of resource of a kind of service: the erased part of the loop.
+// Hidden and public, because hidden methods of public traits name it. No path leads to it.
 #[doc(hidden)]
 pub struct Vtable {
     pub(crate) name: fn() -> &'static str,

@@ -325,6 +325,8 @@ pub trait Receive<M>: Service {
 /// A bound `S: Handle<R>` on a method would let the compiler guess `R` from the service's only handler, and
 /// then report a mismatch far from the mistake. A bound on `R` lets it report the missing handler. Methods
 /// with such a bound use the handler through this trait.
+// Its methods are hidden, because they name types of the loop. The trait itself is public, because bounds name
+// it, and has no supertrait for them, because the compiler would report that instead of the missing handler.
 pub trait Handled<S>: Resource {
     #[doc(hidden)]
     fn table_for() -> &'static Vtable;
@@ -349,6 +351,7 @@ impl<S: Handle<R>, R: Resource> Handled<S> for R {
 }
 
 /// Mirrors [`Receive`] from the message's side, for the same reason as [`Handled`].
+// Its methods are hidden for the same reason.
 pub trait Received<S>: Sized + 'static {
     #[doc(hidden)]
     fn deliver_local() -> DeliverLocalFn;

@@ -22,6 +22,14 @@ use crate::{
 };
 
 /// The epoll instance, its batch of events, and the eventfd that wakes it.
+///
+/// ```
+/// use reactor::{Runtime, engine::{Calls, Epoll}};
+///
+/// let runtime = Runtime::with_engine(Calls::new(Epoll::new()?));
+/// assert_eq!(runtime.engine_name(), "epoll");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Epoll {
     epoll: OwnedFd,
     /// As many as the batch is large. The kernel fills the front.

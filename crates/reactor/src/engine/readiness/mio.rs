@@ -23,6 +23,14 @@ use crate::{
 };
 
 /// mio's poll, its batch of events, and its waker.
+///
+/// ```
+/// use reactor::{Runtime, engine::{Calls, Mio}};
+///
+/// let runtime = Runtime::with_engine(Calls::new(Mio::new()?));
+/// assert_eq!(runtime.engine_name(), "mio");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Mio {
     poll: mio::Poll,
     events: Events,

@@ -21,6 +21,14 @@ use crate::{
 };
 
 /// The set of descriptors of poll(2) and the signal that wakes it.
+///
+/// ```
+/// use reactor::{Runtime, engine::{Calls, PollCall}};
+///
+/// let runtime = Runtime::with_engine(Calls::new(PollCall::new()?));
+/// assert_eq!(runtime.engine_name(), "poll");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct PollCall {
     /// The entries for the system. The first is the signal's.
     entries: Vec<libc::pollfd>,

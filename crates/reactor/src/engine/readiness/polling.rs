@@ -31,6 +31,14 @@ use crate::growth::reach;
 use crate::id::Key;
 
 /// The crate's poller and its batch of events.
+///
+/// ```
+/// use reactor::{Runtime, engine::{Calls, Polling}};
+///
+/// let runtime = Runtime::with_engine(Calls::new(Polling::new()?));
+/// assert_eq!(runtime.engine_name(), "polling");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Polling {
     poller: Arc<Poller>,
     events: Events,

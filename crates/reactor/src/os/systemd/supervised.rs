@@ -57,6 +57,7 @@ pub struct Supervised {
 }
 
 /// The timer that feeds the watchdog.
+// Hidden and public, because the public type `Supervised` receives it.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct WatchdogFeed(());

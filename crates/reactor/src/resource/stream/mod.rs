@@ -351,85 +351,84 @@ pub enum Flow {
 /// A connection that listeners accept and `connect` makes.
 ///
 /// Only [`Stream`] and, on Unix, `Descriptors` implement it.
-pub trait Connection: Resource + Output + sealed::Sealed {
-    /// Registers it with its transport, which is connected or connecting to `target`.
-    #[doc(hidden)]
-    fn attach(
-        self,
-        core: &mut LoopState,
-        service: u16,
-        table: &'static Vtable,
-        transport: Transport,
-        target: Option<&Address>,
-    ) -> Result<Key, (Self, Error)>;
-
-    /// Registers it while the system refuses the connect to `target` for now. The runtime tries again until
-    /// the connect's deadline.
-    #[doc(hidden)]
-    fn attempt(
-        self,
-        core: &mut LoopState,
-        service: u16,
-        table: &'static Vtable,
-        target: &Address,
-        options: &ConnectOptions,
-    ) -> Result<Key, (Self, Error)>;
-
-    /// Starts an accepted stream, whose transport is up.
-    #[doc(hidden)]
-    fn up<S: Handle<Self>>(core: &mut LoopState, service: &mut S, key: Key);
-
-    /// Returns the credentials of the peer.
-    #[doc(hidden)]
-    fn credentials(core: &LoopState, key: Key) -> io::Result<Credentials>;
-}
+pub trait Connection: Resource + Output + sealed::Connecting {}
 
 /// A stream with any codec, layers and role.
 ///
 /// Only [`Stream`] implements it.
-pub trait AnyStream: Connection {
-    #[doc(hidden)]
-    fn splice(core: &mut LoopState, key: Key);
+pub trait AnyStream: Connection + sealed::Streaming {}
 
-    #[doc(hidden)]
-    fn is_leaving(core: &mut LoopState, key: Key) -> bool;
+/// What the runtime does with connections. The traits are out of reach, so nobody else implements them, and their
+/// methods may name types of the loop.
+pub(crate) mod sealed {
+    use super::*;
 
-    #[doc(hidden)]
-    fn share(core: &mut LoopState, index: u16, key: Key, bytes: &Shared) -> Flow;
+    pub trait Connecting: Resource + Output {
+        /// Registers it with its transport, which is connected or connecting to `target`.
+        fn attach(
+            self,
+            core: &mut LoopState,
+            service: u16,
+            table: &'static Vtable,
+            transport: Transport,
+            target: Option<&Address>,
+        ) -> Result<Key, (Self, Error)>;
 
-    #[doc(hidden)]
-    fn give(core: &mut LoopState, index: u16, key: Key, bytes: Vec<u8>) -> Flow;
+        /// Registers it while the system refuses the connect to `target` for now. The runtime tries again until
+        /// the connect's deadline.
+        fn attempt(
+            self,
+            core: &mut LoopState,
+            service: u16,
+            table: &'static Vtable,
+            target: &Address,
+            options: &ConnectOptions,
+        ) -> Result<Key, (Self, Error)>;
 
-    #[doc(hidden)]
-    fn begin_feed(core: &mut LoopState, key: Key) -> bool;
+        /// Starts an accepted stream, whose transport is up.
+        fn up<S: Handle<Self>>(core: &mut LoopState, service: &mut S, key: Key);
 
-    #[doc(hidden)]
-    fn feed(core: &mut LoopState, index: u16, key: Key, bytes: Vec<u8>) -> Flow;
+        /// Returns the credentials of the peer.
+        fn credentials(core: &LoopState, key: Key) -> io::Result<Credentials>;
+    }
 
-    #[doc(hidden)]
-    fn way(core: &mut LoopState, key: Key) -> Way;
+    pub trait Streaming: Connecting {
+        /// Notes that the stream has a partner.
+        fn splice(core: &mut LoopState, key: Key);
 
-    #[doc(hidden)]
-    fn await_low(core: &mut LoopState, key: Key);
+        /// Returns whether it is being released.
+        fn is_leaving(core: &mut LoopState, key: Key) -> bool;
 
-    #[doc(hidden)]
-    fn await_room(core: &mut LoopState, key: Key) -> bool;
+        /// Queues shared bytes.
+        fn share(core: &mut LoopState, index: u16, key: Key, bytes: &Shared) -> Flow;
 
-    #[doc(hidden)]
-    fn end_feed(core: &mut LoopState, key: Key, is_whole: bool);
+        /// Queues bytes with their memory.
+        fn give(core: &mut LoopState, index: u16, key: Key, bytes: Vec<u8>) -> Flow;
 
-    #[doc(hidden)]
-    fn fail_feed(core: &mut LoopState, key: Key, error: io::Error);
+        /// Binds it to a transfer, unless it is closing or bound already.
+        fn begin_feed(core: &mut LoopState, key: Key) -> bool;
 
-    #[doc(hidden)]
-    fn patience(core: &mut LoopState, key: Key) -> Duration;
-}
+        /// Queues a part of a transfer's file.
+        fn feed(core: &mut LoopState, index: u16, key: Key, bytes: Vec<u8>) -> Flow;
 
-mod sealed {
-    pub trait Sealed {}
-    impl<C, L, R> Sealed for super::Stream<C, L, R> {}
-    #[cfg(unix)]
-    impl Sealed for crate::os::Descriptors {}
+        /// Returns how the bytes of a file reach it.
+        fn way(core: &mut LoopState, key: Key) -> Way;
+
+        /// Requests a call when the queue is low.
+        fn await_low(core: &mut LoopState, key: Key);
+
+        /// Requests a call when the transport has room.
+        fn await_room(core: &mut LoopState, key: Key) -> bool;
+
+        /// Ends its transfer.
+        fn end_feed(core: &mut LoopState, key: Key, is_whole: bool);
+
+        /// Ends it, because its transfer could not write.
+        fn fail_feed(core: &mut LoopState, key: Key, error: io::Error);
+
+        /// Returns how long it may wait for a part that a thread moves.
+        fn patience(core: &mut LoopState, key: Key) -> Duration;
+    }
 }
 
 impl<C: Codec, L: Layer, R: 'static> Resource for Stream<C, L, R> {
@@ -462,7 +461,14 @@ impl<C: Codec, L: Layer, R: 'static> Driver<Stream<C, L, R>> for Served {
             Some(transport) => {
                 let deadline = stream.carried.as_ref().and_then(|carried| carried.deadline);
                 let target = stream.carried.as_mut().and_then(|carried| carried.target.take());
-                let key = match stream.attach(core, service, table, transport, target.as_ref()) {
+                let key = match sealed::Connecting::attach(
+                    stream,
+                    core,
+                    service,
+                    table,
+                    transport,
+                    target.as_ref(),
+                ) {
                     Ok(key) => key,
                     Err((mut back, error)) => {
                         let carried = back.carried.get_or_insert_default();
@@ -513,7 +519,9 @@ impl<C: Codec, L: Layer, R: 'static> OutputDriver<Stream<C, L, R>> for Served {
     }
 }
 
-impl<C: Codec, L: Layer, R: 'static> Connection for Stream<C, L, R> {
+impl<C: Codec, L: Layer, R: 'static> Connection for Stream<C, L, R> {}
+
+impl<C: Codec, L: Layer, R: 'static> sealed::Connecting for Stream<C, L, R> {
     fn attach(
         self,
         core: &mut LoopState,
@@ -545,7 +553,9 @@ impl<C: Codec, L: Layer, R: 'static> Connection for Stream<C, L, R> {
     }
 }
 
-impl<C: Codec, L: Layer, R: 'static> AnyStream for Stream<C, L, R> {
+impl<C: Codec, L: Layer, R: 'static> AnyStream for Stream<C, L, R> {}
+
+impl<C: Codec, L: Layer, R: 'static> sealed::Streaming for Stream<C, L, R> {
     fn splice(core: &mut LoopState, key: Key) {
         if link::find::<C, L, R>(core, key).is_some_and(|link| link.conn.splice()) {
             // Drive it again after the handler has returned, because the handler may still send the output
