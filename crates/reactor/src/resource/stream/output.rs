@@ -106,38 +106,54 @@ enum Posted {
 
 /// Writes the queue once, and handles the consequences.
 pub(super) fn flush<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
-    let Some((link, ports)) = core.enter::<Link<C, L, R>>(key) else { return };
-    // The common case: an open stream without layers, whose queue the kernel takes whole. Only the others move
-    // the ports to where their steps can borrow them.
-    if link.is_plain() && !ports.budget.is_tight() {
-        let Some(queue) = link.stream.session.take_wire() else { return };
-        let (len, memory) = (queue.len(), queue.memory());
-        match ports.engine.send(key, queue) {
-            Some(Sent { queue, result: Ok(taken) }) if queue.is_empty() => {
-                ports.counters.bytes_out += taken as u64;
-                ports.pool.give_outgoing(queue);
-                link.caused = 0;
-                let kept = link.kept();
-                ports.budget.settle(&mut link.counted, kept);
-            }
-            Some(sent) => {
-                (link.flying, link.flight) = (len, memory);
-                let (mut ports, mut after) = (ports, After::default());
-                if link.take_back(&mut ports, sent, &mut after) {
-                    link.write(&mut ports, &mut after);
-                }
-                link.settle(&mut ports, &mut after);
-                after.apply(core, key);
-            }
-            None => {
-                let mut ports = ports;
-                link.flies(&mut ports, len, memory);
-            }
-        }
-        return;
+    let LoopState { registry, engine, pool, counters, budget, .. } = core;
+    let Some(slot) = registry.live(key) else { return };
+    let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else { return };
+    // The common case: an open stream without layers, whose queue the kernel takes whole. It needs no ports,
+    // and to gather them would cost 30 instructions a message.
+    if !link.is_plain() || budget.is_tight() {
+        return flush_all::<C, L, R>(core, key);
     }
-    let (mut ports, mut after) = (ports, After::default());
+    let Some(queue) = link.stream.session.take_wire() else { return };
+    let (len, memory) = (queue.len(), queue.memory());
+    match engine.send(key, queue) {
+        Some(Sent { queue, result: Ok(taken) }) if queue.is_empty() => {
+            counters.bytes_out += taken as u64;
+            pool.give_outgoing(queue);
+            link.caused = 0;
+            let kept = link.kept();
+            budget.settle(&mut link.counted, kept);
+        }
+        sent => {
+            (link.flying, link.flight) = (len, memory);
+            left::<C, L, R>(core, key, sent);
+        }
+    }
+}
+
+/// Seals and writes the queue of a stream that is not plain.
+#[inline(never)]
+fn flush_all<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return };
+    let mut after = After::default();
     link.flush(&mut ports, &mut after);
+    after.apply(core, key);
+}
+
+/// Goes on after a write that has not taken the whole queue. `None` if the engine keeps it.
+#[inline(never)]
+fn left<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, sent: Option<Sent>) {
+    let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return };
+    let mut after = After::default();
+    match sent {
+        None => link.flies(&mut ports, link.flying, link.flight),
+        Some(sent) => {
+            if link.take_back(&mut ports, sent, &mut after) {
+                link.write(&mut ports, &mut after);
+            }
+            link.settle(&mut ports, &mut after);
+        }
+    }
     after.apply(core, key);
 }
 
