@@ -2,7 +2,7 @@
 //! `proxy 127.0.0.1:7009 127.0.0.1:7007` in front of the `echo` example, then `nc 127.0.0.1 7009`, and type.
 //!
 //! For each accepted client it connects to the target at once. Until that connection is up, the client's
-//! bytes wait in its queue. The two streams are spliced: while one side takes bytes slowly, the runtime
+//! bytes wait in its queue. The two streams are paired: while one side takes bytes slowly, the runtime
 //! does not read the other. A half-close passes on, and if one side closes, the other closes too.
 
 use std::process::exit;
@@ -37,7 +37,7 @@ impl Handle<Client> for Proxy {
         match event {
             Event::Open => {
                 let target = cx.connect(&self.target, Stream::new(Bytes).role::<Outbound>())?;
-                cx.splice(client, target)?;
+                cx.pair(client, target)?;
                 self.targets.insert(client, target);
                 self.clients.insert(target, client);
             }
@@ -46,7 +46,7 @@ impl Handle<Client> for Proxy {
                     cx.send(*target, bytes);
                 }
             }
-            // Spliced streams pass their ends on without our help.
+            // Paired streams pass their ends on without our help.
             Event::End | Event::Drained | Event::HungUp => (),
         }
         Ok(())

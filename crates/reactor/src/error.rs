@@ -165,7 +165,7 @@ pub enum Closed {
     /// The service closed it, and all queued output has left.
     Done,
     /// The peer ended its side. The stream then closed, after all queued output had left. A stream closes in this
-    /// way, too, when the stream that it is [spliced](crate::Context::splice) to has ended like this.
+    /// way, too, when the stream that it is [paired](crate::Context::pair) to has ended like this.
     End,
     /// The service aborted it.
     Aborted,
@@ -191,7 +191,7 @@ pub enum Closed {
     TimedOut(Phase),
     /// The transport ended where the layer or the codec allows no end.
     Truncated(Failure),
-    /// The stream that it was spliced to did not end in order. All queued output left. The peer saw a reset,
+    /// The stream that it was paired to did not end in order. All queued output left. The peer saw a reset,
     /// because that output may not be the whole.
     Partner,
     /// The runtime stopped, and the grace ended before the resource had closed.
@@ -280,7 +280,7 @@ impl fmt::Display for Closed {
             Closed::TimedOut(Phase::Close) => f.write_str("the graceful close stood still for too long"),
             Closed::TimedOut(Phase::File) => f.write_str("moving a part of a file took too long"),
             Closed::Truncated(failure) => write!(f, "cut off: {failure}"),
-            Closed::Partner => f.write_str("the stream it was spliced to was cut off"),
+            Closed::Partner => f.write_str("the stream it was paired to was cut off"),
             Closed::Stopped => f.write_str("the runtime stopped"),
             Closed::Misuse(why) => write!(f, "misuse: {why}"),
             Closed::Panicked(panic) => write!(f, "panicked: {panic}"),

@@ -22,7 +22,7 @@ fn assert_gone(cx: &mut reactor::Context<Probe>, id: Id<Stream>) {
     let codec = cx.map_codec(id, |_| -> Bytes { panic!("there is none") }).expect_err("there is no codec");
     assert!(codec.to_string().starts_with(&format!("map_codec Stream {id:?}: ")), "{codec}");
     assert_eq!(codec.io().map(std::io::Error::kind), Some(std::io::ErrorKind::NotFound));
-    cx.splice(id, id).expect("one that is gone is no error");
+    cx.pair(id, id).expect("one that is gone is no error");
     assert_eq!(cx.send_owned(id, vec![0; 600]), Flow::Gone);
     cx.background(id);
     cx.deadline(id, Duration::ZERO);

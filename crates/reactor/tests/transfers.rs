@@ -291,7 +291,7 @@ fn a_stream_has_one_transfer_and_only_its_own_service_begins_it() {
 }
 
 #[test]
-fn a_stream_with_a_transfer_is_not_spliced() {
+fn a_stream_with_a_transfer_is_not_paired() {
     for_each_engine(|engine| {
         let dir = Scratch::new();
         let path = dir.sparse("file", 1 << 30);
@@ -300,10 +300,10 @@ fn a_stream_with_a_transfer_is_not_spliced() {
         stage.until(|sender| sender.transfers.len() == 2);
         let refused = stage
             .runtime
-            .with(stage.sender, |sender, cx| cx.splice(sender.streams[0], sender.streams[1]))
+            .with(stage.sender, |sender, cx| cx.pair(sender.streams[0], sender.streams[1]))
             .expect("it lives");
         let text = refused.expect_err("they are bound to transfers").to_string();
-        assert_eq!(text, "splice: one is spliced, or has a transfer");
+        assert_eq!(text, "pair: one is paired, or has a transfer");
     });
 }
 

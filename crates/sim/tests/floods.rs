@@ -118,7 +118,7 @@ impl Handle<Client> for Proxy {
         match event {
             Event::Open => {
                 let target = cx.connect(&*self.next, Stream::new(Bytes).role::<Outbound>())?;
-                cx.splice(client, target)?;
+                cx.pair(client, target)?;
                 self.targets.insert(client, target);
                 self.clients.insert(target, client);
             }

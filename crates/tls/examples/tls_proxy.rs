@@ -86,7 +86,7 @@ impl Handle<Client> for Proxy {
                 let layer = self.header(cx, client)?;
                 let target =
                     cx.connect(&self.settings.target, Stream::over(Bytes, layer).role::<Outbound>())?;
-                cx.splice(client, target)?;
+                cx.pair(client, target)?;
                 self.targets.insert(client, target);
                 self.clients.insert(target, client);
             }
@@ -95,7 +95,7 @@ impl Handle<Client> for Proxy {
                     cx.send(*target, bytes);
                 }
             }
-            // Spliced streams pass their ends on without our help.
+            // Paired streams pass their ends on without our help.
             Event::End | Event::Drained | Event::HungUp => (),
         }
         Ok(())

@@ -337,7 +337,7 @@ fn reset_target(fixture: &mut Fixture<'_>) -> Outcome {
     })?;
     let at_target = rig.get(target).open[0];
     let inward = rig.get(proxy).open.iter().copied().find(|id| *id != out).ok_or("nothing was accepted")?;
-    rig.with(proxy, |_, cx| cx.splice(inward, out))?;
+    rig.with(proxy, |_, cx| cx.pair(inward, out))?;
     rig.get_mut(proxy).act(move |cx, id, what| {
         if let What::Got(bytes) = what {
             cx.send(if id == Some(out) { inward } else { out }, bytes);

@@ -21,6 +21,7 @@ mod lifecycle;
 mod memory;
 mod order;
 mod outlived;
+mod pairs;
 mod panics;
 mod partial;
 #[cfg(unix)]
@@ -38,7 +39,6 @@ mod rig;
 mod shutdown;
 #[cfg(unix)]
 mod signals;
-mod splices;
 mod supervised;
 mod threads;
 mod time;
@@ -89,7 +89,7 @@ pub(crate) fn rows() -> Vec<Row> {
         layers::ROWS,
         pressure::ROWS,
         ends::ROWS,
-        splices::ROWS,
+        pairs::ROWS,
         reasons::ROWS,
         exhaustion::ROWS,
         files::ROWS,

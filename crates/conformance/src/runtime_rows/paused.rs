@@ -308,7 +308,7 @@ impl Handle<Stream> for Proxy {
             Event::Open => {
                 self.ends.push(id);
                 if let [one, other] = self.ends[..] {
-                    cx.splice(one, other)?;
+                    cx.pair(one, other)?;
                 }
             }
             Event::Received(bytes) => {
@@ -341,7 +341,7 @@ fn hold_and_pause(fixture: &mut Fixture<'_>) -> Outcome {
         rig.connect(peers, &address, Stream::new(Bytes).options(patient.clone()))?,
         rig.connect(peers, &address, Stream::new(Bytes).options(patient))?,
     );
-    rig.until("both are spliced", |rig| rig.get(proxy).ends.len() == 2 && rig.get(peers).open.len() == 2)?;
+    rig.until("both are paired", |rig| rig.get(proxy).ends.len() == 2 && rig.get(peers).open.len() == 2)?;
     let port = |rig: &mut Rig, id| rig.with(peers, |_, cx| cx.local(id));
     let at = port(&mut rig, from)?;
     let inward = rig.with(proxy, |this, cx| {

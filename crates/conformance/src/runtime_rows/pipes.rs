@@ -12,7 +12,7 @@ use super::prelude::*;
 pub(super) const ROWS: &[Row] = &[
     row("H7r4", "a stream that is only read takes no output, and closes at once", SOCKETS, read_only),
     row("H7r5", "a stream that is only written flushes before it closes or finishes", SOCKETS, write_only),
-    row("H7r6", "two spliced pipes pass every byte and the end", SOCKETS, spliced),
+    row("H7r6", "two paired pipes pass every byte and the end", SOCKETS, paired),
     row("H7r7", "a socket as standard input and output is left as it was", SOCKETS, shared_socket),
     row("H7r8", "a pipe released and added again goes on where it was", SOCKETS, released),
 ];
@@ -72,14 +72,14 @@ fn write_only(fixture: &mut Fixture<'_>) -> Outcome {
     Ok(())
 }
 
-fn spliced(fixture: &mut Fixture<'_>) -> Outcome {
+fn paired(fixture: &mut Fixture<'_>) -> Outcome {
     let mut rig = Rig::new(fixture)?;
     let probe = rig.add(Probe::quiet())?;
     let (reader, mut into) = pipe()?;
     let (mut out, writer) = pipe()?;
     let input = add(&mut rig, probe, Stream::new(Bytes).on(reader)?)?;
     let output = add(&mut rig, probe, Stream::new(Bytes).on(writer)?)?;
-    rig.with(probe, |_, cx| cx.splice(input, output))?;
+    rig.with(probe, |_, cx| cx.pair(input, output))?;
     rig.get_mut(probe).act(move |cx, id, what| {
         if let (true, What::Got(bytes)) = (id == Some(input), what) {
             cx.send(output, bytes);

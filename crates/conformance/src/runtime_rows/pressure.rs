@@ -129,7 +129,7 @@ fn both_answer(fixture: &mut Fixture<'_>) -> Outcome {
     pair.finish()
 }
 
-/// A proxy like the example of that name. It splices each connection to a second one that leads to the
+/// A proxy like the example of that name. It pairs each connection to a second one that leads to the
 /// target.
 struct Proxy {
     target: Address,
@@ -150,7 +150,7 @@ impl Handle<Client> for Proxy {
         match event {
             Event::Open => {
                 let target = cx.connect(&self.target, Stream::new(Bytes).role::<Outbound>())?;
-                cx.splice(client, target)?;
+                cx.pair(client, target)?;
                 self.targets.insert(client, target);
                 self.clients.insert(target, client);
             }

@@ -6,7 +6,7 @@ use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
     row("O6r", "a released stream goes on as it was: open, paused, with its deadline", &[], as_it_was),
-    row("O6r2", "one of a spliced pair is released, and the other goes on alone", &[], of_a_pair),
+    row("O6r2", "one of a pair is released, and the other goes on alone", &[], of_a_pair),
     row("O6r3", "a release that nobody can perform is refused", &[], refused),
     row("O6r4", "a stream released in its handshake opens in its next life, once", &[], in_a_handshake),
     row("O6r5", "a peer's end that was told is not told again", &[], ended),
@@ -53,7 +53,7 @@ fn of_a_pair(fixture: &mut Fixture<'_>) -> Outcome {
         .until("both are open", |rig| rig.get(server).open.len() == 2 && rig.get(client).open.len() == 2)?;
     let other = pair.rig.get(server).open[1];
     pair.by_server(|cx, id| -> Outcome {
-        cx.splice(id, other)?;
+        cx.pair(id, other)?;
         cx.release(id)?;
         Ok(())
     })?;
@@ -64,8 +64,8 @@ fn of_a_pair(fixture: &mut Fixture<'_>) -> Outcome {
         rig.get(server).received(id) == 10 && rig.get(server).received(other) == 12
     })?;
     check!(pair.server().closed.is_empty(), "one closed with the other");
-    // The streams may be spliced again, and then close together.
-    pair.rig.with(server, |_, cx| cx.splice(id, other))?;
+    // The streams may be paired again, and then close together.
+    pair.rig.with(server, |_, cx| cx.pair(id, other))?;
     pair.rig.with(server, |_, cx| cx.abort(id));
     pair.rig.until("both have closed", |rig| rig.get(server).closed.len() == 2)?;
     pair.rig.with(client, |_, cx| cx.abort(second));

@@ -25,7 +25,7 @@ pub const SCRIPTS: &[Script] = &[
     }),
     script("pipelined lines", lines),
     script("items with a length before them", delimited),
-    script("a proxy of two spliced streams", proxy),
+    script("a proxy of two paired streams", proxy),
     script("pause and resume", pause),
 ];
 
@@ -156,7 +156,7 @@ fn proxy(stage: &mut Stage) -> Played {
             Seen::Open if !cx.get(id).is_some_and(Stream::is_outbound) => {
                 let out = cx.connect(&behind, Stream::new(Bytes))?;
                 ledger.lives(out);
-                cx.splice(id, out)?;
+                cx.pair(id, out)?;
                 other.insert(id, out);
                 other.insert(out, id);
             }

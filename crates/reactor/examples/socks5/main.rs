@@ -157,13 +157,13 @@ impl Handle<Target> for Proxy {
             Event::Open if self.clients.contains(client) => {
                 let local = cx.local(target)?.ip();
                 cx.send(client, &message::reply(Reply::Granted, local));
-                cx.splice(client, target)?;
+                cx.pair(client, target)?;
                 cx.deadline(client, None);
                 self.clients.insert(client, State::Forwards(target));
             }
             Event::Open => cx.abort(target),
             Event::Received(bytes) => _ = cx.send(client, bytes),
-            // Spliced streams pass their ends on without our help.
+            // Paired streams pass their ends on without our help.
             Event::End | Event::Drained | Event::HungUp => (),
         }
         Ok(())

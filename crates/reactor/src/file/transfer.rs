@@ -188,7 +188,7 @@ pub(crate) fn begin<R: AnyStream>(
         return Err((transfer, misuse("the stream is gone")));
     }
     if core.partners.contains_key(&to) || !R::begin_feed(core, to) {
-        return Err((transfer, misuse("the stream is closing, spliced, or has a transfer")));
+        return Err((transfer, misuse("the stream is closing, paired, or has a transfer")));
     }
     let to = To {
         key: to,

@@ -13,7 +13,7 @@
 //!         let output = Stream::new(Bytes).role::<Out>().through(cx.stdout()?);
 //!         let (input, output) = (cx.add(input)?, cx.add(output)?);
 //!         // The input pauses while the output is full, and its end is passed on.
-//!         cx.splice(input, output)?;
+//!         cx.pair(input, output)?;
 //!         self.0 = Some(output);
 //!         Ok(())
 //!     }

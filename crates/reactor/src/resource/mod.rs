@@ -226,12 +226,12 @@ pub struct Vtable {
     pub(crate) finish: fn(&mut LoopState, Key),
     /// Begins to give the resource back, or returns an error.
     pub(crate) release: fn(&mut LoopState, Key) -> Result<(), Error>,
-    /// Continues alone after the spliced partner was released.
-    pub(crate) unsplice: fn(&mut LoopState, Key),
+    /// Continues alone after the paired partner was released.
+    pub(crate) unpair: fn(&mut LoopState, Key),
     pub(crate) pause: fn(&mut LoopState, Key, bool),
     /// Keeps input that the driver of another type has left, because a handler changed the type.
     pub(crate) keep: fn(&mut LoopState, Key, Undelivered<'_>),
-    /// Notes that the queue of the spliced partner is high, or no longer high.
+    /// Notes that the queue of the paired partner is high, or no longer high.
     pub(crate) hold: fn(&mut LoopState, Key, bool),
     /// Handles the end of the runtime's internal deadline.
     pub(crate) expired: fn(&mut LoopState, Key),
@@ -281,7 +281,7 @@ impl Vtable {
         close: |_, _, _| (),
         finish: |_, _| (),
         release: |_, _| Ok(()),
-        unsplice: |_, _| (),
+        unpair: |_, _| (),
         pause: |_, _, _| (),
         keep: |_, _, _| (),
         hold: |_, _, _| (),

@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl LoopState {
-    /// Holds or resumes the stream that is spliced to this one, and marks it, so that its wishes are checked.
+    /// Holds or resumes the stream that is paired to this one, and marks it, so that its wishes are checked.
     pub(crate) fn hold_partner(&mut self, key: Key, held: bool) {
         let Some(partner) = self.partners.get(&key).copied() else { return };
         let Some(slot) = self.registry.live(partner) else { return };

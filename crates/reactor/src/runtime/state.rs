@@ -118,7 +118,7 @@ pub struct LoopState {
     pub(crate) remaking: Vec<u16>,
     /// Listeners that rest because descriptors ran out.
     pub(crate) starved: Vec<Key>,
-    /// Both ways: two spliced streams, or a stream and its transfer.
+    /// Both ways: two paired streams, or a stream and its transfer.
     pub(crate) partners: HashMap<Key, Key>,
     /// Streams whose peer has recently begun an item.
     pub(crate) items: HashMap<Key, ItemDeadline>,

@@ -95,7 +95,7 @@ fn changeable<'a, C: Codec, L: Layer, R: 'static>(
     let why = if link.conn.is_leaving() || link.conn.is_end_delivered() || link.conn.is_broken() {
         OVER
     } else if link.conn.has_partner() {
-        "a file or another stream feeds it, or it is spliced"
+        "a file or another stream feeds it, or it is paired"
     } else {
         return Ok(link);
     };

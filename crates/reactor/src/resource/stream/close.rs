@@ -157,7 +157,7 @@ pub(super) fn finish<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: 
 
 /// Begins to give the stream back. If a transfer feeds it, the transfer ends first, and the release waits for
 /// a thread that still moves bytes for it, because only the stream's next owner may write to the socket. A
-/// spliced stream leaves alone.
+/// paired stream leaves alone.
 pub(super) fn release<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) -> Result<(), Error> {
     let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return Ok(()) };
     if !link.conn.release() {
@@ -172,19 +172,19 @@ pub(super) fn release<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key:
     }
     core.partners.remove(&key);
     core.partners.remove(&other);
-    unsplice::<C, L, R>(core, key);
+    unpair::<C, L, R>(core, key);
     if let Some(slot) = core.registry.peek(other) {
         let table = slot.table;
-        (table.unsplice)(core, other);
+        (table.unpair)(core, other);
     }
     Ok(())
 }
 
 /// Separates the stream from its partner. If its peer has ended, the stream then closes as it would have
-/// without the splice.
-pub(super) fn unsplice<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
+/// without the pair.
+pub(super) fn unpair<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return };
-    link.conn.unsplice();
+    link.conn.unpair();
     ports.drive_again();
     ports.mark();
 }

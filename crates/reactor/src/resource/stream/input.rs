@@ -628,14 +628,14 @@ pub(super) fn again<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 }
 
 /// Continues with a stream whose peer had ended before: in an earlier life, or before or while the stream was
-/// spliced. Passes the end on, and closes the stream if nothing keeps it open now.
+/// paired. Passes the end on, and closes the stream if nothing keeps it open now.
 fn after_earlier_end<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     let (passes, closes) = (link.passes_end_on(), link.conn.closes_after_earlier_end(link.stream.half_open));
     go_on_after_end(core, key, passes, closes);
 }
 
-/// Closes the stream after the peer's end, unless it is half open. A spliced stream passes the end on.
+/// Closes the stream after the peer's end, unless it is half open. A paired stream passes the end on.
 fn after_end<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     let Some(link) = find::<C, L, R>(core, key) else { return };
     let (passes, closes) = (link.passes_end_on(), link.conn.closes_after_end(link.stream.half_open));
@@ -709,11 +709,11 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         }
     }
 
-    /// Returns whether the write side of the spliced stream ends now, because all input of this one was
+    /// Returns whether the write side of the paired stream ends now, because all input of this one was
     /// delivered and its end was reported. An end that the service has refused does not count: the other
     /// stream is cut when this one has closed.
     fn passes_end_on(&self) -> bool {
-        self.conn.is_end_delivered() && self.conn.is_spliced() && self.is_in_order()
+        self.conn.is_end_delivered() && self.conn.is_paired() && self.is_in_order()
     }
 }
 

@@ -281,7 +281,7 @@ pub(super) fn table<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         close: close::close::<C, L, R>,
         finish: close::finish::<C, L, R>,
         release: close::release::<C, L, R>,
-        unsplice: close::unsplice::<C, L, R>,
+        unpair: close::unpair::<C, L, R>,
         pause: input::pause::<C, L, R>,
         keep: change::keep_rest::<C, L, R>,
         hold: pressure::hold::<C, L, R>,

@@ -283,7 +283,7 @@ pub enum Event<'a, C: Codec> {
     /// An item arrived. It borrows the runtime's buffer for the call.
     Received(C::In<'a>),
     /// The peer sends no more. After this call the stream closes gracefully, unless it is
-    /// [`half_open`](Stream::half_open) or spliced. The event also comes while the stream is
+    /// [`half_open`](Stream::half_open) or paired. The event also comes while the stream is
     /// [paused](crate::Context::pause), if there is no unread input before it.
     End,
     /// The write queue was above its high mark, and is below its low mark again.
@@ -394,7 +394,7 @@ pub(crate) mod sealed {
 
     pub trait Streaming: Connecting {
         /// Notes that the stream has a partner.
-        fn splice(core: &mut LoopState, key: Key);
+        fn pair(core: &mut LoopState, key: Key);
 
         /// Returns whether it is being released.
         fn is_leaving(core: &mut LoopState, key: Key) -> bool;
@@ -556,8 +556,8 @@ impl<C: Codec, L: Layer, R: 'static> sealed::Connecting for Stream<C, L, R> {
 impl<C: Codec, L: Layer, R: 'static> AnyStream for Stream<C, L, R> {}
 
 impl<C: Codec, L: Layer, R: 'static> sealed::Streaming for Stream<C, L, R> {
-    fn splice(core: &mut LoopState, key: Key) {
-        if link::find::<C, L, R>(core, key).is_some_and(|link| link.conn.splice()) {
+    fn pair(core: &mut LoopState, key: Key) {
+        if link::find::<C, L, R>(core, key).is_some_and(|link| link.conn.pair()) {
             // Drive it again after the handler has returned, because the handler may still send the output
             // that it kept.
             core.drive_again(key);

@@ -35,7 +35,7 @@ pub struct StreamOptions {
     /// from the kernel, for [`Stream::unread`](crate::Stream::unread).
     pub unread: usize,
     /// Whether the stream rests while too much output waits that its own input caused, or more than half of
-    /// `cap` from any cause; on. A spliced stream rests for its partner's queue in any case.
+    /// `cap` from any cause; on. A paired stream rests for its partner's queue in any case.
     pub backpressure: bool,
     /// How long a stream rests while its output makes no progress at all; 1 s. Then it reads on until its
     /// input has caused `high` more bytes of output, twice as many the next time, and never more than half of

@@ -226,7 +226,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             return Posted::Queued;
         }
         self.conn.set_high(true);
-        if passes && self.conn.is_spliced() {
+        if passes && self.conn.is_paired() {
             after.hold_partner(true);
         }
         self.pressed(ports);
@@ -360,7 +360,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         let mut wanted = self.conn.wants_input();
         if wanted && self.conn.may_rest_for_bytes() {
             // A stream without output reads on, because a rest would not drain anything.
-            let drains = self.queued() > 0 || self.conn.is_spliced();
+            let drains = self.queued() > 0 || self.conn.is_paired();
             if ports.budget.rests(ports.head.service) && drains && self.options().backpressure {
                 wanted = false;
                 if !std::mem::replace(&mut ports.head.resting, true) {

@@ -1,7 +1,7 @@
 //! Back-pressure: when a stream rests, so that the runtime does not read its input, and what frees it.
 //!
 //! A stream rests for output that its own input causes, because only then does the rest slow the peer that
-//! causes it. Output that others queue counts only once it takes up half of the cap. A spliced stream rests
+//! causes it. Output that others queue counts only once it takes up half of the cap. A paired stream rests
 //! for its partner's queue ([`RestReason::Partner`]) and for output that its own input puts into its own queue, which
 //! is nothing in a proxy.
 //!
@@ -45,7 +45,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     fn weight(&self) -> usize {
         let (queued, options) = (self.queued(), self.options());
         let free =
-            if self.conn.is_spliced() { queued } else { (options.cap / 2).saturating_sub(options.high) };
+            if self.conn.is_paired() { queued } else { (options.cap / 2).saturating_sub(options.high) };
         self.caused.min(queued).max(queued.saturating_sub(free))
     }
 
@@ -257,9 +257,9 @@ mod tests {
             (one.flying, one.caused) = (left, left);
             assert_eq!((one.end_rest(), rests(&one)), (ends, !ends && left > LOW), "{left}");
         }
-        let mut spliced = link(Medium::SOCKET, CAP, HIGH);
-        spliced.conn.splice();
-        assert!(!spliced.begin_rest(), "a spliced one rests only for its own input");
+        let mut paired = link(Medium::SOCKET, CAP, HIGH);
+        paired.conn.pair();
+        assert!(!paired.begin_rest(), "a paired one rests only for its own input");
     }
 
     #[test]

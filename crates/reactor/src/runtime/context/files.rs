@@ -64,7 +64,7 @@ impl<S> Context<'_, S> {
     /// [`StreamOptions::write_stall`](crate::StreamOptions::write_stall), as always.
     ///
     /// # Errors
-    /// [`Rejected`]: the range ends before it begins; the stream is gone, closing or spliced, or already has a
+    /// [`Rejected`]: the range ends before it begins; the stream is gone, closing or paired, or already has a
     /// transfer; or a limit is reached.
     ///
     /// [`Closed::Done`]: crate::Closed::Done

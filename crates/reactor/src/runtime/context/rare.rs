@@ -1,4 +1,4 @@
-//! Calls that few services need: spliced streams, released resources, new codecs and layers, the ends of turns
+//! Calls that few services need: paired streams, released resources, new codecs and layers, the ends of turns
 //! and of the runtime.
 
 use session::{Codec, Layer};
@@ -24,9 +24,9 @@ impl<S> Context<'_, S> {
     ///
     /// The runtime passes no bytes. The handler gets them as before, and sends them to the other stream.
     ///
-    /// An end that the runtime reported before the service spliced the two is passed on, too, after this
+    /// An end that the runtime reported before the service paired the two is passed on, too, after this
     /// handler. Until then the service may send the other stream the bytes that it has kept. A stream that
-    /// may end before it is spliced must be [`half_open`](Stream::half_open), because otherwise it closes at
+    /// may end before it is paired must be [`half_open`](Stream::half_open), because otherwise it closes at
     /// its end.
     ///
     /// ```
@@ -39,7 +39,7 @@ impl<S> Context<'_, S> {
     ///         match event {
     ///             Event::Open if !cx.get(id).is_some_and(Stream::is_outbound) => {
     ///                 let other = cx.connect(&self.0, Stream::new(Bytes))?;
-    ///                 cx.splice(id, other)?;
+    ///                 cx.pair(id, other)?;
     ///                 _ = (self.1.insert(id, other), self.1.insert(other, id));
     ///             }
     ///             Event::Received(bytes) => _ = self.1.get(id).map(|other| cx.send(*other, bytes)),
@@ -51,26 +51,26 @@ impl<S> Context<'_, S> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Misuse`] if one of them is spliced, is being released or has a transfer already, or if both
+    /// [`Error::Misuse`] if one of them is paired, is being released or has a transfer already, or if both
     /// are the same. Nothing changes then.
-    pub fn splice<A: AnyStream, B: AnyStream>(&mut self, a: Id<A>, b: Id<B>) -> Result<(), Error> {
+    pub fn pair<A: AnyStream, B: AnyStream>(&mut self, a: Id<A>, b: Id<B>) -> Result<(), Error> {
         let (a, b) = (a.key(), b.key());
         if !self.owns(a) || !self.owns(b) {
             return Ok(());
         }
         if a == b {
-            return Err(Error::Misuse { operation: "splice", why: "both are the same stream" });
+            return Err(Error::Misuse { operation: "pair", why: "both are the same stream" });
         }
         if [a, b].iter().any(|key| self.core.partners.contains_key(key)) {
-            return Err(Error::Misuse { operation: "splice", why: "one is spliced, or has a transfer" });
+            return Err(Error::Misuse { operation: "pair", why: "one is paired, or has a transfer" });
         }
         if A::is_leaving(self.core, a) || B::is_leaving(self.core, b) {
-            return Err(Error::Misuse { operation: "splice", why: "one is being released" });
+            return Err(Error::Misuse { operation: "pair", why: "one is being released" });
         }
         self.core.partners.insert(a, b);
         self.core.partners.insert(b, a);
-        A::splice(self.core, a);
-        B::splice(self.core, b);
+        A::pair(self.core, a);
+        B::pair(self.core, b);
         for key in [a, b] {
             if self.core.registry.peek(key).is_some_and(|slot| slot.look().is_high) {
                 self.core.hold_partner(key, true);
@@ -89,7 +89,7 @@ impl<S> Context<'_, S> {
     ///
     /// * A [transfer](Context::send_file) ends before its stream is given back, also as `Released`, and
     ///   reports the unsent rest.
-    /// * The other stream of a [splice](Context::splice) stays open, and is no longer spliced.
+    /// * The other stream of a [pair](Context::pair) stays open, and is no longer paired.
     /// * A [`FileWriter`](crate::file::FileWriter) first writes everything that was sent to it, and so does a
     ///   resource of your own. Neither takes more output.
     /// * [`Datagrams`](crate::Datagrams) also continue as they were: with their queue, their pause and the rest of

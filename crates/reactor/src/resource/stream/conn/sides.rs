@@ -286,7 +286,7 @@ impl Conn {
     }
 
     #[inline]
-    pub(in super::super) fn is_spliced(self) -> bool {
+    pub(in super::super) fn is_paired(self) -> bool {
         self.partner == Partner::Stream
     }
 
@@ -297,13 +297,13 @@ impl Conn {
     }
 
     /// Notes that another stream gets its input. Returns whether that has already ended.
-    pub(in super::super) fn splice(&mut self) -> bool {
+    pub(in super::super) fn pair(&mut self) -> bool {
         self.partner = Partner::Stream;
         self.is_end_delivered()
     }
 
     /// Separates it from another stream, which would not report that its queue has drained any more.
-    pub(in super::super) fn unsplice(&mut self) {
+    pub(in super::super) fn unpair(&mut self) {
         self.partner = Partner::None;
         self.rest(RestReason::Partner, false);
     }

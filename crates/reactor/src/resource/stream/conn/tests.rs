@@ -113,11 +113,11 @@ fn steps((conn, is_shutting): Node) -> Vec<Node> {
     }
     match conn.partner {
         Partner::None if conn.exit == Exit::Stays => {
-            add(&|one| _ = one.splice());
+            add(&|one| _ = one.pair());
             add(&|one| _ = one.begin_feed());
         }
         Partner::None => (),
-        Partner::Stream => add(&Conn::unsplice),
+        Partner::Stream => add(&Conn::unpair),
         Partner::Transfer { .. } => add(&|one| _ = one.end_feed()),
     }
     if conn.is_ending() && !conn.is_connecting() {
@@ -700,20 +700,20 @@ fn a_queue_is_high_until_it_is_low_and_the_service_learns_of_it_once() {
 fn a_partner_binds_a_stream_until_it_lets_go() {
     let rows = |of: fn(Conn) -> bool| PARTNERS.map(|partner| of(with(partner)));
     assert_eq!(rows(Conn::is_fed), [false, false, true, true]);
-    assert_eq!(rows(Conn::is_spliced), [false, true, false, false]);
+    assert_eq!(rows(Conn::is_paired), [false, true, false, false]);
     assert_eq!(rows(Conn::has_partner), [false, true, true, true]);
     assert_eq!(rows(Conn::awaits_room), [false, false, false, true]);
     assert_eq!(rows(Conn::is_fed_partly), [false, true, true, true]);
     let finished = |partner| Conn { partner, ..writes(WriteSide::Draining) };
     assert_eq!(PARTNERS.map(|partner| finished(partner).is_fed_partly()), [false, false, true, true]);
-    assert_eq!(after(open(), Conn::splice), (with(Partner::Stream), false));
+    assert_eq!(after(open(), Conn::pair), (with(Partner::Stream), false));
     let ended = reads(ReadSide::Delivered);
-    assert!(after(ended, Conn::splice).1, "its end is passed on");
+    assert!(after(ended, Conn::pair).1, "its end is passed on");
     let held = Conn {
         rests: RestReasons::NONE.with(RestReason::Partner, true).with(RestReason::Paused, true),
         ..with(Partner::Stream)
     };
-    assert_eq!(after(held, Conn::unsplice).0, Conn { rests: PAUSED, ..open() });
+    assert_eq!(after(held, Conn::unpair).0, Conn { rests: PAUSED, ..open() });
     for write in WRITES {
         let begins = matches!(write, WriteSide::Open | WriteSide::Absent);
         let expected = if begins { Conn { partner: FED, ..writes(write) } } else { writes(write) };

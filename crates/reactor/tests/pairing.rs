@@ -1,4 +1,4 @@
-//! Two spliced streams form a proxy.
+//! Two paired streams form a proxy.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn proxy(engine: common::Engine) -> (World, std::net::TcpStream, Id<Stream>) {
     let b = add(&mut world.runtime, world.service, Stream::new(Bytes), ours);
     let a = world.id;
     ends.set(Some((a, b)));
-    world.with(|cx, _| cx.splice(a, b)).expect("neither is bound");
+    world.with(|cx, _| cx.pair(a, b)).expect("neither is bound");
     // Do not keep records, because they would be large.
     (world, far, b)
 }
@@ -124,7 +124,7 @@ fn a_half_end_before_the_other_side_has_connected_is_passed_on_when_it_has() {
         world.peer.shutdown(Shutdown::Write).expect("a socket");
         world.with(|cx, id| {
             let other = cx.connect(address, Stream::new(Bytes)).expect("it begins");
-            cx.splice(id, other).expect("neither is bound");
+            cx.pair(id, other).expect("neither is bound");
         });
         let (mut far, _) = listener.accept().expect("it connects");
         until(&mut world.runtime, |_| is_ended(&mut far));
@@ -136,7 +136,7 @@ fn a_half_end_before_the_other_side_has_connected_is_passed_on_when_it_has() {
 }
 
 #[test]
-fn a_connect_that_fails_closes_the_spliced_side() {
+fn a_connect_that_fails_closes_the_paired_side() {
     for_each_engine(|engine| {
         let unused = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
         let options = StreamOptions::with(|options| options.close = common::SHORT);
@@ -144,7 +144,7 @@ fn a_connect_that_fails_closes_the_spliced_side() {
         let mut world = World::new(engine.runtime(), Probe::<Bytes>::quiet(), stream);
         world.with(|cx, id| {
             let other = cx.connect(unused, Stream::new(Bytes)).expect("it begins");
-            cx.splice(id, other).expect("neither is bound");
+            cx.pair(id, other).expect("neither is bound");
         });
         let service = world.service;
         until(&mut world.runtime, |runtime| runtime.service(service).expect("it lives").closed.len() == 2);
@@ -154,7 +154,7 @@ fn a_connect_that_fails_closes_the_spliced_side() {
 }
 
 #[test]
-fn what_is_bound_already_is_not_spliced_again_and_goes_on_as_it_was() {
+fn what_is_bound_already_is_not_paired_again_and_goes_on_as_it_was() {
     for_each_engine(|engine| {
         let (mut world, mut far, b) = proxy(engine);
         let (a, service) = (world.id, world.service);
@@ -163,11 +163,11 @@ fn what_is_bound_already_is_not_spliced_again_and_goes_on_as_it_was() {
             [third, gone].map(|socket| add(&mut world.runtime, service, Stream::new(Bytes), socket));
         world.with(|cx, _| {
             for (one, other) in [(a, b), (b, a), (a, third), (third, b), (third, third)] {
-                let refused = cx.splice(one, other).expect_err("it is bound");
-                assert!(matches!(refused, Error::Misuse { operation: "splice", .. }), "{refused}");
+                let refused = cx.pair(one, other).expect_err("it is bound");
+                assert!(matches!(refused, Error::Misuse { operation: "pair", .. }), "{refused}");
             }
             cx.abort(gone);
-            cx.splice(third, gone).expect("what is gone is harmless");
+            cx.pair(third, gone).expect("what is gone is harmless");
         });
         settle(&mut world.runtime);
         world.peer.write_all(b"request").expect("room");

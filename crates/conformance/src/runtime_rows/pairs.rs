@@ -1,24 +1,19 @@
-//! N: ends of spliced streams. An end from one peer reaches the other peer, no matter when the streams are
-//! spliced.
+//! N: ends of paired streams. An end from one peer reaches the other peer, no matter when the streams are
+//! paired.
 
 use super::prelude::*;
 
 pub(super) const ROWS: &[Row] = &[
-    row("N17r", "an end that was told before two streams are spliced is passed on", &[], told_before),
+    row("N17r", "an end that was told before two streams are paired is passed on", &[], told_before),
     row("N17r2", "ends of both that were told before are both passed on", &[], both_told_before),
     row("N17r3", "a pause keeps back an end behind input, and no other", &[], while_paused),
-    row("N17r4", "a stream that is not half open is spliced at its end, and stays", &[], at_its_end),
-    row(
-        "N17r5",
-        "a stream that closes when it is spliced closes the other as it closes itself",
-        &[],
-        closing,
-    ),
-    row("N17r6", "a stream that is being released is not spliced", &[], leaving),
-    row("N17r7", "both of a spliced pair are told an end that comes from both peers", &[], told_ends),
+    row("N17r4", "a stream that is not half open is paired at its end, and stays", &[], at_its_end),
+    row("N17r5", "a stream that closes when it is paired closes the other as it closes itself", &[], closing),
+    row("N17r6", "a stream that is being released is not paired", &[], leaving),
+    row("N17r7", "both of a pair are told an end that comes from both peers", &[], told_ends),
 ];
 
-/// A client, a target, and a proxy with a stream to each. The two streams are not spliced yet.
+/// A client, a target, and a proxy with a stream to each. The two streams are not paired yet.
 struct Relay {
     rig: Rig,
     peers: ServiceId<Probe>,
@@ -60,8 +55,8 @@ impl Relay {
         self.rig.until("the proxy is told", |rig| rig.get(proxy).of(id).last() == Some(what))
     }
 
-    /// Splices both streams, and makes the proxy forward input from now on.
-    fn splice(&mut self, first: usize) -> Outcome {
+    /// Pairs both streams, and makes the proxy forward input from now on.
+    fn pair(&mut self, first: usize) -> Outcome {
         let [one, other] = self.near;
         self.rig.get_mut(self.proxy).act(move |cx, id, what| {
             if let What::Got(bytes) = what {
@@ -70,7 +65,7 @@ impl Relay {
             Ok(())
         });
         let (a, b) = (self.near[first], self.near[1 - first]);
-        self.rig.with(self.proxy, |_, cx| cx.splice(a, b))?;
+        self.rig.with(self.proxy, |_, cx| cx.pair(a, b))?;
         Ok(())
     }
 
@@ -103,10 +98,10 @@ fn told_before(fixture: &mut Fixture<'_>) -> Outcome {
         let mut relay = Relay::new(fixture, true)?;
         relay.end(ends);
         relay.until_told(ends, &What::End)?;
-        // The proxy has kept the request, and sends it after the call that splices.
+        // The proxy has kept the request, and sends it after the call that pairs.
         let (a, b, to) = (relay.near[first], relay.near[1 - first], relay.near[other]);
         let flow = relay.rig.with(relay.proxy, |_, cx| -> Result<_, Stop> {
-            cx.splice(a, b)?;
+            cx.pair(a, b)?;
             Ok(cx.send(to, b"request"))
         })?;
         check!(flow == Flow::Queued, "the kept request is {flow:?}");
@@ -132,18 +127,18 @@ fn both_told_before(fixture: &mut Fixture<'_>) -> Outcome {
         relay.end(of);
         relay.until_told(of, &What::End)?;
     }
-    relay.splice(0)?;
+    relay.pair(0)?;
     relay.finish()
 }
 
 fn while_paused(fixture: &mut Fixture<'_>) -> Outcome {
-    // Splice behind unread input. The end follows the input.
+    // Pair behind unread input. The end follows the input.
     let mut relay = Relay::new(fixture, true)?;
     let (proxy, [paused, _]) = (relay.proxy, relay.near);
     relay.rig.with(proxy, |_, cx| cx.pause(paused));
     relay.end(0);
     relay.rig.settle()?;
-    relay.splice(0)?;
+    relay.pair(0)?;
     relay.rig.settle()?;
     let told = relay.rig.get(relay.peers).of(relay.far[1]);
     check!(told == [What::Open], "passed on before the resume: {told:?}");
@@ -151,14 +146,14 @@ fn while_paused(fixture: &mut Fixture<'_>) -> Outcome {
     relay.until_peer(1, &request())?;
     relay.end(1);
     relay.finish()?;
-    // Splice without input. The proxy saw the end during the pause, and needs no resume.
+    // Pair without input. The proxy saw the end during the pause, and needs no resume.
     let mut relay = Relay::new(fixture, true)?;
     let (proxy, [paused, _]) = (relay.proxy, relay.near);
     let client = relay.far[0];
     relay.rig.with(proxy, |_, cx| cx.pause(paused));
     relay.rig.with(relay.peers, |_, cx| cx.finish(client));
     relay.until_told(0, &What::End)?;
-    relay.splice(1)?;
+    relay.pair(1)?;
     relay.until_peer(1, &[What::Open, What::End])?;
     relay.end(1);
     relay.finish()
@@ -169,7 +164,7 @@ fn at_its_end(fixture: &mut Fixture<'_>) -> Outcome {
     let [one, other] = relay.near;
     relay.rig.get_mut(relay.proxy).act(move |cx, id, what| {
         match what {
-            What::End if id == Some(one) => cx.splice(one, other)?,
+            What::End if id == Some(one) => cx.pair(one, other)?,
             What::Got(bytes) => _ = cx.send(if id == Some(one) { other } else { one }, bytes),
             _ => (),
         }
@@ -193,7 +188,7 @@ fn closing(fixture: &mut Fixture<'_>) -> Outcome {
         }
         relay.rig.with(relay.proxy, |_, cx| {
             cx.close(one);
-            cx.splice(one, other)
+            cx.pair(one, other)
         })?;
         if !ends {
             relay.end(0);
@@ -207,7 +202,7 @@ fn closing(fixture: &mut Fixture<'_>) -> Outcome {
     let [one, other] = relay.near;
     relay.rig.get_mut(relay.proxy).act(move |cx, id, what| {
         if (id, what) == (Some(one), &What::End) {
-            cx.splice(one, other)?;
+            cx.pair(one, other)?;
             return Err("a refusal of the suite".into());
         }
         Ok(())
@@ -229,7 +224,7 @@ fn leaving(fixture: &mut Fixture<'_>) -> Outcome {
     let (proxy, [one, other]) = (relay.proxy, relay.near);
     let refused = relay.rig.with(proxy, |_, cx| -> Result<_, Stop> {
         cx.release(one)?;
-        Ok([cx.splice(one, other), cx.splice(other, one)])
+        Ok([cx.pair(one, other), cx.pair(other, one)])
     })?;
     check!(refused.iter().all(|refused| refused.is_err()), "{refused:?}");
     relay.rig.until("it was released", |rig| !rig.get(proxy).closed.is_empty())?;
@@ -237,9 +232,9 @@ fn leaving(fixture: &mut Fixture<'_>) -> Outcome {
     check!(matches!(why, Closed::Released), "{why}");
     relay.rig.settle()?;
     check!(relay.rig.get(proxy).closed.is_empty(), "the other one closed with it");
-    // Both streams work again, as a spliced pair of which one had a life before.
+    // Both streams work again, as a pair of which one had a life before.
     relay.near[0] = relay.rig.with(proxy, |_, cx| cx.add(stream)).map_err(|rejected| rejected.error)?;
-    relay.splice(1)?;
+    relay.pair(1)?;
     relay.end(0);
     relay.until_peer(1, &request())?;
     relay.end(1);
@@ -253,7 +248,7 @@ fn told_ends(fixture: &mut Fixture<'_>) -> Outcome {
     // `Done` is for what the service closed.
     let mut relay = Relay::new(fixture, true)?;
     let (proxy, [one, _]) = (relay.proxy, relay.near);
-    relay.splice(0)?;
+    relay.pair(0)?;
     relay.rig.with(proxy, |_, cx| cx.close(one));
     for of in [0, 1] {
         relay.until_peer(of, &[What::Open, What::End])?;
@@ -287,7 +282,7 @@ fn told_ends_of(fixture: &mut Fixture<'_>, first: usize, answer: &[u8]) -> Outco
         }
         Ok(())
     });
-    rigs[1].with(proxy, |_, cx| cx.splice(near[0], near[1]))?;
+    rigs[1].with(proxy, |_, cx| cx.pair(near[0], near[1]))?;
     let (begins, ends) = (far[first], far[1 - first]);
     rigs[0].with(peers, |_, cx| {
         cx.send(begins, b"request");
