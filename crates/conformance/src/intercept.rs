@@ -131,8 +131,8 @@ impl<T: Intercept> Engine for Intercepted<T> {
         self
     }
 
-    fn outlet(&self, key: Key) -> Option<Source<'_>> {
-        self.inner.outlet(key)
+    fn direct_sink(&self, key: Key) -> Option<Source<'_>> {
+        self.inner.direct_sink(key)
     }
 
     fn await_room(&mut self, key: Key) -> bool {

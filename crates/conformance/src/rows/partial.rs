@@ -137,17 +137,17 @@ fn room_outside(fixture: &mut Fixture<'_>) -> Outcome {
     // From here on the engine has waited for room itself, and may receive an event about it unasked.
     carry(driver, client, server, &pattern(300_000))?;
     driver.events_mut(server).bytes.clear();
-    let outlet =
-        driver.engine.outlet(client).and_then(|source| source.descriptor()?.try_clone_to_owned().ok());
-    let Some(outlet) = outlet else {
+    let direct_sink =
+        driver.engine.direct_sink(client).and_then(|source| source.descriptor()?.try_clone_to_owned().ok());
+    let Some(direct_sink) = direct_sink else {
         return Err(Stop::Skipped("nobody may write past this engine".to_owned()));
     };
-    let mut outlet = std::fs::File::from(outlet);
+    let mut direct_sink = std::fs::File::from(direct_sink);
     let mut written = 0;
     for comes_before in [true, false, true] {
         driver.engine.reading(server, false);
         driver.settle(2)?;
-        while let Ok(count) = outlet.write(&[0; 4096]) {
+        while let Ok(count) = direct_sink.write(&[0; 4096]) {
             written += count;
         }
         let rooms = driver.events(client).rooms;
@@ -157,7 +157,7 @@ fn room_outside(fixture: &mut Fixture<'_>) -> Outcome {
             driver.settle(2)?;
         }
         check!(driver.events(client).rooms == rooms, "room was told unasked");
-        check!(driver.await_room(client), "an engine with an outlet tells of room");
+        check!(driver.await_room(client), "an engine with a direct sink tells of room");
         if !comes_before {
             driver.settle(3)?;
             check!(driver.events(client).rooms == rooms, "room was told where there is none");

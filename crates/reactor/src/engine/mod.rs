@@ -365,10 +365,10 @@ pub trait Engine {
 
     /// Returns the source of a stream, for callers that write to it directly, as sendfile(2) does, while the
     /// engine has nothing queued for it. `None` if only the engine may write.
-    fn outlet(&self, key: Key) -> Option<Source<'_>>;
+    fn direct_sink(&self, key: Key) -> Option<Source<'_>>;
 
     /// Requests one [`Event::Room`] once the stream has room. A caller that found no room in its
-    /// [`outlet`](Engine::outlet) calls this, while no send is in flight. Returns `false` if the engine
+    /// [`direct_sink`](Engine::direct_sink) calls this, while no send is in flight. Returns `false` if the engine
     /// cannot report it; the caller then sends its bytes instead.
     fn await_room(&mut self, key: Key) -> bool;
 

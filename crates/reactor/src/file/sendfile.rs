@@ -26,7 +26,7 @@ use crate::{
 
 /// A second descriptor of a stream's socket, beside the engine's.
 #[derive(Clone)]
-pub(super) struct Outlet(Arc<sys::Owned>);
+pub(super) struct DirectSink(Arc<sys::Owned>);
 
 /// The result of an errand.
 pub(super) struct Moved {
@@ -52,13 +52,13 @@ pub(super) enum Next {
     Piece(Vec<u8>),
 }
 
-impl Outlet {
+impl DirectSink {
     /// Duplicates the descriptor of a stream's socket, if there is sendfile(2) and a descriptor is left.
-    pub(super) fn of(source: Option<Source<'_>>) -> Option<Outlet> {
+    pub(super) fn of(source: Option<Source<'_>>) -> Option<DirectSink> {
         if !sys::HAS_SENDFILE {
             return None;
         }
-        source?.descriptor()?.try_clone_to_owned().ok().map(|owned| Outlet(Arc::new(owned)))
+        source?.descriptor()?.try_clone_to_owned().ok().map(|owned| DirectSink(Arc::new(owned)))
     }
 
     /// Cuts the socket off from its peer, for every holder of a descriptor of it.
@@ -89,7 +89,7 @@ struct Errand {
     offset: u64,
     bytes_max: u64,
     rest_max: usize,
-    to: Outlet,
+    to: DirectSink,
     place: Option<InFlight>,
 }
 
@@ -146,7 +146,7 @@ pub(super) fn next_moved(queue: &mut dyn Any) -> Option<Moved> {
 }
 
 fn move_some(
-    to: &Outlet,
+    to: &DirectSink,
     from: &fs::File,
     (offset, bytes_max): (u64, u64),
     rest_max: usize,
@@ -170,7 +170,7 @@ fn move_some(
 }
 
 /// Returns the failure of the connection, if this attempt has found it.
-fn failure(to: &Outlet, moved: &io::Result<u64>, most: u64) -> Option<io::Error> {
+fn failure(to: &DirectSink, moved: &io::Result<u64>, most: u64) -> Option<io::Error> {
     let is_cut_off = || sys::is_cut_off(sys::borrow(&to.0));
     match moved {
         Ok(sent) if *sent == most => None,
@@ -201,7 +201,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let ours = TcpStream::connect(listener.local_addr().expect("it has one")).expect("it listens");
         let (theirs, _) = listener.accept().expect("it was connected");
-        let to = Outlet::of(Some(Source::of(&ours))).expect("a descriptor is left");
+        let to = DirectSink::of(Some(Source::of(&ours))).expect("a descriptor is left");
         assert!(failure(&to, &Ok(5), 10).is_none(), "there is no room");
         // The system has told the reset to whoever moved the part.
         sys::sever(sys::borrow(&sys::Owned::from(theirs)));

@@ -5,13 +5,13 @@ use std::{any::Any, convert::Infallible, io, mem, ops::Range, time::Duration};
 use super::{
     Action, Answer, File,
     in_flight::Landed,
-    sendfile::{self, Moved, Next, Outlet, Part},
+    sendfile::{self, DirectSink, Moved, Next, Part},
 };
 use crate::{
     engine::Ending,
     error::{Closed, Error, Phase},
     id::{Id, Key},
-    resource::{AnyStream, Driver, Flow, Resource, Served, Vtable, Way},
+    resource::{AnyStream, Driver, Flow, Resource, SendPath, Served, Vtable},
     runtime::{Context, Handle, LoopState, dispatch::service},
 };
 
@@ -110,7 +110,7 @@ impl FileTransfer {
 struct To {
     key: Key,
     feed: fn(&mut LoopState, u16, Key, Vec<u8>) -> Flow,
-    way: fn(&mut LoopState, Key) -> Way,
+    path: fn(&mut LoopState, Key) -> SendPath,
     await_low: fn(&mut LoopState, Key),
     await_room: fn(&mut LoopState, Key) -> bool,
     end: fn(&mut LoopState, Key, bool),
@@ -142,7 +142,7 @@ struct Moving {
     /// It has already waited once for the queue to be sent.
     has_waited: bool,
     /// The stream's socket, once it was requested.
-    outlet: Option<Option<Outlet>>,
+    direct_sink: Option<Option<DirectSink>>,
     /// The reason for which it ends, as soon as the current part has been moved.
     ending: Option<Closed>,
 }
@@ -193,7 +193,7 @@ pub(crate) fn begin<R: AnyStream>(
     let to = To {
         key: to,
         feed: R::feed,
-        way: R::way,
+        path: R::send_path,
         await_low: R::await_low,
         await_room: R::await_room,
         end: R::end_feed,
@@ -208,7 +208,7 @@ pub(crate) fn begin<R: AnyStream>(
         is_paused: false,
         is_full: false,
         has_waited: false,
-        outlet: None,
+        direct_sink: None,
         ending: None,
     };
     match core.registry.insert(index, table, Box::new(moving)) {
@@ -311,8 +311,8 @@ fn expired(core: &mut LoopState, key: Key) {
         return;
     }
     moving.out = None;
-    if let Some(Some(outlet)) = &moving.outlet {
-        outlet.sever();
+    if let Some(Some(direct_sink)) = &moving.direct_sink {
+        direct_sink.sever();
     }
     if let Some(stream) = core.partners.get(&key).copied() {
         core.end(stream, Closed::TimedOut(Phase::File), Ending::Reset);
@@ -329,7 +329,7 @@ fn end(core: &mut LoopState, key: Key, why: Closed) {
 fn leave(core: &mut LoopState, key: Key, _: Ending) {
     let Some(moving) = find(core, key) else { return };
     // Drop our descriptor, so that the socket closes when the stream does.
-    moving.outlet = Some(None);
+    moving.direct_sink = Some(None);
     let (stream, end_feed, is_whole) = (moving.to.key, moving.to.end, moving.transfer.left() == 0);
     if core.partners.remove(&key).is_some() {
         core.partners.remove(&stream);
@@ -350,13 +350,13 @@ fn flush(core: &mut LoopState, key: Key) {
         }
         return;
     }
-    let Some(Moving { transfer, to: To { way, .. }, .. }) = find(core, key) else { return };
-    let (left, way) = (transfer.left(), *way);
+    let Some(Moving { transfer, to: To { path, .. }, .. }) = find(core, key) else { return };
+    let (left, path) = (transfer.left(), *path);
     if left == 0 {
         return end(core, key, Closed::Done);
     }
-    let way = way(core, stream);
-    if way == Way::Full {
+    let path = path(core, stream);
+    if path == SendPath::Full {
         return;
     }
     let Some(moving) = find(core, key) else { return };
@@ -365,8 +365,8 @@ fn flush(core: &mut LoopState, key: Key) {
     if chunk == 0 {
         return core.fail(key, "read", io::Error::other(FORBIDDEN));
     }
-    let is_direct = way != Way::Queue && file.system().is_some();
-    if is_direct && ask_sendfile(core, key, (stream, way), (file.clone(), offset, left)) {
+    let is_direct = path != SendPath::Queue && file.system().is_some();
+    if is_direct && ask_sendfile(core, key, (stream, path), (file.clone(), offset, left)) {
         return;
     }
     let bytes_max = chunk.min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -380,15 +380,20 @@ fn flush(core: &mut LoopState, key: Key) {
 
 /// Submits a part to be moved without a copy. Returns false if the engine or the transport does not allow
 /// that.
-fn ask_sendfile(core: &mut LoopState, key: Key, (stream, way): (Key, Way), part: (File, u64, u64)) -> bool {
+fn ask_sendfile(
+    core: &mut LoopState,
+    key: Key,
+    (stream, path): (Key, SendPath),
+    part: (File, u64, u64),
+) -> bool {
     let LoopState { registry, engine, .. } = core;
     let Some(slot) = registry.live(key) else { return false };
     let index = slot.service;
     let moving = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Moving>());
     let Some(moving) = moving else { return false };
-    let outlet = moving.outlet.get_or_insert_with(|| Outlet::of(engine.outlet(stream)));
-    let Some(outlet) = outlet.clone() else { return false };
-    let is_behind = way == Way::Behind;
+    let direct_sink = moving.direct_sink.get_or_insert_with(|| DirectSink::of(engine.direct_sink(stream)));
+    let Some(direct_sink) = direct_sink.clone() else { return false };
+    let is_behind = path == SendPath::Behind;
     // Wait once until the queue has been sent, because then nothing need be copied. If the peer does not take
     // it, read ahead instead.
     if mem::replace(&mut moving.has_waited, is_behind) && is_behind {
@@ -401,7 +406,7 @@ fn ask_sendfile(core: &mut LoopState, key: Key, (stream, way): (Key, Way), part:
         await_low(core, stream);
         return true;
     }
-    let is_out = outlet.ask(core, (index, key), part, moved);
+    let is_out = direct_sink.ask(core, (index, key), part, moved);
     if let Some(moving) = find(core, key) {
         moving.out = is_out.then_some(TransferInFlight::Part { holds_end: false });
     }
@@ -452,7 +457,7 @@ fn wait_for_room(core: &mut LoopState, key: Key) {
     let (stream, await_room) = (*stream, *await_room);
     if !await_room(core, stream) {
         if let Some(moving) = find(core, key) {
-            moving.outlet = Some(None);
+            moving.direct_sink = Some(None);
         }
         core.mark(key);
     }

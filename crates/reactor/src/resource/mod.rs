@@ -21,7 +21,7 @@ pub(crate) use self::driver::{Driver, OutputDriver, Served};
 pub(crate) use self::polled::QUEUE_HIGH;
 use self::rest::RestReasons;
 pub(crate) use self::stream::sealed::Connecting;
-pub(crate) use self::stream::{Losses, Undelivered, Way, is_passing, map_codec, map_layer, with_layer};
+pub(crate) use self::stream::{Losses, SendPath, Undelivered, is_passing, map_codec, map_layer, with_layer};
 pub use self::{
     datagram::{DatagramCounts, DatagramEvent, DatagramOptions, Datagrams, WhenFull},
     fd::Fd,

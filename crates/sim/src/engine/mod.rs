@@ -416,7 +416,7 @@ impl Engine for SimEngine {
         state.streams.send(&mut state.base, at, queue)
     }
 
-    fn outlet(&self, _: Key) -> Option<Source<'_>> {
+    fn direct_sink(&self, _: Key) -> Option<Source<'_>> {
         // Only the engine writes to a virtual stream.
         None
     }

@@ -463,7 +463,7 @@ impl Engine for IoUring {
         sys::datagram::set_member(self.called(key)?, group, member)
     }
 
-    fn outlet(&self, key: Key) -> Option<Source<'_>> {
+    fn direct_sink(&self, key: Key) -> Option<Source<'_>> {
         let entry = self.table.of(key).filter(|entry| entry.kind == EntryKind::Stream)?;
         entry.owned().map(Source::of)
     }

@@ -40,7 +40,7 @@ pub(super) fn feed<C: Codec, L: Layer, R: 'static>(
 
 /// The path from a transfer to the stream's peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Way {
+pub enum SendPath {
     /// Straight into the socket, because there is no layer and nothing is queued.
     Socket,
     /// The same, as soon as the socket has room. The runtime then marks the transfer.
@@ -52,16 +52,16 @@ pub enum Way {
     Queue,
 }
 
-pub(super) fn way<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) -> Way {
-    let Some(link) = find::<C, L, R>(core, key) else { return Way::Queue };
+pub(super) fn send_path<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) -> SendPath {
+    let Some(link) = find::<C, L, R>(core, key) else { return SendPath::Queue };
     if link.conn.awaits_room() {
-        Way::Full
+        SendPath::Full
     } else if !link.conn.takes_direct_writes() || !link.stream.session.direct() {
-        Way::Queue
+        SendPath::Queue
     } else if link.queued() > 0 {
-        Way::Behind
+        SendPath::Behind
     } else {
-        Way::Socket
+        SendPath::Socket
     }
 }
 

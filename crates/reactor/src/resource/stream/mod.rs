@@ -23,7 +23,7 @@ pub use self::options::StreamOptions;
 pub(crate) use self::{
     attempt::is_passing,
     change::{Undelivered, map_codec, map_layer},
-    feed::Way,
+    feed::SendPath,
     input::with_layer,
 };
 use self::{conn::Conn, link::Link, loose::Loose};
@@ -412,7 +412,7 @@ pub(crate) mod sealed {
         fn feed(core: &mut LoopState, index: u16, key: Key, bytes: Vec<u8>) -> Flow;
 
         /// Returns how the bytes of a file reach it.
-        fn way(core: &mut LoopState, key: Key) -> Way;
+        fn send_path(core: &mut LoopState, key: Key) -> SendPath;
 
         /// Requests a call when the queue is low.
         fn await_low(core: &mut LoopState, key: Key);
@@ -591,8 +591,8 @@ impl<C: Codec, L: Layer, R: 'static> sealed::Streaming for Stream<C, L, R> {
         feed::feed::<C, L, R>(core, index, key, bytes)
     }
 
-    fn way(core: &mut LoopState, key: Key) -> Way {
-        feed::way::<C, L, R>(core, key)
+    fn send_path(core: &mut LoopState, key: Key) -> SendPath {
+        feed::send_path::<C, L, R>(core, key)
     }
 
     fn await_low(core: &mut LoopState, key: Key) {

@@ -529,7 +529,7 @@ impl<P: Poll> Engine for Calls<P> {
         }
     }
 
-    fn outlet(&self, key: Key) -> Option<Source<'_>> {
+    fn direct_sink(&self, key: Key) -> Option<Source<'_>> {
         let entry = self.table.get(key).filter(|entry| entry.kind == EntryKind::Stream)?;
         entry.owned().map(Source::of)
     }
