@@ -149,7 +149,7 @@ impl Reading {
 }
 
 fn find(core: &mut LoopState, key: Key) -> Option<&mut Reading> {
-    core.registry.live(key)?.resource.as_mut()?.downcast_mut()
+    core.registry.get_mut(key)?.resource.as_mut()?.downcast_mut()
 }
 
 impl Resource for FileReader {
@@ -241,7 +241,7 @@ fn flush<S: Handle<FileReader>>(core: &mut LoopState, key: Key) {
     let (file, offset) = (reader.file.clone(), reader.at);
     let buffer = mem::take(&mut reading.spare);
     reading.is_out = true;
-    let Some(index) = core.registry.peek(key).map(|slot| slot.service) else { return };
+    let Some(index) = core.registry.get(key).map(|slot| slot.service) else { return };
     let action = Action::Read { file, offset, bytes_max, buffer };
     if let Err(Action::Read { buffer, .. }) = core.ask_file::<FileReader>((index, key), action, landed::<S>)
         && let Some(reading) = find(core, key)
@@ -276,7 +276,7 @@ fn landed<S: Handle<FileReader>>(queue: &mut dyn Any, to: Option<(&mut LoopState
 
 /// Delivers the ready chunks, then the end.
 fn again<S: Handle<FileReader>>(core: &mut LoopState, erased: &mut dyn Any, key: Key) {
-    let Some(index) = core.registry.peek(key).map(|slot| slot.service) else { return };
+    let Some(index) = core.registry.get(key).map(|slot| slot.service) else { return };
     loop {
         let Some(reading) = find(core, key) else { return };
         if reading.is_paused {
@@ -292,7 +292,8 @@ fn again<S: Handle<FileReader>>(core: &mut LoopState, erased: &mut dyn Any, key:
         }
     }
     let LoopState { registry, budget, .. } = core;
-    let Some(reading) = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Reading>())
+    let Some(reading) =
+        registry.get_mut(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Reading>())
     else {
         return;
     };
@@ -332,7 +333,7 @@ fn pause(core: &mut LoopState, key: Key, paused: bool) {
 
 fn leave(core: &mut LoopState, key: Key, _: Ending) {
     let LoopState { registry, budget, .. } = core;
-    let reading = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Reading>());
+    let reading = registry.get_mut(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Reading>());
     if let Some(reading) = reading {
         budget.recount(&mut reading.counted, 0);
     }

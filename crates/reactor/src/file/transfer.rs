@@ -154,7 +154,7 @@ impl Moving {
 }
 
 fn find(core: &mut LoopState, key: Key) -> Option<&mut Moving> {
-    core.registry.live(key)?.resource.as_mut()?.downcast_mut()
+    core.registry.get_mut(key)?.resource.as_mut()?.downcast_mut()
 }
 
 /// Returns whether a stream must wait with the end of its input, because a thread writes to its socket. The thread may
@@ -184,7 +184,7 @@ pub(crate) fn begin<R: AnyStream>(
     if core.files.is_over() {
         return Err((transfer, misuse(super::OVER)));
     }
-    if core.registry.peek(to).is_none_or(|slot| slot.service != index) {
+    if core.registry.get(to).is_none_or(|slot| slot.service != index) {
         return Err((transfer, misuse("the stream is gone")));
     }
     if core.partners.contains_key(&to) || !R::begin_feed(core, to) {
@@ -289,7 +289,7 @@ fn close(core: &mut LoopState, key: Key, _: Closed) {
 /// Postpones the end while a thread moves a part, because the thread writes to the stream's socket. So the
 /// stream is not free, and the number of sent bytes is unknown.
 fn defer(core: &mut LoopState, key: Key, why: Closed) -> Option<Closed> {
-    let index = core.registry.peek(key)?.service;
+    let index = core.registry.get(key)?.service;
     // A later end would reach nobody.
     let is_last =
         matches!(why, Closed::Stopped) || !core.alive.get(index as usize).is_some_and(|alive| *alive);
@@ -344,7 +344,7 @@ fn flush(core: &mut LoopState, key: Key) {
     if moving.out.is_some() || moving.is_paused {
         return;
     }
-    if mem::take(&mut moving.is_full) && core.registry.peek(stream).is_some_and(|slot| slot.look().is_high) {
+    if mem::take(&mut moving.is_full) && core.registry.get(stream).is_some_and(|slot| slot.look().is_high) {
         if let Some(moving) = find(core, key) {
             moving.is_full = true;
         }
@@ -370,7 +370,7 @@ fn flush(core: &mut LoopState, key: Key) {
         return;
     }
     let bytes_max = chunk.min(usize::try_from(left).unwrap_or(usize::MAX));
-    let Some(index) = core.registry.peek(key).map(|slot| slot.service) else { return };
+    let Some(index) = core.registry.get(key).map(|slot| slot.service) else { return };
     let action = Action::Read { file, offset, bytes_max, buffer: Vec::new() };
     let is_out = core.ask_file::<FileTransfer>((index, key), action, landed).is_ok();
     if let Some(moving) = find(core, key) {
@@ -387,7 +387,7 @@ fn ask_sendfile(
     part: (File, u64, u64),
 ) -> bool {
     let LoopState { registry, engine, .. } = core;
-    let Some(slot) = registry.live(key) else { return false };
+    let Some(slot) = registry.get_mut(key) else { return false };
     let index = slot.service;
     let moving = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Moving>());
     let Some(moving) = moving else { return false };
@@ -433,7 +433,7 @@ fn moved(queue: &mut dyn Any, to: Option<(&mut LoopState, &mut dyn Any)>, index:
         Ok(Part { next, .. }) => Ok(next),
         Err(error) => Err(Closed::Failed(error)),
     };
-    if holds_end && let Some(slot) = core.registry.peek(stream) {
+    if holds_end && let Some(slot) = core.registry.get(stream) {
         let again = slot.table.again;
         again(core, erased, stream);
     }

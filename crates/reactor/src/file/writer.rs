@@ -251,7 +251,7 @@ impl Writing {
 }
 
 fn find(core: &mut LoopState, key: Key) -> Option<&mut Writing> {
-    core.registry.live(key)?.resource.as_mut()?.downcast_mut()
+    core.registry.get_mut(key)?.resource.as_mut()?.downcast_mut()
 }
 
 impl Resource for FileWriter {
@@ -329,7 +329,7 @@ impl Output for FileWriter {
 impl OutputDriver<FileWriter> for Served {
     fn post(core: &mut LoopState, index: u16, key: Key, item: &[u8]) -> Flow {
         let LoopState { registry, pool, budget, .. } = core;
-        let slot = registry.live(key).filter(|slot| slot.service == index);
+        let slot = registry.get_mut(key).filter(|slot| slot.service == index);
         let writing = slot.and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Writing>());
         let Some(writing) = writing.filter(|writing| writing.closing.is_none()) else { return Flow::Gone };
         if item.is_empty() {
@@ -358,7 +358,7 @@ impl OutputDriver<FileWriter> for Served {
 fn flush<S: Handle<FileWriter>>(core: &mut LoopState, key: Key) {
     let LoopState { registry, pool, files, budget, .. } = core;
     let chunk = files.fitting(CHUNK).max(1);
-    let Some(slot) = registry.live(key) else { return };
+    let Some(slot) = registry.get_mut(key) else { return };
     let index = slot.service;
     let writing = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Writing>());
     let Some(writing) = writing.filter(|writing| writing.out.is_none()) else { return };
@@ -407,7 +407,7 @@ fn flush<S: Handle<FileWriter>>(core: &mut LoopState, key: Key) {
 /// Puts the bytes of an action that found no room back in front of the queue.
 fn put_back(core: &mut LoopState, key: Key, action: Action) {
     let LoopState { registry, pool, .. } = core;
-    let writing = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Writing>());
+    let writing = registry.get_mut(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Writing>());
     let Some(writing) = writing else { return };
     (writing.out, writing.in_flight) = (None, 0);
     let (Action::Write { bytes, .. } | Action::Append { bytes, .. }) = action else { return };
@@ -441,7 +441,7 @@ fn landed<S: Handle<FileWriter>>(
     let Some(Landed::<FileWriter> { key, result, .. }) = super::next_landed(queue) else { return };
     let Some((core, erased)) = to else { return };
     let LoopState { registry, budget, counters, .. } = core;
-    let writing = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Writing>());
+    let writing = registry.get_mut(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Writing>());
     let Some(writing) = writing else { return };
     let is_sync = writing.out.take() == Some(WriteInFlight::Sync);
     let count = mem::take(&mut writing.in_flight);
@@ -500,7 +500,7 @@ fn release(core: &mut LoopState, key: Key) -> Result<(), Error> {
 
 fn leave(core: &mut LoopState, key: Key, _: Ending) {
     let LoopState { registry, budget, pool, records, .. } = core;
-    let Some(slot) = registry.live(key) else { return };
+    let Some(slot) = registry.get_mut(key) else { return };
     let record = records.get_mut(slot.service as usize);
     let writing = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Writing>());
     let Some(writing) = writing else { return };

@@ -446,7 +446,7 @@ impl Connecting for Descriptors {
     }
 
     fn credentials(core: &LoopState, key: Key) -> io::Result<Credentials> {
-        let slot = core.registry.peek(key).and_then(|slot| slot.resource.as_deref());
+        let slot = core.registry.get(key).and_then(|slot| slot.resource.as_deref());
         let descriptors = slot.and_then(polled::view::<Descriptors>).ok_or(io::ErrorKind::NotFound)?;
         match descriptors.socket.as_ref().and_then(Descriptor::fd) {
             Some(socket) => Credentials::of_peer(socket),

@@ -116,7 +116,7 @@ impl<R: Connection> Driver<Listener<R>> for Served {
 }
 
 fn find<R: 'static>(core: &mut LoopState, key: Key) -> Option<&mut Accepting<R>> {
-    core.registry.live(key)?.resource.as_mut()?.downcast_mut()
+    core.registry.get_mut(key)?.resource.as_mut()?.downcast_mut()
 }
 
 /// Returns the vtable for listeners whose connections this service handles.
@@ -150,14 +150,14 @@ pub(crate) fn orphan(core: &mut LoopState, key: Key) -> Option<Box<dyn Any>> {
     core.starved.retain(|starved| *starved != key);
     core.set_internal_deadline(key, None);
     core.engine.reading(key, false);
-    let slot = core.registry.live(key)?;
+    let slot = core.registry.get_mut(key)?;
     slot.table = &ORPHAN;
     slot.resource.replace(Box::new(()))
 }
 
 /// Returns whether this is a listener of an earlier life that the service has not requested again.
 pub(crate) fn is_orphan(core: &LoopState, key: Key) -> bool {
-    core.registry.peek(key).is_some_and(|slot| std::ptr::eq(slot.table, &ORPHAN))
+    core.registry.get(key).is_some_and(|slot| std::ptr::eq(slot.table, &ORPHAN))
 }
 
 /// Gives a listener of an earlier life to the service, which has requested it again.
@@ -167,7 +167,7 @@ pub(crate) fn adopt<R: Connection>(
     table: &'static Vtable,
     accepting: Accepting<R>,
 ) {
-    if let Some(slot) = core.registry.live(key) {
+    if let Some(slot) = core.registry.get_mut(key) {
         slot.table = table;
         slot.resource = Some(Box::new(Accepting { reading: false, ..accepting }));
     }
@@ -214,7 +214,7 @@ fn accepted<S: Handle<R>, R: Connection>(
     peer: &Address,
 ) {
     core.counters.accepts += 1;
-    let Some(index) = core.registry.live(key).map(|slot| slot.service) else { return };
+    let Some(index) = core.registry.get_mut(key).map(|slot| slot.service) else { return };
     let answer = match catch_unwind(AssertUnwindSafe(|| ask::<S, R>(core, to, key, peer))) {
         Ok(answer) => answer,
         Err(panic) => {
@@ -261,7 +261,7 @@ fn ask<S: Handle<R>, R: Connection>(core: &mut LoopState, to: &mut S, key: Key, 
 /// moment has passed. Waiting connections stay in the backlog, unless the listener is to turn them away. The
 /// service gets one fault for each episode.
 fn starved<S: Handle<R>, R: Connection>(core: &mut LoopState, to: &mut S, key: Key, error: io::Error) {
-    let Some(slot) = core.registry.live(key) else { return };
+    let Some(slot) = core.registry.get_mut(key) else { return };
     let index = slot.service;
     let Some(accepting) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Accepting<R>>()) else {
         return;
@@ -275,7 +275,7 @@ fn starved<S: Handle<R>, R: Connection>(core: &mut LoopState, to: &mut S, key: K
     // Streams that only wait for the peer's FIN give up their descriptors first.
     let lingering = core.registry.lingering();
     for key in &lingering {
-        if let Some(slot) = core.registry.live(*key) {
+        if let Some(slot) = core.registry.get_mut(*key) {
             let table = slot.table;
             (table.expired)(core, *key);
         }
@@ -299,7 +299,7 @@ fn retry(core: &mut LoopState, key: Key) {
 
 /// Starts or stops accepting in the engine when the listener's wish has changed.
 fn flush<R: 'static>(core: &mut LoopState, key: Key) {
-    let Some(slot) = core.registry.peek(key) else { return };
+    let Some(slot) = core.registry.get(key) else { return };
     let rests = core.budget.rests(slot.service) || core.starved.contains(&key);
     let Some(accepting) = find::<R>(core, key) else { return };
     let wanted = !accepting.paused && !rests;

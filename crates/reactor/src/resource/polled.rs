@@ -111,7 +111,7 @@ pub(super) fn view_mut<R: Pollable>(slot: &mut dyn Any) -> Option<&mut R> {
 }
 
 fn find<R: Pollable>(core: &mut LoopState, key: Key) -> Option<&mut Custom<R>> {
-    core.registry.live(key)?.resource.as_mut()?.downcast_mut()
+    core.registry.get_mut(key)?.resource.as_mut()?.downcast_mut()
 }
 
 pub(super) fn table<S: Handle<R>, R: Pollable>() -> &'static Vtable {
@@ -148,7 +148,7 @@ pub(crate) fn enroll<R: Pollable>(
     }
     let key = insert(resource, core, index, table, None)?;
     let LoopState { registry, engine, .. } = core;
-    let custom = registry.live(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Custom<R>>());
+    let custom = registry.get_mut(key).and_then(|slot| slot.resource.as_mut()?.downcast_mut::<Custom<R>>());
     let custom = custom.expect("it was inserted above");
     let source = guard::call(|| custom.resource.source()).map_err(io::Error::other);
     match source.and_then(|source| engine.watch(key, source, custom.watched)) {
@@ -256,7 +256,7 @@ fn step_on<S: Handle<R>, R: Pollable>(
 ) {
     for step in 0..STEPS_MAX {
         let LoopState { registry, engine, counters, .. } = core;
-        let Some(slot) = registry.live(key) else { return };
+        let Some(slot) = registry.get_mut(key) else { return };
         let index = slot.service;
         let Some(custom) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Custom<R>>()) else { return };
         if custom.closing.is_some() || custom.paused {
@@ -295,7 +295,7 @@ fn step_on<S: Handle<R>, R: Pollable>(
 /// Updates the engine's interest.
 fn sync<R: Pollable>(core: &mut LoopState, key: Key, ready: Ready) {
     let LoopState { registry, engine, .. } = core;
-    let Some(custom) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>())
+    let Some(custom) = registry.get_mut(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>())
     else {
         return;
     };
@@ -316,7 +316,7 @@ fn sync<R: Pollable>(core: &mut LoopState, key: Key, ready: Ready) {
 
 pub(super) fn post<R: Writable>(core: &mut LoopState, index: u16, key: Key, item: R::Item<'_>) -> Flow {
     let LoopState { registry, pool, budget, broken, .. } = core;
-    let slot = registry.live(key).filter(|slot| slot.service == index);
+    let slot = registry.get_mut(key).filter(|slot| slot.service == index);
     let Some(custom) = slot.and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>()) else {
         return Flow::Gone;
     };
@@ -335,7 +335,7 @@ pub(super) fn post<R: Writable>(core: &mut LoopState, index: u16, key: Key, item
         Err(failure) => Closed::Refused(failure),
         Ok(()) if queued > QUEUE_CAP => Closed::Overflow,
         Ok(()) if !within => Closed::OverBudget,
-        Ok(()) if core.registry.live(key).is_none() => return Flow::Gone,
+        Ok(()) if core.registry.get_mut(key).is_none() => return Flow::Gone,
         Ok(()) => return if queued > QUEUE_HIGH { Flow::High } else { Flow::Queued },
     };
     match end {
@@ -347,7 +347,7 @@ pub(super) fn post<R: Writable>(core: &mut LoopState, index: u16, key: Key, item
 
 fn flush<R: Pollable>(core: &mut LoopState, key: Key) {
     let LoopState { registry, engine, pool, counters, budget, .. } = core;
-    let Some(custom) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>())
+    let Some(custom) = registry.get_mut(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>())
     else {
         return;
     };
@@ -454,7 +454,7 @@ fn expired<R: Pollable>(core: &mut LoopState, key: Key) {
 /// ended.
 fn has_connected<R: Pollable>(core: &mut LoopState, key: Key) -> bool {
     let LoopState { registry, engine, counters, .. } = core;
-    let Some(custom) = registry.live(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>())
+    let Some(custom) = registry.get_mut(key).and_then(|s| s.resource.as_mut()?.downcast_mut::<Custom<R>>())
     else {
         return false;
     };
@@ -503,7 +503,7 @@ fn pause<R: Pollable>(core: &mut LoopState, key: Key, paused: bool) {
 /// The owner may prevent the reset by SO_LINGER.
 fn leave<R: Pollable>(core: &mut LoopState, key: Key, how: Ending) {
     let LoopState { registry, engine, budget, records, .. } = core;
-    let Some(slot) = registry.live(key) else { return };
+    let Some(slot) = registry.get_mut(key) else { return };
     let service = slot.service;
     let custom = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Custom<R>>());
     let Some(custom) = custom else { return };

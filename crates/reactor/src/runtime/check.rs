@@ -65,7 +65,7 @@ impl LoopState {
     fn check_list(&self, what: &str, list: &[Key], is_marked: impl Fn(&Slot) -> bool) -> Result<(), String> {
         let mut listed = 0;
         for key in list {
-            let Some(slot) = self.registry.peek(*key) else { continue };
+            let Some(slot) = self.registry.get(*key) else { continue };
             if !is_marked(slot) {
                 return Err(format!("{key:?} is on the list {what}, without its mark"));
             }
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_list_that_forgot_repeats_or_does_not_mark_its_member_is_noticed() {
-        let forgot = broken(|core, key| core.registry.live(key).expect("it lives").dirty = true);
+        let forgot = broken(|core, key| core.registry.get_mut(key).expect("it lives").dirty = true);
         assert_eq!(forgot, "1 resources are marked, and 0 are on the list to flush");
         let unmarked = broken(|core, key| core.again.push(key));
         assert!(unmarked.ends_with("is on the list to resume, without its mark"), "{unmarked}");
@@ -187,17 +187,17 @@ mod tests {
     #[test]
     fn a_deadline_without_its_timer_is_noticed() {
         let lost = broken(|core, key| {
-            let timer = core.registry.live(key).expect("it lives").timer;
+            let timer = core.registry.get_mut(key).expect("it lives").timer;
             core.timers.cancel(timer);
         });
         assert!(lost.contains("and no timer for it"), "{lost}");
         let late = broken(|core, key| {
-            let timer = core.registry.live(key).expect("it lives").timer;
+            let timer = core.registry.get_mut(key).expect("it lives").timer;
             core.timers.reset(timer, core.now + Duration::from_secs(7200));
         });
         assert!(late.contains("and no timer for it"), "{late}");
         let grace = broken(|core, key| {
-            core.registry.live(key).expect("it lives").deadline_state = DeadlineState::Grace;
+            core.registry.get_mut(key).expect("it lives").deadline_state = DeadlineState::Grace;
         });
         assert!(grace.ends_with("has passed, and nobody ends it"), "{grace}");
     }

@@ -30,7 +30,7 @@ impl LoopState {
 
     /// Sets the internal deadline of a resource to this moment.
     pub(crate) fn set_internal_deadline_at(&mut self, key: Key, at: Time) {
-        let Some(slot) = self.registry.live(key) else { return };
+        let Some(slot) = self.registry.get_mut(key) else { return };
         if slot.internal_deadline != at {
             slot.internal_deadline = at;
             self.arm(key);
@@ -50,10 +50,10 @@ impl LoopState {
 
     /// Sets the service's deadline of a resource, counted from the end of this turn.
     pub(crate) fn set_deadline(&mut self, key: Key, after: Option<Duration>) {
-        let Some(slot) = self.registry.live(key) else { return };
+        let Some(slot) = self.registry.get_mut(key) else { return };
         let Some(after) = after else {
             self.drop_last_words(key);
-            let Some(slot) = self.registry.live(key) else { return };
+            let Some(slot) = self.registry.get_mut(key) else { return };
             (slot.deadline, slot.deadline_state) = (Time::NEVER, DeadlineState::Set);
             // While the deadline was in its grace, no timer was armed.
             return self.arm(key);
@@ -66,7 +66,7 @@ impl LoopState {
 
     /// Returns the rest of the service's deadline of a resource.
     pub(crate) fn deadline_left(&self, key: Key) -> Option<Duration> {
-        let slot = self.registry.peek(key)?;
+        let slot = self.registry.get(key)?;
         match slot.deadline_state {
             DeadlineState::Set if slot.deadline == Time::NEVER => None,
             DeadlineState::Set => Some(slot.deadline.since(self.now)),
@@ -77,7 +77,7 @@ impl LoopState {
 
     /// Arms the wheel for the earlier of both deadlines.
     pub(crate) fn arm(&mut self, key: Key) {
-        if let Some(slot) = self.registry.live(key) {
+        if let Some(slot) = self.registry.get_mut(key) {
             slot.arm(key, &mut self.timers);
         }
     }
@@ -85,7 +85,7 @@ impl LoopState {
     /// Handles the timer of a resource. One of its deadlines may have passed.
     pub(crate) fn resource_due(&mut self, key: Key) {
         let now = self.now;
-        let Some(slot) = self.registry.live(key) else { return };
+        let Some(slot) = self.registry.get_mut(key) else { return };
         slot.timer = TimerKey::NONE;
         if slot.internal_deadline <= now {
             slot.internal_deadline = Time::NEVER;
@@ -102,7 +102,7 @@ impl LoopState {
 
     /// Handles the timer of an item, which may have been unfinished for too long.
     pub(crate) fn item_due(&mut self, key: Key) {
-        if let Some(slot) = self.registry.live(key) {
+        if let Some(slot) = self.registry.get_mut(key) {
             let table = slot.table;
             (table.item_due)(self, key);
         }
@@ -122,7 +122,7 @@ impl LoopState {
                     }
                 }
                 Fresh::Deadline(key) => {
-                    if let Some(slot) = self.registry.live(key)
+                    if let Some(slot) = self.registry.get_mut(key)
                         && slot.deadline_state == DeadlineState::Fresh
                     {
                         slot.deadline_state = DeadlineState::Set;
@@ -160,7 +160,7 @@ impl LoopState {
     /// Handles a passed deadline that the last read did not move. Returns the message to deliver now. Ends
     /// the resource if there is none.
     pub(crate) fn end_grace(&mut self, key: Key) -> Option<LastWords> {
-        let slot = self.registry.live(key).filter(|slot| slot.deadline_state == DeadlineState::Grace)?;
+        let slot = self.registry.get_mut(key).filter(|slot| slot.deadline_state == DeadlineState::Grace)?;
         let Some(TimerId { queue, index, .. }) = self.last_words.remove(&key) else {
             // A thread that moves a part of a file may put the end off.
             slot.deadline_state = DeadlineState::Passed;
@@ -175,7 +175,7 @@ impl LoopState {
     /// Closes a resource whose service got the message, unless the service has set a new deadline or removed
     /// it.
     pub(crate) fn close_notified(&mut self, key: Key) {
-        if self.registry.peek(key).is_some_and(|slot| slot.deadline_state == DeadlineState::Notified) {
+        if self.registry.get(key).is_some_and(|slot| slot.deadline_state == DeadlineState::Notified) {
             self.close(key, Closed::Deadline);
         }
     }
@@ -183,7 +183,7 @@ impl LoopState {
     /// Notes that the deadline of a released resource no longer closes it, although its message was delivered.
     pub(crate) fn release_deadline(&mut self, key: Key) {
         self.drop_last_words(key);
-        if let Some(slot) = self.registry.live(key)
+        if let Some(slot) = self.registry.get_mut(key)
             && slot.deadline_state == DeadlineState::Notified
         {
             slot.deadline_state = DeadlineState::Passed;

@@ -49,7 +49,7 @@ impl Runtime {
     }
 
     fn names(&self, keys: &[Key]) -> String {
-        let name = |key: &Key| match self.core.registry.peek(*key) {
+        let name = |key: &Key| match self.core.registry.get(*key) {
             Some(slot) => {
                 let service = self.services.get(slot.service as usize).map_or("?", |entry| entry.name);
                 format!("{} {key:?} of {service}", (slot.table.name)())

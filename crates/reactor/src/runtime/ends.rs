@@ -15,7 +15,7 @@ impl LoopState {
     /// Holds or resumes the stream that is paired to this one, and marks it, so that its wishes are checked.
     pub(crate) fn hold_partner(&mut self, key: Key, held: bool) {
         let Some(partner) = self.partners.get(&key).copied() else { return };
-        let Some(slot) = self.registry.live(partner) else { return };
+        let Some(slot) = self.registry.get_mut(partner) else { return };
         let table = slot.table;
         (table.hold)(self, partner, held);
         self.mark(partner);
@@ -23,7 +23,7 @@ impl LoopState {
 
     /// Ends the write side of a stream after what is queued.
     pub(crate) fn finish(&mut self, key: Key) {
-        if let Some(slot) = self.registry.live(key) {
+        if let Some(slot) = self.registry.get_mut(key) {
             let table = slot.table;
             (table.finish)(self, key);
         }
@@ -32,7 +32,7 @@ impl LoopState {
     /// Begins a graceful close of a resource.
     pub(crate) fn close(&mut self, key: Key, why: Closed) {
         self.drop_last_words(key);
-        if let Some(slot) = self.registry.live(key) {
+        if let Some(slot) = self.registry.get_mut(key) {
             let table = slot.table;
             (table.close)(self, key, why);
         }
@@ -40,7 +40,7 @@ impl LoopState {
 
     /// Ends a resource now; `closed` follows at the end of the turn.
     pub(crate) fn end(&mut self, key: Key, why: Closed, how: Ending) {
-        let Some(slot) = self.registry.live(key) else { return };
+        let Some(slot) = self.registry.get_mut(key) else { return };
         let (table, service) = (slot.table, slot.service);
         let why = match table.defer {
             None => why,
@@ -54,7 +54,7 @@ impl LoopState {
             Some(noted) => noted,
             None => why,
         };
-        let Some(timer) = self.registry.live(key).map(|slot| slot.timer) else { return };
+        let Some(timer) = self.registry.get_mut(key).map(|slot| slot.timer) else { return };
         self.timers.cancel(timer);
         (table.leave)(self, key, how);
         self.files.forget(key);
@@ -107,7 +107,7 @@ impl LoopState {
 
     /// Returns the name of a live resource: its peer's address, a listener's own address, or else its type.
     pub(crate) fn name(&self, key: Key) -> String {
-        let Some(slot) = self.registry.peek(key) else { return format!("{key:?}") };
+        let Some(slot) = self.registry.get(key) else { return format!("{key:?}") };
         let address = if slot.table.listener { self.engine.local(key) } else { self.engine.peer(key) };
         match address {
             Ok(address) if address != Address::Unnamed => address.to_string(),

@@ -11,7 +11,7 @@ impl LoopState {
     /// Puts a resource on the list to flush, once.
     #[inline]
     pub(crate) fn mark(&mut self, key: Key) {
-        if let Some(slot) = self.registry.live(key)
+        if let Some(slot) = self.registry.get_mut(key)
             && !std::mem::replace(&mut slot.dirty, true)
         {
             self.dirty.push(key);
@@ -20,7 +20,7 @@ impl LoopState {
 
     /// Puts a resource on the list to drive again in the next turn, once.
     pub(crate) fn drive_again(&mut self, key: Key) {
-        if let Some(slot) = self.registry.live(key)
+        if let Some(slot) = self.registry.get_mut(key)
             && !std::mem::replace(&mut slot.again, true)
         {
             self.again.push(key);
@@ -63,7 +63,7 @@ impl LoopState {
     /// Wakes resources that rest for want of bytes, so that they check again.
     pub(crate) fn wake_resting(&mut self) {
         for key in self.budget.take_resting() {
-            if let Some(slot) = self.registry.live(key) {
+            if let Some(slot) = self.registry.get_mut(key) {
                 slot.resting = false;
             }
             self.mark(key);
@@ -79,7 +79,7 @@ impl LoopState {
 
     #[inline]
     fn flush_one(&mut self, key: Key) {
-        if let Some(slot) = self.registry.live(key) {
+        if let Some(slot) = self.registry.get_mut(key) {
             slot.dirty = false;
             let table = slot.table;
             (table.flush)(self, key);

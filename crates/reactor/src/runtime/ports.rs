@@ -39,7 +39,7 @@ impl LoopState {
     #[inline(always)]
     pub(crate) fn enter<T: 'static>(&mut self, key: Key) -> Option<(&mut T, Ports<'_>)> {
         let LoopState { registry, engine, pool, budget, counters, items, timers, .. } = self;
-        let Slot { head, resource } = registry.live(key)?;
+        let Slot { head, resource } = registry.get_mut(key)?;
         let resource = resource.as_mut()?.downcast_mut()?;
         let ports = Ports {
             key,

@@ -90,7 +90,7 @@ impl LoopState {
         let mut held = vec![0; self.alive.len()];
         let mut holders = Vec::new();
         for key in self.registry.keys(None) {
-            let Some(slot) = self.registry.live(key) else { continue };
+            let Some(slot) = self.registry.get_mut(key) else { continue };
             let (service, table) = (slot.service, slot.table);
             let Holding { bytes, moved } = (table.holding)(self, key);
             if let Some(held) = held.get_mut(service as usize) {

@@ -176,19 +176,19 @@ impl Registry {
 
     /// Returns the slot of the live resource with this key, mutably.
     #[inline]
-    pub(crate) fn live(&mut self, key: Key) -> Option<&mut Slot> {
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut Slot> {
         self.slots.get_mut(key.slot()).filter(|slot| slot.live == key)
     }
 
     /// Returns the slot of the live resource with this key.
     #[inline]
-    pub(crate) fn peek(&self, key: Key) -> Option<&Slot> {
+    pub(crate) fn get(&self, key: Key) -> Option<&Slot> {
         self.slots.get(key.slot()).filter(|slot| slot.live == key)
     }
 
     /// Marks a live resource as ended. After that only [`Registry::take_ended`] finds it.
     pub(crate) fn end(&mut self, key: Key) -> Option<&mut Slot> {
-        let slot = self.live(key)?;
+        let slot = self.get_mut(key)?;
         slot.state = State::Ended;
         slot.live = key.dead();
         Some(slot)
@@ -201,7 +201,7 @@ impl Registry {
 
     /// Returns the service of a resource that is alive or waits for its `closed`.
     pub(crate) fn service_of(&mut self, key: Key) -> Option<u16> {
-        self.peek(key).map(|slot| slot.service).or_else(|| self.service_of_ended(key))
+        self.get(key).map(|slot| slot.service).or_else(|| self.service_of_ended(key))
     }
 
     /// Takes an ended resource out for its `closed`.
@@ -362,16 +362,16 @@ mod tests {
         let (mut registry, table) = registry(8);
         let first = registry.insert(0, table, Box::new(1)).expect("room");
         registry.end(first).expect("it is live");
-        assert!(registry.live(first).is_none() && registry.end(first).is_none());
+        assert!(registry.get_mut(first).is_none() && registry.end(first).is_none());
         let second = registry.insert(0, table, Box::new(2)).expect("room");
         assert_ne!(first.slot(), second.slot());
         assert!(registry.take_ended(first).is_some() && registry.take_ended(first).is_none());
         registry.free(first);
         let third = registry.insert(0, table, Box::new(3)).expect("room");
         assert_eq!((third.slot(), third.generation()), (first.slot(), 1));
-        assert!(registry.live(first).is_none() && registry.live(third).is_some());
+        assert!(registry.get_mut(first).is_none() && registry.get_mut(third).is_some());
         registry.free(first); // stale: harmless
-        assert!(registry.live(third).is_some());
+        assert!(registry.get_mut(third).is_some());
     }
 
     #[test]
@@ -416,7 +416,7 @@ mod tests {
         let (mut registry, table) = registry(2);
         let key = registry.insert(0, table, Box::new(1)).expect("room");
         let foreign = Key::new(key.slot() as u32, key.generation(), 10);
-        assert!(registry.live(foreign).is_none() && registry.peek(foreign).is_none());
+        assert!(registry.get_mut(foreign).is_none() && registry.get(foreign).is_none());
     }
 
     #[test]
@@ -425,7 +425,7 @@ mod tests {
         let [first, second] =
             [0, 1].map(|service| registry.insert(service, table, Box::new(service)).expect("room"));
         assert!(registry.lingering().is_empty());
-        registry.live(second).expect("it is live").linger();
+        registry.get_mut(second).expect("it is live").linger();
         assert_eq!(registry.lingering(), [second]);
         assert_eq!(registry.keys(None), [first, second]);
         leave(&mut registry, second);

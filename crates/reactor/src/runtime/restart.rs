@@ -135,7 +135,7 @@ impl Runtime {
             self.inbox.hold(index);
         }
         for key in self.core.listeners.clone() {
-            if self.core.registry.peek(key).is_some_and(|slot| slot.service == index) {
+            if self.core.registry.get(key).is_some_and(|slot| slot.service == index) {
                 guard::discard(listener::orphan(&mut self.core, key), name);
             }
         }
@@ -237,7 +237,7 @@ impl LoopState {
     }
 
     fn is_orphan_of(&self, service: u16, key: Key) -> bool {
-        self.registry.peek(key).is_some_and(|slot| slot.service == service) && listener::is_orphan(self, key)
+        self.registry.get(key).is_some_and(|slot| slot.service == service) && listener::is_orphan(self, key)
     }
 }
 

@@ -167,7 +167,7 @@ impl Runtime {
     /// Handles input of a stream.
     #[inline(always)]
     fn input(&mut self, key: Key, mut chunk: Chunk) {
-        if let Some(slot) = self.core.registry.live(key) {
+        if let Some(slot) = self.core.registry.get_mut(key) {
             let (table, service) = (slot.table, slot.service);
             self.call(service, Blame::on(During::Handle, key), |core, erased| {
                 (table.got)(core, erased, key, chunk.bytes())
@@ -181,7 +181,7 @@ impl Runtime {
     /// Handles an event other than input.
     #[inline(never)]
     pub(super) fn event(&mut self, key: Key, event: Event) {
-        let Some(slot) = self.core.registry.live(key) else {
+        let Some(slot) = self.core.registry.get_mut(key) else {
             self.core.counters.stale += 1;
             return;
         };
@@ -207,7 +207,7 @@ impl Runtime {
     /// Resumes streams with kept work: unread input, or a due `Drained`.
     fn again(&mut self, mut again: Vec<Key>) {
         for key in again.drain(..) {
-            let Some(slot) = self.core.registry.live(key) else { continue };
+            let Some(slot) = self.core.registry.get_mut(key) else { continue };
             slot.again = false;
             let (table, service) = (slot.table, slot.service);
             let blame = Blame::on(During::Handle, key);

@@ -32,7 +32,7 @@ pub(super) fn event<S: Handle<Datagrams<R>>, R: 'static>(
             core.engine.give_batch(batch);
         }
         engine::Event::Undelivered(address, error) => {
-            let Some(slot) = core.registry.live(key) else { return };
+            let Some(slot) = core.registry.get_mut(key) else { return };
             let index = slot.service;
             let Some(link) = cast::<R>(&mut slot.resource) else { return };
             link.datagrams.counts.undelivered += 1;
@@ -61,7 +61,7 @@ fn deliver<S: Handle<Datagrams<R>>, R: 'static>(
 ) {
     loop {
         let LoopState { registry, counters, .. } = &mut *core;
-        let Some(slot) = registry.live(key) else { return };
+        let Some(slot) = registry.get_mut(key) else { return };
         let index = slot.service;
         let Some(link) = cast::<R>(&mut slot.resource).filter(|link| link.takes_input()) else { return };
         let Some(datagram) = batch.take() else { return };
@@ -78,7 +78,7 @@ fn keep<R: 'static>(core: &mut LoopState, key: Key, batch: &mut Batch) {
         return;
     }
     let LoopState { registry, budget, .. } = core;
-    let Some(link) = registry.live(key).and_then(|slot| cast::<R>(&mut slot.resource)) else { return };
+    let Some(link) = registry.get_mut(key).and_then(|slot| cast::<R>(&mut slot.resource)) else { return };
     let may_keep = !link.exit.is_closing();
     while let Some(datagram) = batch.take() {
         let len = datagram.bytes.len() + KEPT_EACH;
@@ -107,7 +107,7 @@ pub(super) fn again<S: Handle<Datagrams<R>>, R: 'static>(
     key: Key,
 ) {
     let to = service::<S>(erased);
-    let Some(slot) = core.registry.live(key) else { return };
+    let Some(slot) = core.registry.get_mut(key) else { return };
     let index = slot.service;
     let Some(link) = cast::<R>(&mut slot.resource) else { return };
     if mem::take(&mut link.drained_due) && !link.exit.is_closing() && !link.high {
@@ -125,7 +125,7 @@ pub(super) fn again<S: Handle<Datagrams<R>>, R: 'static>(
 /// Counts the socket's memory again.
 pub(super) fn recount<R: 'static>(core: &mut LoopState, key: Key) {
     let LoopState { registry, budget, .. } = core;
-    if let Some(link) = registry.live(key).and_then(|slot| cast::<R>(&mut slot.resource)) {
+    if let Some(link) = registry.get_mut(key).and_then(|slot| cast::<R>(&mut slot.resource)) {
         let holds = link.holds();
         budget.recount(&mut link.counted, holds);
     }
@@ -133,7 +133,7 @@ pub(super) fn recount<R: 'static>(core: &mut LoopState, key: Key) {
 
 pub(super) fn post<R: 'static>(core: &mut LoopState, index: u16, key: Key, item: Outbound<'_>) -> Flow {
     let LoopState { registry, budget, .. } = core;
-    let slot = registry.live(key).filter(|slot| slot.service == index);
+    let slot = registry.get_mut(key).filter(|slot| slot.service == index);
     let Some(link) = slot.and_then(|slot| cast::<R>(&mut slot.resource)) else { return Flow::Gone };
     if link.exit.is_closing() {
         return Flow::Gone;
@@ -181,7 +181,7 @@ fn refuse<R: 'static>(link: &mut Link<R>, item: &Outbound<'_>) -> Flow {
 /// Sends the queue, updates the engine's interest, and ends a socket that is due to end.
 pub(super) fn flush<R: 'static>(core: &mut LoopState, key: Key) {
     let LoopState { registry, engine, counters, budget, .. } = core;
-    let Some(link) = registry.live(key).and_then(|slot| cast::<R>(&mut slot.resource)) else { return };
+    let Some(link) = registry.get_mut(key).and_then(|slot| cast::<R>(&mut slot.resource)) else { return };
     if !link.queue.is_empty() && !link.blocked && !link.exit.is_detaching() {
         let before = link.queue.bytes();
         link.datagrams.counts.sent += engine.send_datagrams(key, &mut link.queue) as u64;
@@ -197,7 +197,7 @@ pub(super) fn flush<R: 'static>(core: &mut LoopState, key: Key) {
         core.drive_again(key);
     }
     let LoopState { registry, engine, .. } = core;
-    let Some(link) = registry.live(key).and_then(|slot| cast::<R>(&mut slot.resource)) else { return };
+    let Some(link) = registry.get_mut(key).and_then(|slot| cast::<R>(&mut slot.resource)) else { return };
     let wanted = link.takes_input();
     if link.reading != wanted && !link.exit.is_detaching() {
         link.reading = wanted;

@@ -52,7 +52,7 @@ pub(super) fn cast<R: 'static>(resource: &mut Option<Box<dyn Any>>) -> Option<&m
 
 /// Finds the live socket with this key.
 pub(super) fn find<R: 'static>(core: &mut LoopState, key: Key) -> Option<&mut Link<R>> {
-    cast(&mut core.registry.live(key)?.resource)
+    cast(&mut core.registry.get_mut(key)?.resource)
 }
 
 pub(super) fn table<S: Handle<Datagrams<R>>, R: 'static>() -> &'static Vtable {
@@ -194,7 +194,7 @@ fn pause<R: 'static>(core: &mut LoopState, key: Key, paused: bool) {
 
 fn leave<R: 'static>(core: &mut LoopState, key: Key, how: Ending) {
     let LoopState { registry, engine, budget, records, .. } = core;
-    let Some(slot) = registry.live(key) else { return };
+    let Some(slot) = registry.get_mut(key) else { return };
     let record = records.get_mut(slot.service as usize);
     let Some(link) = cast::<R>(&mut slot.resource) else { return };
     budget.recount(&mut link.counted, 0);

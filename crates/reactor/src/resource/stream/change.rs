@@ -175,7 +175,7 @@ fn replace<C: Codec, L: Layer, R: 'static, D: Codec, M: Layer>(
     table: &'static Vtable,
     change: impl FnOnce(Link<C, L, R>) -> Link<D, M, R>,
 ) {
-    let Some(slot) = core.registry.live(key) else { return };
+    let Some(slot) = core.registry.get_mut(key) else { return };
     let Some(Ok(link)) = slot.resource.take().map(|old| old.downcast::<Link<C, L, R>>()) else { return };
     slot.resource = Some(Box::new(change(*link)));
     slot.table = table;

@@ -173,7 +173,7 @@ pub(super) fn release<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key:
     core.partners.remove(&key);
     core.partners.remove(&other);
     unpair::<C, L, R>(core, key);
-    if let Some(slot) = core.registry.peek(other) {
+    if let Some(slot) = core.registry.get(other) {
         let table = slot.table;
         (table.unpair)(core, other);
     }
@@ -192,7 +192,7 @@ pub(super) fn unpair<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: 
 /// Ends the stream with its transport, which the engine gave back.
 pub(super) fn detached<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, transport: Transport) {
     let deadline = core.deadline_left(key);
-    let Some(service) = core.registry.peek(key).map(|slot| slot.service) else { return };
+    let Some(service) = core.registry.get(key).map(|slot| slot.service) else { return };
     let loose = Loose::of(core, service, transport);
     let Some(link) = find::<C, L, R>(core, key) else { return };
     link.conn.detached();

@@ -195,7 +195,7 @@ fn keep_rest<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, byt
 /// Hands the rest on to the stream's new type, because the handler has changed it.
 #[cold]
 fn hand_on(core: &mut LoopState, key: Key, rest: Undelivered<'_>) {
-    if let Some(slot) = core.registry.live(key) {
+    if let Some(slot) = core.registry.get_mut(key) {
         let table = slot.table;
         (table.keep)(core, key, rest);
     }
@@ -266,7 +266,7 @@ fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         }
         let Some((link, ports)) = core.enter::<Link<C, L, R>>(key) else {
             // If it lives, the handler has changed its type, and the caller hands the rest on.
-            return if core.registry.peek(key).is_some() { at } else { input.len() };
+            return if core.registry.get(key).is_some() { at } else { input.len() };
         };
         let index = ports.head.service;
         if !link.conn.takes_items() {
@@ -727,7 +727,7 @@ fn go_on_at_end<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
 ) {
     match at {
         // Room may have been made for other streams meanwhile, at the cost of this one.
-        AtEnd::HungUp if core.registry.peek(key).is_some() => {
+        AtEnd::HungUp if core.registry.get(key).is_some() => {
             emit::<S, Stream<C, L, R>>(core, to, key, index, Event::HungUp);
         }
         AtEnd::Ask if file::hold_end(core, key) => (),

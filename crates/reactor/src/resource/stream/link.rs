@@ -266,7 +266,7 @@ pub(super) fn find<C: Codec, L: Layer, R: 'static>(
     core: &mut LoopState,
     key: Key,
 ) -> Option<&mut Link<C, L, R>> {
-    core.registry.live(key)?.resource.as_mut()?.downcast_mut()
+    core.registry.get_mut(key)?.resource.as_mut()?.downcast_mut()
 }
 
 pub(super) fn table<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>() -> &'static Vtable {
@@ -411,7 +411,7 @@ fn holding<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) -> Ho
 /// the peer sees a reset.
 fn leave<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key, how: Ending) {
     let LoopState { registry, engine, budget, records, .. } = core;
-    let Some(slot) = registry.live(key) else { return };
+    let Some(slot) = registry.get_mut(key) else { return };
     let record = records.get_mut(slot.service as usize);
     let link = slot.resource.as_mut().and_then(|resource| resource.downcast_mut::<Link<C, L, R>>());
     let Some(link) = link else { return };

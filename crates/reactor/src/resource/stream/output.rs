@@ -34,7 +34,7 @@ pub(super) fn post_if<C: Codec, L: Layer, R: 'static>(
     encode: impl FnOnce(&mut C, &mut Outgoing) -> session::Result,
 ) -> Flow {
     let LoopState { registry, pool, budget, dirty, input, broken, .. } = core;
-    let Some(Slot { head, resource }) = registry.live(key).filter(|slot| slot.service == index) else {
+    let Some(Slot { head, resource }) = registry.get_mut(key).filter(|slot| slot.service == index) else {
         return Flow::Gone;
     };
     let link = resource.as_mut().and_then(|resource| resource.downcast_mut::<Link<C, L, R>>());
@@ -107,7 +107,7 @@ enum Posted {
 /// Writes the queue once, and handles the consequences.
 pub(super) fn flush<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: Key) {
     let LoopState { registry, engine, pool, counters, budget, .. } = core;
-    let Some(slot) = registry.live(key) else { return };
+    let Some(slot) = registry.get_mut(key) else { return };
     let Some(link) = slot.resource.as_mut().and_then(|r| r.downcast_mut::<Link<C, L, R>>()) else { return };
     // The common case: an open stream without layers, whose queue the kernel takes whole. It needs no ports,
     // and to gather them would cost 30 instructions a message.

@@ -18,7 +18,7 @@ use crate::{
 impl<S> Context<'_, S> {
     /// Returns a resource. `None` once it has ended or was aborted.
     pub fn get<R: Resource>(&self, id: Id<R>) -> Option<&R> {
-        let slot = self.core.registry.peek(id.key()).filter(|slot| slot.service == self.index)?;
+        let slot = self.core.registry.get(id.key()).filter(|slot| slot.service == self.index)?;
         <R::Driver as Driver<R>>::view(&**slot.resource.as_ref()?)
     }
 
@@ -27,7 +27,7 @@ impl<S> Context<'_, S> {
     pub fn get_mut<R: Resource>(&mut self, id: Id<R>) -> Option<&mut R> {
         let index = self.index;
         self.core.mark(id.key());
-        let slot = self.core.registry.live(id.key()).filter(|slot| slot.service == index)?;
+        let slot = self.core.registry.get_mut(id.key()).filter(|slot| slot.service == index)?;
         <R::Driver as Driver<R>>::view_mut(&mut **slot.resource.as_mut()?)
     }
 

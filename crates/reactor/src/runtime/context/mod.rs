@@ -133,7 +133,7 @@ impl<'a, S> Context<'a, S> {
     /// Returns whether the key names a live resource of this service.
     #[inline]
     pub(crate) fn owns(&self, key: Key) -> bool {
-        self.core.registry.peek(key).is_some_and(|slot| slot.service == self.index)
+        self.core.registry.get(key).is_some_and(|slot| slot.service == self.index)
     }
 
     /// Checks that the key names a live resource of this service, for operations that need one.
@@ -147,7 +147,7 @@ impl<'a, S> Context<'a, S> {
     }
 
     fn table_of(&self, key: Key) -> Option<&'static Vtable> {
-        self.core.registry.peek(key).filter(|slot| slot.service == self.index).map(|slot| slot.table)
+        self.core.registry.get(key).filter(|slot| slot.service == self.index).map(|slot| slot.table)
     }
 
     fn timers_are_full(&mut self) {

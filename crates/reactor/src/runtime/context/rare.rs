@@ -72,7 +72,7 @@ impl<S> Context<'_, S> {
         A::pair(self.core, a);
         B::pair(self.core, b);
         for key in [a, b] {
-            if self.core.registry.peek(key).is_some_and(|slot| slot.look().is_high) {
+            if self.core.registry.get(key).is_some_and(|slot| slot.look().is_high) {
                 self.core.hold_partner(key, true);
             }
         }
