@@ -33,7 +33,7 @@ pub(crate) struct Head {
     /// The key of the live resource. An ended or free slot has its dead form, which no key equals.
     live: Key,
     pub(crate) service: u16,
-    state: State,
+    state: SlotState,
     /// It is on the list of streams to flush.
     pub(crate) dirty: bool,
     /// It is in the resume queue.
@@ -68,7 +68,7 @@ impl DerefMut for Slot {
 impl Head {
     /// Notes that the stream only waits for the peer's end.
     pub(crate) fn linger(&mut self) {
-        self.state = State::Lingering;
+        self.state = SlotState::Lingering;
     }
 
     /// Arms the wheel for the earlier of both deadlines. A deadline that moved later costs nothing: its timer
@@ -104,7 +104,7 @@ pub(crate) enum DeadlineState {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
+enum SlotState {
     Free,
     Live,
     /// It is alive, and has sent its end. It only waits for the peer's end.
@@ -153,7 +153,7 @@ impl Registry {
         let Some(index) = self.free.pop_front().or_else(|| self.grow(table)) else { return Err(resource) };
         let slot = &mut self.slots[index as usize];
         let key = Key::new(index, slot.live.generation(), self.runtime);
-        slot.head = Head { live: key, service, state: State::Live, ..Slot::free(key, table).head };
+        slot.head = Head { live: key, service, state: SlotState::Live, ..Slot::free(key, table).head };
         slot.resource = Some(resource);
         self.occupied += 1;
         Ok(key)
@@ -171,7 +171,7 @@ impl Registry {
 
     fn ended(&mut self, key: Key) -> Option<&mut Slot> {
         let slot = self.slots.get_mut(key.slot())?;
-        (slot.live == key.dead() && slot.state == State::Ended).then_some(slot)
+        (slot.live == key.dead() && slot.state == SlotState::Ended).then_some(slot)
     }
 
     /// Returns the slot of the live resource with this key, mutably.
@@ -189,7 +189,7 @@ impl Registry {
     /// Marks a live resource as ended. After that only [`Registry::take_ended`] finds it.
     pub(crate) fn end(&mut self, key: Key) -> Option<&mut Slot> {
         let slot = self.get_mut(key)?;
-        slot.state = State::Ended;
+        slot.state = SlotState::Ended;
         slot.live = key.dead();
         Some(slot)
     }
@@ -213,7 +213,7 @@ impl Registry {
     /// Frees the slot of an ended resource, after its `closed`.
     pub(crate) fn free(&mut self, key: Key) {
         let Some(slot) = self.ended(key) else { return };
-        slot.state = State::Free;
+        slot.state = SlotState::Free;
         slot.resource = None;
         let generation = key.generation();
         if generation < Key::GENERATION_MAX {
@@ -235,7 +235,8 @@ impl Registry {
     /// rare moments.
     pub(crate) fn keys(&self, service: Option<u16>) -> Vec<Key> {
         let of = |slot: &Slot| {
-            matches!(slot.state, State::Live | State::Lingering) && service.is_none_or(|n| slot.service == n)
+            matches!(slot.state, SlotState::Live | SlotState::Lingering)
+                && service.is_none_or(|n| slot.service == n)
         };
         let all = self.slots.iter().filter(|slot| of(slot));
         all.map(|slot| slot.live).collect()
@@ -244,7 +245,7 @@ impl Registry {
     /// Returns the keys of all lingering streams. It looks at every slot, so it is only for a lack of
     /// descriptors.
     pub(crate) fn lingering(&self) -> Vec<Key> {
-        let all = self.slots.iter().filter(|slot| slot.state == State::Lingering);
+        let all = self.slots.iter().filter(|slot| slot.state == SlotState::Lingering);
         all.map(|slot| slot.live).collect()
     }
 
@@ -255,25 +256,25 @@ impl Registry {
 
     /// Returns all live resources with their keys. It looks at every slot.
     pub(crate) fn all_live(&self) -> impl Iterator<Item = (Key, &Slot)> {
-        let is_live = |slot: &&Slot| matches!(slot.state, State::Live | State::Lingering);
+        let is_live = |slot: &&Slot| matches!(slot.state, SlotState::Live | SlotState::Lingering);
         self.slots.iter().filter(is_live).map(|slot| (slot.live, slot))
     }
 
     /// Returns the live resource in a slot.
     pub(crate) fn live_at(&self, index: usize) -> Option<(Key, &Slot)> {
         let slot = self.slots.get(index)?;
-        matches!(slot.state, State::Live | State::Lingering).then_some((slot.live, slot))
+        matches!(slot.state, SlotState::Live | SlotState::Lingering).then_some((slot.live, slot))
     }
 
     /// Returns whether this resource waits for its `closed`.
     pub(crate) fn has_ended(&self, key: Key) -> bool {
         let slot = self.slots.get(key.slot());
-        slot.is_some_and(|slot| slot.live == key.dead() && slot.state == State::Ended)
+        slot.is_some_and(|slot| slot.live == key.dead() && slot.state == SlotState::Ended)
     }
 
     /// Returns how many resources wait for their `closed`. It looks at every slot.
     pub(crate) fn ended_count(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.state == State::Ended).count()
+        self.slots.iter().filter(|slot| slot.state == SlotState::Ended).count()
     }
 
     /// Returns a description of the first invariant that does not hold: each slot is live, ended, on the free
@@ -281,7 +282,7 @@ impl Registry {
     pub(crate) fn check(&self) -> Result<(), String> {
         for index in &self.free {
             match self.slots.get(*index as usize).map(|slot| slot.state) {
-                Some(State::Free) => (),
+                Some(SlotState::Free) => (),
                 Some(state) => return Err(format!("slot {index} is {state:?}, and on the free list")),
                 None => return Err(format!("slot {index} is on the free list, and does not exist")),
             }
@@ -289,12 +290,14 @@ impl Registry {
         let (mut occupied, mut free, mut spent) = (0, 0, 0);
         for (index, slot) in self.slots.iter().enumerate() {
             match slot.state {
-                State::Free if slot.live.generation() >= Key::GENERATION_MAX => spent += 1,
-                State::Free => free += 1,
-                State::Live | State::Lingering if slot.resource.is_none() || slot.live.slot() != index => {
+                SlotState::Free if slot.live.generation() >= Key::GENERATION_MAX => spent += 1,
+                SlotState::Free => free += 1,
+                SlotState::Live | SlotState::Lingering
+                    if slot.resource.is_none() || slot.live.slot() != index =>
+                {
                     return Err(format!("slot {index} is {:?}, without its resource or its key", slot.state));
                 }
-                State::Live | State::Lingering | State::Ended => occupied += 1,
+                SlotState::Live | SlotState::Lingering | SlotState::Ended => occupied += 1,
             }
         }
         let listed = self.free.len();
@@ -329,7 +332,7 @@ impl Slot {
         let head = Head {
             live: key.dead(),
             service: 0,
-            state: State::Free,
+            state: SlotState::Free,
             dirty: false,
             again: false,
             resting: false,

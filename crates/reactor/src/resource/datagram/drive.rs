@@ -4,7 +4,7 @@ use std::{any::Any, mem};
 
 use super::{
     DatagramEvent, Datagrams, Flow, WhenFull,
-    link::{Link, cast, find},
+    socket::{DatagramSocket, cast, find},
 };
 use crate::{
     engine::{self, Batch, Ending, Outbound},
@@ -158,7 +158,7 @@ pub(super) fn post<R: 'static>(core: &mut LoopState, index: u16, key: Key, item:
 }
 
 /// Returns whether there is room for the item. May drop older items first.
-fn make_room<R: 'static>(link: &mut Link<R>, item: &Outbound<'_>) -> bool {
+fn make_room<R: 'static>(link: &mut DatagramSocket<R>, item: &Outbound<'_>) -> bool {
     let options = link.datagrams.settings();
     let (queue, bytes, when_full) = (options.queue, options.queue_bytes, options.when_full);
     let (count, len) = (item.count(), item.bytes.len());
@@ -172,7 +172,7 @@ fn make_room<R: 'static>(link: &mut Link<R>, item: &Outbound<'_>) -> bool {
     fits(link.queue.len() + count, link.queue.bytes() + len)
 }
 
-fn refuse<R: 'static>(link: &mut Link<R>, item: &Outbound<'_>) -> Flow {
+fn refuse<R: 'static>(link: &mut DatagramSocket<R>, item: &Outbound<'_>) -> Flow {
     link.datagrams.counts.dropped += item.count() as u64;
     link.high = true;
     Flow::Full

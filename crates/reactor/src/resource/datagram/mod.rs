@@ -2,13 +2,13 @@
 //! user sees.
 
 mod drive;
-mod link;
+mod socket;
 
 use crate::options::with_changes;
 use std::{any::Any, fmt, io, marker::PhantomData, sync::Arc, time::Duration};
 
-use self::link::Link;
-pub(crate) use self::link::attach;
+use self::socket::DatagramSocket;
+pub(crate) use self::socket::attach;
 use super::{Driver, Flow, Output, OutputDriver, Resource, Served, Vtable};
 use crate::{
     address::Address,
@@ -196,15 +196,15 @@ impl<R: 'static> Resource for Datagrams<R> {
 
 impl<R: 'static> Driver<Datagrams<R>> for Served {
     fn table<S: Handle<Datagrams<R>>>() -> &'static Vtable {
-        link::table::<S, R>()
+        socket::table::<S, R>()
     }
 
     fn view(slot: &dyn Any) -> Option<&Datagrams<R>> {
-        slot.downcast_ref::<Link<R>>().map(|link| &link.datagrams)
+        slot.downcast_ref::<DatagramSocket<R>>().map(|link| &link.datagrams)
     }
 
     fn view_mut(slot: &mut dyn Any) -> Option<&mut Datagrams<R>> {
-        slot.downcast_mut::<Link<R>>().map(|link| &mut link.datagrams)
+        slot.downcast_mut::<DatagramSocket<R>>().map(|link| &mut link.datagrams)
     }
 
     fn enroll(

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A socket and its state in the runtime.
-pub(super) struct Link<R> {
+pub(super) struct DatagramSocket<R> {
     pub(super) datagrams: Datagrams<R>,
     pub(super) queue: DatagramQueue,
     /// The datagrams that arrived while it was paused.
@@ -34,7 +34,7 @@ pub(super) struct Link<R> {
     pub(super) why: Option<Closed>,
 }
 
-impl<R: 'static> Link<R> {
+impl<R: 'static> DatagramSocket<R> {
     /// Returns the memory that the budget counts.
     pub(super) fn holds(&self) -> usize {
         self.queue.memory() + self.kept.memory()
@@ -46,12 +46,12 @@ impl<R: 'static> Link<R> {
     }
 }
 
-pub(super) fn cast<R: 'static>(resource: &mut Option<Box<dyn Any>>) -> Option<&mut Link<R>> {
+pub(super) fn cast<R: 'static>(resource: &mut Option<Box<dyn Any>>) -> Option<&mut DatagramSocket<R>> {
     resource.as_mut()?.downcast_mut()
 }
 
 /// Finds the live socket with this key.
-pub(super) fn find<R: 'static>(core: &mut LoopState, key: Key) -> Option<&mut Link<R>> {
+pub(super) fn find<R: 'static>(core: &mut LoopState, key: Key) -> Option<&mut DatagramSocket<R>> {
     cast(&mut core.registry.get_mut(key)?.resource)
 }
 
@@ -76,7 +76,7 @@ pub(super) fn table<S: Handle<Datagrams<R>>, R: 'static>() -> &'static Vtable {
         leave: leave::<R>,
         closed: closed::<S, R>,
         look: |resource| {
-            let link = resource.downcast_ref::<Link<R>>();
+            let link = resource.downcast_ref::<DatagramSocket<R>>();
             link.map_or(Look::default(), |link| Look {
                 is_high: link.high,
                 rests: RestReasons::NONE.with(RestReason::Paused, link.paused),
@@ -98,7 +98,7 @@ pub(crate) fn attach<R: 'static>(
     let longest = datagrams.settings().longest.min(DATAGRAM_MAX);
     let Carried { queue, kept, paused, high, deadline, .. } = carried;
     let kept = Batch::from(kept);
-    let link = Link {
+    let link = DatagramSocket {
         datagrams,
         kept_bytes: kept.room() + kept.len() * drive::KEPT_EACH,
         kept,
@@ -139,8 +139,10 @@ pub(crate) fn attach<R: 'static>(
 
 /// Takes the socket and its belongings out of its link.
 fn unwrap<R: 'static>(link: Box<dyn Any>, transport: Option<Transport>) -> Datagrams<R> {
-    let link = *link.downcast::<Link<R>>().expect("a table is only used with the resource it was made for");
-    let Link { mut datagrams, queue, kept, paused, .. } = link;
+    let link = *link
+        .downcast::<DatagramSocket<R>>()
+        .expect("a table is only used with the resource it was made for");
+    let DatagramSocket { mut datagrams, queue, kept, paused, .. } = link;
     // The next life emits a `Drained` that is still due.
     let high = link.high || link.drained_due;
     let before = datagrams.carried.take().map(|carried| *carried).unwrap_or_default();
