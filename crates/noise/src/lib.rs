@@ -39,8 +39,43 @@
 //!
 //! # Randomness
 //! Ephemeral keys come from the system, unless [`NoiseOptions::initiator_with`] and
-//! [`NoiseOptions::responder_with`] give other secret bytes. In a simulator, these come from the world's seed,
-//! so that a session repeats byte by byte.
+//! [`NoiseOptions::responder_with`] give other secret bytes. A test in a simulated world must use these, with
+//! bytes of the world's own chance, or its runs do not repeat. A service takes the choice from its builder:
+//!
+//! ```
+//! use reactor_noise::{Keypair, Noise, NoiseError, NoiseOptions, NN};
+//!
+//! /// Makes an ephemeral key: `None` for the system's randomness.
+//! type Ephemeral = fn(random: &mut dyn FnMut() -> u64) -> Option<[u8; 32]>;
+//!
+//! fn system(_: &mut dyn FnMut() -> u64) -> Option<[u8; 32]> {
+//!     None
+//! }
+//!
+//! /// For tests only: these bytes are not secret.
+//! fn of_the_world(random: &mut dyn FnMut() -> u64) -> Option<[u8; 32]> {
+//!     let mut bytes = [0; 32];
+//!     bytes.chunks_mut(8).for_each(|eight| eight.copy_from_slice(&random().to_ne_bytes()));
+//!     Some(bytes)
+//! }
+//!
+//! /// In a service, `random` is `|| cx.random()`.
+//! fn dial(
+//!     options: &NoiseOptions,
+//!     ephemeral: Ephemeral,
+//!     random: &mut dyn FnMut() -> u64,
+//! ) -> Result<Noise, NoiseError> {
+//!     match ephemeral(random) {
+//!         None => options.initiator(),
+//!         Some(bytes) => options.initiator_with(bytes),
+//!     }
+//! }
+//!
+//! let options = NoiseOptions::new(NN)?;
+//! dial(&options, system, &mut || 7)?;
+//! dial(&options, of_the_world, &mut || 7)?;
+//! # Ok::<(), NoiseError>(())
+//! ```
 #![forbid(unsafe_code)]
 
 mod ephemeral;

@@ -107,8 +107,8 @@ fn fmt_failed(f: &mut fmt::Formatter<'_>, receipt: &Receipt) -> fmt::Result {
         if let Some(first) = service.first_errors.first() {
             let and = if service.panicked.is_some() { ", and" } else { "" };
             match service.errors {
-                1 => write!(f, "{and} had an error that nobody took: {first}")?,
-                count => write!(f, "{and} had {count} errors that nobody took, the first: {first}")?,
+                1 => write!(f, "{and} had an unhandled error: {first}")?,
+                count => write!(f, "{and} had {count} unhandled errors, the first: {first}")?,
             }
         }
     }

@@ -78,7 +78,7 @@ impl Handle<reactor::signals::Signals> for Echo {
         _: Id<reactor::signals::Signals>,
         _: reactor::signals::Arrived,
     ) -> Result {
-        // The files are small and local, so the loop waits for them. A large set belongs into `offload`.
+        // The files are small and local, so the loop waits for them. A large set belongs in `offload`.
         match self.files.read().and_then(|identity| self.acceptor.replace(identity, [])) {
             Ok(()) => println!("the certificate is replaced"),
             Err(error) => eprintln!("tls_echo: the old certificate stays: {error}"),

@@ -131,7 +131,7 @@ impl Handle<reactor::signals::Signals> for Proxy {
         _: Id<reactor::signals::Signals>,
         _: reactor::signals::Arrived,
     ) -> Result {
-        // The files are small and local, so the loop waits for them. A large set belongs into `offload`.
+        // The files are small and local, so the loop waits for them. A large set belongs in `offload`.
         match self.settings.identity().and_then(|identity| self.acceptor.replace(identity, [])) {
             Ok(()) => println!("the certificate is replaced"),
             Err(error) => eprintln!("tls_proxy: the old certificate stays: {error}"),

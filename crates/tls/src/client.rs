@@ -114,7 +114,7 @@ impl ConnectorBuilder {
         self
     }
 
-    /// Ends the settings.
+    /// Builds the connector.
     ///
     /// # Errors
     /// [`ConfigError::NoProvider`], or [`ConfigError::Refused`] if the identity cannot be used.

@@ -23,6 +23,24 @@
 //! after that: the stream then fails with [`TlsError::Alert`], possibly after the client has sent its first
 //! bytes.
 //!
+//! # When the peer is rejected
+//! The stream ends with `Closed::Refused`, and `downcast_ref::<TlsError>()` of its failure says why. Another
+//! attempt ends in the same way, so do not retry at once.
+//!
+//! # Certificates for a test
+//! rustls does not accept the certificate of an authority (CA) as the one of a server
+//! (`CaUsedAsEndEntity`), and `openssl req -x509` alone makes one of an authority. These commands make both:
+//!
+//! ```console
+//! $ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=test-ca \
+//!       -keyout ca.key -out ca.pem
+//! $ openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost \
+//!       -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout key.pem -out request.pem
+//! $ openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -copy_extensions copy -out cert.pem
+//! ```
+//!
+//! A client of that server trusts it with `Roots::from_file("ca.pem")`.
+//!
 //! # Ends
 //! A TLS session ends with a message, `close_notify`. If the transport ends without it, somebody may have cut
 //! the connection, and the stream fails with [`Truncated`](session::Truncated).

@@ -142,7 +142,7 @@ impl AcceptorBuilder {
         self
     }
 
-    /// Lets clients resume sessions so. The default is [`Resumption::Memory`] of 256.
+    /// Sets how clients may resume sessions. The default is [`Resumption::Memory`] of 256.
     #[must_use]
     pub fn resumption(mut self, resumption: Resumption) -> Self {
         self.resumption = resumption;
@@ -172,7 +172,7 @@ impl AcceptorBuilder {
         self
     }
 
-    /// Ends the settings.
+    /// Builds the acceptor.
     ///
     /// # Errors
     /// [`ConfigError::NoProvider`], or [`ConfigError::Refused`] if an identity or the clients' roots cannot be

@@ -163,7 +163,8 @@ pub trait Output: Resource<Driver: OutputDriver<Self>> {
 /// **The queue is the runtime's.** It is bounded at 4 MiB, counts against
 /// [`Limits::bytes`](crate::Limits::bytes), and its bytes leave in the order of the sends.
 ///
-/// **Not promised.** One flush need not take a whole item, and one item need not leave in one write.
+/// **Not promised.** One flush need not take a whole item, one item need not leave in one write, and several
+/// items may leave in one write. A source that takes one message for each write needs its own `flush`.
 pub trait Writable: Pollable {
     /// The type of an item to send.
     type Item<'a>;

@@ -242,7 +242,9 @@ pub trait Handle<R: Resource>: Service {
     /// The connection has no id yet. If it is [taken](Accept::Take) and has no layer, the next call of this
     /// service is [`handle`](Handle::handle) with its `Open`. With a layer, `Open` comes after the handshake,
     /// and other calls come before. No `Open` comes if the runtime has no room for one more resource
-    /// ([`Fault::Register`]). [`Context::listen_asking`] has an example: a limit for each address.
+    /// ([`Fault::Register`]). To count the taken ones, count in `Open` and not here, and count down in `closed`
+    /// only for ids that were counted: a handshake that fails brings `closed` without `Open`, and so does a
+    /// [dismissed](Accept::Dismiss) stream. [`Context::listen_asking`] has an example: a limit for each address.
     ///
     /// By default it refuses each, and [`Service::fault`] gets [`Fault::Accept`], because a service that
     /// listens in this way must have an answer.

@@ -142,12 +142,14 @@ impl<S> Context<'_, S> {
 
     /// Begins to connect. `Open` or `closed` follows. Items may be sent at once, and wait.
     ///
-    /// A refusal that passes by itself is not an error: while the accept queue of a Unix listener is full
+    /// A transient refusal is not an error: while the accept queue of a Unix listener is full
     /// (Linux), the runtime tries again until the deadline of the connect (for `Descriptors`: 30 s). All
     /// other refusals are final, because the system does not distinguish those that pass.
     ///
     /// # Errors
-    /// The address is invalid (names are not resolved), or the system refuses at once.
+    /// The address is invalid (names are not resolved), or the system refuses at once: for example ENETUNREACH
+    /// while the machine is offline, or EMFILE. Other refusals arrive in [`closed`](crate::Handle::closed). A
+    /// service that connects again should treat both alike.
     pub fn connect<R: Connection + Handled<S>>(
         &mut self,
         address: impl ToAddress,
