@@ -26,7 +26,6 @@ pub use stack::Stack;
 
 /// The buffers that a layer borrows for one call. It may only append to them, and must neither read nor
 /// remove their contents.
-#[derive(Debug)]
 pub struct Io<'a> {
     /// Clear bytes, on their way to the codec.
     pub up: &'a mut Vec<u8>,
@@ -34,6 +33,17 @@ pub struct Io<'a> {
     pub down: &'a mut Outgoing,
     /// Buffers for bytes that the layer must keep between calls. It returns them when they are empty.
     pub pool: &'a mut Pool,
+}
+
+/// Shows lengths, and not the bytes.
+impl fmt::Debug for Io<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Io")
+            .field("up", &self.up.len())
+            .field("down", &self.down.len())
+            .field("pool", &self.pool)
+            .finish()
+    }
 }
 
 /// The outcome of one call of [`Layer::open`].

@@ -6,6 +6,7 @@
 //! callers check [`Outgoing::len`].
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, IoSlice};
 
 use crate::shared::Shared;
@@ -21,7 +22,7 @@ use crate::shared::Shared;
 /// out.advance(6);
 /// assert_eq!(out.front(), b"world");
 /// ```
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Outgoing {
     /// The first bytes. While `parts` is empty, small items are appended here.
     front: Vec<u8>,
@@ -441,14 +442,23 @@ impl Drop for Grown<'_> {
     }
 }
 
+/// Shows lengths, and not the bytes.
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing")
+            .field("len", &self.len())
+            .field("parts", &self.parts.len())
+            .field("sent", &self.gone)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Contiguous bytes, and how many of them have been sent.
-#[derive(Debug)]
 struct Segment {
     bytes: SegmentBytes,
     at: usize,
 }
 
-#[derive(Debug)]
 enum SegmentBytes {
     Own(Vec<u8>),
     Shared(Shared),

@@ -5,6 +5,8 @@
 //! buffer beyond the limit. Taking a buffer never fails. If the pool is empty, it allocates a new one and
 //! counts a miss.
 
+use std::fmt;
+
 use crate::outgoing::Outgoing;
 
 /// Keeps empty buffers for reuse, up to a limit in bytes.
@@ -18,7 +20,6 @@ use crate::outgoing::Outgoing;
 /// assert!(pool.kept() > 0);
 /// assert_eq!(pool.misses(), 1);
 /// ```
-#[derive(Debug)]
 pub struct Pool {
     buffers: Vec<Vec<u8>>,
     /// Each queue with its cost, so that the cost is not computed twice.
@@ -104,6 +105,19 @@ impl Pool {
 impl Default for Pool {
     fn default() -> Self {
         Pool::new()
+    }
+}
+
+/// Shows numbers, and not the buffers.
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("buffers", &self.buffers.len())
+            .field("queues", &self.queues.len())
+            .field("kept", &self.kept)
+            .field("limit", &self.limit)
+            .field("misses", &self.misses)
+            .finish()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Immutable bytes that several write queues can share.
 
+use std::fmt;
 use std::ops::{Bound, Deref, RangeBounds};
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::outgoing::Outgoing;
 /// assert_eq!(one.to_vec(), b"the same line for all\n");
 /// # Ok::<(), session::Failure>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Shared {
     whole: Arc<[u8]>,
     from: usize,
@@ -90,6 +91,13 @@ impl PartialEq for Shared {
 }
 
 impl Eq for Shared {}
+
+/// Shows the length, and not the bytes.
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
 
 impl Deref for Shared {
     type Target = [u8];

@@ -5,6 +5,8 @@
 //! one. So each call handles one record of one layer, and an error does not take previously opened bytes
 //! along.
 
+use std::fmt;
+
 use super::{Io, Layer, LayerError, Next, Step, check_left, open_once, seal_all, seal_once};
 use crate::failure::{Result, Truncated};
 
@@ -13,7 +15,6 @@ use crate::failure::{Result, Truncated};
 ///
 /// An end is authentic if the inner layer saw its own end, or if the outer layer's end is authentic and the
 /// inner layer accepts it.
-#[derive(Debug)]
 pub struct Stack<A, B> {
     outer: A,
     inner: B,
@@ -215,5 +216,17 @@ impl<A: Layer, B: Layer> Layer for Stack<A, B> {
 
     fn held(&self) -> usize {
         self.mid.capacity() + self.outer.held() + self.inner.held()
+    }
+}
+
+/// Shows the layers and lengths, and not the bytes between the layers.
+impl<A: fmt::Debug, B: fmt::Debug> fmt::Debug for Stack<A, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stack")
+            .field("outer", &self.outer)
+            .field("inner", &self.inner)
+            .field("mid", &(self.mid.len() - self.at))
+            .field("outer_ended", &self.outer_ended)
+            .finish_non_exhaustive()
     }
 }
