@@ -7,12 +7,23 @@ use std::fmt;
 #[derive(Debug, PartialEq)]
 #[non_exhaustive]
 pub enum NoiseError {
-    /// The settings cannot be used: the pattern is unknown, or a key that it needs is missing.
+    /// The settings cannot be used: the protocol is unknown, or snow refuses them.
     Settings(snow::Error),
+    /// The pattern is one-way (N, K or X), so its sessions could never end cleanly.
+    OneWay,
+    /// The pattern needs this from this side, and it was not set.
+    Missing(Setting),
+    /// The pattern has no use for this on this side, so it would protect nothing.
+    Unused(Setting),
     /// A public or private key is not 32 bytes long.
     KeyLength(usize),
     /// The peer's handshake message is not what the pattern requires, or was made with other keys.
     Handshake(snow::Error),
+    /// The peer proved another static key than [`NoiseOptions::remote`](crate::NoiseOptions::remote) requires.
+    WrongKey {
+        /// The peer's key.
+        key: [u8; 32],
+    },
     /// The peer's handshake message carries a payload.
     Payload {
         /// How many bytes.
@@ -38,13 +49,43 @@ pub enum NoiseError {
     Early,
 }
 
+/// A setting that a pattern needs or cannot use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// The secret that both sides share, at this place ([`NoiseOptions::psk`](crate::NoiseOptions::psk)).
+    Psk(u8),
+    /// This side's static key ([`NoiseOptions::keypair`](crate::NoiseOptions::keypair)).
+    Keypair,
+    /// The peer's static key ([`NoiseOptions::remote`](crate::NoiseOptions::remote)).
+    Remote,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Setting::Psk(place) => write!(f, "a shared secret at place {place}"),
+            Setting::Keypair => f.write_str("a static key of our own"),
+            Setting::Remote => f.write_str("the peer's static key"),
+        }
+    }
+}
+
 impl fmt::Display for NoiseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NoiseError::Settings(error) => write!(f, "Noise settings: {error}"),
+            NoiseError::OneWay => f.write_str("Noise: a session with a one-way pattern cannot end cleanly"),
+            NoiseError::Missing(setting) => write!(f, "Noise: the pattern needs {setting} on this side"),
+            NoiseError::Unused(setting) => {
+                write!(f, "Noise: the pattern has no use for {setting} on this side")
+            }
             NoiseError::KeyLength(len) => write!(f, "a key of {len} bytes, where keys have 32"),
             NoiseError::Handshake(error) => {
                 write!(f, "Noise: the peer's handshake message is wrong: {error}")
+            }
+            NoiseError::WrongKey { key } => {
+                f.write_str("Noise: the peer has another key than it must have: ")?;
+                key.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
             }
             NoiseError::Payload { len } => {
                 write!(

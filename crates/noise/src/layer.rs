@@ -20,6 +20,8 @@ pub struct Noise {
     rekey: Option<Rekey>,
     /// The peer ended its side.
     ended: bool,
+    /// The static key that the peer must have.
+    wanted: Option<[u8; 32]>,
     remote: Option<[u8; 32]>,
     hash: Option<Vec<u8>>,
 }
@@ -45,12 +47,14 @@ impl Noise {
         initiator: bool,
         ephemeral: Option<[u8; 32]>,
     ) -> Result<Noise, NoiseError> {
+        options.check(initiator)?;
         let state = build(options, initiator, ephemeral)?;
         Ok(Noise {
             state: State::Handshake(Box::new(state)),
             marked: options.marked,
             rekey: options.rekey.map(|every| Rekey { every, out: every, incoming: every }),
             ended: false,
+            wanted: options.remote,
             remote: None,
             hash: None,
         })
@@ -94,12 +98,19 @@ impl Noise {
     /// Writes handshake messages while it is our turn, and then changes over if the handshake is over.
     fn advance(&mut self, io: &mut Io<'_>) -> Result<(), NoiseError> {
         let State::Handshake(handshake) = &mut self.state else { return Ok(()) };
+        // Check first: a peer with another key must not get our own key, nor anything else.
+        let remote = handshake.get_remote_static().map(key).transpose()?;
+        if let (Some(wanted), Some(key)) = (self.wanted, remote)
+            && key != wanted
+        {
+            return Err(NoiseError::WrongKey { key });
+        }
         while handshake.is_my_turn() && !handshake.is_handshake_finished() {
             put_message(io.down, HANDSHAKE_MAX, |room| handshake.write_message(&[], room))
                 .map_err(NoiseError::Handshake)?;
         }
         if handshake.is_handshake_finished() {
-            self.remote = handshake.get_remote_static().map(key).transpose()?;
+            self.remote = remote;
             // The change drops it.
             self.hash = Some(handshake.get_handshake_hash().to_vec());
             let State::Handshake(handshake) = std::mem::replace(&mut self.state, State::Broken) else {
@@ -241,7 +252,10 @@ fn build(
         if let Some(private) = &options.private {
             builder = builder.local_private_key(private)?;
         }
-        if let Some(remote) = &options.remote {
+        // Where the peer shows its key, the session compares it.
+        if let Some(remote) = &options.remote
+            && options.known_before(initiator)
+        {
             builder = builder.remote_public_key(remote)?;
         }
         for (place, secret) in &options.psks {

@@ -17,6 +17,12 @@
 //! # Ok::<(), reactor_noise::NoiseError>(())
 //! ```
 //!
+//! # Settings that a pattern does not use
+//! A shared secret, a static key or the peer's key that the pattern has no use for would protect nothing, so
+//! no session is made with it ([`NoiseError::Unused`]). One that the pattern needs must be there
+//! ([`NoiseError::Missing`]). One-way patterns (N, K and X) are refused, because their responder cannot send the
+//! marker that ends its side ([`NoiseError::OneWay`]).
+//!
 //! # On the wire
 //! Each message, in the handshake and after it, follows its length in two bytes, the high one first. A message
 //! is at most 65,535 bytes long, 16 of which authenticate it. Our handshake messages carry no payload, and the
@@ -34,7 +40,8 @@
 //! # What an open stream means
 //! When the stream opens, this side has finished the handshake. [`Noise::remote_static`] returns the peer's
 //! key, and [`Noise::handshake_hash`] identifies the session. Whether the key belongs to somebody whom the
-//! service trusts is the service's decision. If our message is the last one of the handshake, the peer has not
+//! service trusts is the service's decision, unless [`NoiseOptions::remote`] requires a certain key: then a peer
+//! with another key never gets this far. If our message is the last one of the handshake, the peer has not
 //! yet judged our key: it may still end the session.
 //!
 //! # Randomness
@@ -84,7 +91,7 @@ mod keys;
 mod layer;
 mod options;
 
-pub use error::NoiseError;
+pub use error::{NoiseError, Setting};
 pub use keys::Keypair;
 pub use layer::Noise;
 pub use options::{IK, NN, NoiseOptions, XK, XX};

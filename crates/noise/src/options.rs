@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use snow::params::NoiseParams;
+use snow::params::{HandshakeModifier, NoiseParams};
 
-use crate::error::NoiseError;
+use crate::error::{NoiseError, Setting};
 use crate::keys::{Keypair, params};
 use crate::layer::Noise;
 
@@ -35,11 +35,15 @@ impl NoiseOptions {
     /// `"Noise_NNpsk0_25519_AESGCM_SHA256"`. The curve is always 25519.
     ///
     /// # Errors
-    /// [`NoiseError::Settings`] if there is no such protocol.
+    /// [`NoiseError::Settings`] if there is no such protocol. [`NoiseError::OneWay`] for the patterns N, K and X,
+    /// with or without shared secrets: only one side can send, so neither end of a session could be clean.
     pub fn new(protocol: &str) -> Result<NoiseOptions, NoiseError> {
         let params = params(protocol)?;
         if params.dh != snow::params::DHChoice::Curve25519 {
             return Err(NoiseError::Settings(snow::Error::Dh));
+        }
+        if params.handshake.pattern.is_oneway() {
+            return Err(NoiseError::OneWay);
         }
         Ok(NoiseOptions {
             params,
@@ -60,22 +64,28 @@ impl NoiseOptions {
         self
     }
 
-    /// Sets this side's static key.
+    /// Sets this side's static key, for patterns in which this side has one.
     #[must_use]
     pub fn keypair(mut self, keypair: &Keypair) -> Self {
         self.private = Some(*keypair.private());
         self
     }
 
-    /// Sets the peer's static key, for patterns in which this side knows it before.
+    /// Requires the peer to have this static key.
+    ///
+    /// Patterns in which this side knows the key before use it. In others the peer shows its key (XX on both
+    /// sides, XK and IK for the responder). There the handshake fails with [`NoiseError::WrongKey`] if it is
+    /// another, before this side sends anything more. Without this setting, these accept any key, and the service
+    /// decides by [`Noise::remote_static`]. In patterns in which the peer has no static key, no session is made.
     #[must_use]
     pub fn remote(mut self, public: &[u8; 32]) -> Self {
         self.remote = Some(*public);
         self
     }
 
-    /// Sets a secret that both sides share, at this place of the pattern (0 for `psk0`). It should be as good
-    /// as 32 random bytes, because the handshake does not protect a weak one.
+    /// Sets a secret that both sides share, at this place of the pattern (0 for `psk0`). The pattern's name must
+    /// have that place. The secret should be as good as 32 random bytes, because the handshake does not protect
+    /// a weak one.
     #[must_use]
     pub fn psk(mut self, place: u8, secret: &[u8; 32]) -> Self {
         self.psks.push((place, *secret));
@@ -101,7 +111,9 @@ impl NoiseOptions {
     /// Makes the layer of the side that speaks first.
     ///
     /// # Errors
-    /// [`NoiseError::Settings`] if a key is missing that the pattern needs.
+    /// [`NoiseError::Missing`] if a key or a secret is missing that the pattern needs on this side,
+    /// [`NoiseError::Unused`] if one is set that it does not use, and [`NoiseError::Settings`] if snow refuses the
+    /// settings, for example two secrets at one place.
     pub fn initiator(&self) -> Result<Noise, NoiseError> {
         Noise::new(self, true, None)
     }
@@ -132,6 +144,38 @@ impl NoiseOptions {
     /// As [`initiator`](NoiseOptions::initiator).
     pub fn responder_with(&self, ephemeral: [u8; 32]) -> Result<Noise, NoiseError> {
         Noise::new(self, false, Some(ephemeral))
+    }
+
+    /// Checks that the pattern uses on this side what is set, and that nothing is missing.
+    pub(crate) fn check(&self, initiator: bool) -> Result<(), NoiseError> {
+        let (pattern, modifiers) = (self.params.handshake.pattern, &self.params.handshake.modifiers.list);
+        let used = |place| modifiers.contains(&HandshakeModifier::Psk(place));
+        if let Some((place, _)) = self.psks.iter().find(|(place, _)| !used(*place)) {
+            return Err(NoiseError::Unused(Setting::Psk(*place)));
+        }
+        for modifier in modifiers {
+            if let HandshakeModifier::Psk(place) = *modifier
+                && !self.psks.iter().any(|(given, _)| *given == place)
+            {
+                return Err(NoiseError::Missing(Setting::Psk(place)));
+            }
+        }
+        match (self.private.is_some(), pattern.needs_local_static_key(initiator)) {
+            (true, false) => return Err(NoiseError::Unused(Setting::Keypair)),
+            (false, true) => return Err(NoiseError::Missing(Setting::Keypair)),
+            _ => (),
+        }
+        let peer_has_one = pattern.needs_local_static_key(!initiator);
+        match self.remote {
+            Some(_) if !peer_has_one => Err(NoiseError::Unused(Setting::Remote)),
+            None if self.known_before(initiator) => Err(NoiseError::Missing(Setting::Remote)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns whether this side knows the peer's static key before the handshake.
+    pub(crate) fn known_before(&self, initiator: bool) -> bool {
+        self.params.handshake.pattern.need_known_remote_pubkey(initiator)
     }
 }
 

@@ -1,8 +1,10 @@
 //! What sessions learn and refuse, and how they agree with other implementations, in memory.
 
-use reactor_noise::{IK, Keypair, NN, Noise, NoiseError, NoiseOptions, XK, XX};
+use reactor_noise::{IK, Keypair, NN, Noise, NoiseError, NoiseOptions, Setting, XK, XX};
 use session::kit::{Peer, pump};
 use session::{Layer, Phase, Truncated};
+
+const NNPSK0: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
 
 fn options(protocol: &str) -> NoiseOptions {
     NoiseOptions::new(protocol).expect("it exists")
@@ -51,8 +53,7 @@ fn another_key_secret_or_prologue_is_refused() {
     assert!(server.error().is_none(), "with NN the second message shows it");
     let (client, _) = connect(&options(NN).prologue("v1"), &options(NN).prologue("v2"));
     assert!(matches!(error(&client), NoiseError::Handshake(_)));
-    let psk = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
-    let (_, server) = connect(&options(psk).psk(0, &[1; 32]), &options(psk).psk(0, &[2; 32]));
+    let (_, server) = connect(&options(NNPSK0).psk(0, &[1; 32]), &options(NNPSK0).psk(0, &[2; 32]));
     assert!(matches!(error(&server), NoiseError::Handshake(_)));
 }
 
@@ -60,9 +61,128 @@ fn another_key_secret_or_prologue_is_refused() {
 fn settings_that_cannot_work_are_refused() {
     assert!(matches!(NoiseOptions::new("Noise_ZZ_25519_ChaChaPoly_SHA256"), Err(NoiseError::Settings(_))));
     assert!(matches!(NoiseOptions::new("Noise_XX_448_ChaChaPoly_SHA256"), Err(NoiseError::Settings(_))));
-    assert!(matches!(options(XK).keypair(&keys()).initiator(), Err(NoiseError::Settings(_))));
-    assert!(matches!(options(XX).responder(), Err(NoiseError::Settings(_))));
-    assert!(options(NN).psk(11, &[0; 32]).initiator().is_err());
+    let twice = options(NNPSK0).psk(0, &[1; 32]).psk(0, &[1; 32]);
+    assert!(matches!(refusals(&twice), [NoiseError::Settings(_), NoiseError::Settings(_)]));
+}
+
+/// Returns the errors of both roles.
+fn refusals(options: &NoiseOptions) -> [NoiseError; 2] {
+    [options.initiator(), options.responder()].map(|made| made.expect_err("these settings cannot work"))
+}
+
+#[test]
+fn one_way_patterns_are_refused() {
+    for pattern in ["N", "K", "X", "Npsk0", "Kpsk0", "Xpsk1"] {
+        let protocol = format!("Noise_{pattern}_25519_ChaChaPoly_BLAKE2s");
+        assert_eq!(NoiseOptions::new(&protocol).expect_err(pattern), NoiseError::OneWay);
+    }
+}
+
+#[test]
+fn a_secret_that_the_pattern_does_not_use_is_refused() {
+    let secret = &[1; 32];
+    for (protocol, place) in [(NN, 0), (NN, 11), (NN, 255), (NNPSK0, 1), (NNPSK0, 2)] {
+        let unused = || NoiseError::Unused(Setting::Psk(place));
+        assert_eq!(refusals(&options(protocol).psk(place, secret)), [unused(), unused()], "{protocol}");
+        let with_the_right_one = options(protocol).psk(0, secret).psk(place, secret);
+        assert!(matches!(refusals(&with_the_right_one)[0], NoiseError::Unused(Setting::Psk(_))));
+    }
+}
+
+#[test]
+fn a_secret_that_the_pattern_needs_is_not_forgotten() {
+    let missing = |place| NoiseError::Missing(Setting::Psk(place));
+    assert_eq!(refusals(&options(NNPSK0)), [missing(0), missing(0)]);
+    let two = "Noise_NNpsk0+psk2_25519_ChaChaPoly_BLAKE2s";
+    assert_eq!(refusals(&options(two).psk(0, &[1; 32])), [missing(2), missing(2)]);
+    let whole = options(two).psk(0, &[1; 32]).psk(2, &[2; 32]);
+    assert_eq!(connect(&whole, &whole).0.session().phase(), Phase::Open);
+}
+
+#[test]
+fn keys_are_set_where_the_pattern_uses_them() {
+    let (ours, theirs) = (keys(), keys());
+    let unused = |setting| Some(NoiseError::Unused(setting));
+    let missing = |setting| Some(NoiseError::Missing(setting));
+    // Each pattern, with the need of each side: a key of its own, and the peer's before the handshake.
+    for (pattern, own, known) in [
+        ("NN", [false, false], [false, false]),
+        ("NK", [false, true], [true, false]),
+        ("NX", [false, true], [false, false]),
+        ("XN", [true, false], [false, false]),
+        ("KN", [true, false], [false, true]),
+        ("KK", [true, true], [true, true]),
+        ("XK", [true, true], [true, false]),
+        ("IK", [true, true], [true, false]),
+        ("XX", [true, true], [false, false]),
+        ("X1X1", [true, true], [false, false]),
+    ] {
+        for side in [0, 1] {
+            let outcome = |keypair: bool, remote: bool| {
+                let mut options = options(&format!("Noise_{pattern}_25519_ChaChaPoly_BLAKE2s"));
+                if keypair {
+                    options = options.keypair(&ours);
+                }
+                if remote {
+                    options = options.remote(theirs.public());
+                }
+                if side == 0 { options.initiator().err() } else { options.responder().err() }
+            };
+            let peer_has_one = own[1 - side];
+            let wrong_own = if own[side] { missing(Setting::Keypair) } else { unused(Setting::Keypair) };
+            assert_eq!(outcome(!own[side], known[side]), wrong_own, "{pattern} {side}");
+            let without = if known[side] { missing(Setting::Remote) } else { None };
+            assert_eq!(outcome(own[side], false), without, "{pattern} {side}");
+            let with = if peer_has_one { None } else { unused(Setting::Remote) };
+            assert_eq!(outcome(own[side], true), with, "{pattern} {side}");
+        }
+    }
+}
+
+/// Options of both sides. The responder's key is known before where the pattern needs it.
+fn sides(protocol: &str, client: &Keypair, server: &Keypair) -> (NoiseOptions, NoiseOptions) {
+    let (mut a, b) = (options(protocol).keypair(client), options(protocol).keypair(server));
+    if protocol != XX {
+        a = a.remote(server.public());
+    }
+    (a, b)
+}
+
+#[test]
+fn a_key_that_the_peer_shows_must_be_the_required_one() {
+    let (a, b, other) = (keys(), keys(), keys());
+    for protocol in [XX, XK, IK] {
+        let (client, server) = sides(protocol, &a, &b);
+        let (_, at_server) = connect(&client, &server.clone().remote(a.public()));
+        assert_eq!(at_server.session().phase(), Phase::Open, "{protocol}");
+
+        let (mut client, mut server) = connect(&client, &server.remote(other.public()));
+        assert_eq!(error(&server), &NoiseError::WrongKey { key: *a.public() }, "{protocol}");
+        assert!(!server.session().layer().ready(), "{protocol}");
+        client.send(b"trust me");
+        server.feed(&client.flight());
+        assert!(server.received().is_empty(), "{protocol}");
+        assert!(server.flight().is_empty(), "{protocol}: it answers nobody");
+    }
+}
+
+#[test]
+fn an_initiator_does_not_show_its_key_to_a_peer_with_another() {
+    let (a, b, other) = (keys(), keys(), keys());
+    let (client, server) = sides(XX, &a, &b);
+    let (at_client, _) = connect(&client.clone().remote(b.public()), &server);
+    assert_eq!(at_client.session().phase(), Phase::Open);
+
+    let mut client = Peer::new(client.remote(other.public()).initiator().expect("whole"));
+    let mut server = Peer::new(server.responder().expect("whole"));
+    server.feed(&client.flight());
+    client.feed(&server.flight());
+    let wrong = NoiseError::WrongKey { key: *b.public() };
+    assert_eq!(error(&client), &wrong);
+    assert!(client.flight().is_empty(), "its key stays here");
+    assert_eq!(client.session().layer().remote_static(), None);
+    let hex: String = b.public().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(wrong.to_string().ends_with(&hex), "{wrong}");
 }
 
 #[test]
