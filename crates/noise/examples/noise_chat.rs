@@ -2,6 +2,8 @@
 //! --example noise_chat -- --key FILE --listen 127.0.0.1:7700`. It prints the command for the other side.
 //!
 //! The protocol is Noise XK: the side that connects knows the other's key, and shows its own under encryption.
+//! A listener with `--peer KEY` refuses every other key. Control characters of the peer's lines are printed as
+//! escapes, so that the peer cannot command the terminal.
 //! With `--socks5 PROXY` it connects through a SOCKS5 proxy, which also resolves the name of the peer.
 
 use std::path::{Path, PathBuf};
@@ -15,13 +17,13 @@ use reactor_noise::{Keypair, Noise, NoiseError, NoiseOptions, XK};
 const HELP: &str = "\
 Two people chat, encrypted, and know each other by their keys.
 
-Usage: noise_chat --key FILE --listen ADDR
+Usage: noise_chat --key FILE --listen ADDR [--peer KEY]
        noise_chat --key FILE --connect HOST:PORT --peer KEY [--socks5 PROXY]
 
   --key FILE       our private key, 64 hexadecimal digits; made if there is no such file
   --listen ADDR    waits for a peer there, and talks to one at a time
   --connect TO     connects to a peer, for example 127.0.0.1:7700
-  --peer KEY       the public key that the peer must have
+  --peer KEY       the public key that the peer must have; a listener without it talks to anybody
   --socks5 PROXY   connects through this proxy, for example 127.0.0.1:9050; TO may then be a name
   --help           prints this text";
 
@@ -60,7 +62,7 @@ impl Service for Chat {
             Role::Listen(address) => {
                 let options = self.options.clone();
                 let listener = cx.listen(address, move |_| {
-                    // It needs only our key, which `main` has checked.
+                    // `arguments` has checked that these options make a responder.
                     Some(Stream::over(Lines::new(), options.responder().ok()?))
                 })?;
                 let (local, key) = (cx.local(listener)?, hex(self.keys.public()));
@@ -129,7 +131,7 @@ impl Handle<Direct> for Chat {
                     self.show(stream.layer());
                 }
             }
-            Event::Received(line) => println!("{line}"),
+            Event::Received(line) => println!("{}", escaped(line)),
             Event::End | Event::Drained | Event::HungUp => (),
         }
         Ok(())
@@ -151,7 +153,7 @@ impl Handle<Proxied> for Chat {
                     self.show(&stream.layer().1);
                 }
             }
-            Event::Received(line) => println!("{line}"),
+            Event::Received(line) => println!("{}", escaped(line)),
             Event::End | Event::Drained | Event::HungUp => (),
         }
         Ok(())
@@ -203,18 +205,27 @@ fn arguments() -> Result<Chat, String> {
         }
         _ => return Err("either --listen or --connect is needed; --help explains".to_owned()),
     };
-    if !matches!(role, Role::Listen(_)) {
-        let peer = peer.ok_or("--peer is missing: the key that the peer must have")?;
+    if let Some(peer) = peer {
         options = options.remote(&unhex(&peer).ok_or("--peer needs 64 hexadecimal digits")?);
-        options.initiator().map_err(text)?;
-    } else {
-        options.responder().map_err(text)?;
+    } else if !matches!(role, Role::Listen(_)) {
+        return Err("--peer is missing: the key that the peer must have".to_owned());
     }
+    let made = if matches!(role, Role::Listen(_)) { options.responder() } else { options.initiator() };
+    made.map_err(text)?;
     Ok(Chat { keys, options, role, peer: None })
 }
 
 fn parse(text: &str) -> Result<Address, String> {
     text.parse::<Address>().map_err(|error| error.to_string())
+}
+
+/// Returns the line with escapes in place of characters that a terminal could take for commands.
+fn escaped(line: &str) -> String {
+    let mut shown = String::with_capacity(line.len());
+    for c in line.chars() {
+        if c.is_control() && c != '\t' { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
 }
 
 /// Reads our key, or makes one.

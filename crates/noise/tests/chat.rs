@@ -80,7 +80,14 @@ impl Drop for Side {
 
 /// Starts a side that listens, and returns it with its address and its key.
 fn listener(folder: &Folder) -> (Side, String, String) {
-    let mut side = Side::start("noise_chat", &["--key", &folder.path("a"), "--listen", "127.0.0.1:0"]);
+    listener_with(folder, &[])
+}
+
+/// Starts a side that listens, with these arguments more.
+fn listener_with(folder: &Folder, more: &[&str]) -> (Side, String, String) {
+    let key_file = folder.path("a");
+    let args = [&["--key", &key_file, "--listen", "127.0.0.1:0"], more].concat();
+    let mut side = Side::start("noise_chat", &args);
     let address = side.line().strip_prefix("listening on ").expect("its address").to_owned();
     let key = side.line().rsplit(' ').next().expect("its key").to_owned();
     (side, address, key)
@@ -113,6 +120,47 @@ fn a_peer_with_another_key_is_refused() {
     let complaint = a.line();
     assert!(complaint.contains("the peer's handshake message is wrong"), "{complaint}");
     assert!(b.line().starts_with("noise_chat: "));
+}
+
+#[test]
+fn a_listener_talks_only_to_the_required_key() {
+    let folder = Folder::new();
+    // A listener makes the key file of the later caller, and prints the key.
+    let wanted = {
+        let mut made =
+            Side::start("noise_chat", &["--key", &folder.path("wanted"), "--listen", "127.0.0.1:0"]);
+        made.line();
+        made.line().rsplit(' ').next().expect("its key").to_owned()
+    };
+    let (mut a, address, key) = listener_with(&folder, &["--peer", &wanted]);
+    let call = |key_file: &str| {
+        Side::start("noise_chat", &["--key", &folder.path(key_file), "--connect", &address, "--peer", &key])
+    };
+    let mut stranger = call("other");
+    // The stranger has finished its side of the handshake, and knows nothing of ours.
+    assert_eq!(stranger.line(), format!("* talking to {key}"));
+    let complaint = a.line();
+    assert!(complaint.contains("the peer has another key than it must have"), "{complaint}");
+    assert!(stranger.line().starts_with("noise_chat: "));
+    assert!(stranger.child.wait().is_ok());
+
+    let mut friend = call("wanted");
+    assert_eq!(friend.line(), format!("* talking to {key}"));
+    assert_eq!(a.line(), format!("* talking to {wanted}"));
+    friend.say("it is me\n");
+    assert_eq!(a.line(), "it is me");
+}
+
+#[test]
+fn the_peer_cannot_command_the_terminal() {
+    let folder = Folder::new();
+    let (mut a, address, key) = listener(&folder);
+    let mut b =
+        Side::start("noise_chat", &["--key", &folder.path("b"), "--connect", &address, "--peer", &key]);
+    b.line();
+    a.line();
+    b.say("\u{1b}]0;owned\u{7}\u{9b}2J\r* the peer has left\tcaf\u{e9}\n");
+    assert_eq!(a.line(), r"\u{1b}]0;owned\u{7}\u{9b}2J\r* the peer has left".to_owned() + "\tcaf\u{e9}");
 }
 
 #[test]
@@ -162,6 +210,8 @@ fn bad_arguments_are_refused() {
     assert_refused("noise_chat", &["--key", &key, "--connect", "127.0.0.1:9"], "--peer is missing");
     let short = ["--key", &key, "--connect", "127.0.0.1:9", "--peer", &zero];
     assert_refused("noise_chat", &short, "64 hexadecimal digits");
+    let listens = ["--key", &key, "--listen", "127.0.0.1:0", "--peer", &zero];
+    assert_refused("noise_chat", &listens, "64 hexadecimal digits");
     assert_refused("noise_chat", &["--key", &key, "--listen", "nowhere"], "nowhere");
     assert_refused("noise_chat", &["--more"], "unexpected argument");
     fs::write(&key, "hello").expect("written");
