@@ -94,7 +94,8 @@ pub trait Layer: 'static {
 
     /// Returns whether this particular layer is transparent. A type such as [`Either`] or [`Boxed`] may hold
     /// either kind of layer. Then `TRANSPARENT` is `false`, and the layer must pass bytes unchanged if a
-    /// driver calls it after it became ready. The answer never changes.
+    /// driver calls it after it became ready. The answer never changes. A session asks at most once, when
+    /// the layer is ready.
     #[inline]
     fn transparent(&self) -> bool {
         Self::TRANSPARENT

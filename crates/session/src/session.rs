@@ -44,6 +44,9 @@ pub struct Session<L> {
     phase: Phase,
     /// The layer is ready and has not failed.
     open: bool,
+    /// The layer is ready, has not failed, and passes bytes unchanged. It is asked at most once, when it is
+    /// ready, so that no look at a session runs its code.
+    direct: bool,
     failed: bool,
     closing: bool,
     /// The peer ended its side, with an authentic end.
@@ -66,6 +69,7 @@ impl<L: Layer> Session<L> {
             layer,
             phase: Phase::Idle,
             open: false,
+            direct: false,
             failed: false,
             closing: false,
             ended: false,
@@ -99,7 +103,8 @@ impl<L: Layer> Session<L> {
     /// called.
     #[inline]
     pub fn direct(&self) -> bool {
-        self.open && self.layer.transparent()
+        // For most layers the compiler knows the answer.
+        if L::TRANSPARENT { self.open } else { self.direct }
     }
 
     /// Returns whether [`Session::close`] was called.
@@ -335,7 +340,7 @@ impl<L: Layer> Session<L> {
     pub fn give_up(&mut self) {
         self.phase = Phase::Finished;
         self.failed = true;
-        self.open = false;
+        (self.open, self.direct) = (false, false);
     }
 
     /// Seals all waiting bytes, however many there are, because the next bytes on the wire belong to another
@@ -406,9 +411,10 @@ impl<L: Layer> Session<L> {
         if self.phase != Phase::Handshake || !self.layer.ready() {
             return;
         }
+        let direct = L::TRANSPARENT || self.layer.transparent();
         self.phase = Phase::Open;
-        self.open = true;
-        if !self.direct() {
+        (self.open, self.direct) = (true, direct);
+        if !direct {
             return;
         }
         // Bytes that waited for the handshake follow its last flight.

@@ -1,5 +1,7 @@
 //! The session: phases, bounds, order, and its defence against layers that break their promises.
 
+use std::cell::Cell;
+
 use session::kit::{Toy, ToyError};
 use session::{
     Boxed, Either, Io, Layer, LayerError, Next, Outgoing, Phase, Pool, Result, Session, Shared, Stack, Step,
@@ -607,4 +609,42 @@ fn a_layer_that_panics_takes_no_queued_byte_along() {
     let (mut session, mut pool) = queued();
     let step = std::panic::AssertUnwindSafe(|| session.step(&mut [1], &mut Vec::new(), &mut pool));
     assert_eq!((std::panic::catch_unwind(step).is_err(), session.queued()), (true, 11));
+}
+
+#[test]
+fn a_layer_is_asked_once_whether_it_is_transparent() {
+    struct Asked(Cell<u32>);
+    impl Layer for Asked {
+        const INPUT_MAX: usize = 0;
+
+        fn transparent(&self) -> bool {
+            self.0.set(self.0.get() + 1);
+            true
+        }
+
+        fn ready(&self) -> bool {
+            true
+        }
+
+        fn open(&mut self, _: &mut [u8], _: &mut Io<'_>) -> Result<Step> {
+            Err("a direct session does not call it".into())
+        }
+
+        fn seal(&mut self, _: &[u8], _: &mut Io<'_>) -> Result<usize> {
+            Err("a direct session does not call it".into())
+        }
+    }
+    let (mut session, mut pool) = (Session::new(Asked(Cell::new(0))), Pool::new());
+    assert!(!session.direct());
+    session.out(&mut pool).put(b"early");
+    assert_eq!(session.layer().0.get(), 0, "it is not ready");
+    session.start(&mut pool).expect("it starts");
+    session.out(&mut pool).put(b"late");
+    assert!(session.direct());
+    session.fill(&mut pool).expect("nothing to seal");
+    assert_eq!(wire(&mut session), b"earlylate");
+    session.end(b"").expect("each end is clean");
+    assert_eq!(session.layer().0.get(), 1);
+    session.give_up();
+    assert!(!session.direct());
 }

@@ -32,10 +32,12 @@ pub(super) enum Place {
     LayerSeal,
     LayerFinish,
     LayerEnd,
+    LayerHeld,
+    LayerTransparent,
 }
 
 /// All places but [`Place::Nowhere`].
-pub(super) const PLACES: [Place; 21] = [
+pub(super) const PLACES: [Place; 23] = [
     Place::Start,
     Place::Accept,
     Place::Open,
@@ -57,6 +59,8 @@ pub(super) const PLACES: [Place; 21] = [
     Place::LayerSeal,
     Place::LayerFinish,
     Place::LayerEnd,
+    Place::LayerHeld,
+    Place::LayerTransparent,
 ];
 
 /// A panic at the armed place, once or each time.
@@ -122,6 +126,11 @@ pub(super) struct FragileLayer(pub(super) Armed);
 impl Layer for FragileLayer {
     const INPUT_MAX: usize = 0;
 
+    fn transparent(&self) -> bool {
+        self.0.pass(Place::LayerTransparent);
+        false
+    }
+
     fn start(&mut self, _: &mut Io<'_>) -> Result {
         self.0.pass(Place::LayerStart);
         Ok(())
@@ -152,6 +161,11 @@ impl Layer for FragileLayer {
     fn end(&mut self, _: &[u8]) -> Result {
         self.0.pass(Place::LayerEnd);
         Ok(())
+    }
+
+    fn held(&self) -> usize {
+        self.0.pass(Place::LayerHeld);
+        0
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) const ROWS: &[Row] = &[
         half_an_item,
     ),
     row("O7r4", "a panic in the answer to a panic ends the service", &[], in_the_answer),
+    row("O7r5", "a panic while a stream is registered leaves no stream behind", &[], while_registered),
 ];
 
 /// The way in which a handler uses another stream's code.
@@ -118,9 +119,14 @@ impl Handle<Brittle> for Survivor {
         Ok(())
     }
 
-    fn closed(&mut self, _: &mut Context<'_, Self>, id: Id<Brittle>, _: Brittle, why: Closed) {
+    fn closed(&mut self, cx: &mut Context<'_, Self>, id: Id<Brittle>, stream: Brittle, why: Closed) {
+        let is_released = matches!(why, Closed::Released);
         self.closed.push((id, why));
         self.armed.pass(Place::Closed);
+        if is_released {
+            self.armed.place.set(Place::LayerHeld);
+            let _ = cx.add(stream);
+        }
     }
 }
 
@@ -132,6 +138,15 @@ impl Receive<u64> for Survivor {
         }
         self.received.push(number);
         if number % 2 == 1 { Err("an odd number".into()) } else { Ok(()) }
+    }
+}
+
+/// Connects to this address.
+impl Receive<Address> for Survivor {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, address: Address) -> Result {
+        let armed = &self.armed;
+        cx.connect(&address, Stream::over(FragileBytes(armed.clone()), FragileLayer(armed.clone())))?;
+        Ok(())
     }
 }
 
@@ -230,6 +245,7 @@ fn costs_a_resource(fixture: &mut Fixture<'_>) -> Outcome {
         (Place::End, During::Handle),
         (Place::Closed, During::Closed),
         (Place::LayerStart, During::Handle),
+        (Place::LayerTransparent, During::Handle),
         (Place::LayerOpen, During::Handle),
         (Place::LayerSeal, During::Output),
         (Place::LayerFinish, During::Output),
@@ -381,4 +397,73 @@ fn in_the_answer(fixture: &mut Fixture<'_>) -> Outcome {
     check!(of.panics == 2 && of.panicked.as_deref() == Some(SAYING), "{of:?}");
     check!(receipt.check().is_err(), "the receipt passes");
     Ok(())
+}
+
+/// How many peers connect while the layer panics.
+const REGISTERED: usize = 5;
+
+/// Checks that a layer that panics while its stream is registered leaves no resource and no connection.
+fn while_registered(fixture: &mut Fixture<'_>) -> Outcome {
+    accepted(fixture).map_err(|stop| format!("accepted: {stop:?}"))?;
+    connected(fixture).map_err(|stop| format!("connected: {stop:?}"))?;
+    added(fixture).map_err(|stop| format!("added: {stop:?}"))?;
+    Ok(())
+}
+
+fn accepted(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut scene = Scene::new(fixture)?;
+    scene.rig.settle()?;
+    let before = scene.rig.counters().resources;
+    for _ in 0..REGISTERED {
+        scene.arm(Place::LayerHeld);
+        let id = scene.connect()?;
+        scene.until_reset(id)?;
+    }
+    let survivor = scene.survivor;
+    scene.rig.until("the faults say so", |rig| rig.get(survivor).faults.len() == REGISTERED)?;
+    scene.rig.until("all resources are gone", |rig| rig.counters().resources == before)?;
+    let told = scene.survivor();
+    let is_lost = |fault: &Fault| matches!(fault, Fault::Panicked(_));
+    check!(told.faults.iter().all(is_lost) && told.closed.is_empty(), "{:?} {:?}", told.faults, told.closed);
+    let blames_accept = |panic: &Panic| panic.during == During::Accept && panic.resource.is_none();
+    check!(told.panics.iter().all(blames_accept), "{:?}", told.panics);
+    scene.lives()?;
+    scene.ends(REGISTERED as u64)
+}
+
+fn connected(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut scene = Scene::new(fixture)?;
+    let echo = scene.rig.add(Probe::<Bytes>::echo())?;
+    let (_, address) = scene.rig.listen(echo, || Stream::new(Bytes))?;
+    scene.rig.settle()?;
+    let before = scene.rig.counters().resources;
+    let survivor = scene.survivor;
+    scene.arm(Place::LayerHeld);
+    scene.rig.with(survivor, |_, cx| cx.tell(cx.me(), address)).map_err(|full| full.to_string())?;
+    scene.rig.until("a fault says so", |rig| !rig.get(survivor).faults.is_empty())?;
+    scene.rig.settle()?;
+    scene.rig.until("all resources are gone", |rig| rig.counters().resources == before)?;
+    let told = scene.survivor();
+    check!(told.panics[0].during == During::Message && told.closed.is_empty(), "{:?}", told.closed);
+    scene.lives()?;
+    scene.ends(1)
+}
+
+fn added(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut scene = Scene::new(fixture)?;
+    scene.rig.settle()?;
+    let before = scene.rig.counters().resources;
+    let survivor = scene.survivor;
+    let id = scene.connect()?;
+    scene.rig.until("it is open", |rig| rig.get(survivor).open.len() == 2)?;
+    // Its `closed` adds it again.
+    let here = scene.survivor().open[1];
+    let released = scene.rig.with(survivor, |_, cx| cx.release(here));
+    check!(released.is_ok(), "{released:?}");
+    scene.until_reset(id)?;
+    scene.rig.until("all resources are gone", |rig| rig.counters().resources == before)?;
+    let told = scene.survivor();
+    check!(told.panics[0].during == During::Closed && told.closed.len() == 1, "{:?}", told.closed);
+    scene.lives()?;
+    scene.ends(1)
 }

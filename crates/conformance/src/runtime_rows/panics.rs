@@ -17,7 +17,7 @@ pub(super) const ROWS: &[Row] = &[
 fn is_of_stream(place: Place) -> bool {
     use Place::*;
     matches!(place, Decode | Encode | CodecEnd | LayerStart | LayerReady | LayerOpen)
-        || matches!(place, LayerSeal | LayerFinish | LayerEnd)
+        || matches!(place, LayerSeal | LayerFinish | LayerEnd | LayerHeld | LayerTransparent)
 }
 
 /// Runs through all callbacks, and panics in one.

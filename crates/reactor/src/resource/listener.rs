@@ -210,7 +210,7 @@ fn accepted<S: Handle<R>, R: Connection>(
     core: &mut LoopState,
     to: &mut S,
     key: Key,
-    transport: Transport,
+    mut transport: Transport,
     peer: &Address,
 ) {
     core.counters.accepts += 1;
@@ -220,7 +220,8 @@ fn accepted<S: Handle<R>, R: Connection>(
         Err(panic) => {
             // The peer considers the connection accepted. It must see a reset, because an orderly end would
             // look like an answer.
-            core.reset(index, transport);
+            transport.reset_at_drop();
+            drop(transport);
             resume_unwind(panic);
         }
     };
@@ -232,10 +233,11 @@ fn accepted<S: Handle<R>, R: Connection>(
     };
     match stream.attach(core, index, <R::Driver as Driver<R>>::table::<S>(), transport, None) {
         Ok(stream) => {
+            // From here on a panic is the stream's.
+            core.opening = stream;
             if is_dismissed {
                 core.close(stream, Closed::Done);
             }
-            core.opening = stream;
             R::up::<S>(core, to, stream);
             core.opening = Key::NONE;
             if core.budget.is_tight() {

@@ -4,12 +4,11 @@ use std::mem;
 
 use super::Runtime;
 use crate::{
-    engine::{Ending, Role, Transport},
+    engine::Ending,
     error::{Closed, Fault},
     guard,
     id::Key,
     panics::{AfterPanic, Blame, During, Panic},
-    resource::Vtable,
     runtime::LoopState,
 };
 
@@ -109,16 +108,6 @@ impl LoopState {
             let panic = Panic { resource: Some(key), ..panic.clone() };
             self.end(key, Closed::Panicked(panic), Ending::Reset);
         }
-    }
-
-    /// Resets a connection that has no resource.
-    #[cold]
-    pub(crate) fn reset(&mut self, service: u16, transport: Transport) {
-        let Ok(key) = self.registry.insert(service, &Vtable::NOTHING, Box::new(())) else { return };
-        if self.engine.attach(key, transport, Role::Stream).is_ok() {
-            self.engine.close(key, Ending::Reset);
-        }
-        self.registry.take_back(key);
     }
 }
 

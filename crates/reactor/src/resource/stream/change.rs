@@ -123,6 +123,7 @@ pub(crate) fn map_codec<C: Codec, L: Layer, R: 'static, D: Codec>(
             })
         })
     });
+    breaking(core, key, |_| drop(old));
     Ok(())
 }
 
@@ -165,6 +166,7 @@ pub(crate) fn map_layer<C: Codec, L: Layer, R: 'static, M: Layer>(
         link.conn.restart(true);
         link
     });
+    breaking(core, key, |_| drop(old));
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! A stream in its slot: the runtime's state of one connection, and how it enters and leaves.
 
-use std::{any::Any, io, time::Duration};
+use std::{any::Any, io, panic::resume_unwind, time::Duration};
 
 use session::{Codec, Layer};
 
@@ -18,6 +18,7 @@ use crate::{
     address::Address,
     engine::{Ending, Medium, Role, Transport},
     error::{Closed, Error},
+    guard,
     id::{Id, Key},
     options::ConnectOptions,
     resource::{Look, Vtable},
@@ -135,7 +136,13 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     /// Counts all memory that it holds in queues and buffers, used or not. Returns `false` if the runtime's
     /// limit is passed.
     pub(super) fn recount(&mut self, budget: &mut ByteBudget) -> bool {
-        let holds = self.stream.session.layer().held() + self.recount_queues();
+        let held = self.stream.session.layer().held();
+        self.recount_with(budget, held)
+    }
+
+    /// Counts the same, with a layer that holds this much.
+    fn recount_with(&mut self, budget: &mut ByteBudget, held: usize) -> bool {
+        let holds = held + self.recount_queues();
         budget.recount(&mut self.counted, holds)
     }
 
@@ -310,6 +317,12 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
     stream.outbound |= target.is_some();
     let mut link = Link::new(stream, role, transport.medium());
     link.begin_rest();
+    // Ask the layer before the stream is registered. Nobody knows the stream's key yet, so nobody could be
+    // blamed for a stream that a panic left behind.
+    let held = match guard::call(|| link.stream.session.layer().held()) {
+        Ok(held) => held,
+        Err(text) => abandon(core, index, link, transport, text),
+    };
     let key = match core.registry.insert(index, table, Box::new(link)) {
         Ok(key) => key,
         Err(back) => {
@@ -329,13 +342,29 @@ pub(super) fn attach<C: Codec, L: Layer, R: 'static>(
     }
     let Some((link, mut ports)) = core.enter::<Link<C, L, R>>(key) else { return Ok(key) };
     link.moved = ports.budget.period();
-    link.recount(ports.budget);
+    link.recount_with(ports.budget, held);
     if let Some(target) = target {
         link.rare().target = Some(target.clone());
         ports.set_internal_deadline(Some(link.options().connect));
         ports.counters.connects += 1;
     }
     Ok(key)
+}
+
+/// Drops a stream whose layer panicked before it was registered, and continues the panic. The peer may
+/// consider it connected, and may have got a part of its output, so it sees a reset.
+#[cold]
+fn abandon<C: Codec, L: Layer, R: 'static>(
+    core: &mut LoopState,
+    index: u16,
+    link: Link<C, L, R>,
+    transport: Transport,
+    panic: String,
+) -> ! {
+    drop(Loose::of(core, index, transport).with(link.unsent(), true));
+    // A drop that panics as well must not meet the first panic.
+    guard::discard(link, std::any::type_name::<Stream<C, L, R>>());
+    resume_unwind(Box::new(panic));
 }
 
 /// Registers a stream without a transport, because the system refuses the connect to `target` for now.
