@@ -173,7 +173,8 @@ pub enum Closed {
     Released,
     /// An operation failed. The source has the errno.
     Failed(Error),
-    /// A handler, codec or layer returned an error. Queued output left before, unless a layer failed.
+    /// A handler, codec or layer returned an error. Queued output left before, unless a layer failed. If the
+    /// stream was [paired](crate::Context::pair) and the other one could still send, the peer saw a reset.
     Refused(Failure),
     /// The write queue passed its limit, or an item its largest size.
     Overflow,
@@ -189,7 +190,9 @@ pub enum Closed {
     Deadline,
     /// Connecting, the handshake of a layer, an item of the peer, or the graceful close took too long.
     TimedOut(Phase),
-    /// The transport ended where the layer or the codec allows no end.
+    /// The transport ended where the layer or the codec allows no end. Queued output left before. Unless the
+    /// service had ended its output, the layer sent no end of ours, and the peer saw a reset: anybody on the
+    /// path can send such an end while the answer is incomplete.
     Truncated(Failure),
     /// The stream that it was paired to did not end in order. All queued output left. The peer saw a reset,
     /// because that output may not be the whole.

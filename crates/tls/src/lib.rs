@@ -43,7 +43,8 @@
 //!
 //! # Ends
 //! A TLS session ends with a message, `close_notify`. If the transport ends without it, somebody may have cut
-//! the connection, and the stream fails with [`Truncated`](session::Truncated).
+//! the connection, and the stream fails with [`Truncated`](session::Truncated). It then sends no `close_notify`
+//! of its own, unless the service had ended the output, because that would vouch for a part of the answer.
 //!
 //! # Randomness and time
 //! The cryptographic library makes its own keys, and rustls offers no way to draw them from elsewhere. So two

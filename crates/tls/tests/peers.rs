@@ -12,7 +12,7 @@ mod server;
 use std::{
     fs,
     io::{self, BufRead, BufReader, PipeReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{Shutdown, TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, ChildStdin, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering::Relaxed},
@@ -408,6 +408,42 @@ fn the_proxy_forwards_and_tells_who_the_client_is() {
     assert_eq!(target.read(&mut [0; 1]).expect("in time"), 0, "the end passes on");
     drop(target);
     client.until("the end", |client| client.peer.session().ended());
+}
+
+#[test]
+fn a_forged_fin_gets_no_close_notify_behind_half_an_answer() {
+    let files = Files::new();
+    let backend = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = backend.local_addr().expect("it is bound").to_string();
+    let arguments = ["127.0.0.1:0", &address, "--cert", &files.cert, "--key", &files.key];
+    let proxy = Server::start("tls_proxy", &arguments);
+    let connector =
+        Connector::builder(Roots::from_file(&files.roots).expect("roots")).build().expect("whole");
+    let mut client = Client::connect(&connector, proxy.client());
+    client.until("the session", |client| client.peer.session().phase() == Phase::Open);
+    let (mut target, _) = backend.accept().expect("the proxy connects");
+    target.write_all(b"half").expect("there is room");
+    client.until("the half", |client| client.peer.received() == b"half");
+    assert_forged_fin_cuts(client);
+    // Without a pair: the service has answered, and could answer more.
+    let echo = files.echo();
+    let mut client = Client::connect(&connector, echo.client());
+    client.peer.send(b"half");
+    client.flush();
+    client.until("the half", |client| client.peer.received() == b"half");
+    assert_forged_fin_cuts(client);
+}
+
+/// Ends the transport as anybody on the path can, and checks that the other end does not vouch for its own.
+#[track_caller]
+fn assert_forged_fin_cuts(mut client: Client) {
+    client.socket.shutdown(Shutdown::Write).expect("it is connected");
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = client.socket.read(&mut buffer) {
+        client.peer.feed(&buffer[..count]);
+    }
+    assert!(!client.peer.session().ended(), "a close_notify stands behind a half");
+    assert!(client.peer.end().expect_err("it was cut").is::<Truncated>());
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::{io::Write as _, net::TcpListener};
 
-use reactor::{ConnectOptions, Phase, session};
+use reactor::{ConnectOptions, Phase, session, session::kit::Toy};
 
-use super::prelude::*;
+use super::{prelude::*, sealed::Sealed};
 
 pub(super) const ROWS: &[Row] = &[
     row("N4r", "whatever drops output, its peer sees a reset and the receipt counts it", &[], dropped_output),
@@ -15,6 +15,9 @@ pub(super) const ROWS: &[Row] = &[
         failed_layer,
     ),
     row("N4r3", "output that has left whole ends in order, whatever ends its stream", &[], whole_output),
+    row("N4r4", "behind a FIN without the layer's end, no end vouches for half an answer", &[], forged_end),
+    row("N4r5", "nor behind half of what a paired stream sends, for either peer", &[], forged_end_of_pair),
+    row("N4r6", "an output that its service has ended is whole, whoever sends the FIN", &[], ended_output),
     row("N5r", "a proxy whose target resets passes on what came, then resets its client", &[], reset_target),
     row("N6r", "a slow reader that still reads gets all of it during a graceful close", &[], |fixture| {
         if fixture.is_virtual() { slow_reader(fixture) } else { Err(Stop::Skipped("slow: N6r2".to_owned())) }
@@ -322,6 +325,123 @@ fn whole_output(fixture: &mut Fixture<'_>) -> Outcome {
         halves.rigs.remove(0).finish()?;
     }
     Ok(())
+}
+
+/// A server under a layer, and a connection to it.
+struct Forged {
+    rig: Rig,
+    server: ServiceId<Probe<Bytes, Toy>>,
+    peers: ServiceId<Probe>,
+    address: Address,
+}
+
+impl Forged {
+    fn new(fixture: &mut Fixture<'_>, half_open: bool) -> Result<Forged, Stop> {
+        let mut rig = Rig::new(fixture)?;
+        let (server, peers) = (rig.add(Probe::<Bytes, Toy>::quiet())?, rig.add(Probe::quiet())?);
+        let make = move || Stream::over(Bytes, Toy::server(2)).half_open(half_open);
+        let (_, address) = rig.listen(server, make)?;
+        Ok(Forged { rig, server, peers, address })
+    }
+
+    /// Connects a peer. Returns it and the server's end.
+    fn connect(&mut self) -> Result<(Sealed, Id<Stream<Bytes, Toy>>), Stop> {
+        let count = self.rig.get(self.server).open.len();
+        let mut sealed = Sealed::connect(&mut self.rig, self.peers, &self.address)?;
+        let server = self.server;
+        sealed.until(&mut self.rig, "both ends are open", |rig, peer| {
+            rig.get(server).open.len() > count && peer.is_open()
+        })?;
+        Ok((sealed, self.rig.get(server).open[count]))
+    }
+
+    /// Turns until all has closed. Returns the reason of the server's stream.
+    fn until_closed(
+        &mut self,
+        peer: &mut Sealed,
+        at_server: Id<Stream<Bytes, Toy>>,
+    ) -> Result<&Closed, Stop> {
+        let (server, peers, id) = (self.server, self.peers, peer.id());
+        peer.until(&mut self.rig, "both ends have closed", |rig, _| {
+            let is_over = rig.get(server).closed.iter().any(|(id, ..)| *id == at_server);
+            is_over && rig.get(peers).closed.iter().any(|(of, ..)| *of == id)
+        })?;
+        let ended = self.rig.get(server).closed.iter().find(|(id, ..)| *id == at_server);
+        ended.map(|(.., why)| why).ok_or_else(|| "it has not closed".into())
+    }
+}
+
+fn forged_end(fixture: &mut Fixture<'_>) -> Outcome {
+    for half_open in [false, true] {
+        // The first half is with the peer, or still queued, when the FIN arrives.
+        for is_queued in [false, true] {
+            let mut forged = Forged::new(fixture, half_open)?;
+            let (mut peer, at_server) = forged.connect()?;
+            if is_queued {
+                forged.rig.get_mut(forged.server).act(|cx, id, what| {
+                    if let (Some(id), What::Got(_)) = (id, what) {
+                        cx.send(id, b"first half");
+                    }
+                    Ok(())
+                });
+                peer.send(&mut forged.rig, b"request");
+            } else {
+                forged.rig.with(forged.server, |_, cx| cx.send(at_server, b"first half"));
+                peer.until(&mut forged.rig, "the half has come", |_, peer| peer.received() == b"first half")?;
+            }
+            peer.forge_end(&mut forged.rig);
+            let why = forged.until_closed(&mut peer, at_server)?;
+            check!(matches!(why, Closed::Truncated(_)), "the server's stream ended as {why}");
+            check!(!peer.has_ended(), "half_open {half_open}, queued {is_queued}: an end vouches for a half");
+            check_reset(forged.rig.get(forged.peers), peer.why(&forged.rig)?)?;
+            forged.rig.finish()?;
+        }
+    }
+    Ok(())
+}
+
+fn forged_end_of_pair(fixture: &mut Fixture<'_>) -> Outcome {
+    for half_open in [false, true] {
+        let mut forged = Forged::new(fixture, half_open)?;
+        let (mut client, near) = forged.connect()?;
+        let (mut target, out) = forged.connect()?;
+        forged.rig.with(forged.server, |_, cx| cx.pair(near, out))?;
+        forged.rig.get_mut(forged.server).act(move |cx, id, what| {
+            if let What::Got(bytes) = what {
+                cx.send(if id == Some(near) { out } else { near }, bytes);
+            }
+            Ok(())
+        });
+        target.send(&mut forged.rig, b"first half");
+        client.until(&mut forged.rig, "the half has come", |_, peer| peer.received() == b"first half")?;
+        client.forge_end(&mut forged.rig);
+        let why = forged.until_closed(&mut client, near)?;
+        check!(matches!(why, Closed::Truncated(_)), "the client's stream ended as {why}");
+        let why = forged.until_closed(&mut target, out)?;
+        check!(matches!(why, Closed::Partner), "the target's stream ended as {why}");
+        for peer in [&client, &target] {
+            check!(!peer.has_ended(), "half_open {half_open}: an end vouches for a half");
+            check_reset(forged.rig.get(forged.peers), peer.why(&forged.rig)?)?;
+        }
+        forged.rig.finish()?;
+    }
+    Ok(())
+}
+
+fn ended_output(fixture: &mut Fixture<'_>) -> Outcome {
+    let mut forged = Forged::new(fixture, true)?;
+    let (mut peer, at_server) = forged.connect()?;
+    forged.rig.with(forged.server, |_, cx| {
+        cx.send(at_server, b"all of it");
+        cx.finish(at_server);
+    });
+    peer.until(&mut forged.rig, "the end has come", |_, peer| peer.has_ended())?;
+    check!(peer.received() == b"all of it", "{:?}", peer.received());
+    peer.forge_end(&mut forged.rig);
+    let why = forged.until_closed(&mut peer, at_server)?;
+    check!(matches!(why, Closed::Truncated(_)), "the server's stream ended as {why}");
+    check!(peer.why(&forged.rig)?.is_clean(), "the peer was told {}", peer.why(&forged.rig)?);
+    forged.rig.finish()
 }
 
 fn reset_target(fixture: &mut Fixture<'_>) -> Outcome {

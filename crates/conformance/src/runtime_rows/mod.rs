@@ -36,6 +36,7 @@ mod readiness;
 mod reasons;
 mod release;
 mod rig;
+mod sealed;
 mod shutdown;
 #[cfg(unix)]
 mod signals;

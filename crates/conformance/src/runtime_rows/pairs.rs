@@ -11,6 +11,7 @@ pub(super) const ROWS: &[Row] = &[
     row("N17r5", "a stream that closes when it is paired closes the other as it closes itself", &[], closing),
     row("N17r6", "a stream that is being released is not paired", &[], leaving),
     row("N17r7", "both of a pair are told an end that comes from both peers", &[], told_ends),
+    row("N17r8", "the peer of a stream that is refused while the other sends sees a reset", &[], refused),
 ];
 
 /// A client, a target, and a proxy with a stream to each. The two streams are not paired yet.
@@ -217,6 +218,40 @@ fn closing(fixture: &mut Fixture<'_>) -> Outcome {
     let why = relay.rig.get(proxy).closed.iter().find(|(id, ..)| *id == other).map(|(.., why)| why);
     check!(matches!(why, Some(Closed::Partner)), "the proxy was told {why:?}");
     relay.rig.finish()
+}
+
+fn refused(fixture: &mut Fixture<'_>) -> Outcome {
+    // A handler refuses one stream, or says last words before its deadline, while the other still sends.
+    for has_deadline in [false, true] {
+        let mut relay = Relay::new(fixture, true)?;
+        relay.pair(0)?;
+        let (peers, proxy, [one, other], far) = (relay.peers, relay.proxy, relay.near, relay.far);
+        relay.rig.with(peers, |_, cx| cx.send(far[1], b"first half"));
+        relay.rig.until("the half has come", |rig| rig.get(peers).received(far[0]) == 10)?;
+        if has_deadline {
+            relay.rig.with(proxy, |_, cx| cx.deadline_with(one, Duration::ZERO, 1));
+        } else {
+            relay.rig.get_mut(proxy).act(move |_, id, what| match what {
+                What::Got(_) if id == Some(one) => Err("a refusal of the suite".into()),
+                _ => Ok(()),
+            });
+            relay.rig.with(peers, |_, cx| cx.send(far[0], b"refuse this"));
+        }
+        relay.rig.until("all have closed", |rig| {
+            let has_ended = rig.get(peers).count(&What::End) > 0;
+            has_ended || rig.get(peers).closed.len() == 2 && rig.get(proxy).closed.len() == 2
+        })?;
+        check!(relay.rig.get(peers).count(&What::End) == 0, "a peer takes a part for the whole");
+        for (id, _, why) in &relay.rig.get(peers).closed {
+            let is_reset = why.io().is_some_and(|error| error.kind() == ErrorKind::ConnectionReset);
+            check!(is_reset, "deadline {has_deadline}: {id:?} was told `{why}`");
+        }
+        let why = |of| relay.rig.get(proxy).closed.iter().find(|(id, ..)| *id == of).map(|(.., why)| why);
+        let is_named = matches!(why(one), Some(Closed::Refused(_) | Closed::Deadline));
+        check!(is_named && matches!(why(other), Some(Closed::Partner)), "{:?}, {:?}", why(one), why(other));
+        relay.rig.finish()?;
+    }
+    Ok(())
 }
 
 fn leaving(fixture: &mut Fixture<'_>) -> Outcome {

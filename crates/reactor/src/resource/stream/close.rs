@@ -30,9 +30,11 @@ pub(super) fn close<C: Codec, L: Layer, R: 'static>(core: &mut LoopState, key: K
 impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
     /// Begins a graceful close: the queued output leaves, then our end, and then the stream waits for the
     /// peer's end. A running transfer was requested earlier, so all of its output leaves first, and the
-    /// deadline of the close starts after it.
+    /// deadline of the close starts after it. If the reason cuts the output, there is no end of ours: the peer
+    /// sees a reset behind the queue.
     pub(super) fn close(&mut self, ports: &mut Ports<'_>, why: Closed, after: &mut After) {
         let has_failed = why.is_clean() && self.has_error();
+        let is_cut = self.conn.is_cut_by(&why);
         match self.conn.close(has_failed) {
             NextStep::Note => return Closed::note_failure(&mut self.rare().why, why),
             NextStep::Fail => return self.fail_noted(after),
@@ -40,7 +42,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             _ => return,
         }
         let rare = self.rare();
-        rare.is_cut |= matches!(why, Closed::Partner);
+        rare.is_cut |= is_cut;
         rare.why = Some(why);
         // From here on there is one deadline: that of the close.
         ports.forget_deadline();

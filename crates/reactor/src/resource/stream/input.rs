@@ -386,7 +386,7 @@ fn open<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
                 at = input.len();
                 let what = "it asks for step after step and uses nothing";
                 let failure = LayerError::Contract { layer: std::any::type_name::<L>(), what };
-                core.close(key, Closed::Refused(failure.into()));
+                core.end(key, Closed::Refused(failure.into()), Ending::Orderly);
                 break;
             }
             Next::Again => idle = if used == 0 { idle + 1 } else { 0 },

@@ -1,7 +1,10 @@
 //! The two sides of a connection, and the partner that it may have.
 
 use super::{AtEnd, Conn, Exit, KeptInput, Life, NextStep, Partner, ReadSide, WriteSide};
-use crate::resource::rest::{RestReason, RestReasons};
+use crate::{
+    error::Closed,
+    resource::rest::{RestReason, RestReasons},
+};
 
 /// The read side.
 impl Conn {
@@ -229,7 +232,27 @@ impl Conn {
     /// Returns whether the peer would take a part of the output for the whole if the stream ended in order
     /// now, as far as its partner is concerned.
     pub(in super::super) fn is_fed_partly(self) -> bool {
-        self.is_fed() || self.partner == Partner::Stream && !self.ends_output()
+        self.is_fed() || self.is_paired_partly()
+    }
+
+    /// Returns whether the paired stream could still add output.
+    fn is_paired_partly(self) -> bool {
+        self.partner == Partner::Stream && !self.ends_output()
+    }
+
+    /// Returns whether a close for this reason cuts the output: neither the service nor the peer ended it in
+    /// order, and more could have followed. Asked before the close, which ends the write side.
+    ///
+    /// Anybody on the path can send the FIN that truncates the input. An authentic end of the layer behind it
+    /// would vouch for a part. At a refusal or a deadline with last words, the service has sent what it wanted
+    /// to send, but the partner has not.
+    pub(in super::super) fn is_cut_by(self, why: &Closed) -> bool {
+        match why {
+            Closed::Done | Closed::End | Closed::Released => false,
+            Closed::Refused(_) | Closed::Deadline => self.is_paired_partly(),
+            Closed::Truncated(_) => !self.ends_output(),
+            _ => true,
+        }
     }
 
     #[inline]

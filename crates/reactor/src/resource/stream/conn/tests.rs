@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::*;
+use crate::error::Closed;
 
 const SENT: Tail = Tail { is_empty: true, is_sealed: true, phase: Phase::Finished, is_cut: false };
 const QUEUED: Tail = Tail { is_empty: false, is_sealed: false, phase: Phase::Open, is_cut: false };
@@ -295,6 +296,31 @@ fn a_close_begins_once_and_not_behind_a_failure() {
     for write in [WriteSide::Absent, WriteSide::Draining, WriteSide::FinSent, WriteSide::Broken] {
         assert_eq!(after(writes(write), |one| one.close(false)), (closing(write), NextStep::Conclude));
     }
+}
+
+#[test]
+fn a_close_that_nobody_ordered_cuts_output_that_is_not_ended() {
+    let truncated = || Closed::Truncated(session::Truncated.into());
+    let refused = || Closed::Refused("a handler's".into());
+    for partner in PARTNERS {
+        for write in WRITES {
+            let one = Conn { partner, ..writes(write) };
+            let may_grow = !matches!(write, WriteSide::Draining | WriteSide::FinSent);
+            let is_paired = partner == Partner::Stream;
+            for why in [Closed::Done, Closed::End, Closed::Released] {
+                assert!(!one.is_cut_by(&why), "{why:?}: {one:?}");
+            }
+            assert_eq!(one.is_cut_by(&truncated()), may_grow, "{one:?}");
+            for why in [refused(), Closed::Deadline] {
+                assert_eq!(one.is_cut_by(&why), may_grow && is_paired, "{why:?}: {one:?}");
+            }
+            assert!(one.is_cut_by(&Closed::Partner), "{one:?}");
+        }
+    }
+    // The close ends the write side, so the question comes before it.
+    let closed = after(with(Partner::Stream), |one| one.close(false)).0;
+    assert!(with(Partner::Stream).is_cut_by(&refused()) && !closed.is_cut_by(&refused()));
+    assert!(with(Partner::Stream).is_fed_partly() && !closed.is_fed_partly());
 }
 
 #[test]
