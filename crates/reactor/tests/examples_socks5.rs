@@ -5,7 +5,7 @@ mod programs;
 mod server;
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     thread,
 };
@@ -116,9 +116,7 @@ fn bad_messages_end_only_their_connection() {
     let mut proxy = proxy();
     for (bytes, says) in [
         (&b"GET / HTTP/1.1\r\n"[..], "does not speak SOCKS5"),
-        (&[5, 1, 2], "insists on authentication"),
         (&[5, 1, 0, 4, 1, 0, 1], "its request is not of SOCKS5"),
-        (&[5, 1, 0, 5, 1, 0, 9], "unknown kind of address"),
         (&[5, 1, 0, 5, 1, 0, 1, 127, 0, 0, 1, 0, 9, 9], "sent data before it got a reply"),
     ] {
         let mut client = proxy.client();
@@ -131,12 +129,67 @@ fn bad_messages_end_only_their_connection() {
         let complaint = proxy.complaint();
         assert!(complaint.contains(says), "{complaint}");
     }
-    // BIND is answered, not dropped.
+}
+
+#[test]
+fn what_it_does_not_serve_is_answered() {
+    let proxy = proxy();
+    for (bytes, expected) in [
+        // Only authentication, no method at all, BIND, and an unknown kind of address.
+        (&[5, 1, 2][..], &[5, 0xff][..]),
+        (&[5, 0], &[5, 0xff]),
+        (&[5, 1, 0, 5, 2, 0, 1, 127, 0, 0, 1, 0, 9], &[5, 0, 5, 7, 0, 1, 0, 0, 0, 0, 0, 0]),
+        (&[5, 1, 0, 5, 1, 0, 9, 1, 2, 3], &[5, 0, 5, 8, 0, 1, 0, 0, 0, 0, 0, 0]),
+    ] {
+        let mut client = proxy.client();
+        client.write_all(bytes).expect("there is room");
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).expect("an orderly end");
+        assert_eq!(answer, expected, "{bytes:?}");
+    }
+}
+
+/// Greets the proxy, asks it for this port of the loopback, and does not read the answer to the greeting.
+fn ask(proxy: &Server, port: u16) -> TcpStream {
     let mut client = proxy.client();
-    client.write_all(&[5, 1, 0, 5, 2, 0, 1, 127, 0, 0, 1, 0, 9]).expect("there is room");
-    let mut answer = Vec::new();
-    client.read_to_end(&mut answer).expect("an orderly end");
-    assert_eq!(answer, [5, 0, 5, 7, 0, 1, 0, 0, 0, 0, 0, 0]);
+    client.write_all(&[5, 1, 0]).expect("there is room");
+    client.peek(&mut [0; 2]).expect("in time");
+    let [high, low] = port.to_be_bytes();
+    client.write_all(&[5, 1, 0, 1, 127, 0, 0, 1, high, low]).expect("there is room");
+    client
+}
+
+#[test]
+fn the_target_of_a_client_that_died_meanwhile_is_ended() {
+    let proxy = proxy();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("it is bound").port();
+    for attempt in 0..100 {
+        let client = ask(&proxy, port);
+        // A little later each time, so that some die in the very turn in which the target is connected.
+        (0..30 * attempt).for_each(|_| std::hint::spin_loop());
+        // The unread answer makes this a reset.
+        drop(client);
+    }
+    // The target of a living client is the last one.
+    let mut last = ask(&proxy, port);
+    let mut answer = [0; 12];
+    last.read_exact(&mut answer).expect("in time");
+    assert_eq!(answer[..4], [5, 0, 5, 0]);
+    last.write_all(b"last").expect("there is room");
+    loop {
+        let (mut target, _) = listener.accept().expect("the proxy connects");
+        target.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        let mut bytes = [0; 4];
+        match target.read(&mut bytes) {
+            Ok(0) => (),
+            Ok(count) => {
+                assert_eq!(bytes[..count], b"last"[..count]);
+                return;
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "it was left alone"),
+        }
+    }
 }
 
 #[test]

@@ -4,12 +4,26 @@
 //! It serves CONNECT, to IPv4 and IPv6 addresses and to names, which it resolves on the runtime's threads for
 //! blocking work. Whoever reaches the address can use the proxy, so it listens on the loopback unless you say
 //! otherwise.
+//!
+//! A connection looks up one name at most, and a look-up that has not begun when its client leaves is skipped.
+//! One that has begun cannot be interrupted: it holds its thread until the system's resolver gives up, and the
+//! runtime has four such threads. So four names whose servers are silent delay all other names for that long,
+//! but no addresses, and a waiting client is refused after 30 seconds. A proxy for many strangers should resolve
+//! in a process or on threads of its own, with a time limit.
 
 mod message;
 
-use std::{net::SocketAddr, process::exit, time::Duration};
+use std::{
+    net::SocketAddr,
+    process::exit,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
-use message::{Destination, Reply, Request};
+use message::{Destination, Greeting, Reply, Request};
 use reactor::{
     Address, Bytes, Closed, Context, Event, Fault, Handle, Id, IdMap, Receive, Result, Service, Stream,
 };
@@ -36,15 +50,19 @@ enum State {
     Greeting(Vec<u8>),
     /// It has sent these bytes of its request.
     Request(Vec<u8>),
-    /// Its target is looked up or connected. It may send nothing meanwhile.
-    Waiting,
+    /// Its target's name is looked up. It may send nothing meanwhile. The flag says that the client has left.
+    LooksUp(Arc<AtomicBool>),
+    /// Its target is connected. It may send nothing meanwhile.
+    Connects(Id<Target>),
     Forwards(Id<Target>),
+    /// It was refused. What it still sends is ignored.
+    Refused,
 }
 
-/// The addresses of a client's target, from a job.
+/// The addresses of a client's target, from a job. There are none for a client that has left.
 struct Resolved {
     client: Id<Client>,
-    addresses: std::io::Result<Vec<SocketAddr>>,
+    addresses: Option<Vec<SocketAddr>>,
 }
 
 impl Proxy {
@@ -54,7 +72,11 @@ impl Proxy {
         match state {
             State::Greeting(got) => {
                 got.extend_from_slice(bytes);
-                let Some(used) = message::greeting(got)? else { return Ok(()) };
+                let used = match message::greeting(got)? {
+                    None => return Ok(()),
+                    Some(Greeting::Accepted(used)) => used,
+                    Some(Greeting::NoMethod) => return self.dismiss(cx, client, &message::NO_METHOD),
+                };
                 let rest = got.split_off(used);
                 cx.send(client, &message::CHOSEN);
                 *state = State::Request(Vec::new());
@@ -64,14 +86,12 @@ impl Proxy {
                 got.extend_from_slice(bytes);
                 match message::request(got)? {
                     None => Ok(()),
-                    Some(Request::Connect(to)) => {
-                        *state = State::Waiting;
-                        self.find(cx, client, to)
-                    }
-                    Some(Request::Other) => self.refuse(cx, client, Reply::CommandNotSupported),
+                    Some(Request::Connect(to)) => self.find(cx, client, to),
+                    Some(Request::Refused(why)) => self.refuse(cx, client, why),
                 }
             }
-            State::Waiting => Err("it sent data before it got a reply".into()),
+            State::LooksUp(_) | State::Connects(_) => Err("it sent data before it got a reply".into()),
+            State::Refused => Ok(()),
             State::Forwards(target) => {
                 cx.send(*target, bytes);
                 Ok(())
@@ -85,7 +105,13 @@ impl Proxy {
             Destination::Address(address) => return self.connect(cx, client, address),
             Destination::Name(name) => name,
         };
-        match cx.offload(move || Resolved { client, addresses: message::resolve(&name) }) {
+        let gone = Arc::new(AtomicBool::new(false));
+        self.clients.insert(client, State::LooksUp(gone.clone()));
+        let job = move || {
+            let addresses = if gone.load(Relaxed) { None } else { message::resolve(&name).ok() };
+            Resolved { client, addresses }
+        };
+        match cx.offload(job) {
             Ok(()) => Ok(()),
             Err(_) => self.refuse(cx, client, Reply::Failure),
         }
@@ -93,14 +119,23 @@ impl Proxy {
 
     fn connect(&mut self, cx: &mut Context<Self>, client: Id<Client>, address: SocketAddr) -> Result {
         match cx.connect(address, Stream::new(Bytes).role::<Outbound>()) {
-            Ok(target) => _ = self.targets.insert(target, client),
+            Ok(target) => {
+                self.targets.insert(target, client);
+                self.clients.insert(client, State::Connects(target));
+            }
             Err(_) => self.refuse(cx, client, Reply::Failure)?,
         }
         Ok(())
     }
 
     fn refuse(&mut self, cx: &mut Context<Self>, client: Id<Client>, why: Reply) -> Result {
-        cx.send(client, &message::reply(why, None));
+        self.dismiss(cx, client, &message::reply(why, None))
+    }
+
+    /// Ends a client with an answer that says why.
+    fn dismiss(&mut self, cx: &mut Context<Self>, client: Id<Client>, answer: &[u8]) -> Result {
+        self.clients.insert(client, State::Refused);
+        cx.send(client, answer);
         cx.close(client);
         Ok(())
     }
@@ -124,7 +159,7 @@ impl Receive<Resolved> for Proxy {
         if !self.clients.contains(client) {
             return Ok(());
         }
-        match addresses.ok().and_then(|addresses| addresses.first().copied()) {
+        match addresses.and_then(|addresses| addresses.first().copied()) {
             Some(address) => self.connect(cx, client, address),
             None => self.refuse(cx, client, Reply::HostUnreachable),
         }
@@ -144,8 +179,13 @@ impl Handle<Client> for Proxy {
         Ok(())
     }
 
-    fn closed(&mut self, _: &mut Context<Self>, client: Id<Client>, _: Client, why: Closed) {
-        self.clients.remove(client);
+    fn closed(&mut self, cx: &mut Context<Self>, client: Id<Client>, _: Client, why: Closed) {
+        match self.clients.remove(client) {
+            Some(State::LooksUp(gone)) => gone.store(true, Relaxed),
+            Some(State::Connects(target)) => cx.abort(target),
+            // The runtime ends the other stream of a pair.
+            _ => (),
+        }
         report("client", &why);
     }
 }
@@ -154,7 +194,8 @@ impl Handle<Target> for Proxy {
     fn handle(&mut self, cx: &mut Context<Self>, target: Id<Target>, event: Event<Bytes>) -> Result {
         let Some(&client) = self.targets.get(target) else { return Ok(()) };
         match event {
-            Event::Open if self.clients.contains(client) => {
+            // The client may have ended in this turn, before its `closed`. A pair with it would end nobody.
+            Event::Open if cx.get(client).is_some() => {
                 let local = cx.local(target)?.ip();
                 cx.send(client, &message::reply(Reply::Granted, local));
                 cx.pair(client, target)?;
@@ -170,12 +211,11 @@ impl Handle<Target> for Proxy {
     }
 
     fn closed(&mut self, cx: &mut Context<Self>, target: Id<Target>, _: Target, why: Closed) {
-        let client = self.targets.remove(target);
-        if let Some(client) = client
-            && matches!(self.clients.get(client), Some(State::Waiting))
+        if let Some(client) = self.targets.remove(target)
+            && matches!(self.clients.get(client), Some(State::Connects(_)))
         {
-            cx.send(client, &message::reply(Reply::of(&why), None));
-            cx.close(client);
+            // It fails for no client.
+            _ = self.refuse(cx, client, Reply::of(&why));
         }
         report("target", &why);
     }

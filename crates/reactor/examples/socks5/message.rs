@@ -10,6 +10,7 @@ use reactor::Closed;
 
 const VERSION: u8 = 5;
 const METHOD_NONE: u8 = 0;
+const METHOD_UNACCEPTABLE: u8 = 0xff;
 const CONNECT: u8 = 1;
 const ADDRESS_V4: u8 = 1;
 const ADDRESS_NAME: u8 = 3;
@@ -18,7 +19,10 @@ const ADDRESS_V6: u8 = 4;
 /// The answer to a greeting: no authentication.
 pub(crate) const CHOSEN: [u8; 2] = [VERSION, METHOD_NONE];
 
-/// A message that is not of this protocol, or that this server does not serve.
+/// The answer to a greeting that offers no method of this server's.
+pub(crate) const NO_METHOD: [u8; 2] = [VERSION, METHOD_UNACCEPTABLE];
+
+/// A message that is not of this protocol.
 #[derive(Debug)]
 pub(crate) struct Malformed(&'static str);
 
@@ -30,10 +34,17 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
+pub(crate) enum Greeting {
+    /// It has this many bytes, and offers to do without authentication.
+    Accepted(usize),
+    /// It insists on authentication.
+    NoMethod,
+}
+
 pub(crate) enum Request {
     Connect(Destination),
-    /// BIND or UDP ASSOCIATE.
-    Other,
+    /// BIND or UDP ASSOCIATE, or an unknown kind of address.
+    Refused(Reply),
 }
 
 pub(crate) enum Destination {
@@ -41,14 +52,14 @@ pub(crate) enum Destination {
     Name((String, u16)),
 }
 
-/// Reads a greeting, and returns its length, or `None` while bytes are missing.
-pub(crate) fn greeting(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+/// Reads a greeting, or returns `None` while bytes are missing.
+pub(crate) fn greeting(bytes: &[u8]) -> Result<Option<Greeting>, Malformed> {
     match *bytes {
         [VERSION, count, ref methods @ ..] if methods.len() >= count.into() => {
             if !methods[..count.into()].contains(&METHOD_NONE) {
-                return Err(Malformed("it insists on authentication"));
+                return Ok(Some(Greeting::NoMethod));
             }
-            Ok(Some(2 + usize::from(count)))
+            Ok(Some(Greeting::Accepted(2 + usize::from(count))))
         }
         [] | [VERSION, ..] => Ok(None),
         _ => Err(Malformed("it does not speak SOCKS5")),
@@ -68,14 +79,14 @@ pub(crate) fn request(bytes: &[u8]) -> Result<Option<Request>, Malformed> {
         (ADDRESS_V6, _) => (16, 0),
         (ADDRESS_NAME, [len, ..]) => (usize::from(*len), 1),
         (ADDRESS_NAME, []) => return Ok(None),
-        _ => return Err(Malformed("its request names an unknown kind of address")),
+        _ => return Ok(Some(Request::Refused(Reply::AddressNotSupported))),
     };
     let Some(rest) = rest.get(prefix..).filter(|rest| rest.len() >= host_len + 2) else { return Ok(None) };
     let (host, rest) = rest.split_at(host_len);
     let [high, low] = *rest else { return Err(Malformed("it sent data before it got a reply")) };
     let port = u16::from_be_bytes([high, low]);
     if command != CONNECT {
-        return Ok(Some(Request::Other));
+        return Ok(Some(Request::Refused(Reply::CommandNotSupported)));
     }
     let ip = |ip: IpAddr| Destination::Address(SocketAddr::new(ip, port));
     let to = if let Ok(octets) = <[u8; 4]>::try_from(host)
@@ -107,6 +118,7 @@ pub(crate) enum Reply {
     HostUnreachable = 4,
     Refused = 5,
     CommandNotSupported = 7,
+    AddressNotSupported = 8,
 }
 
 impl Reply {
