@@ -264,6 +264,13 @@ impl Drop for SServer {
     }
 }
 
+/// Returns whether somebody listens on this port.
+fn is_listening(port: u16) -> bool {
+    // Without a listener, one attempt in some ten thousand gets this very port as its own, and connects to itself.
+    let reached = TcpStream::connect(("127.0.0.1", port));
+    reached.is_ok_and(|socket| socket.local_addr().is_ok_and(|own| own.port() != port))
+}
+
 fn s_server(mut openssl: Command, files: &Files, more: &[&str]) -> SServer {
     // The system gives a free port, which openssl takes over.
     let port =
@@ -279,7 +286,7 @@ fn s_server(mut openssl: Command, files: &Files, more: &[&str]) -> SServer {
     let server = SServer(child, port);
     // It does not say when it listens. The probe is a session that ends before its first byte.
     let begun = Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+    while !is_listening(port) {
         assert!(begun.elapsed() < programs::PATIENCE, "openssl does not listen");
         thread::yield_now();
     }
