@@ -40,6 +40,16 @@ impl Drop for Process {
     }
 }
 
+/// Reads once. A read with a time limit returns EINTR if the process was stopped meanwhile (signal(7)).
+fn read(socket: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match socket.read(into) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            result => return result,
+        }
+    }
+}
+
 /// Our end of a connection.
 struct End {
     peer: Peer<Noise>,
@@ -56,7 +66,7 @@ impl End {
         self.flush();
         let mut buffer = [0; 4096];
         while !done(&self.peer) {
-            let count = self.socket.read(&mut buffer).expect("in time");
+            let count = read(&mut self.socket, &mut buffer).expect("in time");
             assert!(count > 0, "the peer ended before {what}: {:?}", self.peer.error());
             self.peer.feed(&buffer[..count]);
             assert!(self.peer.error().is_none(), "{what}: {:?}", self.peer.error());

@@ -5,7 +5,7 @@ mod programs;
 mod server;
 
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     thread,
 };
@@ -20,6 +20,16 @@ use server::Server;
 
 fn proxy() -> Server {
     Server::start("socks5", &["127.0.0.1:0"])
+}
+
+/// Reads once. A read with a time limit returns EINTR if the process was stopped meanwhile (signal(7)).
+fn read(socket: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match socket.read(into) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => (),
+            result => return result,
+        }
+    }
 }
 
 /// A client of the proxy: the library's layer, over a socket that the test drives.
@@ -45,7 +55,7 @@ impl Client {
 
     fn read(&mut self) -> usize {
         let mut buffer = [0; 4096];
-        let count = self.socket.read(&mut buffer).expect("in time");
+        let count = read(&mut self.socket, &mut buffer).expect("in time");
         self.peer.feed(&buffer[..count]);
         count
     }
@@ -186,7 +196,7 @@ fn targets_of_dead_clients_end(proxy: &Server) {
         let (mut target, _) = listener.accept().expect("the proxy connects");
         target.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         let mut bytes = [0; 4];
-        match target.read(&mut bytes) {
+        match read(&mut target, &mut bytes) {
             Ok(0) => (),
             Ok(count) => {
                 assert_eq!(bytes[..count], b"last"[..count]);

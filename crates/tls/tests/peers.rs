@@ -211,6 +211,16 @@ fn openssl_refuses_a_certificate_for_another_name() {
     assert!(!client.end().1, "openssl fails");
 }
 
+/// Reads once. A read with a time limit returns EINTR if the process was stopped meanwhile (signal(7)).
+fn read(socket: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match socket.read(into) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            result => return result,
+        }
+    }
+}
+
 /// Our client, over a socket of the standard library.
 struct Client {
     peer: Peer<Tls>,
@@ -234,7 +244,7 @@ impl Client {
 
     fn read(&mut self) {
         let mut buffer = [0; 4096];
-        let count = self.socket.read(&mut buffer).expect("in time");
+        let count = read(&mut self.socket, &mut buffer).expect("in time");
         self.ended = count == 0;
         self.peer.feed(&buffer[..count]);
         self.flush();
@@ -349,7 +359,7 @@ fn a_killed_server_is_a_cut() {
     drop(server);
     let mut byte = [0; 64];
     // The kernel ends the connection, with a FIN or a reset, and nobody sent a close_notify.
-    while let Ok(1..) = client.socket.read(&mut byte) {}
+    while let Ok(1..) = read(&mut client.socket, &mut byte) {}
     assert!(client.peer.end().expect_err("it was cut").is::<Truncated>());
 }
 
@@ -412,7 +422,7 @@ fn the_proxy_forwards_and_tells_who_the_client_is() {
     // Each end passes on: our close_notify as a FIN, and the server's FIN as a close_notify.
     client.peer.close();
     client.flush();
-    assert_eq!(target.read(&mut [0; 1]).expect("in time"), 0, "the end passes on");
+    assert_eq!(read(&mut target, &mut [0; 1]).expect("in time"), 0, "the end passes on");
     drop(target);
     client.until("the end", |client| client.peer.session().ended());
 }
@@ -446,7 +456,7 @@ fn a_forged_fin_gets_no_close_notify_behind_half_an_answer() {
 fn assert_forged_fin_cuts(mut client: Client) {
     client.socket.shutdown(Shutdown::Write).expect("it is connected");
     let mut buffer = [0; 4096];
-    while let Ok(count @ 1..) = client.socket.read(&mut buffer) {
+    while let Ok(count @ 1..) = read(&mut client.socket, &mut buffer) {
         client.peer.feed(&buffer[..count]);
     }
     assert!(!client.peer.session().ended(), "a close_notify stands behind a half");
