@@ -240,6 +240,7 @@ fn options_reach_the_sockets() {
         until(&mut runtime, |runtime| runtime.service(service).expect("it lives").closed.len() == 2);
         let closed = runtime.with(service, |service, _| std::mem::take(&mut service.closed));
         for (_, stream, _) in closed.expect("it lives") {
+            #[cfg(target_os = "linux")]
             let is_outbound = stream.is_outbound();
             let transport = stream.into_transport().expect("a released stream has its socket");
             let descriptor = transport.source().descriptor().expect("of the system");

@@ -20,6 +20,7 @@ pub(crate) use self::driver::{Driver, OutputDriver, Served};
 #[cfg(all(unix, feature = "serial"))]
 pub(crate) use self::polled::QUEUE_HIGH;
 use self::rest::RestReasons;
+#[cfg(unix)]
 pub(crate) use self::stream::sealed::Connecting;
 pub(crate) use self::stream::{Losses, SendPath, Undelivered, is_passing, map_codec, map_layer, with_layer};
 pub use self::{

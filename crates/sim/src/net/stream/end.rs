@@ -14,11 +14,13 @@ use reactor::{
     engine::{Medium, Outgoing, Sent},
 };
 
+#[cfg(unix)]
+use crate::ids::ObjectId;
 use crate::{
     engine::engines::ReadyItem,
     error,
     faults::Kind,
-    ids::{EndId, EngineId, HostId, ObjectId},
+    ids::{EndId, EngineId, HostId},
     net::{buffer::PACKET_MAX, stream::Streams},
     world::{base::Base, state::Scheduled},
 };
