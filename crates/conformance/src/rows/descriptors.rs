@@ -199,7 +199,7 @@ fn watched_twice(fixture: &mut Fixture<'_>) -> Outcome {
 
 #[cfg(not(unix))]
 fn regular_file(_: &mut Fixture<'_>) -> Outcome {
-    Err(crate::Stop::Skipped("a file is no socket, and only sockets are watched here".to_owned()))
+    Err(Stop::Skipped("a file is no socket, and only sockets are watched here".to_owned()))
 }
 
 #[cfg(unix)]

@@ -32,10 +32,12 @@ mod prelude {
     };
 
     pub(super) use super::{carry, pattern};
+    #[cfg(unix)]
+    pub(super) use crate::suite::SOCKETS;
     pub(super) use crate::{
         driver::EngineDriver,
         fixture::{Fixture, accept, connect, listen, pair, pairs},
-        suite::{Need, Outcome, Row, SOCKETS, Stop, check, row},
+        suite::{Need, Outcome, Row, Stop, check, row},
     };
 }
 

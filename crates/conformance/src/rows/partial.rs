@@ -126,7 +126,7 @@ fn vectored(fixture: &mut Fixture<'_>) -> Outcome {
 
 #[cfg(not(unix))]
 fn room_outside(_: &mut Fixture<'_>) -> Outcome {
-    Err(crate::Stop::Skipped("nobody writes past an engine here".to_owned()))
+    Err(Stop::Skipped("nobody writes past an engine here".to_owned()))
 }
 
 #[cfg(unix)]
