@@ -10,7 +10,7 @@ use super::{
     change::Undelivered,
     conn::{AtEnd, KeptInput},
     feed,
-    link::{Link, find},
+    link::{Link, Seen, find},
     output,
 };
 use crate::{
@@ -66,14 +66,14 @@ pub(super) fn got<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
             }
             match decoded {
                 Ok(Decoded::Item(used, item)) if used > 0 && used <= len => {
-                    link.skipped = false;
+                    link.seen = Seen::Nothing;
                     if !received::<S, C, L, R>(core, to, key, index, item) || used == len {
                         return;
                     }
                     used
                 }
                 Ok(Decoded::Skip(used)) if used > 0 && used <= len => {
-                    link.skipped = true;
+                    link.seen = Seen::Skipped;
                     used
                 }
                 other => return core.close(key, Closed::Refused(refusal::<C, _>(other, len))),
@@ -274,19 +274,19 @@ fn deliver<S: Handle<Stream<C, L, R>>, C: Codec, L: Layer, R: 'static>(
         }
         let rest = len - at;
         // Bytes that the codec has already seen come again in full, together with new ones.
-        let lent = if link.partial { rest } else { rest.min(LENT_MAX) };
+        let lent = if link.seen.is_partial() { rest } else { rest.min(LENT_MAX) };
         match link.stream.codec.decode(&mut input[at..at + lent]) {
             Ok(Decoded::Item(used, item)) if used > 0 && used <= lent => {
-                (link.partial, link.skipped, at) = (false, false, at + used);
+                (link.seen, at) = (Seen::Nothing, at + used);
                 if !received::<S, C, L, R>(core, to, key, index, item) {
                     return len;
                 }
             }
             Ok(Decoded::Skip(used)) if used > 0 && used <= lent => {
-                (link.partial, link.skipped, at) = (false, true, at + used);
+                (link.seen, at) = (Seen::Skipped, at + used);
             }
             Ok(Decoded::More) => {
-                link.partial = true;
+                link.seen = link.seen.and_all();
                 if lent == rest {
                     return at;
                 }
@@ -692,7 +692,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         let kept = KeptInput {
             is_resuming: ports.head.again,
             has_input: !self.unread.is_empty() || !self.raw_is_empty(),
-            has_skipped: self.skipped,
+            has_skipped: self.seen.has_skipped(),
             has_error: self.has_error(),
         };
         match self.conn.at_end(kept) {

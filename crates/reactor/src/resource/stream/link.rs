@@ -44,11 +44,35 @@ pub(super) struct Link<C, L, R> {
     /// The period of the budget in which it last made progress: output left, or an item was begun or
     /// completed.
     pub(super) moved: u16,
-    /// The codec has seen all of `unread`, and needs more.
-    pub(super) partial: bool,
-    /// The codec has skipped bytes since the last item, so it may keep a part of the next one.
-    pub(super) skipped: bool,
+    pub(super) seen: Seen,
     pub(super) conn: Conn,
+}
+
+/// What the codec has seen since the last item.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Seen {
+    Nothing,
+    /// It has skipped bytes, so it may keep a part of the next item.
+    Skipped,
+    /// It has seen all of `unread`, and needs more.
+    All,
+    /// Both.
+    SkippedAndAll,
+}
+
+impl Seen {
+    pub(super) fn is_partial(self) -> bool {
+        matches!(self, Seen::All | Seen::SkippedAndAll)
+    }
+
+    pub(super) fn has_skipped(self) -> bool {
+        matches!(self, Seen::Skipped | Seen::SkippedAndAll)
+    }
+
+    /// Returns the state after it has seen all of `unread` as well.
+    pub(super) fn and_all(self) -> Seen {
+        if self.has_skipped() { Seen::SkippedAndAll } else { Seen::All }
+    }
 }
 
 /// State that few streams need.
@@ -95,8 +119,7 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
             caused: carried.caused,
             crossed: 0,
             moved: 0,
-            partial: carried.partial,
-            skipped: false,
+            seen: if carried.partial { Seen::All } else { Seen::Nothing },
             conn: carried.conn.enter(entry),
             stream,
         }
@@ -107,8 +130,8 @@ impl<C: Codec, L: Layer, R: 'static> Link<C, L, R> {
         let Link { stream, unread, rare, flying, flight, counted, caused, crossed, moved, conn, .. } = self;
         let stream = change(stream);
         // The new codec has seen no bytes.
-        let (partial, skipped) = (false, false);
-        Link { stream, unread, rare, flying, flight, counted, caused, crossed, moved, partial, skipped, conn }
+        let seen = Seen::Nothing;
+        Link { stream, unread, rare, flying, flight, counted, caused, crossed, moved, seen, conn }
     }
 
     pub(super) fn options(&self) -> &StreamOptions {
@@ -395,7 +418,7 @@ pub(super) fn attempt<C: Codec, L: Layer, R: 'static>(
 fn unwrap<C: Codec, L: Layer, R: 'static>(link: Box<dyn Any>, loose: Option<Loose>) -> Stream<C, L, R> {
     let link =
         *link.downcast::<Link<C, L, R>>().expect("a table is only used with the resource it was made for");
-    let Link { mut stream, unread, rare, flying, partial, caused, conn, .. } = link;
+    let Link { mut stream, unread, rare, flying, seen, caused, conn, .. } = link;
     let Rare { raw, error, lost, .. } = rare.map(|rare| *rare).unwrap_or_default();
     let lost = lost + flying;
     let refused = loose.map(|loose| loose.with(stream.session.queued(), false));
@@ -406,7 +429,7 @@ fn unwrap<C: Codec, L: Layer, R: 'static>(link: Box<dyn Any>, loose: Option<Loos
             loose,
             unread,
             raw,
-            partial,
+            partial: seen.is_partial(),
             caused,
             lost,
             conn,

@@ -179,14 +179,44 @@ pub(super) struct Conn {
     partner: Partner,
     rests: RestReasons,
     medium: Medium,
-    /// Whether the engine reads it, as last requested.
-    reading: bool,
+    facts: Facts,
+}
+
+/// A fact that excludes no other.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+enum Fact {
+    /// The engine reads it, as last requested.
+    Reading = 1,
     /// The queue has passed its high mark, and has not been at its low mark since.
-    high: bool,
+    High = 2,
     /// `Drained` is due.
-    drained_due: bool,
+    DrainedDue = 4,
     /// It was added to the runtime, and has not begun its handshake there.
-    open_due: bool,
+    StartDue = 8,
+}
+
+/// The facts of a connection, in one byte, because a program has ten thousand connections.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Facts(u8);
+
+impl Facts {
+    const READING: Facts = Facts(Fact::Reading as u8);
+
+    #[inline]
+    fn has(self, fact: Fact) -> bool {
+        self.0 & fact as u8 != 0
+    }
+
+    #[inline]
+    fn set(&mut self, fact: Fact, is_so: bool) {
+        *self = self.with(fact, is_so);
+    }
+
+    #[must_use]
+    const fn with(self, fact: Fact, is_so: bool) -> Facts {
+        Facts(if is_so { self.0 | fact as u8 } else { self.0 & !(fact as u8) })
+    }
 }
 
 impl Default for Conn {
@@ -200,10 +230,7 @@ impl Default for Conn {
             partner: Partner::None,
             rests: RestReasons::NONE,
             medium: Medium::SOCKET,
-            reading: true,
-            high: false,
-            drained_due: false,
-            open_due: false,
+            facts: Facts::READING,
         }
     }
 }
@@ -245,7 +272,8 @@ impl Conn {
             medium: entry.medium,
             rests: RestReasons::NONE.with(RestReason::Paused, self.is_paused()),
             // A `Drained` that is still due is due in this life.
-            high: self.high || self.drained_due || entry.is_high,
+            facts: Facts::READING
+                .with(Fact::High, self.is_high() || self.facts.has(Fact::DrainedDue) || entry.is_high),
             ..Conn::default()
         }
     }
@@ -258,26 +286,27 @@ impl Conn {
     /// Begins another handshake, because its layer was replaced. `is_added` says that it starts in the next
     /// turn, like a stream that was just added.
     pub(super) fn restart(&mut self, is_added: bool) {
-        (self.life, self.open_due) = (Life::Handshake, is_added);
+        self.life = Life::Handshake;
+        self.facts.set(Fact::StartDue, is_added);
     }
 
     /// Starts it in the next turn.
     pub(super) fn start_later(&mut self) {
-        self.open_due = true;
+        self.facts.set(Fact::StartDue, true);
     }
 
     pub(super) fn is_start_due(self) -> bool {
-        self.open_due
+        self.facts.has(Fact::StartDue)
     }
 
     /// Does not start it any more.
     pub(super) fn forget_start(&mut self) {
-        self.open_due = false;
+        self.facts.set(Fact::StartDue, false);
     }
 
     /// Notes that its transport is up.
     pub(super) fn start(&mut self) {
-        self.open_due = false;
+        self.facts.set(Fact::StartDue, false);
         if self.is_connecting() {
             self.life = Life::Handshake;
         }
@@ -290,7 +319,8 @@ impl Conn {
 
     /// Notes that the engine has it, and connects.
     pub(super) fn retried(&mut self) {
-        (self.life, self.reading) = (Life::Connecting, true);
+        self.life = Life::Connecting;
+        self.facts.set(Fact::Reading, true);
     }
 
     /// Notes that the layers are up. Returns `false` if they were not needed.

@@ -1,6 +1,6 @@
 //! The two sides of a connection, and the partner that it may have.
 
-use super::{AtEnd, Conn, Exit, KeptInput, Life, NextStep, Partner, ReadSide, WriteSide};
+use super::{AtEnd, Conn, Exit, Fact, KeptInput, Life, NextStep, Partner, ReadSide, WriteSide};
 use crate::{
     error::Closed,
     resource::rest::{RestReason, RestReasons},
@@ -99,10 +99,10 @@ impl Conn {
     /// Updates what the engine was last asked for. Returns the request, if it has to change.
     #[inline]
     pub(in super::super) fn sync(&mut self, wanted: bool) -> Option<bool> {
-        if self.reading == wanted || self.is_detaching() {
+        if self.facts.has(Fact::Reading) == wanted || self.is_detaching() {
             return None;
         }
-        self.reading = wanted;
+        self.facts.set(Fact::Reading, wanted);
         if wanted && self.read == (ReadSide::HungUp { told: false }) {
             // The engine reports it again if the stream rests again before its end.
             self.read = ReadSide::Open;
@@ -225,8 +225,8 @@ impl Conn {
             & (self.read == ReadSide::Open)
             & (self.write == WriteSide::Open)
             & self.rests.is_none()
-            & self.reading
-            & !self.high
+            & self.facts.has(Fact::Reading)
+            & !self.is_high()
     }
 
     /// Returns whether the peer would take a part of the output for the whole if the stream ended in order
@@ -257,27 +257,30 @@ impl Conn {
 
     #[inline]
     pub(in super::super) fn is_high(self) -> bool {
-        self.high
+        self.facts.has(Fact::High)
     }
 
     pub(in super::super) fn set_high(&mut self, high: bool) {
-        self.high = high;
+        self.facts.set(Fact::High, high);
     }
 
     /// Notes that the queue is at its low mark. The service gets `Drained`; of a transfer's queue the
     /// transfer learns instead. Returns `false` if the queue was not high.
     #[inline]
     pub(in super::super) fn drained(&mut self) -> bool {
-        let was_high = self.high;
+        let was_high = self.is_high();
         if was_high {
-            (self.high, self.drained_due) = (false, !self.is_fed());
+            self.facts.set(Fact::High, false);
+            self.facts.set(Fact::DrainedDue, !self.is_fed());
         }
         was_high
     }
 
     /// Takes a due `Drained`. Returns `false` if it is not due, or has become false.
     pub(in super::super) fn take_drained(&mut self) -> bool {
-        std::mem::take(&mut self.drained_due) && !self.is_closing() && !self.high
+        let is_due = self.facts.has(Fact::DrainedDue);
+        self.facts.set(Fact::DrainedDue, false);
+        is_due && !self.is_closing() && !self.is_high()
     }
 
     /// Notes that a write has failed. The input that arrived before is delivered first, unless there can be
@@ -288,7 +291,7 @@ impl Conn {
         }
         self.write = WriteSide::Broken;
         // The queue will not drain any more, so read the input that it held back.
-        self.high = false;
+        self.set_high(false);
         self.rest(RestReason::Output, false);
         let is_over = self.is_end_delivered() || self.is_closing() || !self.medium.has_input();
         if is_over { NextStep::Fail } else { NextStep::Note }

@@ -9,6 +9,8 @@ const SENT: Tail = Tail { is_empty: true, is_sealed: true, phase: Phase::Finishe
 const QUEUED: Tail = Tail { is_empty: false, is_sealed: false, phase: Phase::Open, is_cut: false };
 const NOTHING_KEPT: KeptInput =
     KeptInput { is_resuming: false, has_input: false, has_skipped: false, has_error: false };
+const RESTING: Facts = Facts::READING.with(Fact::Reading, false);
+const HIGH: Facts = Facts::READING.with(Fact::High, true);
 const PAUSED: RestReasons = RestReasons::NONE.with(RestReason::Paused, true);
 
 fn open() -> Conn {
@@ -237,13 +239,14 @@ fn a_stream_enters_with_what_its_earlier_life_has_left() {
         .with(RestReason::Paused, true)
         .with(RestReason::Output, true)
         .with(RestReason::Partner, true);
-    let before = Conn { rests: every, partner: FED, exit: Exit::Detached, reading: false, ..open() };
+    let before = Conn { rests: every, partner: FED, exit: Exit::Detached, facts: RESTING, ..open() };
     let expected = Conn { rests: PAUSED, ..open() };
     assert_eq!(before.enter(entry), expected, "only the service's own pause stays");
     for (high, drained_due, is_high) in [(true, false, false), (false, true, false), (false, false, true)] {
-        let before = Conn { high, drained_due, ..open() };
+        let facts = Facts::READING.with(Fact::High, high).with(Fact::DrainedDue, drained_due);
+        let before = Conn { facts, ..open() };
         let now = before.enter(Entering { is_high, ..entry });
-        assert!(now.is_high() && !now.drained_due, "a `Drained` is due in this life");
+        assert!(now.is_high() && !now.facts.has(Fact::DrainedDue), "a `Drained` is due in this life");
     }
     assert!(!open().enter(entry).is_high());
     let writer = Entering { medium: Medium::WRITER, ..entry };
@@ -262,7 +265,7 @@ fn a_life_begins_with_the_transport_and_the_layers() {
     assert!(!after(added, Conn::forget_start).0.is_start_due());
     let retrying = after(connecting, Conn::retry).0;
     assert!(retrying.is_connecting() && !retrying.is_attached() && connecting.is_attached());
-    let again = after(Conn { reading: false, ..retrying }, Conn::retried).0;
+    let again = after(Conn { facts: RESTING, ..retrying }, Conn::retried).0;
     assert_eq!(again, connecting);
     assert_eq!(LIVES.map(|life| lives(life).is_connecting()), [true, true, false, false, false]);
     assert_eq!(LIVES.map(|life| lives(life).is_open()), [false, false, false, true, false]);
@@ -272,7 +275,10 @@ fn a_life_begins_with_the_transport_and_the_layers() {
     }
     for is_added in [true, false] {
         let again = after(open(), |one| one.restart(is_added)).0;
-        assert_eq!(again, Conn { open_due: is_added, ..lives(Life::Handshake) });
+        assert_eq!(
+            again,
+            Conn { facts: Facts::READING.with(Fact::StartDue, is_added), ..lives(Life::Handshake) }
+        );
     }
 }
 
@@ -615,7 +621,7 @@ fn a_failed_connection_is_read_although_it_is_paused() {
 
 #[test]
 fn the_engine_is_asked_only_for_what_has_changed() {
-    let idle = Conn { reading: false, ..open() };
+    let idle = Conn { facts: RESTING, ..open() };
     assert_eq!(after(open(), |one| one.sync(true)), (open(), None));
     assert_eq!(after(open(), |one| one.sync(false)), (idle, Some(false)));
     assert_eq!(after(idle, |one| one.sync(true)), (open(), Some(true)));
@@ -626,7 +632,7 @@ fn the_engine_is_asked_only_for_what_has_changed() {
     for read in READS {
         let early = read == (ReadSide::HungUp { told: false });
         let expected = if early { ReadSide::Open } else { read };
-        let (now, _) = after(Conn { reading: false, ..reads(read) }, |one| one.sync(true));
+        let (now, _) = after(Conn { facts: RESTING, ..reads(read) }, |one| one.sync(true));
         assert_eq!(now, reads(expected), "the engine reports it again");
         let (now, _) = after(reads(read), |one| one.sync(false));
         assert_eq!(now.read, read);
@@ -686,7 +692,7 @@ fn output_is_taken_while_the_side_is_open() {
 #[test]
 fn a_failed_write_lets_the_input_be_delivered_if_there_can_be_any() {
     let pressed = Conn {
-        high: true,
+        facts: HIGH,
         rests: RestReasons::NONE.with(RestReason::Output, true).with(RestReason::Paused, true),
         ..open()
     };
@@ -710,15 +716,15 @@ fn a_queue_is_high_until_it_is_low_and_the_service_learns_of_it_once() {
     assert!(high.is_high() && !open().is_high() && !high.is_plain());
     assert_eq!(after(high, |one| one.set_high(false)).0, open());
     let (low, was_high) = after(high, Conn::drained);
-    assert!(was_high && low.drained_due && !low.is_high());
+    assert!(was_high && low.facts.has(Fact::DrainedDue) && !low.is_high());
     assert_eq!(after(open(), Conn::drained), (open(), false));
     assert_eq!(after(low, Conn::take_drained), (open(), true));
     assert_eq!(after(open(), Conn::take_drained), (open(), false));
     let again = after(low, |one| one.set_high(true)).0;
     assert_eq!(after(again, Conn::take_drained), (high, false), "it is high again");
-    let closes = Conn { drained_due: true, ..closing(WriteSide::Draining) };
+    let closes = Conn { facts: Facts::READING.with(Fact::DrainedDue, true), ..closing(WriteSide::Draining) };
     assert!(!after(closes, Conn::take_drained).1);
-    let fed = Conn { high: true, ..with(FED) };
+    let fed = Conn { facts: HIGH, ..with(FED) };
     assert_eq!(after(fed, Conn::drained), (with(FED), true), "the transfer learns of it instead");
 }
 
